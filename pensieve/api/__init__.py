@@ -1,0 +1,1 @@
+"""Anthropic's wire as values. No I/O, no framework, no tokens."""

@@ -1,0 +1,1 @@
+"""The command line: cyclopts, one file per command; it talks to the server over httpx."""

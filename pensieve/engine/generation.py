@@ -1,0 +1,119 @@
+"""The engine's vocabulary: what is asked of it and what it says. Plain values, no MLX.
+
+The front end builds a `Generation`, the engine answers with `Started`, then any number of `Prefilled` and
+`Token`, then one `Finished`. A generation that cannot go on ends in an `EngineError` instead.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+FinishReason = Literal["stop_token", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a token is chosen from the model's distribution. Checked here, since a bad value would poison the worker.
+
+    temperature: 0 is greedy. top_p: nucleus, 1 is off. top_k: 0 is off. seed: None draws from the worker's own stream.
+    Raises ValueError for values out of range.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.temperature <= 2.0:
+            raise ValueError(f"temperature {self.temperature} is not in 0..2")
+        if not 0.0 < self.top_p <= 1.0:
+            raise ValueError(f"top_p {self.top_p} is not in (0, 1]")
+        if self.top_k < 0:
+            raise ValueError(f"top_k {self.top_k} is negative")
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One sequence to generate: the prompt's token ids (at least one) and how to go on from them.
+
+    max_tokens: at least 1, the stop token included. stop_tokens: ids that end the answer.
+    """
+
+    prompt_tokens: tuple[int, ...]
+    max_tokens: int
+    stop_tokens: frozenset[int] = frozenset()
+    sampling: Sampling = field(default_factory=Sampling)
+
+    def __post_init__(self) -> None:
+        if not self.prompt_tokens:
+            raise ValueError("a generation needs at least one prompt token")
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens {self.max_tokens} is less than 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The engine took the generation; `cached_tokens` of its prompt need no prefill."""
+
+    cached_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prefilled:
+    """So many prompt tokens are processed."""
+
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One sampled token. A stop token is not among them: `Finished` tells of it."""
+
+    token_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The generation ended by itself, after `output_tokens` sampled tokens (the stop token included)."""
+
+    reason: FinishReason
+    output_tokens: int
+
+
+EngineEvent = Started | Prefilled | Token | Finished
+
+
+EngineState = Literal["loading", "ready", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineHealth:
+    """How the engine is: `detail` says why where it is not ready, `restarts` counts replaced workers."""
+
+    state: EngineState
+    detail: str = ""
+    worker_pid: int | None = None
+    restarts: int = 0
+    in_flight: int = 0
+
+
+class Engine(Protocol):
+    """What the front end holds of the engine (engine/client.py); tests hand in a scripted one."""
+
+    @property
+    def health(self) -> EngineHealth:
+        """How the engine is at this moment."""
+        ...
+
+    def generate(
+        self, generation: Generation
+    ) -> AbstractAsyncContextManager[AsyncIterator[EngineEvent]]:
+        """Run one generation. Leaving the block cancels it and frees its slot.
+
+        Entering waits for nothing but the engine's word that it took the generation and raises
+        `EngineBusyError` or `EngineFailedError` where it does not; so does the iteration when the worker dies
+        (`WorkerDiedError`). The first event is `Started`.
+        """
+        ...

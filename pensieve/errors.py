@@ -1,0 +1,121 @@
+"""Every error that pensieve raises on purpose, one tree, by whose fault it is.
+
+An error is raised where it is known and translated once at a boundary: `server/errors.py` gives it an HTTP
+status and Anthropic's envelope, `cli/app.py` a message, a hint and an exit code. This module knows neither.
+"""
+
+from typing import ClassVar
+
+
+class PensieveError(Exception):
+    """What happened (`message`) and, where there is one, the way out (`hint`)."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class RequestError(PensieveError):
+    """The client's fault: the request cannot be answered as it is. Sending it again does not help."""
+
+
+class InvalidRequestError(RequestError):
+    """The request's content is wrong; the message is in Anthropic's wording."""
+
+
+class PromptTooLongError(InvalidRequestError):
+    """The prompt does not fit the model's context. Clients compact the conversation on this wording."""
+
+    def __init__(self, prompt_tokens: int, context_tokens: int) -> None:
+        super().__init__(f"prompt is too long: {prompt_tokens} tokens > {context_tokens} maximum")
+
+
+class AuthenticationError(RequestError):
+    """The key is missing or wrong."""
+
+
+class ForbiddenError(RequestError):
+    """The request comes from where no client of ours can be: a foreign Host or Origin."""
+
+
+class NotFoundError(RequestError):
+    """No such path, model or object."""
+
+
+class MethodNotAllowedError(RequestError):
+    """The path exists, the method does not."""
+
+
+class RequestTooLargeError(RequestError):
+    """The body is larger than the server reads."""
+
+
+class SettingsError(PensieveError):
+    """A flag, a variable or the configuration is wrong."""
+
+    exit_code = 78
+
+
+class MachineError(PensieveError):
+    """This machine cannot do it."""
+
+
+class UnsupportedPlatformError(MachineError):
+    """No Apple silicon here, and no other device was asked for."""
+
+
+class PortInUseError(MachineError):
+    """Another program listens where the server should."""
+
+    exit_code = 69
+
+
+class ServerUnavailableError(MachineError):
+    """No pensieve server answers."""
+
+    exit_code = 69
+
+
+class DiskFullError(MachineError):
+    """Not enough room for what is to be written."""
+
+    exit_code = 73
+
+
+class ModelError(PensieveError):
+    """The model's fault."""
+
+
+class ModelUnavailableError(ModelError):
+    """The model is not on this machine and cannot be fetched now."""
+
+    exit_code = 69
+
+
+class ModelDamagedError(ModelError):
+    """The model's files are incomplete, altered, or not of a kind that pensieve loads."""
+
+    exit_code = 65
+
+
+class EngineError(PensieveError):
+    """The engine's fault."""
+
+
+class EngineBusyError(EngineError):
+    """No room for one more generation, or the model is not loaded yet. Trying again helps."""
+
+    def __init__(self, message: str, *, retry_after_s: int = 2) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class WorkerDiedError(EngineBusyError):
+    """The engine worker ended in the middle of a generation. It is started again; trying again helps."""
+
+
+class EngineFailedError(EngineError):
+    """The engine cannot run at all: the model does not load, or the worker dies at every start."""

@@ -1,0 +1,27 @@
+"""The model that this server serves, as the front end knows it: names, context, stop tokens, tokenizer."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pensieve.models.tokenizer import ModelTokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """What answers now.
+
+    name: what people type and the API lists (an alias, a Hub repo id, or a folder's name). repo: its Hub name, or
+    its folder's path. folder: an mlx-lm model folder. context_tokens: prompt and answer together.
+    created_at: Unix seconds when its weights were put here. size_bytes: the weights on disk.
+    """
+
+    name: str
+    repo: str
+    folder: Path
+    context_tokens: int
+    stop_tokens: frozenset[int]
+    size_bytes: int
+    created_at: int
+    tokenizer: "ModelTokenizer"

@@ -1,0 +1,50 @@
+"""Where pensieve keeps its files. A value; it makes no folder and reads no environment."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Three roots: `state` (lock, running server), `models` (weights), `logs`."""
+
+    state: Path
+    models: Path
+    logs: Path
+
+    @property
+    def lock_file(self) -> Path:
+        """Held (flock) by the running server for as long as it lives."""
+        return self.state / "server.lock"
+
+    @property
+    def server_file(self) -> Path:
+        """JSON about the running server: process id, address, model."""
+        return self.state / "server.json"
+
+    @property
+    def server_log(self) -> Path:
+        """What the background server writes to its standard output and error."""
+        return self.logs / "server.log"
+
+
+def under_home(root: Path) -> Paths:
+    """All of pensieve's files under one folder, as PENSIEVE_HOME asks."""
+    return Paths(state=root / "state", models=root / "models", logs=root / "logs")
+
+
+def macos(home: Path) -> Paths:
+    """Apple's places under `home/Library`."""
+    library = home / "Library"
+    return Paths(
+        state=library / "Application Support" / "pensieve",
+        models=library / "Caches" / "pensieve" / "models",
+        logs=library / "Logs" / "pensieve",
+    )
+
+
+def xdg(home: Path, *, state: Path | None, cache: Path | None) -> Paths:
+    """The XDG base directories; `state` and `cache` are XDG_STATE_HOME and XDG_CACHE_HOME where set."""
+    state_root = (state or home / ".local" / "state") / "pensieve"
+    cache_root = (cache or home / ".cache") / "pensieve"
+    return Paths(state=state_root, models=cache_root / "models", logs=state_root / "logs")

@@ -1,0 +1,39 @@
+"""What prompt and reply need of a model's tokenizer. The implementation is handed in (models/tokenizer.py)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+
+class Detokenizer(Protocol):
+    """Turns one sequence's tokens into text while they arrive. One per generation."""
+
+    def feed(self, token_id: int) -> str:
+        """The text that is certain now; empty while a character is incomplete."""
+        ...
+
+    def flush(self) -> str:
+        """What was held back, at the end of the sequence."""
+        ...
+
+
+class ChatTokenizer(Protocol):
+    """A model's tokenizer together with its chat template."""
+
+    def render(self, messages: Sequence[Mapping[str, object]]) -> str:
+        """The chat template's text for `messages`, ending where the assistant's answer begins.
+
+        Raises `InvalidRequestError` where the template refuses the conversation.
+        """
+        ...
+
+    def neutralize(self, text: str) -> str:
+        """`text` from a client, marked so that `encode` never reads a control token in it."""
+        ...
+
+    def encode(self, rendered: str) -> list[int]:
+        """Token ids of rendered text: control tokens where the template wrote them, plain text elsewhere."""
+        ...
+
+    def detokenizer(self, preceding: Sequence[int] = ()) -> Detokenizer:
+        """A fresh detokenizer for the tokens that follow `preceding`."""
+        ...

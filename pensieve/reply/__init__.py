@@ -1,0 +1,1 @@
+"""Engine events in, message events out."""
