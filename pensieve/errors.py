@@ -21,6 +21,9 @@ class PensieveError(Exception):
 class RequestError(PensieveError):
     """The client's fault: the request cannot be answered as it is. Sending it again does not help."""
 
+    # Anthropic's name for the case, where it has one; clients choose their way round by it.
+    error_code: ClassVar[str | None] = None
+
 
 class InvalidRequestError(RequestError):
     """The request's content is wrong; the message is in Anthropic's wording."""
@@ -31,6 +34,15 @@ class PromptTooLongError(InvalidRequestError):
 
     def __init__(self, prompt_tokens: int, context_tokens: int) -> None:
         super().__init__(f"prompt is too long: {prompt_tokens} tokens > {context_tokens} maximum")
+
+
+class ThreadUnsupportedError(InvalidRequestError):
+    """The request belongs to a message thread, whose earlier turns are not kept here."""
+
+    error_code = "thread_unsupported_request"
+
+    def __init__(self) -> None:
+        super().__init__("thread: message threads are not supported by this server")
 
 
 class AuthenticationError(RequestError):

@@ -1,0 +1,264 @@
+"""The front end's side of the engine: starts the worker, watches it, hands generations in and events out.
+
+Contract: `running_engine` yields an `Engine`; the worker loads its model meanwhile. A worker that dies fails the open
+generations with `WorkerDiedError` and is started again with growing pauses; the front end lives on. Runs on the
+front end's event loop and never imports MLX.
+"""
+
+import itertools
+import logging
+import math
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+import anyio
+from anyio.abc import Process, SocketStream
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from pensieve.engine import protocol
+from pensieve.engine.generation import Engine, EngineEvent, EngineHealth, Finished, Generation
+from pensieve.engine.launch import WorkerSpec, open_worker
+from pensieve.engine.protocol import (
+    Cancel,
+    Failed,
+    Frame,
+    Load,
+    Loaded,
+    LoadFailed,
+    Step,
+    Submit,
+    WorkerEvent,
+)
+from pensieve.engine.supervision import RestartPolicy
+from pensieve.errors import EngineBusyError, EngineError, EngineFailedError, WorkerDiedError
+
+__all__ = ["EngineClient", "WorkerSpec", "running_engine"]
+
+_log = logging.getLogger("pensieve.engine")
+
+OpenWorker = Callable[[WorkerSpec], Awaitable[tuple[Process, SocketStream]]]
+LOADING_RETRY_S = 3
+
+
+@asynccontextmanager
+async def running_engine(
+    spec: WorkerSpec, *, open_worker: OpenWorker = open_worker
+) -> AsyncGenerator[Engine]:
+    """An engine for as long as the block lasts; entering does not wait for the model."""
+    client = EngineClient(spec, open_worker)
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.supervise)
+            yield client
+            tasks.cancel_scope.cancel()
+    except ExceptionGroup as group:
+        # One thing goes wrong at a time here; whoever opened the block wants that, not a group of one.
+        raise group.exceptions[0] from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """To one worker: frames out, and the open generations' event streams by key."""
+
+    frames: MemoryObjectSendStream[Frame]
+    open: dict[int, MemoryObjectSendStream[WorkerEvent]]
+
+
+class EngineClient:
+    """Owns the worker process and the table of open generations. One per server."""
+
+    def __init__(self, spec: WorkerSpec, open_worker: OpenWorker) -> None:
+        self._spec = spec
+        self._open_worker = open_worker
+        self._keys = itertools.count(1)
+        self._health = EngineHealth("loading", "The engine worker is starting.")
+        self._line: _Line | None = None
+
+    @property
+    def health(self) -> EngineHealth:
+        """How the engine is at this moment."""
+        return replace(self._health, in_flight=len(self._line.open) if self._line else 0)
+
+    @asynccontextmanager
+    async def generate(self, generation: Generation) -> AsyncGenerator[AsyncIterator[EngineEvent]]:
+        """Run one generation; leaving the block cancels it. See `Engine.generate`."""
+        line = self._ready_line()
+        key = next(self._keys)
+        send, receive = anyio.create_memory_object_stream[WorkerEvent](math.inf)
+        line.open[key] = send
+        try:
+            line.frames.send_nowait(Submit(key, generation))
+            yield _EventStream(await _next_event(receive), receive)
+        finally:
+            receive.close()
+            send.close()
+            if line.open.pop(key, None) is not None and line is self._line:
+                line.frames.send_nowait(Cancel(key))
+
+    def _ready_line(self) -> _Line:
+        match self._health.state:
+            case "ready":
+                assert self._line is not None
+                return self._line
+            case "loading":
+                raise EngineBusyError(
+                    f"The model is still loading. {self._health.detail}",
+                    retry_after_s=LOADING_RETRY_S,
+                )
+            case "failed":
+                raise EngineFailedError(self._health.detail)
+
+    async def supervise(self) -> None:
+        """Keep a worker running until cancelled, or until starting again is pointless."""
+        policy = RestartPolicy()
+        while True:
+            ended = await self._run_worker()
+            if self.health.state == "failed":
+                break
+            pause_s = policy.pause_after_death(time.monotonic())
+            self._note_death(ended, pause_s)
+            if pause_s is None:
+                break
+            await anyio.sleep(pause_s)
+        _log.error("the engine has failed: %s", self._health.detail)
+
+    def _note_death(self, ended: str, pause_s: float | None) -> None:
+        restarts = self._health.restarts + 1
+        if pause_s is None:
+            detail = f"{ended}, again and again: not started any more."
+            self._health = EngineHealth("failed", detail, restarts=restarts - 1)
+        else:
+            _log.warning("%s; starting it again in %.1f s", ended, pause_s)
+            self._health = EngineHealth("loading", f"{ended}; loading again.", restarts=restarts)
+
+    async def _run_worker(self) -> str:
+        """One worker's life; how it ended, in words."""
+        try:
+            process, stream = await self._open_worker(self._spec)
+        except OSError as error:
+            return f"The engine worker cannot be started ({error})"
+        try:
+            await self._talk_to(process, stream)
+            return f"The engine worker ended by itself ({await _describe_exit(process)})"
+        finally:
+            self._lose_line()
+            await _end(process)
+
+    async def _talk_to(self, process: Process, stream: SocketStream) -> None:
+        """Load the model, then carry frames until the worker's end of the stream closes."""
+        self._health = replace(self._health, worker_pid=process.pid)
+        send, frames = anyio.create_memory_object_stream[Frame](math.inf)
+        self._line = _Line(send, {})
+        send.send_nowait(Load(str(self._spec.model_folder), self._spec.device))
+        async with stream, anyio.create_task_group() as tasks:
+            tasks.start_soon(_write_frames, stream, frames)
+            await self._read_frames(stream, self._line)
+            tasks.cancel_scope.cancel()
+
+    async def _read_frames(self, stream: SocketStream, line: _Line) -> None:
+        """Take frames until the worker's end closes."""
+        buffer = protocol.FrameBuffer()
+        while True:
+            try:
+                received = await stream.receive()
+            except (anyio.EndOfStream, anyio.BrokenResourceError):
+                return
+            for frame in buffer.feed(received):
+                self._take(frame, line)
+
+    def _take(self, frame: Frame, line: _Line) -> None:
+        match frame:
+            case Step(events):
+                for key, event in events:
+                    _dispatch(line, key, event)
+            case Loaded(load_s):
+                _log.info("the model is loaded (%.1f s)", load_s)
+                self._health = replace(self._health, state="ready", detail="")
+            case LoadFailed(message):
+                detail = f"The model does not load: {message}"
+                self._health = replace(self._health, state="failed", detail=detail)
+            case Load() | Submit() | Cancel():
+                raise ValueError(f"{type(frame).__name__} is not a worker's word")
+            case _:
+                assert_never(frame)
+
+    def _lose_line(self) -> None:
+        line, self._line = self._line, None
+        if self._health.state == "ready":
+            self._health = replace(self._health, state="loading", worker_pid=None)
+        if line is None:
+            return
+        line.frames.close()
+        for send in line.open.values():
+            send.close()
+        line.open.clear()
+
+
+def _dispatch(line: _Line, key: int, event: WorkerEvent) -> None:
+    """Hand an event to its generation; one that was cancelled meanwhile has none."""
+    if send := line.open.get(key):
+        send.send_nowait(event)
+
+
+class _EventStream:
+    """The events of one generation, the first of them already taken; it ends after `Finished`."""
+
+    def __init__(self, first: EngineEvent, receive: MemoryObjectReceiveStream[WorkerEvent]) -> None:
+        self._first: EngineEvent | None = first
+        self._receive = receive
+        self._has_finished = False
+
+    def __aiter__(self) -> "_EventStream":
+        return self
+
+    async def __anext__(self) -> EngineEvent:
+        if self._has_finished:
+            raise StopAsyncIteration
+        event, self._first = self._first, None
+        if event is None:
+            event = await _next_event(self._receive)
+        self._has_finished = isinstance(event, Finished)
+        return event
+
+
+async def _next_event(receive: MemoryObjectReceiveStream[WorkerEvent]) -> EngineEvent:
+    try:
+        event = await receive.receive()
+    except anyio.EndOfStream:
+        raise WorkerDiedError(
+            "The engine worker ended in the middle of this request and is being started again."
+        ) from None
+    if isinstance(event, Failed):
+        raise EngineBusyError(event.message) if event.is_busy else EngineError(event.message)
+    return event
+
+
+async def _write_frames(stream: SocketStream, frames: MemoryObjectReceiveStream[Frame]) -> None:
+    """The one writer to the worker; a worker that is gone is the reader's to notice."""
+    with frames:
+        async for frame in frames:
+            try:
+                await stream.send(protocol.encode(frame))
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                return
+
+
+async def _describe_exit(process: Process) -> str:
+    """A worker that closed its socket is about to end; one that does not is ended."""
+    with anyio.move_on_after(5):
+        await process.wait()
+    if process.returncode is None:
+        return "it closed its connection"
+    code = process.returncode
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+async def _end(process: Process) -> None:
+    """No worker outlives its line, also when the server is being cancelled."""
+    if process.returncode is None:
+        process.kill()
+    with anyio.CancelScope(shield=True):
+        await process.aclose()

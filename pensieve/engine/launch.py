@@ -1,0 +1,67 @@
+"""How the engine worker's process is started: its command, its environment, its end of the socket pair."""
+
+import ctypes.util
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+from anyio.abc import Process, SocketStream, UNIXSocketStream
+
+from pensieve.settings import Device, child_environment
+
+# Debian's package libopenblas0-pthread; only one that is a drop-in for BLAS's own names will do.
+_OPENBLAS_PATTERN = "*/openblas-pthread/libopenblas.so.0"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """Which model the worker loads, and on which device."""
+
+    model_folder: Path
+    device: Device
+
+
+WORKER_MODULE = "pensieve.engine.worker"
+
+
+async def open_worker(
+    spec: WorkerSpec, module: str = WORKER_MODULE
+) -> tuple[Process, SocketStream]:
+    """Start a worker; the stream is the front end's end of the socket pair. Raises OSError where none starts."""
+    ours, theirs = socket.socketpair()
+    with theirs, ExitStack() as on_failure:
+        on_failure.callback(ours.close)
+        process = await anyio.open_process(
+            [sys.executable, "-m", module, str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=None,
+            stderr=None,
+            env=child_environment(worker_variables(spec.device)),
+            pass_fds=[theirs.fileno()],
+        )
+        stream = await UNIXSocketStream.from_socket(ours)
+        on_failure.pop_all()
+    return process, stream
+
+
+def worker_variables(device: Device) -> dict[str, str]:
+    """What the worker's environment has beyond ours."""
+    if device != "cpu" or sys.platform != "linux":
+        return {}
+    # MLX's CPU build compiles small graphs with g++ at first use: seconds of delay, no gain (models.md §2.3).
+    variables = {"MLX_DISABLE_COMPILE": "1"}
+    if library := find_openblas():
+        # MLX's wheel brings the reference BLAS; OpenBLAS ahead of it makes prefill about 20 times faster.
+        variables["LD_PRELOAD"] = library
+    return variables
+
+
+def find_openblas() -> str | None:
+    """OpenBLAS as this Linux machine has it installed, if it has."""
+    for place in sorted(Path("/usr/lib").glob(_OPENBLAS_PATTERN)):
+        return str(place)
+    return ctypes.util.find_library("openblas")

@@ -1,0 +1,183 @@
+"""Frames between the front end and the engine worker: four bytes of length (big endian), then JSON.
+
+Front end to worker: `Load` once, then `Submit` and `Cancel`. Worker to front end: `Loaded` or `LoadFailed` once, then
+one `Step` for all that one decode step brought. The end of the stream in either direction means that the other
+side is gone. JSON, never pickle: nothing that arrives here is run.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, assert_never
+
+from pensieve.engine.generation import (
+    EngineEvent,
+    Finished,
+    Generation,
+    Prefilled,
+    Sampling,
+    Started,
+    Token,
+)
+
+HEADER_BYTES = 4
+MAX_FRAME_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The worker gives this generation up; `is_busy` tells whether trying again helps."""
+
+    message: str
+    is_busy: bool
+
+
+WorkerEvent = EngineEvent | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """The model folder to load, and the device ("gpu" or "cpu") to run it on."""
+
+    model_folder: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Generate; `key` names the generation in every later frame."""
+
+    key: int
+    generation: Generation
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Nobody waits for this generation any more."""
+
+    key: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The model is in memory."""
+
+    load_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFailed:
+    """The model cannot be loaded; the worker ends."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """All events of one step, in order, each with its generation's key."""
+
+    events: tuple[tuple[int, WorkerEvent], ...]
+
+
+Frame = Load | Submit | Cancel | Loaded | LoadFailed | Step
+
+
+def encode(frame: Frame) -> bytes:
+    """The frame's bytes, header included."""
+    body = json.dumps([type(frame).__name__, _fields(frame)], separators=(",", ":")).encode()
+    return len(body).to_bytes(HEADER_BYTES, "big") + body
+
+
+def body_bytes(header: bytes) -> int:
+    """How long the body behind this header is. Raises ValueError for what cannot be a frame."""
+    length = int.from_bytes(header, "big")
+    if length > MAX_FRAME_BYTES:
+        raise ValueError(f"a frame of {length} bytes")
+    return length
+
+
+def decode(body: bytes) -> Frame:
+    """The frame in `body` (without its header). Raises ValueError, TypeError or KeyError for anything else."""
+    name, fields = json.loads(body)
+    match name:
+        case "Step":
+            return Step(tuple((key, _event(kind, values)) for key, kind, values in fields))
+        case "Submit":
+            return Submit(fields["key"], _generation(fields["generation"]))
+        case _:
+            return _PLAIN[name](**fields)
+
+
+class FrameBuffer:
+    """Cuts a byte stream into frames; owned by whoever reads the stream."""
+
+    def __init__(self) -> None:
+        self._pending = bytearray()
+
+    def feed(self, received: bytes) -> list[Frame]:
+        """The frames that `received` completes."""
+        self._pending += received
+        frames: list[Frame] = []
+        while (body := self._next_body()) is not None:
+            frames.append(decode(body))
+        return frames
+
+    def _next_body(self) -> bytes | None:
+        if len(self._pending) < HEADER_BYTES:
+            return None
+        end = HEADER_BYTES + body_bytes(bytes(self._pending[:HEADER_BYTES]))
+        if len(self._pending) < end:
+            return None
+        body = bytes(self._pending[HEADER_BYTES:end])
+        del self._pending[:end]
+        return body
+
+
+_PLAIN: dict[str, Any] = {kind.__name__: kind for kind in (Load, Cancel, Loaded, LoadFailed)}
+_EVENTS: dict[str, Any] = {
+    kind.__name__: kind for kind in (Started, Prefilled, Token, Finished, Failed)
+}
+
+
+def _fields(frame: Frame) -> Any:
+    match frame:
+        case Step(events):
+            return [(key, type(event).__name__, _values(event)) for key, event in events]
+        case Submit(key, generation):
+            stop_tokens = sorted(generation.stop_tokens)
+            return {
+                "key": key,
+                "generation": {**asdict(generation), "stop_tokens": stop_tokens},
+            }
+        case Load() | Cancel() | Loaded() | LoadFailed():
+            return asdict(frame)
+        case _:
+            assert_never(frame)
+
+
+def _values(event: WorkerEvent) -> list[Any]:
+    match event:
+        case Started(cached_tokens):
+            return [cached_tokens]
+        case Prefilled(prompt_tokens):
+            return [prompt_tokens]
+        case Token(token_id):
+            return [token_id]
+        case Finished(reason, output_tokens):
+            return [reason, output_tokens]
+        case Failed(message, is_busy):
+            return [message, is_busy]
+        case _:
+            assert_never(event)
+
+
+def _event(kind: str, values: list[Any]) -> WorkerEvent:
+    return _EVENTS[kind](*values)
+
+
+def _generation(fields: dict[str, Any]) -> Generation:
+    return Generation(
+        prompt_tokens=tuple(fields["prompt_tokens"]),
+        max_tokens=fields["max_tokens"],
+        stop_tokens=frozenset(fields["stop_tokens"]),
+        sampling=Sampling(**fields["sampling"]),
+    )

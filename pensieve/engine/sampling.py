@@ -1,0 +1,75 @@
+# pyright: basic
+"""From logprobs to a token: temperature, then top-k, then nucleus (top-p), as Hugging Face and llama.cpp order them.
+
+Own code instead of mlx-lm's `make_sampler`, which computes the nucleus before the temperature, raises inside
+`mx.compile` on a bad value and thereby breaks sampling for the whole process (engine.md, fact 8), and has no
+seed of one request's own.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import mlx.core as mx  # noqa: TID253
+
+from pensieve.engine.generation import Sampling
+
+Sampler = Callable[[mx.array], mx.array]
+
+
+def make_sampler(sampling: Sampling) -> Sampler:
+    """A function from logprobs [rows, vocabulary] to token ids [rows].
+
+    Rows whose requests ask for the same thing without a seed get the very same function, which mlx-lm then calls once
+    for all of them. A seeded one has its own random key, split at every call, and so gives the same tokens next to
+    any other request.
+    """
+    if sampling.temperature == 0:
+        return _greedy
+    if sampling.seed is None:
+        return _unseeded(sampling)
+    return _seeded(sampling)
+
+
+def _greedy(logprobs: mx.array) -> mx.array:
+    return mx.argmax(logprobs, axis=-1)
+
+
+@lru_cache(maxsize=256)
+def _unseeded(sampling: Sampling) -> Sampler:
+    return lambda logprobs: mx.random.categorical(_narrow(logprobs, sampling))
+
+
+def _seeded(sampling: Sampling) -> Sampler:
+    assert sampling.seed is not None
+    key = mx.random.key(sampling.seed)
+
+    def sample(logprobs: mx.array) -> mx.array:
+        nonlocal key
+        key, this_draw = mx.random.split(key)
+        return mx.random.categorical(_narrow(logprobs, sampling), key=this_draw)
+
+    return sample
+
+
+def _narrow(logprobs: mx.array, sampling: Sampling) -> mx.array:
+    logits = logprobs * (1 / max(sampling.temperature, 1e-3))
+    if 0 < sampling.top_k < logits.shape[-1]:
+        logits = _keep_top_k(logits, sampling.top_k)
+    if sampling.top_p < 1:
+        logits = _keep_nucleus(logits, sampling.top_p)
+    return logits
+
+
+def _keep_top_k(logits: mx.array, top_k: int) -> mx.array:
+    threshold = mx.min(mx.topk(logits, top_k, axis=-1), axis=-1, keepdims=True)
+    return mx.where(logits < threshold, -mx.inf, logits)
+
+
+def _keep_nucleus(logits: mx.array, top_p: float) -> mx.array:
+    """Keep the likeliest tokens until their probability reaches `top_p`, the one that reaches it included."""
+    probabilities = mx.softmax(logits.astype(mx.float32), axis=-1)
+    order = mx.argsort(-probabilities, axis=-1)
+    ordered = mx.take_along_axis(probabilities, order, axis=-1)
+    is_outside = mx.cumsum(ordered, axis=-1) - ordered >= top_p
+    kept = mx.where(is_outside, -mx.inf, mx.take_along_axis(logits, order, axis=-1))
+    return mx.put_along_axis(logits, order, kept, axis=-1)

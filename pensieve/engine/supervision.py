@@ -1,0 +1,27 @@
+"""When a dead worker is started again, and when that is given up. Pure: the caller tells the time.
+
+A worker that dies is started again after a pause that doubles from death to death; one that lived well in between
+starts the count anew. A worker that keeps dying is a crash loop, and the reason is worth more than one more try.
+"""
+
+from dataclasses import dataclass, field
+
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 15.0
+DEATHS_OF_A_CRASH_LOOP = 5
+CRASH_LOOP_S = 60.0
+
+
+@dataclass(slots=True)
+class RestartPolicy:
+    """Remembers when the worker died lately; owned by the engine client."""
+
+    deaths_s: list[float] = field(default_factory=list[float])
+
+    def pause_after_death(self, now_s: float) -> float | None:
+        """Seconds to wait before the next start; None where starting again is given up."""
+        recent = [death for death in self.deaths_s if now_s - death < CRASH_LOOP_S]
+        self.deaths_s = [*recent, now_s]
+        if len(self.deaths_s) >= DEATHS_OF_A_CRASH_LOOP:
+            return None
+        return min(FIRST_PAUSE_S * 2 ** (len(self.deaths_s) - 1), LONGEST_PAUSE_S)

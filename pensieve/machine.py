@@ -1,0 +1,219 @@
+"""What this machine is, and which device MLX may use on it.
+
+`inspect` gathers facts, `choose_device` decides by them alone. Imports no MLX: what is installed is read from the
+distributions' metadata, so that `start` refuses a machine before anything heavy is loaded.
+"""
+
+import os
+import platform
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Literal, assert_never
+
+from pensieve.errors import UnsupportedPlatformError
+from pensieve.settings import Device
+
+Kind = Literal["apple_silicon", "rosetta", "intel_mac", "linux", "other"]
+
+OLDEST_MACOS = 14
+CUDA_DISTRIBUTIONS = ("mlx-cuda-13", "mlx-cuda-12")
+CPU_DISTRIBUTIONS = ("mlx-cpu",)
+GIB = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Facts. `architecture` is the one Python runs as; `macos` the version, empty elsewhere; `memory_bytes` 0: unknown."""
+
+    system: str
+    architecture: str
+    python: str
+    macos: str = ""
+    memory_bytes: int = 0
+    is_rosetta: bool = False
+    has_mlx_cuda: bool = False
+    has_mlx_cpu: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        """What `choose_device` tells apart."""
+        if self.system == "Darwin":
+            if self.architecture == "arm64":
+                return "apple_silicon"
+            return "rosetta" if self.is_rosetta else "intel_mac"
+        return "linux" if self.system == "Linux" else "other"
+
+    def describe(self) -> str:
+        """The facts in one line, for a person."""
+        system = f"macOS {self.macos}" if self.macos else self.system
+        installed = "CUDA" if self.has_mlx_cuda else "CPU" if self.has_mlx_cpu else ""
+        facts = [
+            f"{system} on {self.architecture}",
+            f"{self.memory_bytes / GIB:.0f} GiB of memory" if self.memory_bytes else "",
+            f"Python {self.python}",
+            f"MLX's {installed} build" if installed else "",
+        ]
+        return ", ".join(fact for fact in facts if fact)
+
+
+def inspect() -> Machine:
+    """The machine that this process runs on."""
+    system, architecture = platform.system(), platform.machine()
+    return Machine(
+        system=system,
+        architecture=architecture,
+        python=platform.python_version(),
+        macos=platform.mac_ver()[0],
+        memory_bytes=_memory_bytes(),
+        is_rosetta=is_translated(system, architecture, _sysctl),
+        has_mlx_cuda=any(map(_is_installed, CUDA_DISTRIBUTIONS)),
+        has_mlx_cpu=any(map(_is_installed, CPU_DISTRIBUTIONS)),
+    )
+
+
+def is_translated(system: str, architecture: str, sysctl: Callable[[str], str]) -> bool:
+    """Whether this is an Intel Python on an Apple silicon Mac, where the kernel passes for an Intel one.
+
+    `sysctl.proc_translated` is 1 in a translated process; `hw.optional.arm64` exists on Apple silicon only.
+    """
+    if (system, architecture) != ("Darwin", "x86_64"):
+        return False
+    return "1" in {sysctl("sysctl.proc_translated"), sysctl("hw.optional.arm64")}
+
+
+def choose_device(requested: Device | None, machine: Machine) -> Device:
+    """`requested` where this machine can, Metal on Apple silicon where nothing was requested.
+
+    Raises `UnsupportedPlatformError` with what was found and the way round, if there is one.
+    """
+    kind = machine.kind
+    match kind:
+        case "apple_silicon":
+            return _on_apple_silicon(requested, machine)
+        case "rosetta":
+            raise _rosetta(machine)
+        case "intel_mac":
+            raise _intel_mac(machine)
+        case "linux":
+            return _on_linux(requested, machine)
+        case "other":
+            raise _other(machine)
+        case _:
+            assert_never(kind)
+
+
+def _on_apple_silicon(requested: Device | None, machine: Machine) -> Device:
+    major = machine.macos.partition(".")[0]
+    if major.isdecimal() and int(major) < OLDEST_MACOS:
+        raise UnsupportedPlatformError(
+            f"Unsupported macOS: MLX needs macOS {OLDEST_MACOS} or later.\nFound: {machine.describe()}.",
+            hint="Update macOS in System Settings > General > Software Update, then start again.",
+        )
+    return requested or "gpu"
+
+
+def _on_linux(requested: Device | None, machine: Machine) -> Device:
+    match requested:
+        case None:
+            raise _not_asked(machine)
+        case "cpu":
+            if machine.has_mlx_cpu or machine.has_mlx_cuda:
+                return "cpu"
+            raise _not_installed("cpu", "CPU", machine)
+        case "gpu":
+            if machine.has_mlx_cuda:
+                return "gpu"
+            raise _not_installed("gpu", "CUDA", machine)
+        case _:
+            assert_never(requested)
+
+
+def _not_asked(machine: Machine) -> UnsupportedPlatformError:
+    cpu = machine.has_mlx_cpu or machine.has_mlx_cuda
+    return _unsupported(
+        machine,
+        "To run it here all the same, name the device:\n"
+        "  pensieve start --device cpu   MLX's CPU back end: slow, good for a try\n"
+        f"                                {_state(cpu, 'cpu')}\n"
+        "  pensieve start --device gpu   MLX's CUDA build, on an NVIDIA GPU\n"
+        f"                                {_state(machine.has_mlx_cuda, 'cuda')}\n"
+        "A small model to begin with: --model smollm2-135m",
+    )
+
+
+def _state(is_installed: bool, extra: str) -> str:  # noqa: FBT001 -- a word for a fact, read in place
+    return "(installed)" if is_installed else f"(needs: pip install 'pensieve-llm[{extra}]')"
+
+
+def _not_installed(device: Device, build: str, machine: Machine) -> UnsupportedPlatformError:
+    extra = "cpu" if device == "cpu" else "cuda"
+    return UnsupportedPlatformError(
+        f"--device {device} needs MLX's {build} build, which is not installed for this Python.\n"
+        f"Found: {machine.describe()}.",
+        hint=f"Install it, then start again:\n  pip install 'pensieve-llm[{extra}]'",
+    )
+
+
+def _rosetta(machine: Machine) -> UnsupportedPlatformError:
+    return UnsupportedPlatformError(
+        "This Mac has Apple silicon, but this Python is built for Intel and runs under Rosetta,\n"
+        "where MLX cannot reach the GPU.\n"
+        f"Found: {machine.describe()} (translated).",
+        hint="Install a native arm64 Python and pensieve with it. Homebrew's native home is\n"
+        "/opt/homebrew (the one in /usr/local is Intel's):\n"
+        "  /opt/homebrew/bin/brew install python@3.13\n"
+        "  /opt/homebrew/bin/python3.13 -c 'import platform; print(platform.machine())'   # arm64\n"
+        "In Terminal's Get Info, 'Open using Rosetta' should be off.",
+    )
+
+
+def _intel_mac(machine: Machine) -> UnsupportedPlatformError:
+    return _unsupported(
+        machine,
+        "This is an Intel Mac. MLX is not built for Intel Macs, neither for the GPU nor for the\n"
+        "CPU, so no --device helps here. Run pensieve on a Mac with M1 or later, or on Linux\n"
+        "with --device cpu.",
+    )
+
+
+def _other(machine: Machine) -> UnsupportedPlatformError:
+    return _unsupported(
+        machine,
+        "There is no way round on this system. pensieve also runs on Linux, with --device cpu.",
+    )
+
+
+def _unsupported(machine: Machine, hint: str) -> UnsupportedPlatformError:
+    return UnsupportedPlatformError(
+        "Unsupported platform: pensieve runs on MLX, which needs an M1 or later Mac.\n"
+        f"Found: {machine.describe()}.",
+        hint=hint,
+    )
+
+
+def _memory_bytes() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (OSError, ValueError):
+        return 0
+
+
+def _sysctl(name: str) -> str:
+    """One kernel value; empty where there is none of that name."""
+    command = ["/usr/sbin/sysctl", "-n", name]
+    try:
+        return subprocess.run(  # noqa: S603 -- a fixed path and our own two names
+            command, capture_output=True, text=True, timeout=5, check=False
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,43 @@
+"""The real worker loop in a real process over a counting backend, for tests of the front end's side of the engine.
+
+Run as `python -m tests.engine.scripted_worker FD`. The model folder's name is the script: "no-model" does not load,
+"dies-at-start" never gets so far. A sequence that begins with token 666 kills the process when it is 5 long.
+"""
+
+import os
+import signal
+import socket
+import sys
+
+from pensieve.engine.protocol import Load, Loaded, LoadFailed
+from pensieve.engine.scheduler import Scheduler
+from pensieve.engine.worker import FrontEnd, FrontEndGoneError, serve
+from tests.engine.counting_backend import CountingBackend
+
+KILLER = 666
+
+
+def kill_at_five(tokens: tuple[int, ...]) -> bool:
+    if tokens[0] == KILLER and len(tokens) >= 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return False
+
+
+def main(socket_fd: int) -> None:
+    front_end = FrontEnd(socket.socket(fileno=socket_fd))
+    (load,) = front_end.receive(wait=True)
+    assert isinstance(load, Load)
+    if load.model_folder == "dies-at-start":
+        sys.exit(3)
+    if load.model_folder == "no-model":
+        front_end.send(LoadFailed("no weights here"))
+        return
+    front_end.send(Loaded(0.1))
+    serve(front_end, Scheduler(lambda: CountingBackend(kill_at_five), max_batch=2, max_waiting=2))
+
+
+if __name__ == "__main__":
+    try:
+        main(int(sys.argv[1]))
+    except FrontEndGoneError:
+        sys.exit(0)

@@ -1,0 +1,155 @@
+"""The front end's side of the engine against real worker processes without a model."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import anyio
+import anyio.abc
+import pytest
+
+from pensieve.engine.client import running_engine
+from pensieve.engine.generation import Engine, Finished, Generation, Started, Token
+from pensieve.engine.launch import WorkerSpec, open_worker
+from pensieve.errors import EngineBusyError, EngineError, EngineFailedError, WorkerDiedError
+from tests.engine.scripted_worker import KILLER
+
+pytestmark = pytest.mark.anyio
+NO_END = 10**9
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@asynccontextmanager
+async def scripted_engine(folder: str = "model") -> AsyncGenerator[Engine]:
+    spec = WorkerSpec(Path(folder), "cpu")
+    opener = partial(open_worker, module="tests.engine.scripted_worker")
+    async with running_engine(spec, open_worker=opener) as engine:
+        yield engine
+
+
+async def ready(engine: Engine) -> None:
+    await in_state(engine, "ready")
+
+
+async def in_state(engine: Engine, state: str) -> None:
+    with anyio.fail_after(30):
+        while engine.health.state != state:
+            await anyio.sleep(0.01)
+
+
+async def token_ids(engine: Engine, prompt: tuple[int, ...], max_tokens: int = 3) -> list[int]:
+    async with engine.generate(Generation(prompt, max_tokens)) as events:
+        return [event.token_id async for event in events if isinstance(event, Token)]
+
+
+async def test_events_come_in_order_and_end() -> None:
+    async with scripted_engine() as engine:
+        await ready(engine)
+        async with engine.generate(Generation((1, 2), 2)) as events:
+            seen = [event async for event in events]
+        assert seen[0] == Started(cached_tokens=0)
+        assert seen[-3:] == [Token(2), Token(3), Finished("length", 2)]
+
+
+async def test_generations_run_side_by_side_each_with_its_own_tokens() -> None:
+    async with scripted_engine() as engine:
+        await ready(engine)
+        results: dict[int, list[int]] = {}
+
+        async def one(length: int) -> None:
+            results[length] = await token_ids(engine, (1,) * length)
+
+        async with anyio.create_task_group() as tasks:
+            for length in (1, 2, 3, 4):
+                tasks.start_soon(one, length)
+        assert results == {n: [n, n + 1, n + 2] for n in (1, 2, 3, 4)}
+
+
+async def test_entering_returns_at_once_and_says_that_the_model_loads() -> None:
+    async with scripted_engine() as engine:
+        assert engine.health.state == "loading"
+        with pytest.raises(EngineBusyError, match="loading"):
+            await token_ids(engine, (1,))
+
+
+async def test_leaving_the_block_frees_the_slot() -> None:
+    async with scripted_engine() as engine:
+        await ready(engine)
+        for _ in range(5):  # the worker has two places; five endless generations would fill them
+            async with engine.generate(Generation((1,), NO_END)) as events:
+                async for event in events:
+                    if isinstance(event, Token):
+                        break
+        assert engine.health.in_flight == 0
+        assert await token_ids(engine, (1, 2)) == [2, 3, 4]
+
+
+async def test_a_cancelled_task_frees_the_slot() -> None:
+    async with scripted_engine() as engine:
+        await ready(engine)
+        for _ in range(5):
+            with anyio.move_on_after(0.05):
+                await token_ids(engine, (1,), NO_END)
+        assert await token_ids(engine, (1, 2)) == [2, 3, 4]
+
+
+async def test_what_the_worker_has_no_room_for_is_answered_busy() -> None:
+    async with scripted_engine() as engine, anyio.create_task_group() as tasks:
+        await ready(engine)
+        for _ in range(2):
+            await tasks.start(endless, engine)
+        async with (
+            engine.generate(Generation((1,), NO_END)),
+            engine.generate(Generation((1,), NO_END)),
+        ):
+            with pytest.raises(EngineBusyError, match="too many"):
+                await token_ids(engine, (1,))
+        tasks.cancel_scope.cancel()
+
+
+async def endless(engine: Engine, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+    async with engine.generate(Generation((1,), NO_END)) as events:
+        async for event in events:
+            if isinstance(event, Token):
+                break
+        task_status.started()
+        await anyio.sleep_forever()
+
+
+async def test_a_request_that_fails_does_not_hurt_its_neighbour() -> None:
+    async with scripted_engine() as engine:
+        await ready(engine)
+        with pytest.raises(EngineError, match="negative"):
+            await token_ids(engine, (-1,))
+        assert await token_ids(engine, (1,)) == [1, 2, 3]
+
+
+async def test_a_worker_that_dies_fails_its_generations_and_is_replaced() -> None:
+    async with scripted_engine() as engine:
+        await ready(engine)
+        first_pid = engine.health.worker_pid
+        with pytest.raises(WorkerDiedError):
+            await token_ids(engine, (KILLER,), 50)
+        await ready(engine)
+        assert engine.health.restarts == 1
+        assert engine.health.worker_pid != first_pid
+        assert await token_ids(engine, (1,)) == [1, 2, 3]
+
+
+async def test_a_model_that_does_not_load_is_said_and_not_tried_again() -> None:
+    async with scripted_engine("no-model") as engine:
+        await in_state(engine, "failed")
+        assert "no weights here" in engine.health.detail
+        with pytest.raises(EngineFailedError, match="no weights here"):
+            await token_ids(engine, (1,))
+
+
+async def test_the_error_of_the_block_comes_out_as_it_is() -> None:
+    with pytest.raises(KeyError):
+        async with scripted_engine():
+            raise KeyError

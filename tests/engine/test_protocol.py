@@ -1,0 +1,77 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pensieve.engine import protocol
+from pensieve.engine.generation import (
+    Finished,
+    Generation,
+    Prefilled,
+    Sampling,
+    Started,
+    Token,
+)
+from pensieve.engine.protocol import (
+    Cancel,
+    Failed,
+    Frame,
+    FrameBuffer,
+    Load,
+    Loaded,
+    LoadFailed,
+    Step,
+    Submit,
+)
+
+counts = st.integers(0, 2**31)
+sampling = st.builds(
+    Sampling,
+    temperature=st.floats(0, 2),
+    top_p=st.floats(0.01, 1),
+    top_k=st.integers(0, 100),
+    seed=st.none() | counts,
+)
+generations = st.builds(
+    Generation,
+    prompt_tokens=st.lists(counts, min_size=1).map(tuple),
+    max_tokens=st.integers(1, 10**6),
+    stop_tokens=st.frozensets(counts),
+    sampling=sampling,
+)
+events = st.one_of(
+    st.builds(Started, counts),
+    st.builds(Prefilled, counts),
+    st.builds(Token, counts),
+    st.builds(Finished, st.sampled_from(["stop_token", "length"]), counts),
+    st.builds(Failed, st.text(), st.booleans()),
+)
+frames = st.one_of(
+    st.builds(Load, st.text(), st.sampled_from(["gpu", "cpu"])),
+    st.builds(Submit, counts, generations),
+    st.builds(Cancel, counts),
+    st.builds(Loaded, st.floats(0, 1e6)),
+    st.builds(LoadFailed, st.text()),
+    st.builds(Step, st.lists(st.tuples(counts, events)).map(tuple)),
+)
+
+
+@given(st.lists(frames), st.randoms(use_true_random=False))
+def test_frames_survive_the_wire_however_it_cuts_them(sent: list[Frame], random) -> None:
+    wire = b"".join(protocol.encode(frame) for frame in sent)
+    buffer = FrameBuffer()
+    received: list[Frame] = []
+    while wire:
+        cut = random.randint(1, len(wire))
+        received += buffer.feed(wire[:cut])
+        wire = wire[cut:]
+    assert received == sent
+
+
+def test_a_length_that_no_frame_has_is_refused() -> None:
+    with pytest.raises(ValueError, match="4294967295"):
+        FrameBuffer().feed(b"\xff\xff\xff\xff")
+
+
+def test_a_step_of_eight_tokens_is_a_small_frame() -> None:
+    step = Step(tuple((key, Token(31999)) for key in range(8)))
+    assert len(protocol.encode(step)) < 250
