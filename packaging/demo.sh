@@ -1,0 +1,27 @@
+#!/bin/sh
+# The whole journey on this machine: start, ask, stop. A server that runs already is asked and left running.
+set -eu
+cd "$(dirname "$0")/.."
+pensieve=.venv/bin/pensieve
+device="--device cpu"
+[ "$(uname -sm)" = "Darwin arm64" ] && device=""
+
+started_here=no
+if ! "$pensieve" status >/dev/null 2>&1; then
+    # shellcheck disable=SC2086 # no word at all where the machine's own device is right
+    "$pensieve" start --model smollm2-135m $device
+    started_here=yes
+fi
+question="What is the capital of France?"
+printf '\n> %s\n\n' "$question"
+"$pensieve" chat --stats "$question"
+echo
+[ "$started_here" = no ] || "$pensieve" stop
+cat <<END
+
+Next:
+  . .venv/bin/activate
+  pensieve start --model smollm2-135m $device
+  eval "\$(pensieve env)"        # any Anthropic client in this shell now talks to pensieve
+  pensieve chat
+END
