@@ -174,9 +174,13 @@ class EngineClient:
             case Step(events):
                 for key, event in events:
                     _dispatch(line, key, event)
-            case Loaded(load_s):
-                _log.info("the model is loaded (%.1f s)", load_s)
-                self._health = replace(self._health, state="ready", detail="")
+            case Loaded(load_s, context_tokens):
+                _log.info(
+                    "the model is loaded (%.1f s); memory holds %d tokens", load_s, context_tokens
+                )
+                self._health = replace(
+                    self._health, state="ready", detail="", context_tokens=context_tokens
+                )
             case LoadFailed(message):
                 detail = f"The model does not load: {message}"
                 self._health = replace(self._health, state="failed", detail=detail)

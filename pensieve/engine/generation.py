@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 FinishReason = Literal["stop_token", "length"]
+# Who waits for the answer: a person in a conversation, a sub-agent, a title or summary, nobody (a message batch).
+Priority = Literal["main", "agent", "side", "batch"]
+PRIORITIES: tuple[Priority, ...] = ("main", "agent", "side", "batch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +41,18 @@ class Sampling:
 class Generation:
     """One sequence to generate: the prompt's token ids (at least one) and how to go on from them.
 
-    max_tokens: at least 1, the stop token included. stop_tokens: ids that end the answer.
+    max_tokens: at least 1, the stop token included. stop_tokens: ids that end the answer. boundaries: positions in the
+    prompt that later prompts are likely to share up to (end of the system part, end of a turn), ascending.
+    pinned_tokens: the prompt's first tokens that other conversations of the same project begin with as well.
     """
 
     prompt_tokens: tuple[int, ...]
     max_tokens: int
     stop_tokens: frozenset[int] = frozenset()
     sampling: Sampling = field(default_factory=Sampling)
+    boundaries: tuple[int, ...] = ()
+    pinned_tokens: int = 0
+    priority: Priority = "main"
 
     def __post_init__(self) -> None:
         if not self.prompt_tokens:
@@ -90,13 +98,17 @@ EngineState = Literal["loading", "ready", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class EngineHealth:
-    """How the engine is: `detail` says why where it is not ready, `restarts` counts replaced workers."""
+    """How the engine is: `detail` says why where it is not ready, `restarts` counts replaced workers.
+
+    context_tokens: what memory guarantees for a prompt and its answer, once the model is loaded.
+    """
 
     state: EngineState
     detail: str = ""
     worker_pid: int | None = None
     restarts: int = 0
     in_flight: int = 0
+    context_tokens: int | None = None
 
 
 class Engine(Protocol):

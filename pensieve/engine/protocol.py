@@ -59,9 +59,10 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The model is in memory."""
+    """The model is in memory; `context_tokens` of prompt and answer together are guaranteed to fit as well."""
 
     load_s: float
+    context_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,4 +181,7 @@ def _generation(fields: dict[str, Any]) -> Generation:
         max_tokens=fields["max_tokens"],
         stop_tokens=frozenset(fields["stop_tokens"]),
         sampling=Sampling(**fields["sampling"]),
+        boundaries=tuple(fields["boundaries"]),
+        pinned_tokens=fields["pinned_tokens"],
+        priority=fields["priority"],
     )

@@ -1,99 +1,64 @@
-"""Which generation runs when, and what becomes of all of them when a step fails. Pure: no thread, clock, queue or MLX.
+"""Which generation runs when, within what memory, and what becomes of all of them when a step fails.
 
-Admission is one pass over the waiting generations, first come first served, up to `max_batch` in the batch. What
-cannot be taken is answered, never dropped.
+Pure: no thread, clock, queue or MLX. One prompt is processed at a time, while everyone else decodes (line.py says
+whose). What comes in is matched against the prefix cache, what goes out is kept there, whether it finished or was
+cancelled. What cannot be taken is answered, never dropped.
 
-A step that raises leaves the batch's KV caches out of step with their tokens (engine.md, fact 9), so the backend is
-thrown away and everything that ran is started again from its token lists: the prompt and what was sampled. Which
-generation was at fault is found by running each of them alone until it has brought a token; one that fails alone
-is given up.
+Memory: nobody is let in whose KV cache would not fit, after the prefix cache has given up what it can. Answers are
+not reserved to their last token; when running sequences outgrow the budget, the last in rank goes back to the line.
+
+A step that raises leaves KV caches out of step with their tokens (engine.md, fact 9), so the backend is thrown away
+and everyone starts again from token lists, each alone until it has brought a token; one that fails alone is given up.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
 
-from pensieve.engine.generation import (
-    Finished,
-    FinishReason,
-    Generation,
-    Prefilled,
-    Started,
-    Token,
-)
+from pensieve.engine.backend import Archive, Backend, Progressed, Rest, Sampled
+from pensieve.engine.budget import KVBudget
+from pensieve.engine.generation import Finished, Generation, Prefilled, Started, Token
+from pensieve.engine.line import Live, may_overtake, next_of, shared_tokens
+from pensieve.engine.prefix_cache import BLOCK_TOKENS, Hit, PrefixCache
 from pensieve.engine.protocol import Failed, WorkerEvent
 
 KeyedEvent = tuple[int, WorkerEvent]
 
-
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    """A backend sampled `token_id` for `key`; `finish` tells whether it was the last."""
-
-    key: int
-    token_id: int
-    finish: FinishReason | None
+# Room that a sequence must find for its answer when it is let in.
+ANSWER_TOKENS = 512
+# Side requests shorter than this are processed again sooner than they are worth keeping.
+_LEAST_SIDE_TOKENS = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Progressed:
-    """A backend has processed `prompt_tokens` of `key`'s prompt."""
+class Limits:
+    """max_batch: sequences that run together. max_waiting: in the line behind them."""
 
-    key: int
-    prompt_tokens: int
-
-
-class Backend(Protocol):
-    """A batch of sequences that decodes together (engine/batch.py)."""
-
-    def insert(self, key: int, generation: Generation) -> None:
-        """Take one more sequence into the batch."""
-        ...
-
-    def remove(self, keys: Iterable[int]) -> None:
-        """Free the sequences' slots and KV caches, in whatever state they are."""
-        ...
-
-    def step(self) -> list[Sampled | Progressed]:
-        """One decode step for all, and at most one prefill chunk. Any exception makes the backend unusable."""
-        ...
-
-    def close(self) -> None:
-        """Give everything back."""
-        ...
-
-
-@dataclass(slots=True)
-class _Live:
-    """A generation from submit to finish. A suspect has not proved itself since a step failed."""
-
-    key: int
-    generation: Generation
-    sampled: list[int] = field(default_factory=list[int])
-    is_suspect: bool = False
-
-    def resumed(self) -> Generation:
-        """What is left of the generation when its KV cache is lost."""
-        return replace(
-            self.generation,
-            prompt_tokens=(*self.generation.prompt_tokens, *self.sampled),
-            max_tokens=self.generation.max_tokens - len(self.sampled),
-        )
+    max_batch: int = 8
+    max_waiting: int = 64
 
 
 class Scheduler:
-    """Owns the waiting line and the batch; `step` is called for as long as `is_idle` is false."""
+    """Owns the line and the running sequences; `step` is called for as long as `is_idle` is false."""
 
     def __init__(
-        self, make_backend: Callable[[], Backend], *, max_batch: int, max_waiting: int
+        self,
+        make_backend: Callable[[], Backend],
+        prefix_cache: PrefixCache,
+        budget: KVBudget,
+        limits: Limits,
+        archive: Archive | None = None,
     ) -> None:
         self._make_backend = make_backend
         self._backend = make_backend()
-        self._max_batch = max_batch
-        self._max_waiting = max_waiting
-        self._waiting: deque[_Live] = deque()
-        self._running: dict[int, _Live] = {}
+        self._prefixes = prefix_cache
+        self._budget = budget
+        self._limits = limits
+        self._archive = archive
+        self._orders = count()
+        self._waiting: dict[int, Live] = {}
+        self._running: dict[int, Live] = {}
+        self._prefilling: Live | None = None
 
     @property
     def is_idle(self) -> bool:
@@ -101,22 +66,28 @@ class Scheduler:
         return not self._running and not self._waiting
 
     def submit(self, key: int, generation: Generation) -> KeyedEvent:
-        """Take a generation in; the answer is `Started`, or `Failed` where the line is full."""
-        if len(self._waiting) + len(self._running) >= self._max_batch + self._max_waiting:
+        """Take a generation in; the answer is `Started`, or `Failed` where there is no place for it."""
+        places = self._limits.max_batch + self._limits.max_waiting
+        if len(self._waiting) + len(self._running) >= places:
             return key, Failed("Overloaded: too many requests are waiting.", is_busy=True)
-        self._waiting.append(_Live(key, generation))
-        return key, Started(cached_tokens=0)
+        if self._budget.sequence(len(generation.prompt_tokens) + 1) > self._budget.kv_bytes:
+            return key, Failed("The prompt does not fit the memory budget.", is_busy=False)
+        live = Live(key, next(self._orders), generation)
+        live.cached_tokens = self._found_tokens(live)
+        self._waiting[key] = live
+        return key, Started(live.cached_tokens)
 
     def cancel(self, key: int) -> None:
         """Forget a generation, wherever it is; an unknown key has just finished by itself."""
-        if self._running.pop(key, None) is not None:
-            self._backend.remove([key])
+        if live := self._running.get(key):
+            self._take_out(live)
         else:
-            self._waiting = deque(live for live in self._waiting if live.key != key)
+            self._waiting.pop(key, None)
 
     def step(self) -> list[KeyedEvent]:
-        """Admit what fits, then advance the batch once."""
+        """Admit who is next, then advance the batch once."""
         failures = self._admit()
+        self._keep_within_budget()
         try:
             outcomes = self._backend.step()
         except Exception as error:  # noqa: BLE001 - whatever MLX raises, the other generations go on
@@ -127,47 +98,159 @@ class Scheduler:
         """Give the batch back."""
         self._backend.close()
 
+    # Who runs
+
     def _admit(self) -> list[KeyedEvent]:
+        """Let in all that need no processing to speak of, and one that does."""
         failures: list[KeyedEvent] = []
-        while self._waiting and self._has_room_for(self._waiting[0]):
-            live = self._waiting.popleft()
+        while (live := self._next()) is not None:
+            self._leave_line(live)
             try:
-                self._backend.insert(live.key, live.resumed())
+                hit = self._hit_for(live)
+                live.cached_tokens = hit.cached_tokens if hit else 0
+                self._backend.insert(live.key, live.resumed(), hit)
             except Exception as error:  # noqa: BLE001 - a refused sequence must not end the worker
                 failures.append((live.key, _given_up(error)))
             else:
-                self._running[live.key] = live
+                self._running[live.key] = self._prefilling = live
         return failures
 
-    def _has_room_for(self, live: _Live) -> bool:
+    def _leave_line(self, live: Live) -> None:
+        del self._waiting[live.key]
+        for other in self._waiting.values():
+            other.overtaken += other.rank < live.rank
+
+    def _next(self) -> Live | None:
+        """Who can be let in now: the prompt in work, if any, makes room only for who may overtake it."""
+        live = next_of(other for other in self._waiting.values() if not self._should_wait(other))
+        if live is None or not self._has_place_for(live):
+            return None
+        if self._prefilling is None:
+            return live
+        if not may_overtake(live, self._prefilling):
+            return None
+        self._prefilling.overtaken += 1
+        self._send_back(self._prefilling)
+        return live
+
+    def _should_wait(self, live: Live) -> bool:
+        """The prompt in work holds more of this one's prefix than is kept anywhere: it is copied when that is done."""
+        worker = self._prefilling
+        if worker is None:
+            return False
+        shared = shared_tokens(live.generation.prompt_tokens, worker.generation.prompt_tokens)
+        return shared >= live.cached_tokens + BLOCK_TOKENS
+
+    def _has_place_for(self, live: Live) -> bool:
+        if live.is_suspect and self._running:
+            return False
         if any(running.is_suspect for running in self._running.values()):
             return False
-        if live.is_suspect:
-            return not self._running
-        return len(self._running) < self._max_batch
+        return len(self._running) < self._limits.max_batch and self._makes_room_for(live)
+
+    def _hit_for(self, live: Live) -> Hit | None:
+        """The longest prefix there is: of a running sequence, in memory, on disk."""
+        tokens = live.tokens
+        for running in self._running.values():
+            shared = min(shared_tokens(tokens, running.tokens), len(tokens) - 1)
+            if shared >= live.cached_tokens + BLOCK_TOKENS:
+                return self._backend.fork(running.key, shared)
+        if self._archive and self._disk_tokens(live) >= self._prefixes.find(tokens) + BLOCK_TOKENS:
+            return self._archive.restore(self._prefixes.hashes(tokens), tokens)
+        return self._prefixes.take(tokens)
+
+    def _found_tokens(self, live: Live) -> int:
+        return max(self._prefixes.find(live.tokens), self._disk_tokens(live))
+
+    def _disk_tokens(self, live: Live) -> int:
+        if self._archive is None:
+            return 0
+        held = self._archive.held_tokens(self._prefixes.hashes(live.tokens))
+        return min(held, live.length - 1)
+
+    # Memory
+
+    def _bytes_of(self, live: Live, more_tokens: int) -> int:
+        left = live.generation.max_tokens - len(live.sampled)
+        return self._budget.sequence(live.length + min(left, more_tokens))
+
+    def _makes_room_for(self, live: Live) -> bool:
+        running = sum(self._bytes_of(other, ANSWER_TOKENS) for other in self._running.values())
+        free = self._budget.kv_bytes - running
+        needed = self._bytes_of(live, ANSWER_TOKENS if self._running else 1)
+        # What is found at rest moves into the sequence; so it is not counted twice.
+        moved = self._budget.sequence(self._prefixes.find(live.tokens))
+        if needed > free:
+            return False
+        self._prefixes.make_room(needed - moved + self._prefixes.nbytes - free)
+        return True
+
+    def _keep_within_budget(self) -> None:
+        """Evict, then send back the last in rank, until the next token of all fits."""
+        while True:
+            running = sum(self._bytes_of(live, 1) for live in self._running.values())
+            excess = running + self._prefixes.nbytes - self._budget.kv_bytes
+            if excess <= 0 or self._prefixes.make_room(excess) >= excess or len(self._running) < 2:
+                return
+            self._send_back(max(self._running.values(), key=lambda live: live.rank))
+
+    def _send_back(self, live: Live) -> None:
+        """From the batch to the line; what was processed waits in the prefix cache."""
+        self._take_out(live)
+        live.cached_tokens = self._found_tokens(live)
+        self._waiting[live.key] = live
+
+    def _take_out(self, live: Live) -> None:
+        del self._running[live.key]
+        if self._prefilling is live:
+            self._prefilling = None
+        if rest := self._backend.remove(live.key):
+            self._keep(live, rest)
+
+    def _keep(self, live: Live, rest: Rest) -> None:
+        is_side = live.generation.priority in {"side", "batch"}
+        if is_side and len(rest.tokens) < _LEAST_SIDE_TOKENS:
+            return
+        pinned = min(live.generation.pinned_tokens, len(rest.tokens))
+        self._prefixes.keep(rest.tokens, rest.state, pinned_tokens=pinned, is_side=is_side)
+
+    # What comes out
 
     def _recover(self, error: Exception) -> list[KeyedEvent]:
-        """Start again from token lists, each generation alone; the only one in the batch is the one at fault."""
+        """Start again from token lists; the only one in the batch is the one at fault."""
         lost = list(self._running.values())
         self._running.clear()
+        self._prefilling = None
         self._backend.close()
+        # Memory may be what was short.
+        self._prefixes.clear()
         self._backend = self._make_backend()
         if len(lost) == 1:
             return [(lost[0].key, _given_up(error))]
         for live in lost:
             live.is_suspect = True
-        self._waiting.extendleft(reversed(lost))
+            live.cached_tokens = 0
+            self._waiting[live.key] = live
         return []
 
     def _translate(self, outcome: Sampled | Progressed) -> list[KeyedEvent]:
         live = self._running[outcome.key]
         if isinstance(outcome, Progressed):
+            if outcome.is_done and self._prefilling is live:
+                self._prefilling = None
+            live.cached_tokens = outcome.prompt_tokens
             return [(live.key, Prefilled(outcome.prompt_tokens))]
         live.sampled.append(outcome.token_id)
         live.is_suspect = False
         if outcome.finish is None:
             return [(live.key, Token(outcome.token_id))]
+        return self._finish(live, outcome)
+
+    def _finish(self, live: Live, outcome: Sampled) -> list[KeyedEvent]:
+        assert outcome.finish is not None
         del self._running[live.key]
+        if outcome.rest:
+            self._keep(live, outcome.rest)
         finished = (live.key, Finished(outcome.finish, len(live.sampled)))
         if outcome.finish == "stop_token":
             return [finished]

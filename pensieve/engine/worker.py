@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import assert_never, cast
 
 from pensieve.engine import protocol
+from pensieve.engine.chunks import ChunkSizer
+from pensieve.engine.prefix_cache import PrefixCache
 from pensieve.engine.protocol import Cancel, Frame, Load, Loaded, LoadFailed, Step, Submit
-from pensieve.engine.scheduler import KeyedEvent, Scheduler
+from pensieve.engine.scheduler import KeyedEvent, Limits, Scheduler
 from pensieve.settings import Device
 
-MAX_BATCH = 8
-MAX_WAITING = 64
 _RECEIVE_BYTES = 1 << 20
-# Prompt tokens a step: (alone, while others decode). A CPU processes about a hundred a second.
-_PREFILL_CHUNKS: dict[Device, tuple[int, int]] = {"gpu": (2048, 256), "cpu": (128, 32)}
+# Prompt tokens of a chunk when nobody decodes. A CPU processes about a hundred a second.
+_LARGEST_CHUNK: dict[Device, int] = {"gpu": 2048, "cpu": 128}
 
 _log = logging.getLogger("pensieve.engine")
 
@@ -92,32 +92,35 @@ def _load(front_end: FrontEnd) -> Scheduler | None:
     device = cast("Device", load.device)
     started = time.monotonic()
     try:
-        scheduler = _scheduler_over(Path(load.model_folder), device)
+        scheduler, context_tokens = _scheduler_over(Path(load.model_folder), device)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with the model is told, not died of
         _log.warning("the model did not load", exc_info=error)
         front_end.send(LoadFailed(f"{type(error).__name__}: {error}"))
         return None
-    front_end.send(Loaded(time.monotonic() - started))
+    front_end.send(Loaded(time.monotonic() - started, context_tokens))
     return scheduler
 
 
-def _scheduler_over(folder: Path, device: Device) -> Scheduler:
+def _scheduler_over(folder: Path, device: Device) -> tuple[Scheduler, int]:
+    """The scheduler, and the tokens of context that memory guarantees."""
     # Imported here, so that a front end that only wants the frames never loads MLX.
     from pensieve.engine.batch import BatchBackend
+    from pensieve.engine.caches import CacheMaker
+    from pensieve.engine.memory import plan_memory
     from pensieve.engine.weights import load_weights
 
     model = load_weights(folder, device)
-    prefill_chunk, shared_prefill_chunk = _PREFILL_CHUNKS[device]
+    plan = plan_memory(model, device)
+    make_caches = CacheMaker(model, plan.precision)
+    chunks = ChunkSizer(_LARGEST_CHUNK[device])
+    prefixes = PrefixCache(f"{folder} {plan.precision}".encode())
+    limits = Limits()
 
     def make_backend() -> BatchBackend:
-        return BatchBackend(
-            model,
-            max_batch=MAX_BATCH,
-            prefill_chunk=prefill_chunk,
-            shared_prefill_chunk=shared_prefill_chunk,
-        )
+        return BatchBackend(model, make_caches, chunks, limits.max_batch)
 
-    return Scheduler(make_backend, max_batch=MAX_BATCH, max_waiting=MAX_WAITING)
+    scheduler = Scheduler(make_backend, prefixes, plan.budget, limits)
+    return scheduler, plan.budget.context_tokens
 
 
 def main(socket_fd: int) -> None:

@@ -1,56 +1,123 @@
-"""A `scheduler.Backend` that counts instead of computing: small, honest about slots, prefill and removal."""
+"""A `backend.Backend` that counts instead of computing: small, honest about slots, prefill, removal and KV caches.
 
-from collections.abc import Callable, Iterable
+It samples the length of what it has seen so far, so every token of every answer can be told beforehand; and its KV
+states know their tokens, so a hit that is not a true prefix is noticed at once.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from pensieve.engine.backend import Progressed, Rest, Sampled
 from pensieve.engine.generation import Generation
-from pensieve.engine.scheduler import Progressed, Sampled
+from pensieve.engine.prefix_cache import Hit
+
+BYTES_PER_TOKEN = 10
+
+
+@dataclass
+class RememberedState:
+    """A KV state that is its tokens. `step`: it can only be cut at multiples of this, as checkpoints would allow."""
+
+    seen: tuple[int, ...]
+    step: int = 1
+
+    @property
+    def nbytes(self) -> int:
+        return BYTES_PER_TOKEN * len(self.seen)
+
+    def usable(self, tokens: int) -> int:
+        tokens = min(tokens, len(self.seen))
+        return tokens if tokens == len(self.seen) else tokens // self.step * self.step
+
+    def cut(self, tokens: int) -> None:
+        assert self.usable(tokens) == tokens
+        self.seen = self.seen[:tokens]
+
+    def copy(self, tokens: int) -> "RememberedState":
+        assert self.usable(tokens) == tokens
+        return RememberedState(self.seen[:tokens], self.step)
+
+
+@dataclass
+class Sequence:
+    prompt: tuple[int, ...]
+    left: int
+    done: int
+    sampled: tuple[int, ...] = ()
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        return self.prompt + self.sampled
+
+    @property
+    def is_decoding(self) -> bool:
+        return self.done == len(self.prompt)
 
 
 @dataclass
 class CountingBackend:
-    """Samples the length of what it has seen so far, one prefill at a time; `is_bad` decides which sequence raises."""
+    """`is_bad` decides which sequence makes a step raise; `chunk` prompt tokens are processed in a step."""
 
     is_bad: Callable[[tuple[int, ...]], bool] = lambda tokens: False
-    waiting: list[int] = field(default_factory=list)
-    tokens: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    left: dict[int, int] = field(default_factory=dict)
+    chunk: int = 1000
+    sequences: dict[int, Sequence] = field(default_factory=dict)
     is_closed: bool = False
     peak: int = 0
+    processed: int = 0
 
-    def insert(self, key: int, generation: Generation) -> None:
-        if -1 in generation.prompt_tokens:
+    def insert(self, key: int, generation: Generation, hit: Hit | None) -> None:
+        prompt = generation.prompt_tokens
+        if -1 in prompt:
             raise ValueError("a negative token")
-        self.waiting.append(key)
-        self.tokens[key] = generation.prompt_tokens
-        self.left[key] = generation.max_tokens
-        self.peak = max(self.peak, len(self.tokens))
+        done = hit.cached_tokens if hit else 0
+        if hit:
+            assert isinstance(hit.state, RememberedState)
+            assert hit.state.seen == prompt[:done]
+            assert done < len(prompt)
+        self.sequences[key] = Sequence(prompt, generation.max_tokens, done)
+        self.peak = max(self.peak, len(self.sequences))
 
-    def remove(self, keys: Iterable[int]) -> None:
-        for key in keys:
-            del self.tokens[key], self.left[key]
-            self.waiting = [other for other in self.waiting if other != key]
+    def remove(self, key: int) -> Rest | None:
+        sequence = self.sequences.pop(key)
+        return self._rest(sequence) if sequence.done else None
+
+    def fork(self, key: int, tokens: int) -> Hit | None:
+        rest = self._rest(self.sequences[key])
+        usable = rest.state.usable(tokens)
+        return Hit(rest.state.copy(usable), usable) if usable else None
 
     def step(self) -> list[Sampled | Progressed]:
         assert not self.is_closed
-        if any(self.is_bad(tokens) for tokens in self.tokens.values()):
+        if any(self.is_bad(sequence.tokens) for sequence in self.sequences.values()):
             raise RuntimeError("boom")
+        prompts = [key for key, sequence in self.sequences.items() if not sequence.is_decoding]
         outcomes: list[Sampled | Progressed] = [
-            self._sample(key) for key in list(self.tokens) if key not in self.waiting
+            self._sample(key) for key in list(self.sequences) if key not in prompts
         ]
-        if self.waiting:
-            key = self.waiting.pop(0)
-            outcomes.append(Progressed(key, len(self.tokens[key])))
+        if prompts:
+            outcomes.append(self._process(prompts[0]))
         return outcomes
 
     def close(self) -> None:
         self.is_closed = True
 
+    def _process(self, key: int) -> Progressed:
+        sequence = self.sequences[key]
+        new = min(self.chunk, len(sequence.prompt) - sequence.done)
+        sequence.done += new
+        self.processed += new
+        return Progressed(key, sequence.done, is_done=sequence.is_decoding)
+
     def _sample(self, key: int) -> Sampled:
-        token = len(self.tokens[key])
-        self.tokens[key] += (token,)
-        self.left[key] -= 1
-        if self.left[key]:
-            return Sampled(key, token, None)
-        self.remove([key])
-        return Sampled(key, token, "length")
+        sequence = self.sequences[key]
+        token = len(sequence.tokens)
+        sequence.sampled += (token,)
+        sequence.left -= 1
+        if sequence.left:
+            return Sampled(key, token)
+        del self.sequences[key]
+        return Sampled(key, token, "length", self._rest(sequence))
+
+    def _rest(self, sequence: Sequence) -> Rest:
+        held = sequence.prompt[: sequence.done] + sequence.sampled
+        return Rest(held, RememberedState(held))

@@ -9,12 +9,15 @@ import signal
 import socket
 import sys
 
+from pensieve.engine.budget import KVBudget
+from pensieve.engine.prefix_cache import PrefixCache
 from pensieve.engine.protocol import Load, Loaded, LoadFailed
-from pensieve.engine.scheduler import Scheduler
+from pensieve.engine.scheduler import Limits, Scheduler
 from pensieve.engine.worker import FrontEnd, FrontEndGoneError, serve
-from tests.engine.counting_backend import CountingBackend
+from tests.engine.counting_backend import BYTES_PER_TOKEN, CountingBackend
 
 KILLER = 666
+CONTEXT_TOKENS = 2**20
 
 
 def kill_at_five(tokens: tuple[int, ...]) -> bool:
@@ -32,8 +35,15 @@ def main(socket_fd: int) -> None:
     if load.model_folder == "no-model":
         front_end.send(LoadFailed("no weights here"))
         return
-    front_end.send(Loaded(0.1))
-    serve(front_end, Scheduler(lambda: CountingBackend(kill_at_five), max_batch=2, max_waiting=2))
+    front_end.send(Loaded(0.1, CONTEXT_TOKENS))
+    budget = KVBudget(CONTEXT_TOKENS * BYTES_PER_TOKEN, BYTES_PER_TOKEN)
+    scheduler = Scheduler(
+        lambda: CountingBackend(kill_at_five),
+        PrefixCache(b"scripted"),
+        budget,
+        Limits(max_batch=2, max_waiting=2),
+    )
+    serve(front_end, scheduler)
 
 
 if __name__ == "__main__":

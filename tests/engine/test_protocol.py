@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from pensieve.engine import protocol
 from pensieve.engine.generation import (
+    PRIORITIES,
     Finished,
     Generation,
     Prefilled,
@@ -37,6 +38,9 @@ generations = st.builds(
     max_tokens=st.integers(1, 10**6),
     stop_tokens=st.frozensets(counts),
     sampling=sampling,
+    boundaries=st.lists(counts).map(tuple),
+    pinned_tokens=counts,
+    priority=st.sampled_from(PRIORITIES),
 )
 events = st.one_of(
     st.builds(Started, counts),
@@ -49,7 +53,7 @@ frames = st.one_of(
     st.builds(Load, st.text(), st.sampled_from(["gpu", "cpu"])),
     st.builds(Submit, counts, generations),
     st.builds(Cancel, counts),
-    st.builds(Loaded, st.floats(0, 1e6)),
+    st.builds(Loaded, st.floats(0, 1e6), counts),
     st.builds(LoadFailed, st.text()),
     st.builds(Step, st.lists(st.tuples(counts, events)).map(tuple)),
 )

@@ -7,10 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pensieve.engine.generation import Finished, Generation, Prefilled, Started, Token
+from pensieve.engine.backend import Sampled
+from pensieve.engine.budget import KVBudget
+from pensieve.engine.generation import Finished, Generation, Prefilled, Priority, Started, Token
+from pensieve.engine.line import MOST_OVERTAKEN
+from pensieve.engine.prefix_cache import PrefixCache
 from pensieve.engine.protocol import Failed
-from pensieve.engine.scheduler import Sampled, Scheduler
-from tests.engine.counting_backend import CountingBackend
+from pensieve.engine.scheduler import Limits, Scheduler
+from tests.engine.counting_backend import BYTES_PER_TOKEN, CountingBackend
 
 STOP = 0
 
@@ -22,20 +26,47 @@ class Bench:
     is_bad: Callable[[tuple[int, ...]], bool] = lambda tokens: False
     max_batch: int = 4
     max_waiting: int = 100
+    kv_tokens: int = 10**6
+    chunk: int = 1000
     backends: list[CountingBackend] = field(default_factory=list)
     said: dict[int, list] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.prefixes = PrefixCache(b"model")
+        self.budget = KVBudget(self.kv_tokens * BYTES_PER_TOKEN, BYTES_PER_TOKEN)
         self.scheduler = Scheduler(
-            self._make_backend, max_batch=self.max_batch, max_waiting=self.max_waiting
+            self._make_backend,
+            self.prefixes,
+            self.budget,
+            Limits(self.max_batch, self.max_waiting),
         )
 
     def _make_backend(self) -> CountingBackend:
-        self.backends.append(CountingBackend(self.is_bad))
+        self.backends.append(CountingBackend(self.is_bad, self.chunk))
         return self.backends[-1]
 
-    def submit(self, key: int, prompt: tuple[int, ...], max_tokens: int = 3) -> None:
-        self.hear([self.scheduler.submit(key, Generation(prompt, max_tokens))])
+    @property
+    def processed(self) -> int:
+        return sum(backend.processed for backend in self.backends)
+
+    def submit(
+        self, key: int, prompt: tuple[int, ...], max_tokens: int = 3, priority: Priority = "main"
+    ) -> None:
+        generation = Generation(prompt, max_tokens, priority=priority)
+        self.hear([self.scheduler.submit(key, generation)])
+
+    def steps(self, number: int) -> None:
+        for _ in range(number):
+            self.step()
+
+    def step(self) -> None:
+        self.hear(self.scheduler.step())
+        self.prefixes.check()
+        running = sum(
+            self.budget.sequence(len(sequence.tokens))
+            for sequence in self.backends[-1].sequences.values()
+        )
+        assert running + self.prefixes.nbytes <= self.budget.kv_bytes
 
     def hear(self, events) -> None:
         for key, event in events:
@@ -45,7 +76,7 @@ class Bench:
         for _ in range(at_most):
             if self.scheduler.is_idle:
                 return
-            self.hear(self.scheduler.step())
+            self.step()
         raise AssertionError("the scheduler does not come to rest")
 
     def tokens(self, key: int) -> list[int]:
@@ -90,9 +121,9 @@ def test_a_full_line_is_answered_busy() -> None:
 def test_a_stop_token_is_not_shown_as_a_token() -> None:
     bench = Bench()
     bench.submit(1, (1,))
-    bench.hear(bench.scheduler.step())
+    bench.step()
     bench.backends[0].step = lambda: [Sampled(1, STOP, "stop_token")]
-    bench.hear(bench.scheduler.step())
+    bench.step()
     assert bench.said[1][-1] == Finished("stop_token", 1)
     assert bench.tokens(1) == []
 
@@ -102,8 +133,7 @@ def test_a_cancelled_generation_says_no_more_and_frees_its_place(steps_before: i
     bench = Bench(max_batch=1)
     bench.submit(1, (1,), max_tokens=50)
     bench.submit(2, (1, 2))
-    for _ in range(steps_before):
-        bench.hear(bench.scheduler.step())
+    bench.steps(steps_before)
     said_before = list(bench.said[1])
     bench.scheduler.cancel(1)
     bench.run()
@@ -166,3 +196,171 @@ def test_every_backend_that_failed_was_closed() -> None:
     bench.run()
     assert len(bench.backends) > 1
     assert all(backend.is_closed for backend in bench.backends[:-1])
+
+
+def prompt_of(length: int, seed: int = 0) -> tuple[int, ...]:
+    """Different seeds share no prefix."""
+    return tuple((seed * 7919 + at * (seed + 1)) % 30_000 for at in range(1, length + 1))
+
+
+def started(bench: Bench, key: int) -> int:
+    assert isinstance(bench.said[key][0], Started)
+    return bench.said[key][0].cached_tokens
+
+
+def test_the_next_turn_processes_only_what_is_new() -> None:
+    bench = Bench()
+    bench.submit(1, prompt_of(2000))
+    bench.run()
+    answer = tuple(bench.tokens(1))
+    bench.submit(2, prompt_of(2000) + answer + (5, 6, 7, 8))
+    bench.run()
+    assert started(bench, 2) == 2003
+    assert bench.processed == 2004
+    assert bench.tokens(2) == [2007, 2008, 2009]
+
+
+def test_what_a_cancelled_generation_processed_is_not_lost() -> None:
+    bench = Bench(chunk=300)
+    bench.submit(1, prompt_of(2000))
+    bench.steps(3)
+    bench.scheduler.cancel(1)
+    bench.submit(2, prompt_of(2000))
+    bench.run()
+    assert started(bench, 2) == 900
+    assert bench.processed == 2000
+
+
+def test_an_identical_request_waits_for_the_one_in_work_and_copies_it() -> None:
+    bench = Bench(chunk=300)
+    bench.submit(1, prompt_of(3000), max_tokens=50)
+    bench.step()
+    bench.submit(2, prompt_of(3000), max_tokens=50)
+    bench.run()
+    assert bench.tokens(1) == bench.tokens(2)
+    assert bench.processed == 3001
+
+
+def test_prompts_that_share_a_long_beginning_process_it_once() -> None:
+    bench = Bench(chunk=500)
+    for key in range(4):
+        bench.submit(key, prompt_of(3000) + (key,) * 10, max_tokens=50)
+    bench.run()
+    assert bench.processed == 3000 + 4 * 10
+
+
+def test_a_short_prompt_overtakes_a_long_one_that_is_in_work() -> None:
+    bench = Bench(chunk=200)
+    bench.submit(1, prompt_of(20_000))
+    bench.steps(3)
+    bench.submit(2, prompt_of(100, seed=1))
+    bench.steps(5)
+    assert isinstance(bench.said[2][-1], Finished)
+    bench.run()
+    assert bench.processed == 20_100
+    assert bench.tokens(1) == expected_tokens(prompt_of(20_000), 3)
+
+
+def test_a_long_prompt_is_overtaken_a_bounded_number_of_times() -> None:
+    bench = Bench(chunk=200, max_batch=2)
+    bench.submit(1, prompt_of(2000))
+    bench.step()
+    for key in range(2, 30):
+        bench.submit(key, prompt_of(20, seed=key), max_tokens=1)
+    finished: list[int] = []
+    while not bench.scheduler.is_idle:
+        bench.step()
+        finished += [
+            key
+            for key, events in bench.said.items()
+            if isinstance(events[-1], Finished) and key not in finished
+        ]
+    assert finished.index(1) <= MOST_OVERTAKEN + 15
+
+
+def test_who_waits_for_an_answer_goes_before_who_does_not() -> None:
+    bench = Bench(chunk=200, max_batch=1)
+    bench.submit(1, prompt_of(900, seed=1), priority="batch")
+    bench.submit(2, prompt_of(900, seed=2), priority="side")
+    bench.submit(3, prompt_of(900, seed=3), priority="main")
+    order: list[int] = []
+    while not bench.scheduler.is_idle:
+        bench.step()
+        order += [key for key in (1, 2, 3) if bench.tokens(key) and key not in order]
+    assert order == [3, 2, 1]
+
+
+def test_a_prompt_that_can_never_fit_is_answered() -> None:
+    bench = Bench(kv_tokens=1000)
+    bench.submit(1, prompt_of(1200))
+    assert isinstance(bench.said[1][0], Failed)
+    assert not bench.said[1][0].is_busy
+
+
+def test_what_does_not_fit_beside_the_others_waits_for_them() -> None:
+    bench = Bench(kv_tokens=4096)
+    for key in range(4):
+        bench.submit(key, prompt_of(2000, seed=key), max_tokens=5)
+    bench.run()
+    assert bench.backends[0].peak < 4
+    assert all(
+        bench.tokens(key) == expected_tokens(prompt_of(2000, seed=key), 5) for key in range(4)
+    )
+
+
+def test_answers_that_outgrow_the_memory_go_back_to_the_line_and_lose_nothing() -> None:
+    bench = Bench(kv_tokens=4096)
+    for key in range(3):
+        bench.submit(key, prompt_of(500, seed=key), max_tokens=1500)
+    bench.run(at_most=20_000)
+    assert bench.backends[0].peak > 1
+    assert all(
+        bench.tokens(key) == expected_tokens(prompt_of(500, seed=key), 1500) for key in range(3)
+    )
+
+
+def test_a_side_request_does_not_push_the_conversation_out() -> None:
+    bench = Bench(kv_tokens=6000)
+    bench.submit(1, prompt_of(4000))
+    bench.run()
+    bench.submit(2, prompt_of(500, seed=9), priority="side")
+    bench.run()
+    bench.submit(3, (*prompt_of(4000), 1, 2))
+    assert started(bench, 3) == 4000
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 3),
+            st.integers(1, 1500),
+            st.integers(1, 400),
+            st.sampled_from(["main", "agent", "side", "batch"]),
+            st.integers(0, 6),
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+    st.integers(2000, 9000),
+    st.integers(1, 4),
+)
+def test_whatever_comes_and_goes_memory_holds_and_answers_are_exact(
+    calls: list[tuple[int, int, int, Priority, int]], kv_tokens: int, max_batch: int
+) -> None:
+    """Prompts from four families share beginnings; some calls are cancelled a few steps later."""
+    bench = Bench(kv_tokens=kv_tokens, max_batch=max_batch, chunk=256)
+    cancelled: set[int] = set()
+    for key, (seed, length, max_tokens, priority, patience) in enumerate(calls):
+        bench.submit(key, prompt_of(length, seed), max_tokens, priority)
+        for _ in range(patience):
+            if not bench.scheduler.is_idle:
+                bench.step()
+        if patience == 6:
+            bench.scheduler.cancel(key)
+            cancelled.add(key)
+    bench.run(at_most=50_000)
+    for key, (seed, length, max_tokens, *_) in enumerate(calls):
+        if key in cancelled or isinstance(bench.said[key][0], Failed):
+            continue
+        assert bench.said[key][-1] == Finished("length", max_tokens)
+        assert bench.tokens(key) == expected_tokens(prompt_of(length, seed), max_tokens)

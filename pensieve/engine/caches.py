@@ -1,0 +1,68 @@
+# pyright: basic
+"""Which caches a model's layers get: ours where they give the model's own results, mlx-lm's everywhere else.
+
+A layer that attends to everything gets a `SequenceKV`. Sliding windows, state-space layers and whatever else a model
+makes for itself stay as mlx-lm made them. Whether a model's attention goes the way ours needs is tried, not guessed.
+"""
+
+from typing import Any
+
+import mlx.core as mx  # noqa: TID253
+from mlx_lm.models.cache import KVCache, make_prompt_cache  # noqa: TID253
+
+from pensieve.engine.kv import SequenceKV
+from pensieve.engine.precision import FULL, KVPrecision
+
+_PROBE = ([3, 1, 2], [2, 1, 3])
+
+
+class CacheMaker:
+    """Makes the caches of one sequence; one per loaded model."""
+
+    def __init__(self, model: Any, precision: KVPrecision = FULL) -> None:
+        self._model = model
+        self.precision = precision
+        self.is_ragged = _is_ragged_exact(model)
+
+    def __call__(self) -> list[Any]:
+        """Empty caches for one sequence, a list with one for each layer."""
+        stock = make_prompt_cache(self._model)
+        return _ours(stock, self.precision) if self.is_ragged else stock
+
+
+def _ours(stock: list[Any], precision: KVPrecision) -> list[Any]:
+    return [SequenceKV(precision) if type(cache) is KVCache else cache for cache in stock]
+
+
+def _is_ragged_exact(model: Any) -> bool:
+    """Whether two short prompts decode over our caches to what they give alone over mlx-lm's."""
+    if not any(type(cache) is KVCache for cache in make_prompt_cache(model)):
+        return False
+    try:
+        ours = _probe_together(model)
+    except (AttributeError, TypeError, ValueError):
+        return False
+    alone = mx.concatenate([_probe_alone(model, prompt) for prompt in _PROBE])
+    tolerance = 0.02 * mx.max(mx.abs(alone))
+    return bool(mx.all(mx.abs(ours - alone) <= tolerance).item())
+
+
+def _probe_alone(model: Any, prompt: list[int]) -> mx.array:
+    caches = make_prompt_cache(model)
+    model(mx.array([prompt]), cache=caches)
+    return model(mx.array([[1]]), cache=caches)
+
+
+def _probe_together(model: Any) -> mx.array:
+    sequences = [_prefilled(model, prompt) for prompt in _PROBE]
+    return model(mx.array([[1], [1]]), cache=_merged(sequences))
+
+
+def _prefilled(model: Any, prompt: list[int]) -> list[Any]:
+    batch = _merged([_ours(make_prompt_cache(model), FULL)])
+    model(mx.array([prompt]), cache=batch)
+    return [cache.extract(0) for cache in batch]
+
+
+def _merged(sequences: list[list[Any]]) -> list[Any]:
+    return [layers[0].merge(list(layers)) for layers in zip(*sequences, strict=True)]

@@ -1,0 +1,48 @@
+"""How many prompt tokens are processed at once, from how long the last ones took. Plain arithmetic; others tell the time.
+
+Alone, chunks are as large as memory likes. While others decode, a chunk takes about `SHARED_CHUNK_S`, and decode steps
+go between chunks until decoding has had its share of the time: nobody's answer stands still for a long prompt.
+"""
+
+from dataclasses import dataclass
+
+SHARED_CHUNK_S = 0.25
+DECODE_SHARE = 0.3
+_LEAST_CHUNK = 16
+_NEWEST_WEIGHT = 0.5
+
+
+@dataclass(slots=True)
+class ChunkSizer:
+    """Owned by a worker, kept over its batches. largest_chunk: prompt tokens of a chunk when nobody decodes."""
+
+    largest_chunk: int
+    _token_s: float = 0.0
+    _step_s: float = 0.0
+    _owed_s: float = 0.0
+
+    def next_chunk(self, *, is_shared: bool) -> int:
+        """Prompt tokens of the next chunk; 0 where it is decoding's turn."""
+        if not is_shared:
+            return self.largest_chunk
+        if self._owed_s > 0:
+            return 0
+        if not self._token_s:
+            return _LEAST_CHUNK
+        fitting = int(SHARED_CHUNK_S / self._token_s) // _LEAST_CHUNK * _LEAST_CHUNK
+        return max(_LEAST_CHUNK, min(fitting, self.largest_chunk))
+
+    def note_decode(self, spent_s: float) -> None:
+        """A step that only decoded took so long."""
+        self._step_s = _blended(self._step_s, spent_s)
+        self._owed_s -= spent_s
+
+    def note_chunk(self, tokens: int, spent_s: float, *, is_shared: bool) -> None:
+        """A step that processed so many prompt tokens, and decoded where anyone did, took so long."""
+        processing_s = max(spent_s - self._step_s, spent_s / 2) if is_shared else spent_s
+        self._token_s = _blended(self._token_s, processing_s / tokens)
+        self._owed_s = processing_s * DECODE_SHARE / (1 - DECODE_SHARE) if is_shared else 0.0
+
+
+def _blended(old: float, new: float) -> float:
+    return new if not old else (1 - _NEWEST_WEIGHT) * old + _NEWEST_WEIGHT * new

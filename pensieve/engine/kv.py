@@ -1,0 +1,173 @@
+# pyright: basic
+"""One sequence's KV cache in one layer, in full or quantized precision. Knows no batch (ragged.py) and no text.
+
+Shapes: keys, values and queries [1, heads, tokens, head_dim].
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import mlx.core as mx  # noqa: TID253
+from mlx_lm.models import base  # noqa: TID253
+from mlx_lm.models.cache import _BaseCache  # noqa: TID253
+
+from pensieve.engine.precision import FULL, KVPrecision
+
+GROWTH_TOKENS = 256
+# Up to so many new tokens a quantized product reads fewer bytes than dequantizing a layer; beyond, the fused kernel wins.
+_DECODE_TOKENS = 8
+
+
+# Bound before ragged.py puts its own in mlx-lm's place. It takes mask="causal", whatever its annotation says.
+_quantized_attention: Any = base.quantized_scaled_dot_product_attention
+
+
+class SequenceKV(_BaseCache):
+    """One sequence's keys and values in one layer; owned by whoever holds the sequence."""
+
+    def __init__(self, precision: KVPrecision = FULL) -> None:
+        self.precision = precision
+        self.offset = 0
+        self._keys: tuple[mx.array, ...] = ()
+        self._values: tuple[mx.array, ...] = ()
+        self._dtype: mx.Dtype = mx.float32
+
+    def append(self, keys: mx.array, values: mx.array) -> None:
+        """Store the next tokens' keys and values."""
+        self._dtype = keys.dtype
+        self._keys = _written(self._keys, self._stored(keys), self.offset)
+        self._values = _written(self._values, self._stored(values), self.offset)
+        self.offset += keys.shape[2]
+
+    def attend(self, queries: mx.array, scale: float) -> mx.array:
+        """Causal attention of the newest `queries.shape[2]` tokens over everything stored."""
+        if self.precision.is_rotated:
+            rotation = _rotation(queries.shape[-1], queries.dtype)
+            return self._attend(queries @ rotation, scale) @ rotation.T
+        return self._attend(queries, scale)
+
+    def _attend(self, queries: mx.array, scale: float) -> mx.array:
+        tokens = queries.shape[2]
+        mask = "causal" if tokens > 1 else None
+        keys, values = self._view(self._keys), self._view(self._values)
+        precision = self.precision
+        if precision.bits and precision.can_multiply and tokens <= _DECODE_TOKENS:
+            return _quantized_attention(
+                queries, keys, values, scale, mask, precision.group_size, precision.bits
+            )
+        return mx.fast.scaled_dot_product_attention(
+            queries, self._restored(keys), self._restored(values), scale=scale, mask=mask
+        )
+
+    def _stored(self, x: mx.array) -> tuple[mx.array, ...]:
+        if self.precision.bits is None:
+            return (x,)
+        if self.precision.is_rotated:
+            x = x @ _rotation(x.shape[-1], x.dtype)
+        return tuple(mx.quantize(x, self.precision.group_size, self.precision.bits))
+
+    def _restored(self, stored: tuple[mx.array, ...]) -> mx.array:
+        if self.precision.bits is None:
+            return stored[0]
+        weights, scales, biases = stored
+        return mx.dequantize(
+            weights, scales, biases, self.precision.group_size, self.precision.bits
+        ).astype(self._dtype)
+
+    def _view(self, arrays: tuple[mx.array, ...]) -> tuple[mx.array, ...]:
+        return tuple(array[..., : self.offset, :] for array in arrays)
+
+    def arrays(self, start: int, end: int) -> list[mx.array]:
+        """The stored tokens [start, end): keys' arrays, then values'. For the disk."""
+        return [array[..., start:end, :] for array in (*self._keys, *self._values)]
+
+    @classmethod
+    def from_arrays(cls, arrays: Sequence[mx.array], precision: KVPrecision, dtype: mx.Dtype):
+        """The opposite of `arrays`."""
+        restored = cls(precision)
+        half = len(arrays) // 2
+        restored._keys, restored._values = tuple(arrays[:half]), tuple(arrays[half:])
+        restored._dtype = dtype
+        restored.offset = arrays[0].shape[2]
+        return restored
+
+    def copy(self, tokens: int) -> "SequenceKV":
+        """The first `tokens` in arrays of their own."""
+        return self.from_arrays(
+            [mx.contiguous(array) for array in self.arrays(0, tokens)], self.precision, self._dtype
+        )
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """In what precision keys and values were computed."""
+        return self._dtype
+
+    @property
+    def state(self) -> Any:
+        """The arrays, as mlx-lm evaluates them after each chunk."""
+        return [*self._keys, *self._values]
+
+    def size(self) -> int:
+        """Tokens stored."""
+        return self.offset
+
+    def empty(self) -> bool:
+        """Nothing stored yet."""
+        return not self._keys
+
+    def is_trimmable(self) -> bool:
+        """The newest tokens can be dropped."""
+        return True
+
+    def trim(self, tokens: int) -> int:
+        """Drop the newest tokens; how many were dropped."""
+        dropped = min(tokens, self.offset)
+        self.offset -= dropped
+        return dropped
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, room for growth included."""
+        return sum(array.nbytes for array in (*self._keys, *self._values))
+
+    @classmethod
+    def merge(cls, caches: Sequence["SequenceKV"]) -> Any:
+        """A batch of these sequences; mlx-lm's word for starting one."""
+        from pensieve.engine.ragged import RaggedKV
+
+        return RaggedKV(list(caches))
+
+
+def _written(
+    arrays: tuple[mx.array, ...], new: tuple[mx.array, ...], offset: int
+) -> tuple[mx.array, ...]:
+    """`arrays` with `new` at token `offset`, grown in steps where there is no room."""
+    end = offset + new[0].shape[2]
+    if not arrays or arrays[0].shape[2] < end:
+        arrays = _grown(arrays, new, offset, end)
+    for array, values in zip(arrays, new, strict=True):
+        array[..., offset:end, :] = values
+    return arrays
+
+
+def _grown(
+    arrays: tuple[mx.array, ...], new: tuple[mx.array, ...], offset: int, end: int
+) -> tuple[mx.array, ...]:
+    capacity = -(-end // GROWTH_TOKENS) * GROWTH_TOKENS
+    rooms = [
+        mx.zeros((*values.shape[:2], capacity - offset, values.shape[3]), values.dtype)
+        for values in new
+    ]
+    if not offset:
+        return tuple(rooms)
+    return tuple(
+        mx.concatenate([array[..., :offset, :], room], axis=2)
+        for array, room in zip(arrays, rooms, strict=True)
+    )
+
+
+@lru_cache(maxsize=8)
+def _rotation(head_dim: int, dtype: mx.Dtype) -> mx.array:
+    """An orthonormal Hadamard matrix [head_dim, head_dim]; as a matrix, since those of 96 are not symmetric."""
+    return mx.hadamard_transform(mx.eye(head_dim)).astype(dtype)

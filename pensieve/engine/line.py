@@ -1,0 +1,93 @@
+"""The generations that wait, and who of them is next. Pure.
+
+By priority, then by arrival; but a short prompt goes ahead of one that is much longer, also of one that is being
+processed, a bounded number of times.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from pensieve.engine.generation import PRIORITIES, Generation
+
+# One that has so much left to process can be overtaken by one with a quarter of it.
+LONG_PROMPT_TOKENS = 1024
+MUCH_SHORTER = 4
+MOST_OVERTAKEN = 4
+
+
+@dataclass(slots=True, eq=False)
+class Live:
+    """A generation from submit to finish.
+
+    cached_tokens: how many of its tokens the KV cache held when it was last looked at. overtaken: how often a shorter
+    one went first. is_suspect: it has not proved itself since a step failed.
+    """
+
+    key: int
+    order: int
+    generation: Generation
+    cached_tokens: int = 0
+    sampled: list[int] = field(default_factory=list[int])
+    overtaken: int = 0
+    is_suspect: bool = False
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The prompt and what was sampled: what the KV cache is to hold."""
+        return (*self.generation.prompt_tokens, *self.sampled)
+
+    @property
+    def length(self) -> int:
+        """How many tokens that is."""
+        return len(self.generation.prompt_tokens) + len(self.sampled)
+
+    @property
+    def left_tokens(self) -> int:
+        """How many of them are still to be processed."""
+        return self.length - self.cached_tokens
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Smaller goes first."""
+        return PRIORITIES.index(self.generation.priority), self.order
+
+    def resumed(self) -> Generation:
+        """What is left to generate, with everything sampled so far as part of the prompt."""
+        if not self.sampled:
+            return self.generation
+        return replace(
+            self.generation,
+            prompt_tokens=self.tokens,
+            max_tokens=self.generation.max_tokens - len(self.sampled),
+        )
+
+
+def next_of(waiting: Iterable[Live]) -> Live | None:
+    """Who is admitted next."""
+    ordered = sorted(waiting, key=lambda live: live.rank)
+    if not ordered:
+        return None
+    return next((other for other in ordered[1:] if may_overtake(other, ordered[0])), ordered[0])
+
+
+def may_overtake(other: Live, first: Live) -> bool:
+    """Whether `other` goes ahead of `first`, which has waited longer or is being processed."""
+    if other.rank[0] != first.rank[0]:
+        return other.rank[0] < first.rank[0]
+    return (
+        first.overtaken < MOST_OVERTAKEN
+        and first.left_tokens >= LONG_PROMPT_TOKENS
+        and other.left_tokens * MUCH_SHORTER <= first.left_tokens
+    )
+
+
+def shared_tokens(left: tuple[int, ...], right: tuple[int, ...]) -> int:
+    """How many first tokens are equal."""
+    low, high = 0, min(len(left), len(right)) + 1  # the first difference lies in [low, high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if left[low:middle] == right[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low

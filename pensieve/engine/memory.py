@@ -1,0 +1,106 @@
+# pyright: basic
+"""The memory contract: from the weights, the KV bytes of a token and the machine, what all KV caches together may hold.
+
+One number follows from it, the context that is guaranteed: so long a prompt and its answer always fit, alone.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx  # noqa: TID253
+from mlx.utils import tree_flatten  # noqa: TID253
+from mlx_lm.models.cache import ArraysCache  # noqa: TID253
+
+from pensieve.engine.budget import KVBudget
+from pensieve.engine.caches import CacheMaker
+from pensieve.engine.precision import FULL, KVPrecision
+from pensieve.machine import inspect
+from pensieve.settings import Device
+
+GB = 10**9
+# What a 16 GB Mac can give and still be used for something else.
+SMALL_MAC_BYTES = 16 * 2**30
+SMALL_MAC_LIMIT_BYTES = 12 * GB
+# Python, MLX and its kernels, the front end; measured together on Linux at 0.35 GB (2026-11-22).
+PROCESS_BYTES = 600 * 10**6
+# A prefill chunk's activations and one layer's dequantized keys and values.
+TRANSIENT_BYTES = 800 * 10**6
+# Where full precision holds so much, halving the bytes gains nothing that is needed.
+ENOUGH_CONTEXT_TOKENS = 32_768
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """What was decided for this model on this machine, and why."""
+
+    limit_bytes: int
+    weights_bytes: int
+    precision: KVPrecision
+    budget: KVBudget
+    reason: str
+
+
+def plan_memory(model: Any, device: Device, limit_bytes: int | None = None) -> MemoryPlan:
+    """The most precise KV cache that holds enough context. limit_bytes: for everything; None asks the machine."""
+    limit = limit_bytes or default_limit_bytes(device)
+    weights = sum(array.nbytes for array in _flat(model.parameters()))
+    room = max(0, limit - weights - PROCESS_BYTES - TRANSIENT_BYTES)
+    plan = MemoryPlan(limit, weights, FULL, _measured(model, FULL, room), "full precision fits")
+    if plan.budget.context_tokens >= ENOUGH_CONTEXT_TOKENS or device == "cpu":
+        return plan
+    head_dim = _head_dim(model)
+    if head_dim is None:
+        return plan
+    precision = KVPrecision(
+        8, group_size=64 if head_dim % 64 == 0 else 32, can_multiply=mx.metal.is_available()
+    )
+    reason = f"8-bit, since full precision holds {plan.budget.context_tokens} tokens only"
+    return MemoryPlan(limit, weights, precision, _measured(model, precision, room), reason)
+
+
+def default_limit_bytes(device: Device) -> int:
+    """What this machine can give to pensieve in all."""
+    memory = inspect().memory_bytes or SMALL_MAC_BYTES
+    if device == "cpu":
+        return memory // 2
+    facts: dict[str, Any] = mx.device_info()
+    # Metal tells a working set, CUDA the device's own memory.
+    working_set = facts.get("max_recommended_working_set_size") or facts.get("total_memory", memory)
+    if memory <= SMALL_MAC_BYTES:
+        return min(working_set, SMALL_MAC_LIMIT_BYTES)
+    return int(working_set * 0.9)
+
+
+def _measured(model: Any, precision: KVPrecision, kv_bytes: int) -> KVBudget:
+    """What a sequence costs, seen on one of one token."""
+    maker = CacheMaker(model, precision)
+    batch = [cache.merge([cache]) for cache in maker()]
+    mx.eval(model(mx.array([[1]]), cache=batch))
+    bytes_per_token = sequence_bytes = 0
+    for cache in (layer.extract(0) for layer in batch):
+        if isinstance(cache, ArraysCache):
+            sequence_bytes += cache.nbytes
+        elif window := getattr(cache, "max_size", None):
+            sequence_bytes += _token_bytes(cache) * window
+        else:
+            bytes_per_token += _token_bytes(cache)
+    return KVBudget(kv_bytes, bytes_per_token, sequence_bytes)
+
+
+def _token_bytes(cache: Any) -> int:
+    """Bytes of one token in one layer, by an array's own room for tokens (keys and values are [1, heads, tokens, …])."""
+    arrays = [array for array in _flat(cache.state) if hasattr(array, "shape")]
+    return sum(array.nbytes // array.shape[2] for array in arrays if array.ndim == 4)
+
+
+def _flat(tree: Any) -> list[Any]:
+    flat: Any = tree_flatten(tree)
+    return [array for _, array in flat]
+
+
+def _head_dim(model: Any) -> int | None:
+    args = getattr(model, "args", None)
+    if head_dim := getattr(args, "head_dim", None):
+        return head_dim
+    heads, hidden = getattr(args, "num_attention_heads", 0), getattr(args, "hidden_size", 0)
+    return hidden // heads if heads else None

@@ -1,0 +1,12 @@
+"""What every test shares: one event loop kind, and MLX without its compiler (models.md §2.3: seconds saved, nothing lost)."""
+
+import os
+
+import pytest
+
+os.environ.setdefault("MLX_DISABLE_COMPILE", "1")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"

@@ -1,0 +1,254 @@
+"""The batch adapter and the sampler on real MLX with tiny random models: what is used of mlx-lm's private surface holds."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+from mlx_lm.generate import generate_step
+
+from pensieve.engine.batch import BatchBackend
+from pensieve.engine.caches import CacheMaker
+from pensieve.engine.chunks import ChunkSizer
+from pensieve.engine.generation import Finished, Generation, Sampling, Token
+from pensieve.engine.memory import GB, plan_memory
+from pensieve.engine.precision import FULL, KVPrecision
+from pensieve.engine.prefix_cache import PrefixCache
+from pensieve.engine.sampling import make_sampler
+from pensieve.engine.scheduler import Limits, Scheduler
+from pensieve.engine.weights import load_weights
+
+GREEDY = Sampling(temperature=0)
+PROMPTS = [tuple(range(3, 3 + length)) for length in (1, 2, 17, 150)]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_folder: Path):
+    return load_weights(tiny_folder, "cpu")
+
+
+def scheduler_over(
+    model, precision: KVPrecision = FULL, backend: type[BatchBackend] = BatchBackend
+) -> Scheduler:
+    make_caches = CacheMaker(model, precision)
+    chunks = ChunkSizer(64)
+    budget = plan_memory(model, "cpu", 8 * GB).budget
+    return Scheduler(
+        lambda: backend(model, make_caches, chunks, 4),
+        PrefixCache(b"test"),
+        budget,
+        Limits(max_batch=4, max_waiting=20),
+    )
+
+
+@pytest.fixture
+def scheduler(model) -> Iterator[Scheduler]:
+    scheduler = scheduler_over(model)
+    yield scheduler
+    scheduler.close()
+
+
+def run(scheduler: Scheduler, generations: dict[int, Generation]) -> dict[int, list]:
+    """Every event of every generation, submitted together."""
+    said: dict[int, list] = {key: [] for key in generations}
+    for key, generation in generations.items():
+        scheduler.submit(key, generation)
+    while not scheduler.is_idle:
+        for key, event in scheduler.step():
+            said[key].append(event)
+    return said
+
+
+def tokens(events: list) -> list[int]:
+    return [event.token_id for event in events if isinstance(event, Token)]
+
+
+def reference(model, prompt: tuple[int, ...], max_tokens: int) -> list[int]:
+    """mlx-lm's own single-sequence greedy decoding."""
+    steps = generate_step(mx.array(prompt), model, max_tokens=max_tokens)
+    return [int(token) for token, _ in steps]
+
+
+def test_greedy_output_is_mlx_lms_alone_and_in_a_batch(model, scheduler: Scheduler) -> None:
+    expected = [reference(model, prompt, 12) for prompt in PROMPTS]
+    alone = [
+        tokens(run(scheduler, {1: Generation(prompt, 12, sampling=GREEDY)})[1])
+        for prompt in PROMPTS
+    ]
+    together = run(
+        scheduler,
+        {key: Generation(prompt, 12, sampling=GREEDY) for key, prompt in enumerate(PROMPTS)},
+    )
+    assert alone == expected
+    assert [tokens(together[key]) for key in range(len(PROMPTS))] == expected
+
+
+def test_more_generations_than_places_all_get_their_tokens(model, scheduler: Scheduler) -> None:
+    generations = {key: Generation(PROMPTS[key % 4], 5, sampling=GREEDY) for key in range(10)}
+    said = run(scheduler, generations)
+    assert all(tokens(said[key]) == reference(model, PROMPTS[key % 4], 5) for key in range(10))
+
+
+def test_a_stop_token_ends_the_answer_and_counts(model, scheduler: Scheduler) -> None:
+    whole = reference(model, PROMPTS[2], 30)
+    stop = next(token for token in whole if token != whole[0]) if len(set(whole)) > 1 else whole[0]
+    said = run(scheduler, {1: Generation(PROMPTS[2], 30, frozenset({stop}), sampling=GREEDY)})[1]
+    until = whole.index(stop)
+    assert tokens(said) == whole[:until]
+    assert said[-1] == Finished("stop_token", until + 1)
+
+
+@pytest.mark.parametrize("steps_before", [0, 1, 2, 6])
+def test_survivors_of_a_cancelled_neighbour_are_unchanged(
+    model, scheduler: Scheduler, steps_before: int
+) -> None:
+    scheduler.submit(9, Generation(tuple(range(5, 180)), 50, sampling=GREEDY))
+    for key, prompt in enumerate(PROMPTS[:3]):
+        scheduler.submit(key, Generation(prompt, 12, sampling=GREEDY))
+    said: dict[int, list] = {0: [], 1: [], 2: [], 9: []}
+    for _ in range(steps_before):
+        for key, event in scheduler.step():
+            said[key].append(event)
+    scheduler.cancel(9)
+    while not scheduler.is_idle:
+        for key, event in scheduler.step():
+            assert key != 9
+            said[key].append(event)
+    assert [tokens(said[key]) for key in range(3)] == [
+        reference(model, prompt, 12) for prompt in PROMPTS[:3]
+    ]
+
+
+def test_after_a_failed_step_everyone_gets_the_same_tokens_as_without_it(model) -> None:
+    FailingOnce.steps_left = 5
+    scheduler = scheduler_over(model, backend=FailingOnce)
+    said = run(
+        scheduler,
+        {key: Generation(prompt, 12, sampling=GREEDY) for key, prompt in enumerate(PROMPTS)},
+    )
+    assert FailingOnce.steps_left < 0
+    assert [tokens(said[key]) for key in range(len(PROMPTS))] == [
+        reference(model, prompt, 12) for prompt in PROMPTS
+    ]
+
+
+class FailingOnce(BatchBackend):
+    """A real batch in which one step raises after it has moved the KV caches on."""
+
+    steps_left = 0
+
+    def step(self):
+        outcomes = super().step()
+        FailingOnce.steps_left -= 1
+        if FailingOnce.steps_left == 0:
+            raise RuntimeError("out of memory")
+        return outcomes
+
+
+def conversation(scheduler: Scheduler, first: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
+    """Two turns; the second turn's prompt and how much of it was cached."""
+    answer = tokens(run(scheduler, {1: Generation(first, 12, sampling=GREEDY)})[1])
+    second = (*first, *answer, 7, 8, 9)
+    _, started = scheduler.submit(2, Generation(second, 12, sampling=GREEDY))
+    scheduler.cancel(2)
+    return second, started.cached_tokens
+
+
+def test_a_second_turn_over_cached_tokens_is_what_it_is_without(model, scheduler) -> None:
+    second, cached_tokens = conversation(scheduler, PROMPTS[3])
+    warm = tokens(run(scheduler, {3: Generation(second, 12, sampling=GREEDY)})[3])
+    assert cached_tokens == len(second) - 3
+    assert warm == reference(model, second, 12)
+
+
+def test_a_branch_and_what_it_branched_from_are_both_exact(model, scheduler) -> None:
+    trunk = tuple(range(3, 250)) * 3
+    run(scheduler, {1: Generation(trunk, 12, sampling=GREEDY)})
+    branch = (*trunk[:300], 5, 6, 7)
+    said = run(
+        scheduler,
+        {
+            2: Generation(branch, 12, sampling=GREEDY),
+            3: Generation((*trunk, 9), 12, sampling=GREEDY),
+        },
+    )
+    assert tokens(said[2]) == reference(model, branch, 12)
+    assert tokens(said[3]) == reference(model, (*trunk, 9), 12)
+
+
+def test_two_that_share_a_beginning_process_it_once_and_are_exact(model, scheduler) -> None:
+    shared = tuple(range(3, 250)) * 2
+    prompts = [(*shared, key, key) for key in range(3)]
+    said = run(
+        scheduler,
+        {key: Generation(prompt, 12, sampling=GREEDY) for key, prompt in enumerate(prompts)},
+    )
+    assert [tokens(said[key]) for key in range(3)] == [
+        reference(model, prompt, 12) for prompt in prompts
+    ]
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_quantized_sequences_decode_together_as_they_do_alone(model, bits: int) -> None:
+    precision = KVPrecision(bits, group_size=32, is_rotated=bits == 4)
+    alone = [
+        tokens(run(scheduler_over(model, precision), {1: Generation(p, 12, sampling=GREEDY)})[1])
+        for p in PROMPTS
+    ]
+    said = run(
+        scheduler_over(model, precision),
+        {key: Generation(prompt, 12, sampling=GREEDY) for key, prompt in enumerate(PROMPTS)},
+    )
+    assert [tokens(said[key]) for key in range(len(PROMPTS))] == alone
+
+
+def test_a_seed_gives_the_same_tokens_next_to_any_other_request(scheduler: Scheduler) -> None:
+    seeded = Generation(PROMPTS[1], 10, sampling=Sampling(temperature=1.0, seed=7))
+    other = Generation(PROMPTS[2], 10, sampling=Sampling(temperature=1.0))
+    alone = tokens(run(scheduler, {1: seeded})[1])
+    beside = tokens(run(scheduler, {2: other, 1: seeded, 3: other})[1])
+    different = tokens(
+        run(scheduler, {1: Generation(PROMPTS[1], 10, sampling=Sampling(seed=8))})[1]
+    )
+    assert alone == beside
+    assert alone != different
+
+
+LOGPROBS = mx.log(mx.array([[0.5, 0.25, 0.15, 0.07, 0.03], [0.03, 0.07, 0.15, 0.25, 0.5]]))
+
+
+@pytest.mark.parametrize(
+    ("sampling", "support"),
+    [
+        (Sampling(temperature=1.0), {0, 1, 2, 3, 4}),
+        (Sampling(temperature=1.0, top_k=2), {0, 1}),
+        (Sampling(temperature=1.0, top_k=99), {0, 1, 2, 3, 4}),
+        (Sampling(temperature=1.0, top_p=0.6), {0, 1}),
+        (Sampling(temperature=1.0, top_p=0.01), {0}),
+        (Sampling(temperature=1.0, top_k=3, top_p=0.99), {0, 1, 2}),
+        # The nucleus is that of the distribution as it is sampled: hot ones are wide, cold ones narrow.
+        (Sampling(temperature=0.3, top_p=0.85), {0}),
+        (Sampling(temperature=2.0, top_p=0.6), {0, 1, 2}),
+        (Sampling(temperature=0), {0}),
+        (Sampling(temperature=1e-6), {0}),
+    ],
+)
+def test_sampling_keeps_to_what_was_asked(sampling: Sampling, support: set[int]) -> None:
+    mx.random.seed(1)
+    sampler = make_sampler(sampling)
+    drawn = [sampler(LOGPROBS).tolist() for _ in range(400)]
+    assert {row[0] for row in drawn} == support
+    assert {row[1] for row in drawn} == {4 - token for token in support}
+
+
+def test_requests_that_ask_for_the_same_share_one_sampler() -> None:
+    assert make_sampler(Sampling(temperature=0.7)) is make_sampler(Sampling(temperature=0.7))
+    assert make_sampler(Sampling(seed=1)) is not make_sampler(Sampling(seed=1))
+
+
+@pytest.mark.parametrize(
+    "values", [{"temperature": -0.1}, {"temperature": 2.1}, {"top_p": 0.0}, {"top_k": -1}]
+)
+def test_values_that_would_poison_the_worker_never_reach_it(values: dict) -> None:
+    with pytest.raises(ValueError, match=r"\d"):
+        Sampling(**values)
