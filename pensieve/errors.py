@@ -71,6 +71,12 @@ class SettingsError(PensieveError):
     exit_code = 78
 
 
+class UsageError(PensieveError):
+    """The command line does not say what is wanted."""
+
+    exit_code = 2
+
+
 class MachineError(PensieveError):
     """This machine cannot do it."""
 
@@ -93,6 +99,20 @@ class ServerUnavailableError(MachineError):
 
 class DiskFullError(MachineError):
     """Not enough room for what is to be written."""
+
+    exit_code = 73
+
+
+class StartFailedError(MachineError):
+    """The background server ended, or its engine failed, before it could answer."""
+
+
+class StopFailedError(MachineError):
+    """The server did not end in time."""
+
+
+class NotWritableError(MachineError):
+    """A folder or file of pensieve's own cannot be made, or must not be used as it is."""
 
     exit_code = 73
 

@@ -1,0 +1,87 @@
+"""The events of a streamed answer. Their order is reply's business, their bytes are server's.
+
+Grammar: message_start, then blocks (content_block_start, deltas, content_block_stop; one open at a time, indexes
+from 0), then message_delta and message_stop; ping anywhere after the start; error may replace any rest.
+"""
+
+from typing import Literal
+
+from pensieve.api.errors import ErrorEnvelope
+from pensieve.api.message import DeltaUsage, Message, StopReason, TextContent
+from pensieve.api.values import Wire
+
+
+class MessageStart(Wire):
+    """The answer begins; its usage already holds the input tokens."""
+
+    type: Literal["message_start"] = "message_start"
+    message: Message
+
+
+class ContentBlockStart(Wire):
+    """A block opens, empty."""
+
+    type: Literal["content_block_start"] = "content_block_start"
+    index: int
+    content_block: TextContent
+
+
+class TextDelta(Wire):
+    """More text."""
+
+    type: Literal["text_delta"] = "text_delta"
+    text: str
+
+
+class ContentBlockDelta(Wire):
+    """More of the open block."""
+
+    type: Literal["content_block_delta"] = "content_block_delta"
+    index: int
+    delta: TextDelta
+
+
+class ContentBlockStop(Wire):
+    """The open block is whole."""
+
+    type: Literal["content_block_stop"] = "content_block_stop"
+    index: int
+
+
+class StopDelta(Wire):
+    """Why the answer ended."""
+
+    stop_reason: StopReason
+    stop_sequence: str | None = None
+    stop_details: None = None
+
+
+class MessageDelta(Wire):
+    """The answer's last facts; usage is cumulative."""
+
+    type: Literal["message_delta"] = "message_delta"
+    delta: StopDelta
+    usage: DeltaUsage
+
+
+class MessageStop(Wire):
+    """Nothing follows."""
+
+    type: Literal["message_stop"] = "message_stop"
+
+
+class Ping(Wire):
+    """Still here."""
+
+    type: Literal["ping"] = "ping"
+
+
+MessageEvent = (
+    MessageStart
+    | ContentBlockStart
+    | ContentBlockDelta
+    | ContentBlockStop
+    | MessageDelta
+    | MessageStop
+)
+StreamEvent = MessageEvent | Ping | ErrorEnvelope

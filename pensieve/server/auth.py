@@ -1,0 +1,79 @@
+"""Who may ask: the Host and Origin checks that keep web pages out, and the key.
+
+Loopback is no boundary: any page in the user's browser reaches it, by a simple request or a rebound DNS name. So Host
+must name this machine's loopback (or the host that was asked for), an Origin must be our own, and all but a few public
+paths need the key. Decided on the ASGI scope alone, never on a URL built from headers.
+"""
+
+import hmac
+import re
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from pensieve.errors import AuthenticationError, ForbiddenError
+
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+PUBLIC_PATHS = {"/": {"GET", "HEAD"}, "/health": {"GET", "HEAD"}, "/api/hello": {"GET", "HEAD"}}
+
+_WILDCARDS = {"", "0.0.0.0", "::"}  # noqa: S104 -- listening there makes them no name of ours
+_AUTHORITY = re.compile(r"(\[[0-9a-f:]+\]|[a-z0-9.-]+)(?::[0-9]{1,5})?", re.ASCII)
+
+
+class Guard:
+    """ASGI middleware that lets only our own clients through. Raises `ForbiddenError`, `AuthenticationError`."""
+
+    def __init__(self, app: ASGIApp, *, host: str, api_key: str) -> None:
+        self._app = app
+        self._hosts = LOOPBACK_HOSTS | _names(host)
+        self._key = api_key.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check one request, then hand it on."""
+        if scope["type"] == "http":
+            headers = scope["headers"]
+            self._check_place(headers)
+            if scope["method"] not in PUBLIC_PATHS.get(scope["path"], ()):
+                self._check_key(headers)
+        await self._app(scope, receive, send)
+
+    def _check_place(self, headers: list[tuple[bytes, bytes]]) -> None:
+        hosts = _values(headers, b"host")
+        if len(hosts) != 1 or _host_name(hosts[0]) not in self._hosts:
+            raise ForbiddenError("The Host header does not name this server.")
+        if any(
+            origin.lower() != b"http://" + hosts[0].lower()
+            for origin in _values(headers, b"origin")
+        ):
+            raise ForbiddenError("Requests from web pages are not allowed.")
+
+    def _check_key(self, headers: list[tuple[bytes, bytes]]) -> None:
+        keys = _values(headers, b"x-api-key")
+        bearers = [_bearer(value) for value in _values(headers, b"authorization")]
+        # Each is compared, so that the time does not tell which of them was right.
+        matches = [hmac.compare_digest(key, self._key) for key in (*keys, *bearers)]
+        if not matches:
+            raise AuthenticationError("x-api-key header is required")
+        if not any(matches):
+            raise AuthenticationError("invalid x-api-key" if keys else "Invalid bearer token")
+
+
+def _names(host: str) -> set[str]:
+    """How a client writes the host that the server was told to listen on."""
+    if host in _WILDCARDS:
+        return set()
+    return {f"[{host}]".lower() if ":" in host else host.lower()}
+
+
+def _host_name(value: bytes) -> str | None:
+    """The name in a Host header, without its port; None where it is no authority."""
+    match = _AUTHORITY.fullmatch(value.decode("latin-1").lower())
+    return match[1] if match else None
+
+
+def _bearer(value: bytes) -> bytes:
+    scheme, _, token = value.partition(b" ")
+    return token.strip() if scheme.lower() == b"bearer" else b""
+
+
+def _values(headers: list[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
+    return [value for key, value in headers if key.lower() == name]

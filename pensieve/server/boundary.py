@@ -1,0 +1,114 @@
+"""The outermost layer: gives every response its `request-id`, turns what was raised into it, logs one line.
+
+It knows no route. Whoever answers may note what the answer cost in the request's `Exchange`.
+"""
+
+import logging
+import time
+from dataclasses import dataclass, field
+
+import anyio
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pensieve.api.message import Usage
+from pensieve.api.values import new_id
+from pensieve.server.errors import STOPPING, error_response
+
+_log = logging.getLogger("pensieve.server")
+_KEY = "pensieve.exchange"
+LAST_WORD_S = 1.0
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request and what came of it. The boundary makes and logs it; the endpoint notes the usage."""
+
+    request_id: str = field(default_factory=lambda: new_id("req"))
+    began_at: float = field(default_factory=time.monotonic)
+    status: int | None = None
+    usage: Usage | None = None
+    has_client_left: bool = False
+
+
+def exchange_of(scope: Scope) -> Exchange:
+    """The exchange that the boundary opened for this request."""
+    exchange = scope[_KEY]
+    assert isinstance(exchange, Exchange)
+    return exchange
+
+
+class Boundary:
+    """ASGI middleware around everything else."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, whatever happens inside."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = Exchange()
+        scope[_KEY] = exchange
+        try:
+            await self._answer(scope, receive, _identified(send, exchange), exchange)
+        finally:
+            _log_line(scope, exchange)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except ClientDisconnect:
+            exchange.has_client_left = True
+        except anyio.get_cancelled_exc_class():
+            # Only uvicorn cancels requests, when the time for a graceful stop is over.
+            with anyio.move_on_after(LAST_WORD_S, shield=True):
+                await _tell(STOPPING, scope, receive, send, exchange)
+        except Exception as error:
+            if exchange.status is not None:
+                raise
+            await _tell(error, scope, receive, send, exchange)
+
+
+async def _tell(
+    error: Exception, scope: Scope, receive: Receive, send: Send, exchange: Exchange
+) -> None:
+    if exchange.status is None:
+        await error_response(error, exchange.request_id)(scope, receive, send)
+
+
+def _identified(send: Send, exchange: Exchange) -> Send:
+    """`send`, with the `request-id` header on what it begins."""
+    header = (b"request-id", exchange.request_id.encode())
+
+    async def send_identified(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            exchange.status = message["status"]
+            message = {**message, "headers": [*message["headers"], header]}
+        await send(message)
+
+    return send_identified
+
+
+def _log_line(scope: Scope, exchange: Exchange) -> None:
+    """Never a body, a key or a query; a path with its control letters escaped."""
+    path = scope["path"][:200].encode("unicode_escape").decode()
+    spent_ms = (time.monotonic() - exchange.began_at) * 1000
+    outcome = f"{exchange.status or '-'}{' client left' if exchange.has_client_left else ''}"
+    usage = exchange.usage
+    tokens = (
+        ""
+        if usage is None or exchange.status != 200
+        else f", {usage.input_tokens} + {usage.cache_read_input_tokens} cached tokens in,"
+        f" {usage.output_tokens} out"
+    )
+    _log.info(
+        "%s %s %s: %s in %.0f ms%s",
+        exchange.request_id,
+        scope["method"],
+        path,
+        outcome,
+        spent_ms,
+        tokens,
+    )

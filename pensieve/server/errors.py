@@ -1,0 +1,90 @@
+"""The one table from pensieve's errors to HTTP: status, Anthropic's error type, what to say about retrying.
+
+Errors are looked up along their class's ancestors; what is not ours is a fault of the server, logged and not shown.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from starlette.responses import Response
+
+from pensieve.api.errors import ErrorBody, ErrorDetails, ErrorEnvelope, ErrorType
+from pensieve.errors import (
+    AuthenticationError,
+    EngineBusyError,
+    ForbiddenError,
+    InvalidRequestError,
+    MethodNotAllowedError,
+    NotFoundError,
+    PensieveError,
+    RequestError,
+    RequestTooLargeError,
+)
+
+_log = logging.getLogger("pensieve.server")
+
+INTERNAL = "Internal server error"
+STOPPING = EngineBusyError("The server is stopping.")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """How an error looks from outside."""
+
+    status: int
+    kind: ErrorType
+
+
+_TABLE: Mapping[type[BaseException], Fault] = {
+    InvalidRequestError: Fault(400, "invalid_request_error"),
+    AuthenticationError: Fault(401, "authentication_error"),
+    ForbiddenError: Fault(403, "permission_error"),
+    NotFoundError: Fault(404, "not_found_error"),
+    MethodNotAllowedError: Fault(405, "invalid_request_error"),
+    RequestTooLargeError: Fault(413, "request_too_large"),
+    RequestError: Fault(400, "invalid_request_error"),
+    EngineBusyError: Fault(529, "overloaded_error"),
+    PensieveError: Fault(500, "api_error"),
+    BaseException: Fault(500, "api_error"),
+}
+
+
+def fault_of(error: BaseException) -> Fault:
+    """The table's row for `error`."""
+    return next(_TABLE[ancestor] for ancestor in type(error).__mro__ if ancestor in _TABLE)
+
+
+def error_envelope(error: BaseException, request_id: str) -> ErrorEnvelope:
+    """Anthropic's envelope around `error`; also the `error` event of a stream. An unexpected error is logged."""
+    code = error.error_code if isinstance(error, RequestError) else None
+    if isinstance(error, PensieveError):
+        message = error.message
+    else:
+        _log.error("%s failed", request_id, exc_info=error)
+        message = INTERNAL
+    body = ErrorBody(
+        type=fault_of(error).kind,
+        message=message,
+        details=None if code is None else ErrorDetails(error_code=code),
+    )
+    return ErrorEnvelope(error=body, request_id=request_id)
+
+
+def error_response(
+    error: BaseException, request_id: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """The whole response that tells of `error`."""
+    return Response(
+        error_envelope(error, request_id).to_json(),
+        status_code=fault_of(error).status,
+        headers={**_retry_headers(error), **(headers or {})},
+        media_type="application/json",
+    )
+
+
+def _retry_headers(error: BaseException) -> dict[str, str]:
+    """Clients repeat what is busy, after this long, and nothing that would fail again."""
+    if isinstance(error, EngineBusyError):
+        return {"retry-after": str(error.retry_after_s)}
+    return {"x-should-retry": "false"} if isinstance(error, PensieveError) else {}

@@ -1,0 +1,44 @@
+"""`GET /health`: is the server of use now? 200 when the model answers, 503 while it loads or cannot. No key needed."""
+
+import os
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+import pensieve
+from pensieve.engine.generation import Engine
+from pensieve.models.served import ServedModel
+from pensieve.settings import Settings
+
+
+class HealthEndpoint:
+    """Tells how the engine is and what is served."""
+
+    def __init__(self, engine: Engine, model: ServedModel, settings: Settings) -> None:
+        self._engine = engine
+        self._model = model
+        self._settings = settings
+
+    async def health(self, _request: Request) -> Response:
+        """Everything that `pensieve status` shows."""
+        health = self._engine.health
+        report = {
+            "status": health.state,
+            "model": self._model.name,
+            "repo": self._model.repo,
+            "context_tokens": self._model.context_tokens,
+            "detail": health.detail,
+            "restarts": health.restarts,
+            "in_flight": health.in_flight,
+            "device": self._settings.device,
+            "version": pensieve.__version__,
+            "pid": os.getpid(),
+        }
+        return JSONResponse(report, status_code=200 if health.state == "ready" else 503)
+
+
+async def greeting(_request: Request) -> Response:
+    """For whoever opens the address in a browser, and for clients that warm up their connection."""
+    return PlainTextResponse(
+        "pensieve speaks the Anthropic API here. GET /health tells how it is.\n"
+    )

@@ -1,0 +1,32 @@
+"""The server process: one model, one engine, one listening socket, until a signal."""
+
+import socket
+from dataclasses import replace
+from functools import partial
+
+import anyio
+
+from pensieve.engine.client import WorkerSpec, running_engine
+from pensieve.models.folder import ModelFolder
+from pensieve.models.load import open_model
+from pensieve.models.served import ServedModel
+from pensieve.server.app import build_app
+from pensieve.server.http import http_server, run_until_signal
+from pensieve.settings import Device, Settings
+
+
+def serve(settings: Settings, model: ModelFolder, device: Device, listener: socket.socket) -> None:
+    """Serve `model` on the bound `listener` until SIGTERM or SIGINT.
+
+    Open streams get a few seconds to end; a second signal ends them at once. The worker ends with the server.
+    Raises what `open_model` raises for a damaged model.
+    """
+    served = open_model(model)
+    anyio.run(partial(_serve, replace(settings, device=device), served, device, listener))
+
+
+async def _serve(
+    settings: Settings, model: ServedModel, device: Device, listener: socket.socket
+) -> None:
+    async with running_engine(WorkerSpec(model.folder, device)) as engine:
+        await run_until_signal(http_server(build_app(engine, model, settings)), listener)

@@ -1,0 +1,105 @@
+"""Events, their fold and the error envelope, as they are written."""
+
+import json
+
+from pensieve.api.errors import ErrorBody, ErrorDetails, ErrorEnvelope
+from pensieve.api.events import (
+    ContentBlockDelta,
+    ContentBlockStart,
+    ContentBlockStop,
+    MessageDelta,
+    MessageStart,
+    MessageStop,
+    StopDelta,
+    TextDelta,
+)
+from pensieve.api.fold import MessageFold
+from pensieve.api.listing import Capabilities
+from pensieve.api.message import DeltaUsage, Message, TextContent, Usage
+from pensieve.api.values import new_id
+
+START = MessageStart(
+    message=Message(id="msg_01a", model="m", usage=Usage(input_tokens=7, output_tokens=0))
+)
+USAGE = DeltaUsage(input_tokens=7, output_tokens=3, cache_read_input_tokens=2)
+
+
+def test_a_message_is_the_fold_of_its_events() -> None:
+    fold = MessageFold()
+    for event in (
+        START,
+        ContentBlockStart(index=0, content_block=TextContent(text="")),
+        ContentBlockDelta(index=0, delta=TextDelta(text="Hel")),
+        ContentBlockDelta(index=0, delta=TextDelta(text="lo")),
+        ContentBlockStop(index=0),
+        MessageDelta(delta=StopDelta(stop_reason="end_turn"), usage=USAGE),
+        MessageStop(),
+    ):
+        fold.feed(event)
+    assert json.loads(fold.message.to_json()) == {
+        "id": "msg_01a",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": [{"type": "text", "text": "Hello", "citations": None}],
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "stop_details": None,
+        "container": None,
+        "context_management": None,
+        "usage": {
+            "input_tokens": 7,
+            "output_tokens": 3,
+            "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": 2,
+            "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
+            "output_tokens_details": {"thinking_tokens": 0},
+            "server_tool_use": None,
+            "service_tier": "standard",
+        },
+    }
+
+
+def test_a_message_without_text_has_no_content() -> None:
+    fold = MessageFold()
+    fold.feed(START)
+    fold.feed(MessageDelta(delta=StopDelta(stop_reason="max_tokens"), usage=USAGE))
+    assert fold.message.content == ()
+    assert fold.message.stop_reason == "max_tokens"
+
+
+def test_an_event_is_one_line_of_ascii() -> None:
+    text = "a\nb\r\u2028\u2029\x85é\x00😀"
+    written = ContentBlockDelta(index=0, delta=TextDelta(text=text)).to_json()
+    assert written.isascii()
+    assert len(written.splitlines()) == 1
+    assert json.loads(written)["delta"] == {"type": "text_delta", "text": text}
+
+
+def test_the_error_envelope_has_no_key_that_anthropics_has_not() -> None:
+    envelope = ErrorEnvelope(error=ErrorBody(type="api_error", message="m"), request_id="req_01x")
+    assert json.loads(envelope.to_json()) == {
+        "type": "error",
+        "error": {"type": "api_error", "message": "m"},
+        "request_id": "req_01x",
+    }
+
+
+def test_an_error_code_is_in_the_details() -> None:
+    details = ErrorDetails(error_code="thread_unsupported_request")
+    body = ErrorBody(type="invalid_request_error", message="m", details=details)
+    assert json.loads(body.to_json())["details"] == {"error_code": "thread_unsupported_request"}
+
+
+def test_identifiers_are_fresh_and_in_anthropics_form() -> None:
+    made = {new_id("msg") for _ in range(100)}
+    assert len(made) == 100
+    assert all(name.startswith("msg_01") and name[4:].isalnum() for name in made)
+
+
+def test_capabilities_name_everything_that_clients_know() -> None:
+    from anthropic.types import ModelCapabilities
+
+    written = json.loads(Capabilities().to_json())
+    assert ModelCapabilities.model_fields.keys() == written.keys()
+    assert ModelCapabilities.model_validate(written, strict=True).thinking.types.disabled.supported

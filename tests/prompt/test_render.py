@@ -1,0 +1,131 @@
+"""Prompt tokens and generations, on a tokenizer over bytes."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pensieve.api.request import Conversation, MessagesRequest
+from pensieve.engine.generation import Sampling
+from pensieve.errors import InvalidRequestError, PromptTooLongError
+from pensieve.prompt.abilities import SystemTurns, system_turns
+from pensieve.prompt.render import ModelLimits, PromptRenderer, bounded_generation
+from tests.fakes import CONTROLS, ByteTokenizer
+
+USER = {"role": "user", "content": "hi"}
+SYSTEM = {"role": "system", "content": "note"}
+ASSISTANT = {"role": "assistant", "content": "yes"}
+LIMITS = ModelLimits(context_tokens=100, stop_tokens=frozenset({259}))
+
+
+def rendered(*messages: dict[str, str], of: str = "anywhere", **fields: object) -> str:
+    tokenizer = ByteTokenizer(of)
+    call = Conversation.model_validate({"model": "m", "messages": messages, **fields})
+    return tokenizer.decode(PromptRenderer(tokenizer).prompt_tokens(call))
+
+
+def test_a_conversation_ends_where_the_answer_begins() -> None:
+    assert rendered(USER, system="be brief") == (
+        "<|system|>\nbe brief<|end|>\n<|user|>\nhi<|end|>\n<|assistant|>\n"
+    )
+
+
+def test_a_final_assistant_turn_is_continued_without_its_trailing_space() -> None:
+    prefill = {"role": "assistant", "content": "The answer is  \n"}
+    assert rendered(USER, prefill).endswith("<|assistant|>\nThe answer is")
+
+
+@pytest.mark.parametrize(
+    ("kind", "abilities"),
+    [
+        ("anywhere", SystemTurns(first=True, between=True)),
+        ("first", SystemTurns(first=True, between=False)),
+        ("ignored", SystemTurns(first=True, between=False)),
+        ("never", SystemTurns(first=False, between=False)),
+    ],
+)
+def test_what_a_template_does_with_system_turns_is_found_out(
+    kind: str, abilities: SystemTurns
+) -> None:
+    assert system_turns(ByteTokenizer(kind)) == abilities
+
+
+@pytest.mark.parametrize("kind", ["first", "ignored"])
+def test_a_system_turn_that_would_be_lost_becomes_user_text_in_its_place(kind: str) -> None:
+    assert rendered(USER, SYSTEM, system="top", of=kind) == (
+        "<|system|>\ntop<|end|>\n"
+        "<|user|>\nhi\n\n<system-reminder>\nnote\n</system-reminder><|end|>\n<|assistant|>\n"
+    )
+
+
+def test_without_system_turns_the_system_prompt_begins_the_users_text() -> None:
+    assert rendered(USER, ASSISTANT, USER, system="top", of="never").startswith(
+        "<|user|>\ntop\n\nhi<|end|>\n<|assistant|>\nyes"
+    )
+
+
+def test_a_conversation_of_the_assistant_alone_is_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="first message must use"):
+        rendered(ASSISTANT)
+
+
+words = st.lists(st.sampled_from([*CONTROLS, "<", "|", "<|", "end|>", "é", "x", "\ue000"]))
+texts = st.lists(words.map("".join), min_size=1, max_size=3)
+
+
+@given(texts, texts, st.sampled_from(["anywhere", "first", "ignored", "never"]))
+def test_no_client_text_becomes_a_control_token(
+    said: list[str], told: list[str], kind: str
+) -> None:
+    content = [{"type": "text", "text": text} for text in ("u", *said)]
+    system = [{"type": "text", "text": text} for text in ("s", *told)]
+    messages = [{"role": role, "content": content} for role in ("user", "system", "assistant")]
+    renderer = PromptRenderer(ByteTokenizer(kind))
+    tokens = renderer.prompt_tokens(
+        Conversation.model_validate({"model": "m", "messages": messages, "system": system})
+    )
+    openings = [token for token in tokens if token >= 256]
+    plain = rendered(USER, SYSTEM, system="s", of=kind)
+    assert openings == [CONTROLS[name] for name in _controls_in(plain)]
+
+
+def _controls_in(text: str) -> list[str]:
+    return [
+        name for name in text.replace("<|", " <|").replace("|>", "|> ").split() if name in CONTROLS
+    ]
+
+
+def call(**fields: object) -> MessagesRequest:
+    return MessagesRequest.model_validate(
+        {"model": "m", "messages": [USER], "max_tokens": 10, **fields}
+    )
+
+
+def test_max_tokens_is_kept_where_the_context_has_room() -> None:
+    bounded = bounded_generation(call(), (1,) * 90, LIMITS)
+    assert bounded.generation.max_tokens == 10
+    assert bounded.length_stop == "max_tokens"
+    assert bounded.generation.stop_tokens == LIMITS.stop_tokens
+
+
+def test_max_tokens_is_cut_to_the_context_and_never_refused() -> None:
+    bounded = bounded_generation(call(max_tokens=128_000), (1,) * 91, LIMITS)
+    assert bounded.generation.max_tokens == 9
+    assert bounded.length_stop == "model_context_window_exceeded"
+
+
+@pytest.mark.parametrize("length", [100, 101])
+def test_a_prompt_that_leaves_no_room_is_too_long(length: int) -> None:
+    with pytest.raises(PromptTooLongError) as caught:
+        bounded_generation(call(), (1,) * length, LIMITS)
+    assert caught.value.message == f"prompt is too long: {length} tokens > 100 maximum"
+
+
+def test_sampling_is_what_the_call_says() -> None:
+    asked = call(temperature=0.5, top_p=0.9, top_k=40)
+    assert bounded_generation(asked, (1,), LIMITS).generation.sampling == Sampling(0.5, 0.9, 40)
+    assert bounded_generation(call(), (1,), LIMITS).generation.sampling == Sampling(1.0, 1.0, 0)
+
+
+def test_a_nucleus_of_nothing_is_greedy() -> None:
+    sampling = bounded_generation(call(top_p=0), (1,), LIMITS).generation.sampling
+    assert sampling.temperature == 0

@@ -1,0 +1,171 @@
+"""Engine events to message events."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pensieve.api.events import (
+    ContentBlockDelta,
+    ContentBlockStart,
+    ContentBlockStop,
+    MessageDelta,
+    MessageEvent,
+    MessageStart,
+    MessageStop,
+)
+from pensieve.api.fold import MessageFold
+from pensieve.api.message import Message
+from pensieve.engine.generation import EngineEvent, Finished, Prefilled, Started, Token
+from pensieve.reply.reply import Asked, Reply
+
+
+class Pieces:
+    """A detokenizer whose token n says the n-th piece; `at_end` is what it holds back till the end."""
+
+    def __init__(self, pieces: Sequence[str], at_end: str = "") -> None:
+        self._pieces = pieces
+        self._at_end = at_end
+
+    def feed(self, token_id: int) -> str:
+        return self._pieces[token_id]
+
+    def flush(self) -> str:
+        return self._at_end
+
+
+def reply_to(pieces: Sequence[str], *stops: str, at_end: str = "") -> Reply:
+    asked = Asked("msg_01a", "m", 10, stops, "model_context_window_exceeded")
+    return Reply(asked, Pieces(pieces, at_end))
+
+
+def answer(
+    pieces: Sequence[str], *stops: str, at_end: str = "", end: EngineEvent | None = None
+) -> list[MessageEvent]:
+    reply = reply_to(pieces, *stops, at_end=at_end)
+    script = [Started(4), Prefilled(5), *map(Token, range(len(pieces)))]
+    last = end or Finished("stop_token", len(pieces) + 1)
+    return [said for event in (*script, last) for said in reply.feed(event)]
+
+
+def folded(events: list[MessageEvent]) -> Message:
+    fold = MessageFold()
+    for event in events:
+        fold.feed(event)
+    return fold.message
+
+
+def text_of(events: list[MessageEvent]) -> str:
+    return "".join(content.text for content in folded(events).content)
+
+
+def kinds(events: list[MessageEvent]) -> list[type]:
+    return [kind for kind, _ in groupby(map(type, events))]
+
+
+WHOLE = [
+    MessageStart,
+    ContentBlockStart,
+    ContentBlockDelta,
+    ContentBlockStop,
+    MessageDelta,
+    MessageStop,
+]
+SILENT = [MessageStart, MessageDelta, MessageStop]
+
+
+def test_an_answer_is_one_text_block_between_start_and_stop() -> None:
+    events = answer(["Hel", "", "lo"])
+    assert kinds(events) == WHOLE
+    assert text_of(events) == "Hello"
+    assert folded(events).stop_reason == "end_turn"
+
+
+def test_usage_parts_the_prompt_in_cached_and_not() -> None:
+    events = answer(["a"])
+    assert isinstance(events[0], MessageStart)
+    for usage in (events[0].message.usage, folded(events).usage):
+        assert (usage.input_tokens, usage.cache_read_input_tokens) == (6, 4)
+    assert events[0].message.usage.output_tokens == 0
+    assert folded(events).usage.output_tokens == 2
+
+
+def test_an_answer_without_text_has_no_block() -> None:
+    assert kinds(answer([])) == SILENT
+    assert kinds(answer(["", ""])) == SILENT
+
+
+def test_the_length_means_what_the_call_says_it_means() -> None:
+    assert folded(answer(["a"], end=Finished("length", 1))).stop_reason == (
+        "model_context_window_exceeded"
+    )
+
+
+def test_a_stop_sequence_ends_the_answer_at_once() -> None:
+    reply = reply_to(["one S", "TO", "P two"], "STOP")
+    said = [event for step in (Started(0), Token(0), Token(1)) for event in reply.feed(step)]
+    assert not reply.is_ended
+    said += reply.feed(Token(2))
+    assert reply.is_ended
+    assert text_of(said) == "one "
+    assert folded(said).stop_reason == "stop_sequence"
+    assert folded(said).stop_sequence == "STOP"
+    assert folded(said).usage.output_tokens == 3
+
+
+def test_nothing_is_said_after_the_end() -> None:
+    reply = reply_to(["STOP", "more"], "STOP")
+    for event in (Started(0), Token(0)):
+        reply.feed(event)
+    assert reply.feed(Token(1)) == reply.feed(Finished("stop_token", 9)) == []
+
+
+def test_a_stop_sequence_at_the_start_leaves_no_block() -> None:
+    assert kinds(answer(["ST", "OP"], "STOP")) == SILENT
+
+
+def test_what_was_held_back_is_said_at_the_end() -> None:
+    assert text_of(answer(["a S", "T"], "STOP", at_end="\ufffd")) == "a ST\ufffd"
+
+
+def test_a_stop_sequence_may_be_whole_only_at_the_very_end() -> None:
+    events = answer(["a S", "TO"], "STOP", at_end="P")
+    assert text_of(events) == "a "
+    assert folded(events).stop_reason == "stop_sequence"
+    assert folded(events).usage.output_tokens == 3
+
+
+def without_counts(events: list[MessageEvent]) -> tuple[list[type], str, str | None, str | None]:
+    message = folded(events)
+    return kinds(events), text_of(events), message.stop_reason, message.stop_sequence
+
+
+@given(
+    st.lists(st.text("STOP x", max_size=3), max_size=12),
+    st.sets(st.sampled_from(["STOP", "S", "TO", "P x", "OP"]), max_size=3),
+    st.sampled_from([Finished("stop_token", 1), Finished("length", 1)]),
+)
+def test_any_cut_of_the_same_text_gives_the_same_answer(
+    pieces: list[str], stops: set[str], end: Finished
+) -> None:
+    letters = list("".join(pieces))
+    ordered = sorted(stops)
+    assert without_counts(answer(pieces, *ordered, end=end)) == without_counts(
+        answer(letters, *ordered, end=end)
+    )
+
+
+@given(st.lists(st.text("ab", max_size=2)), st.sampled_from([(), ("ab",), ("b", "aa")]))
+def test_the_grammar_of_a_stream_holds(pieces: list[str], stops: tuple[str, ...]) -> None:
+    events = answer(pieces, *stops)
+    assert kinds(events) in (WHOLE, SILENT)
+    assert all(event.delta.text for event in events if isinstance(event, ContentBlockDelta))
+    assert {event.index for event in events if hasattr(event, "index")} <= {0}
+
+
+@pytest.mark.parametrize("stops", [(), ("ZZ",)])
+def test_no_text_is_lost_or_invented(stops: tuple[str, ...]) -> None:
+    pieces = ["é", "Z", "", "y", "Z"]
+    assert text_of(answer(pieces, *stops)) == "".join(pieces)

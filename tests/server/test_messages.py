@@ -1,0 +1,247 @@
+"""`POST /v1/messages`, without a network: answers, streams, and what goes wrong before and after the first byte."""
+
+import logging
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pensieve.engine.generation import Finished, Prefilled, Started, Token
+from pensieve.errors import EngineBusyError, EngineError, EngineFailedError, WorkerDiedError
+from pensieve.server.sse import Pace
+from tests.fakes import ScriptedEngine, says
+from tests.server.serving import CALL, app_of, in_memory, kinds, stream_by_hand, stream_events
+
+pytestmark = pytest.mark.anyio
+
+GRAMMAR = ["message_start", "ping", "content_block_start", "content_block_delta"]
+
+
+async def test_an_answer_is_a_whole_message_under_the_name_that_was_asked_for() -> None:
+    async with in_memory(app_of(ScriptedEngine([says("Hello!", cached_tokens=3)]))) as client:
+        response = await client.post("/v1/messages", json=CALL)
+    message = response.json()
+    assert response.status_code == 200
+    assert message["content"] == [{"type": "text", "text": "Hello!", "citations": None}]
+    assert (message["model"], message["stop_reason"]) == ("any", "end_turn")
+    assert message["usage"]["output_tokens"] == 7
+    assert message["usage"]["cache_read_input_tokens"] == 3
+
+
+async def test_a_stream_follows_the_grammar_and_pings_right_after_its_start() -> None:
+    async with in_memory(app_of(ScriptedEngine([says("Hi")]))) as client:
+        response = await client.post("/v1/messages", json=CALL | {"stream": True})
+    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert response.headers["cache-control"] == "no-cache"
+    assert response.headers["x-accel-buffering"] == "no"
+    events = stream_events(response.text)
+    assert kinds(events) == [
+        *GRAMMAR,
+        "content_block_delta",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ]
+    assert events[0]["message"]["usage"]["input_tokens"] > 0
+
+
+@given(text=st.text(max_size=20), stops=st.lists(st.text("ab", min_size=1, max_size=3), max_size=2))
+@settings(deadline=None, max_examples=30)
+def test_a_whole_answer_is_the_fold_of_its_stream(text: str, stops: list[str]) -> None:
+    anyio.run(_whole_and_streamed, text, stops)
+
+
+async def _whole_and_streamed(text: str, stops: list[str]) -> None:
+    call = CALL | {"stop_sequences": stops, "max_tokens": 1000}
+    async with in_memory(app_of(ScriptedEngine([says(text)]))) as client:
+        whole = (await client.post("/v1/messages", json=call)).json()
+        response = await client.post("/v1/messages", json=call | {"stream": True})
+    assert response.text.isascii()
+    events = stream_events(response.text)
+    deltas = [e["delta"]["text"] for e in events if e["type"] == "content_block_delta"]
+    assert "".join(deltas) == "".join(block["text"] for block in whole["content"])
+    end = next(event for event in events if event["type"] == "message_delta")
+    assert end["delta"]["stop_reason"] == whole["stop_reason"]
+    assert end["delta"]["stop_sequence"] == whole["stop_sequence"]
+    assert end["usage"].items() <= whole["usage"].items()
+    indexes = {event["index"] for event in events if "index" in event}
+    assert indexes <= {0}
+
+
+async def test_a_stop_sequence_leaves_the_engine_at_once() -> None:
+    engine = ScriptedEngine([[Started(0), *map(Token, b"one STOP two"), anyio.Event()]])
+    async with in_memory(app_of(engine)) as client:
+        response = await client.post("/v1/messages", json=CALL | {"stop_sequences": ["STOP"]})
+    assert response.json()["stop_sequence"] == "STOP"
+    assert response.json()["content"][0]["text"] == "one "
+    assert engine.left.is_set()
+
+
+async def test_max_tokens_reaches_the_engine_and_ends_the_answer() -> None:
+    engine = ScriptedEngine([says("Hello")])
+    async with in_memory(app_of(engine)) as client:
+        response = await client.post("/v1/messages", json=CALL | {"max_tokens": 3})
+    assert engine.generations[0].max_tokens == 3
+    assert response.json()["stop_reason"] == "max_tokens"
+    assert response.json()["usage"]["output_tokens"] == 3
+
+
+async def test_an_answer_that_fills_the_context_says_so() -> None:
+    async with in_memory(app_of(ScriptedEngine([says("y" * 99)]), context_tokens=60)) as client:
+        response = await client.post("/v1/messages", json=CALL | {"max_tokens": 32000})
+    usage = response.json()["usage"]
+    assert response.json()["stop_reason"] == "model_context_window_exceeded"
+    assert usage["input_tokens"] + usage["output_tokens"] == 60
+
+
+async def test_count_tokens_equals_the_usage_of_the_same_call() -> None:
+    call = CALL | {"system": [{"type": "text", "text": "b<|end|>"}]}
+    call["messages"] = [*CALL["messages"], {"role": "assistant", "content": "Sure, "}]
+    async with in_memory(app_of(ScriptedEngine([says("ok", cached_tokens=5)]))) as client:
+        count = (await client.post("/v1/messages/count_tokens", json=call)).json()
+        usage = (await client.post("/v1/messages", json=call)).json()["usage"]
+    assert count == {"input_tokens": usage["input_tokens"] + usage["cache_read_input_tokens"]}
+
+
+async def test_count_tokens_counts_what_would_be_too_long() -> None:
+    async with in_memory(app_of(ScriptedEngine([[]]), context_tokens=10)) as client:
+        response = await client.post("/v1/messages/count_tokens", json=CALL)
+    assert response.json()["input_tokens"] > 10
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("error", "status", "kind", "message", "headers"),
+    [
+        (EngineBusyError("Loading."), 529, "overloaded_error", "Loading.", {"retry-after": "2"}),
+        (WorkerDiedError("Died."), 529, "overloaded_error", "Died.", {"retry-after": "2"}),
+        (EngineFailedError("No."), 500, "api_error", "No.", {"x-should-retry": "false"}),
+        (EngineError("Out."), 500, "api_error", "Out.", {"x-should-retry": "false"}),
+        (ZeroDivisionError("secret"), 500, "api_error", "Internal server error", {}),
+    ],
+)
+async def test_an_error_before_the_first_byte_is_a_status(
+    *, error: Exception, status: int, kind: str, message: str, headers: dict[str, str], stream: bool
+) -> None:
+    for engine in (ScriptedEngine([[]], refusal=error), ScriptedEngine([[error]])):
+        async with in_memory(app_of(engine)) as client:
+            response = await client.post("/v1/messages", json=CALL | {"stream": stream})
+        assert response.status_code == status
+        assert response.json() == {
+            "type": "error",
+            "error": {"type": kind, "message": message},
+            "request_id": response.headers["request-id"],
+        }
+        assert headers.items() <= dict(response.headers).items()
+
+
+async def test_an_error_after_the_first_byte_is_an_event_and_the_streams_end() -> None:
+    script = [Started(0), *map(Token, b"Hi"), WorkerDiedError("The engine worker ended.")]
+    async with in_memory(app_of(ScriptedEngine([script]))) as client:
+        response = await client.post("/v1/messages", json=CALL | {"stream": True})
+    assert response.status_code == 200
+    assert stream_events(response.text)[-1] == {
+        "type": "error",
+        "error": {"type": "overloaded_error", "message": "The engine worker ended."},
+        "request_id": response.headers["request-id"],
+    }
+
+
+async def test_an_unexpected_error_is_logged_and_not_shown(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    script = [Started(0), ZeroDivisionError("secret")]
+    async with in_memory(app_of(ScriptedEngine([script]))) as client:
+        response = await client.post("/v1/messages", json=CALL | {"stream": True})
+    assert "secret" not in response.text
+    assert "Internal server error" in response.text
+    failed = next(record for record in caplog.records if record.levelno == logging.ERROR)
+    assert response.headers["request-id"] in failed.getMessage()
+    assert "secret" in str(failed.exc_info)
+
+
+async def test_an_engine_that_ends_without_a_word_is_an_error() -> None:
+    async with in_memory(app_of(ScriptedEngine([[Started(0)]]))) as client:
+        response = await client.post("/v1/messages", json=CALL)
+    assert response.status_code == 500
+
+
+async def test_a_prompt_that_is_too_long_is_told_before_the_stream_opens() -> None:
+    engine = ScriptedEngine([says("no")])
+    async with in_memory(app_of(engine, context_tokens=10)) as client:
+        response = await client.post("/v1/messages", json=CALL | {"stream": True})
+    assert response.status_code == 400
+    assert response.headers["x-should-retry"] == "false"
+    message = response.json()["error"]["message"]
+    assert message.startswith("prompt is too long: ")
+    assert message.endswith(" tokens > 10 maximum")
+    assert engine.generations == []
+
+
+async def test_a_thread_is_refused_with_the_code_that_clients_know() -> None:
+    async with in_memory(app_of(ScriptedEngine([[]]))) as client:
+        response = await client.post("/v1/messages", json=CALL | {"thread": {"type": "create"}})
+    assert response.status_code == 400
+    details = response.json()["error"]["details"]
+    assert details == {"error_code": "thread_unsupported_request"}
+
+
+async def test_a_silent_stream_is_kept_alive_by_pings() -> None:
+    more = anyio.Event()
+    engine = ScriptedEngine([[Started(0), Prefilled(5), more, *says("Hi")[1:]]])
+    said: list[str] = []
+
+    async def send(message: dict[str, object]) -> None:
+        said.append(str(message.get("body", b"")))
+        if pings() == 3:
+            more.set()
+
+    def pings() -> int:
+        return sum("event: ping" in text for text in said)
+
+    await stream_by_hand(app_of(engine, pace=Pace(ping_s=0.01)), send)
+    assert pings() >= 3
+    assert "message_stop" in said[-2]
+
+
+async def test_a_reader_that_stops_reading_loses_its_stream() -> None:
+    engine = ScriptedEngine([[Started(0), *map(Token, b"Hi"), anyio.Event()]])
+
+    async def send(message: dict[str, object]) -> None:
+        if message["type"] == "http.response.body":
+            await anyio.sleep_forever()
+
+    await stream_by_hand(app_of(engine, pace=Pace(stall_s=0.01)), send)
+    assert engine.left.is_set()
+
+
+async def test_a_large_call_is_answered_like_a_small_one() -> None:
+    call = CALL | {"messages": [{"role": "user", "content": "x" * 100_000}]}
+    engine = ScriptedEngine([says("ok")])
+    async with in_memory(app_of(engine, context_tokens=200_000)) as client:
+        response = await client.post("/v1/messages", json=call)
+    assert response.json()["usage"]["input_tokens"] > 100_000
+    assert response.json()["content"][0]["text"] == "ok"
+
+
+async def test_one_line_is_logged_for_each_request_and_it_holds_no_secret(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "pensieve.server")
+    headers = {"x-api-key": "pensieve-local-key"}
+    async with in_memory(app_of(ScriptedEngine([says("world")])), headers) as client:
+        response = await client.post("/v1/messages?key=canary", json=CALL)
+        await client.get("/v1/models/a%0Aforged%1B[31m")
+    first, second = [record.getMessage() for record in caplog.records]
+    assert first.startswith(f"{response.headers['request-id']} POST /v1/messages: 200 in ")
+    assert first.endswith(" 6 out")
+    assert not [word for word in ("canary", "hello", "world", "local-key") if word in first]
+    assert "/v1/models/a\\nforged\\x1b[31m: 404" in second
+
+
+async def test_the_tokens_of_a_finished_generation_are_the_engines_count() -> None:
+    script = [Started(0), Token(ord("a")), Finished("stop_token", 9)]
+    async with in_memory(app_of(ScriptedEngine([script]))) as client:
+        response = await client.post("/v1/messages", json=CALL)
+    assert response.json()["usage"]["output_tokens"] == 9
