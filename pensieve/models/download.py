@@ -1,0 +1,202 @@
+"""A model from the Hub into its folder: resumable, verified, published whole.
+
+While it is fetched, `<folder>.partial` holds the plan (the snapshot, so that a later start goes on with the same commit),
+verified files under their names and the current one as `<name>.part`.
+"""
+
+import errno
+import hashlib
+import random
+import shutil
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pensieve.errors import DiskFullError, ModelDamagedError
+from pensieve.models.catalog import HubModel
+from pensieve.models.folder import (
+    MARKER,
+    ModelFile,
+    Snapshot,
+    publish,
+    read_snapshot,
+    sync,
+    write_snapshot,
+)
+from pensieve.models.hub import Hub, HubGoneError, HubInterruptedError, Transfer
+from pensieve.models.progress import Progress
+
+# Tries in a row without one new byte before the error is shown: waits of 1, 2, 4 and 8 s.
+ATTEMPTS = 5
+LONGEST_WAIT_S = 60
+# Room beside the model: file systems keep some, and the server writes logs.
+DISK_MARGIN = 1.1
+
+
+class Disk(Protocol):
+    """How much room a folder's disk has; a test hands in a small one."""
+
+    def __call__(self, folder: Path) -> int:
+        """Free bytes where `folder` lies."""
+        ...
+
+
+def free_bytes(folder: Path) -> int:
+    """Free bytes on the disk of `folder`."""
+    return shutil.disk_usage(folder).free
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """Fetches from `hub`. `sleep` waits between tries, `free` tells the room on the disk."""
+
+    hub: Hub
+    progress: Progress
+    sleep: Callable[[float], None] = time.sleep
+    free: Disk = free_bytes
+
+    def into(self, destination: Path, model: HubModel) -> None:
+        """Make `destination` a complete model folder. The caller holds its lock.
+
+        Raises `ModelUnavailableError`, `ModelDamagedError` or `DiskFullError`; what came is kept for the next start.
+        """
+        partial = destination.with_name(destination.name + ".partial")
+        snapshot = self._plan(partial, model)
+        here = sum(_bytes_here(partial, file) for file in snapshot.files)
+        check_room(partial, snapshot.total_bytes - here, self.free)
+        self.progress.begin(model.name, snapshot.total_bytes)
+        try:
+            self.progress.advance(here)
+            for file in snapshot.files:
+                self._fetch_file(partial, snapshot, file)
+        finally:
+            self.progress.end()
+        publish(partial, destination)
+
+    def _plan(self, partial: Path, model: HubModel) -> Snapshot:
+        """The marker goes into the partial folder first: what it lists is what is fetched, whatever the Hub's main branch does."""
+        begun = read_snapshot(partial / MARKER)
+        if begun:
+            return begun
+        shutil.rmtree(partial, ignore_errors=True)
+        snapshot = self._patiently(lambda: self.hub.snapshot(model.repo, model.revision))
+        partial.mkdir(parents=True)
+        write_snapshot(snapshot, partial / MARKER)
+        return snapshot
+
+    def _patiently(self, ask: Callable[[], Snapshot]) -> Snapshot:
+        """Twice: a Hub that is busy answers the second time, one that is not there should be told of at once."""
+        try:
+            return ask()
+        except HubInterruptedError as error:
+            self.sleep(_wait_s(error, 1))
+            return ask()
+
+    def _fetch_file(self, partial: Path, snapshot: Snapshot, file: ModelFile) -> None:
+        if (partial / file.name).exists():
+            return
+        part = partial / (file.name + ".part")
+        failures = 0
+        while (size := _size(part)) < file.size:
+            try:
+                self._fetch_rest(part, snapshot, file)
+            except HubInterruptedError as error:
+                failures = failures + 1 if _size(part) <= size else 1
+                if failures == ATTEMPTS:
+                    raise
+                self.sleep(_wait_s(error, failures))
+            except HubGoneError:
+                # The plan's commit is gone: the next start asks the Hub for a new one.
+                (partial / MARKER).unlink(missing_ok=True)
+                raise
+        part.touch()
+        _verify(part, snapshot, file)
+        sync(part)
+        part.replace(partial / file.name)
+
+    def _fetch_rest(self, part: Path, snapshot: Snapshot, file: ModelFile) -> None:
+        with (
+            self.hub.open(snapshot, file, _size(part)) as transfer,
+            _told_when_full(part, self.free),
+        ):
+            _write(part, transfer, self.progress)
+
+
+def check_room(folder: Path, missing_bytes: int, free: Disk = free_bytes) -> None:
+    """Raises `DiskFullError` where `missing_bytes` and a margin do not fit on the disk of `folder`."""
+    needed = int(missing_bytes * DISK_MARGIN)
+    if needed > (room := free(folder)):
+        raise _disk_full(folder, f"{needed:,} bytes are needed and {room:,} are free")
+
+
+@contextmanager
+def _told_when_full(path: Path, free: Disk) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        raise _disk_full(path.parent, f"{free(path.parent):,} bytes are free") from error
+
+
+def _disk_full(folder: Path, figures: str) -> DiskFullError:
+    return DiskFullError(
+        f"The disk is too full for the model: {figures} where {folder} lies.",
+        hint="Make room and start again: what is here already is kept. Or set PENSIEVE_HOME to a folder on another disk.",
+    )
+
+
+def _write(part: Path, transfer: Transfer, progress: Progress) -> None:
+    """A transfer that starts over writes over what is here; its bytes count only from where the last one ended."""
+    counted, position = _size(part), transfer.start
+    with part.open("ab" if transfer.start else "wb") as output:
+        for chunk in transfer.chunks:
+            output.write(chunk)
+            output.flush()  # what is counted survives the process
+            position += len(chunk)
+            if position > counted:
+                progress.advance(position - counted)
+                counted = position
+
+
+def _verify(part: Path, snapshot: Snapshot, file: ModelFile) -> None:
+    expected, found = _hashes(part, file)
+    if expected == found and _size(part) == file.size:
+        return
+    part.unlink()
+    raise ModelDamagedError(
+        f"{file.name} of {snapshot.repo} came with other content than the Hub says it has (its hash differs).",
+        hint="Start again: only this file is fetched anew. If it happens again, something on the way to the Hub alters files.",
+    )
+
+
+def _hashes(part: Path, file: ModelFile) -> tuple[str | None, str | None]:
+    """What the Hub says of the file's content and what it is, by the stronger of the hashes that it tells."""
+    with part.open("rb") as content:
+        if file.sha256:
+            return file.sha256, hashlib.file_digest(content, "sha256").hexdigest()
+        if file.git_sha1:
+            blob = hashlib.sha1(f"blob {file.size}\0".encode(), usedforsecurity=False)
+            blob.update(content.read())
+            return file.git_sha1, blob.hexdigest()
+    return None, None
+
+
+def _wait_s(error: HubInterruptedError, failures: int) -> float:
+    """Doubling, spread so that many clients do not come back at once; longer where the Hub asks for it."""
+    waiting = 2 ** (failures - 1) * random.uniform(0.75, 1.25)  # noqa: S311
+    return min(max(waiting, error.retry_after_s), LONGEST_WAIT_S)
+
+
+def _bytes_here(partial: Path, file: ModelFile) -> int:
+    """Under its own name a file is verified already."""
+    if (partial / file.name).exists():
+        return file.size
+    return min(_size(partial / (file.name + ".part")), file.size)
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0

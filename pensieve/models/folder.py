@@ -1,0 +1,115 @@
+"""Where a model's files lie and how a folder of them comes to be whole.
+
+A folder is filled beside its destination and renamed to it when every file is verified and its marker
+(`pensieve.json`: where the files come from, their sizes and hashes) is written: a folder that is there is complete.
+Knows neither the Hub nor what the files mean.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pensieve.models.catalog import EmbeddedModel, HubModel, LocalModel, ModelSource
+
+MARKER = "pensieve.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """A complete mlx-lm model folder, by the name people use for it and the repository it comes from."""
+
+    name: str
+    repo: str
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """One file as its origin describes it. sha256 for large files, git_sha1 (a Git blob's id) for small ones, or neither."""
+
+    name: str
+    size: int
+    sha256: str | None = None
+    git_sha1: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A repository's files at one commit."""
+
+    repo: str
+    revision: str
+    files: tuple[ModelFile, ...]
+
+    @property
+    def total_bytes(self) -> int:
+        """All files together."""
+        return sum(file.size for file in self.files)
+
+
+def folder_of(source: ModelSource, models: Path) -> Path:
+    """Where `source` lies or will lie. The name is made of characters that the catalog has checked."""
+    match source:
+        case LocalModel():
+            return source.folder
+        case EmbeddedModel():
+            return models / source.repo.replace("/", "--")
+        case HubModel(revision=None):
+            return models / source.repo.replace("/", "--")
+        case HubModel():
+            return models / f"{source.repo}@{source.revision}".replace("/", "--")
+
+
+def read_snapshot(file: Path) -> Snapshot | None:
+    """The snapshot that a marker describes; None where there is no marker or it cannot be read."""
+    try:
+        stored: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        files = tuple(ModelFile(**entry) for entry in stored["files"])
+        return Snapshot(repo=stored["repo"], revision=stored["revision"], files=files)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def write_snapshot(snapshot: Snapshot, file: Path) -> None:
+    """Write a marker whole, or not at all."""
+    draft = file.with_name(file.name + ".new")
+    draft.write_text(json.dumps(asdict(snapshot), indent=1) + "\n", encoding="utf-8")
+    sync(draft)
+    draft.replace(file)
+    sync(file.parent)
+
+
+def publish(filled: Path, destination: Path) -> None:
+    """Make `filled`, whose marker is written, the model folder `destination`."""
+    sync(filled)
+    discarded = destination.with_name(destination.name + ".old")
+    shutil.rmtree(discarded, ignore_errors=True)
+    if destination.exists():
+        destination.rename(discarded)
+    filled.rename(destination)
+    sync(destination.parent)
+    shutil.rmtree(discarded, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's entries, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(destination: Path) -> Generator[None]:
+    """Only one process at a time fills `destination`; another waits here. The kernel frees the lock of a dead one."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with destination.with_name(f".{destination.name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

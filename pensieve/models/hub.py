@@ -1,0 +1,230 @@
+"""The one door to the Hugging Face Hub: a repository's files at a commit, and their bytes from an offset.
+
+Uses huggingface_hub for addresses, tokens, proxies and errors, but not its `hf_hub_download`: since 2.x that writes to a
+name of its own in each process and throws it away on failure, so a large file would start over after every cut.
+Knows nothing of folders and tries nothing again: `HubInterruptedError` says where trying again helps.
+"""
+
+# pyright: basic
+
+import re
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+from pensieve import __version__
+from pensieve.errors import ModelUnavailableError
+from pensieve.models.folder import MARKER, ModelFile, Snapshot
+
+if TYPE_CHECKING:
+    import httpx2
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.hf_api import RepoSibling
+
+CHUNK_BYTES = 1 << 16
+# No byte for so long: the connection is dead. Hugging Face's own read timeout is 10 s, too short for a slow mirror.
+STALL_S = 30
+
+# What mlx-lm loads and what a tokenizer is made of, at the top of the repository. Never code, never pickles.
+_WANTED = re.compile(
+    r"model[\w.-]*\.safetensors|[\w.-]+\.(json|jinja)|(merges|vocab)\.txt|tokenizer\.model|LICENSE[\w.-]*",
+    re.ASCII,
+)
+
+_ERRNO = re.compile(r"^\[Errno -?\d+\] ")
+
+
+class HubInterruptedError(ModelUnavailableError):
+    """The Hub could not be reached, or stopped in the middle. Trying again may help; `retry_after_s` is its own wish."""
+
+    def __init__(self, message: str, *, hint: str | None = None, retry_after_s: float = 0) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
+
+
+class HubGoneError(ModelUnavailableError):
+    """The repository is there, this revision or file of it is not (any more)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """A file's bytes from `start` on. A server that ignores the range asked for starts at 0."""
+
+    start: int
+    chunks: Iterator[bytes]
+
+
+class Hub:
+    """A Hub at `endpoint`; None: where HF_ENDPOINT says, or huggingface.co."""
+
+    def __init__(self, endpoint: str | None = None) -> None:
+        from huggingface_hub import HfApi, constants
+
+        # Its telemetry asks the Hub's list of coding agents which of them runs this process. It is read from the
+        # environment at import; the environment is not ours to change.
+        constants.HF_HUB_DISABLE_TELEMETRY = True
+        self._api = HfApi(endpoint=endpoint, library_name="pensieve", library_version=__version__)
+
+    @property
+    def endpoint(self) -> str:
+        """The Hub's address."""
+        return self._api.endpoint
+
+    def snapshot(self, repo: str, revision: str | None) -> Snapshot:
+        """The files of `repo` that a model is made of, at `revision` (None: its main branch) resolved to a commit.
+
+        Raises `ModelUnavailableError`.
+        """
+        with self._translated(repo):
+            try:
+                found = self._api.model_info(
+                    repo, revision=revision, files_metadata=True, timeout=STALL_S
+                )
+            except (ValueError, TypeError, KeyError) as error:
+                raise self._unavailable(repo, "what answers there is not a Hub") from error
+        files = tuple(_file(entry) for entry in found.siblings or [] if _is_wanted(entry.rfilename))
+        if not found.sha or not any(file.name.endswith(".safetensors") for file in files):
+            raise ModelUnavailableError(
+                f"{repo} has no model*.safetensors: it is not an MLX model.",
+                hint="pensieve loads mlx-lm folders only; many models are in that form under mlx-community/ on the Hub.",
+            )
+        return Snapshot(repo=repo, revision=found.sha, files=files)
+
+    @contextmanager
+    def open(self, snapshot: Snapshot, file: ModelFile, offset: int) -> Generator[Transfer]:
+        """The bytes of `file` from `offset`. Raises `ModelUnavailableError`, also while they are read."""
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+        url = hf_hub_url(
+            snapshot.repo, file.name, revision=snapshot.revision, endpoint=self.endpoint
+        )
+        headers = build_hf_headers(library_name="pensieve", library_version=__version__)
+        headers |= {"accept-encoding": "identity"} | (
+            {"range": f"bytes={offset}-"} if offset else {}
+        )
+        with (
+            self._translated(snapshot.repo),
+            get_session().stream("GET", url, headers=headers, timeout=STALL_S) as response,
+        ):
+            if response.is_error:
+                response.read()
+            hf_raise_for_status(response)
+            start = offset if response.status_code == 206 else 0
+            self._check_length(response, snapshot, file, start)
+            yield Transfer(
+                start, self._exactly(response.iter_bytes(CHUNK_BYTES), snapshot, file, start)
+            )
+
+    def _exactly(
+        self, chunks: Iterator[bytes], snapshot: Snapshot, file: ModelFile, start: int
+    ) -> Iterator[bytes]:
+        """`chunks` as long as they fit into the file; an error where there are more, or too few."""
+        position = start
+        for chunk in chunks:
+            position += len(chunk)
+            if position > file.size:
+                break
+            yield chunk
+        if position != file.size:
+            cause = f"{file.name} is {file.size} bytes long, and {position} came"
+            raise self._interrupted(snapshot.repo, cause)
+
+    def _check_length(
+        self, response: "httpx2.Response", snapshot: Snapshot, file: ModelFile, start: int
+    ) -> None:
+        """A login page or a proxy's notice must not overwrite what is already here."""
+        length = response.headers.get("content-length")
+        if length is None or int(length) == file.size - start:
+            return
+        kind = response.headers.get("content-type", "unknown type")
+        raise self._interrupted(
+            snapshot.repo,
+            f"{response.url.host} sent {length} bytes ({kind}) for {file.name} where {file.size - start} were due; "
+            "a proxy or a login page may stand in between",
+        )
+
+    @contextmanager
+    def _translated(self, repo: str) -> Generator[None]:
+        import httpx2
+        from huggingface_hub.errors import OfflineModeIsEnabled
+
+        try:
+            yield
+        except OfflineModeIsEnabled as error:
+            raise self._unavailable(repo, "HF_HUB_OFFLINE is set, so it is not asked") from error
+        except httpx2.HTTPError as error:
+            self._raise_for(error, repo)
+        except (
+            httpx2.InvalidURL,
+            ImportError,
+        ) as error:  # a wrong HF_ENDPOINT; a SOCKS proxy without its package
+            raise self._unavailable(repo, _first_line(error)) from error
+
+    def _raise_for(self, error: "httpx2.HTTPError", repo: str) -> NoReturn:
+        from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+        match error:
+            case GatedRepoError():
+                raise ModelUnavailableError(
+                    f"{repo} asks for its terms to be accepted before it can be fetched.",
+                    hint=f"Accept them at {self.endpoint}/{repo} and set HF_TOKEN to a token of your account.",
+                ) from error
+            case RepositoryNotFoundError():
+                raise ModelUnavailableError(
+                    f"The Hub at {self.endpoint} has no model {repo}, or it is a private one.",
+                    hint="Check the spelling. For a private model set HF_TOKEN to a token that may read it.",
+                ) from error
+            case HfHubHTTPError():
+                self._raise_for_status(error, repo)
+            case _:
+                raise self._interrupted(repo, _first_line(error)) from error
+
+    def _raise_for_status(self, error: "HfHubHTTPError", repo: str) -> NoReturn:
+        status = error.response.status_code
+        if status == 404:
+            raise HubGoneError(
+                f"{repo} is on the Hub, but not with this revision or file: {error.response.url.path}",
+                hint="Check what follows the @ in the model's name, or start again to take the newest revision.",
+            ) from error
+        if status in {408, 429} or status >= 500:
+            wish = error.response.headers.get("retry-after", "")
+            cause = (
+                "it says that we ask too often (429)" if status == 429 else f"it answers {status}"
+            )
+            raise self._interrupted(repo, cause, float(wish) if wish.isdecimal() else 0) from error
+        cause = (
+            f"it refuses the token ({status}), see HF_TOKEN"
+            if status in {401, 403}
+            else f"it answers {status}"
+        )
+        raise self._unavailable(repo, cause) from error
+
+    def _interrupted(self, repo: str, cause: str, retry_after_s: float = 0) -> HubInterruptedError:
+        told = self._unavailable(repo, cause)
+        return HubInterruptedError(told.message, hint=told.hint, retry_after_s=retry_after_s)
+
+    def _unavailable(self, repo: str, cause: str) -> ModelUnavailableError:
+        return ModelUnavailableError(
+            f"{repo} is not on this machine, and the Hub at {self.endpoint} does not give it: {cause}.",
+            hint="Check the network, or set HF_ENDPOINT to a mirror of the Hub; what is here already is kept.\n"
+            "A small model that needs no Hub: pensieve start --model smollm2-135m",
+        )
+
+
+def _first_line(error: Exception) -> str:
+    line = _ERRNO.sub("", str(error).partition("\n")[0]).rstrip(". ")
+    return line or type(error).__name__
+
+
+def _is_wanted(name: str) -> bool:
+    return name != MARKER and _WANTED.fullmatch(name) is not None
+
+
+def _file(entry: "RepoSibling") -> ModelFile:
+    if entry.size is None:
+        raise ModelUnavailableError(f"The Hub does not tell the size of {entry.rfilename}.")
+    if entry.lfs is not None:
+        return ModelFile(entry.rfilename, entry.lfs.size, sha256=entry.lfs.sha256)
+    return ModelFile(entry.rfilename, entry.size, git_sha1=entry.blob_id)

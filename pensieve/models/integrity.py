@@ -1,0 +1,114 @@
+"""Whether a model folder's files are whole and of a kind that pensieve loads. Reads headers, never weights.
+
+Raises `ModelDamagedError` naming the file, and the command that fixes it.
+"""
+
+import json
+import shlex
+from typing import Any, NoReturn, cast
+
+from pensieve.errors import ModelDamagedError
+from pensieve.models.folder import MARKER, ModelFolder, read_snapshot
+
+LFS_POINTER = b"version https://git-lfs"
+# A safetensors header is JSON behind its length in 8 bytes; the format's own limit (safetensors 0.4).
+LONGEST_HEADER = 100_000_000
+
+
+def check(model: ModelFolder) -> dict[str, Any]:
+    """Check the folder; its config.json. Raises `ModelDamagedError`."""
+    _check_sizes(model)
+    config = read_json(model, "config.json")
+    if config is None:
+        damaged(model, "config.json", "is missing")
+    if "model_file" in config:
+        damaged(
+            model,
+            "config.json",
+            "names Python code to run (model_file), and pensieve runs no model's code",
+        )
+    if not isinstance(config.get("model_type"), str):
+        damaged(model, "config.json", "names no model_type")
+    for name in _weight_names(model):
+        _check_safetensors(model, name)
+    return config
+
+
+def read_json(model: ModelFolder, name: str) -> dict[str, Any] | None:
+    """A JSON object among the model's files; None where there is no such file."""
+    file = model.folder / name
+    if not file.exists():
+        return None
+    content = file.read_bytes()
+    if content.startswith(LFS_POINTER):
+        damaged(model, name, "is a Git LFS pointer, not the file itself")
+    try:
+        found = json.loads(content)
+    except ValueError as error:
+        damaged(model, name, f"is not valid JSON ({error})")
+    if not isinstance(found, dict):
+        damaged(model, name, "is not a JSON object")
+    return cast("dict[str, Any]", found)
+
+
+def damaged(model: ModelFolder, name: str, what: str) -> NoReturn:
+    """Say that file `name` of `model` is not as it should be, and how to get a good one."""
+    is_ours = (model.folder / MARKER).exists()
+    again = f"rm -r {shlex.quote(str(model.folder))} && pensieve start --model {shlex.quote(model.name)}"
+    raise ModelDamagedError(
+        f"{name} in {model.folder} {what}.",
+        hint=f"Fetch the model anew: {again}"
+        if is_ours
+        else "Copy or convert the model into that folder again.",
+    )
+
+
+def _check_sizes(model: ModelFolder) -> None:
+    snapshot = read_snapshot(model.folder / MARKER)
+    for file in snapshot.files if snapshot else ():
+        found = model.folder / file.name
+        if not found.exists():
+            damaged(model, file.name, "is missing")
+        if (size := found.stat().st_size) != file.size:
+            damaged(model, file.name, f"has {size} bytes where {file.size} belong")
+
+
+def _weight_names(model: ModelFolder) -> list[str]:
+    """Every file that mlx-lm will load or that the index says it needs."""
+    index = read_json(model, "model.safetensors.index.json") or {}
+    listed = cast("dict[str, str]", index.get("weight_map", {})).values()
+    found = {file.name for file in model.folder.glob("model*.safetensors")}
+    if not found and not listed:
+        damaged(
+            model, "model.safetensors", "is missing (only weights in safetensors files are loaded)"
+        )
+    return sorted(found.union(listed))
+
+
+def _check_safetensors(model: ModelFolder, name: str) -> None:
+    file = model.folder / name
+    if not file.exists():
+        damaged(model, name, "is missing")
+    with file.open("rb") as content:
+        start = content.read(len(LFS_POINTER))
+        if start == LFS_POINTER:
+            damaged(model, name, "is a Git LFS pointer, not the file itself")
+        length = int.from_bytes(start[:8], "little")
+        content.seek(8)
+        header = content.read(length) if length <= LONGEST_HEADER else b""
+    expected = _expected_size(header, length)
+    if expected is None:
+        damaged(model, name, "is no safetensors file")
+    if (size := file.stat().st_size) != expected:
+        damaged(model, name, f"has {size} bytes where its header tells of {expected}")
+
+
+def _expected_size(header: bytes, length: int) -> int | None:
+    try:
+        tensors = json.loads(header)
+        ends = [
+            tensor["data_offsets"][1] for key, tensor in tensors.items() if key != "__metadata__"
+        ]
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return None
+    return 8 + length + max(ends, default=0)

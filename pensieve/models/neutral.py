@@ -1,0 +1,55 @@
+"""Marks that keep a client's text from ever being read as control tokens.
+
+`Marking.mark` puts a break inside everything in a text that looks like a control token; `unmark` takes the breaks out
+again, exactly. Both signs are Unicode noncharacters, which are for a program's own use; where a client sends one it is
+escaped, so every text comes back as it was. Knows no tokenizer, only the control tokens' texts.
+"""
+
+import re
+from collections.abc import Collection
+
+BREAK = "\ufdd0"
+ESCAPE = "\ufdd1"
+
+_SIGN = re.compile(f"[{BREAK}{ESCAPE}]")
+_MARK = re.compile(f"{BREAK}|{ESCAPE}([01])")
+_ESCAPED = {BREAK: ESCAPE + "0", ESCAPE: ESCAPE + "1"}
+_CHARACTER = re.compile(f"{ESCAPE}?.", re.DOTALL)
+_MEANT = {None: "", "0": BREAK, "1": ESCAPE}
+
+
+class Marking:
+    """For the control tokens whose texts are `controls`."""
+
+    def __init__(self, controls: Collection[str]) -> None:
+        # Every place where one begins, overlapping ones too; a break after its first character ends it.
+        alternatives = "|".join(re.escape(text) for text in sorted(controls))
+        self._look_alike = re.compile(f"(?=(?:{alternatives}))(.)", re.DOTALL) if controls else None
+        self._beginnings = frozenset(text[:end] for text in controls for end in range(1, len(text)))
+        self._longest = max((len(text) for text in controls), default=0)
+
+    def mark(self, text: str) -> str:
+        """`text` with its look-alikes broken, also one that only begins at its end and that other text could complete."""
+        escaped = _SIGN.sub(lambda sign: _ESCAPED[sign[0]], text)
+        if self._look_alike is None:
+            return escaped
+        broken = self._look_alike.sub(rf"\g<1>{BREAK}", escaped)
+        return broken + BREAK if self._ends_in_a_beginning(broken) else broken
+
+    def mark_throughout(self, text: str) -> str:
+        """`text` with a break after every character, for look-alikes that only a normalizer makes."""
+        escaped = _SIGN.sub(lambda sign: _ESCAPED[sign[0]], text)
+        return _CHARACTER.sub(rf"\g<0>{BREAK}", escaped)
+
+    def _ends_in_a_beginning(self, text: str) -> bool:
+        return any(text[-length:] in self._beginnings for length in range(1, self._longest))
+
+
+def is_marked(text: str) -> bool:
+    """Whether `unmark` would change anything."""
+    return _SIGN.search(text) is not None
+
+
+def unmark(text: str) -> str:
+    """The text that was marked, or a stretch of it."""
+    return _MARK.sub(lambda found: _MEANT[found[1]], text)

@@ -1,0 +1,147 @@
+"""A model's tokenizer with its chat template, for prompt and reply (`prompt.template.ChatTokenizer`).
+
+No text that a client sends becomes a control token: `neutralize` marks it (models/neutral.py), and `encode` reads marked
+stretches with a tokenizer that has no control tokens. Text without marks is encoded as the tokenizers library does it.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
+from typing import Any, cast
+
+from tokenizers import Encoding, Tokenizer
+
+from pensieve.models.chat_template import ChatTemplate
+from pensieve.models.detokenizer import StreamDetokenizer, TokenTexts
+from pensieve.models.neutral import Marking, is_marked, unmark
+
+
+class ModelTokenizer:
+    """Built from a tokenizer, its template and the tokens that end an answer; those and special ones are never text.
+
+    Raises `ModelDamagedError` for a tokenizer whose decoder pensieve does not know.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, template: ChatTemplate, stop_tokens: Collection[int]
+    ) -> None:
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        added = tokenizer.get_added_tokens_decoder()
+        # A run of spaces or line breaks that is a token of its own controls nothing.
+        self._controls = {
+            number: token.content
+            for number, token in added.items()
+            if token.content.strip(" \t\r\n▁")
+        }
+        self._is_normalized = tokenizer.normalizer is not None and any(
+            added[number].normalized for number in self._controls
+        )
+        self._tokenizer = tokenizer
+        self._template = template
+        self._marking = Marking(self._controls.values())
+        special = {number for number, token in added.items() if token.special}
+        self._texts = TokenTexts(tokenizer, special | set(stop_tokens))
+
+    @property
+    def control_tokens(self) -> frozenset[int]:
+        """Ids that only the chat template writes into a prompt."""
+        return frozenset(self._controls)
+
+    def render(self, messages: Sequence[Mapping[str, object]]) -> str:
+        """The chat template's text for `messages`. Raises `InvalidRequestError` where the template refuses them."""
+        return self._template.render(messages)
+
+    def neutralize(self, text: str) -> str:
+        """`text` from a client, marked so that `encode` never reads a control token in it."""
+        marked = self._marking.mark(text)
+        if self._is_normalized and self._has_control(marked):
+            return self._marking.mark_throughout(text)
+        return marked
+
+    def encode(self, rendered: str) -> list[int]:
+        """Token ids of rendered text: control tokens where the template wrote them, plain text elsewhere."""
+        encoding = self._tokenizer.encode(rendered, add_special_tokens=False)
+        if not is_marked(rendered):
+            return encoding.ids
+        return self._without_marks(rendered, encoding)
+
+    def detokenizer(self, preceding: Sequence[int] = ()) -> StreamDetokenizer:
+        """A fresh detokenizer for the tokens that follow `preceding`."""
+        return StreamDetokenizer(self._texts, preceding)
+
+    def _has_control(self, text: str) -> bool:
+        return not self._controls.keys().isdisjoint(self._ids(text))
+
+    def _ids(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def _without_marks(self, rendered: str, encoding: Encoding) -> list[int]:
+        """The template's control tokens part the text; marked stretches between them are encoded again, plainly."""
+        ids, offsets = encoding.ids, encoding.offsets
+        plain: list[int] = []
+        text_from = ids_from = 0
+        for position, token_id in enumerate(ids):
+            if token_id in self._controls:
+                start, end = offsets[position]
+                plain += self._stretch(rendered, (text_from, start), ids[ids_from:position])
+                plain.append(token_id)
+                text_from, ids_from = end, position + 1
+        return plain + self._stretch(rendered, (text_from, len(rendered)), ids[ids_from:])
+
+    def _stretch(self, rendered: str, span: tuple[int, int], ids: list[int]) -> list[int]:
+        text = rendered[span[0] : span[1]]
+        if not is_marked(text):
+            return ids
+        plain = self._plain_after_control if span[0] else self._plain
+        return plain.encode(unmark(text), add_special_tokens=False).ids
+
+    @cached_property
+    def _plain(self) -> Tokenizer:
+        return Tokenizer.from_str(json.dumps(_without_controls(self._stored(), self._controls)))
+
+    @cached_property
+    def _plain_after_control(self) -> Tokenizer:
+        """Some tokenizers put a space only before the very first word of a text, control tokens counted."""
+        stored = self._stored()
+        later = {part: _with_no_first(stored[part]) for part in ("normalizer", "pre_tokenizer")}
+        if stored | later == stored:
+            return self._plain
+        return Tokenizer.from_str(json.dumps(_without_controls(stored | later, self._controls)))
+
+    def _stored(self) -> dict[str, Any]:
+        return json.loads(self._tokenizer.to_str())
+
+
+def _without_controls(stored: dict[str, Any], controls: Mapping[int, str]) -> dict[str, Any]:
+    """A tokenizer.json in which no text reaches a control token: none is added, and none is a word of the vocabulary.
+
+    The other added tokens, runs of blanks, go too: the library numbers what is left of them anew.
+    """
+    model = stored["model"]
+    # No tokenizer that we serve lets a space through to its vocabulary as one.
+    unreachable = {text: f" {number}" for number, text in controls.items()}
+    unreachable.pop(model.get("unk_token") or "", None)
+    vocabulary = cast("dict[str, int] | list[list[Any]]", model["vocab"])
+    if isinstance(vocabulary, dict):
+        model["vocab"] = {
+            unreachable.get(text, text): number for text, number in vocabulary.items()
+        }
+    else:
+        model["vocab"] = [[unreachable.get(text, text), score] for text, score in vocabulary]
+    if "merges" in model:
+        model["merges"] = [
+            pair for pair in model["merges"] if not {*pair, "".join(pair)} & unreachable.keys()
+        ]
+    return stored | {"added_tokens": [], "post_processor": None}
+
+
+def _with_no_first(part: Any) -> Any:
+    if isinstance(part, list):
+        return [_with_no_first(item) for item in cast("list[Any]", part)]
+    if not isinstance(part, dict):
+        return part
+    changed = {key: _with_no_first(item) for key, item in cast("dict[str, Any]", part).items()}
+    return changed | (
+        {"prepend_scheme": "never"} if changed.get("prepend_scheme") == "first" else {}
+    )

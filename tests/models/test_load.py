@@ -1,0 +1,262 @@
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, models
+
+from pensieve.errors import ModelDamagedError
+from pensieve.models.folder import MARKER, ModelFile, ModelFolder, Snapshot, write_snapshot
+from pensieve.models.load import open_model
+from tests import tiny_models
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+
+
+def change(model: ModelFolder, name: str, **changes: Any) -> None:
+    file = model.folder / name
+    stored = json.loads(file.read_bytes()) if file.exists() else {}
+    stored |= changes
+    kept = {key: value for key, value in stored.items() if value is not None}
+    file.write_text(json.dumps(kept), encoding="utf-8")
+
+
+def test_a_model_of_each_kind_opens(tiny_model: ModelFolder) -> None:
+    served = open_model(tiny_model)
+    assert served.name == tiny_model.name
+    assert served.size_bytes == (tiny_model.folder / "model.safetensors").stat().st_size
+    assert served.created_at > 1_700_000_000
+    rendered = served.tokenizer.render([{"role": "user", "content": "Hello"}])
+    assert served.tokenizer.encode(rendered)
+
+
+@pytest.mark.parametrize("kind", ["phi3", "phi3-longrope"])
+def test_phi3_stops_on_all_of_its_ends_whatever_its_config_says(
+    kind: tiny_models.Kind, tmp_path: Path
+) -> None:
+    model = tiny_models.folder_of(kind, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_bytes())["eos_token_id"] == 32000
+    served = open_model(model)
+    assert served.stop_tokens >= {32000, 32001, 32007}
+    assert served.context_tokens == 131072
+
+
+@pytest.mark.parametrize("kind", ["phi3", "phi3-longrope"])
+def test_mlx_lm_loads_the_weights_of_either_rope_scaling(
+    kind: tiny_models.Kind, tmp_path: Path
+) -> None:
+    from mlx_lm.utils import load_model
+
+    model, config = load_model(tiny_models.build(kind, tmp_path))
+    assert config["rope_scaling"]["type"] == kind.removeprefix("phi3-").replace("phi3", "su")
+    assert len(model.layers) == 2
+
+
+def test_transformers_still_stumbles_over_the_rope_scaling_su(tmp_path: Path) -> None:
+    """Why the tokenizer is not loaded through it. When this fails, the way round can go."""
+    from transformers import AutoTokenizer
+
+    with pytest.raises(KeyError, match="original_max_position_embeddings"):
+        AutoTokenizer.from_pretrained(tiny_models.build("phi3", tmp_path))
+
+
+def test_opening_a_model_loads_neither_mlx_nor_transformers_nor_the_hub(
+    tiny_phi3: ModelFolder,
+) -> None:
+    code = (
+        "import sys; from pathlib import Path; from pensieve.models.load import open_model;"
+        "from pensieve.models.folder import ModelFolder; open_model(ModelFolder('n', 'r', Path(sys.argv[1])));"
+        "print({'mlx', 'mlx_lm', 'transformers', 'huggingface_hub', 'numpy'} & sys.modules.keys())"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code, str(tiny_phi3.folder)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.strip() == "set()"
+
+
+def test_a_tokenizer_without_tokenizer_json_is_built_of_its_older_files(
+    tiny_qwen3: ModelFolder, tmp_path: Path
+) -> None:
+    expected = open_model(tiny_qwen3).tokenizer
+    folder = tmp_path / "older"
+    folder.mkdir()
+    for file in tiny_qwen3.folder.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    stored = json.loads((folder / "tokenizer.json").read_bytes())
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text(json.dumps(stored["model"]["vocab"]))
+    merges = "\n".join(" ".join(pair) for pair in stored["model"]["merges"])
+    (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}\n")
+    added = {str(token["id"]): token for token in stored["added_tokens"]}
+    change(
+        ModelFolder("m", "r", folder),
+        "tokenizer_config.json",
+        tokenizer_class="Qwen2Tokenizer",
+        added_tokens_decoder=added,
+    )
+    older = open_model(ModelFolder("m", "r", folder)).tokenizer
+    text = "<|im_start|>user\nHello, where is the river? 🙂<|im_end|>"
+    assert older.encode(text) == expected.encode(text)
+
+
+@pytest.mark.parametrize("ends", [32007, [32007, 5]])
+def test_every_place_that_names_an_end_is_heard(own_copy: ModelFolder, ends: Any) -> None:
+    change(own_copy, "config.json", eos_token_id=[7])
+    change(own_copy, "generation_config.json", eos_token_id=ends)
+    change(own_copy, "tokenizer_config.json", eos_token={"content": "<|placeholder1|>"})
+    expected = {7, *(ends if isinstance(ends, list) else [ends]), 32002}
+    assert open_model(own_copy).stop_tokens >= expected
+
+
+def test_a_part_of_an_answer_does_not_end_it(own_copy: ModelFolder) -> None:
+    """gpt-oss ends its thinking with <|end|> and goes on."""
+    file = own_copy.folder / "tokenizer.json"
+    file.write_text(file.read_text(encoding="utf-8").replace("<|placeholder1|>", "<|channel|>"))
+    assert 32007 not in open_model(own_copy).stop_tokens
+
+
+@pytest.mark.parametrize(
+    ("config", "tokenizer", "expected"),
+    [
+        ({"max_position_embeddings": 512}, {"model_max_length": 99}, 512),
+        ({"max_position_embeddings": None, "n_ctx": 640}, {}, 640),
+        (
+            {"max_position_embeddings": None, "text_config": {"max_position_embeddings": 777}},
+            {},
+            777,
+        ),
+        ({"max_position_embeddings": None}, {"model_max_length": 1024}, 1024),
+        ({"max_position_embeddings": None}, {"model_max_length": 10**30}, 4096),
+    ],
+)
+def test_the_context_is_the_models_and_else_the_tokenizers(
+    own_copy: ModelFolder, config: dict[str, Any], tokenizer: dict[str, Any], expected: int
+) -> None:
+    change(own_copy, "config.json", **config)
+    change(own_copy, "tokenizer_config.json", **tokenizer)
+    assert open_model(own_copy).context_tokens == expected
+
+
+def rendered(model: ModelFolder) -> str:
+    return open_model(model).tokenizer.render([{"role": "user", "content": "Hi"}])
+
+
+def test_the_template_is_found_where_transformers_would(own_copy: ModelFolder) -> None:
+    named = [{"name": "tools", "template": "T"}, {"name": "default", "template": "named"}]
+    change(own_copy, "chat_template.json", chat_template="json")
+    change(own_copy, "tokenizer_config.json", chat_template=None)
+    assert rendered(own_copy) == "json"
+    change(own_copy, "tokenizer_config.json", chat_template=named)
+    assert rendered(own_copy) == "named"
+    change(own_copy, "tokenizer_config.json", chat_template="config")
+    assert rendered(own_copy) == "config"
+    (own_copy.folder / "chat_template.jinja").write_text("file")
+    assert rendered(own_copy) == "file"
+
+
+def test_a_model_without_a_template_gets_a_transcript(own_copy: ModelFolder) -> None:
+    change(own_copy, "tokenizer_config.json", chat_template=None)
+    assert rendered(own_copy) == "<s>User: Hi\n\nAssistant:"
+
+
+def index_without_its_shard(model: ModelFolder) -> None:
+    weights = {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}
+    change(model, "model.safetensors.index.json", weight_map=weights)
+
+
+def truncated(model: ModelFolder) -> None:
+    file = model.folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def other_size_than_published(model: ModelFolder) -> None:
+    write_snapshot(Snapshot("r", "c", (ModelFile("config.json", 1),)), model.folder / MARKER)
+
+
+def lost_after_publishing(model: ModelFolder) -> None:
+    write_snapshot(Snapshot("r", "c", (ModelFile("merges.txt", 1),)), model.folder / MARKER)
+
+
+def written(name: str, content: bytes) -> Callable[[ModelFolder], None]:
+    def write(model: ModelFolder) -> None:
+        (model.folder / name).write_bytes(content)
+
+    return write
+
+
+def removed(name: str) -> Callable[[ModelFolder], None]:
+    return lambda model: (model.folder / name).unlink()
+
+
+def with_code(model: ModelFolder) -> None:
+    (model.folder / "canary.py").write_text("raise SystemExit('ran')")
+    change(model, "config.json", model_file="canary.py")
+
+
+def pickles_only(model: ModelFolder) -> None:
+    (model.folder / "model.safetensors").rename(model.folder / "pytorch_model.bin")
+
+
+def no_vocabulary(model: ModelFolder) -> None:
+    Tokenizer(models.BPE()).save(str(model.folder / "tokenizer.json"))
+
+
+DAMAGE: dict[str, tuple[Callable[[ModelFolder], None], str]] = {
+    "a shard that the index names is missing": (
+        index_without_its_shard,
+        "model-00002-of-00002.safetensors",
+    ),
+    "the weights are cut off": (truncated, "model.safetensors"),
+    "the weights are empty": (written("model.safetensors", b""), "model.safetensors"),
+    "the weights are noise": (written("model.safetensors", b"\xff" * 400), "model.safetensors"),
+    "the weights are a Git LFS pointer": (
+        written("model.safetensors", LFS_POINTER),
+        "model.safetensors",
+    ),
+    "the weights are pickles": (pickles_only, "model.safetensors"),
+    "the tokenizer is a Git LFS pointer": (
+        written("tokenizer.json", LFS_POINTER),
+        "tokenizer.json",
+    ),
+    "the tokenizer is empty": (written("tokenizer.json", b""), "tokenizer.json"),
+    "the tokenizer is no tokenizer": (written("tokenizer.json", b"{}"), "tokenizer.json"),
+    "the tokenizer has no vocabulary": (no_vocabulary, "tokenizer.json"),
+    "the tokenizer is missing": (removed("tokenizer.json"), "tokenizer.json"),
+    "the config is missing": (removed("config.json"), "config.json"),
+    "the config is not JSON": (written("config.json", b'{"model_type": '), "config.json"),
+    "the config is not an object": (written("config.json", b"[]"), "config.json"),
+    "the config has no type": (written("config.json", b"{}"), "config.json"),
+    "the config names code": (with_code, "config.json"),
+    "a file's size is not the published one": (other_size_than_published, "config.json"),
+    "a published file is missing": (lost_after_publishing, "merges.txt"),
+    "the template is not Jinja": (written("chat_template.jinja", b"{% if %}"), "template"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_model_is_told_with_the_file_and_the_way_out(
+    own_copy: ModelFolder, damage: str
+) -> None:
+    do, name = DAMAGE[damage]
+    do(own_copy)
+    with pytest.raises(ModelDamagedError) as found:
+        open_model(own_copy)
+    assert name in found.value.message
+    assert found.value.hint
+    assert found.value.exit_code == 65
+
+
+def test_a_fetched_model_names_the_command_that_fetches_it_anew(own_copy: ModelFolder) -> None:
+    other_size_than_published(own_copy)
+    with pytest.raises(ModelDamagedError) as found:
+        open_model(own_copy)
+    assert found.value.hint == (
+        f"Fetch the model anew: rm -r '{own_copy.folder}' && pensieve start --model tiny-phi3"
+    )
