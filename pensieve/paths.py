@@ -13,6 +13,11 @@ class Paths:
     logs: Path
 
     @property
+    def prefixes(self) -> Path:
+        """KV caches of prompts gone by: private, and worth no backup."""
+        return self.models.parent / "prefixes"
+
+    @property
     def lock_file(self) -> Path:
         """Held (flock) by the running server for as long as it lives."""
         return self.state / "server.lock"
@@ -21,6 +26,16 @@ class Paths:
     def server_file(self) -> Path:
         """JSON about the running server: process id, address, model."""
         return self.state / "server.json"
+
+    @property
+    def batches(self) -> Path:
+        """Message batches, a folder each: what was asked and what came of it."""
+        return self.state / "batches"
+
+    @property
+    def files(self) -> Path:
+        """What clients uploaded to `/v1/files`."""
+        return self.state / "files"
 
     @property
     def server_log(self) -> Path:

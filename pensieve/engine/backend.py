@@ -62,8 +62,8 @@ class Backend(Protocol):
 class Archive(Protocol):
     """KV caches on disk (archive.py)."""
 
-    def held_tokens(self, hashes: Sequence[bytes]) -> int:
-        """How many first tokens of a sequence with these block hashes could be restored."""
+    def held_tokens(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> int:
+        """How many first tokens of a sequence with these block hashes could be restored, at least one short of all."""
         ...
 
     def restore(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> Hit | None:

@@ -152,7 +152,7 @@ class EngineClient:
         self._health = replace(self._health, worker_pid=process.pid)
         send, frames = anyio.create_memory_object_stream[Frame](math.inf)
         self._line = _Line(send, {})
-        send.send_nowait(Load(str(self._spec.model_folder), self._spec.device))
+        send.send_nowait(_load_frame(self._spec))
         async with stream, anyio.create_task_group() as tasks:
             tasks.start_soon(_write_frames, stream, frames)
             await self._read_frames(stream, self._line)
@@ -199,6 +199,11 @@ class EngineClient:
         for send in line.open.values():
             send.close()
         line.open.clear()
+
+
+def _load_frame(spec: WorkerSpec) -> Load:
+    prefix_folder = str(spec.prefix_folder) if spec.prefix_folder else None
+    return Load(str(spec.model_folder), spec.device, prefix_folder)
 
 
 def _dispatch(line: _Line, key: int, event: WorkerEvent) -> None:

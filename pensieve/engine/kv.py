@@ -83,25 +83,20 @@ class SequenceKV(_BaseCache):
         return [array[..., start:end, :] for array in (*self._keys, *self._values)]
 
     @classmethod
-    def from_arrays(cls, arrays: Sequence[mx.array], precision: KVPrecision, dtype: mx.Dtype):
-        """The opposite of `arrays`."""
+    def from_arrays(cls, arrays: Sequence[mx.array], precision: KVPrecision) -> "SequenceKV":
+        """The opposite of `arrays`. Scales and biases are in the precision that keys were computed in."""
         restored = cls(precision)
         half = len(arrays) // 2
         restored._keys, restored._values = tuple(arrays[:half]), tuple(arrays[half:])
-        restored._dtype = dtype
+        restored._dtype = arrays[half - 1].dtype
         restored.offset = arrays[0].shape[2]
         return restored
 
     def copy(self, tokens: int) -> "SequenceKV":
         """The first `tokens` in arrays of their own."""
         return self.from_arrays(
-            [mx.contiguous(array) for array in self.arrays(0, tokens)], self.precision, self._dtype
+            [mx.contiguous(array) for array in self.arrays(0, tokens)], self.precision
         )
-
-    @property
-    def dtype(self) -> mx.Dtype:
-        """In what precision keys and values were computed."""
-        return self._dtype
 
     @property
     def state(self) -> Any:

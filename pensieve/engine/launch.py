@@ -19,10 +19,11 @@ _OPENBLAS_PATTERN = "*/openblas-pthread/libopenblas.so.0"
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """Which model the worker loads, and on which device."""
+    """Which model the worker loads, on which device, and where it keeps prefixes on disk; None: nowhere."""
 
     model_folder: Path
     device: Device
+    prefix_folder: Path | None = None
 
 
 WORKER_MODULE = "pensieve.engine.worker"

@@ -4,7 +4,7 @@ By priority, then by arrival; but a short prompt goes ahead of one that is much 
 processed, a bounded number of times.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from pensieve.engine.generation import PRIORITIES, Generation
@@ -81,7 +81,7 @@ def may_overtake(other: Live, first: Live) -> bool:
     )
 
 
-def shared_tokens(left: tuple[int, ...], right: tuple[int, ...]) -> int:
+def shared_tokens(left: Sequence[int], right: Sequence[int]) -> int:
     """How many first tokens are equal."""
     low, high = 0, min(len(left), len(right)) + 1  # the first difference lies in [low, high)
     while high - low > 1:

@@ -17,6 +17,8 @@ from hashlib import blake2b
 from itertools import count
 from typing import Protocol
 
+from pensieve.engine.line import shared_tokens
+
 BLOCK_TOKENS = 256
 # What a branch leaves behind must be worth a copy.
 _BRANCH_TOKENS = BLOCK_TOKENS
@@ -53,6 +55,15 @@ class Hit:
     cached_tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class AtRest:
+    """A kept sequence as others may look at it."""
+
+    tokens: array[int]
+    hashes: list[bytes]
+    state: KVState
+
+
 @dataclass(slots=True, eq=False)
 class _Entry:
     """A sequence at rest. `pinned_tokens`: the prefix that is kept longer than the rest."""
@@ -79,6 +90,8 @@ class PrefixCache:
         self._entries: set[_Entry] = set()
         self._clock = count(1)
         self.nbytes = 0
+        # Grows whenever a sequence comes in.
+        self.version = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -104,7 +117,7 @@ class PrefixCache:
         asked = array("i", tokens)
         best: tuple[_Entry, int] | None = None
         for entry in self._candidates(asked):
-            common = min(_common_prefix(entry.tokens, asked), len(asked) - 1)
+            common = min(shared_tokens(entry.tokens, asked), len(asked) - 1)
             usable = entry.state.usable(common)
             if usable >= _LEAST_TOKENS and (best is None or usable > best[1]):
                 best = entry, usable
@@ -140,10 +153,10 @@ class PrefixCache:
         """Give up everything."""
         self.make_room(self.nbytes + 1)
 
-    def sequences(self) -> Iterator[tuple[array[int], KVState]]:
+    def sequences(self) -> Iterator[AtRest]:
         """All kept sequences, most recently used first."""
         for entry in sorted(self._entries, key=lambda entry: -entry.used):
-            yield entry.tokens, entry.state
+            yield AtRest(entry.tokens, entry.hashes, entry.state)
 
     def check(self) -> None:
         """Assert the invariants."""
@@ -182,6 +195,7 @@ class PrefixCache:
         entry.used = next(self._clock) if used is None else used
         self._entries.add(entry)
         self.nbytes += entry.nbytes
+        self.version += 1
         for block_hash in (self._root, *entry.hashes):
             self._by_hash.setdefault(block_hash, set()).add(entry)
 
@@ -207,18 +221,3 @@ def _chain(root: bytes, tokens: array[int]) -> Iterator[bytes]:
         block = tokens[start : start + BLOCK_TOKENS].tobytes()
         block_hash = blake2b(block_hash + block, digest_size=16).digest()
         yield block_hash
-
-
-def _common_prefix(left: array[int], right: array[int]) -> int:
-    """How many first tokens are equal."""
-    length = min(len(left), len(right))
-    if left[:length] == right[:length]:
-        return length
-    low, high = 0, length  # the first difference lies in [low, high)
-    while high - low > 1:
-        middle = (low + high) // 2
-        if left[low:middle] == right[low:middle]:
-            low = middle
-        else:
-            high = middle
-    return low

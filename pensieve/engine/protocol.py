@@ -36,10 +36,11 @@ WorkerEvent = EngineEvent | Failed
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The model folder to load, and the device ("gpu" or "cpu") to run it on."""
+    """The model folder to load, the device ("gpu" or "cpu") to run it on, and where prefixes are kept on disk, if at all."""
 
     model_folder: str
     device: str
+    prefix_folder: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,8 +165,7 @@ class Scheduler:
     def _disk_tokens(self, live: Live) -> int:
         if self._archive is None:
             return 0
-        held = self._archive.held_tokens(self._prefixes.hashes(live.tokens))
-        return min(held, live.length - 1)
+        return self._archive.held_tokens(self._prefixes.hashes(live.tokens), live.tokens)
 
     # Memory
 

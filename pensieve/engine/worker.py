@@ -6,6 +6,7 @@ Contract: frames in on one socket, frames out on the same, everything of MLX on 
 the model folder. Run as `python -m pensieve.engine.worker FD`.
 """
 
+import itertools
 import logging
 import os
 import select
@@ -13,19 +14,17 @@ import signal
 import socket
 import sys
 import time
-from pathlib import Path
-from typing import assert_never, cast
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import assert_never
 
 from pensieve.engine import protocol
-from pensieve.engine.chunks import ChunkSizer
-from pensieve.engine.prefix_cache import PrefixCache
 from pensieve.engine.protocol import Cancel, Frame, Load, Loaded, LoadFailed, Step, Submit
-from pensieve.engine.scheduler import KeyedEvent, Limits, Scheduler
-from pensieve.settings import Device
+from pensieve.engine.scheduler import KeyedEvent, Scheduler
 
 _RECEIVE_BYTES = 1 << 20
-# Prompt tokens of a chunk when nobody decodes. A CPU processes about a hundred a second.
-_LARGEST_CHUNK: dict[Device, int] = {"gpu": 2048, "cpu": 128}
+# While somebody waits for tokens, a block is written to disk only so often.
+STEPS_PER_BLOCK = 16
 
 _log = logging.getLogger("pensieve.engine")
 
@@ -61,15 +60,33 @@ class FrontEnd:
             raise FrontEndGoneError from error
 
 
-def serve(front_end: FrontEnd, scheduler: Scheduler) -> None:
-    """Answer frames and step the batch until the front end is gone."""
+@dataclass(slots=True)
+class Work:
+    """What the worker alternates between. `spill` writes a block of a prefix to disk; False where there is none."""
+
+    scheduler: Scheduler
+    context_tokens: int
+    spill: Callable[[], bool] = lambda: False
+    close: Callable[[], None] = lambda: None
+
+
+def serve(front_end: FrontEnd, work: Work) -> None:
+    """Answer frames, step the batch and write prefixes behind until the front end is gone."""
+    scheduler = work.scheduler
+    steps = itertools.count(1)
+    is_behind = True
     while True:
-        frames = front_end.receive(wait=scheduler.is_idle)
+        frames = front_end.receive(wait=scheduler.is_idle and not is_behind)
         events = [event for frame in frames for event in _take(frame, scheduler)]
         if events:
             front_end.send(Step(tuple(events)))
-        if not scheduler.is_idle and (events := scheduler.step()):
-            front_end.send(Step(tuple(events)))
+        if not scheduler.is_idle:
+            if events := scheduler.step():
+                front_end.send(Step(tuple(events)))
+            is_behind = True
+            if next(steps) % STEPS_PER_BLOCK:
+                continue
+        is_behind = work.spill()
 
 
 def _take(frame: Frame, scheduler: Scheduler) -> list[KeyedEvent]:
@@ -85,42 +102,21 @@ def _take(frame: Frame, scheduler: Scheduler) -> list[KeyedEvent]:
             assert_never(frame)
 
 
-def _load(front_end: FrontEnd) -> Scheduler | None:
-    """The scheduler over the model that the first frame names; None where it does not load."""
+def _load(front_end: FrontEnd) -> Work | None:
+    """The work over the model that the first frame names; None where it does not load."""
     (load,) = front_end.receive(wait=True)
     assert isinstance(load, Load)
-    device = cast("Device", load.device)
     started = time.monotonic()
     try:
-        scheduler, context_tokens = _scheduler_over(Path(load.model_folder), device)
+        from pensieve.engine.assembly import assemble
+
+        work = assemble(load)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with the model is told, not died of
         _log.warning("the model did not load", exc_info=error)
         front_end.send(LoadFailed(f"{type(error).__name__}: {error}"))
         return None
-    front_end.send(Loaded(time.monotonic() - started, context_tokens))
-    return scheduler
-
-
-def _scheduler_over(folder: Path, device: Device) -> tuple[Scheduler, int]:
-    """The scheduler, and the tokens of context that memory guarantees."""
-    # Imported here, so that a front end that only wants the frames never loads MLX.
-    from pensieve.engine.batch import BatchBackend
-    from pensieve.engine.caches import CacheMaker
-    from pensieve.engine.memory import plan_memory
-    from pensieve.engine.weights import load_weights
-
-    model = load_weights(folder, device)
-    plan = plan_memory(model, device)
-    make_caches = CacheMaker(model, plan.precision)
-    chunks = ChunkSizer(_LARGEST_CHUNK[device])
-    prefixes = PrefixCache(f"{folder} {plan.precision}".encode())
-    limits = Limits()
-
-    def make_backend() -> BatchBackend:
-        return BatchBackend(model, make_caches, chunks, limits.max_batch)
-
-    scheduler = Scheduler(make_backend, prefixes, plan.budget, limits)
-    return scheduler, plan.budget.context_tokens
+    front_end.send(Loaded(time.monotonic() - started, work.context_tokens))
+    return work
 
 
 def main(socket_fd: int) -> None:
@@ -140,8 +136,12 @@ def main(socket_fd: int) -> None:
 
 
 def _work(front_end: FrontEnd) -> None:
-    if scheduler := _load(front_end):
-        serve(front_end, scheduler)
+    if (work := _load(front_end)) is None:
+        return
+    try:
+        serve(front_end, work)
+    finally:
+        work.close()
 
 
 if __name__ == "__main__":

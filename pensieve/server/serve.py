@@ -28,5 +28,6 @@ def serve(settings: Settings, model: ModelFolder, device: Device, listener: sock
 async def _serve(
     settings: Settings, model: ServedModel, device: Device, listener: socket.socket
 ) -> None:
-    async with running_engine(WorkerSpec(model.folder, device)) as engine:
+    spec = WorkerSpec(model.folder, device, settings.paths.prefixes)
+    async with running_engine(spec) as engine:
         await run_until_signal(http_server(build_app(engine, model, settings)), listener)

@@ -13,7 +13,7 @@ from pensieve.engine.budget import KVBudget
 from pensieve.engine.prefix_cache import PrefixCache
 from pensieve.engine.protocol import Load, Loaded, LoadFailed
 from pensieve.engine.scheduler import Limits, Scheduler
-from pensieve.engine.worker import FrontEnd, FrontEndGoneError, serve
+from pensieve.engine.worker import FrontEnd, FrontEndGoneError, Work, serve
 from tests.engine.counting_backend import BYTES_PER_TOKEN, CountingBackend
 
 KILLER = 666
@@ -43,7 +43,7 @@ def main(socket_fd: int) -> None:
         budget,
         Limits(max_batch=2, max_waiting=2),
     )
-    serve(front_end, scheduler)
+    serve(front_end, Work(scheduler, CONTEXT_TOKENS))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,253 @@
+# pyright: basic
+"""KV caches to disk and back: which blocks a sequence is stored as, and how MLX's arrays become bytes.
+
+A sequence is stored as whole blocks of `BLOCK_TOKENS`, named by the prefix cache's chained hashes, and one shorter tail up
+to its last token; so a restored prefix is exact to the token. Layers that cannot be cut back (sliding windows, state
+spaces) are stored as they stand with the tail, and only whole tails bring them back.
+
+Runs on the engine's thread, a block at a time, where the engine has nothing better to do; the files are written by the
+store's own thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import mlx.core as mx  # noqa: TID253
+
+from pensieve.engine.block_file import Block, DamagedBlockError, decode, encode, tokens_of
+from pensieve.engine.block_store import BlockStore
+from pensieve.engine.caches import CacheMaker
+from pensieve.engine.layers import (
+    is_cuttable,
+    layer_arrays,
+    layer_from_arrays,
+    layer_from_state,
+    layer_state,
+    loaded,
+    stored,
+)
+from pensieve.engine.line import shared_tokens
+from pensieve.engine.prefix_cache import BLOCK_TOKENS, AtRest, Hit, PrefixCache
+from pensieve.engine.state import SequenceState
+
+_log = logging.getLogger("pensieve.engine")
+
+# What is shorter is processed again sooner than it is read.
+LEAST_TOKENS = 256
+# Enough of a tail's file to hold its header.
+_HEADER_BYTES = 1 << 17
+_TAIL_SIGN = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What can be restored of a sequence: so many whole blocks, then a tail of which so many tokens fit."""
+
+    blocks: int
+    tail: str | None
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One file of a sequence: the tokens [start, end), after the block with the hash `parent`."""
+
+    name: str
+    parent: str
+    start: int
+    end: int
+
+    @property
+    def is_tail(self) -> bool:
+        return _TAIL_SIGN in self.name
+
+
+class DiskArchive:
+    """Implements `backend.Archive` over a `BlockStore`."""
+
+    def __init__(self, store: BlockStore, make_caches: CacheMaker, fingerprint: bytes) -> None:
+        self._store = store
+        self._make_caches = make_caches
+        self._fingerprint = fingerprint
+        self._spilled_version = 0
+        self._is_cuttable = all(is_cuttable(cache) for cache in make_caches())
+        # By the block that they follow; their tokens are read when they are first asked for.
+        self._tails: dict[str, dict[str, array | None]] = {}
+        for name in store.names():
+            if _TAIL_SIGN in name:
+                self._tails.setdefault(_parent_of(name), {})[name] = None
+
+    def close(self) -> None:
+        """Let the writer finish what it has."""
+        self._store.close()
+
+    # Disk to memory
+
+    def held_tokens(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> int:
+        """How many first tokens could be restored."""
+        return self._plan(hashes, tokens).tokens
+
+    def restore(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> Hit | None:
+        """The longest prefix of `tokens` that can be read back whole; damaged files are removed on the way."""
+        plan = self._plan(hashes, tokens)
+        while plan.tokens:
+            names = [_block_name(block_hash) for block_hash in hashes[: plan.blocks]]
+            blocks = [self._read(name) for name in (*names, *([plan.tail] if plan.tail else []))]
+            whole = [block for block in blocks if block is not None]
+            if len(whole) == len(blocks) and self._is_of(whole, tokens, plan):
+                return self._assembled(whole, plan.tokens)
+            plan = self._plan(hashes, tokens)
+        return None
+
+    def _plan(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> _Plan:
+        """At least one token is left to process."""
+        most = len(tokens) - 1
+        held = 0
+        while held < len(hashes) and self._store.has(_block_name(hashes[held])):
+            held += 1
+        if self._is_cuttable:
+            return self._plan_with_tail(hashes, tokens, held, most)
+        for blocks in range(held, -1, -1):
+            plan = self._plan_with_tail(hashes, tokens, blocks, most)
+            if plan.tail is not None:
+                return plan
+        return _Plan(0, None, 0)
+
+    def _plan_with_tail(
+        self, hashes: Sequence[bytes], tokens: Sequence[int], blocks: int, most: int
+    ) -> _Plan:
+        start = blocks * BLOCK_TOKENS
+        parent = hashes[blocks - 1].hex() if blocks else ""
+        rest = array("i", tokens[start : start + BLOCK_TOKENS])
+        best: tuple[int, str] | None = None
+        for name in list(self._tails.get(parent, {})):
+            tail = self._tail_tokens(name)
+            usable = min(shared_tokens(tail, rest), most - start)
+            if not self._is_cuttable and usable < len(tail):
+                continue
+            if usable > (best[0] if best else 0):
+                best = usable, name
+        if best:
+            return _Plan(blocks, best[1], start + best[0])
+        return _Plan(blocks, None, min(start, most) if self._is_cuttable else 0)
+
+    def _read(self, name: str) -> Block | None:
+        content = self._store.read(name)
+        if content is None:
+            self._forget(name)
+            return None
+        try:
+            return decode(content, self._fingerprint)
+        except (DamagedBlockError, ValueError, KeyError) as error:
+            _log.warning("a stored prefix is damaged and removed: %s", error)
+            self._forget(name)
+            return None
+
+    def _is_of(self, blocks: list[Block], tokens: Sequence[int], plan: _Plan) -> bool:
+        stored = [token for block in blocks for token in block.tokens]
+        return list(tokens[: plan.tokens]) == stored[: plan.tokens]
+
+    def _assembled(self, blocks: list[Block], tokens: int) -> Hit:
+        """The caches of all layers from the blocks' parts, cut to `tokens`."""
+        arrays = [[loaded(one) for one in block.arrays] for block in blocks]
+        caches: list[Any] = []
+        for layer, empty in enumerate(self._make_caches()):
+            if is_cuttable(empty):
+                parts = [
+                    [numbers[place] for place in block.outline[layer]]
+                    for block, numbers in zip(blocks, arrays, strict=True)
+                ]
+                joined = [mx.concatenate(list(part), axis=2) for part in zip(*parts, strict=True)]
+                caches.append(layer_from_arrays(empty, joined))
+            else:
+                caches.append(layer_from_state(empty, blocks[-1].outline[layer], arrays[-1]))
+        mx.eval([cache.state for cache in caches if is_cuttable(cache)])
+        state = SequenceState(caches, sum(len(block.tokens) for block in blocks))
+        state.cut(tokens)
+        return Hit(state, tokens)
+
+    # Memory to disk
+
+    def spill(self, prefixes: PrefixCache) -> bool:
+        """Hand one missing block of what is at rest to the writer; False where nothing is left to do."""
+        if prefixes.version == self._spilled_version or not self._store.is_writing:
+            return False
+        for sequence in prefixes.sequences():
+            for part in _parts(sequence):
+                if not self._store.has(part.name):
+                    return self._write(part, sequence)
+        self._spilled_version = prefixes.version
+        return False
+
+    def _write(self, part: _Part, sequence: AtRest) -> bool:
+        content = encode(self._block(part, sequence), self._fingerprint)
+        if not self._store.offer(part.name, content):
+            return False
+        tokens = sequence.tokens[part.start : part.end]
+        siblings = self._tails.setdefault(part.parent, {})
+        # What a conversation has gone on from is in the new file as well.
+        for name, tail in list(siblings.items()):
+            if tail is not None and tokens[: len(tail)] == tail:
+                self._forget(name)
+        if part.is_tail:
+            siblings[part.name] = tokens
+        return True
+
+    def _block(self, part: _Part, sequence: AtRest) -> Block:
+        start, end = part.start, part.end
+        outline: list[Any] = []
+        arrays: list[mx.array] = []
+        for cache in sequence.state.caches:  # type: ignore[attr-defined]
+            if is_cuttable(cache):
+                new = layer_arrays(cache, start, end)
+                outline.append(list(range(len(arrays), len(arrays) + len(new))))
+                arrays += new
+            else:
+                outline.append(layer_state(cache, arrays) if part.is_tail else None)
+        arrays = [mx.contiguous(one) for one in arrays]
+        mx.eval(arrays)
+        return Block(tuple(sequence.tokens[start:end]), outline, tuple(map(stored, arrays)))
+
+    # Tails
+
+    def _tail_tokens(self, name: str) -> array:
+        """Empty where the file is gone or damaged."""
+        tails = self._tails[_parent_of(name)]
+        tokens = tails[name]
+        if tokens is None:
+            tokens = array("i", tokens_of(self._store.read(name, _HEADER_BYTES) or b""))
+            tails[name] = tokens
+        return tokens
+
+    def _forget(self, name: str) -> None:
+        self._store.forget(name)
+        self._tails.get(_parent_of(name), {}).pop(name, None)
+
+
+def _parts(sequence: AtRest) -> Iterator[_Part]:
+    """The files that a sequence is stored as."""
+    if len(sequence.tokens) < LEAST_TOKENS:
+        return
+    parent = ""
+    for index, block_hash in enumerate(sequence.hashes):
+        start = index * BLOCK_TOKENS
+        yield _Part(_block_name(block_hash), parent, start, start + BLOCK_TOKENS)
+        parent = block_hash.hex()
+    start = len(sequence.hashes) * BLOCK_TOKENS
+    if start < len(sequence.tokens):
+        digest = blake2b(sequence.tokens[start:].tobytes(), digest_size=16).hexdigest()
+        yield _Part(f"{parent}{_TAIL_SIGN}{digest}.kv", parent, start, len(sequence.tokens))
+
+
+def _block_name(block_hash: bytes) -> str:
+    return f"{block_hash.hex()}.kv"
+
+
+def _parent_of(tail_name: str) -> str:
+    return tail_name.partition(_TAIL_SIGN)[0]

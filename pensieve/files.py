@@ -1,0 +1,42 @@
+"""Files that exist whole or not at all, whatever happens to the process or the machine in the middle of writing."""
+
+import fcntl
+import os
+from pathlib import Path
+
+# What a crash may leave behind; never read, removed by whoever owns the folder.
+TEMPORARY = ".writing"
+
+
+def write_atomically(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+    """Write `path` under a temporary name, sync it, and rename it over what was there. Raises OSError."""
+    temporary = path.with_name(path.name + TEMPORARY)
+    try:
+        with os.fdopen(
+            os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb"
+        ) as output:
+            output.write(content)
+            output.flush()
+            sync(output.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and removals in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync(descriptor: int) -> None:
+    """Make a file's content durable. On macOS, fsync leaves it in the drive's own cache; F_FULLFSYNC does not."""
+    if full_sync := getattr(fcntl, "F_FULLFSYNC", None):
+        fcntl.fcntl(descriptor, full_sync)
+    else:
+        os.fsync(descriptor)

@@ -1,0 +1,72 @@
+"""Tiny random models of families whose layers differ: full attention, sliding windows, state spaces. In memory only."""
+
+import importlib
+from typing import Any
+
+import mlx.core as mx
+
+BASE = {
+    "hidden_size": 128,
+    "num_hidden_layers": 4,
+    "intermediate_size": 128,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "rms_norm_eps": 1e-5,
+    "vocab_size": 256,
+    "rope_theta": 10000.0,
+    "max_position_embeddings": 4096,
+    "tie_word_embeddings": False,
+    "head_dim": 64,
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "qwen3": {},
+    "phi3": {"num_key_value_heads": 2, "hidden_size": 192, "head_dim": 96},
+    "gemma3_text": {
+        "sliding_window": 64,
+        "sliding_window_pattern": 2,
+        "query_pre_attn_scalar": 64,
+    },
+    "gemma2": {
+        "query_pre_attn_scalar": 64,
+        "attn_logit_softcapping": 50.0,
+        "final_logit_softcapping": 30.0,
+    },
+    "qwen3_next": {
+        "full_attention_interval": 2,
+        "linear_num_value_heads": 2,
+        "linear_num_key_heads": 2,
+        "linear_key_head_dim": 32,
+        "linear_value_head_dim": 32,
+        "linear_conv_kernel_dim": 4,
+        "num_experts": 2,
+        "num_experts_per_tok": 1,
+        "decoder_sparse_step": 1,
+        "shared_expert_intermediate_size": 64,
+        "mlp_only_layers": [],
+        "moe_intermediate_size": 64,
+        "norm_topk_prob": True,
+        "partial_rotary_factor": 0.25,
+    },
+}
+
+
+def build(family: str) -> Any:
+    """A model of the family, float32, the same at every call."""
+    module = importlib.import_module(f"mlx_lm.models.{family}")
+    mx.set_default_device(mx.cpu)
+    mx.random.seed(1)
+    model = module.Model(
+        module.ModelArgs.from_dict({"model_type": family} | BASE | FAMILIES[family])
+    )
+    # mlx's initial weights are small: larger ones make answers that depend on every token before.
+    model.update(_tree_scaled(model.parameters()))
+    model.set_dtype(mx.float32)
+    mx.eval(model.parameters())
+    return model
+
+
+def _tree_scaled(tree: Any) -> Any:
+    from mlx.utils import tree_map
+
+    return tree_map(lambda one: one * 3 if one.ndim >= 2 else one, tree)
