@@ -45,6 +45,35 @@ class ThreadUnsupportedError(InvalidRequestError):
         super().__init__("thread: message threads are not supported by this server")
 
 
+class BodyEncodingUnsupportedError(InvalidRequestError):
+    """The body is compressed. It is read as it is only: what it would inflate to is not known before."""
+
+    error_code = "request_body_encoding_unsupported"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "content-encoding: compressed request bodies are not read; send it as it is"
+        )
+
+
+class CharsetUnsupportedError(InvalidRequestError):
+    """The body is said to be in another encoding than JSON's."""
+
+    error_code = "unsupported_charset"
+
+    def __init__(self) -> None:
+        super().__init__("content-type: charset should be 'utf-8'")
+
+
+class BodyTimeoutError(InvalidRequestError):
+    """The body stopped coming before its end."""
+
+    error_code = "request_body_timeout"
+
+    def __init__(self, idle_s: float) -> None:
+        super().__init__(f"The request body did not arrive: nothing came for {idle_s:g} s.")
+
+
 class AuthenticationError(RequestError):
     """The key is missing or wrong."""
 
@@ -57,12 +86,31 @@ class NotFoundError(RequestError):
     """No such path, model or object."""
 
 
+class FileExpiredError(NotFoundError):
+    """The file's time is over; its content is gone."""
+
+    error_code = "file_expired"
+
+    def __init__(self, file_id: str) -> None:
+        super().__init__(f"File {file_id} has expired; its content is no longer available.")
+
+
+class StorageQuotaExceededError(RequestError):
+    """What the server keeps for its clients (files, message batches) would grow over its cap."""
+
+    error_code = "storage_quota_exceeded"
+
+
 class MethodNotAllowedError(RequestError):
     """The path exists, the method does not."""
 
 
 class RequestTooLargeError(RequestError):
     """The body is larger than the server reads."""
+
+
+class HeadTooLargeError(RequestError):
+    """The request's line and headers are more than the server reads."""
 
 
 class SettingsError(PensieveError):

@@ -150,7 +150,7 @@ def _state(is_installed: bool, extra: str) -> str:  # noqa: FBT001 -- a word for
 def _not_installed(device: Device, build: str, machine: Machine) -> UnsupportedPlatformError:
     extra = "cpu" if device == "cpu" else "cuda"
     return UnsupportedPlatformError(
-        f"--device {device} needs MLX's {build} build, which is not installed for this Python.\n"
+        f"--device {device} needs MLX's {build} build, which is not installed here.\n"
         f"Found: {machine.describe()}.",
         hint=f"Install it, then start again:\n  pip install 'pensieve-llm[{extra}]'",
     )
@@ -158,37 +158,37 @@ def _not_installed(device: Device, build: str, machine: Machine) -> UnsupportedP
 
 def _rosetta(machine: Machine) -> UnsupportedPlatformError:
     return UnsupportedPlatformError(
-        "This Mac has Apple silicon, but this Python is built for Intel and runs under Rosetta,\n"
-        "where MLX cannot reach the GPU.\n"
+        "Unsupported platform: this Mac has Apple silicon, but this Python is\n"
+        "built for Intel and runs under Rosetta, where MLX cannot reach the GPU.\n"
         f"Found: {machine.describe()} (translated).",
-        hint="Install a native arm64 Python and pensieve with it. Homebrew's native home is\n"
-        "/opt/homebrew (the one in /usr/local is Intel's):\n"
+        hint="Install a native arm64 Python and pensieve with it. Homebrew's native home\n"
+        "is /opt/homebrew (the one in /usr/local is Intel's):\n"
         "  /opt/homebrew/bin/brew install python@3.13\n"
-        "  /opt/homebrew/bin/python3.13 -c 'import platform; print(platform.machine())'   # arm64\n"
-        "In Terminal's Get Info, 'Open using Rosetta' should be off.",
+        "  /opt/homebrew/bin/python3.13 -m venv ~/pensieve\n"
+        "  ~/pensieve/bin/pip install pensieve-llm\n"
+        "In Finder's Get Info on the terminal, 'Open using Rosetta' should be off.",
     )
 
 
 def _intel_mac(machine: Machine) -> UnsupportedPlatformError:
     return _unsupported(
         machine,
-        "This is an Intel Mac. MLX is not built for Intel Macs, neither for the GPU nor for the\n"
-        "CPU, so no --device helps here. Run pensieve on a Mac with M1 or later, or on Linux\n"
-        "with --device cpu.",
+        "This is an Intel Mac. MLX is not built for Intel Macs, neither for the GPU\n"
+        "nor for the CPU, so no --device helps here. Run pensieve on a Mac with M1 or\n"
+        "later, or on Linux with --device cpu.",
     )
 
 
 def _other(machine: Machine) -> UnsupportedPlatformError:
     return _unsupported(
         machine,
-        "There is no way round on this system. pensieve also runs on Linux, with --device cpu.",
+        "There is no way round on this system. pensieve also runs on Linux, with\n--device cpu.",
     )
 
 
 def _unsupported(machine: Machine, hint: str) -> UnsupportedPlatformError:
     return UnsupportedPlatformError(
-        "Unsupported platform: pensieve runs on MLX, which needs an M1 or later Mac.\n"
-        f"Found: {machine.describe()}.",
+        f"Unsupported platform: MLX needs an M1 or later Mac.\nFound: {machine.describe()}.",
         hint=hint,
     )
 

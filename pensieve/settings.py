@@ -3,7 +3,10 @@
 The only module that reads the environment. It knows no machine: `device=None` means the machine's own.
 """
 
+import ipaddress
+import math
 import os
+import string
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +23,7 @@ DEFAULT_MODEL = "phi-3-mini"
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 7777
 DEFAULT_API_KEY = "pensieve-local-key"
+STRONG_KEY_BITS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +68,52 @@ def resolve(flags: Flags | None = None, environ: Mapping[str, str] | None = None
         device=flags.device or _device(variables.get("PENSIEVE_DEVICE")),
         host=flags.host or variables.get("PENSIEVE_HOST") or DEFAULT_HOST,
         port=flags.port if flags.port is not None else _port(variables.get("PENSIEVE_PORT")),
-        api_key=variables.get("PENSIEVE_API_KEY") or DEFAULT_API_KEY,
-        is_debug=variables.get("PENSIEVE_DEBUG", "") not in {"", "0"},
+        api_key=_api_key(variables.get("PENSIEVE_API_KEY")),
+        is_debug=is_debug_asked(variables),
     )
+
+
+def is_debug_asked(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether PENSIEVE_DEBUG asks for tracebacks; known even where the other settings are wrong."""
+    variables = os.environ if environ is None else environ
+    return variables.get("PENSIEVE_DEBUG", "") not in {"", "0"}
+
+
+def is_colour_wanted(*, is_terminal: bool, environ: Mapping[str, str] | None = None) -> bool:
+    """NO_COLOR before FORCE_COLOR and CLICOLOR_FORCE, before what the stream and TERM say."""
+    variables = os.environ if environ is None else environ
+    if variables.get("NO_COLOR"):
+        return False
+    if any(variables.get(name, "0") not in {"", "0"} for name in ("FORCE_COLOR", "CLICOLOR_FORCE")):
+        return True
+    return is_terminal and variables.get("TERM", "") not in {"", "dumb"}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server on `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def require_own_key(settings: Settings) -> None:
+    """Raises `SettingsError` where others could reach the server and no strong key of the user's own is set."""
+    if is_loopback(settings.host) or is_strong(settings.api_key):
+        return
+    what = "the default key" if settings.api_key == DEFAULT_API_KEY else "a weak key"
+    raise SettingsError(
+        f"--host {settings.host} lets other machines in, and the server would start with {what}.",
+        hint="Make a key of your own, or leave --host out to serve this machine only:\n"
+        '  export PENSIEVE_API_KEY="$(openssl rand -hex 32)"',
+    )
+
+
+def is_strong(key: str) -> bool:
+    """Whether `key` can hold 128 bits: 22 characters of base64, 32 of hex; not a few of them over and over."""
+    alphabets = (string.digits, string.digits + "abcdef", string.ascii_lowercase)
+    size = next((len(letters) for letters in alphabets if set(key) <= set(letters)), 64)
+    return len(key) * math.log2(size) >= STRONG_KEY_BITS and len(set(key)) >= 8
 
 
 def shell_path(environ: Mapping[str, str] | None = None) -> str:
@@ -103,6 +150,18 @@ def _device(text: str | None) -> Device | None:
     if text not in get_args(Device):
         raise SettingsError(f"PENSIEVE_DEVICE is {text!r}; it can be 'gpu' or 'cpu'.")
     return cast("Device", text)
+
+
+def _api_key(text: str | None) -> str:
+    """A key travels in a header, so it is printable ASCII without blanks. The message does not repeat it."""
+    if not text:
+        return DEFAULT_API_KEY
+    if not all("!" <= character <= "~" for character in text):
+        raise SettingsError(
+            "PENSIEVE_API_KEY holds a blank, a line end or a character outside ASCII.",
+            hint='A good key: export PENSIEVE_API_KEY="$(openssl rand -hex 32)"',
+        )
+    return text
 
 
 def _port(text: str | None) -> int:

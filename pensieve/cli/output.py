@@ -1,0 +1,122 @@
+"""The only file that writes to the terminal and reads a typed line: data on standard output, all else on standard error.
+
+Keeps nothing between calls. No escape sequence leaves where NO_COLOR, TERM=dumb or a pipe says so.
+"""
+
+# ruff: noqa: T201
+
+import importlib
+import io
+import os
+import shutil
+import sys
+import textwrap
+from contextlib import suppress
+from itertools import chain
+
+from pensieve.settings import is_colour_wanted
+
+DIM = "2"
+RED = "1;31"
+YELLOW = "33"
+
+
+def prepare() -> None:
+    """A character that the terminal's encoding lacks becomes `?` instead of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def data(text: str) -> None:
+    """One line or more of what the command was asked for."""
+    print(text)
+
+
+def stream(text: str) -> None:
+    """A piece of an answer, shown at once."""
+    print(text, end="", flush=True)
+
+
+def note(text: str) -> None:
+    """A line beside the data."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def aside(text: str) -> None:
+    """A line beside the data that may be overlooked."""
+    note(_styled(text, DIM))
+
+
+def warning(text: str) -> None:
+    """Something that will not work as it is."""
+    note(f"{_styled('Warning:', YELLOW)} {text}")
+
+
+def failure(message: str, hint: str | None) -> None:
+    """What happened, and the way out."""
+    note(_styled("Error:", RED) + _wrapped(f"Error: {message}").removeprefix("Error:"))
+    if hint:
+        note(_wrapped(hint))
+
+
+def ask(prompt: str) -> str:
+    """A typed line. Raises EOFError at its end (Ctrl-D). The prompt is no data: it stays out of a redirected output."""
+    if sys.stdout.isatty():
+        with suppress(ImportError):
+            importlib.import_module("readline")  # gives `input` line editing and history
+        return input(prompt)
+    print(prompt, end="", file=sys.stderr, flush=True)
+    return input()
+
+
+def piped_text() -> str | None:
+    """All of standard input where it is no terminal; None where it is, or where it is closed."""
+    if is_typed() or sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison] -- None under `<&-`
+        return None
+    return sys.stdin.buffer.read().decode("utf-8", "replace")
+
+
+def is_typed() -> bool:
+    """Whether a person types at standard input."""
+    return sys.stdin is not None and sys.stdin.isatty()  # pyright: ignore[reportUnnecessaryComparison]
+
+
+def is_seen() -> bool:
+    """Whether a person sees standard error as it comes."""
+    return sys.stderr.isatty()
+
+
+def is_styled() -> bool:
+    """Whether escape sequences may go to standard error."""
+    return is_colour_wanted(is_terminal=sys.stderr.isatty())
+
+
+def flush() -> None:
+    """Write out what is buffered, so that a reader who left is noticed here and not at exit."""
+    sys.stdout.flush()
+
+
+def forget_reader() -> None:
+    """Standard output's reader has gone: let the interpreter's last flush go nowhere."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _wrapped(text: str) -> str:
+    """`text` broken between words to the terminal's width. Indented lines are commands and stay whole."""
+    if not is_seen():
+        return text
+    columns = shutil.get_terminal_size().columns - 1
+    lines = (
+        [line] if line.startswith(" ") else _broken(line, columns) for line in text.splitlines()
+    )
+    return "\n".join(chain.from_iterable(lines))
+
+
+def _broken(line: str, columns: int) -> list[str]:
+    return textwrap.wrap(line, columns, break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def _styled(text: str, code: str) -> str:
+    return f"\x1b[{code}m{text}\x1b[0m" if is_styled() else text

@@ -1,0 +1,22 @@
+"""`pensieve stop`: ends the background or foreground server of this home."""
+
+from pensieve import settings as settings_module
+from pensieve.cli import output
+from pensieve.daemon import stop as daemon_stop
+
+
+def stop(*, force: bool = False) -> int:
+    """Stop the server; open answers may finish first.
+
+    For example:
+      pensieve stop
+      pensieve stop --force                  # at once
+
+    Parameters
+    ----------
+    force
+        Do not wait: open answers are cut off.
+    """
+    ended = daemon_stop.stop(settings_module.resolve().paths, is_forced=force)
+    output.data(f"pensieve has stopped (pid {ended.pid})." if ended else "pensieve is not running.")
+    return 0

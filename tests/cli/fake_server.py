@@ -1,0 +1,215 @@
+"""A small honest server on loopback: `/health`, and `/v1/messages` as a stream that follows a script.
+
+As a program (`stand_in_command`) it stands in for the real server: it takes the home's lock and
+publishes its record, as `pensieve start --foreground` does.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain
+from pathlib import Path
+
+from pensieve.daemon import lock
+from pensieve.daemon.listen import bind
+from pensieve.daemon.processes import command_of
+from pensieve.daemon.record import Address, published
+from pensieve.paths import under_home
+
+MODEL = "tiny"
+Event = dict[str, object]
+
+
+class Refusal(Exception):  # noqa: N818
+    """Answer with this status and Anthropic's envelope."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = {"type": "error", "error": {"type": "any_error", "message": message}}
+
+
+def delta(text: str) -> Event:
+    return {
+        "type": "content_block_delta",
+        "index": 0,
+        "delta": {"type": "text_delta", "text": text},
+    }
+
+
+def message(*texts: str, stop_reason: str = "end_turn") -> list[Event]:
+    """A whole answer, with the events that a chat has no use for."""
+    return [
+        {"type": "message_start", "message": {"usage": {"input_tokens": 3, "output_tokens": 1}}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "ping"},
+        *map(delta, texts),
+        {"type": "content_block_stop", "index": 0},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": stop_reason},
+            "usage": {"output_tokens": len(texts)},
+        },
+        {"type": "message_stop"},
+    ]
+
+
+def health(status: str = "ready", detail: str = "") -> Event:
+    return {
+        "status": status,
+        "model": MODEL,
+        "repo": "someone/tiny",
+        "context_tokens": 8192,
+        "detail": detail,
+        "restarts": 0,
+        "in_flight": 0,
+        "device": "cpu",
+        "version": "0.1.0",
+        "pid": os.getpid(),
+    }
+
+
+class FakeServer(ThreadingHTTPServer):
+    """`answers`: what each call in turn is answered. `calls`: what was asked, headers and body."""
+
+    daemon_threads = True
+
+    def __init__(self, listener: socket.socket, answers: Iterable[Iterable[Event]]) -> None:
+        super().__init__(listener.getsockname(), Routes, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
+        self.server_port = listener.getsockname()[1]
+        self.answers = iter(answers)
+        self.healths: Callable[[], Event] = health
+        self.calls: list[tuple[dict[str, str], dict[str, object]]] = []
+        self.has_lost_client = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Routes(BaseHTTPRequestHandler):
+    server: FakeServer
+
+    def log_message(self, *_: object) -> None:
+        """Tests read the client, not the server."""
+
+    def do_GET(self) -> None:
+        report = self.server.healths()
+        self._json(200 if report.get("status") == "ready" else 503, report)
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.server.calls.append(({k.lower(): v for k, v in self.headers.items()}, body))
+        try:
+            self._stream(next(self.server.answers))
+        except Refusal as refusal:
+            self._json(refusal.status, refusal.body)
+        except OSError:
+            self.server.has_lost_client.set()
+
+    def _stream(self, events: Iterable[Event]) -> None:
+        begun = iter(events)
+        first = next(begun)  # a refusal comes before the head
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.end_headers()
+        for event in chain([first], begun):
+            self._event(event)
+
+    def _event(self, event: Event) -> None:
+        text = json.dumps(event, ensure_ascii=False)
+        self.wfile.write(
+            f"event: {event['type']}\ndata: {text}\n\n".encode("utf-8", "backslashreplace")
+        )
+        self.wfile.flush()
+
+    def _json(self, status: int, body: object) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+def refuse(status: int, message: str) -> Iterator[Event]:
+    """An answer that is none."""
+    raise Refusal(status, message)
+    yield {}
+
+
+def endlessly(text: str) -> Iterator[Event]:
+    """An answer that goes on until its reader leaves."""
+    yield delta(text)
+    pace = threading.Event()
+    while not pace.wait(0.02):
+        yield {"type": "ping"}
+
+
+@contextmanager
+def serving(*answers: Iterable[Event]) -> Iterator[FakeServer]:
+    """A fake server in a thread of this process."""
+    with FakeServer(socket.create_server(("127.0.0.1", 0)), answers) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def stand_in(home: str, port: str, mode: str) -> None:
+    """The program: `mode` says how well it starts and how willingly it ends."""
+    sys.stderr.write(f"stand-in {mode}\n")
+    if mode == "dies":
+        sys.exit("no luck today")
+    if mode == "interrupts":
+        os.kill(os.getppid(), signal.SIGINT)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if mode == "stubborn" else lambda *_: sys.exit(0))
+    paths = under_home(Path(home))
+    loading = 3 if mode == "slow" else 0
+    healths = iter([*[health("loading")] * loading])
+    settled = {
+        "fails": health("failed", "weights are cursed"),
+        "never": health("loading"),
+        "interrupts": health("loading"),
+    }.get(mode, health())
+    with lock.held(paths) as is_ours:
+        if not is_ours:
+            sys.exit(0)
+        with bind("127.0.0.1", int(port)) as listener:
+            server = FakeServer(listener, iter(lambda: message("Paris", "."), None))
+            server.healths = lambda: next(healths, settled)
+            with published(paths, Address("127.0.0.1", int(port), MODEL, "cpu")):
+                server.serve_forever(poll_interval=0.05)
+
+
+def stand_in_command(home: Path, port: int, mode: str) -> list[str]:
+    """What `launch` is given instead of pensieve; the checkout need not be installed."""
+    root = str(Path(__file__).parents[2])
+    program = (
+        f"import sys; sys.path.insert(0, {root!r}); "
+        "from tests.cli.fake_server import stand_in; stand_in(*sys.argv[1:])"
+    )
+    return [sys.executable, "-c", program, str(home), str(port), mode]
+
+
+def stand_ins_of(home: Path) -> list[str]:
+    """The stand-ins of this home that still run. Linux may lack ps(1), macOS has no /proc."""
+    if Path("/proc/self").exists():
+        listed = [" ".join(command_of(int(p.name))) for p in Path("/proc").glob("[0-9]*")]
+    else:
+        said = subprocess.run(["ps", "-A", "-ww", "-o", "args="], capture_output=True, check=True)
+        listed = said.stdout.decode("utf-8", "replace").splitlines()
+    # The folder above the home is named by pytest, in ASCII, which ps does not rewrite.
+    return [line for line in listed if "stand_in" in line and home.parent.name in line]

@@ -1,0 +1,35 @@
+"""Runs the real `pensieve` as a process of its own, in a home of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = [sys.executable, "-m", "pensieve"]
+
+
+def environment(home: Path, **changes: str) -> dict[str, str]:
+    """Nothing of the tester's own environment but the way to Python."""
+    return {
+        "PATH": os.environ.get("PATH", ""),
+        "PYTHONPATH": str(ROOT),
+        "HOME": str(home),
+        "PENSIEVE_HOME": str(home / "pensieve"),
+        **changes,
+    }
+
+
+def pensieve(
+    *words: str, home: Path, stdin: bytes | None = None, **variables: str
+) -> subprocess.CompletedProcess[bytes]:
+    """One command, run to its end, with a pipe or nothing at its standard input."""
+    return subprocess.run(
+        [*PROGRAM, *words],
+        capture_output=True,
+        check=False,
+        timeout=60,
+        cwd=home,
+        env=environment(home, **variables),
+        **({"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}),
+    )

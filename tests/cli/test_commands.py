@@ -1,0 +1,312 @@
+"""What the commands print, on which stream, and with which exit code."""
+
+import inspect
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pensieve import __version__
+from pensieve.cli.app import build_app, run
+from pensieve.cli.env import variables
+from pensieve.cli.target import Target
+from pensieve.daemon import lock
+from pensieve.daemon.record import Address, published
+from pensieve.paths import Paths, under_home
+from tests.cli.fake_server import health, serving
+from tests.cli.program import PROGRAM, ROOT, environment, pensieve
+
+COMMANDS = ["start", "stop", "status", "env", "chat"]
+HEAVY = {
+    "anyio", "httpx", "huggingface_hub", "jinja2", "mlx", "mlx_lm", "numpy", "pydantic", "starlette", "tokenizers",
+    "transformers", "uvicorn",
+}  # fmt: skip
+NASTY_KEY = "it's\"$HOME\\`id`;#!&|<>(){}*?~=%^"
+
+
+@pytest.fixture
+def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
+    for name in [name for name in os.environ if name.startswith(("PENSIEVE_", "ANTHROPIC_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PENSIEVE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SHELL", "/bin/bash")
+    return under_home(tmp_path / "home")
+
+
+# help and usage
+
+
+@pytest.mark.parametrize("words", [[], ["-h"], ["--help"], ["help"]])
+def test_help_shows_examples_before_commands(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(words) == 0
+    said = capsys.readouterr().out
+    assert said.index("pensieve start") < said.index("Commands:")
+    assert all(f"  {command} " in said for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_explains_itself_within_80_columns(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([command, "--help"]) == 0
+    said = capsys.readouterr().out
+    assert run(["help", command]) == 0
+    assert capsys.readouterr().out == said
+    assert f"Usage: pensieve {command}" in said
+    assert "For example:\n  " in said
+    assert max(map(len, said.splitlines())) < 80
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_option_is_explained(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run([command, "--help"])
+    said = capsys.readouterr().out
+    parameters = inspect.signature(build_app()[command].default_command).parameters.values()
+    for parameter in parameters:
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            name = f"--{parameter.name.replace('_', '-')}"
+            assert re.search(rf"^  {name}\b.* {{2}}\S", said, re.MULTILINE), name
+
+
+def test_the_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"pensieve {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["strat"], 'Did you mean "start"'),
+        (["start", "--prot", "1"], "Did you mean --port"),
+        (["start", "--port", "http"], "--port"),
+        (["start", "--port", "65536"], "--port"),
+        (["start", "--device", "tpu"], "--device"),
+        (["env", "--shell", "tcsh"], "--shell"),
+        (["chat", "hi", "--max-tokens", "0"], "--max-tokens"),
+        (["chat", "hi", "--temperature", "2"], "--temperature"),
+        (["stop", "now"], "now"),
+    ],
+)
+def test_a_wrong_command_line_is_told_what_is_wrong(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("words", ["--help", "start --help", "--version", "env", "status", "stop"])
+def test_the_light_commands_load_nothing_heavy(words: str, tmp_path: Path) -> None:
+    program = (
+        "import sys; from pensieve.cli.app import run; run(sys.argv[1:]); "
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words.split()],
+        capture_output=True,
+        check=True,
+        env=environment(tmp_path),
+        text=True,
+    )
+    loaded = {name.partition(".")[0] for name in done.stderr.splitlines()[-1].split()}
+    assert "pensieve" in loaded
+    assert loaded & HEAVY == set()
+    assert "rich" not in loaded or words not in {"env", "status", "stop"}
+
+
+# env
+
+
+def test_env_prints_exports_and_comments_and_nothing_else(
+    paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["env", "--shell", "bash"]) == 0
+    out, err = capsys.readouterr()
+    for line in out.splitlines():
+        assert re.fullmatch(r"export ANTHROPIC_[A-Z_]+=\S+|#.*", line)
+    assert "export ANTHROPIC_BASE_URL=http://127.0.0.1:7777\n" in out
+    assert "export ANTHROPIC_API_KEY=pensieve-local-key\n" in out
+    assert "pensieve start" in err
+
+
+def test_env_names_every_variable_that_clients_read() -> None:
+    target = Target("http://127.0.0.1:7777", "k", "tiny", is_running=True)
+    assert variables(target) == {
+        "ANTHROPIC_BASE_URL": "http://127.0.0.1:7777",
+        "ANTHROPIC_API_KEY": "k",
+        "ANTHROPIC_AUTH_TOKEN": "k",
+        "ANTHROPIC_MODEL": "tiny",
+        "ANTHROPIC_DEFAULT_OPUS_MODEL": "tiny",
+        "ANTHROPIC_DEFAULT_SONNET_MODEL": "tiny",
+        "ANTHROPIC_DEFAULT_HAIKU_MODEL": "tiny",
+        "ANTHROPIC_SMALL_FAST_MODEL": "tiny",
+    }
+
+
+def test_env_follows_the_running_server_before_the_settings(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PENSIEVE_PORT", "9000")
+    with lock.held(paths), published(paths, Address("127.0.0.1", 8123, "tiny", "cpu")):
+        assert run(["env"]) == 0
+    out, err = capsys.readouterr()
+    assert "export ANTHROPIC_BASE_URL=http://127.0.0.1:8123\n" in out
+    assert "export ANTHROPIC_MODEL=tiny\n" in out
+    assert err == ""
+    run(["env"])
+    assert "export ANTHROPIC_BASE_URL=http://127.0.0.1:9000\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("shell", "first"), [("/bin/zsh", "export "), ("/usr/bin/fish", "set -gx ")]
+)
+def test_env_speaks_the_users_shell(
+    shell: str,
+    first: str,
+    paths: Paths,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("SHELL", shell)
+    run(["env"])
+    assert capsys.readouterr().out.startswith(first)
+
+
+@pytest.mark.parametrize(
+    ("shell", "script"),
+    [
+        ("bash", 'eval "$({})"; env -0'),
+        ("zsh", 'eval "$({})"; env -0'),
+        ("dash", 'eval "$({})"; env -0'),
+        ("fish", "{} | source; env -0"),
+    ],
+)
+def test_a_shell_that_reads_env_has_the_very_key(shell: str, script: str, tmp_path: Path) -> None:
+    if not shutil.which(shell):
+        pytest.skip(f"no {shell} here")
+    command = " ".join([*PROGRAM, "env"])
+    done = subprocess.run(
+        [shell, "-c", script.format(command)],
+        capture_output=True,
+        check=True,
+        env=environment(tmp_path, SHELL=f"/bin/{shell}", PENSIEVE_API_KEY=NASTY_KEY),
+    )
+    got = dict(pair.split(b"=", 1) for pair in done.stdout.split(b"\0") if pair)
+    assert got[b"ANTHROPIC_API_KEY"].decode() == NASTY_KEY
+    assert got[b"ANTHROPIC_AUTH_TOKEN"].decode() == NASTY_KEY
+
+
+# status and stop
+
+
+def test_without_a_server_status_says_so_and_stop_has_nothing_to_do(
+    paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["status"]) == 3
+    assert run(["stop"]) == 0
+    assert run(["stop", "--force"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "pensieve is not running.\n" * 3
+    assert err == ""
+    assert not paths.state.exists()
+
+
+def test_status_shows_the_running_server(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    with (
+        serving() as server,
+        lock.held(paths),
+        published(paths, Address("127.0.0.1", server.server_port, "tiny", "cpu")),
+    ):
+        assert run(["status"]) == 0
+        out = capsys.readouterr().out
+    rows = dict(line.split("  ", 1) for line in out.splitlines())
+    assert rows["status"].strip() == "ready"
+    assert rows["address"].strip() == server.url
+    assert rows["model"].strip() == "tiny (someone/tiny)"
+    assert rows["context"].strip() == "8192 tokens"
+    assert rows["pid"].strip() == str(os.getpid())
+
+
+def test_a_server_that_is_not_ready_is_unhealthy_with_its_reason(
+    paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving() as server, lock.held(paths):
+        assert run(["status"]) == 4
+        assert capsys.readouterr().out == "pensieve is starting.\n"
+        server.healths = lambda: health("failed", "weights are cursed")
+        with published(paths, Address("127.0.0.1", server.server_port, "tiny", "cpu")):
+            assert run(["status"]) == 4
+    assert "failed (weights are cursed)" in capsys.readouterr().out
+
+
+def test_a_server_that_does_not_answer_is_unhealthy(
+    paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    with lock.held(paths), published(paths, Address("127.0.0.1", port, "tiny", "cpu")):
+        assert run(["status"]) == 4
+    assert "unreachable" in capsys.readouterr().out
+
+
+# errors
+
+
+def test_a_wrong_setting_is_told_without_a_traceback(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PENSIEVE_PORT", "http")
+    assert run(["env"]) == 78
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "PENSIEVE_PORT" in err
+    assert "Traceback" not in err
+    monkeypatch.setenv("PENSIEVE_DEBUG", "1")
+    assert run(["env"]) == 78
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [*PROGRAM, "--help"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(tmp_path),
+        cwd=ROOT,
+    ) as child:
+        assert child.stdout
+        assert child.stderr
+        child.stdout.close()
+        said = child.stderr.read()
+    assert child.returncode == 128 + signal.SIGPIPE
+    assert said == b""
+
+
+def test_nothing_is_coloured_in_a_pipe(tmp_path: Path) -> None:
+    done = pensieve("env", home=tmp_path, TERM="xterm-256color")
+    assert b"\x1b" not in done.stdout + done.stderr
+    forced = pensieve("env", home=tmp_path, TERM="xterm", FORCE_COLOR="1")
+    assert b"\x1b" in forced.stderr
+    assert b"\x1b" not in forced.stdout
+
+
+def test_the_c_locale_breaks_nothing(tmp_path: Path) -> None:
+    home = tmp_path / "o'brien ü"
+    home.mkdir()
+    for variables_ in (
+        {"LC_ALL": "C"},
+        {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"},
+    ):
+        done = pensieve("env", home=home, PENSIEVE_MODEL="größe", **variables_)
+        assert done.returncode == 0
+        assert b"Traceback" not in done.stderr

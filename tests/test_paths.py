@@ -1,0 +1,31 @@
+"""Where the files lie, by system and by what the environment asks."""
+
+from pathlib import Path
+
+from pensieve import paths
+
+HOME = Path("/Users/o'brien ü")
+
+
+def test_everything_lies_under_the_home_that_was_asked_for() -> None:
+    there = paths.under_home(Path("/srv/p"))
+    assert there.lock_file == Path("/srv/p/state/server.lock")
+    assert there.server_file == Path("/srv/p/state/server.json")
+    assert there.server_log == Path("/srv/p/logs/server.log")
+    assert there.models == Path("/srv/p/models")
+
+
+def test_a_mac_has_its_own_places() -> None:
+    there = paths.macos(HOME)
+    assert there.state == HOME / "Library/Application Support/pensieve"
+    assert there.models == HOME / "Library/Caches/pensieve/models"
+    assert there.logs == HOME / "Library/Logs/pensieve"
+
+
+def test_elsewhere_the_xdg_folders_are_used() -> None:
+    there = paths.xdg(HOME, state=None, cache=None)
+    assert there.state == HOME / ".local/state/pensieve"
+    assert there.models == HOME / ".cache/pensieve/models"
+    moved = paths.xdg(HOME, state=Path("/s"), cache=Path("/c"))
+    assert (moved.state, moved.logs) == (Path("/s/pensieve"), Path("/s/pensieve/logs"))
+    assert moved.models == Path("/c/pensieve/models")
