@@ -14,7 +14,7 @@ if ! "$pensieve" status >/dev/null 2>&1; then
 fi
 question="What is the capital of France?"
 printf '\n> %s\n\n' "$question"
-"$pensieve" chat --stats "$question"
+"$pensieve" chat --stats "$question" </dev/null
 echo
 [ "$started_here" = no ] || "$pensieve" stop
 cat <<END

@@ -187,7 +187,8 @@ def test_a_client_that_leaves_frees_its_place(server: Journey) -> None:
     body["messages"] = [{"role": "user", "content": "Write a long story about a dragon."}]
     url = f"{server.base_url}/v1/messages"
     with httpx.stream("POST", url, json=body, headers={"x-api-key": KEY}, timeout=60) as response:
-        next(response.iter_lines())
+        lines = response.iter_lines()  # kept: a dropped iterator closes the connection
+        next(lines)
         assert health(server)["in_flight"] == 1
     for _ in range(200):
         if health(server)["in_flight"] == 0:
