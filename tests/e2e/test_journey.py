@@ -11,8 +11,8 @@ from pathlib import Path
 import anthropic
 import httpx
 import pytest
-from pensieve.engine.launch import worker_variables
 
+from pensieve.engine.launch import worker_variables
 from tests.e2e.conftest import KEY, MODEL, Journey, free_port
 
 CAPITAL = "What is the capital of France?"
@@ -218,21 +218,21 @@ def test_a_killed_worker_ends_the_stream_in_an_error_and_the_next_answer_comes(
 ) -> None:
     patient = anthropic.Anthropic(base_url=server.base_url, api_key=KEY, max_retries=10)
     with patient as client:
-        with (
-            pytest.raises(anthropic.APIStatusError) as caught,
-            client.messages.stream(
-                model=MODEL,
-                max_tokens=500,
-                messages=[{"role": "user", "content": "Count to one hundred."}],
-            ) as stream,
-        ):
-            for seen, _ in enumerate(stream.text_stream):
-                if seen == 2:
-                    (worker,) = worker_pids(server)
-                    os.kill(worker, signal.SIGKILL)
+        with pytest.raises(anthropic.APIStatusError) as caught:
+            stream_and_kill_the_worker(client, server)
         assert caught.value.type == "overloaded_error"
         assert health(server)["restarts"] == 1
         assert "Paris" in ask(client).content[0].text
+
+
+def stream_and_kill_the_worker(client: anthropic.Anthropic, server: Journey) -> None:
+    """Kill it after the third piece of text, and read on."""
+    question = [{"role": "user", "content": "Count to one hundred."}]
+    with client.messages.stream(model=MODEL, max_tokens=500, messages=question) as stream:
+        for seen, _ in enumerate(stream.text_stream):
+            if seen == 2:
+                (worker,) = worker_pids(server)
+                os.kill(worker, signal.SIGKILL)
 
 
 def is_alive(pid: int) -> bool:

@@ -1,0 +1,357 @@
+"""Speed and memory of the whole server beside raw mlx-lm and mlx_lm.server, on the same model, one after another in one run.
+
+usage: python benchmarks/engine.py [--device cpu|gpu] [--model FOLDER | --shape tiny|phi3] [--lengths 1000,4000] [--json FILE]
+
+`--shape phi3` makes a model of Phi-3-mini's shape with random 4-bit weights: right for speed and bytes, says nothing. Prompts
+are words; every server gets the same ones. Read the figures as ratios: machines are shared, and only one run is one machine.
+"""
+
+# pyright: basic
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from pensieve.engine.launch import worker_variables
+
+ROOT = Path(__file__).parent.parent
+ANSWER_TOKENS = 64
+KEY = {"x-api-key": "pensieve-local-key"}
+
+
+@dataclass
+class Stream:
+    """One streamed answer as its client saw it: seconds since the request was sent."""
+
+    arrivals_s: list[float] = field(default_factory=list)
+    end_s: float = 0.0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+
+    @property
+    def ttft_s(self) -> float:
+        return self.arrivals_s[0] if self.arrivals_s else self.end_s
+
+    @property
+    def longest_gap_s(self) -> float:
+        gaps = [b - a for a, b in zip(self.arrivals_s, self.arrivals_s[1:], strict=False)]
+        return max(gaps, default=0.0)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server and how to ask it. `path` tells the dialect: Anthropic's or OpenAI's."""
+
+    name: str
+    url: str
+    path: str
+    process: subprocess.Popen[bytes]
+
+    async def ask(self, prompt: str, max_tokens: int = ANSWER_TOKENS) -> Stream:
+        body = {
+            "model": "default_model",
+            "max_tokens": max_tokens,
+            "stream": True,
+            "temperature": 0,
+            "messages": [{"role": "user", "content": prompt}],
+        }
+        if self.path.endswith("completions"):
+            body["stream_options"] = {"include_usage": True}
+        stream, started = Stream(), time.perf_counter()
+        async with (
+            httpx.AsyncClient(timeout=None) as client,
+            client.stream("POST", self.url + self.path, json=body, headers=KEY) as response,
+        ):
+            assert response.status_code == 200, (await response.aread()).decode()
+            async for payload in payloads(response):
+                note(payload, stream, time.perf_counter() - started)
+        stream.end_s = time.perf_counter() - started
+        return stream
+
+
+async def payloads(response: httpx.Response) -> AsyncIterator[dict]:
+    async for line in response.aiter_lines():
+        if line.startswith("data: {"):
+            yield json.loads(line[6:])
+
+
+def note(payload: dict, stream: Stream, at_s: float) -> None:
+    if payload.get("type") == "content_block_delta":
+        stream.arrivals_s.append(at_s)
+    elif payload.get("type") == "message_delta":
+        stream.output_tokens = payload["usage"]["output_tokens"]
+        stream.cached_tokens = payload["usage"]["cache_read_input_tokens"]
+    elif (choices := payload.get("choices")) and (choices[0].get("delta") or {}).get("content"):
+        stream.arrivals_s.append(at_s)
+    if usage := payload.get("usage"):
+        stream.output_tokens = usage.get("completion_tokens", stream.output_tokens)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+class Bench:
+    """Starts servers on one model folder and measures them."""
+
+    def __init__(self, folder: Path, device: str, home: Path) -> None:
+        self.folder, self.device, self.home = folder, device, home
+        self.environment = os.environ | {"PENSIEVE_HOME": str(home)}
+        self.words = random.Random(0)
+
+    def prompt(self, tokens: int) -> str:
+        """About so many tokens, different each time."""
+        return " ".join(self.words.choice(WORDS) for _ in range(int(tokens / TOKENS_PER_WORD)))
+
+    @contextlib.contextmanager
+    def pensieve(self):
+        port = free_port()
+        command = [sys.executable, "-m", "pensieve", "start", "--foreground", "--port", str(port)]
+        command += ["--model", str(self.folder), "--device", self.device]
+        with self.running("pensieve", command, port, "/v1/messages", self.environment) as server:
+            yield server
+
+    @contextlib.contextmanager
+    def mlx_lm_server(self):
+        port = free_port()
+        command = [sys.executable, "-m", "mlx_lm", "server", "--port", str(port)]
+        command += ["--model", str(self.folder)]
+        environment = self.environment | worker_variables(self.device)
+        with self.running(
+            "mlx_lm.server", command, port, "/v1/chat/completions", environment
+        ) as server:
+            yield server
+
+    @contextlib.contextmanager
+    def running(self, name: str, command: list[str], port: int, path: str, environment: dict):
+        log = (self.home / f"{name}.log").open("ab")
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        server = Server(name, f"http://127.0.0.1:{port}", path, process)
+        try:
+            wait_until_ready(server)
+            yield server
+        finally:
+            process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(20)
+            process.kill()
+            log.close()
+
+    async def measure(self, server: Server, lengths: list[int]) -> dict[str, float]:
+        """Every figure of one server."""
+        figures: dict[str, float] = {}
+        await server.ask(self.prompt(50))  # kernels compile at their first use
+        for streams in (1, 4, 8):
+            figures[f"decode tok/s, {streams} streams"] = await self.decode_rate(server, streams)
+        for length in lengths:
+            prompt = self.prompt(length)
+            cold = await server.ask(prompt, 4)
+            warm = await server.ask(prompt + " and then", 4)
+            figures[f"TTFT cold {length}, s"] = cold.ttft_s
+            figures[f"TTFT warm {length}, s"] = warm.ttft_s
+        figures["longest gap beside a long prompt, s"] = await self.gap(server, max(lengths))
+        return figures
+
+    async def decode_rate(self, server: Server, streams: int) -> float:
+        prompts = [self.prompt(60) for _ in range(streams)]
+        answers = await asyncio.gather(*(server.ask(prompt) for prompt in prompts))
+        begin = max(answer.ttft_s for answer in answers)
+        end = min(answer.end_s for answer in answers)
+        total = sum(answer.output_tokens for answer in answers)
+        if streams == 1:
+            return (total - 1) / (answers[0].end_s - answers[0].ttft_s)
+        return total / max(answer.end_s for answer in answers) if begin < end else 0.0
+
+    async def gap(self, server: Server, length: int) -> float:
+        """The longest silence in a running answer while a long prompt is processed beside it."""
+        running = asyncio.create_task(server.ask(self.prompt(60), 400))
+        await asyncio.sleep(0.5)
+        await server.ask(self.prompt(length), 4)
+        return (await running).longest_gap_s
+
+    async def after_restart(self, length: int) -> dict[str, float]:
+        """pensieve killed with SIGKILL a second after an answer; the next turn on a new process."""
+        prompt = self.prompt(length)
+        with self.pensieve() as server:
+            await server.ask(self.prompt(50))
+            cold = await server.ask(prompt, 4)
+            await asyncio.sleep(2)
+            server.process.kill()
+        with self.pensieve() as server:
+            await server.ask(self.prompt(50))
+            warm = await server.ask(prompt + " and then", 4)
+        return {
+            f"TTFT after SIGKILL {length}, s": warm.ttft_s,
+            "  as a part of cold": warm.ttft_s / cold.ttft_s,
+            "  tokens restored": float(warm.cached_tokens),
+        }
+
+    async def first_answer(self, maker) -> float:
+        """From the start of the process to the first word of the first answer."""
+        started = time.perf_counter()
+        with maker() as server:
+            answer = await server.ask("Hello", 2)
+            return time.perf_counter() - started - answer.end_s + answer.ttft_s
+
+    def raw(self, lengths: list[int]) -> dict[str, float]:
+        """mlx-lm's own stream_generate in a process of its own."""
+        lengths_json = json.dumps(lengths)
+        done = subprocess.run(
+            [sys.executable, "-c", RAW, str(self.folder), self.device, lengths_json],
+            env=self.environment | worker_variables(self.device),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+
+RAW = """
+import json, sys, time
+import mlx.core as mx
+from pathlib import Path
+from mlx_lm.generate import generate_step
+from pensieve.engine.weights import load_weights
+folder, device, lengths = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+model = load_weights(Path(folder), device)
+def run(n, tokens):
+    prompt = mx.array([(7 * i) % 251 + 3 for i in range(n)])
+    started = time.perf_counter(); first = None
+    for count, _ in enumerate(generate_step(prompt, model, max_tokens=tokens), 1):
+        first = first or time.perf_counter()
+    return first - started, (count - 1) / (time.perf_counter() - first)
+run(60, 64)
+figures = {"decode tok/s, 1 streams": max(run(60, 64)[1] for _ in range(3))}
+for n in lengths:
+    figures[f"TTFT cold {n}, s"] = run(n, 2)[0]
+figures["peak memory, GB"] = mx.get_peak_memory() / 1e9
+print(json.dumps(figures))
+"""
+
+WORDS = [
+    "river", "stone", "window", "letter", "garden", "music", "number", "silver", "yellow", "morning",
+    "paper", "bridge", "summer", "winter", "forest", "market", "planet", "doctor", "engine", "signal",
+]  # fmt: skip
+TOKENS_PER_WORD = 1.0
+
+
+def calibrate(folder: Path) -> None:
+    """How many tokens a word is for this tokenizer."""
+    from tokenizers import Tokenizer
+
+    global TOKENS_PER_WORD  # noqa: PLW0603
+    text = " ".join(WORDS * 20)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    TOKENS_PER_WORD = len(tokenizer.encode(text, add_special_tokens=False).ids) / (20 * len(WORDS))
+
+
+def wait_until_ready(server: Server, patience_s: float = 300) -> None:
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        assert server.process.poll() is None, f"{server.name} ended"
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(server.url + "/health").status_code == 200:
+                return
+        time.sleep(0.05)
+    raise TimeoutError(server.name)
+
+
+def make_model(shape: str, folder: Path) -> Path:
+    """A random model: `tiny` in float32 for CPUs, `phi3` of Phi-3-mini's shape in 4 bits for GPUs."""
+    sys.path.insert(0, str(ROOT))
+    from tests import tiny_models
+
+    tiny_models.build("llama" if shape == "tiny" else "phi3-longrope", folder)
+    subprocess.run([sys.executable, "-c", GROW, str(folder), shape], check=True)
+    return folder
+
+
+GROW = """
+import json, sys
+from pathlib import Path
+import mlx.core as mx, mlx.nn as nn
+from mlx.utils import tree_flatten, tree_map
+from mlx_lm.utils import _get_classes
+folder, shape = Path(sys.argv[1]), sys.argv[2]
+config = json.loads((folder / "config.json").read_text())
+if shape == "tiny":
+    config |= dict(hidden_size=256, num_hidden_layers=4, intermediate_size=512, num_attention_heads=4,
+                   num_key_value_heads=2, head_dim=64, max_position_embeddings=65536)
+    config.pop("quantization", None)
+else:
+    config |= dict(hidden_size=3072, num_hidden_layers=32, intermediate_size=8192, num_attention_heads=32,
+                   num_key_value_heads=32, head_dim=96)
+    factors = [1.0 + 0.1 * i for i in range(48)]
+    config["rope_scaling"] |= dict(long_factor=factors, short_factor=factors)
+    config["quantization"] = dict(group_size=64, bits=4)
+model_class, args_class = _get_classes(config)
+mx.random.seed(0)
+model = model_class(args_class.from_dict(config))
+if shape == "tiny":
+    model.set_dtype(mx.float32)
+else:
+    model.set_dtype(mx.bfloat16)
+    nn.quantize(model, 64, 4)
+mx.eval(model.parameters())
+mx.save_safetensors(str(folder / "model.safetensors"), dict(tree_flatten(model.parameters())), metadata={"format": "mlx"})
+(folder / "config.json").write_text(json.dumps(config))
+"""
+
+
+def table(rows: dict[str, dict[str, float]]) -> str:
+    names = list(dict.fromkeys(name for figures in rows.values() for name in figures))
+    lines = [f"{'':44}" + "".join(f"{server:>16}" for server in rows)]
+    for name in names:
+        cells = (
+            f"{figures[name]:16.3f}" if name in figures else " " * 16 for figures in rows.values()
+        )
+        lines.append(f"{name:44}" + "".join(cells))
+    return "\n".join(lines)
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "gpu"])
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--shape", default="tiny", choices=["tiny", "phi3"])
+    parser.add_argument("--lengths", default="1000,4000")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    lengths = [int(length) for length in arguments.lengths.split(",")]
+    rows: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        home = Path(temporary)
+        folder = arguments.model or make_model(arguments.shape, home / "model")
+        calibrate(folder)
+        bench = Bench(folder, arguments.device, home)
+        rows["raw mlx-lm"] = bench.raw(lengths)
+        for maker in (bench.pensieve, bench.mlx_lm_server):
+            first = statistics.median([await bench.first_answer(maker) for _ in range(3)])
+            with maker() as server:
+                rows[server.name] = await bench.measure(server, lengths)
+                rows[server.name]["first word after start, s"] = first
+        rows["pensieve"] |= await bench.after_restart(lengths[-1])
+    print(table(rows))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
