@@ -227,8 +227,10 @@ def test_a_killed_worker_ends_the_stream_in_an_error_and_the_next_answer_comes(
 
 def stream_and_kill_the_worker(client: anthropic.Anthropic, server: Journey) -> None:
     """Kill it after the third piece of text, and read on."""
-    question = [{"role": "user", "content": "Count to one hundred."}]
-    with client.messages.stream(model=MODEL, max_tokens=500, messages=question) as stream:
+    question = [{"role": "user", "content": "Write a long story about a dragon."}]
+    with client.messages.stream(
+        model=MODEL, max_tokens=500, messages=question, extra_body=GREEDY
+    ) as stream:
         for seen, _ in enumerate(stream.text_stream):
             if seen == 2:
                 (worker,) = worker_pids(server)
