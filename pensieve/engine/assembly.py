@@ -3,6 +3,7 @@
 
 import logging
 import shutil
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import cast
@@ -10,7 +11,7 @@ from typing import cast
 from pensieve.engine.archive import DiskArchive
 from pensieve.engine.batch import BatchBackend
 from pensieve.engine.block_store import BlockStore, StoreLimits
-from pensieve.engine.caches import CacheMaker
+from pensieve.engine.caches import CacheMaker, takes_ours
 from pensieve.engine.chunks import ChunkSizer
 from pensieve.engine.memory import MemoryPlan, plan_memory
 from pensieve.engine.prefix_cache import PrefixCache
@@ -34,8 +35,9 @@ def assemble(load: Load) -> Work:
     """Load the model and build everything around it. Raises what mlx-lm raises for a model that does not load."""
     folder, device = Path(load.model_folder), cast("Device", load.device)
     model = load_weights(folder, device)
-    plan = plan_memory(model, device)
-    make_caches = CacheMaker(model, plan.precision)
+    full = CacheMaker(model, takes_ours(model))
+    plan = plan_memory(full, device)
+    make_caches = replace(full, precision=plan.precision)
     fingerprint = fingerprint_of(folder, plan, device)
     prefixes = PrefixCache(fingerprint)
     chunks = ChunkSizer(LARGEST_CHUNK[device])

@@ -5,6 +5,7 @@ A layer that attends to everything gets a `SequenceKV`. Sliding windows, state-s
 makes for itself stay as mlx-lm made them. Whether a model's attention goes the way ours needs is tried, not guessed.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx  # noqa: TID253
@@ -13,20 +14,20 @@ from mlx_lm.models.cache import KVCache, make_prompt_cache  # noqa: TID253
 from pensieve.engine.kv import SequenceKV
 from pensieve.engine.precision import FULL, KVPrecision
 
-_PROBE = ([3, 1, 2], [2, 1, 3])
+_PROBE = [[3, 1, 2], [2, 1, 3]]
 
 
+@dataclass(frozen=True, slots=True)
 class CacheMaker:
-    """Makes the caches of one sequence; one per loaded model."""
+    """Makes the caches of one sequence. is_ragged: what `takes_ours` said of the model."""
 
-    def __init__(self, model: Any, precision: KVPrecision = FULL) -> None:
-        self._model = model
-        self.precision = precision
-        self.is_ragged = _is_ragged_exact(model)
+    model: Any
+    is_ragged: bool
+    precision: KVPrecision = FULL
 
     def __call__(self) -> list[Any]:
         """Empty caches for one sequence, a list with one for each layer."""
-        stock = make_prompt_cache(self._model)
+        stock = make_prompt_cache(self.model)
         return _ours(stock, self.precision) if self.is_ragged else stock
 
 
@@ -34,23 +35,19 @@ def _ours(stock: list[Any], precision: KVPrecision) -> list[Any]:
     return [SequenceKV(precision) if type(cache) is KVCache else cache for cache in stock]
 
 
-def _is_ragged_exact(model: Any) -> bool:
-    """Whether two short prompts decode over our caches to what they give alone over mlx-lm's."""
-    if not any(type(cache) is KVCache for cache in make_prompt_cache(model)):
+def takes_ours(model: Any) -> bool:
+    """Whether two short prompts decode over our caches to what they give over mlx-lm's."""
+    stock = make_prompt_cache(model)
+    if not any(type(cache) is KVCache for cache in stock):
         return False
     try:
         ours = _probe_together(model)
     except (AttributeError, TypeError, ValueError):
         return False
-    alone = mx.concatenate([_probe_alone(model, prompt) for prompt in _PROBE])
-    tolerance = 0.02 * mx.max(mx.abs(alone))
-    return bool(mx.all(mx.abs(ours - alone) <= tolerance).item())
-
-
-def _probe_alone(model: Any, prompt: list[int]) -> mx.array:
-    caches = make_prompt_cache(model)
-    model(mx.array([prompt]), cache=caches)
-    return model(mx.array([[1]]), cache=caches)
+    model(mx.array(_PROBE), cache=stock)
+    expected = model(mx.array([[1], [1]]), cache=stock)
+    tolerance = 0.02 * mx.max(mx.abs(expected))
+    return bool(mx.all(mx.abs(ours - expected) <= tolerance).item())
 
 
 def _probe_together(model: Any) -> mx.array:

@@ -4,7 +4,7 @@
 One number follows from it, the context that is guaranteed: so long a prompt and its answer always fit, alone.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.core as mx  # noqa: TID253
@@ -40,22 +40,28 @@ class MemoryPlan:
     reason: str
 
 
-def plan_memory(model: Any, device: Device, limit_bytes: int | None = None) -> MemoryPlan:
-    """The most precise KV cache that holds enough context. limit_bytes: for everything; None asks the machine."""
+def plan_memory(make: CacheMaker, device: Device, limit_bytes: int | None = None) -> MemoryPlan:
+    """The most precise KV cache that holds enough context. limit_bytes: for everything; None asks the machine.
+
+    make: of the model's caches in full precision.
+    """
+    model = make.model
     limit = limit_bytes or default_limit_bytes(device)
     weights = sum(array.nbytes for array in _flat(model.parameters()))
     room = max(0, limit - weights - PROCESS_BYTES - TRANSIENT_BYTES)
-    plan = MemoryPlan(limit, weights, FULL, _measured(model, FULL, room), "full precision fits")
+    plan = MemoryPlan(limit, weights, FULL, _measured(make, room), "full precision fits")
     if plan.budget.context_tokens >= ENOUGH_CONTEXT_TOKENS or device == "cpu":
         return plan
     head_dim = _head_dim(model)
-    if head_dim is None:
+    if head_dim is None or not make.is_ragged:
         return plan
     precision = KVPrecision(
         8, group_size=64 if head_dim % 64 == 0 else 32, can_multiply=mx.metal.is_available()
     )
     reason = f"8-bit, since full precision holds {plan.budget.context_tokens} tokens only"
-    return MemoryPlan(limit, weights, precision, _measured(model, precision, room), reason)
+    return MemoryPlan(
+        limit, weights, precision, _measured(replace(make, precision=precision), room), reason
+    )
 
 
 def default_limit_bytes(device: Device) -> int:
@@ -71,11 +77,10 @@ def default_limit_bytes(device: Device) -> int:
     return int(working_set * 0.9)
 
 
-def _measured(model: Any, precision: KVPrecision, kv_bytes: int) -> KVBudget:
+def _measured(make: CacheMaker, kv_bytes: int) -> KVBudget:
     """What a sequence costs, seen on one of one token."""
-    maker = CacheMaker(model, precision)
-    batch = [cache.merge([cache]) for cache in maker()]
-    mx.eval(model(mx.array([[1]]), cache=batch))
+    batch = [cache.merge([cache]) for cache in make()]
+    mx.eval(make.model(mx.array([[1]]), cache=batch))
     bytes_per_token = sequence_bytes = 0
     for cache in (layer.extract(0) for layer in batch):
         if isinstance(cache, ArraysCache):

@@ -108,6 +108,9 @@ def _load(front_end: FrontEnd) -> Work | None:
     assert isinstance(load, Load)
     started = time.monotonic()
     try:
+        from pensieve.engine.door import import_mlx_lm
+
+        import_mlx_lm()
         from pensieve.engine.assembly import assemble
 
         work = assemble(load)

@@ -5,11 +5,11 @@ from dataclasses import replace
 from functools import partial
 
 import anyio
+import anyio.to_thread
 
 from pensieve.engine.client import WorkerSpec, running_engine
 from pensieve.models.folder import ModelFolder
 from pensieve.models.load import open_model
-from pensieve.models.served import ServedModel
 from pensieve.server.app import build_app
 from pensieve.server.http import http_server, run_until_signal
 from pensieve.settings import Device, Settings
@@ -21,13 +21,16 @@ def serve(settings: Settings, model: ModelFolder, device: Device, listener: sock
     Open streams get a few seconds to end; a second signal ends them at once. The worker ends with the server.
     Raises what `open_model` raises for a damaged model.
     """
-    served = open_model(model)
-    anyio.run(partial(_serve, replace(settings, device=device), served, device, listener))
+    anyio.run(partial(_serve, replace(settings, device=device), model, device, listener))
 
 
 async def _serve(
-    settings: Settings, model: ServedModel, device: Device, listener: socket.socket
+    settings: Settings, model: ModelFolder, device: Device, listener: socket.socket
 ) -> None:
     spec = WorkerSpec(model.folder, device, settings.paths.prefixes)
     async with running_engine(spec) as engine:
-        await run_until_signal(http_server(build_app(engine, model, settings)), listener)
+        # In a thread, so that the worker is on its way with the weights meanwhile.
+        served = await anyio.to_thread.run_sync(open_model, model)
+        app = build_app(engine, served, settings)
+        async with app.router.lifespan_context(app):
+            await run_until_signal(http_server(app), listener)

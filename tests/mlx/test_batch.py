@@ -8,11 +8,10 @@ import pytest
 from mlx_lm.generate import generate_step
 
 from pensieve.engine.batch import BatchBackend
-from pensieve.engine.caches import CacheMaker
+from pensieve.engine.caches import CacheMaker, takes_ours
 from pensieve.engine.chunks import ChunkSizer
 from pensieve.engine.generation import Finished, Generation, Sampling, Token
 from pensieve.engine.memory import GB, plan_memory
-from pensieve.engine.precision import FULL, KVPrecision
 from pensieve.engine.prefix_cache import PrefixCache
 from pensieve.engine.sampling import make_sampler
 from pensieve.engine.scheduler import Limits, Scheduler
@@ -27,12 +26,10 @@ def model(tiny_folder: Path):
     return load_weights(tiny_folder, "cpu")
 
 
-def scheduler_over(
-    model, precision: KVPrecision = FULL, backend: type[BatchBackend] = BatchBackend
-) -> Scheduler:
-    make_caches = CacheMaker(model, precision)
+def scheduler_over(model, backend: type[BatchBackend] = BatchBackend) -> Scheduler:
+    make_caches = CacheMaker(model, takes_ours(model))
     chunks = ChunkSizer(64)
-    budget = plan_memory(model, "cpu", 8 * GB).budget
+    budget = plan_memory(make_caches, "cpu", 8 * GB).budget
     return Scheduler(
         lambda: backend(model, make_caches, chunks, 4),
         PrefixCache(b"test"),
@@ -186,20 +183,6 @@ def test_two_that_share_a_beginning_process_it_once_and_are_exact(model, schedul
     assert [tokens(said[key]) for key in range(3)] == [
         reference(model, prompt, 12) for prompt in prompts
     ]
-
-
-@pytest.mark.parametrize("bits", [8, 4])
-def test_quantized_sequences_decode_together_as_they_do_alone(model, bits: int) -> None:
-    precision = KVPrecision(bits, group_size=32, is_rotated=bits == 4)
-    alone = [
-        tokens(run(scheduler_over(model, precision), {1: Generation(p, 12, sampling=GREEDY)})[1])
-        for p in PROMPTS
-    ]
-    said = run(
-        scheduler_over(model, precision),
-        {key: Generation(prompt, 12, sampling=GREEDY) for key, prompt in enumerate(PROMPTS)},
-    )
-    assert [tokens(said[key]) for key in range(len(PROMPTS))] == alone
 
 
 def test_a_seed_gives_the_same_tokens_next_to_any_other_request(scheduler: Scheduler) -> None:

@@ -10,7 +10,7 @@ from mlx_lm.generate import generate_step
 from pensieve.engine.archive import DiskArchive
 from pensieve.engine.batch import BatchBackend
 from pensieve.engine.block_store import BlockStore, StoreLimits
-from pensieve.engine.caches import CacheMaker
+from pensieve.engine.caches import CacheMaker, takes_ours
 from pensieve.engine.chunks import ChunkSizer
 from pensieve.engine.generation import Generation, Sampling, Started, Token
 from pensieve.engine.memory import GB, plan_memory
@@ -43,7 +43,7 @@ class Bench:
     """A scheduler with its prefix cache and, where a folder is given, its archive."""
 
     def __init__(self, model, folder: Path | None = None, precision: KVPrecision = FULL) -> None:
-        make_caches = CacheMaker(model, precision)
+        make_caches = CacheMaker(model, takes_ours(model), precision)
         self.prefixes = PrefixCache(b"test")
         self.archive = None
         if folder is not None:
@@ -52,7 +52,7 @@ class Bench:
         self.scheduler = Scheduler(
             lambda: BatchBackend(model, make_caches, ChunkSizer(64), 4),
             self.prefixes,
-            plan_memory(model, "cpu", 8 * GB).budget,
+            plan_memory(make_caches, "cpu", 8 * GB).budget,
             Limits(max_batch=4, max_waiting=20),
             self.archive,
         )
@@ -99,7 +99,7 @@ def prompt_of(length: int, seed: int = 1) -> tuple[int, ...]:
 
 
 def test_caches_without_padding_wherever_a_model_takes_them(family: str, model) -> None:
-    kinds = {type(cache).__name__ for cache in CacheMaker(model)()}
+    kinds = {type(cache).__name__ for cache in CacheMaker(model, takes_ours(model))()}
     if family in FULLY_RAGGED:
         assert kinds == {"SequenceKV"}
     assert ("SequenceKV" in kinds) == (family != "gemma2")
@@ -168,6 +168,7 @@ def test_quantized_is_the_same_alone_together_and_from_disk(
     prompts = [prompt_of(length, seed) for seed, length in enumerate((300, 70, 555), 1)]
     alone = [Bench(model, precision=precision).run(prompt)[0] for prompt in prompts]
     before = Bench(model, tmp_path, precision)
+    assert all(len(answer) == 8 for answer in alone)
     assert before.run(*prompts) == alone
     before.close()
     after = Bench(model, tmp_path, precision)
