@@ -2,20 +2,24 @@
 
 import fcntl
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 # What a crash may leave behind; never read, removed by whoever owns the folder.
 TEMPORARY = ".writing"
 
 
-def write_atomically(path: Path, content: bytes, *, mode: int = 0o600) -> None:
-    """Write `path` under a temporary name, sync it, and rename it over what was there. Raises OSError."""
+def write_atomically(
+    path: Path, content: bytes | Iterable[bytes | memoryview], *, mode: int = 0o600
+) -> int:
+    """Write `path` under a temporary name, sync it, and rename it over what was there; how many bytes. Raises OSError."""
+    pieces = [content] if isinstance(content, bytes) else content
     temporary = path.with_name(path.name + TEMPORARY)
     try:
         with os.fdopen(
             os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb"
         ) as output:
-            output.write(content)
+            written = sum(output.write(piece) for piece in pieces)
             output.flush()
             sync(output.fileno())
         temporary.replace(path)
@@ -23,6 +27,7 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o600) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+    return written
 
 
 def sync_folder(folder: Path) -> None:

@@ -15,13 +15,14 @@ import logging
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 
 import mlx.core as mx  # noqa: TID253
 
 from pensieve.engine.block_file import Block, DamagedBlockError, decode, encode, tokens_of
-from pensieve.engine.block_store import BlockStore
+from pensieve.engine.block_store import BlockStore, Content
 from pensieve.engine.caches import CacheMaker
 from pensieve.engine.layers import (
     is_cuttable,
@@ -186,7 +187,8 @@ class DiskArchive:
         return False
 
     def _write(self, part: _Part, sequence: AtRest) -> bool:
-        content = encode(self._block(part, sequence), self._fingerprint)
+        block = self._block(part, sequence)
+        content = Content(block.nbytes, partial(encode, block, self._fingerprint))
         if not self._store.offer(part.name, content):
             return False
         tokens = sequence.tokens[part.start : part.end]

@@ -3,8 +3,8 @@
 A file is written under a temporary name, synced, renamed, and only then exists. The least recently used go when the cap
 is reached. A disk that is full pauses writing and stops nothing else. Knows neither MLX nor what a block means.
 
-The one crossing between threads: `offer` puts bytes in a bounded queue, the writer takes them out. The index is changed
-under a lock by both.
+The one crossing between threads: `offer` puts a content in a bounded queue, the writer takes it out, asks for its pieces
+(so a checksum is its work, not the engine's) and writes them. The index is changed under a lock by both.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +33,14 @@ class StoreLimits:
 
     cap_bytes: int
     daily_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a file is to hold: pieces that can be asked for again and again, and about how many bytes they are."""
+
+    nbytes: int
+    pieces: Callable[[], Iterable[bytes | memoryview]]
 
 
 @dataclass(slots=True)
@@ -61,7 +69,7 @@ class BlockStore:
         self._clock = clock
         self._lock = threading.Condition()
         self._sizes: OrderedDict[str, int] = OrderedDict()
-        self._queue: OrderedDict[str, bytes] = OrderedDict()
+        self._queue: OrderedDict[str, Content] = OrderedDict()
         self._queued_bytes = 0
         self._ledger = _Ledger()
         self._paused_until = 0.0
@@ -95,23 +103,24 @@ class BlockStore:
         with self._lock:
             return name in self._sizes or name in self._queue
 
-    def offer(self, name: str, content: bytes) -> bool:
+    def offer(self, name: str, content: Content) -> bool:
         """Have a file written soon; False where there is no room to wait, no need, or no writing now."""
         with self._lock:
             if name in self._sizes or name in self._queue:
                 return False
-            if self._queued_bytes + len(content) > QUEUE_BYTES or not self.is_writing:
+            if self._queued_bytes + content.nbytes > QUEUE_BYTES or not self.is_writing:
                 return False
             self._queue[name] = content
-            self._queued_bytes += len(content)
+            self._queued_bytes += content.nbytes
             self._lock.notify_all()
             return True
 
     def read(self, name: str, at_most: int = -1) -> bytes | None:
         """A file's content or its first bytes, also of one not yet written; None where it is gone."""
         with self._lock:
-            if name in self._queue:
-                return self._queue[name]
+            queued = self._queue.get(name)
+        if queued is not None:
+            return b"".join(queued.pieces())
         try:
             with (self._folder / name).open("rb") as file:
                 content = file.read(at_most)
@@ -130,7 +139,7 @@ class BlockStore:
         with self._lock:
             self._sizes.pop(name, None)
             if (content := self._queue.pop(name, None)) is not None:
-                self._queued_bytes -= len(content)
+                self._queued_bytes -= content.nbytes
         with contextlib.suppress(OSError):
             (self._folder / name).unlink()
 
@@ -156,21 +165,19 @@ class BlockStore:
         while (queued := self._next_queued()) is not None:
             name, content = queued
             try:
-                self._make_room(len(content))
-                write_atomically(self._folder / name, content)
+                self._make_room(content.nbytes)
+                written = write_atomically(self._folder / name, content.pieces())
             except OSError as error:
                 self._pause(error)
-                written = False
-            else:
-                written = True
+                written = 0
             with self._lock:
                 if self._queue.pop(name, None) is not None:
-                    self._queued_bytes -= len(content)
+                    self._queued_bytes -= content.nbytes
                 if written:
-                    self._sizes[name] = len(content)
-                    self._ledger.add(self._clock(), len(content))
+                    self._sizes[name] = written
+                    self._ledger.add(self._clock(), written)
 
-    def _next_queued(self) -> tuple[str, bytes] | None:
+    def _next_queued(self) -> tuple[str, Content] | None:
         """The oldest in the queue, which keeps it until it is written; None at the end."""
         with self._lock:
             while not self._queue:

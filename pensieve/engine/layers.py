@@ -45,9 +45,10 @@ def layer_from_state(empty: Any, outline: Any, arrays: Sequence[mx.array]) -> An
 
 
 def stored(array: mx.array) -> StoredArray:
-    """An evaluated array's numbers."""
+    """An evaluated array's numbers, not copied where MLX's memory is the processor's."""
     plain = array.view(_AS_STORED[array.dtype]) if array.dtype in _AS_STORED else array
-    content = np.array(plain, copy=False).tobytes()
+    numbers: Any = np.ascontiguousarray(np.array(plain, copy=False))
+    content = memoryview(numbers).cast("B")
     return StoredArray(str(array.dtype).removeprefix("mlx.core."), tuple(array.shape), content)
 
 

@@ -9,8 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from pensieve.engine.block_store import BlockStore, StoreLimits
+from pensieve.engine.block_store import BlockStore, Content, StoreLimits
 from pensieve.files import TEMPORARY
+
+
+def holding(content: bytes) -> Content:
+    return Content(len(content), lambda: [content])
+
 
 PLENTY = StoreLimits(cap_bytes=10**9, daily_bytes=10**9)
 
@@ -19,7 +24,7 @@ def written(folder: Path, limits: StoreLimits, *files: tuple[str, bytes]) -> Non
     """A store's whole life: the files are offered, and it is closed."""
     store = BlockStore(folder, limits)
     for name, content in files:
-        assert store.offer(name, content)
+        assert store.offer(name, holding(content))
         wait_for(store)
     store.close()
 
@@ -53,9 +58,9 @@ def test_files_are_private_whatever_the_umask(tmp_path: Path) -> None:
 
 def test_what_waits_to_be_written_can_be_read(tmp_path: Path) -> None:
     store = BlockStore(tmp_path, PLENTY)
-    store.offer("a.kv", b"one")
+    store.offer("a.kv", holding(b"one"))
     assert store.read("a.kv") == b"one"
-    assert not store.offer("a.kv", b"one")
+    assert not store.offer("a.kv", holding(b"one"))
     store.close()
 
 
@@ -63,10 +68,10 @@ def test_the_least_recently_used_make_room(tmp_path: Path) -> None:
     limits = StoreLimits(cap_bytes=300, daily_bytes=10**9)
     store = BlockStore(tmp_path, limits)
     for name in ("a.kv", "b.kv", "c.kv"):
-        store.offer(name, bytes(100))
+        store.offer(name, holding(bytes(100)))
         wait_for(store)
     store.read("a.kv")
-    store.offer("d.kv", bytes(100))
+    store.offer("d.kv", holding(bytes(100)))
     wait_for(store)
     assert [name for name in ("a.kv", "b.kv", "c.kv", "d.kv") if store.has(name)] == [
         "a.kv",
@@ -80,18 +85,18 @@ def test_the_least_recently_used_make_room(tmp_path: Path) -> None:
 def test_the_days_budget_is_kept(tmp_path: Path) -> None:
     now = [0.0]
     store = BlockStore(tmp_path, StoreLimits(10**9, daily_bytes=150), clock=lambda: now[0])
-    assert store.offer("a.kv", bytes(160))
+    assert store.offer("a.kv", holding(bytes(160)))
     wait_for(store)
     assert not store.is_writing
-    assert not store.offer("b.kv", b"b")
+    assert not store.offer("b.kv", holding(b"b"))
     now[0] = 25 * 3600.0
-    assert store.offer("b.kv", b"b")
+    assert store.offer("b.kv", holding(b"b"))
     store.close()
 
 
 def test_a_file_that_vanished_is_a_miss(tmp_path: Path) -> None:
     store = BlockStore(tmp_path, PLENTY)
-    store.offer("a.kv", b"one")
+    store.offer("a.kv", holding(b"one"))
     wait_for(store)
     (tmp_path / "a.kv").unlink()
     assert store.read("a.kv") is None
@@ -110,12 +115,13 @@ def test_what_a_crash_left_half_written_is_removed_and_never_read(tmp_path: Path
 WRITER = """
 import sys
 from pathlib import Path
-from pensieve.engine.block_store import BlockStore, StoreLimits
+from pensieve.engine.block_store import BlockStore, Content, StoreLimits
 store = BlockStore(Path(sys.argv[1]), StoreLimits(10**9, 10**9))
 number = 0
 print("ready", flush=True)
 while True:
-    number += store.offer(f"{number}.kv", bytes([number % 251]) * 200_000)
+    content = bytes([number % 251]) * 200_000
+    number += store.offer(f"{number}.kv", Content(len(content), lambda content=content: [content]))
 """
 
 
@@ -140,16 +146,16 @@ def test_a_full_disk_pauses_writing_and_nothing_else(tmp_path: Path) -> None:
     """/dev/full says ENOSPC to whatever is written there; the temporary file is a link to it."""
     now = [0.0]
     store = BlockStore(tmp_path, PLENTY, clock=lambda: now[0])
-    store.offer("a.kv", b"one")
+    store.offer("a.kv", holding(b"one"))
     wait_for(store)
     (tmp_path / ("b.kv" + TEMPORARY)).symlink_to("/dev/full")
-    assert store.offer("b.kv", b"two")
+    assert store.offer("b.kv", holding(b"two"))
     wait_for(store)
     assert not store.has("b.kv")
     assert not store.is_writing
     assert store.read("a.kv") == b"one"
     now[0] = 61.0
-    assert store.offer("b.kv", b"two")
+    assert store.offer("b.kv", holding(b"two"))
     wait_for(store)
     assert store.read("b.kv") == b"two"
     store.close()
