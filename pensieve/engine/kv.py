@@ -36,9 +36,20 @@ class SequenceKV(_BaseCache):
     def append(self, keys: mx.array, values: mx.array) -> None:
         """Store the next tokens' keys and values."""
         self._dtype = keys.dtype
-        self._keys = _written(self._keys, self._stored(keys), self.offset)
-        self._values = _written(self._values, self._stored(values), self.offset)
-        self.offset += keys.shape[2]
+        start, end = self.offset, self.offset + keys.shape[2]
+        new_keys, new_values = self._stored(keys), self._stored(values)
+        if not self._keys or self._keys[0].shape[2] < end:
+            self._keys = _grown(self._keys, new_keys, start, end)
+            self._values = _grown(self._values, new_values, start, end)
+        for held, new in zip((*self._keys, *self._values), (*new_keys, *new_values), strict=True):
+            held[..., start:end, :] = new
+        self.offset = end
+
+    def appended(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Store the next tokens, and all that is stored; in full precision only."""
+        self.append(keys, values)
+        end = self.offset
+        return self._keys[0][..., :end, :], self._values[0][..., :end, :]
 
     def attend(self, queries: mx.array, scale: float) -> mx.array:
         """Causal attention of the newest `queries.shape[2]` tokens over everything stored."""
@@ -52,7 +63,11 @@ class SequenceKV(_BaseCache):
         mask = "causal" if tokens > 1 else None
         keys, values = self._view(self._keys), self._view(self._values)
         precision = self.precision
-        if precision.bits and precision.can_multiply and tokens <= _DECODE_TOKENS:
+        if precision.bits is None:
+            return mx.fast.scaled_dot_product_attention(
+                queries, keys[0], values[0], scale=scale, mask=mask
+            )
+        if precision.can_multiply and tokens <= _DECODE_TOKENS:
             return _quantized_attention(
                 queries, keys, values, scale, mask, precision.group_size, precision.bits
             )
@@ -68,12 +83,9 @@ class SequenceKV(_BaseCache):
         return tuple(mx.quantize(x, self.precision.group_size, self.precision.bits))
 
     def _restored(self, stored: tuple[mx.array, ...]) -> mx.array:
-        if self.precision.bits is None:
-            return stored[0]
         weights, scales, biases = stored
-        return mx.dequantize(
-            weights, scales, biases, self.precision.group_size, self.precision.bits
-        ).astype(self._dtype)
+        group_size, bits = self.precision.group_size, self.precision.bits
+        return mx.dequantize(weights, scales, biases, group_size, bits).astype(self._dtype)
 
     def _view(self, arrays: tuple[mx.array, ...]) -> tuple[mx.array, ...]:
         return tuple(array[..., : self.offset, :] for array in arrays)
@@ -132,18 +144,6 @@ class SequenceKV(_BaseCache):
         from pensieve.engine.ragged import RaggedKV
 
         return RaggedKV(list(caches))
-
-
-def _written(
-    arrays: tuple[mx.array, ...], new: tuple[mx.array, ...], offset: int
-) -> tuple[mx.array, ...]:
-    """`arrays` with `new` at token `offset`, grown in steps where there is no room."""
-    end = offset + new[0].shape[2]
-    if not arrays or arrays[0].shape[2] < end:
-        arrays = _grown(arrays, new, offset, end)
-    for array, values in zip(arrays, new, strict=True):
-        array[..., offset:end, :] = values
-    return arrays
 
 
 def _grown(

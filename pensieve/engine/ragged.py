@@ -21,8 +21,6 @@ from pensieve.engine.kv import SequenceKV
 class RaggedKV(_BaseCache):
     """One layer's caches of a batch of sequences of any lengths. Implements mlx-lm's batch cache protocol."""
 
-    # mlx-lm looks for these two to choose the attention function that `install` replaces.
-    bits = 8
     group_size = 32
 
     def __init__(self, sequences: list[SequenceKV]) -> None:
@@ -30,6 +28,21 @@ class RaggedKV(_BaseCache):
         self._offsets: mx.array | None = None
         self._unpadded: list[int] | None = None
         self._new_tokens: list[int] = []
+
+    @property
+    def bits(self) -> int:
+        """mlx-lm takes the attention function that this module replaces for caches that have this.
+
+        One sequence in full precision has it not: the stock function over plain arrays is the shortest way then.
+        """
+        if self._is_plain:
+            raise AttributeError("bits")
+        return 8
+
+    @property
+    def _is_plain(self) -> bool:
+        is_alone = len(self.sequences) == 1 and self._unpadded is None
+        return is_alone and self.sequences[0].precision.bits is None
 
     @property
     def offset(self) -> Any:
@@ -49,32 +62,40 @@ class RaggedKV(_BaseCache):
         self._unpadded = None
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Any, Any]:
-        """Store a chunk [batch, kv_heads, tokens, head_dim]; attention gets this cache in place of arrays."""
-        tokens = keys.shape[2]
-        left = self._unpadded or [tokens] * len(self.sequences)
-        self._new_tokens = [max(0, min(tokens, unpadded)) for unpadded in left]
-        for row, (sequence, new) in enumerate(zip(self.sequences, self._new_tokens, strict=True)):
-            if new:
-                sequence.append(keys[row : row + 1, :, :new], values[row : row + 1, :, :new])
-        if self._unpadded is not None:
-            self._unpadded = [unpadded - tokens for unpadded in self._unpadded]
+        """Store a chunk [batch, kv_heads, tokens, head_dim]; attention gets arrays, or this cache in their place."""
         self._offsets = None
+        if self._is_plain:
+            return self.sequences[0].appended(keys, values)
+        tokens = keys.shape[2]
+        if self._unpadded is None:
+            self._new_tokens = [tokens] * len(self.sequences)
+        else:
+            self._new_tokens = [max(0, min(tokens, unpadded)) for unpadded in self._unpadded]
+            self._unpadded = [unpadded - tokens for unpadded in self._unpadded]
+        rows = zip(self.sequences, self._new_tokens, _rows(keys), _rows(values), strict=True)
+        for sequence, new, row_keys, row_values in rows:
+            if new == tokens:
+                sequence.append(row_keys, row_values)
+            elif new:
+                sequence.append(row_keys[:, :, :new], row_values[:, :, :new])
         return self, self
 
     def attend(self, queries: mx.array, scale: float) -> mx.array:
         """Each row's queries over its own sequence; padding gets zeros."""
-        if len(self.sequences) == 1 and self._new_tokens[0] == queries.shape[2]:
-            return self.sequences[0].attend(queries, scale)
+        tokens = queries.shape[2]
         rows = [
-            _attend_padded(sequence, queries[row : row + 1], new, scale)
-            for row, (sequence, new) in enumerate(
-                zip(self.sequences, self._new_tokens, strict=True)
+            sequence.attend(row, scale)
+            if new == tokens
+            else _attend_padded(sequence, row, new, scale)
+            for sequence, new, row in zip(
+                self.sequences, self._new_tokens, _rows(queries), strict=True
             )
         ]
-        return mx.concatenate(rows, axis=0)
+        return rows[0] if len(rows) == 1 else mx.concatenate(rows, axis=0)
 
-    def make_mask(self, *_: Any, **__: Any) -> None:
-        """No mask: `attend` is causal by itself."""
+    def make_mask(self, tokens: int, *_: Any, **__: Any) -> str | None:
+        """`attend` is causal by itself; the stock attention is told."""
+        return "causal" if tokens > 1 and self._is_plain else None
 
     def filter(self, keep: Sequence[int]) -> None:
         """Keep these rows."""
@@ -111,6 +132,11 @@ class RaggedKV(_BaseCache):
     def nbytes(self) -> int:
         """Bytes held by all rows."""
         return sum(sequence.nbytes for sequence in self.sequences)
+
+
+def _rows(batched: mx.array) -> list[mx.array]:
+    rows: Any = mx.split(batched, batched.shape[0])
+    return rows
 
 
 def _attend_padded(sequence: SequenceKV, queries: mx.array, new: int, scale: float) -> mx.array:
