@@ -12,7 +12,7 @@ and everyone starts again from token lists, each alone until it has brought a to
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 from pensieve.engine.backend import Archive, Backend, Progressed, Rest, Sampled
@@ -70,9 +70,12 @@ class Scheduler:
         places = self._limits.max_batch + self._limits.max_waiting
         if len(self._waiting) + len(self._running) >= places:
             return key, Failed("Overloaded: too many requests are waiting.", is_busy=True)
-        if self._budget.sequence(len(generation.prompt_tokens) + 1) > self._budget.kv_bytes:
+        room = self._budget.context_tokens - len(generation.prompt_tokens)
+        if room < 1:
             return key, Failed("The prompt does not fit the memory budget.", is_busy=False)
-        live = Live(key, next(self._orders), generation)
+        # The front end asks for no more than fits; nothing here should depend on it.
+        bounded = replace(generation, max_tokens=min(generation.max_tokens, room))
+        live = Live(key, next(self._orders), bounded)
         live.cached_tokens = self._found_tokens(live)
         self._waiting[key] = live
         return key, Started(live.cached_tokens)
