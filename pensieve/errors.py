@@ -36,13 +36,39 @@ class PromptTooLongError(InvalidRequestError):
         super().__init__(f"prompt is too long: {prompt_tokens} tokens > {context_tokens} maximum")
 
 
-class ThreadUnsupportedError(InvalidRequestError):
-    """The request belongs to a message thread, whose earlier turns are not kept here."""
+class ThreadAlreadyContinuedError(InvalidRequestError):
+    """The answer that the request goes on from has an answer after it already."""
 
-    error_code = "thread_unsupported_request"
+    error_code = "thread_already_continued"
 
-    def __init__(self) -> None:
-        super().__init__("thread: message threads are not supported by this server")
+    def __init__(self, message_id: str) -> None:
+        super().__init__(
+            f"thread.previous_message_id: {message_id} has already been continued."
+            " Continue from the latest message of the thread, or create a new one."
+        )
+
+
+class ThreadInFlightError(InvalidRequestError):
+    """Another request is going on from the same answer at this moment."""
+
+    error_code = "thread_continue_in_flight"
+
+    def __init__(self, message_id: str) -> None:
+        super().__init__(
+            f"thread.previous_message_id: another request is still continuing from {message_id}."
+        )
+
+
+class ThreadFingerprintError(InvalidRequestError):
+    """A field that holds for a whole thread is not what the thread was created with. Clients look for the last words."""
+
+    error_code = "thread_fingerprint_mismatch"
+
+    def __init__(self, *fields: str) -> None:
+        super().__init__(
+            "thread: these fields stay as they were when the thread was created, and `system` and"
+            f" `tools` are not sent again; differing field(s): {', '.join(fields)}"
+        )
 
 
 class BodyEncodingUnsupportedError(InvalidRequestError):
@@ -74,6 +100,12 @@ class BodyTimeoutError(InvalidRequestError):
         super().__init__(f"The request body did not arrive: nothing came for {idle_s:g} s.")
 
 
+class TooManyToolsError(InvalidRequestError):
+    """More tools than a prompt is made of."""
+
+    error_code = "available_tools_limit_exceeded"
+
+
 class AuthenticationError(RequestError):
     """The key is missing or wrong."""
 
@@ -84,6 +116,18 @@ class ForbiddenError(RequestError):
 
 class NotFoundError(RequestError):
     """No such path, model or object."""
+
+
+class ThreadNotFoundError(NotFoundError):
+    """The thread that the request goes on from is not kept any more, or never was."""
+
+    error_code = "thread_not_found"
+
+    def __init__(self, message_id: str) -> None:
+        super().__init__(
+            f"thread.previous_message_id: no thread is kept for {message_id}."
+            " Send the whole conversation to create a new one."
+        )
 
 
 class FileExpiredError(NotFoundError):

@@ -151,6 +151,15 @@ class ByteTokenizer:
     def encode(self, rendered: str) -> list[int]:
         return [token for found in _PIECES.finditer(rendered) for token in _tokens(found)]
 
+    def encode_with_edges(self, rendered: str) -> tuple[list[int], list[tuple[int, int]]]:
+        tokens: list[int] = []
+        edges: list[tuple[int, int]] = []
+        for found in _PIECES.finditer(rendered):
+            tokens += _tokens(found)
+            if found[2]:
+                edges.append((found.end(), len(tokens)))
+        return tokens, edges
+
     def detokenizer(self, preceding: Sequence[int] = ()) -> ByteDetokenizer:
         return ByteDetokenizer()
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from pensieve.api.values import Wire
+from pensieve.api.values import Wire, is_none
 
 ErrorType = Literal[
     "invalid_request_error",
@@ -32,16 +32,12 @@ class ErrorDetails(Wire):
     error_code: str
 
 
-def _is_none(value: object) -> bool:
-    return value is None
-
-
 class ErrorBody(Wire):
     """What went wrong. Claude Code takes an error with other keys for another vendor's."""
 
     type: ErrorType
     message: str
-    details: ErrorDetails | None = Field(default=None, exclude_if=_is_none)
+    details: ErrorDetails | None = Field(default=None, exclude_if=is_none)
 
 
 class ErrorEnvelope(Wire):
@@ -58,5 +54,5 @@ def first_error(error: ValidationError) -> str:
     path = ".".join(str(part) for part in finding["loc"])
     if finding["type"] == "union_tag_not_found":
         return f"{path}.type: Field required"
-    message = _WORDS.get(finding["type"], finding["msg"])
+    message = _WORDS.get(finding["type"], finding["msg"]).replace("Tuple should", "List should")
     return f"{path}: {message}" if path else message

@@ -6,9 +6,17 @@ from 0), then message_delta and message_stop; ping anywhere after the start; err
 
 from typing import Literal
 
+from pydantic import Field
+
 from pensieve.api.errors import ErrorEnvelope
-from pensieve.api.message import DeltaUsage, Message, StopReason, TextContent
-from pensieve.api.values import Wire
+from pensieve.api.message import (
+    ContextEdits,
+    DeltaUsage,
+    Message,
+    StopReason,
+    TextContent,
+)
+from pensieve.api.values import Wire, is_none
 
 
 class MessageStart(Wire):
@@ -62,6 +70,7 @@ class MessageDelta(Wire):
     type: Literal["message_delta"] = "message_delta"
     delta: StopDelta
     usage: DeltaUsage
+    context_management: ContextEdits | None = Field(default=None, exclude_if=is_none)
 
 
 class MessageStop(Wire):

@@ -11,7 +11,7 @@ from pensieve.api.events import (
     MessageStart,
     MessageStop,
 )
-from pensieve.api.message import Message, TextContent, Usage
+from pensieve.api.message import Message, TextContent
 
 
 class MessageFold:
@@ -43,11 +43,13 @@ class MessageFold:
         """The message, once its events have all been taken."""
         assert self._start is not None
         assert self._end is not None
-        return self._start.message.model_copy(
+        began = self._start.message
+        return began.model_copy(
             update={
                 "content": tuple(TextContent(text="".join(parts)) for parts in self._blocks),
                 "stop_reason": self._end.delta.stop_reason,
                 "stop_sequence": self._end.delta.stop_sequence,
-                "usage": Usage(**dict(self._end.usage)),
+                "context_management": self._end.context_management,
+                "usage": began.usage.model_copy(update=dict(self._end.usage)),
             }
         )

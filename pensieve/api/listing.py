@@ -1,8 +1,13 @@
 """The models endpoint's values: what a model is called and can do, and a page of them."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pensieve.api.values import Wire
+from pydantic import Field
+
+from pensieve.api.pages import CursorQuery
+from pensieve.api.values import Timestamp, Wire
+
+Lifecycle = Literal["active", "deprecated", "retired"]
 
 
 class Support(Wire):
@@ -67,13 +72,13 @@ class Capabilities(Wire):
 
 
 class ModelInfo(Wire):
-    """One model. `created_at` is RFC 3339."""
+    """One model, under one of its names."""
 
     type: Literal["model"] = "model"
     id: str
     display_name: str
-    created_at: str
-    lifecycle: Literal["active"] = "active"
+    created_at: Timestamp
+    lifecycle: Lifecycle = "active"
     deprecated_at: None = None
     retires_at: None = None
     line: None = None
@@ -86,6 +91,15 @@ class ModelPage(Wire):
     """A page of models; the next one begins after `last_id`."""
 
     data: tuple[ModelInfo, ...]
-    has_more: bool = False
+    has_more: bool
     first_id: str | None
     last_id: str | None
+
+
+class ModelsQuery(CursorQuery):
+    """Which models are listed. Without a lifecycle, all but retired ones."""
+
+    lifecycle: Annotated[tuple[Lifecycle, ...], Field(alias="lifecycle[]", max_length=3)] = (
+        "active",
+        "deprecated",
+    )

@@ -2,7 +2,9 @@
 
 from typing import Literal
 
-from pensieve.api.values import Wire
+from pydantic import Field
+
+from pensieve.api.values import Wire, is_none
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "model_context_window_exceeded"]
 
@@ -43,7 +45,21 @@ class Usage(DeltaUsage):
     """Usage of a whole message."""
 
     cache_creation: CacheCreation = CacheCreation()
-    service_tier: Literal["standard"] = "standard"
+    service_tier: Literal["standard", "batch"] = "standard"
+
+
+class ClearedToolUses(Wire):
+    """An edit of the context that was applied: old tool results left out of the prompt."""
+
+    type: Literal["clear_tool_uses_20250919"] = "clear_tool_uses_20250919"
+    cleared_tool_uses: int
+    cleared_input_tokens: int
+
+
+class ContextEdits(Wire):
+    """Answers a request's `context_management`: the edits that were applied."""
+
+    applied_edits: tuple[ClearedToolUses, ...] = ()
 
 
 class Message(Wire):
@@ -58,11 +74,19 @@ class Message(Wire):
     stop_sequence: str | None = None
     stop_details: None = None
     container: None = None
-    context_management: None = None
+    context_management: ContextEdits | None = None
+    diagnostics: None = None
     usage: Usage
+
+
+class OriginalTokens(Wire):
+    """How long the prompt was before its edits."""
+
+    original_input_tokens: int
 
 
 class TokenCount(Wire):
     """The body of a `count_tokens` answer."""
 
     input_tokens: int
+    context_management: OriginalTokens | None = Field(default=None, exclude_if=is_none)

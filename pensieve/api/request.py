@@ -1,27 +1,32 @@
 """What clients ask: the bodies of `POST /v1/messages` and `/v1/messages/count_tokens`.
 
-A string of content is decoded to one text block, so nobody past this file asks which it was. Fields that are not
-listed are ignored, except those whose silence would lose something: they are here to be refused by name.
+Fields that are not listed are ignored, except those whose silence would lose something: they are here to be refused by
+name (rules.py, and prompt for what a model cannot do).
 """
 
 from typing import Annotated, Literal, TypeVar, cast
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
     JsonValue,
     StrictBool,
     StrictInt,
     ValidationError,
+    model_validator,
 )
-from pydantic_core import PydanticCustomError, from_json
+from pydantic_core import PydanticCustomError
 
+from pensieve.api import json_body
+from pensieve.api.blocks import CacheControl, Content, SystemContent
 from pensieve.api.errors import first_error
-from pensieve.api.values import Request, Wire
+from pensieve.api.options import ContextManagement, OutputConfig, Thinking, Thread
+from pensieve.api.tools import Tool, ToolChoice
+from pensieve.api.values import Request
 from pensieve.errors import InvalidRequestError, RequestTooLargeError
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
+MAX_MESSAGES = 100_000
 MAX_STOP_SEQUENCES = 64
 MAX_STOP_LETTERS = 1024
 MAX_INT = 2**63 - 1
@@ -29,56 +34,23 @@ MAX_INT = 2**63 - 1
 Role = Literal["user", "assistant", "system"]
 
 
-class TextBlock(Wire):
-    """Text. `cache_control` and citations mean nothing here and are not kept."""
-
-    type: Literal["text"]
-    text: str
-
-
-class ThinkingBlock(Wire):
-    """What some model thought earlier, perhaps another server's: read past, never checked."""
-
-    type: Literal["thinking", "redacted_thinking"]
-
-
-class MediaBlock(Wire):
-    """An image or a document: decoded so that it can be refused in words that clients heal on."""
-
-    type: Literal["image", "document"]
-
-
-def _one_text_block(content: object) -> object:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
-
-
-ContentBlock = Annotated[TextBlock | ThinkingBlock | MediaBlock, Field(discriminator="type")]
-Content = Annotated[
-    tuple[ContentBlock, ...],
-    BeforeValidator(_one_text_block, json_schema_input_type=str | tuple[ContentBlock, ...]),
-]
-SystemContent = Annotated[
-    tuple[TextBlock, ...],
-    BeforeValidator(_one_text_block, json_schema_input_type=str | tuple[TextBlock, ...]),
-]
-
-
-class Turn(Wire):
-    """One entry of `messages`."""
+class Turn(Request):
+    """One entry of `messages`. clear_at: when a system turn is no longer shown to the model."""
 
     role: Role
     content: Content
+    clear_at: Literal["next_user_message", "never"] = "never"
 
-
-class ToolChoice(Wire):
-    """Whether a tool must be used."""
-
-    type: Literal["auto", "any", "tool", "none"]
-
-    @property
-    def is_forced(self) -> bool:
-        """The answer must be a tool use."""
-        return self.type in {"any", "tool"}
+    @model_validator(mode="before")
+    @classmethod
+    def _allow_settings_alone(cls, turn: object) -> object:
+        """A system turn may hold nothing but settings of the output, which mean nothing here."""
+        if not isinstance(turn, dict):
+            return turn
+        fields = cast("dict[str, object]", turn)
+        if fields.get("role") == "system" and fields.get("output_config"):
+            return {"content": (), **fields}
+        return fields
 
 
 def _not_empty(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
@@ -91,15 +63,31 @@ class Conversation(Request):
     """What the prompt is made from; `messages.create` and `count_tokens` share it."""
 
     model: Annotated[str, Field(min_length=1)]
-    messages: Annotated[tuple[Turn, ...], AfterValidator(_not_empty)]
+    messages: Annotated[
+        tuple[Turn, ...],
+        Field(max_length=MAX_MESSAGES, json_schema_extra={"minItems": 1}),
+        AfterValidator(_not_empty),
+    ]
     system: SystemContent = ()
-    tools: tuple[JsonValue, ...] = ()
+    tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice | None = None
-    thread: JsonValue = None
+    thinking: Thinking | None = None
+    output_config: OutputConfig = OutputConfig()
+    output_format: JsonValue = None
+    cache_control: CacheControl | None = None
+    context_management: ContextManagement | None = None
+    mcp_servers: tuple[JsonValue, ...] = ()
+
+    @property
+    def output_schema(self) -> JsonValue:
+        """The form that the answer must have, by its name of now or of before."""
+        return self.output_config.format or self.output_format
 
 
 class CountTokensRequest(Conversation):
-    """The body of `POST /v1/messages/count_tokens`."""
+    """The body of `POST /v1/messages/count_tokens`. `thread` is here to be refused."""
+
+    thread: JsonValue = None
 
 
 def _stop_sequence(text: str) -> str:
@@ -114,14 +102,19 @@ StopSequence = Annotated[str, Field(max_length=MAX_STOP_LETTERS), AfterValidator
 
 
 class MessagesRequest(Conversation):
-    """The body of `POST /v1/messages`. Temperatures up to 2 are taken, as other servers take them."""
+    """The body of `POST /v1/messages`. Temperatures up to 2 are taken, as other servers take them.
 
-    max_tokens: Annotated[StrictInt, Field(ge=1, le=MAX_INT)]
+    max_tokens: 0 asks for no answer, only for the prompt to be processed.
+    """
+
+    max_tokens: Annotated[StrictInt, Field(ge=0, le=MAX_INT)]
     stream: StrictBool = False
     stop_sequences: Annotated[tuple[StopSequence, ...], Field(max_length=MAX_STOP_SEQUENCES)] = ()
     temperature: Annotated[float, Field(ge=0, le=2, strict=True)] = 1.0
     top_p: Annotated[float, Field(ge=0, le=1, strict=True)] = 1.0
     top_k: Annotated[StrictInt, Field(ge=0, le=MAX_INT)] = 0
+    thread: Thread | None = None
+    compaction: JsonValue = None
 
 
 ConversationT = TypeVar("ConversationT", bound=Conversation)
@@ -134,10 +127,11 @@ def parse(kind: type[ConversationT], body: bytes) -> ConversationT:
     """
     if len(body) > MAX_BODY_BYTES:
         raise RequestTooLargeError("Request exceeds the maximum size")
-    try:
-        fields = cast("object", from_json(body, allow_inf_nan=False))
-    except ValueError as error:
-        raise InvalidRequestError(f"The request body is not valid JSON: {error}") from None
+    return decode(kind, json_body.decode(body))
+
+
+def decode(kind: type[ConversationT], fields: object) -> ConversationT:
+    """The request that `fields`, a JSON value, stands for. Raises `InvalidRequestError` as `parse` does."""
     try:
         return kind.model_validate(fields)
     except ValidationError as error:

@@ -2,11 +2,33 @@
 
 import secrets
 import string
-from typing import cast
+from datetime import UTC, datetime
+from typing import Annotated, cast
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 _ID_LETTERS = string.digits + string.ascii_letters
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+# A moment, from Unix seconds or as it is written: RFC 3339.
+Timestamp = Annotated[
+    datetime,
+    PlainSerializer(_rfc3339, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
 
 
 class Wire(BaseModel):
@@ -20,7 +42,7 @@ class Wire(BaseModel):
 
 
 class Request(Wire):
-    """The body of a request. Some clients write null for what they leave out; so an optional null is absent."""
+    """A part of a request. Some clients write null for what they leave out; so an optional null is absent."""
 
     @model_validator(mode="before")
     @classmethod
@@ -28,12 +50,46 @@ class Request(Wire):
         if not isinstance(body, dict):
             return body
         fields = cast("dict[str, object]", body)
+        if None not in fields.values():
+            return fields
         return {
             name: value
             for name, value in fields.items()
             if value is not None
             or (name in cls.model_fields and cls.model_fields[name].is_required())
         }
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """The schema says of null what is done with it."""
+        schema = handler(core_schema)
+        found = handler.resolve_ref_schema(schema)
+        optional = found.get("properties", {}).keys() - set(found.get("required", ()))
+        found["properties"] = {
+            name: _or_null(field) if name in optional else field
+            for name, field in found.get("properties", {}).items()
+        }
+        return schema
+
+
+def _or_null(schema: JsonSchemaValue) -> JsonSchemaValue:
+    null = {"type": "null"}
+    if null in schema.get("anyOf", ()):
+        return schema
+    told = {key: schema[key] for key in ("title", "description", "default") if key in schema}
+    return {"anyOf": [{k: v for k, v in schema.items() if k not in told}, null], **told}
+
+
+def moment(unix_s: float) -> datetime:
+    """A point in time that is kept as Unix seconds."""
+    return datetime.fromtimestamp(unix_s, UTC)
+
+
+def is_none(value: object) -> bool:
+    """For fields that are left out where there is nothing to say."""
+    return value is None
 
 
 def new_id(prefix: str) -> str:

@@ -68,6 +68,8 @@ def open_model(model: ModelFolder) -> ServedModel:
     stops = _stop_tokens(model, config, tokenizer, special.get("eos_token"))
     template = _template(model, tokenizer_config, special)
     weights = [file.stat() for file in model.folder.glob("model*.safetensors")]
+    served_tokenizer = ModelTokenizer(tokenizer, template, stops)
+    served_tokenizer.warm_up()
     return ServedModel(
         name=model.name,
         repo=model.repo,
@@ -76,7 +78,7 @@ def open_model(model: ModelFolder) -> ServedModel:
         stop_tokens=stops,
         size_bytes=sum(stat.st_size for stat in weights),
         created_at=int(max(stat.st_mtime for stat in weights)),
-        tokenizer=ModelTokenizer(tokenizer, template, stops),
+        tokenizer=served_tokenizer,
     )
 
 

@@ -1,36 +1,58 @@
-"""A conversation as prompt tokens, and the `Generation` that a call asks for.
+"""A conversation as prompt tokens, with the places in them that are worth a KV cache or that the client marked.
 
 The same tokens are counted by `count_tokens` and generated from, so the two never differ. No client text ever becomes
-a control token: every turn is neutralized whole, after its blocks were joined.
+a control token (words.py).
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
-from pensieve.api.request import Conversation, MessagesRequest
-from pensieve.engine.generation import Generation, Sampling
-from pensieve.errors import InvalidRequestError, PromptTooLongError
-from pensieve.prompt.abilities import SystemTurns, system_turns
+from pensieve.api.message import ClearedToolUses, ContextEdits
+from pensieve.api.request import Conversation, Turn
+from pensieve.api.usage import Breakpoint
+from pensieve.prompt.abilities import system_turns
+from pensieve.prompt.edits import clear_tool_uses
+from pensieve.prompt.layout import Layout, lay_out
+from pensieve.prompt.places import Places, RenderedPrompt
 from pensieve.prompt.template import ChatTokenizer
-from pensieve.prompt.turns import ChatTurn, chat_turns, merged
 
-LengthStop = Literal["max_tokens", "model_context_window_exceeded"]
+# Ends of earlier user turns that are boundaries too: a person goes back a turn or two, seldom further.
+MOST_EARLIER_TURNS = 2
+# The API takes no more; of more, the last count.
+MOST_BREAKPOINTS = 4
 
-
-@dataclass(frozen=True, slots=True)
-class ModelLimits:
-    """What bounds a generation on the served model. context_tokens: prompt and answer together."""
-
-    context_tokens: int
-    stop_tokens: frozenset[int]
+# What is said where a conversation goes another way.
+_PROBE = "x"
+_OTHER_PROBE = "y"
 
 
 @dataclass(frozen=True, slots=True)
-class BoundedGeneration:
-    """A generation, and what it means when its length ends it: the client's limit or the model's context."""
+class Prompt:
+    """A conversation's tokens. boundaries, pinned_tokens: as `Generation` has them.
 
-    generation: Generation
-    length_stop: LengthStop
+    edits: what was done to the context, where the client asked; original_tokens: how long the prompt was before that.
+    """
+
+    tokens: tuple[int, ...]
+    original_tokens: int
+    boundaries: tuple[int, ...] = ()
+    pinned_tokens: int = 0
+    breakpoints: tuple[Breakpoint, ...] = ()
+    edits: ContextEdits | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A conversation, laid out and rendered."""
+
+    conversation: Conversation
+    layout: Layout
+    rendered: RenderedPrompt
+
+    @property
+    def length(self) -> int:
+        """In tokens."""
+        return len(self.rendered.tokens)
 
 
 class PromptRenderer:
@@ -40,66 +62,117 @@ class PromptRenderer:
         self._tokenizer = tokenizer
         self._abilities = system_turns(tokenizer)
 
-    def prompt_tokens(self, conversation: Conversation) -> tuple[int, ...]:
-        """The prompt's token ids. A final assistant turn is continued: its text is the prompt's end.
+    def render(self, conversation: Conversation) -> Prompt:
+        """The prompt. A final assistant turn is continued: its text is the prompt's end.
 
         Raises `InvalidRequestError` where the conversation cannot be rendered.
         """
-        turns = fold_system_turns(chat_turns(conversation), self._abilities)
-        prefill = ""
-        if turns and turns[-1].role == "assistant":
-            prefill = turns.pop().text.rstrip()
-        if not turns:
-            raise InvalidRequestError('messages: first message must use the "user" role')
-        neutralize = self._tokenizer.neutralize
-        rendered = self._tokenizer.render(
-            [{"role": turn.role, "content": neutralize(turn.text)} for turn in turns]
+        original = self._draft(conversation)
+        if conversation.context_management is None:
+            return self._prompt(original, original.length)
+        draft, applied = self._edited(original)
+        prompt = self._prompt(draft, original.length)
+        return replace(prompt, edits=ContextEdits(applied_edits=tuple(applied)))
+
+    def _draft(self, conversation: Conversation) -> _Draft:
+        layout = lay_out(conversation, self._tokenizer, self._abilities)
+        text = self._tokenizer.render(layout.messages) + layout.prefill
+        tokens, edges = self._tokenizer.encode_with_edges(text)
+        return _Draft(conversation, layout, RenderedPrompt(text, tuple(tokens), tuple(edges)))
+
+    def _edited(self, draft: _Draft) -> tuple[_Draft, list[ClearedToolUses]]:
+        """What the context's edits leave of it: each is tried, and kept where it clears as much as it must."""
+        assert draft.conversation.context_management is not None
+        applied: list[ClearedToolUses] = []
+        for edit in draft.conversation.context_management.edits:
+            edited = clear_tool_uses(draft.conversation, edit, draft.length)
+            if edited is None:
+                continue
+            shorter = self._draft(edited.conversation)
+            cleared = draft.length - shorter.length
+            if cleared >= (edit.clear_at_least.value if edit.clear_at_least else 1):
+                draft = shorter
+                applied.append(
+                    ClearedToolUses(
+                        cleared_tool_uses=edited.cleared_tool_uses, cleared_input_tokens=cleared
+                    )
+                )
+        return draft, applied
+
+    def _prompt(self, draft: _Draft, original_tokens: int) -> Prompt:
+        places = Places(draft.rendered, self._tokenizer)
+        ends = _TurnEnds(
+            draft.layout,
+            places,
+            system=_system_end(draft.layout, places),
+            last=places.shared_with(self._continued(draft).messages),
         )
-        return tuple(self._tokenizer.encode(rendered + neutralize(prefill)))
+        return Prompt(
+            tokens=draft.rendered.tokens,
+            original_tokens=original_tokens,
+            boundaries=tuple(sorted({ends.system, ends.last, *ends.earlier()} - {0})),
+            pinned_tokens=ends.system,
+            breakpoints=tuple(_breakpoints(draft, ends))[-MOST_BREAKPOINTS:],
+        )
+
+    def _continued(self, draft: _Draft) -> Layout:
+        """The conversation as the next request may have it: answered, and something said to that."""
+        conversation, layout = draft.conversation, draft.layout
+        if any(turn.clear_at != "never" for turn in conversation.messages):
+            turns = (*conversation.messages, _said("assistant"), _said("user"))
+            later = conversation.model_copy(update={"messages": turns})
+            return lay_out(later, self._tokenizer, self._abilities)
+        answer = {"role": "assistant", "content": layout.prefill + _PROBE}
+        question = {"role": "user", "content": _PROBE}
+        return replace(layout, messages=[*layout.messages, answer, question])
 
 
-def fold_system_turns(turns: list[ChatTurn], abilities: SystemTurns) -> list[ChatTurn]:
-    """Turns that the template writes whole: system turns it would not take become user text in their place."""
-    return merged(
-        turn if turn.role != "system" or _is_taken(index, abilities) else _as_user(index, turn)
-        for index, turn in enumerate(turns)
-    )
+def _said(role: str) -> Turn:
+    return Turn.model_validate({"role": role, "content": _PROBE})
 
 
-def _is_taken(index: int, abilities: SystemTurns) -> bool:
-    return abilities.first if index == 0 else abilities.between
+def _system_end(layout: Layout, places: Places) -> int:
+    """Where the conversation itself begins: what others with the same system prompt share."""
+    if layout.turns[0].role != "system":
+        return 0
+    said = str(layout.messages[1]["content"]).lstrip() if len(layout.messages) > 1 else ""
+    other = _OTHER_PROBE if said.startswith(_PROBE) else _PROBE
+    return places.shared_with([layout.messages[0], {"role": "user", "content": other}])
 
 
-def _as_user(index: int, turn: ChatTurn) -> ChatTurn:
-    if index == 0:
-        return ChatTurn("user", turn.text)
-    return ChatTurn("user", f"<system-reminder>\n{turn.text}\n</system-reminder>")
+@dataclass(frozen=True, slots=True)
+class _TurnEnds:
+    """Where turns end in the prompt's tokens. system, last: of the system part and of the last turn."""
+
+    layout: Layout
+    places: Places
+    system: int
+    last: int
+
+    def of(self, at: int) -> int:
+        """Of one turn."""
+        if at >= len(self.layout.messages) - 1:
+            return self.last
+        if at == 0 and self.layout.turns[0].role == "system":
+            return self.system
+        return self.places.shared_with(self.layout.messages[: at + 1])
+
+    def earlier(self) -> Iterator[int]:
+        """Of the user turns just before the last turn."""
+        turns = self.layout.turns[: len(self.layout.messages) - 1]
+        users = [at for at, turn in enumerate(turns) if turn.role == "user"]
+        return map(self.of, users[-MOST_EARLIER_TURNS:])
 
 
-def bounded_generation(
-    call: MessagesRequest, prompt_tokens: tuple[int, ...], limits: ModelLimits
-) -> BoundedGeneration:
-    """What the engine is asked for. max_tokens is cut to what the context has left, never refused.
-
-    Raises `PromptTooLongError` where the prompt leaves no room for an answer.
-    """
-    room = limits.context_tokens - len(prompt_tokens)
-    if room < 1:
-        raise PromptTooLongError(len(prompt_tokens), limits.context_tokens)
-    generation = Generation(
-        prompt_tokens=prompt_tokens,
-        max_tokens=min(call.max_tokens, room),
-        stop_tokens=limits.stop_tokens,
-        sampling=_sampling(call),
-    )
-    is_cut = call.max_tokens > room
-    return BoundedGeneration(
-        generation, "model_context_window_exceeded" if is_cut else "max_tokens"
-    )
-
-
-def _sampling(call: MessagesRequest) -> Sampling:
-    """A nucleus of no mass holds the likeliest token alone: greedy."""
-    if call.top_p == 0:
-        return Sampling(temperature=0.0)
-    return Sampling(temperature=call.temperature, top_p=call.top_p, top_k=call.top_k)
+def _breakpoints(draft: _Draft, ends: _TurnEnds) -> Iterator[Breakpoint]:
+    """The marked places in the order of the prompt: tools, turns, and the one for all that the call may carry."""
+    tools = [tool.cache_control for tool in draft.conversation.tools if tool.cache_control]
+    if tools:
+        yield Breakpoint(ends.system, tools[-1].ttl)
+    marked = [
+        (at, mark) for at, turn in enumerate(draft.layout.turns) if (mark := turn.cache_control)
+    ]
+    for at, mark in marked[-MOST_BREAKPOINTS:]:
+        yield Breakpoint(ends.of(at), mark.ttl)
+    if (mark := draft.conversation.cache_control) is not None:
+        yield Breakpoint(ends.last, mark.ttl)

@@ -34,6 +34,13 @@ class ChatTokenizer(Protocol):
         """Token ids of rendered text: control tokens where the template wrote them, plain text elsewhere."""
         ...
 
+    def encode_with_edges(self, rendered: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """As `encode`, and where control tokens end: pairs of a place in `rendered` and the tokens up to there.
+
+        Up to such a place the tokens depend on nothing behind it. Ascending.
+        """
+        ...
+
     def detokenizer(self, preceding: Sequence[int] = ()) -> Detokenizer:
         """A fresh detokenizer for the tokens that follow `preceding`."""
         ...

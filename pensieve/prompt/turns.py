@@ -1,104 +1,126 @@
-"""Anthropic's messages as the turns of a chat template: text only, roles never twice in a row.
+"""Anthropic's messages as the turns of a chat template: roles never twice in a row, blocks still blocks (words.py).
 
-Decided here, once: blocks of one message are joined by a newline (an assistant's by nothing: it wrote them in one go),
-messages of one role by an empty line. Claude Code's billing line is dropped: it names a client version, costs tokens
-and changes the prompt's beginning. Thinking of earlier turns is dropped. Nothing here knows tokens.
+Decided here, once, is what is not shown to the model at all: Claude Code's billing line, which names a client version,
+its counters of tokens left, which change with every request, and system turns whose time is over. Knows no tokens.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import assert_never
 
-from pensieve.api.request import (
+from pensieve.api.blocks import (
+    CacheControl,
+    CompactionBlock,
     ContentBlock,
-    Conversation,
-    MediaBlock,
-    Role,
+    HostedBlock,
     TextBlock,
     ThinkingBlock,
-    Turn,
+    ToolChangeBlock,
 )
-from pensieve.errors import InvalidRequestError, ThreadUnsupportedError
+from pensieve.api.request import Conversation, Role, Turn
 
 _BILLING = "x-anthropic-billing-header:"
+_COUNTER = re.compile(r"<total_tokens>[\d,. ]+tokens left\s*(?:</total_tokens>)?\n?")
 
 
 @dataclass(frozen=True, slots=True)
 class ChatTurn:
-    """One turn, as a chat template takes it."""
+    """One turn of a chat template: the blocks of each message that it is made of."""
 
     role: Role
-    text: str
+    messages: tuple[tuple[ContentBlock, ...], ...]
+
+    @property
+    def blocks(self) -> Iterator[ContentBlock]:
+        """All of them in order."""
+        return (block for message in self.messages for block in message)
+
+    @property
+    def cache_control(self) -> CacheControl | None:
+        """The last cache breakpoint in it."""
+        marks = [block.cache_control for block in self.blocks if block.cache_control]
+        return marks[-1] if marks else None
 
 
 def chat_turns(conversation: Conversation) -> list[ChatTurn]:
-    """The conversation's turns, the system prompt first.
-
-    Raises `InvalidRequestError` for content that no text model reads, for a user who says nothing, and for what would
-    otherwise be lost without a word: a thread's earlier turns, a tool that must be used.
-    """
-    _refuse_what_would_be_lost(conversation)
-    written = [_turn(index, turn, conversation) for index, turn in enumerate(conversation.messages)]
-    return merged([ChatTurn("system", _system_text(conversation.system)), *written])
-
-
-def _refuse_what_would_be_lost(conversation: Conversation) -> None:
-    if conversation.thread is not None:
-        raise ThreadUnsupportedError
-    if conversation.tool_choice is not None and conversation.tool_choice.is_forced:
-        raise InvalidRequestError(
-            f"tool_choice: '{conversation.tool_choice.type}' cannot be honoured:"
-            f" model '{conversation.model}' does not support tool use on this server"
-        )
+    """The conversation's turns, the system prompt first."""
+    written = (ChatTurn(turn.role, (_shown(turn),)) for turn in _lasting(conversation.messages))
+    return merged([ChatTurn("system", (_system(conversation.system),)), *written])
 
 
 def merged(turns: Iterable[ChatTurn]) -> list[ChatTurn]:
     """Turns of one role after each other made one; empty ones left out."""
-    spoken = (turn for turn in turns if turn.text)
+    said = (turn for turn in turns if not all(map(is_silent, turn.blocks)))
     return [
-        ChatTurn(role, "\n\n".join(turn.text for turn in group))
-        for role, group in groupby(spoken, key=_role)
+        ChatTurn(role, tuple(message for turn in group for message in turn.messages))
+        for role, group in groupby(said, key=_role)
     ]
+
+
+def trimmed(turn: ChatTurn) -> ChatTurn:
+    """The turn without the space at its end, after which a model would go on badly."""
+    messages = list(turn.messages)
+    while messages:
+        blocks = without_last_space(messages.pop())
+        if blocks:
+            return ChatTurn(turn.role, (*messages, blocks))
+    return ChatTurn(turn.role, ())
+
+
+def without_last_space(blocks: tuple[ContentBlock, ...]) -> tuple[ContentBlock, ...]:
+    """The blocks without the space at their end."""
+    while blocks and isinstance(block := blocks[-1], TextBlock):
+        blocks = blocks[:-1]
+        if text := block.text.rstrip():
+            return (*blocks, block.model_copy(update={"text": text}))
+    return blocks
 
 
 def _role(turn: ChatTurn) -> Role:
     return turn.role
 
 
-def _system_text(blocks: tuple[TextBlock, ...]) -> str:
-    return "\n".join(block.text for block in blocks if not block.text.startswith(_BILLING))
+def _lasting(turns: tuple[Turn, ...]) -> Iterator[Turn]:
+    """The turns without those that were for one user turn only, once a later one is there."""
+    last_user = max((at for at, turn in enumerate(turns) if turn.role == "user"), default=-1)
+    for index, turn in enumerate(turns):
+        if turn.clear_at == "never" or index > last_user:
+            yield turn
 
 
-def _turn(index: int, turn: Turn, conversation: Conversation) -> ChatTurn:
-    texts = [
-        _text(block, f"messages.{index}.content.{at}", conversation.model)
-        for at, block in enumerate(turn.content)
-    ]
-    separator = "" if turn.role == "assistant" else "\n"
-    text = separator.join(text for text in texts if text)
-    if turn.role == "user" and not text:
-        raise InvalidRequestError(
-            f"messages.{index}: all messages must have non-empty content"
-            " except for the optional final assistant message"
-        )
-    return ChatTurn(turn.role, text)
+def _shown(turn: Turn) -> tuple[ContentBlock, ...]:
+    if turn.role == "system":
+        return _system(turn.content)
+    return tuple(block for block in turn.content if not _is_counter(block))
 
 
-def _text(block: ContentBlock, path: str, model: str) -> str:
-    """A block's text. Claude Code replaces what is refused in these words and sends the rest again."""
+def is_silent(block: ContentBlock) -> bool:
+    """A template for text alone writes nothing of it: thinking of earlier turns, what only the hosted API reads."""
     match block:
         case TextBlock():
-            return block.text
-        case ThinkingBlock():
-            return ""
-        case MediaBlock(type="image"):
-            raise InvalidRequestError(
-                f"{path}.image: Could not process image: model '{model}' does not support image input"
-            )
-        case MediaBlock():
-            raise InvalidRequestError(
-                f"{path}.document: Could not process document: model '{model}' does not support PDF input"
-            )
+            return not block.text
+        case CompactionBlock():
+            return not block.content
         case _:
-            assert_never(block)
+            return isinstance(block, ThinkingBlock | HostedBlock | ToolChangeBlock)
+
+
+def _is_counter(block: ContentBlock) -> bool:
+    if not isinstance(block, TextBlock) or len(block.text) > 100:
+        return False
+    return bool(_COUNTER.fullmatch(block.text.strip()))
+
+
+def _system(blocks: Iterable[ContentBlock]) -> tuple[ContentBlock, ...]:
+    return tuple(_without_counter(block) for block in blocks if not _is_billing(block))
+
+
+def _is_billing(block: ContentBlock) -> bool:
+    return isinstance(block, TextBlock) and block.text.startswith(_BILLING)
+
+
+def _without_counter(block: ContentBlock) -> ContentBlock:
+    if not isinstance(block, TextBlock) or "<total_tokens>" not in block.text:
+        return block
+    return block.model_copy(update={"text": _COUNTER.sub("", block.text)})

@@ -18,7 +18,16 @@ from pensieve.api.events import (
     StopDelta,
     TextDelta,
 )
-from pensieve.api.message import DeltaUsage, Message, StopReason, TextContent, Usage
+from pensieve.api.message import (
+    CacheCreation,
+    ContextEdits,
+    DeltaUsage,
+    Message,
+    StopReason,
+    TextContent,
+    Usage,
+)
+from pensieve.api.usage import Breakpoint, prompt_usage
 from pensieve.engine.generation import (
     EngineEvent,
     Finished,
@@ -33,13 +42,20 @@ from pensieve.reply.stop_sequences import Scanned, StopScanner
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What an answer has to know of its call. length_stop: what it means when the length ends it."""
+    """What an answer has to know of its call and its prompt.
+
+    length_stop: what it means when the length ends it. breakpoints: the places that the client marked for the cache.
+    edits: what was done to the context, where the client asked. is_silent: only the prompt was to be processed.
+    """
 
     message_id: str
     model: str
     prompt_tokens: int
-    stop_sequences: tuple[str, ...]
     length_stop: StopReason
+    stop_sequences: tuple[str, ...] = ()
+    breakpoints: tuple[Breakpoint, ...] = ()
+    edits: ContextEdits | None = None
+    is_silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +99,17 @@ class Reply:
     @property
     def usage(self) -> Usage:
         """What the answer has cost up to now."""
+        prompt = prompt_usage(
+            self._asked.prompt_tokens, self._cached_tokens, self._asked.breakpoints
+        )
         return Usage(
-            input_tokens=self._asked.prompt_tokens - self._cached_tokens,
-            cache_read_input_tokens=self._cached_tokens,
+            input_tokens=prompt.rest,
+            cache_read_input_tokens=prompt.read,
+            cache_creation_input_tokens=prompt.written,
+            cache_creation=CacheCreation(
+                ephemeral_5m_input_tokens=prompt.written_5m,
+                ephemeral_1h_input_tokens=prompt.written_1h,
+            ),
             output_tokens=self._output_tokens,
         )
 
@@ -99,6 +123,8 @@ class Reply:
                 return [self._start()]
             case Prefilled():
                 return []
+            case Token() | Finished() if self._asked.is_silent:
+                return self._end("max_tokens")
             case Token(token_id):
                 self._output_tokens += 1
                 return self._say(self._scanner.feed(self._detokenizer.feed(token_id)))
@@ -155,6 +181,7 @@ class Reply:
             MessageDelta(
                 delta=StopDelta(stop_reason=reason, stop_sequence=sequence),
                 usage=self._delta_usage(),
+                context_management=self._asked.edits,
             ),
             MessageStop(),
         ]
@@ -163,6 +190,7 @@ class Reply:
         usage = self.usage
         return DeltaUsage(
             input_tokens=usage.input_tokens,
+            cache_creation_input_tokens=usage.cache_creation_input_tokens,
             cache_read_input_tokens=usage.cache_read_input_tokens,
             output_tokens=usage.output_tokens,
         )

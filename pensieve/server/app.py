@@ -1,56 +1,79 @@
-"""The application: every route and layer, built in one place from what it is handed."""
+"""The application: every operation and layer, built in one place from what it is handed."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 
 from pensieve.engine.generation import Engine
 from pensieve.errors import MethodNotAllowedError, NotFoundError
 from pensieve.models.served import ServedModel
+from pensieve.server.answering import Answerer
 from pensieve.server.auth import Guard
+from pensieve.server.batch_book import BatchBook
+from pensieve.server.batch_queue import BatchQueue
+from pensieve.server.batch_store import BatchStore
+from pensieve.server.batches import BatchesEndpoint
 from pensieve.server.boundary import Boundary, exchange_of
 from pensieve.server.calls import CallReader
 from pensieve.server.count_tokens import CountTokensEndpoint
 from pensieve.server.errors import error_response
-from pensieve.server.health import HealthEndpoint, greeting
+from pensieve.server.file_store import FileStore
+from pensieve.server.files import FilesEndpoint
+from pensieve.server.health import HealthEndpoint
 from pensieve.server.listing import ModelsEndpoint
 from pensieve.server.messages import MessagesEndpoint
+from pensieve.server.operations import routes
+from pensieve.server.preflight import Preflight
 from pensieve.server.sse import Pace
+from pensieve.server.table import Endpoints, operations
 from pensieve.settings import Settings
 
 
 def build_app(
     engine: Engine, model: ServedModel, settings: Settings, *, pace: Pace | None = None
 ) -> Starlette:
-    """The server for one model. `settings` gives the key, the host that was asked for and the device in use."""
+    """The server for one model. `settings` gives the key, the host that was asked for and the device in use.
+
+    Message batches are answered while its lifespan is entered (`app.router.lifespan_context`), which must lie within
+    the engine's block.
+    """
+    files = FileStore(settings.paths.files)
+    book = BatchBook(BatchStore(settings.paths.batches))
+    calls = CallReader(model, files.text)
+    answerer = Answerer(engine, model, calls)
+    queue = BatchQueue(book, answerer.answer_batched)
+    endpoints = Endpoints(
+        messages=MessagesEndpoint(answerer, calls, pace or Pace()),
+        count_tokens=CountTokensEndpoint(calls),
+        batches=BatchesEndpoint(book),
+        models=ModelsEndpoint(engine, model),
+        files=FilesEndpoint(files),
+        health=HealthEndpoint(engine, model, settings),
+    )
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
+        async with queue.working():
+            yield
+
     app = Starlette(
-        routes=_routes(engine, model, settings, pace or Pace()),
+        routes=routes(operations(endpoints)),
         middleware=[
             Middleware(Boundary),
             Middleware(Guard, host=settings.host, api_key=settings.api_key),
+            Middleware(Preflight),
         ],
         exception_handlers={HTTPException: _routing_error},
+        lifespan=lifespan,
     )
     # A redirect would be built from the Host header.
     app.router.redirect_slashes = False
     return app
-
-
-def _routes(engine: Engine, model: ServedModel, settings: Settings, pace: Pace) -> list[BaseRoute]:
-    calls = CallReader(model)
-    models = ModelsEndpoint(model)
-    return [
-        Route("/v1/messages", MessagesEndpoint(engine, model, calls, pace), methods=["POST"]),
-        Route("/v1/messages/count_tokens", CountTokensEndpoint(calls).count, methods=["POST"]),
-        Route("/v1/models", models.page),
-        Route("/v1/models/{model_id:path}", models.one),
-        Route("/health", HealthEndpoint(engine, model, settings).health),
-        Route("/", greeting),
-        Route("/api/hello", greeting),
-    ]
 
 
 async def _routing_error(request: Request, error: Exception) -> Response:

@@ -11,9 +11,10 @@ import re
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pensieve.errors import AuthenticationError, ForbiddenError
+from pensieve.server.preflight import is_preflight
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
-PUBLIC_PATHS = {"/": {"GET", "HEAD"}, "/health": {"GET", "HEAD"}, "/api/hello": {"GET", "HEAD"}}
+PUBLIC_PATHS = frozenset({"/", "/health", "/api/hello", "/openapi.json"})
 
 _WILDCARDS = {"", "0.0.0.0", "::"}  # noqa: S104 -- listening there makes them no name of ours
 _AUTHORITY = re.compile(r"(\[[0-9a-f:]+\]|[a-z0-9.-]+)(?::[0-9]{1,5})?", re.ASCII)
@@ -31,8 +32,12 @@ class Guard:
         """Check one request, then hand it on."""
         if scope["type"] == "http":
             headers = scope["headers"]
+            if not scope["path"].startswith("/"):
+                raise ForbiddenError(
+                    "The request's target names a server, as if this were a proxy."
+                )
             self._check_place(headers)
-            if scope["method"] not in PUBLIC_PATHS.get(scope["path"], ()):
+            if _needs_key(scope):
                 self._check_key(headers)
         await self._app(scope, receive, send)
 
@@ -55,6 +60,12 @@ class Guard:
             raise AuthenticationError("x-api-key header is required")
         if not any(matches):
             raise AuthenticationError("invalid x-api-key" if keys else "Invalid bearer token")
+
+
+def _needs_key(scope: Scope) -> bool:
+    """Browsers send no key with the question whether they may send one."""
+    is_public = scope["path"] in PUBLIC_PATHS and scope["method"] in {"GET", "HEAD"}
+    return not is_public and not is_preflight(scope)
 
 
 def _names(host: str) -> set[str]:

@@ -1,72 +1,92 @@
-"""From a request's bytes to the call and its prompt tokens, the same way for `messages` and `count_tokens`.
+"""From a request's bytes to the call, and from the call to its prompt, the same way for `messages` and `count_tokens`.
 
-Parsing, rendering and tokenizing happen in a worker thread, the server's only crossing between threads: how long they
-take is the tokenizer's secret, and the streams of other clients wait for nobody. The crossing costs about 0.1 ms.
+Parsing, rendering and tokenizing happen in worker threads, the calls' only crossings between threads: how long they
+take is the tokenizer's secret, and the streams of other clients wait for nobody. A crossing costs about 0.1 ms.
 """
 
 import logging
+from collections.abc import Mapping
 from functools import partial
 from typing import TypeVar
 
 import anyio.to_thread
 from starlette.requests import Request
 
-from pensieve.api.request import MAX_BODY_BYTES, Conversation, parse
-from pensieve.errors import InvalidRequestError, RequestTooLargeError
+from pensieve.api.request import Conversation, MessagesRequest, parse
+from pensieve.api.rules import check_call, check_choice, check_order
+from pensieve.api.tools import ServerTool
+from pensieve.api.version import Edition, edition_of
+from pensieve.engine.generation import Priority
 from pensieve.models.served import ServedModel
-from pensieve.prompt.render import PromptRenderer
+from pensieve.prompt.documents import FileText, with_file_texts
+from pensieve.prompt.refusals import refuse_unanswerable, refuse_unreadable
+from pensieve.prompt.render import Prompt, PromptRenderer
+from pensieve.server.bodies import read_body
 
 _log = logging.getLogger("pensieve.server")
+
+_AGENT_HEADERS = ("x-claude-code-agent-id", "x-claude-code-parent-agent-id")
 
 ConversationT = TypeVar("ConversationT", bound=Conversation)
 
 
 class CallReader:
-    """Reads calls for one served model."""
+    """Reads calls for one served model. file_text: what an uploaded file says, by its id; raises `NotFoundError`."""
 
-    def __init__(self, model: ServedModel) -> None:
+    def __init__(self, model: ServedModel, file_text: FileText) -> None:
+        self._file_text = file_text
         self._renderer = PromptRenderer(model.tokenizer)
 
-    async def read(
-        self, request: Request, kind: type[ConversationT]
-    ) -> tuple[ConversationT, tuple[int, ...]]:
-        """The call in the request's body and its prompt tokens.
-
-        Raises `InvalidRequestError` and `RequestTooLargeError`.
-        """
+    async def read(self, request: Request, kind: type[ConversationT]) -> tuple[ConversationT, int]:
+        """The call in the request's body, and the body's length in bytes. Raises what `parse` and `read_body` raise."""
         body = await read_body(request)
-        return await anyio.to_thread.run_sync(partial(self._decode, kind, body))
+        headers = request.headers
+        edition = edition_of(headers.get("anthropic-version"), headers.get("anthropic-beta", ""))
+        return await self.parse(kind, body, edition), len(body)
 
-    def _decode(
-        self, kind: type[ConversationT], body: bytes
-    ) -> tuple[ConversationT, tuple[int, ...]]:
+    async def parse(
+        self, kind: type[ConversationT], body: bytes, edition: Edition | None = None
+    ) -> ConversationT:
+        """The call in `body`. Raises `InvalidRequestError`, `RequestTooLargeError`, and `NotFoundError` for a file."""
+        return await anyio.to_thread.run_sync(
+            partial(self._parse, kind, body, edition or Edition())
+        )
+
+    async def render(self, call: Conversation, *, kept: int = 0) -> Prompt:
+        """The prompt of a whole conversation, of whose turns a thread already held `kept`.
+
+        Raises `InvalidRequestError`.
+        """
+        return await anyio.to_thread.run_sync(partial(self._render, call, kept))
+
+    def _parse(self, kind: type[ConversationT], body: bytes, edition: Edition) -> ConversationT:
         call = parse(kind, body)
-        if call.tools:
-            _log.warning("the request's %d tools are left out: not supported yet", len(call.tools))
-        return call, self._renderer.prompt_tokens(call)
+        check_call(call, edition)
+        refuse_unreadable(call)
+        return with_file_texts(call, self._file_text)
+
+    def _render(self, call: Conversation, kept: int) -> Prompt:
+        check_order(call.messages, kept=kept)
+        check_choice(call)
+        if isinstance(call, MessagesRequest):
+            refuse_unanswerable(call)
+        _warn_of_tools(call)
+        return self._renderer.render(call)
 
 
-async def read_body(request: Request) -> bytes:
-    """The request's JSON, unread. A web page can send other content types without asking us; so none is taken."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise InvalidRequestError("content-type: Input should be 'application/json'")
-    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
-        raise InvalidRequestError("content-encoding: only unencoded bodies are read")
-    if _announced_bytes(request) > MAX_BODY_BYTES:
-        raise _too_large()
-    chunks = bytearray()
-    async for chunk in request.stream():
-        chunks += chunk
-        if len(chunks) > MAX_BODY_BYTES:
-            raise _too_large()
-    return bytes(chunks)
+def _warn_of_tools(call: Conversation) -> None:
+    hosted = [tool.type for tool in call.tools if isinstance(tool, ServerTool)]
+    if hosted:
+        _log.warning("left out, since only the hosted API can run them: %s", ", ".join(hosted))
+    if own := len(call.tools) - len(hosted):
+        _log.warning("the request's %d tools are left out: not supported yet", own)
 
 
-def _announced_bytes(request: Request) -> int:
-    announced = request.headers.get("content-length", "")
-    return int(announced) if announced.isdecimal() and len(announced) < 20 else 0
-
-
-def _too_large() -> RequestTooLargeError:
-    return RequestTooLargeError("Request exceeds the maximum size")
+def priority_of(headers: Mapping[str, str], call: Conversation) -> Priority:
+    """Who waits for the answer. Claude Code's sub-agents say so; what it asks without tools are titles and summaries."""
+    if any(name in headers for name in _AGENT_HEADERS):
+        return "agent"
+    has_own_tools = any(not isinstance(tool, ServerTool) for tool in call.tools)
+    if "x-claude-code-session-id" in headers and not has_own_tools:
+        return "side"
+    return "main"

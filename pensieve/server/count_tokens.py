@@ -3,8 +3,9 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from pensieve.api.message import TokenCount
+from pensieve.api.message import OriginalTokens, TokenCount
 from pensieve.api.request import CountTokensRequest
+from pensieve.server.answers import answer
 from pensieve.server.calls import CallReader
 
 
@@ -16,6 +17,12 @@ class CountTokensEndpoint:
 
     async def count(self, request: Request) -> Response:
         """Answer one request."""
-        _, prompt_tokens = await self._calls.read(request, CountTokensRequest)
-        count = TokenCount(input_tokens=len(prompt_tokens))
-        return Response(count.to_json(), media_type="application/json")
+        call, _ = await self._calls.read(request, CountTokensRequest)
+        prompt = await self._calls.render(call)
+        original = OriginalTokens(original_input_tokens=prompt.original_tokens)
+        return answer(
+            TokenCount(
+                input_tokens=len(prompt.tokens),
+                context_management=None if call.context_management is None else original,
+            )
+        )

@@ -14,6 +14,7 @@ from pensieve.errors import (
     AuthenticationError,
     EngineBusyError,
     ForbiddenError,
+    HeadTooLargeError,
     InvalidRequestError,
     MethodNotAllowedError,
     NotFoundError,
@@ -43,6 +44,7 @@ _TABLE: Mapping[type[BaseException], Fault] = {
     NotFoundError: Fault(404, "not_found_error"),
     MethodNotAllowedError: Fault(405, "invalid_request_error"),
     RequestTooLargeError: Fault(413, "request_too_large"),
+    HeadTooLargeError: Fault(431, "request_too_large"),
     RequestError: Fault(400, "invalid_request_error"),
     EngineBusyError: Fault(529, "overloaded_error"),
     PensieveError: Fault(500, "api_error"),
@@ -52,7 +54,12 @@ _TABLE: Mapping[type[BaseException], Fault] = {
 
 def fault_of(error: BaseException) -> Fault:
     """The table's row for `error`."""
-    return next(_TABLE[ancestor] for ancestor in type(error).__mro__ if ancestor in _TABLE)
+    return fault_of_class(type(error))
+
+
+def fault_of_class(kind: type[BaseException]) -> Fault:
+    """The table's row for errors of this class."""
+    return next(_TABLE[ancestor] for ancestor in kind.__mro__ if ancestor in _TABLE)
 
 
 def error_envelope(error: BaseException, request_id: str) -> ErrorEnvelope:

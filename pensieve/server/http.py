@@ -1,8 +1,11 @@
-"""uvicorn, its settings and its end. The only file that names it."""
+"""uvicorn, its settings and its end. Only this file and connection.py, which it loads when something is served, name it."""
 
+import gc
 import socket
+from dataclasses import dataclass
+from functools import partial
 from signal import SIGINT, SIGTERM
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from starlette.types import ASGIApp
@@ -12,24 +15,46 @@ if TYPE_CHECKING:
 
 GRACE_S = 5
 MAX_HEAD_BYTES = 32 * 1024
+MAX_HEADERS = 100
 
 
-def http_server(app: ASGIApp, *, grace_s: int = GRACE_S) -> "uvicorn.Server":
-    """uvicorn around `app`. h11, since it refuses two Host headers and long heads; logging is ours.
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a connection waits for its client, in seconds.
 
-    grace_s: how long open answers may go on once the server is told to stop.
+    idle_s: for the next request; longer than clients keep a connection (5 s), so that it is they who close it.
+    head_s: for a request's head, from its first byte or the connection's start. rest_s: for what a client still sends
+    after it was answered. stall_s: for one that has stopped reading.
+    """
+
+    idle_s: int = 75
+    head_s: float = 10.0
+    rest_s: float = 10.0
+    stall_s: float = 60.0
+
+
+def http_server(
+    app: ASGIApp, *, grace_s: int = GRACE_S, patience: Patience | None = None
+) -> "uvicorn.Server":
+    """uvicorn around `app`; logging is ours. grace_s: how long open answers may go on once the server is told to stop.
+
+    h11, not httptools: that one takes headers of any size, and the first of two Host headers (2026-11, uvicorn 0.54).
     """
     import uvicorn
 
+    from pensieve.server.connection import HttpConnection
+
+    patience = patience or Patience()
+    connection: Any = partial(HttpConnection, patience=patience)
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=connection,
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
-        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        timeout_keep_alive=patience.idle_s,
         timeout_graceful_shutdown=grace_s,
     )
     return uvicorn.Server(config)
@@ -41,6 +66,10 @@ async def run_until_signal(server: "uvicorn.Server", listener: socket.socket) ->
     uvicorn raises the signals it took again once it has stopped: taking them here keeps that from ending the process
     before the engine has ended.
     """
+    # What is loaded by now stays. Each time the collector went through it, nothing else would run for 30 ms, and a large
+    # request makes it go (2026-11-22, two-core Linux machine).
+    gc.collect()
+    gc.freeze()
     with anyio.open_signal_receiver(SIGINT, SIGTERM) as signals:
         async with anyio.create_task_group() as tasks:
 

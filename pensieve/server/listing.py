@@ -1,57 +1,77 @@
-"""`GET /v1/models` and `GET /v1/models/{id}`: the one model that is served, by its name and by its repo."""
+"""`GET /v1/models` and `GET /v1/models/{id}`: the one model that is served, under each of its names.
 
-from datetime import UTC, datetime
+It is listed twice: under the name that people type, and under one that begins with `claude`, since Claude Code's model
+discovery shows no other (2026-11, Claude Code 2.1.330). Its Hub name is found, though not listed.
+"""
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from pensieve.api.listing import ModelInfo, ModelPage
-from pensieve.errors import InvalidRequestError, NotFoundError
+from pensieve.api.listing import (
+    Capabilities,
+    ContextManagement,
+    ModelInfo,
+    ModelPage,
+    ModelsQuery,
+    Support,
+)
+from pensieve.api.pages import window
+from pensieve.api.values import moment
+from pensieve.engine.generation import Engine
+from pensieve.errors import NotFoundError
 from pensieve.models.served import ServedModel
+from pensieve.server.answers import answer
 
-MAX_PAGE = 1000
+ALIAS_PREFIX = "claude-local/"
+
+YES = Support(supported=True)
+CAPABILITIES = Capabilities(
+    batch=YES,
+    context_management=ContextManagement(supported=True, clear_tool_uses_20250919=YES),
+)
 
 
 class ModelsEndpoint:
     """Tells of the served model."""
 
-    def __init__(self, model: ServedModel) -> None:
+    def __init__(self, engine: Engine, model: ServedModel) -> None:
+        self._engine = engine
         self._model = model
-        self._info = _model_info(model)
+        self._alias = ALIAS_PREFIX + model.name
 
     async def page(self, request: Request) -> Response:
-        """A page of models: our only one, unless the page begins after it or ends before it."""
-        _check_limit(request.query_params.get("limit"))
-        cursor = request.query_params.get("after_id") or request.query_params.get("before_id")
-        listed = () if cursor == self._info.id else (self._info,)
-        last_id = self._info.id if listed else None
-        page = ModelPage(data=listed, first_id=last_id, last_id=last_id)
-        return Response(page.to_json(), media_type="application/json")
+        """A page of models."""
+        query = ModelsQuery.of(request.query_params.multi_items())
+        listed = [self._info(self._model.name), self._info(self._alias)]
+        found = [info for info in listed if info.lifecycle in query.lifecycle]
+        shown = window([info.id for info in found], query)
+        data = tuple(found[shown.start : shown.stop])
+        page = ModelPage(
+            data=data,
+            has_more=shown.has_more,
+            first_id=data[0].id if data else None,
+            last_id=data[-1].id if data else None,
+        )
+        return answer(page)
 
     async def one(self, request: Request) -> Response:
         """One model; the id may hold slashes, plain or encoded."""
-        model_id = request.path_params["model_id"]
-        if model_id not in {self._model.name, self._model.repo}:
-            raise NotFoundError(f"model: {model_id}")
-        return Response(self._info.to_json(), media_type="application/json")
+        model_id = str(request.path_params["model_id"])
+        if model_id == self._alias:
+            return answer(self._info(self._alias))
+        if model_id in {self._model.name, self._model.repo}:
+            return answer(self._info(self._model.name))
+        raise NotFoundError(f"model: {model_id}")
 
-
-def _model_info(model: ServedModel) -> ModelInfo:
-    return ModelInfo(
-        id=model.name,
-        display_name=model.name,
-        created_at=datetime.fromtimestamp(model.created_at, UTC).isoformat().replace("+00:00", "Z"),
-        max_input_tokens=model.context_tokens,
-        max_tokens=model.context_tokens,
-    )
-
-
-def _check_limit(limit: str | None) -> None:
-    if limit is None:
-        return
-    if not (limit.isascii() and limit.isdecimal() and len(limit) < 20):
-        raise InvalidRequestError("limit: Input should be a valid integer")
-    if int(limit) < 1:
-        raise InvalidRequestError("limit: Input should be greater than or equal to 1")
-    if int(limit) > MAX_PAGE:
-        raise InvalidRequestError(f"limit: Input should be less than or equal to {MAX_PAGE}")
+    def _info(self, model_id: str) -> ModelInfo:
+        """The model under one name. Its context is what the model takes and memory guarantees, once that is known."""
+        guaranteed = self._engine.health.context_tokens or self._model.context_tokens
+        context_tokens = min(self._model.context_tokens, guaranteed)
+        return ModelInfo(
+            id=model_id,
+            display_name=self._model.name,
+            created_at=moment(self._model.created_at),
+            max_input_tokens=context_tokens,
+            max_tokens=context_tokens,
+            capabilities=CAPABILITIES,
+        )

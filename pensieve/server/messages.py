@@ -1,107 +1,66 @@
-"""`POST /v1/messages`: one call from its bytes to its answer, streamed or whole.
-
-Both ways run the same answer: a stream writes its events, a whole answer is their fold. The engine's block is open for
-exactly as long as somebody waits for the answer. Any model name is served by the served model and echoed.
-"""
-
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from functools import partial
+"""`POST /v1/messages`: one call from its bytes to its answer, streamed or whole."""
 
 import anyio
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from pensieve.api.events import MessageEvent
-from pensieve.api.fold import MessageFold
+from pensieve.api.message import Message
 from pensieve.api.request import MessagesRequest
-from pensieve.api.values import new_id
-from pensieve.engine.generation import Engine, Generation
-from pensieve.errors import EngineError
-from pensieve.models.served import ServedModel
-from pensieve.prompt.render import ModelLimits, bounded_generation
-from pensieve.reply.reply import Asked, Reply
+from pensieve.server.answering import Answer, Answerer
+from pensieve.server.answers import answer as answered
 from pensieve.server.boundary import LAST_WORD_S, exchange_of
-from pensieve.server.calls import CallReader
+from pensieve.server.calls import CallReader, priority_of
 from pensieve.server.disconnect import while_connected
 from pensieve.server.errors import STOPPING, error_envelope
 from pensieve.server.sse import EventWriter, Pace
-
-# What a detokenizer needs to know of the prompt: where the answer's first word stands. Reading all of it would take
-# the event loop 0.4 s for 250 000 tokens (2026-11-22, two-core Linux machine).
-PRECEDING_TOKENS = 16
-
-Emit = Callable[[list[MessageEvent]], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One call's answer, not begun yet: what the engine is asked, and what makes words of it."""
-
-    generation: Generation
-    reply: Reply
-
-    async def run(self, engine: Engine, emit: Emit) -> None:
-        """Generate, handing message events to `emit`; being cancelled or a stop sequence frees the engine's slot."""
-        async with engine.generate(self.generation) as engine_events:
-            async for event in engine_events:
-                if message_events := self.reply.feed(event):
-                    await emit(message_events)
-                if self.reply.is_ended:
-                    return
-        raise EngineError("The engine ended an answer without its last event.")
+from pensieve.server.threads import Threads, ThreadTurn
 
 
 class MessagesEndpoint:
-    """The ASGI application behind the route."""
+    """The ASGI application behind the route. Owns the message threads."""
 
-    def __init__(self, engine: Engine, model: ServedModel, calls: CallReader, pace: Pace) -> None:
-        self._engine = engine
-        self._model = model
+    def __init__(self, answerer: Answerer, calls: CallReader, pace: Pace) -> None:
+        self._answerer = answerer
         self._calls = calls
         self._pace = pace
-        self._limits = ModelLimits(model.context_tokens, model.stop_tokens)
+        self._threads = Threads()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        call, prompt_tokens = await self._calls.read(Request(scope, receive), MessagesRequest)
-        answer = self._answer(call, prompt_tokens)
-        try:
-            if call.stream:
-                await self._stream(answer, scope, receive, send)
-            else:
-                await self._whole(answer, scope, receive, send)
-        finally:
-            exchange_of(scope).usage = answer.reply.usage
+        request = Request(scope, receive)
+        call, size_bytes = await self._calls.read(request, MessagesRequest)
+        priority = priority_of(request.headers, call)
+        with self._threads.turn(call, size_bytes) as turn:
+            prompt = await self._calls.render(turn.call, kept=turn.kept)
+            answer = self._answerer.answer(turn.call, prompt, priority)
+            try:
+                if call.stream:
+                    await self._stream(answer, turn, scope, receive, send)
+                else:
+                    await self._whole(answer, turn, scope, receive, send)
+            finally:
+                exchange_of(scope).usage = answer.reply.usage
 
-    def _answer(self, call: MessagesRequest, prompt_tokens: tuple[int, ...]) -> Answer:
-        bounded = bounded_generation(call, prompt_tokens, self._limits)
-        asked = Asked(
-            message_id=new_id("msg"),
-            model=call.model,
-            prompt_tokens=len(prompt_tokens),
-            stop_sequences=call.stop_sequences,
-            length_stop=bounded.length_stop,
-        )
-        detokenizer = self._model.tokenizer.detokenizer(prompt_tokens[-PRECEDING_TOKENS:])
-        return Answer(bounded.generation, Reply(asked, detokenizer))
+    async def _whole(
+        self, answer: Answer, turn: ThreadTurn, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        said: list[Message] = []
 
-    async def _whole(self, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
-        fold = MessageFold()
+        async def work() -> None:
+            said.append(await answer.run(keep=turn.keep))
 
-        async def take(events: list[MessageEvent]) -> None:
-            for event in events:
-                fold.feed(event)
+        await while_connected(receive, work)
+        await answered(said[0])(scope, receive, send)
 
-        await while_connected(receive, partial(answer.run, self._engine, take))
-        response = Response(fold.message.to_json(), media_type="application/json")
-        await response(scope, receive, send)
-
-    async def _stream(self, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _stream(
+        self, answer: Answer, turn: ThreadTurn, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         """Until the stream has begun an error is a status, the boundary's business; later it is an event."""
         writer = EventWriter(send, self._pace)
-        work = partial(answer.run, self._engine, writer.begin_or_go_on)
+
+        async def work() -> None:
+            await answer.run(writer.begin_or_go_on, keep=turn.keep)
+
         try:
             await while_connected(receive, work, beside=writer.ping_when_silent)
         except ClientDisconnect:

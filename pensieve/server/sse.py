@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import anyio
-from starlette.requests import ClientDisconnect
 from starlette.types import Send
 
 from pensieve.api.events import MessageEvent, Ping, StreamEvent
@@ -18,10 +17,9 @@ HEADERS = [
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """ping_s: a client hears something at least this often. stall_s: how long one that does not read is waited for."""
+    """ping_s: a client hears something at least this often."""
 
     ping_s: float = 15.0
-    stall_s: float = 60.0
 
 
 def frame(event: StreamEvent) -> str:
@@ -46,7 +44,7 @@ class EventWriter:
     async def write(self, events: Sequence[StreamEvent]) -> None:
         """Send `events` together, before them the head of the response if it is not out yet.
 
-        Raises `ClientDisconnect` where the client has stopped reading.
+        Waits while the client does not read; its connection ends that (server/connection.py).
         """
         if not self.has_begun:
             await self._send({"type": "http.response.start", "status": 200, "headers": HEADERS})
@@ -72,10 +70,7 @@ class EventWriter:
                 await anyio.sleep(self._pace.ping_s - silent_s)
 
     async def _send_text(self, text: str, *, is_last: bool) -> None:
-        body = {"type": "http.response.body", "body": text.encode(), "more_body": not is_last}
-        try:
-            with anyio.fail_after(self._pace.stall_s):
-                await self._send(body)
-        except TimeoutError:
-            raise ClientDisconnect from None
+        await self._send(
+            {"type": "http.response.body", "body": text.encode(), "more_body": not is_last}
+        )
         self._written_at = anyio.current_time()

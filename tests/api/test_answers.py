@@ -15,7 +15,17 @@ from pensieve.api.events import (
 )
 from pensieve.api.fold import MessageFold
 from pensieve.api.listing import Capabilities
-from pensieve.api.message import DeltaUsage, Message, TextContent, Usage
+from pensieve.api.message import (
+    CacheCreation,
+    ClearedToolUses,
+    ContextEdits,
+    DeltaUsage,
+    Message,
+    OriginalTokens,
+    TextContent,
+    TokenCount,
+    Usage,
+)
 from pensieve.api.values import new_id
 
 START = MessageStart(
@@ -47,6 +57,7 @@ def test_a_message_is_the_fold_of_its_events() -> None:
         "stop_details": None,
         "container": None,
         "context_management": None,
+        "diagnostics": None,
         "usage": {
             "input_tokens": 7,
             "output_tokens": 3,
@@ -103,3 +114,51 @@ def test_capabilities_name_everything_that_clients_know() -> None:
     written = json.loads(Capabilities().to_json())
     assert ModelCapabilities.model_fields.keys() == written.keys()
     assert ModelCapabilities.model_validate(written, strict=True).thinking.types.disabled.supported
+
+
+def test_edits_of_the_context_are_told_at_the_end_and_only_where_they_were_asked_for() -> None:
+    edits = ContextEdits(
+        applied_edits=(ClearedToolUses(cleared_tool_uses=2, cleared_input_tokens=30),)
+    )
+    end = MessageDelta(
+        delta=StopDelta(stop_reason="end_turn"), usage=USAGE, context_management=edits
+    )
+    fold = MessageFold()
+    fold.feed(START)
+    fold.feed(end)
+    told = {
+        "applied_edits": [
+            {
+                "type": "clear_tool_uses_20250919",
+                "cleared_tool_uses": 2,
+                "cleared_input_tokens": 30,
+            }
+        ]
+    }
+    assert json.loads(end.to_json())["context_management"] == told
+    assert json.loads(fold.message.to_json())["context_management"] == told
+    plain = MessageDelta(delta=StopDelta(stop_reason="end_turn"), usage=USAGE)
+    assert "context_management" not in json.loads(plain.to_json())
+
+
+def test_a_count_tells_of_edits_only_where_they_were_asked_for() -> None:
+    assert json.loads(TokenCount(input_tokens=5).to_json()) == {"input_tokens": 5}
+    original = OriginalTokens(original_input_tokens=9)
+    assert json.loads(TokenCount(input_tokens=5, context_management=original).to_json()) == {
+        "input_tokens": 5,
+        "context_management": {"original_input_tokens": 9},
+    }
+
+
+def test_a_fold_keeps_how_long_the_cache_was_written_for() -> None:
+    usage = Usage(
+        input_tokens=1,
+        output_tokens=0,
+        cache_creation_input_tokens=5,
+        cache_creation=CacheCreation(ephemeral_1h_input_tokens=5),
+    )
+    fold = MessageFold()
+    fold.feed(MessageStart(message=Message(id="msg_01a", model="m", usage=usage)))
+    fold.feed(MessageDelta(delta=StopDelta(stop_reason="end_turn"), usage=USAGE))
+    assert fold.message.usage.cache_creation.ephemeral_1h_input_tokens == 5
+    assert fold.message.usage.output_tokens == 3

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pensieve.api.request import CountTokensRequest, MessagesRequest, TextBlock, parse
+from pensieve.api.blocks import TextBlock
+from pensieve.api.request import MAX_MESSAGES, CountTokensRequest, MessagesRequest, parse
 from pensieve.errors import InvalidRequestError, RequestTooLargeError
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -49,11 +50,16 @@ def test_an_optional_null_is_absent() -> None:
 def test_fields_and_betas_nobody_knows_are_ignored() -> None:
     extra = {
         "metadata": {"user_id": "x" * 999},
-        "thinking": {"type": "adaptive"},
+        "service_tier": "auto",
+        "container": {"id": "c", "skills": []},
+        "diagnostics": {"previous_message_id": "msg_1"},
+        "inference_geo": "us",
+        "speed": "fast",
+        "fallbacks": "default",
+        "safeguards": {"rules": [1]},
         "new_in_2027": [1],
     }
-    marked = [{"type": "text", "text": "hello", "cache_control": {"type": "ephemeral"}}]
-    assert parsed(**extra, messages=[{"role": "user", "content": marked}]) == parsed()
+    assert parsed(**extra) == parsed()
 
 
 def test_count_tokens_needs_no_max_tokens() -> None:
@@ -90,13 +96,18 @@ def test_count_tokens_needs_no_max_tokens() -> None:
         (
             {"messages": [*HELLO, {"role": "user", "content": [{"type": "foo"}]}]},
             "messages.1.content.0: Input tag 'foo' found using 'type' does not match any of the"
-            " expected tags: 'text', 'thinking', 'redacted_thinking', 'image', 'document'",
+            " expected tags: 'text', 'image', 'document', 'search_result', 'thinking', 'tool_use',"
+            " 'tool_result', 'server_tool_use', 'web_search_tool_result', 'web_fetch_tool_result',"
+            " 'code_execution_tool_result', 'bash_code_execution_tool_result',"
+            " 'text_editor_code_execution_tool_result', 'tool_search_tool_result', 'mcp_tool_use',"
+            " 'mcp_tool_result', 'container_upload', 'compaction', 'tool_addition', 'tool_removal',"
+            " 'redacted_thinking', 'advisor_tool_result', 'mcp_tool_listing', 'fallback'",
         ),
         ({"system": [{"type": "image"}]}, "system.0.type: Input should be 'text'"),
-        ({"max_tokens": 0}, "max_tokens: Input should be greater than or equal to 1"),
+        ({"max_tokens": -1}, "max_tokens: Input should be greater than or equal to 0"),
         ({"max_tokens": "5"}, "max_tokens: Input should be a valid integer"),
         ({"max_tokens": True}, "max_tokens: Input should be a valid integer"),
-        ({"max_tokens": 10**30}, f"max_tokens: Input should be less than or equal to {2**63 - 1}"),
+        ({"max_tokens": 2**63}, f"max_tokens: Input should be less than or equal to {2**63 - 1}"),
         ({"stream": "yes"}, "stream: Input should be a valid boolean"),
         ({"temperature": 2.1}, "temperature: Input should be less than or equal to 2"),
         ({"top_p": -1}, "top_p: Input should be greater than or equal to 0"),
@@ -105,7 +116,30 @@ def test_count_tokens_needs_no_max_tokens() -> None:
             {"stop_sequences": ["ok", " \n"]},
             "stop_sequences.1: each stop sequence must contain non-whitespace",
         ),
+        (
+            {"thinking": {"type": "enabled", "budget_tokens": 1023}},
+            "thinking.enabled.budget_tokens: Input should be greater than or equal to 1024",
+        ),
+        (
+            {"thinking": {"type": "hard"}},
+            "thinking: Input tag 'hard' found using 'type' does not match any of the expected tags:"
+            " 'enabled', 'adaptive', 'disabled', 'between_tools'",
+        ),
+        ({"cache_control": {"type": "forever"}}, "cache_control.type: Input should be 'ephemeral'"),
+        ({"thread": {"type": "continue"}}, "thread.continue.previous_message_id: Field required"),
+        (
+            {"thread": {"type": "fork"}},
+            "thread: Input tag 'fork' found using 'type' does not match any of the expected tags:"
+            " 'create', 'continue'",
+        ),
+        ({"tool_choice": {"type": "tool"}}, "tool_choice.tool.name: Field required"),
+        (
+            {"messages": HELLO * (MAX_MESSAGES + 1)},
+            f"messages: List should have at most {MAX_MESSAGES} items after validation, not"
+            f" {MAX_MESSAGES + 1}",
+        ),
     ],
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
 def test_what_is_wrong_is_told_in_anthropics_words(
     changes: dict[str, object], message: str

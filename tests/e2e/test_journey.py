@@ -70,8 +70,8 @@ def test_count_tokens_is_what_the_request_then_uses(client: anthropic.Anthropic)
 
 
 def test_the_served_model_is_listed(client: anthropic.Anthropic) -> None:
-    (listed,) = client.models.list()
-    assert listed.id == MODEL
+    listed = [model.id for model in client.models.list()]
+    assert listed == [MODEL, f"claude-local/{MODEL}"]
     assert client.models.retrieve(MODEL).max_input_tokens == 8192
     with pytest.raises(anthropic.NotFoundError):
         client.models.retrieve("no-such-model")

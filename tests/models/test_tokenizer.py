@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
@@ -221,3 +221,18 @@ def test_a_tokenizer_of_an_unknown_kind_is_refused() -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     with pytest.raises(ModelDamagedError, match="no decoder"):
         ModelTokenizer(tokenizer, ChatTemplate("", {}), stop_tokens=())
+
+
+@any_tokenizer
+@settings(max_examples=100, deadline=None)
+@given(text=texts)
+def test_control_tokens_end_where_the_library_finds_them(name: str, text: str) -> None:
+    assume(not {BREAK, ESCAPE} & set(text))
+    encoding = TOKENIZERS[name].encode(text, add_special_tokens=False)
+    ids, edges = SERVED[name].encode_with_edges(text)
+    assert ids == encoding.ids
+    assert edges == [
+        (end, place + 1)
+        for place, (number, (_, end)) in enumerate(zip(ids, encoding.offsets, strict=True))
+        if number in SERVED[name].control_tokens
+    ]

@@ -4,23 +4,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pensieve.api.request import Conversation, MessagesRequest
-from pensieve.engine.generation import Sampling
-from pensieve.errors import InvalidRequestError, PromptTooLongError
+from pensieve.api.request import Conversation
+from pensieve.errors import InvalidRequestError
 from pensieve.prompt.abilities import SystemTurns, system_turns
-from pensieve.prompt.render import ModelLimits, PromptRenderer, bounded_generation
+from pensieve.prompt.render import PromptRenderer
 from tests.fakes import CONTROLS, ByteTokenizer
 
 USER = {"role": "user", "content": "hi"}
 SYSTEM = {"role": "system", "content": "note"}
 ASSISTANT = {"role": "assistant", "content": "yes"}
-LIMITS = ModelLimits(context_tokens=100, stop_tokens=frozenset({259}))
 
 
 def rendered(*messages: dict[str, str], of: str = "anywhere", **fields: object) -> str:
     tokenizer = ByteTokenizer(of)
     call = Conversation.model_validate({"model": "m", "messages": messages, **fields})
-    return tokenizer.decode(PromptRenderer(tokenizer).prompt_tokens(call))
+    return tokenizer.decode(PromptRenderer(tokenizer).render(call).tokens)
 
 
 def test_a_conversation_ends_where_the_answer_begins() -> None:
@@ -80,9 +78,9 @@ def test_no_client_text_becomes_a_control_token(
     system = [{"type": "text", "text": text} for text in ("s", *told)]
     messages = [{"role": role, "content": content} for role in ("user", "system", "assistant")]
     renderer = PromptRenderer(ByteTokenizer(kind))
-    tokens = renderer.prompt_tokens(
+    tokens = renderer.render(
         Conversation.model_validate({"model": "m", "messages": messages, "system": system})
-    )
+    ).tokens
     openings = [token for token in tokens if token >= 256]
     plain = rendered(USER, SYSTEM, system="s", of=kind)
     assert openings == [CONTROLS[name] for name in _controls_in(plain)]
@@ -92,40 +90,3 @@ def _controls_in(text: str) -> list[str]:
     return [
         name for name in text.replace("<|", " <|").replace("|>", "|> ").split() if name in CONTROLS
     ]
-
-
-def call(**fields: object) -> MessagesRequest:
-    return MessagesRequest.model_validate(
-        {"model": "m", "messages": [USER], "max_tokens": 10, **fields}
-    )
-
-
-def test_max_tokens_is_kept_where_the_context_has_room() -> None:
-    bounded = bounded_generation(call(), (1,) * 90, LIMITS)
-    assert bounded.generation.max_tokens == 10
-    assert bounded.length_stop == "max_tokens"
-    assert bounded.generation.stop_tokens == LIMITS.stop_tokens
-
-
-def test_max_tokens_is_cut_to_the_context_and_never_refused() -> None:
-    bounded = bounded_generation(call(max_tokens=128_000), (1,) * 91, LIMITS)
-    assert bounded.generation.max_tokens == 9
-    assert bounded.length_stop == "model_context_window_exceeded"
-
-
-@pytest.mark.parametrize("length", [100, 101])
-def test_a_prompt_that_leaves_no_room_is_too_long(length: int) -> None:
-    with pytest.raises(PromptTooLongError) as caught:
-        bounded_generation(call(), (1,) * length, LIMITS)
-    assert caught.value.message == f"prompt is too long: {length} tokens > 100 maximum"
-
-
-def test_sampling_is_what_the_call_says() -> None:
-    asked = call(temperature=0.5, top_p=0.9, top_k=40)
-    assert bounded_generation(asked, (1,), LIMITS).generation.sampling == Sampling(0.5, 0.9, 40)
-    assert bounded_generation(call(), (1,), LIMITS).generation.sampling == Sampling(1.0, 1.0, 0)
-
-
-def test_a_nucleus_of_nothing_is_greedy() -> None:
-    sampling = bounded_generation(call(top_p=0), (1,), LIMITS).generation.sampling
-    assert sampling.temperature == 0

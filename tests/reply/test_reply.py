@@ -17,7 +17,8 @@ from pensieve.api.events import (
     MessageStop,
 )
 from pensieve.api.fold import MessageFold
-from pensieve.api.message import Message
+from pensieve.api.message import ContextEdits, Message
+from pensieve.api.usage import Breakpoint
 from pensieve.engine.generation import EngineEvent, Finished, Prefilled, Started, Token
 from pensieve.reply.reply import Asked, Reply
 
@@ -37,8 +38,13 @@ class Pieces:
 
 
 def reply_to(pieces: Sequence[str], *stops: str, at_end: str = "") -> Reply:
-    asked = Asked("msg_01a", "m", 10, stops, "model_context_window_exceeded")
+    asked = Asked("msg_01a", "m", 10, "model_context_window_exceeded", stop_sequences=stops)
     return Reply(asked, Pieces(pieces, at_end))
+
+
+def told(asked: Asked, *events: EngineEvent) -> list[MessageEvent]:
+    reply = Reply(asked, Pieces(["a", "b"]))
+    return [said for event in events for said in reply.feed(event)]
 
 
 def answer(
@@ -90,6 +96,37 @@ def test_usage_parts_the_prompt_in_cached_and_not() -> None:
         assert (usage.input_tokens, usage.cache_read_input_tokens) == (6, 4)
     assert events[0].message.usage.output_tokens == 0
     assert folded(events).usage.output_tokens == 2
+
+
+def test_what_was_processed_up_to_a_breakpoint_is_written_to_the_cache() -> None:
+    marks = (Breakpoint(6, "1h"), Breakpoint(9))
+    asked = Asked("msg_01a", "m", 10, "max_tokens", breakpoints=marks)
+    events = told(asked, Started(4), Token(0), Finished("stop_token", 2))
+    assert isinstance(events[0], MessageStart)
+    for usage in (events[0].message.usage, folded(events).usage):
+        assert (usage.input_tokens, usage.cache_read_input_tokens) == (1, 4)
+        assert usage.cache_creation_input_tokens == 5
+        assert usage.cache_creation.ephemeral_5m_input_tokens == 3
+        assert usage.cache_creation.ephemeral_1h_input_tokens == 2
+
+
+@pytest.mark.parametrize("end", [Token(0), Finished("stop_token", 1)])
+def test_an_answer_that_nobody_wants_ends_at_the_first_token(end: EngineEvent) -> None:
+    asked = Asked("msg_01a", "m", 10, "max_tokens", is_silent=True)
+    events = told(asked, Started(4), Prefilled(10), end, Token(1))
+    assert kinds(events) == SILENT
+    assert folded(events).content == ()
+    assert folded(events).stop_reason == "max_tokens"
+    assert folded(events).usage.output_tokens == 0
+
+
+def test_edits_of_the_context_are_told_with_the_last_facts() -> None:
+    edits = ContextEdits()
+    asked = Asked("msg_01a", "m", 10, "max_tokens", edits=edits)
+    events = told(asked, Started(0), Finished("stop_token", 1))
+    assert folded(events).context_management == edits
+    assert isinstance(events[0], MessageStart)
+    assert events[0].message.context_management is None
 
 
 def test_an_answer_without_text_has_no_block() -> None:

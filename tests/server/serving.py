@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 
 from pensieve.paths import under_home
 from pensieve.server.app import build_app
-from pensieve.server.http import http_server
+from pensieve.server.http import Patience, http_server
 from pensieve.server.sse import Pace
 from pensieve.settings import Settings
 from tests.fakes import ScriptedEngine, served_model
@@ -42,11 +42,19 @@ def in_memory(app: Starlette, headers: dict[str, str] | None = None) -> httpx.As
 
 
 @asynccontextmanager
-async def listening(app: Starlette, *, grace_s: int = 1) -> AsyncGenerator[str]:
+async def listening(
+    app: Starlette,
+    *,
+    grace_s: int = 1,
+    patience: Patience | None = None,
+    send_buffer_bytes: int | None = None,
+) -> AsyncGenerator[str]:
     """A real server; its address."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = http_server(app, grace_s=grace_s)
-        async with anyio.create_task_group() as tasks:
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
+        if send_buffer_bytes is not None:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
+        server = http_server(app, grace_s=grace_s, patience=patience)
+        async with app.router.lifespan_context(app), anyio.create_task_group() as tasks:
             tasks.start_soon(server.serve, [listener])
             try:
                 yield f"http://127.0.0.1:{listener.getsockname()[1]}"

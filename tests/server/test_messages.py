@@ -179,14 +179,6 @@ async def test_a_prompt_that_is_too_long_is_told_before_the_stream_opens() -> No
     assert engine.generations == []
 
 
-async def test_a_thread_is_refused_with_the_code_that_clients_know() -> None:
-    async with in_memory(app_of(ScriptedEngine([[]]))) as client:
-        response = await client.post("/v1/messages", json=CALL | {"thread": {"type": "create"}})
-    assert response.status_code == 400
-    details = response.json()["error"]["details"]
-    assert details == {"error_code": "thread_unsupported_request"}
-
-
 async def test_a_silent_stream_is_kept_alive_by_pings() -> None:
     more = anyio.Event()
     engine = ScriptedEngine([[Started(0), Prefilled(5), more, *says("Hi")[1:]]])
@@ -203,17 +195,6 @@ async def test_a_silent_stream_is_kept_alive_by_pings() -> None:
     await stream_by_hand(app_of(engine, pace=Pace(ping_s=0.01)), send)
     assert pings() >= 3
     assert "message_stop" in said[-2]
-
-
-async def test_a_reader_that_stops_reading_loses_its_stream() -> None:
-    engine = ScriptedEngine([[Started(0), *map(Token, b"Hi"), anyio.Event()]])
-
-    async def send(message: dict[str, object]) -> None:
-        if message["type"] == "http.response.body":
-            await anyio.sleep_forever()
-
-    await stream_by_hand(app_of(engine, pace=Pace(stall_s=0.01)), send)
-    assert engine.left.is_set()
 
 
 async def test_a_large_call_is_answered_like_a_small_one() -> None:
@@ -245,3 +226,53 @@ async def test_the_tokens_of_a_finished_generation_are_the_engines_count() -> No
     async with in_memory(app_of(ScriptedEngine([script]))) as client:
         response = await client.post("/v1/messages", json=CALL)
     assert response.json()["usage"]["output_tokens"] == 9
+
+
+CITED = {"type": "text", "text": "x", "citations": [{"type": "char_location"}]}
+
+
+@pytest.mark.parametrize(
+    ("version", "status"),
+    [({}, 200), ("2023-06-01", 200), ("2026-10-21", 400), ("2030-01-01", 400)],
+)
+async def test_the_version_a_client_speaks_decides_on_what_it_may_send(
+    version: object, status: int
+) -> None:
+    headers = {"anthropic-version": version} if isinstance(version, str) else {}
+    call = CALL | {"messages": [{"role": "user", "content": [CITED]}]}
+    async with in_memory(app_of(ScriptedEngine([says("ok")]))) as client:
+        response = await client.post("/v1/messages", json=call, headers=headers)
+        counted = await client.post("/v1/messages/count_tokens", json=call, headers=headers)
+    assert (response.status_code, counted.status_code) == (status, status)
+
+
+async def test_the_newer_version_honours_sampling_all_the_same() -> None:
+    engine = ScriptedEngine([says("ok")])
+    headers = {"anthropic-version": "2026-10-21", "anthropic-beta": "from-the-future-2031"}
+    async with in_memory(app_of(engine)) as client:
+        call = CALL | {"temperature": 0.0}
+        response = await client.post("/v1/messages?beta=true", json=call, headers=headers)
+    assert response.status_code == 200
+    assert engine.generations[0].sampling.temperature == 0.0
+
+
+async def test_tools_of_the_hosted_api_are_left_out_with_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tools = [{"type": "web_search_20250305", "name": "web_search", "max_uses": 8}]
+    async with in_memory(app_of(ScriptedEngine([says("ok")]))) as client:
+        response = await client.post("/v1/messages", json=CALL | {"tools": tools})
+    assert response.status_code == 200
+    assert "only the hosted API can run them: web_search_20250305" in caplog.text
+
+
+async def test_a_form_that_cannot_be_kept_is_refused_but_its_tokens_are_counted() -> None:
+    call = CALL | {"output_config": {"format": {"type": "json_schema", "schema": {}}}}
+    async with in_memory(app_of(ScriptedEngine([says("ok")]))) as client:
+        response = await client.post("/v1/messages", json=call)
+        counted = await client.post("/v1/messages/count_tokens", json=call)
+    assert response.status_code == 400
+    assert response.json()["error"]["message"] == (
+        "output_config.format: Extra inputs are not permitted"
+    )
+    assert counted.status_code == 200

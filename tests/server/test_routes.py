@@ -1,74 +1,106 @@
-"""Models, health, and the paths that are not there."""
+"""Health, greetings, and the paths and methods that are not there."""
 
 import anyio
+import httpx
 import pytest
 
 from pensieve.engine.generation import EngineHealth
 from tests.fakes import ScriptedEngine, says
-from tests.server.serving import app_of, in_memory
+from tests.server.serving import KEY, app_of, in_memory, listening
 
 pytestmark = pytest.mark.anyio
 ENGINE = ScriptedEngine([says("ok")])
-
-
-async def test_the_served_model_is_listed() -> None:
-    async with in_memory(app_of(ENGINE, name="org/tiny")) as client:
-        page = (await client.get("/v1/models?limit=1000&beta=true")).json()
-    assert (page["first_id"], page["last_id"], page["has_more"]) == ("org/tiny", "org/tiny", False)
-    model = page["data"][0]
-    assert model["id"] == model["display_name"] == "org/tiny"
-    assert (model["created_at"], model["max_input_tokens"]) == ("2023-11-14T22:13:20Z", 4096)
-    assert (model["type"], model["lifecycle"]) == ("model", "active")
-
-
-@pytest.mark.parametrize("cursor", ["after_id", "before_id"])
-async def test_there_is_no_second_page(cursor: str) -> None:
-    async with in_memory(app_of(ENGINE, name="tiny")) as client:
-        page = (await client.get("/v1/models", params={cursor: "tiny"})).json()
-    assert page == {"data": [], "has_more": False, "first_id": None, "last_id": None}
-
-
-@pytest.mark.parametrize("limit", ["0", "1001", "x", "-1", "", "9" * 5000])
-async def test_a_limit_out_of_range_is_told(limit: str) -> None:
-    async with in_memory(app_of(ENGINE)) as client:
-        response = await client.get("/v1/models", params={"limit": limit})
-    assert response.status_code == 400
-    assert response.json()["error"]["message"].startswith("limit: Input should be ")
-
-
-@pytest.mark.parametrize("path", ["org/tiny", "org%2Ftiny", "someone/org/tiny"])
-async def test_a_model_is_found_by_name_and_repo(path: str) -> None:
-    async with in_memory(app_of(ENGINE, name="org/tiny")) as client:
-        response = await client.get(f"/v1/models/{path}")
-    assert response.json()["id"] == "org/tiny"
-
-
-async def test_an_unknown_model_is_named() -> None:
-    async with in_memory(app_of(ENGINE)) as client:
-        response = await client.get("/v1/models/claude-nope")
-    assert response.status_code == 404
-    assert response.json()["error"] == {"type": "not_found_error", "message": "model: claude-nope"}
+HEADERS = {"x-api-key": KEY}
 
 
 @pytest.mark.parametrize(
     ("method", "path", "status", "kind"),
     [
         ("GET", "/nowhere", 404, "not_found_error"),
+        ("HEAD", "/nowhere", 404, ""),
+        ("OPTIONS", "/nowhere", 404, "not_found_error"),
         ("POST", "/v1/complete", 404, "not_found_error"),
         ("GET", "/v1/messages/", 404, "not_found_error"),
+        ("POST", "/v1/messages/", 404, "not_found_error"),
+        ("POST", "//v1/messages", 404, "not_found_error"),
+        ("POST", "/v1//messages", 404, "not_found_error"),
+        ("GET", "/v1/models/", 404, "not_found_error"),
+        ("GET", "/v1/messages/batches/", 404, "not_found_error"),
+        ("GET", "/V1/models", 404, "not_found_error"),
+        ("POST", "/openapi.json", 405, "invalid_request_error"),
         ("GET", "/v1/messages", 405, "invalid_request_error"),
+        ("HEAD", "/v1/messages", 405, ""),
+        ("OPTIONS", "/v1/messages", 405, "invalid_request_error"),
         ("DELETE", "/v1/models", 405, "invalid_request_error"),
+        ("PUT", "/v1/files", 405, "invalid_request_error"),
+        ("POST", "/", 405, "invalid_request_error"),
         ("PUT", "/health", 405, "invalid_request_error"),
+        ("BREW", "/health", 405, "invalid_request_error"),
     ],
 )
 async def test_what_is_not_there_is_told_in_the_envelope(
     method: str, path: str, status: int, kind: str
 ) -> None:
-    async with in_memory(app_of(ENGINE)) as client:
-        response = await client.request(method, path)
-    assert (response.status_code, response.json()["error"]["type"]) == (status, kind)
-    assert response.json()["request_id"] == response.headers["request-id"]
+    async with listening(app_of(ENGINE)) as url, httpx.AsyncClient(headers=HEADERS) as client:
+        response = await client.request(method, url + path)
+    assert response.status_code == status
     assert ("allow" in response.headers) == (status == 405)
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["x-should-retry"] == "false"
+    if kind:
+        assert response.json()["error"]["type"] == kind
+        assert response.json()["request_id"] == response.headers["request-id"]
+    else:
+        assert response.content == b""
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/v1/messages", {"POST"}),
+        ("/v1/messages/batches", {"GET", "HEAD", "POST"}),
+        ("/v1/messages/batches/msgbatch_1", {"GET", "HEAD", "DELETE"}),
+        ("/v1/files", {"GET", "HEAD", "POST"}),
+        ("/v1/files/file_1", {"GET", "HEAD", "DELETE"}),
+    ],
+)
+async def test_a_wrong_method_is_told_which_are_right(path: str, methods: set[str]) -> None:
+    async with in_memory(app_of(ENGINE)) as client:
+        response = await client.request("PATCH", path)
+    assert set(response.headers["allow"].split(", ")) == methods
+
+
+@pytest.mark.parametrize("path", ["/", "/api/hello", "/health", "/openapi.json", "/v1/models"])
+async def test_a_head_is_a_get_without_its_body(path: str) -> None:
+    async with listening(app_of(ENGINE)) as url, httpx.AsyncClient(headers=HEADERS) as client:
+        get, head = await client.get(url + path), await client.head(url + path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+    assert head.headers["content-length"] == str(len(get.content))
+
+
+async def test_our_own_origin_may_ask_for_leave() -> None:
+    asked = {
+        "origin": "http://localhost:7777",
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "x-api-key,content-type",
+    }
+    async with in_memory(app_of(ENGINE), asked) as client:
+        response = await client.options("/v1/messages")
+    assert response.status_code == 204
+    assert response.headers["access-control-allow-origin"] == "http://localhost:7777"
+    assert response.headers["access-control-allow-headers"] == "x-api-key,content-type"
+    assert "POST" in response.headers["access-control-allow-methods"]
+    assert response.headers["request-id"].startswith("req_")
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:8080", "https://localhost:7777", "null"])
+async def test_another_origin_gets_no_leave(origin: str) -> None:
+    asked = {"origin": origin, "access-control-request-method": "POST"}
+    async with in_memory(app_of(ENGINE), asked) as client:
+        response = await client.options("/v1/messages")
+    assert response.status_code == 403
+    assert "access-control-allow-origin" not in response.headers
 
 
 async def test_health_tells_what_is_served_and_how_it_is() -> None:

@@ -62,7 +62,8 @@ async def test_the_official_client_finds_the_model() -> None:
         model = await client.models.retrieve("org/tiny")
         with pytest.raises(anthropic.NotFoundError, match="model: other"):
             await client.models.retrieve("other")
-    assert listed == [model.id] == ["org/tiny"]
+    assert model.id == "org/tiny"
+    assert listed == ["org/tiny", "claude-local/org/tiny"]
 
 
 async def test_the_official_client_raises_what_happened() -> None:
@@ -119,6 +120,20 @@ async def test_a_client_that_leaves_frees_its_slot(script: list[object], *, stre
             await reached.wait()
             await connection.aclose()
             await engine.left.wait()
+
+
+async def test_nothing_small_waits_for_an_acknowledgement() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = http_server(app_of(ScriptedEngine([[]])))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(server.serve, [listener])
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            async with httpx.AsyncClient(base_url=url) as client:
+                assert (await client.get("/health")).status_code == 200
+                (connection,) = server.server_state.connections
+                accepted = connection.transport.get_extra_info("socket")
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            server.should_exit = True
 
 
 async def test_a_client_may_leave_while_it_sends() -> None:

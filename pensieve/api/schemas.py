@@ -1,0 +1,72 @@
+"""JSON Schemas of wire values, made from the same classes that validate. The door through which they reach a document."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json_schema
+from pydantic_core import core_schema
+
+from pensieve.api.pages import Query
+from pensieve.api.values import Wire
+
+Schema = Mapping[str, Any]
+_REF = "#/components/schemas/{model}"
+
+
+class _Generator(GenerateJsonSchema):
+    """What is written is written whole: a field with a default is there too, unless it is one that is left out."""
+
+    def field_is_required(
+        self,
+        field: core_schema.ModelField | core_schema.DataclassField | core_schema.TypedDictField,
+        total: bool,  # noqa: FBT001 -- pydantic's own
+    ) -> bool:
+        if self.mode == "serialization":
+            return "serialization_exclude_if" not in field
+        return super().field_is_required(field, total)
+
+
+@dataclass(frozen=True, slots=True)
+class Schemas:
+    """References by class, as it is read from clients or written to them, and all that they refer to, by name."""
+
+    read: Mapping[type[Wire], Schema]
+    written: Mapping[type[Wire], Schema]
+    components: Mapping[str, Schema]
+
+
+def schemas(read: Iterable[type[Wire]], written: Iterable[type[Wire]]) -> Schemas:
+    """The schemas of what is read from clients and of what is written to them."""
+    modes: dict[tuple[type[Wire], JsonSchemaMode], None] = {}
+    modes |= dict.fromkeys((kind, "validation") for kind in read)
+    modes |= dict.fromkeys((kind, "serialization") for kind in written)
+    found, definitions = models_json_schema(
+        list(modes), ref_template=_REF, schema_generator=_Generator
+    )
+    return Schemas(
+        read={kind: ref for (kind, mode), ref in found.items() if mode == "validation"},  # pyright: ignore[reportArgumentType]
+        written={kind: ref for (kind, mode), ref in found.items() if mode == "serialization"},  # pyright: ignore[reportArgumentType]
+        components=definitions.get("$defs", {}),
+    )
+
+
+def query_parameters(query: type[Query]) -> list[Schema]:
+    """A query's parameters, as OpenAPI lists them."""
+    return [
+        {"name": name, "in": "query", "required": False, "schema": schema}
+        for name, schema in text_fields(query).items()
+    ]
+
+
+def text_fields(kind: type[Wire]) -> Mapping[str, Schema]:
+    """The schemas of fields that come as text, in a query or a form."""
+    fields = kind.model_json_schema().get("properties", {})
+    return {name: _not_null(schema) for name, schema in fields.items()}
+
+
+def _not_null(schema: Schema) -> Schema:
+    """Such a field is there or not; no text means null."""
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind.get("type") != "null"]
+    rest = {key: value for key, value in schema.items() if key not in {"anyOf", "default", "title"}}
+    return {**rest, **kinds[0]} if len(kinds) == 1 else {**schema}

@@ -1,0 +1,60 @@
+"""The `Generation` that a call asks for: the rendered prompt, the sampling, and what bounds the answer."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pensieve.api.request import MessagesRequest
+from pensieve.engine.generation import Generation, Priority, Sampling
+from pensieve.errors import PromptTooLongError
+from pensieve.prompt.render import Prompt
+
+LengthStop = Literal["max_tokens", "model_context_window_exceeded"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLimits:
+    """What bounds a generation on the served model. context_tokens: prompt and answer together."""
+
+    context_tokens: int
+    stop_tokens: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class BoundedGeneration:
+    """A generation, and what it means when its length ends it: the client's limit or the model's context."""
+
+    generation: Generation
+    length_stop: LengthStop
+
+
+def bounded_generation(
+    call: MessagesRequest, prompt: Prompt, limits: ModelLimits, priority: Priority = "main"
+) -> BoundedGeneration:
+    """What the engine is asked for. max_tokens is cut to what the context has left, never refused.
+
+    A call for no answer asks for one token, which reply drops: the engine processes no prompt without sampling.
+    Raises `PromptTooLongError` where the prompt leaves no room for an answer.
+    """
+    room = limits.context_tokens - len(prompt.tokens)
+    if room < 1:
+        raise PromptTooLongError(len(prompt.tokens), limits.context_tokens)
+    generation = Generation(
+        prompt_tokens=prompt.tokens,
+        max_tokens=min(max(call.max_tokens, 1), room),
+        stop_tokens=limits.stop_tokens,
+        sampling=_sampling(call),
+        boundaries=prompt.boundaries,
+        pinned_tokens=prompt.pinned_tokens,
+        priority=priority,
+    )
+    is_cut = call.max_tokens > room
+    return BoundedGeneration(
+        generation, "model_context_window_exceeded" if is_cut else "max_tokens"
+    )
+
+
+def _sampling(call: MessagesRequest) -> Sampling:
+    """A nucleus of no mass holds the likeliest token alone: greedy."""
+    if call.top_p == 0:
+        return Sampling(temperature=0.0)
+    return Sampling(temperature=call.temperature, top_p=call.top_p, top_k=call.top_k)

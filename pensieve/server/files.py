@@ -1,0 +1,94 @@
+"""`/v1/files`: text documents that clients keep here, to name them in messages by their id."""
+
+import base64
+import json
+from functools import partial
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from pensieve.api.files import DeletedFile, FileMetadata, FilePage, FilesQuery
+from pensieve.api.values import moment
+from pensieve.errors import InvalidRequestError
+from pensieve.server.answers import answer
+from pensieve.server.disk import on_disk
+from pensieve.server.downloads import Download
+from pensieve.server.file_store import FileStore, StoredFile, age
+from pensieve.server.uploads import read_upload
+
+_PAGE = "page_"
+
+
+class FilesEndpoint:
+    """Everything under `/v1/files`."""
+
+    def __init__(self, store: FileStore) -> None:
+        self._store = store
+
+    async def upload(self, request: Request) -> Response:
+        """Keep a file."""
+        upload = await read_upload(request, max_bytes=self._store.limits.file_bytes)
+        add = partial(
+            self._store.add,
+            upload.content,
+            upload.filename,
+            upload.mime_type,
+            upload.fields.expires_in_seconds,
+        )
+        return answer(self._metadata(await on_disk(add)))
+
+    async def page(self, request: Request) -> Response:
+        """A page of files, or those of certain ids."""
+        query = FilesQuery.of(request.query_params.multi_items())
+        files = await on_disk(self._store.all)
+        if query.ids:
+            found = [file for file in files if file.id in query.ids]
+            return answer(FilePage(data=tuple(map(self._metadata, found))))
+        if query.page is not None:
+            after = _position(query.page)
+            files = [file for file in files if age(file) < after]
+        shown = files[: query.limit]
+        next_page = _token(shown[-1]) if len(files) > len(shown) else None
+        return answer(FilePage(data=tuple(map(self._metadata, shown)), next_page=next_page))
+
+    async def one(self, request: Request) -> Response:
+        """One file's metadata."""
+        return answer(self._metadata(await on_disk(partial(self._store.get, _file_id(request)))))
+
+    async def content(self, request: Request) -> Response:
+        """One file's bytes."""
+        file = await on_disk(partial(self._store.get, _file_id(request)))
+        return Download(self._store.content(file), file.mime_type)
+
+    async def delete(self, request: Request) -> Response:
+        """Forget one file."""
+        await on_disk(partial(self._store.delete, _file_id(request)))
+        return answer(DeletedFile(id=_file_id(request)))
+
+    def _metadata(self, file: StoredFile) -> FileMetadata:
+        return FileMetadata(
+            id=file.id,
+            filename=file.filename,
+            mime_type=file.mime_type,
+            size_bytes=file.size_bytes,
+            created_at=moment(file.created_at),
+            expires_at=None if file.expires_at is None else moment(file.expires_at),
+            downloadable=not self._store.is_expired(file),
+        )
+
+
+def _file_id(request: Request) -> str:
+    return str(request.path_params["file_id"])
+
+
+def _token(file: StoredFile) -> str:
+    """Where the next page begins: right after `file`, even if that is deleted meanwhile."""
+    return _PAGE + base64.urlsafe_b64encode(json.dumps(age(file)).encode()).decode()
+
+
+def _position(token: str) -> tuple[float, str]:
+    try:
+        created_at, file_id = json.loads(base64.urlsafe_b64decode(token.removeprefix(_PAGE)))
+        return float(created_at), str(file_id)
+    except (ValueError, TypeError):
+        raise InvalidRequestError("page: Input should be a next_page of this list") from None

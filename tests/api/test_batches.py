@@ -1,0 +1,91 @@
+"""What a batch must be when it is created, and what its requests must be when their turn comes."""
+
+import json
+
+import pytest
+
+from pensieve.api.batches import BatchedRequest, parse_batch
+from pensieve.api.request import parse
+from pensieve.errors import InvalidRequestError
+
+CALL = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
+
+
+def refused(body: object) -> str:
+    with pytest.raises(InvalidRequestError) as caught:
+        parse_batch(json.dumps(body).encode())
+    return caught.value.message
+
+
+def entry(custom_id: object = "a", params: object = CALL) -> dict[str, object]:
+    return {"custom_id": custom_id, "params": params}
+
+
+def test_params_are_not_looked_into() -> None:
+    batch = parse_batch(json.dumps({"requests": [entry(params={"anything": 1})]}).encode())
+    assert batch.requests[0].params == {"anything": 1}
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({}, "requests: Field required"),
+        ({"requests": []}, "requests: List should have at least 1 item after validation, not 0"),
+        ({"requests": "x"}, "requests: Input should be a valid list"),
+        ({"requests": ["x"]}, "requests.0: Input should be an object"),
+        ({"requests": [{"params": {}}]}, "requests.0.custom_id: Field required"),
+        ({"requests": [{"custom_id": "a"}]}, "requests.0.params: Field required"),
+        (
+            {"requests": [entry("a" * 65)]},
+            "requests.0.custom_id: String should have at most 64 characters",
+        ),
+        (
+            {"requests": [entry("a b")]},
+            "requests.0.custom_id: String should match pattern '^[a-zA-Z0-9_-]{1,64}$'",
+        ),
+        (
+            {"requests": [entry("a"), entry("a")]},
+            "requests: each custom_id must be unique, 'a' is not",
+        ),
+    ],
+)
+def test_a_bad_batch_is_told(body: object, message: str) -> None:
+    assert refused(body) == message
+
+
+@pytest.mark.parametrize("custom_id", ["a\n", "é", "a/b", "", "a.b"])
+def test_a_custom_id_is_plain(custom_id: str) -> None:
+    assert refused({"requests": [entry(custom_id)]}).startswith(
+        "requests.0.custom_id: String should"
+    )
+
+
+def test_a_hundred_thousand_requests_are_taken_and_no_more() -> None:
+    requests = [entry(str(number), {}) for number in range(100_001)]
+    assert "at most 100000 items" in refused({"requests": requests})
+    batch = parse_batch(json.dumps({"requests": requests[1:]}).encode())
+    assert len(batch.requests) == 100_000
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"stream": True}, "stream: Streaming is not supported in a message batch"),
+        ({"max_tokens": 0}, "max_tokens: Input should be greater than or equal to 1"),
+        (
+            {"thread": {"type": "create"}},
+            "thread: Message threads are not supported in a message batch",
+        ),
+        ({"speed": "fast"}, "speed: This field is not supported in a message batch"),
+        ({"messages": None}, "messages: Input should be a valid list"),
+    ],
+)
+def test_what_needs_somebody_waiting_is_refused(extra: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        parse(BatchedRequest, json.dumps(CALL | extra).encode())
+    assert caught.value.message == message
+
+
+def test_an_ordinary_call_is_taken() -> None:
+    call = parse(BatchedRequest, json.dumps(CALL | {"stream": False, "speed": None}).encode())
+    assert (call.max_tokens, call.stream) == (5, False)

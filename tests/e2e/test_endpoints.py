@@ -1,0 +1,77 @@
+"""The endpoints beside messages on a real model: batches across a restart, files, models, the document."""
+
+from collections.abc import Iterator
+
+import anthropic
+import httpx
+import pytest
+
+from tests.e2e.conftest import KEY, MODEL, Journey, free_port
+
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+@pytest.fixture
+def client(server: Journey) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(base_url=server.base_url, api_key=KEY) as client:
+        yield client
+
+
+def entry(custom_id: str, **more: object) -> dict[str, object]:
+    params = {"model": MODEL, "max_tokens": 12, "messages": QUESTION, "temperature": 0}
+    return {"custom_id": custom_id, "params": params | more}
+
+
+def outcome(client: anthropic.Anthropic, batch_id: str) -> dict[str, object]:
+    """The results of a batch by custom id, once it has ended; asked over and over, as clients do."""
+    while client.messages.batches.retrieve(batch_id).processing_status != "ended":
+        pass
+    return {line.custom_id: line.result for line in client.messages.batches.results(batch_id)}
+
+
+def test_a_batch_is_answered(client: anthropic.Anthropic) -> None:
+    batch = client.messages.batches.create(
+        requests=[entry("one"), entry("two"), entry("bad", max_tokens="x")]
+    )
+    results = outcome(client, batch.id)
+    assert "Paris" in results["one"].message.content[0].text
+    assert results["one"].message.content == results["two"].message.content
+    assert results["one"].message.usage.service_tier == "batch"
+    assert results["bad"].error.error.message == "max_tokens: Input should be a valid integer"
+    assert client.messages.batches.delete(batch.id).id == batch.id
+
+
+def test_a_batch_goes_on_after_a_restart(server: Journey) -> None:
+    """On a server of its own, in the home whose model is already there, so that nothing needs the network."""
+    own = Journey(server.home.parent / "batch home", free_port())
+    own.home.mkdir()
+    (own.home / "models").symlink_to(server.home / "models")
+    own.start()
+    with anthropic.Anthropic(base_url=own.base_url, api_key=KEY, max_retries=8) as client:
+        requests = [entry(str(number)) for number in range(30)]
+        batch = client.messages.batches.create(requests=requests)
+        own.pensieve("stop")
+        own.start()
+        results = outcome(client, batch.id)
+    own.pensieve("stop")
+    assert len(results) == 30
+    assert {result.type for result in results.values()} == {"succeeded"}
+
+
+def test_a_file_is_read_in_a_message(client: anthropic.Anthropic) -> None:
+    file = client.files.upload(file=("fact.txt", b"The code word is swordfish.", "text/plain"))
+    source = {"type": "file", "file_id": file.id}
+    asked = [{"type": "document", "source": source}, {"type": "text", "text": "The code word?"}]
+    message = client.messages.create(
+        model=MODEL,
+        max_tokens=16,
+        messages=[{"role": "user", "content": asked}],
+        extra_body={"temperature": 0},
+    )
+    assert "swordfish" in message.content[0].text.lower()
+    client.files.delete(file.id)
+
+
+def test_the_document_is_there_without_a_key(server: Journey) -> None:
+    document = httpx.get(f"{server.base_url}/openapi.json").json()
+    assert "/v1/messages/batches" in document["paths"]

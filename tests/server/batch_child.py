@@ -1,0 +1,34 @@
+"""A process that answers batches in the folder it is given and tells of each answer, until none is left or it is killed."""
+
+import sys
+from pathlib import Path
+
+import anyio
+
+from pensieve.api.message import Message
+from pensieve.server.batch_book import BatchBook
+from pensieve.server.batch_queue import BatchQueue
+from pensieve.server.batch_store import BatchStore
+from tests.server.batches import entries, message
+
+REQUESTS = 60
+
+
+async def main(folder: Path) -> None:
+    book = BatchBook(BatchStore(folder))
+
+    async def answer(params: bytes) -> Message:
+        await anyio.lowlevel.checkpoint()
+        sys.stdout.write("answered\n")
+        sys.stdout.flush()
+        return message(params.decode() * 500)
+
+    if not await book.all():
+        await book.create(entries(map(str, range(REQUESTS))))
+    async with BatchQueue(book, answer).working():
+        while any(batch.ended_at is None for batch in await book.all()):
+            await anyio.lowlevel.checkpoint()
+
+
+if __name__ == "__main__":
+    anyio.run(main, Path(sys.argv[1]))

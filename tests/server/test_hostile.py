@@ -1,0 +1,346 @@
+"""Clients that mean no good, over real sockets: Host (hardening S1), heads and framing (S6), patience (S7, R15)."""
+
+import resource
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from socket import SO_RCVBUF, SOL_SOCKET
+
+import anyio
+import pytest
+from anyio.abc import SocketAttribute
+
+from pensieve.engine.generation import EngineEvent, Generation, Started, Token
+from pensieve.server.http import MAX_HEAD_BYTES, MAX_HEADERS, Patience
+from tests.fakes import ScriptedEngine, says
+from tests.server.raw import (
+    BODY,
+    CALL_BYTES,
+    HOST,
+    JSON_LINE,
+    KEY_LINE,
+    LENGTH,
+    Raw,
+    ask,
+    call_bytes,
+    connect,
+    head,
+    is_closed,
+    response_of,
+)
+from tests.server.serving import app_of, listening
+
+pytestmark = pytest.mark.anyio
+CHUNKED = b"transfer-encoding: chunked"
+
+
+async def outcome(sent: bytes) -> tuple[Raw, int]:
+    """The response to `sent`, and how many calls have reached the engine. The server lives on."""
+    engine = ScriptedEngine([says("ok")])
+    async with listening(app_of(engine)) as url:
+        response = await ask(url, sent)
+        reached = len(engine.generations)
+        assert (await ask(url, CALL_BYTES)).status == 200
+    return response, reached
+
+
+FOREIGN_HOSTS = [
+    *[b"evil.com", b"evil.com:7777", b"EVIL.COM", b"xn--evil-1na.com", b"localhost.evil.com"],
+    *[b"127.0.0.1.evil.com", b"127.0.0.1.nip.io", b"evil.com.", b"evil.com#localhost"],
+    *[b"localhost.", b"127.0.0.1.", b"localhost.:7777", b"localhost..", b".localhost"],
+    *[b"localhost@evil.com", b"evil.com@localhost", b"user:key@127.0.0.1", b"@localhost"],
+    *["l\u00f6calhost".encode(), "l\u00f6calhost".encode("latin-1"), "\uff4cocalhost".encode()],
+    *["\u200blocalhost".encode(), "localhost\u3002".encode(), "\u2460\u2461".encode()],
+    *[b"localhost:", b"localhost:port", b"localhost:7777:80", b"localhost:999999", b"localhost:-1"],
+    *[b"localhost:+80", b"localhost: 80", b"[::1]:", b"[::1]x", b":7777", b""],
+    *[b"0.0.0.0", b"0.0.0.0:7777", b"[::]", b"127.0.0.2", b"127.1", b"2130706433", b"0x7f.1"],
+    *[b"0177.0.0.1", b"[::ffff:127.0.0.1]", b"[0:0:0:0:0:0:0:1]", b"::1", b"[::1", b"[::1%25lo0]"],
+    *[b"localhost/", b"localhost/v1", b"localhost?x", b"http://localhost", b"localhost, evil.com"],
+    *[b"localhost evil.com", b"localhost\tevil.com", b"%6cocalhost", b"localhost%00", b"*"],
+]
+
+
+async def test_no_foreign_host_reaches_the_engine() -> None:
+    engine = ScriptedEngine([says("ok")])
+    async with listening(app_of(engine)) as url:
+        for host in FOREIGN_HOSTS:
+            sent = head(b"host: " + host, KEY_LINE, JSON_LINE, LENGTH) + BODY
+            response = await ask(url, sent)
+            assert (response.status, response.error["type"]) == (403, "permission_error"), host
+        assert not engine.generations
+    assert len(FOREIGN_HOSTS) >= 50
+
+
+@pytest.mark.parametrize(
+    "host", [b"localhost", b"LocalHost:7777", b"127.0.0.1:80", b"[::1]", b"[::1]:65535"]
+)
+async def test_our_own_hosts_do(host: bytes) -> None:
+    """With any port: a tunnel changes it, and it is the name that a rebound page cannot choose."""
+    response, reached = await outcome(
+        head(b"host:  " + host + b" ", KEY_LINE, JSON_LINE, LENGTH) + BODY
+    )
+    assert (response.status, reached) == (200, 1)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"http://evil.com/v1/messages",
+        b"http://localhost/v1/messages",
+        b"//evil.com/v1/messages",
+        b"evil.com:443",
+        b"*",
+        b"v1/messages",
+        b"/../v1/messages",
+        b"/%2e%2e/v1/messages",
+    ],
+)
+@pytest.mark.parametrize("method", [b"POST", b"OPTIONS"])
+async def test_a_target_that_is_no_path_of_ours_reaches_nothing(
+    target: bytes, method: bytes
+) -> None:
+    first = method + b" " + target + b" HTTP/1.1"
+    response, reached = await outcome(head(HOST, KEY_LINE, JSON_LINE, LENGTH, first=first) + BODY)
+    is_path = target.startswith(b"/")
+    assert response.status == (404 if is_path else 403)
+    assert response.error["type"] == ("not_found_error" if is_path else "permission_error")
+    assert not reached
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (head(HOST, HOST, KEY_LINE), "Found multiple Host: headers"),
+        (head(HOST, b"Host: evil.com", KEY_LINE), "Found multiple Host: headers"),
+        (head(KEY_LINE), "Missing mandatory Host: header"),
+        (head(b"host: localhost\x00", KEY_LINE), "illegal header line"),
+        (head(HOST, b"x y: z"), "illegal header line"),
+        (head(HOST, b"x : z"), "illegal header line"),
+        (head(HOST, b"no colon"), "illegal header line"),
+        (head(HOST, LENGTH, CHUNKED), "both Content-Length and Transfer-Encoding"),
+        (head(HOST, CHUNKED, b"content-length: 0"), "both Content-Length and Transfer-Encoding"),
+        (head(HOST, b"content-length: 5", b"content-length: 6"), "conflicting Content-Length"),
+        (head(HOST, b"content-length: 5, 6"), "conflicting Content-Length"),
+        (head(HOST, b"content-length: -1"), "bad Content-Length"),
+        (head(HOST, b"content-length: +1"), "bad Content-Length"),
+        (head(HOST, b"content-length: 0x1"), "bad Content-Length"),
+        (head(HOST, b"content-length: 1_0"), "bad Content-Length"),
+        (head(HOST, b"content-length: " + b"9" * 30), "bad Content-Length"),
+        (head(HOST, b"transfer-encoding: gzip"), "Only Transfer-Encoding: chunked"),
+        (head(HOST, b"transfer-encoding: chunked, gzip"), "Only Transfer-Encoding: chunked"),
+        (head(HOST, CHUNKED, CHUNKED), "multiple Transfer-Encoding headers"),
+        (head(HOST, first=b"POST /v1/messages"), "illegal request line"),
+        (head(HOST, first=b"POST /v1/messages HTTP/1.1 x"), "illegal request line"),
+        (head(HOST, first=b"POST /v1/m\xc3\xa9 HTTP/1.1"), "illegal request line"),
+        (head(HOST, first=b"P\x00ST / HTTP/1.1"), "illegal request line"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(600), ""),
+        (b"\r\n\r\n\r\n", ""),
+        (b"\x00" * 50_000, ""),
+    ],
+)
+async def test_what_is_no_http_is_told_in_the_envelope(sent: bytes, reason: str) -> None:
+    response, reached = await outcome(sent)
+    assert (response.status, response.headers["connection"]) == (400, "close")
+    assert response.error["type"] == "invalid_request_error"
+    assert response.error["message"].startswith("The request is not valid HTTP: ")
+    assert reason in response.error["message"]
+    assert not reached
+
+
+@pytest.mark.parametrize(
+    "chunk", [b"x\r\n", b"-1\r\n", b"5\r\nabc", b"0x5\r\nabcde\r\n", b"5\nabcde\n"]
+)
+async def test_a_body_of_broken_chunks_is_told_or_never_ends(chunk: bytes) -> None:
+    engine = ScriptedEngine([says("ok")])
+    async with listening(app_of(engine)) as url, await connect(url) as connection:
+        await connection.send(head(HOST, KEY_LINE, JSON_LINE, CHUNKED) + chunk + b"\r\n" * 9)
+        with anyio.fail_after(10):
+            response = await response_of(connection)
+        assert (response.status, response.error["type"]) == (400, "invalid_request_error")
+    assert not engine.generations
+
+
+def filler(count: int, size: int) -> list[bytes]:
+    return [b"x-%04d: " % number + b"y" * (size - 10) for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        pytest.param(filler(2000, 15), id="2000 headers"),
+        pytest.param(filler(MAX_HEADERS - 3, 20), id="101 headers"),
+        pytest.param(filler(1, 200_000), id="200 kB in one"),
+        pytest.param(filler(20, 2000), id="40 kB in all"),
+        pytest.param([b"x-api-key: " + b"k" * 65536], id="a key of 64 kB"),
+    ],
+)
+async def test_a_head_over_its_limits_is_refused(lines: list[bytes]) -> None:
+    response, reached = await outcome(head(HOST, KEY_LINE, JSON_LINE, LENGTH, *lines) + BODY)
+    assert (response.status, response.error["type"]) == (431, "request_too_large")
+    assert not reached
+
+
+async def test_a_long_target_is_refused() -> None:
+    first = b"GET /?" + b"x" * MAX_HEAD_BYTES + b" HTTP/1.1"
+    assert (await outcome(head(HOST, first=first)))[0].status == 431
+
+
+async def test_a_head_that_never_ends_is_refused() -> None:
+    async with listening(app_of(ScriptedEngine([[]]))) as url, await connect(url) as connection:
+        await connection.send(head(HOST)[:-2])
+        for line in filler(1000, 100):
+            await connection.send(line + b"\r\n")
+        with anyio.fail_after(10):
+            assert (await response_of(connection)).status == 431
+
+
+async def test_a_head_within_its_limits_is_taken() -> None:
+    lines = filler(MAX_HEADERS - 4, (MAX_HEAD_BYTES - 500) // MAX_HEADERS)
+    assert (await outcome(head(HOST, KEY_LINE, JSON_LINE, LENGTH, *lines) + BODY))[0].status == 200
+
+
+async def test_a_body_in_crumbs_is_refused() -> None:
+    response, _ = await outcome(head(HOST, KEY_LINE, JSON_LINE, CHUNKED) + b"1\r\n \r\n" * 100_000)
+    assert response.error["message"] == (
+        "The request is not valid HTTP: body in too many small pieces"
+    )
+
+
+async def test_a_chunked_body_of_any_size_costs_no_more_memory_than_the_limit() -> None:
+    chunk = b"100000\r\n" + b" " * 0x100000 + b"\r\n"
+    async with listening(app_of(ScriptedEngine([[]]))) as url, await connect(url) as connection:
+        before = peak_bytes()
+        await connection.send(head(HOST, KEY_LINE, JSON_LINE, CHUNKED))
+        with anyio.fail_after(20):
+            for _ in range(64):
+                await connection.send(chunk)
+            await connection.send(b"0\r\n\r\n")
+            response = await response_of(connection)
+        assert (response.status, response.error["type"]) == (413, "request_too_large")
+        assert peak_bytes() - before <= 40 * 1024 * 1024
+        # The rest was read past, so the connection is good for the next request.
+        await connection.send(CALL_BYTES.replace(b"/messages", b"/nowhere"))
+        assert (await response_of(connection)).status == 404
+
+
+def peak_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+async def test_an_announced_body_over_the_limit_is_refused_before_it_comes() -> None:
+    sent = head(HOST, KEY_LINE, JSON_LINE, b"content-length: 33554433", b"expect: 100-continue")
+    response, _ = await outcome(sent)
+    assert (response.status, response.error["type"]) == (413, "request_too_large")
+
+
+async def test_slow_heads_are_left_while_others_are_served() -> None:
+    engine = ScriptedEngine([says("ok")])
+    patience = Patience(head_s=0.3)
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(listening(app_of(engine), patience=patience))
+        slow = [await stack.enter_async_context(await connect(url)) for _ in range(300)]
+        for connection in slow:
+            await connection.send(b"POST /v1/messages HTTP/1.1\r\nhost:")
+        with anyio.fail_after(10):
+            for _ in range(10):
+                assert (await ask(url, CALL_BYTES)).status == 200
+            for connection in slow:
+                response = await response_of(connection)
+                assert response.error["message"] == "The request's head did not arrive in time."
+                assert await is_closed(connection)
+
+
+async def test_dripping_does_not_help() -> None:
+    async with (
+        listening(app_of(ScriptedEngine([[]])), patience=Patience(head_s=0.2)) as url,
+        await connect(url) as connection,
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def drip() -> None:
+            for byte in head(*filler(80, 90)):
+                await connection.send(bytes([byte]))
+                await anyio.sleep(0.01)
+
+        tasks.start_soon(drip)
+        with anyio.fail_after(5):
+            assert (await response_of(connection)).status == 400
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("before", [b"", CALL_BYTES, CALL_BYTES + b"POST /v1/messages HT"])
+async def test_a_connection_that_says_nothing_more_is_closed(before: bytes) -> None:
+    patience = Patience(head_s=0.1, idle_s=0)
+    async with (
+        listening(app_of(ScriptedEngine([says("ok")])), patience=patience) as url,
+        await connect(url) as connection,
+    ):
+        with anyio.fail_after(10):
+            if before:
+                await connection.send(before)
+                assert (await response_of(connection)).status == 200
+            if before.endswith(b"HT"):
+                assert (await response_of(connection)).status == 400
+            assert await is_closed(connection)
+
+
+async def test_an_answered_client_may_not_send_for_ever() -> None:
+    patience = Patience(rest_s=0.1)
+    sent = head(HOST, JSON_LINE, b"content-length: 1000000")
+    async with (
+        listening(app_of(ScriptedEngine([[]])), patience=patience) as url,
+        await connect(url) as connection,
+    ):
+        await connection.send(sent)
+        with anyio.fail_after(5):
+            assert (await response_of(connection)).status == 401
+            while True:
+                try:
+                    await connection.send(b" ")
+                except anyio.BrokenResourceError:
+                    break
+                await anyio.sleep(0.01)
+
+
+async def test_requests_may_be_pipelined() -> None:
+    engine = ScriptedEngine([says("ok")])
+    async with listening(app_of(engine)) as url, await connect(url) as connection:
+        await connection.send(CALL_BYTES * 3)
+        with anyio.fail_after(5):
+            assert [(await response_of(connection)).status for _ in range(3)] == [200] * 3
+
+
+class WatchedEngine(ScriptedEngine):
+    """Knows how many of its blocks have been left."""
+
+    blocks_left = 0
+
+    @asynccontextmanager
+    async def generate(self, generation: Generation) -> AsyncIterator[AsyncIterator[EngineEvent]]:
+        try:
+            async with super().generate(generation) as events:
+                yield events
+        finally:
+            self.blocks_left += 1
+
+
+async def test_readers_that_stop_are_left_and_keep_nobody_waiting() -> None:
+    """Each gets as much as fits on the way to it, not all that the engine would say."""
+    spoken: list[int] = []
+    engine = WatchedEngine([[Started(0), *[Token(65)] * 3000, lambda: spoken.append(1)]])
+    app = app_of(engine, context_tokens=10_000)
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(
+            listening(app, patience=Patience(stall_s=0.5), send_buffer_bytes=4096)
+        )
+        for _ in range(50):
+            reader = await stack.enter_async_context(await connect(url))
+            reader.extra(SocketAttribute.raw_socket).setsockopt(SOL_SOCKET, SO_RCVBUF, 4096)
+            await reader.send(call_bytes(stream=True, max_tokens=5000))
+        with anyio.fail_after(20):
+            while engine.blocks_left < 50:
+                health = await ask(url, head(HOST, first=b"GET /health HTTP/1.1"))
+                assert health.status == 200
+    assert len(engine.generations) == 50
+    assert not spoken

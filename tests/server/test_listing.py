@@ -1,0 +1,99 @@
+"""`/v1/models`: one model under its names."""
+
+import pytest
+
+from pensieve.engine.generation import EngineHealth
+from tests.fakes import ScriptedEngine, says
+from tests.server.serving import app_of, in_memory
+
+pytestmark = pytest.mark.anyio
+ENGINE = ScriptedEngine([says("ok")])
+NAMES = ["org/tiny", "claude-local/org/tiny"]
+NOTHING = {"data": [], "has_more": False, "first_id": None, "last_id": None}
+
+
+async def listed(query: str = "") -> dict[str, object]:
+    async with in_memory(app_of(ENGINE, name="org/tiny")) as client:
+        return (await client.get(f"/v1/models{query}")).json()
+
+
+async def test_the_served_model_is_listed_under_its_name_and_one_for_claude_code() -> None:
+    page = await listed("?limit=1000&beta=true")
+    assert [model["id"] for model in page["data"]] == NAMES
+    assert (page["first_id"], page["last_id"], page["has_more"]) == (*NAMES, False)
+    for model in page["data"]:
+        assert (model["display_name"], model["created_at"]) == ("org/tiny", "2023-11-14T22:13:20Z")
+        assert (model["type"], model["lifecycle"]) == ("model", "active")
+        assert (model["max_input_tokens"], model["max_tokens"]) == (4096, 4096)
+        assert model["capabilities"]["batch"] == {"supported": True}
+        assert model["capabilities"]["image_input"] == {"supported": False}
+
+
+async def test_pages_go_forward_and_back() -> None:
+    first = await listed("?limit=1")
+    assert ([model["id"] for model in first["data"]], first["has_more"]) == (NAMES[:1], True)
+    second = await listed(f"?limit=1&after_id={NAMES[0]}")
+    assert ([model["id"] for model in second["data"]], second["has_more"]) == (NAMES[1:], False)
+    assert await listed(f"?before_id={NAMES[1]}") == first | {"has_more": False}
+    assert await listed(f"?after_id={NAMES[1]}") == NOTHING
+    assert await listed(f"?before_id={NAMES[0]}") == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ("lifecycle[]=active", 2),
+        ("lifecycle[]=retired&lifecycle[]=active", 2),
+        ("lifecycle%5B%5D=retired", 0),
+        ("lifecycle[]=deprecated", 0),
+    ],
+)
+async def test_models_are_listed_by_lifecycle(query: str, count: int) -> None:
+    assert len((await listed(f"?{query}"))["data"]) == count
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("limit=0", "limit: Input should be greater than or equal to 1"),
+        ("limit=1001", "limit: Input should be less than or equal to 1000"),
+        ("limit=x", "limit: Input should be a valid integer"),
+        ("after_id=nobody", "after_id: no object here has this id"),
+        ("lifecycle[]=young", "lifecycle[].0: Input should be 'active', 'deprecated' or 'retired'"),
+    ],
+)
+async def test_a_bad_query_is_told(query: str, words: str) -> None:
+    error = (await listed(f"?{query}"))["error"]
+    assert error["type"] == "invalid_request_error"
+    assert error["message"].startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("path", "model_id"),
+    [
+        ("org/tiny", NAMES[0]),
+        ("org%2Ftiny", NAMES[0]),
+        ("someone/org/tiny", NAMES[0]),
+        ("claude-local/org/tiny", NAMES[1]),
+        ("claude-local%2Forg%2Ftiny", NAMES[1]),
+    ],
+)
+async def test_a_model_is_found_by_each_of_its_names(path: str, model_id: str) -> None:
+    async with in_memory(app_of(ENGINE, name="org/tiny")) as client:
+        response = await client.get(f"/v1/models/{path}")
+    assert response.json()["id"] == model_id
+
+
+@pytest.mark.parametrize("path", ["claude-nope", "tiny", "org/tiny/", "Org/tiny"])
+async def test_an_unknown_model_is_named(path: str) -> None:
+    async with in_memory(app_of(ENGINE, name="org/tiny")) as client:
+        response = await client.get(f"/v1/models/{path}")
+    assert response.status_code == 404
+    assert response.json()["error"] == {"type": "not_found_error", "message": f"model: {path}"}
+
+
+async def test_a_model_tells_the_context_that_memory_guarantees() -> None:
+    engine = ScriptedEngine([[]], health=EngineHealth("ready", context_tokens=1000))
+    async with in_memory(app_of(engine, name="tiny")) as client:
+        model = (await client.get("/v1/models/tiny")).json()
+    assert (model["max_input_tokens"], model["max_tokens"]) == (1000, 1000)

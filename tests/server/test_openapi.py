@@ -1,0 +1,182 @@
+"""The OpenAPI document: valid, complete, and true of what the server really answers."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from starlette.routing import Route
+
+from pensieve.errors import EngineBusyError, EngineError
+from pensieve.paths import under_home
+from tests.fakes import ScriptedEngine, says
+from tests.server.serving import CALL, SETTINGS, app_of, in_memory, stream_events
+
+pytestmark = pytest.mark.anyio
+
+
+async def document_of(client: httpx.AsyncClient) -> dict[str, object]:
+    response = await client.get("/openapi.json")
+    assert response.headers["content-type"] == "application/json"
+    return response.json()
+
+
+@pytest.fixture
+async def document() -> dict[str, object]:
+    """Fetched without a key."""
+    async with in_memory(app_of(ScriptedEngine([[]])), {}) as client:
+        return await document_of(client)
+
+
+async def test_the_document_is_valid(document: dict[str, object]) -> None:
+    assert list(OpenAPIV31SpecValidator(document).iter_errors()) == []
+    assert document["openapi"] == "3.1.0"
+
+
+async def test_every_route_is_in_it_and_nothing_else(document: dict[str, object]) -> None:
+    routes = {
+        (route.path.replace(":path}", "}"), method.lower())
+        for route in app_of(ScriptedEngine([[]])).routes
+        if isinstance(route, Route)
+        for method in route.methods or ()
+    }
+    told = {(path, method) for path, item in document["paths"].items() for method in item}
+    assert {(path, method) for path, method in routes if method != "head"} == told
+    names = [one["operationId"] for item in document["paths"].values() for one in item.values()]
+    assert len(set(names)) == len(names)
+
+
+async def test_every_operation_tells_its_errors_and_its_request_id(
+    document: dict[str, object],
+) -> None:
+    for path, item in document["paths"].items():
+        for method, one in item.items():
+            expected = {"200", "403", "500"} | ({"401"} if one.get("security") != [] else set())
+            expected |= {"400", "413"} if "requestBody" in one else set()
+            assert expected <= one["responses"].keys(), (path, method)
+            assert all("request-id" in said["headers"] for said in one["responses"].values())
+
+
+async def test_the_limits_of_a_request_are_told(document: dict[str, object]) -> None:
+    schemas = document["components"]["schemas"]
+    assert schemas["MessagesRequest"]["required"] == ["model", "messages", "max_tokens"]
+    assert schemas["BatchEntry"]["properties"]["custom_id"]["maxLength"] == 64
+    (limit,) = [
+        one
+        for one in document["paths"]["/v1/models"]["get"]["parameters"]
+        if one["name"] == "limit"
+    ]
+    assert limit["schema"] | {"title": ""} == {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 1000,
+        "default": 20,
+        "title": "",
+    }
+
+
+class Checked:
+    """Holds what the server answers against what the document says it may."""
+
+    def __init__(self, document: dict[str, object]) -> None:
+        self._document = document
+        self.seen: set[tuple[str, str, int]] = set()
+
+    async def check(self, response: httpx.Response) -> None:
+        await response.aread()
+        method = response.request.method.lower()
+        template = self._template(response.request.url.path, method)
+        told = self._document["paths"][template][method]["responses"]
+        assert str(response.status_code) in told, (template, response.status_code, response.text)
+        media_type = response.headers["content-type"].partition(";")[0]
+        content = told[str(response.status_code)]["content"]
+        schema = content.get(media_type, content.get("*/*"))
+        assert schema is not None, (template, media_type)
+        if media_type == "application/json" and "*/*" not in content:
+            self.validate(response.json(), schema["schema"])
+        elif media_type == "text/event-stream":
+            for event in stream_events(response.text):
+                self.validate(event, {"anyOf": schema["x-parts"]})
+        elif media_type == "application/x-jsonl":
+            for line in response.text.splitlines():
+                self.validate(json.loads(line), {"anyOf": schema["x-parts"]})
+        self.seen.add((template, method, response.status_code))
+
+    def validate(self, value: object, schema: dict[str, object]) -> None:
+        whole = schema | {"components": self._document["components"]}
+        Draft202012Validator(whole).validate(value)
+
+    def _template(self, path: str, method: str) -> str:
+        found = [
+            template
+            for template, item in self._document["paths"].items()
+            if method in item and re.fullmatch(re.sub(r"{\w+}", "[^/]+", template), path)
+        ]
+        return min(found, key=lambda template: template.count("{"))
+
+
+FILE = {"file": ("a.txt", b"text", "text/plain")}
+
+
+async def test_real_answers_are_as_the_document_says(
+    document: dict[str, object], tmp_path: Path
+) -> None:
+    checked = Checked(document)
+    app = app_of(
+        ScriptedEngine([says("Hello", cached_tokens=2)]),
+        settings=replace(SETTINGS, paths=under_home(tmp_path)),
+    )
+    counted = {key: value for key, value in CALL.items() if key != "max_tokens"}
+    async with app.router.lifespan_context(app), in_memory(app) as client:
+        client.event_hooks = {"response": [checked.check]}
+        for path in ("/", "/api/hello", "/health", "/openapi.json", "/v1/models"):
+            await client.get(path)
+        await client.get("/v1/models/bytes")
+        await client.get("/v1/models/nope")
+        await client.post("/v1/messages", json=CALL)
+        await client.post("/v1/messages", json=CALL | {"stream": True})
+        await client.post("/v1/messages", json={})
+        await client.post("/v1/messages/count_tokens", json=counted)
+        batch = {"requests": [{"custom_id": "a", "params": CALL}, {"custom_id": "b", "params": {}}]}
+        batch_id = (await client.post("/v1/messages/batches", json=batch)).json()["id"]
+        at = f"/v1/messages/batches/{batch_id}"
+        await client.delete(at)
+        await client.get(f"{at}/results")
+        while (await client.get(at)).json()["processing_status"] != "ended":
+            pass
+        await client.get("/v1/messages/batches")
+        assert (await client.get(f"{at}/results")).text.count("\n") == 2
+        await client.post(f"{at}/cancel")
+        await client.delete(at)
+        await client.get(at)
+        file_id = (await client.post("/v1/files", files=FILE)).json()["id"]
+        await client.post("/v1/files", json={})
+        await client.get("/v1/files")
+        await client.get("/v1/files?limit=x")
+        await client.get(f"/v1/files/{file_id}")
+        await client.get(f"/v1/files/{file_id}/content")
+        await client.delete(f"/v1/files/{file_id}")
+        await client.delete(f"/v1/files/{file_id}")
+        client.headers["x-api-key"] = "wrong"
+        await client.get("/v1/models")
+    successes = {(path, method) for path, method, status in checked.seen if status == 200}
+    assert successes == {
+        (path, method) for path, item in document["paths"].items() for method in item
+    }
+    assert {status for *_, status in checked.seen} == {200, 400, 401, 404}
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(EngineBusyError("Overloaded"), 529), (EngineError("broken"), 500)]
+)
+async def test_an_engine_in_trouble_is_as_the_document_says(
+    document: dict[str, object], error: Exception, status: int
+) -> None:
+    checked = Checked(document)
+    async with in_memory(app_of(ScriptedEngine([[]], refusal=error))) as client:
+        client.event_hooks = {"response": [checked.check]}
+        assert (await client.post("/v1/messages", json=CALL)).status_code == status
