@@ -32,7 +32,7 @@ from pensieve.engine.protocol import (
     Submit,
     WorkerEvent,
 )
-from pensieve.engine.supervision import RestartPolicy
+from pensieve.engine.supervision import RestartPolicy, WatchPolicy
 from pensieve.errors import EngineBusyError, EngineError, EngineFailedError, WorkerDiedError
 
 __all__ = ["EngineClient", "WorkerSpec", "running_engine"]
@@ -45,10 +45,13 @@ LOADING_RETRY_S = 3
 
 @asynccontextmanager
 async def running_engine(
-    spec: WorkerSpec, *, open_worker: OpenWorker = open_worker
+    spec: WorkerSpec,
+    *,
+    open_worker: OpenWorker = open_worker,
+    watch: WatchPolicy = WatchPolicy(),  # noqa: B008 - a frozen value
 ) -> AsyncGenerator[Engine]:
     """An engine for as long as the block lasts; entering does not wait for the model."""
-    client = EngineClient(spec, open_worker)
+    client = EngineClient(spec, open_worker, watch)
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(client.supervise)
@@ -59,19 +62,21 @@ async def running_engine(
         raise group.exceptions[0] from None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Line:
-    """To one worker: frames out, and the open generations' event streams by key."""
+    """To one worker: frames out, and the open generations' event streams by key. heard: how often it said something."""
 
     frames: MemoryObjectSendStream[Frame]
     open: dict[int, MemoryObjectSendStream[WorkerEvent]]
+    heard: int = 0
 
 
 class EngineClient:
     """Owns the worker process and the table of open generations. One per server."""
 
-    def __init__(self, spec: WorkerSpec, open_worker: OpenWorker) -> None:
+    def __init__(self, spec: WorkerSpec, open_worker: OpenWorker, watch: WatchPolicy) -> None:
         self._spec = spec
+        self._watch_policy = watch
         self._open_worker = open_worker
         self._keys = itertools.count(1)
         self._health = EngineHealth("loading", "The engine worker is starting.")
@@ -155,8 +160,24 @@ class EngineClient:
         send.send_nowait(_load_frame(self._spec))
         async with stream, anyio.create_task_group() as tasks:
             tasks.start_soon(_write_frames, stream, frames)
+            tasks.start_soon(self._watch, process, self._line)
             await self._read_frames(stream, self._line)
             tasks.cancel_scope.cancel()
+
+    async def _watch(self, process: Process, line: _Line) -> None:
+        """End a worker that says nothing while somebody waits for it. Looks are counted, not seconds: a machine that slept,
+        or a stopped process, does not look like a wedged worker.
+        """
+        silent_looks = 0
+        while True:
+            heard = line.heard
+            await anyio.sleep(self._watch_policy.look_s)
+            is_silent = self._health.state == "ready" and line.open and line.heard == heard
+            silent_looks = silent_looks + 1 if is_silent else 0
+            if silent_looks >= self._watch_policy.silent_looks:
+                _log.error("the engine worker is wedged: it is ended and started again")
+                process.kill()
+                return
 
     async def _read_frames(self, stream: SocketStream, line: _Line) -> None:
         """Take frames until the worker's end closes."""
@@ -166,6 +187,7 @@ class EngineClient:
                 received = await stream.receive()
             except (anyio.EndOfStream, anyio.BrokenResourceError):
                 return
+            line.heard += 1
             for frame in buffer.feed(received):
                 self._take(frame, line)
 

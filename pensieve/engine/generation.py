@@ -110,6 +110,12 @@ class EngineHealth:
     in_flight: int = 0
     context_tokens: int | None = None
 
+    def context_of(self, model_tokens: int) -> int:
+        """The context of a model built for `model_tokens`, as far as memory holds it."""
+        return (
+            model_tokens if self.context_tokens is None else min(model_tokens, self.context_tokens)
+        )
+
 
 class Engine(Protocol):
     """What the front end holds of the engine (engine/client.py); tests hand in a scripted one."""

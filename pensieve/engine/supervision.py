@@ -1,4 +1,4 @@
-"""When a dead worker is started again, and when that is given up. Pure: the caller tells the time.
+"""When a worker counts as wedged, when a dead one is started again, and when that is given up. Pure.
 
 A worker that dies is started again after a pause that doubles from death to death; one that lived well in between
 starts the count anew. A worker that keeps dying is a crash loop, and the reason is worth more than one more try.
@@ -10,6 +10,17 @@ FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 15.0
 DEATHS_OF_A_CRASH_LOOP = 5
 CRASH_LOOP_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class WatchPolicy:
+    """A worker is wedged that said nothing at so many looks, `look_s` apart, while somebody waited for it.
+
+    A chunk of a prompt takes 15 s at the worst (2048 tokens behind 16 000, on the slowest Mac), and ends in a word.
+    """
+
+    look_s: float = 5.0
+    silent_looks: int = 9
 
 
 @dataclass(slots=True)

@@ -93,8 +93,5 @@ class Answerer:
 
     def _limits(self) -> ModelLimits:
         """Of the model, and of the memory that its engine found, once it has."""
-        held = self._engine.health.context_tokens
-        context_tokens = self._model.context_tokens
-        return ModelLimits(
-            context_tokens if held is None else min(held, context_tokens), self._model.stop_tokens
-        )
+        context_tokens = self._engine.health.context_of(self._model.context_tokens)
+        return ModelLimits(context_tokens, self._model.stop_tokens)

@@ -26,7 +26,7 @@ class HealthEndpoint:
             "status": health.state,
             "model": self._model.name,
             "repo": self._model.repo,
-            "context_tokens": self._model.context_tokens,
+            "context_tokens": health.context_of(self._model.context_tokens),
             "detail": health.detail,
             "restarts": health.restarts,
             "in_flight": health.in_flight,

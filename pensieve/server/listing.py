@@ -65,8 +65,7 @@ class ModelsEndpoint:
 
     def _info(self, model_id: str) -> ModelInfo:
         """The model under one name. Its context is what the model takes and memory guarantees, once that is known."""
-        guaranteed = self._engine.health.context_tokens or self._model.context_tokens
-        context_tokens = min(self._model.context_tokens, guaranteed)
+        context_tokens = self._engine.health.context_of(self._model.context_tokens)
         return ModelInfo(
             id=model_id,
             display_name=self._model.name,

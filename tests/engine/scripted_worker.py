@@ -1,13 +1,14 @@
 """The real worker loop in a real process over a counting backend, for tests of the front end's side of the engine.
 
 Run as `python -m tests.engine.scripted_worker FD`. The model folder's name is the script: "no-model" does not load,
-"dies-at-start" never gets so far. A sequence that begins with token 666 kills the process when it is 5 long.
+"dies-at-start" never gets so far. A sequence that begins with token 666 kills the process when it is 5 long; with 667, it hangs.
 """
 
 import os
 import signal
 import socket
 import sys
+import threading
 
 from pensieve.engine.budget import KVBudget
 from pensieve.engine.prefix_cache import PrefixCache
@@ -17,12 +18,15 @@ from pensieve.engine.worker import FrontEnd, FrontEndGoneError, Work, serve
 from tests.engine.counting_backend import BYTES_PER_TOKEN, CountingBackend
 
 KILLER = 666
+WEDGER = 667
 CONTEXT_TOKENS = 2**20
 
 
-def kill_at_five(tokens: tuple[int, ...]) -> bool:
+def misbehave(tokens: tuple[int, ...]) -> bool:
     if tokens[0] == KILLER and len(tokens) >= 5:
         os.kill(os.getpid(), signal.SIGKILL)
+    if tokens[0] == WEDGER and len(tokens) >= 5:
+        threading.Event().wait()
     return False
 
 
@@ -38,7 +42,7 @@ def main(socket_fd: int) -> None:
     front_end.send(Loaded(0.1, CONTEXT_TOKENS))
     budget = KVBudget(CONTEXT_TOKENS * BYTES_PER_TOKEN, BYTES_PER_TOKEN)
     scheduler = Scheduler(
-        lambda: CountingBackend(kill_at_five),
+        lambda: CountingBackend(misbehave),
         PrefixCache(b"scripted"),
         budget,
         Limits(max_batch=2, max_waiting=2),

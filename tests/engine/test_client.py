@@ -12,8 +12,9 @@ import pytest
 from pensieve.engine.client import running_engine
 from pensieve.engine.generation import Engine, Finished, Generation, Started, Token
 from pensieve.engine.launch import WorkerSpec, open_worker
+from pensieve.engine.supervision import WatchPolicy
 from pensieve.errors import EngineBusyError, EngineError, EngineFailedError, WorkerDiedError
-from tests.engine.scripted_worker import KILLER
+from tests.engine.scripted_worker import KILLER, WEDGER
 
 pytestmark = pytest.mark.anyio
 NO_END = 10**9
@@ -28,7 +29,8 @@ def anyio_backend() -> str:
 async def scripted_engine(folder: str = "model") -> AsyncGenerator[Engine]:
     spec = WorkerSpec(Path(folder), "cpu")
     opener = partial(open_worker, module="tests.engine.scripted_worker")
-    async with running_engine(spec, open_worker=opener) as engine:
+    watch = WatchPolicy(look_s=0.1, silent_looks=5)
+    async with running_engine(spec, open_worker=opener, watch=watch) as engine:
         yield engine
 
 
@@ -139,6 +141,23 @@ async def test_a_worker_that_dies_fails_its_generations_and_is_replaced() -> Non
         assert engine.health.restarts == 1
         assert engine.health.worker_pid != first_pid
         assert await token_ids(engine, (1,)) == [1, 2, 3]
+
+
+async def test_a_worker_that_hangs_is_noticed_and_replaced() -> None:
+    async with scripted_engine() as engine:
+        await ready(engine)
+        with anyio.fail_after(30), pytest.raises(WorkerDiedError):
+            await token_ids(engine, (WEDGER,), 50)
+        await ready(engine)
+        assert engine.health.restarts == 1
+        assert await token_ids(engine, (1,)) == [1, 2, 3]
+
+
+async def test_a_worker_that_nobody_waits_for_may_be_silent() -> None:
+    async with scripted_engine() as engine:
+        await ready(engine)
+        await anyio.sleep(1.5)
+        assert engine.health.restarts == 0
 
 
 async def test_a_model_that_does_not_load_is_said_and_not_tried_again() -> None:
