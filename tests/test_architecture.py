@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "reply": {"api", "dialects", "engine.generation", "prompt.template", "errors"},
     "models": {"machine", "dialects"} | BASE,
     "server": {"api", "prompt", "reply", "engine.client", "engine.generation", "models"} | BASE,
-    "cli": {"server", "models", "machine", "daemon"} | BASE,
+    "cli": {"server", "models", "machine", "daemon", "engine.budget", "engine.precision"} | BASE,
 }
 
 # Foreign libraries and the parts that alone may import them.

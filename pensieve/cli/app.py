@@ -10,9 +10,11 @@ from cyclopts import App, CycloptsError, Parameter
 
 from pensieve import __version__
 from pensieve.cli import output
+from pensieve.cli.cache import cache
 from pensieve.cli.chat import chat
 from pensieve.cli.env import env
 from pensieve.cli.help import HelpLayout
+from pensieve.cli.plan import plan
 from pensieve.cli.start import start
 from pensieve.cli.status import status
 from pensieve.cli.stop import stop
@@ -50,7 +52,7 @@ def build_app() -> App:
         suppress_keyboard_interrupt=False,
         result_action="return_value",
     )
-    for command in (start, stop, status, env, chat):
+    for command in (start, stop, status, env, chat, plan, cache):
         app.command(command)
     return app
 

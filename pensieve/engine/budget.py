@@ -1,9 +1,24 @@
-"""What a sequence costs in memory and how much all of them may hold. Plain arithmetic, no MLX."""
+"""What memory there is for KV caches, what a sequence costs, and what follows for the context. Plain arithmetic, no MLX."""
 
 from dataclasses import dataclass
 
+from pensieve.engine.precision import FULL, KVPrecision
+
 # KV caches grow in steps of so many tokens (kv.py).
 GROWTH_TOKENS = 256
+
+GB = 10**9
+# What a 16 GB Mac can give and still be used for something else.
+SMALL_MAC_BYTES = 16 * 2**30
+SMALL_MAC_LIMIT_BYTES = 12 * GB
+# Above this, Metal lets a process have three quarters of the memory instead of two thirds.
+LARGE_MAC_BYTES = 36 * 2**30
+# Python, MLX and its kernels, the front end; measured together on Linux at 0.35 GB (2026-11-22).
+PROCESS_BYTES = 600 * 10**6
+# A prefill chunk's activations and one layer's dequantized keys and values.
+TRANSIENT_BYTES = 800 * 10**6
+# Where full precision holds so much, halving the bytes gains nothing that is needed.
+ENOUGH_CONTEXT_TOKENS = 32_768
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +39,47 @@ class KVBudget:
         """The longest sequence that fits when it is alone."""
         room = self.kv_bytes - self.sequence_bytes
         return max(0, room // max(1, self.bytes_per_token) // GROWTH_TOKENS * GROWTH_TOKENS)
+
+
+def kv_room(limit_bytes: int, weights_bytes: int) -> int:
+    """What is left for KV caches of all that pensieve may use."""
+    return max(0, limit_bytes - weights_bytes - PROCESS_BYTES - TRANSIENT_BYTES)
+
+
+def mac_working_set(memory_bytes: int) -> int:
+    """What Metal recommends a process to use at most on a Mac with so much memory (engine.md §3)."""
+    if memory_bytes > LARGE_MAC_BYTES:
+        return memory_bytes * 3 // 4
+    return memory_bytes * 2 // 3
+
+
+def limit_bytes(memory_bytes: int, working_set_bytes: int) -> int:
+    """What pensieve takes for itself in all of a GPU's working set."""
+    if memory_bytes <= SMALL_MAC_BYTES:
+        return min(working_set_bytes, SMALL_MAC_LIMIT_BYTES)
+    return working_set_bytes * 9 // 10
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionShape:
+    """What decides how many bytes a token costs: layers that keep everything, KV heads, values a head."""
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+
+    def bytes_per_token(self, precision: KVPrecision, computed_bytes: int = 2) -> int:
+        """Keys and values of one token in all layers."""
+        values = 2 * self.layers * self.kv_heads * self.head_dim
+        return int(values * precision.bytes_per_value(computed_bytes))
+
+
+def group_size_for(head_dim: int) -> int:
+    """The largest group of MLX's quantization that fits a head; Phi-3's 96 takes 32 only."""
+    return 64 if head_dim % 64 == 0 else 32
+
+
+def precisions(head_dim: int) -> tuple[KVPrecision, ...]:
+    """From the most precise to the smallest."""
+    group_size = group_size_for(head_dim)
+    return (FULL, KVPrecision(8, group_size), KVPrecision(4, group_size, is_rotated=True))

@@ -11,22 +11,18 @@ import mlx.core as mx  # noqa: TID253
 from mlx.utils import tree_flatten  # noqa: TID253
 from mlx_lm.models.cache import ArraysCache  # noqa: TID253
 
-from pensieve.engine.budget import KVBudget
+from pensieve.engine.budget import (
+    ENOUGH_CONTEXT_TOKENS,
+    SMALL_MAC_BYTES,
+    KVBudget,
+    group_size_for,
+    kv_room,
+    limit_bytes,
+)
 from pensieve.engine.caches import CacheMaker
 from pensieve.engine.precision import FULL, KVPrecision
 from pensieve.machine import inspect
 from pensieve.settings import Device
-
-GB = 10**9
-# What a 16 GB Mac can give and still be used for something else.
-SMALL_MAC_BYTES = 16 * 2**30
-SMALL_MAC_LIMIT_BYTES = 12 * GB
-# Python, MLX and its kernels, the front end; measured together on Linux at 0.35 GB (2026-11-22).
-PROCESS_BYTES = 600 * 10**6
-# A prefill chunk's activations and one layer's dequantized keys and values.
-TRANSIENT_BYTES = 800 * 10**6
-# Where full precision holds so much, halving the bytes gains nothing that is needed.
-ENOUGH_CONTEXT_TOKENS = 32_768
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,24 +36,22 @@ class MemoryPlan:
     reason: str
 
 
-def plan_memory(make: CacheMaker, device: Device, limit_bytes: int | None = None) -> MemoryPlan:
-    """The most precise KV cache that holds enough context. limit_bytes: for everything; None asks the machine.
+def plan_memory(make: CacheMaker, device: Device, limit: int | None = None) -> MemoryPlan:
+    """The most precise KV cache that holds enough context. limit: bytes for everything; None asks the machine.
 
     make: of the model's caches in full precision.
     """
     model = make.model
-    limit = limit_bytes or default_limit_bytes(device)
+    limit = limit or default_limit_bytes(device)
     weights = sum(array.nbytes for array in _flat(model.parameters()))
-    room = max(0, limit - weights - PROCESS_BYTES - TRANSIENT_BYTES)
+    room = kv_room(limit, weights)
     plan = MemoryPlan(limit, weights, FULL, _measured(make, room), "full precision fits")
     if plan.budget.context_tokens >= ENOUGH_CONTEXT_TOKENS or device == "cpu":
         return plan
     head_dim = _head_dim(model)
     if head_dim is None or not make.is_ragged:
         return plan
-    precision = KVPrecision(
-        8, group_size=64 if head_dim % 64 == 0 else 32, can_multiply=mx.metal.is_available()
-    )
+    precision = KVPrecision(8, group_size_for(head_dim), can_multiply=mx.metal.is_available())
     reason = f"8-bit, since full precision holds {plan.budget.context_tokens} tokens only"
     return MemoryPlan(
         limit, weights, precision, _measured(replace(make, precision=precision), room), reason
@@ -72,9 +66,7 @@ def default_limit_bytes(device: Device) -> int:
     facts: dict[str, Any] = mx.device_info()
     # Metal tells a working set, CUDA the device's own memory.
     working_set = facts.get("max_recommended_working_set_size") or facts.get("total_memory", memory)
-    if memory <= SMALL_MAC_BYTES:
-        return min(working_set, SMALL_MAC_LIMIT_BYTES)
-    return int(working_set * 0.9)
+    return limit_bytes(memory, int(working_set))
 
 
 def _measured(make: CacheMaker, kv_bytes: int) -> KVBudget:

@@ -8,10 +8,11 @@ import pytest
 from mlx_lm.generate import generate_step
 
 from pensieve.engine.batch import BatchBackend
+from pensieve.engine.budget import GB
 from pensieve.engine.caches import CacheMaker, takes_ours
 from pensieve.engine.chunks import ChunkSizer
 from pensieve.engine.generation import Finished, Generation, Sampling, Token
-from pensieve.engine.memory import GB, plan_memory
+from pensieve.engine.memory import plan_memory
 from pensieve.engine.prefix_cache import PrefixCache
 from pensieve.engine.sampling import make_sampler
 from pensieve.engine.scheduler import Limits, Scheduler

@@ -10,10 +10,11 @@ from mlx_lm.generate import generate_step
 from pensieve.engine.archive import DiskArchive
 from pensieve.engine.batch import BatchBackend
 from pensieve.engine.block_store import BlockStore, StoreLimits
+from pensieve.engine.budget import GB
 from pensieve.engine.caches import CacheMaker, takes_ours
 from pensieve.engine.chunks import ChunkSizer
 from pensieve.engine.generation import Generation, Sampling, Started, Token
-from pensieve.engine.memory import GB, plan_memory
+from pensieve.engine.memory import plan_memory
 from pensieve.engine.precision import FULL, KVPrecision
 from pensieve.engine.prefix_cache import PrefixCache
 from pensieve.engine.scheduler import Limits, Scheduler
