@@ -208,7 +208,7 @@ class Bench:
         with self.pensieve() as server:
             await server.ask(self.prompt(50))
             cold = await server.ask(prompt, 4)
-            await asyncio.sleep(2)
+            await asyncio.sleep(4)
             server.process.kill()
         with self.pensieve() as server:
             await server.ask(self.prompt(50))

@@ -44,6 +44,9 @@ LEAST_TOKENS = 256
 # Enough of a tail's file to hold its header.
 _HEADER_BYTES = 1 << 17
 _TAIL_SIGN = "-"
+# When to look again: the writer has its hands full; the disk is, or the day's budget is spent.
+QUEUE_FULL_S = 0.05
+PAUSED_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,8 @@ class DiskArchive:
         self._make_caches = make_caches
         self._fingerprint = fingerprint
         self._spilled_version = 0
+        # What the cap has pushed out since is not written again: with more at rest than the cap holds, that would not end.
+        self._offered: set[str] = set()
         self._is_cuttable = all(is_cuttable(cache) for cache in make_caches())
         # By the block that they follow; their tokens are read when they are first asked for.
         self._tails: dict[str, dict[str, array | None]] = {}
@@ -175,22 +180,25 @@ class DiskArchive:
 
     # Memory to disk
 
-    def spill(self, prefixes: PrefixCache) -> bool:
-        """Hand one missing block of what is at rest to the writer; False where nothing is left to do."""
-        if prefixes.version == self._spilled_version or not self._store.is_writing:
-            return False
+    def spill(self, prefixes: PrefixCache) -> float | None:
+        """Hand one missing block of what is at rest to the writer; seconds until the next, None where nothing is left."""
+        if prefixes.version == self._spilled_version:
+            return None
+        if not self._store.is_writing:
+            return PAUSED_S
         for sequence in prefixes.sequences():
             for part in _parts(sequence):
-                if not self._store.has(part.name):
-                    return self._write(part, sequence)
+                if part.name not in self._offered and not self._store.has(part.name):
+                    return 0 if self._write(part, sequence) else QUEUE_FULL_S
         self._spilled_version = prefixes.version
-        return False
+        return None
 
     def _write(self, part: _Part, sequence: AtRest) -> bool:
         block = self._block(part, sequence)
         content = Content(block.nbytes, partial(encode, block, self._fingerprint))
         if not self._store.offer(part.name, content):
             return False
+        self._offered.add(part.name)
         tokens = sequence.tokens[part.start : part.end]
         siblings = self._tails.setdefault(part.parent, {})
         # What a conversation has gone on from is in the new file as well.
@@ -229,6 +237,7 @@ class DiskArchive:
 
     def _forget(self, name: str) -> None:
         self._store.forget(name)
+        self._offered.discard(name)
         self._tails.get(_parent_of(name), {}).pop(name, None)
 
 

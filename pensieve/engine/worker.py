@@ -40,9 +40,9 @@ class FrontEnd:
         self._connection = connection
         self._buffer = protocol.FrameBuffer()
 
-    def receive(self, *, wait: bool) -> list[Frame]:
-        """What has arrived; with `wait`, at least one chunk of it. Raises `FrontEndGoneError`."""
-        if not wait and not select.select([self._connection], [], [], 0)[0]:
+    def receive(self, wait_s: float | None) -> list[Frame]:
+        """What has arrived, or arrives within `wait_s`; None waits for as long as it takes. Raises `FrontEndGoneError`."""
+        if not select.select([self._connection], [], [], wait_s)[0]:
             return []
         try:
             received = self._connection.recv(_RECEIVE_BYTES)
@@ -62,11 +62,11 @@ class FrontEnd:
 
 @dataclass(slots=True)
 class Work:
-    """What the worker alternates between. `spill` writes a block of a prefix to disk; False where there is none."""
+    """What the worker alternates between. `spill` has a block of a prefix written, and says when it wants to go on."""
 
     scheduler: Scheduler
     context_tokens: int
-    spill: Callable[[], bool] = lambda: False
+    spill: Callable[[], float | None] = lambda: None
     close: Callable[[], None] = lambda: None
 
 
@@ -74,19 +74,19 @@ def serve(front_end: FrontEnd, work: Work) -> None:
     """Answer frames, step the batch and write prefixes behind until the front end is gone."""
     scheduler = work.scheduler
     steps = itertools.count(1)
-    is_behind = True
+    spill_in_s: float | None = 0
     while True:
-        frames = front_end.receive(wait=scheduler.is_idle and not is_behind)
+        frames = front_end.receive(spill_in_s if scheduler.is_idle else 0)
         events = [event for frame in frames for event in _take(frame, scheduler)]
         if events:
             front_end.send(Step(tuple(events)))
         if not scheduler.is_idle:
             if events := scheduler.step():
                 front_end.send(Step(tuple(events)))
-            is_behind = True
+            spill_in_s = 0
             if next(steps) % STEPS_PER_BLOCK:
                 continue
-        is_behind = work.spill()
+        spill_in_s = work.spill()
 
 
 def _take(frame: Frame, scheduler: Scheduler) -> list[KeyedEvent]:
@@ -104,7 +104,7 @@ def _take(frame: Frame, scheduler: Scheduler) -> list[KeyedEvent]:
 
 def _load(front_end: FrontEnd) -> Work | None:
     """The work over the model that the first frame names; None where it does not load."""
-    (load,) = front_end.receive(wait=True)
+    (load,) = front_end.receive(None)
     assert isinstance(load, Load)
     started = time.monotonic()
     try:

@@ -32,7 +32,7 @@ def misbehave(tokens: tuple[int, ...]) -> bool:
 
 def main(socket_fd: int) -> None:
     front_end = FrontEnd(socket.socket(fileno=socket_fd))
-    (load,) = front_end.receive(wait=True)
+    (load,) = front_end.receive(None)
     assert isinstance(load, Load)
     if load.model_folder == "dies-at-start":
         sys.exit(3)

@@ -43,12 +43,18 @@ def ragged_model(request: pytest.FixtureRequest):
 class Bench:
     """A scheduler with its prefix cache and, where a folder is given, its archive."""
 
-    def __init__(self, model, folder: Path | None = None, precision: KVPrecision = FULL) -> None:
+    def __init__(
+        self,
+        model,
+        folder: Path | None = None,
+        precision: KVPrecision = FULL,
+        limits: StoreLimits = PLENTY,
+    ) -> None:
         make_caches = CacheMaker(model, takes_ours(model), precision)
         self.prefixes = PrefixCache(b"test")
         self.archive = None
         if folder is not None:
-            self.store = BlockStore(folder, PLENTY)
+            self.store = BlockStore(folder, limits)
             self.archive = DiskArchive(self.store, make_caches, b"test")
         self.scheduler = Scheduler(
             lambda: BatchBackend(model, make_caches, ChunkSizer(64), 4),
@@ -77,7 +83,7 @@ class Bench:
     def close(self) -> None:
         """As a worker ends: everything at rest is on disk."""
         assert self.archive is not None
-        while self.archive.spill(self.prefixes):
+        while self.archive.spill(self.prefixes) is not None:
             pass
         self.archive.close()
 
@@ -143,6 +149,14 @@ def test_what_comes_back_from_disk_is_what_a_fresh_prefill_gives(model, tmp_path
     assert after.run(second) == [reference(model, second)]
     assert after.cached == [len(first) + len(answer)]
     after.close()
+
+
+def test_more_at_rest_than_the_disk_may_hold_is_written_once(model, tmp_path: Path) -> None:
+    bench = Bench(model, tmp_path, limits=StoreLimits(cap_bytes=600_000, daily_bytes=10**9))
+    for seed in range(1, 5):
+        bench.run(prompt_of(520, seed))
+    bench.close()
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 600_000
 
 
 @pytest.mark.parametrize("at", [0, 1, 2])
