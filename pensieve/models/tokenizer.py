@@ -16,6 +16,9 @@ from pensieve.models.chat_template import ChatTemplate
 from pensieve.models.detokenizer import StreamDetokenizer, TokenTexts
 from pensieve.models.neutral import Marking, is_marked, unmark
 
+# What Rust's regular expressions mean by \s; Python's takes four more control characters.
+BLANKS = r"[^\S\x1c-\x1f]*"
+
 # Where something stands in a text: first character, and the one after its last.
 Span = tuple[int, int]
 
@@ -161,7 +164,7 @@ def _form(token: AddedToken) -> re.Pattern[str] | None:
     """How a control token stands in a text, with the blanks that it takes up; None where it is not one whenever it does."""
     if token.single_word:
         return None
-    blanks = (r"\s*" if token.lstrip else "", r"\s*" if token.rstrip else "")
+    blanks = (BLANKS if token.lstrip else "", BLANKS if token.rstrip else "")
     return re.compile(re.escape(token.content).join(blanks))
 
 

@@ -139,6 +139,15 @@ _PATH_PARAMETER = {
     "schema": {"type": "string", "minLength": 1},
 }
 _FILE = {"type": "string", "format": "binary", "description": "Text in UTF-8."}
+# Of a stream, OpenAPI 3.1 has the schema say what each event is.
+_EVENT = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"type": "string"},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
 _REQUEST_ID = {
     "request-id": {
         "description": "Names this request in the server's log.",
@@ -164,7 +173,7 @@ def _success(one: Operation, made: Schemas) -> dict[str, Any]:
         content = {_JSON: {"schema": made.written[one.answer]}}
         if parts:
             description = _STREAM
-            content["text/event-stream"] = text
+            content["text/event-stream"] = {"schema": _EVENT, "x-parts": parts}
     return {"description": description, "headers": _REQUEST_ID, "content": content}
 
 

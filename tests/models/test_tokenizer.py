@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
@@ -226,6 +226,8 @@ def test_a_tokenizer_of_an_unknown_kind_is_refused() -> None:
 @any_tokenizer
 @settings(max_examples=100, deadline=None)
 @given(text=texts)
+@example(text="</s>\x1c")
+@example(text="</s> \u2028\x85\xa0\n</s>x")
 def test_control_tokens_end_where_the_library_finds_them(name: str, text: str) -> None:
     assume(not {BREAK, ESCAPE} & set(text))
     encoding = TOKENIZERS[name].encode(text, add_special_tokens=False)

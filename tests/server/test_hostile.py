@@ -1,5 +1,8 @@
-"""Clients that mean no good, over real sockets: Host (hardening S1), heads and framing (S6), patience (S7, R15)."""
+"""Clients that mean no good, over real sockets: Host (hardening S1), heads and framing (S6), patience (S7), leaving (R13),
+not reading (R15).
+"""
 
+import asyncio
 import resource
 import sys
 from collections.abc import AsyncIterator
@@ -8,9 +11,9 @@ from socket import SO_RCVBUF, SOL_SOCKET
 
 import anyio
 import pytest
-from anyio.abc import SocketAttribute
+from anyio.abc import SocketAttribute, SocketStream
 
-from pensieve.engine.generation import EngineEvent, Generation, Started, Token
+from pensieve.engine.generation import EngineEvent, Generation, Prefilled, Started, Token
 from pensieve.server.http import MAX_HEAD_BYTES, MAX_HEADERS, Patience
 from tests.fakes import ScriptedEngine, says
 from tests.server.raw import (
@@ -239,9 +242,10 @@ async def test_slow_heads_are_left_while_others_are_served() -> None:
     patience = Patience(head_s=0.3)
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(listening(app_of(engine), patience=patience))
-        slow = [await stack.enter_async_context(await connect(url)) for _ in range(300)]
-        for connection in slow:
-            await connection.send(b"POST /v1/messages HTTP/1.1\r\nhost:")
+        slow: list[SocketStream] = []
+        for _ in range(300):
+            slow.append(await stack.enter_async_context(await connect(url)))
+            await slow[-1].send(b"POST /v1/messages HTTP/1.1\r\nhost:")
         with anyio.fail_after(10):
             for _ in range(10):
                 assert (await ask(url, CALL_BYTES)).status == 200
@@ -344,3 +348,25 @@ async def test_readers_that_stop_are_left_and_keep_nobody_waiting() -> None:
                 assert health.status == 200
     assert len(engine.generations) == 50
     assert not spoken
+
+
+async def test_clients_that_leave_at_any_moment_free_all_that_they_held() -> None:
+    """Waiting for the engine, while their prompt is processed, in the middle of the answer; streamed and whole."""
+    moments: list[list[object]] = [[], [Started(0), Prefilled(5)], [Started(0), Token(65)]]
+    reached: list[int] = []
+    engine = WatchedEngine(
+        [[*moment, lambda: reached.append(1), anyio.Event()] for moment in moments * 67]
+    )
+    async with listening(app_of(engine)) as url:
+        tasks_before = len(asyncio.all_tasks())
+        clients = [await connect(url) for _ in range(200)]
+        for number, client in enumerate(clients):
+            await client.send(call_bytes(stream=number % 2 == 0))
+        with anyio.fail_after(10):
+            while len(reached) < 200:
+                await anyio.sleep(0)
+        for client in clients:
+            await client.aclose()
+        with anyio.fail_after(2):
+            while engine.blocks_left < 200 or len(asyncio.all_tasks()) > tasks_before:
+                await anyio.sleep(0)
