@@ -43,6 +43,7 @@ DOORS = {
     "jinja2": {"models"},
     "starlette": {"server"},
     "uvicorn": {"server"},
+    "h11": {"server"},
     "cyclopts": {"cli"},
     "httpx": {"cli"},
     "rich": {"cli"},

@@ -24,9 +24,7 @@ def limit_of(memory_gib: int) -> int:
     return limit_bytes(memory_gib * GIB, mac_working_set(memory_gib * GIB))
 
 
-@pytest.mark.parametrize(
-    ("memory_gib", "bits"), [(8, 8), (16, 8), (24, 8), (36, None), (64, None)]
-)
+@pytest.mark.parametrize(("memory_gib", "bits"), [(8, 8), (16, 8), (24, 8), (36, None), (64, None)])
 def test_full_precision_is_taken_where_it_holds_enough(memory_gib: int, bits: int | None) -> None:
     room = kv_room(limit_of(memory_gib), PHI_3_MINI_SHAPE.weights_bytes)
     assert choice(PHI_3_MINI_SHAPE, room).bits == bits
