@@ -239,14 +239,14 @@ async def test_an_announced_body_over_the_limit_is_refused_before_it_comes() -> 
 
 async def test_slow_heads_are_left_while_others_are_served() -> None:
     engine = ScriptedEngine([says("ok")])
-    patience = Patience(head_s=0.3)
+    patience = Patience(head_s=3.0)
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(listening(app_of(engine), patience=patience))
         slow: list[SocketStream] = []
         for _ in range(300):
             slow.append(await stack.enter_async_context(await connect(url)))
             await slow[-1].send(b"POST /v1/messages HTTP/1.1\r\nhost:")
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             for _ in range(10):
                 assert (await ask(url, CALL_BYTES)).status == 200
             for connection in slow:
