@@ -1,0 +1,32 @@
+"""Anthropic's own Python client, connected to a server of the test's."""
+
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from anthropic import Anthropic
+
+from tests.clients.serving import serving
+from tests.fakes import ScriptedEngine
+from tests.server.serving import KEY
+
+Connect = Callable[..., Anthropic]
+
+
+@pytest.fixture
+def connect(tmp_path: Path) -> Generator[Connect]:
+    """Makes a client of a new server around an engine; both end with the test. Answers are checked strictly."""
+    with ExitStack() as stack:
+
+        def connect(
+            engine: ScriptedEngine, *, context_tokens: int = 4096, name: str = "m", **options: Any
+        ) -> Anthropic:
+            url = stack.enter_context(
+                serving(engine, tmp_path, context_tokens=context_tokens, name=name)
+            )
+            defaults = {"api_key": KEY, "max_retries": 0, "_strict_response_validation": True}
+            return stack.enter_context(Anthropic(base_url=url, **defaults | options))
+
+        yield connect

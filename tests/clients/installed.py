@@ -1,0 +1,70 @@
+"""Clients that this project does not depend on: installed on first use into a cache in the user's home.
+
+A client's folder is made aside and then given its name, so that two runs at once do not meet in it.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+FOREIGN = Path(__file__).parent / "foreign"
+TYPESCRIPT = "@anthropic-ai/sdk@1.12.0"
+LANGCHAIN = FOREIGN / "langchain.txt"
+
+
+def node_modules() -> Path:
+    """The folder to give node as NODE_PATH. Skips where node, npm or the client cannot be had."""
+    for program in ("node", "npm"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+
+    def install(folder: Path) -> None:
+        options = ["--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder)]
+        _run("npm", "install", *options, TYPESCRIPT)
+
+    return _installed(TYPESCRIPT.rpartition("/")[2], install) / "node_modules"
+
+
+def langchain_python() -> Path:
+    """A Python that has langchain-anthropic and langchain's tests, and nothing of this project's."""
+    pins = LANGCHAIN.read_bytes()
+    version = ".".join(map(str, sys.version_info[:2]))
+
+    def install(folder: Path) -> None:
+        _run(sys.executable, "-m", "venv", str(folder))
+        python = str(folder / "bin" / "python")
+        options = ["--quiet", "--disable-pip-version-check", "--only-binary", ":all:"]
+        _run(python, "-m", "pip", "install", *options, "-r", str(LANGCHAIN))
+
+    name = f"langchain-{hashlib.sha256(pins).hexdigest()[:12]}-python-{version}"
+    return _installed(name, install) / "bin" / "python"
+
+
+def _installed(name: str, install: Callable[[Path], None]) -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pensieve-tests"
+    place = cache / name
+    if not place.is_dir():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as aside:
+            made = Path(aside) / name
+            made.mkdir()
+            try:
+                install(made)
+            except subprocess.SubprocessError as error:
+                said = str(getattr(error, "stderr", None) or error).splitlines()
+                why = next((line for line in said if "error" in line.lower()), said[-1])
+                pytest.skip(f"{name} cannot be installed: {why}")
+            if not place.is_dir():
+                made.rename(place)
+    return place
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)

@@ -1,0 +1,124 @@
+"""LangChain's standard tests of chat models, through langchain-anthropic: against the scripted engine behind a real server.
+
+They run in one process of an environment of their own; each of them is a case here. Which run, which come with issue 5 and
+which ask for what no model here does is written down, so that none is left out by accident.
+"""
+
+import os
+import subprocess
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from tests.clients.installed import FOREIGN, langchain_python
+from tests.clients.serving import RememberingEngine, serving
+from tests.server.serving import KEY
+
+STANDARD = FOREIGN / "langchain_standard.py"
+
+RUN = {
+    "test_invoke",
+    "test_ainvoke",
+    "test_stream[model0]",
+    "test_stream[model1]",
+    "test_astream[model0]",
+    "test_astream[model1]",
+    "test_stream_events_v3",
+    "test_astream_events_v3",
+    "test_invoke_with_model_override",
+    "test_ainvoke_with_model_override",
+    "test_stream_with_model_override",
+    "test_astream_with_model_override",
+    "test_batch",
+    "test_abatch",
+    "test_conversation",
+    "test_double_messages_conversation",
+    "test_usage_metadata",
+    "test_usage_metadata_streaming",
+    "test_stop_sequence",
+    "test_anthropic_inputs",
+    "test_message_with_name",
+    "test_no_overrides_DO_NOT_OVERRIDE",
+}
+WITH_ISSUE_5 = {
+    "test_tool_calling[model0]",
+    "test_tool_calling[model1]",
+    "test_tool_calling_async",
+    "test_bind_runnables_as_tools",
+    "test_tool_message_histories_string_content",
+    "test_tool_message_histories_list_content",
+    "test_tool_choice",
+    "test_tool_calling_with_no_arguments",
+    "test_tool_message_error_status",
+    "test_structured_few_shot_examples",
+    "test_structured_output[pydantic]",
+    "test_structured_output[typeddict]",
+    "test_structured_output[json_schema]",
+    "test_structured_output_async[pydantic]",
+    "test_structured_output_async[typeddict]",
+    "test_structured_output_async[json_schema]",
+    "test_structured_output_pydantic_2_v1",
+    "test_structured_output_optional_param",
+    "test_agent_loop[model0]",
+    "test_agent_loop[model1]",
+    "test_unicode_tool_call_integration",
+}
+# Pictures, sound and PDFs; OpenAI's JSON mode; a recording of the network.
+NOT_HERE = {
+    "test_image_inputs",
+    "test_image_tool_message",
+    "test_audio_inputs",
+    "test_pdf_inputs",
+    "test_pdf_tool_message",
+    "test_json_mode",
+    "test_stream_time",
+}
+
+
+def outcomes(python: Path, folder: Path, url: str, *more: str, model: str = "m") -> dict[str, str]:
+    """How each of LangChain's tests ended, by its name: "passed", "skipped", or what it said."""
+    report = folder / "report.xml"
+    alone = ["-c", os.devnull, f"--rootdir={FOREIGN}", f"--confcutdir={FOREIGN}"]
+    plugins = ["-p", "no:cacheprovider", "-o", "asyncio_mode=auto"]
+    subprocess.run(
+        [python, "-m", "pytest", "-q", *alone, *plugins, f"--junitxml={report}", *more, STANDARD],
+        cwd=folder,
+        env={
+            "PATH": os.environ["PATH"],
+            "PENSIEVE_TEST_URL": url,
+            "PENSIEVE_TEST_KEY": KEY,
+            "PENSIEVE_TEST_MODEL": model,
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+    return {case.attrib["name"]: _outcome(case) for case in ET.parse(report).iter("testcase")}
+
+
+def _outcome(case: ET.Element) -> str:
+    if case.find("skipped") is not None:
+        return "skipped"
+    wrong = [found for kind in ("failure", "error") for found in case.iter(kind)]
+    return "\n".join(found.text or "" for found in wrong) or "passed"
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    python = langchain_python()
+    folder = tmp_path_factory.mktemp("langchain")
+    with serving(RememberingEngine("Hello there."), folder) as url:
+        return outcomes(python, folder, url)
+
+
+def test_every_standard_test_has_its_place(ended: dict[str, str]) -> None:
+    assert ended.keys() == RUN | WITH_ISSUE_5 | NOT_HERE
+    skipped = {name for name, outcome in ended.items() if outcome == "skipped"}
+    assert skipped == WITH_ISSUE_5 | NOT_HERE
+
+
+@pytest.mark.parametrize("name", sorted(RUN))
+def test_a_standard_test_passes(ended: dict[str, str], name: str) -> None:
+    assert ended[name] == "passed", ended[name]

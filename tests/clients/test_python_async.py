@@ -1,0 +1,93 @@
+"""Anthropic's asynchronous Python client, against the scripted engine behind a real server. More of it is used in
+tests/server: test_sockets.py, test_batches.py, test_threads.py.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import anyio
+import pytest
+from anthropic import AsyncAnthropic
+from anthropic.types import ThreadNotFoundError
+
+from pensieve.engine.generation import Engine, Started, Token
+from tests.clients.test_python import CALL
+from tests.fakes import ScriptedEngine, says
+from tests.server.serving import KEY, app_of, listening
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def client_of(engine: Engine) -> AsyncGenerator[AsyncAnthropic]:
+    with anyio.fail_after(30):
+        async with (
+            listening(app_of(engine)) as url,
+            AsyncAnthropic(
+                base_url=url,
+                api_key=KEY,
+                max_retries=0,
+                _strict_response_validation=True,
+            ) as client,
+        ):
+            yield client
+
+
+async def test_create_stream_and_count_tokens_tell_the_same() -> None:
+    async with client_of(ScriptedEngine([says("Hello!")])) as client:
+        message = await client.messages.create(**CALL)
+        async with client.messages.stream(**CALL) as stream:
+            pieces = [piece async for piece in stream.text_stream]
+            streamed = await stream.get_final_message()
+        events = [event.type async for event in await client.messages.create(**CALL, stream=True)]
+        count = await client.messages.count_tokens(model="m", messages=CALL["messages"])
+    assert "".join(pieces) == message.content[0].text == streamed.content[0].text == "Hello!"
+    assert message.usage == streamed.usage
+    assert count.input_tokens == message.usage.input_tokens
+    assert (events[0], events[-1]) == ("message_start", "message_stop")
+
+
+async def test_many_are_answered_at_once() -> None:
+    async with client_of(ScriptedEngine([says("Hello!")])) as client:
+        texts: list[str] = []
+
+        async def ask() -> None:
+            async with client.messages.stream(**CALL) as stream:
+                texts.append(await stream.get_final_text())
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(ask)
+    assert texts == ["Hello!"] * 20
+
+
+async def test_a_stream_that_is_closed_early_frees_its_slot() -> None:
+    engine = ScriptedEngine([[Started(0), *map(Token, b"Hi"), anyio.Event()]])
+    async with client_of(engine) as client:
+        async with client.messages.stream(**CALL) as stream:
+            await anext(aiter(stream.text_stream))
+        await engine.left.wait()
+
+
+async def test_a_call_that_is_given_up_frees_its_slot() -> None:
+    reached = anyio.Event()
+    engine = ScriptedEngine([[Started(0), reached.set, anyio.Event()]])
+    async with client_of(engine) as client:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(client.messages.create, **CALL))
+            await reached.wait()
+            tasks.cancel_scope.cancel()
+        await engine.left.wait()
+
+
+async def test_a_thread_is_gone_on_with() -> None:
+    engine = ScriptedEngine([says("Hi"), says("Paris")])
+    async with client_of(engine) as client:
+        thread = client.beta.messages.thread(model="m", max_tokens=50)
+        await thread.send({"role": "user", "content": "hello"})
+        async with thread.stream({"role": "user", "content": "where?"}) as stream:
+            assert await stream.get_final_text() == "Paris"
+        lost = {"type": "continue", "previous_message_id": "msg_01nobody"}
+        with pytest.raises(ThreadNotFoundError):
+            await client.beta.messages.create(**CALL, thread=lost)

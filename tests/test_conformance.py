@@ -1,0 +1,190 @@
+"""docs/conformance.md held to the code: what it names exists, and what the server knows has a row there."""
+
+import ast
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from pensieve import errors
+from pensieve.api.blocks import ContentBlock, ResultPart
+from pensieve.api.errors import ErrorType
+from pensieve.api.events import ContentBlockDelta, StreamEvent
+from pensieve.api.message import StopReason, Usage
+from pensieve.api.request import CountTokensRequest, MessagesRequest
+from pensieve.api.tools import ClientToolType, ScreenToolType, ServerToolType
+from pensieve.server.errors import _TABLE
+from tests.fakes import ScriptedEngine
+from tests.server.serving import app_of, in_memory
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "conformance.md"
+WORDS = ("supported", "flattened", "ignored", "refused", "not here", "with issue 5")
+ABSENT = ("not here", "with issue 5")
+
+SOURCES = set((ROOT / "pensieve").rglob("*.py"))
+
+_PATH = re.compile(r"^[a-z_]+(\.[a-z0-9_]+)+: ")
+_NAMED = re.compile(r"`(tests/[a-z0-9_/]+\.py)::([a-z0-9_]+)`")
+_QUOTED = re.compile(r"``(.+?)``|`([^`]+)`")
+_CODE = re.compile(r"`([^`]+)`")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of one of the page's tables."""
+
+    section: str
+    subject: str
+    here: str
+    shown_by: str
+
+    @property
+    def names(self) -> set[str]:
+        return set(_CODE.findall(self.subject))
+
+
+def rows(section: str | None = None) -> Iterator[Row]:
+    heading = ""
+    for line in PAGE.read_text(encoding="utf-8").splitlines():
+        if line.startswith("## "):
+            heading = line.removeprefix("## ")
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        is_row = line.startswith("| ") and len(cells) == 3 and cells[1] != "here"
+        if is_row and section in (None, heading):
+            yield Row(heading, *cells)
+
+
+def named(section: str, *, absent: bool | None = None) -> set[str]:
+    """What a section's rows name; of those that say it is not here (yet), or of the others."""
+    chosen = [
+        row for row in rows(section) if absent is None or row.here.startswith(ABSENT) == absent
+    ]
+    return set().union(*(row.names for row in chosen))
+
+
+@cache
+def functions_of(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {
+        node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+
+
+@cache
+def texts_of(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    constants = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    return {text for text in constants if isinstance(text, str)}
+
+
+def refusals(row: Row) -> list[str]:
+    """The wordings that a row quotes."""
+    _, refused, quoted = row.here.partition("refused")
+    found = [(double or single).strip() for double, single in _QUOTED.findall(quoted)]
+    return [words for words in found if " " in words] if refused else []
+
+
+def tags(*unions: Any) -> set[str]:
+    """The values of `type` in the members of unions."""
+    members = [member for union in unions for member in get_args(get_args(union)[0])]
+    return {tag for member in members for tag in get_args(member.model_fields["type"].annotation)}
+
+
+def families(kinds: Iterable[str]) -> set[str]:
+    """Tool types by what stands before their dates."""
+    return {re.sub(r"(_regex|_bm25)?(_[0-9]{8})?$", "", kind) for kind in kinds}
+
+
+def test_the_page_is_made_of_rows() -> None:
+    assert len(list(rows())) > 100
+    assert all(row.section for row in rows())
+
+
+@pytest.mark.parametrize("row", list(rows()), ids=lambda row: row.subject[:60])
+def test_a_row_says_what_is_done_and_who_shows_it(row: Row) -> None:
+    assert row.here.startswith(WORDS)
+    shown = _NAMED.findall(row.shown_by)
+    assert _NAMED.sub("", row.shown_by).strip() in {"", "-"}
+    assert shown or row.here.startswith("with issue 5")
+    if row.here.startswith("refused"):
+        assert refusals(row)
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in rows() if refusals(row)], ids=lambda row: row.subject[:60]
+)
+def test_the_words_of_a_refusal_are_in_the_code_or_its_tests(row: Row) -> None:
+    """Without the path before them and what stands in for a name."""
+    files = {ROOT / file for file, _ in _NAMED.findall(row.shown_by)}
+    known = set().union(*map(texts_of, files | SOURCES))
+    for words in refusals(row):
+        for part in _PATH.sub("", words).split("…"):
+            assert any(part.strip() in text for text in known), part
+
+
+@pytest.mark.parametrize(
+    "path", sorted({file for file, _ in _NAMED.findall(PAGE.read_text("utf-8"))})
+)
+def test_every_named_test_exists(path: str) -> None:
+    names = {name for file, name in _NAMED.findall(PAGE.read_text("utf-8")) if file == path}
+    assert Path(path).name.startswith("test_")
+    assert all(name.startswith("test_") for name in names)
+    assert names <= functions_of(ROOT / path)
+
+
+@pytest.mark.anyio
+async def test_every_endpoint_has_its_row() -> None:
+    async with in_memory(app_of(ScriptedEngine([[]]))) as client:
+        document = (await client.get("/openapi.json")).json()
+    told = {
+        f"{method.upper()} {path}" for path, item in document["paths"].items() for method in item
+    }
+    assert {name for name in named("Endpoints", absent=False) if name[0].isupper()} == told
+
+
+def test_every_field_of_a_request_has_its_row() -> None:
+    known = {*MessagesRequest.model_fields, *CountTokensRequest.model_fields}
+    assert known <= named("Request fields")
+
+
+def test_every_content_block_has_its_row() -> None:
+    assert tags(ContentBlock, ResultPart) <= named("Content blocks")
+
+
+def test_every_tool_of_anthropics_has_its_row() -> None:
+    known = families(
+        kind
+        for union in (ClientToolType, ServerToolType, ScreenToolType)
+        for kind in get_args(union)
+    )
+    assert known == {name.rstrip("*").rstrip("_") for name in named("Tools")} & known
+
+
+def test_every_event_and_stop_reason_has_its_row() -> None:
+    events = {event.model_fields["type"].default for event in get_args(StreamEvent)}
+    delta = ContentBlockDelta.model_fields["delta"].annotation
+    deltas = {one.model_fields["type"].default for one in get_args(delta) or [delta]}
+    assert events | deltas == named("Stream events", absent=False)
+    assert set(get_args(StopReason)) == named("Stop reasons", absent=False)
+
+
+def test_every_field_of_usage_has_its_row() -> None:
+    assert set(Usage.model_fields) == named("Usage")
+
+
+def test_every_fault_of_the_server_has_its_row() -> None:
+    sent = {(fault.status, fault.kind) for fault in _TABLE.values()} - {(431, "request_too_large")}
+    here = [row for row in rows("Errors") if not row.here.startswith(ABSENT)]
+    assert {(int(row.subject[:3]), *row.names) for row in here} == sent
+    assert set(get_args(ErrorType)) <= named("Errors")
+
+
+def test_every_error_code_has_its_row() -> None:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    codes = {kind.error_code for kind in kinds if issubclass(kind, errors.RequestError)}
+    assert codes - {None} == named("Error codes", absent=False)
