@@ -30,7 +30,7 @@ MAX_BYTES = 256 * 1024 * 1024
 # What an entry costs beside its conversation, also when that has gone on under another id.
 _ENTRY_BYTES = 512
 # Fields that hold for a whole thread.
-_FIXED = ("model", "thinking", "tool_choice", "output_config", "cache_control")
+_FIXED = ("model", "thinking", "output_config")
 
 
 @dataclass(slots=True)

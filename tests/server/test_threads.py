@@ -112,9 +112,7 @@ async def test_an_unknown_thread_is_not_found() -> None:
     [
         ({"model": "other"}, "model"),
         ({"thinking": {"type": "adaptive"}}, "thinking"),
-        ({"tool_choice": {"type": "none"}}, "tool_choice"),
         ({"output_config": {"effort": "low"}}, "output_config"),
-        ({"cache_control": {"type": "ephemeral"}}, "cache_control"),
         ({"system": "be brief"}, "system"),
         ({"system": "s", "tools": [{"name": "x", "input_schema": {}}]}, "system, tools"),
     ],
@@ -128,6 +126,15 @@ async def test_what_holds_for_a_thread_is_not_changed_on_the_way(
         assert refusal(response) == (400, "invalid_request_error", "thread_fingerprint_mismatch")
         assert response.json()["error"]["message"].endswith(f"differing field(s): {named}")
         assert (await ask(client, after(first["id"], "x", max_tokens=7))).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "fields", [{"tool_choice": {"type": "none"}}, {"cache_control": {"type": "ephemeral"}}]
+)
+async def test_what_the_client_documents_as_a_turns_own_may_change(fields: dict[str, Any]) -> None:
+    async with in_memory(app_of(ScriptedEngine([says("Hi")]))) as client:
+        first = (await ask(client, CREATE)).json()
+        assert (await ask(client, after(first["id"], "x", **fields))).status_code == 200
 
 
 async def test_a_turn_without_anything_new_is_refused() -> None:
