@@ -237,6 +237,10 @@ class EngineBusyError(EngineError):
         self.retry_after_s = retry_after_s
 
 
+class GrammarError(EngineError):
+    """An answer cannot be held to this grammar: it does not compile, or costs too much. A looser one may do."""
+
+
 class WorkerDiedError(EngineBusyError):
     """The engine worker ended in the middle of a generation. It is started again; trying again helps."""
 

@@ -8,11 +8,13 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import cast
 
+from pensieve.engine.anteroom import Anteroom
 from pensieve.engine.archive import DiskArchive
 from pensieve.engine.batch import BatchBackend
 from pensieve.engine.block_store import BlockStore, StoreLimits
 from pensieve.engine.caches import CacheMaker, takes_ours
 from pensieve.engine.chunks import ChunkSizer
+from pensieve.engine.grammars import Grammars
 from pensieve.engine.memory import MemoryPlan, plan_memory
 from pensieve.engine.prefix_cache import PrefixCache
 from pensieve.engine.protocol import Load
@@ -34,6 +36,7 @@ DAILY_WRITTEN_BYTES = 50 * 10**9
 def assemble(load: Load) -> Work:
     """Load the model and build everything around it. Raises what mlx-lm raises for a model that does not load."""
     folder, device = Path(load.model_folder), cast("Device", load.device)
+    grammars = Grammars.of(folder / "tokenizer.json")
     model = load_weights(folder, device)
     full = CacheMaker(model, takes_ours(model))
     plan = plan_memory(full, device)
@@ -44,17 +47,19 @@ def assemble(load: Load) -> Work:
     limits = Limits()
     archive = _archive(load.prefix_folder, make_caches, fingerprint)
     scheduler = Scheduler(
-        lambda: BatchBackend(model, make_caches, chunks, limits.max_batch),
+        lambda: BatchBackend(model, make_caches, chunks, limits.max_batch, grammars.matcher),
         prefixes,
         plan.budget,
         limits,
         archive,
     )
+    anteroom = Anteroom(grammars.prepare)
     if archive is None:
-        return Work(scheduler, plan.budget.context_tokens)
+        return Work(scheduler, plan.budget.context_tokens, anteroom)
     return Work(
         scheduler,
         plan.budget.context_tokens,
+        anteroom,
         spill=lambda: archive.spill(prefixes),
         close=archive.close,
     )

@@ -35,6 +35,17 @@ class Progressed:
     is_done: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """`key` cannot go on, through no fault of the others; it is still to be removed."""
+
+    key: int
+    error: Exception
+
+
+Outcome = Sampled | Progressed | Broken
+
+
 class Backend(Protocol):
     """A batch of sequences that decodes together (batch.py)."""
 
@@ -50,7 +61,7 @@ class Backend(Protocol):
         """A copy of a sequence's KV caches for at most its first `tokens`; it goes on undisturbed."""
         ...
 
-    def step(self) -> list[Sampled | Progressed]:
+    def step(self) -> list[Outcome]:
         """Decode a token for all, and process at most one chunk of a prompt. Any exception makes the backend unusable."""
         ...
 

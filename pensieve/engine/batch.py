@@ -16,12 +16,14 @@ from typing import Any
 import mlx.core as mx  # noqa: TID253
 from mlx_lm.generate import BatchGenerator, StopSequences  # noqa: TID253
 
-from pensieve.engine.backend import Progressed, Rest, Sampled
+from pensieve.engine.backend import Broken, Outcome, Progressed, Rest, Sampled
 from pensieve.engine.chunks import ChunkSizer
 from pensieve.engine.generation import FinishReason, Generation
+from pensieve.engine.masks import Matcher, TokenMask
 from pensieve.engine.prefix_cache import Hit
 from pensieve.engine.sampling import make_sampler
 from pensieve.engine.state import SequenceState, checkpoint_of
+from pensieve.errors import GrammarError
 
 # A wired limit goes with kernel panics on macOS under load (engine.md, fact 10), and BatchGenerator sets one by itself.
 # (By module name, since `mlx_lm.generate` as an attribute is the function of that name.)
@@ -41,15 +43,28 @@ class _Sequence:
     done_tokens: int = 0
     is_decoding: bool = False
     checkpoints: dict[int, dict[int, Any]] = field(default_factory=dict[int, dict[int, Any]])
+    mask: TokenMask | None = None
+
+
+def without_grammars(_: Generation) -> Matcher:
+    """For a batch of generations that have none."""
+    raise GrammarError("This engine takes no grammars.")
 
 
 class BatchBackend:
     """Owns one BatchGenerator and the map from its ids to ours."""
 
     def __init__(
-        self, model: Any, make_caches: Callable[[], list[Any]], chunks: ChunkSizer, max_batch: int
+        self,
+        model: Any,
+        make_caches: Callable[[], list[Any]],
+        chunks: ChunkSizer,
+        max_batch: int,
+        match: Callable[[Generation], Matcher] = without_grammars,
     ) -> None:
+        """match: what tells the tokens that a generation's grammar allows."""
         self._make_caches = make_caches
+        self._match = match
         self._chunks = chunks
         self._stream = mx.default_stream(mx.default_device())
         self._generator = BatchGenerator(
@@ -63,16 +78,20 @@ class BatchBackend:
         caches = hit.state.caches if hit else self._make_caches()  # type: ignore[attr-defined]
         cached_tokens = hit.cached_tokens if hit else 0
         prompt = list(generation.prompt_tokens)
+        mask = TokenMask(self._match(generation)) if generation.grammar else None
         (uid,) = self._generator.insert_segments(
             [list(self._segments(prompt, cached_tokens, generation.boundaries))],
             max_tokens=[generation.max_tokens],
             caches=[caches],
             all_tokens=[prompt[:cached_tokens]],
             samplers=[make_sampler(generation.sampling)],
+            logits_processors=[[mask] if mask else []],
             stop_sequences=[_stop_sequences(generation.stop_tokens)],
         )
         checkpoints = hit.state.checkpoints if hit else {}  # type: ignore[attr-defined]
-        self._sequences[uid] = _Sequence(key, cached_tokens, checkpoints=dict(checkpoints))
+        self._sequences[uid] = _Sequence(
+            key, cached_tokens, checkpoints=dict(checkpoints), mask=mask
+        )
 
     def remove(self, key: int) -> Rest | None:
         """Take a sequence out, whether queued, in prefill or decoding."""
@@ -90,12 +109,13 @@ class BatchBackend:
         usable = state.usable(min(tokens, len(held)))
         return Hit(state.copy(usable), usable) if usable else None
 
-    def step(self) -> list[Sampled | Progressed]:
+    def step(self) -> list[Outcome]:
         """A token for every decoding sequence; then, unless it is decoding's turn, a chunk of the prompt in work."""
         is_shared = any(sequence.is_decoding for sequence in self._sequences.values())
         has_prompt = not all(sequence.is_decoding for sequence in self._sequences.values())
         chunk = self._chunks.next_chunk(is_shared=is_shared) if has_prompt else 0
-        return self._decode_and_process(chunk, is_shared) if chunk else self._decode()
+        outcomes = self._decode_and_process(chunk, is_shared) if chunk else self._decode()
+        return [*outcomes, *self._broken()]
 
     def close(self) -> None:
         """Drop the batch and the buffers it leaves behind."""
@@ -155,6 +175,11 @@ class BatchBackend:
             sequence.checkpoints[len(tokens)] = checkpoint_of(caches)
         done = sequence.cached_tokens + sequence.done_tokens
         return Progressed(sequence.key, done, is_done=response.end_of_prompt)
+
+    def _broken(self) -> Iterator[Broken]:
+        for sequence in self._sequences.values():
+            if sequence.mask and sequence.mask.failure:
+                yield Broken(sequence.key, sequence.mask.failure)
 
     def _uid_of(self, key: int) -> int:
         return next(uid for uid, sequence in self._sequences.items() if sequence.key == key)

@@ -19,11 +19,11 @@ from anyio.abc import Process, SocketStream
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from pensieve.engine import protocol
-from pensieve.engine.generation import Engine, EngineEvent, EngineHealth, Finished, Generation
+from pensieve.engine.event_stream import EventStream, next_event
+from pensieve.engine.generation import Engine, EngineEvent, EngineHealth, Generation
 from pensieve.engine.launch import WorkerSpec, open_worker
 from pensieve.engine.protocol import (
     Cancel,
-    Failed,
     Frame,
     Load,
     Loaded,
@@ -33,7 +33,10 @@ from pensieve.engine.protocol import (
     WorkerEvent,
 )
 from pensieve.engine.supervision import RestartPolicy, WatchPolicy
-from pensieve.errors import EngineBusyError, EngineError, EngineFailedError, WorkerDiedError
+from pensieve.errors import (
+    EngineBusyError,
+    EngineFailedError,
+)
 
 __all__ = ["EngineClient", "WorkerSpec", "running_engine"]
 
@@ -96,7 +99,7 @@ class EngineClient:
         line.open[key] = send
         try:
             line.frames.send_nowait(Submit(key, generation))
-            yield _EventStream(await _next_event(receive), receive)
+            yield EventStream(await next_event(receive), receive)
         finally:
             receive.close()
             send.close()
@@ -232,39 +235,6 @@ def _dispatch(line: _Line, key: int, event: WorkerEvent) -> None:
     """Hand an event to its generation; one that was cancelled meanwhile has none."""
     if send := line.open.get(key):
         send.send_nowait(event)
-
-
-class _EventStream:
-    """The events of one generation, the first of them already taken; it ends after `Finished`."""
-
-    def __init__(self, first: EngineEvent, receive: MemoryObjectReceiveStream[WorkerEvent]) -> None:
-        self._first: EngineEvent | None = first
-        self._receive = receive
-        self._has_finished = False
-
-    def __aiter__(self) -> "_EventStream":
-        return self
-
-    async def __anext__(self) -> EngineEvent:
-        if self._has_finished:
-            raise StopAsyncIteration
-        event, self._first = self._first, None
-        if event is None:
-            event = await _next_event(self._receive)
-        self._has_finished = isinstance(event, Finished)
-        return event
-
-
-async def _next_event(receive: MemoryObjectReceiveStream[WorkerEvent]) -> EngineEvent:
-    try:
-        event = await receive.receive()
-    except anyio.EndOfStream:
-        raise WorkerDiedError(
-            "The engine worker ended in the middle of this request and is being started again."
-        ) from None
-    if isinstance(event, Failed):
-        raise EngineBusyError(event.message) if event.is_busy else EngineError(event.message)
-    return event
 
 
 async def _write_frames(stream: SocketStream, frames: MemoryObjectReceiveStream[Frame]) -> None:

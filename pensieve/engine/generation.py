@@ -38,12 +38,21 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Grammar:
+    """What an answer's text must obey, in llguidance's dialect of Lark, with `%json {…}` for JSON Schemas."""
+
+    lark: str
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
     """One sequence to generate: the prompt's token ids (at least one) and how to go on from them.
 
     max_tokens: at least 1, the stop token included. stop_tokens: ids that end the answer. boundaries: positions in the
     prompt that later prompts are likely to share up to (end of the system part, end of a turn), ascending.
     pinned_tokens: the prompt's first tokens that other conversations of the same project begin with as well.
+    grammar: of the answer; stop tokens are sampled where it may end, and nowhere else. answered_tokens: the prompt's last
+    tokens, where they belong to the answer already: the grammar holds for them too.
     """
 
     prompt_tokens: tuple[int, ...]
@@ -53,12 +62,18 @@ class Generation:
     boundaries: tuple[int, ...] = ()
     pinned_tokens: int = 0
     priority: Priority = "main"
+    grammar: Grammar | None = None
+    answered_tokens: int = 0
 
     def __post_init__(self) -> None:
         if not self.prompt_tokens:
             raise ValueError("a generation needs at least one prompt token")
         if self.max_tokens < 1:
             raise ValueError(f"max_tokens {self.max_tokens} is less than 1")
+        if not 0 <= self.answered_tokens < len(self.prompt_tokens):
+            raise ValueError(f"{self.answered_tokens} answered tokens do not fit the prompt")
+        if self.grammar is not None and not self.stop_tokens:
+            raise ValueError("an answer with a grammar needs a stop token to end with")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +147,7 @@ class Engine(Protocol):
 
         Entering waits for nothing but the engine's word that it took the generation and raises
         `EngineBusyError` or `EngineFailedError` where it does not; so does the iteration when the worker dies
-        (`WorkerDiedError`). The first event is `Started`.
+        (`WorkerDiedError`). A grammar is compiled before that, within seconds; `GrammarError` where it does not compile.
+        The first event is `Started`.
         """
         ...

@@ -59,6 +59,7 @@ class Live:
             self.generation,
             prompt_tokens=self.tokens,
             max_tokens=self.generation.max_tokens - len(self.sampled),
+            answered_tokens=self.generation.answered_tokens + len(self.sampled),
         )
 
 

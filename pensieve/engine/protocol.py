@@ -7,12 +7,13 @@ side is gone. JSON, never pickle: nothing that arrives here is run.
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, assert_never
+from typing import Any, Literal, assert_never
 
 from pensieve.engine.generation import (
     EngineEvent,
     Finished,
     Generation,
+    Grammar,
     Prefilled,
     Sampling,
     Started,
@@ -23,12 +24,16 @@ HEADER_BYTES = 4
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 
 
+# Where trying again helps; where another grammar may help; where neither does.
+FailureKind = Literal["busy", "grammar", "engine"]
+
+
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The worker gives this generation up; `is_busy` tells whether trying again helps."""
+    """The worker gives this generation up."""
 
     message: str
-    is_busy: bool
+    kind: FailureKind
 
 
 WorkerEvent = EngineEvent | Failed
@@ -166,8 +171,8 @@ def _values(event: WorkerEvent) -> list[Any]:
             return [token_id]
         case Finished(reason, output_tokens):
             return [reason, output_tokens]
-        case Failed(message, is_busy):
-            return [message, is_busy]
+        case Failed(message, kind):
+            return [message, kind]
         case _:
             assert_never(event)
 
@@ -177,6 +182,7 @@ def _event(kind: str, values: list[Any]) -> WorkerEvent:
 
 
 def _generation(fields: dict[str, Any]) -> Generation:
+    grammar = fields["grammar"]
     return Generation(
         prompt_tokens=tuple(fields["prompt_tokens"]),
         max_tokens=fields["max_tokens"],
@@ -185,4 +191,6 @@ def _generation(fields: dict[str, Any]) -> Generation:
         boundaries=tuple(fields["boundaries"]),
         pinned_tokens=fields["pinned_tokens"],
         priority=fields["priority"],
+        grammar=Grammar(**grammar) if grammar else None,
+        answered_tokens=fields["answered_tokens"],
     )

@@ -14,13 +14,15 @@ and everyone starts again from token lists, each alone until it has brought a to
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
+from typing import assert_never
 
-from pensieve.engine.backend import Archive, Backend, Progressed, Rest, Sampled
+from pensieve.engine.backend import Archive, Backend, Broken, Outcome, Progressed, Rest, Sampled
 from pensieve.engine.budget import KVBudget
 from pensieve.engine.generation import Finished, Generation, Prefilled, Started, Token
 from pensieve.engine.line import Live, may_overtake, next_of, shared_tokens
 from pensieve.engine.prefix_cache import BLOCK_TOKENS, Hit, PrefixCache
 from pensieve.engine.protocol import Failed, WorkerEvent
+from pensieve.errors import GrammarError
 
 KeyedEvent = tuple[int, WorkerEvent]
 
@@ -69,10 +71,10 @@ class Scheduler:
         """Take a generation in; the answer is `Started`, or `Failed` where there is no place for it."""
         places = self._limits.max_batch + self._limits.max_waiting
         if len(self._waiting) + len(self._running) >= places:
-            return key, Failed("Overloaded: too many requests are waiting.", is_busy=True)
+            return key, Failed("Overloaded: too many requests are waiting.", "busy")
         room = self._budget.context_tokens - len(generation.prompt_tokens)
         if room < 1:
-            return key, Failed("The prompt does not fit the memory budget.", is_busy=False)
+            return key, Failed("The prompt does not fit the memory budget.", "engine")
         # The front end asks for no more than fits; nothing here should depend on it.
         bounded = replace(generation, max_tokens=min(generation.max_tokens, room))
         live = Live(key, next(self._orders), bounded)
@@ -235,13 +237,26 @@ class Scheduler:
             self._waiting[live.key] = live
         return []
 
-    def _translate(self, outcome: Sampled | Progressed) -> list[KeyedEvent]:
+    def _translate(self, outcome: Outcome) -> list[KeyedEvent]:
         live = self._running[outcome.key]
-        if isinstance(outcome, Progressed):
-            if outcome.is_done and self._prefilling is live:
-                self._prefilling = None
-            live.cached_tokens = outcome.prompt_tokens
-            return [(live.key, Prefilled(outcome.prompt_tokens))]
+        match outcome:
+            case Progressed():
+                return self._progress(live, outcome)
+            case Sampled():
+                return self._sample(live, outcome)
+            case Broken(_, error):
+                self._take_out(live)
+                return [(live.key, _given_up(error))]
+            case _:
+                assert_never(outcome)
+
+    def _progress(self, live: Live, outcome: Progressed) -> list[KeyedEvent]:
+        if outcome.is_done and self._prefilling is live:
+            self._prefilling = None
+        live.cached_tokens = outcome.prompt_tokens
+        return [(live.key, Prefilled(outcome.prompt_tokens))]
+
+    def _sample(self, live: Live, outcome: Sampled) -> list[KeyedEvent]:
         live.sampled.append(outcome.token_id)
         live.is_suspect = False
         if outcome.finish is None:
@@ -260,4 +275,6 @@ class Scheduler:
 
 
 def _given_up(error: Exception) -> Failed:
-    return Failed(f"The engine failed on this request: {error}", is_busy=False)
+    if isinstance(error, GrammarError):
+        return Failed(error.message, "grammar")
+    return Failed(f"The engine failed on this request: {error}", "engine")

@@ -1,8 +1,8 @@
 # pyright: basic
 """The engine worker's process: loads the model, then alternates between the socket and the scheduler.
 
-Contract: frames in on one socket, frames out on the same, everything of MLX on this thread. Idle means blocked in
-`recv`. The end of the socket, however it comes about, ends the process. It knows no text, no HTTP and no file but
+Contract: frames in on one socket, frames out on the same, everything of MLX on this thread. Idle means blocked on that
+socket, or on the bell of who waits for a grammar. The end of the socket, however it comes about, ends the process. It knows no text, no HTTP and no file but
 the model folder. Run as `python -m pensieve.engine.worker FD`.
 """
 
@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from pensieve.engine import protocol
-from pensieve.engine.protocol import Cancel, Frame, Load, Loaded, LoadFailed, Step, Submit
+from pensieve.engine.anteroom import Anteroom
+from pensieve.engine.generation import Generation, Grammar
+from pensieve.engine.protocol import Cancel, Failed, Frame, Load, Loaded, LoadFailed, Step, Submit
 from pensieve.engine.scheduler import KeyedEvent, Scheduler
 
 _RECEIVE_BYTES = 1 << 20
@@ -40,9 +42,13 @@ class FrontEnd:
         self._connection = connection
         self._buffer = protocol.FrameBuffer()
 
-    def receive(self, wait_s: float | None) -> list[Frame]:
-        """What has arrived, or arrives within `wait_s`; None waits for as long as it takes. Raises `FrontEndGoneError`."""
-        if not select.select([self._connection], [], [], wait_s)[0]:
+    def receive(self, wait_s: float | None, *bells: socket.socket) -> list[Frame]:
+        """What has arrived, or arrives within `wait_s` and before a bell rings; None waits for as long as it takes.
+
+        Raises `FrontEndGoneError`.
+        """
+        ready, _, _ = select.select([self._connection, *bells], [], [], wait_s)
+        if self._connection not in ready:
             return []
         try:
             received = self._connection.recv(_RECEIVE_BYTES)
@@ -66,6 +72,7 @@ class Work:
 
     scheduler: Scheduler
     context_tokens: int
+    anteroom: Anteroom
     spill: Callable[[], float | None] = lambda: None
     close: Callable[[], None] = lambda: None
 
@@ -76,8 +83,9 @@ def serve(front_end: FrontEnd, work: Work) -> None:
     steps = itertools.count(1)
     spill_in_s: float | None = 0
     while True:
-        frames = front_end.receive(spill_in_s if scheduler.is_idle else 0)
-        events = [event for frame in frames for event in _take(frame, scheduler)]
+        frames = front_end.receive(spill_in_s if scheduler.is_idle else 0, work.anteroom.bell)
+        events = [event for frame in frames for event in _take(frame, work)]
+        events += _admit(work)
         if events:
             front_end.send(Step(tuple(events)))
         if not scheduler.is_idle:
@@ -89,17 +97,29 @@ def serve(front_end: FrontEnd, work: Work) -> None:
         spill_in_s = work.spill()
 
 
-def _take(frame: Frame, scheduler: Scheduler) -> list[KeyedEvent]:
+def _take(frame: Frame, work: Work) -> list[KeyedEvent]:
     match frame:
+        case Submit(key, Generation(grammar=Grammar()) as generation):
+            failed = work.anteroom.enter(key, generation)
+            return [(key, failed)] if failed else []
         case Submit(key, generation):
-            return [scheduler.submit(key, generation)]
+            return [work.scheduler.submit(key, generation)]
         case Cancel(key):
-            scheduler.cancel(key)
+            work.anteroom.cancel(key)
+            work.scheduler.cancel(key)
             return []
         case Load() | Loaded() | LoadFailed() | Step():
             raise ValueError(f"{type(frame).__name__} is not for a worker that has its model")
         case _:
             assert_never(frame)
+
+
+def _admit(work: Work) -> list[KeyedEvent]:
+    """Who has waited for a grammar joins the line."""
+    return [
+        (key, left) if isinstance(left, Failed) else work.scheduler.submit(key, left)
+        for key, left in work.anteroom.leave()
+    ]
 
 
 def _load(front_end: FrontEnd) -> Work | None:

@@ -10,10 +10,16 @@ import anyio.abc
 import pytest
 
 from pensieve.engine.client import running_engine
-from pensieve.engine.generation import Engine, Finished, Generation, Started, Token
+from pensieve.engine.generation import Engine, Finished, Generation, Grammar, Started, Token
 from pensieve.engine.launch import WorkerSpec, open_worker
 from pensieve.engine.supervision import WatchPolicy
-from pensieve.errors import EngineBusyError, EngineError, EngineFailedError, WorkerDiedError
+from pensieve.errors import (
+    EngineBusyError,
+    EngineError,
+    EngineFailedError,
+    GrammarError,
+    WorkerDiedError,
+)
 from tests.engine.scripted_worker import KILLER, WEDGER
 
 pytestmark = pytest.mark.anyio
@@ -172,3 +178,47 @@ async def test_the_error_of_the_block_comes_out_as_it_is() -> None:
     with pytest.raises(KeyError):
         async with scripted_engine():
             raise KeyError
+
+
+def with_grammar(lark: str) -> Generation:
+    return Generation((1, 2), 3, frozenset({0}), grammar=Grammar(lark))
+
+
+async def test_a_grammar_that_does_not_compile_is_said_on_entering() -> None:
+    async with scripted_engine() as engine:
+        await ready(engine)
+        with pytest.raises(GrammarError, match="nothing matches"):
+            async with engine.generate(with_grammar("bad")):
+                pytest.fail("it was taken")
+        async with engine.generate(with_grammar("good")) as events:
+            assert [event async for event in events][-1] == Finished("length", 3)
+
+
+async def test_others_go_on_while_a_grammar_is_compiled() -> None:
+    async with scripted_engine() as engine, anyio.create_task_group() as tasks:
+        await ready(engine)
+        finished: list[str] = []
+
+        async def run(lark: str) -> None:
+            async with engine.generate(with_grammar(lark)) as events:
+                assert [event async for event in events][-1] == Finished("length", 3)
+            finished.append(lark)
+
+        tasks.start_soon(run, "slow")
+        while engine.health.in_flight < 1:
+            await anyio.sleep(0)
+        assert await token_ids(engine, (5, 5)) == [2, 3, 4]
+        assert finished == []
+        await run("release")
+    assert sorted(finished) == ["release", "slow"]
+
+
+async def test_nobody_has_to_wait_for_a_grammar_that_takes_long() -> None:
+    async with scripted_engine() as engine:
+        await ready(engine)
+        with anyio.move_on_after(0.05) as patience:
+            async with engine.generate(with_grammar("slow")):
+                pytest.fail("it was taken")
+        assert patience.cancelled_caught
+        assert engine.health.in_flight == 0
+        assert await token_ids(engine, (5, 5)) == [2, 3, 4]

@@ -7,6 +7,7 @@ from pensieve.engine.generation import (
     PRIORITIES,
     Finished,
     Generation,
+    Grammar,
     Prefilled,
     Sampling,
     Started,
@@ -42,16 +43,24 @@ generations = st.builds(
     pinned_tokens=counts,
     priority=st.sampled_from(PRIORITIES),
 )
+constrained = st.builds(
+    Generation,
+    prompt_tokens=st.lists(counts, min_size=3).map(tuple),
+    max_tokens=st.integers(1, 10**6),
+    stop_tokens=st.frozensets(counts, min_size=1),
+    grammar=st.builds(Grammar, st.text()),
+    answered_tokens=st.integers(0, 2),
+)
 events = st.one_of(
     st.builds(Started, counts),
     st.builds(Prefilled, counts),
     st.builds(Token, counts),
     st.builds(Finished, st.sampled_from(["stop_token", "length"]), counts),
-    st.builds(Failed, st.text(), st.booleans()),
+    st.builds(Failed, st.text(), st.sampled_from(["busy", "grammar", "engine"])),
 )
 frames = st.one_of(
     st.builds(Load, st.text(), st.sampled_from(["gpu", "cpu"])),
-    st.builds(Submit, counts, generations),
+    st.builds(Submit, counts, generations | constrained),
     st.builds(Cancel, counts),
     st.builds(Loaded, st.floats(0, 1e6), counts),
     st.builds(LoadFailed, st.text()),

@@ -7,13 +7,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pensieve.engine.backend import Sampled
+from pensieve.engine.backend import Broken, Sampled
 from pensieve.engine.budget import KVBudget
-from pensieve.engine.generation import Finished, Generation, Prefilled, Priority, Started, Token
-from pensieve.engine.line import MOST_OVERTAKEN
+from pensieve.engine.generation import (
+    Finished,
+    Generation,
+    Grammar,
+    Prefilled,
+    Priority,
+    Started,
+    Token,
+)
+from pensieve.engine.line import MOST_OVERTAKEN, Live
 from pensieve.engine.prefix_cache import PrefixCache
 from pensieve.engine.protocol import Failed
 from pensieve.engine.scheduler import Limits, Scheduler
+from pensieve.errors import GrammarError
 from tests.engine.counting_backend import BYTES_PER_TOKEN, CountingBackend
 
 STOP = 0
@@ -115,7 +124,7 @@ def test_a_full_line_is_answered_busy() -> None:
     for key in (1, 2, 3):
         bench.submit(key, (1,))
     assert bench.said[2] == [Started(cached_tokens=0)]
-    assert bench.said[3] == [Failed("Overloaded: too many requests are waiting.", is_busy=True)]
+    assert bench.said[3] == [Failed("Overloaded: too many requests are waiting.", "busy")]
 
 
 def test_a_stop_token_is_not_shown_as_a_token() -> None:
@@ -126,6 +135,31 @@ def test_a_stop_token_is_not_shown_as_a_token() -> None:
     bench.step()
     assert bench.said[1][-1] == Finished("stop_token", 1)
     assert bench.tokens(1) == []
+
+
+def test_a_sequence_that_breaks_ends_alone() -> None:
+    bench = Bench()
+    bench.submit(1, (1, 2), max_tokens=50)
+    bench.submit(2, (3, 4, 5), max_tokens=5)
+    bench.steps(3)
+    backend = bench.backends[0]
+    outcomes = [*backend.step(), Broken(1, GrammarError("nothing is allowed"))]
+    backend.step, steps = lambda: outcomes, backend.step
+    bench.step()
+    backend.step = steps
+    bench.run()
+    assert bench.said[1][-2:] == [Token(4), Failed("nothing is allowed", "grammar")]
+    assert bench.tokens(2) == expected_tokens((3, 4, 5), 5)
+    assert len(bench.backends) == 1
+
+
+def test_what_goes_back_to_the_line_tells_what_it_has_answered() -> None:
+    live = Live(1, 1, Generation((5, 6), 9, frozenset({0}), grammar=Grammar("start: /a/")))
+    assert live.resumed() is live.generation
+    live.sampled += [7, 8]
+    resumed = live.resumed()
+    assert (resumed.prompt_tokens, resumed.max_tokens) == ((5, 6, 7, 8), 7)
+    assert (resumed.answered_tokens, resumed.grammar) == (2, live.generation.grammar)
 
 
 @pytest.mark.parametrize("steps_before", [0, 1, 2, 3])
@@ -155,7 +189,7 @@ def test_a_sequence_that_cannot_be_inserted_fails_alone() -> None:
     bench.submit(2, (1, 2))
     bench.run()
     assert bench.said[1][-1] == Failed(
-        "The engine failed on this request: a negative token", is_busy=False
+        "The engine failed on this request: a negative token", "engine"
     )
     assert bench.tokens(2) == expected_tokens((1, 2), 3)
 
@@ -294,7 +328,7 @@ def test_a_prompt_that_can_never_fit_is_answered() -> None:
     bench = Bench(kv_tokens=1000)
     bench.submit(1, prompt_of(1200))
     assert isinstance(bench.said[1][0], Failed)
-    assert not bench.said[1][0].is_busy
+    assert bench.said[1][0].kind == "engine"
 
 
 def test_what_does_not_fit_beside_the_others_waits_for_them() -> None:

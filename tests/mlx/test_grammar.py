@@ -1,0 +1,323 @@
+"""Answers held to grammars by real MLX over tiny random models, whose every token is as good as another: bugs show."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import mlx.core as mx
+import pytest
+from tokenizers import Tokenizer
+
+from pensieve.engine.batch import BatchBackend
+from pensieve.engine.budget import GB
+from pensieve.engine.caches import CacheMaker, takes_ours
+from pensieve.engine.chunks import ChunkSizer
+from pensieve.engine.generation import Finished, Generation, Grammar, Sampling, Started, Token
+from pensieve.engine.grammars import Grammars
+from pensieve.engine.masks import Matcher, TokenMask, masked
+from pensieve.engine.memory import plan_memory
+from pensieve.engine.prefix_cache import PrefixCache
+from pensieve.engine.protocol import Failed
+from pensieve.engine.scheduler import Limits, Scheduler
+from pensieve.engine.weights import load_weights
+from pensieve.errors import GrammarError
+from tests import tiny_models
+from tests.engine import grammar_cases as cases
+
+GREEDY = Sampling(temperature=0)
+MAX_BATCH = 16
+
+
+@dataclass
+class Bench:
+    """A scheduler over a model and its tokenizer."""
+
+    folder: Path
+    backend: type[BatchBackend] = BatchBackend
+    match: Callable[[Generation], Matcher] | None = None
+    said: dict[int, list] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        mx.random.seed(3)
+        model = load_weights(self.folder, "cpu")
+        make_caches = CacheMaker(model, takes_ours(model))
+        self.tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        self.grammars = Grammars.of(self.folder / "tokenizer.json")
+        self.scheduler = Scheduler(
+            lambda: self.backend(
+                model, make_caches, ChunkSizer(64), MAX_BATCH, self.match or self.grammars.matcher
+            ),
+            PrefixCache(b"test"),
+            plan_memory(make_caches, "cpu", 8 * GB).budget,
+            Limits(MAX_BATCH, max_waiting=1000),
+        )
+
+    @property
+    def end(self) -> int:
+        return self.tokenizer.token_to_id("<|im_end|>") or self.tokenizer.token_to_id("<|end|>")
+
+    def generation(self, lark: str | None, seed: int = 0, **more: Any) -> Generation:
+        """Greedy over a prompt of its own, unless told otherwise."""
+        return Generation(
+            prompt_tokens=more.pop("prompt", tuple(range(3 + seed, 20 + seed))),
+            max_tokens=more.pop("max_tokens", 1500),
+            stop_tokens=frozenset({self.end}),
+            sampling=more.pop("sampling", GREEDY),
+            grammar=None if lark is None else Grammar(lark),
+            **more,
+        )
+
+    def run(self, generations: dict[int, Generation]) -> None:
+        for key, generation in generations.items():
+            self.said[key] = [self.scheduler.submit(key, generation)[1]]
+
+        while not self.scheduler.is_idle:
+            for key, event in self.scheduler.step():
+                self.said[key].append(event)
+
+    def tokens(self, key: int) -> list[int]:
+        return [event.token_id for event in self.said[key] if isinstance(event, Token)]
+
+    def text(self, key: int) -> str:
+        return self.tokenizer.decode(self.tokens(key), skip_special_tokens=False)
+
+    def has_stopped(self, key: int) -> bool:
+        return self.said[key][-1] == Finished("stop_token", len(self.tokens(key)) + 1)
+
+    def close(self) -> None:
+        self.scheduler.close()
+        self.grammars.close()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {
+        kind: tiny_models.build(kind, tmp_path_factory.mktemp(kind)) for kind in ("qwen3", "phi3")
+    }
+
+
+@pytest.fixture
+def bench(folders: dict[str, Path]) -> Iterator[Bench]:
+    bench = Bench(folders["qwen3"])
+    yield bench
+    bench.close()
+
+
+def check_call(text: str, tools: dict[str, cases.Schema]) -> None:
+    call = json.loads(text)
+    jsonschema.validate(call["arguments"], tools[call["name"]])
+
+
+SAMPLINGS = [
+    Sampling(),
+    Sampling(temperature=0.7, top_p=0.9),
+    Sampling(top_k=3),
+    Sampling(temperature=2.0, top_k=40, top_p=0.5),
+    Sampling(seed=7),
+]
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "phi3"])
+def test_two_hundred_forced_calls_of_ten_tool_sets_validate(
+    folders: dict[str, Path], kind: str
+) -> None:
+    """Phi-3's vocabulary is padded, and its words begin with a space."""
+    bench = Bench(folders[kind])
+    sets = list(cases.TOOL_SETS.values())
+    keys = range(200 if kind == "qwen3" else 10)
+    bench.run(
+        {
+            key: bench.generation(
+                cases.forced(sets[key % len(sets)]), key % 50, sampling=SAMPLINGS[key % 5]
+            )
+            for key in keys
+        }
+    )
+    assert [key for key in keys if not bench.has_stopped(key)] == []
+    for key in keys:
+        check_call(bench.text(key), dict(sets[key % len(sets)]))
+    bench.close()
+
+
+@pytest.mark.parametrize(("repeat", "counts"), [("*", {0, 1, 2}), ("?", {0, 1}), ("+", {1, 2, 3})])
+def test_calls_in_text_validate_and_come_as_often_as_they_may(
+    bench: Bench, repeat: str, counts: set[int]
+) -> None:
+    tools = dict(cases.TOOL_SETS["files"])
+    lark = cases.in_text(tools, repeat, free="/[a-z <]{0,9}/")
+    keys = range(12)
+    bench.run(
+        {key: bench.generation(lark, key, sampling=Sampling(), max_tokens=600) for key in keys}
+    )
+    seen: set[int] = set()
+    for key in keys:
+        calls = re.findall("<call>(.*?)</call>", bench.text(key), re.DOTALL)
+        for call in calls:
+            check_call(call, tools)
+        if bench.has_stopped(key):
+            seen.add(len(calls))
+    assert seen & counts
+    assert min(seen) >= min(counts)
+    assert repeat != "?" or max(seen) == 1 or seen == {0}
+
+
+FORCED = cases.forced(cases.TOOL_SETS["files"])
+
+
+def constrained(bench: Bench) -> dict[int, Generation]:
+    return {key: bench.generation(FORCED, key * 5) for key in range(5)}
+
+
+def answers(bench: Bench, generations: dict[int, Generation]) -> list[list[int]]:
+    bench.run(generations)
+    return [bench.tokens(key) for key in generations]
+
+
+def test_alone_or_together_with_others_greedy_answers_are_the_same(bench: Bench) -> None:
+    generations = constrained(bench) | {
+        key: bench.generation(None, key, max_tokens=40) for key in range(10, 14)
+    }
+    alone = [answers(bench, {key: generation})[0] for key, generation in generations.items()]
+    assert answers(bench, generations) == alone
+
+
+class FailingOnce(BatchBackend):
+    """A real batch in which one step raises after it has moved everything on, the masks too."""
+
+    steps_left = 0
+
+    def step(self):
+        outcomes = super().step()
+        FailingOnce.steps_left -= 1
+        if FailingOnce.steps_left == 0:
+            raise RuntimeError("out of memory")
+        return outcomes
+
+
+@pytest.mark.parametrize("steps", [3, 9, 20])
+def test_after_a_failed_step_the_grammar_goes_on_where_it_was(
+    bench: Bench, folders: dict[str, Path], steps: int
+) -> None:
+    FailingOnce.steps_left = steps
+    failing = Bench(folders["qwen3"], backend=FailingOnce)
+    generations = constrained(bench)
+    assert answers(failing, generations) == answers(bench, generations)
+    assert FailingOnce.steps_left < 0
+    assert all(failing.has_stopped(key) for key in generations)
+    failing.close()
+
+
+def test_who_goes_back_to_the_line_goes_on_where_it_was(
+    bench: Bench, folders: dict[str, Path]
+) -> None:
+    """Memory for one and a half of them: the batch is emptied again and again."""
+    generations = {key: bench.generation(FORCED, key * 5) for key in range(3)}
+    narrow = Bench(folders["qwen3"])
+    whole = narrow.scheduler._budget
+    narrow.scheduler._budget = replace(whole, kv_bytes=whole.sequence(256) + 1)
+    assert answers(narrow, generations) == answers(bench, generations)
+    narrow.close()
+
+
+@pytest.mark.parametrize("after", [0, 1, 5])
+def test_who_is_overtaken_in_the_middle_goes_on_where_it_was(bench: Bench, after: int) -> None:
+    generation = bench.generation(FORCED)
+    (expected,) = answers(bench, {1: generation})
+    scheduler = bench.scheduler
+    bench.said[2] = [scheduler.submit(2, generation)[1]]
+    while len(bench.tokens(2)) < after + 1:
+        bench.said[2] += [event for _, event in scheduler.step()]
+    scheduler._send_back(scheduler._running[2])
+    while not scheduler.is_idle:
+        bench.said[2] += [event for _, event in scheduler.step()]
+    assert bench.tokens(2) == expected
+
+
+def test_over_a_cached_prefix_the_answer_is_the_same(bench: Bench) -> None:
+    prompt = tuple(range(3, 250)) * 2
+    (cold,) = answers(bench, {1: bench.generation(FORCED, prompt=prompt)})
+    (warm,) = answers(bench, {2: bench.generation(FORCED, prompt=prompt)})
+    assert bench.said[2][0] == Started(len(prompt) - 1)
+    assert warm == cold
+
+
+def test_an_answer_that_is_cut_by_its_length_obeys_as_far_as_it_goes(bench: Bench) -> None:
+    (whole,) = answers(bench, {1: bench.generation(FORCED)})
+    (cut,) = answers(bench, {2: bench.generation(FORCED, max_tokens=7)})
+    assert cut == whole[:7]
+    assert bench.said[2][-1] == Finished("length", 7)
+
+
+def test_the_first_token_may_be_the_last(bench: Bench) -> None:
+    bench.run({1: bench.generation('start: ""'), 2: bench.generation('start: "a"')})
+    assert (bench.text(1), bench.text(2)) == ("", "a")
+    assert bench.has_stopped(1)
+    assert bench.has_stopped(2)
+
+
+@pytest.mark.parametrize("patience", [0, 1, 5])
+def test_a_grammar_that_becomes_too_much_ends_its_own_answer_only(
+    folders: dict[str, Path], patience: int
+) -> None:
+    bench = Bench(folders["qwen3"], match=lambda _: Moody(patience))
+    neighbour = bench.generation(None, 4, max_tokens=40)
+    (expected,) = answers(bench, {1: neighbour})
+    bench.run({2: neighbour, 3: bench.generation(FORCED)})
+    assert bench.tokens(2) == expected
+    assert bench.tokens(3) == [MOODY_TOKEN] * patience
+    assert bench.said[3][-1] == Failed("no more", "grammar")
+    bench.close()
+
+
+MOODY_TOKEN = 2
+
+
+class Moody:
+    """A matcher that allows one token, so many times."""
+
+    def __init__(self, patience: int) -> None:
+        self.heard: list[int] = []
+        self.patience = patience
+
+    def advance(self, token_id: int) -> None:
+        self.heard.append(token_id)
+
+    def allowed(self) -> bytearray:
+        if len(self.heard) >= self.patience:
+            raise GrammarError("no more")
+        return bytearray([0] * MOODY_TOKEN + [1])
+
+
+def test_a_mask_hears_every_token_once_and_never_raises() -> None:
+    moody = Moody(patience=2)
+    mask = TokenMask(moody)
+    logits = mx.zeros((1, 5))
+    prompt = [4, 4, 4]
+    for tokens in (prompt, [*prompt, 2]):
+        assert mask(mx.array(tokens), logits).tolist() == [[-mx.inf, -mx.inf, 0, -mx.inf, -mx.inf]]
+    assert mask.failure is None
+    for tokens in ([*prompt, 2, 3], [*prompt, 2, 3, 4]):
+        assert mask(mx.array(tokens), logits).tolist() == [[0] * 5]
+    assert str(mask.failure) == "no more"
+    assert moody.heard == [2, 3]
+
+
+@pytest.mark.parametrize("size", [2, 3, 33])
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
+def test_a_masks_row_fits_vocabularies_of_any_size(size: int, dtype: mx.Dtype) -> None:
+    row = masked(mx.ones((1, size), dtype=dtype), bytearray([0, 200, 1]))
+    assert row.dtype == dtype
+    expected = [-mx.inf, 1, 1, *[-mx.inf] * 30][:size]
+    assert row.tolist() == [expected]
+
+
+def test_rows_without_a_grammar_have_no_processor(bench: Bench) -> None:
+    bench.scheduler.submit(1, bench.generation(None))
+    bench.scheduler.step()
+    bench.scheduler.step()
+    generator = bench.scheduler._backend._generator
+    assert generator._generation_batch.logits_processors == [()]
