@@ -2,7 +2,7 @@
 
 import codecs
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +10,8 @@ from pathlib import Path
 import anyio
 import anyio.lowlevel
 
+from pensieve.dialects import plain
+from pensieve.dialects.dialect import Dialect
 from pensieve.engine.generation import (
     EngineEvent,
     EngineHealth,
@@ -130,9 +132,18 @@ class ByteTokenizer:
 
     system_turns: str = "anywhere"
 
-    def render(self, messages: Sequence[Mapping[str, object]]) -> str:
+    @property
+    def controls(self) -> Mapping[str, int]:
+        return CONTROLS
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, object]],
+        variables: Mapping[str, object] | None = None,
+    ) -> str:
         written = "".join(self._turn(index, turn) for index, turn in enumerate(messages))
-        return written + "<|assistant|>\n"
+        is_open = (variables or {}).get("add_generation_prompt", True)
+        return written + ("<|assistant|>\n" if is_open else "")
 
     def _turn(self, index: int, turn: Mapping[str, object]) -> str:
         role = turn["role"]
@@ -160,7 +171,9 @@ class ByteTokenizer:
                 edges.append((found.end(), len(tokens)))
         return tokens, edges
 
-    def detokenizer(self, preceding: Sequence[int] = ()) -> ByteDetokenizer:
+    def detokenizer(
+        self, preceding: Sequence[int] = (), marks: Collection[str] = ()
+    ) -> ByteDetokenizer:
         return ByteDetokenizer()
 
     def decode(self, tokens: Iterable[int]) -> str:
@@ -177,7 +190,11 @@ def _tokens(found: re.Match[str]) -> list[int]:
 
 
 def served_model(
-    *, name: str = "bytes", context_tokens: int = 4096, tokenizer: ByteTokenizer | None = None
+    *,
+    name: str = "bytes",
+    context_tokens: int = 4096,
+    tokenizer: ByteTokenizer | None = None,
+    dialect: Dialect = plain.DIALECT,
 ) -> ServedModel:
     """A served model over bytes."""
     return ServedModel(
@@ -189,4 +206,5 @@ def served_model(
         size_bytes=1,
         created_at=1_700_000_000,
         tokenizer=tokenizer or ByteTokenizer(),
+        dialect=dialect,
     )

@@ -4,17 +4,17 @@ Grammar: message_start, then blocks (content_block_start, deltas, content_block_
 from 0), then message_delta and message_stop; ping anywhere after the start; error may replace any rest.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from pensieve.api.errors import ErrorEnvelope
 from pensieve.api.message import (
+    AnswerContent,
     ContextEdits,
     DeltaUsage,
     Message,
     StopReason,
-    TextContent,
 )
 from pensieve.api.values import Wire, is_none
 
@@ -31,7 +31,7 @@ class ContentBlockStart(Wire):
 
     type: Literal["content_block_start"] = "content_block_start"
     index: int
-    content_block: TextContent
+    content_block: AnswerContent
 
 
 class TextDelta(Wire):
@@ -41,12 +41,38 @@ class TextDelta(Wire):
     text: str
 
 
+class ThinkingDelta(Wire):
+    """More of a thought."""
+
+    type: Literal["thinking_delta"] = "thinking_delta"
+    thinking: str
+
+
+class SignatureDelta(Wire):
+    """A thought's signature, in one piece, once the thought is whole."""
+
+    type: Literal["signature_delta"] = "signature_delta"
+    signature: str
+
+
+class InputJsonDelta(Wire):
+    """More of a tool's input: all pieces so far begin a JSON object."""
+
+    type: Literal["input_json_delta"] = "input_json_delta"
+    partial_json: str
+
+
+Delta = Annotated[
+    TextDelta | ThinkingDelta | SignatureDelta | InputJsonDelta, Field(discriminator="type")
+]
+
+
 class ContentBlockDelta(Wire):
     """More of the open block."""
 
     type: Literal["content_block_delta"] = "content_block_delta"
     index: int
-    delta: TextDelta
+    delta: Delta
 
 
 class ContentBlockStop(Wire):

@@ -1,17 +1,31 @@
 """Message events folded into the `Message` that they describe: how a non-streaming answer is made."""
 
-from typing import assert_never
+from typing import assert_never, cast
+
+from pydantic import JsonValue
+from pydantic_core import from_json
 
 from pensieve.api.events import (
     ContentBlockDelta,
     ContentBlockStart,
     ContentBlockStop,
+    Delta,
+    InputJsonDelta,
     MessageDelta,
     MessageEvent,
     MessageStart,
     MessageStop,
+    SignatureDelta,
+    TextDelta,
+    ThinkingDelta,
 )
-from pensieve.api.message import Message, TextContent
+from pensieve.api.message import (
+    AnswerContent,
+    Message,
+    TextContent,
+    ThinkingContent,
+    ToolUseContent,
+)
 
 
 class MessageFold:
@@ -20,7 +34,7 @@ class MessageFold:
     def __init__(self) -> None:
         self._start: MessageStart | None = None
         self._end: MessageDelta | None = None
-        self._blocks: list[list[str]] = []
+        self._blocks: list[_Block] = []
 
     def feed(self, event: MessageEvent) -> None:
         """Take the next event."""
@@ -28,9 +42,9 @@ class MessageFold:
             case MessageStart():
                 self._start = event
             case ContentBlockStart():
-                self._blocks.append([])
+                self._blocks.append(_Block(event.content_block))
             case ContentBlockDelta():
-                self._blocks[event.index].append(event.delta.text)
+                self._blocks[event.index].add(event.delta)
             case MessageDelta():
                 self._end = event
             case ContentBlockStop() | MessageStop():
@@ -46,10 +60,48 @@ class MessageFold:
         began = self._start.message
         return began.model_copy(
             update={
-                "content": tuple(TextContent(text="".join(parts)) for parts in self._blocks),
+                "content": tuple(block.whole for block in self._blocks),
                 "stop_reason": self._end.delta.stop_reason,
                 "stop_sequence": self._end.delta.stop_sequence,
                 "context_management": self._end.context_management,
                 "usage": began.usage.model_copy(update=dict(self._end.usage)),
             }
         )
+
+
+class _Block:
+    """Owns one block's pieces."""
+
+    def __init__(self, opened: AnswerContent) -> None:
+        self._opened = opened
+        self._parts: list[str] = []
+        self._signature = ""
+
+    def add(self, delta: Delta) -> None:
+        match delta:
+            case TextDelta(text=part) | ThinkingDelta(thinking=part):
+                self._parts.append(part)
+            case InputJsonDelta(partial_json=part):
+                self._parts.append(part)
+            case SignatureDelta(signature=signature):
+                self._signature = signature
+            case _:
+                assert_never(delta)
+
+    @property
+    def whole(self) -> AnswerContent:
+        said = "".join(self._parts)
+        match self._opened:
+            case TextContent():
+                return TextContent(text=said)
+            case ThinkingContent():
+                return ThinkingContent(thinking=said, signature=self._signature)
+            case ToolUseContent(id=name, name=tool):
+                return ToolUseContent(id=name, name=tool, input=_input(said))
+            case _:
+                assert_never(self._opened)
+
+
+def _input(said: str) -> dict[str, JsonValue]:
+    """The input as far as it was said: an answer may be cut in the middle of it, as clients of streams see it too."""
+    return cast("dict[str, JsonValue]", from_json(said, allow_partial=True)) if said else {}

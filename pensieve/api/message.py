@@ -1,12 +1,14 @@
 """The answer as a value: `Message` and its usage. Fields that the specification requires are always written."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from pensieve.api.values import Wire, is_none
 
-StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "model_context_window_exceeded"]
+StopReason = Literal[
+    "end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"
+]
 
 
 class TextContent(Wire):
@@ -15,6 +17,28 @@ class TextContent(Wire):
     type: Literal["text"] = "text"
     text: str
     citations: None = None
+
+
+class ThinkingContent(Wire):
+    """What the model thought before it answered. The signature is for whoever sends the block back."""
+
+    type: Literal["thinking"] = "thinking"
+    thinking: str
+    signature: str
+
+
+class ToolUseContent(Wire):
+    """A call of one of the client's tools, in the order of keys that the model wrote."""
+
+    type: Literal["tool_use"] = "tool_use"
+    id: str
+    name: str
+    input: dict[str, JsonValue]
+
+
+AnswerContent = Annotated[
+    TextContent | ThinkingContent | ToolUseContent, Field(discriminator="type")
+]
 
 
 class CacheCreation(Wire):
@@ -69,7 +93,7 @@ class Message(Wire):
     type: Literal["message"] = "message"
     role: Literal["assistant"] = "assistant"
     model: str
-    content: tuple[TextContent, ...] = ()
+    content: tuple[AnswerContent, ...] = ()
     stop_reason: StopReason | None = None
     stop_sequence: str | None = None
     stop_details: None = None

@@ -118,6 +118,7 @@ class MessagesRequest(Conversation):
 
 
 ConversationT = TypeVar("ConversationT", bound=Conversation)
+RequestT = TypeVar("RequestT", bound=Request)
 
 
 def parse(kind: type[ConversationT], body: bytes) -> ConversationT:
@@ -130,7 +131,7 @@ def parse(kind: type[ConversationT], body: bytes) -> ConversationT:
     return decode(kind, json_body.decode(body))
 
 
-def decode(kind: type[ConversationT], fields: object) -> ConversationT:
+def decode(kind: type[RequestT], fields: object) -> RequestT:
     """The request that `fields`, a JSON value, stands for. Raises `InvalidRequestError` as `parse` does."""
     try:
         return kind.model_validate(fields)

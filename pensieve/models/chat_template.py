@@ -8,7 +8,7 @@ Gives templates what transformers gives them (loop controls, `{% generation %}`,
 
 import datetime
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -52,19 +52,20 @@ class ChatTemplate:
             "strftime_now": lambda form: now().strftime(form),
         }
         environment.globals.update(functions)
+        self.source = source
         self._tokens = dict(tokens)
         self._template = environment.from_string(source)
 
-    def render(self, messages: Sequence[Mapping[str, object]]) -> str:
+    def render(
+        self,
+        messages: Sequence[Mapping[str, object]],
+        variables: Mapping[str, object] | None = None,
+    ) -> str:
         """The prompt's text up to where the assistant begins. Raises `InvalidRequestError` where the template refuses."""
+        told: dict[str, Any] = {"tools": None, "documents": None, "add_generation_prompt": True}
+        told.update(variables or {})
         try:
-            return self._template.render(
-                messages=messages,
-                tools=None,
-                documents=None,
-                add_generation_prompt=True,
-                **self._tokens,
-            )
+            return self._template.render(messages=messages, **self._tokens, **told)
         except _REFUSALS as error:
             raise InvalidRequestError(
                 f"messages: the model's chat template does not take this conversation: {error}"
@@ -87,4 +88,6 @@ def _raise_exception(message: str) -> str:
 
 
 def _to_json(value: Any, **options: Any) -> str:
+    """What Jinja's filters make lists of comes one by one."""
+    value = list(value) if isinstance(value, Iterator) else value
     return json.dumps(value, **{"ensure_ascii": False, **options})

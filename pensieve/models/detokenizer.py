@@ -39,12 +39,20 @@ class TokenTexts:
         token = None if token_id in self.hidden else self._tokenizer.id_to_token(token_id)
         return self._bytes_of(token) if token else b""
 
+    def name_of(self, token_id: int) -> bytes:
+        """What a token is called, also a hidden one."""
+        return (self._tokenizer.id_to_token(token_id) or "").encode()
+
 
 class StreamDetokenizer:
     """One sequence's text. Implements `prompt.template.Detokenizer`."""
 
-    def __init__(self, texts: TokenTexts, preceding: Sequence[int]) -> None:
+    def __init__(
+        self, texts: TokenTexts, preceding: Sequence[int], shown: Collection[int] = ()
+    ) -> None:
+        """shown: tokens whose names are text here, also where they are hidden elsewhere."""
         self._texts = texts
+        self._shown = shown
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._is_at_start = True
         for token_id in preceding:
@@ -52,6 +60,9 @@ class StreamDetokenizer:
 
     def feed(self, token_id: int) -> str:
         """The text that is certain now; empty while a character is incomplete."""
+        if token_id in self._shown:
+            self._is_at_start = True
+            return self._utf8.decode(self._texts.name_of(token_id))
         if token_id in self._texts.hidden:
             self._is_at_start = True
             return ""

@@ -13,6 +13,7 @@ import jinja2
 from tokenizers import Tokenizer
 
 from pensieve.dialects import plain
+from pensieve.dialects.table import dialect_of
 from pensieve.models.chat_template import ChatTemplate
 from pensieve.models.folder import ModelFolder
 from pensieve.models.integrity import check, damaged, read_json
@@ -79,6 +80,7 @@ def open_model(model: ModelFolder) -> ServedModel:
         size_bytes=sum(stat.st_size for stat in weights),
         created_at=int(max(stat.st_mtime for stat in weights)),
         tokenizer=served_tokenizer,
+        dialect=dialect_of(template.source, template.render, served_tokenizer.controls),
     )
 
 

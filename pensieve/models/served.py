@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pensieve.dialects import plain
+from pensieve.dialects.dialect import Dialect
+
 if TYPE_CHECKING:
     from pensieve.models.tokenizer import ModelTokenizer
 
@@ -14,7 +17,7 @@ class ServedModel:
 
     name: what people type and the API lists (an alias, a Hub repo id, or a folder's name). repo: its Hub name, or
     its folder's path. folder: an mlx-lm model folder. context_tokens: prompt and answer together.
-    created_at: Unix seconds when its weights were put here. size_bytes: the weights on disk.
+    created_at: Unix seconds when its weights were put here. size_bytes: the weights on disk. dialect: how it writes calls and thoughts.
     """
 
     name: str
@@ -25,3 +28,4 @@ class ServedModel:
     size_bytes: int
     created_at: int
     tokenizer: "ModelTokenizer"
+    dialect: Dialect = plain.DIALECT

@@ -60,9 +60,18 @@ class ModelTokenizer:
         """Ids that only the chat template writes into a prompt."""
         return frozenset(self._controls)
 
-    def render(self, messages: Sequence[Mapping[str, object]]) -> str:
+    @property
+    def controls(self) -> Mapping[str, int]:
+        """The same by their texts."""
+        return {text: number for number, text in self._controls.items()}
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, object]],
+        variables: Mapping[str, object] | None = None,
+    ) -> str:
         """The chat template's text for `messages`. Raises `InvalidRequestError` where the template refuses them."""
-        return self._template.render(messages)
+        return self._template.render(messages, variables)
 
     def neutralize(self, text: str) -> str:
         """`text` from a client, marked so that `encode` never reads a control token in it."""
@@ -88,9 +97,12 @@ class ModelTokenizer:
         """Build now what a text with something like a control token in it would wait for: 0.4 s for 50 000 tokens."""
         _ = self._plain, self._plain_after_control
 
-    def detokenizer(self, preceding: Sequence[int] = ()) -> StreamDetokenizer:
-        """A fresh detokenizer for the tokens that follow `preceding`."""
-        return StreamDetokenizer(self._texts, preceding)
+    def detokenizer(
+        self, preceding: Sequence[int] = (), marks: Collection[str] = ()
+    ) -> StreamDetokenizer:
+        """A fresh detokenizer for the tokens that follow `preceding`; control tokens say nothing but where they are `marks`."""
+        shown = {number for number, text in self._controls.items() if text in marks}
+        return StreamDetokenizer(self._texts, preceding, shown)
 
     def _has_control(self, text: str) -> bool:
         return not self._controls.keys().isdisjoint(_ids(self._tokenizer, text))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pensieve.api.request import MessagesRequest
-from pensieve.engine.generation import Generation, Priority, Sampling
+from pensieve.engine.generation import Generation, Grammar, Priority, Sampling
 from pensieve.errors import PromptTooLongError
 from pensieve.prompt.render import Prompt
 
@@ -46,11 +46,18 @@ def bounded_generation(
         boundaries=prompt.boundaries,
         pinned_tokens=prompt.pinned_tokens,
         priority=priority,
+        grammar=_grammar(call, prompt),
     )
     is_cut = call.max_tokens > room
     return BoundedGeneration(
         generation, "model_context_window_exceeded" if is_cut else "max_tokens"
     )
+
+
+def _grammar(call: MessagesRequest, prompt: Prompt) -> Grammar | None:
+    if call.max_tokens == 0 or prompt.plan.grammar is None:
+        return None
+    return Grammar(prompt.plan.grammar.lark)
 
 
 def _sampling(call: MessagesRequest) -> Sampling:

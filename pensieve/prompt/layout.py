@@ -1,37 +1,60 @@
 """A conversation as what a chat template is given: its messages, and the beginning of the answer where there is one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from pensieve.api.blocks import TextBlock
 from pensieve.api.request import Conversation
+from pensieve.dialects.dialect import Dialect
+from pensieve.dialects.plain import tools_text
+from pensieve.dialects.writing import written_minified
 from pensieve.errors import InvalidRequestError
 from pensieve.prompt.abilities import SystemTurns
-from pensieve.prompt.template import ChatTokenizer
+from pensieve.prompt.chat import ChatWriter, Message
+from pensieve.prompt.plan import output_schema
+from pensieve.prompt.tools import Offer
 from pensieve.prompt.turns import ChatTurn, chat_turns, is_silent, merged, trimmed
-from pensieve.prompt.words import Message, template_messages
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """turns: all of them. messages: what the template writes; without a final assistant turn, whose text is `prefill`."""
+    """turns: all of them. messages: what the template writes; without a final assistant turn, whose text is `prefill`.
+
+    ends: for each turn, how many messages there are up to its end.
+    """
 
     turns: Sequence[ChatTurn]
     messages: Sequence[Message]
+    ends: Sequence[int]
     prefill: str
 
 
-def lay_out(conversation: Conversation, tokenizer: ChatTokenizer, abilities: SystemTurns) -> Layout:
+def lay_out(
+    conversation: Conversation, offer: Offer, writer: ChatWriter, abilities: SystemTurns
+) -> Layout:
     """The layout for one model. Raises `InvalidRequestError` where only the assistant speaks."""
-    turns = fold_system_turns(chat_turns(conversation), abilities)
-    is_continued = bool(turns) and turns[-1].role == "assistant"
-    if is_continued:
-        turns = [*turns[:-1], trimmed(turns[-1])]
-    messages = template_messages(turns, tokenizer.neutralize)
-    prefill = str(messages.pop()["content"]) if is_continued else ""
+    told = _told(conversation, offer, writer.dialect)
+    turns = fold_system_turns(chat_turns(conversation, told), abilities)
+    prefill = ""
+    asked = turns
+    if turns and turns[-1].role == "assistant":
+        asked = turns[:-1]
+        turns = [*asked, trimmed(turns[-1])]
+        prefill = writer.text(turns[-1])
+    written = [writer.messages(turn) for turn in asked]
+    messages = [message for ones in written for message in ones]
     if not messages:
         raise InvalidRequestError('messages: first message must use the "user" role')
-    return Layout(turns, messages, prefill)
+    return Layout(turns, messages, list(accumulate(map(len, written))), prefill)
+
+
+def _told(conversation: Conversation, offer: Offer, dialect: Dialect) -> Iterator[str]:
+    """What the system part says beside the client's own words."""
+    if dialect.tools == "text" and offer.shown:
+        yield tools_text(offer.shown)
+    if (schema := output_schema(conversation)) is not None:
+        yield f"Answer with JSON that obeys this JSON Schema, and with nothing else:\n{written_minified(schema)}"
 
 
 def fold_system_turns(turns: list[ChatTurn], abilities: SystemTurns) -> list[ChatTurn]:

@@ -6,12 +6,11 @@ holds by construction: prompts that continue this one begin with its tokens up t
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pensieve.errors import InvalidRequestError
-from pensieve.prompt.template import ChatTokenizer
-from pensieve.prompt.words import Message
+from pensieve.prompt.chat import Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,20 +31,20 @@ class RenderedPrompt:
 class Places:
     """Looks for places in one rendered prompt."""
 
-    def __init__(self, prompt: RenderedPrompt, tokenizer: ChatTokenizer) -> None:
+    def __init__(self, prompt: RenderedPrompt, render: Callable[[Sequence[Message]], str]) -> None:
         self._prompt = prompt
-        self._tokenizer = tokenizer
+        self._render = render
 
     def shared_with(self, messages: Sequence[Message]) -> int:
         """How many first tokens a prompt of `messages` shares; 0 where the template does not take them."""
         try:
-            other = self._tokenizer.render(messages)
+            other = self._render(messages)
         except InvalidRequestError:
             return 0
-        return self._prompt.tokens_within(_common_letters(self._prompt.text, other))
+        return self._prompt.tokens_within(common_letters(self._prompt.text, other))
 
 
-def _common_letters(one: str, other: str) -> int:
+def common_letters(one: str, other: str) -> int:
     """The length of what both begin with. By halving: slices are compared at the speed of memory."""
     low, high = 0, min(len(one), len(other)) + 1  # the first difference lies in [low, high)
     while high - low > 1:

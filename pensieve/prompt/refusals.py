@@ -1,6 +1,6 @@
 """What no model served here can do, refused by name, so that nothing a client asks for is left out in silence.
 
-The words are those that clients have a way round for: Claude Code replaces the picture, sends the schema no more.
+The words are those that clients have a way round for: Claude Code replaces the picture.
 """
 
 from collections.abc import Iterable, Iterator
@@ -42,19 +42,22 @@ def refuse_unreadable(call: Conversation) -> None:
 
 def refuse_unanswerable(call: MessagesRequest) -> None:
     """Raises `InvalidRequestError` for an answer of a kind that is not made here."""
-    if call.output_schema is not None:
-        raise InvalidRequestError("output_config.format: Extra inputs are not permitted")
     if call.compaction is not None:
         raise InvalidRequestError("compaction: Extra inputs are not permitted")
+    if call.output_schema is not None and call.messages[-1].role == "assistant":
+        raise InvalidRequestError(
+            "output_config.format: Prefilling assistant messages is not supported with structured output"
+        )
+    hosted = _server_tools(call)
     match call.tool_choice:
-        case NamedChoice(name=name) if name in _server_tools(call):
+        case NamedChoice(name=name) if name in hosted:
             raise InvalidRequestError(
                 f"tool_choice.name: '{name}' is a tool of the hosted API and cannot be run here"
             )
-        case AnyChoice(type=kind) | NamedChoice(type=kind):
+        case AnyChoice() if len(hosted) == len(call.tools):
             raise InvalidRequestError(
-                f"tool_choice: '{kind}' cannot be honoured:"
-                f" model '{call.model}' does not support tool use on this server"
+                "tool_choice: 'any' cannot be honoured: all tools are the hosted API's, and none of"
+                " them can be run here"
             )
         case _:
             pass

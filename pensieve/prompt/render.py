@@ -10,11 +10,21 @@ from dataclasses import dataclass, replace
 from pensieve.api.message import ClearedToolUses, ContextEdits
 from pensieve.api.request import Conversation, Turn
 from pensieve.api.usage import Breakpoint
-from pensieve.prompt.abilities import system_turns
+from pensieve.dialects import plain
+from pensieve.dialects.dialect import Dialect
+from pensieve.errors import InvalidRequestError
+from pensieve.prompt.abilities import Opening, opening_of, system_turns
+from pensieve.prompt.chat import ChatWriter, template_tool, tool_uses
 from pensieve.prompt.edits import clear_tool_uses
 from pensieve.prompt.layout import Layout, lay_out
 from pensieve.prompt.places import Places, RenderedPrompt
+from pensieve.prompt.plan import AnswerPlan, plan_answer
+from pensieve.prompt.script import Script
+from pensieve.prompt.spoken import SpokenWords
 from pensieve.prompt.template import ChatTokenizer
+from pensieve.prompt.thinking import thinking_variables, thought_of
+from pensieve.prompt.tools import Offer, offer_of
+from pensieve.prompt.words import Known
 
 # Ends of earlier user turns that are boundaries too: a person goes back a turn or two, seldom further.
 MOST_EARLIER_TURNS = 2
@@ -30,11 +40,15 @@ _OTHER_PROBE = "y"
 class Prompt:
     """A conversation's tokens. boundaries, pinned_tokens: as `Generation` has them.
 
-    edits: what was done to the context, where the client asked; original_tokens: how long the prompt was before that.
+    plan: what the answer may be and how it is read. opening: what the prompt ends with to begin the answer; None where the
+    client began it. edits: what was done to the context, where the client asked; original_tokens: how long the prompt was
+    before that.
     """
 
     tokens: tuple[int, ...]
     original_tokens: int
+    plan: AnswerPlan
+    opening: str | None = None
     boundaries: tuple[int, ...] = ()
     pinned_tokens: int = 0
     breakpoints: tuple[Breakpoint, ...] = ()
@@ -46,6 +60,8 @@ class _Draft:
     """A conversation, laid out and rendered."""
 
     conversation: Conversation
+    offer: Offer
+    script: Script
     layout: Layout
     rendered: RenderedPrompt
 
@@ -56,11 +72,24 @@ class _Draft:
 
 
 class PromptRenderer:
-    """Renders conversations for one model. Tries its chat template once, when made."""
+    """Renders conversations for one model. Tries its chat template once, when made.
 
-    def __init__(self, tokenizer: ChatTokenizer) -> None:
+    context_tokens: the model's. spoken: answers as generated, to be rendered as they were.
+    """
+
+    def __init__(
+        self,
+        tokenizer: ChatTokenizer,
+        dialect: Dialect = plain.DIALECT,
+        context_tokens: int = 1_000_000,
+        spoken: SpokenWords | None = None,
+    ) -> None:
         self._tokenizer = tokenizer
+        self._dialect = dialect
+        self._context_tokens = context_tokens
+        self._spoken = spoken or SpokenWords()
         self._abilities = system_turns(tokenizer)
+        self._openings: dict[str, Opening | None] = {}
 
     def render(self, conversation: Conversation) -> Prompt:
         """The prompt. A final assistant turn is continued: its text is the prompt's end.
@@ -75,10 +104,41 @@ class PromptRenderer:
         return replace(prompt, edits=ContextEdits(applied_edits=tuple(applied)))
 
     def _draft(self, conversation: Conversation) -> _Draft:
-        layout = lay_out(conversation, self._tokenizer, self._abilities)
-        text = self._tokenizer.render(layout.messages) + layout.prefill
-        tokens, edges = self._tokenizer.encode_with_edges(text)
-        return _Draft(conversation, layout, RenderedPrompt(text, tuple(tokens), tuple(edges)))
+        offer = offer_of(conversation, self._context_tokens)
+        script = self._script(conversation, offer)
+        layout, text = self._written(conversation, offer, script)
+        if not script.has_all(text) and script.forget():
+            layout, text = self._written(conversation, offer, script)
+        return _Draft(conversation, offer, script, layout, script.encoded(text))
+
+    def _written(
+        self, conversation: Conversation, offer: Offer, script: Script
+    ) -> tuple[Layout, str]:
+        """The layout and its text. A template that refuses answers as generated gets them rendered anew."""
+        layout = self._laid_out(conversation, offer, script)
+        try:
+            return layout, script.text(layout.messages) + layout.prefill
+        except InvalidRequestError:
+            if not script.forget():
+                raise
+            return self._written(conversation, offer, script)
+
+    def _script(self, conversation: Conversation, offer: Offer) -> Script:
+        switch = thinking_variables(self._dialect, conversation)
+        key = repr(sorted(switch.items()))
+        if key not in self._openings:
+            self._openings[key] = opening_of(self._tokenizer, switch)
+        tools = {}
+        if self._dialect.tools == "template" and offer.shown:
+            tools = {
+                "tools": [template_tool(tool, self._tokenizer.neutralize) for tool in offer.shown]
+            }
+        return Script(self._tokenizer, {**switch, **tools}, self._openings[key], self._spoken)
+
+    def _laid_out(self, conversation: Conversation, offer: Offer, script: Script) -> Layout:
+        known = Known(tool_uses(conversation.messages), offer.known)
+        writer = ChatWriter(self._dialect, known, self._tokenizer.neutralize, script.recall)
+        return lay_out(conversation, offer, writer, self._abilities)
 
     def _edited(self, draft: _Draft) -> tuple[_Draft, list[ClearedToolUses]]:
         """What the context's edits leave of it: each is tried, and kept where it clears as much as it must."""
@@ -100,7 +160,9 @@ class PromptRenderer:
         return draft, applied
 
     def _prompt(self, draft: _Draft, original_tokens: int) -> Prompt:
-        places = Places(draft.rendered, self._tokenizer)
+        places = Places(draft.rendered, draft.script.text)
+        layout, text = draft.layout, draft.rendered.text
+        thought = thought_of(self._dialect, text, has_prefill=bool(layout.prefill))
         ends = _TurnEnds(
             draft.layout,
             places,
@@ -110,6 +172,10 @@ class PromptRenderer:
         return Prompt(
             tokens=draft.rendered.tokens,
             original_tokens=original_tokens,
+            plan=plan_answer(
+                draft.conversation, draft.offer, self._dialect, self._tokenizer.controls, thought
+            ),
+            opening=None if layout.prefill else draft.script.opening_in(text),
             boundaries=tuple(sorted({ends.system, ends.last, *ends.earlier()} - {0})),
             pinned_tokens=ends.system,
             breakpoints=tuple(_breakpoints(draft, ends))[-MOST_BREAKPOINTS:],
@@ -121,7 +187,7 @@ class PromptRenderer:
         if any(turn.clear_at != "never" for turn in conversation.messages):
             turns = (*conversation.messages, _said("assistant"), _said("user"))
             later = conversation.model_copy(update={"messages": turns})
-            return lay_out(later, self._tokenizer, self._abilities)
+            return self._laid_out(later, draft.offer, draft.script)
         answer = {"role": "assistant", "content": layout.prefill + _PROBE}
         question = {"role": "user", "content": _PROBE}
         return replace(layout, messages=[*layout.messages, answer, question])
@@ -151,15 +217,15 @@ class _TurnEnds:
 
     def of(self, at: int) -> int:
         """Of one turn."""
-        if at >= len(self.layout.messages) - 1:
+        if at >= len(self.layout.ends) - 1:
             return self.last
         if at == 0 and self.layout.turns[0].role == "system":
             return self.system
-        return self.places.shared_with(self.layout.messages[: at + 1])
+        return self.places.shared_with(self.layout.messages[: self.layout.ends[at]])
 
     def earlier(self) -> Iterator[int]:
         """Of the user turns just before the last turn."""
-        turns = self.layout.turns[: len(self.layout.messages) - 1]
+        turns = self.layout.turns[: len(self.layout.ends) - 1]
         users = [at for at, turn in enumerate(turns) if turn.role == "user"]
         return map(self.of, users[-MOST_EARLIER_TURNS:])
 

@@ -1,6 +1,6 @@
 """What prompt and reply need of a model's tokenizer. The implementation is handed in (models/tokenizer.py)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 
@@ -19,10 +19,19 @@ class Detokenizer(Protocol):
 class ChatTokenizer(Protocol):
     """A model's tokenizer together with its chat template."""
 
-    def render(self, messages: Sequence[Mapping[str, object]]) -> str:
+    @property
+    def controls(self) -> Mapping[str, int]:
+        """The tokens that only the chat template and the model itself write, by their texts."""
+        ...
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, object]],
+        variables: Mapping[str, object] | None = None,
+    ) -> str:
         """The chat template's text for `messages`, ending where the assistant's answer begins.
 
-        Raises `InvalidRequestError` where the template refuses the conversation.
+        variables: what the template is told beside them. Raises `InvalidRequestError` where it refuses the conversation.
         """
         ...
 
@@ -41,6 +50,8 @@ class ChatTokenizer(Protocol):
         """
         ...
 
-    def detokenizer(self, preceding: Sequence[int] = ()) -> Detokenizer:
-        """A fresh detokenizer for the tokens that follow `preceding`."""
+    def detokenizer(
+        self, preceding: Sequence[int] = (), marks: Collection[str] = ()
+    ) -> Detokenizer:
+        """A fresh detokenizer for the tokens that follow `preceding`; control tokens say nothing but where they are `marks`."""
         ...

@@ -16,7 +16,6 @@ from pensieve.api.blocks import (
     HostedBlock,
     TextBlock,
     ThinkingBlock,
-    ToolChangeBlock,
 )
 from pensieve.api.request import Conversation, Role, Turn
 
@@ -43,10 +42,11 @@ class ChatTurn:
         return marks[-1] if marks else None
 
 
-def chat_turns(conversation: Conversation) -> list[ChatTurn]:
-    """The conversation's turns, the system prompt first."""
+def chat_turns(conversation: Conversation, told: Iterable[str] = ()) -> list[ChatTurn]:
+    """The conversation's turns, the system prompt first, with what else the model is `told` at its end."""
     written = (ChatTurn(turn.role, (_shown(turn),)) for turn in _lasting(conversation.messages))
-    return merged([ChatTurn("system", (_system(conversation.system),)), *written])
+    more = ((TextBlock(type="text", text=text),) for text in told)
+    return merged([ChatTurn("system", (_system(conversation.system), *more)), *written])
 
 
 def merged(turns: Iterable[ChatTurn]) -> list[ChatTurn]:
@@ -103,7 +103,7 @@ def is_silent(block: ContentBlock) -> bool:
         case CompactionBlock():
             return not block.content
         case _:
-            return isinstance(block, ThinkingBlock | HostedBlock | ToolChangeBlock)
+            return isinstance(block, ThinkingBlock | HostedBlock)
 
 
 def _is_counter(block: ContentBlock) -> bool:

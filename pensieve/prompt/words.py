@@ -1,12 +1,10 @@
-"""The seam between blocks and a chat template: what a turn of blocks says, as the one message the template takes.
+"""What a block says, as text: the words around documents, results, tools that come and go. Control tokens have no part in it.
 
-For models whose template knows text only. Blocks of one message stand on lines of their own, except the texts of the
-assistant, which were written in one go; messages of one role are parted by an empty line. What a client sent is
-neutralized together with all that is written around it, so no field can hold a control token.
+What becomes of a turn of blocks is chat.py's business.
 """
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import assert_never, cast
 
 from pensieve.api.blocks import (
@@ -35,9 +33,9 @@ from pensieve.api.blocks import (
     ToolResultBlock,
     ToolUseBlock,
 )
-from pensieve.prompt.turns import ChatTurn, is_silent
-
-Message = Mapping[str, object]
+from pensieve.dialects.dialect import JSON_CALL, ToolCall, ToolSpec
+from pensieve.dialects.writing import written_calls, written_json
+from pensieve.prompt.tools import changed_name
 
 # What is worth reading in a result of the hosted API's own tools, in this order.
 _READABLE = (
@@ -57,54 +55,61 @@ _READABLE = (
 )
 
 
-def template_messages(turns: Sequence[ChatTurn], neutralize: Callable[[str], str]) -> list[Message]:
-    """The messages that a chat template is given for `turns`."""
-    names = {block.id: block.name for block in _tool_uses(turns)}
-    return [{"role": turn.role, "content": neutralize(text_of(turn, names))} for turn in turns]
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a block's words need of the rest. uses: each tool use by its id. tools: every tool by its name."""
+
+    uses: Mapping[str, ToolUseBlock]
+    tools: Mapping[str, ToolSpec]
+
+    def tool_name(self, use_id: str) -> str:
+        """The tool that was used; nothing where the use is not known."""
+        return self.uses[use_id].name if use_id in self.uses else ""
 
 
-def _tool_uses(turns: Sequence[ChatTurn]) -> Iterable[ToolUseBlock]:
-    return (block for turn in turns for block in turn.blocks if isinstance(block, ToolUseBlock))
-
-
-def text_of(turn: ChatTurn, tool_names: Mapping[str, str]) -> str:
-    """What the turn says. tool_names: the tool of each tool use by its id."""
-    texts = (_message_text(turn, message, tool_names) for message in turn.messages)
-    return "\n\n".join(text for text in texts if text)
-
-
-def _message_text(
-    turn: ChatTurn, message: Iterable[ContentBlock], tool_names: Mapping[str, str]
-) -> str:
-    written = ""
-    after_text = False
-    for block in message:
-        if is_silent(block):
-            continue
-        is_text = isinstance(block, TextBlock)
-        is_one_go = turn.role == "assistant" and is_text and after_text
-        separator = "" if is_one_go or not written else "\n"
-        written += separator + _block_text(block, tool_names)
-        after_text = is_text
-    return written
-
-
-def _block_text(block: ContentBlock, tool_names: Mapping[str, str]) -> str:
+def block_text(block: ContentBlock, known: Known) -> str:
+    """All kinds but the assistant's own tool uses, which a dialect writes."""
     match block:
         case TextBlock() | ImageBlock() | DocumentBlock() | SearchResultBlock():
-            return _part_text(block)
+            return part_text(block, known)
         case ToolUseBlock() | MCPToolUseBlock():
-            return _call(block.name, block.input)
+            return written_calls(JSON_CALL, [ToolCall(block.name, block.input)])
         case ToolResultBlock() | MCPToolResultBlock():
-            return _result(block, tool_names.get(block.tool_use_id))
+            return _result(block, known)
         case ServerToolUseBlock() | ServerToolResultBlock() | ContainerUploadBlock():
             return _hosted(block)
-        case CompactionBlock():
-            return block.content or ""
-        case ThinkingBlock() | HostedBlock() | ToolChangeBlock():
-            return ""
+        case ToolChangeBlock():
+            return _change(block, known)
+        case CompactionBlock() | ThinkingBlock() | HostedBlock():
+            return (block.content or "") if isinstance(block, CompactionBlock) else ""
         case _:
             assert_never(block)
+
+
+def result_text(block: ToolResultBlock | MCPToolResultBlock, known: Known) -> str:
+    """What a tool answered, without anything around it."""
+    text = "\n".join(part_text(part, known) for part in block.content)
+    return f"Error: {text}" if block.is_error else text
+
+
+def _result(block: ToolResultBlock | MCPToolResultBlock, known: Known) -> str:
+    name = known.tool_name(block.tool_use_id)
+    return _tagged("tool_result", {"name": name} if name else {}, result_text(block, known))
+
+
+def _change(block: ToolChangeBlock, known: Known) -> str:
+    name = changed_name(block)
+    if block.type == "tool_removal":
+        return f"The tool {name} cannot be used any more."
+    if name not in known.tools:
+        return ""
+    return f"A tool can be used from here on:\n{_definition(known.tools[name])}"
+
+
+def _definition(tool: ToolSpec) -> str:
+    """As Claude Code tells its model that a found tool looks like."""
+    shown = {"description": tool.description, "name": tool.name, "parameters": tool.schema}
+    return f"<functions>\n<function>{written_json(shown)}</function>\n</functions>"
 
 
 def _hosted(block: ServerToolUseBlock | ServerToolResultBlock | ContainerUploadBlock) -> str:
@@ -119,12 +124,13 @@ def _hosted(block: ServerToolUseBlock | ServerToolResultBlock | ContainerUploadB
             assert_never(block)
 
 
-def _part_text(part: ResultPart | DocumentPart) -> str:
+def part_text(part: ResultPart | DocumentPart, known: Known) -> str:
+    """A part of a result, a document, or a turn."""
     match part:
         case TextBlock():
             return part.text
         case DocumentBlock():
-            return _document(part)
+            return _document(part, known)
         case SearchResultBlock():
             return _tagged(
                 "search_result",
@@ -132,21 +138,23 @@ def _part_text(part: ResultPart | DocumentPart) -> str:
                 "\n".join(text.text for text in part.content),
             )
         case ToolReferenceBlock():
+            if part.tool_name in known.tools:
+                return _definition(known.tools[part.tool_name])
             return _tagged("tool_reference", {}, part.tool_name)
         case BrowserStateBlock():
-            return _json({"tabs": part.tabs, "state_changes": part.state_changes})
+            return written_json({"tabs": part.tabs, "state_changes": part.state_changes})
         case ImageBlock():
             raise AssertionError("images are refused before they are written")
         case _:
             assert_never(part)
 
 
-def _document(block: DocumentBlock) -> str:
+def _document(block: DocumentBlock, known: Known) -> str:
     match block.source:
         case TextSource(data=text):
             pass
         case ContentSource(content=parts):
-            text = "\n".join(map(_part_text, parts))
+            text = "\n".join(part_text(one, known) for one in parts)
         case FileSource() | OpaqueSource():
             raise AssertionError("unreadable documents are refused before they are written")
         case _:
@@ -155,23 +163,9 @@ def _document(block: DocumentBlock) -> str:
     return _tagged("document", {"title": block.title} if block.title else {}, body)
 
 
-def _call(name: str, arguments: Mapping[str, object]) -> str:
-    return f"<tool_call>\n{_json({'name': name, 'arguments': arguments})}\n</tool_call>"
-
-
-def _result(block: ToolResultBlock | MCPToolResultBlock, tool_name: str | None) -> str:
-    text = "\n".join(map(_part_text, block.content))
-    said = f"Error: {text}" if block.is_error else text
-    return _tagged("tool_result", {"name": tool_name} if tool_name else {}, said)
-
-
 def _tagged(name: str, attributes: Mapping[str, str], body: str) -> str:
-    opening = "".join(f" {key}={_json(value)}" for key, value in attributes.items())
+    opening = "".join(f" {key}={written_json(value)}" for key, value in attributes.items())
     return f"<{name}{opening}>\n{body}\n</{name}>"
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _short(given: object) -> str:
@@ -180,8 +174,8 @@ def _short(given: object) -> str:
         isinstance(given, dict)
         and len(values := list(cast("dict[str, object]", given).values())) == 1
     ):
-        return _json(values[0])
-    return _json(cast("object", given))
+        return written_json(values[0])
+    return written_json(cast("object", given))
 
 
 def _readable(value: object) -> str:

@@ -7,27 +7,18 @@ none invented. It knows no HTTP and no engine: whoever drives it leaves the engi
 from dataclasses import dataclass
 from typing import assert_never
 
-from pensieve.api.events import (
-    ContentBlockDelta,
-    ContentBlockStart,
-    ContentBlockStop,
-    MessageDelta,
-    MessageEvent,
-    MessageStart,
-    MessageStop,
-    StopDelta,
-    TextDelta,
-)
+from pensieve.api.events import MessageDelta, MessageEvent, MessageStart, MessageStop, StopDelta
 from pensieve.api.message import (
     CacheCreation,
     ContextEdits,
     DeltaUsage,
     Message,
+    OutputTokensDetails,
     StopReason,
-    TextContent,
     Usage,
 )
 from pensieve.api.usage import Breakpoint, prompt_usage
+from pensieve.dialects.answer import AnswerForm
 from pensieve.engine.generation import (
     EngineEvent,
     Finished,
@@ -37,6 +28,9 @@ from pensieve.engine.generation import (
     Token,
 )
 from pensieve.prompt.template import Detokenizer
+from pensieve.reply.blocks import Blocks
+from pensieve.reply.reading import AnswerReader
+from pensieve.reply.said import CallBegan, CallEnded, CallInput, Said, Text, Thought
 from pensieve.reply.stop_sequences import Scanned, StopScanner
 
 
@@ -46,38 +40,19 @@ class Asked:
 
     length_stop: what it means when the length ends it. breakpoints: the places that the client marked for the cache.
     edits: what was done to the context, where the client asked. is_silent: only the prompt was to be processed.
+    form: how the answer is to be read. hides_thoughts: the client wants to know that there was a thought, not which.
     """
 
     message_id: str
     model: str
     prompt_tokens: int
     length_stop: StopReason
+    form: AnswerForm
     stop_sequences: tuple[str, ...] = ()
     breakpoints: tuple[Breakpoint, ...] = ()
     edits: ContextEdits | None = None
     is_silent: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class BetweenBlocks:
-    """No block is open; the next one has this index."""
-
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class InText:
-    """A text block is open."""
-
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """All is said."""
-
-
-State = BetweenBlocks | InText | Ended
+    hides_thoughts: bool = False
 
 
 class Reply:
@@ -86,15 +61,24 @@ class Reply:
     def __init__(self, asked: Asked, detokenizer: Detokenizer) -> None:
         self._asked = asked
         self._detokenizer = detokenizer
+        self._reader = AnswerReader(asked.form)
         self._scanner = StopScanner(asked.stop_sequences)
-        self._state: State = BetweenBlocks(0)
+        self._blocks = Blocks(hides_thoughts=asked.hides_thoughts)
         self._cached_tokens = 0
         self._output_tokens = 0
+        self._thinking_tokens = 0
+        self._has_begun = False
+        self._is_ended = False
 
     @property
     def is_ended(self) -> bool:
         """The answer is whole: whatever the engine would still say is not wanted."""
-        return isinstance(self._state, Ended)
+        return self._is_ended
+
+    @property
+    def has_begun(self) -> bool:
+        """Something was said: at least that there is an answer."""
+        return self._has_begun
 
     @property
     def usage(self) -> Usage:
@@ -111,6 +95,7 @@ class Reply:
                 ephemeral_1h_input_tokens=prompt.written_1h,
             ),
             output_tokens=self._output_tokens,
+            output_tokens_details=OutputTokensDetails(thinking_tokens=self._thinking_tokens),
         )
 
     def feed(self, event: EngineEvent) -> list[MessageEvent]:
@@ -120,6 +105,7 @@ class Reply:
         match event:
             case Started(cached_tokens):
                 self._cached_tokens = cached_tokens
+                self._has_begun = True
                 return [self._start()]
             case Prefilled():
                 return []
@@ -127,7 +113,7 @@ class Reply:
                 return self._end("max_tokens")
             case Token(token_id):
                 self._output_tokens += 1
-                return self._say(self._scanner.feed(self._detokenizer.feed(token_id)))
+                return self._read(self._detokenizer.feed(token_id))
             case Finished(reason, output_tokens):
                 self._output_tokens = output_tokens
                 return self._finish(reason)
@@ -139,45 +125,59 @@ class Reply:
             message=Message(id=self._asked.message_id, model=self._asked.model, usage=self.usage)
         )
 
-    def _say(self, scanned: Scanned) -> list[MessageEvent]:
-        said = self._text(scanned.text)
+    def _read(self, piece: str) -> list[MessageEvent]:
+        was_in_thought = self._reader.is_in_thought
+        said = self._reader.feed(piece)
+        self._thinking_tokens += was_in_thought or self._reader.is_in_thought
+        return self._say(said)
+
+    def _say(self, said: list[Said]) -> list[MessageEvent]:
+        events: list[MessageEvent] = []
+        for one in said:
+            if not self._is_ended:
+                events += self._event(one)
+        return events
+
+    def _event(self, said: Said) -> list[MessageEvent]:
+        """Stop sequences are looked for in what is said, one text at a time."""
+        if isinstance(said, Text):
+            return self._scanned(self._scanner.feed(said.text))
+        before = self._blocks.text(self._scanner.flush())
+        match said:
+            case Thought(text):
+                return before + self._blocks.thought(text)
+            case CallBegan(name):
+                return before + self._blocks.open_tool_use(name)
+            case CallInput(json):
+                return before + self._blocks.tool_input(json)
+            case CallEnded():
+                return before + self._blocks.close()
+            case _:
+                assert_never(said)
+
+    def _scanned(self, scanned: Scanned) -> list[MessageEvent]:
+        said = self._blocks.text(scanned.text)
         if scanned.matched is not None:
             said += self._end("stop_sequence", scanned.matched)
         return said
 
     def _finish(self, reason: FinishReason) -> list[MessageEvent]:
-        said = self._say(self._scanner.feed(self._detokenizer.flush()))
-        if self.is_ended:
-            return said
-        said += self._text(self._scanner.flush())
-        return said + self._end("end_turn" if reason == "stop_token" else self._asked.length_stop)
+        events = self._say(self._reader.feed(self._detokenizer.flush()))
+        events += self._say(self._reader.flush(is_cut=reason == "length"))
+        if self._is_ended:
+            return events
+        events += self._blocks.text(self._scanner.flush())
+        return events + self._end(self._reason(reason))
 
-    def _text(self, text: str) -> list[MessageEvent]:
-        if not text:
-            return []
-        opening, index = self._open_text()
-        return [*opening, ContentBlockDelta(index=index, delta=TextDelta(text=text))]
-
-    def _open_text(self) -> tuple[list[MessageEvent], int]:
-        match self._state:
-            case InText(index):
-                return [], index
-            case BetweenBlocks(index):
-                self._state = InText(index)
-                start = ContentBlockStart(index=index, content_block=TextContent(text=""))
-                return [start], index
-            case Ended():
-                raise AssertionError("text after the end")
-            case _:
-                assert_never(self._state)
+    def _reason(self, reason: FinishReason) -> StopReason:
+        if reason == "length":
+            return self._asked.length_stop
+        return "tool_use" if self._blocks.has_tool_use else "end_turn"
 
     def _end(self, reason: StopReason, sequence: str | None = None) -> list[MessageEvent]:
-        closing: list[MessageEvent] = []
-        if isinstance(self._state, InText):
-            closing = [ContentBlockStop(index=self._state.index)]
-        self._state = Ended()
+        self._is_ended = True
         return [
-            *closing,
+            *self._blocks.close(),
             MessageDelta(
                 delta=StopDelta(stop_reason=reason, stop_sequence=sequence),
                 usage=self._delta_usage(),
@@ -193,4 +193,5 @@ class Reply:
             cache_creation_input_tokens=usage.cache_creation_input_tokens,
             cache_read_input_tokens=usage.cache_read_input_tokens,
             output_tokens=usage.output_tokens,
+            output_tokens_details=usage.output_tokens_details,
         )

@@ -4,8 +4,9 @@ A stream writes the events, a whole answer is their fold. The engine's block is 
 waits for the answer.
 """
 
+import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pensieve.api.batches import BatchedRequest
 from pensieve.api.events import MessageEvent
@@ -13,13 +14,16 @@ from pensieve.api.fold import MessageFold
 from pensieve.api.message import Message
 from pensieve.api.request import MessagesRequest
 from pensieve.api.values import new_id
-from pensieve.engine.generation import Engine, Generation, Priority
-from pensieve.errors import EngineError
+from pensieve.engine.generation import Engine, Generation, Grammar, Priority, Token
+from pensieve.errors import EngineError, GrammarError
 from pensieve.models.served import ServedModel
 from pensieve.prompt.generation import ModelLimits, bounded_generation
 from pensieve.prompt.render import Prompt
+from pensieve.prompt.spoken import Spoken, SpokenWords
 from pensieve.reply.reply import Asked, Reply
 from pensieve.server.calls import CallReader
+
+_log = logging.getLogger("pensieve.server")
 
 # What a detokenizer needs to know of the prompt: where the answer's first word stands. Reading all of it would take
 # the event loop 0.4 s for 250 000 tokens (2026-11-22, two-core Linux machine).
@@ -35,30 +39,59 @@ async def to_nobody(_: list[MessageEvent]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One call's answer, not begun yet: what the engine is asked, and what makes words of it."""
+    """One call's answer, not begun yet: what the engine is asked, and what makes words of it.
+
+    spoken: takes the words as they are generated, where the prompt says what they go on from.
+    """
 
     engine: Engine
     generation: Generation
+    prompt: Prompt
     reply: Reply
+    spoken: SpokenWords
 
     async def run(self, emit: Emit = to_nobody, *, keep: Keep | None = None) -> Message:
         """Generate, handing message events to `emit`; being cancelled or a stop sequence frees the engine's slot.
 
         keep: is given the whole message, just before its last events go out.
         """
+        generation, grammar = self.generation, self.prompt.plan.grammar
+        while True:
+            try:
+                return await self._generated(generation, emit, keep)
+            except GrammarError as error:
+                if generation.grammar is None or self.reply.has_begun:
+                    raise
+                grammar = grammar and grammar.loosened(error.message)
+                if grammar is None:
+                    _log.warning("an answer is not held to any grammar: %s", error.message)
+                loosened = grammar and Grammar(grammar.lark)
+                generation = replace(generation, grammar=loosened)
+
+    async def _generated(self, generation: Generation, emit: Emit, keep: Keep | None) -> Message:
         fold = MessageFold()
-        async with self.engine.generate(self.generation) as engine_events:
+        tokens: list[int] = []
+        async with self.engine.generate(generation) as engine_events:
             async for event in engine_events:
+                if isinstance(event, Token):
+                    tokens.append(event.token_id)
                 message_events = self.reply.feed(event)
                 for message_event in message_events:
                     fold.feed(message_event)
-                if keep is not None and self.reply.is_ended:
-                    keep(fold.message)
+                if self.reply.is_ended:
+                    self._remember(fold.message, tokens)
+                    if keep is not None:
+                        keep(fold.message)
                 if message_events:
                     await emit(message_events)
                 if self.reply.is_ended:
                     return fold.message
         raise EngineError("The engine ended an answer without its last event.")
+
+    def _remember(self, message: Message, tokens: list[int]) -> None:
+        """Words behind a stop sequence were generated, and not said."""
+        if self.prompt.opening is not None and message.stop_reason != "stop_sequence":
+            self.spoken.keep(Spoken(self.prompt.opening, tokens, message.content))
 
 
 class Answerer:
@@ -68,6 +101,7 @@ class Answerer:
         self._engine = engine
         self._model = model
         self._calls = calls
+        self._marks = model.dialect.marks(model.tokenizer.controls)
 
     def answer(self, call: MessagesRequest, prompt: Prompt, priority: Priority = "main") -> Answer:
         """The answer to `call`, whose whole conversation is `prompt`. Raises `PromptTooLongError`."""
@@ -77,13 +111,16 @@ class Answerer:
             model=call.model,
             prompt_tokens=len(prompt.tokens),
             length_stop=bounded.length_stop,
+            form=prompt.plan.form,
             stop_sequences=call.stop_sequences,
             breakpoints=prompt.breakpoints,
             edits=prompt.edits,
             is_silent=call.max_tokens == 0,
+            hides_thoughts=prompt.plan.hides_thoughts,
         )
-        detokenizer = self._model.tokenizer.detokenizer(prompt.tokens[-PRECEDING_TOKENS:])
-        return Answer(self._engine, bounded.generation, Reply(asked, detokenizer))
+        preceding = prompt.tokens[-PRECEDING_TOKENS:]
+        reply = Reply(asked, self._model.tokenizer.detokenizer(preceding, self._marks))
+        return Answer(self._engine, bounded.generation, prompt, reply, self._calls.spoken)
 
     async def answer_batched(self, params: bytes) -> Message:
         """The whole answer to one request of a message batch. Raises what `POST /v1/messages` would answer with."""

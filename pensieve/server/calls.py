@@ -21,6 +21,7 @@ from pensieve.models.served import ServedModel
 from pensieve.prompt.documents import FileText, with_file_texts
 from pensieve.prompt.refusals import refuse_unanswerable, refuse_unreadable
 from pensieve.prompt.render import Prompt, PromptRenderer
+from pensieve.prompt.spoken import SpokenWords
 from pensieve.server.bodies import read_body
 
 _log = logging.getLogger("pensieve.server")
@@ -31,11 +32,17 @@ ConversationT = TypeVar("ConversationT", bound=Conversation)
 
 
 class CallReader:
-    """Reads calls for one served model. file_text: what an uploaded file says, by its id; raises `NotFoundError`."""
+    """Reads calls for one served model. file_text: what an uploaded file says, by its id; raises `NotFoundError`.
+
+    spoken: answers as they were generated, in whose words later prompts have them.
+    """
 
     def __init__(self, model: ServedModel, file_text: FileText) -> None:
+        self.spoken = SpokenWords()
         self._file_text = file_text
-        self._renderer = PromptRenderer(model.tokenizer)
+        self._renderer = PromptRenderer(
+            model.tokenizer, model.dialect, model.context_tokens, self.spoken
+        )
 
     async def read(self, request: Request, kind: type[ConversationT]) -> tuple[ConversationT, int]:
         """The call in the request's body, and the body's length in bytes. Raises what `parse` and `read_body` raise."""
@@ -78,8 +85,6 @@ def _warn_of_tools(call: Conversation) -> None:
     hosted = [tool.type for tool in call.tools if isinstance(tool, ServerTool)]
     if hosted:
         _log.warning("left out, since only the hosted API can run them: %s", ", ".join(hosted))
-    if own := len(call.tools) - len(hosted):
-        _log.warning("the request's %d tools are left out: not supported yet", own)
 
 
 def priority_of(headers: Mapping[str, str], call: Conversation) -> Priority:

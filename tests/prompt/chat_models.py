@@ -1,5 +1,7 @@
 """The tiny models' tokenizers with the chat templates of their families, as prompt is given them."""
 
+from pensieve.dialects.dialect import Dialect
+from pensieve.dialects.table import dialect_of
 from pensieve.models.chat_template import ChatTemplate
 from pensieve.models.tokenizer import ModelTokenizer
 from tests import tiny_models
@@ -18,21 +20,55 @@ STRICT_TEMPLATE = """\
 {{- '<|im_start|>' + message.role + '\\n' + message.content | trim + '<|im_end|>\\n' }}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
+# As Qwen2.5's: tools, calls and results.
+HERMES_TEMPLATE = """\
+{%- if tools %}
+{{- '<|im_start|>system\\n' + (messages[0].content + '\\n\\n' if messages[0].role == 'system' else '') + '# Tools\\n<tools>' }}
+{%- for tool in tools %}{{ '\\n' + (tool | tojson) }}{% endfor %}
+{{- '\\n</tools>\\nCall with <tool_call></tool_call>:\\n<tool_call>\\n{"name": <name>, "arguments": <args>}\\n</tool_call><|im_end|>\\n' }}
+{%- elif messages[0].role == 'system' %}
+{{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}
+{%- endif %}
+{%- for message in messages %}
+{%- if message.role in ('user', 'assistant') or (message.role == 'system' and not loop.first) %}
+{{- '<|im_start|>' + message.role + '\\n' + message.content }}
+{%- for tool_call in message.tool_calls or [] %}{{ '\\n<tool_call>\\n{"name": "' + tool_call.name }}{% endfor %}
+{{- '<|im_end|>\\n' }}
+{%- elif message.role == 'tool' %}
+{%- if loop.first or messages[loop.index0 - 1].role != 'tool' %}{{ '<|im_start|>user' }}{% endif %}
+{{- '\\n<tool_response>\\n' + message.content + '\\n</tool_response>' }}
+{%- if loop.last or messages[loop.index0 + 1].role != 'tool' %}{{ '<|im_end|>\\n' }}{% endif %}
+{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
 
 
-def _tokenizer(name: str, template: str) -> ModelTokenizer:
-    tokenizer = {
-        "phi3": tiny_models.phi3_tokenizer,
-        "llama": lambda: tiny_models.byte_level_tokenizer(is_qwen=False),
-        "qwen": lambda: tiny_models.byte_level_tokenizer(is_qwen=True),
-    }[name]()
-    return ModelTokenizer(tokenizer, ChatTemplate(template, {"eos_token": ""}), stop_tokens=())
-
-
-MODELS = {
-    "phi3": _tokenizer("phi3", tiny_models.PHI3_TEMPLATE),
-    "chatml": _tokenizer("llama", tiny_models.CHATML_TEMPLATE),
-    "qwen": _tokenizer("qwen", tiny_models.CHATML_TEMPLATE),
-    "thinking": _tokenizer("qwen", THINKING_TEMPLATE),
-    "strict": _tokenizer("llama", STRICT_TEMPLATE),
+TEMPLATES = {
+    "phi3": tiny_models.PHI3_TEMPLATE,
+    "chatml": tiny_models.CHATML_TEMPLATE,
+    "qwen": tiny_models.CHATML_TEMPLATE,
+    "thinking": THINKING_TEMPLATE,
+    "hermes": HERMES_TEMPLATE,
+    "strict": STRICT_TEMPLATE,
 }
+TOKENIZERS = {
+    "phi3": tiny_models.phi3_tokenizer,
+    "llama": lambda: tiny_models.byte_level_tokenizer(is_qwen=False),
+    "qwen": lambda: tiny_models.byte_level_tokenizer(is_qwen=True),
+}
+
+
+def chat_model(tokenizer: str, template: str) -> ModelTokenizer:
+    """A tokenizer of that family, with this template."""
+    built = TOKENIZERS[tokenizer]()
+    return ModelTokenizer(built, ChatTemplate(template, {"eos_token": ""}), stop_tokens=())
+
+
+def dialect_of_template(template: str, model: ModelTokenizer) -> Dialect:
+    """The dialect that is found for it."""
+    return dialect_of(template, model.render, model.controls)
+
+
+_OF = {"phi3": "phi3", "chatml": "llama", "strict": "llama"}
+MODELS = {name: chat_model(_OF.get(name, "qwen"), template) for name, template in TEMPLATES.items()}
+DIALECTS = {name: dialect_of_template(TEMPLATES[name], MODELS[name]) for name in MODELS}

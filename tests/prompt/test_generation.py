@@ -3,17 +3,21 @@
 import pytest
 
 from pensieve.api.request import MessagesRequest
+from pensieve.dialects import plain
+from pensieve.dialects.answer import AnswerForm
 from pensieve.engine.generation import Sampling
 from pensieve.errors import PromptTooLongError
 from pensieve.prompt.generation import BoundedGeneration, ModelLimits, bounded_generation
+from pensieve.prompt.plan import AnswerPlan
 from pensieve.prompt.render import Prompt
 
+PLAN = AnswerPlan(AnswerForm(plain.DIALECT))
 LIMITS = ModelLimits(context_tokens=100, stop_tokens=frozenset({259}))
 
 
 def asked(tokens: int = 1, **fields: object) -> BoundedGeneration:
     call = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 10}
-    prompt = Prompt((1,) * tokens, tokens)
+    prompt = Prompt((1,) * tokens, tokens, PLAN)
     return bounded_generation(MessagesRequest.model_validate(call | fields), prompt, LIMITS)
 
 
@@ -55,7 +59,7 @@ def test_the_engine_learns_what_is_worth_keeping_and_who_waits() -> None:
     call = MessagesRequest.model_validate(
         {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 10}
     )
-    prompt = Prompt((1,) * 9, 9, boundaries=(3, 7), pinned_tokens=3)
+    prompt = Prompt((1,) * 9, 9, PLAN, boundaries=(3, 7), pinned_tokens=3)
     generation = bounded_generation(call, prompt, LIMITS, "agent").generation
     assert generation.boundaries == (3, 7)
     assert generation.pinned_tokens == 3

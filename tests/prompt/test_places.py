@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from pensieve.api.request import Conversation, decode
 from pensieve.prompt.render import MOST_BREAKPOINTS, Prompt, PromptRenderer
 from tests.fakes import ByteTokenizer
-from tests.prompt.chat_models import MODELS
+from tests.prompt.chat_models import DIALECTS, MODELS
 
 any_model = pytest.mark.parametrize("model", MODELS)
-RENDERERS = {name: PromptRenderer(tokenizer) for name, tokenizer in MODELS.items()}
+RENDERERS = {name: PromptRenderer(MODELS[name], DIALECTS[name]) for name in MODELS}
 CONTROLS = ["<|end|>", "<|im_end|>\n<|im_start|>", "</s>", "<think>", "<tool_call>"]
 words = st.lists(
     st.sampled_from([*CONTROLS, "x", " ", "\n", "Hello", "é", "🙂", "<|im", "end|>", "1984"]),
@@ -115,7 +115,7 @@ def test_only_the_last_turns_before_this_one_have_boundaries() -> None:
 
 def test_a_template_without_control_tokens_has_no_boundaries() -> None:
     class Plain(ByteTokenizer):
-        def render(self, messages: Any) -> str:
+        def render(self, messages: Any, variables: Any = None) -> str:
             return "".join(f"{turn['role']}: {turn['content']}\n\n" for turn in messages)
 
     body = {"model": "m", "messages": [user("hi", cache_control=EPHEMERAL)], "system": "s"}

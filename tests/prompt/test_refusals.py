@@ -90,23 +90,21 @@ def test_mcp_servers_are_not_passed_over_in_silence() -> None:
     ("fields", "message"),
     [
         (
-            {"output_config": {"format": {"type": "json_schema", "schema": {}}}},
-            "output_config.format: Extra inputs are not permitted",
-        ),
-        (
-            {"output_format": {"type": "json_schema", "schema": {}}},
-            "output_config.format: Extra inputs are not permitted",
+            {
+                "output_config": {"format": {"type": "json_schema", "schema": {}}},
+                "messages": [HELLO, {"role": "assistant", "content": "{"}],
+            },
+            "output_config.format: Prefilling assistant messages is not supported with"
+            " structured output",
         ),
         ({"compaction": {"type": "summarize"}}, "compaction: Extra inputs are not permitted"),
         (
-            {"tools": [TOOL], "tool_choice": {"type": "any"}},
-            "tool_choice: 'any' cannot be honoured:"
-            " model 'm' does not support tool use on this server",
-        ),
-        (
-            {"tools": [TOOL], "tool_choice": {"type": "tool", "name": "x"}},
-            "tool_choice: 'tool' cannot be honoured:"
-            " model 'm' does not support tool use on this server",
+            {
+                "tools": [{"type": "web_search_20250305", "name": "web_search"}],
+                "tool_choice": {"type": "any"},
+            },
+            "tool_choice: 'any' cannot be honoured: all tools are the hosted API's, and none of"
+            " them can be run here",
         ),
         (
             {
@@ -129,6 +127,9 @@ def test_an_answer_of_a_kind_that_is_not_made_here_is_refused(
     "fields",
     [
         {"output_config": {"effort": "high", "format": None}},
+        {"output_config": {"format": {"type": "json_schema", "schema": {}}}},
+        {"tools": [TOOL], "tool_choice": {"type": "any"}},
+        {"tools": [TOOL], "tool_choice": {"type": "tool", "name": "x"}},
         {"output_config": {"task_budget": {"type": "tokens", "total": 9}}},
         {"tools": [TOOL], "tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
         {"tools": [TOOL], "tool_choice": {"type": "none"}},

@@ -7,8 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pensieve.api.request import Conversation, decode
+from pensieve.dialects import plain
+from pensieve.prompt.chat import ChatWriter, tool_uses
+from pensieve.prompt.tools import offer_of
 from pensieve.prompt.turns import chat_turns, trimmed
-from pensieve.prompt.words import template_messages
+from pensieve.prompt.words import Known
 
 HELLO = {"role": "user", "content": "hello"}
 TEXT_SOURCE = {"type": "text", "media_type": "text/plain", "data": "body"}
@@ -18,7 +21,9 @@ WEB_RESULT = {"type": "web_search_result", "title": "T", "url": "u", "encrypted_
 def said(*messages: dict[str, object], **fields: object) -> list[tuple[str, str]]:
     """What a template is given: pairs of role and content."""
     call = decode(Conversation, {"model": "m", "messages": messages, **fields})
-    written = template_messages(chat_turns(call), str)
+    known = Known(tool_uses(call.messages), offer_of(call, 1000).known)
+    writer = ChatWriter(plain.DIALECT, known, str, lambda _: None)
+    written = [message for turn in chat_turns(call) for message in writer.messages(turn)]
     return [(str(message["role"]), str(message["content"])) for message in written]
 
 

@@ -19,8 +19,12 @@ from pensieve.api.events import (
 from pensieve.api.fold import MessageFold
 from pensieve.api.message import ContextEdits, Message
 from pensieve.api.usage import Breakpoint
+from pensieve.dialects import plain
+from pensieve.dialects.answer import AnswerForm
 from pensieve.engine.generation import EngineEvent, Finished, Prefilled, Started, Token
 from pensieve.reply.reply import Asked, Reply
+
+PLAIN = AnswerForm(plain.DIALECT)
 
 
 class Pieces:
@@ -38,7 +42,7 @@ class Pieces:
 
 
 def reply_to(pieces: Sequence[str], *stops: str, at_end: str = "") -> Reply:
-    asked = Asked("msg_01a", "m", 10, "model_context_window_exceeded", stop_sequences=stops)
+    asked = Asked("msg_01a", "m", 10, "model_context_window_exceeded", PLAIN, stop_sequences=stops)
     return Reply(asked, Pieces(pieces, at_end))
 
 
@@ -100,7 +104,7 @@ def test_usage_parts_the_prompt_in_cached_and_not() -> None:
 
 def test_what_was_processed_up_to_a_breakpoint_is_written_to_the_cache() -> None:
     marks = (Breakpoint(6, "1h"), Breakpoint(9))
-    asked = Asked("msg_01a", "m", 10, "max_tokens", breakpoints=marks)
+    asked = Asked("msg_01a", "m", 10, "max_tokens", PLAIN, breakpoints=marks)
     events = told(asked, Started(4), Token(0), Finished("stop_token", 2))
     assert isinstance(events[0], MessageStart)
     for usage in (events[0].message.usage, folded(events).usage):
@@ -112,7 +116,7 @@ def test_what_was_processed_up_to_a_breakpoint_is_written_to_the_cache() -> None
 
 @pytest.mark.parametrize("end", [Token(0), Finished("stop_token", 1)])
 def test_an_answer_that_nobody_wants_ends_at_the_first_token(end: EngineEvent) -> None:
-    asked = Asked("msg_01a", "m", 10, "max_tokens", is_silent=True)
+    asked = Asked("msg_01a", "m", 10, "max_tokens", PLAIN, is_silent=True)
     events = told(asked, Started(4), Prefilled(10), end, Token(1))
     assert kinds(events) == SILENT
     assert folded(events).content == ()
@@ -122,7 +126,7 @@ def test_an_answer_that_nobody_wants_ends_at_the_first_token(end: EngineEvent) -
 
 def test_edits_of_the_context_are_told_with_the_last_facts() -> None:
     edits = ContextEdits()
-    asked = Asked("msg_01a", "m", 10, "max_tokens", edits=edits)
+    asked = Asked("msg_01a", "m", 10, "max_tokens", PLAIN, edits=edits)
     events = told(asked, Started(0), Finished("stop_token", 1))
     assert folded(events).context_management == edits
     assert isinstance(events[0], MessageStart)

@@ -3,10 +3,24 @@
 stream := message_start (ping | block)* message_delta message_stop, and an error may stand for any rest.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic_core import from_json
+
 Event = dict[str, Any]
+
+EMPTY = {
+    "text": {"text": ""},
+    "thinking": {"thinking": "", "signature": ""},
+    "tool_use": {"input": {}},
+}
+DELTAS = {
+    "text": {"text_delta"},
+    "thinking": {"thinking_delta", "signature_delta"},
+    "tool_use": {"input_json_delta"},
+}
 
 
 def check_grammar(events: Sequence[Event]) -> None:
@@ -32,6 +46,9 @@ class _Walk:
         self._usage = usage
         self._next_index = 0
         self._open: str | None = None
+        self._said = ""
+        self._ids: set[str] = set()
+        self._is_signed = False
         self._is_told = False
         self.is_over = False
 
@@ -49,19 +66,35 @@ class _Walk:
         assert self._open is None, "two blocks are open"
         assert not self._is_told
         assert event["index"] == self._next_index, "indexes are not contiguous"
-        assert event["content_block"]["type"] == "text"
-        assert event["content_block"]["text"] == "", "a block opens with text"
-        self._open = "text_delta"
+        block = event["content_block"]
+        self._open = block["type"]
+        self._said = ""
+        empty = {name: value for name, value in EMPTY[self._open].items() if block[name] != value}
+        assert not empty, "a block opens with content"
+        if self._open == "tool_use":
+            assert re.fullmatch("toolu_01[0-9A-Za-z]{22}", block["id"])
+            assert block["id"] not in self._ids, "two tool uses have one id"
+            self._ids.add(block["id"])
 
     def _content_block_delta(self, event: Event) -> None:
-        assert self._open == event["delta"]["type"], "a delta of another kind, or of no open block"
+        assert self._open is not None, "a delta of no open block"
+        delta = event["delta"]
+        assert delta["type"] in DELTAS[self._open], "a delta of another kind"
         assert event["index"] == self._next_index
-        assert event["delta"]["text"], "an empty delta"
+        (said,) = (value for name, value in delta.items() if name != "type")
+        assert said, "an empty delta"
+        assert not self._is_signed, "a signature is not the last delta"
+        self._is_signed = delta["type"] == "signature_delta"
+        self._said += said
+        if self._open == "tool_use":
+            from_json(self._said, allow_partial=True)
 
     def _content_block_stop(self, event: Event) -> None:
         assert self._open is not None
         assert event["index"] == self._next_index
+        assert self._is_signed == (self._open == "thinking"), "a thought without its signature"
         self._open = None
+        self._is_signed = False
         self._next_index += 1
 
     def _message_delta(self, event: Event) -> None:

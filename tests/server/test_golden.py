@@ -5,6 +5,7 @@
 
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import anyio
 import httpx
 import pytest
 
+from pensieve.dialects import plain
+from pensieve.dialects.dialect import ThinkingForm
 from pensieve.engine.generation import Finished, Prefilled, Started, Token
 from pensieve.errors import EngineBusyError, WorkerDiedError
 from pensieve.server.sse import Pace
@@ -29,13 +32,23 @@ MARKED = {
     "cache_control": EPHEMERAL,
 }
 
-_ID = re.compile(r"\b(msg|req)_01[0-9A-Za-z]{22}\b")
+CLOCK = {"name": "clock", "input_schema": {"type": "object", "properties": {"zone": {}}}}
+CALLS = (
+    'Let me look.\n<tool_call>\n{"name": "clock", "arguments": {"zone": "\u00e9\\n"}}\n</tool_call>'
+    '\n<tool_call>\n{"name": "clock", "arguments": {}}\n</tool_call>'
+)
+THINKER = replace(plain.DIALECT, thinking=ThinkingForm())
+THOUGHT = "<think>\nHm, yes.\n</think>\n\nHello."
+THINKING = STREAM | {"thinking": {"type": "adaptive"}}
+
+_ID = re.compile(r"\b(msg|req|toolu)_01[0-9A-Za-z]{22}\b")
+_SIGNATURE = re.compile(r"pensieve1\.[0-9A-Za-z_-]{16}")
 _PINGS = re.compile(r'(event: ping\ndata: \{"type":"ping"\}\n\n)+')
 
 
 def normalised(text: str) -> str:
     """Ids by their kind, and as many pings in a row as one: how many there are is the clock's business."""
-    return _PINGS.sub(r"\1", _ID.sub(r"\1_01", text))
+    return _SIGNATURE.sub("pensieve1.name", _PINGS.sub(r"\1", _ID.sub(r"\1_01", text)))
 
 
 def transcript(response: httpx.Response) -> str:
@@ -102,6 +115,15 @@ SITUATIONS: dict[str, Callable[[], Awaitable[str]]] = {
     ),
     "error_after_the_start": lambda: asked([Started(0), ZeroDivisionError("secret")]),
     "invalid": lambda: asked(says("no"), STREAM | {"max_tokens": "many"}),
+    "tool_use": lambda: asked(says(CALLS), STREAM | {"tools": [CLOCK], "max_tokens": 400}),
+    "tool_use_whole": lambda: asked(says(CALLS), CALL | {"tools": [CLOCK], "max_tokens": 400}),
+    "tool_use_cut": lambda: asked(says(CALLS), STREAM | {"tools": [CLOCK], "max_tokens": 71}),
+    "thinking": lambda: asked(says(THOUGHT), THINKING, dialect=THINKER),
+    "thinking_hidden": lambda: asked(
+        says(THOUGHT),
+        STREAM | {"thinking": {"type": "adaptive", "display": "omitted"}},
+        dialect=THINKER,
+    ),
     "thread": thread,
     "pings": pings,
 }

@@ -1,5 +1,6 @@
 """Every stream obeys the grammar, whatever the engine says and wherever it breaks off; and the checker sees what is wrong."""
 
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -7,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pensieve.dialects import plain
+from pensieve.dialects.dialect import Dialect, ThinkingForm
 from pensieve.engine.generation import Finished, Prefilled, Started, Token
 from pensieve.errors import WorkerDiedError
 from tests.fakes import ScriptedEngine, Step
@@ -19,6 +22,11 @@ steps: st.SearchStrategy[Step] = st.one_of(
     st.sampled_from(list(map(Token, "aSTOP\u2028é🙂".encode()))),
     st.builds(Prefilled, st.integers(0, 9)),
 )
+markup = st.sampled_from(
+    ["<tool_call>", '\n{"name": "clock", "arguments": {', '"a": "', '"}', "}}\n</tool_call>", "<think>", "</think>", "x"]
+).map(lambda text: list(map(Token, text.encode())))  # fmt: skip
+CLOCK = {"name": "clock", "input_schema": {"type": "object"}}
+THINKER = replace(plain.DIALECT, thinking=ThinkingForm())
 ends: st.SearchStrategy[Step] = st.sampled_from(
     [Finished("stop_token", 9), Finished("length", 9), WorkerDiedError("died"), ZeroDivisionError()]
 )
@@ -40,8 +48,21 @@ def test_a_stream_obeys_the_grammar_whatever_the_engine_says(
     check_grammar(stream_events(text))
 
 
-async def _streamed(script: list[Step], call: dict[str, Any]) -> str:
-    async with in_memory(app_of(ScriptedEngine([script]))) as client:
+@given(st.lists(markup, max_size=12), ends, st.sampled_from([None, "omitted"]))
+@settings(deadline=None, max_examples=60)
+def test_a_stream_of_thoughts_and_calls_obeys_it_too(
+    pieces: list[list[Step]], end: Step, display: str | None
+) -> None:
+    thinking = {"type": "adaptive", "display": display}
+    call = CALL | {"stream": True, "tools": [CLOCK], "thinking": thinking, "max_tokens": 500}
+    script: list[Step] = [Started(3), *(step for piece in pieces for step in piece), end]
+    check_grammar(stream_events(anyio.run(_streamed, script, call, THINKER)))
+
+
+async def _streamed(
+    script: list[Step], call: dict[str, Any], dialect: Dialect = plain.DIALECT
+) -> str:
+    async with in_memory(app_of(ScriptedEngine([script]), dialect=dialect)) as client:
         return (await client.post("/v1/messages", json=call)).text
 
 

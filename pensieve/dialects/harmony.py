@@ -1,0 +1,38 @@
+"""gpt-oss: an answer in channels. Thoughts in `analysis`, text in `final`, one call in `commentary`, which ends the answer.
+
+Its template writes a call only together with the one result that follows it.
+"""
+
+from pensieve.dialects.dialect import CallForm, Dialect, ThinkingForm
+
+DIALECT = Dialect(
+    "harmony",
+    CallForm(
+        opening="<|channel|>commentary to=functions.",
+        before_name="",
+        after_name=" <|constrain|>json<|message|>",
+        after_arguments="<|call|>",
+        closing="",
+        between="",
+    ),
+    writer="template",
+    thinking=ThinkingForm(
+        "<|channel|>analysis<|message|>",
+        "<|end|>",
+        effort="reasoning_effort",
+        after="<|start|>assistant",
+    ),
+    calls_with_results=True,
+    text_opening="<|channel|>final<|message|>",
+    silent=(
+        "<|channel|>final<|message|>",
+        "<|channel|>commentary<|message|>",
+        "<|end|>",
+        "<|start|>assistant",
+    ),
+)
+
+
+def dialect_in(template: str) -> Dialect | None:
+    """This one, for a chat template of its family."""
+    return DIALECT if "<|channel|>analysis<|message|>" in template else None

@@ -1,0 +1,23 @@
+"""LFM2: calls as Python writes them, in a list between tokens of its own. Its template writes no calls, so we do."""
+
+from pensieve.dialects.dialect import CallForm, Dialect, ParameterForm
+
+DIALECT = Dialect(
+    "lfm2",
+    CallForm(
+        opening="<|tool_call_start|>",
+        inside=("[", "]"),
+        before_name="",
+        after_name="(",
+        after_arguments=")",
+        closing="<|tool_call_end|>",
+        separator=", ",
+        parameters=ParameterForm("", "=", separator=", ", quote='"'),
+    ),
+)
+
+
+def dialect_in(template: str) -> Dialect | None:
+    """This one, for a chat template of its family."""
+    marks = ("<|tool_list_start|>", "<|tool_call_start|>")
+    return DIALECT if any(mark in template for mark in marks) else None

@@ -1,0 +1,83 @@
+"""Calls of earlier turns as a dialect's text, in the very form that its grammar holds new ones to."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from pensieve.dialects.dialect import CallForm, ParameterForm, ToolCall
+
+# Marks a text so that no control token is read in it.
+Neutralize = Callable[[str], str]
+
+
+def written_calls(form: CallForm, calls: Sequence[ToolCall], neutralize: Neutralize = str) -> str:
+    """`calls`, which an assistant made after each other, as one text. neutralize: applied to all but the form's own marks."""
+    writer = _Writer(form, neutralize)
+    texts = [writer.call(call, index) for index, call in enumerate(calls)]
+    if form.separator is not None:
+        return writer.section(form.separator.join(texts))
+    return form.between.join(map(writer.section, texts))
+
+
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    form: CallForm
+    neutralize: Neutralize
+
+    def section(self, calls: str) -> str:
+        form = self.form
+        return form.opening + form.inside[0] + calls + form.inside[1] + form.closing
+
+    def call(self, call: ToolCall, index: int) -> str:
+        form = self.form
+        if form.parameters is None:
+            arguments = self.neutralize(written_json(call.arguments))
+        else:
+            arguments = self._parameters(form.parameters, call)
+        after_name = form.after_name.replace("{index}", str(index))
+        before = form.before_name + self.neutralize(call.name) + after_name
+        return before + arguments + form.after_arguments
+
+    def _parameters(self, form: ParameterForm, call: ToolCall) -> str:
+        return form.separator.join(
+            form.before_key
+            + self.neutralize(key)
+            + form.after_key
+            + self._value(form, value)
+            + form.after_value
+            for key, value in call.arguments.items()
+        )
+
+    def _value(self, form: ParameterForm, value: object) -> str:
+        match value:
+            case str():
+                return self._text(form.quote, value)
+            case dict() if form.is_nested:
+                items = cast("dict[str, object]", value).items()
+                inner = (f"{self.neutralize(key)}:{self._value(form, item)}" for key, item in items)
+                return f"{{{','.join(inner)}}}"
+            case list() if form.is_nested:
+                inner = (self._value(form, item) for item in cast("list[object]", value))
+                return f"[{','.join(inner)}]"
+            case _:
+                return self.neutralize(written_json(value))
+
+    def _text(self, quote: str | None, text: str) -> str:
+        match quote:
+            case None:
+                return self.neutralize(text)
+            case '"':
+                return self.neutralize(written_json(text))
+            case _:
+                return quote + self.neutralize(text) + quote
+
+
+def written_json(value: object) -> str:
+    """JSON as the grammar spaces it, and as models write it."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def written_minified(value: object) -> str:
+    """JSON without a space."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,181 @@
+"""The seam between turns of blocks and a chat template: the messages that the template is given.
+
+Blocks of one message stand on lines of their own, except the texts of the assistant, which were written in one go; messages of
+one role are parted by an empty line. Whatever a client sent is neutralized, so no field can hold a control token; the marks
+around the model's own calls are not.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import cast
+
+from pensieve.api.blocks import (
+    ContentBlock,
+    TextBlock,
+    ThinkingBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+)
+from pensieve.api.request import Turn
+from pensieve.api.signatures import thought_in
+from pensieve.dialects.dialect import Dialect, ToolCall, ToolSpec
+from pensieve.dialects.writing import Neutralize, written_calls
+from pensieve.prompt.turns import ChatTurn, is_silent
+from pensieve.prompt.words import Known, block_text, result_text
+
+Message = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatWriter:
+    """Writes turns in one dialect. neutralize: marks a client's text. recall: what stands for an assistant's turn whose words
+    as generated are kept, else None.
+    """
+
+    dialect: Dialect
+    known: Known
+    neutralize: Neutralize
+    recall: Callable[[ChatTurn], str | None]
+
+    def messages(self, turn: ChatTurn) -> list[Message]:
+        """The messages for one turn: one, unless tool results have messages of their own."""
+        if turn.role == "assistant":
+            message = self._said(turn)
+            is_empty = self.dialect.calls_with_results and not message["content"]
+            return [] if is_empty else [message]
+        if turn.role == "user" and self.dialect.tools == "template":
+            return list(self._asked(turn))
+        return [{"role": turn.role, "content": self.text(turn)}]
+
+    # What the assistant said.
+
+    def _said(self, turn: ChatTurn) -> Message:
+        uses = [block for block in turn.blocks if isinstance(block, ToolUseBlock)]
+        is_templates = bool(uses) and self.dialect.writer == "template"
+        if not is_templates and (kept := self.recall(turn)) is not None:
+            return {"role": "assistant", "content": kept}
+        message: dict[str, object] = {"role": "assistant", "content": self.text(turn)}
+        if is_templates and not self.dialect.calls_with_results:
+            message["tool_calls"] = [self._tool_call(use) for use in uses]
+        if self.dialect.thinking is not None and (thought := _thought(turn)):
+            message["reasoning_content"] = self.neutralize(thought)
+        return message
+
+    def _tool_call(self, use: ToolUseBlock) -> Mapping[str, object]:
+        function = {"name": use.name, "arguments": use.input}
+        return {
+            "id": self._id(use.id),
+            "type": "function",
+            "function": neutral(function, self.neutralize),
+        }
+
+    # What the user said, and what tools answered.
+
+    def _asked(self, turn: ChatTurn) -> Iterator[Message]:
+        for is_result, blocks in groupby(turn.blocks, key=_is_result):
+            if is_result:
+                for block in cast("Iterator[ToolResultBlock]", blocks):
+                    yield from self._called(block)
+                    yield self._result(block)
+            elif text := self.text(ChatTurn("user", (tuple(blocks),))):
+                yield {"role": "user", "content": text}
+
+    def _called(self, block: ToolResultBlock) -> Iterator[Message]:
+        """The call that a result answers, where they must stand together."""
+        if self.dialect.calls_with_results and block.tool_use_id in self.known.uses:
+            call = self._tool_call(self.known.uses[block.tool_use_id])
+            yield {"role": "assistant", "content": "", "tool_calls": [call]}
+
+    def _result(self, block: ToolResultBlock) -> Message:
+        return {
+            "role": "tool",
+            "tool_call_id": self._id(block.tool_use_id),
+            "name": self.neutralize(self.known.tool_name(block.tool_use_id)),
+            "content": self.neutralize(result_text(block, self.known)),
+        }
+
+    def _id(self, name: str) -> str:
+        """An id as the template wants it."""
+        if self.dialect.id_letters is None:
+            return self.neutralize(name)
+        return hashlib.sha256(name.encode()).hexdigest()[: self.dialect.id_letters]
+
+    # Text.
+
+    def text(self, turn: ChatTurn) -> str:
+        """All that a turn says, as one text."""
+        writes_calls = turn.role == "assistant" and self.dialect.writer == "text"
+        texts = (
+            self._message_text(
+                message, writes_calls=writes_calls, is_one_go=turn.role == "assistant"
+            )
+            for message in turn.messages
+        )
+        return "\n\n".join(text for text in texts if text)
+
+    def _message_text(
+        self, message: Iterable[ContentBlock], *, writes_calls: bool, is_one_go: bool
+    ) -> str:
+        pieces: list[str] = []
+        shown = (block for block in message if not is_silent(block))
+        for kind, blocks in groupby(shown, key=_kind):
+            match kind:
+                case "use" if writes_calls:
+                    uses = cast("Iterator[ToolUseBlock]", blocks)
+                    calls = [ToolCall(use.name, use.input) for use in uses]
+                    pieces.append(written_calls(self.dialect.calls, calls, self.neutralize))
+                case "use":
+                    pass
+                case "text" if is_one_go:
+                    pieces.append(self.neutralize("".join(self._words(blocks))))
+                case _:
+                    pieces.append(self.neutralize("\n".join(self._words(blocks))))
+        return "\n".join(pieces)
+
+    def _words(self, blocks: Iterable[ContentBlock]) -> Iterator[str]:
+        return (block_text(block, self.known) for block in blocks)
+
+
+def template_tool(tool: ToolSpec, neutralize: Neutralize) -> Mapping[str, object]:
+    """A tool as chat templates take it."""
+    function = {"name": tool.name, "description": tool.description, "parameters": tool.schema}
+    return {"type": "function", "function": neutral(function, neutralize)}
+
+
+def neutral(value: object, neutralize: Neutralize) -> object:
+    """A JSON value with every text and key in it neutralized."""
+    match value:
+        case str():
+            return neutralize(value)
+        case Mapping():
+            fields = cast("Mapping[str, object]", value)
+            return {neutralize(key): neutral(item, neutralize) for key, item in fields.items()}
+        case list() | tuple():
+            return [neutral(item, neutralize) for item in cast("Sequence[object]", value)]
+        case _:
+            return value
+
+
+def tool_uses(turns: Iterable[Turn]) -> Mapping[str, ToolUseBlock]:
+    """Each tool use by its id."""
+    blocks = (block for turn in turns for block in turn.content)
+    return {block.id: block for block in blocks if isinstance(block, ToolUseBlock)}
+
+
+def _thought(turn: ChatTurn) -> str:
+    """What the assistant thought in a turn, as far as the client or the signature tells it."""
+    thoughts = (block for block in turn.blocks if isinstance(block, ThinkingBlock))
+    texts = (block.thinking or thought_in(block.signature) or "" for block in thoughts)
+    return "\n\n".join(text for text in texts if text)
+
+
+def _is_result(block: ContentBlock) -> bool:
+    return isinstance(block, ToolResultBlock)
+
+
+def _kind(block: ContentBlock) -> str:
+    if isinstance(block, TextBlock):
+        return "text"
+    return "use" if isinstance(block, ToolUseBlock) else "other"

@@ -1,0 +1,100 @@
+"""Messages to text and tokens: the chat template with its variables, and answers as generated in their places.
+
+An answer that is kept stands in the messages as a sign. Behind the template the sign becomes the answer's tokens, and what the
+template wrote where that turn begins becomes what the answer's prompt ended with. What lies before and behind is encoded by
+itself. So a prompt that goes on from an answer begins with that answer's prompt and its tokens.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from pensieve.prompt.abilities import Opening
+from pensieve.prompt.chat import Message
+from pensieve.prompt.places import RenderedPrompt
+from pensieve.prompt.spoken import Spoken, SpokenWords
+from pensieve.prompt.template import ChatTokenizer
+from pensieve.prompt.turns import ChatTurn
+
+
+class Script:
+    """Renders one conversation. variables: what the template is told beside the messages.
+
+    opening: what it begins an answer with; None where it is not known, and then no answer is recalled.
+    """
+
+    def __init__(
+        self,
+        tokenizer: ChatTokenizer,
+        variables: Mapping[str, object],
+        opening: Opening | None,
+        spoken: SpokenWords,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._variables = variables
+        self._opening = opening
+        self._spoken = spoken
+        self._recalled: dict[str, Spoken] = {}
+        self._signs: list[str] = []
+
+    def recall(self, turn: ChatTurn) -> str | None:
+        """The sign of an assistant's turn whose tokens are kept."""
+        if self._opening is None or (found := self._spoken.find(turn)) is None:
+            return None
+        sign, spoken = found
+        self._recalled[sign] = spoken
+        self._signs.append(sign)
+        return sign
+
+    def forget(self) -> bool:
+        """Recall no answer from now on. Whether one was recalled."""
+        had = bool(self._signs)
+        self._opening, self._recalled, self._signs = None, {}, []
+        return had
+
+    def text(self, messages: Sequence[Message]) -> str:
+        """The prompt's text, with signs in it. Raises `InvalidRequestError` where the template refuses."""
+        return self._with_openings(self._tokenizer.render(messages, self._variables))
+
+    def has_all(self, text: str) -> bool:
+        """Whether each recalled answer stands in `text`: some templates leave out what they do not expect."""
+        signs = [found[0] for found in self._spoken.signs.finditer(text)]
+        return sorted(signs) == sorted(self._signs)
+
+    def opening_in(self, text: str) -> str | None:
+        """What `text`, a prompt without the beginning of an answer, ends with to begin one."""
+        if self._opening is None:
+            return None
+        return self._opening.whole if text.endswith(self._opening.whole) else ""
+
+    def encoded(self, text: str) -> RenderedPrompt:
+        """The text's tokens."""
+        tokens: list[int] = []
+        edges: list[tuple[int, int]] = []
+        start = 0
+        for found in self._spoken.signs.finditer(text) if self._recalled else ():
+            self._encode(text, start, found.start(), tokens, edges)
+            tokens += self._recalled[found[0]].tokens
+            start = found.end()
+        self._encode(text, start, len(text), tokens, edges)
+        return RenderedPrompt(text, tuple(tokens), tuple(edges))
+
+    def _encode(
+        self, text: str, start: int, end: int, tokens: list[int], edges: list[tuple[int, int]]
+    ) -> None:
+        ids, places = self._tokenizer.encode_with_edges(text[start:end])
+        edges += ((start + place, len(tokens) + count) for place, count in places)
+        tokens += ids
+
+    def _with_openings(self, text: str) -> str:
+        """Each recalled answer behind the end of its own prompt."""
+        if not self._recalled or self._opening is None or not self._opening.shared:
+            return text
+        parts: list[str] = []
+        start = 0
+        for found in self._spoken.signs.finditer(text):
+            before = text[start : found.start()]
+            place = before.rfind(self._opening.shared)
+            opening = self._recalled[found[0]].opening
+            parts += [before[:place], opening] if opening and place >= 0 else [before]
+            parts.append(found[0])
+            start = found.end()
+        return "".join([*parts, text[start:]])

@@ -1,0 +1,236 @@
+"""Tool calls read letter by letter behind the mark that opened them, in whatever form the dialect writes them.
+
+A call is told as soon as its name is known, its input as it comes. What stands inside a JSON text is never a mark.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from pensieve.dialects.dialect import HOLES, CallForm, Schema
+from pensieve.reply.arguments import ArgumentReader
+from pensieve.reply.letters import (
+    Reading,
+    UnexpectedError,
+    after_blanks,
+    json_value,
+    loosened,
+    one_of,
+    up_to,
+)
+from pensieve.reply.said import CallBegan, CallEnded, CallInput, Said
+
+# Longer than any name with what stands around it.
+MAX_HEAD_LETTERS = 512
+_NAME = r"(?P<name>[\w.\-]+)"
+_BEHIND_NAME = r"(?P<first>[^\w.\-\s])"
+
+
+@dataclass(frozen=True, slots=True)
+class CallReader:
+    """Reads calls of one form. tools: the schemas of the tools at hand, by name. say: takes what is read, in order."""
+
+    form: CallForm
+    tools: Mapping[str, Schema]
+    say: Callable[[Said], None]
+
+    def section(self) -> Reading[None]:
+        """What follows an opening mark, up to its closing mark."""
+        form = self.form
+        if before := form.inside[0].strip():
+            yield from one_of([before])
+        closing = (form.inside[1] + form.closing).strip()
+        begun = ""
+        while True:
+            yield from self._call(begun)
+            if form.separator is None:
+                if closing:
+                    yield from one_of([closing])
+                return
+            more = form.separator.strip() or form.before_name.strip()
+            if (yield from one_of([more, closing])) == closing:
+                return
+            begun = "" if form.separator.strip() else more
+
+    def alone(self) -> Reading[None]:
+        """A call of one of the tools without any mark, from the answer's first letter on."""
+        assert self.form.keys is not None
+        call = _JsonCall(self.form.keys, self._say_known, is_strict=True)
+        yield from call.read((yield from after_blanks()))
+
+    def patient(self) -> "AloneCall":
+        """The same, told only when it is certain that the whole answer is a call."""
+        assert self.form.keys is not None
+        return AloneCall(self.form.keys, self.tools)
+
+    def _say_known(self, said: Said) -> None:
+        if isinstance(said, CallBegan) and said.name not in self.tools:
+            raise UnexpectedError
+        self.say(said)
+
+    def _call(self, begun: str) -> Reading[None]:
+        form = self.form
+        if form.keys is not None:
+            yield from _JsonCall(form.keys, self.say).read((yield from after_blanks()))
+            return
+        name, first = yield from self._head(begun)
+        self.say(CallBegan(name))
+        if form.parameters is not None:
+            end, schema = form.after_arguments.strip(), self.tools.get(name, {})
+            yield from ArgumentReader(form.parameters, end, schema, self._say_input).read(first)
+            self.say(CallEnded())
+            return
+        yield from json_value(self._say_input, (yield from after_blanks(first)))
+        self.say(CallEnded())
+        if after := form.after_arguments.strip():
+            yield from one_of([after])
+
+    def _head(self, begun: str) -> Reading[tuple[str, str | None]]:
+        """Up to where the arguments begin: the tool's name, and the arguments' first letter where it had to be read."""
+        after = loosened(self.form.after_name.strip())
+        for hole in HOLES:
+            after = after.replace(re.escape(hole), r"\w+")
+        before = loosened(self.form.before_name.strip())
+        head = re.compile(rf"\s*{before}\s*{_NAME}\s*{after or _BEHIND_NAME}", re.DOTALL)
+        found = yield from up_to(head, most=MAX_HEAD_LETTERS, read=begun)
+        return found["name"], None if after else found["first"]
+
+    def _say_input(self, text: str) -> None:
+        if text:
+            self.say(CallInput(text))
+
+
+class AloneCall:
+    """A call that is the whole answer: its JSON object and nothing else, fenced or not. Told only once it is whole.
+
+    tools: only a call of one of these is one.
+    """
+
+    def __init__(self, keys: tuple[str, str], tools: Mapping[str, Schema]) -> None:
+        self._keys = keys
+        self._tools = tools
+        self._said: list[Said] = []
+        self._is_whole = False
+
+    @property
+    def said(self) -> list[Said]:
+        """The call, if there is one."""
+        return self._said if self._is_whole else []
+
+    def read(self) -> Reading[None]:
+        """From the answer's first letter to its end: there is no way to return from this."""
+        first = yield from after_blanks()
+        fence = ""
+        if first == "`":
+            fence = yield from one_of(["```"], first)
+            yield from up_to(re.compile(r"[a-z]*\n"), most=16)
+            first = yield from after_blanks()
+        yield from _JsonCall(self._keys, self._said.append, is_strict=True).read(first)
+        if not isinstance(self._said[0], CallBegan) or self._said[0].name not in self._tools:
+            raise UnexpectedError
+        if fence:
+            yield from one_of([fence])
+        self._is_whole = True
+        yield from after_blanks()
+        self._is_whole = False
+        raise UnexpectedError
+
+
+class _JsonCall:
+    """A call as one JSON object, its keys in any order. is_strict: with no other keys than these two."""
+
+    def __init__(
+        self, keys: tuple[str, str], say: Callable[[Said], None], *, is_strict: bool = False
+    ) -> None:
+        self._name_key = keys[0]
+        self._argument_keys = {keys[1], "arguments", "parameters"}
+        self._say = say
+        self._is_strict = is_strict
+        self._is_named = False
+        self._has_arguments = False
+        self._held: list[str] = []
+
+    def read(self, first: str) -> Reading[None]:
+        """From the object's first letter to its last."""
+        if first != "{":
+            raise UnexpectedError
+        following = yield from after_blanks()
+        while following != "}":
+            following = yield from self._member(following)
+            if following == ",":
+                following = yield from after_blanks()
+            elif following != "}":
+                raise UnexpectedError
+        if not self._is_named:
+            raise UnexpectedError
+        if not self._has_arguments:
+            self._say(CallInput("{}"))
+        self._say(CallEnded())
+
+    def _member(self, first: str) -> Reading[str]:
+        """A key and its value; gives back the first letter behind them."""
+        key = yield from _text(first)
+        if (yield from after_blanks()) != ":":
+            raise UnexpectedError
+        first = yield from after_blanks()
+        if key == self._name_key and not self._is_named:
+            self._name((yield from _text(first)))
+        elif key in self._argument_keys and not self._has_arguments:
+            yield from self._arguments(first)
+        elif self._is_strict:
+            raise UnexpectedError
+        else:
+            return (yield from after_blanks((yield from json_value(_to_nobody, first))))
+        return (yield from after_blanks())
+
+    def _name(self, name: str) -> None:
+        if not name:
+            raise UnexpectedError
+        self._is_named = True
+        self._say(CallBegan(name))
+        for text in self._held:
+            self._say(CallInput(text))
+
+    def _arguments(self, first: str) -> Reading[None]:
+        """An object. Some models write it once more into a text."""
+        self._has_arguments = True
+        if first == "{":
+            yield from json_value(self._input, first)
+            return
+        for one in _object_in((yield from _text(first))):
+            self._input(one)
+
+    def _input(self, text: str) -> None:
+        if not text:
+            return
+        if self._is_named:
+            self._say(CallInput(text))
+        else:
+            self._held.append(text)
+
+
+def _text(first: str) -> Reading[str]:
+    """A JSON text, as what it says."""
+    if first != '"':
+        raise UnexpectedError
+    written: list[str] = []
+    yield from json_value(written.append, first)
+    return json.loads("".join(written))
+
+
+def _object_in(text: str) -> list[str]:
+    """The JSON object that a text is."""
+    written: list[str] = []
+    reading = json_value(written.append, text[:1])
+    try:
+        next(reading)
+        for one in text[1:]:
+            reading.send(one)
+    except StopIteration:
+        return written
+    raise UnexpectedError
+
+
+def _to_nobody(_: str) -> None:
+    """For what is not passed on."""

@@ -1,0 +1,261 @@
+"""Answers as generated: what a client sends back, however it wrote it anew, renders to the tokens that were generated."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pensieve.api.fold import MessageFold
+from pensieve.api.message import Message, TextContent, ThinkingContent, ToolUseContent
+from pensieve.api.request import Conversation, decode
+from pensieve.dialects.dialect import ToolCall
+from pensieve.dialects.writing import written_calls
+from pensieve.engine.generation import Finished, Started, Token
+from pensieve.prompt.render import Prompt, PromptRenderer
+from pensieve.prompt.spoken import Spoken, SpokenWords
+from pensieve.reply.reply import Asked, Reply
+from tests.prompt.chat_models import DIALECTS, MODELS
+
+TOOLS = [
+    {
+        "name": "edit",
+        "input_schema": {
+            "type": "object",
+            "properties": {"path": {"type": "string"}, "line": {"type": "integer"}, "all": {}},
+        },
+    }
+]
+ASKED = {"role": "user", "content": "Edit it."}
+any_model = pytest.mark.parametrize("model", MODELS)
+
+
+class Session:
+    """One model, its answers as generated, and the conversation as the client has it."""
+
+    def __init__(self, model: str, **fields: Any) -> None:
+        self.model = model
+        self.spoken = SpokenWords()
+        self.renderer = PromptRenderer(MODELS[model], DIALECTS[model], spoken=self.spoken)
+        self.messages: list[dict[str, Any]] = [ASKED]
+        self.fields = {"tools": TOOLS, "system": "s"} | fields
+
+    def prompt(self) -> Prompt:
+        body = {"model": "m", "messages": self.messages, **self.fields}
+        return self.renderer.render(decode(Conversation, body))
+
+    def answer(self, tokens: Sequence[int], *, is_cut: bool = False) -> tuple[Prompt, Message]:
+        """Let the model say these tokens."""
+        prompt = self.prompt()
+        tokenizer = MODELS[self.model]
+        marks = DIALECTS[self.model].marks(tokenizer.controls)
+        asked = Asked("msg_1", "m", len(prompt.tokens), "max_tokens", prompt.plan.form)
+        reply = Reply(asked, tokenizer.detokenizer(prompt.tokens[-16:], marks))
+        fold = MessageFold()
+        end = Finished("length" if is_cut else "stop_token", len(tokens) + 1)
+        for event in (Started(0), *map(Token, tokens), end):
+            for said in reply.feed(event):
+                fold.feed(said)
+        assert prompt.opening is not None
+        self.spoken.keep(Spoken(prompt.opening, tokens, fold.message.content))
+        return prompt, fold.message
+
+    def go_on(self, content: list[dict[str, Any]]) -> Prompt:
+        """What the client sends next: the answer as it has it, and results or words."""
+        uses = [block["id"] for block in content if block["type"] == "tool_use"]
+        results = [{"type": "tool_result", "tool_use_id": name, "content": "done"} for name in uses]
+        more = results or [{"type": "text", "text": "And?"}]
+        said = {"role": "assistant", "content": content}
+        self.messages += [said, {"role": "user", "content": more}]
+        return self.prompt()
+
+
+def in_single_letters(model: str, text: str) -> list[int]:
+    """Tokens that no encoder would make of a text, but a model may: as small as can be, and control tokens."""
+    controls = MODELS[model].controls
+    tokens: list[int] = []
+    at = 0
+    while at < len(text):
+        mark = max((name for name in controls if text.startswith(name, at)), key=len, default="")
+        tokens += [controls[mark]] if mark else letter_tokens(model, text[at])
+        at += len(mark) or 1
+    return tokens
+
+
+def letter_tokens(model: str, letter: str) -> list[int]:
+    """One letter, with nothing before it that a tokenizer would put there."""
+    tokenizer = MODELS[model]
+    if model != "phi3":
+        return tokenizer.encode(tokenizer.neutralize(letter))
+    vocabulary = tokenizer._tokenizer
+    whole = vocabulary.token_to_id(letter.replace(" ", "▁"))
+    spelled = [vocabulary.token_to_id(f"<0x{byte:02X}>") for byte in letter.encode()]
+    return spelled if whole is None else [whole]
+
+
+def as_client(message: Message) -> list[dict[str, Any]]:
+    """The content as Claude Code sends it back: defaults in front, keys sorted, numbers for their texts."""
+    blocks = [block.model_dump() for block in message.content]
+    for block in blocks:
+        if block["type"] == "tool_use":
+            given = {"all": False, **dict(sorted(block["input"].items()))}
+            block["input"] = {key: int(v) if str(v).isdigit() else v for key, v in given.items()}
+    return blocks
+
+
+def call(model: str, **given: Any) -> str:
+    return written_calls(DIALECTS[model].calls, [ToolCall("edit", given)])
+
+
+def begins(prompt: Prompt, before: Prompt, tokens: Sequence[int]) -> bool:
+    whole = (*before.tokens, *tokens)
+    return prompt.tokens[: len(whole)] == whole
+
+
+@any_model
+@pytest.mark.parametrize("has_thinking", [True, False])
+def test_the_next_turn_begins_with_the_prompt_and_the_tokens_of_the_answer(
+    model: str, has_thinking: bool
+) -> None:
+    fields = {"thinking": {"type": "adaptive"}} if has_thinking else {}
+    session = Session(model, **fields)
+    is_other: list[bool] = []
+    for text in (
+        "Let me see.\n" + call(model, path="é.py", line="12"),
+        call(model, line="3"),
+        "Done, é!",
+    ):
+        tokens = in_single_letters(model, text)
+        before, message = session.answer(tokens)
+        after = session.go_on(as_client(message))
+        assert begins(after, before, tokens)
+        is_other.append(tokens != MODELS[model].encode(text))
+    assert any(is_other)
+
+
+def test_thoughts_stay_in_the_prompt_where_the_client_sends_them_back() -> None:
+    session = Session("thinking", thinking={"type": "adaptive"})
+    tokens = in_single_letters("thinking", "Done.")
+    before, message = session.answer(tokens)
+    assert begins(session.go_on(as_client(message)), before, tokens)
+    again = in_single_letters("thinking", "Yes.")
+    before, message = session.answer(again)
+    assert begins(session.go_on(as_client(message)), before, again)
+
+
+def test_an_answer_that_was_cut_off_is_gone_on_from() -> None:
+    session = Session("hermes")
+    tokens = in_single_letters("hermes", "I was about to")
+    before, message = session.answer(tokens, is_cut=True)
+    assert begins(session.go_on(as_client(message)), before, tokens)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"input": {}},
+        {"input": {"path": "other"}},
+        {"name": "write"},
+        {"id": "toolu_other"},
+    ],
+)
+def test_a_use_that_the_client_changed_is_rendered_as_it_says(change: dict[str, Any]) -> None:
+    session = Session("hermes")
+    tokens = in_single_letters("hermes", call("hermes", path="a"))
+    before, message = session.answer(tokens)
+    (block,) = as_client(message)
+    after = session.go_on([block | change])
+    assert not begins(after, before, tokens)
+    detokenizer = MODELS["hermes"].detokenizer()
+    text = "".join(map(detokenizer.feed, after.tokens))
+    assert json.dumps(change.get("input", {"all": False, "path": "a"}))[1:-1] in text
+
+
+def test_words_that_the_client_added_are_not_lost() -> None:
+    session = Session("hermes")
+    tokens = in_single_letters("hermes", call("hermes", path="a"))
+    before, message = session.answer(tokens)
+    after = session.go_on([{"type": "text", "text": "zebra"}, *as_client(message)])
+    assert not begins(after, before, tokens)
+    detokenizer = MODELS["hermes"].detokenizer()
+    assert "zebra" in "".join(map(detokenizer.feed, after.tokens))
+
+
+def test_a_template_that_refuses_an_answer_as_generated_gets_it_rendered() -> None:
+    """One that wants calls where a result follows, say."""
+
+    class Particular:
+        def __init__(self) -> None:
+            self._model = MODELS["hermes"]
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._model, name)
+
+        def render(self, messages: Sequence[Mapping[str, Any]], variables: Any = None) -> str:
+            text = self._model.render(messages, variables)
+            return text.replace("\ufdd2", "")
+
+    session = Session("hermes")
+    session.renderer = PromptRenderer(Particular(), DIALECTS["hermes"], spoken=session.spoken)  # type: ignore[arg-type]
+    _, message = session.answer(in_single_letters("hermes", call("hermes", path="zebra")))
+    after = session.go_on(as_client(message))
+    detokenizer = MODELS["hermes"].detokenizer()
+    assert "zebra" in "".join(map(detokenizer.feed, after.tokens))
+
+
+words = st.text(st.sampled_from(list("ab é🙂\n<>{}")), min_size=1, max_size=12).filter(str.strip)
+
+
+@given(st.lists(words, min_size=1, max_size=3), words)
+@settings(max_examples=30, deadline=None)
+def test_whatever_is_said_in_whatever_turns_the_next_prompt_goes_on_from_it(
+    texts: list[str], path: str
+) -> None:
+    for model in ("hermes", "phi3"):
+        session = Session(model)
+        for text in texts:
+            tokens = in_single_letters(model, text + "\n" + call(model, path=path))
+            before, message = session.answer(tokens)
+            assert begins(session.go_on(as_client(message)), before, tokens)
+
+
+def spoken(*content: Any, tokens: int = 3) -> Spoken:
+    return Spoken("", range(tokens), content)
+
+
+def test_what_was_said_longest_ago_goes_first() -> None:
+    session = Session("hermes")
+    session.spoken = SpokenWords(max_tokens=10)
+    for name in "abc":
+        session.spoken.keep(spoken(ToolUseContent(id=name, name="t", input={}), tokens=4))
+    assert [found is not None for found in map(looked_up(session), "abc")] == [False, True, True]
+
+
+def test_more_than_all_that_may_be_kept_is_not() -> None:
+    session = Session("hermes")
+    session.spoken = SpokenWords(max_tokens=10)
+    session.spoken.keep(spoken(ToolUseContent(id="a", name="t", input={}), tokens=9))
+    session.spoken.keep(spoken(ToolUseContent(id="b", name="t", input={}), tokens=11))
+    assert [found is not None for found in map(looked_up(session), "ab")] == [True, False]
+
+
+def looked_up(session: Session) -> Any:
+    from pensieve.prompt.turns import ChatTurn
+
+    def find(name: str) -> Any:
+        use = {"type": "tool_use", "id": name, "name": "t", "input": {}}
+        body = {"model": "m", "messages": [ASKED, {"role": "assistant", "content": [use]}]}
+        blocks = decode(Conversation, body).messages[1].content
+        return session.spoken.find(ChatTurn("assistant", (blocks,)))
+
+    return find
+
+
+def test_an_answer_of_nothing_is_not_kept() -> None:
+    words = SpokenWords()
+    words.keep(spoken())
+    words.keep(spoken(TextContent(text="  ")))
+    words.keep(spoken(ThinkingContent(thinking="t", signature="s")))
+    assert len(words._kept) == 1
