@@ -10,10 +10,11 @@ from pensieve.dialects.dialect import Dialect, Schema
 class AnswerForm:
     """tools: the schemas of those that may be called, by name. is_in_thought: the prompt has opened a thought.
 
-    may_think: there may be a thought. After a prefill there is none: the answer has begun.
+    may_think: there may be a thought. After a prefill there is none: the answer has begun. has_text: beside calls there may be text.
     """
 
     dialect: Dialect
     tools: Mapping[str, Schema] = field(default_factory=dict[str, Schema])
     is_in_thought: bool = False
     may_think: bool = True
+    has_text: bool = True

@@ -106,6 +106,7 @@ def plan_answer(
         tools if wanted.most else {},
         is_in_thought=thought == "begun",
         may_think=thought == "possible",
+        has_text=not wanted.least,
     )
     is_limited = wanted.thinking_tokens is not None and thought != "none"
     needs_grammar = bool(wanted.tools) or wanted.schema is not None or is_limited

@@ -68,6 +68,7 @@ class AnswerReader:
     def __init__(self, form: AnswerForm) -> None:
         self._dialect = form.dialect
         self._tools = form.tools
+        self._has_text = form.has_text
         self._calls = CallReader(form.dialect.calls, form.tools, self._tell)
         self._opening = form.dialect.calls.opening if form.tools else ""
         self._marks = [mark for mark in (self._opening, *form.dialect.silent) if mark]
@@ -97,7 +98,9 @@ class AnswerReader:
             case _InThought():
                 self._think(self._state, self._rest)
             case _InText():
-                self._end_text(self._state)
+                # A cut answer that is calls and nothing else ends in a mark that is not whole.
+                if self._has_text or not is_cut:
+                    self._end_text(self._state)
             case _InCall(before, reading, unsaid, has_told):
                 reading.close()
                 if not has_told and not is_cut:

@@ -268,6 +268,16 @@ def test_a_call_that_is_cut_off_is_not_ended() -> None:
     assert said == [CallBegan("write"), CallInput('{"path": "a')]
 
 
+@pytest.mark.parametrize("cut", range(1, len("<tool_call>")))
+def test_half_a_mark_is_not_said_where_there_is_nothing_but_calls(cut: int) -> None:
+    begun = "<tool_call>"[:cut]
+    assert read(form_of("plain", has_text=False), [begun], is_cut=True) == []
+    assert meaning(read(form_of("plain"), [begun], is_cut=True)) == [begun]
+    behind = f"{written_calls(DIALECTS['plain'].calls, [ToolCall(*NOW)])}\n{begun}"
+    said = read(form_of("plain", has_text=False), [behind], is_cut=True)
+    assert meaning(said) == [NOW]
+
+
 def test_markup_that_is_cut_off_before_the_name_is_not_said() -> None:
     for cut in ('<tool_call>\n{"na', "<tool_call>"):
         assert read(form_of("hermes"), ["Look.\n", cut], is_cut=True) == [Text("Look.")]

@@ -1,0 +1,187 @@
+"""A tiny llama that is taught a few answers by heart, as a complete mlx-lm folder: greedy, it says them and nothing else.
+
+What it is taught stands behind the very prompts that pensieve renders. Two layers, a quarter of a million weights; half a
+minute on two cores. After `../shared/models.md` §4, with a tokenizer trained on the prompts themselves.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from pensieve.api.request import MessagesRequest, decode
+from pensieve.dialects.dialect import ToolSpec
+from pensieve.dialects.plain import tools_text
+from pensieve.models.folder import ModelFolder
+from pensieve.models.load import open_model
+from pensieve.prompt.render import PromptRenderer
+from tests.tiny_models import CHATML_ADDED, CHATML_TEMPLATE
+
+WIDTH = 96
+MOST_STEPS = 400
+LEARNT = 0.004
+PEAK_RATE = 4e-3
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A request's body, and the text that answers it."""
+
+    body: dict[str, Any]
+    answer: str
+
+    def texts(self) -> list[str]:
+        """What its prompt and its answer say, about."""
+        told = [
+            ToolSpec(tool["name"], tool["description"], tool["input_schema"])
+            for tool in self.body["tools"]
+        ]
+        return [tools_text(told), json.dumps(self.body["messages"]), self.answer]
+
+
+def train(lessons: Sequence[Lesson], folder: Path) -> ModelFolder:
+    """Fill `folder` with a model that has learnt `lessons`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = _tokenizer([text for lesson in lessons for text in lesson.texts()])
+    config = _config(tokenizer)
+    named = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+    own = {"chat_template": CHATML_TEMPLATE, "model_max_length": 8192}
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(named | own))
+    (folder / "config.json").write_text(json.dumps(config))
+    model = ModelFolder(name="taught", repo="tests/taught", folder=folder)
+    _write_untrained(config, folder)
+    _teach(config, _rows(model, lessons), folder)
+    return model
+
+
+def _tokenizer(texts: Sequence[str]) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(vocab_size=900, initial_alphabet=alphabet, show_progress=False),
+    )
+    tokenizer.add_tokens([AddedToken(text, special=True) for text in CHATML_ADDED])
+    return tokenizer
+
+
+def _config(tokenizer: Tokenizer) -> dict[str, Any]:
+    return {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": WIDTH,
+        "intermediate_size": 2 * WIDTH,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 3,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "max_position_embeddings": 8192,
+        "tie_word_embeddings": True,
+        "eos_token_id": tokenizer.token_to_id("<|im_end|>"),
+        "vocab_size": tokenizer.get_vocab_size(),
+    }
+
+
+def _rows(model: ModelFolder, lessons: Sequence[Lesson]) -> list[tuple[list[int], list[int]]]:
+    """Each lesson's prompt as pensieve renders it, and its answer up to the token that ends it."""
+    served = open_model(model)
+    renderer = PromptRenderer(served.tokenizer, served.dialect, served.context_tokens)
+    end = min(served.stop_tokens & {served.tokenizer.controls["<|im_end|>"]})
+    return [
+        (
+            list(renderer.render(decode(MessagesRequest, lesson.body)).tokens),
+            [*served.tokenizer.encode(lesson.answer), end],
+        )
+        for lesson in lessons
+    ]
+
+
+def _model_of(config: dict[str, Any]) -> Any:
+    from mlx_lm.models.llama import Model, ModelArgs
+
+    return Model(ModelArgs.from_dict(config))
+
+
+def _write_untrained(config: dict[str, Any], folder: Path) -> None:
+    """Weights to begin with: a folder without any is not a model."""
+    import mlx.core as mx
+
+    mx.random.seed(7)
+    _save(_model_of(config), folder)
+
+
+def _save(model: Any, folder: Path) -> None:
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+
+    weights = dict(tree_flatten(model.parameters()))
+    mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
+
+
+def _teach(config: dict[str, Any], rows: list[tuple[list[int], list[int]]], folder: Path) -> None:
+    """Until every answer is what the model would say, three looks running."""
+    import mlx.core as mx
+    import mlx.nn as nn
+    import mlx.optimizers as optim
+
+    model = _model_of(config)
+    model.load_weights(str(folder / "model.safetensors"))
+    optimizer = optim.AdamW(learning_rate=PEAK_RATE, betas=[0.9, 0.98], weight_decay=0.0)
+    tokens, is_answer = _padded(rows)
+    step = nn.value_and_grad(model, _loss)
+    known = 0
+    for at in range(1, MOST_STEPS + 1):
+        optimizer.learning_rate = PEAK_RATE * _rate(at)
+        loss, gradients = step(model, tokens, is_answer)
+        gradients, _ = optim.clip_grad_norm(gradients, 1.0)
+        optimizer.update(model, gradients)
+        mx.eval(model.parameters(), optimizer.state, loss)
+        if at % 3 == 0:
+            known = known + 1 if loss.item() < LEARNT and _knows(model, rows) else 0
+        if known == 3:
+            _save(model, folder)
+            return
+    raise AssertionError(f"not learnt in {MOST_STEPS} steps: loss {loss.item():.4f}")
+
+
+def _rate(step: int) -> float:
+    """A short rise, then along a cosine."""
+    return min(1, step / 10) * (0.04 + 0.96 * 0.5 * (1 + math.cos(math.pi * step / MOST_STEPS)))
+
+
+def _padded(rows: list[tuple[list[int], list[int]]]) -> tuple[Any, Any]:
+    import mlx.core as mx
+
+    longest = max(len(prompt) + len(answer) for prompt, answer in rows)
+    tokens = [prompt + answer + [0] * (longest - len(prompt + answer)) for prompt, answer in rows]
+    marks = [
+        [0.0] * len(prompt) + [1.0] * len(answer) + [0.0] * (longest - len(prompt + answer))
+        for prompt, answer in rows
+    ]
+    return mx.array(tokens), mx.array(marks)
+
+
+def _loss(model: Any, tokens: Any, is_answer: Any) -> Any:
+    import mlx.nn as nn
+
+    losses = nn.losses.cross_entropy(model(tokens[:, :-1]), tokens[:, 1:])
+    marks = is_answer[:, 1:]
+    return (losses * marks).sum() / marks.sum()
+
+
+def _knows(model: Any, rows: list[tuple[list[int], list[int]]]) -> bool:
+    import mlx.core as mx
+
+    return all(
+        mx.argmax(model(mx.array([prompt + answer]))[0], -1).tolist()[len(prompt) - 1 : -1]
+        == answer
+        for prompt, answer in rows
+    )
