@@ -18,6 +18,11 @@ class Paths:
         return self.models.parent / "prefixes"
 
     @property
+    def answers(self) -> Path:
+        """Answers as they were generated; they go with the prefixes."""
+        return self.prefixes / "answers"
+
+    @property
     def lock_file(self) -> Path:
         """Held (flock) by the running server for as long as it lives."""
         return self.state / "server.lock"

@@ -41,6 +41,14 @@ AnswerContent = Annotated[
 ]
 
 
+class AnswerRecord(Wire):
+    """An answer as it is kept. opening: the end of its prompt, with which the template begins an answer; tokens: as generated."""
+
+    opening: str
+    tokens: tuple[int, ...]
+    content: tuple[AnswerContent, ...]
+
+
 class CacheCreation(Wire):
     """Tokens written to the prompt cache, by lifetime."""
 

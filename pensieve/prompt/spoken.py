@@ -61,6 +61,11 @@ class SpokenWords:
             while self._tokens > self._max_tokens:
                 self._forget(next(iter(self._kept)))
 
+    def kept(self) -> list[Spoken]:
+        """All that is kept, the least recently used first."""
+        with self._lock:
+            return [spoken for _, spoken in self._kept.values()]
+
     def find(self, turn: ChatTurn) -> tuple[str, Spoken] | None:
         """The answer that an assistant's turn is, and its sign; None where none is kept that says the same."""
         blocks = [block for block in turn.blocks if _is_said(block)]

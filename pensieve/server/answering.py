@@ -19,7 +19,7 @@ from pensieve.errors import EngineError, GrammarError
 from pensieve.models.served import ServedModel
 from pensieve.prompt.generation import ModelLimits, bounded_generation
 from pensieve.prompt.render import Prompt
-from pensieve.prompt.spoken import Spoken, SpokenWords
+from pensieve.prompt.spoken import Spoken
 from pensieve.reply.reply import Asked, Reply
 from pensieve.server.calls import CallReader
 
@@ -31,6 +31,7 @@ PRECEDING_TOKENS = 16
 
 Emit = Callable[[list[MessageEvent]], Awaitable[None]]
 Keep = Callable[[Message], None]
+Remember = Callable[[Spoken], None]
 
 
 async def to_nobody(_: list[MessageEvent]) -> None:
@@ -41,14 +42,14 @@ async def to_nobody(_: list[MessageEvent]) -> None:
 class Answer:
     """One call's answer, not begun yet: what the engine is asked, and what makes words of it.
 
-    spoken: takes the words as they are generated, where the prompt says what they go on from.
+    remember: takes the words as they are generated, where the prompt says what they go on from.
     """
 
     engine: Engine
     generation: Generation
     prompt: Prompt
     reply: Reply
-    spoken: SpokenWords
+    remember: Remember
 
     async def run(self, emit: Emit = to_nobody, *, keep: Keep | None = None) -> Message:
         """Generate, handing message events to `emit`; being cancelled or a stop sequence frees the engine's slot.
@@ -91,16 +92,19 @@ class Answer:
     def _remember(self, message: Message, tokens: list[int]) -> None:
         """Words behind a stop sequence were generated, and not said."""
         if self.prompt.opening is not None and message.stop_reason != "stop_sequence":
-            self.spoken.keep(Spoken(self.prompt.opening, tokens, message.content))
+            self.remember(Spoken(self.prompt.opening, tokens, message.content))
 
 
 class Answerer:
     """Makes answers with one engine and one served model. Any model name is served by it and echoed."""
 
-    def __init__(self, engine: Engine, model: ServedModel, calls: CallReader) -> None:
+    def __init__(
+        self, engine: Engine, model: ServedModel, calls: CallReader, remember: Remember
+    ) -> None:
         self._engine = engine
         self._model = model
         self._calls = calls
+        self._remember = remember
         self._marks = model.dialect.marks(model.tokenizer.controls)
 
     def answer(self, call: MessagesRequest, prompt: Prompt, priority: Priority = "main") -> Answer:
@@ -120,7 +124,7 @@ class Answerer:
         )
         preceding = prompt.tokens[-PRECEDING_TOKENS:]
         reply = Reply(asked, self._model.tokenizer.detokenizer(preceding, self._marks))
-        return Answer(self._engine, bounded.generation, prompt, reply, self._calls.spoken)
+        return Answer(self._engine, bounded.generation, prompt, reply, self._remember)
 
     async def answer_batched(self, params: bytes) -> Message:
         """The whole answer to one request of a message batch. Raises what `POST /v1/messages` would answer with."""

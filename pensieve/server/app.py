@@ -12,6 +12,8 @@ from starlette.responses import Response
 from pensieve.engine.generation import Engine
 from pensieve.errors import MethodNotAllowedError, NotFoundError
 from pensieve.models.served import ServedModel
+from pensieve.prompt.spoken import SpokenWords
+from pensieve.server.answer_log import AnswerLog
 from pensieve.server.answering import Answerer
 from pensieve.server.auth import Guard
 from pensieve.server.batch_book import BatchBook
@@ -44,8 +46,10 @@ def build_app(
     """
     files = FileStore(settings.paths.files)
     book = BatchBook(BatchStore(settings.paths.batches))
-    calls = CallReader(model, files.text)
-    answerer = Answerer(engine, model, calls)
+    spoken = SpokenWords()
+    answers = AnswerLog(settings.paths.answers, model.folder, spoken)
+    calls = CallReader(model, files.text, spoken)
+    answerer = Answerer(engine, model, calls, answers.remember)
     queue = BatchQueue(book, answerer.answer_batched)
     endpoints = Endpoints(
         messages=MessagesEndpoint(answerer, calls, pace or Pace()),
@@ -58,7 +62,7 @@ def build_app(
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
-        async with queue.working():
+        async with answers.open(), queue.working():
             yield
 
     app = Starlette(

@@ -37,11 +37,10 @@ class CallReader:
     spoken: answers as they were generated, in whose words later prompts have them.
     """
 
-    def __init__(self, model: ServedModel, file_text: FileText) -> None:
-        self.spoken = SpokenWords()
+    def __init__(self, model: ServedModel, file_text: FileText, spoken: SpokenWords) -> None:
         self._file_text = file_text
         self._renderer = PromptRenderer(
-            model.tokenizer, model.dialect, model.context_tokens, self.spoken
+            model.tokenizer, model.dialect, model.context_tokens, spoken
         )
 
     async def read(self, request: Request, kind: type[ConversationT]) -> tuple[ConversationT, int]:
