@@ -47,7 +47,7 @@ def assemble(load: Load) -> Work:
     limits = Limits()
     archive = _archive(load.prefix_folder, make_caches, fingerprint)
     scheduler = Scheduler(
-        lambda: BatchBackend(model, make_caches, chunks, limits.max_batch, grammars.matcher),
+        lambda: BatchBackend(model, make_caches, chunks, grammars.matcher),
         prefixes,
         plan.budget,
         limits,

@@ -26,8 +26,6 @@ class RaggedKV(_BaseCache):
     def __init__(self, sequences: list[SequenceKV]) -> None:
         self.sequences = sequences
         self._offsets: mx.array | None = None
-        self._unpadded: list[int] | None = None
-        self._new_tokens: list[int] = []
 
     @property
     def bits(self) -> int:
@@ -41,8 +39,7 @@ class RaggedKV(_BaseCache):
 
     @property
     def _is_plain(self) -> bool:
-        is_alone = len(self.sequences) == 1 and self._unpadded is None
-        return is_alone and self.sequences[0].precision.bits is None
+        return len(self.sequences) == 1 and self.sequences[0].precision.bits is None
 
     @property
     def offset(self) -> Any:
@@ -53,44 +50,20 @@ class RaggedKV(_BaseCache):
             self._offsets = mx.array([sequence.offset for sequence in self.sequences])
         return self._offsets
 
-    def prepare(self, lengths: Sequence[int] | None = None, **_: Any) -> None:
-        """The coming chunk is padded on the right to the longest; each row has so many real tokens."""
-        self._unpadded = list(lengths) if lengths is not None else None
-
-    def finalize(self) -> None:
-        """The padded chunk is over."""
-        self._unpadded = None
-
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Any, Any]:
         """Store a chunk [batch, kv_heads, tokens, head_dim]; attention gets arrays, or this cache in their place."""
         self._offsets = None
         if self._is_plain:
             return self.sequences[0].appended(keys, values)
-        tokens = keys.shape[2]
-        if self._unpadded is None:
-            self._new_tokens = [tokens] * len(self.sequences)
-        else:
-            self._new_tokens = [max(0, min(tokens, unpadded)) for unpadded in self._unpadded]
-            self._unpadded = [unpadded - tokens for unpadded in self._unpadded]
-        rows = zip(self.sequences, self._new_tokens, _rows(keys), _rows(values), strict=True)
-        for sequence, new, row_keys, row_values in rows:
-            if new == tokens:
-                sequence.append(row_keys, row_values)
-            elif new:
-                sequence.append(row_keys[:, :, :new], row_values[:, :, :new])
+        rows = zip(self.sequences, _rows(keys), _rows(values), strict=True)
+        for sequence, row_keys, row_values in rows:
+            sequence.append(row_keys, row_values)
         return self, self
 
     def attend(self, queries: mx.array, scale: float) -> mx.array:
-        """Each row's queries over its own sequence; padding gets zeros."""
-        tokens = queries.shape[2]
-        rows = [
-            sequence.attend(row, scale)
-            if new == tokens
-            else _attend_padded(sequence, row, new, scale)
-            for sequence, new, row in zip(
-                self.sequences, self._new_tokens, _rows(queries), strict=True
-            )
-        ]
+        """Each row's queries over its own sequence."""
+        pairs = zip(self.sequences, _rows(queries), strict=True)
+        rows = [sequence.attend(row, scale) for sequence, row in pairs]
         return rows[0] if len(rows) == 1 else mx.concatenate(rows, axis=0)
 
     def make_mask(self, tokens: int, *_: Any, **__: Any) -> str | None:
@@ -110,10 +83,6 @@ class RaggedKV(_BaseCache):
     def extract(self, row: int) -> SequenceKV:
         """One row's cache: itself, not a copy."""
         return self.sequences[row]
-
-    def __deepcopy__(self, memo: Any) -> "RaggedKV":
-        """mlx-lm deep-copies a batch to split it and filters both halves: the sequences are shared, not copied."""
-        return RaggedKV(list(self.sequences))
 
     @property
     def state(self) -> Any:
@@ -137,14 +106,6 @@ class RaggedKV(_BaseCache):
 def _rows(batched: mx.array) -> list[mx.array]:
     rows: Any = mx.split(batched, batched.shape[0])
     return rows
-
-
-def _attend_padded(sequence: SequenceKV, queries: mx.array, new: int, scale: float) -> mx.array:
-    if new == 0:
-        return mx.zeros_like(queries)
-    attended = sequence.attend(queries[:, :, :new], scale)
-    padding = queries.shape[2] - new
-    return mx.pad(attended, [(0, 0), (0, 0), (0, padding), (0, 0)]) if padding else attended
 
 
 _base: Any = importlib.import_module("mlx_lm.models.base")

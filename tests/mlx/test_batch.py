@@ -32,7 +32,7 @@ def scheduler_over(model, backend: type[BatchBackend] = BatchBackend) -> Schedul
     chunks = ChunkSizer(64)
     budget = plan_memory(make_caches, "cpu", 8 * GB).budget
     return Scheduler(
-        lambda: backend(model, make_caches, chunks, 4),
+        lambda: backend(model, make_caches, chunks),
         PrefixCache(b"test"),
         budget,
         Limits(max_batch=4, max_waiting=20),

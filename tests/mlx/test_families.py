@@ -57,7 +57,7 @@ class Bench:
             self.store = BlockStore(folder, limits)
             self.archive = DiskArchive(self.store, make_caches, b"test")
         self.scheduler = Scheduler(
-            lambda: BatchBackend(model, make_caches, ChunkSizer(64), 4),
+            lambda: BatchBackend(model, make_caches, ChunkSizer(64)),
             self.prefixes,
             plan_memory(make_caches, "cpu", 8 * GB).budget,
             Limits(max_batch=4, max_waiting=20),

@@ -49,7 +49,7 @@ class Bench:
         self.grammars = Grammars.of(self.folder / "tokenizer.json")
         self.scheduler = Scheduler(
             lambda: self.backend(
-                model, make_caches, ChunkSizer(64), MAX_BATCH, self.match or self.grammars.matcher
+                model, make_caches, ChunkSizer(64), self.match or self.grammars.matcher
             ),
             PrefixCache(b"test"),
             plan_memory(make_caches, "cpu", 8 * GB).budget,
@@ -313,11 +313,3 @@ def test_a_masks_row_fits_vocabularies_of_any_size(size: int, dtype: mx.Dtype) -
     assert row.dtype == dtype
     expected = [-mx.inf, 1, 1, *[-mx.inf] * 30][:size]
     assert row.tolist() == [expected]
-
-
-def test_rows_without_a_grammar_have_no_processor(bench: Bench) -> None:
-    bench.scheduler.submit(1, bench.generation(None))
-    bench.scheduler.step()
-    bench.scheduler.step()
-    generator = bench.scheduler._backend._generator
-    assert generator._generation_batch.logits_processors == [()]
