@@ -23,8 +23,8 @@ from tests.server.serving import app_of, in_memory
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "conformance.md"
-WORDS = ("supported", "flattened", "ignored", "refused", "not here", "with issue 5")
-ABSENT = ("not here", "with issue 5")
+WORDS = ("supported", "flattened", "ignored", "refused", "not here")
+ABSENT = ("not here",)
 
 SOURCES = set((ROOT / "pensieve").rglob("*.py"))
 
@@ -110,7 +110,7 @@ def test_a_row_says_what_is_done_and_who_shows_it(row: Row) -> None:
     assert row.here.startswith(WORDS)
     shown = _NAMED.findall(row.shown_by)
     assert _NAMED.sub("", row.shown_by).strip() in {"", "-"}
-    assert shown or row.here.startswith("with issue 5")
+    assert shown
     if row.here.startswith("refused"):
         assert refusals(row)
 

@@ -10,10 +10,13 @@ from starlette.responses import Response
 from pensieve.api.listing import (
     Capabilities,
     ContextManagement,
+    Effort,
     ModelInfo,
     ModelPage,
     ModelsQuery,
     Support,
+    Thinking,
+    ThinkingTypes,
 )
 from pensieve.api.pages import window
 from pensieve.api.values import moment
@@ -25,10 +28,25 @@ from pensieve.server.answers import answer
 ALIAS_PREFIX = "claude-local/"
 
 YES = Support(supported=True)
-CAPABILITIES = Capabilities(
-    batch=YES,
-    context_management=ContextManagement(supported=True, clear_tool_uses_20250919=YES),
-)
+
+
+def capabilities_of(model: ServedModel) -> Capabilities:
+    """What the served model can do here. Thinking, and how hard, is what its family has marks for."""
+    form = model.dialect.thinking
+    thinks = Support(supported=form is not None)
+    has_effort = Support(supported=form is not None and form.effort is not None)
+    return Capabilities(
+        batch=YES,
+        context_management=ContextManagement(supported=True, clear_tool_uses_20250919=YES),
+        effort=Effort(
+            supported=has_effort.supported, low=has_effort, medium=has_effort, high=has_effort
+        ),
+        structured_outputs=YES,
+        thinking=Thinking(
+            supported=thinks.supported,
+            types=ThinkingTypes(adaptive=thinks, between_tools=thinks, enabled=thinks),
+        ),
+    )
 
 
 class ModelsEndpoint:
@@ -37,6 +55,7 @@ class ModelsEndpoint:
     def __init__(self, engine: Engine, model: ServedModel) -> None:
         self._engine = engine
         self._model = model
+        self._capabilities = capabilities_of(model)
         self._alias = ALIAS_PREFIX + model.name
 
     async def page(self, request: Request) -> Response:
@@ -72,5 +91,5 @@ class ModelsEndpoint:
             created_at=moment(self._model.created_at),
             max_input_tokens=context_tokens,
             max_tokens=context_tokens,
-            capabilities=CAPABILITIES,
+            capabilities=self._capabilities,
         )

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from anthropic import Anthropic
 
+from pensieve.dialects import plain
+from pensieve.dialects.dialect import Dialect
 from tests.clients.serving import serving
 from tests.fakes import ScriptedEngine
 from tests.server.serving import KEY
@@ -21,11 +23,15 @@ def connect(tmp_path: Path) -> Generator[Connect]:
     with ExitStack() as stack:
 
         def connect(
-            engine: ScriptedEngine, *, context_tokens: int = 4096, name: str = "m", **options: Any
+            engine: ScriptedEngine,
+            *,
+            context_tokens: int = 4096,
+            name: str = "m",
+            dialect: Dialect = plain.DIALECT,
+            **options: Any,
         ) -> Anthropic:
-            url = stack.enter_context(
-                serving(engine, tmp_path, context_tokens=context_tokens, name=name)
-            )
+            model = {"context_tokens": context_tokens, "name": name, "dialect": dialect}
+            url = stack.enter_context(serving(engine, tmp_path, **model))
             defaults = {"api_key": KEY, "max_retries": 0, "_strict_response_validation": True}
             return stack.enter_context(Anthropic(base_url=url, **defaults | options))
 

@@ -3,13 +3,18 @@
 It runs in a thread of its own, so a blocking client or another process can talk to it.
 """
 
-from collections.abc import AsyncIterator, Generator, Sequence
+import json
+import re
+from collections.abc import AsyncIterator, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from anyio.from_thread import start_blocking_portal
 
+from pensieve.dialects import plain
+from pensieve.dialects.dialect import ToolCall
+from pensieve.dialects.writing import written_calls
 from pensieve.engine.generation import EngineEvent, EngineHealth, Generation
 from pensieve.paths import under_home
 from tests.fakes import ByteTokenizer, ScriptedEngine, says
@@ -40,9 +45,37 @@ class RememberingEngine:
         prompt = tuple(generation.prompt_tokens)
         cached = max((_shared(prompt, before) for before in self.seen), default=0)
         self.seen.append(prompt)
-        script = says(self.text, cached_tokens=min(cached, len(prompt) - 1))
+        script = says(self.answer(generation), cached_tokens=min(cached, len(prompt) - 1))
         async with ScriptedEngine([script]).generate(generation) as events:
             yield events
+
+    def answer(self, generation: Generation) -> str:
+        """What it says to this."""
+        return self.text
+
+
+@dataclass
+class ToolUsingEngine(RememberingEngine):
+    """Calls the first of the tools at hand with an input that is written down here, and answers in words after a result.
+
+    inputs: by the tool's name; "…" stands for what the last message has in quotes. form: its answer where one is asked for.
+    """
+
+    inputs: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    form: Mapping[str, object] = field(default_factory=dict)
+
+    def answer(self, generation: Generation) -> str:
+        last = ByteTokenizer().decode(generation.prompt_tokens).rpartition("<|user|>")[2]
+        if generation.grammar is None or "<tool_result" in last:
+            return self.text
+        called = [name for name in self.inputs if f'{name}\\"' in generation.grammar.lark]
+        if not called:
+            return json.dumps(self.form)
+        quoted = next(iter(re.findall("'(.*?)'", last)), "")
+        given = {
+            key: quoted if value == "…" else value for key, value in self.inputs[called[0]].items()
+        }
+        return written_calls(plain.DIALECT.calls, [ToolCall(called[0], given)])
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:

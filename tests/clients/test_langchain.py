@@ -1,7 +1,7 @@
 """LangChain's standard tests of chat models, through langchain-anthropic: against the scripted engine behind a real server.
 
-They run in one process of an environment of their own; each of them is a case here. Which run, which come with issue 5 and
-which ask for what no model here does is written down, so that none is left out by accident.
+They run in one process of an environment of their own; each of them is a case here. Which run and which ask for what no
+model here does is written down, so that none is left out by accident.
 """
 
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.installed import FOREIGN, langchain_python
-from tests.clients.serving import RememberingEngine, serving
+from tests.clients.serving import ToolUsingEngine, serving
 from tests.server.serving import KEY
 
 STANDARD = FOREIGN / "langchain_standard.py"
@@ -41,7 +41,7 @@ RUN = {
     "test_message_with_name",
     "test_no_overrides_DO_NOT_OVERRIDE",
 }
-WITH_ISSUE_5 = {
+TOOLS = {
     "test_tool_calling[model0]",
     "test_tool_calling[model1]",
     "test_tool_calling_async",
@@ -76,7 +76,22 @@ NOT_HERE = {
 }
 
 
-def outcomes(python: Path, folder: Path, url: str, *more: str, model: str = "m") -> dict[str, str]:
+# What the tests ask for, by the tool that they bring.
+INPUTS: dict[str, dict[str, object]] = {
+    "magic_function": {"input": 3},
+    "magic_function_no_args": {},
+    "get_weather": {"location": "San Francisco"},
+    "greeting_generator": {"answer_style": "pirate"},
+    "my_adder_tool": {"a": 1, "b": 2},
+    "unicode_customer": {"customer_name": "…", "description": "A company"},
+    "Joke": {"setup": "Why do cats purr?", "punchline": "Because they can."},
+    "JokeDict": {"setup": "Why do cats purr?", "punchline": "Because they can."},
+}
+
+
+def outcomes(
+    python: Path, folder: Path, url: str, *more: str, model: str = "m", has_tools: bool = False
+) -> dict[str, str]:
     """How each of LangChain's tests ended, by its name: "passed", "skipped", or what it said."""
     report = folder / "report.xml"
     alone = ["-c", os.devnull, f"--rootdir={FOREIGN}", f"--confcutdir={FOREIGN}"]
@@ -90,6 +105,7 @@ def outcomes(python: Path, folder: Path, url: str, *more: str, model: str = "m")
             "PENSIEVE_TEST_KEY": KEY,
             "PENSIEVE_TEST_MODEL": model,
             "PYTHONDONTWRITEBYTECODE": "1",
+            **({"PENSIEVE_TEST_TOOLS": "1"} if has_tools else {}),
         },
         capture_output=True,
         timeout=300,
@@ -109,16 +125,17 @@ def _outcome(case: ET.Element) -> str:
 def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     python = langchain_python()
     folder = tmp_path_factory.mktemp("langchain")
-    with serving(RememberingEngine("Hello there."), folder) as url:
-        return outcomes(python, folder, url)
+    engine = ToolUsingEngine("Hello there.", inputs=INPUTS, form=INPUTS["Joke"])
+    with serving(engine, folder) as url:
+        return outcomes(python, folder, url, has_tools=True)
 
 
 def test_every_standard_test_has_its_place(ended: dict[str, str]) -> None:
-    assert ended.keys() == RUN | WITH_ISSUE_5 | NOT_HERE
+    assert ended.keys() == RUN | TOOLS | NOT_HERE
     skipped = {name for name, outcome in ended.items() if outcome == "skipped"}
-    assert skipped == WITH_ISSUE_5 | NOT_HERE
+    assert skipped == NOT_HERE
 
 
-@pytest.mark.parametrize("name", sorted(RUN))
+@pytest.mark.parametrize("name", sorted(RUN | TOOLS))
 def test_a_standard_test_passes(ended: dict[str, str], name: str) -> None:
     assert ended[name] == "passed", ended[name]

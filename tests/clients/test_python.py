@@ -6,7 +6,6 @@ from typing import Any
 import anthropic
 import pytest
 from anthropic import Anthropic
-from pydantic import BaseModel
 
 from tests.clients.conftest import Connect
 from tests.clients.serving import RememberingEngine, prompts
@@ -204,20 +203,6 @@ def test_no_header_tells_what_only_the_hosted_api_knows(connect: Connect) -> Non
     client = connect(ScriptedEngine([says("ok")]))
     raw = client.messages.with_raw_response.create(**CALL)
     assert not [name for name in raw.headers if name.startswith("anthropic-")]
-
-
-class Answer(BaseModel):
-    """A form that an answer can have."""
-
-    city: str
-
-
-def test_a_parsed_answer_comes_with_issue_5(connect: Connect) -> None:
-    """Until then it is refused, in the words that make Claude Code send the schema no more."""
-    client = connect(ScriptedEngine([says('{"city": "Paris"}')]))
-    wanted = "output_config.format: Extra inputs are not permitted"
-    with pytest.raises(anthropic.BadRequestError, match=wanted):
-        client.messages.parse(**CALL, output_format=Answer)
 
 
 def test_models_are_listed_and_found(connect: Connect) -> None:

@@ -14,13 +14,16 @@ from langchain_tests.integration_tests import ChatModelIntegrationTests
 USAGE = ["cache_read_input", "cache_creation_input"]
 
 
+HAS_TOOLS = "PENSIEVE_TEST_TOOLS" in os.environ
+
+
 class TestText(ChatModelIntegrationTests):
-    """What a model carries that only writes text."""
+    """What a model carries that reads and writes text, and uses tools where it is said to."""
 
     chat_model_class = ChatAnthropic
-    has_tool_calling = False
-    has_tool_choice = False
-    has_structured_output = False
+    has_tool_calling = HAS_TOOLS
+    has_tool_choice = HAS_TOOLS
+    has_structured_output = HAS_TOOLS
     supports_anthropic_inputs = True
     supports_model_override = True
     model_override_value = "another-name"
@@ -32,7 +35,7 @@ class TestText(ChatModelIntegrationTests):
             "model": os.environ["PENSIEVE_TEST_MODEL"],
             "base_url": os.environ["PENSIEVE_TEST_URL"],
             "api_key": os.environ["PENSIEVE_TEST_KEY"],
-            "max_tokens": 8,
+            "max_tokens": 500 if HAS_TOOLS else 8,
         }
 
     def invoke_with_cache_creation_input(self, *, stream: bool = False) -> AIMessage:
