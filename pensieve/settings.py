@@ -37,6 +37,12 @@ class Settings:
     port: int = DEFAULT_PORT
     api_key: str = DEFAULT_API_KEY
     is_debug: bool = False
+    # What the engine may use; None: chosen for the machine and the model.
+    memory_gb: float | None = None
+    kv_bits: Literal[16, 8, 4] | None = None
+    cache_gb: float | None = None
+    daily_write_gb: float | None = None
+    wired: bool = False
 
     @property
     def base_url(self) -> str:
