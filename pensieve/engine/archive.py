@@ -44,8 +44,9 @@ LEAST_TOKENS = 256
 # Enough of a tail's file to hold its header.
 _HEADER_BYTES = 1 << 17
 _TAIL_SIGN = "-"
-# When to look again: the writer has its hands full; the disk is, or the day's budget is spent.
+# When to look again: the writer has its hands full; it has the last of them; the disk is full, or the day's budget spent.
 QUEUE_FULL_S = 0.05
+SETTLING_S = 0.5
 PAUSED_S = 10.0
 
 
@@ -73,7 +74,7 @@ class _Part:
 
 
 class DiskArchive:
-    """Implements `backend.Archive` over a `BlockStore`."""
+    """Implements `backend.Archive` over a `BlockStore`, which it closes."""
 
     def __init__(self, store: BlockStore, make_caches: CacheMaker, fingerprint: bytes) -> None:
         self._store = store
@@ -181,9 +182,9 @@ class DiskArchive:
     # Memory to disk
 
     def spill(self, prefixes: PrefixCache) -> float | None:
-        """Hand one missing block of what is at rest to the writer; seconds until the next, None where nothing is left."""
+        """Hand one missing block of what is at rest to the writer; seconds until the next look, None where all is written."""
         if prefixes.version == self._spilled_version:
-            return None
+            return None if self._store.is_settled else SETTLING_S
         if not self._store.is_writing:
             return PAUSED_S
         for sequence in prefixes.sequences():
@@ -196,6 +197,9 @@ class DiskArchive:
     def _write(self, part: _Part, sequence: AtRest) -> bool:
         block = self._block(part, sequence)
         content = Content(block.nbytes, partial(encode, block, self._fingerprint))
+        if content.nbytes > self._store.limits.cap_bytes:
+            self._offered.add(part.name)
+            return True
         if not self._store.offer(part.name, content):
             return False
         self._offered.add(part.name)

@@ -2,8 +2,10 @@
 """The one place where a worker is put together: weights, memory plan, caches, scheduler, archive. Loads MLX."""
 
 import logging
+import re
 import shutil
 from dataclasses import replace
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import cast
@@ -11,16 +13,18 @@ from typing import cast
 from pensieve.engine.anteroom import Anteroom
 from pensieve.engine.archive import DiskArchive
 from pensieve.engine.batch import BatchBackend
-from pensieve.engine.block_store import BlockStore, StoreLimits
+from pensieve.engine.block_store import LEDGER_FILE, BlockStore, StoreLimits
 from pensieve.engine.caches import CacheMaker, takes_ours
 from pensieve.engine.chunks import ChunkSizer
+from pensieve.engine.generation import Figures
 from pensieve.engine.grammars import Grammars
 from pensieve.engine.memory import MemoryPlan, plan_memory
 from pensieve.engine.prefix_cache import PrefixCache
 from pensieve.engine.protocol import Load
 from pensieve.engine.scheduler import Limits, Scheduler
-from pensieve.engine.weights import load_weights
+from pensieve.engine.weights import load_weights, wire
 from pensieve.engine.worker import Work
+from pensieve.engine.write_ledger import WriteLedger
 from pensieve.settings import Device
 
 _log = logging.getLogger("pensieve.engine")
@@ -39,29 +43,59 @@ def assemble(load: Load) -> Work:
     grammars = Grammars.of(folder / "tokenizer.json")
     model = load_weights(folder, device)
     full = CacheMaker(model, takes_ours(model))
-    plan = plan_memory(full, device)
+    plan = plan_memory(full, device, load.allowance)
+    if load.allowance.is_wired:
+        wire(plan.limit_bytes)
     make_caches = replace(full, precision=plan.precision)
     fingerprint = fingerprint_of(folder, plan, device)
     prefixes = PrefixCache(fingerprint)
     chunks = ChunkSizer(LARGEST_CHUNK[device])
-    limits = Limits()
-    archive = _archive(load.prefix_folder, make_caches, fingerprint)
+    store = _store(load, fingerprint)
+    archive = DiskArchive(store, make_caches, fingerprint) if store else None
     scheduler = Scheduler(
         lambda: BatchBackend(model, make_caches, chunks, grammars.matcher),
         prefixes,
         plan.budget,
-        limits,
+        Limits(),
         archive,
     )
-    anteroom = Anteroom(grammars.prepare)
-    if archive is None:
-        return Work(scheduler, plan.budget.context_tokens, anteroom)
     return Work(
         scheduler,
         plan.budget.context_tokens,
-        anteroom,
-        spill=lambda: archive.spill(prefixes),
-        close=archive.close,
+        Anteroom(grammars.prepare),
+        partial(_figures, plan, scheduler, prefixes, store),
+        spill=(lambda: archive.spill(prefixes)) if archive else lambda: None,
+        close=archive.close if archive else lambda: None,
+    )
+
+
+def _figures(
+    plan: MemoryPlan,
+    scheduler: Scheduler,
+    prefixes: PrefixCache,
+    store: BlockStore | None,
+    tokens_per_second: float,
+) -> Figures:
+    now = Figures(
+        plan.precision.bits,
+        plan.reason,
+        plan.limit_bytes,
+        plan.weights_bytes,
+        plan.budget.kv_bytes,
+        scheduler.kv_used_bytes,
+        prefixes.nbytes,
+        is_writing_paused=True,
+        tokens_per_second=tokens_per_second,
+    )
+    if store is None:
+        return now
+    return replace(
+        now,
+        prefix_disk_bytes=store.nbytes,
+        prefix_disk_cap_bytes=store.limits.cap_bytes,
+        written_today_bytes=store.written_today,
+        daily_write_budget_bytes=store.limits.daily_bytes,
+        is_writing_paused=not store.is_writing,
     )
 
 
@@ -76,18 +110,27 @@ def fingerprint_of(folder: Path, plan: MemoryPlan, device: Device) -> bytes:
     return digest.digest()
 
 
-def _archive(
-    prefix_folder: str | None, make_caches: CacheMaker, fingerprint: bytes
-) -> DiskArchive | None:
+def _store(load: Load, fingerprint: bytes) -> BlockStore | None:
     """None where nothing is to be kept, or the disk does not let us."""
-    if prefix_folder is None:
+    if load.prefix_folder is None:
         return None
-    folder = Path(prefix_folder) / fingerprint.hex()
+    root, allowed = Path(load.prefix_folder), load.allowance
+    name = re.sub(r"[^\w.-]", "_", Path(load.model_folder).name, flags=re.ASCII)
+    daily_bytes = allowed.daily_write_bytes
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        cap_bytes = min(MOST_STORED_BYTES, shutil.disk_usage(folder).free // 10)
-        store = BlockStore(folder, StoreLimits(cap_bytes, DAILY_WRITTEN_BYTES))
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        limits = StoreLimits(
+            _default_cap(root) if allowed.prefix_disk_bytes is None else allowed.prefix_disk_bytes,
+            DAILY_WRITTEN_BYTES if daily_bytes is None else daily_bytes,
+        )
+        ledger = WriteLedger(root / LEDGER_FILE)
+        return BlockStore(root / f"{name}-{fingerprint.hex()}", limits, ledger)
     except OSError as error:
         _log.warning("prefixes are not kept on disk: %s", error)
         return None
-    return DiskArchive(store, make_caches, fingerprint)
+
+
+def _default_cap(root: Path) -> int:
+    """A tenth of the disk that would be free without what lies there already."""
+    held = sum(file.stat().st_size for file in root.glob("*/*"))
+    return min(MOST_STORED_BYTES, (shutil.disk_usage(root).free + held) // 10)

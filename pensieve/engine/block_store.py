@@ -1,7 +1,9 @@
-"""Files of KV cache in one folder: written behind by a thread of their own, bounded in bytes, safe against any crash.
+"""Files of KV cache on disk: written behind by a thread of their own, bounded in bytes, safe against any crash.
 
-A file is written under a temporary name, synced, renamed, and only then exists. The least recently used go when the cap
-is reached. A disk that is full pauses writing and stops nothing else. Knows neither MLX nor what a block means.
+Every kind of model has a folder, named `MODEL-FINGERPRINT`, and they share one cap. When it is reached, what is of our
+model under another fingerprint goes first, since it is of no use any more; then the least recently used of all.
+A file is written under a temporary name, synced, renamed, and only then exists. A disk that is full pauses writing and
+stops nothing else. Knows neither MLX nor what a block means.
 
 The one crossing between threads: `offer` puts a content in a bounded queue, the writer takes it out, asks for its pieces
 (so a checksum is its work, not the engine's) and writes them. The index is changed under a lock by both.
@@ -11,20 +13,23 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import threading
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from pensieve.engine.write_ledger import WriteLedger
 from pensieve.files import TEMPORARY, write_atomically
 
 _log = logging.getLogger("pensieve.engine")
 
 QUEUE_BYTES = 512 * 2**20
 PAUSE_S = 60.0
-_DAY_S = 24 * 3600.0
+LEDGER_FILE = "written.json"
+_FOLDER = re.compile(r"(?:(?P<model>.+)-)?[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,70 +48,74 @@ class Content:
     pieces: Callable[[], Iterable[bytes | memoryview]]
 
 
-@dataclass(slots=True)
-class _Ledger:
-    """Bytes written lately."""
-
-    written: deque[tuple[float, int]] = field(default_factory=deque[tuple[float, int]])
-
-    def add(self, now_s: float, nbytes: int) -> None:
-        self.written.append((now_s, nbytes))
-
-    def last_day(self, now_s: float) -> int:
-        while self.written and now_s - self.written[0][0] > _DAY_S:
-            self.written.popleft()
-        return sum(nbytes for _, nbytes in self.written)
-
-
 class BlockStore:
-    """Owns the folder and the writer thread; made, used and closed by the engine's thread."""
+    """Owns the folder and the writer thread; made, used and closed by the engine's thread. limits: as they were given."""
 
     def __init__(
-        self, folder: Path, limits: StoreLimits, clock: Callable[[], float] = time.monotonic
+        self,
+        folder: Path,
+        limits: StoreLimits,
+        ledger: WriteLedger,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """folder: of our model and fingerprint; beside it are those of others."""
         self._folder = folder
-        self._limits = limits
+        self.limits = limits
+        self._ledger = ledger
         self._clock = clock
         self._lock = threading.Condition()
-        self._sizes: OrderedDict[str, int] = OrderedDict()
+        self._sizes: OrderedDict[Path, int] = OrderedDict()
+        self._nbytes = 0
         self._queue: OrderedDict[str, Content] = OrderedDict()
         self._queued_bytes = 0
-        self._ledger = _Ledger()
         self._paused_until = 0.0
         self._is_closing = False
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._index()
+        self._make_room(0)
         self._writer = threading.Thread(target=self._write_behind, name="block writer", daemon=True)
         self._writer.start()
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all files."""
+        """Bytes of all files, of all models."""
+        return self._nbytes
+
+    @property
+    def written_today(self) -> int:
+        """Bytes written in the last 24 hours."""
         with self._lock:
-            return sum(self._sizes.values())
+            return self._ledger.last_day
 
     @property
     def is_writing(self) -> bool:
-        """Whether new files are taken: not while the disk is full, nor after the day's budget."""
-        now_s = self._clock()
-        return (
-            now_s >= self._paused_until and self._ledger.last_day(now_s) < self._limits.daily_bytes
-        )
+        """Whether new files are taken: not while the disk is full, nor after the day's budget, nor where none may be."""
+        if self._clock() < self._paused_until or not self.limits.cap_bytes:
+            return False
+        return self.written_today < self.limits.daily_bytes
+
+    @property
+    def is_settled(self) -> bool:
+        """Nothing waits to be written."""
+        return not self._queue
 
     def names(self) -> list[str]:
-        """All files, the least recently used first; those on their way included."""
+        """All of our files, the least recently used first; those on their way included."""
         with self._lock:
-            return [*self._sizes, *self._queue]
+            return [
+                *(file.name for file in self._sizes if file.parent == self._folder),
+                *self._queue,
+            ]
 
     def has(self, name: str) -> bool:
         """Whether the file is there or on its way."""
         with self._lock:
-            return name in self._sizes or name in self._queue
+            return self._holds(name)
 
     def offer(self, name: str, content: Content) -> bool:
         """Have a file written soon; False where there is no room to wait, no need, or no writing now."""
         with self._lock:
-            if name in self._sizes or name in self._queue:
+            if self._holds(name) or content.nbytes > self.limits.cap_bytes:
                 return False
             if self._queued_bytes + content.nbytes > QUEUE_BYTES or not self.is_writing:
                 return False
@@ -128,8 +137,8 @@ class BlockStore:
             self.forget(name)
             return None
         with self._lock:
-            if name in self._sizes:
-                self._sizes.move_to_end(name)
+            if (file := self._folder / name) in self._sizes:
+                self._sizes.move_to_end(file)
         with contextlib.suppress(OSError):
             os.utime(self._folder / name)
         return content
@@ -137,7 +146,7 @@ class BlockStore:
     def forget(self, name: str) -> None:
         """Remove a file: it is damaged, or another one holds all that it does."""
         with self._lock:
-            self._sizes.pop(name, None)
+            self._nbytes -= self._sizes.pop(self._folder / name, 0)
             if (content := self._queue.pop(name, None)) is not None:
                 self._queued_bytes -= content.nbytes
         with contextlib.suppress(OSError):
@@ -150,16 +159,31 @@ class BlockStore:
             self._lock.notify_all()
         self._writer.join(patience_s)
 
+    def _holds(self, name: str) -> bool:
+        return self._folder / name in self._sizes or name in self._queue
+
     def _index(self) -> None:
-        """What is there, oldest first; what a crash left half written goes."""
-        found: list[tuple[float, str, int]] = []
-        for path in self._folder.iterdir():
+        """What is there, in the order in which it goes; what a crash left half written goes at once."""
+        found: list[tuple[bool, float, Path, int]] = []
+        for path, is_current in self._files():
             if path.name.endswith(TEMPORARY):
                 path.unlink(missing_ok=True)
             elif path.is_file():
                 stat = path.stat()
-                found.append((stat.st_mtime, path.name, stat.st_size))
-        self._sizes = OrderedDict((name, size) for _, name, size in sorted(found))
+                found.append((is_current, stat.st_mtime, path, stat.st_size))
+        self._sizes = OrderedDict((path, size) for *_, path, size in sorted(found))
+        self._nbytes = sum(self._sizes.values())
+
+    def _files(self) -> Iterator[tuple[Path, bool]]:
+        """Each file, and whether it may be of use again."""
+        for folder in (self._folder, *self._folder.parent.iterdir()):
+            kind = _FOLDER.fullmatch(folder.name)
+            ours = _FOLDER.fullmatch(self._folder.name)
+            is_other = folder != self._folder
+            if is_other and (kind is None or not folder.is_dir()):
+                continue
+            is_stale = is_other and kind and ours and kind["model"] in {None, ours["model"]}
+            yield from ((path, not is_stale) for path in folder.iterdir())
 
     def _write_behind(self) -> None:
         while (queued := self._next_queued()) is not None:
@@ -174,8 +198,9 @@ class BlockStore:
                 if self._queue.pop(name, None) is not None:
                     self._queued_bytes -= content.nbytes
                 if written:
-                    self._sizes[name] = written
-                    self._ledger.add(self._clock(), written)
+                    self._sizes[self._folder / name] = written
+                    self._nbytes += written
+                    self._ledger.add(written)
 
     def _next_queued(self) -> tuple[str, Content] | None:
         """The oldest in the queue, which keeps it until it is written; None at the end."""
@@ -189,10 +214,15 @@ class BlockStore:
     def _make_room(self, nbytes: int) -> None:
         while True:
             with self._lock:
-                if not self._sizes or sum(self._sizes.values()) + nbytes <= self._limits.cap_bytes:
+                if not self._sizes or self._nbytes + nbytes <= self.limits.cap_bytes:
                     return
-                name, _ = self._sizes.popitem(last=False)
-            (self._folder / name).unlink(missing_ok=True)
+                path, freed = self._sizes.popitem(last=False)
+                self._nbytes -= freed
+            path.unlink(missing_ok=True)
+            if path.parent != self._folder:
+                # An empty folder of a model that is gone goes with its last file.
+                with contextlib.suppress(OSError):
+                    path.parent.rmdir()
 
     def _pause(self, error: OSError) -> None:
         self._paused_until = self._clock() + PAUSE_S

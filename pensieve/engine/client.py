@@ -20,7 +20,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from pensieve.engine import protocol
 from pensieve.engine.event_stream import EventStream, next_event
-from pensieve.engine.generation import Engine, EngineEvent, EngineHealth, Generation
+from pensieve.engine.generation import Engine, EngineEvent, EngineHealth, Figures, Generation
 from pensieve.engine.launch import WorkerSpec, open_worker
 from pensieve.engine.protocol import (
     Cancel,
@@ -67,7 +67,7 @@ async def running_engine(
 
 @dataclass(slots=True)
 class _Line:
-    """To one worker: frames out, and the open generations' event streams by key. heard: how often it said something."""
+    """To one worker: frames out, and the open generations' event streams by key. heard: how often a generation got on."""
 
     frames: MemoryObjectSendStream[Frame]
     open: dict[int, MemoryObjectSendStream[WorkerEvent]]
@@ -190,13 +190,13 @@ class EngineClient:
                 received = await stream.receive()
             except (anyio.EndOfStream, anyio.BrokenResourceError):
                 return
-            line.heard += 1
             for frame in buffer.feed(received):
                 self._take(frame, line)
 
     def _take(self, frame: Frame, line: _Line) -> None:
         match frame:
             case Step(events):
+                line.heard += 1
                 for key, event in events:
                     _dispatch(line, key, event)
             case Loaded(load_s, context_tokens):
@@ -206,6 +206,8 @@ class EngineClient:
                 self._health = replace(
                     self._health, state="ready", detail="", context_tokens=context_tokens
                 )
+            case Figures():
+                self._health = replace(self._health, figures=frame)
             case LoadFailed(message):
                 detail = f"The model does not load: {message}"
                 self._health = replace(self._health, state="failed", detail=detail)
@@ -217,7 +219,7 @@ class EngineClient:
     def _lose_line(self) -> None:
         line, self._line = self._line, None
         if self._health.state == "ready":
-            self._health = replace(self._health, state="loading", worker_pid=None)
+            self._health = replace(self._health, state="loading", worker_pid=None, figures=None)
         if line is None:
             return
         line.frames.close()
@@ -228,7 +230,7 @@ class EngineClient:
 
 def _load_frame(spec: WorkerSpec) -> Load:
     prefix_folder = str(spec.prefix_folder) if spec.prefix_folder else None
-    return Load(str(spec.model_folder), spec.device, prefix_folder)
+    return Load(str(spec.model_folder), spec.device, prefix_folder, spec.allowance)
 
 
 def _dispatch(line: _Line, key: int, event: WorkerEvent) -> None:

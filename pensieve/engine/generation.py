@@ -112,10 +112,50 @@ EngineState = Literal["loading", "ready", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
+class Allowance:
+    """What the engine may use, and how precisely it keeps KV caches. None: chosen for the machine and the model.
+
+    kv_bits: 16 is full precision, as computed. prefix_disk_bytes: for the prefixes of all models; 0 writes none.
+    daily_write_bytes: written to disk in 24 hours. is_wired: have macOS keep the model's memory from being paged out.
+    """
+
+    memory_limit_bytes: int | None = None
+    kv_bits: Literal[16, 8, 4] | None = None
+    prefix_disk_bytes: int | None = None
+    daily_write_bytes: int | None = None
+    is_wired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What the engine uses and how fast it is, at most a second old while it works. `/health` shows it by these names.
+
+    kv_bits None: full precision, as computed. kv_used_bytes: of running sequences; prefix_memory_bytes: at rest; both
+    together stay within kv_budget_bytes. prefix_disk_bytes: of all models. is_writing_paused: nothing is written to disk
+    now, since it is full, the day's budget is spent, or nothing may be written at all. tokens_per_second: of all answers
+    together, when some were last made.
+    """
+
+    kv_bits: int | None
+    kv_reason: str
+    memory_limit_bytes: int
+    weights_bytes: int
+    kv_budget_bytes: int
+    kv_used_bytes: int = 0
+    prefix_memory_bytes: int = 0
+    prefix_disk_bytes: int = 0
+    prefix_disk_cap_bytes: int = 0
+    written_today_bytes: int = 0
+    daily_write_budget_bytes: int = 0
+    is_writing_paused: bool = False
+    tokens_per_second: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class EngineHealth:
     """How the engine is: `detail` says why where it is not ready, `restarts` counts replaced workers.
 
-    context_tokens: what memory guarantees for a prompt and its answer, once the model is loaded.
+    context_tokens: what memory guarantees for a prompt and its answer; figures: what is used. Both once the model is loaded.
     """
 
     state: EngineState
@@ -124,6 +164,7 @@ class EngineHealth:
     restarts: int = 0
     in_flight: int = 0
     context_tokens: int | None = None
+    figures: Figures | None = None
 
     def context_of(self, model_tokens: int) -> int:
         """The context of a model built for `model_tokens`, as far as memory holds it."""

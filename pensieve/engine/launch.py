@@ -5,12 +5,13 @@ import socket
 import subprocess
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
 from anyio.abc import Process, SocketStream, UNIXSocketStream
 
+from pensieve.engine.generation import Allowance
 from pensieve.settings import Device, child_environment
 
 # Debian's package libopenblas0-pthread; only one that is a drop-in for BLAS's own names will do.
@@ -19,11 +20,12 @@ _OPENBLAS_PATTERN = "*/openblas-pthread/libopenblas.so.0"
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """Which model the worker loads, on which device, and where it keeps prefixes on disk; None: nowhere."""
+    """Which model the worker loads, on which device, where it keeps prefixes on disk (None: nowhere), and what it may use."""
 
     model_folder: Path
     device: Device
     prefix_folder: Path | None = None
+    allowance: Allowance = field(default_factory=Allowance)
 
 
 WORKER_MODULE = "pensieve.engine.worker"

@@ -15,19 +15,23 @@ from pensieve.engine.budget import (
     ENOUGH_CONTEXT_TOKENS,
     SMALL_MAC_BYTES,
     KVBudget,
-    group_size_for,
     kv_room,
     limit_bytes,
+    precisions,
 )
 from pensieve.engine.caches import CacheMaker
+from pensieve.engine.generation import Allowance
 from pensieve.engine.precision import FULL, KVPrecision
 from pensieve.machine import inspect
 from pensieve.settings import Device
 
+# What `Allowance.kv_bits` calls full precision.
+FULL_BITS = 16
+
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """What was decided for this model on this machine, and why."""
+    """What was decided for this model on this machine, and why its KV caches are as precise as they are."""
 
     limit_bytes: int
     weights_bytes: int
@@ -36,26 +40,46 @@ class MemoryPlan:
     reason: str
 
 
-def plan_memory(make: CacheMaker, device: Device, limit: int | None = None) -> MemoryPlan:
-    """The most precise KV cache that holds enough context. limit: bytes for everything; None asks the machine.
+def plan_memory(
+    make: CacheMaker,
+    device: Device,
+    allowance: Allowance = Allowance(),  # noqa: B008 - a frozen value
+) -> MemoryPlan:
+    """What was asked for; else the most precise KV cache that holds enough context.
 
     make: of the model's caches in full precision.
     """
-    model = make.model
-    limit = limit or default_limit_bytes(device)
-    weights = sum(array.nbytes for array in _flat(model.parameters()))
+    limit = allowance.memory_limit_bytes or default_limit_bytes(device)
+    weights = sum(array.nbytes for array in _flat(make.model.parameters()))
     room = kv_room(limit, weights)
-    plan = MemoryPlan(limit, weights, FULL, _measured(make, room), "full precision fits")
-    if plan.budget.context_tokens >= ENOUGH_CONTEXT_TOKENS or device == "cpu":
-        return plan
-    head_dim = _head_dim(model)
+    full = _measured(make, room)
+    precision, reason = _choice(make, device, allowance.kv_bits, full.context_tokens)
+    budget = full if precision == FULL else _measured(replace(make, precision=precision), room)
+    return MemoryPlan(limit, weights, precision, budget, reason)
+
+
+def _choice(
+    make: CacheMaker, device: Device, asked_bits: int | None, full_tokens: int
+) -> tuple[KVPrecision, str]:
+    """How precisely KV caches are kept, and why. full_tokens: the context that full precision holds."""
+    head_dim = _head_dim(make.model)
+    if asked_bits == FULL_BITS:
+        return FULL, "full precision, as asked for"
     if head_dim is None or not make.is_ragged:
-        return plan
-    precision = KVPrecision(8, group_size_for(head_dim), can_multiply=mx.metal.is_available())
-    reason = f"8-bit, since full precision holds {plan.budget.context_tokens} tokens only"
-    return MemoryPlan(
-        limit, weights, precision, _measured(replace(make, precision=precision), room), reason
-    )
+        return FULL, "full precision: this model keeps caches of its own kind"
+    if asked_bits is not None:
+        return _quantized(asked_bits, head_dim), f"{asked_bits}-bit, as asked for"
+    if device == "cpu":
+        return FULL, "full precision, the fastest on a processor"
+    if full_tokens >= ENOUGH_CONTEXT_TOKENS:
+        return FULL, f"full precision holds {full_tokens} tokens"
+    return _quantized(8, head_dim), f"8-bit: full precision would hold {full_tokens} tokens only"
+
+
+def _quantized(bits: int, head_dim: int) -> KVPrecision:
+    """As `budget.precisions` has it, with the quantized product where the device knows it."""
+    chosen = next(one for one in precisions(head_dim) if one.bits == bits)
+    return replace(chosen, can_multiply=mx.metal.is_available())
 
 
 def default_limit_bytes(device: Device) -> int:

@@ -1,16 +1,18 @@
 """Frames between the front end and the engine worker: four bytes of length (big endian), then JSON.
 
 Front end to worker: `Load` once, then `Submit` and `Cancel`. Worker to front end: `Loaded` or `LoadFailed` once, then
-one `Step` for all that one decode step brought. The end of the stream in either direction means that the other
-side is gone. JSON, never pickle: nothing that arrives here is run.
+one `Step` for all that one decode step brought, and `Figures` now and then. The end of the stream in either direction
+means that the other side is gone. JSON, never pickle: nothing that arrives here is run.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, assert_never
 
 from pensieve.engine.generation import (
+    Allowance,
     EngineEvent,
+    Figures,
     Finished,
     Generation,
     Grammar,
@@ -41,11 +43,14 @@ WorkerEvent = EngineEvent | Failed
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The model folder to load, the device ("gpu" or "cpu") to run it on, and where prefixes are kept on disk, if at all."""
+    """The model folder to load, the device ("gpu" or "cpu") to run it on, where prefixes are kept on disk, if at all, and
+    what all of it may use.
+    """
 
     model_folder: str
     device: str
     prefix_folder: str | None = None
+    allowance: Allowance = field(default_factory=Allowance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,7 @@ class Step:
     events: tuple[tuple[int, WorkerEvent], ...]
 
 
-Frame = Load | Submit | Cancel | Loaded | LoadFailed | Step
+Frame = Load | Submit | Cancel | Loaded | LoadFailed | Step | Figures
 
 
 def encode(frame: Frame) -> bytes:
@@ -110,6 +115,9 @@ def decode(body: bytes) -> Frame:
             return Step(tuple((key, _event(kind, values)) for key, kind, values in fields))
         case "Submit":
             return Submit(fields["key"], _generation(fields["generation"]))
+        case "Load":
+            fields["allowance"] = Allowance(**fields["allowance"])
+            return Load(**fields)
         case _:
             return _PLAIN[name](**fields)
 
@@ -139,7 +147,7 @@ class FrameBuffer:
         return body
 
 
-_PLAIN: dict[str, Any] = {kind.__name__: kind for kind in (Load, Cancel, Loaded, LoadFailed)}
+_PLAIN: dict[str, Any] = {kind.__name__: kind for kind in (Cancel, Loaded, LoadFailed, Figures)}
 _EVENTS: dict[str, Any] = {
     kind.__name__: kind for kind in (Started, Prefilled, Token, Finished, Failed)
 }
@@ -155,7 +163,7 @@ def _fields(frame: Frame) -> Any:
                 "key": key,
                 "generation": {**asdict(generation), "stop_tokens": stop_tokens},
             }
-        case Load() | Cancel() | Loaded() | LoadFailed():
+        case Load() | Cancel() | Loaded() | LoadFailed() | Figures():
             return asdict(frame)
         case _:
             assert_never(frame)

@@ -67,6 +67,14 @@ class Scheduler:
         """Nothing runs and nothing waits."""
         return not self._running and not self._waiting
 
+    @property
+    def kv_used_bytes(self) -> int:
+        """What the KV caches of running sequences hold."""
+        return sum(
+            self._budget.sequence(min(live.cached_tokens + len(live.sampled), live.length))
+            for live in self._running.values()
+        )
+
     def submit(self, key: int, generation: Generation) -> KeyedEvent:
         """Take a generation in; the answer is `Started`, or `Failed` where there is no place for it."""
         places = self._limits.max_batch + self._limits.max_waiting

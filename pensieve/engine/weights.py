@@ -34,3 +34,9 @@ def load_weights(folder: Path, device: Device) -> Any:
         model = dequantize_model(model)
     mx.eval(model.parameters())
     return model
+
+
+def wire(limit_bytes: int) -> None:
+    """Have macOS keep so much of this process in memory. Only where asked for: it goes with kernel panics (mlx#3186)."""
+    if mx.metal.is_available():
+        mx.set_wired_limit(limit_bytes)

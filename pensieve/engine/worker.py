@@ -20,8 +20,9 @@ from typing import assert_never
 
 from pensieve.engine import protocol
 from pensieve.engine.anteroom import Anteroom
-from pensieve.engine.generation import Generation, Grammar
+from pensieve.engine.generation import Figures, Generation, Grammar
 from pensieve.engine.protocol import Cancel, Failed, Frame, Load, Loaded, LoadFailed, Step, Submit
+from pensieve.engine.reporter import Reporter
 from pensieve.engine.scheduler import KeyedEvent, Scheduler
 
 _RECEIVE_BYTES = 1 << 20
@@ -68,29 +69,30 @@ class FrontEnd:
 
 @dataclass(slots=True)
 class Work:
-    """What the worker alternates between. `spill` has a block of a prefix written, and says when it wants to go on."""
+    """What the worker alternates between. `spill` has a block of a prefix written, and says when it wants to go on;
+    `figures` tells what is used now, given the tokens per second.
+    """
 
     scheduler: Scheduler
     context_tokens: int
     anteroom: Anteroom
+    figures: Callable[[float], Figures]
     spill: Callable[[], float | None] = lambda: None
     close: Callable[[], None] = lambda: None
 
 
 def serve(front_end: FrontEnd, work: Work) -> None:
     """Answer frames, step the batch and write prefixes behind until the front end is gone."""
-    scheduler = work.scheduler
+    scheduler, reporter = work.scheduler, Reporter(front_end.send, work.figures)
     steps = itertools.count(1)
     spill_in_s: float | None = 0
     while True:
+        reporter.figures(is_last=scheduler.is_idle and spill_in_s is None)
         frames = front_end.receive(spill_in_s if scheduler.is_idle else 0, work.anteroom.bell)
         events = [event for frame in frames for event in _take(frame, work)]
-        events += _admit(work)
-        if events:
-            front_end.send(Step(tuple(events)))
+        reporter.events(events + _admit(work))
         if not scheduler.is_idle:
-            if events := scheduler.step():
-                front_end.send(Step(tuple(events)))
+            reporter.events(scheduler.step())
             spill_in_s = 0
             if next(steps) % STEPS_PER_BLOCK:
                 continue
@@ -108,7 +110,7 @@ def _take(frame: Frame, work: Work) -> list[KeyedEvent]:
             work.anteroom.cancel(key)
             work.scheduler.cancel(key)
             return []
-        case Load() | Loaded() | LoadFailed() | Step():
+        case Load() | Loaded() | LoadFailed() | Step() | Figures():
             raise ValueError(f"{type(frame).__name__} is not for a worker that has its model")
         case _:
             assert_never(frame)
@@ -138,6 +140,8 @@ def _load(front_end: FrontEnd) -> Work | None:
         _log.warning("the model did not load", exc_info=error)
         front_end.send(LoadFailed(f"{type(error).__name__}: {error}"))
         return None
+    # In this order, so that an engine that is ready has its figures.
+    front_end.send(work.figures(0.0))
     front_end.send(Loaded(time.monotonic() - started, work.context_tokens))
     return work
 

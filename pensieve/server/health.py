@@ -1,6 +1,7 @@
 """`GET /health`: is the server of use now? 200 when the model answers, 503 while it loads or cannot. No key needed."""
 
 import os
+from dataclasses import asdict
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -30,6 +31,7 @@ class HealthEndpoint:
             "detail": health.detail,
             "restarts": health.restarts,
             "in_flight": health.in_flight,
+            "engine": asdict(health.figures) if health.figures else None,
             "device": self._settings.device,
             "version": pensieve.__version__,
             "pid": os.getpid(),

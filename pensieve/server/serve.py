@@ -8,11 +8,14 @@ import anyio
 import anyio.to_thread
 
 from pensieve.engine.client import WorkerSpec, running_engine
+from pensieve.engine.generation import Allowance
 from pensieve.models.folder import ModelFolder
 from pensieve.models.load import open_model
 from pensieve.server.app import build_app
 from pensieve.server.http import http_server, run_until_signal
 from pensieve.settings import Device, Settings
+
+GB = 10**9
 
 
 def serve(settings: Settings, model: ModelFolder, device: Device, listener: socket.socket) -> None:
@@ -27,10 +30,25 @@ def serve(settings: Settings, model: ModelFolder, device: Device, listener: sock
 async def _serve(
     settings: Settings, model: ModelFolder, device: Device, listener: socket.socket
 ) -> None:
-    spec = WorkerSpec(model.folder, device, settings.paths.prefixes)
+    spec = WorkerSpec(model.folder, device, settings.paths.prefixes, allowance_of(settings))
     async with running_engine(spec) as engine:
         # In a thread, so that the worker is on its way with the weights meanwhile.
         served = await anyio.to_thread.run_sync(open_model, model)
         app = build_app(engine, served, settings)
         async with app.router.lifespan_context(app):
             await run_until_signal(http_server(app), listener)
+
+
+def allowance_of(settings: Settings) -> Allowance:
+    """What the engine may use, in its own units."""
+    return Allowance(
+        _bytes(settings.memory_gb),
+        settings.kv_bits,
+        _bytes(settings.cache_gb),
+        _bytes(settings.daily_write_gb),
+        settings.wired,
+    )
+
+
+def _bytes(gigabytes: float | None) -> int | None:
+    return None if gigabytes is None else int(gigabytes * GB)

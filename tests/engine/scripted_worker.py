@@ -13,7 +13,7 @@ from concurrent.futures import Future
 
 from pensieve.engine.anteroom import Anteroom
 from pensieve.engine.budget import KVBudget
-from pensieve.engine.generation import Grammar
+from pensieve.engine.generation import Figures, Grammar
 from pensieve.engine.prefix_cache import PrefixCache
 from pensieve.engine.protocol import Load, Loaded, LoadFailed
 from pensieve.engine.scheduler import Limits, Scheduler
@@ -65,7 +65,6 @@ def main(socket_fd: int) -> None:
     if load.model_folder == "no-model":
         front_end.send(LoadFailed("no weights here"))
         return
-    front_end.send(Loaded(0.1, CONTEXT_TOKENS))
     budget = KVBudget(CONTEXT_TOKENS * BYTES_PER_TOKEN, BYTES_PER_TOKEN)
     scheduler = Scheduler(
         lambda: CountingBackend(misbehave),
@@ -73,7 +72,17 @@ def main(socket_fd: int) -> None:
         budget,
         Limits(max_batch=2, max_waiting=2),
     )
-    serve(front_end, Work(scheduler, CONTEXT_TOKENS, Anteroom(ScriptedGrammars().prepare)))
+    work = Work(
+        scheduler,
+        CONTEXT_TOKENS,
+        Anteroom(ScriptedGrammars().prepare),
+        lambda rate: Figures(
+            8, "by script", 1, 2, 3, scheduler.kv_used_bytes, tokens_per_second=rate
+        ),
+    )
+    front_end.send(work.figures(0.0))
+    front_end.send(Loaded(0.1, CONTEXT_TOKENS))
+    serve(front_end, work)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,14 @@ import signal
 import stat
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pensieve.engine.block_store import BlockStore, Content, StoreLimits
+from pensieve.engine.write_ledger import WriteLedger
 from pensieve.files import TEMPORARY
 
 
@@ -18,11 +21,25 @@ def holding(content: bytes) -> Content:
 
 
 PLENTY = StoreLimits(cap_bytes=10**9, daily_bytes=10**9)
+OURS = f"llama-{1:032x}"
+STALE = f"llama-{2:032x}"
+OTHER = f"phi-{3:032x}"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / OURS
+
+
+def store_in(
+    folder: Path, limits: StoreLimits = PLENTY, clock: Callable[[], float] = time.monotonic
+) -> BlockStore:
+    return BlockStore(folder, limits, WriteLedger(folder.parent / "written.json", clock), clock)
 
 
 def written(folder: Path, limits: StoreLimits, *files: tuple[str, bytes]) -> None:
     """A store's whole life: the files are offered, and it is closed."""
-    store = BlockStore(folder, limits)
+    store = store_in(folder, limits)
     for name, content in files:
         assert store.offer(name, holding(content))
         wait_for(store)
@@ -36,9 +53,9 @@ def wait_for(store: BlockStore) -> None:
             store._lock.wait(0.01)
 
 
-def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None:
-    written(tmp_path / "kv", PLENTY, ("a.kv", b"one"), ("b.kv", b"two"))
-    again = BlockStore(tmp_path / "kv", PLENTY)
+def test_what_was_written_is_there_after_a_restart(folder: Path) -> None:
+    written(folder, PLENTY, ("a.kv", b"one"), ("b.kv", b"two"))
+    again = store_in(folder)
     assert again.has("a.kv")
     assert again.read("b.kv") == b"two"
     assert again.read("b.kv", at_most=2) == b"tw"
@@ -46,27 +63,27 @@ def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None:
     again.close()
 
 
-def test_files_are_private_whatever_the_umask(tmp_path: Path) -> None:
+def test_files_are_private_whatever_the_umask(folder: Path) -> None:
     before = os.umask(0)
     try:
-        written(tmp_path / "kv", PLENTY, ("a.kv", b"one"))
+        written(folder, PLENTY, ("a.kv", b"one"))
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "kv").stat().st_mode) == 0o700
-    assert stat.S_IMODE((tmp_path / "kv" / "a.kv").stat().st_mode) == 0o600
+    assert stat.S_IMODE((folder).stat().st_mode) == 0o700
+    assert stat.S_IMODE((folder / "a.kv").stat().st_mode) == 0o600
 
 
-def test_what_waits_to_be_written_can_be_read(tmp_path: Path) -> None:
-    store = BlockStore(tmp_path, PLENTY)
+def test_what_waits_to_be_written_can_be_read(folder: Path) -> None:
+    store = store_in(folder)
     store.offer("a.kv", holding(b"one"))
     assert store.read("a.kv") == b"one"
     assert not store.offer("a.kv", holding(b"one"))
     store.close()
 
 
-def test_the_least_recently_used_make_room(tmp_path: Path) -> None:
+def test_the_least_recently_used_make_room(folder: Path) -> None:
     limits = StoreLimits(cap_bytes=300, daily_bytes=10**9)
-    store = BlockStore(tmp_path, limits)
+    store = store_in(folder, limits)
     for name in ("a.kv", "b.kv", "c.kv"):
         store.offer(name, holding(bytes(100)))
         wait_for(store)
@@ -79,36 +96,99 @@ def test_the_least_recently_used_make_room(tmp_path: Path) -> None:
         "d.kv",
     ]
     store.close()
-    assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 300
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 300
 
 
-def test_the_days_budget_is_kept(tmp_path: Path) -> None:
+def filled(folder: Path, **used: int) -> None:
+    """Files of 100 bytes by when they were last used."""
+    folder.mkdir()
+    for name, used_s in used.items():
+        (folder / name).write_bytes(bytes(100))
+        os.utime(folder / name, (used_s, used_s))
+
+
+def test_one_cap_is_for_all_models_and_what_is_stale_goes_first(folder: Path) -> None:
+    others = folder.parent
+    filled(others / OTHER, other=1)
+    filled(folder, mine=2)
+    filled(others / STALE, stale=3)
+    filled(others / "answers", words=0)
+    store = store_in(folder, StoreLimits(cap_bytes=350, daily_bytes=10**9))
+    assert store.nbytes == 300
+    store.offer("a.kv", holding(bytes(100)))
+    wait_for(store)
+    assert not (others / STALE).exists()
+    assert (others / OTHER / "other").exists()
+    store.offer("b.kv", holding(bytes(100)))
+    wait_for(store)
+    assert store.names() == ["mine", "a.kv", "b.kv"]
+    assert not (others / OTHER).exists()
+    assert (others / "answers" / "words").exists()
+    store.close()
+
+
+def test_a_cap_made_smaller_holds_at_once(folder: Path) -> None:
+    filled(folder, a=1, c=3, b=2)
+    store = store_in(folder, StoreLimits(cap_bytes=150, daily_bytes=10**9))
+    assert store.names() == ["c"]
+    assert not store.offer("d.kv", holding(bytes(151)))
+    store.close()
+    assert not store_in(folder, StoreLimits(cap_bytes=0, daily_bytes=10**9)).is_writing
+    assert list(folder.iterdir()) == []
+
+
+def test_the_days_budget_is_kept(folder: Path) -> None:
     now = [0.0]
-    store = BlockStore(tmp_path, StoreLimits(10**9, daily_bytes=150), clock=lambda: now[0])
+    store = store_in(folder, StoreLimits(10**9, daily_bytes=150), lambda: now[0])
     assert store.offer("a.kv", holding(bytes(160)))
     wait_for(store)
     assert not store.is_writing
     assert not store.offer("b.kv", holding(b"b"))
+    store.close()
+    again = store_in(folder, StoreLimits(10**9, daily_bytes=150), lambda: now[0])
+    assert again.written_today == 160
+    assert not again.offer("b.kv", holding(b"b"))
     now[0] = 25 * 3600.0
-    assert store.offer("b.kv", holding(b"b"))
+    assert again.offer("b.kv", holding(b"b"))
+    again.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"a": "b"}', b"\xff"])
+def test_a_count_of_written_bytes_that_cannot_be_read_begins_anew(
+    folder: Path, content: bytes
+) -> None:
+    (folder.parent / "written.json").write_bytes(content)
+    store = store_in(folder)
+    assert store.written_today == 0
     store.close()
 
 
-def test_a_file_that_vanished_is_a_miss(tmp_path: Path) -> None:
-    store = BlockStore(tmp_path, PLENTY)
+def test_a_clock_that_was_set_back_does_not_leave_a_budget_spent(folder: Path) -> None:
+    now = [10**9 + 0.0]
+    store = store_in(folder, PLENTY, lambda: now[0])
+    store.offer("a.kv", holding(bytes(160)))
+    wait_for(store)
+    now[0] = 10**6
+    assert store.written_today == 0
+    store.close()
+
+
+def test_a_file_that_vanished_is_a_miss(folder: Path) -> None:
+    store = store_in(folder)
     store.offer("a.kv", holding(b"one"))
     wait_for(store)
-    (tmp_path / "a.kv").unlink()
+    (folder / "a.kv").unlink()
     assert store.read("a.kv") is None
     assert not store.has("a.kv")
     store.close()
 
 
-def test_what_a_crash_left_half_written_is_removed_and_never_read(tmp_path: Path) -> None:
-    (tmp_path / ("a.kv" + TEMPORARY)).write_bytes(b"half")
-    store = BlockStore(tmp_path, PLENTY)
+def test_what_a_crash_left_half_written_is_removed_and_never_read(folder: Path) -> None:
+    folder.mkdir()
+    (folder / ("a.kv" + TEMPORARY)).write_bytes(b"half")
+    store = store_in(folder)
     assert store.names() == []
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []
     store.close()
 
 
@@ -116,7 +196,9 @@ WRITER = """
 import sys
 from pathlib import Path
 from pensieve.engine.block_store import BlockStore, Content, StoreLimits
-store = BlockStore(Path(sys.argv[1]), StoreLimits(10**9, 10**9))
+from pensieve.engine.write_ledger import WriteLedger
+folder = Path(sys.argv[1])
+store = BlockStore(folder, StoreLimits(10**9, 10**9), WriteLedger(folder.parent / "written.json"))
 number = 0
 print("ready", flush=True)
 while True:
@@ -126,29 +208,29 @@ while True:
 
 
 @pytest.mark.parametrize("kill", range(10))
-def test_a_kill_at_any_moment_leaves_only_whole_files(tmp_path: Path, kill: int) -> None:
+def test_a_kill_at_any_moment_leaves_only_whole_files(folder: Path, kill: int) -> None:
     """Each run is killed a little later; the suite's crash test (tests/mlx) does it 200 times with real caches."""
-    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE)
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE)
     with writer:
         assert writer.stdout is not None
-        writer.stdout.readline()
-        while len(list(tmp_path.glob("*.kv"))) < kill * 3:
+        assert writer.stdout.readline()
+        while len(list(folder.glob("*.kv"))) < kill * 3:
             pass
         writer.send_signal(signal.SIGKILL)
-    store = BlockStore(tmp_path, PLENTY)
+    store = store_in(folder)
     for name in store.names():
         content = store.read(name)
         assert content == bytes([int(name.removesuffix(".kv")) % 251]) * 200_000
     store.close()
 
 
-def test_a_full_disk_pauses_writing_and_nothing_else(tmp_path: Path) -> None:
+def test_a_full_disk_pauses_writing_and_nothing_else(folder: Path) -> None:
     """/dev/full says ENOSPC to whatever is written there; the temporary file is a link to it."""
     now = [0.0]
-    store = BlockStore(tmp_path, PLENTY, clock=lambda: now[0])
+    store = store_in(folder, clock=lambda: now[0])
     store.offer("a.kv", holding(b"one"))
     wait_for(store)
-    (tmp_path / ("b.kv" + TEMPORARY)).symlink_to("/dev/full")
+    (folder / ("b.kv" + TEMPORARY)).symlink_to("/dev/full")
     assert store.offer("b.kv", holding(b"two"))
     wait_for(store)
     assert not store.has("b.kv")

@@ -10,7 +10,15 @@ import anyio.abc
 import pytest
 
 from pensieve.engine.client import running_engine
-from pensieve.engine.generation import Engine, Finished, Generation, Grammar, Started, Token
+from pensieve.engine.generation import (
+    Engine,
+    Figures,
+    Finished,
+    Generation,
+    Grammar,
+    Started,
+    Token,
+)
 from pensieve.engine.launch import WorkerSpec, open_worker
 from pensieve.engine.supervision import WatchPolicy
 from pensieve.errors import (
@@ -24,6 +32,7 @@ from tests.engine.scripted_worker import KILLER, WEDGER
 
 pytestmark = pytest.mark.anyio
 NO_END = 10**9
+IDLE = Figures(8, "by script", 1, 2, 3)
 
 
 @pytest.fixture
@@ -222,3 +231,25 @@ async def test_nobody_has_to_wait_for_a_grammar_that_takes_long() -> None:
         assert patience.cancelled_caught
         assert engine.health.in_flight == 0
         assert await token_ids(engine, (5, 5)) == [2, 3, 4]
+
+
+async def test_figures_are_there_when_it_is_ready_and_follow_what_it_does() -> None:
+    async with scripted_engine() as engine:
+        await ready(engine)
+        assert engine.health.figures == IDLE
+        async with engine.generate(Generation((1,), NO_END)):
+            with anyio.fail_after(30):
+                while not (engine.health.figures or IDLE).kv_used_bytes:
+                    await anyio.sleep(0.01)
+        with anyio.fail_after(30):
+            while (engine.health.figures or IDLE).kv_used_bytes:
+                await anyio.sleep(0.01)
+        assert (engine.health.figures or IDLE).tokens_per_second > 0
+
+
+async def test_a_worker_that_died_has_no_figures() -> None:
+    async with scripted_engine() as engine:
+        await ready(engine)
+        with pytest.raises(WorkerDiedError):
+            await token_ids(engine, (KILLER,), 50)
+        assert engine.health.figures is None

@@ -5,6 +5,8 @@ from hypothesis import strategies as st
 from pensieve.engine import protocol
 from pensieve.engine.generation import (
     PRIORITIES,
+    Allowance,
+    Figures,
     Finished,
     Generation,
     Grammar,
@@ -59,7 +61,8 @@ events = st.one_of(
     st.builds(Failed, st.text(), st.sampled_from(["busy", "grammar", "engine"])),
 )
 frames = st.one_of(
-    st.builds(Load, st.text(), st.sampled_from(["gpu", "cpu"])),
+    st.builds(Load, st.text(), st.sampled_from(["gpu", "cpu"]), allowance=st.builds(Allowance)),
+    st.builds(Figures),
     st.builds(Submit, counts, generations | constrained),
     st.builds(Cancel, counts),
     st.builds(Loaded, st.floats(0, 1e6), counts),

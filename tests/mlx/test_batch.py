@@ -11,7 +11,7 @@ from pensieve.engine.batch import BatchBackend
 from pensieve.engine.budget import GB
 from pensieve.engine.caches import CacheMaker, takes_ours
 from pensieve.engine.chunks import ChunkSizer
-from pensieve.engine.generation import Finished, Generation, Sampling, Token
+from pensieve.engine.generation import Allowance, Finished, Generation, Sampling, Token
 from pensieve.engine.memory import plan_memory
 from pensieve.engine.prefix_cache import PrefixCache
 from pensieve.engine.sampling import make_sampler
@@ -30,7 +30,7 @@ def model(tiny_folder: Path):
 def scheduler_over(model, backend: type[BatchBackend] = BatchBackend) -> Scheduler:
     make_caches = CacheMaker(model, takes_ours(model))
     chunks = ChunkSizer(64)
-    budget = plan_memory(make_caches, "cpu", 8 * GB).budget
+    budget = plan_memory(make_caches, "cpu", Allowance(8 * GB)).budget
     return Scheduler(
         lambda: backend(model, make_caches, chunks),
         PrefixCache(b"test"),

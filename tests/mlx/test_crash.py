@@ -10,9 +10,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pensieve.engine.archive import DiskArchive
-from pensieve.engine.block_store import BlockStore, StoreLimits
-from pensieve.engine.caches import CacheMaker, takes_ours
 from pensieve.engine.prefix_cache import PrefixCache
 from tests.mlx import architectures
 from tests.mlx.test_families import Bench, prompt_of, reference
@@ -105,8 +102,8 @@ def test_a_folder_that_was_emptied_while_we_ran_is_a_miss(tmp_path: Path) -> Non
     while bench.archive.spill(bench.prefixes) is not None:
         pass
     bench.archive.close()
-    store = BlockStore(tmp_path, StoreLimits(10**9, 10**9))
-    archive = DiskArchive(store, CacheMaker(model, takes_ours(model)), b"test")
+    archive = Bench(model, tmp_path).archive
+    assert archive is not None
     for file in tmp_path.iterdir():
         file.unlink()
     hashes = PrefixCache(b"test").hashes(prompt_of(600))

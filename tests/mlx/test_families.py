@@ -13,11 +13,12 @@ from pensieve.engine.block_store import BlockStore, StoreLimits
 from pensieve.engine.budget import GB
 from pensieve.engine.caches import CacheMaker, takes_ours
 from pensieve.engine.chunks import ChunkSizer
-from pensieve.engine.generation import Generation, Sampling, Started, Token
+from pensieve.engine.generation import Allowance, Generation, Sampling, Started, Token
 from pensieve.engine.memory import plan_memory
 from pensieve.engine.precision import FULL, KVPrecision
 from pensieve.engine.prefix_cache import PrefixCache
 from pensieve.engine.scheduler import Limits, Scheduler
+from pensieve.engine.write_ledger import WriteLedger
 from tests.mlx import architectures
 
 GREEDY = Sampling(temperature=0)
@@ -54,12 +55,12 @@ class Bench:
         self.prefixes = PrefixCache(b"test")
         self.archive = None
         if folder is not None:
-            self.store = BlockStore(folder, limits)
+            self.store = BlockStore(folder, limits, WriteLedger(folder.parent / "written.json"))
             self.archive = DiskArchive(self.store, make_caches, b"test")
         self.scheduler = Scheduler(
             lambda: BatchBackend(model, make_caches, ChunkSizer(64)),
             self.prefixes,
-            plan_memory(make_caches, "cpu", 8 * GB).budget,
+            plan_memory(make_caches, "cpu", Allowance(8 * GB)).budget,
             Limits(max_batch=4, max_waiting=20),
             self.archive,
         )

@@ -16,7 +16,15 @@ from pensieve.engine.batch import BatchBackend
 from pensieve.engine.budget import GB
 from pensieve.engine.caches import CacheMaker, takes_ours
 from pensieve.engine.chunks import ChunkSizer
-from pensieve.engine.generation import Finished, Generation, Grammar, Sampling, Started, Token
+from pensieve.engine.generation import (
+    Allowance,
+    Finished,
+    Generation,
+    Grammar,
+    Sampling,
+    Started,
+    Token,
+)
 from pensieve.engine.grammars import Grammars
 from pensieve.engine.masks import Matcher, TokenMask, masked
 from pensieve.engine.memory import plan_memory
@@ -52,7 +60,7 @@ class Bench:
                 model, make_caches, ChunkSizer(64), self.match or self.grammars.matcher
             ),
             PrefixCache(b"test"),
-            plan_memory(make_caches, "cpu", 8 * GB).budget,
+            plan_memory(make_caches, "cpu", Allowance(8 * GB)).budget,
             Limits(MAX_BATCH, max_waiting=1000),
         )
 

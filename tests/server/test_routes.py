@@ -4,7 +4,7 @@ import anyio
 import httpx
 import pytest
 
-from pensieve.engine.generation import EngineHealth
+from pensieve.engine.generation import EngineHealth, Figures
 from tests.fakes import ScriptedEngine, says
 from tests.server.serving import KEY, app_of, in_memory, listening
 
@@ -118,7 +118,30 @@ async def test_health_tells_what_is_served_and_how_it_is() -> None:
         "detail": "",
         "restarts": 0,
         "in_flight": 0,
+        "engine": None,
         "device": "cpu",
+    }
+
+
+async def test_health_tells_what_the_engine_uses() -> None:
+    figures = Figures(8, "why", 12, 2, 10, kv_used_bytes=4, tokens_per_second=24.5)
+    engine = ScriptedEngine([[]], health=EngineHealth("ready", figures=figures))
+    async with in_memory(app_of(engine), {}) as client:
+        told = (await client.get("/health")).json()["engine"]
+    assert told == {
+        "kv_bits": 8,
+        "kv_reason": "why",
+        "memory_limit_bytes": 12,
+        "weights_bytes": 2,
+        "kv_budget_bytes": 10,
+        "kv_used_bytes": 4,
+        "prefix_memory_bytes": 0,
+        "prefix_disk_bytes": 0,
+        "prefix_disk_cap_bytes": 0,
+        "written_today_bytes": 0,
+        "daily_write_budget_bytes": 0,
+        "is_writing_paused": False,
+        "tokens_per_second": 24.5,
     }
 
 

@@ -1,0 +1,58 @@
+"""How many bytes were written to disk in the last 24 hours, remembered on disk: a restart does not make a day's budget new.
+
+Counted by the hour of the wall clock. The file is not synced: what a power cut takes of it is a few seconds' count.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pensieve.files import TEMPORARY
+
+_HOUR_S = 3600
+_HOURS = 24
+
+
+class WriteLedger:
+    """Owns the file. For one thread at a time; clock: seconds since the epoch."""
+
+    def __init__(self, file: Path, clock: Callable[[], float] = time.time) -> None:
+        self._file = file
+        self._clock = clock
+        self._by_hour = _read(file)
+
+    def add(self, nbytes: int) -> None:
+        """So many more were written. A disk that does not take the count loses it, and nothing else."""
+        self._forget_old()
+        hour = self._hour()
+        self._by_hour[hour] = self._by_hour.get(hour, 0) + nbytes
+        temporary = self._file.with_name(self._file.name + TEMPORARY)
+        with contextlib.suppress(OSError):
+            temporary.write_text(json.dumps(self._by_hour))
+            temporary.replace(self._file)
+
+    @property
+    def last_day(self) -> int:
+        """Bytes written in the last 24 hours."""
+        self._forget_old()
+        return sum(self._by_hour.values())
+
+    def _hour(self) -> int:
+        return int(self._clock() // _HOUR_S)
+
+    def _forget_old(self) -> None:
+        """Hours to come are as wrong as old ones: the clock was set back."""
+        now = self._hour()
+        self._by_hour = {
+            hour: nbytes for hour, nbytes in self._by_hour.items() if now - _HOURS < hour <= now
+        }
+
+
+def _read(file: Path) -> dict[int, int]:
+    """What was counted before; nothing where the file is not there, or not what was written."""
+    try:
+        return {int(hour): int(nbytes) for hour, nbytes in json.loads(file.read_bytes()).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
