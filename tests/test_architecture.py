@@ -49,6 +49,8 @@ DOORS = {
     "cyclopts": {"cli"},
     "httpx": {"cli"},
     "rich": {"cli"},
+    "markdown_it": {"cli"},
+    "pygments": {"cli"},
     "prompt_toolkit": {"cli"},
     "anyio": {"engine", "server"},
 }
