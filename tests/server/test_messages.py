@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pensieve.engine.generation import Finished, Prefilled, Started, Token
+from pensieve.engine.generation import EngineHealth, Finished, Prefilled, Started, Token
 from pensieve.errors import EngineBusyError, EngineError, EngineFailedError, WorkerDiedError
 from pensieve.server.sse import Pace
 from tests.fakes import ScriptedEngine, says
@@ -111,6 +111,19 @@ async def test_count_tokens_counts_what_would_be_too_long() -> None:
     async with in_memory(app_of(ScriptedEngine([[]]), context_tokens=10)) as client:
         response = await client.post("/v1/messages/count_tokens", json=CALL)
     assert response.json()["input_tokens"] > 10
+
+
+async def test_a_prompt_of_many_contexts_is_told_without_its_tokens() -> None:
+    """The same number wherever it is asked for, and about right: 32 MB of them would take gigabytes to make."""
+    engine = ScriptedEngine([says("no")], health=EngineHealth("ready", context_tokens=9_000))
+    said = CALL | {"messages": [{"role": "user", "content": "x" * 3_000_000}]}
+    async with in_memory(app_of(engine, context_tokens=10_000)) as client:
+        refused = await client.post("/v1/messages", json=said)
+        count = (await client.post("/v1/messages/count_tokens", json=said)).json()["input_tokens"]
+    assert refused.json()["error"]["message"] == (
+        f"prompt is too long: {count} tokens > 9000 maximum"
+    )
+    assert count == pytest.approx(3_000_000, rel=0.01)
 
 
 @pytest.mark.parametrize("stream", [True, False])
