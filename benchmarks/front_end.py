@@ -1,6 +1,7 @@
 """What the front end costs by itself: HTTP, JSON, validation, chat template, tokenizing, SSE, before an engine that only talks.
 
-usage: python -m benchmarks.front_end [--home FOLDER]     (smollm2-135m is read from there; fetched where it is not)
+usage: python -m benchmarks.front_end [--home FOLDER] [--beyond CONTEXT_TOKENS]
+(smollm2-135m is read from the folder; fetched where it is not. With --beyond, only requests of up to 31 MB that such a context refuses.)
 
 A process of its own serves, once the real application and once a bare Starlette endpoint of the same size; this one asks
 both over loopback. Read the ratios: milliseconds belong to one machine. The event loop's lag is how much later than asked
@@ -16,6 +17,7 @@ import json
 import multiprocessing
 import os
 import platform
+import resource
 import socket
 import statistics
 import tempfile
@@ -24,6 +26,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -68,18 +71,18 @@ class Lag:
         return JSONResponse(worst_s * 1000)
 
 
-def real_app(home: Path) -> Starlette:
-    """The application with the embedded model's tokenizer and a long context."""
+def real_app(home: Path, context_tokens: int) -> Starlette:
+    """The application with the embedded model's tokenizer and a context of so many tokens."""
     model = open_model(embedded_model_folder(home))
     word = model.tokenizer.encode(" word")[0]
     engine = ScriptedEngine(
         [[Started(0), *[Token(word)] * STREAMED_TOKENS, Finished("stop_token", STREAMED_TOKENS)]],
-        health=EngineHealth("ready", context_tokens=CONTEXT_TOKENS),
+        health=EngineHealth("ready", context_tokens=context_tokens),
     )
     paths = under_home(Path(tempfile.mkdtemp()))
     return build_app(
         engine,
-        replace(model, context_tokens=CONTEXT_TOKENS),
+        replace(model, context_tokens=context_tokens),
         Settings(paths=paths, device="cpu", host="0.0.0.0"),
     )
 
@@ -108,13 +111,19 @@ def bare_app() -> Starlette:
     )
 
 
-def serve(listener: socket.socket, home: Path | None) -> None:
+async def peak_mb(_request: Request) -> JSONResponse:
+    """The most memory that this process had."""
+    return JSONResponse(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def serve(listener: socket.socket, home: Path | None, context_tokens: int) -> None:
     """A process's whole life."""
 
     async def run() -> None:
-        app = bare_app() if home is None else real_app(home)
+        app = bare_app() if home is None else real_app(home, context_tokens)
         lag = Lag()
         app.router.routes.append(Route("/lag", lag.tell, methods=["POST"]))
+        app.router.routes.append(Route("/peak", peak_mb, methods=["POST"]))
         ticking = asyncio.create_task(lag.tick())
         async with app.router.lifespan_context(app):
             await run_until_signal(http_server(app), listener)
@@ -124,10 +133,12 @@ def serve(listener: socket.socket, home: Path | None) -> None:
 
 
 @contextmanager
-def serving(home: Path | None) -> Iterator[int]:
+def serving(home: Path | None, context_tokens: int = CONTEXT_TOKENS) -> Iterator[int]:
     """The port of a server that ends with the block."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
-        process = multiprocessing.get_context("fork").Process(target=serve, args=(listener, home))
+        process = multiprocessing.get_context("fork").Process(
+            target=serve, args=(listener, home, context_tokens)
+        )
         process.start()
         try:
             yield listener.getsockname()[1]
@@ -147,8 +158,8 @@ class Client:
     async def at(cls, port: int) -> "Client":
         return cls(*await asyncio.open_connection("127.0.0.1", port, limit=2**24))
 
-    async def send(self, body: bytes, path: str = "/v1/messages") -> None:
-        """Ask, and read the head of the response."""
+    async def send(self, body: bytes, path: str = "/v1/messages", *, is_fine: bool = False) -> None:
+        """Ask, and read the head of the response. is_fine: also one that refuses."""
         head = (
             f"POST {path} HTTP/1.1\r\nhost: localhost\r\nx-api-key: {KEY}\r\n"
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
@@ -156,7 +167,7 @@ class Client:
         self._writer.write(head.encode() + body)
         await self._writer.drain()
         self._head = (await self._reader.readuntil(b"\r\n\r\n")).decode().lower()
-        assert " 200 " in self._head, self._head + str(await self._reader.read(500))
+        assert is_fine or " 200 " in self._head, self._head + str(await self._reader.read(500))
 
     async def rest(self) -> bytes:
         """The body of the response."""
@@ -171,6 +182,11 @@ class Client:
 
     async def ask(self, body: bytes, path: str = "/v1/messages") -> bytes:
         await self.send(body, path)
+        return await self.rest()
+
+    async def refused(self, body: bytes) -> bytes:
+        """Ask for what may be refused."""
+        await self.send(body, is_fine=True)
         return await self.rest()
 
     async def lag_ms(self) -> float:
@@ -261,6 +277,28 @@ async def large_request(port: int, body: bytes) -> tuple[float, list[float]]:
     return statistics.median(times) * 1000, lags
 
 
+async def beyond_the_context(home: Path, context_tokens: int) -> None:
+    """What requests cost that are refused for their length: time, the loop's lag, memory."""
+    for megabytes in (1, 4, 16, 31):
+        body = json.dumps(
+            SMALL | {"messages": [{"role": "user", "content": real_text(940_000) * megabytes}]}
+        ).encode()[: 32 * 2**20]
+        with serving(home, context_tokens) as port:
+            client, watcher = await Client.at(port), await Client.at(port)
+            before_mb = float(await watcher.ask(b"{}", "/peak"))
+            await client.refused(body)
+            times, lags = [], []
+            for _ in range(3):
+                await watcher.lag_ms()
+                times.append(await timed(partial(client.refused, body)))
+                lags.append(await watcher.lag_ms())
+            more_mb = float(await watcher.ask(b"{}", "/peak")) - before_mb
+        print(
+            f"{len(body):,} bytes, context of {context_tokens}: {statistics.median(times) * 1000:.0f} ms;"
+            f" lag {spread(lags)}; {more_mb:.0f} MB more memory"
+        )
+
+
 async def idle_lags(port: int) -> list[float]:
     watcher = await Client.at(port)
     lags = []
@@ -299,8 +337,13 @@ def row(name: str, ours: float, bare: float, unit: str) -> str:
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--home", type=Path, default=Path(tempfile.gettempdir()) / "pensieve-bench")
-    home = parser.parse_args().home
+    parser.add_argument("--beyond", type=int, metavar="CONTEXT_TOKENS")
+    asked = parser.parse_args()
+    home = asked.home
     embedded_model_folder(home)
+    if asked.beyond:
+        await beyond_the_context(home, asked.beyond)
+        return
     with serving(None) as bare_port:
         bare = await small_requests(bare_port)
         bare_large, _ = await large_request(bare_port, large_requests()["one message"])

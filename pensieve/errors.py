@@ -34,6 +34,7 @@ class PromptTooLongError(InvalidRequestError):
 
     def __init__(self, prompt_tokens: int, context_tokens: int) -> None:
         super().__init__(f"prompt is too long: {prompt_tokens} tokens > {context_tokens} maximum")
+        self.prompt_tokens = prompt_tokens
 
 
 class ThreadAlreadyContinuedError(InvalidRequestError):

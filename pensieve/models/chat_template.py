@@ -1,4 +1,4 @@
-"""A model's chat template: Jinja text that came with the weights, so it runs in a sandbox.
+"""A model's chat template: Jinja text that came with the weights, so it runs in a sandbox (sandbox.py).
 
 Gives templates what transformers gives them (loop controls, `{% generation %}`, `raise_exception`, `strftime_now`, a
 `tojson` that leaves HTML's characters alone, the special tokens' names). Knows no tokens.
@@ -12,11 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2
-from jinja2 import ext, nodes
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pensieve.errors import InvalidRequestError
+from pensieve.models.sandbox import LIMIT_S, BoundedEnvironment, require_few
 
 # What a sandboxed template can end with for a conversation that it does not expect.
 _REFUSALS = (
@@ -27,6 +25,7 @@ _REFUSALS = (
     ArithmeticError,
     AttributeError,
     RecursionError,
+    MemoryError,
 )
 
 
@@ -42,10 +41,9 @@ class ChatTemplate:
         tokens: Mapping[str, str],
         *,
         now: Callable[[], datetime.datetime] = datetime.datetime.now,
+        limit_s: float = LIMIT_S,
     ) -> None:
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[ext.loopcontrols, GenerationBlock]
-        )
+        environment = BoundedEnvironment(limit_s)
         environment.filters["tojson"] = _to_json
         functions: dict[str, Any] = {
             "raise_exception": _raise_exception,
@@ -54,7 +52,7 @@ class ChatTemplate:
         environment.globals.update(functions)
         self.source = source
         self._tokens = dict(tokens)
-        self._template = environment.from_string(source)
+        self._render = environment.bounded(source)
 
     def render(
         self,
@@ -65,22 +63,11 @@ class ChatTemplate:
         told: dict[str, Any] = {"tools": None, "documents": None, "add_generation_prompt": True}
         told.update(variables or {})
         try:
-            return self._template.render(messages=messages, **self._tokens, **told)
+            return self._render(messages=messages, **self._tokens, **told)
         except _REFUSALS as error:
             raise InvalidRequestError(
                 f"messages: the model's chat template does not take this conversation: {error}"
             ) from error
-
-
-class GenerationBlock(ext.Extension):
-    """`{% generation %}`: marks for training what the assistant said. Here its content is plain content."""
-
-    tags = {"generation"}  # noqa: RUF012
-
-    def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
-        """The block's content, as if the tags were not there."""
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 def _raise_exception(message: str) -> str:
@@ -90,4 +77,5 @@ def _raise_exception(message: str) -> str:
 def _to_json(value: Any, **options: Any) -> str:
     """What Jinja's filters make lists of comes one by one."""
     value = list(value) if isinstance(value, Iterator) else value
+    require_few(value)
     return json.dumps(value, **{"ensure_ascii": False, **options})

@@ -12,11 +12,12 @@ from pensieve.api.request import Conversation, Turn
 from pensieve.api.usage import Breakpoint
 from pensieve.dialects import plain
 from pensieve.dialects.dialect import Dialect
-from pensieve.errors import InvalidRequestError
+from pensieve.errors import InvalidRequestError, PromptTooLongError
 from pensieve.prompt.abilities import Opening, opening_of, system_turns
 from pensieve.prompt.chat import ChatWriter, template_tool, tool_uses
 from pensieve.prompt.edits import clear_tool_uses
 from pensieve.prompt.layout import Layout, lay_out
+from pensieve.prompt.length import length_beyond
 from pensieve.prompt.places import Places, RenderedPrompt
 from pensieve.prompt.plan import AnswerPlan, plan_answer
 from pensieve.prompt.script import Script
@@ -91,25 +92,34 @@ class PromptRenderer:
         self._abilities = system_turns(tokenizer)
         self._openings: dict[str, Opening | None] = {}
 
-    def render(self, conversation: Conversation) -> Prompt:
+    def render(self, conversation: Conversation, most_tokens: int | None = None) -> Prompt:
         """The prompt. A final assistant turn is continued: its text is the prompt's end.
 
-        Raises `InvalidRequestError` where the conversation cannot be rendered.
+        most_tokens: what the model takes; of a prompt far longer the tokens are not made. Raises `PromptTooLongError` for
+        that, and `InvalidRequestError` where the conversation cannot be rendered.
         """
-        original = self._draft(conversation)
+        is_edited = bool((managed := conversation.context_management) and managed.edits)
+        original = self._draft(conversation, None if is_edited else most_tokens)
         if conversation.context_management is None:
             return self._prompt(original, original.length)
         draft, applied = self._edited(original)
         prompt = self._prompt(draft, original.length)
         return replace(prompt, edits=ContextEdits(applied_edits=tuple(applied)))
 
-    def _draft(self, conversation: Conversation) -> _Draft:
+    def _draft(self, conversation: Conversation, most_tokens: int | None = None) -> _Draft:
         offer = offer_of(conversation, self._context_tokens)
         script = self._script(conversation, offer)
         layout, text = self._written(conversation, offer, script)
         if not script.has_all(text) and script.forget():
             layout, text = self._written(conversation, offer, script)
+        if most_tokens is not None:
+            self._refuse_long(text, most_tokens)
         return _Draft(conversation, offer, script, layout, script.encoded(text))
+
+    def _refuse_long(self, text: str, most_tokens: int) -> None:
+        length = length_beyond(text, most_tokens, lambda piece: len(self._tokenizer.encode(piece)))
+        if length is not None:
+            raise PromptTooLongError(length, most_tokens)
 
     def _written(
         self, conversation: Conversation, offer: Offer, script: Script

@@ -48,7 +48,11 @@ def build_app(
     book = BatchBook(BatchStore(settings.paths.batches))
     spoken = SpokenWords()
     answers = AnswerLog(settings.paths.answers, model.folder, spoken)
-    calls = CallReader(model, files.text, spoken)
+
+    def context_tokens() -> int:
+        return engine.health.context_of(model.context_tokens)
+
+    calls = CallReader(model, files.text, spoken, context_tokens)
     answerer = Answerer(engine, model, calls, answers.remember)
     queue = BatchQueue(book, answerer.answer_batched)
     endpoints = Endpoints(

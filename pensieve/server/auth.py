@@ -1,8 +1,8 @@
 """Who may ask: the Host and Origin checks that keep web pages out, and the key.
 
 Loopback is no boundary: any page in the user's browser reaches it, by a simple request or a rebound DNS name. So Host
-must name this machine's loopback (or the host that was asked for), an Origin must be our own, and all but a few public
-paths need the key. Decided on the ASGI scope alone, never on a URL built from headers.
+must name this machine's loopback (or the host that was asked for) and the port that was reached, or none, an Origin must
+be our own, and all but a few public paths need the key. Decided on the ASGI scope alone, never on a URL built from headers.
 """
 
 import hmac
@@ -17,7 +17,7 @@ LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 PUBLIC_PATHS = frozenset({"/", "/health", "/api/hello", "/openapi.json"})
 
 _WILDCARDS = {"", "0.0.0.0", "::"}  # noqa: S104 -- listening there makes them no name of ours
-_AUTHORITY = re.compile(r"(\[[0-9a-f:]+\]|[a-z0-9.-]+)(?::[0-9]{1,5})?", re.ASCII)
+_AUTHORITY = re.compile(r"(\[[0-9a-f:]+\]|[a-z0-9.-]+)(?::([0-9]{1,5}))?", re.ASCII)
 
 
 class Guard:
@@ -36,15 +36,23 @@ class Guard:
                 raise ForbiddenError(
                     "The request's target names a server, as if this were a proxy."
                 )
-            self._check_place(headers)
+            self._check_place(headers, scope.get("server"))
             if _needs_key(scope):
                 self._check_key(headers)
         await self._app(scope, receive, send)
 
-    def _check_place(self, headers: list[tuple[bytes, bytes]]) -> None:
+    def _check_place(
+        self, headers: list[tuple[bytes, bytes]], reached: tuple[str, int | None] | None
+    ) -> None:
         hosts = _values(headers, b"host")
-        if len(hosts) != 1 or _host_name(hosts[0]) not in self._hosts:
+        name, port = _authority(hosts[0]) if len(hosts) == 1 else (None, None)
+        if name not in self._hosts:
             raise ForbiddenError("The Host header does not name this server.")
+        if port is not None and reached is not None and port != reached[1]:
+            raise ForbiddenError(
+                f"The Host header names port {port}, this server has {reached[1]}."
+                " A tunnel must use the same port on both sides."
+            )
         if any(
             origin.lower() != b"http://" + hosts[0].lower()
             for origin in _values(headers, b"origin")
@@ -75,10 +83,12 @@ def _names(host: str) -> set[str]:
     return {f"[{host}]".lower() if ":" in host else host.lower()}
 
 
-def _host_name(value: bytes) -> str | None:
-    """The name in a Host header, without its port; None where it is no authority."""
+def _authority(value: bytes) -> tuple[str | None, int | None]:
+    """The name and the port in a Host header; no name where it is no authority."""
     match = _AUTHORITY.fullmatch(value.decode("latin-1").lower())
-    return match[1] if match else None
+    if match is None:
+        return None, None
+    return match[1], None if match[2] is None else int(match[2])
 
 
 def _bearer(value: bytes) -> bytes:

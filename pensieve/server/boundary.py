@@ -22,13 +22,17 @@ LAST_WORD_S = 1.0
 
 @dataclass(slots=True)
 class Exchange:
-    """One request and what came of it. The boundary makes and logs it; the endpoint notes the usage."""
+    """One request and what came of it. The boundary makes and logs it; the endpoint notes the usage.
+
+    is_poll: it is asked again and again, and the log has better things to tell.
+    """
 
     request_id: str = field(default_factory=lambda: new_id("req"))
     began_at: float = field(default_factory=time.monotonic)
     status: int | None = None
     usage: Usage | None = None
     has_client_left: bool = False
+    is_poll: bool = False
 
 
 def exchange_of(scope: Scope) -> Exchange:
@@ -103,7 +107,8 @@ def _log_line(scope: Scope, exchange: Exchange) -> None:
         else f", {usage.input_tokens} + {usage.cache_read_input_tokens} cached tokens in,"
         f" {usage.output_tokens} out"
     )
-    _log.info(
+    _log.log(
+        logging.DEBUG if exchange.is_poll else logging.INFO,
         "%s %s %s: %s in %.0f ms%s",
         exchange.request_id,
         scope["method"],

@@ -5,7 +5,7 @@ take is the tokenizer's secret, and the streams of other clients wait for nobody
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar
 
@@ -34,11 +34,19 @@ ConversationT = TypeVar("ConversationT", bound=Conversation)
 class CallReader:
     """Reads calls for one served model. file_text: what an uploaded file says, by its id; raises `NotFoundError`.
 
-    spoken: answers as they were generated, in whose words later prompts have them.
+    spoken: answers as they were generated, in whose words later prompts have them. context: how many tokens a prompt and its
+    answer may be now.
     """
 
-    def __init__(self, model: ServedModel, file_text: FileText, spoken: SpokenWords) -> None:
+    def __init__(
+        self,
+        model: ServedModel,
+        file_text: FileText,
+        spoken: SpokenWords,
+        context: Callable[[], int],
+    ) -> None:
         self._file_text = file_text
+        self._context = context
         self._renderer = PromptRenderer(
             model.tokenizer, model.dialect, model.context_tokens, spoken
         )
@@ -61,7 +69,7 @@ class CallReader:
     async def render(self, call: Conversation, *, kept: int = 0) -> Prompt:
         """The prompt of a whole conversation, of whose turns a thread already held `kept`.
 
-        Raises `InvalidRequestError`.
+        Raises `InvalidRequestError`, and `PromptTooLongError` for one so long that its tokens are not made.
         """
         return await anyio.to_thread.run_sync(partial(self._render, call, kept))
 
@@ -77,7 +85,7 @@ class CallReader:
         if isinstance(call, MessagesRequest):
             refuse_unanswerable(call)
         _warn_of_tools(call)
-        return self._renderer.render(call)
+        return self._renderer.render(call, self._context())
 
 
 def _warn_of_tools(call: Conversation) -> None:

@@ -1,10 +1,14 @@
-"""`POST /v1/messages/count_tokens`: what the same request's usage will report, cached tokens included."""
+"""`POST /v1/messages/count_tokens`: what the same request's usage will report, cached tokens included.
+
+Of a prompt that is many times too long for the model, about how many tokens it is.
+"""
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from pensieve.api.message import OriginalTokens, TokenCount
 from pensieve.api.request import CountTokensRequest
+from pensieve.errors import PromptTooLongError
 from pensieve.server.answers import answer
 from pensieve.server.calls import CallReader
 
@@ -18,7 +22,10 @@ class CountTokensEndpoint:
     async def count(self, request: Request) -> Response:
         """Answer one request."""
         call, _ = await self._calls.read(request, CountTokensRequest)
-        prompt = await self._calls.render(call)
+        try:
+            prompt = await self._calls.render(call)
+        except PromptTooLongError as error:
+            return answer(TokenCount(input_tokens=error.prompt_tokens))
         original = OriginalTokens(original_input_tokens=prompt.original_tokens)
         return answer(
             TokenCount(

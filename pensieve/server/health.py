@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 import pensieve
 from pensieve.engine.generation import Engine
 from pensieve.models.served import ServedModel
+from pensieve.server.boundary import exchange_of
 from pensieve.settings import Settings
 
 
@@ -20,8 +21,9 @@ class HealthEndpoint:
         self._model = model
         self._settings = settings
 
-    async def health(self, _request: Request) -> Response:
+    async def health(self, request: Request) -> Response:
         """Everything that `pensieve status` shows."""
+        exchange_of(request.scope).is_poll = True
         health = self._engine.health
         report = {
             "status": health.state,

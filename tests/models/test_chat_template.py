@@ -1,4 +1,5 @@
 import datetime
+import time
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,55 @@ def test_blocks_leave_no_whitespace_of_their_own() -> None:
 def test_tojson_takes_transformers_options() -> None:
     source = "{{ messages[0] | tojson(indent=1, ensure_ascii=True) }}"
     assert ChatTemplate(source, {}).render([{"a": "é"}]) == '{\n "a": "\\u00e9"\n}'
+
+
+# Templates that would go on for ever, or grow without end.
+SPINNING = [
+    "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+    "{% for a in range(99999) %}{% for b in range(99999) if a == -b - 1 %}{% endfor %}{% endfor %}",
+    "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
+    "{% set n = namespace(x='ab') %}{% for a in range(999) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
+    "{% set n = namespace(x='ab') %}{% for a in range(999) %}{% set n.x = n.x + n.x %}{% endfor %}",
+    "{% set n = namespace(x=[1]) %}{% for a in range(999) %}{% set n.x = n.x + n.x %}{% endfor %}",
+    "{% set n = namespace(x=[1]) %}{% for a in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x }}",
+    "{% set n = namespace(x=[1]) %}{% for a in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x | tojson }}",
+    "{% set n = namespace(x='ab') %}{% for a in range(999) %}{% set x %}{{ n.x }}{{ n.x }}{% endset %}{% set n.x = x %}{% endfor %}",
+    "{% set x = 'ab' * 9999999 %}{% for a in range(99999) %}{{ x }}{% endfor %}",
+    "{{ 9 ** 9 ** 9 ** 9 }}",
+    "{{ 'x' * 99999999999 }}",
+    "{{ [1] * 99999999999 }}",
+    "{{ 'x'.center(99999999999) }}",
+    "{{ 'x' | center(99999999999) }}",
+    "{{ [1] | slice(99999999999) | list }}",
+    "{{ [1] | batch(99999999999, 'x') | list }}",
+    "{{ 1.5 | round(9999999999) }}",
+    "{{ '%999999999d' % 1 }}",
+    "{{ '{:999999999}'.format(1) }}",
+    "{{ lipsum(999999999) }}",
+]
+
+
+@pytest.mark.parametrize("source", SPINNING)
+def test_a_template_that_would_never_end_is_ended(source: str) -> None:
+    """By the thread's own time: a busy machine makes it no shorter."""
+    began_at = time.thread_time()
+    with pytest.raises(InvalidRequestError):
+        ChatTemplate(source, {}, limit_s=0.2).render(MESSAGES)
+    assert time.thread_time() - began_at < 2.0
+
+
+def test_a_loop_knows_where_it_is() -> None:
+    """As without bounds: what a template asks of its loop is answered."""
+    source = """\
+{%- for m in messages %}{{ loop.index }}/{{ loop.length }}{{ loop.last }}{{ loop.previtem is defined }}{{ loop.nextitem }};{% else %}none{% endfor %}
+{%- for a, b in pairs.items() %}{{ a ~ b }}{% endfor %}
+{%- for m in messages if m != 1 recursive %}{{ m }}{{ loop([7]) if m == 2 }}{% endfor %}
+{%- for m in nothing %}{% else %}none{% endfor %}{{ loop_controls }}"""
+    template = ChatTemplate(source, {})
+    assert template.render([1, 2], {"pairs": {"x": 1}}) == "1/2FalseFalse2;2/2TrueTrue;x127none"
+
+
+def test_a_long_conversation_is_within_the_bounds() -> None:
+    source = "{% for m in messages %}{{ '<' ~ m.role ~ '>' + m.content | trim }}{% endfor %}"
+    messages = [{"role": "user", "content": "x" * 300}] * 20_000
+    assert len(ChatTemplate(source, {}).render(messages)) == 6_120_000

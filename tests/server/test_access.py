@@ -39,9 +39,9 @@ def assert_refused(response: httpx.Response, status: int, kind: str) -> str:
         "localhost",
         "LOCALHOST:7777",
         "127.0.0.1",
-        "127.0.0.1:1",
+        "127.0.0.1:7777",
         "[::1]",
-        "[::1]:65535",
+        "[::1]:07777",
         "my-mac.lan",
     ],
 )
@@ -57,6 +57,7 @@ async def test_our_own_hosts_are_let_in(host: str) -> None:
         *["127.0.0.1@evil.com", "evil.com@127.0.0.1", "127.0.0.2", "0.0.0.0", "0.0.0.0:7777"],
         *["", ":7777", "localhost:", "localhost:port", "localhost:7777:7777", "localhost:999999"],
         *["::1", "[::1", "[::]", "[::ffff:127.0.0.1]", "2130706433", "0x7f000001", "127.1"],
+        *["localhost:80", "127.0.0.1:7778", "[::1]:65535", "localhost:77", "localhost:00000"],
         *["localhost evil.com", "localhost/", "http://localhost", "l\u00f6calhost", "localhost\t"],
     ],
 )

@@ -7,13 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pensieve.engine.generation import Finished, Prefilled, Started, Token
+from pensieve.engine.generation import EngineHealth, Finished, Prefilled, Started, Token
 from pensieve.errors import EngineBusyError, EngineError, EngineFailedError, WorkerDiedError
 from pensieve.server.sse import Pace
 from tests.fakes import ScriptedEngine, says
+from tests.fuzz.examples import EXAMPLES
 from tests.server.serving import CALL, app_of, in_memory, kinds, stream_by_hand, stream_events
 
 pytestmark = pytest.mark.anyio
+# With a secret in each, looked for in the log; a thousand in a long run.
+REQUESTS = EXAMPLES or 60
 
 GRAMMAR = ["message_start", "ping", "content_block_start", "content_block_delta"]
 
@@ -108,6 +111,19 @@ async def test_count_tokens_counts_what_would_be_too_long() -> None:
     async with in_memory(app_of(ScriptedEngine([[]]), context_tokens=10)) as client:
         response = await client.post("/v1/messages/count_tokens", json=CALL)
     assert response.json()["input_tokens"] > 10
+
+
+async def test_a_prompt_of_many_contexts_is_told_without_its_tokens() -> None:
+    """The same number wherever it is asked for, and about right: 32 MB of them would take gigabytes to make."""
+    engine = ScriptedEngine([says("no")], health=EngineHealth("ready", context_tokens=9_000))
+    said = CALL | {"messages": [{"role": "user", "content": "x" * 3_000_000}]}
+    async with in_memory(app_of(engine, context_tokens=10_000)) as client:
+        refused = await client.post("/v1/messages", json=said)
+        count = (await client.post("/v1/messages/count_tokens", json=said)).json()["input_tokens"]
+    assert refused.json()["error"]["message"] == (
+        f"prompt is too long: {count} tokens > 9000 maximum"
+    )
+    assert count == pytest.approx(3_000_000, rel=0.01)
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -219,6 +235,39 @@ async def test_one_line_is_logged_for_each_request_and_it_holds_no_secret(
     assert first.endswith(" 6 out")
     assert not [word for word in ("canary", "hello", "world", "local-key") if word in first]
     assert "/v1/models/a\\nforged\\x1b[31m: 404" in second
+
+
+async def test_nothing_of_what_was_sent_is_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whatever field, header or query a secret stands in, refused or answered (hardening S18)."""
+    caplog.set_level(logging.INFO, "pensieve")
+    secret = "canary-7f3a"
+    bodies = [
+        CALL | {"system": secret, "metadata": {"user_id": secret}, "model": secret},
+        CALL | {"messages": [{"role": secret, "content": secret}]},
+        CALL | {"tools": [{"name": secret, "description": secret, "input_schema": {}}]},
+        CALL | {"tool_choice": {"type": "tool", "name": secret}},
+        CALL | {"thread": {"type": "continue", "previous_message_id": secret}},
+        CALL | {secret: secret, "stop_sequences": [secret]},
+    ]
+    async with in_memory(app_of(ScriptedEngine([says(secret)]))) as client:
+        for number in range(REQUESTS):
+            wrong = {"x-api-key": secret} if number % 5 == 0 else {}
+            headers = {"cookie": secret, "x-claude-code-session-id": secret, **wrong}
+            await client.post(f"/v1/messages?q={secret}", json=bodies[number % 6], headers=headers)
+    ours = [record for record in caplog.records if record.name.startswith("pensieve")]
+    assert len(ours) >= REQUESTS
+    assert not [line for record in ours if secret in (line := record.getMessage())]
+
+
+async def test_whoever_only_asks_how_it_is_leaves_no_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "pensieve.server")
+    async with in_memory(app_of(ScriptedEngine([[]])), {}) as client:
+        assert (await client.get("/health")).status_code == 200
+    assert not caplog.records
 
 
 async def test_the_tokens_of_a_finished_generation_are_the_engines_count() -> None:

@@ -1,0 +1,211 @@
+"""The Jinja environment of chat templates: a sandbox, and bounded in time and size.
+
+A thread cannot be ended from outside, so what may go round for ever looks at the clock itself: every round of a loop, every
+call. What may grow in one step (a product, a power, a text joined to itself, a filter that is told a number) is looked at
+beside that step. Knows no template.
+"""
+
+# pyright: basic
+
+import math
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import wraps
+from types import BuiltinMethodType
+from typing import Any
+
+import jinja2
+from jinja2 import ext, nodes
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
+
+# Of the thread's own time, so that a busy machine refuses nothing. A session of 1 MB takes 0.01 (2026-11-26, two-core Linux).
+LIMIT_S = 2.0
+# A body of 32 MiB, all of it marked, is written three times as long.
+MAX_LETTERS = 100_000_000
+MAX_ITEMS = 1_000_000
+# Widths, counts, exponents: what one step does as often as it is told.
+MAX_NUMBER = 10_000
+
+_ROUNDS, _SIZE = "pensieve_rounds", "pensieve_size"
+# They do something as often as a number says.
+_COUNTING_FILTERS = ("batch", "center", "indent", "round", "slice", "wordwrap")
+
+
+class GenerationBlock(ext.Extension):
+    """`{% generation %}`: marks for training what the assistant said. Here its content is plain content."""
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
+        """The block's content, as if the tags were not there."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+class _Clock(threading.local):
+    until = math.inf
+
+
+class BoundedEnvironment(ImmutableSandboxedEnvironment):
+    """What goes over a bound ends in `jinja2.TemplateError`. limit_s: of each rendering."""
+
+    intercepted_binops = frozenset({"+", "*", "**", "%"})
+
+    def __init__(self, limit_s: float = LIMIT_S) -> None:
+        super().__init__(
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=[ext.loopcontrols, GenerationBlock],
+            finalize=_shown,
+        )
+        self._limit_s = limit_s
+        self._clock = _Clock()
+        del self.globals["lipsum"]
+        for name in _COUNTING_FILTERS:
+            self.filters[name] = _counted(self.filters[name])
+        self.filters |= {_ROUNDS: self._rounds, _SIZE: _shown}
+
+    def bounded(self, source: str) -> Callable[..., str]:
+        """The template's rendering. Raises `jinja2.TemplateError` where `source` is not Jinja."""
+        tree = _Bounds(self).visit(self.parse(source))
+        template = self.from_string(tree)
+
+        def render(**variables: Any) -> str:
+            self._clock.until = time.thread_time() + self._limit_s
+            pieces, letters = [], 0
+            for piece in template.generate(**variables):
+                pieces.append(piece)
+                letters += len(piece)
+                _require(letters <= MAX_LETTERS, "writes too much")
+            return "".join(pieces)
+
+        return render
+
+    def call(self, context: Any, called: Any, /, *given: Any, **named: Any) -> Any:
+        """Every call of a template: its macros, and methods of its values."""
+        self._look_at_clock()
+        if isinstance(called, BuiltinMethodType):
+            _require_small(*given, *named.values())
+        return _sized(super().call(context, called, *given, **named))
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """Those that are intercepted."""
+        if operator == "**":
+            _require_small(left, right)
+        if operator == "%":
+            _require_narrow(left)
+        if operator == "*":
+            _require(_length(left) * _length(right) <= MAX_LETTERS, "multiplies too much")
+        return _sized(super().call_binop(context, operator, left, right))
+
+    def wrap_str_format(self, value: Any) -> Any:
+        """A text's method `format`, when a template takes hold of it."""
+        wrapped = super().wrap_str_format(value)
+        if wrapped is not None:
+            _require_narrow(value.__self__)
+        return wrapped
+
+    def _rounds(self, items: Iterable[Any]) -> Iterator[Any]:
+        for item in items:
+            self._look_at_clock()
+            yield item
+
+    def _look_at_clock(self) -> None:
+        _require(time.thread_time() < self._clock.until, f"takes more than {self._limit_s:g} s")
+
+
+class _Bounds(NodeTransformer):
+    """Puts the looks into a template that was read."""
+
+    def __init__(self, environment: jinja2.Environment) -> None:
+        self._environment = environment
+
+    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
+        """Each round is one of `_rounds`."""
+        self.generic_visit(node)
+        node.iter = self._filtered(node.iter, _ROUNDS, node.lineno)
+        return node
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
+        """Its parts, and what becomes of them."""
+        self.generic_visit(node)
+        node.nodes = [self._filtered(part, _SIZE, node.lineno) for part in node.nodes]
+        return self._filtered(node, _SIZE, node.lineno)
+
+    def visit_AssignBlock(self, node: nodes.AssignBlock) -> nodes.Node:  # noqa: N802
+        """What was written into a variable."""
+        self.generic_visit(node)
+        node.filter = self._filtered(node.filter, _SIZE, node.lineno)
+        return node
+
+    def _filtered(self, node: Any, name: str, line: int) -> nodes.Filter:
+        made = nodes.Filter(node, name, [], [], None, None, lineno=line)
+        made.set_environment(self._environment)
+        return made
+
+
+def _counted(filter_: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(filter_)
+    def counted(*given: Any, **named: Any) -> Any:
+        _require_small(*given[1:], *named.values())
+        return _sized(filter_(*given, **named))
+
+    return counted
+
+
+def _require_small(*numbers: Any) -> None:
+    for number in numbers:
+        if isinstance(number, int | float):
+            _require(abs(number) <= MAX_NUMBER, "is told too large a number")
+
+
+def _require_narrow(form: Any) -> None:
+    """A text with places for values may say how wide they are to be."""
+    if isinstance(form, str):
+        _require(re.search(r"[0-9]{6}", form) is None, "is told too large a width")
+
+
+def _length(value: Any) -> int:
+    """Of a text or a list; a number is how often they are repeated."""
+    if isinstance(value, int):
+        return abs(value)
+    return len(value) if isinstance(value, str | list | tuple) else 1
+
+
+def _sized(value: Any) -> Any:
+    if isinstance(value, str):
+        _require(len(value) <= MAX_LETTERS, "makes too long a text")
+    elif isinstance(value, list | tuple):
+        _require(len(value) <= MAX_ITEMS, "makes too long a list")
+    return value
+
+
+def _shown(value: Any) -> Any:
+    """What is about to be written: a list that holds itself many times over would be endless."""
+    if not isinstance(value, list | tuple | dict):
+        return _sized(value)
+    require_few(value)
+    return value
+
+
+def require_few(value: Any) -> None:
+    """Raises `jinja2.TemplateError` where a value of lists and objects is more than a template may write."""
+    level, count = [value], 0
+    while level:
+        count += len(level)
+        _require(count <= MAX_ITEMS, "writes too large a value")
+        level = [
+            child
+            for one in level
+            if isinstance(one, dict | list | tuple)
+            for child in (one.values() if isinstance(one, dict) else one)
+        ]
+
+
+def _require(is_fine: bool, complaint: str) -> None:  # noqa: FBT001
+    if not is_fine:
+        raise jinja2.TemplateError(f"the template {complaint}")
