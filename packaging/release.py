@@ -40,6 +40,7 @@ def git(*words: str) -> str:
 
 def check_ready(version: str, repository: str) -> None:
     """Raises `RefusedError` for what would make a wrong release."""
+    check_gzip()
     if not VERSION.fullmatch(version):
         raise RefusedError(f"{version!r} is no version: three numbers, as in 0.2.0.")
     if repository.startswith(UNDECIDED):
@@ -54,6 +55,13 @@ def check_ready(version: str, repository: str) -> None:
     later = [tag for tag in tags if _numbers(tag) > _numbers(version)]
     if later:
         raise RefusedError(f"{later[-1]} is there already, which is later than {version}.")
+
+
+def check_gzip() -> None:
+    """macOS has another gzip, which packs the same into other bytes. Raises `RefusedError`."""
+    told = subprocess.run(["gzip", "--version"], capture_output=True, text=True, check=False).stdout
+    if not told.startswith("gzip "):
+        raise RefusedError("This gzip is not GNU's, whose bytes GitHub serves: brew install gzip")
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -105,10 +113,7 @@ def released(changelog: str, version: str, repository: str, today: str) -> str:
 
 
 def archive_sha256(tag: str, prefix: str) -> str:
-    """Of the archive that GitHub makes of a tag. Raises `RefusedError` where gzip is another than GNU's."""
-    told = subprocess.run(["gzip", "--version"], capture_output=True, text=True, check=False).stdout
-    if not told.startswith("gzip "):
-        raise RefusedError("This gzip is not GNU's, whose bytes GitHub serves: brew install gzip")
+    """Of the archive that GitHub makes of a tag."""
     archive = subprocess.run(
         ["git", "archive", "--format=tar", f"--prefix={prefix}/", tag],
         capture_output=True,
