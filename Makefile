@@ -1,5 +1,5 @@
 # make demo: the whole journey on this machine, with a small real model. make test: everything that is checked.
-.PHONY: demo test check format lock clean
+.PHONY: demo test check format lock docs formula-check release repository clean
 
 bin := .venv/bin
 
@@ -18,8 +18,23 @@ format: .venv/dev.stamp
 	$(bin)/ruff check --fix .
 	$(bin)/ruff format .
 
-lock:
+lock: .venv/dev.stamp
 	@sh packaging/lock.sh
+
+# docs/commands.md and the man page, from the commands' own help.
+docs: .venv/dev.stamp
+	@PYTHONPATH=. $(bin)/python packaging/manual.py
+
+# What brew's own audit does not look at; and, once for each lock, what is in the wheels for macOS (90 MB to fetch).
+formula-check: .venv/dev.stamp
+	$(bin)/python -m pytest tests/packaging
+	$(bin)/python packaging/wheels.py
+
+release: .venv/dev.stamp
+	@$(bin)/python packaging/release.py $(if $(DRY_RUN),--dry-run) "$(VERSION)"
+
+repository:
+	@sh packaging/repository.sh "$(NAME)"
 
 clean:
 	rm -rf .venv

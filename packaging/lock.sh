@@ -1,14 +1,38 @@
 #!/bin/sh
-# Pins every package with its hashes, for macOS on Apple silicon and for Linux at once, without the address of any registry.
+# Pins every package with its hashes, without the address of any registry: for development on any machine (Python 3.11 and
+# newer), and for the Homebrew formula (macOS on Apple silicon, Python 3.14), which get the same versions.
+# A version that is pinned already stays while it fits; `packaging/lock.sh --upgrade` takes the newest.
 set -eu
 cd "$(dirname "$0")/.."
 uv=${UV:-.venv/bin/uv}
 [ -x "$uv" ] || .venv/bin/python -m pip install --quiet --disable-pip-version-check "uv>=0.13"
+[ "${1:-}" != --upgrade ] || rm -f packaging/requirements*.lock
 
 compile() {
-    MACOSX_DEPLOYMENT_TARGET=14.0 "$uv" pip compile pyproject.toml --universal --python-version 3.11 --extra cpu --generate-hashes \
-        --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet "$@"
+    "$uv" pip compile pyproject.toml --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet "$@"
 }
 
-compile --group build -o packaging/requirements.lock
-compile --group dev --constraints packaging/requirements.lock -o packaging/requirements-dev.lock
+for_any_machine() {
+    MACOSX_DEPLOYMENT_TARGET=14.0 compile --universal --python-version 3.11 --extra cpu "$@"
+}
+
+# usage: for_homebrew MACOS …   Without the variable uv takes macOS 13, for which the newest mlx is an old one.
+for_homebrew() {
+    macos=$1
+    shift
+    MACOSX_DEPLOYMENT_TARGET=$macos compile --python-platform aarch64-apple-darwin --python-version 3.14 --only-binary :all: \
+        --group formula --constraints packaging/requirements.lock "$@"
+}
+
+for_any_machine --group build -o packaging/requirements.lock
+for_any_machine --group dev --constraints packaging/requirements.lock -o packaging/requirements-dev.lock
+for_homebrew 14.0 -o packaging/requirements-macos.lock
+
+newest=$(mktemp)
+trap 'rm -f "$newest"' EXIT
+cp packaging/requirements-macos.lock "$newest"
+for_homebrew 26.0 -o "$newest"
+cmp "$newest" packaging/requirements-macos.lock || {
+    echo "macOS 14 and macOS 26 get different versions; the formula has one lock for both." >&2
+    exit 1
+}

@@ -1,6 +1,9 @@
 """Compiling: what hostile clients send is answered in time and kills nothing; what was compiled is kept."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,3 +106,25 @@ def test_a_model_whose_tokenizer_is_unknown_takes_no_grammars(tmp_path: Path) ->
         grammars = Grammars.of(file)
         assert "tokenizer" in fails(grammars, A.lark)
         grammars.close()
+
+
+def test_where_llguidance_does_not_load_a_grammar_fails_and_says_why(tmp_path: Path) -> None:
+    """In a process of its own, which finds a library like the one that macOS 27 refuses."""
+    (tmp_path / "llguidance").mkdir()
+    refused = "dlopen(_lib.abi3.so): mis-aligned LINKEDIT string pool"
+    (tmp_path / "llguidance" / "__init__.py").write_text(f"raise ImportError({refused!r})\n")
+    program = """
+from pathlib import Path
+from pensieve.engine.generation import Grammar
+from pensieve.engine.grammars import Grammars
+grammars = Grammars.of(Path("tokenizer.json"))
+print(repr(grammars.prepare(Grammar("start: /a/")).exception()))
+grammars.close()
+"""
+    path = os.pathsep.join([str(tmp_path), str(Path(subject.__file__).parents[2])])
+    said = subprocess.run(
+        [sys.executable, "-c", program], env={"PYTHONPATH": path}, capture_output=True, check=True
+    ).stdout.decode()
+    assert said.startswith("GrammarError(")
+    assert refused in said
+    assert "brew reinstall pensieve" in said

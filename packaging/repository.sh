@@ -1,0 +1,14 @@
+#!/bin/sh
+# Says where pensieve is published, everywhere at once. usage: make repository NAME=owner/name
+set -eu
+cd "$(dirname "$0")/.."
+new=$1
+old=$(cat packaging/REPOSITORY)
+case $new in
+    */*/* | */ | /* | *[!A-Za-z0-9._/-]*) usable=no ;;
+    */*) usable=yes ;;
+    *) usable=no ;;
+esac
+[ "$usable" = yes ] || { echo "A repository on GitHub, please: make repository NAME=owner/name" >&2; exit 2; }
+git grep -lzF "$old" -- README.md CHANGELOG.md Formula docs .github packaging/REPOSITORY | xargs -0 perl -pi -e "s|\Q$old\E|$new|g"
+git --no-pager diff --stat

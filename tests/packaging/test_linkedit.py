@@ -1,0 +1,85 @@
+"""Libraries with a misaligned string table, made by hand: found, mended without loss, and left alone otherwise."""
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from tests.packaging.project import script
+
+linkedit = script("linkedit")
+
+STRINGS = b"\0_PyInit_lib\0_malloc\0\0"
+SIGNATURE = b"\xfa\xde\x0c\xc0 signature"
+LINKEDIT_START = 4096
+
+
+def library(strings_at: int, *, is_signed: bool = True, after: bytes = b"") -> bytes:
+    """A Mach-O file for Apple silicon with nothing in it but what ends up in its last segment."""
+    end = strings_at + len(STRINGS)
+    signature_at = end + -end % 16
+    segment = struct.pack(
+        "<II16sQQQQIIII", 0x19, 72, b"__LINKEDIT", 0, 16384, LINKEDIT_START, 0, 1, 1, 0, 0
+    )
+    symtab = struct.pack("<6I", 0x2, 24, LINKEDIT_START, 0, strings_at, len(STRINGS))
+    signature = struct.pack("<4I", 0x1D, 16, signature_at, len(SIGNATURE)) if is_signed else b""
+    commands = segment + symtab + signature
+    count = 3 if is_signed else 2
+    header = struct.pack("<8I", 0xFEEDFACF, 0x0100000C, 0, 6, count, len(commands), 0, 0)
+    image = (header + commands).ljust(strings_at, b"\0") + STRINGS + after
+    return image.ljust(signature_at, b"\0") + SIGNATURE if is_signed else image
+
+
+def strings_of(image: bytes) -> tuple[int, bytes]:
+    offset, size = struct.unpack_from("<II", image, 32 + 72 + 16)
+    return offset, image[offset : offset + size]
+
+
+@pytest.mark.parametrize("past", [0, 1, 4, 7])
+@pytest.mark.parametrize("is_signed", [True, False])
+def test_the_strings_move_to_a_multiple_of_eight_and_stay_the_same(
+    past: int, *, is_signed: bool
+) -> None:
+    image = library(LINKEDIT_START + past, is_signed=is_signed)
+    assert linkedit.misalignment(image) == past
+    mended = linkedit.aligned(image)
+    assert linkedit.misalignment(mended) == 0
+    assert strings_of(mended) == (LINKEDIT_START + (8 if past else 0), STRINGS)
+
+
+def test_the_signature_goes_and_the_last_segment_ends_with_the_file() -> None:
+    mended = linkedit.aligned(library(LINKEDIT_START + 4))
+    count, size = struct.unpack_from("<II", mended, 16)
+    assert (count, size) == (2, 72 + 24)
+    assert SIGNATURE not in mended
+    [file_bytes] = struct.unpack_from("<Q", mended, 32 + 48)
+    assert LINKEDIT_START + file_bytes == len(mended)
+
+
+def test_what_comes_after_the_strings_is_not_thrown_away() -> None:
+    image = library(LINKEDIT_START + 4, is_signed=False, after=b"more")
+    with pytest.raises(ValueError, match="not the last thing"):
+        linkedit.aligned(image)
+
+
+def test_a_file_for_several_processors_is_read_where_apple_silicon_is() -> None:
+    start = 128
+    fat = struct.pack(">II", 0xCAFEBABE, 2)
+    fat += struct.pack(">5I", 0x01000007, 3, 64, 32, 0)
+    fat += struct.pack(">5I", 0x0100000C, 0, start, 8192, 0)
+    image = fat.ljust(start, b"\0") + library(LINKEDIT_START + 4)
+    assert linkedit.misalignment(image) == 4
+
+
+def test_only_libraries_that_need_it_are_written(tmp_path: Path) -> None:
+    fine, wrong = library(LINKEDIT_START), library(LINKEDIT_START + 4)
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "wrong.so").write_bytes(wrong)
+    (tmp_path / "package" / "fine.dylib").write_bytes(fine)
+    (tmp_path / "script.so").write_text("no library")
+    (tmp_path / "wrong.bin").write_bytes(wrong)
+    assert linkedit.put_right(tmp_path) == [tmp_path / "package" / "wrong.so"]
+    assert (tmp_path / "package" / "fine.dylib").read_bytes() == fine
+    assert (tmp_path / "script.so").read_text() == "no library"
+    assert (tmp_path / "wrong.bin").read_bytes() == wrong
+    assert linkedit.put_right(tmp_path) == []
