@@ -14,7 +14,11 @@ from pensieve.cli.cache import cache
 from pensieve.cli.chat import chat
 from pensieve.cli.env import env
 from pensieve.cli.help import HelpLayout
+from pensieve.cli.models import models
 from pensieve.cli.plan import plan
+from pensieve.cli.pull import pull
+from pensieve.cli.rm import rm
+from pensieve.cli.show import show
 from pensieve.cli.start import start
 from pensieve.cli.status import status
 from pensieve.cli.stop import stop
@@ -52,7 +56,7 @@ def build_app() -> App:
         suppress_keyboard_interrupt=False,
         result_action="return_value",
     )
-    for command in (start, stop, status, env, chat, plan, cache):
+    for command in (start, stop, status, env, chat, models, pull, show, rm, plan, cache):
         app.command(command)
     return app
 
