@@ -2,11 +2,15 @@
 
 import sys
 
-from pensieve.cli.app import run
+INTERRUPTED = 130
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    try:
+        from pensieve.cli.app import run
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     sys.exit(run(sys.argv[1:]))
 
 

@@ -3,14 +3,17 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+CONFIG = "config.toml"
+
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Three roots: `state` (lock, running server), `models` (weights), `logs`."""
+    """Three roots: `state` (lock, running server), `models` (weights), `logs`; and the configuration file."""
 
     state: Path
     models: Path
     logs: Path
+    config_file: Path
 
     @property
     def prefixes(self) -> Path:
@@ -50,7 +53,12 @@ class Paths:
 
 def under_home(root: Path) -> Paths:
     """All of pensieve's files under one folder, as PENSIEVE_HOME asks."""
-    return Paths(state=root / "state", models=root / "models", logs=root / "logs")
+    return Paths(
+        state=root / "state",
+        models=root / "models",
+        logs=root / "logs",
+        config_file=root / CONFIG,
+    )
 
 
 def macos(home: Path) -> Paths:
@@ -60,11 +68,19 @@ def macos(home: Path) -> Paths:
         state=library / "Application Support" / "pensieve",
         models=library / "Caches" / "pensieve" / "models",
         logs=library / "Logs" / "pensieve",
+        config_file=library / "Application Support" / "pensieve" / CONFIG,
     )
 
 
-def xdg(home: Path, *, state: Path | None, cache: Path | None) -> Paths:
-    """The XDG base directories; `state` and `cache` are XDG_STATE_HOME and XDG_CACHE_HOME where set."""
+def xdg(
+    home: Path, *, state: Path | None = None, cache: Path | None = None, config: Path | None = None
+) -> Paths:
+    """The XDG base directories; each is $XDG_STATE_HOME, $XDG_CACHE_HOME or $XDG_CONFIG_HOME where set."""
     state_root = (state or home / ".local" / "state") / "pensieve"
     cache_root = (cache or home / ".cache") / "pensieve"
-    return Paths(state=state_root, models=cache_root / "models", logs=state_root / "logs")
+    return Paths(
+        state=state_root,
+        models=cache_root / "models",
+        logs=state_root / "logs",
+        config_file=(config or home / ".config") / "pensieve" / CONFIG,
+    )

@@ -1,6 +1,6 @@
-"""Settings: a frozen value resolved once from flags, environment and defaults.
+"""Settings: a frozen value resolved once from flags, environment, configuration file and defaults.
 
-The only module that reads the environment. It knows no machine: `device=None` means the machine's own.
+The only module that reads the environment. It knows no machine: None means what the machine makes of it.
 """
 
 import ipaddress
@@ -8,16 +8,19 @@ import math
 import os
 import string
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, Literal
 
-from pensieve import paths
+from pensieve import config, paths
 from pensieve.errors import SettingsError
+from pensieve.keys import KEYS, Value
 from pensieve.paths import Paths
 
 Device = Literal["gpu", "cpu"]
+KVBits = Literal[16, 8, 4]
 
 DEFAULT_MODEL = "phi-3-mini"
 DEFAULT_HOST = "127.0.0.1"
@@ -28,7 +31,11 @@ STRONG_KEY_BITS = 128
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What this run of pensieve was asked to do. `device` None: what the machine has."""
+    """What this run of pensieve was asked to do. None: what the machine has or holds.
+
+    memory_gb: for the model and its caches in all. cache_gb, daily_write_gb: what kept prompts may take on disk, and what
+    may be written of them in a day. origins: where each key that was set came from.
+    """
 
     paths: Paths
     model: str = DEFAULT_MODEL
@@ -36,7 +43,13 @@ class Settings:
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
     api_key: str = DEFAULT_API_KEY
+    memory_gb: float | None = None
+    kv_bits: KVBits | None = None
+    cache_gb: float | None = None
+    daily_write_gb: float | None = None
+    wired: bool = False
     is_debug: bool = False
+    origins: Mapping[str, str] = field(default_factory=dict[str, str], compare=False)
 
     @property
     def base_url(self) -> str:
@@ -56,27 +69,48 @@ class Flags:
 
 
 def resolve(flags: Flags | None = None, environ: Mapping[str, str] | None = None) -> Settings:
-    """Flag before PENSIEVE_* variable before default.
+    """Flag before PENSIEVE_* variable before configuration file before default.
 
-    Raises `SettingsError` where a variable holds what its setting cannot be.
+    Raises `SettingsError` where a variable or the file holds what its setting cannot be.
     """
-    flags = flags or Flags()
     variables = os.environ if environ is None else environ
-    return Settings(
-        paths=_paths(variables),
-        model=flags.model or variables.get("PENSIEVE_MODEL") or DEFAULT_MODEL,
-        device=flags.device or _device(variables.get("PENSIEVE_DEVICE")),
-        host=flags.host or variables.get("PENSIEVE_HOST") or DEFAULT_HOST,
-        port=flags.port if flags.port is not None else _port(variables.get("PENSIEVE_PORT")),
-        api_key=_api_key(variables.get("PENSIEVE_API_KEY")),
-        is_debug=is_debug_asked(variables),
+    places = resolve_paths(variables)
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin, found in (
+        (str(places.config_file), config.read(places.config_file)),
+        ("environment", _in_variables(variables)),
+        ("flag", _in_flags(flags or Flags())),
+    ):
+        values |= found
+        origins |= dict.fromkeys(found, origin)
+    return Settings(places, is_debug=is_debug_asked(variables), origins=origins, **values)
+
+
+def resolve_paths(environ: Mapping[str, str] | None = None) -> Paths:
+    """Where the files are: all that some commands need, and known even where the settings are wrong."""
+    variables = os.environ if environ is None else environ
+    if root := variables.get("PENSIEVE_HOME"):
+        return paths.under_home(Path(root).expanduser().absolute())
+    home = Path(variables.get("HOME") or Path.home())
+    if sys.platform == "darwin":
+        return paths.macos(home)
+    return paths.xdg(
+        home,
+        state=_absolute(variables.get("XDG_STATE_HOME")),
+        cache=_absolute(variables.get("XDG_CACHE_HOME")),
+        config=_absolute(variables.get("XDG_CONFIG_HOME")),
     )
 
 
 def is_debug_asked(environ: Mapping[str, str] | None = None) -> bool:
     """Whether PENSIEVE_DEBUG asks for tracebacks; known even where the other settings are wrong."""
-    variables = os.environ if environ is None else environ
-    return variables.get("PENSIEVE_DEBUG", "") not in {"", "0"}
+    return _is_on("PENSIEVE_DEBUG", environ)
+
+
+def is_quiet_asked(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether PENSIEVE_QUIET asks for the data and for errors alone."""
+    return _is_on("PENSIEVE_QUIET", environ)
 
 
 def is_colour_wanted(*, is_terminal: bool, environ: Mapping[str, str] | None = None) -> bool:
@@ -84,7 +118,7 @@ def is_colour_wanted(*, is_terminal: bool, environ: Mapping[str, str] | None = N
     variables = os.environ if environ is None else environ
     if variables.get("NO_COLOR"):
         return False
-    if any(variables.get(name, "0") not in {"", "0"} for name in ("FORCE_COLOR", "CLICOLOR_FORCE")):
+    if _is_on("FORCE_COLOR", environ) or _is_on("CLICOLOR_FORCE", environ):
         return True
     return is_terminal and variables.get("TERM", "") not in {"", "dumb"}
 
@@ -126,47 +160,40 @@ def child_environment(changes: Mapping[str, str]) -> dict[str, str]:
     return {**os.environ, **changes}
 
 
-def _paths(variables: Mapping[str, str]) -> Paths:
-    if root := variables.get("PENSIEVE_HOME"):
-        return paths.under_home(Path(root).expanduser().absolute())
-    home = Path(variables.get("HOME") or Path.home())
-    if sys.platform == "darwin":
-        return paths.macos(home)
-    return paths.xdg(
-        home,
-        state=_absolute(variables.get("XDG_STATE_HOME")),
-        cache=_absolute(variables.get("XDG_CACHE_HOME")),
-    )
+@contextmanager
+def variables_set(changes: Mapping[str, str]) -> Generator[None]:
+    """`changes` hold in this process and for the children that it starts, while in the block."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _in_flags(flags: Flags) -> dict[str, Value]:
+    given = {each.name: getattr(flags, each.name) for each in fields(flags)}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _in_variables(variables: Mapping[str, str]) -> dict[str, Value]:
+    """An empty variable sets nothing."""
+    return {
+        key.name: key.read(text, key.variable)
+        for key in KEYS.values()
+        if (text := variables.get(key.variable))
+    }
+
+
+def _is_on(name: str, environ: Mapping[str, str] | None) -> bool:
+    variables = os.environ if environ is None else environ
+    return variables.get(name, "") not in {"", "0"}
 
 
 def _absolute(text: str | None) -> Path | None:
     """The XDG specification tells programs to ignore relative values."""
     return Path(text) if text and Path(text).is_absolute() else None
-
-
-def _device(text: str | None) -> Device | None:
-    if not text:
-        return None
-    if text not in get_args(Device):
-        raise SettingsError(f"PENSIEVE_DEVICE is {text!r}; it can be 'gpu' or 'cpu'.")
-    return cast("Device", text)
-
-
-def _api_key(text: str | None) -> str:
-    """A key travels in a header, so it is printable ASCII without blanks. The message does not repeat it."""
-    if not text:
-        return DEFAULT_API_KEY
-    if not all("!" <= character <= "~" for character in text):
-        raise SettingsError(
-            "PENSIEVE_API_KEY holds a blank, a line end or a character outside ASCII.",
-            hint='A good key: export PENSIEVE_API_KEY="$(openssl rand -hex 32)"',
-        )
-    return text
-
-
-def _port(text: str | None) -> int:
-    if not text:
-        return DEFAULT_PORT
-    if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise SettingsError(f"PENSIEVE_PORT is {text!r}; it can be a number from 1 to 65535.")
-    return int(text)

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "pensieve"
 FILES = sorted(ROOT.rglob("*.py"))
-BASE = {"errors", "paths", "files", "settings", "logs"}
+BASE = {"errors", "paths", "files", "keys", "config", "settings", "logs"}
 
 # What a part may import inside pensieve. A name with a dot is that one module.
 MAY_IMPORT = {
@@ -17,7 +17,9 @@ MAY_IMPORT = {
     "errors": set(),
     "paths": set(),
     "files": set(),
-    "settings": {"paths", "errors"},
+    "keys": {"errors"},
+    "config": {"keys", "files", "errors"},
+    "settings": {"keys", "config", "paths", "errors"},
     "logs": {"paths", "errors"},
     "machine": {"settings", "paths", "errors"},
     "daemon": {"settings", "paths", "files", "errors"},

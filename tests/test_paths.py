@@ -13,6 +13,7 @@ def test_everything_lies_under_the_home_that_was_asked_for() -> None:
     assert there.server_file == Path("/srv/p/state/server.json")
     assert there.server_log == Path("/srv/p/logs/server.log")
     assert there.models == Path("/srv/p/models")
+    assert there.config_file == Path("/srv/p/config.toml")
 
 
 def test_a_mac_has_its_own_places() -> None:
@@ -20,12 +21,15 @@ def test_a_mac_has_its_own_places() -> None:
     assert there.state == HOME / "Library/Application Support/pensieve"
     assert there.models == HOME / "Library/Caches/pensieve/models"
     assert there.logs == HOME / "Library/Logs/pensieve"
+    assert there.config_file == HOME / "Library/Application Support/pensieve/config.toml"
 
 
 def test_elsewhere_the_xdg_folders_are_used() -> None:
-    there = paths.xdg(HOME, state=None, cache=None)
+    there = paths.xdg(HOME)
     assert there.state == HOME / ".local/state/pensieve"
     assert there.models == HOME / ".cache/pensieve/models"
-    moved = paths.xdg(HOME, state=Path("/s"), cache=Path("/c"))
+    assert there.config_file == HOME / ".config/pensieve/config.toml"
+    moved = paths.xdg(HOME, state=Path("/s"), cache=Path("/c"), config=Path("/e"))
+    assert moved.config_file == Path("/e/pensieve/config.toml")
     assert (moved.state, moved.logs) == (Path("/s/pensieve"), Path("/s/pensieve/logs"))
     assert moved.models == Path("/c/pensieve/models")

@@ -1,29 +1,24 @@
 """The command line: names the commands, and turns whatever happens into a message and an exit code.
 
 The one place where an error becomes words on the terminal. A traceback is shown for PENSIEVE_DEBUG=1 alone.
+A command's module is loaded when it is called, and the parser (cyclopts) when there is something to parse.
 """
 
+import difflib
+import inspect
 import traceback
 from collections.abc import Sequence
-
-from cyclopts import App, CycloptsError, Parameter
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from pensieve import __version__
 from pensieve.cli import output
-from pensieve.cli.cache import cache
-from pensieve.cli.chat import chat
-from pensieve.cli.env import env
-from pensieve.cli.help import HelpLayout
-from pensieve.cli.models import models
-from pensieve.cli.plan import plan
-from pensieve.cli.pull import pull
-from pensieve.cli.rm import rm
-from pensieve.cli.show import show
-from pensieve.cli.start import start
-from pensieve.cli.status import status
-from pensieve.cli.stop import stop
-from pensieve.errors import PensieveError
-from pensieve.settings import is_debug_asked
+from pensieve.cli.help import TOPICS, HelpLayout, columns
+from pensieve.errors import PensieveError, UsageError
+from pensieve.settings import is_debug_asked, variables_set
+
+if TYPE_CHECKING:
+    from cyclopts import App
 
 USAGE = 2
 INTERRUPTED = 130
@@ -40,9 +35,30 @@ For example:
   pensieve stop
 """
 
+# The command NAME is what pensieve/cli/NAME.py calls NAME; beside it the first line of its help.
+COMMANDS = {
+    "start": "Start the server in the background and wait until it answers.",
+    "stop": "Stop the server; open answers may finish first.",
+    "status": "Show whether the server runs, where, and with which model.",
+    "env": "Print the variables that point Claude Code and other Anthropic clients here.",
+    "chat": "Ask the model, or converse with it.",
+    "plan": "Show how much context fits into memory, by the precision of the KV cache.",
+    "cache": "Show the prompts kept on disk, or clear them.",
+}
 
-def build_app() -> App:
-    """The commands. Whatever they raise comes out of the call."""
+# What holds for every command: each is a variable for this one run, and for what it starts.
+EVERYWHERE = {
+    "--quiet": ("PENSIEVE_QUIET", "Only what was asked for, and errors."),
+    "--verbose": ("PENSIEVE_DEBUG", "Where an error comes from; more in the server's log."),
+    "--no-color": ("NO_COLOR", "No colours."),
+}
+SHORT = {"-q": "--quiet", "-v": "--verbose"}
+
+
+def build_app() -> "App":
+    """The parser of every command. Whatever a command raises comes out of the call."""
+    from cyclopts import App, Parameter
+
     app = App(
         name="pensieve",
         help=HELP,
@@ -56,33 +72,105 @@ def build_app() -> App:
         suppress_keyboard_interrupt=False,
         result_action="return_value",
     )
-    for command in (start, stop, status, env, chat, models, pull, show, rm, plan, cache):
-        app.command(command)
+    for name in COMMANDS:
+        app.command(_import_path(name), name=name)
     return app
 
 
 def run(words: Sequence[str]) -> int:
     """Do what the command line says; the exit code. Raises nothing but SystemExit."""
-    output.prepare()
-    try:
-        code = build_app()(_without_help_command(words))
-        output.flush()
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:
-        output.forget_reader()
-        return BROKEN_PIPE
-    except Exception as error:  # noqa: BLE001 -- the last boundary: nobody above can say it better
-        return _tell(error)
+    variables, words = _everywhere(words)
+    with variables_set(variables):
+        output.prepare()
+        try:
+            code = _do(words)
+            output.flush()
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        except BrokenPipeError:
+            output.forget_reader()
+            return BROKEN_PIPE
+        except Exception as error:  # noqa: BLE001 -- the last boundary: nobody above can say it better
+            return _tell(error)
     return code if isinstance(code, int) else 0
 
 
-def _without_help_command(words: Sequence[str]) -> list[str]:
-    """`help X` means `X --help`."""
-    return [*words[1:], "--help"] if words[:1] == ["help"] else list(words)
+def root_help() -> str:
+    """What `pensieve` alone says."""
+    options = [(f"{short}, {name}", EVERYWHERE[name][1]) for short, name in SHORT.items()]
+    options += [("    --no-color", EVERYWHERE["--no-color"][1])]
+    return "\n\n".join(
+        [
+            "Usage: pensieve COMMAND",
+            HELP.rstrip(),
+            f"Commands:\n{columns(list(COMMANDS.items()))}",
+            f"For every command:\n{columns(options)}",
+            "pensieve help COMMAND tells more; so does pensieve help exit-codes.",
+        ]
+    )
+
+
+def _do(words: Sequence[str]) -> object:
+    match words:
+        case [] | ["-h" | "--help" | "help"]:
+            output.data(root_help())
+        case ["--version"]:
+            output.data(f"pensieve {__version__}")
+        case ["help", topic] if topic in TOPICS:
+            output.data(TOPICS[topic])
+        case ["help", *rest]:
+            return _call([*rest, "--help"])
+        case _:
+            return _call(words)
+    return 0
+
+
+def _call(words: Sequence[str]) -> object:
+    name, *rest = words
+    if not name.startswith("-") and name not in COMMANDS:
+        raise _unknown(name)
+    if not rest:
+        module, _, attribute = _import_path(name).partition(":")
+        command = getattr(import_module(module), attribute)
+        if _needs_nothing(command):
+            return command()
+    return build_app()(words)
+
+
+def _needs_nothing(command: object) -> bool:
+    """Whether it is a function that can be called as it is: there is nothing to parse then."""
+    if not inspect.isfunction(command):
+        return False
+    parameters = inspect.signature(command).parameters.values()
+    return all(
+        each.kind is each.VAR_POSITIONAL or each.default is not each.empty for each in parameters
+    )
+
+
+def _import_path(name: str) -> str:
+    name = name.replace("-", "_")
+    return f"pensieve.cli.{name}:{name}"
+
+
+def _everywhere(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The variables that options of every command stand for, and the other words. What follows `--` is not ours."""
+    end = list(words).index("--") if "--" in words else len(words)
+    named = [EVERYWHERE.get(SHORT.get(word, word)) for word in words[:end]]
+    others = [word for word, option in zip(words, named, strict=False) if option is None]
+    return {option[0]: "1" for option in named if option}, [*others, *words[end:]]
+
+
+def _unknown(name: str) -> UsageError:
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    meant = f' Did you mean "{near[0]}"?' if near else ""
+    return UsageError(
+        f'Unknown command "{name}".{meant}', hint="See what there is:\n  pensieve --help"
+    )
 
 
 def _tell(error: Exception) -> int:
+    from cyclopts import CycloptsError
+
     if is_debug_asked():
         output.note("".join(traceback.format_exception(error)).rstrip())
     match error:

@@ -1,9 +1,5 @@
 """`pensieve env`: the variables that point Anthropic clients at the server, in the words of the user's shell."""
 
-from typing import Annotated
-
-from cyclopts import Parameter
-
 from pensieve import settings as settings_module
 from pensieve.cli import output
 from pensieve.cli.shells import Shell, export, shell_of, usage
@@ -18,7 +14,7 @@ MODEL_VARIABLES = (
 )
 
 
-def env(*, shell: Annotated[Shell | None, Parameter(metavar="NAME")] = None) -> int:
+def env(*, shell: Shell | None = None) -> int:
     """Print the variables that point Claude Code and other Anthropic clients here.
 
     For example:

@@ -8,6 +8,23 @@ from typing import Any, Protocol
 
 from pensieve.cli import output
 
+TOPICS = {
+    "exit-codes": """\
+Exit codes:
+    0  done; for status: the server runs and is ready
+    1  it did not work
+    2  the command line is wrong
+    3  status: the server does not run
+    4  status: the server starts, or is not well
+   65  the model's files are damaged, or of a kind that is not loaded
+   69  no server answers, a port is taken, or a model cannot be fetched
+   73  a file or folder cannot be written, or the disk is full
+   78  a setting is wrong: a flag, a variable or the configuration file
+  130  ended by Ctrl-C
+  141  whoever read the output has left
+  143  ended by SIGTERM before it was done""",
+}
+
 WIDTH = 79
 INDENT = "  "
 WIDEST_LABEL = 24

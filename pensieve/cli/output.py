@@ -14,7 +14,7 @@ import textwrap
 from contextlib import suppress
 from itertools import chain
 
-from pensieve.settings import is_colour_wanted
+from pensieve.settings import is_colour_wanted, is_quiet_asked
 
 DIM = "2"
 RED = "1;31"
@@ -39,8 +39,9 @@ def stream(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """A line beside the data."""
-    print(text, file=sys.stderr, flush=True)
+    """A line beside the data; with --quiet there is none."""
+    if not is_quiet_asked():
+        _say(text)
 
 
 def aside(text: str) -> None:
@@ -55,9 +56,9 @@ def warning(text: str) -> None:
 
 def failure(message: str, hint: str | None) -> None:
     """What happened, and the way out."""
-    note(_styled("Error:", RED) + _wrapped(f"Error: {message}").removeprefix("Error:"))
+    _say(_styled("Error:", RED) + _wrapped(f"Error: {message}").removeprefix("Error:"))
     if hint:
-        note(_wrapped(hint))
+        _say(_wrapped(hint))
 
 
 def ask(prompt: str) -> str:
@@ -101,6 +102,10 @@ def forget_reader() -> None:
     """Standard output's reader has gone: let the interpreter's last flush go nowhere."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _wrapped(text: str) -> str:

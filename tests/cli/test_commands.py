@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pensieve import __version__
+from pensieve.cli import app
 from pensieve.cli.app import build_app, run
 from pensieve.cli.env import variables
 from pensieve.cli.target import Target
@@ -22,7 +23,6 @@ from pensieve.paths import Paths, under_home
 from tests.cli.fake_server import health, serving
 from tests.cli.program import PROGRAM, ROOT, environment, pensieve
 
-COMMANDS = ["start", "stop", "status", "env", "chat"]
 HEAVY = {
     "anyio", "httpx", "huggingface_hub", "jinja2", "mlx", "mlx_lm", "numpy", "pydantic", "starlette", "tokenizers",
     "transformers", "uvicorn",
@@ -49,10 +49,10 @@ def test_help_shows_examples_before_commands(
     assert run(words) == 0
     said = capsys.readouterr().out
     assert said.index("pensieve start") < said.index("Commands:")
-    assert all(f"  {command} " in said for command in COMMANDS)
+    assert all(f"  {command} " in said for command in app.COMMANDS)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", app.COMMANDS)
 def test_each_command_explains_itself_within_80_columns(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -65,7 +65,7 @@ def test_each_command_explains_itself_within_80_columns(
     assert max(map(len, said.splitlines())) < 80
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", app.COMMANDS)
 def test_each_option_is_explained(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     run([command, "--help"])
     said = capsys.readouterr().out
@@ -105,23 +105,49 @@ def test_a_wrong_command_line_is_told_what_is_wrong(
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("words", ["--help", "start --help", "--version", "env", "status", "stop"])
-def test_the_light_commands_load_nothing_heavy(words: str, tmp_path: Path) -> None:
-    program = (
-        "import sys; from pensieve.cli.app import run; run(sys.argv[1:]); "
-        "print(*sys.modules, file=sys.stderr)"
-    )
+PROBE = (
+    "import sys; from pensieve.cli.app import run; run(sys.argv[1:]); "
+    "print(*sys.modules, file=sys.stderr)"
+)
+
+
+def loaded_by(words: str, home: Path) -> set[str]:
+    """The packages that are loaded once the command has run."""
     done = subprocess.run(
-        [sys.executable, "-c", program, *words.split()],
+        [sys.executable, "-c", PROBE, *words.split()],
         capture_output=True,
         check=True,
-        env=environment(tmp_path),
+        env=environment(home),
         text=True,
     )
     loaded = {name.partition(".")[0] for name in done.stderr.splitlines()[-1].split()}
     assert "pensieve" in loaded
-    assert loaded & HEAVY == set()
-    assert "rich" not in loaded or words not in {"env", "status", "stop"}
+    return loaded
+
+
+@pytest.mark.parametrize("words", ["--help", "--version", "help exit-codes", "env"])
+def test_what_a_shell_waits_for_at_its_start_loads_not_even_a_parser(
+    words: str, tmp_path: Path
+) -> None:
+    assert loaded_by(words, tmp_path) & (HEAVY | {"cyclopts", "rich"}) == set()
+
+
+@pytest.mark.parametrize("words", ["start --help", "help chat", "env --shell zsh"])
+def test_help_loads_nothing_heavy(words: str, tmp_path: Path) -> None:
+    assert loaded_by(words, tmp_path) & HEAVY == set()
+
+
+@pytest.mark.parametrize("words", ["status", "stop", "stop --force"])
+def test_light_commands_load_nothing_heavy(words: str, tmp_path: Path) -> None:
+    assert loaded_by(words, tmp_path) & (HEAVY | {"rich"}) == set()
+
+
+@pytest.mark.parametrize("command", app.COMMANDS)
+def test_the_list_of_commands_says_what_each_says_of_itself(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([command, "--help"]) == 0
+    assert app.COMMANDS[command] in capsys.readouterr().out
 
 
 # env

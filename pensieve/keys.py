@@ -1,0 +1,89 @@
+"""What can be set, key by key: its name, what it can be, how it is read from text.
+
+A table. It knows neither where values come from (settings.py) nor how a file of them is written (config.py).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pensieve.errors import SettingsError
+
+Value = str | int | float | bool
+
+TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One setting: what it is for and what it can be, in words, and whether a value of its kind is one of those."""
+
+    name: str
+    about: str
+    can_be: str
+    kind: type[Value]
+    accepts: Callable[[Any], bool] = lambda _: True
+    is_secret: bool = False
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return f"PENSIEVE_{self.name.upper()}"
+
+    def checked(self, value: object, where: str) -> Value:
+        """`value`, which stands at `where`, in this key's kind. Raises `SettingsError` where it cannot be."""
+        if self.kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is self.kind and self.accepts(value):
+            return value
+        raise self._refusal(value, where)
+
+    def read(self, text: str, where: str) -> Value:
+        """The value that `text` means. Raises `SettingsError` where it means none."""
+        try:
+            value = TRUTHS[text.lower()] if self.kind is bool else self.kind(text)
+        except (ValueError, KeyError):
+            raise self._refusal(text, where) from None
+        return self.checked(value, where)
+
+    def _refusal(self, value: object, where: str) -> SettingsError:
+        """A secret is not repeated."""
+        if self.is_secret:
+            hint = f'A good one: export {self.variable}="$(openssl rand -hex 32)"'
+            return SettingsError(f"{where} cannot be used; it can be {self.can_be}.", hint=hint)
+        return SettingsError(f"{where} is {value!r}; it can be {self.can_be}.")
+
+
+def _is_name(text: str) -> bool:
+    return bool(text) and not any(letter < " " or letter == "\x7f" for letter in text)
+
+
+def _goes_into_a_header(text: str) -> bool:
+    return bool(text) and all("!" <= letter <= "~" for letter in text)
+
+
+def _is_amount(number: float) -> bool:
+    return 0 < number < 1e6
+
+
+_TABLE = (
+    Key("model", "model to serve", "a name, a repository or a folder", str, _is_name),
+    Key("device", "where MLX computes", "'gpu' or 'cpu'", str, {"gpu", "cpu"}.__contains__),
+    Key("host", "address to listen on", "an address of this machine", str, _is_name),
+    Key("port", "port to listen on", "a number from 1 to 65535", int, range(1, 65536).__contains__),
+    Key(
+        "api_key",
+        "key that clients send",
+        "printable ASCII without blanks",
+        str,
+        _goes_into_a_header,
+        is_secret=True,
+    ),
+    Key("memory_gb", "memory for the model and its caches", "a number of GB", float, _is_amount),
+    Key("kv_bits", "bits of the KV cache", "16, 8 or 4", int, {16, 8, 4}.__contains__),
+    Key("cache_gb", "disk for kept prompts", "a number of GB", float, _is_amount),
+    Key("daily_write_gb", "most to write to it in a day", "a number of GB", float, _is_amount),
+    Key("wired", "keep the model's memory wired", "true or false", bool),
+)
+
+KEYS: Mapping[str, Key] = {key.name: key for key in _TABLE}
