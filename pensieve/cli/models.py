@@ -35,7 +35,7 @@ def models(*, json: bool = False) -> int:
         Print one JSON object instead.
     """
     settings = settings_module.resolve()
-    room = room_here(inspect(), settings.device)
+    room = room_here(inspect(), settings)
     entries = [entry_of(model, room, settings) for model in shelf(settings.paths.models)]
     if json:
         output.data(dumps({"limit_bytes": room.limit_bytes, "models": entries}, indent=2))

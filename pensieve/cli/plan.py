@@ -45,7 +45,7 @@ def plan(
     settings = settings_module.resolve(settings_module.Flags(model=model))
     shape = shape_by_name(settings)
     memory_bytes = ram * GIB if ram else inspect().memory_bytes
-    room = room_of_mac(memory_bytes) if ram else room_here(inspect(), settings.device)
+    room = room_of_mac(memory_bytes) if ram else room_here(inspect(), settings)
     if json:
         told = {"model": settings.model, "memory_bytes": memory_bytes, **figures(shape, room)}
         output.data(dumps(told, indent=2))
@@ -61,7 +61,7 @@ def planned_context(settings: Settings) -> int:
     machine = inspect()
     if not machine.memory_bytes:
         return shape.context_tokens
-    return fit(shape, room_here(machine, settings.device)).context_tokens
+    return fit(shape, room_here(machine, settings)).context_tokens
 
 
 def rendered(shape: ModelShape, room: Room) -> str:

@@ -40,7 +40,7 @@ def show(name: str, /, *, json: bool = False) -> int:
     """
     settings = settings_module.resolve()
     source = find(name)
-    room = room_here(inspect(), settings.device)
+    room = room_here(inspect(), settings)
     known = _of_folder(source) if isinstance(source, LocalModel) else _of_hub(source, settings)
     if json:
         output.data(dumps(_object(known, room), indent=2))

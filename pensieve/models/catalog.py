@@ -138,6 +138,6 @@ def _refuse(name: str) -> ModelSource:
     question = f" Did you mean {near[0]}?" if near else ""
     raise ModelUnavailableError(
         f"There is no model called {name!r}.{question}",
-        hint=f"Models by name: {', '.join(names)}.\n"
+        hint="The models with short names, and what they need here:\n  pensieve models\n"
         "Any other: a Hugging Face repository as owner/name, or the path of an mlx-lm model folder.",
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from pensieve.engine.budget import (
     ENOUGH_CONTEXT_TOKENS,
+    GB,
     PROCESS_BYTES,
     TRANSIENT_BYTES,
     AttentionShape,
@@ -16,18 +17,22 @@ from pensieve.engine.budget import (
     mac_working_set,
     precisions,
 )
-from pensieve.engine.precision import FULL, KVPrecision
+from pensieve.engine.precision import KVPrecision
 from pensieve.machine import Machine
 from pensieve.models.shape import ModelShape
-from pensieve.settings import Device
+from pensieve.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What pensieve may use in all. is_cpu: weights and KV caches are expanded to 4 bytes a value there (engine/weights.py)."""
+    """What pensieve may use in all. is_cpu: weights and KV caches are expanded to 4 bytes a value there (engine/weights.py).
+
+    kv_bits: as asked for; None: as it fits.
+    """
 
     limit_bytes: int
     is_cpu: bool = False
+    kv_bits: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +51,13 @@ class Fit:
     reason: str
 
 
-def room_here(machine: Machine, device: Device | None) -> Room:
-    """The room on this machine; `device` None: its own."""
-    is_cpu = device == "cpu" or (device is None and machine.kind != "apple_silicon")
-    if is_cpu:
-        return Room(machine.memory_bytes // 2, is_cpu=True)
-    return room_of_mac(machine.memory_bytes)
+def room_here(machine: Machine, settings: Settings) -> Room:
+    """The room on this machine, as far as the settings leave it to the machine."""
+    asked = int(settings.memory_gb * GB) if settings.memory_gb else None
+    if settings.device == "cpu" or (settings.device is None and machine.kind != "apple_silicon"):
+        return Room(asked or machine.memory_bytes // 2, is_cpu=True, kv_bits=settings.kv_bits)
+    limit = asked or room_of_mac(machine.memory_bytes).limit_bytes
+    return Room(limit, kv_bits=settings.kv_bits)
 
 
 def room_of_mac(memory_bytes: int) -> Room:
@@ -61,13 +67,16 @@ def room_of_mac(memory_bytes: int) -> Room:
 
 def fit(shape: ModelShape, room: Room) -> Fit:
     """What the engine will choose for a model of this shape, and what follows for the context."""
-    full = fit_at(shape, room, FULL, "full precision, the fastest on a processor")
+    full, eight, four = precisions(shape.head_dim)
+    if room.kv_bits:
+        asked = {16: full, 8: eight, 4: four}[room.kv_bits]
+        return fit_at(shape, room, asked, f"{_bits_in_words(room.kv_bits)}, as asked for")
+    at_full = fit_at(shape, room, full, "full precision, the fastest on a processor")
     if room.is_cpu:
-        return full
-    if full.context_tokens >= min(ENOUGH_CONTEXT_TOKENS, shape.context_tokens):
-        return replace(full, reason=f"full precision holds {full.context_tokens:,} tokens")
-    eight = precisions(shape.head_dim)[1]
-    reason = f"8-bit: full precision would hold {full.context_tokens:,} tokens only"
+        return at_full
+    if at_full.context_tokens >= min(ENOUGH_CONTEXT_TOKENS, shape.context_tokens):
+        return replace(at_full, reason=f"full precision holds {at_full.context_tokens:,} tokens")
+    reason = f"8-bit: full precision would hold {at_full.context_tokens:,} tokens only"
     return fit_at(shape, room, eight, reason)
 
 
@@ -93,3 +102,7 @@ def _in_float32(shape: ModelShape) -> int:
     """The weights in float32. A group of 64 quantized ones has a scale and a bias of 16 bits each beside it."""
     bits = shape.bits + 0.5 if shape.bits else 16
     return int(shape.weights_bytes * 32 / bits)
+
+
+def _bits_in_words(bits: int) -> str:
+    return "full precision" if bits == 16 else f"{bits}-bit"

@@ -17,7 +17,7 @@ from pensieve.models.fit import room_of_mac
 from pensieve.models.folder import MARKER, ModelFile, Snapshot, write_snapshot
 from pensieve.models.shelf import shelf
 from pensieve.paths import Paths, under_home
-from pensieve.settings import Settings
+from pensieve.settings import Settings, resolve
 from tests import tiny_models
 from tests.cli.program import pensieve
 from tests.fake_hub import FakeHub, files_of, serving
@@ -233,3 +233,46 @@ def test_rm_refuses_what_is_served_and_shrugs_at_what_is_not_here(
     assert fetched.exists()
     assert run(["rm", "qwen3-4b", "--json"]) == 0
     assert told(capsys) == {"name": "qwen3-4b", "is_removed": False, "bytes": 0}
+
+
+# use
+
+
+def test_use_writes_the_configuration_that_the_next_start_reads(
+    paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["use", "qwen3-4b"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "qwen3-4b is served from the next start on.\n"
+    assert "pensieve pull qwen3-4b" in err
+    assert resolve().model == "qwen3-4b"
+    assert resolve().origins["model"] == str(paths.config_file)
+    assert run(["use", "auto", "--json"]) == 0
+    assert told(capsys)["model"] in {model.name for model in CATALOG}
+    assert resolve().model == "auto"
+
+
+def test_use_says_what_goes_on_until_then_and_what_comes_before_it(
+    paths: Paths,
+    fetched: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("PENSIEVE_MODEL", "smollm2-135m")
+    with lock.held(paths), published(paths, Address("127.0.0.1", 1, "tiny", "cpu")):
+        assert run(["use", REPO]) == 0
+    err = capsys.readouterr().err
+    assert "unset PENSIEVE_MODEL" in err
+    assert "pensieve restart" in err
+    assert "pull" not in err
+
+
+def test_use_keeps_a_folder_by_its_full_path_and_refuses_what_is_no_model(
+    paths: Paths, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tiny.parent)
+    assert run(["use", f"./{tiny.name}"]) == 0
+    assert resolve().model == str(tiny)
+    assert run(["use", "qwen"]) == 69
+    assert resolve().model == str(tiny)
+    assert "pensieve models" in capsys.readouterr().err

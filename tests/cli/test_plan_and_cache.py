@@ -7,12 +7,15 @@ import pytest
 
 from pensieve.cli.app import run
 from pensieve.cli.plan import planned_context, rendered
+from pensieve.daemon import lock
+from pensieve.daemon.record import Address, published
 from pensieve.engine.budget import GB
 from pensieve.models.fit import Room
 from pensieve.models.shape import PHI_3_MINI_SHAPE, shape_of
 from pensieve.paths import under_home
 from pensieve.settings import Settings
 from tests import tiny_models
+from tests.cli.fake_server import health, serving
 
 GIB = 2**30
 
@@ -78,13 +81,49 @@ def test_a_model_that_is_not_here_cannot_be_planned(capsys: pytest.CaptureFixtur
     assert "pensieve pull owner/name" in capsys.readouterr().err
 
 
-def test_the_cache_is_shown_and_cleared(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def kept(home: Path) -> Path:
+    """A prompt of 2 MB on disk."""
     folder = home / "prefixes" / "abc"
     folder.mkdir(parents=True)
     (folder / "1.kv").write_bytes(bytes(2_000_000))
+    return folder
+
+
+def test_the_cache_is_shown_and_cleared(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["cache"]) == 0
-    assert "1 files, 2.0 MB" in capsys.readouterr().out
+    assert "1 files, 2 MB" in capsys.readouterr().out
     assert run(["cache", "clear"]) == 0
-    assert not folder.exists()
+    assert capsys.readouterr().out == "Cleared 1 files, 2 MB.\n"
+    assert not kept.exists()
     assert run(["cache"]) == 0
     assert "0 files" in capsys.readouterr().out
+
+
+def test_the_cache_tells_the_caps_that_the_engine_keeps(
+    home: Path, kept: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PENSIEVE_CACHE_GB", "3")
+    assert run(["cache"]) == 0
+    assert "2 MB of at most 3.0 GB" in capsys.readouterr().out
+    figures = {
+        "prefix_disk_cap_bytes": 20 * GB,
+        "written_today_bytes": 50 * GB,
+        "daily_write_budget_bytes": 50 * GB,
+        "is_writing_paused": True,
+    }
+    paths = under_home(home)
+    with (
+        serving() as server,
+        lock.held(paths),
+        published(paths, Address("127.0.0.1", server.server_port, "tiny", "cpu")),
+    ):
+        server.healths = lambda: health() | {"engine": figures}
+        assert run(["cache"]) == 0
+        said = capsys.readouterr().out
+        assert run(["cache", "--json"]) == 0
+    assert "of at most 20.0 GB" in said
+    assert "50.0 GB of 50.0 GB a day" in said
+    assert "paused" in said
+    told = json.loads(capsys.readouterr().out)
+    assert (told["bytes"], told["cap_bytes"]) == (2_000_000, 20 * GB)

@@ -1,5 +1,8 @@
 """What a model gets of a machine's memory, before anything is loaded; and which one suits it."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from pensieve.machine import Machine
@@ -8,6 +11,8 @@ from pensieve.models.cards import CARDS, UNTRIED, card_of
 from pensieve.models.catalog import CATALOG, LocalModel, find
 from pensieve.models.fit import fit, room_here, room_of_mac
 from pensieve.models.shape import PHI_3_MINI_SHAPE
+from pensieve.paths import under_home
+from pensieve.settings import Settings
 
 GIB = 2**30
 GB = 10**9
@@ -17,6 +22,7 @@ def mac(memory_gib: int) -> Machine:
     return Machine("Darwin", "arm64", "3.13.1", macos="26.1", memory_bytes=memory_gib * GIB)
 
 
+SETTINGS = Settings(under_home(Path("/nowhere")))
 LINUX = Machine("Linux", "x86_64", "3.13.1", memory_bytes=32 * GIB)
 
 
@@ -26,7 +32,15 @@ def test_full_precision_is_taken_where_it_holds_enough(memory_gib: int, bits: in
 
 
 def test_a_16_gb_mac_keeps_everything_below_12_gb() -> None:
-    assert room_here(mac(16), None).limit_bytes <= 12 * GB
+    assert room_here(mac(16), SETTINGS).limit_bytes <= 12 * GB
+
+
+def test_what_is_asked_for_comes_before_what_the_machine_has() -> None:
+    room = room_here(mac(16), replace(SETTINGS, memory_gb=5.0, kv_bits=4))
+    assert room.limit_bytes == 5 * GB
+    fitted = fit(PHI_3_MINI_SHAPE, room)
+    assert (fitted.precision.bits, fitted.reason) == (4, "4-bit, as asked for")
+    assert room_here(LINUX, replace(SETTINGS, memory_gb=2.0)).limit_bytes == 2 * GB
 
 
 def test_a_context_is_never_more_than_the_model_was_built_for() -> None:
@@ -45,7 +59,7 @@ def test_a_processor_computes_with_four_bytes_a_weight() -> None:
     """As engine/weights.py does: SmolLM2's 98 MB are 0.54 GB there."""
     card = card_of(find("smollm2-135m"))
     assert card is not None
-    fitted = fit(card.shape, room_here(LINUX, "cpu"))
+    fitted = fit(card.shape, room_here(LINUX, replace(SETTINGS, device="cpu")))
     assert 0.4 * GB < fitted.weights_bytes < 0.75 * GB
     assert fitted.precision.bits is None
     assert fitted.token_bytes == 2 * 30 * 3 * 64 * 4
