@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "engine": {"errors", "settings", "machine", "files"},
     "prompt": {"api", "dialects", "engine.generation", "errors"},
     "reply": {"api", "dialects", "engine.generation", "prompt.template", "errors"},
-    "models": {"machine", "dialects"} | BASE,
+    "models": {"machine", "dialects", "engine.budget", "engine.precision"} | BASE,
     "server": {"api", "prompt", "reply", "engine.client", "engine.generation", "models"} | BASE,
     "cli": {"server", "models", "machine", "daemon", "engine.budget", "engine.precision"} | BASE,
 }

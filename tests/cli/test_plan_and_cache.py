@@ -1,14 +1,21 @@
 """What fits into memory, said before anything is loaded; and the prefixes on disk, shown and cleared."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from pensieve.cli.app import run
-from pensieve.cli.plan import choice, rendered
-from pensieve.engine.budget import GB, kv_room, limit_bytes, mac_working_set
+from pensieve.cli.plan import planned_context, rendered
+from pensieve.daemon import lock
+from pensieve.daemon.record import Address, published
+from pensieve.engine.budget import GB
+from pensieve.models.fit import Room
 from pensieve.models.shape import PHI_3_MINI_SHAPE, shape_of
+from pensieve.paths import under_home
+from pensieve.settings import Settings
 from tests import tiny_models
+from tests.cli.fake_server import health, serving
 
 GIB = 2**30
 
@@ -18,20 +25,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PENSIEVE_HOME", str(tmp_path))
     monkeypatch.delenv("PENSIEVE_MODEL", raising=False)
     return tmp_path
-
-
-def limit_of(memory_gib: int) -> int:
-    return limit_bytes(memory_gib * GIB, mac_working_set(memory_gib * GIB))
-
-
-@pytest.mark.parametrize(("memory_gib", "bits"), [(8, 8), (16, 8), (24, 8), (36, None), (64, None)])
-def test_full_precision_is_taken_where_it_holds_enough(memory_gib: int, bits: int | None) -> None:
-    room = kv_room(limit_of(memory_gib), PHI_3_MINI_SHAPE.weights_bytes)
-    assert choice(PHI_3_MINI_SHAPE, room).bits == bits
-
-
-def test_a_16_gb_mac_keeps_everything_below_12_gb() -> None:
-    assert limit_of(16) <= 12 * GB
 
 
 def test_phi_3_costs_what_its_shape_says(capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,8 +40,29 @@ def test_phi_3_costs_what_its_shape_says(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_plan_never_promises_more_than_the_model_was_built_for() -> None:
-    plan = rendered(PHI_3_MINI_SHAPE, 500 * GB)
-    assert plan.count("131,072") == 3
+    plan = rendered(PHI_3_MINI_SHAPE, Room(500 * GB))
+    assert plan.count("131,072") == 4
+    assert "as many as the model was built for" in plan
+
+
+@pytest.mark.parametrize(
+    ("ram", "says"),
+    [("16", "35,584 tokens of context, 8-bit: full precision would hold"), ("4", "does not fit")],
+)
+def test_a_plan_ends_in_what_is_chosen_and_why(
+    ram: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["plan", "--ram", ram]) == 0
+    assert says in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_model_of_the_catalog_is_planned_before_it_is_fetched(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["plan", "--model", "qwen3.5-9b", "--ram", "16", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["context_tokens"], told["kv_bits"]) == (125_184, None)
+    assert told["memory_bytes"] == 16 * GIB
 
 
 def test_a_model_that_is_here_is_planned_from_its_own_config(
@@ -58,21 +72,58 @@ def test_a_model_that_is_here_is_planned_from_its_own_config(
     shape = shape_of(folder)
     assert (shape.kv_heads, shape.context_tokens) == (2, 8192)
     assert run(["plan", "--model", str(folder), "--ram", "8"]) == 0
+    assert planned_context(Settings(under_home(home), model=str(folder), device="gpu")) == 8192
     assert "8,192" in capsys.readouterr().out
 
 
 def test_a_model_that_is_not_here_cannot_be_planned(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["plan", "--model", "smollm2-135m"]) == 69
-    assert "pensieve start --model smollm2-135m" in capsys.readouterr().err
+    assert run(["plan", "--model", "owner/name"]) == 69
+    assert "pensieve pull owner/name" in capsys.readouterr().err
 
 
-def test_the_cache_is_shown_and_cleared(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def kept(home: Path) -> Path:
+    """A prompt of 2 MB on disk."""
     folder = home / "prefixes" / "abc"
     folder.mkdir(parents=True)
     (folder / "1.kv").write_bytes(bytes(2_000_000))
+    return folder
+
+
+def test_the_cache_is_shown_and_cleared(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["cache"]) == 0
-    assert "1 files, 2.0 MB" in capsys.readouterr().out
+    assert "1 files, 2 MB" in capsys.readouterr().out
     assert run(["cache", "clear"]) == 0
-    assert not folder.exists()
+    assert capsys.readouterr().out == "Cleared 1 files, 2 MB.\n"
+    assert not kept.exists()
     assert run(["cache"]) == 0
     assert "0 files" in capsys.readouterr().out
+
+
+def test_the_cache_tells_the_caps_that_the_engine_keeps(
+    home: Path, kept: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PENSIEVE_CACHE_GB", "3")
+    assert run(["cache"]) == 0
+    assert "2 MB of at most 3.0 GB" in capsys.readouterr().out
+    figures = {
+        "prefix_disk_cap_bytes": 20 * GB,
+        "written_today_bytes": 50 * GB,
+        "daily_write_budget_bytes": 50 * GB,
+        "is_writing_paused": True,
+    }
+    paths = under_home(home)
+    with (
+        serving() as server,
+        lock.held(paths),
+        published(paths, Address("127.0.0.1", server.server_port, "tiny", "cpu")),
+    ):
+        server.healths = lambda: health() | {"engine": figures}
+        assert run(["cache"]) == 0
+        said = capsys.readouterr().out
+        assert run(["cache", "--json"]) == 0
+    assert "of at most 20.0 GB" in said
+    assert "50.0 GB of 50.0 GB a day" in said
+    assert "paused" in said
+    told = json.loads(capsys.readouterr().out)
+    assert (told["bytes"], told["cap_bytes"]) == (2_000_000, 20 * GB)

@@ -12,7 +12,7 @@ import pytest
 from pensieve.errors import DiskFullError, ModelDamagedError, ModelUnavailableError, PensieveError
 from pensieve.models.catalog import HubModel
 from pensieve.models.download import ATTEMPTS, Download
-from pensieve.models.fetch import fetch, is_present
+from pensieve.models.fetch import fetch, is_present, mend, take_down
 from pensieve.models.folder import MARKER, ModelFolder, folder_of, read_snapshot
 from pensieve.models.hub import CHUNK_BYTES, Hub
 from pensieve.models.load import open_model
@@ -311,6 +311,35 @@ def test_no_network_is_used_for_a_model_that_is_here(fetching: Fetching, tmp_pat
     assert fetch(MODEL, home, progress).folder == fetching.destination
     assert fetching.hub.requests == []
     assert progress.total_bytes == 0
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "config.json"])
+@pytest.mark.parametrize("damage", ["a bit", "the end", "all of it"])
+def test_a_damaged_file_is_found_and_it_alone_is_fetched_anew(
+    fetching: Fetching, tmp_path: Path, name: str, damage: str
+) -> None:
+    fetching()
+    hub, file, home = fetching.hub, fetching.destination / name, under_home(tmp_path)
+    content = file.read_bytes()
+    altered = {"a bit": bytes([content[0] ^ 1]) + content[1:], "the end": content[:-1]}.get(damage)
+    file.unlink() if altered is None else file.write_bytes(altered)
+    hub.sent.clear()
+    hub.requests.clear()
+    assert take_down(MODEL, home, RecordedProgress()) == (name,)
+    assert not is_present(MODEL, home)
+    fetching()
+    assert_is_whole(fetching.destination, hub)
+    assert hub.sent == {name: len(content)}
+    assert not any(path.startswith("/api/") for path in hub.requests), "the same commit"
+
+
+def test_a_model_that_is_as_it_was_published_stays(fetching: Fetching, tmp_path: Path) -> None:
+    fetching()
+    progress = RecordedProgress()
+    assert mend(MODEL, under_home(tmp_path), progress) == ()
+    assert sum(progress.counts) == progress.total_bytes > 0
+    assert progress.ended == 1
+    assert_is_whole(fetching.destination, fetching.hub)
 
 
 def child(hub: FakeHub, home: Path) -> "subprocess.Popen[str]":

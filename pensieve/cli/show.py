@@ -1,0 +1,170 @@
+"""`pensieve show`: all that is known of one model, before and after it is fetched."""
+
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from json import dumps
+from pathlib import Path
+from typing import assert_never
+
+from pensieve import settings as settings_module
+from pensieve.cli import output
+from pensieve.cli.models import shape_of_shelved
+from pensieve.cli.plan import figures, verdict
+from pensieve.cli.progress import in_bytes
+from pensieve.machine import inspect
+from pensieve.models.cards import Card, card_of
+from pensieve.models.catalog import EmbeddedModel, HubModel, LocalModel, ModelSource, find
+from pensieve.models.fit import Room, fit, room_here
+from pensieve.models.folder import MARKER, read_snapshot
+from pensieve.models.shape import ModelShape, shape_of
+from pensieve.models.shelf import bytes_of, shelved
+from pensieve.settings import Settings
+
+WIDTH = 79
+
+
+def show(name: str, /, *, json: bool = False) -> int:
+    """Show a model: context, quantization, size, licence, memory, source, folder.
+
+    For example:
+      pensieve show qwen3.5-9b
+
+    Parameters
+    ----------
+    name
+        A name that `pensieve models` lists, a Hugging Face repository (owner/name), or
+        the folder of an mlx-lm model.
+    json
+        Print one JSON object instead.
+    """
+    settings = settings_module.resolve()
+    source = find(name)
+    room = room_here(inspect(), settings)
+    known = _of_folder(source) if isinstance(source, LocalModel) else _of_hub(source, settings)
+    if json:
+        output.data(dumps(_object(known, room), indent=2))
+        return 0
+    output.data(_wrapped({**_facts(known), **_memory(known, room)}))
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of one model. size_bytes 0, shape None: nothing before it is fetched."""
+
+    source: ModelSource
+    folder: Path
+    is_here: bool
+    size_bytes: int
+    shape: ModelShape | None
+    card: Card | None = None
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from."""
+        match self.source:
+            case LocalModel():
+                return "a folder of yours"
+            case EmbeddedModel(repo=repo, requirement=requirement):
+                return f"{repo}, in the Python package {requirement}"
+            case HubModel(repo=repo):
+                return f"{repo}, on the Hugging Face Hub"
+            case _:
+                assert_never(self.source)
+
+    @property
+    def licence(self) -> str:
+        """What is known of it; pensieve reads no licence."""
+        if self.card:
+            return self.card.licence
+        is_local = isinstance(self.source, LocalModel)
+        return "as it came with its files" if is_local else "see its page on the Hub"
+
+    @property
+    def quantization(self) -> str:
+        """Of most weights."""
+        if self.card:
+            return self.card.quantization
+        if self.shape is None:
+            return ""
+        return f"{self.shape.bits} bits" if self.shape.bits else "none"
+
+
+def _of_hub(source: HubModel | EmbeddedModel, settings: Settings) -> Known:
+    model, card = shelved(source, settings.paths.models), card_of(source)
+    size = model.size_bytes or (card.shape.weights_bytes if card else 0)
+    return Known(source, model.folder, model.is_here, size, shape_of_shelved(model), card)
+
+
+def _of_folder(source: LocalModel) -> Known:
+    folder = source.folder
+    return Known(source, folder, is_here=True, size_bytes=bytes_of(folder), shape=shape_of(folder))
+
+
+def _facts(known: Known) -> dict[str, str]:
+    card, name = known.card, known.source.name
+    return {
+        "name": name,
+        "about": card.summary if card else "",
+        "licence": known.licence,
+        "quantization": known.quantization,
+        "size": in_bytes(known.size_bytes) if known.size_bytes else "known once it is fetched",
+        "source": known.origin,
+        "revision": _revision(known) or "",
+        "folder": str(known.folder) if known.is_here else f"not here: pensieve pull {name}",
+        "tried": card.tried if card else "",
+    }
+
+
+def _memory(known: Known, room: Room) -> dict[str, str]:
+    if (shape := known.shape) is None:
+        return {}
+    fitted = fit(shape, room)
+    fits = verdict(shape, fitted).removesuffix(".")
+    too_large = f"does not fit into the {in_bytes(room.limit_bytes)} that pensieve may use"
+    return {
+        "built for": f"{shape.context_tokens:,} tokens of context",
+        "memory": f"{in_bytes(fitted.weights_bytes)} for weights, {fitted.token_bytes / 1024:.0f} KiB"
+        f" a token; {in_bytes(fitted.needs_bytes)} with room to work",
+        "on this machine": fits if fitted.context_tokens else too_large,
+    }
+
+
+def _object(known: Known, room: Room) -> dict[str, object]:
+    card = known.card
+    return {
+        "name": known.source.name,
+        "repo": None if isinstance(known.source, LocalModel) else known.source.repo,
+        "summary": card.summary if card else None,
+        "licence": card.licence if card else None,
+        "quantization": known.quantization or None,
+        "size_bytes": known.size_bytes or None,
+        "revision": _revision(known),
+        "is_here": known.is_here,
+        "folder": str(known.folder) if known.is_here else None,
+        "tried": card.tried if card else None,
+        "sources": list(card.sources) if card else [],
+        **(figures(known.shape, room) if known.shape else {}),
+    }
+
+
+def _revision(known: Known) -> str | None:
+    snapshot = read_snapshot(known.folder / MARKER)
+    return snapshot.revision if snapshot else None
+
+
+def _wrapped(facts: Mapping[str, str]) -> str:
+    """One fact a row within the width; a long value goes on below itself."""
+    shown = {name: value for name, value in facts.items() if value}
+    margin = max(map(len, shown)) + 2
+    return "\n".join(
+        textwrap.fill(
+            f"{name:<{margin}}{value}",
+            WIDTH,
+            subsequent_indent=" " * margin,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for name, value in shown.items()
+    )

@@ -1,0 +1,278 @@
+"""Models for people: the list with what each needs here, what is known of one, fetching, mending and taking away."""
+
+import json
+import os
+import pty
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pensieve.cli.app import run
+from pensieve.cli.models import COLUMNS, entry_of, row
+from pensieve.daemon import lock
+from pensieve.daemon.record import Address, published
+from pensieve.models.catalog import CATALOG
+from pensieve.models.fit import room_of_mac
+from pensieve.models.folder import MARKER, ModelFile, Snapshot, write_snapshot
+from pensieve.models.shelf import shelf
+from pensieve.paths import Paths, under_home
+from pensieve.settings import Settings, resolve
+from tests import tiny_models
+from tests.cli.program import pensieve
+from tests.fake_hub import FakeHub, files_of, serving
+
+REPO = "mlx-community/tiny-llama"
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture
+def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
+    for name in [name for name in os.environ if name.startswith("PENSIEVE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PENSIEVE_HOME", str(tmp_path / "pensieve"))
+    return under_home(tmp_path / "pensieve")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.build("llama", tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def hub(tiny: Path) -> Iterator[FakeHub]:
+    with serving(FakeHub(REPO, files_of(tiny))) as hub:
+        yield hub
+
+
+@pytest.fixture
+def fetched(paths: Paths, tiny: Path) -> Path:
+    """The tiny model as a fetch would have left it."""
+    folder = paths.models / "mlx-community--tiny-llama"
+    folder.mkdir(parents=True)
+    for file in tiny.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    files = tuple(ModelFile(file.name, file.stat().st_size) for file in tiny.iterdir())
+    write_snapshot(Snapshot(REPO, "f" * 40, files), folder / MARKER)
+    return folder
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    return json.loads(capsys.readouterr().out)
+
+
+# models
+
+
+def test_the_list_has_size_need_and_context_here_within_80_columns(
+    paths: Paths, fetched: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["models"]) == 0
+    out, err = capsys.readouterr()
+    head, *rows = out.splitlines()
+    assert head == COLUMNS
+    assert [line[2:].split()[0] for line in rows] == [*(m.name for m in CATALOG), REPO]
+    assert max(map(len, (out + err).splitlines())) <= 80
+    assert rows[0].endswith("chosen")
+    assert rows[-1].endswith("here")
+    assert "8,192" in rows[-1]
+
+
+@pytest.mark.parametrize(
+    ("memory_gib", "context"), [(8, "does not fit"), (16, "125,184"), (64, "262,144")]
+)
+def test_the_context_is_that_of_the_machine(paths: Paths, memory_gib: int, context: str) -> None:
+    (model,) = [one for one in shelf(paths.models) if one.source.name == "qwen3.5-9b"]
+    entry = entry_of(model, room_of_mac(memory_gib << 30), Settings(paths))
+    assert row(entry).startswith(f"  {'qwen3.5-9b':<20}   6.0 GB ")
+    assert row(entry).endswith(f" GB {context:>13}")
+
+
+def test_the_list_as_json_says_what_is_here_served_and_chosen(
+    paths: Paths, fetched: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with lock.held(paths), published(paths, Address("127.0.0.1", 1, REPO, "cpu")):
+        assert run(["models", "--json"]) == 0
+        assert run(["models"]) == 0
+    out = capsys.readouterr().out
+    listed, end = json.JSONDecoder().raw_decode(out)
+    by_name = {entry["name"]: entry for entry in listed["models"]}
+    assert by_name[REPO]["is_here"] is by_name[REPO]["is_served"] is True
+    assert by_name["phi-3-mini"]["is_chosen"] is True
+    assert by_name["phi-3-mini"]["is_here"] is False
+    assert isinstance(by_name["phi-3-mini"]["needs_bytes"], int)
+    assert listed["limit_bytes"] > 0
+    assert out[end:].splitlines()[-1].startswith("* mlx-community/tiny-llama")
+    assert out[end:].splitlines()[-1].endswith("served now")
+
+
+# show
+
+
+def test_show_tells_context_quantization_size_licence_memory_and_source(
+    paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["show", "qwen3-coder-30b"]) == 0
+    out = capsys.readouterr().out
+    for words in (
+        "262,144 tokens", "4 bits", "17.2 GB", "Apache-2.0", "a token", "mlx-community/Qwen3-Coder",
+        "pensieve pull qwen3-coder-30b", "not tried",
+    ):  # fmt: skip
+        assert words in " ".join(out.split()), words
+    assert max(map(len, out.splitlines())) < 80
+
+
+def test_show_of_a_fetched_model_reads_its_files(
+    paths: Paths, fetched: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["show", REPO, "--json"]) == 0
+    shown = told(capsys)
+    assert shown["folder"] == str(fetched)
+    assert shown["revision"] == "f" * 40
+    assert shown["model_context_tokens"] == 8192
+    assert shown["licence"] is None
+    assert run(["show", REPO]) == 0
+    assert "see its page on the Hub" in capsys.readouterr().out
+
+
+def test_show_of_a_folder_and_of_what_nobody_knows_yet(
+    paths: Paths, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["show", str(tiny)]) == 0
+    assert "a folder of yours" in capsys.readouterr().out
+    assert run(["show", "someone/something"]) == 0
+    assert "known once it is fetched" in capsys.readouterr().out
+    assert run(["show", "someone/something", "--json"]) == 0
+    assert told(capsys)["size_bytes"] is None
+    assert run(["show", "phi3"]) == 69
+
+
+# pull
+
+
+def test_pull_fetches_then_checks_and_mends_what_is_damaged(hub: FakeHub, tmp_path: Path) -> None:
+    def pull(*words: str) -> str:
+        done = pensieve("pull", REPO, *words, home=tmp_path, HF_ENDPOINT=hub.endpoint)
+        assert done.returncode == 0, done.stderr
+        assert b"\x1b" not in done.stderr
+        return done.stdout.decode()
+
+    assert "is here. Serve it" in pull()
+    folder = tmp_path / "pensieve" / "models" / "mlx-community--tiny-llama"
+    assert "as it was published" in pull()
+    weights = bytearray((folder / WEIGHTS).read_bytes())
+    weights[-1] ^= 1
+    (folder / WEIGHTS).write_bytes(weights)
+    told = json.loads(pull("--json"))
+    assert told["fetched_anew"] == [WEIGHTS]
+    assert told["was_here"] is True
+    assert (folder / WEIGHTS).read_bytes() == hub.files[WEIGHTS]
+
+
+def test_pull_leaves_a_served_model_alone(
+    paths: Paths, fetched: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with lock.held(paths), published(paths, Address("127.0.0.1", 1, REPO, "cpu")):
+        assert run(["pull", REPO]) == 1
+    assert f"pensieve stop && pensieve pull {REPO}" in capsys.readouterr().err
+
+
+def test_a_folder_is_neither_fetched_nor_removed(
+    paths: Paths, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in ("pull", "rm"):
+        assert run([command, str(tiny)]) == 2
+        assert "a folder of yours" in capsys.readouterr().err
+    assert (tiny / "config.json").exists()
+
+
+# rm
+
+
+def test_rm_without_a_terminal_names_the_flag_and_removes_nothing(
+    paths: Paths, fetched: Path, tmp_path: Path
+) -> None:
+    done = pensieve("rm", REPO, home=tmp_path)
+    assert done.returncode == 2
+    assert f"pensieve rm {REPO} -y".encode() in done.stderr
+    assert done.stdout == b""
+    assert fetched.exists()
+    assert pensieve("rm", REPO, "-y", home=tmp_path).returncode == 0
+    assert not fetched.exists()
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_removed"), [("y", True), ("Yes", True), ("n", False), ("", False)]
+)
+def test_rm_asks_at_a_terminal(
+    paths: Paths,
+    fetched: Path,
+    answer: str,
+    is_removed: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ours, theirs = pty.openpty()
+    os.write(ours, f"{answer}\n".encode())
+    with os.fdopen(theirs, "r") as terminal:
+        monkeypatch.setattr("sys.stdin", terminal)
+        assert run(["rm", REPO]) == 0
+    os.close(ours)
+    assert fetched.exists() is not is_removed
+    out, err = capsys.readouterr()
+    assert "[y/N]" in err
+    assert ("is removed" in out) is is_removed
+
+
+def test_rm_refuses_what_is_served_and_shrugs_at_what_is_not_here(
+    paths: Paths, fetched: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with lock.held(paths), published(paths, Address("127.0.0.1", 1, REPO, "cpu")):
+        assert run(["rm", REPO, "-y"]) == 1
+    assert f"pensieve stop && pensieve rm {REPO}" in capsys.readouterr().err
+    assert fetched.exists()
+    assert run(["rm", "qwen3-4b", "--json"]) == 0
+    assert told(capsys) == {"name": "qwen3-4b", "is_removed": False, "bytes": 0}
+
+
+# use
+
+
+def test_use_writes_the_configuration_that_the_next_start_reads(
+    paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["use", "qwen3-4b"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "qwen3-4b is served from the next start on.\n"
+    assert "pensieve pull qwen3-4b" in err
+    assert resolve().model == "qwen3-4b"
+    assert resolve().origins["model"] == str(paths.config_file)
+    assert run(["use", "auto", "--json"]) == 0
+    assert told(capsys)["model"] in {model.name for model in CATALOG}
+    assert resolve().model == "auto"
+
+
+def test_use_says_what_goes_on_until_then_and_what_comes_before_it(
+    paths: Paths,
+    fetched: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("PENSIEVE_MODEL", "smollm2-135m")
+    with lock.held(paths), published(paths, Address("127.0.0.1", 1, "tiny", "cpu")):
+        assert run(["use", REPO]) == 0
+    err = capsys.readouterr().err
+    assert "unset PENSIEVE_MODEL" in err
+    assert "pensieve restart" in err
+    assert "pull" not in err
+
+
+def test_use_keeps_a_folder_by_its_full_path_and_refuses_what_is_no_model(
+    paths: Paths, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tiny.parent)
+    assert run(["use", f"./{tiny.name}"]) == 0
+    assert resolve().model == str(tiny)
+    assert run(["use", "qwen"]) == 69
+    assert resolve().model == str(tiny)
+    assert "pensieve models" in capsys.readouterr().err
