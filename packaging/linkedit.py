@@ -22,6 +22,7 @@ _FAT = 0xCAFEBABE
 _CPU_ARM64 = 0x0100000C
 _HEADER_BYTES = 32
 _LC_SYMTAB = 0x2
+_LC_ID_DYLIB = 0xD
 _LC_SEGMENT_64 = 0x19
 _LC_CODE_SIGNATURE = 0x1D
 
@@ -47,8 +48,10 @@ def misalignment(image: bytes) -> int:
 def aligned(image: bytes) -> bytes:
     """A thin image with its string table where macOS 27 wants it, and without its signature.
 
-    Raises ValueError where something other than a signature comes after the strings.
+    Raises ValueError for an image of several processors, and where something other than a signature comes after the strings.
     """
+    if _arm64_start(image) != 0:
+        raise ValueError("not an image for Apple silicon alone")
     unsigned = _unsigned(image)
     commands = list(_commands(unsigned, 0))
     symtab = next(c for c in commands if c.kind == _LC_SYMTAB)
@@ -61,6 +64,32 @@ def aligned(image: bytes) -> bytes:
     struct.pack_into("<I", result, symtab.start + 16, strings + padding)
     _fit_linkedit(result, commands)
     return bytes(result)
+
+
+def name_and_room(image: bytes) -> tuple[str, int] | None:
+    """The name that a dynamic library gives itself, and the most bytes that another could have there; None without a name."""
+    start = _arm64_start(image)
+    if start is None:
+        return None
+    commands = list(_commands(image, start))
+    named = next((c for c in commands if c.kind == _LC_ID_DYLIB), None)
+    if named is None:
+        return None
+    name_start = named.start + _u32(image, named.start + 8)
+    name = image[name_start : named.start + named.size].rstrip(b"\0").decode()
+    commands_end = start + _HEADER_BYTES + _u32(image, start + 20)
+    free = min(_section_offsets(image, commands)) + start - commands_end
+    return name, named.start + named.size - name_start + free
+
+
+def _section_offsets(image: bytes, commands: list[Command]) -> Iterator[int]:
+    """Where in the image the sections' contents begin; sections of zeros have none."""
+    for command in commands:
+        if command.kind == _LC_SEGMENT_64:
+            for index in range(_u32(image, command.start + 64)):
+                offset = _u32(image, command.start + 72 + 80 * index + 48)
+                if offset:
+                    yield offset
 
 
 def put_right(folder: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """Fetches the wheels that the formula's lock names, for the oldest and the newest MLX build, and looks into their libraries.
 
-What macOS 27 would refuse must be what linkedit.py can put right. Fetched once for each lock, into build/ (170 MB).
+What macOS 27 would refuse must be what linkedit.py can put right, and the name that brew may write into a library must fit there.
+Fetched once for each lock, into build/ (210 MB).
 usage: make formula-check
 """
 
@@ -15,6 +16,8 @@ import linkedit
 
 ROOT = Path(__file__).parent.parent
 LOCK = ROOT / "packaging" / "requirements-macos.lock"
+# Where brew puts what is in a wheel.
+SITE_PACKAGES = "/opt/homebrew/opt/pensieve/libexec/lib/python3.14/site-packages"
 PLATFORMS = ("macosx_14_0_arm64", "macosx_26_0_arm64")
 
 
@@ -32,30 +35,40 @@ def fetched(platform: str) -> Path:
     return folder
 
 
-def misaligned(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Libraries that macOS 27 would refuse: wheel and path, and the file."""
+def libraries(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Each library in a folder's wheels: its path, and the file."""
     for wheel in sorted(folder.glob("*.whl")):
         with zipfile.ZipFile(wheel) as archive:
             for name in archive.namelist():
                 if Path(name).suffix in {".so", ".dylib"}:
-                    image = archive.read(name)
-                    if linkedit.misalignment(image):
-                        yield f"{wheel.name}: {name}", image
+                    yield name, archive.read(name)
+
+
+def faults(name: str, image: bytes) -> Iterator[str]:
+    """What a library could not be installed for."""
+    if linkedit.misalignment(image):
+        print(f"  mended for macOS 27: {name}")
+        try:
+            linkedit.aligned(image)
+        except ValueError as error:
+            yield f"macOS 27 refuses {name}: {error}"
+    named = linkedit.name_and_room(image)
+    if named and named[1] <= len(f"{SITE_PACKAGES}/{name}"):
+        yield f"brew's name for {name} does not fit into it ({named[1]} bytes)"
 
 
 def main() -> int:
     """0 where the formula can install every library so that it loads."""
-    worst = 0
+    found: list[str] = []
     for platform in PLATFORMS:
         folder = fetched(platform)
-        count = len(list(folder.glob("*.whl")))
-        size_mb = sum(wheel.stat().st_size for wheel in folder.glob("*.whl")) / 1e6
-        print(f"{platform}: {count} wheels, {size_mb:.1f} MB")
-        for name, image in misaligned(folder):
-            is_mended = linkedit.misalignment(linkedit.aligned(image)) == 0
-            worst = max(worst, not is_mended)
-            print(f"  {'mended for' if is_mended else 'refused by'} macOS 27: {name}")
-    return int(worst)
+        wheels = list(folder.glob("*.whl"))
+        print(
+            f"{platform}: {len(wheels)} wheels, {sum(w.stat().st_size for w in wheels) / 1e6:.1f} MB"
+        )
+        found += [fault for name, image in libraries(folder) for fault in faults(name, image)]
+    print("\n".join(found) or "Every library can be installed.")
+    return 1 if found else 0
 
 
 if __name__ == "__main__":

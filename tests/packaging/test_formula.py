@@ -47,6 +47,10 @@ def test_ruby_finds_nothing_wrong_with_it() -> None:
     assert (checked.stdout.strip(), checked.stderr) == ("Syntax OK", "")
 
 
+def test_its_lines_are_as_short_as_brew_style_wants_them() -> None:
+    assert max(map(len, read("Formula/pensieve.rb").splitlines())) <= 118
+
+
 def test_its_words_stand_in_homebrews_order() -> None:
     assert told()["order"] == ORDER
 

@@ -69,6 +69,20 @@ def test_a_file_for_several_processors_is_read_where_apple_silicon_is() -> None:
     fat += struct.pack(">5I", 0x0100000C, 0, start, 8192, 0)
     image = fat.ljust(start, b"\0") + library(LINKEDIT_START + 4)
     assert linkedit.misalignment(image) == 4
+    with pytest.raises(ValueError, match="alone"):
+        linkedit.aligned(image)
+
+
+def test_the_room_for_a_librarys_name_goes_to_where_its_first_section_begins() -> None:
+    name = b"@rpath/lib.so\0\0\0"
+    section = struct.pack("<16s16sQQ8I", b"__text", b"__TEXT", 0, 0, 400, 0, 0, 0, 0, 0, 0, 0)
+    zeros = struct.pack("<16s16sQQ8I", b"__bss", b"__DATA", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    segment = struct.pack("<II16sQQQQIIII", 0x19, 232, b"__TEXT", 0, 0, 0, 0, 1, 1, 2, 0)
+    commands = segment + section + zeros + struct.pack("<6I", 0xD, 40, 24, 0, 0, 0) + name
+    header = struct.pack("<8I", 0xFEEDFACF, 0x0100000C, 0, 6, 2, len(commands), 0, 0)
+    image = (header + commands).ljust(500, b"\0")
+    assert linkedit.name_and_room(image) == ("@rpath/lib.so", 400 - 32 - 232 - 24)
+    assert linkedit.name_and_room(library(LINKEDIT_START)) is None
 
 
 def test_only_libraries_that_need_it_are_written(tmp_path: Path) -> None:
