@@ -2,9 +2,9 @@
 
 import json
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from http.client import HTTPConnection, HTTPException
-from typing import Literal, cast
+from typing import Any, Literal, cast, get_args
 from urllib.parse import urlsplit
 
 from pensieve.daemon.record import ServerRecord
@@ -13,6 +13,28 @@ Status = Literal["loading", "ready", "failed", "unreachable"]
 
 TIMEOUT_S = 5.0
 LARGEST_BYTES = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFigures:
+    """What the engine says of its memory, its disk and its speed; None where it did not say.
+
+    kv: KV caches of conversations. prefix: kept prompts. kv_reason: why the KV cache has that many bits (None: full).
+    """
+
+    kv_bits: int | None = None
+    kv_reason: str | None = None
+    memory_limit_bytes: int | None = None
+    weights_bytes: int | None = None
+    kv_budget_bytes: int | None = None
+    kv_used_bytes: int | None = None
+    prefix_memory_bytes: int | None = None
+    prefix_disk_bytes: int | None = None
+    prefix_disk_cap_bytes: int | None = None
+    written_today_bytes: int | None = None
+    daily_write_budget_bytes: int | None = None
+    is_writing_paused: bool | None = None
+    tokens_per_second: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +50,13 @@ class Health:
     context_tokens: int = 0
     in_flight: int = 0
     restarts: int = 0
+    engine: EngineFigures = EngineFigures()
 
 
 def ask(record: ServerRecord, timeout_s: float = TIMEOUT_S) -> Health:
     """The health of the recorded server; `unreachable` where it does not answer or another one does."""
+    if record.phase == "fetching":
+        return Health("loading", "fetching the model")
     address = urlsplit(record.base_url)
     connection = HTTPConnection(address.hostname or "", address.port, timeout=timeout_s)
     try:
@@ -59,7 +84,20 @@ def read(body: object, pid: int) -> Health:
         context_tokens=_number(said, "context_tokens"),
         in_flight=_number(said, "in_flight"),
         restarts=_number(said, "restarts"),
+        engine=_figures(said.get("engine")),
     )
+
+
+def _figures(said: object) -> EngineFigures:
+    """Each figure where it is of its kind; a server of another version may say more, or less."""
+    told = cast("dict[str, object]", said) if isinstance(said, dict) else {}
+    kinds = {each.name: get_args(each.type) for each in fields(EngineFigures)}
+    known = {
+        name: told[name]
+        for name, (kind, _) in kinds.items()
+        if type(told.get(name)) in ({int, float} if kind is float else {kind})
+    }
+    return EngineFigures(**cast("dict[str, Any]", known))
 
 
 def _text(said: dict[str, object], key: str) -> str:
