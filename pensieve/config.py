@@ -43,7 +43,7 @@ def key_of(name: str, where: str = "") -> Key:
     near = difflib.get_close_matches(name.replace("-", "_"), KEYS, n=1)
     meant = f' Did you mean "{near[0]}"?' if near else ""
     raise SettingsError(
-        f'{where}there is no setting "{name}".{meant}',
+        f'{where}There is no setting "{name}".{meant}',
         hint="See them all:\n  pensieve config list",
     )
 

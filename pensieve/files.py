@@ -2,8 +2,10 @@
 
 import fcntl
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TextIO
 
 # What a crash may leave behind; never read, removed by whoever owns the folder.
 TEMPORARY = ".writing"
@@ -28,6 +30,21 @@ def write_atomically(
         raise
     sync_folder(path.parent)
     return written
+
+
+def file_behind(stream: TextIO | None) -> Path | None:
+    """The regular file that `stream` writes to; None where it is a terminal, a pipe, closed or removed."""
+    try:
+        descriptor = stream.fileno() if stream else -1
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        if get_path := getattr(fcntl, "F_GETPATH", None):
+            path = Path(os.fsdecode(fcntl.fcntl(descriptor, get_path, bytes(1024)).rstrip(b"\0")))
+        else:
+            path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        return path if path.exists() else None
+    except (OSError, ValueError):
+        return None
 
 
 def sync_folder(folder: Path) -> None:

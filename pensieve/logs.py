@@ -1,25 +1,100 @@
-"""Logging of the foreground server, set up once: one line per event on standard error.
+"""Logging of the server: one line per event on standard error; and the file behind it, kept small and read.
 
 Whatever a client or a model can put into a message (CR, LF, escapes, NUL) is written escaped, so that it neither
-forges a line nor talks to the terminal. Knows no HTTP and rotates nothing.
+forges a line nor talks to the terminal. Knows no HTTP.
 """
 
 import logging
+import os
 import re
+import shutil
 import sys
 import time
-from typing import TextIO
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TextIO, cast
+
+from pensieve.files import file_behind
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# 50 000 requests, at some 200 bytes each.
+LARGEST_BYTES = 10 * 2**20
+EARLIER = ".1"
+LOOK_S = 0.2
 
 
-def set_up(*, is_debug: bool, stream: TextIO | None = None) -> None:
-    """pensieve's own lines from INFO (DEBUG where asked for), libraries' from WARNING. Calling it again replaces it."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+def set_up(*, is_debug: bool, stream: TextIO | None = None, log: Path | None = None) -> None:
+    """pensieve's own lines from INFO (DEBUG where asked for), libraries' from WARNING. Calling it again replaces it.
+
+    log: is kept small where the stream writes to it.
+    """
+    stream = stream or cast("TextIO", sys.stderr)
+    is_file = log is not None and file_behind(stream) == log.resolve()
+    handler = KeptSmall(stream, log) if log and is_file else logging.StreamHandler(stream)
     handler.setFormatter(OneLine())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("pensieve").setLevel(logging.DEBUG if is_debug else logging.INFO)
     logging.captureWarnings(capture=True)
+
+
+class KeptSmall(logging.StreamHandler[TextIO]):
+    """Writes to a file that others (the engine's worker, a crash) hold open to append to as well.
+
+    At its largest it is copied and emptied, not renamed: whoever holds it open goes on in it. What another process
+    writes between the two is lost.
+    """
+
+    def __init__(self, stream: TextIO, log: Path, largest_bytes: int = LARGEST_BYTES) -> None:
+        super().__init__(stream)
+        self._log = log
+        self._largest_bytes = largest_bytes
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line, and look whether it was one too many."""
+        super().emit(record)
+        # A full disk is no reason not to serve.
+        with suppress(OSError):
+            if os.fstat(self.stream.fileno()).st_size > self._largest_bytes:
+                turn_over(self._log)
+
+
+def turn_over(log: Path) -> None:
+    """Copy `log` beside itself, over what was there, readable by its owner alone; and empty it."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    with (
+        log.open("rb+") as file,
+        os.fdopen(os.open(_earlier(log), flags, 0o600), "wb") as copy,
+    ):
+        shutil.copyfileobj(file, copy)
+        file.truncate(0)
+
+
+def last_lines(log: Path, count: int) -> Iterator[str]:
+    """The last `count` lines of the log, and of what was before it where it has not as many."""
+    found: deque[str] = deque(maxlen=count)
+    for file in (_earlier(log), log):
+        with suppress(FileNotFoundError), file.open("rb") as opened:
+            found.extend(map(_text, opened))
+    return iter(found)
+
+
+def follow(log: Path) -> Iterator[str]:
+    """Each line that is written from now on, also after the file was emptied or made anew. Never ends."""
+    at = log.stat().st_size if log.exists() else 0
+    held = b""
+    while True:
+        size = log.stat().st_size if log.exists() else 0
+        if size < at:
+            at, held = 0, b""
+        if size > at:
+            with suppress(FileNotFoundError), log.open("rb") as file:
+                file.seek(at)
+                *whole, held = (held + file.read()).split(b"\n")
+                at = file.tell()
+                yield from map(_text, whole)
+        time.sleep(LOOK_S)
 
 
 class OneLine(logging.Formatter):
@@ -37,3 +112,11 @@ class OneLine(logging.Formatter):
 def escape(text: str) -> str:
     r"""`text` with every control character as \n, \r, \t or \xNN."""
     return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def _text(line: bytes) -> str:
+    return line.rstrip(b"\r\n").decode("utf-8", "replace")
+
+
+def _earlier(log: Path) -> Path:
+    return log.with_name(log.name + EARLIER)

@@ -67,6 +67,11 @@ class Flags:
     host: str | None = None
     port: int | None = None
 
+    def given(self) -> dict[str, str | int]:
+        """Those that were given, by name."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
 
 def resolve(flags: Flags | None = None, environ: Mapping[str, str] | None = None) -> Settings:
     """Flag before PENSIEVE_* variable before configuration file before default.
@@ -80,7 +85,7 @@ def resolve(flags: Flags | None = None, environ: Mapping[str, str] | None = None
     for origin, found in (
         (str(places.config_file), config.read(places.config_file)),
         ("environment", _in_variables(variables)),
-        ("flag", _in_flags(flags or Flags())),
+        ("flag", (flags or Flags()).given()),
     ):
         values |= found
         origins |= dict.fromkeys(found, origin)
@@ -150,6 +155,12 @@ def is_strong(key: str) -> bool:
     return len(key) * math.log2(size) >= STRONG_KEY_BITS and len(set(key)) >= 8
 
 
+def homebrew_service(environ: Mapping[str, str] | None = None) -> str:
+    """launchd's name for this process where it is Homebrew's service; empty elsewhere."""
+    name = (os.environ if environ is None else environ).get("XPC_SERVICE_NAME", "")
+    return name if name.startswith("homebrew.") and name.endswith(".pensieve") else ""
+
+
 def shell_path(environ: Mapping[str, str] | None = None) -> str:
     """The user's login shell as $SHELL names it; empty where it does not."""
     return (os.environ if environ is None else environ).get("SHELL", "")
@@ -173,11 +184,6 @@ def variables_set(changes: Mapping[str, str]) -> Generator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-def _in_flags(flags: Flags) -> dict[str, Value]:
-    given = {each.name: getattr(flags, each.name) for each in fields(flags)}
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def _in_variables(variables: Mapping[str, str]) -> dict[str, Value]:

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "keys": {"errors"},
     "config": {"keys", "files", "errors"},
     "settings": {"keys", "config", "paths", "errors"},
-    "logs": {"paths", "errors"},
+    "logs": {"files", "errors"},
     "machine": {"settings", "paths", "errors"},
     "daemon": {"settings", "paths", "files", "errors"},
     "api": {"errors"},

@@ -19,7 +19,7 @@ from pensieve.daemon.background import last_words, launch, server_command, wait_
 from pensieve.daemon.health import Health, ask, read
 from pensieve.daemon.listen import Owner, bind, find_owner, lsof_pid
 from pensieve.daemon.processes import command_of, start_of
-from pensieve.daemon.record import Address, ServerRecord, current, published
+from pensieve.daemon.record import Address, ServerRecord, current, own_record, published
 from pensieve.daemon.stop import stop
 from pensieve.errors import (
     NotWritableError,
@@ -29,7 +29,7 @@ from pensieve.errors import (
     StopFailedError,
 )
 from pensieve.paths import Paths, under_home
-from pensieve.settings import Settings
+from pensieve.settings import Flags
 from tests.cli.fake_server import stand_in_command, stand_ins_of
 
 HERE = Address("127.0.0.1", 7777, "tiny", "cpu")
@@ -109,7 +109,7 @@ def test_sweeping_where_nothing_ever_was_makes_nothing(paths: Paths) -> None:
 
 
 def test_sweeping_beside_a_living_server_takes_nothing(paths: Paths) -> None:
-    with lock.held(paths), published(paths, HERE):
+    with lock.held(paths), published(paths, own_record(HERE)):
         lock.sweep(paths)
         assert files_of(paths) == ["server.json", "server.lock"]
 
@@ -119,7 +119,7 @@ def test_sweeping_beside_a_living_server_takes_nothing(paths: Paths) -> None:
 
 def test_the_record_is_there_while_the_server_is(paths: Paths) -> None:
     assert current(paths) is None
-    with lock.held(paths), published(paths, HERE) as record:
+    with lock.held(paths), published(paths, own_record(HERE)) as record:
         assert current(paths) == record
         assert record.pid == os.getpid()
         assert record.base_url == "http://127.0.0.1:7777"
@@ -128,14 +128,14 @@ def test_the_record_is_there_while_the_server_is(paths: Paths) -> None:
 
 
 def test_a_record_without_the_lock_is_not_believed(paths: Paths) -> None:
-    with lock.held(paths), published(paths, HERE):
+    with lock.held(paths), published(paths, own_record(HERE)):
         kept = paths.server_file.read_text(encoding="utf-8")
     paths.server_file.write_text(kept, encoding="utf-8")
     assert current(paths) is None
 
 
 def test_a_record_whose_process_id_now_means_another_is_not_believed(paths: Paths) -> None:
-    with lock.held(paths), published(paths, HERE) as record:
+    with lock.held(paths), published(paths, own_record(HERE)) as record:
         said = json.loads(paths.server_file.read_text(encoding="utf-8"))
         said["process_start"] = f"{record.process_start}0"
         paths.server_file.write_text(json.dumps(said), encoding="utf-8")
@@ -186,7 +186,7 @@ def test_a_process_that_has_ended_is_gone_even_before_its_parent_looks() -> None
 def test_folders_and_files_are_the_owners_alone_whatever_the_umask(paths: Paths) -> None:
     before = os.umask(0)
     try:
-        with lock.held(paths), published(paths, HERE):
+        with lock.held(paths), published(paths, own_record(HERE)):
             folders.make_private(paths.logs)
             modes = {p.name: mode_of(p) for p in paths.state.parent.rglob("*")}
     finally:
@@ -329,12 +329,11 @@ def test_a_server_that_is_gone_is_unreachable(port: int) -> None:
 # starting and stopping
 
 
-def test_the_servers_command_names_every_setting_but_the_key(paths: Paths) -> None:
-    settings = Settings(paths, model="a b", port=9, host="::1", api_key="secret-key")
-    command = server_command(settings, "cpu")
+def test_the_servers_command_has_the_flags_that_were_given_and_never_a_key() -> None:
+    command = server_command(Flags(model="a b", port=9))
     assert command[1:4] == ["-P", "-m", "pensieve"]
-    assert command[4:6] == ["start", "--foreground"]
-    assert command[6:] == ["--model", "a b", "--device", "cpu", "--host", "::1", "--port", "9"]
+    assert command[4:] == ["start", "--foreground", "--model", "a b", "--port", "9"]
+    assert "api_key" not in Flags.__slots__
 
 
 @pytest.mark.parametrize("mode", ["ready", "slow"])

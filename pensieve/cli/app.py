@@ -39,7 +39,9 @@ For example:
 COMMANDS = {
     "start": "Start the server in the background and wait until it answers.",
     "stop": "Stop the server; open answers may finish first.",
+    "restart": "Stop the server and start it again; where none runs, start one.",
     "status": "Show whether the server runs, where, and with which model.",
+    "logs": "Print the last lines of the server's log.",
     "env": "Print the variables that point Claude Code and other Anthropic clients here.",
     "chat": "Ask the model, or converse with it.",
     "models": "List the models worth running, and those that are on this machine.",
@@ -48,8 +50,12 @@ COMMANDS = {
     "show": "Show a model: context, quantization, size, licence, memory, source, folder.",
     "rm": "Remove a model's files from this machine.",
     "doctor": "Find out whether all is as it should be, and how to mend what is not.",
+    "config": "Show or change what is set.",
     "plan": "Show how much context fits into memory, by the precision of the KV cache.",
     "cache": "Show the prompts kept on disk, or clear them.",
+    "completion": "Print the script that completes commands and options.",
+    "version": "Print the version of pensieve, and of what it stands on.",
+    "update": "Say how pensieve is updated. Nothing is looked up or changed.",
 }
 
 # What holds for every command: each is a variable for this one run, and for what it starts.

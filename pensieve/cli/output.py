@@ -49,6 +49,13 @@ def aside(text: str) -> None:
     note(_styled(text, DIM))
 
 
+def line_again(text: str) -> None:
+    """The line where the cursor stands on a terminal, written over; empty: as if there had been none."""
+    columns = shutil.get_terminal_size().columns - 1
+    shown = _styled(text[:columns], DIM) if text else ""
+    print(f"\r\x1b[2K{shown}", end="", file=sys.stderr, flush=True)
+
+
 def warning(text: str) -> None:
     """Something that will not work as it is."""
     note(f"{_styled('Warning:', YELLOW)} {text}")
@@ -86,6 +93,11 @@ def is_typed() -> bool:
 def is_seen() -> bool:
     """Whether a person sees standard error as it comes."""
     return sys.stderr.isatty()
+
+
+def is_live() -> bool:
+    """Whether a line on standard error may be written over: a person sees it, and escape sequences may go there."""
+    return is_seen() and is_styled() and not is_quiet_asked()
 
 
 def is_styled() -> bool:

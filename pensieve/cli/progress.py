@@ -1,7 +1,8 @@
 """How a fetch is shown: one bar on a terminal, one plain line per ten per cent elsewhere (`models.fetch.Progress`)."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pensieve.cli import output
@@ -91,9 +92,31 @@ class BarProgress:
             self._bar = None
 
 
+@contextmanager
+def waiting(
+    what: str, clock: Callable[[], float] = time.monotonic
+) -> Generator[Callable[[str], None]]:
+    """Says what is waited for, once it is: on a terminal how far that is and for how long, and leaves nothing of that."""
+    began_at = clock()
+    said: list[str] = []
+
+    def show(stage: str) -> None:
+        if output.is_live():
+            output.line_again(f"{what}: {stage}, {in_time(clock() - began_at)}")
+        elif not said:
+            output.aside(f"{what} ...")
+        said.append(stage)
+
+    try:
+        yield show
+    finally:
+        if said and output.is_live():
+            output.line_again("")
+
+
 def for_terminal() -> LineProgress | BarProgress:
     """The one that standard error can show."""
-    return BarProgress() if output.is_seen() and output.is_styled() else LineProgress()
+    return BarProgress() if output.is_live() else LineProgress()
 
 
 def in_bytes(count: float) -> str:

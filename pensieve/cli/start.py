@@ -1,14 +1,14 @@
 """`pensieve start`: checks the machine, gets the model, starts the server, waits until it answers.
 
-In the background it starts itself once more with `--foreground`; there the lock is taken, the port bound, the record
-written, and the rest is the server's.
+In the background it starts itself once more with `--foreground`; there the lock is taken, the record written, the port
+bound, and the rest is the server's.
 """
 
 import signal
 import socket
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,13 +18,12 @@ from cyclopts.validators import Number
 from pensieve import logs
 from pensieve import settings as settings_module
 from pensieve.cli import output, progress
-from pensieve.cli.shells import shell_of, usage
-from pensieve.cli.status import facts, table
+from pensieve.cli.running import report, report_held
 from pensieve.daemon import lock
-from pensieve.daemon.background import Answering, launch, server_command, wait_for_other
+from pensieve.daemon.background import launch, launch_and_leave, server_command, wait_for_other
 from pensieve.daemon.listen import bind
-from pensieve.daemon.record import Address, current, published
-from pensieve.errors import StartFailedError
+from pensieve.daemon.record import Address, own_record, published
+from pensieve.errors import PortInUseError
 from pensieve.machine import Machine, choose_device, inspect
 from pensieve.paths import Paths
 from pensieve.settings import Device, Flags, Settings
@@ -32,8 +31,12 @@ from pensieve.settings import Device, Flags, Settings
 if TYPE_CHECKING:
     from pensieve.models.folder import ModelFolder
 
-TERMINATED = 143
 DEVICE_NAMES = {"gpu": "GPU", "cpu": "CPU"}
+
+Port = Annotated[int | None, Parameter(validator=Number(gte=1, lte=65535), metavar="N")]
+Host = Annotated[str | None, Parameter(metavar="ADDRESS")]
+Model = Annotated[str | None, Parameter(metavar="NAME")]
+DeviceFlag = Annotated[Device | None, Parameter(metavar="gpu|cpu")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +46,17 @@ class Parts:
     inspect: Callable[[], Machine]
     fetch: "Callable[[str, Paths], ModelFolder]"
     serve: "Callable[[Settings, ModelFolder, Device, socket.socket], None]"
-    server_command: Callable[[Settings, Device], Sequence[str]]
+    server_command: Callable[[Flags], Sequence[str]]
 
 
-def start(
+def start(  # noqa: PLR0913 -- each is an option
     *,
     foreground: bool = False,
-    port: Annotated[int | None, Parameter(validator=Number(gte=1, lte=65535), metavar="N")] = None,
-    host: Annotated[str | None, Parameter(metavar="ADDRESS")] = None,
-    model: Annotated[str | None, Parameter(metavar="NAME")] = None,
-    device: Annotated[Device | None, Parameter(metavar="gpu|cpu")] = None,
+    no_wait: bool = False,
+    port: Port = None,
+    host: Host = None,
+    model: Model = None,
+    device: DeviceFlag = None,
 ) -> int:
     """Start the server in the background and wait until it answers.
 
@@ -65,6 +69,8 @@ def start(
     ----------
     foreground
         Stay in this terminal; Ctrl-C ends the server.
+    no_wait
+        Do not wait: the model is fetched and loaded in the background.
     port
         Port to listen on, 7777 unless given.
     host
@@ -79,35 +85,63 @@ def start(
     flags = Flags(model=model, device=device, host=host, port=port)
     settings = settings_module.resolve(flags)
     settings_module.require_own_key(settings)
-    run = run_in_foreground if foreground else run_in_background
-    return run(settings, flags, real_parts())
+    if foreground:
+        return run_in_foreground(settings, flags, real_parts())
+    return run_in_background(settings, flags, real_parts(), is_awaited=not no_wait)
 
 
-def run_in_background(settings: Settings, flags: Flags, parts: Parts) -> int:
-    """Leave a server that answers, this one or the one that runs already."""
-    if lock.is_held(settings.paths) and (found := wait_for_other(settings.paths)):
-        return _report(found, flags)
+def run_in_background(
+    settings: Settings, flags: Flags, parts: Parts, *, is_awaited: bool = True
+) -> int:
+    """Leave a server that answers, this one or the one that runs already; not awaited, one that will."""
+    if lock.is_held(settings.paths):
+        if not is_awaited:
+            return report_held(settings)
+        with progress.waiting("Waiting for the server that runs") as show:
+            found = wait_for_other(settings.paths, show=show)
+        if found:
+            return report(found, flags)
     device = choose_device(settings.device, parts.inspect())
-    # Before a long download rather than after it.
-    bind(settings.host, settings.port).close()
+    try:
+        # Before a long download rather than after it.
+        bind(settings.host, settings.port).close()
+    except PortInUseError:
+        if not lock.is_held(settings.paths):
+            raise
+        # Another start was quicker, just now.
+        return run_in_background(settings, flags, parts, is_awaited=is_awaited)
+    command = parts.server_command(flags)
+    if not is_awaited:
+        pid = launch_and_leave(command, settings.paths)
+        output.data(f"pensieve is starting (pid {pid}). See how far it is:\n  pensieve status")
+        return 0
     folder = parts.fetch(settings.model, settings.paths)
-    output.aside(f"Loading {folder.name} on the {DEVICE_NAMES[device]} ...")
-    command = parts.server_command(settings, device)
-    return _report(launch(command, settings.paths), flags)
+    with progress.waiting(f"Loading {folder.name} on the {DEVICE_NAMES[device]}") as show:
+        found = launch(command, settings.paths, show=show)
+    return report(found, flags)
 
 
 def run_in_foreground(settings: Settings, flags: Flags, parts: Parts) -> int:
     """Be the server until SIGTERM or Ctrl-C; nothing of it stays behind."""
     device = choose_device(settings.device, parts.inspect())
-    logs.set_up(is_debug=settings.is_debug)
-    if lock.is_held(settings.paths):
-        return _report_held(settings, flags)
-    with _termination_raised():
-        folder = parts.fetch(settings.model, settings.paths)
-        with lock.held(settings.paths) as is_ours:
-            if not is_ours:
-                return _report_held(settings, flags)
-            return _serve(settings, folder, device, parts)
+    logs.set_up(is_debug=settings.is_debug, log=settings.paths.server_log)
+    with _termination_raised(), lock.held(settings.paths) as is_ours:
+        if not is_ours:
+            return report_held(settings)
+        bind(settings.host, settings.port).close()
+        address = Address(settings.host, settings.port, settings.model, device)
+        record = own_record(
+            address, service=settings_module.homebrew_service(), flags=flags.given()
+        )
+        with published(settings.paths, replace(record, phase="fetching")):
+            folder = parts.fetch(settings.model, settings.paths)
+            with (
+                bind(settings.host, settings.port) as listener,
+                published(settings.paths, replace(record, model=folder.name)),
+            ):
+                output.note(f"pensieve serves {folder.name} at {record.base_url}; Ctrl-C ends it.")
+                parts.serve(settings, folder, device, listener)
+    return 0
 
 
 def real_parts() -> Parts:
@@ -122,6 +156,10 @@ def _fetch(name: str, paths: Paths) -> "ModelFolder":
     shown = progress.for_terminal()
     try:
         return fetch(find(name), paths, shown)
+    except KeyboardInterrupt:
+        shown.end()
+        output.note("\nInterrupted. Nothing runs; to go on: pensieve start")
+        raise
     finally:
         shown.end()
 
@@ -134,77 +172,23 @@ def _serve_http(
     serve(settings, folder, device, listener)
 
 
-def _serve(settings: Settings, folder: "ModelFolder", device: Device, parts: Parts) -> int:
-    with bind(settings.host, settings.port) as listener:
-        address = Address(settings.host, settings.port, folder.name, device)
-        with published(settings.paths, address) as record:
-            output.note(f"pensieve serves {folder.name} at {record.base_url}; Ctrl-C ends it.")
-            # uvicorn sends itself the signal that ended it once more when all is done.
-            with suppress(_Terminated):
-                parts.serve(settings, folder, device, listener)
-    return 0
-
-
 class _Terminated(SystemExit):
-    """SIGTERM came."""
+    """SIGTERM came. Of a kind that asyncio lets through, wherever in its loop it comes."""
 
 
 @contextmanager
 def _termination_raised() -> Generator[None]:
-    """SIGTERM unwinds the `with` blocks, as Ctrl-C does, instead of ending the process where it stands."""
+    """SIGTERM unwinds the `with` blocks, as Ctrl-C does, instead of ending the process where it stands.
+
+    uvicorn sends itself the signal that ended it once more when all is done.
+    """
 
     def unwind(_signal: int, _frame: FrameType | None) -> None:
-        raise _Terminated(TERMINATED)
+        raise _Terminated
 
     previous = signal.signal(signal.SIGTERM, unwind)
     try:
-        yield
+        with suppress(_Terminated):
+            yield
     finally:
         signal.signal(signal.SIGTERM, previous)
-
-
-def _report(found: Answering, flags: Flags) -> int:
-    record, health = found.record, found.health
-    if health.status != "ready":
-        raise StartFailedError(
-            f"pensieve runs already (pid {record.pid}, {record.base_url}), but it is {health.status}: "
-            f"{health.detail}",
-            hint="Start it anew:\n  pensieve stop && pensieve start",
-        )
-    where = f"(pid {record.pid}, {record.base_url})"
-    output.data(f"pensieve {'is running' if found.is_new else 'runs already'} {where}.")
-    shown = facts(record, health, record.started_at)
-    output.data(table({f"  {name}": shown[name] for name in ("model", "context", "device")}))
-    if not found.is_new:
-        _note_differences(found, flags)
-    output.data("\nNext:")
-    output.data('  pensieve chat "Why is the sky blue?"')
-    output.data(
-        f"  {usage(shell_of(settings_module.shell_path()))}    # for Claude Code and other clients"
-    )
-    return 0
-
-
-def _report_held(settings: Settings, flags: Flags) -> int:
-    """Another start was quicker: it is known by its record, if it has written that yet."""
-    record = current(settings.paths)
-    output.note(
-        f"pensieve runs already (pid {record.pid}, {record.base_url})."
-        if record
-        else "pensieve runs already; it is just starting."
-    )
-    return 0
-
-
-def _note_differences(found: Answering, flags: Flags) -> None:
-    asked = {"model": flags.model, "device": flags.device, "host": flags.host, "port": flags.port}
-    runs = {
-        "model": {found.record.model, found.health.repo},
-        "device": {found.record.device},
-        "host": {found.record.host},
-        "port": {found.record.port},
-    }
-    other = [name for name, value in asked.items() if value is not None and value not in runs[name]]
-    if other:
-        flags_named = ", ".join(f"--{name}" for name in other)
-        output.warning(f"{flags_named} had no effect. To start with it: pensieve stop, then start.")

@@ -17,6 +17,9 @@ def stop(*, force: bool = False) -> int:
     force
         Do not wait: open answers are cut off.
     """
-    ended = daemon_stop.stop(settings_module.resolve().paths, is_forced=force)
+    ended = daemon_stop.stop(settings_module.resolve_paths(), is_forced=force)
     output.data(f"pensieve has stopped (pid {ended.pid})." if ended else "pensieve is not running.")
+    if ended and ended.service:
+        when = "at once" if force else "at your next login"
+        output.note(f"Homebrew starts it again {when}. To end that:\n  brew services stop pensieve")
     return 0

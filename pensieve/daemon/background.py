@@ -5,11 +5,13 @@ the terminal's Ctrl-C does not reach it. Whatever ends the waiting early ends th
 """
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +22,16 @@ from pensieve.daemon.record import ServerRecord, current
 from pensieve.daemon.stop import end_child
 from pensieve.errors import StartFailedError
 from pensieve.paths import Paths
-from pensieve.settings import Device, Settings
+from pensieve.settings import Flags
 
 POLL_S = 0.2
 PATIENCE_S = 600.0
 LOG_LINES = 12
 LOG_BYTES = 16384
+LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+
+# Is told how far a server is that is waited for: a word or more, not a sentence.
+Show = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,57 +43,50 @@ class Answering:
     is_new: bool
 
 
-def server_command(settings: Settings, device: Device) -> list[str]:
-    """The command line of a foreground server with these settings. The key stays in the environment.
+def server_command(flags: Flags) -> list[str]:
+    """The command line of a foreground server with these flags; all else it finds where this process found it.
 
     `-P` keeps the folder one happens to stand in off the import path.
     """
-    options = {
-        "--model": settings.model,
-        "--device": device,
-        "--host": settings.host,
-        "--port": str(settings.port),
-    }
-    flags = [word for option in options.items() for word in option]
-    return [sys.executable, "-P", "-m", "pensieve", "start", "--foreground", *flags]
+    words = [word for name, value in flags.given().items() for word in (f"--{name}", str(value))]
+    return [sys.executable, "-P", "-m", "pensieve", "start", "--foreground", *words]
 
 
-def launch(command: Sequence[str], paths: Paths, patience_s: float = PATIENCE_S) -> Answering:
-    """Start `command` as the background server and wait until it answers.
+def launch(
+    command: Sequence[str],
+    paths: Paths,
+    patience_s: float = PATIENCE_S,
+    show: Show = lambda _: None,
+) -> Answering:
+    """Start `command` as the background server and wait until it answers; `show` is told again and again how far it is.
 
     Raises `StartFailedError` with its last words where it ends, fails or is not ready after `patience_s`.
     """
-    make_private(paths.state)
-    make_private(paths.logs)
-    log = open_private(paths.server_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    try:
-        log_start = os.fstat(log).st_size
-        child = subprocess.Popen(  # noqa: S603 -- our own interpreter and flags
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
+    with _spawned(command, paths) as (child, log_start):
+        answering = _wait(child, paths, log_start, patience_s, show)
+        child.returncode = (
+            0  # let go: it outlives us, and Popen would warn that nobody waited for it
         )
-    finally:
-        os.close(log)
-    try:
-        answering = _wait(child, paths, log_start, patience_s)
-    except BaseException:
-        end_child(child, paths)
-        raise
-    child.returncode = 0  # let go: it outlives us, and Popen would warn that nobody waited for it
-    return answering
+        return answering
 
 
-def wait_for_other(paths: Paths, patience_s: float = PATIENCE_S) -> Answering | None:
+def launch_and_leave(command: Sequence[str], paths: Paths) -> int:
+    """Start `command` as the background server and wait for nothing; its process id."""
+    with _spawned(command, paths) as (child, _):
+        child.returncode = 0
+        return child.pid
+
+
+def wait_for_other(
+    paths: Paths, patience_s: float = PATIENCE_S, show: Show = lambda _: None
+) -> Answering | None:
     """The server that runs already, once it answers; None where it ends before."""
 
     def pause() -> bool:
         time.sleep(POLL_S)
         return lock.is_held(paths)
 
-    return _until_settled(paths, pause, patience_s)
+    return _until_settled(paths, pause, patience_s, show)
 
 
 def last_words(log: Path, start: int = 0) -> str:
@@ -99,18 +98,60 @@ def last_words(log: Path, start: int = 0) -> str:
     return ""
 
 
+@contextmanager
+def _spawned(
+    command: Sequence[str], paths: Paths
+) -> Generator[tuple[subprocess.Popen[bytes], int]]:
+    """The child, and how long the log was before it. Whatever ends the block early ends the child."""
+    make_private(paths.state)
+    make_private(paths.logs)
+    child = None
+    with os.fdopen(open_private(paths.server_log, LOG_FLAGS), "ab") as log:
+        try:
+            log_start = os.fstat(log.fileno()).st_size
+            with _interrupt_held_back():
+                child = subprocess.Popen(  # noqa: S603 -- our own interpreter and flags
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+            yield child, log_start
+        except BaseException:
+            if child is not None:
+                end_child(child, paths)
+            raise
+
+
+@contextmanager
+def _interrupt_held_back() -> Generator[None]:
+    """Ctrl-C counts when the block is left: in its middle there could be a child that nobody knows of."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, _frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        if came:
+            signal.raise_signal(signal.SIGINT)
+
+
 def _wait(
-    child: subprocess.Popen[bytes], paths: Paths, log_start: int, patience_s: float
+    child: subprocess.Popen[bytes], paths: Paths, log_start: int, patience_s: float, show: Show
 ) -> Answering:
     def pause() -> bool:
         with suppress(subprocess.TimeoutExpired):
             child.wait(POLL_S)
         return child.returncode is None
 
-    found = _until_settled(paths, pause, patience_s, pid=child.pid)
+    found = _until_settled(paths, pause, patience_s, show, pid=child.pid)
     if found is None and child.returncode == 0:
         # It found the lock taken: another start was quicker.
-        found = wait_for_other(paths, patience_s)
+        found = wait_for_other(paths, patience_s, show)
     if found is None:
         raise _failure(_ending(child.returncode), paths, log_start)
     if found.health.status != "ready":
@@ -119,12 +160,16 @@ def _wait(
 
 
 def _until_settled(
-    paths: Paths, pause: Callable[[], bool], patience_s: float, pid: int | None = None
+    paths: Paths,
+    pause: Callable[[], bool],
+    patience_s: float,
+    show: Show,
+    pid: int | None = None,
 ) -> Answering | None:
     """Ask until the server is ready or failed, or time is up; None where `pause` says that it is gone.
 
     `pid`: that server and no other. A child that found the lock taken would still take it if the other one ended
-    now, so it is waited for until it is gone itself.
+    now, so it is waited for until it is gone itself. The time that a server takes to fetch its model does not count.
     """
     deadline = time.monotonic() + patience_s
     while True:
@@ -132,9 +177,12 @@ def _until_settled(
         if record and pid not in {None, record.pid}:
             record = None
         health = ask(record) if record else None
+        if record and record.phase == "fetching":
+            deadline = time.monotonic() + patience_s
         is_late = time.monotonic() > deadline
         if record and health and (is_late or health.status in {"ready", "failed"}):
             return Answering(record, health, is_new=False)
+        show((health.detail or health.status) if health else "starting")
         if is_late or not pause():
             return None
 

@@ -55,6 +55,8 @@ class Health:
 
 def ask(record: ServerRecord, timeout_s: float = TIMEOUT_S) -> Health:
     """The health of the recorded server; `unreachable` where it does not answer or another one does."""
+    if record.phase == "fetching":
+        return Health("loading", "fetching the model")
     address = urlsplit(record.base_url)
     connection = HTTPConnection(address.hostname or "", address.port, timeout=timeout_s)
     try:

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pensieve.daemon.folders import make_private, open_private
 from pensieve.paths import Paths
 
-# A look at the lock (`is_held`) holds it for an instant; a server that wants it outwaits that.
+# A sweep holds the lock for an instant; a server that wants it outwaits that.
 PATIENCE_S = 0.5
 RETRY_S = 0.02
 
@@ -60,8 +60,10 @@ def _acquire(paths: Paths) -> int | None:
         descriptor = open_private(paths.lock_file, os.O_RDWR | os.O_CREAT)
         if _try(descriptor, fcntl.LOCK_EX) and _is_at_its_path(descriptor, paths):
             return descriptor
+        # Those who look at the lock (`is_held`) share it, however many they are; a server does not.
+        is_held = not _try(descriptor, fcntl.LOCK_SH)
         os.close(descriptor)
-        if time.monotonic() > deadline:
+        if is_held and time.monotonic() > deadline:
             return None
         time.sleep(RETRY_S)
 

@@ -4,15 +4,19 @@ import json
 import os
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Literal
 
 from pensieve.daemon import lock
 from pensieve.daemon.processes import start_of
 from pensieve.errors import NotWritableError
-from pensieve.files import write_atomically
+from pensieve.files import file_behind, write_atomically
 from pensieve.paths import Paths
+
+# fetching: the server is on its way and gets its model; nobody listens yet.
+Phase = Literal["fetching", "serving"]
 
 # A server on "every address" is reached from here through loopback.
 FROM_HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- read, never bound
@@ -20,7 +24,11 @@ FROM_HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- read, never b
 
 @dataclass(frozen=True, slots=True)
 class ServerRecord:
-    """The server of one home. `started_at`: Unix seconds. `log`: the file it writes to, empty in the foreground."""
+    """The server of one home. `started_at`: Unix seconds.
+
+    `log`: the file that it writes to, empty where that is none. `service`: launchd's name for it, where Homebrew keeps it.
+    `flags`: what it was started with on the command line, which a restart keeps.
+    """
 
     pid: int
     process_start: str
@@ -30,6 +38,9 @@ class ServerRecord:
     device: str
     started_at: float
     log: str
+    phase: Phase = "serving"
+    service: str = ""
+    flags: Mapping[str, str | int] = field(default_factory=dict[str, str | int], hash=False)
 
     @property
     def base_url(self) -> str:
@@ -48,16 +59,24 @@ class Address:
     device: str
 
 
-@contextmanager
-def published(paths: Paths, address: Address) -> Generator[ServerRecord]:
-    """This process's record, on disk while in the block. The caller holds the lock."""
-    record = ServerRecord(
+def own_record(
+    address: Address, *, service: str = "", flags: Mapping[str, str | int] | None = None
+) -> ServerRecord:
+    """What this process says of itself once it is the server at `address`."""
+    return ServerRecord(
         pid=os.getpid(),
         process_start=start_of(os.getpid()) or "",
         started_at=time.time(),
-        log=_own_log(paths),
+        log=str(file_behind(sys.__stderr__) or ""),
+        service=service,
+        flags=flags or {},
         **asdict(address),
     )
+
+
+@contextmanager
+def published(paths: Paths, record: ServerRecord) -> Generator[ServerRecord]:
+    """The record is on disk while in the block, over an earlier one. The caller holds the lock."""
     _write(record, paths)
     try:
         yield record
@@ -88,11 +107,3 @@ def _read(paths: Paths) -> ServerRecord | None:
     with suppress(OSError, ValueError, TypeError):
         return ServerRecord(**json.loads(paths.server_file.read_text(encoding="utf-8")))
     return None
-
-
-def _own_log(paths: Paths) -> str:
-    """The log file, if this process's standard error is that file."""
-    with suppress(OSError, ValueError):
-        if os.path.samestat(os.fstat(sys.__stderr__.fileno()), paths.server_log.stat()):  # pyright: ignore[reportOptionalMemberAccess]
-            return str(paths.server_log)
-    return ""

@@ -36,12 +36,12 @@ def stop(paths: Paths, *, is_forced: bool, patience_s: float = PATIENCE_S) -> Se
 
 
 def end_child(child: subprocess.Popen[bytes], paths: Paths, patience_s: float = 10.0) -> None:
-    """End a background server that this process started, gently first."""
+    """End a background server that this process started, gently first; at once where Ctrl-C comes meanwhile."""
     if child.poll() is None:
         child.terminate()
         try:
             child.wait(patience_s)
-        except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()

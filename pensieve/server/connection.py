@@ -18,8 +18,8 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol  # noqa: TID253
 
 from pensieve.api.values import new_id
-from pensieve.errors import HeadTooLargeError, InvalidRequestError, RequestError
-from pensieve.server.errors import error_response, fault_of
+from pensieve.errors import HeadTooLargeError, InvalidRequestError, PensieveError, RequestError
+from pensieve.server.errors import STOPPING, error_response, fault_of
 from pensieve.server.http import MAX_HEAD_BYTES, MAX_HEADERS, Patience
 
 _log = logging.getLogger("pensieve.server")
@@ -131,6 +131,13 @@ class HttpConnection(H11Protocol):
             self._stall.cancel()
             self._stall = None
 
+    def shutdown(self) -> None:
+        """The server stops: a request that is half here is told so; an open answer is this connection's last."""
+        if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
+            self._refuse(STOPPING)
+        else:
+            super().shutdown()
+
     def send_400_response(self, msg: str) -> None:
         """uvicorn's word for what h11 cannot read, in our own form."""
         self._refuse(_request_error(self.conn.refusal))
@@ -167,7 +174,7 @@ class HttpConnection(H11Protocol):
         else:
             self.transport.close()
 
-    def _refuse(self, error: RequestError) -> None:
+    def _refuse(self, error: PensieveError) -> None:
         """Tell what is wrong, then only listen: a socket closed over unread bytes takes the answer back."""
         if self.conn.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
             self.transport.close()
@@ -181,7 +188,7 @@ class HttpConnection(H11Protocol):
         self.flow.resume_reading()
         self._await("rest")
 
-    def _told(self, error: RequestError) -> bytes:
+    def _told(self, error: PensieveError) -> bytes:
         request_id = new_id("req")
         _log.info("%s -: %d %s", request_id, fault_of(error).status, error.message)
         response = error_response(error, request_id)

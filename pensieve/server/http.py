@@ -1,5 +1,6 @@
 """uvicorn, its settings and its end. Only this file and connection.py, which it loads when something is served, name it."""
 
+import asyncio
 import gc
 import socket
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from starlette.types import ASGIApp
 if TYPE_CHECKING:
     import uvicorn
 
-GRACE_S = 5
+# launchd ends what has not ended 20 s after its SIGTERM, and the engine takes a moment after the last answer.
+GRACE_S = 15
+LAST_WORDS_S = 2.0
 MAX_HEAD_BYTES = 32 * 1024
 MAX_HEADERS = 100
 
@@ -81,4 +84,11 @@ async def run_until_signal(server: "uvicorn.Server", listener: socket.socket) ->
 
             tasks.start_soon(hurry)
             await server.serve(sockets=[listener])
+            await _last_words(server)
             tasks.cancel_scope.cancel()
+
+
+async def _last_words(server: "uvicorn.Server") -> None:
+    """uvicorn does not wait for the answers that it has cancelled; each has a word to say yet."""
+    if server.server_state.tasks:
+        await asyncio.wait(server.server_state.tasks, timeout=LAST_WORDS_S)

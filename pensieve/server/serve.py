@@ -21,7 +21,8 @@ GB = 10**9
 def serve(settings: Settings, model: ModelFolder, device: Device, listener: socket.socket) -> None:
     """Serve `model` on the bound `listener` until SIGTERM or SIGINT.
 
-    Open streams get a few seconds to end; a second signal ends them at once. The worker ends with the server.
+    Open answers get 15 s to end, then they are ended with an error that clients take for a busy server; a second signal
+    ends them at once. The worker ends with the server.
     Raises what `open_model` raises for a damaged model.
     """
     anyio.run(partial(_serve, replace(settings, device=device), model, device, listener))

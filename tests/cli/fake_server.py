@@ -20,7 +20,7 @@ from pathlib import Path
 from pensieve.daemon import lock
 from pensieve.daemon.listen import bind
 from pensieve.daemon.processes import command_of
-from pensieve.daemon.record import Address, published
+from pensieve.daemon.record import Address, own_record, published
 from pensieve.paths import under_home
 
 MODEL = "tiny"
@@ -190,7 +190,7 @@ def stand_in(home: str, port: str, mode: str) -> None:
         with bind("127.0.0.1", int(port)) as listener:
             server = FakeServer(listener, iter(lambda: message("Paris", "."), None))
             server.healths = lambda: next(healths, settled)
-            with published(paths, Address("127.0.0.1", int(port), MODEL, "cpu")):
+            with published(paths, own_record(Address("127.0.0.1", int(port), MODEL, "cpu"))):
                 server.serve_forever(poll_interval=0.05)
 
 

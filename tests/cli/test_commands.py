@@ -18,7 +18,7 @@ from pensieve.cli.app import build_app, run
 from pensieve.cli.env import variables
 from pensieve.cli.target import Target
 from pensieve.daemon import lock
-from pensieve.daemon.record import Address, published
+from pensieve.daemon.record import Address, own_record, published
 from pensieve.paths import Paths, under_home
 from tests.cli.fake_server import health, serving
 from tests.cli.program import PROGRAM, ROOT, environment, pensieve
@@ -65,14 +65,23 @@ def test_each_command_explains_itself_within_80_columns(
     assert max(map(len, said.splitlines())) < 80
 
 
-@pytest.mark.parametrize("command", app.COMMANDS)
-def test_each_option_is_explained(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    run([command, "--help"])
+def commands_and_theirs() -> list[list[str]]:
+    """Every command's words, `config set` and its like among them."""
+    parser = build_app()
+    below = [[name, other] for name in app.COMMANDS for other in parser[name] if other[0] != "-"]
+    return [[name] for name in app.COMMANDS] + below
+
+
+@pytest.mark.parametrize("command", commands_and_theirs(), ids=" ".join)
+def test_each_option_is_explained(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    run([*command, "--help"])
     said = capsys.readouterr().out
-    parameters = inspect.signature(build_app()[command].default_command).parameters.values()
-    for parameter in parameters:
+    assert "For example:\n  " in said
+    _, apps, _ = build_app().parse_commands(command)
+    function = apps[-1].default_command
+    for parameter in inspect.signature(function).parameters.values() if function else ():
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
-            name = f"--{parameter.name.replace('_', '-')}"
+            name = f"--{parameter.name.strip('_').replace('_', '-')}"
             assert re.search(rf"^  {name}\b.* {{2}}\S", said, re.MULTILINE), name
 
 
@@ -183,7 +192,7 @@ def test_env_follows_the_running_server_before_the_settings(
     paths: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PENSIEVE_PORT", "9000")
-    with lock.held(paths), published(paths, Address("127.0.0.1", 8123, "tiny", "cpu")):
+    with lock.held(paths), published(paths, own_record(Address("127.0.0.1", 8123, "tiny", "cpu"))):
         assert run(["env"]) == 0
     out, err = capsys.readouterr()
     assert "export ANTHROPIC_BASE_URL=http://127.0.0.1:8123\n" in out
@@ -251,7 +260,7 @@ def test_status_shows_the_running_server(paths: Paths, capsys: pytest.CaptureFix
     with (
         serving() as server,
         lock.held(paths),
-        published(paths, Address("127.0.0.1", server.server_port, "tiny", "cpu")),
+        published(paths, own_record(Address("127.0.0.1", server.server_port, "tiny", "cpu"))),
     ):
         assert run(["status"]) == 0
         out = capsys.readouterr().out
@@ -259,7 +268,7 @@ def test_status_shows_the_running_server(paths: Paths, capsys: pytest.CaptureFix
     assert rows["status"].strip() == "ready"
     assert rows["address"].strip() == server.url
     assert rows["model"].strip() == "tiny (someone/tiny)"
-    assert rows["context"].strip() == "8192 tokens"
+    assert rows["context"].strip() == "8,192 tokens"
     assert rows["pid"].strip() == str(os.getpid())
 
 
@@ -270,7 +279,7 @@ def test_a_server_that_is_not_ready_is_unhealthy_with_its_reason(
         assert run(["status"]) == 4
         assert capsys.readouterr().out == "pensieve is starting.\n"
         server.healths = lambda: health("failed", "weights are cursed")
-        with published(paths, Address("127.0.0.1", server.server_port, "tiny", "cpu")):
+        with published(paths, own_record(Address("127.0.0.1", server.server_port, "tiny", "cpu"))):
             assert run(["status"]) == 4
     assert "failed (weights are cursed)" in capsys.readouterr().out
 
@@ -280,7 +289,7 @@ def test_a_server_that_does_not_answer_is_unhealthy(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
-    with lock.held(paths), published(paths, Address("127.0.0.1", port, "tiny", "cpu")):
+    with lock.held(paths), published(paths, own_record(Address("127.0.0.1", port, "tiny", "cpu"))):
         assert run(["status"]) == 4
     assert "unreachable" in capsys.readouterr().out
 

@@ -12,7 +12,7 @@ import pytest
 from pensieve.cli.app import run
 from pensieve.cli.start import Parts, run_in_background, run_in_foreground
 from pensieve.daemon import lock
-from pensieve.daemon.record import Address, current, published
+from pensieve.daemon.record import Address, current, own_record, published
 from pensieve.daemon.stop import stop
 from pensieve.errors import (
     NotWritableError,
@@ -34,7 +34,8 @@ NO_FLAGS = Flags()
 class Recorder:
     """Parts that write down what was asked of them."""
 
-    def __init__(self, machine: Machine = MAC, mode: str = "ready") -> None:
+    def __init__(self, settings: Settings, machine: Machine = MAC, mode: str = "ready") -> None:
+        self.settings = settings
         self.machine = machine
         self.mode = mode
         self.fetched: list[str] = []
@@ -55,8 +56,8 @@ class Recorder:
             self.served.append((folder.name, device))
         self.on_serve()
 
-    def _command(self, settings: Settings, device: Device) -> list[str]:
-        return stand_in_command(settings.paths.state.parent, settings.port, self.mode)
+    def _command(self, _flags: Flags) -> list[str]:
+        return stand_in_command(self.settings.paths.state.parent, self.settings.port, self.mode)
 
 
 @pytest.fixture
@@ -79,13 +80,13 @@ def files_of(settings: Settings) -> list[Path]:
 def test_a_start_says_where_what_how_much_and_what_next(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recorder = Recorder()
+    recorder = Recorder(settings)
     assert run_in_background(settings, NO_FLAGS, recorder.parts()) == 0
     out = capsys.readouterr().out
     assert recorder.fetched == ["tiny"]
     assert settings.base_url in out
     assert "tiny (someone/tiny)" in out
-    assert "8192 tokens" in out
+    assert "8,192 tokens" in out
     assert "pensieve chat" in out
     assert "pensieve env" in out
 
@@ -93,11 +94,11 @@ def test_a_start_says_where_what_how_much_and_what_next(
 def test_a_second_start_says_that_it_runs_already_and_touches_nothing(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_in_background(settings, NO_FLAGS, Recorder().parts())
+    run_in_background(settings, NO_FLAGS, Recorder(settings).parts())
     record = current(settings.paths)
     assert record
     capsys.readouterr()
-    second = Recorder(machine=LINUX)
+    second = Recorder(settings, machine=LINUX)
     assert run_in_background(settings, NO_FLAGS, second.parts()) == 0
     out, err = capsys.readouterr()
     assert f"pensieve runs already (pid {record.pid}, {settings.base_url})" in out
@@ -109,17 +110,17 @@ def test_a_second_start_says_that_it_runs_already_and_touches_nothing(
 def test_flags_that_the_running_server_does_not_have_are_named(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_in_background(settings, NO_FLAGS, Recorder().parts())
+    run_in_background(settings, NO_FLAGS, Recorder(settings).parts())
     capsys.readouterr()
     flags = Flags(model="other", device="cpu", port=settings.port)
-    assert run_in_background(settings, flags, Recorder().parts()) == 0
+    assert run_in_background(settings, flags, Recorder(settings).parts()) == 0
     err = capsys.readouterr().err
-    assert "--model had no effect" in err
+    assert "pensieve restart --model other" in err
     assert "--port" not in err
 
 
 def test_a_machine_that_cannot_is_refused_before_anything_is_fetched(settings: Settings) -> None:
-    recorder = Recorder(machine=LINUX)
+    recorder = Recorder(settings, machine=LINUX)
     with pytest.raises(UnsupportedPlatformError):
         run_in_background(settings, NO_FLAGS, recorder.parts())
     with pytest.raises(UnsupportedPlatformError):
@@ -129,7 +130,7 @@ def test_a_machine_that_cannot_is_refused_before_anything_is_fetched(settings: S
 
 
 def test_a_port_in_use_is_refused_before_anything_is_fetched(settings: Settings) -> None:
-    recorder = Recorder()
+    recorder = Recorder(settings)
     with serving() as server, pytest.raises(PortInUseError):
         run_in_background(replace(settings, port=server.server_port), NO_FLAGS, recorder.parts())
     assert recorder.fetched == []
@@ -139,17 +140,19 @@ def test_a_running_server_that_has_failed_is_told_of(settings: Settings) -> None
     with serving() as server, lock.held(settings.paths):
         server.healths = lambda: health("failed", "weights are cursed")
         with (
-            published(settings.paths, Address("127.0.0.1", server.server_port, "tiny", "cpu")),
+            published(
+                settings.paths, own_record(Address("127.0.0.1", server.server_port, "tiny", "cpu"))
+            ),
             pytest.raises(StartFailedError, match="weights are cursed") as failure,
         ):
-            run_in_background(settings, NO_FLAGS, Recorder().parts())
-    assert "pensieve stop" in (failure.value.hint or "")
+            run_in_background(settings, NO_FLAGS, Recorder(settings).parts())
+    assert "pensieve restart" in (failure.value.hint or "")
 
 
 @pytest.mark.parametrize("mode", ["dies", "fails"])
 def test_a_server_that_does_not_come_up_leaves_nothing(mode: str, settings: Settings) -> None:
     with pytest.raises(StartFailedError):
-        run_in_background(settings, NO_FLAGS, Recorder(mode=mode).parts())
+        run_in_background(settings, NO_FLAGS, Recorder(settings, mode=mode).parts())
     assert files_of(settings) == []
 
 
@@ -157,7 +160,7 @@ def test_a_server_that_does_not_come_up_leaves_nothing(mode: str, settings: Sett
 
 
 def test_the_server_runs_with_lock_port_and_record_and_leaves_none(settings: Settings) -> None:
-    recorder = Recorder()
+    recorder = Recorder(settings)
     seen = []
     recorder.on_serve = lambda: seen.append(current(settings.paths))
     assert run_in_foreground(settings, NO_FLAGS, recorder.parts()) == 0
@@ -171,7 +174,7 @@ def test_the_server_runs_with_lock_port_and_record_and_leaves_none(settings: Set
 def test_a_signal_that_ends_the_server_leaves_nothing(
     stop_signal: signal.Signals, settings: Settings
 ) -> None:
-    recorder = Recorder()
+    recorder = Recorder(settings)
     before = signal.getsignal(signal.SIGTERM)
     recorder.on_serve = lambda: signal.raise_signal(stop_signal)
     if stop_signal == signal.SIGTERM:
@@ -184,7 +187,7 @@ def test_a_signal_that_ends_the_server_leaves_nothing(
 
 
 def test_a_server_that_fails_leaves_nothing(settings: Settings) -> None:
-    recorder = Recorder()
+    recorder = Recorder(settings)
     recorder.on_serve = lambda: 1 // 0
     with pytest.raises(ZeroDivisionError):
         run_in_foreground(settings, NO_FLAGS, recorder.parts())
@@ -194,11 +197,11 @@ def test_a_server_that_fails_leaves_nothing(settings: Settings) -> None:
 def test_a_foreground_start_beside_a_running_server_is_no_error(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recorder = Recorder()
+    recorder = Recorder(settings)
     with lock.held(settings.paths):
         assert run_in_foreground(settings, NO_FLAGS, recorder.parts()) == 0
         assert "just starting" in capsys.readouterr().err
-        with published(settings.paths, Address("127.0.0.1", 1, "tiny", "cpu")):
+        with published(settings.paths, own_record(Address("127.0.0.1", 1, "tiny", "cpu"))):
             assert run_in_foreground(settings, NO_FLAGS, recorder.parts()) == 0
     assert f"runs already (pid {os.getpid()}" in capsys.readouterr().err
     assert recorder.served == []
@@ -221,6 +224,6 @@ def test_a_host_that_others_reach_needs_a_key_of_ones_own(
 def test_a_state_folder_that_cannot_be_made_is_told_by_name(settings: Settings) -> None:
     settings.paths.state.parent.touch()
     with pytest.raises(NotWritableError, match="state") as failure:
-        run_in_foreground(settings, NO_FLAGS, Recorder().parts())
+        run_in_foreground(settings, NO_FLAGS, Recorder(settings).parts())
     assert "PENSIEVE_HOME" in (failure.value.hint or "")
     settings.paths.state.parent.unlink()

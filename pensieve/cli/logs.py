@@ -1,0 +1,44 @@
+"""`pensieve logs`: what the server wrote, whether it runs or not."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.types import NonNegativeInt
+
+from pensieve import settings as settings_module
+from pensieve.cli import output
+from pensieve.daemon.record import current
+from pensieve.logs import escape, follow, last_lines
+
+
+def logs(
+    *,
+    follow_: Annotated[bool, Parameter(name=("--follow", "-f"))] = False,
+    lines: Annotated[NonNegativeInt, Parameter(name=("--lines", "-n"), metavar="N")] = 40,
+) -> int:
+    """Print the last lines of the server's log.
+
+    For example:
+      pensieve logs -f                       # goes on until Ctrl-C
+      pensieve logs -n 1000
+
+    Parameters
+    ----------
+    follow_
+        Go on with what is written from now on, until Ctrl-C.
+    lines
+        How many of the last lines, 40 unless given.
+    """
+    paths = settings_module.resolve_paths()
+    record = current(paths)
+    log = Path(record.log) if record and record.log else paths.server_log
+    if record and not record.log:
+        output.warning("the server runs in a terminal and writes there. This is of an earlier one:")
+    output.aside(f"{log}:" if log.exists() else f"{log}: not written yet.")
+    for line in last_lines(log, lines):
+        output.data(escape(line))
+    if follow_:
+        for line in follow(log):
+            output.stream(f"{escape(line)}\n")
+    return 0

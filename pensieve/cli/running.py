@@ -1,0 +1,57 @@
+"""What `start` and `restart` say of a server that answers, or of one that was there before."""
+
+from pensieve import settings as settings_module
+from pensieve.cli import output
+from pensieve.cli.shells import shell_of, usage
+from pensieve.cli.status import facts, table
+from pensieve.daemon.background import Answering
+from pensieve.daemon.record import current
+from pensieve.errors import StartFailedError
+from pensieve.settings import Flags, Settings
+
+
+def report(found: Answering, flags: Flags) -> int:
+    """Where it is, what it serves, what to type next. Raises `StartFailedError` where it is not well."""
+    record, health = found.record, found.health
+    if health.status != "ready":
+        raise StartFailedError(
+            f"pensieve runs already (pid {record.pid}, {record.base_url}), but it is {health.status}: "
+            f"{health.detail}",
+            hint="Start it anew:\n  pensieve restart",
+        )
+    where = f"(pid {record.pid}, {record.base_url})"
+    output.data(f"pensieve {'is running' if found.is_new else 'runs already'} {where}.")
+    shown = facts(record, health, record.started_at)
+    output.data(table({f"  {name}": shown[name] for name in ("model", "context", "device")}))
+    if not found.is_new:
+        _note_differences(found, flags)
+    output.data("\nNext:")
+    output.data('  pensieve chat "Why is the sky blue?"')
+    output.data(
+        f"  {usage(shell_of(settings_module.shell_path()))}    # for Claude Code and other clients"
+    )
+    return 0
+
+
+def report_held(settings: Settings) -> int:
+    """A server runs, or starts: it is known by its record, if it has written that yet."""
+    record = current(settings.paths)
+    if record is None or record.phase == "fetching":
+        output.note("pensieve runs already; it is just starting.")
+    else:
+        output.note(f"pensieve runs already (pid {record.pid}, {record.base_url}).")
+    return 0
+
+
+def _note_differences(found: Answering, flags: Flags) -> None:
+    runs = {
+        "model": {found.record.model, found.health.repo},
+        "device": {found.record.device},
+        "host": {found.record.host},
+        "port": {found.record.port},
+    }
+    other = {name: value for name, value in flags.given().items() if value not in runs[name]}
+    if other:
+        named = " ".join(f"--{name} {value}" for name, value in other.items())
+        output.warning(f"{named} has no effect on it. To start it anew with it:")
+        output.note(f"  pensieve restart {named}")
