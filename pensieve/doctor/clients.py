@@ -94,7 +94,7 @@ def _settings_files(patient: Patient, managed: Path | None) -> Iterator[Finding]
     config = Path(patient.environ.get("CLAUDE_CONFIG_DIR") or patient.home / ".claude")
     here = patient.working_folder / ".claude"
     files = [config / "settings.json", here / "settings.json", here / "settings.local.json"]
-    for file in dict.fromkeys([*files, *([managed] if managed else [])]):
+    for file in dict.fromkeys(files + ([managed] if managed else [])):
         yield from _settings_file(file, patient)
 
 

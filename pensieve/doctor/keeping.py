@@ -30,7 +30,7 @@ def examine(patient: Patient, *, is_thorough: bool = False) -> Iterator[Finding]
     """Settings, key, files, disk, model. is_thorough: read every byte of the model and compare hashes."""
     yield from _settings(patient)
     yield _key(patient.settings)
-    yield from _files(patient.settings.paths)
+    yield from _files(patient.settings.paths, patient.home)
     yield from _model_and_disk(patient.settings, is_thorough=is_thorough)
 
 
@@ -67,20 +67,20 @@ def _key(settings: Settings) -> Finding:
     return ok("key", f"your own, strong ({origin})")
 
 
-def _files(paths: Paths) -> Iterator[Finding]:
+def _files(paths: Paths, home: Path) -> Iterator[Finding]:
     """Private where prompts, keys or answers could be; each folder's owner and mode, each file's mode."""
-    roots = [root for root in (paths.state, paths.logs, paths.prefixes) if os.path.lexists(root)]
-    wrong = [(path, what) for root in roots for path, what in _not_private(root)]
-    if paths.config_file.exists() and paths.config_file.stat().st_mode & OTHERS:
-        wrong.append((paths.config_file, "can be read by other users"))
+    places = (paths.state, paths.logs, paths.prefixes, paths.config_file)
+    roots = [place for place in places if os.path.lexists(place)]
+    wrong = {root: found for root in roots if (found := list(_not_private(root)))}
     if not wrong:
         yield ok(
             "files", "state, logs and prompts are yours alone" if roots else "nothing is kept yet"
         )
         return
-    more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-    fix = "\n".join(f"chmod -R go= {shlex.quote(str(root))}" for root in roots)
-    yield red("files", f"{wrong[0][0]} {wrong[0][1]}{more}", fix)
+    (path, what), *others = [each for found in wrong.values() for each in found]
+    more = f", and {len(others)} more" if others else ""
+    fix = "\n".join(f"chmod -R go= {shlex.quote(str(root))}" for root in wrong)
+    yield red("files", f"{_short(str(path), home)} {what}{more}", fix)
 
 
 def _not_private(root: Path) -> Iterator[tuple[Path, str]]:
