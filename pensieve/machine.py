@@ -8,8 +8,10 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Literal, assert_never
 
 from pensieve.errors import UnsupportedPlatformError
@@ -71,6 +73,17 @@ def inspect() -> Machine:
         has_mlx_cuda=any(map(_is_installed, CUDA_DISTRIBUTIONS)),
         has_mlx_cpu=any(map(_is_installed, CPU_DISTRIBUTIONS)),
     )
+
+
+def chip() -> str:
+    """The processor's name, as the system gives it."""
+    if name := _sysctl("machdep.cpu.brand_string"):
+        return name
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+        return next(named, platform.machine())
+    return platform.machine()
 
 
 def is_translated(system: str, architecture: str, sysctl: Callable[[str], str]) -> bool:
@@ -204,7 +217,7 @@ def _sysctl(name: str) -> str:
     """One kernel value; empty where there is none of that name."""
     command = ["/usr/sbin/sysctl", "-n", name]
     try:
-        return subprocess.run(  # noqa: S603 -- a fixed path and our own two names
+        return subprocess.run(  # noqa: S603 -- a fixed path and our own few names
             command, capture_output=True, text=True, timeout=5, check=False
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError):

@@ -30,7 +30,9 @@ MAY_IMPORT = {
     "reply": {"api", "dialects", "engine.generation", "prompt.template", "errors"},
     "models": {"machine", "dialects", "engine.budget", "engine.precision"} | BASE,
     "server": {"api", "prompt", "reply", "engine.client", "engine.generation", "models"} | BASE,
-    "cli": {"server", "models", "machine", "daemon", "engine.budget", "engine.precision"} | BASE,
+    "doctor": {"models", "machine", "daemon"} | BASE,
+    "cli": {"server", "models", "machine", "daemon", "doctor", "engine.budget", "engine.precision"}
+    | BASE,
 }
 
 # Foreign libraries and the parts that alone may import them.

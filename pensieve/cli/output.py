@@ -105,6 +105,12 @@ def is_styled() -> bool:
     return is_colour_wanted(is_terminal=sys.stderr.isatty())
 
 
+def in_colour(text: str, code: str) -> str:
+    """`text` for standard output, in colour where that may be."""
+    is_wanted = is_colour_wanted(is_terminal=sys.stdout.isatty())
+    return f"\x1b[{code}m{text}\x1b[0m" if is_wanted else text
+
+
 def flush() -> None:
     """Write out what is buffered, so that a reader who left is noticed here and not at exit."""
     sys.stdout.flush()

@@ -90,6 +90,8 @@ class FakeServer(ThreadingHTTPServer):
         self.healths: Callable[[], Event] = health
         self.calls: list[tuple[dict[str, str], dict[str, object]]] = []
         self.has_lost_client = threading.Event()
+        # What each call is answered that wants no stream; None: a stream all the same.
+        self.whole: Event | None = None
 
     @property
     def url(self) -> str:
@@ -109,6 +111,9 @@ class Routes(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.server.calls.append(({k.lower(): v for k, v in self.headers.items()}, body))
+        if self.server.whole is not None:
+            self._json(200, self.server.whole)
+            return
         try:
             self._stream(next(self.server.answers))
         except Refusal as refusal:

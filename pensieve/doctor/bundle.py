@@ -1,0 +1,137 @@
+"""An archive for a report: what doctor found, versions, the server's last log lines; no key, no prompt, no name, no home.
+
+What is secret is replaced wherever it stands. The log's own lines hold no prompt (logs.py); what a debugging server or a
+foreign library wrote beside them is left out, since it could.
+"""
+
+import gzip
+import io
+import json
+import re
+import tarfile
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pensieve import __version__
+from pensieve.doctor.finding import Finding
+from pensieve.doctor.patient import Patient
+from pensieve.doctor.serving import log_tail
+from pensieve.errors import NotWritableError
+from pensieve.files import write_atomically
+
+LOG_LINES = 400
+DISTRIBUTIONS = (
+    "mlx", "mlx-metal", "mlx-cpu", "mlx-cuda-13", "mlx-lm", "llguidance", "tokenizers", "transformers", "huggingface-hub",
+    "starlette", "uvicorn", "h11", "pydantic", "anyio", "jinja2",
+)  # fmt: skip
+HIDDEN = "[hidden]"
+SECRET_NAMES = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL|AUTH|COOKIE", re.IGNORECASE)
+SECRETS = re.compile(
+    r"sk-[\w-]{8,}|hf_\w{8,}|gh[pousr]_\w{8,}|(?<=Bearer )\S+|(?<=x-api-key: )\S+|(?<=://)[^/\s@]+@",
+    re.IGNORECASE,
+)
+# Our own lines (logs.py): time, level, words. Metal's last words come from C++ and have neither.
+OURS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ (INFO|WARNING|ERROR|CRITICAL) ")
+DEATHS = re.compile(r"libc\+\+abi|\[METAL\]|\[metal::|kIOGPU|terminat|panic\(")
+
+
+def write(file: Path, patient: Patient, findings: Iterable[Finding]) -> None:
+    """Write the archive, readable by its owner alone. Raises `NotWritableError`."""
+    told = {
+        "pensieve": __version__,
+        "versions": _versions(),
+        "findings": [finding.as_json() for finding in findings],
+    }
+    hide = Redaction(patient)
+    parts = {
+        "doctor.json": hide(json.dumps(told, indent=2)),
+        "server.log": hide(_kept_lines(log_tail(patient.settings.paths.server_log))),
+        "settings.json": hide(json.dumps(_settings(patient), indent=2)),
+    }
+    try:
+        write_atomically(file, _archive(parts))
+    except OSError as error:
+        raise NotWritableError(f"{file} cannot be written: {error.strerror}.") from error
+
+
+class Redaction:
+    """Hides what belongs to this user. Built of the values that are secret here, and of the forms that secrets have."""
+
+    def __init__(self, patient: Patient) -> None:
+        environ = patient.environ
+        secrets = {patient.settings.api_key, *_secret_values(environ)}
+        user = environ.get("USER") or environ.get("LOGNAME") or patient.home.name
+        names = {user, environ.get("HOSTNAME", "")}
+        self._values = sorted((value for value in secrets if value), key=len, reverse=True)
+        self._homes = sorted(
+            {str(patient.home), str(patient.home.resolve())}, key=len, reverse=True
+        )
+        # A user called "a" would make every word unreadable; whole words alone are names.
+        self._names = [
+            re.compile(rf"\b{re.escape(name)}\b")
+            for name in names
+            if len(name) > 2 and name != "root"
+        ]
+
+    def __call__(self, text: str) -> str:
+        for value in self._values:
+            text = text.replace(value, HIDDEN).replace(json.dumps(value)[1:-1], HIDDEN)
+        text = SECRETS.sub(HIDDEN, text)
+        for home in self._homes:
+            if home != "/":
+                text = text.replace(home, "~")
+        for name in self._names:
+            text = name.sub("[user]", text)
+        return text
+
+
+def _secret_values(environ: Mapping[str, str]) -> set[str]:
+    """Short values are words, and stand elsewhere too."""
+    return {
+        value for name, value in environ.items() if SECRET_NAMES.search(name) and len(value) > 5
+    }
+
+
+def _kept_lines(log: str) -> str:
+    """Our own lines above debugging, and what tells of a death."""
+    kept = [line for line in log.splitlines() if OURS.match(line) or DEATHS.search(line)]
+    return "\n".join(kept[-LOG_LINES:]) + "\n"
+
+
+def _settings(patient: Patient) -> dict[str, Any]:
+    settings = patient.settings
+    shown = (
+        "model",
+        "device",
+        "host",
+        "port",
+        "memory_gb",
+        "kv_bits",
+        "cache_gb",
+        "daily_write_gb",
+        "wired",
+    )
+    values = {name: getattr(settings, name) for name in shown}
+    return {"values": values, "origins": dict(settings.origins)}
+
+
+def _versions() -> dict[str, str]:
+    installed = {each.metadata["Name"].lower(): each.version for each in metadata.distributions()}
+    return {name: installed[name] for name in DISTRIBUTIONS if name in installed}
+
+
+def _archive(parts: Mapping[str, str]) -> bytes:
+    packed = io.BytesIO()
+    # No file name and no time of this machine go into the archive.
+    with (
+        gzip.GzipFile(fileobj=packed, mode="wb", filename="", mtime=0) as stream,
+        tarfile.open(fileobj=stream, mode="w") as archive,
+    ):
+        for name, text in parts.items():
+            content = text.encode()
+            entry = tarfile.TarInfo(f"pensieve-report/{name}")
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()

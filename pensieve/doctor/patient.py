@@ -1,0 +1,61 @@
+"""All that is looked at, gathered once: the examinations take this value and go nowhere else for the environment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pensieve import settings as settings_module
+from pensieve.daemon.health import Health, ask
+from pensieve.daemon.record import ServerRecord, current
+from pensieve.errors import SettingsError
+from pensieve.machine import Machine, inspect
+from pensieve.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """settings: the defaults where `settings_error` says that they cannot be read. record, health: of the running server.
+
+    working_folder: where Claude Code would look for a project's settings.
+    """
+
+    machine: Machine
+    settings: Settings
+    settings_error: SettingsError | None
+    environ: Mapping[str, str]
+    home: Path
+    working_folder: Path
+    record: ServerRecord | None
+    health: Health | None
+
+
+def gather() -> Patient:
+    """This machine, this user, this moment."""
+    settings, error = _settings()
+    environ = settings_module.child_environment({})
+    record = current(settings.paths)
+    return Patient(
+        machine=inspect(),
+        settings=settings,
+        settings_error=error,
+        environ=environ,
+        home=Path(environ.get("HOME") or Path.home()),
+        working_folder=_working_folder(),
+        record=record,
+        health=ask(record) if record else None,
+    )
+
+
+def _settings() -> tuple[Settings, SettingsError | None]:
+    try:
+        return settings_module.resolve(), None
+    except SettingsError as error:
+        return Settings(settings_module.resolve_paths()), error
+
+
+def _working_folder() -> Path:
+    """The folder that one stands in may be gone."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return Path("/")

@@ -1,0 +1,140 @@
+"""The server: who has its port, how it is, whether it answers with a token, and what it last died of."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pensieve.daemon.listen import find_owner
+from pensieve.daemon.record import ServerRecord
+from pensieve.doctor.crashes import root_of
+from pensieve.doctor.finding import Finding, ok, red, warning
+from pensieve.doctor.patient import Patient
+
+PROBE_S = 120.0
+LOG_BYTES = 1 << 18
+PANICS = Path("/Library/Logs/DiagnosticReports")
+RECENT_S = 7 * 86400
+
+
+def examine(patient: Patient, panics: Path = PANICS) -> Iterator[Finding]:
+    """Port, server, probe, log, panics."""
+    yield _port(patient)
+    yield _server(patient)
+    if patient.record and patient.health and patient.health.status == "ready":
+        yield probe(patient.record, patient.settings.api_key)
+    yield _log(patient)
+    if found := _panic(panics):
+        yield found
+
+
+def probe(record: ServerRecord, api_key: str, timeout_s: float = PROBE_S) -> Finding:
+    """Ask the server for one token, as a client does."""
+    body = {
+        "model": record.model,
+        "max_tokens": 1,
+        "messages": [{"role": "user", "content": "Hello"}],
+    }
+    began = time.monotonic()
+    try:
+        status, said = _post(record.base_url, api_key, body, timeout_s)
+    except (OSError, HTTPException, ValueError) as error:
+        return red(
+            "probe", f"no answer from the model ({type(error).__name__})", "pensieve restart"
+        )
+    if status == 200:
+        return ok("probe", f"one token in {time.monotonic() - began:.1f} s")
+    if status == 401:
+        text = "the server was started with another key than this shell has"
+        return red("probe", text, "pensieve restart")
+    return red(
+        "probe", f"the model did not answer (HTTP {status}): {_message(said)}", "pensieve restart"
+    )
+
+
+def log_tail(log: Path) -> str:
+    """The end of the server's log; empty where there is none."""
+    with suppress(OSError), log.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - LOG_BYTES))
+        return file.read().decode("utf-8", "replace")
+    return ""
+
+
+def _post(base_url: str, api_key: str, body: object, timeout_s: float) -> tuple[int, Any]:
+    address = urlsplit(base_url)
+    connection = HTTPConnection(address.hostname or "", address.port, timeout=timeout_s)
+    with closing(connection):
+        headers = {"content-type": "application/json", "x-api-key": api_key}
+        connection.request("POST", "/v1/messages", json.dumps(body), headers)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+
+
+def _message(said: Any) -> str:
+    match said:
+        case {"error": {"message": str(message)}}:
+            return message
+        case _:
+            return "not from a pensieve server?"
+
+
+def _port(patient: Patient) -> Finding:
+    port = patient.record.port if patient.record else patient.settings.port
+    owner = find_owner(port)
+    if owner is None:
+        return ok("port", f"{port} is free")
+    if patient.record and owner.pid == patient.record.pid:
+        return ok("port", f"{port} is pensieve's (pid {owner.pid})")
+    who = Path(owner.command[0]).name if owner.command else "a program"
+    if owner.is_pensieve:
+        who = "another pensieve, of another home or user"
+    other = port + 1 if port < 65535 else port - 1
+    return red(
+        "port", f"{port} is taken by {who} (pid {owner.pid})", f"pensieve start --port {other}"
+    )
+
+
+def _server(patient: Patient) -> Finding:
+    record, health = patient.record, patient.health
+    if record is None or health is None:
+        return ok("server", "not running; to start it: pensieve start")
+    where = f"pid {record.pid}, {record.base_url}"
+    match health.status:
+        case "ready" if health.restarts:
+            text = (
+                f"serves {health.model} ({where}); its worker was replaced {health.restarts} times"
+            )
+            return warning("server", text, "pensieve logs -n 50")
+        case "ready":
+            return ok("server", f"serves {health.model} ({where})")
+        case "loading":
+            return warning("server", f"not ready yet ({where}): {health.detail}", "pensieve status")
+        case "failed" | "unreachable":
+            return red("server", f"{health.status} ({where}): {health.detail}", "pensieve restart")
+
+
+def _log(patient: Patient) -> Finding:
+    log = patient.settings.paths.server_log
+    if not (text := log_tail(log)):
+        return ok("log", "nothing is logged yet")
+    if (cause := root_of(text)) is None:
+        return ok("log", "no crash in the last part of the server's log")
+    text = f"last crash ({cause.name}): {cause.meaning}. {cause.advice}"
+    return Finding("log", cause.level, text, cause.fix)
+
+
+def _panic(folder: Path) -> Finding | None:
+    """A panic report of this week that names the GPU driver. macOS keeps them where every user may read."""
+    with suppress(OSError):
+        for report in sorted(folder.glob("*.panic"), reverse=True):
+            is_recent = time.time() - report.stat().st_mtime < RECENT_S
+            cause = root_of(report.read_text("utf-8", "replace")) if is_recent else None
+            if cause and cause.name == "kernel panic":
+                text = f"{report.name}: {cause.meaning}. {cause.advice}"
+                return red("panic", text, cause.fix)
+    return None

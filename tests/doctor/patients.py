@@ -1,0 +1,47 @@
+"""A patient made of values: a Mac in good health, changed as a test needs it."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pensieve.daemon.health import Health
+from pensieve.daemon.record import ServerRecord
+from pensieve.doctor.finding import Finding
+from pensieve.doctor.patient import Patient
+from pensieve.machine import Machine
+from pensieve.paths import under_home
+from pensieve.settings import Settings
+
+MAC = Machine("Darwin", "arm64", "3.13.1", macos="26.1", memory_bytes=24 << 30)
+LINUX = Machine("Linux", "x86_64", "3.13.1", memory_bytes=24 << 30, has_mlx_cpu=True)
+
+
+def patient(home: Path, machine: Machine = MAC, **settings: Any) -> Patient:
+    """Nothing runs, nothing is set but `settings`."""
+    return Patient(
+        machine=machine,
+        settings=Settings(under_home(home / "pensieve"), **settings),
+        settings_error=None,
+        environ={"PATH": "", "HOME": str(home)},
+        home=home,
+        working_folder=home / "work",
+        record=None,
+        health=None,
+    )
+
+
+def with_variables(healthy: Patient, **variables: str) -> Patient:
+    """The same, in a shell with these variables."""
+    return replace(healthy, environ={**healthy.environ, **variables})
+
+
+def with_server(healthy: Patient, port: int, health: Health, pid: int = 1) -> Patient:
+    """The same, with a server that says this of itself."""
+    record = ServerRecord(pid, "start", "127.0.0.1", port, "tiny", "cpu", 0.0, "")
+    return replace(healthy, record=record, health=health)
+
+
+def of_topic(findings: list[Finding], topic: str) -> Finding:
+    """The one finding about `topic`."""
+    (found,) = [finding for finding in findings if finding.topic == topic]
+    return found

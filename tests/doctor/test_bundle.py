@@ -1,0 +1,103 @@
+"""S18: an archive for a report has what helps, and nothing of the user's."""
+
+import json
+import stat
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pensieve.doctor.bundle import Redaction, write
+from pensieve.doctor.finding import ok, red
+from pensieve.doctor.patient import Patient
+from pensieve.errors import NotWritableError
+from tests.doctor.patients import patient, with_variables
+from tests.doctor.test_crashes import MEMORY
+
+KEY = 'q8dV3nR7"xK2mW9t\\B4yHs6LzPc1Fj'
+CANARIES = {
+    "PENSIEVE_API_KEY": KEY,
+    "ANTHROPIC_API_KEY": "sk-ant-api03-canarycanarycanary",
+    "HF_TOKEN": "hf_canarycanarycanary",
+    "SOME_SECRET": "canary-in-the-environment",
+    "USER": "quillfeather",
+}
+PROMPT = "canary prompt of the user"
+
+
+@pytest.fixture
+def of(tmp_path: Path) -> Patient:
+    return with_variables(patient(tmp_path / "quillfeather", api_key=KEY), **CANARIES)
+
+
+def log_of(of: Patient) -> str:
+    ours = "2026-11-26T01:00:00Z"
+    return "\n".join(
+        [
+            f"{ours} INFO serving {of.home}/models with key {KEY} for quillfeather",
+            f"{ours} DEBUG prompt: {PROMPT}",
+            f"{ours} WARNING asked http://quillfeather:hunter2@proxy:3128/ with Bearer canary-bearer",
+            f"{ours} ERROR x-api-key: canary-header",
+            f"Traceback: {PROMPT}",
+            f"{PROMPT}",
+            MEMORY,
+        ]
+    )
+
+
+def unpacked(file: Path) -> dict[str, str]:
+    with tarfile.open(file) as archive:
+        members = archive.getmembers()
+        return {each.name: archive.extractfile(each).read().decode() for each in members}
+
+
+def test_a_report_holds_findings_versions_settings_and_log_and_no_canary(
+    of: Patient, tmp_path: Path
+) -> None:
+    of.settings.paths.logs.mkdir(parents=True)
+    of.settings.paths.server_log.write_text(log_of(of), encoding="utf-8")
+    file = tmp_path / "report.tar.gz"
+    write(
+        file,
+        of,
+        [ok("port", "7777 is free"), red("model", f"{of.home}/m is cursed", f"rm {of.home}/m")],
+    )
+    parts = unpacked(file)
+    assert parts.keys() == {
+        f"pensieve-report/{n}" for n in ("doctor.json", "server.log", "settings.json")
+    }
+    told = json.loads(parts["pensieve-report/doctor.json"])
+    assert told["findings"][1]["text"] == "~/m is cursed"
+    assert told["versions"]["tokenizers"]
+    assert "kIOGPUCommandBufferCallbackErrorOutOfMemory" in parts["pensieve-report/server.log"]
+    assert json.loads(parts["pensieve-report/settings.json"])["values"]["port"] == 7777
+    everything = file.read_bytes().decode("latin-1") + "".join(parts.values())
+    for canary in (
+        *CANARIES.values(),
+        json.dumps(KEY)[1:-1],
+        PROMPT,
+        str(of.home),
+        "canary",
+        "hunter2",
+    ):
+        assert canary not in everything, canary
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_a_report_is_made_where_nothing_ever_ran(tmp_path: Path) -> None:
+    file = tmp_path / "report.tar.gz"
+    write(file, patient(tmp_path / "home"), [])
+    assert unpacked(file)["pensieve-report/server.log"] == "\n"
+
+
+def test_a_report_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    with pytest.raises(NotWritableError):
+        write(tmp_path / "no" / "report.tar.gz", patient(tmp_path), [])
+
+
+def test_words_that_only_look_like_a_name_stay(tmp_path: Path) -> None:
+    of = with_variables(patient(tmp_path), USER="a", LOGNAME="root")
+    assert Redaction(of)("a cat and root") == "a cat and root"
+    root = replace(patient(Path("/")), environ={})
+    assert Redaction(root)("/usr/lib") == "/usr/lib"

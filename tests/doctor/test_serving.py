@@ -1,0 +1,132 @@
+"""Port, server, one token, the log and what it says of the last crash."""
+
+import os
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pensieve.daemon.health import Health
+from pensieve.doctor.finding import Finding
+from pensieve.doctor.patient import Patient
+from pensieve.doctor.serving import examine
+from tests.cli.fake_server import FakeServer, message, refuse, serving
+from tests.doctor.patients import of_topic, patient, with_server
+from tests.doctor.test_crashes import MEMORY, PANIC, WATCHDOG
+
+READY = Health("ready", model="tiny")
+
+
+def examined(of: Patient) -> list[Finding]:
+    return list(examine(of, panics=of.home / "panics"))
+
+
+def served(of: Patient, server: FakeServer, health: Health = READY) -> Patient:
+    return with_server(of, server.server_port, health, pid=os.getpid())
+
+
+def test_with_no_server_the_port_is_free_and_nothing_is_red(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    findings = examined(patient(tmp_path, port=port))
+    assert {finding.level for finding in findings} == {"ok"}
+    assert [finding.topic for finding in findings] == ["port", "server", "log"]
+    assert "pensieve start" in of_topic(findings, "server").text
+
+
+def test_a_port_that_another_program_has_is_red_with_its_name_and_another_port(
+    tmp_path: Path,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        finding = of_topic(examined(patient(tmp_path, port=port)), "port")
+    assert finding.level == "red"
+    assert f"pid {os.getpid()}" in finding.text
+    assert finding.fix == f"pensieve start --port {port + 1}"
+
+
+def test_a_running_server_is_asked_for_one_token_and_the_time_is_told(tmp_path: Path) -> None:
+    with serving() as server:
+        server.whole = {"type": "message", "content": []}
+        findings = examined(served(patient(tmp_path), server))
+        ((headers, body),) = server.calls
+    assert of_topic(findings, "port").text.endswith(f"is pensieve's (pid {os.getpid()})")
+    assert body["max_tokens"] == 1
+    assert headers["x-api-key"] == "pensieve-local-key"
+    finding = of_topic(findings, "probe")
+    assert finding.level == "ok"
+    assert finding.text.startswith("one token in ")
+
+
+@pytest.mark.parametrize(
+    ("status", "says"), [(401, "another key"), (529, "the model is cursed"), (500, "HTTP 500")]
+)
+def test_a_server_that_refuses_is_red(tmp_path: Path, status: int, says: str) -> None:
+    with serving(refuse(status, "the model is cursed")) as server:
+        finding = of_topic(examined(served(patient(tmp_path), server)), "probe")
+    assert finding.level == "red"
+    assert says in finding.text
+    assert finding.fix == "pensieve restart"
+
+
+def test_a_server_that_has_just_gone_is_red(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    of = with_server(patient(tmp_path), port, READY)
+    assert of_topic(examined(of), "probe").level == "red"
+
+
+@pytest.mark.parametrize(
+    ("health", "level", "fix"),
+    [
+        (replace(READY, restarts=2), "warning", "pensieve logs -n 50"),
+        (Health("loading", "reading the weights"), "warning", "pensieve status"),
+        (Health("failed", "weights are cursed"), "red", "pensieve restart"),
+        (Health("unreachable", "no answer"), "red", "pensieve restart"),
+    ],
+)
+def test_a_server_that_is_not_well_is_told_with_its_own_words(
+    tmp_path: Path, health: Health, level: str, fix: str
+) -> None:
+    with serving(message("x")) as server:
+        finding = of_topic(examined(served(patient(tmp_path), server, health)), "server")
+    assert (finding.level, finding.fix) == (level, fix)
+    assert health.detail in finding.text
+
+
+# log and panics
+
+
+def logged(of: Patient, text: str) -> Finding:
+    of.settings.paths.logs.mkdir(parents=True, exist_ok=True)
+    of.settings.paths.server_log.write_text(text, encoding="utf-8")
+    return of_topic(examined(of), "log")
+
+
+def test_the_last_crash_is_told_with_advice(tmp_path: Path) -> None:
+    finding = logged(patient(tmp_path), f"2026-11-26T01:00:00Z INFO ready\n{MEMORY}\n{WATCHDOG}\n")
+    assert finding.level == "warning"
+    assert "watchdog" in finding.text
+    assert "AGX_RELAX_CDM_CTXSTORE_TIMEOUT=1" in finding.fix
+
+
+def test_a_crash_of_long_ago_is_not_dug_up(tmp_path: Path) -> None:
+    later = "2026-11-26T01:00:00Z INFO msg_1 POST /v1/messages: 200 in 0.4 s\n" * 8000
+    assert logged(patient(tmp_path), f"{MEMORY}\n{later}").level == "ok"
+    assert logged(patient(tmp_path), "\xff\0 nonsense\n").level == "ok"
+
+
+def test_a_recent_panic_of_the_gpu_driver_is_red_and_any_other_is_not_ours(tmp_path: Path) -> None:
+    of = patient(tmp_path)
+    reports = tmp_path / "panics"
+    reports.mkdir()
+    (reports / "panic-full-1.panic").write_text('panic(cpu 1): "something else"')
+    assert [finding.topic for finding in examined(of)] == ["port", "server", "log"]
+    report = reports / "panic-full-2.panic"
+    report.write_text(PANIC)
+    finding = of_topic(examined(of), "panic")
+    assert finding.level == "red"
+    assert "Update macOS" in finding.text
+    os.utime(report, (1e9, 1e9))
+    assert [finding.topic for finding in examined(of)] == ["port", "server", "log"]
