@@ -11,7 +11,7 @@ from cyclopts import App, CycloptsError, Parameter
 from pensieve import __version__
 from pensieve.cli import output
 from pensieve.cli.cache import cache
-from pensieve.cli.chat import chat
+from pensieve.cli.chat.command import chat
 from pensieve.cli.env import env
 from pensieve.cli.help import HelpLayout
 from pensieve.cli.plan import plan

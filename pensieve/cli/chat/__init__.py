@@ -1,0 +1,1 @@
+"""`pensieve chat`: one question, or a conversation on a terminal. Talks to the server as any client does."""
