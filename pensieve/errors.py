@@ -35,6 +35,7 @@ class PromptTooLongError(InvalidRequestError):
     def __init__(self, prompt_tokens: int, context_tokens: int) -> None:
         super().__init__(f"prompt is too long: {prompt_tokens} tokens > {context_tokens} maximum")
         self.prompt_tokens = prompt_tokens
+        self.context_tokens = context_tokens
 
 
 class ThreadAlreadyContinuedError(InvalidRequestError):
@@ -188,6 +189,15 @@ class ServerUnavailableError(MachineError):
     """No pensieve server answers."""
 
     exit_code = 69
+
+
+class NoServerError(ServerUnavailableError):
+    """Nobody listens at the server's address."""
+
+    def __init__(self, base_url: str) -> None:
+        super().__init__(
+            f"No pensieve server answers at {base_url}.", hint="Start it:\n  pensieve start"
+        )
 
 
 class DiskFullError(MachineError):

@@ -36,6 +36,11 @@ class Paths:
         return self.state / "server.json"
 
     @property
+    def chat_history(self) -> Path:
+        """What was typed in conversations."""
+        return self.state / "chat_history"
+
+    @property
     def batches(self) -> Path:
         """Message batches, a folder each: what was asked and what came of it."""
         return self.state / "batches"

@@ -1,14 +1,24 @@
-"""The chat command's side of the Anthropic API: a call out, the answer's text in as it arrives.
+"""The chat command's side of the Anthropic API: a call out, the answer as it arrives; and what the server says of itself.
 
 Reads what it needs of the stream and skips the rest, as the API asks of its clients. Knows no terminal.
 """
 
-import json
-from collections.abc import Generator, Iterable, Iterator
+import re
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
+from urllib.parse import quote
 
-from pensieve.errors import PensieveError, RequestError, ServerUnavailableError
+from pensieve.cli.sse import events, lines
+from pensieve.daemon.health import Health, read
+from pensieve.errors import (
+    NoServerError,
+    PensieveError,
+    PromptTooLongError,
+    RequestError,
+    ServerUnavailableError,
+)
 
 if TYPE_CHECKING:
     import httpx
@@ -17,38 +27,64 @@ API_VERSION = "2023-06-01"
 BUSY = frozenset({429, 503, 529})
 # Reading waits long: a large prompt on a slow machine is silent but for the server's pings.
 READ_TIMEOUT_S = 600.0
-CONNECT_TIMEOUT_S = 5.0
+SHORT_TIMEOUT_S = 5.0
+TOO_LONG = re.compile(r"prompt is too long: (\d+) tokens > (\d+) maximum")
+PROMPT_FIELDS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+
+Role = Literal["user", "assistant"]
+Thinking = Literal["none", "shown", "hidden"]
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One turn of the conversation."""
+    """One turn of the conversation. thought, signature: what went before an answer, to be sent back as it came."""
 
-    role: Literal["user", "assistant"]
-    content: str
+    role: Role
+    text: str
+    thought: str = ""
+    signature: str = ""
+
+    def as_json(self) -> dict[str, object]:
+        """The turn as the API has it."""
+        if not self.signature:
+            return {"role": self.role, "content": self.text}
+        thought = {"type": "thinking", "thinking": self.thought, "signature": self.signature}
+        return {"role": self.role, "content": [thought, {"type": "text", "text": self.text}]}
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What is asked of the model."""
+    """What is asked of the model. `thinking` "hidden": it thinks and keeps the thought to itself."""
 
     model: str
     turns: tuple[Turn, ...]
     max_tokens: int
     temperature: float
     system: str = ""
+    thinking: Thinking = "none"
 
     def as_json(self) -> dict[str, object]:
         """The body of `POST /v1/messages`."""
-        turns = [{"role": turn.role, "content": turn.content} for turn in self.turns]
         body: dict[str, object] = {
-            "model": self.model,
+            **self.prompt_as_json(),
             "max_tokens": self.max_tokens,
             "temperature": self.temperature,
-            "messages": turns,
             "stream": True,
         }
-        return {**body, "system": self.system} if self.system else body
+        return body
+
+    def prompt_as_json(self) -> dict[str, object]:
+        """The part that the prompt is made from: the body of `POST /v1/messages/count_tokens`."""
+        body: dict[str, object] = {
+            "model": self.model,
+            "messages": [turn.as_json() for turn in self.turns],
+        }
+        if self.system:
+            body["system"] = self.system
+        if self.thinking != "none":
+            hidden = {"display": "omitted"} if self.thinking == "hidden" else {}
+            body["thinking"] = {"type": "adaptive", **hidden}
+        return body
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +95,42 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Thought:
+    """A piece of what the model thinks before it answers; empty where it begins, and where it is kept from us."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Nothing new yet; the server is at work."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
-    """The answer is whole."""
+    """The answer is whole. usage: as the server reports it. signature: the thought's, empty without one."""
 
     stop_reason: str
-    output_tokens: int
+    usage: Mapping[str, Any]
+    model: str = ""
+    signature: str = ""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """The whole prompt, cached or not."""
+        return sum(self._count(name) for name in PROMPT_FIELDS)
+
+    @property
+    def output_tokens(self) -> int:
+        """What the model wrote."""
+        return self._count("output_tokens")
+
+    def _count(self, name: str) -> int:
+        value = self.usage.get(name)
+        return value if isinstance(value, int) else 0
+
+
+Event = Text | Thought | Waiting | Ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,94 +141,122 @@ class Server:
     api_key: str
 
 
-def answer(server: Server, call: Call) -> Generator[Text | Ended]:
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a server says of itself. pid: changes when it is started again. thinks: its model can think first."""
+
+    health: Health
+    pid: int
+    thinks: bool
+
+
+def answer(server: Server, call: Call) -> Generator[Event]:
     """The answer as it arrives; closing the generator hangs up, which cancels it in the server.
 
-    Raises `ServerUnavailableError` where no server answers or it is busy, `RequestError` where it refuses.
+    Raises `NoServerError` where nobody listens, `ServerUnavailableError` where the server is busy or breaks off,
+    `PromptTooLongError` and other `RequestError`s where it refuses.
     """
+    with (
+        _client(server, READ_TIMEOUT_S) as client,
+        client.stream("POST", "/v1/messages", json=call.as_json()) as response,
+    ):
+        _check(response)
+        yield from _read(events(lines(response.iter_bytes())))
+
+
+def count_tokens(server: Server, call: Call) -> int:
+    """The prompt's length in tokens. Raises as `answer` does."""
+    with _client(server, READ_TIMEOUT_S) as client:
+        response = client.post("/v1/messages/count_tokens", json=call.prompt_as_json())
+        _check(response)
+        return int(_body(response).get("input_tokens", 0))
+
+
+def served(server: Server) -> Served:
+    """What answers there, also while it loads. Raises `NoServerError` where nobody does."""
+    with _client(server, SHORT_TIMEOUT_S) as client:
+        body = _body(client.get("/health"))
+        pid = body.get("pid")
+        health = read(body, pid if isinstance(pid, int) else 0)
+        model = _body(client.get(f"/v1/models/{quote(health.model, safe='')}"))
+    match model:
+        case {"capabilities": {"thinking": {"types": {"adaptive": {"supported": True}}}}}:
+            thinks = True
+        case _:
+            thinks = False
+    return Served(health, pid if isinstance(pid, int) else 0, thinks)
+
+
+@contextmanager
+def _client(server: Server, timeout_s: float) -> Generator["httpx.Client"]:
+    """A client of one call; what goes wrong on the wire is said in our words."""
     import httpx  # a quarter of a second that `--help` and `env` do without
 
     headers = {"x-api-key": server.api_key, "anthropic-version": API_VERSION}
-    url = f"{server.base_url}/v1/messages"
-    timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-    # Never through a proxy: the server is this machine.
-    with httpx.Client(timeout=timeout, trust_env=False) as client:
-        try:
-            with client.stream("POST", url, headers=headers, json=call.as_json()) as response:
-                _check(response)
-                yield from _read(events(lines(response.iter_bytes())))
-        except httpx.ConnectError as error:
-            raise no_server(server.base_url) from error
-        except httpx.HTTPError as error:
-            raise ServerUnavailableError(
-                f"The connection to {server.base_url} broke off ({type(error).__name__}).",
-                hint="See how the server is:\n  pensieve status",
-            ) from error
-
-
-def no_server(base_url: str) -> ServerUnavailableError:
-    """Nobody listens there."""
-    return ServerUnavailableError(
-        f"No pensieve server answers at {base_url}.", hint="Start it:\n  pensieve start"
-    )
-
-
-def lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    r"""Lines that end in \n or \r\n and in nothing else.
-
-    httpx's own `iter_lines` also ends them at U+2028 and its like, which JSON may hold unescaped.
-    """
-    held = b""
-    for chunk in chunks:
-        *whole, held = (held + chunk).split(b"\n")
-        for line in whole:
-            yield line.removesuffix(b"\r").decode("utf-8", "replace")
-
-
-def events(stream: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """The decoded `data` of each server-sent event (WHATWG HTML 9.2.6). One that never ends in a blank line is dropped."""
-    held: list[str] = []
-    for line in stream:
-        if line.startswith("data:"):
-            held.append(line[5:].removeprefix(" "))
-        elif not line and held:
-            yield _decoded("\n".join(held))
-            held = []
-
-
-def _decoded(text: str) -> dict[str, Any]:
+    timeout = httpx.Timeout(timeout_s, connect=SHORT_TIMEOUT_S)
     try:
-        event = json.loads(text)
-    except ValueError as error:
-        raise ServerUnavailableError("The server's answer cannot be read: not JSON.") from error
-    return cast("dict[str, Any]", event) if isinstance(event, dict) else {}
+        # Never through a proxy: the server is this machine.
+        with httpx.Client(
+            base_url=server.base_url, headers=headers, timeout=timeout, trust_env=False
+        ) as client:
+            yield client
+    except httpx.ConnectError as error:
+        raise NoServerError(server.base_url) from error
+    except httpx.HTTPError as error:
+        raise ServerUnavailableError(
+            f"The connection to {server.base_url} broke off ({type(error).__name__}).",
+            hint="See how the server is:\n  pensieve status",
+        ) from error
 
 
-def _read(stream: Iterable[dict[str, Any]]) -> Iterator[Text | Ended]:
-    ended = Ended("", 0)
+def _body(response: "httpx.Response") -> dict[str, Any]:
+    try:
+        body = response.json()
+    except ValueError:
+        return {}
+    return cast("dict[str, Any]", body) if isinstance(body, dict) else {}
+
+
+def _read(stream: Iterable[dict[str, Any]]) -> Iterator[Event]:
+    usage: dict[str, Any] = {}
+    model = signature = stop_reason = ""
     for event in stream:
         match event:
-            case {
-                "type": "content_block_delta",
-                "delta": {"type": "text_delta", "text": str(text)},
-            }:
-                yield Text(text)
-            case {
-                "type": "message_delta",
-                "delta": {**delta},
-                "usage": {"output_tokens": int(count)},
-            }:
-                ended = Ended(str(delta.get("stop_reason") or ""), count)
+            case {"type": "content_block_delta", "delta": {"type": "signature_delta", **delta}}:
+                signature += str(delta.get("signature", ""))
+            case {"type": "message_start", "message": {**message}}:
+                model = str(message.get("model", ""))
+                usage |= message.get("usage") or {}
+            case {"type": "message_delta", "delta": {**delta}}:
+                stop_reason = str(delta.get("stop_reason") or "")
+                usage |= event.get("usage") or {}
             case {"type": "message_stop"}:
-                yield ended
+                yield Ended(stop_reason, usage, model, signature)
                 return
             case {"type": "error"}:
                 raise _refused(event, is_busy=True)
             case _:
-                pass
+                yield from _shown(event)
     raise ServerUnavailableError(
         "The answer was cut off before its end.", hint="See how the server is:\n  pensieve status"
     )
+
+
+def _shown(event: dict[str, Any]) -> Iterator[Event]:
+    match event:
+        case {"type": "content_block_delta", "delta": {"type": "text_delta", "text": str(text)}}:
+            yield Text(text)
+        case {
+            "type": "content_block_delta",
+            "delta": {"type": "thinking_delta", "thinking": str(text)},
+        }:
+            yield Thought(text)
+        case {"type": "content_block_start", "content_block": {"type": "thinking"}}:
+            yield Thought("")
+        case {"type": "ping"}:
+            yield Waiting()
+        case _:
+            pass
 
 
 def _check(response: "httpx.Response") -> None:
@@ -174,11 +269,8 @@ def _check(response: "httpx.Response") -> None:
             hint="It was started with another PENSIEVE_API_KEY than this shell has. Set the same\n"
             "one here, or start it again from here: pensieve stop, then pensieve start",
         )
-    try:
-        body = response.json()
-    except ValueError:
-        body = None
-    raise _refused(body, is_busy=response.status_code in BUSY, status=response.status_code)
+    is_busy = response.status_code in BUSY
+    raise _refused(_body(response), is_busy=is_busy, status=response.status_code)
 
 
 def _refused(body: object, *, is_busy: bool, status: int | None = None) -> PensieveError:
@@ -190,4 +282,6 @@ def _refused(body: object, *, is_busy: bool, status: int | None = None) -> Pensi
     if is_busy:
         hint = "Try again in a moment, or see how the server is:\n  pensieve status"
         return ServerUnavailableError(f"The server cannot answer now: {text}", hint=hint)
+    if too_long := TOO_LONG.search(text):
+        return PromptTooLongError(*map(int, too_long.groups()))
     return RequestError(f"The server refused: {text}")

@@ -1,5 +1,7 @@
 """The only file that writes to the terminal and reads a typed line: data on standard output, all else on standard error.
 
+The chat's line editor (`chat/editor.py`) draws what is typed by itself, on the stream that `typing_stream` hands out.
+
 Keeps nothing between calls. No escape sequence leaves where NO_COLOR, TERM=dumb or a pipe says so.
 """
 
@@ -10,9 +12,12 @@ import io
 import os
 import shutil
 import sys
+import termios
 import textwrap
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from itertools import chain
+from typing import TextIO
 
 from pensieve.settings import is_colour_wanted, is_quiet_asked
 
@@ -56,6 +61,11 @@ def line_again(text: str) -> None:
     print(f"\r\x1b[2K{shown}", end="", file=sys.stderr, flush=True)
 
 
+def murmur(text: str) -> None:
+    """A piece of what may be overlooked, shown at once."""
+    print(_styled(text, DIM), end="", file=sys.stderr, flush=True)
+
+
 def warning(text: str) -> None:
     """Something that will not work as it is."""
     note(f"{_styled('Warning:', YELLOW)} {text}")
@@ -76,6 +86,16 @@ def ask(prompt: str) -> str:
         return input(prompt)
     print(prompt, end="", file=sys.stderr, flush=True)
     return input()
+
+
+def agrees(question: str) -> bool:
+    """Whether the person says yes; Enter does, the end of input does not. For where somebody types."""
+    try:
+        said = ask(f"{question} [Y/n] ").strip().lower()
+    except EOFError:
+        note("")
+        return False
+    return said in {"", "y", "yes"}
 
 
 def piped_text() -> str | None:
@@ -109,6 +129,53 @@ def in_colour(text: str, code: str) -> str:
     """`text` for standard output, in colour where that may be."""
     is_wanted = is_colour_wanted(is_terminal=sys.stdout.isatty())
     return f"\x1b[{code}m{text}\x1b[0m" if is_wanted else text
+
+
+def is_drawn() -> bool:
+    """Whether standard output is a terminal on which answers may be drawn, and drawn over."""
+    return sys.stdout.isatty() and is_colour_wanted(is_terminal=True)
+
+
+def is_read() -> bool:
+    """Whether a person sees standard output as it comes."""
+    return sys.stdout.isatty()
+
+
+def encoding() -> str:
+    """The characters that standard output can show."""
+    return sys.stdout.encoding
+
+
+def size() -> tuple[int, int]:
+    """Columns and lines of the terminal as they are now, whatever the environment says they were."""
+    with suppress(OSError, ValueError):
+        columns, lines = os.get_terminal_size(sys.stdout.fileno())
+        if columns and lines:
+            return columns, lines
+    assumed = shutil.get_terminal_size()
+    return assumed.columns, assumed.lines
+
+
+def typing_stream() -> TextIO:
+    """Where a typed line is shown: beside the data, unless the data goes to the same terminal."""
+    return sys.stdout if sys.stdout.isatty() else sys.stderr
+
+
+@contextmanager
+def typing_unseen() -> Generator[None]:
+    """What is typed meanwhile is not shown between the lines of an answer; the next prompt gets it."""
+    if not is_typed():
+        yield
+        return
+    terminal = sys.stdin.fileno()
+    before = termios.tcgetattr(terminal)
+    quiet = list(before)
+    quiet[3] &= ~termios.ECHO
+    termios.tcsetattr(terminal, termios.TCSANOW, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(terminal, termios.TCSANOW, before)
 
 
 def flush() -> None:

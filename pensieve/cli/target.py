@@ -21,10 +21,12 @@ def find_target(settings: Settings) -> Target:
     """By the lock and the record alone: nothing is asked over the network."""
     if record := current(settings.paths):
         return Target(record.base_url, settings.api_key, record.model, is_running=True)
-    return Target(settings.base_url, settings.api_key, _name(settings.model), is_running=False)
+    return Target(
+        settings.base_url, settings.api_key, served_name(settings.model), is_running=False
+    )
 
 
-def _name(model: str) -> str:
+def served_name(model: str) -> str:
     """The name under which `model` would be served."""
     from pensieve.models.catalog import find
 

@@ -44,10 +44,14 @@ def delta(text: str) -> Event:
     }
 
 
-def message(*texts: str, stop_reason: str = "end_turn") -> list[Event]:
+def message(
+    *texts: str, stop_reason: str = "end_turn", thoughts: Iterable[str] = ()
+) -> list[Event]:
     """A whole answer, with the events that a chat has no use for."""
+    usage = {"input_tokens": 3, "cache_read_input_tokens": 4, "output_tokens": 1}
     return [
-        {"type": "message_start", "message": {"usage": {"input_tokens": 3, "output_tokens": 1}}},
+        {"type": "message_start", "message": {"model": MODEL, "usage": usage}},
+        *thought(thoughts),
         {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
         {"type": "ping"},
         *map(delta, texts),
@@ -58,6 +62,24 @@ def message(*texts: str, stop_reason: str = "end_turn") -> list[Event]:
             "usage": {"output_tokens": len(texts)},
         },
         {"type": "message_stop"},
+    ]
+
+
+def thought(texts: Iterable[str]) -> list[Event]:
+    """What is thought before an answer; nothing where there is no text."""
+    deltas: list[Event] = [{"type": "thinking_delta", "thinking": text} for text in texts]
+    if not deltas:
+        return []
+    block = {"type": "thinking", "thinking": "", "signature": ""}
+    return [
+        {"type": "content_block_start", "index": 0, "content_block": block},
+        *({"type": "content_block_delta", "index": 0, "delta": delta} for delta in deltas),
+        {
+            "type": "content_block_delta",
+            "index": 0,
+            "delta": {"type": "signature_delta", "signature": "signed"},
+        },
+        {"type": "content_block_stop", "index": 0},
     ]
 
 
@@ -88,6 +110,8 @@ class FakeServer(ThreadingHTTPServer):
         self.server_port = listener.getsockname()[1]
         self.answers = iter(answers)
         self.healths: Callable[[], Event] = health
+        self.thinks = False
+        self.tokens: Callable[[Event], int] = lambda body: len(body["messages"])
         self.calls: list[tuple[dict[str, str], dict[str, object]]] = []
         self.has_lost_client = threading.Event()
         # What each call is answered that wants no stream; None: a stream all the same.
@@ -105,11 +129,18 @@ class Routes(BaseHTTPRequestHandler):
         """Tests read the client, not the server."""
 
     def do_GET(self) -> None:
+        if self.path.startswith("/v1/models/"):
+            types = {"adaptive": {"supported": self.server.thinks}}
+            self._json(200, {"id": MODEL, "capabilities": {"thinking": {"types": types}}})
+            return
         report = self.server.healths()
         self._json(200 if report.get("status") == "ready" else 503, report)
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if self.path.endswith("/count_tokens"):
+            self._json(200, {"input_tokens": self.server.tokens(body)})
+            return
         self.server.calls.append(({k.lower(): v for k, v in self.headers.items()}, body))
         if self.server.whole is not None:
             self._json(200, self.server.whole)

@@ -1,13 +1,15 @@
 """`pensieve chat` as a person and a script see it. The server is a fake one; the terminal is a real pseudo-terminal."""
 
+import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pexpect
 import pytest
 
-from pensieve.cli.chat import Figures
+from pensieve.cli.chat.answering import Figures
 from tests.cli.fake_server import FakeServer, endlessly, message, refuse, serving
 from tests.cli.program import PROGRAM, environment, pensieve
 
@@ -53,7 +55,7 @@ def test_outside_a_terminal_there_is_the_answer_and_nothing_else(tmp_path: Path)
         headers, body = server.calls[0]
     assert (done.returncode, done.stdout, done.stderr) == (0, b"The capital is Paris.\n", b"")
     assert body["messages"] == [{"role": "user", "content": "Which?"}]
-    assert (body["max_tokens"], body["temperature"]) == (1024, 0.0)
+    assert (body["max_tokens"], body["temperature"]) == (4096, 0.0)
     assert "system" not in body
     assert headers["x-api-key"] == "pensieve-local-key"
 
@@ -131,7 +133,137 @@ def test_a_refusal_is_told_in_the_servers_words(tmp_path: Path) -> None:
     assert b"Traceback" not in done.stderr
 
 
+def test_the_answer_can_be_one_json_object(tmp_path: Path) -> None:
+    with serving(message("é ", "\x1b[1m", thoughts=["Hm."], stop_reason="max_tokens")) as server:
+        server.thinks = True
+        done = pensieve("chat", "?", "--json", home=tmp_path, PENSIEVE_PORT=str(server.server_port))
+        (_, body), *_ = server.calls
+    said = json.loads(done.stdout)
+    timings = said.pop("timings")
+    assert said == {
+        "text": "é \x1b[1m",
+        "thinking": "Hm.",
+        "model": "tiny",
+        "stop_reason": "max_tokens",
+        "usage": {"input_tokens": 3, "cache_read_input_tokens": 4, "output_tokens": 2},
+    }
+    assert timings.keys() == {"first_text_s", "total_s", "tokens_per_second"}
+    assert 0 < timings["first_text_s"] <= timings["total_s"]
+    assert b"\x1b" not in done.stdout
+    assert body["thinking"] == {"type": "adaptive"}
+
+
+def test_a_thought_is_no_part_of_the_answer_in_a_pipe(tmp_path: Path) -> None:
+    with serving(message("Paris.", thoughts=["Hm."])) as server:
+        done = pensieve("chat", "?", home=tmp_path, PENSIEVE_PORT=str(server.server_port))
+    assert (done.stdout, done.stderr) == (b"Paris.\n", b"")
+
+
+@pytest.mark.parametrize("flags", [("-p",), ("--print",), ("--json",)])
+def test_print_and_json_answer_a_question_and_never_converse(
+    flags: tuple[str, ...], tmp_path: Path
+) -> None:
+    with serving() as server:
+        code, said = finished(on_terminal(server, tmp_path, *flags))
+    assert code == 2
+    assert "There is no question" in said
+
+
+def test_markdown_in_a_pipe_is_left_as_it_is_also_in_colour(tmp_path: Path) -> None:
+    with serving(message("**b** `c`\n\n| a |\n|---|\n")) as server:
+        where = {"PENSIEVE_PORT": str(server.server_port), "FORCE_COLOR": "1"}
+        done = pensieve("chat", "?", home=tmp_path, **where)
+    assert done.stdout == b"**b** `c`\n\n| a |\n|---|\n\n"
+
+
+def test_a_reader_who_has_enough_is_no_error(tmp_path: Path) -> None:
+    with serving(message(*["a line\n"] * 20_000)) as server:
+        done = subprocess.run(
+            ["/bin/sh", "-c", '"$@" chat "?" | head -n 1', "sh", *PROGRAM],
+            env=environment(tmp_path, PENSIEVE_PORT=str(server.server_port)),
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+    assert (done.stdout, done.stderr) == (b"a line\n", b"")
+
+
+def test_the_model_that_was_asked_for_must_be_the_one_that_answers(tmp_path: Path) -> None:
+    with serving(message("x"), message("y")) as server:
+        where = {"PENSIEVE_PORT": str(server.server_port)}
+        for name in ("tiny", "someone/tiny"):
+            assert pensieve("chat", "?", "-m", name, home=tmp_path, **where).returncode == 0
+        other = pensieve("chat", "?", "--model", "phi-3-mini", home=tmp_path, **where)
+    assert other.returncode == 1
+    assert b"serves tiny, not phi-3-mini" in other.stderr
+    assert b"pensieve start --model phi-3-mini" in other.stderr
+
+
+@pytest.mark.parametrize("language", ["C", "POSIX"])
+def test_an_answer_outside_ascii_is_no_error_where_the_language_is_c(
+    language: str, tmp_path: Path
+) -> None:
+    with serving(message("größe 日本")) as server:
+        where = {"PENSIEVE_PORT": str(server.server_port), "PYTHONUTF8": "0"}
+        done = pensieve("chat", "?", home=tmp_path, LC_ALL=language, **where)
+    assert done.returncode == 0
+    assert done.stdout.startswith(b"gr")
+
+
 # on a terminal
+
+
+def test_on_a_terminal_markdown_is_drawn_and_with_raw_it_is_not(tmp_path: Path) -> None:
+    text = "# Head\n\nSome **bold** text.\n"
+    with serving(*[message(text)] * 4) as server:
+        _, drawn = finished(on_terminal(server, tmp_path, "?"))
+        _, held = finished(on_terminal(server, tmp_path, "?", "--no-stream"))
+        _, raw = finished(on_terminal(server, tmp_path, "?", "--raw"))
+        _, printed = finished(on_terminal(server, tmp_path, "?", "-p"))
+    for said in (drawn, held):
+        assert "\x1b[1mbold\x1b[0m" in said
+        assert "#" not in said
+    assert raw.startswith(text)
+    assert printed == text + "\n"
+
+
+@pytest.mark.parametrize("flags", [(), ("--raw",), ("--no-stream",)])
+def test_a_thought_is_shown_dim_or_hidden(flags: tuple[str, ...], tmp_path: Path) -> None:
+    with serving(*[message("Paris.", thoughts=["Let me see."])] * 2) as server:
+        server.thinks = True
+        _, said = finished(on_terminal(server, tmp_path, "?", *flags))
+        _, hidden = finished(on_terminal(server, tmp_path, "?", "--hide-thinking", *flags))
+        asked_for = [body["thinking"] for _, body in server.calls]
+    assert re.search(r"\x1b\[2(;3)?mLet me see\.\x1b\[0m", said)
+    assert "Paris." in said
+    assert "Let me see" not in hidden
+    assert asked_for == [{"type": "adaptive"}, {"type": "adaptive", "display": "omitted"}]
+
+
+def test_a_model_that_does_not_think_is_not_asked_to(tmp_path: Path) -> None:
+    with serving(message("x")) as server:
+        finished(on_terminal(server, tmp_path, "?"))
+        assert "thinking" not in server.calls[0][1]
+
+
+def test_on_a_terminal_the_server_is_started_if_one_agrees(tmp_path: Path) -> None:
+    """Here it cannot be: the model is not there. What it says is seen."""
+    with serving() as server:
+        pass
+    where = {"PENSIEVE_DEVICE": "cpu", "PENSIEVE_MODEL": str(tmp_path / "nothing")}
+    child = on_terminal(server, tmp_path, "Hi", **where)
+    child.expect("Start it now")
+    child.sendline("")
+    code, said = finished(child)
+    assert code == 69
+    assert "nothing" in said
+    assert "The server did not start." in said
+    refused = on_terminal(server, tmp_path, "Hi", **where)
+    refused.expect("Start it now")
+    refused.sendline("n")
+    code, said = finished(refused)
+    assert code == 69
+    assert "pensieve start" in said
 
 
 @pytest.mark.parametrize(
@@ -143,64 +275,10 @@ def test_on_a_terminal_a_last_line_tells_how_fast_it_was(
     with serving(message("Par", "is")) as server:
         code, said = finished(on_terminal(server, tmp_path, "Which?", **variables))
     assert code == 0
-    assert ESCAPES.sub("", said).startswith("Paris\n2 tokens in ")
+    assert ESCAPES.sub("", said).replace("\r", "").endswith("\n")
+    assert re.search(r"Paris[\r\n]+2 tokens in ", ESCAPES.sub("", said))
     assert ("\x1b[2m2 tokens" in said) is is_dim
     assert ("\x1b" in said) is is_dim
-
-
-def test_a_conversation_keeps_what_was_said(tmp_path: Path) -> None:
-    with serving(message("Paris."), message("Two million.")) as server:
-        child = on_terminal(server, tmp_path, "-s", "Be brief.")
-        child.expect("> ")
-        child.sendline("Capital of France?")
-        child.expect("Paris.")
-        child.expect("> ")
-        child.sendline("   ")
-        child.expect("> ")
-        child.sendline("How many live there?")
-        child.expect("Two million.")
-        child.expect("> ")
-        child.sendeof()
-        code, _ = finished(child)
-    assert code == 0
-    assert asked(server)[1] == [
-        {"role": "user", "content": "Capital of France?"},
-        {"role": "assistant", "content": "Paris."},
-        {"role": "user", "content": "How many live there?"},
-    ]
-    assert [body["system"] for _, body in server.calls] == ["Be brief."] * 2
-
-
-def test_ctrl_c_ends_the_answer_and_not_the_conversation(tmp_path: Path) -> None:
-    with serving(endlessly("Once upon"), message("The end.")) as server:
-        child = on_terminal(server, tmp_path)
-        child.expect("> ")
-        child.sendline("Tell me a story")
-        child.expect("Once upon")
-        child.sendintr()
-        child.expect("ended")
-        assert server.has_lost_client.wait(10)
-        child.expect("> ")
-        child.sendline("Finish it")
-        child.expect("The end.")
-        child.expect("> ")
-        child.sendeof()
-        code, _ = finished(child)
-    assert code == 0
-    assert asked(server)[1][1] == {"role": "assistant", "content": "Once upon"}
-
-
-def test_ctrl_c_twice_at_an_empty_prompt_leaves(tmp_path: Path) -> None:
-    with serving() as server:
-        child = on_terminal(server, tmp_path)
-        child.expect("> ")
-        child.sendintr()
-        child.expect("again leaves")
-        child.expect("> ")
-        child.sendintr()
-        code, said = finished(child)
-    assert code == 130
-    assert "Traceback" not in said
 
 
 def test_ctrl_c_ends_a_single_question(tmp_path: Path) -> None:
@@ -212,21 +290,6 @@ def test_ctrl_c_ends_a_single_question(tmp_path: Path) -> None:
         assert server.has_lost_client.wait(10)
     assert code == 130
     assert "Traceback" not in said
-
-
-def test_a_conversation_outlives_an_error(tmp_path: Path) -> None:
-    with serving(refuse(529, "the model is loading"), message("Paris.")) as server:
-        child = on_terminal(server, tmp_path)
-        child.expect("> ")
-        child.sendline("First")
-        child.expect("the model is loading")
-        child.expect("> ")
-        child.sendline("Second")
-        child.expect("Paris.")
-        child.expect("> ")
-        child.sendeof()
-        finished(child)
-    assert asked(server)[1] == [{"role": "user", "content": "Second"}]
 
 
 @pytest.fixture

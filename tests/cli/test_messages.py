@@ -7,24 +7,95 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pensieve.cli.messages import Call, Ended, Server, Text, Turn, answer, events, lines
-from pensieve.errors import RequestError, ServerUnavailableError
+from pensieve.cli.messages import (
+    Call,
+    Ended,
+    Event,
+    Server,
+    Text,
+    Thought,
+    Turn,
+    Waiting,
+    answer,
+    count_tokens,
+    served,
+)
+from pensieve.cli.sse import events, lines
+from pensieve.errors import PromptTooLongError, RequestError, ServerUnavailableError
 from tests.cli.fake_server import delta, message, refuse, serving
 
 CALL = Call("tiny", (Turn("user", "Hi"),), max_tokens=9, temperature=0.0)
 
 
-def answered(*script: Any, call: Call = CALL) -> list[Text | Ended]:
+def answered(*script: Any, call: Call = CALL) -> list[Event]:
     with serving(script[0]) as server:
-        return list(answer(Server(server.url, "k"), call))
+        return said(list(answer(Server(server.url, "k"), call)))
+
+
+def said(events_: list[Event]) -> list[Event]:
+    """Without the pings."""
+    return [event for event in events_ if not isinstance(event, Waiting)]
+
+
+USAGE = {"input_tokens": 3, "cache_read_input_tokens": 4, "output_tokens": 2}
 
 
 def test_an_answer_is_its_text_and_its_end() -> None:
-    assert answered(message("Par", "is", stop_reason="max_tokens")) == [
-        Text("Par"),
-        Text("is"),
-        Ended("max_tokens", 2),
+    *texts, ended = answered(message("Par", "is", stop_reason="max_tokens"))
+    assert texts == [Text("Par"), Text("is")]
+    assert ended == Ended("max_tokens", USAGE, "tiny")
+    assert (ended.prompt_tokens, ended.output_tokens) == (7, 2)
+
+
+def test_a_thought_comes_before_the_answer_and_its_signature_with_the_end() -> None:
+    *pieces, ended = answered(message("Paris", thoughts=["Let me ", "see."]))
+    assert pieces == [Thought(""), Thought("Let me "), Thought("see."), Text("Paris")]
+    assert ended.signature == "signed"
+
+
+def test_a_thought_is_asked_for_and_goes_back_as_it_came() -> None:
+    turns = (
+        Turn("user", "a"),
+        Turn("assistant", "b", "Hm.", "signed"),
+        Turn("user", "c"),
+        Turn("assistant", "d", "broken off"),
+        Turn("user", "e"),
+    )
+    shown = Call("tiny", turns, 9, 0.0, thinking="shown").as_json()
+    assert shown["thinking"] == {"type": "adaptive"}
+    assert [turn["content"] for turn in shown["messages"]] == [
+        "a",
+        [
+            {"type": "thinking", "thinking": "Hm.", "signature": "signed"},
+            {"type": "text", "text": "b"},
+        ],
+        "c",
+        "d",
+        "e",
     ]
+    hidden = Call("tiny", turns, 9, 0.0, thinking="hidden").as_json()
+    assert hidden["thinking"] == {"type": "adaptive", "display": "omitted"}
+    assert "thinking" not in Call("tiny", turns, 9, 0.0).as_json()
+
+
+def test_the_server_says_what_it_serves_and_whether_that_thinks() -> None:
+    with serving() as server:
+        plain = served(Server(server.url, "k"))
+        server.thinks = True
+        thinking = served(Server(server.url, "k"))
+    assert (plain.thinks, thinking.thinks) == (False, True)
+    assert (plain.health.model, plain.health.context_tokens) == ("tiny", 8192)
+
+
+def test_a_prompts_tokens_are_counted() -> None:
+    with serving() as server:
+        assert count_tokens(Server(server.url, "k"), CALL) == 1
+
+
+def test_a_prompt_that_is_too_long_is_told_apart() -> None:
+    with pytest.raises(PromptTooLongError) as failure:
+        answered(refuse(400, "prompt is too long: 9000 tokens > 8192 maximum"))
+    assert (failure.value.prompt_tokens, failure.value.context_tokens) == (9000, 8192)
 
 
 def test_the_call_says_what_is_asked() -> None:
@@ -85,13 +156,13 @@ def test_a_refusal_is_told_in_the_servers_words(status: int, kind: type, code: i
 
 def test_an_error_in_mid_stream_ends_the_answer() -> None:
     error = {"type": "error", "error": {"type": "overloaded_error", "message": "the worker died"}}
-    said = []
+    came = []
     with (
         serving([delta("Par"), error]) as server,
         pytest.raises(ServerUnavailableError, match="the worker died"),
     ):
-        said.extend(answer(Server(server.url, "k"), CALL))
-    assert said == [Text("Par")]
+        came.extend(answer(Server(server.url, "k"), CALL))
+    assert came == [Text("Par")]
 
 
 def test_a_stream_that_just_stops_is_no_answer() -> None:

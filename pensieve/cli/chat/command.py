@@ -1,0 +1,165 @@
+"""The command `pensieve chat`: its flags, and what becomes of them: one answer or a conversation."""
+
+from collections.abc import Callable
+from json import dumps
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.types import PositiveInt
+from cyclopts.validators import Number
+
+from pensieve import settings as settings_module
+from pensieve.cli import output
+from pensieve.cli.chat.answering import Answer
+from pensieve.cli.chat.conversation import Conversation, Manner, conclude
+from pensieve.cli.chat.link import Link, Means
+from pensieve.cli.chat.view import DrawnView, HeldView, NoView, PlainView, View
+from pensieve.cli.messages import Turn
+from pensieve.errors import UsageError
+from pensieve.paths import Paths
+
+# Enough for a thought and a long piece of code.
+DEFAULT_MAX_TOKENS = 4096
+# The API's own default of 1 makes small models ramble: SmolLM2-135M names no capital of France (2026-11-22, Linux CPU).
+DEFAULT_TEMPERATURE = 0.0
+
+
+def chat(  # noqa: PLR0913 -- each is a flag
+    *question: str,
+    print: Annotated[bool, Parameter(name=("--print", "-p"))] = False,  # noqa: A002 -- the flag's name
+    system: Annotated[str, Parameter(name=("--system", "-s"), metavar="TEXT")] = "",
+    model: Annotated[str | None, Parameter(name=("--model", "-m"), metavar="NAME")] = None,
+    max_tokens: Annotated[PositiveInt, Parameter(metavar="N")] = DEFAULT_MAX_TOKENS,
+    temperature: Annotated[
+        float, Parameter(validator=Number(gte=0, lte=1), metavar="T")
+    ] = DEFAULT_TEMPERATURE,
+    raw: bool = False,
+    no_stream: bool = False,
+    hide_thinking: bool = False,
+    json: bool = False,
+    stats: bool = False,
+    no_history: bool = False,
+) -> int:
+    """Ask the model, or converse with it.
+
+    For example:
+      pensieve chat "Why is the sky blue?"
+      git diff | pensieve chat "Write a commit message for this."
+      pensieve chat                          # a conversation; /help, Ctrl-D leaves
+
+    Parameters
+    ----------
+    question
+        The question. What is piped in comes before it.
+    print
+        Print one answer as plain text, as in a pipe, also on a terminal.
+    system
+        Instructions that hold for the whole conversation.
+    model
+        The model that must answer; an error where the server has another one.
+    max_tokens
+        The longest answer, 4096 tokens unless given.
+    temperature
+        From 0 (always the likeliest word), which is the default, to 1 (freely drawn).
+    raw
+        Show markdown as the model writes it.
+    no_stream
+        Show the answer when it is whole.
+    hide_thinking
+        Do not show what a model thinks before it answers.
+    json
+        Print one JSON object: text, model, stop_reason, usage, timings.
+    stats
+        Show tokens and seconds on standard error also where it is no terminal.
+    no_history
+        Keep nothing of what is typed.
+    """
+    settings = settings_module.resolve()
+    is_plain = print or json
+    manner = Manner(
+        max_tokens=max_tokens,
+        temperature=temperature,
+        hides_thinking=hide_thinking,
+        has_figures=stats or (output.is_seen() and not is_plain),
+        view=_views(is_raw=raw or print, is_held=no_stream, hides_thinking=hide_thinking or print),
+    )
+    has_person = output.is_typed() and output.is_seen()
+    link = Link(Means(settings, has_person), model)
+    asked = _joined(output.piped_text(), question)
+    if asked:
+        return _answer_once(manner, link, (Turn("user", asked),), system, as_json=json)
+    if is_plain or not output.is_typed():
+        raise _no_question()
+    return _converse(manner, link, system, None if no_history else settings.paths)
+
+
+def _answer_once(
+    manner: Manner, link: Link, turns: tuple[Turn, ...], system: str, *, as_json: bool
+) -> int:
+    peer = link.peer()
+    answer = Answer()
+    answer.receive(
+        peer.server, manner.call(peer, turns, system), NoView() if as_json else manner.view()
+    )
+    if as_json:
+        output.data(dumps(_as_json(answer)))
+    conclude(answer, manner)
+    return 0
+
+
+def _as_json(answer: Answer) -> dict[str, object]:
+    """One answer as an object. Seconds; thinking only where there was some."""
+    figures, turn, ended = answer.figures, answer.turn, answer.ended
+    thinking = {"thinking": turn.thought} if turn.thought else {}
+    return {
+        "text": turn.text,
+        **thinking,
+        "model": ended.model if ended else "",
+        "stop_reason": ended.stop_reason if ended else "",
+        "usage": dict(ended.usage) if ended else {},
+        "timings": {
+            "first_text_s": round(figures.first_text_s, 3),
+            "total_s": round(figures.total_s, 3),
+            "tokens_per_second": round(figures.tokens_per_second or 0.0, 2),
+        },
+    }
+
+
+def _converse(manner: Manner, link: Link, system: str, paths: Paths | None) -> int:
+    from pensieve.cli.chat.editor import editor_for
+
+    history = paths.chat_history if paths else None
+    return Conversation(manner, link, editor_for(history), system).run()
+
+
+def _views(*, is_raw: bool, is_held: bool, hides_thinking: bool) -> Callable[[], View]:
+    """What makes the view of each answer, as standard output can show it."""
+    if is_raw or not output.is_drawn():
+        shows_thoughts = output.is_read() and not hides_thinking
+        murmur = output.murmur if shows_thoughts else None
+        return lambda: _held(PlainView(output.stream, murmur), is_held=is_held)
+    return lambda: _held(_drawn_view(hides_thinking=hides_thinking), is_held=is_held)
+
+
+def _drawn_view(*, hides_thinking: bool) -> View:
+    from pensieve.cli.chat.rows import Rows
+    from pensieve.cli.chat.screen import Screen
+
+    screen = Screen(output.stream, output.size)
+    return DrawnView(Rows(output.encoding()), screen, hides_thoughts=hides_thinking)
+
+
+def _held(view: View, *, is_held: bool) -> View:
+    return HeldView(view) if is_held else view
+
+
+def _no_question() -> UsageError:
+    return UsageError(
+        "There is no question, and nobody at a terminal to ask for one.",
+        hint='Give it as an argument or pipe it in:\n  pensieve chat "Why is the sky blue?"',
+    )
+
+
+def _joined(piped: str | None, words: tuple[str, ...]) -> str:
+    """What was piped in, then the question, with an empty line between them."""
+    return "\n\n".join(part for part in ((piped or "").strip(), " ".join(words).strip()) if part)

@@ -1,0 +1,103 @@
+"""A small honest terminal: what of the written text and sequences stands where, with all that has scrolled away.
+
+Knows the sequences that the chat uses and refuses every other, as a test for what may not be written.
+"""
+
+import re
+
+from rich.cells import cell_len
+
+SEQUENCE = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])")
+
+
+class Terminal:
+    """Owns the rows since the beginning, and the cursor."""
+
+    def __init__(self, columns: int = 80, lines: int = 24) -> None:
+        self.columns, self.lines = columns, lines
+        self._rows: list[list[str]] = [[]]
+        self._row = self._column = 0
+        self._wraps = True
+        self.writes: list[str] = []
+
+    def size(self) -> tuple[int, int]:
+        return self.columns, self.lines
+
+    @property
+    def rows(self) -> list[str]:
+        """All rows, the scrolled-away ones first, without the blanks at their ends."""
+        return ["".join(row).rstrip() for row in self._rows]
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.rows).rstrip("\n")
+
+    def resize(self, columns: int, lines: int) -> None:
+        """Break rows that are now too wide anew, as terminals do; a narrower row is not joined again."""
+        broken: list[list[str]] = []
+        for at, row in enumerate(self._rows):
+            cells = row if any(c.strip() for c in row) else []
+            parts = [cells[i : i + columns] for i in range(0, len(cells), columns)] or [[]]
+            if at == self._row:
+                self._row = len(broken) + len(parts) - 1
+                self._column = len(parts[-1])
+            broken += parts
+        self._rows, self.columns, self.lines = broken, columns, lines
+
+    def write(self, text: str) -> None:
+        self.writes.append(text)
+        at = 0
+        while at < len(text):
+            if text[at] == "\x1b":
+                found = SEQUENCE.match(text, at)
+                assert found, f"not one of the chat's sequences: {text[at : at + 12]!r}"
+                self._obey(*found.groups())
+                at = found.end()
+            else:
+                self._show(text[at])
+                at += 1
+
+    def _obey(self, numbers: str, letter: str) -> None:
+        match letter, numbers:
+            case "m", _:
+                pass
+            case "A", _:
+                self._row = max(len(self._rows) - self.lines, 0, self._row - int(numbers or 1))
+            case "K", "":
+                del self._rows[self._row][self._column :]
+            case "J", "":
+                del self._rows[self._row][self._column :]
+                del self._rows[self._row + 1 :]
+            case (("h" | "l"), "?7"):
+                self._wraps = letter == "h"
+            case (("h" | "l"), ("?25" | "?2026")):
+                pass
+            case _:
+                raise AssertionError(f"not one of the chat's sequences: {numbers}{letter}")
+
+    def _show(self, character: str) -> None:
+        if character == "\r":
+            self._column = 0
+        elif character == "\n":
+            self._down()
+        else:
+            assert character >= " ", repr(character)
+            self._put(character, cell_len(character))
+
+    def _down(self) -> None:
+        self._row += 1
+        if self._row == len(self._rows):
+            self._rows.append([])
+
+    def _put(self, character: str, width: int) -> None:
+        if self._column + width > self.columns:
+            if not self._wraps:
+                self._column = self.columns - width
+            else:
+                self._down()
+                self._column = 0
+        row = self._rows[self._row]
+        row += " " * (self._column - len(row))
+        if width:
+            row[self._column : self._column + width] = [character, *[""] * (width - 1)]
+        self._column += width
