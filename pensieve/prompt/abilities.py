@@ -1,9 +1,11 @@
-"""What a model's chat template does with system turns and with the beginning of an answer, found out by small conversations.
+"""What a model's chat template does with system turns, with calls, and with the beginning of an answer, found out by small
+conversations.
 
 Some templates refuse a system turn, some only take one at the start, and some pass over what they do not know without
 a word. So it is tried, not read from a list of families.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,6 +15,32 @@ from pensieve.prompt.template import ChatTokenizer
 
 _FIRST = [("system", "zebra"), ("user", "quartz")]
 _BETWEEN = [*_FIRST, ("system", "violin"), ("assistant", "copper"), ("user", "walnut")]
+
+
+_ASKED: Mapping[str, object] = {"role": "user", "content": "quartz"}
+_ID = "a23456789"
+_CALL: Mapping[str, object] = {
+    "id": _ID,
+    "type": "function",
+    "function": {"name": "zebra", "arguments": {}},
+}
+_CALLED: Mapping[str, object] = {"role": "assistant", "content": "", "tool_calls": [_CALL]}
+_RESULT: Mapping[str, object] = {
+    "role": "tool",
+    "name": "zebra",
+    "tool_call_id": _ID,
+    "content": "walnut",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CallFrame:
+    """What the template writes around the name of a turn's only call, which takes nothing: from the turn's beginning, and to
+    where the turn is closed.
+    """
+
+    head: str
+    tail: re.Pattern[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +59,38 @@ class Opening:
     shared: str
 
 
+def call_frame_of(tokenizer: ChatTokenizer, variables: Mapping[str, object]) -> CallFrame | None:
+    """Try the template, told these variables; None where what it writes of a call depends on what follows, or cannot be found."""
+    closed = {**variables, "add_generation_prompt": False}
+    answer = {"role": "assistant", "content": "zebra"}
+    try:
+        before = tokenizer.render([_ASKED], closed)
+        answered = tokenizer.render([_ASKED, answer], closed)
+        called = tokenizer.render([_ASKED, _CALLED], closed)
+        resulted = tokenizer.render([_ASKED, _CALLED, _RESULT], closed)
+    except InvalidRequestError:
+        return None
+    head, name, tail = called.removeprefix(before).partition("zebra")
+    if not called.startswith(before) or not name or not resulted.startswith(called) or _ID in head:
+        return None
+    tail = tail.removesuffix(answered.partition("zebra")[2])
+    return CallFrame(head, re.compile(re.escape(tail).replace(_ID, r"[\w-]+")))
+
+
+def takes_text_after_results(tokenizer: ChatTokenizer) -> bool:
+    """Whether a user may say something right after the results of tools. Where turns must alternate, that is one too many."""
+    try:
+        rendered = tokenizer.render(
+            [_ASKED, _CALLED, _RESULT, {"role": "user", "content": "violin"}]
+        )
+    except InvalidRequestError:
+        return False
+    return "violin" in rendered
+
+
 def opening_of(tokenizer: ChatTokenizer, variables: Mapping[str, object]) -> Opening | None:
     """Try the template, told these variables; None where it does not tell its beginning of an answer from the rest."""
-    asked = [{"role": "user", "content": "quartz"}]
+    asked = [_ASKED]
     answered = {"role": "assistant", "content": "zebra"}
     closed = {**variables, "add_generation_prompt": False}
     try:

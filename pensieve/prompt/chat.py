@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from operator import itemgetter
 from typing import cast
 
 from pensieve.api.blocks import (
@@ -31,13 +32,14 @@ Message = Mapping[str, object]
 @dataclass(frozen=True, slots=True)
 class ChatWriter:
     """Writes turns in one dialect. neutralize: marks a client's text. recall: what stands for an assistant's turn whose words
-    as generated are kept, else None.
+    as generated are kept, else None. takes_text_after_results: where a template does not, that text is part of the last result.
     """
 
     dialect: Dialect
     known: Known
     neutralize: Neutralize
     recall: Callable[[ChatTurn], str | None]
+    takes_text_after_results: bool = True
 
     def messages(self, turn: ChatTurn) -> list[Message]:
         """The messages for one turn: one, unless tool results have messages of their own."""
@@ -54,14 +56,21 @@ class ChatWriter:
     def _said(self, turn: ChatTurn) -> Message:
         uses = [block for block in turn.blocks if isinstance(block, ToolUseBlock)]
         is_templates = bool(uses) and self.dialect.writer == "template"
-        if not is_templates and (kept := self.recall(turn)) is not None:
-            return {"role": "assistant", "content": kept}
+        if (kept := self.recall(turn)) is not None:
+            if not is_templates:
+                return {"role": "assistant", "content": kept}
+            return {"role": "assistant", "content": "", "tool_calls": [self._sign(uses[0], kept)]}
         message: dict[str, object] = {"role": "assistant", "content": self.text(turn)}
         if is_templates and not self.dialect.calls_with_results:
             message["tool_calls"] = [self._tool_call(use) for use in uses]
         if self.dialect.thinking is not None and (thought := _thought(turn)):
             message["reasoning_content"] = self.neutralize(thought)
         return message
+
+    def _sign(self, use: ToolUseBlock, kept: str) -> Mapping[str, object]:
+        """The only call of a turn that is kept as generated."""
+        function: dict[str, object] = {"name": kept, "arguments": {}}
+        return {"id": self._id(use.id), "type": "function", "function": function}
 
     def _tool_call(self, use: ToolUseBlock) -> Mapping[str, object]:
         function = {"name": use.name, "arguments": use.input}
@@ -74,13 +83,29 @@ class ChatWriter:
     # What the user said, and what tools answered.
 
     def _asked(self, turn: ChatTurn) -> Iterator[Message]:
-        for is_result, blocks in groupby(turn.blocks, key=_is_result):
+        results = [block for block in turn.blocks if isinstance(block, ToolResultBlock)]
+        if results and not self.takes_text_after_results:
+            said = ((block for block in one if not _is_result(block)) for one in turn.messages)
+            rest = ChatTurn("user", tuple(map(tuple, said)))
+            for block in results[:-1]:
+                yield from self._resulted(block)
+            yield from self._resulted(results[-1], self.text(rest))
+            return
+        placed = ((at, block) for at, one in enumerate(turn.messages) for block in one)
+        for is_result, some in groupby(placed, key=lambda pair: _is_result(pair[1])):
             if is_result:
-                for block in cast("Iterator[ToolResultBlock]", blocks):
-                    yield from self._called(block)
-                    yield self._result(block)
-            elif text := self.text(ChatTurn("user", (tuple(blocks),))):
+                for _, block in some:
+                    yield from self._resulted(cast("ToolResultBlock", block))
+                continue
+            said = (tuple(block for _, block in one) for _, one in groupby(some, key=itemgetter(0)))
+            if text := self.text(ChatTurn("user", tuple(said))):
                 yield {"role": "user", "content": text}
+
+    def _resulted(self, block: ToolResultBlock, more: str = "") -> Iterator[Message]:
+        """A result, and what is said after it where that has no turn of its own."""
+        yield from self._called(block)
+        result = self._result(block)
+        yield {**result, "content": f"{result['content']}\n\n{more}"} if more else result
 
     def _called(self, block: ToolResultBlock) -> Iterator[Message]:
         """The call that a result answers, where they must stand together."""

@@ -22,10 +22,12 @@ class RenderedPrompt:
     edges: tuple[tuple[int, int], ...]
 
     def tokens_within(self, letters: int) -> int:
-        """How many first tokens lie safely within the first letters. The prompt's last token is never among them."""
+        """How many first tokens lie safely within the first letters. The prompt's last token is never among them.
+
+        What stands before a control token depends on it no more than what stands behind.
+        """
         place = bisect_right(self.edges, (letters, len(self.tokens)))
-        inside = (tokens for _, tokens in reversed(self.edges[:place]))
-        return next((tokens for tokens in inside if tokens < len(self.tokens)), 0)
+        return min(self.edges[place - 1][1], len(self.tokens) - 1) if place else 0
 
 
 class Places:

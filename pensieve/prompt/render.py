@@ -4,7 +4,7 @@ The same tokens are counted by `count_tokens` and generated from, so the two nev
 a control token (words.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from pensieve.api.message import ClearedToolUses, ContextEdits
@@ -13,14 +13,19 @@ from pensieve.api.usage import Breakpoint
 from pensieve.dialects import plain
 from pensieve.dialects.dialect import Dialect
 from pensieve.errors import InvalidRequestError, PromptTooLongError
-from pensieve.prompt.abilities import Opening, opening_of, system_turns
+from pensieve.prompt.abilities import (
+    call_frame_of,
+    opening_of,
+    system_turns,
+    takes_text_after_results,
+)
 from pensieve.prompt.chat import ChatWriter, template_tool, tool_uses
 from pensieve.prompt.edits import clear_tool_uses
 from pensieve.prompt.layout import Layout, lay_out
 from pensieve.prompt.length import length_beyond
 from pensieve.prompt.places import Places, RenderedPrompt
 from pensieve.prompt.plan import AnswerPlan, plan_answer
-from pensieve.prompt.script import Script
+from pensieve.prompt.script import Manner, Script
 from pensieve.prompt.spoken import SpokenWords
 from pensieve.prompt.template import ChatTokenizer
 from pensieve.prompt.thinking import thinking_variables, thought_of
@@ -90,7 +95,8 @@ class PromptRenderer:
         self._context_tokens = context_tokens
         self._spoken = spoken or SpokenWords()
         self._abilities = system_turns(tokenizer)
-        self._openings: dict[str, Opening | None] = {}
+        self._takes_text_after_results = takes_text_after_results(tokenizer)
+        self._manners: dict[str, Manner] = {}
 
     def render(self, conversation: Conversation, most_tokens: int | None = None) -> Prompt:
         """The prompt. A final assistant turn is continued: its text is the prompt's end.
@@ -136,18 +142,32 @@ class PromptRenderer:
     def _script(self, conversation: Conversation, offer: Offer) -> Script:
         switch = thinking_variables(self._dialect, conversation)
         key = repr(sorted(switch.items()))
-        if key not in self._openings:
-            self._openings[key] = opening_of(self._tokenizer, switch)
+        if key not in self._manners:
+            self._manners[key] = self._manner(switch)
         tools = {}
         if self._dialect.tools == "template" and offer.shown:
             tools = {
                 "tools": [template_tool(tool, self._tokenizer.neutralize) for tool in offer.shown]
             }
-        return Script(self._tokenizer, {**switch, **tools}, self._openings[key], self._spoken)
+        return Script(self._tokenizer, {**switch, **tools}, self._manners[key], self._spoken)
+
+    def _manner(self, switch: Mapping[str, object]) -> Manner:
+        opening = opening_of(self._tokenizer, switch)
+        if self._dialect.writer == "text":
+            return Manner(opening)
+        frame = call_frame_of(self._tokenizer, switch)
+        is_particular = self._dialect.calls_with_results
+        return Manner(opening, frame, recalls_calls=frame is not None and not is_particular)
 
     def _laid_out(self, conversation: Conversation, offer: Offer, script: Script) -> Layout:
         known = Known(tool_uses(conversation.messages), offer.known)
-        writer = ChatWriter(self._dialect, known, self._tokenizer.neutralize, script.recall)
+        writer = ChatWriter(
+            self._dialect,
+            known,
+            self._tokenizer.neutralize,
+            script.recall,
+            takes_text_after_results=self._takes_text_after_results,
+        )
         return lay_out(conversation, offer, writer, self._abilities)
 
     def _edited(self, draft: _Draft) -> tuple[_Draft, list[ClearedToolUses]]:

@@ -1,13 +1,16 @@
 """Messages to text and tokens: the chat template with its variables, and answers as generated in their places.
 
-An answer that is kept stands in the messages as a sign. Behind the template the sign becomes the answer's tokens, and what the
-template wrote where that turn begins becomes what the answer's prompt ended with. What lies before and behind is encoded by
+An answer that is kept stands in the messages as a sign, as its text or as the name of its only call. Behind the template the
+sign becomes the answer's tokens, what the template wrote around a call goes, and what it wrote where that turn begins becomes
+what the answer's prompt ended with. What lies before and behind is encoded by
 itself. So a prompt that goes on from an answer begins with that answer's prompt and its tokens.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from pensieve.prompt.abilities import Opening
+from pensieve.api.blocks import ToolUseBlock
+from pensieve.prompt.abilities import CallFrame, Opening
 from pensieve.prompt.chat import Message
 from pensieve.prompt.places import RenderedPrompt
 from pensieve.prompt.spoken import Spoken, SpokenWords
@@ -15,31 +18,47 @@ from pensieve.prompt.template import ChatTokenizer
 from pensieve.prompt.turns import ChatTurn
 
 
-class Script:
-    """Renders one conversation. variables: what the template is told beside the messages.
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a template has answers. opening: what it begins one with; None where it is not known, and then none is recalled.
 
-    opening: what it begins an answer with; None where it is not known, and then no answer is recalled.
+    frame: what it writes around calls; None where we write them. recalls_calls: whether answers with calls can be recalled.
     """
+
+    opening: Opening | None
+    frame: CallFrame | None = None
+    recalls_calls: bool = True
+
+
+class Script:
+    """Renders one conversation. variables: what the template is told beside the messages."""
 
     def __init__(
         self,
         tokenizer: ChatTokenizer,
         variables: Mapping[str, object],
-        opening: Opening | None,
+        manner: Manner,
         spoken: SpokenWords,
     ) -> None:
         self._tokenizer = tokenizer
         self._variables = variables
-        self._opening = opening
+        self._opening = manner.opening
+        self._manner = manner
         self._spoken = spoken
         self._recalled: dict[str, Spoken] = {}
+        self._frames: dict[str, CallFrame] = {}
         self._signs: list[str] = []
 
     def recall(self, turn: ChatTurn) -> str | None:
         """The sign of an assistant's turn whose tokens are kept."""
-        if self._opening is None or (found := self._spoken.find(turn)) is None:
+        has_calls = any(isinstance(block, ToolUseBlock) for block in turn.blocks)
+        if self._opening is None or (has_calls and not self._manner.recalls_calls):
+            return None
+        if (found := self._spoken.find(turn)) is None:
             return None
         sign, spoken = found
+        if has_calls and self._manner.frame is not None:
+            self._frames[sign] = self._manner.frame
         self._recalled[sign] = spoken
         self._signs.append(sign)
         return sign
@@ -47,7 +66,7 @@ class Script:
     def forget(self) -> bool:
         """Recall no answer from now on. Whether one was recalled."""
         had = bool(self._signs)
-        self._opening, self._recalled, self._signs = None, {}, []
+        self._opening, self._recalled, self._signs, self._frames = None, {}, [], {}
         return had
 
     def text(self, messages: Sequence[Message]) -> str:
@@ -86,15 +105,25 @@ class Script:
 
     def _with_openings(self, text: str) -> str:
         """Each recalled answer behind the end of its own prompt."""
-        if not self._recalled or self._opening is None or not self._opening.shared:
+        if not self._recalled:
             return text
         parts: list[str] = []
         start = 0
         for found in self._spoken.signs.finditer(text):
-            before = text[start : found.start()]
-            place = before.rfind(self._opening.shared)
-            opening = self._recalled[found[0]].opening
-            parts += [before[:place], opening] if opening and place >= 0 else [before]
-            parts.append(found[0])
+            sign, before = found[0], text[start : found.start()]
             start = found.end()
+            if (frame := self._frames.get(sign)) is None:
+                parts += [self._opened(before, self._recalled[sign].opening), sign]
+            elif before.endswith(frame.head) and (tail := frame.tail.match(text, start)):
+                parts += [before.removesuffix(frame.head), self._recalled[sign].opening, sign]
+                start = tail.end()
+            else:  # without its sign the answer counts as lost
+                parts.append(before)
         return "".join([*parts, text[start:]])
+
+    def _opened(self, before: str, opening: str) -> str:
+        """What stands before an answer's text, ending as the answer's prompt did."""
+        if self._opening is None or not self._opening.shared or not opening:
+            return before
+        place = before.rfind(self._opening.shared)
+        return before[:place] + opening if place >= 0 else before

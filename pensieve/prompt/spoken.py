@@ -20,6 +20,8 @@ from pensieve.prompt.turns import ChatTurn, is_silent
 
 # Of the least recently used, the first go: about 16 MB of tokens, and the words beside them.
 MAX_TOKENS = 4_000_000
+# In the place of input that was cut off Claude Code sends this back, with what came of it.
+_UNPARSED = "__unparsedToolInput"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +124,8 @@ def _is_same(block: ContentBlock, said: AnswerContent) -> bool:
         case ThinkingBlock(signature=signature), ThinkingContent(signature=told):
             return signature == told
         case ToolUseBlock(), ToolUseContent():
-            return (block.id, block.name) == (said.id, said.name) and _is_alike(
-                said.input, block.input
-            )
+            is_same_call = (block.id, block.name) == (said.id, said.name)
+            return is_same_call and (_UNPARSED in block.input or _is_alike(said.input, block.input))
         case _:
             return False
 
@@ -141,4 +142,4 @@ def _is_alike(generated: object, returned: object) -> bool:
             others = cast("list[object]", returned)
             return len(items) == len(others) and all(map(_is_alike, items, others))
         case _:
-            return str(generated).lower() == str(returned).lower()
+            return generated == returned or str(generated).lower() == str(returned).lower()

@@ -1,5 +1,7 @@
 """The tiny models' tokenizers with the chat templates of their families, as prompt is given them."""
 
+from tokenizers import AddedToken, Tokenizer
+
 from pensieve.dialects.dialect import Dialect
 from pensieve.dialects.table import dialect_of
 from pensieve.models.chat_template import ChatTemplate
@@ -42,6 +44,41 @@ HERMES_TEMPLATE = """\
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
 
+# As Mistral's newer ones: a system part only at the start, strict turns, calls without which no result may stand.
+MISTRAL_TEMPLATE = """\
+{%- set rest = messages[1:] if messages[0].role == 'system' else messages %}
+{{- '[SYSTEM_PROMPT]' + messages[0].content + '[/SYSTEM_PROMPT]' if messages[0].role == 'system' }}
+{{- '[AVAILABLE_TOOLS]' + (tools | tojson) + '[/AVAILABLE_TOOLS]' if tools }}
+{%- set ns = namespace(said=0) %}
+{%- for message in rest %}
+{%- if message.role == 'user' or (message.role == 'assistant' and not message.tool_calls) %}
+{%- if (message.role == 'user') != (ns.said % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}
+{%- set ns.said = ns.said + 1 %}
+{%- endif %}
+{%- if message.role == 'user' %}{{ '[INST]' + message.content + '[/INST]' }}
+{%- elif message.role == 'tool' %}{{ '[TOOL_RESULTS]' + message.tool_call_id + '[TOOL_CONTENT]' + message.content + '[/TOOL_RESULTS]' }}
+{%- elif message.tool_calls %}
+{{- '[TOOL_CALLS][' }}
+{%- for call in message.tool_calls %}
+{{- '{"name": "' + call.function.name + '", "arguments": ' + (call.function.arguments | tojson) + ', "id": "' + call.id + '"}' + ('' if loop.last else ', ') }}
+{%- endfor %}
+{{- ']</s>' }}
+{%- elif message.role == 'assistant' %}{{ message.content + '</s>' }}
+{%- else %}{{ raise_exception('a role that nobody knows') }}
+{%- endif %}
+{%- endfor %}"""
+MISTRAL_CONTROLS = [
+    *["[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[AVAILABLE_TOOLS]", "</s>"],
+    *["[/AVAILABLE_TOOLS]", "[TOOL_CALLS]", "[TOOL_RESULTS]", "[TOOL_CONTENT]", "[/TOOL_RESULTS]"],
+]
+
+
+def mistral_tokenizer() -> Tokenizer:
+    """Bytes, and the marks of that family."""
+    tokenizer = tiny_models.byte_level_tokenizer(is_qwen=False)
+    tokenizer.add_special_tokens([AddedToken(text, special=True) for text in MISTRAL_CONTROLS])
+    return tokenizer
+
 
 TEMPLATES = {
     "phi3": tiny_models.PHI3_TEMPLATE,
@@ -50,11 +87,13 @@ TEMPLATES = {
     "thinking": THINKING_TEMPLATE,
     "hermes": HERMES_TEMPLATE,
     "strict": STRICT_TEMPLATE,
+    "mistral": MISTRAL_TEMPLATE,
 }
 TOKENIZERS = {
     "phi3": tiny_models.phi3_tokenizer,
     "llama": lambda: tiny_models.byte_level_tokenizer(is_qwen=False),
     "qwen": lambda: tiny_models.byte_level_tokenizer(is_qwen=True),
+    "mistral": mistral_tokenizer,
 }
 
 
@@ -69,6 +108,6 @@ def dialect_of_template(template: str, model: ModelTokenizer) -> Dialect:
     return dialect_of(template, model.render, model.controls)
 
 
-_OF = {"phi3": "phi3", "chatml": "llama", "strict": "llama"}
+_OF = {"phi3": "phi3", "chatml": "llama", "strict": "llama", "mistral": "mistral"}
 MODELS = {name: chat_model(_OF.get(name, "qwen"), template) for name, template in TEMPLATES.items()}
 DIALECTS = {name: dialect_of_template(TEMPLATES[name], MODELS[name]) for name in MODELS}

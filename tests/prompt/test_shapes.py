@@ -1,0 +1,201 @@
+"""The law of the prefix cache: a session's next prompt begins with the last one and its answer.
+
+For the shapes that conversations of Claude Code have (2026-11, 2.1.330), in our own words: tool loops, results in another order,
+input written anew, system turns in between, cache marks that move, texts that are now a string and now a block, tools that are
+found on the way, counters and billing lines that change.
+"""
+
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pensieve.prompt.render import Prompt
+from pensieve.prompt.spoken import SpokenWords
+from tests.prompt.chat_models import DIALECTS, MODELS
+from tests.prompt.sessions import TOOLS, Session, as_client, begins, call, in_single_letters
+
+any_model = pytest.mark.parametrize("model", MODELS)
+EPHEMERAL = {"type": "ephemeral"}
+SEARCH = {"name": "ToolSearch", "input_schema": {"type": "object"}}
+PLACEHOLDER = {"name": "DeferredToolPlaceholder", "input_schema": {}, "defer_loading": True}
+FOUND = {"name": "Alarm", "description": "Rings.", "input_schema": {}, "defer_loading": True}
+STEPS = ["call", "parallel", "note", "words", "two", "system", "search", "cut", "plan"]
+
+
+def text(words: str) -> dict[str, Any]:
+    return {"type": "text", "text": words}
+
+
+class Client:
+    """Goes on with a session as the client does. What may change from one request to the next without a meaning does."""
+
+    def __init__(self, model: str, chance: Random) -> None:
+        self.model = model
+        self.chance = chance
+        self.session = Session(model, tools=[*TOOLS, SEARCH, PLACEHOLDER])
+        self.session.messages = [
+            {"role": "user", "content": [text("<system-reminder>\nBe brief.\n</system-reminder>")]},
+            {"role": "user", "content": "Edit it."},
+            {"role": "system", "content": "The directory is /work/shop."},
+        ]
+        self._reshape()
+
+    def step(self, kind: str) -> tuple[Prompt, list[int], Prompt]:
+        """The prompt, its answer's tokens, and the prompt after that."""
+        tokens = in_single_letters(self.model, self._answer(kind))
+        before, message = self.session.answer(tokens, is_cut=kind == "cut")
+        content = as_client(message)
+        uses = [block for block in content if block["type"] == "tool_use"]
+        if kind == "cut" and uses:
+            written = {"raw": '{"path": "a', "len": 11}
+            uses[-1]["input"] = {"__unparsedToolInput": written}
+        self.session.messages += [
+            {"role": "assistant", "content": content},
+            *self._next(kind, uses),
+        ]
+        self._reshape()
+        return before, tokens, self.session.prompt()
+
+    def _answer(self, kind: str) -> str:
+        calls = DIALECTS[self.model].calls
+        match kind:
+            case "words" | "two":
+                return "Done, é!"
+            case "cut":
+                whole = call(self.model, path="a b c")
+                return whole[: whole.index("a b c") + 1]
+            case "parallel" if calls.separator is not None or calls.closing:
+                return "Both.\n" + both(self.model)
+            case _:
+                return call(self.model, path="é.py", line="12")
+
+    def _next(self, kind: str, uses: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        results = [
+            {"type": "tool_result", "tool_use_id": use["id"], "content": f"line {at}", "is_error": at == 1}
+            for at, use in enumerate(uses)
+        ]  # fmt: skip
+        if kind == "search" and results:
+            results[0]["content"] = [{"type": "tool_reference", "tool_name": "Alarm"}]
+            if FOUND not in self.session.fields["tools"]:
+                self.session.fields["tools"] = [FOUND, *self.session.fields["tools"]]
+        said = {"role": "user", "content": results[::-1] or [text("And now?")]}
+        match kind:
+            case "note":
+                said["content"] += [
+                    text("<system-reminder>\nThe file changed.\n</system-reminder>")
+                ]
+            case "two":
+                return [said, {"role": "user", "content": [text("Wait."), text("Now.")]}]
+            case "system":
+                return [said, {"role": "system", "content": [text("The date changed.")]}]
+            case "plan":
+                notes = [text("Plan first."), text("Change nothing.")]
+                return [
+                    said,
+                    {"role": "system", "content": notes},
+                    {"role": "system", "content": "It is late."},
+                ]
+            case _:
+                pass
+        return [said]  # fmt: skip
+
+    def _reshape(self) -> None:
+        for message in self.session.messages:
+            blocks = message["content"]
+            blocks = [text(blocks)] if isinstance(blocks, str) else blocks
+            blocks = [{k: v for k, v in one.items() if k != "cache_control"} for one in blocks]
+            is_plain = len(blocks) == 1 and blocks[0]["type"] == "text"
+            message["content"] = (
+                blocks[0]["text"] if is_plain and self.chance.random() < 0.5 else blocks
+            )
+        last = self.session.messages[-1]["content"]
+        if isinstance(last, list):
+            last[-1]["cache_control"] = EPHEMERAL
+        number = self.chance.randrange(10**6)
+        self.session.fields["system"] = [
+            text(f"x-anthropic-billing-header: cc_version=2.1.{number}; cc_entrypoint=cli;"),
+            text("You help.") | {"cache_control": EPHEMERAL},
+            text(f"Edit files.\n<total_tokens>{number} tokens left</total_tokens>\n"),
+        ]
+
+
+def both(model: str) -> str:
+    from pensieve.dialects.dialect import ToolCall
+    from pensieve.dialects.writing import written_calls
+
+    calls = [ToolCall("edit", {"path": "a"}), ToolCall("edit", {"path": "b", "line": 2})]
+    return written_calls(DIALECTS[model].calls, calls)
+
+
+@any_model
+@given(steps=st.lists(st.sampled_from(STEPS), min_size=1, max_size=6), seed=st.integers(0, 99))
+@settings(max_examples=15, deadline=None)
+def test_a_prompt_begins_with_the_last_one_and_its_answer(
+    model: str, steps: list[str], seed: int
+) -> None:
+    client = Client(model, Random(seed))
+    for step in steps:
+        before, tokens, after = client.step(step)
+        assert begins(after, before, tokens), step
+
+
+@any_model
+@pytest.mark.parametrize("step", STEPS)
+def test_a_session_that_is_resumed_shares_what_is_not_the_answers(model: str, step: str) -> None:
+    """By a server that has forgotten how its answers were generated; from then on the law holds again."""
+    client = Client(model, Random(1))
+    client.step("call")
+    before = client.session.prompt()
+    client.session.spoken = SpokenWords()
+    resumed = Session(model, **client.session.fields)
+    resumed.messages = client.session.messages
+    client.session = resumed
+    first = resumed.prompt()
+    end = before.boundaries[0]
+    assert first.tokens[:end] == before.tokens[:end]
+    before, tokens, after = client.step(step)
+    assert begins(after, before, tokens)
+
+
+@any_model
+def test_compacting_uses_the_whole_prefix_and_leaves_system_and_tools(model: str) -> None:
+    client = Client(model, Random(2))
+    client.step("parallel")
+    client.step("system")
+    tokens = in_single_letters(model, "Done.")
+    before, message = client.session.answer(tokens)
+    client.session.messages += [
+        {"role": "assistant", "content": as_client(message)},
+        {"role": "user", "content": "Answer with TEXT ONLY: sum it up."},
+    ]
+    assert begins(client.session.prompt(), before, tokens)
+    client.session.messages = [{"role": "user", "content": "This is what was said before: little."}]
+    started = client.session.prompt()
+    assert started.tokens[: before.pinned_tokens] == before.tokens[: before.pinned_tokens]
+    assert started.pinned_tokens == before.pinned_tokens
+
+
+@any_model
+def test_a_text_that_another_follows_later_shares_all_of_itself(model: str) -> None:
+    """Whether that comes as a message of its own, or as a block behind a line break that is new."""
+    session = Session(model)
+    alone = session.prompt()
+    shared = []
+    for messages in (
+        [{"role": "user", "content": "Edit it."}, {"role": "user", "content": "Wait."}],
+        [{"role": "user", "content": [text("Edit it.\n"), text("Wait.")]}],
+    ):
+        session.messages = messages
+        shared.append(session.prompt().tokens)
+    assert shared[0] == shared[1]
+    session.messages = [{"role": "user", "content": "Edit it!"}]
+    other = session.prompt()
+    assert common(alone.tokens, shared[0]) >= common(alone.tokens, other.tokens)
+
+
+def common(one: Sequence[int], other: Sequence[int]) -> int:
+    return [left == right for left, right in zip(one, other, strict=False)].index(False)
