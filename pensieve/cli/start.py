@@ -85,15 +85,19 @@ def start(
 
 def run_in_background(settings: Settings, flags: Flags, parts: Parts) -> int:
     """Leave a server that answers, this one or the one that runs already."""
+    return _report(answering(settings, parts), flags)
+
+
+def answering(settings: Settings, parts: Parts) -> Answering:
+    """A server that answers, started if need be. Says nothing on standard output."""
     if lock.is_held(settings.paths) and (found := wait_for_other(settings.paths)):
-        return _report(found, flags)
+        return found
     device = choose_device(settings.device, parts.inspect())
     # Before a long download rather than after it.
     bind(settings.host, settings.port).close()
     folder = parts.fetch(settings.model, settings.paths)
     output.aside(f"Loading {folder.name} on the {DEVICE_NAMES[device]} ...")
-    command = parts.server_command(settings, device)
-    return _report(launch(command, settings.paths), flags)
+    return launch(parts.server_command(settings, device), settings.paths)
 
 
 def run_in_foreground(settings: Settings, flags: Flags, parts: Parts) -> int:
