@@ -200,6 +200,12 @@ class NoServerError(ServerUnavailableError):
         )
 
 
+class ProgramMissingError(MachineError):
+    """Another program that is to be run is not installed."""
+
+    exit_code = 69
+
+
 class DiskFullError(MachineError):
     """Not enough room for what is to be written."""
 

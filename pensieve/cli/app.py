@@ -30,7 +30,7 @@ A local model on your own Mac that speaks the Anthropic API.
 For example:
   pensieve start                         # first time: fetches the model
   pensieve chat "Why is the sky blue?"
-  eval "$(pensieve env)" && claude       # Claude Code on the local model
+  pensieve claude                        # Claude Code on the local model
   pensieve status
   pensieve stop
 """
@@ -43,6 +43,7 @@ COMMANDS = {
     "status": "Show whether the server runs, where, and with which model.",
     "logs": "Print the last lines of the server's log.",
     "env": "Print the variables that point Claude Code and other Anthropic clients here.",
+    "claude": "Run Claude Code on the local model; the server is started if need be.",
     "chat": "Ask the model, or converse with it.",
     "models": "List the models worth running, and those that are on this machine.",
     "pull": "Fetch a model; or check one that is here, and fetch anew what is damaged.",
@@ -65,6 +66,8 @@ EVERYWHERE = {
     "--no-color": ("NO_COLOR", "No colours."),
 }
 SHORT = {"-q": "--quiet", "-v": "--verbose"}
+# Of what follows `claude` only these, where they stand first, are ours to read.
+OF_CLAUDE = {"--lite", "-h", "--help"}
 
 
 def build_app() -> "App":
@@ -91,7 +94,7 @@ def build_app() -> "App":
 
 def run(words: Sequence[str]) -> int:
     """Do what the command line says; the exit code. Raises nothing but SystemExit."""
-    variables, words = _everywhere(words)
+    variables, words = _everywhere(_untouched(words))
     with variables_set(variables):
         output.prepare()
         try:
@@ -170,6 +173,19 @@ def _everywhere(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     named = [EVERYWHERE.get(SHORT.get(word, word)) for word in words[:end]]
     others = [word for word, option in zip(words, named, strict=False) if option is None]
     return {option[0]: "1" for option in named if option}, [*others, *words[end:]]
+
+
+def _untouched(words: Sequence[str]) -> Sequence[str]:
+    """The words, with `--` before those that are Claude Code's."""
+    start = next(
+        (at for at, word in enumerate(words) if SHORT.get(word, word) not in EVERYWHERE), 0
+    )
+    if words[start : start + 1] != ["claude"]:
+        return words
+    rest = range(start + 1, len(words))
+    end = next((at for at in rest if words[at] not in OF_CLAUDE), len(words))
+    is_whole = end == len(words) or words[end] == "--"
+    return words if is_whole else [*words[:end], "--", *words[end:]]
 
 
 def _unknown(name: str) -> UsageError:

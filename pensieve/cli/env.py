@@ -1,45 +1,81 @@
 """`pensieve env`: the variables that point Anthropic clients at the server, in the words of the user's shell."""
 
+from collections.abc import Mapping
+from json import dumps
+
 from pensieve import settings as settings_module
-from pensieve.cli import output
-from pensieve.cli.shells import Shell, export, shell_of, usage
-from pensieve.cli.target import Target, find_target
-
-MODEL_VARIABLES = (
-    "ANTHROPIC_MODEL",
-    "ANTHROPIC_DEFAULT_OPUS_MODEL",
-    "ANTHROPIC_DEFAULT_SONNET_MODEL",
-    "ANTHROPIC_DEFAULT_HAIKU_MODEL",
-    "ANTHROPIC_SMALL_FAST_MODEL",
-)
+from pensieve.cli import output, shells
+from pensieve.cli.client_variables import variables
+from pensieve.cli.shells import Shell, shell_of, usage
+from pensieve.cli.target import Target, find_target, measured
+from pensieve.errors import ServerUnavailableError, UsageError
 
 
-def env(*, shell: Shell | None = None) -> int:
+def env(  # noqa: PLR0913 -- each a word of the command line
+    *,
+    shell: Shell | None = None,
+    lite: bool = False,
+    unset: bool = False,
+    check: bool = False,
+    json: bool = False,
+    dotenv: bool = False,
+) -> int:
     """Print the variables that point Claude Code and other Anthropic clients here.
 
     For example:
       eval "$(pensieve env)"                 # bash, zsh, sh
       pensieve env | source                  # fish
+      eval "$(pensieve env --unset)"         # as if it had not been
+      pensieve env --dotenv > .env
 
     Parameters
     ----------
     shell
         bash, zsh, fish or sh; the one that $SHELL names unless given.
+    lite
+        For small models: Claude Code with three tools and a prompt of a thousand
+        tokens.
+    unset
+        Print what takes these variables away again, and no others.
+    check
+        Print nothing and fail (exit code 69) unless the server answers.
+    json
+        As one JSON object.
+    dotenv
+        As a .env file.
     """
-    target = find_target(settings_module.resolve())
+    if sum((shell is not None, json, dotenv)) > 1 or (unset and (json or dotenv)):
+        raise UsageError(
+            "--shell, --json and --dotenv are forms: one of them. --unset is for shells."
+        )
+    settings = settings_module.resolve()
     spoken = shell or shell_of(settings_module.shell_path())
-    lines = [export(spoken, name, value) for name, value in variables(target).items()]
-    output.data("\n".join([*lines, f"# Use it with: {usage(spoken)}"]))
-    if not target.is_running:
-        output.warning("the server does not run. Start it with: pensieve start")
+    target = find_target(settings)
+    if unset:
+        output.data("\n".join(shells.unset(spoken, name) for name in variables(target)))
+        return 0
+    target = measured(target, settings)
+    _tell_of_absence(target, must_run=check)
+    told = variables(target, is_lite=lite)
+    if json:
+        output.data(dumps(told, indent=2))
+    elif dotenv:
+        output.data("\n".join(shells.dotenv(name, value) for name, value in told.items()))
+    else:
+        output.data(_exports(told, spoken, "pensieve env --lite" if lite else "pensieve env"))
     return 0
 
 
-def variables(target: Target) -> dict[str, str]:
-    """Names and values, for any shell. The key goes out under both names: clients differ in which they read."""
-    return {
-        "ANTHROPIC_BASE_URL": target.base_url,
-        "ANTHROPIC_API_KEY": target.api_key,
-        "ANTHROPIC_AUTH_TOKEN": target.api_key,
-        **dict.fromkeys(MODEL_VARIABLES, target.model),
-    }
+def _exports(told: Mapping[str, str], shell: Shell, words: str) -> str:
+    lines = [shells.export(shell, name, value) for name, value in told.items()]
+    return "\n".join([*lines, f"# Use it with: {usage(shell, words)}"])
+
+
+def _tell_of_absence(target: Target, *, must_run: bool) -> None:
+    if target.is_running:
+        return
+    if must_run:
+        raise ServerUnavailableError(
+            "The server does not run.", hint="Start it with:\n  pensieve start"
+        )
+    output.warning("the server does not run. Start it with: pensieve start")

@@ -1,4 +1,4 @@
-"""How each shell is told a variable. Knows nothing of what the variables mean."""
+"""How each shell, and a .env file, is told a variable. Knows nothing of what the variables mean."""
 
 import re
 from typing import Literal, assert_never
@@ -26,8 +26,7 @@ def shell_of(path: str) -> Shell:
 
 def export(shell: Shell, name: str, value: str) -> str:
     """One line that exports `name`. Raises `SettingsError` for a value that one line cannot hold."""
-    if any(character < " " or character == "\x7f" for character in value):
-        raise SettingsError(f"{name} would hold a control character; no shell is given that.")
+    _refuse_controls(name, value)
     match shell:
         case "bash" | "zsh" | "sh":
             return f"export {name}={_posix_quote(value)}"
@@ -37,15 +36,44 @@ def export(shell: Shell, name: str, value: str) -> str:
             assert_never(shell)
 
 
-def usage(shell: Shell) -> str:
-    """The command that has this shell read `pensieve env`."""
+def unset(shell: Shell, name: str) -> str:
+    """One line after which `name` is no variable; nothing happens where it was none."""
     match shell:
         case "bash" | "zsh" | "sh":
-            return 'eval "$(pensieve env)"'
+            return f"unset {name}"
         case "fish":
-            return "pensieve env | source"
+            return f"set -e {name}"
         case _:
             assert_never(shell)
+
+
+def dotenv(name: str, value: str) -> str:
+    """One line of a .env file. Raises `SettingsError` for a value that not all who read such files read alike."""
+    _refuse_controls(name, value)
+    if PLAIN.fullmatch(value):
+        return f"{name}={value}"
+    if set(value) & set("'\\$"):
+        raise SettingsError(
+            f"{name} holds a quote, a backslash or a dollar sign: .env files have no common way to write it.",
+            hint="Use the shell's form instead:\n  pensieve env --shell sh",
+        )
+    return f"{name}='{value}'"
+
+
+def usage(shell: Shell, words: str = "pensieve env") -> str:
+    """The command that has this shell read what `words` print."""
+    match shell:
+        case "bash" | "zsh" | "sh":
+            return f'eval "$({words})"'
+        case "fish":
+            return f"{words} | source"
+        case _:
+            assert_never(shell)
+
+
+def _refuse_controls(name: str, value: str) -> None:
+    if any(character < " " or character == "\x7f" for character in value):
+        raise SettingsError(f"{name} would hold a control character; no shell is given that.")
 
 
 def _posix_quote(value: str) -> str:

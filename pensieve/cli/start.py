@@ -20,7 +20,13 @@ from pensieve import settings as settings_module
 from pensieve.cli import output, progress
 from pensieve.cli.running import report, report_held
 from pensieve.daemon import lock
-from pensieve.daemon.background import launch, launch_and_leave, server_command, wait_for_other
+from pensieve.daemon.background import (
+    Answering,
+    launch,
+    launch_and_leave,
+    server_command,
+    wait_for_other,
+)
 from pensieve.daemon.listen import bind
 from pensieve.daemon.record import Address, own_record, published
 from pensieve.errors import PortInUseError
@@ -94,31 +100,42 @@ def run_in_background(
     settings: Settings, flags: Flags, parts: Parts, *, is_awaited: bool = True
 ) -> int:
     """Leave a server that answers, this one or the one that runs already; not awaited, one that will."""
+    if is_awaited:
+        return report(answering(settings, flags, parts), flags)
     if lock.is_held(settings.paths):
-        if not is_awaited:
-            return report_held(settings)
+        return report_held(settings)
+    choose_device(settings.device, parts.inspect())
+    if not _can_listen(settings):
+        return report_held(settings)
+    pid = launch_and_leave(parts.server_command(flags), settings.paths)
+    output.data(f"pensieve is starting (pid {pid}). See how far it is:\n  pensieve status")
+    return 0
+
+
+def answering(settings: Settings, flags: Flags, parts: Parts) -> Answering:
+    """A server that answers, started if need be. Says nothing on standard output."""
+    if lock.is_held(settings.paths):
         with progress.waiting("Waiting for the server that runs") as show:
             found = wait_for_other(settings.paths, show=show)
         if found:
-            return report(found, flags)
+            return found
     device = choose_device(settings.device, parts.inspect())
+    if not _can_listen(settings):
+        return answering(settings, flags, parts)
+    folder = parts.fetch(settings.model, settings.paths)
+    with progress.waiting(f"Loading {folder.name} on the {DEVICE_NAMES[device]}") as show:
+        return launch(parts.server_command(flags), settings.paths, show=show)
+
+
+def _can_listen(settings: Settings) -> bool:
+    """Looked at before a long download rather than after it; False where another start was quicker, just now."""
     try:
-        # Before a long download rather than after it.
         bind(settings.host, settings.port).close()
     except PortInUseError:
         if not lock.is_held(settings.paths):
             raise
-        # Another start was quicker, just now.
-        return run_in_background(settings, flags, parts, is_awaited=is_awaited)
-    command = parts.server_command(flags)
-    if not is_awaited:
-        pid = launch_and_leave(command, settings.paths)
-        output.data(f"pensieve is starting (pid {pid}). See how far it is:\n  pensieve status")
-        return 0
-    folder = parts.fetch(settings.model, settings.paths)
-    with progress.waiting(f"Loading {folder.name} on the {DEVICE_NAMES[device]}") as show:
-        found = launch(command, settings.paths, show=show)
-    return report(found, flags)
+        return False
+    return True
 
 
 def run_in_foreground(settings: Settings, flags: Flags, parts: Parts) -> int:

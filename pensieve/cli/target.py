@@ -1,20 +1,27 @@
 """Which server the client commands mean: this home's running one, else the one that the settings describe."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pensieve.daemon.record import current
-from pensieve.errors import ModelUnavailableError
+from pensieve.errors import ModelError, ModelUnavailableError
 from pensieve.settings import Settings
+
+# Of a model of which nothing is known yet.
+UNKNOWN_CONTEXT_TOKENS = 32_768
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where clients go, with which key, for which model. `is_running` False: it is what a start would give."""
+    """Where clients go, with which key, for which model. `is_running` False: it is what a start would give.
+
+    context_tokens: how long a prompt and its answer can be; see `measured`.
+    """
 
     base_url: str
     api_key: str
     model: str
     is_running: bool
+    context_tokens: int = UNKNOWN_CONTEXT_TOKENS
 
 
 def find_target(settings: Settings) -> Target:
@@ -24,6 +31,30 @@ def find_target(settings: Settings) -> Target:
     return Target(
         settings.base_url, settings.api_key, served_name(settings.model), is_running=False
     )
+
+
+def measured(target: Target, settings: Settings) -> Target:
+    """`target` with its context: what the server says, else what the model's config and this machine's memory let expect.
+
+    `is_running` is False where a server that has a record does not answer.
+    """
+    from pensieve.daemon.health import ask
+
+    record = current(settings.paths) if target.is_running else None
+    health = ask(record) if record else None
+    is_running = health is not None and health.status != "unreachable"
+    said = health.context_tokens if health and health.status == "ready" else 0
+    tokens = said or _expected_context(settings) or UNKNOWN_CONTEXT_TOKENS
+    return replace(target, is_running=is_running, context_tokens=tokens)
+
+
+def _expected_context(settings: Settings) -> int | None:
+    from pensieve.cli.plan import planned_context
+
+    try:
+        return planned_context(settings)
+    except ModelError:
+        return None
 
 
 def served_name(model: str) -> str:

@@ -94,6 +94,13 @@ def _warn_of_tools(call: Conversation) -> None:
         _log.warning("left out, since only the hosted API can run them: %s", ", ".join(hosted))
 
 
+def is_claude_code(headers: Mapping[str, str]) -> bool:
+    """Whether Claude Code asks. After an `error` event in mid-stream it asks once more without streaming and gives that 300 s;
+    after a connection that ended it asks for the same stream again, up to ten times (seen with 2.1.330).
+    """
+    return headers.get("user-agent", "").startswith("claude-cli/")
+
+
 def priority_of(headers: Mapping[str, str], call: Conversation) -> Priority:
     """Who waits for the answer. Claude Code's sub-agents say so; what it asks without tools are titles and summaries."""
     if any(name in headers for name in _AGENT_HEADERS):

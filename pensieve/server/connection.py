@@ -19,6 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol  # noqa: TID253
 
 from pensieve.api.values import new_id
 from pensieve.errors import HeadTooLargeError, InvalidRequestError, PensieveError, RequestError
+from pensieve.server.disconnect import CUT
 from pensieve.server.errors import STOPPING, error_response, fault_of
 from pensieve.server.http import MAX_HEAD_BYTES, MAX_HEADERS, Patience
 
@@ -86,6 +87,7 @@ class HttpConnection(H11Protocol):
     def __init__(self, *args: Any, patience: Patience, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.conn = StrictHttp()
+        self.app = self._cuttable(self.app)
         self._patience = patience
         self._awaited: _Awaited | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -141,6 +143,17 @@ class HttpConnection(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """uvicorn's word for what h11 cannot read, in our own form."""
         self._refuse(_request_error(self.conn.refusal))
+
+    def _cuttable(self, app: Any) -> Any:
+        async def cuttable(scope: Any, receive: Any, send: Any) -> None:
+            await app({**scope, "extensions": {CUT: self._cut}}, receive, send)
+
+        return cuttable
+
+    def _cut(self) -> None:
+        """Close after what is written, in the middle of a response."""
+        self.cycle.disconnected = True
+        self.transport.close()
 
     def _watch(self) -> None:
         """Have the right timer running. uvicorn's own runs between a response and what comes after it."""

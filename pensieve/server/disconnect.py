@@ -1,13 +1,25 @@
-"""Work that is left the moment its client goes. The one place that opens a task group for a request."""
+"""Either side may leave: work that is left the moment its client goes, and a client that is left in mid-answer.
+
+The one place that opens a task group for a request.
+"""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import anyio
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
 Work = Callable[[], Coroutine[Any, Any, None]]
+Cut = Callable[[], None]
+
+# The name in ASGI's `extensions` under which a real connection (connection.py) says how it is cut.
+CUT = "pensieve.cut"
+
+
+def cut_of(scope: Scope) -> Cut | None:
+    """What closes the connection as it is, so that the client sees its answer end in the middle. None where there is none."""
+    return scope.get("extensions", {}).get(CUT)
 
 
 async def while_connected(receive: Receive, work: Work, beside: Work | None = None) -> None:

@@ -1,5 +1,7 @@
 """`POST /v1/messages`: one call from its bytes to its answer, streamed or whole."""
 
+import logging
+
 import anyio
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
@@ -9,11 +11,13 @@ from pensieve.api.request import MessagesRequest
 from pensieve.server.answering import Answer, Answerer
 from pensieve.server.answers import answer as answered
 from pensieve.server.boundary import LAST_WORD_S, exchange_of
-from pensieve.server.calls import CallReader, priority_of
-from pensieve.server.disconnect import while_connected
+from pensieve.server.calls import CallReader, is_claude_code, priority_of
+from pensieve.server.disconnect import cut_of, while_connected
 from pensieve.server.errors import STOPPING, error_envelope
 from pensieve.server.sse import EventWriter, Pace
 from pensieve.server.threads import Threads, ThreadTurn
+
+_log = logging.getLogger("pensieve.server")
 
 
 class MessagesEndpoint:
@@ -78,7 +82,14 @@ class MessagesEndpoint:
 
 
 async def _break_off(writer: EventWriter, error: Exception, scope: Scope) -> None:
-    """End a stream that has begun with an `error` event."""
-    if writer.has_begun:
-        await writer.write([error_envelope(error, exchange_of(scope).request_id)])
-        await writer.end()
+    """End a stream that has begun: with an `error` event, or without a word where the client heals better from that."""
+    if not writer.has_begun:
+        return
+    request_id = exchange_of(scope).request_id
+    envelope = error_envelope(error, request_id)
+    if is_claude_code(Request(scope).headers) and (cut := cut_of(scope)):
+        _log.warning("%s is cut off, to be asked again: %s", request_id, envelope.error.message)
+        cut()
+        return
+    await writer.write([envelope])
+    await writer.end()

@@ -1,6 +1,7 @@
 """What the commands print, on which stream, and with which exit code."""
 
 import inspect
+import json
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ import pytest
 from pensieve import __version__
 from pensieve.cli import app
 from pensieve.cli.app import build_app, run
-from pensieve.cli.env import variables
+from pensieve.cli.client_variables import variables
 from pensieve.cli.target import Target
 from pensieve.daemon import lock
 from pensieve.daemon.record import Address, own_record, published
@@ -168,38 +169,99 @@ def test_env_prints_exports_and_comments_and_nothing_else(
     assert run(["env", "--shell", "bash"]) == 0
     out, err = capsys.readouterr()
     for line in out.splitlines():
-        assert re.fullmatch(r"export ANTHROPIC_[A-Z_]+=\S+|#.*", line)
+        assert re.fullmatch(r"export [A-Z_]+=\S+|#.*", line)
     assert "export ANTHROPIC_BASE_URL=http://127.0.0.1:7777\n" in out
     assert "export ANTHROPIC_API_KEY=pensieve-local-key\n" in out
     assert "pensieve start" in err
 
 
-def test_env_names_every_variable_that_clients_read() -> None:
-    target = Target("http://127.0.0.1:7777", "k", "tiny", is_running=True)
-    assert variables(target) == {
-        "ANTHROPIC_BASE_URL": "http://127.0.0.1:7777",
-        "ANTHROPIC_API_KEY": "k",
-        "ANTHROPIC_AUTH_TOKEN": "k",
-        "ANTHROPIC_MODEL": "tiny",
-        "ANTHROPIC_DEFAULT_OPUS_MODEL": "tiny",
-        "ANTHROPIC_DEFAULT_SONNET_MODEL": "tiny",
-        "ANTHROPIC_DEFAULT_HAIKU_MODEL": "tiny",
-        "ANTHROPIC_SMALL_FAST_MODEL": "tiny",
+def target_of(context_tokens: int) -> Target:
+    return Target("http://127.0.0.1:7777", "k", "tiny", True, context_tokens)
+
+
+def test_env_names_address_key_and_model_as_all_clients_read_them() -> None:
+    told = variables(target_of(131_072))
+    assert told["ANTHROPIC_BASE_URL"] == "http://127.0.0.1:7777"
+    assert {name for name, value in told.items() if value == "k"} == {
+        "ANTHROPIC_API_KEY",
+        "ANTHROPIC_AUTH_TOKEN",
     }
+    tiers = ("OPUS", "SONNET", "HAIKU", "FABLE")
+    assert {name for name, value in told.items() if value == "tiny"} == {
+        "ANTHROPIC_MODEL",
+        *(f"ANTHROPIC_DEFAULT_{tier}_MODEL" for tier in tiers),
+        "ANTHROPIC_SMALL_FAST_MODEL",
+        "CLAUDE_CODE_SUBAGENT_MODEL",
+    }
+
+
+@pytest.mark.parametrize(
+    ("context_tokens", "output_tokens", "compacts"),
+    [(131_072, 8192, True), (32_768, 4096, True), (16_384, 2048, False), (8192, 1024, False)],
+)
+def test_claude_code_is_told_a_window_in_which_its_compaction_has_room(
+    context_tokens: int, output_tokens: int, compacts: bool
+) -> None:
+    told = variables(target_of(context_tokens))
+    assert told["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] == str(context_tokens)
+    assert told["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] == str(output_tokens)
+    assert told["DISABLE_AUTO_COMPACT"] == ("0" if compacts else "1")
+
+
+def test_lite_is_a_value_and_not_another_name() -> None:
+    lite, full = variables(target_of(8192), is_lite=True), variables(target_of(8192))
+    assert list(lite) == list(full)
+    assert {name for name in lite if lite[name] != full[name]} == {"CLAUDE_CODE_SIMPLE"}
 
 
 def test_env_follows_the_running_server_before_the_settings(
     paths: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PENSIEVE_PORT", "9000")
-    with lock.held(paths), published(paths, own_record(Address("127.0.0.1", 8123, "tiny", "cpu"))):
-        assert run(["env"]) == 0
-    out, err = capsys.readouterr()
-    assert "export ANTHROPIC_BASE_URL=http://127.0.0.1:8123\n" in out
+    with (
+        serving() as server,
+        lock.held(paths),
+        published(paths, own_record(Address("127.0.0.1", server.server_port, "tiny", "cpu"))),
+    ):
+        assert run(["env", "--check"]) == 0
+        out, err = capsys.readouterr()
+    assert f"export ANTHROPIC_BASE_URL={server.url}\n" in out
     assert "export ANTHROPIC_MODEL=tiny\n" in out
+    assert "export CLAUDE_CODE_MAX_CONTEXT_TOKENS=8192\n" in out
     assert err == ""
     run(["env"])
     assert "export ANTHROPIC_BASE_URL=http://127.0.0.1:9000\n" in capsys.readouterr().out
+
+
+def test_a_server_that_does_not_answer_does_not_pass_for_one(
+    paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    with lock.held(paths), published(paths, Address("127.0.0.1", port, "tiny", "cpu")):
+        assert run(["env", "--check"]) == 69
+        out, err = capsys.readouterr()
+        assert run(["env"]) == 0
+    assert out == ""
+    assert "pensieve start" in err
+
+
+def test_env_as_json_and_as_a_dotenv_file_says_the_same(
+    paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(["env", "--json"])
+    told = json.loads(capsys.readouterr().out)
+    run(["env", "--dotenv"])
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.partition("=")[0]: line.partition("=")[2].strip("'") for line in lines} == told
+
+
+@pytest.mark.parametrize("words", ["--json --dotenv", "--json --shell sh", "--unset --json"])
+def test_env_takes_one_form_at_a_time(
+    words: str, paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["env", *words.split()]) == 2
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
@@ -239,6 +301,31 @@ def test_a_shell_that_reads_env_has_the_very_key(shell: str, script: str, tmp_pa
     got = dict(pair.split(b"=", 1) for pair in done.stdout.split(b"\0") if pair)
     assert got[b"ANTHROPIC_API_KEY"].decode() == NASTY_KEY
     assert got[b"ANTHROPIC_AUTH_TOKEN"].decode() == NASTY_KEY
+
+
+@pytest.mark.parametrize(
+    ("shell", "script"),
+    [
+        ("bash", 'eval "$({0} --lite)"; eval "$({0} --unset)"; env -0'),
+        ("zsh", 'eval "$({0} --lite)"; eval "$({0} --unset)"; env -0'),
+        ("dash", 'eval "$({0} --lite)"; eval "$({0} --unset)"; env -0'),
+        ("fish", "{0} --lite | source; {0} --unset | source; {0} --unset | source; env -0"),
+    ],
+)
+def test_unset_takes_away_what_env_gave_and_nothing_else(
+    shell: str, script: str, tmp_path: Path
+) -> None:
+    if not shutil.which(shell):
+        pytest.skip(f"no {shell} here")
+    done = subprocess.run(
+        [shell, "-c", script.format(" ".join([*PROGRAM, "env"]))],
+        capture_output=True,
+        check=True,
+        env=environment(tmp_path, SHELL=f"/bin/{shell}", ANTHROPIC_BETAS="mine", CLAUDE_CODE_X="1"),
+    )
+    left = {pair.partition(b"=")[0].decode() for pair in done.stdout.split(b"\0")}
+    assert left & variables(target_of(8192)).keys() == set()
+    assert {"ANTHROPIC_BETAS", "CLAUDE_CODE_X"} <= left
 
 
 # status and stop

@@ -3,11 +3,12 @@
 import shutil
 import string
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from pensieve.cli.shells import Shell, export, shell_of, usage
+from pensieve.cli.shells import Shell, dotenv, export, shell_of, usage
 from pensieve.errors import SettingsError
 
 VALUES = [
@@ -88,3 +89,31 @@ def test_the_shell_is_known_by_its_name(path: str, shell: Shell) -> None:
 def test_fish_has_its_own_way_of_reading() -> None:
     assert usage("fish") == "pensieve env | source"
     assert usage("zsh") == 'eval "$(pensieve env)"'
+
+
+@pytest.mark.parametrize("value", [value for value in VALUES if not set(value) & set("'\\$")])
+def test_a_dotenv_file_holds_a_value_for_python_node_and_sh(value: str, tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text(dotenv("P", value) + "\n", encoding="utf-8")
+    readers = {
+        "node": [
+            "-e",
+            "process.stdout.write(util.parseEnv(fs.readFileSync(process.argv[1], 'utf8')).P)",
+        ],
+        sys.executable: [
+            "-c",
+            "import dotenv, sys; print(end=dotenv.dotenv_values(sys.argv[1])['P'])",
+        ],
+        "sh": ["-c", '. "$0"; printf %s "$P"'],
+    }
+    for reader, script in readers.items():
+        if shutil.which(reader):
+            command = [reader, *script, str(file)]
+            done = subprocess.run(command, capture_output=True, check=True, text=True)
+            assert (reader, done.stdout) == (reader, value)
+
+
+@pytest.mark.parametrize("value", ["it's", "back\\slash", "${HOME}", "a\nb"])
+def test_what_dotenv_readers_read_differently_is_refused(value: str) -> None:
+    with pytest.raises(SettingsError, match="ANTHROPIC_API_KEY"):
+        dotenv("ANTHROPIC_API_KEY", value)

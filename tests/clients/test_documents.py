@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pensieve.cli.env import variables
+from pensieve.cli.client_variables import variables
 from pensieve.cli.target import Target
 from tests.clients.installed import langchain_python, node_modules
 from tests.clients.serving import serving

@@ -24,6 +24,8 @@ from tests.server.serving import CALL, KEY, app_of, listening, stream_events
 pytestmark = pytest.mark.anyio
 HELLO = {"model": "m", "max_tokens": 50, "messages": [{"role": "user", "content": "hello"}]}
 
+STREAM = CALL | {"stream": True}
+
 
 @asynccontextmanager
 async def client_of(
@@ -85,6 +87,33 @@ async def test_the_official_client_raises_what_happened_in_a_stream() -> None:
         with pytest.raises(anthropic.APIStatusError, match="The engine worker ended"):
             async with client.messages.stream(**HELLO) as stream:
                 await stream.get_final_message()
+
+
+CLAUDE_CODE = {"user-agent": "claude-cli/2.1.330 (external, cli)"}
+
+
+async def receive(client: httpx.AsyncClient, received: list[str]) -> None:
+    async with client.stream("POST", "/v1/messages", json=STREAM) as response:
+        async for text in response.aiter_text():
+            received += [text]
+
+
+async def test_claude_code_sees_a_stream_that_fails_end_in_the_middle(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It streams again then; an `error` event would have it ask without streaming, and wait no more than 300 s."""
+    script = [Started(0), *map(Token, b"Hi"), WorkerDiedError("The engine worker ended.")]
+    async with (
+        listening(app_of(ScriptedEngine([script]))) as url,
+        httpx.AsyncClient(base_url=url, headers={"x-api-key": KEY, **CLAUDE_CODE}) as client,
+    ):
+        received: list[str] = []
+        with pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"):
+            await receive(client, received)
+    assert '"text":"i"' in "".join(received)
+    assert "event: error" not in "".join(received)
+    assert "cut off, to be asked again: The engine worker ended." in caplog.text
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def posted(stream: bool) -> bytes:
@@ -163,7 +192,9 @@ async def test_a_long_stream_goes_on_after_the_first_bytes_are_read() -> None:
 
 
 @asynccontextmanager
-async def until_signal(engine: ScriptedEngine, grace_s: int) -> AsyncGenerator[httpx.AsyncClient]:
+async def until_signal(
+    engine: ScriptedEngine, grace_s: int, **headers: str
+) -> AsyncGenerator[httpx.AsyncClient]:
     """A client of a server that ends by a signal; the block ends when the server has."""
     with socket.create_server(("127.0.0.1", 0)) as listener, anyio.fail_after(10):
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -171,7 +202,9 @@ async def until_signal(engine: ScriptedEngine, grace_s: int) -> AsyncGenerator[h
             tasks.start_soon(
                 run_until_signal, http_server(app_of(engine), grace_s=grace_s), listener
             )
-            async with httpx.AsyncClient(base_url=url, headers={"x-api-key": KEY}) as client:
+            async with httpx.AsyncClient(
+                base_url=url, headers={"x-api-key": KEY, **headers}
+            ) as client:
                 yield client
 
 
@@ -210,6 +243,15 @@ async def test_an_open_stream_ends_with_an_error_when_the_server_stops(
     assert stream_events(received)[-1]["error"] == STOPPED
     assert engine.left.is_set()
     assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_claude_code_sees_its_stream_end_when_the_server_stops() -> None:
+    stop = partial(signal.raise_signal, signal.SIGTERM)
+    engine = ScriptedEngine([[Started(0), Token(65), stop, anyio.Event()]])
+    async with until_signal(engine, 0, **CLAUDE_CODE) as client:
+        with pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"):
+            await client.post("/v1/messages", json=STREAM)
+    assert engine.left.is_set()
 
 
 async def test_a_call_that_waits_is_told_that_the_server_stops() -> None:

@@ -1,0 +1,113 @@
+"""`pensieve claude`: becomes Claude Code, on the local model. What follows the command is Claude Code's own business.
+
+The environment and `--settings` last as long as the program does: no file of the user's is written. The key goes by
+ANTHROPIC_AUTH_TOKEN alone, since Claude Code asks whether it may use one in ANTHROPIC_API_KEY.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from pensieve import settings as settings_module
+from pensieve.cli import output
+from pensieve.cli.claude_settings import with_settings
+from pensieve.cli.client_variables import KEY_VARIABLES, variables
+from pensieve.cli.start import Parts, answering, real_parts
+from pensieve.cli.target import Target
+from pensieve.daemon.background import Answering
+from pensieve.errors import ProgramMissingError, StartFailedError, UsageError
+from pensieve.settings import Flags, Settings
+
+ASKED_ABOUT, TAKEN = KEY_VARIABLES
+# What Claude Code 2.1.330 sends before the first word is said, in tokens: 4 000 to 4 300, with --lite 930 to 1 050. Beyond it
+# there must be room for a file and an answer.
+FIRST_REQUEST_TOKENS = 4500
+LITE_REQUEST_TOKENS = 1100
+ROOM_TOKENS = 2048
+
+Execute = Callable[[str, list[str], Mapping[str, str]], NoReturn]
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Where Claude Code is looked for, and how this process becomes it; tests hand in others."""
+
+    find: Callable[[], str | None]
+    execute: Execute
+
+
+def claude(
+    *arguments: str,
+    lite: bool = False,
+) -> int:
+    """Run Claude Code on the local model; the server is started if need be.
+
+    For example:
+      pensieve claude
+      pensieve claude -p "What does this project do?"
+      pensieve claude --lite --continue
+
+    What follows goes to Claude Code as it is; --lite and --help stand first.
+
+    Parameters
+    ----------
+    arguments
+        Claude Code's own.
+    lite
+        For small models: three tools and a prompt of a thousand tokens.
+    """
+    program = Program(lambda: shutil.which("claude"), os.execve)
+    return become(program, settings_module.resolve(), real_parts(), arguments, is_lite=lite)
+
+
+def become(
+    program: Program, settings: Settings, parts: Parts, arguments: Sequence[str], *, is_lite: bool
+) -> NoReturn:
+    """Does not come back, except by what it raises."""
+    found = program.find()
+    if found is None:
+        raise ProgramMissingError(
+            "Claude Code is not installed: there is no command `claude`.",
+            hint="Install it, for example with npm, then try again:\n"
+            "  npm install -g @anthropic-ai/claude-code",
+        )
+    target = _served(answering(settings, Flags(), parts), settings.api_key)
+    _refuse_small(target.context_tokens, target.model, is_lite=is_lite)
+    told = variables(target, is_lite=is_lite)
+    del told[ASKED_ABOUT]
+    environment = settings_module.child_environment(told)
+    environment.pop(ASKED_ABOUT, None)
+    of_settings = {name: value for name, value in told.items() if name != TAKEN}
+    output.flush()
+    program.execute(found, [found, *with_settings(arguments, of_settings)], environment)
+
+
+def _served(found: Answering, api_key: str) -> Target:
+    record, health = found.record, found.health
+    if health.status != "ready":
+        raise StartFailedError(
+            f"pensieve runs, but it is {health.status}: {health.detail}",
+            hint="Start it anew:\n  pensieve stop && pensieve start",
+        )
+    return Target(
+        record.base_url,
+        api_key,
+        record.model,
+        is_running=True,
+        context_tokens=health.context_tokens,
+    )
+
+
+def _refuse_small(context_tokens: int, model: str, *, is_lite: bool) -> None:
+    """A conversation that would end with its first question is not begun."""
+    needed = LITE_REQUEST_TOKENS if is_lite else FIRST_REQUEST_TOKENS
+    if context_tokens >= needed + ROOM_TOKENS:
+        return
+    raise UsageError(
+        f"{model} holds {context_tokens} tokens here. Claude Code's first request takes about"
+        f" {needed} of them, which leaves too few to work with.",
+        hint="Take a model with a larger context"
+        + ("." if is_lite else ", or the small form of Claude Code:\n  pensieve claude --lite"),
+    )

@@ -1,0 +1,86 @@
+"""The settings that `pensieve claude` gives to Claude Code on its command line, and how the user's own join them. Pure but for
+reading the file that a user's own `--settings` names.
+
+Claude Code takes the last `--settings` it is given, so there must be one. Where both say something, the user's word counts.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+from pensieve.errors import UsageError
+
+OPTION = "--settings"
+# disableAutoMode: that mode asks the hosted service whether each command is safe. deny: tools whose descriptions take half of
+# the first request, for work that a local model does in the conversation itself. skipWebFetchPreflight: a look at claude.ai.
+OURS: Mapping[str, object] = {
+    "permissions": {
+        "disableAutoMode": "disable",
+        "deny": [
+            "Agent",
+            "AskUserQuestion",
+            "ListAgents",
+            "ReportFindings",
+            "ScheduleWakeup",
+            "Skill",
+            "Workflow",
+        ],
+    },
+    "skipWebFetchPreflight": True,
+}
+
+
+def with_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+    """Claude Code's arguments with the settings in front, into which those of the user's own arguments are merged.
+
+    environment: what also stands in the settings, since the `env` of a settings file of the user's counts more than the
+    environment itself. Raises `UsageError` for settings that cannot be read.
+    """
+    rest, theirs = _taken_out(list(arguments))
+    ours = {"env": dict(environment), **OURS}
+    merged = _merged(ours, _read(theirs)) if theirs is not None else ours
+    return [OPTION, json.dumps(merged, separators=(",", ":")), *rest]
+
+
+def _taken_out(arguments: list[str]) -> tuple[list[str], str | None]:
+    """The arguments without `--settings`, and what was given with it; the last one counts. Behind `--` are no options."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    rest: list[str] = []
+    theirs: str | None = None
+    words = iter(arguments[:end])
+    for word in words:
+        if word == OPTION:
+            theirs = next(words, None)
+            if theirs is None:
+                raise UsageError(f"{OPTION} needs a file or JSON behind it.")
+        elif word.startswith(f"{OPTION}="):
+            theirs = word.partition("=")[2]
+        else:
+            rest.append(word)
+    return rest + arguments[end:], theirs
+
+
+def _read(given: str) -> Mapping[str, object]:
+    """As Claude Code reads it: JSON where it looks like it, else a file."""
+    try:
+        text = given if given.lstrip().startswith("{") else Path(given).read_text(encoding="utf-8")
+        decoded = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{OPTION} {given}: neither a JSON object nor a file with one: {error}."
+        ) from error
+    if not isinstance(decoded, dict):
+        raise UsageError(f"{OPTION} {given}: not a JSON object.")
+    return cast("dict[str, object]", decoded)
+
+
+def _merged(ours: Mapping[str, object], theirs: Mapping[str, object]) -> Mapping[str, object]:
+    """Theirs over ours, object by object; a list of theirs stands for ours."""
+    return {**ours, **{key: _over(ours.get(key), value) for key, value in theirs.items()}}
+
+
+def _over(ours: object, theirs: object) -> object:
+    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+        return _merged(cast("Mapping[str, object]", ours), cast("Mapping[str, object]", theirs))
+    return theirs
