@@ -65,8 +65,8 @@ class Pensieve < Formula
     pid = spawn bin/"pensieve", "start", "--foreground", "--port", port.to_s,
                 "--model", "smollm2-135m", "--device", "cpu"
     begin
-      health = shell_output("curl -sf --retry 150 --retry-delay 2 --retry-connrefused http://127.0.0.1:#{port}/health")
-      assert_match '"status":"ready"', health
+      retries = "--retry 150 --retry-delay 2 --retry-connrefused"
+      assert_match '"status":"ready"', shell_output("curl -sf #{retries} http://127.0.0.1:#{port}/health")
     ensure
       Process.kill "TERM", pid
       Process.wait pid
