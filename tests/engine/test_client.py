@@ -43,7 +43,7 @@ def anyio_backend() -> str:
 @asynccontextmanager
 async def scripted_engine(folder: str = "model") -> AsyncGenerator[Engine]:
     spec = WorkerSpec(Path(folder), "cpu")
-    opener = partial(open_worker, module="tests.engine.scripted_worker")
+    opener = partial(open_worker, program=("-m", "tests.engine.scripted_worker"))
     watch = WatchPolicy(look_s=0.1, silent_looks=5)
     async with running_engine(spec, open_worker=opener, watch=watch) as engine:
         yield engine
@@ -253,3 +253,14 @@ async def test_a_worker_that_died_has_no_figures() -> None:
         with pytest.raises(WorkerDiedError):
             await token_ids(engine, (KILLER,), 50)
         assert engine.health.figures is None
+
+
+async def test_what_lies_in_the_folder_one_stands_in_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker itself, which says that there is no model, where it would have died of that file."""
+    (tmp_path / "json.py").write_text("raise SystemExit('run')")
+    monkeypatch.chdir(tmp_path)
+    async with running_engine(WorkerSpec(tmp_path / "none", "cpu")) as engine:
+        await in_state(engine, "failed")
+        assert "does not load" in engine.health.detail
