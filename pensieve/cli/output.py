@@ -14,6 +14,7 @@ import textwrap
 from contextlib import suppress
 from itertools import chain
 
+from pensieve.errors import UsageError
 from pensieve.settings import is_colour_wanted, is_quiet_asked
 
 DIM = "2"
@@ -76,6 +77,17 @@ def ask(prompt: str) -> str:
         return input(prompt)
     print(prompt, end="", file=sys.stderr, flush=True)
     return input()
+
+
+def confirm(question: str, *, flag: str) -> bool:
+    """Whether a person says yes. Raises `UsageError` where nobody is there to be asked: `flag` answers for them."""
+    if not is_typed():
+        raise UsageError(
+            f"{question} Nobody is at a terminal to say so.", hint=f"Say yes with {flag}"
+        )
+    with suppress(EOFError):
+        return ask(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
+    return False
 
 
 def piped_text() -> str | None:

@@ -103,7 +103,9 @@ def _log_line(scope: Scope, exchange: Exchange) -> None:
         else f", {usage.input_tokens} + {usage.cache_read_input_tokens} cached tokens in,"
         f" {usage.output_tokens} out"
     )
-    _log.info(
+    # A start asks after health five times a second, and others watch it: nobody wants to read that.
+    _log.log(
+        logging.DEBUG if scope["path"] == "/health" else logging.INFO,
         "%s %s %s: %s in %.0f ms%s",
         exchange.request_id,
         scope["method"],
