@@ -56,7 +56,7 @@ def write(file: Path, name: str, value: Value | None) -> None:
     values = read(file)
     wanted = {key: each for key, each in {**values, name: value}.items() if each is not None}
     text = _changed(_text(file), name, value)
-    if _decoded(file, text) != wanted:
+    if not _means(text, wanted):
         raise SettingsError(
             f"{file} sets {name} in a way that is not changed from here.",
             hint="Change it there, in an editor.",
@@ -80,7 +80,7 @@ def _text(file: Path) -> str:
     try:
         with file.open("rb") as opened:
             content = opened.read(LARGEST_BYTES + 1)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return ""
     except OSError as error:
         raise SettingsError(f"{file} cannot be read: {error.strerror}.") from error
@@ -102,6 +102,14 @@ def _decoded(file: Path, text: str) -> dict[str, object]:
         raise _broken(file, f"is not TOML: {why}") from error
     except RecursionError as error:
         raise _broken(file, "is nested too deeply (at line 1)") from error
+
+
+def _means(text: str, values: dict[str, Value]) -> bool:
+    """False too where a line was of a kind that is not changed line by line, and no TOML is left."""
+    try:
+        return tomllib.loads(text) == values
+    except tomllib.TOMLDecodeError:
+        return False
 
 
 def _broken(file: Path, why: str) -> SettingsError:

@@ -56,6 +56,7 @@ COMMANDS = {
     "cache": "Show the prompts kept on disk, or clear them.",
     "completion": "Print the script that completes commands and options.",
     "version": "Print the version of pensieve, and of what it stands on.",
+    "uninstall": "List what pensieve keeps on this machine, and how all of it is removed.",
     "update": "Say how pensieve is updated. Nothing is looked up or changed.",
 }
 

@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from itertools import chain
 from typing import TextIO
 
+from pensieve.errors import UsageError
 from pensieve.settings import is_colour_wanted, is_quiet_asked
 
 DIM = "2"
@@ -96,6 +97,17 @@ def agrees(question: str) -> bool:
         note("")
         return False
     return said in {"", "y", "yes"}
+
+
+def confirm(question: str, *, flag: str) -> bool:
+    """Whether a person says yes. Raises `UsageError` where nobody is there to be asked: `flag` answers for them."""
+    if not is_typed():
+        raise UsageError(
+            f"{question} Nobody is at a terminal to say so.", hint=f"Say yes with {flag}"
+        )
+    with suppress(EOFError):
+        return ask(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
+    return False
 
 
 def piped_text() -> str | None:

@@ -22,6 +22,7 @@ from pensieve.daemon.listen import bind
 from pensieve.daemon.processes import command_of
 from pensieve.daemon.record import Address, own_record, published
 from pensieve.paths import under_home
+from pensieve.settings import homebrew_service
 
 MODEL = "tiny"
 Event = dict[str, object]
@@ -226,7 +227,8 @@ def stand_in(home: str, port: str, mode: str) -> None:
         with bind("127.0.0.1", int(port)) as listener:
             server = FakeServer(listener, iter(lambda: message("Paris", "."), None))
             server.healths = lambda: next(healths, settled)
-            with published(paths, own_record(Address("127.0.0.1", int(port), MODEL, "cpu"))):
+            address = Address("127.0.0.1", int(port), MODEL, "cpu")
+            with published(paths, own_record(address, service=homebrew_service())):
                 server.serve_forever(poll_interval=0.05)
 
 

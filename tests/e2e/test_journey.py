@@ -202,13 +202,13 @@ def health(server: Journey) -> dict:
 
 def worker_pids(server: Journey) -> list[int]:
     """Processes whose parent is the server."""
-    found = []
+    found, parent = [], str(health(server)["pid"])
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
             fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines())
         except (OSError, ValueError):
             continue
-        if fields.get("PPid") == str(health(server)["pid"]):
+        if fields.get("PPid") == parent:
             found.append(int(status.parent.name))
     return found
 

@@ -1,0 +1,86 @@
+"""`pensieve uninstall`: what remains on this machine once the program is gone, and removing it."""
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from pensieve import settings as settings_module
+from pensieve.cli import output
+from pensieve.cli.progress import in_bytes
+from pensieve.daemon import lock
+from pensieve.errors import MachineError, NotWritableError
+from pensieve.paths import Paths
+
+
+def uninstall(
+    *, purge: bool = False, yes: Annotated[bool, Parameter(name=("--yes", "-y"))] = False
+) -> int:
+    """List what pensieve keeps on this machine, and how all of it is removed.
+
+    For example:
+      pensieve uninstall
+      pensieve uninstall --purge
+
+    Parameters
+    ----------
+    purge
+        Remove it: models, kept prompts, batches, files, logs, configuration.
+    yes
+        Do not ask before that.
+    """
+    paths = settings_module.resolve_paths()
+    kept = [(each, _size(each)) for each in places(paths) if each.exists()]
+    for place, size_bytes in kept:
+        output.data(f"{in_bytes(size_bytes):>10}  {place}")
+    if not kept:
+        output.data("Nothing is kept on this machine.")
+    elif not purge:
+        output.note("To remove that:\n  pensieve uninstall --purge")
+    elif not _purge(paths, [place for place, _ in kept], is_agreed=yes):
+        output.note("Nothing is removed.")
+        return 1
+    output.note("To remove the program:\n  brew uninstall pensieve")
+    return 0
+
+
+def places(paths: Paths) -> list[Path]:
+    """Every folder and file of pensieve's own. None of them is a folder that others use too."""
+    return [
+        paths.models,
+        paths.prefixes,
+        paths.state,
+        paths.logs,
+        paths.config_file,
+        paths.config_file.with_name(paths.config_file.name + ".broken"),
+    ]
+
+
+def _purge(paths: Paths, found: list[Path], *, is_agreed: bool) -> bool:
+    if lock.is_held(paths):
+        raise MachineError("The server runs.", hint="Stop it first:\n  pensieve stop")
+    if not is_agreed and not output.confirm("Remove all of that?", flag="--yes"):
+        return False
+    for place in found:
+        try:
+            _remove(place)
+        except OSError as error:
+            raise NotWritableError(f"{place} cannot be removed: {error.strerror}.") from error
+    for folder in {paths.models.parent, paths.config_file.parent, paths.state.parent}:
+        if folder.name == "pensieve" and folder.exists() and not any(folder.iterdir()):
+            folder.rmdir()
+    return True
+
+
+def _remove(place: Path) -> None:
+    """A link is removed, not what it leads to."""
+    if place.is_symlink() or place.is_file():
+        place.unlink()
+    elif place.exists():
+        shutil.rmtree(place)
+
+
+def _size(place: Path) -> int:
+    files = place.rglob("*") if place.is_dir() else [place]
+    return sum(file.lstat().st_size for file in files if file.is_file())
