@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 # So much code before a line is enough to tell what the line is; more would make long blocks slow.
-CONTEXT_LINES = 150
+CONTEXT_LINES = 40
 UNTOLD_FENCE = re.compile(r" {0,3}(`{1,2}|~{1,2})$")
 PARSER = (
     # HTML is text here: what a model says is shown, not obeyed. References and images would hide what they say.
