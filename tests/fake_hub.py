@@ -42,6 +42,8 @@ class FakeHub:
     refusals: list[int] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
     has_ranges: bool = True
+    # Sends whoever asks for a file in a circle.
+    is_circular: bool = False
     # What a login page in front of the network answers to everything.
     portal: bytes | None = None
     sent: Counter[str] = field(default_factory=Counter)
@@ -111,6 +113,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, hub.portal, {"content-type": "text/html"})
         elif hub.refusals:
             self._answer(hub.refusals.pop(0), b"{}", hub.headers)
+        elif hub.is_circular and not path.startswith("/api/"):
+            self._answer(302, b"", {"location": f"{hub.endpoint}{self.path}"})
         elif path.startswith(f"/api/models/{hub.repo}"):
             self._answer(
                 200, json.dumps(hub.description()).encode(), {"content-type": "application/json"}

@@ -60,6 +60,9 @@ COMMANDS = {
     "update": "Say how pensieve is updated. Nothing is looked up or changed.",
 }
 
+# What other programs of this kind call them.
+ALIASES = {"ls": "models"}
+
 # What holds for every command: each is a variable for this one run, and for what it starts.
 EVERYWHERE = {
     "--quiet": ("PENSIEVE_QUIET", "Only what was asked for, and errors."),
@@ -142,7 +145,7 @@ def _do(words: Sequence[str]) -> object:
 
 
 def _call(words: Sequence[str]) -> object:
-    name, *rest = words
+    name, *rest = words = [ALIASES.get(words[0], words[0]), *words[1:]]
     if not name.startswith("-") and name not in COMMANDS:
         raise _unknown(name)
     if not rest:

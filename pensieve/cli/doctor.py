@@ -19,7 +19,7 @@ from pensieve.doctor.patient import Patient, gather
 WIDEST = 100
 MARGIN = 25
 COLOURS = {"ok": "32", "warning": "33", "red": "1;31"}
-LABELS = {"ok": "ok", "warning": "look", "red": "RED"}
+LABELS = {"ok": "ok", "warning": "warn", "red": "RED"}
 
 
 def doctor(
@@ -35,9 +35,9 @@ def doctor(
       pensieve doctor --verify               # reads every byte of the model
       pensieve doctor --bundle report.tar.gz # for a bug report: no key, no prompt
 
-    Looks at the machine, MLX, memory, settings, files, the model, the server (with one
-    token from it), and at what would keep Claude Code from it. Exit code 1: something is
-    red.
+    Looks at the machine, MLX, memory, settings, files, the model, the server (one
+    token from it), and at what would keep Claude Code from it.
+    Exit code 1: something is red.
 
     Parameters
     ----------

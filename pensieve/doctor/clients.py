@@ -4,6 +4,7 @@ In Claude Code (2.1.330, observed 2026-11) the `env` of a settings file comes be
 """
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -86,8 +87,8 @@ def _proxies(patient: Patient) -> Iterator[Finding]:
     excepted = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
     if named and not any(host in excepted for host in ("127.0.0.1", "*")):
         text = f"{named[0]} is set, and NO_PROXY does not except 127.0.0.1: some clients would ask the proxy"
-        fix = 'export NO_PROXY="127.0.0.1,localhost${NO_PROXY:+,$NO_PROXY}"'
-        yield warning("proxy", text, fix)
+        hosts = ",".join(filter(None, ("127.0.0.1,localhost", excepted)))
+        yield warning("proxy", text, f"export NO_PROXY={shlex.quote(hosts)}")
 
 
 def _settings_files(patient: Patient, managed: Path | None) -> Iterator[Finding]:

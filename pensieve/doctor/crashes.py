@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from pensieve.doctor.finding import Level
 
+# As logs.py writes it, to the minute.
+MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\dZ ")
+
 
 @dataclass(frozen=True, slots=True)
 class Cause:
@@ -110,3 +113,14 @@ def root_of(text: str) -> Cause | None:
         return last
     others = [cause for cause in CAUSES[:5] if cause.pattern.search(text)]
     return others[0] if others and last.name != "crash loop" else last
+
+
+def moment_of(text: str, cause: Cause) -> str:
+    """When the log says that it last came to this (UTC); empty where it does not say. A line of Metal's has no time of its own."""
+    moment = last = ""
+    for line in text.splitlines():
+        if told := MOMENT.match(line):
+            moment = f"{told[1]} {told[2]} UTC"
+        if cause.pattern.search(line):
+            last = moment
+    return last

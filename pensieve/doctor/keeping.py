@@ -4,6 +4,7 @@ import os
 import shlex
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from pensieve.doctor.finding import Finding, ok, red, warning
@@ -31,26 +32,30 @@ def examine(patient: Patient, *, is_thorough: bool = False) -> Iterator[Finding]
     yield from _settings(patient)
     yield _key(patient.settings)
     yield from _files(patient.settings.paths, patient.home)
-    yield from _model_and_disk(patient.settings, is_thorough=is_thorough)
+    settings = replace(patient.settings, model=patient.model)
+    yield from _model_and_disk(settings, is_thorough=is_thorough)
 
 
 def _settings(patient: Patient) -> Iterator[Finding]:
     if error := patient.settings_error:
         yield red("settings", error.message, _commands(error.hint))
         return
+    yield ok("settings", "; ".join(_by_origin(patient)))
+
+
+def _by_origin(patient: Patient) -> Iterator[str]:
+    """What is set where, then the defaults, then what was left to the machine."""
     settings, origins = patient.settings, patient.settings.origins
     values = {key.name: getattr(settings, key.name) for key in KEYS.values() if not key.is_secret}
+    groups: dict[str, list[str]] = {origin: [] for origin in sorted(set(origins.values()))}
     for name, value in values.items():
-        if name in origins:
-            yield ok(name, f"{value} ({_short(origins[name], patient.home)})")
-    usual = {name: value for name, value in values.items() if name not in origins}
-    given = [f"{name} {value}" for name, value in usual.items() if value not in {None, False}]
-    chosen = [name for name, value in usual.items() if value is None]
-    of_machine = f"chosen for this machine: {', '.join(chosen)}" if chosen else ""
-    yield ok(
-        "settings",
-        "; ".join(part for part in (f"by default: {', '.join(given)}", of_machine) if part),
-    )
+        if value is None:
+            groups.setdefault("chosen for this machine", []).append(name)
+        elif name in origins or value is not False:
+            groups.setdefault(origins.get(name, "by default"), []).append(f"{name} {value}")
+    for origin, told in groups.items():
+        if told:
+            yield f"{_short(origin, patient.home)}: {', '.join(told)}"
 
 
 def _key(settings: Settings) -> Finding:

@@ -28,6 +28,14 @@ class Patient:
     record: ServerRecord | None
     health: Health | None
 
+    @property
+    def model(self) -> str:
+        """The model that is served, else the one that `start` would take, as one would name it: a folder by its path."""
+        if self.record is None:
+            return self.settings.model
+        repo = self.health.repo if self.health else ""
+        return repo if repo.startswith("/") else self.record.model
+
 
 def gather() -> Patient:
     """This machine, this user, this moment."""

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pensieve.daemon.listen import find_owner
 from pensieve.daemon.record import ServerRecord
-from pensieve.doctor.crashes import root_of
+from pensieve.doctor.crashes import moment_of, root_of
 from pensieve.doctor.finding import Finding, ok, red, warning
 from pensieve.doctor.patient import Patient
 
@@ -124,8 +124,9 @@ def _log(patient: Patient) -> Finding:
         return ok("log", "nothing is logged yet")
     if (cause := root_of(text)) is None:
         return ok("log", "no crash in the last part of the server's log")
-    text = f"last crash ({cause.name}): {cause.meaning}. {cause.advice}"
-    return Finding("log", cause.level, text, cause.fix)
+    when = f", {moment}" if (moment := moment_of(text, cause)) else ""
+    told = f"last crash ({cause.name}{when}): {cause.meaning}. {cause.advice}"
+    return Finding("log", cause.level, told, cause.fix)
 
 
 def _panic(folder: Path) -> Finding | None:

@@ -95,6 +95,8 @@ def test_the_list_as_json_says_what_is_here_served_and_chosen(
         assert run(["models", "--json"]) == 0
         assert run(["models"]) == 0
     out = capsys.readouterr().out
+    assert run(["ls", "--json"]) == 0
+    assert told(capsys)["models"]
     listed, end = json.JSONDecoder().raw_decode(out)
     by_name = {entry["name"]: entry for entry in listed["models"]}
     assert by_name[REPO]["is_here"] is by_name[REPO]["is_served"] is True

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pensieve.daemon.health import Health
 from pensieve.doctor.finding import Finding
 from pensieve.doctor.keeping import examine
 from pensieve.doctor.patient import Patient
@@ -14,7 +15,7 @@ from pensieve.errors import SettingsError
 from pensieve.models.folder import MARKER, ModelFile, Snapshot, write_snapshot
 from pensieve.models.verify import sha256_of
 from tests import tiny_models
-from tests.doctor.patients import of_topic, patient
+from tests.doctor.patients import of_topic, patient, with_server
 
 STRONG = "q8dV3nR7xK2mW9tB4yHs6LzPc1Fj"
 NAME = "owner/tiny"
@@ -48,15 +49,12 @@ def stocked(tmp_path: Path, built: Path) -> Patient:
 
 
 def test_each_setting_is_told_with_where_it_came_from(tmp_path: Path) -> None:
-    of = patient(
-        tmp_path, port=9000, origins={"port": "environment", "model": f"{tmp_path}/c.toml"}
+    file = f"{tmp_path}/c.toml"
+    of = patient(tmp_path, port=9000, model="m", origins={"port": "environment", "model": file})
+    assert of_topic(examined(of), "settings").text == (
+        "~/c.toml: model m; environment: port 9000; chosen for this machine: device, memory_gb,"
+        " kv_bits, cache_gb, daily_write_gb; by default: host 127.0.0.1"
     )
-    findings = examined(of)
-    assert of_topic(findings, "port").text == "9000 (environment)"
-    usual = of_topic(findings, "settings").text
-    assert "host 127.0.0.1" in usual
-    assert "chosen for this machine: device" in usual
-    assert "port" not in usual
 
 
 def test_settings_that_cannot_be_read_are_red_and_the_rest_is_still_looked_at(
@@ -178,6 +176,17 @@ def test_a_model_that_is_none_is_red(tmp_path: Path, model: str) -> None:
 def test_a_folder_of_ones_own_is_looked_at_too(tmp_path: Path, built: Path) -> None:
     findings = examined(patient(tmp_path, model=str(built)), is_thorough=True)
     assert "a folder of yours" in of_topic(findings, "model").text
+
+
+def test_the_model_that_is_served_is_looked_at_rather_than_the_next_one(
+    stocked: Patient, built: Path
+) -> None:
+    other = replace(stocked, settings=replace(stocked.settings, model="qwen3-4b"))
+    served = with_server(other, 7777, Health("ready", model=NAME, repo=NAME))
+    served = replace(served, record=replace(served.record, model=NAME))
+    assert of_topic(examined(served), "model").text.startswith(NAME)
+    folder = with_server(other, 7777, Health("ready", model="tiny", repo=str(built)))
+    assert "a folder of yours" in of_topic(examined(folder), "model").text
 
 
 def test_the_free_disk_is_told(tmp_path: Path) -> None:

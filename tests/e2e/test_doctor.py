@@ -1,10 +1,29 @@
 """`pensieve doctor` beside a real server with a real model."""
 
 import json
+import os
 import tarfile
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 
-from tests.e2e.conftest import Journey
+from pensieve.daemon.processes import command_of
+from tests.e2e.conftest import KEY, Journey
+
+COUNT = int(os.environ.get("PENSIEVE_CANARIES", "20"))
+CANARY = "canary-7f3a9c"
+KEYS = [KEY, CANARY]
+BODIES = [
+    [{"role": "user", "content": CANARY}],
+    [{"role": CANARY, "content": "x"}],
+    CANARY,
+    [{"role": "user", "content": [{"type": CANARY}]}],
+]
+
+
+def processes() -> list[Path]:
+    """Of this machine; none where there is no /proc."""
+    return list(Path("/proc").glob("[0-9]*"))
 
 
 def test_a_running_server_passes_with_one_real_token(server: Journey, tmp_path: Path) -> None:
@@ -22,3 +41,26 @@ def test_a_running_server_passes_with_one_real_token(server: Journey, tmp_path: 
         content = log.read().decode()
     assert "the model is loaded" in content
     assert str(server.home) not in content
+
+
+def test_no_secret_of_a_client_is_in_the_log_the_report_or_the_processes(
+    server: Journey, tmp_path: Path
+) -> None:
+    """S18. Twenty requests in the ordinary run; `PENSIEVE_CANARIES=1000` for the whole measure."""
+    for number in range(COUNT):
+        headers = {"content-type": "application/json", "x-api-key": KEYS[number % 2]}
+        body = json.dumps({"model": "m", "max_tokens": number % 3, "messages": BODIES[number % 4]})
+        connection = HTTPConnection("127.0.0.1", server.port, timeout=60)
+        with closing(connection):
+            connection.request("POST", f"/v1/messages?key={CANARY}", body, headers)
+            assert connection.getresponse().status in {200, 400, 401}
+    report = tmp_path / "report.tar.gz"
+    server.pensieve("doctor", "--bundle", str(report), check=False)
+    log = (server.home / "logs" / "server.log").read_bytes()
+    assert log.count(b"POST /v1/messages") >= COUNT
+    with tarfile.open(report) as archive:
+        parts = [archive.extractfile(each).read() for each in archive.getmembers()]
+    commands = [b" ".join(map(os.fsencode, command_of(int(p.name)))) for p in processes()]
+    for place in (log, report.read_bytes(), *parts, *commands):
+        assert CANARY.encode() not in place
+    assert b"POST /v1/messages" in b"".join(parts)

@@ -1,6 +1,7 @@
 """The real huggingface_hub client against a fake Hub that fails in the ways that Hubs and networks do."""
 
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from pensieve.paths import under_home
 from tests.fake_hub import FakeHub, files_of, serving
 from tests.models.recorded_progress import RecordedProgress
 
+KILLS = int(os.environ.get("PENSIEVE_KILLS", "2"))
 REPO = "mlx-community/tiny-phi3"
 MODEL = HubModel(REPO, REPO)
 WEIGHTS = "model.safetensors"
@@ -221,6 +223,16 @@ def test_a_file_of_another_length_is_not_written_over_what_is_here(
     assert hub.sent[WEIGHTS] < size + CHUNK_BYTES
 
 
+def test_a_circle_of_redirects_is_told_and_what_is_here_stays(
+    fetching: Fetching, hub: FakeHub, destination: Path
+) -> None:
+    hub.is_circular = True
+    assert "redirect" in fetching.fails(ModelUnavailableError).message.casefold()
+    hub.is_circular = False
+    fetching()
+    assert_is_whole(destination, hub)
+
+
 def test_a_login_page_instead_of_the_hub_is_told(fetching: Fetching, hub: FakeHub) -> None:
     hub.portal = b"<html>Please log in</html>"
     assert "what answers there is not a Hub" in fetching.fails(ModelUnavailableError).message
@@ -374,6 +386,25 @@ def test_a_killed_fetch_goes_on_with_what_it_had(
     Fetching(hub, destination)()
     assert_is_whole(destination, hub)
     assert hub.sent[WEIGHTS] <= size + 2 * CHUNK_BYTES
+
+
+def test_fetches_killed_at_any_moment_end_in_a_whole_model(
+    hub: FakeHub, destination: Path, tmp_path: Path
+) -> None:
+    """Two kills in the ordinary run; `PENSIEVE_KILLS=50` for the whole measure."""
+    size, moments = len(hub.files[WEIGHTS]), random.Random(7)
+    for _ in range(KILLS):
+        hub.stalls[WEIGHTS] = moments.randrange(1, size)
+        with child(hub, tmp_path) as killed:
+            assert killed.stdout
+            killed.stdout.readline()  # it has begun; where it is by now nobody knows
+            killed.kill()
+        hub.released.set()
+        assert not destination.exists()
+    hub.stalls.clear()
+    Fetching(hub, destination)()
+    assert_is_whole(destination, hub)
+    assert hub.sent[WEIGHTS] <= size + (KILLS + 1) * 2 * CHUNK_BYTES
 
 
 def test_two_fetches_of_one_model_share_one_download(
