@@ -23,10 +23,11 @@ from pensieve.prompt.refusals import refuse_unanswerable, refuse_unreadable
 from pensieve.prompt.render import Prompt, PromptRenderer
 from pensieve.prompt.spoken import SpokenWords
 from pensieve.server.bodies import read_body
+from pensieve.server.sessions import AGENT_HEADER, SESSION_HEADER
 
 _log = logging.getLogger("pensieve.server")
 
-_AGENT_HEADERS = ("x-claude-code-agent-id", "x-claude-code-parent-agent-id")
+_AGENT_HEADERS = (AGENT_HEADER, "x-claude-code-parent-agent-id")
 
 ConversationT = TypeVar("ConversationT", bound=Conversation)
 
@@ -99,6 +100,6 @@ def priority_of(headers: Mapping[str, str], call: Conversation) -> Priority:
     if any(name in headers for name in _AGENT_HEADERS):
         return "agent"
     has_own_tools = any(not isinstance(tool, ServerTool) for tool in call.tools)
-    if "x-claude-code-session-id" in headers and not has_own_tools:
+    if SESSION_HEADER in headers and not has_own_tools:
         return "side"
     return "main"
