@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar
 
+import anyio
 import anyio.to_thread
 from starlette.requests import Request
 
@@ -29,6 +30,9 @@ _log = logging.getLogger("pensieve.server")
 
 _AGENT_HEADERS = (AGENT_HEADER, "x-claude-code-parent-agent-id")
 
+# Rendering keeps a core busy: more of it at once takes no less time, and makes the event loop wait behind each of them.
+RENDERED_AT_ONCE = 4
+
 ConversationT = TypeVar("ConversationT", bound=Conversation)
 
 
@@ -48,6 +52,7 @@ class CallReader:
     ) -> None:
         self._file_text = file_text
         self._context = context
+        self._rendering = anyio.CapacityLimiter(RENDERED_AT_ONCE)
         self._renderer = PromptRenderer(
             model.tokenizer, model.dialect, model.context_tokens, spoken
         )
@@ -72,7 +77,9 @@ class CallReader:
 
         Raises `InvalidRequestError`, and `PromptTooLongError` for one so long that its tokens are not made.
         """
-        return await anyio.to_thread.run_sync(partial(self._render, call, kept))
+        return await anyio.to_thread.run_sync(
+            partial(self._render, call, kept), limiter=self._rendering
+        )
 
     def _parse(self, kind: type[ConversationT], body: bytes, edition: Edition) -> ConversationT:
         call = parse(kind, body)
