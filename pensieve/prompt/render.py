@@ -44,14 +44,14 @@ _OTHER_PROBE = "y"
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A conversation's tokens. boundaries, pinned_tokens: as `Generation` has them.
+    """A conversation rendered. boundaries, pinned_tokens: as `Generation` has them.
 
     plan: what the answer may be and how it is read. opening: what the prompt ends with to begin the answer; None where the
     client began it. edits: what was done to the context, where the client asked; original_tokens: how long the prompt was
-    before that.
+    before that. rendered: with the text that the tokens are of.
     """
 
-    tokens: tuple[int, ...]
+    rendered: RenderedPrompt
     original_tokens: int
     plan: AnswerPlan
     opening: str | None = None
@@ -59,6 +59,11 @@ class Prompt:
     pinned_tokens: int = 0
     breakpoints: tuple[Breakpoint, ...] = ()
     edits: ContextEdits | None = None
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The whole prompt's."""
+        return self.rendered.tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +205,7 @@ class PromptRenderer:
             last=places.shared_with(self._continued(draft).messages),
         )
         return Prompt(
-            tokens=draft.rendered.tokens,
+            rendered=draft.rendered,
             original_tokens=original_tokens,
             plan=plan_answer(
                 draft.conversation, draft.offer, self._dialect, self._tokenizer.controls, thought

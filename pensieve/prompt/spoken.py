@@ -56,9 +56,12 @@ class SpokenWords:
         if key is None or len(packed.tokens) > self._max_tokens:
             return
         with self._lock:
+            number, earlier = self._kept.get(key, (0, None))
             self._forget(key)
-            self._count += 1
-            self._kept[key] = (self._count, packed)
+            if packed != earlier:  # the same words once more change no prompt that has them already
+                self._count += 1
+                number = self._count
+            self._kept[key] = (number, packed)
             self._tokens += len(packed.tokens)
             while self._tokens > self._max_tokens:
                 self._forget(next(iter(self._kept)))

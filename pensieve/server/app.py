@@ -31,6 +31,7 @@ from pensieve.server.listing import ModelsEndpoint
 from pensieve.server.messages import MessagesEndpoint
 from pensieve.server.operations import routes
 from pensieve.server.preflight import Preflight
+from pensieve.server.sessions import Sessions
 from pensieve.server.sse import Pace
 from pensieve.server.table import Endpoints, operations
 from pensieve.settings import Settings
@@ -54,14 +55,15 @@ def build_app(
 
     calls = CallReader(model, files.text, spoken, context_tokens)
     answerer = Answerer(engine, model, calls, answers.remember)
+    sessions = Sessions(model.tokenizer.neutralize)
     queue = BatchQueue(book, answerer.answer_batched)
     endpoints = Endpoints(
-        messages=MessagesEndpoint(answerer, calls, pace or Pace()),
+        messages=MessagesEndpoint(answerer, calls, sessions, pace or Pace()),
         count_tokens=CountTokensEndpoint(calls),
         batches=BatchesEndpoint(book),
         models=ModelsEndpoint(engine, model),
         files=FilesEndpoint(files),
-        health=HealthEndpoint(engine, model, settings),
+        health=HealthEndpoint(engine, model, settings, sessions),
     )
 
     @asynccontextmanager

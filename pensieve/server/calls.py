@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar
 
+import anyio
 import anyio.to_thread
 from starlette.requests import Request
 
@@ -23,10 +24,14 @@ from pensieve.prompt.refusals import refuse_unanswerable, refuse_unreadable
 from pensieve.prompt.render import Prompt, PromptRenderer
 from pensieve.prompt.spoken import SpokenWords
 from pensieve.server.bodies import read_body
+from pensieve.server.sessions import AGENT_HEADER, SESSION_HEADER
 
 _log = logging.getLogger("pensieve.server")
 
-_AGENT_HEADERS = ("x-claude-code-agent-id", "x-claude-code-parent-agent-id")
+_AGENT_HEADERS = (AGENT_HEADER, "x-claude-code-parent-agent-id")
+
+# Rendering keeps a core busy: more of it at once takes no less time, and makes the event loop wait behind each of them.
+RENDERED_AT_ONCE = 4
 
 ConversationT = TypeVar("ConversationT", bound=Conversation)
 
@@ -47,6 +52,7 @@ class CallReader:
     ) -> None:
         self._file_text = file_text
         self._context = context
+        self._rendering = anyio.CapacityLimiter(RENDERED_AT_ONCE)
         self._renderer = PromptRenderer(
             model.tokenizer, model.dialect, model.context_tokens, spoken
         )
@@ -71,7 +77,9 @@ class CallReader:
 
         Raises `InvalidRequestError`, and `PromptTooLongError` for one so long that its tokens are not made.
         """
-        return await anyio.to_thread.run_sync(partial(self._render, call, kept))
+        return await anyio.to_thread.run_sync(
+            partial(self._render, call, kept), limiter=self._rendering
+        )
 
     def _parse(self, kind: type[ConversationT], body: bytes, edition: Edition) -> ConversationT:
         call = parse(kind, body)
@@ -106,6 +114,6 @@ def priority_of(headers: Mapping[str, str], call: Conversation) -> Priority:
     if any(name in headers for name in _AGENT_HEADERS):
         return "agent"
     has_own_tools = any(not isinstance(tool, ServerTool) for tool in call.tools)
-    if "x-claude-code-session-id" in headers and not has_own_tools:
+    if SESSION_HEADER in headers and not has_own_tools:
         return "side"
     return "main"

@@ -10,14 +10,18 @@ import pensieve
 from pensieve.engine.generation import Engine
 from pensieve.models.served import ServedModel
 from pensieve.server.boundary import exchange_of
+from pensieve.server.sessions import Sessions
 from pensieve.settings import Settings
 
 
 class HealthEndpoint:
     """Tells how the engine is and what is served."""
 
-    def __init__(self, engine: Engine, model: ServedModel, settings: Settings) -> None:
+    def __init__(
+        self, engine: Engine, model: ServedModel, settings: Settings, sessions: Sessions
+    ) -> None:
         self._engine = engine
+        self._sessions = sessions
         self._model = model
         self._settings = settings
 
@@ -34,6 +38,7 @@ class HealthEndpoint:
             "restarts": health.restarts,
             "in_flight": health.in_flight,
             "engine": asdict(health.figures) if health.figures else None,
+            "diverged_prompts": self._sessions.diverged,
             "device": self._settings.device,
             "version": pensieve.__version__,
             "pid": os.getpid(),

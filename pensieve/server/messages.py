@@ -14,6 +14,7 @@ from pensieve.server.boundary import LAST_WORD_S, exchange_of
 from pensieve.server.calls import CallReader, is_claude_code, priority_of
 from pensieve.server.disconnect import cut_of, while_connected
 from pensieve.server.errors import STOPPING, error_envelope
+from pensieve.server.sessions import Sessions
 from pensieve.server.sse import EventWriter, Pace
 from pensieve.server.threads import Threads, ThreadTurn
 
@@ -23,8 +24,11 @@ _log = logging.getLogger("pensieve.server")
 class MessagesEndpoint:
     """The ASGI application behind the route. Owns the message threads."""
 
-    def __init__(self, answerer: Answerer, calls: CallReader, pace: Pace) -> None:
+    def __init__(
+        self, answerer: Answerer, calls: CallReader, sessions: Sessions, pace: Pace
+    ) -> None:
         self._answerer = answerer
+        self._sessions = sessions
         self._calls = calls
         self._pace = pace
         self._threads = Threads()
@@ -36,6 +40,8 @@ class MessagesEndpoint:
         priority = priority_of(request.headers, call)
         with self._threads.turn(call, size_bytes) as turn:
             prompt = await self._calls.render(turn.call, kept=turn.kept)
+            if priority != "side":  # titles and searches are no turns of their session
+                self._sessions.note(request.headers, turn.call, prompt)
             answer = self._answerer.answer(turn.call, prompt, priority)
             try:
                 if call.stream:

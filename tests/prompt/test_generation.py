@@ -8,6 +8,7 @@ from pensieve.dialects.answer import AnswerForm
 from pensieve.engine.generation import Sampling
 from pensieve.errors import PromptTooLongError
 from pensieve.prompt.generation import BoundedGeneration, ModelLimits, bounded_generation
+from pensieve.prompt.places import RenderedPrompt
 from pensieve.prompt.plan import AnswerPlan
 from pensieve.prompt.render import Prompt
 
@@ -15,9 +16,13 @@ PLAN = AnswerPlan(AnswerForm(plain.DIALECT))
 LIMITS = ModelLimits(context_tokens=100, stop_tokens=frozenset({259}))
 
 
+def rendered(tokens: int) -> RenderedPrompt:
+    return RenderedPrompt("", (1,) * tokens, ())
+
+
 def asked(tokens: int = 1, **fields: object) -> BoundedGeneration:
     call = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 10}
-    prompt = Prompt((1,) * tokens, tokens, PLAN)
+    prompt = Prompt(rendered(tokens), tokens, PLAN)
     return bounded_generation(MessagesRequest.model_validate(call | fields), prompt, LIMITS)
 
 
@@ -59,7 +64,7 @@ def test_the_engine_learns_what_is_worth_keeping_and_who_waits() -> None:
     call = MessagesRequest.model_validate(
         {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 10}
     )
-    prompt = Prompt((1,) * 9, 9, PLAN, boundaries=(3, 7), pinned_tokens=3)
+    prompt = Prompt(rendered(9), 9, PLAN, boundaries=(3, 7), pinned_tokens=3)
     generation = bounded_generation(call, prompt, LIMITS, "agent").generation
     assert generation.boundaries == (3, 7)
     assert generation.pinned_tokens == 3

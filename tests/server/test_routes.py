@@ -119,6 +119,7 @@ async def test_health_tells_what_is_served_and_how_it_is() -> None:
         "restarts": 0,
         "in_flight": 0,
         "engine": None,
+        "diverged_prompts": 0,
         "device": "cpu",
     }
 
