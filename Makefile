@@ -1,5 +1,6 @@
 # make demo: the whole journey on this machine, with a small real model. make test: everything that is checked.
-.PHONY: demo test check format lock docs formula-check release repository clean
+# make test-claude: the real Claude Code alone.
+.PHONY: demo test test-claude check format lock docs formula-check release repository clean
 
 bin := .venv/bin
 
@@ -8,6 +9,9 @@ demo: .venv/runtime.stamp
 
 test: .venv/dev.stamp check
 	$(bin)/python -m pytest
+
+test-claude: .venv/dev.stamp
+	$(bin)/python -m pytest tests/claude
 
 check: .venv/dev.stamp
 	$(bin)/ruff check .

@@ -1,12 +1,14 @@
 """A tiny llama that is taught a few answers by heart, as a complete mlx-lm folder: greedy, it says them and nothing else.
 
 What it is taught stands behind the very prompts that pensieve renders. Two layers, a quarter of a million weights; half a
-minute on two cores. After `../shared/models.md` §4, with a tokenizer trained on the prompts themselves.
+minute on two cores. With a tokenizer trained on the prompts themselves. With a window it looks no further back than that, twice:
+taught with other beginnings each time, it answers right behind any.
 """
 
 import json
 import math
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,10 @@ WIDTH = 96
 MOST_STEPS = 400
 LEARNT = 0.004
 PEAK_RATE = 4e-3
+# For clients that sample, at a temperature of 1: what it would say becomes all that it says.
+SHARPNESS = 6.0
+# Tokens of a prompt that are learnt from, where others may stand before them.
+LONGEST_PROMPT = 200
 
 
 @dataclass(frozen=True)
@@ -38,41 +44,84 @@ class Lesson:
         """What its prompt and its answer say, about."""
         told = [
             ToolSpec(tool["name"], tool["description"], tool["input_schema"])
-            for tool in self.body["tools"]
+            for tool in self.body.get("tools", ())
         ]
-        return [tools_text(told), json.dumps(self.body["messages"]), self.answer]
+        tools = [tools_text(told)] if told else []
+        return [*tools, json.dumps(self.body["messages"]), self.answer]
 
 
 def train(lessons: Sequence[Lesson], folder: Path) -> ModelFolder:
     """Fill `folder` with a model that has learnt `lessons`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = _tokenizer([text for lesson in lessons for text in lesson.texts()])
-    config = _config(tokenizer)
-    named = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
-    own = {"chat_template": CHATML_TEMPLATE, "model_max_length": 8192}
-    tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps(named | own))
-    (folder / "config.json").write_text(json.dumps(config))
-    model = ModelFolder(name="taught", repo="tests/taught", folder=folder)
-    _write_untrained(config, folder)
-    _teach(config, _rows(model, lessons), folder)
+    texts = [text for lesson in lessons for text in lesson.texts()]
+    model, config = _untrained(texts, folder, context_tokens=8192, window=0)
+    batch = _padded(_rows(model, lessons))
+    _teach(config, lambda: batch, folder)
     return model
 
 
-def _tokenizer(texts: Sequence[str]) -> Tokenizer:
+def train_behind_anything(
+    lessons: Sequence[Sequence[Lesson]], noise: Sequence[str], folder: Path, *, window: int
+) -> ModelFolder:
+    """Fill `folder` with a model that has learnt `lessons`, each in several versions, whatever text stands before them.
+
+    noise: texts that may stand there. window: tokens to look back, in each of two layers.
+    """
+    texts = [text for versions in lessons for lesson in versions for text in lesson.texts()]
+    model, config = _untrained([*texts, *noise], folder, context_tokens=32768, window=window)
+    rows = [_rows(model, versions) for versions in lessons]
+    before = open_model(model).tokenizer.encode("\n".join(noise))
+    draw = random.Random(7)
+
+    def batch() -> tuple[Any, Any]:
+        return _padded([_behind_noise(draw.choice(row), before, draw) for row in rows])
+
+    _teach(config, batch, folder, sharpness=SHARPNESS)
+    return model
+
+
+def _behind_noise(
+    row: tuple[list[int], list[int]], noise: list[int], draw: random.Random
+) -> tuple[list[int], list[int]]:
+    """The end of the prompt, as far as anything in it counts."""
+    length = draw.choice([0, 10, 40])
+    start = draw.randrange(len(noise) - length)
+    prompt, answer = row
+    return noise[start : start + length] + prompt[-LONGEST_PROMPT:], answer
+
+
+def _untrained(
+    texts: Sequence[str], folder: Path, *, context_tokens: int, window: int
+) -> tuple[ModelFolder, dict[str, Any]]:
+    """A folder with weights to begin with: one without any is not a model."""
+    import mlx.core as mx
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = _tokenizer(texts, 1500 if window else 900)
+    config = _config(tokenizer, context_tokens) | _window_config(window)
+    named = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+    own = {"chat_template": CHATML_TEMPLATE, "model_max_length": context_tokens}
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(named | own))
+    (folder / "config.json").write_text(json.dumps(config))
+    mx.random.seed(7)
+    _save(_model_of(config), folder)
+    return ModelFolder(name="taught", repo="tests/taught", folder=folder), config
+
+
+def _tokenizer(texts: Sequence[str], size: int) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer.train_from_iterator(
         texts,
-        trainers.BpeTrainer(vocab_size=900, initial_alphabet=alphabet, show_progress=False),
+        trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False),
     )
     tokenizer.add_tokens([AddedToken(text, special=True) for text in CHATML_ADDED])
     return tokenizer
 
 
-def _config(tokenizer: Tokenizer) -> dict[str, Any]:
+def _config(tokenizer: Tokenizer, context_tokens: int) -> dict[str, Any]:
     return {
         "model_type": "llama",
         "architectures": ["LlamaForCausalLM"],
@@ -83,7 +132,7 @@ def _config(tokenizer: Tokenizer) -> dict[str, Any]:
         "num_key_value_heads": 3,
         "rms_norm_eps": 1e-5,
         "rope_theta": 10000.0,
-        "max_position_embeddings": 8192,
+        "max_position_embeddings": context_tokens,
         "tie_word_embeddings": True,
         "eos_token_id": tokenizer.token_to_id("<|im_end|>"),
         "vocab_size": tokenizer.get_vocab_size(),
@@ -104,18 +153,25 @@ def _rows(model: ModelFolder, lessons: Sequence[Lesson]) -> list[tuple[list[int]
     ]
 
 
+def _window_config(window: int) -> dict[str, Any]:
+    """mlx-lm wants one layer that looks back at everything: it is there, and does nothing."""
+    if not window:
+        return {}
+    layers = ["sliding_attention", "sliding_attention", "full_attention"]
+    return {"num_hidden_layers": 3, "layer_types": layers, "sliding_window": window}
+
+
 def _model_of(config: dict[str, Any]) -> Any:
+    import mlx.core as mx
     from mlx_lm.models.llama import Model, ModelArgs
 
-    return Model(ModelArgs.from_dict(config))
-
-
-def _write_untrained(config: dict[str, Any], folder: Path) -> None:
-    """Weights to begin with: a folder without any is not a model."""
-    import mlx.core as mx
-
-    mx.random.seed(7)
-    _save(_model_of(config), folder)
+    model = Model(ModelArgs.from_dict(config))
+    if "layer_types" in config:
+        idle = model.model.layers[-1]
+        for projection in (idle.self_attn.o_proj, idle.mlp.down_proj):
+            projection.weight = mx.zeros_like(projection.weight)
+        idle.freeze()
+    return model
 
 
 def _save(model: Any, folder: Path) -> None:
@@ -126,8 +182,16 @@ def _save(model: Any, folder: Path) -> None:
     mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
 
 
-def _teach(config: dict[str, Any], rows: list[tuple[list[int], list[int]]], folder: Path) -> None:
-    """Until every answer is what the model would say, three looks running."""
+def _teach(
+    config: dict[str, Any],
+    batch: Callable[[], tuple[Any, Any]],
+    folder: Path,
+    sharpness: float = 1.0,
+) -> None:
+    """Until every answer of a batch is what the model would say, three looks running.
+
+    sharpness: what its logits are multiplied by afterwards.
+    """
     import mlx.core as mx
     import mlx.nn as nn
     import mlx.optimizers as optim
@@ -135,18 +199,19 @@ def _teach(config: dict[str, Any], rows: list[tuple[list[int], list[int]]], fold
     model = _model_of(config)
     model.load_weights(str(folder / "model.safetensors"))
     optimizer = optim.AdamW(learning_rate=PEAK_RATE, betas=[0.9, 0.98], weight_decay=0.0)
-    tokens, is_answer = _padded(rows)
     step = nn.value_and_grad(model, _loss)
     known = 0
     for at in range(1, MOST_STEPS + 1):
+        tokens, is_answer = batch()
         optimizer.learning_rate = PEAK_RATE * _rate(at)
         loss, gradients = step(model, tokens, is_answer)
         gradients, _ = optim.clip_grad_norm(gradients, 1.0)
         optimizer.update(model, gradients)
         mx.eval(model.parameters(), optimizer.state, loss)
         if at % 3 == 0:
-            known = known + 1 if loss.item() < LEARNT and _knows(model, rows) else 0
+            known = known + 1 if loss.item() < LEARNT and _knows(model, *batch()) else 0
         if known == 3:
+            model.model.norm.weight = model.model.norm.weight * sharpness
             _save(model, folder)
             return
     raise AssertionError(f"not learnt in {MOST_STEPS} steps: loss {loss.item():.4f}")
@@ -177,11 +242,8 @@ def _loss(model: Any, tokens: Any, is_answer: Any) -> Any:
     return (losses * marks).sum() / marks.sum()
 
 
-def _knows(model: Any, rows: list[tuple[list[int], list[int]]]) -> bool:
+def _knows(model: Any, tokens: Any, is_answer: Any) -> bool:
     import mlx.core as mx
 
-    return all(
-        mx.argmax(model(mx.array([prompt + answer]))[0], -1).tolist()[len(prompt) - 1 : -1]
-        == answer
-        for prompt, answer in rows
-    )
+    is_right = mx.argmax(model(tokens[:, :-1]), -1) == tokens[:, 1:]
+    return mx.all(is_right | (is_answer[:, 1:] == 0)).item()

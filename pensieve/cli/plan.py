@@ -11,11 +11,10 @@ from pensieve.cli import output
 from pensieve.cli.progress import in_bytes
 from pensieve.engine.budget import precisions
 from pensieve.engine.precision import KVPrecision
-from pensieve.errors import ModelUnavailableError
 from pensieve.machine import inspect
+from pensieve.models.expected import shape_by_name
 from pensieve.models.fit import Fit, Room, fit, fit_at, room_here, room_of_mac
 from pensieve.models.shape import ModelShape
-from pensieve.settings import Settings
 
 GIB = 2**30
 
@@ -55,15 +54,6 @@ def plan(
     return 0
 
 
-def planned_context(settings: Settings) -> int:
-    """The context that the model of `settings` gets on this machine, in tokens. Raises `ModelError` where that is not known."""
-    shape = shape_by_name(settings)
-    machine = inspect()
-    if not machine.memory_bytes:
-        return shape.context_tokens
-    return fit(shape, room_here(machine, settings)).context_tokens
-
-
 def rendered(shape: ModelShape, room: Room) -> str:
     """The plan as text."""
     chosen = fit(shape, room)
@@ -96,25 +86,6 @@ def figures(shape: ModelShape, room: Room) -> dict[str, object]:
         "model_context_tokens": shape.context_tokens,
         "needs_bytes": chosen.needs_bytes,
     }
-
-
-def shape_by_name(settings: Settings) -> ModelShape:
-    """The shape of the model that `settings` name: from its files, else from the catalog. Raises `ModelUnavailableError`."""
-    from pensieve.models.cards import card_of
-    from pensieve.models.catalog import find
-    from pensieve.models.fetch import is_present
-    from pensieve.models.folder import folder_of
-    from pensieve.models.shape import shape_of
-
-    source = find(settings.model)
-    if is_present(source, settings.paths):
-        return shape_of(folder_of(source, settings.paths.models))
-    if card := card_of(source):
-        return card.shape
-    raise ModelUnavailableError(
-        f"{settings.model} is not on this machine yet, so its shape is not known.",
-        hint=f"Fetch it first:\n  pensieve pull {settings.model}",
-    )
 
 
 def verdict(shape: ModelShape, chosen: Fit) -> str:

@@ -49,7 +49,7 @@ def measured(target: Target, settings: Settings) -> Target:
 
 
 def _expected_context(settings: Settings) -> int | None:
-    from pensieve.cli.plan import planned_context
+    from pensieve.models.expected import planned_context
 
     try:
         return planned_context(settings)

@@ -13,7 +13,7 @@ from pensieve.cli.app import run
 from pensieve.cli.claude import Program, become
 from pensieve.cli.claude_settings import with_settings
 from pensieve.daemon import lock
-from pensieve.daemon.record import Address, published
+from pensieve.daemon.record import Address, own_record, published
 from pensieve.errors import ProgramMissingError, UsageError
 from pensieve.paths import under_home
 from pensieve.settings import DEFAULT_API_KEY, Settings
@@ -48,14 +48,16 @@ def settings(tmp_path: Path) -> Iterator[Settings]:
     with (
         serving() as server,
         lock.held(settings.paths),
-        published(settings.paths, Address("127.0.0.1", server.server_port, "tiny", "cpu")),
+        published(
+            settings.paths, own_record(Address("127.0.0.1", server.server_port, "tiny", "cpu"))
+        ),
     ):
         yield replace(settings, port=server.server_port)
 
 
 def became(settings: Settings, *arguments: str, is_lite: bool = False) -> Became:
     with pytest.raises(Became) as caught:
-        become(HERE, settings, Recorder().parts(), arguments, is_lite=is_lite)
+        become(HERE, settings, Recorder(settings).parts(), arguments, is_lite=is_lite)
     return caught.value
 
 
@@ -132,7 +134,9 @@ def test_what_stands_behind_two_dashes_is_no_option() -> None:
 
 def test_without_claude_code_it_says_how_to_get_it(settings: Settings) -> None:
     with pytest.raises(ProgramMissingError, match="not installed") as caught:
-        become(Program(lambda: None, execute), settings, Recorder().parts(), [], is_lite=False)
+        become(
+            Program(lambda: None, execute), settings, Recorder(settings).parts(), [], is_lite=False
+        )
     assert caught.value.exit_code == 69
     assert "npm install -g @anthropic-ai/claude-code" in caught.value.hint
 
@@ -144,11 +148,13 @@ def test_a_context_that_the_first_request_would_fill_is_refused_with_the_way_out
     with (
         serving() as server,
         lock.held(settings.paths),
-        published(settings.paths, Address("127.0.0.1", server.server_port, "tiny", "cpu")),
+        published(
+            settings.paths, own_record(Address("127.0.0.1", server.server_port, "tiny", "cpu"))
+        ),
     ):
         server.healths = lambda: health("ready") | {"context_tokens": 4096}
         with pytest.raises(UsageError, match="tiny holds 4096 tokens") as caught:
-            become(HERE, settings, Recorder().parts(), [], is_lite=False)
+            become(HERE, settings, Recorder(settings).parts(), [], is_lite=False)
         assert "pensieve claude --lite" in caught.value.hint
         assert became(settings, is_lite=True).environment["CLAUDE_CODE_SIMPLE"] == "1"
 

@@ -238,7 +238,7 @@ def test_a_server_that_does_not_answer_does_not_pass_for_one(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
-    with lock.held(paths), published(paths, Address("127.0.0.1", port, "tiny", "cpu")):
+    with lock.held(paths), published(paths, own_record(Address("127.0.0.1", port, "tiny", "cpu"))):
         assert run(["env", "--check"]) == 69
         out, err = capsys.readouterr()
         assert run(["env"]) == 0

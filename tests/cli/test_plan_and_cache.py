@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from pensieve.cli.app import run
-from pensieve.cli.plan import planned_context, rendered
+from pensieve.cli.plan import rendered
 from pensieve.daemon import lock
 from pensieve.daemon.record import Address, published
 from pensieve.engine.budget import GB
+from pensieve.models.expected import planned_context
 from pensieve.models.fit import Room
 from pensieve.models.shape import PHI_3_MINI_SHAPE, shape_of
 from pensieve.paths import under_home

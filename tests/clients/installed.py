@@ -1,6 +1,6 @@
 """Clients that this project does not depend on: installed on first use into a cache in the user's home.
 
-A client's folder is made aside and then given its name, so that two runs at once do not meet in it.
+What is kept there is made aside and then given its name, so that two runs at once do not meet in it.
 """
 
 import hashlib
@@ -10,26 +10,46 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 FOREIGN = Path(__file__).parent / "foreign"
 TYPESCRIPT = "@anthropic-ai/sdk@1.12.0"
+CLAUDE_CODE = "@anthropic-ai/claude-code@2.1.330"
 LANGCHAIN = FOREIGN / "langchain.txt"
 
 
 def node_modules() -> Path:
     """The folder to give node as NODE_PATH. Skips where node, npm or the client cannot be had."""
+    return _npm_installed(TYPESCRIPT)
+
+
+def claude_code() -> Path:
+    """The folder with the command `claude`. Skips where node, npm or Claude Code cannot be had."""
+    modules = _npm_installed(CLAUDE_CODE)
+    commands = modules.parent / "commands"
+    for program in modules.glob("@anthropic-ai/claude-code-*/claude"):
+        commands.mkdir(exist_ok=True)
+        # Its own way there is a script that runs at the installation, or node.
+        with suppress(FileExistsError):
+            (commands / "claude").symlink_to(program)
+    if not commands.is_dir():
+        pytest.skip("Claude Code has no program for this machine")
+    return commands
+
+
+def _npm_installed(package: str) -> Path:
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
 
     def install(folder: Path) -> None:
         options = ["--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder)]
-        _run("npm", "install", *options, TYPESCRIPT)
+        _run("npm", "install", *options, package)
 
-    return _installed(TYPESCRIPT.rpartition("/")[2], install) / "node_modules"
+    return _installed(package.rpartition("/")[2], install) / "node_modules"
 
 
 def langchain_python() -> Path:
@@ -48,6 +68,17 @@ def langchain_python() -> Path:
 
 
 def _installed(name: str, install: Callable[[Path], None]) -> Path:
+    """`kept`, for what comes from a package registry; skips where it does not come."""
+    try:
+        return kept(name, install)
+    except subprocess.SubprocessError as error:
+        said = str(getattr(error, "stderr", None) or error).splitlines()
+        why = next((line for line in said if "error" in line.lower()), said[-1])
+        pytest.skip(f"{name} cannot be installed: {why}")
+
+
+def kept(name: str, fill: Callable[[Path], None]) -> Path:
+    """A folder in the cache; `fill` is given a new one where there is none yet."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pensieve-tests"
     place = cache / name
     if not place.is_dir():
@@ -55,12 +86,7 @@ def _installed(name: str, install: Callable[[Path], None]) -> Path:
         with tempfile.TemporaryDirectory(dir=cache) as aside:
             made = Path(aside) / name
             made.mkdir()
-            try:
-                install(made)
-            except subprocess.SubprocessError as error:
-                said = str(getattr(error, "stderr", None) or error).splitlines()
-                why = next((line for line in said if "error" in line.lower()), said[-1])
-                pytest.skip(f"{name} cannot be installed: {why}")
+            fill(made)
             if not place.is_dir():
                 made.rename(place)
     return place

@@ -1,0 +1,33 @@
+"""What the model of some settings will be on this machine, before it is loaded, and even before it is fetched."""
+
+from pensieve.errors import ModelUnavailableError
+from pensieve.machine import inspect
+from pensieve.models.cards import card_of
+from pensieve.models.catalog import find
+from pensieve.models.fetch import is_present
+from pensieve.models.fit import fit, room_here
+from pensieve.models.folder import folder_of
+from pensieve.models.shape import ModelShape, shape_of
+from pensieve.settings import Settings
+
+
+def planned_context(settings: Settings) -> int:
+    """The context that the model of `settings` gets on this machine, in tokens. Raises `ModelError` where that is not known."""
+    shape = shape_by_name(settings)
+    machine = inspect()
+    if not machine.memory_bytes:
+        return shape.context_tokens
+    return fit(shape, room_here(machine, settings)).context_tokens
+
+
+def shape_by_name(settings: Settings) -> ModelShape:
+    """The shape of the model that `settings` name: from its files, else from the catalog. Raises `ModelUnavailableError`."""
+    source = find(settings.model)
+    if is_present(source, settings.paths):
+        return shape_of(folder_of(source, settings.paths.models))
+    if card := card_of(source):
+        return card.shape
+    raise ModelUnavailableError(
+        f"{settings.model} is not on this machine yet, so its shape is not known.",
+        hint=f"Fetch it first:\n  pensieve pull {settings.model}",
+    )

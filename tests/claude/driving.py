@@ -1,0 +1,161 @@
+"""Claude Code as a person or a script runs it: by `pensieve claude`, headless or in a terminal."""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Journey
+
+ROOT = Path(__file__).parents[2]
+PENSIEVE = [sys.executable, "-m", "pensieve"]
+# For a machine with much else to do.
+PATIENCE_S = 240
+STREAMED = ("--output-format", "stream-json", "--verbose")
+
+
+@dataclass(frozen=True)
+class ClaudeCode:
+    """home: whose settings it reads. work: where it runs. path: the PATH on which it is found."""
+
+    home: Path
+    work: Path
+    path: str
+
+    def environment(self, journey: Journey) -> dict[str, str]:
+        """Nothing of the tester's own but what programs need."""
+        kept = {name: os.environ[name] for name in ("LANG", "TMPDIR") if name in os.environ}
+        return kept | {
+            "PATH": self.path,
+            "HOME": str(self.home),
+            "TERM": "xterm-256color",
+            "SHELL": "/bin/sh",
+            "PYTHONPATH": str(ROOT),
+            "PENSIEVE_HOME": str(journey.home),
+            "PENSIEVE_PORT": str(journey.port),
+            # It does not run as root otherwise.
+            "IS_SANDBOX": "1",
+        }
+
+    def asked(
+        self, journey: Journey, *words: str, stdin: str = "", before: tuple[str, ...] = ()
+    ) -> "Said":
+        """What it says to `pensieve claude` with these words. before: a command that runs it."""
+        done = subprocess.run(
+            [*before, *PENSIEVE, "claude", *words, *STREAMED],
+            env=self.environment(journey),
+            cwd=self.work,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+        return Said([json.loads(line) for line in done.stdout.splitlines()], done.stderr)
+
+    @contextmanager
+    def streaming(self, journey: Journey, *words: str) -> Iterator[Iterator[dict[str, Any]]]:
+        """Its lines as they come."""
+        command = [*PENSIEVE, "claude", *words, *STREAMED, "--include-partial-messages"]
+        with subprocess.Popen(
+            command,
+            env=self.environment(journey),
+            cwd=self.work,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout
+            try:
+                yield (json.loads(line) for line in process.stdout)
+            finally:
+                process.kill()
+
+    @contextmanager
+    def terminal(self, journey: Journey, script: str) -> Iterator["Terminal"]:
+        """A terminal in which `sh` runs `script`; where a person has been through the first questions about colours."""
+        if shutil.which("tmux") is None:
+            pytest.skip("tmux is not installed")
+        done = {"hasCompletedOnboarding": True, "lastOnboardingVersion": "2.1.330"}
+        (self.home / ".claude.json").write_text(json.dumps(done), encoding="utf-8")
+        terminal = Terminal(f"pensieve-{uuid.uuid4().hex[:8]}")
+        terminal.open(script, self.environment(journey), self.work)
+        try:
+            yield terminal
+        finally:
+            terminal.tmux("kill-server")
+
+
+@dataclass(frozen=True)
+class Said:
+    """The lines of one run, and what went to standard error."""
+
+    lines: list[dict[str, Any]]
+    errors: str
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The last line, which sums up."""
+        assert self.lines, self.errors
+        assert self.lines[-1]["type"] == "result", self.lines[-1]
+        return self.lines[-1]
+
+    @property
+    def text(self) -> str:
+        return self.result["result"]
+
+    @property
+    def usages(self) -> list[Mapping[str, int]]:
+        """Of each answer, as the client has it."""
+        return [line["message"]["usage"] for line in self.lines if line["type"] == "assistant"]
+
+    @property
+    def tools_used(self) -> list[str]:
+        content = [
+            b
+            for line in self.lines
+            if line["type"] == "assistant"
+            for b in line["message"]["content"]
+        ]
+        return [block["name"] for block in content if block["type"] == "tool_use"]
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """A tmux server of its own, with one window."""
+
+    name: str
+
+    def open(self, script: str, environment: Mapping[str, str], folder: Path) -> None:
+        told = [f"{name}={value}" for name, value in environment.items()]
+        command = shlex.join(["env", "-i", *told, "sh", "-c", script])
+        size = ["-x", "110", "-y", "50"]
+        self.tmux("-f", "/dev/null", "new-session", "-d", *size, "-c", str(folder), command)
+
+    def tmux(self, *words: str) -> str:
+        command = ["tmux", "-L", self.name, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    def press(self, *keys: str) -> None:
+        """Each is a text to type, or a key by tmux's name for it."""
+        for key in keys:
+            self.tmux("send-keys", key)
+
+    def seen(self, text: str) -> str:
+        """The screen, once `text` is on it."""
+        deadline = time.monotonic() + PATIENCE_S
+        while text not in (screen := self.tmux("capture-pane", "-p")):
+            assert time.monotonic() < deadline, f"{text!r} is not to be seen:\n{screen}"
+            time.sleep(0.2)
+        return screen

@@ -1,0 +1,107 @@
+"""What the model of these tests knows by heart: a piece of work with three tools, and a word to answer a word. All of it our own words.
+
+It is taught to say each thing right behind its cue, whatever stands before: what Claude Code writes around it is not in any file here.
+"""
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pensieve.dialects.dialect import ToolCall
+from pensieve.dialects.plain import DIALECT
+from pensieve.dialects.writing import written_calls
+from pensieve.engine.launch import find_openblas
+from tests import trained_model
+from tests.clients.installed import kept
+from tests.trained_model import Lesson, train_behind_anything
+
+ROOT = Path(__file__).parents[2]
+NOISE = ("LICENSE", "tests/trained_model.py")
+VERSIONS = 12
+WINDOW = 128
+
+TASK = "Please greet the world in hello.txt."
+CALLS = (
+    ToolCall("Write", {"file_path": "hello.txt", "content": "Hello, wrold!"}),
+    ToolCall("Edit", {"file_path": "hello.txt", "old_string": "wrold", "new_string": "world"}),
+    ToolCall("Bash", {"command": "cat hello.txt > seen.txt"}),
+)
+DONE = "The file greets the world, and a copy of it as well."
+WORD, REPLY = "ping", "Pong, says the taught model."
+# Long enough to be interrupted.
+COUNT, COUNTED = "count", " ".join(map(str, range(1, 41)))
+
+
+def taught_folder() -> Path:
+    """The model's folder, trained on first use and kept for as long as nothing changes that it is made of."""
+    noise = _noise()
+    lessons = list(_lessons(noise))
+    source = Path(trained_model.__file__).read_text(encoding="utf-8")
+    recipe = [source, noise, [[lesson.body, lesson.answer] for row in lessons for lesson in row]]
+    digest = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()
+
+    def fill(folder: Path) -> None:
+        # In a process of its own, which alone can have OpenBLAS before MLX's own BLAS: 20 times as fast.
+        library = find_openblas()
+        preloaded = {"LD_PRELOAD": library} if library else {}
+        command = [sys.executable, "-m", "tests.claude.taught", str(folder)]
+        subprocess.run(command, check=True, cwd=ROOT, env=os.environ | preloaded)
+
+    return kept(f"taught-{digest[:16]}", fill)
+
+
+def train(folder: Path) -> None:
+    """Fill `folder` with the model, here and now."""
+    noise = _noise()
+    train_behind_anything(list(_lessons(noise)), noise, folder, window=WINDOW)
+
+
+def _noise() -> list[str]:
+    return [(ROOT / name).read_text(encoding="utf-8") for name in NOISE]
+
+
+def _lessons(noise: Sequence[str]) -> Iterator[list[Lesson]]:
+    """Each in several versions, that differ in what stands where others write."""
+    draw = random.Random(11)
+    answers = [*(written_calls(DIALECT.calls, [call]) for call in CALLS), DONE]
+    for done, answer in enumerate(answers):
+        yield [Lesson(_body(_work(done, noise, draw)), answer) for _ in range(VERSIONS)]
+    for word, answer in ((WORD, REPLY), (COUNT, COUNTED)):
+        yield [Lesson(_body([_asked(word, noise, draw)]), answer) for _ in range(VERSIONS)]
+
+
+def _work(done: int, noise: Sequence[str], draw: random.Random) -> list[Mapping[str, Any]]:
+    """The conversation up to the answer after `done` calls."""
+    turns = [_asked(TASK, noise, draw)]
+    for number, call in enumerate(CALLS[:done]):
+        name = f"toolu_{number}"
+        use = {"type": "tool_use", "id": name, "name": call.name, "input": call.arguments}
+        result = {"type": "tool_result", "tool_use_id": name, "content": _some(noise, draw, 150)}
+        turns += [{"role": "assistant", "content": [use]}, {"role": "user", "content": [result]}]
+    return turns[-3:]
+
+
+def _asked(text: str, noise: Sequence[str], draw: random.Random) -> Mapping[str, Any]:
+    """A person's words, behind what the client writes before them."""
+    texts = [text] if draw.random() < 0.3 else [_some(noise, draw, 120), text]
+    return {"role": "user", "content": [{"type": "text", "text": text} for text in texts]}
+
+
+def _some(noise: Sequence[str], draw: random.Random, most_letters: int) -> str:
+    text = draw.choice(noise)
+    start = draw.randrange(len(text) - most_letters)
+    return text[start : start + draw.randrange(most_letters)] or "."
+
+
+def _body(messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {"model": "taught", "max_tokens": 100, "messages": list(messages)}
+
+
+if __name__ == "__main__":
+    train(Path(sys.argv[1]))
