@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, cast
@@ -13,12 +14,8 @@ from pensieve.doctor.patient import Patient
 from pensieve.errors import ModelError, UnsupportedPlatformError
 from pensieve.machine import Machine, chip, choose_device
 from pensieve.models.advice import WORKING_CONTEXT_TOKENS
-from pensieve.models.cards import card_of
-from pensieve.models.catalog import LocalModel, find
-from pensieve.models.fetch import is_present
+from pensieve.models.expected import shape_by_name
 from pensieve.models.fit import fit, room_here
-from pensieve.models.folder import folder_of
-from pensieve.models.shape import ModelShape, shape_of
 from pensieve.settings import Device, Settings
 
 GB = 10**9
@@ -71,18 +68,6 @@ def ask_mlx(device: Device, run: Run) -> MLXAnswer:
         return MLXAnswer({}, f"{type(error).__name__}: {error}")
 
 
-def shape_known(settings: Settings) -> ModelShape | None:
-    """The shape of the model that `start` would take, from its files or the catalog."""
-    try:
-        source = find(settings.model)
-        if is_present(source, settings.paths):
-            return shape_of(folder_of(source, settings.paths.models))
-    except ModelError:
-        return None
-    card = None if isinstance(source, LocalModel) else card_of(source)
-    return card.shape if card else None
-
-
 def _run(device: Device) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-P", "-c", PROBE, device]
     return subprocess.run(  # noqa: S603 -- our own interpreter and words
@@ -126,7 +111,8 @@ def _context(patient: Patient) -> Iterator[Finding]:
         reason = health.engine.kv_reason or "as the engine measured"
         yield _judged(health.context_tokens, f"{health.model} on this server", reason)
         return
-    if shape := shape_known(patient.settings):
+    with suppress(ModelError):
+        shape = shape_by_name(patient.settings)
         fitted = fit(shape, room_here(patient.machine, patient.settings))
         yield _judged(
             fitted.context_tokens, f"{patient.settings.model} here, as planned", fitted.reason

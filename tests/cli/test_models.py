@@ -11,7 +11,7 @@ import pytest
 from pensieve.cli.app import run
 from pensieve.cli.models import COLUMNS, entry_of, row
 from pensieve.daemon import lock
-from pensieve.daemon.record import Address, published
+from pensieve.daemon.record import Address, own_record, published
 from pensieve.models.catalog import CATALOG
 from pensieve.models.fit import room_of_mac
 from pensieve.models.folder import MARKER, ModelFile, Snapshot, write_snapshot
@@ -91,7 +91,7 @@ def test_the_context_is_that_of_the_machine(paths: Paths, memory_gib: int, conte
 def test_the_list_as_json_says_what_is_here_served_and_chosen(
     paths: Paths, fetched: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with lock.held(paths), published(paths, Address("127.0.0.1", 1, REPO, "cpu")):
+    with lock.held(paths), published(paths, own_record(Address("127.0.0.1", 1, REPO, "cpu"))):
         assert run(["models", "--json"]) == 0
         assert run(["models"]) == 0
     out = capsys.readouterr().out
@@ -174,7 +174,7 @@ def test_pull_fetches_then_checks_and_mends_what_is_damaged(hub: FakeHub, tmp_pa
 def test_pull_leaves_a_served_model_alone(
     paths: Paths, fetched: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with lock.held(paths), published(paths, Address("127.0.0.1", 1, REPO, "cpu")):
+    with lock.held(paths), published(paths, own_record(Address("127.0.0.1", 1, REPO, "cpu"))):
         assert run(["pull", REPO]) == 1
     assert f"pensieve stop && pensieve pull {REPO}" in capsys.readouterr().err
 
@@ -229,7 +229,7 @@ def test_rm_asks_at_a_terminal(
 def test_rm_refuses_what_is_served_and_shrugs_at_what_is_not_here(
     paths: Paths, fetched: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with lock.held(paths), published(paths, Address("127.0.0.1", 1, REPO, "cpu")):
+    with lock.held(paths), published(paths, own_record(Address("127.0.0.1", 1, REPO, "cpu"))):
         assert run(["rm", REPO, "-y"]) == 1
     assert f"pensieve stop && pensieve rm {REPO}" in capsys.readouterr().err
     assert fetched.exists()
@@ -261,7 +261,7 @@ def test_use_says_what_goes_on_until_then_and_what_comes_before_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("PENSIEVE_MODEL", "smollm2-135m")
-    with lock.held(paths), published(paths, Address("127.0.0.1", 1, "tiny", "cpu")):
+    with lock.held(paths), published(paths, own_record(Address("127.0.0.1", 1, "tiny", "cpu"))):
         assert run(["use", REPO]) == 0
     err = capsys.readouterr().err
     assert "unset PENSIEVE_MODEL" in err

@@ -8,7 +8,7 @@ import pytest
 from pensieve.cli.app import run
 from pensieve.cli.plan import rendered
 from pensieve.daemon import lock
-from pensieve.daemon.record import Address, published
+from pensieve.daemon.record import Address, own_record, published
 from pensieve.engine.budget import GB
 from pensieve.models.expected import planned_context
 from pensieve.models.fit import Room
@@ -117,7 +117,7 @@ def test_the_cache_tells_the_caps_that_the_engine_keeps(
     with (
         serving() as server,
         lock.held(paths),
-        published(paths, Address("127.0.0.1", server.server_port, "tiny", "cpu")),
+        published(paths, own_record(Address("127.0.0.1", server.server_port, "tiny", "cpu"))),
     ):
         server.healths = lambda: health() | {"engine": figures}
         assert run(["cache"]) == 0
