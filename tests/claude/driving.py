@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[2]
 PENSIEVE = [sys.executable, "-m", "pensieve"]
 # For a machine with much else to do.
 PATIENCE_S = 240
+# After which a key was not heard.
+UNHEARD_S = 20
 STREAMED = ("--output-format", "stream-json", "--verbose")
 
 
@@ -152,10 +154,30 @@ class Terminal:
         for key in keys:
             self.tmux("send-keys", key)
 
+    def press_until(self, key: str, is_done: Callable[[str], bool]) -> str:
+        """As a person does it: while a screen is still being built, a key may not be heard. The screen, once it is done."""
+        for _ in range(PATIENCE_S // UNHEARD_S):
+            self.press(key)
+            if self._waited(is_done, UNHEARD_S):
+                break
+        return self.once(is_done)
+
     def seen(self, text: str) -> str:
         """The screen, once `text` is on it."""
-        deadline = time.monotonic() + PATIENCE_S
-        while text not in (screen := self.tmux("capture-pane", "-p")):
-            assert time.monotonic() < deadline, f"{text!r} is not to be seen:\n{screen}"
+        return self.once(lambda screen: text in screen)
+
+    def once(self, is_done: Callable[[str], bool]) -> str:
+        """The screen, once it is as wanted."""
+        assert self._waited(is_done, PATIENCE_S), f"still to be seen:\n{self._screen()}"
+        return self._screen()
+
+    def _waited(self, is_done: Callable[[str], bool], most_s: float) -> bool:
+        deadline = time.monotonic() + most_s
+        while not is_done(self._screen()):
+            if time.monotonic() > deadline:
+                return False
             time.sleep(0.2)
-        return screen
+        return True
+
+    def _screen(self) -> str:
+        return self.tmux("capture-pane", "-p")

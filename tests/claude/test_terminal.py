@@ -8,43 +8,43 @@ from tests.claude.driving import PENSIEVE, ClaudeCode, Terminal
 from tests.claude.taught import REPLY, WORD
 from tests.e2e.conftest import Journey
 
-TRUST = "Yes, I trust this folder"
+TRUSTED = "Yes, I trust this folder"
 PROMPT = "? for shortcuts"
+CURSOR = "\N{HEAVY RIGHT-POINTING ANGLE QUOTATION MARK ORNAMENT}"
 KEY_QUESTION = "Do you want to use this API key?"
 
 
-def trust(terminal: Terminal) -> None:
-    """Claude Code's own question about the folder; "No" is what it proposes."""
-    terminal.seen(TRUST)
-    terminal.press("Down", "Enter")
+def choose(terminal: Terminal, answer: str, key: str) -> None:
+    """Take an answer of a question; `key` moves the cursor to it, if it is not there."""
+    if f"{CURSOR} {answer}" not in terminal.seen(answer):
+        terminal.press_until(key, lambda screen: f"{CURSOR} {answer}" in screen)
+    terminal.press_until("Enter", lambda screen: f"{CURSOR} {answer}" not in screen)
 
 
 def talk(terminal: Terminal) -> None:
-    terminal.press(WORD)
-    terminal.seen(f" {WORD}")
-    terminal.press("Enter")
-    terminal.seen(REPLY)
+    terminal.press_until(WORD, lambda screen: f"{CURSOR} {WORD}" in screen.replace("\xa0", " "))
+    terminal.press_until("Enter", lambda screen: REPLY in screen)
 
 
 def test_pensieve_claude_asks_nothing_but_whether_the_folder_is_trusted(
     claude: ClaudeCode, taught: Journey
 ) -> None:
     with claude.terminal(taught, shlex.join([*PENSIEVE, "claude"])) as terminal:
-        trust(terminal)
+        choose(terminal, TRUSTED, "Down")
         screen = terminal.seen(PROMPT)
         assert KEY_QUESTION not in screen
         assert "auto mode" not in screen.lower()
         talk(terminal)
 
 
-@pytest.mark.parametrize("answer", [["Enter"], ["Up", "Enter"]], ids=["no", "yes"])
+@pytest.mark.parametrize("answer", ["No (recommended)", "Yes"])
 def test_with_pensieve_env_either_answer_to_the_question_about_the_key_works(
-    answer: list[str], claude: ClaudeCode, taught: Journey
+    answer: str, claude: ClaudeCode, taught: Journey
 ) -> None:
     script = f'eval "$({shlex.join([*PENSIEVE, "env"])})"; claude'
     with claude.terminal(taught, script) as terminal:
-        trust(terminal)
+        choose(terminal, TRUSTED, "Down")
         terminal.seen(KEY_QUESTION)
-        terminal.press(*answer)
+        choose(terminal, answer, "Up")
         terminal.seen("auto mode on")
         talk(terminal)
