@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO, cast
@@ -80,7 +80,7 @@ def last_lines(log: Path, count: int) -> Iterator[str]:
     return iter(found)
 
 
-def follow(log: Path) -> Iterator[str]:
+def follow(log: Path, pause: Callable[[], object] = lambda: time.sleep(LOOK_S)) -> Iterator[str]:
     """Each line that is written from now on, also after the file was emptied or made anew. Never ends."""
     at = log.stat().st_size if log.exists() else 0
     held = b""
@@ -94,7 +94,7 @@ def follow(log: Path) -> Iterator[str]:
                 *whole, held = (held + file.read()).split(b"\n")
                 at = file.tell()
                 yield from map(_text, whole)
-        time.sleep(LOOK_S)
+        pause()
 
 
 class OneLine(logging.Formatter):

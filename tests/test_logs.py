@@ -3,7 +3,9 @@
 import io
 import logging
 import re
+import stat
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -82,3 +84,72 @@ def test_whatever_is_logged_stays_on_its_line(text: str) -> None:
 )
 def test_control_characters_are_shown_as_escapes(text: str, escaped: str) -> None:
     assert logs.escape(text) == escaped
+
+
+# the file
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "server.log"
+
+
+def write_lines(log: Path, largest_bytes: int, *lines: str) -> None:
+    with log.open("a") as output:
+        handler = logs.KeptSmall(output, log, largest_bytes)
+        for line in lines:
+            handler.emit(logging.makeLogRecord({"msg": line}))
+
+
+def test_a_log_at_its_largest_is_kept_beside_and_goes_on_empty(log: Path) -> None:
+    with log.open("a") as other_process:
+        write_lines(log, 1000, *[f"line {number:04}" for number in range(100)])
+        other_process.write("a crash\n")
+    earlier = log.with_name("server.log.1")
+    assert log.stat().st_size <= 1000 + len("a crash\n")
+    assert 1000 < earlier.stat().st_size < 1100
+    assert stat.S_IMODE(earlier.stat().st_mode) == 0o600
+    assert log.read_text().splitlines()[-2:] == ["line 0099", "a crash"]
+    kept = [*earlier.read_text().splitlines(), *log.read_text().splitlines()]
+    assert kept[-11:-1] == [f"line {number:04}" for number in range(90, 100)]
+
+
+def test_a_link_in_the_place_of_the_earlier_log_is_not_followed(log: Path) -> None:
+    precious = log.with_name("precious")
+    precious.write_text("kept")
+    log.with_name("server.log.1").symlink_to(precious)
+    write_lines(log, 10, "a line that is longer than that", "and one more")
+    assert precious.read_text() == "kept"
+    assert "one more" in log.read_text()
+
+
+def test_only_the_servers_own_log_is_kept_small(log: Path, stream: io.StringIO) -> None:
+    with log.open("a") as output:
+        logs.set_up(is_debug=False, stream=output, log=log)
+        assert isinstance(logging.getLogger().handlers[0], logs.KeptSmall)
+        logs.set_up(is_debug=False, stream=output, log=log.with_name("another"))
+        assert not isinstance(logging.getLogger().handlers[0], logs.KeptSmall)
+    logs.set_up(is_debug=False, stream=stream, log=log)
+    assert not isinstance(logging.getLogger().handlers[0], logs.KeptSmall)
+
+
+def test_the_last_lines_reach_back_into_the_earlier_log(log: Path) -> None:
+    assert list(logs.last_lines(log, 5)) == []
+    log.with_name("server.log.1").write_bytes(b"one\ntwo \xff\n")
+    log.write_text("three\nfour")
+    assert list(logs.last_lines(log, 3)) == ["two \ufffd", "three", "four"]
+    assert list(logs.last_lines(log, 0)) == []
+    assert len(list(logs.last_lines(log, 9))) == 4
+
+
+def test_a_log_is_followed_through_halves_an_end_and_a_new_beginning(log: Path) -> None:
+    log.write_text("before\n")
+    writes = iter([("a", "a"), ("a", "b\nc\n"), ("w", "d\n"), ("w", ""), ("w", "e\nf\n")])
+
+    def write() -> None:
+        mode, text = next(writes)
+        with log.open(mode) as file:
+            file.write(text)
+
+    followed = logs.follow(log, pause=write)
+    assert [next(followed) for _ in range(5)] == ["ab", "c", "d", "e", "f"]

@@ -4,6 +4,15 @@ from typing import Literal
 
 from pensieve.cli import output
 
+# cyclopts' script defines a function and leaves the rest to a file of its name. Homebrew calls the file _pensieve, and
+# people read the script as it is.
+ZSH_END = """
+if [ "$funcstack[1]" = "_pensieve" ]; then
+  _cyclopts_pensieve "$@"
+else
+  compdef _cyclopts_pensieve pensieve
+fi"""
+
 
 def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
     """Print the script that completes commands and options.
@@ -22,5 +31,6 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
     """
     from pensieve.cli.app import build_app
 
-    output.data(build_app().generate_completion(shell=shell).rstrip("\n"))
+    script = build_app().generate_completion(shell=shell).rstrip("\n")
+    output.data(script + (ZSH_END if shell == "zsh" else ""))
     return 0
