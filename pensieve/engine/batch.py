@@ -23,6 +23,8 @@ from pensieve.engine.sampling import make_sampler
 from pensieve.engine.state import SequenceState, checkpoint_of
 from pensieve.errors import GrammarError
 
+# So few tokens of a prompt are processed in one pass with its last one, whose logits are then computed for all of them.
+_LAST_TOKENS = 32
 # A model with layers that cannot be cut back gets a checkpoint at least every so many prompt tokens.
 CHECKPOINT_TOKENS = 2048
 
@@ -123,12 +125,15 @@ class BatchBackend:
         chunk = self._chunks.next_chunk(is_shared=is_shared) if self._prompts else 0
         started = time.monotonic()
         outcomes: list[Outcome] = [_sampled(step) for step in self._decoding.step()]
+        processed = 0
         if chunk:
             prompt = self._prompts[0]
             before = prompt.done
-            outcomes.append(self._process(prompt, chunk))
-            spent_s = time.monotonic() - started
-            self._chunks.note_chunk(prompt.done - before, spent_s, is_shared=is_shared)
+            self._process(prompt, chunk)
+            processed = prompt.done - before
+            outcomes.append(self._joined(prompt) or Progressed(prompt.key, prompt.done))
+        if processed:
+            self._chunks.note_chunk(processed, time.monotonic() - started, is_shared=is_shared)
         else:
             self._chunks.note_decode(time.monotonic() - started)
         return [*outcomes, *self._broken()]
@@ -147,23 +152,27 @@ class BatchBackend:
         places = set(generation.boundaries) | set(range(0, length, CHECKPOINT_TOKENS))
         return sorted(place for place in places if done < place < length)
 
-    def _process(self, prompt: _Prompt, chunk: int) -> Progressed:
-        """The next tokens of a prompt, all but the last: with that one decoding begins."""
+    def _process(self, prompt: _Prompt, chunk: int) -> None:
+        """The next tokens of a prompt, unless they are the last few."""
         tokens = prompt.generation.prompt_tokens
         end = min(prompt.done + chunk, len(tokens) - 1, *list(prompt.places)[:1])
-        if end > prompt.done:
-            self._model(mx.array([tokens[prompt.done : end]]), cache=prompt.caches)
-            mx.eval([cache.state for cache in prompt.caches])
-            mx.clear_cache()
-            prompt.done = end
+        if _is_at_end(prompt) or end == prompt.done:
+            return
+        self._model(mx.array([tokens[prompt.done : end]]), cache=prompt.caches)
+        mx.eval([cache.state for cache in prompt.caches])
+        prompt.done = end
         if prompt.places and prompt.places[0] == end:
             prompt.places.popleft()
             prompt.checkpoints[end] = checkpoint_of(prompt.own_caches())
-        if end < len(tokens) - 1:
-            return Progressed(prompt.key, end)
+
+    def _joined(self, prompt: _Prompt) -> Progressed | None:
+        """With the last few tokens decoding begins; they are on their way when this returns."""
+        if not _is_at_end(prompt):
+            return None
+        tokens = prompt.generation.prompt_tokens
         self._prompts.remove(prompt)
-        self._decoding.join(_row(prompt), prompt.caches, tokens[-1])
-        prompt.done += 1
+        self._decoding.join(_row(prompt), prompt.caches, tokens[prompt.done :])
+        prompt.done = len(tokens)
         return Progressed(prompt.key, len(tokens), is_done=True)
 
     def _broken(self) -> Iterator[Broken]:
@@ -176,6 +185,11 @@ class BatchBackend:
 
     def _row_of(self, key: int) -> Row:
         return next(row for row in self._decoding.rows if row.key == key)
+
+
+def _is_at_end(prompt: _Prompt) -> bool:
+    left = len(prompt.generation.prompt_tokens) - prompt.done
+    return left <= _LAST_TOKENS and not prompt.places
 
 
 def _row(prompt: _Prompt) -> Row:

@@ -63,10 +63,10 @@ class Decoding:
         self._steps = 0
         self.rows: list[Row] = []
 
-    def join(self, row: Row, caches: list[Any], last: int) -> None:
-        """Take a row in, whose caches hold all but the `last` token of its prompt. caches: batch caches of one row."""
+    def join(self, row: Row, caches: list[Any], last: Sequence[int]) -> None:
+        """Take a row in, whose caches hold all but the `last` tokens of its prompt. caches: batch caches of one row."""
         sampled = self._forward([row], caches, mx.array([last]))
-        row.tokens.append(last)
+        row.tokens.extend(last)
         if self.rows:
             for ours, new in zip(self._caches, caches, strict=True):
                 ours.extend(new)
@@ -80,7 +80,7 @@ class Decoding:
         if not self.rows:
             return []
         fed = self._next
-        self._next = self._forward(self.rows, self._caches, fed)
+        self._next = self._forward(self.rows, self._caches, fed[:, None])
         tokens: list[int] = fed.tolist()  # type: ignore[assignment]
         self._steps += 1
         if self._steps % _STEPS_BEFORE_CLEARING == 0:
@@ -89,8 +89,7 @@ class Decoding:
 
     def caches_of(self, row: Row) -> list[Any]:
         """The caches of a row, which hold its tokens."""
-        at = self.rows.index(row)
-        return [cache.extract(at) for cache in self._caches]
+        return self._extracted(self.rows.index(row))
 
     def leave(self, row: Row) -> None:
         """Go on without a row."""
@@ -105,11 +104,17 @@ class Decoding:
             if finish is None:
                 staying.append(at)
             else:
-                caches = [cache.extract(at) for cache in self._caches]
+                caches = self._extracted(at)
             steps.append(Step(row, token, finish, caches))
         if len(staying) < len(self.rows):
             self._keep(staying)
         return steps
+
+    def _extracted(self, at: int) -> list[Any]:
+        """One row's caches; copies are made now, so that they do not hold the arrays of all rows for as long as they rest."""
+        caches = [cache.extract(at) for cache in self._caches]
+        mx.async_eval([cache.state for cache in caches])
+        return caches
 
     def _keep(self, places: list[int]) -> None:
         self.rows = [self.rows[at] for at in places]
@@ -121,12 +126,12 @@ class Decoding:
         self._next = self._next[mx.array(places)]
 
     def _forward(self, rows: Sequence[Row], caches: list[Any], tokens: mx.array) -> mx.array:
-        """Feed `tokens` [rows] to the model, and what is sampled after them, [rows], on its way."""
-        logits = self._model(tokens[:, None], cache=caches)[:, -1, :]
+        """Feed `tokens` [rows, new tokens] to the model, and what is sampled after them, [rows], on its way."""
+        logits = self._model(tokens, cache=caches)[:, -1, :]
         if any(row.mask for row in rows):
             logits = mx.concatenate(
                 [
-                    row.mask(tokens[at : at + 1], logits[at : at + 1])
+                    row.mask(tokens[at, -1:], logits[at : at + 1])
                     if row.mask
                     else logits[at : at + 1]
                     for at, row in enumerate(rows)

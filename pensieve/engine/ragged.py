@@ -2,7 +2,8 @@
 """Sequences of any lengths that decode together: mlx-lm's batch cache protocol over a list of `SequenceKV`.
 
 mlx-lm's own batch cache pads every sequence to the longest and cannot be quantized. Here joining, leaving and moving
-a sequence copies nothing. Attention runs sequence by sequence; the rest of a layer runs for the whole batch.
+a sequence copies nothing. Attention runs sequence by sequence; the rest of a layer runs for the whole batch. (Short
+rows side by side in one padded array were tried and were no faster on an H100: benchmarks/RESULTS.md.)
 
 It reaches the models through one replaced function of mlx-lm, `models.base.quantized_scaled_dot_product_attention`,
 to which mlx-lm routes every cache that has `bits`.
@@ -10,6 +11,7 @@ to which mlx-lm routes every cache that has `bits`.
 
 import importlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import mlx.core as mx  # noqa: TID253
@@ -24,37 +26,32 @@ class RaggedKV(_BaseCache):
     group_size = 32
 
     def __init__(self, sequences: list[SequenceKV]) -> None:
-        self.sequences = sequences
-        self._offsets: mx.array | None = None
+        self._hold(sequences)
 
-    @property
-    def bits(self) -> int:
-        """mlx-lm takes the attention function that this module replaces for caches that have this.
+    def _hold(self, sequences: list[SequenceKV]) -> None:
+        """mlx-lm takes the attention function that this module replaces for caches that have `bits`.
 
         One sequence in full precision has it not: the stock function over plain arrays is the shortest way then.
         """
-        if self._is_plain:
-            raise AttributeError("bits")
-        return 8
-
-    @property
-    def _is_plain(self) -> bool:
-        return len(self.sequences) == 1 and self.sequences[0].precision.bits is None
+        self.sequences = sequences
+        self._plain: SequenceKV | None = None
+        self.__dict__.pop("bits", None)
+        if len(sequences) == 1 and sequences[0].precision.bits is None:
+            self._plain = sequences[0]
+        else:
+            self.bits = 8
 
     @property
     def offset(self) -> Any:
         """Tokens before the next one: a number for one sequence, an array [batch] for more. For rotary positions."""
         if len(self.sequences) == 1:
             return self.sequences[0].offset
-        if self._offsets is None:
-            self._offsets = mx.array([sequence.offset for sequence in self.sequences])
-        return self._offsets
+        return _positions(tuple([sequence.offset for sequence in self.sequences]))
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Any, Any]:
         """Store a chunk [batch, kv_heads, tokens, head_dim]; attention gets arrays, or this cache in their place."""
-        self._offsets = None
-        if self._is_plain:
-            return self.sequences[0].appended(keys, values)
+        if self._plain is not None:
+            return self._plain.appended(keys, values)
         rows = zip(self.sequences, _rows(keys), _rows(values), strict=True)
         for sequence, row_keys, row_values in rows:
             sequence.append(row_keys, row_values)
@@ -68,17 +65,15 @@ class RaggedKV(_BaseCache):
 
     def make_mask(self, tokens: int, *_: Any, **__: Any) -> str | None:
         """`attend` is causal by itself; the stock attention is told."""
-        return "causal" if tokens > 1 and self._is_plain else None
+        return "causal" if tokens > 1 and self._plain is not None else None
 
     def filter(self, keep: Sequence[int]) -> None:
         """Keep these rows."""
-        self.sequences = [self.sequences[int(row)] for row in keep]
-        self._offsets = None
+        self._hold([self.sequences[int(row)] for row in keep])
 
     def extend(self, other: "RaggedKV") -> None:
         """Take another batch's rows in."""
-        self.sequences = self.sequences + other.sequences
-        self._offsets = None
+        self._hold(self.sequences + other.sequences)
 
     def extract(self, row: int) -> SequenceKV:
         """One row's cache: itself, not a copy."""
@@ -106,6 +101,12 @@ class RaggedKV(_BaseCache):
 def _rows(batched: mx.array) -> list[mx.array]:
     rows: Any = mx.split(batched, batched.shape[0])
     return rows
+
+
+# All layers ask for the same in a step, and get the same array.
+@lru_cache(maxsize=8)
+def _positions(offsets: tuple[int, ...]) -> mx.array:
+    return mx.array(offsets)
 
 
 _base: Any = importlib.import_module("mlx_lm.models.base")
