@@ -196,7 +196,7 @@ def test_the_model_that_was_asked_for_must_be_the_one_that_answers(tmp_path: Pat
         other = pensieve("chat", "?", "--model", "phi-3-mini", home=tmp_path, **where)
     assert other.returncode == 1
     assert b"serves tiny, not phi-3-mini" in other.stderr
-    assert b"pensieve start --model phi-3-mini" in other.stderr
+    assert b"pensieve restart --model phi-3-mini" in other.stderr
 
 
 @pytest.mark.parametrize("language", ["C", "POSIX"])

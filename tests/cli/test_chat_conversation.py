@@ -13,7 +13,7 @@ from pensieve.cli.chat.conversation import Conversation, Manner
 from pensieve.cli.chat.link import Link, Means
 from pensieve.cli.chat.slash import Command, Said, Unknown
 from pensieve.cli.chat.view import PlainView
-from pensieve.daemon.record import Address, published
+from pensieve.daemon.record import Address, own_record, published
 from pensieve.errors import NoServerError
 from pensieve.paths import under_home
 from pensieve.settings import Settings
@@ -385,7 +385,7 @@ def holding(chat: Talk, address: Address) -> Iterator[None]:
 
         def start() -> None:
             stack.enter_context(lock.held(chat.settings.paths))
-            stack.enter_context(published(chat.settings.paths, address))
+            stack.enter_context(published(chat.settings.paths, own_record(address)))
 
         chat.on_start = start
         yield

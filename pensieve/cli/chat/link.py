@@ -59,7 +59,7 @@ class Link:
             if not self._means.has_person:
                 raise
             self._bring_up()
-            found = self._found()
+            found = self._come_up()
         peer = self._checked(self._loaded(found))
         if self._last and self._last.served.pid != peer.served.pid:
             output.aside(
@@ -106,7 +106,7 @@ class Link:
             return peer
         raise RequestError(
             f"The server at {peer.server.base_url} serves {peer.model}, not {self._model}.",
-            hint=f"Serve it instead:\n  pensieve stop && pensieve start --model {self._model}",
+            hint=f"Serve it instead:\n  pensieve restart --model {self._model}",
         )
 
     def _bring_up(self) -> None:
@@ -121,8 +121,15 @@ class Link:
                 raise ServerUnavailableError("The server did not start.")
         else:
             raise NoServerError(target.base_url)
-        while lock.is_held(settings.paths) and not find_target(settings).is_running:
-            self._means.pause()
+
+    def _come_up(self) -> Peer:
+        """The server that is starting, once it listens: it may fetch its model first. Raises `NoServerError` where it ends."""
+        while lock.is_held(self._means.settings.paths):
+            try:
+                return self._found()
+            except NoServerError:
+                self._means.pause()
+        return self._found()
 
 
 def _names(peer: Peer) -> set[str]:
