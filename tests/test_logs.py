@@ -103,15 +103,15 @@ def write_lines(log: Path, largest_bytes: int, *lines: str) -> None:
 
 def test_a_log_at_its_largest_is_kept_beside_and_goes_on_empty(log: Path) -> None:
     with log.open("a") as other_process:
-        write_lines(log, 1000, *[f"line {number:04}" for number in range(100)])
+        write_lines(log, 1000, *[f"line {number:04}" for number in range(110)])
         other_process.write("a crash\n")
     earlier = log.with_name("server.log.1")
     assert log.stat().st_size <= 1000 + len("a crash\n")
     assert 1000 < earlier.stat().st_size < 1100
     assert stat.S_IMODE(earlier.stat().st_mode) == 0o600
-    assert log.read_text().splitlines()[-2:] == ["line 0099", "a crash"]
+    assert log.read_text().splitlines()[-2:] == ["line 0109", "a crash"]
     kept = [*earlier.read_text().splitlines(), *log.read_text().splitlines()]
-    assert kept[-11:-1] == [f"line {number:04}" for number in range(90, 100)]
+    assert kept[-11:-1] == [f"line {number:04}" for number in range(100, 110)]
 
 
 def test_a_link_in_the_place_of_the_earlier_log_is_not_followed(log: Path) -> None:

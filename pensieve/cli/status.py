@@ -99,10 +99,9 @@ def figures(engine: EngineFigures) -> dict[str, str]:
     rate = engine.tokens_per_second
     return {
         "speed": f"{rate:.1f} tokens per second" if rate else "",
-        "KV caches": _joined(
-            _share(engine.kv_used_bytes, engine.kv_budget_bytes),
-            f"in {engine.kv_bits} bits" if engine.kv_bits else "",
-            f"({engine.kv_reason})" if engine.kv_reason else "",
+        "KV caches": _share(engine.kv_used_bytes, engine.kv_budget_bytes),
+        "KV bits": _joined(
+            str(engine.kv_bits or ""), f"({engine.kv_reason})" if engine.kv_reason else ""
         ),
         "kept": _joined(
             f"{_gigabytes(engine.prefix_memory_bytes)} in memory,"
