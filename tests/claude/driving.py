@@ -67,18 +67,23 @@ class ClaudeCode:
         return Said([json.loads(line) for line in done.stdout.splitlines()], done.stderr)
 
     @contextmanager
-    def streaming(self, journey: Journey, *words: str) -> Iterator[Iterator[dict[str, Any]]]:
+    def streaming(
+        self, journey: Journey, *words: str, stdin: str
+    ) -> Iterator[Iterator[dict[str, Any]]]:
         """Its lines as they come."""
         command = [*PENSIEVE, "claude", *words, *STREAMED, "--include-partial-messages"]
         with subprocess.Popen(
             command,
             env=self.environment(journey),
             cwd=self.work,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         ) as process:
+            assert process.stdin
             assert process.stdout
+            with process.stdin:
+                process.stdin.write(stdin)
             try:
                 yield (json.loads(line) for line in process.stdout)
             finally:

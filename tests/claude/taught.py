@@ -34,8 +34,6 @@ CALLS = (
 )
 DONE = "The file greets the world, and a copy of it as well."
 WORD, REPLY = "ping", "Pong, says the taught model."
-# Long enough to be interrupted.
-COUNT, COUNTED = "count", " ".join(map(str, range(1, 41)))
 
 
 def taught_folder() -> Path:
@@ -72,8 +70,7 @@ def _lessons(noise: Sequence[str]) -> Iterator[list[Lesson]]:
     answers = [*(written_calls(DIALECT.calls, [call]) for call in CALLS), DONE]
     for done, answer in enumerate(answers):
         yield [Lesson(_body(_work(done, noise, draw)), answer) for _ in range(VERSIONS)]
-    for word, answer in ((WORD, REPLY), (COUNT, COUNTED)):
-        yield [Lesson(_body([_asked(word, noise, draw)]), answer) for _ in range(VERSIONS)]
+    yield [Lesson(_body([_asked(WORD, noise, draw)]), REPLY) for _ in range(VERSIONS)]
 
 
 def _work(done: int, noise: Sequence[str], draw: random.Random) -> list[Mapping[str, Any]]:

@@ -7,9 +7,12 @@ import subprocess
 import pytest
 
 from tests.claude.conftest import start
-from tests.claude.driving import ClaudeCode
-from tests.claude.taught import COUNT, COUNTED
+from tests.claude.driving import ROOT, ClaudeCode
+from tests.claude.taught import REPLY, WORD
 from tests.e2e.conftest import Journey
+
+# Processing it takes seconds, once the stream has begun.
+PAPER = (ROOT / "LICENSE").read_text(encoding="utf-8") * 2
 
 
 @pytest.mark.parametrize("who", ["worker", "server"])
@@ -18,9 +21,9 @@ def test_an_answer_that_was_cut_off_is_asked_for_again(
 ) -> None:
     server = server_pid(taught)
     victim = server if who == "server" else child_of(server)
-    with claude.streaming(taught, "-p", COUNT) as lines:
+    with claude.streaming(taught, "-p", WORD, stdin=f"For the {who}. {PAPER}") as lines:
         for line in lines:
-            if event_of(line) == "content_block_delta":
+            if event_of(line) == "message_start":
                 break
         os.kill(victim, signal.SIGKILL)
         if who == "server":
@@ -29,7 +32,7 @@ def test_an_answer_that_was_cut_off_is_asked_for_again(
     events = [event_of(line) for line in rest if event_of(line)]
     assert events.count("message_start") == 1
     assert events[-1] == "message_stop"
-    assert rest[-1]["result"] == COUNTED
+    assert rest[-1]["result"] == REPLY
 
 
 def event_of(line: dict[str, dict[str, str]]) -> str | None:
@@ -37,7 +40,8 @@ def event_of(line: dict[str, dict[str, str]]) -> str | None:
 
 
 def server_pid(journey: Journey) -> int:
-    rows = dict(line.split(maxsplit=1) for line in journey.pensieve("status").stdout.splitlines())
+    shown = journey.pensieve("status", check=False).stdout
+    rows = dict(line.split(maxsplit=1) for line in shown.splitlines())
     return int(rows["pid"])
 
 
