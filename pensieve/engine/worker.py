@@ -6,7 +6,6 @@ socket, or on the bell of who waits for a grammar. The end of the socket, howeve
 the model folder. Run as `python -m pensieve.engine.worker FD`.
 """
 
-import itertools
 import logging
 import os
 import select
@@ -26,8 +25,8 @@ from pensieve.engine.reporter import Reporter
 from pensieve.engine.scheduler import KeyedEvent, Scheduler
 
 _RECEIVE_BYTES = 1 << 20
-# While somebody waits for tokens, a block is written to disk only so often.
-STEPS_PER_BLOCK = 16
+# While somebody waits for tokens, so much of the time may go into handing blocks to the disk's writer.
+SPILL_SHARE = 0.02
 
 _log = logging.getLogger("pensieve.engine")
 
@@ -84,7 +83,7 @@ class Work:
 def serve(front_end: FrontEnd, work: Work) -> None:
     """Answer frames, step the batch and write prefixes behind until the front end is gone."""
     scheduler, reporter = work.scheduler, Reporter(front_end.send, work.figures)
-    steps = itertools.count(1)
+    may_spill_s = 0.0
     spill_in_s: float | None = 0
     while True:
         reporter.figures(is_last=scheduler.is_idle and spill_in_s is None)
@@ -94,9 +93,12 @@ def serve(front_end: FrontEnd, work: Work) -> None:
         if not scheduler.is_idle:
             reporter.events(scheduler.step())
             spill_in_s = 0
-            if next(steps) % STEPS_PER_BLOCK:
+            if time.monotonic() < may_spill_s:
                 continue
+        began_s = time.monotonic()
         spill_in_s = work.spill()
+        ended_s = time.monotonic()
+        may_spill_s = ended_s + (ended_s - began_s) / SPILL_SHARE
 
 
 def _take(frame: Frame, work: Work) -> list[KeyedEvent]:
