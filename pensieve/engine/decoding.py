@@ -2,8 +2,8 @@
 """Sequences that decode together, a token each in a step, one step ahead of whoever reads the tokens.
 
 The forward pass over the tokens sampled last is on its way to the device before those tokens are read: the device does not
-wait for Python, nor Python for the device. mlx-lm's BatchGenerator does the same with more around it (on an H100 6 ms a
-token instead of 4: benchmarks/RESULTS.md), and cannot be told how long a chunk of a prompt may be. Knows no prompt and no chunk.
+wait for Python, nor Python for the device. mlx-lm's BatchGenerator does the same with more around it, and cannot be
+told how long a chunk of a prompt may be. Knows no prompt and no chunk.
 """
 
 from collections.abc import Sequence
