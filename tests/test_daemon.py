@@ -7,6 +7,7 @@ import signal
 import socket
 import stat
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -17,7 +18,7 @@ import pytest
 from pensieve.daemon import folders, lock
 from pensieve.daemon.background import last_words, launch, server_command, wait_for_other
 from pensieve.daemon.health import Health, ask, read
-from pensieve.daemon.listen import Owner, bind, find_owner, lsof_pid
+from pensieve.daemon.listen import Owner, bind, bind_patiently, find_owner, lsof_pid
 from pensieve.daemon.processes import command_of, start_of
 from pensieve.daemon.record import Address, ServerRecord, current, own_record, published
 from pensieve.daemon.stop import stop
@@ -301,6 +302,15 @@ def test_lsof_tells_the_owner_too(port: int) -> None:
 )
 def test_a_pensieve_of_another_home_is_recognised(command: list[str], is_pensieve: bool) -> None:
     assert Owner(1, tuple(command)).is_pensieve is is_pensieve
+
+
+def test_a_server_outwaits_a_start_that_looks_at_its_port(port: int) -> None:
+    look = bind("127.0.0.1", port)
+    closing = threading.Timer(0.2, look.close)
+    closing.start()
+    with bind_patiently("127.0.0.1", port), pytest.raises(PortInUseError):
+        bind_patiently("127.0.0.1", port)
+    closing.join()
 
 
 @pytest.mark.parametrize("host", ["203.0.113.7", "no.such.host.invalid", "a" * 300])

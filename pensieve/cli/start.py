@@ -27,7 +27,7 @@ from pensieve.daemon.background import (
     server_command,
     wait_for_other,
 )
-from pensieve.daemon.listen import bind
+from pensieve.daemon.listen import bind_patiently
 from pensieve.daemon.record import Address, own_record, published
 from pensieve.errors import PortInUseError
 from pensieve.machine import Machine, choose_device, inspect
@@ -130,7 +130,7 @@ def answering(settings: Settings, flags: Flags, parts: Parts) -> Answering:
 def _can_listen(settings: Settings) -> bool:
     """Looked at before a long download rather than after it; False where another start was quicker, just now."""
     try:
-        bind(settings.host, settings.port).close()
+        bind_patiently(settings.host, settings.port).close()
     except PortInUseError:
         if not lock.is_held(settings.paths):
             raise
@@ -145,7 +145,7 @@ def run_in_foreground(settings: Settings, flags: Flags, parts: Parts) -> int:
     with _termination_raised(), lock.held(settings.paths) as is_ours:
         if not is_ours:
             return report_held(settings)
-        bind(settings.host, settings.port).close()
+        bind_patiently(settings.host, settings.port).close()
         address = Address(settings.host, settings.port, settings.model, device)
         record = own_record(
             address, service=settings_module.homebrew_service(), flags=flags.given()
@@ -153,7 +153,7 @@ def run_in_foreground(settings: Settings, flags: Flags, parts: Parts) -> int:
         with published(settings.paths, replace(record, phase="fetching")):
             folder = parts.fetch(settings.model, settings.paths)
             with (
-                bind(settings.host, settings.port) as listener,
+                bind_patiently(settings.host, settings.port) as listener,
                 published(settings.paths, replace(record, model=folder.name)),
             ):
                 output.note(f"pensieve serves {folder.name} at {record.base_url}; Ctrl-C ends it.")

@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from pensieve.settings import is_loopback
 
 BACKLOG = 2048
 CONNECT_TIMEOUT_S = 0.5
+PATIENCE_S = 1.0
+RETRY_S = 0.05
 LISTENING = "0A"  # TCP_LISTEN in /proc/net/tcp
 WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 -- compared, never bound
 
@@ -59,6 +62,18 @@ def bind(host: str, port: int) -> socket.socket:
         listener.close()
         raise _refusal(error, host, port) from error
     return listener
+
+
+def bind_patiently(host: str, port: int) -> socket.socket:
+    """As `bind`, for the server itself: another start that looks whether the port is free has it for an instant."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return bind(host, port)
+        except PortInUseError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(RETRY_S)
 
 
 def find_owner(port: int) -> Owner | None:
