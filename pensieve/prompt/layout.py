@@ -6,7 +6,6 @@ from itertools import accumulate
 
 from pensieve.api.blocks import TextBlock
 from pensieve.api.request import Conversation
-from pensieve.dialects.dialect import Dialect
 from pensieve.dialects.plain import tools_text
 from pensieve.dialects.writing import written_minified
 from pensieve.errors import InvalidRequestError
@@ -34,8 +33,8 @@ def lay_out(
     conversation: Conversation, offer: Offer, writer: ChatWriter, abilities: SystemTurns
 ) -> Layout:
     """The layout for one model. Raises `InvalidRequestError` where only the assistant speaks."""
-    told = _told(conversation, offer, writer.dialect)
-    turns = fold_system_turns(chat_turns(conversation, told), abilities)
+    tools = [tools_text(offer.shown)] if writer.dialect.tools == "text" and offer.shown else []
+    turns = fold_system_turns(chat_turns(conversation, tools, _told(conversation)), abilities)
     prefill = ""
     asked = turns
     if turns and turns[-1].role == "assistant":
@@ -49,10 +48,8 @@ def lay_out(
     return Layout(turns, messages, list(accumulate(map(len, written))), prefill)
 
 
-def _told(conversation: Conversation, offer: Offer, dialect: Dialect) -> Iterator[str]:
-    """What the system part says beside the client's own words."""
-    if dialect.tools == "text" and offer.shown:
-        yield tools_text(offer.shown)
+def _told(conversation: Conversation) -> Iterator[str]:
+    """What the system part says behind the client's own words."""
     if (schema := output_schema(conversation)) is not None:
         yield f"Answer with JSON that obeys this JSON Schema, and with nothing else:\n{written_minified(schema)}"
 

@@ -42,11 +42,19 @@ class ChatTurn:
         return marks[-1] if marks else None
 
 
-def chat_turns(conversation: Conversation, told: Iterable[str] = ()) -> list[ChatTurn]:
-    """The conversation's turns, the system prompt first, with what else the model is `told` at its end."""
+def chat_turns(
+    conversation: Conversation, tools: Iterable[str] = (), told: Iterable[str] = ()
+) -> list[ChatTurn]:
+    """The conversation's turns, the system prompt first. What it says of `tools` comes before the client's own words, which name
+    the folder or the day and so end what conversations share; what else the model is `told`, behind them.
+    """
     written = (ChatTurn(turn.role, (_shown(turn),)) for turn in _lasting(conversation.messages))
-    more = ((TextBlock(type="text", text=text),) for text in told)
-    return merged([ChatTurn("system", (_system(conversation.system), *more)), *written])
+    system = (*map(_said, tools), _system(conversation.system), *map(_said, told))
+    return merged([ChatTurn("system", system), *written])
+
+
+def _said(text: str) -> tuple[ContentBlock, ...]:
+    return (TextBlock(type="text", text=text),)
 
 
 def merged(turns: Iterable[ChatTurn]) -> list[ChatTurn]:

@@ -155,9 +155,14 @@ def test_tools_that_would_fill_the_context_are_told_of_in_few_words(
     assert "1 tools are told of in few words" in caplog.text
 
 
-def test_the_plain_way_tells_of_tools_behind_the_clients_own_system_prompt() -> None:
-    text = prompt_text("qwen", system="Be brief.", tools=[tool("a")])
-    assert text.index("Be brief.") < text.index("# Tools") < text.index("hello")
+def test_the_plain_way_tells_of_tools_before_the_clients_own_system_prompt() -> None:
+    """Which names a folder or a day: conversations in other folders share what stands before it."""
+    here, there = (
+        prompt_text("qwen", system=f"You work in /{folder}.", tools=[tool("a")])
+        for folder in ("here", "there")
+    )
+    assert here.index("# Tools") < here.index("You work in") < here.index("hello")
+    assert here.partition("You work in")[0] == there.partition("You work in")[0]
 
 
 def test_a_template_with_tools_of_its_own_is_given_them_and_results() -> None:
