@@ -7,10 +7,10 @@ distributions' metadata, so that `start` refuses a machine before anything heavy
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Literal, assert_never
 
@@ -225,8 +225,6 @@ def _sysctl(name: str) -> str:
 
 
 def _is_installed(distribution: str) -> bool:
-    try:
-        metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
+    """By the folder that installers write. importlib.metadata says the same, and takes 15 ms of every `pensieve env` to load."""
+    written = f"{distribution.replace('-', '_')}-*.dist-info"
+    return any(next(Path(folder).glob(written), None) for folder in sys.path)

@@ -1,10 +1,14 @@
 """Which server the client commands mean: this home's running one, else the one that the settings describe."""
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from pensieve.daemon.record import current
+from pensieve.daemon.record import ServerRecord, current
 from pensieve.errors import ModelError, ModelUnavailableError
 from pensieve.settings import Settings
+
+if TYPE_CHECKING:
+    from pensieve.daemon.health import Health
 
 # Of a model of which nothing is known yet.
 UNKNOWN_CONTEXT_TOKENS = 32_768
@@ -38,14 +42,18 @@ def measured(target: Target, settings: Settings) -> Target:
 
     `is_running` is False where a server that has a record does not answer.
     """
-    from pensieve.daemon.health import ask
-
     record = current(settings.paths) if target.is_running else None
-    health = ask(record) if record else None
+    health = _asked(record) if record else None
     is_running = health is not None and health.status != "unreachable"
     said = health.context_tokens if health and health.status == "ready" else 0
     tokens = said or _expected_context(settings) or UNKNOWN_CONTEXT_TOKENS
     return replace(target, is_running=is_running, context_tokens=tokens)
+
+
+def _asked(record: ServerRecord) -> "Health":
+    from pensieve.daemon.health import ask
+
+    return ask(record)
 
 
 def _expected_context(settings: Settings) -> int | None:

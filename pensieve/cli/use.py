@@ -7,7 +7,7 @@ from pensieve import settings as settings_module
 from pensieve.cli import output
 from pensieve.daemon.record import current
 from pensieve.models.catalog import AUTOMATIC, LocalModel, find
-from pensieve.models.fetch import is_present
+from pensieve.models.folder import is_present
 from pensieve.settings import Settings
 
 
@@ -32,7 +32,7 @@ def use(name: str, /, *, json: bool = False) -> int:
     source = find(name)
     kept = str(source.folder) if isinstance(source, LocalModel) else source.name
     config.write(settings.paths.config_file, "model", AUTOMATIC if name == AUTOMATIC else kept)
-    is_here = is_present(source, settings.paths)
+    is_here = is_present(source, settings.paths.models)
     told = {
         "model": source.name,
         "is_here": is_here,

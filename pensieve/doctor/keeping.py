@@ -13,8 +13,7 @@ from pensieve.errors import ModelError
 from pensieve.keys import KEYS
 from pensieve.models.catalog import LocalModel, ModelSource, find
 from pensieve.models.download import DISK_MARGIN, free_bytes
-from pensieve.models.fetch import is_present
-from pensieve.models.folder import MARKER, ModelFolder, folder_of, read_snapshot
+from pensieve.models.folder import MARKER, ModelFolder, folder_of, is_present, read_snapshot
 from pensieve.models.integrity import check
 from pensieve.models.shelf import shelved
 from pensieve.models.verify import altered
@@ -109,7 +108,7 @@ def _model_and_disk(settings: Settings, *, is_thorough: bool) -> Iterator[Findin
     except ModelError as error:
         yield red("model", error.message, "pensieve models")
         return
-    is_here = is_present(source, settings.paths)
+    is_here = is_present(source, settings.paths.models)
     yield _model(source, settings, is_thorough=is_thorough) if is_here else _missing(source)
     yield _disk(settings, 0 if is_here else _still_to_come(source, settings))
 

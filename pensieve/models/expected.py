@@ -4,9 +4,8 @@ from pensieve.errors import ModelUnavailableError
 from pensieve.machine import inspect
 from pensieve.models.cards import card_of
 from pensieve.models.catalog import find
-from pensieve.models.fetch import is_present
 from pensieve.models.fit import fit, room_here
-from pensieve.models.folder import folder_of
+from pensieve.models.folder import folder_of, is_present
 from pensieve.models.shape import ModelShape, shape_of
 from pensieve.settings import Settings
 
@@ -23,7 +22,7 @@ def planned_context(settings: Settings) -> int:
 def shape_by_name(settings: Settings) -> ModelShape:
     """The shape of the model that `settings` name: from its files, else from the catalog. Raises `ModelUnavailableError`."""
     source = find(settings.model)
-    if is_present(source, settings.paths):
+    if is_present(source, settings.paths.models):
         return shape_of(folder_of(source, settings.paths.models))
     if card := card_of(source):
         return card.shape

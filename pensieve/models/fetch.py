@@ -13,6 +13,7 @@ from pensieve.models.folder import (
     ModelFolder,
     Snapshot,
     folder_of,
+    is_present,
     locked,
     read_snapshot,
 )
@@ -22,15 +23,7 @@ from pensieve.models.verify import altered
 from pensieve.models.wheel import WheelImport
 from pensieve.paths import Paths
 
-__all__ = ["Progress", "fetch", "is_present", "mend"]
-
-
-def is_present(source: ModelSource, paths: Paths) -> bool:
-    """Whether `source` can be opened without fetching anything."""
-    folder = folder_of(source, paths.models)
-    if isinstance(source, LocalModel):
-        return (folder / "config.json").is_file()
-    return read_snapshot(folder / MARKER) is not None
+__all__ = ["Progress", "fetch", "mend"]
 
 
 def fetch(source: ModelSource, paths: Paths, progress: Progress) -> ModelFolder:
@@ -38,7 +31,7 @@ def fetch(source: ModelSource, paths: Paths, progress: Progress) -> ModelFolder:
 
     Raises `ModelUnavailableError`, `ModelDamagedError` or `DiskFullError`.
     """
-    if not is_present(source, paths):
+    if not is_present(source, paths.models):
         _fill(source, paths, progress)
     folder = folder_of(source, paths.models)
     match source:
@@ -98,7 +91,7 @@ def _fill(source: ModelSource, paths: Paths, progress: Progress) -> None:
     folder = folder_of(source, paths.models)
     with locked(folder):
         if is_present(
-            source, paths
+            source, paths.models
         ):  # another process fetched it while this one waited for the lock
             return
         match source:

@@ -68,6 +68,14 @@ def folder_of(source: ModelSource, models: Path) -> Path:
             return models / f"{source.repo}@{source.revision}".replace("/", "--")
 
 
+def is_present(source: ModelSource, models: Path) -> bool:
+    """Whether `source` can be opened without fetching anything."""
+    folder = folder_of(source, models)
+    if isinstance(source, LocalModel):
+        return (folder / "config.json").is_file()
+    return read_snapshot(folder / MARKER) is not None
+
+
 def read_snapshot(file: Path) -> Snapshot | None:
     """The snapshot that a marker describes; None where there is no marker or it cannot be read."""
     try:

@@ -13,8 +13,8 @@ import pytest
 from pensieve.errors import DiskFullError, ModelDamagedError, ModelUnavailableError, PensieveError
 from pensieve.models.catalog import HubModel
 from pensieve.models.download import ATTEMPTS, Download
-from pensieve.models.fetch import fetch, is_present, mend, take_down
-from pensieve.models.folder import MARKER, ModelFolder, folder_of, read_snapshot
+from pensieve.models.fetch import fetch, mend, take_down
+from pensieve.models.folder import MARKER, ModelFolder, folder_of, is_present, read_snapshot
 from pensieve.models.hub import CHUNK_BYTES, Hub
 from pensieve.models.load import open_model
 from pensieve.paths import under_home
@@ -318,7 +318,7 @@ def test_no_network_is_used_for_a_model_that_is_here(fetching: Fetching, tmp_pat
     fetching()
     progress = RecordedProgress()
     home = under_home(tmp_path)
-    assert is_present(MODEL, home)
+    assert is_present(MODEL, home.models)
     fetching.hub.requests.clear()
     assert fetch(MODEL, home, progress).folder == fetching.destination
     assert fetching.hub.requests == []
@@ -338,7 +338,7 @@ def test_a_damaged_file_is_found_and_it_alone_is_fetched_anew(
     hub.sent.clear()
     hub.requests.clear()
     assert take_down(MODEL, home, RecordedProgress()) == (name,)
-    assert not is_present(MODEL, home)
+    assert not is_present(MODEL, home.models)
     fetching()
     assert_is_whole(fetching.destination, hub)
     assert hub.sent == {name: len(content)}
