@@ -3,7 +3,6 @@
 It knows which keys there are; which of several places counts is settings.py's to say.
 """
 
-import difflib
 import re
 import shlex
 import tomllib
@@ -40,6 +39,8 @@ def key_of(name: str, where: str = "") -> Key:
     """The key of this name. Raises `SettingsError` with the nearest one where there is none."""
     if key := KEYS.get(name):
         return key
+    import difflib
+
     near = difflib.get_close_matches(name.replace("-", "_"), KEYS, n=1)
     meant = f' Did you mean "{near[0]}"?' if near else ""
     raise SettingsError(

@@ -4,7 +4,6 @@ The one place where an error becomes words on the terminal. A traceback is shown
 A command's module is loaded when it is called, and the parser (cyclopts) when there is something to parse.
 """
 
-import difflib
 import inspect
 import traceback
 from collections.abc import Sequence
@@ -193,6 +192,8 @@ def _untouched(words: Sequence[str]) -> Sequence[str]:
 
 
 def _unknown(name: str) -> UsageError:
+    import difflib
+
     near = difflib.get_close_matches(name, COMMANDS, n=1)
     meant = f' Did you mean "{near[0]}"?' if near else ""
     return UsageError(

@@ -1,6 +1,5 @@
 """From what a person types after `--model` to where that model comes from. Knows no network and fetches nothing."""
 
-import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,6 +133,8 @@ def _from_hub(name: str) -> HubModel | None:
 
 def _refuse(name: str) -> ModelSource:
     names = [model.name for model in CATALOG]
+    import difflib
+
     near = difflib.get_close_matches(name.casefold(), names, n=1, cutoff=0.5)
     question = f" Did you mean {near[0]}?" if near else ""
     raise ModelUnavailableError(
