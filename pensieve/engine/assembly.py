@@ -49,7 +49,7 @@ def assemble(load: Load) -> Work:
     make_caches = replace(full, precision=plan.precision)
     fingerprint = fingerprint_of(folder, plan, device)
     prefixes = PrefixCache(fingerprint)
-    chunks = ChunkSizer(LARGEST_CHUNK[device])
+    chunks = ChunkSizer(LARGEST_CHUNK[device], plan.scores)
     store = _store(load, fingerprint)
     archive = DiskArchive(store, make_caches, fingerprint) if store else None
     scheduler = Scheduler(

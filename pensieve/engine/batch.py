@@ -122,7 +122,9 @@ class BatchBackend:
     def step(self) -> list[Outcome]:
         """A token for every decoding sequence; then, unless it is decoding's turn, a chunk of the prompt in work."""
         is_shared = bool(self._decoding.rows)
-        chunk = self._chunks.next_chunk(is_shared=is_shared) if self._prompts else 0
+        chunk = 0
+        if self._prompts:
+            chunk = self._chunks.next_chunk(self._prompts[0].done, is_shared=is_shared)
         started = time.monotonic()
         outcomes: list[Outcome] = [_sampled(step) for step in self._decoding.step()]
         processed = 0

@@ -17,6 +17,10 @@ LARGE_MAC_BYTES = 36 * 2**30
 PROCESS_BYTES = 600 * 10**6
 # A prefill chunk's activations and one layer's dequantized keys and values.
 TRANSIENT_BYTES = 800 * 10**6
+# Where attention is not fused, its scores are in memory beside them: this share of all.
+SCORES_SHARE = 8
+# Of one score, with what is made of it on the way: 18 GB for 2048 tokens behind 14 000, 32 heads (H200, MLX 0.32.4, 2026-11-22).
+SCORE_BYTES = 18
 # Where full precision holds so much, halving the bytes gains nothing that is needed.
 ENOUGH_CONTEXT_TOKENS = 32_768
 
@@ -41,9 +45,10 @@ class KVBudget:
         return max(0, room // max(1, self.bytes_per_token) // GROWTH_TOKENS * GROWTH_TOKENS)
 
 
-def kv_room(limit_bytes: int, weights_bytes: int) -> int:
+def kv_room(limit_bytes: int, weights_bytes: int, scores_bytes: int = 0) -> int:
     """What is left for KV caches of all that pensieve may use."""
-    return max(0, limit_bytes - weights_bytes - PROCESS_BYTES - TRANSIENT_BYTES)
+    taken = weights_bytes + PROCESS_BYTES + TRANSIENT_BYTES + scores_bytes
+    return max(0, limit_bytes - taken)
 
 
 def mac_working_set(memory_bytes: int) -> int:

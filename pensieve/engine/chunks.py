@@ -1,9 +1,10 @@
-"""How many prompt tokens are processed at once, from how long the last ones took. Plain arithmetic; others tell the time.
+"""How many prompt tokens are processed at once, from how long the last ones took and what fits. Plain arithmetic; others tell the time.
 
 Alone, chunks are as large as memory likes. While others decode, a chunk takes about `SHARED_CHUNK_S`, and decode steps
 go between chunks until decoding has had its share of the time: nobody's answer stands still for a long prompt.
 """
 
+import math
 from dataclasses import dataclass
 
 SHARED_CHUNK_S = 0.25
@@ -12,25 +13,48 @@ _LEAST_CHUNK = 16
 _NEWEST_WEIGHT = 0.5
 
 
+@dataclass(frozen=True, slots=True)
+class ScoresRoom:
+    """nbytes: for the attention scores of one chunk. pair_bytes: of one of its tokens with one token that it looks at; 0 where
+    scores are never in memory.
+    """
+
+    nbytes: int = 0
+    pair_bytes: int = 0
+
+    def most_tokens(self, before: int) -> int | None:
+        """Of a chunk behind so many tokens; None: any number."""
+        if not self.pair_bytes:
+            return None
+        return (math.isqrt(before**2 + 4 * self.nbytes // self.pair_bytes) - before) // 2
+
+
 @dataclass(slots=True)
 class ChunkSizer:
-    """Owned by a worker, kept over its batches. largest_chunk: prompt tokens of a chunk when nobody decodes."""
+    """Owned by a worker, kept over its batches. largest_chunk: prompt tokens of a chunk when nobody decodes.
+
+    scores: what bounds a chunk behind a long prompt.
+    """
 
     largest_chunk: int
+    scores: ScoresRoom = ScoresRoom()
     _token_s: float = 0.0
     _step_s: float = 0.0
     _owed_s: float = 0.0
 
-    def next_chunk(self, *, is_shared: bool) -> int:
-        """Prompt tokens of the next chunk; 0 where it is decoding's turn."""
-        if not is_shared:
-            return self.largest_chunk
-        if self._owed_s > 0:
+    def next_chunk(self, before: int, *, is_shared: bool) -> int:
+        """Prompt tokens of the next chunk, behind so many; 0 where it is decoding's turn."""
+        if is_shared and self._owed_s > 0:
             return 0
+        most = self.scores.most_tokens(before)
+        largest = self.largest_chunk if most is None else min(most, self.largest_chunk)
+        return max(_LEAST_CHUNK, min(self._in_time(), largest) if is_shared else largest)
+
+    def _in_time(self) -> int:
+        """What takes as long as a chunk may while others decode."""
         if not self._token_s:
             return _LEAST_CHUNK
-        fitting = int(SHARED_CHUNK_S / self._token_s) // _LEAST_CHUNK * _LEAST_CHUNK
-        return max(_LEAST_CHUNK, min(fitting, self.largest_chunk))
+        return int(SHARED_CHUNK_S / self._token_s) // _LEAST_CHUNK * _LEAST_CHUNK
 
     def note_decode(self, spent_s: float) -> None:
         """A step that only decoded took so long."""

@@ -13,6 +13,8 @@ from mlx_lm.models.cache import ArraysCache  # noqa: TID253
 
 from pensieve.engine.budget import (
     ENOUGH_CONTEXT_TOKENS,
+    SCORE_BYTES,
+    SCORES_SHARE,
     SMALL_MAC_BYTES,
     KVBudget,
     kv_room,
@@ -20,6 +22,7 @@ from pensieve.engine.budget import (
     precisions,
 )
 from pensieve.engine.caches import CacheMaker
+from pensieve.engine.chunks import ScoresRoom
 from pensieve.engine.generation import Allowance
 from pensieve.engine.precision import FULL, KVPrecision
 from pensieve.machine import inspect
@@ -27,17 +30,23 @@ from pensieve.settings import Device
 
 # What `Allowance.kv_bits` calls full precision.
 FULL_BITS = 16
+# Head dimensions for which MLX's CUDA build has a fused attention kernel.
+FUSED_ON_CUDA = {64, 128}
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """What was decided for this model on this machine, and why its KV caches are as precise as they are."""
+    """What was decided for this model on this machine, and why its KV caches are as precise as they are.
+
+    scores: what a chunk's attention scores may take in memory.
+    """
 
     limit_bytes: int
     weights_bytes: int
     precision: KVPrecision
     budget: KVBudget
     reason: str
+    scores: ScoresRoom
 
 
 def plan_memory(
@@ -51,11 +60,12 @@ def plan_memory(
     """
     limit = allowance.memory_limit_bytes or default_limit_bytes(device)
     weights = sum(array.nbytes for array in _flat(make.model.parameters()))
-    room = kv_room(limit, weights)
+    scores = _scores_room(make.model, device, limit)
+    room = kv_room(limit, weights, scores.nbytes)
     full = _measured(make, room)
     precision, reason = _choice(make, device, allowance.kv_bits, full.context_tokens)
     budget = full if precision == FULL else _measured(replace(make, precision=precision), room)
-    return MemoryPlan(limit, weights, precision, budget, reason)
+    return MemoryPlan(limit, weights, precision, budget, reason, scores)
 
 
 def _choice(
@@ -74,6 +84,15 @@ def _choice(
     if full_tokens >= ENOUGH_CONTEXT_TOKENS:
         return FULL, f"full precision holds {full_tokens} tokens"
     return _quantized(8, head_dim), f"8-bit: full precision would hold {full_tokens} tokens only"
+
+
+def _scores_room(model: Any, device: Device, limit: int) -> ScoresRoom:
+    """None is needed where a fused kernel keeps scores to itself: Metal has one for every head that MLX runs, CUDA for some."""
+    is_fused = device == "cpu" or mx.metal.is_available() or _head_dim(model) in FUSED_ON_CUDA
+    heads = getattr(getattr(model, "args", None), "num_attention_heads", None)
+    if is_fused or heads is None:
+        return ScoresRoom()
+    return ScoresRoom(limit // SCORES_SHARE, heads * SCORE_BYTES)
 
 
 def _quantized(bits: int, head_dim: int) -> KVPrecision:
