@@ -1,5 +1,7 @@
 """The front end's side of the engine against real worker processes without a model."""
 
+import os
+import signal
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -166,6 +168,46 @@ async def test_a_worker_that_hangs_is_noticed_and_replaced() -> None:
         await ready(engine)
         assert engine.health.restarts == 1
         assert await token_ids(engine, (1,)) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGABRT])
+async def test_a_worker_that_is_killed_amid_an_answer_is_replaced(how: signal.Signals) -> None:
+    async with scripted_engine() as engine:
+        for deaths in range(1, 4):
+            await ready(engine)
+            with pytest.raises(WorkerDiedError):
+                await killed_amid_an_answer(engine, how)
+            assert engine.health.restarts == deaths
+        await ready(engine)
+        assert await token_ids(engine, (1,)) == [1, 2, 3]
+
+
+async def test_a_worker_that_was_put_to_sleep_goes_on_where_it_was() -> None:
+    naps = 0
+    async with scripted_engine() as engine:
+        await ready(engine)
+        async with engine.generate(Generation((1,), NO_END)) as events:
+            async for event in events:
+                os.kill(worker_of(engine), signal.SIGSTOP)
+                os.kill(worker_of(engine), signal.SIGCONT)
+                naps += isinstance(event, Token)
+                if naps == 20:
+                    break
+        assert engine.health.restarts == 0
+        assert await token_ids(engine, (1,)) == [1, 2, 3]
+
+
+async def killed_amid_an_answer(engine: Engine, how: signal.Signals) -> None:
+    async with engine.generate(Generation((1,), NO_END)) as events:
+        async for event in events:
+            if isinstance(event, Token):
+                os.kill(worker_of(engine), how)
+
+
+def worker_of(engine: Engine) -> int:
+    pid = engine.health.worker_pid
+    assert pid is not None
+    return pid
 
 
 async def test_a_worker_that_nobody_waits_for_may_be_silent() -> None:
