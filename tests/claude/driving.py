@@ -167,6 +167,14 @@ class Terminal:
                 break
         return self.once(is_done)
 
+    def steer(self, next_key: Callable[[str], str | None]) -> None:
+        """Press what `next_key` says for the screen, once that is at rest, until it says nothing."""
+        deadline = time.monotonic() + PATIENCE_S
+        while (key := next_key(self._at_rest())) is not None:
+            assert time.monotonic() < deadline, f"still there:\n{self._screen()}"
+            self.press(key)
+            self._waited(lambda screen, key=key: next_key(screen) != key, UNHEARD_S)
+
     def seen(self, text: str) -> str:
         """The screen, once `text` is on it."""
         return self.once(lambda screen: text in screen)
@@ -183,6 +191,14 @@ class Terminal:
                 return False
             time.sleep(0.2)
         return True
+
+    def _at_rest(self) -> str:
+        """What is on the screen and stays there: a question that is built up twice forgets which answer was chosen."""
+        before = None
+        while before != (screen := self._screen()):
+            before = screen
+            time.sleep(1)
+        return screen
 
     def _screen(self) -> str:
         return self.tmux("capture-pane", "-p")

@@ -16,9 +16,14 @@ KEY_QUESTION = "Do you want to use this API key?"
 
 def choose(terminal: Terminal, answer: str, key: str) -> None:
     """Take an answer of a question; `key` moves the cursor to it, if it is not there."""
-    if f"{CURSOR} {answer}" not in terminal.seen(answer):
-        terminal.press_until(key, lambda screen: f"{CURSOR} {answer}" in screen)
-    terminal.press_until("Enter", lambda screen: f"{CURSOR} {answer}" not in screen)
+
+    def next_key(screen: str) -> str | None:
+        if f" {answer}" not in screen:
+            return None
+        return "Enter" if f"{CURSOR} {answer}" in screen else key
+
+    terminal.seen(f" {answer}")
+    terminal.steer(next_key)
 
 
 def talk(terminal: Terminal) -> None:
