@@ -99,11 +99,11 @@ def agrees(question: str) -> bool:
     return said in {"", "y", "yes"}
 
 
-def confirm(question: str, *, flag: str) -> bool:
-    """Whether a person says yes. Raises `UsageError` where nobody is there to be asked: `flag` answers for them."""
+def confirm(question: str, *, command: str) -> bool:
+    """Whether a person says yes. Raises `UsageError` where nobody is there to be asked: `command` says it for them."""
     if not is_typed():
         raise UsageError(
-            f"{question} Nobody is at a terminal to say so.", hint=f"Say yes with {flag}"
+            f"{question} Nobody is at a terminal to say so.", hint=f"Say yes with:\n  {command}"
         )
     with suppress(EOFError):
         return ask(f"{question} [y/N] ").strip().lower() in {"y", "yes"}

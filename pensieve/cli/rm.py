@@ -10,7 +10,7 @@ from pensieve.cli import output
 from pensieve.cli.models import is_served
 from pensieve.cli.progress import in_bytes
 from pensieve.cli.pull import source_of
-from pensieve.errors import ModelError, NotWritableError, UsageError
+from pensieve.errors import ModelError, NotWritableError
 from pensieve.models.shelf import Shelved, remove, shelved
 
 
@@ -53,18 +53,10 @@ def rm(
 
 
 def _is_sure(model: Shelved, freed: int) -> bool:
-    if not output.is_typed():
-        raise UsageError(
-            f"Nobody is at a terminal to say yes to removing {model.source.name}.",
-            hint=f"Say it with a flag:\n  pensieve rm {model.source.name} -y",
-        )
-    try:
-        answer = output.ask(
-            f"Remove {model.source.name} ({in_bytes(freed)}, {model.folder})? [y/N] "
-        )
-    except EOFError:
-        return False
-    return answer.strip().casefold() in {"y", "yes"}
+    name = model.source.name
+    return output.confirm(
+        f"Remove {name} ({in_bytes(freed)}, {model.folder})?", command=f"pensieve rm {name} -y"
+    )
 
 
 def _remove(model: Shelved) -> None:

@@ -60,7 +60,9 @@ def places(paths: Paths) -> list[Path]:
 def _purge(paths: Paths, found: list[Path], *, is_agreed: bool) -> bool:
     if lock.is_held(paths):
         raise MachineError("The server runs.", hint="Stop it first:\n  pensieve stop")
-    if not is_agreed and not output.confirm("Remove all of that?", flag="--yes"):
+    if not is_agreed and not output.confirm(
+        "Remove all of that?", command="pensieve uninstall --purge --yes"
+    ):
         return False
     for place in found:
         try:
