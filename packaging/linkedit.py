@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,15 +94,18 @@ def _section_offsets(image: bytes, commands: list[Command]) -> Iterator[int]:
 
 
 def put_right(folder: Path) -> list[Path]:
-    """Align every library under `folder` that needs it; those that were changed."""
+    """Align every library under `folder` that needs it; those that were changed. One that cannot be is left as it is: what it
+    is for fails then, and the rest works.
+    """
     changed = []
     for file in sorted(folder.rglob("*")):
         if file.suffix not in {".so", ".dylib"} or file.is_symlink():
             continue
         image = file.read_bytes()
         if misalignment(image):
-            file.write_bytes(aligned(image))
-            changed.append(file)
+            with suppress(ValueError):
+                file.write_bytes(aligned(image))
+                changed.append(file)
     return changed
 
 
