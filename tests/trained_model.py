@@ -8,6 +8,8 @@ taught with other beginnings each time, it answers right behind any.
 import json
 import math
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +20,14 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from pensieve.api.request import MessagesRequest, decode
 from pensieve.dialects.dialect import ToolSpec
 from pensieve.dialects.plain import tools_text
+from pensieve.engine.launch import worker_variables
 from pensieve.models.folder import ModelFolder
 from pensieve.models.load import open_model
 from pensieve.prompt.render import PromptRenderer
+from pensieve.settings import child_environment
 from tests.tiny_models import CHATML_ADDED, CHATML_TEMPLATE
 
+ROOT = Path(__file__).parents[1]
 WIDTH = 96
 MOST_STEPS = 400
 LEARNT = 0.004
@@ -57,6 +62,14 @@ def train(lessons: Sequence[Lesson], folder: Path) -> ModelFolder:
     batch = _padded(_rows(model, lessons))
     _teach(config, lambda: batch, folder)
     return model
+
+
+def train_apart(module: str, folder: Path) -> None:
+    """Run `python -m module folder`, which fills the folder: in a process of its own, which alone can have OpenBLAS before MLX's
+    own BLAS. 20 times as fast.
+    """
+    command = [sys.executable, "-m", module, str(folder)]
+    subprocess.run(command, check=True, cwd=ROOT, env=child_environment(worker_variables("cpu")))
 
 
 def train_behind_anything(

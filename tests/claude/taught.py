@@ -5,21 +5,19 @@ It is taught to say each thing right behind its cue, whatever stands before: wha
 
 import hashlib
 import json
-import os
 import random
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pensieve.dialects.dialect import ToolCall
 from pensieve.dialects.plain import DIALECT
 from pensieve.dialects.writing import written_calls
-from pensieve.engine.launch import find_openblas
 from tests import trained_model
 from tests.clients.installed import kept
-from tests.trained_model import Lesson, train_behind_anything
+from tests.trained_model import Lesson, train_apart, train_behind_anything
 
 ROOT = Path(__file__).parents[2]
 NOISE = ("LICENSE", "tests/trained_model.py")
@@ -44,14 +42,7 @@ def taught_folder() -> Path:
     recipe = [source, noise, [[lesson.body, lesson.answer] for row in lessons for lesson in row]]
     digest = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()
 
-    def fill(folder: Path) -> None:
-        # In a process of its own, which alone can have OpenBLAS before MLX's own BLAS: 20 times as fast.
-        library = find_openblas()
-        preloaded = {"LD_PRELOAD": library} if library else {}
-        command = [sys.executable, "-m", "tests.claude.taught", str(folder)]
-        subprocess.run(command, check=True, cwd=ROOT, env=os.environ | preloaded)
-
-    return kept(f"taught-{digest[:16]}", fill)
+    return kept(f"taught-{digest[:16]}", partial(train_apart, "tests.claude.taught"))
 
 
 def train(folder: Path) -> None:

@@ -5,7 +5,9 @@ it as it was taught is pensieve's doing. And what was processed for one turn is 
 """
 
 import json
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -16,7 +18,7 @@ from pensieve.dialects.dialect import ToolCall
 from pensieve.dialects.plain import DIALECT
 from pensieve.dialects.writing import written_calls
 from tests.e2e.conftest import KEY, Journey, free_port
-from tests.trained_model import Lesson, train
+from tests.trained_model import Lesson, train, train_apart
 
 # Beyond a tool's result: its tags, and what stands around a turn.
 MOST_PROCESSED_AGAIN = 32
@@ -55,13 +57,18 @@ def lessons(left: int, right: int) -> list[Lesson]:
     ]
 
 
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[anthropic.Anthropic]:
+def teach(folder: Path) -> None:
+    """Fill `folder` with the model."""
     greeting = [{"role": "user", "content": "Say hello."}]
     taught = [lesson for pair in QUESTIONS for lesson in lessons(*pair)]
     taught.append(Lesson(BASE | {"messages": greeting}, "Hello there!"))
-    folder = tmp_path_factory.mktemp("taught") / "taught"
     train(taught, folder)
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[anthropic.Anthropic]:
+    folder = tmp_path_factory.mktemp("taught") / "taught"
+    train_apart("tests.e2e.test_tool_loop", folder)
     journey = Journey(tmp_path_factory.mktemp("loop home"), free_port())
     journey.pensieve("start", "--model", str(folder), "--device", "cpu")
     yield anthropic.Anthropic(base_url=journey.base_url, api_key=KEY, max_retries=0)
@@ -121,3 +128,7 @@ def test_a_call_streams_as_it_is_written(client: anthropic.Anthropic) -> None:
         final = stream.get_final_message()
     assert len(list(filter(None, pieces))) >= 2
     assert json.loads("".join(pieces)) == final.content[0].input == {"left": 4, "right": 5}
+
+
+if __name__ == "__main__":
+    teach(Path(sys.argv[1]))
