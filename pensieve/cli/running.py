@@ -27,9 +27,8 @@ def report(found: Answering, flags: Flags) -> int:
         _note_differences(found, flags)
     output.data("\nNext:")
     output.data('  pensieve chat "Why is the sky blue?"')
-    output.data(
-        f"  {usage(shell_of(settings_module.shell_path()))}    # for Claude Code and other clients"
-    )
+    output.data("  pensieve claude             # Claude Code on this model")
+    output.data(f"  {usage(shell_of(settings_module.shell_path()))}    # for any other client")
     return 0
 
 

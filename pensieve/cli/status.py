@@ -100,9 +100,7 @@ def figures(engine: EngineFigures) -> dict[str, str]:
     return {
         "speed": f"{rate:.1f} tokens per second" if rate else "",
         "KV caches": _share(engine.kv_used_bytes, engine.kv_budget_bytes),
-        "KV bits": _joined(
-            str(engine.kv_bits or ""), f"({engine.kv_reason})" if engine.kv_reason else ""
-        ),
+        "precision": engine.kv_reason or "",
         "kept": _joined(
             f"{_gigabytes(engine.prefix_memory_bytes)} in memory,"
             if engine.prefix_memory_bytes is not None

@@ -182,7 +182,7 @@ def _until_settled(
         is_late = time.monotonic() > deadline
         if record and health and (is_late or health.status in {"ready", "failed"}):
             return Answering(record, health, is_new=False)
-        show((health.detail or health.status) if health else "starting")
+        show((health.detail or health.status).rstrip(".") if health else "starting")
         if is_late or not pause():
             return None
 

@@ -27,7 +27,7 @@ from tests.e2e.conftest import free_port
 HERE = Address("127.0.0.1", 7777, "tiny", "cpu")
 FIGURES = {
     "kv_bits": 8,
-    "kv_reason": "32,000 tokens do not fit in 16 bits",
+    "kv_reason": "8-bit: full precision would hold 6,000 tokens only",
     "memory_limit_bytes": 12_000_000_000,
     "weights_bytes": 2_300_000_000,
     "kv_budget_bytes": 6_400_000_000,
@@ -110,7 +110,7 @@ def test_status_shows_what_the_engine_says_within_80_columns(
     out = capsys.readouterr().out
     assert "41.0 tokens per second\n" in out
     assert "1.2 GB of 6.4 GB\n" in out
-    assert "8 (32,000 tokens do not fit in 16 bits)\n" in out
+    assert "precision  8-bit: full precision would hold 6,000 tokens only\n" in out
     assert "400 MB in memory, 3.1 GB of 20.0 GB on disk\n" in out
     assert "nothing of 50.0 GB today (enough for today)\n" in out
     assert "brew services" in out
