@@ -1,14 +1,15 @@
 """JSON checked letter by letter, so that what has been passed on is at any moment the beginning of a JSON value.
 
-Where a model writes a line break or a tab into a text as it is, it becomes the escape that it should have been. Nested as
-deep as a request may be; beyond that it is not JSON.
+Where a model writes a line break or a tab into a text as it is, it becomes the escape that it should have been. Nested so
+deep that the client can send it back in a conversation, whose own levels are around it; beyond that it is not JSON.
 """
 
 import json
 import re
 
 BLANKS = " \t\r\n"
-MAX_DEPTH = 64
+# A request may have 64 levels (api/json_body.py); messages and their blocks take five of them, of a batch three more.
+MAX_DEPTH = 56
 MAX_DIGITS = 400
 
 _NUMBER_SO_FAR = re.compile(

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pensieve.api.json_body import decode
 from pensieve.dialects.answer import AnswerForm
 from pensieve.dialects.dialect import Dialect, ThinkingForm, ToolCall
 from pensieve.dialects.writing import written_calls
-from pensieve.reply.json_text import is_json
+from pensieve.reply.json_text import MAX_DEPTH, is_json
 from pensieve.reply.reading import AnswerReader
 from pensieve.reply.said import CallBegan, CallEnded, CallInput, Said, Text, Thought, merged
 from tests.dialects.cases import CASES, CODE, DIALECTS, HERMES, NOW, PARIS, ROME, TOOLS, Case
@@ -320,3 +321,12 @@ def test_behind_a_prefill_nothing_is_a_thought() -> None:
 def test_blanks_at_the_ends_of_an_answer_without_marks_are_kept() -> None:
     assert read(form_of("hermes"), [" a \n"]) == [Text(" a \n")]
     assert read(form_of("hermes"), [" \n"]) == [Text(" \n")]
+
+
+def test_an_input_as_deep_as_it_is_read_can_be_sent_back() -> None:
+    deepest = '{"a": ' * (MAX_DEPTH - 1) + "{}" + "}" * (MAX_DEPTH - 1)
+    assert is_json(deepest)
+    assert not is_json(f'{{"a": {deepest}}}')
+    use = f'{{"type": "tool_use", "id": "toolu_1", "name": "find", "input": {deepest}}}'
+    turn = f'{{"role": "assistant", "content": [{use}]}}'
+    decode(f'{{"requests": [{{"params": {{"messages": [{turn}]}}}}]}}'.encode())
