@@ -104,8 +104,8 @@ def _log_line(scope: Scope, exchange: Exchange) -> None:
     tokens = (
         ""
         if usage is None or exchange.status != 200
-        else f", {usage.input_tokens} + {usage.cache_read_input_tokens} cached tokens in,"
-        f" {usage.output_tokens} out"
+        else f", {usage.input_tokens + usage.cache_creation_input_tokens} new"
+        f" + {usage.cache_read_input_tokens} cached tokens in, {usage.output_tokens} out"
     )
     _log.log(
         logging.DEBUG if exchange.is_poll else logging.INFO,
