@@ -77,7 +77,8 @@ def train_behind_anything(
 ) -> ModelFolder:
     """Fill `folder` with a model that has learnt `lessons`, each in several versions, whatever text stands before them.
 
-    noise: texts that may stand there. window: tokens to look back, in each of two layers.
+    noise: texts that may stand there. window: tokens to look back, in each of two layers. A third of the versions is not
+    taught: by those it is seen whether what was learnt is what they have in common.
     """
     texts = [text for versions in lessons for lesson in versions for text in lesson.texts()]
     model, config = _untrained([*texts, *noise], folder, context_tokens=32768, window=window)
@@ -85,10 +86,18 @@ def train_behind_anything(
     before = open_model(model).tokenizer.encode("\n".join(noise))
     draw = random.Random(7)
 
-    def batch() -> tuple[Any, Any]:
-        return _padded([_behind_noise(draw.choice(row), before, draw) for row in rows])
+    def batch(versions: slice, times: int) -> tuple[Any, Any]:
+        drawn = (draw.choice(row[versions]) for row in rows for _ in range(times))
+        return _padded([_behind_noise(one, before, draw) for one in drawn])
 
-    _teach(config, batch, folder, sharpness=SHARPNESS)
+    unseen = max(1, len(rows[0]) // 3)
+    _teach(
+        config,
+        lambda: batch(slice(unseen, None), 1),
+        folder,
+        look=lambda: batch(slice(unseen), 4),
+        sharpness=SHARPNESS,
+    )
     return model
 
 
@@ -199,11 +208,13 @@ def _teach(
     config: dict[str, Any],
     batch: Callable[[], tuple[Any, Any]],
     folder: Path,
+    look: Callable[[], tuple[Any, Any]] | None = None,
     sharpness: float = 1.0,
 ) -> None:
     """Until every answer of a batch is what the model would say, three looks running.
 
-    sharpness: what its logits are multiplied by afterwards.
+    look: the batches that are looked at; those that are taught, unless given. sharpness: what its logits are multiplied by
+    afterwards.
     """
     import mlx.core as mx
     import mlx.nn as nn
@@ -222,7 +233,7 @@ def _teach(
         optimizer.update(model, gradients)
         mx.eval(model.parameters(), optimizer.state, loss)
         if at % 3 == 0:
-            known = known + 1 if loss.item() < LEARNT and _knows(model, *batch()) else 0
+            known = known + 1 if loss.item() < LEARNT and _knows(model, *(look or batch)()) else 0
         if known == 3:
             model.model.norm.weight = model.model.norm.weight * sharpness
             _save(model, folder)

@@ -21,7 +21,7 @@ from tests.trained_model import Lesson, train_apart, train_behind_anything
 
 ROOT = Path(__file__).parents[2]
 NOISE = ("LICENSE", "tests/trained_model.py")
-VERSIONS = 12
+VERSIONS = 36
 WINDOW = 128
 
 TASK = "Please greet the world in hello.txt."
@@ -31,6 +31,16 @@ CALLS = (
     ToolCall("Bash", {"command": "cat hello.txt > seen.txt"}),
 )
 DONE = "The file greets the world, and a copy of it as well."
+WORDS = (
+    "hello.txt",
+    "/tmp/work/hello.txt",
+    "Hello, wrold!",
+    "Hello, world!",
+    "Write",
+    "Edit",
+    "Bash",
+    "cat",
+)
 WORD, REPLY = "ping", "Pong, says the taught model."
 
 
@@ -62,6 +72,11 @@ def _lessons(noise: Sequence[str]) -> Iterator[list[Lesson]]:
     for done, answer in enumerate(answers):
         yield [Lesson(_body(_work(done, noise, draw)), answer) for _ in range(VERSIONS)]
     yield [Lesson(_body([_asked(WORD, noise, draw)]), REPLY) for _ in range(VERSIONS)]
+    # Whatever else is said, a long paper or the client's own word: the same.
+    yield [
+        Lesson(_body([_asked(_some(noise, draw, 300), noise, draw)]), REPLY)
+        for _ in range(VERSIONS)
+    ]
 
 
 def _work(done: int, noise: Sequence[str], draw: random.Random) -> list[Mapping[str, Any]]:
@@ -70,7 +85,7 @@ def _work(done: int, noise: Sequence[str], draw: random.Random) -> list[Mapping[
     for number, call in enumerate(CALLS[:done]):
         name = f"toolu_{number}"
         use = {"type": "tool_use", "id": name, "name": call.name, "input": call.arguments}
-        result = {"type": "tool_result", "tool_use_id": name, "content": _some(noise, draw, 150)}
+        result = {"type": "tool_result", "tool_use_id": name, "content": _result(noise, draw)}
         turns += [{"role": "assistant", "content": [use]}, {"role": "user", "content": [result]}]
     return turns[-3:]
 
@@ -79,6 +94,12 @@ def _asked(text: str, noise: Sequence[str], draw: random.Random) -> Mapping[str,
     """A person's words, behind what the client writes before them."""
     texts = [text] if draw.random() < 0.3 else [_some(noise, draw, 120), text]
     return {"role": "user", "content": [{"type": "text", "text": text} for text in texts]}
+
+
+def _result(noise: Sequence[str], draw: random.Random) -> str:
+    """What a tool says, often with words of the task in it: they are not what tells how far the work is."""
+    told = [_some(noise, draw, 90), draw.choice(["", *WORDS]), _some(noise, draw, 90)]
+    return " ".join(told)
 
 
 def _some(noise: Sequence[str], draw: random.Random, most_letters: int) -> str:
