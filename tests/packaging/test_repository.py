@@ -14,7 +14,8 @@ PLACES = [
     *(str(file.relative_to(ROOT)) for file in sorted((ROOT / ".github").rglob("*.yml"))),
 ]
 OWN = re.compile(
-    r"github\.com/([\w.-]+/(?:homebrew-)?pensieve)\b|\bbrew [^\n]*?\b([\w.-]+/[\w.-]+)/pensieve\b"
+    r"github\.com/([\w.-]+/(?:homebrew-)?pensieve)\b"
+    r"|\bbrew (?:tap|(?:re)?install|upgrade|trust|audit|test)(?: --\S+)* ([\w.-]+/[\w-]+?)(?:/pensieve)?\b"
 )
 
 
@@ -31,7 +32,12 @@ def test_the_formula_and_the_changelog_name_it() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["https://github.com/other/pensieve/archive", "brew install other/tap/pensieve"],
+    [
+        "https://github.com/other/pensieve/archive",
+        "brew install other/tap/pensieve",
+        "brew trust --formula other/tap/pensieve",
+        "brew tap other/pensieve https://",
+    ],
 )
 def test_another_repository_would_be_noticed(text: str) -> None:
     assert OWN.search(text)
