@@ -43,6 +43,13 @@ def leaves(child: "pexpect.spawn[str]") -> int:
     return child.exitstatus
 
 
+def wait_for_answers(server: Journey, count: int) -> None:
+    """Until so many are being made."""
+    began_at = time.monotonic()
+    while httpx.get(f"{server.base_url}/health").json()["in_flight"] != count:
+        assert time.monotonic() < began_at + 60
+
+
 def test_a_scripts_question_is_one_object(server: Journey) -> None:
     said = json.loads(server.pensieve("chat", CAPITAL, "--json", "--max-tokens", "24").stdout)
     assert "Paris" in said["text"]
@@ -54,11 +61,10 @@ def test_a_scripts_question_is_one_object(server: Journey) -> None:
 def test_ctrl_c_ends_the_answer_in_the_server_too(server: Journey) -> None:
     child = on_terminal(server)
     says(child, "Write a long story about a dragon.")
-    child.expect("dragon")
+    # What was typed is shown before it is sent: the server tells when it has it.
+    wait_for_answers(server, 1)
     child.sendintr()
-    interrupted_at = time.monotonic()
-    while httpx.get(f"{server.base_url}/health").json()["in_flight"]:
-        assert time.monotonic() < interrupted_at + 30
+    wait_for_answers(server, 0)
     child.expect("ended")
     says(child, "/clear")
     says(child, CAPITAL)
