@@ -15,7 +15,7 @@ PLACES = [
 ]
 OWN = re.compile(
     r"github\.com/([\w.-]+/(?:homebrew-)?pensieve)\b"
-    r"|\bbrew (?:tap|(?:re)?install|upgrade|trust|audit|test)(?: --\S+)* ([\w.-]+/[\w-]+?)(?:/pensieve)?\b"
+    r"|\bbrew(?: [a-z]+)+(?: --\S+)* ([\w.-]+/[\w-]+?)(?:/pensieve)?\b"
 )
 
 
@@ -37,6 +37,7 @@ def test_the_formula_and_the_changelog_name_it() -> None:
         "brew install other/tap/pensieve",
         "brew trust --formula other/tap/pensieve",
         "brew tap other/pensieve https://",
+        "brew services start other/tap/pensieve",
     ],
 )
 def test_another_repository_would_be_noticed(text: str) -> None:
