@@ -29,6 +29,7 @@ class Anteroom:
     def __init__(self, prepare: Callable[[Grammar], Future[Any]]) -> None:
         self._prepare = prepare
         self._guests: dict[int, _Guest] = {}
+        self._has_rung = False
         self.bell, self._ring = socket.socketpair()
         self.bell.settimeout(0)
         self._ring.settimeout(0)
@@ -49,6 +50,9 @@ class Anteroom:
 
     def leave(self) -> list[tuple[int, Generation | Failed]]:
         """Who has a grammar now, in order of arrival, and who will not get one."""
+        if not self._has_rung:
+            return []
+        self._has_rung = False
         with suppress(BlockingIOError):
             self.bell.recv(4096)
         ready = [key for key, guest in self._guests.items() if guest.compiled.done()]
@@ -63,6 +67,8 @@ class Anteroom:
         # Full is rung; closed has nobody to hear it.
         with suppress(OSError):
             self._ring.send(b"\0")
+        # Only now: whoever sees this finds the bell rung, and silences it.
+        self._has_rung = True
 
 
 def _outcome(guest: _Guest) -> Generation | Failed:

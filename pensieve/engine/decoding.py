@@ -137,15 +137,14 @@ class Decoding:
                     for at, row in enumerate(rows)
                 ]
             )
-        logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-        sampled = _sampled(rows, logprobs)
+        sampled = _sampled(rows, logits)
         mx.async_eval(sampled)
         return sampled
 
 
-def _sampled(rows: Sequence[Row], logprobs: mx.array) -> mx.array:
+def _sampled(rows: Sequence[Row], logits: mx.array) -> mx.array:
     """Rows that ask for the same are sampled together."""
     first = rows[0].sampler
     if all(row.sampler is first for row in rows):
-        return first(logprobs)
-    return mx.concatenate([row.sampler(logprobs[at : at + 1]) for at, row in enumerate(rows)])
+        return first(logits)
+    return mx.concatenate([row.sampler(logits[at : at + 1]) for at, row in enumerate(rows)])

@@ -24,6 +24,7 @@ from pensieve.engine.generation import (
 
 HEADER_BYTES = 4
 MAX_FRAME_BYTES = 64 * 1024 * 1024
+_TO_JSON = json.JSONEncoder(separators=(",", ":"))
 
 
 # Where trying again helps; where another grammar may help; where neither does.
@@ -95,7 +96,7 @@ Frame = Load | Submit | Cancel | Loaded | LoadFailed | Step | Figures
 
 def encode(frame: Frame) -> bytes:
     """The frame's bytes, header included."""
-    body = json.dumps([type(frame).__name__, _fields(frame)], separators=(",", ":")).encode()
+    body = _TO_JSON.encode([type(frame).__name__, _fields(frame)]).encode()
     return len(body).to_bytes(HEADER_BYTES, "big") + body
 
 

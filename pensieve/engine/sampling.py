@@ -1,5 +1,5 @@
 # pyright: basic
-"""From logprobs to a token: temperature, then top-k, then nucleus (top-p), as Hugging Face and llama.cpp order them.
+"""From logits to a token: temperature, then top-k, then nucleus (top-p), as Hugging Face and llama.cpp order them.
 
 Own code instead of mlx-lm's `make_sampler`, which computes the nucleus before the temperature, raises inside
 `mx.compile` on a bad value and thereby breaks sampling for the whole process (engine.md, fact 8), and has no
@@ -17,7 +17,7 @@ Sampler = Callable[[mx.array], mx.array]
 
 
 def make_sampler(sampling: Sampling) -> Sampler:
-    """A function from logprobs [rows, vocabulary] to token ids [rows].
+    """A function from logits [rows, vocabulary], normalized or not, to token ids [rows].
 
     Rows whose requests ask for the same thing without a seed get the very same function, which mlx-lm then calls once
     for all of them. A seeded one has its own random key, split at every call, and so gives the same tokens next to
@@ -30,29 +30,29 @@ def make_sampler(sampling: Sampling) -> Sampler:
     return _seeded(sampling)
 
 
-def _greedy(logprobs: mx.array) -> mx.array:
-    return mx.argmax(logprobs, axis=-1)
+def _greedy(logits: mx.array) -> mx.array:
+    return mx.argmax(logits, axis=-1)
 
 
 @lru_cache(maxsize=256)
 def _unseeded(sampling: Sampling) -> Sampler:
-    return lambda logprobs: mx.random.categorical(_narrow(logprobs, sampling))
+    return lambda logits: mx.random.categorical(_narrow(logits, sampling))
 
 
 def _seeded(sampling: Sampling) -> Sampler:
     assert sampling.seed is not None
     key = mx.random.key(sampling.seed)
 
-    def sample(logprobs: mx.array) -> mx.array:
+    def sample(logits: mx.array) -> mx.array:
         nonlocal key
         key, this_draw = mx.random.split(key)
-        return mx.random.categorical(_narrow(logprobs, sampling), key=this_draw)
+        return mx.random.categorical(_narrow(logits, sampling), key=this_draw)
 
     return sample
 
 
-def _narrow(logprobs: mx.array, sampling: Sampling) -> mx.array:
-    logits = logprobs * (1 / max(sampling.temperature, 1e-3))
+def _narrow(logits: mx.array, sampling: Sampling) -> mx.array:
+    logits = logits * (1 / max(sampling.temperature, 1e-3))
     if 0 < sampling.top_k < logits.shape[-1]:
         logits = _keep_top_k(logits, sampling.top_k)
     if sampling.top_p < 1:

@@ -116,7 +116,7 @@ class Scheduler:
     def _admit(self) -> list[KeyedEvent]:
         """Let in all that need no processing to speak of, and one that does."""
         failures: list[KeyedEvent] = []
-        while (live := self._next()) is not None:
+        while self._waiting and (live := self._next()) is not None:
             self._leave_line(live)
             try:
                 hit = self._hit_for(live)

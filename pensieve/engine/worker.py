@@ -6,6 +6,7 @@ socket, or on the bell of who waits for a grammar. The end of the socket, howeve
 the model folder. Run as `python -m pensieve.engine.worker FD`.
 """
 
+import gc
 import logging
 import os
 import select
@@ -41,14 +42,20 @@ class FrontEnd:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._buffer = protocol.FrameBuffer()
+        self._heard = select.poll()
+        self._heard.register(connection, select.POLLIN)
 
-    def receive(self, wait_s: float | None, *bells: socket.socket) -> list[Frame]:
+    def hear(self, bell: socket.socket) -> None:
+        """From now on `receive` also ends when `bell` rings."""
+        self._heard.register(bell, select.POLLIN)
+
+    def receive(self, wait_s: float | None) -> list[Frame]:
         """What has arrived, or arrives within `wait_s` and before a bell rings; None waits for as long as it takes.
 
         Raises `FrontEndGoneError`.
         """
-        ready, _, _ = select.select([self._connection, *bells], [], [], wait_s)
-        if self._connection not in ready:
+        ready = self._heard.poll(None if wait_s is None else wait_s * 1000)
+        if all(fd != self._connection.fileno() for fd, _ in ready):
             return []
         try:
             received = self._connection.recv(_RECEIVE_BYTES)
@@ -83,11 +90,12 @@ class Work:
 def serve(front_end: FrontEnd, work: Work) -> None:
     """Answer frames, step the batch and write prefixes behind until the front end is gone."""
     scheduler, reporter = work.scheduler, Reporter(front_end.send, work.figures)
+    front_end.hear(work.anteroom.bell)
     may_spill_s = 0.0
     spill_in_s: float | None = 0
     while True:
         reporter.figures(is_last=scheduler.is_idle and spill_in_s is None)
-        frames = front_end.receive(spill_in_s if scheduler.is_idle else 0, work.anteroom.bell)
+        frames = front_end.receive(spill_in_s if scheduler.is_idle else 0)
         events = [event for frame in frames for event in _take(frame, work)]
         reporter.events(events + _admit(work))
         if not scheduler.is_idle:
@@ -142,6 +150,9 @@ def _load(front_end: FrontEnd) -> Work | None:
         _log.warning("the model did not load", exc_info=error)
         front_end.send(LoadFailed(f"{type(error).__name__}: {error}"))
         return None
+    # What is loaded by now stays: the collector would go through all of it in the middle of answers.
+    gc.collect()
+    gc.freeze()
     # In this order, so that an engine that is ready has its figures.
     front_end.send(work.figures(0.0))
     front_end.send(Loaded(time.monotonic() - started, work.context_tokens))
