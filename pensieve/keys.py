@@ -66,6 +66,13 @@ def _is_amount(number: float) -> bool:
     return 0 < number < 1e6
 
 
+def _is_amount_or_none(number: float) -> bool:
+    return number == 0 or _is_amount(number)
+
+
+OR_NONE = "a number of GB, 0 for none"
+
+
 _TABLE = (
     Key("model", "model to serve", "a name, a repository or a folder", str, _is_name),
     Key("device", "where MLX computes", "'gpu' or 'cpu'", str, {"gpu", "cpu"}.__contains__),
@@ -81,8 +88,8 @@ _TABLE = (
     ),
     Key("memory_gb", "memory for the model and its caches", "a number of GB", float, _is_amount),
     Key("kv_bits", "bits of the KV cache", "16, 8 or 4", int, {16, 8, 4}.__contains__),
-    Key("cache_gb", "disk for kept prompts", "a number of GB", float, _is_amount),
-    Key("daily_write_gb", "most to write to it in a day", "a number of GB", float, _is_amount),
+    Key("cache_gb", "disk for kept prompts", OR_NONE, float, _is_amount_or_none),
+    Key("daily_write_gb", "most to write to it in a day", OR_NONE, float, _is_amount_or_none),
     Key("wired", "keep the model's memory wired", "true or false", bool),
 )
 

@@ -171,6 +171,11 @@ def test_flag_before_variable_before_file_before_default_and_each_knows_its_orig
     }
 
 
+def test_no_disk_at_all_is_a_choice() -> None:
+    settings = resolve(Flags(), {"PENSIEVE_CACHE_GB": "0", "PENSIEVE_DAILY_WRITE_GB": "0"})
+    assert (settings.cache_gb, settings.daily_write_gb) == (0.0, 0.0)
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
