@@ -2,8 +2,9 @@
 """KV caches to disk and back: which blocks a sequence is stored as, and how MLX's arrays become bytes.
 
 A sequence is stored as whole blocks of `BLOCK_TOKENS`, named by the prefix cache's chained hashes, and one shorter tail up
-to its last token; so a restored prefix is exact to the token. Layers that cannot be cut back (sliding windows, state
-spaces) are stored as they stand with the tail, and only whole tails bring them back.
+to its last token. Each is named after what it follows, too, so the one in which a prompt leaves a stored sequence is found and cut:
+a restored prefix is exact to the token. Layers that cannot be cut back (sliding windows, state spaces) are stored as they
+stand with the tail, and only whole tails bring them back.
 
 Runs on the engine's thread, a block at a time, where the engine has nothing better to do; the files are written by the
 store's own thread.
@@ -43,7 +44,9 @@ _log = logging.getLogger("pensieve.engine")
 LEAST_TOKENS = 256
 # Enough of a tail's file to hold its header.
 _HEADER_BYTES = 1 << 17
-_TAIL_SIGN = "-"
+_TAIL_SIGN = "t"
+# Of what follows the same block, the newest are looked at: each is read once to know its tokens.
+_MOST_FOLLOWERS = 64
 # When to look again: the writer has its hands full; it has the last of them; the disk is full, or the day's budget spent.
 QUEUE_FULL_S = 0.05
 SETTLING_S = 0.5
@@ -52,10 +55,10 @@ PAUSED_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What can be restored of a sequence: so many whole blocks, then a tail of which so many tokens fit."""
+    """What can be restored of a sequence: so many whole blocks, then `last`, of which so many tokens fit."""
 
     blocks: int
-    tail: str | None
+    last: str | None
     tokens: int
 
 
@@ -70,7 +73,7 @@ class _Part:
 
     @property
     def is_tail(self) -> bool:
-        return _TAIL_SIGN in self.name
+        return _is_tail(self.name)
 
 
 class DiskArchive:
@@ -84,11 +87,10 @@ class DiskArchive:
         # What the cap has pushed out since is not written again: with more at rest than the cap holds, that would not end.
         self._offered: set[str] = set()
         self._is_cuttable = all(is_cuttable(cache) for cache in make_caches())
-        # By the block that they follow; their tokens are read when they are first asked for.
-        self._tails: dict[str, dict[str, array | None]] = {}
+        # By the block that they follow, the newest last; their tokens are read when they are first asked for.
+        self._followers: dict[str, dict[str, array | None]] = {}
         for name in store.names():
-            if _TAIL_SIGN in name:
-                self._tails.setdefault(_parent_of(name), {})[name] = None
+            self._followers.setdefault(_parent_of(name), {})[name] = None
 
     def close(self) -> None:
         """Let the writer finish what it has."""
@@ -104,8 +106,8 @@ class DiskArchive:
         """The longest prefix of `tokens` that can be read back whole; damaged files are removed on the way."""
         plan = self._plan(hashes, tokens)
         while plan.tokens:
-            names = [_block_name(block_hash) for block_hash in hashes[: plan.blocks]]
-            blocks = [self._read(name) for name in (*names, *([plan.tail] if plan.tail else []))]
+            names = [_block_name(hashes, index) for index in range(plan.blocks)]
+            blocks = [self._read(name) for name in (*names, *([plan.last] if plan.last else []))]
             whole = [block for block in blocks if block is not None]
             if len(whole) == len(blocks) and self._is_of(whole, tokens, plan):
                 return self._assembled(whole, plan.tokens)
@@ -116,27 +118,27 @@ class DiskArchive:
         """At least one token is left to process."""
         most = len(tokens) - 1
         held = 0
-        while held < len(hashes) and self._store.has(_block_name(hashes[held])):
+        while held < len(hashes) and self._store.has(_block_name(hashes, held)):
             held += 1
         if self._is_cuttable:
-            return self._plan_with_tail(hashes, tokens, held, most)
+            return self._plan_after(hashes, tokens, held, most)
         for blocks in range(held, -1, -1):
-            plan = self._plan_with_tail(hashes, tokens, blocks, most)
-            if plan.tail is not None:
+            plan = self._plan_after(hashes, tokens, blocks, most)
+            if plan.last is not None:
                 return plan
         return _Plan(0, None, 0)
 
-    def _plan_with_tail(
+    def _plan_after(
         self, hashes: Sequence[bytes], tokens: Sequence[int], blocks: int, most: int
     ) -> _Plan:
         start = blocks * BLOCK_TOKENS
         parent = hashes[blocks - 1].hex() if blocks else ""
         rest = array("i", tokens[start : start + BLOCK_TOKENS])
         best: tuple[int, str] | None = None
-        for name in list(self._tails.get(parent, {})):
-            tail = self._tail_tokens(name)
-            usable = min(shared_tokens(tail, rest), most - start)
-            if not self._is_cuttable and usable < len(tail):
+        for name in list(self._followers.get(parent, {}))[-_MOST_FOLLOWERS:]:
+            held = self._tokens_of(name)
+            usable = min(shared_tokens(held, rest), most - start)
+            if not self._is_cuttable and (usable < len(held) or not _is_tail(name)):
                 continue
             if usable > (best[0] if best else 0):
                 best = usable, name
@@ -204,13 +206,12 @@ class DiskArchive:
             return False
         self._offered.add(part.name)
         tokens = sequence.tokens[part.start : part.end]
-        siblings = self._tails.setdefault(part.parent, {})
+        siblings = self._followers.setdefault(part.parent, {})
         # What a conversation has gone on from is in the new file as well.
-        for name, tail in list(siblings.items()):
-            if tail is not None and tokens[: len(tail)] == tail:
+        for name, held in list(siblings.items()):
+            if held is not None and tokens[: len(held)] == held:
                 self._forget(name)
-        if part.is_tail:
-            siblings[part.name] = tokens
+        siblings[part.name] = tokens
         return True
 
     def _block(self, part: _Part, sequence: AtRest) -> Block:
@@ -228,21 +229,21 @@ class DiskArchive:
         mx.eval(arrays)
         return Block(tuple(sequence.tokens[start:end]), outline, tuple(map(stored, arrays)))
 
-    # Tails
+    # What follows what
 
-    def _tail_tokens(self, name: str) -> array:
+    def _tokens_of(self, name: str) -> array:
         """Empty where the file is gone or damaged."""
-        tails = self._tails[_parent_of(name)]
-        tokens = tails[name]
+        siblings = self._followers[_parent_of(name)]
+        tokens = siblings[name]
         if tokens is None:
             tokens = array("i", tokens_of(self._store.read(name, _HEADER_BYTES) or b""))
-            tails[name] = tokens
+            siblings[name] = tokens
         return tokens
 
     def _forget(self, name: str) -> None:
         self._store.forget(name)
         self._offered.discard(name)
-        self._tails.get(_parent_of(name), {}).pop(name, None)
+        self._followers.get(_parent_of(name), {}).pop(name, None)
 
 
 def _parts(sequence: AtRest) -> Iterator[_Part]:
@@ -252,17 +253,24 @@ def _parts(sequence: AtRest) -> Iterator[_Part]:
     parent = ""
     for index, block_hash in enumerate(sequence.hashes):
         start = index * BLOCK_TOKENS
-        yield _Part(_block_name(block_hash), parent, start, start + BLOCK_TOKENS)
+        name = _block_name(sequence.hashes, index)
+        yield _Part(name, parent, start, start + BLOCK_TOKENS)
         parent = block_hash.hex()
     start = len(sequence.hashes) * BLOCK_TOKENS
     if start < len(sequence.tokens):
         digest = blake2b(sequence.tokens[start:].tobytes(), digest_size=16).hexdigest()
-        yield _Part(f"{parent}{_TAIL_SIGN}{digest}.kv", parent, start, len(sequence.tokens))
+        name = f"{parent}-{_TAIL_SIGN}{digest}.kv"
+        yield _Part(name, parent, start, len(sequence.tokens))
 
 
-def _block_name(block_hash: bytes) -> str:
-    return f"{block_hash.hex()}.kv"
+def _block_name(hashes: Sequence[bytes], index: int) -> str:
+    parent = hashes[index - 1].hex() if index else ""
+    return f"{parent}-{hashes[index].hex()}.kv"
 
 
-def _parent_of(tail_name: str) -> str:
-    return tail_name.partition(_TAIL_SIGN)[0]
+def _parent_of(name: str) -> str:
+    return name.partition("-")[0]
+
+
+def _is_tail(name: str) -> bool:
+    return name.partition("-")[2].startswith(_TAIL_SIGN)

@@ -32,7 +32,7 @@ _log = logging.getLogger("pensieve.engine")
 # Prompt tokens of a chunk when nobody decodes. A CPU processes about a hundred a second.
 LARGEST_CHUNK: dict[Device, int] = {"gpu": 2048, "cpu": 128}
 # Raised whenever what is stored, or how KV caches are computed, changes.
-STORE_VERSION = 2
+STORE_VERSION = 3
 MOST_STORED_BYTES = 20 * 10**9
 DAILY_WRITTEN_BYTES = 50 * 10**9
 

@@ -152,6 +152,21 @@ def test_what_comes_back_from_disk_is_what_a_fresh_prefill_gives(model, tmp_path
     after.close()
 
 
+def test_from_disk_too_an_edited_turn_is_exact_to_the_token(
+    family: str, model, tmp_path: Path
+) -> None:
+    before = Bench(model, tmp_path)
+    before.run(prompt_of(610))
+    before.run((*prompt_of(610)[:300], 1, *prompt_of(300, 7)))
+    before.close()
+    edited = (*prompt_of(610)[:500], 9, 8, 7)
+    after = Bench(model, tmp_path)
+    assert after.run(edited) == [reference(model, edited)]
+    # The second whole block is only in part what is asked for; layers that cannot be cut back need it whole.
+    assert after.cached == [500 if family in {*FULLY_RAGGED, "gemma2"} else 0]
+    after.close()
+
+
 def test_more_at_rest_than_the_disk_may_hold_is_written_once(model, tmp_path: Path) -> None:
     bench = Bench(model, tmp_path, limits=StoreLimits(cap_bytes=600_000, daily_bytes=10**9))
     for seed in range(1, 5):
