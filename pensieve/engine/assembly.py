@@ -14,7 +14,7 @@ from pensieve.engine.anteroom import Anteroom
 from pensieve.engine.archive import DiskArchive
 from pensieve.engine.batch import BatchBackend
 from pensieve.engine.block_store import LEDGER_FILE, BlockStore, StoreLimits
-from pensieve.engine.caches import CacheMaker, takes_ours
+from pensieve.engine.caches import CacheMaker, decodes_together, takes_ours
 from pensieve.engine.chunks import ChunkSizer
 from pensieve.engine.generation import Figures
 from pensieve.engine.grammars import Grammars
@@ -56,7 +56,7 @@ def assemble(load: Load) -> Work:
         lambda: BatchBackend(model, make_caches, chunks, grammars.matcher),
         prefixes,
         plan.budget,
-        Limits(),
+        Limits() if decodes_together(make_caches) else Limits(max_batch=1),
         archive,
     )
     return Work(

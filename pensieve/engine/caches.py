@@ -5,6 +5,7 @@ A layer that attends to everything gets a `SequenceKV`. Sliding windows, state-s
 makes for itself stay as mlx-lm made them. Whether a model's attention goes the way ours needs is tried, not guessed.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +42,7 @@ def takes_ours(model: Any) -> bool:
     if not any(type(cache) is KVCache for cache in stock):
         return False
     try:
-        ours = _probe_together(model)
+        ours = _probe_together(model, lambda: _ours(make_prompt_cache(model), FULL))
     except (AttributeError, TypeError, ValueError):
         return False
     model(mx.array(_PROBE), cache=stock)
@@ -50,13 +51,26 @@ def takes_ours(model: Any) -> bool:
     return bool(mx.all(mx.abs(ours - expected) <= tolerance).item())
 
 
-def _probe_together(model: Any) -> mx.array:
-    sequences = [_prefilled(model, prompt) for prompt in _PROBE]
+def decodes_together(make_caches: CacheMaker) -> bool:
+    """Whether sequences of different lengths decode as one batch: mlx-lm's Gemma 2 does not, whose scores take no batch's mask."""
+    if all(type(cache) is SequenceKV for cache in make_caches()):
+        return True  # tried when they were chosen
+    try:
+        mx.eval(_probe_together(make_caches.model, make_caches, [_PROBE[0], _PROBE[1][:2]]))
+    except (AttributeError, TypeError, ValueError):
+        return False
+    return True
+
+
+def _probe_together(
+    model: Any, make_caches: Callable[[], list[Any]], prompts: list[list[int]] = _PROBE
+) -> mx.array:
+    sequences = [_prefilled(model, make_caches(), prompt) for prompt in prompts]
     return model(mx.array([[1], [1]]), cache=_merged(sequences))
 
 
-def _prefilled(model: Any, prompt: list[int]) -> list[Any]:
-    batch = _merged([_ours(make_prompt_cache(model), FULL)])
+def _prefilled(model: Any, caches: list[Any], prompt: list[int]) -> list[Any]:
+    batch = _merged([caches])
     model(mx.array([prompt]), cache=batch)
     return [cache.extract(0) for cache in batch]
 

@@ -27,12 +27,12 @@ def model(tiny_folder: Path):
     return load_weights(tiny_folder, "cpu")
 
 
-def scheduler_over(model, backend: type[BatchBackend] = BatchBackend) -> Scheduler:
+def scheduler_over(model) -> Scheduler:
     make_caches = CacheMaker(model, takes_ours(model))
     chunks = ChunkSizer(64)
     budget = plan_memory(make_caches, "cpu", Allowance(8 * GB)).budget
     return Scheduler(
-        lambda: backend(model, make_caches, chunks),
+        lambda: BatchBackend(model, make_caches, chunks),
         PrefixCache(b"test"),
         budget,
         Limits(max_batch=4, max_waiting=20),
@@ -94,53 +94,6 @@ def test_a_stop_token_ends_the_answer_and_counts(model, scheduler: Scheduler) ->
     until = whole.index(stop)
     assert tokens(said) == whole[:until]
     assert said[-1] == Finished("stop_token", until + 1)
-
-
-@pytest.mark.parametrize("steps_before", [0, 1, 2, 6])
-def test_survivors_of_a_cancelled_neighbour_are_unchanged(
-    model, scheduler: Scheduler, steps_before: int
-) -> None:
-    scheduler.submit(9, Generation(tuple(range(5, 180)), 50, sampling=GREEDY))
-    for key, prompt in enumerate(PROMPTS[:3]):
-        scheduler.submit(key, Generation(prompt, 12, sampling=GREEDY))
-    said: dict[int, list] = {0: [], 1: [], 2: [], 9: []}
-    for _ in range(steps_before):
-        for key, event in scheduler.step():
-            said[key].append(event)
-    scheduler.cancel(9)
-    while not scheduler.is_idle:
-        for key, event in scheduler.step():
-            assert key != 9
-            said[key].append(event)
-    assert [tokens(said[key]) for key in range(3)] == [
-        reference(model, prompt, 12) for prompt in PROMPTS[:3]
-    ]
-
-
-def test_after_a_failed_step_everyone_gets_the_same_tokens_as_without_it(model) -> None:
-    FailingOnce.steps_left = 5
-    scheduler = scheduler_over(model, backend=FailingOnce)
-    said = run(
-        scheduler,
-        {key: Generation(prompt, 12, sampling=GREEDY) for key, prompt in enumerate(PROMPTS)},
-    )
-    assert FailingOnce.steps_left < 0
-    assert [tokens(said[key]) for key in range(len(PROMPTS))] == [
-        reference(model, prompt, 12) for prompt in PROMPTS
-    ]
-
-
-class FailingOnce(BatchBackend):
-    """A real batch in which one step raises after it has moved the KV caches on."""
-
-    steps_left = 0
-
-    def step(self):
-        outcomes = super().step()
-        FailingOnce.steps_left -= 1
-        if FailingOnce.steps_left == 0:
-            raise RuntimeError("out of memory")
-        return outcomes
 
 
 def conversation(scheduler: Scheduler, first: tuple[int, ...]) -> tuple[tuple[int, ...], int]:

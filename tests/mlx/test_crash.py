@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pensieve.engine.prefix_cache import PrefixCache
 from tests.mlx import architectures
-from tests.mlx.test_families import Bench, prompt_of, reference
+from tests.mlx.bench import Bench, prompt_of, reference
 
 CRASHES = int(os.environ.get("PENSIEVE_CRASHES", "4"))
 
@@ -21,7 +21,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from tests.mlx import architectures
-from tests.mlx.test_families import Bench, prompt_of
+from tests.mlx.bench import Bench, prompt_of
 model = architectures.build("llama")
 bench = Bench(model, Path(sys.argv[1]))
 for turn in range(10**6):

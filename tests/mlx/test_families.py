@@ -1,29 +1,20 @@
-"""Every family of architectures through the same scheduler: batched, cached, branched, restored from disk; always exact."""
+"""Every family of architectures through the same scheduler: batched, cached, branched, quantized, left, restored; always exact."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import mlx.core as mx
 import pytest
-from mlx_lm.generate import generate_step
 
-from pensieve.engine.archive import DiskArchive
-from pensieve.engine.batch import BatchBackend
-from pensieve.engine.block_store import BlockStore, StoreLimits
-from pensieve.engine.budget import GB
-from pensieve.engine.caches import CacheMaker, takes_ours
-from pensieve.engine.chunks import ChunkSizer
-from pensieve.engine.generation import Allowance, Generation, Sampling, Started, Token
-from pensieve.engine.memory import plan_memory
-from pensieve.engine.precision import FULL, KVPrecision
-from pensieve.engine.prefix_cache import PrefixCache
-from pensieve.engine.scheduler import Limits, Scheduler
-from pensieve.engine.write_ledger import WriteLedger
+from pensieve.engine.block_store import StoreLimits
+from pensieve.engine.caches import CacheMaker, decodes_together, takes_ours
+from pensieve.engine.precision import KVPrecision
 from tests.mlx import architectures
+from tests.mlx.bench import Bench, FailingOnce, prompt_of, reference
 
-GREEDY = Sampling(temperature=0)
-PLENTY = StoreLimits(10**9, 10**9)
 FULLY_RAGGED = {"llama", "qwen3", "phi3"}
+# mlx-lm cannot decode sequences of different lengths together for these.
+ONE_AT_A_TIME = {"gemma2"}
 
 
 @pytest.fixture(scope="module", params=list(architectures.FAMILIES))
@@ -36,59 +27,6 @@ def model(family: str):
     return architectures.build(family)
 
 
-@pytest.fixture(scope="module", params=sorted(FULLY_RAGGED))
-def ragged_model(request: pytest.FixtureRequest):
-    return architectures.build(request.param)
-
-
-class Bench:
-    """A scheduler with its prefix cache and, where a folder is given, its archive."""
-
-    def __init__(
-        self,
-        model,
-        folder: Path | None = None,
-        precision: KVPrecision = FULL,
-        limits: StoreLimits = PLENTY,
-    ) -> None:
-        make_caches = CacheMaker(model, takes_ours(model), precision)
-        self.prefixes = PrefixCache(b"test")
-        self.archive = None
-        if folder is not None:
-            self.store = BlockStore(folder, limits, WriteLedger(folder.parent / "written.json"))
-            self.archive = DiskArchive(self.store, make_caches, b"test")
-        self.scheduler = Scheduler(
-            lambda: BatchBackend(model, make_caches, ChunkSizer(64)),
-            self.prefixes,
-            plan_memory(make_caches, "cpu", Allowance(8 * GB)).budget,
-            Limits(max_batch=4, max_waiting=20),
-            self.archive,
-        )
-
-    def run(self, *prompts: tuple[int, ...], max_tokens: int = 8) -> list[list[int]]:
-        tokens: list[list[int]] = [[] for _ in prompts]
-        self.cached: list[int] = []
-        for key, prompt in enumerate(prompts):
-            turns = tuple(range(100, len(prompt), 100))
-            generation = Generation(prompt, max_tokens, sampling=GREEDY, boundaries=turns)
-            _, started = self.scheduler.submit(key, generation)
-            assert isinstance(started, Started)
-            self.cached.append(started.cached_tokens)
-        while not self.scheduler.is_idle:
-            for key, event in self.scheduler.step():
-                if isinstance(event, Token):
-                    tokens[key].append(event.token_id)
-        self.prefixes.check()
-        return tokens
-
-    def close(self) -> None:
-        """As a worker ends: everything at rest is on disk."""
-        assert self.archive is not None
-        while self.archive.spill(self.prefixes) is not None:
-            pass
-        self.archive.close()
-
-
 @pytest.fixture
 def bench(model) -> Iterator[Bench]:
     bench = Bench(model)
@@ -96,21 +34,16 @@ def bench(model) -> Iterator[Bench]:
     bench.scheduler.close()
 
 
-def reference(model, prompt: tuple[int, ...], max_tokens: int = 8) -> list[int]:
-    return [
-        int(token) for token, _ in generate_step(mx.array(prompt), model, max_tokens=max_tokens)
-    ]
-
-
-def prompt_of(length: int, seed: int = 1) -> tuple[int, ...]:
-    return tuple((at * at * seed + at) % 251 for at in range(length))
-
-
 def test_caches_without_padding_wherever_a_model_takes_them(family: str, model) -> None:
     kinds = {type(cache).__name__ for cache in CacheMaker(model, takes_ours(model))()}
     if family in FULLY_RAGGED:
         assert kinds == {"SequenceKV"}
     assert ("SequenceKV" in kinds) == (family != "gemma2")
+
+
+def test_who_cannot_decode_together_is_not_made_to(family: str, model) -> None:
+    make_caches = CacheMaker(model, takes_ours(model))
+    assert decodes_together(make_caches) == (family not in ONE_AT_A_TIME)
 
 
 def test_batched_is_what_each_is_alone(model, bench: Bench) -> None:
@@ -192,9 +125,9 @@ def test_a_damaged_file_is_a_miss_and_never_a_wrong_answer(model, tmp_path: Path
 
 @pytest.mark.parametrize("bits", [8, 4])
 def test_quantized_is_the_same_alone_together_and_from_disk(
-    ragged_model, bits: int, tmp_path: Path
+    family: str, model, bits: int, tmp_path: Path
 ) -> None:
-    model = ragged_model
+    """Of the layers that can be: what a window or a state space holds stays as it is."""
     precision = KVPrecision(bits, group_size=32, is_rotated=bits == 4)
     prompts = [prompt_of(length, seed) for seed, length in enumerate((300, 70, 555), 1)]
     alone = [Bench(model, precision=precision).run(prompt)[0] for prompt in prompts]
@@ -203,9 +136,42 @@ def test_quantized_is_the_same_alone_together_and_from_disk(
     assert before.run(*prompts) == alone
     before.close()
     after = Bench(model, tmp_path, precision)
-    assert after.run(prompts[2]) == [alone[2]]
-    assert after.cached == [554]
+    second = (*prompts[2], *alone[2], 9, 8, 7)
+    assert after.run(second) == Bench(model, precision=precision).run(second)
+    assert after.cached == [len(second) - 3]
+    full, quantized = (
+        CacheMaker(model, takes_ours(model), each) for each in (KVPrecision(), precision)
+    )
+    assert (held_bytes(model, quantized) < held_bytes(model, full)) == (family != "gemma2")
     after.close()
+
+
+def held_bytes(model, make_caches: CacheMaker) -> int:
+    caches = make_caches()
+    model(mx.array([prompt_of(300)]), cache=[cache.merge([cache]) for cache in caches])
+    return sum(cache.nbytes for cache in caches)
+
+
+@pytest.mark.parametrize("after_steps", [0, 1, 2, 9])
+def test_who_stays_is_not_touched_by_who_leaves(model, bench: Bench, after_steps: int) -> None:
+    prompts = [prompt_of(length, seed) for seed, length in enumerate((175, 1, 17, 130), 1)]
+    answers = bench.run(*prompts, leaving={0: after_steps})
+    assert answers[1:] == [reference(model, prompt) for prompt in prompts[1:]]
+    assert len(answers[0]) < 8
+
+
+def test_after_a_failed_step_everyone_gets_the_same_tokens_as_without_it(
+    family: str, model
+) -> None:
+    FailingOnce.steps_left = 5
+    prompts = [prompt_of(length, seed) for seed, length in enumerate((1, 2, 17, 150), 1)]
+    bench = Bench(model, backend=FailingOnce)
+    answers = bench.run(*prompts)
+    assert FailingOnce.steps_left < 0
+    # Whoever was alone in it is the one at fault.
+    assert bench.failed == ([0] if family in ONE_AT_A_TIME else [])
+    for key, prompt in enumerate(prompts):
+        assert key in bench.failed or answers[key] == reference(model, prompt)
 
 
 def test_chunks_change_nothing(model, bench: Bench) -> None:

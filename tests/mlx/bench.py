@@ -1,0 +1,115 @@
+"""A scheduler over a real model, and what mlx-lm alone says of the same prompts."""
+
+from itertools import count
+from pathlib import Path
+
+import mlx.core as mx
+from mlx_lm.generate import generate_step
+
+from pensieve.engine.archive import DiskArchive
+from pensieve.engine.batch import BatchBackend
+from pensieve.engine.block_store import BlockStore, StoreLimits
+from pensieve.engine.budget import GB
+from pensieve.engine.caches import CacheMaker, decodes_together, takes_ours
+from pensieve.engine.chunks import ChunkSizer
+from pensieve.engine.generation import (
+    Allowance,
+    Generation,
+    Sampling,
+    Started,
+    Token,
+)
+from pensieve.engine.memory import plan_memory
+from pensieve.engine.precision import FULL, KVPrecision
+from pensieve.engine.prefix_cache import PrefixCache
+from pensieve.engine.protocol import Failed, WorkerEvent
+from pensieve.engine.scheduler import Limits, Scheduler
+from pensieve.engine.write_ledger import WriteLedger
+
+GREEDY = Sampling(temperature=0)
+PLENTY = StoreLimits(10**9, 10**9)
+
+
+class Bench:
+    """A scheduler with its prefix cache and, where a folder is given, its archive."""
+
+    def __init__(
+        self,
+        model,
+        folder: Path | None = None,
+        precision: KVPrecision = FULL,
+        limits: StoreLimits = PLENTY,
+        backend: type[BatchBackend] = BatchBackend,
+    ) -> None:
+        make_caches = CacheMaker(model, takes_ours(model), precision)
+        self.prefixes = PrefixCache(b"test")
+        self.archive = None
+        if folder is not None:
+            self.store = BlockStore(folder, limits, WriteLedger(folder.parent / "written.json"))
+            self.archive = DiskArchive(self.store, make_caches, b"test")
+        self.scheduler = Scheduler(
+            lambda: backend(model, make_caches, ChunkSizer(64)),
+            self.prefixes,
+            plan_memory(make_caches, "cpu", Allowance(8 * GB)).budget,
+            Limits(max_batch=4 if decodes_together(make_caches) else 1, max_waiting=20),
+            self.archive,
+        )
+
+    def run(
+        self, *prompts: tuple[int, ...], max_tokens: int = 8, leaving: dict[int, int] | None = None
+    ) -> list[list[int]]:
+        """The greedy answers to prompts that are asked together. leaving: whose client leaves after how many steps."""
+        self.answers: list[list[int]] = [[] for _ in prompts]
+        self.cached: list[int] = []
+        self.failed: list[int] = []
+        for key, prompt in enumerate(prompts):
+            turns = tuple(range(100, len(prompt), 100))
+            generation = Generation(prompt, max_tokens, sampling=GREEDY, boundaries=turns)
+            _, started = self.scheduler.submit(key, generation)
+            assert isinstance(started, Started)
+            self.cached.append(started.cached_tokens)
+        for number in count():
+            for key in (key for key, after in (leaving or {}).items() if after == number):
+                self.scheduler.cancel(key)
+            if self.scheduler.is_idle:
+                break
+            for key, event in self.scheduler.step():
+                self.note(key, event)
+        self.prefixes.check()
+        return self.answers
+
+    def note(self, key: int, event: WorkerEvent) -> None:
+        if isinstance(event, Token):
+            self.answers[key].append(event.token_id)
+        elif isinstance(event, Failed):
+            self.failed.append(key)
+
+    def close(self) -> None:
+        """As a worker ends: everything at rest is on disk."""
+        assert self.archive is not None
+        while self.archive.spill(self.prefixes) is not None:
+            pass
+        self.archive.close()
+
+
+class FailingOnce(BatchBackend):
+    """A real batch in which one step raises after it has moved the KV caches on."""
+
+    steps_left = 0
+
+    def step(self):
+        outcomes = super().step()
+        FailingOnce.steps_left -= 1
+        if FailingOnce.steps_left == 0:
+            raise RuntimeError("out of memory")
+        return outcomes
+
+
+def reference(model, prompt: tuple[int, ...], max_tokens: int = 8) -> list[int]:
+    return [
+        int(token) for token, _ in generate_step(mx.array(prompt), model, max_tokens=max_tokens)
+    ]
+
+
+def prompt_of(length: int, seed: int = 1) -> tuple[int, ...]:
+    return tuple((at * at * seed + at) % 251 for at in range(length))
