@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
-from anyio.abc import Process, SocketStream, UNIXSocketStream
+from anyio.abc import Process, SocketStream
 
 from pensieve.engine.generation import Allowance
 from pensieve.settings import Device, child_environment
@@ -51,7 +51,9 @@ async def open_worker(
             env=child_environment(worker_variables(spec.device)),
             pass_fds=[theirs.fileno()],
         )
-        stream = await UNIXSocketStream.from_socket(ours)
+        # Not anyio's UNIXSocketStream: where its reader is cancelled in the turn in which something arrives, the event loop
+        # reports an InvalidStateError.
+        stream = await SocketStream.from_socket(ours)
         on_failure.pop_all()
     return process, stream
 
