@@ -4,7 +4,6 @@ import inspect
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -22,7 +21,7 @@ from pensieve.daemon import lock
 from pensieve.daemon.record import Address, own_record, published
 from pensieve.paths import Paths, under_home
 from tests.cli.fake_server import health, serving
-from tests.cli.program import PROGRAM, ROOT, environment, pensieve
+from tests.cli.program import PROGRAM, ROOT, environment, pensieve, shell_program
 
 HEAVY = {
     "anyio", "httpx", "huggingface_hub", "jinja2", "mlx", "mlx_lm", "numpy", "pydantic", "starlette", "tokenizers",
@@ -265,7 +264,13 @@ def test_env_takes_one_form_at_a_time(
 
 
 @pytest.mark.parametrize(
-    ("shell", "first"), [("/bin/zsh", "export "), ("/usr/bin/fish", "set -gx ")]
+    ("shell", "first"),
+    [
+        ("/bin/zsh", "export "),
+        ("/usr/bin/fish", "set -gx "),
+        ("/opt/bin/nu", "{"),
+        ("/bin/pwsh", "$env:"),
+    ],
 )
 def test_env_speaks_the_users_shell(
     shell: str,
@@ -286,14 +291,13 @@ def test_env_speaks_the_users_shell(
         ("zsh", 'eval "$({})"; env -0'),
         ("dash", 'eval "$({})"; env -0'),
         ("fish", "{} | source; env -0"),
+        ("nu", "{} | from nuon | load-env; env -0"),
     ],
 )
 def test_a_shell_that_reads_env_has_the_very_key(shell: str, script: str, tmp_path: Path) -> None:
-    if not shutil.which(shell):
-        pytest.skip(f"no {shell} here")
     command = " ".join([*PROGRAM, "env"])
     done = subprocess.run(
-        [shell, "-c", script.format(command)],
+        [shell_program(shell), "-c", script.format(command)],
         capture_output=True,
         check=True,
         env=environment(tmp_path, SHELL=f"/bin/{shell}", PENSIEVE_API_KEY=NASTY_KEY),
@@ -310,15 +314,17 @@ def test_a_shell_that_reads_env_has_the_very_key(shell: str, script: str, tmp_pa
         ("zsh", 'eval "$({0} --lite)"; eval "$({0} --unset)"; env -0'),
         ("dash", 'eval "$({0} --lite)"; eval "$({0} --unset)"; env -0'),
         ("fish", "{0} --lite | source; {0} --unset | source; {0} --unset | source; env -0"),
+        (
+            "nu",
+            "{0} --lite | from nuon | load-env; hide-env --ignore-errors ...({0} --unset | from nuon); env -0",
+        ),
     ],
 )
 def test_unset_takes_away_what_env_gave_and_nothing_else(
     shell: str, script: str, tmp_path: Path
 ) -> None:
-    if not shutil.which(shell):
-        pytest.skip(f"no {shell} here")
     done = subprocess.run(
-        [shell, "-c", script.format(" ".join([*PROGRAM, "env"]))],
+        [shell_program(shell), "-c", script.format(" ".join([*PROGRAM, "env"]))],
         capture_output=True,
         check=True,
         env=environment(tmp_path, SHELL=f"/bin/{shell}", ANTHROPIC_BETAS="mine", CLAUDE_CODE_X="1"),

@@ -18,6 +18,7 @@ import pytest
 FOREIGN = Path(__file__).parent / "foreign"
 TYPESCRIPT = "@anthropic-ai/sdk@1.12.0"
 CLAUDE_CODE = "@anthropic-ai/claude-code@2.1.330"
+NUSHELL = "nushell@0.115.1"
 LANGCHAIN = FOREIGN / "langchain.txt"
 
 
@@ -38,6 +39,11 @@ def claude_code() -> Path:
     if not commands.is_dir():
         pytest.skip("Claude Code has no program for this machine")
     return commands
+
+
+def nushell() -> Path:
+    """The folder with the command `nu`. Skips where node, npm or Nushell cannot be had."""
+    return _npm_installed(NUSHELL) / ".bin"
 
 
 def _npm_installed(package: str) -> Path:
