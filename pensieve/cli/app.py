@@ -60,7 +60,7 @@ COMMANDS = {
 }
 
 # What other programs of this kind call them.
-ALIASES = {"ls": "models"}
+ALIASES = {"ls": "models", "ps": "status"}
 
 # What holds for every command: each is a variable for this one run, and for what it starts.
 EVERYWHERE = {
@@ -117,11 +117,13 @@ def root_help() -> str:
     """What `pensieve` alone says."""
     options = [(f"{short}, {name}", EVERYWHERE[name][1]) for short, name in SHORT.items()]
     options += [("    --no-color", EVERYWHERE["--no-color"][1])]
+    aliases = [f"{alias} is the same as {name}" for alias, name in ALIASES.items()]
     return "\n\n".join(
         [
             "Usage: pensieve COMMAND",
             HELP.rstrip(),
             f"Commands:\n{columns(list(COMMANDS.items()))}",
+            f"{', '.join(aliases)}.",
             f"For every command:\n{columns(options)}",
             "pensieve help COMMAND tells more; so does pensieve help exit-codes.",
         ]
@@ -194,7 +196,7 @@ def _untouched(words: Sequence[str]) -> Sequence[str]:
 def _unknown(name: str) -> UsageError:
     import difflib
 
-    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    near = difflib.get_close_matches(name, [*COMMANDS, *ALIASES], n=1)
     meant = f' Did you mean "{near[0]}"?' if near else ""
     return UsageError(
         f'Unknown command "{name}".{meant}', hint="See what there is:\n  pensieve --help"

@@ -35,8 +35,7 @@ def env(  # noqa: PLR0913 -- each a word of the command line
     shell
         bash, zsh, fish, sh, nu or pwsh; the one that $SHELL names unless given.
     lite
-        For small models: Claude Code with three tools and a prompt of a thousand
-        tokens.
+        For small models: three tools and a prompt of a thousand tokens.
     unset
         Print what takes these variables away again, and no others.
     check

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pexpect
 import pytest
 
 from tests.clients.installed import nushell
@@ -37,6 +38,19 @@ def pensieve(
         cwd=home,
         env=environment(home, **variables),
         **({"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}),
+    )
+
+
+def at_terminal(*words: str, home: Path, **variables: str) -> "pexpect.spawn[str]":
+    """One command at a terminal of its own."""
+    command, *options = PROGRAM
+    return pexpect.spawn(
+        command,
+        [*options, *words],
+        cwd=str(home),
+        env=environment(home, TERM="xterm-256color", **variables),
+        encoding="utf-8",
+        timeout=30,
     )
 
 

@@ -114,6 +114,25 @@ def test_a_wrong_command_line_is_told_what_is_wrong(
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(("alias", "name"), app.ALIASES.items())
+def test_what_other_programs_call_a_command_does_the_same(
+    alias: str, name: str, paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f"{alias} is the same as {name}" in app.root_help()
+    done = [
+        (run([word, *options]), capsys.readouterr())
+        for options in ([], ["--json"], ["-h"])
+        for word in (alias, name)
+    ]
+    assert done[0::2] == done[1::2]
+    assert json.loads(done[2][1].out)
+
+
+def test_a_mistyped_alias_is_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["pss"]) == 2
+    assert 'Did you mean "ps"' in capsys.readouterr().err
+
+
 PROBE = (
     "import sys; from pensieve.cli.app import run; run(sys.argv[1:]); "
     "print(*sys.modules, file=sys.stderr)"
