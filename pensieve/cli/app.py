@@ -5,7 +5,6 @@ A command's module is loaded when it is called, and the parser (cyclopts) when t
 """
 
 import inspect
-import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -207,6 +206,8 @@ def _tell(error: Exception) -> int:
     from cyclopts import CycloptsError
 
     if is_debug_asked():
+        import traceback
+
         output.note("".join(traceback.format_exception(error)).rstrip())
     match error:
         case PensieveError():
