@@ -76,7 +76,7 @@ def last_lines(log: Path, count: int) -> Iterator[str]:
     """The last `count` lines of the log, and of what was before it where it has not as many."""
     found: deque[str] = deque(maxlen=count)
     for file in (_earlier(log), log):
-        with suppress(FileNotFoundError), file.open("rb") as opened:
+        with suppress(FileNotFoundError, NotADirectoryError), file.open("rb") as opened:
             found.extend(map(_text, opened))
     return iter(found)
 

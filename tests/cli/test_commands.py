@@ -22,6 +22,7 @@ from pensieve.daemon.record import Address, own_record, published
 from pensieve.paths import Paths, under_home
 from tests.cli.fake_server import health, serving
 from tests.cli.program import PROGRAM, ROOT, environment, pensieve, shell_program
+from tests.e2e.conftest import free_port
 
 HEAVY = {
     "anyio", "httpx", "huggingface_hub", "jinja2", "mlx", "mlx_lm", "numpy", "pydantic", "starlette", "tokenizers",
@@ -112,6 +113,40 @@ def test_a_wrong_command_line_is_told_what_is_wrong(
     assert out == ""
     assert said in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("start --model smollm2-135m --device cpu", 73),
+        ("start --model smollm2-135m --device cpu --no-wait", 73),
+        ("start --model smollm2-135m --device cpu --foreground", 73),
+        ("pull smollm2-135m", 73),
+        ("use smollm2-135m", 73),
+        ("config set port 1", 73),
+        *(
+            (words, 0)
+            for words in ("env", "ls", "logs", "stop", "cache", "uninstall", "plan --ram 8")
+        ),
+        ("status", 3),
+    ],
+)
+def test_a_home_that_cannot_be_is_told_by_what_needs_it(
+    words: str, code: int, tmp_path: Path
+) -> None:
+    (tmp_path / "pensieve").touch()
+    done = pensieve(*words.split(), home=tmp_path, PENSIEVE_PORT=str(free_port()))
+    assert done.returncode == code, done.stderr
+    assert b"fault of its own" not in done.stderr
+    assert code != 73 or str(tmp_path / "pensieve").encode() in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_log_of_another_user_is_told(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    paths.logs.mkdir(parents=True)
+    paths.server_log.touch(mode=0o000)
+    assert run(["logs"]) == 1
+    assert "another user" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("alias", "name"), app.ALIASES.items())
