@@ -25,6 +25,7 @@ from pensieve.paths import Paths
 from pensieve.settings import Flags
 
 POLL_S = 0.2
+SHORT_POLL_S = 0.02
 PATIENCE_S = 600.0
 LOG_LINES = 12
 LOG_BYTES = 16384
@@ -73,8 +74,15 @@ def launch(
 
 
 def launch_and_leave(command: Sequence[str], paths: Paths) -> int:
-    """Start `command` as the background server and wait for nothing; its process id."""
-    with _spawned(command, paths) as (child, _):
+    """Start `command` as the background server and wait until it is one, by its lock, and no longer; its process id.
+
+    So `stop` finds it from now on. Raises `StartFailedError` where it ends before.
+    """
+    with _spawned(command, paths) as (child, log_start):
+        while child.poll() is None and not lock.is_held(paths):
+            time.sleep(SHORT_POLL_S)
+        if child.returncode:
+            raise _failure(_ending(child.returncode), paths, log_start, child.returncode)
         child.returncode = 0
         return child.pid
 

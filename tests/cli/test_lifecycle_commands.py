@@ -21,6 +21,7 @@ from pensieve.daemon.health import EngineFigures, Health, read
 from pensieve.daemon.processes import memory_of
 from pensieve.daemon.record import Address, ServerRecord, current, own_record, published
 from pensieve.daemon.stop import stop
+from pensieve.errors import StartFailedError
 from pensieve.paths import Paths, under_home
 from pensieve.settings import Flags
 from tests.cli.fake_server import health, serving, stand_in_command
@@ -168,12 +169,19 @@ def test_a_restart_keeps_what_was_on_the_command_line_under_what_is_there_now() 
 
 def test_a_start_that_is_not_awaited_leaves_a_server_that_comes_up(paths: Paths) -> None:
     pid = launch_and_leave(stand_in_command(paths.state.parent, free_port(), "slow"), paths)
-    while not lock.is_held(paths):
-        os.kill(pid, 0)
+    assert lock.is_held(paths)
     found = wait_for_other(paths)
     assert found
     assert found.record.pid == pid
     assert stop(paths, is_forced=False)
+
+
+def test_a_start_that_is_not_awaited_is_stopped_by_the_very_next_command(paths: Paths) -> None:
+    launch_and_leave(stand_in_command(paths.state.parent, free_port(), "slow"), paths)
+    assert run(["stop"]) == 0
+    assert not lock.is_held(paths)
+    with pytest.raises(StartFailedError, match="ended while starting"):
+        launch_and_leave(stand_in_command(paths.state.parent, free_port(), "dies"), paths)
 
 
 @pytest.mark.parametrize(
