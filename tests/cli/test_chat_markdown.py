@@ -221,6 +221,15 @@ def test_each_drawing_is_one_write_between_the_marks_of_an_update() -> None:
         assert written.count("\x1b[?2026") == 2
 
 
+def test_a_row_that_comes_to_be_full_keeps_its_last_character() -> None:
+    terminal = Terminal(columns=20)
+    view = view_on(terminal)
+    for piece in ("twenty letters in i", "t", " and", " more"):
+        view.say(piece)
+    view.end()
+    assert terminal.text == "twenty letters in it\nand more"
+
+
 def test_nothing_above_the_terminal_is_reached_for() -> None:
     """A table taller than the terminal: its end is shown while it grows, all of it when it is whole."""
     rows = "".join(f"| {n} | x |\n" for n in range(30))
