@@ -5,7 +5,6 @@ It knows which keys there are; which of several places counts is settings.py's t
 
 import re
 import shlex
-import tomllib
 from pathlib import Path
 
 from pensieve.errors import NotWritableError, SettingsError
@@ -95,6 +94,10 @@ def _text(file: Path) -> str:
 
 
 def _decoded(file: Path, text: str) -> dict[str, object]:
+    if not text:
+        return {}
+    import tomllib  # what a shell waits for at its start does without, where there is no file
+
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -107,6 +110,8 @@ def _decoded(file: Path, text: str) -> dict[str, object]:
 
 def _means(text: str, values: dict[str, Value]) -> bool:
     """False too where a line was of a kind that is not changed line by line, and no TOML is left."""
+    import tomllib
+
     try:
         return tomllib.loads(text) == values
     except tomllib.TOMLDecodeError:

@@ -10,7 +10,7 @@ from typing import ClassVar
 class PensieveError(Exception):
     """What happened (`message`) and, where there is one, the way out (`hint`)."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -213,7 +213,11 @@ class DiskFullError(MachineError):
 
 
 class StartFailedError(MachineError):
-    """The background server ended, or its engine failed, before it could answer."""
+    """The background server ended, or its engine failed, before it could answer. exit_code: the server's, where that says why."""
+
+    def __init__(self, message: str, *, hint: str | None = None, exit_code: int = 1) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = exit_code
 
 
 class StopFailedError(MachineError):

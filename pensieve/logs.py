@@ -68,6 +68,7 @@ def turn_over(log: Path) -> None:
         os.fdopen(os.open(_earlier(log), flags, 0o600), "wb") as copy,
     ):
         shutil.copyfileobj(file, copy)
+        copy.flush()
         file.truncate(0)
 
 
@@ -75,25 +76,26 @@ def last_lines(log: Path, count: int) -> Iterator[str]:
     """The last `count` lines of the log, and of what was before it where it has not as many."""
     found: deque[str] = deque(maxlen=count)
     for file in (_earlier(log), log):
-        with suppress(FileNotFoundError), file.open("rb") as opened:
+        with suppress(FileNotFoundError, NotADirectoryError), file.open("rb") as opened:
             found.extend(map(_text, opened))
     return iter(found)
 
 
 def follow(log: Path, pause: Callable[[], object] = lambda: time.sleep(LOOK_S)) -> Iterator[str]:
-    """Each line that is written from now on, also after the file was emptied or made anew. Never ends."""
-    at = log.stat().st_size if log.exists() else 0
-    held = b""
+    """Each line that is written from now on, also after the file was turned over, emptied or made anew. Never ends."""
+    at, held = _size(log), b""
+    copied_at = _changed_at(_earlier(log))
     while True:
-        size = log.stat().st_size if log.exists() else 0
-        if size < at:
-            at, held = 0, b""
-        if size > at:
-            with suppress(FileNotFoundError), log.open("rb") as file:
-                file.seek(at)
-                *whole, held = (held + file.read()).split(b"\n")
-                at = file.tell()
-                yield from map(_text, whole)
+        if _size(log) < at:
+            is_copied = _changed_at(_earlier(log)) != copied_at
+            # What came between the last look and the turn is in the copy.
+            held = held + _from(_earlier(log), at) if is_copied else b""
+            at = 0
+        came = _from(log, at)
+        at += len(came)
+        *whole, held = (held + came).split(b"\n")
+        yield from map(_text, whole)
+        copied_at = _changed_at(_earlier(log))
         pause()
 
 
@@ -120,3 +122,18 @@ def _text(line: bytes) -> str:
 
 def _earlier(log: Path) -> Path:
     return log.with_name(log.name + EARLIER)
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
+def _changed_at(file: Path) -> int:
+    return file.stat().st_mtime_ns if file.exists() else 0
+
+
+def _from(file: Path, at: int) -> bytes:
+    with suppress(FileNotFoundError), file.open("rb") as opened:
+        opened.seek(at)
+        return opened.read()
+    return b""

@@ -153,3 +153,30 @@ def test_a_log_is_followed_through_halves_an_end_and_a_new_beginning(log: Path) 
 
     followed = logs.follow(log, pause=write)
     assert [next(followed) for _ in range(5)] == ["ab", "c", "d", "e", "f"]
+
+
+def test_what_was_written_just_before_a_turn_is_followed_too(log: Path) -> None:
+    log.with_name("server.log.1").write_text("of long ago, and longer than what there is now\n")
+    log.write_text("before\n")
+
+    def turn() -> Iterator[None]:
+        write_text(log, "half a ")
+        yield
+        write_text(log, "line\njust before\nand ")
+        logs.turn_over(log)
+        write_text(log, "just after\n")
+        yield
+        log.unlink()
+        yield
+        write_text(log, "anew\n")
+        yield
+
+    turning = turn()
+    followed = logs.follow(log, pause=lambda: next(turning))
+    said = [next(followed) for _ in range(4)]
+    assert said == ["half a line", "just before", "and just after", "anew"]
+
+
+def write_text(log: Path, text: str) -> None:
+    with log.open("a") as file:
+        file.write(text)

@@ -95,7 +95,7 @@ def train_behind_anything(
         config,
         lambda: batch(slice(unseen, None), 1),
         folder,
-        look=lambda: batch(slice(unseen), 4),
+        look=lambda: batch(slice(unseen), 16),
         sharpness=SHARPNESS,
     )
     return model

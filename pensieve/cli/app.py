@@ -5,7 +5,6 @@ A command's module is loaded when it is called, and the parser (cyclopts) when t
 """
 
 import inspect
-import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -60,7 +59,7 @@ COMMANDS = {
 }
 
 # What other programs of this kind call them.
-ALIASES = {"ls": "models"}
+ALIASES = {"ls": "models", "ps": "status"}
 
 # What holds for every command: each is a variable for this one run, and for what it starts.
 EVERYWHERE = {
@@ -117,11 +116,13 @@ def root_help() -> str:
     """What `pensieve` alone says."""
     options = [(f"{short}, {name}", EVERYWHERE[name][1]) for short, name in SHORT.items()]
     options += [("    --no-color", EVERYWHERE["--no-color"][1])]
+    aliases = [f"{alias} is the same as {name}" for alias, name in ALIASES.items()]
     return "\n\n".join(
         [
             "Usage: pensieve COMMAND",
             HELP.rstrip(),
             f"Commands:\n{columns(list(COMMANDS.items()))}",
+            f"{', '.join(aliases)}.",
             f"For every command:\n{columns(options)}",
             "pensieve help COMMAND tells more; so does pensieve help exit-codes.",
         ]
@@ -194,7 +195,7 @@ def _untouched(words: Sequence[str]) -> Sequence[str]:
 def _unknown(name: str) -> UsageError:
     import difflib
 
-    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    near = difflib.get_close_matches(name, [*COMMANDS, *ALIASES], n=1)
     meant = f' Did you mean "{near[0]}"?' if near else ""
     return UsageError(
         f'Unknown command "{name}".{meant}', hint="See what there is:\n  pensieve --help"
@@ -205,6 +206,8 @@ def _tell(error: Exception) -> int:
     from cyclopts import CycloptsError
 
     if is_debug_asked():
+        import traceback
+
         output.note("".join(traceback.format_exception(error)).rstrip())
     match error:
         case PensieveError():

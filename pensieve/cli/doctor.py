@@ -18,7 +18,7 @@ from pensieve.doctor.patient import Patient, gather
 
 WIDEST = 100
 MARGIN = 25
-COLOURS = {"ok": "32", "warning": "33", "red": "1;31"}
+COLOURS = {"ok": output.GREEN, "warning": output.MAGENTA, "red": output.RED}
 LABELS = {"ok": "ok", "warning": "warn", "red": "RED"}
 
 

@@ -28,13 +28,14 @@ def env(  # noqa: PLR0913 -- each a word of the command line
       eval "$(pensieve env --unset)"         # as if it had not been
       pensieve env --dotenv > .env
 
+    The last line that it prints says how the shell in question reads it.
+
     Parameters
     ----------
     shell
-        bash, zsh, fish or sh; the one that $SHELL names unless given.
+        bash, zsh, fish, sh, nu or pwsh; the one that $SHELL names unless given.
     lite
-        For small models: Claude Code with three tools and a prompt of a thousand
-        tokens.
+        For small models: three tools and a prompt of a thousand tokens.
     unset
         Print what takes these variables away again, and no others.
     check
@@ -44,15 +45,11 @@ def env(  # noqa: PLR0913 -- each a word of the command line
     dotenv
         As a .env file.
     """
-    if sum((shell is not None, json, dotenv)) > 1 or (unset and (json or dotenv)):
-        raise UsageError(
-            "--shell, --json and --dotenv are forms: one of them. --unset is for shells."
-        )
+    _refuse_two_forms(shell is not None or unset, json, dotenv)
     settings = settings_module.resolve()
-    spoken = shell or shell_of(settings_module.shell_path())
     target = find_target(settings)
     if unset:
-        output.data("\n".join(shells.unset(spoken, name) for name in variables(target)))
+        output.data(_script(shell, variables(target), is_unset=True))
         return 0
     target = measured(target, settings)
     _tell_of_absence(target, must_run=check)
@@ -62,13 +59,28 @@ def env(  # noqa: PLR0913 -- each a word of the command line
     elif dotenv:
         output.data("\n".join(shells.dotenv(name, value) for name, value in told.items()))
     else:
-        output.data(_exports(told, spoken, "pensieve env --lite" if lite else "pensieve env"))
+        output.data(_script(shell, told, options=" --lite" if lite else ""))
     return 0
 
 
-def _exports(told: Mapping[str, str], shell: Shell, words: str) -> str:
-    lines = [shells.export(shell, name, value) for name, value in told.items()]
-    return "\n".join([*lines, f"# Use it with: {usage(shell, words)}"])
+def _refuse_two_forms(*asked: bool) -> None:
+    if sum(asked) > 1:
+        raise UsageError(
+            "--shell, --json and --dotenv are forms: one of them. --unset is for shells."
+        )
+
+
+def _script(
+    asked: Shell | None, told: Mapping[str, str], options: str = "", *, is_unset: bool = False
+) -> str:
+    """What the shell reads, and how it does."""
+    shell = asked or shell_of(settings_module.shell_path())
+    words = f"pensieve env{f' --shell {asked}' if asked else ''}{options}"
+    if is_unset:
+        script, words = shells.unsets(shell, told), f"{words} --unset"
+    else:
+        script = shells.exports(shell, told)
+    return f"{script}\n# Use it with: {usage(shell, words, is_unset=is_unset)}"
 
 
 def _tell_of_absence(target: Target, *, must_run: bool) -> None:

@@ -1,5 +1,6 @@
 """`pensieve logs`: what the server wrote, whether it runs or not."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from cyclopts.types import NonNegativeInt
 from pensieve import settings as settings_module
 from pensieve.cli import output
 from pensieve.daemon.record import current
+from pensieve.errors import MachineError
 from pensieve.logs import escape, follow, last_lines
 
 
@@ -35,10 +37,20 @@ def logs(
     log = Path(record.log) if record and record.log else paths.server_log
     if record and not record.log:
         output.warning("the server runs in a terminal and writes there. This is of an earlier one:")
+    try:
+        _print(log, lines, goes_on=follow_)
+    except PermissionError as error:
+        raise MachineError(
+            f"{error.filename} cannot be read: it is another user's.",
+            hint=f"Read it as that user:\n  sudo tail {shlex.quote(str(log))}",
+        ) from error
+    return 0
+
+
+def _print(log: Path, lines: int, *, goes_on: bool) -> None:
     output.aside(f"{log}:" if log.exists() else f"{log}: not written yet.")
     for line in last_lines(log, lines):
         output.data(escape(line))
-    if follow_:
+    if goes_on:
         for line in follow(log):
             output.stream(f"{escape(line)}\n")
-    return 0

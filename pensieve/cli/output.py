@@ -24,7 +24,9 @@ from pensieve.settings import is_colour_wanted, is_quiet_asked
 
 DIM = "2"
 RED = "1;31"
-YELLOW = "33"
+GREEN = "32"
+# For warnings: yellow is hard to see on a light ground.
+MAGENTA = "35"
 
 
 def prepare() -> None:
@@ -69,7 +71,7 @@ def murmur(text: str) -> None:
 
 def warning(text: str) -> None:
     """Something that will not work as it is."""
-    note(f"{_styled('Warning:', YELLOW)} {text}")
+    note(f"{_styled('Warning:', MAGENTA)} {text}")
 
 
 def failure(message: str, hint: str | None) -> None:

@@ -5,7 +5,9 @@ from typing import Any
 
 from pensieve import settings as settings_module
 from pensieve.cli import output
-from pensieve.cli.start import DeviceFlag, Host, Model, Port, real_parts, run_in_background
+from pensieve.cli.options import ComputeDevice, Host, Model, Port
+from pensieve.cli.running import interruption_told
+from pensieve.cli.start import real_parts, run_in_background
 from pensieve.daemon.record import ServerRecord, current
 from pensieve.daemon.stop import stop
 from pensieve.errors import MachineError
@@ -19,7 +21,7 @@ def restart(  # noqa: PLR0913 -- each is an option
     port: Port = None,
     host: Host = None,
     model: Model = None,
-    device: DeviceFlag = None,
+    device: ComputeDevice = None,
 ) -> int:
     """Stop the server and start it again; where none runs, start one.
 
@@ -36,14 +38,6 @@ def restart(  # noqa: PLR0913 -- each is an option
         Do not wait for open answers: they are cut off.
     no_wait
         Do not wait until it answers.
-    port
-        Another port to listen on.
-    host
-        Another address to listen on.
-    model
-        Another model.
-    device
-        Where MLX computes.
     """
     given = Flags(model=model, device=device, host=host, port=port)
     record = current(settings_module.resolve_paths())
@@ -56,7 +50,9 @@ def restart(  # noqa: PLR0913 -- each is an option
             "Homebrew keeps this server; pensieve does not start it.",
             hint="Start it anew with:\n  brew services restart pensieve",
         )
-    if ended := stop(settings.paths, is_forced=force):
+    with interruption_told("The server ends once open answers have; then: pensieve start"):
+        ended = stop(settings.paths, is_forced=force)
+    if ended:
         output.aside(f"pensieve has stopped (pid {ended.pid}).")
     return run_in_background(settings, flags, real_parts(), is_awaited=not no_wait)
 

@@ -1,4 +1,7 @@
-"""What `start` and `restart` say of a server that answers, or of one that was there before."""
+"""What `start`, `restart` and `stop` say of a server: that answers, that was there before, or that is left as it is by Ctrl-C."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
 
 from pensieve import settings as settings_module
 from pensieve.cli import output
@@ -40,6 +43,16 @@ def report_held(settings: Settings) -> int:
     else:
         output.note(f"pensieve runs already (pid {record.pid}, {record.base_url}).")
     return 0
+
+
+@contextmanager
+def interruption_told(what_is_left: str) -> Generator[None]:
+    """Where Ctrl-C ends the block, a line says what runs now and what does not."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        output.note(f"Interrupted. {what_is_left}")
+        raise
 
 
 def _note_differences(found: Answering, flags: Flags) -> None:

@@ -1,48 +1,56 @@
-"""How each shell, and a .env file, is told a variable. Knows nothing of what the variables mean."""
+"""How each shell, and a .env file, is told of variables. Knows nothing of what the variables mean."""
 
 import re
+from collections.abc import Iterable, Mapping
 from typing import Literal, assert_never
 
 from pensieve.errors import SettingsError
 
 # What no shell reads as more than itself. Not `=`: zsh takes a leading one for a command's path.
 PLAIN = re.compile(r"[\w./:@-]+", re.ASCII)
+# PowerShell takes typographic quotes for straight ones, in the middle of a string too.
+POWERSHELL_QUOTES = re.compile("['\u2018\u2019\u201a\u201b]")
 
-Shell = Literal["bash", "zsh", "fish", "sh"]
+Shell = Literal["bash", "zsh", "fish", "sh", "nu", "pwsh"]
 
 
 def shell_of(path: str) -> Shell:
     """The shell that $SHELL names; any other is taken to speak POSIX sh."""
     match path.rpartition("/")[2]:
-        case "bash":
-            return "bash"
-        case "zsh":
-            return "zsh"
-        case "fish":
-            return "fish"
+        case "bash" | "zsh" | "fish" | "nu" | "pwsh" as shell:
+            return shell
         case _:
             return "sh"
 
 
-def export(shell: Shell, name: str, value: str) -> str:
-    """One line that exports `name`. Raises `SettingsError` for a value that one line cannot hold."""
-    _refuse_controls(name, value)
-    match shell:
-        case "bash" | "zsh" | "sh":
-            return f"export {name}={_posix_quote(value)}"
-        case "fish":
-            return f"set -gx {name} {_fish_quote(value)}"
-        case _:
-            assert_never(shell)
+def exports(shell: Shell, values: Mapping[str, str]) -> str:
+    """What exports them, a line each; for nu, which evaluates no text, a record in its notation.
+
+    Raises `SettingsError` for a value that one line cannot hold.
+    """
+    lines = [_export(shell, name, value) for name, value in values.items()]
+    return "\n".join(["{", *lines, "}"] if shell == "nu" else lines)
 
 
-def unset(shell: Shell, name: str) -> str:
-    """One line after which `name` is no variable; nothing happens where it was none."""
+def unsets(shell: Shell, names: Iterable[str]) -> str:
+    """After which they are no variables; nothing happens to one that was none. For nu a list of them."""
+    lines = [_unset(shell, name) for name in names]
+    return "\n".join(["[", *lines, "]"] if shell == "nu" else lines)
+
+
+def usage(shell: Shell, words: str = "pensieve env", *, is_unset: bool = False) -> str:
+    """The command that has this shell read what `words` print: exports, or what takes them back."""
     match shell:
         case "bash" | "zsh" | "sh":
-            return f"unset {name}"
+            return f'eval "$({words})"'
         case "fish":
-            return f"set -e {name}"
+            return f"{words} | source"
+        case "nu" if is_unset:
+            return f"hide-env --ignore-errors ...({words} | from nuon)"
+        case "nu":
+            return f"{words} | from nuon | load-env"
+        case "pwsh":
+            return f"{words} | Out-String | Invoke-Expression"
         case _:
             assert_never(shell)
 
@@ -60,13 +68,31 @@ def dotenv(name: str, value: str) -> str:
     return f"{name}='{value}'"
 
 
-def usage(shell: Shell, words: str = "pensieve env") -> str:
-    """The command that has this shell read what `words` print."""
+def _export(shell: Shell, name: str, value: str) -> str:
+    _refuse_controls(name, value)
     match shell:
         case "bash" | "zsh" | "sh":
-            return f'eval "$({words})"'
+            return f"export {name}={_posix_quote(value)}"
         case "fish":
-            return f"{words} | source"
+            return f"set -gx {name} {_fish_quote(value)}"
+        case "nu":
+            return f"  {name}: {_nu_quote(value)}"
+        case "pwsh":
+            return f"$env:{name} = {_powershell_quote(value)}"
+        case _:
+            assert_never(shell)
+
+
+def _unset(shell: Shell, name: str) -> str:
+    match shell:
+        case "bash" | "zsh" | "sh":
+            return f"unset {name}"
+        case "fish":
+            return f"set -e {name}"
+        case "nu":
+            return f"  {name}"
+        case "pwsh":
+            return f"$env:{name} = $null"
         case _:
             assert_never(shell)
 
@@ -84,3 +110,13 @@ def _posix_quote(value: str) -> str:
 def _fish_quote(value: str) -> str:
     r"""In fish's single quotes only \ and ' are special, each after a \."""
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _nu_quote(value: str) -> str:
+    r"""In nu's double quotes only \ and " are special, each after a \. Its single quotes can hold no single quote."""
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _powershell_quote(value: str) -> str:
+    """In PowerShell's single quotes only these are special, and stand for themselves when doubled."""
+    return "'" + POWERSHELL_QUOTES.sub(r"\g<0>\g<0>", value) + "'"

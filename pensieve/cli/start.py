@@ -10,15 +10,13 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter
-from cyclopts.validators import Number
+from typing import TYPE_CHECKING
 
 from pensieve import logs
 from pensieve import settings as settings_module
 from pensieve.cli import output, progress
-from pensieve.cli.running import report, report_held
+from pensieve.cli.options import ComputeDevice, Host, Model, Port
+from pensieve.cli.running import interruption_told, report, report_held
 from pensieve.daemon import lock
 from pensieve.daemon.background import (
     Answering,
@@ -39,11 +37,6 @@ if TYPE_CHECKING:
 
 DEVICE_NAMES = {"gpu": "GPU", "cpu": "CPU"}
 
-Port = Annotated[int | None, Parameter(validator=Number(gte=1, lte=65535), metavar="N")]
-Host = Annotated[str | None, Parameter(metavar="ADDRESS")]
-Model = Annotated[str | None, Parameter(metavar="NAME")]
-DeviceFlag = Annotated[Device | None, Parameter(metavar="gpu|cpu")]
-
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -62,7 +55,7 @@ def start(  # noqa: PLR0913 -- each is an option
     port: Port = None,
     host: Host = None,
     model: Model = None,
-    device: DeviceFlag = None,
+    device: ComputeDevice = None,
 ) -> int:
     """Start the server in the background and wait until it answers.
 
@@ -77,16 +70,6 @@ def start(  # noqa: PLR0913 -- each is an option
         Stay in this terminal; Ctrl-C ends the server.
     no_wait
         Do not wait: the model is fetched and loaded in the background.
-    port
-        Port to listen on, 7777 unless given.
-    host
-        Address to listen on, 127.0.0.1 unless given. One that other machines can reach
-        needs a key of your own in PENSIEVE_API_KEY.
-    model
-        A model by name (phi-3-mini, smollm2-135m), a Hugging Face repository
-        (owner/name), or the folder of an mlx-lm model.
-    device
-        Where MLX computes. A Mac with Apple silicon uses its GPU without being asked.
     """
     flags = Flags(model=model, device=device, host=host, port=port)
     settings = settings_module.resolve(flags)
@@ -115,7 +98,10 @@ def run_in_background(
 def answering(settings: Settings, flags: Flags, parts: Parts) -> Answering:
     """A server that answers, started if need be. Says nothing on standard output."""
     if lock.is_held(settings.paths):
-        with progress.waiting("Waiting for the server that runs") as show:
+        with (
+            interruption_told("The server goes on without this; see it with: pensieve status"),
+            progress.waiting("Waiting for the server that runs") as show,
+        ):
             found = wait_for_other(settings.paths, show=show)
         if found:
             return found
@@ -123,7 +109,10 @@ def answering(settings: Settings, flags: Flags, parts: Parts) -> Answering:
     if not _can_listen(settings):
         return answering(settings, flags, parts)
     folder = parts.fetch(settings.model, settings.paths)
-    with progress.waiting(f"Loading {folder.name} on the {DEVICE_NAMES[device]}") as show:
+    with (
+        interruption_told("Nothing runs; to start again: pensieve start"),
+        progress.waiting(f"Loading {folder.name} on the {DEVICE_NAMES[device]}") as show,
+    ):
         return launch(parts.server_command(flags), settings.paths, show=show)
 
 
@@ -171,14 +160,11 @@ def _fetch(name: str, paths: Paths) -> "ModelFolder":
     from pensieve.models.fetch import fetch
 
     shown = progress.for_terminal()
-    try:
-        return fetch(find(name), paths, shown)
-    except KeyboardInterrupt:
-        shown.end()
-        output.note("\nInterrupted. Nothing runs; to go on: pensieve start")
-        raise
-    finally:
-        shown.end()
+    with interruption_told("Nothing runs; to go on: pensieve start"):
+        try:
+            return fetch(find(name), paths, shown)
+        finally:
+            shown.end()
 
 
 def _serve_http(

@@ -2,6 +2,7 @@
 
 from pensieve import settings as settings_module
 from pensieve.cli import output
+from pensieve.cli.running import interruption_told
 from pensieve.daemon import stop as daemon_stop
 
 
@@ -17,7 +18,8 @@ def stop(*, force: bool = False) -> int:
     force
         Do not wait: open answers are cut off.
     """
-    ended = daemon_stop.stop(settings_module.resolve_paths(), is_forced=force)
+    with interruption_told("The server ends by itself once open answers have."):
+        ended = daemon_stop.stop(settings_module.resolve_paths(), is_forced=force)
     output.data(f"pensieve has stopped (pid {ended.pid})." if ended else "pensieve is not running.")
     if ended and ended.service:
         when = "at once" if force else "at your next login"

@@ -25,9 +25,12 @@ from pensieve.paths import Paths
 from pensieve.settings import Flags
 
 POLL_S = 0.2
+SHORT_POLL_S = 0.02
 PATIENCE_S = 600.0
 LOG_LINES = 12
 LOG_BYTES = 16384
+# What a command's exit code says by itself (`pensieve help exit-codes`).
+TELLING_CODES = frozenset({65, 69, 73, 78})
 LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 
 # Is told how far a server is that is waited for: a word or more, not a sentence.
@@ -71,8 +74,15 @@ def launch(
 
 
 def launch_and_leave(command: Sequence[str], paths: Paths) -> int:
-    """Start `command` as the background server and wait for nothing; its process id."""
-    with _spawned(command, paths) as (child, _):
+    """Start `command` as the background server and wait until it is one, by its lock, and no longer; its process id.
+
+    So `stop` finds it from now on. Raises `StartFailedError` where it ends before.
+    """
+    with _spawned(command, paths) as (child, log_start):
+        while child.poll() is None and not lock.is_held(paths):
+            time.sleep(SHORT_POLL_S)
+        if child.returncode:
+            raise _failure(_ending(child.returncode), paths, log_start, child.returncode)
         child.returncode = 0
         return child.pid
 
@@ -153,7 +163,7 @@ def _wait(
         # It found the lock taken: another start was quicker.
         found = wait_for_other(paths, patience_s, show)
     if found is None:
-        raise _failure(_ending(child.returncode), paths, log_start)
+        raise _failure(_ending(child.returncode), paths, log_start, child.returncode)
     if found.health.status != "ready":
         raise _failure(_trouble(found.health, patience_s), paths, log_start)
     return Answering(found.record, found.health, is_new=found.record.pid == child.pid)
@@ -203,9 +213,13 @@ def _trouble(health: Health, patience_s: float) -> str:
     return f"The server is not ready after {patience_s:.0f} s ({health.detail or health.status})."
 
 
-def _failure(message: str, paths: Paths, log_start: int) -> StartFailedError:
+def _failure(
+    message: str, paths: Paths, log_start: int, code: int | None = None
+) -> StartFailedError:
     words = last_words(paths.server_log, log_start)
     indented = "".join(f"\n  | {line}" for line in words.splitlines())
     return StartFailedError(
-        message, hint=f"Its log, {paths.server_log}, ends:{indented or ' (empty)'}"
+        message,
+        hint=f"Its log, {paths.server_log}, ends:{indented or ' (empty)'}",
+        exit_code=code if code in TELLING_CODES else 1,
     )

@@ -1,7 +1,6 @@
 """Which process is which: a process id together with its start, since ids are used again."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -74,6 +73,8 @@ def _ps(pid: int, columns: str) -> str:
 
 def _run_ps(*words: str) -> str:
     """`lstart` is written in the locale's words and the zone's time, so both are set."""
+    import subprocess
+
     try:
         done = subprocess.run(  # noqa: S603 -- process ids and fixed column lists
             ["ps", *words],  # noqa: S607 -- in the PATH that is set below

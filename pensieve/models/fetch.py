@@ -29,7 +29,7 @@ __all__ = ["Progress", "fetch", "mend"]
 def fetch(source: ModelSource, paths: Paths, progress: Progress) -> ModelFolder:
     """The model's folder; its files are fetched first where they are not here yet, and no network is used where they are.
 
-    Raises `ModelUnavailableError`, `ModelDamagedError` or `DiskFullError`.
+    Raises `ModelUnavailableError`, `ModelDamagedError`, `DiskFullError` or `NotWritableError`.
     """
     if not is_present(source, paths.models):
         _fill(source, paths, progress)

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pensieve.errors import NotWritableError
 from pensieve.models.catalog import EmbeddedModel, HubModel, LocalModel, ModelSource
 
 MARKER = "pensieve.json"
@@ -118,8 +119,19 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def locked(destination: Path) -> Generator[None]:
-    """Only one process at a time fills `destination`; another waits here. The kernel frees the lock of a dead one."""
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    with destination.with_name(f".{destination.name}.lock").open("a") as lock:
+    """Only one process at a time fills `destination`; another waits here. The kernel frees the lock of a dead one.
+
+    Raises `NotWritableError` where there can be no such folder.
+    """
+    folder = destination.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = folder.joinpath(f".{destination.name}.lock").open("a")
+    except OSError as error:
+        raise NotWritableError(
+            f"The folder {folder} cannot be written to: {error.strerror}.",
+            hint="Make it yours, or keep pensieve's files elsewhere: export PENSIEVE_HOME=~/pensieve",
+        ) from error
+    with opened as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

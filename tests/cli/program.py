@@ -1,9 +1,15 @@
 """Runs the real `pensieve` as a process of its own, in a home of its own."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pexpect
+import pytest
+
+from tests.clients.installed import nushell
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = [sys.executable, "-m", "pensieve"]
@@ -33,3 +39,26 @@ def pensieve(
         env=environment(home, **variables),
         **({"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}),
     )
+
+
+def at_terminal(*words: str, home: Path, **variables: str) -> "pexpect.spawn[str]":
+    """One command at a terminal of its own."""
+    command, *options = PROGRAM
+    return pexpect.spawn(
+        command,
+        [*options, *words],
+        cwd=str(home),
+        env=environment(home, TERM="xterm-256color", **variables),
+        encoding="utf-8",
+        timeout=30,
+    )
+
+
+def shell_program(name: str) -> str:
+    """A shell of this machine, nu from its npm package where it is not installed. Skips where it cannot be had."""
+    found = shutil.which(name)
+    if found is None and name == "nu":
+        found = str(nushell() / "nu")
+    if found is None:
+        pytest.skip(f"no {name} here")
+    return found

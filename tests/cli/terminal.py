@@ -64,9 +64,9 @@ class Terminal:
             case "A", _:
                 self._row = max(len(self._rows) - self.lines, 0, self._row - int(numbers or 1))
             case "K", "":
-                del self._rows[self._row][self._column :]
+                del self._rows[self._row][self._last_column() :]
             case "J", "":
-                del self._rows[self._row][self._column :]
+                del self._rows[self._row][self._last_column() :]
                 del self._rows[self._row + 1 :]
             case (("h" | "l"), "?7"):
                 self._wraps = letter == "h"
@@ -74,6 +74,10 @@ class Terminal:
                 pass
             case _:
                 raise AssertionError(f"not one of the chat's sequences: {numbers}{letter}")
+
+    def _last_column(self) -> int:
+        """Where the cursor is: behind a full row it stands on the row's last character, which an erasure takes."""
+        return min(self._column, self.columns - 1)
 
     def _show(self, character: str) -> None:
         if character == "\r":

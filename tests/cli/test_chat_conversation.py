@@ -370,7 +370,7 @@ def test_a_server_that_has_gone_is_started_where_one_agrees_and_what_was_said_is
         asked = [[turn["content"] for turn in body["messages"]] for _, body in new.calls]
     assert asked == [["one", "a", "two"]]
     assert len(chat.agreed) == 1
-    assert chat.started[0][-1] == "start"
+    assert chat.started[0][-3:] == ["start", "--model", health()["repo"]]
     assert "Connected again" in capsys.readouterr().err
 
 

@@ -221,6 +221,15 @@ def test_each_drawing_is_one_write_between_the_marks_of_an_update() -> None:
         assert written.count("\x1b[?2026") == 2
 
 
+def test_a_row_that_comes_to_be_full_keeps_its_last_character() -> None:
+    terminal = Terminal(columns=20)
+    view = view_on(terminal)
+    for piece in ("twenty letters in i", "t", " and", " more"):
+        view.say(piece)
+    view.end()
+    assert terminal.text == "twenty letters in it\nand more"
+
+
 def test_nothing_above_the_terminal_is_reached_for() -> None:
     """A table taller than the terminal: its end is shown while it grows, all of it when it is whole."""
     rows = "".join(f"| {n} | x |\n" for n in range(30))
@@ -265,6 +274,33 @@ def test_code_is_coloured_and_text_is_not() -> None:
     written = "".join(terminal.writes)
     assert re.search(r"\x1b\[35mdef\x1b\[0m", written)
     assert "def here" in written
+
+
+CODE = {
+    "python": "@dec\nclass A(B):\n    '''doc'''\n    def f(self, x=1.5):\n        return not x and f'a{x!r}'\nraise None ?? $",
+    "diff": "--- a\n+++ b\n@@ -1 +1 @@\n-x\n+y\n",
+    "html": "<!DOCTYPE html><a href='x'>&amp;</a><script>var x=/r/g</script>",
+    "console": "$ ls | grep x # c\nout",
+    "pytb": 'Traceback (most recent call last):\n  File "x", line 1, in y\n    z\nValueError: d',
+    "json": '{"a": [1, true, null, "x"]}',
+    "markdown": "# h\n**b** *i* [l](u)\n`c`\n> q",
+}
+# Bold, dim, italic, underlined, crossed out; red, green, magenta, cyan, as the terminal's owner has them. No ground, no yellow, white or black.
+SEEN_ON_ANY_GROUND = {"0", "1", "2", "3", "4", "9", "31", "32", "35", "36"}
+
+
+def test_what_is_drawn_can_be_read_on_a_light_and_on_a_dark_ground() -> None:
+    fences = "".join(f"\n```{language}\n{code}\n```\n" for language, code in CODE.items())
+    inline = (
+        "\n#### h4\n~~gone~~ <http://a.b> ![i](u) <b>html</b>\n\n<div>block</div>\n\n    indented\n"
+    )
+    terminal = Terminal()
+    view = view_on(terminal)
+    view.think("A thought.")
+    view.say(ANSWER + inline + fences)
+    view.end()
+    codes = re.findall(r"\x1b\[([\d;]*)m", "".join(terminal.writes))
+    assert {"35", "32"} < {each for code in codes for each in code.split(";")} <= SEEN_ON_ANY_GROUND
 
 
 def test_a_string_over_many_lines_stays_a_string() -> None:

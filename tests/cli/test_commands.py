@@ -4,7 +4,6 @@ import inspect
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -22,7 +21,8 @@ from pensieve.daemon import lock
 from pensieve.daemon.record import Address, own_record, published
 from pensieve.paths import Paths, under_home
 from tests.cli.fake_server import health, serving
-from tests.cli.program import PROGRAM, ROOT, environment, pensieve
+from tests.cli.program import PROGRAM, ROOT, environment, pensieve, shell_program
+from tests.e2e.conftest import free_port
 
 HEAVY = {
     "anyio", "httpx", "huggingface_hub", "jinja2", "mlx", "mlx_lm", "numpy", "pydantic", "starlette", "tokenizers",
@@ -113,6 +113,59 @@ def test_a_wrong_command_line_is_told_what_is_wrong(
     assert out == ""
     assert said in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("start --model smollm2-135m --device cpu", 73),
+        ("start --model smollm2-135m --device cpu --no-wait", 73),
+        ("start --model smollm2-135m --device cpu --foreground", 73),
+        ("pull smollm2-135m", 73),
+        ("use smollm2-135m", 73),
+        ("config set port 1", 73),
+        *(
+            (words, 0)
+            for words in ("env", "ls", "logs", "stop", "cache", "uninstall", "plan --ram 8")
+        ),
+        ("status", 3),
+    ],
+)
+def test_a_home_that_cannot_be_is_told_by_what_needs_it(
+    words: str, code: int, tmp_path: Path
+) -> None:
+    (tmp_path / "pensieve").touch()
+    done = pensieve(*words.split(), home=tmp_path, PENSIEVE_PORT=str(free_port()))
+    assert done.returncode == code, done.stderr
+    assert b"fault of its own" not in done.stderr
+    assert code != 73 or str(tmp_path / "pensieve").encode() in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_log_of_another_user_is_told(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    paths.logs.mkdir(parents=True)
+    paths.server_log.touch(mode=0o000)
+    assert run(["logs"]) == 1
+    assert "another user" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("alias", "name"), app.ALIASES.items())
+def test_what_other_programs_call_a_command_does_the_same(
+    alias: str, name: str, paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f"{alias} is the same as {name}" in app.root_help()
+    done = [
+        (run([word, *options]), capsys.readouterr())
+        for options in ([], ["--json"], ["-h"])
+        for word in (alias, name)
+    ]
+    assert done[0::2] == done[1::2]
+    assert json.loads(done[2][1].out)
+
+
+def test_a_mistyped_alias_is_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["pss"]) == 2
+    assert 'Did you mean "ps"' in capsys.readouterr().err
 
 
 PROBE = (
@@ -265,7 +318,13 @@ def test_env_takes_one_form_at_a_time(
 
 
 @pytest.mark.parametrize(
-    ("shell", "first"), [("/bin/zsh", "export "), ("/usr/bin/fish", "set -gx ")]
+    ("shell", "first"),
+    [
+        ("/bin/zsh", "export "),
+        ("/usr/bin/fish", "set -gx "),
+        ("/opt/bin/nu", "{"),
+        ("/bin/pwsh", "$env:"),
+    ],
 )
 def test_env_speaks_the_users_shell(
     shell: str,
@@ -286,14 +345,13 @@ def test_env_speaks_the_users_shell(
         ("zsh", 'eval "$({})"; env -0'),
         ("dash", 'eval "$({})"; env -0'),
         ("fish", "{} | source; env -0"),
+        ("nu", "{} | from nuon | load-env; env -0"),
     ],
 )
 def test_a_shell_that_reads_env_has_the_very_key(shell: str, script: str, tmp_path: Path) -> None:
-    if not shutil.which(shell):
-        pytest.skip(f"no {shell} here")
     command = " ".join([*PROGRAM, "env"])
     done = subprocess.run(
-        [shell, "-c", script.format(command)],
+        [shell_program(shell), "-c", script.format(command)],
         capture_output=True,
         check=True,
         env=environment(tmp_path, SHELL=f"/bin/{shell}", PENSIEVE_API_KEY=NASTY_KEY),
@@ -310,15 +368,17 @@ def test_a_shell_that_reads_env_has_the_very_key(shell: str, script: str, tmp_pa
         ("zsh", 'eval "$({0} --lite)"; eval "$({0} --unset)"; env -0'),
         ("dash", 'eval "$({0} --lite)"; eval "$({0} --unset)"; env -0'),
         ("fish", "{0} --lite | source; {0} --unset | source; {0} --unset | source; env -0"),
+        (
+            "nu",
+            "{0} --lite | from nuon | load-env; hide-env --ignore-errors ...({0} --unset | from nuon); env -0",
+        ),
     ],
 )
 def test_unset_takes_away_what_env_gave_and_nothing_else(
     shell: str, script: str, tmp_path: Path
 ) -> None:
-    if not shutil.which(shell):
-        pytest.skip(f"no {shell} here")
     done = subprocess.run(
-        [shell, "-c", script.format(" ".join([*PROGRAM, "env"]))],
+        [shell_program(shell), "-c", script.format(" ".join([*PROGRAM, "env"]))],
         capture_output=True,
         check=True,
         env=environment(tmp_path, SHELL=f"/bin/{shell}", ANTHROPIC_BETAS="mine", CLAUDE_CODE_X="1"),

@@ -1,15 +1,15 @@
 """`pensieve config`, as it is typed."""
 
-import io
 import json
 from pathlib import Path
 
 import jsonschema
+import pexpect
 import pytest
 
 from pensieve.cli.app import run
 from pensieve.keys import KEYS
-from tests.cli.program import pensieve
+from tests.cli.program import at_terminal, pensieve
 from tests.test_config import BROKEN
 
 KEY = "0123456789abcdefghijklmnopqrstuv"
@@ -78,17 +78,28 @@ def test_the_list_as_json_has_one_shape(file: Path, capsys: pytest.CaptureFixtur
     jsonschema.validate(json.loads(said(capsys, "list", "--json")[0]), schema)
 
 
-def test_a_key_is_piped_in_and_never_shown_unasked(
-    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out, err = said(capsys, "set", "api_key", KEY, code=2)
-    assert "openssl" in err
-    assert KEY not in out + err
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"{KEY}\n".encode())))
-    out, err = said(capsys, "set", "api_key")
-    assert KEY not in out + err
-    assert KEY not in said(capsys, "list")[0] + said(capsys, "list", "--json")[0]
-    assert said(capsys, "get", "api_key")[0] == f"{KEY}\n"
+def test_a_key_is_piped_in_and_never_shown_unasked(tmp_path: Path) -> None:
+    def config(*words: str, stdin: bytes | None = None, code: int = 0) -> str:
+        done = pensieve("config", *words, home=tmp_path, stdin=stdin)
+        assert done.returncode == code, done.stderr
+        return (done.stdout + done.stderr).decode()
+
+    refused = config("set", "api_key", KEY, code=2)
+    assert "openssl" in refused
+    said = [refused, config("set", "api_key", stdin=f"{KEY}\n".encode())]
+    said += [config("list"), config("list", "--json")]
+    assert KEY not in "".join(said)
+    assert config("get", "api_key") == f"{KEY}\n"
+
+
+def test_a_key_is_asked_for_at_a_terminal_and_not_shown_as_it_is_typed(tmp_path: Path) -> None:
+    terminal = at_terminal("config", "set", "api_key", home=tmp_path)
+    terminal.expect("api_key: ")
+    terminal.sendline(KEY)
+    terminal.expect(pexpect.EOF)
+    assert "api_key is set in" in terminal.before
+    assert KEY not in terminal.before
+    assert pensieve("config", "get", "api_key", home=tmp_path).stdout == f"{KEY}\n".encode()
 
 
 def test_a_variable_that_hides_what_was_set_is_told(

@@ -2,7 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 import jsonschema
@@ -16,8 +19,9 @@ from pensieve.daemon import lock
 from pensieve.daemon.background import launch, launch_and_leave, wait_for_other
 from pensieve.daemon.health import EngineFigures, Health, read
 from pensieve.daemon.processes import memory_of
-from pensieve.daemon.record import Address, ServerRecord, own_record, published
+from pensieve.daemon.record import Address, ServerRecord, current, own_record, published
 from pensieve.daemon.stop import stop
+from pensieve.errors import StartFailedError
 from pensieve.paths import Paths, under_home
 from pensieve.settings import Flags
 from tests.cli.fake_server import health, serving, stand_in_command
@@ -165,12 +169,19 @@ def test_a_restart_keeps_what_was_on_the_command_line_under_what_is_there_now() 
 
 def test_a_start_that_is_not_awaited_leaves_a_server_that_comes_up(paths: Paths) -> None:
     pid = launch_and_leave(stand_in_command(paths.state.parent, free_port(), "slow"), paths)
-    while not lock.is_held(paths):
-        os.kill(pid, 0)
+    assert lock.is_held(paths)
     found = wait_for_other(paths)
     assert found
     assert found.record.pid == pid
     assert stop(paths, is_forced=False)
+
+
+def test_a_start_that_is_not_awaited_is_stopped_by_the_very_next_command(paths: Paths) -> None:
+    launch_and_leave(stand_in_command(paths.state.parent, free_port(), "slow"), paths)
+    assert run(["stop"]) == 0
+    assert not lock.is_held(paths)
+    with pytest.raises(StartFailedError, match="ended while starting"):
+        launch_and_leave(stand_in_command(paths.state.parent, free_port(), "dies"), paths)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +202,33 @@ def test_stopping_a_service_says_how_it_stays_stopped(
     err = capsys.readouterr().err
     assert when in err
     assert "brew services stop pensieve" in err
+
+
+@pytest.mark.parametrize(
+    ("mode", "words", "told"),
+    [
+        ("never", ["start"], "The server goes on without this"),
+        ("stubborn", ["stop"], "The server ends by itself"),
+        ("stubborn", ["restart"], "The server ends once open answers have"),
+    ],
+)
+def test_ctrl_c_while_something_is_waited_for_says_what_is_left_running(
+    mode: str, words: list[str], told: str, paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = free_port()
+    launch_and_leave(stand_in_command(paths.state.parent, port, mode), paths)
+    try:
+        while (record := current(paths)) is None:
+            time.sleep(0.01)
+        ctrl_c = threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT))
+        ctrl_c.start()
+        assert run(words) == 130
+        out, err = capsys.readouterr()
+        assert (out, err.splitlines()[-1].partition(". ")[0]) == ("", "Interrupted")
+        assert told in err
+        assert current(paths) == record
+    finally:
+        stop(paths, is_forced=True)
 
 
 # the rest

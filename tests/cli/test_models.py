@@ -2,10 +2,10 @@
 
 import json
 import os
-import pty
 from collections.abc import Iterator
 from pathlib import Path
 
+import pexpect
 import pytest
 
 from pensieve.cli.app import run
@@ -19,7 +19,7 @@ from pensieve.models.shelf import shelf
 from pensieve.paths import Paths, under_home
 from pensieve.settings import Settings, resolve
 from tests import tiny_models
-from tests.cli.program import pensieve
+from tests.cli.program import at_terminal, pensieve
 from tests.fake_hub import FakeHub, files_of, serving
 
 REPO = "mlx-community/tiny-llama"
@@ -207,23 +207,16 @@ def test_rm_without_a_terminal_names_the_flag_and_removes_nothing(
     ("answer", "is_removed"), [("y", True), ("Yes", True), ("n", False), ("", False)]
 )
 def test_rm_asks_at_a_terminal(
-    paths: Paths,
-    fetched: Path,
-    answer: str,
-    is_removed: bool,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    fetched: Path, answer: str, is_removed: bool, tmp_path: Path
 ) -> None:
-    ours, theirs = pty.openpty()
-    os.write(ours, f"{answer}\n".encode())
-    with os.fdopen(theirs, "r") as terminal:
-        monkeypatch.setattr("sys.stdin", terminal)
-        assert run(["rm", REPO]) == 0
-    os.close(ours)
+    terminal = at_terminal("rm", REPO, home=tmp_path)
+    terminal.expect_exact("[y/N] ")
+    terminal.sendline(answer)
+    terminal.expect(pexpect.EOF)
+    assert ("is removed" in terminal.before) is is_removed
     assert fetched.exists() is not is_removed
-    out, err = capsys.readouterr()
-    assert "[y/N]" in err
-    assert ("is removed" in out) is is_removed
+    terminal.close()
+    assert terminal.exitstatus == 0
 
 
 def test_rm_refuses_what_is_served_and_shrugs_at_what_is_not_here(

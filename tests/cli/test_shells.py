@@ -5,11 +5,13 @@ import string
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from pensieve.cli.shells import Shell, dotenv, export, shell_of, usage
+from pensieve.cli.shells import Shell, dotenv, exports, shell_of, unsets, usage
 from pensieve.errors import SettingsError
+from tests.cli.program import shell_program
 
 VALUES = [
     "plain",
@@ -37,38 +39,74 @@ COMMANDS: list[tuple[Shell, list[str]]] = [
     ("sh", ["dash"]),
     ("sh", ["sh"]),
     ("fish", ["fish", "--no-config"]),
+    ("nu", ["nu", "--no-config-file"]),
+    ("pwsh", ["pwsh", "-NoProfile"]),
 ]
 
 
+def environment_after(
+    command: list[str], script: str, home: Path, **variables: str
+) -> dict[str, str]:
+    """What a child of the shell has after `script`."""
+    name, *options = command
+    done = subprocess.run(
+        [shell_program(name), *options, "-c", f"{script}; env -0"],
+        capture_output=True,
+        check=True,
+        env={
+            "PATH": "/usr/bin:/bin:/usr/local/bin:/opt/homebrew/bin",
+            "HOME": str(home),
+            **variables,
+        },
+    )
+    return dict(pair.split("=", 1) for pair in done.stdout.decode().split("\0") if pair)
+
+
 @pytest.mark.parametrize(("shell", "command"), COMMANDS, ids=str)
-def test_a_shells_child_gets_the_exported_values(
+def test_a_shells_child_gets_the_exported_values_until_they_are_unset(
     shell: Shell, command: list[str], tmp_path: Path
 ) -> None:
-    if not shutil.which(command[0]):
-        pytest.skip(f"no {command[0]} here")
-    lines = [export(shell, f"P{n}", value) for n, value in enumerate(VALUES)]
-    exports = tmp_path / "exports"
-    exports.write_text("\n".join(lines) + "\n# a comment\n", encoding="utf-8")
+    values = {f"P{n}": value for n, value in enumerate(VALUES)}
+    setting, unsetting = tmp_path / "exports", tmp_path / "unsets"
+    setting.write_text(exports(shell, values) + "\n# a comment\n", encoding="utf-8")
+    unsetting.write_text(unsets(shell, [*values, "NONE"]) + "\n# a comment\n", encoding="utf-8")
+    read = usage(shell, f"cat {setting}")
+    got = environment_after(command, read, tmp_path, MINE="kept")
+    assert {name: got.get(name) for name in values} == values
+    taken = usage(shell, f"cat {unsetting}", is_unset=True)
+    left = environment_after(command, f"{read}; {taken}", tmp_path, MINE="kept")
+    assert left.keys() & values.keys() == set()
+    assert left["MINE"] == "kept"
+
+
+@pytest.mark.parametrize(("shell", "command"), COMMANDS[:5], ids=str)
+def test_the_exports_are_a_script_that_can_be_sourced(
+    shell: Shell, command: list[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "exports"
+    file.write_text(exports(shell, {"P": "it's $HOME"}) + "\n", encoding="utf-8")
     reading = "source" if shell == "fish" else "."
-    evaluated = f"cat {exports} | source" if shell == "fish" else f'eval "$(cat {exports})"'
-    for script in (f"{reading} {exports}", evaluated):
-        done = subprocess.run(
-            [*command, "-c", f"{script}; env -0"],
-            capture_output=True,
-            check=True,
-            env={"PATH": "/usr/bin:/bin:/usr/local/bin:/opt/homebrew/bin", "HOME": str(tmp_path)},
-        )
-        got = dict(pair.split(b"=", 1) for pair in done.stdout.split(b"\0") if pair)
-        assert {f"P{n}": got[b"P%d" % n].decode() for n in range(len(VALUES))} == {
-            f"P{n}": value for n, value in enumerate(VALUES)
-        }
+    assert environment_after(command, f"{reading} {file}", tmp_path)["P"] == "it's $HOME"
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "sh"])
+@pytest.mark.parametrize(
+    ("value", "quoted"),
+    [
+        ("it's", "'it''s'"),
+        ('$HOME `n "x" \\', "'$HOME `n \"x\" \\'"),
+        ("a\u2018b\u2019c\u201ad\u201b", "'a\u2018\u2018b\u2019\u2019c\u201a\u201ad\u201b\u201b'"),
+        ("", "''"),
+    ],
+)
+def test_powershells_quotes_are_doubled_typographic_ones_too(value: str, quoted: str) -> None:
+    assert exports("pwsh", {"P": value}) == f"$env:P = {quoted}"
+
+
+@pytest.mark.parametrize("shell", get_args(Shell))
 @pytest.mark.parametrize("value", ["a\nb", "a\rb", "\x1b[0m", "\0"])
 def test_a_value_of_more_than_one_line_is_refused(shell: Shell, value: str) -> None:
     with pytest.raises(SettingsError, match="ANTHROPIC_API_KEY"):
-        export(shell, "ANTHROPIC_API_KEY", value)
+        exports(shell, {"ANTHROPIC_API_KEY": value})
 
 
 @pytest.mark.parametrize(
@@ -79,16 +117,26 @@ def test_a_value_of_more_than_one_line_is_refused(shell: Shell, value: str) -> N
         ("/opt/homebrew/bin/fish", "fish"),
         ("/bin/dash", "sh"),
         ("", "sh"),
-        ("/opt/bash/bin/nu", "sh"),
+        ("/opt/bash/bin/nu", "nu"),
+        ("/usr/local/bin/pwsh", "pwsh"),
+        ("/bin/tcsh", "sh"),
     ],
 )
 def test_the_shell_is_known_by_its_name(path: str, shell: Shell) -> None:
     assert shell_of(path) == shell
 
 
-def test_fish_has_its_own_way_of_reading() -> None:
-    assert usage("fish") == "pensieve env | source"
-    assert usage("zsh") == 'eval "$(pensieve env)"'
+@pytest.mark.parametrize(
+    ("shell", "setting", "unsetting"),
+    [
+        ("zsh", 'eval "$(x)"', 'eval "$(x)"'),
+        ("fish", "x | source", "x | source"),
+        ("nu", "x | from nuon | load-env", "hide-env --ignore-errors ...(x | from nuon)"),
+        ("pwsh", "x | Out-String | Invoke-Expression", "x | Out-String | Invoke-Expression"),
+    ],
+)
+def test_each_shell_has_its_own_way_of_reading(shell: Shell, setting: str, unsetting: str) -> None:
+    assert (usage(shell, "x"), usage(shell, "x", is_unset=True)) == (setting, unsetting)
 
 
 @pytest.mark.parametrize("value", [value for value in VALUES if not set(value) & set("'\\$")])

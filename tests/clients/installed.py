@@ -1,10 +1,12 @@
 """Clients that this project does not depend on: installed on first use into a cache in the user's home.
 
-What is kept there is made aside and then given its name, so that two runs at once do not meet in it.
+What is kept there is made aside and then given its name, so that two runs at once do not meet in it. A client that cannot be
+installed fails its tests; they are skipped where its installer is missing, or reaches no registry.
 """
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,16 +20,22 @@ import pytest
 FOREIGN = Path(__file__).parent / "foreign"
 TYPESCRIPT = "@anthropic-ai/sdk@1.12.0"
 CLAUDE_CODE = "@anthropic-ai/claude-code@2.1.330"
+NUSHELL = "nushell@0.115.1"
 LANGCHAIN = FOREIGN / "langchain.txt"
+# What npm and pip say where they reach nobody.
+UNREACHED = re.compile(
+    r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ENETUNREACH|EHOSTUNREACH|ETIMEDOUT"
+    r"|NewConnectionError|NameResolutionError|ConnectTimeoutError|Failed to establish a new connection"
+)
 
 
 def node_modules() -> Path:
-    """The folder to give node as NODE_PATH. Skips where node, npm or the client cannot be had."""
+    """The folder to give node as NODE_PATH. Skips where there is no node, no npm or no registry."""
     return _npm_installed(TYPESCRIPT)
 
 
 def claude_code() -> Path:
-    """The folder with the command `claude`. Skips where node, npm or Claude Code cannot be had."""
+    """The folder with the command `claude`. Skips where there is no node, no npm or no registry."""
     modules = _npm_installed(CLAUDE_CODE)
     commands = modules.parent / "commands"
     for program in modules.glob("@anthropic-ai/claude-code-*/claude"):
@@ -38,6 +46,11 @@ def claude_code() -> Path:
     if not commands.is_dir():
         pytest.skip("Claude Code has no program for this machine")
     return commands
+
+
+def nushell() -> Path:
+    """The folder with the command `nu`. Skips where there is no node, no npm or no registry."""
+    return _npm_installed(NUSHELL) / ".bin"
 
 
 def _npm_installed(package: str) -> Path:
@@ -53,7 +66,7 @@ def _npm_installed(package: str) -> Path:
 
 
 def langchain_python() -> Path:
-    """A Python that has langchain-anthropic and langchain's tests, and nothing of this project's."""
+    """A Python that has langchain-anthropic and langchain's tests, and nothing of this project's. Skips without a registry."""
     pins = LANGCHAIN.read_bytes()
     version = ".".join(map(str, sys.version_info[:2]))
 
@@ -68,13 +81,14 @@ def langchain_python() -> Path:
 
 
 def _installed(name: str, install: Callable[[Path], None]) -> Path:
-    """`kept`, for what comes from a package registry; skips where it does not come."""
+    """`kept`, for what comes from a package registry. Fails with the installer's words, skips where it reaches nobody."""
     try:
         return kept(name, install)
-    except subprocess.SubprocessError as error:
-        said = str(getattr(error, "stderr", None) or error).splitlines()
-        why = next((line for line in said if "error" in line.lower()), said[-1])
-        pytest.skip(f"{name} cannot be installed: {why}")
+    except subprocess.CalledProcessError as error:
+        said = f"{name} cannot be installed:\n{error.stdout}{error.stderr}"
+        if UNREACHED.search(said):
+            pytest.skip(f"{name} is not here, and no registry is reached")
+        pytest.fail(said, pytrace=False)
 
 
 def kept(name: str, fill: Callable[[Path], None]) -> Path:

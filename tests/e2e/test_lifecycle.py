@@ -85,9 +85,18 @@ def test_ctrl_c_ends_a_start_and_what_it_started(_round: int, own: Journey) -> N
     start.send_signal(signal.SIGINT)
     out, err = start.communicate(timeout=60)
     assert (start.returncode, out) == (130, "")
-    assert "Traceback" not in err
+    assert err.endswith("Interrupted. Nothing runs; to start again: pensieve start\n")
     assert servers_of(own.home) == []
     assert [path for path in (own.home / "state").rglob("*") if path.is_file()] == []
+
+
+def test_a_model_that_is_damaged_ends_a_start_with_its_own_code(
+    own: Journey, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    done = own.pensieve("start", "--model", str(tmp_path), "--device", "cpu", check=False)
+    assert (done.returncode, done.stdout) == (65, "")
+    assert "model.safetensors" in done.stderr
 
 
 def test_a_killed_server_is_no_obstacle_to_the_next(own: Journey) -> None:

@@ -24,20 +24,63 @@ DEFAULT_MAX_TOKENS = 4096
 DEFAULT_TEMPERATURE = 0.0
 
 
+Print = Annotated[
+    bool,
+    Parameter(
+        name=("--print", "-p"),
+        help="Print one answer as plain text, as in a pipe, also on a terminal.",
+    ),
+]
+System = Annotated[
+    str,
+    Parameter(
+        name=("--system", "-s"),
+        metavar="TEXT",
+        help="Instructions that hold for the whole conversation.",
+    ),
+]
+Model = Annotated[
+    str | None,
+    Parameter(
+        name=("--model", "-m"),
+        metavar="NAME",
+        help="The model that must answer; an error where the server has another one.",
+    ),
+]
+MaxTokens = Annotated[
+    PositiveInt,
+    Parameter(metavar="N", help=f"The longest answer, {DEFAULT_MAX_TOKENS} tokens unless given."),
+]
+Temperature = Annotated[
+    float,
+    Parameter(
+        validator=Number(gte=0, lte=1),
+        metavar="T",
+        help="From 0 (always the likeliest word), which is the default, to 1 (freely drawn).",
+    ),
+]
+Stats = Annotated[
+    bool,
+    Parameter(help="Show tokens and seconds on standard error also where it is no terminal."),
+]
+HideThinking = Annotated[bool, Parameter(help="Do not show what a model thinks before it answers.")]
+Json = Annotated[
+    bool, Parameter(help="Print one JSON object: text, model, stop_reason, usage, timings.")
+]
+
+
 def chat(  # noqa: PLR0913 -- each is a flag
     *question: str,
-    print: Annotated[bool, Parameter(name=("--print", "-p"))] = False,  # noqa: A002 -- the flag's name
-    system: Annotated[str, Parameter(name=("--system", "-s"), metavar="TEXT")] = "",
-    model: Annotated[str | None, Parameter(name=("--model", "-m"), metavar="NAME")] = None,
-    max_tokens: Annotated[PositiveInt, Parameter(metavar="N")] = DEFAULT_MAX_TOKENS,
-    temperature: Annotated[
-        float, Parameter(validator=Number(gte=0, lte=1), metavar="T")
-    ] = DEFAULT_TEMPERATURE,
+    print: Print = False,  # noqa: A002 -- the flag's name
+    system: System = "",
+    model: Model = None,
+    max_tokens: MaxTokens = DEFAULT_MAX_TOKENS,
+    temperature: Temperature = DEFAULT_TEMPERATURE,
     raw: bool = False,
     no_stream: bool = False,
-    hide_thinking: bool = False,
-    json: bool = False,
-    stats: bool = False,
+    hide_thinking: HideThinking = False,
+    json: Json = False,
+    stats: Stats = False,
     no_history: bool = False,
 ) -> int:
     """Ask the model, or converse with it.
@@ -51,26 +94,10 @@ def chat(  # noqa: PLR0913 -- each is a flag
     ----------
     question
         The question. What is piped in comes before it.
-    print
-        Print one answer as plain text, as in a pipe, also on a terminal.
-    system
-        Instructions that hold for the whole conversation.
-    model
-        The model that must answer; an error where the server has another one.
-    max_tokens
-        The longest answer, 4096 tokens unless given.
-    temperature
-        From 0 (always the likeliest word), which is the default, to 1 (freely drawn).
     raw
         Show markdown as the model writes it.
     no_stream
         Show the answer when it is whole.
-    hide_thinking
-        Do not show what a model thinks before it answers.
-    json
-        Print one JSON object: text, model, stop_reason, usage, timings.
-    stats
-        Show tokens and seconds on standard error also where it is no terminal.
     no_history
         Keep nothing of what is typed.
     """

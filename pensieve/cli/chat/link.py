@@ -116,11 +116,16 @@ class Link:
         if lock.is_held(settings.paths):
             output.aside("The server is starting …")
         elif self._means.agrees(f"No pensieve server answers at {target.base_url}. Start it now?"):
-            model = ["--model", self._model] if self._model else []
+            wanted = self._wanted()
+            model = ["--model", wanted] if wanted else []
             if self._means.start([sys.executable, "-P", "-m", "pensieve", "start", *model]):
                 raise ServerUnavailableError("The server did not start.")
         else:
             raise NoServerError(target.base_url)
+
+    def _wanted(self) -> str:
+        """The model that was asked for; else that of the server that answered last, with which the conversation was."""
+        return self._model or (self._last.served.health.repo if self._last else "")
 
     def _come_up(self) -> Peer:
         """The server that is starting, once it listens: it may fetch its model first. Raises `NoServerError` where it ends."""

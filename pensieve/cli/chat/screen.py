@@ -44,7 +44,7 @@ class Screen:
         ]
         written = self._way_to(kept, columns) if drawn or kept < len(self._shown) else ""
         written += "\r\n".join(drawn)
-        if kept < len(self._shown):
+        if kept < len(self._shown) and not (drawn and _is_full(rows[-1], columns)):
             written += ERASE_BELOW
         if rows and not seen:
             written += "\r\n"
@@ -73,6 +73,11 @@ def _height(row: Row, columns: int) -> int:
     return max(1, -(-row.cells // columns))
 
 
+def _is_full(row: Row, columns: int) -> bool:
+    """Whether the cursor stands on its last character once it is written: an erasure would take that."""
+    return row.cells >= columns
+
+
 def _on_terminal(row: Row, columns: int) -> str:
-    """What is right of a row goes. Right after a full row an erasure would take its last character."""
-    return row.text + ERASE_LINE if row.cells < columns else ERASE_BELOW + row.text
+    """What is right of a row goes; of a full one, and all that is below it, beforehand."""
+    return ERASE_BELOW + row.text if _is_full(row, columns) else row.text + ERASE_LINE
