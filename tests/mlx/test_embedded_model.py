@@ -1,0 +1,113 @@
+"""The same equalities as of every family, on the real embedded model: a vocabulary, weights and answers that mean something."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer
+
+from pensieve.engine.launch import worker_variables
+from pensieve.engine.precision import KVPrecision
+from pensieve.engine.weights import load_weights
+from tests.embedded_model import embedded_model_folder
+from tests.mlx.bench import Bench, FailingOnce, reference
+
+TEXTS = (
+    "The river that runs through the old town is called",
+    "def add(a, b):\n    return a +",
+    "Once upon a time there was a little girl who lived in a village near the forest. Whenever she went out, she wore a red",
+)
+LONG = (
+    "One morning the miller found that the wheel had stopped. He walked along the stream to see what it was. "
+    * 14
+)
+TOKENS = 6
+
+# Answers a long prompt, writes it to disk, says so and waits to be killed.
+WRITER = """
+import sys, time
+from pathlib import Path
+from pensieve.engine.weights import load_weights
+from tests.mlx.bench import Bench
+bench = Bench(load_weights(Path(sys.argv[1]), "cpu"), Path(sys.argv[2]))
+bench.run(tuple(map(int, sys.argv[3].split(","))), max_tokens=6)
+while not (bench.archive.spill(bench.prefixes) is None and bench.store.is_settled):
+    time.sleep(0.01)
+print("written", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return embedded_model_folder(tmp_path_factory.mktemp("embedded")).folder
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path):
+    return load_weights(folder, "cpu")
+
+
+@pytest.fixture(scope="module")
+def prompts(folder: Path) -> list[tuple[int, ...]]:
+    return [tokenized(folder, text) for text in TEXTS]
+
+
+def tokenized(folder: Path, text: str) -> tuple[int, ...]:
+    return tuple(Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text).ids)
+
+
+@pytest.fixture(scope="module")
+def alone(model, prompts: list[tuple[int, ...]]) -> list[list[int]]:
+    """What mlx-lm says to each by itself."""
+    return [reference(model, prompt, TOKENS) for prompt in prompts]
+
+
+def test_together_and_cached_are_what_each_is_alone(model, prompts, alone) -> None:
+    bench = Bench(model)
+    assert bench.run(*prompts, max_tokens=TOKENS) == alone
+    second = (*prompts[2], *alone[2], *prompts[0])
+    assert bench.run(second, max_tokens=TOKENS) == [reference(model, second, TOKENS)]
+    assert bench.cached == [len(prompts[2]) + TOKENS]
+
+
+def test_who_stays_is_not_touched_by_who_leaves_or_by_a_failed_step(model, prompts, alone) -> None:
+    answers = Bench(model).run(*prompts, max_tokens=TOKENS, leaving={0: 3})
+    assert answers[1:] == alone[1:]
+    FailingOnce.steps_left = 4
+    bench = Bench(model, backend=FailingOnce)
+    assert bench.run(*prompts, max_tokens=TOKENS) == alone
+    assert FailingOnce.steps_left < 0
+    assert not bench.failed
+
+
+def test_eight_bits_are_the_same_together_as_alone(model, prompts) -> None:
+    precision = KVPrecision(8, group_size=32)
+    each = [Bench(model, precision=precision).run(one, max_tokens=TOKENS)[0] for one in prompts]
+    assert Bench(model, precision=precision).run(*prompts, max_tokens=TOKENS) == each
+
+
+def test_in_chunks_and_after_a_kill_it_is_what_it_is_at_once(
+    folder: Path, model, tmp_path: Path
+) -> None:
+    prompt = tokenized(folder, LONG)
+    answer = reference(model, prompt, TOKENS)
+    numbers = ",".join(map(str, prompt))
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(folder), str(tmp_path), numbers],
+        env=os.environ | worker_variables("cpu"),
+        stdout=subprocess.PIPE,
+    )
+    with writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"written\n"
+        os.kill(writer.pid, signal.SIGKILL)
+    second = (*prompt, *answer, *prompt[:4])
+    after = Bench(model, tmp_path)
+    assert after.run(second, max_tokens=TOKENS) == [reference(model, second, TOKENS)]
+    assert after.cached == [len(prompt) + TOKENS]
+    # Chunks of 64, as the writer's were.
+    assert Bench(model).run(prompt, max_tokens=TOKENS) == [answer]
