@@ -55,11 +55,14 @@ CHATML_TEMPLATE = (
 )
 
 
-def build(kind: Kind, folder: Path) -> Path:
-    """Fill `folder` with a tiny model of `kind`. "phi3" has the rope scaling type "su" that transformers stumbles over."""
+def build(kind: Kind, folder: Path, **sizes: int) -> Path:
+    """Fill `folder` with a tiny model of `kind`. "phi3" has the rope scaling type "su" that transformers stumbles over.
+
+    sizes: instead of those in its config.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer, tokenizer_config = _tokenizer_of(kind)
-    config = _config_of(kind, tokenizer)
+    config = _config_of(kind, tokenizer) | sizes
     tokenizer.save(str(folder / "tokenizer.json"))
     _write_json(folder / "tokenizer_config.json", tokenizer_config)
     _write_json(folder / "config.json", config)

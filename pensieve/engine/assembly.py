@@ -14,6 +14,7 @@ from pensieve.engine.anteroom import Anteroom
 from pensieve.engine.archive import DiskArchive
 from pensieve.engine.batch import BatchBackend
 from pensieve.engine.block_store import LEDGER_FILE, BlockStore, StoreLimits
+from pensieve.engine.budget import PROCESS_BYTES
 from pensieve.engine.caches import CacheMaker, decodes_together, takes_ours
 from pensieve.engine.chunks import ChunkSizer
 from pensieve.engine.generation import Figures
@@ -22,7 +23,7 @@ from pensieve.engine.memory import MemoryPlan, plan_memory
 from pensieve.engine.prefix_cache import PrefixCache
 from pensieve.engine.protocol import Load
 from pensieve.engine.scheduler import Limits, Scheduler
-from pensieve.engine.weights import load_weights, wire
+from pensieve.engine.weights import keep_within, load_weights, wire
 from pensieve.engine.worker import Work
 from pensieve.engine.write_ledger import WriteLedger
 from pensieve.settings import Device
@@ -44,6 +45,7 @@ def assemble(load: Load) -> Work:
     model = load_weights(folder, device)
     full = CacheMaker(model, takes_ours(model))
     plan = plan_memory(full, device, load.allowance)
+    keep_within(plan.limit_bytes - PROCESS_BYTES)
     if load.allowance.is_wired:
         wire(plan.limit_bytes)
     make_caches = replace(full, precision=plan.precision)

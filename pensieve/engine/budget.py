@@ -79,12 +79,14 @@ class AttentionShape:
         return int(values * precision.bytes_per_value(computed_bytes))
 
 
-def group_size_for(head_dim: int) -> int:
-    """The largest group of MLX's quantization that fits a head; Phi-3's 96 takes 32 only."""
-    return 64 if head_dim % 64 == 0 else 32
+def group_size_for(head_dim: int) -> int | None:
+    """The largest group of MLX's quantization that fits a head: Phi-3's 96 takes 32 only, Phi-2's 80 takes none."""
+    return next((group for group in (64, 32) if head_dim % group == 0), None)
 
 
 def precisions(head_dim: int) -> tuple[KVPrecision, ...]:
-    """From the most precise to the smallest."""
+    """What a head can be kept in, from the most precise to the smallest."""
     group_size = group_size_for(head_dim)
+    if group_size is None:
+        return (FULL,)
     return (FULL, KVPrecision(8, group_size), KVPrecision(4, group_size, is_rotated=True))

@@ -17,6 +17,7 @@ from pensieve.engine.budget import (
     SCORES_SHARE,
     SMALL_MAC_BYTES,
     KVBudget,
+    group_size_for,
     kv_room,
     limit_bytes,
     precisions,
@@ -75,8 +76,9 @@ def _choice(
     head_dim = _head_dim(make.model)
     if asked_bits == FULL_BITS:
         return FULL, "full precision, as asked for"
-    if head_dim is None or not make.is_ragged:
-        return FULL, "full precision: this model keeps caches of its own kind"
+    if obstacle := _obstacle(make, head_dim):
+        return FULL, f"full precision: {obstacle}"
+    assert head_dim is not None
     if asked_bits is not None:
         return _quantized(asked_bits, head_dim), f"{asked_bits}-bit, as asked for"
     if device == "cpu":
@@ -84,6 +86,15 @@ def _choice(
     if full_tokens >= ENOUGH_CONTEXT_TOKENS:
         return FULL, f"full precision holds {full_tokens} tokens"
     return _quantized(8, head_dim), f"8-bit: full precision would hold {full_tokens} tokens only"
+
+
+def _obstacle(make: CacheMaker, head_dim: int | None) -> str | None:
+    """Why this model's caches cannot be quantized, if they cannot."""
+    if head_dim is None or not make.is_ragged:
+        return "this model keeps caches of its own kind"
+    if group_size_for(head_dim) is None:
+        return f"heads of {head_dim} values cannot be quantized"
+    return None
 
 
 def _scores_room(model: Any, device: Device, limit: int) -> ScoresRoom:

@@ -13,7 +13,8 @@ import mlx.core as mx  # noqa: TID253
 
 from pensieve.settings import Device
 
-# MLX keeps freed buffers for reuse, by default without a useful bound: 1.5 times the working set.
+# MLX keeps freed buffers for reuse, by default without a useful bound: 1.5 times the working set. They are in no budget, since
+# they are given back before the limit of all is passed (`keep_within`).
 _BUFFER_CACHE_BYTES = 512 * 1024 * 1024
 
 
@@ -34,6 +35,11 @@ def load_weights(folder: Path, device: Device) -> Any:
         model = dequantize_model(model)
     mx.eval(model.parameters())
     return model
+
+
+def keep_within(limit_bytes: int) -> None:
+    """Have MLX give back the freed buffers that it keeps before it holds more than this in all."""
+    mx.set_memory_limit(limit_bytes)
 
 
 def wire(limit_bytes: int) -> None:

@@ -67,17 +67,21 @@ def room_of_mac(memory_bytes: int) -> Room:
 
 def fit(shape: ModelShape, room: Room) -> Fit:
     """What the engine will choose for a model of this shape, and what follows for the context."""
-    full, eight, four = precisions(shape.head_dim)
+    by_bits = {precision.bits or 16: precision for precision in precisions(shape.head_dim)}
+    full = by_bits[16]
+    if len(by_bits) == 1:
+        reason = f"full precision: heads of {shape.head_dim} values cannot be quantized"
+        return fit_at(shape, room, full, reason)
     if room.kv_bits:
-        asked = {16: full, 8: eight, 4: four}[room.kv_bits]
-        return fit_at(shape, room, asked, f"{_bits_in_words(room.kv_bits)}, as asked for")
+        reason = f"{_bits_in_words(room.kv_bits)}, as asked for"
+        return fit_at(shape, room, by_bits[room.kv_bits], reason)
     at_full = fit_at(shape, room, full, "full precision, the fastest on a processor")
     if room.is_cpu:
         return at_full
     if at_full.context_tokens >= min(ENOUGH_CONTEXT_TOKENS, shape.context_tokens):
         return replace(at_full, reason=f"full precision holds {at_full.context_tokens:,} tokens")
     reason = f"8-bit: full precision would hold {at_full.context_tokens:,} tokens only"
-    return fit_at(shape, room, eight, reason)
+    return fit_at(shape, room, by_bits[8], reason)
 
 
 def fit_at(shape: ModelShape, room: Room, precision: KVPrecision, reason: str = "") -> Fit:

@@ -43,6 +43,13 @@ def test_what_is_asked_for_comes_before_what_the_machine_has() -> None:
     assert room_here(LINUX, replace(SETTINGS, memory_gb=2.0)).limit_bytes == 2 * GB
 
 
+def test_heads_that_cannot_be_quantized_are_kept_whole() -> None:
+    room = room_here(mac(16), replace(SETTINGS, kv_bits=8))
+    fitted = fit(replace(PHI_3_MINI_SHAPE, head_dim=80), room)
+    assert fitted.precision.bits is None
+    assert fitted.reason == "full precision: heads of 80 values cannot be quantized"
+
+
 def test_a_context_is_never_more_than_the_model_was_built_for() -> None:
     assert fit(PHI_3_MINI_SHAPE, room_of_mac(500 * GIB)).context_tokens == 131_072
 
