@@ -78,7 +78,7 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The engine took the generation; `cached_tokens` of its prompt need no prefill."""
+    """The engine took the generation; `cached_tokens` of its prompt need no prefill. Said again where that changes in the line."""
 
     cached_tokens: int
 

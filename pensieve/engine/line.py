@@ -20,7 +20,7 @@ class Live:
     """A generation from submit to finish.
 
     cached_tokens: how many of its tokens the KV cache held when it was last looked at. overtaken: how often a shorter
-    one went first. is_suspect: it has not proved itself since a step failed.
+    one went first. has_run: it was let in before. is_suspect: it has not proved itself since a step failed.
     """
 
     key: int
@@ -29,6 +29,7 @@ class Live:
     cached_tokens: int = 0
     sampled: list[int] = field(default_factory=list[int])
     overtaken: int = 0
+    has_run: bool = False
     is_suspect: bool = False
 
     @property

@@ -99,13 +99,13 @@ class Scheduler:
 
     def step(self) -> list[KeyedEvent]:
         """Admit who is next, then advance the batch once."""
-        failures = self._admit()
+        admitted = self._admit()
         self._keep_within_budget()
         try:
             outcomes = self._backend.step()
         except Exception as error:  # noqa: BLE001 - whatever MLX raises, the other generations go on
-            return failures + self._recover(error)
-        return failures + [event for outcome in outcomes for event in self._translate(outcome)]
+            return admitted + self._recover(error)
+        return admitted + [event for outcome in outcomes for event in self._translate(outcome)]
 
     def close(self) -> None:
         """Give the batch back."""
@@ -115,18 +115,24 @@ class Scheduler:
 
     def _admit(self) -> list[KeyedEvent]:
         """Let in all that need no processing to speak of, and one that does."""
-        failures: list[KeyedEvent] = []
+        events: list[KeyedEvent] = []
         while self._waiting and (live := self._next()) is not None:
             self._leave_line(live)
             try:
                 hit = self._hit_for(live)
-                live.cached_tokens = hit.cached_tokens if hit else 0
+                events += self._found(live, hit.cached_tokens if hit else 0)
                 self._backend.insert(live.key, live.resumed(), hit)
             except Exception as error:  # noqa: BLE001 - a refused sequence must not end the worker
-                failures.append((live.key, _given_up(error)))
+                events.append((live.key, _given_up(error)))
             else:
                 self._running[live.key] = self._prefilling = live
-        return failures
+        return events
+
+    def _found(self, live: Live, cached_tokens: int) -> list[KeyedEvent]:
+        """Note what needs no processing; told anew where, since it was submitted, others have left more of it, or less."""
+        is_told = live.has_run or cached_tokens == live.cached_tokens
+        live.has_run, live.cached_tokens = True, cached_tokens
+        return [] if is_told else [(live.key, Started(cached_tokens))]
 
     def _leave_line(self, live: Live) -> None:
         del self._waiting[live.key]

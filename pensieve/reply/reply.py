@@ -104,9 +104,7 @@ class Reply:
             return []
         match event:
             case Started(cached_tokens):
-                self._cached_tokens = cached_tokens
-                self._has_begun = True
-                return [self._start()]
+                return self._begin(cached_tokens)
             case Prefilled():
                 return []
             case Token() | Finished() if self._asked.is_silent:
@@ -120,10 +118,14 @@ class Reply:
             case _:
                 assert_never(event)
 
-    def _start(self) -> MessageStart:
-        return MessageStart(
-            message=Message(id=self._asked.message_id, model=self._asked.model, usage=self.usage)
-        )
+    def _begin(self, cached_tokens: int) -> list[MessageEvent]:
+        """The message's start, once; what is told anew of the prompt's cost is in the usage at the end."""
+        self._cached_tokens = cached_tokens
+        if self._has_begun:
+            return []
+        self._has_begun = True
+        message = Message(id=self._asked.message_id, model=self._asked.model, usage=self.usage)
+        return [MessageStart(message=message)]
 
     def _read(self, piece: str) -> list[MessageEvent]:
         was_in_thought = self._reader.is_in_thought

@@ -273,6 +273,11 @@ def test_an_identical_request_waits_for_the_one_in_work_and_copies_it() -> None:
     bench.run()
     assert bench.tokens(1) == bench.tokens(2)
     assert bench.processed == 3001
+    # Told when it came, and again when its turn did.
+    assert [event for event in bench.said[2] if isinstance(event, Started)] == [
+        Started(0),
+        Started(2999),
+    ]
 
 
 def test_prompts_that_share_a_long_beginning_process_it_once() -> None:

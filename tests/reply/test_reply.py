@@ -114,6 +114,14 @@ def test_what_was_processed_up_to_a_breakpoint_is_written_to_the_cache() -> None
         assert usage.cache_creation.ephemeral_1h_input_tokens == 2
 
 
+def test_what_turned_out_to_be_cached_is_in_the_usage_at_the_end() -> None:
+    asked = Asked("msg_01a", "m", 10, "max_tokens", PLAIN)
+    events = told(asked, Started(0), Started(7), Token(0), Finished("stop_token", 1))
+    assert [type(event) for event in events].count(MessageStart) == 1
+    usage = folded(events).usage
+    assert (usage.input_tokens, usage.cache_read_input_tokens) == (3, 7)
+
+
 @pytest.mark.parametrize("end", [Token(0), Finished("stop_token", 1)])
 def test_an_answer_that_nobody_wants_ends_at_the_first_token(end: EngineEvent) -> None:
     asked = Asked("msg_01a", "m", 10, "max_tokens", PLAIN, is_silent=True)
