@@ -5,6 +5,7 @@
 
 import ctypes
 import os
+import signal
 import sys
 
 import pytest
@@ -12,6 +13,8 @@ import pytest
 from pensieve.engine.launch import find_openblas
 
 os.environ.setdefault("MLX_DISABLE_COMPILE", "1")
+# A shell's background jobs ignore Ctrl-C, and so would every program that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 if sys.platform == "linux" and (openblas := find_openblas()):
     # Here before MLX is, its names hold instead of those of the BLAS that MLX's wheel brings.
     ctypes.CDLL(openblas, mode=ctypes.RTLD_GLOBAL)
