@@ -1,10 +1,11 @@
 """What the server answers to `GET /health`, as a value. Stdlib only, and never through a proxy."""
 
 import json
-import socket
+from contextlib import closing
 from dataclasses import dataclass, fields
+from http.client import HTTPConnection, HTTPException
 from typing import Any, Literal, cast, get_args
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from pensieve.daemon.record import ServerRecord
 
@@ -56,20 +57,15 @@ def ask(record: ServerRecord, timeout_s: float = TIMEOUT_S) -> Health:
     """The health of the recorded server; `unreachable` where it does not answer or another one does."""
     if record.phase == "fetching":
         return Health("loading", "fetching the model")
+    address = urlsplit(record.base_url)
+    connection = HTTPConnection(address.hostname or "", address.port, timeout=timeout_s)
     try:
-        body = json.loads(_answer(urlsplit(record.base_url), timeout_s))
-    except (OSError, ValueError) as error:
+        with closing(connection):
+            connection.request("GET", "/health")
+            body = json.loads(connection.getresponse().read(LARGEST_BYTES))
+    except (OSError, HTTPException, ValueError) as error:
         return Health("unreachable", f"no answer at {record.base_url} ({type(error).__name__})")
     return read(body, record.pid)
-
-
-def _answer(address: SplitResult, timeout_s: float) -> bytes:
-    """The body. HTTP/1.0 by hand: to load http.client takes longer than all else that `status` does."""
-    question = f"GET /health HTTP/1.0\r\nHost: {address.netloc}\r\n\r\n"
-    with socket.create_connection((address.hostname, address.port), timeout_s) as connection:
-        connection.sendall(question.encode("ascii"))
-        with connection.makefile("rb") as answer:
-            return answer.read(LARGEST_BYTES).partition(b"\r\n\r\n")[2]
 
 
 def read(body: object, pid: int) -> Health:

@@ -19,7 +19,7 @@ Sampler = Callable[[mx.array], mx.array]
 def make_sampler(sampling: Sampling) -> Sampler:
     """A function from logits [rows, vocabulary], normalized or not, to token ids [rows].
 
-    Rows whose requests ask for the same thing without a seed get the very same function, which mlx-lm then calls once
+    Rows whose requests ask for the same thing without a seed get the very same function, which decoding.py then calls once
     for all of them. A seeded one has its own random key, split at every call, and so gives the same tokens next to
     any other request.
     """

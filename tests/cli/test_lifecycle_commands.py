@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import threading
-import time
 from pathlib import Path
 
 import jsonschema
@@ -215,18 +214,17 @@ def test_stopping_a_service_says_how_it_stays_stopped(
 def test_ctrl_c_while_something_is_waited_for_says_what_is_left_running(
     mode: str, words: list[str], told: str, paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    port = free_port()
-    launch_and_leave(stand_in_command(paths.state.parent, port, mode), paths)
+    pid = launch_and_leave(stand_in_command(paths.state.parent, free_port(), mode), paths)
     try:
-        while (record := current(paths)) is None:
-            time.sleep(0.01)
         ctrl_c = threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT))
         ctrl_c.start()
         assert run(words) == 130
         out, err = capsys.readouterr()
         assert (out, err.splitlines()[-1].partition(". ")[0]) == ("", "Interrupted")
         assert told in err
-        assert current(paths) == record
+        record = current(paths)
+        assert record
+        assert record.pid == pid
     finally:
         stop(paths, is_forced=True)
 

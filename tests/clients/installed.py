@@ -65,18 +65,17 @@ def _npm_installed(package: str) -> Path:
     return _installed(package.rpartition("/")[2], install) / "node_modules"
 
 
-def langchain_python() -> Path:
+def langchain_python(pins: Path = LANGCHAIN) -> Path:
     """A Python that has langchain-anthropic and langchain's tests, and nothing of this project's. Skips without a registry."""
-    pins = LANGCHAIN.read_bytes()
     version = ".".join(map(str, sys.version_info[:2]))
 
     def install(folder: Path) -> None:
         _run(sys.executable, "-m", "venv", str(folder))
         python = str(folder / "bin" / "python")
         options = ["--quiet", "--disable-pip-version-check", "--only-binary", ":all:"]
-        _run(python, "-m", "pip", "install", *options, "-r", str(LANGCHAIN))
+        _run(python, "-m", "pip", "install", *options, "-r", str(pins))
 
-    name = f"langchain-{hashlib.sha256(pins).hexdigest()[:12]}-python-{version}"
+    name = f"langchain-{hashlib.sha256(pins.read_bytes()).hexdigest()[:12]}-python-{version}"
     return _installed(name, install) / "bin" / "python"
 
 

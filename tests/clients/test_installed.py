@@ -43,11 +43,8 @@ def test_without_a_registry_the_tests_of_nodes_clients_are_skipped(
         installed.nushell()
 
 
-def test_pins_that_do_not_install_fail_with_pips_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pins_that_do_not_install_fail_with_pips_words(tmp_path: Path) -> None:
     pins = tmp_path / "pins.txt"
     pins.write_text("certifi==0.0.0.dev0\n", encoding="utf-8")
-    monkeypatch.setattr(installed, "LANGCHAIN", pins)
     with pytest.raises(pytest.fail.Exception, match="No matching distribution"):
-        installed.langchain_python()
+        installed.langchain_python(pins)

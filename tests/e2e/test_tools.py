@@ -84,6 +84,7 @@ async def all_of(work: list[Callable[[], Awaitable[str]]]) -> Counter[str]:
 async def test_what_must_be_called_is_called_and_valid(ask: Ask, kind: str) -> None:
     """Ten of each kind's ten tool sets and a coding agent's, in the long run; each once in the ordinary one."""
     names = list(SETS) if ROUNDS else [*islice(SETS, 0, None, 3), "agent"]
+    whole_calls: Counter[str] = Counter()
 
     def one(name: str, at: int) -> Callable[[], Awaitable[str]]:
         tools = SETS[name]
@@ -97,14 +98,16 @@ async def test_what_must_be_called_is_called_and_valid(ask: Ask, kind: str) -> N
             others = [block for block in message.content if block.type != "tool_use"]
             assert not others, (others, message)
             assert kind == "any" or uses == [named]
-            return check_calls(message, tools)
+            ending = check_calls(message, tools)
+            whole_calls.update(uses[:-1] if ending == "max_tokens" else uses)
+            return ending
 
         return run
 
     ended = await all_of([one(name, at) for at in range(ROUNDS or 1) for name in names])
     assert set(ended) <= {"tool_use", "max_tokens"}
-    # Of those that may call again and again two in three are cut at the ordinary length: in one run of nine, all five.
-    assert ended["tool_use"] or (kind == "any" and not ROUNDS)
+    # Those that may call again and again are cut at the ordinary length more often than not, in the midst of their last call.
+    assert whole_calls.total() if kind == "any" else ended["tool_use"]
 
 
 async def test_no_tool_is_called_where_none_may_be_and_one_where_one_may(ask: Ask) -> None:

@@ -93,7 +93,7 @@ class Bench:
 
 
 class FailingOnce(BatchBackend):
-    """A real batch in which one step raises after it has moved the KV caches on."""
+    """A real batch in which one step raises after it has moved the KV caches on, and the masks."""
 
     steps_left = 0
 

@@ -28,16 +28,16 @@ TOKENS = 6
 
 # Answers a long prompt, writes it to disk, says so and waits to be killed.
 WRITER = """
-import sys, time
+import signal, sys
 from pathlib import Path
 from pensieve.engine.weights import load_weights
 from tests.mlx.bench import Bench
 bench = Bench(load_weights(Path(sys.argv[1]), "cpu"), Path(sys.argv[2]))
 bench.run(tuple(map(int, sys.argv[3].split(","))), max_tokens=6)
-while not (bench.archive.spill(bench.prefixes) is None and bench.store.is_settled):
-    time.sleep(0.01)
+while bench.archive.spill(bench.prefixes) is not None or not bench.store.is_settled:
+    pass
 print("written", flush=True)
-time.sleep(600)
+signal.pause()
 """
 
 

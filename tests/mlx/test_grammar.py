@@ -35,6 +35,7 @@ from pensieve.engine.weights import load_weights
 from pensieve.errors import GrammarError
 from tests import tiny_models
 from tests.engine import grammar_cases as cases
+from tests.mlx.bench import FailingOnce
 
 GREEDY = Sampling(temperature=0)
 MAX_BATCH = 16
@@ -191,19 +192,6 @@ def test_alone_or_together_with_others_greedy_answers_are_the_same(bench: Bench)
     }
     alone = [answers(bench, {key: generation})[0] for key, generation in generations.items()]
     assert answers(bench, generations) == alone
-
-
-class FailingOnce(BatchBackend):
-    """A real batch in which one step raises after it has moved everything on, the masks too."""
-
-    steps_left = 0
-
-    def step(self):
-        outcomes = super().step()
-        FailingOnce.steps_left -= 1
-        if FailingOnce.steps_left == 0:
-            raise RuntimeError("out of memory")
-        return outcomes
 
 
 @pytest.mark.parametrize("steps", [3, 9, 20])
