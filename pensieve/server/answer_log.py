@@ -1,7 +1,7 @@
 """Answers as generated, on disk: so that after a restart too a conversation goes on with the very tokens of the prefix cache.
 
-One file for a model's tokenizer, a line for an answer with a checksum before it: what a crash leaves half, or a disk altered,
-is passed over. Written behind by one thread; a full disk costs what would have been kept, and nothing else.
+One file for a model's tokenizer, those of models not used lately removed; in it a line for an answer with a checksum before it:
+what a crash leaves half, or a disk altered, is passed over. Written behind by one thread; a full disk costs what would have been kept, and nothing else.
 """
 
 import logging
@@ -24,6 +24,8 @@ _log = logging.getLogger("pensieve.server")
 
 # Twice what the words in memory come to as lines. A larger file is written anew, with what is still known.
 MAX_BYTES = 64_000_000
+# Of other tokenizers, those of the models used last; the rest goes when a server starts.
+OTHER_FILES = 3
 _CHECKSUM_LETTERS = 8
 
 
@@ -44,6 +46,7 @@ class AnswerLog:
     async def open(self) -> AsyncGenerator[None]:
         """Read what is there, in the background, and write what is remembered from now on."""
         writer = ThreadPoolExecutor(1, thread_name_prefix="answers")
+        writer.submit(self._tidy)
         writer.submit(self._read)
         self._writer = writer
         try:
@@ -68,6 +71,15 @@ class AnswerLog:
             for file in sorted(self._model_folder.glob(pattern)):
                 known.update(file.read_bytes())
         return self._folder / f"{known.hexdigest()}.jsonl"
+
+    def _tidy(self) -> None:
+        try:
+            others = [file for file in self._folder.glob("*.jsonl") if file != self._file]
+            others.sort(key=lambda file: file.stat().st_mtime)
+            for file in others[:-OTHER_FILES]:
+                file.unlink()
+        except OSError as error:
+            _log.warning("answers of models no longer used cannot be removed: %s", error)
 
     def _read(self) -> None:
         try:

@@ -1,5 +1,6 @@
 """Answers as generated, over a restart: what was kept is there again, whatever happened to the file."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,19 @@ async def test_nobody_else_may_read_it(tmp_path: Path, model: Path) -> None:
     file = only_file(tmp_path)
     modes = [path.stat().st_mode & 0o777 for path in (file, file.parent, file.parent.parent)]
     assert modes == [0o600, 0o700, 0o700]
+
+
+async def test_of_other_models_the_last_used_stay(tmp_path: Path, model: Path) -> None:
+    for number in range(6):
+        (model / "tokenizer.json").write_text(str(number))
+        await kept_after(tmp_path, model, SAID)
+        for file in (tmp_path / "prefixes" / "answers").iterdir():
+            os.utime(file, (stamp := file.stat().st_mtime - 10, stamp))
+    known: list[bool] = []
+    for number in (5, 4, 3, 2, 1, 0):
+        (model / "tokenizer.json").write_text(str(number))
+        known.append(await kept_after(tmp_path, model) == [SAID])
+    assert known == [True, True, True, True, False, False]
 
 
 async def test_a_line_that_is_cut_short_costs_that_answer_and_no_other(
