@@ -67,6 +67,13 @@ class SequenceKV(_BaseCache):
             return self._attend(queries @ rotation, scale) @ rotation.T
         return self._attend(queries, scale)
 
+    def attend_unfused(self, queries: mx.array) -> mx.array:
+        """Attention of the newest token in full precision. queries: scaled, in the groups that share keys and values
+        [1, kv_heads, group, head_dim]; so is the result.
+        """
+        keys, values = self._view(self._keys)[0], self._view(self._values)[0]
+        return mx.softmax(queries @ keys.swapaxes(-1, -2), axis=-1, precise=True) @ values
+
     def _attend(self, queries: mx.array, scale: float) -> mx.array:
         tokens = queries.shape[2]
         mask = "causal" if tokens > 1 else None
@@ -118,6 +125,11 @@ class SequenceKV(_BaseCache):
         return self.from_arrays(
             [mx.contiguous(array) for array in self.arrays(0, tokens)], self.precision
         )
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and of values; some are shared by several of queries."""
+        return self._keys[0].shape[1]
 
     @property
     def state(self) -> Any:

@@ -36,7 +36,9 @@ class RaggedKV(_BaseCache):
         self.sequences = sequences
         self._plain: SequenceKV | None = None
         self.__dict__.pop("bits", None)
-        if len(sequences) == 1 and sequences[0].precision.bits is None:
+        is_full = sequences[0].precision.bits is None
+        self._is_unfused = is_full and mx.default_device() == mx.Device(mx.cpu)
+        if len(sequences) == 1 and is_full:
             self._plain = sequences[0]
         else:
             self.bits = 8
@@ -59,9 +61,22 @@ class RaggedKV(_BaseCache):
 
     def attend(self, queries: mx.array, scale: float) -> mx.array:
         """Each row's queries over its own sequence."""
+        if self._is_unfused and queries.shape[2] == 1:
+            return self._attend_unfused(queries, scale)
         pairs = zip(self.sequences, _rows(queries), strict=True)
         rows = [sequence.attend(row, scale) for sequence, row in pairs]
         return rows[0] if len(rows) == 1 else mx.concatenate(rows, axis=0)
+
+    def _attend_unfused(self, queries: mx.array, scale: float) -> mx.array:
+        """What a processor computes for one token a row, where MLX has no fused kernel: a third of the operations that MLX makes
+        of it, which is what short rows cost.
+        """
+        batch, heads, _, head_dim = queries.shape
+        kv_heads = self.sequences[0].kv_heads
+        grouped = (queries * scale).reshape(batch, kv_heads, heads // kv_heads, head_dim)
+        pairs = zip(self.sequences, _rows(grouped), strict=True)
+        rows = [sequence.attend_unfused(row) for sequence, row in pairs]
+        return mx.concatenate(rows, axis=0).reshape(queries.shape)
 
     def make_mask(self, tokens: int, *_: Any, **__: Any) -> str | None:
         """`attend` is causal by itself; the stock attention is told."""
