@@ -32,17 +32,22 @@ from pensieve.engine.launch import worker_variables
 
 ROOT = Path(__file__).parent.parent
 ANSWER_TOKENS = 64
+TOKEN_COUNTS = {
+    "input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens",
+}  # fmt: skip
+PER_TOKEN = "KV cache, KB a token"
 KEY = {"x-api-key": "pensieve-local-key"}
 
 
 @dataclass
 class Stream:
-    """One streamed answer as its client saw it: seconds since the request was sent."""
+    """One streamed answer as its client saw it: seconds since the request was sent. tokens: prompt and answer, cached or not."""
 
     arrivals_s: list[float] = field(default_factory=list)
     end_s: float = 0.0
     output_tokens: int = 0
     cached_tokens: int = 0
+    tokens: int = 0
 
     @property
     def ttft_s(self) -> float:
@@ -97,8 +102,10 @@ def note(payload: dict, stream: Stream, at_s: float) -> None:
     if payload.get("type") == "content_block_delta":
         stream.arrivals_s.append(at_s)
     elif payload.get("type") == "message_delta":
-        stream.output_tokens = payload["usage"]["output_tokens"]
-        stream.cached_tokens = payload["usage"]["cache_read_input_tokens"]
+        used = payload["usage"]
+        stream.output_tokens = used["output_tokens"]
+        stream.cached_tokens = used["cache_read_input_tokens"]
+        stream.tokens = sum(number for name, number in used.items() if name in TOKEN_COUNTS)
     elif (choices := payload.get("choices")) and (choices[0].get("delta") or {}).get("content"):
         stream.arrivals_s.append(at_s)
     if usage := payload.get("usage"):
@@ -123,6 +130,12 @@ def device_gb() -> float:
     query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     told = subprocess.run(query, capture_output=True, text=True, check=False).stdout
     return float(told.split()[0]) * 2**20 / 1e9 if told else 0.0
+
+
+def held_bytes(server: Server) -> int:
+    """What pensieve's KV caches hold in memory."""
+    engine = httpx.get(server.url + "/health", headers=KEY).json()["engine"]
+    return engine["kv_used_bytes"] + engine["prefix_memory_bytes"]
 
 
 def kill_family(pid: int) -> None:
@@ -195,6 +208,8 @@ class Bench:
             figures[f"TTFT cold {length}, s"] = min(cold for cold, _ in answers)
             figures[f"TTFT warm {length}, s"] = min(warm for _, warm in answers)
         figures["longest gap beside a long prompt, s"] = await self.gap(server, max(lengths))
+        if server.name == "pensieve":
+            figures[PER_TOKEN] = await self.kb_per_token(server, max(lengths))
         figures["peak memory of its processes, GB"] = resident_gb(server.process.pid)
         if self.device == "gpu":
             figures["device memory held, GB"] = device_gb()
@@ -235,6 +250,14 @@ class Bench:
         await asyncio.sleep(0.5)
         await server.ask(self.prompt(length), 4)
         return (await running).longest_gap_s
+
+    async def kb_per_token(self, server: Server, length: int) -> float:
+        """What the KV cache of a long prompt takes in memory, by the engine's own count."""
+        before = held_bytes(server)
+        answer = await server.ask(self.prompt(length), 4)
+        # The engine tells its figures once a second.
+        await asyncio.sleep(1.5)
+        return (held_bytes(server) - before) / answer.tokens / 1000
 
     async def after_restart(self, length: int) -> dict[str, float]:
         """pensieve killed with SIGKILL a second after an answer; the next turn on a new process."""
@@ -300,9 +323,12 @@ def run(n, tokens, cache=None):
     return first - started, (count - 1) / (time.perf_counter() - first)
 def cold_and_warm(n):
     cache = make_prompt_cache(model)
-    return run(n, 4, cache)[0], run(NEW_TOKENS, 4, cache)[0]
+    both = run(n, 4, cache)[0], run(NEW_TOKENS, 4, cache)[0]
+    figures["KV cache, KB a token"] = sum(layer.nbytes for layer in cache) / cache[0].offset / 1000
+    return both
+figures = {}
 run(60, 256)
-figures = {"decode tok/s, 1 streams": max(run(60, 256)[1] for _ in range(rounds))}
+figures["decode tok/s, 1 streams"] = max(run(60, 256)[1] for _ in range(rounds))
 for n in lengths:
     cold_and_warm(n)
     # Of other lengths each time, as a server's prompts are.
