@@ -8,7 +8,7 @@ demo: .venv/runtime.stamp
 	@sh packaging/demo.sh
 
 test: .venv/dev.stamp check
-	$(bin)/python -m pytest
+	$(bin)/python -m pytest --numprocesses 2
 
 test-claude: .venv/dev.stamp
 	$(bin)/python -m pytest tests/claude

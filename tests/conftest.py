@@ -9,10 +9,18 @@ import signal
 import sys
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from pensieve.engine.launch import find_openblas
 
+# Folders whose tests share a server, a taught model or what is fetched for them: in one process, one after another.
+TOGETHER = {"claude", "clients", "e2e", "mlx"}
+
 os.environ.setdefault("MLX_DISABLE_COMPILE", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Two threads are a tenth faster and take the core that the tests beside them need.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # A shell's background jobs ignore Ctrl-C, and so would every program that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if sys.platform == "linux" and (openblas := find_openblas()):
@@ -26,6 +34,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write golden transcripts anew instead of comparing",
     )
+
+
+class ByFolder(LoadScopeScheduling):
+    """Hands out tests one by one, and those of `TOGETHER` a folder at a time."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        folder = nodeid.split("/")[1]
+        return folder if folder in TOGETHER else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFolder:
+    return ByFolder(config, log)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The endpoints beside messages on a real model: batches across a restart, files, models, the document."""
 
+import time
 from collections.abc import Iterator
 
 import anthropic
@@ -23,9 +24,9 @@ def entry(custom_id: str, **more: object) -> dict[str, object]:
 
 
 def outcome(client: anthropic.Anthropic, batch_id: str) -> dict[str, object]:
-    """The results of a batch by custom id, once it has ended; asked over and over, as clients do."""
+    """The results of a batch by custom id, once it has ended."""
     while client.messages.batches.retrieve(batch_id).processing_status != "ended":
-        pass
+        time.sleep(0.1)  # asking all the time would take a core from the engine
     return {line.custom_id: line.result for line in client.messages.batches.results(batch_id)}
 
 
@@ -48,13 +49,13 @@ def test_a_batch_goes_on_after_a_restart(server: Journey) -> None:
     (own.home / "models").symlink_to(server.home / "models")
     own.start()
     with anthropic.Anthropic(base_url=own.base_url, api_key=KEY, max_retries=8) as client:
-        requests = [entry(str(number)) for number in range(30)]
+        requests = [entry(str(number)) for number in range(16)]
         batch = client.messages.batches.create(requests=requests)
         own.pensieve("stop")
         own.start()
         results = outcome(client, batch.id)
     own.pensieve("stop")
-    assert len(results) == 30
+    assert len(results) == 16
     assert {result.type for result in results.values()} == {"succeeded"}
 
 

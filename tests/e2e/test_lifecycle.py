@@ -129,6 +129,10 @@ def service(own: Journey) -> Iterator[subprocess.Popen[bytes]]:
             stderr=output,
         ) as child,
     ):
+        # A start beside it would otherwise become the server as likely as this.
+        while is_refused(own):
+            assert child.poll() is None, log.read_text()
+            time.sleep(0.05)
         yield child
         child.kill()
 

@@ -71,7 +71,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[anthropic.Anthr
     train_apart("tests.e2e.test_tool_loop", folder)
     journey = Journey(tmp_path_factory.mktemp("loop home"), free_port())
     journey.pensieve("start", "--model", str(folder), "--device", "cpu")
-    yield anthropic.Anthropic(base_url=journey.base_url, api_key=KEY, max_retries=0)
+    with anthropic.Anthropic(base_url=journey.base_url, api_key=KEY, max_retries=0) as client:
+        yield client
     journey.pensieve("stop")
 
 
