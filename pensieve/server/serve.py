@@ -3,6 +3,8 @@
 import socket
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
@@ -10,10 +12,10 @@ import anyio.to_thread
 from pensieve.engine.client import WorkerSpec, running_engine
 from pensieve.engine.generation import Allowance
 from pensieve.models.folder import ModelFolder
-from pensieve.models.load import open_model
-from pensieve.server.app import build_app
-from pensieve.server.http import http_server, run_until_signal
 from pensieve.settings import Device, Settings
+
+if TYPE_CHECKING:
+    from pensieve.models.served import ServedModel
 
 GB = 10**9
 
@@ -34,10 +36,23 @@ async def _serve(
     spec = WorkerSpec(model.folder, device, settings.paths.prefixes, allowance_of(settings))
     async with running_engine(spec) as engine:
         # In a thread, so that the worker is on its way with the weights meanwhile.
-        served = await anyio.to_thread.run_sync(open_model, model)
+        served = await anyio.to_thread.run_sync(_opened, model)
+
+        from pensieve.server.app import build_app
+        from pensieve.server.http import http_server, run_until_signal
+
         app = build_app(engine, served, settings)
         async with app.router.lifespan_context(app):
             await run_until_signal(http_server(app), listener)
+
+
+def _opened(model: ModelFolder) -> "ServedModel":
+    """The front end's side of the model; by then all that the server is made of is imported, which takes half a second."""
+    from pensieve.models.load import open_model
+
+    for part in ("app", "http"):
+        import_module(f"pensieve.server.{part}")
+    return open_model(model)
 
 
 def allowance_of(settings: Settings) -> Allowance:
