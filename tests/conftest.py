@@ -19,7 +19,7 @@ TOGETHER = {"claude", "clients", "e2e", "mlx"}
 
 os.environ.setdefault("MLX_DISABLE_COMPILE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # Two threads are a tenth faster and take the core that the tests beside them need.
+    # Two threads are a fifth faster and take the core that the tests beside them need.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # A shell's background jobs ignore Ctrl-C, and so would every program that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -15,6 +15,7 @@ import pytest
 from pensieve.engine.client import running_engine
 from pensieve.engine.generation import (
     Engine,
+    EngineEvent,
     Figures,
     Finished,
     Generation,
@@ -197,14 +198,17 @@ async def test_a_worker_that_hangs_is_noticed_and_replaced() -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGABRT])
-async def test_a_worker_that_is_killed_amid_an_answer_is_replaced(how: signal.Signals) -> None:
+async def test_a_worker_that_is_killed_at_any_moment_is_replaced(how: signal.Signals) -> None:
     # Three of one engine's: a few more within a minute are a crash loop.
     for _ in range(KILLS // 3):
         async with scripted_engine() as engine:
-            for _ in range(3):
+            await ready(engine)
+            os.kill(worker_of(engine), how)
+            await in_state(engine, "loading")
+            for moment in (Started, Token):
                 await ready(engine)
                 with pytest.raises(WorkerDiedError):
-                    await killed_amid_an_answer(engine, how)
+                    await killed_amid_an_answer(engine, how, moment)
             await ready(engine)
             assert engine.health.restarts == 3
             assert await token_ids(engine, (1,)) == [1, 2, 3]
@@ -225,12 +229,14 @@ async def test_a_worker_that_was_put_to_sleep_goes_on_where_it_was() -> None:
         assert await token_ids(engine, (1,)) == [1, 2, 3]
 
 
-async def killed_amid_an_answer(engine: Engine, how: signal.Signals) -> None:
-    """Once, at its first token; those that were on their way still come."""
+async def killed_amid_an_answer(
+    engine: Engine, how: signal.Signals, moment: type[EngineEvent]
+) -> None:
+    """Once, at the first event of this kind; those that were on their way still come."""
     victim: int | None = worker_of(engine)
     async with engine.generate(Generation((1,), NO_END)) as events:
         async for event in events:
-            if victim is not None and isinstance(event, Token):
+            if victim is not None and isinstance(event, moment):
                 os.kill(victim, how)
                 victim = None
 
