@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import shlex
 import shutil
 import subprocess
@@ -24,6 +25,8 @@ PENSIEVE = [sys.executable, "-m", "pensieve"]
 PATIENCE_S = 240
 # After which a key was not heard.
 UNHEARD_S = 20
+# What stands on the screen for so long is there to stay.
+REST_S = 1
 STREAMED = ("--output-format", "stream-json", "--verbose")
 
 
@@ -96,12 +99,16 @@ class ClaudeCode:
             pytest.skip("tmux is not installed")
         done = {"hasCompletedOnboarding": True, "lastOnboardingVersion": "2.1.330"}
         (self.home / ".claude.json").write_text(json.dumps(done), encoding="utf-8")
-        terminal = Terminal(f"pensieve-{uuid.uuid4().hex[:8]}")
+        written = self.home / "written"
+        os.mkfifo(written)
+        terminal = Terminal(f"pensieve-{uuid.uuid4().hex[:8]}", os.open(written, os.O_RDWR))
         terminal.open(script, self.environment(journey), self.work)
         try:
+            terminal.tmux("pipe-pane", f"exec cat > {shlex.quote(str(written))}")
             yield terminal
         finally:
             terminal.tmux("kill-server")
+            os.close(terminal.written)
 
 
 @dataclass(frozen=True)
@@ -140,9 +147,10 @@ class Said:
 
 @dataclass(frozen=True)
 class Terminal:
-    """A tmux server of its own, with one window."""
+    """A tmux server of its own, with one window. written: a pipe with what its program writes, to know when to look."""
 
     name: str
+    written: int
 
     def open(self, script: str, environment: Mapping[str, str], folder: Path) -> None:
         told = [f"{name}={value}" for name, value in environment.items()]
@@ -187,17 +195,17 @@ class Terminal:
     def _waited(self, is_done: Callable[[str], bool], most_s: float) -> bool:
         deadline = time.monotonic() + most_s
         while not is_done(self._screen()):
-            if time.monotonic() > deadline:
+            left_s = max(0, deadline - time.monotonic())
+            if not select.select([self.written], [], [], left_s)[0]:
                 return False
-            time.sleep(0.2)
+            os.read(self.written, 1 << 16)
         return True
 
     def _at_rest(self) -> str:
         """What is on the screen and stays there: a question that is built up twice forgets which answer was chosen."""
-        before = None
-        while before != (screen := self._screen()):
-            before = screen
-            time.sleep(1)
+        screen = self._screen()
+        while self._waited(lambda now, screen=screen: now != screen, REST_S):
+            screen = self._screen()
         return screen
 
     def _screen(self) -> str:

@@ -76,12 +76,22 @@ def test_of_many_starts_at_once_one_becomes_the_server_and_none_fails(
     assert sum("is running" in out for out, _ in said) == 1
 
 
+def wait_for(text: str, log: Path) -> None:
+    """Until the log says `text`."""
+    follow = ["timeout", "60", "tail", "--lines=+1", "-F", str(log)]
+    with subprocess.Popen(
+        follow, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as lines:
+        assert lines.stdout
+        assert any(text in line for line in lines.stdout), log.read_text()
+        lines.terminate()
+
+
 @pytest.mark.parametrize("_round", range(ROUNDS))
 def test_ctrl_c_ends_a_start_and_what_it_started(_round: int, own: Journey) -> None:
     (start,) = start_processes(own, 1)
-    while not (own.home / "state" / "server.json").exists():
-        assert start.poll() is None
-        time.sleep(0.05)
+    wait_for("pensieve serves", own.home / "logs" / "server.log")
+    assert (own.home / "state" / "server.json").exists()
     start.send_signal(signal.SIGINT)
     out, err = start.communicate(timeout=60)
     assert (start.returncode, out) == (130, "")
@@ -130,9 +140,7 @@ def service(own: Journey) -> Iterator[subprocess.Popen[bytes]]:
         ) as child,
     ):
         # A start beside it would otherwise become the server as likely as this.
-        while is_refused(own):
-            assert child.poll() is None, log.read_text()
-            time.sleep(0.05)
+        wait_for("pensieve serves", log)
         yield child
         child.kill()
 
@@ -213,7 +221,7 @@ def test_a_service_is_recognised_lets_answers_end_and_at_a_second_signal_ends_th
         short, *long = open_streams(own, [8] + [4000] * (STREAMS - 1))
         child.send_signal(signal.SIGTERM)
         while not is_refused(own):
-            time.sleep(0.05)
+            pass
         assert ended_properly(short)
         child.send_signal(signal.SIGTERM)
         assert child.wait(30) == 0

@@ -248,10 +248,13 @@ def worker_of(engine: Engine) -> int:
 
 
 async def test_a_worker_that_nobody_waits_for_may_be_silent() -> None:
-    async with scripted_engine(watch=WATCHFUL) as engine:
+    async with scripted_engine(watch=WATCHFUL) as engine, scripted_engine(watch=WATCHFUL) as other:
         await ready(engine)
-        await anyio.sleep(1.5)
+        await ready(other)
+        with anyio.fail_after(30), pytest.raises(WorkerDiedError):
+            await token_ids(other, (WEDGER,), 50)
         assert engine.health.restarts == 0
+        assert await token_ids(engine, (1,)) == [1, 2, 3]
 
 
 async def test_a_model_that_does_not_load_is_said_and_not_tried_again() -> None:
@@ -316,10 +319,11 @@ async def test_figures_are_there_when_it_is_ready_and_follow_what_it_does() -> N
     async with scripted_engine() as engine:
         await ready(engine)
         assert engine.health.figures == IDLE
-        async with engine.generate(Generation((1,), NO_END)):
+        async with engine.generate(Generation((1,), NO_END)) as events:
             with anyio.fail_after(30):
-                while not (engine.health.figures or IDLE).kv_used_bytes:
-                    await anyio.sleep(0.01)
+                async for _ in events:
+                    if (engine.health.figures or IDLE).kv_used_bytes:
+                        break
         with anyio.fail_after(30):
             while (engine.health.figures or IDLE).kv_used_bytes:
                 await anyio.sleep(0.01)
