@@ -7,6 +7,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -280,7 +281,7 @@ def test_the_owner_of_a_port_is_found_by_process_and_command(port: int) -> None:
         owner = find_owner(port)
     assert owner
     assert owner.pid == os.getpid()
-    assert "python" in owner.command[0].lower()
+    assert " ".join(owner.command).endswith(" ".join(sys.orig_argv[1:]))
 
 
 @pytest.mark.skipif(not shutil.which("lsof"), reason="no lsof here")
