@@ -321,10 +321,12 @@ def run(n, tokens, cache=None):
     for count, _ in enumerate(generate_step(prompt, model, max_tokens=tokens, prompt_cache=cache), 1):
         first = first or time.perf_counter()
     return first - started, (count - 1) / (time.perf_counter() - first)
+def length_of(cache):
+    return max(getattr(layer, "offset", 0) for layer in cache)
 def cold_and_warm(n):
     cache = make_prompt_cache(model)
     both = run(n, 4, cache)[0], run(NEW_TOKENS, 4, cache)[0]
-    figures["KV cache, KB a token"] = sum(layer.nbytes for layer in cache) / cache[0].offset / 1000
+    figures["KV cache, KB a token"] = sum(layer.nbytes for layer in cache) / length_of(cache) / 1000
     return both
 figures = {}
 run(60, 256)
