@@ -250,4 +250,4 @@ def stand_ins_of(home: Path) -> list[str]:
         said = subprocess.run(["ps", "-A", "-ww", "-o", "args="], capture_output=True, check=True)
         listed = said.stdout.decode("utf-8", "replace").splitlines()
     # The folder above the home is named by pytest, in ASCII, which ps does not rewrite.
-    return [line for line in listed if "stand_in" in line and home.parent.name in line]
+    return [line for line in listed if "stand_in" in line and str(home.parent) in line]
