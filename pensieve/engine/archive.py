@@ -22,9 +22,11 @@ from typing import Any
 
 import mlx.core as mx  # noqa: TID253
 
+from pensieve.engine.backend import Reading
 from pensieve.engine.block_file import Block, DamagedBlockError, decode, encode, tokens_of
 from pensieve.engine.block_store import BlockStore, Content
 from pensieve.engine.caches import CacheMaker
+from pensieve.engine.kv import GROWTH_TOKENS
 from pensieve.engine.layers import (
     is_cuttable,
     layer_arrays,
@@ -102,16 +104,11 @@ class DiskArchive:
         """How many first tokens could be restored."""
         return self._plan(hashes, tokens).tokens
 
-    def restore(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> Hit | None:
-        """The longest prefix of `tokens` that can be read back whole; damaged files are removed on the way."""
-        plan = self._plan(hashes, tokens)
-        while plan.tokens:
-            names = [_block_name(hashes, index) for index in range(plan.blocks)]
-            blocks = [self._read(name) for name in (*names, *([plan.last] if plan.last else []))]
-            whole = [block for block in blocks if block is not None]
-            if len(whole) == len(blocks) and self._is_of(whole, tokens, plan):
-                return self._assembled(whole, plan.tokens)
-            plan = self._plan(hashes, tokens)
+    def restore(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> Reading:
+        """The longest prefix of `tokens` that can be read back whole, read a file at a time; damaged ones are removed on the way."""
+        while (plan := self._plan(hashes, tokens)).tokens:
+            if hit := (yield from self._read_back(plan, hashes, tokens)):
+                return hit
         return None
 
     def _plan(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> _Plan:
@@ -158,28 +155,46 @@ class DiskArchive:
             self._forget(name)
             return None
 
-    def _is_of(self, blocks: list[Block], tokens: Sequence[int], plan: _Plan) -> bool:
-        stored = [token for block in blocks for token in block.tokens]
-        return list(tokens[: plan.tokens]) == stored[: plan.tokens]
-
-    def _assembled(self, blocks: list[Block], tokens: int) -> Hit:
-        """The caches of all layers from the blocks' parts, cut to `tokens`."""
-        arrays = [[loaded(one) for one in block.arrays] for block in blocks]
-        caches: list[Any] = []
-        for layer, empty in enumerate(self._make_caches()):
-            if is_cuttable(empty):
-                parts = [
-                    [numbers[place] for place in block.outline[layer]]
-                    for block, numbers in zip(blocks, arrays, strict=True)
-                ]
-                joined = [mx.concatenate(list(part), axis=2) for part in zip(*parts, strict=True)]
-                caches.append(layer_from_arrays(empty, joined))
-            else:
-                caches.append(layer_from_state(empty, blocks[-1].outline[layer], arrays[-1]))
-        mx.eval([cache.state for cache in caches if is_cuttable(cache)])
-        state = SequenceState(caches, sum(len(block.tokens) for block in blocks))
-        state.cut(tokens)
-        return Hit(state, tokens)
+    def _read_back(self, plan: _Plan, hashes: Sequence[bytes], tokens: Sequence[int]) -> Reading:
+        """None where a file is not what it was taken for. There is never more in memory than what comes back and one file."""
+        empty = self._make_caches()
+        rooms: dict[int, list[mx.array]] = {}
+        # For the rest of the prompt too: to grow would copy all of it at once.
+        room_tokens = (len(tokens) // GROWTH_TOKENS + 1) * GROWTH_TOKENS
+        names = [_block_name(hashes, index) for index in range(plan.blocks)]
+        if plan.last is not None:
+            names.append(plan.last)
+        for index, name in enumerate(names):
+            start = index * BLOCK_TOKENS
+            end = min(start + BLOCK_TOKENS, plan.tokens)
+            block = self._read(name)
+            if block is None:
+                return None
+            if list(block.tokens[: end - start]) != list(tokens[start:end]):
+                self._forget(name)
+                return None
+            arrays = [loaded(one) for one in block.arrays]
+            parts = {
+                layer: [arrays[place] for place in block.outline[layer]]
+                for layer, cache in enumerate(empty)
+                if is_cuttable(cache)
+            }
+            rooms = rooms or {
+                layer: [_room_like(part, room_tokens) for part in own]
+                for layer, own in parts.items()
+            }
+            for layer, own in parts.items():
+                for room, part in zip(rooms[layer], own, strict=True):
+                    room[:, :, start:end] = part[:, :, : end - start]
+            mx.eval(rooms)
+            yield
+        caches = [
+            layer_from_arrays(cache, rooms[layer], plan.tokens)
+            if layer in rooms
+            else layer_from_state(cache, block.outline[layer], arrays)
+            for layer, cache in enumerate(empty)
+        ]
+        return Hit(SequenceState(caches, plan.tokens), plan.tokens)
 
     # Memory to disk
 
@@ -261,6 +276,11 @@ def _parts(sequence: AtRest) -> Iterator[_Part]:
         digest = blake2b(sequence.tokens[start:].tobytes(), digest_size=16).hexdigest()
         name = f"{parent}-{_TAIL_SIGN}{digest}.kv"
         yield _Part(name, parent, start, len(sequence.tokens))
+
+
+def _room_like(part: mx.array, tokens: int) -> mx.array:
+    """Like a part [1, heads, tokens, …] of a layer, for so many tokens."""
+    return mx.zeros((*part.shape[:2], tokens, *part.shape[3:]), part.dtype)
 
 
 def _block_name(hashes: Sequence[bytes], index: int) -> str:

@@ -19,10 +19,11 @@ from pensieve.engine.caches import CacheMaker, decodes_together, takes_ours
 from pensieve.engine.chunks import ChunkSizer
 from pensieve.engine.generation import Figures
 from pensieve.engine.grammars import Grammars
+from pensieve.engine.line import Limits
 from pensieve.engine.memory import MemoryPlan, plan_memory
 from pensieve.engine.prefix_cache import PrefixCache
 from pensieve.engine.protocol import Load
-from pensieve.engine.scheduler import Limits, Scheduler
+from pensieve.engine.scheduler import Scheduler
 from pensieve.engine.weights import keep_within, load_weights, wire
 from pensieve.engine.worker import Work
 from pensieve.engine.write_ledger import WriteLedger

@@ -1,6 +1,6 @@
 """What the scheduler needs of a batch, and what it says about what it does. Values and protocols; no MLX."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,6 +46,10 @@ class Broken:
 Outcome = Sampled | Progressed | Broken
 
 
+# What is on disk comes a part at a step; it returns what all of them make up.
+Reading = Generator[None, None, Hit | None]
+
+
 class Backend(Protocol):
     """A batch of sequences that decodes together (batch.py)."""
 
@@ -77,6 +81,6 @@ class Archive(Protocol):
         """How many first tokens of a sequence with these block hashes could be restored, at least one short of all."""
         ...
 
-    def restore(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> Hit | None:
-        """The longest prefix that can be read back whole; None where there is none after all."""
+    def restore(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> Reading:
+        """Read the longest prefix back that can be had whole; None in the end where there is none after all."""
         ...

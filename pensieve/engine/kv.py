@@ -111,19 +111,24 @@ class SequenceKV(_BaseCache):
         return [array[..., start:end, :] for array in (*self._keys, *self._values)]
 
     @classmethod
-    def from_arrays(cls, arrays: Sequence[mx.array], precision: KVPrecision) -> "SequenceKV":
-        """The opposite of `arrays`. Scales and biases are in the precision that keys were computed in."""
+    def from_arrays(
+        cls, arrays: Sequence[mx.array], precision: KVPrecision, tokens: int
+    ) -> "SequenceKV":
+        """The opposite of `arrays`: the first `tokens` of some with room for more.
+
+        Scales and biases are in the precision that keys were computed in.
+        """
         restored = cls(precision)
         half = len(arrays) // 2
         restored._keys, restored._values = tuple(arrays[:half]), tuple(arrays[half:])
         restored._dtype = arrays[half - 1].dtype
-        restored.offset = arrays[0].shape[2]
+        restored.offset = tokens
         return restored
 
     def copy(self, tokens: int) -> "SequenceKV":
         """The first `tokens` in arrays of their own."""
         return self.from_arrays(
-            [mx.contiguous(array) for array in self.arrays(0, tokens)], self.precision
+            [mx.contiguous(array) for array in self.arrays(0, tokens)], self.precision, tokens
         )
 
     @property

@@ -27,11 +27,11 @@ def layer_arrays(cache: Any, start: int, end: int) -> list[mx.array]:
     return [cache.keys[..., start:end, :], cache.values[..., start:end, :]]
 
 
-def layer_from_arrays(empty: Any, arrays: Sequence[mx.array]) -> Any:
-    """The opposite of `layer_arrays`, for a layer like `empty`."""
+def layer_from_arrays(empty: Any, arrays: Sequence[mx.array], tokens: int) -> Any:
+    """The opposite of `layer_arrays`, for a layer like `empty`: the first `tokens` of arrays with room for more."""
     if isinstance(empty, SequenceKV):
-        return SequenceKV.from_arrays(arrays, empty.precision)
-    return type(empty).from_state((arrays[0], arrays[1], arrays[0].shape[2]))
+        return SequenceKV.from_arrays(arrays, empty.precision, tokens)
+    return type(empty).from_state((arrays[0], arrays[1], tokens))
 
 
 def layer_state(cache: Any, arrays: list[mx.array]) -> Any:

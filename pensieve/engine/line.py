@@ -15,6 +15,14 @@ MUCH_SHORTER = 4
 MOST_OVERTAKEN = 4
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """max_batch: sequences that run together. max_waiting: in the line behind them."""
+
+    max_batch: int = 8
+    max_waiting: int = 64
+
+
 @dataclass(slots=True, eq=False)
 class Live:
     """A generation from submit to finish.

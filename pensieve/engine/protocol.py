@@ -21,6 +21,7 @@ from pensieve.engine.generation import (
     Started,
     Token,
 )
+from pensieve.errors import GrammarError
 
 HEADER_BYTES = 4
 MAX_FRAME_BYTES = 64 * 1024 * 1024
@@ -37,6 +38,13 @@ class Failed:
 
     message: str
     kind: FailureKind
+
+    @classmethod
+    def of(cls, error: Exception) -> "Failed":
+        """What is told of an error that ended one generation."""
+        if isinstance(error, GrammarError):
+            return cls(error.message, "grammar")
+        return cls(f"The engine failed on this request: {error}", "engine")
 
 
 WorkerEvent = EngineEvent | Failed

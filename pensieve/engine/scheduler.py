@@ -2,7 +2,8 @@
 
 Pure: no thread, clock, queue or MLX. One prompt is processed at a time, while everyone else decodes (line.py says
 whose). What comes in is matched against the prefix cache, what goes out is kept there, whether it finished or was
-cancelled. What cannot be taken is answered, never dropped.
+cancelled. What is on disk is read back a part at a step, so that nobody who decodes waits for all of it. What cannot be
+taken is answered, never dropped.
 
 Memory: nobody is let in whose KV cache would not fit, after the prefix cache has given up what it can. Answers are
 not reserved to their last token; when running sequences outgrow the budget, the last in rank goes back to the line.
@@ -11,33 +12,31 @@ A step that raises leaves KV caches out of step with their tokens (engine.md, fa
 and everyone starts again from token lists, each alone until it has brought a token; one that fails alone is given up.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator
+from dataclasses import replace
 from itertools import count
 from typing import assert_never
 
-from pensieve.engine.backend import Archive, Backend, Broken, Outcome, Progressed, Rest, Sampled
+from pensieve.engine.backend import (
+    Archive,
+    Backend,
+    Broken,
+    Outcome,
+    Progressed,
+    Reading,
+    Sampled,
+)
 from pensieve.engine.budget import KVBudget
 from pensieve.engine.generation import Finished, Generation, Prefilled, Started, Token
-from pensieve.engine.line import Live, may_overtake, next_of, shared_tokens
+from pensieve.engine.kept import KeptPrefixes, waits_for
+from pensieve.engine.line import Limits, Live, may_overtake, next_of, shared_tokens
 from pensieve.engine.prefix_cache import BLOCK_TOKENS, Hit, PrefixCache
 from pensieve.engine.protocol import Failed, WorkerEvent
-from pensieve.errors import GrammarError
 
 KeyedEvent = tuple[int, WorkerEvent]
 
 # Room that a sequence must find for its answer when it is let in.
 ANSWER_TOKENS = 512
-# Side requests shorter than this are processed again sooner than they are worth keeping.
-_LEAST_SIDE_TOKENS = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """max_batch: sequences that run together. max_waiting: in the line behind them."""
-
-    max_batch: int = 8
-    max_waiting: int = 64
 
 
 class Scheduler:
@@ -56,11 +55,13 @@ class Scheduler:
         self._prefixes = prefix_cache
         self._budget = budget
         self._limits = limits
-        self._archive = archive
+        self._kept = KeptPrefixes(prefix_cache, archive)
         self._orders = count()
         self._waiting: dict[int, Live] = {}
         self._running: dict[int, Live] = {}
+        # The prompt in work, and how it is being read back from disk, for as long as it is.
         self._prefilling: Live | None = None
+        self._reading: Reading | None = None
 
     @property
     def is_idle(self) -> bool:
@@ -86,7 +87,7 @@ class Scheduler:
         # The front end asks for no more than fits; nothing here should depend on it.
         bounded = replace(generation, max_tokens=min(generation.max_tokens, room))
         live = Live(key, next(self._orders), bounded)
-        live.cached_tokens = self._found_tokens(live)
+        live.cached_tokens = self._kept.find(live.tokens)
         self._waiting[key] = live
         return key, Started(live.cached_tokens)
 
@@ -99,13 +100,16 @@ class Scheduler:
 
     def step(self) -> list[KeyedEvent]:
         """Admit who is next, then advance the batch once."""
-        admitted = self._admit()
+        events = self._admit()
         self._keep_within_budget()
+        events += self._read_on()
+        if self._reading and len(self._running) == 1:
+            return events
         try:
             outcomes = self._backend.step()
         except Exception as error:  # noqa: BLE001 - whatever MLX raises, the other generations go on
-            return admitted + self._recover(error)
-        return admitted + [event for outcome in outcomes for event in self._translate(outcome)]
+            return events + self._recover(error)
+        return events + [event for outcome in outcomes for event in self._translate(outcome)]
 
     def close(self) -> None:
         """Give the batch back."""
@@ -119,20 +123,45 @@ class Scheduler:
         while self._waiting and (live := self._next()) is not None:
             self._leave_line(live)
             try:
-                hit = self._hit_for(live)
-                events += self._found(live, hit.cached_tokens if hit else 0)
-                self._backend.insert(live.key, live.resumed(), hit)
+                prefix = self._prefix_for(live)
             except Exception as error:  # noqa: BLE001 - a refused sequence must not end the worker
-                events.append((live.key, _given_up(error)))
+                events.append((live.key, Failed.of(error)))
+                continue
+            self._running[live.key] = self._prefilling = live
+            if isinstance(prefix, Generator):
+                self._reading = prefix
             else:
-                self._running[live.key] = self._prefilling = live
+                events += self._insert(live, prefix)
         return events
 
-    def _found(self, live: Live, cached_tokens: int) -> list[KeyedEvent]:
-        """Note what needs no processing; told anew where, since it was submitted, others have left more of it, or less."""
+    def _read_on(self) -> list[KeyedEvent]:
+        """The next part of what is on disk; with the last one its sequence joins the batch."""
+        live = self._prefilling
+        if live is None or self._reading is None:
+            return []
+        try:
+            next(self._reading)
+        except StopIteration as read:
+            self._reading = None
+            return self._insert(live, read.value)
+        except Exception as error:  # noqa: BLE001 - as in the batch: the others go on
+            self._take_out(live)
+            return [(live.key, Failed.of(error))]
+        return []
+
+    def _insert(self, live: Live, hit: Hit | None) -> list[KeyedEvent]:
+        """What needs no processing is told anew where, since it was submitted, others have left more of it, or less."""
+        cached_tokens = hit.cached_tokens if hit else 0
         is_told = live.has_run or cached_tokens == live.cached_tokens
         live.has_run, live.cached_tokens = True, cached_tokens
-        return [] if is_told else [(live.key, Started(cached_tokens))]
+        told: list[KeyedEvent] = [] if is_told else [(live.key, Started(cached_tokens))]
+        try:
+            self._backend.insert(live.key, live.resumed(), hit)
+        except Exception as error:  # noqa: BLE001 - a refused sequence must not end the worker
+            del self._running[live.key]
+            self._prefilling = None
+            return [*told, (live.key, Failed.of(error))]
+        return told
 
     def _leave_line(self, live: Live) -> None:
         del self._waiting[live.key]
@@ -141,24 +170,19 @@ class Scheduler:
 
     def _next(self) -> Live | None:
         """Who can be let in now: the prompt in work, if any, makes room only for who may overtake it."""
-        live = next_of(other for other in self._waiting.values() if not self._should_wait(other))
+        live = next_of(
+            other for other in self._waiting.values() if not waits_for(other, self._prefilling)
+        )
         if live is None or not self._has_place_for(live):
             return None
         if self._prefilling is None:
             return live
-        if not may_overtake(live, self._prefilling):
+        # What is being read is in work soon, and half of it is worth nothing.
+        if self._reading or not may_overtake(live, self._prefilling):
             return None
         self._prefilling.overtaken += 1
         self._send_back(self._prefilling)
         return live
-
-    def _should_wait(self, live: Live) -> bool:
-        """The prompt in work holds more of this one's prefix than is kept anywhere: it is copied when that is done."""
-        worker = self._prefilling
-        if worker is None:
-            return False
-        shared = shared_tokens(live.generation.prompt_tokens, worker.generation.prompt_tokens)
-        return shared >= live.cached_tokens + BLOCK_TOKENS
 
     def _has_place_for(self, live: Live) -> bool:
         if live.is_suspect and self._running:
@@ -167,24 +191,14 @@ class Scheduler:
             return False
         return len(self._running) < self._limits.max_batch and self._makes_room_for(live)
 
-    def _hit_for(self, live: Live) -> Hit | None:
+    def _prefix_for(self, live: Live) -> Hit | Reading | None:
         """The longest prefix there is: of a running sequence, in memory, on disk."""
         tokens = live.tokens
         for running in self._running.values():
             shared = min(shared_tokens(tokens, running.tokens), len(tokens) - 1)
             if shared >= live.cached_tokens + BLOCK_TOKENS:
                 return self._backend.fork(running.key, shared)
-        if self._archive and self._disk_tokens(live) >= self._prefixes.find(tokens) + BLOCK_TOKENS:
-            return self._archive.restore(self._prefixes.hashes(tokens), tokens)
-        return self._prefixes.take(tokens)
-
-    def _found_tokens(self, live: Live) -> int:
-        return max(self._prefixes.find(live.tokens), self._disk_tokens(live))
-
-    def _disk_tokens(self, live: Live) -> int:
-        if self._archive is None:
-            return 0
-        return self._archive.held_tokens(self._prefixes.hashes(live.tokens), live.tokens)
+        return self._kept.take(tokens)
 
     # Memory
 
@@ -215,22 +229,19 @@ class Scheduler:
     def _send_back(self, live: Live) -> None:
         """From the batch to the line; what was processed waits in the prefix cache."""
         self._take_out(live)
-        live.cached_tokens = self._found_tokens(live)
+        live.cached_tokens = self._kept.find(live.tokens)
         self._waiting[live.key] = live
 
     def _take_out(self, live: Live) -> None:
         del self._running[live.key]
         if self._prefilling is live:
             self._prefilling = None
+            if self._reading:
+                self._reading.close()
+                self._reading = None
+                return
         if rest := self._backend.remove(live.key):
-            self._keep(live, rest)
-
-    def _keep(self, live: Live, rest: Rest) -> None:
-        is_side = live.generation.priority in {"side", "batch"}
-        if is_side and len(rest.tokens) < _LEAST_SIDE_TOKENS:
-            return
-        pinned = min(live.generation.pinned_tokens, len(rest.tokens))
-        self._prefixes.keep(rest.tokens, rest.state, pinned_tokens=pinned, is_side=is_side)
+            self._kept.keep(live, rest)
 
     # What comes out
 
@@ -238,13 +249,13 @@ class Scheduler:
         """Start again from token lists; the only one in the batch is the one at fault."""
         lost = list(self._running.values())
         self._running.clear()
-        self._prefilling = None
+        self._prefilling = self._reading = None
         self._backend.close()
         # Memory may be what was short.
         self._prefixes.clear()
         self._backend = self._make_backend()
         if len(lost) == 1:
-            return [(lost[0].key, _given_up(error))]
+            return [(lost[0].key, Failed.of(error))]
         for live in lost:
             live.is_suspect = True
             live.cached_tokens = 0
@@ -260,7 +271,7 @@ class Scheduler:
                 return self._sample(live, outcome)
             case Broken(_, error):
                 self._take_out(live)
-                return [(live.key, _given_up(error))]
+                return [(live.key, Failed.of(error))]
             case _:
                 assert_never(outcome)
 
@@ -281,14 +292,8 @@ class Scheduler:
         assert outcome.finish is not None
         del self._running[live.key]
         if outcome.rest:
-            self._keep(live, outcome.rest)
+            self._kept.keep(live, outcome.rest)
         finished = (live.key, Finished(outcome.finish, len(live.sampled)))
         if outcome.finish == "stop_token":
             return [finished]
         return [(live.key, Token(outcome.token_id)), finished]
-
-
-def _given_up(error: Exception) -> Failed:
-    if isinstance(error, GrammarError):
-        return Failed(error.message, "grammar")
-    return Failed(f"The engine failed on this request: {error}", "engine")

@@ -14,9 +14,10 @@ from concurrent.futures import Future
 from pensieve.engine.anteroom import Anteroom
 from pensieve.engine.budget import KVBudget
 from pensieve.engine.generation import Figures, Grammar
+from pensieve.engine.line import Limits
 from pensieve.engine.prefix_cache import PrefixCache
 from pensieve.engine.protocol import Load, Loaded, LoadFailed
-from pensieve.engine.scheduler import Limits, Scheduler
+from pensieve.engine.scheduler import Scheduler
 from pensieve.engine.worker import FrontEnd, FrontEndGoneError, Work, serve
 from pensieve.errors import GrammarError
 from tests.engine.counting_backend import BYTES_PER_TOKEN, CountingBackend

@@ -1,13 +1,13 @@
 """The scheduler against a backend that plays a script: what is sampled, and when a step raises."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pensieve.engine.backend import Broken, Sampled
+from pensieve.engine.backend import Broken, Reading, Sampled
 from pensieve.engine.budget import KVBudget
 from pensieve.engine.generation import (
     Finished,
@@ -18,14 +18,35 @@ from pensieve.engine.generation import (
     Started,
     Token,
 )
-from pensieve.engine.line import MOST_OVERTAKEN, Live
-from pensieve.engine.prefix_cache import PrefixCache
+from pensieve.engine.line import MOST_OVERTAKEN, Limits, Live
+from pensieve.engine.prefix_cache import Hit, PrefixCache
 from pensieve.engine.protocol import Failed
-from pensieve.engine.scheduler import Limits, Scheduler
+from pensieve.engine.scheduler import Scheduler
 from pensieve.errors import GrammarError
-from tests.engine.counting_backend import BYTES_PER_TOKEN, CountingBackend
+from tests.engine.counting_backend import BYTES_PER_TOKEN, CountingBackend, RememberedState
 
 STOP = 0
+
+
+@dataclass
+class Shelf:
+    """An `Archive` with so many first tokens of whatever is asked for, in parts of 100."""
+
+    tokens: int
+    is_broken: bool = False
+    parts_read: int = 0
+
+    def held_tokens(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> int:
+        return min(self.tokens, len(tokens) - 1)
+
+    def restore(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> Reading:
+        held = self.held_tokens(hashes, tokens)
+        for _ in range(held // 100):
+            if self.is_broken and self.parts_read:
+                raise RuntimeError("no memory")
+            self.parts_read += 1
+            yield
+        return Hit(RememberedState(tuple(tokens[:held])), held)
 
 
 @dataclass
@@ -37,6 +58,7 @@ class Bench:
     max_waiting: int = 100
     kv_tokens: int = 10**6
     chunk: int = 1000
+    shelf: Shelf | None = None
     backends: list[CountingBackend] = field(default_factory=list)
     said: dict[int, list] = field(default_factory=dict)
 
@@ -48,6 +70,7 @@ class Bench:
             self.prefixes,
             self.budget,
             Limits(self.max_batch, self.max_waiting),
+            self.shelf,
         )
 
     def _make_backend(self) -> CountingBackend:
@@ -135,6 +158,66 @@ def test_a_stop_token_is_not_shown_as_a_token() -> None:
     bench.step()
     assert bench.said[1][-1] == Finished("stop_token", 1)
     assert bench.tokens(1) == []
+
+
+LONG = (9,) * 1001
+
+
+def test_who_decodes_gets_a_token_with_each_part_that_is_read_back() -> None:
+    bench = Bench(shelf=Shelf(1000))
+    bench.submit(1, (1,), max_tokens=100)
+    bench.steps(3)
+    before = len(bench.tokens(1))
+    bench.submit(2, LONG)
+    bench.steps(10)
+    assert bench.shelf.parts_read == 10
+    assert len(bench.tokens(1)) == before + 10
+    bench.run()
+    assert bench.processed == 2
+    assert bench.tokens(2) == expected_tokens(LONG, 3)
+    assert bench.said[2][0] == Started(cached_tokens=1000)
+
+
+def test_nothing_else_is_taken_in_while_a_prompt_is_read_back() -> None:
+    bench = Bench(shelf=Shelf(1000))
+    bench.submit(1, LONG)
+    bench.steps(3)
+    bench.submit(2, (1, 2))
+    bench.run()
+    assert bench.shelf.parts_read == 10
+    assert bench.tokens(2) == expected_tokens((1, 2), 3)
+
+
+def test_who_leaves_while_being_read_back_leaves_nothing() -> None:
+    bench = Bench(shelf=Shelf(1000))
+    bench.submit(1, LONG)
+    bench.steps(3)
+    bench.scheduler.cancel(1)
+    assert bench.scheduler.is_idle
+    assert bench.scheduler.kv_used_bytes == 0
+    bench.submit(2, LONG)
+    bench.run()
+    assert bench.tokens(2) == expected_tokens(LONG, 3)
+
+
+def test_what_cannot_be_read_back_ends_its_request_alone() -> None:
+    bench = Bench(shelf=Shelf(1000, is_broken=True))
+    bench.submit(1, (1,), max_tokens=20)
+    bench.steps(2)
+    bench.submit(2, LONG)
+    bench.run()
+    assert bench.tokens(1) == expected_tokens((1,), 20)
+    assert bench.said[2][-1] == Failed("The engine failed on this request: no memory", "engine")
+
+
+def test_a_step_that_raises_while_a_prompt_is_read_back_ends_only_its_own() -> None:
+    bench = Bench(is_bad=lambda tokens: len(tokens) == 5, shelf=Shelf(1000))
+    bench.submit(1, (1,), max_tokens=20)
+    bench.steps(2)
+    bench.submit(2, LONG)
+    bench.run()
+    assert isinstance(bench.said[1][-1], Failed)
+    assert bench.tokens(2) == expected_tokens(LONG, 3)
 
 
 def test_a_sequence_that_breaks_ends_alone() -> None:
@@ -383,12 +466,13 @@ def test_a_side_request_does_not_push_the_conversation_out() -> None:
     ),
     st.integers(2000, 9000),
     st.integers(1, 4),
+    st.sampled_from([0, 700, 1400]),
 )
 def test_whatever_comes_and_goes_memory_holds_and_answers_are_exact(
-    calls: list[tuple[int, int, int, Priority, int]], kv_tokens: int, max_batch: int
+    calls: list[tuple[int, int, int, Priority, int]], kv_tokens: int, max_batch: int, on_disk: int
 ) -> None:
     """Prompts from four families share beginnings; some calls are cancelled a few steps later."""
-    bench = Bench(kv_tokens=kv_tokens, max_batch=max_batch, chunk=256)
+    bench = Bench(kv_tokens=kv_tokens, max_batch=max_batch, chunk=256, shelf=Shelf(on_disk))
     cancelled: set[int] = set()
     for key, (seed, length, max_tokens, priority, patience) in enumerate(calls):
         bench.submit(key, prompt_of(length, seed), max_tokens, priority)

@@ -19,11 +19,12 @@ from pensieve.engine.generation import (
     Started,
     Token,
 )
+from pensieve.engine.line import Limits
 from pensieve.engine.memory import plan_memory
 from pensieve.engine.precision import FULL, KVPrecision
 from pensieve.engine.prefix_cache import PrefixCache
 from pensieve.engine.protocol import Failed, WorkerEvent
-from pensieve.engine.scheduler import Limits, Scheduler
+from pensieve.engine.scheduler import Scheduler
 from pensieve.engine.write_ledger import WriteLedger
 
 GREEDY = Sampling(temperature=0)

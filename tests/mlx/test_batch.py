@@ -12,10 +12,11 @@ from pensieve.engine.budget import GB
 from pensieve.engine.caches import CacheMaker, takes_ours
 from pensieve.engine.chunks import ChunkSizer
 from pensieve.engine.generation import Allowance, Finished, Generation, Sampling, Token
+from pensieve.engine.line import Limits
 from pensieve.engine.memory import plan_memory
 from pensieve.engine.prefix_cache import PrefixCache
 from pensieve.engine.sampling import make_sampler
-from pensieve.engine.scheduler import Limits, Scheduler
+from pensieve.engine.scheduler import Scheduler
 from pensieve.engine.weights import load_weights
 
 GREEDY = Sampling(temperature=0)

@@ -6,11 +6,15 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
+from pensieve.engine.backend import Reading
 from pensieve.engine.block_store import StoreLimits
 from pensieve.engine.caches import CacheMaker, decodes_together, takes_ours
+from pensieve.engine.generation import Generation, Token
 from pensieve.engine.precision import KVPrecision
+from pensieve.engine.prefix_cache import PrefixCache
+from pensieve.engine.state import SequenceState
 from tests.mlx import architectures
-from tests.mlx.bench import Bench, FailingOnce, prompt_of, reference
+from tests.mlx.bench import GREEDY, Bench, FailingOnce, prompt_of, reference
 
 FULLY_RAGGED = {"llama", "qwen3", "phi3"}
 # mlx-lm cannot decode sequences of different lengths together for these.
@@ -83,6 +87,57 @@ def test_what_comes_back_from_disk_is_what_a_fresh_prefill_gives(model, tmp_path
     assert after.run(second) == [reference(model, second)]
     assert after.cached == [len(first) + len(answer)]
     after.close()
+
+
+def test_while_a_prompt_comes_back_from_disk_others_get_a_token_with_each_file(
+    tmp_path: Path,
+) -> None:
+    model = architectures.build("llama")
+    before = Bench(model, tmp_path)
+    before.run(prompt_of(1500))
+    before.close()
+    after = Bench(model, tmp_path)
+    short, long = prompt_of(20, 3), (*prompt_of(1500), 5)
+    said: dict[int, list[int]] = {1: [], 2: []}
+    after.scheduler.submit(1, Generation(short, 40, sampling=GREEDY))
+    at_once = [0]
+    while not after.scheduler.is_idle:
+        for key, event in after.scheduler.step():
+            if isinstance(event, Token):
+                said[key].append(event.token_id)
+        if len(said[1]) == 3 and not said[2]:
+            after.scheduler.submit(2, Generation(long, 4, sampling=GREEDY))
+        if said[2]:
+            at_once.append(len(said[1]))
+    assert said == {1: reference(model, short, 40), 2: reference(model, long, 4)}
+    # Five whole blocks and a tail.
+    assert at_once[1] >= 3 + 6
+    after.close()
+
+
+def test_a_prompt_that_comes_back_from_disk_is_in_memory_once(tmp_path: Path) -> None:
+    model = architectures.build("llama")
+    prompt = prompt_of(4000)
+    before = Bench(model, tmp_path)
+    before.run(prompt)
+    before.close()
+    archive = Bench(model, tmp_path).archive
+    assert archive
+    mx.reset_peak_memory()
+    held = mx.get_active_memory()
+    state = read_whole(archive.restore(PrefixCache(b"test").hashes(prompt), prompt))
+    assert state.tokens == 3999
+    mx.eval([cache.state for cache in state.caches])
+    assert mx.get_peak_memory() - held < 1.25 * state.nbytes
+    archive.close()
+
+
+def read_whole(reading: Reading) -> SequenceState:
+    while True:
+        try:
+            next(reading)
+        except StopIteration as read:
+            return read.value.state
 
 
 def test_from_disk_too_an_edited_turn_is_exact_to_the_token(

@@ -26,11 +26,12 @@ from pensieve.engine.generation import (
     Token,
 )
 from pensieve.engine.grammars import Grammars
+from pensieve.engine.line import Limits
 from pensieve.engine.masks import Matcher, TokenMask, masked
 from pensieve.engine.memory import plan_memory
 from pensieve.engine.prefix_cache import PrefixCache
 from pensieve.engine.protocol import Failed
-from pensieve.engine.scheduler import Limits, Scheduler
+from pensieve.engine.scheduler import Scheduler
 from pensieve.engine.weights import load_weights
 from pensieve.errors import GrammarError
 from tests import tiny_models
