@@ -6,8 +6,8 @@ to its last token. Each is named after what it follows, too, so the one in which
 a restored prefix is exact to the token. Layers that cannot be cut back (sliding windows, state spaces) are stored as they
 stand with the tail, and only whole tails bring them back.
 
-Runs on the engine's thread, a block at a time, where the engine has nothing better to do; the files are written by the
-store's own thread.
+Runs on the engine's thread, a block at a time: to disk where the engine has nothing better to do, back one at each step. The
+files are written by the store's own thread.
 """
 
 from __future__ import annotations
@@ -26,18 +26,15 @@ from pensieve.engine.backend import Reading
 from pensieve.engine.block_file import Block, DamagedBlockError, decode, encode, tokens_of
 from pensieve.engine.block_store import BlockStore, Content
 from pensieve.engine.caches import CacheMaker
-from pensieve.engine.kv import GROWTH_TOKENS
 from pensieve.engine.layers import (
     is_cuttable,
     layer_arrays,
-    layer_from_arrays,
-    layer_from_state,
     layer_state,
-    loaded,
     stored,
 )
 from pensieve.engine.line import shared_tokens
 from pensieve.engine.prefix_cache import BLOCK_TOKENS, AtRest, Hit, PrefixCache
+from pensieve.engine.restoring import Filling
 from pensieve.engine.state import SequenceState
 
 _log = logging.getLogger("pensieve.engine")
@@ -144,57 +141,32 @@ class DiskArchive:
         return _Plan(blocks, None, min(start, most) if self._is_cuttable else 0)
 
     def _read(self, name: str) -> Block | None:
+        """None where it is gone or damaged."""
         content = self._store.read(name)
         if content is None:
-            self._forget(name)
             return None
         try:
             return decode(content, self._fingerprint)
         except (DamagedBlockError, ValueError, KeyError) as error:
             _log.warning("a stored prefix is damaged and removed: %s", error)
-            self._forget(name)
             return None
 
     def _read_back(self, plan: _Plan, hashes: Sequence[bytes], tokens: Sequence[int]) -> Reading:
-        """None where a file is not what it was taken for. There is never more in memory than what comes back and one file."""
-        empty = self._make_caches()
-        rooms: dict[int, list[mx.array]] = {}
-        # For the rest of the prompt too: to grow would copy all of it at once.
-        room_tokens = (len(tokens) // GROWTH_TOKENS + 1) * GROWTH_TOKENS
+        """None where a file is not what it was taken for; it is removed."""
         names = [_block_name(hashes, index) for index in range(plan.blocks)]
         if plan.last is not None:
             names.append(plan.last)
+        filling = Filling(self._make_caches(), len(tokens))
         for index, name in enumerate(names):
+            block = self._read(name)
             start = index * BLOCK_TOKENS
             end = min(start + BLOCK_TOKENS, plan.tokens)
-            block = self._read(name)
-            if block is None:
-                return None
-            if list(block.tokens[: end - start]) != list(tokens[start:end]):
+            if block is None or list(block.tokens[: end - start]) != list(tokens[start:end]):
                 self._forget(name)
                 return None
-            arrays = [loaded(one) for one in block.arrays]
-            parts = {
-                layer: [arrays[place] for place in block.outline[layer]]
-                for layer, cache in enumerate(empty)
-                if is_cuttable(cache)
-            }
-            rooms = rooms or {
-                layer: [_room_like(part, room_tokens) for part in own]
-                for layer, own in parts.items()
-            }
-            for layer, own in parts.items():
-                for room, part in zip(rooms[layer], own, strict=True):
-                    room[:, :, start:end] = part[:, :, : end - start]
-            mx.eval(rooms)
+            filling.add(block, start, end)
             yield
-        caches = [
-            layer_from_arrays(cache, rooms[layer], plan.tokens)
-            if layer in rooms
-            else layer_from_state(cache, block.outline[layer], arrays)
-            for layer, cache in enumerate(empty)
-        ]
-        return Hit(SequenceState(caches, plan.tokens), plan.tokens)
+        return Hit(SequenceState(filling.caches(plan.tokens), plan.tokens), plan.tokens)
 
     # Memory to disk
 
@@ -276,11 +248,6 @@ def _parts(sequence: AtRest) -> Iterator[_Part]:
         digest = blake2b(sequence.tokens[start:].tobytes(), digest_size=16).hexdigest()
         name = f"{parent}-{_TAIL_SIGN}{digest}.kv"
         yield _Part(name, parent, start, len(sequence.tokens))
-
-
-def _room_like(part: mx.array, tokens: int) -> mx.array:
-    """Like a part [1, heads, tokens, …] of a layer, for so many tokens."""
-    return mx.zeros((*part.shape[:2], tokens, *part.shape[3:]), part.dtype)
 
 
 def _block_name(hashes: Sequence[bytes], index: int) -> str:

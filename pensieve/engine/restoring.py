@@ -1,0 +1,50 @@
+# pyright: basic
+"""Blocks from disk back to caches, one at a time. There is never more in memory than the caches to be and one block."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx  # noqa: TID253
+
+from pensieve.engine.block_file import Block
+from pensieve.engine.kv import GROWTH_TOKENS
+from pensieve.engine.layers import is_cuttable, layer_from_arrays, layer_from_state, loaded
+
+
+class Filling:
+    """Caches like `empty` that are filled block by block, with room for `tokens`: to grow would copy all of them at once."""
+
+    def __init__(self, empty: Sequence[Any], tokens: int) -> None:
+        self._empty = empty
+        self._room_tokens = (tokens // GROWTH_TOKENS + 1) * GROWTH_TOKENS
+        self._rooms: dict[int, list[mx.array]] = {}
+        # Of the last block: what layers that cannot be cut are made of.
+        self._outline: Any = None
+        self._arrays: list[mx.array] = []
+
+    def add(self, block: Block, start: int, end: int) -> None:
+        """The tokens [start, end), the first ones of `block`, which follow what is there."""
+        arrays = [loaded(one) for one in block.arrays]
+        for layer, cache in enumerate(self._empty):
+            if not is_cuttable(cache):
+                continue
+            parts = [arrays[place] for place in block.outline[layer]]
+            if layer not in self._rooms:
+                self._rooms[layer] = [self._room_like(part) for part in parts]
+            for room, part in zip(self._rooms[layer], parts, strict=True):
+                room[:, :, start:end] = part[:, :, : end - start]
+        mx.eval(self._rooms)
+        self._outline, self._arrays = block.outline, arrays
+
+    def caches(self, tokens: int) -> list[Any]:
+        """With the first `tokens` in them; layers that cannot be cut as the last block has them."""
+        return [
+            layer_from_arrays(cache, self._rooms[layer], tokens)
+            if is_cuttable(cache)
+            else layer_from_state(cache, self._outline[layer], self._arrays)
+            for layer, cache in enumerate(self._empty)
+        ]
+
+    def _room_like(self, part: mx.array) -> mx.array:
+        """part: [1, heads, tokens, …]."""
+        return mx.zeros((*part.shape[:2], self._room_tokens, *part.shape[3:]), part.dtype)
