@@ -308,12 +308,13 @@ class Bench:
 RAW = """
 import json, sys, time
 NEW_TOKENS = 13  # two words, the answer before them, and a chat template's marks
+folder, device, lengths, rounds = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), int(sys.argv[4])
 import mlx.core as mx
+mx.set_default_device(getattr(mx, device))  # mlx-lm makes its stream when it is imported
 from pathlib import Path
 from mlx_lm.generate import generate_step
 from mlx_lm.models.cache import make_prompt_cache
 from pensieve.engine.weights import load_weights
-folder, device, lengths, rounds = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), int(sys.argv[4])
 model = load_weights(Path(folder), device)
 def run(n, tokens, cache=None):
     prompt = mx.array([(7 * i) % 251 + 3 for i in range(n)])
