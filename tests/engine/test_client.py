@@ -10,6 +10,7 @@ from pathlib import Path
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import pytest
 
 from pensieve.engine.client import running_engine
@@ -33,6 +34,7 @@ from pensieve.errors import (
     WorkerDiedError,
 )
 from tests.engine.scripted_worker import KILLER, WEDGER
+from tests.engine.states import in_state
 
 pytestmark = pytest.mark.anyio
 NO_END = 10**9
@@ -59,12 +61,6 @@ async def scripted_engine(
 
 async def ready(engine: Engine) -> None:
     await in_state(engine, "ready")
-
-
-async def in_state(engine: Engine, state: str) -> None:
-    with anyio.fail_after(30):
-        while engine.health.state != state:
-            await anyio.sleep(0.01)
 
 
 async def token_ids(engine: Engine, prompt: tuple[int, ...], max_tokens: int = 3) -> list[int]:
@@ -139,7 +135,7 @@ async def test_a_reader_may_be_cancelled_just_as_something_arrives() -> None:
                 os.write(fd, b"x")
                 assert select.select([fd], [], [], 30)[0]
                 # The event loop sees that there is something and goes on here before it tells the reader.
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
                 tasks.cancel_scope.cancel()
         process.kill()
 
@@ -296,8 +292,8 @@ async def test_others_go_on_while_a_grammar_is_compiled() -> None:
             finished.append(lark)
 
         tasks.start_soon(run, "slow")
-        while engine.health.in_flight < 1:
-            await anyio.sleep(0)
+        await anyio.wait_all_tasks_blocked()
+        assert engine.health.in_flight == 1
         assert await token_ids(engine, (5, 5)) == [2, 3, 4]
         assert finished == []
         await run("release")
@@ -326,7 +322,7 @@ async def test_figures_are_there_when_it_is_ready_and_follow_what_it_does() -> N
                         break
         with anyio.fail_after(30):
             while (engine.health.figures or IDLE).kv_used_bytes:
-                await anyio.sleep(0.01)
+                await token_ids(engine, (1,))
         assert (engine.health.figures or IDLE).tokens_per_second > 0
 
 

@@ -18,6 +18,7 @@ from pensieve.engine.launch import WorkerSpec
 from pensieve.errors import GrammarError
 from tests import tiny_models
 from tests.engine import grammar_cases as cases
+from tests.engine.states import in_state
 
 pytestmark = pytest.mark.anyio
 
@@ -30,9 +31,7 @@ NO_TOKEN = frozenset({436})
 @asynccontextmanager
 async def ready_engine(folder: Path) -> AsyncGenerator[Engine]:
     async with running_engine(WorkerSpec(folder, "cpu")) as engine:
-        with anyio.fail_after(60):
-            while engine.health.state != "ready":
-                await anyio.sleep(0.01)
+        await in_state(engine, "ready", most_s=60)
         yield engine
 
 

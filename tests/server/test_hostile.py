@@ -5,7 +5,7 @@ not reading (R15).
 import asyncio
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from socket import SO_RCVBUF, SOL_SOCKET
 
 import anyio
@@ -277,15 +277,18 @@ async def test_dripping_does_not_help() -> None:
         await connect(url) as connection,
         anyio.create_task_group() as tasks,
     ):
+        answered = anyio.Event()
 
         async def drip() -> None:
             for byte in head(*filler(80, 90)):
                 await connection.send(bytes([byte]))
-                await anyio.sleep(0.01)
+                with anyio.move_on_after(0.01):
+                    await answered.wait()
 
         tasks.start_soon(drip)
         with anyio.fail_after(5):
             assert (await response_of(connection)).status == 400
+        answered.set()
         tasks.cancel_scope.cancel()
 
 
@@ -318,9 +321,10 @@ async def test_an_answered_client_may_not_send_for_ever() -> None:
             while True:
                 try:
                     await connection.send(b" ")
+                    with suppress(anyio.EndOfStream), anyio.move_on_after(0.01):
+                        await connection.receive()
                 except anyio.BrokenResourceError:
                     break
-                await anyio.sleep(0.01)
 
 
 async def test_requests_may_be_pipelined() -> None:
@@ -370,19 +374,24 @@ async def test_clients_that_leave_at_any_moment_free_all_that_they_held() -> Non
     """Waiting for the engine, while their prompt is processed, in the middle of the answer; streamed and whole."""
     moments: list[list[object]] = [[], [Started(0), Prefilled(5)], [Started(0), Token(65)]]
     reached: list[int] = []
-    engine = WatchedEngine(
-        [[*moment, lambda: reached.append(1), anyio.Event()] for moment in moments * 67]
-    )
+    all_reached = anyio.Event()
+
+    def reach() -> None:
+        reached.append(1)
+        if len(reached) == 200:
+            all_reached.set()
+
+    engine = WatchedEngine([[*moment, reach, anyio.Event()] for moment in moments * 67])
     async with listening(app_of(engine)) as url:
-        tasks_before = len(asyncio.all_tasks())
+        tasks_before = asyncio.all_tasks()
         clients = [await connect(url) for _ in range(200)]
         for number, client in enumerate(clients):
             await client.send(call_bytes(stream=number % 2 == 0))
         with anyio.fail_after(10):
-            while len(reached) < 200:
-                await anyio.sleep(0)
+            await all_reached.wait()
         for client in clients:
             await client.aclose()
         with anyio.fail_after(2):
-            while engine.blocks_left < 200 or len(asyncio.all_tasks()) > tasks_before:
-                await anyio.sleep(0)
+            while more := asyncio.all_tasks() - tasks_before:
+                await asyncio.wait(more)
+        assert engine.blocks_left == 200
