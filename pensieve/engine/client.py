@@ -7,21 +7,20 @@ front end's event loop and never imports MLX.
 
 import itertools
 import logging
-import math
+import socket
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 import anyio
-from anyio.abc import Process, SocketStream
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from anyio.abc import Process
 
-from pensieve.engine import protocol
-from pensieve.engine.event_stream import EventStream, next_event
+from pensieve.engine.event_stream import EventStream
 from pensieve.engine.generation import Engine, EngineEvent, EngineHealth, Figures, Generation
 from pensieve.engine.launch import WorkerSpec, open_worker
+from pensieve.engine.link import WorkerLink
 from pensieve.engine.protocol import (
     Cancel,
     Frame,
@@ -42,7 +41,7 @@ __all__ = ["EngineClient", "WorkerSpec", "running_engine"]
 
 _log = logging.getLogger("pensieve.engine")
 
-OpenWorker = Callable[[WorkerSpec], Awaitable[tuple[Process, SocketStream]]]
+OpenWorker = Callable[[WorkerSpec], Awaitable[tuple[Process, socket.socket]]]
 LOADING_RETRY_S = 3
 
 
@@ -67,10 +66,10 @@ async def running_engine(
 
 @dataclass(slots=True)
 class _Line:
-    """To one worker: frames out, and the open generations' event streams by key. heard: how often a generation got on."""
+    """To one worker. open: the generations that run there, by key. heard: how often one got on."""
 
-    frames: MemoryObjectSendStream[Frame]
-    open: dict[int, MemoryObjectSendStream[WorkerEvent]]
+    link: WorkerLink
+    open: dict[int, EventStream] = field(default_factory=dict[int, EventStream])
     heard: int = 0
 
 
@@ -95,16 +94,14 @@ class EngineClient:
         """Run one generation; leaving the block cancels it. See `Engine.generate`."""
         line = self._ready_line()
         key = next(self._keys)
-        send, receive = anyio.create_memory_object_stream[WorkerEvent](math.inf)
-        line.open[key] = send
+        events = line.open[key] = EventStream()
         try:
-            line.frames.send_nowait(Submit(key, generation))
-            yield EventStream(await next_event(receive), receive)
+            line.link.send(Submit(key, generation))
+            await events.begin()
+            yield events
         finally:
-            receive.close()
-            send.close()
             if line.open.pop(key, None) is not None and line is self._line:
-                line.frames.send_nowait(Cancel(key))
+                line.link.send(Cancel(key))
 
     def _ready_line(self) -> _Line:
         match self._health.state:
@@ -145,26 +142,25 @@ class EngineClient:
     async def _run_worker(self) -> str:
         """One worker's life; how it ended, in words."""
         try:
-            process, stream = await self._open_worker(self._spec)
+            process, connection = await self._open_worker(self._spec)
         except OSError as error:
             return f"The engine worker cannot be started ({error})"
         try:
-            await self._talk_to(process, stream)
+            await self._talk_to(process, connection)
             return f"The engine worker ended by itself ({await _describe_exit(process)})"
         finally:
             self._lose_line()
             await _end(process)
 
-    async def _talk_to(self, process: Process, stream: SocketStream) -> None:
-        """Load the model, then carry frames until the worker's end of the stream closes."""
+    async def _talk_to(self, process: Process, connection: socket.socket) -> None:
+        """Load the model, then carry frames until the worker's end of the connection closes."""
         self._health = replace(self._health, worker_pid=process.pid)
-        send, frames = anyio.create_memory_object_stream[Frame](math.inf)
-        self._line = _Line(send, {})
-        send.send_nowait(_load_frame(self._spec))
-        async with stream, anyio.create_task_group() as tasks:
-            tasks.start_soon(_write_frames, stream, frames)
+        link = await WorkerLink.over(connection, self._take)
+        self._line = _Line(link)
+        link.send(_load_frame(self._spec))
+        async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._watch, process, self._line)
-            await self._read_frames(stream, self._line)
+            await link.wait_closed()
             tasks.cancel_scope.cancel()
 
     async def _watch(self, process: Process, line: _Line) -> None:
@@ -182,23 +178,10 @@ class EngineClient:
                 process.kill()
                 return
 
-    async def _read_frames(self, stream: SocketStream, line: _Line) -> None:
-        """Take frames until the worker's end closes."""
-        buffer = protocol.FrameBuffer()
-        while True:
-            try:
-                received = await stream.receive()
-            except (anyio.EndOfStream, anyio.BrokenResourceError):
-                return
-            for frame in buffer.feed(received):
-                self._take(frame, line)
-
-    def _take(self, frame: Frame, line: _Line) -> None:
+    def _take(self, frame: Frame) -> None:
         match frame:
             case Step(events):
-                line.heard += 1
-                for key, event in events:
-                    _dispatch(line, key, event)
+                self._dispatch(events)
             case Loaded(load_s, context_tokens):
                 _log.info(
                     "the model is loaded (%.1f s); memory holds %d tokens", load_s, context_tokens
@@ -216,37 +199,30 @@ class EngineClient:
             case _:
                 assert_never(frame)
 
+    def _dispatch(self, keyed: Sequence[tuple[int, WorkerEvent]]) -> None:
+        """Hand events to their generations; one that was cancelled meanwhile has none."""
+        if self._line is None:
+            return
+        self._line.heard += 1
+        for key, event in keyed:
+            if events := self._line.open.get(key):
+                events.put(event)
+
     def _lose_line(self) -> None:
         line, self._line = self._line, None
         if self._health.state == "ready":
             self._health = replace(self._health, state="loading", worker_pid=None, figures=None)
         if line is None:
             return
-        line.frames.close()
-        for send in line.open.values():
-            send.close()
+        line.link.close()
+        for events in line.open.values():
+            events.break_off()
         line.open.clear()
 
 
 def _load_frame(spec: WorkerSpec) -> Load:
     prefix_folder = str(spec.prefix_folder) if spec.prefix_folder else None
     return Load(str(spec.model_folder), spec.device, prefix_folder, spec.allowance)
-
-
-def _dispatch(line: _Line, key: int, event: WorkerEvent) -> None:
-    """Hand an event to its generation; one that was cancelled meanwhile has none."""
-    if send := line.open.get(key):
-        send.send_nowait(event)
-
-
-async def _write_frames(stream: SocketStream, frames: MemoryObjectReceiveStream[Frame]) -> None:
-    """The one writer to the worker; a worker that is gone is the reader's to notice."""
-    with frames:
-        async for frame in frames:
-            try:
-                await stream.send(protocol.encode(frame))
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-                return
 
 
 async def _describe_exit(process: Process) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
-from anyio.abc import Process, SocketStream
+from anyio.abc import Process
 
 from pensieve.engine.generation import Allowance
 from pensieve.settings import Device, child_environment
@@ -35,8 +35,8 @@ WORKER = ("-P", "-m", "pensieve.engine.worker")
 
 async def open_worker(
     spec: WorkerSpec, program: Sequence[str] = WORKER
-) -> tuple[Process, SocketStream]:
-    """Start a worker; the stream is the front end's end of the socket pair. Raises OSError where none starts.
+) -> tuple[Process, socket.socket]:
+    """Start a worker; the socket is the front end's end of the socket pair. Raises OSError where none starts.
 
     program: what Python is told to run.
     """
@@ -51,11 +51,8 @@ async def open_worker(
             env=child_environment(worker_variables(spec.device)),
             pass_fds=[theirs.fileno()],
         )
-        # Not anyio's UNIXSocketStream: where its reader is cancelled in the turn in which something arrives, the event loop
-        # reports an InvalidStateError.
-        stream = await SocketStream.from_socket(ours)
         on_failure.pop_all()
-    return process, stream
+    return process, ours
 
 
 def worker_variables(device: Device) -> dict[str, str]:

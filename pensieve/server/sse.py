@@ -1,5 +1,6 @@
 """Server-sent events: the bytes of a stream of message events, and the pings that keep it alive. The only SSE writer."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -63,7 +64,7 @@ class EventWriter:
         """Ping whenever nothing was sent for `ping_s`, until cancelled."""
         await self._begun.wait()
         while True:
-            silent_s = anyio.current_time() - self._written_at
+            silent_s = time.monotonic() - self._written_at
             if silent_s >= self._pace.ping_s:
                 await self.write((Ping(),))
             else:
@@ -73,4 +74,4 @@ class EventWriter:
         await self._send(
             {"type": "http.response.body", "body": text.encode(), "more_body": not is_last}
         )
-        self._written_at = anyio.current_time()
+        self._written_at = time.monotonic()

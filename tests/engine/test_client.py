@@ -1,7 +1,6 @@
 """The front end's side of the engine against real worker processes without a model."""
 
 import os
-import select
 import signal
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import anyio
 import anyio.abc
-import anyio.lowlevel
 import pytest
 
 from pensieve.engine.client import running_engine
@@ -121,23 +119,6 @@ async def test_a_cancelled_task_frees_the_slot() -> None:
             with anyio.move_on_after(0.05):
                 await token_ids(engine, (1,), NO_END)
         assert await token_ids(engine, (1, 2)) == [2, 3, 4]
-
-
-async def test_a_reader_may_be_cancelled_just_as_something_arrives() -> None:
-    echo = "import socket, sys\ns = socket.socket(fileno=int(sys.argv[1]))\nwhile d := s.recv(1): s.sendall(d)"
-    process, stream = await open_worker(WorkerSpec(Path("model"), "cpu"), program=("-c", echo))
-    async with process, stream:
-        fd = stream.extra(anyio.abc.SocketAttribute.raw_socket).fileno()
-        for _ in range(5):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(stream.receive)
-                await anyio.wait_all_tasks_blocked()
-                os.write(fd, b"x")
-                assert select.select([fd], [], [], 30)[0]
-                # The event loop sees that there is something and goes on here before it tells the reader.
-                await anyio.lowlevel.checkpoint()
-                tasks.cancel_scope.cancel()
-        process.kill()
 
 
 async def test_what_the_worker_has_no_room_for_is_answered_busy() -> None:
