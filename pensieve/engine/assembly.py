@@ -21,6 +21,7 @@ from pensieve.engine.generation import Figures
 from pensieve.engine.grammars import Grammars
 from pensieve.engine.line import Limits
 from pensieve.engine.memory import MemoryPlan, plan_memory
+from pensieve.engine.pacing import PacedArchive
 from pensieve.engine.prefix_cache import PrefixCache
 from pensieve.engine.protocol import Load
 from pensieve.engine.scheduler import Scheduler
@@ -60,7 +61,7 @@ def assemble(load: Load) -> Work:
         prefixes,
         plan.budget,
         Limits() if decodes_together(make_caches) else Limits(max_batch=1),
-        archive,
+        PacedArchive(archive, chunks) if archive else None,
     )
     return Work(
         scheduler,

@@ -132,8 +132,9 @@ class BatchBackend:
             prompt = self._prompts[0]
             before = prompt.done
             self._process(prompt, chunk)
+            left = chunk - (prompt.done - before)
+            outcomes.append(self._joined(prompt, left) or Progressed(prompt.key, prompt.done))
             processed = prompt.done - before
-            outcomes.append(self._joined(prompt) or Progressed(prompt.key, prompt.done))
         if processed:
             self._chunks.note_chunk(processed, time.monotonic() - started, is_shared=is_shared)
         else:
@@ -158,7 +159,7 @@ class BatchBackend:
         """The next tokens of a prompt, unless they are the last few."""
         tokens = prompt.generation.prompt_tokens
         end = min(prompt.done + chunk, len(tokens) - 1, *list(prompt.places)[:1])
-        if _is_at_end(prompt) or end == prompt.done:
+        if _is_at_end(prompt, chunk) or end == prompt.done:
             return
         self._model(mx.array([tokens[prompt.done : end]]), cache=prompt.caches)
         mx.eval([cache.state for cache in prompt.caches])
@@ -167,9 +168,9 @@ class BatchBackend:
             prompt.places.popleft()
             prompt.checkpoints[end] = checkpoint_of(prompt.own_caches())
 
-    def _joined(self, prompt: _Prompt) -> Progressed | None:
-        """With the last few tokens decoding begins; they are on their way when this returns."""
-        if not _is_at_end(prompt):
+    def _joined(self, prompt: _Prompt, chunk: int) -> Progressed | None:
+        """With the last few tokens decoding begins; they are on their way when this returns. chunk: what is left of it."""
+        if not _is_at_end(prompt, chunk):
             return None
         tokens = prompt.generation.prompt_tokens
         self._prompts.remove(prompt)
@@ -189,9 +190,9 @@ class BatchBackend:
         return next(row for row in self._decoding.rows if row.key == key)
 
 
-def _is_at_end(prompt: _Prompt) -> bool:
+def _is_at_end(prompt: _Prompt, chunk: int) -> bool:
     left = len(prompt.generation.prompt_tokens) - prompt.done
-    return left <= _LAST_TOKENS and not prompt.places
+    return left <= min(_LAST_TOKENS, chunk) and not prompt.places
 
 
 def _row(prompt: _Prompt) -> Row:

@@ -42,6 +42,11 @@ class ChunkSizer:
     _step_s: float = 0.0
     _owed_s: float = 0.0
 
+    @property
+    def owed_s(self) -> float:
+        """What decoding has coming before anything else may hold it up again; at most 0 where it is nobody's turn."""
+        return self._owed_s
+
     def next_chunk(self, before: int, *, is_shared: bool) -> int:
         """Prompt tokens of the next chunk, behind so many; 0 where it is decoding's turn."""
         if is_shared and self._owed_s > 0:
@@ -65,7 +70,11 @@ class ChunkSizer:
         """A step that processed so many prompt tokens, and decoded where anyone did, took so long."""
         processing_s = max(spent_s - self._step_s, spent_s / 2) if is_shared else spent_s
         self._token_s = _blended(self._token_s, processing_s / tokens)
-        self._owed_s = processing_s * DECODE_SHARE / (1 - DECODE_SHARE) if is_shared else 0.0
+        self.note_other(processing_s if is_shared else 0.0)
+
+    def note_other(self, spent_s: float) -> None:
+        """What is no decoding took so long."""
+        self._owed_s = spent_s * DECODE_SHARE / (1 - DECODE_SHARE)
 
 
 def _blended(old: float, new: float) -> float:

@@ -21,6 +21,7 @@ from pensieve.engine.generation import (
 )
 from pensieve.engine.line import Limits
 from pensieve.engine.memory import plan_memory
+from pensieve.engine.pacing import PacedArchive
 from pensieve.engine.precision import FULL, KVPrecision
 from pensieve.engine.prefix_cache import PrefixCache
 from pensieve.engine.protocol import Failed, WorkerEvent
@@ -48,12 +49,13 @@ class Bench:
         if folder is not None:
             self.store = BlockStore(folder, limits, WriteLedger(folder.parent / "written.json"))
             self.archive = DiskArchive(self.store, make_caches, b"test")
+        chunks = ChunkSizer(64)
         self.scheduler = Scheduler(
-            lambda: backend(model, make_caches, ChunkSizer(64)),
+            lambda: backend(model, make_caches, chunks),
             self.prefixes,
             plan_memory(make_caches, "cpu", Allowance(8 * GB)).budget,
             Limits(max_batch=4 if decodes_together(make_caches) else 1, max_waiting=20),
-            self.archive,
+            PacedArchive(self.archive, chunks) if self.archive else None,
         )
 
     def run(

@@ -7,6 +7,7 @@ import mlx.core as mx
 import pytest
 from mlx_lm.generate import generate_step
 
+from pensieve.engine.backend import Sampled
 from pensieve.engine.batch import BatchBackend
 from pensieve.engine.budget import GB
 from pensieve.engine.caches import CacheMaker, takes_ours
@@ -86,6 +87,39 @@ def test_more_generations_than_places_all_get_their_tokens(model, scheduler: Sch
     generations = {key: Generation(PROMPTS[key % 4], 5, sampling=GREEDY) for key in range(10)}
     said = run(scheduler, generations)
     assert all(tokens(said[key]) == reference(model, PROMPTS[key % 4], 5) for key in range(10))
+
+
+class OfSixteen(ChunkSizer):
+    """Chunks of 16 tokens, each of them at once."""
+
+    def next_chunk(self, before: int, *, is_shared: bool) -> int:
+        return 16
+
+
+class Counted:
+    """A model that notes how many tokens each pass has."""
+
+    def __init__(self, model) -> None:
+        self._model, self.passes = model, []
+
+    def __call__(self, tokens, cache):
+        self.passes.append(tokens.shape[1])
+        return self._model(tokens, cache=cache)
+
+
+@pytest.mark.parametrize("length", [15, 16, 17, 32, 33, 40, 47, 48, 49])
+def test_no_step_processes_more_than_its_chunk_the_last_tokens_included(model, length) -> None:
+    counted = Counted(model)
+    backend = BatchBackend(counted, CacheMaker(model, takes_ours(model)), OfSixteen(64))
+    prompt = tuple(range(3, 3 + length))
+    backend.insert(1, Generation(prompt, 3, sampling=GREEDY), None)
+    sampled: list[int] = []
+    while len(sampled) < 3:
+        counted.passes.clear()
+        sampled += [outcome.token_id for outcome in backend.step() if isinstance(outcome, Sampled)]
+        assert sum(tokens for tokens in counted.passes if tokens > 1) <= 16
+    backend.close()
+    assert sampled == reference(model, prompt, 3)
 
 
 def test_a_stop_token_ends_the_answer_and_counts(model, scheduler: Scheduler) -> None:
