@@ -53,6 +53,17 @@ class Journey:
     def start(self, *more: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return self.pensieve("start", "--model", MODEL, "--device", "cpu", *more, check=check)
 
+    def wait_for(self, text: str, log: Path | None = None) -> None:
+        """Until the log, the server's own where no other is named, says `text`; for five minutes at most."""
+        log = log or self.home / "logs" / "server.log"
+        follow = ["timeout", "300", "tail", "--lines=+1", "-F", str(log)]
+        with subprocess.Popen(
+            follow, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as lines:
+            assert lines.stdout
+            assert any(text in line for line in lines.stdout), log.read_text()
+            lines.terminate()
+
 
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:

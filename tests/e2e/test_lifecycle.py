@@ -76,21 +76,10 @@ def test_of_many_starts_at_once_one_becomes_the_server_and_none_fails(
     assert sum("is running" in out for out, _ in said) == 1
 
 
-def wait_for(text: str, log: Path) -> None:
-    """Until the log says `text`."""
-    follow = ["timeout", "60", "tail", "--lines=+1", "-F", str(log)]
-    with subprocess.Popen(
-        follow, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as lines:
-        assert lines.stdout
-        assert any(text in line for line in lines.stdout), log.read_text()
-        lines.terminate()
-
-
 @pytest.mark.parametrize("_round", range(ROUNDS))
 def test_ctrl_c_ends_a_start_and_what_it_started(_round: int, own: Journey) -> None:
     (start,) = start_processes(own, 1)
-    wait_for("pensieve serves", own.home / "logs" / "server.log")
+    own.wait_for("pensieve serves")
     assert (own.home / "state" / "server.json").exists()
     start.send_signal(signal.SIGINT)
     out, err = start.communicate(timeout=60)
@@ -140,7 +129,7 @@ def service(own: Journey) -> Iterator[subprocess.Popen[bytes]]:
         ) as child,
     ):
         # A start beside it would otherwise become the server as likely as this.
-        wait_for("pensieve serves", log)
+        own.wait_for("pensieve serves", log)
         yield child
         child.kill()
 
