@@ -393,7 +393,7 @@ def wait_until_ready(server: Server, patience_s: float = 300) -> None:
 
 def make_model(shape: str, folder: Path) -> Path:
     """A random model: `tiny` in float32 for CPUs, `phi3` of Phi-3-mini's shape in 4 bits for GPUs, `wide` of 17 GB in bfloat16, of few
-    and wide layers, where a fast GPU and not the processor is what a token takes, as on a Mac.
+    and wide layers, where the GPU and not the processor is what a token takes.
     """
     sys.path.insert(0, str(ROOT))
     from tests import tiny_models

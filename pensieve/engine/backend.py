@@ -46,7 +46,7 @@ class Broken:
 Outcome = Sampled | Progressed | Broken
 
 
-# What is on disk comes a part at a step; it returns what all of them make up.
+# What is on disk comes a part at a step, or a pause (pacing.py); it returns what all parts make up.
 Reading = Generator[None, None, Hit | None]
 
 

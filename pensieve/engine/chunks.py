@@ -44,7 +44,7 @@ class ChunkSizer:
 
     @property
     def owed_s(self) -> float:
-        """What decoding has coming before anything else may hold it up again; at most 0 where it is nobody's turn."""
+        """Seconds that decoding has coming before anything else may hold it up again; 0 or less where it has had its share."""
         return self._owed_s
 
     def next_chunk(self, before: int, *, is_shared: bool) -> int:
