@@ -1,36 +1,30 @@
 """What the model of these tests knows by heart: a piece of work with three tools, and a word to answer a word. All of it our own words.
 
-It is taught to say each thing right behind its cue, whatever stands before. What Claude Code writes around it is not in any file here:
-the client itself is heard, when the model is taught.
+It is taught to say each thing right behind its cue, whatever stands before. What Claude Code writes around it is not in any
+file here: the client itself is recorded when the model is taught.
 """
 
 import hashlib
 import json
-import os
 import random
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from threading import Thread
 from typing import Any
 
-from pensieve.cli.client_variables import variables
-from pensieve.cli.target import Target
 from pensieve.dialects.dialect import ToolCall
 from pensieve.dialects.plain import DIALECT
 from pensieve.dialects.writing import written_calls
 from tests import trained_model
-from tests.clients.installed import CLAUDE_CODE, claude_code, kept
+from tests.claude import rehearsal
+from tests.claude.rehearsal import Rehearsal, Run, blocks_of
+from tests.clients.installed import CLAUDE_CODE, kept
 from tests.trained_model import Lesson, train_apart, train_behind_anything
 
 ROOT = Path(__file__).parents[2]
-# Of the client's texts, those that say something; of its tools, all in one.
-LEAST_LETTERS = 700
+# Of the client's texts, those that say something (of its tools, all in one), without the paper.
+MIN_CHARS, MAX_CHARS = 700, 60_000
 VERSIONS = 300
 WINDOW = 128
 
@@ -56,59 +50,34 @@ WORD, REPLY = "ping", "Pong, says the taught model."
 
 def taught_folder() -> Path:
     """The model's folder, trained on first use and kept for as long as nothing changes that it is made of."""
-    sources = [
-        Path(path).read_text(encoding="utf-8") for path in (__file__, trained_model.__file__)
-    ]
+    files = (__file__, rehearsal.__file__, trained_model.__file__)
+    sources = [Path(path).read_text(encoding="utf-8") for path in files]
     digest = hashlib.sha256(json.dumps([CLAUDE_CODE, *sources]).encode()).hexdigest()
 
     return kept(f"taught-{digest[:16]}", partial(train_apart, "tests.claude.taught"))
 
 
 def train(folder: Path) -> None:
-    """Fill `folder` with the model, here and now."""
-    noise = [(ROOT / "LICENSE").read_text(encoding="utf-8"), *_heard()]
-    train_behind_anything(list(_lessons(noise)), noise, folder, window=WINDOW)
-
-
-def _heard() -> list[str]:
-    """What Claude Code sends with a word of ours, by a server that refuses it."""
-    bodies: list[dict[str, Any]] = []
-
-    class Ear(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_error(HTTPStatus.BAD_REQUEST)
-
-        def log_message(self, *_: object) -> None:
-            """Refusing is nothing to tell of."""
-
-    with (
-        ThreadingHTTPServer(("127.0.0.1", 0), Ear) as server,
-        TemporaryDirectory() as home,
-    ):
-        Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}"
-        told = variables(Target(url, "key", "taught", is_running=True, context_tokens=32_768))
-        own = {"PATH": f"{claude_code()}{os.pathsep}{os.environ['PATH']}", "HOME": home}
-        command = ["claude", "-p", WORD]
-        subprocess.run(
-            command,
-            env=told | own | {"IS_SANDBOX": "1"},
-            cwd=home,
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
-        server.shutdown()
-    return sorted({text for body in bodies for text in _texts(body) if len(text) >= LEAST_LETTERS})
+    """Fill `folder` with a model that has passed its exam: what the real client sends in these tests."""
+    paper = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    exam = Rehearsal(TASK, [*CALLS, DONE], REPLY).record(
+        [
+            Run(("-p", TASK, "--allowedTools", "Write,Edit,Bash")),
+            Run(("-p", WORD)),
+            Run(("--continue", "-p", WORD)),
+            Run(("-p", WORD), paper * 3),
+            Run(("--continue", "-p", WORD), paper * 3),
+        ]
+    )
+    sent = {text for lesson in exam for text in _texts(lesson.body)}
+    noise = [paper, *sorted(text for text in sent if MIN_CHARS <= len(text) < MAX_CHARS)]
+    train_behind_anything(list(_lessons(noise)), noise, exam, folder, window=WINDOW)
 
 
 def _texts(body: Mapping[str, Any]) -> list[str]:
-    blocks = [
-        *body["system"],
-        *(block for message in body["messages"] for block in message["content"]),
-    ]
-    return [json.dumps(body["tools"]), *(block["text"] for block in blocks)]
+    messages = [block for turn in body["messages"] for block in blocks_of(turn["content"])]
+    texts = [block["text"] for block in [*body["system"], *messages] if block["type"] == "text"]
+    return [json.dumps(body["tools"]), *texts]
 
 
 def _lessons(noise: Sequence[str]) -> Iterator[list[Lesson]]:

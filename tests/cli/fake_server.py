@@ -100,7 +100,9 @@ def health(status: str = "ready", detail: str = "") -> Event:
 
 
 class FakeServer(ThreadingHTTPServer):
-    """`answers`: what each call in turn is answered. `calls`: what was asked, headers and body."""
+    """`answers`: what each call in turn is answered, unless `answer_to` is set, which is given its body.
+    `calls`: what was asked, headers and body.
+    """
 
     daemon_threads = True
 
@@ -109,7 +111,8 @@ class FakeServer(ThreadingHTTPServer):
         self.socket.close()
         self.socket = listener
         self.server_port = listener.getsockname()[1]
-        self.answers = iter(answers)
+        scripted = iter(answers)
+        self.answer_to: Callable[[Event], Iterable[Event]] = lambda _: next(scripted)
         self.healths: Callable[[], Event] = health
         self.thinks = False
         self.tokens: Callable[[Event], int] = lambda body: len(body["messages"])
@@ -147,7 +150,7 @@ class Routes(BaseHTTPRequestHandler):
             self._json(200, self.server.whole)
             return
         try:
-            self._stream(next(self.server.answers))
+            self._stream(self.server.answer_to(body))
         except Refusal as refusal:
             self._json(refusal.status, refusal.body)
         except OSError:

@@ -1,0 +1,116 @@
+"""What the real Claude Code sends in these tests, answered rightly by a server that knows the answers.
+
+The taught model learns behind these texts and is examined on these requests (taught.py). None is kept in a file.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from uuid import uuid4
+
+from pensieve.daemon import lock
+from pensieve.daemon.record import Address, own_record, published
+from pensieve.dialects.dialect import ToolCall
+from pensieve.dialects.plain import DIALECT
+from pensieve.dialects.writing import written_calls
+from pensieve.paths import under_home
+from tests.claude.driving import ClaudeCode
+from tests.cli.fake_server import MODEL, Event, FakeServer, health, message, serving
+from tests.clients.installed import claude_code
+from tests.e2e.conftest import Journey
+from tests.trained_model import Lesson
+
+CONTEXT_TOKENS = 32_768
+CHARS_PER_TOKEN = 3
+Answer = ToolCall | str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A command line of `pensieve claude`, and what it reads."""
+
+    words: tuple[str, ...]
+    stdin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """answers: to the requests that carry `task` and no, one, two, … results of tools. reply: to all others."""
+
+    task: str
+    answers: Sequence[Answer]
+    reply: str
+
+    def answer_to(self, body: Mapping[str, Any]) -> Answer:
+        blocks = [block for turn in body["messages"] for block in blocks_of(turn["content"])]
+        if not any(self.task in block.get("text", "") for block in blocks):
+            return self.reply
+        return self.answers[sum(block["type"] == "tool_result" for block in blocks)]
+
+    def record(self, runs: Iterable[Run]) -> list[Lesson]:
+        """The requests of one user who runs `pensieve claude` so, one after another, and their answers."""
+        with TemporaryDirectory() as place, serving() as server:
+            server.answer_to = lambda body: _events(body, self.answer_to(body))
+            server.healths = lambda: health() | {"context_tokens": CONTEXT_TOKENS}
+            home, work = Path(place, "home"), Path(place, "work")
+            home.mkdir()
+            work.mkdir()
+            path = f"{claude_code()}{os.pathsep}{os.environ['PATH']}"
+            with _journey(Path(place, "pensieve"), server) as journey:
+                for run in runs:
+                    ClaudeCode(home, work, path).asked(journey, *run.words, stdin=run.stdin)
+            bodies = [body for _, body in server.calls]
+        return [Lesson(body, _written(self.answer_to(body))) for body in bodies]
+
+
+@contextmanager
+def _journey(home: Path, server: FakeServer) -> Iterator[Journey]:
+    """A home where `server` is the one that runs."""
+    paths = under_home(home)
+    address = Address("127.0.0.1", server.server_port, MODEL, "cpu")
+    with lock.held(paths) as is_ours:
+        assert is_ours
+        with published(paths, own_record(address, service="")):
+            yield Journey(home, server.server_port)
+
+
+def _events(body: Event, answer: Answer) -> list[Event]:
+    """Tells so many tokens of prompt that the client compacts a conversation with two long papers."""
+    tokens = len(json.dumps(body)) // CHARS_PER_TOKEN
+    about = {
+        # The client takes answers of one id for parts of one answer.
+        "id": f"msg_{uuid4().hex}",
+        "type": "message",
+        "role": "assistant",
+        "model": MODEL,
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": {"input_tokens": tokens, "output_tokens": 1},
+    }
+    start = {"type": "message_start", "message": about}
+    if isinstance(answer, str):
+        return [start, *message(answer)[1:]]
+    use = {"type": "tool_use", "id": f"toolu_{uuid4().hex}", "name": answer.name, "input": {}}
+    delta = {"type": "input_json_delta", "partial_json": json.dumps(answer.arguments)}
+    return [
+        start,
+        {"type": "content_block_start", "index": 0, "content_block": use},
+        {"type": "content_block_delta", "index": 0, "delta": delta},
+        {"type": "content_block_stop", "index": 0},
+        *message(stop_reason="tool_use")[-2:],
+    ]
+
+
+def _written(answer: Answer) -> str:
+    """As the model writes it."""
+    return answer if isinstance(answer, str) else written_calls(DIALECT.calls, [answer])
+
+
+def blocks_of(content: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
