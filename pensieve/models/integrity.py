@@ -1,6 +1,6 @@
 """Whether a model folder's files are whole and of a kind that pensieve loads. Reads headers, never weights.
 
-Raises `ModelDamagedError` naming the file, and the command that fixes it.
+Raises `ModelDamagedError` naming the file, and the command that fixes it; `ModelUnsupportedError` for other kinds.
 """
 
 import json
@@ -9,6 +9,7 @@ from typing import Any, NoReturn, cast
 
 from pensieve.errors import ModelDamagedError
 from pensieve.models.folder import MARKER, ModelFolder, read_snapshot
+from pensieve.models.support import check_config, check_files, installed_mlx_lm
 from pensieve.models.verify import of_other_size
 
 LFS_POINTER = b"version https://git-lfs"
@@ -17,20 +18,23 @@ LONGEST_HEADER = 100_000_000
 
 
 def check(model: ModelFolder) -> dict[str, Any]:
-    """Check the folder; its config.json. Raises `ModelDamagedError`."""
+    """Check the folder; its config.json. Raises `ModelDamagedError`, `ModelUnsupportedError`."""
     _check_sizes(model)
+    config = check_kind(model)
+    for name in _weight_names(model):
+        _check_safetensors(model, name)
+    return config
+
+
+def check_kind(model: ModelFolder) -> dict[str, Any]:
+    """Check by its files' names and its config.json that mlx-lm loads such a model; that config. Raises as `check` does."""
+    check_files(str(model.folder), [file.name for file in model.folder.iterdir()])
     config = read_json(model, "config.json")
     if config is None:
         damaged(model, "config.json", "is missing")
-    if "model_file" in config:
-        raise ModelDamagedError(
-            f"config.json in {model.folder} names Python code to run (model_file), and pensieve runs no model's code.",
-            hint="Take a model that mlx-lm knows without code of its own:\n  pensieve models",
-        )
     if not isinstance(config.get("model_type"), str):
         damaged(model, "config.json", "names no model_type")
-    for name in _weight_names(model):
-        _check_safetensors(model, name)
+    check_config(str(model.folder), config, installed_mlx_lm())
     return config
 
 

@@ -17,3 +17,13 @@ class Progress(Protocol):
     def end(self) -> None:
         """The fetch is over, well or not."""
         ...
+
+
+class Unseen:
+    """Shows nothing: for what is fetched in a moment."""
+
+    def begin(self, label: str, total_bytes: int) -> None: ...
+
+    def advance(self, count: int) -> None: ...
+
+    def end(self) -> None: ...

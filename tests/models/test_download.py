@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from pensieve.errors import DiskFullError, ModelDamagedError, ModelUnavailableError, PensieveError
+from pensieve.errors import (
+    DiskFullError,
+    ModelDamagedError,
+    ModelUnavailableError,
+    ModelUnsupportedError,
+    PensieveError,
+)
 from pensieve.models.catalog import HubModel
 from pensieve.models.download import ATTEMPTS, Download
 from pensieve.models.fetch import fetch, mend, take_down
@@ -290,17 +296,18 @@ def test_a_hub_that_is_not_there_is_told_with_the_ways_out(destination: Path) ->
 def test_a_repository_without_mlx_weights_is_told_before_anything_is_fetched(
     fetching: Fetching, hub: FakeHub
 ) -> None:
-    del hub.files[WEIGHTS]
-    assert "safetensors" in fetching.fails(ModelUnavailableError).message
+    del hub.files[WEIGHTS], hub.files["pytorch_model.bin"]
+    assert "safetensors" in fetching.fails(ModelUnsupportedError).message
     assert not hub.sent
 
 
-def test_a_full_disk_is_told_before_the_first_byte(fetching: Fetching, hub: FakeHub) -> None:
-    total = sum(map(len, wanted(hub).values()))
-    fetching.free = total
+def test_a_full_disk_is_told_before_the_weights(fetching: Fetching, hub: FakeHub) -> None:
+    config = len(hub.files["config.json"])
+    missing = sum(map(len, wanted(hub).values())) - config
+    fetching.free = missing
     failed = fetching.fails(DiskFullError)
-    assert f"{int(total * 1.1):,} bytes are needed and {total:,} are free" in failed.message
-    assert not hub.sent
+    assert f"{int(missing * 1.1):,} bytes are needed and {missing:,} are free" in failed.message
+    assert hub.sent == {"config.json": config}
 
 
 def test_what_is_here_already_needs_no_room(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pensieve.errors import ModelDamagedError
+from pensieve.errors import ModelUnsupportedError
 from pensieve.models.folder import ModelFolder
 from pensieve.models.load import open_model
 
@@ -90,7 +90,7 @@ def test_a_folder_that_only_its_code_could_load_is_refused(
 ) -> None:
     file = own_copy.folder / "config.json"
     file.write_text(json.dumps(json.loads(file.read_bytes()) | {"model_file": "modeling_phi3.py"}))
-    with pytest.raises(ModelDamagedError, match="Python code") as refused:
+    with pytest.raises(ModelUnsupportedError, match="Python code") as refused:
         open_model(own_copy)
     assert "pensieve models" in (refused.value.hint or "")
     assert loaded_by_the_engine(own_copy.folder).returncode != 0
@@ -99,7 +99,7 @@ def test_a_folder_that_only_its_code_could_load_is_refused(
 
 def test_pickles_alone_are_no_weights(canary: Path, own_copy: ModelFolder) -> None:
     (own_copy.folder / "model.safetensors").unlink()
-    with pytest.raises(ModelDamagedError, match=r"only weights in safetensors files"):
+    with pytest.raises(ModelUnsupportedError, match="has its weights in pickles"):
         open_model(own_copy)
     assert loaded_by_the_engine(own_copy.folder).returncode != 0
     assert not canary.exists()

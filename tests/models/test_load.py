@@ -195,15 +195,6 @@ def removed(name: str) -> Callable[[ModelFolder], None]:
     return lambda model: (model.folder / name).unlink()
 
 
-def with_code(model: ModelFolder) -> None:
-    (model.folder / "canary.py").write_text("raise SystemExit('ran')")
-    change(model, "config.json", model_file="canary.py")
-
-
-def pickles_only(model: ModelFolder) -> None:
-    (model.folder / "model.safetensors").rename(model.folder / "pytorch_model.bin")
-
-
 def no_vocabulary(model: ModelFolder) -> None:
     Tokenizer(models.BPE()).save(str(model.folder / "tokenizer.json"))
 
@@ -220,7 +211,7 @@ DAMAGE: dict[str, tuple[Callable[[ModelFolder], None], str]] = {
         written("model.safetensors", LFS_POINTER),
         "model.safetensors",
     ),
-    "the weights are pickles": (pickles_only, "model.safetensors"),
+    "the weights are missing": (removed("model.safetensors"), "model.safetensors"),
     "the tokenizer is a Git LFS pointer": (
         written("tokenizer.json", LFS_POINTER),
         "tokenizer.json",
@@ -233,7 +224,6 @@ DAMAGE: dict[str, tuple[Callable[[ModelFolder], None], str]] = {
     "the config is not JSON": (written("config.json", b'{"model_type": '), "config.json"),
     "the config is not an object": (written("config.json", b"[]"), "config.json"),
     "the config has no type": (written("config.json", b"{}"), "config.json"),
-    "the config names code": (with_code, "config.json"),
     "a file's size is not the published one": (other_size_than_published, "config.json"),
     "a published file is missing": (lost_after_publishing, "merges.txt"),
     "the template is not Jinja": (written("chat_template.jinja", b"{% if %}"), "template"),

@@ -1,0 +1,203 @@
+"""Whether the installed mlx-lm loads what a repository or a folder holds, told from its file names and its config.json.
+
+Both are small, so a model is refused before its weights are fetched. Imports no MLX: mlx-lm is read as files.
+The rules are those of mlx_lm/utils.py 0.32.2 (`_get_classes`, `load_model`).
+"""
+
+import ast
+import importlib.metadata
+import importlib.util
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from pensieve.errors import ModelUnsupportedError
+
+OTHERS = "Models that pensieve serves:\n  pensieve models"
+MLX_FORM = (
+    "Take the same model in MLX's form; many are under mlx-community/ on the Hub.\n" + OTHERS
+)
+
+_WEIGHTS = re.compile(r"model[\w.-]*\.safetensors(\.index\.json)?", re.ASCII)
+_MODEL_TYPE = re.compile(r"[\w-]+", re.ASCII)
+# mlx-community's drafts are of the types qwen3_5_mtp, deepseek_v4_mtp, gemma4_assistant, …; others name a class for it:
+# DFlashDraftModel, LlamaForCausalLMEagle3.
+_DRAFT_TYPE = re.compile(r"_(mtp|assistant|eagle\d?|dflash\d?|dspark|draft(er)?|medusa)$")
+_DRAFT_CLASS = re.compile(r"MTP$|Draft|DFlash|DSpark|Eagle|Medusa|Speculator")
+# What transformers calls the classes of models that write no text.
+_OTHER_JOB = re.compile(
+    r"For(MaskedLM|\w*Classification|QuestionAnswering|RewardModel|CTC|SpeechSeq2Seq"
+    r"|Segmentation|ObjectDetection|DepthEstimation|TextEncoding)$"
+)
+
+# MLX's own kinds of quantization (mx.quantize, MLX 0.32.4).
+_MODES = frozenset({"affine", "mxfp4", "mxfp8", "nvfp4"})
+# Other makers' kinds that mlx-lm turns into these. It has a way for "awq" and "gptq" too, for dense models of 4 bits
+# without a group index; GPTQ's files always have one, and no AWQ model was tried here, so both are refused.
+_METHODS = frozenset({"bitnet", "mxfp4", "mxfp8"})
+_COMPRESSED_FORMATS = frozenset({"nvfp4-pack-quantized", "mxfp4-pack-quantized", "pack-quantized"})
+
+
+@dataclass(frozen=True, slots=True)
+class MlxLm:
+    """An mlx-lm as it lies on the disk."""
+
+    folder: Path
+    version: str
+    other_types: Mapping[str, str]  # types that another module builds
+    other_classes: Mapping[tuple[str, str], str]  # the same for a class of a type
+
+    def architecture(self, config: Mapping[str, Any]) -> str | None:
+        """The source of the module that builds a model of this config; None where there is none."""
+        name = self._module_name(str(config["model_type"]), _architectures(config))
+        file = self.folder / "models" / f"{name}.py"
+        if not _MODEL_TYPE.fullmatch(name) or not file.is_file():
+            return None
+        source = file.read_text(encoding="utf-8")
+        # Beside the architectures lie modules that these share, such as cache.py.
+        return source if {"Model", "ModelArgs"} <= _top_level_names(source) else None
+
+    def _module_name(self, model_type: str, classes: Collection[str]) -> str:
+        keys = ((model_type, name) for name in classes)
+        found = (self.other_classes[key] for key in keys if key in self.other_classes)
+        return next(found, self.other_types.get(model_type, model_type))
+
+
+def installed_mlx_lm() -> MlxLm | None:
+    """The mlx-lm that the engine worker will import; None where it is not to be found, or is not what we know.
+
+    Nothing is judged then: the worker tells by itself what it cannot load.
+    """
+    spec = importlib.util.find_spec("mlx_lm")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    try:
+        tables = _tables((folder / "utils.py").read_text(encoding="utf-8"))
+        return MlxLm(
+            folder,
+            importlib.metadata.version("mlx-lm"),
+            tables["MODEL_REMAPPING"],
+            tables["MODEL_ARCHITECTURE_REMAPPING"],
+        )
+    except (OSError, ValueError, SyntaxError, LookupError, ImportError):
+        return None
+
+
+def check_files(name: str, files: Collection[str]) -> None:
+    """Raise `ModelUnsupportedError` where the file names tell of something else than an MLX model that writes text."""
+    if "model_index.json" in files:
+        raise ModelUnsupportedError(f"{name} draws pictures; it writes no text.", hint=OTHERS)
+    if {"modules.json", "config_sentence_transformers.json"} & set(files):
+        raise ModelUnsupportedError(
+            f"{name} turns text into embeddings; it writes none.", hint=OTHERS
+        )
+    if any(_WEIGHTS.fullmatch(file) for file in files):
+        return
+    if "adapter_config.json" in files:
+        raise ModelUnsupportedError(
+            f"{name} is an adapter (LoRA), not the model that it changes.",
+            hint="Merge it into its model and serve the result. With an adapter made by mlx-lm:\n"
+            "  mlx_lm.fuse --model MODEL --adapter-path ADAPTER --save-path FOLDER\n"
+            "  pensieve start --model FOLDER",
+        )
+    for suffix, kind in ((".gguf", "GGUF files"), (".bin", "pickles"), (".pt", "pickles")):
+        if any(file.endswith(suffix) for file in files):
+            raise ModelUnsupportedError(
+                f"{name} has its weights in {kind}, which pensieve does not read.", hint=MLX_FORM
+            )
+
+
+def check_config(name: str, config: Mapping[str, Any], mlx_lm: MlxLm | None) -> None:
+    """Raise `ModelUnsupportedError` where `mlx_lm` builds no model that writes text from this config.json."""
+    if "model_file" in config:
+        raise ModelUnsupportedError(
+            f"config.json of {name} names Python code to run (model_file), and pensieve runs no"
+            " model's code.",
+            hint="Take a model that mlx-lm knows without code of its own:\n  pensieve models",
+        )
+    if not isinstance(config.get("model_type"), str):
+        raise ModelUnsupportedError(f"config.json of {name} names no model_type.", hint=MLX_FORM)
+    _check_job(name, config)
+    if mlx_lm is None:
+        return
+    source = mlx_lm.architecture(config)
+    if source is None:
+        raise ModelUnsupportedError(
+            f"{name} is of the type {config['model_type']}, which mlx-lm {mlx_lm.version} does not"
+            " know.",
+            hint="A newer pensieve may bring an mlx-lm that does:\n  pensieve update\n" + OTHERS,
+        )
+    if kind := _unread_quantization(config, source):
+        raise ModelUnsupportedError(
+            f"{name} is quantized by {kind}, which mlx-lm {mlx_lm.version} does not read.",
+            hint=MLX_FORM,
+        )
+
+
+def _check_job(name: str, config: Mapping[str, Any]) -> None:
+    classes = _architectures(config)
+    if _DRAFT_TYPE.search(config["model_type"]) or any(map(_DRAFT_CLASS.search, classes)):
+        raise ModelUnsupportedError(
+            f"{name} is a draft, which makes another model faster and writes nothing by itself.",
+            hint="Serve the model that it was made for; its page on the Hub names it.\n" + OTHERS,
+        )
+    if other := next(filter(_OTHER_JOB.search, classes), None):
+        raise ModelUnsupportedError(
+            f"{name} is made for another task than to write text ({other}).", hint=OTHERS
+        )
+
+
+def _unread_quantization(config: Mapping[str, Any], source: str) -> str | None:
+    """The name of a quantization that mlx-lm would not read, or would read wrongly; None where it does read it."""
+    if own := config.get("quantization"):
+        mode = str(own.get("mode", "affine"))
+        return None if mode in _MODES else mode
+    text = config.get("text_config") or {}
+    foreign = config.get("quantization_config") or text.get("quantization_config")
+    if not foreign:
+        return None
+    method = str(foreign.get("quant_method", "a method that it does not name"))
+    is_read = {
+        "fp8": _is_mxfp8(foreign) or "weight_scale_inv" in source,
+        "compressed-tensors": foreign.get("format") in _COMPRESSED_FORMATS,
+        "modelopt": foreign.get("quantization", foreign).get("quant_algo") == "NVFP4",
+    }.get(method, method in _METHODS)
+    return None if is_read else method
+
+
+def _is_mxfp8(quantization: Mapping[str, Any]) -> bool:
+    """Other fp8 weights are expanded by the architectures that know them, by their `weight_scale_inv`."""
+    blocks = quantization.get("weight_block_size") or ()
+    return quantization.get("scale_fmt") == "ue8m0" and list(blocks) == [32, 32]
+
+
+def _architectures(config: Mapping[str, Any]) -> tuple[str, ...]:
+    named = config.get("architectures") or ()
+    return (named,) if isinstance(named, str) else tuple(map(str, named))
+
+
+def _tables(source: str) -> dict[str, Any]:
+    """The tables of types that a module assigns at its top level. Raises ValueError where one is more than a literal."""
+    return {
+        target.id: ast.literal_eval(node.value)
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name) and target.id.endswith("_REMAPPING")
+    }
+
+
+def _top_level_names(source: str) -> set[str]:
+    names: set[str] = set()
+    for node in ast.parse(source).body:
+        match node:
+            case ast.ClassDef(name=name):
+                names.add(name)
+            case ast.ImportFrom(names=imported):
+                names |= {alias.asname or alias.name for alias in imported}
+            case _:
+                pass
+    return names

@@ -1,0 +1,41 @@
+"""What the front end reads of mlx-lm's files is what mlx-lm itself does."""
+
+from collections.abc import Collection
+from typing import Any
+
+from mlx_lm.utils import MODEL_ARCHITECTURE_REMAPPING, MODEL_REMAPPING, _get_classes
+
+from pensieve.models.support import MlxLm, installed_mlx_lm
+
+
+def built_by_mlx_lm(configs: Collection[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [config for config in configs if is_built(config)]
+
+
+def is_built(config: dict[str, Any]) -> bool:
+    try:
+        _get_classes(config)
+    except (ValueError, AttributeError):  # no such module; a module without a model
+        return False
+    return True
+
+
+def configs_of(mlx_lm: MlxLm) -> list[dict[str, Any]]:
+    """One of each type that mlx-lm could know, and of two that it does not."""
+    modules = [file.stem for file in sorted(mlx_lm.folder.joinpath("models").glob("[!_]*.py"))]
+    return [
+        *({"model_type": name} for name in (*modules, *MODEL_REMAPPING, "qwen9_super", "bert")),
+        *(
+            {"model_type": name, "architectures": [class_name]}
+            for name, class_name in MODEL_ARCHITECTURE_REMAPPING
+        ),
+    ]
+
+
+def test_the_types_that_mlx_lm_builds_are_told_from_its_files() -> None:
+    mlx_lm = installed_mlx_lm()
+    assert mlx_lm is not None
+    configs = configs_of(mlx_lm)
+    told = [config for config in configs if mlx_lm.architecture(config)]
+    assert len(told) > 100
+    assert told == built_by_mlx_lm(configs)
