@@ -407,8 +407,9 @@ def test_a_server_that_dies_while_starting_gives_its_last_words(
 def test_a_model_that_does_not_load_is_told_and_its_server_ended(
     paths: Paths, command: Callable[[str], list[str]]
 ) -> None:
-    with pytest.raises(StartFailedError, match="weights are cursed"):
+    with pytest.raises(StartFailedError, match="weights are cursed") as failure:
         launch(command("fails"), paths)
+    assert "weights are cursed" not in (failure.value.hint or ""), "said twice"
     assert files_of(paths) == []
     assert not lock.is_held(paths)
 

@@ -209,14 +209,16 @@ def _how(code: int) -> str:
 
 def _trouble(health: Health, patience_s: float) -> str:
     if health.status == "failed":
-        return f"The model does not load: {health.detail or 'no reason given'}"
+        return health.detail or "The engine has failed and gives no reason."
     return f"The server is not ready after {patience_s:.0f} s ({health.detail or health.status})."
 
 
 def _failure(
     message: str, paths: Paths, log_start: int, code: int | None = None
 ) -> StartFailedError:
-    words = last_words(paths.server_log, log_start)
+    """What the log ends with is told too, but for the lines that say what `message` says already."""
+    lines = last_words(paths.server_log, log_start).splitlines()
+    words = "\n".join(line for line in lines if message not in line)
     indented = "".join(f"\n  | {line}" for line in words.splitlines())
     return StartFailedError(
         message,

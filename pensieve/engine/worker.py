@@ -24,10 +24,13 @@ from pensieve.engine.generation import Figures, Generation, Grammar
 from pensieve.engine.protocol import Cancel, Failed, Frame, Load, Loaded, LoadFailed, Step, Submit
 from pensieve.engine.reporter import Reporter
 from pensieve.engine.scheduler import KeyedEvent, Scheduler
+from pensieve.settings import is_debug_asked
 
 _RECEIVE_BYTES = 1 << 20
 # While somebody waits for tokens, so much of the time may go into handing blocks to the disk's writer.
 SPILL_SHARE = 0.02
+# mlx-lm names every tensor that a model lacks or has too many.
+MAX_REASON_CHARS = 300
 
 _log = logging.getLogger("pensieve.engine")
 
@@ -146,9 +149,11 @@ def _load(front_end: FrontEnd) -> Work | None:
         from pensieve.engine.assembly import assemble
 
         work = assemble(load)
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with the model is told, not died of
-        _log.warning("the model did not load", exc_info=error)
-        front_end.send(LoadFailed(f"{type(error).__name__}: {error}"))
+    # Whatever is wrong with the model is told, not died of. One module of mlx-lm calls sys.exit.
+    except (Exception, SystemExit) as error:  # noqa: BLE001
+        if is_debug_asked():
+            _log.warning("the model did not load", exc_info=error)
+        front_end.send(LoadFailed(reason_of(error)))
         return None
     # What is loaded by now stays: the collector would go through all of it in the middle of answers.
     gc.collect()
@@ -157,6 +162,15 @@ def _load(front_end: FrontEnd) -> Work | None:
     front_end.send(work.figures(0.0))
     front_end.send(Loaded(time.monotonic() - started, work.context_tokens))
     return work
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a model did not load, in a line. What mlx-lm raises on purpose is a ValueError and a sentence."""
+    line = " ".join(str(error).split())
+    if len(line) > MAX_REASON_CHARS:
+        line = line[:MAX_REASON_CHARS].rstrip() + " …"
+    is_sentence = isinstance(error, ValueError) and " " in line
+    return line if is_sentence else f"{type(error).__name__}: {line}"
 
 
 def main(socket_fd: int) -> None:

@@ -56,8 +56,7 @@ class MlxLm:
         if not _MODEL_TYPE.fullmatch(name) or not file.is_file():
             return None
         source = file.read_text(encoding="utf-8")
-        # Beside the architectures lie modules that these share, such as cache.py.
-        return source if {"Model", "ModelArgs"} <= _top_level_names(source) else None
+        return source if _is_usable(ast.parse(source)) else None
 
     def _module_name(self, model_type: str, classes: Collection[str]) -> str:
         keys = ((model_type, name) for name in classes)
@@ -127,7 +126,7 @@ def check_config(name: str, config: Mapping[str, Any], mlx_lm: MlxLm | None) -> 
     if source is None:
         raise ModelUnsupportedError(
             f"{name} is of the type {config['model_type']}, which mlx-lm {mlx_lm.version} does not"
-            " know.",
+            " load.",
             hint="A newer pensieve may bring an mlx-lm that does:\n  pensieve update\n" + OTHERS,
         )
     if kind := _unread_quantization(config, source):
@@ -190,14 +189,25 @@ def _tables(source: str) -> dict[str, Any]:
     }
 
 
-def _top_level_names(source: str) -> set[str]:
-    names: set[str] = set()
-    for node in ast.parse(source).body:
+def _is_usable(module: ast.Module) -> bool:
+    """Whether it has a model, and all that it imports is here. Others are parts that models share, such as cache.py;
+    olmo.py ends the process that imports it without a package that mlx-lm does not bring.
+    """
+    names = {node.name for node in module.body if isinstance(node, ast.ClassDef)}
+    absent: list[str] = []
+    for node in ast.walk(module):
         match node:
-            case ast.ClassDef(name=name):
-                names.add(name)
+            case ast.ImportFrom(level=0, module=str(source)):
+                absent += _absent(source)
             case ast.ImportFrom(names=imported):
-                names |= {alias.asname or alias.name for alias in imported}
+                names |= {alias.name for alias in imported}
+            case ast.Import(names=imported):
+                absent += [name for alias in imported for name in _absent(alias.name)]
             case _:
                 pass
-    return names
+    return {"Model", "ModelArgs"} <= names and not absent
+
+
+def _absent(module: str) -> list[str]:
+    top_level = module.partition(".")[0]
+    return [] if importlib.util.find_spec(top_level) else [top_level]

@@ -213,6 +213,8 @@ def stand_in(home: str, port: str, mode: str) -> None:
     sys.stderr.write(f"stand-in {mode}\n")
     if mode == "dies":
         sys.exit("no luck today")
+    if mode == "fails":
+        sys.stderr.write("ERROR the engine has failed: weights are cursed\n")
     if mode == "interrupts":
         os.kill(os.getppid(), signal.SIGINT)
     signal.signal(signal.SIGTERM, signal.SIG_IGN if mode == "stubborn" else lambda *_: sys.exit(0))

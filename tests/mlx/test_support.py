@@ -15,7 +15,7 @@ def built_by_mlx_lm(configs: Collection[dict[str, Any]]) -> list[dict[str, Any]]
 def is_built(config: dict[str, Any]) -> bool:
     try:
         _get_classes(config)
-    except (ValueError, AttributeError):  # no such module; a module without a model
+    except (ValueError, AttributeError, SystemExit):  # no such module; no model in it; olmo.py
         return False
     return True
 

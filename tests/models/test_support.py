@@ -26,15 +26,19 @@ MLX_LM = installed_mlx_lm()
 CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown architecture": (
         {"model_type": "qwen9_super"},
-        " is of the type qwen9_super, which mlx-lm 0.32.2 does not know.",
+        " is of the type qwen9_super, which mlx-lm 0.32.2 does not load.",
     ),
     "a module that is no architecture": (
         {"model_type": "cache"},
-        " is of the type cache, which mlx-lm 0.32.2 does not know.",
+        " is of the type cache, which mlx-lm 0.32.2 does not load.",
+    ),
+    "an architecture that wants a package of its own": (
+        {"model_type": "olmo"},
+        " is of the type olmo, which mlx-lm 0.32.2 does not load.",
     ),
     "a path": (
         {"model_type": "../models/llama"},
-        " is of the type ../models/llama, which mlx-lm 0.32.2 does not know.",
+        " is of the type ../models/llama, which mlx-lm 0.32.2 does not load.",
     ),
     "a draft by its type": (
         {"model_type": "qwen3_5_mtp"},
@@ -219,7 +223,7 @@ def test_an_adapter_beside_the_merged_model_is_no_adapter(
 
 def test_a_type_is_looked_up_where_mlx_lm_looks_it_up(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "base.py").write_text("from x import Model, ModelArgs\n")
+    (tmp_path / "models" / "base.py").write_text("from .x import Model, ModelArgs\n")
     mlx_lm = MlxLm(tmp_path, "1", {"other": "base"}, {("it", "ItForCausalLM"): "base"})
     assert mlx_lm.architecture({"model_type": "other"})
     assert mlx_lm.architecture({"model_type": "it", "architectures": "ItForCausalLM"})

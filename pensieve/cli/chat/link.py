@@ -93,7 +93,7 @@ class Link:
             peer = replace(peer, served=served(peer.server))
         if peer.served.health.status == "failed":
             raise ServerUnavailableError(
-                f"The model does not load: {peer.served.health.detail}",
+                peer.served.health.detail or "The engine has failed and gives no reason.",
                 hint="See how the server is:\n  pensieve status",
             )
         return peer
