@@ -74,7 +74,13 @@ OR_NONE = "a number of GB, 0 for none"
 
 
 _TABLE = (
-    Key("model", "model to serve", "a name, a repository or a folder", str, _is_name),
+    Key(
+        "model",
+        "model to serve",
+        "a name, a repository, a folder, auto or auto:fast",
+        str,
+        _is_name,
+    ),
     Key("device", "where MLX computes", "'gpu' or 'cpu'", str, {"gpu", "cpu"}.__contains__),
     Key("host", "address to listen on", "an address of this machine", str, _is_name),
     Key("port", "port to listen on", "a number from 1 to 65535", int, range(1, 65536).__contains__),

@@ -5,10 +5,11 @@ from json import dumps
 from pensieve import settings as settings_module
 from pensieve.cli import output
 from pensieve.cli.progress import in_bytes
+from pensieve.cli.suggestion import suggestion
 from pensieve.daemon.record import current
 from pensieve.engine.budget import ENOUGH_CONTEXT_TOKENS
 from pensieve.errors import ModelError
-from pensieve.machine import inspect
+from pensieve.machine import chip, inspect
 from pensieve.models.cards import card_of
 from pensieve.models.fit import Room, fit, room_here
 from pensieve.models.shape import ModelShape, shape_of
@@ -35,13 +36,16 @@ def models(*, json: bool = False) -> int:
         Print one JSON object instead.
     """
     settings = settings_module.resolve()
-    room = room_here(inspect(), settings)
+    machine = inspect()
+    room = room_here(machine, settings)
     entries = [entry_of(model, room, settings) for model in shelf(settings.paths.models)]
     if json:
         output.data(dumps({"limit_bytes": room.limit_bytes, "models": entries}, indent=2))
         return 0
     output.data("\n".join([COLUMNS, *map(row, entries)]))
     output.aside(_footer(room))
+    if output.is_watched() and (words := suggestion(settings, machine, chip())):
+        output.note(f"\n{words}")
     return 0
 
 

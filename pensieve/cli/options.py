@@ -1,6 +1,6 @@
 """The options that `start` and `restart` have in common: their names, what they take, and what help says of them."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -23,12 +23,15 @@ Host = Annotated[
         " machines can reach needs a key of your own in PENSIEVE_API_KEY.",
     ),
 ]
+# Shells complete the two words; any other text is taken too.
 Model = Annotated[
-    str | None,
+    Literal["auto", "auto:fast"] | str | None,
     Parameter(
         metavar="NAME",
+        show_choices=False,
         help="A model by name (phi-3-mini, smollm2-135m), a Hugging Face repository"
-        " (owner/name), or the folder of an mlx-lm model.",
+        " (owner/name), the folder of an mlx-lm model; or auto, the best agent that suits"
+        " this machine, or auto:fast, the best of those that answer quickly.",
     ),
 ]
 ComputeDevice = Annotated[

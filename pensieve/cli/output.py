@@ -155,6 +155,11 @@ def is_read() -> bool:
     return sys.stdout.isatty()
 
 
+def is_watched() -> bool:
+    """Whether a person sees all that is written, and wants to."""
+    return is_read() and is_seen() and not is_quiet_asked()
+
+
 def encoding() -> str:
     """The characters that standard output can show."""
     return sys.stdout.encoding

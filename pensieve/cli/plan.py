@@ -1,7 +1,7 @@
 """`pensieve plan`: how much context a model gets on this machine, or on another, before anything is loaded."""
 
 from json import dumps
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
@@ -12,16 +12,24 @@ from pensieve.cli.progress import in_bytes
 from pensieve.engine.budget import precisions
 from pensieve.engine.precision import KVPrecision
 from pensieve.machine import inspect
-from pensieve.models.expected import shape_by_name
+from pensieve.models.advice import suited_to
+from pensieve.models.catalog import AUTOMATIC_WORDS, find
+from pensieve.models.expected import shape_by_source
 from pensieve.models.fit import Fit, Room, fit, fit_at, room_here, room_of_mac
 from pensieve.models.shape import ModelShape
 
 GIB = 2**30
+# One that is too slow for a dense 27B, and is sold with the memory for one.
+SLOW_CHIP = "Apple M4 Pro"
+
+ModelToPlan = Annotated[
+    Literal["auto", "auto:fast"] | str | None, Parameter(metavar="NAME", show_choices=False)
+]
 
 
 def plan(
     *,
-    model: Annotated[str | None, Parameter(metavar="NAME")] = None,
+    model: ModelToPlan = None,
     ram: Annotated[PositiveInt | None, Parameter(metavar="GB")] = None,
     json: bool = False,
 ) -> int:
@@ -31,26 +39,33 @@ def plan(
       pensieve plan
       pensieve plan --model qwen3.5-9b       # before it is fetched
       pensieve plan --model phi-3-mini --ram 8
+      pensieve plan --model auto --ram 32    # what suits a Mac with 32 GB
 
     Parameters
     ----------
     model
-        The model to plan for; the one that `start` would take unless given.
+        The model to plan for, auto or auto:fast; the one that `start` would take unless
+        given.
     ram
         Plan for a Mac with so many gigabytes instead of this machine.
     json
         Print one JSON object instead.
     """
     settings = settings_module.resolve(settings_module.Flags(model=model))
-    shape = shape_by_name(settings)
     memory_bytes = ram * GIB if ram else inspect().memory_bytes
     room = room_of_mac(memory_bytes) if ram else room_here(inspect(), settings)
+    is_other_mac = bool(ram) and settings.model in AUTOMATIC_WORDS
+    source = suited_to(room, settings.model) if is_other_mac else find(settings.model)
+    shape = shape_by_source(source, settings)
+    name = source.name if settings.model in AUTOMATIC_WORDS else settings.model
     if json:
-        told = {"model": settings.model, "memory_bytes": memory_bytes, **figures(shape, room)}
+        told = {"model": name, "memory_bytes": memory_bytes, **figures(shape, room)}
         output.data(dumps(told, indent=2))
         return 0
-    output.data(f"{settings.model} with {memory_bytes / GIB:.0f} GB of memory")
+    output.data(f"{name} with {memory_bytes / GIB:.0f} GB of memory")
     output.data(rendered(shape, room))
+    if is_other_mac and (slower := suited_to(room, settings.model, SLOW_CHIP)) != source:
+        output.data(f"  On a chip with less memory bandwidth, such as {SLOW_CHIP}: {slower.name}")
     return 0
 
 

@@ -15,8 +15,10 @@ from pensieve.cli.progress import in_bytes
 from pensieve.machine import inspect
 from pensieve.models.cards import Card, card_of
 from pensieve.models.catalog import EmbeddedModel, HubModel, LocalModel, ModelSource, find
+from pensieve.models.fetch import fetch
 from pensieve.models.fit import Room, fit, room_here
 from pensieve.models.folder import MARKER, read_snapshot
+from pensieve.models.progress import Unseen
 from pensieve.models.shape import ModelShape, shape_of
 from pensieve.models.shelf import bytes_of, shelved
 from pensieve.settings import Settings
@@ -41,7 +43,11 @@ def show(name: str, /, *, json: bool = False) -> int:
     settings = settings_module.resolve()
     source = find(name)
     room = room_here(inspect(), settings)
-    known = _of_folder(source) if isinstance(source, LocalModel) else _of_hub(source, settings)
+    if isinstance(source, LocalModel):
+        fetch(source, settings.paths, Unseen())  # refuses one that would not load
+        known = _of_folder(source)
+    else:
+        known = _of_hub(source, settings)
     if json:
         output.data(dumps(_object(known, room), indent=2))
         return 0
@@ -107,6 +113,7 @@ def _facts(known: Known) -> dict[str, str]:
     return {
         "name": name,
         "about": card.summary if card else "",
+        "quality": str(card.quality or "") if card else "",
         "licence": known.licence,
         "quantization": known.quantization,
         "size": in_bytes(known.size_bytes) if known.size_bytes else "known once it is fetched",
@@ -143,6 +150,8 @@ def _object(known: Known, room: Room) -> dict[str, object]:
         "revision": _revision(known),
         "is_here": known.is_here,
         "folder": str(known.folder) if known.is_here else None,
+        "quality": str(card.quality) if card and card.quality else None,
+        "agent_rank": card.quality.agent_rank if card and card.quality else None,
         "tried": card.tried if card else None,
         "sources": list(card.sources) if card else [],
         **(figures(known.shape, room) if known.shape else {}),
@@ -150,8 +159,10 @@ def _object(known: Known, room: Room) -> dict[str, object]:
 
 
 def _revision(known: Known) -> str | None:
-    snapshot = read_snapshot(known.folder / MARKER)
-    return snapshot.revision if snapshot else None
+    """What is here, else what would be fetched."""
+    if snapshot := read_snapshot(known.folder / MARKER):
+        return snapshot.revision
+    return known.source.revision if isinstance(known.source, HubModel) else None
 
 
 def _wrapped(facts: Mapping[str, str]) -> str:

@@ -17,6 +17,7 @@ from pensieve import settings as settings_module
 from pensieve.cli import output, progress
 from pensieve.cli.options import ComputeDevice, Host, Model, Port
 from pensieve.cli.running import interruption_told, report, report_held
+from pensieve.cli.suggestion import suggestion
 from pensieve.daemon import lock
 from pensieve.daemon.background import (
     Answering,
@@ -28,7 +29,7 @@ from pensieve.daemon.background import (
 from pensieve.daemon.listen import bind_patiently
 from pensieve.daemon.record import Address, own_record, published
 from pensieve.errors import PortInUseError
-from pensieve.machine import Machine, choose_device, inspect
+from pensieve.machine import Machine, chip, choose_device, inspect
 from pensieve.paths import Paths
 from pensieve.settings import Device, Flags, Settings
 
@@ -46,6 +47,8 @@ class Parts:
     fetch: "Callable[[str, Paths], ModelFolder]"
     serve: "Callable[[Settings, ModelFolder, Device, socket.socket], None]"
     server_command: Callable[[Flags], Sequence[str]]
+    chip: Callable[[], str] = chip
+    is_watched: Callable[[], bool] = output.is_watched
 
 
 def start(  # noqa: PLR0913 -- each is an option
@@ -84,7 +87,11 @@ def run_in_background(
 ) -> int:
     """Leave a server that answers, this one or the one that runs already; not awaited, one that will."""
     if is_awaited:
-        return report(answering(settings, flags, parts), flags)
+        found = answering(settings, flags, parts)
+        report(found, flags)
+        if found.is_new:
+            _suggest(settings, parts)
+        return 0
     if lock.is_held(settings.paths):
         return report_held(settings)
     choose_device(settings.device, parts.inspect())
@@ -92,7 +99,16 @@ def run_in_background(
         return report_held(settings)
     pid = launch_and_leave(parts.server_command(flags), settings.paths)
     output.data(f"pensieve is starting (pid {pid}). See how far it is:\n  pensieve status")
+    _suggest(settings, parts)
     return 0
+
+
+def _suggest(settings: Settings, parts: Parts) -> None:
+    """Name a better model to who has chosen none, and looks."""
+    if settings.origins.get("model") or not parts.is_watched():
+        return
+    if words := suggestion(settings, parts.inspect(), parts.chip()):
+        output.note(f"\n{words}")
 
 
 def answering(settings: Settings, flags: Flags, parts: Parts) -> Answering:

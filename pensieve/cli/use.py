@@ -6,8 +6,10 @@ from pensieve import config
 from pensieve import settings as settings_module
 from pensieve.cli import output
 from pensieve.daemon.record import current
-from pensieve.models.catalog import AUTOMATIC, LocalModel, find
+from pensieve.models.catalog import AUTOMATIC_WORDS, LocalModel, find
+from pensieve.models.fetch import fetch
 from pensieve.models.folder import is_present
+from pensieve.models.progress import Unseen
 from pensieve.settings import Settings
 
 
@@ -16,7 +18,8 @@ def use(name: str, /, *, json: bool = False) -> int:
 
     For example:
       pensieve use qwen3.5-9b
-      pensieve use auto                      # the one that suits this machine
+      pensieve use auto                      # the best agent that suits this machine
+      pensieve use auto:fast                 # the best of those that answer quickly
 
     It is kept in the configuration file: pensieve config path.
 
@@ -24,14 +27,16 @@ def use(name: str, /, *, json: bool = False) -> int:
     ----------
     name
         A name that `pensieve models` lists, a Hugging Face repository (owner/name), the
-        folder of an mlx-lm model, or auto.
+        folder of an mlx-lm model, auto or auto:fast.
     json
         Print one JSON object instead.
     """
     settings = settings_module.resolve()
     source = find(name)
+    if isinstance(source, LocalModel):
+        fetch(source, settings.paths, Unseen())  # refuses one that would not load
     kept = str(source.folder) if isinstance(source, LocalModel) else source.name
-    config.write(settings.paths.config_file, "model", AUTOMATIC if name == AUTOMATIC else kept)
+    config.write(settings.paths.config_file, "model", name if name in AUTOMATIC_WORDS else kept)
     is_here = is_present(source, settings.paths.models)
     told = {
         "model": source.name,

@@ -1,20 +1,26 @@
-"""What is known of the catalog's models before they are fetched: size, licence, the shape that memory is planned by.
+"""What is known of the catalog's models before they are fetched: size, licence, quality, the shape that memory is planned by.
 
-Every figure comes from what was published, by the sources that each card names (read 2026-11-26), and not from a try:
-of these, only smollm2-135m has been run by pensieve's makers with its real weights. The engine measures again at load.
+Every figure comes from what was published, by the sources that each card names (read 2026-11-26 and -30), and not from
+a try: of these, only smollm2-135m has been run by pensieve's makers with its real weights. The engine measures again
+at load. Sizes are those of the Hub's files, with the vision tower where there is one.
 """
 
 from dataclasses import dataclass
 
 from pensieve.models.catalog import (
     GPT_OSS_20B,
+    GPT_OSS_120B,
+    MUSE_GLIMMER_30B,
     PHI_3_MINI,
     QWEN3_4B,
     QWEN3_CODER_30B,
     QWEN3_CODER_NEXT,
     QWEN35_4B,
     QWEN35_9B,
+    QWEN36_27B,
     QWEN36_35B,
+    QWEN38_27B,
+    QWEN38_27B_8BIT,
     SMOLLM2_135M,
     EmbeddedModel,
     HubModel,
@@ -27,19 +33,45 @@ EXO = "exo-explore/exo: resources/inference_model_cards/mlx-community--{}.toml (
 QWEN35_LAYERS = (
     "Qwen3.5 configs (head_dim 256, full_attention_interval 4); mlx_lm/models/qwen3_5.py"
 )
+QWEN27_LAYERS = "config.json of Qwen/Qwen3.5-27B, whose layers these are (64, of which 16 attend; 24 heads, 4 KV heads)"
+RAPID_SIZES = "raullenchai/Rapid-MLX: model_sizes.json (bytes on the Hub, October 2026)"
+GPT_OSS_LAYERS = "config.json of openai/{} (head_dim 64, every other layer sees 128 tokens)"
+# A dense 27B in 4 bits answers with 17 tokens a second at 400 GB/s (M1 Max) and with 11.6 at 200 (M2 Pro; both reported
+# in 2026): below this an agent waits too long. In 8 bits it reads 1.84 times as much.
+DENSE_27B_GB_S = 300
+DENSE_27B_8BIT_GB_S = 550
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How good a model was found to be as an agent."""
+
+    agent_rank: int | None  # among the 313 of RANKS; None: not ranked there
+    others: str = ""  # further results; "maker": as its maker published it
+
+    def __str__(self) -> str:
+        rank = f"rank {self.agent_rank} of 313 as an agent ({RANKS})" if self.agent_rank else ""
+        return "; ".join(filter(None, (rank, self.others)))
+
+
+RANKS = "whatmodel.sh, October 2026"
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """summary: what it is good for, in a line. tried: how far it was run here. sources: where the figures come from."""
+    """What is known of one model."""
 
     model: HubModel | EmbeddedModel
-    summary: str
+    summary: str  # what it is good for, in a line
     licence: str
     quantization: str
     shape: ModelShape
-    sources: tuple[str, ...]
-    tried: str = UNTRIED
+    heads: int  # that ask, in an attending layer
+    active_billions: float  # weights that a token passes through
+    sources: tuple[str, ...]  # of the figures
+    quality: Quality | None = None
+    min_bandwidth_gb_s: int = 0  # below it, it is too slow to work with
+    tried: str = UNTRIED  # how far it was run here
 
 
 CARDS: tuple[Card, ...] = (
@@ -49,8 +81,10 @@ CARDS: tuple[Card, ...] = (
         "MIT",
         "4 bits in groups of 64",
         PHI_3_MINI_SHAPE,
+        32,
+        3.8,
         ("config.json of microsoft/Phi-3-mini-128k-instruct",),
-        "its architecture and tokenizer were run with random weights only",
+        tried="its architecture and tokenizer were run with random weights only",
     ),
     Card(
         SMOLLM2_135M,
@@ -58,8 +92,10 @@ CARDS: tuple[Card, ...] = (
         "Apache-2.0",
         "4 bits in groups of 32 (GGUF Q4_1)",
         ModelShape(98_000_000, 8192, layers=30, kv_heads=3, head_dim=64, bits=4),
+        9,
+        0.135,
         ("its GGUF's own metadata",),
-        "run with its real weights on Linux",
+        tried="run with its real weights on Linux",
     ),
     Card(
         QWEN3_4B,
@@ -67,6 +103,8 @@ CARDS: tuple[Card, ...] = (
         "Apache-2.0",
         "4 bits in groups of 64",
         ModelShape(2_263_000_000, 262_144, layers=36, kv_heads=8, head_dim=128, bits=4),
+        32,
+        4,
         (
             "model card of Qwen/Qwen3-4B-Instruct-2507 (layers, KV heads, context, licence)",
             EXO.format("Qwen3-4B-4bit") + "; the size is of that older model of the same shape",
@@ -78,7 +116,10 @@ CARDS: tuple[Card, ...] = (
         "Apache-2.0",
         "4 bits in groups of 64",
         ModelShape(3_060_000_000, 262_144, layers=8, kv_heads=4, head_dim=256, bits=4),
+        16,
+        4,
         ("file list of mlx-community/Qwen3.5-4B-MLX-4bit (3.06 GB)", QWEN35_LAYERS),
+        Quality(170, "BFCL-V4 56.8"),
     ),
     Card(
         QWEN35_9B,
@@ -86,7 +127,10 @@ CARDS: tuple[Card, ...] = (
         "Apache-2.0",
         "4 bits in groups of 64",
         ModelShape(5_950_062_560, 262_144, layers=8, kv_heads=4, head_dim=256, bits=4),
+        16,
+        9,
         (EXO.format("Qwen3.5-9B-4bit"), QWEN35_LAYERS),
+        Quality(154, "BFCL-V4 60.6, SWE-bench Pro 38.0"),
     ),
     Card(
         GPT_OSS_20B,
@@ -94,38 +138,113 @@ CARDS: tuple[Card, ...] = (
         "Apache-2.0",
         "MXFP4, the rest 8 bits",
         ModelShape(12_025_908_224, 131_072, layers=12, kv_heads=8, head_dim=64, bits=4),
+        64,
+        3.6,
         (
             EXO.format("gpt-oss-20b-MXFP4-Q8"),
-            "config.json of openai/gpt-oss-20b (head_dim 64, every other layer sees 128 tokens)",
+            GPT_OSS_LAYERS.format("gpt-oss-20b"),
             "ml-explore/mlx-lm issue 644: does not fit into 16 GB",
         ),
+        Quality(215, "SWE-bench Verified 60.7 (maker)"),
+    ),
+    Card(
+        QWEN38_27B,
+        "the best agent that fits into 32 GB; thinks, uses tools; wants a Max chip",
+        "Apache-2.0",
+        "4 bits in groups of 64",
+        ModelShape(16_054_000_000, 262_144, layers=16, kv_heads=4, head_dim=256, bits=4),
+        24,
+        27,
+        (RAPID_SIZES, QWEN27_LAYERS),
+        Quality(52, "Terminal-Bench 2.1 73.0 (maker), SWE-bench Pro 61.7"),
+        DENSE_27B_GB_S,
+    ),
+    Card(
+        QWEN36_27B,
+        "thinks, uses tools; qwen3.8-27b of the same size is better",
+        "Apache-2.0",
+        "4 bits in groups of 64",
+        ModelShape(16_080_000_000, 262_144, layers=16, kv_heads=4, head_dim=256, bits=4),
+        24,
+        27,
+        (RAPID_SIZES, QWEN27_LAYERS),
+        Quality(81, "SWE-bench Verified 77.2 (maker), SWE-bench Pro 53.5"),
+        DENSE_27B_GB_S,
     ),
     Card(
         QWEN3_CODER_30B,
-        "made for coding agents, quick (3.3 of 30.5 billion weights); for 32 GB",
+        "quick (3.3 of 30.5 billion weights a token); an older, weaker agent",
         "Apache-2.0",
         "4 bits in groups of 64",
         ModelShape(17_180_000_000, 262_144, layers=48, kv_heads=4, head_dim=128, bits=4),
+        32,
+        3.3,
         ("model card of Qwen/Qwen3-Coder-30B-A3B-Instruct (layers, KV heads, context, licence)",),
+        Quality(182, "SWE-bench Verified 31.8, Terminal-Bench 2.1 10.1"),
+    ),
+    Card(
+        MUSE_GLIMMER_30B,
+        "by Meta; thinks, uses tools, slower than qwen3.8-27b; wants a Max chip",
+        "Apache-2.0",
+        "4 bits in groups of 64",
+        # Its other 39 layers keep 2048 tokens each: 82 MB a sequence that are not planned.
+        ModelShape(19_440_000_000, 131_072, layers=13, kv_heads=2, head_dim=128, bits=4),
+        32,
+        30,
+        (
+            RAPID_SIZES,
+            "mlx_lm/models/muse_glimmer.py (52 layers, every fourth attends to all; heads, context)",
+        ),
+        Quality(80, "SWE-bench Verified 76.0 (maker); 24 of 30 tool tasks, qwen3.8-27b 30"),
+        DENSE_27B_GB_S,
     ),
     Card(
         QWEN36_35B,
-        "thinks, uses tools, quick (3 of 35 billion weights a token); for 36 GB",
+        "thinks, uses tools, the best of the quick (3 of 35 billion weights a token)",
         "Apache-2.0",
         "4 bits in groups of 64",
         ModelShape(20_401_929_952, 262_144, layers=10, kv_heads=2, head_dim=256, bits=4),
+        16,
+        3,
         (EXO.format("Qwen3.6-35B-A3B-4bit"), QWEN35_LAYERS),
+        Quality(95, "SWE-bench Verified 64.4 (maker: 73.4), Terminal-Bench 2.1 34.8"),
+    ),
+    Card(
+        QWEN38_27B_8BIT,
+        "qwen3.8-27b with finer weights, at half the speed; for 64 GB and an Ultra",
+        "Apache-2.0",
+        "8 bits in groups of 64",
+        ModelShape(29_500_000_000, 262_144, layers=16, kv_heads=4, head_dim=256, bits=8),
+        24,
+        27,
+        ("size of the pinned commit as others recorded it (29.5 GB, October 2026)", QWEN27_LAYERS),
+        Quality(52, "Terminal-Bench 2.1 73.0 (maker), SWE-bench Pro 61.7"),
+        DENSE_27B_8BIT_GB_S,
     ),
     Card(
         QWEN3_CODER_NEXT,
-        "made for coding agents, the largest here (3 of 80 billion); for 96 GB",
+        "made for coding, quick (3 of 80 billion weights a token); for 96 GB",
         "Apache-2.0",
         "4 bits in groups of 64",
-        ModelShape(45_644_286_500, 262_144, layers=12, kv_heads=2, head_dim=256, bits=4),
+        ModelShape(44_856_000_000, 262_144, layers=12, kv_heads=2, head_dim=256, bits=4),
+        16,
+        3,
         (
-            EXO.format("Qwen3-Coder-Next-4bit"),
+            RAPID_SIZES,
             "config.json of the Qwen3-Coder-Next family (head_dim 256, full_attention_interval 4)",
         ),
+        Quality(None, "SWE-bench Verified 70.6 (maker), Terminal-Bench 2.0 36.2 (maker)"),
+    ),
+    Card(
+        GPT_OSS_120B,
+        "thinks, uses tools, quick (5.1 of 117 billion weights a token); for 96 GB",
+        "Apache-2.0",
+        "MXFP4, the rest 4 bits",
+        ModelShape(62_360_000_000, 131_072, layers=18, kv_heads=8, head_dim=64, bits=4),
+        64,
+        5.1,
+        (RAPID_SIZES, GPT_OSS_LAYERS.format("gpt-oss-120b")),
+        Quality(159, "SWE-bench Verified 31.0"),
     ),
 )
 

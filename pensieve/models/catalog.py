@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pensieve.errors import ModelUnavailableError
-from pensieve.machine import inspect
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +44,29 @@ class LocalModel:
 
 ModelSource = HubModel | EmbeddedModel | LocalModel
 
-# The default's commit could not be looked up when this was written (2026-11-22, no way to the Hub): it is pinned at
-# the first fetch instead.
+# Pinned where a commit was found that several public projects pin too (2026-11-30); of the others the commit is pinned
+# at the first fetch.
 PHI_3_MINI = HubModel(name="phi-3-mini", repo="mlx-community/Phi-3-mini-128k-instruct-4bit")
 QWEN3_4B = HubModel("qwen3-4b", "mlx-community/Qwen3-4B-Instruct-2507-4bit")
 QWEN35_4B = HubModel("qwen3.5-4b", "mlx-community/Qwen3.5-4B-MLX-4bit")
 QWEN35_9B = HubModel("qwen3.5-9b", "mlx-community/Qwen3.5-9B-4bit")
 GPT_OSS_20B = HubModel("gpt-oss-20b", "mlx-community/gpt-oss-20b-MXFP4-Q8")
+QWEN38_27B = HubModel(
+    "qwen3.8-27b", "mlx-community/Qwen3.8-27B-4bit", "3e6447f082e89cc7f0bc6e5441afd38dfce760ff"
+)
+QWEN36_27B = HubModel("qwen3.6-27b", "mlx-community/Qwen3.6-27B-4bit")
 QWEN3_CODER_30B = HubModel("qwen3-coder-30b", "mlx-community/Qwen3-Coder-30B-A3B-Instruct-4bit")
-QWEN36_35B = HubModel("qwen3.6-35b", "mlx-community/Qwen3.6-35B-A3B-4bit")
+MUSE_GLIMMER_30B = HubModel("muse-glimmer-30b", "mlx-community/Muse-Glimmer-30B-4bit")
+QWEN36_35B = HubModel(
+    "qwen3.6-35b", "mlx-community/Qwen3.6-35B-A3B-4bit", "38740b847e4cb78f352aba30aa41c76e08e6eb46"
+)
+QWEN38_27B_8BIT = HubModel(
+    "qwen3.8-27b-8bit",
+    "mlx-community/Qwen3.8-27B-8bit",
+    "815b83c0df8ffd1d1b5244cf75fd6ef14fca9ef9",
+)
 QWEN3_CODER_NEXT = HubModel("qwen3-coder-next", "mlx-community/Qwen3-Coder-Next-4bit")
+GPT_OSS_120B = HubModel("gpt-oss-120b", "mlx-community/gpt-oss-120b-MXFP4-Q4")
 
 SMOLLM2_135M = EmbeddedModel(
     name="smollm2-135m",
@@ -81,12 +93,17 @@ CATALOG: tuple[HubModel | EmbeddedModel, ...] = (
     QWEN35_4B,
     QWEN35_9B,
     GPT_OSS_20B,
+    QWEN38_27B,
+    QWEN36_27B,
     QWEN3_CODER_30B,
+    MUSE_GLIMMER_30B,
     QWEN36_35B,
+    QWEN38_27B_8BIT,
     QWEN3_CODER_NEXT,
+    GPT_OSS_120B,
 )
-# The word for "the one that suits this machine" (advice.py).
-AUTOMATIC = "auto"
+# The words for "the one that suits this machine" (advice.py): the best agent, and the best of the quick ones.
+BEST, FAST = AUTOMATIC_WORDS = ("auto", "auto:fast")
 
 _REPO = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)*", re.ASCII)
@@ -95,12 +112,14 @@ _REVISION = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)*", re.ASCII)
 def find(name: str) -> ModelSource:
     """The model that `name` means: a catalog name, a folder, or a Hub repository as `owner/name[@revision]`.
 
-    "auto" is the catalog's model that suits this machine. Raises `ModelUnavailableError` where it means none of them.
+    One of `AUTOMATIC_WORDS` is the catalog's model that suits this machine. Raises `ModelUnavailableError` where it
+    means none of them.
     """
-    if name == AUTOMATIC:
+    if name in AUTOMATIC_WORDS:
+        from pensieve.machine import inspect
         from pensieve.models.advice import suited
 
-        return suited(inspect())
+        return suited(inspect(), name)
     return _from_catalog(name) or _from_disk(name) or _from_hub(name) or _refuse(name)
 
 
@@ -132,7 +151,7 @@ def _from_hub(name: str) -> HubModel | None:
 
 
 def _refuse(name: str) -> ModelSource:
-    names = [model.name for model in CATALOG]
+    names = [*AUTOMATIC_WORDS, *(model.name for model in CATALOG)]
     import difflib
 
     near = difflib.get_close_matches(name.casefold(), names, n=1, cutoff=0.5)

@@ -10,9 +10,9 @@ import shutil
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pensieve.errors import DiskFullError, ModelDamagedError, ModelUnsupportedError
 from pensieve.models.catalog import HubModel
@@ -81,7 +81,7 @@ class Download:
         try:
             self.progress.advance(here)
             for file in snapshot.files:
-                self._fetch_file(partial, snapshot, file)
+                self._fetch_file(partial, snapshot, file, self.progress)
         finally:
             self.progress.end()
         publish(partial, destination)
@@ -98,19 +98,22 @@ class Download:
         return snapshot
 
     def _check_kind(self, partial: Path, snapshot: Snapshot, model: HubModel) -> None:
-        for file in snapshot.files:
-            if file.name == CONFIG and file.size <= MAX_CONFIG_BYTES:
-                replace(self, progress=Unseen())._fetch_file(partial, snapshot, file)
         try:
-            config = read_json(ModelFolder(model.name, model.repo, partial), CONFIG)
-            if config is None:
-                raise ModelUnsupportedError(
-                    f"{model.repo} has no config.json: it is no model in MLX's form.", hint=MLX_FORM
-                )
-            check_config(model.repo, config, self.mlx_lm)
+            check_config(model.repo, self._config(partial, snapshot, model), self.mlx_lm)
         except ModelUnsupportedError:
             shutil.rmtree(partial, ignore_errors=True)
             raise
+
+    def _config(self, partial: Path, snapshot: Snapshot, model: HubModel) -> dict[str, Any]:
+        for file in snapshot.files:
+            if file.name == CONFIG and file.size <= MAX_CONFIG_BYTES:
+                self._fetch_file(partial, snapshot, file, Unseen())
+        config = read_json(ModelFolder(model.name, model.repo, partial), CONFIG)
+        if config is None:
+            raise ModelUnsupportedError(
+                f"{model.repo} has no config.json: it is no model in MLX's form.", hint=MLX_FORM
+            )
+        return config
 
     def _patiently(self, ask: Callable[[], Snapshot]) -> Snapshot:
         """Twice: a Hub that is busy answers the second time, one that is not there should be told of at once."""
@@ -120,14 +123,16 @@ class Download:
             self.sleep(_wait_s(error, 1))
             return ask()
 
-    def _fetch_file(self, partial: Path, snapshot: Snapshot, file: ModelFile) -> None:
+    def _fetch_file(
+        self, partial: Path, snapshot: Snapshot, file: ModelFile, progress: Progress
+    ) -> None:
         if (partial / file.name).exists():
             return
         part = partial / (file.name + ".part")
         failures = 0
         while (size := _size(part)) < file.size:
             try:
-                self._fetch_rest(part, snapshot, file)
+                self._fetch_rest(part, snapshot, file, progress)
             except HubInterruptedError as error:
                 failures = failures + 1 if _size(part) <= size else 1
                 if failures == ATTEMPTS:
@@ -142,12 +147,14 @@ class Download:
         sync(part)
         part.replace(partial / file.name)
 
-    def _fetch_rest(self, part: Path, snapshot: Snapshot, file: ModelFile) -> None:
+    def _fetch_rest(
+        self, part: Path, snapshot: Snapshot, file: ModelFile, progress: Progress
+    ) -> None:
         with (
             self.hub.open(snapshot, file, _size(part)) as transfer,
             _told_when_full(part, self.free),
         ):
-            _write(part, transfer, self.progress)
+            _write(part, transfer, progress)
 
 
 def check_room(folder: Path, missing_bytes: int, free: Disk = free_bytes) -> None:

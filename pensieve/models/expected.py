@@ -3,7 +3,7 @@
 from pensieve.errors import ModelUnavailableError
 from pensieve.machine import inspect
 from pensieve.models.cards import card_of
-from pensieve.models.catalog import find
+from pensieve.models.catalog import ModelSource, find
 from pensieve.models.fit import fit, room_here
 from pensieve.models.folder import folder_of, is_present
 from pensieve.models.shape import ModelShape, shape_of
@@ -20,13 +20,17 @@ def planned_context(settings: Settings) -> int:
 
 
 def shape_by_name(settings: Settings) -> ModelShape:
-    """The shape of the model that `settings` name: from its files, else from the catalog. Raises `ModelUnavailableError`."""
-    source = find(settings.model)
+    """The shape of the model that `settings` name. Raises what `shape_by_source` raises."""
+    return shape_by_source(find(settings.model), settings)
+
+
+def shape_by_source(source: ModelSource, settings: Settings) -> ModelShape:
+    """The shape of a model: from its files, else from the catalog. Raises `ModelUnavailableError`."""
     if is_present(source, settings.paths.models):
         return shape_of(folder_of(source, settings.paths.models))
     if card := card_of(source):
         return card.shape
     raise ModelUnavailableError(
-        f"{settings.model} is not on this machine yet, so its shape is not known.",
-        hint=f"Fetch it first:\n  pensieve pull {settings.model}",
+        f"{source.name} is not on this machine yet, so its shape is not known.",
+        hint=f"Fetch it first:\n  pensieve pull {source.name}",
     )

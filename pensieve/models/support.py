@@ -11,14 +11,12 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from pensieve.errors import ModelUnsupportedError
 
 OTHERS = "Models that pensieve serves:\n  pensieve models"
-MLX_FORM = (
-    "Take the same model in MLX's form; many are under mlx-community/ on the Hub.\n" + OTHERS
-)
+MLX_FORM = "Take the same model in MLX's form; many are under mlx-community/ on the Hub.\n" + OTHERS
 
 _WEIGHTS = re.compile(r"model[\w.-]*\.safetensors(\.index\.json)?", re.ASCII)
 _MODEL_TYPE = re.compile(r"[\w-]+", re.ASCII)

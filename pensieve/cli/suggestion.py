@@ -1,0 +1,25 @@
+"""The line in which `start` and `models` name the model that would serve Claude Code better on this Mac."""
+
+from pensieve.cli.progress import in_bytes
+from pensieve.machine import Machine
+from pensieve.models.advice import better
+from pensieve.models.catalog import find
+from pensieve.models.fit import fit, room_here
+from pensieve.settings import Settings
+
+
+def suggestion(settings: Settings, machine: Machine, chip_name: str) -> str | None:
+    """The better model and the command for it; None where the chosen one is the best here, or is not of the catalog."""
+    if machine.kind != "apple_silicon":
+        return None
+    room = room_here(machine, settings)
+    chosen = find(settings.model)
+    card = better(chosen, room, chip_name)
+    if card is None:
+        return None
+    name, context = card.model.name, fit(card.shape, room).context_tokens
+    return (
+        f"{name} serves Claude Code better on this Mac than {chosen.name}: it is the better agent,"
+        f"\nwith {context:,} tokens of context ({in_bytes(card.shape.weights_bytes)})."
+        f" To have it served:\n  pensieve use {name}"
+    )
