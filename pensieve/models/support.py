@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pensieve.errors import ModelUnsupportedError
 
@@ -149,31 +149,37 @@ def _check_job(name: str, config: Mapping[str, Any]) -> None:
 
 def _unread_quantization(config: Mapping[str, Any], source: str) -> str | None:
     """The name of a quantization that mlx-lm would not read, or would read wrongly; None where it does read it."""
-    if own := config.get("quantization"):
+    if own := _table(config.get("quantization")):
         mode = str(own.get("mode", "affine"))
         return None if mode in _MODES else mode
-    text = config.get("text_config") or {}
-    foreign = config.get("quantization_config") or text.get("quantization_config")
+    inner = _table(config.get("text_config")).get("quantization_config")
+    foreign = _table(config.get("quantization_config") or inner)
     if not foreign:
         return None
     method = str(foreign.get("quant_method", "a method that it does not name"))
     is_read = {
         "fp8": _is_mxfp8(foreign) or "weight_scale_inv" in source,
         "compressed-tensors": foreign.get("format") in _COMPRESSED_FORMATS,
-        "modelopt": foreign.get("quantization", foreign).get("quant_algo") == "NVFP4",
+        "modelopt": _table(foreign.get("quantization", foreign)).get("quant_algo") == "NVFP4",
     }.get(method, method in _METHODS)
     return None if is_read else method
 
 
 def _is_mxfp8(quantization: Mapping[str, Any]) -> bool:
     """Other fp8 weights are expanded by the architectures that know them, by their `weight_scale_inv`."""
-    blocks = quantization.get("weight_block_size") or ()
-    return quantization.get("scale_fmt") == "ue8m0" and list(blocks) == [32, 32]
+    blocks = quantization.get("weight_block_size")
+    return quantization.get("scale_fmt") == "ue8m0" and blocks == [32, 32]
 
 
 def _architectures(config: Mapping[str, Any]) -> tuple[str, ...]:
-    named = config.get("architectures") or ()
-    return (named,) if isinstance(named, str) else tuple(map(str, named))
+    named = config.get("architectures")
+    if isinstance(named, list):
+        return tuple(map(str, cast("list[object]", named)))
+    return (named,) if isinstance(named, str) else ()
+
+
+def _table(value: object) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def _tables(source: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pensieve.cli.app import run
 from pensieve.cli.models import COLUMNS, entry_of, row
 from pensieve.daemon import lock
 from pensieve.daemon.record import Address, own_record, published
-from pensieve.models.catalog import CATALOG
+from pensieve.models.catalog import AUTOMATIC_WORDS, CATALOG
 from pensieve.models.fit import room_of_mac
 from pensieve.models.folder import MARKER, ModelFile, Snapshot, write_snapshot
 from pensieve.models.shelf import shelf
@@ -118,7 +118,7 @@ def test_show_tells_context_quantization_size_licence_memory_and_source(
     out = capsys.readouterr().out
     for words in (
         "262,144 tokens", "4 bits", "17.2 GB", "Apache-2.0", "a token", "mlx-community/Qwen3-Coder",
-        "pensieve pull qwen3-coder-30b", "not tried",
+        "pensieve pull qwen3-coder-30b", "not tried", "rank 182 of 313", "SWE-bench Verified 31.8",
     ):  # fmt: skip
         assert words in " ".join(out.split()), words
     assert max(map(len, out.splitlines())) < 80
@@ -149,7 +149,40 @@ def test_show_of_a_folder_and_of_what_nobody_knows_yet(
     assert run(["show", "phi3"]) == 69
 
 
+def test_show_tells_the_revision_that_would_be_fetched(
+    paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["show", "qwen3.8-27b", "--json"]) == 0
+    shown = told(capsys)
+    assert shown["revision"] == "3e6447f082e89cc7f0bc6e5441afd38dfce760ff"
+    assert shown["agent_rank"] == 52
+
+
+@pytest.mark.parametrize("command", ["show", "use"])
+def test_a_folder_that_would_not_load_is_refused(
+    paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    folder = tmp_path / "new"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "qwen9_super"}')
+    assert run([command, str(folder)]) == 65
+    assert "is of the type qwen9_super" in capsys.readouterr().err
+    assert not paths.config_file.exists()
+
+
 # pull
+
+
+def test_pull_refuses_a_model_that_would_not_load(
+    hub: FakeHub, paths: Paths, tmp_path: Path
+) -> None:
+    hub.files["config.json"] = b'{"model_type": "qwen3_5_mtp"}'
+    done = pensieve("pull", REPO, home=tmp_path, HF_ENDPOINT=hub.endpoint)
+    assert done.returncode == 65
+    assert done.stderr.decode().startswith(f"Error: {REPO} is a draft")
+    assert b"Traceback" not in done.stderr
+    assert hub.sent == {"config.json": len(hub.files["config.json"])}
+    assert not list(paths.models.glob("[!.]*"))
 
 
 def test_pull_fetches_then_checks_and_mends_what_is_damaged(hub: FakeHub, tmp_path: Path) -> None:
@@ -242,9 +275,10 @@ def test_use_writes_the_configuration_that_the_next_start_reads(
     assert "pensieve pull qwen3-4b" in err
     assert resolve().model == "qwen3-4b"
     assert resolve().origins["model"] == str(paths.config_file)
-    assert run(["use", "auto", "--json"]) == 0
-    assert told(capsys)["model"] in {model.name for model in CATALOG}
-    assert resolve().model == "auto"
+    for word in AUTOMATIC_WORDS:
+        assert run(["use", word, "--json"]) == 0
+        assert told(capsys)["model"] in {model.name for model in CATALOG}
+        assert resolve().model == word
 
 
 def test_use_says_what_goes_on_until_then_and_what_comes_before_it(

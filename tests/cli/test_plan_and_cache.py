@@ -57,6 +57,31 @@ def test_a_plan_ends_in_what_is_chosen_and_why(
     assert says in capsys.readouterr().out.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("ram", "word", "name", "on_a_slow_chip"),
+    [
+        ("16", "auto", "qwen3.5-9b", None),
+        ("36", "auto", "qwen3.8-27b", "qwen3.6-35b"),
+        ("64", "auto:fast", "qwen3.6-35b", None),
+    ],
+)
+def test_auto_is_planned_for_a_mac_that_is_not_this_one(
+    ram: str,
+    word: str,
+    name: str,
+    on_a_slow_chip: str | None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["plan", "--ram", ram, "--model", word]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"{name} with {ram} GB of memory\n")
+    last = said.splitlines()[-1]
+    assert ("such as Apple M4 Pro" in last) is (on_a_slow_chip is not None)
+    assert last.endswith(on_a_slow_chip or ".")
+    assert run(["plan", "--ram", ram, "--model", word, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["model"] == name
+
+
 def test_a_model_of_the_catalog_is_planned_before_it_is_fetched(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -40,10 +40,18 @@ class Recorder:
         self.mode = mode
         self.fetched: list[str] = []
         self.served: list[tuple[str, Device]] = []
+        self.is_watched = False
         self.on_serve = lambda: None
 
     def parts(self) -> Parts:
-        return Parts(lambda: self.machine, self._fetch, self._serve, self._command)
+        return Parts(
+            lambda: self.machine,
+            self._fetch,
+            self._serve,
+            self._command,
+            chip=lambda: "Apple M4",
+            is_watched=lambda: self.is_watched,
+        )
 
     def _fetch(self, name: str, paths: Paths) -> ModelFolder:
         self.fetched.append(name)
@@ -89,6 +97,37 @@ def test_a_start_says_where_what_how_much_and_what_next(
     assert "8,192 tokens" in out
     assert "pensieve chat" in out
     assert "pensieve env" in out
+
+
+@pytest.mark.parametrize("is_awaited", [True, False])
+def test_a_start_with_the_default_names_a_better_model_once_to_who_looks(
+    settings: Settings, capsys: pytest.CaptureFixture[str], is_awaited: bool
+) -> None:
+    settings = replace(settings, model="phi-3-mini")
+    recorder = Recorder(settings, replace(MAC, memory_bytes=24 << 30))
+    recorder.is_watched = True
+    for _ in range(2):
+        run_in_background(settings, NO_FLAGS, recorder.parts(), is_awaited=is_awaited)
+        if not is_awaited:
+            stop(settings.paths, is_forced=True)
+            break
+    assert capsys.readouterr().err.count("pensieve use qwen3.5-9b\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("is_watched", "origins"), [(False, {}), (True, {"model": "flag"}), (True, {"model": "file"})]
+)
+def test_nothing_is_suggested_to_a_pipe_or_to_who_has_chosen(
+    settings: Settings,
+    capsys: pytest.CaptureFixture[str],
+    is_watched: bool,
+    origins: dict[str, str],
+) -> None:
+    settings = replace(settings, model="phi-3-mini", origins=origins)
+    recorder = Recorder(settings, replace(MAC, memory_bytes=24 << 30))
+    recorder.is_watched = is_watched
+    run_in_background(settings, NO_FLAGS, recorder.parts())
+    assert "pensieve use" not in "".join(capsys.readouterr())
 
 
 def test_a_second_start_says_that_it_runs_already_and_touches_nothing(

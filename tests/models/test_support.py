@@ -199,6 +199,7 @@ def test_a_gguf_file_is_refused_by_its_name(tmp_path: Path) -> None:
         },
         {"model_type": "deepseek_v3", "quantization_config": {"quant_method": "fp8"}},
         {"model_type": "kimi_k2"},
+        {"quantization": True, "quantization_config": 3, "architectures": 4, "text_config": []},
         {"model_type": "solar_open"},
         {"model_type": "bailing_hybrid", "architectures": ["BailingMoeV3ForCausalLM"]},
         {"model_type": "qwen3_5", "architectures": ["Qwen3_5ForConditionalGeneration"]},
