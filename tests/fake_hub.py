@@ -29,6 +29,8 @@ class FakeHub:
     repo: str
     files: dict[str, bytes]
     commit: str = COMMIT
+    # What the Hub says that the model is for.
+    task: str = "text-generation"
     # Where the main branch is by now, if not at `commit`.
     head: str | None = None
     # Ends the next transfers of a file at these positions in the file, one after the other.
@@ -55,7 +57,12 @@ class FakeHub:
     def description(self) -> dict[str, Any]:
         """What `/api/models/<repo>?blobs=true` tells."""
         siblings = [self._sibling(name, content) for name, content in self.files.items()]
-        return {"id": self.repo, "sha": self.head or self.commit, "siblings": siblings}
+        return {
+            "id": self.repo,
+            "sha": self.head or self.commit,
+            "pipeline_tag": self.task,
+            "siblings": siblings,
+        }
 
     def _sibling(self, name: str, content: bytes) -> dict[str, Any]:
         blob = hashlib.sha1(f"blob {len(content)}\0".encode() + content, usedforsecurity=False)

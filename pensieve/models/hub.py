@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 from pensieve import __version__
 from pensieve.errors import ModelUnavailableError, ModelUnsupportedError
 from pensieve.models.folder import MARKER, ModelFile, Snapshot
-from pensieve.models.support import MLX_FORM, check_files
+from pensieve.models.support import MLX_FORM, check_files, check_task
 
 if TYPE_CHECKING:
     import httpx2
@@ -84,6 +84,7 @@ class Hub:
                 )
             except (ValueError, TypeError, KeyError) as error:
                 raise self._unavailable(repo, "what answers there is not a Hub") from error
+        check_task(repo, found.pipeline_tag)
         siblings = found.siblings or []
         check_files(repo, [entry.rfilename for entry in siblings])
         files = tuple(_file(entry) for entry in siblings if _is_wanted(entry.rfilename))

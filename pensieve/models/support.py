@@ -20,14 +20,24 @@ MLX_FORM = "Take the same model in MLX's form; many are under mlx-community/ on 
 
 _WEIGHTS = re.compile(r"model[\w.-]*\.safetensors(\.index\.json)?", re.ASCII)
 _MODEL_TYPE = re.compile(r"[\w-]+", re.ASCII)
-# mlx-community's drafts are of the types qwen3_5_mtp, deepseek_v4_mtp, gemma4_assistant, …; others name a class for it:
-# DFlashDraftModel, LlamaForCausalLMEagle3.
-_DRAFT_TYPE = re.compile(r"_(mtp|assistant|eagle\d?|dflash\d?|dspark|draft(er)?|medusa)$")
+# mlx-community's drafts are of the types qwen3_5_mtp, deepseek_v4_mtp, gemma4_assistant, …; others are of an ordinary type
+# and name a class for it: DFlash2DraftModel, LlamaForCausalLMEagle3.
+_DRAFT_TYPE = re.compile(r"(^|_)(mtp|assistant|eagle\d?|dflash\d?|dspark|draft(er)?|medusa)$")
 _DRAFT_CLASS = re.compile(r"MTP$|Draft|DFlash|DSpark|Eagle|Medusa|Speculator")
 # What transformers calls the classes of models that write no text.
 _OTHER_JOB = re.compile(
     r"For(MaskedLM|\w*Classification|QuestionAnswering|RewardModel|CTC|SpeechSeq2Seq"
     r"|Segmentation|ObjectDetection|DepthEstimation|TextEncoding)$"
+)
+# What the Hub calls tasks that end in something else than text. An embedding model may look like any other by its config.
+_OTHER_TASKS = frozenset(
+    {
+        *("feature-extraction", "sentence-similarity", "text-ranking", "text-classification"),
+        *("token-classification", "fill-mask", "zero-shot-classification"),
+        *("text-to-image", "image-to-image", "text-to-video", "image-to-video", "text-to-3d"),
+        *("text-to-speech", "text-to-audio", "automatic-speech-recognition", "audio-to-audio"),
+        *("image-classification", "image-segmentation", "object-detection", "depth-estimation"),
+    }
 )
 
 # MLX's own kinds of quantization (mx.quantize, MLX 0.32.4).
@@ -81,6 +91,12 @@ def installed_mlx_lm() -> MlxLm | None:
         )
     except (OSError, ValueError, SyntaxError, LookupError, ImportError):
         return None
+
+
+def check_task(name: str, task: str | None) -> None:
+    """Raise `ModelUnsupportedError` for a task, in the Hub's words, that is not to write text."""
+    if task in _OTHER_TASKS:
+        raise _other_job(name, task)
 
 
 def check_files(name: str, files: Collection[str]) -> None:
@@ -142,9 +158,13 @@ def _check_job(name: str, config: Mapping[str, Any]) -> None:
             hint="Serve the model that it was made for; its page on the Hub names it.\n" + OTHERS,
         )
     if other := next(filter(_OTHER_JOB.search, classes), None):
-        raise ModelUnsupportedError(
-            f"{name} is made for another task than to write text ({other}).", hint=OTHERS
-        )
+        raise _other_job(name, other)
+
+
+def _other_job(name: str, job: str) -> ModelUnsupportedError:
+    return ModelUnsupportedError(
+        f"{name} is made for another task than to write text ({job}).", hint=OTHERS
+    )
 
 
 def _unread_quantization(config: Mapping[str, Any], source: str) -> str | None:

@@ -44,6 +44,10 @@ CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
         {"model_type": "qwen3_5_mtp"},
         " is a draft, which makes another model faster and writes nothing by itself.",
     ),
+    "a draft by its type alone": (
+        {"model_type": "dflash"},
+        " is a draft, which makes another model faster and writes nothing by itself.",
+    ),
     "a draft by its class": (
         {"architectures": ["DFlashDraftModel"]},
         " is a draft, which makes another model faster and writes nothing by itself.",
@@ -138,6 +142,22 @@ def test_a_kind_that_its_file_names_tell_is_refused_before_anything_is_fetched(
     hub.files = {name: hub.files.get(name, b"{}") for name in names}
     assert refused(hub, tmp_path).message == REPO + words
     assert not hub.sent
+
+
+@pytest.mark.parametrize("task", ["feature-extraction", "text-ranking", "text-to-image"])
+def test_a_task_that_the_hub_names_is_refused_before_anything_is_fetched(
+    hub: FakeHub, tmp_path: Path, task: str
+) -> None:
+    hub.task = task
+    words = f" is made for another task than to write text ({task})."
+    assert refused(hub, tmp_path).message == REPO + words
+    assert not hub.sent
+
+
+def test_a_model_that_sees_is_a_model_that_writes(hub: FakeHub, tmp_path: Path) -> None:
+    hub.task = "image-text-to-text"
+    Download(Hub(hub.endpoint), RecordedProgress()).into(tmp_path / "tiny", HubModel("tiny", REPO))
+    assert (tmp_path / "tiny" / "model.safetensors").exists()
 
 
 def test_a_repository_without_a_config_is_refused(hub: FakeHub, tmp_path: Path) -> None:
