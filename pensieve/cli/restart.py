@@ -45,6 +45,8 @@ def restart(  # noqa: PLR0913 -- each is an option
     # Read before anything is stopped: what is wrong in them would leave nothing running.
     settings = settings_module.resolve(flags)
     settings_module.require_own_key(settings)
+    parts = real_parts()
+    parts.check(settings.model, settings.paths)
     if record and record.service:
         raise MachineError(
             "Homebrew keeps this server; pensieve does not start it.",
@@ -54,7 +56,7 @@ def restart(  # noqa: PLR0913 -- each is an option
         ended = stop(settings.paths, is_forced=force)
     if ended:
         output.aside(f"pensieve has stopped (pid {ended.pid}).")
-    return run_in_background(settings, flags, real_parts(), is_awaited=not no_wait)
+    return run_in_background(settings, flags, parts, is_awaited=not no_wait)
 
 
 def kept(record: ServerRecord | None, given: Flags) -> Flags:

@@ -15,10 +15,9 @@ from pensieve.cli.progress import in_bytes
 from pensieve.machine import inspect
 from pensieve.models.cards import Card, card_of
 from pensieve.models.catalog import EmbeddedModel, HubModel, LocalModel, ModelSource, find
-from pensieve.models.fetch import fetch
+from pensieve.models.fetch import check_here
 from pensieve.models.fit import Room, fit, room_here
 from pensieve.models.folder import MARKER, read_snapshot
-from pensieve.models.progress import Unseen
 from pensieve.models.shape import ModelShape, shape_of
 from pensieve.models.shelf import bytes_of, shelved
 from pensieve.settings import Settings
@@ -44,7 +43,7 @@ def show(name: str, /, *, json: bool = False) -> int:
     source = find(name)
     room = room_here(inspect(), settings)
     if isinstance(source, LocalModel):
-        fetch(source, settings.paths, Unseen())  # refuses one that would not load
+        check_here(source, settings.paths)
         known = _of_folder(source)
     else:
         known = _of_hub(source, settings)

@@ -47,6 +47,7 @@ class Parts:
     fetch: "Callable[[str, Paths], ModelFolder]"
     serve: "Callable[[Settings, ModelFolder, Device, socket.socket], None]"
     server_command: Callable[[Flags], Sequence[str]]
+    check: Callable[[str, Paths], None]
     chip: Callable[[], str] = chip
     is_watched: Callable[[], bool] = output.is_watched
 
@@ -97,6 +98,7 @@ def run_in_background(
     choose_device(settings.device, parts.inspect())
     if not _can_listen(settings):
         return report_held(settings)
+    parts.check(settings.model, settings.paths)
     pid = launch_and_leave(parts.server_command(flags), settings.paths)
     output.data(f"pensieve is starting (pid {pid}). See how far it is:\n  pensieve status")
     _suggest(settings, parts)
@@ -168,7 +170,7 @@ def run_in_foreground(settings: Settings, flags: Flags, parts: Parts) -> int:
 
 def real_parts() -> Parts:
     """The parts that a user gets. What is heavy is imported when it is used."""
-    return Parts(inspect, _fetch, _serve_http, server_command)
+    return Parts(inspect, _fetch, _serve_http, server_command, _check)
 
 
 def _fetch(name: str, paths: Paths) -> "ModelFolder":
@@ -181,6 +183,14 @@ def _fetch(name: str, paths: Paths) -> "ModelFolder":
             return fetch(find(name), paths, shown)
         finally:
             shown.end()
+
+
+def _check(name: str, paths: Paths) -> None:
+    """Raise what `_fetch` would raise without the network."""
+    from pensieve.models.catalog import find
+    from pensieve.models.fetch import check_here
+
+    check_here(find(name), paths)
 
 
 def _serve_http(

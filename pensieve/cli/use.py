@@ -7,9 +7,8 @@ from pensieve import settings as settings_module
 from pensieve.cli import output
 from pensieve.daemon.record import current
 from pensieve.models.catalog import AUTOMATIC_WORDS, LocalModel, find
-from pensieve.models.fetch import fetch
+from pensieve.models.fetch import check_here
 from pensieve.models.folder import is_present
-from pensieve.models.progress import Unseen
 from pensieve.settings import Settings
 
 
@@ -18,23 +17,22 @@ def use(name: str, /, *, json: bool = False) -> int:
 
     For example:
       pensieve use qwen3.5-9b
-      pensieve use auto                      # the best agent that suits this machine
-      pensieve use auto:fast                 # the best of those that answer quickly
+      pensieve use auto                      # the best agent for this machine
+      pensieve use auto:fast                 # the best of the quick ones
 
     It is kept in the configuration file: pensieve config path.
 
     Parameters
     ----------
     name
-        A name that `pensieve models` lists, a Hugging Face repository (owner/name), the
-        folder of an mlx-lm model, auto or auto:fast.
+        A name that `pensieve models` lists, a Hugging Face repository (owner/name), a
+        folder, auto or auto:fast.
     json
         Print one JSON object instead.
     """
     settings = settings_module.resolve()
     source = find(name)
-    if isinstance(source, LocalModel):
-        fetch(source, settings.paths, Unseen())  # refuses one that would not load
+    check_here(source, settings.paths)
     kept = str(source.folder) if isinstance(source, LocalModel) else source.name
     config.write(settings.paths.config_file, "model", name if name in AUTOMATIC_WORDS else kept)
     is_here = is_present(source, settings.paths.models)

