@@ -1,11 +1,13 @@
 """`pensieve models`: which models there are, what each needs, and how much context it gets on this machine."""
 
+from dataclasses import replace
 from json import dumps
 
 from pensieve import settings as settings_module
 from pensieve.cli import output
 from pensieve.cli.progress import in_bytes
 from pensieve.cli.suggestion import suggestion
+from pensieve.cli.target import served_name
 from pensieve.daemon.record import current
 from pensieve.engine.budget import ENOUGH_CONTEXT_TOKENS
 from pensieve.errors import ModelError
@@ -38,7 +40,8 @@ def models(*, json: bool = False) -> int:
     settings = settings_module.resolve()
     machine = inspect()
     room = room_here(machine, settings)
-    entries = [entry_of(model, room, settings) for model in shelf(settings.paths.models)]
+    named = replace(settings, model=served_name(settings.model))
+    entries = [entry_of(model, room, named) for model in shelf(settings.paths.models)]
     if json:
         output.data(dumps({"limit_bytes": room.limit_bytes, "models": entries}, indent=2))
         return 0

@@ -1,6 +1,7 @@
 """The line in which `start` and `models` name the model that would serve Claude Code better on this Mac."""
 
 from pensieve.cli.progress import in_bytes
+from pensieve.errors import ModelUnavailableError
 from pensieve.machine import Machine
 from pensieve.models.advice import better
 from pensieve.models.catalog import find
@@ -13,7 +14,10 @@ def suggestion(settings: Settings, machine: Machine, chip_name: str) -> str | No
     if machine.kind != "apple_silicon":
         return None
     room = room_here(machine, settings)
-    chosen = find(settings.model)
+    try:
+        chosen = find(settings.model)
+    except ModelUnavailableError:
+        return None
     card = better(chosen, room, chip_name)
     if card is None:
         return None

@@ -12,7 +12,7 @@ from pensieve.cli.app import run
 from pensieve.cli.models import COLUMNS, entry_of, row
 from pensieve.daemon import lock
 from pensieve.daemon.record import Address, own_record, published
-from pensieve.models.catalog import AUTOMATIC_WORDS, CATALOG
+from pensieve.models.catalog import AUTOMATIC_WORDS, CATALOG, find
 from pensieve.models.fit import room_of_mac
 from pensieve.models.folder import MARKER, ModelFile, Snapshot, write_snapshot
 from pensieve.models.shelf import shelf
@@ -86,6 +86,18 @@ def test_the_context_is_that_of_the_machine(paths: Paths, memory_gib: int, conte
     entry = entry_of(model, room_of_mac(memory_gib << 30), Settings(paths))
     assert row(entry).startswith(f"  {'qwen3.5-9b':<20}   6.0 GB ")
     assert row(entry).endswith(f" GB {context:>13}")
+
+
+def test_the_list_marks_what_auto_means_here_and_suggests_nothing_to_a_pipe(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PENSIEVE_MODEL", "auto")
+    assert run(["models"]) == 0
+    out, err = capsys.readouterr()
+    assert [line.split()[0] for line in out.splitlines() if line.endswith("chosen")] == [
+        find("auto").name
+    ]
+    assert "pensieve use" not in out + err
 
 
 def test_the_list_as_json_says_what_is_here_served_and_chosen(

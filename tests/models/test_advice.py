@@ -153,7 +153,7 @@ def test_the_suggestion_names_the_model_its_context_and_the_command(tmp_path: Pa
     )
 
 
-@pytest.mark.parametrize("model", ["qwen3.8-27b", "qwen3.8-27b-8bit", "owner/name"])
+@pytest.mark.parametrize("model", ["qwen3.8-27b", "qwen3.8-27b-8bit", "owner/name", "no model"])
 def test_nothing_is_suggested_beside_the_best_or_what_nothing_is_known_of(
     tmp_path: Path, model: str
 ) -> None:
