@@ -33,8 +33,11 @@ EXO = "exo-explore/exo: resources/inference_model_cards/mlx-community--{}.toml (
 QWEN35_LAYERS = (
     "Qwen3.5 configs (head_dim 256, full_attention_interval 4); mlx_lm/models/qwen3_5.py"
 )
-QWEN27_LAYERS = "config.json of Qwen/Qwen3.5-27B, whose layers these are (64, of which 16 attend; 24 heads, 4 KV heads)"
-RAPID_SIZES = "raullenchai/Rapid-MLX: model_sizes.json (bytes on the Hub, October 2026)"
+QWEN27_LAYERS = (
+    "THUDM/slime: scripts/models/qwen3.5-27B.sh, whose layers these are (64; 24 heads, 4 KV heads of 256),"
+    " every fourth attends; mlx_lm/models/qwen3_5.py"
+)
+RAPID_SIZES = "Rapid-MLX: model_sizes.json (bytes on the Hub, October 2026)"
 GPT_OSS_LAYERS = "config.json of openai/{} (head_dim 64, every other layer sees 128 tokens)"
 # A dense 27B in 4 bits answers with 17 tokens a second at 400 GB/s (M1 Max) and with 11.6 at 200 (M2 Pro; both reported
 # in 2026): below this an agent waits too long. In 8 bits it reads 1.84 times as much.
