@@ -97,7 +97,7 @@ class ClaudeCode:
         """A terminal in which `sh` runs `script`; where a person has been through the first questions about colours."""
         if shutil.which("tmux") is None:
             pytest.skip("tmux is not installed")
-        done = {"hasCompletedOnboarding": True, "lastOnboardingVersion": "2.1.330"}
+        done = {"hasCompletedOnboarding": True, "lastOnboardingVersion": "2.1.332"}
         (self.home / ".claude.json").write_text(json.dumps(done), encoding="utf-8")
         written = self.home / "written"
         os.mkfifo(written)

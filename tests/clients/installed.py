@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 FOREIGN = Path(__file__).parent / "foreign"
-TYPESCRIPT = "@anthropic-ai/sdk@1.12.0"
-CLAUDE_CODE = "@anthropic-ai/claude-code@2.1.330"
+TYPESCRIPT = "@anthropic-ai/sdk@1.14.0"
+CLAUDE_CODE = "@anthropic-ai/claude-code@2.1.332"
 NUSHELL = "nushell@0.115.1"
 LANGCHAIN = FOREIGN / "langchain.txt"
 # What npm and pip say where they reach nobody.
