@@ -26,9 +26,9 @@ class Pensieve < Formula
     system "python3.14", "-m", "pip", "--python=#{libexec}/bin/python", "install",
            "--no-deps", "--only-binary=:all:", "--require-hashes",
            "--requirement=packaging/requirements-macos.lock"
-    # macOS 27 refuses libraries whose string table is misaligned, as llguidance's is.
-    system libexec/"bin/python", "packaging/linkedit.py", libexec if MacOS.version >= :golden_gate
     venv.pip_install_and_link buildpath, build_isolation: false
+    # macOS 27 loads no library whose string table is misaligned, as llguidance's is.
+    system libexec/"bin/python", "-P", "-m", "pensieve.engine.linkedit", libexec if MacOS.version >= :golden_gate
 
     man1.install "docs/pensieve.1"
     generate_completions_from_executable(bin/"pensieve", "completion")
@@ -40,8 +40,17 @@ class Pensieve < Formula
         pensieve start
         eval "$(pensieve env)"    # Claude Code and other Anthropic clients in this shell use it
 
+      A service that runs keeps the version that it was started with. After an upgrade of pensieve:
+        brew services restart pensieve
+
       After an upgrade of macOS itself, get the build of MLX that is made for it:
         brew reinstall pensieve
+
+      macOS lets no service read Documents, Desktop, Downloads or external disks, and does not ask.
+      For a model there: Full Disk Access for Python, in System Settings > Privacy & Security.
+
+      Before uninstalling, stop the service; Homebrew does not:
+        brew services stop pensieve
     EOS
   end
 
@@ -49,6 +58,8 @@ class Pensieve < Formula
     run [opt_bin/"pensieve", "start", "--foreground"]
     keep_alive successful_exit: false
     throttle_interval 30
+    # Open answers get 15 seconds to end; without this launchd ends the server after 5.
+    stop_timeout 25
     process_type :interactive
     working_dir var
     log_path var/"log/pensieve.log"

@@ -40,3 +40,7 @@ is_new_enough .venv/bin/python || {
 echo "Installing what $lock names into .venv …" >&2
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: -r "$lock"
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+# macOS 27 loads no library whose string table is misaligned, as llguidance's is.
+if [ "$(uname -s)" = Darwin ] && [ "$(sw_vers -productVersion | cut -d . -f 1)" -ge 27 ]; then
+    .venv/bin/python -P -m pensieve.engine.linkedit .venv
+fi

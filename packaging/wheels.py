@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import linkedit
+from pensieve.engine import linkedit
 
 ROOT = Path(__file__).parent.parent
 LOCK = ROOT / "packaging" / "requirements-macos.lock"

@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pensieve.engine import grammar_library
 from pensieve.engine.generation import Generation, Grammar
 from pensieve.errors import EngineBusyError, GrammarError
 
@@ -74,13 +75,9 @@ class Grammars:
 
 
 def _load(tokenizer_file: Path) -> "Vocabulary":
-    try:
-        from pensieve.engine.grammar import Vocabulary
-    except ImportError as error:
-        raise GrammarError(
-            f"llguidance, which holds answers to grammars, does not load on this machine: {error}."
-            " To install it anew: brew reinstall pensieve"
-        ) from error
+    grammar_library.import_library()
+    from pensieve.engine.grammar import Vocabulary
+
     return Vocabulary.of(tokenizer_file)
 
 

@@ -127,4 +127,4 @@ grammars.close()
     ).stdout.decode()
     assert said.startswith("GrammarError(")
     assert refused in said
-    assert "brew reinstall pensieve" in said
+    assert f"{sys.prefix}/bin/python -m pip install --force-reinstall" in said

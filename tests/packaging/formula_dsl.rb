@@ -1,6 +1,7 @@
 # Evaluates a Homebrew formula without Homebrew and prints what it says as JSON: which words in which order, what `install` runs,
-# the service. Strict: an unknown word, a word said twice, a resource without url or sha256, two resources of one name raise.
+# the service and launchd's file of it. Strict: an unknown word, a word said twice, a resource without url or sha256, two resources of one name raise.
 # usage: ruby formula_dsl.rb FORMULA MACOS_VERSION     (Ruby 3.0 or newer)
+require "cgi"
 require "json"
 require "pathname"
 
@@ -32,7 +33,7 @@ class Words
     resource:  %i[url sha256 mirror version],
     livecheck: %i[url regex strategy formula skip],
     service:   %i[run run_type keep_alive working_dir log_path error_log_path environment_variables process_type
-                  restart_delay throttle_interval require_root run_at_load nice interval cron sockets],
+                  restart_delay throttle_interval stop_timeout require_root run_at_load nice],
   }.freeze
   PROCESS_TYPES = %i[background standard interactive adaptive].freeze
   KEEP_ALIVE = %i[always successful_exit crashed path].freeze
@@ -54,6 +55,8 @@ class Words
     type, alive = @said[:process_type], @said[:keep_alive]
     raise ArgumentError, "process_type #{type}" unless type.nil? || PROCESS_TYPES.include?(type)
     raise ArgumentError, "keep_alive #{alive}" if alive.is_a?(Hash) && !(alive.keys - KEEP_ALIVE).empty?
+    whole = %i[stop_timeout throttle_interval restart_delay nice].reject { |word| @said.fetch(word, 0).is_a?(Integer) }
+    raise ArgumentError, "no whole number: #{whole.join(", ")}" unless whole.empty?
   end
 
   def bin = Pathname("BIN")
@@ -63,6 +66,48 @@ class Words
   def etc = Pathname("ETC")
   def var = Pathname("VAR")
   def std_service_path_env = "STD_PATH"
+end
+
+# launchd's file of a service as Homebrew writes it: Service#to_plist of Homebrew/brew in 2026-08, ExitTimeOut by its #23294.
+# Our reading of it; tests/packaging/test_formula.py compares the two where Homebrew is installed.
+class Plist
+  SESSIONS = %w[Aqua Background LoginWindow StandardIO System].freeze
+
+  def initialize(formula, said) = (@formula, @said = formula, said)
+
+  def keys
+    {
+      Label: "homebrew.mxcl.#{@formula}", ProgramArguments: Array(@said[:run]).map(&:to_s), RunAtLoad: @said.fetch(:run_at_load, true),
+      ExitTimeOut: @said[:stop_timeout], TimeOut: @said[:restart_delay], ThrottleInterval: @said[:throttle_interval],
+      ProcessType: @said[:process_type]&.to_s&.capitalize, Nice: @said[:nice], WorkingDirectory: @said[:working_dir]&.to_s,
+      StandardOutPath: @said[:log_path]&.to_s, StandardErrorPath: @said[:error_log_path]&.to_s,
+      EnvironmentVariables: @said[:environment_variables], KeepAlive: keep_alive, LimitLoadToSessionType: SESSIONS
+    }.compact
+  end
+
+  def to_s
+    head = '<?xml version="1.0" encoding="UTF-8"?><plist version="1.0">'
+    "#{head}#{element(keys)}</plist>"
+  end
+
+  private
+
+  def keep_alive
+    alive = @said[:keep_alive]
+    return alive unless alive.is_a?(Hash)
+    return { SuccessfulExit: alive[:successful_exit] } if alive.key?(:successful_exit)
+    alive.key?(:crashed) ? { Crashed: alive[:crashed] } : alive[:always]
+  end
+
+  def element(value)
+    case value
+    when true, false then "<#{value}/>"
+    when Integer then "<integer>#{value}</integer>"
+    when Array then "<array>#{value.map { |one| element(one) }.join}</array>"
+    when Hash then "<dict>#{value.map { |key, one| "<key>#{key}</key>#{element(one)}" }.join}</dict>"
+    else "<string>#{CGI.escapeHTML(value.to_s)}</string>"
+    end
+  end
 end
 
 module Language
@@ -108,6 +153,7 @@ class Formula
       said = words(:service, &block)
       said.check_service
       tell(:service, said.said)
+      told[:plist] = Plist.new(name.downcase, said.said).to_s
     end
 
     def test(&block)

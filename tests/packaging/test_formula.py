@@ -1,6 +1,8 @@
 """The Homebrew formula, evaluated without Homebrew: what `brew audit` does not look at in a tap, held here."""
 
+import importlib.util
 import json
+import plistlib
 import re
 import shutil
 import subprocess
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pensieve.server.http import GRACE_S
 from tests.packaging.project import REPOSITORY, ROOT, pyproject, read, script
 
 FORMULA = ROOT / "Formula" / "pensieve.rb"
@@ -113,12 +116,13 @@ def test_nothing_of_homebrews_own_python_is_seen() -> None:
 
 
 def test_libraries_are_mended_where_macos_refuses_them() -> None:
-    mend = ["system", "LIBEXEC/bin/python", "packaging/linkedit.py", "LIBEXEC"]
-    assert mend in told(GOLDEN_GATE)["install"]
+    module = "pensieve.engine.linkedit"
+    mend = ["system", "LIBEXEC/bin/python", "-P", "-m", module, "LIBEXEC"]
     assert mend not in told(TAHOE)["install"]
-    assert told(GOLDEN_GATE)["install"].index(mend) > told(GOLDEN_GATE)["install"].index(
-        pip_words(GOLDEN_GATE)
-    )
+    steps = told(GOLDEN_GATE)["install"]
+    [installed] = [step for step in steps if step[0] == "pip_install_and_link"]
+    assert steps.index(pip_words(GOLDEN_GATE)) < steps.index(installed) < steps.index(mend)
+    assert importlib.util.find_spec(module)
 
 
 def test_what_it_installs_beside_the_program_is_there() -> None:
@@ -126,7 +130,7 @@ def test_what_it_installs_beside_the_program_is_there() -> None:
     [manual] = [step[1:] for step in told()["install"] if step[0] == "man1.install"]
     assert all((ROOT / file).is_file() for file in manual)
     named = re.findall(r'"(packaging/[^"]+)"|=(packaging/[^"]+)"', read("Formula/pensieve.rb"))
-    assert len(named) == 2
+    assert len(named) == 1
     assert all((ROOT / (one or other)).is_file() for one, other in named)
 
 
@@ -136,12 +140,53 @@ def test_the_service_is_the_server_in_the_foreground() -> None:
         "run": ["OPT_BIN/pensieve", "start", "--foreground"],
         "keep_alive": {"successful_exit": False},
         "throttle_interval": 30,
+        "stop_timeout": 25,
         "process_type": "interactive",
         "working_dir": "VAR",
         "log_path": "VAR/log/pensieve.log",
         "error_log_path": "VAR/log/pensieve.log",
         "environment_variables": {"PATH": "STD_PATH"},
     }
+
+
+def test_launchd_gets_the_service_with_time_for_open_answers_to_end() -> None:
+    assert plistlib.loads(told()["plist"].encode()) == {
+        "Label": "homebrew.mxcl.pensieve",
+        "ProgramArguments": ["OPT_BIN/pensieve", "start", "--foreground"],
+        "RunAtLoad": True,
+        "ExitTimeOut": 25,
+        "ThrottleInterval": 30,
+        "ProcessType": "Interactive",
+        "WorkingDirectory": "VAR",
+        "StandardOutPath": "VAR/log/pensieve.log",
+        "StandardErrorPath": "VAR/log/pensieve.log",
+        "EnvironmentVariables": {"PATH": "STD_PATH"},
+        "KeepAlive": {"SuccessfulExit": False},
+        "LimitLoadToSessionType": ["Aqua", "Background", "LoginWindow", "StandardIO", "System"],
+    }
+    assert GRACE_S < told()["service"]["stop_timeout"]
+
+
+def test_homebrew_writes_the_service_as_our_reading_of_it_does() -> None:
+    """Skipped but where Homebrew has installed this formula, as the workflow does."""
+    prefix = homebrew_prefix()
+    if prefix is None:
+        pytest.skip("no Homebrew with pensieve here")
+    written = prefix / "opt" / "pensieve" / "homebrew.mxcl.pensieve.plist"
+    ours = told()["plist"].replace("OPT_BIN", str(prefix / "opt" / "pensieve" / "bin"))
+    ours = ours.replace("VAR", str(prefix / "var"))
+    path = f"{prefix}/bin:{prefix}/sbin:/usr/bin:/bin:/usr/sbin:/sbin"
+    ours = ours.replace("STD_PATH", path)
+    assert plistlib.loads(written.read_bytes()) == plistlib.loads(ours.encode())
+
+
+def homebrew_prefix() -> Path | None:
+    """Where Homebrew keeps this formula; None where it does not."""
+    brew = shutil.which("brew")
+    if brew is None:
+        return None
+    prefix = subprocess.run([brew, "--prefix"], capture_output=True, text=True, check=True).stdout
+    return Path(prefix.strip()) if (Path(prefix.strip()) / "opt" / "pensieve").is_dir() else None
 
 
 def test_its_test_asks_the_installed_program_for_its_health() -> None:
@@ -183,6 +228,7 @@ def test_its_caveats_name_commands_that_exist() -> None:
         ),
         (":interactive", ":fast", "process_type fast"),
         ("successful_exit: false", "sometimes: true", "keep_alive"),
+        ("stop_timeout 25", 'stop_timeout "25"', "stop_timeout"),
         (":golden_gate", ":golden_gates", "key not found"),
         ("  preserve_rpath", '  resource "a" do\n url "x"\n end\n  preserve_rpath', "without url"),
         (

@@ -1,13 +1,13 @@
 """Libraries with a misaligned string table, made by hand: found, mended without loss, and left alone otherwise."""
 
+import os
 import struct
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.packaging.project import script
-
-linkedit = script("linkedit")
+from pensieve.engine import grammar_library, linkedit
 
 STRINGS = b"\0_PyInit_lib\0_malloc\0\0"
 SIGNATURE = b"\xfa\xde\x0c\xc0 signature"
@@ -85,6 +85,21 @@ def test_the_room_for_a_librarys_name_goes_to_where_its_first_section_begins() -
     assert linkedit.name_and_room(library(LINKEDIT_START)) is None
 
 
+def unsigned(_: Path) -> None:
+    """In codesign's place: a library made by hand needs no signature."""
+
+
+def refused(file: Path) -> None:
+    raise subprocess.CalledProcessError(1, ["codesign", str(file)])
+
+
+def package(folder: Path) -> Path:
+    """A package's folder with one library that macOS 27 refuses."""
+    folder.mkdir()
+    (folder / "_lib.abi3.so").write_bytes(library(LINKEDIT_START + 4))
+    return folder
+
+
 def test_only_libraries_that_need_it_are_written(tmp_path: Path) -> None:
     fine, wrong = library(LINKEDIT_START), library(LINKEDIT_START + 4)
     (tmp_path / "package").mkdir()
@@ -92,8 +107,74 @@ def test_only_libraries_that_need_it_are_written(tmp_path: Path) -> None:
     (tmp_path / "package" / "fine.dylib").write_bytes(fine)
     (tmp_path / "script.so").write_text("no library")
     (tmp_path / "wrong.bin").write_bytes(wrong)
-    assert linkedit.put_right(tmp_path) == [tmp_path / "package" / "wrong.so"]
+    assert linkedit.align(tmp_path, unsigned) == [tmp_path / "package" / "wrong.so"]
     assert (tmp_path / "package" / "fine.dylib").read_bytes() == fine
     assert (tmp_path / "script.so").read_text() == "no library"
     assert (tmp_path / "wrong.bin").read_bytes() == wrong
-    assert linkedit.put_right(tmp_path) == []
+    assert linkedit.align(tmp_path, unsigned) == []
+
+
+def test_an_aligned_library_is_a_new_file_that_was_signed_before_it_took_the_place(
+    tmp_path: Path,
+) -> None:
+    """macOS ends a process that maps a file whose signature has changed since it was first mapped."""
+    file = package(tmp_path / "package") / "_lib.abi3.so"
+    file.chmod(0o755)
+    before = file.stat()
+    signed: list[int] = []
+
+    def sign(new: Path) -> None:
+        assert linkedit.misalignment(file.read_bytes()) == 4
+        signed.append(new.stat().st_ino)
+
+    linkedit.align(tmp_path, sign)
+    after = file.stat()
+    assert signed == [after.st_ino]
+    assert (after.st_ino != before.st_ino, after.st_mode) == (True, before.st_mode)
+    assert os.listdir(file.parent) == ["_lib.abi3.so"]
+
+
+def test_a_package_of_pips_is_aligned_where_it_loads_then(tmp_path: Path) -> None:
+    folder = package(tmp_path / "package")
+    assert grammar_library.align_package(folder, unsigned, loads=lambda: True)
+    assert linkedit.misaligned(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("sign", "loads"),
+    [
+        pytest.param(unsigned, False, id="it does not load either"),
+        pytest.param(refused, True, id="codesign fails"),
+    ],
+)
+def test_a_package_that_cannot_be_made_to_load_is_as_it_was(
+    tmp_path: Path, sign: linkedit.Sign, *, loads: bool
+) -> None:
+    folder = package(tmp_path / "package")
+    assert not grammar_library.align_package(folder, sign, loads=lambda: loads)
+    assert (folder / "_lib.abi3.so").read_bytes() == library(LINKEDIT_START + 4)
+    assert os.listdir(folder) == ["_lib.abi3.so"]
+
+
+def test_a_package_without_such_a_library_is_not_tried(tmp_path: Path) -> None:
+    def never() -> bool:
+        raise AssertionError("tried")
+
+    assert not grammar_library.align_package(tmp_path, unsigned, loads=never)
+    assert not grammar_library.align_package(tmp_path / "missing", unsigned, loads=never)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "command"),
+    [
+        ("/opt/homebrew/Cellar/pensieve/0.1.0/libexec", "brew reinstall pensieve"),
+        (
+            "/Users/me/pensieve/.venv",
+            "/Users/me/pensieve/.venv/bin/python -m pip install --force-reinstall --no-deps llguidance==",
+        ),
+    ],
+)
+def test_the_command_that_installs_it_again_is_that_of_the_installation(
+    prefix: str, command: str
+) -> None:
+    assert grammar_library.reinstall_command(Path(prefix)).startswith(command)

@@ -1,17 +1,17 @@
-"""Mach-O files whose string table macOS 27 refuses, found and put right. Python's own library alone: the formula runs it.
+"""Finds Mach-O libraries whose string table macOS 27 refuses, and aligns them.
 
 macOS 27's dyld loads no image whose string table (`LC_SYMTAB.stroff`) does not begin at a multiple of eight: "mis-aligned
 LINKEDIT string pool" (rust-lang/rust#157750, llvm/llvm-project#203678). A library stripped by an older Rust may be such a one.
-The remedy is the one reported to load in MapleTechLabs/maple#932: the signature off, zeros before the strings, signed anew.
-Written from the file format's documentation; the result was read with LLVM's tools and never loaded on a Mac.
+The remedy is the one reported to load in MapleTechLabs/maple#932: remove the signature, pad before the strings, sign again.
+Written from the file format's documentation; LLVM's tools read the result, and no Mac has loaded it so far.
 
-usage: python linkedit.py FOLDER    puts right what lies under a folder; on a Mac it signs what it changed
+usage: python -m pensieve.engine.linkedit FOLDER    aligns the libraries under a folder (the formula, make)
 """
 
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,9 @@ _LC_SYMTAB = 0x2
 _LC_ID_DYLIB = 0xD
 _LC_SEGMENT_64 = 0x19
 _LC_CODE_SIGNATURE = 0x1D
+
+
+Sign = Callable[[Path], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,20 +96,41 @@ def _section_offsets(image: bytes, commands: list[Command]) -> Iterator[int]:
                     yield offset
 
 
-def put_right(folder: Path) -> list[Path]:
-    """Align every library under `folder` that needs it; those that were changed. One that cannot be is left as it is: what it
-    is for fails then, and the rest works.
+def misaligned(folder: Path) -> list[Path]:
+    """Return the libraries under `folder` that macOS 27 refuses."""
+    files = (file for file in sorted(folder.rglob("*")) if file.suffix in {".so", ".dylib"})
+    return [file for file in files if not file.is_symlink() and misalignment(file.read_bytes())]
+
+
+def align(folder: Path, sign: Sign) -> list[Path]:
+    """Align every library under `folder` that needs it; return those that were changed.
+
+    One that cannot be aligned stays as it is: what needs it fails, and the rest works.
     """
-    changed = []
-    for file in sorted(folder.rglob("*")):
-        if file.suffix not in {".so", ".dylib"} or file.is_symlink():
-            continue
-        image = file.read_bytes()
-        if misalignment(image):
-            with suppress(ValueError):
-                file.write_bytes(aligned(image))
-                changed.append(file)
+    changed: list[Path] = []
+    for file in misaligned(folder):
+        with suppress(ValueError):
+            replace(file, aligned(file.read_bytes()), sign)
+            changed.append(file)
     return changed
+
+
+def replace(file: Path, image: bytes, sign: Sign) -> None:
+    """Put a signed image in a library's place: as a new file, since macOS remembers the old one's signature."""
+    new = file.with_name(f"{file.name}.new")
+    try:
+        new.write_bytes(image)
+        new.chmod(file.stat().st_mode)
+        sign(new)
+        new.replace(file)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def sign(file: Path) -> None:
+    """Sign ad hoc. Raises CalledProcessError or OSError."""
+    command = ["/usr/bin/codesign", "--force", "--sign", "-", str(file)]
+    subprocess.run(command, check=True, capture_output=True)  # noqa: S603 -- a fixed program
 
 
 def _unsigned(image: bytes) -> bytes:
@@ -158,11 +182,9 @@ def _u32(image: bytes, offset: int) -> int:
 
 
 def main() -> int:
-    """Put right what lies under the folder that is named."""
-    for file in put_right(Path(sys.argv[1])):
+    """Align what lies under the folder that is named."""
+    for file in align(Path(sys.argv[1]), sign):
         sys.stdout.write(f"aligned {file.name}\n")
-        if sys.platform == "darwin":
-            subprocess.run(["/usr/bin/codesign", "--force", "--sign", "-", str(file)], check=True)
     return 0
 
 
