@@ -1,0 +1,58 @@
+"""What pensieve imports is declared in pyproject.toml, and what is declared is imported."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from functools import cache
+from importlib import metadata
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.packaging.project import ROOT, pyproject
+
+# Starlette imports it, to read forms.
+FOR_OTHERS = {"python-multipart"}
+
+
+@cache
+def declared() -> set[str]:
+    texts = pyproject()["project"]["dependencies"]
+    return {canonicalize_name(Requirement(text).name) for text in texts}
+
+
+def imported() -> dict[str, str]:
+    """Third-party modules by their top-level name, each with a file that imports it."""
+    return {
+        name: str(file.relative_to(ROOT))
+        for file in sorted((ROOT / "pensieve").rglob("*.py"))
+        for name in top_levels(file.read_text(encoding="utf-8"))
+        if name not in sys.stdlib_module_names and name != "pensieve"
+    }
+
+
+def top_levels(source: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.partition(".")[0]
+
+
+def distributions(module: str) -> set[str]:
+    """The packages that bring a module; for mlx its builds for Linux are among them."""
+    return {canonicalize_name(name) for name in metadata.packages_distributions()[module]}
+
+
+def test_every_third_party_import_is_declared() -> None:
+    found = imported()
+    assert len(found) > 15
+    undeclared = {
+        name: file for name, file in found.items() if not distributions(name) & declared()
+    }
+    assert not undeclared
+
+
+def test_every_dependency_is_imported() -> None:
+    brought = set().union(*map(distributions, imported()))
+    assert declared() - brought == FOR_OTHERS
