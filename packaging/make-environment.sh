@@ -40,7 +40,13 @@ is_new_enough .venv/bin/python || {
 echo "Installing what $lock names into .venv …" >&2
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: -r "$lock"
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+[ "$(uname -s)" = Darwin ] || exit 0
+macos=$(sw_vers -productVersion | cut -d . -f 1)
 # macOS 27 loads no library whose string table is misaligned, as llguidance's is.
-if [ "$(uname -s)" = Darwin ] && [ "$(sw_vers -productVersion | cut -d . -f 1)" -ge 27 ]; then
+if [ "$macos" -ge 27 ]; then
     .venv/bin/python -P -m pensieve.engine.linkedit .venv
 fi
+# pip goes by what Python calls the system; one built for an older macOS calls 26 and later 16.
+called=$(.venv/bin/python -c 'import platform; print(platform.mac_ver()[0].partition(".")[0])')
+[ "$called" = "$macos" ] ||
+    echo "This Python was built for an older macOS: it calls macOS $macos $called, and got an MLX without the kernels for M5. For another: brew install python@3.14, rm -rf .venv, make PYTHON=python3.14 demo" >&2

@@ -13,6 +13,8 @@ PLACES = [
     *(str(file.relative_to(ROOT)) for file in sorted((ROOT / "docs").glob("*.md"))),
     *(str(file.relative_to(ROOT)) for file in sorted((ROOT / ".github").rglob("*.yml"))),
 ]
+# The tap that `make brew` makes, which is published nowhere.
+LOCAL = "local/pensieve"
 OWN = re.compile(
     r"github\.com/([\w.-]+/(?:homebrew-)?pensieve)\b"
     r"|\bbrew(?: [a-z]+)+(?: --\S+)* ([\w.-]+/[\w-]+?)(?:/pensieve)?\b"
@@ -22,7 +24,7 @@ OWN = re.compile(
 @pytest.mark.parametrize("place", PLACES)
 def test_a_place_that_names_the_repository_names_the_one_in_its_file(place: str) -> None:
     named = {one or other for one, other in OWN.findall(read(place))}
-    assert named <= {REPOSITORY}
+    assert named <= {REPOSITORY, LOCAL}
 
 
 def test_the_formula_and_the_changelog_name_it() -> None:

@@ -1,0 +1,73 @@
+"""The workflow for Macs, as far as it can be read here: it is YAML, its scripts parse, and it uses what the repository has."""
+
+import re
+import subprocess
+from functools import cache
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.packaging.project import ROOT, read
+
+SCRIPTS = sorted(path.name for path in (ROOT / "packaging").glob("*.sh"))
+
+
+@cache
+def jobs() -> dict[str, Any]:
+    return yaml.safe_load(read(".github/workflows/macos.yml"))["jobs"]
+
+
+def runs(job: str) -> list[str]:
+    return [step["run"] for step in jobs()[job]["steps"] if "run" in step]
+
+
+def parsed(script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["/bin/bash", "-n"], input=script, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("job", ["formula", "suite", "metal", "vulnerabilities"])
+def test_every_step_is_a_script_that_parses(job: str) -> None:
+    assert runs(job)
+    for script in runs(job):
+        assert parsed(script).returncode == 0, script
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_script_of_the_project_parses(name: str) -> None:
+    checked = parsed(read(f"packaging/{name}"))
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_what_the_steps_run_is_there() -> None:
+    every = "\n".join(script for job in jobs() for script in runs(job))
+    scripts = set(re.findall(r"packaging/[\w-]+\.sh", every))
+    assert scripts == {"packaging/ask.sh", "packaging/record-mac.sh"}
+    assert all((ROOT / script).stat().st_mode & 0o111 for script in scripts)
+    targets = set(re.findall(r"\bmake ([\w./-]+)", every))
+    assert targets == {"brew", "test", ".venv/dev.stamp"}
+    assert all(re.search(rf"^{re.escape(one)}:", read("Makefile"), re.MULTILINE) for one in targets)
+    named = re.findall(r"tests/[\w/.]+", every)
+    assert named
+    assert all((ROOT / path).exists() for path in named)
+
+
+def test_brew_styles_the_formula_and_not_the_whole_tap() -> None:
+    [styled] = [script for script in runs("formula") if "brew style" in script]
+    assert 'brew style "$FORMULA"' in styled
+    assert jobs()["formula"]["env"]["FORMULA"].endswith("/pensieve")
+
+
+def test_the_service_is_started_asked_recorded_and_stopped_in_this_order() -> None:
+    script = "\n".join(runs("formula"))
+    steps = ("services start", "ask.sh 48", "record-mac.sh", "exit timeout = 25", "services stop")
+    places = [script.index(step) for step in steps]
+    assert places == sorted(places)
+
+
+def test_the_tests_on_a_virtual_gpu_may_fail() -> None:
+    metal = jobs()["metal"]
+    assert metal["continue-on-error"] is True
+    assert metal["steps"][-1]["env"] == {"PENSIEVE_TEST_DEVICE": "gpu"}
