@@ -1,6 +1,6 @@
 """What Claude Code and other Anthropic clients are told through the environment. Pure; the names are always the same ones.
 
-Tried with Claude Code 2.1.330. It takes a model that it does not know for one with a million tokens of context, so the window is
+Tried with Claude Code 2.1.332. It takes a model that it does not know for one with a million tokens of context, so the window is
 told; what it says and does for its hosted service only is switched off, and so is what costs a local model thousands of tokens.
 """
 
