@@ -5,7 +5,6 @@ process that maps a library whose signature it does not accept, so another proce
 """
 
 import importlib
-import importlib.metadata
 import importlib.util
 import subprocess
 import sys
@@ -82,5 +81,14 @@ def reinstall_command(prefix: Path) -> str:
     """Return the command that installs llguidance again in the Python environment `prefix`."""
     if "Cellar" in prefix.parts:
         return "brew reinstall pensieve"
-    pinned = f"{PACKAGE}=={importlib.metadata.version(PACKAGE)}"
-    return f"{prefix / 'bin' / 'python'} -m pip install --force-reinstall --no-deps {pinned}"
+    python = prefix / "bin" / "python"
+    return f"{python} -m pip install --force-reinstall --no-deps {_pinned()}"
+
+
+def _pinned() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"{PACKAGE}=={version(PACKAGE)}"
+    except PackageNotFoundError:
+        return PACKAGE
