@@ -205,6 +205,7 @@ def _row(prompt: _Prompt) -> Row:
         make_sampler(asked.sampling),
         prompt.mask,
         prompt.checkpoints,
+        repetition_penalty=asked.sampling.repetition_penalty,
     )
 
 

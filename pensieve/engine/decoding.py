@@ -14,7 +14,7 @@ import mlx.core as mx  # noqa: TID253
 
 from pensieve.engine.generation import FinishReason
 from pensieve.engine.masks import TokenMask
-from pensieve.engine.sampling import Sampler
+from pensieve.engine.sampling import Sampler, penalized
 
 # MLX keeps buffers of every size it has seen; after so many steps they are given back.
 _STEPS_BEFORE_CLEARING = 512
@@ -32,6 +32,18 @@ class Row:
     mask: TokenMask | None = None
     checkpoints: dict[int, dict[int, Any]] = field(default_factory=dict[int, dict[int, Any]])
     sampled: int = 0
+    repetition_penalty: float = 1.0
+
+    @property
+    def is_adjusted(self) -> bool:
+        """Whether `adjusted` changes anything."""
+        return self.mask is not None or self.repetition_penalty != 1
+
+    def adjusted(self, fed: mx.array, logits: mx.array) -> mx.array:
+        """The logits [1, vocabulary] after the row's tokens and `fed`, with what this answer asks for."""
+        if self.repetition_penalty != 1:
+            logits = penalized(logits, self.tokens, fed, self.repetition_penalty)
+        return self.mask(fed[-1:], logits) if self.mask else logits
 
     def take(self, token: int) -> FinishReason | None:
         """`token` was sampled and is in the caches now; why the row ends with it, if it does."""
@@ -128,14 +140,9 @@ class Decoding:
     def _forward(self, rows: Sequence[Row], caches: list[Any], tokens: mx.array) -> mx.array:
         """Feed `tokens` [rows, new tokens] to the model, and what is sampled after them, [rows], on its way."""
         logits = self._model(tokens, cache=caches)[:, -1, :]
-        if any(row.mask for row in rows):
+        if any(row.is_adjusted for row in rows):
             logits = mx.concatenate(
-                [
-                    row.mask(tokens[at, -1:], logits[at : at + 1])
-                    if row.mask
-                    else logits[at : at + 1]
-                    for at, row in enumerate(rows)
-                ]
+                [row.adjusted(tokens[at], logits[at : at + 1]) for at, row in enumerate(rows)]
             )
         sampled = _sampled(rows, logits)
         mx.async_eval(sampled)

@@ -19,14 +19,15 @@ PRIORITIES: tuple[Priority, ...] = ("main", "agent", "side", "batch")
 class Sampling:
     """How a token is chosen from the model's distribution. Checked here, since a bad value would poison the worker.
 
-    temperature: 0 is greedy. top_p: nucleus, 1 is off. top_k: 0 is off. seed: None draws from the worker's own stream.
     Raises ValueError for values out of range.
     """
 
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    seed: int | None = None
+    temperature: float = 1.0  # 0 is greedy
+    top_p: float = 1.0  # nucleus; 1 is off
+    top_k: int = 0  # 0 is off
+    seed: int | None = None  # None draws from the worker's own stream
+    min_p: float = 0.0  # a share of the likeliest token's probability; 0 is off
+    repetition_penalty: float = 1.0  # divides the logits of recent tokens; 1 is off
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.temperature <= 2.0:
@@ -35,6 +36,10 @@ class Sampling:
             raise ValueError(f"top_p {self.top_p} is not in (0, 1]")
         if self.top_k < 0:
             raise ValueError(f"top_k {self.top_k} is negative")
+        if not 0.0 <= self.min_p <= 1.0:
+            raise ValueError(f"min_p {self.min_p} is not in 0..1")
+        if not 0.0 < self.repetition_penalty <= 2.0:
+            raise ValueError(f"repetition_penalty {self.repetition_penalty} is not in (0, 2]")
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,8 @@ sampling = st.builds(
     top_p=st.floats(0.01, 1),
     top_k=st.integers(0, 100),
     seed=st.none() | counts,
+    min_p=st.floats(0, 1),
+    repetition_penalty=st.floats(0.01, 2),
 )
 generations = st.builds(
     Generation,

@@ -6,6 +6,7 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 from mlx_lm.generate import generate_step
+from mlx_lm.sample_utils import make_repetition_penalty
 
 from pensieve.engine.backend import Sampled
 from pensieve.engine.batch import BatchBackend
@@ -19,6 +20,7 @@ from pensieve.engine.prefix_cache import PrefixCache
 from pensieve.engine.sampling import make_sampler
 from pensieve.engine.scheduler import Scheduler
 from pensieve.engine.weights import load_weights
+from tests.mlx.bench import FailingOnce
 
 GREEDY = Sampling(temperature=0)
 PROMPTS = [tuple(range(3, 3 + length)) for length in (1, 2, 17, 150)]
@@ -29,12 +31,12 @@ def model(tiny_folder: Path):
     return load_weights(tiny_folder, "cpu")
 
 
-def scheduler_over(model) -> Scheduler:
+def scheduler_over(model, backend: type[BatchBackend] = BatchBackend) -> Scheduler:
     make_caches = CacheMaker(model, takes_ours(model))
     chunks = ChunkSizer(64)
     budget = plan_memory(make_caches, "cpu", Allowance(8 * GB)).budget
     return Scheduler(
-        lambda: BatchBackend(model, make_caches, chunks),
+        lambda: backend(model, make_caches, chunks),
         PrefixCache(b"test"),
         budget,
         Limits(max_batch=4, max_waiting=20),
@@ -63,9 +65,14 @@ def tokens(events: list) -> list[int]:
     return [event.token_id for event in events if isinstance(event, Token)]
 
 
-def reference(model, prompt: tuple[int, ...], max_tokens: int) -> list[int]:
+def reference(
+    model, prompt: tuple[int, ...], max_tokens: int, penalty: float | None = None
+) -> list[int]:
     """mlx-lm's own single-sequence greedy decoding."""
-    steps = generate_step(mx.array(prompt), model, max_tokens=max_tokens)
+    processors = [make_repetition_penalty(penalty)] if penalty else []
+    steps = generate_step(
+        mx.array(prompt), model, max_tokens=max_tokens, logits_processors=processors
+    )
     return [int(token) for token, _ in steps]
 
 
@@ -87,6 +94,36 @@ def test_more_generations_than_places_all_get_their_tokens(model, scheduler: Sch
     generations = {key: Generation(PROMPTS[key % 4], 5, sampling=GREEDY) for key in range(10)}
     said = run(scheduler, generations)
     assert all(tokens(said[key]) == reference(model, PROMPTS[key % 4], 5) for key in range(10))
+
+
+PENALTIES = (None, 1.1, 1.5, 2.0)
+
+
+def penalized(penalty: float | None) -> Sampling:
+    return Sampling(temperature=0, repetition_penalty=penalty or 1.0)
+
+
+def test_each_row_has_its_own_penalty_which_is_mlx_lms_also_after_a_failed_step(model) -> None:
+    asked = list(zip(PROMPTS, PENALTIES, strict=True))
+    expected = [reference(model, prompt, 24, penalty) for prompt, penalty in asked]
+    assert expected != [reference(model, prompt, 24) for prompt, _ in asked]
+    generations = {
+        key: Generation(prompt, 24, sampling=penalized(penalty))
+        for key, (prompt, penalty) in enumerate(asked)
+    }
+    FailingOnce.steps_left = 15
+    scheduler = scheduler_over(model, FailingOnce)
+    said = run(scheduler, generations)
+    scheduler.close()
+    assert FailingOnce.steps_left < 0
+    assert [tokens(said[key]) for key in range(4)] == expected
+
+
+def test_a_penalty_goes_on_over_an_answer_that_is_resumed(model, scheduler: Scheduler) -> None:
+    answer = reference(model, PROMPTS[2], 24, 2.0)
+    begun = (*PROMPTS[2], *answer[:9])
+    rest = Generation(begun, 15, sampling=penalized(2.0), answered_tokens=9)
+    assert tokens(run(scheduler, {1: rest})[1]) == answer[9:]
 
 
 class OfSixteen(ChunkSizer):
@@ -203,6 +240,11 @@ LOGPROBS = mx.log(mx.array([[0.5, 0.25, 0.15, 0.07, 0.03], [0.03, 0.07, 0.15, 0.
         (Sampling(temperature=2.0, top_p=0.6), {0, 1, 2}),
         (Sampling(temperature=0), {0}),
         (Sampling(temperature=1e-6), {0}),
+        (Sampling(min_p=0.2), {0, 1, 2}),
+        (Sampling(min_p=1.0), {0}),
+        (Sampling(min_p=0.2, top_k=2), {0, 1}),
+        (Sampling(temperature=0.5, min_p=0.2), {0, 1}),
+        (Sampling(temperature=0, min_p=0.01), {0}),
     ],
 )
 def test_sampling_keeps_to_what_was_asked(sampling: Sampling, support: set[int]) -> None:
@@ -219,7 +261,17 @@ def test_requests_that_ask_for_the_same_share_one_sampler() -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [{"temperature": -0.1}, {"temperature": 2.1}, {"top_p": 0.0}, {"top_k": -1}]
+    "values",
+    [
+        {"temperature": -0.1},
+        {"temperature": 2.1},
+        {"top_p": 0.0},
+        {"top_k": -1},
+        {"min_p": 1.1},
+        {"min_p": float("nan")},
+        {"repetition_penalty": 0.0},
+        {"repetition_penalty": float("inf")},
+    ],
 )
 def test_values_that_would_poison_the_worker_never_reach_it(values: dict) -> None:
     with pytest.raises(ValueError, match=r"\d"):

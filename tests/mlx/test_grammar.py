@@ -128,6 +128,7 @@ SAMPLINGS = [
     Sampling(top_k=3),
     Sampling(temperature=2.0, top_k=40, top_p=0.5),
     Sampling(seed=7),
+    Sampling(min_p=0.02, repetition_penalty=1.5),
 ]
 
 
@@ -142,7 +143,7 @@ def test_two_hundred_forced_calls_of_ten_tool_sets_validate(
     bench.run(
         {
             key: bench.generation(
-                cases.forced(sets[key % len(sets)]), key % 50, sampling=SAMPLINGS[key % 5]
+                cases.forced(sets[key % len(sets)]), key % 50, sampling=SAMPLINGS[key % 6]
             )
             for key in keys
         }
