@@ -11,6 +11,8 @@ from pensieve.errors import SettingsError
 
 Value = str | int | float | bool
 
+# A larger one is no setting, and may be more than a float holds.
+LARGEST_NUMBER = 2**63
 TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -24,6 +26,7 @@ class Key:
     kind: type[Value]
     accepts: Callable[[Any], bool] = lambda _: True
     is_secret: bool = False
+    unset: str = "by the machine"  # what decides where the setting has no value
 
     @property
     def variable(self) -> str:
@@ -32,7 +35,7 @@ class Key:
 
     def checked(self, value: object, where: str) -> Value:
         """`value`, which stands at `where`, in this key's kind. Raises `SettingsError` where it cannot be."""
-        if self.kind is float and type(value) is int:
+        if self.kind is float and type(value) is int and abs(value) < LARGEST_NUMBER:
             value = float(value)
         if type(value) is self.kind and self.accepts(value):
             return value
@@ -71,7 +74,72 @@ def _is_amount_or_none(number: float) -> bool:
 
 
 OR_NONE = "a number of GB, 0 for none"
+BY_THE_MODEL = "by the model"
 
+
+def _is_share(number: float) -> bool:
+    return 0 <= number <= 1
+
+
+def _is_some_share(number: float) -> bool:
+    return 0 < number <= 1
+
+
+def _is_count(number: int) -> bool:
+    return 0 <= number < LARGEST_NUMBER
+
+
+def _is_up_to_2(number: float) -> bool:
+    return 0 <= number <= 2
+
+
+def _is_penalty(number: float) -> bool:
+    return 0 < number <= 2
+
+
+# How a token is drawn: what a model's makers recommend, and what `api` takes from a request.
+_SAMPLING = (
+    Key(
+        "temperature",
+        "how freely tokens are drawn, 0 for the likeliest",
+        "a number from 0 to 2",
+        float,
+        _is_up_to_2,
+        unset=BY_THE_MODEL,
+    ),
+    Key(
+        "top_p",
+        "draw from the likeliest tokens of this probability",
+        "a number above 0, up to 1",
+        float,
+        _is_some_share,
+        unset=BY_THE_MODEL,
+    ),
+    Key(
+        "top_k",
+        "draw from so many of the likeliest tokens, 0 for all",
+        "a whole number from 0 up",
+        int,
+        _is_count,
+        unset=BY_THE_MODEL,
+    ),
+    Key(
+        "min_p",
+        "drop tokens below this share of the likeliest one",
+        "a number from 0 to 1",
+        float,
+        _is_share,
+        unset=BY_THE_MODEL,
+    ),
+    Key(
+        "repetition_penalty",
+        "how much less likely recent tokens become, 1 for none",
+        "a number above 0, up to 2",
+        float,
+        _is_penalty,
+        unset=BY_THE_MODEL,
+    ),
+)
 
 _TABLE = (
     Key(
@@ -97,6 +165,8 @@ _TABLE = (
     Key("cache_gb", "disk for kept prompts", OR_NONE, float, _is_amount_or_none),
     Key("daily_write_gb", "most to write to it in a day", OR_NONE, float, _is_amount_or_none),
     Key("wired", "keep the model's memory wired", "true or false", bool),
+    *_SAMPLING,
 )
 
 KEYS: Mapping[str, Key] = {key.name: key for key in _TABLE}
+SAMPLING_KEYS: Mapping[str, Key] = {key.name: key for key in _SAMPLING}

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pensieve import config, paths
 from pensieve.errors import SettingsError
-from pensieve.keys import KEYS, Value
+from pensieve.keys import KEYS, SAMPLING_KEYS, Value
 from pensieve.paths import Paths
 
 Device = Literal["gpu", "cpu"]
@@ -31,7 +31,7 @@ STRONG_KEY_BITS = 128
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What this run of pensieve was asked to do. None: what the machine has or holds.
+    """What this run of pensieve was asked to do. None: what the machine has or holds, or the model's makers recommend.
 
     memory_gb: for the model and its caches in all. cache_gb, daily_write_gb: what kept prompts may take on disk, and what
     may be written of them in a day. origins: where each key that was set came from.
@@ -48,6 +48,11 @@ class Settings:
     cache_gb: float | None = None
     daily_write_gb: float | None = None
     wired: bool = False
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
     is_debug: bool = False
     origins: Mapping[str, str] = field(default_factory=dict[str, str], compare=False)
 
@@ -56,6 +61,12 @@ class Settings:
         """Where the server answers, without a trailing slash and without /v1."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
+
+    @property
+    def sampling(self) -> dict[str, float]:
+        """Those of `SAMPLING_KEYS` that are set."""
+        values = {name: getattr(self, name) for name in SAMPLING_KEYS}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,14 @@ BROKEN = [
     (b"\x7fELF\x02\x01\x01", 1),
     (b"{}", 1),
     (b"a = " + b"[" * 10_000, 1),
+    (b"temperature = 2.1", 1),
+    (b"temperature = nan", 1),
+    (b"memory_gb = 1" + b"0" * 400, 1),
+    (b"top_p = 0", 1),
+    (b"top_k = -1", 1),
+    (b"top_k = 2.5", 1),
+    (b"min_p = 1.1", 1),
+    (b"repetition_penalty = 0", 1),
 ]
 
 

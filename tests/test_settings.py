@@ -66,6 +66,15 @@ def test_a_relative_home_is_made_absolute() -> None:
     assert resolve(environ={"PENSIEVE_HOME": "here"}).paths.state == Path.cwd() / "here/state"
 
 
+def test_sampling_is_what_was_set_of_it_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("temperature = 1\ntop_k = 20\n", encoding="utf-8")
+    environ = {"PENSIEVE_HOME": str(tmp_path), "PENSIEVE_TEMPERATURE": "0.6"}
+    settings = resolve(environ=environ)
+    assert settings.sampling == {"temperature": 0.6, "top_k": 20}
+    assert settings.origins["temperature"] == "environment"
+    assert resolve(environ=HOME).sampling == {}
+
+
 @pytest.mark.skipif(sys.platform == "darwin", reason="a Mac has its own places")
 def test_a_relative_xdg_folder_is_ignored() -> None:
     settings = resolve(environ={**HOME, "XDG_STATE_HOME": "relative", "XDG_CACHE_HOME": "/c"})
@@ -81,6 +90,12 @@ def test_a_relative_xdg_folder_is_ignored() -> None:
         ("PENSIEVE_PORT", "-1"),
         ("PENSIEVE_PORT", "http"),
         ("PENSIEVE_DEVICE", "tpu"),
+        ("PENSIEVE_TEMPERATURE", "warm"),
+        ("PENSIEVE_TEMPERATURE", "2.5"),
+        ("PENSIEVE_TOP_P", "0"),
+        ("PENSIEVE_TOP_K", "0.5"),
+        ("PENSIEVE_MIN_P", "nan"),
+        ("PENSIEVE_REPETITION_PENALTY", "-1"),
         ("PENSIEVE_API_KEY", "two words"),
         ("PENSIEVE_API_KEY", "line\nend"),
         ("PENSIEVE_API_KEY", "ключ"),

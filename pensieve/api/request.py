@@ -110,9 +110,10 @@ class MessagesRequest(Conversation):
     max_tokens: Annotated[StrictInt, Field(ge=0, le=MAX_INT)]
     stream: StrictBool = False
     stop_sequences: Annotated[tuple[StopSequence, ...], Field(max_length=MAX_STOP_SEQUENCES)] = ()
-    temperature: Annotated[float, Field(ge=0, le=2, strict=True)] = 1.0
-    top_p: Annotated[float, Field(ge=0, le=1, strict=True)] = 1.0
-    top_k: Annotated[StrictInt, Field(ge=0, le=MAX_INT)] = 0
+    # None: as the settings or the model's makers say.
+    temperature: Annotated[float, Field(ge=0, le=2, strict=True)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1, strict=True)] | None = None
+    top_k: Annotated[StrictInt, Field(ge=0, le=MAX_INT)] | None = None
     thread: Thread | None = None
     compaction: JsonValue = None
 

@@ -14,6 +14,7 @@ from pensieve.settings import Settings
 
 DEFAULT = "default"
 REDACTED = "(set)"
+NAME_WIDTH = max(map(len, KEYS))
 
 config = App(
     name="config",
@@ -63,9 +64,11 @@ def list_(*, show_origin: bool = False, json_: bool = False) -> int:
         return 0
     for key in KEYS.values():
         row = _row(key, settings)
-        value = "(by the machine)" if row["value"] is None else _written(row["value"])
+        value = f"({key.unset})" if row["value"] is None else _written(row["value"])
         origin = f"  {row['origin']}" if show_origin else ""
-        output.data(f"{key.name:<14}  {value:<{28 if show_origin else 0}}{origin}".rstrip())
+        output.data(
+            f"{key.name:<{NAME_WIDTH}}  {value:<{28 if show_origin else 0}}{origin}".rstrip()
+        )
     return 0
 
 

@@ -18,6 +18,7 @@ from pensieve.models.catalog import EmbeddedModel, HubModel, LocalModel, ModelSo
 from pensieve.models.fetch import check_here
 from pensieve.models.fit import Room, fit, room_here
 from pensieve.models.folder import MARKER, read_snapshot
+from pensieve.models.generation_config import NAME, GenerationConfig, read_generation_config
 from pensieve.models.shape import ModelShape, shape_of
 from pensieve.models.shelf import bytes_of, shelved
 from pensieve.settings import Settings
@@ -47,10 +48,13 @@ def show(name: str, /, *, json: bool = False) -> int:
         known = _of_folder(source)
     else:
         known = _of_hub(source, settings)
+    generation = _generation_config(known, settings) if known.is_here else None
     if json:
-        output.data(dumps(_object(known, room), indent=2))
+        sampling = generation.sampling.report() if generation else None
+        output.data(dumps({**_object(known, room), "sampling": sampling}, indent=2))
         return 0
-    output.data(_wrapped({**_facts(known), **_memory(known, room)}))
+    sampled = {"sampling": str(generation.sampling)} if generation else {}
+    output.data(_wrapped({**_facts(known), **_memory(known, room), **sampled}))
     return 0
 
 
@@ -135,6 +139,14 @@ def _memory(known: Known, room: Room) -> dict[str, str]:
         f" a token; {in_bytes(fitted.needs_bytes)} with room to work",
         "on this machine": fits if fitted.context_tokens else too_large,
     }
+
+
+def _generation_config(known: Known, settings: Settings) -> GenerationConfig:
+    """How a server with `settings` answers a request that has no sampling fields."""
+    found = read_generation_config(known.folder)
+    if found.complaints:
+        output.warning(f"left out of its {NAME}: {'; '.join(found.complaints)}.")
+    return found.with_settings(settings)
 
 
 def _object(known: Known, room: Room) -> dict[str, object]:

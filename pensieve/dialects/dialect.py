@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from pensieve.dialects.sampling import NEUTRAL, SamplingDefaults
+
 Schema = Mapping[str, object]
 
 # Who writes the calls of earlier turns: we, into the assistant's text, or the chat template, from `tool_calls`.
@@ -105,6 +107,8 @@ class Dialect:
     calls_with_results: bool = False
     text_opening: str = ""
     silent: tuple[str, ...] = ()
+    # Of this one model, not of its family: what its makers say, and the settings.
+    sampling: SamplingDefaults = NEUTRAL
 
     def marks(self, controls: Collection[str]) -> frozenset[str]:
         """Those of a model's control tokens that this dialect writes, and that must be read."""

@@ -5,6 +5,7 @@ On Linux CPUs MLX's quantized and half-precision products are 25 to 150 times sl
 x86-64 cores, 2026-11-22, models.md §2.3), so weights are dequantized to float32 there.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,26 @@ def load_weights(folder: Path, device: Device) -> Any:
 
     mx.set_default_device(mx.gpu if device == "gpu" else mx.cpu)
     mx.set_cache_limit(_BUFFER_CACHE_BYTES)
-    model, _ = load_model(folder, lazy=True)
+    model, _ = load_model(_WithoutGenerationConfig(folder), lazy=True)
     if device == "cpu" and sys.platform == "linux":
         # In this order: the other way round takes more than twice as long.
         model.set_dtype(mx.float32)
         model = dequantize_model(model)
     mx.eval(model.parameters())
     return model
+
+
+class _WithoutGenerationConfig(type(Path())):
+    """A model folder in which mlx-lm finds no generation_config.json.
+
+    It reads the end tokens in it, which this process gets with each generation, and fails where the file is not a JSON
+    object (mlx-lm 0.32.2, `utils.load_config`).
+    """
+
+    def __truediv__(self, name: Any) -> Path:
+        if name == "generation_config.json":
+            return Path(os.devnull, name)
+        return super().__truediv__(name)
 
 
 def keep_within(limit_bytes: int) -> None:

@@ -6,7 +6,9 @@ model's.
 
 # pyright: basic
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import jinja2
@@ -16,9 +18,17 @@ from pensieve.dialects import plain
 from pensieve.dialects.table import dialect_of
 from pensieve.models.chat_template import ChatTemplate
 from pensieve.models.folder import ModelFolder
+from pensieve.models.generation_config import (
+    NAME,
+    GenerationConfig,
+    read_generation_config,
+    token_ids,
+)
 from pensieve.models.integrity import check, damaged, read_json
 from pensieve.models.served import ServedModel
 from pensieve.models.tokenizer import ModelTokenizer
+
+_log = logging.getLogger("pensieve.models")
 
 # Tokens that end the assistant's turn where the vocabulary has them, whatever the configuration says; a model that begins
 # another turn has ended its own (Phi-3 writes <|assistant|> once more).
@@ -66,11 +76,13 @@ def open_model(model: ModelFolder) -> ServedModel:
     tokenizer_config = read_json(model, "tokenizer_config.json") or {}
     special = _special_tokens(tokenizer_config)
     tokenizer = _tokenizer(model, str(config["model_type"]))
-    stops = _stop_tokens(model, config, tokenizer, special.get("eos_token"))
+    generation_config = _generation_config(model)
+    stops = _stop_tokens(config, generation_config, tokenizer, special.get("eos_token"))
     template = _template(model, tokenizer_config, special)
     weights = [file.stat() for file in model.folder.glob("model*.safetensors")]
     served_tokenizer = ModelTokenizer(tokenizer, template, stops)
     served_tokenizer.warm_up()
+    dialect = dialect_of(template.source, template.render, served_tokenizer.controls)
     return ServedModel(
         name=model.name,
         repo=model.repo,
@@ -80,8 +92,15 @@ def open_model(model: ModelFolder) -> ServedModel:
         size_bytes=sum(stat.st_size for stat in weights),
         created_at=int(max(stat.st_mtime for stat in weights)),
         tokenizer=served_tokenizer,
-        dialect=dialect_of(template.source, template.render, served_tokenizer.controls),
+        dialect=replace(dialect, sampling=generation_config.sampling),
     )
+
+
+def _generation_config(model: ModelFolder) -> GenerationConfig:
+    found = read_generation_config(model.folder)
+    if found.complaints:
+        _log.warning("left out of %s: %s", model.folder / NAME, "; ".join(found.complaints))
+    return found
 
 
 def _tokenizer(model: ModelFolder, model_type: str) -> Tokenizer:
@@ -117,10 +136,12 @@ def _converted_tokenizer(model: ModelFolder, model_type: str) -> Tokenizer:
 
 
 def _stop_tokens(
-    model: ModelFolder, config: Mapping[str, Any], tokenizer: Tokenizer, eos_token: str | None
+    config: Mapping[str, Any],
+    generation_config: GenerationConfig,
+    tokenizer: Tokenizer,
+    eos_token: str | None,
 ) -> frozenset[int]:
-    generation_config = read_json(model, "generation_config.json") or {}
-    listed = [*_ids(config.get("eos_token_id")), *_ids(generation_config.get("eos_token_id"))]
+    listed = [*token_ids(config.get("eos_token_id")), *generation_config.stop_tokens]
     added = {
         token.content: number for number, token in tokenizer.get_added_tokens_decoder().items()
     }
@@ -128,12 +149,6 @@ def _stop_tokens(
     known = [added[text] for text in ends if text in added]
     named = tokenizer.token_to_id(eos_token) if eos_token else None
     return frozenset(listed + known + ([] if named is None else [named]))
-
-
-def _ids(value: int | list[int] | None) -> Iterable[int]:
-    if value is None:
-        return ()
-    return value if isinstance(value, list) else (value,)
 
 
 def _template(

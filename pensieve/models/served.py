@@ -1,11 +1,12 @@
 """The model that this server serves, as the front end knows it: names, context, stop tokens, tokenizer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pensieve.dialects import plain
 from pensieve.dialects.dialect import Dialect
+from pensieve.settings import Settings
 
 if TYPE_CHECKING:
     from pensieve.models.tokenizer import ModelTokenizer
@@ -29,3 +30,8 @@ class ServedModel:
     created_at: int
     tokenizer: "ModelTokenizer"
     dialect: Dialect = plain.DIALECT
+
+    def with_settings(self, settings: Settings) -> "ServedModel":
+        """This model, sampled as `settings` say where they do; a value of the model's own gives way."""
+        sampling = self.dialect.sampling.updated(settings.sampling, "setting")
+        return replace(self, dialect=replace(self.dialect, sampling=sampling))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pensieve.api.request import MessagesRequest
+from pensieve.dialects.sampling import SamplingDefaults
 from pensieve.engine.generation import Generation, Grammar, Priority, Sampling
 from pensieve.errors import PromptTooLongError
 from pensieve.prompt.render import Prompt
@@ -42,7 +43,7 @@ def bounded_generation(
         prompt_tokens=prompt.tokens,
         max_tokens=min(max(call.max_tokens, 1), room),
         stop_tokens=limits.stop_tokens,
-        sampling=_sampling(call),
+        sampling=_sampling(call, prompt.sampling),
         boundaries=prompt.boundaries,
         pinned_tokens=prompt.pinned_tokens,
         priority=priority,
@@ -60,8 +61,17 @@ def _grammar(call: MessagesRequest, prompt: Prompt) -> Grammar | None:
     return Grammar(prompt.plan.grammar.lark)
 
 
-def _sampling(call: MessagesRequest) -> Sampling:
-    """A nucleus of no mass holds the likeliest token alone: greedy."""
-    if call.top_p == 0:
-        return Sampling(temperature=0.0)
-    return Sampling(temperature=call.temperature, top_p=call.top_p, top_k=call.top_k)
+def _sampling(call: MessagesRequest, defaults: SamplingDefaults) -> Sampling:
+    """Field by field, as vLLM does: a call that sets its temperature alone keeps the model's nucleus.
+
+    A nucleus of no mass holds the likeliest token alone: greedy.
+    """
+    top_p = defaults.top_p if call.top_p is None else call.top_p
+    temperature = defaults.temperature if call.temperature is None else call.temperature
+    return Sampling(
+        temperature=temperature if top_p else 0.0,
+        top_p=top_p or 1.0,
+        top_k=defaults.top_k if call.top_k is None else call.top_k,
+        min_p=defaults.min_p,
+        repetition_penalty=defaults.repetition_penalty,
+    )

@@ -12,6 +12,7 @@ from pensieve.api.request import Conversation, Turn
 from pensieve.api.usage import Breakpoint
 from pensieve.dialects import plain
 from pensieve.dialects.dialect import Dialect
+from pensieve.dialects.sampling import NEUTRAL, SamplingDefaults
 from pensieve.errors import InvalidRequestError, PromptTooLongError
 from pensieve.prompt.abilities import (
     call_frame_of,
@@ -59,6 +60,7 @@ class Prompt:
     pinned_tokens: int = 0
     breakpoints: tuple[Breakpoint, ...] = ()
     edits: ContextEdits | None = None
+    sampling: SamplingDefaults = NEUTRAL  # where the call does not say
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -214,6 +216,7 @@ class PromptRenderer:
             boundaries=tuple(sorted({ends.system, ends.last, *ends.earlier()} - {0})),
             pinned_tokens=ends.system,
             breakpoints=tuple(_breakpoints(draft, ends))[-MOST_BREAKPOINTS:],
+            sampling=self._dialect.sampling,
         )
 
     def _continued(self, draft: _Draft) -> Layout:

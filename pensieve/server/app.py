@@ -45,6 +45,7 @@ def build_app(
     Message batches are answered while its lifespan is entered (`app.router.lifespan_context`), which must lie within
     the engine's block.
     """
+    model = model.with_settings(settings)
     files = FileStore(settings.paths.files)
     book = BatchBook(BatchStore(settings.paths.batches))
     spoken = SpokenWords()

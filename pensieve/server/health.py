@@ -38,6 +38,7 @@ class HealthEndpoint:
             "restarts": health.restarts,
             "in_flight": health.in_flight,
             "engine": asdict(health.figures) if health.figures else None,
+            "sampling": self._model.dialect.sampling.report(),
             "diverged_prompts": self._sessions.diverged,
             "device": self._settings.device,
             "version": pensieve.__version__,

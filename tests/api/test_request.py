@@ -38,9 +38,14 @@ def test_a_string_and_one_text_block_are_the_same_content() -> None:
 
 def test_what_is_left_out_has_anthropics_defaults() -> None:
     call = parsed()
-    assert (call.temperature, call.top_p, call.top_k) == (1.0, 1.0, 0)
     assert not call.stream
     assert call.stop_sequences == ()
+
+
+def test_sampling_that_is_left_out_is_told_from_sampling_that_is_given() -> None:
+    left_out, given = parsed(), parsed(temperature=1, top_p=1, top_k=0)
+    assert (left_out.temperature, left_out.top_p, left_out.top_k) == (None, None, None)
+    assert (given.temperature, given.top_p, given.top_k) == (1.0, 1.0, 0)
 
 
 def test_an_optional_null_is_absent() -> None:

@@ -47,6 +47,15 @@ def test_what_is_set_is_got_and_unset_again(file: Path, capsys: pytest.CaptureFi
     assert said(capsys, "get", "kv_bits")[0] == "\n"
 
 
+def test_sampling_is_the_models_until_it_is_set(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = said(capsys, "list")[0].splitlines()
+    assert sum(row.endswith("(by the model)") for row in rows) == 5
+    said(capsys, "set", "temperature", "0.6")
+    assert said(capsys, "get", "temperature", "--show-origin")[0] == f"0.6  {file}\n"
+
+
 def test_every_setting_is_listed_with_its_origin(
     file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -149,6 +149,25 @@ def test_show_of_a_fetched_model_reads_its_files(
     assert "see its page on the Hub" in capsys.readouterr().out
 
 
+def test_show_tells_how_a_model_is_sampled_and_why(
+    paths: Paths, fetched: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stated = {"temperature": 0.6, "top_k": 20, "top_p": 7}
+    (fetched / "generation_config.json").write_text(json.dumps(stated), encoding="utf-8")
+    monkeypatch.setenv("PENSIEVE_TOP_K", "40")
+    assert run(["show", REPO]) == 0
+    out, err = capsys.readouterr()
+    words = "sampling temperature 0.6 (generation_config.json), top_k 40 (setting)"
+    assert words in " ".join(out.split())
+    assert "generation_config.json: top_p is not a number above 0, up to 1" in err
+    assert run(["show", REPO, "--json"]) == 0
+    shown = told(capsys)["sampling"]
+    assert shown["temperature"] == {"value": 0.6, "origin": "generation_config.json"}
+    assert shown["top_p"] == {"value": 1.0, "origin": "default"}
+    assert run(["show", "someone/something", "--json"]) == 0
+    assert told(capsys)["sampling"] is None
+
+
 def test_show_of_a_folder_and_of_what_nobody_knows_yet(
     paths: Paths, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -102,6 +102,15 @@ def test_a_model_is_fetched_whole_and_opens(
     assert fetching.progress.ended == 1
 
 
+def test_how_a_model_is_to_be_sampled_is_fetched_with_it(
+    fetching: Fetching, hub: FakeHub, destination: Path
+) -> None:
+    hub.files["generation_config.json"] = b'{"temperature": 0.6}'
+    fetching()
+    model = open_model(ModelFolder(REPO, REPO, destination))
+    assert model.dialect.sampling.temperature == 0.6
+
+
 def test_code_pickles_and_other_peoples_markers_are_not_even_asked_for(
     fetching: Fetching, hub: FakeHub
 ) -> None:

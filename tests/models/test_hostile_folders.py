@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pensieve.dialects.sampling import NEUTRAL
 from pensieve.errors import ModelUnsupportedError
 from pensieve.models.folder import ModelFolder
 from pensieve.models.load import open_model
@@ -95,6 +96,16 @@ def test_a_folder_that_only_its_code_could_load_is_refused(
     assert "pensieve models" in (refused.value.hint or "")
     assert loaded_by_the_engine(own_copy.folder).returncode != 0
     assert not canary.exists()
+
+
+def test_a_generation_config_that_is_none_keeps_neither_process_from_loading(
+    own_copy: ModelFolder,
+) -> None:
+    """mlx-lm alone fails at a list, and waits at a pipe for ever."""
+    file = own_copy.folder / "generation_config.json"
+    os.mkfifo(file)
+    assert open_model(own_copy).dialect.sampling == NEUTRAL
+    assert loaded_by_the_engine(own_copy.folder).stdout == "loaded\n"
 
 
 def test_pickles_alone_are_no_weights(canary: Path, own_copy: ModelFolder) -> None:

@@ -5,6 +5,7 @@ import pytest
 from pensieve.api.request import MessagesRequest
 from pensieve.dialects import plain
 from pensieve.dialects.answer import AnswerForm
+from pensieve.dialects.sampling import NEUTRAL, SamplingDefaults
 from pensieve.engine.generation import Sampling
 from pensieve.errors import PromptTooLongError
 from pensieve.prompt.generation import BoundedGeneration, ModelLimits, bounded_generation
@@ -20,9 +21,11 @@ def rendered(tokens: int) -> RenderedPrompt:
     return RenderedPrompt("", (1,) * tokens, ())
 
 
-def asked(tokens: int = 1, **fields: object) -> BoundedGeneration:
+def asked(
+    tokens: int = 1, defaults: SamplingDefaults = NEUTRAL, **fields: object
+) -> BoundedGeneration:
     call = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 10}
-    prompt = Prompt(rendered(tokens), tokens, PLAN)
+    prompt = Prompt(rendered(tokens), tokens, PLAN, sampling=defaults)
     return bounded_generation(MessagesRequest.model_validate(call | fields), prompt, LIMITS)
 
 
@@ -56,8 +59,39 @@ def test_sampling_is_what_the_call_says() -> None:
     assert asked().generation.sampling == Sampling(1.0, 1.0, 0)
 
 
-def test_a_nucleus_of_nothing_is_greedy() -> None:
-    assert asked(top_p=0).generation.sampling.temperature == 0
+MADE_FOR = SamplingDefaults(0.6, 0.95, 20, min_p=0.01, repetition_penalty=1.05)
+GREEDY = SamplingDefaults(temperature=0.0)
+
+
+@pytest.mark.parametrize(
+    ("defaults", "fields", "expected"),
+    [
+        (NEUTRAL, {}, (1.0, 1.0, 0)),
+        (MADE_FOR, {}, (0.6, 0.95, 20)),
+        (MADE_FOR, {"temperature": None}, (0.6, 0.95, 20)),
+        (MADE_FOR, {"temperature": 1}, (1.0, 0.95, 20)),
+        (MADE_FOR, {"temperature": 0}, (0.0, 0.95, 20)),
+        (MADE_FOR, {"top_p": 1}, (0.6, 1.0, 20)),
+        (MADE_FOR, {"top_k": 0}, (0.6, 0.95, 0)),
+        (MADE_FOR, {"temperature": 0.1, "top_p": 0.2, "top_k": 3}, (0.1, 0.2, 3)),
+        (GREEDY, {}, (0.0, 1.0, 0)),
+        (GREEDY, {"temperature": 0.7}, (0.7, 1.0, 0)),
+    ],
+)
+def test_each_field_is_the_calls_and_else_the_models(
+    defaults: SamplingDefaults, fields: dict[str, object], expected: tuple[float, float, int]
+) -> None:
+    chosen = asked(defaults=defaults, **fields).generation.sampling
+    assert (chosen.temperature, chosen.top_p, chosen.top_k) == expected
+    assert (chosen.min_p, chosen.repetition_penalty) == (
+        defaults.min_p,
+        defaults.repetition_penalty,
+    )
+
+
+@pytest.mark.parametrize("defaults", [NEUTRAL, MADE_FOR])
+def test_a_nucleus_of_nothing_is_greedy(defaults: SamplingDefaults) -> None:
+    assert asked(defaults=defaults, top_p=0).generation.sampling.temperature == 0
 
 
 def test_the_engine_learns_what_is_worth_keeping_and_who_waits() -> None:

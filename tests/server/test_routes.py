@@ -119,6 +119,13 @@ async def test_health_tells_what_is_served_and_how_it_is() -> None:
         "restarts": 0,
         "in_flight": 0,
         "engine": None,
+        "sampling": {
+            "temperature": {"value": 1.0, "origin": "default"},
+            "top_p": {"value": 1.0, "origin": "default"},
+            "top_k": {"value": 0, "origin": "default"},
+            "min_p": {"value": 0.0, "origin": "default"},
+            "repetition_penalty": {"value": 1.0, "origin": "default"},
+        },
         "diverged_prompts": 0,
         "device": "cpu",
     }
