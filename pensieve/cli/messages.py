@@ -59,7 +59,7 @@ class Call:
     model: str
     turns: tuple[Turn, ...]
     max_tokens: int
-    temperature: float
+    temperature: float | None = None  # None: as the server samples where it is not asked
     system: str = ""
     thinking: Thinking = "none"
 
@@ -68,9 +68,10 @@ class Call:
         body: dict[str, object] = {
             **self.prompt_as_json(),
             "max_tokens": self.max_tokens,
-            "temperature": self.temperature,
             "stream": True,
         }
+        if self.temperature is not None:
+            body["temperature"] = self.temperature
         return body
 
     def prompt_as_json(self) -> dict[str, object]:
@@ -148,6 +149,7 @@ class Served:
     health: Health
     pid: int
     thinks: bool
+    temperature: float  # of calls that do not give one
 
 
 def answer(server: Server, call: Call) -> Generator[Event]:
@@ -184,7 +186,15 @@ def served(server: Server) -> Served:
             thinks = True
         case _:
             thinks = False
-    return Served(health, pid if isinstance(pid, int) else 0, thinks)
+    return Served(health, pid if isinstance(pid, int) else 0, thinks, _temperature(body))
+
+
+def _temperature(health: Mapping[str, Any]) -> float:
+    match health:
+        case {"sampling": {"temperature": {"value": int() | float() as value}}}:
+            return value
+        case _:
+            return 1.0
 
 
 @contextmanager

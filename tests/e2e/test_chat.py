@@ -14,13 +14,14 @@ from tests.e2e.conftest import MODEL, Journey, free_port
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
 CAPITAL = "What is the capital of France?"
+LIKELIEST = ("--temperature", "0")
 PROMPT = "\x1b[?2004h"  # the line editor turns bracketed paste on for each line
 
 
 def on_terminal(journey: Journey) -> "pexpect.spawn[str]":
     return pexpect.spawn(
         sys.executable,
-        ["-m", "pensieve", "chat"],
+        ["-m", "pensieve", "chat", *LIKELIEST],
         env=journey.environment
         | {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", "PENSIEVE_MODEL": MODEL}
         | {"PENSIEVE_DEVICE": "cpu"},
@@ -51,7 +52,8 @@ def wait_for_answers(server: Journey, count: int) -> None:
 
 
 def test_a_scripts_question_is_one_object(server: Journey) -> None:
-    said = json.loads(server.pensieve("chat", CAPITAL, "--json", "--max-tokens", "24").stdout)
+    asked = ("chat", CAPITAL, "--json", "--max-tokens", "24", *LIKELIEST)
+    said = json.loads(server.pensieve(*asked).stdout)
     assert "Paris" in said["text"]
     assert (said["model"], said["stop_reason"]) == (MODEL, "end_turn")
     assert said["usage"]["output_tokens"] > 1

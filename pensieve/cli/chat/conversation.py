@@ -31,7 +31,7 @@ class Manner:
     """
 
     max_tokens: int
-    temperature: float
+    temperature: float | None
     hides_thinking: bool
     has_figures: bool
     view: Callable[[], View]
@@ -201,7 +201,10 @@ class Conversation:
             return
         if self._turns and self._turns[-2].text == self._asked:
             self._turns = self._turns[:-2]
-        warmer = max(self._manner.temperature, RETRY_TEMPERATURE)
+        usual = self._manner.temperature
+        if usual is None:
+            usual = self._link.peer().served.temperature
+        warmer = max(usual, RETRY_TEMPERATURE)
         output.aside(f"Asked again, at temperature {warmer}: {_in_short(self._asked)}")
         self._exchange(self._asked, replace(self._manner, temperature=warmer))
 
