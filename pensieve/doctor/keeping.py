@@ -43,13 +43,15 @@ def _settings(patient: Patient) -> Iterator[Finding]:
 
 
 def _by_origin(patient: Patient) -> Iterator[str]:
-    """What is set where, then the defaults, then what was left to the machine."""
+    """What is set where, then the defaults, then what was left to the machine and to the model."""
     settings, origins = patient.settings, patient.settings.origins
-    values = {key.name: getattr(settings, key.name) for key in KEYS.values() if not key.is_secret}
     groups: dict[str, list[str]] = {origin: [] for origin in sorted(set(origins.values()))}
-    for name, value in values.items():
+    for key in KEYS.values():
+        if key.is_secret:
+            continue
+        name, value = key.name, getattr(settings, key.name)
         if value is None:
-            groups.setdefault("chosen for this machine", []).append(name)
+            groups.setdefault(f"chosen {key.unset}", []).append(name)
         elif name in origins or value is not False:
             groups.setdefault(origins.get(name, "by default"), []).append(f"{name} {value}")
     for origin, told in groups.items():
