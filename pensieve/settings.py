@@ -31,7 +31,7 @@ STRONG_KEY_BITS = 128
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What this run of pensieve was asked to do. None: what the machine has or holds, or the model's makers recommend.
+    """What this run of pensieve was asked to do. None: decided by the machine or by the model.
 
     memory_gb: for the model and its caches in all. cache_gb, daily_write_gb: what kept prompts may take on disk, and what
     may be written of them in a day. origins: where each key that was set came from.

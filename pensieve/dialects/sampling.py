@@ -1,4 +1,4 @@
-"""What a model is sampled by where a request does not say, field by field, and where each value comes from."""
+"""How a model is sampled where a request does not say, and where each value comes from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -16,7 +16,7 @@ class FieldReport(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class SamplingDefaults:
-    """The fields of `engine.generation.Sampling`, and their neutral values. origins: of those that were set."""
+    """The fields of `engine.generation.Sampling` with neutral values. origins: of the set ones."""
 
     temperature: float = 1.0
     top_p: float = 1.0

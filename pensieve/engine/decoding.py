@@ -40,7 +40,7 @@ class Row:
         return self.mask is not None or self.repetition_penalty != 1
 
     def adjusted(self, fed: mx.array, logits: mx.array) -> mx.array:
-        """The logits [1, vocabulary] after the row's tokens and `fed`, with what this answer asks for."""
+        """The logits [1, vocabulary] after the row's tokens and `fed`, as this row samples."""
         if self.repetition_penalty != 1:
             logits = penalized(logits, self.tokens, fed, self.repetition_penalty)
         return self.mask(fed[-1:], logits) if self.mask else logits

@@ -1,7 +1,7 @@
 # pyright: basic
-"""From logits to a token: repetition penalty; the grammar's mask; temperature, top-k, nucleus (top-p), min-p.
+"""From logits to a token: repetition penalty, grammar mask, temperature, top-k, top-p, min-p.
 
-The order is that of Hugging Face and llama.cpp. The mask comes after the penalty, so that no penalty lets a token through.
+The order is that of Hugging Face and llama.cpp. The mask comes last of what changes single logits.
 
 Own code instead of mlx-lm's `make_sampler`, which computes the nucleus before the temperature, raises inside
 `mx.compile` on a bad value and thereby breaks sampling for the whole process (engine.md, fact 8), and has no
@@ -39,10 +39,11 @@ def make_sampler(sampling: Sampling) -> Sampler:
 def penalized(logits: mx.array, earlier: list[int], newest: mx.array, penalty: float) -> mx.array:
     """Logits [1, vocabulary] in which the last tokens of prompt and answer are less likely.
 
-    earlier: tokens that Python knows. newest: those after them, [tokens]; they may still be on the device and are not
-    waited for. A positive logit is divided by `penalty` and a negative one multiplied (https://arxiv.org/abs/1909.05858).
-    As in mlx-lm, and unlike transformers, only the last `PENALIZED_TOKENS` count, the prompt's included: over a whole prompt
-    every name in an agent's files would be penalized.
+    earlier: tokens that Python knows. newest: those after them, [tokens]; they may still be on the
+    device and are not waited for. A positive logit is divided by `penalty`, a negative one
+    multiplied (https://arxiv.org/abs/1909.05858). As in mlx-lm, and unlike transformers, only the
+    last `PENALIZED_TOKENS` count, the prompt's included: over a whole prompt every name in an
+    agent's files would be penalized.
     """
     newest = newest[-PENALIZED_TOKENS:]
     room = PENALIZED_TOKENS - len(newest)
@@ -92,7 +93,7 @@ def _keep_top_k(logits: mx.array, top_k: int) -> mx.array:
 
 
 def _keep_min_p(logits: mx.array, min_p: float) -> mx.array:
-    """Keep what has at least `min_p` of the likeliest token's probability (https://arxiv.org/abs/2407.01082)."""
+    """Keep what has `min_p` of the likeliest one's probability (https://arxiv.org/abs/2407.01082)."""
     threshold = mx.max(logits, axis=-1, keepdims=True) + math.log(min_p)
     return mx.where(logits < threshold, -mx.inf, logits)
 

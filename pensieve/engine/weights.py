@@ -41,8 +41,8 @@ def load_weights(folder: Path, device: Device) -> Any:
 class _WithoutGenerationConfig(type(Path())):
     """A model folder in which mlx-lm finds no generation_config.json.
 
-    It reads the end tokens in it, which this process gets with each generation, and fails where the file is not a JSON
-    object (mlx-lm 0.32.2, `utils.load_config`).
+    It reads the end tokens in it, which this process gets with each generation, and fails where
+    the file is not a JSON object (mlx-lm 0.32.2, `utils.load_config`).
     """
 
     def __truediv__(self, name: Any) -> Path:

@@ -1,6 +1,6 @@
-"""A model folder's generation_config.json: how its makers say it is sampled, and which tokens end its answer.
+"""A model folder's generation_config.json: how its makers sample it, which tokens end its answer.
 
-The file is of use and never necessary: what cannot be used in it is left out, with a complaint, and the model loads.
+The file is never necessary: what cannot be used in it is left out, with a complaint.
 """
 
 import errno
@@ -75,7 +75,7 @@ def _decoded(file: Path) -> object:
 
 
 def _sampling(stated: dict[str, Any], complaints: list[str]) -> dict[str, float]:
-    """The usable fields. Greedy decoding (`do_sample` false) is a temperature of 0, as in transformers."""
+    """The usable fields. As in transformers, `do_sample` false is greedy: a temperature of 0."""
     values: dict[str, float] = {}
     for key in SAMPLING_KEYS.values():
         value = stated.get(key.name)

@@ -32,6 +32,6 @@ class ServedModel:
     dialect: Dialect = plain.DIALECT
 
     def with_settings(self, settings: Settings) -> "ServedModel":
-        """This model, sampled as `settings` say where they do; a value of the model's own gives way."""
+        """This model, sampled by the values of `settings` where they have one."""
         sampling = self.dialect.sampling.updated(settings.sampling, "setting")
         return replace(self, dialect=replace(self.dialect, sampling=sampling))

@@ -62,7 +62,7 @@ def _grammar(call: MessagesRequest, prompt: Prompt) -> Grammar | None:
 
 
 def _sampling(call: MessagesRequest, defaults: SamplingDefaults) -> Sampling:
-    """Field by field, as vLLM does: a call that sets its temperature alone keeps the model's nucleus.
+    """Field by field, as vLLM does: a call with a temperature alone keeps the model's nucleus.
 
     A nucleus of no mass holds the likeliest token alone: greedy.
     """

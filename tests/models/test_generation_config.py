@@ -1,4 +1,4 @@
-"""What is taken from a model's generation_config.json, and that nothing in its place keeps the model from opening."""
+"""What is taken from generation_config.json; nothing in its place keeps a model from opening."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""How an answer is sampled that reaches the engine: the call's fields, then the settings', then the model's."""
+"""How the engine is asked to sample: the call's fields, then the settings', then the model's."""
 
 from dataclasses import replace
 from pathlib import Path
