@@ -6,6 +6,7 @@ distributions' metadata, so that `start` refuses a machine before anything heavy
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,14 +21,25 @@ from pensieve.settings import Device
 Kind = Literal["apple_silicon", "rosetta", "intel_mac", "linux", "other"]
 
 OLDEST_MACOS = 14
+# MLX's kernels for the tensor units of M5 and later need this macOS (mlx/backend/metal/device.cpp,
+# `is_nax_available`).
+MODERN_MACOS = 26
+NAX_MACOS = (MODERN_MACOS, 2)
+NAX_GENERATION = 5
 CUDA_DISTRIBUTIONS = ("mlx-cuda-13", "mlx-cuda-12")
 CPU_DISTRIBUTIONS = ("mlx-cpu",)
+MIB = 1024**2
 GIB = 1024**3
+CHIP_KEY = "machdep.cpu.brand_string"
+WIRED_LIMIT_KEY = "iogpu.wired_limit_mb"
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Facts. `architecture` is the one Python runs as; `macos` the version, empty elsewhere; `memory_bytes` 0: unknown."""
+    """Facts. `architecture` is the one Python runs as; `macos` the version, empty elsewhere;
+    `memory_bytes` 0: unknown; `chip` as macOS names it, "Apple M4 Pro"; `wired_limit_bytes` is what
+    the GPU may use in all where someone has set it, else 0.
+    """
 
     system: str
     architecture: str
@@ -37,6 +49,28 @@ class Machine:
     is_rosetta: bool = False
     has_mlx_cuda: bool = False
     has_mlx_cpu: bool = False
+    chip: str = ""
+    wired_limit_bytes: int = 0
+
+    @property
+    def macos_version(self) -> tuple[int, int]:
+        """Major and minor; (0, 0) where it is not known. macOS 26 is 16 to programs that were built
+        for older ones.
+        """
+        numbers = [int(part) for part in self.macos.split(".")[:2] if part.isdecimal()]
+        major, minor = (*numbers, 0, 0)[:2]
+        return (major + 10 if 16 <= major < MODERN_MACOS else major, minor)
+
+    @property
+    def chip_generation(self) -> int:
+        """4 for an M4 of any size; 0 where it is not known."""
+        match = re.match(r"Apple M(\d+)", self.chip)
+        return int(match[1]) if match else 0
+
+    @property
+    def has_nax(self) -> bool:
+        """Whether MLX uses the GPU's tensor units."""
+        return self.chip_generation >= NAX_GENERATION and self.macos_version >= NAX_MACOS
 
     @property
     def kind(self) -> Kind:
@@ -63,6 +97,7 @@ class Machine:
 def inspect() -> Machine:
     """The machine that this process runs on."""
     system, architecture = platform.system(), platform.machine()
+    asked = kernel_values(_sysctl_lines(CHIP_KEY, WIRED_LIMIT_KEY)) if system == "Darwin" else {}
     return Machine(
         system=system,
         architecture=architecture,
@@ -72,12 +107,14 @@ def inspect() -> Machine:
         is_rosetta=is_translated(system, architecture, _sysctl),
         has_mlx_cuda=any(map(_is_installed, CUDA_DISTRIBUTIONS)),
         has_mlx_cpu=any(map(_is_installed, CPU_DISTRIBUTIONS)),
+        chip=asked.get(CHIP_KEY, ""),
+        wired_limit_bytes=_whole(asked.get(WIRED_LIMIT_KEY, "")) * MIB,
     )
 
 
 def chip() -> str:
     """The processor's name, as the system gives it."""
-    if name := _sysctl("machdep.cpu.brand_string"):
+    if name := _sysctl(CHIP_KEY):
         return name
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -213,13 +250,28 @@ def _memory_bytes() -> int:
         return 0
 
 
+def kernel_values(lines: str) -> dict[str, str]:
+    """What `sysctl` printed, by name."""
+    pairs = (line.partition(": ") for line in lines.splitlines())
+    return {name.strip(): value.strip() for name, separator, value in pairs if separator}
+
+
+def _whole(text: str) -> int:
+    return int(text) if text.isdecimal() else 0
+
+
 def _sysctl(name: str) -> str:
     """One kernel value; empty where there is none of that name."""
-    command = ["/usr/sbin/sysctl", "-n", name]
+    return _sysctl_lines("-n", name).strip()
+
+
+def _sysctl_lines(*words: str) -> str:
+    """Kernel values, a line for each that exists."""
+    command = ["/usr/sbin/sysctl", *words]
     try:
         return subprocess.run(  # noqa: S603 -- a fixed path and our own few names
             command, capture_output=True, text=True, timeout=5, check=False
-        ).stdout.strip()
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return ""
 

@@ -3,7 +3,14 @@
 import pytest
 
 from pensieve.errors import UnsupportedPlatformError
-from pensieve.machine import GIB, Machine, choose_device, inspect, is_translated
+from pensieve.machine import (
+    GIB,
+    Machine,
+    choose_device,
+    inspect,
+    is_translated,
+    kernel_values,
+)
 from pensieve.settings import Device
 
 M4 = Machine("Darwin", "arm64", "3.13.1", macos="26.1", memory_bytes=32 * GIB)
@@ -104,3 +111,34 @@ def test_this_machine_can_be_inspected() -> None:
     assert machine.system
     assert machine.memory_bytes > 0
     assert machine.python in machine.describe()
+
+
+# `sysctl machdep.cpu.brand_string iogpu.wired_limit_mb`, as macOS 26 prints it; the second is
+# absent before macOS 14.
+SYSCTL = "machdep.cpu.brand_string: Apple M4 Pro\niogpu.wired_limit_mb: 20480\n"
+
+
+def test_kernel_values_are_read_by_name() -> None:
+    assert kernel_values(SYSCTL) == {
+        "machdep.cpu.brand_string": "Apple M4 Pro",
+        "iogpu.wired_limit_mb": "20480",
+    }
+    assert kernel_values("sysctl: unknown oid\n\n") == {"sysctl": "unknown oid"}
+    assert kernel_values("") == {}
+
+
+@pytest.mark.parametrize(
+    ("chip", "generation"),
+    [("Apple M1", 1), ("Apple M4 Max", 4), ("Apple M10 Ultra", 10), ("Apple A18", 0), ("", 0)],
+)
+def test_a_chip_tells_its_generation(chip: str, generation: int) -> None:
+    assert Machine("Darwin", "arm64", "3.14.0", chip=chip).chip_generation == generation
+
+
+@pytest.mark.parametrize(
+    ("macos", "version"),
+    [("26.2", (26, 2)), ("16.2", (26, 2)), ("15.7.1", (15, 7)), ("14", (14, 0)), ("", (0, 0))],
+)
+def test_a_system_is_known_by_its_own_number(macos: str, version: tuple[int, int]) -> None:
+    """A Python that was built with an older SDK calls macOS 26 "16"."""
+    assert Machine("Darwin", "arm64", "3.14.0", macos=macos).macos_version == version

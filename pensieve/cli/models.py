@@ -11,7 +11,7 @@ from pensieve.cli.target import served_name
 from pensieve.daemon.record import current
 from pensieve.engine.budget import ENOUGH_CONTEXT_TOKENS
 from pensieve.errors import ModelError
-from pensieve.machine import chip, inspect
+from pensieve.machine import inspect
 from pensieve.models.cards import card_of
 from pensieve.models.fit import Room, fit, room_here
 from pensieve.models.shape import ModelShape, shape_of
@@ -47,7 +47,7 @@ def models(*, json: bool = False) -> int:
         return 0
     output.data("\n".join([COLUMNS, *map(row, entries)]))
     output.aside(_footer(room))
-    if output.is_watched() and (words := suggestion(settings, machine, chip())):
+    if output.is_watched() and (words := suggestion(settings, machine)):
         output.note(f"\n{words}")
     return 0
 

@@ -9,7 +9,7 @@ from cyclopts.types import PositiveInt
 from pensieve import settings as settings_module
 from pensieve.cli import output
 from pensieve.cli.progress import in_bytes
-from pensieve.engine.budget import precisions
+from pensieve.engine.budget import choices
 from pensieve.engine.precision import KVPrecision
 from pensieve.machine import inspect
 from pensieve.models.advice import suited_to
@@ -75,13 +75,14 @@ def rendered(shape: ModelShape, room: Room) -> str:
     rows = [
         f"  for pensieve in all   {in_bytes(room.limit_bytes):>9}",
         f"  weights               {in_bytes(chosen.weights_bytes):>9}",
+        f"  to compute with       {in_bytes(chosen.working_bytes):>9}",
         f"  KV caches             {in_bytes(chosen.kv_bytes):>9}",
         "",
         "  KV cache     KiB a token    context",
     ]
-    for precision in precisions(shape.head_dim):
+    for precision in choices(shape.facts()):
         at = fit_at(shape, room, precision)
-        mark = "  <- chosen" if precision == chosen.precision else ""
+        mark = "  <- chosen" if precision.bits == chosen.precision.bits else ""
         rows.append(
             f"  {_name(precision):<10} {at.token_bytes / 1024:13.1f} {at.context_tokens:10,}{mark}"
         )
@@ -94,6 +95,7 @@ def figures(shape: ModelShape, room: Room) -> dict[str, object]:
     return {
         "limit_bytes": room.limit_bytes,
         "weights_bytes": chosen.weights_bytes,
+        "working_bytes": chosen.working_bytes,
         "kv_bytes": chosen.kv_bytes,
         "kv_bits": chosen.precision.bits,
         "kv_reason": chosen.reason,

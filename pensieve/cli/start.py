@@ -29,7 +29,7 @@ from pensieve.daemon.background import (
 from pensieve.daemon.listen import bind_patiently
 from pensieve.daemon.record import Address, own_record, published
 from pensieve.errors import PortInUseError
-from pensieve.machine import Machine, chip, choose_device, inspect
+from pensieve.machine import Machine, choose_device, inspect
 from pensieve.paths import Paths
 from pensieve.settings import Device, Flags, Settings
 
@@ -48,7 +48,6 @@ class Parts:
     serve: "Callable[[Settings, ModelFolder, Device, socket.socket], None]"
     server_command: Callable[[Flags], Sequence[str]]
     check: Callable[[str, Paths], None]
-    chip: Callable[[], str] = chip
     is_watched: Callable[[], bool] = output.is_watched
 
 
@@ -109,7 +108,7 @@ def _suggest(settings: Settings, parts: Parts) -> None:
     """Name a better model to who has chosen none, and looks."""
     if settings.origins.get("model") or not parts.is_watched():
         return
-    if words := suggestion(settings, parts.inspect(), parts.chip()):
+    if words := suggestion(settings, parts.inspect()):
         output.note(f"\n{words}")
 
 

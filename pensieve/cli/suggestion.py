@@ -9,7 +9,7 @@ from pensieve.models.fit import fit, room_here
 from pensieve.settings import Settings
 
 
-def suggestion(settings: Settings, machine: Machine, chip_name: str) -> str | None:
+def suggestion(settings: Settings, machine: Machine) -> str | None:
     """The better model and the command for it; None where the chosen one is the best here, or is not of the catalog."""
     if machine.kind != "apple_silicon":
         return None
@@ -18,7 +18,7 @@ def suggestion(settings: Settings, machine: Machine, chip_name: str) -> str | No
         chosen = find(settings.model)
     except ModelUnavailableError:
         return None
-    card = better(chosen, room, chip_name)
+    card = better(chosen, room, machine.chip)
     if card is None:
         return None
     name, context = card.model.name, fit(card.shape, room).context_tokens

@@ -15,7 +15,7 @@ from pensieve.errors import ModelError, UnsupportedPlatformError
 from pensieve.machine import Machine, chip, choose_device
 from pensieve.models.advice import WORKING_CONTEXT_TOKENS
 from pensieve.models.expected import shape_by_name
-from pensieve.models.fit import fit, room_here
+from pensieve.models.fit import Room, fit, room_here
 from pensieve.settings import Device, Settings
 
 GB = 10**9
@@ -47,13 +47,14 @@ def examine(patient: Patient, run: Run | None = None) -> Iterator[Finding]:
         device = choose_device(asked, machine)
     except UnsupportedPlatformError as error:
         yield red("machine", f"{found}. {error.message.splitlines()[0]}", _way_round(error))
-        yield from _context(patient)
+        yield from _context(patient, room_here(machine, patient.settings))
         return
     yield ok("machine", found)
     answer = ask_mlx(device, run or _run)
     yield _mlx(device, answer)
-    yield _memory(machine, patient.settings, answer)
-    yield from _context(patient)
+    room = room_here(machine, patient.settings, answer.facts)
+    yield _memory(machine, patient.settings, answer, room)
+    yield from _context(patient, room)
 
 
 def ask_mlx(device: Device, run: Run) -> MLXAnswer:
@@ -88,8 +89,7 @@ def _mlx(device: Device, answer: MLXAnswer) -> Finding:
     return ok("mlx", f"{versions} computes on the {device.upper()} ({name})")
 
 
-def _memory(machine: Machine, settings: Settings, answer: MLXAnswer) -> Finding:
-    room = room_here(machine, settings)
+def _memory(machine: Machine, settings: Settings, answer: MLXAnswer, room: Room) -> Finding:
     working_set = answer.facts.get("max_recommended_working_set_size")
     whole = f"{machine.memory_bytes / 2**30:.0f} GB"
     of_set = f"; Metal's working set is {working_set / GB:.1f} GB" if working_set else ""
@@ -104,7 +104,7 @@ def _memory(machine: Machine, settings: Settings, answer: MLXAnswer) -> Finding:
     return ok("memory", text)
 
 
-def _context(patient: Patient) -> Iterator[Finding]:
+def _context(patient: Patient, room: Room) -> Iterator[Finding]:
     """As the engine says where it runs; else as it will say, by the model's published shape."""
     health = patient.health
     if health and health.status == "ready" and health.context_tokens:
@@ -113,7 +113,7 @@ def _context(patient: Patient) -> Iterator[Finding]:
         return
     with suppress(ModelError):
         shape = shape_by_name(patient.settings)
-        fitted = fit(shape, room_here(patient.machine, patient.settings))
+        fitted = fit(shape, room)
         yield _judged(
             fitted.context_tokens, f"{patient.settings.model} here, as planned", fitted.reason
         )

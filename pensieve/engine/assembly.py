@@ -1,6 +1,7 @@
 # pyright: basic
 """The one place where a worker is put together: weights, memory plan, caches, scheduler, archive. Loads MLX."""
 
+import json
 import logging
 import re
 import shutil
@@ -14,13 +15,13 @@ from pensieve.engine.anteroom import Anteroom
 from pensieve.engine.archive import DiskArchive
 from pensieve.engine.batch import BatchBackend
 from pensieve.engine.block_store import LEDGER_FILE, BlockStore, StoreLimits
-from pensieve.engine.budget import PROCESS_BYTES
+from pensieve.engine.budget import MAX_CHUNK_TOKENS, PROCESS_BYTES, MemoryPlan
 from pensieve.engine.caches import CacheMaker, decodes_together, takes_ours
-from pensieve.engine.chunks import ChunkSizer
+from pensieve.engine.chunks import ChunkSizer, ScoresRoom
 from pensieve.engine.generation import Figures
 from pensieve.engine.grammars import Grammars
 from pensieve.engine.line import Limits
-from pensieve.engine.memory import MemoryPlan, plan_memory
+from pensieve.engine.memory import plan_memory
 from pensieve.engine.pacing import PacedArchive
 from pensieve.engine.prefix_cache import PrefixCache
 from pensieve.engine.protocol import Load
@@ -33,7 +34,7 @@ from pensieve.settings import Device
 _log = logging.getLogger("pensieve.engine")
 
 # Prompt tokens of a chunk when nobody decodes. A CPU processes about a hundred a second.
-LARGEST_CHUNK: dict[Device, int] = {"gpu": 2048, "cpu": 128}
+LARGEST_CHUNK: dict[Device, int] = {"gpu": MAX_CHUNK_TOKENS, "cpu": 128}
 # Raised whenever what is stored, or how KV caches are computed, changes.
 STORE_VERSION = 3
 MOST_STORED_BYTES = 20 * 10**9
@@ -46,14 +47,16 @@ def assemble(load: Load) -> Work:
     grammars = Grammars.of(folder / "tokenizer.json")
     model = load_weights(folder, device)
     full = CacheMaker(model, takes_ours(model))
-    plan = plan_memory(full, device, load.allowance)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    plan = plan_memory(full, device, load.allowance, config)
     keep_within(plan.limit_bytes - PROCESS_BYTES)
     if load.allowance.is_wired:
         wire(plan.limit_bytes)
-    make_caches = replace(full, precision=plan.precision)
+    make_caches = replace(full, precision=plan.precision, most_tokens=plan.context_tokens)
     fingerprint = fingerprint_of(folder, plan, device)
     prefixes = PrefixCache(fingerprint)
-    chunks = ChunkSizer(LARGEST_CHUNK[device], plan.scores)
+    scores = ScoresRoom(plan.scores_bytes, plan.pair_bytes)
+    chunks = ChunkSizer(LARGEST_CHUNK[device], scores)
     store = _store(load, fingerprint)
     archive = DiskArchive(store, make_caches, fingerprint) if store else None
     scheduler = Scheduler(
@@ -65,7 +68,7 @@ def assemble(load: Load) -> Work:
     )
     return Work(
         scheduler,
-        plan.budget.context_tokens,
+        plan.context_tokens,
         Anteroom(grammars.prepare),
         partial(_figures, plan, scheduler, prefixes, store),
         spill=(lambda: archive.spill(prefixes)) if archive else lambda: None,

@@ -20,7 +20,7 @@ from pensieve.engine.generation import Generation
 from pensieve.engine.masks import Matcher, TokenMask
 from pensieve.engine.prefix_cache import Hit
 from pensieve.engine.sampling import make_sampler
-from pensieve.engine.state import SequenceState, checkpoint_of
+from pensieve.engine.state import SequenceState, add_checkpoint, checkpoint_of
 from pensieve.errors import GrammarError
 
 # So few tokens of a prompt are processed in one pass with its last one, whose logits are then computed for all of them.
@@ -166,7 +166,8 @@ class BatchBackend:
         prompt.done = end
         if prompt.places and prompt.places[0] == end:
             prompt.places.popleft()
-            prompt.checkpoints[end] = checkpoint_of(prompt.own_caches())
+            saved = checkpoint_of(prompt.own_caches())
+            add_checkpoint(prompt.checkpoints, end, saved, prompt.generation.pinned_tokens)
 
     def _joined(self, prompt: _Prompt, chunk: int) -> Progressed | None:
         """With the last few tokens decoding begins; they are on their way when this returns. chunk: what is left of it."""

@@ -12,6 +12,7 @@ from typing import Any
 import mlx.core as mx  # noqa: TID253
 from mlx_lm.models.cache import KVCache, make_prompt_cache  # noqa: TID253
 
+from pensieve.engine.budget import MAX_GROWN_TOKENS
 from pensieve.engine.kv import SequenceKV
 from pensieve.engine.precision import FULL, KVPrecision
 
@@ -20,20 +21,25 @@ _PROBE = [[3, 1, 2], [2, 1, 3]]
 
 @dataclass(frozen=True, slots=True)
 class CacheMaker:
-    """Makes the caches of one sequence. is_ragged: what `takes_ours` said of the model."""
+    """Makes the caches of one sequence. is_ragged: what `takes_ours` said of the model.
+    most_tokens: of a sequence, at most.
+    """
 
     model: Any
     is_ragged: bool
     precision: KVPrecision = FULL
+    most_tokens: int = MAX_GROWN_TOKENS
 
     def __call__(self) -> list[Any]:
         """Empty caches for one sequence, a list with one for each layer."""
         stock = make_prompt_cache(self.model)
-        return _ours(stock, self.precision) if self.is_ragged else stock
+        return _ours(stock, self.precision, self.most_tokens) if self.is_ragged else stock
 
 
-def _ours(stock: list[Any], precision: KVPrecision) -> list[Any]:
-    return [SequenceKV(precision) if type(cache) is KVCache else cache for cache in stock]
+def _ours(stock: list[Any], precision: KVPrecision, most_tokens: int) -> list[Any]:
+    return [
+        SequenceKV(precision, most_tokens) if type(cache) is KVCache else cache for cache in stock
+    ]
 
 
 def takes_ours(model: Any) -> bool:
@@ -42,7 +48,7 @@ def takes_ours(model: Any) -> bool:
     if not any(type(cache) is KVCache for cache in stock):
         return False
     try:
-        ours = _probe_together(model, lambda: _ours(make_prompt_cache(model), FULL))
+        ours = _probe_together(model, CacheMaker(model, is_ragged=True))
     except (AttributeError, TypeError, ValueError):
         return False
     model(mx.array(_PROBE), cache=stock)

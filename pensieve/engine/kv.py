@@ -12,9 +12,9 @@ import mlx.core as mx  # noqa: TID253
 from mlx_lm.models import base  # noqa: TID253
 from mlx_lm.models.cache import _BaseCache  # noqa: TID253
 
+from pensieve.engine.budget import MAX_GROWN_TOKENS, grown_tokens
 from pensieve.engine.precision import FULL, KVPrecision
 
-GROWTH_TOKENS = 256
 # Up to so many new tokens a quantized product reads fewer bytes than dequantizing a layer; beyond, the fused kernel wins.
 _DECODE_TOKENS = 8
 
@@ -24,10 +24,15 @@ _quantized_attention: Any = base.quantized_scaled_dot_product_attention
 
 
 class SequenceKV(_BaseCache):
-    """One sequence's keys and values in one layer; owned by whoever holds the sequence."""
+    """One sequence's keys and values in one layer; owned by whoever holds the sequence.
 
-    def __init__(self, precision: KVPrecision = FULL) -> None:
+    Its arrays have room for `grown_tokens` of what it holds, which is what the budget counts.
+    most_tokens: it holds at most.
+    """
+
+    def __init__(self, precision: KVPrecision = FULL, most_tokens: int = MAX_GROWN_TOKENS) -> None:
         self.precision = precision
+        self.most_tokens = most_tokens
         self.offset = 0
         self._keys: tuple[mx.array, ...] = ()
         self._values: tuple[mx.array, ...] = ()
@@ -39,8 +44,9 @@ class SequenceKV(_BaseCache):
         start, end = self.offset, self.offset + keys.shape[2]
         new_keys, new_values = self._stored(keys), self._stored(values)
         if not self._keys or self._keys[0].shape[2] < end:
-            self._keys = _grown(self._keys, new_keys, start, end)
-            self._values = _grown(self._values, new_values, start, end)
+            size = grown_tokens(end, self.most_tokens)
+            self._keys = _grown(self._keys, new_keys, start, size)
+            self._values = _grown(self._values, new_values, start, size)
         for held, new in zip((*self._keys, *self._values), (*new_keys, *new_values), strict=True):
             held[..., start:end, :] = new
         self.offset = end
@@ -112,13 +118,14 @@ class SequenceKV(_BaseCache):
 
     @classmethod
     def from_arrays(
-        cls, arrays: Sequence[mx.array], precision: KVPrecision, tokens: int
+        cls, arrays: Sequence[mx.array], empty: "SequenceKV", tokens: int
     ) -> "SequenceKV":
-        """The opposite of `arrays`: the first `tokens` of some with room for more.
+        """The opposite of `arrays`, for a cache like `empty`: the first `tokens` of some with room
+        for more.
 
         Scales and biases are in the precision that keys were computed in.
         """
-        restored = cls(precision)
+        restored = cls(empty.precision, empty.most_tokens)
         half = len(arrays) // 2
         restored._keys, restored._values = tuple(arrays[:half]), tuple(arrays[half:])
         restored._dtype = arrays[half - 1].dtype
@@ -128,7 +135,7 @@ class SequenceKV(_BaseCache):
     def copy(self, tokens: int) -> "SequenceKV":
         """The first `tokens` in arrays of their own."""
         return self.from_arrays(
-            [mx.contiguous(array) for array in self.arrays(0, tokens)], self.precision, tokens
+            [mx.contiguous(array) for array in self.arrays(0, tokens)], self, tokens
         )
 
     @property
@@ -154,9 +161,14 @@ class SequenceKV(_BaseCache):
         return True
 
     def trim(self, tokens: int) -> int:
-        """Drop the newest tokens; how many were dropped."""
+        """Drop the newest tokens, and the room that the rest is not counted with; how many were
+        dropped.
+        """
         dropped = min(tokens, self.offset)
         self.offset -= dropped
+        size = grown_tokens(self.offset, self.most_tokens)
+        if self._keys and self._keys[0].shape[2] > size:
+            self._keys, self._values = _cut(self._keys, size), _cut(self._values, size)
         return dropped
 
     @property
@@ -173,11 +185,10 @@ class SequenceKV(_BaseCache):
 
 
 def _grown(
-    arrays: tuple[mx.array, ...], new: tuple[mx.array, ...], offset: int, end: int
+    arrays: tuple[mx.array, ...], new: tuple[mx.array, ...], offset: int, size: int
 ) -> tuple[mx.array, ...]:
-    capacity = -(-end // GROWTH_TOKENS) * GROWTH_TOKENS
     rooms = [
-        mx.zeros((*values.shape[:2], capacity - offset, values.shape[3]), values.dtype)
+        mx.zeros((*values.shape[:2], size - offset, values.shape[3]), values.dtype)
         for values in new
     ]
     if not offset:
@@ -186,6 +197,11 @@ def _grown(
         mx.concatenate([array[..., :offset, :], room], axis=2)
         for array, room in zip(arrays, rooms, strict=True)
     )
+
+
+def _cut(arrays: tuple[mx.array, ...], size: int) -> tuple[mx.array, ...]:
+    """The first `size` tokens in arrays of their own; none where there are none."""
+    return tuple(mx.contiguous(array[..., :size, :]) for array in arrays) if size else ()
 
 
 @lru_cache(maxsize=8)

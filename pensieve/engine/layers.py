@@ -30,7 +30,7 @@ def layer_arrays(cache: Any, start: int, end: int) -> list[mx.array]:
 def layer_from_arrays(empty: Any, arrays: Sequence[mx.array], tokens: int) -> Any:
     """The opposite of `layer_arrays`, for a layer like `empty`: the first `tokens` of arrays with room for more."""
     if isinstance(empty, SequenceKV):
-        return SequenceKV.from_arrays(arrays, empty.precision, tokens)
+        return SequenceKV.from_arrays(arrays, empty, tokens)
     return type(empty).from_state((arrays[0], arrays[1], tokens))
 
 
@@ -42,6 +42,19 @@ def layer_state(cache: Any, arrays: list[mx.array]) -> Any:
 def layer_from_state(empty: Any, outline: Any, arrays: Sequence[mx.array]) -> Any:
     """The opposite of `layer_state`."""
     return type(empty).from_state(_filled(outline, arrays))
+
+
+def cut_to_window(cache: Any) -> None:
+    """Drop what a sliding window's cache holds of its last chunk beyond the window; the next tokens
+    would drop it.
+    """
+    window = getattr(cache, "max_size", None)
+    if not window or cache.keep or cache.keys is None or cache.keys.shape[2] <= window:
+        return
+    cache.keys, cache.values = (
+        mx.contiguous(array[..., -window:, :]) for array in (cache.keys, cache.values)
+    )
+    cache._idx = window  # noqa: SLF001 - mlx-lm has no other way to say it
 
 
 def stored(array: mx.array) -> StoredArray:

@@ -7,7 +7,7 @@ from typing import Any
 import mlx.core as mx  # noqa: TID253
 
 from pensieve.engine.block_file import Block
-from pensieve.engine.kv import GROWTH_TOKENS
+from pensieve.engine.budget import MAX_GROWN_TOKENS, grown_tokens
 from pensieve.engine.layers import is_cuttable, layer_from_arrays, layer_from_state, loaded
 
 
@@ -16,7 +16,7 @@ class Filling:
 
     def __init__(self, empty: Sequence[Any], tokens: int) -> None:
         self._empty = empty
-        self._room_tokens = (tokens // GROWTH_TOKENS + 1) * GROWTH_TOKENS
+        self._tokens = tokens
         self._rooms: dict[int, list[mx.array]] = {}
         # Of the last block: what layers that cannot be cut are made of.
         self._outline: Any = None
@@ -30,7 +30,7 @@ class Filling:
                 continue
             parts = [arrays[place] for place in block.outline[layer]]
             if layer not in self._rooms:
-                self._rooms[layer] = [self._room_like(part) for part in parts]
+                self._rooms[layer] = [self._room_for(cache, part) for part in parts]
             for room, part in zip(self._rooms[layer], parts, strict=True):
                 room[:, :, start:end] = part[:, :, : end - start]
         mx.eval(self._rooms)
@@ -45,6 +45,7 @@ class Filling:
             for layer, cache in enumerate(self._empty)
         ]
 
-    def _room_like(self, part: mx.array) -> mx.array:
+    def _room_for(self, cache: Any, part: mx.array) -> mx.array:
         """part: [1, heads, tokens, …]."""
-        return mx.zeros((*part.shape[:2], self._room_tokens, *part.shape[3:]), part.dtype)
+        size = grown_tokens(self._tokens, getattr(cache, "most_tokens", MAX_GROWN_TOKENS))
+        return mx.zeros((*part.shape[:2], size, *part.shape[3:]), part.dtype)

@@ -9,6 +9,9 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from pensieve.engine.budget import MAX_CHECKPOINTS
+from pensieve.engine.layers import cut_to_window
+
 
 class SequenceState:
     """Owns one sequence's caches while no batch does. caches: one per layer, all holding `tokens` tokens."""
@@ -68,13 +71,37 @@ class SequenceState:
         return SequenceState(caches, tokens, kept)
 
 
+def add_checkpoint(
+    checkpoints: dict[int, dict[int, Any]], tokens: int, layers: dict[int, Any], pinned_tokens: int
+) -> None:
+    """Take in the newest checkpoint. Of more than `MAX_CHECKPOINTS` the one goes that leaves the
+    smallest gap: what stays is the newest, the one at the end of what other conversations share,
+    and one between.
+    """
+    checkpoints[tokens] = layers
+    if len(checkpoints) <= MAX_CHECKPOINTS:
+        return
+    places = [0, *sorted(checkpoints)]
+    gaps = {
+        place: after - before
+        for before, place, after in zip(places, places[1:], places[2:], strict=False)
+        if place != pinned_tokens
+    }
+    del checkpoints[min(gaps, key=gaps.__getitem__)]
+
+
 def checkpoint_of(caches: list[Any]) -> dict[int, Any]:
-    """Copies of the layers that could not be cut back later, by layer; empty for most models."""
-    return {
+    """Copies of the layers that could not be cut back later, by layer; empty for most models.
+    caches: just extracted, in order.
+    """
+    copies = {
         layer: copy.deepcopy(cache)
         for layer, cache in enumerate(caches)
         if not _can_always_be_cut(cache)
     }
+    for cache in copies.values():
+        cut_to_window(cache)
+    return copies
 
 
 def _can_always_be_cut(cache: Any) -> bool:

@@ -3,9 +3,9 @@
 The order is that of measured quality as an agent, not of size: larger models of the catalog are often the worse ones.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from pensieve.machine import Machine, chip
+from pensieve.machine import Machine
 from pensieve.models.cards import CARDS, Card, card_of
 from pensieve.models.catalog import (
     FAST,
@@ -16,7 +16,7 @@ from pensieve.models.catalog import (
     ModelSource,
 )
 from pensieve.models.chips import bandwidth_gb_s
-from pensieve.models.fit import Room, fit, room_of_mac
+from pensieve.models.fit import Room, fit, room_on
 
 # One 27B model did 93 of 100 points of an agent's task with a window of 72 000 tokens, and 12.5 with 25 000; a 35B one
 # 37.5 with 37 000 (M1 Max with 32 GB, reported 2026). Claude Code's first request alone has 12 000 to 14 000.
@@ -28,19 +28,17 @@ FAST_BILLIONS = 6
 ASSUMED_GB_S = 400
 
 
-def suited(
-    machine: Machine, word: str, chip_name: Callable[[], str] = chip
-) -> HubModel | EmbeddedModel:
+def suited(machine: Machine, word: str) -> HubModel | EmbeddedModel:
     """What `word` means on this machine: where it is no Mac, a model that is small enough to try."""
     if machine.kind != "apple_silicon":
         return PHI_3_MINI if machine.has_mlx_cuda else SMOLLM2_135M
-    return suited_to(room_of_mac(machine.memory_bytes), word, chip_name())
+    return suited_to(room_on(machine), word, machine.chip)
 
 
 def suited_to(room: Room, word: str, chip_name: str = "") -> HubModel | EmbeddedModel:
     """What `word`, one of `AUTOMATIC_WORDS`, means on a Mac with this room."""
-    card = recommended(room, chip_name, is_fast=word == FAST)
-    return card.model if card else PHI_3_MINI
+    card = recommended(room, chip_name, is_fast=word == FAST) or _roomiest(room)
+    return card.model
 
 
 def recommended(room: Room, chip_name: str, *, is_fast: bool = False) -> Card | None:
@@ -65,12 +63,18 @@ def recommended(room: Room, chip_name: str, *, is_fast: bool = False) -> Card | 
 def better(chosen: ModelSource, room: Room, chip_name: str) -> Card | None:
     """The model that would serve Claude Code better than `chosen`; None where none would, or nothing is known of `chosen`."""
     own = card_of(chosen)
-    best = None if room.is_cpu else recommended(room, chip_name)
+    best = None if room.place.backend == "cpu" else recommended(room, chip_name)
     if own is None or best is None or best.quality is None:
         return None
     own_rank = own.quality.agent_rank if own.quality else None
     best_rank = best.quality.agent_rank
     return best if best_rank and (own_rank is None or best_rank < own_rank) else None
+
+
+def _roomiest(room: Room) -> Card:
+    """Where none gets a context to work in, such as on 8 GB: the one with the longest."""
+    ranked = [card for card in CARDS if card.quality and card.quality.agent_rank]
+    return max(ranked, key=lambda card: fit(card.shape, room).context_tokens)
 
 
 def _working(room: Room) -> Iterator[tuple[int, Card]]:

@@ -2,7 +2,9 @@
 
 Every figure comes from what was published, by the sources that each card names (read 2026-11-26 and -30), and not from
 a try: of these, only smollm2-135m has been run by pensieve's makers with its real weights. The engine measures again
-at load. Sizes are those of the Hub's files, with the vision tower where there is one.
+at load. Sizes are those of the Hub's files, with the vision tower where there is one. Query heads, states and what is not
+loaded (the published size less what the text model holds) are those of the architecture as mlx-lm 0.32.2 builds it from
+its config, computed without weights (tests/mlx/test_shapes.py).
 """
 
 from dataclasses import dataclass
@@ -69,7 +71,6 @@ class Card:
     licence: str
     quantization: str
     shape: ModelShape
-    heads: int  # that ask, in an attending layer
     active_billions: float  # weights that a token passes through
     sources: tuple[str, ...]  # of the figures
     quality: Quality | None = None
@@ -84,7 +85,6 @@ CARDS: tuple[Card, ...] = (
         "MIT",
         "4 bits in groups of 64",
         PHI_3_MINI_SHAPE,
-        32,
         3.8,
         ("config.json of microsoft/Phi-3-mini-128k-instruct",),
         tried="its architecture and tokenizer were run with random weights only",
@@ -94,8 +94,7 @@ CARDS: tuple[Card, ...] = (
         "tiny, needs no Hub: to see that everything works",
         "Apache-2.0",
         "4 bits in groups of 32 (GGUF Q4_1)",
-        ModelShape(98_000_000, 8192, layers=30, kv_heads=3, head_dim=64, bits=4),
-        9,
+        ModelShape(98_000_000, 8192, layers=30, kv_heads=3, head_dim=64, bits=4, query_heads=9),
         0.135,
         ("its GGUF's own metadata",),
         tried="run with its real weights on Linux",
@@ -105,8 +104,9 @@ CARDS: tuple[Card, ...] = (
         "follows instructions, uses tools; for 8 GB",
         "Apache-2.0",
         "4 bits in groups of 64",
-        ModelShape(2_263_000_000, 262_144, layers=36, kv_heads=8, head_dim=128, bits=4),
-        32,
+        ModelShape(
+            2_263_000_000, 262_144, layers=36, kv_heads=8, head_dim=128, bits=4, query_heads=32
+        ),
         4,
         (
             "model card of Qwen/Qwen3-4B-Instruct-2507 (layers, KV heads, context, licence)",
@@ -118,8 +118,17 @@ CARDS: tuple[Card, ...] = (
         "thinks, uses tools, long context for little memory; for 8 GB",
         "Apache-2.0",
         "4 bits in groups of 64",
-        ModelShape(3_060_000_000, 262_144, layers=8, kv_heads=4, head_dim=256, bits=4),
-        16,
+        ModelShape(
+            3_060_000_000,
+            262_144,
+            layers=8,
+            kv_heads=4,
+            head_dim=256,
+            bits=4,
+            query_heads=16,
+            state_bytes=51_511_296,
+            unloaded_bytes=692_880_000,
+        ),
         4,
         ("file list of mlx-community/Qwen3.5-4B-MLX-4bit (3.06 GB)", QWEN35_LAYERS),
         Quality(170, "BFCL-V4 56.8"),
@@ -129,8 +138,17 @@ CARDS: tuple[Card, ...] = (
         "thinks, uses tools, long context for little memory; for 16 GB",
         "Apache-2.0",
         "4 bits in groups of 64",
-        ModelShape(5_950_062_560, 262_144, layers=8, kv_heads=4, head_dim=256, bits=4),
-        16,
+        ModelShape(
+            5_950_062_560,
+            262_144,
+            layers=8,
+            kv_heads=4,
+            head_dim=256,
+            bits=4,
+            query_heads=16,
+            state_bytes=51_511_296,
+            unloaded_bytes=912_022_496,
+        ),
         9,
         (EXO.format("Qwen3.5-9B-4bit"), QWEN35_LAYERS),
         Quality(154, "BFCL-V4 60.6, SWE-bench Pro 38.0"),
@@ -140,8 +158,18 @@ CARDS: tuple[Card, ...] = (
         "thinks, uses tools, quick (3.6 of 21 billion weights a token); for 24 GB",
         "Apache-2.0",
         "MXFP4, the rest 8 bits",
-        ModelShape(12_025_908_224, 131_072, layers=12, kv_heads=8, head_dim=64, bits=4),
-        64,
+        ModelShape(
+            12_025_908_224,
+            131_072,
+            layers=12,
+            kv_heads=8,
+            head_dim=64,
+            bits=4,
+            query_heads=64,
+            state_bytes=3_145_728,
+            window_token_bytes=24_576,
+            is_quantizable=False,
+        ),
         3.6,
         (
             EXO.format("gpt-oss-20b-MXFP4-Q8"),
@@ -155,8 +183,17 @@ CARDS: tuple[Card, ...] = (
         "the best agent that fits into 32 GB; thinks, uses tools; wants a Max chip",
         "Apache-2.0",
         "4 bits in groups of 64",
-        ModelShape(16_054_000_000, 262_144, layers=16, kv_heads=4, head_dim=256, bits=4),
-        24,
+        ModelShape(
+            16_054_000_000,
+            262_144,
+            layers=16,
+            kv_heads=4,
+            head_dim=256,
+            bits=4,
+            query_heads=24,
+            state_bytes=153_944_064,
+            unloaded_bytes=920_000_000,
+        ),
         27,
         (RAPID_SIZES, QWEN27_LAYERS),
         Quality(52, "Terminal-Bench 2.1 73.0 (maker), SWE-bench Pro 61.7"),
@@ -167,8 +204,17 @@ CARDS: tuple[Card, ...] = (
         "thinks, uses tools; qwen3.8-27b of the same size is better",
         "Apache-2.0",
         "4 bits in groups of 64",
-        ModelShape(16_080_000_000, 262_144, layers=16, kv_heads=4, head_dim=256, bits=4),
-        24,
+        ModelShape(
+            16_080_000_000,
+            262_144,
+            layers=16,
+            kv_heads=4,
+            head_dim=256,
+            bits=4,
+            query_heads=24,
+            state_bytes=153_944_064,
+            unloaded_bytes=920_000_000,
+        ),
         27,
         (RAPID_SIZES, QWEN27_LAYERS),
         Quality(81, "SWE-bench Verified 77.2 (maker), SWE-bench Pro 53.5"),
@@ -179,8 +225,9 @@ CARDS: tuple[Card, ...] = (
         "quick (3.3 of 30.5 billion weights a token); an older, weaker agent",
         "Apache-2.0",
         "4 bits in groups of 64",
-        ModelShape(17_180_000_000, 262_144, layers=48, kv_heads=4, head_dim=128, bits=4),
-        32,
+        ModelShape(
+            17_180_000_000, 262_144, layers=48, kv_heads=4, head_dim=128, bits=4, query_heads=32
+        ),
         3.3,
         ("model card of Qwen/Qwen3-Coder-30B-A3B-Instruct (layers, KV heads, context, licence)",),
         Quality(182, "SWE-bench Verified 31.8, Terminal-Bench 2.1 10.1"),
@@ -190,9 +237,19 @@ CARDS: tuple[Card, ...] = (
         "by Meta; thinks, uses tools, slower than qwen3.8-27b; wants a Max chip",
         "Apache-2.0",
         "4 bits in groups of 64",
-        # Its other 39 layers keep 2048 tokens each: 82 MB a sequence that are not planned.
-        ModelShape(19_440_000_000, 131_072, layers=13, kv_heads=2, head_dim=128, bits=4),
-        32,
+        # Its other 39 layers keep 2048 tokens each.
+        ModelShape(
+            19_440_000_000,
+            131_072,
+            layers=13,
+            kv_heads=2,
+            head_dim=128,
+            bits=4,
+            query_heads=32,
+            state_bytes=81_788_928,
+            window_token_bytes=39_936,
+            is_quantizable=False,
+        ),
         30,
         (
             RAPID_SIZES,
@@ -206,8 +263,17 @@ CARDS: tuple[Card, ...] = (
         "thinks, uses tools, the best of the quick (3 of 35 billion weights a token)",
         "Apache-2.0",
         "4 bits in groups of 64",
-        ModelShape(20_401_929_952, 262_144, layers=10, kv_heads=2, head_dim=256, bits=4),
-        16,
+        ModelShape(
+            20_401_929_952,
+            262_144,
+            layers=10,
+            kv_heads=2,
+            head_dim=256,
+            bits=4,
+            query_heads=16,
+            state_bytes=64_389_120,
+            unloaded_bytes=893_142_496,
+        ),
         3,
         (EXO.format("Qwen3.6-35B-A3B-4bit"), QWEN35_LAYERS),
         Quality(95, "SWE-bench Verified 64.4 (maker: 73.4), Terminal-Bench 2.1 34.8"),
@@ -217,8 +283,17 @@ CARDS: tuple[Card, ...] = (
         "qwen3.8-27b with finer weights, at half the speed; for 64 GB and an Ultra",
         "Apache-2.0",
         "8 bits in groups of 64",
-        ModelShape(29_500_000_000, 262_144, layers=16, kv_heads=4, head_dim=256, bits=8),
-        24,
+        ModelShape(
+            29_500_000_000,
+            262_144,
+            layers=16,
+            kv_heads=4,
+            head_dim=256,
+            bits=8,
+            query_heads=24,
+            state_bytes=153_944_064,
+            unloaded_bytes=920_000_000,
+        ),
         27,
         ("size of the pinned commit as others recorded it (29.5 GB, October 2026)", QWEN27_LAYERS),
         Quality(52, "Terminal-Bench 2.1 73.0 (maker), SWE-bench Pro 61.7"),
@@ -229,8 +304,16 @@ CARDS: tuple[Card, ...] = (
         "made for coding, quick (3 of 80 billion weights a token); for 96 GB",
         "Apache-2.0",
         "4 bits in groups of 64",
-        ModelShape(44_856_000_000, 262_144, layers=12, kv_heads=2, head_dim=256, bits=4),
-        16,
+        ModelShape(
+            44_856_000_000,
+            262_144,
+            layers=12,
+            kv_heads=2,
+            head_dim=256,
+            bits=4,
+            query_heads=16,
+            state_bytes=77_266_944,
+        ),
         3,
         (
             RAPID_SIZES,
@@ -243,8 +326,18 @@ CARDS: tuple[Card, ...] = (
         "thinks, uses tools, quick (5.1 of 117 billion weights a token); for 96 GB",
         "Apache-2.0",
         "MXFP4, the rest 4 bits",
-        ModelShape(62_360_000_000, 131_072, layers=18, kv_heads=8, head_dim=64, bits=4),
-        64,
+        ModelShape(
+            62_360_000_000,
+            131_072,
+            layers=18,
+            kv_heads=8,
+            head_dim=64,
+            bits=4,
+            query_heads=64,
+            state_bytes=4_718_592,
+            window_token_bytes=36_864,
+            is_quantizable=False,
+        ),
         5.1,
         (RAPID_SIZES, GPT_OSS_LAYERS.format("gpt-oss-120b")),
         Quality(159, "SWE-bench Verified 31.0"),

@@ -1,45 +1,52 @@
-"""What a model gets of a machine's memory: the arithmetic that plan, models, show and doctor say before anything is loaded.
+"""What a model gets of a machine's memory: what plan, models, show, doctor and auto say before
+anything is loaded.
 
-The engine decides by the same rules with measured figures (engine/memory.py); these are estimates of what it will say.
+The engine decides by the same function with what it measures (engine/memory.py).
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from pensieve.engine.budget import (
-    ENOUGH_CONTEXT_TOKENS,
+    ACTIVATIONS_BYTES,
     GB,
     PROCESS_BYTES,
-    TRANSIENT_BYTES,
-    AttentionShape,
-    KVBudget,
-    kv_room,
-    limit_bytes,
-    mac_working_set,
-    precisions,
+    MemoryPlan,
+    Place,
+    needed_bytes,
+    plan,
+    plan_at,
 )
+from pensieve.engine.place import place_on
 from pensieve.engine.precision import KVPrecision
-from pensieve.machine import Machine
+from pensieve.machine import MODERN_MACOS, Machine
 from pensieve.models.shape import ModelShape
-from pensieve.settings import Settings
+from pensieve.settings import Device, Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What pensieve may use in all. is_cpu: weights and KV caches are expanded to 4 bytes a value there (engine/weights.py).
-
-    kv_bits: as asked for; None: as it fits.
+    """Where a model would run, and how precisely its KV caches were asked to be kept (None: as it
+    fits).
     """
 
-    limit_bytes: int
-    is_cpu: bool = False
+    place: Place
     kv_bits: int | None = None
+
+    @property
+    def limit_bytes(self) -> int:
+        """What pensieve may use in all."""
+        return self.place.limit_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """One model in one room. context_tokens 0: it does not fit. needs_bytes: for it with enough context, at this precision.
+    """One model in one room. context_tokens 0: it does not fit. needs_bytes: for it with enough
+    context, at this precision.
 
-    token_bytes: what a token of context costs. reason: why this precision.
+    token_bytes: what a token of context costs. working_bytes: of the process, and of what it
+    computes with while the context is full. reason: why this precision.
     """
 
     weights_bytes: int
@@ -48,65 +55,68 @@ class Fit:
     token_bytes: int
     context_tokens: int
     needs_bytes: int
+    working_bytes: int
     reason: str
 
 
-def room_here(machine: Machine, settings: Settings) -> Room:
-    """The room on this machine, as far as the settings leave it to the machine."""
+def room_here(machine: Machine, settings: Settings, told: Mapping[str, Any] | None = None) -> Room:
+    """The room on this machine, as far as the settings leave it to the machine. told: MLX's facts
+    of the device, where it was asked.
+    """
     asked = int(settings.memory_gb * GB) if settings.memory_gb else None
-    if settings.device == "cpu" or (settings.device is None and machine.kind != "apple_silicon"):
-        return Room(asked or machine.memory_bytes // 2, is_cpu=True, kv_bits=settings.kv_bits)
-    limit = asked or room_of_mac(machine.memory_bytes).limit_bytes
-    return Room(limit, kv_bits=settings.kv_bits)
+    place = place_on(machine, _device(machine, settings), asked, told)
+    return Room(place, settings.kv_bits)
+
+
+def room_on(machine: Machine) -> Room:
+    """The room on a machine that nobody has set anything for."""
+    return Room(place_on(machine, "gpu" if machine.kind == "apple_silicon" else "cpu"))
 
 
 def room_of_mac(memory_bytes: int) -> Room:
-    """The room on a Mac with so much memory."""
-    return Room(limit_bytes(memory_bytes, mac_working_set(memory_bytes)))
+    """The room on some Mac with so much memory."""
+    return room_on(
+        Machine("Darwin", "arm64", "", macos=f"{MODERN_MACOS}", memory_bytes=memory_bytes)
+    )
 
 
 def fit(shape: ModelShape, room: Room) -> Fit:
     """What the engine will choose for a model of this shape, and what follows for the context."""
-    by_bits = {precision.bits or 16: precision for precision in precisions(shape.head_dim)}
-    full = by_bits[16]
-    if len(by_bits) == 1:
-        reason = f"full precision: heads of {shape.head_dim} values cannot be quantized"
-        return fit_at(shape, room, full, reason)
-    if room.kv_bits:
-        reason = f"{_bits_in_words(room.kv_bits)}, as asked for"
-        return fit_at(shape, room, by_bits[room.kv_bits], reason)
-    at_full = fit_at(shape, room, full, "full precision, the fastest on a processor")
-    if room.is_cpu:
-        return at_full
-    if at_full.context_tokens >= min(ENOUGH_CONTEXT_TOKENS, shape.context_tokens):
-        return replace(at_full, reason=f"full precision holds {at_full.context_tokens:,} tokens")
-    reason = f"8-bit: full precision would hold {at_full.context_tokens:,} tokens only"
-    return fit_at(shape, room, by_bits[8], reason)
+    facts = shape.facts(_loaded_bytes(shape, room.place))
+    return _fit(shape, room, plan(facts, room.place, room.kv_bits))
 
 
-def fit_at(shape: ModelShape, room: Room, precision: KVPrecision, reason: str = "") -> Fit:
+def fit_at(shape: ModelShape, room: Room, precision: KVPrecision) -> Fit:
     """What a model of this shape gets with its KV caches in this precision."""
-    weights = _in_float32(shape) if room.is_cpu else shape.weights_bytes
-    kv_bytes = kv_room(room.limit_bytes, weights)
-    attention = AttentionShape(shape.layers, shape.kv_heads, shape.head_dim)
-    a_token = attention.bytes_per_token(precision, 4 if room.is_cpu else 2)
-    enough = min(ENOUGH_CONTEXT_TOKENS, shape.context_tokens)
+    facts = shape.facts(_loaded_bytes(shape, room.place))
+    return _fit(shape, room, plan_at(facts, room.place, precision))
+
+
+def _fit(shape: ModelShape, room: Room, planned: MemoryPlan) -> Fit:
+    facts = shape.facts(planned.weights_bytes)
+    computing = PROCESS_BYTES + ACTIVATIONS_BYTES + planned.windows_bytes
     return Fit(
-        weights_bytes=weights,
-        kv_bytes=kv_bytes,
-        precision=precision,
-        token_bytes=a_token,
-        context_tokens=min(KVBudget(kv_bytes, a_token).context_tokens, shape.context_tokens),
-        needs_bytes=weights + PROCESS_BYTES + TRANSIENT_BYTES + enough * a_token,
-        reason=reason,
+        weights_bytes=planned.weights_bytes,
+        kv_bytes=planned.budget.kv_bytes,
+        precision=planned.precision,
+        token_bytes=planned.budget.bytes_per_token,
+        context_tokens=planned.context_tokens,
+        needs_bytes=needed_bytes(facts, room.place, planned.precision),
+        working_bytes=computing + planned.scores_bytes + planned.copies_bytes,
+        reason=planned.reason,
     )
 
 
-def _in_float32(shape: ModelShape) -> int:
-    """The weights in float32. A group of 64 quantized ones has a scale and a bias of 16 bits each beside it."""
+def _device(machine: Machine, settings: Settings) -> Device:
+    return settings.device or ("gpu" if machine.kind == "apple_silicon" else "cpu")
+
+
+def _loaded_bytes(shape: ModelShape, place: Place) -> int:
+    """The weights in memory: on Linux's processors in float32. A group of 64 quantized ones has a
+    scale and a bias of 16 bits each beside it.
+    """
+    loaded = shape.weights_bytes - shape.unloaded_bytes
+    if place.computed_bytes == 2:
+        return loaded
     bits = shape.bits + 0.5 if shape.bits else 16
-    return int(shape.weights_bytes * 32 / bits)
-
-
-def _bits_in_words(bits: int) -> str:
-    return "full precision" if bits == 16 else f"{bits}-bit"
+    return int(loaded * 32 / bits)

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 
 from pensieve.dialects import plain
 from pensieve.dialects.table import dialect_of
+from pensieve.engine.shape import NO_LIMIT_TOKENS, context_of, text_part
 from pensieve.models.chat_template import ChatTemplate
 from pensieve.models.folder import ModelFolder
 from pensieve.models.generation_config import (
@@ -47,17 +48,8 @@ END_OF_TURN = (
 # gpt-oss's harmony format ends each of an answer's parts with <|end|>, not only the last one.
 PART_MARK, PART_END = "<|channel|>", "<|end|>"
 
-CONTEXT_KEYS = (
-    "max_position_embeddings",
-    "max_sequence_length",
-    "seq_length",
-    "n_positions",
-    "n_ctx",
-)
 # Where nothing tells the context.
 CONTEXT_TOKENS = 4096
-# Larger ones are transformers' way to say that there is no limit.
-LARGEST_CONTEXT = 100_000_000
 
 SPECIAL_ROLES = (
     "bos_token",
@@ -191,7 +183,9 @@ def _special_tokens(tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
 
 def _context_tokens(config: Mapping[str, Any], tokenizer_config: Mapping[str, Any]) -> int:
     """What the model was built for; the tokenizer's figure only where the model's own is missing."""
-    nested = config.get("text_config") or {}
-    told = [part.get(key) for part in (config, nested) for key in CONTEXT_KEYS]
-    told.append(tokenizer_config.get("model_max_length"))
-    return next((int(n) for n in told if n and 0 < n < LARGEST_CONTEXT), CONTEXT_TOKENS)
+    if told := context_of(text_part(config)):
+        return told
+    of_tokenizer = tokenizer_config.get("model_max_length")
+    return (
+        int(of_tokenizer) if of_tokenizer and 0 < of_tokenizer < NO_LIMIT_TOKENS else CONTEXT_TOKENS
+    )

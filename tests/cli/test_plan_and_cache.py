@@ -9,7 +9,7 @@ from pensieve.cli.app import run
 from pensieve.cli.plan import rendered
 from pensieve.daemon import lock
 from pensieve.daemon.record import Address, own_record, published
-from pensieve.engine.budget import GB
+from pensieve.engine.budget import GB, Place
 from pensieve.models.expected import planned_context
 from pensieve.models.fit import Room
 from pensieve.models.shape import PHI_3_MINI_SHAPE, shape_of
@@ -41,14 +41,14 @@ def test_phi_3_costs_what_its_shape_says(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_plan_never_promises_more_than_the_model_was_built_for() -> None:
-    plan = rendered(PHI_3_MINI_SHAPE, Room(500 * GB))
+    plan = rendered(PHI_3_MINI_SHAPE, Room(Place(500 * GB, "metal")))
     assert plan.count("131,072") == 4
     assert "as many as the model was built for" in plan
 
 
 @pytest.mark.parametrize(
     ("ram", "says"),
-    [("16", "35,584 tokens of context, 8-bit: full precision would hold"), ("4", "does not fit")],
+    [("16", "30,976 tokens of context, 8-bit: full precision would hold"), ("4", "does not fit")],
 )
 def test_a_plan_ends_in_what_is_chosen_and_why(
     ram: str, says: str, capsys: pytest.CaptureFixture[str]
@@ -87,7 +87,7 @@ def test_a_model_of_the_catalog_is_planned_before_it_is_fetched(
 ) -> None:
     assert run(["plan", "--model", "qwen3.5-9b", "--ram", "16", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert (told["context_tokens"], told["kv_bits"]) == (125_184, None)
+    assert (told["context_tokens"], told["kv_bits"]) == (96_000, None)
     assert told["memory_bytes"] == 16 * GIB
 
 

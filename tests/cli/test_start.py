@@ -50,7 +50,6 @@ class Recorder:
             self._serve,
             self._command,
             lambda *_: None,
-            chip=lambda: "Apple M4",
             is_watched=lambda: self.is_watched,
         )
 

@@ -41,7 +41,7 @@ def test_a_mac_in_good_health_is_told_with_chip_memory_working_set_and_device(
     assert "Apple M4 Pro" in of_topic(findings, "mlx").text
     assert "working set is 17.2 GB; pensieve may use 15.5 GB" in of_topic(findings, "memory").text
     context = of_topic(findings, "context").text
-    assert context.startswith("53,760 tokens guaranteed for phi-3-mini here, as planned (8-bit: ")
+    assert context.startswith("50,688 tokens guaranteed for phi-3-mini here, as planned (8-bit: ")
 
 
 def test_a_machine_that_start_refuses_is_red_with_the_way_round(tmp_path: Path) -> None:

@@ -70,6 +70,13 @@ def test_an_edited_turn_goes_on_from_the_last_boundary_it_can(family: str, model
     assert bench.cached == [250 if family in {*FULLY_RAGGED, "gemma2"} else 200]
 
 
+def test_what_a_sequence_holds_is_within_what_it_is_counted_with(model, bench: Bench) -> None:
+    """Its checkpoints included: a boundary every 100 tokens."""
+    (answer,) = bench.run(prompt_of(1900))
+    held = 1900 + len(answer)
+    assert bench.prefixes.nbytes <= bench.scheduler._budget.sequence(held)
+
+
 def test_a_branch_leaves_the_conversation_it_came_from_as_it_was(model, bench: Bench) -> None:
     trunk = prompt_of(900)
     bench.run(trunk)

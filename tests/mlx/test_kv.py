@@ -1,0 +1,74 @@
+"""One sequence's KV cache in one layer: what it allocates is what the budget counts, whatever
+happened to it before.
+"""
+
+import mlx.core as mx
+import pytest
+
+from pensieve.engine.budget import KVBudget, grown_tokens
+from pensieve.engine.kv import SequenceKV
+from pensieve.engine.layers import layer_arrays, layer_from_arrays
+from pensieve.engine.precision import FULL, KVPrecision
+
+HEADS, HEAD_DIM = 2, 64
+PRECISIONS = [FULL, KVPrecision(8, 64), KVPrecision(4, 64, is_rotated=True)]
+
+
+def token_bytes(precision: KVPrecision) -> int:
+    return int(2 * HEADS * HEAD_DIM * precision.bytes_per_value(2))
+
+
+def filled(cache: SequenceKV, *chunks: int) -> SequenceKV:
+    """With as many tokens as the chunks together, all equal to their place."""
+    for tokens in chunks:
+        places = mx.arange(cache.offset, cache.offset + tokens, dtype=mx.float32)[:, None]
+        values = mx.broadcast_to(places / 64, (1, HEADS, tokens, HEAD_DIM)).astype(mx.bfloat16)
+        cache.append(values, -values)
+    mx.eval(cache.state)
+    return cache
+
+
+@pytest.mark.parametrize("precision", PRECISIONS, ids=lambda one: str(one.bits))
+@pytest.mark.parametrize("chunks", [(1,), (2048, 2048, 700), (3000, *[1] * 300), (256, 1, 1791)])
+def test_what_is_allocated_is_what_is_counted(
+    precision: KVPrecision, chunks: tuple[int, ...]
+) -> None:
+    budget = KVBudget(10**9, token_bytes(precision), most_tokens=5000)
+    cache = filled(SequenceKV(precision, most_tokens=5000), *chunks)
+    assert cache.nbytes == budget.sequence(sum(chunks))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS, ids=lambda one: str(one.bits))
+def test_what_is_cut_back_keeps_no_more_room_than_is_counted(precision: KVPrecision) -> None:
+    cache = filled(SequenceKV(precision), 4100)
+    kept = [mx.array(array) for array in cache.arrays(0, 4000)]
+    assert cache.trim(100) == 100
+    mx.eval(cache.state)
+    assert cache.nbytes == token_bytes(precision) * grown_tokens(4000, 1 << 20)
+    assert all(map(mx.array_equal, kept, cache.arrays(0, 4000)))
+    assert filled(cache, 30).offset == 4030
+    assert cache.trim(9999) == 4030
+    assert (cache.nbytes, cache.empty()) == (0, True)
+    assert filled(cache, 3).offset == 3
+
+
+def test_growing_by_single_tokens_copies_seldom() -> None:
+    cache = filled(SequenceKV(FULL), 8000)
+    sizes = set()
+    for _ in range(2000):
+        cache.append(*[mx.zeros((1, HEADS, 1, HEAD_DIM), mx.bfloat16)] * 2)
+        sizes.add(cache.nbytes)
+    assert len(sizes) == 3
+
+
+def test_no_room_is_made_beyond_the_longest_sequence() -> None:
+    cache = filled(SequenceKV(FULL, most_tokens=4200), 4200)
+    assert cache.nbytes == token_bytes(FULL) * 4352
+
+
+def test_a_copy_and_what_comes_from_disk_grow_like_the_original() -> None:
+    cache = filled(SequenceKV(FULL, most_tokens=4200), 3000)
+    copied = cache.copy(2900)
+    restored = layer_from_arrays(cache, layer_arrays(cache, 0, 2900), 2900)
+    for other in (copied, restored):
+        assert filled(other, 1300).nbytes == filled(SequenceKV(FULL, 4200), 4200).nbytes

@@ -1,0 +1,234 @@
+"""The catalog's models at their real size, as mlx-lm builds them, without weights: MLX computes no
+array that nobody asks for.
+
+Held: what the engine measures of them is what their configs and cards say, so that a plan and the
+engine promise one context. The configs are the published ones, without what sizes do not depend on.
+"""
+
+import importlib
+from dataclasses import replace
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import pytest
+
+from pensieve.engine.budget import ModelFacts, plan
+from pensieve.engine.caches import CacheMaker, takes_ours
+from pensieve.engine.memory import measured
+from pensieve.engine.place import place_on
+from pensieve.engine.shape import OWN_CACHES, shape_from
+from pensieve.machine import GIB, Machine
+from pensieve.models.cards import CARDS, Card
+from pensieve.models.fit import fit, room_on
+from tests.mlx import architectures
+
+QWEN35 = {
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "linear_num_value_heads": 32,
+    "linear_num_key_heads": 16,
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+    "linear_conv_kernel_dim": 4,
+    "full_attention_interval": 4,
+    "rms_norm_eps": 1e-6,
+    "vocab_size": 248_320,
+    "max_position_embeddings": 262_144,
+    "num_hidden_layers": 32,
+    "tie_word_embeddings": False,
+}
+EXPERTS = {
+    "num_experts": 256,
+    "num_experts_per_tok": 8,
+    "moe_intermediate_size": 512,
+    "shared_expert_intermediate_size": 512,
+    "norm_topk_prob": True,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+    "num_key_value_heads": 2,
+    "hidden_size": 2048,
+}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "phi-3-mini": {
+        "model_type": "phi3",
+        "hidden_size": 3072,
+        "num_hidden_layers": 32,
+        "intermediate_size": 8192,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "rms_norm_eps": 1e-5,
+        "vocab_size": 32_064,
+        "max_position_embeddings": 131_072,
+    },
+    "smollm2-135m": {
+        "model_type": "llama",
+        "hidden_size": 576,
+        "num_hidden_layers": 30,
+        "intermediate_size": 1536,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "rms_norm_eps": 1e-5,
+        "vocab_size": 49_152,
+        "max_position_embeddings": 8192,
+        "tie_word_embeddings": True,
+    },
+    "qwen3-4b": {
+        "model_type": "qwen3",
+        "hidden_size": 2560,
+        "num_hidden_layers": 36,
+        "intermediate_size": 9728,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 5e6,
+        "vocab_size": 151_936,
+        "max_position_embeddings": 262_144,
+        "tie_word_embeddings": True,
+    },
+    "qwen3.5-4b": {
+        "model_type": "qwen3_5",
+        "text_config": QWEN35
+        | {"hidden_size": 2560, "intermediate_size": 9216, "tie_word_embeddings": True},
+    },
+    "qwen3.5-9b": {
+        "model_type": "qwen3_5",
+        "text_config": QWEN35 | {"hidden_size": 4096, "intermediate_size": 12_288},
+    },
+    "gpt-oss-20b": {
+        "model_type": "gpt_oss",
+        "hidden_size": 2880,
+        "intermediate_size": 2880,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+        "num_local_experts": 32,
+        "num_experts_per_tok": 4,
+        "vocab_size": 201_088,
+        "sliding_window": 128,
+        "layer_types": ["sliding_attention", "full_attention"] * 12,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 150_000,
+        "max_position_embeddings": 131_072,
+    },
+    "qwen3-coder-30b": {
+        "model_type": "qwen3_moe",
+        **EXPERTS,
+        "num_hidden_layers": 48,
+        "intermediate_size": 6144,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+        "head_dim": 128,
+        "num_experts": 128,
+        "moe_intermediate_size": 768,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1e7,
+        "vocab_size": 151_936,
+        "max_position_embeddings": 262_144,
+        "tie_word_embeddings": False,
+    },
+    "qwen3.6-35b": {
+        "model_type": "qwen3_5_moe",
+        "text_config": QWEN35 | EXPERTS | {"num_hidden_layers": 40},
+    },
+    "qwen3-coder-next": {
+        "model_type": "qwen3_next",
+        **QWEN35,
+        **EXPERTS,
+        "num_hidden_layers": 48,
+        "intermediate_size": 5120,
+        "num_experts": 512,
+        "num_experts_per_tok": 10,
+        "vocab_size": 151_936,
+        "rope_theta": 1e7,
+        "partial_rotary_factor": 0.25,
+    },
+}
+KNOWN = [card for card in CARDS if card.model.name in CONFIGS]
+
+
+def real_size(name: str) -> Any:
+    """The model in bfloat16, its layers quantized as published."""
+    config = CONFIGS[name]
+    mx.set_default_device(mx.cpu)
+    module = importlib.import_module(f"mlx_lm.models.{config['model_type']}")
+    model = module.Model(module.ModelArgs.from_dict(config))
+    model.set_dtype(mx.bfloat16)
+    group_size = 32 if name == "smollm2-135m" else 64
+    own = getattr(model, "quant_predicate", None)
+
+    def bits_of(path: str, layer: nn.Module) -> Any:
+        if not hasattr(layer, "to_quantized"):
+            return False
+        if name == "gpt-oss-20b":
+            is_expert = "experts" in path
+            return {
+                "group_size": 32 if is_expert else 64,
+                "bits": 4 if is_expert else 8,
+                "mode": "mxfp4" if is_expert else "affine",
+            }
+        return own(path, layer) if own else True
+
+    nn.quantize(model, group_size=group_size, bits=4, class_predicate=bits_of)
+    return model
+
+
+@pytest.fixture(scope="module")
+def engine_facts() -> dict[str, ModelFacts]:
+    """What the engine measures of each."""
+    facts: dict[str, ModelFacts] = {}
+    for card in KNOWN:
+        config = CONFIGS[card.model.name]
+        make = CacheMaker(real_size(card.model.name), config["model_type"] not in OWN_CACHES)
+        facts[card.model.name], computed_bytes = measured(make, config)
+        assert computed_bytes == 2
+    return facts
+
+
+def test_the_models_that_the_catalog_began_with_are_among_them() -> None:
+    assert {card.model.name for card in KNOWN} >= {"phi-3-mini", "qwen3.5-9b", "qwen3.6-35b"}
+
+
+@pytest.mark.parametrize("card", KNOWN, ids=lambda card: card.model.name)
+def test_config_card_and_loaded_model_say_the_same(
+    card: Card, engine_facts: dict[str, ModelFacts]
+) -> None:
+    seen = engine_facts[card.model.name]
+    shape = card.shape
+    assert shape.facts(seen.weights_bytes) == seen
+    config = CONFIGS[card.model.name]
+    read = shape_from(config, shape.weights_bytes, shape.unloaded_bytes)
+    assert replace(read, bits=4) == shape
+    # The published size holds the tokenizer's files and rounding; SmolLM2's embeddings are larger
+    # in GGUF.
+    loaded = shape.weights_bytes - shape.unloaded_bytes
+    assert loaded == pytest.approx(seen.weights_bytes, abs=0.02 * seen.weights_bytes + 15_000_000)
+
+
+@pytest.mark.parametrize("memory_gib", [8, 16, 24, 32, 36, 48, 64, 96, 128, 192, 512])
+@pytest.mark.parametrize("chip", ["Apple M1", "Apple M5"])
+@pytest.mark.parametrize("kv_bits", [None, 16, 8, 4])
+def test_a_plan_and_the_engine_promise_one_context(
+    memory_gib: int, chip: str, kv_bits: int | None, engine_facts: dict[str, ModelFacts]
+) -> None:
+    machine = Machine(
+        "Darwin", "arm64", "3.14.0", macos="26.2", memory_bytes=memory_gib * GIB, chip=chip
+    )
+    told = {"max_recommended_working_set_size": 10**12}
+    for card in KNOWN:
+        seen = engine_facts[card.model.name]
+        shape = replace(card.shape, weights_bytes=seen.weights_bytes + card.shape.unloaded_bytes)
+        engine = plan(seen, place_on(machine, "gpu", told=told), kv_bits)
+        planned = fit(shape, replace(room_on(machine), kv_bits=kv_bits))
+        assert planned.context_tokens == engine.context_tokens
+        assert planned.precision == engine.precision
+        assert planned.reason == engine.reason
+        assert planned.kv_bytes == engine.budget.kv_bytes
+
+
+@pytest.mark.parametrize("family", list(architectures.FAMILIES))
+def test_families_that_keep_their_own_caches_are_listed(family: str) -> None:
+    assert (family in OWN_CACHES) != takes_ours(architectures.build(family))
