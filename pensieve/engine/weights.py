@@ -7,6 +7,7 @@ x86-64 cores, 2026-11-22, models.md §2.3), so weights are dequantized to float3
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,4 +60,11 @@ def keep_within(limit_bytes: int) -> None:
 def wire(limit_bytes: int) -> None:
     """Have macOS keep so much of this process in memory. Only where asked for: it goes with kernel panics (mlx#3186)."""
     if mx.metal.is_available():
-        mx.set_wired_limit(limit_bytes)
+        mx.set_wired_limit(wirable_bytes(limit_bytes, mx.device_info()))
+
+
+def wirable_bytes(limit_bytes: int, told: Mapping[str, Any]) -> int:
+    """MLX raises for more than the working set that Metal recommends. told: its facts of the
+    device.
+    """
+    return min(limit_bytes, int(told.get("max_recommended_working_set_size", limit_bytes)))
