@@ -81,7 +81,9 @@ class EngineClient:
         self._watch_policy = watch
         self._open_worker = open_worker
         self._keys = itertools.count(1)
-        self._health = EngineHealth("loading", "The engine worker is starting.")
+        self._health = EngineHealth(
+            "loading", "The engine worker is starting.", context_tokens=spec.planned_tokens
+        )
         self._line: _Line | None = None
 
     @property
@@ -131,13 +133,18 @@ class EngineClient:
         _log.error("the engine has failed: %s", self._health.detail)
 
     def _note_death(self, ended: str, pause_s: float | None) -> None:
-        restarts = self._health.restarts + 1
+        restarts, context_tokens = self._health.restarts + 1, self._health.context_tokens
         if pause_s is None:
             detail = f"{ended}, again and again: not started any more."
-            self._health = EngineHealth("failed", detail, restarts=restarts - 1)
+            self._health = EngineHealth(
+                "failed", detail, restarts=restarts - 1, context_tokens=context_tokens
+            )
         else:
             _log.warning("%s; starting it again in %.1f s", ended, pause_s)
-            self._health = EngineHealth("loading", f"{ended}; loading again.", restarts=restarts)
+            detail = f"{ended}; loading again."
+            self._health = EngineHealth(
+                "loading", detail, restarts=restarts, context_tokens=context_tokens
+            )
 
     async def _run_worker(self) -> str:
         """One worker's life; how it ended, in words."""

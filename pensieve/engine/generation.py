@@ -158,9 +158,11 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class EngineHealth:
-    """How the engine is: `detail` says why where it is not ready, `restarts` counts replaced workers.
+    """How the engine is: `detail` says why where it is not ready, `restarts` counts replaced
+    workers.
 
-    context_tokens: what memory guarantees for a prompt and its answer; figures: what is used. Both once the model is loaded.
+    context_tokens: what memory guarantees for a prompt and its answer, as planned until the model
+    is loaded; None: not known. figures: what is used, once it is.
     """
 
     state: EngineState

@@ -21,12 +21,18 @@ _OPENBLAS_PATTERN = "*/openblas-pthread/libopenblas.so.0"
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """Which model the worker loads, on which device, where it keeps prefixes on disk (None: nowhere), and what it may use."""
+    """Which model the worker loads, on which device, where it keeps prefixes on disk (None:
+    nowhere), and what it may use.
+
+    planned_tokens: the context that it is expected to guarantee, told until it has said so itself;
+    None: not known.
+    """
 
     model_folder: Path
     device: Device
     prefix_folder: Path | None = None
     allowance: Allowance = field(default_factory=Allowance)
+    planned_tokens: int | None = None
 
 
 # `-P` keeps the folder that one happens to stand in off the import path.

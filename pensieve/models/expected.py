@@ -1,7 +1,11 @@
 """What the model of some settings will be on this machine, before it is loaded, and even before it is fetched."""
 
-from pensieve.errors import ModelUnavailableError
-from pensieve.machine import inspect
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from pensieve.errors import ModelError, ModelUnavailableError
+from pensieve.machine import Machine, inspect
 from pensieve.models.cards import card_of
 from pensieve.models.catalog import ModelSource, find
 from pensieve.models.fit import fit, room_here
@@ -17,6 +21,20 @@ def planned_context(settings: Settings) -> int:
     if not machine.memory_bytes:
         return shape.context_tokens
     return fit(shape, room_here(machine, settings)).context_tokens
+
+
+def context_on_mac(
+    folder: Path, settings: Settings, inspect: Callable[[], Machine] = inspect
+) -> int | None:
+    """The context that the model in `folder` will get on this Mac's GPU; None where only the engine
+    can tell.
+    """
+    machine = inspect()
+    if machine.kind != "apple_silicon" or settings.device == "cpu":
+        return None
+    with suppress(ModelError):
+        return fit(shape_of(folder), room_here(machine, settings)).context_tokens or None
+    return None
 
 
 def shape_by_name(settings: Settings) -> ModelShape:

@@ -11,6 +11,7 @@ import anyio.to_thread
 
 from pensieve.engine.client import WorkerSpec, running_engine
 from pensieve.engine.generation import Allowance
+from pensieve.models.expected import context_on_mac
 from pensieve.models.folder import ModelFolder
 from pensieve.settings import Device, Settings
 
@@ -33,7 +34,10 @@ def serve(settings: Settings, model: ModelFolder, device: Device, listener: sock
 async def _serve(
     settings: Settings, model: ModelFolder, device: Device, listener: socket.socket
 ) -> None:
-    spec = WorkerSpec(model.folder, device, settings.paths.prefixes, allowance_of(settings))
+    planned_tokens = context_on_mac(model.folder, settings)
+    spec = WorkerSpec(
+        model.folder, device, settings.paths.prefixes, allowance_of(settings), planned_tokens
+    )
     async with running_engine(spec) as engine:
         # In a thread, so that the worker is on its way with the weights meanwhile.
         served = await anyio.to_thread.run_sync(_opened, model)

@@ -49,9 +49,9 @@ def anyio_backend() -> str:
 
 @asynccontextmanager
 async def scripted_engine(
-    folder: str = "model", watch: WatchPolicy = PATIENT
+    folder: str = "model", watch: WatchPolicy = PATIENT, planned_tokens: int | None = None
 ) -> AsyncGenerator[Engine]:
-    spec = WorkerSpec(Path(folder), "cpu")
+    spec = WorkerSpec(Path(folder), "cpu", planned_tokens=planned_tokens)
     opener = partial(open_worker, program=("-m", "tests.engine.scripted_worker"))
     async with running_engine(spec, open_worker=opener, watch=watch) as engine:
         yield engine
@@ -98,6 +98,17 @@ async def test_entering_returns_at_once_and_says_that_the_model_loads() -> None:
         assert engine.health.state == "loading"
         with pytest.raises(EngineBusyError, match="loading"):
             await token_ids(engine, (1,))
+
+
+async def test_the_context_is_as_planned_until_the_worker_says_and_then_as_it_said() -> None:
+    async with scripted_engine(planned_tokens=77) as engine:
+        assert engine.health.context_tokens == 77
+        await ready(engine)
+        said = engine.health.context_tokens
+        assert said not in {None, 77}
+        os.kill(worker_of(engine), signal.SIGKILL)
+        await in_state(engine, "loading")
+        assert engine.health.context_tokens == said
 
 
 async def test_leaving_the_block_frees_the_slot() -> None:
