@@ -39,6 +39,32 @@ QWEN35 = {
     "num_hidden_layers": 32,
     "tie_word_embeddings": False,
 }
+# As THUDM/slime has it (scripts/models/qwen3.5-27B.sh); Qwen3.6-27B and Qwen3.8-27B have the same.
+QWEN_27B = {
+    "model_type": "qwen3_5",
+    "text_config": QWEN35
+    | {
+        "hidden_size": 5120,
+        "intermediate_size": 17_408,
+        "num_hidden_layers": 64,
+        "num_attention_heads": 24,
+        "linear_num_value_heads": 48,
+    },
+}
+GPT_OSS = {
+    "model_type": "gpt_oss",
+    "hidden_size": 2880,
+    "intermediate_size": 2880,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+    "num_experts_per_tok": 4,
+    "vocab_size": 201_088,
+    "sliding_window": 128,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 150_000,
+    "max_position_embeddings": 131_072,
+}
 EXPERTS = {
     "num_experts": 256,
     "num_experts_per_tok": 8,
@@ -97,23 +123,21 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "model_type": "qwen3_5",
         "text_config": QWEN35 | {"hidden_size": 4096, "intermediate_size": 12_288},
     },
-    "gpt-oss-20b": {
-        "model_type": "gpt_oss",
-        "hidden_size": 2880,
-        "intermediate_size": 2880,
+    "gpt-oss-20b": GPT_OSS
+    | {
         "num_hidden_layers": 24,
-        "num_attention_heads": 64,
-        "num_key_value_heads": 8,
-        "head_dim": 64,
         "num_local_experts": 32,
-        "num_experts_per_tok": 4,
-        "vocab_size": 201_088,
-        "sliding_window": 128,
         "layer_types": ["sliding_attention", "full_attention"] * 12,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 150_000,
-        "max_position_embeddings": 131_072,
     },
+    "gpt-oss-120b": GPT_OSS
+    | {
+        "num_hidden_layers": 36,
+        "num_local_experts": 128,
+        "layer_types": ["sliding_attention", "full_attention"] * 18,
+    },
+    "qwen3.6-27b": QWEN_27B,
+    "qwen3.8-27b": QWEN_27B,
+    "qwen3.8-27b-8bit": QWEN_27B,
     "qwen3-coder-30b": {
         "model_type": "qwen3_moe",
         **EXPERTS,
@@ -163,16 +187,17 @@ def real_size(name: str) -> Any:
     def bits_of(path: str, layer: nn.Module) -> Any:
         if not hasattr(layer, "to_quantized"):
             return False
-        if name == "gpt-oss-20b":
+        if config["model_type"] == "gpt_oss":
             is_expert = "experts" in path
             return {
                 "group_size": 32 if is_expert else 64,
-                "bits": 4 if is_expert else 8,
+                "bits": 8 if name == "gpt-oss-20b" and not is_expert else 4,
                 "mode": "mxfp4" if is_expert else "affine",
             }
         return own(path, layer) if own else True
 
-    nn.quantize(model, group_size=group_size, bits=4, class_predicate=bits_of)
+    bits = 8 if name.endswith("8bit") else 4
+    nn.quantize(model, group_size=group_size, bits=bits, class_predicate=bits_of)
     return model
 
 
@@ -201,7 +226,7 @@ def test_config_card_and_loaded_model_say_the_same(
     assert shape.facts(seen.weights_bytes) == seen
     config = CONFIGS[card.model.name]
     read = shape_from(config, shape.weights_bytes, shape.unloaded_bytes)
-    assert replace(read, bits=4) == shape
+    assert replace(read, bits=shape.bits) == shape
     # The published size holds the tokenizer's files and rounding; SmolLM2's embeddings are larger
     # in GGUF.
     loaded = shape.weights_bytes - shape.unloaded_bytes
