@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -142,6 +143,20 @@ def test_a_record_whose_process_id_now_means_another_is_not_believed(paths: Path
         said["process_start"] = f"{record.process_start}0"
         paths.server_file.write_text(json.dumps(said), encoding="utf-8")
         assert current(paths) is None
+
+
+def test_a_record_of_a_newer_version_is_read_without_what_is_new_in_it(paths: Paths) -> None:
+    with lock.held(paths), published(paths, own_record(HERE)) as record:
+        said = json.loads(paths.server_file.read_text(encoding="utf-8"))
+        paths.server_file.write_text(json.dumps(said | {"mood": "good"}), encoding="utf-8")
+        assert current(paths) == record
+
+
+def test_a_lock_without_a_record_is_told_with_a_command_that_can_be_pasted(paths: Paths) -> None:
+    with lock.held(paths), pytest.raises(StopFailedError, match="no record") as failure:
+        stop(paths, is_forced=False)
+    *_, command = (failure.value.hint or "").splitlines()
+    assert shlex.split(command) == ["lsof", str(paths.lock_file)]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"pid": 1}', "\x00"])

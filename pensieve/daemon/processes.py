@@ -1,39 +1,110 @@
-"""Which process is which: a process id together with its start, since ids are used again."""
+"""Which process is which: a process id together with its start, since ids are used again.
 
+Linux tells by /proc; macOS by libproc, and by ps(1) what libproc does not tell.
+"""
+
+import calendar
 import os
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from pensieve.daemon import libproc
+
 GONE = frozenset("ZXx")
 
+# Process ids with their parents and their bytes of memory.
+Table = Mapping[int, tuple[int, int]]
 
-def start_of(pid: int) -> str | None:
-    """A word that tells this process from any other that ever has its id; None where it is gone.
+
+def start_of(pid: int, platform: str = sys.platform) -> str | None:
+    """When this process started, as one word; None where it is gone. Compare it with `is_running`.
 
     A zombie is gone: it runs nothing and waits for its parent to read its exit code.
     """
-    return _start_in_proc(pid) if sys.platform == "linux" else _start_by_ps(pid)
+    if platform == "linux":
+        return _start_in_proc(pid)
+    return start_by_libproc(pid, libproc.load()) or _start_by_ps(pid)
 
 
-def memory_of(pid: int) -> int:
-    """Resident bytes of the process and all that it started; 0 where it is gone."""
-    table = dict(_memory_in_proc() if sys.platform == "linux" else _memory_by_ps())
-    tree = [pid]
-    for each in tree:
-        tree += [child for child, (parent, _) in table.items() if parent == each]
-    return sum(table[each][1] for each in tree if each in table)
+def is_running(pid: int, start: str, platform: str = sys.platform) -> bool:
+    """Whether the process that started then still runs. ps knows seconds, libproc microseconds: both may have been asked."""
+    now = start_of(pid, platform)
+    return now is not None and (
+        now == start or now.startswith(f"{start}.") or start.startswith(f"{now}.")
+    )
 
 
-def command_of(pid: int) -> list[str]:
+def memory_of(pid: int, platform: str = sys.platform) -> int:
+    """Bytes of memory of the process and all that it started; 0 where it is gone.
+
+    On macOS the physical footprint, as Activity Monitor shows it: what the GPU writes is not in the resident size.
+    """
+    if platform == "linux":
+        return _sum_of_tree(pid, dict(_memory_in_proc()))
+    return memory_by_libproc(pid, libproc.load()) or _sum_of_tree(pid, _memory_by_ps())
+
+
+def command_of(pid: int, platform: str = sys.platform) -> list[str]:
     """The command line; empty where it cannot be read."""
-    if sys.platform == "linux":
+    if platform == "linux":
         with suppress(OSError):
             line = Path(f"/proc/{pid}/cmdline").read_bytes()
             return [os.fsdecode(word) for word in line.rstrip(b"\0").split(b"\0") if word]
         return []
-    return _ps(pid, "command=").split()
+    return _run_ps("-o", "command=", "-p", str(pid)).split()
+
+
+def start_by_libproc(pid: int, library: libproc.LibProc | None) -> str | None:
+    """Seconds since 1970, to the microsecond; None where libproc does not tell."""
+    info = library.info(pid) if library else None
+    if info is None or info.status == libproc.ZOMBIE:
+        return None
+    return f"{info.start_s}.{info.start_us:06}"
+
+
+def memory_by_libproc(pid: int, library: libproc.LibProc | None) -> int:
+    """The footprint of the process and all that it started; 0 where libproc does not tell."""
+    if library is None:
+        return 0
+    infos = [info for each in library.pids() if (info := library.info(each))]
+    parents = {info.pid: (info.parent, 0) for info in infos}
+    return sum(library.footprint(each) for each in _tree_of(pid, parents))
+
+
+def read_start(line: str) -> str | None:
+    """From a line of `ps -o stat=,lstart=` in UTC: seconds since 1970; None for a zombie and where there is no line."""
+    state, _, start = line.partition(" ")
+    if not state or state[0] in GONE:
+        return None
+    words = " ".join(start.split())
+    try:
+        return str(calendar.timegm(time.strptime(words, "%a %b %d %H:%M:%S %Y")))
+    except ValueError:
+        return words
+
+
+def read_memory(lines: str) -> Table:
+    """From the lines of `ps -axo pid=,ppid=,rss=`. What is not three numbers is another user's, or no line of ours."""
+    table: dict[int, tuple[int, int]] = {}
+    for line in lines.splitlines():
+        with suppress(ValueError):
+            pid, parent, kilobytes = map(int, line.split())
+            table[pid] = parent, kilobytes * 1024
+    return table
+
+
+def _tree_of(pid: int, table: Table) -> list[int]:
+    tree = [pid]
+    for each in tree:
+        tree += [child for child, (parent, _) in table.items() if parent == each]
+    return [each for each in tree if each in table]
+
+
+def _sum_of_tree(pid: int, table: Table) -> int:
+    return sum(table[each][1] for each in _tree_of(pid, table))
 
 
 def _start_in_proc(pid: int) -> str | None:
@@ -56,19 +127,12 @@ def _memory_in_proc() -> Iterator[tuple[int, tuple[int, int]]]:
             yield int(process.name), (int(fields[1]), int(fields[21]) * page_bytes)
 
 
-def _memory_by_ps() -> Iterator[tuple[int, tuple[int, int]]]:
-    for line in _run_ps("-axo", "pid=,ppid=,rss=").splitlines():
-        pid, parent, kilobytes = map(int, line.split())
-        yield pid, (parent, kilobytes * 1024)
+def _memory_by_ps() -> Table:
+    return read_memory(_run_ps("-axo", "pid=,ppid=,rss="))
 
 
 def _start_by_ps(pid: int) -> str | None:
-    state, _, start = _ps(pid, "stat=,lstart=").partition(" ")
-    return None if not state or state[0] in GONE else " ".join(start.split())
-
-
-def _ps(pid: int, columns: str) -> str:
-    return _run_ps("-o", columns, "-p", str(pid))
+    return read_start(_run_ps("-o", "stat=,lstart=", "-p", str(pid)))
 
 
 def _run_ps(*words: str) -> str:

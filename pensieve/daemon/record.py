@@ -6,11 +6,11 @@ import sys
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Literal
 
 from pensieve.daemon import lock
-from pensieve.daemon.processes import start_of
+from pensieve.daemon.processes import is_running, start_of
 from pensieve.errors import NotWritableError
 from pensieve.files import file_behind, write_atomically
 from pensieve.paths import Paths
@@ -89,7 +89,7 @@ def current(paths: Paths) -> ServerRecord | None:
     if not lock.is_held(paths):
         return None
     record = _read(paths)
-    return record if record and start_of(record.pid) == record.process_start else None
+    return record if record and is_running(record.pid, record.process_start) else None
 
 
 def _write(record: ServerRecord, paths: Paths) -> None:
@@ -104,6 +104,9 @@ def _write(record: ServerRecord, paths: Paths) -> None:
 
 
 def _read(paths: Paths) -> ServerRecord | None:
-    with suppress(OSError, ValueError, TypeError):
-        return ServerRecord(**json.loads(paths.server_file.read_text(encoding="utf-8")))
+    """A server of another version may have written more, or less where there is a default."""
+    names = {each.name for each in fields(ServerRecord)}
+    with suppress(OSError, ValueError, TypeError, AttributeError):
+        stored = json.loads(paths.server_file.read_text(encoding="utf-8"))
+        return ServerRecord(**{name: value for name, value in stored.items() if name in names})
     return None

@@ -1,13 +1,14 @@
 """Ending the server, so that no process and no file of its running remains."""
 
 import os
+import shlex
 import signal
 import subprocess
 import time
 from contextlib import suppress
 
 from pensieve.daemon import lock
-from pensieve.daemon.processes import start_of
+from pensieve.daemon.processes import is_running
 from pensieve.daemon.record import ServerRecord, current
 from pensieve.errors import StopFailedError
 from pensieve.paths import Paths
@@ -55,7 +56,7 @@ def _find(paths: Paths) -> ServerRecord | None:
         if time.monotonic() > deadline:
             raise StopFailedError(
                 "A server holds the lock but has left no record of itself.",
-                hint=f"See who holds it:\n  lsof {paths.lock_file}",
+                hint=f"See who holds it:\n  lsof {shlex.quote(str(paths.lock_file))}",
             )
         time.sleep(POLL_S)
     return record
@@ -73,7 +74,7 @@ def _signal(record: ServerRecord, *, is_forced: bool) -> None:
 
 def _is_gone(record: ServerRecord, patience_s: float) -> bool:
     deadline = time.monotonic() + patience_s
-    while start_of(record.pid) == record.process_start:
+    while is_running(record.pid, record.process_start):
         if time.monotonic() > deadline:
             return False
         time.sleep(POLL_S)
