@@ -1,20 +1,31 @@
 """Files that exist whole or not at all, whatever happens to the process or the machine in the middle of writing."""
 
+import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 # What a crash may leave behind; never read, removed by whoever owns the folder.
 TEMPORARY = ".writing"
+# What fcntl(2) answers where a file system (SMB, NFS, some exFAT drivers) cannot empty its drive's cache.
+UNSUPPORTED = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY})
 
 
 def write_atomically(
-    path: Path, content: bytes | Iterable[bytes | memoryview], *, mode: int = 0o600
+    path: Path,
+    content: bytes | Iterable[bytes | memoryview],
+    *,
+    mode: int = 0o600,
+    is_durable: bool = True,
 ) -> int:
-    """Write `path` under a temporary name, sync it, and rename it over what was there; how many bytes. Raises OSError."""
+    """Write `path` under a temporary name and rename it over what was there; return the bytes written. Raises OSError.
+
+    is_durable: the file is on the drive on return. Otherwise a power cut may leave it cut, or with zeros in it; use that only
+    for files that carry a checksum and can be lost.
+    """
     pieces = [content] if isinstance(content, bytes) else content
     temporary = path.with_name(path.name + TEMPORARY)
     try:
@@ -23,12 +34,14 @@ def write_atomically(
         ) as output:
             written = sum(output.write(piece) for piece in pieces)
             output.flush()
-            sync(output.fileno())
+            if is_durable:
+                sync(output.fileno())
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if is_durable:
+        sync_path(path.parent)
     return written
 
 
@@ -47,18 +60,29 @@ def file_behind(stream: TextIO | None) -> Path | None:
         return None
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames and removals in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync_path(path: Path) -> None:
+    """Make a file's content durable, or the renames and removals in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def sync(descriptor: int) -> None:
-    """Make a file's content durable. On macOS, fsync leaves it in the drive's own cache; F_FULLFSYNC does not."""
-    if full_sync := getattr(fcntl, "F_FULLFSYNC", None):
-        fcntl.fcntl(descriptor, full_sync)
-    else:
-        os.fsync(descriptor)
+def _full_sync() -> Callable[[int], Any] | None:
+    """Empty the drive's own cache, which fsync(2) does not do on macOS; None where fsync does."""
+    command: int | None = getattr(fcntl, "F_FULLFSYNC", None)
+    return None if command is None else lambda descriptor: fcntl.fcntl(descriptor, command)
+
+
+def sync(descriptor: int, full_sync: Callable[[int], Any] | None = _full_sync()) -> None:  # noqa: B008 -- a constant
+    """Make what was written to an open file durable. Raises OSError where the drive does not take it."""
+    if full_sync is not None:
+        try:
+            full_sync(descriptor)
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+        else:
+            return
+    os.fsync(descriptor)

@@ -154,7 +154,7 @@ def test_a_record_of_a_newer_version_is_read_without_what_is_new_in_it(paths: Pa
 
 def test_a_lock_without_a_record_is_told_with_a_command_that_can_be_pasted(paths: Paths) -> None:
     with lock.held(paths), pytest.raises(StopFailedError, match="no record") as failure:
-        stop(paths, is_forced=False)
+        stop(paths, is_forced=False, patience_s=0)
     *_, command = (failure.value.hint or "").splitlines()
     assert shlex.split(command) == ["lsof", str(paths.lock_file)]
 

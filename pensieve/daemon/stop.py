@@ -14,7 +14,7 @@ from pensieve.errors import StopFailedError
 from pensieve.paths import Paths
 
 POLL_S = 0.05
-# The server gives open answers 20 s to finish, then ends them.
+# The server gives open answers 15 s to finish (server/http.py), then ends them.
 PATIENCE_S = 30.0
 RECORD_PATIENCE_S = 2.0
 
@@ -24,7 +24,7 @@ def stop(paths: Paths, *, is_forced: bool, patience_s: float = PATIENCE_S) -> Se
 
     Forced: SIGKILL, for it and what it started, instead of SIGTERM. Raises `StopFailedError` where it lives on.
     """
-    record = _find(paths)
+    record = _find(paths, min(patience_s, RECORD_PATIENCE_S))
     if record is not None:
         _signal(record, is_forced=is_forced)
         if not _is_gone(record, patience_s):
@@ -49,9 +49,9 @@ def end_child(child: subprocess.Popen[bytes], paths: Paths, patience_s: float = 
     lock.sweep(paths)
 
 
-def _find(paths: Paths) -> ServerRecord | None:
+def _find(paths: Paths, patience_s: float) -> ServerRecord | None:
     """A server that starts holds its lock a moment before it writes its record."""
-    deadline = time.monotonic() + RECORD_PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while (record := current(paths)) is None and lock.is_held(paths):
         if time.monotonic() > deadline:
             raise StopFailedError(

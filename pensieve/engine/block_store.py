@@ -2,8 +2,9 @@
 
 Every kind of model has a folder, named `MODEL-FINGERPRINT`, and they share one cap. When it is reached, what is of our
 model under another fingerprint goes first, since it is of no use any more; then the least recently used of all.
-A file is written under a temporary name, synced, renamed, and only then exists. A disk that is full pauses writing and
-stops nothing else. Knows neither MLX nor what a block means.
+A file is written under a temporary name and renamed. It is not synced: emptying the drive's cache for each of several hundred
+files a day would stall other programs' writes, and a file that a power cut left torn fails its checksum, which makes it a miss.
+A disk that is full pauses writing and stops nothing else. Knows neither MLX nor what a block means.
 
 The one crossing between threads: `offer` puts a content in a bounded queue, the writer takes it out, asks for its pieces
 (so a checksum is its work, not the engine's) and writes them. The index is changed under a lock by both.
@@ -190,7 +191,7 @@ class BlockStore:
             name, content = queued
             try:
                 self._make_room(content.nbytes)
-                written = write_atomically(self._folder / name, content.pieces())
+                written = write_atomically(self._folder / name, content.pieces(), is_durable=False)
             except OSError as error:
                 self._pause(error)
                 written = 0

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pensieve.errors import DiskFullError, ModelDamagedError, ModelUnsupportedError
+from pensieve.files import sync_path
 from pensieve.models.catalog import HubModel
 from pensieve.models.folder import (
     MARKER,
@@ -24,7 +25,6 @@ from pensieve.models.folder import (
     Snapshot,
     publish,
     read_snapshot,
-    sync,
     write_snapshot,
 )
 from pensieve.models.hub import Hub, HubGoneError, HubInterruptedError, Transfer
@@ -144,7 +144,7 @@ class Download:
                 raise
         part.touch()
         _verify(part, snapshot, file)
-        sync(part)
+        sync_path(part)
         part.replace(partial / file.name)
 
     def _fetch_rest(

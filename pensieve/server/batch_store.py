@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from pensieve.api.batches import BatchEntry, BatchResult, BatchResultLine
-from pensieve.files import TEMPORARY, sync, sync_folder, write_atomically
+from pensieve.files import TEMPORARY, sync, sync_path, write_atomically
 
 _log = logging.getLogger("pensieve.server")
 
@@ -79,7 +79,7 @@ class BatchStore:
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
-        sync_folder(self._folder)
+        sync_path(self._folder)
         return batch
 
     def save(self, batch: Batch) -> None:
@@ -126,7 +126,7 @@ class BatchStore:
         """Forget the batch. Raises OSError."""
         gone = self._place(batch.id + TEMPORARY)
         self._place(batch.id).rename(gone)
-        sync_folder(self._folder)
+        sync_path(self._folder)
         shutil.rmtree(gone, ignore_errors=True)
 
     def _place(self, name: str) -> Path:

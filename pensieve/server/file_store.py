@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pensieve.api.values import new_id
 from pensieve.errors import FileExpiredError, NotFoundError, StorageQuotaExceededError
-from pensieve.files import TEMPORARY, sync_folder, write_atomically
+from pensieve.files import TEMPORARY, sync_path, write_atomically
 
 _log = logging.getLogger("pensieve.server")
 
@@ -114,7 +114,7 @@ class FileStore:
         """Forget a file. Raises `NotFoundError`, OSError."""
         with self._writing:
             self._remove(self.get(file_id).id)
-            sync_folder(self._folder)
+            sync_path(self._folder)
 
     def is_expired(self, file: StoredFile) -> bool:
         """Whether the file's time is over."""

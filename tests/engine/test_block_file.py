@@ -54,3 +54,26 @@ def test_every_truncation_is_noticed() -> None:
 def test_a_block_of_another_model_is_refused() -> None:
     with pytest.raises(DamagedBlockError, match="another model"):
         decode(b"".join(encode(BLOCK, b"one")), b"other")
+
+
+@pytest.mark.parametrize("page", [1, 7, 64])
+def test_a_block_of_the_right_size_with_pages_that_never_reached_the_disk_is_noticed(
+    page: int,
+) -> None:
+    """What a power cut leaves of a file that was not synced: any of its pages may read as zeros."""
+    content = b"".join(encode(BLOCK, b"model"))
+    for start in range(0, len(content), page):
+        for end in (start + page, len(content)):
+            torn = content[:start] + bytes(len(content[start:end])) + content[end:]
+            if torn == content:
+                continue
+            with pytest.raises(DamagedBlockError):
+                decode(torn, b"model")
+            assert tokens_of(torn) in ([], [1, 2, 3])
+
+
+def test_a_block_with_old_bytes_after_its_end_is_noticed() -> None:
+    content = b"".join(encode(BLOCK, b"model"))
+    for old in (b"\0", b"x" * 4096, content):
+        with pytest.raises(DamagedBlockError):
+            decode(content + old, b"model")
