@@ -4,7 +4,9 @@ import errno
 import fcntl
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -12,6 +14,12 @@ from typing import Any, TextIO
 TEMPORARY = ".writing"
 # What fcntl(2) answers where a file system (SMB, NFS, some exFAT drivers) cannot empty its drive's cache.
 UNSUPPORTED = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY})
+# What `tmutil addexclusion` sets: Time Machine skips what has it, and reads no CACHEDIR.TAG.
+BACKUP_ATTRIBUTE = "com.apple.metadata:com_apple_backup_excludeItem"
+BACKUP_PROGRAM = "com.apple.backupd"
+
+# Sets an extended attribute of a file: its path, the attribute's name and content. Raises OSError.
+SetAttribute = Callable[[Path, str, bytes], None]
 
 
 def write_atomically(
@@ -86,3 +94,33 @@ def sync(descriptor: int, full_sync: Callable[[int], Any] | None = _full_sync())
         else:
             return
     os.fsync(descriptor)
+
+
+def exclude_from_backups(
+    folder: Path, set_attribute: SetAttribute | None = None, platform: str = sys.platform
+) -> None:
+    """Have Time Machine skip `folder`, whose content can be fetched or computed again. Failing to is no error."""
+    if platform != "darwin":
+        return
+    import plistlib
+
+    content = plistlib.dumps(BACKUP_PROGRAM, fmt=plistlib.FMT_BINARY)
+    with suppress(OSError):
+        (set_attribute or _set_attribute)(folder, BACKUP_ATTRIBUTE, content)
+
+
+def _set_attribute(path: Path, name: str, content: bytes) -> None:
+    """setxattr(2) of macOS, with its position and options; Python has only Linux's."""
+    import ctypes
+
+    setxattr = ctypes.CDLL(None, use_errno=True).setxattr
+    setxattr.argtypes = (
+        ctypes.c_char_p,
+        ctypes.c_char_p,
+        ctypes.c_char_p,
+        ctypes.c_size_t,
+        ctypes.c_uint32,
+        ctypes.c_int,
+    )
+    if setxattr(os.fsencode(path), name.encode(), content, len(content), 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"setxattr {name}", str(path))

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from pensieve.files import TEMPORARY, UNSUPPORTED, sync, sync_path, write_atomically
+from pensieve.files import (
+    TEMPORARY,
+    UNSUPPORTED,
+    exclude_from_backups,
+    sync,
+    sync_path,
+    write_atomically,
+)
 
 
 class Drive:
@@ -74,3 +81,32 @@ def test_a_write_that_fails_leaves_what_was_there(is_durable: bool, tmp_path: Pa
         write_atomically(file, pieces(), is_durable=is_durable)
     assert file.read_bytes() == b"before"
     assert not (tmp_path / f"file{TEMPORARY}").exists()
+
+
+# backups
+
+# A binary property list of the string "com.apple.backupd", byte by byte.
+EXCLUDED = bytes.fromhex(
+    "62706c6973743030 5f1011 636f6d2e6170706c652e6261636b757064 08"
+    "0000000000000101 0000000000000001 0000000000000000 000000000000001c"
+)
+
+
+def test_a_folder_is_excluded_from_time_machine_on_a_mac_alone(tmp_path: Path) -> None:
+    attributes: dict[tuple[Path, str], bytes] = {}
+
+    def set_attribute(path: Path, name: str, content: bytes) -> None:
+        attributes[path, name] = content
+
+    exclude_from_backups(tmp_path, set_attribute, "linux")
+    assert attributes == {}
+    exclude_from_backups(tmp_path, set_attribute, "darwin")
+    name = "com.apple.metadata:com_apple_backup_excludeItem"
+    assert attributes == {(tmp_path, name): EXCLUDED}
+
+
+def test_a_file_system_without_attributes_is_no_error(tmp_path: Path) -> None:
+    def refuse(path: Path, name: str, content: bytes) -> None:
+        raise OSError(errno.ENOTSUP, "not supported")
+
+    exclude_from_backups(tmp_path, refuse, "darwin")

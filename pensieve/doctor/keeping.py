@@ -12,7 +12,7 @@ from pensieve.doctor.patient import Patient
 from pensieve.errors import ModelError
 from pensieve.keys import KEYS
 from pensieve.models.catalog import LocalModel, ModelSource, find
-from pensieve.models.download import DISK_MARGIN, free_bytes
+from pensieve.models.download import DISK_MARGIN, free_bytes, purgeable_note
 from pensieve.models.folder import MARKER, ModelFolder, folder_of, is_present, read_snapshot
 from pensieve.models.integrity import check
 from pensieve.models.shelf import shelved
@@ -158,7 +158,9 @@ def _disk(settings: Settings, to_come: int) -> Finding:
     text = f"{free / GB:.1f} GB free where models lie"
     if free < needed:
         return red(
-            "disk", f"{text}; {settings.model} needs {needed / GB:.1f} GB", "pensieve cache clear"
+            "disk",
+            f"{text}; {settings.model} needs {needed / GB:.1f} GB.{purgeable_note()}",
+            "pensieve cache clear",
         )
     if free < LITTLE_ROOM_BYTES:
         return warning("disk", f"{text}: little for kept prompts and logs", "pensieve cache clear")

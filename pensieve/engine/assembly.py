@@ -14,7 +14,7 @@ from typing import cast
 from pensieve.engine.anteroom import Anteroom
 from pensieve.engine.archive import DiskArchive
 from pensieve.engine.batch import BatchBackend
-from pensieve.engine.block_store import LEDGER_FILE, BlockStore, StoreLimits
+from pensieve.engine.block_store import LEDGER_FILE, BlockStore, StoreLimits, default_limits
 from pensieve.engine.budget import MAX_CHUNK_TOKENS, PROCESS_BYTES, MemoryPlan
 from pensieve.engine.caches import CacheMaker, decodes_together, takes_ours
 from pensieve.engine.chunks import ChunkSizer, ScoresRoom
@@ -29,6 +29,7 @@ from pensieve.engine.scheduler import Scheduler
 from pensieve.engine.weights import keep_within, load_weights, wire
 from pensieve.engine.worker import Work
 from pensieve.engine.write_ledger import WriteLedger
+from pensieve.files import exclude_from_backups
 from pensieve.settings import Device
 
 _log = logging.getLogger("pensieve.engine")
@@ -37,8 +38,6 @@ _log = logging.getLogger("pensieve.engine")
 LARGEST_CHUNK: dict[Device, int] = {"gpu": MAX_CHUNK_TOKENS, "cpu": 128}
 # Raised whenever what is stored, or how KV caches are computed, changes.
 STORE_VERSION = 3
-MOST_STORED_BYTES = 20 * 10**9
-DAILY_WRITTEN_BYTES = 50 * 10**9
 
 
 def assemble(load: Load) -> Work:
@@ -123,12 +122,14 @@ def _store(load: Load, fingerprint: bytes) -> BlockStore | None:
         return None
     root, allowed = Path(load.prefix_folder), load.allowance
     name = re.sub(r"[^\w.-]", "_", Path(load.model_folder).name, flags=re.ASCII)
-    daily_bytes = allowed.daily_write_bytes
     try:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        exclude_from_backups(root)
+        cap_bytes, daily_bytes = allowed.prefix_disk_bytes, allowed.daily_write_bytes
+        default = default_limits(_free_bytes(root))
         limits = StoreLimits(
-            _default_cap(root) if allowed.prefix_disk_bytes is None else allowed.prefix_disk_bytes,
-            DAILY_WRITTEN_BYTES if daily_bytes is None else daily_bytes,
+            default.cap_bytes if cap_bytes is None else cap_bytes,
+            default.daily_bytes if daily_bytes is None else daily_bytes,
         )
         ledger = WriteLedger(root / LEDGER_FILE)
         return BlockStore(root / f"{name}-{fingerprint.hex()}", limits, ledger)
@@ -137,7 +138,7 @@ def _store(load: Load, fingerprint: bytes) -> BlockStore | None:
         return None
 
 
-def _default_cap(root: Path) -> int:
-    """A tenth of the disk that would be free without what lies there already."""
+def _free_bytes(root: Path) -> int:
+    """Return what would be free without the blocks that lie there already."""
     held = sum(file.stat().st_size for file in root.glob("*/*"))
-    return min(MOST_STORED_BYTES, (shutil.disk_usage(root).free + held) // 10)
+    return shutil.disk_usage(root).free + held

@@ -15,6 +15,7 @@ import errno
 import logging
 import os
 import re
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -27,6 +28,7 @@ from pensieve.files import TEMPORARY, write_atomically
 
 _log = logging.getLogger("pensieve.engine")
 
+GB = 10**9
 QUEUE_BYTES = 512 * 2**20
 PAUSE_S = 60.0
 LEDGER_FILE = "written.json"
@@ -39,6 +41,17 @@ class StoreLimits:
 
     cap_bytes: int
     daily_bytes: int
+
+
+def default_limits(free_bytes: int, platform: str = sys.platform) -> StoreLimits:
+    """Return the limits of a disk with `free_bytes` that the store may share.
+
+    A laptop's disk is smaller, and APFS snapshots (Time Machine makes one an hour) hold what was deleted for up to a day: a day
+    of writing there takes as much room as the store itself.
+    """
+    if platform == "darwin":
+        return StoreLimits(min(10 * GB, free_bytes // 20), 10 * GB)
+    return StoreLimits(min(20 * GB, free_bytes // 10), 50 * GB)
 
 
 @dataclass(frozen=True, slots=True)

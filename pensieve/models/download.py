@@ -7,6 +7,7 @@ verified files under their names and the current one as `<name>.part`.
 import errno
 import random
 import shutil
+import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -157,6 +158,16 @@ class Download:
             _write(part, transfer, progress)
 
 
+def purgeable_note(platform: str = sys.platform) -> str:
+    """Return why Finder may show more room than a program finds; empty where there is no Finder."""
+    if platform != "darwin":
+        return ""
+    return (
+        " Purgeable space (Time Machine's snapshots, files that iCloud has), which Finder shows as available, is not counted:"
+        " macOS frees it in its own time."
+    )
+
+
 def check_room(folder: Path, missing_bytes: int, free: Disk = free_bytes) -> None:
     """Raises `DiskFullError` where `missing_bytes` and a margin do not fit on the disk of `folder`."""
     needed = int(missing_bytes * DISK_MARGIN)
@@ -177,7 +188,8 @@ def _told_when_full(path: Path, free: Disk) -> Generator[None]:
 def _disk_full(folder: Path, figures: str) -> DiskFullError:
     return DiskFullError(
         f"The disk is too full for the model: {figures} where {folder} lies.",
-        hint="Make room and start again: what is here already is kept. Or set PENSIEVE_HOME to a folder on another disk.",
+        hint="Make room and start again: what is here already is kept. Or set PENSIEVE_HOME to a folder on another disk."
+        + purgeable_note(),
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pensieve.errors import NotWritableError
-from pensieve.files import sync_path, write_atomically
+from pensieve.files import exclude_from_backups, sync_path, write_atomically
 from pensieve.models.catalog import EmbeddedModel, HubModel, LocalModel, ModelSource
 
 MARKER = "pensieve.json"
@@ -113,6 +113,7 @@ def locked(destination: Path) -> Generator[None]:
     folder = destination.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        exclude_from_backups(folder)
         opened = folder.joinpath(f".{destination.name}.lock").open("a")
     except OSError as error:
         raise NotWritableError(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pensieve.engine.block_store import BlockStore, Content, StoreLimits
+from pensieve.engine.block_store import BlockStore, Content, StoreLimits, default_limits
 from pensieve.engine.write_ledger import WriteLedger
 from pensieve.files import TEMPORARY
 
@@ -195,7 +195,7 @@ def test_what_a_crash_left_half_written_is_removed_and_never_read(folder: Path) 
 WRITER = """
 import sys
 from pathlib import Path
-from pensieve.engine.block_store import BlockStore, Content, StoreLimits
+from pensieve.engine.block_store import BlockStore, Content, StoreLimits, default_limits
 from pensieve.engine.write_ledger import WriteLedger
 folder = Path(sys.argv[1])
 store = BlockStore(folder, StoreLimits(10**9, 10**9), WriteLedger(folder.parent / "written.json"))
@@ -241,3 +241,18 @@ def test_a_full_disk_pauses_writing_and_nothing_else(folder: Path) -> None:
     wait_for(store)
     assert store.read("b.kv") == b"two"
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("platform", "free_gb", "limits"),
+    [
+        ("darwin", 500, StoreLimits(10 * 10**9, 10 * 10**9)),
+        ("darwin", 60, StoreLimits(3 * 10**9, 10 * 10**9)),
+        ("linux", 500, StoreLimits(20 * 10**9, 50 * 10**9)),
+        ("linux", 60, StoreLimits(6 * 10**9, 50 * 10**9)),
+    ],
+)
+def test_a_laptop_with_snapshots_gets_less_disk_and_writes_less(
+    platform: str, free_gb: int, limits: StoreLimits
+) -> None:
+    assert default_limits(free_gb * 10**9, platform) == limits

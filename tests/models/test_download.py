@@ -18,7 +18,7 @@ from pensieve.errors import (
     PensieveError,
 )
 from pensieve.models.catalog import HubModel
-from pensieve.models.download import ATTEMPTS, Download
+from pensieve.models.download import ATTEMPTS, Download, purgeable_note
 from pensieve.models.fetch import fetch, mend, take_down
 from pensieve.models.folder import MARKER, ModelFolder, folder_of, is_present, read_snapshot
 from pensieve.models.hub import CHUNK_BYTES, Hub
@@ -432,6 +432,11 @@ def test_two_fetches_of_one_model_share_one_download(
     assert_is_whole(destination, hub)
     assert hub.sent == {name: len(content) for name, content in wanted(hub).items()}
     assert sorted(counts) == [0, sum(map(len, wanted(hub).values()))]
+
+
+def test_a_mac_user_is_told_why_finder_shows_more_room() -> None:
+    assert "Purgeable space" in purgeable_note("darwin")
+    assert purgeable_note("linux") == ""
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
