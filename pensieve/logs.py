@@ -4,6 +4,7 @@ Whatever a client or a model can put into a message (CR, LF, escapes, NUL) is wr
 forges a line nor talks to the terminal. Knows no HTTP.
 """
 
+import fcntl
 import logging
 import os
 import re
@@ -25,14 +26,14 @@ EARLIER = ".1"
 LOOK_S = 0.2
 
 
-def set_up(*, is_debug: bool, stream: TextIO | None = None, log: Path | None = None) -> None:
+def set_up(*, is_debug: bool, stream: TextIO | None = None) -> None:
     """pensieve's own lines from INFO (DEBUG where asked for), libraries' from WARNING. Calling it again replaces it.
 
-    log: is kept small where the stream writes to it.
+    A regular file that the stream writes to is kept small, whoever opened it: we, launchd or a shell.
     """
     stream = stream or cast("TextIO", sys.stderr)
-    is_file = log is not None and file_behind(stream) == log.resolve()
-    handler = KeptSmall(stream, log) if log and is_file else logging.StreamHandler(stream)
+    log = file_behind(stream)
+    handler = KeptSmall(stream, log) if log else logging.StreamHandler(stream)
     handler.setFormatter(OneLine())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("pensieve").setLevel(logging.DEBUG if is_debug else logging.INFO)
@@ -48,6 +49,7 @@ class KeptSmall(logging.StreamHandler[TextIO]):
 
     def __init__(self, stream: TextIO, log: Path, largest_bytes: int = LARGEST_BYTES) -> None:
         super().__init__(stream)
+        _append(stream.fileno())
         self._log = log
         self._largest_bytes = largest_bytes
 
@@ -58,6 +60,12 @@ class KeptSmall(logging.StreamHandler[TextIO]):
         with suppress(OSError):
             if os.fstat(self.stream.fileno()).st_size > self._largest_bytes:
                 turn_over(self._log)
+
+
+def _append(descriptor: int) -> None:
+    """Have every write go to the file's end. A shell's `2> file` would write on where it was, behind a hole, once it is emptied."""
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_APPEND)
 
 
 def turn_over(log: Path) -> None:

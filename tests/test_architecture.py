@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent / "pensieve"
 FILES = sorted(ROOT.rglob("*.py"))
 # What the front end plans memory with: the engine's own arithmetic, without MLX.
 PLANNING = {"engine.budget", "engine.place", "engine.precision", "engine.shape"}
-BASE = {"errors", "paths", "files", "keys", "config", "settings", "logs"}
+BASE = {"errors", "paths", "files", "keys", "config", "settings", "logs", "homebrew"}
 
 # What a part may import inside pensieve. A name with a dot is that one module.
 MAY_IMPORT = {
@@ -19,12 +19,13 @@ MAY_IMPORT = {
     "errors": set(),
     "paths": set(),
     "files": set(),
+    "homebrew": set(),
     "keys": {"errors"},
     "config": {"keys", "files", "errors"},
     "settings": {"keys", "config", "paths", "errors"},
     "logs": {"files", "errors"},
     "machine": {"settings", "paths", "errors"},
-    "daemon": {"settings", "paths", "files", "errors"},
+    "daemon": {"settings", "paths", "files", "homebrew", "errors"},
     "api": {"errors"},
     "dialects": {"errors"},
     "engine": {"errors", "settings", "machine", "files"},

@@ -123,14 +123,24 @@ def test_a_link_in_the_place_of_the_earlier_log_is_not_followed(log: Path) -> No
     assert "one more" in log.read_text()
 
 
-def test_only_the_servers_own_log_is_kept_small(log: Path, stream: io.StringIO) -> None:
+def test_any_regular_file_is_kept_small_and_nothing_else(log: Path, stream: io.StringIO) -> None:
     with log.open("a") as output:
-        logs.set_up(is_debug=False, stream=output, log=log)
+        logs.set_up(is_debug=False, stream=output)
         assert isinstance(logging.getLogger().handlers[0], logs.KeptSmall)
-        logs.set_up(is_debug=False, stream=output, log=log.with_name("another"))
+    with Path("/dev/null").open("w") as output:
+        logs.set_up(is_debug=False, stream=output)
         assert not isinstance(logging.getLogger().handlers[0], logs.KeptSmall)
-    logs.set_up(is_debug=False, stream=stream, log=log)
+    logs.set_up(is_debug=False, stream=stream)
     assert not isinstance(logging.getLogger().handlers[0], logs.KeptSmall)
+
+
+def test_a_log_that_a_shell_opened_begins_anew_without_a_hole(log: Path) -> None:
+    with log.open("w") as output:
+        handler = logs.KeptSmall(output, log, largest_bytes=1000)
+        for number in range(110):
+            handler.emit(logging.makeLogRecord({"msg": f"line {number:04}"}))
+    assert log.read_text().startswith("line 0")
+    assert log.stat().st_size < 200
 
 
 def test_the_last_lines_reach_back_into_the_earlier_log(log: Path) -> None:

@@ -9,8 +9,9 @@ from cyclopts.types import NonNegativeInt
 
 from pensieve import settings as settings_module
 from pensieve.cli import output
-from pensieve.daemon.record import current
+from pensieve.daemon.record import current, logs_of
 from pensieve.errors import MachineError
+from pensieve.homebrew import keg_of
 from pensieve.logs import escape, follow, last_lines
 
 
@@ -34,7 +35,7 @@ def logs(
     """
     paths = settings_module.resolve_paths()
     record = current(paths)
-    log = Path(record.log) if record and record.log else paths.server_log
+    *_, log = [paths.server_log, *logs_of(paths, record, keg_of())]
     if record and not record.log:
         output.warning("the server runs in a terminal and writes there. This is of an earlier one:")
     try:

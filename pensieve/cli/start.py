@@ -147,7 +147,7 @@ def _can_listen(settings: Settings) -> bool:
 def run_in_foreground(settings: Settings, flags: Flags, parts: Parts) -> int:
     """Be the server until SIGTERM or Ctrl-C; nothing of it stays behind."""
     device = choose_device(settings.device, parts.inspect())
-    logs.set_up(is_debug=settings.is_debug, log=settings.paths.server_log)
+    logs.set_up(is_debug=settings.is_debug)
     with _termination_raised(), lock.held(settings.paths) as is_ours:
         if not is_ours:
             return report_held(settings)

@@ -7,12 +7,14 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Literal
 
 from pensieve.daemon import lock
 from pensieve.daemon.processes import is_running, start_of
 from pensieve.errors import NotWritableError
 from pensieve.files import file_behind, write_atomically
+from pensieve.homebrew import Keg
 from pensieve.paths import Paths
 
 # fetching: the server is on its way and gets its model; nobody listens yet.
@@ -90,6 +92,17 @@ def current(paths: Paths) -> ServerRecord | None:
         return None
     record = _read(paths)
     return record if record and is_running(record.pid, record.process_start) else None
+
+
+def logs_of(paths: Paths, record: ServerRecord | None, keg: Keg | None) -> list[Path]:
+    """Return the files that servers of this home have written to, the last written last.
+
+    Of a server that runs and writes to a file: that one. Otherwise a background server's and the Homebrew service's.
+    """
+    if record and record.log:
+        return [Path(record.log)]
+    places = [paths.server_log, *([keg.log] if keg else [])]
+    return sorted(filter(Path.exists, places), key=lambda log: log.stat().st_mtime)
 
 
 def _write(record: ServerRecord, paths: Paths) -> None:

@@ -47,7 +47,7 @@ def write(file: Path, patient: Patient, findings: Iterable[Finding]) -> None:
     hide = Redaction(patient)
     parts = {
         "doctor.json": hide(json.dumps(told, indent=2)),
-        "server.log": hide(_kept_lines(log_tail(patient.settings.paths.server_log))),
+        "server.log": hide(_kept_lines(log_tail(patient.logs))),
         "settings.json": hide(json.dumps(_settings(patient), indent=2)),
     }
     try:

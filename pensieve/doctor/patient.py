@@ -6,8 +6,9 @@ from pathlib import Path
 
 from pensieve import settings as settings_module
 from pensieve.daemon.health import Health, ask
-from pensieve.daemon.record import ServerRecord, current
+from pensieve.daemon.record import ServerRecord, current, logs_of
 from pensieve.errors import SettingsError
+from pensieve.homebrew import Keg, keg_of
 from pensieve.machine import Machine, inspect
 from pensieve.settings import Settings
 
@@ -16,7 +17,7 @@ from pensieve.settings import Settings
 class Patient:
     """settings: the defaults where `settings_error` says that they cannot be read. record, health: of the running server.
 
-    working_folder: where Claude Code would look for a project's settings.
+    working_folder: where Claude Code would look for a project's settings. keg: of Homebrew's installation, where it is one.
     """
 
     machine: Machine
@@ -27,6 +28,12 @@ class Patient:
     working_folder: Path
     record: ServerRecord | None
     health: Health | None
+    keg: Keg | None = None
+
+    @property
+    def logs(self) -> list[Path]:
+        """The logs of this home's servers, the last written last."""
+        return logs_of(self.settings.paths, self.record, self.keg)
 
     @property
     def model(self) -> str:
@@ -51,6 +58,7 @@ def gather() -> Patient:
         working_folder=_working_folder(),
         record=record,
         health=ask(record) if record else None,
+        keg=keg_of(),
     )
 
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -56,8 +56,12 @@ def probe(record: ServerRecord, api_key: str, timeout_s: float = PROBE_S) -> Fin
     )
 
 
-def log_tail(log: Path) -> str:
-    """The end of the server's log; empty where there is none."""
+def log_tail(logs: Iterable[Path]) -> str:
+    """The ends of the servers' logs, in their order; empty where there is none."""
+    return "".join(map(_tail, logs))
+
+
+def _tail(log: Path) -> str:
     with suppress(OSError), log.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - LOG_BYTES))
@@ -119,8 +123,7 @@ def _server(patient: Patient) -> Finding:
 
 
 def _log(patient: Patient) -> Finding:
-    log = patient.settings.paths.server_log
-    if not (text := log_tail(log)):
+    if not (text := log_tail(patient.logs)):
         return ok("log", "nothing is logged yet")
     if (cause := root_of(text)) is None:
         return ok("log", "no crash in the last part of the server's log")

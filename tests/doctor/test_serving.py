@@ -11,6 +11,7 @@ from pensieve.daemon.health import Health
 from pensieve.doctor.finding import Finding
 from pensieve.doctor.patient import Patient
 from pensieve.doctor.serving import examine
+from pensieve.homebrew import Keg
 from tests.cli.fake_server import FakeServer, message, refuse, serving
 from tests.doctor.patients import of_topic, patient, with_server
 from tests.doctor.test_crashes import MEMORY, PANIC, WATCHDOG
@@ -109,6 +110,26 @@ def test_the_last_crash_is_told_with_advice(tmp_path: Path) -> None:
     assert finding.level == "warning"
     assert "last crash (watchdog, 2026-11-26 01:00 UTC)" in finding.text
     assert "AGX_RELAX_CDM_CTXSTORE_TIMEOUT=1" in finding.fix
+
+
+def test_a_crash_of_the_homebrew_service_is_found_in_its_own_log(tmp_path: Path) -> None:
+    keg = Keg(tmp_path / "homebrew", "pensieve")
+    keg.log.parent.mkdir(parents=True)
+    keg.log.write_text(f"2026-11-26T01:00:00Z INFO ready\n{WATCHDOG}\n", encoding="utf-8")
+    finding = of_topic(examined(replace(patient(tmp_path), keg=keg)), "log")
+    assert "last crash (watchdog" in finding.text
+
+
+def test_the_log_of_the_server_that_runs_counts_alone(tmp_path: Path) -> None:
+    own = tmp_path / "service.log"
+    own.write_text("2026-11-26T01:00:00Z INFO ready\n", encoding="utf-8")
+    with serving(message("x")) as server:
+        of = served(patient(tmp_path), server)
+        assert of.record
+        of = replace(of, record=replace(of.record, log=str(own)))
+        assert logged(of, MEMORY).level == "ok"
+        own.write_text(f"{MEMORY}\n", encoding="utf-8")
+        assert of_topic(examined(of), "log").level == "warning"
 
 
 def test_a_crash_of_long_ago_is_not_dug_up(tmp_path: Path) -> None:
