@@ -220,6 +220,18 @@ class StartFailedError(MachineError):
         self.exit_code = exit_code
 
 
+class ProgramReplacedError(MachineError):
+    """The program was removed from the disk while the server ran from it, as `brew upgrade` does."""
+
+    exit_code = 75
+
+    def __init__(self) -> None:
+        super().__init__(
+            "pensieve was replaced or removed while the server ran from it, so the server has ended.",
+            hint="As a Homebrew service it comes back by itself. Otherwise start the new one:\n  pensieve start",
+        )
+
+
 class StopFailedError(MachineError):
     """The server did not end in time."""
 

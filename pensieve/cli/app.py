@@ -203,16 +203,17 @@ def _unknown(name: str) -> UsageError:
 
 
 def _tell(error: Exception) -> int:
-    from cyclopts import CycloptsError
-
     if is_debug_asked():
         import traceback
 
         output.note("".join(traceback.format_exception(error)).rstrip())
+    if isinstance(error, PensieveError):
+        output.failure(error.message, error.hint)
+        return error.exit_code
+
+    from cyclopts import CycloptsError
+
     match error:
-        case PensieveError():
-            output.failure(error.message, error.hint)
-            return error.exit_code
         case CycloptsError():
             output.failure(str(error), "See how it is used:\n  pensieve --help")
             return USAGE

@@ -19,6 +19,7 @@ Exit codes:
    65  the model's files are damaged, or of a kind that is not loaded
    69  no server answers, a port is taken, or a model cannot be fetched
    73  a file or folder cannot be written, or the disk is full
+   75  the program was replaced while the server ran: start it again
    78  a setting is wrong: a flag, a variable or the configuration file
   130  ended by Ctrl-C
   141  whoever read the output has left

@@ -10,6 +10,7 @@ It knows no route; bodies have their own deadline (bodies.py).
 import asyncio
 import logging
 import socket
+from contextlib import suppress
 from typing import Any, Literal
 
 import h11
@@ -100,7 +101,9 @@ class HttpConnection(H11Protocol):
         super().connection_made(transport)
         # asyncio does so only for sockets made with IPPROTO_TCP by name. Without it a body waits for the acknowledgement of
         # its head, and each event of a stream for that of the one before: 40 ms (2026-11-22, Linux, loopback).
-        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # macOS refuses it (EINVAL) once the client has reset the connection, of which asyncio tells in a moment.
+        with suppress(OSError):
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._watch()
 
     def data_received(self, data: bytes) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import socket
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from signal import SIGINT, SIGTERM
@@ -11,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from starlette.types import ASGIApp
 
+from pensieve.server.grace import GRACE_S
+
 if TYPE_CHECKING:
     import uvicorn
 
-# launchd ends what has not ended 20 s after its SIGTERM, and the engine takes a moment after the last answer.
-GRACE_S = 15
 LAST_WORDS_S = 2.0
 MAX_HEAD_BYTES = 32 * 1024
 MAX_HEADERS = 100
@@ -63,9 +64,14 @@ def http_server(
     return uvicorn.Server(config)
 
 
-async def run_until_signal(server: "uvicorn.Server", listener: socket.socket) -> None:
+async def run_until_signal(
+    server: "uvicorn.Server",
+    listener: socket.socket,
+    reason_to_end: Callable[[], Awaitable[None]] = anyio.sleep_forever,
+) -> bool:
     """Serve until uvicorn has seen a signal and stopped gracefully; a second signal ends open answers at once.
 
+    The return of `reason_to_end` stops it as gracefully as a signal; True where that was it.
     uvicorn raises the signals it took again once it has stopped: taking them here keeps that from ending the process
     before the engine has ended.
     """
@@ -73,6 +79,7 @@ async def run_until_signal(server: "uvicorn.Server", listener: socket.socket) ->
     # request makes it go (2026-11-22, two-core Linux machine).
     gc.collect()
     gc.freeze()
+    is_left = False
     with anyio.open_signal_receiver(SIGINT, SIGTERM) as signals:
         async with anyio.create_task_group() as tasks:
 
@@ -82,10 +89,17 @@ async def run_until_signal(server: "uvicorn.Server", listener: socket.socket) ->
                 for answer in server.server_state.tasks:
                     answer.cancel()
 
+            async def leave() -> None:
+                nonlocal is_left
+                await reason_to_end()
+                is_left = server.should_exit = True
+
             tasks.start_soon(hurry)
+            tasks.start_soon(leave)
             await server.serve(sockets=[listener])
             await _last_words(server)
             tasks.cancel_scope.cancel()
+    return is_left
 
 
 async def _last_words(server: "uvicorn.Server") -> None:

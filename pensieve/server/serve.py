@@ -1,33 +1,47 @@
 """The server process: one model, one engine, one listening socket, until a signal."""
 
+import logging
+import resource
 import socket
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
 
 from pensieve.engine.client import WorkerSpec, running_engine
 from pensieve.engine.generation import Allowance
+from pensieve.errors import ProgramReplacedError
+from pensieve.homebrew import is_installed
 from pensieve.models.expected import context_on_mac
 from pensieve.models.folder import ModelFolder
-from pensieve.settings import Device, Settings
+from pensieve.server.grace import grace_s
+from pensieve.settings import Device, Settings, homebrew_service
 
 if TYPE_CHECKING:
     from pensieve.models.served import ServedModel
 
+_log = logging.getLogger("pensieve.server")
+
 GB = 10**9
+# launchd and Terminal start programs with 256; a connection takes one, and so does each file that is sent.
+OPEN_FILES = 4096
+# Between two looks whether the program is still there.
+LOOK_S = 10.0
 
 
 def serve(settings: Settings, model: ModelFolder, device: Device, listener: socket.socket) -> None:
     """Serve `model` on the bound `listener` until SIGTERM or SIGINT.
 
-    Open answers get 15 s to end, then they are ended with an error that clients take for a busy server; a second signal
-    ends them at once. The worker ends with the server.
-    Raises what `open_model` raises for a damaged model.
+    Open answers get 15 s to end (grace.py), then they are ended with an error that clients take for a busy server; a second
+    signal ends them at once. The worker ends with the server.
+    Raises what `open_model` raises for a damaged model; `ProgramReplacedError` where it ended since its program is gone.
     """
+    raise_file_limit()
     anyio.run(partial(_serve, replace(settings, device=device), model, device, listener))
 
 
@@ -46,8 +60,31 @@ async def _serve(
         from pensieve.server.http import http_server, run_until_signal
 
         app = build_app(engine, served, settings)
+        grace = await anyio.to_thread.run_sync(grace_s, homebrew_service())
         async with app.router.lifespan_context(app):
-            await run_until_signal(http_server(app), listener)
+            server = http_server(app, grace_s=grace)
+            is_replaced = await run_until_signal(server, listener, program_removed)
+    if is_replaced:
+        raise ProgramReplacedError
+
+
+async def program_removed(
+    is_installed: Callable[[], bool] = is_installed, look_s: float = LOOK_S
+) -> None:
+    """Return once the program is gone: no worker and no grammar's trial can be started from it any more."""
+    while is_installed():  # noqa: ASYNC110 -- nothing tells of a removal
+        await anyio.sleep(look_s)
+    _log.warning("the program was replaced or removed: the server ends once open answers have")
+
+
+def raise_file_limit(limits: Any = resource) -> None:
+    """Allow as many open files and connections as the system lets us, up to `OPEN_FILES`; never fewer than before."""
+    soft, hard = limits.getrlimit(limits.RLIMIT_NOFILE)
+    if soft == limits.RLIM_INFINITY or soft >= OPEN_FILES:
+        return
+    most = OPEN_FILES if hard == limits.RLIM_INFINITY else min(hard, OPEN_FILES)
+    with suppress(OSError, ValueError):
+        limits.setrlimit(limits.RLIMIT_NOFILE, (most, hard))
 
 
 def _opened(model: ModelFolder) -> "ServedModel":

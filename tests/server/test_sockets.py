@@ -1,5 +1,7 @@
 """The server behind a real socket: Anthropic's own client, clients that leave, and a server that stops."""
 
+import asyncio
+import errno
 import json
 import signal
 import socket
@@ -218,6 +220,61 @@ async def streamed(client: httpx.AsyncClient, at: str, then: Callable[[], object
             if is_new and at in received:
                 then()
     return received
+
+
+async def test_a_server_with_a_reason_to_end_lets_an_open_stream_finish() -> None:
+    reason, is_stopping = anyio.Event(), anyio.Event()
+    engine = ScriptedEngine([[Started(0), Token(72), reason.set, is_stopping, *says("i")[1:]]])
+    with socket.create_server(("127.0.0.1", 0)) as listener, anyio.fail_after(10):
+        server = http_server(app_of(engine), grace_s=5)
+        has_left: list[bool] = []
+
+        async def serve() -> None:
+            has_left.append(await run_until_signal(server, listener, reason.wait))
+
+        async def let_it_finish() -> None:
+            await reason.wait()
+            while not server.should_exit:
+                await anyio.lowlevel.checkpoint()
+            is_stopping.set()
+
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with (
+            anyio.create_task_group() as tasks,
+            httpx.AsyncClient(base_url=url, headers={"x-api-key": KEY}) as client,
+        ):
+            tasks.start_soon(serve)
+            tasks.start_soon(let_it_finish)
+            received = await streamed(client, "never", lambda: None)
+    assert stream_events(received)[-1] == {"type": "message_stop"}
+    assert has_left == [True]
+
+
+async def test_a_connection_that_was_reset_before_it_was_seen_is_no_error() -> None:
+    class ResetSocket:
+        def setsockopt(self, *_: int) -> None:
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+        def getsockname(self) -> tuple[str, int]:
+            return "127.0.0.1", 7777
+
+        def getpeername(self) -> tuple[str, int]:
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    class ResetTransport(asyncio.Transport):
+        def get_extra_info(self, name: str, default: object = None) -> object:
+            return ResetSocket() if name == "socket" else default
+
+        def is_closing(self) -> bool:
+            return True
+
+    server = http_server(app_of(ScriptedEngine([[]])))
+    server.config.load()
+    protocol = server.config.http_protocol_class(
+        config=server.config, server_state=server.server_state, app_state={}
+    )
+    protocol.connection_made(ResetTransport())
+    protocol.connection_lost(ConnectionResetError())
 
 
 STOPPED = {"type": "overloaded_error", "message": "The server is stopping."}
