@@ -14,6 +14,7 @@ from pensieve import settings as settings_module
 from pensieve.cli import output
 from pensieve.cli.claude_settings import with_settings
 from pensieve.cli.client_variables import KEY_VARIABLES, variables
+from pensieve.cli.server_version import restart_command, warn_of_other_version
 from pensieve.cli.start import Parts, answering, real_parts
 from pensieve.cli.target import Target
 from pensieve.daemon.background import Answering
@@ -73,7 +74,9 @@ def become(
             hint="Install it, for example with npm, then try again:\n"
             "  npm install -g @anthropic-ai/claude-code",
         )
-    target = _served(answering(settings, Flags(), parts), settings.api_key)
+    server = answering(settings, Flags(), parts)
+    target = _served(server, settings.api_key)
+    warn_of_other_version(server.record, server.health)
     _refuse_small(target.context_tokens, target.model, is_lite=is_lite)
     told = variables(target, is_lite=is_lite)
     del told[ASKED_ABOUT]
@@ -89,7 +92,7 @@ def _served(found: Answering, api_key: str) -> Target:
     if health.status != "ready":
         raise StartFailedError(
             f"pensieve runs, but it is {health.status}: {health.detail}",
-            hint="Start it anew:\n  pensieve stop && pensieve start",
+            hint=f"Start it anew:\n  {restart_command(record)}",
         )
     return Target(
         record.base_url,

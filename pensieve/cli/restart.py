@@ -7,6 +7,7 @@ from pensieve import settings as settings_module
 from pensieve.cli import output
 from pensieve.cli.options import ComputeDevice, Host, Model, Port
 from pensieve.cli.running import interruption_told
+from pensieve.cli.server_version import restart_command
 from pensieve.cli.start import real_parts, run_in_background
 from pensieve.daemon.record import ServerRecord, current
 from pensieve.daemon.stop import stop
@@ -50,7 +51,7 @@ def restart(  # noqa: PLR0913 -- each is an option
     if record and record.service:
         raise MachineError(
             "Homebrew keeps this server; pensieve does not start it.",
-            hint="Start it anew with:\n  brew services restart pensieve",
+            hint=f"Start it anew with:\n  {restart_command(record)}",
         )
     with interruption_told("The server ends once open answers have; then: pensieve start"):
         ended = stop(settings.paths, is_forced=force)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from pensieve import settings as settings_module
 from pensieve.cli import output
+from pensieve.cli.server_version import restart_command, warn_of_other_version
 from pensieve.cli.shells import shell_of, usage
 from pensieve.cli.status import facts, table
 from pensieve.daemon.background import Answering
@@ -20,10 +21,11 @@ def report(found: Answering, flags: Flags) -> int:
         raise StartFailedError(
             f"pensieve runs already (pid {record.pid}, {record.base_url}), but it is {health.status}: "
             f"{health.detail}",
-            hint="Start it anew:\n  pensieve restart",
+            hint=f"Start it anew:\n  {restart_command(record)}",
         )
     where = f"(pid {record.pid}, {record.base_url})"
     output.data(f"pensieve {'is running' if found.is_new else 'runs already'} {where}.")
+    warn_of_other_version(record, health)
     shown = facts(record, health, record.started_at)
     output.data(table({f"  {name}": shown[name] for name in ("model", "context", "device")}))
     if not found.is_new:

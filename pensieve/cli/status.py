@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pensieve import settings as settings_module
 from pensieve.cli import output
 from pensieve.cli.progress import in_bytes, in_time
+from pensieve.cli.server_version import warn_of_other_version
 from pensieve.daemon import lock
 from pensieve.daemon.health import EngineFigures, Health, ask
 from pensieve.daemon.processes import memory_of
@@ -43,6 +44,7 @@ def status(*, json_: bool = False) -> int:
     elif record:
         shown = facts(record, health, time.time()) | {"memory": _gigabytes(memory_bytes)}
         output.data(table(shown))
+        warn_of_other_version(record, health)
     else:
         output.data(WITHOUT_A_RECORD[state])
     return CODES.get(state, UNHEALTHY)

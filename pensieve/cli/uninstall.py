@@ -10,7 +10,9 @@ from pensieve import settings as settings_module
 from pensieve.cli import output
 from pensieve.cli.progress import in_bytes
 from pensieve.daemon import lock
+from pensieve.daemon.record import current
 from pensieve.errors import MachineError, NotWritableError
+from pensieve.homebrew import MACHINE_SERVICES, service_file
 from pensieve.paths import Paths
 
 
@@ -41,7 +43,9 @@ def uninstall(
     elif not _purge(paths, [place for place, _ in kept], is_agreed=yes):
         output.note("Nothing is removed.")
         return 1
-    output.note("To remove the program:\n  brew uninstall pensieve")
+    service = service_file(Path.home())
+    stopped_first = f"  {_stop_service(service)}\n" if service else ""
+    output.note(f"To remove the program:\n{stopped_first}  brew uninstall pensieve")
     return 0
 
 
@@ -59,7 +63,7 @@ def places(paths: Paths) -> list[Path]:
 
 def _purge(paths: Paths, found: list[Path], *, is_agreed: bool) -> bool:
     if lock.is_held(paths):
-        raise MachineError("The server runs.", hint="Stop it first:\n  pensieve stop")
+        raise MachineError("The server runs.", hint=f"Stop it first:\n  {_stop_server(paths)}")
     if not is_agreed and not output.confirm(
         "Remove all of that?", command="pensieve uninstall --purge --yes"
     ):
@@ -73,6 +77,19 @@ def _purge(paths: Paths, found: list[Path], *, is_agreed: bool) -> bool:
         if folder.name == "pensieve" and folder.exists() and not any(folder.iterdir()):
             folder.rmdir()
     return True
+
+
+def _stop_server(paths: Paths) -> str:
+    record = current(paths)
+    return (
+        _stop_service(service_file(Path.home())) if record and record.service else "pensieve stop"
+    )
+
+
+def _stop_service(file: Path | None) -> str:
+    """`brew uninstall` leaves launchd's file where it is: launchd would try for ever to start a program that is gone."""
+    as_root = "sudo " if file and file.parent == MACHINE_SERVICES else ""
+    return f"{as_root}brew services stop pensieve"
 
 
 def _remove(place: Path) -> None:

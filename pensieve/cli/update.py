@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pensieve import __version__
 from pensieve.cli import output
+from pensieve.homebrew import Keg, keg_of
 
 
 def update() -> int:
@@ -15,12 +16,22 @@ def update() -> int:
     """
     output.data(f"This is pensieve {__version__}; it does not update itself. To update it:")
     output.data(f"  {command(Path(sys.prefix))}")
-    output.data("A server that runs stays as it is until:\n  pensieve restart")
+    output.data(afterwards(keg_of()))
     return 0
+
+
+def afterwards(keg: Keg | None) -> str:
+    """Say what becomes of a server that runs: it ends when brew removes the program that it runs from."""
+    if keg:
+        return (
+            "A server that runs ends once brew has removed the old program.\n"
+            "As a service it comes back by itself, otherwise with:\n  pensieve start"
+        )
+    return "A server that runs stays as it is until:\n  pensieve restart"
 
 
 def command(prefix: Path) -> str:
     """By where it is installed: `prefix` is the folder of its Python environment."""
-    if "Cellar" in prefix.parts:
+    if keg_of(prefix):
         return "brew upgrade pensieve"
     return f"{prefix / 'bin' / 'python'} -m pip install --upgrade pensieve-llm"

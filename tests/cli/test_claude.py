@@ -70,6 +70,18 @@ def test_it_becomes_claude_code_with_the_arguments_untouched(settings: Settings)
     assert given.environment["PATH"] == os.environ["PATH"]
 
 
+def test_a_server_of_another_version_is_told_before_claude_code_takes_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(under_home(tmp_path / "home"))
+    with serving() as server, lock.held(settings.paths):
+        server.healths = lambda: health() | {"version": "0.0.9"}
+        address = Address("127.0.0.1", server.server_port, "tiny", "cpu")
+        with published(settings.paths, own_record(address)):
+            became(replace(settings, port=server.server_port), "-p", "hi")
+    assert "the server is 0.0.9" in capsys.readouterr().err
+
+
 def test_the_key_is_neither_asked_about_nor_seen_in_the_process_list(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,9 +10,11 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from pensieve import __version__
 from pensieve.cli.app import run
 from pensieve.cli.restart import kept
 from pensieve.cli.status import as_json
+from pensieve.cli.update import afterwards
 from pensieve.cli.update import command as update_command
 from pensieve.daemon import lock
 from pensieve.daemon.background import launch, launch_and_leave, wait_for_other
@@ -21,6 +23,7 @@ from pensieve.daemon.processes import memory_of
 from pensieve.daemon.record import Address, ServerRecord, current, own_record, published
 from pensieve.daemon.stop import stop
 from pensieve.errors import StartFailedError
+from pensieve.homebrew import keg_of
 from pensieve.paths import Paths, under_home
 from pensieve.settings import Flags
 from tests.cli.fake_server import health, serving, stand_in_command
@@ -118,6 +121,30 @@ def test_status_shows_what_the_engine_says_within_80_columns(
     assert "nothing of 50.0 GB today (enough for today)\n" in out
     assert "brew services" in out
     assert max(map(len, out.splitlines())) < 80
+
+
+@pytest.mark.parametrize(
+    ("service", "command"),
+    [("", "pensieve restart"), ("homebrew.mxcl.pensieve", "brew services restart pensieve")],
+)
+@pytest.mark.parametrize("words", [["status"], ["start"]])
+def test_a_server_of_another_version_is_told_with_what_replaces_it(
+    words: list[str],
+    service: str,
+    command: str,
+    paths: Paths,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with serving() as server, lock.held(paths):
+        address = Address("127.0.0.1", server.server_port, "tiny", "cpu")
+        with published(paths, own_record(address, service=service)):
+            assert run(words) == 0
+            assert "this is" not in capsys.readouterr().err
+            server.healths = lambda: health() | {"version": "0.0.9"}
+            assert run(words) == 0
+    err = capsys.readouterr().err
+    assert f"the server is 0.0.9, this is {__version__}" in err
+    assert f"\n  {command}\n" in err
 
 
 def test_figures_of_another_kind_or_unknown_ones_are_left_out() -> None:
@@ -244,6 +271,8 @@ def test_update_only_tells(capsys: pytest.CaptureFixture[str]) -> None:
     assert "does not update itself" in capsys.readouterr().out
     homebrews = Path("/opt/homebrew/Cellar/pensieve/0.1.0/libexec")
     assert update_command(homebrews) == "brew upgrade pensieve"
+    assert "comes back by itself" in afterwards(keg_of(homebrews))
+    assert "pensieve restart" in afterwards(keg_of(Path("/Users/me/.venv")))
 
 
 def test_an_uninstall_lists_what_is_kept_and_removes_it_only_when_told(tmp_path: Path) -> None:
@@ -276,6 +305,28 @@ def test_nothing_is_removed_beside_a_running_server(
     assert "pensieve stop" in capsys.readouterr().err
 
 
+def test_an_uninstall_stops_the_homebrew_service_first(
+    paths: Paths,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    agents = tmp_path / "Library" / "LaunchAgents"
+    agents.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run(["uninstall"]) == 0
+    assert "brew services" not in capsys.readouterr().err
+    (agents / "homebrew.mxcl.pensieve.plist").touch()
+    assert run(["uninstall"]) == 0
+    commands = [line for line in capsys.readouterr().err.splitlines() if line.startswith("  ")]
+    assert commands == ["  brew services stop pensieve", "  brew uninstall pensieve"]
+    paths.state.mkdir(parents=True)
+    record = own_record(HERE, service="homebrew.mxcl.pensieve")
+    with lock.held(paths), published(paths, record):
+        assert run(["uninstall", "--purge", "--yes"]) == 1
+    assert "brew services stop pensieve" in capsys.readouterr().err
+
+
 def test_the_options_of_every_command_stand_anywhere_and_hold_for_one_run(
     paths: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -301,5 +352,5 @@ def test_the_options_of_every_command_stand_anywhere_and_hold_for_one_run(
 def test_exit_codes_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["help", "exit-codes"]) == 0
     said = capsys.readouterr().out
-    for code in (0, 1, 2, 3, 4, 65, 69, 73, 78, 130, 141, 143):
+    for code in (0, 1, 2, 3, 4, 65, 69, 73, 75, 78, 130, 141, 143):
         assert f" {code}  " in said
