@@ -164,9 +164,14 @@ def try_out(vocabulary: Vocabulary, grammar: Grammar) -> None:
             stderr=subprocess.DEVNULL,
             timeout=TRIAL_S,
             check=False,
+            # Python starts it by posix_spawn then: a fork of a process that holds Metal and gigabytes takes milliseconds. Our own
+            # descriptors are not inherited anyway.
+            close_fds=False,
         )
-    except (subprocess.TimeoutExpired, OSError) as error:
+    except subprocess.TimeoutExpired as error:
         raise EngineBusyError(f"No time to compile the grammar: {error}") from error
+    except OSError as error:
+        raise EngineBusyError(f"No grammar can be compiled now: {error}") from error
     if trial.returncode == _REFUSED:
         raise GrammarError(trial.stdout.decode())
     if trial.returncode < 0:

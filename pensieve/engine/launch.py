@@ -61,13 +61,14 @@ async def open_worker(
     return process, ours
 
 
-def worker_variables(device: Device) -> dict[str, str]:
+def worker_variables(device: Device, platform: str = sys.platform) -> dict[str, str]:
     """What the worker's environment has beyond ours."""
-    if device != "cpu" or sys.platform != "linux":
+    if device != "cpu":
         return {}
-    # MLX's CPU build compiles small graphs with g++ at first use: seconds of delay, no gain (models.md §2.3).
+    # MLX's CPU back end compiles small graphs with g++ at first use, on macOS too (mlx: jit_compiler.cpp): seconds of delay, no
+    # gain (models.md §2.3).
     variables = {"MLX_DISABLE_COMPILE": "1"}
-    if library := find_openblas():
+    if platform == "linux" and (library := find_openblas()):
         # MLX's wheel brings the reference BLAS; OpenBLAS ahead of it makes prefill about 20 times faster.
         variables["LD_PRELOAD"] = library
     return variables

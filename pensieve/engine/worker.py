@@ -6,6 +6,7 @@ socket, or on the bell of who waits for a grammar. The end of the socket, howeve
 the model folder. Run as `python -m pensieve.engine.worker FD`.
 """
 
+import ctypes
 import gc
 import logging
 import os
@@ -43,6 +44,8 @@ class FrontEnd:
     """The worker's end of the socket."""
 
     def __init__(self, connection: socket.socket) -> None:
+        # It was, for this process to have it; a grammar's trial that had it too would keep it open after this process.
+        connection.set_inheritable(False)
         self._connection = connection
         self._buffer = protocol.FrameBuffer()
         self._heard = select.poll()
@@ -177,6 +180,7 @@ def main(socket_fd: int) -> None:
     """Work on the socket with this file descriptor until it closes."""
     # Ctrl-C in a terminal reaches the whole process group; the front end decides when this worker ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_quietly_on_abort()
     exit_code = 0
     try:
         _work(FrontEnd(socket.socket(fileno=socket_fd)))
@@ -187,6 +191,19 @@ def main(socket_fd: int) -> None:
         exit_code = 1
     # MLX's threads can abort an ordinary interpreter exit (engine.md §1, "Threads").
     os._exit(exit_code)
+
+
+def end_quietly_on_abort() -> None:
+    """Have abort(3) end the process with exit code 6 (SIGABRT): its last words are in the log by then.
+
+    Metal's errors end in abort. Left alone, macOS shows "Python quit unexpectedly" and writes a report for each (written from
+    the documentation; on Linux the exit code is tested). A handler of Python's would never run: abort does not return to it.
+    """
+    libc = ctypes.CDLL(None)
+    libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
+    libc.signal.restype = ctypes.c_void_p
+    # signal(2) hands the handler the signal's number, which _exit(2) takes for the exit code.
+    libc.signal(signal.SIGABRT, ctypes.cast(libc["_exit"], ctypes.c_void_p))
 
 
 def _work(front_end: FrontEnd) -> None:

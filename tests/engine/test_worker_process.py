@@ -1,0 +1,44 @@
+"""The worker's process itself: what it inherits, what it hands on, and how it ends."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from pensieve.engine.launch import worker_variables
+from pensieve.engine.worker import FrontEnd
+
+ABORTS = {
+    "main thread": "os.abort()",
+    "another thread": "threading.Thread(target=os.abort).start(); time.sleep(60)",
+}
+
+
+@pytest.mark.parametrize("where", ABORTS)
+def test_an_abort_on_any_thread_ends_the_worker_with_its_last_words_and_a_code(where: str) -> None:
+    program = (
+        "import os, threading, time; from pensieve.engine.worker import end_quietly_on_abort;"
+        f"end_quietly_on_abort(); os.write(2, b'[METAL] failed'); {ABORTS[where]}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stderr) == (6, b"[METAL] failed")
+
+
+def test_the_workers_socket_is_not_handed_on_to_what_it_starts() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        os.set_inheritable(theirs.fileno(), True)
+        FrontEnd(theirs)
+        assert not os.get_inheritable(theirs.fileno())
+
+
+@pytest.mark.parametrize("platform", ["darwin", "linux"])
+def test_on_a_cpu_mlx_compiles_nothing_with_a_c_compiler(platform: str) -> None:
+    variables = worker_variables("cpu", platform)
+    assert variables["MLX_DISABLE_COMPILE"] == "1"
+    assert platform == "linux" or "LD_PRELOAD" not in variables
+    assert worker_variables("gpu", platform) == {}
