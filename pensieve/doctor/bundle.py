@@ -34,7 +34,7 @@ SECRETS = re.compile(
 )
 # Our own lines (logs.py): time, level, words. Metal's last words come from C++ and have neither.
 OURS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ (INFO|WARNING|ERROR|CRITICAL) ")
-DEATHS = re.compile(r"libc\+\+abi|\[METAL\]|\[metal::|kIOGPU|terminat|panic\(")
+DEATHS = re.compile(r"libc\+\+abi|\[malloc\]|metallib|\[METAL\]|\[metal::|kIOGPU|terminat|panic\(")
 
 
 def write(file: Path, patient: Patient, findings: Iterable[Finding]) -> None:

@@ -37,6 +37,15 @@ CAUSES: tuple[Cause, ...] = (
         "red",
     ),
     Cause(
+        "system watchdog",
+        re.compile(r"no checkins from watchdogd"),
+        "macOS restarted the Mac, which had not answered for 90 s: most often memory had run out, and all of it was in use or wired",
+        "Leave memory unwired; give pensieve less memory",
+        "pensieve config unset wired\npensieve config set memory_gb 8",
+        "ml-explore/mlx#3186; panics of 2026 in public reports: 92 to 95 seconds",
+        "red",
+    ),
+    Cause(
         "watchdog",
         re.compile(r"Impacting ?Interactivity|0000000e:"),
         "macOS stopped the GPU's work because the screen had waited for it",
@@ -61,6 +70,33 @@ CAUSES: tuple[Cause, ...] = (
         "ml-explore/mlx: metal::malloc",
     ),
     Cause(
+        "too many buffers",
+        re.compile(r"\[metal::malloc\] Resource limit \(\d+\) exceeded"),
+        "the worker held more Metal buffers than macOS allows at once",
+        "The worker was replaced; if it comes again, take another model and report it with this log",
+        "pensieve models\npensieve doctor --bundle",
+        "ml-explore/mlx: metal::malloc; mlx-lm's caches in 2026 at 499000 buffers",
+    ),
+    Cause(
+        "no memory",
+        re.compile(r"\[malloc\] Unable to allocate \d+ bytes"),
+        "the system had no memory left for one array",
+        "Close large programs, or give pensieve less memory",
+        "pensieve plan\npensieve config set memory_gb 8",
+        "ml-explore/mlx: malloc",
+    ),
+    Cause(
+        "missing kernels",
+        re.compile(
+            r"Unable to load (kernel|function)|Failed to load the (default )?metallib|Unable to build metal library"
+        ),
+        "MLX's Metal kernels do not fit this macOS, or are not where they should be (macOS 26.0 and 26.1 on an M5 are known for it)",
+        "Update macOS, then install pensieve anew: it gets the build of MLX that fits",
+        "softwareupdate --list\nbrew reinstall pensieve",
+        "ml-explore/mlx#4525",
+        "red",
+    ),
+    Cause(
         "GPU timeout",
         re.compile(r"CallbackErrorTimeout|Caused GPU Timeout|00000002:|CallbackErrorHang|GPU Hang"),
         "the GPU did not answer in time",
@@ -76,6 +112,14 @@ CAUSES: tuple[Cause, ...] = (
         "The worker was replaced; what went before it in the log is the cause",
         "pensieve restart",
         "jundot/omlx#3706",
+    ),
+    Cause(
+        "aborted",
+        re.compile(r"The engine worker ended by itself \((exit code 6|signal 6)\)"),
+        "MLX or the GPU's driver aborted the worker",
+        "The worker was replaced; what stands before it in the log is the cause",
+        "pensieve logs -n 200",
+        "how pensieve logs an abort",
     ),
     Cause(
         "killed",
@@ -97,6 +141,12 @@ CAUSES: tuple[Cause, ...] = (
 )
 
 
+# Behind these there may be a better one, earlier in the log.
+CONSEQUENCES = frozenset({"GPU gave up", "aborted", "killed"})
+# What macOS writes a report of when it ends the whole Mac.
+PANICS = frozenset({"kernel panic", "system watchdog"})
+
+
 def classify(text: str) -> Cause | None:
     """The cause that the last line which tells of one names; None where none does."""
     for line in reversed(text.splitlines()):
@@ -109,10 +159,10 @@ def classify(text: str) -> Cause | None:
 def root_of(text: str) -> Cause | None:
     """The cause of the last trouble: behind "GPU gave up" and the ends that pensieve logs there may be a better one."""
     last = classify(text)
-    if last is None or not last.name.startswith(("GPU gave up", "killed", "crash loop")):
+    if last is None or last.name not in CONSEQUENCES:
         return last
-    others = [cause for cause in CAUSES[:5] if cause.pattern.search(text)]
-    return others[0] if others and last.name != "crash loop" else last
+    others = (cause for cause in CAUSES if cause.name not in {*CONSEQUENCES, "crash loop"})
+    return next((cause for cause in others if cause.pattern.search(text)), last)
 
 
 def moment_of(text: str, cause: Cause) -> str:

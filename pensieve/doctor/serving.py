@@ -11,25 +11,23 @@ from urllib.parse import urlsplit
 
 from pensieve.daemon.listen import find_owner
 from pensieve.daemon.record import ServerRecord
+from pensieve.doctor import reports
 from pensieve.doctor.crashes import moment_of, root_of
 from pensieve.doctor.finding import Finding, ok, red, warning
 from pensieve.doctor.patient import Patient
 
 PROBE_S = 120.0
 LOG_BYTES = 1 << 18
-PANICS = Path("/Library/Logs/DiagnosticReports")
-RECENT_S = 7 * 86400
 
 
-def examine(patient: Patient, panics: Path = PANICS) -> Iterator[Finding]:
-    """Port, server, probe, log, panics."""
+def examine(patient: Patient, panics: Path = reports.PANIC_FOLDER) -> Iterator[Finding]:
+    """Port, server, probe, log, macOS's reports."""
     yield _port(patient)
     yield _server(patient)
     if patient.record and patient.health and patient.health.status == "ready":
         yield probe(patient.record, patient.settings.api_key)
     yield _log(patient)
-    if found := _panic(panics):
-        yield found
+    yield from reports.examine(patient.home, panics)
 
 
 def probe(record: ServerRecord, api_key: str, timeout_s: float = PROBE_S) -> Finding:
@@ -130,15 +128,3 @@ def _log(patient: Patient) -> Finding:
     when = f", {moment}" if (moment := moment_of(text, cause)) else ""
     told = f"last crash ({cause.name}{when}): {cause.meaning}. {cause.advice}"
     return Finding("log", cause.level, told, cause.fix)
-
-
-def _panic(folder: Path) -> Finding | None:
-    """A panic report of this week that names the GPU driver. macOS keeps them where every user may read."""
-    with suppress(OSError):
-        for report in sorted(folder.glob("*.panic"), reverse=True):
-            is_recent = time.time() - report.stat().st_mtime < RECENT_S
-            cause = root_of(report.read_text("utf-8", "replace")) if is_recent else None
-            if cause and cause.name == "kernel panic":
-                text = f"{report.name}: {cause.meaning}. {cause.advice}"
-                return red("panic", text, cause.fix)
-    return None

@@ -14,6 +14,12 @@ TIMEOUT = f"{ABORT}[METAL] Command buffer execution failed: Caused GPU Timeout E
 IGNORED = f"{ABORT}[METAL] Command buffer execution failed: Ignored (for causing prior/excessive GPU errors) (00000004:kIOGPUCommandBufferCallbackErrorSubmissionsIgnored)"
 LARGE = "[metal::malloc] Attempting to allocate 38654705664 bytes which is greater than the maximum allowed buffer size of 22613000192 bytes."
 KILLED = "2026-11-26T02:00:00Z WARNING The engine worker ended by itself (signal 9); starting it again in 0.5 s"
+WATCHDOGD = "panic(cpu 4 caller 0xfffffe002a3b1a28): watchdog timeout: no checkins from watchdogd in 93 seconds (2169 total checkins since monitoring last enabled)"
+BUFFERS = "RuntimeError: [metal::malloc] Resource limit (499000) exceeded."
+ALLOCATE = "RuntimeError: [malloc] Unable to allocate 1073741824 bytes."
+KERNEL = f"{ABORT}[metal::Device] Unable to load kernel steel_attention_float16_bq32_bk16_bd96"
+METALLIB = f"{ABORT}Failed to load the default metallib. library not found"
+ABORTED = "2026-11-26T02:00:00Z WARNING The engine worker ended by itself (exit code 6); starting it again in 0.5 s"
 LOOP = "2026-11-26T02:00:00Z ERROR the engine has failed: The engine worker ended by itself (exit code 1), again and again: not started any more."
 FACTS = {
     PANIC: ("kernel panic", "Update macOS"),
@@ -23,6 +29,12 @@ FACTS = {
     TIMEOUT: ("GPU timeout", "restart"),
     IGNORED: ("GPU gave up", "restart"),
     LARGE: ("buffer too large", "pensieve models"),
+    WATCHDOGD: ("system watchdog", "unwired"),
+    BUFFERS: ("too many buffers", "pensieve models"),
+    ALLOCATE: ("no memory", "memory_gb"),
+    KERNEL: ("missing kernels", "brew reinstall"),
+    METALLIB: ("missing kernels", "Update macOS"),
+    ABORTED: ("aborted", "pensieve logs"),
     KILLED: ("killed", "memory_gb"),
     LOOP: ("crash loop", "doctor --verify"),
 }
@@ -61,7 +73,7 @@ def test_the_last_trouble_counts() -> None:
     assert cause.name == "watchdog"
 
 
-@pytest.mark.parametrize("last", [IGNORED, KILLED])
+@pytest.mark.parametrize("last", [IGNORED, KILLED, ABORTED])
 def test_what_only_follows_from_an_earlier_error_is_told_by_that(last: str) -> None:
     cause = root_of(f"{MEMORY}\n{last}\n{last}")
     assert cause is not None
