@@ -38,8 +38,10 @@ class MLXAnswer:
     trouble: str = ""
 
 
-def examine(patient: Patient, run: Run | None = None) -> Iterator[Finding]:
-    """The machine, MLX, memory, context."""
+def examine(
+    patient: Patient, run: Run | None = None, sw_vers: Callable[[], str] | None = None
+) -> Iterator[Finding]:
+    """The machine, MLX, memory, context. sw_vers: tells the version of macOS, empty where there is none."""
     machine = patient.machine
     asked = cast("Device", patient.record.device) if patient.record else patient.settings.device
     found = f"{chip()}, {machine.describe()}"
@@ -50,11 +52,37 @@ def examine(patient: Patient, run: Run | None = None) -> Iterator[Finding]:
         yield from _context(patient, room_here(machine, patient.settings))
         return
     yield ok("machine", found)
+    yield from _python(machine, (sw_vers or _sw_vers)())
     answer = ask_mlx(device, run or _run)
     yield _mlx(device, answer)
     room = room_here(machine, patient.settings, answer.facts)
     yield _memory(machine, patient.settings, answer, room)
     yield from _context(patient, room)
+
+
+def _python(machine: Machine, macos: str) -> Iterator[Finding]:
+    """A Python built with an SDK before macOS 26 is told 16 for 26, and pip then takes the wheel that is made for macOS 15."""
+    if not machine.macos or not macos or _major(machine.macos) == _major(macos):
+        return
+    yield warning(
+        "python",
+        f"this is macOS {macos}, but this Python takes it for {machine.macos} (it was built with an older SDK): pip gets it"
+        " the build of MLX that is made for an older macOS, which is slower on an M5",
+        "brew install python@3.14",
+    )
+
+
+def _sw_vers() -> str:
+    with suppress(OSError, subprocess.SubprocessError):
+        command = ["/usr/bin/sw_vers", "-productVersion"]
+        return subprocess.run(  # noqa: S603 -- a fixed program
+            command, capture_output=True, text=True, timeout=5, check=False
+        ).stdout.strip()
+    return ""
+
+
+def _major(version: str) -> str:
+    return version.partition(".")[0]
 
 
 def ask_mlx(device: Device, run: Run) -> MLXAnswer:

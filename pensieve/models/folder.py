@@ -73,7 +73,11 @@ def is_present(source: ModelSource, models: Path) -> bool:
     """Whether `source` can be opened without fetching anything."""
     folder = folder_of(source, models)
     if isinstance(source, LocalModel):
-        return (folder / "config.json").is_file()
+        try:
+            return (folder / "config.json").is_file()
+        except PermissionError:
+            # There is something, and integrity.py says why it cannot be read.
+            return True
     return read_snapshot(folder / MARKER) is not None
 
 

@@ -3,8 +3,11 @@
 Raises `ModelDamagedError` naming the file, and the command that fixes it; `ModelUnsupportedError` for other kinds.
 """
 
+import errno
 import json
 import shlex
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any, NoReturn, cast
 
 from pensieve.errors import ModelDamagedError
@@ -19,17 +22,19 @@ LONGEST_HEADER = 100_000_000
 
 def check(model: ModelFolder) -> dict[str, Any]:
     """Check the folder; its config.json. Raises `ModelDamagedError`, `ModelUnsupportedError`."""
-    _check_sizes(model)
-    config = check_kind(model)
-    for name in _weight_names(model):
-        _check_safetensors(model, name)
-    return config
+    with _readable(model):
+        _check_sizes(model)
+        config = check_kind(model)
+        for name in _weight_names(model):
+            _check_safetensors(model, name)
+        return config
 
 
 def check_kind(model: ModelFolder) -> dict[str, Any]:
     """Check by its files' names and its config.json that mlx-lm loads such a model; that config. Raises as `check` does."""
-    check_files(str(model.folder), [file.name for file in model.folder.iterdir()])
-    config = read_json(model, "config.json")
+    with _readable(model):
+        check_files(str(model.folder), [file.name for file in model.folder.iterdir()])
+        config = read_json(model, "config.json")
     if config is None:
         damaged(model, "config.json", "is missing")
     if not isinstance(config.get("model_type"), str):
@@ -64,6 +69,32 @@ def damaged(model: ModelFolder, name: str, what: str) -> NoReturn:
         f"  pensieve pull {shlex.quote(model.name)}"
         if is_ours
         else "Copy or convert the model into that folder again.",
+    )
+
+
+@contextmanager
+def _readable(model: ModelFolder) -> Generator[None]:
+    """Translate what the system refuses while in the block."""
+    try:
+        yield
+    except PermissionError as error:
+        raise _denied(model, error) from error
+
+
+def _denied(model: ModelFolder, error: PermissionError) -> ModelDamagedError:
+    """EPERM is macOS's privacy control, whatever the file's mode: a service is refused without a question. EACCES is the mode."""
+    folder = shlex.quote(str(model.folder))
+    if error.errno != errno.EPERM:
+        hint = f"Make them yours to read:\n  chmod -R u+rX {folder}"
+    else:
+        hint = (
+            "macOS keeps Documents, Desktop, Downloads, iCloud Drive and external disks from programs that it has not asked about,"
+            " and it asks about no service. Copy the model elsewhere, and name that folder:\n"
+            f"  cp -R {folder} ~/\n"
+            "Or start pensieve in Terminal, which macOS asks about: pensieve start"
+        )
+    return ModelDamagedError(
+        f"The model's files in {model.folder} cannot be read: {error.strerror}.", hint=hint
     )
 
 

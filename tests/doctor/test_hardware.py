@@ -28,8 +28,8 @@ def fails(words: str, code: int = 1) -> Run:
     return lambda device: subprocess.CompletedProcess([], code, "", words)
 
 
-def examined(of: Patient, run: Run | None = None) -> list[Finding]:
-    return list(examine(of, run or says(M4)))
+def examined(of: Patient, run: Run | None = None, macos: str = "26.1") -> list[Finding]:
+    return list(examine(of, run or says(M4), lambda: macos))
 
 
 def test_a_mac_in_good_health_is_told_with_chip_memory_working_set_and_device(
@@ -42,6 +42,19 @@ def test_a_mac_in_good_health_is_told_with_chip_memory_working_set_and_device(
     assert "working set is 17.2 GB; pensieve may use 15.5 GB" in of_topic(findings, "memory").text
     context = of_topic(findings, "context").text
     assert context.startswith("50,688 tokens guaranteed for phi-3-mini here, as planned (8-bit: ")
+
+
+def test_a_python_that_mistakes_macos_is_a_warning(tmp_path: Path) -> None:
+    mistaken = patient(tmp_path, replace(MAC, macos="16.0"))
+    finding = of_topic(examined(mistaken, macos="26.1"), "python")
+    assert finding.level == "warning"
+    assert "macOS 26.1" in finding.text
+    assert "16.0" in finding.text
+
+
+@pytest.mark.parametrize("macos", ["26.1", "26.2.1", ""])
+def test_a_python_that_knows_its_macos_is_not_spoken_of(macos: str, tmp_path: Path) -> None:
+    assert "python" not in {finding.topic for finding in examined(patient(tmp_path), macos=macos)}
 
 
 def test_a_machine_that_start_refuses_is_red_with_the_way_round(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,7 +11,16 @@ import pytest
 from tokenizers import Tokenizer, models
 
 from pensieve.errors import ModelDamagedError
-from pensieve.models.folder import MARKER, ModelFile, ModelFolder, Snapshot, write_snapshot
+from pensieve.models.catalog import LocalModel
+from pensieve.models.folder import (
+    MARKER,
+    ModelFile,
+    ModelFolder,
+    Snapshot,
+    is_present,
+    write_snapshot,
+)
+from pensieve.models.integrity import check_kind
 from pensieve.models.load import open_model
 from tests import tiny_models
 
@@ -31,6 +42,39 @@ def test_a_model_of_each_kind_opens(tiny_model: ModelFolder) -> None:
     assert served.created_at > 1_700_000_000
     rendered = served.tokenizer.render([{"role": "user", "content": "Hello"}])
     assert served.tokenizer.encode(rendered)
+
+
+class Denied(type(Path())):
+    """A folder that macOS's privacy control, or its mode, keeps from this process."""
+
+    errno = errno.EPERM
+
+    def _refuse(self, *_: object, **__: object) -> bytes:
+        raise PermissionError(self.errno, os.strerror(self.errno), str(self))
+
+    exists = is_file = stat = open = read_bytes = read_text = iterdir = _refuse
+
+
+class Unreadable(Denied):
+    errno = errno.EACCES
+
+
+@pytest.mark.parametrize(
+    ("kind", "says", "command"),
+    [(Denied, "Operation not permitted", "cp -R"), (Unreadable, "Permission denied", "chmod")],
+)
+def test_a_folder_that_may_not_be_read_is_told_with_the_way_round(
+    kind: type[Path], says: str, command: str
+) -> None:
+    folder = kind("/Users/me/Documents/my model")
+    assert is_present(LocalModel("my model", folder), Path("/models"))
+    model = ModelFolder("my model", "my model", folder)
+    with pytest.raises(ModelDamagedError, match=says):
+        check_kind(model)
+    with pytest.raises(ModelDamagedError, match=says) as refusal:
+        open_model(model)
+    assert command in (refusal.value.hint or "")
+    assert "'/Users/me/Documents/my model'" in (refusal.value.hint or "")
 
 
 @pytest.mark.parametrize("kind", ["phi3", "phi3-longrope"])
