@@ -112,9 +112,9 @@ def inspect() -> Machine:
     )
 
 
-def chip() -> str:
+def chip(sysctl: Callable[[str], str] | None = None) -> str:
     """The processor's name, as the system gives it."""
-    if name := _sysctl(CHIP_KEY):
+    if name := (sysctl or _sysctl)(CHIP_KEY):
         return name
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()

@@ -20,7 +20,7 @@ import pytest
 from pensieve.daemon import folders, lock
 from pensieve.daemon.background import last_words, launch, server_command, wait_for_other
 from pensieve.daemon.health import Health, ask, read
-from pensieve.daemon.listen import Owner, bind, bind_patiently, find_owner, lsof_pid
+from pensieve.daemon.listen import Owner, bind, bind_patiently, find_owner, lsof_pid, read_listener
 from pensieve.daemon.processes import command_of, start_of
 from pensieve.daemon.record import Address, ServerRecord, current, own_record, published
 from pensieve.daemon.stop import stop
@@ -304,6 +304,29 @@ def test_lsof_tells_the_owner_too(port: int) -> None:
     assert lsof_pid(port) is None
     with bind("127.0.0.1", port):
         assert lsof_pid(port) == os.getpid()
+
+
+@pytest.mark.skipif(not shutil.which("lsof") or not shutil.which("ps"), reason="no lsof or ps")
+def test_the_owner_is_found_as_on_a_mac(port: int) -> None:
+    with bind("127.0.0.1", port):
+        owner = find_owner(port, "darwin")
+    assert owner
+    assert owner.pid == os.getpid()
+    assert "pytest" in " ".join(owner.command)
+
+
+@pytest.mark.parametrize(
+    ("printed", "pid"),
+    [
+        ("p35711\nf7\n", 35711),
+        ("p35711\nf7\nf8\np412\nf3\n", 35711),
+        ("", None),
+        ("lsof: no pwd entry for UID 501\np35711\nf7\n", 35711),
+        ("panic\np412\n", 412),
+    ],
+)
+def test_a_listener_is_read_from_what_lsof_prints(printed: str, pid: int | None) -> None:
+    assert read_listener(printed) == pid
 
 
 @pytest.mark.parametrize(

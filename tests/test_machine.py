@@ -6,6 +6,7 @@ from pensieve.errors import UnsupportedPlatformError
 from pensieve.machine import (
     GIB,
     Machine,
+    chip,
     choose_device,
     inspect,
     is_translated,
@@ -104,6 +105,12 @@ def test_a_translated_python_is_recognised_by_what_the_kernel_says(
     system: str, architecture: str, kernel: dict[str, str], translated: bool
 ) -> None:
     assert is_translated(system, architecture, lambda name: kernel.get(name, "")) is translated
+
+
+def test_the_chip_is_named_as_sysctl_names_it() -> None:
+    recorded = {"machdep.cpu.brand_string": "Apple M4"}
+    assert chip(lambda name: recorded.get(name, "")) == "Apple M4"
+    assert chip(lambda _: "")
 
 
 def test_this_machine_can_be_inspected() -> None:

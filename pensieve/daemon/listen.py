@@ -76,12 +76,12 @@ def bind_patiently(host: str, port: int) -> socket.socket:
             time.sleep(RETRY_S)
 
 
-def find_owner(port: int) -> Owner | None:
+def find_owner(port: int, platform: str = sys.platform) -> Owner | None:
     """Who listens on `port` on this machine; None where the system does not tell this user."""
-    if sys.platform == "linux":
+    if platform == "linux":
         return _owner_in_proc(port)
     pid = lsof_pid(port)
-    return Owner(pid, tuple(command_of(pid))) if pid else None
+    return Owner(pid, tuple(command_of(pid, platform))) if pid else None
 
 
 def lsof_pid(port: int) -> int | None:
@@ -91,9 +91,14 @@ def lsof_pid(port: int) -> int | None:
         done = subprocess.run(  # noqa: S603 -- a port number and fixed flags
             command, capture_output=True, text=True, timeout=10, check=False
         )
-        pids = [line[1:] for line in done.stdout.splitlines() if line.startswith("p")]
-        return int(pids[0]) if pids else None
+        return read_listener(done.stdout)
     return None
+
+
+def read_listener(printed: str) -> int | None:
+    """From `lsof -Fp`: a line for each process, `p` and its id, then one for each of its files, `f` and its descriptor."""
+    pids = (line[1:] for line in printed.splitlines() if line.startswith("p"))
+    return next((int(pid) for pid in pids if pid.isdecimal()), None)
 
 
 def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
