@@ -3,7 +3,9 @@
 Paths alone: it runs nothing and reads no environment.
 """
 
+import os
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,8 +44,10 @@ def service_file(home: Path, machine: Path = MACHINE_SERVICES) -> Path | None:
     return next((file for folder in folders for file in folder.glob(SERVICE_FILE)), None)
 
 
-def is_installed(
-    python: Path = Path(sys.executable), package: Path = Path(pensieve.__file__)
-) -> bool:
-    """Whether the running program is still on the disk. `brew upgrade` removes it while the server runs from it."""
-    return python.exists() and package.exists()
+# What a late import and a child process need: the interpreter, its library and our package.
+PROGRAM = (Path(sys.executable), Path(os.__file__), Path(pensieve.__file__))
+
+
+def is_installed(program: Iterable[Path] = PROGRAM) -> bool:
+    """Whether the running program is still on the disk. `brew upgrade`, of it or of Python, removes it from under the server."""
+    return all(part.exists() for part in program)

@@ -73,7 +73,7 @@ def turn_over(log: Path) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
     with (
         log.open("rb+") as file,
-        os.fdopen(os.open(_earlier(log), flags, 0o600), "wb") as copy,
+        os.fdopen(os.open(earlier(log), flags, 0o600), "wb") as copy,
     ):
         shutil.copyfileobj(file, copy)
         copy.flush()
@@ -83,7 +83,7 @@ def turn_over(log: Path) -> None:
 def last_lines(log: Path, count: int) -> Iterator[str]:
     """The last `count` lines of the log, and of what was before it where it has not as many."""
     found: deque[str] = deque(maxlen=count)
-    for file in (_earlier(log), log):
+    for file in (earlier(log), log):
         with suppress(FileNotFoundError, NotADirectoryError), file.open("rb") as opened:
             found.extend(map(_text, opened))
     return iter(found)
@@ -92,18 +92,18 @@ def last_lines(log: Path, count: int) -> Iterator[str]:
 def follow(log: Path, pause: Callable[[], object] = lambda: time.sleep(LOOK_S)) -> Iterator[str]:
     """Each line that is written from now on, also after the file was turned over, emptied or made anew. Never ends."""
     at, held = _size(log), b""
-    copied_at = _changed_at(_earlier(log))
+    copied_at = _changed_at(earlier(log))
     while True:
         if _size(log) < at:
-            is_copied = _changed_at(_earlier(log)) != copied_at
+            is_copied = _changed_at(earlier(log)) != copied_at
             # What came between the last look and the turn is in the copy.
-            held = held + _from(_earlier(log), at) if is_copied else b""
+            held = held + _from(earlier(log), at) if is_copied else b""
             at = 0
         came = _from(log, at)
         at += len(came)
         *whole, held = (held + came).split(b"\n")
         yield from map(_text, whole)
-        copied_at = _changed_at(_earlier(log))
+        copied_at = _changed_at(earlier(log))
         pause()
 
 
@@ -128,7 +128,8 @@ def _text(line: bytes) -> str:
     return line.rstrip(b"\r\n").decode("utf-8", "replace")
 
 
-def _earlier(log: Path) -> Path:
+def earlier(log: Path) -> Path:
+    """Return the file that `log` is copied to when it has become too large."""
     return log.with_name(log.name + EARLIER)
 
 

@@ -54,14 +54,14 @@ def test_a_program_whose_keg_was_removed_is_gone(tmp_path: Path) -> None:
     opt.parent.mkdir()
     opt.symlink_to(cellar / "0.1.0")
     old = (cellar / "0.1.0" / python, cellar / "0.1.0" / package)
-    assert is_installed(*old)
+    assert is_installed(old)
     shutil.copytree(cellar / "0.1.0", cellar / "0.2.0")
     opt.unlink()
     opt.symlink_to(cellar / "0.2.0")
-    assert is_installed(*old)
+    assert is_installed(old)
     shutil.rmtree(cellar / "0.1.0")
-    assert not is_installed(*old)
-    assert is_installed(opt / python, opt / package)
+    assert not is_installed(old)
+    assert is_installed((opt / python, opt / package))
 
 
 def test_this_program_is_installed() -> None:

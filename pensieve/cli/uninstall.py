@@ -12,7 +12,8 @@ from pensieve.cli.progress import in_bytes
 from pensieve.daemon import lock
 from pensieve.daemon.record import current
 from pensieve.errors import MachineError, NotWritableError
-from pensieve.homebrew import MACHINE_SERVICES, service_file
+from pensieve.homebrew import MACHINE_SERVICES, Keg, keg_of, service_file
+from pensieve.logs import earlier
 from pensieve.paths import Paths
 
 
@@ -33,7 +34,7 @@ def uninstall(
         Do not ask before that.
     """
     paths = settings_module.resolve_paths()
-    kept = [(each, _size(each)) for each in places(paths) if each.exists()]
+    kept = [(each, _size(each)) for each in places(paths, keg_of()) if each.exists()]
     for place, size_bytes in kept:
         output.data(f"{in_bytes(size_bytes):>10}  {place}")
     if not kept:
@@ -49,7 +50,7 @@ def uninstall(
     return 0
 
 
-def places(paths: Paths) -> list[Path]:
+def places(paths: Paths, keg: Keg | None) -> list[Path]:
     """Every folder and file of pensieve's own. None of them is a folder that others use too."""
     return [
         paths.models,
@@ -58,6 +59,7 @@ def places(paths: Paths) -> list[Path]:
         paths.logs,
         paths.config_file,
         paths.config_file.with_name(paths.config_file.name + ".broken"),
+        *([keg.log, earlier(keg.log)] if keg else []),
     ]
 
 

@@ -14,6 +14,7 @@ from pensieve import __version__
 from pensieve.cli.app import run
 from pensieve.cli.restart import kept
 from pensieve.cli.status import as_json
+from pensieve.cli.uninstall import places
 from pensieve.cli.update import afterwards
 from pensieve.cli.update import command as update_command
 from pensieve.daemon import lock
@@ -23,7 +24,7 @@ from pensieve.daemon.processes import memory_of
 from pensieve.daemon.record import Address, ServerRecord, current, own_record, published
 from pensieve.daemon.stop import stop
 from pensieve.errors import StartFailedError
-from pensieve.homebrew import keg_of
+from pensieve.homebrew import Keg, keg_of
 from pensieve.paths import Paths, under_home
 from pensieve.settings import Flags
 from tests.cli.fake_server import health, serving, stand_in_command
@@ -303,6 +304,12 @@ def test_nothing_is_removed_beside_a_running_server(
     with lock.held(paths):
         assert run(["uninstall", "--purge", "--yes"]) == 1
     assert "pensieve stop" in capsys.readouterr().err
+
+
+def test_what_homebrew_leaves_of_the_services_log_is_ours_to_remove(paths: Paths) -> None:
+    keg = Keg(Path("/opt/homebrew"), "pensieve")
+    of_service = set(places(paths, keg)) - set(places(paths, None))
+    assert {file.name for file in of_service} == {"pensieve.log", "pensieve.log.1"}
 
 
 def test_an_uninstall_stops_the_homebrew_service_first(

@@ -221,7 +221,9 @@ def test_a_service_is_recognised_lets_answers_end_and_at_a_second_signal_ends_th
 
 @pytest.mark.skipif("PENSIEVE_LIFE_ROUNDS" not in os.environ, reason="takes 15 s each")
 @pytest.mark.parametrize("_round", range(ROUNDS))
-def test_a_signal_amid_long_answers_ends_all_within_25_seconds(_round: int, own: Journey) -> None:
+def test_a_service_amid_long_answers_ends_before_launchd_kills_it(
+    _round: int, own: Journey
+) -> None:
     with service(own) as child:
         own.start()
         workers = worker_pids(own)
@@ -233,5 +235,5 @@ def test_a_signal_amid_long_answers_ends_all_within_25_seconds(_round: int, own:
         assert all(map(ended_properly, streams))
         kinds = [stream.kinds[-1] for stream in streams]
         sys.stderr.write(f"ended in {took_s:.1f} s: {kinds.count('message_stop')} whole\n")
-        assert took_s <= 25
+        assert took_s <= 5
         assert not any(map(is_alive, workers))
