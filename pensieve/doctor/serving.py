@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from pensieve import __version__
 from pensieve.daemon.listen import find_owner
 from pensieve.daemon.record import ServerRecord
 from pensieve.doctor import reports
@@ -112,6 +113,10 @@ def _server(patient: Patient) -> Finding:
                 f"serves {health.model} ({where}); its worker was replaced {health.restarts} times"
             )
             return warning("server", text, "pensieve logs -n 50")
+        case "ready" if health.version not in {"", __version__}:
+            text = f"serves {health.model} ({where}); it is {health.version}, this is {__version__}"
+            fix = "brew services restart pensieve" if record.service else "pensieve restart"
+            return warning("server", text, fix)
         case "ready":
             return ok("server", f"serves {health.model} ({where})")
         case "loading":

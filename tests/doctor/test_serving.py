@@ -82,6 +82,7 @@ def test_a_server_that_has_just_gone_is_red(tmp_path: Path) -> None:
     ("health", "level", "fix"),
     [
         (replace(READY, restarts=2), "warning", "pensieve logs -n 50"),
+        (replace(READY, version="0.0.9"), "warning", "pensieve restart"),
         (Health("loading", "reading the weights"), "warning", "pensieve status"),
         (Health("failed", "weights are cursed"), "red", "pensieve restart"),
         (Health("unreachable", "no answer"), "red", "pensieve restart"),
