@@ -119,7 +119,7 @@ def test_a_foreign_library_enters_through_its_door(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=module_of)
 def test_a_file_stays_within_its_budget_and_says_what_it_is(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    assert text.count("\n") <= 300
+    assert text.count("\n") <= 400
     assert ast.get_docstring(ast.parse(text)), "no module docstring"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pensieve.dialects.sampling import NEUTRAL, SamplingDefaults
@@ -158,6 +158,7 @@ json_values = st.recursive(
 FIELDS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "do_sample")
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(stated=st.dictionaries(st.sampled_from((*FIELDS, "eos_token_id")), json_values))
 def test_whatever_is_stated_the_engine_takes_what_is_left(
     stated: dict[str, object], tmp_path_factory: pytest.TempPathFactory
