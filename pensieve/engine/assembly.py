@@ -5,11 +5,14 @@ import json
 import logging
 import re
 import shutil
+import time
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import cast
+
+import mlx.core as mx  # noqa: TID253
 
 from pensieve.engine.anteroom import Anteroom
 from pensieve.engine.archive import DiskArchive
@@ -17,15 +20,24 @@ from pensieve.engine.batch import BatchBackend
 from pensieve.engine.block_store import LEDGER_FILE, BlockStore, StoreLimits, default_limits
 from pensieve.engine.budget import MAX_CHUNK_TOKENS, PROCESS_BYTES, MemoryPlan
 from pensieve.engine.caches import CacheMaker, decodes_together, takes_ours
-from pensieve.engine.chunks import ChunkSizer, ScoresRoom
+from pensieve.engine.chunks import METAL_PAIRS, ChunkSizer, ScoresRoom
 from pensieve.engine.generation import Figures
 from pensieve.engine.grammars import Grammars
 from pensieve.engine.line import Limits
 from pensieve.engine.memory import plan_memory
 from pensieve.engine.pacing import PacedArchive
+from pensieve.engine.patience import (
+    COMPILING_S,
+    TRYING_S,
+    Announce,
+    Platform,
+    StepAnnouncer,
+    announce_nothing,
+)
 from pensieve.engine.prefix_cache import PrefixCache
 from pensieve.engine.protocol import Load
 from pensieve.engine.scheduler import Scheduler
+from pensieve.engine.warmup import CHUNK_TOKENS, MOST_SECONDS, FixedChunks, prompts_of, warm_up
 from pensieve.engine.weights import keep_within, load_weights, wire
 from pensieve.engine.worker import Work
 from pensieve.engine.write_ledger import WriteLedger
@@ -34,18 +46,23 @@ from pensieve.settings import Device
 
 _log = logging.getLogger("pensieve.engine")
 
-# Prompt tokens of a chunk when nobody decodes. A CPU processes about a hundred a second.
+# Prompt tokens of a chunk when nobody decodes, where time and memory allow them. A CPU processes about a hundred a second.
 LARGEST_CHUNK: dict[Device, int] = {"gpu": MAX_CHUNK_TOKENS, "cpu": 128}
 # Raised whenever what is stored, or how KV caches are computed, changes.
 STORE_VERSION = 3
 
 
-def assemble(load: Load) -> Work:
-    """Load the model and build everything around it. Raises what mlx-lm raises for a model that does not load."""
+def assemble(load: Load, announce: Announce = announce_nothing) -> Work:
+    """Load the model and build everything around it. Raises what mlx-lm raises for a model that does not load.
+
+    announce: called before each part of it.
+    """
     folder, device = Path(load.model_folder), cast("Device", load.device)
     grammars = Grammars.of(folder / "tokenizer.json")
-    model = load_weights(folder, device)
+    model = load_weights(folder, device, announce)
+    announce("trying the model", TRYING_S)
     full = CacheMaker(model, takes_ours(model))
+    announce("planning its memory", TRYING_S)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     plan = plan_memory(full, device, load.allowance, config)
     keep_within(plan.limit_bytes - PROCESS_BYTES)
@@ -54,16 +71,23 @@ def assemble(load: Load) -> Work:
     make_caches = replace(full, precision=plan.precision, most_tokens=plan.context_tokens)
     fingerprint = fingerprint_of(folder, plan, device)
     prefixes = PrefixCache(fingerprint)
+    platform = _platform(device)
     scores = ScoresRoom(plan.scores_bytes, plan.pair_bytes)
-    chunks = ChunkSizer(LARGEST_CHUNK[device], scores)
+    pairs = METAL_PAIRS if platform == "metal" else 0
+    chunks = ChunkSizer(LARGEST_CHUNK[device], scores, pairs)
     store = _store(load, fingerprint)
     archive = DiskArchive(store, make_caches, fingerprint) if store else None
+    announce("trying batches", TRYING_S)
+    limits = Limits() if decodes_together(make_caches) else Limits(max_batch=1)
+    announcer = StepAnnouncer(announce, COMPILING_S[platform])
+    if MOST_SECONDS[platform]:
+        _prepare_kernels(make_caches, platform, limits.max_batch, announcer)
     scheduler = Scheduler(
-        lambda: BatchBackend(model, make_caches, chunks, grammars.matcher),
+        lambda: BatchBackend(model, make_caches, chunks, grammars.matcher, announcer),
         prefixes,
         plan.budget,
-        Limits() if decodes_together(make_caches) else Limits(max_batch=1),
-        PacedArchive(archive, chunks) if archive else None,
+        limits,
+        PacedArchive(archive, chunks, announce) if archive else None,
     )
     return Work(
         scheduler,
@@ -73,6 +97,27 @@ def assemble(load: Load) -> Work:
         spill=(lambda: archive.spill(prefixes)) if archive else lambda: None,
         close=archive.close if archive else lambda: None,
     )
+
+
+def _platform(device: Device) -> Platform:
+    if device == "cpu":
+        return "cpu"
+    return "metal" if mx.metal.is_available() else "cuda"
+
+
+def _prepare_kernels(
+    make_caches: CacheMaker, platform: Platform, rows: int, announcer: StepAnnouncer
+) -> None:
+    """Run a batch of up to `rows`. What fails here fails in the first answer again, which then says why."""
+    began_s = time.monotonic()
+    chunk = CHUNK_TOKENS[platform]
+    preparing = announcer.saying("preparing kernels: ")
+    backend = BatchBackend(make_caches.model, make_caches, FixedChunks(chunk), announcer=preparing)
+    try:
+        steps = warm_up(backend, prompts_of(chunk, rows), MOST_SECONDS[platform])
+        _log.info("kernels are prepared: %d steps in %.1f s", steps, time.monotonic() - began_s)
+    except Exception as error:  # noqa: BLE001 - whatever MLX raises
+        _log.warning("kernels are not prepared, the first answers are slower: %s", error)
 
 
 def _figures(

@@ -18,6 +18,7 @@ from pensieve.engine.chunks import ChunkSizer
 from pensieve.engine.decoding import Decoding, Row, Step
 from pensieve.engine.generation import Generation
 from pensieve.engine.masks import Matcher, TokenMask
+from pensieve.engine.patience import StepAnnouncer
 from pensieve.engine.prefix_cache import Hit
 from pensieve.engine.sampling import make_sampler
 from pensieve.engine.state import SequenceState, add_checkpoint, checkpoint_of
@@ -49,6 +50,11 @@ class _Prompt:
         """What the caches hold."""
         return list(self.generation.prompt_tokens[: self.done])
 
+    def tokens_within(self, chunk: int) -> int:
+        """How many tokens a chunk gets on: it ends with the prompt, and where a checkpoint is to be taken."""
+        ends = [len(self.generation.prompt_tokens), *list(self.places)[:1]]
+        return min(chunk, min(ends) - self.done)
+
     def own_caches(self) -> list[Any]:
         """The caches of the sequence, out of its batch of one."""
         return [cache.extract(0) for cache in self.caches]
@@ -68,12 +74,14 @@ class BatchBackend:
         make_caches: Callable[[], list[Any]],
         chunks: ChunkSizer,
         match: Callable[[Generation], Matcher] = without_grammars,
+        announcer: StepAnnouncer | None = None,
     ) -> None:
-        """match: what tells the tokens that a generation's grammar allows."""
+        """match: what tells the tokens that a generation's grammar allows. announcer: None where no front end watches."""
         self._model = model
         self._make_caches = make_caches
         self._match = match
         self._chunks = chunks
+        self._announcer = announcer or StepAnnouncer()
         self._prompts: deque[_Prompt] = deque()
         self._decoding = Decoding(model)
         self._can_always_cut = not checkpoint_of(make_caches())
@@ -125,21 +133,44 @@ class BatchBackend:
         chunk = 0
         if self._prompts:
             chunk = self._chunks.next_chunk(self._prompts[0].done, is_shared=is_shared)
+        self._announce(chunk)
         started = time.monotonic()
         outcomes: list[Outcome] = [_sampled(step) for step in self._decoding.step()]
-        processed = 0
         if chunk:
-            prompt = self._prompts[0]
-            before = prompt.done
-            self._process(prompt, chunk)
-            left = chunk - (prompt.done - before)
-            outcomes.append(self._joined(prompt, left) or Progressed(prompt.key, prompt.done))
-            processed = prompt.done - before
-        if processed:
-            self._chunks.note_chunk(processed, time.monotonic() - started, is_shared=is_shared)
+            outcomes.append(self._advance(chunk, started, is_shared=is_shared))
         else:
             self._chunks.note_decode(time.monotonic() - started)
         return [*outcomes, *self._broken()]
+
+    def _announce(self, chunk: int) -> None:
+        """Tell the front end of what may take long: a chunk, and passes of a size that was not seen before."""
+        rows = len(self._decoding.rows)
+        if not chunk:
+            self._announcer.begin(f"decoding {rows} answers", [rows], 0.0)
+            return
+        prompt = self._prompts[0]
+        tokens = prompt.tokens_within(chunk)
+        # Where the prompt ends in this chunk, its last token may have a pass of its own.
+        last = 1 if prompt.done + chunk >= len(prompt.generation.prompt_tokens) else 0
+        self._announcer.begin(
+            f"processing {tokens} tokens after {prompt.done}",
+            [rows, tokens, last],
+            self._chunks.expected_s(tokens, prompt.done),
+        )
+
+    def _advance(self, chunk: int, started: float, *, is_shared: bool) -> Progressed:
+        """Process the next chunk of the prompt in work. started: of the whole step, decoding included."""
+        prompt = self._prompts[0]
+        before = prompt.done
+        self._process(prompt, chunk)
+        processed = prompt.done - before
+        spent_s = time.monotonic() - started
+        if processed:
+            self._chunks.note_chunk(processed, before, spent_s, is_shared=is_shared)
+        else:
+            # Only the last tokens are left. They are computed after this, so they tell nothing of what a token takes.
+            self._chunks.note_other(spent_s if is_shared else 0.0)
+        return self._joined(prompt, chunk - processed) or Progressed(prompt.key, prompt.done)
 
     def close(self) -> None:
         """Drop the batch and the buffers it leaves behind."""

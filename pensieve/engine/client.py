@@ -22,6 +22,7 @@ from pensieve.engine.generation import Engine, EngineEvent, EngineHealth, Figure
 from pensieve.engine.launch import WorkerSpec, open_worker
 from pensieve.engine.link import WorkerLink
 from pensieve.engine.protocol import (
+    Begun,
     Cancel,
     Frame,
     Load,
@@ -31,7 +32,7 @@ from pensieve.engine.protocol import (
     Submit,
     WorkerEvent,
 )
-from pensieve.engine.supervision import RestartPolicy, WatchPolicy
+from pensieve.engine.supervision import STARTING_S, RestartPolicy, WatchPolicy
 from pensieve.errors import (
     EngineBusyError,
     EngineFailedError,
@@ -64,13 +65,18 @@ async def running_engine(
         raise group.exceptions[0] from None
 
 
+_STARTING = Begun("starting", STARTING_S)
+
+
 @dataclass(slots=True)
 class _Line:
-    """To one worker. open: the generations that run there, by key. heard: how often one got on."""
+    """To one worker."""
 
     link: WorkerLink
-    open: dict[int, EventStream] = field(default_factory=dict[int, EventStream])
-    heard: int = 0
+    open: dict[int, EventStream] = field(default_factory=dict[int, EventStream])  # by key
+    heard: int = 0  # frames that show that the worker gets on; figures do not
+    begun: Begun | None = _STARTING  # what the worker is at; None: a step
+    fault: str = ""  # why the worker was ended, where we ended it
 
 
 class EngineClient:
@@ -153,42 +159,60 @@ class EngineClient:
         except OSError as error:
             return f"The engine worker cannot be started ({error})"
         try:
-            await self._talk_to(process, connection)
-            return f"The engine worker ended by itself ({await _describe_exit(process)})"
+            fault = await self._talk_to(process, connection)
+            return fault or f"The engine worker ended by itself ({await _describe_exit(process)})"
         finally:
             self._lose_line()
             await _end(process)
 
-    async def _talk_to(self, process: Process, connection: socket.socket) -> None:
-        """Load the model, then carry frames until the worker's end of the connection closes."""
+    async def _talk_to(self, process: Process, connection: socket.socket) -> str:
+        """Load the model, then carry frames until the worker's end of the connection closes. Return why we ended it, if so."""
         self._health = replace(self._health, worker_pid=process.pid)
         link = await WorkerLink.over(connection, self._take)
-        self._line = _Line(link)
+        line = self._line = _Line(link)
         link.send(_load_frame(self._spec))
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._watch, process, self._line)
+            tasks.start_soon(self._watch, process, line)
             await link.wait_closed()
             tasks.cancel_scope.cancel()
+        return line.fault
 
     async def _watch(self, process: Process, line: _Line) -> None:
-        """End a worker that says nothing while somebody waits for it. Looks are counted, not seconds: a machine that slept,
-        or a stopped process, does not look like a wedged worker.
+        """End a worker that says nothing while it loads, or while somebody waits for it. Looks are counted, not seconds: a
+        machine that slept, or a stopped process, does not look like a wedged worker.
         """
         silent_looks = 0
         while True:
             heard = line.heard
             await anyio.sleep(self._watch_policy.look_s)
-            is_silent = self._health.state == "ready" and line.open and line.heard == heard
-            silent_looks = silent_looks + 1 if is_silent else 0
-            if silent_looks >= self._watch_policy.silent_looks:
-                _log.error("the engine worker is wedged: it is ended and started again")
+            is_awaited = self._health.state == "loading" or bool(line.open)
+            silent_looks = silent_looks + 1 if is_awaited and line.heard == heard else 0
+            if silent_looks >= self._silent_looks(line):
+                work = line.begun.work if line.begun else "answering"
+                silent_s = silent_looks * self._watch_policy.look_s
+                line.fault = (
+                    f"The engine worker hung: nothing came for {silent_s:.0f} s while {work}"
+                )
+                _log.error(
+                    "the engine worker is ended: no frame for %.0f s while %s", silent_s, work
+                )
                 process.kill()
                 return
 
+    def _silent_looks(self, line: _Line) -> int:
+        """How many silent looks are too many now."""
+        patience_s = line.begun.patience_s if line.begun else 0.0
+        figures = self._health.figures
+        held_bytes = figures.weights_bytes + figures.kv_used_bytes if figures else 0
+        return self._watch_policy.looks(patience_s, held_bytes)
+
     def _take(self, frame: Frame) -> None:
+        self._note_life(frame)
         match frame:
             case Step(events):
                 self._dispatch(events)
+            case Begun(work):
+                self._note_progress(work)
             case Loaded(load_s, context_tokens):
                 _log.info(
                     "the model is loaded (%.1f s); memory holds %d tokens", load_s, context_tokens
@@ -206,11 +230,21 @@ class EngineClient:
             case _:
                 assert_never(frame)
 
+    def _note_life(self, frame: Frame) -> None:
+        if self._line is None or isinstance(frame, Figures):
+            return
+        self._line.heard += 1
+        self._line.begun = frame if isinstance(frame, Begun) else None
+
+    def _note_progress(self, work: str) -> None:
+        """Show what a worker is at while it loads."""
+        if self._health.state == "loading":
+            self._health = replace(self._health, detail=f"{work[:1].upper()}{work[1:]}.")
+
     def _dispatch(self, keyed: Sequence[tuple[int, WorkerEvent]]) -> None:
         """Hand events to their generations; one that was cancelled meanwhile has none."""
         if self._line is None:
             return
-        self._line.heard += 1
         for key, event in keyed:
             if events := self._line.open.get(key):
                 events.put(event)

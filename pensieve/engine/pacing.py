@@ -6,17 +6,23 @@ from contextlib import closing
 
 from pensieve.engine.backend import Archive, Reading
 from pensieve.engine.chunks import ChunkSizer
+from pensieve.engine.patience import READ_BACK_S, Announce, announce_nothing
 
 
 class PacedArchive:
     """An archive whose readings wait, a step at a time, for as long as decoding has its share coming."""
 
     def __init__(
-        self, archive: Archive, chunks: ChunkSizer, clock: Callable[[], float] = time.monotonic
+        self,
+        archive: Archive,
+        chunks: ChunkSizer,
+        announce: Announce = announce_nothing,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """chunks: the batch's own, which knows what decoding is owed."""
+        """chunks: the batch's own, which knows what decoding is owed. announce: called before each part is read."""
         self._archive = archive
         self._chunks = chunks
+        self._announce = announce
         self._clock = clock
 
     def held_tokens(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> int:
@@ -28,6 +34,7 @@ class PacedArchive:
         with closing(self._archive.restore(hashes, tokens)) as reading:
             while True:
                 yield from self._turns_of_decoding()
+                self._announce("reading a stored prefix back", READ_BACK_S)
                 began_s = self._clock()
                 try:
                     next(reading)

@@ -1,8 +1,9 @@
 """Frames between the front end and the engine worker: four bytes of length (big endian), then JSON.
 
 Front end to worker: `Load` once, then `Submit` and `Cancel`. Worker to front end: `Loaded` or `LoadFailed` once, then
-one `Step` for all that one decode step brought, and `Figures` now and then. The end of the stream in either direction
-means that the other side is gone. JSON, never pickle: nothing that arrives here is run.
+one `Step` for all that one decode step brought, `Figures` now and then, and `Begun` before whatever may take long, the
+parts of loading among it. The end of the stream in either direction means that the other side is gone. JSON, never
+pickle: nothing that arrives here is run.
 """
 
 import json
@@ -93,13 +94,21 @@ class LoadFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """The worker begins something after which it sends its next frame."""
+
+    work: str  # for people: "reading the weights (3.2 of 16.1 GB)"
+    patience_s: float  # a healthy worker sends its next frame sooner
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """All events of one step, in order, each with its generation's key."""
 
     events: tuple[tuple[int, WorkerEvent], ...]
 
 
-Frame = Load | Submit | Cancel | Loaded | LoadFailed | Step | Figures
+Frame = Load | Submit | Cancel | Loaded | LoadFailed | Begun | Step | Figures
 
 
 def encode(frame: Frame) -> bytes:
@@ -156,7 +165,9 @@ class FrameBuffer:
         return body
 
 
-_PLAIN: dict[str, Any] = {kind.__name__: kind for kind in (Cancel, Loaded, LoadFailed, Figures)}
+_PLAIN: dict[str, Any] = {
+    kind.__name__: kind for kind in (Cancel, Loaded, LoadFailed, Begun, Figures)
+}
 _EVENTS: dict[str, Any] = {
     kind.__name__: kind for kind in (Started, Prefilled, Token, Finished, Failed)
 }
@@ -172,7 +183,7 @@ def _fields(frame: Frame) -> Any:
                 "key": key,
                 "generation": {**asdict(generation), "stop_tokens": stop_tokens},
             }
-        case Load() | Cancel() | Loaded() | LoadFailed() | Figures():
+        case Load() | Cancel() | Loaded() | LoadFailed() | Begun() | Figures():
             return asdict(frame)
         case _:
             assert_never(frame)

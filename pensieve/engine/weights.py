@@ -7,12 +7,14 @@ x86-64 cores, 2026-11-22, models.md §2.3), so weights are dequantized to float3
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx  # noqa: TID253
+from mlx.utils import tree_flatten  # noqa: TID253
 
+from pensieve.engine.patience import PART_BYTES, Announce, announce_nothing, reading_s
 from pensieve.settings import Device
 
 # MLX keeps freed buffers for reuse, by default without a useful bound: 1.5 times the working set. They are in no budget, since
@@ -20,9 +22,10 @@ from pensieve.settings import Device
 _BUFFER_CACHE_BYTES = 512 * 1024 * 1024
 
 
-def load_weights(folder: Path, device: Device) -> Any:
+def load_weights(folder: Path, device: Device, announce: Announce = announce_nothing) -> Any:
     """The mlx-lm model in `folder`, evaluated on `device`, which becomes this process's default.
 
+    announce: called before each part of the weights is read.
     Raises what mlx-lm raises for files that are missing, damaged or of an unknown architecture. Code that a
     folder brings along (`model_file`) is never run.
     """
@@ -35,7 +38,7 @@ def load_weights(folder: Path, device: Device) -> Any:
         # In this order: the other way round takes more than twice as long.
         model.set_dtype(mx.float32)
         model = dequantize_model(model)
-    mx.eval(model.parameters())
+    _read(model, announce)
     return model
 
 
@@ -50,6 +53,33 @@ class _WithoutGenerationConfig(type(Path())):
         if name == "generation_config.json":
             return Path(os.devnull, name)
         return super().__truediv__(name)
+
+
+def _read(model: Any, announce: Announce) -> None:
+    """Evaluate the weights part by part: a model that comes from a slow disk for minutes is seen to get on."""
+    flat: Any = tree_flatten(model.parameters())
+    weights: list[mx.array] = [array for _, array in flat]
+    total, read = sum(array.nbytes for array in weights), 0
+    for part in _parts(weights):
+        nbytes = sum(array.nbytes for array in part)
+        announce(
+            f"reading the weights ({read / 1e9:.1f} of {total / 1e9:.1f} GB)", reading_s(nbytes)
+        )
+        mx.eval(part)
+        read += nbytes
+
+
+def _parts(weights: Sequence[mx.array]) -> list[list[mx.array]]:
+    """In their order, of `PART_BYTES` or one array each."""
+    parts: list[list[mx.array]] = []
+    room = 0
+    for array in weights:
+        if not parts or array.nbytes > room:
+            parts.append([])
+            room = PART_BYTES
+        parts[-1].append(array)
+        room -= array.nbytes
+    return parts
 
 
 def keep_within(limit_bytes: int) -> None:

@@ -22,7 +22,18 @@ from typing import assert_never
 from pensieve.engine import protocol
 from pensieve.engine.anteroom import Anteroom
 from pensieve.engine.generation import Figures, Generation, Grammar
-from pensieve.engine.protocol import Cancel, Failed, Frame, Load, Loaded, LoadFailed, Step, Submit
+from pensieve.engine.patience import IMPORTING_S
+from pensieve.engine.protocol import (
+    Begun,
+    Cancel,
+    Failed,
+    Frame,
+    Load,
+    Loaded,
+    LoadFailed,
+    Step,
+    Submit,
+)
 from pensieve.engine.reporter import Reporter
 from pensieve.engine.scheduler import KeyedEvent, Scheduler
 from pensieve.settings import is_debug_asked
@@ -70,6 +81,10 @@ class FrontEnd:
         if not received:
             raise FrontEndGoneError
         return self._buffer.feed(received)
+
+    def announce(self, work: str, patience_s: float) -> None:
+        """Say what begins, and for how long nothing else may come. Raises `FrontEndGoneError`."""
+        self.send(Begun(work, patience_s))
 
     def send(self, frame: Frame) -> None:
         """Send one frame. Raises `FrontEndGoneError`."""
@@ -126,7 +141,7 @@ def _take(frame: Frame, work: Work) -> list[KeyedEvent]:
             work.anteroom.cancel(key)
             work.scheduler.cancel(key)
             return []
-        case Load() | Loaded() | LoadFailed() | Step() | Figures():
+        case Load() | Loaded() | LoadFailed() | Begun() | Step() | Figures():
             raise ValueError(f"{type(frame).__name__} is not for a worker that has its model")
         case _:
             assert_never(frame)
@@ -146,12 +161,15 @@ def _load(front_end: FrontEnd) -> Work | None:
     assert isinstance(load, Load)
     started = time.monotonic()
     try:
+        front_end.announce("loading MLX", IMPORTING_S)
         from pensieve.engine.door import import_mlx_lm
 
         import_mlx_lm()
         from pensieve.engine.assembly import assemble
 
-        work = assemble(load)
+        work = assemble(load, front_end.announce)
+    except FrontEndGoneError:
+        raise
     # Whatever is wrong with the model is told, not died of. One module of mlx-lm calls sys.exit.
     except (Exception, SystemExit) as error:  # noqa: BLE001
         if is_debug_asked():

@@ -1,7 +1,10 @@
 """The real worker loop in a real process over a counting backend, for tests of the front end's side of the engine.
 
 Run as `python -m tests.engine.scripted_worker FD`. The model folder's name is the script: "no-model" does not load,
-"dies-at-start" never gets so far. A grammar "bad" does not compile, "slow" does as soon as somebody asks for "release". A sequence that begins with token 666 kills the process when it is 5 long; with 667, it hangs.
+"dies-at-start" never gets so far, "hangs-in-loading" announces a part and no other, "loads-slowly" one part after
+another. A grammar "bad" does not compile, "slow" does as soon as somebody asks for "release". A sequence that begins
+with token 666 kills the process when it is 5 long; with 667, it hangs; with 668, it announces a step and takes
+`STEP_S` for it; with 669, it announces one and hangs.
 """
 
 import os
@@ -10,6 +13,7 @@ import socket
 import sys
 import threading
 from concurrent.futures import Future
+from functools import partial
 
 from pensieve.engine.anteroom import Anteroom
 from pensieve.engine.budget import KVBudget
@@ -24,15 +28,40 @@ from tests.engine.counting_backend import BYTES_PER_TOKEN, CountingBackend
 
 KILLER = 666
 WEDGER = 667
+SLOW = 668
+STUCK = 669
+STEP_S = 1.0
+STEP_PATIENCE_S = 3.0
+PARTS = 6
+PART_S = 0.2
+PART_PATIENCE_S = 1.0
 CONTEXT_TOKENS = 2**20
 
 
-def misbehave(tokens: tuple[int, ...]) -> bool:
-    if tokens[0] == KILLER and len(tokens) >= 5:
+def pause(seconds: float | None = None) -> None:
+    threading.Event().wait(seconds)
+
+
+def misbehave(front_end: FrontEnd, tokens: tuple[int, ...]) -> bool:
+    if len(tokens) != 5:
+        return False
+    if tokens[0] == KILLER:
         os.kill(os.getpid(), signal.SIGKILL)
-    if tokens[0] == WEDGER and len(tokens) >= 5:
-        threading.Event().wait()
+    if tokens[0] == WEDGER:
+        pause()
+    if tokens[0] == SLOW:
+        front_end.announce("processing slowly", STEP_PATIENCE_S)
+        pause(STEP_S)
+    if tokens[0] == STUCK:
+        front_end.announce("processing for ever", STEP_S)
+        pause()
     return False
+
+
+def load_slowly(front_end: FrontEnd) -> None:
+    for part in range(PARTS):
+        front_end.announce(f"reading the weights ({part} of {PARTS})", PART_PATIENCE_S)
+        pause(PART_S)
 
 
 class ScriptedGrammars:
@@ -66,9 +95,14 @@ def main(socket_fd: int) -> None:
     if load.model_folder == "no-model":
         front_end.send(LoadFailed("no weights here"))
         return
+    if load.model_folder == "hangs-in-loading":
+        front_end.announce("reading the weights (3.2 of 16.1 GB)", 0.1)
+        pause()
+    if load.model_folder == "loads-slowly":
+        load_slowly(front_end)
     budget = KVBudget(CONTEXT_TOKENS * BYTES_PER_TOKEN, BYTES_PER_TOKEN)
     scheduler = Scheduler(
-        lambda: CountingBackend(misbehave),
+        lambda: CountingBackend(partial(misbehave, front_end)),
         PrefixCache(b"scripted"),
         budget,
         Limits(max_batch=2, max_waiting=2),

@@ -31,8 +31,8 @@ from pensieve.errors import (
     GrammarError,
     WorkerDiedError,
 )
-from tests.engine.scripted_worker import KILLER, WEDGER
-from tests.engine.states import in_state
+from tests.engine.scripted_worker import KILLER, SLOW, STUCK, WEDGER
+from tests.engine.states import in_state, until
 
 pytestmark = pytest.mark.anyio
 NO_END = 10**9
@@ -182,6 +182,45 @@ async def test_a_worker_that_hangs_is_noticed_and_replaced() -> None:
             await token_ids(engine, (WEDGER,), 50)
         await ready(engine)
         assert engine.health.restarts == 1
+        assert await token_ids(engine, (1,)) == [1, 2, 3]
+
+
+async def test_a_worker_is_left_alone_for_as_long_as_it_announced() -> None:
+    async with scripted_engine(watch=WATCHFUL) as engine:
+        await ready(engine)
+        assert await token_ids(engine, (SLOW,), 6) == [1, 2, 3, 4, 5, 6]
+        assert engine.health.restarts == 0
+
+
+async def test_a_worker_that_takes_longer_than_it_announced_is_ended_and_the_work_is_named() -> (
+    None
+):
+    async with scripted_engine(watch=WATCHFUL) as engine:
+        await ready(engine)
+        with anyio.fail_after(30), pytest.raises(WorkerDiedError):
+            await token_ids(engine, (STUCK,), 50)
+        await until(lambda: engine.health.restarts == 1)
+        assert "hung: nothing came for 1 s while processing for ever" in engine.health.detail
+        await ready(engine)
+        assert await token_ids(engine, (1,)) == [1, 2, 3]
+
+
+async def test_a_worker_that_hangs_while_it_loads_is_ended_and_counted_as_dead() -> None:
+    async with scripted_engine("hangs-in-loading", WATCHFUL) as engine:
+        await until(lambda: engine.health.restarts == 1)
+        assert "hung" in engine.health.detail
+        assert "while reading the weights (3.2 of 16.1 GB)" in engine.health.detail
+
+
+async def test_a_worker_that_loads_slowly_is_left_alone_and_shows_how_far_it_is() -> None:
+    async with scripted_engine("loads-slowly", WATCHFUL) as engine:
+        details: set[str] = set()
+        with anyio.fail_after(30):
+            while engine.health.state == "loading":
+                details.add(engine.health.detail)
+                await anyio.lowlevel.checkpoint()
+        assert engine.health.restarts == 0
+        assert details >= {f"Reading the weights ({part} of 6)." for part in range(6)}
         assert await token_ids(engine, (1,)) == [1, 2, 3]
 
 

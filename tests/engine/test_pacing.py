@@ -46,7 +46,7 @@ class SlowDisk:
 
 def paced(disk: SlowDisk) -> tuple[Generator[None, None, Hit | None], ChunkSizer]:
     chunks = ChunkSizer(2048)
-    return PacedArchive(disk, chunks, disk.clock).restore([], []), chunks
+    return PacedArchive(disk, chunks, clock=disk.clock).restore([], []), chunks
 
 
 def test_who_decodes_has_its_share_however_slow_the_disk_is() -> None:

@@ -16,6 +16,7 @@ from pensieve.engine.generation import (
     Token,
 )
 from pensieve.engine.protocol import (
+    Begun,
     Cancel,
     Failed,
     Frame,
@@ -69,6 +70,7 @@ frames = st.one_of(
     st.builds(Cancel, counts),
     st.builds(Loaded, st.floats(0, 1e6), counts),
     st.builds(LoadFailed, st.text()),
+    st.builds(Begun, st.text(), st.floats(0, 1e6)),
     st.builds(Step, st.lists(st.tuples(counts, events)).map(tuple)),
 )
 
