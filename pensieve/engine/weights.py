@@ -60,7 +60,7 @@ def _read(model: Any, announce: Announce) -> None:
     flat: Any = tree_flatten(model.parameters())
     weights: list[mx.array] = [array for _, array in flat]
     total, read = sum(array.nbytes for array in weights), 0
-    for part in _parts(weights):
+    for part in parts_of(weights):
         nbytes = sum(array.nbytes for array in part)
         announce(
             f"reading the weights ({read / 1e9:.1f} of {total / 1e9:.1f} GB)", reading_s(nbytes)
@@ -69,7 +69,7 @@ def _read(model: Any, announce: Announce) -> None:
         read += nbytes
 
 
-def _parts(weights: Sequence[mx.array]) -> list[list[mx.array]]:
+def parts_of(weights: Sequence[mx.array]) -> list[list[mx.array]]:
     """In their order, of `PART_BYTES` or one array each."""
     parts: list[list[mx.array]] = []
     room = 0

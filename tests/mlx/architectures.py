@@ -5,6 +5,8 @@ from typing import Any
 
 import mlx.core as mx
 
+from tests.device import use_device
+
 BASE = {
     "hidden_size": 128,
     "num_hidden_layers": 4,
@@ -54,7 +56,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 def build(family: str) -> Any:
     """A model of the family, float32, the same at every call."""
     module = importlib.import_module(f"mlx_lm.models.{family}")
-    mx.set_default_device(mx.cpu)
+    use_device()
     mx.random.seed(1)
     model = module.Model(
         module.ModelArgs.from_dict({"model_type": family} | BASE | FAMILIES[family])

@@ -27,6 +27,7 @@ from pensieve.engine.prefix_cache import PrefixCache
 from pensieve.engine.protocol import Failed, WorkerEvent
 from pensieve.engine.scheduler import Scheduler
 from pensieve.engine.write_ledger import WriteLedger
+from tests.device import DEVICE
 
 GREEDY = Sampling(temperature=0)
 PLENTY = StoreLimits(10**9, 10**9)
@@ -53,7 +54,7 @@ class Bench:
         self.scheduler = Scheduler(
             lambda: backend(model, make_caches, chunks),
             self.prefixes,
-            plan_memory(make_caches, "cpu", Allowance(8 * GB)).budget,
+            plan_memory(make_caches, DEVICE, Allowance(8 * GB)).budget,
             Limits(max_batch=4 if decodes_together(make_caches) else 1, max_waiting=20),
             PacedArchive(self.archive, chunks) if self.archive else None,
         )

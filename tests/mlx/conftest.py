@@ -1,14 +1,11 @@
-import os
 from pathlib import Path
 
-import mlx.core as mx
 import pytest
 
 from tests import tiny_models
+from tests.device import use_device
 
-# For a Mac in a virtual machine, where Metal may be missing.
-if os.environ.get("PENSIEVE_TEST_DEVICE") == "cpu":
-    mx.set_default_device(mx.cpu)
+use_device()
 
 
 @pytest.fixture(scope="session", params=["llama", "phi3", "phi3-longrope", "qwen3"])

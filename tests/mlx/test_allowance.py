@@ -15,6 +15,7 @@ from pensieve.engine.protocol import Load
 from pensieve.engine.weights import wirable_bytes
 from pensieve.engine.worker import Work
 from tests import tiny_models
+from tests.device import DEVICE
 
 PROMPT = tuple(range(3, 250)) * 4
 
@@ -29,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def assembled(folder: Path, allowance: Allowance) -> Iterator[Work]:
     before = mx.set_memory_limit(GB)
-    work = assemble(Load(str(folder), "cpu", None, allowance))
+    work = assemble(Load(str(folder), DEVICE, None, allowance))
     try:
         yield work
     finally:

@@ -20,6 +20,7 @@ from pensieve.engine.prefix_cache import PrefixCache
 from pensieve.engine.sampling import make_sampler
 from pensieve.engine.scheduler import Scheduler
 from pensieve.engine.weights import load_weights
+from tests.device import DEVICE
 from tests.mlx.bench import FailingOnce
 
 GREEDY = Sampling(temperature=0)
@@ -28,13 +29,13 @@ PROMPTS = [tuple(range(3, 3 + length)) for length in (1, 2, 17, 150)]
 
 @pytest.fixture(scope="module")
 def model(tiny_folder: Path):
-    return load_weights(tiny_folder, "cpu")
+    return load_weights(tiny_folder, DEVICE)
 
 
 def scheduler_over(model, backend: type[BatchBackend] = BatchBackend) -> Scheduler:
     make_caches = CacheMaker(model, takes_ours(model))
     chunks = ChunkSizer(64)
-    budget = plan_memory(make_caches, "cpu", Allowance(8 * GB)).budget
+    budget = plan_memory(make_caches, DEVICE, Allowance(8 * GB)).budget
     return Scheduler(
         lambda: backend(model, make_caches, chunks),
         PrefixCache(b"test"),

@@ -15,6 +15,7 @@ import pytest
 
 from pensieve.engine.launch import worker_variables
 from pensieve.engine.prefix_cache import PrefixCache
+from tests.device import DEVICE
 from tests.mlx import architectures
 from tests.mlx.bench import Bench, prompt_of, reference
 
@@ -45,7 +46,7 @@ def question(crash: int, turn: int) -> tuple[int, ...]:
 def killed_in_writing(family: str, folder: Path, crash: int) -> None:
     writer = subprocess.Popen(
         [sys.executable, "-c", WRITER, family, str(folder), str(crash)],
-        env=os.environ | worker_variables("cpu"),
+        env=os.environ | worker_variables(DEVICE),
         stdout=subprocess.PIPE,
     )
     with writer:

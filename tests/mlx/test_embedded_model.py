@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from pensieve.engine.launch import worker_variables
 from pensieve.engine.precision import KVPrecision
 from pensieve.engine.weights import load_weights
+from tests.device import DEVICE
 from tests.embedded_model import embedded_model_folder
 from tests.mlx.bench import Bench, FailingOnce, reference
 
@@ -31,8 +32,9 @@ WRITER = """
 import signal, sys
 from pathlib import Path
 from pensieve.engine.weights import load_weights
+from tests.device import DEVICE
 from tests.mlx.bench import Bench
-bench = Bench(load_weights(Path(sys.argv[1]), "cpu"), Path(sys.argv[2]))
+bench = Bench(load_weights(Path(sys.argv[1]), DEVICE), Path(sys.argv[2]))
 bench.run(tuple(map(int, sys.argv[3].split(","))), max_tokens=6)
 while bench.archive.spill(bench.prefixes) is not None or not bench.store.is_settled:
     pass
@@ -48,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(folder: Path):
-    return load_weights(folder, "cpu")
+    return load_weights(folder, DEVICE)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +100,7 @@ def test_in_chunks_and_after_a_kill_it_is_what_it_is_at_once(
     numbers = ",".join(map(str, prompt))
     writer = subprocess.Popen(
         [sys.executable, "-c", WRITER, str(folder), str(tmp_path), numbers],
-        env=os.environ | worker_variables("cpu"),
+        env=os.environ | worker_variables(DEVICE),
         stdout=subprocess.PIPE,
     )
     with writer:

@@ -35,6 +35,7 @@ from pensieve.engine.scheduler import Scheduler
 from pensieve.engine.weights import load_weights
 from pensieve.errors import GrammarError
 from tests import tiny_models
+from tests.device import DEVICE
 from tests.engine import grammar_cases as cases
 from tests.mlx.bench import FailingOnce
 
@@ -53,7 +54,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         mx.random.seed(3)
-        model = load_weights(self.folder, "cpu")
+        model = load_weights(self.folder, DEVICE)
         make_caches = CacheMaker(model, takes_ours(model))
         self.tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
         self.grammars = Grammars.of(self.folder / "tokenizer.json")
@@ -62,7 +63,7 @@ class Bench:
                 model, make_caches, ChunkSizer(64), self.match or self.grammars.matcher
             ),
             PrefixCache(b"test"),
-            plan_memory(make_caches, "cpu", Allowance(8 * GB)).budget,
+            plan_memory(make_caches, DEVICE, Allowance(8 * GB)).budget,
             Limits(MAX_BATCH, max_waiting=1000),
         )
 

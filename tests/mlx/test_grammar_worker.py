@@ -17,6 +17,7 @@ from pensieve.engine.generation import Engine, Finished, Generation, Grammar, Sa
 from pensieve.engine.launch import WorkerSpec
 from pensieve.errors import GrammarError
 from tests import tiny_models
+from tests.device import DEVICE
 from tests.engine import grammar_cases as cases
 from tests.engine.states import in_state
 
@@ -30,7 +31,7 @@ NO_TOKEN = frozenset({436})
 
 @asynccontextmanager
 async def ready_engine(folder: Path) -> AsyncGenerator[Engine]:
-    async with running_engine(WorkerSpec(folder, "cpu")) as engine:
+    async with running_engine(WorkerSpec(folder, DEVICE)) as engine:
         await in_state(engine, "ready", most_s=60)
         yield engine
 

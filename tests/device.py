@@ -1,0 +1,17 @@
+"""The device that tests of real MLX run on: `PENSIEVE_TEST_DEVICE`, "gpu" or "cpu", which is what nothing else asks for."""
+
+import os
+from typing import cast
+
+import mlx.core as mx
+
+from pensieve.settings import Device
+
+DEVICE = cast("Device", os.environ.get("PENSIEVE_TEST_DEVICE") or "cpu")
+if DEVICE not in {"gpu", "cpu"}:
+    raise ValueError(f"PENSIEVE_TEST_DEVICE is {DEVICE!r}; it may be gpu or cpu")
+
+
+def use_device() -> None:
+    """Make it this process's default: before mlx-lm is imported, which then makes its stream."""
+    mx.set_default_device(mx.gpu if DEVICE == "gpu" else mx.cpu)

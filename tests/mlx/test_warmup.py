@@ -1,0 +1,93 @@
+"""The real batch after a warm-up: a burst meets no size that was not run before, and answers are what they were."""
+
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+
+from pensieve.engine.backend import Sampled
+from pensieve.engine.batch import BatchBackend
+from pensieve.engine.caches import CacheMaker, takes_ours
+from pensieve.engine.chunks import ChunkSizer
+from pensieve.engine.generation import Generation, Sampling
+from pensieve.engine.patience import PART_BYTES, StepAnnouncer
+from pensieve.engine.warmup import CHUNK_TOKENS, FixedChunks, prompts_of, warm_up
+from pensieve.engine.weights import load_weights, parts_of
+from tests import tiny_models
+from tests.device import DEVICE
+from tests.mlx.bench import prompt_of
+
+Announced = list[tuple[str, float]]
+COMPILING_S = 1000.0
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.build("qwen3", tmp_path_factory.mktemp("qwen3"))
+
+
+@pytest.fixture(scope="module")
+def make_caches(folder: Path) -> CacheMaker:
+    model = load_weights(folder, DEVICE)
+    return CacheMaker(model, takes_ours(model))
+
+
+def warmed_up(make_caches: CacheMaker, announced: Announced) -> StepAnnouncer:
+    announcer = StepAnnouncer(lambda work, s: announced.append((work, s)), compiling_s=COMPILING_S)
+    chunk = CHUNK_TOKENS["cuda"]
+    backend = BatchBackend(
+        make_caches.model,
+        make_caches,
+        FixedChunks(chunk),
+        announcer=announcer.saying("preparing kernels: "),
+    )
+    assert warm_up(backend, prompts_of(chunk, 8), 60.0) == 10
+    return announcer
+
+
+def answers(backend: BatchBackend, prompts: list[tuple[int, ...]]) -> dict[int, list[int]]:
+    for key, prompt in enumerate(prompts):
+        backend.insert(key, Generation(prompt, 5, sampling=Sampling(temperature=0)), None)
+    sampled: dict[int, list[int]] = {key: [] for key in range(len(prompts))}
+    while any(len(tokens) < 5 for tokens in sampled.values()):
+        for outcome in backend.step():
+            if isinstance(outcome, Sampled):
+                sampled[outcome.key].append(outcome.token_id)
+    return sampled
+
+
+def test_a_warm_up_names_what_it_prepares(make_caches: CacheMaker) -> None:
+    announced: Announced = []
+    warmed_up(make_caches, announced)
+    assert announced[0] == ("preparing kernels: processing 512 tokens after 0", 1256.0)
+    assert {work.partition(": ")[0] for work, _ in announced} == {"preparing kernels"}
+    # A chunk, the rest of its prompt, and a short prompt into each batch of one to seven.
+    assert len(announced) == 9
+
+
+def test_after_a_warm_up_a_burst_compiles_nothing_and_is_answered_as_without(
+    make_caches: CacheMaker,
+) -> None:
+    prompts = [prompt_of(length) for length in (512, 12, 9, 16, 14, 10, 11, 15)]
+    cold = answers(BatchBackend(make_caches.model, make_caches, ChunkSizer(512)), prompts)
+    announced: Announced = []
+    announcer = warmed_up(make_caches, announced)
+    announced.clear()
+    warm = BatchBackend(make_caches.model, make_caches, ChunkSizer(512), announcer=announcer)
+    assert answers(warm, prompts) == cold
+    assert announced
+    assert max(patience_s for _, patience_s in announced) < COMPILING_S
+
+
+def test_weights_are_read_in_parts_each_of_which_is_announced(folder: Path) -> None:
+    announced: Announced = []
+    load_weights(folder, DEVICE, lambda work, s: announced.append((work, s)))
+    assert announced == [("reading the weights (0.0 of 0.0 GB)", 60.0)]
+
+
+def test_a_part_of_the_weights_is_so_large_or_one_array() -> None:
+    sizes = [PART_BYTES // 2, PART_BYTES // 4, PART_BYTES // 2, 2 * PART_BYTES, 8, 8]
+    parts = parts_of([mx.zeros(size, mx.uint8) for size in sizes])
+    assert [[array.nbytes for array in part] for part in parts] == [
+        sizes[:2], sizes[2:3], sizes[3:4], sizes[4:]
+    ]  # fmt: skip
