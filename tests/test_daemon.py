@@ -460,6 +460,12 @@ def test_a_server_that_never_gets_ready_is_ended(
     assert files_of(paths) == []
 
 
+def test_a_large_model_may_take_longer_to_load_than_a_start_waits_for_a_silent_server(
+    paths: Paths, command: Callable[[str], list[str]]
+) -> None:
+    assert launch(command("large"), paths, patience_s=1.0).health.status == "ready"
+
+
 def test_ctrl_c_while_waiting_ends_what_was_started(
     paths: Paths, command: Callable[[str], list[str]]
 ) -> None:

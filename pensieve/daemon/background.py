@@ -179,15 +179,18 @@ def _until_settled(
     """Ask until the server is ready or failed, or time is up; None where `pause` says that it is gone.
 
     `pid`: that server and no other. A child that found the lock taken would still take it if the other one ended
-    now, so it is waited for until it is gone itself. The time that a server takes to fetch its model does not count.
+    now, so it is waited for until it is gone itself. The time that a server takes to fetch its model does not count, nor
+    that in which a first worker shows that it gets on with loading it.
     """
     deadline = time.monotonic() + patience_s
+    progress = ""
     while True:
         record = current(paths)
         if record and pid not in {None, record.pid}:
             record = None
         health = ask(record) if record else None
-        if record and record.phase == "fetching":
+        before, progress = progress, health.detail if health and not health.restarts else ""
+        if (record and record.phase == "fetching") or progress != before:
             deadline = time.monotonic() + patience_s
         is_late = time.monotonic() > deadline
         if record and health and (is_late or health.status in {"ready", "failed"}):

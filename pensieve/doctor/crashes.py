@@ -49,8 +49,8 @@ CAUSES: tuple[Cause, ...] = (
         "watchdog",
         re.compile(r"Impacting ?Interactivity|0000000e:"),
         "macOS stopped the GPU's work because the screen had waited for it",
-        "Take a smaller model, or have the driver wait longer (the screen may stutter)",
-        "AGX_RELAX_CDM_CTXSTORE_TIMEOUT=1 pensieve restart",
+        "Update macOS. If it comes again, take a smaller model: pensieve has the driver wait as long as it may already",
+        "softwareupdate --list\npensieve models",
         "jundot/omlx#1387; ml-explore/mlx#3267",
     ),
     Cause(
@@ -128,6 +128,14 @@ CAUSES: tuple[Cause, ...] = (
         "Close large programs, or give pensieve less memory",
         "pensieve plan\npensieve config set memory_gb 8",
         "how pensieve logs a SIGKILL",
+    ),
+    Cause(
+        "hung",
+        re.compile(r"The engine worker hung: nothing came for \d+ s while"),
+        "the worker did not get on, longer than any step takes on a Mac, and was replaced",
+        "If it comes again, restart the Mac; then report it with what doctor collects",
+        "pensieve doctor --bundle report.tar.gz",
+        "how pensieve logs a worker that it ended",
     ),
     Cause(
         "crash loop",

@@ -193,9 +193,6 @@ class EngineClient:
                 line.fault = (
                     f"The engine worker hung: nothing came for {silent_s:.0f} s while {work}"
                 )
-                _log.error(
-                    "the engine worker is ended: no frame for %.0f s while %s", silent_s, work
-                )
                 process.kill()
                 return
 

@@ -20,11 +20,13 @@ ALLOCATE = "RuntimeError: [malloc] Unable to allocate 1073741824 bytes."
 KERNEL = f"{ABORT}[metal::Device] Unable to load kernel steel_attention_float16_bq32_bk16_bd96"
 METALLIB = f"{ABORT}Failed to load the default metallib. library not found"
 ABORTED = "2026-11-26T02:00:00Z WARNING The engine worker ended by itself (exit code 6); starting it again in 0.5 s"
+HUNG = "2026-11-26T02:00:00Z WARNING The engine worker hung: nothing came for 45 s while processing 512 tokens after 0; starting it again in 0.5 s"
 LOOP = "2026-11-26T02:00:00Z ERROR the engine has failed: The engine worker ended by itself (exit code 1), again and again: not started any more."
 FACTS = {
     PANIC: ("kernel panic", "Update macOS"),
     GROUP_PANIC: ("kernel panic", "unwired"),
-    WATCHDOG: ("watchdog", "AGX_RELAX_CDM_CTXSTORE_TIMEOUT=1"),
+    WATCHDOG: ("watchdog", "smaller model"),
+    HUNG: ("hung", "doctor --bundle"),
     MEMORY: ("out of memory", "memory_gb"),
     TIMEOUT: ("GPU timeout", "restart"),
     IGNORED: ("GPU gave up", "restart"),
