@@ -1,11 +1,12 @@
 """The real batch after a warm-up: a burst meets no size that was not run before, and answers are what they were."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import mlx.core as mx
 import pytest
 
-from pensieve.engine.backend import Sampled
+from pensieve.engine.backend import Progressed, Sampled
 from pensieve.engine.batch import BatchBackend
 from pensieve.engine.caches import CacheMaker, takes_ours
 from pensieve.engine.chunks import ChunkSizer
@@ -15,6 +16,7 @@ from pensieve.engine.warmup import CHUNK_TOKENS, FixedChunks, prompts_of, warm_u
 from pensieve.engine.weights import load_weights, parts_of
 from tests import tiny_models
 from tests.device import DEVICE
+from tests.mlx import architectures
 from tests.mlx.bench import prompt_of
 
 Announced = list[tuple[str, float]]
@@ -91,3 +93,21 @@ def test_a_part_of_the_weights_is_so_large_or_one_array() -> None:
     assert [[array.nbytes for array in part] for part in parts] == [
         sizes[:2], sizes[2:3], sizes[3:4], sizes[4:]
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3_next"])
+def test_every_chunk_is_announced_as_it_is_processed(family: str) -> None:
+    """Also of a model whose checkpoints end chunks early."""
+    model = architectures.build(family)
+    caches = CacheMaker(model, takes_ours(model))
+    announced: list[str] = []
+    announcer = StepAnnouncer(lambda work, _: announced.append(work))
+    backend = BatchBackend(model, caches, FixedChunks(64), announcer=announcer)
+    generation = Generation(prompt_of(300), 3, boundaries=(100, 250))
+    backend.insert(1, generation, None)
+    places = [0]
+    while places[-1] < 300:
+        places += [one.prompt_tokens for one in backend.step() if isinstance(one, Progressed)]
+    assert announced == [
+        f"processing {end - start} tokens after {start}" for start, end in pairwise(places)
+    ]

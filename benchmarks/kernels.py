@@ -1,0 +1,73 @@
+"""A first start without compiled kernels: what the engine shows while it prepares them, and a burst of requests right after.
+
+usage: python -m benchmarks.kernels [--device cpu|gpu] [--model FOLDER | --shape tiny|phi3|wide] [--requests 8]
+
+On CUDA with an empty kernel cache (it is given one). No request may end in an error, and no worker may be replaced.
+"""
+
+# pyright: basic
+
+import asyncio
+import os
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import anyio
+
+from benchmarks.engine import argument_parser, make_model
+from pensieve.engine.client import running_engine
+from pensieve.engine.generation import Engine, Generation, Sampling, Token
+from pensieve.engine.launch import WorkerSpec
+
+LENGTHS = (700, 40, 12, 300, 25, 90, 1500, 8)
+
+
+async def loaded(engine: Engine, started: float) -> None:
+    """Print what the engine says while it loads."""
+    shown = ""
+    while (health := engine.health).state == "loading":
+        if health.detail != shown:
+            print(f"{time.monotonic() - started:7.1f} s  {health.detail}", flush=True)
+            shown = health.detail
+        await asyncio.sleep(0.02)
+    print(f"{time.monotonic() - started:7.1f} s  {health.state} {health.detail}", flush=True)
+
+
+async def ask(engine: Engine, length: int, began: float) -> None:
+    prompt = tuple((at * at + at) % 251 + 3 for at in range(length))
+    try:
+        async with engine.generate(Generation(prompt, 32, sampling=Sampling(seed=1))) as events:
+            arrivals = [time.monotonic() async for event in events if isinstance(event, Token)]
+    except Exception as error:  # noqa: BLE001 - shown
+        print(f"{length:6} tokens: {type(error).__name__}: {error}", flush=True)
+        return
+    gaps = [late - early for early, late in pairwise(arrivals)]
+    print(
+        f"{length:6} tokens: first after {arrivals[0] - began:6.2f} s, longest gap {max(gaps):5.2f} s",
+        flush=True,
+    )
+
+
+async def main() -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("--requests", default=8, type=int)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        home = Path(temporary)
+        folder = arguments.model or make_model(arguments.shape, home / "model")
+        os.environ["MLX_PTX_CACHE_DIR"] = str(home / "kernels")
+        for life in ("no kernels", "kernels on disk"):
+            print(f"--- {life}")
+            async with running_engine(WorkerSpec(folder, arguments.device)) as engine:
+                await loaded(engine, time.monotonic())
+                began = time.monotonic()
+                async with anyio.create_task_group() as tasks:
+                    for number in range(arguments.requests):
+                        tasks.start_soon(ask, engine, LENGTHS[number % len(LENGTHS)], began)
+                print(f"workers replaced: {engine.health.restarts}", flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
