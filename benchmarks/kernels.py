@@ -1,8 +1,11 @@
-"""A first start without compiled kernels: what the engine shows while it prepares them, and a burst of requests right after.
+"""A first start without compiled kernels: what the engine shows while it prepares them, and a burst
+of requests right after.
 
-usage: python -m benchmarks.kernels [--device cpu|gpu] [--model FOLDER | --shape tiny|phi3|wide] [--requests 8]
+usage: python -m benchmarks.kernels [--device cpu|gpu] [--model FOLDER | --shape tiny|phi3|wide]
+[--requests 8]
 
-On CUDA with an empty kernel cache (it is given one). No request may end in an error, and no worker may be replaced.
+On CUDA with an empty kernel cache (it is given one). No request may end in an error, and no worker
+may be replaced.
 """
 
 # pyright: basic
@@ -44,10 +47,8 @@ async def ask(engine: Engine, length: int, began: float) -> None:
         print(f"{length:6} tokens: {type(error).__name__}: {error}", flush=True)
         return
     gaps = [late - early for early, late in pairwise(arrivals)]
-    print(
-        f"{length:6} tokens: first after {arrivals[0] - began:6.2f} s, longest gap {max(gaps):5.2f} s",
-        flush=True,
-    )
+    first_s, gap_s = arrivals[0] - began, max(gaps)
+    print(f"{length:6} tokens: first {first_s:6.2f} s, longest gap {gap_s:5.2f} s", flush=True)
 
 
 async def main() -> None:

@@ -1,4 +1,4 @@
-"""The device that tests of real MLX run on: `PENSIEVE_TEST_DEVICE`, "gpu" or "cpu", which is what nothing else asks for."""
+"""The device that tests of real MLX run on: `PENSIEVE_TEST_DEVICE`, "gpu" or "cpu" (the default)."""
 
 import os
 from typing import cast

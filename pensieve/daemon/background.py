@@ -178,9 +178,10 @@ def _until_settled(
 ) -> Answering | None:
     """Ask until the server is ready or failed, or time is up; None where `pause` says that it is gone.
 
-    `pid`: that server and no other. A child that found the lock taken would still take it if the other one ended
-    now, so it is waited for until it is gone itself. The time that a server takes to fetch its model does not count, nor
-    that in which a first worker shows that it gets on with loading it.
+    `pid`: that server and no other. A child that found the lock taken would still take it if the
+    other one ended now, so it is waited for until it is gone itself. The time that a server takes
+    to fetch its model does not count, nor that in which a first worker shows that it gets on with
+    loading it.
     """
     deadline = time.monotonic() + patience_s
     progress = ""

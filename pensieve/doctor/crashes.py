@@ -49,7 +49,7 @@ CAUSES: tuple[Cause, ...] = (
         "watchdog",
         re.compile(r"Impacting ?Interactivity|0000000e:"),
         "macOS stopped the GPU's work because the screen had waited for it",
-        "Update macOS. If it comes again, take a smaller model: pensieve has the driver wait as long as it may already",
+        "Update macOS. If it comes again, take a smaller model: the driver waits longer already",
         "softwareupdate --list\npensieve models",
         "jundot/omlx#1387; ml-explore/mlx#3267",
     ),

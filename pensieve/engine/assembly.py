@@ -53,7 +53,8 @@ STORE_VERSION = 3
 
 
 def assemble(load: Load, announce: Announce = announce_nothing) -> Work:
-    """Load the model and build everything around it. Raises what mlx-lm raises for a model that does not load.
+    """Load the model and build everything around it. Raises what mlx-lm raises for a model that
+    does not load.
 
     announce: called before each part of it.
     """
@@ -108,7 +109,7 @@ def _platform(device: Device) -> Platform:
 def _prepare_kernels(
     make_caches: CacheMaker, platform: Platform, rows: int, announcer: StepAnnouncer
 ) -> None:
-    """Run a batch of up to `rows`. What fails here fails in the first answer again, which then says why."""
+    """Run a batch of up to `rows`. What fails here fails in the first answer too, which says why."""
     began_s = time.monotonic()
     chunk = CHUNK_TOKENS[platform]
     preparing = announcer.saying("preparing kernels: ")

@@ -51,7 +51,7 @@ class _Prompt:
         return list(self.generation.prompt_tokens[: self.done])
 
     def tokens_within(self, chunk: int) -> int:
-        """How many tokens a chunk gets on: it ends with the prompt, and where a checkpoint is to be taken."""
+        """How many tokens a chunk has: it ends with the prompt, and where a checkpoint is due."""
         ends = [len(self.generation.prompt_tokens), *list(self.places)[:1]]
         return min(chunk, min(ends) - self.done)
 
@@ -76,7 +76,10 @@ class BatchBackend:
         match: Callable[[Generation], Matcher] = without_grammars,
         announcer: StepAnnouncer | None = None,
     ) -> None:
-        """match: what tells the tokens that a generation's grammar allows. announcer: None where no front end watches."""
+        """match: what tells the tokens that a generation's grammar allows.
+
+        announcer: None where no front end watches.
+        """
         self._model = model
         self._make_caches = make_caches
         self._match = match
@@ -143,7 +146,7 @@ class BatchBackend:
         return [*outcomes, *self._broken()]
 
     def _announce(self, chunk: int) -> None:
-        """Tell the front end of what may take long: a chunk, and passes of a size that was not seen before."""
+        """Announce what may take long: a chunk, and passes of a size that was not seen before."""
         rows = len(self._decoding.rows)
         if not chunk:
             self._announcer.begin(f"decoding {rows} answers", [rows], 0.0)
@@ -159,7 +162,7 @@ class BatchBackend:
         )
 
     def _advance(self, chunk: int, started: float, *, is_shared: bool) -> Progressed:
-        """Process the next chunk of the prompt in work. started: of the whole step, decoding included."""
+        """Process the next chunk of the first prompt. started: of the step, decoding included."""
         prompt = self._prompts[0]
         before = prompt.done
         self._process(prompt, chunk)
@@ -168,7 +171,8 @@ class BatchBackend:
         if processed:
             self._chunks.note_chunk(processed, before, spent_s, is_shared=is_shared)
         else:
-            # Only the last tokens are left. They are computed after this, so they tell nothing of what a token takes.
+            # Only the last tokens are left. They are computed after this, so they tell nothing of
+            # what a token takes.
             self._chunks.note_other(spent_s if is_shared else 0.0)
         return self._joined(prompt, chunk - processed) or Progressed(prompt.key, prompt.done)
 

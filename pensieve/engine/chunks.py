@@ -1,8 +1,9 @@
-"""How many prompt tokens one chunk has: by measured time, by memory, and by what macOS lets one command buffer do.
+"""How many prompt tokens one chunk has: by measured time, by memory, and by what macOS lets one
+command buffer do.
 
-Plain arithmetic; callers measure the time. A chunk alone takes about `LONE_CHUNK_S`. While others decode, a chunk takes
-about `SHARED_CHUNK_S`, and decode steps go between chunks until decoding has had its share of the time: nobody's
-answer stands still for a long prompt.
+Plain arithmetic; callers measure the time. A chunk alone takes about `LONE_CHUNK_S`. While others
+decode, a chunk takes about `SHARED_CHUNK_S`, and decode steps go between chunks until decoding has
+had its share of the time: nobody's answer stands still for a long prompt.
 """
 
 import math
@@ -10,22 +11,28 @@ from dataclasses import dataclass
 
 SHARED_CHUNK_S = 0.25
 DECODE_SHARE = 0.3
-# Cancelling, `stop` and the screen wait for one chunk at most. A fast machine reaches its largest chunk in this time
-# (2048 tokens at 585 a second); a slow one loses nothing, since 64 tokens occupy any GPU that is so slow.
+# Cancelling, `stop` and the screen wait for one chunk at most. A fast machine reaches its largest
+# chunk in this time (2048 tokens at 585 a second); a slow one loses nothing, since 64 tokens occupy
+# any GPU that is so slow.
 LONE_CHUNK_S = 3.5
-# Before anything is measured: 11 s for a dense 27B model on an M2 (46.7 tokens a second on an M2 Pro, rapid's benchmarks,
-# 2026), where 512 would take half of the watchdog's patience; 1 s for a model of 4B on an M1.
+# Before anything is measured: 11 s for a dense 27B model on an M2 (46.7 tokens a second on an M2
+# Pro, rapid's benchmarks, 2026), where 512 would take half of the watchdog's patience; 1 s for a
+# model of 4B on an M1.
 FIRST_CHUNK = 256
-# A token after so many others takes at most twice as long as one after none: Qwen3-Coder-30B by its operations, 2 x 3.3e9
-# for its weights, 4 x 48 layers x 32 heads x 128 values for each token before it. Others need 14 000 to 140 000 tokens.
+# A token after so many others takes at most twice as long as one after none: Qwen3-Coder-30B by its
+# operations, 2 x 3.3e9 for its weights, 4 x 48 layers x 32 heads x 128 values for each token before
+# it. Others need 14 000 to 140 000 tokens.
 DOUBLING_TOKENS = 8192
-# What a token takes on the slowest machine that one would wait for. Only patience with the first chunk is computed from it.
+# What a token takes on the slowest machine that one would wait for. Only patience with the first
+# chunk is computed from it.
 SLOWEST_TOKEN_S = 0.1
-# Pairs of a chunk's token and a token before it. macOS ends command buffers that hold up the screen for too long, and
-# 2048 tokens after 65 000 are known for it (omlx issue 1387, mlx-lm pull request 1087); after 32 000 nobody reports it.
+# Pairs of a chunk's token and a token before it. macOS ends command buffers that hold up the screen
+# for too long, and 2048 tokens after 65 000 are known for it (omlx issue 1387, mlx-lm pull request
+# 1087); after 32 000 nobody reports it.
 METAL_PAIRS = 2048 * 32_768
 _LEAST_CHUNK = 16
-# Large chunks are whole tiles of the matrix kernels, and MLX finds more buffers of the same sizes again.
+# Large chunks are whole tiles of the matrix kernels, and MLX finds more buffers of the same sizes
+# again.
 _TILE = 64
 _NEWEST_WEIGHT = 0.5
 
@@ -72,7 +79,9 @@ class ChunkSizer:
         return _rounded(min(in_time, self._largest(before)))
 
     def expected_s(self, tokens: int, before: int) -> float:
-        """What a chunk of `tokens` behind `before` will take; pessimistic where nothing is measured."""
+        """What a chunk of `tokens` behind `before` will take; pessimistic where nothing is
+        measured.
+        """
         if not self._token_s:
             return tokens * SLOWEST_TOKEN_S * _slowdown(before)
         return tokens * self._token_s_behind(before)
@@ -96,7 +105,9 @@ class ChunkSizer:
         return largest
 
     def _token_s_behind(self, before: int) -> float:
-        """Pessimistic both ways: scaled up for more tokens before it than were measured, never down for fewer."""
+        """Pessimistic both ways: scaled up for more tokens before it than were measured, never down
+        for fewer.
+        """
         return self._token_s * max(1.0, _slowdown(before) / _slowdown(self._measured_behind))
 
     def note_decode(self, spent_s: float) -> None:

@@ -166,7 +166,9 @@ class EngineClient:
             await _end(process)
 
     async def _talk_to(self, process: Process, connection: socket.socket) -> str:
-        """Load the model, then carry frames until the worker's end of the connection closes. Return why we ended it, if so."""
+        """Load the model, then carry frames until the worker's end of the connection closes. Return
+        why we ended it, if so.
+        """
         self._health = replace(self._health, worker_pid=process.pid)
         link = await WorkerLink.over(connection, self._take)
         line = self._line = _Line(link)
@@ -178,8 +180,9 @@ class EngineClient:
         return line.fault
 
     async def _watch(self, process: Process, line: _Line) -> None:
-        """End a worker that says nothing while it loads, or while somebody waits for it. Looks are counted, not seconds: a
-        machine that slept, or a stopped process, does not look like a wedged worker.
+        """End a worker that says nothing while it loads, or while somebody waits for it. Looks are
+        counted, not seconds: a machine that slept, or a stopped process, does not look like a
+        wedged worker.
         """
         silent_looks = 0
         while True:

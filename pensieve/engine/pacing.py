@@ -19,7 +19,9 @@ class PacedArchive:
         announce: Announce = announce_nothing,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """chunks: the batch's own, which knows what decoding is owed. announce: called before each part is read."""
+        """chunks: the batch's own, which knows what decoding is owed. announce: called before each
+        part is read.
+        """
         self._archive = archive
         self._chunks = chunks
         self._announce = announce

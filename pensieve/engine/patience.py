@@ -1,7 +1,9 @@
-"""What the worker says before it begins something that may take long, so that it is not taken for wedged meanwhile.
+"""What the worker says before it begins something that may take long, so that it is not taken for
+wedged meanwhile.
 
-The worker alone knows how long its next step should take: it has measured the last ones. It sends that with a margin as
-`Begun`, and the front end (supervision.py) waits so long, and no longer. Pure; `send` is handed in.
+The worker alone knows how long its next step should take: it has measured the last ones. It sends
+that with a margin as `Begun`, and the front end (supervision.py) waits so long, and no longer.
+Pure: how it is sent is handed in.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +20,8 @@ Platform = Literal["cuda", "metal", "cpu"]
 MARGIN = 5.0
 # Python files and libraries of a few hundred megabytes, from a slow disk at worst.
 IMPORTING_S = 180.0
-# Weights are read in parts, of which each is announced. A slow disk, or one over the network, reads 5 MB a second.
+# Weights are read in parts, of which each is announced. A slow disk, or one over the network, reads
+# 5 MB a second.
 PART_BYTES = 256 * 10**6
 SLOWEST_DISK_BYTES_S = 5 * 10**6
 LEAST_PART_S = 60.0
@@ -26,8 +29,9 @@ LEAST_PART_S = 60.0
 TRYING_S = 300.0
 # A file of a stored prefix is 100 MB at most.
 READ_BACK_S = 60.0
-# nvrtc compiles a kernel of MLX's CUDA build for 28 to 53 s (H100 and H200, MLX 0.32.4, 2026-11), once for every size
-# range of its matrix products; Metal's kernels come compiled and are only prepared for the chip, in less than a second.
+# nvrtc compiles a kernel of MLX's CUDA build for 28 to 53 s (H100 and H200, MLX 0.32.4, 2026-11),
+# once for every size range of its matrix products; Metal's kernels come compiled and are only
+# prepared for the chip, in less than a second.
 COMPILING_S: dict[Platform, float] = {"cuda": 120.0, "metal": 20.0, "cpu": 0.0}
 
 
@@ -55,7 +59,9 @@ class StepAnnouncer:
         return replace(self, announce=lambda work, s: self.announce(prefix + work, s))
 
     def begin(self, work: str, sizes: Sequence[int], expected_s: float) -> None:
-        """Announce a step with passes over `sizes` tokens; a step that takes no time to speak of is not announced."""
+        """Announce a step with passes over `sizes` tokens; a step that takes no time to speak of is
+        not announced.
+        """
         new = {_size_class(size) for size in sizes if size} - self._seen_sizes
         self._seen_sizes |= new
         patience_s = MARGIN * expected_s + len(new) * self.compiling_s

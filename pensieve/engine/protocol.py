@@ -1,9 +1,10 @@
 """Frames between the front end and the engine worker: four bytes of length (big endian), then JSON.
 
-Front end to worker: `Load` once, then `Submit` and `Cancel`. Worker to front end: `Loaded` or `LoadFailed` once, then
-one `Step` for all that one decode step brought, `Figures` now and then, and `Begun` before whatever may take long, the
-parts of loading among it. The end of the stream in either direction means that the other side is gone. JSON, never
-pickle: nothing that arrives here is run.
+Front end to worker: `Load` once, then `Submit` and `Cancel`. Worker to front end: `Loaded` or
+`LoadFailed` once, then one `Step` for all that one decode step brought, `Figures` now and then, and
+`Begun` before whatever may take long, the parts of loading among it. The end of the stream in
+either direction means that the other side is gone. JSON, never pickle: nothing that arrives here is
+run.
 """
 
 import json

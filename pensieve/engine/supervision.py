@@ -15,7 +15,8 @@ CRASH_LOOP_S = 60.0
 
 # Until a worker's first frame: Python and MLX are imported, from a slow disk at worst.
 STARTING_S = 180.0
-# A pass reads all weights and KV caches. A machine that is short of memory reads them back from its disk for that.
+# A pass reads all weights and KV caches. A machine that is short of memory reads them back from its
+# disk for that.
 PAGED_IN_BYTES_S = 500 * 10**6
 
 
@@ -23,15 +24,19 @@ PAGED_IN_BYTES_S = 500 * 10**6
 class WatchPolicy:
     """A worker is wedged that said nothing at so many looks, `look_s` apart, while somebody waited for it.
 
-    Whatever takes longer is announced with the patience that it needs (`protocol.Begun`). Chunks of prompts take less
-    than a third of this on any Mac (tests/engine/test_chunk_times.py), so they hardly ever need it.
+    Whatever takes longer is announced with the patience that it needs (`protocol.Begun`). Chunks of
+    prompts take less than a third of this on any Mac (tests/engine/test_chunk_times.py), so they
+    hardly ever need it.
     """
 
     look_s: float = 5.0
     silent_looks: int = 9
 
     def looks(self, patience_s: float, held_bytes: int = 0) -> int:
-        """How many silent looks are too many. held_bytes: of weights and KV caches, which may have been paged out."""
+        """How many silent looks are too many.
+
+        held_bytes: of weights and KV caches, which may have been paged out.
+        """
         longest_s = max(patience_s, held_bytes / PAGED_IN_BYTES_S)
         return max(self.silent_looks, math.ceil(longest_s / self.look_s))
 

@@ -1,8 +1,10 @@
-"""Runs a batch once before the first request, so that no request waits for kernels to be compiled. Pure but for the clock.
+"""Runs a batch once before the first request, so that no request waits for kernels to be compiled.
+Pure but for the clock.
 
-MLX's CUDA build compiles a kernel when a size range of its products is first used, and keeps it on disk
-(`MLX_PTX_CACHE_DIR`): minutes at the first start on a machine, seconds later. A burst of eight requests on an empty
-cache was taken for a wedged worker after 50 s (H200, 2026-11). The front end hears of every step (patience.py).
+MLX's CUDA build compiles a kernel when a size range of its products is first used, and keeps it on
+disk (`MLX_PTX_CACHE_DIR`): minutes at the first start on a machine, seconds later. A burst of eight
+requests on an empty cache was taken for a wedged worker after 50 s (H200, 2026-11). The front end
+hears of every step (patience.py).
 """
 
 import time
@@ -13,7 +15,8 @@ from pensieve.engine.chunks import ChunkSizer
 from pensieve.engine.generation import Generation
 from pensieve.engine.patience import Platform
 
-# No step begins later than this. Metal's kernels come compiled, and a worker that wakes up should be quick.
+# No step begins later than this. Metal's kernels come compiled, and a worker that wakes up should
+# be quick.
 MOST_SECONDS: dict[Platform, float] = {"cuda": 240.0, "metal": 2.0, "cpu": 0.0}
 # Prompt tokens of the one large chunk; a slow Mac needs 2 s for 128.
 CHUNK_TOKENS: dict[Platform, int] = {"cuda": 512, "metal": 128, "cpu": 128}
@@ -23,14 +26,14 @@ _ANY_TOKEN = 1
 
 
 class FixedChunks(ChunkSizer):
-    """Takes no notice of time: what is measured while kernels are compiled says nothing of later."""
+    """Takes no notice of time: what a step takes that compiles says nothing of later ones."""
 
     def next_chunk(self, before: int, *, is_shared: bool) -> int:
         return self.largest_chunk
 
 
 def prompts_of(chunk_tokens: int, rows: int) -> list[int]:
-    """Lengths of prompts that lead through a chunk, passes of 32, 16 and 1 tokens, and batches of 1 to `rows`."""
+    """Lengths of prompts that make a chunk, passes of 32, 16 and 1 tokens, and 1 to `rows` rows."""
     return [chunk_tokens + _REST_TOKENS, 16, *[1] * 6][:rows]
 
 
@@ -40,7 +43,10 @@ def warm_up(
     most_s: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> int:
-    """Step until all prompts decode together, or time is up; close the backend. Return how many steps were made."""
+    """Step until all prompts decode together, or time is up; close the backend.
+
+    Return how many steps were made.
+    """
     end_s = clock() + most_s
     for key, tokens in enumerate(prompts):
         # So many tokens that none of them ends meanwhile.

@@ -56,7 +56,7 @@ class _WithoutGenerationConfig(type(Path())):
 
 
 def _read(model: Any, announce: Announce) -> None:
-    """Evaluate the weights part by part: a model that comes from a slow disk for minutes is seen to get on."""
+    """Evaluate the weights part by part, so that even a slow disk shows progress."""
     flat: Any = tree_flatten(model.parameters())
     weights: list[mx.array] = [array for _, array in flat]
     total, read = sum(array.nbytes for array in weights), 0

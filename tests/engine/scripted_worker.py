@@ -1,10 +1,11 @@
 """The real worker loop in a real process over a counting backend, for tests of the front end's side of the engine.
 
-Run as `python -m tests.engine.scripted_worker FD`. The model folder's name is the script: "no-model" does not load,
-"dies-at-start" never gets so far, "hangs-in-loading" announces a part and no other, "loads-slowly" one part after
-another. A grammar "bad" does not compile, "slow" does as soon as somebody asks for "release". A sequence that begins
-with token 666 kills the process when it is 5 long; with 667, it hangs; with 668, it announces a step and takes
-`STEP_S` for it; with 669, it announces one and hangs.
+Run as `python -m tests.engine.scripted_worker FD`. The model folder's name is the script:
+"no-model" does not load, "dies-at-start" never gets so far, "hangs-in-loading" announces a part and
+no other, "loads-slowly" one part after another. A grammar "bad" does not compile, "slow" does as
+soon as somebody asks for "release". A sequence that begins with token 666 kills the process when it
+is 5 long; with 667, it hangs; with 668, it announces a step and takes `STEP_S` for it; with 669, it
+announces one and hangs.
 """
 
 import os

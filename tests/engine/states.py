@@ -25,7 +25,7 @@ async def in_state(engine: Engine, state: str, most_s: float = 30) -> None:
 
 
 async def until(condition: Callable[[], bool], most_s: float = 30) -> None:
-    """Wait for what comes with a line of the engine's log. Raises `TimeoutError` after so many seconds."""
+    """Wait for what comes with a line of the engine's log. Raises `TimeoutError`."""
     log = logging.getLogger("pensieve.engine")
     heard, level = _Heard(), log.level
     log.addHandler(heard)

@@ -1,14 +1,16 @@
-"""No chunk of a prompt takes a third of the watchdog's patience: every card, on the slowest Mac that holds it, at any context.
+"""No chunk of a prompt takes a third of the watchdog's patience: every card, on the slowest Mac
+that holds it, at any context.
 
 Prefill rates are of quantized models through MLX, in tokens a second:
 
 - M1, a 9B model in 4 bits (5.95 GB): 100 at the start of a prompt, from 444 measured for a 2B model (mlx pull request
   4505).
 - Chips against an M1 by the operations a second of their GPUs.
-- A model by its weights, as if each token needed all of them: mixtures of experts are two to five times faster
-  (M2 Max: gpt-oss-20b 656 measured, 262 so; Qwen3.6-35B-A3B 753 measured, 154 so).
-- Measured dense models beside that: M4 Pro, 27B 116 (133 so); M2 Max and M2 Pro, Qwen3.5-9B 397 and 166 (530 and 267 so);
-  M2 Pro, Qwen3.8-27B 46.7 (99 so; rapid's benchmarks, 2026). `DERATE` is the largest of these differences.
+- A model by its weights, as if each token needed all of them: mixtures of experts are two to five
+  times faster (M2 Max: gpt-oss-20b 656 measured, 262 so; Qwen3.6-35B-A3B 753 measured, 154 so).
+- Measured dense models beside that: M4 Pro, 27B 116 (133 so); M2 Max and M2 Pro, Qwen3.5-9B 397
+  and 166 (530 and 267 so); M2 Pro, Qwen3.8-27B 46.7 (99 so; rapid's benchmarks, 2026). `DERATE` is
+  the largest of these differences.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,8 +29,8 @@ LARGEST = 2048
 M1_RATE = 100.0
 M1_RATE_BYTES = 5.95e9
 DERATE = 0.47
-# The slowest chip that was sold with so much memory: what Metal lets a process have of it (recorded by ggml on recent
-# versions of macOS), and its prefill rate against an M1's.
+# The slowest chip that was sold with so much memory: what Metal lets a process have of it (recorded
+# by ggml on recent versions of macOS), and its prefill rate against an M1's.
 SLOWEST = {
     "M1, 8 GB": (5.73e9, 1.0),
     "M1, 16 GB": (12.71e9, 1.0),
@@ -41,8 +43,8 @@ SLOWEST = {
     "M1 Ultra, 128 GB": (115.45e9, 8.3),
     "M3 Ultra, 512 GB": (470.0e9, 12.9),
 }
-# So many tokens before a token double what it takes: phi-3-mini and qwen3-4b, and Qwen3.5 on M1 to M4 (20, 30 and 40 s for
-# a chunk after 0, 64k and 125k tokens).
+# So many tokens before a token double what it takes: phi-3-mini and qwen3-4b, and Qwen3.5 on M1 to
+# M4 (20, 30 and 40 s for a chunk after 0, 64k and 125k tokens).
 DOUBLING = (14_000, 125_000)
 CONTEXT = 262_144
 
@@ -129,7 +131,7 @@ def test_once_it_is_measured_a_chunk_takes_what_it_should(card: Card) -> None:
 def test_the_watch_waits_for_any_chunk_on_machines_slower_than_that(
     tokens_per_s: float, swapping_s: float, before: int
 ) -> None:
-    """Also a first chunk, which nobody has measured, and where each pass reads weights back from swap."""
+    """Also for a first chunk, which is not measured, and where each pass reads from swap."""
     machine = Machine(tokens_per_s, 14_000, swapping_s)
     sizer = new_sizer()
     for done in range(before, before + 3000, 500):

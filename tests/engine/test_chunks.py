@@ -1,4 +1,4 @@
-"""How large a chunk is: by measured time, by memory and by pairs behind a long prompt. Plain numbers."""
+"""How large a chunk is: by measured time, by memory and by pairs behind a long prompt."""
 
 import pytest
 

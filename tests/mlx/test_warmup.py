@@ -1,4 +1,4 @@
-"""The real batch after a warm-up: a burst meets no size that was not run before, and answers are what they were."""
+"""The real batch after a warm-up: a burst meets no size that is new, and answers stay the same."""
 
 from itertools import pairwise
 from pathlib import Path
