@@ -58,6 +58,7 @@ async def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         home = Path(temporary)
         folder = arguments.model or make_model(arguments.shape, home / "model")
+        (home / "kernels").mkdir()
         os.environ["MLX_PTX_CACHE_DIR"] = str(home / "kernels")
         for life in ("no kernels", "kernels on disk"):
             print(f"--- {life}")
