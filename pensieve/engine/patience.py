@@ -56,7 +56,11 @@ class StepAnnouncer:
 
     def saying(self, prefix: str) -> "StepAnnouncer":
         """Another announcer of the same batch, which puts `prefix` before what it announces."""
-        return replace(self, announce=lambda work, s: self.announce(prefix + work, s))
+
+        def announce(work: str, patience_s: float) -> None:
+            self.announce(prefix + work, patience_s)
+
+        return replace(self, announce=announce)
 
     def begin(self, work: str, sizes: Sequence[int], expected_s: float) -> None:
         """Announce a step with passes over `sizes` tokens; a step that takes no time to speak of is
