@@ -66,16 +66,12 @@ def assemble(load: Load, announce: Announce = announce_nothing) -> Work:
     announce("planning its memory", TRYING_S)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     plan = plan_memory(full, device, load.allowance, config)
-    keep_within(plan.limit_bytes - PROCESS_BYTES)
-    if load.allowance.is_wired:
-        wire(plan.limit_bytes)
+    _limit_memory(plan, load)
     make_caches = replace(full, precision=plan.precision, most_tokens=plan.context_tokens)
     fingerprint = fingerprint_of(folder, plan, device)
     prefixes = PrefixCache(fingerprint)
     platform = _platform(device)
-    scores = ScoresRoom(plan.scores_bytes, plan.pair_bytes)
-    pairs = METAL_PAIRS if platform == "metal" else 0
-    chunks = ChunkSizer(LARGEST_CHUNK[device], scores, pairs)
+    chunks = _chunks(plan, device)
     store = _store(load, fingerprint)
     archive = DiskArchive(store, make_caches, fingerprint) if store else None
     announce("trying batches", TRYING_S)
@@ -97,6 +93,19 @@ def assemble(load: Load, announce: Announce = announce_nothing) -> Work:
         partial(_figures, plan, scheduler, prefixes, store),
         spill=(lambda: archive.spill(prefixes)) if archive else lambda: None,
         close=archive.close if archive else lambda: None,
+    )
+
+
+def _limit_memory(plan: MemoryPlan, load: Load) -> None:
+    keep_within(plan.limit_bytes - PROCESS_BYTES)
+    if load.allowance.is_wired:
+        wire(plan.limit_bytes)
+
+
+def _chunks(plan: MemoryPlan, device: Device) -> ChunkSizer:
+    scores = ScoresRoom(plan.scores_bytes, plan.pair_bytes)
+    return ChunkSizer(
+        LARGEST_CHUNK[device], scores, METAL_PAIRS if _platform(device) == "metal" else 0
     )
 
 

@@ -7,7 +7,6 @@ import sys
 
 import pytest
 
-from pensieve.engine.launch import worker_variables
 from pensieve.engine.worker import FrontEnd
 
 ABORTS = {
@@ -34,11 +33,3 @@ def test_the_workers_socket_is_not_handed_on_to_what_it_starts() -> None:
         os.set_inheritable(theirs.fileno(), True)
         FrontEnd(theirs)
         assert not os.get_inheritable(theirs.fileno())
-
-
-@pytest.mark.parametrize("platform", ["darwin", "linux"])
-def test_on_a_cpu_mlx_compiles_nothing_with_a_c_compiler(platform: str) -> None:
-    variables = worker_variables("cpu", platform)
-    assert variables["MLX_DISABLE_COMPILE"] == "1"
-    assert platform == "linux" or "LD_PRELOAD" not in variables
-    assert worker_variables("gpu", platform) == {}
