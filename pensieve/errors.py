@@ -284,5 +284,9 @@ class WorkerDiedError(EngineBusyError):
     """The engine worker ended in the middle of a generation. It is started again; trying again helps."""
 
 
+class LethalRequestError(EngineError):
+    """The engine worker ended again and again on this request. Sending it again does not help."""
+
+
 class EngineFailedError(EngineError):
     """The engine cannot run at all: the model does not load, or the worker dies at every start."""

@@ -75,6 +75,7 @@ def _is_amount_or_none(number: float) -> bool:
 
 OR_NONE = "a number of GB, 0 for none"
 BY_THE_MODEL = "by the model"
+MINUTES = "a number of minutes, 0 for never"
 
 
 def _is_share(number: float) -> bool:
@@ -166,6 +167,8 @@ _TABLE = (
     Key("daily_write_gb", "most to write to it in a day", OR_NONE, float, _is_amount_or_none),
     Key("wired", "keep the model's memory wired", "true or false", bool),
     *_SAMPLING,
+    Key("idle_unload", "unload without work for", MINUTES, float, _is_amount_or_none),
+    Key("keep_awake", "no sleep during work (Mac)", "true or false", bool),
 )
 
 KEYS: Mapping[str, Key] = {key.name: key for key in _TABLE}

@@ -26,6 +26,7 @@ DEFAULT_MODEL = "phi-3-mini"
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 7777
 DEFAULT_API_KEY = "pensieve-local-key"
+DEFAULT_IDLE_UNLOAD_MIN = 30.0
 STRONG_KEY_BITS = 128
 
 
@@ -34,7 +35,9 @@ class Settings:
     """What this run of pensieve was asked to do. None: decided by the machine or by the model.
 
     memory_gb: for the model and its caches in all. cache_gb, daily_write_gb: what kept prompts may take on disk, and what
-    may be written of them in a day. origins: where each key that was set came from.
+    may be written of them in a day. idle_unload: minutes without work until the model leaves memory;
+    0 never. keep_awake: a Mac does not sleep while there is work. origins: where each key that was
+    set came from.
     """
 
     paths: Paths
@@ -53,6 +56,8 @@ class Settings:
     top_k: int | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
+    idle_unload: float = DEFAULT_IDLE_UNLOAD_MIN
+    keep_awake: bool = True
     is_debug: bool = False
     origins: Mapping[str, str] = field(default_factory=dict[str, str], compare=False)
 
@@ -77,8 +82,9 @@ class Flags:
     device: Device | None = None
     host: str | None = None
     port: int | None = None
+    idle_unload: float | None = None
 
-    def given(self) -> dict[str, str | int]:
+    def given(self) -> dict[str, str | float]:
         """Those that were given, by name."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: value for name, value in values.items() if value is not None}

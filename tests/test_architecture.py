@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent / "pensieve"
 FILES = sorted(ROOT.rglob("*.py"))
 # What the front end plans memory with: the engine's own arithmetic, without MLX.
 PLANNING = {"engine.budget", "engine.place", "engine.precision", "engine.shape"}
-BASE = {"errors", "paths", "files", "keys", "config", "settings", "logs", "homebrew"}
+BASE = {"errors", "paths", "files", "keys", "config", "settings", "logs", "homebrew", "power"}
 
 # What a part may import inside pensieve. A name with a dot is that one module.
 MAY_IMPORT = {
@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "config": {"keys", "files", "errors"},
     "settings": {"keys", "config", "paths", "errors"},
     "logs": {"files", "errors"},
+    "power": set(),
     "machine": {"settings", "paths", "errors"},
     "daemon": {"settings", "paths", "files", "homebrew", "errors"},
     "api": {"errors"},

@@ -379,9 +379,10 @@ def test_a_server_that_is_gone_is_unreachable(port: int) -> None:
 
 
 def test_the_servers_command_has_the_flags_that_were_given_and_never_a_key() -> None:
-    command = server_command(Flags(model="a b", port=9))
+    command = server_command(Flags(model="a b", port=9, idle_unload=0.5))
     assert command[1:4] == ["-P", "-m", "pensieve"]
-    assert command[4:] == ["start", "--foreground", "--model", "a b", "--port", "9"]
+    flags = ["--model", "a b", "--port", "9", "--idle-unload", "0.5"]
+    assert command[4:] == ["start", "--foreground", *flags]
     assert "api_key" not in Flags.__slots__
 
 

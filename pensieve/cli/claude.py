@@ -89,7 +89,7 @@ def become(
 
 def _served(found: Answering, api_key: str) -> Target:
     record, health = found.record, found.health
-    if health.status != "ready":
+    if not health.is_well:
         raise StartFailedError(
             f"pensieve runs, but it is {health.status}: {health.detail}",
             hint=f"Start it anew:\n  {restart_command(record)}",

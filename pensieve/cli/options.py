@@ -34,6 +34,15 @@ Model = Annotated[
         " this machine, or auto:fast, the best of those that answer quickly.",
     ),
 ]
+IdleUnload = Annotated[
+    float | None,
+    Parameter(
+        validator=Number(gte=0),
+        metavar="MINUTES",
+        help="Give the model's memory back after so long without work, 30 where nothing says"
+        " otherwise, 0 never. The next request loads it again.",
+    ),
+]
 ComputeDevice = Annotated[
     Device | None,
     Parameter(

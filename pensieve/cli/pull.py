@@ -9,6 +9,7 @@ from pensieve.errors import ModelError, UsageError
 from pensieve.models.catalog import EmbeddedModel, HubModel, LocalModel, find
 from pensieve.models.fetch import fetch, mend
 from pensieve.models.shelf import Shelved, shelved
+from pensieve.power import awake, awake_command
 from pensieve.settings import Settings
 
 
@@ -31,7 +32,8 @@ def pull(name: str, /, *, json: bool = False) -> int:
     settings = settings_module.resolve()
     source = source_of(name)
     model = shelved(source, settings.paths.models)
-    mended = _pulled(source, model, settings)
+    with awake(awake_command(is_wanted=settings.keep_awake)):
+        mended = _pulled(source, model, settings)
     told = {
         "name": source.name,
         "repo": source.repo,

@@ -5,7 +5,7 @@ from typing import Any
 
 from pensieve import settings as settings_module
 from pensieve.cli import output
-from pensieve.cli.options import ComputeDevice, Host, Model, Port
+from pensieve.cli.options import ComputeDevice, Host, IdleUnload, Model, Port
 from pensieve.cli.running import interruption_told
 from pensieve.cli.server_version import restart_command
 from pensieve.cli.start import real_parts, run_in_background
@@ -23,6 +23,7 @@ def restart(  # noqa: PLR0913 -- each is an option
     host: Host = None,
     model: Model = None,
     device: ComputeDevice = None,
+    idle_unload: IdleUnload = None,
 ) -> int:
     """Stop the server and start it again; where none runs, start one.
 
@@ -40,7 +41,7 @@ def restart(  # noqa: PLR0913 -- each is an option
     no_wait
         Do not wait until it answers.
     """
-    given = Flags(model=model, device=device, host=host, port=port)
+    given = Flags(model=model, device=device, host=host, port=port, idle_unload=idle_unload)
     record = current(settings_module.resolve_paths())
     flags = kept(record, given)
     # Read before anything is stopped: what is wrong in them would leave nothing running.

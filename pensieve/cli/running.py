@@ -17,7 +17,7 @@ from pensieve.settings import Flags, Settings
 def report(found: Answering, flags: Flags) -> int:
     """Where it is, what it serves, what to type next. Raises `StartFailedError` where it is not well."""
     record, health = found.record, found.health
-    if health.status != "ready":
+    if not health.is_well:
         raise StartFailedError(
             f"pensieve runs already (pid {record.pid}, {record.base_url}), but it is {health.status}: "
             f"{health.detail}",
@@ -63,9 +63,10 @@ def _note_differences(found: Answering, flags: Flags) -> None:
         "device": {found.record.device},
         "host": {found.record.host},
         "port": {found.record.port},
+        "idle_unload": {found.health.idle_unload},
     }
     other = {name: value for name, value in flags.given().items() if value not in runs[name]}
     if other:
-        named = " ".join(f"--{name} {value}" for name, value in other.items())
+        named = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in other.items())
         output.warning(f"{named} has no effect on it. To start it anew with it:")
         output.note(f"  pensieve restart {named}")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pensieve import logs
 from pensieve import settings as settings_module
 from pensieve.cli import output, progress
-from pensieve.cli.options import ComputeDevice, Host, Model, Port
+from pensieve.cli.options import ComputeDevice, Host, IdleUnload, Model, Port
 from pensieve.cli.running import interruption_told, report, report_held
 from pensieve.cli.suggestion import suggestion
 from pensieve.daemon import lock
@@ -31,6 +31,7 @@ from pensieve.daemon.record import Address, own_record, published
 from pensieve.errors import PortInUseError
 from pensieve.machine import Machine, choose_device, inspect
 from pensieve.paths import Paths
+from pensieve.power import awake, awake_command
 from pensieve.settings import Device, Flags, Settings
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def start(  # noqa: PLR0913 -- each is an option
     host: Host = None,
     model: Model = None,
     device: ComputeDevice = None,
+    idle_unload: IdleUnload = None,
 ) -> int:
     """Start the server in the background and wait until it answers.
 
@@ -74,7 +76,7 @@ def start(  # noqa: PLR0913 -- each is an option
     no_wait
         Do not wait: the model is fetched and loaded in the background.
     """
-    flags = Flags(model=model, device=device, host=host, port=port)
+    flags = Flags(model=model, device=device, host=host, port=port, idle_unload=idle_unload)
     settings = settings_module.resolve(flags)
     settings_module.require_own_key(settings)
     if foreground:
@@ -125,12 +127,17 @@ def answering(settings: Settings, flags: Flags, parts: Parts) -> Answering:
     device = choose_device(settings.device, parts.inspect())
     if not _can_listen(settings):
         return answering(settings, flags, parts)
-    folder = parts.fetch(settings.model, settings.paths)
+    folder = _fetched(settings, parts)
     with (
         interruption_told("Nothing runs; to start again: pensieve start"),
         progress.waiting(f"Loading {folder.name} on the {DEVICE_NAMES[device]}") as show,
     ):
         return launch(parts.server_command(flags), settings.paths, show=show)
+
+
+def _fetched(settings: Settings, parts: Parts) -> "ModelFolder":
+    with awake(awake_command(is_wanted=settings.keep_awake)):
+        return parts.fetch(settings.model, settings.paths)
 
 
 def _can_listen(settings: Settings) -> bool:
@@ -157,7 +164,7 @@ def run_in_foreground(settings: Settings, flags: Flags, parts: Parts) -> int:
             address, service=settings_module.homebrew_service(), flags=flags.given()
         )
         with published(settings.paths, replace(record, phase="fetching")):
-            folder = parts.fetch(settings.model, settings.paths)
+            folder = _fetched(settings, parts)
             with (
                 bind_patiently(settings.host, settings.port) as listener,
                 published(settings.paths, replace(record, model=folder.name)),

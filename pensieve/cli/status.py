@@ -15,7 +15,7 @@ from pensieve.daemon.processes import memory_of
 from pensieve.daemon.record import ServerRecord, current
 
 UNHEALTHY = 4
-CODES = {"ready": 0, "stopped": 3}
+CODES = {"ready": 0, "asleep": 0, "stopped": 3}
 WITHOUT_A_RECORD = {"starting": "pensieve is starting.", "stopped": "pensieve is not running."}
 
 
@@ -26,8 +26,8 @@ def status(*, json_: bool = False) -> int:
       pensieve status && pensieve chat "Hello"
       pensieve status --json
 
-    Exit code 0: it runs and is ready. 3: it does not run. 4: it starts, or is
-    unhealthy.
+    Exit code 0: it runs and answers; asleep, once its model is loaded again.
+    3: it does not run. 4: it starts, or is unhealthy.
 
     Parameters
     ----------
@@ -64,7 +64,8 @@ def as_json(
         "repo": health.repo or None,
         "context_tokens": health.context_tokens or None,
         "device": health.device or (record.device if record else None),
-        "in_flight": health.in_flight if health.status == "ready" else None,
+        "in_flight": health.in_flight if health.is_well else None,
+        "idle_unload": health.idle_unload,
         "memory_bytes": memory_bytes or None,
         "uptime_s": round(time.time() - record.started_at, 1) if record else None,
         "restarts": health.restarts if record else None,
@@ -84,9 +85,10 @@ def facts(record: ServerRecord, health: Health, now: float) -> dict[str, str]:
         "model": f"{model} ({health.repo})" if health.repo and health.repo != model else model,
         "context": f"{health.context_tokens:,} tokens" if health.context_tokens else "",
         "device": health.device or record.device,
-        "in flight": str(health.in_flight) if health.status == "ready" else "",
+        "in flight": str(health.in_flight) if health.is_well else "",
         **figures(health.engine),
         "memory": "",
+        "unloads": _unloading(health.idle_unload),
         "restarts": str(health.restarts) if health.restarts else "",
         "uptime": in_time(max(0.0, now - record.started_at)),
         "pid": str(record.pid),
@@ -123,6 +125,12 @@ def table(rows: Mapping[str, str]) -> str:
     shown = {name: value for name, value in rows.items() if value}
     width = max(map(len, shown), default=0)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in shown.items())
+
+
+def _unloading(minutes: float | None) -> str:
+    if minutes is None:
+        return ""
+    return f"after {minutes:g} minutes without work" if minutes else "never"
 
 
 def _joined(*words: str) -> str:

@@ -45,7 +45,7 @@ def measured(target: Target, settings: Settings) -> Target:
     record = current(settings.paths) if target.is_running else None
     health = _asked(record) if record else None
     is_running = health is not None and health.status != "unreachable"
-    said = health.context_tokens if health and health.status == "ready" else 0
+    said = health.context_tokens if health and health.is_well else 0
     tokens = said or _expected_context(settings) or UNKNOWN_CONTEXT_TOKENS
     return replace(target, is_running=is_running, context_tokens=tokens)
 

@@ -51,7 +51,8 @@ def server_command(flags: Flags) -> list[str]:
 
     `-P` keeps the folder one happens to stand in off the import path.
     """
-    words = [word for name, value in flags.given().items() for word in (f"--{name}", str(value))]
+    given = {name.replace("_", "-"): str(value) for name, value in flags.given().items()}
+    words = [word for name, value in given.items() for word in (f"--{name}", value)]
     return [sys.executable, "-P", "-m", "pensieve", "start", "--foreground", *words]
 
 
@@ -164,7 +165,7 @@ def _wait(
         found = wait_for_other(paths, patience_s, show)
     if found is None:
         raise _failure(_ending(child.returncode), paths, log_start, child.returncode)
-    if found.health.status != "ready":
+    if not found.health.is_well:
         raise _failure(_trouble(found.health, patience_s), paths, log_start)
     return Answering(found.record, found.health, is_new=found.record.pid == child.pid)
 
@@ -194,7 +195,7 @@ def _until_settled(
         if (record and record.phase == "fetching") or progress != before:
             deadline = time.monotonic() + patience_s
         is_late = time.monotonic() > deadline
-        if record and health and (is_late or health.status in {"ready", "failed"}):
+        if record and health and (is_late or health.is_well or health.status == "failed"):
             return Answering(record, health, is_new=False)
         show((health.detail or health.status).rstrip(".") if health else "starting")
         if is_late or not pause():

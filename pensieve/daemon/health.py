@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 from pensieve.daemon.record import ServerRecord
 
-Status = Literal["loading", "ready", "failed", "unreachable"]
+# asleep: there was no work for long; the model is loaded for the next request, which waits for it.
+Status = Literal["loading", "ready", "asleep", "failed", "unreachable"]
 
 TIMEOUT_S = 5.0
 LARGEST_BYTES = 65536
@@ -39,7 +40,10 @@ class EngineFigures:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How the server is. `detail` says why where it is not ready; numbers are 0 where it did not say."""
+    """How the server is. `detail` says why where it is not ready; numbers are 0 where it did not say.
+
+    poison_prompts: refused, since the engine died of each again and again.
+    """
 
     status: Status
     detail: str = ""
@@ -51,6 +55,13 @@ class Health:
     in_flight: int = 0
     restarts: int = 0
     engine: EngineFigures = EngineFigures()
+    poison_prompts: int = 0
+    idle_unload: float | None = None  # minutes without work until the model leaves memory; 0 never
+
+    @property
+    def is_well(self) -> bool:
+        """Whether it answers requests."""
+        return self.status in {"ready", "asleep"}
 
 
 def ask(record: ServerRecord, timeout_s: float = TIMEOUT_S) -> Health:
@@ -72,7 +83,7 @@ def read(body: object, pid: int) -> Health:
     """The value of a decoded answer. `pid`: the server that should have given it."""
     said = cast("dict[str, object]", body) if isinstance(body, dict) else {}
     status = said.get("status")
-    if status not in ("loading", "ready", "failed") or said.get("pid") != pid:
+    if status not in ("loading", "ready", "asleep", "failed") or said.get("pid") != pid:
         return Health("unreachable", "another program answers at its address")
     return Health(
         status=status,
@@ -85,6 +96,8 @@ def read(body: object, pid: int) -> Health:
         in_flight=_number(said, "in_flight"),
         restarts=_number(said, "restarts"),
         engine=_figures(said.get("engine")),
+        poison_prompts=_number(said, "poison_prompts"),
+        idle_unload=minutes if isinstance(minutes := said.get("idle_unload"), float) else None,
     )
 
 

@@ -42,7 +42,7 @@ class ServerRecord:
     log: str
     phase: Phase = "serving"
     service: str = ""
-    flags: Mapping[str, str | int] = field(default_factory=dict[str, str | int], hash=False)
+    flags: Mapping[str, str | float] = field(default_factory=dict[str, str | float], hash=False)
 
     @property
     def base_url(self) -> str:
@@ -62,7 +62,7 @@ class Address:
 
 
 def own_record(
-    address: Address, *, service: str = "", flags: Mapping[str, str | int] | None = None
+    address: Address, *, service: str = "", flags: Mapping[str, str | float] | None = None
 ) -> ServerRecord:
     """What this process says of itself once it is the server at `address`."""
     return ServerRecord(

@@ -112,6 +112,8 @@ def _settings(patient: Patient) -> dict[str, Any]:
         "cache_gb",
         "daily_write_gb",
         "wired",
+        "idle_unload",
+        "keep_awake",
     )
     values = {name: getattr(settings, name) for name in shown}
     return {"values": values, "origins": dict(settings.origins)}

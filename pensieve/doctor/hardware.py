@@ -135,7 +135,7 @@ def _memory(machine: Machine, settings: Settings, answer: MLXAnswer, room: Room)
 def _context(patient: Patient, room: Room) -> Iterator[Finding]:
     """As the engine says where it runs; else as it will say, by the model's published shape."""
     health = patient.health
-    if health and health.status == "ready" and health.context_tokens:
+    if health and health.is_well and health.context_tokens:
         reason = health.engine.kv_reason or "as the engine measured"
         yield _judged(health.context_tokens, f"{health.model} on this server", reason)
         return

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pensieve import __version__
+from pensieve.daemon.health import Health
 from pensieve.daemon.listen import find_owner
 from pensieve.daemon.record import ServerRecord
 from pensieve.doctor import reports
@@ -25,7 +26,7 @@ def examine(patient: Patient, panics: Path = reports.PANIC_FOLDER) -> Iterator[F
     """Port, server, probe, log, macOS's reports."""
     yield _port(patient)
     yield _server(patient)
-    if patient.record and patient.health and patient.health.status == "ready":
+    if patient.record and patient.health and patient.health.is_well:
         yield probe(patient.record, patient.settings.api_key)
     yield _log(patient)
     yield from reports.examine(patient.home, panics)
@@ -108,21 +109,31 @@ def _server(patient: Patient) -> Finding:
         return ok("server", "not running; to start it: pensieve start")
     where = f"pid {record.pid}, {record.base_url}"
     match health.status:
-        case "ready" if health.restarts:
-            text = (
-                f"serves {health.model} ({where}); its worker was replaced {health.restarts} times"
-            )
-            return warning("server", text, "pensieve logs -n 50")
-        case "ready" if health.version not in {"", __version__}:
-            text = f"serves {health.model} ({where}); it is {health.version}, this is {__version__}"
-            fix = "brew services restart pensieve" if record.service else "pensieve restart"
-            return warning("server", text, fix)
-        case "ready":
-            return ok("server", f"serves {health.model} ({where})")
+        case "ready" | "asleep":
+            return _well(record, health, where)
         case "loading":
             return warning("server", f"not ready yet ({where}): {health.detail}", "pensieve status")
         case "failed" | "unreachable":
             return red("server", f"{health.status} ({where}): {health.detail}", "pensieve restart")
+
+
+def _well(record: ServerRecord, health: Health, where: str) -> Finding:
+    text = f"serves {health.model} ({where})"
+    if health.status == "asleep":
+        text += ", asleep until the next request"
+    if health.restarts:
+        text += f"; its worker was replaced {health.restarts} times"
+    if health.poison_prompts:
+        text += (
+            f"; it refuses {health.poison_prompts} prompt(s), since its worker ended at least twice"
+            " on each: most likely they need more memory than there is"
+        )
+    if health.restarts or health.poison_prompts:
+        return warning("server", text, "pensieve logs -n 50")
+    if health.version not in {"", __version__}:
+        fix = "brew services restart pensieve" if record.service else "pensieve restart"
+        return warning("server", f"{text}; it is {health.version}, this is {__version__}", fix)
+    return ok("server", text)
 
 
 def _log(patient: Patient) -> Finding:

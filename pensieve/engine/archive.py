@@ -170,6 +170,15 @@ class DiskArchive:
 
     # Memory to disk
 
+    @property
+    def is_storing(self) -> bool:
+        """Whether what is in memory alone will be written soon."""
+        return self._store.is_writing
+
+    def is_stored(self, sequence: AtRest) -> bool:
+        """Whether dropping it from memory loses nothing that is worth its file."""
+        return all(self._store.has(part.name) for part in _parts(sequence))
+
     def spill(self, prefixes: PrefixCache) -> float | None:
         """Hand one missing block of what is at rest to the writer; seconds until the next look, None where all is written."""
         if prefixes.version == self._spilled_version:

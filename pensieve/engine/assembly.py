@@ -35,7 +35,9 @@ from pensieve.engine.patience import (
     announce_nothing,
 )
 from pensieve.engine.prefix_cache import PrefixCache
+from pensieve.engine.pressure import pressure_reader
 from pensieve.engine.protocol import Load
+from pensieve.engine.relief import Holdings, MemoryRelief
 from pensieve.engine.scheduler import Scheduler
 from pensieve.engine.warmup import CHUNK_TOKENS, MOST_SECONDS, FixedChunks, prompts_of, warm_up
 from pensieve.engine.weights import keep_within, load_weights, wire
@@ -92,6 +94,7 @@ def assemble(load: Load, announce: Announce = announce_nothing) -> Work:
         Anteroom(grammars.prepare),
         partial(_figures, plan, scheduler, prefixes, store),
         spill=(lambda: archive.spill(prefixes)) if archive else lambda: None,
+        relieve=MemoryRelief(scheduler, _holdings(prefixes, archive), pressure_reader()).step,
         close=archive.close if archive else lambda: None,
     )
 
@@ -107,6 +110,12 @@ def _chunks(plan: MemoryPlan, device: Device) -> ChunkSizer:
     return ChunkSizer(
         LARGEST_CHUNK[device], scores, METAL_PAIRS if _platform(device) == "metal" else 0
     )
+
+
+def _holdings(prefixes: PrefixCache, archive: DiskArchive | None) -> Holdings:
+    if archive is None:
+        return Holdings(prefixes, mx.clear_cache)
+    return Holdings(prefixes, mx.clear_cache, archive.is_stored, lambda: archive.is_storing)
 
 
 def _platform(device: Device) -> Platform:

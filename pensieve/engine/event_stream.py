@@ -3,8 +3,8 @@
 import asyncio
 
 from pensieve.engine.generation import EngineEvent, Finished
-from pensieve.engine.protocol import Failed, WorkerEvent
-from pensieve.errors import EngineBusyError, EngineError, GrammarError, WorkerDiedError
+from pensieve.engine.protocol import Failed
+from pensieve.errors import EngineBusyError, EngineError, GrammarError, PensieveError
 
 
 class EventStream:
@@ -14,18 +14,17 @@ class EventStream:
     """
 
     def __init__(self) -> None:
-        # None: there is nobody any more who would say something.
-        self._said = asyncio.Queue[WorkerEvent | None]()
+        self._said = asyncio.Queue[EngineEvent | Failed | PensieveError]()
         self._first: EngineEvent | None = None
         self._has_finished = False
 
-    def put(self, event: WorkerEvent) -> None:
-        """The worker's next word."""
+    def put(self, event: EngineEvent | Failed) -> None:
+        """Append an event."""
         self._said.put_nowait(event)
 
-    def break_off(self) -> None:
-        """The worker is gone."""
-        self._said.put_nowait(None)
+    def break_off(self, error: PensieveError) -> None:
+        """End the stream with an error, after what has been put."""
+        self._said.put_nowait(error)
 
     async def begin(self) -> None:
         """Wait for the first event, which stays the first. Raises `EngineError` where the generation is refused."""
@@ -44,12 +43,10 @@ class EventStream:
         return event
 
     async def _next(self) -> EngineEvent:
-        """Raises `EngineError` where the worker gives the generation up, or is gone."""
+        """Raises `PensieveError` where the worker gives the generation up, or is gone."""
         event = await self._said.get()
-        if event is None:
-            raise WorkerDiedError(
-                "The engine worker ended in the middle of this request and is being started again."
-            )
+        if isinstance(event, PensieveError):
+            raise event
         if isinstance(event, Failed):
             raise _error_of(event)
         return event

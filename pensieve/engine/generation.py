@@ -69,6 +69,7 @@ class Generation:
     priority: Priority = "main"
     grammar: Grammar | None = None
     answered_tokens: int = 0
+    runs_alone: bool = False  # set by the engine client: a worker died with this prompt in work
 
     def __post_init__(self) -> None:
         if not self.prompt_tokens:
@@ -113,7 +114,8 @@ class Finished:
 EngineEvent = Started | Prefilled | Token | Finished
 
 
-EngineState = Literal["loading", "ready", "failed"]
+# asleep: no worker, since there was no work; the next generation starts one and waits for it.
+EngineState = Literal["loading", "ready", "asleep", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,7 @@ class EngineHealth:
     workers.
 
     context_tokens: what memory guarantees for a prompt and its answer, as planned until the model
-    is loaded; None: not known. figures: what is used, once it is.
+    was loaded; None: not known. figures: what is used, while it is loaded.
     """
 
     state: EngineState
@@ -172,6 +174,12 @@ class EngineHealth:
     in_flight: int = 0
     context_tokens: int | None = None
     figures: Figures | None = None
+    poison_prompts: int = 0  # refused, since the worker died of each of them again and again
+
+    @property
+    def is_well(self) -> bool:
+        """Whether a generation will be answered without being sent again."""
+        return self.state in {"ready", "asleep"}
 
     def context_of(self, model_tokens: int) -> int:
         """The context of a model built for `model_tokens`, as far as memory holds it."""
@@ -196,6 +204,8 @@ class Engine(Protocol):
         Entering waits for nothing but the engine's word that it took the generation and raises
         `EngineBusyError` or `EngineFailedError` where it does not; so does the iteration when the worker dies
         (`WorkerDiedError`). A grammar is compiled before that, within seconds; `GrammarError` where it does not compile.
-        The first event is `Started`.
+        The first event is `Started`. An engine that is asleep sends it at once, and raises all
+        later errors in the iteration. A prompt that the worker died of again and again is refused
+        (`PromptTooLongError`, `LethalRequestError`).
         """
         ...

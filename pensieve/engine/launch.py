@@ -1,4 +1,4 @@
-"""How the engine worker's process is started: its command, its environment, its end of the socket pair."""
+"""How the engine worker's process is started and ended: command, environment, socket pair."""
 
 import ctypes.util
 import socket
@@ -13,6 +13,7 @@ import anyio
 from anyio.abc import Process
 
 from pensieve.engine.generation import Allowance
+from pensieve.engine.protocol import Load
 from pensieve.settings import Device, child_environment
 
 # Debian's package libopenblas0-pthread; only one that is a drop-in for BLAS's own names will do.
@@ -33,6 +34,12 @@ class WorkerSpec:
     prefix_folder: Path | None = None
     allowance: Allowance = field(default_factory=Allowance)
     planned_tokens: int | None = None
+
+    @property
+    def load_frame(self) -> Load:
+        """The worker's first frame."""
+        prefix_folder = str(self.prefix_folder) if self.prefix_folder else None
+        return Load(str(self.model_folder), self.device, prefix_folder, self.allowance)
 
 
 # `-P` keeps the folder that one happens to stand in off the import path.
@@ -59,6 +66,24 @@ async def open_worker(
         )
         on_failure.pop_all()
     return process, ours
+
+
+async def describe_exit(process: Process) -> str:
+    """A worker that closed its socket is about to end; one that does not is ended."""
+    with anyio.move_on_after(5):
+        await process.wait()
+    if process.returncode is None:
+        return "it closed its connection"
+    code = process.returncode
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+async def end_worker(process: Process) -> None:
+    """No worker outlives its line, also when the server is being cancelled."""
+    if process.returncode is None:
+        process.kill()
+    with anyio.CancelScope(shield=True):
+        await process.aclose()
 
 
 def worker_variables(device: Device, platform: str = sys.platform) -> dict[str, str]:

@@ -28,7 +28,8 @@ class Live:
     """A generation from submit to finish.
 
     cached_tokens: how many of its tokens the KV cache held when it was last looked at. overtaken: how often a shorter
-    one went first. has_run: it was let in before. is_suspect: it has not proved itself since a step failed.
+    one went first. has_run: it was let in before. is_suspect: it runs alone, since a step or a
+    worker failed with it and it has not proved itself since.
     """
 
     key: int

@@ -11,7 +11,7 @@ prefix (system prompt and tools), then pinned prefixes. Invariant, asserted by `
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import count
@@ -149,9 +149,15 @@ class PrefixCache:
             self._give_up(min(self._entries, key=_worth))
         return before - self.nbytes
 
+    def drop(self, is_expendable: Callable[[AtRest], bool]) -> None:
+        """Give up every sequence that is; nothing of it is copied."""
+        for entry in list(self._entries):
+            if is_expendable(AtRest(entry.tokens, entry.hashes, entry.state)):
+                self._drop(entry)
+
     def clear(self) -> None:
         """Give up everything."""
-        self.make_room(self.nbytes + 1)
+        self.drop(lambda _: True)
 
     def sequences(self) -> Iterator[AtRest]:
         """All kept sequences, most recently used first."""

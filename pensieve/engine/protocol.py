@@ -1,10 +1,10 @@
 """Frames between the front end and the engine worker: four bytes of length (big endian), then JSON.
 
-Front end to worker: `Load` once, then `Submit` and `Cancel`. Worker to front end: `Loaded` or
-`LoadFailed` once, then one `Step` for all that one decode step brought, `Figures` now and then, and
-`Begun` before whatever may take long, the parts of loading among it. The end of the stream in
-either direction means that the other side is gone. JSON, never pickle: nothing that arrives here is
-run.
+Front end to worker: `Load` once, then `Submit` and `Cancel`, `Unload` in the end. Worker to
+front end: `Loaded` or `LoadFailed` once, then one `Step` for all that one decode step brought,
+`Figures` now and then, and `Begun` before whatever may take long, the parts of loading among it.
+The end of the stream in either direction means that the other side is gone. JSON, never pickle:
+nothing that arrives here is run.
 """
 
 import json
@@ -49,7 +49,15 @@ class Failed:
         return cls(f"The engine failed on this request: {error}", "engine")
 
 
-WorkerEvent = EngineEvent | Failed
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The generation is in work from now on.
+
+    Sent before the work begins, so that a worker that dies of it has said so.
+    """
+
+
+WorkerEvent = EngineEvent | Failed | Admitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +85,11 @@ class Cancel:
     """Nobody waits for this generation any more."""
 
     key: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unload:
+    """Write what is worth keeping to disk and end. Nothing is submitted after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +122,7 @@ class Step:
     events: tuple[tuple[int, WorkerEvent], ...]
 
 
-Frame = Load | Submit | Cancel | Loaded | LoadFailed | Begun | Step | Figures
+Frame = Load | Submit | Cancel | Unload | Loaded | LoadFailed | Begun | Step | Figures
 
 
 def encode(frame: Frame) -> bytes:
@@ -167,10 +180,10 @@ class FrameBuffer:
 
 
 _PLAIN: dict[str, Any] = {
-    kind.__name__: kind for kind in (Cancel, Loaded, LoadFailed, Begun, Figures)
+    kind.__name__: kind for kind in (Cancel, Unload, Loaded, LoadFailed, Begun, Figures)
 }
 _EVENTS: dict[str, Any] = {
-    kind.__name__: kind for kind in (Started, Prefilled, Token, Finished, Failed)
+    kind.__name__: kind for kind in (Admitted, Started, Prefilled, Token, Finished, Failed)
 }
 
 
@@ -184,7 +197,7 @@ def _fields(frame: Frame) -> Any:
                 "key": key,
                 "generation": {**asdict(generation), "stop_tokens": stop_tokens},
             }
-        case Load() | Cancel() | Loaded() | LoadFailed() | Begun() | Figures():
+        case Load() | Cancel() | Unload() | Loaded() | LoadFailed() | Begun() | Figures():
             return asdict(frame)
         case _:
             assert_never(frame)
@@ -192,6 +205,8 @@ def _fields(frame: Frame) -> Any:
 
 def _values(event: WorkerEvent) -> list[Any]:
     match event:
+        case Admitted():
+            return []
         case Started(cached_tokens):
             return [cached_tokens]
         case Prefilled(prompt_tokens):
@@ -222,4 +237,5 @@ def _generation(fields: dict[str, Any]) -> Generation:
         priority=fields["priority"],
         grammar=Grammar(**grammar) if grammar else None,
         answered_tokens=fields["answered_tokens"],
+        runs_alone=fields["runs_alone"],
     )

@@ -2,8 +2,7 @@
 
 Pure: no thread, clock, queue or MLX. One prompt is processed at a time, while everyone else decodes (line.py says
 whose). What comes in is matched against the prefix cache, what goes out is kept there, whether it finished or was
-cancelled. What is on disk is read back a part at a step, so that nobody who decodes waits for all of it. What cannot be
-taken is answered, never dropped.
+cancelled. What is on disk is read back a part at a step. What cannot be taken is answered.
 
 Memory: nobody is let in whose KV cache would not fit, after the prefix cache has given up what it can. Answers are
 not reserved to their last token; when running sequences outgrow the budget, the last in rank goes back to the line.
@@ -17,21 +16,13 @@ from dataclasses import replace
 from itertools import count
 from typing import assert_never
 
-from pensieve.engine.backend import (
-    Archive,
-    Backend,
-    Broken,
-    Outcome,
-    Progressed,
-    Reading,
-    Sampled,
-)
+from pensieve.engine.backend import Archive, Backend, Broken, Outcome, Progressed, Reading, Sampled
 from pensieve.engine.budget import KVBudget
 from pensieve.engine.generation import Finished, Generation, Prefilled, Started, Token
 from pensieve.engine.kept import KeptPrefixes, waits_for
 from pensieve.engine.line import Limits, Live, may_overtake, next_of, shared_tokens
 from pensieve.engine.prefix_cache import BLOCK_TOKENS, Hit, PrefixCache
-from pensieve.engine.protocol import Failed, WorkerEvent
+from pensieve.engine.protocol import Admitted, Failed, WorkerEvent
 
 KeyedEvent = tuple[int, WorkerEvent]
 
@@ -56,6 +47,7 @@ class Scheduler:
         self._budget = budget
         self._limits = limits
         self._kept = KeptPrefixes(prefix_cache, archive)
+        self.is_serial = False  # sequences are let in one at a time: memory is short
         self._orders = count()
         self._waiting: dict[int, Live] = {}
         self._running: dict[int, Live] = {}
@@ -86,7 +78,7 @@ class Scheduler:
             return key, Failed("The prompt does not fit the memory budget.", "engine")
         # The front end asks for no more than fits; nothing here should depend on it.
         bounded = replace(generation, max_tokens=min(generation.max_tokens, room))
-        live = Live(key, next(self._orders), bounded)
+        live = Live(key, next(self._orders), bounded, is_suspect=generation.runs_alone)
         live.cached_tokens = self._kept.find(live.tokens)
         self._waiting[key] = live
         return key, Started(live.cached_tokens)
@@ -100,9 +92,12 @@ class Scheduler:
 
     def step(self) -> list[KeyedEvent]:
         """Admit who is next, then advance the batch once."""
-        events = self._admit()
+        return [*self.admit(), *self.advance()]
+
+    def advance(self) -> list[KeyedEvent]:
+        """Advance the batch once."""
         self._keep_within_budget()
-        events += self._read_on()
+        events = self._read_on()
         if self._reading and len(self._running) == 1:
             return events
         try:
@@ -117,7 +112,7 @@ class Scheduler:
 
     # Who runs
 
-    def _admit(self) -> list[KeyedEvent]:
+    def admit(self) -> list[KeyedEvent]:
         """Let in all that need no processing to speak of, and one that does."""
         events: list[KeyedEvent] = []
         while self._waiting and (live := self._next()) is not None:
@@ -128,6 +123,7 @@ class Scheduler:
                 events.append((live.key, Failed.of(error)))
                 continue
             self._running[live.key] = self._prefilling = live
+            events.append((live.key, Admitted()))
             if isinstance(prefix, Generator):
                 self._reading = prefix
             else:
@@ -185,7 +181,7 @@ class Scheduler:
         return live
 
     def _has_place_for(self, live: Live) -> bool:
-        if live.is_suspect and self._running:
+        if (live.is_suspect or self.is_serial) and self._running:
             return False
         if any(running.is_suspect for running in self._running.values()):
             return False
@@ -283,7 +279,7 @@ class Scheduler:
 
     def _sample(self, live: Live, outcome: Sampled) -> list[KeyedEvent]:
         live.sampled.append(outcome.token_id)
-        live.is_suspect = False
+        live.is_suspect = live.generation.runs_alone
         if outcome.finish is None:
             return [(live.key, Token(outcome.token_id))]
         return self._finish(live, outcome)

@@ -1,10 +1,12 @@
 """When a worker counts as wedged, when a dead one is started again, and when that is given up. Pure.
 
-A worker that dies is started again after a pause that doubles from death to death; one that lived well in between
-starts the count anew. A worker that keeps dying is a crash loop, and the reason is worth more than one more try.
+A worker that dies is started again after a pause that doubles from death to death. A worker that
+keeps dying is a crash loop, and the reason is worth more than one more try: by the clock, or by one
+cause again and again, however far apart.
 """
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 
 FIRST_PAUSE_S = 0.5
@@ -41,16 +43,40 @@ class WatchPolicy:
         return max(self.silent_looks, math.ceil(longest_s / self.look_s))
 
 
+@dataclass(frozen=True, slots=True)
+class IdlePolicy:
+    """When a worker without work ends, and with it all its memory."""
+
+    unload_s: float = 0.0  # of idleness; 0 never
+    timeout_s: float = 20.0  # for its end; the worker itself takes at most 15 s (worker.py)
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a worker ended by itself."""
+
+    message: str
+    cause: str | None = None  # what it was doing, and how it ended; None where it had nothing to do
+
+
 @dataclass(slots=True)
 class RestartPolicy:
-    """Remembers when the worker died lately; owned by the engine client."""
+    """Remembers when and of what the worker died lately; owned by the engine client."""
 
     deaths_s: list[float] = field(default_factory=list[float])
+    deaths_by_cause: Counter[str] = field(default_factory=Counter[str])
 
-    def pause_after_death(self, now_s: float) -> float | None:
-        """Seconds to wait before the next start; None where starting again is given up."""
+    def pause_after_death(self, now_s: float, death: Death) -> float | None:
+        """Return the seconds until the next start; None where starting again is given up."""
         recent = [death for death in self.deaths_s if now_s - death < CRASH_LOOP_S]
         self.deaths_s = [*recent, now_s]
-        if len(self.deaths_s) >= DEATHS_OF_A_CRASH_LOOP:
+        if death.cause:
+            self.deaths_by_cause[death.cause] += 1
+        deaths = max(len(self.deaths_s), self.deaths_by_cause[death.cause or ""])
+        if deaths >= DEATHS_OF_A_CRASH_LOOP:
             return None
         return min(FIRST_PAUSE_S * 2 ** (len(self.deaths_s) - 1), LONGEST_PAUSE_S)
+
+    def note_finished(self) -> None:
+        """An answer came to its end: no cause so far makes the engine useless."""
+        self.deaths_by_cause.clear()

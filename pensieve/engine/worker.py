@@ -33,6 +33,7 @@ from pensieve.engine.protocol import (
     LoadFailed,
     Step,
     Submit,
+    Unload,
 )
 from pensieve.engine.reporter import Reporter
 from pensieve.engine.scheduler import KeyedEvent, Scheduler
@@ -41,6 +42,8 @@ from pensieve.settings import is_debug_asked
 _RECEIVE_BYTES = 1 << 20
 # While somebody waits for tokens, so much of the time may go into handing blocks to the disk's writer.
 SPILL_SHARE = 0.02
+# Before it ends, for handing it the rest.
+LAST_SPILL_S = 10.0
 # mlx-lm names every tensor that a model lacks or has too many.
 MAX_REASON_CHARS = 300
 
@@ -96,8 +99,11 @@ class FrontEnd:
 
 @dataclass(slots=True)
 class Work:
-    """What the worker alternates between. `spill` has a block of a prefix written, and says when it wants to go on;
-    `figures` tells what is used now, given the tokens per second.
+    """What the worker alternates between.
+
+    `spill` has a block of a prefix written, and returns the seconds until it wants to go on;
+    `relieve` gives memory back, and returns the same; `figures` tells what is used now, given the
+    tokens per second.
     """
 
     scheduler: Scheduler
@@ -105,22 +111,28 @@ class Work:
     anteroom: Anteroom
     figures: Callable[[float], Figures]
     spill: Callable[[], float | None] = lambda: None
+    relieve: Callable[[], float | None] = lambda: None
     close: Callable[[], None] = lambda: None
 
 
 def serve(front_end: FrontEnd, work: Work) -> None:
-    """Answer frames, step the batch and write prefixes behind until the front end is gone."""
+    """Answer frames, step the batch and write prefixes behind until `Unload` or the socket's end."""
     scheduler, reporter = work.scheduler, Reporter(front_end.send, work.figures)
     front_end.hear(work.anteroom.bell)
     may_spill_s = 0.0
     spill_in_s: float | None = 0
     while True:
+        relieve_in_s = work.relieve()
         reporter.figures(is_last=scheduler.is_idle and spill_in_s is None)
-        frames = front_end.receive(spill_in_s if scheduler.is_idle else 0)
+        frames = front_end.receive(_sooner(spill_in_s, relieve_in_s) if scheduler.is_idle else 0)
+        if Unload() in frames:
+            spill_rest(work.spill)
+            return
         events = [event for frame in frames for event in _take(frame, work)]
         reporter.events(events + _admit(work))
         if not scheduler.is_idle:
-            reporter.events(scheduler.step())
+            reporter.events(scheduler.admit())
+            reporter.events(scheduler.advance())
             spill_in_s = 0
             if time.monotonic() < may_spill_s:
                 continue
@@ -128,6 +140,24 @@ def serve(front_end: FrontEnd, work: Work) -> None:
         spill_in_s = work.spill()
         ended_s = time.monotonic()
         may_spill_s = ended_s + (ended_s - began_s) / SPILL_SHARE
+
+
+def spill_rest(
+    spill: Callable[[], float | None],
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Hand to the writer what is not on disk yet, for `LAST_SPILL_S` at most.
+
+    Where nothing may be written now it is lost.
+    """
+    until_s = clock() + LAST_SPILL_S
+    while (pause_s := spill()) is not None and clock() + pause_s < until_s:
+        sleep(pause_s)
+
+
+def _sooner(left_s: float | None, right_s: float | None) -> float | None:
+    return min((each for each in (left_s, right_s) if each is not None), default=None)
 
 
 def _take(frame: Frame, work: Work) -> list[KeyedEvent]:
@@ -141,7 +171,7 @@ def _take(frame: Frame, work: Work) -> list[KeyedEvent]:
             work.anteroom.cancel(key)
             work.scheduler.cancel(key)
             return []
-        case Load() | Loaded() | LoadFailed() | Begun() | Step() | Figures():
+        case Load() | Unload() | Loaded() | LoadFailed() | Begun() | Step() | Figures():
             raise ValueError(f"{type(frame).__name__} is not for a worker that has its model")
         case _:
             assert_never(frame)

@@ -76,11 +76,6 @@ class Reply:
         return self._is_ended
 
     @property
-    def has_begun(self) -> bool:
-        """Something was said: at least that there is an answer."""
-        return self._has_begun
-
-    @property
     def usage(self) -> Usage:
         """What the answer has cost up to now."""
         prompt = prompt_usage(

@@ -57,11 +57,12 @@ class Answer:
         keep: is given the whole message, just before its last events go out.
         """
         generation, grammar = self.generation, self.prompt.plan.grammar
+        fold = MessageFold()
         while True:
             try:
-                return await self._generated(generation, emit, keep)
+                return await self._generated(generation, fold, emit, keep)
             except GrammarError as error:
-                if generation.grammar is None or self.reply.has_begun:
+                if generation.grammar is None or self.reply.usage.output_tokens:
                     raise
                 grammar = grammar and grammar.loosened(error.message)
                 if grammar is None:
@@ -69,8 +70,9 @@ class Answer:
                 loosened = grammar and Grammar(grammar.lark)
                 generation = replace(generation, grammar=loosened)
 
-    async def _generated(self, generation: Generation, emit: Emit, keep: Keep | None) -> Message:
-        fold = MessageFold()
+    async def _generated(
+        self, generation: Generation, fold: MessageFold, emit: Emit, keep: Keep | None
+    ) -> Message:
         tokens: list[int] = []
         async with self.engine.generate(generation) as engine_events:
             async for event in engine_events:

@@ -1,4 +1,7 @@
-"""`GET /health`: is the server of use now? 200 when the model answers, 503 while it loads or cannot. No key needed."""
+"""`GET /health`: is the server of use now? No key needed.
+
+200 when the model answers, also where it must wake for that; 503 while it loads, or cannot.
+"""
 
 import os
 from dataclasses import asdict
@@ -36,6 +39,8 @@ class HealthEndpoint:
             "context_tokens": health.context_of(self._model.context_tokens),
             "detail": health.detail,
             "restarts": health.restarts,
+            "poison_prompts": health.poison_prompts,
+            "idle_unload": self._settings.idle_unload,
             "in_flight": health.in_flight,
             "engine": asdict(health.figures) if health.figures else None,
             "sampling": self._model.dialect.sampling.report(),
@@ -44,7 +49,7 @@ class HealthEndpoint:
             "version": pensieve.__version__,
             "pid": os.getpid(),
         }
-        return JSONResponse(report, status_code=200 if health.state == "ready" else 503)
+        return JSONResponse(report, status_code=200 if health.is_well else 503)
 
 
 async def greeting(_request: Request) -> Response:

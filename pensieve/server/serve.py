@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 
-from pensieve.engine.client import WorkerSpec, running_engine
-from pensieve.engine.generation import Allowance
+from pensieve.engine.client import IdlePolicy, WorkerSpec, running_engine
+from pensieve.engine.generation import Allowance, Engine
 from pensieve.errors import ProgramReplacedError
 from pensieve.homebrew import is_installed
 from pensieve.models.expected import context_on_mac
 from pensieve.models.folder import ModelFolder
+from pensieve.power import SleepBlocker, awake_command
+from pensieve.server.awake_engine import AwakeEngine
 from pensieve.server.grace import grace_s
 from pensieve.settings import Device, Settings, homebrew_service
 
@@ -52,20 +54,28 @@ async def _serve(
     spec = WorkerSpec(
         model.folder, device, settings.paths.prefixes, allowance_of(settings), planned_tokens
     )
-    async with running_engine(spec) as engine:
-        # In a thread, so that the worker is on its way with the weights meanwhile.
-        served = await anyio.to_thread.run_sync(_opened, model)
-
-        from pensieve.server.app import build_app
-        from pensieve.server.http import http_server, run_until_signal
-
-        app = build_app(engine, served, settings)
-        grace = await anyio.to_thread.run_sync(grace_s, homebrew_service())
-        async with app.router.lifespan_context(app):
-            server = http_server(app, grace_s=grace)
-            is_replaced = await run_until_signal(server, listener, program_removed)
+    idle = IdlePolicy(settings.idle_unload * 60)
+    with SleepBlocker(awake_command(is_wanted=settings.keep_awake)) as blocker:
+        async with running_engine(spec, idle=idle) as engine:
+            # In a thread, so that the worker is on its way with the weights meanwhile.
+            served = await anyio.to_thread.run_sync(_opened, model)
+            is_replaced = await _listen(AwakeEngine(engine, blocker), served, settings, listener)
     if is_replaced:
         raise ProgramReplacedError
+
+
+async def _listen(
+    engine: Engine, served: "ServedModel", settings: Settings, listener: socket.socket
+) -> bool:
+    """Serve until a signal, or until the program is gone; return whether it is gone."""
+    from pensieve.server.app import build_app
+    from pensieve.server.http import http_server, run_until_signal
+
+    app = build_app(engine, served, settings)
+    grace = await anyio.to_thread.run_sync(grace_s, homebrew_service())
+    async with app.router.lifespan_context(app):
+        server = http_server(app, grace_s=grace)
+        return await run_until_signal(server, listener, program_removed)
 
 
 async def program_removed(

@@ -225,6 +225,7 @@ def stand_in(home: str, port: str, mode: str) -> None:
         "fails": health("failed", "weights are cursed"),
         "never": health("loading"),
         "interrupts": health("loading"),
+        "asleep": health("asleep"),
     }.get(mode, health())
     with lock.held(paths) as is_ours:
         if not is_ours:

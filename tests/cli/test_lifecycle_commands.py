@@ -61,12 +61,22 @@ def nullable(kind: str) -> dict[str, object]:
     return {"type": [kind, "null"]}
 
 
-NUMBERS = ["pid", "context_tokens", "in_flight", "memory_bytes", "uptime_s", "restarts"]
+NUMBERS = [
+    "pid",
+    "context_tokens",
+    "in_flight",
+    "idle_unload",
+    "memory_bytes",
+    "uptime_s",
+    "restarts",
+]
 TEXTS = ["detail", "url", "model", "repo", "device", "service", "log", "version"]
 SCHEMA = {
     "type": "object",
     "properties": {
-        "status": {"enum": ["ready", "loading", "failed", "unreachable", "starting", "stopped"]},
+        "status": {
+            "enum": ["ready", "asleep", "loading", "failed", "unreachable", "starting", "stopped"]
+        },
         **dict.fromkeys(NUMBERS, nullable("number")),
         **dict.fromkeys(TEXTS, nullable("string")),
         "engine": {
@@ -101,8 +111,11 @@ def test_status_as_json_has_one_shape_whatever_runs(
         address = Address("127.0.0.1", server.server_port, "tiny", "cpu")
         with published(paths, own_record(address)):
             ready = told(0)
+            server.healths = lambda: health("asleep") | {"idle_unload": 30.0}
+            asleep = told(0)
     assert (ready["status"], ready["url"], ready["pid"]) == ("ready", server.url, os.getpid())
     assert ready["engine"] == FIGURES
+    assert (asleep["status"], asleep["in_flight"], asleep["idle_unload"]) == ("asleep", 0, 30.0)
     assert ready["memory_bytes"] > 10_000_000
 
 
@@ -146,6 +159,24 @@ def test_a_server_of_another_version_is_told_with_what_replaces_it(
     err = capsys.readouterr().err
     assert f"the server is 0.0.9, this is {__version__}" in err
     assert f"\n  {command}\n" in err
+
+
+@pytest.mark.parametrize(
+    ("minutes", "line"),
+    [(30.0, "after 30 minutes without work"), (0.5, "after 0.5"), (0.0, "never")],
+)
+def test_status_tells_when_an_idle_model_leaves_memory(
+    minutes: float, line: str, paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    detail = "the next request loads the model"
+    with serving() as server, lock.held(paths):
+        server.healths = lambda: health("asleep", detail) | {"idle_unload": minutes}
+        address = Address("127.0.0.1", server.server_port, "tiny", "cpu")
+        with published(paths, own_record(address)):
+            assert run(["status"]) == 0
+    out = capsys.readouterr().out
+    assert f"asleep ({detail})" in out
+    assert f"unloads    {line}" in out
 
 
 def test_figures_of_another_kind_or_unknown_ones_are_left_out() -> None:

@@ -151,11 +151,20 @@ def test_flags_that_the_running_server_does_not_have_are_named(
 ) -> None:
     run_in_background(settings, NO_FLAGS, Recorder(settings).parts())
     capsys.readouterr()
-    flags = Flags(model="other", device="cpu", port=settings.port)
+    flags = Flags(model="other", device="cpu", port=settings.port, idle_unload=5.0)
     assert run_in_background(settings, flags, Recorder(settings).parts()) == 0
     err = capsys.readouterr().err
-    assert "pensieve restart --model other" in err
+    assert "pensieve restart --model other --idle-unload 5.0" in err
     assert "--port" not in err
+
+
+def test_a_server_that_sleeps_runs_already(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_in_background(settings, NO_FLAGS, Recorder(settings, mode="asleep").parts())
+    capsys.readouterr()
+    assert run_in_background(settings, NO_FLAGS, Recorder(settings).parts()) == 0
+    assert "pensieve runs already" in capsys.readouterr().out
 
 
 def test_a_machine_that_cannot_is_refused_before_anything_is_fetched(settings: Settings) -> None:

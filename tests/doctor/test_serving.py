@@ -83,6 +83,8 @@ def test_a_server_that_has_just_gone_is_red(tmp_path: Path) -> None:
     [
         (replace(READY, restarts=2), "warning", "pensieve logs -n 50"),
         (replace(READY, version="0.0.9"), "warning", "pensieve restart"),
+        (replace(READY, status="asleep", restarts=2), "warning", "pensieve logs -n 50"),
+        (replace(READY, poison_prompts=1), "warning", "pensieve logs -n 50"),
         (Health("loading", "reading the weights"), "warning", "pensieve status"),
         (Health("failed", "weights are cursed"), "red", "pensieve restart"),
         (Health("unreachable", "no answer"), "red", "pensieve restart"),
@@ -95,6 +97,22 @@ def test_a_server_that_is_not_well_is_told_with_its_own_words(
         finding = of_topic(examined(served(patient(tmp_path), server, health)), "server")
     assert (finding.level, finding.fix) == (level, fix)
     assert health.detail in finding.text
+
+
+def test_a_server_that_refuses_prompts_which_killed_it_says_how_many(tmp_path: Path) -> None:
+    with serving(message("x")) as server:
+        of = served(patient(tmp_path), server, replace(READY, poison_prompts=3))
+        text = of_topic(examined(of), "server").text
+    assert "refuses 3 prompt(s)" in text
+
+
+def test_a_server_that_sleeps_is_well_and_answers_with_a_token(tmp_path: Path) -> None:
+    with serving() as server:
+        server.whole = {"type": "message", "content": []}
+        found = examined(served(patient(tmp_path), server, replace(READY, status="asleep")))
+    assert of_topic(found, "server").level == "ok"
+    assert "asleep until the next request" in of_topic(found, "server").text
+    assert of_topic(found, "probe").level == "ok"
 
 
 # log and panics

@@ -1,11 +1,13 @@
 """The real worker loop in a real process over a counting backend, for tests of the front end's side of the engine.
 
-Run as `python -m tests.engine.scripted_worker FD`. The model folder's name is the script:
-"no-model" does not load, "dies-at-start" never gets so far, "hangs-in-loading" announces a part and
-no other, "loads-slowly" one part after another. A grammar "bad" does not compile, "slow" does as
-soon as somebody asks for "release". A sequence that begins with token 666 kills the process when it
-is 5 long; with 667, it hangs; with 668, it announces a step and takes `STEP_S` for it; with 669, it
-announces one and hangs.
+Run as `python -m tests.engine.scripted_worker [SCRIPT] FD`. The script, else the model folder's name:
+"no-model" does not load, "dies-at-start" never gets so far, "killed-at-start" is killed,
+"never-loads" takes for ever, "hangs-in-loading" announces a part and no other, "loads-slowly" one
+part after another, "stubborn" does not end when it is unloaded, "roomy" takes many.
+
+A grammar "bad" does not compile, "slow" does as soon as somebody asks for "release". A sequence that
+begins with token 666 kills the process when it is 5 long; with 667, it hangs; with 668, it announces
+a step and takes `STEP_S` for it; with 669, it announces one and hangs.
 """
 
 import os
@@ -87,26 +89,31 @@ class ScriptedGrammars:
         return compiled
 
 
-def main(socket_fd: int) -> None:
+def main(socket_fd: int, script: str = "") -> None:
     front_end = FrontEnd(socket.socket(fileno=socket_fd))
     (load,) = front_end.receive(None)
     assert isinstance(load, Load)
-    if load.model_folder == "dies-at-start":
+    script = script or load.model_folder
+    if script == "killed-at-start":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if script == "dies-at-start":
         sys.exit(3)
-    if load.model_folder == "no-model":
+    if script == "never-loads":
+        front_end.receive(None)
+    if script == "no-model":
         front_end.send(LoadFailed("no weights here"))
         return
-    if load.model_folder == "hangs-in-loading":
+    if script == "hangs-in-loading":
         front_end.announce("reading the weights (3.2 of 16.1 GB)", 0.1)
         pause()
-    if load.model_folder == "loads-slowly":
+    if script == "loads-slowly":
         load_slowly(front_end)
     budget = KVBudget(CONTEXT_TOKENS * BYTES_PER_TOKEN, BYTES_PER_TOKEN)
     scheduler = Scheduler(
         lambda: CountingBackend(partial(misbehave, front_end)),
         PrefixCache(b"scripted"),
         budget,
-        Limits(max_batch=2, max_waiting=2),
+        Limits() if script == "roomy" else Limits(max_batch=2, max_waiting=2),
     )
     work = Work(
         scheduler,
@@ -119,10 +126,12 @@ def main(socket_fd: int) -> None:
     front_end.send(work.figures(0.0))
     front_end.send(Loaded(0.1, CONTEXT_TOKENS))
     serve(front_end, work)
+    if script == "stubborn":
+        threading.Event().wait()
 
 
 if __name__ == "__main__":
     try:
-        main(int(sys.argv[1]))
+        main(int(sys.argv[-1]), *sys.argv[1:-1])
     except FrontEndGoneError:
         sys.exit(0)

@@ -29,6 +29,9 @@ from pensieve.errors import (
     EngineError,
     EngineFailedError,
     GrammarError,
+    LethalRequestError,
+    PensieveError,
+    PromptTooLongError,
     WorkerDiedError,
 )
 from tests.engine.scripted_worker import KILLER, SLOW, STUCK, WEDGER
@@ -47,13 +50,16 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+SCRIPTED_WORKER = ("-m", "tests.engine.scripted_worker")
+open_scripted = partial(open_worker, program=SCRIPTED_WORKER)
+
+
 @asynccontextmanager
 async def scripted_engine(
     folder: str = "model", watch: WatchPolicy = PATIENT, planned_tokens: int | None = None
 ) -> AsyncGenerator[Engine]:
     spec = WorkerSpec(Path(folder), "cpu", planned_tokens=planned_tokens)
-    opener = partial(open_worker, program=("-m", "tests.engine.scripted_worker"))
-    async with running_engine(spec, open_worker=opener, watch=watch) as engine:
+    async with running_engine(spec, open_worker=open_scripted, watch=watch) as engine:
         yield engine
 
 
@@ -175,6 +181,63 @@ async def test_a_worker_that_dies_fails_its_generations_and_is_replaced() -> Non
         assert await token_ids(engine, (1,)) == [1, 2, 3]
 
 
+async def died_on(engine: Engine, prompt: tuple[int, ...]) -> PensieveError:
+    """How a request ends of which the worker dies; the next worker is ready."""
+    with pytest.raises(PensieveError) as caught:
+        await token_ids(engine, prompt, 50)
+    await ready(engine)
+    return caught.value
+
+
+async def test_a_prompt_that_kills_twice_while_it_is_processed_is_too_long() -> None:
+    lethal = (KILLER,) * 5
+    async with scripted_engine() as engine:
+        await ready(engine)
+        assert isinstance(await died_on(engine, lethal), WorkerDiedError)
+        assert engine.health.poison_prompts == 0
+        told = "prompt is too long: 5 tokens > 2 maximum"
+        assert (await died_on(engine, lethal)).message == told
+        with pytest.raises(PromptTooLongError, match=told):
+            await token_ids(engine, lethal)
+        assert (engine.health.restarts, engine.health.poison_prompts) == (2, 1)
+        assert await token_ids(engine, (1,)) == [1, 2, 3]
+
+
+async def test_a_prompt_that_kills_twice_while_it_is_answered_is_an_error_of_the_engine() -> None:
+    async with scripted_engine() as engine:
+        await ready(engine)
+        assert isinstance(await died_on(engine, (KILLER,)), WorkerDiedError)
+        assert isinstance(await died_on(engine, (KILLER,)), LethalRequestError)
+        with pytest.raises(LethalRequestError):
+            await token_ids(engine, (KILLER,))
+        assert engine.health.restarts == 2
+
+
+async def test_of_those_that_shared_a_death_only_the_one_that_kills_alone_is_refused() -> None:
+    lethal, bystander = (KILLER,) * 5, (1, 2)
+    outcomes: dict[tuple[int, ...], list[type[Exception] | list[int]]] = {lethal: [], bystander: []}
+
+    async def ask(engine: Engine, prompt: tuple[int, ...]) -> None:
+        try:
+            outcomes[prompt].append(await token_ids(engine, prompt, 5000))
+        except PensieveError as error:
+            outcomes[prompt].append(type(error))
+
+    async with scripted_engine() as engine:
+        for _ in range(2):
+            await ready(engine)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask, engine, bystander)
+                tasks.start_soon(ask, engine, lethal)
+        await ready(engine)
+        await ask(engine, bystander)
+        await ask(engine, lethal)
+        assert engine.health.poison_prompts == 1
+    assert outcomes[lethal] == [WorkerDiedError, PromptTooLongError, PromptTooLongError]
+    assert outcomes[bystander][0] == WorkerDiedError
+    assert outcomes[bystander][-1] == list(range(2, 5002))
+
+
 async def test_a_worker_that_hangs_is_noticed_and_replaced() -> None:
     async with scripted_engine(watch=WATCHFUL) as engine:
         await ready(engine)
@@ -232,10 +295,10 @@ async def test_a_worker_that_is_killed_at_any_moment_is_replaced(how: signal.Sig
             await ready(engine)
             os.kill(worker_of(engine), how)
             await in_state(engine, "loading")
-            for moment in (Started, Token):
+            for length, moment in enumerate((Started, Token), start=1):
                 await ready(engine)
                 with pytest.raises(WorkerDiedError):
-                    await killed_amid_an_answer(engine, how, moment)
+                    await killed_amid_an_answer(engine, how, moment, length)
             await ready(engine)
             assert engine.health.restarts == 3
             assert await token_ids(engine, (1,)) == [1, 2, 3]
@@ -257,11 +320,14 @@ async def test_a_worker_that_was_put_to_sleep_goes_on_where_it_was() -> None:
 
 
 async def killed_amid_an_answer(
-    engine: Engine, how: signal.Signals, moment: type[EngineEvent]
+    engine: Engine, how: signal.Signals, moment: type[EngineEvent], length: int
 ) -> None:
-    """Once, at the first event of this kind; those that were on their way still come."""
+    """Once, at the first event of this kind; those that were on their way still come.
+
+    length: of a prompt that no other has, so that none of them is taken for poison.
+    """
     victim: int | None = worker_of(engine)
-    async with engine.generate(Generation((1,), NO_END)) as events:
+    async with engine.generate(Generation((1,) * length, NO_END)) as events:
         async for event in events:
             if victim is not None and isinstance(event, moment):
                 os.kill(victim, how)

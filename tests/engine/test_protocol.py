@@ -16,6 +16,7 @@ from pensieve.engine.generation import (
     Token,
 )
 from pensieve.engine.protocol import (
+    Admitted,
     Begun,
     Cancel,
     Failed,
@@ -26,6 +27,7 @@ from pensieve.engine.protocol import (
     LoadFailed,
     Step,
     Submit,
+    Unload,
 )
 
 counts = st.integers(0, 2**31)
@@ -47,6 +49,7 @@ generations = st.builds(
     boundaries=st.lists(counts).map(tuple),
     pinned_tokens=counts,
     priority=st.sampled_from(PRIORITIES),
+    runs_alone=st.booleans(),
 )
 constrained = st.builds(
     Generation,
@@ -57,6 +60,7 @@ constrained = st.builds(
     answered_tokens=st.integers(0, 2),
 )
 events = st.one_of(
+    st.just(Admitted()),
     st.builds(Started, counts),
     st.builds(Prefilled, counts),
     st.builds(Token, counts),
@@ -68,6 +72,7 @@ frames = st.one_of(
     st.builds(Figures),
     st.builds(Submit, counts, generations | constrained),
     st.builds(Cancel, counts),
+    st.just(Unload()),
     st.builds(Loaded, st.floats(0, 1e6), counts),
     st.builds(LoadFailed, st.text()),
     st.builds(Begun, st.text(), st.floats(0, 1e6)),

@@ -20,7 +20,7 @@ from pensieve.engine.generation import (
 )
 from pensieve.engine.line import MOST_OVERTAKEN, Limits, Live
 from pensieve.engine.prefix_cache import Hit, PrefixCache
-from pensieve.engine.protocol import Failed
+from pensieve.engine.protocol import Admitted, Failed
 from pensieve.engine.scheduler import Scheduler
 from pensieve.errors import GrammarError
 from tests.engine.counting_backend import BYTES_PER_TOKEN, CountingBackend, RememberedState
@@ -61,6 +61,7 @@ class Bench:
     shelf: Shelf | None = None
     backends: list[CountingBackend] = field(default_factory=list)
     said: dict[int, list] = field(default_factory=dict)
+    admitted: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.prefixes = PrefixCache(b"model")
@@ -102,7 +103,10 @@ class Bench:
 
     def hear(self, events) -> None:
         for key, event in events:
-            self.said.setdefault(key, []).append(event)
+            if event == Admitted():
+                self.admitted.append(key)
+            else:
+                self.said.setdefault(key, []).append(event)
 
     def run(self, at_most: int = 500) -> None:
         for _ in range(at_most):
@@ -489,3 +493,26 @@ def test_whatever_comes_and_goes_memory_holds_and_answers_are_exact(
         fitting = min(max_tokens, bench.budget.context_tokens - length)
         assert bench.said[key][-1] == Finished("length", fitting)
         assert bench.tokens(key) == expected_tokens(prompt_of(length, seed), fitting)
+
+
+# who is in work
+
+
+def test_who_is_let_in_is_said_before_anything_of_it_is_processed() -> None:
+    bench = Bench()
+    bench.submit(1, (5, 6))
+    assert bench.scheduler.admit() == [(1, Admitted())]
+    assert bench.processed == 0
+    assert bench.scheduler.advance() == [(1, Prefilled(2))]
+
+
+def test_what_must_run_alone_does_so_to_its_end() -> None:
+    bench = Bench()
+    bench.submit(1, (1, 2), max_tokens=5)
+    suspect = Generation((3, 4, 5), 5, runs_alone=True)
+    bench.hear([bench.scheduler.submit(2, suspect)])
+    bench.submit(3, (6,), max_tokens=5)
+    bench.run()
+    assert bench.backends[0].peak == 1
+    assert bench.admitted == [1, 2, 3]
+    assert bench.tokens(2) == expected_tokens((3, 4, 5), 5)

@@ -8,10 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pensieve.engine.generation import EngineHealth, Finished, Prefilled, Started, Token
-from pensieve.errors import EngineBusyError, EngineError, EngineFailedError, WorkerDiedError
+from pensieve.errors import (
+    EngineBusyError,
+    EngineError,
+    EngineFailedError,
+    GrammarError,
+    LethalRequestError,
+    PromptTooLongError,
+    WorkerDiedError,
+)
 from pensieve.server.sse import Pace
 from tests.fakes import ScriptedEngine, says
 from tests.fuzz.examples import EXAMPLES
+from tests.server.grammar import check_grammar
 from tests.server.serving import CALL, app_of, in_memory, kinds, stream_by_hand, stream_events
 
 pytestmark = pytest.mark.anyio
@@ -134,6 +143,14 @@ async def test_a_prompt_of_many_contexts_is_told_without_its_tokens() -> None:
         (WorkerDiedError("Died."), 529, "overloaded_error", "Died.", {"retry-after": "2"}),
         (EngineFailedError("No."), 500, "api_error", "No.", {"x-should-retry": "false"}),
         (EngineError("Out."), 500, "api_error", "Out.", {"x-should-retry": "false"}),
+        (LethalRequestError("No."), 500, "api_error", "No.", {"x-should-retry": "false"}),
+        (
+            PromptTooLongError(9, 4),
+            400,
+            "invalid_request_error",
+            "prompt is too long: 9 tokens > 4 maximum",
+            {"x-should-retry": "false"},
+        ),
         (ZeroDivisionError("secret"), 500, "api_error", "Internal server error", {}),
     ],
 )
@@ -162,6 +179,40 @@ async def test_an_error_after_the_first_byte_is_an_event_and_the_streams_end() -
         "error": {"type": "overloaded_error", "message": "The engine worker ended."},
         "request_id": response.headers["request-id"],
     }
+
+
+CLOCK = {
+    "name": "clock",
+    "input_schema": {"type": "object", "properties": {"zone": {"type": "string"}}},
+}
+JSON_FORMAT = {"type": "json_schema", "schema": {"type": "object", "properties": {"a": {}}}}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_grammar_that_fails_once_the_answer_was_begun_is_loosened_in_the_same_answer(
+    *, stream: bool
+) -> None:
+    """An engine that is asleep begins an answer before its worker has seen the grammar."""
+    engine = ScriptedEngine([[Started(0), GrammarError("too much to compile")], says("Hi")])
+    call = CALL | {"stream": stream, "tools": [CLOCK]}
+    async with in_memory(app_of(engine)) as client:
+        response = await client.post("/v1/messages", json=call)
+    first, second = engine.generations
+    assert first.grammar is not None
+    assert second.grammar != first.grammar
+    if stream:
+        check_grammar(stream_events(response.text))
+    else:
+        assert response.json()["content"][0]["text"] == "Hi"
+
+
+async def test_a_grammar_that_fails_after_something_was_said_is_an_error() -> None:
+    script = [Started(0), *map(Token, b'{"'), GrammarError("nothing is allowed")]
+    call = CALL | {"output_config": {"format": JSON_FORMAT}}
+    engine = ScriptedEngine([script])
+    async with in_memory(app_of(engine)) as client:
+        response = await client.post("/v1/messages", json=call)
+    assert (response.status_code, len(engine.generations)) == (500, 1)
 
 
 async def test_an_unexpected_error_is_logged_and_not_shown(

@@ -117,6 +117,8 @@ async def test_health_tells_what_is_served_and_how_it_is() -> None:
         "context_tokens": 4096,
         "detail": "",
         "restarts": 0,
+        "poison_prompts": 0,
+        "idle_unload": 30.0,
         "in_flight": 0,
         "engine": None,
         "sampling": {
@@ -151,6 +153,14 @@ async def test_health_tells_what_the_engine_uses() -> None:
         "is_writing_paused": False,
         "tokens_per_second": 24.5,
     }
+
+
+async def test_an_engine_that_sleeps_is_well_and_its_context_known() -> None:
+    engine = ScriptedEngine([[]], health=EngineHealth("asleep", context_tokens=1000))
+    async with in_memory(app_of(engine), {}) as client:
+        response = await client.get("/health")
+    assert response.status_code == 200
+    assert (response.json()["status"], response.json()["context_tokens"]) == ("asleep", 1000)
 
 
 @pytest.mark.parametrize("state", ["loading", "failed"])

@@ -1,0 +1,39 @@
+"""Memory that is given back with a real model: what is on disk comes back from there."""
+
+from pathlib import Path
+
+import mlx.core as mx
+
+from pensieve.engine.relief import IDLE_S, Holdings, MemoryRelief
+from tests.mlx import architectures
+from tests.mlx.bench import Bench, prompt_of, reference
+
+
+def test_after_long_idleness_a_prefix_that_is_on_disk_leaves_memory_and_is_found_again(
+    tmp_path: Path,
+) -> None:
+    model = architectures.build("llama")
+    bench = Bench(model, tmp_path)
+    archive = bench.archive
+    assert archive is not None
+    now_s = [0.0]
+    holdings = Holdings(
+        bench.prefixes, mx.clear_cache, archive.is_stored, lambda: archive.is_storing
+    )
+    relief = MemoryRelief(bench.scheduler, holdings, clock=lambda: now_s[0])
+    prompt = prompt_of(600)
+    (answer,) = bench.run(prompt, max_tokens=4)
+
+    now_s[0] = IDLE_S
+    relief.step()
+    assert bench.prefixes.nbytes > 0
+    assert mx.get_cache_memory() == 0
+
+    while archive.spill(bench.prefixes) is not None:
+        pass
+    relief.step()
+    assert bench.prefixes.nbytes == 0
+    second = (*prompt, *answer, 5)
+    assert bench.run(second, max_tokens=4) == [reference(model, second, 4)]
+    assert bench.cached == [len(prompt) + len(answer)]
+    archive.close()

@@ -1,0 +1,61 @@
+"""The machine is kept awake from the first generation to a moment after the last."""
+
+import sys
+
+import anyio
+import pytest
+
+from pensieve.engine.generation import Generation
+from pensieve.power import SleepBlocker
+from pensieve.server.awake_engine import AwakeEngine
+from tests.fakes import ScriptedEngine, says
+from tests.test_power import STAND_IN, own_stand_ins
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
+]
+GENERATION = Generation((1,), 9)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+async def released() -> None:
+    with anyio.fail_after(30):
+        while own_stand_ins():
+            await anyio.lowlevel.checkpoint()
+
+
+async def test_a_generation_keeps_the_machine_awake_and_the_last_one_lets_it_sleep() -> None:
+    with SleepBlocker(STAND_IN) as blocker:
+        engine = AwakeEngine(ScriptedEngine([says("x")]), blocker, linger_s=0)
+        assert own_stand_ins() == []
+        async with engine.generate(GENERATION):
+            async with engine.generate(GENERATION):
+                pass
+            await anyio.sleep(0)
+            assert len(own_stand_ins()) == 1
+        await released()
+
+
+async def test_between_two_generations_the_same_program_goes_on() -> None:
+    with SleepBlocker(STAND_IN) as blocker:
+        engine = AwakeEngine(ScriptedEngine([says("x")]), blocker, linger_s=60)
+        async with engine.generate(GENERATION):
+            held = own_stand_ins()
+        assert own_stand_ins() == held
+        async with engine.generate(GENERATION):
+            assert own_stand_ins() == held
+    assert own_stand_ins() == []
+
+
+async def test_a_generation_that_is_refused_lets_it_sleep_too() -> None:
+    with SleepBlocker(STAND_IN) as blocker:
+        engine = AwakeEngine(ScriptedEngine([[]], refusal=KeyError()), blocker, linger_s=0)
+        with pytest.raises(KeyError):
+            async with engine.generate(GENERATION):
+                pytest.fail("it was taken")
+        await released()
