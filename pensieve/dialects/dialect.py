@@ -5,12 +5,17 @@ One description serves three times: to write the calls of earlier turns (writing
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pensieve.dialects.sampling import NEUTRAL, SamplingDefaults
 
 Schema = Mapping[str, object]
+# What a chat template is told beside the messages.
+Variables = Mapping[str, object]
+
+# Whether an answer has a thought: none, one that the model may begin, one that the prompt has begun.
+Thought = Literal["none", "possible", "begun"]
 
 # Who writes the calls of earlier turns: we, into the assistant's text, or the chat template, from `tool_calls`.
 CallWriter = Literal["text", "template"]
@@ -75,16 +80,31 @@ class CallForm:
 
 @dataclass(frozen=True, slots=True)
 class ThinkingForm:
-    """The marks around a thought. switch, effort: the template's variables that turn thinking on and off, and say how hard.
-
-    after: what the model writes between the thought and the rest of its answer.
-    """
+    """How a model writes thoughts, and what its chat template lets one say about them."""
 
     opening: str = "<think>"
     closing: str = "</think>"
-    switch: str | None = None
-    effort: str | None = None
-    after: str = ""
+    after: str = ""  # what the model writes between the thought and the rest of its answer
+    message_field: str = (
+        "reasoning_content"  # of a message, in which the template reads earlier thoughts
+    )
+    # The template's variables that turn thinking on, and off; empty where it cannot be turned off.
+    on: Variables = field(default_factory=dict[str, object])
+    off: Variables = field(default_factory=dict[str, object])
+    efforts: Mapping[str, Variables] = field(default_factory=dict[str, Variables])  # weakest first
+    is_begun: bool = False  # the template begins an answer in a thought by itself
+
+    @property
+    def is_used(self) -> bool:
+        """Whether the template shows that its model thinks; marks alone stand in vocabularies of models that do not."""
+        return bool(self.on or self.off or self.efforts or self.is_begun)
+
+    def state_after(self, prompt: str) -> Thought:
+        """Return whether an answer to a rendered prompt begins in a thought, may begin with one, or has none."""
+        end = prompt.rstrip()
+        if end.endswith(self.opening):
+            return "begun"
+        return "none" if end.endswith(self.closing) else "possible"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +127,7 @@ class Dialect:
     calls_with_results: bool = False
     text_opening: str = ""
     silent: tuple[str, ...] = ()
+    has_tool_template: bool = False  # conversations with tools have a chat template of their own
     # Of this one model, not of its family: what its makers say, and the settings.
     sampling: SamplingDefaults = NEUTRAL
 

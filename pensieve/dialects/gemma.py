@@ -14,7 +14,7 @@ GEMMA_4 = Dialect(
         parameters=ParameterForm("", ":", separator=",", quote='<|"|>', is_nested=True),
     ),
     writer="template",
-    thinking=ThinkingForm("<|channel>thought", "<channel|>", switch="enable_thinking"),
+    thinking=ThinkingForm("<|channel>thought", "<channel|>"),
 )
 FUNCTION_GEMMA = Dialect(
     "function-gemma",

@@ -7,9 +7,8 @@ that is a token of its own is written as that token, and no text may spell it.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from pensieve.dialects.dialect import HOLES, Dialect, Schema, ThinkingForm, ToolSpec
+from pensieve.dialects.dialect import HOLES, Dialect, Schema, ThinkingForm, Thought, ToolSpec
 from pensieve.dialects.lark import (
     ANY,
     Literals,
@@ -27,8 +26,6 @@ MOST_CALLS = 16
 _TOOL = re.compile(r"(?:fenced_|more_)?tool(\d+)")
 _HOLE = re.compile(f"({'|'.join(map(re.escape, HOLES))})")
 _FENCE = "```json\n"
-
-Thought = Literal["none", "possible", "begun"]
 
 
 @dataclass(frozen=True, slots=True)

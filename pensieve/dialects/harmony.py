@@ -19,7 +19,6 @@ DIALECT = Dialect(
     thinking=ThinkingForm(
         "<|channel|>analysis<|message|>",
         "<|end|>",
-        effort="reasoning_effort",
         after="<|start|>assistant",
     ),
     calls_with_results=True,

@@ -8,6 +8,7 @@ Gives templates what transformers gives them (loop controls, `{% generation %}`,
 
 import datetime
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -30,9 +31,9 @@ _REFUSALS = (
 
 
 class ChatTemplate:
-    """A template, compiled once. `tokens` are its variables: bos_token and the like.
+    """A template, compiled once, with the one for conversations with tools where the model has one of its own.
 
-    Raises `jinja2.TemplateError` where `source` is not Jinja.
+    `tokens` are its variables: bos_token and the like. Raises `jinja2.TemplateError` where a source is not Jinja.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class ChatTemplate:
         source: str,
         tokens: Mapping[str, str],
         *,
+        tool_source: str | None = None,
         now: Callable[[], datetime.datetime] = datetime.datetime.now,
         limit_s: float = LIMIT_S,
     ) -> None:
@@ -50,9 +52,14 @@ class ChatTemplate:
             "strftime_now": lambda form: now().strftime(form),
         }
         environment.globals.update(functions)
-        self.source = source
         self._tokens = dict(tokens)
-        self._render = environment.bounded(source)
+        self._limit_s = limit_s
+        self._render, self.names = environment.bounded(source)
+        self._render_tools, self.source = self._render, source
+        if tool_source is not None:
+            self._render_tools, names = environment.bounded(tool_source)
+            self.names |= names
+            self.source = f"{tool_source}\n{source}"
 
     def render(
         self,
@@ -62,12 +69,47 @@ class ChatTemplate:
         """The prompt's text up to where the assistant begins. Raises `InvalidRequestError` where the template refuses."""
         told: dict[str, Any] = {"tools": None, "documents": None, "add_generation_prompt": True}
         told.update(variables or {})
+        has_tools = told["tools"] is not None or any(map(_is_about_tools, messages))
         try:
-            return self._render(messages=messages, **self._tokens, **told)
+            render = self._render_tools if has_tools else self._render
+            return render(messages=messages, **self._tokens, **told)
         except _REFUSALS as error:
             raise InvalidRequestError(
                 f"messages: the model's chat template does not take this conversation: {error}"
             ) from error
+
+    @property
+    def has_tool_source(self) -> bool:
+        """Whether conversations with tools have a template of their own: told `tools`, were it none, they are written by it."""
+        return self._render_tools is not self._render
+
+    def probing_render(self) -> Callable[..., str]:
+        """Return a `render` for many small trials, which refuses all further ones once they have taken a rendering's limit.
+
+        So a template that never ends costs as much in a hundred trials as in two.
+        """
+        spent_s = 0.0
+
+        def render(
+            messages: Sequence[Mapping[str, object]],
+            variables: Mapping[str, object] | None = None,
+        ) -> str:
+            nonlocal spent_s
+            if spent_s >= self._limit_s:
+                raise InvalidRequestError("the model's chat template takes too long")
+            began_at = time.thread_time()
+            try:
+                return self.render(messages, variables)
+            finally:
+                spent_s += time.thread_time() - began_at
+
+        return render
+
+
+def _is_about_tools(message: Any) -> bool:
+    """Whether a message calls a tool or answers a call."""
+    is_message = isinstance(message, Mapping)
+    return is_message and (message.get("role") == "tool" or bool(message.get("tool_calls")))
 
 
 def _raise_exception(message: str) -> str:

@@ -7,17 +7,16 @@ model's.
 # pyright: basic
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-import jinja2
 from tokenizers import Tokenizer
 
-from pensieve.dialects import plain
+from pensieve.dialects.probe import Probe
 from pensieve.dialects.table import dialect_of
+from pensieve.dialects.turn_ends import ends_of_turn
 from pensieve.engine.shape import NO_LIMIT_TOKENS, context_of, text_part
-from pensieve.models.chat_template import ChatTemplate
 from pensieve.models.folder import ModelFolder
 from pensieve.models.generation_config import (
     NAME,
@@ -27,23 +26,17 @@ from pensieve.models.generation_config import (
 )
 from pensieve.models.integrity import check, damaged, read_json
 from pensieve.models.served import ServedModel
-from pensieve.models.tokenizer import ModelTokenizer
+from pensieve.models.template_files import open_template, special_tokens
+from pensieve.models.tokenizer import ModelTokenizer, controls_of
 
 _log = logging.getLogger("pensieve.models")
 
-# Tokens that end the assistant's turn where the vocabulary has them, whatever the configuration says; a model that begins
-# another turn has ended its own (Phi-3 writes <|assistant|> once more).
-END_OF_TURN = (
-    "</s>",
-    "<|endoftext|>",
-    "<|end_of_text|>",
-    "<|end|>",
-    "<|im_end|>",
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "<end_of_turn>",
-    "<|user|>",
-    "<|assistant|>",
+# Tokens that end any text, where the vocabulary has them: no chat template shows them.
+ENDS_OF_TEXT = ("</s>", "<|endoftext|>", "<|end_of_text|>", "<|eom_id|>")
+# What ends a turn, where the chat template shows nothing: it is missing, or refuses the small conversations that ask it.
+ENDS_OF_TURN = (
+    *("<|end|>", "<|im_end|>", "<|eot_id|>", "<|eot|>", "<end_of_turn>", "<turn|>"),
+    *("<|END_OF_TURN_TOKEN|>", "<|user|>", "<|assistant|>", "<|observation|>"),
 )
 # gpt-oss's harmony format ends each of an answer's parts with <|end|>, not only the last one.
 PART_MARK, PART_END = "<|channel|>", "<|end|>"
@@ -51,30 +44,25 @@ PART_MARK, PART_END = "<|channel|>", "<|end|>"
 # Where nothing tells the context.
 CONTEXT_TOKENS = 4096
 
-SPECIAL_ROLES = (
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "sep_token",
-    "pad_token",
-    "cls_token",
-    "mask_token",
-)
-
 
 def open_model(model: ModelFolder) -> ServedModel:
     """Open `model` for the front end. Raises `ModelDamagedError` where a file is missing, altered or of a wrong kind."""
     config = check(model)
     tokenizer_config = read_json(model, "tokenizer_config.json") or {}
-    special = _special_tokens(tokenizer_config)
+    special = special_tokens(tokenizer_config)
     tokenizer = _tokenizer(model, str(config["model_type"]))
+    template = open_template(model, tokenizer_config, special)
+    controls = controls_of(tokenizer)
+    render = template.probing_render()
+    dialect = dialect_of(template.source, render, controls, template.names)
+    ends = ends_of_turn(Probe(render, controls, template.names), dialect)
     generation_config = _generation_config(model)
-    stops = _stop_tokens(config, generation_config, tokenizer, special.get("eos_token"))
-    template = _template(model, tokenizer_config, special)
+    named = tokenizer.token_to_id(special.get("eos_token", ""))
+    listed = (*token_ids(config.get("eos_token_id")), *generation_config.stop_tokens)
+    stops = _stop_tokens(listed, named, controls, ends)
     weights = [file.stat() for file in model.folder.glob("model*.safetensors")]
     served_tokenizer = ModelTokenizer(tokenizer, template, stops)
     served_tokenizer.warm_up()
-    dialect = dialect_of(template.source, template.render, served_tokenizer.controls)
     return ServedModel(
         name=model.name,
         repo=model.repo,
@@ -84,7 +72,11 @@ def open_model(model: ModelFolder) -> ServedModel:
         size_bytes=sum(stat.st_size for stat in weights),
         created_at=int(max(stat.st_mtime for stat in weights)),
         tokenizer=served_tokenizer,
-        dialect=replace(dialect, sampling=generation_config.sampling),
+        dialect=replace(
+            dialect,
+            has_tool_template=template.has_tool_source,
+            sampling=generation_config.sampling,
+        ),
     )
 
 
@@ -128,57 +120,17 @@ def _converted_tokenizer(model: ModelFolder, model_type: str) -> Tokenizer:
 
 
 def _stop_tokens(
-    config: Mapping[str, Any],
-    generation_config: GenerationConfig,
-    tokenizer: Tokenizer,
-    eos_token: str | None,
+    listed: Collection[int],
+    named: int | None,
+    controls: Mapping[str, int],
+    ends: frozenset[str],
 ) -> frozenset[int]:
-    listed = [*token_ids(config.get("eos_token_id")), *generation_config.stop_tokens]
-    added = {
-        token.content: number for number, token in tokenizer.get_added_tokens_decoder().items()
-    }
-    ends = [text for text in END_OF_TURN if text != PART_END or PART_MARK not in added]
-    known = [added[text] for text in ends if text in added]
-    named = tokenizer.token_to_id(eos_token) if eos_token else None
-    return frozenset(listed + known + ([] if named is None else [named]))
-
-
-def _template(
-    model: ModelFolder, tokenizer_config: Mapping[str, Any], special: Mapping[str, str]
-) -> ChatTemplate:
-    try:
-        source = _template_source(model, tokenizer_config) or plain.TEMPLATE
-        return ChatTemplate(source, special)
-    except (jinja2.TemplateError, UnicodeDecodeError) as error:
-        damaged(model, "The chat template", f"cannot be read ({error})")
-
-
-def _template_source(model: ModelFolder, tokenizer_config: Mapping[str, Any]) -> str | None:
-    """Where transformers looks, in its order: a file of its own, the tokenizer's configuration, a JSON file."""
-    file = model.folder / "chat_template.jinja"
-    if file.exists():
-        return file.read_text(encoding="utf-8")
-    return _default_of(tokenizer_config.get("chat_template")) or _default_of(
-        (read_json(model, "chat_template.json") or {}).get("chat_template")
-    )
-
-
-def _default_of(template: str | list[dict[str, str]] | dict[str, str] | None) -> str | None:
-    """Some models have several templates by name."""
-    if template is None or isinstance(template, str):
-        return template
-    if isinstance(template, list):
-        template = {entry["name"]: entry["template"] for entry in template}
-    return template.get("default") or next(iter(template.values()), None)
-
-
-def _special_tokens(tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
-    found = {role: tokenizer_config.get(role) for role in SPECIAL_ROLES}
-    texts = {
-        role: token["content"] if isinstance(token, dict) else token
-        for role, token in found.items()
-    }
-    return {role: text for role, text in texts.items() if text}
+    """listed: by the configurations. named: the tokenizer's eos token. ends: those that the chat template shows."""
+    texts = {*ENDS_OF_TEXT, *(ends or ENDS_OF_TURN)}
+    if PART_MARK in controls:
+        texts.discard(PART_END)
+    known = {controls[text] for text in texts if text in controls}
+    return frozenset({*listed, *known, *([] if named is None else [named])})
 
 
 def _context_tokens(config: Mapping[str, Any], tokenizer_config: Mapping[str, Any]) -> int:

@@ -69,10 +69,13 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             self.filters[name] = _counted(self.filters[name])
         self.filters |= {_ROUNDS: self._rounds, _SIZE: _shown}
 
-    def bounded(self, source: str) -> Callable[..., str]:
-        """The template's rendering. Raises `jinja2.TemplateError` where `source` is not Jinja."""
-        tree = _Bounds(self).visit(self.parse(source))
-        template = self.from_string(tree)
+    def bounded(self, source: str) -> tuple[Callable[..., str], frozenset[str]]:
+        """Return the template's rendering and the names that it reads; its own variables are among these.
+
+        Raises `jinja2.TemplateError` where `source` is not Jinja.
+        """
+        bounds = _Bounds(self)
+        template = self.from_string(bounds.visit(self.parse(source)))
 
         def render(**variables: Any) -> str:
             self._clock.until = time.thread_time() + self._limit_s
@@ -83,7 +86,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
                 _require(letters <= MAX_LETTERS, "writes too much")
             return "".join(pieces)
 
-        return render
+        return render, frozenset(bounds.names)
 
     def call(self, context: Any, called: Any, /, *given: Any, **named: Any) -> Any:
         """Every call of a template: its macros, and methods of its values."""
@@ -119,10 +122,21 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
 
 class _Bounds(NodeTransformer):
-    """Puts the looks into a template that was read."""
+    """Puts the looks into a template that was read, and collects the names that it reads on the way.
+
+    `jinja2.meta.find_undeclared_variables` would tell which of them are not the template's own, but compiles the template
+    once more: 10 to 60 ms for the templates of 2026 (2026-11-30, two-core Linux).
+    """
 
     def __init__(self, environment: jinja2.Environment) -> None:
         self._environment = environment
+        self.names: set[str] = set()
+
+    def visit_Name(self, node: nodes.Name) -> nodes.Node:  # noqa: N802
+        """One that is read, not set."""
+        if node.ctx == "load":
+            self.names.add(node.name)
+        return node
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
         """Each round is one of `_rounds`."""

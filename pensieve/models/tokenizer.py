@@ -35,12 +35,7 @@ class ModelTokenizer:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         added = tokenizer.get_added_tokens_decoder()
-        # A run of spaces or line breaks that is a token of its own controls nothing.
-        self._controls = {
-            number: token.content
-            for number, token in added.items()
-            if token.content.strip(" \t\r\n▁")
-        }
+        self._controls = {number: text for text, number in controls_of(tokenizer).items()}
         self._is_normalized = tokenizer.normalizer is not None and any(
             added[number].normalized for number in self._controls
         )
@@ -165,6 +160,14 @@ class ModelTokenizer:
 
     def _stored(self) -> dict[str, Any]:
         return json.loads(self._tokenizer.to_str())
+
+
+def controls_of(tokenizer: Tokenizer) -> dict[str, int]:
+    """Return the added tokens by their texts. A run of blanks that is a token of its own controls nothing."""
+    added = tokenizer.get_added_tokens_decoder()
+    return {
+        token.content: number for number, token in added.items() if token.content.strip(" \t\r\n▁")
+    }
 
 
 def _ids(tokenizer: Tokenizer, text: str) -> list[int]:

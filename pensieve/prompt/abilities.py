@@ -52,11 +52,26 @@ class SystemTurns:
 
 
 @dataclass(frozen=True, slots=True)
+class Abilities:
+    """What the template takes. text_after_results: of a user, right after the results of tools."""
+
+    system: SystemTurns
+    text_after_results: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Opening:
     """What the template begins an answer with. shared: as much of it as stands before earlier answers too."""
 
     whole: str
     shared: str
+
+
+def abilities_of(tokenizer: ChatTokenizer, variables: Mapping[str, object]) -> Abilities:
+    """Try the template, told these variables."""
+    return Abilities(
+        system_turns(tokenizer, variables), takes_text_after_results(tokenizer, variables)
+    )
 
 
 def call_frame_of(tokenizer: ChatTokenizer, variables: Mapping[str, object]) -> CallFrame | None:
@@ -77,11 +92,13 @@ def call_frame_of(tokenizer: ChatTokenizer, variables: Mapping[str, object]) -> 
     return CallFrame(head, re.compile(re.escape(tail).replace(_ID, r"[\w-]+")))
 
 
-def takes_text_after_results(tokenizer: ChatTokenizer) -> bool:
+def takes_text_after_results(
+    tokenizer: ChatTokenizer, variables: Mapping[str, object] | None = None
+) -> bool:
     """Whether a user may say something right after the results of tools. Where turns must alternate, that is one too many."""
     try:
         rendered = tokenizer.render(
-            [_ASKED, _CALLED, _RESULT, {"role": "user", "content": "violin"}]
+            [_ASKED, _CALLED, _RESULT, {"role": "user", "content": "violin"}], variables
         )
     except InvalidRequestError:
         return False
@@ -106,16 +123,21 @@ def opening_of(tokenizer: ChatTokenizer, variables: Mapping[str, object]) -> Ope
     return Opening(whole, whole[: common_letters(whole, written)])
 
 
-def system_turns(tokenizer: ChatTokenizer) -> SystemTurns:
-    """Try the template of `tokenizer`."""
-    first = _writes_all(tokenizer, _FIRST)
-    return SystemTurns(first=first, between=first and _writes_all(tokenizer, _BETWEEN))
+def system_turns(
+    tokenizer: ChatTokenizer, variables: Mapping[str, object] | None = None
+) -> SystemTurns:
+    """Try the template of `tokenizer`, told these variables."""
+    first = _writes_all(tokenizer, variables, _FIRST)
+    return SystemTurns(first=first, between=first and _writes_all(tokenizer, variables, _BETWEEN))
 
 
-def _writes_all(tokenizer: ChatTokenizer, turns: list[tuple[str, str]]) -> bool:
+def _writes_all(
+    tokenizer: ChatTokenizer, variables: Mapping[str, object] | None, turns: list[tuple[str, str]]
+) -> bool:
     """Whether every turn's text is in what the template writes, each after the one before."""
+    messages = [{"role": role, "content": text} for role, text in turns]
     try:
-        rendered = tokenizer.render([{"role": role, "content": text} for role, text in turns])
+        rendered = tokenizer.render(messages, variables)
     except InvalidRequestError:
         return False
     places = [rendered.find(text) for _, text in turns]

@@ -63,8 +63,8 @@ class ChatWriter:
         message: dict[str, object] = {"role": "assistant", "content": self.text(turn)}
         if is_templates and not self.dialect.calls_with_results:
             message["tool_calls"] = [self._tool_call(use) for use in uses]
-        if self.dialect.thinking is not None and (thought := _thought(turn)):
-            message["reasoning_content"] = self.neutralize(thought)
+        if (form := self.dialect.thinking) is not None and (thought := _thought(turn)):
+            message[form.message_field] = self.neutralize(thought)
         return message
 
     def _sign(self, use: ToolUseBlock, kept: str) -> Mapping[str, object]:

@@ -13,7 +13,7 @@ from pensieve.api.request import Conversation
 from pensieve.api.tools import AnyChoice, AutoChoice, NamedChoice, NoChoice
 from pensieve.dialects.answer import AnswerForm
 from pensieve.dialects.dialect import Dialect, Schema, ToolSpec
-from pensieve.dialects.grammar import MOST_CALLS, Thought, Wanted, answer_grammar, tool_in_line
+from pensieve.dialects.grammar import MOST_CALLS, Wanted, answer_grammar, tool_in_line
 from pensieve.dialects.schemas import (
     FREE_OBJECT,
     Compilable,
@@ -23,7 +23,7 @@ from pensieve.dialects.schemas import (
 )
 from pensieve.dialects.values import as_schema
 from pensieve.errors import InvalidRequestError
-from pensieve.prompt.thinking import hides_thoughts, thinking_budget
+from pensieve.prompt.thinking import BoundedThought, hides_thoughts
 from pensieve.prompt.tools import Offer
 
 _log = logging.getLogger("pensieve.prompt")
@@ -93,7 +93,7 @@ def plan_answer(
     offer: Offer,
     dialect: Dialect,
     controls: Mapping[str, int],
-    thought: Thought,
+    thought: BoundedThought,
 ) -> AnswerPlan:
     """The plan for an answer to a conversation whose prompt begins it with `thought`.
 
@@ -104,11 +104,11 @@ def plan_answer(
     form = AnswerForm(
         dialect,
         tools if wanted.most else {},
-        is_in_thought=thought == "begun",
-        may_think=thought == "possible",
+        is_in_thought=thought.state == "begun",
+        may_think=thought.state == "possible",
         has_text=not wanted.least,
     )
-    is_limited = wanted.thinking_tokens is not None and thought != "none"
+    is_limited = wanted.thinking_tokens is not None and thought.state != "none"
     needs_grammar = bool(wanted.tools) or wanted.schema is not None or is_limited
     grammar = None
     if needs_grammar:
@@ -125,7 +125,7 @@ def _grammar(
     return AnswerGrammar(dialect, wanted, controls, promised, lark)
 
 
-def _wanted(conversation: Conversation, offer: Offer, thought: Thought) -> Wanted:
+def _wanted(conversation: Conversation, offer: Offer, thought: BoundedThought) -> Wanted:
     tools = list(offer.callable.values())
     schema = output_schema(conversation)
     least, most = 0, MOST_CALLS
@@ -146,8 +146,8 @@ def _wanted(conversation: Conversation, offer: Offer, thought: Thought) -> Wante
         least=least,
         most=most,
         schema=None if least or schema is None else _fitting_output(schema),
-        thought=thought,
-        thinking_tokens=thinking_budget(conversation),
+        thought=thought.state,
+        thinking_tokens=thought.most_tokens,
     )
 
 

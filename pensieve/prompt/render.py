@@ -8,28 +8,28 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from pensieve.api.message import ClearedToolUses, ContextEdits
-from pensieve.api.request import Conversation, Turn
+from pensieve.api.request import Conversation, MessagesRequest, Turn
 from pensieve.api.usage import Breakpoint
 from pensieve.dialects import plain
 from pensieve.dialects.dialect import Dialect
 from pensieve.dialects.sampling import NEUTRAL, SamplingDefaults
 from pensieve.errors import InvalidRequestError, PromptTooLongError
-from pensieve.prompt.abilities import (
-    call_frame_of,
-    opening_of,
-    system_turns,
-    takes_text_after_results,
-)
+from pensieve.prompt.abilities import Abilities, abilities_of
 from pensieve.prompt.chat import ChatWriter, template_tool, tool_uses
 from pensieve.prompt.edits import clear_tool_uses
 from pensieve.prompt.layout import Layout, lay_out
 from pensieve.prompt.length import length_beyond
 from pensieve.prompt.places import Places, RenderedPrompt
 from pensieve.prompt.plan import AnswerPlan, plan_answer
-from pensieve.prompt.script import Manner, Script
+from pensieve.prompt.script import Manner, Script, manner_of
 from pensieve.prompt.spoken import SpokenWords
 from pensieve.prompt.template import ChatTokenizer
-from pensieve.prompt.thinking import thinking_variables, thought_of
+from pensieve.prompt.thinking import (
+    BoundedThought,
+    thinking_budget,
+    thinking_variables,
+    thought_of,
+)
 from pensieve.prompt.tools import Offer, offer_of
 from pensieve.prompt.words import Known
 
@@ -37,6 +37,9 @@ from pensieve.prompt.words import Known
 MOST_EARLIER_TURNS = 2
 # The API takes no more; of more, the last count.
 MOST_BREAKPOINTS = 4
+
+# Chooses the template for tools without offering any; only for models that have one.
+_NO_TOOLS: Mapping[str, object] = {"tools": []}
 
 # What is said where a conversation goes another way.
 _PROBE = "x"
@@ -101,8 +104,7 @@ class PromptRenderer:
         self._dialect = dialect
         self._context_tokens = context_tokens
         self._spoken = spoken or SpokenWords()
-        self._abilities = system_turns(tokenizer)
-        self._takes_text_after_results = takes_text_after_results(tokenizer)
+        self._abilities: dict[bool, Abilities] = {False: abilities_of(tokenizer, {})}
         self._manners: dict[str, Manner] = {}
 
     def render(self, conversation: Conversation, most_tokens: int | None = None) -> Prompt:
@@ -147,35 +149,37 @@ class PromptRenderer:
             return self._written(conversation, offer, script)
 
     def _script(self, conversation: Conversation, offer: Offer) -> Script:
-        switch = thinking_variables(self._dialect, conversation)
+        tools = _NO_TOOLS if self._has_tool_template(conversation, offer) else {}
+        switch = {**thinking_variables(self._dialect, conversation), **tools}
         key = repr(sorted(switch.items()))
         if key not in self._manners:
-            self._manners[key] = self._manner(switch)
-        tools = {}
+            self._manners[key] = manner_of(self._tokenizer, self._dialect, switch)
         if self._dialect.tools == "template" and offer.shown:
             tools = {
                 "tools": [template_tool(tool, self._tokenizer.neutralize) for tool in offer.shown]
             }
         return Script(self._tokenizer, {**switch, **tools}, self._manners[key], self._spoken)
 
-    def _manner(self, switch: Mapping[str, object]) -> Manner:
-        opening = opening_of(self._tokenizer, switch)
-        if self._dialect.writer == "text":
-            return Manner(opening)
-        frame = call_frame_of(self._tokenizer, switch)
-        is_particular = self._dialect.calls_with_results
-        return Manner(opening, frame, recalls_calls=frame is not None and not is_particular)
+    def _has_tool_template(self, conversation: Conversation, offer: Offer) -> bool:
+        """Whether the conversation is rendered by the template for tools: it offers some, or has used some."""
+        return self._dialect.has_tool_template and bool(
+            offer.shown or tool_uses(conversation.messages)
+        )
 
     def _laid_out(self, conversation: Conversation, offer: Offer, script: Script) -> Layout:
         known = Known(tool_uses(conversation.messages), offer.known)
+        with_tools = self._has_tool_template(conversation, offer)
+        if with_tools not in self._abilities:
+            self._abilities[with_tools] = abilities_of(self._tokenizer, _NO_TOOLS)
+        abilities = self._abilities[with_tools]
         writer = ChatWriter(
             self._dialect,
             known,
             self._tokenizer.neutralize,
             script.recall,
-            takes_text_after_results=self._takes_text_after_results,
+            takes_text_after_results=abilities.text_after_results,
         )
-        return lay_out(conversation, offer, writer, self._abilities)
+        return lay_out(conversation, offer, writer, abilities.system)
 
     def _edited(self, draft: _Draft) -> tuple[_Draft, list[ClearedToolUses]]:
         """What the context's edits leave of it: each is tried, and kept where it clears as much as it must."""
@@ -199,7 +203,6 @@ class PromptRenderer:
     def _prompt(self, draft: _Draft, original_tokens: int) -> Prompt:
         places = Places(draft.rendered, draft.script.text)
         layout, text = draft.layout, draft.rendered.text
-        thought = thought_of(self._dialect, text, has_prefill=bool(layout.prefill))
         ends = _TurnEnds(
             draft.layout,
             places,
@@ -210,13 +213,27 @@ class PromptRenderer:
             rendered=draft.rendered,
             original_tokens=original_tokens,
             plan=plan_answer(
-                draft.conversation, draft.offer, self._dialect, self._tokenizer.controls, thought
+                draft.conversation,
+                draft.offer,
+                self._dialect,
+                self._tokenizer.controls,
+                self._thought(draft),
             ),
             opening=None if layout.prefill else draft.script.opening_in(text),
             boundaries=tuple(sorted({ends.system, ends.last, *ends.earlier()} - {0})),
             pinned_tokens=ends.system,
             breakpoints=tuple(_breakpoints(draft, ends))[-MOST_BREAKPOINTS:],
             sampling=self._dialect.sampling,
+        )
+
+    def _thought(self, draft: _Draft) -> BoundedThought:
+        conversation, has_prefill = draft.conversation, bool(draft.layout.prefill)
+        answer_tokens = None
+        if isinstance(conversation, MessagesRequest):
+            answer_tokens = min(conversation.max_tokens, self._context_tokens - draft.length)
+        return BoundedThought(
+            thought_of(self._dialect, draft.rendered.text, has_prefill=has_prefill),
+            thinking_budget(self._dialect, conversation, answer_tokens),
         )
 
     def _continued(self, draft: _Draft) -> Layout:

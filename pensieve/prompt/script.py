@@ -6,11 +6,12 @@ what the answer's prompt ended with. What lies before and behind is encoded by
 itself. So a prompt that goes on from an answer begins with that answer's prompt and its tokens.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pensieve.api.blocks import ToolUseBlock
-from pensieve.prompt.abilities import CallFrame, Opening
+from pensieve.dialects.dialect import Dialect, Variables
+from pensieve.prompt.abilities import CallFrame, Opening, call_frame_of, opening_of
 from pensieve.prompt.chat import Message
 from pensieve.prompt.places import RenderedPrompt
 from pensieve.prompt.spoken import Spoken, SpokenWords
@@ -30,13 +31,23 @@ class Manner:
     recalls_calls: bool = True
 
 
+def manner_of(tokenizer: ChatTokenizer, dialect: Dialect, variables: Variables) -> Manner:
+    """Try the template, told these variables."""
+    opening = opening_of(tokenizer, variables)
+    if dialect.writer == "text":
+        return Manner(opening)
+    frame = call_frame_of(tokenizer, variables)
+    is_particular = dialect.calls_with_results
+    return Manner(opening, frame, recalls_calls=frame is not None and not is_particular)
+
+
 class Script:
     """Renders one conversation. variables: what the template is told beside the messages."""
 
     def __init__(
         self,
         tokenizer: ChatTokenizer,
-        variables: Mapping[str, object],
+        variables: Variables,
         manner: Manner,
         spoken: SpokenWords,
     ) -> None:

@@ -2,64 +2,17 @@
 
 Law: the same text cut anyhow gives the same, once pieces that follow each other are put together; no word is lost and none
 invented. Blanks beside a mark belong to it. Marks count only where they mean something: those of calls where tools
-are at hand, those of a thought at the beginning of an answer.
+are at hand, those of a thought at the beginning of an answer. A closing mark that closes nothing is never said, unless it is quoted.
 """
 
-from dataclasses import dataclass
 from typing import assert_never
 
 from pensieve.dialects.answer import AnswerForm
-from pensieve.reply.calls import AloneCall, CallReader
+from pensieve.reply.calls import CallReader
 from pensieve.reply.json_text import BLANKS
 from pensieve.reply.letters import Reading, UnexpectedError, certain, first_of
 from pensieve.reply.said import CallEnded, Said, Text, Thought, merged
-
-
-@dataclass(slots=True)
-class _InThought:
-    """Behind the mark that opens a thought. held: blanks, with which the thought may end."""
-
-    held: str = ""
-    has_begun: bool = False
-
-
-@dataclass(slots=True)
-class _InText:
-    """In what is said. held: blanks that may be a mark's.
-
-    may_think, may_be_call: nothing was before it, so a thought may come, or a call that is the whole answer. keeps_blanks: those
-    at its beginning, since no mark is before it.
-    """
-
-    may_think: bool = True
-    may_be_call: bool = True
-    keeps_blanks: bool = True
-    held: str = ""
-    has_begun: bool = False
-
-
-@dataclass(slots=True)
-class _InCall:
-    """Behind the mark that opens calls. before: the text that it stands in. unsaid: letters of which nothing was told yet."""
-
-    before: _InText
-    reading: Reading[None]
-    unsaid: str
-    has_told: bool = False
-    is_open: bool = False
-
-
-@dataclass(slots=True)
-class _Alone:
-    """In what may be a call that is the whole answer."""
-
-    before: _InText
-    call: AloneCall
-    reading: Reading[None]
-    unsaid: str = ""
-
-
-State = _InThought | _InText | _InCall | _Alone
+from pensieve.reply.states import Alone, InCall, InText, InThought, State
 
 
 class AnswerReader:
@@ -71,17 +24,19 @@ class AnswerReader:
         self._has_text = form.has_text
         self._calls = CallReader(form.dialect.calls, form.tools, self._tell)
         self._opening = form.dialect.calls.opening if form.tools else ""
-        self._marks = [mark for mark in (self._opening, *form.dialect.silent) if mark]
-        self._state: State = (
-            _InThought() if form.is_in_thought else _InText(may_think=form.may_think)
-        )
+        thinking = form.dialect.thinking
+        pair = (thinking.opening, thinking.closing) if thinking is not None else ()
+        self._thought_marks = [mark for mark in pair if mark not in form.dialect.silent]
+        marks = (self._opening, *form.dialect.silent, *self._thought_marks)
+        self._marks = [mark for mark in marks if mark]
+        self._state: State = InThought() if form.is_in_thought else InText(may_think=form.may_think)
         self._rest = ""
         self._said: list[Said] = []
 
     @property
     def is_in_thought(self) -> bool:
         """The model is thinking."""
-        return isinstance(self._state, _InThought)
+        return isinstance(self._state, InThought)
 
     def feed(self, piece: str) -> list[Said]:
         """What is certain now that `piece` has come."""
@@ -92,20 +47,20 @@ class AnswerReader:
 
     def flush(self, *, is_cut: bool) -> list[Said]:
         """What was held back, at the answer's end. is_cut: the model would have gone on."""
-        if isinstance(self._state, _Alone):
+        if isinstance(self._state, Alone):
             self._end_alone(self._state)
         match self._state:
-            case _InThought():
+            case InThought():
                 self._think(self._state, self._rest)
-            case _InText():
+            case InText():
                 # A cut answer that is calls and nothing else ends in a mark that is not whole.
                 if self._has_text or not is_cut:
                     self._end_text(self._state)
-            case _InCall(before, reading, unsaid, has_told):
+            case InCall(before, reading, unsaid, has_told):
                 reading.close()
                 if not has_told and not is_cut:
                     self._say(before, unsaid)
-            case _Alone():
+            case Alone():
                 pass
             case _:
                 assert_never(self._state)
@@ -118,13 +73,13 @@ class AnswerReader:
     def _step(self) -> bool:
         """Go on as far as one state goes; whether there is more to do with what is here."""
         match self._state:
-            case _InThought():
+            case InThought():
                 return self._in_thought(self._state)
-            case _InText():
+            case InText():
                 return self._in_text(self._state)
-            case _InCall():
+            case InCall():
                 return self._in_call(self._state)
-            case _Alone():
+            case Alone():
                 return self._in_alone(self._state)
             case _:
                 assert_never(self._state)
@@ -136,7 +91,7 @@ class AnswerReader:
 
     # Thoughts.
 
-    def _in_thought(self, state: _InThought) -> bool:
+    def _in_thought(self, state: InThought) -> bool:
         assert self._dialect.thinking is not None
         closing = self._dialect.thinking.closing
         place = self._rest.find(closing)
@@ -145,10 +100,10 @@ class AnswerReader:
             return False
         self._think(state, self._take(place))
         self._take(len(closing))
-        self._state = _InText(may_think=False, keeps_blanks=False)
+        self._state = InText(may_think=False, keeps_blanks=False)
         return True
 
-    def _think(self, state: _InThought, text: str) -> None:
+    def _think(self, state: InThought, text: str) -> None:
         held = state.held + text
         text = held.rstrip(BLANKS)
         state.held = held[len(text) :]
@@ -160,7 +115,7 @@ class AnswerReader:
 
     # Text.
 
-    def _in_text(self, state: _InText) -> bool:
+    def _in_text(self, state: InText) -> bool:
         if not state.has_begun and (begun := self._beginning(state)) is not None:
             return begun
         place, mark = first_of(self._marks, self._rest)
@@ -171,17 +126,19 @@ class AnswerReader:
         self._take(len(mark))
         if mark == self._opening:
             self._open_call(state, self._calls.section(), mark)
+        elif mark in self._thought_marks:
+            self._pass_thought_mark(state, mark)
         else:
-            self._state = _InText(may_be_call=False, keeps_blanks=False)
+            self._state = InText(may_be_call=False, keeps_blanks=False)
         return True
 
-    def _beginning(self, state: _InText) -> bool | None:
+    def _beginning(self, state: InText) -> bool | None:
         """What an answer begins with that is no text: as `_step`, and None where it is text."""
         text = (state.held + self._rest).lstrip(BLANKS)
         thinking = self._dialect.thinking if state.may_think else None
         if thinking is not None and text.startswith(thinking.opening):
             self._rest = text.removeprefix(thinking.opening)
-            self._state = _InThought()
+            self._state = InThought()
             return True
         if thinking is not None and thinking.opening.startswith(text):
             return False
@@ -189,8 +146,22 @@ class AnswerReader:
             return self._begin_alone(state)
         return None
 
-    def _say(self, state: _InText, text: str) -> None:
+    def _pass_thought_mark(self, state: InText, mark: str) -> None:
+        """Say a mark that is quoted, that opens something in the text, or that closes what was opened there; drop others."""
+        assert self._dialect.thinking is not None
+        if mark == self._dialect.thinking.opening:
+            state.open_thoughts += 1
+        elif state.open_thoughts:
+            state.open_thoughts -= 1
+        elif not state.quoting.is_open:
+            if not state.has_begun:
+                state.held, state.keeps_blanks = "", False
+            return
+        self._say(state, mark)
+
+    def _say(self, state: InText, text: str) -> None:
         """Blanks at the end are held back where a mark may follow that they belong to."""
+        state.quoting.feed(text)
         held = state.held + text
         text = held.rstrip(BLANKS) if self._tools or self._marks else held
         state.held = held[len(text) :]
@@ -200,25 +171,25 @@ class AnswerReader:
             state.has_begun = True
             self._said.append(Text(text))
 
-    def _end_text(self, state: _InText) -> None:
+    def _end_text(self, state: InText) -> None:
         self._say(state, self._take(len(self._rest)))
         if state.held and (state.has_begun or state.keeps_blanks):
             self._said.append(Text(state.held))
 
     # Calls.
 
-    def _open_call(self, before: _InText, reading: Reading[None], mark: str) -> None:
+    def _open_call(self, before: InText, reading: Reading[None], mark: str) -> None:
         next(reading)
-        self._state = _InCall(before, reading, mark)
+        self._state = InCall(before, reading, mark)
 
-    def _in_call(self, state: _InCall) -> bool:
+    def _in_call(self, state: InCall) -> bool:
         while self._rest:
             letter = self._take(1)
             state.unsaid += letter
             try:
                 state.reading.send(letter)
             except StopIteration:
-                self._state = _InText(may_think=False, may_be_call=False, keeps_blanks=False)
+                self._state = InText(may_think=False, may_be_call=False, keeps_blanks=False)
                 return True
             except UnexpectedError:
                 self._break_call(state)
@@ -227,18 +198,18 @@ class AnswerReader:
 
     def _tell(self, said: Said) -> None:
         """Take what a call's reader has read."""
-        assert isinstance(self._state, _InCall)
+        assert isinstance(self._state, InCall)
         self._said.append(said)
         self._state.unsaid = ""
         self._state.has_told = True
         self._state.is_open = not isinstance(said, CallEnded)
 
-    def _break_call(self, state: _InCall) -> None:
+    def _break_call(self, state: InCall) -> None:
         """What was to be a call is none, or none any more: the rest of it is text."""
         if state.is_open:
             self._said.append(CallEnded())
         if state.has_told:
-            self._state = _InText(may_think=False, may_be_call=False, keeps_blanks=False)
+            self._state = InText(may_think=False, may_be_call=False, keeps_blanks=False)
             self._rest = state.unsaid + self._rest
             return
         self._state = state.before
@@ -248,7 +219,7 @@ class AnswerReader:
 
     # A call that is the whole answer.
 
-    def _begin_alone(self, state: _InText) -> bool | None:
+    def _begin_alone(self, state: InText) -> bool | None:
         if self._opening and not self._dialect.has_bare_calls:
             return None
         self._rest, state.held = state.held + self._rest, ""
@@ -256,11 +227,11 @@ class AnswerReader:
             self._open_call(state, self._calls.alone(), "")
             return True
         call = self._calls.patient()
-        self._state = _Alone(state, call, call.read())
+        self._state = Alone(state, call, call.read())
         next(self._state.reading)
         return True
 
-    def _in_alone(self, state: _Alone) -> bool:
+    def _in_alone(self, state: Alone) -> bool:
         while self._rest:
             letter = self._take(1)
             state.unsaid += letter
@@ -271,16 +242,16 @@ class AnswerReader:
                 return True
         return False
 
-    def _end_alone(self, state: _Alone) -> None:
+    def _end_alone(self, state: Alone) -> None:
         if state.call.said:
             self._said += state.call.said
-            self._state = _InText(may_think=False, may_be_call=False, keeps_blanks=False)
+            self._state = InText(may_think=False, may_be_call=False, keeps_blanks=False)
             return
         self._go_back(state)
         while self._rest and self._step():
             pass
 
-    def _go_back(self, state: _Alone) -> None:
+    def _go_back(self, state: Alone) -> None:
         """It is text, after all."""
         self._state = state.before
         self._state.may_be_call = False

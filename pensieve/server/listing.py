@@ -28,19 +28,19 @@ from pensieve.server.answers import answer
 ALIAS_PREFIX = "claude-local/"
 
 YES = Support(supported=True)
+EFFORTS = ("low", "medium", "high", "xhigh", "max")
 
 
 def capabilities_of(model: ServedModel) -> Capabilities:
     """What the served model can do here. Thinking, and how hard, is what its family has marks for."""
     form = model.dialect.thinking
     thinks = Support(supported=form is not None)
-    has_effort = Support(supported=form is not None and form.effort is not None)
+    efforts = form.efforts if form is not None else {}
+    levels = {word: Support(supported=word in efforts) for word in EFFORTS}
     return Capabilities(
         batch=YES,
         context_management=ContextManagement(supported=True, clear_tool_uses_20250919=YES),
-        effort=Effort(
-            supported=has_effort.supported, low=has_effort, medium=has_effort, high=has_effort
-        ),
+        effort=Effort(supported=bool(efforts), **levels),
         structured_outputs=YES,
         thinking=Thinking(
             supported=thinks.supported,

@@ -1,0 +1,71 @@
+"""The chat templates of a model folder: where transformers looks for them, and by which names.
+
+Some models have several. `default` is for any conversation, `tool_use` for one with tools.
+"""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import jinja2
+
+from pensieve.dialects import plain
+from pensieve.models.chat_template import ChatTemplate
+from pensieve.models.folder import ModelFolder
+from pensieve.models.integrity import damaged, read_json
+
+SPECIAL_ROLES = (
+    *("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"),
+)
+
+
+def open_template(
+    model: ModelFolder, tokenizer_config: Mapping[str, Any], special: Mapping[str, str]
+) -> ChatTemplate:
+    """Return the model's template, or a transcript's where it has none. Raises `ModelDamagedError` for one that is no Jinja."""
+    try:
+        named = _named_templates(model, tokenizer_config)
+        tool_source = named.get("tool_use")
+        source = named.get("default") or tool_source or next(iter(named.values()), plain.TEMPLATE)
+        is_other = tool_source not in (None, source)
+        return ChatTemplate(source, special, tool_source=tool_source if is_other else None)
+    except (jinja2.TemplateError, UnicodeDecodeError) as error:
+        damaged(model, "The chat template", f"cannot be read ({error})")
+
+
+def _named_templates(model: ModelFolder, tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
+    """In transformers' order: files of their own, the tokenizer's configuration, a JSON file."""
+    folder = model.folder / "additional_chat_templates"
+    files = {file.stem: file for file in sorted(folder.glob("*.jinja"))}
+    if (default := model.folder / "chat_template.jinja").exists():
+        files["default"] = default
+    named = {name: file.read_text(encoding="utf-8") for name, file in files.items()}
+    if "default" in named:
+        return named
+    stored = tokenizer_config.get("chat_template") or (
+        read_json(model, "chat_template.json") or {}
+    ).get("chat_template")
+    return {**_by_name(stored), **named}
+
+
+def _by_name(stored: object) -> dict[str, str]:
+    """A lone template is the default one; a list or an object has a name for each."""
+    match stored:
+        case str():
+            return {"default": stored}
+        case list():
+            entries = cast("list[dict[str, str]]", stored)
+            return {entry["name"]: entry["template"] for entry in entries}
+        case dict():
+            return cast("dict[str, str]", stored)
+        case _:
+            return {}
+
+
+def special_tokens(tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the texts of the special tokens by their roles, which are variables of chat templates."""
+    found = {role: tokenizer_config.get(role) for role in SPECIAL_ROLES}
+    texts = {
+        role: token["content"] if isinstance(token, dict) else token
+        for role, token in found.items()
+    }
+    return {role: text for role, text in texts.items() if text}

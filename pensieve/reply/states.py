@@ -1,0 +1,56 @@
+"""Where in an answer its reader is (reading.py, which alone changes these): one state at a time."""
+
+from dataclasses import dataclass, field
+
+from pensieve.reply.calls import AloneCall
+from pensieve.reply.letters import Reading
+from pensieve.reply.quoting import Quoting
+
+
+@dataclass(slots=True)
+class InThought:
+    """Behind the mark that opens a thought. held: blanks, with which the thought may end."""
+
+    held: str = ""
+    has_begun: bool = False
+
+
+@dataclass(slots=True)
+class InText:
+    """In what is said. held: blanks that may be a mark's.
+
+    may_think, may_be_call: nothing was before it, so a thought may come, or a call that is the whole answer. keeps_blanks: those
+    at its beginning, since no mark is before it.
+    """
+
+    may_think: bool = True
+    may_be_call: bool = True
+    keeps_blanks: bool = True
+    held: str = ""
+    has_begun: bool = False
+    quoting: Quoting = field(default_factory=Quoting)
+    open_thoughts: int = 0  # marks that open one, as a part of the text
+
+
+@dataclass(slots=True)
+class InCall:
+    """Behind the mark that opens calls. before: the text that it stands in. unsaid: letters of which nothing was told yet."""
+
+    before: InText
+    reading: Reading[None]
+    unsaid: str
+    has_told: bool = False
+    is_open: bool = False
+
+
+@dataclass(slots=True)
+class Alone:
+    """In what may be a call that is the whole answer."""
+
+    before: InText
+    call: AloneCall
+    reading: Reading[None]
+    unsaid: str = ""
+
+
+State = InThought | InText | InCall | Alone
