@@ -165,6 +165,13 @@ _TABLE = (
     Key("kv_bits", "bits of the KV cache", "16, 8 or 4", int, {16, 8, 4}.__contains__),
     Key("cache_gb", "disk for kept prompts", OR_NONE, float, _is_amount_or_none),
     Key("daily_write_gb", "most to write to it in a day", OR_NONE, float, _is_amount_or_none),
+    Key(
+        "thinking",
+        "whether Claude Code has the model think",
+        "'on', 'off' or 'auto'",
+        str,
+        {"on", "off", "auto"}.__contains__,
+    ),
     Key("wired", "keep the model's memory wired", "true or false", bool),
     *_SAMPLING,
     Key("idle_unload", "unload without work for", MINUTES, float, _is_amount_or_none),

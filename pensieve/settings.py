@@ -21,6 +21,7 @@ from pensieve.paths import Paths
 
 Device = Literal["gpu", "cpu"]
 KVBits = Literal[16, 8, 4]
+ThinkingMode = Literal["on", "off", "auto"]
 
 DEFAULT_MODEL = "phi-3-mini"
 DEFAULT_HOST = "127.0.0.1"
@@ -50,6 +51,7 @@ class Settings:
     kv_bits: KVBits | None = None
     cache_gb: float | None = None
     daily_write_gb: float | None = None
+    thinking: ThinkingMode = "auto"  # what Claude Code is told; auto: by the model
     wired: bool = False
     temperature: float | None = None
     top_p: float | None = None

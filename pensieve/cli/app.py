@@ -70,6 +70,7 @@ EVERYWHERE = {
 SHORT = {"-q": "--quiet", "-v": "--verbose"}
 # Of what follows `claude` only these, where they stand first, are ours to read.
 OF_CLAUDE = {"--lite", "-h", "--help"}
+OF_CLAUDE_WITH_VALUE = "--thinking"
 
 
 def build_app() -> "App":
@@ -186,10 +187,18 @@ def _untouched(words: Sequence[str]) -> Sequence[str]:
     )
     if words[start : start + 1] != ["claude"]:
         return words
-    rest = range(start + 1, len(words))
-    end = next((at for at in rest if words[at] not in OF_CLAUDE), len(words))
+    end = start + 1
+    while end < len(words) and (taken := _words_of_ours(words[end])):
+        end = min(end + taken, len(words))
     is_whole = end == len(words) or words[end] == "--"
     return words if is_whole else [*words[:end], "--", *words[end:]]
+
+
+def _words_of_ours(word: str) -> int:
+    """How many words an option of `pensieve claude` is; 0 for what is Claude Code's."""
+    if word == OF_CLAUDE_WITH_VALUE:
+        return 2
+    return int(word in OF_CLAUDE or word.startswith(f"{OF_CLAUDE_WITH_VALUE}="))
 
 
 def _unknown(name: str) -> UsageError:

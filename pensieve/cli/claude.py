@@ -7,7 +7,7 @@ ANTHROPIC_AUTH_TOKEN alone, since Claude Code asks whether it may use one in ANT
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from pensieve import settings as settings_module
@@ -16,10 +16,10 @@ from pensieve.cli.claude_settings import with_settings
 from pensieve.cli.client_variables import KEY_VARIABLES, variables
 from pensieve.cli.server_version import restart_command, warn_of_other_version
 from pensieve.cli.start import Parts, answering, real_parts
-from pensieve.cli.target import Target
+from pensieve.cli.target import Target, is_to_think
 from pensieve.daemon.background import Answering
 from pensieve.errors import ProgramMissingError, StartFailedError, UsageError
-from pensieve.settings import Flags, Settings
+from pensieve.settings import Flags, Settings, ThinkingMode
 
 ASKED_ABOUT, TAKEN = KEY_VARIABLES
 # What Claude Code 2.1.330 sends before the first word is said, in tokens: 4 000 to 4 300, with --lite 930 to 1 050. Beyond it
@@ -27,6 +27,8 @@ ASKED_ABOUT, TAKEN = KEY_VARIABLES
 FIRST_REQUEST_TOKENS = 4500
 LITE_REQUEST_TOKENS = 1100
 ROOM_TOKENS = 2048
+# Claude Code asks for "high" by itself, which is the slowest that some models have. `--effort` and `/effort` still count more.
+AGENTS_EFFORT = "medium"
 
 Execute = Callable[[str, list[str], Mapping[str, str]], NoReturn]
 
@@ -42,6 +44,7 @@ class Program:
 def claude(
     *arguments: str,
     lite: bool = False,
+    thinking: ThinkingMode | None = None,
 ) -> int:
     """Run Claude Code on the local model; the server is started if need be.
 
@@ -50,7 +53,7 @@ def claude(
       pensieve claude -p "What does this project do?"
       pensieve claude --lite --continue
 
-    What follows goes to Claude Code as it is; --lite and --help stand first.
+    What follows goes to Claude Code as it is; options of pensieve's stand first.
 
     Parameters
     ----------
@@ -58,9 +61,14 @@ def claude(
         Claude Code's own.
     lite
         For small models: three tools and a prompt of a thousand tokens.
+    thinking
+        on, off or auto: whether the model is to think first. auto, unless the setting
+        says otherwise: where `pensieve show` says that it thinks, and in bounds.
     """
     program = Program(lambda: shutil.which("claude"), os.execve)
-    return become(program, settings_module.resolve(), real_parts(), arguments, is_lite=lite)
+    settings = settings_module.resolve()
+    settings = replace(settings, thinking=thinking or settings.thinking)
+    return become(program, settings, real_parts(), arguments, is_lite=lite)
 
 
 def become(
@@ -75,7 +83,7 @@ def become(
             "  npm install -g @anthropic-ai/claude-code",
         )
     server = answering(settings, Flags(), parts)
-    target = _served(server, settings.api_key)
+    target = _served(server, settings)
     warn_of_other_version(server.record, server.health)
     _refuse_small(target.context_tokens, target.model, is_lite=is_lite)
     told = variables(target, is_lite=is_lite)
@@ -84,10 +92,12 @@ def become(
     environment.pop(ASKED_ABOUT, None)
     of_settings = {name: value for name, value in told.items() if name != TAKEN}
     output.flush()
-    program.execute(found, [found, *with_settings(arguments, of_settings)], environment)
+    effort = AGENTS_EFFORT if target.thinks else None
+    words = with_settings(arguments, of_settings, effort=effort)
+    program.execute(found, [found, *words], environment)
 
 
-def _served(found: Answering, api_key: str) -> Target:
+def _served(found: Answering, settings: Settings) -> Target:
     record, health = found.record, found.health
     if not health.is_well:
         raise StartFailedError(
@@ -96,10 +106,11 @@ def _served(found: Answering, api_key: str) -> Target:
         )
     return Target(
         record.base_url,
-        api_key,
+        settings.api_key,
         record.model,
         is_running=True,
         context_tokens=health.context_tokens,
+        thinks=is_to_think(settings, health.thinking),
     )
 
 

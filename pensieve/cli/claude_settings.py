@@ -31,14 +31,16 @@ OURS: Mapping[str, object] = {
 }
 
 
-def with_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+def with_settings(
+    arguments: Sequence[str], environment: Mapping[str, str], *, effort: str | None = None
+) -> list[str]:
     """Claude Code's arguments with the settings in front, into which those of the user's own arguments are merged.
 
     environment: what also stands in the settings, since the `env` of a settings file of the user's counts more than the
-    environment itself. Raises `UsageError` for settings that cannot be read.
+    environment itself. effort: to begin with. Raises `UsageError` for settings that cannot be read.
     """
     rest, theirs = _taken_out(list(arguments))
-    ours = {"env": dict(environment), **OURS}
+    ours = {"env": dict(environment), **OURS, **({"effortLevel": effort} if effort else {})}
     merged = _merged(ours, _read(theirs)) if theirs is not None else ours
     return [OPTION, json.dumps(merged, separators=(",", ":")), *rest]
 

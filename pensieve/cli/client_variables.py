@@ -33,13 +33,14 @@ OFFLINE = {
     "DISABLE_ERROR_REPORTING": "1",
     "DISABLE_FEEDBACK_COMMAND": "1",
 }
+# Never kept by Claude Code: turns of the system in the middle of a conversation, and edits of the context, cost kept prompts.
+NO_CAPABILITIES = "-mid_conv_system,-mid_conv_tool_change,-context_management"
+# Thinking and its effort, for models that do not think, or whose thoughts nothing would end.
+NO_THINKING = "-effort,-adaptive_thinking"
 # A prompt that goes on from the one before and from other sessions' is read from the cache instead of being processed again.
 STABLE = {
     "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
     "CLAUDE_CODE_TOTAL_TOKENS_REMINDER": "off",
-    "CLAUDE_CODE_MODEL_CAPABILITIES": "-mid_conv_system,-mid_conv_tool_change,-effort,-adaptive_thinking,"
-    "-context_management",
-    "CLAUDE_CODE_DISABLE_THINKING": "1",
     "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",
 }
 # Tools and descriptions that a small model has no use for.
@@ -74,9 +75,18 @@ def variables(target: Target, *, is_lite: bool = False) -> dict[str, str]:
         **PROVIDERS,
         **OFFLINE,
         **STABLE,
+        **_thinking(is_on=target.thinks),
         **LEAN,
         **PATIENCE,
         "CLAUDE_CODE_SIMPLE": _switch(is_on=is_lite),
+    }
+
+
+def _thinking(*, is_on: bool) -> Mapping[str, str]:
+    without = NO_CAPABILITIES if is_on else f"{NO_CAPABILITIES},{NO_THINKING}"
+    return {
+        "CLAUDE_CODE_MODEL_CAPABILITIES": without,
+        "CLAUDE_CODE_DISABLE_THINKING": _switch(is_on=not is_on),
     }
 
 

@@ -1,6 +1,7 @@
 """`pensieve env`: the variables that point Anthropic clients at the server, in the words of the user's shell."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from json import dumps
 
 from pensieve import settings as settings_module
@@ -9,12 +10,14 @@ from pensieve.cli.client_variables import variables
 from pensieve.cli.shells import Shell, shell_of, usage
 from pensieve.cli.target import Target, find_target, measured
 from pensieve.errors import ServerUnavailableError, UsageError
+from pensieve.settings import ThinkingMode
 
 
 def env(  # noqa: PLR0913 -- each a word of the command line
     *,
     shell: Shell | None = None,
     lite: bool = False,
+    thinking: ThinkingMode | None = None,
     unset: bool = False,
     check: bool = False,
     json: bool = False,
@@ -36,6 +39,9 @@ def env(  # noqa: PLR0913 -- each a word of the command line
         bash, zsh, fish, sh, nu or pwsh; the one that $SHELL names unless given.
     lite
         For small models: three tools and a prompt of a thousand tokens.
+    thinking
+        on, off or auto: whether the model is to think first. auto, unless the setting
+        says otherwise: where `pensieve show` says that it thinks, and in bounds.
     unset
         Print what takes these variables away again, and no others.
     check
@@ -47,6 +53,7 @@ def env(  # noqa: PLR0913 -- each a word of the command line
     """
     _refuse_two_forms(shell is not None or unset, json, dotenv)
     settings = settings_module.resolve()
+    settings = replace(settings, thinking=thinking or settings.thinking)
     target = find_target(settings)
     if unset:
         output.data(_script(shell, variables(target), is_unset=True))
@@ -59,7 +66,8 @@ def env(  # noqa: PLR0913 -- each a word of the command line
     elif dotenv:
         output.data("\n".join(shells.dotenv(name, value) for name, value in told.items()))
     else:
-        output.data(_script(shell, told, options=" --lite" if lite else ""))
+        options = " --lite" * lite + (f" --thinking {thinking}" if thinking else "")
+        output.data(_script(shell, told, options))
     return 0
 
 

@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from json import dumps
 from pathlib import Path
 from typing import assert_never
@@ -12,12 +12,15 @@ from pensieve.cli import output
 from pensieve.cli.models import shape_of_shelved
 from pensieve.cli.plan import figures, verdict
 from pensieve.cli.progress import in_bytes
+from pensieve.cli.target import is_to_think
+from pensieve.errors import ModelError
 from pensieve.machine import inspect
 from pensieve.models.cards import Card, card_of
 from pensieve.models.catalog import EmbeddedModel, HubModel, LocalModel, ModelSource, find
 from pensieve.models.fetch import check_here
 from pensieve.models.fit import Room, fit, room_here
-from pensieve.models.folder import MARKER, read_snapshot
+from pensieve.models.folder import MARKER, ModelFolder, read_snapshot
+from pensieve.models.folder_thinking import ThinkingAbilities, thinking_in_folder
 from pensieve.models.generation_config import NAME, GenerationConfig, read_generation_config
 from pensieve.models.shape import ModelShape, shape_of
 from pensieve.models.shelf import bytes_of, shelved
@@ -51,10 +54,11 @@ def show(name: str, /, *, json: bool = False) -> int:
     generation = _generation_config(known, settings) if known.is_here else None
     if json:
         sampling = generation.sampling.report() if generation else None
-        output.data(dumps({**_object(known, room), "sampling": sampling}, indent=2))
+        output.data(dumps({**_object(known, room, settings), "sampling": sampling}, indent=2))
         return 0
     sampled = {"sampling": str(generation.sampling)} if generation else {}
-    output.data(_wrapped({**_facts(known), **_memory(known, room), **sampled}))
+    thinking = {"thinking": _thinking(known, settings)}
+    output.data(_wrapped({**_facts(known), **_memory(known, room), **sampled, **thinking}))
     return 0
 
 
@@ -149,7 +153,43 @@ def _generation_config(known: Known, settings: Settings) -> GenerationConfig:
     return found.with_settings(settings)
 
 
-def _object(known: Known, room: Room) -> dict[str, object]:
+def _thinking(known: Known, settings: Settings) -> str:
+    """What its chat template lets it do, and what Claude Code is told of that. Nothing is known before it is fetched."""
+    if (found := _abilities(known)) is None:
+        return ""
+    if found.kind == "none":
+        return "no sign of it in its chat template"
+    facts = ["yes"]
+    if found.efforts:
+        *words, last = found.efforts
+        listed = f"{', '.join(words)} or {last}" if words else last
+        facts = [f"at {listed} effort, {found.default_effort} unless asked"]
+    facts += [
+        "only when asked" if found.can_be_off else "always",
+        "a thought ends after its budget" if found.kind == "bounded" else "nothing ends a thought",
+        f"Claude Code has it think: {'yes' if is_to_think(settings, found.kind) else 'no'}",
+    ]
+    return "; ".join(facts)
+
+
+def _abilities(known: Known) -> ThinkingAbilities | None:
+    """None where the model's files are not here, or cannot be read."""
+    if not known.is_here:
+        return None
+    name = known.source.name
+    try:
+        return thinking_in_folder(ModelFolder(name, name, known.folder))
+    except ModelError:
+        return None
+
+
+def _thinking_object(known: Known, settings: Settings) -> dict[str, object] | None:
+    if (found := _abilities(known)) is None:
+        return None
+    return {**asdict(found), "claude_code": is_to_think(settings, found.kind)}
+
+
+def _object(known: Known, room: Room, settings: Settings) -> dict[str, object]:
     card = known.card
     return {
         "name": known.source.name,
@@ -165,6 +205,7 @@ def _object(known: Known, room: Room) -> dict[str, object]:
         "agent_rank": card.quality.agent_rank if card and card.quality else None,
         "tried": card.tried if card else None,
         "sources": list(card.sources) if card else [],
+        "thinking": _thinking_object(known, settings),
         **(figures(known.shape, room) if known.shape else {}),
     }
 

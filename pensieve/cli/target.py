@@ -26,6 +26,7 @@ class Target:
     model: str
     is_running: bool
     context_tokens: int = UNKNOWN_CONTEXT_TOKENS
+    thinks: bool = False  # clients are to have it think
 
 
 def find_target(settings: Settings) -> Target:
@@ -38,16 +39,31 @@ def find_target(settings: Settings) -> Target:
 
 
 def measured(target: Target, settings: Settings) -> Target:
-    """`target` with its context: what the server says, else what the model's config and this machine's memory let expect.
+    """`target` with its context and whether it thinks: what the server says, else what the model's files and this machine's
+    memory let expect.
 
     `is_running` is False where a server that has a record does not answer.
     """
     record = current(settings.paths) if target.is_running else None
     health = _asked(record) if record else None
     is_running = health is not None and health.status != "unreachable"
-    said = health.context_tokens if health and health.is_well else 0
-    tokens = said or _expected_context(settings) or UNKNOWN_CONTEXT_TOKENS
-    return replace(target, is_running=is_running, context_tokens=tokens)
+    told = health if health and health.is_well else None
+    tokens = (told and told.context_tokens) or _expected_context(settings)
+    thinking = told.thinking if told else _expected_thinking(settings)
+    return replace(
+        target,
+        is_running=is_running,
+        context_tokens=tokens or UNKNOWN_CONTEXT_TOKENS,
+        thinks=is_to_think(settings, thinking),
+    )
+
+
+def is_to_think(settings: Settings, thinking: str) -> bool:
+    """Whether clients are to have the model think. thinking: what it can do, as the server says it.
+
+    By itself only where a thought is closed after its budget: one without an end leaves no room for the answer.
+    """
+    return settings.thinking == "on" or (settings.thinking == "auto" and thinking == "bounded")
 
 
 def _asked(record: ServerRecord) -> "Health":
@@ -63,6 +79,17 @@ def _expected_context(settings: Settings) -> int | None:
         return planned_context(settings)
     except ModelError:
         return None
+
+
+def _expected_thinking(settings: Settings) -> str:
+    if settings.thinking != "auto":
+        return ""
+    from pensieve.models.expected import planned_thinking
+
+    try:
+        return planned_thinking(settings)
+    except ModelError:
+        return ""
 
 
 def served_name(model: str) -> str:

@@ -52,6 +52,7 @@ class Health:
     device: str = ""
     version: str = ""
     context_tokens: int = 0
+    thinking: str = ""  # none, unbounded or bounded; empty where the server is older
     in_flight: int = 0
     restarts: int = 0
     engine: EngineFigures = EngineFigures()
@@ -93,6 +94,7 @@ def read(body: object, pid: int) -> Health:
         device=_text(said, "device"),
         version=_text(said, "version"),
         context_tokens=_number(said, "context_tokens"),
+        thinking=_text(said, "thinking"),
         in_flight=_number(said, "in_flight"),
         restarts=_number(said, "restarts"),
         engine=_figures(said.get("engine")),

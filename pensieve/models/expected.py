@@ -9,7 +9,8 @@ from pensieve.machine import Machine, inspect
 from pensieve.models.cards import card_of
 from pensieve.models.catalog import ModelSource, find
 from pensieve.models.fit import fit, room_here
-from pensieve.models.folder import folder_of, is_present
+from pensieve.models.folder import ModelFolder, folder_of, is_present
+from pensieve.models.served import Thinking
 from pensieve.models.shape import ModelShape, shape_of
 from pensieve.settings import Settings
 
@@ -35,6 +36,18 @@ def context_on_mac(
     with suppress(ModelError):
         return fit(shape_of(folder), room_here(machine, settings)).context_tokens or None
     return None
+
+
+def planned_thinking(settings: Settings) -> Thinking:
+    """Whether the model of `settings` thinks, from its files. Raises `ModelError`; "none" where it is not here yet."""
+    source = find(settings.model)
+    if not is_present(source, settings.paths.models):
+        return "none"
+    # With Jinja, for which `pensieve env` does not wait where there is no template to read.
+    from pensieve.models.folder_thinking import thinking_in_folder
+
+    folder = folder_of(source, settings.paths.models)
+    return thinking_in_folder(ModelFolder(source.name, source.name, folder)).kind
 
 
 def shape_by_name(settings: Settings) -> ModelShape:

@@ -1,8 +1,9 @@
 """The model that this server serves, as the front end knows it: names, context, stop tokens, tokenizer."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pensieve.dialects import plain
 from pensieve.dialects.dialect import Dialect
@@ -10,6 +11,8 @@ from pensieve.settings import Settings
 
 if TYPE_CHECKING:
     from pensieve.models.tokenizer import ModelTokenizer
+
+Thinking = Literal["none", "unbounded", "bounded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +38,16 @@ class ServedModel:
         """This model, sampled by the values of `settings` where they have one."""
         sampling = self.dialect.sampling.updated(settings.sampling, "setting")
         return replace(self, dialect=replace(self.dialect, sampling=sampling))
+
+    @property
+    def thinking(self) -> Thinking:
+        """Whether it thinks, and whether a thought can be closed after its budget."""
+        return thinking_of(self.dialect, self.tokenizer.controls)
+
+
+def thinking_of(dialect: Dialect, controls: Collection[str]) -> Thinking:
+    """Return what a model of this dialect does. controls: its control tokens; a thought is closed by one (grammar.py)."""
+    form = dialect.thinking
+    if form is None or not form.is_used:
+        return "none"
+    return "bounded" if form.closing in controls else "unbounded"

@@ -37,6 +37,7 @@ class HealthEndpoint:
             "model": self._model.name,
             "repo": self._model.repo,
             "context_tokens": health.context_of(self._model.context_tokens),
+            "thinking": self._model.thinking,
             "detail": health.detail,
             "restarts": health.restarts,
             "poison_prompts": health.poison_prompts,

@@ -115,6 +115,7 @@ async def test_health_tells_what_is_served_and_how_it_is() -> None:
         "model": "tiny",
         "repo": "someone/tiny",
         "context_tokens": 4096,
+        "thinking": "none",
         "detail": "",
         "restarts": 0,
         "poison_prompts": 0,

@@ -1,0 +1,49 @@
+"""Whether a model that is not open thinks: from its chat template and its list of added tokens, without its tokenizer.
+
+For commands that tell of models: it takes milliseconds, the tokenizer some hundred (2026-11-30).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from pensieve.dialects.efforts import nearest_effort
+from pensieve.dialects.table import dialect_of
+from pensieve.models.folder import ModelFolder
+from pensieve.models.integrity import read_json
+from pensieve.models.served import Thinking, thinking_of
+from pensieve.models.template_files import open_template, special_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkingAbilities:
+    """What a model's template shows of its thinking."""
+
+    kind: Thinking
+    efforts: Sequence[str] = ()  # weakest first
+    default_effort: str | None = None
+    can_be_off: bool = True
+
+
+def thinking_in_folder(model: ModelFolder) -> ThinkingAbilities:
+    """Return what the model's files show. Raises `ModelDamagedError` for files that cannot be read."""
+    tokenizer_config = read_json(model, "tokenizer_config.json") or {}
+    template = open_template(model, tokenizer_config, special_tokens(tokenizer_config))
+    controls = _controls(model, tokenizer_config)
+    dialect = dialect_of(template.source, template.probing_render(), controls, template.names)
+    form, kind = dialect.thinking, thinking_of(dialect, controls)
+    if form is None or kind == "none":
+        return ThinkingAbilities("none")
+    return ThinkingAbilities(
+        kind, tuple(form.efforts), nearest_effort(form, None), can_be_off=bool(form.off)
+    )
+
+
+def _controls(model: ModelFolder, tokenizer_config: dict[str, Any]) -> frozenset[str]:
+    """As older files list them beside the tokenizer; of newer ones, tokenizer.json is read, which can have 20 MB."""
+    listed = tokenizer_config.get("added_tokens_decoder")
+    if isinstance(listed, dict):
+        tokens = list(cast("dict[str, Any]", listed).values())
+    else:
+        tokens = (read_json(model, "tokenizer.json") or {}).get("added_tokens", [])
+    return frozenset(token["content"] for token in tokens if token["content"].strip())
