@@ -74,10 +74,12 @@ def _switch(
     (name, value), *_ = one.items()
     if first.replace(str(value), str(other[name])) == second:  # it is only written down
         return None
+    if _PLAIN_SWITCH.fullmatch(name):
+        return one, other
     gain = _RANKS[form.state_after(first)] - _RANKS[form.state_after(second)]
-    if gain == 0 and not _PLAIN_SWITCH.fullmatch(name):
+    if gain == 0:
         return None
-    return (other, one) if gain < 0 else (one, other)
+    return (one, other) if gain > 0 else (other, one)
 
 
 # How hard.

@@ -54,7 +54,8 @@ def dialect_of(
         return dialect
     parting: tuple[str, ...] = ()
     if form.after and dialect.thinking is None:
-        parting = tuple(mark for mark in (form.after.strip(), text_opening(probe)) if mark)
+        around_text = dict.fromkeys([form.after.strip(), text_opening(probe)])
+        parting = tuple(filter(None, around_text))
     form = with_abilities(form, probe)
     return replace(dialect, thinking=form, silent=(*dialect.silent, *parting))
 

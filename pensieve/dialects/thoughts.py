@@ -116,12 +116,13 @@ def text_opening(probe: Probe) -> str:
 
 
 def _named(probe: Probe, template: str) -> ThinkingForm | None:
-    """A pair of marks that is called by what it is for."""
+    """A pair of marks that is called by what it is for; the usual one where half of it is there."""
     texts = " ".join(sorted(probe.controls, key=len))
     for opening in dict.fromkeys(_NAMED.findall(f"{texts} {template}")):
         if closing := next(_closings(opening, probe.controls, template), ""):
             return ThinkingForm(opening, closing)
-    return None
+    usual = ThinkingForm()
+    return usual if usual.opening in probe.controls or usual.opening in template else None
 
 
 def _closings(opening: str, controls: object, template: str) -> Iterator[str]:

@@ -80,15 +80,15 @@ def test_a_template_that_does_not_write_tools_gets_the_plain_way(template: str) 
         (
             "{% if enable_thinking is false %}<think>{% endif %}",
             [],
-            ThinkingForm(switch="enable_thinking"),
+            ThinkingForm(on={"enable_thinking": True}, off={"enable_thinking": False}),
         ),
-        ("{% if thinking is defined %}<think>{% endif %}", [], ThinkingForm(switch="thinking")),
     ],
 )
 def test_the_marks_and_the_switch_of_thoughts_are_found(
     template: str, controls: list[str], thinking: ThinkingForm | None
 ) -> None:
-    assert dialect_of(template, ChatTemplate(template, {}).render, controls).thinking == thinking
+    found = ChatTemplate(template, {})
+    assert dialect_of(template, found.render, controls, found.names).thinking == thinking
 
 
 def test_a_dialect_names_the_control_tokens_that_are_to_be_read() -> None:

@@ -105,7 +105,8 @@ def chat_model(tokenizer: str, template: str) -> ModelTokenizer:
 
 def dialect_of_template(template: str, model: ModelTokenizer) -> Dialect:
     """The dialect that is found for it."""
-    return dialect_of(template, model.render, model.controls)
+    names = ChatTemplate(template, {}).names
+    return dialect_of(template, model.render, model.controls, names)
 
 
 _OF = {"phi3": "phi3", "chatml": "llama", "strict": "llama", "mistral": "mistral"}

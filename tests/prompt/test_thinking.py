@@ -1,16 +1,16 @@
 """Thinking, from what the client asks to the template's switch and what the prompt then begins."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from pensieve.api.request import Conversation, decode
+from pensieve.api.request import Conversation, CountTokensRequest, MessagesRequest, decode
 from pensieve.api.signatures import signature_of
-from pensieve.dialects.dialect import ThinkingForm
 from pensieve.prompt.plan import AnswerPlan
 from pensieve.prompt.render import Prompt, PromptRenderer
+from tests import tiny_models
 from tests.prompt.chat_models import chat_model, dialect_of_template
+from tests.prompt.thinking_styles import STYLES
 
 # As Qwen3's: thoughts after the last question stay, an empty one where the model is not to think.
 SWITCHED = """\
@@ -83,7 +83,7 @@ def test_behind_a_prefill_there_is_no_thought() -> None:
 
 
 def test_a_model_that_does_not_think_takes_the_field_and_passes_it_over() -> None:
-    template = SWITCHED.replace("think", "thunk")
+    template = tiny_models.CHATML_TEMPLATE
     model = chat_model("llama", template)
     assert dialect_of_template(template, model).thinking is None
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "thinking": ENABLED}
@@ -136,17 +136,161 @@ def test_thoughts_between_calls_are_shown_to_the_model_again(block: dict[str, An
     assert "<think>\nzebra\n</think>\n\n<tool_call>" in text
 
 
-def test_effort_reaches_a_template_that_knows_it() -> None:
-    template = SWITCHED.replace("{%- set ns", "{{- reasoning_effort }}{%- set ns", 1)
-    model = chat_model("qwen", template)
-    dialect = dialect_of_template(template, model)
-    dialect = replace(dialect, thinking=ThinkingForm(effort="reasoning_effort"))
-    for effort, word in (("low", "low"), ("max", "high"), ("weird", "")):
-        body = {
-            "model": "m",
-            "messages": [{"role": "user", "content": "hi"}],
-            "output_config": {"effort": effort},
-        }
-        prompt = PromptRenderer(model, dialect).render(decode(Conversation, body))
-        text = "".join(map(model.detokenizer().feed, prompt.tokens))
-        assert text.startswith(f"{word}user" if word else "user")
+any_style = pytest.mark.parametrize("name", STYLES)
+EFFORTS = (None, "low", "medium", "high", "xhigh", "max", "weird", 7)
+WISHES = (None, {"type": "disabled"}, {"type": "adaptive"}, ENABLED, {"type": "between_tools"})
+
+
+def asked(name: str, **fields: Any) -> Prompt:
+    """The prompt of a request for an answer of 1000 tokens, unless it says otherwise."""
+    style = STYLES[name]
+    body = {
+        "model": "m",
+        "max_tokens": 1000,
+        "system": "granite",
+        "messages": [{"role": "user", "content": "hi"}],
+        **fields,
+    }
+    renderer = PromptRenderer(style.tokenizer, style.dialect, context_tokens=8192)
+    return renderer.render(decode(MessagesRequest, body))
+
+
+def wish(thinking: Any = None, effort: Any = None) -> dict[str, Any]:
+    return {"thinking": thinking, "output_config": {"effort": effort}}
+
+
+@any_style
+@pytest.mark.parametrize("thinking", WISHES)
+def test_no_word_is_sent_that_a_template_refuses(name: str, thinking: Any) -> None:
+    for effort in EFFORTS:
+        assert asked(name, **wish(thinking, effort)).rendered.text
+
+
+ADAPTIVE = {"type": "adaptive"}
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "told"),
+    [
+        ("qwen", wish(ADAPTIVE, "low"), "Think briefly."),
+        ("qwen", wish(ADAPTIVE, "max"), "Think long."),
+        ("qwen", wish(ENABLED | {"budget_tokens": 1024}), "Think briefly."),
+        ("seed", wish(ADAPTIVE, "low"), "Your budget: 1024<seed:eos>"),
+        ("seed", wish(ADAPTIVE), "Your budget: 4096<seed:eos>"),
+        ("seed", wish(ADAPTIVE, "max"), "Your budget: 16384<seed:eos>"),
+        ("seed", wish(None), "Your budget: 0<seed:eos>"),
+        ("mistral", wish(ADAPTIVE, "low"), "[MODEL_SETTINGS]high"),
+        ("mistral", wish(None, "high"), "[MODEL_SETTINGS]none"),
+        ("hunyuan", wish(ADAPTIVE, "max"), "<|mode|>high"),
+        ("hunyuan", wish({"type": "disabled"}), "<|mode|>no_think"),
+        ("gemma", wish(ADAPTIVE), "<|think|>"),
+        ("harmony", wish(None), "Reasoning: medium"),
+        ("harmony", wish(None, "high"), "Reasoning: high"),
+        ("harmony", wish({"type": "disabled"}), "Reasoning: low"),
+        ("nemotron", wish(ADAPTIVE, "low"), "Be quick."),
+        ("deepseek", wish(ADAPTIVE, "max"), "Think harder."),
+    ],
+)
+def test_what_the_client_asks_is_said_in_the_templates_words(
+    name: str, fields: Any, told: str
+) -> None:
+    assert told in asked(name, **fields).rendered.text
+
+
+@pytest.mark.parametrize("effort", [None, "medium", "high", "weird"])
+def test_the_hardest_thinking_is_not_the_default(effort: Any) -> None:
+    """Of Qwen3.8's words "medium" says nothing: the template by itself would say the hardest."""
+    assert "Think" not in asked("qwen", **wish(ADAPTIVE, effort)).rendered.text
+
+
+@pytest.mark.parametrize(
+    ("name", "off", "on"),
+    [
+        ("qwen", "<think>\n\n</think>\n\n", "<think>\n"),
+        ("seed", "<seed:think>none</seed:think>", "assistant\n"),
+        ("minimax", "</mm:think>", "<mm:think>"),
+        ("hunyuan", "</think:opensource>", "<think:opensource>"),
+        ("glm", "<think></think>", "<|assistant|>"),
+        ("cohere", "<|END_THINKING|>", "<|CHATBOT_TOKEN|>"),
+        ("nemotron", "<think></think>", "<think>\n"),
+        ("deepseek", "</think>", "<think>"),
+    ],
+)
+def test_off_and_on_are_read_from_what_the_prompt_ends_with(name: str, off: str, on: str) -> None:
+    none, thought = asked(name, **wish(None)), asked(name, **wish(ADAPTIVE))
+    assert none.rendered.text.endswith(off)
+    assert thought.rendered.text.endswith(on)
+    assert (none.plan.form.is_in_thought, none.plan.form.may_think) == (False, False)
+    form = thought.plan.form
+    assert (form.is_in_thought, form.may_think) == (
+        (True, False) if on.strip() == STYLES[name].marks[0] else (False, True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "tokens"),
+    [
+        (wish(ADAPTIVE, "low"), 250),
+        (wish(ADAPTIVE, "medium"), 500),
+        (wish(ADAPTIVE), 750),
+        (wish(ADAPTIVE, "max"), 750),
+        (wish(ENABLED) | {"max_tokens": 8000}, 1024),
+        (wish(ENABLED) | {"max_tokens": 1100}, 825),
+        (wish(ADAPTIVE, "low") | {"max_tokens": 400}, 100),
+    ],
+)
+def test_a_thought_leaves_room_for_the_answer(fields: Any, tokens: int) -> None:
+    grammar = asked("qwen", **fields).plan.grammar
+    assert grammar is not None
+    assert f"[max_tokens={tokens}]" in grammar.lark
+
+
+def test_a_thought_leaves_room_in_what_the_context_has_left() -> None:
+    long = [{"role": "user", "content": "x" * 7700}]
+    prompt = asked("qwen", **wish(ADAPTIVE), max_tokens=8000, messages=long)
+    left = 8192 - len(prompt.tokens)
+    assert prompt.plan.grammar is not None
+    assert f"[max_tokens={left * 3 // 4}]" in prompt.plan.grammar.lark
+
+
+def test_a_model_that_always_thinks_is_bounded_unasked() -> None:
+    grammar = asked("harmony", **wish(None)).plan.grammar
+    assert grammar is not None
+    assert "[max_tokens=750]" in grammar.lark
+
+
+def test_where_no_answer_is_asked_for_nothing_is_bounded() -> None:
+    style = STYLES["qwen"]
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "thinking": ADAPTIVE}
+    renderer = PromptRenderer(style.tokenizer, style.dialect)
+    assert renderer.render(decode(CountTokensRequest, body)).plan.grammar is None
+
+
+@pytest.mark.parametrize("name", ["qwen", "cohere", "sky", "harmony"])
+def test_an_earlier_thought_stands_between_its_marks(name: str) -> None:
+    style = STYLES[name]
+    answer = [
+        {"type": "thinking", "thinking": "zebra", "signature": "x"},
+        {"type": "text", "text": "copper"},
+    ]
+    turns = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": answer},
+        {"role": "user", "content": "more"},
+    ]
+    text = asked(name, messages=turns).rendered.text
+    before, _, after = text.partition("zebra")
+    assert before.rstrip().endswith(style.marks[0])
+    assert after.lstrip().startswith(style.marks[1])
+
+
+@any_style
+def test_the_next_prompt_begins_with_this_one_up_to_its_last_boundary(name: str) -> None:
+    turns = [{"role": "user", "content": "hi"}]
+    later = [*turns, {"role": "assistant", "content": "yes"}, {"role": "user", "content": "more"}]
+    for thinking in (None, ADAPTIVE):
+        first = asked(name, **wish(thinking, "low"), messages=turns)
+        second = asked(name, **wish(thinking, "low"), messages=later)
+        shared = max(first.boundaries, default=0)
+        assert first.tokens[:shared] == second.tokens[:shared]
+        assert shared > 0

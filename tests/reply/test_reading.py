@@ -313,6 +313,80 @@ def test_thoughts_stand_at_the_beginning_between_their_marks(
     assert meaning(read(form, written)) == means
 
 
+@pytest.mark.parametrize(
+    ("begun", "written", "means"),
+    [
+        # Closes nothing: at the beginning, twice, after text, before a call.
+        (False, "</think>\n\nYes.", ["Yes."]),
+        (False, "\n</think>Yes.", ["Yes."]),
+        (True, "Hm.</think></think>\n\nYes.", ["(Hm.)", "Yes."]),
+        (True, "Hm.\n</think>\n\n</think>\n\nYes.", ["(Hm.)", "Yes."]),
+        (True, "Hm.</think>Yes.\n</think>\nNo.", ["(Hm.)", "Yes.\n\nNo."]),
+        (False, "Yes.</think>", ["Yes."]),
+        (False, "a </think> b </think> c", ["a  b  c"]),
+        (False, f"</think>{HERMES}", [PARIS]),
+        (False, f"Look.</think>\n{HERMES}</think>", ["Look.", PARIS]),
+        # Closes what was opened in the text, or is quoted.
+        (False, "I <think> so</think> too", ["I <think> so</think> too"]),
+        (False, "I <think> so</think> too</think>", ["I <think> so</think> too"]),
+        (False, "It ends with `</think>`.", ["It ends with `</think>`."]),
+        (False, 'It ends with "</think>".', ['It ends with "</think>".']),
+        (False, "It ends with '</think>'.", ["It ends with '</think>'."]),
+        (False, "It `ends`</think>, it's done", ["It `ends`, it's done"]),
+        (False, "```xml\n</think>\n```\n</think>.", ["```xml\n</think>\n```\n."]),
+        # Not a mark, though it begins like one.
+        (False, "a </thi", ["a </thi"]),
+        (False, "a </thinking> b", ["a </thinking> b"]),
+    ],
+)
+def test_a_mark_that_closes_nothing_is_not_said(
+    begun: bool, written: str, means: list[Any]
+) -> None:
+    form = AnswerForm(replace(DIALECTS["hermes"], thinking=THINKING), TOOLS, is_in_thought=begun)
+    assert meaning(read(form, [written])) == means
+    assert meaning(read(form, written)) == means
+
+
+@pytest.mark.parametrize("name", ["hermes", "plain", "mistral", "qwen-coder", "minimax"])
+def test_a_closing_mark_inside_a_call_stays_what_it_is(name: str) -> None:
+    dialect = replace(DIALECTS[name], thinking=THINKING)
+    content = "a</think></think> <think>b"
+    written = written_calls(dialect.calls, [ToolCall("write", {"content": content})])
+    form = AnswerForm(dialect, TOOLS, may_think=False)
+    assert meaning(read(form, [written])) == [("write", {"content": content})]
+    assert meaning(read(form, written)) == [("write", {"content": content})]
+
+
+strays = st.sampled_from(
+    ["<think>", "</think>", "</thi", "nk>", "`", "```", '"', "'", "\n", " ", "x", "it's", HERMES, "<tool_call>"]
+)  # fmt: skip
+
+
+@given(st.lists(strays, max_size=14), st.booleans(), st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_stray_marks_are_read_alike_however_they_are_cut(
+    pieces: list[str], begun: bool, may_think: bool
+) -> None:
+    dialect = replace(DIALECTS["hermes"], thinking=THINKING)
+    form = AnswerForm(dialect, TOOLS, is_in_thought=begun, may_think=may_think)
+    whole = read(form, ["".join(pieces)])
+    assert read(form, pieces) == whole
+    assert read(form, "".join(pieces)) == whole
+
+
+@given(st.lists(st.sampled_from(["</think>", "x", "\n", " ", "y"]), max_size=14), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_without_quotes_or_opening_marks_no_closing_mark_is_ever_said(
+    pieces: list[str], begun: bool
+) -> None:
+    form = AnswerForm(replace(DIALECTS["hermes"], thinking=THINKING), is_in_thought=begun)
+    said = read(form, ["".join(pieces)])
+    texts = [one.text for one in said if isinstance(one, Text | Thought)]
+    assert "</think>" not in "".join(texts)
+    words = "".join(pieces).replace("</think>", "").split()
+    assert "".join("".join(texts).split()) == "".join(words)
+
+
 def test_behind_a_prefill_nothing_is_a_thought() -> None:
     form = AnswerForm(replace(DIALECTS["hermes"], thinking=THINKING), may_think=False)
     assert read(form, ["<think>x</think>"]) == [Text("<think>x</think>")]
