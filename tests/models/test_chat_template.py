@@ -142,3 +142,18 @@ def test_a_long_conversation_is_within_the_bounds() -> None:
     source = "{% for m in messages %}{{ '<' ~ m.role ~ '>' + m.content | trim }}{% endfor %}"
     messages = [{"role": "user", "content": "x" * 300}] * 20_000
     assert len(ChatTemplate(source, {}).render(messages)) == 6_120_000
+
+
+def test_the_names_that_a_template_reads_are_known() -> None:
+    source = "{% set own = told %}{{ own }}{% if enable_thinking is defined %}x{% endif %}"
+    found = ChatTemplate(source, {}, tool_source="{{ reasoning_effort }}")
+    assert found.names >= {"told", "enable_thinking", "reasoning_effort"}
+
+
+def test_trials_in_all_take_no_longer_than_two_renderings_may() -> None:
+    render = ChatTemplate(SPINNING[0], {}, limit_s=0.1).probing_render()
+    began_at = time.thread_time()
+    for _ in range(200):
+        with pytest.raises(InvalidRequestError):
+            render(MESSAGES)
+    assert time.thread_time() - began_at < 0.5

@@ -205,6 +205,94 @@ def test_the_template_is_found_where_transformers_would(own_copy: ModelFolder) -
     assert rendered(own_copy) == "file"
 
 
+TOOL = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {}}}
+NAMED = {
+    "default": "{% for m in messages %}{{ m.content }}{% endfor %}",
+    "tool_use": "TOOLS{{ tools | tojson }}",
+    "rag": "{{ documents }}",
+}
+
+
+def as_list(model: ModelFolder) -> None:
+    named = [{"name": name, "template": source} for name, source in NAMED.items()]
+    change(model, "tokenizer_config.json", chat_template=named)
+
+
+def as_files(model: ModelFolder) -> None:
+    (model.folder / "chat_template.jinja").write_text(NAMED["default"])
+    folder = model.folder / "additional_chat_templates"
+    folder.mkdir()
+    for name in ("tool_use", "rag"):
+        (folder / f"{name}.jinja").write_text(NAMED[name])
+
+
+def as_files_beside_the_config(model: ModelFolder) -> None:
+    as_files(model)
+    (model.folder / "chat_template.jinja").unlink()
+    change(model, "tokenizer_config.json", chat_template=NAMED["default"])
+
+
+@pytest.mark.parametrize("store", [as_list, as_files, as_files_beside_the_config])
+def test_conversations_with_tools_get_the_template_for_tools(
+    own_copy: ModelFolder, store: Callable[[ModelFolder], None]
+) -> None:
+    store(own_copy)
+    served = open_model(own_copy)
+    render, asked = served.tokenizer.render, {"role": "user", "content": "Hi"}
+    assert served.dialect.has_tool_template
+    assert render([asked]) == "Hi"
+    assert render([asked], {"tools": [TOOL]}).startswith("TOOLS[{")
+    assert render([asked], {"tools": []}) == "TOOLS[]"
+    assert render([asked, {"role": "tool", "content": "x"}]).startswith("TOOLS")
+
+
+def test_a_lone_template_is_for_all_conversations(own_copy: ModelFolder) -> None:
+    assert not open_model(own_copy).dialect.has_tool_template
+
+
+# What stands behind an answer, in templates of families that name their ends otherwise than any list knows.
+ENDINGS = {
+    "<turn|>": "<|turn>{role}\n{content}<turn|>\n",
+    "[e~[": "]~b]{role}\n{content}[e~[\n",
+    "<|eot|>": "<|header|>{role}\n{content}<|eot|>",
+    "<|END_OF_TURN_TOKEN|>": "<|START_OF_TURN_TOKEN|>{role}{content}<|END_OF_TURN_TOKEN|>",
+    "<|the next one|>": "<|say|>{role}:{content}<|the next one|>",
+}
+
+
+def with_tokens(model: ModelFolder, *texts: str) -> dict[str, int]:
+    """Adds control tokens to the model's tokenizer; their ids."""
+    tokenizer = Tokenizer.from_file(str(model.folder / "tokenizer.json"))
+    tokenizer.add_special_tokens(list(texts))
+    tokenizer.save(str(model.folder / "tokenizer.json"))
+    return {text: tokenizer.token_to_id(text) for text in texts}
+
+
+@pytest.mark.parametrize("end", ENDINGS)
+def test_an_answer_ends_where_the_template_ends_it(own_copy: ModelFolder, end: str) -> None:
+    form = ENDINGS[end]
+    ids = with_tokens(own_copy, end, form.partition("{")[0])
+    turn = form.replace("{role}", "' + m.role + '").replace("{content}", "' + m.content + '")
+    turn = turn.replace("\n", "\\n")
+    opening = form.partition("{content}")[0].replace("{role}", "assistant").replace("\n", "\\n")
+    template = (
+        f"{{% for m in messages %}}{{{{ '{turn}' }}}}{{% endfor %}}"
+        f"{{% if add_generation_prompt %}}{{{{ '{opening}' }}}}{{% endif %}}"
+    )
+    change(own_copy, "tokenizer_config.json", chat_template=template)
+    stops = open_model(own_copy).stop_tokens
+    assert ids[end] in stops
+    assert ids[form.partition("{")[0]] not in stops
+    assert 32007 not in stops  # <|end|>, which this template never writes
+
+
+def test_a_template_that_shows_no_end_leaves_the_ends_that_are_known(
+    own_copy: ModelFolder,
+) -> None:
+    change(own_copy, "tokenizer_config.json", chat_template="{{ raise_exception('no') }}")
+    assert open_model(own_copy).stop_tokens >= {32001, 32007, 32010}
+
+
 def test_a_model_without_a_template_gets_a_transcript(own_copy: ModelFolder) -> None:
     change(own_copy, "tokenizer_config.json", chat_template=None)
     assert rendered(own_copy) == "<s>User: Hi\n\nAssistant:"
