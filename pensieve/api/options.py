@@ -28,7 +28,7 @@ Thinking = Annotated[EnabledThinking | FreeThinking, Field(discriminator="type")
 
 
 class OutputConfig(Request):
-    """What the answer is to be like. Effort and task budgets mean nothing here."""
+    """What the answer is to be like. effort: how hard to think, for models whose templates take it. Task budgets mean nothing."""
 
     format: JsonValue = None
     effort: JsonValue = None

@@ -207,7 +207,8 @@ class _Grammar:
         after = self._literals.literal(form.after) or r"/\n{0,2}/"
         if wanted.thought == "begun":
             return [thought, after]
-        return [f"({self._literals.literal(form.opening)} {thought} {after})?"]
+        # Before it too, where the prompt ends before them (GLM-4.5: `<|assistant|>`, and then a line of `<think>`).
+        return [f"(/[ \\n]{{0,2}}/ {self._literals.literal(form.opening)} {thought} {after})?"]
 
     def _thought_to_its_end(self, form: ThinkingForm) -> str:
         """A limit holds only where the end is a token: a text's end is found in the text that the limit would cut."""

@@ -209,6 +209,15 @@ def test_a_thought_comes_first(has_tokens: bool) -> None:
     assert not takes(thinker(), forced, "hm</think>\n\nHi.", has_tokens=has_tokens)
 
 
+@pytest.mark.parametrize("blanks", ["\n", " ", " \n"])
+def test_a_thought_may_begin_on_a_line_of_its_own(blanks: str) -> None:
+    possible = Wanted(SPECS, thought="possible", thinking_tokens=50)
+    for text in ("Hi.", written(thinker(), PARIS)):
+        thought = f"{blanks}<think>hm</think>\n\n{text}"
+        assert takes(thinker(), possible, thought, has_tokens=True)
+        assert takes(thinker(), possible, blanks + text, has_tokens=True)
+
+
 def test_a_thought_is_closed_when_its_budget_is_used_up() -> None:
     at = matcher(thinker(), Wanted(thought="begun", thinking_tokens=5), has_tokens=True)
     assert at.try_consume_tokens(list(b"abcde")) == 5
