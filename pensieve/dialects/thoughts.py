@@ -6,7 +6,7 @@ names thinking.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from pensieve.dialects.dialect import ThinkingForm, Variables
@@ -125,7 +125,7 @@ def _named(probe: Probe, template: str) -> ThinkingForm | None:
     return usual if usual.opening in probe.controls or usual.opening in template else None
 
 
-def _closings(opening: str, controls: object, template: str) -> Iterator[str]:
+def _closings(opening: str, controls: Collection[str], template: str) -> Iterator[str]:
     """The marks that may close what `opening` opens, of those that the vocabulary or the template has."""
     for pattern, form in _PARTNERS:
         closing, count = re.subn(rf"\A{pattern}\Z", form, opening)

@@ -63,9 +63,12 @@ def _by_name(stored: object) -> dict[str, str]:
 
 def special_tokens(tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
     """Return the texts of the special tokens by their roles, which are variables of chat templates."""
-    found = {role: tokenizer_config.get(role) for role in SPECIAL_ROLES}
-    texts = {
-        role: token["content"] if isinstance(token, dict) else token
-        for role, token in found.items()
-    }
+    texts = {role: _text_of(tokenizer_config.get(role)) for role in SPECIAL_ROLES}
     return {role: text for role, text in texts.items() if text}
+
+
+def _text_of(token: object) -> str:
+    """A token stands there as its text, or as an object that has it."""
+    if isinstance(token, dict):
+        token = cast("dict[str, object]", token).get("content")
+    return token if isinstance(token, str) else ""

@@ -4,14 +4,14 @@ The same tokens are counted by `count_tokens` and generated from, so the two nev
 a control token (words.py).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from pensieve.api.message import ClearedToolUses, ContextEdits
 from pensieve.api.request import Conversation, MessagesRequest, Turn
 from pensieve.api.usage import Breakpoint
 from pensieve.dialects import plain
-from pensieve.dialects.dialect import Dialect
+from pensieve.dialects.dialect import Dialect, Variables
 from pensieve.dialects.sampling import NEUTRAL, SamplingDefaults
 from pensieve.errors import InvalidRequestError, PromptTooLongError
 from pensieve.prompt.abilities import Abilities, abilities_of
@@ -39,7 +39,7 @@ MOST_EARLIER_TURNS = 2
 MOST_BREAKPOINTS = 4
 
 # Chooses the template for tools without offering any; only for models that have one.
-_NO_TOOLS: Mapping[str, object] = {"tools": []}
+_NO_TOOLS: Variables = {"tools": []}
 
 # What is said where a conversation goes another way.
 _PROBE = "x"
@@ -149,7 +149,7 @@ class PromptRenderer:
             return self._written(conversation, offer, script)
 
     def _script(self, conversation: Conversation, offer: Offer) -> Script:
-        tools = _NO_TOOLS if self._has_tool_template(conversation, offer) else {}
+        tools: Variables = _NO_TOOLS if self._has_tool_template(conversation, offer) else {}
         switch = {**thinking_variables(self._dialect, conversation), **tools}
         key = repr(sorted(switch.items()))
         if key not in self._manners:

@@ -35,7 +35,7 @@ def capabilities_of(model: ServedModel) -> Capabilities:
     """What the served model can do here. Thinking, and how hard, is what its family has marks for."""
     form = model.dialect.thinking
     thinks = Support(supported=form is not None)
-    efforts = form.efforts if form is not None else {}
+    efforts = frozenset(form.efforts) if form is not None else frozenset[str]()
     levels = {word: Support(supported=word in efforts) for word in EFFORTS}
     return Capabilities(
         batch=YES,
