@@ -51,7 +51,7 @@ class Settings:
     kv_bits: KVBits | None = None
     cache_gb: float | None = None
     daily_write_gb: float | None = None
-    thinking: ThinkingMode = "auto"  # what Claude Code is told; auto: by the model
+    thinking: ThinkingMode = "auto"  # for Claude Code; auto: by the model
     wired: bool = False
     temperature: float | None = None
     top_p: float | None = None

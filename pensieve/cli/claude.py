@@ -27,7 +27,8 @@ ASKED_ABOUT, TAKEN = KEY_VARIABLES
 FIRST_REQUEST_TOKENS = 4500
 LITE_REQUEST_TOKENS = 1100
 ROOM_TOKENS = 2048
-# Claude Code asks for "high" by itself, which is the slowest that some models have. `--effort` and `/effort` still count more.
+# Claude Code's default is "high", the slowest effort of some models. The user's `--effort` takes
+# precedence over this (tried with 2.1.330).
 AGENTS_EFFORT = "medium"
 
 Execute = Callable[[str, list[str], Mapping[str, str]], NoReturn]

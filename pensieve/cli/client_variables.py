@@ -33,9 +33,9 @@ OFFLINE = {
     "DISABLE_ERROR_REPORTING": "1",
     "DISABLE_FEEDBACK_COMMAND": "1",
 }
-# Never kept by Claude Code: turns of the system in the middle of a conversation, and edits of the context, cost kept prompts.
+# System turns in the middle of a conversation and edits of the context cost cached prefixes.
 NO_CAPABILITIES = "-mid_conv_system,-mid_conv_tool_change,-context_management"
-# Thinking and its effort, for models that do not think, or whose thoughts nothing would end.
+# For models that do not think, or whose thoughts nothing would end.
 NO_THINKING = "-effort,-adaptive_thinking"
 # A prompt that goes on from the one before and from other sessions' is read from the cache instead of being processed again.
 STABLE = {

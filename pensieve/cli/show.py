@@ -154,7 +154,7 @@ def _generation_config(known: Known, settings: Settings) -> GenerationConfig:
 
 
 def _thinking(known: Known, settings: Settings) -> str:
-    """What its chat template lets it do, and what Claude Code is told of that. Nothing is known before it is fetched."""
+    """Describe the model's thinking and Claude Code's use of it; empty before it is fetched."""
     if (found := _abilities(known)) is None:
         return ""
     if found.kind == "none":
@@ -173,7 +173,7 @@ def _thinking(known: Known, settings: Settings) -> str:
 
 
 def _abilities(known: Known) -> ThinkingAbilities | None:
-    """None where the model's files are not here, or cannot be read."""
+    """Return None if the model's files are not here or cannot be read."""
     if not known.is_here:
         return None
     name = known.source.name

@@ -26,7 +26,7 @@ class Target:
     model: str
     is_running: bool
     context_tokens: int = UNKNOWN_CONTEXT_TOKENS
-    thinks: bool = False  # clients are to have it think
+    thinks: bool = False  # clients ask it to think
 
 
 def find_target(settings: Settings) -> Target:
@@ -59,9 +59,10 @@ def measured(target: Target, settings: Settings) -> Target:
 
 
 def is_to_think(settings: Settings, thinking: str) -> bool:
-    """Whether clients are to have the model think. thinking: what it can do, as the server says it.
+    """Return whether clients should ask the model to think.
 
-    By itself only where a thought is closed after its budget: one without an end leaves no room for the answer.
+    thinking: the server's report. "auto" needs a thought that its budget can close: one without an
+    end leaves no room for the answer.
     """
     return settings.thinking == "on" or (settings.thinking == "auto" and thinking == "bounded")
 

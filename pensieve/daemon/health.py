@@ -52,7 +52,7 @@ class Health:
     device: str = ""
     version: str = ""
     context_tokens: int = 0
-    thinking: str = ""  # none, unbounded or bounded; empty where the server is older
+    thinking: str = ""  # none, unbounded or bounded; empty from an older server
     in_flight: int = 0
     restarts: int = 0
     engine: EngineFigures = EngineFigures()

@@ -11,7 +11,7 @@ from typing import Literal
 from pensieve.dialects.sampling import NEUTRAL, SamplingDefaults
 
 Schema = Mapping[str, object]
-# What a chat template is told beside the messages.
+# Variables of a chat template, next to the messages.
 Variables = Mapping[str, object]
 
 # Whether an answer has a thought: none, one that the model may begin, one that the prompt has begun.
@@ -80,15 +80,13 @@ class CallForm:
 
 @dataclass(frozen=True, slots=True)
 class ThinkingForm:
-    """How a model writes thoughts, and what its chat template lets one say about them."""
+    """How a model writes thoughts, and the template variables that control them."""
 
     opening: str = "<think>"
     closing: str = "</think>"
     after: str = ""  # what the model writes between the thought and the rest of its answer
-    message_field: str = (
-        "reasoning_content"  # of a message, in which the template reads earlier thoughts
-    )
-    # The template's variables that turn thinking on, and off; empty where it cannot be turned off.
+    message_field: str = "reasoning_content"  # from which the template reads earlier thoughts
+    # Template variables that turn thinking on and off; empty if there is no switch.
     on: Variables = field(default_factory=dict[str, object])
     off: Variables = field(default_factory=dict[str, object])
     efforts: Mapping[str, Variables] = field(default_factory=dict[str, Variables])  # weakest first
@@ -96,11 +94,11 @@ class ThinkingForm:
 
     @property
     def is_used(self) -> bool:
-        """Whether the template shows that its model thinks; marks alone stand in vocabularies of models that do not."""
+        """Whether the template shows that its model thinks: some that do not have the marks too."""
         return bool(self.on or self.off or self.efforts or self.is_begun)
 
     def state_after(self, prompt: str) -> Thought:
-        """Return whether an answer to a rendered prompt begins in a thought, may begin with one, or has none."""
+        """Return whether the answer to a rendered prompt begins in a thought or may have one."""
         end = prompt.rstrip()
         if end.endswith(self.opening):
             return "begun"

@@ -1,24 +1,25 @@
-"""What a chat template can be told about thinking: a switch, words or numbers for how hard, each tried by rendering.
+"""Find the template variables that switch thinking on and off and set its effort.
 
-A word that the template refuses, or that changes nothing, is none of its words.
+It renders each candidate value. A value that the template refuses, or that changes nothing, is
+not used.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from pensieve.dialects.dialect import ThinkingForm, Variables
 from pensieve.dialects.probe import Probe
 
-# Weakest first: the words of templates, and those of Anthropic's clients (2026-11).
+# Efforts of templates and of Anthropic's clients, weakest first (2026-11).
 SCALE = ("minimal", "low", "medium", "high", "xhigh", "max")
-# Of those that mean the same to a template, the first is taken.
+# If a template treats some alike, the first of them is used.
 _PREFERRED = ("low", "medium", "high", "xhigh", "max", "minimal")
-# Where a template writes down any word, these are what models were taught (gpt-oss).
-_TAUGHT = ("low", "medium", "high")
+# If a template prints any value, these are the ones that models were trained with (gpt-oss).
+_TRAINED = ("low", "medium", "high")
 _OFF = ("none", "no_think", "off", "disabled")
 _NONSENSE = "zebra"
-# Tokens, where a template takes a number: as Seed-OSS was taught them.
+# Tokens, for a template that takes a number: Seed-OSS was trained with these.
 _BUDGETS: Mapping[str, object] = {"low": 1024, "medium": 4096, "high": 16384}
 
 _ABOUT_THINKING = re.compile(r"think|thought|reason|effort")
@@ -31,14 +32,14 @@ _PAIRS: tuple[tuple[object, object], ...] = (
     ("on", "off"),
     ("thinking", "chat"),
 )
-# A template may read many names that sound like it, most of them its own.
-_MOST_NAMES = 8
+# Most of the names that match are variables of the template itself.
+_MAX_NAMES = 8
 _RANKS = {"none": 0, "possible": 1, "begun": 2}
 
 
 def with_abilities(form: ThinkingForm, probe: Probe) -> ThinkingForm:
-    """Return `form` with what the template takes."""
-    names = sorted(filter(_ABOUT_THINKING.search, probe.names), key=_likelihood)[:_MOST_NAMES]
+    """Return `form` with the variables that the template reads."""
+    names = sorted(filter(_ABOUT_THINKING.search, probe.names), key=_likelihood)[:_MAX_NAMES]
     form = _with_switch(form, probe, names)
     form = _with_efforts(form, probe, [name for name in names if name not in form.on])
     prompt = probe.prompt() or ""
@@ -67,12 +68,12 @@ def _with_switch(form: ThinkingForm, probe: Probe, names: list[str]) -> Thinking
 def _switch(
     form: ThinkingForm, probe: Probe, one: Variables, other: Variables
 ) -> tuple[Variables, Variables] | None:
-    """Return which of the two turns thinking on, and which off; None where they do neither."""
+    """Return which variables turn thinking on and which off; None if neither does."""
     first, second = probe.prompt(one), probe.prompt(other)
     if first is None or second is None or first == second:
         return None
     (name, value), *_ = one.items()
-    if first.replace(str(value), str(other[name])) == second:  # it is only written down
+    if first.replace(str(value), str(other[name])) == second:  # the template only prints it
         return None
     if _PLAIN_SWITCH.fullmatch(name):
         return one, other
@@ -82,7 +83,7 @@ def _switch(
     return (one, other) if gain > 0 else (other, one)
 
 
-# How hard.
+# The effort.
 
 
 def _with_efforts(form: ThinkingForm, probe: Probe, names: list[str]) -> ThinkingForm:
@@ -113,11 +114,11 @@ def _with_words(form: ThinkingForm, probe: Probe, name: str) -> ThinkingForm:
 
 
 def _words(form: ThinkingForm, probe: Probe, name: str) -> Mapping[str, str]:
-    """Return the words that change something, with what the prompt becomes of each."""
+    """Return the values that change the prompt, with the prompt for each."""
     anything = probe.prompt(form.on, {name: _NONSENSE})
     if anything and _NONSENSE in anything:
-        taught = _TAUGHT if _HOW_HARD.search(name) else ()
-        return {word: anything.replace(_NONSENSE, word) for word in taught}
+        trained = _TRAINED if _HOW_HARD.search(name) else ()
+        return {word: anything.replace(_NONSENSE, word) for word in trained}
     found: dict[str, str] = {}
     for word in (*_PREFERRED, *_OFF):
         prompt = probe.prompt(form.on, {name: word})
@@ -127,7 +128,7 @@ def _words(form: ThinkingForm, probe: Probe, name: str) -> Mapping[str, str]:
 
 
 def _with_level_switch(form: ThinkingForm, probe: Probe, name: str, level: str) -> ThinkingForm:
-    """Return `form` with one effort that is a switch of its own, as Nemotron's `low_effort`."""
+    """Add an effort that is a switch of its own, such as Nemotron's `low_effort`."""
     on = probe.prompt(form.on, {name: True})
     if on is None or on == probe.prompt(form.on, {name: False}):
         return form
@@ -149,25 +150,20 @@ def _ordered(efforts: Mapping[str, Variables]) -> Mapping[str, Variables]:
     return {word: efforts[word] for word in SCALE if word in efforts}
 
 
-# What clients ask for, in the template's words.
+def nearest_effort(form: ThinkingForm, requested: str | None) -> str | None:
+    """Return the template's effort for a request: the same, else the next weaker, else the weakest.
 
-
-def nearest_effort(form: ThinkingForm, wanted: str | None) -> str | None:
-    """Return the template's word for an effort: that very one, else the next weaker, else the weakest.
-
-    Where nothing is wanted it is "medium", or the one below the strongest: an agent asks many small questions, and templates left
-    to themselves take their strongest (Qwen3.8-27B: 5 s at low, 62 s at xhigh for the same answer, 2026-08).
+    Without a request it is "medium", or the one below the strongest: an agent asks many small
+    questions, and templates default to their strongest (Qwen3.8-27B: 5 s at low, 62 s at xhigh for
+    the same answer, 2026-08).
     """
-    words = list(form.efforts)
-    if not words:
+    efforts = list(form.efforts)
+    if not efforts:
         return None
-    if wanted in words:
-        return wanted
-    if wanted not in SCALE:
-        return "medium" if "medium" in words else words[max(len(words) - 2, 0)]
-    weaker = list(_up_to(words, wanted))
-    return weaker[-1] if weaker else words[0]
-
-
-def _up_to(words: list[str], limit: str) -> Iterator[str]:
-    return (word for word in words if SCALE.index(word) <= SCALE.index(limit))
+    if requested in efforts:
+        return requested
+    if requested not in SCALE:
+        return "medium" if "medium" in efforts else efforts[max(len(efforts) - 2, 0)]
+    limit = SCALE.index(requested)
+    weaker = [effort for effort in efforts if SCALE.index(effort) <= limit]
+    return weaker[-1] if weaker else efforts[0]

@@ -1,7 +1,6 @@
-"""Small conversations that show what a chat template does: with thoughts (thoughts.py), with its variables (efforts.py), and
-at the end of a turn (turn_ends.py).
+"""Trial renderings of a chat template, from which thoughts.py, efforts.py and turn_ends.py read.
 
-So it is tried, not read from a list of families. Knows no family.
+It renders small conversations and knows no family.
 """
 
 import re
@@ -13,58 +12,58 @@ from pensieve.dialects.dialect import Variables
 from pensieve.errors import InvalidRequestError
 
 Message = Mapping[str, object]
-# The template's text for messages, told some variables. Raises `InvalidRequestError` where it refuses them.
+# Renders messages with variables. Raises `InvalidRequestError` if the template refuses them.
 Render = Callable[[Sequence[Message], Variables], str]
 
-# Texts of turns, which no template holds.
+# Texts of turns. No template contains them.
 QUESTION, MORE, ANSWER = "quartz", "walnut", "copper"
 ASKED: Message = {"role": "user", "content": QUESTION}
 ASKED_MORE: Message = {"role": "user", "content": MORE}
-TOLD: Message = {"role": "system", "content": "granite"}
+SYSTEM: Message = {"role": "system", "content": "granite"}
 CLOSED: Variables = {"add_generation_prompt": False}
 
-# What stands in brackets and is one word: `<think>`, `[/THINK]`, `<|begin_of_thought|>`.
-_MARK = r"[<\[◁][^<>\[\]◁▷\s]+[>\]▷]"
+# Characters in brackets, without blanks: `<think>`, `[/THINK]`, `<|begin_of_thought|>`.
+_MARK = r"[<\[◁][^<>\[\]◁▷\s]{1,60}[>\]▷]"
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A chat template to be tried. controls: the texts of the model's control tokens. names: that the template reads."""
+    """Renders one chat template."""
 
     render: Render
-    controls: Collection[str]
-    names: Collection[str]
+    controls: Collection[str]  # texts of the model's control tokens
+    names: Collection[str]  # variables that the template reads
 
     def text(self, messages: Sequence[Message], *variables: Variables) -> str | None:
-        """Return what the template writes; None where it refuses."""
-        told: dict[str, object] = {}
-        for some in variables:
-            told |= some
+        """Render; None where the template refuses."""
+        merged: dict[str, object] = {}
+        for each in variables:
+            merged |= each
         try:
-            return self.render(messages, told)
+            return self.render(messages, merged)
         except InvalidRequestError:
             return None
 
     def prompt(self, *variables: Variables) -> str | None:
-        """Return the prompt of a question, with a system turn where the template takes one."""
+        """Render a question, after a system turn where the template takes one."""
         return self.text(self._question, *variables)
 
     @cached_property
     def _question(self) -> Sequence[Message]:
-        rendered = self.text([TOLD, ASKED])
-        return [TOLD, ASKED] if rendered and str(TOLD["content"]) in rendered else [ASKED]
+        rendered = self.text([SYSTEM, ASKED])
+        return [SYSTEM, ASKED] if rendered and str(SYSTEM["content"]) in rendered else [ASKED]
 
     def controls_in(self, text: str) -> list[str]:
         """Return the control tokens in a text, in their order."""
         return self._control.findall(text) if self.controls else []
 
     def mark_at_start(self, text: str) -> str:
-        """Return the control token or the word in brackets that a text begins with."""
+        """Return the control token or the bracketed characters that a text begins with."""
         found = self._mark.match(text)
         return found[0] if found else ""
 
     def mark_at_end(self, text: str) -> str:
-        """Return the one that a text ends with, with what names it: `<|channel>thought`."""
+        """Return the mark that a text ends with, and the name after it: `<|channel>thought`."""
         found = re.search(rf"(?:{self._mark.pattern})\w*\Z", text)
         return found[0] if found else ""
 

@@ -42,9 +42,9 @@ _TOOL = {
 def dialect_of(
     template: str, render: Render, controls: Collection[str], names: Collection[str] = ()
 ) -> Dialect:
-    """The dialect of a chat template: one whose module knows it and that it writes tools for, else the plain one.
+    """Return the dialect of a chat template: a known one whose tools it writes, else the plain one.
 
-    controls: the texts of the model's control tokens. names: that the template reads.
+    controls: texts of the model's control tokens. names: variables that the template reads.
     """
     found = (dialect for module in DIALECTS if (dialect := module.dialect_in(template)))
     probe = Probe(render, controls, names)

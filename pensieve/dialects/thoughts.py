@@ -1,8 +1,8 @@
-"""The marks around a model's thoughts, found in what its chat template writes.
+"""Find the marks around a model's thoughts.
 
-A turn with a thought is rendered, and what stands around the thought are its marks. Where the template passes thoughts over, the
-end of the generation prompt may be a mark, and at last the vocabulary and the template's text are searched for a pair that
-names thinking.
+It renders a turn with a thought: the text around the thought is its marks. If the template ignores
+thoughts, the generation prompt may end in a mark. If not, it searches the vocabulary and the
+template for a pair of marks whose names contain "think", "thought" or "reason".
 """
 
 import re
@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from pensieve.dialects.dialect import ThinkingForm, Variables
 from pensieve.dialects.probe import ANSWER, ASKED, CLOSED, Message, Probe, common_length
 
-# A thought under each of the names that templates read it by, in the order of how many do.
+# Message fields that templates read a thought from, the most common first.
 _THOUGHTS = {"reasoning_content": "zebra", "reasoning": "violin", "thinking": "amber"}
 _ANSWERED: Message = {"role": "assistant", "content": ANSWER, **_THOUGHTS}
-# As Mistral's templates have it: no field, but a block of the content.
+# Mistral's templates read a block of the content instead.
 _IN_BLOCKS: Message = {
     "role": "assistant",
     "content": [
@@ -23,12 +23,13 @@ _IN_BLOCKS: Message = {
         {"type": "text", "text": ANSWER},
     ],
 }
-# Switches without which some templates write no thought.
+# Some templates write thoughts only with one of these switched on.
 _SWITCHES = ("enable_thinking", "thinking", "reasoning")
 _NAMED = re.compile(
-    r"[<\[◁][^<>\[\]◁▷\s/]*(?:think|thought|reason)[^<>\[\]◁▷\s]*[>\]▷]", re.IGNORECASE
+    r"[<\[◁][^<>\[\]◁▷\s/]{0,40}(?:think|thought|reason)[^<>\[\]◁▷\s]{0,40}[>\]▷]",
+    re.IGNORECASE,
 )
-# How the closing mark is made of the opening one.
+# Opening mark to closing mark.
 _PARTNERS = (
     (r"<\|(.*)begin(.*)\|>", r"<|\1end\2|>"),
     (r"<\|(.*)start(.*)\|>", r"<|\1end\2|>"),
@@ -40,18 +41,18 @@ _PARTNERS = (
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """What the template writes before and after a thought, and the field that it read it from."""
+    """Text before and after a rendered thought."""
 
     before: str
     after: str
-    field: str
+    field: str  # of the message; empty for a block of the content
     variables: Variables
 
 
 def thinking_marks(
     probe: Probe, template: str, declared: ThinkingForm | None
 ) -> ThinkingForm | None:
-    """Return the marks of thoughts; None where there is no sign of any. declared: those that the family is known by."""
+    """Return the marks; None if nothing shows any. `declared` marks of the family come first."""
     written = _written(probe)
     form = declared or (written and _form_around(probe, written)) or _at_prompts_end(probe)
     form = form or _named(probe, template)
@@ -70,7 +71,7 @@ def _written(probe: Probe) -> _Written | None:
                 return _Written(before, after, field, variables)
     text = probe.text([ASKED, _IN_BLOCKS], CLOSED) or ""
     before, thought, after = text.partition(_THOUGHTS["reasoning_content"])
-    # A template that writes the blocks themselves writes their names too.
+    # A template that dumps the list of blocks writes their keys too.
     return _Written(before, after, "", {}) if thought and "'type'" not in text else None
 
 
@@ -85,7 +86,7 @@ def _form_around(probe: Probe, written: _Written) -> ThinkingForm | None:
 
 
 def _opening(probe: Probe, written: _Written) -> str:
-    """What stands between the beginning of an answer and the thought; its last mark where the prompt begins with that."""
+    """Return the text from the end of the prompt to the thought; if the prompt has it, its mark."""
     prompt = probe.text([ASKED], written.variables) or ""
     begun = common_length(prompt, written.before)
     whole = written.before[begun:].strip()
@@ -96,17 +97,17 @@ def _opening(probe: Probe, written: _Written) -> str:
 
 
 def _at_prompts_end(probe: Probe) -> ThinkingForm | None:
-    """The prompt of an answer ends in a mark that earlier answers do not begin with."""
+    """Find a mark at the end of the prompt that earlier answers do not begin with."""
     prompt = probe.text([ASKED]) or ""
     answered = probe.text([ASKED, {"role": "assistant", "content": ANSWER}, ASKED], CLOSED) or ""
     begun = common_length(prompt, answered)
     opening = probe.mark_at_start(prompt[begun:].strip())
-    known = opening and next(_closings(opening, probe.controls, ""), "")
-    return ThinkingForm(opening, known) if known else None
+    closing = opening and next(_closings(opening, probe.controls, ""), "")
+    return ThinkingForm(opening, closing) if closing else None
 
 
 def text_opening(probe: Probe) -> str:
-    """Return the mark between the beginning of an answer and its text, as `<|START_RESPONSE|>`; empty where there is none."""
+    """Return the mark before an answer's text (`<|START_RESPONSE|>`); empty if there is none."""
     prompt = probe.text([ASKED]) or ""
     answered = probe.text([ASKED, {"role": "assistant", "content": ANSWER}], CLOSED) or ""
     before = answered.partition(ANSWER)[0]
@@ -116,17 +117,18 @@ def text_opening(probe: Probe) -> str:
 
 
 def _named(probe: Probe, template: str) -> ThinkingForm | None:
-    """A pair of marks that is called by what it is for; the usual one where half of it is there."""
+    """Find a pair of marks by name. For `<think>` alone the pair is assumed."""
     texts = " ".join(sorted(probe.controls, key=len))
     for opening in dict.fromkeys(_NAMED.findall(f"{texts} {template}")):
         if closing := next(_closings(opening, probe.controls, template), ""):
             return ThinkingForm(opening, closing)
-    usual = ThinkingForm()
-    return usual if usual.opening in probe.controls or usual.opening in template else None
+    default = ThinkingForm()
+    has_default = default.opening in probe.controls or default.opening in template
+    return default if has_default else None
 
 
 def _closings(opening: str, controls: Collection[str], template: str) -> Iterator[str]:
-    """The marks that may close what `opening` opens, of those that the vocabulary or the template has."""
+    """Yield the closing marks for `opening` that the vocabulary or the template contains."""
     for pattern, form in _PARTNERS:
         closing, count = re.subn(rf"\A{pattern}\Z", form, opening)
         if count and (closing in controls or closing in template):

@@ -1,6 +1,7 @@
-"""The control tokens with which a model ends its turn, found in what its chat template writes after an answer and after a call.
+"""Find the control tokens that end a turn: a template writes them after an answer or a call.
 
-A token that names the next turn (`<|user|>`, `<|observation|>`) ends one too: a model that begins another turn has ended its own.
+A token that names the next turn (`<|user|>`, `<|observation|>`) ends one too: a model that begins
+another turn has ended its own.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ RESULT: Message = {"role": "tool", "name": CALL.name, "tool_call_id": _ID, "cont
 
 
 def call_turn(dialect: Dialect) -> Message:
-    """Return an assistant's turn that is one call, as `dialect` has it written."""
+    """Return an assistant's turn with one call, in the form that `dialect` gives to templates."""
     if dialect.writer == "text":
         return {"role": "assistant", "content": written_calls(dialect.calls, [CALL])}
     function = {"name": CALL.name, "arguments": CALL.arguments}
@@ -25,7 +26,7 @@ def call_turn(dialect: Dialect) -> Message:
 
 
 def ends_of_turn(probe: Probe, dialect: Dialect) -> frozenset[str]:
-    """Return the texts of these tokens; none where the template does not show any."""
+    """Return the tokens' texts; empty if the template shows none."""
     own = dialect.marks(probe.controls)
     answer: Message = {"role": "assistant", "content": ANSWER}
     found = {
@@ -39,7 +40,7 @@ def ends_of_turn(probe: Probe, dialect: Dialect) -> frozenset[str]:
 def _ends(
     probe: Probe, turns: Sequence[Message], following: Message, own: frozenset[str]
 ) -> Iterator[str]:
-    """What closes the last of `turns`, and the first token between it and the following turn."""
+    """Yield the tokens that close the last turn, and the first one before the following turn."""
     closed = probe.text(turns, CLOSED) or ""
     if closed != probe.text(turns):  # else the next turn's beginning is in it
         yield from probe.controls_in(closed.rpartition(ANSWER)[2])
@@ -50,11 +51,13 @@ def _ends(
 
 
 def _openings(probe: Probe, answer: Message, own: frozenset[str]) -> Iterator[str]:
-    """The tokens that turns begin with, where each speaker has one of its own."""
+    """Yield the tokens that begin a turn, if each role has a token of its own."""
 
-    def first_more(closed: Sequence[Message], turns: Sequence[Message], *told: Variables) -> str:
-        """The first token of the longer text that the closed turns do not have in its place."""
-        shorter, longer = probe.text(closed, CLOSED) or "", probe.text(turns, *told) or ""
+    def first_more(
+        closed: Sequence[Message], turns: Sequence[Message], *variables: Variables
+    ) -> str:
+        """Return the first token of the longer text that differs from the closed turns."""
+        shorter, longer = probe.text(closed, CLOSED) or "", probe.text(turns, *variables) or ""
         before, found = (
             [token for token in probe.controls_in(text) if token not in own]
             for text in (shorter, longer)

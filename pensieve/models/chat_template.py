@@ -31,9 +31,9 @@ _REFUSALS = (
 
 
 class ChatTemplate:
-    """A template, compiled once, with the one for conversations with tools where the model has one of its own.
+    """A template, compiled once, and the one for conversations with tools if the model has one.
 
-    `tokens` are its variables: bos_token and the like. Raises `jinja2.TemplateError` where a source is not Jinja.
+    `tokens` are variables: bos_token and the like. Raises `jinja2.TemplateError` if not Jinja.
     """
 
     def __init__(
@@ -80,13 +80,13 @@ class ChatTemplate:
 
     @property
     def has_tool_source(self) -> bool:
-        """Whether conversations with tools have a template of their own: told `tools`, were it none, they are written by it."""
+        """Whether there is a template for tools. `tools` selects it, even if empty."""
         return self._render_tools is not self._render
 
     def probing_render(self) -> Callable[..., str]:
-        """Return a `render` for many small trials, which refuses all further ones once they have taken a rendering's limit.
+        """Return a `render` for trials that refuses the rest after they have taken one time limit.
 
-        So a template that never ends costs as much in a hundred trials as in two.
+        So a template that never ends costs two limits at most, in any number of trials.
         """
         spent_s = 0.0
 

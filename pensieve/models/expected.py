@@ -39,11 +39,11 @@ def context_on_mac(
 
 
 def planned_thinking(settings: Settings) -> Thinking:
-    """Whether the model of `settings` thinks, from its files. Raises `ModelError`; "none" where it is not here yet."""
+    """Return whether the settings' model thinks; "none" if it is not here. Raises `ModelError`."""
     source = find(settings.model)
     if not is_present(source, settings.paths.models):
         return "none"
-    # With Jinja, for which `pensieve env` does not wait where there is no template to read.
+    # Imports Jinja, which `pensieve env` does not need without a template.
     from pensieve.models.folder_thinking import thinking_in_folder
 
     folder = folder_of(source, settings.paths.models)

@@ -1,6 +1,6 @@
-"""Whether a model that is not open thinks: from its chat template and its list of added tokens, without its tokenizer.
+"""Whether a model in a folder thinks, read from its chat template without loading its tokenizer.
 
-For commands that tell of models: it takes milliseconds, the tokenizer some hundred (2026-11-30).
+For commands that describe models.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ def thinking_in_folder(model: ModelFolder) -> ThinkingAbilities:
 
 
 def _controls(model: ModelFolder, tokenizer_config: dict[str, Any]) -> frozenset[str]:
-    """As older files list them beside the tokenizer; of newer ones, tokenizer.json is read, which can have 20 MB."""
+    """Read the added tokens: from tokenizer.json, up to 20 MB, only if no other file has them."""
     listed = tokenizer_config.get("added_tokens_decoder")
     if isinstance(listed, dict):
         tokens = list(cast("dict[str, Any]", listed).values())

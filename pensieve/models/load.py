@@ -33,7 +33,7 @@ _log = logging.getLogger("pensieve.models")
 
 # Tokens that end any text, where the vocabulary has them: no chat template shows them.
 ENDS_OF_TEXT = ("</s>", "<|endoftext|>", "<|end_of_text|>", "<|eom_id|>")
-# What ends a turn, where the chat template shows nothing: it is missing, or refuses the small conversations that ask it.
+# Tokens that end a turn, for a template that shows none: it is missing, or refuses the trials.
 ENDS_OF_TURN = (
     *("<|end|>", "<|im_end|>", "<|eot_id|>", "<|eot|>", "<end_of_turn>", "<turn|>"),
     *("<|END_OF_TURN_TOKEN|>", "<|user|>", "<|assistant|>", "<|observation|>"),
@@ -125,7 +125,7 @@ def _stop_tokens(
     controls: Mapping[str, int],
     ends: frozenset[str],
 ) -> frozenset[int]:
-    """listed: by the configurations. named: the tokenizer's eos token. ends: those that the chat template shows."""
+    """listed: by the configurations. named: the eos token. ends: shown by the chat template."""
     texts = {*ENDS_OF_TEXT, *(ends or ENDS_OF_TURN)}
     if PART_MARK in controls:
         texts.discard(PART_END)

@@ -70,7 +70,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         self.filters |= {_ROUNDS: self._rounds, _SIZE: _shown}
 
     def bounded(self, source: str) -> tuple[Callable[..., str], frozenset[str]]:
-        """Return the template's rendering and the names that it reads; its own variables are among these.
+        """Return the template's rendering and the names that it reads, its own variables included.
 
         Raises `jinja2.TemplateError` where `source` is not Jinja.
         """
@@ -122,10 +122,10 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
 
 class _Bounds(NodeTransformer):
-    """Puts the looks into a template that was read, and collects the names that it reads on the way.
+    """Puts the looks into a template that was read, and collects the names that it reads.
 
-    `jinja2.meta.find_undeclared_variables` would tell which of them are not the template's own, but compiles the template
-    once more: 10 to 60 ms for the templates of 2026 (2026-11-30, two-core Linux).
+    `jinja2.meta.find_undeclared_variables` would leave out the template's own variables, but it
+    compiles the template once more: 10 to 60 ms for those of 2026 (2026-11-30, two-core Linux).
     """
 
     def __init__(self, environment: jinja2.Environment) -> None:

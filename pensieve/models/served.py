@@ -46,7 +46,7 @@ class ServedModel:
 
 
 def thinking_of(dialect: Dialect, controls: Collection[str]) -> Thinking:
-    """Return what a model of this dialect does. controls: its control tokens; a thought is closed by one (grammar.py)."""
+    """Return whether the dialect thinks. Only a control token can close a thought in a grammar."""
     form = dialect.thinking
     if form is None or not form.is_used:
         return "none"

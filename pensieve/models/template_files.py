@@ -21,7 +21,10 @@ SPECIAL_ROLES = (
 def open_template(
     model: ModelFolder, tokenizer_config: Mapping[str, Any], special: Mapping[str, str]
 ) -> ChatTemplate:
-    """Return the model's template, or a transcript's where it has none. Raises `ModelDamagedError` for one that is no Jinja."""
+    """Return the model's template, or a plain transcript if it has none.
+
+    Raises `ModelDamagedError` for a template that is not Jinja.
+    """
     try:
         named = _named_templates(model, tokenizer_config)
         tool_source = named.get("tool_use")
@@ -62,13 +65,13 @@ def _by_name(stored: object) -> dict[str, str]:
 
 
 def special_tokens(tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the texts of the special tokens by their roles, which are variables of chat templates."""
+    """Return the special tokens' texts by role; chat templates read them as variables."""
     texts = {role: _text_of(tokenizer_config.get(role)) for role in SPECIAL_ROLES}
     return {role: text for role, text in texts.items() if text}
 
 
 def _text_of(token: object) -> str:
-    """A token stands there as its text, or as an object that has it."""
+    """The configuration has a token as its text or as an object."""
     if isinstance(token, dict):
         token = cast("dict[str, object]", token).get("content")
     return token if isinstance(token, str) else ""

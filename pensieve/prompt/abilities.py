@@ -53,10 +53,10 @@ class SystemTurns:
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What the template takes. text_after_results: of a user, right after the results of tools."""
+    """What the template takes."""
 
     system: SystemTurns
-    text_after_results: bool
+    text_after_results: bool  # of a user, right after results of tools
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,7 +147,7 @@ def _wanted(conversation: Conversation, offer: Offer, thought: BoundedThought) -
         most=most,
         schema=None if least or schema is None else _fitting_output(schema),
         thought=thought.state,
-        thinking_tokens=thought.most_tokens,
+        thinking_tokens=thought.max_tokens,
     )
 
 

@@ -38,7 +38,7 @@ MOST_EARLIER_TURNS = 2
 # The API takes no more; of more, the last count.
 MOST_BREAKPOINTS = 4
 
-# Chooses the template for tools without offering any; only for models that have one.
+# Selects the template for tools without offering any; only for models that have one.
 _NO_TOOLS: Variables = {"tools": []}
 
 # What is said where a conversation goes another way.
@@ -161,7 +161,7 @@ class PromptRenderer:
         return Script(self._tokenizer, {**switch, **tools}, self._manners[key], self._spoken)
 
     def _has_tool_template(self, conversation: Conversation, offer: Offer) -> bool:
-        """Whether the conversation is rendered by the template for tools: it offers some, or has used some."""
+        """Whether the template for tools renders the conversation: it offers or has used some."""
         return self._dialect.has_tool_template and bool(
             offer.shown or tool_uses(conversation.messages)
         )

@@ -1,8 +1,4 @@
-"""How hard the model is to think, in the words of its chat template, and after how many tokens a thought is closed.
-
-A client asks by `thinking` and by `output_config.effort` (low, medium, high, xhigh, max); dialects/efforts.py knows the
-template's words.
-"""
+"""A request's thinking and effort as template variables, and the budget of its thought."""
 
 from dataclasses import dataclass
 
@@ -12,25 +8,25 @@ from pensieve.api.tools import AnyChoice, NamedChoice
 from pensieve.dialects.dialect import Dialect, ThinkingForm, Thought, Variables
 from pensieve.dialects.efforts import SCALE, nearest_effort
 
-# Budgets of clients that tell no effort: up to so many tokens they mean that one (2026-11: Claude Code's MAX_THINKING_TOKENS is
-# 31 999 unless it is set, the API's least is 1024).
+# Efforts for requests with a budget and no effort: up to so many tokens. The API's minimum is 1024,
+# Claude Code's default 31 999 (2026-11).
 _EFFORT_OF_BUDGET = ((4096, "low"), (16_384, "medium"))
-# What part of an answer's tokens a thought may take, so that an answer comes after it: with Qwen3.8-27B at xhigh and 3000 tokens
-# none did (field report, 2026-08).
+# The share of an answer's tokens that a thought may take, by effort: without a bound, Qwen3.8-27B
+# at xhigh spent all of 3000 tokens on the thought (2026-08).
 _SHARES = {"minimal": 1 / 4, "low": 1 / 4, "medium": 1 / 2}
-_MOST = 3 / 4
+_MAX_SHARE = 3 / 4
 
 
 @dataclass(frozen=True, slots=True)
 class BoundedThought:
-    """Whether an answer has a thought, and after how many tokens that is closed; None where it is not bounded."""
+    """The thought of an answer."""
 
     state: Thought
-    most_tokens: int | None = None
+    max_tokens: int | None = None  # None: not bounded
 
 
 def thinking_variables(dialect: Dialect, conversation: Conversation) -> Variables:
-    """What the template is told, for a model that takes it. A model that must call a tool does not think first."""
+    """Return the template's variables. A model that must call a tool does not think first."""
     form = dialect.thinking
     if form is None:
         return {}
@@ -51,14 +47,14 @@ def _is_wanted(conversation: Conversation) -> bool:
 
 
 def _effort(form: ThinkingForm, conversation: Conversation) -> str | None:
-    """The template's word. Who wants no thought of a model that always thinks gets a short one."""
-    wanted = _wanted_effort(conversation)
-    if wanted is None and _is_unwanted(conversation):
-        wanted = SCALE[0]
-    return nearest_effort(form, wanted)
+    """Return the template's effort: the weakest for a disabled thought that has no switch."""
+    effort = _requested_effort(conversation)
+    if effort is None and _is_unwanted(conversation):
+        effort = SCALE[0]
+    return nearest_effort(form, effort)
 
 
-def _wanted_effort(conversation: Conversation) -> str | None:
+def _requested_effort(conversation: Conversation) -> str | None:
     effort = conversation.output_config.effort
     if isinstance(effort, str) and effort in SCALE:
         return effort
@@ -83,20 +79,24 @@ def thought_of(dialect: Dialect, prompt: str, *, has_prefill: bool) -> Thought:
 def thinking_budget(
     dialect: Dialect, conversation: Conversation, answer_tokens: int | None
 ) -> int | None:
-    """How many tokens a thought may have; None where it is not bounded.
+    """Return the tokens that a thought may have; None if it is not bounded.
 
-    answer_tokens: what the whole answer may have; None where there will be none.
+    answer_tokens: the limit of the whole answer; None if only the prompt is rendered.
     """
     form = dialect.thinking
-    asked = _asked_budget(conversation)
-    if answer_tokens is None or form is None or not (form.is_used or asked):
-        return asked
-    share = _SHARES.get(_wanted_effort(conversation) or "", _MOST) if asked is None else _MOST
-    most = max(int(answer_tokens * share), 1)
-    return most if asked is None else min(asked, most)
+    budget = _requested_budget(conversation)
+    if answer_tokens is None or form is None or not (form.is_used or budget):
+        return budget
+    share = (
+        _SHARES.get(_requested_effort(conversation) or "", _MAX_SHARE)
+        if budget is None
+        else _MAX_SHARE
+    )
+    limit = max(int(answer_tokens * share), 1)
+    return limit if budget is None else min(budget, limit)
 
 
-def _asked_budget(conversation: Conversation) -> int | None:
+def _requested_budget(conversation: Conversation) -> int | None:
     match conversation.thinking:
         case EnabledThinking(budget_tokens=budget):
             return budget

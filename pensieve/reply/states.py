@@ -1,4 +1,4 @@
-"""Where in an answer its reader is (reading.py, which alone changes these): one state at a time."""
+"""States of the answer reader. Only reading.py changes them."""
 
 from dataclasses import dataclass, field
 
@@ -29,7 +29,7 @@ class InText:
     held: str = ""
     has_begun: bool = False
     quoting: Quoting = field(default_factory=Quoting)
-    open_thoughts: int = 0  # marks that open one, as a part of the text
+    open_thoughts: int = 0  # opening marks in the text that nothing has closed yet
 
 
 @dataclass(slots=True)
