@@ -85,8 +85,11 @@ def thinking_budget(
     """
     form = dialect.thinking
     budget = _requested_budget(conversation)
-    if answer_tokens is None or form is None or not (form.is_used or budget):
+    if answer_tokens is None or form is None:
         return budget
+    thinks = form.is_used and (_is_wanted(conversation) or not form.off)
+    if budget is None and not thinks:
+        return None
     share = (
         _SHARES.get(_requested_effort(conversation) or "", _MAX_SHARE)
         if budget is None

@@ -259,6 +259,12 @@ def test_a_model_that_always_thinks_is_bounded_unasked() -> None:
     assert "[max_tokens=750]" in grammar.lark
 
 
+def test_a_model_whose_thinking_is_off_is_held_to_nothing() -> None:
+    """Gemma's prompt does not tell that there is no thought: a grammar would slow every answer."""
+    assert asked("gemma", **wish(None)).plan.grammar is None
+    assert asked("gemma", **wish(ADAPTIVE)).plan.grammar is not None
+
+
 def test_where_no_answer_is_asked_for_nothing_is_bounded() -> None:
     style = STYLES["qwen"]
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "thinking": ADAPTIVE}
