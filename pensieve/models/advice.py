@@ -37,7 +37,7 @@ def suited(machine: Machine, word: str) -> HubModel | EmbeddedModel:
 
 def suited_to(room: Room, word: str, chip_name: str = "") -> HubModel | EmbeddedModel:
     """What `word`, one of `AUTOMATIC_WORDS`, means on a Mac with this room."""
-    card = recommended(room, chip_name, is_fast=word == FAST) or _roomiest(room)
+    card = recommended(room, chip_name, is_fast=word == FAST) or roomiest(room)
     return card.model
 
 
@@ -71,8 +71,8 @@ def better(chosen: ModelSource, room: Room, chip_name: str) -> Card | None:
     return best if best_rank and (own_rank is None or best_rank < own_rank) else None
 
 
-def _roomiest(room: Room) -> Card:
-    """Where none gets a context to work in, such as on 8 GB: the one with the longest."""
+def roomiest(room: Room) -> Card:
+    """The model with the longest context, for a room in which none gets one to work in (8 GB)."""
     ranked = [card for card in CARDS if card.quality and card.quality.agent_rank]
     return max(ranked, key=lambda card: fit(card.shape, room).context_tokens)
 

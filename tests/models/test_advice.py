@@ -154,6 +154,17 @@ def test_the_suggestion_names_the_model_its_context_and_the_command(tmp_path: Pa
     )
 
 
+def test_on_8_gb_the_suggestion_is_the_longest_context_and_says_that_it_is_short(
+    tmp_path: Path,
+) -> None:
+    words = suggestion(chosen("phi-3-mini", tmp_path), mac(8, "Apple M2"))
+    assert words == (
+        "This Mac's memory holds no model with the context that Claude Code works well with. The longest"
+        "\nhas qwen3.5-4b: 19,200 tokens (3.1 GB). To have it served:\n  pensieve use qwen3.5-4b"
+    )
+    assert suggestion(chosen("qwen3.5-4b", tmp_path), mac(8, "Apple M2")) is None
+
+
 @pytest.mark.parametrize("model", ["qwen3.8-27b", "qwen3.8-27b-8bit", "owner/name", "no model"])
 def test_nothing_is_suggested_beside_the_best_or_what_nothing_is_known_of(
     tmp_path: Path, model: str
