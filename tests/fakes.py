@@ -23,7 +23,11 @@ from pensieve.engine.generation import (
 from pensieve.errors import InvalidRequestError
 from pensieve.models.served import ServedModel
 
-Step = EngineEvent | Exception | anyio.Event | Callable[[], object]
+Step = EngineEvent | BaseException | anyio.Event | Callable[[], object]
+
+
+class RustPanic(BaseException):
+    """As pyo3 raises a library's panic: no `Exception`, so that what catches those lets it pass."""
 
 
 def says(text: str, *, cached_tokens: int = 0) -> list[Step]:
@@ -42,7 +46,7 @@ class ScriptedEngine:
 
     scripts: Iterable[Sequence[Step]]
     health: EngineHealth = field(default_factory=lambda: EngineHealth("ready", worker_pid=1))
-    refusal: Exception | None = None
+    refusal: BaseException | None = None
     generations: list[Generation] = field(default_factory=list)
     left: anyio.Event = field(default_factory=anyio.Event)
 
@@ -76,7 +80,7 @@ class _Played:
         return self
 
     async def __anext__(self) -> EngineEvent:
-        while self._steps and not isinstance(self._steps[0], EngineEvent | Exception):
+        while self._steps and not isinstance(self._steps[0], EngineEvent | BaseException):
             step = self._steps[0]
             if isinstance(step, anyio.Event):
                 await step.wait()
@@ -90,7 +94,7 @@ class _Played:
         return self._take(self._steps.pop(0))
 
     def _take(self, step: Step) -> EngineEvent:
-        if isinstance(step, Exception):
+        if isinstance(step, BaseException):
             self.is_over = True
             raise step
         if isinstance(step, Token):

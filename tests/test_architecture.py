@@ -10,7 +10,18 @@ ROOT = Path(__file__).parent.parent / "pensieve"
 FILES = sorted(ROOT.rglob("*.py"))
 # What the front end plans memory with: the engine's own arithmetic, without MLX.
 PLANNING = {"engine.budget", "engine.place", "engine.precision", "engine.shape"}
-BASE = {"errors", "paths", "files", "keys", "config", "settings", "logs", "homebrew", "power"}
+BASE = {
+    "errors",
+    "paths",
+    "files",
+    "foreign_json",
+    "keys",
+    "config",
+    "settings",
+    "logs",
+    "homebrew",
+    "power",
+}
 
 # What a part may import inside pensieve. A name with a dot is that one module.
 MAY_IMPORT = {
@@ -20,16 +31,17 @@ MAY_IMPORT = {
     "paths": set(),
     "files": set(),
     "homebrew": set(),
+    "foreign_json": set(),
     "keys": {"errors"},
     "config": {"keys", "files", "errors"},
     "settings": {"keys", "config", "paths", "errors"},
     "logs": {"files", "errors"},
     "power": set(),
     "machine": {"settings", "paths", "errors"},
-    "daemon": {"settings", "paths", "files", "homebrew", "errors"},
+    "daemon": {"settings", "paths", "files", "homebrew", "foreign_json", "errors"},
     "api": {"errors"},
     "dialects": {"errors"},
-    "engine": {"errors", "settings", "machine", "files"},
+    "engine": {"errors", "settings", "machine", "files", "foreign_json"},
     "prompt": {"api", "dialects", "engine.generation", "errors"},
     "reply": {"api", "dialects", "engine.generation", "prompt.template", "errors"},
     "models": {"machine", "dialects", *PLANNING} | BASE,

@@ -1,8 +1,9 @@
 """The files endpoint's values: what an upload says beside the file, a file's metadata, a page of files."""
 
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from pensieve.api.errors import first_error
@@ -48,11 +49,30 @@ class DeletedFile(Wire):
     type: Literal["file_deleted"] = "file_deleted"
 
 
+_PAGE = re.compile(r"page_([0-9]{1,12}(?:\.[0-9]{1,17})?)_(file_[0-9A-Za-z]{1,64})", re.ASCII)
+
+
+def page_token(after: tuple[float, str]) -> str:
+    """Say where the next page begins: right after the file of this time and id, even if it is deleted meanwhile."""
+    created_at, file_id = after
+    return f"page_{created_at!r}_{file_id}"
+
+
+def _page(token: object) -> object:
+    """Digits and an id's own characters alone: there is nothing in it to decode."""
+    match = _PAGE.fullmatch(token) if isinstance(token, str) else None
+    if match is None:
+        raise PydanticCustomError("page", "Input should be a next_page of this list")
+    return float(match[1]), match[2]
+
+
 class FilesQuery(Query):
     """Which files are listed: a page of all, or those with certain ids."""
 
     limit: Limit = DEFAULT_LIMIT
-    page: str | None = None
+    page: Annotated[
+        tuple[float, str] | None, BeforeValidator(_page, json_schema_input_type=str | None)
+    ] = None
     ids: Annotated[tuple[str, ...], Field(alias="ids[]")] = ()
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from pensieve.errors import UsageError
+from pensieve.foreign_json import read_json
 
 OPTION = "--settings"
 # disableAutoMode: that mode asks the hosted service whether each command is safe. deny: tools whose descriptions take half of
@@ -67,7 +68,7 @@ def _read(given: str) -> Mapping[str, object]:
     """As Claude Code reads it: JSON where it looks like it, else a file."""
     try:
         text = given if given.lstrip().startswith("{") else Path(given).read_text(encoding="utf-8")
-        decoded = json.loads(text)
+        decoded = read_json(text)
     except (OSError, ValueError) as error:
         raise UsageError(
             f"{OPTION} {given}: neither a JSON object nor a file with one: {error}."

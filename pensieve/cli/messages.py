@@ -7,7 +7,7 @@ import re
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from pensieve.cli.sse import events, lines
@@ -19,6 +19,7 @@ from pensieve.errors import (
     RequestError,
     ServerUnavailableError,
 )
+from pensieve.foreign_json import read_object
 
 if TYPE_CHECKING:
     import httpx
@@ -221,10 +222,9 @@ def _client(server: Server, timeout_s: float) -> Generator["httpx.Client"]:
 
 def _body(response: "httpx.Response") -> dict[str, Any]:
     try:
-        body = response.json()
+        return read_object(response.content)
     except ValueError:
         return {}
-    return cast("dict[str, Any]", body) if isinstance(body, dict) else {}
 
 
 def _read(stream: Iterable[dict[str, Any]]) -> Iterator[Event]:

@@ -1,10 +1,10 @@
 """Server-sent events read from a response's bytes (WHATWG HTML 9.2.6), as far as the Messages API writes them."""
 
-import json
 from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 from pensieve.errors import ServerUnavailableError
+from pensieve.foreign_json import read_json
 
 
 def lines(chunks: Iterable[bytes]) -> Iterator[str]:
@@ -32,7 +32,7 @@ def events(stream: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 def _decoded(text: str) -> dict[str, Any]:
     try:
-        event = json.loads(text)
+        event = read_json(text)
     except ValueError as error:
         raise ServerUnavailableError("The server's answer cannot be read: not JSON.") from error
     return cast("dict[str, Any]", event) if isinstance(event, dict) else {}

@@ -1,6 +1,5 @@
 """What the server answers to `GET /health`, as a value. Stdlib only, and never through a proxy."""
 
-import json
 from contextlib import closing
 from dataclasses import dataclass, fields
 from http.client import HTTPConnection, HTTPException
@@ -8,6 +7,7 @@ from typing import Any, Literal, cast, get_args
 from urllib.parse import urlsplit
 
 from pensieve.daemon.record import ServerRecord
+from pensieve.foreign_json import read_json
 
 # asleep: there was no work for long; the model is loaded for the next request, which waits for it.
 Status = Literal["loading", "ready", "asleep", "failed", "unreachable"]
@@ -74,7 +74,7 @@ def ask(record: ServerRecord, timeout_s: float = TIMEOUT_S) -> Health:
     try:
         with closing(connection):
             connection.request("GET", "/health")
-            body = json.loads(connection.getresponse().read(LARGEST_BYTES))
+            body = read_json(connection.getresponse().read(LARGEST_BYTES))
     except (OSError, HTTPException, ValueError) as error:
         return Health("unreachable", f"no answer at {record.base_url} ({type(error).__name__})")
     return read(body, record.pid)

@@ -199,15 +199,20 @@ def _plain(key: str, value: object) -> object:
         case "pattern":
             return value if isinstance(value, str) and _is_plain_pattern(value) else None
         case "format":
-            return value if value in _FORMATS else None
+            return value if _is_one_of(_FORMATS, value) else None
         case _:
             return _number(key, value)
 
 
 def _kinds(value: object) -> object:
     if isinstance(value, list | tuple):
-        return [kind for kind in cast("list[object]", value) if kind in _TYPES] or None
-    return value if isinstance(value, str) and value in _TYPES else None
+        return [kind for kind in cast("list[object]", value) if _is_one_of(_TYPES, kind)] or None
+    return value if _is_one_of(_TYPES, value) else None
+
+
+def _is_one_of(texts: set[str], value: object) -> bool:
+    """`in` alone raises for a list or an object, which clients send where a text should be."""
+    return isinstance(value, str) and value in texts
 
 
 def _names(value: object) -> object:

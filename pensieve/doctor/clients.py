@@ -3,7 +3,6 @@
 In Claude Code (2.1.330, observed 2026-11) the `env` of a settings file comes before the shell's variables.
 """
 
-import json
 import shlex
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pensieve.doctor.finding import Finding, Level, ok, red, warning
 from pensieve.doctor.patient import Patient
+from pensieve.foreign_json import read_json
 
 EVAL = 'eval "$(pensieve env)"'
 HERE = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -101,7 +101,7 @@ def _settings_files(patient: Patient, managed: Path | None) -> Iterator[Finding]
 
 def _settings_file(file: Path, patient: Patient) -> Iterator[Finding]:
     try:
-        found = _mapping(json.loads(file.read_text(encoding="utf-8")))
+        found = _mapping(read_json(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return
     except (OSError, ValueError):

@@ -10,13 +10,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pensieve import __version__
-from pensieve.daemon.health import Health
+from pensieve.daemon.health import LARGEST_BYTES, Health
 from pensieve.daemon.listen import find_owner
 from pensieve.daemon.record import ServerRecord
 from pensieve.doctor import reports
 from pensieve.doctor.crashes import moment_of, root_of
 from pensieve.doctor.finding import Finding, ok, red, warning
 from pensieve.doctor.patient import Patient
+from pensieve.foreign_json import read_json
 
 PROBE_S = 120.0
 LOG_BYTES = 1 << 18
@@ -76,7 +77,7 @@ def _post(base_url: str, api_key: str, body: object, timeout_s: float) -> tuple[
         headers = {"content-type": "application/json", "x-api-key": api_key}
         connection.request("POST", "/v1/messages", json.dumps(body), headers)
         response = connection.getresponse()
-        return response.status, json.loads(response.read())
+        return response.status, read_json(response.read(LARGEST_BYTES))
 
 
 def _message(said: Any) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pensieve.files import TEMPORARY
+from pensieve.foreign_json import read_object
 
 _HOUR_S = 3600
 _HOURS = 24
@@ -53,6 +54,6 @@ class WriteLedger:
 def _read(file: Path) -> dict[int, int]:
     """What was counted before; nothing where the file is not there, or not what was written."""
     try:
-        return {int(hour): int(nbytes) for hour, nbytes in json.loads(file.read_bytes()).items()}
+        return {int(hour): int(nbytes) for hour, nbytes in read_object(file.read_bytes()).items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}

@@ -8,7 +8,7 @@ from pensieve.api.batches import BatchResult, Errored, Succeeded
 from pensieve.api.message import Message
 from pensieve.api.values import new_id
 from pensieve.errors import EngineBusyError, EngineError, EngineFailedError, WorkerDiedError
-from pensieve.server.errors import error_envelope
+from pensieve.server.errors import PASSING, error_envelope
 
 # The JSON of a `BatchedRequest` to its answer; raises what `POST /v1/messages` would answer with.
 AnswerCall = Callable[[bytes], Awaitable[Message]]
@@ -36,7 +36,9 @@ class PatientAnswers:
                     return _errored(
                         EngineError(f"The engine ended {deaths} times on this request.")
                     )
-            except Exception as error:  # noqa: BLE001 -- whatever it is, it is this request's result
+            except PASSING:
+                raise
+            except BaseException as error:  # noqa: BLE001 -- whatever it is, it is this request's result
                 return _errored(error)
             await anyio.sleep(self._retry_s)
 
@@ -46,5 +48,5 @@ def _as_batch(message: Message) -> Message:
     return message.model_copy(update={"usage": usage})
 
 
-def _errored(error: Exception) -> Errored:
+def _errored(error: BaseException) -> Errored:
     return Errored(error=error_envelope(error, new_id("req")))

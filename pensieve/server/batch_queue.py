@@ -18,6 +18,7 @@ from pensieve.errors import DiskFullError
 from pensieve.server.batch_answers import AnswerCall, PatientAnswers
 from pensieve.server.batch_book import BatchBook, OpenBatch
 from pensieve.server.batch_store import Batch, WaitingRequest
+from pensieve.server.errors import PASSING
 
 _log = logging.getLogger("pensieve.server")
 
@@ -44,7 +45,7 @@ class BatchQueue:
                 tasks.start_soon(self._work)
                 yield
                 tasks.cancel_scope.cancel()
-        except ExceptionGroup as group:
+        except BaseExceptionGroup as group:
             # The work raises nothing: it is the block's own error, and its opener wants that, not a group of one.
             raise group.exceptions[0] from None
 
@@ -60,7 +61,9 @@ class BatchQueue:
             await self._answer_until_over(opened)
             ended = await self._patiently(partial(self._book.end, opened.batch.id))
             _log.info("%s ended: %s", ended.id, ended.outcomes)
-        except Exception:  # noqa: BLE001 -- the other batches and the server go on
+        except PASSING:
+            raise
+        except BaseException:  # noqa: BLE001 -- the other batches and the server go on
             _log.exception("%s stops", opened.batch.id)
 
     async def _answer_until_over(self, opened: OpenBatch) -> None:

@@ -14,9 +14,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any, cast
 
 from pensieve.api.batches import BatchEntry, BatchResult, BatchResultLine
 from pensieve.files import TEMPORARY, sync, sync_path, write_atomically
+from pensieve.foreign_json import read_json, read_object
 
 _log = logging.getLogger("pensieve.server")
 
@@ -168,7 +170,7 @@ def _age(batch: Batch) -> tuple[float, str]:
 def _read_record(place: Path) -> Batch | None:
     """A batch whose record cannot be read is left alone: it may tell somebody what happened."""
     try:
-        batch = Batch(**json.loads((place / RECORD).read_bytes()))
+        batch = Batch(**cast("Any", read_object((place / RECORD).read_bytes())))
     except (OSError, ValueError, TypeError) as error:
         _log.warning("%s is no batch's folder, it is not used: %s", place, error)
         return None
@@ -186,7 +188,7 @@ def _result_line(line: BatchResultLine) -> bytes:
 def _outcome(line: bytes) -> tuple[str, str] | None:
     """A result's custom id and kind; None where the line is not whole."""
     try:
-        found = json.loads(line)
+        found: Any = read_json(line)
         return (found["custom_id"], found["result"]["type"]) if line.endswith(b"\n") else None
     except (ValueError, TypeError, LookupError):
         return None

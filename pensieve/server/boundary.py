@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pensieve.api.message import Usage
 from pensieve.api.values import new_id
-from pensieve.server.errors import STOPPING, error_response
+from pensieve.server.errors import PASSING, STOPPING, error_response
 
 _log = logging.getLogger("pensieve.server")
 _KEY = "pensieve.exchange"
@@ -69,14 +69,16 @@ class Boundary:
             # Only uvicorn cancels requests, when the time for a graceful stop is over.
             with anyio.move_on_after(LAST_WORD_S, shield=True):
                 await _tell(STOPPING, scope, receive, send, exchange)
-        except Exception as error:
+        except PASSING:
+            raise
+        except BaseException as error:
             if exchange.status is not None:
                 raise
             await _tell(error, scope, receive, send, exchange)
 
 
 async def _tell(
-    error: Exception, scope: Scope, receive: Receive, send: Send, exchange: Exchange
+    error: BaseException, scope: Scope, receive: Receive, send: Send, exchange: Exchange
 ) -> None:
     if exchange.status is None:
         await error_response(error, exchange.request_id)(scope, receive, send)

@@ -36,7 +36,7 @@ async def while_connected(receive: Receive, work: Work, beside: Work | None = No
             await work()
             is_done = True
             tasks.cancel_scope.cancel()
-    except ExceptionGroup as group:
+    except BaseExceptionGroup as group:
         raise group.exceptions[0] from None
     if not is_done:
         raise ClientDisconnect

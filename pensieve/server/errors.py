@@ -3,6 +3,7 @@
 Errors are looked up along their class's ancestors; what is not ours is a fault of the server, logged and not shown.
 """
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ from pensieve.errors import (
 
 _log = logging.getLogger("pensieve.server")
 
+# What is no failure of a request: its task is cancelled, or the process ends. All else is one, also what is no `Exception`:
+# a Rust library's panic.
+PASSING = (asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit)
 INTERNAL = "Internal server error"
 STOPPING = EngineBusyError("The server is stopping.")
 
@@ -72,7 +76,8 @@ def error_envelope(error: BaseException, request_id: str) -> ErrorEnvelope:
         message = INTERNAL
     body = ErrorBody(
         type=fault_of(error).kind,
-        message=message,
+        # What a client sent may be in it, and half a surrogate cannot be written.
+        message=message.encode(errors="replace").decode(),
         details=None if code is None else ErrorDetails(error_code=code),
     )
     return ErrorEnvelope(error=body, request_id=request_id)

@@ -13,10 +13,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from pensieve.api.values import new_id
 from pensieve.errors import FileExpiredError, NotFoundError, StorageQuotaExceededError
 from pensieve.files import TEMPORARY, sync_path, write_atomically
+from pensieve.foreign_json import read_object
 
 _log = logging.getLogger("pensieve.server")
 
@@ -154,7 +156,7 @@ class FileStore:
         if not _is_id(file_id):
             return None
         try:
-            return StoredFile(**json.loads(self._record(file_id).read_bytes()))
+            return StoredFile(**cast("Any", read_object(self._record(file_id).read_bytes())))
         except FileNotFoundError:
             return None
         except (ValueError, TypeError) as error:

@@ -1,22 +1,17 @@
 """`/v1/files`: text documents that clients keep here, to name them in messages by their id."""
 
-import base64
-import json
 from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from pensieve.api.files import DeletedFile, FileMetadata, FilePage, FilesQuery
+from pensieve.api.files import DeletedFile, FileMetadata, FilePage, FilesQuery, page_token
 from pensieve.api.values import moment
-from pensieve.errors import InvalidRequestError
 from pensieve.server.answers import answer
 from pensieve.server.disk import on_disk
 from pensieve.server.downloads import Download
 from pensieve.server.file_store import FileStore, StoredFile, age
 from pensieve.server.uploads import read_upload
-
-_PAGE = "page_"
 
 
 class FilesEndpoint:
@@ -45,10 +40,9 @@ class FilesEndpoint:
             found = [file for file in files if file.id in query.ids]
             return answer(FilePage(data=tuple(map(self._metadata, found))))
         if query.page is not None:
-            after = _position(query.page)
-            files = [file for file in files if age(file) < after]
+            files = [file for file in files if age(file) < query.page]
         shown = files[: query.limit]
-        next_page = _token(shown[-1]) if len(files) > len(shown) else None
+        next_page = page_token(age(shown[-1])) if len(files) > len(shown) else None
         return answer(FilePage(data=tuple(map(self._metadata, shown)), next_page=next_page))
 
     async def one(self, request: Request) -> Response:
@@ -79,16 +73,3 @@ class FilesEndpoint:
 
 def _file_id(request: Request) -> str:
     return str(request.path_params["file_id"])
-
-
-def _token(file: StoredFile) -> str:
-    """Where the next page begins: right after `file`, even if that is deleted meanwhile."""
-    return _PAGE + base64.urlsafe_b64encode(json.dumps(age(file)).encode()).decode()
-
-
-def _position(token: str) -> tuple[float, str]:
-    try:
-        created_at, file_id = json.loads(base64.urlsafe_b64decode(token.removeprefix(_PAGE)))
-        return float(created_at), str(file_id)
-    except (ValueError, TypeError):
-        raise InvalidRequestError("page: Input should be a next_page of this list") from None

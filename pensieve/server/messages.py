@@ -13,7 +13,7 @@ from pensieve.server.answers import answer as answered
 from pensieve.server.boundary import LAST_WORD_S, exchange_of
 from pensieve.server.calls import CallReader, is_claude_code, priority_of
 from pensieve.server.disconnect import cut_of, while_connected
-from pensieve.server.errors import STOPPING, error_envelope
+from pensieve.server.errors import PASSING, STOPPING, error_envelope
 from pensieve.server.sessions import Sessions
 from pensieve.server.sse import EventWriter, Pace
 from pensieve.server.threads import Threads, ThreadTurn
@@ -79,7 +79,9 @@ class MessagesEndpoint:
             with anyio.move_on_after(LAST_WORD_S, shield=True):
                 await _break_off(writer, STOPPING, scope)
             raise
-        except Exception as error:
+        except PASSING:
+            raise
+        except BaseException as error:
             if not writer.has_begun:
                 raise
             await _break_off(writer, error, scope)
@@ -87,7 +89,7 @@ class MessagesEndpoint:
             await writer.end()
 
 
-async def _break_off(writer: EventWriter, error: Exception, scope: Scope) -> None:
+async def _break_off(writer: EventWriter, error: BaseException, scope: Scope) -> None:
     """End a stream that has begun: with an `error` event, or without a word where the client heals better from that."""
     if not writer.has_begun:
         return

@@ -30,7 +30,7 @@ class Clock:
 class Answering:
     """Answers every request with a text; what is in `troubles` is raised first, an Event is waited for."""
 
-    troubles: list[Exception | anyio.Event] = field(default_factory=list)
+    troubles: list[BaseException | anyio.Event] = field(default_factory=list)
     asked: list[bytes] = field(default_factory=list)
     most_at_once: int = 0
     at_once: int = 0
@@ -42,7 +42,7 @@ class Answering:
         try:
             await anyio.lowlevel.checkpoint()
             trouble = self.troubles.pop(0) if self.troubles else None
-            if isinstance(trouble, Exception):
+            if isinstance(trouble, BaseException):
                 raise trouble
             if trouble is not None:
                 await trouble.wait()

@@ -24,6 +24,7 @@ from pensieve.server.batch_answers import MAX_DEATHS
 from pensieve.server.batch_book import KEPT_S, LIFE_S, BatchBook, BatchLimits
 from pensieve.server.batch_queue import SLOTS, BatchQueue
 from pensieve.server.batch_store import Batch, BatchStore
+from tests.fakes import RustPanic
 from tests.server.batches import Answering, Clock, entries
 
 pytestmark = pytest.mark.anyio
@@ -125,6 +126,13 @@ async def test_a_request_that_the_engine_dies_of_is_given_up(store: BatchStore) 
         assert (await ended(book, batch)).outcomes == {"errored": 1}
     (result,) = (await results(book, batch)).values()
     assert result["error"]["error"]["type"] == "api_error"
+
+
+async def test_a_panic_is_one_requests_result_and_the_others_go_on(store: BatchStore) -> None:
+    book, answering = BatchBook(store), Answering([RustPanic("index out of bounds")])
+    async with working(book, answering):
+        batch = await book.create(entries("abc"))
+        assert (await ended(book, batch)).outcomes == {"errored": 1, "succeeded": 2}
 
 
 async def test_a_canceled_batch_leaves_its_answers_in_the_middle(store: BatchStore) -> None:

@@ -1,7 +1,9 @@
 """`/v1/files`: text documents kept for clients."""
 
+import base64
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -13,6 +15,30 @@ from tests.fakes import ScriptedEngine, says
 from tests.server.serving import KEY, SETTINGS, app_of, in_memory
 
 pytestmark = pytest.mark.anyio
+# What a token could hold that decoders choke on (hardening S8): depth, size, numbers, other alphabets.
+ODD_PAGES = [
+    "page=page_" + quote(base64.urlsafe_b64encode(content.encode()).decode())
+    for content in [
+        "[" * 9000,
+        "9" * 9000,
+        "[1e999, 2]",
+        '[NaN, "x"]',
+        '{"a": 1}',
+        "null",
+        "[[], {}]",
+    ]
+] + [
+    f"page=page_{odd}"
+    for odd in [
+        "1_2",
+        "1_file_",
+        "-1_file_a",
+        "1e9_file_a",
+        "nan_file_a",
+        "\u0661_file_a",
+        "1_file_a%0A",
+    ]
+]
 TEXT = ("notes.txt", b"some notes", "text/plain")
 
 
@@ -74,7 +100,8 @@ async def test_files_are_listed_by_their_ids(client: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["limit=0", "page=page_x", "page=x", "page=", "ids[]=a&limit=3", "page=page_MTIz"]
+    "query",
+    ["limit=0", "page=page_x", "page=x", "page=", "ids[]=a&limit=3", "page=page_MTIz", *ODD_PAGES],
 )
 async def test_a_bad_query_is_told(client: httpx.AsyncClient, query: str) -> None:
     response = await client.get(f"/v1/files?{query}")

@@ -18,7 +18,7 @@ from pensieve.errors import (
     WorkerDiedError,
 )
 from pensieve.server.sse import Pace
-from tests.fakes import ScriptedEngine, says
+from tests.fakes import ByteTokenizer, RustPanic, ScriptedEngine, says
 from tests.fuzz.examples import EXAMPLES
 from tests.server.grammar import check_grammar
 from tests.server.serving import CALL, app_of, in_memory, kinds, stream_by_hand, stream_events
@@ -152,6 +152,7 @@ async def test_a_prompt_of_many_contexts_is_told_without_its_tokens() -> None:
             {"x-should-retry": "false"},
         ),
         (ZeroDivisionError("secret"), 500, "api_error", "Internal server error", {}),
+        (RustPanic("secret"), 500, "api_error", "Internal server error", {}),
     ],
 )
 async def test_an_error_before_the_first_byte_is_a_status(
@@ -213,6 +214,39 @@ async def test_a_grammar_that_fails_after_something_was_said_is_an_error() -> No
     async with in_memory(app_of(engine)) as client:
         response = await client.post("/v1/messages", json=call)
     assert (response.status_code, len(engine.generations)) == (500, 1)
+
+
+async def test_a_panic_after_the_first_byte_is_an_event_and_the_streams_end() -> None:
+    script = [Started(0), *map(Token, b"Hi"), RustPanic("secret")]
+    async with in_memory(app_of(ScriptedEngine([script]))) as client:
+        response = await client.post("/v1/messages", json=CALL | {"stream": True})
+    last = stream_events(response.text)[-1]
+    assert last["error"] == {"type": "api_error", "message": "Internal server error"}
+
+
+class PanickingTokenizer(ByteTokenizer):
+    def encode_with_edges(self, rendered: str) -> tuple[list[int], list[tuple[int, int]]]:
+        raise RustPanic("index out of bounds")
+
+    encode = encode_with_edges
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+async def test_a_panic_of_the_tokenizer_is_answered_in_the_envelope(path: str) -> None:
+    app = app_of(ScriptedEngine([says("no")]), tokenizer=PanickingTokenizer())
+    async with in_memory(app) as client:
+        response = await client.post(path, json=CALL)
+        assert (await client.get("/v1/models")).status_code == 200
+    assert response.status_code == 500
+    assert response.json()["error"]["message"] == "Internal server error"
+    assert response.json()["request_id"] == response.headers["request-id"]
+
+
+async def test_half_a_surrogate_in_an_error_is_no_error_of_its_own() -> None:
+    engine = ScriptedEngine([[]], refusal=EngineError("about \ud800"))
+    async with in_memory(app_of(engine)) as client:
+        response = await client.post("/v1/messages", json=CALL)
+    assert response.json()["error"]["message"] == "about ?"
 
 
 async def test_an_unexpected_error_is_logged_and_not_shown(

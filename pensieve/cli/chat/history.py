@@ -14,6 +14,7 @@ from prompt_toolkit.history import History
 from pensieve.daemon.folders import make_private, open_private
 from pensieve.errors import NotWritableError
 from pensieve.files import write_atomically
+from pensieve.foreign_json import read_json
 
 MOST_ENTRIES = 1000
 
@@ -52,7 +53,7 @@ class FileHistory(History):
         with suppress(OSError):
             for line in self._path.read_bytes().splitlines():
                 with suppress(ValueError):
-                    entry = json.loads(line)
+                    entry = read_json(line)
                     if isinstance(entry, str):
                         yield entry
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 from pensieve.cli.messages import Turn
 from pensieve.errors import NotWritableError, UsageError
 from pensieve.files import write_atomically
+from pensieve.foreign_json import read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def load(path: Path) -> Kept:
 
 def _read(path: Path) -> Kept | None:
     try:
-        body: Any = json.loads(path.read_text(encoding="utf-8"))
+        body: Any = read_json(path.read_text(encoding="utf-8"))
         turns = tuple(map(_turn, body["messages"]))
         system, model = body.get("system", ""), body.get("model", "")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -1,0 +1,58 @@
+"""Tool schemas that are any JSON at all against the whole application, in every dialect (hardening S8, S10)."""
+
+import json
+from collections.abc import Iterator
+
+import anyio.from_thread
+import httpx
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tests.dialects.cases import DIALECTS
+from tests.fakes import ScriptedEngine, says
+from tests.fuzz.examples import looking
+from tests.fuzz.mutations import CALL, odd_values
+from tests.fuzz.test_bodies import Asker, assert_answered
+from tests.server.serving import app_of
+
+KEYWORDS = [
+    *["type", "enum", "const", "format", "pattern", "required", "properties", "items", "anyOf"],
+    *["oneOf", "allOf", "$ref", "$defs", "additionalProperties", "prefixItems", "description"],
+    *["minimum", "maxItems", "minLength", "multipleOf", "default", "title", "patternProperties"],
+]
+values = st.recursive(
+    odd_values | st.sampled_from(["object", "string", "array", "null", "uri", "#", "#/$defs/a"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(KEYWORDS) | st.text(max_size=3), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+schemas = st.dictionaries(st.sampled_from(KEYWORDS), values, max_size=5)
+nested = schemas.map(lambda schema: {"type": "object", "properties": {"a": schema}})
+
+
+@pytest.fixture(scope="module", params=DIALECTS)
+def asker(request: pytest.FixtureRequest) -> Iterator[Asker]:
+    app = app_of(ScriptedEngine([says("Hello!")]), dialect=DIALECTS[request.param])
+    transport = httpx.ASGITransport(app)
+    client = httpx.AsyncClient(transport=transport, base_url="http://localhost:7777")
+    with anyio.from_thread.start_blocking_portal() as portal:
+        yield Asker(portal, client)
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+@looking(40)
+@given(schema=schemas | nested, is_strict=st.booleans())
+@example(schema={"type": [[]]}, is_strict=False)
+@example(schema={"format": {}}, is_strict=True)
+@example(schema={"properties": {"a": {"type": [{}], "format": [[]]}}}, is_strict=False)
+@example(schema={"properties": {"a": {"$ref": [], "enum": {}}}, "required": [[]]}, is_strict=False)
+def test_any_schema_is_answered_or_refused(
+    path: str, schema: dict[str, object], is_strict: bool, asker: Asker
+) -> None:
+    tool = {"name": "tool", "input_schema": schema, "strict": is_strict}
+    held = {"format": {"type": "json_schema", "schema": schema}}
+    for body in (CALL | {"tools": [tool]}, CALL | {"output_config": held}):
+        assert_answered(asker.post(path, json.dumps(body).encode()))
