@@ -7,7 +7,6 @@ forges a line nor talks to the terminal. Knows no HTTP.
 import fcntl
 import logging
 import os
-import re
 import shutil
 import sys
 import time
@@ -18,8 +17,8 @@ from pathlib import Path
 from typing import TextIO, cast
 
 from pensieve.files import file_behind
+from pensieve.visible import one_line
 
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # 50 000 requests, at some 200 bytes each.
 LARGEST_BYTES = 10 * 2**20
 EARLIER = ".1"
@@ -116,12 +115,7 @@ class OneLine(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
 
     def format(self, record: logging.LogRecord) -> str:
-        return escape(super().format(record))
-
-
-def escape(text: str) -> str:
-    r"""`text` with every control character as \n, \r, \t or \xNN."""
-    return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+        return one_line(super().format(record))
 
 
 def _text(line: bytes) -> str:

@@ -11,6 +11,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 # What the front end plans memory with: the engine's own arithmetic, without MLX.
 PLANNING = {"engine.budget", "engine.place", "engine.precision", "engine.shape"}
 BASE = {
+    "visible",
     "errors",
     "paths",
     "files",
@@ -32,10 +33,11 @@ MAY_IMPORT = {
     "files": set(),
     "homebrew": set(),
     "foreign_json": set(),
+    "visible": set(),
     "keys": {"errors"},
     "config": {"keys", "files", "errors"},
     "settings": {"keys", "config", "paths", "errors"},
-    "logs": {"files", "errors"},
+    "logs": {"errors", "files", "visible"},
     "power": set(),
     "machine": {"settings", "paths", "errors"},
     "daemon": {"settings", "paths", "files", "homebrew", "foreign_json", "errors"},

@@ -20,6 +20,7 @@ WIDEST = 100
 MARGIN = 25
 COLOURS = {"ok": output.GREEN, "warning": output.MAGENTA, "red": output.RED}
 LABELS = {"ok": "ok", "warning": "warn", "red": "RED"}
+LABEL_CHARS = 5
 
 
 def doctor(
@@ -54,7 +55,7 @@ def doctor(
     for finding in examined(patient, is_thorough=verify):
         findings.append(finding)
         if not json:
-            output.data(rendered(finding))
+            output.labelled(rendered(finding), LABEL_CHARS, COLOURS[finding.level])
     if bundle:
         bundling.write(bundle, patient, findings)
         output.note(f"Written: {bundle}. Look into it before you send it: tar -xzf {bundle}")
@@ -76,7 +77,7 @@ def examined(patient: Patient, *, is_thorough: bool) -> Iterator[Finding]:
 
 def rendered(finding: Finding) -> str:
     """Level, topic, words; below them the commands that mend it, whole."""
-    label = output.in_colour(f"{LABELS[finding.level]:<5}", COLOURS[finding.level])
+    label = f"{LABELS[finding.level]:<{LABEL_CHARS}}"
     width = min(shutil.get_terminal_size().columns, WIDEST) - MARGIN
     text = textwrap.wrap(finding.text, width + 4, break_long_words=False, break_on_hyphens=False)
     indent = " " * (MARGIN - 4)

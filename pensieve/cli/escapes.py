@@ -1,10 +1,13 @@
-"""Takes terminal control out of a model's text, so that an answer cannot move the cursor, set the title or hide itself.
+"""Takes terminal control out of a model's text, so that an answer cannot move the cursor, set the title, hide or turn itself round.
 
 One stripper per answer. Character by character, so the result is the same however the text is split.
 Sequences as in ECMA-48: CSI to its final byte, OSC and its kin to BEL or ST; a line end breaks off an unfinished one.
 """
 
+import re
 from enum import Enum, auto
+
+from pensieve.visible import BIDI_CONTROLS, CONTROLS
 
 ESC = "\x1b"
 BEL = "\x07"
@@ -13,6 +16,7 @@ ST = "\x9c"
 STRINGS = frozenset("\x90\x98\x9d\x9e\x9f")  # DCS, SOS, OSC, PM, APC as single characters
 STRING_LETTERS = frozenset("PX]^_")  # the same after ESC
 KEPT = frozenset("\n\t")
+_CONTROL = re.compile(f"[{CONTROLS}{BIDI_CONTROLS}]")
 
 
 class State(Enum):
@@ -75,4 +79,4 @@ def _after_esc(character: str) -> State:
 
 
 def _is_control(character: str) -> bool:
-    return character < " " or "\x7f" <= character <= "\x9f"
+    return _CONTROL.match(character) is not None

@@ -12,7 +12,8 @@ from pensieve.cli import output
 from pensieve.daemon.record import current, logs_of
 from pensieve.errors import MachineError
 from pensieve.homebrew import keg_of
-from pensieve.logs import escape, follow, last_lines
+from pensieve.logs import follow, last_lines
+from pensieve.visible import one_line
 
 
 def logs(
@@ -51,7 +52,7 @@ def logs(
 def _print(log: Path, lines: int, *, goes_on: bool) -> None:
     output.aside(f"{log}:" if log.exists() else f"{log}: not written yet.")
     for line in last_lines(log, lines):
-        output.data(escape(line))
+        output.data(one_line(line))
     if goes_on:
         for line in follow(log):
-            output.stream(f"{escape(line)}\n")
+            output.stream(f"{one_line(line)}\n")

@@ -2,6 +2,9 @@
 
 The chat's line editor (`chat/editor.py`) draws what is typed by itself, on the stream that `typing_stream` hands out.
 
+What others chose (a server's error, a folder's name, a config's value) is made safe here, once for all commands; only
+`stream` and `murmur`, which the views of answers draw with, pass text as it is.
+
 Keeps nothing between calls. No escape sequence leaves where NO_COLOR, TERM=dumb or a pipe says so.
 """
 
@@ -21,6 +24,7 @@ from typing import TextIO
 
 from pensieve.errors import UsageError
 from pensieve.settings import is_colour_wanted, is_quiet_asked
+from pensieve.visible import lines, one_line
 
 DIM = "2"
 RED = "1;31"
@@ -38,29 +42,33 @@ def prepare() -> None:
 
 def data(text: str) -> None:
     """One line or more of what the command was asked for."""
-    print(text)
+    print(lines(text))
+
+
+def labelled(text: str, label_chars: int, code: str) -> None:
+    """As `data`, its first `label_chars` in colour where that may be."""
+    print(_in_colour(lines(text[:label_chars]), code) + lines(text[label_chars:]))
 
 
 def stream(text: str) -> None:
-    """A piece of an answer, shown at once."""
+    """A piece of an answer, which its view has freed of terminal control, or of a drawing; shown at once."""
     print(text, end="", flush=True)
 
 
 def note(text: str) -> None:
     """A line beside the data; with --quiet there is none."""
-    if not is_quiet_asked():
-        _say(text)
+    _note(lines(text))
 
 
 def aside(text: str) -> None:
     """A line beside the data that may be overlooked."""
-    note(_styled(text, DIM))
+    _note(_styled(lines(text), DIM))
 
 
 def line_again(text: str) -> None:
     """The line where the cursor stands on a terminal, written over; empty: as if there had been none."""
     columns = shutil.get_terminal_size().columns - 1
-    shown = _styled(text[:columns], DIM) if text else ""
+    shown = _styled(one_line(text)[:columns], DIM) if text else ""
     print(f"\r\x1b[2K{shown}", end="", file=sys.stderr, flush=True)
 
 
@@ -71,18 +79,19 @@ def murmur(text: str) -> None:
 
 def warning(text: str) -> None:
     """Something that will not work as it is."""
-    note(f"{_styled('Warning:', MAGENTA)} {text}")
+    _note(f"{_styled('Warning:', MAGENTA)} {lines(text)}")
 
 
 def failure(message: str, hint: str | None) -> None:
     """What happened, and the way out."""
-    _say(_styled("Error:", RED) + _wrapped(f"Error: {message}").removeprefix("Error:"))
+    _say(_styled("Error:", RED) + _wrapped(lines(f"Error: {message}")).removeprefix("Error:"))
     if hint:
-        _say(_wrapped(hint))
+        _say(_wrapped(lines(hint)))
 
 
 def ask(prompt: str) -> str:
     """A typed line. Raises EOFError at its end (Ctrl-D). The prompt is no data: it stays out of a redirected output."""
+    prompt = lines(prompt)
     if sys.stdout.isatty():
         with suppress(ImportError):
             importlib.import_module("readline")  # gives `input` line editing and history
@@ -139,8 +148,7 @@ def is_styled() -> bool:
     return is_colour_wanted(is_terminal=sys.stderr.isatty())
 
 
-def in_colour(text: str, code: str) -> str:
-    """`text` for standard output, in colour where that may be."""
+def _in_colour(text: str, code: str) -> str:
     is_wanted = is_colour_wanted(is_terminal=sys.stdout.isatty())
     return f"\x1b[{code}m{text}\x1b[0m" if is_wanted else text
 
@@ -206,6 +214,12 @@ def forget_reader() -> None:
     """Standard output's reader has gone: let the interpreter's last flush go nowhere."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _note(text: str) -> None:
+    """A line that is safe already, unless --quiet wants none."""
+    if not is_quiet_asked():
+        _say(text)
 
 
 def _say(text: str) -> None:

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from pensieve.api.files import UploadFields, upload_fields
 from pensieve.errors import InvalidRequestError, RequestTooLargeError
 from pensieve.server.bodies import body_chunks
+from pensieve.visible import UNSAFE
 
 MAX_FIELDS = 16
 MAX_FIELD_BYTES = 4096
@@ -51,7 +52,6 @@ TEXT_TYPES = frozenset(
 )
 _UNSAID = {"", "application/octet-stream", "binary/octet-stream"}
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*", re.ASCII)
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _PLAIN = "text/plain"
 
 
@@ -164,7 +164,7 @@ def _says_text(media_type: str) -> bool:
 def safe_name(filename: str, mime_type: str) -> str:
     """The last part of `filename`, without what would confuse a terminal; a name of ours where nothing is left."""
     last = re.split(r"[/\\]", filename)[-1]
-    name = _CONTROLS.sub("", last).strip()[:MAX_NAME_LETTERS]
+    name = UNSAFE.sub("", last).strip()[:MAX_NAME_LETTERS]
     if name.strip(". "):
         return name
     return f"unnamed{_TYPES.guess_extension(mime_type) or ''}"

@@ -8,10 +8,26 @@ from hypothesis import strategies as st
 
 from pensieve.cli.escapes import EscapeStripper
 
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 pieces = st.lists(
     st.sampled_from(
-        ["\x1b", "[", "]", "0;", "31m", "\x07", "\\", "P", "\n", "\x9b", "\x9c", "é", "x"]
+        [
+            "\x1b",
+            "[",
+            "]",
+            "0;",
+            "31m",
+            "\x07",
+            "\\",
+            "P",
+            "\n",
+            "\x9b",
+            "\x9c",
+            "é",
+            "x",
+            "\u202e",
+            "\u2066",
+        ]
     )
     | st.text(max_size=3),
     max_size=30,
@@ -35,6 +51,7 @@ pieces = st.lists(
         ("\x1b]0;never ended\nnext line", "\nnext line"),
         ("\x1b[31\nnext line", "\nnext line"),
         ("\x1b]0;cut \x1b[31mshort", "short"),
+        ("\u202egnp.exe \u2066isolated\u2069", "gnp.exe isolated"),
         (r"\033[31m as source", r"\033[31m as source"),
     ],
 )
@@ -53,6 +70,13 @@ def test_the_result_is_the_same_however_the_text_is_split(parts: list[str]) -> N
     assert "".join(map(stripper.feed, parts)) == EscapeStripper().feed("".join(parts))
 
 
-@given(st.text(st.characters(exclude_categories=("Cc", "Cs"))))
+@given(
+    st.text(
+        st.characters(
+            exclude_categories=("Cc", "Cs"),
+            exclude_characters="\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069",
+        )
+    )
+)
 def test_text_without_control_is_left_as_it_is(text: str) -> None:
     assert EscapeStripper().feed(text) == text
