@@ -10,6 +10,7 @@ from pathlib import Path
 from pensieve.errors import NotWritableError, SettingsError
 from pensieve.files import write_atomically
 from pensieve.keys import KEYS, Key, Value
+from pensieve.private_files import make_missing
 
 LARGEST_BYTES = 2**20
 BROKEN = ".broken"
@@ -166,7 +167,7 @@ def _literal(value: Value) -> str:
 
 def _save(file: Path, text: str) -> None:
     try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_missing(file.parent)
         # A locale that is not UTF-8 hands over bytes as surrogates.
         write_atomically(file, text.encode("utf-8", "surrogateescape"))
     except OSError as error:

@@ -37,8 +37,10 @@ def write_atomically(
     pieces = [content] if isinstance(content, bytes) else content
     temporary = path.with_name(path.name + TEMPORARY)
     try:
+        # A link that somebody planted there is removed, or stays and is an error; it is never followed.
+        temporary.unlink(missing_ok=True)
         with os.fdopen(
-            os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb"
+            os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb"
         ) as output:
             written = sum(output.write(piece) for piece in pieces)
             output.flush()

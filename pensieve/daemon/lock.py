@@ -6,6 +6,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 
+from pensieve import private_files
 from pensieve.daemon.folders import make_private, open_private
 from pensieve.paths import Paths
 
@@ -38,7 +39,7 @@ def held(paths: Paths) -> Generator[bool]:
 def is_held(paths: Paths) -> bool:
     """Whether a server of this home lives, from starting to its very end."""
     try:
-        descriptor = os.open(paths.lock_file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = private_files.open_private(paths.lock_file, os.O_RDONLY)
     except OSError:
         return False
     try:

@@ -44,6 +44,7 @@ from pensieve.engine.weights import keep_within, load_weights, wire
 from pensieve.engine.worker import Work
 from pensieve.engine.write_ledger import WriteLedger
 from pensieve.files import exclude_from_backups
+from pensieve.private_files import make_folder
 from pensieve.settings import Device
 
 _log = logging.getLogger("pensieve.engine")
@@ -187,7 +188,7 @@ def _store(load: Load, fingerprint: bytes) -> BlockStore | None:
     root, allowed = Path(load.prefix_folder), load.allowance
     name = re.sub(r"[^\w.-]", "_", Path(load.model_folder).name, flags=re.ASCII)
     try:
-        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(root)
         exclude_from_backups(root)
         cap_bytes, daily_bytes = allowed.prefix_disk_bytes, allowed.daily_write_bytes
         default = default_limits(_free_bytes(root))

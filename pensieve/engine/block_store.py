@@ -25,6 +25,7 @@ from pathlib import Path
 
 from pensieve.engine.write_ledger import WriteLedger
 from pensieve.files import TEMPORARY, write_atomically
+from pensieve.private_files import make_folder, read_private
 
 _log = logging.getLogger("pensieve.engine")
 
@@ -84,7 +85,7 @@ class BlockStore:
         self._queued_bytes = 0
         self._paused_until = 0.0
         self._is_closing = False
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(folder)
         self._index()
         self._make_room(0)
         self._writer = threading.Thread(target=self._write_behind, name="block writer", daemon=True)
@@ -145,8 +146,7 @@ class BlockStore:
         if queued is not None:
             return b"".join(queued.pieces())
         try:
-            with (self._folder / name).open("rb") as file:
-                content = file.read(at_most)
+            content = read_private(self._folder / name, at_most)
         except OSError:
             self.forget(name)
             return None
@@ -182,7 +182,7 @@ class BlockStore:
         for path, is_current in self._files():
             if path.name.endswith(TEMPORARY):
                 path.unlink(missing_ok=True)
-            elif path.is_file():
+            elif path.is_file() and not path.is_symlink():
                 stat = path.stat()
                 found.append((is_current, stat.st_mtime, path, stat.st_size))
         self._sizes = OrderedDict((path, size) for *_, path, size in sorted(found))
@@ -194,7 +194,7 @@ class BlockStore:
             kind = _FOLDER.fullmatch(folder.name)
             ours = _FOLDER.fullmatch(self._folder.name)
             is_other = folder != self._folder
-            if is_other and (kind is None or not folder.is_dir()):
+            if is_other and (kind is None or folder.is_symlink() or not folder.is_dir()):
                 continue
             is_stale = is_other and kind and ours and kind["model"] in {None, ours["model"]}
             yield from ((path, not is_stale) for path in folder.iterdir())

@@ -12,6 +12,7 @@ from pensieve.models.folder import (
     PARTIAL,
     ModelFolder,
     Snapshot,
+    check_owner,
     folder_of,
     is_present,
     locked,
@@ -34,6 +35,7 @@ def fetch(source: ModelSource, paths: Paths, progress: Progress) -> ModelFolder:
     Raises `ModelUnsupportedError` for a kind of model that does not load, before anything large is fetched;
     `ModelUnavailableError`, `ModelDamagedError`, `DiskFullError` or `NotWritableError`.
     """
+    check_owner(paths.models)
     check_here(source, paths)
     if not isinstance(source, LocalModel) and not is_present(source, paths.models):
         _fill(source, paths, progress)

@@ -17,8 +17,10 @@ from typing import Any
 from pensieve.errors import NotWritableError
 from pensieve.files import exclude_from_backups, sync_path, write_atomically
 from pensieve.models.catalog import EmbeddedModel, HubModel, LocalModel, ModelSource
+from pensieve.private_files import claim, make_folder, open_private, private_umask
 
 MARKER = "pensieve.json"
+_ELSEWHERE = "Make it yours, or keep pensieve's files elsewhere: export PENSIEVE_HOME=~/pensieve"
 # What is being fetched lies beside its destination under the same name with this after it.
 PARTIAL = ".partial"
 
@@ -69,6 +71,18 @@ def folder_of(source: ModelSource, models: Path) -> Path:
             return models / f"{source.repo}@{source.revision}".replace("/", "--")
 
 
+def check_owner(models: Path) -> None:
+    """Raise `NotWritableError` where the models that are there could be another user's."""
+    try:
+        claim(models)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise NotWritableError(
+            f"The folder {models} is not used: {error.strerror}.", hint=_ELSEWHERE
+        ) from error
+
+
 def is_present(source: ModelSource, models: Path) -> bool:
     """Whether `source` can be opened without fetching anything."""
     folder = folder_of(source, models)
@@ -116,14 +130,15 @@ def locked(destination: Path) -> Generator[None]:
     """
     folder = destination.parent
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder, may_be_link=True)
         exclude_from_backups(folder)
-        opened = folder.joinpath(f".{destination.name}.lock").open("a")
+        opened = open_private(
+            folder.joinpath(f".{destination.name}.lock"), os.O_WRONLY | os.O_CREAT
+        )
     except OSError as error:
         raise NotWritableError(
-            f"The folder {folder} cannot be written to: {error.strerror}.",
-            hint="Make it yours, or keep pensieve's files elsewhere: export PENSIEVE_HOME=~/pensieve",
+            f"The folder {folder} cannot be written to: {error.strerror}.", hint=_ELSEWHERE
         ) from error
-    with opened as lock:
+    with os.fdopen(opened, "wb") as lock, private_umask():
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -18,6 +18,7 @@ import anyio.to_thread
 
 from pensieve.api.message import AnswerRecord
 from pensieve.files import write_atomically
+from pensieve.private_files import make_folder, open_private, read_private
 from pensieve.prompt.spoken import Spoken, SpokenWords
 
 _log = logging.getLogger("pensieve.server")
@@ -83,7 +84,7 @@ class AnswerLog:
 
     def _read(self) -> None:
         try:
-            written = self._file.read_bytes()
+            written = read_private(self._file)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -100,8 +101,8 @@ class AnswerLog:
                 self._write_anew()
                 return
             for folder in (self._folder.parent, self._folder):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+                make_folder(folder)
+            descriptor = open_private(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             with os.fdopen(descriptor, "ab") as file:
                 self._bytes = file.tell() + file.write(line)
         except OSError as error:

@@ -19,6 +19,7 @@ from typing import Any, cast
 from pensieve.api.batches import BatchEntry, BatchResult, BatchResultLine
 from pensieve.files import TEMPORARY, sync, sync_path, write_atomically
 from pensieve.foreign_json import read_json, read_object
+from pensieve.private_files import make_folder, open_private
 
 _log = logging.getLogger("pensieve.server")
 
@@ -71,7 +72,7 @@ class BatchStore:
     def create(self, batch: Batch, entries: Iterable[BatchEntry]) -> Batch:
         """Keep a new batch; it is there whole or not at all. Its `stored_bytes` are found here. Raises OSError."""
         draft = self._place(batch.id + TEMPORARY)
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(self._folder)
         draft.mkdir(mode=0o700)
         try:
             size = _write_lines(draft / REQUESTS, map(_request_line, entries))
@@ -196,7 +197,7 @@ def _outcome(line: bytes) -> tuple[str, str] | None:
 
 def _write_lines(path: Path, lines: Iterable[bytes]) -> int:
     """Add `lines` to a file of our own and sync it: all of them or, where that fails, none. Its size."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    descriptor = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     try:
         size = os.fstat(descriptor).st_size
         try:

@@ -19,6 +19,7 @@ from pensieve.api.values import new_id
 from pensieve.errors import FileExpiredError, NotFoundError, StorageQuotaExceededError
 from pensieve.files import TEMPORARY, sync_path, write_atomically
 from pensieve.foreign_json import read_object
+from pensieve.private_files import make_folder, read_private
 
 _log = logging.getLogger("pensieve.server")
 
@@ -80,7 +81,7 @@ class FileStore:
                 created_at=now,
                 expires_at=None if life_s is None else now + life_s,
             )
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self._folder)
             write_atomically(self._folder / file.id, content)
             write_atomically(self._record(file.id), json.dumps(asdict(file)).encode())
         return file
@@ -156,7 +157,7 @@ class FileStore:
         if not _is_id(file_id):
             return None
         try:
-            return StoredFile(**cast("Any", read_object(self._record(file_id).read_bytes())))
+            return StoredFile(**cast("Any", read_object(read_private(self._record(file_id)))))
         except FileNotFoundError:
             return None
         except (ValueError, TypeError) as error:

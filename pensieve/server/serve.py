@@ -1,6 +1,7 @@
 """The server process: one model, one engine, one listening socket, until a signal."""
 
 import logging
+import os
 import resource
 import socket
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from pensieve.homebrew import is_installed
 from pensieve.models.expected import context_on_mac
 from pensieve.models.folder import ModelFolder
 from pensieve.power import SleepBlocker, awake_command
+from pensieve.private_files import PRIVATE_UMASK
 from pensieve.server.awake_engine import AwakeEngine
 from pensieve.server.grace import grace_s
 from pensieve.settings import Device, Settings, homebrew_service
@@ -44,6 +46,7 @@ def serve(settings: Settings, model: ModelFolder, device: Device, listener: sock
     Raises what `open_model` raises for a damaged model; `ProgramReplacedError` where it ended since its program is gone.
     """
     raise_file_limit()
+    os.umask(PRIVATE_UMASK)
     anyio.run(partial(_serve, replace(settings, device=device), model, device, listener))
 
 
