@@ -200,6 +200,17 @@ class NoServerError(ServerUnavailableError):
         )
 
 
+class ForeignServerError(ServerUnavailableError):
+    """Something answers at the server's address, and nothing shows that it is the user's own server."""
+
+    def __init__(self, base_url: str, *, hint: str) -> None:
+        super().__init__(
+            f"What answers at {base_url} is not known to be your pensieve server, so it gets neither"
+            " your key nor what you ask.",
+            hint=hint,
+        )
+
+
 class ProgramMissingError(MachineError):
     """Another program that is to be run is not installed."""
 

@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "foreign_json": set(),
     "visible": set(),
     "private_files": set(),
+    "peer_proof": set(),
     "keys": {"errors"},
     "config": {"keys", "files", "private_files", "errors"},
     "settings": {"keys", "config", "paths", "errors"},

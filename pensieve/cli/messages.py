@@ -1,34 +1,28 @@
-"""The chat command's side of the Anthropic API: a call out, the answer as it arrives; and what the server says of itself.
+"""The chat command's side of the Anthropic API: a call out, the answer as it arrives.
 
 Reads what it needs of the stream and skips the rest, as the API asks of its clients. Knows no terminal.
 """
 
 import re
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import quote
 
+from pensieve.cli.connection import Server, client_of, decoded, key_of
 from pensieve.cli.sse import events, lines
-from pensieve.daemon.health import Health, read
 from pensieve.errors import (
-    NoServerError,
     PensieveError,
     PromptTooLongError,
     RequestError,
     ServerUnavailableError,
 )
-from pensieve.foreign_json import read_object
 
 if TYPE_CHECKING:
     import httpx
 
-API_VERSION = "2023-06-01"
 BUSY = frozenset({429, 503, 529})
 # Reading waits long: a large prompt on a slow machine is silent but for the server's pings.
 READ_TIMEOUT_S = 600.0
-SHORT_TIMEOUT_S = 5.0
 TOO_LONG = re.compile(r"prompt is too long: (\d+) tokens > (\d+) maximum")
 PROMPT_FIELDS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 
@@ -135,24 +129,6 @@ class Ended:
 Event = Text | Thought | Waiting | Ended
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Where the calls go, and with which key."""
-
-    base_url: str
-    api_key: str
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """What a server says of itself. pid: changes when it is started again. thinks: its model can think first."""
-
-    health: Health
-    pid: int
-    thinks: bool
-    temperature: float  # of calls that do not give one
-
-
 def answer(server: Server, call: Call) -> Generator[Event]:
     """The answer as it arrives; closing the generator hangs up, which cancels it in the server.
 
@@ -160,7 +136,7 @@ def answer(server: Server, call: Call) -> Generator[Event]:
     `PromptTooLongError` and other `RequestError`s where it refuses.
     """
     with (
-        _client(server, READ_TIMEOUT_S) as client,
+        client_of(server, READ_TIMEOUT_S, headers=key_of(server)) as client,
         client.stream("POST", "/v1/messages", json=call.as_json()) as response,
     ):
         _check(response)
@@ -169,62 +145,10 @@ def answer(server: Server, call: Call) -> Generator[Event]:
 
 def count_tokens(server: Server, call: Call) -> int:
     """The prompt's length in tokens. Raises as `answer` does."""
-    with _client(server, READ_TIMEOUT_S) as client:
+    with client_of(server, READ_TIMEOUT_S, headers=key_of(server)) as client:
         response = client.post("/v1/messages/count_tokens", json=call.prompt_as_json())
         _check(response)
-        return int(_body(response).get("input_tokens", 0))
-
-
-def served(server: Server) -> Served:
-    """What answers there, also while it loads. Raises `NoServerError` where nobody does."""
-    with _client(server, SHORT_TIMEOUT_S) as client:
-        body = _body(client.get("/health"))
-        pid = body.get("pid")
-        health = read(body, pid if isinstance(pid, int) else 0)
-        model = _body(client.get(f"/v1/models/{quote(health.model, safe='')}"))
-    match model:
-        case {"capabilities": {"thinking": {"types": {"adaptive": {"supported": True}}}}}:
-            thinks = True
-        case _:
-            thinks = False
-    return Served(health, pid if isinstance(pid, int) else 0, thinks, _temperature(body))
-
-
-def _temperature(health: Mapping[str, Any]) -> float:
-    match health:
-        case {"sampling": {"temperature": {"value": int() | float() as value}}}:
-            return value
-        case _:
-            return 1.0
-
-
-@contextmanager
-def _client(server: Server, timeout_s: float) -> Generator["httpx.Client"]:
-    """A client of one call; what goes wrong on the wire is said in our words."""
-    import httpx  # a quarter of a second that `--help` and `env` do without
-
-    headers = {"x-api-key": server.api_key, "anthropic-version": API_VERSION}
-    timeout = httpx.Timeout(timeout_s, connect=SHORT_TIMEOUT_S)
-    try:
-        # Never through a proxy: the server is this machine.
-        with httpx.Client(
-            base_url=server.base_url, headers=headers, timeout=timeout, trust_env=False
-        ) as client:
-            yield client
-    except httpx.ConnectError as error:
-        raise NoServerError(server.base_url) from error
-    except httpx.HTTPError as error:
-        raise ServerUnavailableError(
-            f"The connection to {server.base_url} broke off ({type(error).__name__}).",
-            hint="See how the server is:\n  pensieve status",
-        ) from error
-
-
-def _body(response: "httpx.Response") -> dict[str, Any]:
-    try:
-        return read_object(response.content)
-    except ValueError:
-        return {}
+        return int(decoded(response.content).get("input_tokens", 0))
 
 
 def _read(stream: Iterable[dict[str, Any]]) -> Iterator[Event]:
@@ -280,7 +204,7 @@ def _check(response: "httpx.Response") -> None:
             "one here, or start it again from here: pensieve stop, then pensieve start",
         )
     is_busy = response.status_code in BUSY
-    raise _refused(_body(response), is_busy=is_busy, status=response.status_code)
+    raise _refused(decoded(response.content), is_busy=is_busy, status=response.status_code)
 
 
 def _refused(body: object, *, is_busy: bool, status: int | None = None) -> PensieveError:

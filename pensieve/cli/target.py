@@ -18,7 +18,8 @@ UNKNOWN_CONTEXT_TOKENS = 32_768
 class Target:
     """Where clients go, with which key, for which model. `is_running` False: it is what a start would give.
 
-    context_tokens: how long a prompt and its answer can be; see `measured`.
+    context_tokens: how long a prompt and its answer can be; see `measured`. pid: the running server's, None without one.
+    is_listening False: the running server still fetches its model, so whoever answers at its address is another program.
     """
 
     base_url: str
@@ -27,12 +28,21 @@ class Target:
     is_running: bool
     context_tokens: int = UNKNOWN_CONTEXT_TOKENS
     thinks: bool = False  # clients ask it to think
+    pid: int | None = None
+    is_listening: bool = True
 
 
 def find_target(settings: Settings) -> Target:
     """By the lock and the record alone: nothing is asked over the network."""
     if record := current(settings.paths):
-        return Target(record.base_url, settings.api_key, record.model, is_running=True)
+        return Target(
+            record.base_url,
+            settings.api_key,
+            record.model,
+            is_running=True,
+            pid=record.pid,
+            is_listening=record.phase == "serving",
+        )
     return Target(
         settings.base_url, settings.api_key, served_name(settings.model), is_running=False
     )

@@ -7,6 +7,7 @@ Knows neither the Hub nor what the files mean.
 
 import fcntl
 import json
+import os
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager

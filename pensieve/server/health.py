@@ -6,12 +6,15 @@
 import os
 from dataclasses import asdict
 
+import anyio.to_thread
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.types import Scope
 
 import pensieve
 from pensieve.engine.generation import Engine
 from pensieve.models.served import ServedModel
+from pensieve.peer_proof import CHALLENGE_HEADER, PROOF_FIELD, Prover
 from pensieve.server.boundary import exchange_of
 from pensieve.server.sessions import Sessions
 from pensieve.settings import Settings
@@ -27,6 +30,7 @@ class HealthEndpoint:
         self._sessions = sessions
         self._model = model
         self._settings = settings
+        self._prover = Prover(settings.api_key)
 
     async def health(self, request: Request) -> Response:
         """Everything that `pensieve status` shows."""
@@ -50,7 +54,14 @@ class HealthEndpoint:
             "version": pensieve.__version__,
             "pid": os.getpid(),
         }
+        if challenge := request.headers.get(CHALLENGE_HEADER):
+            report[PROOF_FIELD] = await self._proof(challenge, request.scope)
         return JSONResponse(report, status_code=200 if health.is_well else 503)
+
+    async def _proof(self, challenge: str, scope: Scope) -> str:
+        """In a thread: the first one takes as long as some tokens."""
+        _, port = scope.get("server") or ("", 0)
+        return await anyio.to_thread.run_sync(self._prover.proof, challenge, port or 0)
 
 
 async def greeting(_request: Request) -> Response:

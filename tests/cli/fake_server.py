@@ -22,9 +22,12 @@ from pensieve.daemon.listen import bind
 from pensieve.daemon.processes import command_of
 from pensieve.daemon.record import Address, own_record, published
 from pensieve.paths import under_home
+from pensieve.peer_proof import CHALLENGE_HEADER, PROOF_FIELD, Prover
 from pensieve.settings import homebrew_service
+from tests.cli.program import OWN_KEY
 
 MODEL = "tiny"
+PROVER = Prover(OWN_KEY)
 Event = dict[str, object]
 
 
@@ -101,7 +104,8 @@ def health(status: str = "ready", detail: str = "") -> Event:
 
 class FakeServer(ThreadingHTTPServer):
     """`answers`: what each call in turn is answered, unless `answer_to` is set, which is given its body.
-    `calls`: what was asked, headers and body.
+    `calls`: what was asked, headers and body. `prover`: None for a program that knows no key of ours.
+    `seen`: the headers of everything that came.
     """
 
     daemon_threads = True
@@ -113,9 +117,11 @@ class FakeServer(ThreadingHTTPServer):
         self.server_port = listener.getsockname()[1]
         scripted = iter(answers)
         self.answer_to: Callable[[Event], Iterable[Event]] = lambda _: next(scripted)
+        self.prover: Prover | None = PROVER
         self.healths: Callable[[], Event] = health
         self.thinks = False
         self.tokens: Callable[[Event], int] = lambda body: len(body["messages"])
+        self.seen: list[dict[str, str]] = []
         self.calls: list[tuple[dict[str, str], dict[str, object]]] = []
         self.has_lost_client = threading.Event()
         # What each call is answered that wants no stream; None: a stream all the same.
@@ -133,12 +139,19 @@ class Routes(BaseHTTPRequestHandler):
         """Tests read the client, not the server."""
 
     def do_GET(self) -> None:
+        self.server.seen.append({k.lower(): v for k, v in self.headers.items()})
         if self.path.startswith("/v1/models/"):
             types = {"adaptive": {"supported": self.server.thinks}}
             self._json(200, {"id": MODEL, "capabilities": {"thinking": {"types": types}}})
             return
-        report = self.server.healths()
+        report = self.server.healths() | self._proof()
         self._json(200 if report.get("status") == "ready" else 503, report)
+
+    def _proof(self) -> Event:
+        challenge = self.headers.get(CHALLENGE_HEADER)
+        if challenge is None or self.server.prover is None:
+            return {}
+        return {PROOF_FIELD: self.server.prover.proof(challenge, self.server.server_port)}
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))

@@ -12,6 +12,7 @@ import pytest
 from tests.clients.installed import nushell
 
 ROOT = Path(__file__).parents[2]
+OWN_KEY = "the-tests-own-key"
 PROGRAM = [sys.executable, "-m", "pensieve"]
 
 
@@ -22,6 +23,8 @@ def environment(home: Path, **changes: str) -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
         "HOME": str(home),
         "PENSIEVE_HOME": str(home / "pensieve"),
+        # The fake server of a test has no record: it is known by a key that is not the default one.
+        **({"PENSIEVE_API_KEY": OWN_KEY} if "PENSIEVE_PORT" in changes else {}),
         **changes,
     }
 

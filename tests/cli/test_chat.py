@@ -11,7 +11,7 @@ import pytest
 
 from pensieve.cli.chat.answering import Figures
 from tests.cli.fake_server import FakeServer, endlessly, message, refuse, serving
-from tests.cli.program import PROGRAM, environment, pensieve
+from tests.cli.program import OWN_KEY, PROGRAM, environment, pensieve
 
 # pexpect forks; the fake server's thread holds no lock that a child could miss before it executes pensieve.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -58,7 +58,7 @@ def test_outside_a_terminal_there_is_the_answer_and_nothing_else(tmp_path: Path)
     assert body["max_tokens"] == 4096
     # What is not asked for is sampled as the model's makers say.
     assert not {"system", "temperature", "top_p", "top_k"} & body.keys()
-    assert headers["x-api-key"] == "pensieve-local-key"
+    assert headers["x-api-key"] == OWN_KEY
 
 
 def test_what_is_piped_in_comes_before_the_question(tmp_path: Path) -> None:
@@ -75,12 +75,11 @@ def test_the_flags_reach_the_call(tmp_path: Path) -> None:
             *["chat", "-s", "Be brief.", "--max-tokens", "7", "--temperature", "0.5", "--", "-v?"],
             home=tmp_path,
             PENSIEVE_PORT=str(server.server_port),
-            PENSIEVE_API_KEY="own-key",
         )
         headers, body = server.calls[0]
     assert (body["system"], body["max_tokens"], body["temperature"]) == ("Be brief.", 7, 0.5)
     assert asked(server) == [[{"role": "user", "content": "-v?"}]]
-    assert headers["x-api-key"] == "own-key"
+    assert headers["x-api-key"] == OWN_KEY
 
 
 def test_figures_are_shown_where_they_are_asked_for(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from pensieve.errors import NoServerError
 from pensieve.paths import under_home
 from pensieve.settings import Settings
 from tests.cli.fake_server import Event, FakeServer, delta, health, message, refuse, serving
+from tests.cli.program import OWN_KEY
 
 Typed = str | type[BaseException] | Callable[[], str]
 
@@ -51,7 +52,7 @@ class Talk:
         self.started: list[list[str]] = []
         self.agrees = True
         self.on_start: Callable[[], None] = lambda: None
-        self.settings = Settings(under_home(home), port=server.server_port)
+        self.settings = Settings(under_home(home), port=server.server_port, api_key=OWN_KEY)
         values = {"max_tokens": 100, "temperature": 0.0, "hides_thinking": False}
         self._manner = {**values, "has_figures": False, "view": PlainView, **changes}
         self.editor = ScriptedEditor(())

@@ -7,22 +7,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pensieve.cli.connection import Server
 from pensieve.cli.messages import (
     Call,
     Ended,
     Event,
-    Server,
     Text,
     Thought,
     Turn,
     Waiting,
     answer,
     count_tokens,
-    served,
 )
+from pensieve.cli.served import served
 from pensieve.cli.sse import events, lines
 from pensieve.errors import PromptTooLongError, RequestError, ServerUnavailableError
 from tests.cli.fake_server import delta, message, refuse, serving
+from tests.cli.program import OWN_KEY
 
 CALL = Call("tiny", (Turn("user", "Hi"),), max_tokens=9, temperature=0.0)
 
@@ -80,9 +81,9 @@ def test_a_thought_is_asked_for_and_goes_back_as_it_came() -> None:
 
 def test_the_server_says_what_it_serves_and_whether_that_thinks() -> None:
     with serving() as server:
-        plain = served(Server(server.url, "k"))
+        plain = served(Server(server.url, OWN_KEY))
         server.thinks = True
-        thinking = served(Server(server.url, "k"))
+        thinking = served(Server(server.url, OWN_KEY))
     assert (plain.thinks, thinking.thinks) == (False, True)
     assert (plain.health.model, plain.health.context_tokens) == ("tiny", 8192)
 

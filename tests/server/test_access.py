@@ -205,3 +205,15 @@ def test_a_key_with_one_letter_changed_is_not_the_key(place: int, letter: str) -
         return (await ask(headers={"x-api-key": changed})).status_code
 
     assert anyio.run(status) == 401
+
+
+async def test_the_server_shows_that_it_knows_the_key_and_never_the_key() -> None:
+    challenge = new_challenge()
+    async with in_memory(app_of(ScriptedEngine([says("ok")])), headers={}) as client:
+        told = await client.get("/health", headers={CHALLENGE_HEADER: challenge})
+        unasked = await client.get("/health")
+        odd = await client.get("/health", headers={CHALLENGE_HEADER: "give me the key"})
+    assert Prover(KEY).is_proof(told.json()[PROOF_FIELD], challenge, 7777)
+    assert KEY not in told.text
+    assert PROOF_FIELD not in unasked.json()
+    assert odd.json()[PROOF_FIELD] == ""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from pensieve.cli import output
 from pensieve.cli.chat.view import View
-from pensieve.cli.messages import Call, Ended, Server, Text, Thought, Turn, Waiting, answer
+from pensieve.cli.connection import Server
+from pensieve.cli.messages import Call, Ended, Text, Thought, Turn, Waiting, answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from pensieve.cli.chat.answering import Answer
-from pensieve.cli.messages import Call, Server, count_tokens
+from pensieve.cli.connection import Server
+from pensieve.cli.messages import Call, count_tokens
 from pensieve.errors import PromptTooLongError
 
 # Of the context, what is kept free for the answer when room is made.

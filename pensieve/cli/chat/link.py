@@ -4,10 +4,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pensieve.cli import output
-from pensieve.cli.messages import Served, Server, served
+from pensieve.cli.connection import Server
+from pensieve.cli.served import Served, served
 from pensieve.cli.target import find_target, served_name
 from pensieve.daemon import lock
 from pensieve.errors import NoServerError, RequestError, ServerUnavailableError
@@ -79,7 +80,9 @@ class Link:
 
     def _found(self) -> Peer:
         target = find_target(self._means.settings)
-        server = Server(target.base_url, target.api_key)
+        if not target.is_listening:
+            raise NoServerError(target.base_url)
+        server = Server(target.base_url, target.api_key, target.pid)
         known = served(server)
         return Peer(server, known.health.model or target.model, known)
 
@@ -90,7 +93,7 @@ class Link:
         output.aside(f"The server loads {peer.model} …")
         while peer.served.health.status == "loading":
             self._means.pause()
-            peer = replace(peer, served=served(peer.server))
+            peer = self._found()
         if peer.served.health.status == "failed":
             raise ServerUnavailableError(
                 peer.served.health.detail or "The engine has failed and gives no reason.",
