@@ -94,12 +94,12 @@ class CharsetUnsupportedError(InvalidRequestError):
 
 
 class BodyTimeoutError(InvalidRequestError):
-    """The body stopped coming before its end."""
+    """The body did not come to its end in time."""
 
     error_code = "request_body_timeout"
 
-    def __init__(self, idle_s: float) -> None:
-        super().__init__(f"The request body did not arrive: nothing came for {idle_s:g} s.")
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The request body did not arrive: {reason}.")
 
 
 class TooManyToolsError(InvalidRequestError):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TextIO, cast
 
 from pensieve.files import file_behind
+from pensieve.log_damping import Damping
 from pensieve.visible import one_line
 
 # 50 000 requests, at some 200 bytes each.
@@ -34,6 +35,7 @@ def set_up(*, is_debug: bool, stream: TextIO | None = None) -> None:
     log = file_behind(stream)
     handler = KeptSmall(stream, log) if log else logging.StreamHandler(stream)
     handler.setFormatter(OneLine())
+    handler.addFilter(Damping())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("pensieve").setLevel(logging.DEBUG if is_debug else logging.INFO)
     logging.captureWarnings(capture=True)

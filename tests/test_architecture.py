@@ -28,7 +28,6 @@ MAY_IMPORT = {
     "foreign_json": set(),
     "visible": set(),
     "private_files": set(),
-    "peer_proof": set(),
     "keys": {"errors"},
     "config": {"keys", "files", "private_files", "errors"},
     "settings": {"keys", "config", "paths", "errors"},

@@ -20,6 +20,7 @@ from pensieve.server.batch_book import BatchBook
 from pensieve.server.batch_queue import BatchQueue
 from pensieve.server.batch_store import BatchStore
 from pensieve.server.batches import BatchesEndpoint
+from pensieve.server.body_budget import BodyAdmission, BodyBudget
 from pensieve.server.boundary import Boundary, exchange_of
 from pensieve.server.calls import CallReader
 from pensieve.server.count_tokens import CountTokensEndpoint
@@ -38,7 +39,12 @@ from pensieve.settings import Settings
 
 
 def build_app(
-    engine: Engine, model: ServedModel, settings: Settings, *, pace: Pace | None = None
+    engine: Engine,
+    model: ServedModel,
+    settings: Settings,
+    *,
+    pace: Pace | None = None,
+    budget: BodyBudget | None = None,
 ) -> Starlette:
     """The server for one model. `settings` gives the key, the host that was asked for and the device in use.
 
@@ -78,6 +84,7 @@ def build_app(
             Middleware(Boundary),
             Middleware(Guard, host=settings.host, api_key=settings.api_key),
             Middleware(Preflight),
+            Middleware(BodyAdmission, budget=budget or BodyBudget()),
         ],
         exception_handlers={HTTPException: _routing_error},
         lifespan=lifespan,

@@ -4,6 +4,7 @@ It knows no route. Whoever answers may note what the answer cost in the request'
 """
 
 import logging
+import re
 import time
 from dataclasses import dataclass, field
 
@@ -18,6 +19,42 @@ from pensieve.server.errors import PASSING, STOPPING, error_response
 _log = logging.getLogger("pensieve.server")
 _KEY = "pensieve.exchange"
 LAST_WORD_S = 1.0
+
+# Parts of paths that are ours, and those that tell which other API a client takes this for.
+WORDS = frozenset(
+    [
+        "api",
+        "batches",
+        "beta",
+        "cancel",
+        "chat",
+        "complete",
+        "completions",
+        "content",
+        "count_tokens",
+        "embeddings",
+        "favicon.ico",
+        "files",
+        "generate",
+        "health",
+        "hello",
+        "messages",
+        "models",
+        "openapi.json",
+        "ps",
+        "rerank",
+        "responses",
+        "results",
+        "show",
+        "tags",
+        "v1",
+        "v2",
+        "version",
+    ]
+) | {""}
+MAX_PARTS = 8
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_ID = re.compile(r"(?:file|msgbatch)_01[0-9A-Za-z]{22}", re.ASCII)
 
 
 @dataclass(slots=True)
@@ -97,9 +134,15 @@ def _identified(send: Send, exchange: Exchange) -> Send:
     return send_identified
 
 
+def known_parts(path: str) -> str:
+    """`path` with a star for each part that could be a secret put into the wrong place. Ids are ours, and random."""
+    parts = path.split("/")[:MAX_PARTS]
+    return "/".join(part if part in WORDS or _ID.fullmatch(part) else "*" for part in parts)
+
+
 def _log_line(scope: Scope, exchange: Exchange) -> None:
-    """Never a body, a key or a query; a path with its control letters escaped."""
-    path = scope["path"][:200].encode("unicode_escape").decode()
+    """Never a body, a key or a query; of a path what anybody could have written."""
+    path = known_parts(scope["path"])
     spent_ms = (time.monotonic() - exchange.began_at) * 1000
     outcome = f"{exchange.status or '-'}{' client left' if exchange.has_client_left else ''}"
     usage = exchange.usage
@@ -113,7 +156,7 @@ def _log_line(scope: Scope, exchange: Exchange) -> None:
         logging.DEBUG if exchange.is_poll else logging.INFO,
         "%s %s %s: %s in %.0f ms%s",
         exchange.request_id,
-        scope["method"],
+        scope["method"] if scope["method"] in METHODS else "*",
         path,
         outcome,
         spent_ms,

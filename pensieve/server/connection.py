@@ -9,6 +9,7 @@ It knows no route; bodies have their own deadline (bodies.py).
 
 import asyncio
 import logging
+import re
 import socket
 from contextlib import suppress
 from typing import Any, Literal
@@ -72,10 +73,15 @@ def _check_head(head: h11.Request) -> None:
         raise h11.RemoteProtocolError("both Content-Length and Transfer-Encoding")
 
 
+# h11 quotes the line that it cannot read; a key could be in that, and this is logged.
+_QUOTED = re.compile(r"[:,]?\s*(?:bytearray\()?b['\"].*", re.DOTALL)
+
+
 def _request_error(error: h11.RemoteProtocolError | None) -> RequestError:
+    reason = _QUOTED.sub("", str(error))
     if error is not None and error.error_status_hint == 431:
-        return HeadTooLargeError(str(error))
-    return InvalidRequestError(f"The request is not valid HTTP: {error}")
+        return HeadTooLargeError(reason)
+    return InvalidRequestError(f"The request is not valid HTTP: {reason}")
 
 
 # What is awaited of the client: a request's head, or that it has sent the rest after it was answered.

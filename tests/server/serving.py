@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 
 from pensieve.paths import under_home
 from pensieve.server.app import build_app
+from pensieve.server.body_budget import BodyBudget
 from pensieve.server.http import Patience, http_server
 from pensieve.server.sse import Pace
 from pensieve.settings import Settings
@@ -26,10 +27,11 @@ def app_of(
     engine: ScriptedEngine,
     *,
     pace: Pace | None = None,
+    budget: BodyBudget | None = None,
     settings: Settings = SETTINGS,
     **model: object,
 ) -> Starlette:
-    return build_app(engine, served_model(**model), settings, pace=pace)
+    return build_app(engine, served_model(**model), settings, pace=pace, budget=budget)
 
 
 def in_memory(app: Starlette, headers: dict[str, str] | None = None) -> httpx.AsyncClient:

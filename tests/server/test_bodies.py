@@ -6,6 +6,7 @@ import zlib
 from collections.abc import AsyncIterator
 
 import anyio
+import anyio.lowlevel
 import httpx
 import pytest
 from starlette.applications import Starlette
@@ -15,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from pensieve.api.request import MAX_BODY_BYTES
-from pensieve.server.bodies import read_body
+from pensieve.server.bodies import BodyPace, read_body
 from pensieve.server.boundary import Boundary
 from tests.fakes import ScriptedEngine, says
 from tests.server.serving import CALL, KEY, app_of, in_memory
@@ -143,7 +144,7 @@ async def test_a_body_over_the_limit_is_read_no_further() -> None:
 
 async def test_a_body_that_stops_coming_is_given_up() -> None:
     async def endpoint(request: Request) -> Response:
-        return Response(await read_body(request, idle_s=0.01))
+        return Response(await read_body(request, pace=BodyPace(idle_s=0.01)))
 
     async def stalled() -> AsyncIterator[bytes]:
         yield BODY[:10]
@@ -157,6 +158,35 @@ async def test_a_body_that_stops_coming_is_given_up() -> None:
             response = await client.post("/", content=stalled(), headers=JSON)
     assert response.status_code == 400
     assert error_of(response)["details"] == {"error_code": "request_body_timeout"}
+
+
+async def test_a_body_that_drips_is_given_up_though_it_never_stands_still() -> None:
+    pace = BodyPace(idle_s=5, grace_s=0.05, bytes_per_s=1e12)
+
+    async def endpoint(request: Request) -> Response:
+        return Response(await read_body(request, pace=pace))
+
+    async def dripping() -> AsyncIterator[bytes]:
+        while True:
+            yield b" "
+            await anyio.lowlevel.checkpoint()
+
+    routes = [Route("/", endpoint, methods=["POST"])]
+    app = Starlette(routes=routes, middleware=[Middleware(Boundary)])
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        with anyio.fail_after(5):
+            response = await client.post("/", content=dripping(), headers=JSON)
+    assert response.status_code == 400
+    error = error_of(response)
+    assert "less than 1e+12 bytes came in a second" in str(error["message"])
+    assert error["details"] == {"error_code": "request_body_timeout"}
+
+
+def test_a_body_as_large_as_may_be_has_time_on_a_slow_network() -> None:
+    pace = BodyPace()
+    assert pace.allowed_s(0) == 60
+    assert pace.allowed_s(MAX_BODY_BYTES) > 500
 
 
 def mutated(text: str, before: str, after: str) -> bytes:

@@ -253,6 +253,27 @@ async def test_an_announced_body_over_the_limit_is_refused_before_it_comes() -> 
     assert (response.status, response.error["type"]) == (413, "request_too_large")
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET canary HTTP/9 \x01\r\n\r\n",
+        head(HOST, b"x-api-key: canary\x01"),
+        head(HOST, b"canary(): x"),
+        head(HOST, b"canary without a colon"),
+        head(HOST, CHUNKED) + b"canary\r\n",
+        head(HOST, b"content-length: canary"),
+        head(HOST, b"transfer-encoding: canary"),
+    ],
+)
+async def test_what_is_no_http_is_not_quoted_in_the_log(
+    sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    response, _ = await outcome(sent)
+    assert response.status in {400, 401, 501}
+    assert "canary" not in caplog.text
+
+
 async def test_slow_heads_are_left_while_others_are_served() -> None:
     engine = ScriptedEngine([says("ok")])
     patience = Patience(head_s=3.0)
