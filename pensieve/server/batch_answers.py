@@ -8,7 +8,7 @@ from pensieve.api.batches import BatchResult, Errored, Succeeded
 from pensieve.api.message import Message
 from pensieve.api.values import new_id
 from pensieve.errors import EngineBusyError, EngineError, EngineFailedError, WorkerDiedError
-from pensieve.server.errors import PASSING, error_envelope
+from pensieve.server.errors import PASSING, error_envelope, let_go
 
 # The JSON of a `BatchedRequest` to its answer; raises what `POST /v1/messages` would answer with.
 AnswerCall = Callable[[bytes], Awaitable[Message]]
@@ -39,7 +39,9 @@ class PatientAnswers:
             except PASSING:
                 raise
             except BaseException as error:  # noqa: BLE001 -- whatever it is, it is this request's result
-                return _errored(error)
+                result = _errored(error)
+                let_go(error)
+                return result
             await anyio.sleep(self._retry_s)
 
 

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pensieve.api.message import Usage
 from pensieve.api.values import new_id
-from pensieve.server.errors import PASSING, STOPPING, error_response
+from pensieve.server.errors import PASSING, STOPPING, error_response, let_go
 
 _log = logging.getLogger("pensieve.server")
 _KEY = "pensieve.exchange"
@@ -112,6 +112,7 @@ class Boundary:
             if exchange.status is not None:
                 raise
             await _tell(error, scope, receive, send, exchange)
+            let_go(error)
 
 
 async def _tell(

@@ -95,6 +95,16 @@ def error_response(
     )
 
 
+def let_go(error: BaseException) -> None:
+    """Part an answered error from the frames that it came through. They hold the request's body, and the error as well: a cycle
+    that is undone only when the collector next looks at everything (20 bodies of 31 MiB: 860 MiB stayed, 2026-11-30).
+    """
+    told: BaseException | None = error
+    while told is not None:
+        told.__traceback__ = None
+        told = told.__cause__ or told.__context__
+
+
 def _retry_headers(error: BaseException) -> dict[str, str]:
     """Clients repeat what is busy, after this long, and nothing that would fail again."""
     if isinstance(error, EngineBusyError):

@@ -13,7 +13,7 @@ from pensieve.server.answers import answer as answered
 from pensieve.server.boundary import LAST_WORD_S, exchange_of
 from pensieve.server.calls import CallReader, is_claude_code, priority_of
 from pensieve.server.disconnect import cut_of, while_connected
-from pensieve.server.errors import PASSING, STOPPING, error_envelope
+from pensieve.server.errors import PASSING, STOPPING, error_envelope, let_go
 from pensieve.server.sessions import Sessions
 from pensieve.server.sse import EventWriter, Pace
 from pensieve.server.threads import Threads, ThreadTurn
@@ -85,6 +85,7 @@ class MessagesEndpoint:
             if not writer.has_begun:
                 raise
             await _break_off(writer, error, scope)
+            let_go(error)
         else:
             await writer.end()
 

@@ -1,6 +1,9 @@
 """`POST /v1/messages`, without a network: answers, streams, and what goes wrong before and after the first byte."""
 
+import gc
 import logging
+import weakref
+from typing import ClassVar
 
 import anyio
 import pytest
@@ -13,6 +16,7 @@ from pensieve.errors import (
     EngineError,
     EngineFailedError,
     GrammarError,
+    InvalidRequestError,
     LethalRequestError,
     PromptTooLongError,
     WorkerDiedError,
@@ -241,6 +245,37 @@ async def test_a_panic_of_the_tokenizer_is_answered_in_the_envelope(path: str) -
     assert response.status_code == 500
     assert response.json()["error"]["message"] == "Internal server error"
     assert response.json()["request_id"] == response.headers["request-id"]
+
+
+class Ballast:
+    """Stands for a large body in a frame that an error came through."""
+
+
+class HoldingTokenizer(ByteTokenizer):
+    held: ClassVar[list[weakref.ref[Ballast]]] = []
+
+    def encode_with_edges(self, rendered: str) -> tuple[list[int], list[tuple[int, int]]]:
+        ballast = Ballast()
+        self.held.append(weakref.ref(ballast))
+        # This frame holds the error that holds it.
+        error = InvalidRequestError("refused")
+        raise error
+
+    encode = encode_with_edges
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+async def test_a_refused_request_holds_no_memory_until_the_collector_comes(path: str) -> None:
+    tokenizer = HoldingTokenizer()
+    async with in_memory(app_of(ScriptedEngine([says("no")]), tokenizer=tokenizer)) as client:
+        gc.collect()
+        gc.disable()
+        try:
+            assert (await client.post(path, json=CALL)).status_code == 400
+            assert [held() for held in tokenizer.held] == [None] * len(tokenizer.held)
+        finally:
+            gc.enable()
+    assert tokenizer.held
 
 
 async def test_half_a_surrogate_in_an_error_is_no_error_of_its_own() -> None:
