@@ -10,6 +10,7 @@ CONTROLS = r"\x00-\x1f\x7f-\x9f"
 BIDI_CONTROLS = r"\u202a-\u202e\u2066-\u2069"
 # U+2028 and U+2029 end lines for some readers; half a surrogate cannot be encoded.
 UNSAFE = re.compile(rf"[{CONTROLS}{BIDI_CONTROLS}\u2028\u2029\ud800-\udfff]")
+_SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 _UNSAFE_IN_LINES = re.compile(rf"(?![\n\t]){UNSAFE.pattern}")
 
 
@@ -24,4 +25,6 @@ def lines(text: str) -> str:
 
 
 def _written_out(match: re.Match[str]) -> str:
-    return match[0].encode("unicode_escape").decode("ascii")
+    """By hand: a codec is a file, and a log must be written when no more files can be opened."""
+    code = ord(match[0])
+    return _SHORT.get(match[0]) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pensieve.cli import output
-from pensieve.visible import lines, one_line
+from pensieve.visible import UNSAFE, lines, one_line
 
 BIDI = {"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"}
 anything = st.text(st.characters(exclude_categories=[])) | st.text(
@@ -75,3 +75,10 @@ def test_every_way_out_to_the_terminal_is_safe(
     output.line_again(text)
     drawn = capsys.readouterr().err.removeprefix("\r\x1b[2K")
     assert not any(map(is_unsafe, drawn))
+
+
+@given(anything)
+def test_it_is_written_out_as_python_writes_it(text: str) -> None:
+    assert one_line(text) == UNSAFE.sub(
+        lambda found: found[0].encode("unicode_escape").decode(), text
+    )
