@@ -159,7 +159,17 @@ def test_a_lock_without_a_record_is_told_with_a_command_that_can_be_pasted(paths
     assert shlex.split(command) == ["lsof", str(paths.lock_file)]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"pid": 1}', "\x00"])
+def test_a_record_behind_a_link_is_not_believed(paths: Paths, tmp_path: Path) -> None:
+    """It says to whom clients send the key."""
+    with lock.held(paths), published(paths, own_record(HERE)):
+        paths.server_file.rename(tmp_path / "planted")
+        paths.server_file.symlink_to(tmp_path / "planted")
+        assert current(paths) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"pid": 1}', "\x00", "[" * 50_000, '{"pid": ' * 9_000]
+)
 def test_a_damaged_record_is_no_record(paths: Paths, text: str) -> None:
     with lock.held(paths):
         paths.server_file.write_text(text, encoding="utf-8")

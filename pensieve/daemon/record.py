@@ -8,17 +8,21 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pensieve.daemon import lock
 from pensieve.daemon.processes import is_running, start_of
 from pensieve.errors import NotWritableError
 from pensieve.files import file_behind, write_atomically
+from pensieve.foreign_json import read_object
 from pensieve.homebrew import Keg
 from pensieve.paths import Paths
+from pensieve.private_files import read_private
 
 # fetching: the server is on its way and gets its model; nobody listens yet.
 Phase = Literal["fetching", "serving"]
+
+LARGEST_BYTES = 65536
 
 # A server on "every address" is reached from here through loopback.
 FROM_HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- read, never bound
@@ -120,6 +124,6 @@ def _read(paths: Paths) -> ServerRecord | None:
     """A server of another version may have written more, or less where there is a default."""
     names = {each.name for each in fields(ServerRecord)}
     with suppress(OSError, ValueError, TypeError, AttributeError):
-        stored = json.loads(paths.server_file.read_text(encoding="utf-8"))
+        stored: Any = read_object(read_private(paths.server_file, LARGEST_BYTES))
         return ServerRecord(**{name: value for name, value in stored.items() if name in names})
     return None

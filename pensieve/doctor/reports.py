@@ -1,6 +1,5 @@
 """macOS's own reports of this week: a Python that an error of the GPU ended, and a Mac that panicked."""
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -10,6 +9,7 @@ from typing import Any
 
 from pensieve.doctor.crashes import PANICS, root_of
 from pensieve.doctor.finding import Finding, ok, red, warning
+from pensieve.foreign_json import read_json
 
 # In the user's home what ended a program; in the machine's library what ended the Mac.
 CRASH_FOLDER = Path("Library/Logs/DiagnosticReports")
@@ -41,7 +41,7 @@ def examine(
 def _crash(report: Path) -> Finding | None:
     """A report is a line of JSON about the report, then a JSON object about the process."""
     try:
-        body: Any = json.loads(_text(report).partition("\n")[2])
+        body: Any = read_json(_text(report).partition("\n")[2])
         thread = body["threads"][body["faultingThread"]]
         said = "\n".join(line for lines in body.get("asi", {}).values() for line in lines)
     except (ValueError, LookupError, TypeError, AttributeError):
