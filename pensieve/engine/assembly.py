@@ -71,7 +71,7 @@ def assemble(load: Load, announce: Announce = announce_nothing) -> Work:
     plan = plan_memory(full, device, load.allowance, config)
     _limit_memory(plan, load)
     make_caches = replace(full, precision=plan.precision, most_tokens=plan.context_tokens)
-    fingerprint = fingerprint_of(folder, plan, device)
+    fingerprint = fingerprint_of(folder, plan, device, load.prefix_salt)
     prefixes = PrefixCache(fingerprint)
     platform = _platform(device)
     chunks = _chunks(plan, device)
@@ -170,10 +170,10 @@ def _figures(
     )
 
 
-def fingerprint_of(folder: Path, plan: MemoryPlan, device: Device) -> bytes:
+def fingerprint_of(folder: Path, plan: MemoryPlan, device: Device, salt: str = "") -> bytes:
     """Of everything that must be equal for stored KV caches to be this model's own."""
     weights = sorted((file.name, file.stat().st_size) for file in folder.glob("*.safetensors"))
-    parts = [STORE_VERSION, device, plan.precision, weights]
+    parts = [STORE_VERSION, device, plan.precision, weights, *([salt] if salt else [])]
     digest = blake2b(repr(parts).encode(), digest_size=16)
     for name in ("config.json", "model.safetensors.index.json", "pensieve.json"):
         file = folder / name

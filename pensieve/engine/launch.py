@@ -27,6 +27,7 @@ class WorkerSpec:
 
     planned_tokens: the context that it is expected to guarantee, told until it has said so itself;
     None: not known.
+    prefix_salt: prefixes that were kept under another one are not found.
     """
 
     model_folder: Path
@@ -34,12 +35,15 @@ class WorkerSpec:
     prefix_folder: Path | None = None
     allowance: Allowance = field(default_factory=Allowance)
     planned_tokens: int | None = None
+    prefix_salt: str = ""
 
     @property
     def load_frame(self) -> Load:
         """The worker's first frame."""
         prefix_folder = str(self.prefix_folder) if self.prefix_folder else None
-        return Load(str(self.model_folder), self.device, prefix_folder, self.allowance)
+        return Load(
+            str(self.model_folder), self.device, prefix_folder, self.allowance, self.prefix_salt
+        )
 
 
 # `-P` keeps the folder that one happens to stand in off the import path.

@@ -63,13 +63,14 @@ WorkerEvent = EngineEvent | Failed | Admitted
 @dataclass(frozen=True, slots=True)
 class Load:
     """The model folder to load, the device ("gpu" or "cpu") to run it on, where prefixes are kept on disk, if at all, and
-    what all of it may use.
+    what all of it may use. prefix_salt: what of them is found again.
     """
 
     model_folder: str
     device: str
     prefix_folder: str | None = None
     allowance: Allowance = field(default_factory=Allowance)
+    prefix_salt: str = ""
 
 
 @dataclass(frozen=True, slots=True)

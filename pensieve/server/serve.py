@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from hashlib import blake2b
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from pensieve.power import SleepBlocker, awake_command
 from pensieve.private_files import PRIVATE_UMASK
 from pensieve.server.awake_engine import AwakeEngine
 from pensieve.server.grace import grace_s
-from pensieve.settings import Device, Settings, homebrew_service
+from pensieve.settings import DEFAULT_API_KEY, Device, Settings, homebrew_service
 
 if TYPE_CHECKING:
     from pensieve.models.served import ServedModel
@@ -55,7 +56,12 @@ async def _serve(
 ) -> None:
     planned_tokens = context_on_mac(model.folder, settings)
     spec = WorkerSpec(
-        model.folder, device, settings.paths.prefixes, allowance_of(settings), planned_tokens
+        model.folder,
+        device,
+        settings.paths.prefixes,
+        allowance_of(settings),
+        planned_tokens,
+        prefix_salt_of(settings.api_key),
     )
     idle = IdlePolicy(settings.idle_unload * 60)
     with SleepBlocker(awake_command(is_wanted=settings.keep_awake)) as blocker:
@@ -107,6 +113,16 @@ def _opened(model: ModelFolder) -> "ServedModel":
     for part in ("app", "http"):
         import_module(f"pensieve.server.{part}")
     return open_model(model)
+
+
+def prefix_salt_of(api_key: str) -> str:
+    """Return what keeps prompts that were kept under another key from being found, and felt out, under this one.
+
+    Empty for the default key: what was kept without one stays of use.
+    """
+    if api_key == DEFAULT_API_KEY:
+        return ""
+    return blake2b(api_key.encode(errors="replace"), person=b"prefixes").hexdigest()
 
 
 def allowance_of(settings: Settings) -> Allowance:
