@@ -1,6 +1,7 @@
 """JSON that others wrote, or could have: the one door from such text to values. It only reads or refuses."""
 
 import json
+from typing import cast
 
 MAX_BYTES = 64 * 2**20
 
@@ -20,4 +21,4 @@ def read_object(text: str | bytes, *, max_bytes: int = MAX_BYTES) -> dict[str, o
     value = read_json(text, max_bytes=max_bytes)
     if not isinstance(value, dict):
         raise ValueError("JSON, but no object")  # noqa: TRY004 -- callers catch one kind
-    return value
+    return cast("dict[str, object]", value)

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import mlx.core as mx  # noqa: TID253
 
+from pensieve.errors import EngineError
+
 
 class Matcher(Protocol):
     """What a mask needs of an answer's place in its grammar (grammar.py)."""
@@ -39,8 +41,14 @@ class TokenMask:
             return logits
         try:
             return masked(logits, self._allowed_after(tokens))
-        except Exception as error:  # noqa: BLE001 - whatever it is, only this answer ends
-            self.failure = error
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever it is, only this answer ends
+            # A panic of llguidance is no Exception.
+            is_usual = isinstance(error, Exception)
+            self.failure = (
+                error if is_usual else EngineError(f"The grammar's library broke: {error}")
+            )
             return logits
 
     def _allowed_after(self, tokens: mx.array) -> bytearray:

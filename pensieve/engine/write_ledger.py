@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pensieve.files import TEMPORARY
 from pensieve.foreign_json import read_object
@@ -54,6 +55,7 @@ class WriteLedger:
 def _read(file: Path) -> dict[int, int]:
     """What was counted before; nothing where the file is not there, or not what was written."""
     try:
-        return {int(hour): int(nbytes) for hour, nbytes in read_object(file.read_bytes()).items()}
+        counted: dict[str, Any] = read_object(file.read_bytes())
+        return {int(hour): int(nbytes) for hour, nbytes in counted.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}

@@ -33,10 +33,11 @@ from pensieve.engine.prefix_cache import PrefixCache
 from pensieve.engine.protocol import Failed
 from pensieve.engine.scheduler import Scheduler
 from pensieve.engine.weights import load_weights
-from pensieve.errors import GrammarError
+from pensieve.errors import EngineError, GrammarError
 from tests import tiny_models
 from tests.device import DEVICE
 from tests.engine import grammar_cases as cases
+from tests.fakes import RustPanic
 from tests.mlx.bench import FailingOnce
 
 GREEDY = Sampling(temperature=0)
@@ -303,6 +304,16 @@ def test_a_mask_hears_every_token_once_and_never_raises() -> None:
         assert mask(mx.array(tokens), logits).tolist() == [[0] * 5]
     assert str(mask.failure) == "no more"
     assert moody.heard == [2, 3]
+
+
+def test_a_panic_of_the_grammars_library_ends_one_answer_and_not_the_worker() -> None:
+    class Panicking(Moody):
+        def allowed(self) -> bytearray:
+            raise RustPanic("index out of bounds")
+
+    mask = TokenMask(Panicking(patience=0))
+    assert mask(mx.array([4]), mx.zeros((1, 2))).tolist() == [[0, 0]]
+    assert isinstance(mask.failure, EngineError)
 
 
 @pytest.mark.parametrize("size", [2, 3, 33])
