@@ -1,5 +1,6 @@
 """`pensieve plan`: how much context a model gets on this machine, or on another, before anything is loaded."""
 
+from dataclasses import replace
 from json import dumps
 from typing import Annotated, Literal
 
@@ -15,8 +16,10 @@ from pensieve.machine import inspect
 from pensieve.models.advice import suited_to
 from pensieve.models.catalog import AUTOMATIC_WORDS, find
 from pensieve.models.expected import shape_by_source
+from pensieve.models.fetch import check_here
 from pensieve.models.fit import Fit, Room, fit, fit_at, room_here, room_of_mac
 from pensieve.models.shape import ModelShape
+from pensieve.settings import Settings
 
 GIB = 2**30
 # One that is too slow for a dense 27B, and is sold with the memory for one.
@@ -53,9 +56,10 @@ def plan(
     """
     settings = settings_module.resolve(settings_module.Flags(model=model))
     memory_bytes = ram * GIB if ram else inspect().memory_bytes
-    room = room_of_mac(memory_bytes) if ram else room_here(inspect(), settings)
+    room = _room_of_mac(ram, settings) if ram else room_here(inspect(), settings)
     is_other_mac = bool(ram) and settings.model in AUTOMATIC_WORDS
     source = suited_to(room, settings.model) if is_other_mac else find(settings.model)
+    check_here(source, settings.paths)
     shape = shape_by_source(source, settings)
     name = source.name if settings.model in AUTOMATIC_WORDS else settings.model
     if json:
@@ -67,6 +71,10 @@ def plan(
     if is_other_mac and (slower := suited_to(room, settings.model, SLOW_CHIP)) != source:
         output.data(f"  On a chip with less memory bandwidth, such as {SLOW_CHIP}: {slower.name}")
     return 0
+
+
+def _room_of_mac(ram: int, settings: Settings) -> Room:
+    return replace(room_of_mac(ram * GIB), kv_bits=settings.kv_bits)
 
 
 def rendered(shape: ModelShape, room: Room) -> str:

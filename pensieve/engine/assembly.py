@@ -18,7 +18,7 @@ from pensieve.engine.anteroom import Anteroom
 from pensieve.engine.archive import DiskArchive
 from pensieve.engine.batch import BatchBackend
 from pensieve.engine.block_store import LEDGER_FILE, BlockStore, StoreLimits, default_limits
-from pensieve.engine.budget import MAX_CHUNK_TOKENS, PROCESS_BYTES, MemoryPlan
+from pensieve.engine.budget import GB, MAX_CHUNK_TOKENS, PROCESS_BYTES, MemoryPlan
 from pensieve.engine.caches import CacheMaker, decodes_together, takes_ours
 from pensieve.engine.chunks import METAL_PAIRS, ChunkSizer, ScoresRoom
 from pensieve.engine.generation import Figures
@@ -69,6 +69,7 @@ def assemble(load: Load, announce: Announce = announce_nothing) -> Work:
     announce("planning its memory", TRYING_S)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     plan = plan_memory(full, device, load.allowance, config)
+    _require_room(plan)
     _limit_memory(plan, load)
     make_caches = replace(full, precision=plan.precision, most_tokens=plan.context_tokens)
     fingerprint = fingerprint_of(folder, plan, device, load.prefix_salt)
@@ -97,6 +98,17 @@ def assemble(load: Load, announce: Announce = announce_nothing) -> Work:
         spill=(lambda: archive.spill(prefixes)) if archive else lambda: None,
         relieve=MemoryRelief(scheduler, _holdings(prefixes, archive), pressure_reader()).step,
         close=archive.close if archive else lambda: None,
+    )
+
+
+def _require_room(plan: MemoryPlan) -> None:
+    """Raise ValueError where no prompt fits: a server that refuses every request is none."""
+    if plan.context_tokens:
+        return
+    raise ValueError(
+        f"its weights take {plan.weights_bytes / GB:.1f} of the {plan.limit_bytes / GB:.1f} GB that"
+        " pensieve may use here, and no prompt fits beside them. Take a smaller one (pensieve models),"
+        " or allow more (pensieve config set memory_gb N)"
     )
 
 

@@ -42,6 +42,7 @@ class ModelShape:
     window_token_bytes: int = 0  # keys and values of one token in all layers with a window
     unloaded_bytes: int = 0  # of weights_bytes: what mlx-lm leaves out, such as a vision tower
     is_quantizable: bool = True
+    weights: int = 0  # how many there are, each once; 0: not known
 
     def facts(self, weights_bytes: int | None = None) -> ModelFacts:
         """For `budget.plan`. weights_bytes: in memory, where that differs from the disk."""

@@ -118,5 +118,7 @@ def _loaded_bytes(shape: ModelShape, place: Place) -> int:
     loaded = shape.weights_bytes - shape.unloaded_bytes
     if place.computed_bytes == 2:
         return loaded
+    if shape.weights:
+        return shape.weights * 4
     bits = shape.bits + 0.5 if shape.bits else 16
     return int(loaded * 32 / bits)

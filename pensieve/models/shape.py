@@ -3,6 +3,8 @@ before anything is loaded.
 """
 
 import json
+from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -40,25 +42,48 @@ def shape_of(folder: Path) -> ModelShape:
     try:
         config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         weights_bytes = sum(file.stat().st_size for file in files)
-        return shape_from(config, weights_bytes, sum(map(_unloaded_bytes, files)))
+        headers = [_loaded(header) for file in files if (header := _header(file))]
+        shape = shape_from(config, weights_bytes, sum(map(_unloaded_bytes, files)))
+        return replace(shape, weights=sum(_weights(header, config) for header in headers))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelDamagedError(
             f"{folder / 'config.json'} does not tell the model's shape: {error!r}."
         ) from error
 
 
-def _unloaded_bytes(file: Path) -> int:
-    """Of a safetensors file, by its header; 0 where that cannot be read."""
+def _header(file: Path) -> dict[str, Any]:
+    """The tensors of a safetensors file by name; none where that cannot be read."""
     try:
         with file.open("rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
-            if length > MAX_HEADER_BYTES:
-                return 0
-            header: dict[str, Any] = json.loads(opened.read(length))
-        return sum(
-            int(told["data_offsets"][1]) - int(told["data_offsets"][0])
-            for name, told in header.items()
-            if UNLOADED_PARTS & set(name.split("."))
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return 0
+            header = json.loads(opened.read(length)) if length <= MAX_HEADER_BYTES else {}
+    except (OSError, ValueError):
+        return {}
+    return {name: tensor for name, tensor in header.items() if name != "__metadata__"}
+
+
+def _is_unloaded(name: str) -> bool:
+    return bool(UNLOADED_PARTS & set(name.split(".")))
+
+
+def _loaded(header: dict[str, Any]) -> dict[str, Any]:
+    return {name: tensor for name, tensor in header.items() if not _is_unloaded(name)}
+
+
+def _unloaded_bytes(file: Path) -> int:
+    unloaded = (tensor for name, tensor in _header(file).items() if _is_unloaded(name))
+    return sum(int(each["data_offsets"][1]) - int(each["data_offsets"][0]) for each in unloaded)
+
+
+def _weights(header: dict[str, Any], config: dict[str, Any]) -> int:
+    """How many weights there are. A quantized layer's lie in groups, each with a scale (and a bias) of its own."""
+    quantization = config.get("quantization") or {}
+    total = 0
+    for name, tensor in header.items():
+        path, _, kind = name.rpartition(".")
+        if kind in {"scales", "biases"} and f"{path}.weight" in header:
+            continue
+        scales = header.get(f"{path}.scales") if kind == "weight" else None
+        group = int({**quantization, **(quantization.get(path) or {})}.get("group_size", 64))
+        total += prod(scales["shape"]) * group if scales else prod(tensor["shape"])
+    return total

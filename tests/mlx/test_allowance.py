@@ -63,6 +63,11 @@ def test_the_bits_that_were_asked_for_are_the_bits_that_are_kept(folder: Path) -
     assert bytes_at_rest(folder, None)[:2] == (full, None)
 
 
+def test_a_model_beside_which_no_prompt_fits_does_not_load(folder: Path) -> None:
+    with pytest.raises(ValueError, match="no prompt fits beside them"):
+        assemble(Load(str(folder), DEVICE, None, Allowance(GB)))
+
+
 def test_heads_that_cannot_be_quantized_are_kept_whole_and_the_model_runs(tmp_path: Path) -> None:
     folder = tiny_models.build("qwen3", tmp_path, head_dim=16)
     _, bits, reason, _ = bytes_at_rest(folder, 8)

@@ -119,6 +119,30 @@ def test_the_context_is_known_on_a_mac_before_the_model_is_loaded(tmp_path: Path
     assert context_on_mac(tmp_path, settings, lambda: linux) is None
 
 
+def test_weights_are_counted_by_their_groups_and_what_is_not_loaded_is_left_out(
+    tmp_path: Path,
+) -> None:
+    """A layer of 8 rows of 128 in 4 bits, another of 6 rows in groups of 32, a norm of 128, a tower."""
+    shapes = {
+        "model.up.weight": [8, 16],
+        "model.up.scales": [8, 2],
+        "model.up.biases": [8, 2],
+        "model.down.weight": [6, 16],
+        "model.down.scales": [6, 4],
+        "model.norm.weight": [128],
+        "vision_tower.up.weight": [512, 512],
+    }
+    header = {
+        name: {"dtype": "U32", "shape": shape, "data_offsets": [0, 0]}
+        for name, shape in shapes.items()
+    }
+    text = json.dumps(header).encode()
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+    quantization = {"group_size": 64, "bits": 4, "model.down": {"group_size": 32, "bits": 4}}
+    (tmp_path / "config.json").write_text(json.dumps(FLAT | {"quantization": quantization}))
+    assert shape_of(tmp_path).weights == 8 * 128 + 6 * 128 + 128
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff" * 8, struct.pack("<Q", 9) + b"no object"])
 def test_weights_whose_header_cannot_be_read_count_whole(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.json").write_text(json.dumps(FLAT))
