@@ -3,6 +3,7 @@
 A table. It knows neither where values come from (settings.py) nor how a file of them is written (config.py).
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ Value = str | int | float | bool
 
 # A larger one is no setting, and may be more than a float holds.
 LARGEST_NUMBER = 2**63
+_NO_NAME = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -58,7 +60,8 @@ class Key:
 
 
 def _is_name(text: str) -> bool:
-    return bool(text) and not any(letter < " " or letter == "\x7f" for letter in text)
+    """A lone surrogate, which bytes that are no UTF-8 become in arguments, cannot be stored."""
+    return bool(text) and not _NO_NAME.search(text)
 
 
 def _goes_into_a_header(text: str) -> bool:

@@ -5,7 +5,8 @@ A command's module is loaded when it is called, and the parser (cyclopts) when t
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -101,7 +102,7 @@ def run(words: Sequence[str]) -> int:
     with variables_set(variables):
         output.prepare()
         try:
-            code = _do(words)
+            code = command_of(words)()
             output.flush()
         except KeyboardInterrupt:
             return INTERRUPTED
@@ -130,31 +131,35 @@ def root_help() -> str:
     )
 
 
-def _do(words: Sequence[str]) -> object:
+def command_of(words: Sequence[str]) -> Callable[[], object]:
+    """Return what the words ask for, ready to be called; parsing them has no effect.
+
+    Raises `UsageError` or `CycloptsError` where they ask for nothing that there is.
+    """
     match words:
-        case [] | ["-h" | "--help" | "help"]:
-            output.data(root_help())
-        case ["--version"]:
-            output.data(f"pensieve {__version__}")
-        case ["help", topic] if topic in TOPICS:
-            output.data(TOPICS[topic])
-        case ["help", *rest]:
-            return _call([*rest, "--help"])
+        case [] | ["-h" | "--help" | "help"] | ["help", "help"]:
+            return partial(output.data, root_help())
+        case ["--version", *_]:
+            return partial(output.data, f"pensieve {__version__}")
+        case ["-h" | "--help" | "help", topic] if topic in TOPICS:
+            return partial(output.data, TOPICS[topic])
+        case ["-h" | "--help" | "help", *rest]:
+            return _command([*rest, "--help"])
         case _:
-            return _call(words)
-    return 0
+            return _command(words)
 
 
-def _call(words: Sequence[str]) -> object:
+def _command(words: Sequence[str]) -> Callable[[], object]:
     name, *rest = words = [ALIASES.get(words[0], words[0]), *words[1:]]
-    if not name.startswith("-") and name not in COMMANDS:
+    if name not in COMMANDS:
         raise _unknown(name)
     if not rest:
         module, _, attribute = _import_path(name).partition(":")
         command = getattr(import_module(module), attribute)
         if _needs_nothing(command):
-            return command()
-    return build_app()(words)
+            return command
+    command, bound, _ = build_app().parse_args(words, exit_on_error=False, print_error=False)
+    return partial(command, *bound.args, **bound.kwargs)
 
 
 def _needs_nothing(command: object) -> bool:
@@ -204,10 +209,13 @@ def _words_of_ours(word: str) -> int:
 def _unknown(name: str) -> UsageError:
     import difflib
 
-    near = difflib.get_close_matches(name, [*COMMANDS, *ALIASES], n=1)
+    options = ["--help", "--version", *EVERYWHERE]
+    near = difflib.get_close_matches(name, [*COMMANDS, *ALIASES, *options], n=1)
+    near = near or difflib.get_close_matches(name.lstrip("-"), COMMANDS, n=1)
     meant = f' Did you mean "{near[0]}"?' if near else ""
+    kind = "option" if name.startswith("-") else "command"
     return UsageError(
-        f'Unknown command "{name}".{meant}', hint="See what there is:\n  pensieve --help"
+        f'Unknown {kind} "{name}".{meant}', hint="See what there is:\n  pensieve --help"
     )
 
 

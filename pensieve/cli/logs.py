@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from cyclopts.types import NonNegativeInt
+from cyclopts.validators import Number
 
 from pensieve import settings as settings_module
 from pensieve.cli import output
@@ -15,11 +15,16 @@ from pensieve.homebrew import keg_of
 from pensieve.logs import follow, last_lines
 from pensieve.visible import one_line
 
+MAX_LINES = 1_000_000
+
 
 def logs(
     *,
     follow_: Annotated[bool, Parameter(name=("--follow", "-f"))] = False,
-    lines: Annotated[NonNegativeInt, Parameter(name=("--lines", "-n"), metavar="N")] = 40,
+    lines: Annotated[
+        int,
+        Parameter(name=("--lines", "-n"), metavar="N", validator=Number(gte=0, lte=MAX_LINES)),
+    ] = 40,
 ) -> int:
     """Print the last lines of the server's log.
 
