@@ -2,12 +2,15 @@
 
 import sys
 
+from pensieve.isolation import isolate
+
 INTERRUPTED = 130
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
     try:
+        isolate()
         from pensieve.cli.app import run
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

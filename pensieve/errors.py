@@ -217,6 +217,10 @@ class ProgramMissingError(MachineError):
     exit_code = 69
 
 
+class InstallationError(MachineError):
+    """A Python package of pensieve's is missing, or another one stands in its place."""
+
+
 class DiskFullError(MachineError):
     """Not enough room for what is to be written."""
 

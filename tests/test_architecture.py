@@ -12,13 +12,14 @@ FILES = sorted(ROOT.rglob("*.py"))
 PLANNING = {"engine.budget", "engine.place", "engine.precision", "engine.shape"}
 BASE = {
     *("errors", "paths", "files", "private_files", "foreign_json", "visible", "peer_proof"),
-    *("keys", "config", "settings", "logs", "homebrew", "power"),
+    *("keys", "config", "settings", "logs", "homebrew", "power", "isolation"),
 }
 
 # What a part may import inside pensieve. A name with a dot is that one module.
 MAY_IMPORT = {
     "__init__": set(),
-    "__main__": {"cli"},
+    "__main__": {"cli", "isolation"},
+    "isolation": set(),
     "errors": set(),
     "paths": set(),
     "files": set(),
@@ -34,10 +35,27 @@ MAY_IMPORT = {
     "logs": {"files", "visible", "log_damping", "errors"},
     "power": set(),
     "machine": {"settings", "paths", "errors"},
-    "daemon": {"settings", "paths", "files", "private_files", "foreign_json", "homebrew", "errors"},
+    "daemon": {
+        "settings",
+        "paths",
+        "files",
+        "private_files",
+        "foreign_json",
+        "homebrew",
+        "errors",
+        "isolation",
+    },
     "api": {"errors"},
     "dialects": {"errors"},
-    "engine": {"errors", "files", "foreign_json", "machine", "private_files", "settings"},
+    "engine": {
+        "errors",
+        "files",
+        "foreign_json",
+        "isolation",
+        "machine",
+        "private_files",
+        "settings",
+    },
     "prompt": {"api", "dialects", "engine.generation", "errors"},
     "reply": {"api", "dialects", "engine.generation", "prompt.template", "errors"},
     "models": {"machine", "dialects", *PLANNING} | BASE,

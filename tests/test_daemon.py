@@ -342,7 +342,7 @@ def test_a_listener_is_read_from_what_lsof_prints(printed: str, pid: int | None)
 @pytest.mark.parametrize(
     ("command", "is_pensieve"),
     [
-        (["/opt/x/bin/python3", "-P", "-m", "pensieve", "start", "--foreground"], True),
+        (["/opt/x/bin/python3", "-E", "-P", "-m", "pensieve", "start", "--foreground"], True),
         (["/opt/x/bin/python3", "/opt/x/bin/pensieve", "start"], True),
         (["vim", "/home/me/pensieve"], False),
         (["python3", "-m", "http.server"], False),
@@ -390,9 +390,9 @@ def test_a_server_that_is_gone_is_unreachable(port: int) -> None:
 
 def test_the_servers_command_has_the_flags_that_were_given_and_never_a_key() -> None:
     command = server_command(Flags(model="a b", port=9, idle_unload=0.5))
-    assert command[1:4] == ["-P", "-m", "pensieve"]
+    assert command[1:5] == ["-E", "-P", "-m", "pensieve"]
     flags = ["--model", "a b", "--port", "9", "--idle-unload", "0.5"]
-    assert command[4:] == ["start", "--foreground", *flags]
+    assert command[5:] == ["start", "--foreground", *flags]
     assert "api_key" not in Flags.__slots__
 
 

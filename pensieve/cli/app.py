@@ -14,7 +14,7 @@ from pensieve import __version__
 from pensieve.cli import output
 from pensieve.cli.help import TOPICS, HelpLayout, columns
 from pensieve.errors import PensieveError, UsageError
-from pensieve.settings import is_debug_asked, variables_set
+from pensieve.settings import child_environment, is_debug_asked, variables_set
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -227,16 +227,24 @@ def _tell(error: Exception) -> int:
     if isinstance(error, PensieveError):
         output.failure(error.message, error.hint)
         return error.exit_code
+    if _is_of_parser(error):
+        output.failure(str(error), "See how it is used:\n  pensieve --help")
+        return USAGE
+    return _tell_of_fault(error)
 
-    from cyclopts import CycloptsError
 
-    match error:
-        case CycloptsError():
-            output.failure(str(error), "See how it is used:\n  pensieve --help")
-            return USAGE
-        case _:
-            output.failure(
-                f"pensieve has a fault of its own: {type(error).__name__}: {error}",
-                "With PENSIEVE_DEBUG=1 it shows where. Please report that.",
-            )
-            return 1
+def _is_of_parser(error: Exception) -> bool:
+    """Without loading the parser: it may be what does not load."""
+    return any(kind.__name__ == "CycloptsError" for kind in type(error).__mro__)
+
+
+def _tell_of_fault(error: Exception) -> int:
+    from pensieve.doctor.python import blamed
+
+    if found := blamed(error, child_environment({})):
+        return _tell(found)
+    output.failure(
+        f"pensieve has a fault of its own: {type(error).__name__}: {error}",
+        "With PENSIEVE_DEBUG=1 it shows where. Please report that.",
+    )
+    return 1

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from pensieve import __version__
 from pensieve.cli import output
 from pensieve.doctor import bundle as bundling
-from pensieve.doctor import clients, hardware, keeping, serving
+from pensieve.doctor import clients, hardware, keeping, python, serving
 from pensieve.doctor.finding import Finding, is_healthy, ok
 from pensieve.doctor.patient import Patient, gather
 
@@ -69,6 +69,7 @@ def doctor(
 def examined(patient: Patient, *, is_thorough: bool) -> Iterator[Finding]:
     """Every finding, as it comes."""
     yield ok("pensieve", __version__)
+    yield from python.examine(patient)
     yield from hardware.examine(patient)
     yield from keeping.examine(patient, is_thorough=is_thorough)
     yield from serving.examine(patient)

@@ -7,7 +7,6 @@ the terminal's Ctrl-C does not reach it. Whatever ends the waiting early ends th
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -21,6 +20,7 @@ from pensieve.daemon.health import Health, ask
 from pensieve.daemon.record import ServerRecord, current
 from pensieve.daemon.stop import end_child
 from pensieve.errors import StartFailedError
+from pensieve.isolation import python
 from pensieve.paths import Paths
 from pensieve.settings import Flags
 
@@ -47,13 +47,10 @@ class Answering:
 
 
 def server_command(flags: Flags) -> list[str]:
-    """The command line of a foreground server with these flags; all else it finds where this process found it.
-
-    `-P` keeps the folder one happens to stand in off the import path.
-    """
+    """The command line of a foreground server with these flags; all else it finds where this process found it."""
     given = {name.replace("_", "-"): str(value) for name, value in flags.given().items()}
     words = [word for name, value in given.items() for word in (f"--{name}", value)]
-    return [sys.executable, "-P", "-m", "pensieve", "start", "--foreground", *words]
+    return python("-m", "pensieve", "start", "--foreground", *words)
 
 
 def launch(

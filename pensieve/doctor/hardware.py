@@ -12,6 +12,7 @@ from typing import Any, cast
 from pensieve.doctor.finding import Finding, ok, red, warning
 from pensieve.doctor.patient import Patient
 from pensieve.errors import ModelError, UnsupportedPlatformError
+from pensieve.isolation import python
 from pensieve.machine import Machine, chip, choose_device
 from pensieve.models.advice import WORKING_CONTEXT_TOKENS
 from pensieve.models.expected import shape_by_name
@@ -98,9 +99,8 @@ def ask_mlx(device: Device, run: Run) -> MLXAnswer:
 
 
 def _run(device: Device) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-P", "-c", PROBE, device]
     return subprocess.run(  # noqa: S603 -- our own interpreter and words
-        command, capture_output=True, text=True, timeout=PROBE_S, check=False
+        python("-c", PROBE, device), capture_output=True, text=True, timeout=PROBE_S, check=False
     )
 
 

@@ -20,6 +20,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from pensieve.engine.generation import Generation, Grammar
 from pensieve.errors import EngineBusyError, GrammarError
+from pensieve.isolation import python
 
 MAX_GRAMMAR_BYTES = 1 << 20
 # Twelve tools as Claude Code has them need a tenth of this; what needs more takes seconds or hundreds of megabytes.
@@ -157,8 +158,8 @@ def try_out(vocabulary: Vocabulary, grammar: Grammar) -> None:
         "special": vocabulary.special_tokens,
     }
     try:
-        trial = subprocess.run(
-            [sys.executable, "-P", "-m", "pensieve.engine.grammar"],
+        trial = subprocess.run(  # noqa: S603 -- this interpreter, a fixed program
+            python("-m", "pensieve.engine.grammar"),
             input=json.dumps(order).encode(),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

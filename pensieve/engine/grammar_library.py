@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pensieve.engine import linkedit
 from pensieve.errors import GrammarError
+from pensieve.isolation import python
 
 PACKAGE = "llguidance"
 TRIAL_TIMEOUT_S = 30
@@ -55,7 +56,7 @@ def _import_aligned() -> None:
 
 def _loads_elsewhere() -> bool:
     trial = subprocess.run(  # noqa: S603 -- this interpreter, a fixed program
-        [sys.executable, "-P", "-c", f"import {PACKAGE}"],
+        python("-c", f"import {PACKAGE}"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         timeout=TRIAL_TIMEOUT_S,

@@ -14,6 +14,7 @@ from anyio.abc import Process
 
 from pensieve.engine.generation import Allowance
 from pensieve.engine.protocol import Load
+from pensieve.isolation import python
 from pensieve.settings import Device, child_environment
 
 # Debian's package libopenblas0-pthread; only one that is a drop-in for BLAS's own names will do.
@@ -46,8 +47,7 @@ class WorkerSpec:
         )
 
 
-# `-P` keeps the folder that one happens to stand in off the import path.
-WORKER = ("-P", "-m", "pensieve.engine.worker")
+WORKER = ("-m", "pensieve.engine.worker")
 
 
 async def open_worker(
@@ -61,7 +61,7 @@ async def open_worker(
     with theirs, ExitStack() as on_failure:
         on_failure.callback(ours.close)
         process = await anyio.open_process(
-            [sys.executable, *program, str(theirs.fileno())],
+            python(*program, str(theirs.fileno())),
             stdin=subprocess.DEVNULL,
             stdout=None,
             stderr=None,

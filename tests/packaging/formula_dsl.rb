@@ -203,6 +203,7 @@ class Formula
   def done = (@done ||= [])
   def system(*words) = done << ["system", *words.map(&:to_s)]
   def generate_completions_from_executable(*words) = done << ["completions", *words.map(&:to_s)]
+  def inreplace(file, before, after) = done << ["inreplace", file.to_s, before.source, after]
   def buildpath = Pathname("BUILDPATH")
   def libexec = Pathname("LIBEXEC")
   %i[bin man1].each { |name| define_method(name) { Folder.new(self, name.to_s) } }

@@ -6,6 +6,7 @@ import plistlib
 import re
 import shutil
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -115,9 +116,23 @@ def test_nothing_of_homebrews_own_python_is_seen() -> None:
     assert made == ["virtualenv_create", "LIBEXEC", "python3.14", {"system_site_packages": False}]
 
 
+def test_its_program_starts_whatever_python_variables_the_user_has(tmp_path: Path) -> None:
+    [installed, _, before, after] = next(s for s in told()["install"] if s[0] == "inreplace")
+    assert (installed, before, after) == ("inreplace", r"\A#!.+$", r"\0 -I")
+    script = Path(sys.executable).with_name("pensieve").read_text()
+    program = tmp_path / "pensieve"
+    program.write_text(re.sub(before, after.replace(r"\0", r"\g<0>"), script, flags=re.MULTILINE))
+    program.chmod(0o755)
+    variables = {"PYTHONHOME": "/nowhere", "PYTHONPATH": str(tmp_path), "HOME": str(tmp_path)}
+    ended = subprocess.run(
+        [program, "--version"], env=variables, capture_output=True, text=True, check=False
+    )
+    assert (ended.stdout[:9], ended.stderr) == ("pensieve ", "")
+
+
 def test_libraries_are_mended_where_macos_refuses_them() -> None:
     module = "pensieve.engine.linkedit"
-    mend = ["system", "LIBEXEC/bin/python", "-P", "-m", module, "LIBEXEC"]
+    mend = ["system", "LIBEXEC/bin/python", "-I", "-m", module, "LIBEXEC"]
     assert mend not in told(TAHOE)["install"]
     steps = told(GOLDEN_GATE)["install"]
     [installed] = [step for step in steps if step[0] == "pip_install_and_link"]

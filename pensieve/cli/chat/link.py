@@ -1,7 +1,6 @@
 """Which server a conversation talks to: found anew for each question, waited for while it loads, started where a person agrees."""
 
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pensieve.cli.served import Served, served
 from pensieve.cli.target import find_target, served_name
 from pensieve.daemon import lock
 from pensieve.errors import NoServerError, RequestError, ServerUnavailableError
+from pensieve.isolation import python
 from pensieve.settings import Settings
 
 POLL_S = 0.2
@@ -121,7 +121,7 @@ class Link:
         elif self._means.agrees(f"No pensieve server answers at {target.base_url}. Start it now?"):
             wanted = self._wanted()
             model = ["--model", wanted] if wanted else []
-            if self._means.start([sys.executable, "-P", "-m", "pensieve", "start", *model]):
+            if self._means.start(python("-m", "pensieve", "start", *model)):
                 raise ServerUnavailableError("The server did not start.")
         else:
             raise NoServerError(target.base_url)

@@ -1,0 +1,72 @@
+"""The user's Python variables reach neither the program nor its children."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from pensieve.isolation import python, python_variables
+from tests.cli.program import PROGRAM, environment
+
+# Each changes what a program prints, or keeps it from running.
+MEAN = {
+    "PYTHONOPTIMIZE": "2",
+    "PYTHONINSPECT": "1",
+    "PYTHONWARNINGS": "error",
+    "PYTHONDEVMODE": "1",
+    "PYTHONIOENCODING": "ascii",
+    "PYTHONUTF8": "0",
+}
+
+
+def run(command: list[str], home: Path, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        command,
+        env=environment(home, **variables),
+        cwd=home,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def foreign_packages(folder: Path, *names: str) -> Path:
+    """Packages of another Python."""
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "__init__.py").write_text("raise ImportError('built for another Python')")
+    return folder
+
+
+def test_a_command_under_foreign_python_variables_prints_what_it_prints_without(
+    tmp_path: Path,
+) -> None:
+    path = foreign_packages(tmp_path / "lib", "cyclopts", "pydantic", "attrs", "tomllib", "difflib")
+    variables = {**MEAN, "PYTHONPATH": str(path), "PYTHONSTARTUP": str(tmp_path / "none.py")}
+    command = [*PROGRAM, "start", "--help"]
+    plain, foreign = run(command, tmp_path), run(command, tmp_path, **variables)
+    assert (plain.returncode, plain.stderr) == (0, b"")
+    assert (foreign.returncode, foreign.stdout, foreign.stderr) == (0, plain.stdout, b"")
+    assert b"Start the server in the background" in foreign.stdout
+
+
+def test_a_child_sees_no_python_variable_and_no_working_folder(tmp_path: Path) -> None:
+    foreign_packages(tmp_path, "json")
+    words = ("-c", "import json, sys; print(sys.flags.optimize, sys.flags.safe_path)")
+    ended = run(python(*words), tmp_path, PYTHONPATH=str(tmp_path), PYTHONOPTIMIZE="2")
+    assert ended.stdout == b"0 True\n"
+
+
+def test_a_program_that_is_isolated_already_is_not_started_again(tmp_path: Path) -> None:
+    """Started again and again it would not end."""
+    ended = run([sys.executable, "-E", "-m", "pensieve", "--version"], tmp_path, PYTHONPATH="/x")
+    assert ended.stdout.startswith(b"pensieve ")
+
+
+def test_variables_that_are_empty_or_change_nothing_are_no_reason_to_start_again() -> None:
+    environ = {"PYTHONPATH": "", "PYTHONUNBUFFERED": "1", "PYTHON": "/usr/bin/python3", "HOME": "/"}
+    assert python_variables(environ) == []
+    assert python_variables({**environ, "PYTHONHOME": "/x", "PYTHON_GIL": "1"}) == [
+        "PYTHONHOME",
+        "PYTHON_GIL",
+    ]
