@@ -12,8 +12,9 @@ from typing import NoReturn
 
 from pensieve import settings as settings_module
 from pensieve.cli import output
-from pensieve.cli.claude_settings import with_settings
+from pensieve.cli.claude_settings import settings_files, variables_in_files, with_settings
 from pensieve.cli.client_variables import KEY_VARIABLES, variables
+from pensieve.cli.no_proxy import exception_for
 from pensieve.cli.server_version import restart_command, warn_of_other_version
 from pensieve.cli.start import Parts, answering, real_parts
 from pensieve.cli.target import Target, is_to_think
@@ -87,7 +88,7 @@ def become(
     target = _served(server, settings)
     warn_of_other_version(server.record, server.health)
     _refuse_small(target.context_tokens, target.model, is_lite=is_lite)
-    told = variables(target, is_lite=is_lite)
+    told = variables(target, is_lite=is_lite) | exception_for(target.host, _known_to_claude())
     del told[ASKED_ABOUT]
     environment = settings_module.child_environment(told)
     environment.pop(ASKED_ABOUT, None)
@@ -96,6 +97,12 @@ def become(
     effort = AGENTS_EFFORT if target.thinks else None
     words = with_settings(arguments, of_settings, effort=effort)
     program.execute(found, [found, *words], environment)
+
+
+def _known_to_claude() -> dict[str, str]:
+    """The environment, and above it what Claude Code's own settings files set."""
+    environ = settings_module.child_environment({})
+    return environ | variables_in_files(settings_files(environ))
 
 
 def _served(found: Answering, settings: Settings) -> Target:

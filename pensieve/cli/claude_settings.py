@@ -6,6 +6,7 @@ Claude Code takes the last `--settings` it is given, so there must be one. Where
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
@@ -44,6 +45,27 @@ def with_settings(
     ours = {"env": dict(environment), **OURS, **({"effortLevel": effort} if effort else {})}
     merged = _merged(ours, _read(theirs)) if theirs is not None else ours
     return [OPTION, json.dumps(merged, separators=(",", ":")), *rest]
+
+
+def settings_files(environ: Mapping[str, str]) -> list[Path]:
+    """Return where Claude Code looks for the user's and the project's settings, the last to count last."""
+    own = environ.get("CLAUDE_CONFIG_DIR") or Path(environ.get("HOME") or Path.home(), ".claude")
+    here = Path(".claude")
+    return [Path(own, "settings.json"), here / "settings.json", here / "settings.local.json"]
+
+
+def variables_in_files(files: Sequence[Path]) -> dict[str, str]:
+    """Return the `env` of all of them; one that cannot be read sets nothing."""
+    found: dict[str, str] = {}
+    for file in files:
+        with suppress(OSError, ValueError):
+            match json.loads(file.read_text(encoding="utf-8")):
+                case {"env": dict(variables)}:
+                    theirs = cast("dict[str, object]", variables)
+                    found |= {name: str(value) for name, value in theirs.items()}
+                case _:
+                    pass
+    return found
 
 
 def _taken_out(arguments: list[str]) -> tuple[list[str], str | None]:

@@ -7,6 +7,7 @@ from json import dumps
 from pensieve import settings as settings_module
 from pensieve.cli import output, shells
 from pensieve.cli.client_variables import variables
+from pensieve.cli.no_proxy import exception_for, restored
 from pensieve.cli.shells import Shell, shell_of, usage
 from pensieve.cli.target import Target, find_target, measured
 from pensieve.errors import ServerUnavailableError, UsageError
@@ -55,12 +56,13 @@ def env(  # noqa: PLR0913 -- each a word of the command line
     settings = settings_module.resolve()
     settings = replace(settings, thinking=thinking or settings.thinking)
     target = find_target(settings)
+    environ = settings_module.child_environment({})
     if unset:
-        output.data(_script(shell, variables(target), is_unset=True))
+        output.data(_script(shell, variables(target), restored=restored(environ)))
         return 0
     target = measured(target, settings)
     _tell_of_absence(target, must_run=check)
-    told = variables(target, is_lite=lite)
+    told = variables(target, is_lite=lite) | exception_for(target.host, environ)
     if json:
         output.data(dumps(told, indent=2))
     elif dotenv:
@@ -79,13 +81,17 @@ def _refuse_two_forms(*asked: bool) -> None:
 
 
 def _script(
-    asked: Shell | None, told: Mapping[str, str], options: str = "", *, is_unset: bool = False
+    asked: Shell | None,
+    told: Mapping[str, str],
+    options: str = "",
+    restored: Mapping[str, str] | None = None,
 ) -> str:
-    """What the shell reads, and how it does."""
+    """What the shell reads, and how it does. restored: given where the variables are taken away again."""
+    is_unset = restored is not None
     shell = asked or shell_of(settings_module.shell_path())
     words = f"pensieve env{f' --shell {asked}' if asked else ''}{options}"
     if is_unset:
-        script, words = shells.unsets(shell, told), f"{words} --unset"
+        script, words = shells.unsets(shell, told, restored), f"{words} --unset"
     else:
         script = shells.exports(shell, told)
     return f"{script}\n# Use it with: {usage(shell, words, is_unset=is_unset)}"

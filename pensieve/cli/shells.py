@@ -32,10 +32,19 @@ def exports(shell: Shell, values: Mapping[str, str]) -> str:
     return "\n".join(["{", *lines, "}"] if shell == "nu" else lines)
 
 
-def unsets(shell: Shell, names: Iterable[str]) -> str:
-    """After which they are no variables; nothing happens to one that was none. For nu a list of them."""
-    lines = [_unset(shell, name) for name in names]
-    return "\n".join(["[", *lines, "]"] if shell == "nu" else lines)
+def unsets(shell: Shell, names: Iterable[str], restored: Mapping[str, str] | None = None) -> str:
+    """After which they are no variables; nothing happens to one that was none. For nu a record.
+
+    restored: what others are to be again; empty takes one away.
+    """
+    restored = restored or {}
+    gone = [*names, *(name for name, value in restored.items() if not value)]
+    kept = {name: value for name, value in restored.items() if value}
+    unset = [_unset(shell, name) for name in gone]
+    exported = [_export(shell, name, value) for name, value in kept.items()]
+    if shell == "nu":
+        return "\n".join(["{hide: [", *unset, "], load: {", *exported, "}}"])
+    return "\n".join([*unset, *exported])
 
 
 def usage(shell: Shell, words: str = "pensieve env", *, is_unset: bool = False) -> str:
@@ -46,7 +55,10 @@ def usage(shell: Shell, words: str = "pensieve env", *, is_unset: bool = False) 
         case "fish":
             return f"{words} | source"
         case "nu" if is_unset:
-            return f"hide-env --ignore-errors ...({words} | from nuon)"
+            return (
+                f"{words} | from nuon | do --env"
+                " { let them = $in; hide-env --ignore-errors ...$them.hide; load-env $them.load}"
+            )
         case "nu":
             return f"{words} | from nuon | load-env"
         case "pwsh":

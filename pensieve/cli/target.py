@@ -31,6 +31,13 @@ class Target:
     pid: int | None = None
     is_listening: bool = True
 
+    @property
+    def host(self) -> str:
+        """The host in `base_url`."""
+        from urllib.parse import urlsplit
+
+        return urlsplit(self.base_url).hostname or ""
+
 
 def find_target(settings: Settings) -> Target:
     """By the lock and the record alone: nothing is asked over the network."""

@@ -82,6 +82,28 @@ def test_a_server_of_another_version_is_told_before_claude_code_takes_the_termin
     assert "the server is 0.0.9" in capsys.readouterr().err
 
 
+def test_behind_a_proxy_the_server_is_reached_without_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("NO_PROXY", "corp.example")
+    given = became(settings, "-p", "hi")
+    excepted = "corp.example,pensieve.localhost,127.0.0.1,localhost"
+    assert given.environment["NO_PROXY"] == excepted
+    # The `env` of the user's settings files counts more than the environment.
+    assert given.settings["env"]["NO_PROXY"] == excepted
+
+
+def test_a_proxy_in_claude_codes_own_settings_is_kept_off_this_machine(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {"env": {"HTTPS_PROXY": "http://proxy:3128", "no_proxy": "corp.example"}}
+    (tmp_path / "settings.json").write_text(json.dumps(own))
+    monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(tmp_path))
+    given = became(settings, "-p", "hi")
+    assert given.settings["env"]["no_proxy"].startswith("corp.example,pensieve.localhost,")
+
+
 def test_the_key_is_neither_asked_about_nor_seen_in_the_process_list(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -370,22 +370,26 @@ def test_a_shell_that_reads_env_has_the_very_key(shell: str, script: str, tmp_pa
         ("fish", "{0} --lite | source; {0} --unset | source; {0} --unset | source; env -0"),
         (
             "nu",
-            "{0} --lite | from nuon | load-env; hide-env --ignore-errors ...({0} --unset | from nuon); env -0",
+            "{0} --lite | from nuon | load-env; {0} --unset | from nuon | do --env {{ let them = $in;"
+            " hide-env --ignore-errors ...$them.hide; load-env $them.load}}; env -0",
         ),
     ],
 )
 def test_unset_takes_away_what_env_gave_and_nothing_else(
     shell: str, script: str, tmp_path: Path
 ) -> None:
+    own = {"ANTHROPIC_BETAS": "mine", "CLAUDE_CODE_X": "1", "HTTP_PROXY": "http://proxy:3128"}
+    own |= {"NO_PROXY": "corp.example"}
     done = subprocess.run(
         [shell_program(shell), "-c", script.format(" ".join([*PROGRAM, "env"]))],
         capture_output=True,
         check=True,
-        env=environment(tmp_path, SHELL=f"/bin/{shell}", ANTHROPIC_BETAS="mine", CLAUDE_CODE_X="1"),
+        env=environment(tmp_path, SHELL=f"/bin/{shell}", **own),
     )
-    left = {pair.partition(b"=")[0].decode() for pair in done.stdout.split(b"\0")}
-    assert left & variables(target_of(8192)).keys() == set()
-    assert {"ANTHROPIC_BETAS", "CLAUDE_CODE_X"} <= left
+    left = dict(pair.decode().split("=", 1) for pair in done.stdout.split(b"\0") if pair)
+    assert left.keys() & variables(target_of(8192)).keys() == set()
+    assert own.items() <= left.items()
+    assert "no_proxy" not in left
 
 
 # status and stop

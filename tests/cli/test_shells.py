@@ -69,14 +69,18 @@ def test_a_shells_child_gets_the_exported_values_until_they_are_unset(
     values = {f"P{n}": value for n, value in enumerate(VALUES)}
     setting, unsetting = tmp_path / "exports", tmp_path / "unsets"
     setting.write_text(exports(shell, values) + "\n# a comment\n", encoding="utf-8")
-    unsetting.write_text(unsets(shell, [*values, "NONE"]) + "\n# a comment\n", encoding="utf-8")
+    again = {"CHANGED": "it's as before", "MADE": ""}
+    undone = unsets(shell, [*values, "NONE"], again)
+    unsetting.write_text(f"{undone}\n# a comment\n", encoding="utf-8")
     read = usage(shell, f"cat {setting}")
     got = environment_after(command, read, tmp_path, MINE="kept")
     assert {name: got.get(name) for name in values} == values
     taken = usage(shell, f"cat {unsetting}", is_unset=True)
-    left = environment_after(command, f"{read}; {taken}", tmp_path, MINE="kept")
+    own = {"MINE": "kept", "CHANGED": "changed", "MADE": "new"}
+    left = environment_after(command, f"{read}; {taken}", tmp_path, **own)
     assert left.keys() & values.keys() == set()
-    assert left["MINE"] == "kept"
+    assert (left["MINE"], left["CHANGED"]) == ("kept", "it's as before")
+    assert "MADE" not in left
 
 
 @pytest.mark.parametrize(("shell", "command"), COMMANDS[:5], ids=str)
@@ -126,12 +130,15 @@ def test_the_shell_is_known_by_its_name(path: str, shell: Shell) -> None:
     assert shell_of(path) == shell
 
 
+NU_UNSETTING = "x | from nuon | do --env { let them = $in; hide-env --ignore-errors ...$them.hide; load-env $them.load}"
+
+
 @pytest.mark.parametrize(
     ("shell", "setting", "unsetting"),
     [
         ("zsh", 'eval "$(x)"', 'eval "$(x)"'),
         ("fish", "x | source", "x | source"),
-        ("nu", "x | from nuon | load-env", "hide-env --ignore-errors ...(x | from nuon)"),
+        ("nu", "x | from nuon | load-env", NU_UNSETTING),
         ("pwsh", "x | Out-String | Invoke-Expression", "x | Out-String | Invoke-Expression"),
     ],
 )
