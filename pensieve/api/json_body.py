@@ -1,10 +1,14 @@
 """A request's bytes to JSON values, more strictly than JSON asks: whatever two readers could take differently is refused.
 
+One thing is mended instead: half a character (a lone surrogate), as clients leave it where they cut a text. It
+stays in a conversation for good, so a refusal would end the session.
+
 Made to run in a thread beside an event loop: the decoder calls back into Python at every object and number, so it never
 keeps the interpreter to itself for long, and how many values a body may hold bounds what they cost. Knows no field.
 """
 
 import json
+import logging
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -18,11 +22,14 @@ MAX_DIGITS = 19
 MAX_VALUES = 1_000_000
 
 _SLICE = 1 << 20
+_log = logging.getLogger("pensieve.api")
+# A pair, half of one, or any other escape.
 _SURROGATE = re.compile(
-    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F]"
-    r"|\\u[dD](?:(?P<low>[89abAB])|(?P<high>[c-fC-F]))"
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    r"|(?P<lone>\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
     r"|\\."
 )
+_LONE = "\\ufffd"
 _TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 
 
@@ -32,7 +39,7 @@ def decode(body: bytes, *, max_values: int = MAX_VALUES) -> object:
     Raises `InvalidRequestError` that says what is wrong, and nothing else.
     """
     try:
-        text = body.decode()
+        text = _mended(body)
         _check_text(text, max_values)
         value = cast("object", _DECODER.decode(text))
         _check_depth(value)
@@ -53,19 +60,26 @@ def _check_text(text: str, max_values: int) -> None:
     """What the decoder would take, or would take too long over."""
     if text.startswith("\ufeff"):
         raise json.JSONDecodeError("unexpected byte order mark", text, 0)
-    if "\\ud" in text or "\\uD" in text:
-        _check_surrogates(text)
     # Nearly always even all the commas of all the texts are few.
     if _values(text) > max_values and sum(map(_values, _outside_strings(text))) > max_values:
         raise ValueError(f"more than {max_values} values")
 
 
-def _check_surrogates(text: str) -> None:
-    for escape in _SURROGATE.finditer(text):
-        if escape.lastgroup is not None:
-            raise json.JSONDecodeError(
-                f"no {escape.lastgroup} surrogate in string", text, escape.start()
-            )
+def _mended(body: bytes) -> str:
+    """Return the text with U+FFFD for each half of a character, and log it if there was one.
+
+    Raises `UnicodeDecodeError`.
+    """
+    try:
+        given = text = body.decode()
+    except UnicodeDecodeError:
+        given = body.decode("utf-8", "surrogatepass")
+        text = given.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if "\\ud" in text or "\\uD" in text:
+        text = _SURROGATE.sub(lambda escape: _LONE if escape["lone"] else escape[0], text)
+    if text != given:
+        _log.warning("a request held half a character (a lone surrogate), read as U+FFFD")
+    return text
 
 
 def _values(text: str) -> int:

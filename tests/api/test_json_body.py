@@ -78,16 +78,9 @@ def test_anything_else_is_read_or_refused(body: bytes) -> None:
         (b"\xef\xbb\xbf{}", "unexpected byte order mark: line 1 column 1 (char 0)"),
         (b'"\xff"', "invalid UTF-8 at byte 1"),
         (b'"\xc0\xaf"', "invalid UTF-8 at byte 1"),
-        (b'"\xed\xa0\x80"', "invalid UTF-8 at byte 1"),
         (b'"\xf4\x90\x80\x80"', "invalid UTF-8 at byte 1"),
         (b'"\xe2\x82"', "invalid UTF-8 at byte 1"),
         ('{"a": 1}'.encode("utf-16"), "invalid UTF-8 at byte 0"),
-        (b'"\\ud800"', "no low surrogate in string: line 1 column 2 (char 1)"),
-        (b'"x\\uDBFFx"', "no low surrogate in string: line 1 column 3 (char 2)"),
-        (b'"\\ud83d\\ud83d\\ude00"', "no low surrogate in string: line 1 column 2 (char 1)"),
-        (b'"\\ud800\\u0041"', "no low surrogate in string: line 1 column 2 (char 1)"),
-        (b'{"\\udc00": 1}', "no high surrogate in string: line 1 column 3 (char 2)"),
-        (b'"\\\\\\ud800"', "no low surrogate in string: line 1 column 4 (char 3)"),
         (b"NaN", "NaN is not JSON"),
         (b"[Infinity]", "Infinity is not JSON"),
         (b'{"a": -Infinity}', "-Infinity is not JSON"),
@@ -121,6 +114,41 @@ def test_what_is_no_json_is_refused_in_words(body: bytes, reason: str) -> None:
 )
 def test_what_is_odd_but_means_one_thing_is_taken(body: bytes, value: object) -> None:
     assert decode(body) == value
+
+
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        (b'"\\ud800"', "\ufffd"),
+        (b'"x\\uDBFFx"', "x\ufffdx"),
+        (b'"\\ud83d\\ud83d\\ude00"', "\ufffd\U0001f600"),
+        (b'"\\ude00\\ud83d"', "\ufffd\ufffd"),
+        (b'"\\ud800\\u0041"', "\ufffdA"),
+        (b'{"\\udc00": {"a": ["\\uDFFF"]}}', {"\ufffd": {"a": ["\ufffd"]}}),
+        (b'"\\\\\\ud800"', "\\\ufffd"),
+        (b'"\xed\xa0\x80"', "\ufffd"),
+        (b'"\xed\xb8\x80\xed\xa0\xbd"', "\ufffd\ufffd"),
+        (b'"\xed\xa0\xbd\xed\xb8\x80"', "\U0001f600"),
+        (b'"\xed\xa0\xbd\\ude00"', "\ufffd\ufffd"),
+    ],
+)
+def test_half_a_character_is_read_as_one_that_is_missing_and_logged_once(
+    body: bytes, value: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert decode(body) == value
+    [line] = caplog.messages
+    assert line == "a request held half a character (a lone surrogate), read as U+FFFD"
+
+
+@given(
+    st.text(st.characters(categories=["Cs", "Ll", "Sm", "Cc"]) | st.just("\U0001f600")),
+    st.booleans(),
+)
+def test_text_with_halves_of_characters_is_read_alike_in_both_forms(
+    text: str, is_ascii: bool
+) -> None:
+    body = json.dumps(text, ensure_ascii=is_ascii).encode("utf-8", "surrogatepass")
+    assert decode(body) == text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 @pytest.mark.parametrize("inner", [b"", b"7", b'"[[["'])

@@ -1,6 +1,7 @@
 """`POST /v1/messages`, without a network: answers, streams, and what goes wrong before and after the first byte."""
 
 import gc
+import json
 import logging
 import weakref
 from typing import ClassVar
@@ -61,6 +62,68 @@ async def test_a_stream_follows_the_grammar_and_pings_right_after_its_start() ->
         "message_stop",
     ]
     assert events[0]["message"]["usage"]["input_tokens"] > 0
+
+
+# What JavaScript leaves of an emoji where it cuts a text.
+HALF = "a\ud83d"
+WITH_HALVES = {
+    "text": {"messages": [{"role": "user", "content": HALF}]},
+    "system": {"system": [{"type": "text", "text": HALF}]},
+    "tool result": {
+        "tools": [{"name": "Bash", "description": HALF, "input_schema": {"type": "object"}}],
+        "messages": [
+            {"role": "user", "content": "go"},
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "tool_use", "id": "toolu_1", "name": "Bash", "input": {HALF: HALF}}
+                ],
+            },
+            {
+                "role": "user",
+                "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": HALF}],
+            },
+        ],
+    },
+    "schema": {
+        "tools": [{"name": "T", "input_schema": {"type": "object", "properties": {HALF: {}}}}]
+    },
+    "stop sequence": {"stop_sequences": [HALF]},
+    "metadata": {"metadata": {"user_id": HALF}},
+}
+
+
+@pytest.mark.parametrize("where", WITH_HALVES)
+@pytest.mark.parametrize("is_ascii", [True, False])
+async def test_half_a_character_in_any_text_ends_no_session(
+    where: str, is_ascii: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = json.dumps(CALL | WITH_HALVES[where], ensure_ascii=is_ascii)
+    sent = {
+        "content": body.encode("utf-8", "surrogatepass"),
+        "headers": {"content-type": "application/json"},
+    }
+    engine = ScriptedEngine([says("Yes.")])
+    async with in_memory(app_of(engine)) as client:
+        response = await client.post("/v1/messages", **sent)
+    assert (response.status_code, response.json()["content"][0]["text"]) == (200, "Yes.")
+    assert [line for line in caplog.messages if "half a character" in line] == [
+        "a request held half a character (a lone surrogate), read as U+FFFD"
+    ]
+
+
+async def test_half_a_character_is_counted_as_the_one_that_it_is_read_as() -> None:
+    counts: list[int] = []
+    async with in_memory(app_of(ScriptedEngine([]))) as client:
+        for text in (HALF, "a\ufffd"):
+            messages = [{"role": "user", "content": text}]
+            response = await client.post(
+                "/v1/messages/count_tokens",
+                content=json.dumps({"model": "any", "messages": messages}),
+                headers={"content-type": "application/json"},
+            )
+            counts.append(response.json()["input_tokens"])
+    assert counts[0] == counts[1]
 
 
 @given(text=st.text(max_size=20), stops=st.lists(st.text("ab", min_size=1, max_size=3), max_size=2))
