@@ -205,6 +205,19 @@ def variables_set(changes: Mapping[str, str]) -> Generator[None]:
                 os.environ[name] = value
 
 
+@contextmanager
+def environment_kept(changes: Mapping[str, str]) -> Generator[None]:
+    """Restore the whole environment after the block, in which `changes` hold too."""
+    before = dict(os.environ)
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
 def _in_variables(variables: Mapping[str, str]) -> dict[str, Value]:
     """An empty variable sets nothing."""
     return {

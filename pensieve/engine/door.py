@@ -1,14 +1,24 @@
 # pyright: basic
-"""mlx-lm into the worker's process without what it imports and the worker never uses.
+"""mlx-lm into the worker's process, without what it imports and the worker never uses, and without what it does there.
 
 mlx-lm imports transformers and the Hub's client at its top, for tokenizers and downloads. The worker knows neither, and
 every start and every restart after a crash would wait for them: 1.1 s against 0.13 s (two x86-64 cores, 2026-11-22).
 While mlx-lm is imported, stand-ins take those modules' places; afterwards they are gone again.
+
+The process belongs to the worker: limits, environment and signal handlers are the same after an import as before it.
+mlx-lm 0.32 sets the limit of open files to (2048, 4096), which fails under a lower hard limit and lowers a higher one.
 """
 
 import importlib
+import resource
+import signal
 import sys
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from types import ModuleType
+from typing import Any
+
+from pensieve.settings import environment_kept
 
 _UNUSED = (
     "transformers",
@@ -16,6 +26,10 @@ _UNUSED = (
     "huggingface_hub",
     "mlx_lm.tokenizer_utils",
 )
+# What mlx-lm wants for models of many files; macOS gives a process 256.
+OPEN_FILES = 2048
+# Another source of models than the worker's folder; mlx-lm imports its client where this is set.
+_ENVIRONMENT = {"MLXLM_USE_MODELSCOPE": "False"}
 
 
 class _StandIn(ModuleType):
@@ -27,15 +41,67 @@ class _StandIn(ModuleType):
         return type(name, (), {})
 
 
+class _FixedLimits(ModuleType):
+    """The module `resource`, but limits stay as they are."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(resource, name)
+
+    def setrlimit(self, *_: object) -> None:
+        """Set nothing."""
+
+    prlimit = setrlimit
+
+
 def import_mlx_lm() -> None:
-    """Import mlx-lm, lightly if nobody has imported it before."""
-    absent = [name for name in _UNUSED if name not in sys.modules]
+    """Import mlx-lm, lightly if nobody has imported it before, and let the process open enough files for it."""
+    raise_open_files()
     if "mlx_lm" in sys.modules:
         return
-    for name in absent:
-        sys.modules[name] = _StandIn(name)
+    absent = {name: _StandIn(name) for name in _UNUSED if name not in sys.modules}
+    import_guarded("mlx_lm.generate", absent)
+
+
+def import_guarded(name: str, stand_ins: Mapping[str, ModuleType] | None = None) -> ModuleType:
+    """Import a library that must leave the process as it is; what it would import itself may be replaced meanwhile.
+
+    Threads that it starts stay. Raises what the import raises.
+    """
+    replaced = {**(stand_ins or {}), "resource": _FixedLimits("resource")}
+    with environment_kept(_ENVIRONMENT), _signals_kept(), _modules_replaced(replaced):
+        return importlib.import_module(name)
+
+
+def raise_open_files() -> None:
+    """Raise the limit of open files to what mlx-lm wants, or as near to it as the hard limit lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+@contextmanager
+def _modules_replaced(stand_ins: Mapping[str, ModuleType]) -> Generator[None]:
+    before = {name: sys.modules.get(name) for name in stand_ins}
+    sys.modules.update(stand_ins)
     try:
-        importlib.import_module("mlx_lm.generate")
+        yield
     finally:
-        for name in absent:
-            del sys.modules[name]
+        for name, module in before.items():
+            if module is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = module
+
+
+@contextmanager
+def _signals_kept() -> Generator[None]:
+    """Those whose handlers Python knows."""
+    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None and signal.getsignal(number) != handler:
+                signal.signal(number, handler)
