@@ -15,6 +15,12 @@ Value = str | int | float | bool
 # A larger one is no setting, and may be more than a float holds.
 LARGEST_NUMBER = 2**63
 _NO_NAME = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+# Nothing is left open in one: a name with a wildcard can be rebound to this machine by its owner.
+_HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?|\[[0-9a-f:]+\]", re.ASCII | re.IGNORECASE)
+_ORIGIN = re.compile(
+    r"[a-z][a-z0-9+.-]*://([a-z0-9_-][a-z0-9._-]*|\[[0-9a-f:]+\])(:[0-9]{1,5})?",
+    re.ASCII | re.IGNORECASE,
+)
 TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -62,6 +68,15 @@ class Key:
 def _is_name(text: str) -> bool:
     """A lone surrogate, which bytes that are no UTF-8 become in arguments, cannot be stored."""
     return bool(text) and not _NO_NAME.search(text)
+
+
+def _are(pattern: re.Pattern[str]) -> Callable[[str], bool]:
+    """Whether each entry of a list with commas is one."""
+
+    def accepts(text: str) -> bool:
+        return all(pattern.fullmatch(entry.strip()) for entry in text.split(","))
+
+    return accepts
 
 
 def _goes_into_a_header(text: str) -> bool:
@@ -163,6 +178,22 @@ _TABLE = (
         str,
         _goes_into_a_header,
         is_secret=True,
+    ),
+    Key(
+        "allowed_hosts",
+        "further names that clients may call this server",
+        "names without ports, with commas between: host.docker.internal",
+        str,
+        _are(_HOST),
+        unset="off",
+    ),
+    Key(
+        "allowed_origins",
+        "web pages that may send requests",
+        "origins with commas between: http://localhost:3000",
+        str,
+        _are(_ORIGIN),
+        unset="off",
     ),
     Key("memory_gb", "memory for the model and its caches", "a number of GB", float, _is_amount),
     Key("kv_bits", "bits of the KV cache", "16, 8 or 4", int, {16, 8, 4}.__contains__),

@@ -47,6 +47,8 @@ class Settings:
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
     api_key: str = DEFAULT_API_KEY
+    allowed_hosts: str = ""
+    allowed_origins: str = ""
     memory_gb: float | None = None
     kv_bits: KVBits | None = None
     cache_gb: float | None = None
@@ -145,6 +147,11 @@ def is_colour_wanted(*, is_terminal: bool, environ: Mapping[str, str] | None = N
     if _is_on("FORCE_COLOR", environ) or _is_on("CLICOLOR_FORCE", environ):
         return True
     return is_terminal and variables.get("TERM", "") not in {"", "dumb"}
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """Return the entries of a setting that is a list with commas, in lower case."""
+    return tuple(entry for part in text.split(",") if (entry := part.strip().lower()))
 
 
 def is_loopback(host: str) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pensieve.errors import SettingsError
+from pensieve.keys import KEYS
 from pensieve.settings import (
     DEFAULT_API_KEY,
     Flags,
@@ -184,3 +185,29 @@ def test_the_environment_is_read_here_for_others() -> None:
     assert shell_path({"SHELL": "/bin/zsh"}) == "/bin/zsh"
     assert shell_path({}) == ""
     assert child_environment({"PENSIEVE_X": "1"})["PENSIEVE_X"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "is_taken"),
+    [
+        ("allowed_hosts", "host.docker.internal", True),
+        ("allowed_hosts", "host.docker.internal, host.orb.internal,192.168.65.254,[fe80::1]", True),
+        ("allowed_hosts", "*", False),
+        ("allowed_hosts", "*.docker.internal", False),
+        ("allowed_hosts", ".internal", False),
+        ("allowed_hosts", "host:7777", False),
+        ("allowed_hosts", "http://host", False),
+        ("allowed_hosts", "a,,b", False),
+        ("allowed_hosts", "a b", False),
+        ("allowed_origins", "http://localhost:3000,chrome-extension://abcdef", True),
+        ("allowed_origins", "https://[::1]:3000", True),
+        ("allowed_origins", "*", False),
+        ("allowed_origins", "null", False),
+        ("allowed_origins", "http://*.example.com", False),
+        ("allowed_origins", "http://localhost:3000/", False),
+        ("allowed_origins", "http://user@localhost", False),
+        ("allowed_origins", "localhost:3000", False),
+    ],
+)
+def test_who_is_let_in_is_named_exactly(name: str, text: str, is_taken: bool) -> None:
+    assert KEYS[name].accepts(text) is is_taken

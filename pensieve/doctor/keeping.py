@@ -18,7 +18,7 @@ from pensieve.models.integrity import check
 from pensieve.models.shelf import shelved
 from pensieve.models.verify import altered
 from pensieve.paths import Paths
-from pensieve.settings import DEFAULT_API_KEY, Settings, is_loopback, is_strong
+from pensieve.settings import DEFAULT_API_KEY, Settings, is_loopback, is_strong, listed
 
 GB = 10**9
 # Kept prompts, logs and what an update needs.
@@ -30,6 +30,7 @@ def examine(patient: Patient, *, is_thorough: bool = False) -> Iterator[Finding]
     """Settings, key, files, disk, model. is_thorough: read every byte of the model and compare hashes."""
     yield from _settings(patient)
     yield _key(patient.settings)
+    yield from _let_in(patient.settings)
     yield from _files(patient.settings.paths, patient.home)
     settings = replace(patient.settings, model=patient.model)
     yield from _model_and_disk(settings, is_thorough=is_thorough)
@@ -52,7 +53,7 @@ def _by_origin(patient: Patient) -> Iterator[str]:
         name, value = key.name, getattr(settings, key.name)
         if value is None:
             groups.setdefault(f"chosen {key.unset}", []).append(name)
-        elif name in origins or value is not False:
+        elif name in origins or value not in (False, ""):
             groups.setdefault(origins.get(name, "by default"), []).append(f"{name} {value}")
     for origin, told in groups.items():
         if told:
@@ -71,6 +72,22 @@ def _key(settings: Settings) -> Finding:
     if not is_strong(settings.api_key):
         return warning("key", f"your own ({origin}), but short: it could be guessed", new)
     return ok("key", f"your own, strong ({origin})")
+
+
+def _let_in(settings: Settings) -> Iterator[Finding]:
+    """Further names and origins, which are off by default."""
+    for topic, value, what in (
+        ("hosts", settings.allowed_hosts, "clients may also call this server"),
+        ("origins", settings.allowed_origins, "web pages may send requests from"),
+    ):
+        if not value:
+            continue
+        text = f"{what} {', '.join(listed(value))}"
+        if settings.api_key != DEFAULT_API_KEY:
+            yield ok(topic, f"{text}; with your own key")
+            continue
+        risk = "whoever can answer for such a name could use the default key, which everybody knows"
+        yield warning(topic, f"{text}; {risk}", 'export PENSIEVE_API_KEY="$(openssl rand -hex 32)"')
 
 
 def _files(paths: Paths, home: Path) -> Iterator[Finding]:

@@ -13,9 +13,10 @@ from pensieve.engine.generation import Engine
 from pensieve.errors import MethodNotAllowedError, NotFoundError
 from pensieve.models.served import ServedModel
 from pensieve.prompt.spoken import SpokenWords
+from pensieve.server.addresses import Addresses, right_address
 from pensieve.server.answer_log import AnswerLog
 from pensieve.server.answering import Answerer
-from pensieve.server.auth import Guard
+from pensieve.server.auth import Guard, access_of
 from pensieve.server.batch_book import BatchBook
 from pensieve.server.batch_queue import BatchQueue
 from pensieve.server.batch_store import BatchStore
@@ -82,8 +83,9 @@ def build_app(
         routes=routes(operations(endpoints)),
         middleware=[
             Middleware(Boundary),
-            Middleware(Guard, host=settings.host, api_key=settings.api_key),
+            Middleware(Guard, access=access_of(settings)),
             Middleware(Preflight),
+            Middleware(Addresses),
             Middleware(BodyAdmission, budget=budget or BodyBudget()),
         ],
         exception_handlers={HTTPException: _routing_error},
@@ -100,6 +102,8 @@ async def _routing_error(request: Request, error: Exception) -> Response:
     ours = (
         MethodNotAllowedError(f"Method {request.method} is not allowed here.")
         if error.status_code == 405
-        else NotFoundError("The requested resource could not be found.")
+        else NotFoundError(
+            f"The requested resource could not be found.{right_address(request.scope)}"
+        )
     )
     return error_response(ours, exchange_of(request.scope).request_id, headers=error.headers)

@@ -61,7 +61,8 @@ _ID = re.compile(r"(?:file|msgbatch)_01[0-9A-Za-z]{22}", re.ASCII)
 class Exchange:
     """One request and what came of it. The boundary makes and logs it; the endpoint notes the usage.
 
-    is_poll: it is asked again and again, and the log has better things to tell.
+    is_poll: it is asked again and again, and the log has better things to tell. origin: whose web pages may read the answer,
+    beside our own.
     """
 
     request_id: str = field(default_factory=lambda: new_id("req"))
@@ -70,6 +71,7 @@ class Exchange:
     usage: Usage | None = None
     has_client_left: bool = False
     is_poll: bool = False
+    origin: bytes | None = None
 
 
 def exchange_of(scope: Scope) -> Exchange:
@@ -123,13 +125,14 @@ async def _tell(
 
 
 def _identified(send: Send, exchange: Exchange) -> Send:
-    """`send`, with the `request-id` header on what it begins."""
+    """`send`, with the `request-id` header on what it begins, and what a browser asks for before it shows it to a page."""
     header = (b"request-id", exchange.request_id.encode())
 
     async def send_identified(message: Message) -> None:
         if message["type"] == "http.response.start":
             exchange.status = message["status"]
-            message = {**message, "headers": [*message["headers"], header]}
+            headers = [*message["headers"], header, *_for_page(exchange.origin)]
+            message = {**message, "headers": headers}
         await send(message)
 
     return send_identified
@@ -139,6 +142,16 @@ def known_parts(path: str) -> str:
     """`path` with a star for each part that could be a secret put into the wrong place. Ids are ours, and random."""
     parts = path.split("/")[:MAX_PARTS]
     return "/".join(part if part in WORDS or _ID.fullmatch(part) else "*" for part in parts)
+
+
+def _for_page(origin: bytes | None) -> list[tuple[bytes, bytes]]:
+    if origin is None:
+        return []
+    return [
+        (b"access-control-allow-origin", origin),
+        (b"access-control-expose-headers", b"request-id, retry-after, x-should-retry"),
+        (b"vary", b"origin"),
+    ]
 
 
 def _log_line(scope: Scope, exchange: Exchange) -> None:

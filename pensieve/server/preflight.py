@@ -1,4 +1,4 @@
-"""What a browser asks before a page may send a request (CORS). Who may ask was decided before: only our own origin.
+"""What a browser asks before a page may send a request (CORS). Who may ask was decided before: our own origin, and those set.
 
 A page of ours needs no leave; this is for tools that ask anyway, and they get the true answer.
 """
@@ -6,6 +6,8 @@ A page of ours needs no leave; this is for tools that ask anyway, and they get t
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from pensieve.server.boundary import exchange_of
 
 METHODS = "GET, HEAD, POST, DELETE"
 MAX_AGE_S = 600
@@ -30,14 +32,17 @@ class Preflight:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or hand it on."""
         if scope["type"] == "http" and is_preflight(scope):
-            await _leave(Headers(scope=scope))(scope, receive, send)
+            is_ours = exchange_of(scope).origin is None
+            await _leave(Headers(scope=scope), is_ours=is_ours)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
 
-def _leave(headers: Headers) -> Response:
+def _leave(headers: Headers, *, is_ours: bool) -> Response:
+    """is_ours: the boundary does not name the origin."""
+    named = {"access-control-allow-origin": headers["origin"]} if is_ours else {}
     given = {
-        "access-control-allow-origin": headers["origin"],
+        **named,
         "access-control-allow-methods": METHODS,
         "access-control-max-age": str(MAX_AGE_S),
         "vary": "origin, access-control-request-method, access-control-request-headers",

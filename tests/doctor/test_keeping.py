@@ -193,3 +193,19 @@ def test_the_model_that_is_served_is_looked_at_rather_than_the_next_one(
 
 def test_the_free_disk_is_told(tmp_path: Path) -> None:
     assert "GB free" in of_topic(examined(patient(tmp_path)), "disk").text
+
+
+def test_what_is_let_in_beside_this_machine_is_shown(tmp_path: Path) -> None:
+    let_in = {"allowed_hosts": "host.docker.internal, host.orb.internal"}
+    with_default_key = of_topic(list(examine(patient(tmp_path, **let_in))), "hosts")
+    assert with_default_key.level == "warning"
+    assert "this server host.docker.internal, host.orb.internal" in with_default_key.text
+    own = patient(tmp_path, **let_in, allowed_origins="http://localhost:3000", api_key=STRONG)
+    findings = list(examine(own))
+    assert of_topic(findings, "hosts").level == of_topic(findings, "origins").level == "ok"
+
+
+def test_nobody_is_let_in_beside_this_machine_unless_it_is_set(tmp_path: Path) -> None:
+    findings = list(examine(patient(tmp_path)))
+    assert not [finding for finding in findings if finding.topic in {"hosts", "origins"}]
+    assert "allowed_" not in of_topic(findings, "settings").text

@@ -133,6 +133,85 @@ async def test_a_preflight_is_never_granted() -> None:
     assert_refused(await ask("OPTIONS", "/v1/messages", headers=headers), 403, "permission_error")
 
 
+DOCKER = replace(
+    SETTINGS,
+    allowed_hosts="host.docker.internal, Host.Orb.internal,192.168.65.254",
+    allowed_origins="http://localhost:3000,chrome-extension://abc",
+)
+
+
+async def ask_there(
+    method: str, *, host: str = "localhost", **headers: str
+) -> tuple[int, httpx.Headers]:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    sent = {"host": host, "content-type": "application/json", **named}
+    async with in_memory(
+        app_of(ScriptedEngine([says("ok")]), settings=DOCKER), {"x-api-key": KEY}
+    ) as client:
+        response = await client.request(method, "/v1/messages", headers=sent, content=BODY)
+    return response.status_code, response.headers
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        *[("host.docker.internal", 200), ("HOST.docker.internal:7777", 200), ("localhost", 200)],
+        *[("host.orb.internal:7777", 200), ("192.168.65.254:7777", 200)],
+        *[("host.docker.internal:80", 403), ("a.host.docker.internal", 403)],
+        *[("host.docker.internal.evil.com", 403), ("docker.internal", 403), ("evil.com", 403)],
+        *[("host.docker.internal.", 403), ("host.docker.internal,localhost", 403)],
+    ],
+)
+async def test_names_of_the_settings_are_let_in_and_nothing_near_them(
+    host: str, status: int
+) -> None:
+    assert (await ask_there("POST", host=host))[0] == status
+
+
+async def test_a_refused_name_is_told_how_it_would_be_let_in() -> None:
+    response = await ask(headers={"host": "host.docker.internal:7777", "x-api-key": KEY})
+    assert assert_refused(response, 403, "permission_error") == (
+        "The Host header does not name this server. To let it in:"
+        " pensieve config set allowed_hosts host.docker.internal, then pensieve restart."
+    )
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:3000", "chrome-extension://abc"])
+async def test_a_page_of_an_origin_of_the_settings_may_ask_and_read_the_answer(origin: str) -> None:
+    status, headers = await ask_there("POST", origin=origin)
+    assert (status, headers["access-control-allow-origin"], headers["vary"]) == (
+        200,
+        origin,
+        "origin",
+    )
+    status, headers = await ask_there(
+        "OPTIONS",
+        origin=origin,
+        access_control_request_method="POST",
+        access_control_request_headers="x-api-key, content-type",
+    )
+    assert (status, headers.get_list("access-control-allow-origin")) == (204, [origin])
+    assert headers["access-control-allow-headers"] == "x-api-key, content-type"
+    status, headers = await ask_there("POST", origin=origin, x_api_key="wrong")
+    assert (status, headers["access-control-allow-origin"]) == (401, origin)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://localhost:3001",
+        "http://127.0.0.1:3000",
+        "https://localhost:3000",
+        "null",
+        "http://evil.com",
+    ],
+)
+async def test_a_page_of_another_origin_is_kept_out_beside_them(origin: str) -> None:
+    status, headers = await ask_there("POST", origin=origin)
+    assert status == 403
+    assert "access-control-allow-origin" not in headers
+
+
 async def test_our_own_origin_is_let_in() -> None:
     headers = {"origin": "http://localhost:7777", "x-api-key": KEY}
     assert (await ask(headers=headers)).status_code == 200
