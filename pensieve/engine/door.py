@@ -6,7 +6,8 @@ every start and every restart after a crash would wait for them: 1.1 s against 0
 While mlx-lm is imported, stand-ins take those modules' places; afterwards they are gone again.
 
 The process belongs to the worker: limits, environment and signal handlers are the same after an import as before it.
-mlx-lm 0.32 sets the limit of open files to (2048, 4096), which fails under a lower hard limit and lowers a higher one.
+mlx-lm 0.32 sets the limit of open files to (2048, 4096), which fails under a lower hard limit and lowers a higher one;
+the worker has the front end's, which is raised as far as it goes (server/serve.py).
 """
 
 import importlib
@@ -14,7 +15,7 @@ import resource
 import signal
 import sys
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -26,8 +27,6 @@ _UNUSED = (
     "huggingface_hub",
     "mlx_lm.tokenizer_utils",
 )
-# What mlx-lm wants for models of many files; macOS gives a process 256.
-OPEN_FILES = 2048
 # Another source of models than the worker's folder; mlx-lm imports its client where this is set.
 _ENVIRONMENT = {"MLXLM_USE_MODELSCOPE": "False"}
 
@@ -54,8 +53,7 @@ class _FixedLimits(ModuleType):
 
 
 def import_mlx_lm() -> None:
-    """Import mlx-lm, lightly if nobody has imported it before, and let the process open enough files for it."""
-    raise_open_files()
+    """Import mlx-lm, lightly if nobody has imported it before."""
     if "mlx_lm" in sys.modules:
         return
     absent = {name: _StandIn(name) for name in _UNUSED if name not in sys.modules}
@@ -70,15 +68,6 @@ def import_guarded(name: str, stand_ins: Mapping[str, ModuleType] | None = None)
     replaced = {**(stand_ins or {}), "resource": _FixedLimits("resource")}
     with environment_kept(_ENVIRONMENT), _signals_kept(), _modules_replaced(replaced):
         return importlib.import_module(name)
-
-
-def raise_open_files() -> None:
-    """Raise the limit of open files to what mlx-lm wants, or as near to it as the hard limit lets it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextmanager
