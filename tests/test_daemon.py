@@ -20,7 +20,15 @@ import pytest
 from pensieve.daemon import folders, lock
 from pensieve.daemon.background import last_words, launch, server_command, wait_for_other
 from pensieve.daemon.health import Health, ask, read
-from pensieve.daemon.listen import Owner, bind, bind_patiently, find_owner, lsof_pid, read_listener
+from pensieve.daemon.listen import (
+    Owner,
+    bind,
+    bind_patiently,
+    both_loopbacks,
+    find_owner,
+    lsof_pid,
+    read_listener,
+)
 from pensieve.daemon.processes import command_of, start_of
 from pensieve.daemon.record import Address, ServerRecord, current, own_record, published
 from pensieve.daemon.stop import stop
@@ -517,3 +525,39 @@ def test_the_last_words_are_few_and_readable(tmp_path: Path) -> None:
     assert last_words(log).splitlines()[-1] == "line 999 \ufffd"
     assert len(last_words(log).splitlines()) <= 12
     assert last_words(tmp_path / "none") == ""
+
+
+@pytest.mark.parametrize(("host", "other"), [("127.0.0.1", "::1"), ("::1", "127.0.0.1")])
+def test_a_server_at_one_loopback_address_is_reached_at_the_other(host: str, other: str) -> None:
+    if not has_ipv6():
+        pytest.skip("no IPv6 here")
+    with bind(host, 0) as listener, both_loopbacks(listener) as listeners:
+        port = listener.getsockname()[1]
+        assert [each.getsockname()[:2] for each in listeners] == [(host, port), (other, port)]
+        with socket.create_connection((other, port), 5):
+            pass
+    assert listeners[1].fileno() == -1
+
+
+def test_a_server_is_reached_at_its_own_address_alone_where_the_other_has_another_owner() -> None:
+    if not has_ipv6():
+        pytest.skip("no IPv6 here")
+    with bind("127.0.0.1", 0) as listener:
+        address = ("::1", listener.getsockname()[1])
+        with (
+            socket.create_server(address, family=socket.AF_INET6),
+            both_loopbacks(listener) as listeners,
+        ):
+            assert listeners == [listener]
+
+
+def test_a_server_for_other_machines_listens_where_it_was_told_to() -> None:
+    with bind("0.0.0.0", 0) as listener, both_loopbacks(listener) as listeners:
+        assert listeners == [listener]
+
+
+def has_ipv6() -> bool:
+    with suppress(OSError), socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+        return True
+    return False

@@ -26,7 +26,7 @@ from pensieve.daemon.background import (
     server_command,
     wait_for_other,
 )
-from pensieve.daemon.listen import bind_patiently
+from pensieve.daemon.listen import bind_patiently, both_loopbacks
 from pensieve.daemon.record import Address, own_record, published
 from pensieve.errors import PortInUseError
 from pensieve.machine import Machine, choose_device, inspect
@@ -204,7 +204,8 @@ def _serve_http(
 ) -> None:
     from pensieve.server.serve import serve
 
-    serve(settings, folder, device, listener)
+    with both_loopbacks(listener) as listeners:
+        serve(settings, folder, device, listeners)
 
 
 class _Terminated(SystemExit):

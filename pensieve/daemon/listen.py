@@ -10,8 +10,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -52,6 +52,12 @@ def bind(host: str, port: int) -> socket.socket:
     family, address = _resolve(host, port)
     if _someone_answers(host, port):
         raise _in_use(port)
+    return _bound(family, address, host, port)
+
+
+def _bound(
+    family: socket.AddressFamily, address: tuple[Any, ...], host: str, port: int
+) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         # Without it a restart would wait for the last server's connections to time out.
@@ -62,6 +68,24 @@ def bind(host: str, port: int) -> socket.socket:
         listener.close()
         raise _refusal(error, host, port) from error
     return listener
+
+
+@contextmanager
+def both_loopbacks(listener: socket.socket) -> Generator[list[socket.socket]]:
+    """`listener`, and where it is at one loopback address another socket at the other one.
+
+    A client that says `localhost` may try ::1 alone. Without IPv6, or with the port taken there,
+    `listener` stands alone.
+    """
+    other = {"127.0.0.1": "::1", "::1": "127.0.0.1"}.get(listener.getsockname()[0])
+    with ExitStack() as open_sockets:
+        listeners = [listener]
+        if other is not None:
+            with suppress(MachineError, SettingsError, OSError):
+                port = listener.getsockname()[1]
+                second = _bound(*_resolve(other, port), other, port)
+                listeners.append(open_sockets.enter_context(second))
+        yield listeners
 
 
 def bind_patiently(host: str, port: int) -> socket.socket:

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from signal import SIGINT, SIGTERM
@@ -66,7 +66,7 @@ def http_server(
 
 async def run_until_signal(
     server: "uvicorn.Server",
-    listener: socket.socket,
+    listeners: Sequence[socket.socket],
     reason_to_end: Callable[[], Awaitable[None]] = anyio.sleep_forever,
 ) -> bool:
     """Serve until uvicorn has seen a signal and stopped gracefully; a second signal ends open answers at once.
@@ -96,7 +96,7 @@ async def run_until_signal(
 
             tasks.start_soon(hurry)
             tasks.start_soon(leave)
-            await server.serve(sockets=[listener])
+            await server.serve(sockets=list(listeners))
             await _last_words(server)
             tasks.cancel_scope.cancel()
     return is_left

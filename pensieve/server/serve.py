@@ -4,7 +4,7 @@ import logging
 import os
 import resource
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -39,8 +39,10 @@ OPEN_FILES = 4096
 LOOK_S = 10.0
 
 
-def serve(settings: Settings, model: ModelFolder, device: Device, listener: socket.socket) -> None:
-    """Serve `model` on the bound `listener` until SIGTERM or SIGINT.
+def serve(
+    settings: Settings, model: ModelFolder, device: Device, listeners: Sequence[socket.socket]
+) -> None:
+    """Serve `model` on the bound `listeners` until SIGTERM or SIGINT.
 
     Open answers get 15 s to end (grace.py), then they are ended with an error that clients take for a busy server; a second
     signal ends them at once. The worker ends with the server.
@@ -48,11 +50,11 @@ def serve(settings: Settings, model: ModelFolder, device: Device, listener: sock
     """
     raise_file_limit()
     os.umask(PRIVATE_UMASK)
-    anyio.run(partial(_serve, replace(settings, device=device), model, device, listener))
+    anyio.run(partial(_serve, replace(settings, device=device), model, device, listeners))
 
 
 async def _serve(
-    settings: Settings, model: ModelFolder, device: Device, listener: socket.socket
+    settings: Settings, model: ModelFolder, device: Device, listeners: Sequence[socket.socket]
 ) -> None:
     planned_tokens = context_on_mac(model.folder, settings)
     spec = WorkerSpec(
@@ -68,13 +70,13 @@ async def _serve(
         async with running_engine(spec, idle=idle) as engine:
             # In a thread, so that the worker is on its way with the weights meanwhile.
             served = await anyio.to_thread.run_sync(_opened, model)
-            is_replaced = await _listen(AwakeEngine(engine, blocker), served, settings, listener)
+            is_replaced = await _listen(AwakeEngine(engine, blocker), served, settings, listeners)
     if is_replaced:
         raise ProgramReplacedError
 
 
 async def _listen(
-    engine: Engine, served: "ServedModel", settings: Settings, listener: socket.socket
+    engine: Engine, served: "ServedModel", settings: Settings, listeners: Sequence[socket.socket]
 ) -> bool:
     """Serve until a signal, or until the program is gone; return whether it is gone."""
     from pensieve.server.app import build_app
@@ -84,7 +86,7 @@ async def _listen(
     grace = await anyio.to_thread.run_sync(grace_s, homebrew_service())
     async with app.router.lifespan_context(app):
         server = http_server(app, grace_s=grace)
-        return await run_until_signal(server, listener, program_removed)
+        return await run_until_signal(server, listeners, program_removed)
 
 
 async def program_removed(

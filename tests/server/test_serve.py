@@ -92,7 +92,7 @@ async def respond(scope, receive, send):
 
 async def until_replaced(listener):
     server = http_server(respond, grace_s=30)
-    if await run_until_signal(server, listener, partial(program_removed, look_s=0.01)):
+    if await run_until_signal(server, [listener], partial(program_removed, look_s=0.01)):
         raise ProgramReplacedError
 
 flags = Flags(model="tiny", device="cpu", port=int(sys.argv[1]))
