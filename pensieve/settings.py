@@ -8,7 +8,7 @@ import math
 import os
 import string
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -210,6 +210,16 @@ def variables_set(changes: Mapping[str, str]) -> Generator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def variables_without(names: Iterable[str]) -> Generator[None]:
+    """The named variables are not set in this process and its children, while in the block."""
+    taken = {name: value for name in names if (value := os.environ.pop(name, None)) is not None}
+    try:
+        yield
+    finally:
+        os.environ.update(taken)
 
 
 @contextmanager

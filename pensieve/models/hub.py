@@ -159,10 +159,7 @@ class Hub:
             raise self._unavailable(repo, "HF_HUB_OFFLINE is set, so it is not asked") from error
         except httpx2.HTTPError as error:
             self._raise_for(error, repo)
-        except (
-            httpx2.InvalidURL,
-            ImportError,
-        ) as error:  # a wrong HF_ENDPOINT; a SOCKS proxy without its package
+        except httpx2.InvalidURL as error:  # a wrong HF_ENDPOINT
             raise self._unavailable(repo, _first_line(error)) from error
 
     def _raise_for(self, error: "httpx2.HTTPError", repo: str) -> NoReturn:

