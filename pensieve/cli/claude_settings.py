@@ -59,13 +59,13 @@ def variables_in_files(files: Sequence[Path]) -> dict[str, str]:
     found: dict[str, str] = {}
     for file in files:
         with suppress(OSError, ValueError):
-            match json.loads(file.read_text(encoding="utf-8")):
-                case {"env": dict(variables)}:
-                    theirs = cast("dict[str, object]", variables)
-                    found |= {name: str(value) for name, value in theirs.items()}
-                case _:
-                    pass
+            stored = _mapping(json.loads(file.read_text(encoding="utf-8")))
+            found |= {name: str(value) for name, value in _mapping(stored.get("env")).items()}
     return found
+
+
+def _mapping(stored: object) -> Mapping[str, object]:
+    return cast("Mapping[str, object]", stored) if isinstance(stored, dict) else {}
 
 
 def _taken_out(arguments: list[str]) -> tuple[list[str], str | None]:

@@ -14,18 +14,22 @@ from collections.abc import Iterator, Mapping
 from importlib import metadata, util
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from pensieve.doctor.finding import Finding, ok, warning
-from pensieve.doctor.patient import Patient
 from pensieve.errors import InstallationError
 from pensieve.isolation import python_variables
+
+if TYPE_CHECKING:
+    from pensieve.doctor.patient import Patient
 
 DISTRIBUTION = "pensieve-llm"
 
 
-def examine(patient: Patient) -> Iterator[Finding]:
+def examine(patient: "Patient") -> Iterator[Finding]:
     """The interpreter, the user's Python variables, and which of our packages lie elsewhere."""
-    yield ok("python", f"{platform.python_version()} in {sys.prefix}{_unread(patient.environ)}")
+    prefix = sys.prefix.replace(str(patient.home), "~", 1)
+    yield ok("python", f"{platform.python_version()} in {prefix}{_unread(patient.environ)}")
     for name in required_packages():
         if (file := _origin(name)) and _is_foreign(file):
             where = _entry_of(file)
