@@ -96,7 +96,13 @@ def become(
     output.flush()
     effort = AGENTS_EFFORT if target.thinks else None
     words = with_settings(arguments, of_settings, effort=effort)
-    program.execute(found, [found, *words], environment)
+    try:
+        program.execute(found, [found, *words], environment)
+    except OSError as error:
+        raise ProgramMissingError(
+            f"Claude Code cannot be run: {found}: {error.strerror}.",
+            hint="Install it again, for example with npm:\n  npm install -g @anthropic-ai/claude-code",
+        ) from error
 
 
 def _known_to_claude() -> dict[str, str]:

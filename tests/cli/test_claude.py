@@ -82,6 +82,15 @@ def test_a_server_of_another_version_is_told_before_claude_code_takes_the_termin
     assert "the server is 0.0.9" in capsys.readouterr().err
 
 
+def test_a_claude_code_that_does_not_run_is_told_as_such(settings: Settings) -> None:
+    def fails(path: str, words: list[str], environment: Mapping[str, str]) -> NoReturn:
+        raise OSError(8, "Exec format error")
+
+    program = Program(lambda: "/opt/claude", fails)
+    with pytest.raises(ProgramMissingError, match="/opt/claude: Exec format error"):
+        become(program, settings, Recorder(settings).parts(), ["-p", "hi"], is_lite=False)
+
+
 def test_behind_a_proxy_the_server_is_reached_without_it(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
