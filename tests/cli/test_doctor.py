@@ -39,7 +39,7 @@ SCHEMA = {
     },
 }
 TOPICS = {
-    "pensieve", "machine", "mlx", "memory", "context", "settings", "key", "files", "model", "disk", "port", "server", "log",
+    "pensieve", "python", "machine", "mlx", "memory", "context", "settings", "key", "files", "model", "disk", "port", "server", "log",
     "base url", "claude code", "its settings",
 }  # fmt: skip
 
