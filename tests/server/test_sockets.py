@@ -202,7 +202,7 @@ async def until_signal(
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(
-                run_until_signal, http_server(app_of(engine), grace_s=grace_s), listener
+                run_until_signal, http_server(app_of(engine), grace_s=grace_s), [listener]
             )
             async with httpx.AsyncClient(
                 base_url=url, headers={"x-api-key": KEY, **headers}
@@ -230,7 +230,7 @@ async def test_a_server_with_a_reason_to_end_lets_an_open_stream_finish() -> Non
         has_left: list[bool] = []
 
         async def serve() -> None:
-            has_left.append(await run_until_signal(server, listener, reason.wait))
+            has_left.append(await run_until_signal(server, [listener], reason.wait))
 
         async def let_it_finish() -> None:
             await reason.wait()
