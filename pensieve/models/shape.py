@@ -56,7 +56,9 @@ def _header(file: Path) -> dict[str, Any]:
     try:
         with file.open("rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
-            header = json.loads(opened.read(length)) if length <= MAX_HEADER_BYTES else {}
+            header: dict[str, Any] = (
+                json.loads(opened.read(length)) if length <= MAX_HEADER_BYTES else {}
+            )
     except (OSError, ValueError):
         return {}
     return {name: tensor for name, tensor in header.items() if name != "__metadata__"}
@@ -77,13 +79,14 @@ def _unloaded_bytes(file: Path) -> int:
 
 def _weights(header: dict[str, Any], config: dict[str, Any]) -> int:
     """How many weights there are. A quantized layer's lie in groups, each with a scale (and a bias) of its own."""
-    quantization = config.get("quantization") or {}
+    quantization: dict[str, Any] = config.get("quantization") or {}
     total = 0
     for name, tensor in header.items():
         path, _, kind = name.rpartition(".")
         if kind in {"scales", "biases"} and f"{path}.weight" in header:
             continue
         scales = header.get(f"{path}.scales") if kind == "weight" else None
-        group = int({**quantization, **(quantization.get(path) or {})}.get("group_size", 64))
+        own: dict[str, Any] = quantization.get(path) or quantization
+        group = int(own.get("group_size", 64))
         total += prod(scales["shape"]) * group if scales else prod(tensor["shape"])
     return total
