@@ -38,6 +38,7 @@ class ToolCall:
 
     name: str
     arguments: Mapping[str, object]
+    id: str = ""  # for families that write it into the call
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,9 @@ class Dialect:
     thinking: ThinkingForm | None = None
     has_bare_calls: bool = False
     id_letters: int | None = None
+    # The id by which the template names a call's result, made of what is written in the call:
+    # `{name}`, `{index}`, `{id}`. Empty: any id.
+    call_id: str = ""
     calls_with_results: bool = False
     text_opening: str = ""
     silent: tuple[str, ...] = ()

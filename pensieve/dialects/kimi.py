@@ -12,6 +12,7 @@ DIALECT = Dialect(
         closing="<|tool_calls_section_end|>",
         separator="",
     ),
+    call_id="functions.{name}:{index}",
 )
 
 

@@ -38,6 +38,7 @@ WITH_ID = Dialect(
     replace(NAMED.calls, after_name="[CALL_ID]{id}[ARGS]"),
     writer="template",
     id_letters=9,
+    call_id="{id}",
 )
 
 

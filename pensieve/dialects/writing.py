@@ -36,6 +36,8 @@ class _Writer:
         else:
             arguments = self._parameters(form.parameters, call)
         after_name = form.after_name.replace("{index}", str(index))
+        if call.id:
+            after_name = after_name.replace("{id}", call.id)
         before = form.before_name + self.neutralize(call.name) + after_name
         return before + arguments + form.after_arguments
 

@@ -1,11 +1,10 @@
-"""What a model's chat template does with system turns, with calls, and with the beginning of an answer, found out by small
-conversations.
+"""What a model's chat template does with system turns, with results, and with the beginning of an answer, found out by small
+conversations. For calls see call_turns.py.
 
 Some templates refuse a system turn, some only take one at the start, and some pass over what they do not know without
 a word. So it is tried, not read from a list of families.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -34,16 +33,6 @@ _RESULT: Mapping[str, object] = {
 
 
 @dataclass(frozen=True, slots=True)
-class CallFrame:
-    """What the template writes around the name of a turn's only call, which takes nothing: from the turn's beginning, and to
-    where the turn is closed.
-    """
-
-    head: str
-    tail: re.Pattern[str]
-
-
-@dataclass(frozen=True, slots=True)
 class SystemTurns:
     """Where the template writes system turns: at the start, and between the others."""
 
@@ -57,6 +46,7 @@ class Abilities:
 
     system: SystemTurns
     text_after_results: bool  # of a user, right after results of tools
+    results_after_text: bool  # results of tools right after a user's text
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,31 +55,30 @@ class Opening:
 
     whole: str
     shared: str
+    written: str = ""  # all that precedes the text of earlier answers
+    closings: tuple[str, ...] = ()  # what turns end with that are not the model's to continue
+
+    def completed(self, prompt: str) -> str:
+        """Return the prompt with the beginning of an answer, if it ends in a closed turn without one.
+
+        Some templates do not begin an answer after a result, and close the turn that has it.
+        """
+        if not self.whole or prompt.endswith(self.whole):
+            return prompt
+        is_closed = any(prompt.endswith(closing) for closing in self.closings)
+        return prompt + self.whole if is_closed else prompt
 
 
 def abilities_of(tokenizer: ChatTokenizer, variables: Mapping[str, object]) -> Abilities:
     """Try the template, told these variables."""
     return Abilities(
-        system_turns(tokenizer, variables), takes_text_after_results(tokenizer, variables)
+        system_turns(tokenizer, variables),
+        takes_text_after_results(tokenizer, variables),
+        takes_results_after_text(tokenizer, variables),
     )
 
 
-def call_frame_of(tokenizer: ChatTokenizer, variables: Mapping[str, object]) -> CallFrame | None:
-    """Try the template, told these variables; None where what it writes of a call depends on what follows, or cannot be found."""
-    closed = {**variables, "add_generation_prompt": False}
-    answer = {"role": "assistant", "content": "zebra"}
-    try:
-        before = tokenizer.render([_ASKED], closed)
-        answered = tokenizer.render([_ASKED, answer], closed)
-        called = tokenizer.render([_ASKED, _CALLED], closed)
-        resulted = tokenizer.render([_ASKED, _CALLED, _RESULT], closed)
-    except InvalidRequestError:
-        return None
-    head, name, tail = called.removeprefix(before).partition("zebra")
-    if not called.startswith(before) or not name or not resulted.startswith(called) or _ID in head:
-        return None
-    tail = tail.removesuffix(answered.partition("zebra")[2])
-    return CallFrame(head, re.compile(re.escape(tail).replace(_ID, r"[\w-]+")))
+_MORE: Mapping[str, object] = {"role": "user", "content": "violin"}
 
 
 def takes_text_after_results(
@@ -97,12 +86,22 @@ def takes_text_after_results(
 ) -> bool:
     """Whether a user may say something right after the results of tools. Where turns must alternate, that is one too many."""
     try:
-        rendered = tokenizer.render(
-            [_ASKED, _CALLED, _RESULT, {"role": "user", "content": "violin"}], variables
-        )
+        rendered = tokenizer.render([_ASKED, _CALLED, _RESULT, _MORE], variables)
     except InvalidRequestError:
         return False
-    return "violin" in rendered
+    # A template that passes over the result has its text nowhere.
+    return rendered.find("walnut") < rendered.find("violin")
+
+
+def takes_results_after_text(
+    tokenizer: ChatTokenizer, variables: Mapping[str, object] | None = None
+) -> bool:
+    """Whether a user may say something between calls and their results. Some look for results right after the calls only."""
+    try:
+        rendered = tokenizer.render([_ASKED, _CALLED, _MORE, _RESULT], variables)
+    except InvalidRequestError:
+        return False
+    return "walnut" in rendered
 
 
 def opening_of(tokenizer: ChatTokenizer, variables: Mapping[str, object]) -> Opening | None:
@@ -114,13 +113,20 @@ def opening_of(tokenizer: ChatTokenizer, variables: Mapping[str, object]) -> Ope
         before = tokenizer.render(asked, closed)
         prompt = tokenizer.render(asked, variables)
         later = tokenizer.render([*asked, answered, *asked], closed)
+        ended = tokenizer.render([*asked, answered], closed)
     except InvalidRequestError:
         return None
     written = later.removeprefix(before).partition("zebra")[0]
     if not prompt.startswith(before) or not later.startswith(before):
         return None
     whole = prompt.removeprefix(before)
-    return Opening(whole, whole[: common_letters(whole, written)])
+    ends = (before.rpartition("quartz")[2], ended.rpartition("zebra")[2])
+    return Opening(
+        whole,
+        whole[: common_letters(whole, written)],
+        written,
+        tuple(end for end in ends if end.strip()),
+    )
 
 
 def system_turns(

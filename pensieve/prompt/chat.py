@@ -7,7 +7,7 @@ around the model's own calls are not.
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
 from typing import cast
@@ -23,54 +23,96 @@ from pensieve.api.request import Turn
 from pensieve.api.signatures import thought_in
 from pensieve.dialects.dialect import Dialect, ToolCall, ToolSpec
 from pensieve.dialects.writing import Neutralize, written_calls
+from pensieve.prompt.call_ids import CallIds
+from pensieve.prompt.call_turns import CallTurns
+from pensieve.prompt.placeholders import call_placeholder
 from pensieve.prompt.turns import ChatTurn, is_silent
 from pensieve.prompt.words import Known, block_text, result_text
 
 Message = Mapping[str, object]
 
 
+def _no_stand_in(_turn: ChatTurn, _text: str) -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class ChatWriter:
     """Writes turns in one dialect. neutralize: marks a client's text. recall: what stands for an assistant's turn whose words
-    as generated are kept, else None. takes_text_after_results: where a template does not, that text is part of the last result.
+    as generated are kept, else None. stand_in: the same for a turn with calls that is to be this text. takes_text_after_results:
+    where a template does not, that text is part of the last result.
     """
 
     dialect: Dialect
     known: Known
     neutralize: Neutralize
     recall: Callable[[ChatTurn], str | None]
+    call_ids: CallIds
+    stand_in: Callable[[ChatTurn, str], str | None] = _no_stand_in
+    call_turns: CallTurns = field(default_factory=CallTurns)
     takes_text_after_results: bool = True
+    takes_results_after_text: bool = True
 
     def messages(self, turn: ChatTurn) -> list[Message]:
         """The messages for one turn: one, unless tool results have messages of their own."""
         if turn.role == "assistant":
-            message = self._said(turn)
-            is_empty = self.dialect.calls_with_results and not message["content"]
-            return [] if is_empty else [message]
+            return self._said(turn)
         if turn.role == "user" and self.dialect.tools == "template":
             return list(self._asked(turn))
         return [{"role": turn.role, "content": self.text(turn)}]
 
     # What the assistant said.
 
-    def _said(self, turn: ChatTurn) -> Message:
+    def _said(self, turn: ChatTurn) -> list[Message]:
         uses = [block for block in turn.blocks if isinstance(block, ToolUseBlock)]
-        is_templates = bool(uses) and self.dialect.writer == "template"
+        if not uses or self.dialect.writer == "text":
+            return [self._as_text(turn, uses)]
         if (kept := self.recall(turn)) is not None:
-            if not is_templates:
-                return {"role": "assistant", "content": kept}
-            return {"role": "assistant", "content": "", "tool_calls": [self._sign(uses[0], kept)]}
-        message: dict[str, object] = {"role": "assistant", "content": self.text(turn)}
-        if is_templates and not self.dialect.calls_with_results:
-            message["tool_calls"] = [self._tool_call(use) for use in uses]
+            return [self._signed(uses, kept)]
+        text = self.text(turn)
+        if self._is_apart(uses[0]):
+            return [self._thought_before(turn, text)] if text else []
+        if not text or self.call_turns.takes_text:
+            return [self._calling(uses, self._thought_before(turn, text))]
+        if (sign := self.stand_in(turn, self._whole_text(turn))) is not None:
+            return [{**self._thought_before(turn, ""), **self._signed(uses, sign)}]
+        before = self._thought_before(turn, text)
+        return [before, self._calling(uses, {"role": "assistant", "content": ""})]
+
+    def _as_text(self, turn: ChatTurn, uses: Sequence[ToolUseBlock]) -> Message:
+        if (kept := self.recall(turn)) is not None:
+            return {"role": "assistant", "content": kept}
+        text = self.text(turn)
+        self.call_ids.read(uses, text)
+        return self._thought_before(turn, text)
+
+    def _thought_before(self, turn: ChatTurn, text: str) -> Message:
+        """A text, and in a field of its own what was thought before."""
+        message = {"role": "assistant", "content": text}
         if (form := self.dialect.thinking) is not None and (thought := _thought(turn)):
             message[form.message_field] = self.neutralize(thought)
         return message
 
-    def _sign(self, use: ToolUseBlock, kept: str) -> Mapping[str, object]:
-        """The only call of a turn that is kept as generated."""
-        function: dict[str, object] = {"name": kept, "arguments": {}}
-        return {"id": self._id(use.id), "type": "function", "function": function}
+    def _calling(self, uses: Iterable[ToolUseBlock], message: Message) -> Message:
+        return {**message, "tool_calls": [self._tool_call(use) for use in uses]}
+
+    def _signed(self, uses: Iterable[ToolUseBlock], sign: str) -> Message:
+        """The calls of a turn that is not the template's to write."""
+        calls: list[Message] = [
+            {
+                "id": self._id(use.id),
+                "type": "function",
+                "function": {"name": call_placeholder(sign, at), "arguments": {}},
+            }
+            for at, use in enumerate(uses)
+        ]
+        return {"role": "assistant", "content": "", "tool_calls": calls}
+
+    def _is_apart(self, use: ToolUseBlock) -> bool:
+        """Whether a call is written right before its result, and not with the others of its turn."""
+        if self.dialect.calls_with_results:
+            return True
+        return not self.call_turns.takes_several and use.id in self.known.parallel
 
     def _tool_call(self, use: ToolUseBlock) -> Mapping[str, object]:
         function = {"name": use.name, "arguments": use.input}
@@ -91,7 +133,9 @@ class ChatWriter:
                 yield from self._resulted(block)
             yield from self._resulted(results[-1], self.text(rest))
             return
-        placed = ((at, block) for at, one in enumerate(turn.messages) for block in one)
+        placed = [(at, block) for at, one in enumerate(turn.messages) for block in one]
+        if not self.takes_results_after_text:
+            placed.sort(key=lambda pair: not _is_result(pair[1]))
         for is_result, some in groupby(placed, key=lambda pair: _is_result(pair[1])):
             if is_result:
                 for _, block in some:
@@ -109,9 +153,9 @@ class ChatWriter:
 
     def _called(self, block: ToolResultBlock) -> Iterator[Message]:
         """The call that a result answers, where they must stand together."""
-        if self.dialect.calls_with_results and block.tool_use_id in self.known.uses:
-            call = self._tool_call(self.known.uses[block.tool_use_id])
-            yield {"role": "assistant", "content": "", "tool_calls": [call]}
+        use = self.known.uses.get(block.tool_use_id)
+        if use is not None and self.dialect.writer == "template" and self._is_apart(use):
+            yield self._calling([use], {"role": "assistant", "content": ""})
 
     def _result(self, block: ToolResultBlock) -> Message:
         return {
@@ -122,7 +166,9 @@ class ChatWriter:
         }
 
     def _id(self, name: str) -> str:
-        """An id as the template wants it."""
+        """An id as it is in the call, or as the template wants it."""
+        if (written := self.call_ids.get(name)) is not None:
+            return self.neutralize(written)
         if self.dialect.id_letters is None:
             return self.neutralize(name)
         return hashlib.sha256(name.encode()).hexdigest()[: self.dialect.id_letters]
@@ -131,7 +177,14 @@ class ChatWriter:
 
     def text(self, turn: ChatTurn) -> str:
         """All that a turn says, as one text."""
-        writes_calls = turn.role == "assistant" and self.dialect.writer == "text"
+        return self._text(turn, writes_calls=self.dialect.writer == "text")
+
+    def _whole_text(self, turn: ChatTurn) -> str:
+        """An assistant's turn with its calls, whoever writes them otherwise."""
+        return self._text(turn, writes_calls=True)
+
+    def _text(self, turn: ChatTurn, *, writes_calls: bool) -> str:
+        writes_calls = writes_calls and turn.role == "assistant"
         texts = (
             self._message_text(
                 message, writes_calls=writes_calls, is_one_go=turn.role == "assistant"
@@ -149,7 +202,7 @@ class ChatWriter:
             match kind:
                 case "use" if writes_calls:
                     uses = cast("Iterator[ToolUseBlock]", blocks)
-                    calls = [ToolCall(use.name, use.input) for use in uses]
+                    calls = [ToolCall(use.name, use.input, self._id(use.id)) for use in uses]
                     pieces.append(written_calls(self.dialect.calls, calls, self.neutralize))
                 case "use":
                     pass
@@ -187,6 +240,15 @@ def tool_uses(turns: Iterable[Turn]) -> Mapping[str, ToolUseBlock]:
     """Each tool use by its id."""
     blocks = (block for turn in turns for block in turn.content)
     return {block.id: block for block in blocks if isinstance(block, ToolUseBlock)}
+
+
+def parallel_uses(turns: Iterable[Turn]) -> frozenset[str]:
+    """The ids of tool uses that are not the only one of their turn."""
+    found: set[str] = set()
+    for turn in turns:
+        ids = [block.id for block in turn.content if isinstance(block, ToolUseBlock)]
+        found.update(ids if len(ids) > 1 else ())
+    return frozenset(found)
 
 
 def _thought(turn: ChatTurn) -> str:

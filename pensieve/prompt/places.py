@@ -9,8 +9,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pensieve.dialects.probe import Message
 from pensieve.errors import InvalidRequestError
-from pensieve.prompt.chat import Message
 
 
 @dataclass(frozen=True, slots=True)

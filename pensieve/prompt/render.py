@@ -4,6 +4,7 @@ The same tokens are counted by `count_tokens` and generated from, so the two nev
 a control token (words.py).
 """
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -15,7 +16,7 @@ from pensieve.dialects.dialect import Dialect, Variables
 from pensieve.dialects.sampling import NEUTRAL, SamplingDefaults
 from pensieve.errors import InvalidRequestError, PromptTooLongError
 from pensieve.prompt.abilities import Abilities, abilities_of
-from pensieve.prompt.chat import ChatWriter, template_tool, tool_uses
+from pensieve.prompt.chat import ChatWriter, parallel_uses, template_tool, tool_uses
 from pensieve.prompt.edits import clear_tool_uses
 from pensieve.prompt.layout import Layout, lay_out
 from pensieve.prompt.length import length_beyond
@@ -32,6 +33,8 @@ from pensieve.prompt.thinking import (
 )
 from pensieve.prompt.tools import Offer, offer_of
 from pensieve.prompt.words import Known
+
+_log = logging.getLogger("pensieve.prompt")
 
 # Ends of earlier user turns that are boundaries too: a person goes back a turn or two, seldom further.
 MOST_EARLIER_TURNS = 2
@@ -106,6 +109,7 @@ class PromptRenderer:
         self._spoken = spoken or SpokenWords()
         self._abilities: dict[bool, Abilities] = {False: abilities_of(tokenizer, {})}
         self._manners: dict[str, Manner] = {}
+        self._logged: set[str] = set()
 
     def render(self, conversation: Conversation, most_tokens: int | None = None) -> Prompt:
         """The prompt. A final assistant turn is continued: its text is the prompt's end.
@@ -154,11 +158,19 @@ class PromptRenderer:
         key = repr(sorted(switch.items()))
         if key not in self._manners:
             self._manners[key] = manner_of(self._tokenizer, self._dialect, switch)
+            self._log_limits(self._manners[key])
         if self._dialect.tools == "template" and offer.shown:
             tools = {
                 "tools": [template_tool(tool, self._tokenizer.neutralize) for tool in offer.shown]
             }
         return Script(self._tokenizer, {**switch, **tools}, self._manners[key], self._spoken)
+
+    def _log_limits(self, manner: Manner) -> None:
+        """Log, once each, what the template cannot do."""
+        for limit in manner.calls.limits() if manner.calls is not None else ():
+            if limit not in self._logged:
+                _log.info("the chat template %s", limit)
+                self._logged.add(limit)
 
     def _has_tool_template(self, conversation: Conversation, offer: Offer) -> bool:
         """Whether the template for tools renders the conversation: it offers or has used some."""
@@ -167,7 +179,8 @@ class PromptRenderer:
         )
 
     def _laid_out(self, conversation: Conversation, offer: Offer, script: Script) -> Layout:
-        known = Known(tool_uses(conversation.messages), offer.known)
+        messages = conversation.messages
+        known = Known(tool_uses(messages), offer.known, parallel_uses(messages))
         with_tools = self._has_tool_template(conversation, offer)
         if with_tools not in self._abilities:
             self._abilities[with_tools] = abilities_of(self._tokenizer, _NO_TOOLS)
@@ -177,7 +190,11 @@ class PromptRenderer:
             known,
             self._tokenizer.neutralize,
             script.recall,
+            script.call_ids,
+            script.stand_in,
+            script.call_turns,
             takes_text_after_results=abilities.text_after_results,
+            takes_results_after_text=abilities.results_after_text,
         )
         return lay_out(conversation, offer, writer, abilities.system)
 
@@ -219,7 +236,7 @@ class PromptRenderer:
                 self._tokenizer.controls,
                 self._thought(draft),
             ),
-            opening=None if layout.prefill else draft.script.opening_in(text),
+            opening=None if layout.prefill else draft.script.opening_in(text, layout.messages),
             boundaries=tuple(sorted({ends.system, ends.last, *ends.earlier()} - {0})),
             pinned_tokens=ends.system,
             breakpoints=tuple(_breakpoints(draft, ends))[-MOST_BREAKPOINTS:],

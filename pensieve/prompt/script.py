@@ -1,9 +1,10 @@
 """Messages to text and tokens: the chat template with its variables, and answers as generated in their places.
 
-An answer that is kept stands in the messages as a sign, as its text or as the name of its only call. Behind the template the
-sign becomes the answer's tokens, what the template wrote around a call goes, and what it wrote where that turn begins becomes
-what the answer's prompt ended with. What lies before and behind is encoded by
-itself. So a prompt that goes on from an answer begins with that answer's prompt and its tokens.
+An answer that is kept stands in the messages as a sign, as its text or as the names of its calls. Behind the template the
+sign becomes the answer's tokens, what the template wrote around calls goes, and what it wrote where that turn begins becomes
+what the answer's prompt ended with (placeholders.py). What lies before and behind is encoded by
+itself. So a prompt that goes on from an answer begins with that answer's prompt and its tokens. A turn that the template
+cannot write, since it has text and calls, is replaced by our own text in the same way.
 """
 
 from collections.abc import Sequence
@@ -11,8 +12,11 @@ from dataclasses import dataclass
 
 from pensieve.api.blocks import ToolUseBlock
 from pensieve.dialects.dialect import Dialect, Variables
-from pensieve.prompt.abilities import CallFrame, Opening, call_frame_of, opening_of
+from pensieve.prompt.abilities import Opening, opening_of
+from pensieve.prompt.call_ids import CallIds
+from pensieve.prompt.call_turns import CallTurns, call_turns_of
 from pensieve.prompt.chat import Message
+from pensieve.prompt.placeholders import Placeholders, Replacement
 from pensieve.prompt.places import RenderedPrompt
 from pensieve.prompt.spoken import Spoken, SpokenWords
 from pensieve.prompt.template import ChatTokenizer
@@ -21,24 +25,29 @@ from pensieve.prompt.turns import ChatTurn
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How a template has answers. opening: what it begins one with; None where it is not known, and then none is recalled.
+    """How a template has answers."""
 
-    frame: what it writes around calls; None where we write them. recalls_calls: whether answers with calls can be recalled.
-    """
+    dialect: Dialect
+    opening: Opening | None  # what it begins one with; None if not known: then none is recalled
+    calls: CallTurns | None = None  # None: we write the calls, or each with its result
 
-    opening: Opening | None
-    frame: CallFrame | None = None
-    recalls_calls: bool = True
+    def recalls(self, calls: int) -> bool:
+        """Whether an answer with so many calls can be recalled."""
+        if self.opening is None:
+            return False
+        if not calls or self.dialect.writer == "text":
+            return True
+        if self.calls is None or self.calls.frame is None:
+            return False
+        return calls == 1 or self.calls.takes_several
 
 
 def manner_of(tokenizer: ChatTokenizer, dialect: Dialect, variables: Variables) -> Manner:
     """Try the template, told these variables."""
     opening = opening_of(tokenizer, variables)
-    if dialect.writer == "text":
-        return Manner(opening)
-    frame = call_frame_of(tokenizer, variables)
-    is_particular = dialect.calls_with_results
-    return Manner(opening, frame, recalls_calls=frame is not None and not is_particular)
+    if dialect.writer == "text" or dialect.calls_with_results:
+        return Manner(dialect, opening)
+    return Manner(dialect, opening, call_turns_of(tokenizer, dialect, variables))
 
 
 class Script:
@@ -53,47 +62,70 @@ class Script:
     ) -> None:
         self._tokenizer = tokenizer
         self._variables = variables
-        self._opening = manner.opening
         self._manner = manner
         self._spoken = spoken
+        self.call_ids = CallIds(manner.dialect)
+        self._replaces_turns = manner.opening is not None
         self._recalled: dict[str, Spoken] = {}
-        self._frames: dict[str, CallFrame] = {}
+        self._replacements: dict[str, Replacement] = {}
         self._signs: list[str] = []
+
+    @property
+    def call_turns(self) -> CallTurns:
+        """What the template does with turns that have calls."""
+        return self._manner.calls or CallTurns()
 
     def recall(self, turn: ChatTurn) -> str | None:
         """The sign of an assistant's turn whose tokens are kept."""
-        has_calls = any(isinstance(block, ToolUseBlock) for block in turn.blocks)
-        if self._opening is None or (has_calls and not self._manner.recalls_calls):
+        uses = _uses(turn)
+        if not self._replaces_turns or not self._manner.recalls(len(uses)):
             return None
         if (found := self._spoken.find(turn)) is None:
             return None
         sign, spoken = found
-        if has_calls and self._manner.frame is not None:
-            self._frames[sign] = self._manner.frame
+        if uses and self.call_ids.is_used:
+            self.call_ids.read(uses, self._said(spoken))
+        self._replacements[sign] = Replacement(self._names(uses), spoken.opening)
         self._recalled[sign] = spoken
         self._signs.append(sign)
         return sign
 
+    def stand_in(self, turn: ChatTurn, text: str) -> str | None:
+        """Return the sign for an assistant's turn with calls that `text` replaces in the prompt; None if not possible."""
+        if not self._replaces_turns or self.call_turns.frame is None:
+            return None
+        sign = self._spoken.sign_of_text(len(self._replacements))
+        self._replacements[sign] = Replacement(self._names(_uses(turn)), text=text)
+        return sign
+
     def forget(self) -> bool:
-        """Recall no answer from now on. Whether one was recalled."""
-        had = bool(self._signs)
-        self._opening, self._recalled, self._signs, self._frames = None, {}, [], {}
+        """Replace no turn from now on. Whether one was replaced."""
+        had = bool(self._replacements)
+        self._replaces_turns = False
+        self._recalled, self._replacements, self._signs = {}, {}, []
+        self.call_ids.clear()
         return had
 
     def text(self, messages: Sequence[Message]) -> str:
         """The prompt's text, with signs in it. Raises `InvalidRequestError` where the template refuses."""
-        return self._with_openings(self._tokenizer.render(messages, self._variables))
+        text = self._replaced(self._tokenizer.render(messages, self._variables))
+        return text if self._manner.opening is None else self._manner.opening.completed(text)
 
     def has_all(self, text: str) -> bool:
-        """Whether each recalled answer stands in `text`: some templates leave out what they do not expect."""
+        """Whether each replaced turn stands in `text`: some templates leave out what they do not expect."""
         signs = [found[0] for found in self._spoken.signs.finditer(text)]
-        return sorted(signs) == sorted(self._signs)
+        texts = (one.text for one in self._replacements.values() if one.text is not None)
+        return sorted(signs) == sorted(self._signs) and all(one in text for one in texts)
 
-    def opening_in(self, text: str) -> str | None:
-        """What `text`, a prompt without the beginning of an answer, ends with to begin one."""
-        if self._opening is None:
+    def opening_in(self, text: str, messages: Sequence[Message]) -> str | None:
+        """What `text`, the prompt of `messages`, ends with to begin an answer; empty in a turn of the model's that is open."""
+        if self._manner.opening is None:
             return None
-        return self._opening.whole if text.endswith(self._opening.whole) else ""
+        if text.endswith(whole := self._manner.opening.whole):
+            return whole
+        closed = {**self._variables, "add_generation_prompt": False}
+        before = self._replaced(self._tokenizer.render(messages, closed))
+        return text.removeprefix(before) if text.startswith(before) else ""
 
     def encoded(self, text: str) -> RenderedPrompt:
         """The text's tokens."""
@@ -114,27 +146,22 @@ class Script:
         edges += ((start + place, len(tokens) + count) for place, count in places)
         tokens += ids
 
-    def _with_openings(self, text: str) -> str:
-        """Each recalled answer behind the end of its own prompt."""
-        if not self._recalled:
+    def _replaced(self, text: str) -> str:
+        if not self._replacements or self._manner.opening is None:
             return text
-        parts: list[str] = []
-        start = 0
-        for found in self._spoken.signs.finditer(text):
-            sign, before = found[0], text[start : found.start()]
-            start = found.end()
-            if (frame := self._frames.get(sign)) is None:
-                parts += [self._opened(before, self._recalled[sign].opening), sign]
-            elif before.endswith(frame.head) and (tail := frame.tail.match(text, start)):
-                parts += [before.removesuffix(frame.head), self._recalled[sign].opening, sign]
-                start = tail.end()
-            else:  # without its sign the answer counts as lost
-                parts.append(before)
-        return "".join([*parts, text[start:]])
+        return Placeholders(
+            self._spoken.signs, self._replacements, self._manner.opening, self.call_turns.frame
+        ).replace(text)
 
-    def _opened(self, before: str, opening: str) -> str:
-        """What stands before an answer's text, ending as the answer's prompt did."""
-        if self._opening is None or not self._opening.shared or not opening:
-            return before
-        place = before.rfind(self._opening.shared)
-        return before[:place] + opening if place >= 0 else before
+    def _names(self, uses: Sequence[ToolUseBlock]) -> tuple[str, ...]:
+        return tuple(self._tokenizer.neutralize(use.name) for use in uses)
+
+    def _said(self, spoken: Spoken) -> str:
+        """Return an answer's text with the marks around its calls."""
+        marks = self._manner.dialect.marks(self._tokenizer.controls)
+        detokenizer = self._tokenizer.detokenizer(marks=marks)
+        return "".join(map(detokenizer.feed, spoken.tokens)) + detokenizer.flush()
+
+
+def _uses(turn: ChatTurn) -> list[ToolUseBlock]:
+    return [block for block in turn.blocks if isinstance(block, ToolUseBlock)]

@@ -47,7 +47,7 @@ class SpokenWords:
         self._lock = threading.Lock()
         # What stands for an answer while its prompt is text. No client can guess it.
         self._sign = f"\ufdd2{secrets.token_hex(8)}:"
-        self.signs = re.compile(rf"{self._sign}(\d+)\ufdd2")
+        self.signs = re.compile(rf"(?P<turn>{self._sign}\w+)(?:\.(?P<call>\d+))?\ufdd2")
 
     def keep(self, spoken: Spoken) -> None:
         """Remember an answer, in the place of an earlier one that a client could not tell from it."""
@@ -84,6 +84,10 @@ class SpokenWords:
             self._kept.move_to_end(key)
         number, spoken = found
         return (f"{self._sign}{number}\ufdd2", spoken) if _says(blocks, spoken.content) else None
+
+    def sign_of_text(self, number: int) -> str:
+        """Return what represents a turn that is rendered, not kept: unlike any kept answer's sign."""
+        return f"{self._sign}t{number}\ufdd2"
 
     def _forget(self, key: str) -> None:
         if gone := self._kept.pop(key, None):

@@ -57,10 +57,14 @@ _READABLE = (
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a block's words need of the rest. uses: each tool use by its id. tools: every tool by its name."""
+    """What a block's words need of the rest. uses: each tool use by its id. tools: every tool by its name.
+
+    parallel: the ids of uses that are not the only one of their turn.
+    """
 
     uses: Mapping[str, ToolUseBlock]
     tools: Mapping[str, ToolSpec]
+    parallel: frozenset[str] = frozenset()
 
     def tool_name(self, use_id: str) -> str:
         """The tool that was used; nothing where the use is not known."""

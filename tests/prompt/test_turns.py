@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pensieve.api.request import Conversation, decode
 from pensieve.dialects import plain
+from pensieve.prompt.call_ids import CallIds
 from pensieve.prompt.chat import ChatWriter, tool_uses
 from pensieve.prompt.tools import offer_of
 from pensieve.prompt.turns import chat_turns, trimmed
@@ -22,7 +23,7 @@ def said(*messages: dict[str, object], **fields: object) -> list[tuple[str, str]
     """What a template is given: pairs of role and content."""
     call = decode(Conversation, {"model": "m", "messages": messages, **fields})
     known = Known(tool_uses(call.messages), offer_of(call, 1000).known)
-    writer = ChatWriter(plain.DIALECT, known, str, lambda _: None)
+    writer = ChatWriter(plain.DIALECT, known, str, lambda _: None, CallIds(plain.DIALECT))
     written = [message for turn in chat_turns(call) for message in writer.messages(turn)]
     return [(str(message["role"]), str(message["content"])) for message in written]
 
