@@ -75,27 +75,35 @@ class Placeholders:
 
     def _call(self, text: str, before: str, found: re.Match[str]) -> tuple[str, int]:
         """Return what replaces the text up to the end of a call, and where that end is."""
-        turn, is_first = _turn(found), found["call"] == "0"
-        if not before and not is_first:
-            is_framed = True  # the joint between two calls has been skipped
-        else:
-            is_framed = self.frame is not None and before.endswith(self.frame.head)
         end = self._end(text, found)
-        if self.frame is None or not is_framed or end is None:
+        replaced = (
+            self._first(before, _turn(found)) if found["call"] == "0" else self._later(before)
+        )
+        if replaced is None or end is None:
             return before + found[0], found.end()
-        before = before.removesuffix(self.frame.head)
-        if is_first:
-            return self._first(before, turn), end
-        # A call in a turn of its own: what the turn begins and ends with would be left.
-        is_turn = bool(self.frame.opening) and before.endswith(self.frame.opening)
-        return (before + found[0], found.end()) if is_turn else (before, end)
+        return replaced, end
 
-    def _first(self, before: str, turn: str) -> str:
-        assert self.frame is not None
+    def _first(self, before: str, turn: str) -> str | None:
+        """Return what precedes the turn's first call, and the turn; None in an unexpected frame."""
+        if self.frame is None or not before.endswith(self.frame.head):
+            return None
+        before = before.removesuffix(self.frame.head)
         replacement = self.replacements[turn]
         if replacement.text is not None:
             return before + self.frame.text_opening + replacement.text
-        return before.removesuffix(self.frame.opening) + replacement.opening + turn
+        if before.endswith(self.frame.opening):
+            return before.removesuffix(self.frame.opening) + replacement.opening + turn
+        # The template continues the turn that has the results, as the answer's prompt did.
+        return None if replacement.opening else before + turn
+
+    def _later(self, before: str) -> str | None:
+        """Return what precedes another call of the turn: results, or nothing."""
+        if not before or self.frame is None:
+            return before  # the joint between two calls has been skipped
+        results = before.removesuffix(self.frame.head)
+        # A call in a turn of its own: what that turn begins and ends with would be left.
+        is_turn = bool(self.frame.opening) and results.endswith(self.frame.opening)
+        return None if results == before or is_turn else results
 
     def _end(self, text: str, found: re.Match[str]) -> int | None:
         if self.frame is None:

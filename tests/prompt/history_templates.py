@@ -109,6 +109,15 @@ MINIMAX = """\
 {%- else %}{{ ']~b]' + m.role + '\\n' + m.content + '[e~[\\n' }}{% endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ ']~b]ai\\n' }}{% endif %}"""
+# Either calls, or text after a mark of its own.
+MARKED_TEXT = MINIMAX.replace(
+    "']~b]ai\\n' + m.content }}", "']~b]ai\\n' + ('' if m.tool_calls else '[text]' + m.content) }}"
+)
+# Calls that many results follow are written otherwise than those that few follow.
+CHANGING = MINIMAX.replace(
+    "'\\n<minimax:tool_call>\\n'",
+    "('\\n' if loop.index + 1 < messages | length else ' ') + '<minimax:tool_call>\\n'",
+)
 # Results are named by the ids of their calls, which the model writes.
 KIMI = """\
 {%- if tools %}{{ '<|im_system|>tool_declare<|im_middle|>' + (tools | tojson) + '<|im_end|>' }}{% endif %}
@@ -177,6 +186,8 @@ FAMILIES = {
     "mistral-with-id": Family(MISTRAL_WITH_ID, _MISTRAL_CONTROLS),
     "minimax": Family(MINIMAX, ["]~b]", "[e~["]),
     "minimax, one call": Family(SINGLE, _HERMES_CONTROLS),
+    "minimax, text or calls": Family(MARKED_TEXT, ["]~b]", "[e~[", "[text]"]),
+    "minimax, changing": Family(CHANGING, ["]~b]", "[e~["]),
     "kimi": Family(
         KIMI,
         [

@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from pensieve.api.message import AnswerContent, TextContent, ToolUseContent
 from pensieve.api.request import Conversation, decode
-from pensieve.dialects.dialect import ToolCall
+from pensieve.dialects.dialect import ThinkingForm, ToolCall
 from pensieve.dialects.writing import written_calls
 from pensieve.prompt.abilities import opening_of
 from pensieve.prompt.render import Prompt, PromptRenderer
@@ -19,8 +20,8 @@ from pensieve.prompt.spoken import Spoken, SpokenWords
 from tests.prompt.history_templates import FAMILIES, MODELS
 
 any_family = pytest.mark.parametrize("family", FAMILIES)
-# Its template writes a call only next to its result, so answers with calls are not recalled.
-RECALLED = sorted(set(FAMILIES) - {"harmony"})
+# Their templates write a call only next to its result, or in changing ways: such answers are not recalled.
+RECALLED = sorted(set(FAMILIES) - {"harmony", "minimax, changing"})
 SCHEMA = {"type": "object", "properties": {"p": {"type": "string"}}}
 TOOLS = [{"name": name, "description": "does", "input_schema": SCHEMA} for name in ("Read", "Grep")]
 # Text, calls, and whether the user says something after the results.
@@ -213,6 +214,29 @@ def test_what_a_template_cannot_do_is_logged_once(
     session.step(has_text=True, calls=1, has_more=False)
     session.text()
     assert [limit in line for line in caplog.messages] == [True]
+
+
+def test_it_is_logged_once_for_all_ways_of_thinking(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "pensieve.prompt")
+    model, dialect = MODELS["mistral"]
+    switch = ThinkingForm(on={"thinks": True}, off={"thinks": False})
+    renderer = PromptRenderer(model, replace(dialect, thinking=switch))
+    for kind in ("adaptive", "disabled"):
+        body = {"model": "m", "messages": [{"role": "user", "content": "w"}]}
+        renderer.render(decode(Conversation, body | {"thinking": {"type": kind}}))
+    assert len(caplog.messages) == 1
+
+
+@any_family
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_results_after_a_text_of_the_user_stay(family: str, is_kept: bool) -> None:
+    session = Session(family)
+    session.step(has_text=True, calls=2, has_more=True)
+    session.messages[-1]["content"].reverse()
+    if not is_kept:
+        session.restart()
+    found = re.findall(r"w\d+w", session.text().replace("toolu_", ""))
+    assert sorted(found) == sorted(session.words)
 
 
 @pytest.mark.parametrize("family", ["minimax", "hermes", "kimi"])
