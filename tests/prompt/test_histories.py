@@ -246,3 +246,10 @@ def test_a_template_that_can_do_all_is_not_mentioned(
     caplog.set_level(logging.INFO, "pensieve.prompt")
     Session(family).text()
     assert caplog.messages == []
+
+
+def test_text_in_the_place_of_calls_begins_as_the_texts_of_its_template() -> None:
+    session = Session("minimax, text or calls")
+    session.step(has_text=True, calls=1, has_more=False)
+    session.restart()
+    assert "]~b]ai\n[text]w1w\n<minimax:tool_call>" in session.text()
