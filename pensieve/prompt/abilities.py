@@ -8,6 +8,9 @@ a word. So it is tried, not read from a list of families.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pensieve.dialects.dialect import Dialect
+from pensieve.dialects.probe import MORE
+from pensieve.dialects.turn_ends import RESULT, call_turn
 from pensieve.errors import InvalidRequestError
 from pensieve.prompt.places import common_letters
 from pensieve.prompt.template import ChatTokenizer
@@ -17,19 +20,7 @@ _BETWEEN = [*_FIRST, ("system", "violin"), ("assistant", "copper"), ("user", "wa
 
 
 _ASKED: Mapping[str, object] = {"role": "user", "content": "quartz"}
-_ID = "a23456789"
-_CALL: Mapping[str, object] = {
-    "id": _ID,
-    "type": "function",
-    "function": {"name": "zebra", "arguments": {}},
-}
-_CALLED: Mapping[str, object] = {"role": "assistant", "content": "", "tool_calls": [_CALL]}
-_RESULT: Mapping[str, object] = {
-    "role": "tool",
-    "name": "zebra",
-    "tool_call_id": _ID,
-    "content": "walnut",
-}
+_ADDED: Mapping[str, object] = {"role": "user", "content": "amber"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,39 +60,25 @@ class Opening:
         return prompt + self.whole if is_closed else prompt
 
 
-def abilities_of(tokenizer: ChatTokenizer, variables: Mapping[str, object]) -> Abilities:
-    """Try the template, told these variables."""
+def abilities_of(
+    tokenizer: ChatTokenizer, dialect: Dialect, variables: Mapping[str, object]
+) -> Abilities:
+    """Try the template, told these variables, with calls as the dialect has them written."""
+
+    def written(*messages: Mapping[str, object]) -> str:
+        try:
+            return tokenizer.render([_ASKED, call_turn(dialect), *messages], variables)
+        except InvalidRequestError:
+            return ""
+
+    after, between = written(RESULT, _ADDED), written(_ADDED, RESULT)
     return Abilities(
         system_turns(tokenizer, variables),
-        takes_text_after_results(tokenizer, variables),
-        takes_results_after_text(tokenizer, variables),
+        # Where turns must alternate, a user's text after results is one too many.
+        text_after_results=after.find(MORE) < after.find("amber"),
+        # Some look for results right after the calls only.
+        results_after_text=MORE in between,
     )
-
-
-_MORE: Mapping[str, object] = {"role": "user", "content": "violin"}
-
-
-def takes_text_after_results(
-    tokenizer: ChatTokenizer, variables: Mapping[str, object] | None = None
-) -> bool:
-    """Whether a user may say something right after the results of tools. Where turns must alternate, that is one too many."""
-    try:
-        rendered = tokenizer.render([_ASKED, _CALLED, _RESULT, _MORE], variables)
-    except InvalidRequestError:
-        return False
-    # A template that passes over the result has its text nowhere.
-    return rendered.find("walnut") < rendered.find("violin")
-
-
-def takes_results_after_text(
-    tokenizer: ChatTokenizer, variables: Mapping[str, object] | None = None
-) -> bool:
-    """Whether a user may say something between calls and their results. Some look for results right after the calls only."""
-    try:
-        rendered = tokenizer.render([_ASKED, _CALLED, _MORE, _RESULT], variables)
-    except InvalidRequestError:
-        return False
-    return "walnut" in rendered
 
 
 def opening_of(tokenizer: ChatTokenizer, variables: Mapping[str, object]) -> Opening | None:

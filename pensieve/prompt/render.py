@@ -107,7 +107,7 @@ class PromptRenderer:
         self._dialect = dialect
         self._context_tokens = context_tokens
         self._spoken = spoken or SpokenWords()
-        self._abilities: dict[bool, Abilities] = {False: abilities_of(tokenizer, {})}
+        self._abilities: dict[bool, Abilities] = {False: abilities_of(tokenizer, dialect, {})}
         self._manners: dict[str, Manner] = {}
         self._logged: set[str] = set()
 
@@ -183,7 +183,7 @@ class PromptRenderer:
         known = Known(tool_uses(messages), offer.known, parallel_uses(messages))
         with_tools = self._has_tool_template(conversation, offer)
         if with_tools not in self._abilities:
-            self._abilities[with_tools] = abilities_of(self._tokenizer, _NO_TOOLS)
+            self._abilities[with_tools] = abilities_of(self._tokenizer, self._dialect, _NO_TOOLS)
         abilities = self._abilities[with_tools]
         writer = ChatWriter(
             self._dialect,

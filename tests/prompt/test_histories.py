@@ -14,7 +14,7 @@ from pensieve.api.message import AnswerContent, TextContent, ToolUseContent
 from pensieve.api.request import Conversation, decode
 from pensieve.dialects.dialect import ThinkingForm, ToolCall
 from pensieve.dialects.writing import written_calls
-from pensieve.prompt.abilities import opening_of
+from pensieve.prompt.abilities import abilities_of, opening_of
 from pensieve.prompt.render import Prompt, PromptRenderer
 from pensieve.prompt.spoken import Spoken, SpokenWords
 from tests.prompt.history_templates import FAMILIES, MODELS
@@ -253,3 +253,12 @@ def test_text_in_the_place_of_calls_begins_as_the_texts_of_its_template() -> Non
     session.step(has_text=True, calls=1, has_more=False)
     session.restart()
     assert "]~b]ai\n[text]w1w\n<minimax:tool_call>" in session.text()
+
+
+def test_what_a_user_says_after_results_is_a_turn_of_its_own_where_turns_need_not_alternate() -> (
+    None
+):
+    tried = {name: abilities_of(*MODELS[name], {}) for name in FAMILIES}
+    assert [name for name in FAMILIES if not tried[name].text_after_results] == ["mistral"]
+    within = [name for name in FAMILIES if not tried[name].results_after_text]
+    assert within == ["gemma4", "mistral"]
