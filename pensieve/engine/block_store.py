@@ -139,23 +139,38 @@ class BlockStore:
             self._lock.notify_all()
             return True
 
-    def read(self, name: str, at_most: int = -1) -> bytes | None:
-        """A file's content or its first bytes, also of one not yet written; None where it is gone."""
+    def head(self, name: str, nbytes: int) -> bytes | None:
+        """A file's first bytes; None where it is gone. To look is not to use."""
+        with self._lock:
+            queued = self._queue.get(name)
+        if queued is not None:
+            return b"".join(queued.pieces())[:nbytes]
+        try:
+            return read_private(self._folder / name, nbytes)
+        except OSError:
+            return None
+
+    def read(self, name: str) -> bytes | None:
+        """A file's content, also of one not yet written; None where it is gone. Marks it used."""
         with self._lock:
             queued = self._queue.get(name)
         if queued is not None:
             return b"".join(queued.pieces())
         try:
-            content = read_private(self._folder / name, at_most)
+            content = read_private(self._folder / name)
         except OSError:
             self.forget(name)
             return None
+        self._mark_used(name)
+        return content
+
+    def _mark_used(self, name: str) -> None:
+        file = self._folder / name
         with self._lock:
-            if (file := self._folder / name) in self._sizes:
+            if file in self._sizes:
                 self._sizes.move_to_end(file)
         with contextlib.suppress(OSError):
-            os.utime(self._folder / name)
-        return content
+            os.utime(file)
 
     def forget(self, name: str) -> None:
         """Remove a file: it is damaged, or another one holds all that it does."""

@@ -101,12 +101,9 @@ class PrefixCache:
         return list(_chain(self._root, array("i", tokens)))
 
     def find(self, tokens: Sequence[int]) -> int:
-        """How many tokens `take` would find. Being looked for is being used."""
-        if (best := self._best(tokens)) is None:
-            return 0
-        entry, usable = best
-        entry.used = next(self._clock)
-        return usable
+        """How many tokens `take` would find."""
+        best = self._best(tokens)
+        return best[1] if best else 0
 
     def take(self, tokens: Sequence[int]) -> Hit | None:
         """The longest kept prefix of `tokens`, at least one token short of all, to be continued by the caller."""
@@ -114,14 +111,11 @@ class PrefixCache:
         return self._hand_over(*best) if best else None
 
     def _best(self, tokens: Sequence[int]) -> tuple[_Entry, int] | None:
+        """The entry to go on from, and how many of its tokens are usable."""
         asked = array("i", tokens)
-        best: tuple[_Entry, int] | None = None
-        for entry in self._candidates(asked):
-            common = min(shared_tokens(entry.tokens, asked), len(asked) - 1)
-            usable = entry.state.usable(common)
-            if usable >= _LEAST_TOKENS and (best is None or usable > best[1]):
-                best = entry, usable
-        return best
+        found = [(entry, _usable_tokens(entry, asked)) for entry in self._candidates(asked)]
+        worth_it = [match for match in found if match[1] >= _LEAST_TOKENS]
+        return min(worth_it, key=_preference, default=None)
 
     def keep(
         self,
@@ -213,6 +207,19 @@ class PrefixCache:
             sharers.remove(entry)
             if not sharers:
                 del self._by_hash[block_hash]
+
+
+def _usable_tokens(entry: _Entry, asked: array[int]) -> int:
+    common = min(shared_tokens(entry.tokens, asked), len(asked) - 1)
+    return entry.state.usable(common)
+
+
+def _preference(match: tuple[_Entry, int]) -> tuple[int, int, array[int], int]:
+    """Smaller is better: the longest prefix; then what loses the least where it is moved. A set has
+    no order, so what is left to tell entries apart is their content, and where that is equal, age.
+    """
+    entry, usable = match
+    return (-usable, len(entry.tokens), entry.tokens, entry.used)
 
 
 def _worth(entry: _Entry) -> tuple[bool, bool, int]:

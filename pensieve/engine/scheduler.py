@@ -116,12 +116,15 @@ class Scheduler:
         """Let in all that need no processing to speak of, and one that does."""
         events: list[KeyedEvent] = []
         while self._waiting and (live := self._next()) is not None:
+            self._preempt_prefill()
             self._leave_line(live)
             try:
-                prefix = self._prefix_for(live)
+                prefix = self._take_prefix(live)
             except Exception as error:  # noqa: BLE001 - a refused sequence must not end the worker
                 events.append((live.key, Failed.of(error)))
                 continue
+            # The prefix first: what has moved into the sequence can no longer be evicted for it.
+            self._evict_for(live)
             self._running[live.key] = self._prefilling = live
             events.append((live.key, Admitted()))
             if isinstance(prefix, Generator):
@@ -165,35 +168,45 @@ class Scheduler:
             other.overtaken += other.rank < live.rank
 
     def _next(self) -> Live | None:
-        """Who can be let in now: the prompt in work, if any, makes room only for who may overtake it."""
+        """Return the request to admit now; None while none fits, or none may preempt the prefill."""
         live = next_of(
             other for other in self._waiting.values() if not waits_for(other, self._prefilling)
         )
-        if live is None or not self._has_place_for(live):
+        if live is None or not self._fits(live):
             return None
         if self._prefilling is None:
             return live
         # What is being read is in work soon, and half of it is worth nothing.
         if self._reading or not may_overtake(live, self._prefilling):
             return None
-        self._prefilling.overtaken += 1
-        self._send_back(self._prefilling)
         return live
 
-    def _has_place_for(self, live: Live) -> bool:
+    def _preempt_prefill(self) -> None:
+        """Send the prompt in work, if any, back to the line."""
+        if self._prefilling:
+            self._prefilling.overtaken += 1
+            self._send_back(self._prefilling)
+
+    def _fits(self, live: Live) -> bool:
+        """Whether there is a slot, and memory once the prefix cache has given up what it can."""
         if (live.is_suspect or self.is_serial) and self._running:
             return False
         if any(running.is_suspect for running in self._running.values()):
             return False
-        return len(self._running) < self._limits.max_batch and self._makes_room_for(live)
+        if len(self._running) >= self._limits.max_batch:
+            return False
+        return self._needed_bytes(live) <= self._free_bytes
 
-    def _prefix_for(self, live: Live) -> Hit | Reading | None:
-        """The longest prefix there is: of a running sequence, in memory, on disk."""
+    def _take_prefix(self, live: Live) -> Hit | Reading | None:
+        """Take the longest prefix there is: of a running sequence, in memory, on disk."""
         tokens = live.tokens
-        for running in self._running.values():
-            shared = min(shared_tokens(tokens, running.tokens), len(tokens) - 1)
-            if shared >= live.cached_tokens + BLOCK_TOKENS:
-                return self._backend.fork(running.key, shared)
+        shared, key = max(
+            ((shared_tokens(tokens, other.tokens), key) for key, other in self._running.items()),
+            default=(0, 0),
+        )
+        shared = min(shared, len(tokens) - 1)
+        if shared >= live.cached_tokens + BLOCK_TOKENS:
+            return self._backend.fork(key, shared)
         return self._kept.take(tokens)
 
     # Memory
@@ -202,16 +215,18 @@ class Scheduler:
         left = live.generation.max_tokens - len(live.sampled)
         return self._budget.sequence(live.length + min(left, more_tokens))
 
-    def _makes_room_for(self, live: Live) -> bool:
+    def _needed_bytes(self, live: Live) -> int:
+        return self._bytes_of(live, ANSWER_TOKENS if self._running else 1)
+
+    @property
+    def _free_bytes(self) -> int:
+        """What running sequences leave for others and for the prefix cache."""
         running = sum(self._bytes_of(other, ANSWER_TOKENS) for other in self._running.values())
-        free = self._budget.kv_bytes - running
-        needed = self._bytes_of(live, ANSWER_TOKENS if self._running else 1)
-        # What is found at rest moves into the sequence; so it is not counted twice.
-        moved = self._budget.sequence(self._prefixes.find(live.tokens))
-        if needed > free:
-            return False
-        self._prefixes.make_room(needed - moved + self._prefixes.nbytes - free)
-        return True
+        return self._budget.kv_bytes - running
+
+    def _evict_for(self, live: Live) -> None:
+        free_bytes = self._free_bytes - self._prefixes.nbytes
+        self._prefixes.make_room(self._needed_bytes(live) - free_bytes)
 
     def _keep_within_budget(self) -> None:
         """Evict, then send back the last in rank, until the next token of all fits."""

@@ -59,7 +59,7 @@ def test_what_was_written_is_there_after_a_restart(folder: Path) -> None:
     again = store_in(folder)
     assert again.has("a.kv")
     assert again.read("b.kv") == b"two"
-    assert again.read("b.kv", at_most=2) == b"tw"
+    assert again.head("b.kv", 2) == b"tw"
     assert again.nbytes == 6
     again.close()
 
@@ -98,6 +98,16 @@ def test_the_least_recently_used_make_room(folder: Path) -> None:
     ]
     store.close()
     assert sum(file.stat().st_size for file in folder.iterdir()) <= 300
+
+
+def test_a_file_whose_head_was_looked_at_is_evicted_in_its_turn(folder: Path) -> None:
+    store = store_in(folder, StoreLimits(cap_bytes=200, daily_bytes=10**9))
+    for name in ("a.kv", "b.kv", "c.kv"):
+        assert store.head("a.kv", 10) in {None, bytes(10)}
+        store.offer(name, holding(bytes(100)))
+        wait_for(store)
+    assert store.names() == ["b.kv", "c.kv"]
+    store.close()
 
 
 def filled(folder: Path, **used: int) -> None:

@@ -103,6 +103,30 @@ def test_the_least_recently_used_goes_first_and_a_hit_is_use() -> None:
     assert taken(cache, [2] * 1000 + [9]) == 0
 
 
+def test_a_prefix_that_was_only_looked_for_is_evicted_in_its_turn() -> None:
+    cache = kept([1] * 1000, [2] * 1000)
+    assert cache.find([1] * 1000 + [9]) == 1000
+    cache.make_room(1)
+    assert taken(cache, [2] * 1000 + [9]) == 1000
+    assert taken(cache, [1] * 1000 + [9]) == 0
+
+
+@given(st.permutations(range(8)))
+def test_of_equally_long_prefixes_the_one_with_the_shortest_rest_is_moved(order: list[int]) -> None:
+    cache = kept(*([*range(600), *[-1 - number] * (10 + number)] for number in order))
+    assert taken(cache, [*range(600), 7]) == 600
+    assert sorted(len(left.tokens) for left in cache.sequences()) == list(range(611, 618))
+
+
+@given(st.permutations(range(8)))
+def test_which_of_equally_long_sequences_is_moved_depends_on_their_tokens_alone(
+    order: list[int],
+) -> None:
+    cache = kept(*([*range(600), -1 - number] for number in order))
+    assert taken(cache, [*range(600), 7]) == 600
+    assert {left.tokens[-1] for left in cache.sequences()} == set(range(-7, 0))
+
+
 def test_a_conversation_is_cut_back_to_its_pinned_prefix_before_that_goes_too() -> None:
     cache = PrefixCache(b"model")
     cache.keep(range(3000), CountingState(3000), pinned_tokens=1200)

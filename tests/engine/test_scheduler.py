@@ -445,6 +445,60 @@ def test_answers_that_outgrow_the_memory_go_back_to_the_line_and_lose_nothing() 
     )
 
 
+def kept_seeds(bench: Bench) -> set[int]:
+    """Which of `prompt_of`'s seeds have a sequence at rest."""
+    firsts = {prompt_of(1, seed)[0]: seed for seed in range(10)}
+    return {firsts[sequence.tokens[0]] for sequence in bench.prefixes.sequences()}
+
+
+def test_a_prefix_is_evicted_only_for_a_request_that_is_admitted() -> None:
+    bench = Bench(kv_tokens=6000, chunk=200)
+    bench.submit(1, prompt_of(2000, seed=1))
+    bench.run()
+    bench.submit(2, prompt_of(2000, seed=2))
+    bench.step()
+    bench.submit(3, prompt_of(2500, seed=3))
+    bench.steps(5)
+    assert bench.admitted == [1, 2]
+    assert kept_seeds(bench) == {1}
+    bench.run()
+    assert 1 not in kept_seeds(bench)
+
+
+def test_a_request_that_is_not_admitted_does_not_keep_its_prefix_from_being_evicted() -> None:
+    bench = Bench(kv_tokens=6000)
+    for seed in (1, 2):
+        bench.submit(seed, prompt_of(2000, seed))
+        bench.run()
+    bench.submit(3, (*prompt_of(2000, seed=1), 5, 6))
+    bench.scheduler.cancel(3)
+    bench.submit(4, prompt_of(2000, seed=4))
+    bench.run()
+    assert kept_seeds(bench) == {2, 4}
+
+
+def test_room_for_a_request_is_not_made_from_its_own_prefix() -> None:
+    bench = Bench(kv_tokens=6000)
+    for seed in (1, 2):
+        bench.submit(seed, prompt_of(2000, seed))
+        bench.run()
+    bench.submit(3, (*prompt_of(2000, seed=1), *prompt_of(2000, seed=3)))
+    bench.run()
+    assert bench.processed == 6000
+    assert kept_seeds(bench) == {1}
+
+
+def test_a_request_copies_the_longest_prefix_among_running_sequences() -> None:
+    bench = Bench()
+    for key, shared in ((1, 600), (2, 2000), (3, 900)):
+        bench.submit(key, prompt_of(shared) + prompt_of(300, seed=key), max_tokens=500)
+        bench.steps(3)
+    before = bench.processed
+    bench.submit(4, prompt_of(2500))
+    bench.steps(2)
+    assert bench.processed - before == 500
+
+
 def test_a_side_request_does_not_push_the_conversation_out() -> None:
     bench = Bench(kv_tokens=6000)
     bench.submit(1, prompt_of(4000))
