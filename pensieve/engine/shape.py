@@ -10,6 +10,8 @@ from pensieve.engine.budget import ModelFacts
 
 # Where configs of models that also see or hear keep the part for text.
 NESTED_CONFIGS = ("text_config", "llm_config", "language_config", "thinker_config")
+# Published ones have two, one in the other (thinker_config.text_config).
+MAX_NESTING = 4
 # The names of the context that a model was built for, and what is no such number but a way to say
 # that there is no limit.
 CONTEXT_KEYS = (
@@ -61,12 +63,12 @@ class ModelShape:
         )
 
 
-def text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def text_part(config: Mapping[str, Any], depth: int = MAX_NESTING) -> Mapping[str, Any]:
     """The fields of the text model in a config: its own, over those of the whole."""
-    for name in NESTED_CONFIGS:
+    for name in NESTED_CONFIGS if depth else ():
         if inner := _fields(config.get(name)):
             whole = {key: value for key, value in config.items() if key != name}
-            return {**whole, **text_part(inner)}
+            return {**whole, **text_part(inner, depth - 1)}
     return config
 
 
@@ -101,8 +103,13 @@ def _fields(value: object) -> Mapping[str, Any]:
 
 def context_of(text: Mapping[str, Any]) -> int:
     """The tokens that the model was built for; 0 where the config does not tell."""
-    told = (text.get(key) for key in CONTEXT_KEYS)
-    return next((int(count) for count in told if count and 0 < count < NO_LIMIT_TOKENS), 0)
+    return next(filter(None, (tokens_in(text.get(key)) for key in CONTEXT_KEYS)), 0)
+
+
+def tokens_in(stated: object) -> int:
+    """The number of tokens in a field; 0 where it holds none, or says that there is no limit."""
+    is_limit = isinstance(stated, int | float) and 0 < stated < NO_LIMIT_TOKENS
+    return int(cast("float", stated)) if is_limit else 0
 
 
 def head_dim_of(text: Mapping[str, Any]) -> int:

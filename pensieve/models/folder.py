@@ -13,11 +13,12 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pensieve.errors import NotWritableError
 from pensieve.files import exclude_from_backups, sync_path, write_atomically
 from pensieve.models.catalog import EmbeddedModel, HubModel, LocalModel, ModelSource
+from pensieve.models.model_files import decode_json, read_file
 from pensieve.private_files import claim, make_folder, open_private, private_umask
 
 MARKER = "pensieve.json"
@@ -99,9 +100,11 @@ def is_present(source: ModelSource, models: Path) -> bool:
 def read_snapshot(file: Path) -> Snapshot | None:
     """The snapshot that a marker describes; None where there is no marker or it cannot be read."""
     try:
-        stored: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        stored = cast("dict[str, Any]", decode_json(read_file(file)))
         files = tuple(ModelFile(**entry) for entry in stored["files"])
-        return Snapshot(repo=stored["repo"], revision=stored["revision"], files=files)
+        if not all(isinstance(each.name, str) and isinstance(each.size, int) for each in files):
+            return None
+        return Snapshot(repo=str(stored["repo"]), revision=str(stored["revision"]), files=files)
     except (OSError, ValueError, TypeError, KeyError):
         return None
 

@@ -46,4 +46,5 @@ def _controls(model: ModelFolder, tokenizer_config: dict[str, Any]) -> frozenset
         tokens = list(cast("dict[str, Any]", listed).values())
     else:
         tokens = (read_json(model, "tokenizer.json") or {}).get("added_tokens", [])
-    return frozenset(token["content"] for token in tokens if token["content"].strip())
+    texts = (token.get("content") for token in tokens if isinstance(token, dict))
+    return frozenset(text for text in texts if isinstance(text, str) and text.strip())

@@ -3,9 +3,6 @@
 The file is never necessary: what cannot be used in it is left out, with a complaint.
 """
 
-import errno
-import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +11,12 @@ from typing import Any, cast
 from pensieve.dialects.sampling import NEUTRAL, SamplingDefaults
 from pensieve.errors import SettingsError
 from pensieve.keys import SAMPLING_KEYS
+from pensieve.models.model_files import decode_json, read_file
 from pensieve.settings import Settings
 
 NAME = "generation_config.json"
-# Published ones have a few hundred bytes.
-MAX_BYTES = 2**20
+# No vocabulary has more; the engine's arrays hold no more.
+MAX_TOKEN_ID = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +35,12 @@ class GenerationConfig:
 def read_generation_config(folder: Path) -> GenerationConfig:
     """What the file in `folder` says; nothing where there is none. Never raises."""
     try:
-        found = _decoded(folder / NAME)
+        found = decode_json(read_file(folder / NAME))
+    except FileNotFoundError:
+        return GenerationConfig()
     except OSError as error:
         return GenerationConfig(complaints=(f"it cannot be read ({error.strerror})",))
-    except (ValueError, RecursionError):
+    except ValueError:
         return GenerationConfig(complaints=("it is not JSON",))
     if not isinstance(found, dict):
         return GenerationConfig(complaints=("it is not a JSON object",))
@@ -57,21 +57,7 @@ def read_generation_config(folder: Path) -> GenerationConfig:
 def token_ids(stated: object) -> Iterable[int]:
     """The ids in a field that holds one, a list of them, or anything else."""
     listed = cast("list[object]", stated) if isinstance(stated, list) else [stated]
-    return (each for each in listed if type(each) is int and each >= 0)
-
-
-def _decoded(file: Path) -> object:
-    """Raises OSError, ValueError or RecursionError."""
-    if not os.path.lexists(file):
-        return {}
-    # From a pipe nothing may ever come.
-    if not file.is_file():
-        raise OSError(errno.EINVAL, "not a file")
-    with file.open("rb") as opened:
-        content = opened.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-    return json.loads(content)
+    return (each for each in listed if type(each) is int and 0 <= each <= MAX_TOKEN_ID)
 
 
 def _sampling(stated: dict[str, Any], complaints: list[str]) -> dict[str, float]:

@@ -4,25 +4,28 @@ Raises `ModelDamagedError` naming the file, and the command that fixes it; `Mode
 """
 
 import errno
-import json
 import shlex
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn, cast
 
+from pensieve.engine.shape import text_part
 from pensieve.errors import ModelDamagedError
+from pensieve.models.config_limits import unbelievable
 from pensieve.models.folder import MARKER, ModelFolder, read_snapshot
+from pensieve.models.model_files import decode_json, read_file, read_header, read_text
 from pensieve.models.support import check_config, check_files, installed_mlx_lm
 from pensieve.models.verify import of_other_size
 
 LFS_POINTER = b"version https://git-lfs"
-# A safetensors header is JSON behind its length in 8 bytes; the format's own limit (safetensors 0.4).
-LONGEST_HEADER = 100_000_000
+LONGEST_TYPE = 100
+INDEX = "model.safetensors.index.json"
 
 
 def check(model: ModelFolder) -> dict[str, Any]:
     """Check the folder; its config.json. Raises `ModelDamagedError`, `ModelUnsupportedError`."""
-    with _readable(model):
+    with readable(model):
         _check_sizes(model)
         config = check_kind(model)
         for name in _weight_names(model):
@@ -32,32 +35,46 @@ def check(model: ModelFolder) -> dict[str, Any]:
 
 def check_kind(model: ModelFolder) -> dict[str, Any]:
     """Check by its files' names and its config.json that mlx-lm loads such a model; that config. Raises as `check` does."""
-    with _readable(model):
+    with readable(model):
         check_files(str(model.folder), [file.name for file in model.folder.iterdir()])
         config = read_json(model, "config.json")
     if config is None:
         damaged(model, "config.json", "is missing")
-    if not isinstance(config.get("model_type"), str):
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or len(model_type) > LONGEST_TYPE:
         damaged(model, "config.json", "names no model_type")
     check_config(str(model.folder), config, installed_mlx_lm())
+    if name := unbelievable(text_part(config)):
+        damaged(model, "config.json", f"has a {name} that no model has")
     return config
 
 
 def read_json(model: ModelFolder, name: str) -> dict[str, Any] | None:
     """A JSON object among the model's files; None where there is no such file."""
-    file = model.folder / name
-    if not file.exists():
-        return None
-    content = file.read_bytes()
+    with readable(model, name):
+        try:
+            content = read_file(model.folder / name)
+        except FileNotFoundError:
+            return None
     if content.startswith(LFS_POINTER):
         damaged(model, name, "is a Git LFS pointer, not the file itself")
     try:
-        found = json.loads(content)
+        found = decode_json(content)
     except ValueError as error:
         damaged(model, name, f"is not valid JSON ({error})")
     if not isinstance(found, dict):
         damaged(model, name, "is not a JSON object")
     return cast("dict[str, Any]", found)
+
+
+def read_template(model: ModelFolder, file: Path) -> str:
+    """The text of a file of `model`."""
+    name = str(file.relative_to(model.folder))
+    with readable(model, name):
+        try:
+            return read_text(file)
+        except ValueError:
+            damaged(model, name, "is not UTF-8")
 
 
 def damaged(model: ModelFolder, name: str, what: str) -> NoReturn:
@@ -73,12 +90,14 @@ def damaged(model: ModelFolder, name: str, what: str) -> NoReturn:
 
 
 @contextmanager
-def _readable(model: ModelFolder) -> Generator[None]:
-    """Translate what the system refuses while in the block."""
+def readable(model: ModelFolder, name: str = "A file") -> Generator[None]:
+    """Translate what the system refuses while in the block. name: of the file that is read."""
     try:
         yield
     except PermissionError as error:
         raise _denied(model, error) from error
+    except OSError as error:
+        damaged(model, name, f"cannot be read: {error.strerror}")
 
 
 def _denied(model: ModelFolder, error: PermissionError) -> ModelDamagedError:
@@ -109,8 +128,7 @@ def _check_sizes(model: ModelFolder) -> None:
 
 def _weight_names(model: ModelFolder) -> list[str]:
     """Every file that mlx-lm will load or that the index says it needs."""
-    index = read_json(model, "model.safetensors.index.json") or {}
-    listed = cast("dict[str, str]", index.get("weight_map", {})).values()
+    listed = _listed_weights(model)
     found = {file.name for file in model.folder.glob("model*.safetensors")}
     if not found and not listed:
         damaged(
@@ -119,30 +137,34 @@ def _weight_names(model: ModelFolder) -> list[str]:
     return sorted(found.union(listed))
 
 
+def _listed_weights(model: ModelFolder) -> set[str]:
+    listed = (read_json(model, INDEX) or {}).get("weight_map", {})
+    if not isinstance(listed, dict):
+        damaged(model, INDEX, "has no map of weights")
+    names = set(map(str, cast("dict[str, object]", listed).values()))
+    if not all(name.endswith(".safetensors") and name == Path(name).name for name in names):
+        damaged(model, INDEX, "names other files than weights beside it")
+    return names
+
+
 def _check_safetensors(model: ModelFolder, name: str) -> None:
     file = model.folder / name
     if not file.exists():
         damaged(model, name, "is missing")
-    with file.open("rb") as content:
-        start = content.read(len(LFS_POINTER))
-        if start == LFS_POINTER:
-            damaged(model, name, "is a Git LFS pointer, not the file itself")
-        length = int.from_bytes(start[:8], "little")
-        content.seek(8)
-        header = content.read(length) if length <= LONGEST_HEADER else b""
-    expected = _expected_size(header, length)
-    if expected is None:
-        damaged(model, name, "is no safetensors file")
+    with readable(model, name):
+        expected = _expected_size(model, file)
     if (size := file.stat().st_size) != expected:
         damaged(model, name, f"has {size} bytes where its header tells of {expected}")
 
 
-def _expected_size(header: bytes, length: int) -> int | None:
+def _expected_size(model: ModelFolder, file: Path) -> int:
     try:
-        tensors = json.loads(header)
+        header, start = read_header(file)
         ends = [
-            tensor["data_offsets"][1] for key, tensor in tensors.items() if key != "__metadata__"
+            tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"
         ]
-    except (ValueError, TypeError, LookupError, AttributeError):
-        return None
-    return 8 + length + max(ends, default=0)
+    except (ValueError, TypeError, LookupError):
+        damaged(model, file.name, "is no safetensors file")
+    if not all(type(end) is int for end in ends):
+        damaged(model, file.name, "is no safetensors file")
+    return start + max(ends, default=0)

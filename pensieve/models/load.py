@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from pensieve.dialects.probe import Probe
 from pensieve.dialects.table import dialect_of
 from pensieve.dialects.turn_ends import ends_of_turn
-from pensieve.engine.shape import NO_LIMIT_TOKENS, context_of, text_part
+from pensieve.engine.shape import context_of, text_part, tokens_in
 from pensieve.models.folder import ModelFolder
 from pensieve.models.generation_config import (
     NAME,
@@ -137,7 +137,4 @@ def _context_tokens(config: Mapping[str, Any], tokenizer_config: Mapping[str, An
     """What the model was built for; the tokenizer's figure only where the model's own is missing."""
     if told := context_of(text_part(config)):
         return told
-    of_tokenizer = tokenizer_config.get("model_max_length")
-    return (
-        int(of_tokenizer) if of_tokenizer and 0 < of_tokenizer < NO_LIMIT_TOKENS else CONTEXT_TOKENS
-    )
+    return tokens_in(tokenizer_config.get("model_max_length")) or CONTEXT_TOKENS

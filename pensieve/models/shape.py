@@ -2,14 +2,14 @@
 before anything is loaded.
 """
 
-import json
 from dataclasses import replace
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pensieve.engine.shape import ModelShape, shape_from
 from pensieve.errors import ModelDamagedError
+from pensieve.models.model_files import decode_json, read_file, read_header
 
 __all__ = ["PHI_3_MINI_SHAPE", "ModelShape", "shape_of"]
 
@@ -32,20 +32,20 @@ UNLOADED_PARTS = frozenset(
         "mtp",
     }
 )
-# A safetensors file begins with the length of its header, a JSON object; longer ones are damaged.
-MAX_HEADER_BYTES = 100_000_000
+# What a file that is not as it should be makes of the code that reads it.
+_UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 
 
 def shape_of(folder: Path) -> ModelShape:
     """The shape of the model in `folder`. Raises `ModelDamagedError` where its config does not tell."""
     files = list(folder.glob("*.safetensors"))
     try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = cast("dict[str, Any]", decode_json(read_file(folder / "config.json")))
         weights_bytes = sum(file.stat().st_size for file in files)
         headers = [_loaded(header) for file in files if (header := _header(file))]
         shape = shape_from(config, weights_bytes, sum(map(_unloaded_bytes, files)))
         return replace(shape, weights=sum(_weights(header, config) for header in headers))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except _UNREADABLE as error:
         raise ModelDamagedError(
             f"{folder / 'config.json'} does not tell the model's shape: {error!r}."
         ) from error
@@ -54,11 +54,7 @@ def shape_of(folder: Path) -> ModelShape:
 def _header(file: Path) -> dict[str, Any]:
     """The tensors of a safetensors file by name; none where that cannot be read."""
     try:
-        with file.open("rb") as opened:
-            length = int.from_bytes(opened.read(8), "little")
-            header: dict[str, Any] = (
-                json.loads(opened.read(length)) if length <= MAX_HEADER_BYTES else {}
-            )
+        header, _ = read_header(file)
     except (OSError, ValueError):
         return {}
     return {name: tensor for name, tensor in header.items() if name != "__metadata__"}

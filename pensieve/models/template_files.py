@@ -3,6 +3,7 @@
 Some models have several. `default` is for any conversation, `tool_use` for one with tools.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ import jinja2
 from pensieve.dialects import plain
 from pensieve.models.chat_template import ChatTemplate
 from pensieve.models.folder import ModelFolder
-from pensieve.models.integrity import damaged, read_json
+from pensieve.models.integrity import damaged, read_json, read_template
 
 SPECIAL_ROLES = (
     *("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"),
@@ -31,7 +32,8 @@ def open_template(
         source = named.get("default") or tool_source or next(iter(named.values()), plain.TEMPLATE)
         is_other = tool_source not in (None, source)
         return ChatTemplate(source, special, tool_source=tool_source if is_other else None)
-    except (jinja2.TemplateError, UnicodeDecodeError) as error:
+    except (jinja2.TemplateError, SyntaxError, RecursionError, MemoryError) as error:
+        # Python's own compiler refuses what is nested too deeply.
         damaged(model, "The chat template", f"cannot be read ({error})")
 
 
@@ -39,15 +41,18 @@ def _named_templates(model: ModelFolder, tokenizer_config: Mapping[str, Any]) ->
     """In transformers' order: files of their own, the tokenizer's configuration, a JSON file."""
     folder = model.folder / "additional_chat_templates"
     files = {file.stem: file for file in sorted(folder.glob("*.jinja"))}
-    if (default := model.folder / "chat_template.jinja").exists():
+    if os.path.lexists(default := model.folder / "chat_template.jinja"):
         files["default"] = default
-    named = {name: file.read_text(encoding="utf-8") for name, file in files.items()}
+    named = {name: read_template(model, file) for name, file in files.items()}
     if "default" in named:
         return named
     stored = tokenizer_config.get("chat_template") or (
         read_json(model, "chat_template.json") or {}
     ).get("chat_template")
-    return {**_by_name(stored), **named}
+    templates = {**_by_name(stored), **named}
+    if not all(isinstance(text, str) for text in (*templates, *templates.values())):
+        damaged(model, "The chat template", "is not a text")
+    return templates
 
 
 def _by_name(stored: object) -> dict[str, str]:
@@ -56,8 +61,9 @@ def _by_name(stored: object) -> dict[str, str]:
         case str():
             return {"default": stored}
         case list():
-            entries = cast("list[dict[str, str]]", stored)
-            return {entry["name"]: entry["template"] for entry in entries}
+            entries = cast("list[object]", stored)
+            tables = [cast("dict[str, str]", each) for each in entries if isinstance(each, dict)]
+            return {each.get("name", "default"): each.get("template", "") for each in tables}
         case dict():
             return cast("dict[str, str]", stored)
         case _:

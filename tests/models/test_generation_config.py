@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from pensieve.dialects.sampling import NEUTRAL, SamplingDefaults
 from pensieve.models.folder import ModelFolder
-from pensieve.models.generation_config import MAX_BYTES, NAME, read_generation_config
+from pensieve.models.generation_config import NAME, read_generation_config
 from pensieve.models.load import open_model
+from pensieve.models.model_files import MAX_BYTES
 from pensieve.paths import under_home
 from pensieve.settings import Settings
 
@@ -117,11 +118,11 @@ def holding(content: bytes) -> Callable[[Path], object]:
 @pytest.mark.parametrize(
     ("place", "complaint"),
     [
-        (looped, "not a file"),
-        (endless, "not a file"),
-        (os.mkfifo, "not a file"),
-        (Path.mkdir, "not a file"),
-        (large, "too large"),
+        (looped, "Too many levels of symbolic links"),
+        (endless, "not a regular file"),
+        (os.mkfifo, "not a regular file"),
+        (Path.mkdir, "Is a directory"),
+        (large, "larger than 8 MiB"),
         (holding(b""), "not JSON"),
         (holding(b"\xff\xfe\x00"), "not JSON"),
         (holding(b"[" * 100_000), "not JSON"),

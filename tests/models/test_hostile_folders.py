@@ -1,18 +1,36 @@
-"""S13: a model folder that brings pickles and code along runs none of it, in the front end and in the engine."""
+"""A hostile model folder fells nothing: what it brings along is not run (S13), and what it holds is
+served or refused in one sentence.
+"""
 
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pensieve.dialects.sampling import NEUTRAL
-from pensieve.errors import ModelUnsupportedError
+from pensieve.engine.shape import NESTED_CONFIGS
+from pensieve.errors import ModelError, ModelUnsupportedError
 from pensieve.models.folder import ModelFolder
+from pensieve.models.folder_thinking import thinking_in_folder
 from pensieve.models.load import open_model
+from pensieve.models.shape import shape_of
+from tests.models.hostile_folders import (
+    BAD,
+    HARMLESS,
+    JSON_FILES,
+    Spoil,
+    changes,
+    links,
+)
 
 ROOT = Path(__file__).parents[2]
 WORKER = (
@@ -114,3 +132,75 @@ def test_pickles_alone_are_no_weights(canary: Path, own_copy: ModelFolder) -> No
         open_model(own_copy)
     assert loaded_by_the_engine(own_copy.folder).returncode != 0
     assert not canary.exists()
+
+
+def spoiled(spoil: Spoil, good: ModelFolder, folder: Path) -> ModelFolder:
+    shutil.copytree(good.folder, folder)
+    spoil(folder)
+    return ModelFolder("hostile", "hostile", folder)
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_folder_that_cannot_be_served_is_refused_in_one_sentence(
+    case: str, tiny_phi3: ModelFolder, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError) as refused:
+        open_model(spoiled(BAD[case], tiny_phi3, tmp_path / "model"))
+    assert refused.value.exit_code == 65
+    assert "\n" not in refused.value.message
+    assert len(refused.value.message) < 500
+
+
+@pytest.mark.parametrize("case", HARMLESS)
+def test_what_can_be_left_out_of_a_folder_is_and_the_rest_is_served(
+    case: str, tiny_phi3: ModelFolder, tmp_path: Path
+) -> None:
+    served = open_model(spoiled(HARMLESS[case], tiny_phi3, tmp_path / "model"))
+    assert served.tokenizer.encode("a")
+    assert served.context_tokens > 0
+    assert all(type(stop) is int and 0 <= stop < 2**31 for stop in served.stop_tokens)
+
+
+@pytest.mark.parametrize("case", [*BAD, *HARMLESS])
+def test_plans_for_a_hostile_folder_fail_as_for_a_damaged_one_if_at_all(
+    case: str, tiny_phi3: ModelFolder, tmp_path: Path
+) -> None:
+    model = spoiled((BAD | HARMLESS)[case], tiny_phi3, tmp_path / "model")
+    for look in (lambda: shape_of(model.folder), lambda: thinking_in_folder(model)):
+        with suppress(ModelError):
+            look()
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.data())
+def test_whatever_a_field_of_a_folder_holds_it_is_served_or_refused(
+    tiny_phi3: ModelFolder, data: st.DataObject
+) -> None:
+    name = data.draw(st.sampled_from(JSON_FILES))
+    stored = json.loads((tiny_phi3.folder / name).read_bytes())
+    field = data.draw(st.sampled_from([*stored, *NESTED_CONFIGS, "chat_template", "eos_token_id"]))
+    value = data.draw(json_values)
+    with tempfile.TemporaryDirectory() as folder, suppress(ModelError):
+        open_model(spoiled(changes(name, **{field: value}), tiny_phi3, Path(folder) / "model"))
+
+
+def test_a_link_to_nothing_is_a_file_that_is_missing(own_copy: ModelFolder) -> None:
+    links("config.json", "nowhere")(own_copy.folder)
+    with pytest.raises(ModelError, match=r"config\.json .* is missing"):
+        open_model(own_copy)
+
+
+@pytest.mark.parametrize("stated", ["2", 2**64])
+def test_end_tokens_that_are_no_ids_keep_the_engine_from_nothing(
+    stated: object, own_copy: ModelFolder
+) -> None:
+    changes("config.json", eos_token_id=stated)(own_copy.folder)
+    done = loaded_by_the_engine(own_copy.folder)
+    assert done.stdout == "loaded\n", done.stderr
