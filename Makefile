@@ -1,6 +1,6 @@
 # make demo: the whole journey on this machine, with a small real model. make test: everything that is checked.
 # make test-claude: the real Claude Code alone. make brew: this checkout as a Homebrew package, with its service.
-.PHONY: demo brew test test-claude check types types-darwin format lock docs formula-check release repository clean
+.PHONY: demo brew test test-claude check types types-darwin format lock mutants docs formula-check release repository clean
 
 bin := .venv/bin
 
@@ -34,6 +34,13 @@ format: .venv/dev.stamp
 
 lock: .venv/dev.stamp
 	@sh packaging/lock.sh
+
+# Changes to a module that its tests do not notice: make mutants MODULE=pensieve/reply/calls.py TESTS=tests/reply
+MODULE := pensieve/reply/stop_sequences.py
+TESTS := tests/$(notdir $(patsubst %/,%,$(dir $(MODULE))))
+
+mutants: .venv/dev.stamp
+	@$(bin)/python packaging/mutants.py $(MODULE) $(TESTS) $(LIMIT_S) $(FIRST)
 
 # docs/commands.md and the man page, from the commands' own help.
 docs: .venv/dev.stamp

@@ -101,12 +101,17 @@ def read_snapshot(file: Path) -> Snapshot | None:
     """The snapshot that a marker describes; None where there is no marker or it cannot be read."""
     try:
         stored = cast("dict[str, Any]", decode_json(read_file(file)))
-        files = tuple(ModelFile(**entry) for entry in stored["files"])
-        if not all(isinstance(each.name, str) and isinstance(each.size, int) for each in files):
-            return None
+        files = tuple(_model_file(entry) for entry in stored["files"])
         return Snapshot(repo=str(stored["repo"]), revision=str(stored["revision"]), files=files)
     except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def _model_file(entry: dict[str, Any]) -> ModelFile:
+    """Raises TypeError or KeyError for an entry that no marker of ours has."""
+    if not isinstance(entry["name"], str) or type(entry["size"]) is not int:
+        raise TypeError("a file without name or size")
+    return ModelFile(**entry)
 
 
 def write_snapshot(snapshot: Snapshot, file: Path) -> None:

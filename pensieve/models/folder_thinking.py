@@ -46,5 +46,10 @@ def _controls(model: ModelFolder, tokenizer_config: dict[str, Any]) -> frozenset
         tokens = list(cast("dict[str, Any]", listed).values())
     else:
         tokens = (read_json(model, "tokenizer.json") or {}).get("added_tokens", [])
-    texts = (token.get("content") for token in tokens if isinstance(token, dict))
-    return frozenset(text for text in texts if isinstance(text, str) and text.strip())
+    texts = (_text_of(token) for token in tokens)
+    return frozenset(text for text in texts if text.strip())
+
+
+def _text_of(token: object) -> str:
+    text = cast("dict[str, object]", token).get("content") if isinstance(token, dict) else ""
+    return text if isinstance(text, str) else ""

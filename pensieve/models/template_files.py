@@ -49,23 +49,24 @@ def _named_templates(model: ModelFolder, tokenizer_config: Mapping[str, Any]) ->
     stored = tokenizer_config.get("chat_template") or (
         read_json(model, "chat_template.json") or {}
     ).get("chat_template")
-    templates = {**_by_name(stored), **named}
-    if not all(isinstance(text, str) for text in (*templates, *templates.values())):
+    templates = _by_name(stored)
+    texts = {name: text for name, text in templates.items() if isinstance(text, str)}
+    if texts.keys() != templates.keys():
         damaged(model, "The chat template", "is not a text")
-    return templates
+    return {**texts, **named}
 
 
-def _by_name(stored: object) -> dict[str, str]:
+def _by_name(stored: object) -> dict[str, object]:
     """A lone template is the default one; a list or an object has a name for each."""
     match stored:
         case str():
             return {"default": stored}
         case list():
-            entries = cast("list[object]", stored)
-            tables = [cast("dict[str, str]", each) for each in entries if isinstance(each, dict)]
-            return {each.get("name", "default"): each.get("template", "") for each in tables}
+            entries = [each for each in cast("list[object]", stored) if isinstance(each, dict)]
+            tables = cast("list[dict[str, object]]", entries)
+            return {str(each.get("name")): each.get("template", "") for each in tables}
         case dict():
-            return cast("dict[str, str]", stored)
+            return cast("dict[str, object]", stored)
         case _:
             return {}
 
