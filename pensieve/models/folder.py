@@ -17,8 +17,9 @@ from typing import Any, cast
 
 from pensieve.errors import NotWritableError
 from pensieve.files import exclude_from_backups, sync_path, write_atomically
+from pensieve.foreign_json import read_json
 from pensieve.models.catalog import EmbeddedModel, HubModel, LocalModel, ModelSource
-from pensieve.models.model_files import decode_json, read_file
+from pensieve.models.model_files import read_file
 from pensieve.private_files import claim, make_folder, open_private, private_umask
 
 MARKER = "pensieve.json"
@@ -100,7 +101,7 @@ def is_present(source: ModelSource, models: Path) -> bool:
 def read_snapshot(file: Path) -> Snapshot | None:
     """The snapshot that a marker describes; None where there is no marker or it cannot be read."""
     try:
-        stored = cast("dict[str, Any]", decode_json(read_file(file)))
+        stored = cast("dict[str, Any]", read_json(read_file(file)))
         files = tuple(_model_file(entry) for entry in stored["files"])
         return Snapshot(repo=str(stored["repo"]), revision=str(stored["revision"]), files=files)
     except (OSError, ValueError, TypeError, KeyError):

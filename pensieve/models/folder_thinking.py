@@ -43,10 +43,10 @@ def _controls(model: ModelFolder, tokenizer_config: dict[str, Any]) -> frozenset
     """Read the added tokens: from tokenizer.json, up to 20 MB, only if no other file has them."""
     listed = tokenizer_config.get("added_tokens_decoder")
     if isinstance(listed, dict):
-        tokens = list(cast("dict[str, Any]", listed).values())
+        tokens: object = list(cast("dict[str, Any]", listed).values())
     else:
-        tokens = (read_json(model, "tokenizer.json") or {}).get("added_tokens", [])
-    texts = (_text_of(token) for token in tokens)
+        tokens = (read_json(model, "tokenizer.json") or {}).get("added_tokens")
+    texts = map(_text_of, cast("list[object]", tokens) if isinstance(tokens, list) else ())
     return frozenset(text for text in texts if text.strip())
 
 

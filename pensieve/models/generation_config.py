@@ -10,8 +10,9 @@ from typing import Any, cast
 
 from pensieve.dialects.sampling import NEUTRAL, SamplingDefaults
 from pensieve.errors import SettingsError
+from pensieve.foreign_json import read_json
 from pensieve.keys import SAMPLING_KEYS
-from pensieve.models.model_files import decode_json, read_file
+from pensieve.models.model_files import read_file
 from pensieve.settings import Settings
 
 NAME = "generation_config.json"
@@ -35,7 +36,7 @@ class GenerationConfig:
 def read_generation_config(folder: Path) -> GenerationConfig:
     """What the file in `folder` says; nothing where there is none. Never raises."""
     try:
-        found = decode_json(read_file(folder / NAME))
+        found = read_json(read_file(folder / NAME))
     except FileNotFoundError:
         return GenerationConfig()
     except OSError as error:

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
+from pensieve import foreign_json
 from pensieve.engine.shape import text_part
 from pensieve.errors import ModelDamagedError
 from pensieve.models.config_limits import unbelievable
 from pensieve.models.folder import MARKER, ModelFolder, read_snapshot
-from pensieve.models.model_files import decode_json, read_file, read_header, read_text
+from pensieve.models.model_files import read_file, read_header, read_text, start_of
 from pensieve.models.support import check_config, check_files, installed_mlx_lm
 from pensieve.models.verify import of_other_size
 
@@ -59,7 +60,7 @@ def read_json(model: ModelFolder, name: str) -> dict[str, Any] | None:
     if content.startswith(LFS_POINTER):
         damaged(model, name, "is a Git LFS pointer, not the file itself")
     try:
-        found = decode_json(content)
+        found = foreign_json.read_json(content, max_bytes=len(content))
     except ValueError as error:
         damaged(model, name, f"is not valid JSON ({error})")
     if not isinstance(found, dict):
@@ -152,6 +153,8 @@ def _check_safetensors(model: ModelFolder, name: str) -> None:
     if not file.exists():
         damaged(model, name, "is missing")
     with readable(model, name):
+        if start_of(file, len(LFS_POINTER)) == LFS_POINTER:
+            damaged(model, name, "is a Git LFS pointer, not the file itself")
         expected = _expected_size(model, file)
     if (size := file.stat().st_size) != expected:
         damaged(model, name, f"has {size} bytes where its header tells of {expected}")

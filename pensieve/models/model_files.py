@@ -5,11 +5,12 @@ never end, and what a parser makes of a file takes many times its size. Knows no
 """
 
 import errno
-import json
 import os
 import stat
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
+
+from pensieve.foreign_json import read_object
 
 # A published tokenizer.json has up to 35 MB, the index of 160 files 9 MB; others far below one.
 MAX_BYTES = 8 * 2**20
@@ -22,7 +23,7 @@ MAX_HEADER_BYTES = 32 * 2**20
 def read_file(file: Path) -> bytes:
     """Raises OSError, also where `file` is not regular or is larger than such files are."""
     max_bytes = MAX_BYTES_OF.get(file.name, MAX_BYTES)
-    content = _start_of(file, max_bytes + 1)
+    content = start_of(file, max_bytes + 1)
     if len(content) > max_bytes:
         raise OSError(errno.EFBIG, f"larger than {max_bytes // 2**20} MiB")
     return content
@@ -33,29 +34,19 @@ def read_text(file: Path) -> str:
     return read_file(file).decode("utf-8")
 
 
-def decode_json(content: bytes) -> object:
-    """Raises ValueError, also where it is nested too deeply."""
-    try:
-        return json.loads(content)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-
-
 def read_header(file: Path) -> tuple[dict[str, Any], int]:
     """Return the header of a safetensors file, and where the tensors begin.
 
     Raises OSError as `read_file` does, and ValueError where there is no such header.
     """
-    length = int.from_bytes(_start_of(file, 8), "little")
+    length = int.from_bytes(start_of(file, 8), "little")
     if length > MAX_HEADER_BYTES:
         raise ValueError("no header of a believable length")
-    header = decode_json(_start_of(file, 8 + length)[8:])
-    if not isinstance(header, dict):
-        raise ValueError("no header")  # noqa: TRY004 - of the content, not of an argument
-    return cast("dict[str, Any]", header), 8 + length
+    return read_object(start_of(file, 8 + length)[8:]), 8 + length
 
 
-def _start_of(file: Path, nbytes: int) -> bytes:
+def start_of(file: Path, nbytes: int) -> bytes:
+    """Return the first bytes of a regular file. Raises OSError."""
     # Non-blocking: to open a pipe would wait for a writer.
     opened = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     with os.fdopen(opened, "rb") as content:

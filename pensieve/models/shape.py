@@ -9,7 +9,8 @@ from typing import Any, cast
 
 from pensieve.engine.shape import ModelShape, shape_from
 from pensieve.errors import ModelDamagedError
-from pensieve.models.model_files import decode_json, read_file, read_header
+from pensieve.foreign_json import read_json
+from pensieve.models.model_files import read_file, read_header
 
 __all__ = ["PHI_3_MINI_SHAPE", "ModelShape", "shape_of"]
 
@@ -40,7 +41,7 @@ def shape_of(folder: Path) -> ModelShape:
     """The shape of the model in `folder`. Raises `ModelDamagedError` where its config does not tell."""
     files = list(folder.glob("*.safetensors"))
     try:
-        config = cast("dict[str, Any]", decode_json(read_file(folder / "config.json")))
+        config = cast("dict[str, Any]", read_json(read_file(folder / "config.json")))
         weights_bytes = sum(file.stat().st_size for file in files)
         headers = [_loaded(header) for file in files if (header := _header(file))]
         shape = shape_from(config, weights_bytes, sum(map(_unloaded_bytes, files)))

@@ -30,6 +30,7 @@ from tests.models.hostile_folders import (
     Spoil,
     changes,
     links,
+    writes,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -204,3 +205,9 @@ def test_end_tokens_that_are_no_ids_keep_the_engine_from_nothing(
     changes("config.json", eos_token_id=stated)(own_copy.folder)
     done = loaded_by_the_engine(own_copy.folder)
     assert done.stdout == "loaded\n", done.stderr
+
+
+def test_weights_that_git_did_not_fetch_are_named_as_such(own_copy: ModelFolder) -> None:
+    writes("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n")(own_copy.folder)
+    with pytest.raises(ModelError, match="Git LFS pointer"):
+        open_model(own_copy)
