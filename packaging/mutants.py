@@ -53,7 +53,8 @@ def variants(node: ast.AST) -> Iterator[ast.AST]:  # noqa: C901 - a table
 
 def mutants(tree: ast.Module) -> Iterator[str]:
     """Change `tree` for the time of each step, in one place; where, and what into what."""
-    for parent in list(ast.walk(tree)):
+    decorators = {part for node in ast.walk(tree) for part in decorator_parts(node)}
+    for parent in [node for node in ast.walk(tree) if node not in decorators]:
         for field, value in ast.iter_fields(parent):
             is_list = isinstance(value, list)
             for index, node in enumerate(value if is_list else [value]):
@@ -65,6 +66,11 @@ def mutants(tree: ast.Module) -> Iterator[str]:
                     replace(parent, field, index if is_list else None, variant)
                     yield f"line {getattr(node, 'lineno', 0)}: {old}  →  {new}"
                     replace(parent, field, index if is_list else None, node)
+
+
+def decorator_parts(node: ast.AST) -> Iterator[ast.AST]:
+    for decorator in getattr(node, "decorator_list", ()):
+        yield from ast.walk(decorator)
 
 
 def is_text_alone(parent: ast.AST, node: ast.AST) -> bool:

@@ -53,3 +53,10 @@ def test_a_beginning_that_comes_to_nothing_is_said() -> None:
 @pytest.mark.parametrize("text", ["", "x", "xy"])
 def test_what_cannot_begin_a_sequence_is_never_held_back(text: str) -> None:
     assert StopScanner(("STOP",)).feed(text).text == text
+
+
+def test_what_was_flushed_is_not_said_again() -> None:
+    scanner = StopScanner(("STOP",))
+    scanner.feed("ST")
+    assert scanner.flush() == "ST"
+    assert scanner.flush() == ""
