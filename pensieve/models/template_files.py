@@ -62,8 +62,8 @@ def _by_name(stored: object) -> dict[str, object]:
         case str():
             return {"default": stored}
         case list():
-            entries = [each for each in cast("list[object]", stored) if isinstance(each, dict)]
-            tables = cast("list[dict[str, object]]", entries)
+            entries = cast("list[object]", stored)
+            tables = (cast("dict[str, object]", each) for each in entries if isinstance(each, dict))
             return {str(each.get("name")): each.get("template", "") for each in tables}
         case dict():
             return cast("dict[str, object]", stored)
