@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,19 +49,49 @@ class Vocabulary:
 
     def __init__(self, tokenizer_json: str) -> None:
         """Raises ValueError for a tokenizer of an unknown kind."""
-        self.tokenizer = LLTokenizer(tokenizer_json)
+        tokenizer = LLTokenizer(tokenizer_json)
+        special = filter(tokenizer.is_special_token, range(tokenizer.vocab_size))
+        # Tokens that no text spells, by id.
+        self.special_tokens = {token: tokenizer.decode_str([token]) for token in special}
+        self.tokenizer = _unspelled(tokenizer, tokenizer_json, self.special_tokens)
 
     @classmethod
     def of(cls, tokenizer_file: Path) -> "Vocabulary":
         """Of a model's tokenizer.json. Raises OSError or ValueError."""
         return cls(tokenizer_file.read_text(encoding="utf-8"))
 
-    @cached_property
-    def special_tokens(self) -> dict[int, str]:
-        """Tokens that no text spells, by id."""
-        tokenizer = self.tokenizer
-        special = filter(tokenizer.is_special_token, range(tokenizer.vocab_size))
-        return {token: tokenizer.decode_str([token]) for token in special}
+
+def _unspelled(
+    tokenizer: LLTokenizer, tokenizer_json: str, special: Mapping[int, str]
+) -> LLTokenizer:
+    """The same tokenizer, which finds its special tokens in no text.
+
+    llguidance tokenizes the bytes that a schema forces, and would take `<|im_end|>` in an enum for the token that ends the turn.
+    """
+    names = {text: f"<\ufdd0{token}\ufdd1>" for token, text in special.items()}
+    renamed = json.dumps(_renamed(json.loads(tokenizer_json), names))
+    eos = next(iter(tokenizer.eos_tokens), None)
+    found = LLTokenizer(renamed, eos_token=eos)
+    is_same = found.vocab_size == tokenizer.vocab_size and all(map(found.is_special_token, special))
+    return found if is_same else tokenizer
+
+
+def _renamed(fields: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """A tokenizer.json with other texts for some tokens."""
+    for added in fields.get("added_tokens") or []:
+        if added["content"] in names:
+            added["content"] = names[added["content"]]
+    model = fields.get("model") or {}
+    vocabulary = model.get("vocab")
+    if isinstance(vocabulary, dict):
+        tokens: dict[str, int] = vocabulary  # pyright: ignore[reportUnknownVariableType]
+        model["vocab"] = {names.get(text, text): token for text, token in tokens.items()}
+    elif isinstance(vocabulary, list):
+        scored: list[list[Any]] = vocabulary  # pyright: ignore[reportUnknownVariableType]
+        model["vocab"] = [[names.get(text, text), *rest] for text, *rest in scored]
+    if model.get("unk_token") in names:
+        model["unk_token"] = names[model["unk_token"]]
+    return fields
 
 
 class CompiledGrammar:
