@@ -125,8 +125,8 @@ class _Grammar:
         if form.parameters is None:
             yield self._rule(f"{name}_input", json_of(tool.schema))
         else:
-            writer = Parameters(form.parameters, self._literals, self._rule)
-            yield self._rule(f"{name}_input", writer.written(f"{name}_input", tool.schema))
+            writer = Parameters(form.parameters, self._literals, self._rule, tool.schema)
+            yield self._rule(f"{name}_input", writer.written(f"{name}_input"))
         if form.after_arguments:
             yield self._literals.literal(form.after_arguments)
 

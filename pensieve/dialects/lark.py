@@ -38,17 +38,29 @@ class Literals:
 
     def literal(self, text: str) -> str:
         """The very `text`; nothing for an empty one."""
-        return " ".join(self._parts(text))
+        return " ".join(self._marks(self._split(text)))
 
-    def _parts(self, text: str) -> Iterator[str]:
-        start = 0
-        for found in self._names.finditer(text) if self._names else ():
-            if found.start() > start:
-                yield quoted(text[start : found.start()])
-            yield f"<[{self._controls[found[0]]}]>"
-            start = found.end()
-        if start < len(text):
-            yield quoted(text[start:])
+    def around(self, before: str, text: str, after: str) -> str:
+        """`text`, which spells no control token whatever it holds, between two marks."""
+        first, start, end, last = self.edges(before, after)
+        whole = start + text + end
+        return " ".join(filter(None, [first, quoted(whole) if whole else "", last]))
+
+    def edges(self, before: str, after: str) -> tuple[str, str, str, str]:
+        """Two marks as literals of their control tokens, and as the texts between those tokens and what is between."""
+        *first, start = self._split(before)
+        end, *last = self._split(after)
+        return " ".join(self._marks(first)), start, end, " ".join(self._marks(last))
+
+    def _split(self, text: str) -> list[str]:
+        """Texts and control tokens in turn; a text is first and last."""
+        return re.split(f"({self._names.pattern})", text) if self._names else [text]
+
+    def _marks(self, parts: Sequence[str]) -> Iterator[str]:
+        for part in parts:
+            if part:
+                is_mark = part in self._controls
+                yield f"<[{self._controls[part]}]>" if is_mark else quoted(part)
 
 
 def quoted(text: str) -> str:

@@ -1,6 +1,7 @@
 """Grammar rules for arguments that are not JSON: each parameter of a tool's schema in the dialect's own form."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import cast
 
 from pensieve.dialects.dialect import ParameterForm, Schema
 from pensieve.dialects.lark import (
@@ -9,62 +10,116 @@ from pensieve.dialects.lark import (
     in_order,
     json_of,
     one_of,
-    quoted,
+    pattern,
     text_up_to,
     text_without,
 )
-from pensieve.dialects.values import (
-    as_schema,
-    is_text,
-    kind_of,
-    properties,
-    required,
-    texts_of,
-    with_definitions,
+from pensieve.dialects.names import name_pattern, written_name
+from pensieve.dialects.shapes import (
+    KINDS,
+    Shape,
+    alternatives,
+    either,
+    kind_of_value,
+    kinds_of,
+    shapes_of,
+    target,
 )
+from pensieve.dialects.slots import Slot, slots_of
+from pensieve.dialects.values import as_schema, values_in, with_definitions
+from pensieve.dialects.writing import written_json
 
-# Nesting that is written out; what lies deeper is left to the model.
-_MOST_DEPTH = 6
+_OF_NUMBERS = (*("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),)
+_SCALARS = {"number", "boolean", "null"}
 
 
 class Parameters:
-    """Writes rules for one form. rule: takes a rule's name and body, and gives back its name."""
+    """Writes rules for one tool. rule: takes a rule's name and body, and gives back its name."""
 
-    def __init__(self, form: ParameterForm, literals: Literals, rule: Callable[..., str]) -> None:
+    def __init__(
+        self, form: ParameterForm, literals: Literals, rule: Callable[..., str], schema: Schema
+    ) -> None:
         self._form = form
         self._literals = literals
         self._rule = rule
+        self._whole = schema
+        self._slots = slots_of(schema)
+        self._references: dict[str, str] = {}
 
-    def written(self, name: str, schema: Schema) -> str:
+    def written(self, name: str) -> str:
         """A call's arguments, in the order of the schema."""
-        return self._members(name, schema, schema, 0) or '""'
+        self._name = name
+        return self._objects(name, self._whole, self._top_value)
 
-    def _members(self, name: str, part: Schema, whole: Schema, depth: int) -> str:
-        must = required(part)
-        form = self._form
+    def _objects(self, name: str, part: Schema, value: "Callable[..., str]") -> str:
+        """What stands between the brackets of an object."""
+        shapes = shapes_of(part, self._whole)
+        bodies = [
+            self._members(f"{name}_s{at}" if at else name, shape, value) or '""'
+            for at, shape in enumerate(shapes)
+        ]
+        return one_of(bodies)
+
+    def _members(self, name: str, shape: Shape, value: "Callable[..., str]") -> str:
+        separator = self._literals.literal(self._form.separator)
         items: list[tuple[str, bool]] = []
-        for at, (key, value) in enumerate(properties(part).items()):
-            head = self._literals.literal(form.before_key + key + form.after_key)
-            body = self._value(f"{name}_{at}", value, whole, depth)
-            items.append((self._rule(f"{name}_{at}", f"{head} {body}"), key in must))
-        return in_order(items, self._literals.literal(form.separator))
+        for at, (key, part) in enumerate(shape.properties.items()):
+            head = self._head(key)
+            body = value(f"{name}_{at}", key, part)
+            items.append((self._rule(f"{name}_{at}", f"{head} {body}"), key in shape.required))
+        if (extra := shape.extra) is not None:
+            body = value(f"{name}_more", None, extra)
+            more = self._rule(f"{name}_more", f"{self._any_head(name, shape)} {body}")
+            items.append((f"{more} ({f'{separator} {more}'.strip()})*", False))
+        return in_order(items, separator)
 
-    def _value(self, name: str, part: Schema, whole: Schema, depth: int) -> str:
+    def _head(self, key: str) -> str:
         form = self._form
-        after = self._literals.literal(form.after_value)
-        if form.quote != '"' and is_text(part, whole):
-            return self._text(name, part)
-        if form.is_nested and kind_of(part, whole) in {"object", "array"}:
-            return self._nested(name, part, whole, depth)
-        value = self._rule(f"{name}_value", json_of(with_definitions(part, whole)))
-        return f"{value} {after}".strip()
+        return self._literals.around(form.before_key, written_name(form, key), form.after_key)
 
-    def _text(self, name: str, part: Schema) -> str:
-        form, literal = self._form, self._literals.literal
-        end = form.quote or form.after_value
-        opening = literal(form.quote or "")
-        if (texts := texts_of(part)) is not None:
-            return f"{opening} {one_of([quoted(text) for text in texts])} {literal(end)}".strip()
+    def _any_head(self, name: str, shape: Shape) -> str:
+        """A parameter's name that the schema does not list. With what is around it, it is one terminal."""
+        form = self._form
+        first, start, end, last = self._literals.edges(form.before_key, form.after_key)
+        own = f"/{pattern(start)}{name_pattern(form)}{pattern(end)}/"
+        listed = [pattern(start + written_name(form, key) + end) for key in shape.properties]
+        terminal = f"{own} & ~/({'|'.join(listed)})/" if listed else own
+        return f"{first} {self._rule(f'{name}_name'.upper(), terminal)} {last}".strip()
+
+    def _top_value(self, name: str, key: str | None, part: Schema) -> str:
+        if self._form.quote is None:
+            slot = self._slots.further if key is None else self._slots.of(key)
+            return self._between_tags(name, slot)
+        return self._inner_value(name, key, part)
+
+    def _inner_value(self, name: str, _: str | None, part: Schema) -> str:
+        return self._nested(name, part) if self._form.is_nested else self._json(name, part)
+
+    def _json(self, name: str, part: Schema) -> str:
+        return self._rule(f"{name}_value", json_of(with_definitions(part, self._whole)))
+
+    # Between tags.
+
+    def _between_tags(self, name: str, slot: Slot) -> str:
+        after = self._form.after_value
+        if slot.is_value:
+            return f"{self._json(name, slot.part)} {self._literals.literal(after)}"
+        bodies: list[str] = []
+        for at, choice in enumerate(alternatives(slot.part, slot.whole)):
+            values = _listed(choice)
+            if values is None and "string" in kinds_of(choice, slot.whole):
+                return self._text("", after)
+            if values is None:
+                value = self._json(f"{name}_c{at}", choice)
+                bodies.append(f"{value} {self._literals.literal(after)}")
+            else:
+                texts = map(slot.written, values)
+                bodies += [self._literals.around("", text, after) for text in texts]
+        return one_of(bodies)
+
+    def _text(self, opening: str, end: str) -> str:
+        """A free text and the mark that ends it."""
+        opening = self._literals.literal(opening)
         if (closing := self._literals.from_token(end)) is not None:
             # Text takes the line break before it too.
             text = self._rule("PLAIN", text_without(holds(end.strip())))
@@ -72,13 +127,93 @@ class Parameters:
         text = self._rule("plain", text_up_to(end), attributes="[lazy]")
         return f"{opening} {text}".strip()
 
-    def _nested(self, name: str, part: Schema, whole: Schema, depth: int) -> str:
-        """An object or a list in the dialect's own form."""
-        if depth == _MOST_DEPTH:
-            return '"{}"' if kind_of(part, whole) == "object" else '"[]"'
-        if kind_of(part, whole) == "object":
-            return f'"{{" {self._members(name, part, whole, depth + 1)} "}}"'
-        item = self._value(f"{name}_item", as_schema(part.get("items")), whole, depth + 1)
-        separator = self._literals.literal(self._form.separator)
-        item = self._rule(f"{name}_item", item)
-        return f'"[" ({item} ({separator} {item})*)? "]"'
+    # In a form that nests.
+
+    def _nested(self, name: str, part: Schema) -> str:
+        if part.keys() == {"$ref"}:
+            return self._referred(cast("str", part["$ref"]))
+        if part.keys() in ({"anyOf"}, {"oneOf"}):
+            choices = values_in(part.get("anyOf", part.get("oneOf")))
+            bodies = [
+                self._nested(f"{name}_c{at}", as_schema(one)) for at, one in enumerate(choices)
+            ]
+            return one_of(bodies)
+        if (values := _listed(part)) is not None:
+            return one_of([self._constant(value) for value in values])
+        kinds = kinds_of(part, self._whole)
+        if kinds == KINDS and not part.keys() & {"properties", "items", "additionalProperties"}:
+            return self._anything()
+        return one_of(list(self._kinds(name, part, kinds)))
+
+    def _kinds(self, name: str, part: Schema, kinds: frozenset[str]) -> Iterator[str]:
+        quote = self._form.quote or ""
+        if "string" in kinds:
+            yield self._text(quote, quote)
+        if "object" in kinds:
+            yield f'"{{" {self._objects(name, part, self._inner_value)} "}}"'
+        if "array" in kinds:
+            first = values_in(part.get("prefixItems"))
+            item = either([as_schema(one) for one in (*first, part.get("items"))])
+            yield self._list(self._rule(f"{name}_item", self._nested(f"{name}_item", item)))
+        if scalars := sorted(kinds & _SCALARS):
+            limits = {key: part[key] for key in _OF_NUMBERS if key in part}
+            yield self._json(name, {"type": _with_integers(scalars, part), **limits})
+
+    def _list(self, item: str) -> str:
+        return f'"[" ({item} ({self._literals.literal(self._form.separator)} {item})*)? "]"'
+
+    def _referred(self, reference: str) -> str:
+        """A rule of its own for a definition, which may hold itself."""
+        if reference not in self._references:
+            name = f"{self._name}_ref{len(self._references)}"
+            self._references[reference] = name
+            self._rule(name, self._nested(name + "_", target(reference, self._whole) or {}))
+        return self._references[reference]
+
+    def _anything(self) -> str:
+        name = f"{self._name}_any"
+        if "" not in self._references:
+            self._references[""] = name
+            kinds = self._kinds(name, {"type": sorted(KINDS), "items": {"$ref": ""}}, KINDS)
+            self._rule(name, one_of(list(kinds)))
+        return name
+
+    def _constant(self, value: object) -> str:
+        """The very value."""
+        quote = self._form.quote or ""
+        match value:
+            case str():
+                return self._literals.around(quote, value, quote)
+            case Mapping():
+                items = cast("Mapping[str, object]", value).items()
+                return self._in_brackets(
+                    "{}", [f"{self._head(key)} {self._constant(one)}" for key, one in items]
+                )
+            case list():
+                return self._in_brackets(
+                    "[]", [self._constant(one) for one in cast("list[object]", value)]
+                )
+            case _:
+                return self._literals.literal(written_json(value))
+
+    def _in_brackets(self, brackets: str, items: Sequence[str]) -> str:
+        inner = f" {self._literals.literal(self._form.separator)} ".join(items)
+        return f'"{brackets[0]}" {inner} "{brackets[1]}"'
+
+
+def _listed(part: Schema) -> list[object] | None:
+    """The values that a schema lists, where it does."""
+    if "const" in part:
+        return [part["const"]]
+    values = part.get("enum")
+    if not isinstance(values, list | tuple):
+        return None
+    kinds = kinds_of(part, {})
+    return [value for value in cast("list[object]", values) if kind_of_value(value) in kinds]
+
+
+def _with_integers(kinds: Sequence[str], part: Schema) -> list[str]:
+    """`kinds` with integers instead of numbers where there are no others."""
+    named = values_in(part.get("type"))
+    is_whole = "integer" in named and "number" not in named
+    return ["integer" if kind == "number" and is_whole else kind for kind in kinds]

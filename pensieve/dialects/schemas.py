@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
+from pensieve.dialects.closing import closed_object
 from pensieve.dialects.dialect import Schema
-from pensieve.dialects.values import as_schema
+from pensieve.dialects.shapes import kinds_of, target
 
 MAX_DEPTH = 32
 MAX_NODES = 5_000
@@ -52,12 +53,17 @@ class Compilable:
 def compilable_object(schema: Schema) -> Compilable:
     """`schema` for a tool's arguments, which are always an object. Raises `SchemaTooComplexError`."""
     fit = compilable(schema)
-    kind = fit.schema.get("type")
-    if kind == "object" or (isinstance(kind, list) and "object" in kind):
-        return Compilable({**fit.schema, "type": "object"}, fit.lost)
-    if kind is None:
-        return Compilable({"type": "object", **fit.schema}, fit.lost)
-    return Compilable(FREE_OBJECT, fit.lost | {"type"})
+    if "object" not in kinds_of(fit.schema, fit.schema):
+        return Compilable(FREE_OBJECT, fit.lost | {"type"})
+    return Compilable(closed_object(fit.schema), fit.lost)
+
+
+def held_schema(schema: Schema) -> Schema:
+    """What a tool's arguments are held to."""
+    try:
+        return compilable_object(schema).schema
+    except SchemaTooComplexError:
+        return FREE_OBJECT
 
 
 def compilable(schema: Schema) -> Compilable:
@@ -111,11 +117,13 @@ class _Fitting:
             self.lost.add("schema")
             return {}
         fields = cast("Schema", node)
-        if "$ref" in fields and (target := self._target(fields["$ref"])) is not None:
-            return {"$ref": target}
         fitted: dict[str, object] = {}
+        if "$ref" in fields and (found := self._target(fields["$ref"])) is not None:
+            fitted["$ref"] = found
+        elif "$ref" in fields:
+            self.lost.add("$ref")
         for key, value in fields.items():
-            if key != "$ref" and self._keyword(key, value, fitted):
+            if key == "$ref" or self._keyword(key, value, fitted):
                 continue
             if key not in _SILENT:
                 self.lost.add(key)
@@ -153,24 +161,16 @@ class _Fitting:
     def _target(self, reference: object) -> str | None:
         """A reference into this very schema that ends somewhere; None for any other."""
         seen: set[object] = set()
-        target = reference
-        while isinstance(target, str) and target not in seen:
-            seen.add(target)
-            found = self._found(target)
+        following = reference
+        while isinstance(following, str) and following not in seen:
+            seen.add(following)
+            found = target(following, self.root)
             if found is None:
                 return None
             if "$ref" not in found:
                 return cast("str", reference)
-            target = found["$ref"]
+            following = found["$ref"]
         return None
-
-    def _found(self, reference: str) -> Schema | None:
-        if not reference.startswith("#"):
-            return None
-        found: object = self.root
-        for part in reference.lstrip("#").split("/")[1:]:
-            found = as_schema(found).get(part.replace("~1", "/").replace("~0", "~"))
-        return cast("Schema", found) if isinstance(found, Mapping) else None
 
 
 # Keywords that say nothing of what is valid.

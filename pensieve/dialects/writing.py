@@ -1,19 +1,30 @@
 """Calls of earlier turns as a dialect's text, in the very form that its grammar holds new ones to."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 from pensieve.dialects.dialect import CallForm, ParameterForm, ToolCall
+from pensieve.dialects.names import written_name
+from pensieve.dialects.slots import Slot, Slots
 
 # Marks a text so that no control token is read in it.
 Neutralize = Callable[[str], str]
 
 
-def written_calls(form: CallForm, calls: Sequence[ToolCall], neutralize: Neutralize = str) -> str:
-    """`calls`, which an assistant made after each other, as one text. neutralize: applied to all but the form's own marks."""
-    writer = _Writer(form, neutralize)
+def written_calls(
+    form: CallForm,
+    calls: Sequence[ToolCall],
+    neutralize: Neutralize = str,
+    slots: Mapping[str, Slots] | None = None,
+) -> str:
+    """`calls`, which an assistant made after each other, as one text. neutralize: applied to all but the form's own marks.
+
+    slots: of the tools' parameters, by the tools' names; a text that only a schema tells from other values stands as it is
+    without them.
+    """
+    writer = _Writer(form, neutralize, slots or {})
     texts = [writer.call(call, index) for index, call in enumerate(calls)]
     if form.separator is not None:
         return writer.section(form.separator.join(texts))
@@ -24,6 +35,7 @@ def written_calls(form: CallForm, calls: Sequence[ToolCall], neutralize: Neutral
 class _Writer:
     form: CallForm
     neutralize: Neutralize
+    slots: Mapping[str, Slots]
 
     def section(self, calls: str) -> str:
         form = self.form
@@ -42,14 +54,26 @@ class _Writer:
         return before + arguments + form.after_arguments
 
     def _parameters(self, form: ParameterForm, call: ToolCall) -> str:
+        slots = self.slots.get(call.name)
         return form.separator.join(
             form.before_key
-            + self.neutralize(key)
+            + self._key(form, key)
             + form.after_key
-            + self._value(form, value)
+            + (
+                self._value(form, value)
+                if slots is None
+                else self._in_slot(form, slots.of(key), value)
+            )
             + form.after_value
             for key, value in call.arguments.items()
         )
+
+    def _key(self, form: ParameterForm, key: str) -> str:
+        return self.neutralize(written_name(form, key))
+
+    def _in_slot(self, form: ParameterForm, slot: Slot, value: object) -> str:
+        is_free = form.quote is None and not slot.is_value
+        return self.neutralize(slot.written(value)) if is_free else self._value(form, value)
 
     def _value(self, form: ParameterForm, value: object) -> str:
         match value:
@@ -57,7 +81,7 @@ class _Writer:
                 return self._text(form.quote, value)
             case dict() if form.is_nested:
                 items = cast("dict[str, object]", value).items()
-                inner = (f"{self.neutralize(key)}:{self._value(form, item)}" for key, item in items)
+                inner = (f"{self._key(form, key)}:{self._value(form, item)}" for key, item in items)
                 return f"{{{','.join(inner)}}}"
             case list() if form.is_nested:
                 inner = (self._value(form, item) for item in cast("list[object]", value))

@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pensieve.dialects.dialect import HOLES, CallForm, Schema
+from pensieve.dialects.schemas import held_schema
+from pensieve.dialects.slots import slots_of
+from pensieve.dialects.validity import admits
 from pensieve.reply.arguments import ArgumentReader
 from pensieve.reply.letters import (
     Reading,
@@ -24,6 +27,7 @@ from pensieve.reply.said import CallBegan, CallEnded, CallInput, Said
 # Longer than any name with what stands around it.
 MAX_HEAD_LETTERS = 512
 _NAME = r"(?P<name>[\w.\-]+)"
+_KEYS = ("name", "arguments")
 _BEHIND_NAME = r"(?P<first>[^\w.\-\s])"
 
 
@@ -60,9 +64,8 @@ class CallReader:
         yield from call.read((yield from after_blanks()))
 
     def patient(self) -> "AloneCall":
-        """The same, told only when it is certain that the whole answer is a call."""
-        assert self.form.keys is not None
-        return AloneCall(self.form.keys, self.tools)
+        """The same, told only when it is certain that the rest of the answer is a call. Every family may write it."""
+        return AloneCall(self.form.keys or _KEYS, self.tools)
 
     def _say_known(self, said: Said) -> None:
         if isinstance(said, CallBegan) and said.name not in self.tools:
@@ -77,8 +80,11 @@ class CallReader:
         name, first = yield from self._head(begun)
         self.say(CallBegan(name))
         if form.parameters is not None:
-            end, schema = form.after_arguments.strip(), self.tools.get(name, {})
-            yield from ArgumentReader(form.parameters, end, schema, self._say_input).read(first)
+            end, slots = (
+                form.after_arguments.strip(),
+                slots_of(held_schema(self.tools.get(name, {}))),
+            )
+            yield from ArgumentReader(form.parameters, end, slots, self._say_input).read(first)
             self.say(CallEnded())
             return
         yield from json_value(self._say_input, (yield from after_blanks(first)))
@@ -102,9 +108,9 @@ class CallReader:
 
 
 class AloneCall:
-    """A call that is the whole answer: its JSON object and nothing else, fenced or not. Told only once it is whole.
+    """A call that the rest of the answer is: its JSON object and nothing else, fenced or not. Told only once it is whole.
 
-    tools: only a call of one of these is one.
+    tools: only a call of one of these, with arguments that hold to its schema, is one.
     """
 
     def __init__(self, keys: tuple[str, str], tools: Mapping[str, Schema]) -> None:
@@ -119,15 +125,16 @@ class AloneCall:
         return self._said if self._is_whole else []
 
     def read(self) -> Reading[None]:
-        """From the answer's first letter to its end: there is no way to return from this."""
+        """From its first letter to the answer's end: there is no way to return from this."""
         first = yield from after_blanks()
         fence = ""
         if first == "`":
             fence = yield from one_of(["```"], first)
             yield from up_to(re.compile(r"[a-z]*\n"), most=16)
             first = yield from after_blanks()
-        yield from _JsonCall(self._keys, self._said.append, is_strict=True).read(first)
-        if not isinstance(self._said[0], CallBegan) or self._said[0].name not in self._tools:
+        call = _JsonCall(self._keys, self._said.append, is_strict=True)
+        yield from call.read(first)
+        if not call.has_arguments or not self._is_valid():
             raise UnexpectedError
         if fence:
             yield from one_of([fence])
@@ -135,6 +142,15 @@ class AloneCall:
         yield from after_blanks()
         self._is_whole = False
         raise UnexpectedError
+
+    def _is_valid(self) -> bool:
+        """Whether it is a call of a tool, with arguments that the tool takes."""
+        began, *inputs = self._said
+        if not isinstance(began, CallBegan) or began.name not in self._tools:
+            return False
+        given = json.loads("".join(one.json for one in inputs if isinstance(one, CallInput)))
+        schema = self._tools[began.name]
+        return admits(schema, given, schema)
 
 
 class _JsonCall:
@@ -148,7 +164,7 @@ class _JsonCall:
         self._say = say
         self._is_strict = is_strict
         self._is_named = False
-        self._has_arguments = False
+        self.has_arguments = False
         self._held: list[str] = []
 
     def read(self, first: str) -> Reading[None]:
@@ -164,7 +180,7 @@ class _JsonCall:
                 raise UnexpectedError
         if not self._is_named:
             raise UnexpectedError
-        if not self._has_arguments:
+        if not self.has_arguments:
             self._say(CallInput("{}"))
         self._say(CallEnded())
 
@@ -176,7 +192,7 @@ class _JsonCall:
         first = yield from after_blanks()
         if key == self._name_key and not self._is_named:
             self._name((yield from _text(first)))
-        elif key in self._argument_keys and not self._has_arguments:
+        elif key in self._argument_keys and not self.has_arguments:
             yield from self._arguments(first)
         elif self._is_strict:
             raise UnexpectedError
@@ -194,7 +210,7 @@ class _JsonCall:
 
     def _arguments(self, first: str) -> Reading[None]:
         """An object. Some models write it once more into a text."""
-        self._has_arguments = True
+        self.has_arguments = True
         if first == "{":
             yield from json_value(self._input, first)
             return

@@ -174,13 +174,28 @@ class JsonText:
 
 def is_json(text: str) -> bool:
     """Whether `text` is one JSON value."""
+    return checked_json(text) is not None
+
+
+def checked_json(text: str) -> str | None:
+    """The one JSON value that `text` is, as it is passed on; None where it is none."""
     value = JsonText()
     rest = text.strip(BLANKS)
+    written = ""
     for place, letter in enumerate(rest):
         try:
             taken = value.take(letter)
         except NotJsonError:
-            return False
-        if taken is None or value.is_complete:
-            return value.is_complete and taken is not None and place == len(rest) - 1
-    return bool(_NUMBER.fullmatch(rest))
+            return None
+        if taken is None:
+            return None
+        written += taken
+        if value.is_complete:
+            return written if place == len(rest) - 1 else None
+    return written if _NUMBER.fullmatch(rest) else None
+
+
+def json_text(text: str) -> str:
+    """A JSON text. Half a character, which a JSON escape may have brought, is none."""
+    whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return json.dumps(whole, ensure_ascii=False)

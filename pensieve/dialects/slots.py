@@ -1,0 +1,107 @@
+"""The value of one parameter between tags, where a text is written without quotes: which values may stand there, and how.
+
+Law: every JSON value that the schema takes is written as some text, and that text is read as this very value. A text that
+another value would be written as is written as JSON, in quotes.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import isinf
+
+from pensieve.dialects.dialect import Schema
+from pensieve.dialects.shapes import either, kinds_of, shapes_of
+from pensieve.dialects.validity import admits
+
+_NO_VALUE = object()
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for a value of `part`, a schema whose references are into `whole`."""
+
+    part: Schema
+    whole: Schema
+
+    @cached_property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of values that may be there."""
+        return kinds_of(self.part, self.whole)
+
+    @property
+    def is_text(self) -> bool:
+        """Nothing but a text may be there: it is written as it is."""
+        return self.kinds == {"string"}
+
+    @property
+    def is_value(self) -> bool:
+        """A text may not be there: what is, is JSON."""
+        return "string" not in self.kinds
+
+    def written(self, value: object) -> str:
+        """What stands for `value`."""
+        if isinstance(value, str) and not (not self.is_text and self._is_taken(value)):
+            return value
+        return json.dumps(value, ensure_ascii=False)
+
+    def read(self, written: str) -> object:
+        """The value that `written` stands for, where a text may be one."""
+        value = _json(written)
+        if isinstance(value, str):
+            return value if self._is_taken(value) else written
+        return value if self._takes(value) else written
+
+    def _is_taken(self, text: str) -> bool:
+        """Whether a text, as it is, would be read as another value."""
+        value = _json(text)
+        while isinstance(value, str):
+            value = _json(value)
+        return self._takes(value)
+
+    def _takes(self, value: object) -> bool:
+        return value is not _NO_VALUE and admits(self.part, value, self.whole)
+
+
+def _json(text: str) -> object:
+    try:
+        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+    except (ValueError, RecursionError):
+        return _NO_VALUE
+
+
+def _no_constant(text: str) -> object:
+    raise ValueError(text)
+
+
+def _finite(text: str) -> float:
+    if isinf(number := float(text)):
+        raise ValueError(text)
+    return number
+
+
+def slots_of(schema: Schema) -> "Slots":
+    """The places of a tool's parameters."""
+    shapes = shapes_of(schema, schema)
+    names = dict.fromkeys(name for shape in shapes for name in shape.properties)
+    listed = {
+        name: Slot(either(_found([shape.properties.get(name) for shape in shapes])), schema)
+        for name in names
+    }
+    return Slots(listed, Slot(either(_found([shape.extra for shape in shapes]) or [{}]), schema))
+
+
+def _found(schemas: "list[Schema | None]") -> list[Schema]:
+    return [schema for schema in schemas if schema is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """Of all parameters: those that the schema lists, and what any other has."""
+
+    listed: Mapping[str, Slot]
+    further: Slot
+
+    def of(self, name: str) -> Slot:
+        """One parameter's."""
+        return self.listed.get(name, self.further)
