@@ -140,7 +140,7 @@ def _wanted(conversation: Conversation, offer: Offer, thought: BoundedThought) -
             least, most = 1, 1 if is_single else MOST_CALLS
         case NamedChoice(name=name):
             least, most = 1, 1
-            tools = [offer.known[name]] if name in offer.known else []
+            tools = [offer.held[name]] if name in offer.held else []
     return Wanted(
         tools=tools,
         least=least,

@@ -126,7 +126,7 @@ class PromptRenderer:
         return replace(prompt, edits=ContextEdits(applied_edits=tuple(applied)))
 
     def _draft(self, conversation: Conversation, most_tokens: int | None = None) -> _Draft:
-        offer = offer_of(conversation, self._context_tokens)
+        offer = offer_of(conversation, self._context_tokens, self._dialect.calls.parameters)
         script = self._script(conversation, offer)
         layout, text = self._written(conversation, offer, script)
         if not script.has_all(text) and script.forget():

@@ -6,13 +6,14 @@ that a system turn adds, where that turn stands. Only the hosted API runs server
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pensieve.api.blocks import ToolChangeBlock, ToolReferenceBlock, ToolResultBlock
 from pensieve.api.request import Conversation, Turn, decode
 from pensieve.api.tools import ClientTool, CustomTool, ScreenTool, ServerTool, Tool
 from pensieve.dialects.compact import LETTERS_PER_TOKEN, compacted, letters_of
-from pensieve.dialects.dialect import ToolSpec
+from pensieve.dialects.dialect import ParameterForm, ToolSpec
+from pensieve.dialects.telling import told_schema
 from pensieve.prompt.client_tools import client_tool
 
 _log = logging.getLogger("pensieve.prompt")
@@ -25,22 +26,28 @@ MOST_OF_CONTEXT = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """shown: told of at the beginning. callable: what may be called now, by name. known: every tool by its name.
+    """shown: told of at the beginning. callable: what may be called now, by name. known: every tool as it is told of, by its name.
 
-    strict: where tools stand in the request whose input is promised to obey their schema, by name.
+    held: the same tools as the client has them, which is what calls are held to. strict: where tools stand in the request whose input is promised to obey their schema, by name.
     """
 
     shown: tuple[ToolSpec, ...]
     callable: Mapping[str, ToolSpec]
     known: Mapping[str, ToolSpec]
+    held: Mapping[str, ToolSpec]
     strict: Mapping[str, str]
 
 
-def offer_of(conversation: Conversation, context_tokens: int) -> Offer:
-    """The tools of a conversation, for a model with so large a context."""
+def offer_of(
+    conversation: Conversation, context_tokens: int, form: ParameterForm | None = None
+) -> Offer:
+    """The tools of a conversation, for a model with so large a context. form: in which it writes arguments that are not JSON."""
     own = {tool.name: tool for tool in conversation.tools if _is_own(tool)}
-    known = {name: _spec(tool) for name, tool in own.items()}
-    known |= {tool.name: tool for tool in _inline_tools(conversation.messages)}
+    held = {name: _spec(tool) for name, tool in own.items()}
+    held |= {tool.name: tool for tool in _inline_tools(conversation.messages)}
+    known = {
+        name: replace(tool, schema=told_schema(tool.schema, form)) for name, tool in held.items()
+    }
     is_searched = any(
         isinstance(tool, ServerTool) and tool.is_search for tool in conversation.tools
     )
@@ -51,8 +58,9 @@ def offer_of(conversation: Conversation, context_tokens: int) -> Offer:
         known = {name: compacted(tool) for name, tool in known.items()}
     return Offer(
         shown=tuple(known[name] for name in loaded),
-        callable={name: known[name] for name in _callable(loaded, known, conversation.messages)},
+        callable={name: held[name] for name in _callable(loaded, known, conversation.messages)},
         known=known,
+        held=held,
         strict={
             tool.name: f"tools.{at}.custom"
             for at, tool in enumerate(conversation.tools)
