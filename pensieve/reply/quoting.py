@@ -23,6 +23,13 @@ class Quoting:
         is_in_line = line.count("`") % 2 == 1 or line.count('"') % 2 == 1
         return self._is_in_block or is_in_line or bool(_SINGLE_QUOTE.search(line))
 
+    def is_new_line_after(self, text: str) -> bool:
+        """Whether a line that is blank so far is open after `text`, outside of fenced blocks."""
+        after = Quoting()
+        after._line, after._is_in_block = self._line, self._is_in_block
+        after.feed(text)
+        return not after._is_in_block and not after._line.strip()
+
     def feed(self, text: str) -> None:
         """Append to the text."""
         *lines, self._line = (self._line + text).split("\n")

@@ -5,6 +5,7 @@ invented. Blanks beside a mark belong to it. Marks count only where they mean so
 are at hand, those of a thought at the beginning of an answer. A closing mark that closes nothing is never said, unless it is quoted.
 """
 
+import re
 from typing import assert_never
 
 from pensieve.dialects.answer import AnswerForm
@@ -13,6 +14,8 @@ from pensieve.reply.json_text import BLANKS
 from pensieve.reply.letters import Reading, UnexpectedError, certain, first_of
 from pensieve.reply.said import CallEnded, Said, Text, Thought, merged
 from pensieve.reply.states import Alone, InCall, InText, InThought, State
+
+_MAY_BE_CALL = re.compile(r"^[ \t]*([{`])", re.MULTILINE)
 
 
 class AnswerReader:
@@ -47,7 +50,7 @@ class AnswerReader:
 
     def flush(self, *, is_cut: bool) -> list[Said]:
         """What was held back, at the answer's end. is_cut: the model would have gone on."""
-        if isinstance(self._state, Alone):
+        while isinstance(self._state, Alone):
             self._end_alone(self._state)
         match self._state:
             case InThought():
@@ -60,8 +63,6 @@ class AnswerReader:
                 reading.close()
                 if not has_told and not is_cut:
                     self._say(before, unsaid)
-            case Alone():
-                pass
             case _:
                 assert_never(self._state)
         return self._taken()
@@ -119,6 +120,10 @@ class AnswerReader:
         if not state.has_begun and (begun := self._beginning(state)) is not None:
             return begun
         place, mark = first_of(self._marks, self._rest)
+        bare = self._bare_place(state)
+        if bare >= 0 and (not mark or bare < place):
+            self._say(state, self._take(bare))
+            return self._begin_alone(state)
         if not mark:
             self._say(state, self._take(certain(self._rest, self._marks)))
             return False
@@ -142,8 +147,10 @@ class AnswerReader:
             return True
         if thinking is not None and thinking.opening.startswith(text):
             return False
-        if state.may_be_call and self._tools and text[:1] in {"{", "`"}:
-            return self._begin_alone(state)
+        if state.may_be_call and self._tools and not self._opening and text[:1] == "{":
+            self._rest, state.held = state.held + self._rest, ""
+            self._open_call(state, self._calls.alone(), "")
+            return True
         return None
 
     def _pass_thought_mark(self, state: InText, mark: str) -> None:
@@ -207,7 +214,7 @@ class AnswerReader:
     def _break_call(self, state: InCall) -> None:
         """What was to be a call is none, or none any more: the rest of it is text."""
         if state.is_open:
-            self._said.append(CallEnded())
+            self._said.append(CallEnded(is_whole=False))
         if state.has_told:
             self._state = InText(may_think=False, may_be_call=False, keeps_blanks=False)
             self._rest = state.unsaid + self._rest
@@ -217,15 +224,19 @@ class AnswerReader:
         self._say(self._state, self._opening)
         self._rest = state.unsaid.removeprefix(self._opening) + self._rest
 
-    # A call that is the whole answer.
+    # A call without marks, which ends the answer.
 
-    def _begin_alone(self, state: InText) -> bool | None:
-        if self._opening and not self._dialect.has_bare_calls:
-            return None
-        self._rest, state.held = state.held + self._rest, ""
-        if not self._opening:
-            self._open_call(state, self._calls.alone(), "")
-            return True
+    def _bare_place(self, state: InText) -> int:
+        """Where a line begins that may be such a call, outside of fenced blocks; -1 for none."""
+        if not self._tools or not state.may_be_call:
+            return -1
+        for found in _MAY_BE_CALL.finditer(self._rest):
+            before = self._rest[: found.start(1)]
+            if state.quoting.is_new_line_after(before):
+                return len(before)
+        return -1
+
+    def _begin_alone(self, state: InText) -> bool:
         call = self._calls.patient()
         self._state = Alone(state, call, call.read())
         next(self._state.reading)
@@ -254,5 +265,5 @@ class AnswerReader:
     def _go_back(self, state: Alone) -> None:
         """It is text, after all."""
         self._state = state.before
-        self._state.may_be_call = False
         self._rest = state.unsaid + self._rest
+        self._say(self._state, self._take(1))

@@ -4,6 +4,7 @@ Law: the same tokens cut anyhow give the same events after merging deltas that f
 none invented. It knows no HTTP and no engine: whoever drives it leaves the engine's block when `is_ended`.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -32,6 +33,8 @@ from pensieve.reply.blocks import Blocks
 from pensieve.reply.reading import AnswerReader
 from pensieve.reply.said import CallBegan, CallEnded, CallInput, Said, Text, Thought
 from pensieve.reply.stop_sequences import Scanned, StopScanner
+
+_log = logging.getLogger("pensieve.reply")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,8 @@ class Reply:
         self._thinking_tokens = 0
         self._has_begun = False
         self._is_ended = False
+        self._unfinished: str | None = None  # the tool whose call is being read
+        self._has_broken_call = False
 
     @property
     def is_ended(self) -> bool:
@@ -144,13 +149,21 @@ class Reply:
             case Thought(text):
                 return before + self._blocks.thought(text)
             case CallBegan(name):
+                self._unfinished = name
                 return before + self._blocks.open_tool_use(name)
             case CallInput(json):
                 return before + self._blocks.tool_input(json)
-            case CallEnded():
+            case CallEnded(is_whole):
+                self._end_call(is_whole=is_whole)
                 return before + self._blocks.close()
             case _:
                 assert_never(said)
+
+    def _end_call(self, *, is_whole: bool) -> None:
+        if not is_whole:
+            _log.warning("the input of a call of %s is not whole: it breaks off", self._unfinished)
+            self._has_broken_call = True
+        self._unfinished = None
 
     def _scanned(self, scanned: Scanned) -> list[MessageEvent]:
         said = self._blocks.text(scanned.text)
@@ -167,8 +180,13 @@ class Reply:
         return events + self._end(self._reason(reason))
 
     def _reason(self, reason: FinishReason) -> StopReason:
+        if self._unfinished is not None:
+            _log.warning("the input of a call of %s is not whole: %s", self._unfinished, reason)
         if reason == "length":
             return self._asked.length_stop
+        if self._unfinished is not None or self._has_broken_call:
+            # What a client takes for an answer that is not whole; after "tool_use" it would run the call.
+            return "max_tokens"
         return "tool_use" if self._blocks.has_tool_use else "end_turn"
 
     def _end(self, reason: StopReason, sequence: str | None = None) -> list[MessageEvent]:

@@ -34,7 +34,9 @@ class CallInput:
 
 @dataclass(frozen=True, slots=True)
 class CallEnded:
-    """The call is whole."""
+    """There is no more of the call. is_whole: its input is; a model may break it off."""
+
+    is_whole: bool = True
 
 
 Said = Text | Thought | CallBegan | CallInput | CallEnded

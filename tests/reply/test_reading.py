@@ -267,7 +267,7 @@ def test_a_call_that_breaks_off_in_its_input_is_told_as_far_as_it_went() -> None
     assert said == [
         CallBegan("write"),
         CallInput('{"path": "a", '),
-        CallEnded(),
+        CallEnded(is_whole=False),
         Text("oh no"),
     ]
 
