@@ -15,6 +15,8 @@ from pensieve.dialects.values import as_schema
 # Combinations are worked out so far; what is beyond is left as it is.
 MAX_NODES = 5_000
 MAX_DEPTH = 48
+# A combination inside of another may double it: it counts for so many.
+COMBINED_DEPTH = 12
 
 _COMBINING = ("allOf", "anyOf", "oneOf", "$ref")
 _OF_OBJECTS = {"properties", "required", "additionalProperties", "patternProperties"}
@@ -50,13 +52,13 @@ class _Closing:
             return node
         self._nodes += 1
         schema = cast("Schema", node)
-        if schema.keys() == {"$ref"}:
+        if set(schema) == {"$ref"}:
             return self._reference(cast("str", schema["$ref"]))
         if self._nodes > MAX_NODES or depth > MAX_DEPTH:
             return {}
         if _is_combined(schema) and "object" in (kinds := kinds_of(schema, self.root)):
-            others = [{"type": sorted(kinds - {"object"})}] if kinds != {"object"} else []
-            return either([self._object(schema, depth), *others])
+            others = [{"type": sorted(kinds - {"object"})}] if len(kinds) > 1 else []
+            return either([self._object(schema, depth + COMBINED_DEPTH), *others])
         if schema.keys() & _OF_OBJECTS:
             schema = {**schema, **own_shape(schema).whole().keywords()}
         return self._plain(schema, depth)

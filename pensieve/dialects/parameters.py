@@ -130,9 +130,9 @@ class Parameters:
     # In a form that nests.
 
     def _nested(self, name: str, part: Schema) -> str:
-        if part.keys() == {"$ref"}:
+        if set(part) == {"$ref"}:
             return self._referred(cast("str", part["$ref"]))
-        if part.keys() in ({"anyOf"}, {"oneOf"}):
+        if set(part) in ({"anyOf"}, {"oneOf"}):
             choices = values_in(part.get("anyOf", part.get("oneOf")))
             bodies = [
                 self._nested(f"{name}_c{at}", as_schema(one)) for at, one in enumerate(choices)

@@ -14,9 +14,11 @@ from typing import cast
 from pensieve.dialects.closing import closed_object
 from pensieve.dialects.dialect import Schema
 from pensieve.dialects.shapes import kinds_of, target
+from pensieve.dialects.values import as_schema, schemas_in
 
 MAX_DEPTH = 32
 MAX_NODES = 5_000
+MAX_VISITS = 20_000
 MAX_BYTES = 256 * 1024
 MAX_PATTERN_LETTERS = 512
 # A grammar counts to so many; what a schema wants more often is not counted.
@@ -53,6 +55,7 @@ class Compilable:
 def compilable_object(schema: Schema) -> Compilable:
     """`schema` for a tool's arguments, which are always an object. Raises `SchemaTooComplexError`."""
     fit = compilable(schema)
+    _check_combinations(fit.schema)
     if "object" not in kinds_of(fit.schema, fit.schema):
         return Compilable(FREE_OBJECT, fit.lost | {"type"})
     return Compilable(closed_object(fit.schema), fit.lost)
@@ -84,6 +87,25 @@ def _check_size(schema: Schema) -> None:
         waiting += ((inner, depth + 1) for inner in _inner(value))
     if len(json.dumps(schema)) > MAX_BYTES:
         raise SchemaTooComplexError
+
+
+def _check_combinations(schema: Schema) -> None:
+    """Raises `SchemaTooComplexError` where following every reference and choice would take too long."""
+    visits = 0
+    nodes: list[object] = [schema]
+    while nodes:
+        node = nodes.pop()
+        nodes += _inner(node)
+        waiting = [as_schema(node)]
+        while waiting:
+            visits += 1
+            if visits > MAX_VISITS:
+                raise SchemaTooComplexError
+            one = waiting.pop()
+            for key in ("allOf", "anyOf", "oneOf"):
+                waiting += schemas_in(one.get(key))
+            if (found := target(one.get("$ref"), schema)) is not None:
+                waiting.append(found)
 
 
 def _inner(value: object) -> Iterator[object]:

@@ -63,7 +63,7 @@ def target(reference: object, whole: Schema) -> Schema | None:
     found: object = whole
     for part in reference[1:].split("/")[1:]:
         name = part.replace("~1", "/").replace("~0", "~")
-        found = cast("Schema", found).get(name) if isinstance(found, Mapping) else None
+        found = as_schema(found).get(name)
     return cast("Schema", found) if isinstance(found, Mapping) else None
 
 
@@ -152,8 +152,8 @@ def own_shape(schema: Schema) -> Shape:
         additional = None
     patterns = list(as_schema(schema.get("patternProperties")).values())
     if patterns and not (additional is True or (additional is None and not lists)):
-        further = [additional] if isinstance(additional, Mapping) else []
-        additional = either([*map(as_schema, patterns), *cast("list[Schema]", further)])
+        further = [as_schema(cast("object", additional))] if isinstance(additional, Mapping) else []
+        additional = either([*map(as_schema, patterns), *further])
     must = tuple(key for key in values_in(schema.get("required")) if isinstance(key, str))
     return Shape(
         properties,

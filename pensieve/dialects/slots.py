@@ -32,7 +32,7 @@ class Slot:
     @property
     def is_text(self) -> bool:
         """Nothing but a text may be there: it is written as it is."""
-        return self.kinds == {"string"}
+        return self.kinds == frozenset({"string"})
 
     @property
     def is_value(self) -> bool:

@@ -55,7 +55,8 @@ def _inner(schema: Schema, value: object) -> Iterator[tuple[object, object]]:
     """The values inside, each with the schema that it holds to."""
     if isinstance(value, Mapping):
         listed = as_schema(schema.get("properties"))
-        further = {} if "patternProperties" in schema else schema.get("additionalProperties", {})
+        is_open = "patternProperties" in schema
+        further = True if is_open else schema.get("additionalProperties", True)
         for key, one in cast("Mapping[str, object]", value).items():
             yield listed.get(key, further), one
     elif isinstance(value, list):

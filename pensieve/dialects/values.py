@@ -29,7 +29,11 @@ def with_definitions(part: Schema, whole: Schema) -> Schema:
 
 def schemas_in(value: object) -> list[Schema]:
     """The schemas of a list, where it is one."""
-    return [as_schema(one) for one in values_in(value) if isinstance(one, Mapping) or one is True]
+    return [as_schema(one) for one in values_in(value) if _is_schema(one)]
+
+
+def _is_schema(value: object) -> bool:
+    return value is True or isinstance(value, Mapping)
 
 
 def values_in(value: object) -> list[object]:

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
@@ -78,19 +78,20 @@ def _unspelled(
 
 def _renamed(fields: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """A tokenizer.json with other texts for some tokens."""
-    for added in fields.get("added_tokens") or []:
-        if added["content"] in names:
-            added["content"] = names[added["content"]]
-    model = fields.get("model") or {}
-    vocabulary = model.get("vocab")
+    added: list[dict[str, Any]] = fields.get("added_tokens") or []
+    for token in added:
+        token["content"] = names.get(token["content"], token["content"])
+    model: dict[str, Any] = fields.get("model") or {}
+    vocabulary: Any = model.get("vocab")
     if isinstance(vocabulary, dict):
-        tokens: dict[str, int] = vocabulary  # pyright: ignore[reportUnknownVariableType]
+        tokens = cast("dict[str, int]", vocabulary)
         model["vocab"] = {names.get(text, text): token for text, token in tokens.items()}
     elif isinstance(vocabulary, list):
-        scored: list[list[Any]] = vocabulary  # pyright: ignore[reportUnknownVariableType]
+        scored = cast("list[list[Any]]", vocabulary)
         model["vocab"] = [[names.get(text, text), *rest] for text, *rest in scored]
-    if model.get("unk_token") in names:
-        model["unk_token"] = names[model["unk_token"]]
+    unknown: Any = model.get("unk_token")
+    if unknown in names:
+        model["unk_token"] = names[unknown]
     return fields
 
 

@@ -41,7 +41,7 @@ def listing(*names: str, **more: Any) -> dict[str, Any]:
         ({"type": "object", "properties": {"v": {**listing("q"), "type": ["object", "null"]}}}, [{"v": None}, {"v": {"q": "x"}}], [{"v": {"r": "x"}}]),
         ({"type": "object", "properties": {"v": {"type": "array", "items": {"$ref": "#"}}}}, [{"v": [{"v": []}]}], [{"v": [{"w": 1}]}]),
         ({"properties": {"v": {"$ref": "#/$defs/A"}}, "$defs": {"A": {"allOf": [{"$ref": "#/$defs/B"}, listing("a")]}, "B": listing("b")}}, [{"v": {"a": "x", "b": "y"}}], [{"v": {"c": "x"}}]),
-        ({"properties": {"v": {"allOf": [listing("a"), listing("b")], "type": ["object", "null"]}}}, [{"v": None}, {"v": {"a": "x", "b": "y"}}], [{"v": 5}, {"v": {"c": 1}}]),
+        ({"properties": {"v": {"allOf": [listing("a"), listing("b")], "type": ["object", "null"]}}}, [{"v": {"a": "x", "b": "y"}}], [{"v": None}, {"v": 5}, {"v": {"c": 1}}]),
     ],
     ids=str,
 )  # fmt: skip
