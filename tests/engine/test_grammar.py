@@ -100,7 +100,7 @@ def test_a_stop_token_that_the_grammar_names_may_come_there() -> None:
 def test_no_text_spells_a_special_token_but_a_grammar_can_name_it() -> None:
     text = matcher("start: /(.|\\n)*/")
     assert CALL not in allowed(text)
-    named = matcher('start: /(.|\\n)*/ <tool_call> "x"')
+    named = matcher(f'start: /(.|\\n)*/ <[{CALL}]> "x"')
     assert CALL in allowed(named)
     named.advance(CALL)
     assert allowed(named) == set(ids("x"))
