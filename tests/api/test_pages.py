@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pensieve.api.files import FilesQuery, upload_fields
+from pensieve.api.files import FilesQuery, page_token, upload_fields
 from pensieve.api.listing import ModelsQuery
 from pensieve.api.pages import CursorQuery, window
 from pensieve.errors import InvalidRequestError
@@ -81,7 +81,7 @@ def test_a_bad_lifecycle_is_told() -> None:
         ModelsQuery.of([("lifecycle[]", "active"), ("lifecycle[]", "young")])
 
 
-@pytest.mark.parametrize("other", [("limit", "5"), ("page", "page_x")])
+@pytest.mark.parametrize("other", [("limit", "5"), ("page", page_token((1.0, "file_x")))])
 def test_ids_come_alone(other: tuple[str, str]) -> None:
     assert FilesQuery.of([("ids[]", "a"), ("ids[]", "b")]).ids == ("a", "b")
     with pytest.raises(InvalidRequestError, match=r"ids\[\]: not together with page or limit"):

@@ -107,9 +107,9 @@ async def test_half_a_character_in_any_text_ends_no_session(
     async with in_memory(app_of(engine)) as client:
         response = await client.post("/v1/messages", **sent)
     assert (response.status_code, response.json()["content"][0]["text"]) == (200, "Yes.")
-    assert [line for line in caplog.messages if "half a character" in line] == [
-        "a request held half a character (a lone surrogate), read as U+FFFD"
-    ]
+    # A handler of another test may have counted those of earlier examples into it.
+    (line,) = [line for line in caplog.messages if "half a character" in line]
+    assert line.startswith("a request held half a character (a lone surrogate), read as U+FFFD")
 
 
 async def test_half_a_character_is_counted_as_the_one_that_it_is_read_as() -> None:

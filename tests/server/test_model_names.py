@@ -64,6 +64,9 @@ async def test_no_name_of_a_model_opens_a_file_or_a_connection() -> None:
                 assert answered.status_code == 200, name
                 assert answered.json()["model"] == name
                 asked = await client.get(f"/v1/models/{quote(name, safe='')}")
+                if not name.strip("/"):  # the list's own address, with slashes too many
+                    assert asked.json()["data"], name
+                    continue
                 assert asked.status_code == 404, name
                 assert asked.json()["error"]["type"] == "not_found_error"
         assert seen == []
