@@ -63,14 +63,16 @@ def env(  # noqa: PLR0913 -- each a word of the command line
     target = measured(target, settings)
     _tell_of_absence(target, must_run=check)
     told = variables(target, is_lite=lite) | exception_for(target.host, environ)
+    options = " --lite" * lite + (f" --thinking {thinking}" if thinking else "")
     if json:
         output.data(dumps(told, indent=2))
-    elif dotenv:
-        output.data("\n".join(shells.dotenv(name, value) for name, value in told.items()))
     else:
-        options = " --lite" * lite + (f" --thinking {thinking}" if thinking else "")
-        output.data(_script(shell, told, options))
+        output.data(_dotenv(told) if dotenv else _script(shell, told, options))
     return 0
+
+
+def _dotenv(told: Mapping[str, str]) -> str:
+    return "\n".join(shells.dotenv(name, value) for name, value in told.items())
 
 
 def _refuse_two_forms(*asked: bool) -> None:

@@ -81,19 +81,24 @@ def build_app(
 
     app = Starlette(
         routes=routes(operations(endpoints)),
-        middleware=[
-            Middleware(Boundary),
-            Middleware(Guard, access=access_of(settings)),
-            Middleware(Preflight),
-            Middleware(Addresses),
-            Middleware(BodyAdmission, budget=budget or BodyBudget()),
-        ],
+        middleware=_middleware(settings, budget or BodyBudget()),
         exception_handlers={HTTPException: _routing_error},
         lifespan=lifespan,
     )
     # A redirect would be built from the Host header.
     app.router.redirect_slashes = False
     return app
+
+
+def _middleware(settings: Settings, budget: BodyBudget) -> list[Middleware]:
+    """From the outside in: access is decided by the path as it was sent, before anything is read."""
+    return [
+        Middleware(Boundary),
+        Middleware(Guard, access=access_of(settings)),
+        Middleware(Preflight),
+        Middleware(Addresses),
+        Middleware(BodyAdmission, budget=budget),
+    ]
 
 
 async def _routing_error(request: Request, error: Exception) -> Response:
