@@ -9,7 +9,7 @@ from pensieve.engine.generation import Generation
 from pensieve.power import SleepBlocker
 from pensieve.server.awake_engine import AwakeEngine
 from tests.fakes import ScriptedEngine, says
-from tests.test_power import STAND_IN, own_stand_ins
+from tests.test_power import STAND_IN, OwnStandIns
 
 pytestmark = [
     pytest.mark.anyio,
@@ -19,29 +19,36 @@ GENERATION = Generation((1,), 9)
 
 
 @pytest.fixture
+def own_stand_ins() -> OwnStandIns:
+    return OwnStandIns()
+
+
+@pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
 
 
-async def released() -> None:
+async def released(own_stand_ins: OwnStandIns) -> None:
     with anyio.fail_after(30):
         while own_stand_ins():
             await anyio.lowlevel.checkpoint()
 
 
-async def test_a_generation_keeps_the_machine_awake_and_the_last_one_lets_it_sleep() -> None:
+async def test_a_generation_keeps_the_machine_awake_and_the_last_one_lets_it_sleep(
+    own_stand_ins: OwnStandIns,
+) -> None:
     with SleepBlocker(STAND_IN) as blocker:
         engine = AwakeEngine(ScriptedEngine([says("x")]), blocker, linger_s=0)
-        assert own_stand_ins() == []
+        assert own_stand_ins() == set()
         async with engine.generate(GENERATION):
             async with engine.generate(GENERATION):
                 pass
             await anyio.sleep(0)
             assert len(own_stand_ins()) == 1
-        await released()
+        await released(own_stand_ins)
 
 
-async def test_between_two_generations_the_same_program_goes_on() -> None:
+async def test_between_two_generations_the_same_program_goes_on(own_stand_ins: OwnStandIns) -> None:
     with SleepBlocker(STAND_IN) as blocker:
         engine = AwakeEngine(ScriptedEngine([says("x")]), blocker, linger_s=60)
         async with engine.generate(GENERATION):
@@ -49,13 +56,13 @@ async def test_between_two_generations_the_same_program_goes_on() -> None:
         assert own_stand_ins() == held
         async with engine.generate(GENERATION):
             assert own_stand_ins() == held
-    assert own_stand_ins() == []
+    assert own_stand_ins() == set()
 
 
-async def test_a_generation_that_is_refused_lets_it_sleep_too() -> None:
+async def test_a_generation_that_is_refused_lets_it_sleep_too(own_stand_ins: OwnStandIns) -> None:
     with SleepBlocker(STAND_IN) as blocker:
         engine = AwakeEngine(ScriptedEngine([[]], refusal=KeyError()), blocker, linger_s=0)
         with pytest.raises(KeyError):
             async with engine.generate(GENERATION):
                 pytest.fail("it was taken")
-        await released()
+        await released(own_stand_ins)
