@@ -9,6 +9,7 @@ import signal
 import sys
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
@@ -21,6 +22,9 @@ os.environ.setdefault("MLX_DISABLE_COMPILE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Two threads are a fifth faster and take the core that the tests beside them need.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# How fast a machine is fails no test: others may work on it.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 # A shell's background jobs ignore Ctrl-C, and so would every program that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if sys.platform == "linux" and (openblas := find_openblas()):
