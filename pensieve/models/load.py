@@ -17,6 +17,7 @@ from pensieve.dialects.probe import Probe
 from pensieve.dialects.table import dialect_of
 from pensieve.dialects.turn_ends import ends_of_turn
 from pensieve.engine.shape import context_of, text_part, tokens_in
+from pensieve.models.encoder import Encoder, try_out
 from pensieve.models.folder import ModelFolder
 from pensieve.models.generation_config import (
     NAME,
@@ -28,6 +29,7 @@ from pensieve.models.integrity import check, damaged, read_json
 from pensieve.models.served import ServedModel
 from pensieve.models.template_files import open_template, special_tokens
 from pensieve.models.tokenizer import ModelTokenizer, controls_of
+from pensieve.models.tokenizer_limits import oversized
 
 _log = logging.getLogger("pensieve.models")
 
@@ -38,6 +40,7 @@ ENDS_OF_TURN = (
     *("<|end|>", "<|im_end|>", "<|eot_id|>", "<|eot|>", "<end_of_turn>", "<turn|>"),
     *("<|END_OF_TURN_TOKEN|>", "<|user|>", "<|assistant|>", "<|observation|>"),
 )
+_TOKENIZER = "tokenizer.json"
 # gpt-oss's harmony format ends each of an answer's parts with <|end|>, not only the last one.
 PART_MARK, PART_END = "<|channel|>", "<|end|>"
 
@@ -88,17 +91,29 @@ def _generation_config(model: ModelFolder) -> GenerationConfig:
 
 
 def _tokenizer(model: ModelFolder, model_type: str) -> Tokenizer:
-    file = model.folder / "tokenizer.json"
-    if not file.exists():
-        return _converted_tokenizer(model, model_type)
-    read_json(model, file.name)
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # noqa: BLE001  # the library raises plain Exception
-        damaged(model, file.name, f"is no tokenizer ({error})")
+    """The model's tokenizer, tried out: it takes texts within bounds of memory and time."""
+    tokenizer = _built(model, model_type)
     if not tokenizer.get_vocab_size():
-        damaged(model, file.name, "has no vocabulary")
+        damaged(model, _TOKENIZER, "has no vocabulary")
+    # It can multiply a text, and puts in only what `encode` leaves out.
+    tokenizer.post_processor = None
+    if fault := try_out(Encoder(tokenizer)):
+        damaged(model, _TOKENIZER, fault)
     return tokenizer
+
+
+def _built(model: ModelFolder, model_type: str) -> Tokenizer:
+    stored = read_json(model, _TOKENIZER)
+    if stored is None:
+        return _converted_tokenizer(model, model_type)
+    if fault := oversized(stored):
+        damaged(model, _TOKENIZER, fault)
+    try:
+        return Tokenizer.from_file(str(model.folder / _TOKENIZER))
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # noqa: BLE001  # the library raises plain Exception, and panics
+        damaged(model, _TOKENIZER, f"is no tokenizer ({str(error)[:200]})")
 
 
 def _converted_tokenizer(model: ModelFolder, model_type: str) -> Tokenizer:
@@ -112,11 +127,11 @@ def _converted_tokenizer(model: ModelFolder, model_type: str) -> Tokenizer:
             model.folder, tokenizer_type=model_type, trust_remote_code=False
         )
         return Tokenizer.from_str(built.backend_tokenizer.to_str())
-    except Exception as error:  # noqa: BLE001  # whatever a library of model code raises
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # noqa: BLE001  # whatever a library of model code raises
         cause = str(error).partition("\n")[0]
-        damaged(
-            model, "tokenizer.json", f"is missing, and the other files make no tokenizer ({cause})"
-        )
+        damaged(model, _TOKENIZER, f"is missing, and the other files make no tokenizer ({cause})")
 
 
 def _stop_tokens(

@@ -14,6 +14,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from pensieve.models.chat_template import ChatTemplate
 from pensieve.models.detokenizer import StreamDetokenizer, TokenTexts
+from pensieve.models.encoder import Encoder
 from pensieve.models.neutral import Marking, is_marked, unmark
 
 # What Rust's regular expressions mean by \s; Python's takes four more control characters.
@@ -45,6 +46,7 @@ class ModelTokenizer:
             if text != getattr(tokenizer.model, "unk_token", None)
         }
         self._tokenizer = tokenizer
+        self._encoder = Encoder(tokenizer)
         self._template = template
         self._marking = Marking(self._controls.values())
         special = {number for number, token in added.items() if token.special}
@@ -81,7 +83,7 @@ class ModelTokenizer:
 
     def encode_with_edges(self, rendered: str) -> tuple[list[int], list[tuple[int, int]]]:
         """As `encode`, and for each control token where it ends: in `rendered`, and in the ids."""
-        ids = _ids(self._tokenizer, rendered)
+        ids = self._encoder.ids(rendered)
         places = [place for place, number in enumerate(ids) if number in self._controls]
         spans = self._spans(rendered, [ids[place] for place in places])
         if spans is None:
@@ -100,7 +102,7 @@ class ModelTokenizer:
         return StreamDetokenizer(self._texts, preceding, shown)
 
     def _has_control(self, text: str) -> bool:
-        return not self._controls.keys().isdisjoint(_ids(self._tokenizer, text))
+        return not self._controls.keys().isdisjoint(self._encoder.ids(text))
 
     def _spans(self, rendered: str, controls: list[int]) -> list[Span] | None:
         """Where these control tokens, all that there are and in this order, stand in the text; None where it does not say."""
@@ -117,7 +119,7 @@ class ModelTokenizer:
 
     def _offsets(self, rendered: str, places: list[int]) -> list[Span]:
         """The same from the library, which takes twice as long and lets nothing else run while it frees what it made."""
-        encoding = self._tokenizer.encode_batch([rendered], add_special_tokens=False)[0]
+        encoding = self._encoder.encoding(rendered)
         return [cast("Span", encoding.token_to_chars(place)) for place in places]
 
     def _without_marks(
@@ -143,20 +145,20 @@ class ModelTokenizer:
         if not is_marked(text):
             return ids
         plain = self._plain_after_control if span[0] else self._plain
-        return _ids(plain, unmark(text))
+        return plain.ids(unmark(text))
 
     @cached_property
-    def _plain(self) -> Tokenizer:
-        return Tokenizer.from_str(json.dumps(_without_controls(self._stored(), self._controls)))
+    def _plain(self) -> Encoder:
+        return _encoder_of(_without_controls(self._stored(), self._controls))
 
     @cached_property
-    def _plain_after_control(self) -> Tokenizer:
+    def _plain_after_control(self) -> Encoder:
         """Some tokenizers put a space only before the very first word of a text, control tokens counted."""
         stored = self._stored()
         later = {part: _with_no_first(stored[part]) for part in ("normalizer", "pre_tokenizer")}
         if stored | later == stored:
             return self._plain
-        return Tokenizer.from_str(json.dumps(_without_controls(stored | later, self._controls)))
+        return _encoder_of(_without_controls(stored | later, self._controls))
 
     def _stored(self) -> dict[str, Any]:
         return json.loads(self._tokenizer.to_str())
@@ -170,9 +172,8 @@ def controls_of(tokenizer: Tokenizer) -> dict[str, int]:
     }
 
 
-def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    """A batch of one: `Tokenizer.encode` keeps every other thread from running until it is done, a batch does not."""
-    return tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
+def _encoder_of(stored: Mapping[str, Any]) -> Encoder:
+    return Encoder(Tokenizer.from_str(json.dumps(stored)))
 
 
 def _form(token: AddedToken) -> re.Pattern[str] | None:

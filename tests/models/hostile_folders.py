@@ -1,5 +1,6 @@
 """What a hostile model folder may hold: a name for each case, and what it does to a good folder."""
 
+import base64
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -10,6 +11,14 @@ Spoil = Callable[[Path], None]
 
 JSON_FILES = ("config.json", "tokenizer_config.json", "tokenizer.json")
 INDEX = "model.safetensors.index.json"
+BYTE_LEVEL = {
+    "type": "ByteLevel",
+    "add_prefix_space": True,
+    "trim_offsets": True,
+    "use_regex": False,
+}
+# A trie of one unit, and a replacement of 2000 letters.
+CHARSMAP = base64.b64encode((4).to_bytes(4, "little") + bytes(4) + b"a" * 2000 + b"\0").decode()
 DEEP = b"[" * 200_000 + b"]" * 200_000
 
 
@@ -56,6 +65,25 @@ def heads(header: bytes, length: int | None = None) -> Spoil:
     """A safetensors file of this header, said to have this length."""
     told = len(header) if length is None else length
     return writes("model.safetensors", told.to_bytes(8, "little") + header)
+
+
+def replaces(pattern: Mapping[str, str], content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+def splits(pattern: str) -> dict[str, Any]:
+    return {
+        "type": "Split",
+        "pattern": {"Regex": pattern},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+
+
+def nested(step: Mapping[str, Any], depth: int) -> dict[str, Any]:
+    """16 such steps for each level."""
+    inner = [step] * 16 if depth == 1 else [nested(step, depth - 1)] * 16
+    return {"type": "Sequence", "normalizers": inner}
 
 
 def _replace(file: Path) -> Path:
@@ -129,6 +157,32 @@ BAD: dict[str, Spoil] = {
     "normalizer is no expression": nests(
         "normalizer", value={"type": "Replace", "pattern": {"Regex": "("}, "content": ""}
     ),
+    "normalizer is none that there is": nests("normalizer", value={"type": "Grow"}),
+    "six normalizers grow": nests(
+        "normalizer",
+        value={"type": "Sequence", "normalizers": [replaces({"String": "a"}, "a" * 28)] * 6},
+    ),
+    "nested normalizers grow": nests(
+        "normalizer", value=nested(replaces({"String": "a"}, "aa"), 4)
+    ),
+    "prefixes grow": nests(
+        "normalizer",
+        value={"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "a" * 2000}]},
+    ),
+    "an empty match grows": nests("normalizer", value=replaces({"Regex": "(?=.)"}, "a" * 2000)),
+    "a table of replacements grows": nests(
+        "normalizer", value={"type": "Precompiled", "precompiled_charsmap": CHARSMAP}
+    ),
+    "a table of replacements is cut": nests(
+        "normalizer", value={"type": "Precompiled", "precompiled_charsmap": "/////w=="}
+    ),
+    "pre-tokenizers grow": nests(
+        "pre_tokenizer", value={"type": "Sequence", "pretokenizers": [BYTE_LEVEL] * 30}
+    ),
+    "pattern never ends": nests("pre_tokenizer", value=splits("(a+)+$|(?:a|aa)+b")),
+    "pattern never ends for blanks": nests("pre_tokenizer", value=splits(r"(\s|\s\s)+[xy]")),
+    "token is endless": nests("model", "vocab", value={"a" * 20_000: 0, "a": 1}),
+    "suffix of parts is endless": nests("model", "end_of_word_suffix", value="a" * 1000),
     "chat template is no Jinja": changes("tokenizer_config.json", chat_template="{% for %}"),
     "chat template is deep": changes(
         "tokenizer_config.json", chat_template="{{" + "(" * 5000 + ")" * 5000 + "}}"
