@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar
 
-import anyio
 import anyio.to_thread
 from starlette.requests import Request
 
@@ -18,12 +17,14 @@ from pensieve.api.rules import check_call, check_choice, check_order
 from pensieve.api.tools import ServerTool
 from pensieve.api.version import Edition, edition_of
 from pensieve.engine.generation import Priority
+from pensieve.errors import InvalidRequestError
 from pensieve.models.served import ServedModel
 from pensieve.prompt.documents import FileText, with_file_texts
 from pensieve.prompt.refusals import refuse_unanswerable, refuse_unreadable
 from pensieve.prompt.render import Prompt, PromptRenderer
 from pensieve.prompt.spoken import SpokenWords
 from pensieve.server.bodies import read_body
+from pensieve.server.deadline_threads import DeadlineThreads
 from pensieve.server.sessions import AGENT_HEADER, SESSION_HEADER
 
 _log = logging.getLogger("pensieve.server")
@@ -32,6 +33,9 @@ _AGENT_HEADERS = (AGENT_HEADER, "x-claude-code-parent-agent-id")
 
 # Rendering keeps a core busy: more of it at once takes no less time, and makes the event loop wait behind each of them.
 RENDERED_AT_ONCE = 4
+# Rendering and tokenizing as many letters as any context holds, 8 million, takes 10 s (2026-11-30,
+# two-core Linux). A tokenizer may have expressions that take hours for some texts.
+RENDER_S = 120.0
 
 ConversationT = TypeVar("ConversationT", bound=Conversation)
 
@@ -49,10 +53,11 @@ class CallReader:
         file_text: FileText,
         spoken: SpokenWords,
         context: Callable[[], int],
+        threads: DeadlineThreads | None = None,
     ) -> None:
         self._file_text = file_text
         self._context = context
-        self._rendering = anyio.CapacityLimiter(RENDERED_AT_ONCE)
+        self._threads = threads or DeadlineThreads(RENDERED_AT_ONCE, RENDER_S)
         self._renderer = PromptRenderer(
             model.tokenizer, model.dialect, model.context_tokens, spoken
         )
@@ -75,11 +80,15 @@ class CallReader:
     async def render(self, call: Conversation, *, kept: int = 0) -> Prompt:
         """The prompt of a whole conversation, of whose turns a thread already held `kept`.
 
-        Raises `InvalidRequestError`, and `PromptTooLongError` for one so long that its tokens are not made.
+        Raises `InvalidRequestError`, also where it takes too long, and `PromptTooLongError` for one so long that its tokens are
+        not made.
         """
-        return await anyio.to_thread.run_sync(
-            partial(self._render, call, kept), limiter=self._rendering
-        )
+        try:
+            return await self._threads.run(partial(self._render, call, kept))
+        except TimeoutError:
+            raise InvalidRequestError(
+                "messages: the model's chat template and tokenizer take too long for this prompt"
+            ) from None
 
     def _parse(self, kind: type[ConversationT], body: bytes, edition: Edition) -> ConversationT:
         call = parse(kind, body)
