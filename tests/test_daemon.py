@@ -471,6 +471,25 @@ def test_a_model_that_does_not_load_is_told_and_its_server_ended(
     assert not lock.is_held(paths)
 
 
+def test_a_server_that_refuses_its_model_is_quoted_and_nothing_else_is_said(
+    paths: Paths, command: Callable[[str], list[str]]
+) -> None:
+    with pytest.raises(StartFailedError) as failure:
+        launch(command("refuses"), paths)
+    assert failure.value.message == "config.json is cursed."
+    assert failure.value.hint == "Copy it again:\n  cp -R"
+    assert failure.value.exit_code == 65
+
+
+def test_a_model_that_the_engine_does_not_load_has_the_exit_code_of_a_bad_model(
+    paths: Paths, command: Callable[[str], list[str]]
+) -> None:
+    with pytest.raises(StartFailedError) as failure:
+        launch(command("misfits"), paths)
+    assert failure.value.message == "weights are cursed"
+    assert failure.value.exit_code == 65
+
+
 def test_a_server_that_never_gets_ready_is_ended(
     paths: Paths, command: Callable[[str], list[str]]
 ) -> None:

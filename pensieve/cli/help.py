@@ -16,7 +16,7 @@ Exit codes:
     2  the command line is wrong
     3  status: the server does not run
     4  status: the server starts, or is not well
-   65  the model's files are damaged, or of a kind that is not loaded
+   65  the model's files are damaged, or of a kind or size that is not loaded
    69  no server answers, a port is taken, or a model cannot be fetched
    73  a file or folder cannot be written, or the disk is full
    75  the program was replaced while the server ran: start it again

@@ -30,7 +30,8 @@ PATIENCE_S = 600.0
 LOG_LINES = 12
 LOG_BYTES = 16384
 # What a command's exit code says by itself (`pensieve help exit-codes`).
-TELLING_CODES = frozenset({65, 69, 73, 78})
+MODEL_DAMAGED = 65
+TELLING_CODES = frozenset({MODEL_DAMAGED, 69, 73, 78})
 LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 
 # Is told how far a server is that is waited for: a word or more, not a sentence.
@@ -163,7 +164,7 @@ def _wait(
     if found is None:
         raise _failure(_ending(child.returncode), paths, log_start, child.returncode)
     if not found.health.is_well:
-        raise _failure(_trouble(found.health, patience_s), paths, log_start)
+        raise _failure_of_health(found.health, paths, log_start, patience_s)
     return Answering(found.record, found.health, is_new=found.record.pid == child.pid)
 
 
@@ -215,15 +216,36 @@ def _trouble(health: Health, patience_s: float) -> str:
     return f"The server is not ready after {patience_s:.0f} s ({health.detail or health.status})."
 
 
+def _failure_of_health(
+    health: Health, paths: Paths, log_start: int, patience_s: float
+) -> StartFailedError:
+    trouble = _trouble(health, patience_s)
+    if not health.is_model_at_fault:
+        return _failure(trouble, paths, log_start)
+    return StartFailedError(
+        trouble, hint="Choose another model:\n  pensieve models", exit_code=MODEL_DAMAGED
+    )
+
+
 def _failure(
     message: str, paths: Paths, log_start: int, code: int | None = None
 ) -> StartFailedError:
     """What the log ends with is told too, but for the lines that say what `message` says already."""
-    lines = last_words(paths.server_log, log_start).splitlines()
-    words = "\n".join(line for line in lines if message not in line)
-    indented = "".join(f"\n  | {line}" for line in words.splitlines())
+    words = last_words(paths.server_log, log_start)
+    if code in TELLING_CODES and (told := _own_words(words)):
+        message, hint = told
+        return StartFailedError(message, hint=hint, exit_code=code or 1)
+    lines = (line for line in words.splitlines() if message not in line)
+    indented = "".join(f"\n  | {line}" for line in lines)
     return StartFailedError(
         message,
         hint=f"Its log, {paths.server_log}, ends:{indented or ' (empty)'}",
         exit_code=code if code in TELLING_CODES else 1,
     )
+
+
+def _own_words(words: str) -> tuple[str, str | None] | None:
+    """The error and its hint with which a server ends its log (cli/output.py writes them)."""
+    _, mark, told = f"\n{words}".rpartition("\nError: ")
+    message, _, hint = told.partition("\n")
+    return (message, hint or None) if mark else None

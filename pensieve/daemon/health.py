@@ -57,6 +57,7 @@ class Health:
     restarts: int = 0
     engine: EngineFigures = EngineFigures()
     poison_prompts: int = 0
+    is_model_at_fault: bool = False  # failed, since the model does not load
     idle_unload: float | None = None  # minutes without work until the model leaves memory; 0 never
 
     @property
@@ -99,6 +100,7 @@ def read(body: object, pid: int) -> Health:
         restarts=_number(said, "restarts"),
         engine=_figures(said.get("engine")),
         poison_prompts=_number(said, "poison_prompts"),
+        is_model_at_fault=said.get("is_model_at_fault") is True,
         idle_unload=minutes if isinstance(minutes := said.get("idle_unload"), float) else None,
     )
 

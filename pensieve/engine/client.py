@@ -249,6 +249,7 @@ class EngineClient:
                 self._health = replace(self._health, figures=frame)
             case LoadFailed(message):
                 self._fail(f"The model does not load: {message}")
+                self._health = replace(self._health, is_model_at_fault=True)
             case Load() | Submit() | Cancel() | Unload():
                 raise ValueError(f"{type(frame).__name__} is not a worker's word")
             case _:

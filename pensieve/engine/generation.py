@@ -175,6 +175,7 @@ class EngineHealth:
     context_tokens: int | None = None
     figures: Figures | None = None
     poison_prompts: int = 0  # refused, since the worker died of each of them again and again
+    is_model_at_fault: bool = False  # failed, since the model does not load
 
     @property
     def is_well(self) -> bool:

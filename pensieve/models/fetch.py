@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import NoReturn, assert_never
 
-from pensieve.errors import ModelUnavailableError
+from pensieve.errors import ModelDamagedError, ModelUnavailableError
 from pensieve.models.catalog import EmbeddedModel, HubModel, LocalModel, ModelSource
 from pensieve.models.download import Download
 from pensieve.models.folder import (
@@ -19,7 +19,7 @@ from pensieve.models.folder import (
     read_snapshot,
 )
 from pensieve.models.hub import Hub
-from pensieve.models.integrity import check_kind
+from pensieve.models.integrity import check
 from pensieve.models.progress import Progress
 from pensieve.models.proxies import usable_proxies
 from pensieve.models.support import check_files
@@ -37,19 +37,19 @@ def fetch(source: ModelSource, paths: Paths, progress: Progress) -> ModelFolder:
     `ModelUnavailableError`, `ModelDamagedError`, `DiskFullError` or `NotWritableError`.
     """
     check_owner(paths.models)
-    check_here(source, paths)
     if not isinstance(source, LocalModel) and not is_present(source, paths.models):
         _fill(source, paths, progress)
+    check_here(source, paths)
     return _folder(source, paths)
 
 
 def check_here(source: ModelSource, paths: Paths) -> None:
-    """Check what can be said without the Hub: that a folder holds a model, and that what is here is of a kind that loads.
+    """Check what can be said without the Hub: that a folder holds a model, whole and of a kind that loads.
 
     Raises what `fetch` raises.
     """
     if is_present(source, paths.models):
-        check_kind(_folder(source, paths))
+        check(_folder(source, paths))
     elif isinstance(source, LocalModel):
         _refuse(source.folder)
 
@@ -124,9 +124,11 @@ def _fill(source: HubModel | EmbeddedModel, paths: Paths, progress: Progress) ->
 
 def _refuse(folder: Path) -> NoReturn:
     """Say what lies at `folder` instead of a model; it has no config.json."""
-    files = [file.name for file in folder.iterdir()] if folder.is_dir() else [folder.name]
+    is_folder = folder.is_dir()
+    files = [file.name for file in folder.iterdir()] if is_folder else [folder.name]
     check_files(str(folder), files)
-    raise ModelUnavailableError(
+    kind = ModelDamagedError if is_folder else ModelUnavailableError
+    raise kind(
         f"There is no model in {folder}: no config.json.",
         hint="Give a folder in mlx-lm's format: config.json, tokenizer.json and model*.safetensors.",
     )

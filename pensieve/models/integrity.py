@@ -4,9 +4,10 @@ Raises `ModelDamagedError` naming the file, and the command that fixes it; `Mode
 """
 
 import errno
+import re
 import shlex
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -22,6 +23,9 @@ from pensieve.models.verify import of_other_size
 LFS_POINTER = b"version https://git-lfs"
 LONGEST_TYPE = 100
 INDEX = "model.safetensors.index.json"
+# What a tokenizer is made of: the file that all newer models have, or those that transformers
+# makes it from.
+_TOKENIZERS = re.compile(r"tokenizer\.json|vocab\.(json|txt)|tekken\.json|.*\.(model|tiktoken)")
 
 
 def check(model: ModelFolder) -> dict[str, Any]:
@@ -29,8 +33,8 @@ def check(model: ModelFolder) -> dict[str, Any]:
     with readable(model):
         _check_sizes(model)
         config = check_kind(model)
-        for name in _weight_names(model):
-            _check_safetensors(model, name)
+        _check_tokenizer(model)
+        _check_weights(model)
         return config
 
 
@@ -45,8 +49,8 @@ def check_kind(model: ModelFolder) -> dict[str, Any]:
     if not isinstance(model_type, str) or len(model_type) > LONGEST_TYPE:
         damaged(model, "config.json", "names no model_type")
     check_config(str(model.folder), config, installed_mlx_lm())
-    if name := unbelievable(text_part(config)):
-        damaged(model, "config.json", f"has a {name} that no model has")
+    if wrong := unbelievable(text_part(config)):
+        damaged(model, "config.json", wrong)
     return config
 
 
@@ -148,19 +152,38 @@ def _listed_weights(model: ModelFolder) -> set[str]:
     return names
 
 
-def _check_safetensors(model: ModelFolder, name: str) -> None:
+def _check_tokenizer(model: ModelFolder) -> None:
+    """Only whether there is one, and of a kind of file that ends; what is in it is load.py's."""
+    if not any(_TOKENIZERS.fullmatch(file.name) for file in model.folder.iterdir()):
+        damaged(model, "tokenizer.json", "is missing, and so is every other kind of tokenizer")
+    file = model.folder / "tokenizer.json"
+    with readable(model, file.name), suppress(FileNotFoundError):
+        if not start_of(file, 1):
+            damaged(model, file.name, "is empty")
+
+
+def _check_weights(model: ModelFolder) -> None:
+    names = _weight_names(model)
+    if not sum(_checked_tensors(model, name) for name in names):
+        damaged(model, names[0], "holds no weights")
+
+
+def _checked_tensors(model: ModelFolder, name: str) -> int:
+    """Check one file of weights; how many tensors are in it."""
     file = model.folder / name
     if not file.exists():
         damaged(model, name, "is missing")
     with readable(model, name):
         if start_of(file, len(LFS_POINTER)) == LFS_POINTER:
             damaged(model, name, "is a Git LFS pointer, not the file itself")
-        expected = _expected_size(model, file)
+        expected, tensors = _described(model, file)
     if (size := file.stat().st_size) != expected:
         damaged(model, name, f"has {size} bytes where its header tells of {expected}")
+    return tensors
 
 
-def _expected_size(model: ModelFolder, file: Path) -> int:
+def _described(model: ModelFolder, file: Path) -> tuple[int, int]:
+    """Of a file of weights, by its header: the bytes, and the tensors."""
     try:
         header, start = read_header(file)
         ends = [
@@ -170,4 +193,4 @@ def _expected_size(model: ModelFolder, file: Path) -> int:
         damaged(model, file.name, "is no safetensors file")
     if not all(type(end) is int for end in ends):
         damaged(model, file.name, "is no safetensors file")
-    return start + max(ends, default=0)
+    return start + max(ends, default=0), len(ends)

@@ -43,6 +43,7 @@ class HealthEndpoint:
             "context_tokens": health.context_of(self._model.context_tokens),
             "thinking": self._model.thinking,
             "detail": health.detail,
+            "is_model_at_fault": health.is_model_at_fault,
             "restarts": health.restarts,
             "poison_prompts": health.poison_prompts,
             "idle_unload": self._settings.idle_unload,

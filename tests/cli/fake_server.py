@@ -226,6 +226,9 @@ def stand_in(home: str, port: str, mode: str) -> None:
     sys.stderr.write(f"stand-in {mode}\n")
     if mode == "dies":
         sys.exit("no luck today")
+    if mode == "refuses":
+        sys.stderr.write("Error: config.json is cursed.\nCopy it again:\n  cp -R\n")
+        sys.exit(65)
     if mode == "fails":
         sys.stderr.write("ERROR the engine has failed: weights are cursed\n")
     if mode == "interrupts":
@@ -236,6 +239,7 @@ def stand_in(home: str, port: str, mode: str) -> None:
     healths = iter([health("loading", f"{done} of {loading} GB") for done in range(loading)])
     settled = {
         "fails": health("failed", "weights are cursed"),
+        "misfits": health("failed", "weights are cursed") | {"is_model_at_fault": True},
         "never": health("loading"),
         "interrupts": health("loading"),
         "asleep": health("asleep"),

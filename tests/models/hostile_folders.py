@@ -34,6 +34,10 @@ def pipes(name: str) -> Spoil:
     return lambda folder: os.mkfifo(_replace(folder / name))
 
 
+def removes(name: str) -> Spoil:
+    return lambda folder: (folder / name).unlink()
+
+
 def makes_folder(name: str) -> Spoil:
     return lambda folder: _replace(folder / name).mkdir()
 
@@ -103,20 +107,22 @@ def _tensors(**offsets: Any) -> bytes:
     return json.dumps(tensors).encode()
 
 
-# The server cannot be what the folder says: it has to refuse.
-BAD: dict[str, Spoil] = {
-    **{f"{name} is deep JSON": writes(name, DEEP) for name in (*JSON_FILES, INDEX)},
-    **{f"{name} is /dev/zero": links(name, "/dev/zero") for name in (*JSON_FILES, INDEX)},
-    **{f"{name} is a pipe": pipes(name) for name in (*JSON_FILES, INDEX)},
-    **{f"{name} is a terabyte": grows(name) for name in JSON_FILES},
-    **{f"{name} is a folder": makes_folder(name) for name in JSON_FILES},
-    **{f"{name} links to itself": links(name, name) for name in ("config.json", "tokenizer.json")},
-    **{f"{name} is a list": writes(name, b"[]") for name in JSON_FILES},
-    **{f"{name} is no UTF-8": writes(name, b'{"a": "\xff"}') for name in JSON_FILES},
-    **{
-        f"{name} has a number of 5000 digits": writes(name, b'{"a": %s}' % (b"9" * 5000))
-        for name in JSON_FILES
-    },
+# For each field, what no model has in it.
+_ODD: tuple[Any, ...] = (-3, "nine", 1.5, True, float("nan"), float("inf"), {}, 10**30)
+FIGURES: dict[str, tuple[Any, ...]] = {
+    "hidden_size": (*_ODD, 0, 10**15, [192]),
+    "vocab_size": (*_ODD, 0, 10**12, [32064]),
+    "num_attention_heads": (*_ODD, 0, 10**9, ["2"]),
+    "num_key_value_heads": (*_ODD, 0, 10**9),
+    "head_dim": (*_ODD, 0),
+    "intermediate_size": (*_ODD, 10**9),
+    "num_experts": (*_ODD, 10**9),
+    "sliding_window": ("nine", -1, True),
+    "quantization": ({"bits": 0}, {"bits": "4"}, {"group_size": -1}, {"bits": 4, "group_size": {}}),
+}
+
+# What is refused before anything of the model is opened, from its files' names and headers.
+BAD_AT_ONCE: dict[str, Spoil] = {
     "weights are /dev/zero": links("model.safetensors", "/dev/zero"),
     "weights are a pipe": pipes("model.safetensors"),
     "weights are a folder": makes_folder("model.safetensors"),
@@ -144,10 +150,43 @@ BAD: dict[str, Spoil] = {
         f"num_hidden_layers is {value!r}": changes("config.json", num_hidden_layers=value)
         for value in (10**9, 10**30, -1, 0, "32", [32], {}, 1.5, True)
     },
-    "hidden_size is 10^15": changes("config.json", hidden_size=10**15),
-    "hidden_size is 0": changes("config.json", hidden_size=0),
-    "vocab_size is 10^12": changes("config.json", vocab_size=10**12),
-    "num_key_value_heads is 10^9": changes("config.json", num_key_value_heads=10**9),
+    **{
+        f"{name} is {value!r}": changes("config.json", **{name: value})
+        for name, values in FIGURES.items()
+        for value in values
+    },
+    "heads do not divide": changes("config.json", num_attention_heads=4, num_key_value_heads=3),
+    "hidden size does not divide": changes("config.json", hidden_size=193, head_dim=None),
+    "more experts are chosen than there are": changes(
+        "config.json", num_experts=4, num_experts_per_tok=5
+    ),
+    "figures in text_config": changes("config.json", text_config={"num_attention_heads": 0}),
+    "config.json is missing": removes("config.json"),
+    "weights are missing": removes("model.safetensors"),
+    "weights are an empty file": writes("model.safetensors", b""),
+    "weights are a header alone": heads(b"{}"),
+    "weights are metadata alone": heads(b'{"__metadata__": {"format": "mlx"}}'),
+    "weights are cut short": grows("model.safetensors", 5000),
+    "index names a file that is missing": changes(INDEX, weight_map={"a": "b.safetensors"}),
+    "tokenizer is missing": removes("tokenizer.json"),
+    "tokenizer is an empty file": writes("tokenizer.json", b""),
+}
+
+# The server cannot be what the folder says: it has to refuse.
+BAD: dict[str, Spoil] = {
+    **{f"{name} is deep JSON": writes(name, DEEP) for name in (*JSON_FILES, INDEX)},
+    **{f"{name} is /dev/zero": links(name, "/dev/zero") for name in (*JSON_FILES, INDEX)},
+    **{f"{name} is a pipe": pipes(name) for name in (*JSON_FILES, INDEX)},
+    **{f"{name} is a terabyte": grows(name) for name in JSON_FILES},
+    **{f"{name} is a folder": makes_folder(name) for name in JSON_FILES},
+    **{f"{name} links to itself": links(name, name) for name in ("config.json", "tokenizer.json")},
+    **{f"{name} is a list": writes(name, b"[]") for name in JSON_FILES},
+    **{f"{name} is no UTF-8": writes(name, b'{"a": "\xff"}') for name in JSON_FILES},
+    **{
+        f"{name} has a number of 5000 digits": writes(name, b'{"a": %s}' % (b"9" * 5000))
+        for name in JSON_FILES
+    },
+    **BAD_AT_ONCE,
     "vocabulary is empty": nests("model", "vocab", value={}),
     "vocabulary is a list": nests("model", "vocab", value=[]),
     "decoder is unknown": nests("decoder", value={"type": "Nonsense"}),
@@ -163,7 +202,7 @@ BAD: dict[str, Spoil] = {
         value={"type": "Sequence", "normalizers": [replaces({"String": "a"}, "a" * 28)] * 6},
     ),
     "nested normalizers grow": nests(
-        "normalizer", value=nested(replaces({"String": "a"}, "aa"), 4)
+        "normalizer", value=nested(replaces({"String": "a"}, "aa"), 2)
     ),
     "prefixes grow": nests(
         "normalizer",
@@ -206,7 +245,6 @@ BAD: dict[str, Spoil] = {
 
 # What is wrong can be left out: the server may answer, and must not fall.
 HARMLESS: dict[str, Spoil] = {
-    "num_attention_heads is 0": changes("config.json", num_attention_heads=0),
     "max_position_embeddings is text": changes("config.json", max_position_embeddings="4096"),
     "max_position_embeddings is a list": changes("config.json", max_position_embeddings=[4096]),
     "chat templates are numbers": changes("tokenizer_config.json", chat_template=[1, 2]),

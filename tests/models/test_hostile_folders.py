@@ -11,6 +11,7 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -19,12 +20,17 @@ from hypothesis import strategies as st
 from pensieve.dialects.sampling import NEUTRAL
 from pensieve.engine.shape import NESTED_CONFIGS
 from pensieve.errors import ModelError, ModelUnsupportedError
+from pensieve.models.catalog import LocalModel
+from pensieve.models.config_limits import unbelievable
+from pensieve.models.fetch import check_here
 from pensieve.models.folder import ModelFolder
 from pensieve.models.folder_thinking import thinking_in_folder
 from pensieve.models.load import open_model
 from pensieve.models.shape import shape_of
+from pensieve.paths import under_home
 from tests.models.hostile_folders import (
     BAD,
+    BAD_AT_ONCE,
     HARMLESS,
     JSON_FILES,
     Spoil,
@@ -150,6 +156,42 @@ def test_a_folder_that_cannot_be_served_is_refused_in_one_sentence(
     assert refused.value.exit_code == 65
     assert "\n" not in refused.value.message
     assert len(refused.value.message) < 500
+
+
+@pytest.mark.parametrize("case", BAD_AT_ONCE)
+def test_a_folder_without_a_model_is_refused_before_anything_is_opened(
+    case: str, tiny_phi3: ModelFolder, tmp_path: Path
+) -> None:
+    """By the check with which every command that names a model begins."""
+    folder = spoiled(BAD_AT_ONCE[case], tiny_phi3, tmp_path / "model").folder
+    with pytest.raises(ModelError) as refused:
+        check_here(LocalModel("hostile", folder), under_home(tmp_path))
+    message = refused.value.message
+    assert "\n" not in message
+    assert len(message) < 500
+    assert refused.value.exit_code == 65
+
+
+@pytest.mark.parametrize("kind", ["mamba", "mamba2", "rwkv7", "falcon_mamba"])
+def test_a_state_space_has_no_heads(kind: str) -> None:
+    stated = {"model_type": kind, "num_attention_heads": 0, "head_dim": None, "num_heads": 0}
+    assert unbelievable({**stated, "hidden_size": 768, "num_hidden_layers": 24}) is None
+
+
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "layers of several sizes": {"num_key_value_heads": [4, 8], "intermediate_size": [0, 512]},
+    "a dense model of a family with experts": {"num_experts": 0, "num_experts_per_tok": 8},
+    "a number that was written as a float": {"head_dim": 128.0, "intermediate_size": 8192.0},
+    "latent attention": {"hidden_size": 2048, "num_attention_heads": 20, "qk_rope_head_dim": 64},
+    "heads of their own size": {"hidden_size": 2560, "num_attention_heads": 12, "head_dim": 128},
+    "no window": {"sliding_window": None},
+    "one key-value head": {"num_attention_heads": 71, "num_key_value_heads": 1, "head_dim": 64},
+}
+
+
+@pytest.mark.parametrize("case", PUBLISHED)
+def test_a_config_of_a_kind_that_is_published_is_believed(case: str) -> None:
+    assert unbelievable({"model_type": "llama", **PUBLISHED[case]}) is None
 
 
 @pytest.mark.parametrize("case", HARMLESS)

@@ -117,6 +117,7 @@ async def test_health_tells_what_is_served_and_how_it_is() -> None:
         "detail": "",
         "restarts": 0,
         "poison_prompts": 0,
+        "is_model_at_fault": False,
         "idle_unload": 30.0,
         "in_flight": 0,
         "engine": None,

@@ -1,0 +1,46 @@
+"""A folder that holds no model ends `pensieve start` with one sentence and exit code 65, whoever finds out: the
+command itself, the server, or the engine.
+"""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pensieve.models.folder import ModelFolder
+from tests import tiny_models
+from tests.e2e.conftest import Journey, free_port
+from tests.models.hostile_folders import BAD, Spoil, changes
+
+# Nobody sees it before the weights are read.
+OTHER_WEIGHTS = changes("config.json", intermediate_size=96)
+CASES: dict[str, tuple[Spoil, str]] = {
+    "num_attention_heads is 0": (BAD["num_attention_heads is 0"], "num_attention_heads"),
+    "weights are a header alone": (BAD["weights are a header alone"], "holds no weights"),
+    "six normalizers grow": (BAD["six normalizers grow"], "so much longer"),
+    "weights of another shape": (OTHER_WEIGHTS, "The model does not load: "),
+}
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
+    return tiny_models.folder_of("llama", tmp_path_factory.mktemp("good"))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_bad_folder_is_refused_in_one_sentence(
+    case: str, good: ModelFolder, tmp_path: Path
+) -> None:
+    spoil, cause = CASES[case]
+    folder = tmp_path / "model"
+    shutil.copytree(good.folder, folder)
+    spoil(folder)
+    journey = Journey(tmp_path / "home", free_port())
+    done = journey.pensieve("start", "--model", str(folder), "--device", "cpu", check=False)
+    assert done.returncode == 65, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.count(cause) == 1
+    assert sum(line.startswith("Error: ") for line in done.stderr.splitlines()) == 1
+    assert "fault of its own" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert journey.pensieve("status", check=False).returncode != 0
