@@ -10,12 +10,12 @@ import socket
 import struct
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -48,6 +48,12 @@ class FakeHub:
     is_circular: bool = False
     # What a login page in front of the network answers to everything.
     portal: bytes | None = None
+    # Where it sends whoever asks for a file.
+    moved_to: str | None = None
+    # What is written instead of an answer where the path begins so.
+    raw: dict[str, Callable[[IO[bytes]], None]] = field(default_factory=dict)
+    # The tokens that came, with the paths that they came with.
+    tokens: list[tuple[str, str]] = field(default_factory=list)
     sent: Counter[str] = field(default_factory=Counter)
     requests: list[str] = field(default_factory=list)
     user_agents: set[str] = field(default_factory=set)
@@ -115,14 +121,30 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         hub.requests.append(path)
         hub.user_agents.add(self.headers.get("user-agent", ""))
-        resolve = f"/{hub.repo}/resolve/{hub.commit}/"
-        if hub.portal is not None:
+        if token := self.headers.get("authorization"):
+            hub.tokens.append((path, token))
+        if write := next((hub.raw[start] for start in hub.raw if path.startswith(start)), None):
+            self.close_connection = True
+            with suppress(ConnectionError):
+                write(self.wfile)
+            return
+        self._serve(hub, path)
+
+    def _serve(self, hub: FakeHub, path: str) -> None:
+        if hub.moved_to is not None and not path.startswith("/api/"):
+            self._answer(302, b"", {"location": hub.moved_to})
+        elif hub.portal is not None:
             self._answer(200, hub.portal, {"content-type": "text/html"})
         elif hub.refusals:
             self._answer(hub.refusals.pop(0), b"{}", hub.headers)
         elif hub.is_circular and not path.startswith("/api/"):
             self._answer(302, b"", {"location": f"{hub.endpoint}{self.path}"})
-        elif path.startswith(f"/api/models/{hub.repo}"):
+        else:
+            self._serve_repository(hub, path)
+
+    def _serve_repository(self, hub: FakeHub, path: str) -> None:
+        resolve = f"/{hub.repo}/resolve/{hub.commit}/"
+        if path.startswith(f"/api/models/{hub.repo}"):
             self._answer(
                 200, json.dumps(hub.description()).encode(), {"content-type": "application/json"}
             )

@@ -29,6 +29,7 @@ from pensieve.models.folder import (
     write_snapshot,
 )
 from pensieve.models.hub import Hub, HubGoneError, HubInterruptedError, Transfer
+from pensieve.models.hub_exchange import MIN_WINDOW_BYTES
 from pensieve.models.integrity import read_json
 from pensieve.models.progress import Progress, Unseen
 from pensieve.models.support import MLX_FORM, MlxLm, check_config, installed_mlx_lm
@@ -37,7 +38,7 @@ from pensieve.models.verify import is_as_published
 CONFIG = "config.json"
 # Real ones have some 10 kB; what is larger is not fetched to be looked at.
 MAX_CONFIG_BYTES = 10_000_000
-# Tries in a row without one new byte before the error is shown: waits of 1, 2, 4 and 8 s.
+# Tries in a row that brought next to nothing before the error is shown: waits of 1, 2, 4 and 8 s.
 ATTEMPTS = 5
 LONGEST_WAIT_S = 60
 # Room beside the model: file systems keep some, and the server writes logs.
@@ -135,7 +136,8 @@ class Download:
             try:
                 self._fetch_rest(part, snapshot, file, progress)
             except HubInterruptedError as error:
-                failures = failures + 1 if _size(part) <= size else 1
+                is_progress = _size(part) >= size + MIN_WINDOW_BYTES
+                failures = 1 if is_progress else failures + 1
                 if failures == ATTEMPTS:
                     raise
                 self.sleep(_wait_s(error, failures))

@@ -6,7 +6,6 @@ other threads run meanwhile. How long it may take is the caller's business (`try
 """
 
 import json
-import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cached_property
@@ -14,6 +13,7 @@ from functools import cached_property
 from tokenizers import Encoding, Tokenizer
 
 from pensieve.errors import InvalidRequestError
+from pensieve.models.deadline import within
 from pensieve.models.tokenizer_limits import Growth, growth_of
 
 # Up to this a text may grow: no published tokenizer makes more of one that people write.
@@ -87,21 +87,18 @@ def try_out(encoder: Encoder, limit_s: float = TRIAL_S) -> str | None:
     """
     if not encoder.growth.is_bounded:
         return "can make a text so much longer that no memory holds it"
-    faults: list[str] = []
 
     def encode() -> None:
-        try:
-            for letters in _RUNS:
-                encoder.ids(letters * (_RUN_LETTERS // len(letters)) + _TAIL)
-        except EncodingError as error:
-            faults.append(f"does not take ordinary text ({error.__cause__ or error})")
+        for letters in _RUNS:
+            encoder.ids(letters * (_RUN_LETTERS // len(letters)) + _TAIL)
 
-    trial = threading.Thread(target=encode, name="tokenizer trial", daemon=True)
-    trial.start()
-    trial.join(limit_s)
-    if trial.is_alive():
+    try:
+        within(limit_s, encode)
+    except TimeoutError:
         return f"takes more than {limit_s:g} s for {_RUN_LETTERS} letters"
-    return faults[0] if faults else None
+    except EncodingError as error:
+        return f"does not take ordinary text ({str(error.__cause__ or error)[:200]})"
+    return None
 
 
 @contextmanager

@@ -12,26 +12,28 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
+from urllib.parse import quote
 
 from pensieve import __version__
 from pensieve.errors import ModelUnavailableError, ModelUnsupportedError
-from pensieve.models.folder import MARKER, ModelFile, Snapshot
+from pensieve.models.folder import ModelFile, Snapshot
+from pensieve.models.hub_exchange import (
+    BadAnswerError,
+    SlowAnswerError,
+    exchange,
+    paced,
+    read_whole,
+)
+from pensieve.models.hub_listing import MAX_BYTES, Listing, read_listing
 from pensieve.models.support import MLX_FORM, check_files, check_task
 
 if TYPE_CHECKING:
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError
-    from huggingface_hub.hf_api import RepoSibling
 
+# The client receives no more at once.
 CHUNK_BYTES = 1 << 16
-# No byte for so long: the connection is dead. Hugging Face's own read timeout is 10 s, too short for a slow mirror.
-STALL_S = 30
-
-# What mlx-lm loads and what a tokenizer is made of, at the top of the repository. Never code, never pickles.
-_WANTED = re.compile(
-    r"model[\w.-]*\.safetensors|[\w.-]+\.(json|jinja)|(merges|vocab)\.txt|tokenizer\.model|LICENSE[\w.-]*",
-    re.ASCII,
-)
+LISTING_S = 120
 
 _ERRNO = re.compile(r"^\[Errno -?\d+\] ")
 
@@ -77,48 +79,51 @@ class Hub:
 
         Raises `ModelUnavailableError`; `ModelUnsupportedError` where the files' names tell of another kind of model.
         """
-        with self._translated(repo):
-            try:
-                found = self._api.model_info(
-                    repo, revision=revision, files_metadata=True, timeout=STALL_S
-                )
-            except (ValueError, TypeError, KeyError) as error:
-                raise self._unavailable(repo, "what answers there is not a Hub") from error
-        check_task(repo, found.pipeline_tag)
-        siblings = found.siblings or []
-        check_files(repo, [entry.rfilename for entry in siblings])
-        files = tuple(_file(entry) for entry in siblings if _is_wanted(entry.rfilename))
-        if not found.sha or not any(file.name.endswith(".safetensors") for file in files):
+        listing = self._listing(repo, revision)
+        check_task(repo, listing.task)
+        check_files(repo, listing.names)
+        if not any(file.name.endswith(".safetensors") for file in listing.wanted):
             raise ModelUnsupportedError(
                 f"{repo} has no model*.safetensors: it is not an MLX model.", hint=MLX_FORM
             )
-        return Snapshot(repo=repo, revision=found.sha, files=files)
+        return Snapshot(repo=repo, revision=listing.commit, files=listing.wanted)
+
+    def _listing(self, repo: str, revision: str | None) -> Listing:
+        at = f"/revision/{quote(revision, safe='')}" if revision else ""
+        url = f"{self.endpoint}/api/models/{repo}{at}?blobs=true"
+        with (
+            self._translated(repo),
+            exchange(url, self._headers(), self.endpoint) as response,
+        ):
+            body = read_whole(paced(response.iter_raw(), LISTING_S), MAX_BYTES)
+        try:
+            return read_listing(body)
+        except ValueError as error:
+            cause = f"what answers there is not a Hub ({error})"
+            raise self._unavailable(repo, cause) from error
+
+    def _headers(self) -> dict[str, str]:
+        from huggingface_hub.utils import build_hf_headers
+
+        return build_hf_headers(library_name="pensieve", library_version=__version__)
 
     @contextmanager
     def open(self, snapshot: Snapshot, file: ModelFile, offset: int) -> Generator[Transfer]:
         """The bytes of `file` from `offset`. Raises `ModelUnavailableError`, also while they are read."""
         from huggingface_hub import hf_hub_url
-        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
         url = hf_hub_url(
             snapshot.repo, file.name, revision=snapshot.revision, endpoint=self.endpoint
         )
-        headers = build_hf_headers(library_name="pensieve", library_version=__version__)
-        headers |= {"accept-encoding": "identity"} | (
-            {"range": f"bytes={offset}-"} if offset else {}
-        )
+        headers = self._headers() | ({"range": f"bytes={offset}-"} if offset else {})
         with (
             self._translated(snapshot.repo),
-            get_session().stream("GET", url, headers=headers, timeout=STALL_S) as response,
+            exchange(url, headers, self.endpoint) as response,
         ):
-            if response.is_error:
-                response.read()
-            hf_raise_for_status(response)
             start = offset if response.status_code == 206 else 0
             self._check_length(response, snapshot, file, start)
-            yield Transfer(
-                start, self._exactly(response.iter_bytes(CHUNK_BYTES), snapshot, file, start)
-            )
+            chunks = paced(response.iter_raw())
+            yield Transfer(start, self._exactly(chunks, snapshot, file, start))
 
     def _exactly(
         self, chunks: Iterator[bytes], snapshot: Snapshot, file: ModelFile, start: int
@@ -138,13 +143,16 @@ class Hub:
         self, response: "httpx2.Response", snapshot: Snapshot, file: ModelFile, start: int
     ) -> None:
         """A login page or a proxy's notice must not overwrite what is already here."""
-        length = response.headers.get("content-length")
-        if length is None or int(length) == file.size - start:
+        length = response.headers.get("content-length", "")
+        begins = response.headers.get("content-range", f"bytes {start}-").startswith(
+            f"bytes {start}-"
+        )
+        if begins and length in {"", str(file.size - start)}:
             return
-        kind = response.headers.get("content-type", "unknown type")
+        kind = response.headers.get("content-type", "unknown type")[:60]
         raise self._interrupted(
             snapshot.repo,
-            f"{response.url.host} sent {length} bytes ({kind}) for {file.name} where {file.size - start} were due; "
+            f"{response.url.host} sent {length[:20]} bytes ({kind}) for {file.name} where {file.size - start} were due; "
             "a proxy or a login page may stand in between",
         )
 
@@ -157,6 +165,10 @@ class Hub:
             yield
         except OfflineModeIsEnabled as error:
             raise self._unavailable(repo, "HF_HUB_OFFLINE is set, so it is not asked") from error
+        except BadAnswerError as error:
+            raise self._unavailable(repo, str(error)) from error
+        except SlowAnswerError as error:
+            raise self._interrupted(repo, str(error)) from error
         except httpx2.HTTPError as error:
             self._raise_for(error, repo)
         except httpx2.InvalidURL as error:  # a wrong HF_ENDPOINT
@@ -216,15 +228,3 @@ class Hub:
 def _first_line(error: Exception) -> str:
     line = _ERRNO.sub("", str(error).partition("\n")[0]).rstrip(". ")
     return line or type(error).__name__
-
-
-def _is_wanted(name: str) -> bool:
-    return name != MARKER and _WANTED.fullmatch(name) is not None
-
-
-def _file(entry: "RepoSibling") -> ModelFile:
-    if entry.size is None:
-        raise ModelUnavailableError(f"The Hub does not tell the size of {entry.rfilename}.")
-    if entry.lfs is not None:
-        return ModelFile(entry.rfilename, entry.lfs.size, sha256=entry.lfs.sha256)
-    return ModelFile(entry.rfilename, entry.size, git_sha1=entry.blob_id)
