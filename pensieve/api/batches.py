@@ -1,21 +1,17 @@
 """Message batches: what `POST /v1/messages/batches` takes, how a batch is told of, and the lines of its results."""
 
-from collections import Counter
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_validator
+from pydantic import Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
-from pensieve.api.errors import ErrorEnvelope, first_error
-from pensieve.api.json_body import decode
+from pensieve.api.errors import ErrorEnvelope
 from pensieve.api.message import Message
 from pensieve.api.request import MessagesRequest
 from pensieve.api.values import Request, Timestamp, Wire
-from pensieve.errors import InvalidRequestError
 
 MAX_BODY_BYTES = 256 * 1024 * 1024
 MAX_REQUESTS = 100_000
-MAX_VALUES = 10_000_000
 
 CustomId = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
@@ -27,34 +23,13 @@ class BatchEntry(Request):
     params: dict[str, object]
 
 
-def _unique(entries: tuple[BatchEntry, ...]) -> tuple[BatchEntry, ...]:
-    custom_id, count = Counter(entry.custom_id for entry in entries).most_common(1)[0]
-    if count > 1:
-        raise PydanticCustomError(
-            "custom_id_taken",
-            "each custom_id must be unique, '{custom_id}' is not",
-            {"custom_id": custom_id},
-        )
-    return entries
-
-
 class CreateBatchRequest(Request):
-    """The body of `POST /v1/messages/batches`."""
+    """The body of `POST /v1/messages/batches`, which is never held whole (batch_reading.py)."""
 
     requests: Annotated[
         tuple[BatchEntry, ...],
         Field(min_length=1, max_length=MAX_REQUESTS),
-        AfterValidator(_unique),
     ]
-
-
-def parse_batch(body: bytes) -> CreateBatchRequest:
-    """The batch in `body`. Raises `InvalidRequestError`; what is wrong inside `params` is not looked for."""
-    fields = decode(body, max_values=MAX_VALUES)
-    try:
-        return CreateBatchRequest.model_validate(fields)
-    except ValidationError as error:
-        raise InvalidRequestError(first_error(error)) from None
 
 
 class BatchedRequest(MessagesRequest):

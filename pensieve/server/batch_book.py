@@ -6,7 +6,7 @@ no request: the queue takes unfinished batches from it and writes results to it.
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -77,8 +77,16 @@ class BatchBook:
             raise NotFoundError(f"Message batch {batch_id} not found")
         return batch
 
-    async def create(self, entries: Sequence[BatchEntry]) -> Batch:
-        """Keep a new batch; its turn comes. Raises `StorageQuotaExceededError`."""
+    @property
+    def folder(self) -> Path:
+        """Where batches lie; there may be none yet."""
+        return self._store.folder
+
+    async def create(self, entries: Iterable[BatchEntry]) -> Batch:
+        """Keep a new batch; its turn comes. Raises `StorageQuotaExceededError`, and what `entries` raise.
+
+        They are taken one by one, in a worker thread; other batches may use the disk meanwhile.
+        """
         batches = await self._known()
         await self._forget_old()
         stored_bytes = sum(batch.stored_bytes for batch in batches.values())
@@ -87,8 +95,8 @@ class BatchBook:
                 "This server keeps no more message batches; delete some that have ended"
             )
         now = self.clock()
-        blank = Batch(new_id("msgbatch"), now, now + LIFE_S, len(entries), stored_bytes=0)
-        batch = await self._alone(partial(self._store.create, blank, entries))
+        blank = Batch(new_id("msgbatch"), now, now + LIFE_S, requests=0, stored_bytes=0)
+        batch = await on_disk(partial(self._store.create, blank, entries))
         batches[batch.id] = batch
         self._arrive(batch)
         return batch

@@ -13,6 +13,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
@@ -55,14 +56,14 @@ class BatchStore:
     """Owns the folder. The folder is made with the first batch."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def all(self) -> list[Batch]:
         """Every batch, the oldest first. Removes what a crash left of batches that were being made or deleted."""
-        if not self._folder.exists():
+        if not self.folder.exists():
             return []
         batches: list[Batch] = []
-        for place in self._folder.iterdir():
+        for place in self.folder.iterdir():
             if place.name.endswith(TEMPORARY):
                 shutil.rmtree(place, ignore_errors=True)
             elif (batch := _read_record(place)) is not None:
@@ -70,19 +71,24 @@ class BatchStore:
         return sorted(batches, key=_age)
 
     def create(self, batch: Batch, entries: Iterable[BatchEntry]) -> Batch:
-        """Keep a new batch; it is there whole or not at all. Its `stored_bytes` are found here. Raises OSError."""
+        """Keep a new batch; it is there whole or not at all. How many `entries` there are, and what they take, is found here.
+
+        Raises OSError, and what `entries` raise.
+        """
         draft = self._place(batch.id + TEMPORARY)
-        make_folder(self._folder)
+        make_folder(self.folder)
         draft.mkdir(mode=0o700)
         try:
-            size = _write_lines(draft / REQUESTS, map(_request_line, entries))
-            batch = replace(batch, stored_bytes=size)
+            counter = count()  # which `zip` asks only where there is an entry
+            lines = (_request_line(entry) for entry, _ in zip(entries, counter, strict=False))
+            size = _write_lines(draft / REQUESTS, lines)
+            batch = replace(batch, requests=next(counter), stored_bytes=size)
             self._write_record(draft, batch)
             draft.rename(self._place(batch.id))
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
-        sync_path(self._folder)
+        sync_path(self.folder)
         return batch
 
     def save(self, batch: Batch) -> None:
@@ -129,11 +135,11 @@ class BatchStore:
         """Forget the batch. Raises OSError."""
         gone = self._place(batch.id + TEMPORARY)
         self._place(batch.id).rename(gone)
-        sync_path(self._folder)
+        sync_path(self.folder)
         shutil.rmtree(gone, ignore_errors=True)
 
     def _place(self, name: str) -> Path:
-        return self._folder / name
+        return self.folder / name
 
     def _write_record(self, place: Path, batch: Batch) -> None:
         write_atomically(place / RECORD, json.dumps(asdict(batch), indent=2).encode())

@@ -1,12 +1,11 @@
 """`/v1/messages/batches`: batches are taken, told of, canceled, deleted; their results are sent as they lie on disk."""
 
 from datetime import datetime
-from functools import partial
 
-import anyio.to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 
+from pensieve.api.batch_reading import read_batch
 from pensieve.api.batches import (
     MAX_BODY_BYTES,
     BatchPage,
@@ -14,15 +13,14 @@ from pensieve.api.batches import (
     MessageBatch,
     ProcessingStatus,
     RequestCounts,
-    parse_batch,
 )
 from pensieve.api.pages import CursorQuery, window
 from pensieve.api.values import moment
 from pensieve.server.answers import answer
 from pensieve.server.batch_book import BatchBook
 from pensieve.server.batch_store import Batch
-from pensieve.server.bodies import read_body
 from pensieve.server.downloads import Download
+from pensieve.server.spool import spooled_body
 
 
 class BatchesEndpoint:
@@ -33,9 +31,10 @@ class BatchesEndpoint:
 
     async def create(self, request: Request) -> Response:
         """Take a batch; it is on disk when this answers."""
-        body = await read_body(request, max_bytes=MAX_BODY_BYTES)
-        asked = await anyio.to_thread.run_sync(partial(parse_batch, body))
-        return answer(_told(await self._book.create(asked.requests), request))
+        spooled = spooled_body(request, self._book.folder, max_bytes=MAX_BODY_BYTES)
+        async with spooled as body:
+            batch = await self._book.create(read_batch(body))
+        return answer(_told(batch, request))
 
     async def page(self, request: Request) -> Response:
         """A page of batches, the newest first."""

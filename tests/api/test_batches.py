@@ -4,16 +4,21 @@ import json
 
 import pytest
 
-from pensieve.api.batches import BatchedRequest, parse_batch
+from pensieve.api.batch_reading import read_batch
+from pensieve.api.batches import BatchedRequest, BatchEntry
 from pensieve.api.request import parse
 from pensieve.errors import InvalidRequestError
 
 CALL = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
 
 
+def read(body: object) -> list[BatchEntry]:
+    return list(read_batch(json.dumps(body).encode()))
+
+
 def refused(body: object) -> str:
     with pytest.raises(InvalidRequestError) as caught:
-        parse_batch(json.dumps(body).encode())
+        read(body)
     return caught.value.message
 
 
@@ -22,8 +27,8 @@ def entry(custom_id: object = "a", params: object = CALL) -> dict[str, object]:
 
 
 def test_params_are_not_looked_into() -> None:
-    batch = parse_batch(json.dumps({"requests": [entry(params={"anything": 1})]}).encode())
-    assert batch.requests[0].params == {"anything": 1}
+    (only,) = read({"requests": [entry(params={"anything": 1})]})
+    assert only.params == {"anything": 1}
 
 
 @pytest.mark.parametrize(
@@ -63,8 +68,7 @@ def test_a_custom_id_is_plain(custom_id: str) -> None:
 def test_a_hundred_thousand_requests_are_taken_and_no_more() -> None:
     requests = [entry(str(number), {}) for number in range(100_001)]
     assert "at most 100000 items" in refused({"requests": requests})
-    batch = parse_batch(json.dumps({"requests": requests[1:]}).encode())
-    assert len(batch.requests) == 100_000
+    assert len(read({"requests": requests[1:]})) == 100_000
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ async def test_a_bad_batch_is_a_400_and_leaves_nothing(
             BATCHES, content=content, headers={"content-type": "application/json"}
         )
         assert response.status_code == 400
-    assert list(tmp_path.iterdir()) == []
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
 
 
 async def test_the_official_client_gets_what_became_of_each_request(tmp_path: Path) -> None:

@@ -1,0 +1,143 @@
+"""A batch that is read request by request is what it would be if it were read whole, or is refused as that would be."""
+
+import json
+import mmap
+import tempfile
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from pensieve.api.batch_reading import MAX_ENTRY_BYTES, MAX_FRAME_BYTES, read_batch
+from pensieve.api.batches import CreateBatchRequest
+from pensieve.api.json_body import decode
+from pensieve.errors import InvalidRequestError, RequestTooLargeError
+
+ENTRY = {"custom_id": "a", "params": {"x": [1, {"y": '"],}{[\\'}]}}
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**18), 10**18) | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+requests = st.lists(
+    st.fixed_dictionaries(
+        {
+            "custom_id": st.text("ab", min_size=1, max_size=8),
+            "params": st.dictionaries(st.text(max_size=3), json_values, max_size=3),
+        }
+    )
+    | json_values,
+    max_size=4,
+)
+bodies = st.dictionaries(
+    st.sampled_from(["requests", "others", "", '"', "a,b", "]"]),
+    requests | json_values,
+    max_size=4,
+)
+separators = st.sampled_from([(",", ":"), (", ", ": "), (" ,\n", "\t:\r\n")])
+
+
+def read_whole(body: bytes) -> list[Any] | None:
+    """None where it is refused."""
+    try:
+        batch = CreateBatchRequest.model_validate(decode(body))
+    except (InvalidRequestError, ValidationError):
+        return None
+    custom_ids = [entry.custom_id for entry in batch.requests]
+    return list(batch.requests) if len(set(custom_ids)) == len(custom_ids) else None
+
+
+def read(body: bytes) -> list[Any] | None:
+    try:
+        return list(read_batch(body))
+    except InvalidRequestError:
+        return None
+
+
+@settings(max_examples=300, deadline=None)
+@given(bodies, separators, st.booleans())
+def test_any_body_is_read_as_if_it_were_read_whole(
+    fields: dict[str, Any], by: tuple[str, str], is_ascii: bool
+) -> None:
+    body = json.dumps(fields, separators=by, ensure_ascii=is_ascii).encode()
+    assert read(body) == read_whole(body)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_a_body_that_was_altered_is_read_as_if_it_were_read_whole(data: st.DataObject) -> None:
+    body = bytearray(json.dumps({"a": 1, "requests": [ENTRY, ENTRY | {"custom_id": "b"}]}).encode())
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(body) - 1))
+        piece = data.draw(
+            st.sampled_from([b"", b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"a"])
+        )
+        body[place : place + data.draw(st.integers(0, 2))] = piece
+    assert read(bytes(body)) == read_whole(bytes(body))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"requests": [%s',
+        b'{"requests": [%s,]}',
+        b'{"requests": [,%s]}',
+        b'{"requests": [%s]}}',
+        b'[{"requests": [%s]}]',
+        b'{"requests": [%s], "requests": [%s]}',
+        b'{"requests": [%s]]',
+        b'{"x": {"requests": [%s]}}',
+        b'{"requests" [%s]}',
+        b'{"requests": [%s], "x": "}',
+        b'{"requests": [%s "}',
+        b'{"requests": [%s]} {}',
+        b'{"requests": {"0": %s}}',
+        b'"requests": [%s]',
+        b'\xef\xbb\xbf{"requests": [%s]}',
+        b'{"requests": [%s], "x": NaN}',
+    ],
+)
+def test_a_body_that_is_no_batch_is_refused(body: bytes) -> None:
+    whole = body.replace(b"%s", json.dumps(ENTRY).encode())
+    assert read_whole(whole) is None
+    with pytest.raises(InvalidRequestError):
+        list(read_batch(whole))
+
+
+@pytest.mark.parametrize("key", ['"requests"', '"\\u0072equests"', '"request\\u0073"'])
+def test_the_field_is_found_however_its_name_is_written(key: str) -> None:
+    body = f"{{{key} : [ {json.dumps(ENTRY)} ] }}".encode()
+    assert read(body) == read_whole(body) != None  # noqa: E711 -- refused by neither
+
+
+def test_a_mapped_file_is_read_as_bytes_are() -> None:
+    body = json.dumps({"requests": [ENTRY]}).encode()
+    with tempfile.TemporaryFile() as file:
+        file.write(body)
+        file.flush()
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            assert list(read_batch(mapped)) == read_whole(body)
+
+
+def test_half_a_character_is_mended_in_a_batch_too() -> None:
+    (entry,) = read_batch(b'{"requests": [{"custom_id": "a", "params": {"x": "\\ud800"}}]}')
+    assert entry.params == {"x": "\ufffd"}
+
+
+def test_what_is_larger_than_any_message_is_refused() -> None:
+    text = b" " * (MAX_ENTRY_BYTES + 1)
+    with pytest.raises(RequestTooLargeError):
+        list(read_batch(b'{"requests": [%s{}]}' % text))
+    with pytest.raises(InvalidRequestError, match="beside"):
+        list(read_batch(b'{"requests": [], "x": "%s"}' % text[: MAX_FRAME_BYTES + 1]))
+
+
+def test_quotes_without_end_are_read_once() -> None:
+    """Not each of them as the beginning of a string that has no end: that would take hours."""
+    with pytest.raises(InvalidRequestError, match="does not end"):
+        list(read_batch(b'{"requests": ["' + b'\\"' * 2_000_000))
