@@ -55,9 +55,9 @@ def _wrong_figures(config: Mapping[str, Any]) -> Iterator[str]:
 def _outside(config: Mapping[str, Any], bounds: Mapping[str, int], least: int) -> Iterator[str]:
     """The fields that hold something else than whole numbers from `least` to their bound."""
     for name, most in bounds.items():
-        value = config.get(name)
-        each_layers = name not in _SIZES and isinstance(value, list)
-        figures = cast("list[object]", value) if each_layers else [value]
+        value: object = config.get(name)
+        is_for_each_layer = name not in _SIZES and isinstance(value, list)
+        figures = cast("list[object]", value) if is_for_each_layer else [value]
         if not all(_is_within(figure, least, most) for figure in figures):
             yield name
 

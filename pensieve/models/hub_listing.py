@@ -59,7 +59,7 @@ def read_listing(body: bytes) -> Listing:
 
 
 def _named(entry: object) -> tuple[str, Mapping[str, Any]]:
-    fields = cast("Mapping[str, Any]", entry) if isinstance(entry, dict) else {}
+    fields = _fields(entry)
     name = fields.get("rfilename")
     if not isinstance(name, str):
         raise ValueError("it lists a file without a name")  # noqa: TRY004 -- callers catch one kind
@@ -76,8 +76,12 @@ def _file(name: str, entry: Mapping[str, Any]) -> ModelFile:
     lfs = entry.get("lfs")
     if lfs is None:
         return ModelFile(name, _size(name, entry), git_sha1=_hash(name, entry.get("blobId"), _SHA1))
-    fields = cast("Mapping[str, Any]", lfs) if isinstance(lfs, dict) else {}
+    fields = _fields(lfs)
     return ModelFile(name, _size(name, fields), sha256=_hash(name, fields.get("sha256"), _SHA256))
+
+
+def _fields(value: object) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def _size(name: str, fields: Mapping[str, Any]) -> int:

@@ -43,9 +43,10 @@ def shape_of(folder: Path) -> ModelShape:
     try:
         config = cast("dict[str, Any]", read_json(read_file(folder / "config.json")))
         weights_bytes = sum(file.stat().st_size for file in files)
-        headers = [_loaded(header) for file in files if (header := _header(file))]
-        shape = shape_from(config, weights_bytes, sum(map(_unloaded_bytes, files)))
-        return replace(shape, weights=sum(_weights(header, config) for header in headers))
+        headers = [_header(file) for file in files]
+        shape = shape_from(config, weights_bytes, sum(map(_unloaded_bytes, headers)))
+        weights = sum(_weights(_loaded(header), config) for header in headers)
+        return replace(shape, weights=weights)
     except _UNREADABLE as error:
         raise ModelDamagedError(
             f"{folder / 'config.json'} does not tell the model's shape: {error!r}."
@@ -69,8 +70,8 @@ def _loaded(header: dict[str, Any]) -> dict[str, Any]:
     return {name: tensor for name, tensor in header.items() if not _is_unloaded(name)}
 
 
-def _unloaded_bytes(file: Path) -> int:
-    unloaded = (tensor for name, tensor in _header(file).items() if _is_unloaded(name))
+def _unloaded_bytes(header: dict[str, Any]) -> int:
+    unloaded = (tensor for name, tensor in header.items() if _is_unloaded(name))
     return sum(int(each["data_offsets"][1]) - int(each["data_offsets"][0]) for each in unloaded)
 
 

@@ -9,6 +9,7 @@ import base64
 import binascii
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from math import inf, prod
 from typing import Any, cast
 
@@ -116,15 +117,11 @@ _BOUNDS: Mapping[str, Callable[[Mapping[str, Any]], float]] = {
 
 def _tokens(stored: Mapping[str, Any], model: Mapping[str, Any]) -> Iterable[str]:
     vocabulary = model.get("vocab")
-    entries = vocabulary if isinstance(vocabulary, dict) else _firsts(vocabulary)
+    yield from _fields(vocabulary)
+    # Unigram has each token with its score.
+    scored = (entry[0] for entry in map(_list, _list(vocabulary)) if entry)
     added = (_fields(token).get("content") for token in _list(stored.get("added_tokens")))
-    for tokens in (cast("Iterable[object]", entries), added):
-        yield from (token for token in tokens if isinstance(token, str))
-
-
-def _firsts(vocabulary: object) -> Iterable[object]:
-    """Unigram has each token with its score."""
-    return (entry[0] for entry in _list(vocabulary) if isinstance(entry, list) and entry)
+    yield from (token for token in chain(scored, added) if isinstance(token, str))
 
 
 def _bytes_in(text: object) -> int:
