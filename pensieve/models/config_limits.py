@@ -56,8 +56,9 @@ def _outside(config: Mapping[str, Any], bounds: Mapping[str, int], least: int) -
     """The fields that hold something else than whole numbers from `least` to their bound."""
     for name, most in bounds.items():
         value: object = config.get(name)
-        is_for_each_layer = name not in _SIZES and isinstance(value, list)
-        figures = cast("list[object]", value) if is_for_each_layer else [value]
+        figures = [value]
+        if isinstance(value, list) and name not in _SIZES:
+            figures = cast("list[object]", value)
         if not all(_is_within(figure, least, most) for figure in figures):
             yield name
 
