@@ -29,13 +29,16 @@ def write_atomically(
     mode: int = 0o600,
     is_durable: bool = True,
 ) -> int:
-    """Write `path` under a temporary name and rename it over what was there; return the bytes written. Raises OSError.
+    """Write `path` under a temporary name and rename it over a file there; return the bytes written.
+
+    Raises OSError, also where what is there is a device, a pipe or a folder.
 
     is_durable: the file is on the drive on return. Otherwise a power cut may leave it cut, or with zeros in it; use that only
     for files that carry a checksum and can be lost.
     """
     pieces = [content] if isinstance(content, bytes) else content
     temporary = path.with_name(path.name + TEMPORARY)
+    _check_replaceable(path)
     try:
         # A link that somebody planted there is removed, or stays and is an error; it is never followed.
         temporary.unlink(missing_ok=True)
@@ -53,6 +56,16 @@ def write_atomically(
     if is_durable:
         sync_path(path.parent)
     return written
+
+
+def _check_replaceable(path: Path) -> None:
+    """Raise OSError for what a rename would destroy: root may even replace /dev/zero."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):
+        raise FileExistsError(errno.EEXIST, "not a regular file", str(path))
 
 
 def file_behind(stream: TextIO | None) -> Path | None:

@@ -110,3 +110,18 @@ def test_a_file_system_without_attributes_is_no_error(tmp_path: Path) -> None:
         raise OSError(errno.ENOTSUP, "not supported")
 
     exclude_from_backups(tmp_path, refuse, "darwin")
+
+
+def test_what_is_not_a_regular_file_is_never_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    link = tmp_path / "link"
+    link.symlink_to("/dev/zero")
+    for path in (pipe, Path("/dev/zero"), tmp_path):
+        with pytest.raises(OSError, match="not a regular file"):
+            write_atomically(path, b"x")
+    assert pipe.is_fifo()
+    assert Path("/dev/zero").is_char_device()
+    write_atomically(link, b"x")
+    assert link.read_bytes() == b"x"
+    assert sorted(tmp_path.iterdir()) == [link, pipe]
