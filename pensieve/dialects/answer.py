@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pensieve.dialects.dialect import Dialect, Schema
+from pensieve.dialects.grammar import MOST_CALLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,3 +19,4 @@ class AnswerForm:
     is_in_thought: bool = False
     may_think: bool = True
     has_text: bool = True
+    max_calls: int = MOST_CALLS

@@ -110,7 +110,8 @@ class ThinkingForm:
 class Dialect:
     """A family's way of writing.
 
-    has_bare_calls: an answer that is nothing but a call's JSON, fenced or not, is that call. id_letters: how long the template
+    has_bare_calls: the grammar holds an answer that begins as a call's JSON, fenced or not, to be calls; they are read in
+    every family. id_letters: how long the template
     wants the ids of calls, where it is particular. calls_with_results: it takes a call and its result one after the other, so
     several calls of one turn stand each before its result. text_opening: what an answer's text stands behind, in a family whose
     answers are either text or one call; there `silent` marks part an answer and are not said.

@@ -23,9 +23,10 @@ from pensieve.dialects.parameters import Parameters
 # So many calls in one answer: a model that goes on and on is stopped.
 MOST_CALLS = 16
 
-_TOOL = re.compile(r"(?:fenced_|more_)?tool(\d+)")
+_TOOL = re.compile(r"(?:fenced_|more_|next_)?tool(\d+)")
 _HOLE = re.compile(f"({'|'.join(map(re.escape, HOLES))})")
 _FENCE = "```json\n"
+_LINE_BREAK = "\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +195,10 @@ class _Grammar:
 
     def _bare(self, call: str) -> str:
         """What begins it is one literal with the name, so that no text can be taken for its beginning."""
-        return one_of([call, f'{self._tools("fenced_", _FENCE)} "\\n```"'])
+        more = ""
+        if self._wanted.most > 1:
+            more = f" {self._tools('next_', _LINE_BREAK)}{{0,{self._wanted.most - 1}}}"
+        return one_of([f"{call}{more}", f'{self._tools("fenced_", _FENCE)}{more} "\\n```"'])
 
     # Thoughts.
 

@@ -84,8 +84,11 @@ def slots_of(schema: Schema) -> "Slots":
     """The places of a tool's parameters."""
     shapes = shapes_of(schema, schema)
     names = dict.fromkeys(name for shape in shapes for name in shape.properties)
+    # What one of the shapes lists may be a further parameter in another.
     listed = {
-        name: Slot(either(_found([shape.properties.get(name) for shape in shapes])), schema)
+        name: Slot(
+            either(_found([shape.properties.get(name, shape.extra) for shape in shapes])), schema
+        )
         for name in names
     }
     return Slots(listed, Slot(either(_found([shape.extra for shape in shapes]) or [{}]), schema))

@@ -107,6 +107,7 @@ def plan_answer(
         is_in_thought=thought.state == "begun",
         may_think=thought.state == "possible",
         has_text=not wanted.least,
+        max_calls=wanted.most,
     )
     is_limited = wanted.thinking_tokens is not None and thought.state != "none"
     needs_grammar = bool(wanted.tools) or wanted.schema is not None or is_limited

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pensieve.dialects.dialect import HOLES, CallForm, Schema
 from pensieve.dialects.schemas import held_schema
 from pensieve.dialects.slots import slots_of
-from pensieve.dialects.validity import admits
 from pensieve.reply.arguments import ArgumentReader
 from pensieve.reply.letters import (
     Reading,
@@ -26,6 +25,8 @@ from pensieve.reply.said import CallBegan, CallEnded, CallInput, Said
 
 # Longer than any name with what stands around it.
 MAX_HEAD_LETTERS = 512
+# Longer than what may follow a known name in a head: text that only begins like one is not held back.
+MAX_BARE_HEAD_CHARS = 96
 _NAME = r"(?P<name>[\w.\-]+)"
 _KEYS = ("name", "arguments")
 _BEHIND_NAME = r"(?P<first>[^\w.\-\s])"
@@ -63,21 +64,52 @@ class CallReader:
         call = _JsonCall(self.form.keys, self._say_known, is_strict=True)
         yield from call.read((yield from after_blanks()))
 
-    def patient(self) -> "AloneCall":
-        """The same, told only when it is certain that the rest of the answer is a call. Every family may write it."""
-        return AloneCall(self.form.keys or _KEYS, self.tools)
+    def bare_beginnings(self) -> list[str]:
+        """Return what begins a call without its marks: JSON in every family, and the family's own form."""
+        form = self.form
+        if opening := form.inside[0].strip():
+            return ["{", opening]
+        if form.keys is not None:
+            return ["{"]
+        return ["{", *(form.before_name.strip() + name for name in self.tools)]
+
+    def bare(self, begun: str) -> Reading[None]:
+        """Read a call, or a list of calls, after one of `bare_beginnings`."""
+        if begun == "{":
+            yield from self._bare_json(begun)
+        elif begun == self.form.inside[0].strip():
+            yield from self._bare_list()
+        else:
+            yield from self._call(begun, most=len(begun) + MAX_BARE_HEAD_CHARS)
+
+    def _bare_list(self) -> Reading[None]:
+        form = self.form
+        closing, more = form.inside[1].strip(), (form.separator or "").strip()
+        following = more
+        while following != closing:
+            if form.keys is None:
+                yield from self._call("")
+            else:
+                yield from self._bare_json((yield from after_blanks()))
+            following = yield from one_of([more, closing])
+
+    def _bare_json(self, first: str) -> Reading[None]:
+        call = _JsonCall(self.form.keys or _KEYS, self.say, is_strict=True)
+        yield from call.read(first)
+        if not call.has_arguments:
+            raise UnexpectedError
 
     def _say_known(self, said: Said) -> None:
         if isinstance(said, CallBegan) and said.name not in self.tools:
             raise UnexpectedError
         self.say(said)
 
-    def _call(self, begun: str) -> Reading[None]:
+    def _call(self, begun: str, *, most: int = MAX_HEAD_LETTERS) -> Reading[None]:
         form = self.form
         if form.keys is not None:
             yield from _JsonCall(form.keys, self.say).read((yield from after_blanks()))
             return
-        name, first = yield from self._head(begun)
+        name, first = yield from self._head(begun, most)
         self.say(CallBegan(name))
         if form.parameters is not None:
             end, slots = (
@@ -92,65 +124,19 @@ class CallReader:
         if after := form.after_arguments.strip():
             yield from one_of([after])
 
-    def _head(self, begun: str) -> Reading[tuple[str, str | None]]:
+    def _head(self, begun: str, most: int) -> Reading[tuple[str, str | None]]:
         """Up to where the arguments begin: the tool's name, and the arguments' first letter where it had to be read."""
         after = loosened(self.form.after_name.strip())
         for hole in HOLES:
             after = after.replace(re.escape(hole), r"\w+")
         before = loosened(self.form.before_name.strip())
         head = re.compile(rf"\s*{before}\s*{_NAME}\s*{after or _BEHIND_NAME}", re.DOTALL)
-        found = yield from up_to(head, most=MAX_HEAD_LETTERS, read=begun)
+        found = yield from up_to(head, most=most, read=begun)
         return found["name"], None if after else found["first"]
 
     def _say_input(self, text: str) -> None:
         if text:
             self.say(CallInput(text))
-
-
-class AloneCall:
-    """A call that the rest of the answer is: its JSON object and nothing else, fenced or not. Told only once it is whole.
-
-    tools: only a call of one of these, with arguments that hold to its schema, is one.
-    """
-
-    def __init__(self, keys: tuple[str, str], tools: Mapping[str, Schema]) -> None:
-        self._keys = keys
-        self._tools = tools
-        self._said: list[Said] = []
-        self._is_whole = False
-
-    @property
-    def said(self) -> list[Said]:
-        """The call, if there is one."""
-        return self._said if self._is_whole else []
-
-    def read(self) -> Reading[None]:
-        """From its first letter to the answer's end: there is no way to return from this."""
-        first = yield from after_blanks()
-        fence = ""
-        if first == "`":
-            fence = yield from one_of(["```"], first)
-            yield from up_to(re.compile(r"[a-z]*\n"), most=16)
-            first = yield from after_blanks()
-        call = _JsonCall(self._keys, self._said.append, is_strict=True)
-        yield from call.read(first)
-        if not call.has_arguments or not self._is_valid():
-            raise UnexpectedError
-        if fence:
-            yield from one_of([fence])
-        self._is_whole = True
-        yield from after_blanks()
-        self._is_whole = False
-        raise UnexpectedError
-
-    def _is_valid(self) -> bool:
-        """Whether it is a call of a tool, with arguments that the tool takes."""
-        began, *inputs = self._said
-        if not isinstance(began, CallBegan) or began.name not in self._tools:
-            return False
-        given = json.loads("".join(one.json for one in inputs if isinstance(one, CallInput)))
-        schema = self._tools[began.name]
-        return admits(schema, given, schema)
 
 
 class _JsonCall:

@@ -9,13 +9,12 @@ import re
 from typing import assert_never
 
 from pensieve.dialects.answer import AnswerForm
+from pensieve.reply.bare_calls import BareCalls
 from pensieve.reply.calls import CallReader
 from pensieve.reply.json_text import BLANKS
 from pensieve.reply.letters import Reading, UnexpectedError, certain, first_of
-from pensieve.reply.said import CallEnded, Said, Text, Thought, merged
+from pensieve.reply.said import CallBegan, CallEnded, Said, Text, Thought, merged
 from pensieve.reply.states import Alone, InCall, InText, InThought, State
-
-_MAY_BE_CALL = re.compile(r"^[ \t]*([{`])", re.MULTILINE)
 
 
 class AnswerReader:
@@ -25,6 +24,7 @@ class AnswerReader:
         self._dialect = form.dialect
         self._tools = form.tools
         self._has_text = form.has_text
+        self._calls_left = form.max_calls
         self._calls = CallReader(form.dialect.calls, form.tools, self._tell)
         self._opening = form.dialect.calls.opening if form.tools else ""
         thinking = form.dialect.thinking
@@ -32,6 +32,8 @@ class AnswerReader:
         self._thought_marks = [mark for mark in pair if mark not in form.dialect.silent]
         marks = (self._opening, *form.dialect.silent, *self._thought_marks)
         self._marks = [mark for mark in marks if mark]
+        chars = "".join(sorted(self._bare_calls(is_after_call=True).first_chars))
+        self._may_be_bare = re.compile(rf"^[ \t]*([{re.escape(chars)}])", re.MULTILINE)
         self._state: State = InThought() if form.is_in_thought else InText(may_think=form.may_think)
         self._rest = ""
         self._said: list[Said] = []
@@ -51,7 +53,7 @@ class AnswerReader:
     def flush(self, *, is_cut: bool) -> list[Said]:
         """What was held back, at the answer's end. is_cut: the model would have gone on."""
         while isinstance(self._state, Alone):
-            self._end_alone(self._state)
+            self._end_alone(self._state, is_cut=is_cut)
         match self._state:
             case InThought():
                 self._think(self._state, self._rest)
@@ -168,6 +170,8 @@ class AnswerReader:
 
     def _say(self, state: InText, text: str) -> None:
         """Blanks at the end are held back where a mark may follow that they belong to."""
+        if text:
+            state.is_tried = False
         state.quoting.feed(text)
         held = state.held + text
         text = held.rstrip(BLANKS) if self._tools or self._marks else held
@@ -196,7 +200,9 @@ class AnswerReader:
             try:
                 state.reading.send(letter)
             except StopIteration:
-                self._state = InText(may_think=False, may_be_call=False, keeps_blanks=False)
+                self._state = InText(
+                    may_think=False, may_be_call=False, is_after_call=True, keeps_blanks=False
+                )
                 return True
             except UnexpectedError:
                 self._break_call(state)
@@ -207,6 +213,7 @@ class AnswerReader:
         """Take what a call's reader has read."""
         assert isinstance(self._state, InCall)
         self._said.append(said)
+        self._calls_left -= isinstance(said, CallBegan)
         self._state.unsaid = ""
         self._state.has_told = True
         self._state.is_open = not isinstance(said, CallEnded)
@@ -216,7 +223,12 @@ class AnswerReader:
         if state.is_open:
             self._said.append(CallEnded(is_whole=False))
         if state.has_told:
-            self._state = InText(may_think=False, may_be_call=False, keeps_blanks=False)
+            self._state = InText(
+                may_think=False,
+                may_be_call=False,
+                may_have_bare_calls=not state.is_open,
+                keeps_blanks=False,
+            )
             self._rest = state.unsaid + self._rest
             return
         self._state = state.before
@@ -224,21 +236,27 @@ class AnswerReader:
         self._say(self._state, self._opening)
         self._rest = state.unsaid.removeprefix(self._opening) + self._rest
 
-    # A call without marks, which ends the answer.
+    # Calls without marks, which end the answer.
+
+    def _bare_calls(self, *, is_after_call: bool) -> BareCalls:
+        return BareCalls(
+            self._dialect.calls, self._tools, self._calls_left, is_after_call=is_after_call
+        )
 
     def _bare_place(self, state: InText) -> int:
         """Where a line begins that may be such a call, outside of fenced blocks; -1 for none."""
-        if not self._tools or not state.may_be_call:
+        if not self._tools or not state.may_have_bare_calls:
             return -1
-        for found in _MAY_BE_CALL.finditer(self._rest):
-            before = self._rest[: found.start(1)]
-            if state.quoting.is_new_line_after(before):
-                return len(before)
+        for found in self._may_be_bare.finditer(self._rest):
+            place = found.start(1)
+            is_tried = state.is_tried and not place
+            if not is_tried and state.quoting.is_new_line_after(self._rest[:place]):
+                return place
         return -1
 
     def _begin_alone(self, state: InText) -> bool:
-        call = self._calls.patient()
-        self._state = Alone(state, call, call.read())
+        calls = self._bare_calls(is_after_call=state.is_after_call and not state.has_begun)
+        self._state = Alone(state, calls, calls.read())
         next(self._state.reading)
         return True
 
@@ -253,9 +271,11 @@ class AnswerReader:
                 return True
         return False
 
-    def _end_alone(self, state: Alone) -> None:
-        if state.call.said:
-            self._said += state.call.said
+    def _end_alone(self, state: Alone, *, is_cut: bool) -> None:
+        if not is_cut:
+            state.calls.finish(state.reading)
+        if state.calls.said:
+            self._said += state.calls.said
             self._state = InText(may_think=False, may_be_call=False, keeps_blanks=False)
             return
         self._go_back(state)
@@ -265,5 +285,5 @@ class AnswerReader:
     def _go_back(self, state: Alone) -> None:
         """It is text, after all."""
         self._state = state.before
+        self._state.is_tried = True
         self._rest = state.unsaid + self._rest
-        self._say(self._state, self._take(1))

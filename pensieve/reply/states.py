@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from pensieve.reply.calls import AloneCall
+from pensieve.reply.bare_calls import BareCalls
 from pensieve.reply.letters import Reading
 from pensieve.reply.quoting import Quoting
 
@@ -20,11 +20,15 @@ class InText:
     """In what is said. held: blanks that may be a mark's.
 
     may_think, may_be_call: nothing was before it, so a thought may come, or a call that is the whole answer. keeps_blanks: those
-    at its beginning, since no mark is before it.
+    at its beginning, since no mark is before it. may_have_bare_calls: no call broke off before it. is_after_call: it
+    follows a call. is_tried: the next character begins no bare call.
     """
 
     may_think: bool = True
     may_be_call: bool = True
+    may_have_bare_calls: bool = True
+    is_after_call: bool = False
+    is_tried: bool = False
     keeps_blanks: bool = True
     held: str = ""
     has_begun: bool = False
@@ -45,10 +49,10 @@ class InCall:
 
 @dataclass(slots=True)
 class Alone:
-    """In what may be a call that is the whole answer."""
+    """In what may be calls without their marks, up to the answer's end."""
 
     before: InText
-    call: AloneCall
+    calls: BareCalls
     reading: Reading[None]
     unsaid: str = ""
 

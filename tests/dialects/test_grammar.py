@@ -241,6 +241,8 @@ def test_an_answer_in_channels_is_text_or_one_call(has_tokens: bool) -> None:
     [
         '{"name": "clock", "arguments": {}}',
         '```json\n{"name": "clock", "arguments": {}}\n```',
+        '{"name": "clock", "arguments": {}}\n{"name": "get_weather", "arguments": {"city": "a"}}',
+        '```json\n{"name": "clock", "arguments": {}}\n{"name": "clock", "arguments": {}}\n```',
         '{"nam": 1}',
         "```json\n[1]\n```",
         '{"a": {"name": 1}}',
@@ -252,7 +254,13 @@ def test_a_call_alone_is_an_answer_and_so_is_other_json(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ['{"name": "nobody"}', '\n{ "name": 1', '```json\n{"name": "clock", "arguments": 1}\n```'],
+    [
+        '{"name": "clock", "arguments": {}}\n{"name": "get_weather", "arguments": {}}',
+        '{"name": "clock", "arguments": {}}\nx',
+        '{"name": "nobody"}',
+        '\n{ "name": 1',
+        '```json\n{"name": "clock", "arguments": 1}\n```',
+    ],
 )
 def test_what_would_be_read_as_a_call_is_one(text: str) -> None:
     assert not takes(DIALECTS["plain"], Wanted(SPECS), text)

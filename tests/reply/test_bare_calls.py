@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.dialects.cases import CODE, DIALECTS, PARIS
-from tests.reply.test_reading import form_of, meaning, read
+from pensieve.dialects.dialect import ToolCall
+from pensieve.dialects.writing import written_calls
+from tests.dialects.cases import CODE, DIALECTS, NOW, PARIS, ROME
+from tests.reply.test_reading import filled, form_of, meaning, read
 
 any_dialect = pytest.mark.parametrize("name", DIALECTS)
 CALL = '{"name": "get_weather", "arguments": {"city": "Paris"}}'
@@ -46,7 +48,6 @@ def test_a_bare_call_at_the_end_is_that_call(name: str, written: str, means: lis
         f"```json\n{CALL}\n```\nThat is an example.",
         f"```json\n{CALL}",
         f"```\nan example:\n{CALL}\n```",
-        f"[\n{CALL}\n]",
         f"- a\n{CALL} is it",
         f'Text\n{{"note": "x",\n{CALL[1:]}',
     ],
@@ -76,13 +77,121 @@ def test_what_the_tools_do_not_take_is_no_bare_call(name: str, text: str) -> Non
         assert meaning(read(form_of(name), [written])) == [written]
 
 
+LATER = '{"name": "clock", "arguments": {}}'
+
+
+@any_dialect
+@pytest.mark.parametrize(
+    ("written", "means"),
+    [
+        (f"{CALL}\n{LATER}", [PARIS, NOW]),
+        (f"{CALL}{LATER}\n{WRITTEN}", [PARIS, NOW, CODE]),
+        (f"```json\n{CALL}\n{LATER}\n```", [PARIS, NOW]),
+        (f"```json\n{CALL}\n```\n```tool_call\n{LATER}\n```\n", [PARIS, NOW]),
+        (f"Both.\n{CALL}\n\n```\n{LATER}\n```", ["Both.", PARIS, NOW]),
+    ],
+)
+def test_bare_calls_in_a_row_are_all_read(name: str, written: str, means: list[Any]) -> None:
+    assert meaning(read(form_of(name), [written])) == means
+    assert meaning(read(form_of(name), written)) == means
+
+
+@pytest.mark.parametrize("name", MARKED)
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{CALL}\n{LATER} and so on",
+        f'{CALL}\n{{"name": "nobody", "arguments": {{}}}}',
+        f"{CALL}\n```\n{LATER}",
+        f"```json\n{CALL}\n\n```\nThat is it.\n",
+        f"{CALL}, {LATER} x",
+    ],
+)
+def test_several_bare_calls_of_which_one_is_none_are_text(name: str, text: str) -> None:
+    assert meaning(read(form_of(name), [text])) == [text]
+    assert meaning(read(form_of(name), text)) == [text]
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_of_bare_calls_in_a_row_no_more_are_read_than_there_may_be(name: str) -> None:
+    form = form_of(name, max_calls=1)
+    assert meaning(read(form, [CALL])) == [PARIS]
+    assert meaning(read(form, [f"{CALL}\n{LATER}"])) == [CALL, NOW]
+
+
+def unmarked(name: str, *calls: tuple[str, dict[str, Any]]) -> str:
+    """Calls in the family's form without the mark that opens them."""
+    form = DIALECTS[name].calls
+    written = filled(written_calls(form, [ToolCall(*call) for call in calls]))
+    return written.replace(form.opening, "")
+
+
+@pytest.mark.parametrize("name", MARKED)
+@pytest.mark.parametrize("has_closing", [True, False], ids=["closing", "nothing"])
+def test_a_call_in_the_own_form_of_a_family_needs_no_marks_around_it(
+    name: str, *, has_closing: bool
+) -> None:
+    for calls in ([PARIS], [CODE, PARIS], [ROME, CODE, ROME]):
+        form = DIALECTS[name].calls
+        if len(calls) > 1 and not form.closing and not has_closing:
+            continue  # the mark that ends a call parts it from the next one
+        bare = unmarked(name, *calls)
+        if not has_closing:
+            last_mark = form.closing or (form.after_arguments if form.keys is None else "")
+            bare = bare.replace(last_mark or "\0", "")
+        for text, before in ((bare, []), (f"So:\n{bare}\n", ["So:"])):
+            assert meaning(read(form_of(name), [text])) == [*before, *calls]
+            assert meaning(read(form_of(name), text)) == [*before, *calls]
+        if form.closing or has_closing:
+            fenced = f"So:\n```xml\n{bare.strip()}\n```"
+            assert meaning(read(form_of(name), fenced)) == ["So:", *calls]
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_an_own_form_that_is_quoted_or_not_the_end_is_text(name: str) -> None:
+    bare = unmarked(name, PARIS).strip()
+    for text in (f"Use {bare}", f"`{bare}`", f"```\n{bare}\n```\nis one", f"> {bare}"):
+        assert meaning(read(form_of(name), [text])) == [text]
+        assert meaning(read(form_of(name), text)) == [text]
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_an_own_form_that_the_tools_do_not_take_is_text(name: str) -> None:
+    for call in (("nobody", {}), ("get_weather", {}), ("get_weather", {"city": "a", "x": 1})):
+        bare = unmarked(name, call).strip()
+        assert meaning(read(form_of(name), [bare])) == [bare]
+
+
+@any_dialect
+def test_what_names_a_tool_at_the_beginning_of_a_line_is_text(name: str) -> None:
+    text = "clock\nget_weather is a tool\nwrite: a, b\ncall:clock\n[clock]\n<function"
+    assert meaning(read(form_of(name), [text])) == [text]
+    assert meaning(read(form_of(name), text)) == [text]
+
+
+@any_dialect
+def test_bare_calls_after_marked_ones_are_read(name: str) -> None:
+    form = DIALECTS[name]
+    written = filled(written_calls(form.calls, [ToolCall(*PARIS)]))
+    between = form.calls.between or "\n"
+    assert meaning(read(form_of(name), [f"{written}{between}{LATER}"])) == [PARIS, NOW]
+    assert meaning(read(form_of(name), f"{written}{between}{LATER}")) == [PARIS, NOW]
+
+
+def test_a_bare_call_in_the_channel_of_the_answer_is_that_call() -> None:
+    text = f"<|channel|>final<|message|>I look.\n{CALL}"
+    assert meaning(read(form_of("harmony"), [text])) == ["I look.", PARIS]
+    assert meaning(read(form_of("harmony"), text)) == ["I look.", PARIS]
+
+
 def test_without_tools_there_are_no_bare_calls() -> None:
     form = form_of("hermes")
     assert meaning(read(type(form)(form.dialect), [CALL])) == [CALL]
 
 
 pieces = st.sampled_from(
-    [CALL, "{", "}", "```", "```json\n", "\n", " ", "x", '"', "`", '{"name": "clock"', "<tool_call>", "<"]
+    [CALL, "{", "}", "```", "```json\n", "\n", " ", "x", '"', "`", '{"name": "clock"', "<tool_call>", "<",
+     LATER, "</tool_call>", ";", "<function=clock>", "</function>", "call:clock{}", "[clock()]", "clock", "[ARGS]"]
 )  # fmt: skip
 
 
