@@ -56,6 +56,11 @@ class ParameterForm:
     quote: str | None = None
     is_nested: bool = False
 
+    @property
+    def text_end(self) -> str:
+        """Return the mark that ends a text, if the form does not escape it in the text."""
+        return "" if self.quote == '"' else (self.quote or self.after_value).strip()
+
 
 @dataclass(frozen=True, slots=True)
 class CallForm:

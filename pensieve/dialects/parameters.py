@@ -20,8 +20,8 @@ from pensieve.dialects.shapes import (
     Shape,
     alternatives,
     either,
-    kind_of_value,
     kinds_of,
+    listed_values,
     shapes_of,
     target,
 )
@@ -43,7 +43,7 @@ class Parameters:
         self._literals = literals
         self._rule = rule
         self._whole = schema
-        self._slots = slots_of(schema)
+        self._slots = slots_of(schema, form)
         self._references: dict[str, str] = {}
 
     def written(self, name: str) -> str:
@@ -106,7 +106,7 @@ class Parameters:
             return f"{self._json(name, slot.part)} {self._literals.literal(after)}"
         bodies: list[str] = []
         for at, choice in enumerate(alternatives(slot.part, slot.whole)):
-            values = _listed(choice)
+            values = listed_values(choice)
             if values is None and "string" in kinds_of(choice, slot.whole):
                 return self._text("", after)
             if values is None:
@@ -138,7 +138,7 @@ class Parameters:
                 self._nested(f"{name}_c{at}", as_schema(one)) for at, one in enumerate(choices)
             ]
             return one_of(bodies)
-        if (values := _listed(part)) is not None:
+        if (values := listed_values(part)) is not None:
             return one_of([self._constant(value) for value in values])
         kinds = kinds_of(part, self._whole)
         if kinds == KINDS and not part.keys() & {"properties", "items", "additionalProperties"}:
@@ -149,6 +149,8 @@ class Parameters:
         quote = self._form.quote or ""
         if "string" in kinds:
             yield self._text(quote, quote)
+            # The mark itself can be held by a JSON text only.
+            yield self._rule("json_text", json_of({"type": "string"}))
         if "object" in kinds:
             yield f'"{{" {self._objects(name, part, self._inner_value)} "}}"'
         if "array" in kinds:
@@ -182,6 +184,8 @@ class Parameters:
         """The very value."""
         quote = self._form.quote or ""
         match value:
+            case str() if quote in value:
+                return self._literals.around("", written_json(value), "")
             case str():
                 return self._literals.around(quote, value, quote)
             case Mapping():
@@ -199,17 +203,6 @@ class Parameters:
     def _in_brackets(self, brackets: str, items: Sequence[str]) -> str:
         inner = f" {self._literals.literal(self._form.separator)} ".join(items)
         return f'"{brackets[0]}" {inner} "{brackets[1]}"'
-
-
-def _listed(part: Schema) -> list[object] | None:
-    """The values that a schema lists, where it does."""
-    if "const" in part:
-        return [part["const"]]
-    values = part.get("enum")
-    if not isinstance(values, list | tuple):
-        return None
-    kinds = kinds_of(part, {})
-    return [value for value in cast("list[object]", values) if kind_of_value(value) in kinds]
 
 
 def _with_integers(kinds: Sequence[str], part: Schema) -> list[str]:

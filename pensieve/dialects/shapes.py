@@ -233,3 +233,14 @@ def alternatives(schema: Schema, whole: Schema, steps: int = MAX_STEPS) -> Itera
             yield from alternatives(one, whole, steps - 1)
     else:
         yield schema
+
+
+def listed_values(part: Schema) -> list[object] | None:
+    """Return the values that a schema lists; None if it lists none."""
+    if "const" in part:
+        return [part["const"]]
+    values = part.get("enum")
+    if not isinstance(values, list | tuple):
+        return None
+    kinds = kinds_of(part, {})
+    return [value for value in cast("list[object]", values) if kind_of_value(value) in kinds]

@@ -1,7 +1,7 @@
 """The value of one parameter between tags, where a text is written without quotes: which values may stand there, and how.
 
 Law: every JSON value that the schema takes is written as some text, and that text is read as this very value. A text that
-another value would be written as is written as JSON, in quotes.
+another value would be written as, or that holds the mark at its end, is written as JSON, in quotes.
 """
 
 import json
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import isinf
 
-from pensieve.dialects.dialect import Schema
-from pensieve.dialects.shapes import either, kinds_of, shapes_of
+from pensieve.dialects.dialect import ParameterForm, Schema
+from pensieve.dialects.shapes import alternatives, either, kinds_of, listed_values, shapes_of
 from pensieve.dialects.validity import admits
 
 _NO_VALUE = object()
@@ -23,6 +23,7 @@ class Slot:
 
     part: Schema
     whole: Schema
+    end: str = ""  # the mark that ends the value
 
     @cached_property
     def kinds(self) -> frozenset[str]:
@@ -39,23 +40,41 @@ class Slot:
         """A text may not be there: what is, is JSON."""
         return "string" not in self.kinds
 
+    @cached_property
+    def has_free_text(self) -> bool:
+        """Return whether texts may be there that the schema does not list."""
+        choices = alternatives(self.part, self.whole)
+        free = (choice for choice in choices if listed_values(choice) is None)
+        return any("string" in kinds_of(choice, self.whole) for choice in free)
+
+    @property
+    def may_be_json(self) -> frozenset[str]:
+        """Return the characters that begin JSON here and no text."""
+        return frozenset() if self.has_free_text else frozenset("[{")
+
     def written(self, value: object) -> str:
         """What stands for `value`."""
-        if isinstance(value, str) and not (not self.is_text and self._is_taken(value)):
+        if isinstance(value, str) and not self._is_quoted(value):
             return value
-        return json.dumps(value, ensure_ascii=False)
+        return _json_without(
+            self.end if isinstance(value, str) or self.has_free_text else "", value
+        )
 
     def read(self, written: str) -> object:
         """The value that `written` stands for, where a text may be one."""
         value = _json(written)
         if isinstance(value, str):
-            return value if self._is_taken(value) else written
+            return value if self._is_quoted(value) else written
         return value if self._takes(value) else written
 
-    def _is_taken(self, text: str) -> bool:
-        """Whether a text, as it is, would be read as another value."""
-        value = _json(text)
+    def _is_quoted(self, text: str) -> bool:
+        """Whether a text, as it is, would end early or be read as another value."""
+        if text[:1] in self.may_be_json:
+            return True
+        value: object = text
         while isinstance(value, str):
+            if self.end and self.end in value:
+                return True
             value = _json(value)
         return self._takes(value)
 
@@ -80,18 +99,30 @@ def _finite(text: str) -> float:
     return number
 
 
-def slots_of(schema: Schema) -> "Slots":
+def _json_without(mark: str, value: object) -> str:
+    """Return JSON for `value` that does not hold `mark`, which begins with no character of JSON."""
+    written = json.dumps(value, ensure_ascii=False)
+    if not mark or json.dumps(mark, ensure_ascii=False)[1:-1] not in written:
+        return written
+    return written.replace(mark[0], f"\\u{ord(mark[0]):04x}")
+
+
+def slots_of(schema: Schema, form: ParameterForm) -> "Slots":
     """The places of a tool's parameters."""
+    end = form.text_end
     shapes = shapes_of(schema, schema)
     names = dict.fromkeys(name for shape in shapes for name in shape.properties)
     # What one of the shapes lists may be a further parameter in another.
     listed = {
         name: Slot(
-            either(_found([shape.properties.get(name, shape.extra) for shape in shapes])), schema
+            either(_found([shape.properties.get(name, shape.extra) for shape in shapes])),
+            schema,
+            end,
         )
         for name in names
     }
-    return Slots(listed, Slot(either(_found([shape.extra for shape in shapes]) or [{}]), schema))
+    further = either(_found([shape.extra for shape in shapes]) or [{}])
+    return Slots(listed, Slot(further, schema, end))
 
 
 def _found(schemas: "list[Schema | None]") -> list[Schema]:

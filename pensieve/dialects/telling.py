@@ -31,6 +31,14 @@ def told_schema(schema: Schema, form: ParameterForm | None) -> Schema:
     return {**told, **teller.definitions()} if teller.has_references else told
 
 
+def told_texts(form: ParameterForm | None) -> str:
+    """Return what the model is told of texts that hold the mark which ends a text; often nothing."""
+    if form is None or not form.text_end:
+        return ""
+    escaped = "" if form.quote else ", with \\u003c for each <"
+    return f"In a tool call, a text that contains {form.text_end} is written as a JSON string{escaped}."
+
+
 @dataclass(slots=True)
 class _Teller:
     root: Schema

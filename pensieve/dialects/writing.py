@@ -9,6 +9,8 @@ from pensieve.dialects.dialect import CallForm, ParameterForm, ToolCall
 from pensieve.dialects.names import written_name
 from pensieve.dialects.slots import Slot, Slots
 
+_TEXT = {"type": "string"}
+
 # Marks a text so that no control token is read in it.
 Neutralize = Callable[[str], str]
 
@@ -78,7 +80,7 @@ class _Writer:
     def _value(self, form: ParameterForm, value: object) -> str:
         match value:
             case str():
-                return self._text(form.quote, value)
+                return self._text(form, value)
             case dict() if form.is_nested:
                 items = cast("dict[str, object]", value).items()
                 inner = (f"{self._key(form, key)}:{self._value(form, item)}" for key, item in items)
@@ -89,14 +91,12 @@ class _Writer:
             case _:
                 return self.neutralize(written_json(value))
 
-    def _text(self, quote: str | None, text: str) -> str:
-        match quote:
-            case None:
-                return self.neutralize(text)
-            case '"':
-                return self.neutralize(written_json(text))
-            case _:
-                return quote + self.neutralize(text) + quote
+    def _text(self, form: ParameterForm, text: str) -> str:
+        if form.quote is None:
+            return self.neutralize(Slot(_TEXT, _TEXT, form.text_end).written(text))
+        if form.quote == '"' or form.quote in text:
+            return self.neutralize(written_json(text))
+        return form.quote + self.neutralize(text) + form.quote
 
 
 def written_json(value: object) -> str:

@@ -7,6 +7,7 @@ from itertools import accumulate
 from pensieve.api.blocks import TextBlock
 from pensieve.api.request import Conversation
 from pensieve.dialects.plain import tools_text
+from pensieve.dialects.telling import told_texts
 from pensieve.dialects.writing import written_minified
 from pensieve.errors import InvalidRequestError
 from pensieve.prompt.abilities import SystemTurns
@@ -34,7 +35,8 @@ def lay_out(
 ) -> Layout:
     """The layout for one model. Raises `InvalidRequestError` where only the assistant speaks."""
     tools = [tools_text(offer.shown)] if writer.dialect.tools == "text" and offer.shown else []
-    turns = fold_system_turns(chat_turns(conversation, tools, _told(conversation)), abilities)
+    told = [*_told(conversation), *_told_of_calls(offer, writer)]
+    turns = fold_system_turns(chat_turns(conversation, tools, told), abilities)
     prefill = ""
     asked = turns
     if turns and turns[-1].role == "assistant":
@@ -52,6 +54,11 @@ def _told(conversation: Conversation) -> Iterator[str]:
     """What the system part says behind the client's own words."""
     if (schema := output_schema(conversation)) is not None:
         yield f"Answer with JSON that obeys this JSON Schema, and with nothing else:\n{written_minified(schema)}"
+
+
+def _told_of_calls(offer: Offer, writer: ChatWriter) -> Iterator[str]:
+    if offer.shown and (told := told_texts(writer.dialect.calls.parameters)):
+        yield told
 
 
 def fold_system_turns(turns: list[ChatTurn], abilities: SystemTurns) -> list[ChatTurn]:

@@ -72,14 +72,16 @@ class ArgumentReader:
         """A value between tags. A line break that the form has behind the first tag is not part of it."""
         first = yield
         if self.form.after_key.endswith("\n") and first == "\n":
-            first = ""
+            first = yield
         end = self.form.after_value.rstrip()
-        if slot.is_text:
+        if slot.is_text and first != '"':  # with a quote it may be JSON
             self.say('"')
             yield from text_until(end, self._say_letter, first)
             self.say('"')
         elif slot.is_value:
-            self.say((yield from _json_until(end, first)))
+            self.say(meant((yield from _json_until(end, first))))
+        elif first in slot.may_be_json:
+            self.say(_in_slot(slot, (yield from _json_until(end, first))))
         else:
             written: list[str] = []
             yield from text_until(end, written.append, first)
@@ -135,9 +137,9 @@ def _up_to_its_end(first: str) -> Reading[tuple[str, str]]:
 
 
 def _json_until(end: str, first: str) -> Reading[str]:
-    """JSON for what stands before `end`, which does not count inside of a JSON text."""
+    """What stands before `end`, which does not count inside of a JSON text."""
     value = JsonText()
-    written, letter = "", first or (yield)
+    written, letter = "", first
     while True:
         try:
             is_taken = value.take(letter) is not None
@@ -152,7 +154,7 @@ def _json_until(end: str, first: str) -> Reading[str]:
         letter = yield
     rest: list[str] = []
     yield from text_until(end, rest.append, letter)
-    return meant(written + "".join(rest))
+    return written + "".join(rest)
 
 
 def _in_slot(slot: Slot, written: str) -> str:

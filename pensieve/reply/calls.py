@@ -112,10 +112,8 @@ class CallReader:
         name, first = yield from self._head(begun, most)
         self.say(CallBegan(name))
         if form.parameters is not None:
-            end, slots = (
-                form.after_arguments.strip(),
-                slots_of(held_schema(self.tools.get(name, {}))),
-            )
+            end = form.after_arguments.strip()
+            slots = slots_of(held_schema(self.tools.get(name, {})), form.parameters)
             yield from ArgumentReader(form.parameters, end, slots, self._say_input).read(first)
             self.say(CallEnded())
             return

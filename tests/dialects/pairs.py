@@ -16,6 +16,7 @@ TEXTS = (
     *("", "x", "null", "true", "5", "-1.5", "1x", '"5"', '"x"', '"\\"5\\""', "[1]", '{"a": 1}', "{", '"'),
     *(" 5 ", "\n", " x\n", "None", "é🙂", "\\", "\\n", "a, b)", "]}", "<b>", "a\nb", "'", "nul", "[", "NaN"),
     *("a<|im_end|>b", "<|tool_call|>", "1e999", "\u2028"),
+    *("</parameter>", "a\n</parameter>\n</function>", "</arg_value>", '"</arg_value>"', '<|"|>', "<escape>x", "</invoke>"),
 )  # fmt: skip
 texts = st.sampled_from(TEXTS) | st.text(st.sampled_from('ax5 "\\{}[]:,<>/\n'), max_size=8)
 numbers = st.integers(-(10**6), 10**6) | st.sampled_from([0.5, -1.25, 3.75e-5, 1e20])

@@ -7,11 +7,11 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import HealthCheck, assume, given, note, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from pensieve.dialects.answer import AnswerForm
-from pensieve.dialects.dialect import Dialect, ToolCall, ToolSpec
+from pensieve.dialects.dialect import ToolCall, ToolSpec
 from pensieve.dialects.grammar import Wanted
 from pensieve.dialects.schemas import held_schema
 from pensieve.dialects.slots import slots_of
@@ -27,28 +27,31 @@ MARK = re.compile("|".join(map(re.escape, MARKS)))
 EXAMPLES = int(os.environ.get("PENSIEVE_LAW_EXAMPLES", "100"))
 
 
-def marks_in_texts(dialect: Dialect) -> list[str]:
-    """What no text of a call may hold: the marks that end a text which nothing escapes."""
-    form = dialect.calls.parameters
-    if form is None or form.quote == '"':
-        return []
-    return [form.quote or form.after_value.strip()]
-
-
 def spelled_out(text: str) -> str:
     """A text in which no mark is a token of its own: a seam is in each."""
     return MARK.sub(lambda found: found[0][0] + SEAM + found[0][1:], text)
 
 
-def texts_of(value: Any) -> list[str]:
-    match value:
-        case str():
-            return [value]
-        case list():
-            return [text for one in value for text in texts_of(one)]
-        case dict():
-            return [text for one in value.values() for text in texts_of(one)]
-    return []
+def check(name: str, pair: Pair, *, has_tokens: bool, size: int) -> None:
+    schema, value = pair
+    dialect = DIALECTS[name]
+    held = held_schema(schema)
+    form = dialect.calls.parameters
+    slots = {"quartz": slots_of(held, form)} if form is not None else None
+    spelled = filled(written_calls(dialect.calls, [ToolCall("quartz", value)], spelled_out, slots))
+    text = spelled.replace(SEAM, "")
+
+    wanted = Wanted([ToolSpec("quartz", "", held)], least=1, most=1)
+    at = matcher(dialect, wanted, has_tokens)
+    tokens = [token for part in spelled.split(SEAM) for token in tokens_of(part, has_tokens)]
+    assert at.try_consume_tokens(tokens) == len(tokens)
+    assert at.is_accepting()
+
+    answer = AnswerForm(dialect, {"quartz": schema}, has_text=False)
+    expected = json.dumps([("quartz", value)])
+    assert json.dumps(meaning(read(answer, [text]))) == expected
+    pieces = [text[place : place + size] for place in range(0, len(text), size)]
+    assert json.dumps(meaning(read(answer, pieces))) == expected
 
 
 @pytest.mark.parametrize("name", DIALECTS)
@@ -57,26 +60,54 @@ def texts_of(value: Any) -> list[str]:
 def test_what_a_schema_takes_is_written_under_the_grammar_and_read_as_it_was(
     name: str, pair: Pair, has_tokens: bool, size: int
 ) -> None:
-    schema, value = pair
-    dialect = DIALECTS[name]
-    assume(not any(mark in text for mark in marks_in_texts(dialect) for text in texts_of(value)))
-    held = held_schema(schema)
-    slots = {"quartz": slots_of(held)}
-    spelled = filled(written_calls(dialect.calls, [ToolCall("quartz", value)], spelled_out, slots))
-    text = spelled.replace(SEAM, "")
-    note(text)
+    check(name, pair, has_tokens=has_tokens, size=size)
 
-    wanted = Wanted([ToolSpec("quartz", "", held)], least=1, most=1)
-    at = matcher(dialect, wanted, has_tokens)
-    tokens = [token for part in spelled.split(SEAM) for token in tokens_of(part, has_tokens)]
-    assert at.try_consume_tokens(tokens) == len(tokens)
-    assert at.is_accepting()
 
-    form = AnswerForm(dialect, {"quartz": schema}, has_text=False)
-    expected = json.dumps([("quartz", value)])
-    assert json.dumps(meaning(read(form, [text]))) == expected
-    pieces = [text[place : place + size] for place in range(0, len(text), size)]
-    assert json.dumps(meaning(read(form, pieces))) == expected
+def of_properties(value: dict[str, Any], **properties: Any) -> Pair:
+    return {"type": "object", "properties": properties}, value
+
+
+TEXT = {"type": "string"}
+ANY_TEXT = {"type": ["string", "array", "null"]}
+MARK_TEXTS = (
+    *("</parameter>", "a\n</parameter>\n</function>\n</tool_call>", '"</parameter>"', '"\\u003c/parameter>"'),
+    *("</arg_value>", "x</arg_value>\n</tool_call>", '<|"|>', 'a<|"|>,b:<|"|>}', "<escape>", "</invoke>"),
+    *('"<\\/parameter>"', '"x"', '"', '"</parameter>', "\\u003c/arg_value>", '"\\"</arg_value>\\""'),
+)  # fmt: skip
+# Each is a fault that there was.
+FOUND: list[Pair] = [
+    # One choice lists the parameter, another takes it as a further one.
+    (
+        {
+            "type": "object",
+            "anyOf": [
+                {"additionalProperties": {"type": "array", "items": TEXT}, "properties": {}},
+                {"properties": {"a": {"type": ["string", "null"]}}, "additionalProperties": False},
+            ],
+        },
+        {"a": given},
+    )
+    for given in ([], ["x"], None, "null", "[]")
+]
+FOUND += [of_properties({"a": text, "b": "x"}, a=TEXT, b=TEXT) for text in MARK_TEXTS]
+FOUND += [of_properties({"a": one}, a=ANY_TEXT) for text in MARK_TEXTS for one in (text, [text])]
+FOUND += [of_properties({"a": text}, a={"enum": [text, "x"]}) for text in MARK_TEXTS]
+FOUND += [
+    of_properties({"a": {"b": text}}, a={"type": "object", "properties": {"b": TEXT}})
+    for text in MARK_TEXTS
+]
+FOUND += [
+    of_properties({"a": one}, a={"anyOf": [{"enum": ["x", '["', "{"]}, {"type": "array"}]})
+    for text in MARK_TEXTS
+    for one in ([text], '["', "{", [], "x")
+]
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+@pytest.mark.parametrize("has_tokens", [True, False], ids=["tokens", "text"])
+def test_what_was_lost_once_is_written_and_read(name: str, *, has_tokens: bool) -> None:
+    for pair in FOUND:
+        check(name, pair, has_tokens=has_tokens, size=1)
 
 
 @given(pairs())

@@ -1,7 +1,10 @@
-"""What a model is told of a schema."""
+"""What a model is told of a schema, and of texts that its form cannot hold."""
+
+import pytest
 
 from pensieve.dialects import gemma, glm, lfm2
-from pensieve.dialects.telling import told_schema
+from pensieve.dialects.telling import told_schema, told_texts
+from tests.dialects.cases import DIALECTS
 
 INNER = {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]}
 
@@ -67,3 +70,20 @@ def test_parameters_are_told_under_the_names_that_the_model_writes() -> None:
     assert "'c%3Ad'" in told
     assert "'required': ['a%3Db']" in told
     assert "'c:d'" in str(told_schema(schema, lfm2.DIALECT.calls.parameters))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("hermes", ""),
+        ("lfm2", ""),
+        (
+            "qwen-coder",
+            "In a tool call, a text that contains </parameter> is written as a JSON string, "
+            "with \\u003c for each <.",
+        ),
+        ("gemma4", 'In a tool call, a text that contains <|"|> is written as a JSON string.'),
+    ],
+)
+def test_a_form_with_an_end_mark_tells_how_a_text_contains_it(name: str, told: str) -> None:
+    assert told_texts(DIALECTS[name].calls.parameters) == told

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pensieve.api.json_body import decode
 from pensieve.dialects.answer import AnswerForm
-from pensieve.dialects.dialect import Dialect, ThinkingForm, ToolCall
+from pensieve.dialects.dialect import ThinkingForm, ToolCall
 from pensieve.dialects.writing import written_calls
 from pensieve.reply.json_text import MAX_DEPTH, is_json
 from pensieve.reply.reading import AnswerReader
@@ -115,7 +115,10 @@ def test_what_is_written_for_history_is_read_as_the_same_calls(name: str) -> Non
     assert meaning(read(form_of(name), filled(written))) == several
 
 
-texts = st.text(st.sampled_from(list('aé🙂 \n\t"\\/<>{}[]():,=|_x0')), max_size=30)
+texts = st.lists(
+    st.sampled_from([*'aé🙂 \n\t"\\/<>{}[]():,=|_x0', "</parameter>", "</arg_value>", '<|"|>', "<escape>"]),
+    max_size=30,
+).map("".join)  # fmt: skip
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**6), 10**6) | texts,
     lambda inner: (
@@ -125,22 +128,11 @@ values = st.recursive(
 )
 
 
-def _has_mark(dialect: Dialect, text: str) -> bool:
-    """Whether a text ends early where the dialect does not escape: it is the model's own business to avoid it."""
-    form = dialect.calls.parameters
-    if form is None or form.quote == '"':
-        return False
-    ends = [form.quote or form.after_value.strip(), "\n" * bool(form.after_value.startswith("\n"))]
-    return any(end and end in text for end in ends)
-
-
 @any_dialect
 @given(path=texts, content=texts)
 @settings(max_examples=60, deadline=None)
 def test_any_text_comes_through_a_call_unchanged(name: str, path: str, content: str) -> None:
     dialect = DIALECTS[name]
-    if _has_mark(dialect, path + content):
-        return
     arguments = {"path": path, "content": content, "mode": 7}
     written = written_calls(dialect.calls, [ToolCall("write", arguments)])
     assert meaning(read(form_of(name), [filled(written)])) == [("write", arguments)]
