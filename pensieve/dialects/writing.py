@@ -99,6 +99,34 @@ class _Writer:
         return form.quote + self.neutralize(text) + form.quote
 
 
+def template_arguments(
+    form: ParameterForm | None, arguments: Mapping[str, object], slots: Slots | None
+) -> Mapping[str, object]:
+    """Return a call's arguments for a chat template that writes them, as the model writes them."""
+    if form is None:
+        return arguments
+    named = {written_name(form, key): value for key, value in arguments.items()}
+    if form.is_nested:
+        return {key: _renamed(form, value) for key, value in named.items()}
+    if form.quote is not None or slots is None:
+        return named
+    return {
+        written: value if (slot := slots.of(key)).is_value else slot.written(value)
+        for (key, value), written in zip(arguments.items(), named, strict=True)
+    }
+
+
+def _renamed(form: ParameterForm, value: object) -> object:
+    match value:
+        case Mapping():
+            items = cast("Mapping[str, object]", value).items()
+            return {written_name(form, key): _renamed(form, one) for key, one in items}
+        case list():
+            return [_renamed(form, one) for one in cast("list[object]", value)]
+        case _:
+            return value
+
+
 def written_json(value: object) -> str:
     """JSON as the grammar spaces it, and as models write it."""
     return json.dumps(value, ensure_ascii=False)

@@ -22,7 +22,7 @@ from pensieve.api.blocks import (
 from pensieve.api.request import Turn
 from pensieve.api.signatures import thought_in
 from pensieve.dialects.dialect import Dialect, ToolCall, ToolSpec
-from pensieve.dialects.writing import Neutralize, written_calls
+from pensieve.dialects.writing import Neutralize, template_arguments, written_calls
 from pensieve.prompt.call_ids import CallIds
 from pensieve.prompt.call_turns import CallTurns
 from pensieve.prompt.placeholders import call_placeholder
@@ -115,7 +115,9 @@ class ChatWriter:
         return not self.call_turns.takes_several and use.id in self.known.parallel
 
     def _tool_call(self, use: ToolUseBlock) -> Mapping[str, object]:
-        function = {"name": use.name, "arguments": use.input}
+        slots = self.known.slots.get(use.name)
+        arguments = template_arguments(self.dialect.calls.parameters, use.input, slots)
+        function = {"name": use.name, "arguments": arguments}
         return {
             "id": self._id(use.id),
             "type": "function",
@@ -203,7 +205,9 @@ class ChatWriter:
                 case "use" if writes_calls:
                     uses = cast("Iterator[ToolUseBlock]", blocks)
                     calls = [ToolCall(use.name, use.input, self._id(use.id)) for use in uses]
-                    pieces.append(written_calls(self.dialect.calls, calls, self.neutralize))
+                    pieces.append(
+                        written_calls(self.dialect.calls, calls, self.neutralize, self.known.slots)
+                    )
                 case "use":
                     pass
                 case "text" if is_one_go:

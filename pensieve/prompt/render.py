@@ -180,7 +180,7 @@ class PromptRenderer:
 
     def _laid_out(self, conversation: Conversation, offer: Offer, script: Script) -> Layout:
         messages = conversation.messages
-        known = Known(tool_uses(messages), offer.known, parallel_uses(messages))
+        known = Known(tool_uses(messages), offer.known, parallel_uses(messages), offer.slots)
         with_tools = self._has_tool_template(conversation, offer)
         if with_tools not in self._abilities:
             self._abilities[with_tools] = abilities_of(self._tokenizer, self._dialect, _NO_TOOLS)

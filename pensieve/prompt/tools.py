@@ -6,13 +6,15 @@ that a system turn adds, where that turn stands. Only the hosted API runs server
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from pensieve.api.blocks import ToolChangeBlock, ToolReferenceBlock, ToolResultBlock
+from pensieve.api.blocks import ToolChangeBlock, ToolReferenceBlock, ToolResultBlock, ToolUseBlock
 from pensieve.api.request import Conversation, Turn, decode
 from pensieve.api.tools import ClientTool, CustomTool, ScreenTool, ServerTool, Tool
 from pensieve.dialects.compact import LETTERS_PER_TOKEN, compacted, letters_of
 from pensieve.dialects.dialect import ParameterForm, ToolSpec
+from pensieve.dialects.schemas import held_schema
+from pensieve.dialects.slots import Slots, slots_of
 from pensieve.dialects.telling import told_schema
 from pensieve.prompt.client_tools import client_tool
 
@@ -28,7 +30,8 @@ MOST_OF_CONTEXT = 0.25
 class Offer:
     """shown: told of at the beginning. callable: what may be called now, by name. known: every tool as it is told of, by its name.
 
-    held: the same tools as the client has them, which is what calls are held to. strict: where tools stand in the request whose input is promised to obey their schema, by name.
+    held: the same tools as the client has them, which is what calls are held to. slots: of the parameters of tools that were
+    called, where the form of arguments has slots. strict: where tools stand in the request whose input is promised to obey their schema, by name.
     """
 
     shown: tuple[ToolSpec, ...]
@@ -36,6 +39,7 @@ class Offer:
     known: Mapping[str, ToolSpec]
     held: Mapping[str, ToolSpec]
     strict: Mapping[str, str]
+    slots: Mapping[str, Slots] = field(default_factory=dict[str, Slots])
 
 
 def offer_of(
@@ -66,7 +70,20 @@ def offer_of(
             for at, tool in enumerate(conversation.tools)
             if isinstance(tool, CustomTool) and tool.strict
         },
+        slots=dict(_slots(conversation, held, form)),
     )
+
+
+def _slots(
+    conversation: Conversation, held: Mapping[str, ToolSpec], form: ParameterForm | None
+) -> Iterator[tuple[str, Slots]]:
+    if form is None or form.quote is not None:
+        return
+    blocks = (block for turn in conversation.messages for block in turn.content)
+    names = dict.fromkeys(block.name for block in blocks if isinstance(block, ToolUseBlock))
+    for name in names:
+        if name in held:
+            yield name, slots_of(held_schema(held[name].schema), form)
 
 
 def _is_own(tool: Tool) -> bool:

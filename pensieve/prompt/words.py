@@ -4,7 +4,7 @@ What becomes of a turn of blocks is chat.py's business.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import assert_never, cast
 
 from pensieve.api.blocks import (
@@ -34,6 +34,7 @@ from pensieve.api.blocks import (
     ToolUseBlock,
 )
 from pensieve.dialects.dialect import JSON_CALL, ToolCall, ToolSpec
+from pensieve.dialects.slots import Slots
 from pensieve.dialects.writing import written_calls, written_json
 from pensieve.prompt.tools import changed_name
 
@@ -59,12 +60,13 @@ _READABLE = (
 class Known:
     """What a block's words need of the rest. uses: each tool use by its id. tools: every tool by its name.
 
-    parallel: the ids of uses that are not the only one of their turn.
+    parallel: the ids of uses that are not the only one of their turn. slots: of the tools' parameters, by the tools' names.
     """
 
     uses: Mapping[str, ToolUseBlock]
     tools: Mapping[str, ToolSpec]
     parallel: frozenset[str] = frozenset()
+    slots: Mapping[str, Slots] = field(default_factory=dict[str, Slots])
 
     def tool_name(self, use_id: str) -> str:
         """The tool that was used; nothing where the use is not known."""

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from pensieve.api.message import AnswerContent, TextContent, ToolUseContent
 from pensieve.api.request import Conversation, decode
 from pensieve.dialects.dialect import ThinkingForm, ToolCall
+from pensieve.dialects.schemas import held_schema
+from pensieve.dialects.slots import slots_of
 from pensieve.dialects.writing import written_calls
 from pensieve.prompt.abilities import abilities_of, opening_of
 from pensieve.prompt.render import Prompt, PromptRenderer
@@ -262,3 +264,31 @@ def test_what_a_user_says_after_results_is_a_turn_of_its_own_where_turns_need_no
     assert [name for name in FAMILIES if not tried[name].text_after_results] == ["mistral"]
     within = [name for name in FAMILIES if not tried[name].results_after_text]
     assert within == ["gemma4", "mistral"]
+
+
+ODD_NAMES = ["file path", "a<b", "", "x%y", "a:b"]
+ODD_SCHEMA = {
+    "type": "object",
+    "properties": {name: {"type": ["string", "null"]} for name in ODD_NAMES},
+}
+
+
+@pytest.mark.parametrize("family", ["gemma4", "function-gemma", "minimax", "glm"])
+def test_a_history_has_the_names_and_texts_that_the_model_writes(family: str) -> None:
+    session = Session(family)
+    given = dict(zip(ODD_NAMES, ["null", "x", "y", "z", "v"], strict=True))
+    use = {"type": "tool_use", "id": "toolu_1", "name": "Read", "input": given}
+    session.messages += [
+        {"role": "assistant", "content": [use]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1"}]},
+    ]
+    tools = [{"name": "Read", "description": "does", "input_schema": ODD_SCHEMA}]
+    body = {"model": "m", "messages": session.messages, "tools": tools}
+    prompt = session.renderer.render(decode(Conversation, body))
+    text = session.model._tokenizer.decode(list(prompt.tokens), skip_special_tokens=False)
+    form = session.dialect.calls.parameters
+    assert form is not None
+    slots = {"Read": slots_of(held_schema(ODD_SCHEMA), form)}
+    written = written_calls(session.dialect.calls, [ToolCall("Read", given)], str, slots)
+    arguments = written[written.index(form.before_key + "file") :].rpartition("<")[0].strip()
+    assert re.sub(r"\s", "", arguments) in re.sub(r"\s", "", text), text
