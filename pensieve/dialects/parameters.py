@@ -1,10 +1,12 @@
 """Grammar rules for arguments that are not JSON: each parameter of a tool's schema in the dialect's own form."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from typing import cast
 
 from pensieve.dialects.dialect import ParameterForm, Schema
 from pensieve.dialects.lark import (
+    ANY,
     Literals,
     holds,
     in_order,
@@ -26,10 +28,13 @@ from pensieve.dialects.shapes import (
     target,
 )
 from pensieve.dialects.slots import Slot, slots_of
+from pensieve.dialects.text_limits import LIMITS, json_length_limit, length_limit, pattern_limit
 from pensieve.dialects.values import as_schema, values_in, with_definitions
 from pensieve.dialects.writing import written_json
 
 _OF_NUMBERS = (*("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),)
+# So many kinds of texts of one tool are held to their limits.
+_MAX_LIMITED = 4
 _SCALARS = {"number", "boolean", "null"}
 
 
@@ -45,6 +50,7 @@ class Parameters:
         self._whole = schema
         self._slots = slots_of(schema, form)
         self._references: dict[str, str] = {}
+        self._limited: set[str] = set()
 
     def written(self, name: str) -> str:
         """A call's arguments, in the order of the schema."""
@@ -105,10 +111,12 @@ class Parameters:
         if slot.is_value:
             return f"{self._json(name, slot.part)} {self._literals.literal(after)}"
         bodies: list[str] = []
-        for at, choice in enumerate(alternatives(slot.part, slot.whole)):
+        choices = list(alternatives(slot.part, slot.whole))
+        for at, choice in enumerate(choices):
             values = listed_values(choice)
             if values is None and "string" in kinds_of(choice, slot.whole):
-                return self._text("", after)
+                is_alone = slot.is_text and len(choices) == 1
+                return self._text("", after, choice if is_alone else {})
             if values is None:
                 value = self._json(f"{name}_c{at}", choice)
                 bodies.append(f"{value} {self._literals.literal(after)}")
@@ -117,15 +125,35 @@ class Parameters:
                 bodies += [self._literals.around("", text, after) for text in texts]
         return one_of(bodies)
 
-    def _text(self, opening: str, end: str) -> str:
-        """A free text and the mark that ends it."""
+    def _text(self, opening: str, end: str, part: Schema) -> str:
+        """A text of the schema `part`, and the mark that ends it."""
+        is_tagged = self._form.quote is None
+        by_pattern = pattern_limit(part, self._form.text_end if is_tagged else "")
+        limits = [one for one in (length_limit(part), by_pattern) if one is not None]
+        if not limits or len(self._limited | {repr(limits)}) > _MAX_LIMITED:
+            return self._limited_text(opening, end, "", [])
+        self._limited.add(repr(limits))
+        name = f"_{sha256(repr(limits).encode()).hexdigest()[:12]}"
+        plain = self._limited_text(opening, end, name, limits)
+        if by_pattern is not None or not is_tagged:
+            return plain
+        # The mark itself can be in a JSON text only, in which it is escaped.
+        escaped = [json_length_limit(part), holds(f"\\u{ord(end.strip()[0]):04x}")]
+        return one_of([plain, self._limited_text(opening, end, f"{name}_json", escaped)])
+
+    def _limited_text(self, opening: str, end: str, name: str, limits: Sequence[str]) -> str:
         opening = self._literals.literal(opening)
         if (closing := self._literals.from_token(end)) is not None:
             # Text takes the line break before it too.
-            text = self._rule("PLAIN", text_without(holds(end.strip())))
-            return f"{opening} {text} {closing}".strip()
-        text = self._rule("plain", text_up_to(end), attributes="[lazy]")
-        return f"{opening} {text}".strip()
+            before = f"({pattern(end[: len(end) - len(end.lstrip())])})?"
+            held = [f"/{one}{before}/" for one in limits]
+            body = " & ".join([text_without(holds(end.strip())), *held])
+            return f"{opening} {self._rule(f'PLAIN{name}'.upper(), body)} {closing}".strip()
+        held = [f"/{one}{pattern(end)}/" for one in limits]
+        # A text that is too short goes on at the first mark, if nothing forbids it.
+        once = [f"~/{ANY}{pattern(end)}(?s:.+)/"] if limits else []
+        body = " & ".join([text_up_to(end), *once, *held])
+        return f"{opening} {self._rule(f'plain{name}', body, attributes='[lazy]')}".strip()
 
     # In a form that nests.
 
@@ -148,9 +176,11 @@ class Parameters:
     def _kinds(self, name: str, part: Schema, kinds: frozenset[str]) -> Iterator[str]:
         quote = self._form.quote or ""
         if "string" in kinds:
-            yield self._text(quote, quote)
-            # The mark itself can be held by a JSON text only.
-            yield self._rule("json_text", json_of({"type": "string"}))
+            yield self._text(quote, quote, part)
+            # The mark itself can be in a JSON text only.
+            limits = {key: part[key] for key in LIMITS if key in part}
+            rule = f"{name}_text" if limits else "json_text"
+            yield self._rule(rule, json_of({"type": "string", **limits}))
         if "object" in kinds:
             yield f'"{{" {self._objects(name, part, self._inner_value)} "}}"'
         if "array" in kinds:

@@ -18,6 +18,7 @@ TEXTS = (
     *("a<|im_end|>b", "<|tool_call|>", "1e999", "\u2028"),
     *("</parameter>", "a\n</parameter>\n</function>", "</arg_value>", '"</arg_value>"', '<|"|>', "<escape>x", "</invoke>"),
 )  # fmt: skip
+MARKED = '<|"/>ax\n'
 texts = st.sampled_from(TEXTS) | st.text(st.sampled_from('ax5 "\\{}[]:,<>/\n'), max_size=8)
 numbers = st.integers(-(10**6), 10**6) | st.sampled_from([0.5, -1.25, 3.75e-5, 1e20])
 values = st.recursive(
@@ -69,6 +70,13 @@ def of(schema: dict[str, Any], taken: "st.SearchStrategy[Any]") -> "st.SearchStr
 
 scalars: "st.SearchStrategy[Pair]" = st.one_of(
     of({"type": "string"}, texts),
+    of({"type": "string", "minLength": 2, "maxLength": 5}, st.text(MARKED, min_size=2, max_size=5)),
+    of({"type": "string", "maxLength": 14}, texts.filter(lambda text: len(text) <= 14)),
+    of({"type": "string", "minLength": 1}, texts.filter(bool)),
+    of({"type": "string", "pattern": "^[a-z]{1,3}(/[^0-9]+)?$"}, st.sampled_from(["a", "abc", "ab/x\"y", "a/\n"])),
+    of({"type": "string", "pattern": "x/?$|5"}, st.sampled_from(["x", "ax/", "1 5 2"])),
+    of({"type": "string", "pattern": "[^5]"}, texts.filter(lambda text: text.strip("5"))),
+    of({"type": "string", "pattern": "[$^]"}, st.sampled_from(["a$", "^", "a^b\n"])),
     of({"type": "integer"}, st.integers(-(10**9), 10**9)),
     of({"type": "number"}, numbers),
     of({"type": "boolean"}, st.booleans()),
