@@ -4,11 +4,12 @@ import json
 from typing import Any
 
 import pytest
-from llguidance import LLMatcher
+from llguidance import LLMatcher, LLTokenizer
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from pensieve.engine.generation import Grammar
 from pensieve.engine.grammar import CompiledGrammar, Vocabulary
+from pensieve.engine.special_tokens import special_tokens_of
 from tests.engine.grammar_cases import GUIDANCE
 
 CONTROLS = ("<|im_end|>", "<tool_call>", "[ARGS]")
@@ -35,7 +36,31 @@ def unigram() -> Tokenizer:
     return tokenizer
 
 
+def with_unknown() -> Tokenizer:
+    own = ["[UNK]", *LETTERS, *CONTROLS]
+    tokenizer = Tokenizer(
+        models.BPE({text: at for at, text in enumerate(own)}, [], unk_token="[UNK]")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_tokens([AddedToken(text, special=True, normalized=False) for text in CONTROLS])
+    return tokenizer
+
+
+def with_odd_bytes() -> Tokenizer:
+    """Merged tokens that begin with a byte that is in no UTF-8, as some vocabularies have them."""
+    merges = [("\u00ff", "T"), ("\u00ff", "\u00ff"), ("e", "n")]
+    own = [*LETTERS, *("".join(pair) for pair in merges)]
+    tokenizer = Tokenizer(models.BPE({text: at for at, text in enumerate(own)}, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_tokens([AddedToken(text, special=True, normalized=False) for text in CONTROLS])
+    return tokenizer
+
+
 TOKENIZERS = {
+    "with an unknown token": with_unknown(),
+    "with odd bytes": with_odd_bytes(),
     "added": byte_level(are_in_model=False),
     "in the model": byte_level(are_in_model=True),
     "unigram": unigram(),
@@ -98,3 +123,26 @@ def test_no_free_text_holds_a_control_token(name: str) -> None:
     )
     assert not any(allowed[tokenizer.token_to_id(text)] for text in CONTROLS if text[0] == "<")
     assert set(vocabulary.special_tokens.values()) >= set(CONTROLS)
+
+
+@any_tokenizer
+def test_the_special_tokens_are_those_that_llguidance_finds_in_the_whole_tokenizer(
+    name: str,
+) -> None:
+    text = TOKENIZERS[name].to_str()
+    whole = LLTokenizer(text)
+    found = special_tokens_of(json.loads(text))
+    added = TOKENIZERS[name].get_added_tokens_decoder()
+    assert found.texts == {
+        token: one.content for token, one in added.items() if whole.is_special_token(token)
+    }
+    ends = set(whole.eos_tokens) & set(found.texts)
+    assert found.eos == next(iter(ends), None)
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", "null", '{"model": []}', '{"model": {"vocab": 5}}', "[" * 99_999]
+)
+def test_what_is_no_tokenizer_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 -- whatever the library says
+        Vocabulary(text)
