@@ -44,8 +44,9 @@ class CallFrame:
     opening: str  # from the turn's beginning to where the text of an answer would begin
     head: str  # from there to the name of the first call
     joint: re.Pattern[str] | None  # between two names; None if the results are written there
-    tail: re.Pattern[str]  # from the last name to the end of the call
+    tail: re.Pattern[str]  # from the last name to the end of the call, without its last mark
     text_opening: str = ""  # what a text begins with, if a call begins otherwise
+    last_mark: str = ""  # the control token that ends a call, if it may end an answer too
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,8 @@ class CallTurns:
 def call_turns_of(tokenizer: ChatTokenizer, dialect: Dialect, variables: Variables) -> CallTurns:
     """Try the template with these variables."""
     trial = _Trial(tokenizer, dialect, {**variables, "tools": [_TOOL]})
+    if dialect.calls_with_results:
+        return CallTurns(trial.frame(), takes_several=False)
     return CallTurns(
         trial.frame(), trial.takes_text(), trial.takes_text_apart(), trial.takes_several()
     )
@@ -115,12 +118,14 @@ class _Trial:
         if not _ends_call(self.dialect.calls, tail):
             return None
         is_same = head.startswith(opening)
+        last_mark = self._last_mark(tail)
         return CallFrame(
             opening=opening if is_same else "",
             head=head.removeprefix(opening) if is_same else head,
             joint=self._joint(),
-            tail=_pattern(tail),
+            tail=_pattern(tail.removesuffix(last_mark)),
             text_opening="" if is_same else opening,
+            last_mark=last_mark,
         )
 
     def _tail(self, between: str, before: str) -> str:
@@ -135,6 +140,12 @@ class _Trial:
         others = set(self.tokenizer.controls) - marks
         ends = (place for text in others if (place := between.find(text)) >= 0)
         return between[: min(ends, default=len(between))]
+
+    def _last_mark(self, tail: str) -> str:
+        form = self.dialect.calls
+        mark = form.after_arguments
+        is_last = not form.closing and mark in self.tokenizer.controls and tail.endswith(mark)
+        return mark if is_last else ""
 
     def _joint(self) -> re.Pattern[str] | None:
         text = self._text(_ASKED, _called(2), *_RESULTED)

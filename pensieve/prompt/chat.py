@@ -52,6 +52,7 @@ class ChatWriter:
     call_turns: CallTurns = field(default_factory=CallTurns)
     takes_text_after_results: bool = True
     takes_results_after_text: bool = True
+    _recalled: set[str] = field(default_factory=set[str], init=False)  # ids of uses
 
     def messages(self, turn: ChatTurn) -> list[Message]:
         """The messages for one turn: one, unless tool results have messages of their own."""
@@ -68,6 +69,7 @@ class ChatWriter:
         if not uses or self.dialect.writer == "text":
             return [self._as_text(turn, uses)]
         if (kept := self.recall(turn)) is not None:
+            self._recalled.update(use.id for use in uses)
             return [self._signed(uses, kept)]
         text = self.text(turn)
         if self._is_apart(uses[0]):
@@ -110,6 +112,8 @@ class ChatWriter:
 
     def _is_apart(self, use: ToolUseBlock) -> bool:
         """Whether a call is written right before its result, and not with the others of its turn."""
+        if use.id in self._recalled:
+            return False
         if self.dialect.calls_with_results:
             return True
         return not self.call_turns.takes_several and use.id in self.known.parallel

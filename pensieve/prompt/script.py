@@ -29,7 +29,7 @@ class Manner:
 
     dialect: Dialect
     opening: Opening | None  # what it begins one with; None if not known: then none is recalled
-    calls: CallTurns | None = None  # None: we write the calls, or each with its result
+    calls: CallTurns | None = None  # None: we write the calls
 
     def recalls(self, calls: int) -> bool:
         """Whether an answer with so many calls can be recalled."""
@@ -45,7 +45,7 @@ class Manner:
 def manner_of(tokenizer: ChatTokenizer, dialect: Dialect, variables: Variables) -> Manner:
     """Try the template, told these variables."""
     opening = opening_of(tokenizer, variables)
-    if dialect.writer == "text" or dialect.calls_with_results:
+    if dialect.writer == "text":
         return Manner(dialect, opening)
     return Manner(dialect, opening, call_turns_of(tokenizer, dialect, variables))
 
@@ -136,8 +136,17 @@ class Script:
             self._encode(text, start, found.start(), tokens, edges)
             tokens += self._recalled[found[0]].tokens
             start = found.end()
+            if text.startswith(self._mark_at_end(tokens), start):
+                tokens.pop()
         self._encode(text, start, len(text), tokens, edges)
         return RenderedPrompt(text, tuple(tokens), tuple(edges))
+
+    def _mark_at_end(self, tokens: Sequence[int]) -> str:
+        """Return the mark that ends a call if `tokens` end with it: the template writes it again."""
+        frame = self.call_turns.frame
+        mark = frame.last_mark if frame is not None else ""
+        is_there = bool(mark) and tokens[-1:] == [self._tokenizer.controls[mark]]
+        return mark if is_there else "\0"
 
     def _encode(
         self, text: str, start: int, end: int, tokens: list[int], edges: list[tuple[int, int]]

@@ -22,8 +22,8 @@ from pensieve.prompt.spoken import Spoken, SpokenWords
 from tests.prompt.history_templates import FAMILIES, MODELS
 
 any_family = pytest.mark.parametrize("family", FAMILIES)
-# Their templates write a call only next to its result, or in changing ways: such answers are not recalled.
-RECALLED = sorted(set(FAMILIES) - {"harmony", "minimax, changing"})
+# Its template writes calls in changing ways: such answers are not recalled.
+RECALLED = sorted(set(FAMILIES) - {"minimax, changing"})
 SCHEMA = {"type": "object", "properties": {"p": {"type": "string"}}}
 TOOLS = [{"name": name, "description": "does", "input_schema": SCHEMA} for name in ("Read", "Grep")]
 # Text, calls, and whether the user says something after the results.
@@ -53,13 +53,15 @@ class Session:
     def text(self) -> str:
         return self.model._tokenizer.decode(list(self.prompt().tokens), skip_special_tokens=False)
 
-    def step(self, *, has_text: bool, calls: int, has_more: bool) -> tuple[Prompt, list[int]]:
+    def step(
+        self, *, has_text: bool, calls: int, has_more: bool, without: str = ""
+    ) -> tuple[Prompt, list[int]]:
         """Let the model answer, and the user go on. Return the answer's prompt and tokens."""
         prompt = self.prompt()
         text = self._word() if has_text else ""
         uses = [self._use(at) for at in range(calls)]
         said = text + self._written(uses)
-        tokens = self.model.encode(said)
+        tokens = self.model.encode(said.removesuffix(without))
         content: list[AnswerContent] = [TextContent(text=text)] if text else []
         content += [ToolUseContent(id=i, name=n, input=given) for i, n, given in uses]
         assert prompt.opening is not None
@@ -156,12 +158,27 @@ def test_the_next_prompt_begins_with_the_last_one_and_its_answer(
     session = Session(family)
     for has_text, calls, has_more in steps:
         # Parallel calls of a template that takes none are rendered with their results.
-        count = min(calls, 1) if "one call" in family else calls
+        count = min(calls, 1) if "one call" in family or family == "harmony" else calls
         prompt, tokens = session.step(
             has_text=has_text or not count, calls=count, has_more=has_more
         )
         whole = (*prompt.tokens, *tokens)
         assert session.prompt().tokens[: len(whole)] == whole, session.text()
+
+
+@pytest.mark.parametrize("mark", ["<|call|>", ""])
+def test_a_call_that_ends_its_answer_is_recalled_and_ended_once(mark: str) -> None:
+    """The token that ends a harmony call is a stop token, which no kept answer has."""
+    session = Session("harmony")
+    for _ in range(2):
+        prompt, tokens = session.step(has_text=False, calls=1, has_more=False, without=mark)
+        whole = (*prompt.tokens, *tokens)
+        assert session.prompt().tokens[: len(whole)] == whole
+    text = session.text()
+    assert text.count("<|call|>") == 2
+    assert text.count(" <|constrain|>json<|message|>") == 2  # as the model writes, not the template
+    assert re.findall(r"functions\.(\w+) to=assistant.*?(w\d+w)", text) == session.calls
+    assert text.endswith("<|start|>assistant")
 
 
 @pytest.mark.parametrize("family", ["gemma4", "gemma4 by id", "function-gemma"])
