@@ -121,15 +121,19 @@ class _Grammar:
 
     def _call(self, name: str, tool: ToolSpec, begun: str) -> Iterator[str]:
         form = self._form
-        for part in _HOLE.split(begun + form.before_name + tool.name + form.after_name):
-            yield f"/{HOLES[part]}/" if part in HOLES else self._literals.literal(part)
+        yield from self._filled(begun + form.before_name + tool.name + form.after_name)
         if form.parameters is None:
             yield self._rule(f"{name}_input", json_of(tool.schema))
         else:
             writer = Parameters(form.parameters, self._literals, self._rule, tool.schema)
             yield self._rule(f"{name}_input", writer.written(f"{name}_input"))
         if form.after_arguments:
-            yield self._literals.literal(form.after_arguments)
+            yield from self._filled(form.after_arguments)
+
+    def _filled(self, text: str) -> Iterator[str]:
+        """A literal with what the model makes up in its holes."""
+        for part in _HOLE.split(text):
+            yield f"/{HOLES[part]}/" if part in HOLES else self._literals.literal(part)
 
     def _section(self, call: str) -> str:
         """One section behind its opening mark."""

@@ -1,8 +1,12 @@
-"""Mistral: calls behind `[TOOL_CALLS]`, as one JSON list, or each as its name and its arguments. The template wants short ids."""
+"""Mistral: calls behind `[TOOL_CALLS]`, as one JSON list, or each as its name and its arguments, with ids or not. The template wants short ids."""
 
+import re
 from dataclasses import replace
 
 from pensieve.dialects.dialect import CallForm, Dialect
+
+# A template that writes the id of a call in its JSON; its quotes may be escaped.
+_ID = re.compile(r'\\?"id\\?": \\?"')
 
 LIST = Dialect(
     "mistral",
@@ -19,6 +23,14 @@ LIST = Dialect(
     writer="template",
     id_letters=9,
 )
+# Between the first and the second in time: each call of the list tells its id too.
+LIST_WITH_ID = Dialect(
+    "mistral-list-with-id",
+    replace(LIST.calls, after_arguments=', "id": "{id}"}'),
+    writer="template",
+    id_letters=9,
+    call_id="{id}",
+)
 NAMED = Dialect(
     "mistral-named",
     CallForm(
@@ -32,7 +44,7 @@ NAMED = Dialect(
     writer="template",
     id_letters=9,
 )
-# Between the two in time: each call tells its id too.
+# The same with an id in each call.
 WITH_ID = Dialect(
     "mistral-with-id",
     replace(NAMED.calls, after_name="[CALL_ID]{id}[ARGS]"),
@@ -48,4 +60,6 @@ def dialect_in(template: str) -> Dialect | None:
         return None
     if "[CALL_ID]" in template:
         return WITH_ID
-    return NAMED if "[ARGS]" in template else LIST
+    if "[ARGS]" in template:
+        return NAMED
+    return LIST_WITH_ID if _ID.search(template) else LIST

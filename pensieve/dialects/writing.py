@@ -50,10 +50,10 @@ class _Writer:
         else:
             arguments = self._parameters(form.parameters, call)
         after_name = form.after_name.replace("{index}", str(index))
+        after = form.after_arguments
         if call.id:
-            after_name = after_name.replace("{id}", call.id)
-        before = form.before_name + self.neutralize(call.name) + after_name
-        return before + arguments + form.after_arguments
+            after_name, after = (part.replace("{id}", call.id) for part in (after_name, after))
+        return form.before_name + self.neutralize(call.name) + after_name + arguments + after
 
     def _parameters(self, form: ParameterForm, call: ToolCall) -> str:
         slots = self.slots.get(call.name)

@@ -3,11 +3,13 @@
 Some families write an id into each call, and their templates name it again next to the result.
 """
 
+import json
 import re
 from collections.abc import Sequence
 
 from pensieve.api.blocks import ToolUseBlock
 from pensieve.dialects.dialect import HOLES, Dialect
+from pensieve.dialects.values import as_schema
 
 
 class CallIds:
@@ -28,7 +30,8 @@ class CallIds:
         for use in uses if self.is_used else ():
             if found := self._call(use.name).search(text, start):
                 start = found.end()
-                self._ids[use.id] = self._id(use.name, found)
+                if (call_id := self._id(use.name, found)) is not None:
+                    self._ids[use.id] = call_id
 
     def get(self, use_id: str) -> str | None:
         """Return the id in the prompt of the call with this tool use."""
@@ -45,8 +48,20 @@ class CallIds:
             escaped = escaped.replace(re.escape(hole), f"(?P<{hole[1:-1]}>{pattern})")
         return re.compile(escaped)
 
-    def _id(self, name: str, found: re.Match[str]) -> str:
+    def _id(self, name: str, found: re.Match[str]) -> str | None:
+        if self._dialect.calls.keys is not None:
+            return _id_in_object(found.string[found.start() :])
         call_id = self._dialect.call_id.replace("{name}", name)
         for hole, value in found.groupdict().items():
             call_id = call_id.replace(f"{{{hole}}}", value)
         return call_id
+
+
+def _id_in_object(text: str) -> str | None:
+    """Return the id in the JSON object that `text` begins with."""
+    try:
+        call, _ = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return None
+    call_id = as_schema(call).get("id")
+    return call_id if isinstance(call_id, str) else None

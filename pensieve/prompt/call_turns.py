@@ -177,7 +177,8 @@ def _in_order(text: str, *words: str) -> bool:
 
 def _ends_call(form: CallForm, tail: str) -> bool:
     """Whether `tail` has all that this form ends a call with."""
-    return all(end.strip() in tail for end in (form.after_arguments, form.inside[1], form.closing))
+    ends = (form.after_arguments.replace("{id}", _IDS[0]), form.inside[1], form.closing)
+    return all(end.strip() in tail for end in ends)
 
 
 def _pattern(text: str) -> re.Pattern[str]:

@@ -138,7 +138,7 @@ class CallReader:
 
 
 class _JsonCall:
-    """A call as one JSON object, its keys in any order. is_strict: with no other keys than these two."""
+    """A call as one JSON object, its keys in any order. is_strict: with no other keys than these two and an id."""
 
     def __init__(
         self, keys: tuple[str, str], say: Callable[[Said], None], *, is_strict: bool = False
@@ -178,7 +178,7 @@ class _JsonCall:
             self._name((yield from _text(first)))
         elif key in self._argument_keys and not self.has_arguments:
             yield from self._arguments(first)
-        elif self._is_strict:
+        elif self._is_strict and key != "id":
             raise UnexpectedError
         else:
             return (yield from after_blanks((yield from json_value(_to_nobody, first))))

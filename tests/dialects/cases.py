@@ -67,6 +67,7 @@ DIALECTS: dict[str, Dialect] = {
         hermes.DIALECT,
         qwen_coder.DIALECT,
         mistral.LIST,
+        mistral.LIST_WITH_ID,
         mistral.NAMED,
         mistral.WITH_ID,
         llama3.DIALECT,
@@ -141,6 +142,12 @@ CASES = [
         "mistral",
         '[TOOL_CALLS] [{"name": "get_weather", "arguments": {"city": "Paris"}, "id": "VvvODy9mT"}]',
         [PARIS],
+    ),
+    Case(
+        "mistral-list-with-id",
+        '[TOOL_CALLS][{"name": "get_weather", "arguments": {"city": "Paris"}, "id": "VvvODy9mT"}, '
+        '{"name": "clock", "arguments": {}, "id": "a12345678"}]',
+        [PARIS, NOW],
     ),
     Case(
         "mistral-named",

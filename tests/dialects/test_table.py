@@ -15,6 +15,7 @@ OWN = {
     "hermes": "<tool_call> tool_call.name",
     "qwen-coder": "<tool_call>\\n<function=",
     "mistral": "[TOOL_CALLS]",
+    "mistral-list-with-id": '[TOOL_CALLS] "id": "',
     "mistral-named": "[TOOL_CALLS] [ARGS]",
     "mistral-with-id": "[TOOL_CALLS] [CALL_ID] [ARGS]",
     "llama3": '<|start_header_id|> "parameters"',

@@ -80,6 +80,7 @@ FUNCTION_GEMMA = """\
 {%- endif %}{{ '<end_of_turn>\\n' }}
 {%- endfor %}
 {%- if add_generation_prompt and messages[-1].role != 'tool' %}{{ '<start_of_turn>model\\n' }}{% endif %}"""
+MISTRAL_WITHOUT_ID = MISTRAL_TEMPLATE.replace(""" + ', "id": "' + call.id + '"}'""", " + '}'")
 _NAMED = """\
 {%- for m in messages %}
 {%- if m.role == 'system' %}{{ '[SYSTEM_PROMPT]' + m.content + '[/SYSTEM_PROMPT]' }}
@@ -181,7 +182,8 @@ FAMILIES = {
             *("<start_function_response>", "<end_function_response>"),
         ],
     ),
-    "mistral": Family(MISTRAL_TEMPLATE, _MISTRAL_CONTROLS),
+    "mistral": Family(MISTRAL_WITHOUT_ID, _MISTRAL_CONTROLS),
+    "mistral-list-with-id": Family(MISTRAL_TEMPLATE, _MISTRAL_CONTROLS),
     "mistral-named": Family(MISTRAL_NAMED, _MISTRAL_CONTROLS),
     "mistral-with-id": Family(MISTRAL_WITH_ID, _MISTRAL_CONTROLS),
     "minimax": Family(MINIMAX, ["]~b]", "[e~["]),

@@ -100,7 +100,7 @@ def as_client(message: Message) -> list[dict[str, Any]]:
 
 
 def call(model: str, **given: Any) -> str:
-    return written_calls(DIALECTS[model].calls, [ToolCall("edit", given)])
+    return written_calls(DIALECTS[model].calls, [ToolCall("edit", given, "a12345678")])
 
 
 def begins(prompt: Prompt, before: Prompt, tokens: Sequence[int]) -> bool:

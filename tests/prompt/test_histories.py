@@ -21,6 +21,7 @@ from pensieve.prompt.render import Prompt, PromptRenderer
 from pensieve.prompt.spoken import Spoken, SpokenWords
 from tests.prompt.history_templates import FAMILIES, MODELS
 
+MISTRALS = ["mistral", "mistral-list-with-id"]
 any_family = pytest.mark.parametrize("family", FAMILIES)
 # Its template writes calls in changing ways: such answers are not recalled.
 RECALLED = sorted(set(FAMILIES) - {"minimax, changing"})
@@ -200,6 +201,7 @@ def test_results_follow_their_mark_and_name_their_tool(
 @pytest.mark.parametrize("is_kept", [True, False])
 def test_results_have_the_ids_that_their_calls_have(is_kept: bool) -> None:
     for family, call, result in (
+        ("mistral-list-with-id", r'"id": "(\w+)"', r"\[TOOL_RESULTS\](.+?)\[TOOL_CONTENT\]"),
         ("kimi", r"<\|tool_call_begin\|>(.+?)<", r"## Return of (.+)\n"),
         ("mistral-with-id", r"\[CALL_ID\](.+?)\[ARGS\]", r"\[TOOL_RESULTS\](.+?)\[TOOL_CONTENT\]"),
     ):
@@ -211,7 +213,7 @@ def test_results_have_the_ids_that_their_calls_have(is_kept: bool) -> None:
         ids = re.findall(call, text)
         assert len(set(ids)) == 2
         assert re.findall(result, text) == ids
-        if is_kept and family == "mistral-with-id":
+        if is_kept and family.startswith("mistral"):
             assert ids == ["model0000", "model0001"]
         if family == "kimi":
             assert ids == ["functions.Read:0", "functions.Grep:1"]
@@ -278,9 +280,9 @@ def test_what_a_user_says_after_results_is_a_turn_of_its_own_where_turns_need_no
     None
 ):
     tried = {name: abilities_of(*MODELS[name], {}) for name in FAMILIES}
-    assert [name for name in FAMILIES if not tried[name].text_after_results] == ["mistral"]
+    assert [name for name in FAMILIES if not tried[name].text_after_results] == MISTRALS
     within = [name for name in FAMILIES if not tried[name].results_after_text]
-    assert within == ["gemma4", "mistral"]
+    assert within == ["gemma4", *MISTRALS]
 
 
 ODD_NAMES = ["file path", "a<b", "", "x%y", "a:b"]

@@ -127,7 +127,10 @@ def both(model: str) -> str:
     from pensieve.dialects.dialect import ToolCall
     from pensieve.dialects.writing import written_calls
 
-    calls = [ToolCall("edit", {"path": "a"}), ToolCall("edit", {"path": "b", "line": 2})]
+    calls = [
+        ToolCall("edit", {"path": "a"}, "a12345678"),
+        ToolCall("edit", {"path": "b", "line": 2}, "b12345678"),
+    ]
     return written_calls(DIALECTS[model].calls, calls)
 
 

@@ -102,7 +102,9 @@ def begins_json(text: str) -> bool:
 
 def filled(written: str) -> str:
     """With an id where the model would make one up."""
-    return written.replace("[CALL_ID]{id}", "[CALL_ID]a12345678")
+    for mark in ("[CALL_ID]", '"id": "'):
+        written = written.replace(f"{mark}{{id}}", f"{mark}a12345678")
+    return written
 
 
 @any_dialect
