@@ -40,7 +40,7 @@ def special_tokens_of(fields: Fields) -> SpecialTokens:
 
 def renamed(fields: Fields, names: Mapping[str, str]) -> Fields:
     """Return the tokenizer.json with other texts for some tokens. Changes `fields`."""
-    for token in fields.get("added_tokens") or []:
+    for token in _entries(fields):
         token["content"] = names.get(token["content"], token["content"])
     model: Fields = fields.get("model") or {}
     vocabulary: Any = model.get("vocab")
@@ -58,7 +58,11 @@ def renamed(fields: Fields, names: Mapping[str, str]) -> Fields:
 
 def _added(fields: Fields) -> dict[int, str]:
     """The tokens that are found in a text before the model of the tokenizer sees it, by id."""
-    return {token["id"]: token["content"] for token in fields.get("added_tokens") or []}
+    return {token["id"]: token["content"] for token in _entries(fields)}
+
+
+def _entries(fields: Fields) -> list[Fields]:
+    return fields.get("added_tokens") or []
 
 
 def _few(fields: Fields) -> tuple[Fields, Mapping[str, int]]:
@@ -81,7 +85,7 @@ def _few(fields: Fields) -> tuple[Fields, Mapping[str, int]]:
     own = {text: at for at, text in enumerate(_texts({"model": model}))}
     new = [text for text in _added(fields).values() if text not in own]
     ids = {**own, **{text: len(own) + at for at, text in enumerate(new)}}
-    added = [{**token, "id": ids[token["content"]]} for token in fields.get("added_tokens") or []]
+    added = [{**token, "id": ids[token["content"]]} for token in _entries(fields)]
     return {**fields, "model": model, "added_tokens": added}, ids
 
 

@@ -4,6 +4,7 @@ Law: the same tokens cut anyhow give the same events after merging deltas that f
 none invented. It knows no HTTP and no engine: whoever drives it leaves the engine's block when `is_ended`.
 """
 
+import json
 import logging
 from dataclasses import dataclass
 from typing import assert_never
@@ -20,6 +21,7 @@ from pensieve.api.message import (
 )
 from pensieve.api.usage import Breakpoint, prompt_usage
 from pensieve.dialects.answer import AnswerForm
+from pensieve.dialects.validity import admits
 from pensieve.engine.generation import (
     EngineEvent,
     Finished,
@@ -73,6 +75,7 @@ class Reply:
         self._has_begun = False
         self._is_ended = False
         self._unfinished: str | None = None  # the tool whose call is being read
+        self._given: list[str] = []  # its input so far
         self._has_broken_call = False
 
     @property
@@ -149,10 +152,11 @@ class Reply:
             case Thought(text):
                 return before + self._blocks.thought(text)
             case CallBegan(name):
-                self._unfinished = name
+                self._unfinished, self._given = name, []
                 return before + self._blocks.open_tool_use(name)
-            case CallInput(json):
-                return before + self._blocks.tool_input(json)
+            case CallInput(text):
+                self._given.append(text)
+                return before + self._blocks.tool_input(text)
             case CallEnded(is_whole):
                 self._end_call(is_whole=is_whole)
                 return before + self._blocks.close()
@@ -163,7 +167,14 @@ class Reply:
         if not is_whole:
             _log.warning("the input of a call of %s is not whole: it breaks off", self._unfinished)
             self._has_broken_call = True
+        elif not self._is_valid():
+            _log.warning("the input of a call of %s does not obey its schema", self._unfinished)
         self._unfinished = None
+
+    def _is_valid(self) -> bool:
+        """Whether the input obeys the tool's schema: not all of it can be held while generating."""
+        schema = self._asked.form.tools.get(self._unfinished or "")
+        return schema is None or admits(schema, json.loads("".join(self._given)), schema)
 
     def _scanned(self, scanned: Scanned) -> list[MessageEvent]:
         said = self._blocks.text(scanned.text)

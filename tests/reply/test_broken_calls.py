@@ -41,3 +41,16 @@ def test_the_stop_reason_and_the_log_say_whether_calls_are_whole(
         assert ended(text, reason) == stop_reason
     has_warned = "the input of a call of write is not whole" in caplog.text
     assert has_warned == (text != WHOLE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_told"),
+    [('{"path": "a", "content": "b"}', False), ('{"path": "a"}', True), ('{"path": 1}', True)],
+)
+def test_an_input_that_does_not_obey_its_schema_is_logged(
+    arguments: str, is_told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    call = f'<tool_call>\n{{"name": "write", "arguments": {arguments}}}\n</tool_call>'
+    with caplog.at_level(logging.WARNING, "pensieve.reply"):
+        assert ended(call, "stop_token") == "tool_use"
+    assert ("a call of write does not obey its schema" in caplog.text) == is_told
