@@ -14,6 +14,10 @@ Value = str | int | float | bool
 
 # A larger one is no setting, and may be more than a float holds.
 LARGEST_NUMBER = 2**63
+# As long as a path can be (PATH_MAX on Linux; 1024 on macOS).
+MAX_NAME_CHARS = 4096
+# Of a value that is refused: the rest says no more.
+SHOWN_CHARS = 80
 _NO_NAME = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 # Nothing is left open in one: a name with a wildcard can be rebound to this machine by its owner.
 _HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?|\[[0-9a-f:]+\]", re.ASCII | re.IGNORECASE)
@@ -31,6 +35,7 @@ class Key:
     name: str
     about: str
     can_be: str
+    example: str  # one of those, as it is typed
     kind: type[Value]
     accepts: Callable[[Any], bool] = lambda _: True
     is_secret: bool = False
@@ -40,6 +45,12 @@ class Key:
     def variable(self) -> str:
         """The environment variable that sets it."""
         return f"PENSIEVE_{self.name.upper()}"
+
+    @property
+    def allowed(self) -> str:
+        """Return what the value can be, with an example where the words hold none."""
+        such_as = "" if self.example in self.can_be else f", such as {self.example}"
+        return f"{self.can_be}{such_as}"
 
     def checked(self, value: object, where: str) -> Value:
         """`value`, which stands at `where`, in this key's kind. Raises `SettingsError` where it cannot be."""
@@ -62,12 +73,18 @@ class Key:
         if self.is_secret:
             hint = f'A good one: export {self.variable}="$(openssl rand -hex 32)"'
             return SettingsError(f"{where} cannot be used; it can be {self.can_be}.", hint=hint)
-        return SettingsError(f"{where} is {value!r}; it can be {self.can_be}.")
+        shown = shortened(repr(value))
+        return SettingsError(f"{where} is {shown}; it can be {self.allowed}.")
+
+
+def shortened(text: str) -> str:
+    """Return `text` short enough to stand in a message."""
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
 
 
 def _is_name(text: str) -> bool:
     """A lone surrogate, which bytes that are no UTF-8 become in arguments, cannot be stored."""
-    return bool(text) and not _NO_NAME.search(text)
+    return 0 < len(text) <= MAX_NAME_CHARS and not _NO_NAME.search(text)
 
 
 def _are(pattern: re.Pattern[str]) -> Callable[[str], bool]:
@@ -91,9 +108,9 @@ def _is_amount_or_none(number: float) -> bool:
     return number == 0 or _is_amount(number)
 
 
-OR_NONE = "a number of GB, 0 for none"
+OR_NONE = "a number of GB below 1000000, 0 for none"
 BY_THE_MODEL = "by the model"
-MINUTES = "a number of minutes, 0 for never"
+MINUTES = "a number of minutes below 1000000, 0 for never"
 
 
 def _is_share(number: float) -> bool:
@@ -122,6 +139,7 @@ _SAMPLING = (
         "temperature",
         "how freely tokens are drawn, 0 for the likeliest",
         "a number from 0 to 2",
+        "0.7",
         float,
         _is_up_to_2,
         unset=BY_THE_MODEL,
@@ -130,6 +148,7 @@ _SAMPLING = (
         "top_p",
         "draw from the likeliest tokens of this probability",
         "a number above 0, up to 1",
+        "0.95",
         float,
         _is_some_share,
         unset=BY_THE_MODEL,
@@ -138,6 +157,7 @@ _SAMPLING = (
         "top_k",
         "draw from so many of the likeliest tokens, 0 for all",
         "a whole number from 0 up",
+        "40",
         int,
         _is_count,
         unset=BY_THE_MODEL,
@@ -146,6 +166,7 @@ _SAMPLING = (
         "min_p",
         "drop tokens below this share of the likeliest one",
         "a number from 0 to 1",
+        "0.05",
         float,
         _is_share,
         unset=BY_THE_MODEL,
@@ -154,6 +175,7 @@ _SAMPLING = (
         "repetition_penalty",
         "how much less likely recent tokens become, 1 for none",
         "a number above 0, up to 2",
+        "1.1",
         float,
         _is_penalty,
         unset=BY_THE_MODEL,
@@ -165,16 +187,25 @@ _TABLE = (
         "model",
         "model to serve",
         "a name, a repository, a folder, auto or auto:fast",
+        "phi-3-mini",
         str,
         _is_name,
     ),
-    Key("device", "where MLX computes", "'gpu' or 'cpu'", str, {"gpu", "cpu"}.__contains__),
-    Key("host", "address to listen on", "an address of this machine", str, _is_name),
-    Key("port", "port to listen on", "a number from 1 to 65535", int, range(1, 65536).__contains__),
+    Key("device", "where MLX computes", "'gpu' or 'cpu'", "gpu", str, {"gpu", "cpu"}.__contains__),
+    Key("host", "address to listen on", "an address of this machine", "127.0.0.1", str, _is_name),
+    Key(
+        "port",
+        "port to listen on",
+        "a number from 1 to 65535",
+        "8080",
+        int,
+        range(1, 65536).__contains__,
+    ),
     Key(
         "api_key",
         "key that clients send",
         "printable ASCII without blanks",
+        "",
         str,
         _goes_into_a_header,
         is_secret=True,
@@ -183,6 +214,7 @@ _TABLE = (
         "allowed_hosts",
         "further names that clients may call this server",
         "names without ports, with commas between: host.docker.internal",
+        "host.docker.internal",
         str,
         _are(_HOST),
         unset="off",
@@ -191,25 +223,34 @@ _TABLE = (
         "allowed_origins",
         "web pages that may send requests",
         "origins with commas between: http://localhost:3000",
+        "http://localhost:3000",
         str,
         _are(_ORIGIN),
         unset="off",
     ),
-    Key("memory_gb", "memory for the model and its caches", "a number of GB", float, _is_amount),
-    Key("kv_bits", "bits of the KV cache", "16, 8 or 4", int, {16, 8, 4}.__contains__),
-    Key("cache_gb", "disk for kept prompts", OR_NONE, float, _is_amount_or_none),
-    Key("daily_write_gb", "most to write to it in a day", OR_NONE, float, _is_amount_or_none),
+    Key(
+        "memory_gb",
+        "memory for the model and its caches",
+        "a number of GB above 0, below 1000000",
+        "16",
+        float,
+        _is_amount,
+    ),
+    Key("kv_bits", "bits of the KV cache", "16, 8 or 4", "8", int, {16, 8, 4}.__contains__),
+    Key("cache_gb", "disk for kept prompts", OR_NONE, "20", float, _is_amount_or_none),
+    Key("daily_write_gb", "most to write to it in a day", OR_NONE, "20", float, _is_amount_or_none),
     Key(
         "thinking",
         "whether Claude Code has the model think",
         "'on', 'off' or 'auto'",
+        "auto",
         str,
         {"on", "off", "auto"}.__contains__,
     ),
-    Key("wired", "keep the model's memory wired", "true or false", bool),
+    Key("wired", "keep the model's memory wired", "true or false", "true", bool),
     *_SAMPLING,
-    Key("idle_unload", "unload without work for", MINUTES, float, _is_amount_or_none),
-    Key("keep_awake", "no sleep during work (Mac)", "true or false", bool),
+    Key("idle_unload", "unload without work for", MINUTES, "60", float, _is_amount_or_none),
+    Key("keep_awake", "no sleep during work (Mac)", "true or false", "true", bool),
 )
 
 KEYS: Mapping[str, Key] = {key.name: key for key in _TABLE}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pensieve import config
 from pensieve.errors import NotWritableError, SettingsError
-from pensieve.keys import KEYS
+from pensieve.keys import KEYS, Key
 from pensieve.settings import Flags, resolve
 
 BROKEN = [
@@ -204,3 +204,20 @@ def test_every_key_is_a_setting_and_has_its_variable() -> None:
     for key in KEYS.values():
         assert hasattr(settings, key.name)
         assert key.variable == f"PENSIEVE_{key.name.upper()}"
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS.values() if not key.is_secret])
+def test_a_refused_value_is_told_with_what_is_allowed_and_an_example(key: Key) -> None:
+    key.read(key.example, key.name)
+    with pytest.raises(SettingsError) as refused:
+        key.read("\0" * 100_000, key.name)
+    assert f"; it can be {key.can_be}" in refused.value.message
+    assert key.example in refused.value.message
+    assert len(refused.value.message) < 300
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS.values() if key.kind in {int, float}])
+@pytest.mark.parametrize("value", ["-7", "1e400", "-inf", "nan", "9" * 10_000, "0x10", ""])
+def test_a_number_that_no_setting_can_be_is_refused_by_each(key: Key, value: str) -> None:
+    with pytest.raises(SettingsError, match="it can be "):
+        key.read(value, key.name)

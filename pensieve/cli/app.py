@@ -14,12 +14,12 @@ from pensieve import __version__
 from pensieve.cli import output
 from pensieve.cli.help import TOPICS, HelpLayout, columns
 from pensieve.errors import PensieveError, UsageError
+from pensieve.keys import shortened
 from pensieve.settings import child_environment, is_debug_asked, variables_set
 
 if TYPE_CHECKING:
     from cyclopts import App
 
-USAGE = 2
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 
@@ -215,7 +215,7 @@ def _unknown(name: str) -> UsageError:
     meant = f' Did you mean "{near[0]}"?' if near else ""
     kind = "option" if name.startswith("-") else "command"
     return UsageError(
-        f'Unknown {kind} "{name}".{meant}', hint="See what there is:\n  pensieve --help"
+        f'Unknown {kind} "{shortened(name)}".{meant}', hint="See what there is:\n  pensieve --help"
     )
 
 
@@ -228,8 +228,9 @@ def _tell(error: Exception) -> int:
         output.failure(error.message, error.hint)
         return error.exit_code
     if _is_of_parser(error):
-        output.failure(str(error), "See how it is used:\n  pensieve --help")
-        return USAGE
+        from pensieve.cli.parser_errors import usage_error
+
+        return _tell(usage_error(error))
     return _tell_of_fault(error)
 
 

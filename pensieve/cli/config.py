@@ -112,7 +112,10 @@ def set_(name: str, value: str | None = None, /) -> int:
     key = config_file.key_of(name)
     text = _secret(key, value) if key.is_secret else value
     if text is None:
-        raise UsageError(f"{key.name} is given no value; it can be {key.can_be}.")
+        raise UsageError(
+            f"{key.name} is given no value; it can be {key.allowed}.",
+            hint=f"For example:\n  pensieve config set {key.name} {key.example}",
+        )
     file = settings_module.resolve_paths().config_file
     config_file.write(file, key.name, key.read(text, key.name))
     output.note(f"{key.name} is set in {file}.")

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
 
 from pensieve import settings as settings_module
 from pensieve.cli import output
+from pensieve.cli.options import Allowed
 from pensieve.daemon.record import current, logs_of
 from pensieve.errors import MachineError
 from pensieve.homebrew import keg_of
@@ -16,6 +16,7 @@ from pensieve.logs import follow, last_lines
 from pensieve.visible import one_line
 
 MAX_LINES = 1_000_000
+LINES = Allowed(f"a number from 0 to {MAX_LINES}, such as 100", range(MAX_LINES + 1).__contains__)
 
 
 def logs(
@@ -23,7 +24,7 @@ def logs(
     follow_: Annotated[bool, Parameter(name=("--follow", "-f"))] = False,
     lines: Annotated[
         int,
-        Parameter(name=("--lines", "-n"), metavar="N", validator=Number(gte=0, lte=MAX_LINES)),
+        Parameter(name=("--lines", "-n"), metavar="N", validator=LINES),
     ] = 40,
 ) -> int:
     """Print the last lines of the server's log.

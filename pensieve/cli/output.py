@@ -31,6 +31,7 @@ RED = "1;31"
 GREEN = "32"
 # For warnings: yellow is hard to see on a light ground.
 MAGENTA = "35"
+MAX_MESSAGE_CHARS = 2000
 
 
 def prepare() -> None:
@@ -83,7 +84,9 @@ def warning(text: str) -> None:
 
 
 def failure(message: str, hint: str | None) -> None:
-    """What happened, and the way out."""
+    """What happened, and the way out. A message of any length would hide the way out."""
+    if len(message) > MAX_MESSAGE_CHARS:
+        message = f"{message[:MAX_MESSAGE_CHARS]}…"
     _say(_styled("Error:", RED) + _wrapped(lines(f"Error: {message}")).removeprefix("Error:"))
     if hint:
         _say(_wrapped(lines(hint)))

@@ -5,10 +5,10 @@ from json import dumps
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from cyclopts.types import PositiveInt
 
 from pensieve import settings as settings_module
 from pensieve.cli import output
+from pensieve.cli.options import Allowed, allowed_by_setting
 from pensieve.cli.progress import in_bytes
 from pensieve.engine.budget import choices
 from pensieve.engine.precision import KVPrecision
@@ -26,14 +26,27 @@ GIB = 2**30
 SLOW_CHIP = "Apple M4 Pro"
 
 ModelToPlan = Annotated[
-    Literal["auto", "auto:fast"] | str | None, Parameter(metavar="NAME", show_choices=False)
+    Literal["auto", "auto:fast"] | str | None,
+    Parameter(metavar="NAME", show_choices=False, validator=allowed_by_setting("model")),
+]
+# As much as no Mac has.
+MAX_RAM_GB = 65_536
+Ram = Annotated[
+    int | None,
+    Parameter(
+        metavar="GB",
+        validator=Allowed(
+            f"a whole number of GB from 1 to {MAX_RAM_GB}, such as 16",
+            range(1, MAX_RAM_GB + 1).__contains__,
+        ),
+    ),
 ]
 
 
 def plan(
     *,
     model: ModelToPlan = None,
-    ram: Annotated[PositiveInt | None, Parameter(metavar="GB")] = None,
+    ram: Ram = None,
     json: bool = False,
 ) -> int:
     """Show how much context fits into memory, by the precision of the KV cache.

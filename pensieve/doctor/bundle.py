@@ -54,6 +54,8 @@ def write(file: Path, patient: Patient, findings: Iterable[Finding]) -> None:
         write_atomically(file, _archive(parts))
     except OSError as error:
         raise NotWritableError(f"{file} cannot be written: {error.strerror}.") from error
+    except ValueError as error:
+        raise NotWritableError(f"{file} cannot be written: it is no file name.") from error
 
 
 class Redaction:

@@ -1,6 +1,7 @@
 """From what a person types after `--model` to where that model comes from. Knows no network and fetches nothing."""
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,6 +111,9 @@ BEST, FAST = AUTOMATIC_WORDS = ("auto", "auto:fast")
 
 _REPO = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)*", re.ASCII)
+# A folder has the model's name with a few characters more, and file systems end at 255 bytes. The
+# longest repository with a commit has 234.
+MAX_HUB_NAME_CHARS = 240
 
 
 def find(name: str) -> ModelSource:
@@ -137,6 +141,8 @@ def _from_disk(name: str) -> LocalModel | None:
         if not is_path and not (name and Path(name, "config.json").is_file()):
             return None
         folder = Path(name).expanduser().resolve()
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            folder.joinpath("config.json").lstat()
     except (ValueError, RuntimeError, OSError):  # a NUL, nobody's home, too long
         return None
     return LocalModel(name=folder.name, folder=folder)
@@ -144,7 +150,7 @@ def _from_disk(name: str) -> LocalModel | None:
 
 def _from_hub(name: str) -> HubModel | None:
     repo, _, revision = name.partition("@")
-    if not _REPO.fullmatch(repo) or "--" in repo or ".." in name:
+    if not _REPO.fullmatch(repo) or "--" in repo or ".." in name or len(name) > MAX_HUB_NAME_CHARS:
         return None
     if not revision:
         return None if "@" in name else HubModel(name=repo, repo=repo)

@@ -3,6 +3,7 @@
 import io
 import os
 from contextlib import redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
 
 import pytest
 from cyclopts import CycloptsError
@@ -34,7 +35,16 @@ HARMLESS = [
     *(["show"], ["use"], ["rm", "--yes"], ["plan"], ["completion"], ["env", "--unset"], ["cache"]),
     *(["logs", "-n"], ["config", "get"], ["config", "unset"], ["help"], ["env", "--shell"]),
     *(["config", "set", key.name] for key in KEYS.values() if not key.is_secret),
+    *(["status"], ["stop"], ["models"], ["version"], ["update"], ["config", "list"]),
 ]
+# Too long for a random search: each is tried on every command.
+LONG = ["9" * 10_000, "x" * 100_000, "-" + "9" * 10_000, "\udc80" * 50_000, "--" + "a" * 100_000]
+
+FREE = [
+    *(["show"], ["rm", "--yes"], ["pull"], ["plan", "--model"], ["restart", "--model"]),
+    *(["start", "--device", "cpu", "--model"], ["config", "get"], ["doctor", "--bundle"]),
+]
+PATHS = ["/" + "x" * 100_000, "/a" * 50_000, "a/b@" + "c" * 300, "/", "/\ud800", "/dev/zero"]
 
 
 @settings(max_examples=250, deadline=None)
@@ -53,8 +63,73 @@ def test_no_words_make_a_command_report_a_fault_of_its_own(
     said = io.StringIO()
     variables = {"PENSIEVE_HOME": str(home), "HF_HUB_OFFLINE": "1"}
     with variables_set(variables), redirect_stdout(io.StringIO()), redirect_stderr(said):
-        assert run([*command, *words]) in {0, 1, 2, 65, 69, 73, 78}
+        assert run([*command, *words]) in {0, 1, 2, 3, 65, 69, 73, 78}
     assert "fault of its own" not in said.getvalue()
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *ALIASES, "help", "config set", "config get", ""])
+@pytest.mark.parametrize("word", LONG, ids=["digits", "text", "negative", "bytes", "option"])
+def test_a_word_of_any_length_is_refused_in_a_message_that_can_be_read(
+    name: str, word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*name.split(), word, "--bogus-option"]
+    if name in {"claude", "chat"}:  # they hand on what they do not know
+        words = [name, "--thinking" if name == "claude" else "--max-tokens", word]
+    assert run(words) == 2
+    said = capsys.readouterr().err
+    assert "fault of its own" not in said
+    assert len(said) < 13_000
+
+
+@pytest.mark.parametrize("command", FREE, ids=" ".join)
+def test_no_name_of_a_model_or_file_is_a_fault_of_the_program(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    variables = {"PENSIEVE_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path)}
+    for name in (*LONG, *PATHS):
+        with variables_set(variables):
+            assert run([*command, name]) in {1, 2, 65, 69, 73, 78}, name[:40]
+        said = capsys.readouterr().err
+        assert "fault of its own" not in said, name[:40]
+        assert len(said) < 13_000, name[:40]
+
+
+@pytest.mark.parametrize("words", [["start", "--port"], ["logs", "-n"], ["plan", "--ram"]])
+@pytest.mark.parametrize("value", ["0x", "-1", "65537000", "1e999", "\udcff", "9" * 10_000, ""])
+def test_a_wrong_value_is_told_with_what_is_allowed_an_example_and_the_commands_own_help(
+    words: list[str], value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*words, value]) == 2
+    said = capsys.readouterr().err
+    assert f"for {words[-1]}. It can be a " in said
+    assert ", such as " in said
+    assert said.endswith(f"See how it is used:\n  pensieve {words[0]} --help\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "command", "allowed"),
+    [
+        (["start", "--device", "tpu"], "start", "'gpu' or 'cpu'"),
+        (["start", "--device"], "start", "'gpu' or 'cpu'"),
+        (["restart", "--host", ""], "restart", "such as 127.0.0.1"),
+        (["start", "--no-wait=maybe"], "start", "true or false"),
+        (["env", "--shell"], "env", "bash, zsh"),
+        (["env", "--shell", "csh"], "env", '"bash", "zsh"'),
+        (["chat", "--temperature", "7"], "chat", "from 0 to 1, such as 0.7"),
+        (["config", "set"], "config set", "NAME needs a value"),
+        (["config", "frob"], "config", "path, list"),
+        (["start", "extra"], "start", 'no place for "extra"'),
+        (["start", "--port", "1", "--port", "2"], "start", "multiple times"),
+        (["cache", "show", "clear"], "cache", 'no place for "clear"'),
+    ],
+)
+def test_an_error_of_the_command_line_names_what_is_allowed_and_the_commands_own_help(
+    words: list[str], command: str, allowed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(words) == 2
+    said = capsys.readouterr().err
+    assert allowed in said
+    assert said.endswith(f"\n  pensieve {command} --help\n")
 
 
 @pytest.mark.parametrize(

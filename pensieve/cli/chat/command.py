@@ -5,8 +5,6 @@ from json import dumps
 from typing import Annotated
 
 from cyclopts import Parameter
-from cyclopts.types import PositiveInt
-from cyclopts.validators import Number
 
 from pensieve import settings as settings_module
 from pensieve.cli import output
@@ -15,11 +13,14 @@ from pensieve.cli.chat.conversation import Conversation, Manner, conclude
 from pensieve.cli.chat.link import Link, Means
 from pensieve.cli.chat.view import DrawnView, HeldView, NoView, PlainView, View
 from pensieve.cli.messages import Turn
+from pensieve.cli.options import Allowed
 from pensieve.errors import UsageError
 from pensieve.paths import Paths
 
 # Enough for a thought and a long piece of code.
 DEFAULT_MAX_TOKENS = 4096
+# More than any model's context; the server bounds what it generates by what fits.
+MAX_TOKENS = 10**9
 
 
 Print = Annotated[
@@ -46,13 +47,20 @@ Model = Annotated[
     ),
 ]
 MaxTokens = Annotated[
-    PositiveInt,
-    Parameter(metavar="N", help=f"The longest answer, {DEFAULT_MAX_TOKENS} tokens unless given."),
+    int,
+    Parameter(
+        validator=Allowed(
+            f"a whole number from 1 to {MAX_TOKENS}, such as 1000",
+            range(1, MAX_TOKENS + 1).__contains__,
+        ),
+        metavar="N",
+        help=f"The longest answer, {DEFAULT_MAX_TOKENS} tokens unless given.",
+    ),
 ]
 Temperature = Annotated[
     float | None,
     Parameter(
-        validator=Number(gte=0, lte=1),
+        validator=Allowed("a number from 0 to 1, such as 0.7", lambda value: 0 <= value <= 1),
         metavar="T",
         help="From 0 (always the likeliest word) to 1 (freely drawn). Without it, what the"
         " server's settings or the model's makers say.",
