@@ -13,7 +13,7 @@ from pensieve.cli.progress import in_bytes
 from pensieve.engine.budget import choices
 from pensieve.engine.precision import KVPrecision
 from pensieve.machine import inspect
-from pensieve.models.advice import suited_to
+from pensieve.models.advice import fitting, suited_to
 from pensieve.models.catalog import AUTOMATIC_WORDS, find
 from pensieve.models.expected import shape_by_source
 from pensieve.models.fetch import check_here
@@ -22,6 +22,7 @@ from pensieve.models.shape import ModelShape
 from pensieve.settings import Settings
 
 GIB = 2**30
+MOST_NAMED = 4
 # One that is too slow for a dense 27B, and is sold with the memory for one.
 SLOW_CHIP = "Apple M4 Pro"
 
@@ -103,11 +104,33 @@ def rendered(shape: ModelShape, room: Room) -> str:
     ]
     for precision in choices(shape.facts()):
         at = fit_at(shape, room, precision)
-        mark = "  <- chosen" if precision.bits == chosen.precision.bits else ""
+        is_chosen = at.context_tokens and precision.bits == chosen.precision.bits
+        mark = "  <- chosen" if is_chosen else ""
         rows.append(
             f"  {_name(precision):<10} {at.token_bytes / 1024:13.1f} {at.context_tokens:10,}{mark}"
         )
-    return "\n".join([*rows, "", f"  {verdict(shape, chosen)}"])
+    ending = [verdict(shape, chosen)] if chosen.context_tokens else _what_would_fit(shape, room)
+    return "\n".join([*rows, "", *(f"  {line}" for line in ending)])
+
+
+def _what_would_fit(shape: ModelShape, room: Room) -> list[str]:
+    """Return why nothing is chosen, and what would serve in this room."""
+    chosen = fit(shape, room)
+    lines = [
+        f"It does not fit: with a context to work in it takes {in_bytes(chosen.needs_bytes)}.",
+    ]
+    smaller = [
+        at for each in choices(shape.facts()) if (at := fit_at(shape, room, each)).context_tokens
+    ]
+    if smaller:
+        roomiest = max(smaller, key=lambda at: at.context_tokens)
+        bits = roomiest.precision.bits or 16
+        lines.append(
+            f"{_name(roomiest.precision)} holds {roomiest.context_tokens:,} tokens:"
+            f" pensieve config set kv_bits {bits}"
+        )
+    models = ", ".join(card.model.name for card in fitting(room)[:MOST_NAMED])
+    return [*lines, f"What fits: {models}." if models else "No model of `pensieve models` fits."]
 
 
 def figures(shape: ModelShape, room: Room) -> dict[str, object]:

@@ -77,6 +77,13 @@ def roomiest(room: Room) -> Card:
     return max(ranked, key=lambda card: fit(card.shape, room).context_tokens)
 
 
+def fitting(room: Room) -> list[Card]:
+    """Return the models that get any context here, the longest first."""
+    contexts = [(fit(card.shape, room).context_tokens, card) for card in CARDS]
+    found = [entry for entry in contexts if entry[0]]
+    return [card for _, card in sorted(found, key=lambda entry: -entry[0])]
+
+
 def _working(room: Room) -> Iterator[tuple[int, Card]]:
     for number, card in enumerate(CARDS):
         if fit(card.shape, room).context_tokens >= WORKING_CONTEXT_TOKENS:

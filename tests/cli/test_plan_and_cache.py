@@ -48,13 +48,47 @@ def test_a_plan_never_promises_more_than_the_model_was_built_for() -> None:
 
 @pytest.mark.parametrize(
     ("ram", "says"),
-    [("16", "30,976 tokens of context, 8-bit: full precision would hold"), ("4", "does not fit")],
+    [("16", "30,976 tokens of context, 8-bit: full precision would hold"), ("4", "What fits")],
 )
 def test_a_plan_ends_in_what_is_chosen_and_why(
     ram: str, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["plan", "--ram", ram]) == 0
     assert says in capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("ram", "fits"), [(1, "No model"), (4, "What fits: smollm2-135m.")])
+def test_a_plan_marks_nothing_that_cannot_serve_and_says_what_would(
+    ram: int, fits: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["plan", "--ram", str(ram)]) == 0
+    said = capsys.readouterr().out
+    assert "chosen" not in said
+    assert "It does not fit: with a context to work in it takes 15.1 GB." in said
+    assert said.splitlines()[-1].strip().startswith(fits)
+
+
+def test_a_plan_names_the_precision_that_would_serve_where_the_chosen_one_does_not() -> None:
+    limits = (GB * percent // 100 for percent in range(200, 500))
+    said = next(
+        plan
+        for plan in (rendered(PHI_3_MINI_SHAPE, Room(Place(limit, "metal"))) for limit in limits)
+        if "pensieve config set" in plan
+    )
+    assert "4-bit holds 256 tokens: pensieve config set kv_bits 4" in said
+    assert "chosen" not in said
+
+
+@pytest.mark.parametrize("model", ["phi-3-mini", "qwen3.5-4b", "smollm2-135m"])
+def test_a_chosen_row_of_a_plan_has_a_context(
+    model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for ram in range(1, 40):
+        assert run(["plan", "--ram", str(ram), "--model", model]) == 0
+        said = capsys.readouterr().out
+        rows = [line.split()[2] for line in said.splitlines() if "chosen" in line]
+        assert ("does not fit" in said) == (not rows)
+        assert "0" not in rows
 
 
 @pytest.mark.parametrize(
