@@ -38,6 +38,20 @@ class PromptTooLongError(InvalidRequestError):
         self.context_tokens = context_tokens
 
 
+class PromptUnprocessableError(InvalidRequestError):
+    """The engine ended again and again while it processed the prompt, and where it would not is not known.
+
+    Clients shorten the conversation on the first words. A limit is not named: they would count with it.
+    """
+
+    def __init__(self, deaths: int, prompt_tokens: int, done_tokens: int) -> None:
+        super().__init__(
+            f"prompt is too long to be processed here: the engine ended {deaths} times at its first"
+            f" {prompt_tokens} tokens, the last time after {done_tokens}. It is refused until the"
+            " server restarts; a shorter or another one may be answered."
+        )
+
+
 class ThreadAlreadyContinuedError(InvalidRequestError):
     """The answer that the request goes on from has an answer after it already."""
 

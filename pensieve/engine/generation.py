@@ -207,6 +207,6 @@ class Engine(Protocol):
         (`WorkerDiedError`). A grammar is compiled before that, within seconds; `GrammarError` where it does not compile.
         The first event is `Started`. An engine that is asleep sends it at once, and raises all
         later errors in the iteration. A prompt that the worker died of again and again is refused
-        (`PromptTooLongError`, `LethalRequestError`).
+        (`PromptUnprocessableError`, `LethalRequestError`).
         """
         ...

@@ -42,11 +42,13 @@ class OpenRequest:
                 return
             case Token():
                 self.phase = "decode"
+            case Started(cached_tokens):
+                self.done_tokens = cached_tokens
             case Prefilled(prompt_tokens):
                 self.done_tokens = prompt_tokens
                 if prompt_tokens >= len(self.prompt):
                     self.phase = "decode"
-            case Started() | Finished() | Failed():
+            case Finished() | Failed():
                 pass
         self.events.put(event)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Literal
 
-from pensieve.errors import LethalRequestError, PensieveError, PromptTooLongError
+from pensieve.errors import LethalRequestError, PensieveError, PromptUnprocessableError
 
 Phase = Literal["prefill", "decode"]
 DEATHS_OF_A_POISON = 2
@@ -78,16 +78,17 @@ class PoisonPrompts:
             if poison.phase == "decode" and len(tokens) > suspect.length:
                 continue
             if _digest(tokens[: suspect.length]) == digest:
-                return _error_of(poison, len(tokens))
+                return _error_of(poison)
         return None
 
 
-def _error_of(poison: InWork, tokens: int) -> PensieveError:
-    """What could be processed is what fits; where that is nothing, half is as good a try as any."""
-    if poison.phase == "prefill":
-        return PromptTooLongError(tokens, poison.done_tokens or len(poison.tokens) // 2)
+def _error_of(poison: InWork) -> PensieveError:
+    """Return what is known. Where nothing was processed, nothing shows that a shorter prompt would be."""
+    if poison.phase == "prefill" and poison.done_tokens:
+        return PromptUnprocessableError(DEATHS_OF_A_POISON, len(poison.tokens), poison.done_tokens)
+    work = "answered this request" if poison.phase == "decode" else "began with this prompt"
     return LethalRequestError(
-        f"The engine ended {DEATHS_OF_A_POISON} times while it answered this request."
+        f"The engine ended {DEATHS_OF_A_POISON} times while it {work}."
         " It is not tried again; change the request, or restart the server."
     )
 

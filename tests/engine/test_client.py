@@ -31,7 +31,6 @@ from pensieve.errors import (
     GrammarError,
     LethalRequestError,
     PensieveError,
-    PromptTooLongError,
     WorkerDiedError,
 )
 from tests.engine.scripted_worker import KILLER, SLOW, STUCK, WEDGER
@@ -189,15 +188,15 @@ async def died_on(engine: Engine, prompt: tuple[int, ...]) -> PensieveError:
     return caught.value
 
 
-async def test_a_prompt_that_kills_twice_while_it_is_processed_is_too_long() -> None:
+async def test_a_prompt_that_kills_twice_before_any_of_it_is_processed_is_refused() -> None:
     lethal = (KILLER,) * 5
     async with scripted_engine() as engine:
         await ready(engine)
         assert isinstance(await died_on(engine, lethal), WorkerDiedError)
         assert engine.health.poison_prompts == 0
-        told = "prompt is too long: 5 tokens > 2 maximum"
-        assert (await died_on(engine, lethal)).message == told
-        with pytest.raises(PromptTooLongError, match=told):
+        told = "The engine ended 2 times while it began with this prompt."
+        assert told in (await died_on(engine, lethal)).message
+        with pytest.raises(LethalRequestError, match=told):
             await token_ids(engine, lethal)
         assert (engine.health.restarts, engine.health.poison_prompts) == (2, 1)
         assert await token_ids(engine, (1,)) == [1, 2, 3]
@@ -233,7 +232,7 @@ async def test_of_those_that_shared_a_death_only_the_one_that_kills_alone_is_ref
         await ask(engine, bystander)
         await ask(engine, lethal)
         assert engine.health.poison_prompts == 1
-    assert outcomes[lethal] == [WorkerDiedError, PromptTooLongError, PromptTooLongError]
+    assert outcomes[lethal] == [WorkerDiedError, LethalRequestError, LethalRequestError]
     assert outcomes[bystander][0] == WorkerDiedError
     assert outcomes[bystander][-1] == list(range(2, 5002))
 

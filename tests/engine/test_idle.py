@@ -14,7 +14,7 @@ from anyio.abc import Process
 from pensieve.engine.client import IdlePolicy, running_engine
 from pensieve.engine.generation import Engine, EngineEvent, Finished, Generation, Started, Token
 from pensieve.engine.launch import WorkerSpec, open_worker
-from pensieve.errors import EngineFailedError, PromptTooLongError
+from pensieve.errors import EngineFailedError, LethalRequestError
 from tests.engine.scripted_worker import CONTEXT_TOKENS, KILLER
 from tests.engine.states import in_state
 from tests.engine.test_client import SCRIPTED_WORKER, died_on, ready, token_ids
@@ -178,6 +178,6 @@ async def test_a_prompt_that_is_refused_does_not_wake_it() -> None:
             await died_on(engine, lethal)
         await in_state(engine, "asleep")
         before = len(opener.opened)
-        with pytest.raises(PromptTooLongError):
+        with pytest.raises(LethalRequestError):
             await token_ids(engine, lethal)
         assert (engine.health.state, len(opener.opened)) == ("asleep", before)

@@ -1,9 +1,14 @@
 """Which prompt is blamed for the worker's death, and how it is refused then."""
 
+import re
+
 import pytest
 
+from pensieve.engine.generation import Generation, Prefilled, Started
+from pensieve.engine.open_requests import OpenRequest
 from pensieve.engine.poison import MAX_REMEMBERED, InWork, Phase, PoisonPrompts
-from pensieve.errors import LethalRequestError, PromptTooLongError
+from pensieve.engine.protocol import Admitted
+from pensieve.errors import InvalidRequestError, LethalRequestError, PromptUnprocessableError
 
 PROMPT = tuple(range(100))
 BYSTANDER = tuple(range(50, 80))
@@ -27,18 +32,41 @@ def test_one_death_refuses_nothing_but_makes_a_suspect() -> None:
     assert poison.count == 0
 
 
-def test_a_second_death_in_prefill_is_a_prompt_that_is_too_long_for_what_was_processed() -> None:
+def test_a_second_death_in_prefill_is_told_with_what_was_processed_and_with_no_limit() -> None:
     poison = after_deaths(prefilled(), prefilled(done_tokens=64))
-    refusal = poison.refusal(PROMPT)
-    assert isinstance(refusal, PromptTooLongError)
-    assert refusal.message == "prompt is too long: 100 tokens > 64 maximum"
+    for prompt in (PROMPT, (*PROMPT, *PROMPT)):
+        refusal = poison.refusal(prompt)
+        assert isinstance(refusal, PromptUnprocessableError)
+        assert isinstance(refusal, InvalidRequestError)
+        assert refusal.message == (
+            "prompt is too long to be processed here: the engine ended 2 times at its first 100"
+            " tokens, the last time after 64. It is refused until the server restarts; a shorter or"
+            " another one may be answered."
+        )
     assert poison.count == 1
 
 
-def test_where_nothing_was_processed_half_of_the_prompt_is_named() -> None:
+def test_clients_take_the_refusal_for_too_long_and_read_no_numbers_in_it() -> None:
+    """Claude Code 2.1.332 looks for the words and the numbers apart, in lower case."""
+    told = str(after_deaths(prefilled(), prefilled(done_tokens=64)).refusal(PROMPT)).lower()
+    assert "prompt is too long" in told
+    assert not re.search(r"prompt is too long[^0-9]*(\d+)\s*tokens?\s*>\s*(\d+)", told)
+
+
+def test_where_nothing_was_processed_no_length_is_blamed() -> None:
     refusal = after_deaths(prefilled(), prefilled()).refusal(PROMPT)
-    assert isinstance(refusal, PromptTooLongError)
-    assert refusal.message == "prompt is too long: 100 tokens > 50 maximum"
+    assert isinstance(refusal, LethalRequestError)
+    assert "too long" not in refusal.message
+    assert "2 times while it began with this prompt" in refusal.message
+
+
+def test_tokens_that_were_cached_count_as_processed() -> None:
+    request = OpenRequest(Generation(PROMPT, max_tokens=1))
+    for event in (Started(32), Admitted()):
+        request.take(event)
+    assert (request.phase, request.done_tokens) == ("prefill", 32)
+    request.take(Prefilled(48))
+    assert (request.phase, request.done_tokens) == ("prefill", 48)
 
 
 def test_a_second_death_in_decode_is_an_error_of_the_engine() -> None:
@@ -61,7 +89,7 @@ def test_deaths_that_were_shared_refuse_nobody() -> None:
 
 def test_a_shared_death_counts_against_the_one_that_is_alone_at_the_next() -> None:
     poison = after_deaths([*prefilled(), InWork(BYSTANDER, "decode")], prefilled())
-    assert isinstance(poison.refusal(PROMPT), PromptTooLongError)
+    assert isinstance(poison.refusal(PROMPT), LethalRequestError)
     assert poison.refusal(BYSTANDER) is None
 
 

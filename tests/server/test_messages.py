@@ -20,6 +20,7 @@ from pensieve.errors import (
     InvalidRequestError,
     LethalRequestError,
     PromptTooLongError,
+    PromptUnprocessableError,
     WorkerDiedError,
 )
 from pensieve.server.boundary import known_parts
@@ -217,6 +218,13 @@ async def test_a_prompt_of_many_contexts_is_told_without_its_tokens() -> None:
             400,
             "invalid_request_error",
             "prompt is too long: 9 tokens > 4 maximum",
+            {"x-should-retry": "false"},
+        ),
+        (
+            PromptUnprocessableError(2, 9, 4),
+            400,
+            "invalid_request_error",
+            PromptUnprocessableError(2, 9, 4).message,
             {"x-should-retry": "false"},
         ),
         (ZeroDivisionError("secret"), 500, "api_error", "Internal server error", {}),
