@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from pensieve.daemon import folders, lock
-from pensieve.daemon.background import last_words, launch, server_command, wait_for_other
+from pensieve.daemon.background import launch, server_command, wait_for_other
 from pensieve.daemon.health import Health, ask, read
 from pensieve.daemon.listen import (
     Owner,
@@ -31,6 +31,7 @@ from pensieve.daemon.listen import (
 )
 from pensieve.daemon.processes import command_of, start_of
 from pensieve.daemon.record import Address, ServerRecord, current, own_record, published
+from pensieve.daemon.start_failure import StartLog
 from pensieve.daemon.stop import stop
 from pensieve.errors import (
     NotWritableError,
@@ -541,9 +542,51 @@ def test_a_process_that_got_a_dead_servers_id_is_left_alone(paths: Paths) -> Non
 def test_the_last_words_are_few_and_readable(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"".join(b"line %d \xff\n" % n for n in range(1000)))
-    assert last_words(log).splitlines()[-1] == "line 999 \ufffd"
-    assert len(last_words(log).splitlines()) <= 12
-    assert last_words(tmp_path / "none") == ""
+    words = StartLog(log, 0).last_words().splitlines()
+    assert words[-1] == "line 999 \ufffd"
+    assert len(words) <= 12
+    assert StartLog(tmp_path / "none", 0).last_words() == ""
+
+
+@pytest.mark.parametrize("code", [1, 65, 69, 78])
+def test_an_error_with_which_a_server_ended_is_told_once_as_it_said_it(
+    code: int, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    before = "Error: of another day\n"
+    log.write_text(
+        f"{before}pensieve serves tiny\n2026 ERROR the engine has failed: x\n"
+        "Error: The port is taken.\nTake another one:\n  pensieve start --port 8\n"
+    )
+    failure = StartLog(log, len(before)).failure_of_exit(code)
+    assert failure.message == "The port is taken."
+    assert failure.hint == "Take another one:\n  pensieve start --port 8"
+    assert failure.exit_code == code
+
+
+@pytest.mark.parametrize(("code", "how"), [(-9, "signal 9"), (3, "exit code 3"), (None, "in time")])
+def test_an_end_without_an_error_is_told_with_the_end_of_the_log(
+    code: int | None, how: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    log.write_text("Error: of another day\nno luck today\n")
+    failure = StartLog(log, len("Error: of another day\n")).failure_of_exit(code)
+    assert how in failure.message
+    assert failure.hint == f"Its log, {log}, ends:\n  | no luck today"
+    assert failure.exit_code == 1
+
+
+def test_a_cause_that_the_engine_names_is_all_that_is_said(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("2026 ERROR the engine has failed: The model does not load: bad shape\n")
+    health = Health("failed", "The model does not load: bad shape")
+    failure = StartLog(log, 0).failure_of_health(health, 9.0)
+    assert failure.message == "The model does not load: bad shape"
+    assert "|" not in str(failure.hint)
+    assert "  pensieve doctor --verify" in str(failure.hint)
+    unsaid = StartLog(log, 0).failure_of_health(Health("failed"), 9.0)
+    assert "gives no reason" in unsaid.message
+    assert "bad shape" in str(unsaid.hint)
 
 
 @pytest.mark.parametrize(("host", "other"), [("127.0.0.1", "::1"), ("::1", "127.0.0.1")])

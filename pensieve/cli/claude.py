@@ -15,11 +15,12 @@ from pensieve.cli import output
 from pensieve.cli.claude_settings import settings_files, variables_in_files, with_settings
 from pensieve.cli.client_variables import KEY_VARIABLES, variables
 from pensieve.cli.no_proxy import exception_for
-from pensieve.cli.server_version import restart_command, warn_of_other_version
+from pensieve.cli.running import require_well
+from pensieve.cli.server_version import warn_of_other_version
 from pensieve.cli.start import Parts, answering, real_parts
 from pensieve.cli.target import Target, is_to_think
 from pensieve.daemon.background import Answering
-from pensieve.errors import ProgramMissingError, StartFailedError, UsageError
+from pensieve.errors import ProgramMissingError, UsageError
 from pensieve.settings import Flags, Settings, ThinkingMode
 
 ASKED_ABOUT, TAKEN = KEY_VARIABLES
@@ -113,11 +114,7 @@ def _known_to_claude() -> dict[str, str]:
 
 def _served(found: Answering, settings: Settings) -> Target:
     record, health = found.record, found.health
-    if not health.is_well:
-        raise StartFailedError(
-            f"pensieve runs, but it is {health.status}: {health.detail}",
-            hint=f"Start it anew:\n  {restart_command(record)}",
-        )
+    require_well(found)
     return Target(
         record.base_url,
         settings.api_key,

@@ -17,12 +17,7 @@ from pensieve.settings import Flags, Settings
 def report(found: Answering, flags: Flags) -> int:
     """Where it is, what it serves, what to type next. Raises `StartFailedError` where it is not well."""
     record, health = found.record, found.health
-    if not health.is_well:
-        raise StartFailedError(
-            f"pensieve runs already (pid {record.pid}, {record.base_url}), but it is {health.status}: "
-            f"{health.detail}",
-            hint=f"Start it anew:\n  {restart_command(record)}",
-        )
+    require_well(found)
     where = f"(pid {record.pid}, {record.base_url})"
     output.data(f"pensieve {'is running' if found.is_new else 'runs already'} {where}.")
     warn_of_other_version(record, health)
@@ -35,6 +30,19 @@ def report(found: Answering, flags: Flags) -> int:
     output.data("  pensieve claude             # Claude Code on this model")
     output.data(f"  {usage(shell_of(settings_module.shell_path()))}    # for any other client")
     return 0
+
+
+def require_well(found: Answering) -> None:
+    """Raise `StartFailedError` where a server that was there before answers no requests."""
+    record, health = found.record, found.health
+    if health.is_well:
+        return
+    state = "its engine has failed" if health.status == "failed" else f"it is {health.status}"
+    why = f": {health.detail}" if health.detail else "."
+    raise StartFailedError(
+        f"pensieve runs already (pid {record.pid}, {record.base_url}), but {state}{why}",
+        hint=f"Start it anew:\n  {restart_command(record)}",
+    )
 
 
 def report_held(settings: Settings) -> int:

@@ -12,14 +12,13 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from pensieve.daemon import lock
 from pensieve.daemon.folders import make_private, open_private
 from pensieve.daemon.health import Health, ask
 from pensieve.daemon.record import ServerRecord, current
+from pensieve.daemon.start_failure import StartLog
 from pensieve.daemon.stop import end_child
-from pensieve.errors import StartFailedError
 from pensieve.isolation import python
 from pensieve.paths import Paths
 from pensieve.settings import Flags
@@ -27,11 +26,6 @@ from pensieve.settings import Flags
 POLL_S = 0.2
 SHORT_POLL_S = 0.02
 PATIENCE_S = 600.0
-LOG_LINES = 12
-LOG_BYTES = 16384
-# What a command's exit code says by itself (`pensieve help exit-codes`).
-MODEL_DAMAGED = 65
-TELLING_CODES = frozenset({MODEL_DAMAGED, 69, 73, 78})
 LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 
 # Is told how far a server is that is waited for: a word or more, not a sentence.
@@ -62,10 +56,10 @@ def launch(
 ) -> Answering:
     """Start `command` as the background server and wait until it answers; `show` is told again and again how far it is.
 
-    Raises `StartFailedError` with its last words where it ends, fails or is not ready after `patience_s`.
+    Raises `StartFailedError` where it ends, fails or is not ready after `patience_s`.
     """
-    with _spawned(command, paths) as (child, log_start):
-        answering = _wait(child, paths, log_start, patience_s, show)
+    with _spawned(command, paths) as (child, log):
+        answering = _wait(child, paths, log, patience_s, show)
         child.returncode = (
             0  # let go: it outlives us, and Popen would warn that nobody waited for it
         )
@@ -77,11 +71,11 @@ def launch_and_leave(command: Sequence[str], paths: Paths) -> int:
 
     So `stop` finds it from now on. Raises `StartFailedError` where it ends before.
     """
-    with _spawned(command, paths) as (child, log_start):
+    with _spawned(command, paths) as (child, log):
         while child.poll() is None and not lock.is_held(paths):
             time.sleep(SHORT_POLL_S)
         if child.returncode:
-            raise _failure(_ending(child.returncode), paths, log_start, child.returncode)
+            raise log.failure_of_exit(child.returncode)
         child.returncode = 0
         return child.pid
 
@@ -98,20 +92,11 @@ def wait_for_other(
     return _until_settled(paths, pause, patience_s, show)
 
 
-def last_words(log: Path, start: int = 0) -> str:
-    """The last lines that were written to `log` from byte `start` on."""
-    with suppress(OSError), log.open("rb") as file:
-        file.seek(max(start, file.seek(0, os.SEEK_END) - LOG_BYTES))
-        lines = file.read().decode("utf-8", "replace").splitlines()
-        return "\n".join(line for line in lines[-LOG_LINES:] if line.strip())
-    return ""
-
-
 @contextmanager
 def _spawned(
     command: Sequence[str], paths: Paths
-) -> Generator[tuple[subprocess.Popen[bytes], int]]:
-    """The child, and how long the log was before it. Whatever ends the block early ends the child."""
+) -> Generator[tuple[subprocess.Popen[bytes], StartLog]]:
+    """The child, and its part of the log. Whatever ends the block early ends the child."""
     make_private(paths.state)
     make_private(paths.logs)
     child = None
@@ -126,7 +111,7 @@ def _spawned(
                     stderr=log,
                     start_new_session=True,
                 )
-            yield child, log_start
+            yield child, StartLog(paths.server_log, log_start)
         except BaseException:
             if child is not None:
                 end_child(child, paths)
@@ -150,7 +135,7 @@ def _interrupt_held_back() -> Generator[None]:
 
 
 def _wait(
-    child: subprocess.Popen[bytes], paths: Paths, log_start: int, patience_s: float, show: Show
+    child: subprocess.Popen[bytes], paths: Paths, log: StartLog, patience_s: float, show: Show
 ) -> Answering:
     def pause() -> bool:
         with suppress(subprocess.TimeoutExpired):
@@ -162,9 +147,9 @@ def _wait(
         # It found the lock taken: another start was quicker.
         found = wait_for_other(paths, patience_s, show)
     if found is None:
-        raise _failure(_ending(child.returncode), paths, log_start, child.returncode)
+        raise log.failure_of_exit(child.returncode)
     if not found.health.is_well:
-        raise _failure_of_health(found.health, paths, log_start, patience_s)
+        raise log.failure_of_health(found.health, patience_s)
     return Answering(found.record, found.health, is_new=found.record.pid == child.pid)
 
 
@@ -198,54 +183,3 @@ def _until_settled(
         show((health.detail or health.status).rstrip(".") if health else "starting")
         if is_late or not pause():
             return None
-
-
-def _ending(code: int | None) -> str:
-    if code is None:
-        return "The server did not begin to listen in time."
-    return f"The server ended while starting ({_how(code)})."
-
-
-def _how(code: int) -> str:
-    return f"signal {-code}" if code < 0 else f"exit code {code}"
-
-
-def _trouble(health: Health, patience_s: float) -> str:
-    if health.status == "failed":
-        return health.detail or "The engine has failed and gives no reason."
-    return f"The server is not ready after {patience_s:.0f} s ({health.detail or health.status})."
-
-
-def _failure_of_health(
-    health: Health, paths: Paths, log_start: int, patience_s: float
-) -> StartFailedError:
-    trouble = _trouble(health, patience_s)
-    if not health.is_model_at_fault:
-        return _failure(trouble, paths, log_start)
-    return StartFailedError(
-        trouble, hint="Choose another model:\n  pensieve models", exit_code=MODEL_DAMAGED
-    )
-
-
-def _failure(
-    message: str, paths: Paths, log_start: int, code: int | None = None
-) -> StartFailedError:
-    """What the log ends with is told too, but for the lines that say what `message` says already."""
-    words = last_words(paths.server_log, log_start)
-    if code in TELLING_CODES and (told := _own_words(words)):
-        message, hint = told
-        return StartFailedError(message, hint=hint, exit_code=code or 1)
-    lines = (line for line in words.splitlines() if message not in line)
-    indented = "".join(f"\n  | {line}" for line in lines)
-    return StartFailedError(
-        message,
-        hint=f"Its log, {paths.server_log}, ends:{indented or ' (empty)'}",
-        exit_code=code if code in TELLING_CODES else 1,
-    )
-
-
-def _own_words(words: str) -> tuple[str, str | None] | None:
-    """The error and its hint with which a server ends its log (cli/output.py writes them)."""
-    _, mark, told = f"\n{words}".rpartition("\nError: ")
-    message, _, hint = told.partition("\n")
-    return (message, hint or None) if mark else None
