@@ -205,8 +205,14 @@ class Scheduler:
             default=(0, 0),
         )
         shared = min(shared, len(tokens) - 1)
-        if shared >= live.cached_tokens + BLOCK_TOKENS:
-            return self._backend.fork(key, shared)
+        least = self._kept.find(tokens) + BLOCK_TOKENS
+        # Caches that cannot be cut anywhere give less than is shared, or nothing.
+        if (
+            shared >= least
+            and (hit := self._backend.fork(key, shared))
+            and hit.cached_tokens >= least
+        ):
+            return hit
         return self._kept.take(tokens)
 
     # Memory

@@ -56,10 +56,14 @@ class Sequence:
 
 @dataclass
 class CountingBackend:
-    """`is_bad` decides which sequence makes a step raise; `chunk` prompt tokens are processed in a step."""
+    """`is_bad` decides which sequence makes a step raise; `chunk` prompt tokens are processed in a step.
+
+    KV states can be cut at multiples of `cut_step` alone.
+    """
 
     is_bad: Callable[[tuple[int, ...]], bool] = lambda tokens: False
     chunk: int = 1000
+    cut_step: int = 1
     sequences: dict[int, Sequence] = field(default_factory=dict)
     is_closed: bool = False
     peak: int = 0
@@ -120,4 +124,4 @@ class CountingBackend:
 
     def _rest(self, sequence: Sequence) -> Rest:
         held = sequence.prompt[: sequence.done] + sequence.sampled
-        return Rest(held, RememberedState(held))
+        return Rest(held, RememberedState(held, self.cut_step))

@@ -59,6 +59,7 @@ class Bench:
     kv_tokens: int = 10**6
     chunk: int = 1000
     shelf: Shelf | None = None
+    cut_step: int = 1
     backends: list[CountingBackend] = field(default_factory=list)
     said: dict[int, list] = field(default_factory=dict)
     admitted: list[int] = field(default_factory=list)
@@ -75,7 +76,7 @@ class Bench:
         )
 
     def _make_backend(self) -> CountingBackend:
-        self.backends.append(CountingBackend(self.is_bad, self.chunk))
+        self.backends.append(CountingBackend(self.is_bad, self.chunk, self.cut_step))
         return self.backends[-1]
 
     @property
@@ -497,6 +498,23 @@ def test_a_request_copies_the_longest_prefix_among_running_sequences() -> None:
     bench.submit(4, prompt_of(2500))
     bench.steps(2)
     assert bench.processed - before == 500
+
+
+@pytest.mark.parametrize(
+    ("cut_step", "kept", "cached"),
+    [(10_000, 600, 600), (1000, 1200, 1200), (1000, 600, 1000), (800, 600, 1600), (1, 600, 1800)],
+)
+def test_a_kept_prefix_is_used_where_a_running_sequence_gives_less(
+    cut_step: int, kept: int, cached: int
+) -> None:
+    bench = Bench(cut_step=cut_step)
+    bench.submit(1, prompt_of(1800) + prompt_of(300, seed=2), max_tokens=500)
+    bench.steps(5)
+    bench.prefixes.keep(prompt_of(kept), RememberedState(prompt_of(kept), cut_step))
+    before = bench.processed
+    bench.submit(2, prompt_of(2500))
+    bench.steps(5)
+    assert bench.processed - before == 2500 - cached
 
 
 def test_a_side_request_does_not_push_the_conversation_out() -> None:
