@@ -22,6 +22,7 @@ from pensieve.cli.messages import (
 from pensieve.cli.served import served
 from pensieve.cli.sse import events, lines
 from pensieve.errors import PromptTooLongError, RequestError, ServerUnavailableError
+from pensieve.settings import variables_set
 from tests.cli.fake_server import delta, message, refuse, serving
 from tests.cli.program import OWN_KEY
 
@@ -204,3 +205,21 @@ def test_events_are_read_as_the_standard_says(stream: list[str], read: list[dict
 def test_what_is_no_json_is_no_answer() -> None:
     with pytest.raises(ServerUnavailableError):
         list(events(["data: {", ""]))
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "http://127.0.0.1:1",
+        "socks5h://127.0.0.1:1",
+        "http://u:p@proxy:port",
+        "://",
+        "\udc80",
+        "none",
+    ],
+)
+def test_no_proxy_variable_stands_between_us_and_our_own_server(proxy: str) -> None:
+    names = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+    with serving() as server, variables_set(dict.fromkeys(names, proxy)):
+        assert count_tokens(Server(server.url, "k"), CALL) == 1
+        assert served(Server(server.url, OWN_KEY)).health.model == "tiny"
