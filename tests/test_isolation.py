@@ -15,6 +15,18 @@ MEAN = {
     "PYTHONDEVMODE": "1",
     "PYTHONIOENCODING": "ascii",
     "PYTHONUTF8": "0",
+    "PYTHONINTMAXSTRDIGITS": "640",
+    "PYTHONMALLOC": "debug",
+    "PYTHONHASHSEED": "0",
+    "PYTHONTRACEMALLOC": "3",
+    "PYTHONASYNCIODEBUG": "1",
+    "PYTHONBREAKPOINT": "os.abort",
+    "PYTHONFAULTHANDLER": "1",
+    "PYTHONPYCACHEPREFIX": "/dev/null/none",
+    "PYTHONUSERBASE": "/dev/null/none",
+    "PYTHONCASEOK": "1",
+    "PYTHON_COLORS": "1",
+    "PYTHON_CPU_COUNT": "1",
 }
 
 

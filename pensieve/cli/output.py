@@ -226,6 +226,9 @@ def _note(text: str) -> None:
 
 
 def _say(text: str) -> None:
+    """After the data that came before it, also where both go into one pipe."""
+    with suppress(OSError, ValueError, AttributeError):  # no reader any more, or closed
+        sys.stdout.flush()
     print(text, file=sys.stderr, flush=True)
 
 
