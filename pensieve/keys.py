@@ -73,8 +73,15 @@ class Key:
         if self.is_secret:
             hint = f'A good one: export {self.variable}="$(openssl rand -hex 32)"'
             return SettingsError(f"{where} cannot be used; it can be {self.can_be}.", hint=hint)
-        shown = shortened(repr(value))
+        shown = shortened(as_typed(value) if isinstance(value, float) else repr(value))
         return SettingsError(f"{where} is {shown}; it can be {self.allowed}.")
+
+
+def as_typed(value: Value) -> str:
+    """Return a value as the configuration file and the command line have it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def shortened(text: str) -> str:

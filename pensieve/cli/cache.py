@@ -66,7 +66,8 @@ def _limits(settings: Settings) -> dict[str, int | bool | None]:
 
 
 def _said(told: Mapping[str, object]) -> str:
-    kept = f"{told['files']} files, {_in_bytes(told['bytes'])}"
+    files = "1 file" if told["files"] == 1 else f"{told['files']} files"
+    kept = f"{files}, {_in_bytes(told['bytes'])}"
     if told["is_cleared"]:
         return f"Cleared {kept}."
     of_cap = f" of at most {_in_bytes(told['cap_bytes'])}" if told["cap_bytes"] is not None else ""

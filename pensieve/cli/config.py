@@ -2,6 +2,7 @@
 
 import getpass
 import json
+from typing import TypedDict
 
 from cyclopts import App
 
@@ -9,8 +10,16 @@ from pensieve import config as config_file
 from pensieve import settings as settings_module
 from pensieve.cli import output
 from pensieve.errors import UsageError
-from pensieve.keys import KEYS, Key
+from pensieve.keys import KEYS, Key, Value, as_typed
 from pensieve.settings import Settings
+
+
+class Row(TypedDict):
+    """A setting as `config list --json` has it."""
+
+    value: Value | None
+    origin: str
+
 
 DEFAULT = "default"
 REDACTED = "(set)"
@@ -64,7 +73,7 @@ def list_(*, show_origin: bool = False, json_: bool = False) -> int:
         return 0
     for key in KEYS.values():
         row = _row(key, settings)
-        value = f"({key.unset})" if row["value"] is None else _written(row["value"])
+        value = _written(row["value"]) or f"({key.unset})"
         origin = f"  {row['origin']}" if show_origin else ""
         output.data(
             f"{key.name:<{NAME_WIDTH}}  {value:<{28 if show_origin else 0}}{origin}".rstrip()
@@ -90,7 +99,7 @@ def get(name: str, /, *, show_origin: bool = False) -> int:
     settings = settings_module.resolve()
     value = getattr(settings, key.name)
     origin = f"  {settings.origins.get(key.name, DEFAULT)}" if show_origin else ""
-    output.data(f"{'' if value is None else _written(value)}{origin}")
+    output.data(f"{_written(value)}{origin}")
     return 0
 
 
@@ -155,20 +164,14 @@ def reset() -> int:
     return 0
 
 
-def _row(key: Key, settings: Settings) -> dict[str, object]:
+def _row(key: Key, settings: Settings) -> Row:
     value = getattr(settings, key.name)
     origin = settings.origins.get(key.name, DEFAULT)
     return {"value": REDACTED if key.is_secret and origin != DEFAULT else value, "origin": origin}
 
 
-def _written(value: object) -> str:
-    return (
-        str(value).lower()
-        if isinstance(value, bool)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
+def _written(value: Value | None) -> str:
+    return "" if value is None else as_typed(value)
 
 
 def _secret(key: Key, value: str | None) -> str:

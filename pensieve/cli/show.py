@@ -139,7 +139,7 @@ def _memory(known: Known, room: Room) -> dict[str, str]:
     too_large = f"does not fit into the {in_bytes(room.limit_bytes)} that pensieve may use"
     return {
         "built for": f"{shape.context_tokens:,} tokens of context",
-        "memory": f"{in_bytes(fitted.weights_bytes)} for weights, {fitted.token_bytes / 1024:.0f} KiB"
+        "memory": f"{in_bytes(fitted.weights_bytes)} for weights, {fitted.token_bytes / 1024:.3g} KiB"
         f" a token; {in_bytes(fitted.needs_bytes)} with room to work",
         "on this machine": fits if fitted.context_tokens else too_large,
     }

@@ -1,6 +1,8 @@
 """`pensieve uninstall`: what remains on this machine once the program is gone, and removing it."""
 
+import shlex
 import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +36,9 @@ def uninstall(
         Do not ask before that.
     """
     paths = settings_module.resolve_paths()
-    kept = [(each, _size(each)) for each in places(paths, keg_of()) if each.exists()]
+    found = [each for each in places(paths, keg_of()) if each.exists()]
+    outer = [each for each in found if not set(found) & set(each.parents)]
+    kept = [(each, _size(each)) for each in outer]
     for place, size_bytes in kept:
         output.data(f"{in_bytes(size_bytes):>10}  {place}")
     if not kept:
@@ -46,7 +50,7 @@ def uninstall(
         return 1
     service = service_file(Path.home())
     stopped_first = f"  {_stop_service(service)}\n" if service else ""
-    output.note(f"To remove the program:\n{stopped_first}  brew uninstall pensieve")
+    output.note(f"To remove the program:\n{stopped_first}  {_removal(service)}")
     return 0
 
 
@@ -86,6 +90,13 @@ def _stop_server(paths: Paths) -> str:
     return (
         _stop_service(service_file(Path.home())) if record and record.service else "pensieve stop"
     )
+
+
+def _removal(service: Path | None) -> str:
+    """Return the command of what installed it: only Homebrew makes a service."""
+    if service or keg_of():
+        return "brew uninstall pensieve"
+    return f"{shlex.quote(sys.executable)} -m pip uninstall pensieve-llm"
 
 
 def _stop_service(file: Path | None) -> str:

@@ -1,5 +1,6 @@
 """`pensieve update`: says how; it asks nobody and changes nothing."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -34,4 +35,5 @@ def command(prefix: Path) -> str:
     """By where it is installed: `prefix` is the folder of its Python environment."""
     if keg_of(prefix):
         return "brew upgrade pensieve"
-    return f"{prefix / 'bin' / 'python'} -m pip install --upgrade pensieve-llm"
+    python = shlex.quote(str(prefix / "bin" / "python"))
+    return f"{python} -m pip install --upgrade pensieve-llm"

@@ -49,8 +49,8 @@ def use(name: str, /, *, json: bool = False) -> int:
         output.warning(
             "PENSIEVE_MODEL is set and comes before it. Take it away: unset PENSIEVE_MODEL"
         )
-    if not json:
-        output.note("\n".join(_next_steps(settings, source.name, is_here=is_here)))
+    if not json and (steps := _next_steps(settings, source.name, is_here=is_here)):
+        output.note("\n".join(steps))
     return 0
 
 

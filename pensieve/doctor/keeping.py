@@ -10,7 +10,7 @@ from pathlib import Path
 from pensieve.doctor.finding import Finding, ok, red, warning
 from pensieve.doctor.patient import Patient
 from pensieve.errors import ModelError
-from pensieve.keys import KEYS
+from pensieve.keys import KEYS, as_typed
 from pensieve.models.catalog import LocalModel, ModelSource, find
 from pensieve.models.download import DISK_MARGIN, free_bytes, purgeable_note
 from pensieve.models.folder import MARKER, ModelFolder, folder_of, is_present, read_snapshot
@@ -54,7 +54,9 @@ def _by_origin(patient: Patient) -> Iterator[str]:
         if value is None:
             groups.setdefault(f"chosen {key.unset}", []).append(name)
         elif name in origins or value not in (False, ""):
-            groups.setdefault(origins.get(name, "by default"), []).append(f"{name} {value}")
+            groups.setdefault(origins.get(name, "by default"), []).append(
+                f"{name} {as_typed(value)}"
+            )
     for origin, told in groups.items():
         if told:
             yield f"{_short(origin, patient.home)}: {', '.join(told)}"

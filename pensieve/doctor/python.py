@@ -76,7 +76,7 @@ def _unread(environ: Mapping[str, str]) -> str:
         return ""
     holds = _packages_in(environ.get("PYTHONPATH", ""))
     also = f" PYTHONPATH also leads to another {', '.join(holds)}." if holds else ""
-    return f". Not read: {', '.join(names)}, which are set in this shell.{also}"
+    return f". Set in this shell and not read: {', '.join(names)}.{also}"
 
 
 def _packages_in(path: str) -> list[str]:

@@ -52,6 +52,10 @@ def test_sampling_is_the_models_until_it_is_set(
 ) -> None:
     rows = said(capsys, "list")[0].splitlines()
     assert sum(row.endswith("(by the model)") for row in rows) == 5
+    assert [row.split() for row in rows if "allowed" in row] == [
+        ["allowed_hosts", "(off)"],
+        ["allowed_origins", "(off)"],
+    ]
     said(capsys, "set", "temperature", "0.6")
     assert said(capsys, "get", "temperature", "--show-origin")[0] == f"0.6  {file}\n"
 

@@ -303,6 +303,7 @@ def test_update_only_tells(capsys: pytest.CaptureFixture[str]) -> None:
     assert "does not update itself" in capsys.readouterr().out
     homebrews = Path("/opt/homebrew/Cellar/pensieve/0.1.0/libexec")
     assert update_command(homebrews) == "brew upgrade pensieve"
+    assert update_command(Path("/a b")) == "'/a b/bin/python' -m pip install --upgrade pensieve-llm"
     assert "comes back by itself" in afterwards(keg_of(homebrews))
     assert "pensieve restart" in afterwards(keg_of(Path("/Users/me/.venv")))
 
@@ -318,7 +319,7 @@ def test_an_uninstall_lists_what_is_kept_and_removes_it_only_when_told(tmp_path:
     (home / "models").symlink_to(elsewhere)
     listed = pensieve("uninstall", home=tmp_path)
     assert f"5 kB  {home / 'logs'}".encode() in listed.stdout
-    assert b"brew uninstall pensieve" in listed.stderr
+    assert b"-m pip uninstall pensieve-llm" in listed.stderr
     unasked = pensieve("uninstall", "--purge", home=tmp_path)
     assert unasked.returncode == 2
     assert b"--yes" in unasked.stderr
@@ -392,3 +393,12 @@ def test_exit_codes_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     for code in (0, 1, 2, 3, 4, 65, 69, 73, 75, 78, 130, 141, 143):
         assert f" {code}  " in said
+
+
+def test_a_folder_inside_another_is_listed_with_it_alone(tmp_path: Path) -> None:
+    logs = tmp_path / ".local" / "state" / "pensieve" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "server.log").write_bytes(b"x" * 5000)
+    listed = pensieve("uninstall", home=tmp_path, PENSIEVE_HOME="")
+    places = [line.split(maxsplit=2)[-1] for line in listed.stdout.decode().splitlines()]
+    assert places == [str(logs.parent)]

@@ -152,9 +152,9 @@ def kept(home: Path) -> Path:
 
 def test_the_cache_is_shown_and_cleared(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["cache"]) == 0
-    assert "1 files, 2 MB" in capsys.readouterr().out
+    assert "1 file, 2 MB" in capsys.readouterr().out
     assert run(["cache", "clear"]) == 0
-    assert capsys.readouterr().out == "Cleared 1 files, 2 MB.\n"
+    assert capsys.readouterr().out == "Cleared 1 file, 2 MB.\n"
     assert not kept.exists()
     assert run(["cache"]) == 0
     assert "0 files" in capsys.readouterr().out

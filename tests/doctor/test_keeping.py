@@ -54,7 +54,7 @@ def test_each_setting_is_told_with_where_it_came_from(tmp_path: Path) -> None:
     assert of_topic(examined(of), "settings").text == (
         "~/c.toml: model m; environment: port 9000; chosen by the machine: device, memory_gb,"
         " kv_bits, cache_gb, daily_write_gb; by default: host 127.0.0.1, thinking auto, idle_unload"
-        " 30.0, keep_awake True; chosen by the model: temperature, top_p, top_k, min_p,"
+        " 30, keep_awake true; chosen by the model: temperature, top_p, top_k, min_p,"
         " repetition_penalty"
     )
 

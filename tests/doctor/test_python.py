@@ -80,7 +80,7 @@ def test_doctor_tells_of_variables_that_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "httpx.py").touch()
     finding = of_topic(found(tmp_path, PYTHONPATH=f"/x:{tmp_path}", PYTHONOPTIMIZE="2"), "python")
     assert finding.level == "ok"
-    assert "Not read: PYTHONOPTIMIZE, PYTHONPATH, which are set in this shell." in finding.text
+    assert "Set in this shell and not read: PYTHONOPTIMIZE, PYTHONPATH." in finding.text
     assert "PYTHONPATH also leads to another httpx, pydantic." in finding.text
 
 
