@@ -4,11 +4,11 @@ import shutil
 from collections.abc import Mapping
 from json import dumps
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from pensieve import settings as settings_module
 from pensieve.cli import output
-from pensieve.cli.progress import in_bytes
+from pensieve.cli.progress import counted, in_bytes
 from pensieve.cli.status import table
 from pensieve.daemon.health import EngineFigures, ask
 from pensieve.daemon.record import current
@@ -66,8 +66,7 @@ def _limits(settings: Settings) -> dict[str, int | bool | None]:
 
 
 def _said(told: Mapping[str, object]) -> str:
-    files = "1 file" if told["files"] == 1 else f"{told['files']} files"
-    kept = f"{files}, {_in_bytes(told['bytes'])}"
+    kept = f"{counted(cast('int', told['files']), 'file')}, {_in_bytes(told['bytes'])}"
     if told["is_cleared"]:
         return f"Cleared {kept}."
     of_cap = f" of at most {_in_bytes(told['cap_bytes'])}" if told["cap_bytes"] is not None else ""

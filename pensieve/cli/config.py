@@ -9,6 +9,7 @@ from cyclopts import App
 from pensieve import config as config_file
 from pensieve import settings as settings_module
 from pensieve.cli import output
+from pensieve.daemon.record import current
 from pensieve.errors import UsageError
 from pensieve.keys import KEYS, Key, Value, as_typed
 from pensieve.settings import Settings
@@ -128,7 +129,7 @@ def set_(name: str, value: str | None = None, /) -> int:
     file = settings_module.resolve_paths().config_file
     config_file.write(file, key.name, key.read(text, key.name))
     output.note(f"{key.name} is set in {file}.")
-    _note_what_hides_it(key)
+    _note_when_it_holds(key)
     return 0
 
 
@@ -148,7 +149,7 @@ def unset(name: str, /) -> int:
     file = settings_module.resolve_paths().config_file
     config_file.write(file, key.name, None)
     output.note(f"{key.name} is not set in {file}.")
-    _note_what_hides_it(key)
+    _note_when_it_holds(key)
     return 0
 
 
@@ -185,7 +186,9 @@ def _secret(key: Key, value: str | None) -> str:
     return getpass.getpass(f"{key.name}: ") if piped is None else piped.strip()
 
 
-def _note_what_hides_it(key: Key) -> None:
-    origin = settings_module.resolve().origins.get(key.name, DEFAULT)
-    if origin == "environment":
+def _note_when_it_holds(key: Key) -> None:
+    settings = settings_module.resolve()
+    if settings.origins.get(key.name, DEFAULT) == "environment":
         output.warning(f"{key.variable} is set and comes before the file.")
+    if current(settings.paths):
+        output.note("The server that runs takes it up with:\n  pensieve restart")

@@ -119,6 +119,11 @@ def for_terminal() -> LineProgress | BarProgress:
     return BarProgress() if output.is_live() else LineProgress()
 
 
+def counted(number: int, thing: str) -> str:
+    """Return a number with its noun, which is given in the singular."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
 def in_bytes(count: float) -> str:
     """`count` in decimal units, as disks and downloads are sold."""
     for unit in ("bytes", "kB", "MB"):

@@ -47,6 +47,8 @@ def status(*, json_: bool = False) -> int:
         warn_of_other_version(record, health)
     else:
         output.data(WITHOUT_A_RECORD[state])
+        if state == "stopped":
+            output.note("Start it:\n  pensieve start")
     return CODES.get(state, UNHEALTHY)
 
 

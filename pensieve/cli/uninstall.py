@@ -48,6 +48,8 @@ def uninstall(
     elif not _purge(paths, [place for place, _ in kept], is_agreed=yes):
         output.note("Nothing is removed.")
         return 1
+    else:
+        output.note("All of that is removed.")
     service = service_file(Path.home())
     stopped_first = f"  {_stop_service(service)}\n" if service else ""
     output.note(f"To remove the program:\n{stopped_first}  {_removal(service)}")

@@ -354,7 +354,7 @@ def test_a_plain_terminal_shows_lines(
             Figures(101, 0.5, 10.5),
             "101 tokens in 10.5 s (first after 0.5 s), 10.0 tokens per second",
         ),
-        (Figures(1, 0.5, 0.6), "1 tokens in 0.6 s"),
+        (Figures(1, 0.5, 0.6), "1 token in 0.6 s"),
         (Figures(0, 0.2, 0.2), "0 tokens in 0.2 s"),
         (Figures(9, 0.2, 0.2), "9 tokens in 0.2 s"),
     ],

@@ -403,7 +403,7 @@ def test_without_a_server_status_says_so_and_stop_has_nothing_to_do(
     assert run(["stop", "--force"]) == 0
     out, err = capsys.readouterr()
     assert out == "pensieve is not running.\n" * 3
-    assert err == ""
+    assert err == "Start it:\n  pensieve start\n"
     assert not paths.state.exists()
 
 

@@ -8,7 +8,10 @@ import pexpect
 import pytest
 
 from pensieve.cli.app import run
+from pensieve.daemon import lock
+from pensieve.daemon.record import Address, own_record, published
 from pensieve.keys import KEYS
+from pensieve.paths import under_home
 from tests.cli.program import at_terminal, pensieve
 from tests.test_config import BROKEN
 
@@ -45,6 +48,16 @@ def test_what_is_set_is_got_and_unset_again(file: Path, capsys: pytest.CaptureFi
     said(capsys, "unset", "port")
     assert said(capsys, "get", "port", "--show-origin")[0] == "7777  default\n"
     assert said(capsys, "get", "kv_bits")[0] == "\n"
+
+
+def test_a_change_under_a_running_server_is_told_with_when_it_holds(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = under_home(file.parent)
+    record = own_record(Address("127.0.0.1", 7777, "tiny", "cpu"))
+    with lock.held(paths), published(paths, record):
+        assert "takes it up with:\n  pensieve restart\n" in said(capsys, "set", "port", "8000")[1]
+    assert "restart" not in said(capsys, "unset", "port")[1]
 
 
 def test_sampling_is_the_models_until_it_is_set(

@@ -9,6 +9,7 @@ from pensieve.cli import output
 from pensieve.cli.chat.view import View
 from pensieve.cli.connection import Server
 from pensieve.cli.messages import Call, Ended, Text, Thought, Turn, Waiting, answer
+from pensieve.cli.progress import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Figures:
 
     def __str__(self) -> str:
         """As a person reads them."""
-        said = f"{self.output_tokens} tokens in {self.total_s:.1f} s"
+        said = f"{counted(self.output_tokens, 'token')} in {self.total_s:.1f} s"
         rate = self.tokens_per_second
         if rate is None:
             return said

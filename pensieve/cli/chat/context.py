@@ -5,6 +5,7 @@ from dataclasses import replace
 from pensieve.cli.chat.answering import Answer
 from pensieve.cli.connection import Server
 from pensieve.cli.messages import Call, count_tokens
+from pensieve.cli.progress import counted
 from pensieve.errors import PromptTooLongError
 
 # Of the context, what is kept free for the answer when room is made.
@@ -48,7 +49,8 @@ class Meter:
         """The whole conversation, as /stats shows it."""
         if not self._answers:
             return "Nothing was answered yet."
-        total = f"{self._answers} answers, {self._output_tokens} tokens in {self._seconds:.1f} s"
+        answers, tokens = counted(self._answers, "answer"), counted(self._output_tokens, "token")
+        total = f"{answers}, {tokens} in {self._seconds:.1f} s"
         return "\n".join(part for part in (total, f"last: {self._last}", str(self)) if part)
 
 
