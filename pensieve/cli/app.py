@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from pensieve import __version__
 from pensieve.cli import output
@@ -18,7 +18,7 @@ from pensieve.keys import shortened
 from pensieve.settings import child_environment, is_debug_asked, variables_set
 
 if TYPE_CHECKING:
-    from cyclopts import App
+    from cyclopts import App, CycloptsError
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -234,7 +234,7 @@ def _tell(error: Exception) -> int:
     return _tell_of_fault(error)
 
 
-def _is_of_parser(error: Exception) -> bool:
+def _is_of_parser(error: Exception) -> "TypeGuard[CycloptsError]":
     """Without loading the parser: it may be what does not load."""
     return any(kind.__name__ == "CycloptsError" for kind in type(error).__mro__)
 
