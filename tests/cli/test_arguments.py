@@ -42,9 +42,11 @@ LONG = ["9" * 10_000, "x" * 100_000, "-" + "9" * 10_000, "\udc80" * 50_000, "--"
 
 FREE = [
     *(["show"], ["rm", "--yes"], ["pull"], ["plan", "--model"], ["restart", "--model"]),
-    *(["start", "--device", "cpu", "--model"], ["config", "get"], ["doctor", "--bundle"]),
+    *(["start", "--device", "cpu", "--model"], ["config", "get"]),
 ]
-PATHS = ["/" + "x" * 100_000, "/a" * 50_000, "a/b@" + "c" * 300, "/", "/\ud800", "/dev/zero"]
+# None of them can be written: a command that writes to a name is tried with nothing else.
+UNWRITABLE = ["/" + "x" * 100_000, "/a" * 50_000, "/", "/\ud800"]
+PATHS = [*UNWRITABLE, "a/b@" + "c" * 300, "/dev/zero"]  # read, never written
 
 
 @settings(max_examples=250, deadline=None)
@@ -92,6 +94,17 @@ def test_no_name_of_a_model_or_file_is_a_fault_of_the_program(
         said = capsys.readouterr().err
         assert "fault of its own" not in said, name[:40]
         assert len(said) < 13_000, name[:40]
+
+
+@pytest.mark.parametrize("name", UNWRITABLE, ids=["name", "path", "root", "surrogate"])
+def test_a_report_under_a_name_that_no_file_can_have_is_refused(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with variables_set({"PENSIEVE_HOME": str(tmp_path), "HOME": str(tmp_path)}):
+        assert run(["doctor", "--bundle", name]) == 73
+    said = capsys.readouterr().err
+    assert "cannot be written" in said
+    assert len(said) < 13_000
 
 
 @pytest.mark.parametrize("words", [["start", "--port"], ["logs", "-n"], ["plan", "--ram"]])
