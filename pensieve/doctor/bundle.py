@@ -20,6 +20,7 @@ from pensieve.doctor.patient import Patient
 from pensieve.doctor.serving import log_tail
 from pensieve.errors import NotWritableError
 from pensieve.files import write_atomically
+from pensieve.keys import shortened
 
 LOG_LINES = 400
 DISTRIBUTIONS = (
@@ -53,9 +54,13 @@ def write(file: Path, patient: Patient, findings: Iterable[Finding]) -> None:
     try:
         write_atomically(file, _archive(parts))
     except OSError as error:
-        raise NotWritableError(f"{file} cannot be written: {error.strerror}.") from error
+        raise _not_written(file, str(error.strerror)) from error
     except ValueError as error:
-        raise NotWritableError(f"{file} cannot be written: it is no file name.") from error
+        raise _not_written(file, "it is no file name") from error
+
+
+def _not_written(file: Path, why: str) -> NotWritableError:
+    return NotWritableError(f"{shortened(str(file))} cannot be written: {why}.")
 
 
 class Redaction:
