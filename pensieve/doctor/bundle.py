@@ -22,6 +22,7 @@ from pensieve.errors import NotWritableError
 from pensieve.files import write_atomically
 from pensieve.keys import shortened
 
+FOLDER = "pensieve-report/"
 LOG_LINES = 400
 DISTRIBUTIONS = (
     "mlx", "mlx-metal", "mlx-cpu", "mlx-cuda-13", "mlx-lm", "llguidance", "tokenizers", "transformers", "huggingface-hub",
@@ -52,11 +53,23 @@ def write(file: Path, patient: Patient, findings: Iterable[Finding]) -> None:
         "settings.json": hide(json.dumps(_settings(patient), indent=2)),
     }
     try:
+        if file.is_file() and not _is_report(file):
+            raise _not_written(file, "it exists, and is no report")
         write_atomically(file, _archive(parts))
     except OSError as error:
         raise _not_written(file, str(error.strerror)) from error
     except ValueError as error:
         raise _not_written(file, "it is no file name") from error
+
+
+def _is_report(file: Path) -> bool:
+    """Whether `file` is an earlier report, which a new one may replace; any other file is not ours."""
+    try:
+        with tarfile.open(file) as archive:
+            first = archive.next()
+    except tarfile.TarError:
+        return False
+    return first is not None and first.name.startswith(FOLDER)
 
 
 def _not_written(file: Path, why: str) -> NotWritableError:
@@ -140,7 +153,7 @@ def _archive(parts: Mapping[str, str]) -> bytes:
     ):
         for name, text in parts.items():
             content = text.encode()
-            entry = tarfile.TarInfo(f"pensieve-report/{name}")
+            entry = tarfile.TarInfo(FOLDER + name)
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
     return packed.getvalue()

@@ -101,3 +101,14 @@ def test_words_that_only_look_like_a_name_stay(tmp_path: Path) -> None:
     assert Redaction(of)("a cat and root") == "a cat and root"
     root = replace(patient(Path("/")), environ={})
     assert Redaction(root)("/usr/lib") == "/usr/lib"
+
+
+def test_a_report_replaces_a_report_and_no_other_file(of: Patient, tmp_path: Path) -> None:
+    report, letter = tmp_path / "report.tar.gz", tmp_path / "letter.txt"
+    write(report, of, [ok("port", "free")])
+    write(report, of, [red("port", "taken")])
+    assert "taken" in unpacked(report)["pensieve-report/doctor.json"]
+    letter.write_text("dear")
+    with pytest.raises(NotWritableError, match="exists, and is no report"):
+        write(letter, of, [])
+    assert letter.read_text() == "dear"
