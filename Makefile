@@ -35,12 +35,13 @@ format: .venv/dev.stamp
 lock: .venv/dev.stamp
 	@sh packaging/lock.sh
 
-# Changes to a module that its tests do not notice: make mutants MODULE=pensieve/reply/calls.py TESTS=tests/reply
-MODULE := pensieve/reply/stop_sequences.py
-TESTS := tests/$(notdir $(patsubst %/,%,$(dir $(MODULE))))
+# Changes to modules that their tests do not notice: make mutants MODULE="pensieve/reply/calls.py pensieve/prompt" TESTS="tests/reply -k call"
+# (minutes for a module; PENSIEVE_LAW_EXAMPLES=5 shortens what tests/dialects takes).
+MODULE := pensieve/reply
+TESTS := tests/reply
 
 mutants: .venv/dev.stamp
-	@$(bin)/python packaging/mutants.py $(MODULE) $(TESTS) $(LIMIT_S) $(FIRST)
+	@$(bin)/python packaging/mutants.py "$(MODULE)" "$(TESTS)"
 
 # docs/commands.md and the man page, from the commands' own help.
 docs: .venv/dev.stamp

@@ -1,22 +1,43 @@
-"""Change a module in one small place at a time, and print each change that its tests do not notice.
+"""Change modules in one small place at a time, and print each change that their tests do not notice.
 
-Works in a copy of the checkout. usage: packaging/mutants.py MODULE.py TESTS [SECONDS [FIRST]]
-SECONDS bounds the run; FIRST is the number of the change to begin with, to go on after a bound.
+usage: packaging/mutants.py "MODULE.py or FOLDER …" "TESTS and further words for pytest"
+The tests are collected once. A change inside a function is put into a forked process, which runs only
+the tests that call the function, until one fails. A change that takes effect at import, and one in a
+function that runs at import, is tried in a process that imports everything again.
 mutmut 3.8 cannot select tests again whose parameters are texts with quotes and line breaks.
 """
 
 import ast
+import contextlib
+import gc
+import io
+import json
 import os
-import shutil
-import subprocess
+import resource
+import shlex
+import signal
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
+from types import CodeType, FrameType, FunctionType
+from typing import Any, NamedTuple
+
+import hypothesis
+import pytest
+from _pytest.runner import runtestprotocol
 
 ROOT = Path(__file__).parents[1]
-MUTANT_TIMEOUT_S = 60
+TIMEOUT_S = 2  # of CPU, as all here
+IMPORT_TIMEOUT_S = 180
+MEMORY_BYTES = 6 * 2**30
+PYTEST = (
+    *("-qx", "-n0", "--hypothesis-seed=0", "-p", "no:cacheprovider", "-p", "no:faulthandler"),
+    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
+)
 OPERATORS = (
     *((ast.Lt, ast.LtE), (ast.Gt, ast.GtE), (ast.Eq, ast.NotEq), (ast.Is, ast.IsNot)),
     *((ast.In, ast.NotIn), (ast.And, ast.Or), (ast.Add, ast.Sub), (ast.Mult, ast.FloorDiv)),
@@ -24,11 +45,40 @@ OPERATORS = (
 SWAPS = {**dict(OPERATORS), **{new: old for old, new in OPERATORS}}
 
 
+class FunctionKey(NamedTuple):
+    path: str
+    name: str
+    line: int
+
+
+@dataclass
+class Change:
+    """One change of a module. code: of the whole module, changed. function: what it is in, if any."""
+
+    path: str
+    text: str
+    code: CodeType
+    function: FunctionKey | None
+
+
+@dataclass
+class Outcome:
+    """Of one module."""
+
+    tried: int = 0
+    survived: int = 0
+
+
+# --- What is changed
+
+
 def variants(node: ast.AST) -> Iterator[ast.AST]:  # noqa: C901 - a table
     """What may stand in the place of `node`."""
     match node:
         case ast.Compare(left, [op], [right]) if type(op) in SWAPS:
             yield ast.Compare(left, [SWAPS[type(op)]()], [right])
+            if isinstance(op, ast.In | ast.NotIn) and isinstance(right, ast.Constant):
+                yield ast.Compare(left, [op], [ast.Constant(right.value[:-1])])
         case ast.BoolOp(op, values):
             yield ast.BoolOp(SWAPS[type(op)](), values)
         case ast.BinOp(left, op, right) if type(op) in SWAPS:
@@ -51,84 +101,285 @@ def variants(node: ast.AST) -> Iterator[ast.AST]:  # noqa: C901 - a table
             pass
 
 
-def mutants(tree: ast.Module) -> Iterator[str]:
-    """Change `tree` for the time of each step, in one place; where, and what into what."""
-    decorators = {part for node in ast.walk(tree) for part in decorator_parts(node)}
-    for parent in [node for node in ast.walk(tree) if node not in decorators]:
-        for field, value in ast.iter_fields(parent):
-            is_list = isinstance(value, list)
-            for index, node in enumerate(value if is_list else [value]):
-                if not isinstance(node, ast.AST) or is_text_alone(parent, node):
-                    continue
-                for variant in variants(node):
-                    ast.copy_location(variant, node)
-                    old, new = (ast.unparse(each).split("\n")[0] for each in (node, variant))
-                    replace(parent, field, index if is_list else None, variant)
-                    yield f"line {getattr(node, 'lineno', 0)}: {old}  →  {new}"
-                    replace(parent, field, index if is_list else None, node)
+class Place(NamedTuple):
+    """Where a node hangs in the tree. function: the outermost one around it, which a change can be put into."""
+
+    parent: ast.AST
+    field: str
+    index: int | None
+    node: ast.AST
+    function: ast.AST | None
+
+    def put(self, node: ast.AST) -> None:
+        if self.index is None:
+            setattr(self.parent, self.field, node)
+        else:
+            getattr(self.parent, self.field)[self.index] = node
 
 
-def decorator_parts(node: ast.AST) -> Iterator[ast.AST]:
-    for decorator in getattr(node, "decorator_list", ()):
-        yield from ast.walk(decorator)
+def places(parent: ast.AST, function: ast.AST | None = None) -> Iterator[Place]:
+    is_function = isinstance(parent, ast.FunctionDef | ast.AsyncFunctionDef)
+    for name, value in ast.iter_fields(parent):
+        if name in {"decorator_list", "annotation", "returns"}:
+            continue
+        around = parent if is_function and function is None and name == "body" else function
+        is_list = isinstance(value, list)
+        for index, node in enumerate(value if is_list else [value]):
+            if isinstance(node, ast.AST) and not is_beside_the_point(parent, node):
+                yield Place(parent, name, index if is_list else None, node, around)
+                yield from places(node, around)
 
 
-def is_text_alone(parent: ast.AST, node: ast.AST) -> bool:
-    """A docstring; or the text in an f-string, which cannot be changed by itself."""
-    return isinstance(parent, ast.Expr | ast.JoinedStr) and isinstance(node, ast.Constant)
+def is_beside_the_point(parent: ast.AST, node: ast.AST) -> bool:
+    """What only people or type checkers read, what states an invariant, what a test takes from the module."""
+    match parent, node:
+        case _, ast.Assert() | ast.Subscript(ast.Name("Literal" | "Callable")):
+            return True
+        case _, ast.Expr(ast.Call(ast.Name("assert_never"))) | ast.ClassDef(
+            bases=[ast.Name("Protocol")]
+        ):
+            return True
+        case ast.Expr() | ast.JoinedStr() | ast.FormattedValue(), ast.Constant() | ast.JoinedStr():
+            return True
+        case ast.Raise(), ast.Call():  # the words of an error
+            return True
+        case ast.Call(ast.Attribute(ast.Name("_log" | "re"))), ast.Constant():
+            return True
+        case ast.Module(), ast.Assign([ast.Name()], ast.Constant(int() | float())):  # a limit
+            return True
+        case ast.Compare(ops=[ast.In() | ast.NotIn()]), ast.Constant():  # see `variants`
+            return True
+    return False
 
 
-def replace(parent: ast.AST, field: str, index: int | None, node: ast.AST) -> None:
-    if index is None:
-        setattr(parent, field, node)
-    else:
-        getattr(parent, field)[index] = node
+def changes(path: str) -> Iterator[Change]:
+    tree = ast.parse(Path(path).read_text(encoding="utf-8"))
+    names = {id(node): name for node, name in qualified(tree)}
+    for place in list(places(tree)):
+        for variant in variants(place.node):
+            ast.copy_location(variant, place.node)
+            place.put(ast.fix_missing_locations(variant))
+            old, new = (ast.unparse(each).split("\n")[0] for each in (place.node, variant))
+            line = getattr(place.node, "lineno", 0)
+            function = place.function
+            key = function and FunctionKey(path, names[id(function)], first_line(function))
+            text = f"{Path(path).relative_to(ROOT)}:{line}: {old}  →  {new}"
+            yield Change(path, text, compile(tree, path, "exec"), key)
+            place.put(place.node)
 
 
-def is_noticed(copy: Path, tests: str) -> bool:
-    """Whether a test fails, or none ends in time."""
-    command = [sys.executable, "-m", "pytest", tests, "-qx", "-n0", "--hypothesis-seed=0"]
-    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
-    try:
-        done = subprocess.run(
-            command,
-            check=False,
-            cwd=copy,
-            env=environment,
-            capture_output=True,
-            timeout=MUTANT_TIMEOUT_S,
-        )
-    except subprocess.TimeoutExpired:
+def qualified(node: ast.AST, prefix: str = "") -> Iterator[tuple[ast.AST, str]]:
+    """The functions of a module and of its classes by their qualified names."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef):
+            yield from qualified(child, f"{prefix}{child.name}.")
+        elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield child, prefix + child.name
+        else:
+            yield from qualified(child, prefix)
+
+
+def first_line(function: ast.AST) -> int:
+    decorators = getattr(function, "decorator_list", [])
+    return min([getattr(function, "lineno", 0), *(each.lineno for each in decorators)])
+
+
+def key_of(code: CodeType) -> FunctionKey:
+    return FunctionKey(code.co_filename, code.co_qualname, code.co_firstlineno)
+
+
+def codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from codes(constant)
+
+
+# --- How it is tried
+
+
+def in_child(work: Callable[[], Any]) -> Any:
+    """What `work` gives back in a process of its own; None where it fails or dies."""
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a fork beside threads
+        pid = os.fork()
+    if pid == 0:
+        os.close(reading)
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+        with contextlib.suppress(BaseException), os.fdopen(writing, "w") as answer:
+            json.dump(work(), answer)
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as answer:
+        text = answer.read()
+    os.waitpid(pid, 0)
+    return json.loads(text) if text else None
+
+
+def pytest_main(words: Sequence[str], *plugins: object) -> int:
+    sink = io.StringIO()
+    with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
+        return int(pytest.main([*PYTEST, *words], plugins))
+
+
+class Loader(SourceFileLoader):
+    """Loads one module changed, in the process that it was put into."""
+
+    def __init__(self, change: Change) -> None:
+        name = ".".join(Path(change.path).relative_to(ROOT).with_suffix("").parts)
+        super().__init__(name, change.path)
+        self._code = change.code
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self._code
+
+    def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
+        if name != self.name:
+            return None
+        return ModuleSpec(name, self, origin=self.path)
+
+
+def survives_import(change: Change, words: Sequence[str]) -> bool:
+    """Whether all tests pass in a process that imports the changed module."""
+
+    def work() -> bool:
+        signal.setitimer(signal.ITIMER_PROF, IMPORT_TIMEOUT_S)
+        sys.meta_path.insert(0, Loader(change))
+        return pytest_main(words) == 0
+
+    return in_child(work) or False
+
+
+class Calls:
+    """Which functions of the modules were called."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._paths = frozenset(paths)
+        self.keys: set[FunctionKey] = set()
+
+    def __enter__(self) -> "Calls":
+        sys.setprofile(self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def _note(self, frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_filename in self._paths:
+            self.keys.add(key_of(frame.f_code))
+
+
+class Session:
+    """A pytest plugin that runs the collected tests once for each change, each time in a child."""
+
+    def __init__(self, paths: Sequence[str], say: Callable[[str], None]) -> None:
+        self._paths = paths
+        self._say = say
+        self._items: list[pytest.Item] = []
+        self._callers: dict[FunctionKey, list[tuple[float, int]]] = {}
+        self._at_import = Calls(paths)
+        self.survivors: list[int] = []
+        self.undecided: list[int] = []  # may be noticed only where the module is imported changed
+
+    def pytest_collection(self) -> None:
+        self._at_import.__enter__()
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        self._at_import.__exit__()
+        self._items = session.items
+        for index, item in enumerate(self._items):
+            called = in_child(lambda item=item: self._called_by(item))
+            if called is None:
+                self._say(f"{item.nodeid} fails without any change.")
+                os._exit(1)
+            duration, keys = called
+            for key in keys:
+                self._callers.setdefault(FunctionKey(*key), []).append((duration, index))
+        functions = self._functions()
+        for number, change in enumerate(one for path in self._paths for one in changes(path)):
+            self._try(number, change, functions.get(change.function, []))
         return True
-    return done.returncode != 0
+
+    def _try(self, number: int, change: Change, functions: Sequence[FunctionType]) -> None:
+        if not functions:
+            self.undecided.append(number)
+        elif self._survives(change, functions):
+            if change.function in self._at_import.keys:
+                self.undecided.append(number)
+            else:
+                self.survivors.append(number)
+                self._say(change.text)
+
+    def _functions(self) -> dict[FunctionKey | None, list[FunctionType]]:
+        found: dict[FunctionKey | None, list[FunctionType]] = {}
+        for one in gc.get_objects():
+            if isinstance(one, FunctionType) and one.__code__.co_filename in self._paths:
+                found.setdefault(key_of(one.__code__), []).append(one)
+        return found
+
+    def _called_by(self, item: pytest.Item) -> tuple[float, list[FunctionKey]] | None:
+        """How long a test takes and what it calls, with nothing cached by another; None if it fails."""
+        begun_at = time.process_time()
+        with Calls(self._paths) as calls:
+            if not passes(item, IMPORT_TIMEOUT_S):
+                return None
+        return time.process_time() - begun_at, list(calls.keys)
+
+    def _survives(self, change: Change, functions: Sequence[FunctionType]) -> bool:
+        callers = sorted(self._callers.get(change.function, []))
+        new = {key_of(code): code for code in codes(change.code)}[change.function]
+
+        def work() -> bool:
+            for function in functions:
+                function.__code__ = new
+            return all(passes(self._items[index], duration) for duration, index in callers)
+
+        return in_child(work) or False
 
 
-def main(module: str, tests: str, limit_s: float, first: int) -> None:
-    end_at = time.monotonic() + limit_s
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder)
-        for name in ("pensieve", "tests"):
-            unwanted = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(ROOT / name, copy / name, ignore=unwanted)
-        shutil.copy(ROOT / "pyproject.toml", copy)
-        if is_noticed(copy, tests):
-            sys.exit(f"{tests} fails without any change.")
-        tree = ast.parse((copy / module).read_text(encoding="utf-8"))
-        tried = survived = 0
-        for number, change in enumerate(mutants(tree)):
-            if number < first:
-                continue
-            if time.monotonic() > end_at:
-                print(f"The time is up: go on with change {number}.")
-                break
-            (copy / module).write_text(ast.unparse(tree), encoding="utf-8")
-            tried += 1
-            if not is_noticed(copy, tests):
-                survived += 1
-                print(f"{module}, {change}", flush=True)
-    print(f"{survived} of {tried} changes were not noticed.")
+def passes(item: pytest.Item, usual_s: float) -> bool:
+    """Whether a test passes. One that takes far longer than usual ends the process."""
+    signal.setitimer(signal.ITIMER_PROF, TIMEOUT_S + 2 * usual_s)
+    return not any(report.failed for report in runtestprotocol(item, log=False, nextitem=None))
+
+
+def main(modules: str, words: Sequence[str]) -> None:
+    hypothesis.settings.register_profile(
+        "mutants", database=None, phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate]
+    )
+    hypothesis.settings.load_profile("mutants")
+    found = [path for name in modules.split() for path in modules_in(ROOT / name)]
+    paths = list(map(str, found))
+    survivors, undecided = map(set, tried_in_functions(paths, words))
+    outcomes = {path: Outcome() for path in paths}
+    for number, change in enumerate(one for path in paths for one in changes(path)):
+        outcome = outcomes[change.path]
+        outcome.tried += 1
+        if number in undecided and survives_import(change, words):
+            survivors.add(number)
+            print(change.text, flush=True)
+        outcome.survived += number in survivors
+    for path, outcome in outcomes.items():
+        name = Path(path).relative_to(ROOT)
+        print(f"{name}: {outcome.survived} of {outcome.tried} changes were not noticed.")
+
+
+def modules_in(path: Path) -> list[Path]:
+    return sorted(path.rglob("*.py")) if path.is_dir() else [path]
+
+
+def tried_in_functions(paths: Sequence[str], words: Sequence[str]) -> tuple[list[int], list[int]]:
+    """By number: the changes that no test noticed, and those that only an import decides on."""
+    out = os.fdopen(os.dup(1), "w")  # pytest takes the other one away
+    session = Session(paths, lambda text: print(text, file=out, flush=True))
+
+    def work() -> tuple[list[int], list[int]]:
+        pytest_main(words, session)
+        return session.survivors, session.undecided
+
+    return in_child(work) or sys.exit("The tests fail without any change.")
 
 
 if __name__ == "__main__":
-    given = sys.argv[3:]
-    main(*sys.argv[1:3], float(given[0] if given else 3600), int(given[1] if given[1:] else 0))
+    main(sys.argv[1], shlex.split(sys.argv[2]))
