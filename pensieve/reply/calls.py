@@ -12,6 +12,7 @@ from pensieve.dialects.dialect import HOLES, CallForm, Schema
 from pensieve.dialects.schemas import held_schema
 from pensieve.dialects.slots import slots_of
 from pensieve.reply.arguments import ArgumentReader
+from pensieve.reply.json_text import BLANKS, checked_json
 from pensieve.reply.letters import (
     Reading,
     UnexpectedError,
@@ -117,7 +118,7 @@ class CallReader:
             yield from ArgumentReader(form.parameters, end, slots, self._say_input).read(first)
             self.say(CallEnded())
             return
-        yield from json_value(self._say_input, (yield from after_blanks(first)))
+        yield from _object(self._say_input, (yield from after_blanks(first)))
         self.say(CallEnded())
         if after := form.after_arguments.strip():
             yield from one_of([after])
@@ -195,11 +196,10 @@ class _JsonCall:
     def _arguments(self, first: str) -> Reading[None]:
         """An object. Some models write it once more into a text."""
         self.has_arguments = True
-        if first == "{":
-            yield from json_value(self._input, first)
-            return
-        for one in _object_in((yield from _text(first))):
-            self._input(one)
+        if first == '"':
+            self._input(_object_in((yield from _text(first))))
+        else:
+            yield from _object(self._input, first)
 
     def _input(self, text: str) -> None:
         if not text:
@@ -219,17 +219,19 @@ def _text(first: str) -> Reading[str]:
     return json.loads("".join(written))
 
 
-def _object_in(text: str) -> list[str]:
+def _object(say: Callable[[str], None], first: str) -> Reading[None]:
+    """A JSON object: what begins no object is no input, whatever else it is."""
+    if first != "{":
+        raise UnexpectedError
+    yield from json_value(say, first)
+
+
+def _object_in(text: str) -> str:
     """The JSON object that a text is."""
-    written: list[str] = []
-    reading = json_value(written.append, text[:1])
-    try:
-        next(reading)
-        for one in text[1:]:
-            reading.send(one)
-    except StopIteration:
-        return written
-    raise UnexpectedError
+    written = checked_json(text) if text.lstrip(BLANKS).startswith("{") else None
+    if written is None:
+        raise UnexpectedError
+    return written
 
 
 def _to_nobody(_: str) -> None:

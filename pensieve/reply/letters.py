@@ -20,11 +20,6 @@ class UnexpectedError(Exception):
     """What is written is not what was to be read."""
 
 
-def letter() -> Reading[str]:
-    """The next letter. (A bare `yield` says nothing of its type.)"""
-    return (yield)
-
-
 def after_blanks(first: str | None = None) -> Reading[str]:
     """The first letter that is not blank, `first` or a later one."""
     found = (yield) if first is None else first

@@ -61,8 +61,7 @@ class AnswerReader:
                 # A cut answer that is calls and nothing else ends in a mark that is not whole.
                 if self._has_text or not is_cut:
                     self._end_text(self._state)
-            case InCall(before, reading, unsaid, has_told):
-                reading.close()
+            case InCall(before, _, unsaid, has_told):
                 if not has_told and not is_cut:
                     self._say(before, unsaid)
             case _:

@@ -150,6 +150,11 @@ CASES = [
         [PARIS, NOW],
     ),
     Case(
+        "mistral",
+        '[TOOL_CALLS] [{"id": {"arguments": "x"}, "name": "clock", "arguments": {}}]',
+        [NOW],
+    ),
+    Case(
         "mistral-named",
         '[TOOL_CALLS]get_weather[ARGS]{"city": "Paris"}[TOOL_CALLS]clock[ARGS]{}',
         [PARIS, NOW],
@@ -230,7 +235,7 @@ CASES = [
     ),
     Case(
         "harmony",
-        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Hello.",
+        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>\n Hello.",
         ["(Hm.)", "Hello."],
     ),
     Case(

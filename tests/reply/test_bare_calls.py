@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pensieve.dialects.dialect import ToolCall
 from pensieve.dialects.writing import written_calls
 from tests.dialects.cases import CODE, DIALECTS, NOW, PARIS, ROME
-from tests.reply.test_reading import filled, form_of, meaning, read
+from tests.reply.test_reading import content_of, content_said, filled, form_of, meaning, read
 
 any_dialect = pytest.mark.parametrize("name", DIALECTS)
 CALL = '{"name": "get_weather", "arguments": {"city": "Paris"}}'
@@ -199,6 +199,8 @@ pieces = st.sampled_from(
 @given(st.lists(pieces, max_size=10))
 @settings(max_examples=60, deadline=None)
 def test_bare_calls_are_found_alike_however_the_text_is_cut(name: str, parts: list[str]) -> None:
-    whole = read(form_of(name), ["".join(parts)])
+    text = "".join(parts)
+    whole = read(form_of(name), [text])
+    assert content_said(whole) == content_of(text)
     assert read(form_of(name), parts) == whole
-    assert read(form_of(name), "".join(parts)) == whole
+    assert read(form_of(name), text) == whole

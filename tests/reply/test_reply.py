@@ -1,6 +1,7 @@
 """Engine events to message events."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 
 import pytest
@@ -17,12 +18,22 @@ from pensieve.api.events import (
     MessageStop,
 )
 from pensieve.api.fold import MessageFold
-from pensieve.api.message import ContextEdits, Message
+from pensieve.api.message import (
+    ContextEdits,
+    Message,
+    TextContent,
+    ThinkingContent,
+    ToolUseContent,
+)
+from pensieve.api.signatures import thought_in
 from pensieve.api.usage import Breakpoint
 from pensieve.dialects import plain
 from pensieve.dialects.answer import AnswerForm
+from pensieve.dialects.dialect import ThinkingForm
 from pensieve.engine.generation import EngineEvent, Finished, Prefilled, Started, Token
 from pensieve.reply.reply import Asked, Reply
+from tests.dialects.cases import DIALECTS, HERMES, TOOLS
+from tests.reply.test_stop_sequences import plainly
 
 PLAIN = AnswerForm(plain.DIALECT)
 
@@ -196,22 +207,50 @@ def without_counts(events: list[MessageEvent]) -> tuple[list[type], str, str | N
     st.sets(st.sampled_from(["STOP", "S", "TO", "P x", "OP"]), max_size=3),
     st.sampled_from([Finished("stop_token", 1), Finished("length", 1)]),
 )
-def test_any_cut_of_the_same_text_gives_the_same_answer(
+def test_any_text_is_told_up_to_the_first_stop_sequence_in_one_block(
     pieces: list[str], stops: set[str], end: Finished
 ) -> None:
-    letters = list("".join(pieces))
-    ordered = sorted(stops)
-    assert without_counts(answer(pieces, *ordered, end=end)) == without_counts(
-        answer(letters, *ordered, end=end)
-    )
-
-
-@given(st.lists(st.text("ab", max_size=2)), st.sampled_from([(), ("ab",), ("b", "aa")]))
-def test_the_grammar_of_a_stream_holds(pieces: list[str], stops: tuple[str, ...]) -> None:
-    events = answer(pieces, *stops)
-    assert kinds(events) in (WHOLE, SILENT)
+    text, stop = plainly("".join(pieces), tuple(stops))
+    ended = "model_context_window_exceeded" if end.reason == "length" else "end_turn"
+    events = answer(pieces, *sorted(stops), end=end)
+    assert text_of(events) == text
+    assert kinds(events) == (WHOLE if text else SILENT)
+    assert folded(events).stop_reason == ("stop_sequence" if stop else ended)
+    assert folded(events).stop_sequence == stop
     assert all(event.delta.text for event in events if isinstance(event, ContentBlockDelta))
-    assert {event.index for event in events if hasattr(event, "index")} <= {0}
+
+
+@pytest.mark.parametrize("hides_thoughts", [False, True])
+def test_thoughts_text_and_calls_are_blocks_of_their_own_and_thoughts_are_counted(
+    hides_thoughts: bool,
+) -> None:
+    form = AnswerForm(
+        replace(DIALECTS["hermes"], thinking=ThinkingForm()), TOOLS, is_in_thought=True
+    )
+    asked = Asked("msg_01a", "m", 10, "max_tokens", form, ("STOP",), hides_thoughts=hides_thoughts)
+    pieces = ["H", "m.</think>", "Lo", f"ok. ST\n{HERMES}"]
+    reply = Reply(asked, Pieces(pieces))
+    script = [Started(0), *map(Token, range(4)), Finished("stop_token", 5)]
+    events = [event for one in script for event in reply.feed(one)]
+    message = folded(events)
+    thinking, text, use = message.content
+    assert (thinking.thinking, thought_in(thinking.signature)) == (
+        ("", "Hm.") if hides_thoughts else ("Hm.", None)
+    )
+    assert thinking.signature.startswith("pensieve1.")
+    assert text.text == "Look. ST"
+    assert (use.name, use.input) == ("get_weather", {"city": "Paris"})
+    assert use.id.startswith("toolu_01")
+    assert message.stop_reason == "tool_use"
+    assert message.usage.output_tokens_details.thinking_tokens == 2
+    starts = [event for event in events if isinstance(event, ContentBlockStart)]
+    stops = [event for event in events if isinstance(event, ContentBlockStop)]
+    assert [event.index for event in starts] == [event.index for event in stops] == [0, 1, 2]
+    assert [event.content_block for event in starts] == [
+        ThinkingContent(thinking="", signature=""),
+        TextContent(text=""),
+        ToolUseContent(id=use.id, name="get_weather", input={}),
+    ]
 
 
 @pytest.mark.parametrize("stops", [(), ("ZZ",)])
