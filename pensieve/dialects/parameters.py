@@ -152,7 +152,7 @@ class Parameters:
         held = [f"/{one}{pattern(end)}/" for one in limits]
         # A text that is too short goes on at the first mark, if nothing forbids it.
         once = [f"~/{ANY}{pattern(end)}(?s:.+)/"] if limits else []
-        body = " & ".join([text_up_to(end), *once, *held])
+        body = " & ".join([_up_to_mark(end), *once, *held])
         return f"{opening} {self._rule(f'plain{name}', body, attributes='[lazy]')}".strip()
 
     # In a form that nests.
@@ -233,6 +233,13 @@ class Parameters:
     def _in_brackets(self, brackets: str, items: Sequence[str]) -> str:
         inner = f" {self._literals.literal(self._form.separator)} ".join(items)
         return f'"{brackets[0]}" {inner} "{brackets[1]}"'
+
+
+def _up_to_mark(end: str) -> str:
+    """Text up to the first mark in `end`. The reader ends there, whatever is around the mark."""
+    mark, after = end.strip(), end[len(end.rstrip()) :]
+    excluded = [f"{ANY}{pattern(mark)}[^{pattern(after[0])}]{ANY}"] if after else []
+    return text_up_to(mark + after, *excluded)
 
 
 def _with_integers(kinds: Sequence[str], part: Schema) -> list[str]:

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from llguidance import LLMatcher, LLTokenizer
 
@@ -209,6 +210,27 @@ def test_a_thought_comes_first(has_tokens: bool) -> None:
     assert not takes(thinker(), forced, "hm</think>\n\nHi.", has_tokens=has_tokens)
 
 
+@any_dialect
+@both
+@pytest.mark.parametrize(
+    "wanted",
+    [Wanted(), Wanted(SPECS), Wanted(SPECS, most=1)],
+    ids=["no tools", "tools", "one call"],
+)
+def test_a_text_holds_no_mark_that_would_be_read(
+    name: str, has_tokens: bool, wanted: Wanted
+) -> None:
+    form = DIALECTS[name].thinking or ThinkingForm()
+    dialect = replace(DIALECTS[name], thinking=form)
+    thinking = replace(wanted, thought="possible")
+    for mark in (form.opening, *dialect.silent):
+        text = in_final(dialect, f"a {mark} b")
+        assert not takes(dialect, thinking, text, has_tokens=has_tokens)
+        if mark not in dialect.silent and not has_tokens:
+            assert takes(dialect, wanted, text, has_tokens=has_tokens)
+    assert takes(dialect, thinking, in_final(dialect, "a b"), has_tokens=has_tokens)
+
+
 @pytest.mark.parametrize("blanks", ["\n", " ", " \n"])
 def test_a_thought_may_begin_on_a_line_of_its_own(blanks: str) -> None:
     possible = Wanted(SPECS, thought="possible", thinking_tokens=50)
@@ -280,24 +302,35 @@ def test_a_line_of_a_grammar_tells_its_tool() -> None:
 def walk(
     dialect: Dialect, wanted: Wanted, has_tokens: bool, draw: Any, begun: str = ""
 ) -> str | None:
-    """An answer that the grammar lets through, by chance, behind what has `begun` it. None where it takes too long."""
+    """An answer that the grammar lets through, by chance, after `begun`. None where it takes too long.
+
+    After some tokens it ends whatever can be ended: by chance a free text would not find its mark.
+    """
     at = matcher(dialect, wanted, has_tokens)
     spelled = Bytes(MARKS if has_tokens else ()).tokens
+    form = dialect.calls.parameters
+    end = tokens_of(form.quote or form.after_value, has_tokens) if form else []
     said = tokens_of(begun, has_tokens)
     assert at.try_consume_tokens(said) == len(said)
-    for _ in range(400):
+    while len(said) < 1200 and not at.is_stopped():
+        is_late = len(said) > 40
         allowed = [token for token, bias in enumerate(at.compute_logit_bias()) if bias]
-        short = [
-            token for token in allowed if token >= END or chr(token) in '"},]\n</>)|'
-        ] or allowed
-        token = draw(st.sampled_from(short if len(said) > 60 else allowed))
+        if is_late and END in allowed:
+            break
+        if is_late and end and at.validate_tokens(end) == len(end):
+            said += end
+            assert at.try_consume_tokens(end) == len(end)
+            continue
+        short = [token for token in allowed if token >= END or chr(token) in '"},]\n</>)|']
+        token = draw(st.sampled_from(short if is_late and short else allowed))
         if token == END:
-            return b"".join(spelled[one] for one in said).decode(errors="replace")
+            break
         said.append(token)
         assert at.consume_token(token)
-        if at.is_stopped():
-            return b"".join(spelled[one] for one in said).decode(errors="replace")
-    return None
+    else:
+        if not at.is_stopped():
+            return None
+    return b"".join(spelled[one] for one in said).decode(errors="replace")
 
 
 @any_dialect
@@ -309,8 +342,7 @@ def test_whatever_a_forced_grammar_lets_through_is_read_as_calls_that_obey_their
 ) -> None:
     dialect = DIALECTS[name]
     answer = walk(dialect, Wanted(SPECS, least=1, most=2), has_tokens, data.draw)
-    if answer is None or "\ufffd" in answer:
-        return
+    assume(answer is not None and "\ufffd" not in answer)
     means = meaning(read(AnswerForm(dialect, TOOLS), [answer]))
     assert 1 <= len(means) <= 2, answer
     for call in means:
@@ -330,14 +362,26 @@ def test_whatever_a_grammar_lets_through_behind_a_mark_is_a_call_that_obeys_its_
     if not dialect.calls.opening:
         begun = '{"name"'
     answer = walk(dialect, Wanted(SPECS), has_tokens, data.draw, begun)
-    if answer is None or "\ufffd" in answer:
-        return
+    assume(answer is not None and "\ufffd" not in answer)
     calls = [
         one for one in meaning(read(AnswerForm(dialect, TOOLS), [answer])) if isinstance(one, tuple)
     ]
     assert calls, answer
     for tool, given_input in calls:
         jsonschema.validate(given_input, TOOLS[tool])
+
+
+def test_a_text_ends_at_its_first_mark_for_the_grammar_as_for_the_reader() -> None:
+    dialect = DIALECTS["qwen-coder"]
+    call = (
+        "<tool_call>\n<function=write>\n<parameter=path>\n</parameter>\n"
+        "<parameter=content>\nx\n</parameter>\n</function>\n</tool_call>"
+    )
+    assert takes(dialect, Wanted(SPECS, least=1), call)
+    assert not takes(dialect, Wanted(SPECS, least=1), call.replace("x\n", "x</parameter>y\n"))
+    assert meaning(read(AnswerForm(dialect, TOOLS), [call])) == [
+        ("write", {"path": "", "content": "x"})
+    ]
 
 
 def test_a_tool_set_as_large_as_an_agents_is_written_quickly_and_compiles() -> None:

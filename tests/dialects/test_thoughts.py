@@ -36,6 +36,7 @@ def test_switch_and_efforts_are_what_changes_the_prompt(name: str) -> None:
     assert (dict(form.on), dict(form.off)) == (style.on, style.off)
     assert {word: dict(told) for word, told in form.efforts.items()} == style.efforts
     assert form.is_begun == style.is_begun
+    assert form.is_used == bool(style.on or style.efforts or style.is_begun)
 
 
 @any_style
