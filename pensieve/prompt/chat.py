@@ -32,10 +32,6 @@ from pensieve.prompt.words import Known, block_text, result_text
 Message = Mapping[str, object]
 
 
-def _no_stand_in(_turn: ChatTurn, _text: str) -> None:
-    return None
-
-
 @dataclass(frozen=True, slots=True)
 class ChatWriter:
     """Writes turns in one dialect. neutralize: marks a client's text. recall: what stands for an assistant's turn whose words
@@ -48,7 +44,7 @@ class ChatWriter:
     neutralize: Neutralize
     recall: Callable[[ChatTurn], str | None]
     call_ids: CallIds
-    stand_in: Callable[[ChatTurn, str], str | None] = _no_stand_in
+    stand_in: Callable[[ChatTurn, str], str | None]
     call_turns: CallTurns = field(default_factory=CallTurns)
     takes_text_after_results: bool = True
     takes_results_after_text: bool = True

@@ -1,16 +1,19 @@
 """What the engine is asked for: the prompt, the sampling, and how long the answer may be."""
 
+from dataclasses import replace
+
 import pytest
 
 from pensieve.api.request import MessagesRequest
 from pensieve.dialects import plain
 from pensieve.dialects.answer import AnswerForm
+from pensieve.dialects.grammar import Wanted
 from pensieve.dialects.sampling import NEUTRAL, SamplingDefaults
-from pensieve.engine.generation import Sampling
+from pensieve.engine.generation import Grammar, Sampling
 from pensieve.errors import PromptTooLongError
 from pensieve.prompt.generation import BoundedGeneration, ModelLimits, bounded_generation
 from pensieve.prompt.places import RenderedPrompt
-from pensieve.prompt.plan import AnswerPlan
+from pensieve.prompt.plan import AnswerGrammar, AnswerPlan
 from pensieve.prompt.render import Prompt
 
 PLAN = AnswerPlan(AnswerForm(plain.DIALECT))
@@ -24,9 +27,13 @@ def rendered(tokens: int) -> RenderedPrompt:
 def asked(
     tokens: int = 1, defaults: SamplingDefaults = NEUTRAL, **fields: object
 ) -> BoundedGeneration:
-    call = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 10}
     prompt = Prompt(rendered(tokens), tokens, PLAN, sampling=defaults)
-    return bounded_generation(MessagesRequest.model_validate(call | fields), prompt, LIMITS)
+    return bounded_generation(call_for(**fields), prompt, LIMITS)
+
+
+def call_for(**fields: object) -> MessagesRequest:
+    call = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 10}
+    return MessagesRequest.model_validate(call | fields)
 
 
 def test_max_tokens_is_kept_where_the_context_has_room() -> None:
@@ -42,6 +49,10 @@ def test_max_tokens_is_cut_to_the_context_and_never_refused() -> None:
     assert bounded.length_stop == "model_context_window_exceeded"
 
 
+def test_a_prompt_may_leave_room_for_a_single_token() -> None:
+    assert asked(99).generation.max_tokens == 1
+
+
 @pytest.mark.parametrize("length", [100, 101])
 def test_a_prompt_that_leaves_no_room_is_too_long(length: int) -> None:
     with pytest.raises(PromptTooLongError) as caught:
@@ -51,6 +62,17 @@ def test_a_prompt_that_leaves_no_room_is_too_long(length: int) -> None:
 
 def test_a_call_for_no_answer_asks_the_engine_for_the_least() -> None:
     assert asked(90, max_tokens=0).generation.max_tokens == 1
+
+
+def test_the_grammar_of_the_plan_holds_for_an_answer_of_any_length() -> None:
+    held = AnswerGrammar(plain.DIALECT, Wanted(), {}, {}, "start: TEXT")
+    prompt = Prompt(rendered(1), 1, replace(PLAN, grammar=held))
+    grammars = [
+        bounded_generation(call_for(max_tokens=length), prompt, LIMITS).generation.grammar
+        for length in (0, 1)
+    ]
+    assert grammars == [None, Grammar("start: TEXT")]
+    assert asked().generation.grammar is None
 
 
 def test_sampling_is_what_the_call_says() -> None:
@@ -95,11 +117,8 @@ def test_a_nucleus_of_nothing_is_greedy(defaults: SamplingDefaults) -> None:
 
 
 def test_the_engine_learns_what_is_worth_keeping_and_who_waits() -> None:
-    call = MessagesRequest.model_validate(
-        {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 10}
-    )
     prompt = Prompt(rendered(9), 9, PLAN, boundaries=(3, 7), pinned_tokens=3)
-    generation = bounded_generation(call, prompt, LIMITS, "agent").generation
+    generation = bounded_generation(call_for(), prompt, LIMITS, "agent").generation
     assert generation.boundaries == (3, 7)
     assert generation.pinned_tokens == 3
     assert generation.priority == "agent"

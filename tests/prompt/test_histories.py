@@ -222,8 +222,8 @@ def test_results_have_the_ids_that_their_calls_have(is_kept: bool) -> None:
 @pytest.mark.parametrize(
     ("family", "limit"),
     [
-        ("mistral", "does not write text before tool calls"),
-        ("gemma4", "does not write text before tool calls"),
+        ("mistral", "does not write text before tool calls: both are written in its place"),
+        ("gemma4", "does not write text before tool calls: both are written in its place"),
         ("minimax, one call", "takes no parallel calls"),
     ],
 )

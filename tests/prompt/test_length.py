@@ -39,6 +39,14 @@ def test_a_long_text_of_few_tokens_is_not_too_long() -> None:
     assert counter.letters == 4_000_000
 
 
+def test_a_text_of_exactly_the_most_tokens_is_not_too_long() -> None:
+    text = "x" * (
+        CONTEXT * LETTERS_PER_TOKEN + 1
+    )  # one piece, of which 8 tokens may be due to the cut
+    assert length_beyond(text, CONTEXT, lambda _: CONTEXT + 8) is None
+    assert length_beyond(text, CONTEXT, lambda _: CONTEXT + 9) == CONTEXT + 1
+
+
 def test_a_text_is_looked_at_all_over() -> None:
     """Its beginning is not like the rest."""
     text = "a" * 3_000_000 + "b" * 3_000_000

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pensieve.api.request import Conversation
-from pensieve.errors import InvalidRequestError
+from pensieve.errors import InvalidRequestError, PromptTooLongError
 from pensieve.prompt.abilities import SystemTurns, system_turns
 from pensieve.prompt.render import PromptRenderer
 from tests.fakes import CONTROLS, ByteTokenizer
@@ -59,6 +59,20 @@ def test_without_system_turns_the_system_prompt_begins_the_users_text() -> None:
     assert rendered(USER, ASSISTANT, USER, system="top", of="never").startswith(
         "<|user|>\ntop\n\nhi<|end|>\n<|assistant|>\nyes"
     )
+
+
+@pytest.mark.parametrize("most_tokens", [None, 1000])
+def test_a_prompt_far_longer_than_the_context_is_refused_where_that_is_known(
+    most_tokens: int | None,
+) -> None:
+    renderer = PromptRenderer(ByteTokenizer())
+    long = {"role": "user", "content": "x" * 100_000}
+    call = Conversation.model_validate({"model": "m", "messages": [long]})
+    if most_tokens is None:
+        assert renderer.render(call).original_tokens > 100_000
+    else:
+        with pytest.raises(PromptTooLongError, match="> 1000 maximum"):
+            renderer.render(call, most_tokens)
 
 
 def test_a_conversation_of_the_assistant_alone_is_refused() -> None:

@@ -135,6 +135,7 @@ def test_what_was_said_longest_ago_goes_first() -> None:
     for name in "abc":
         session.spoken.keep(spoken(ToolUseContent(id=name, name="t", input={}), tokens=4))
     assert [found is not None for found in map(looked_up(session), "abc")] == [False, True, True]
+    assert [kept.content[0].id for kept in session.spoken.kept()] == ["b", "c"]  # type: ignore[union-attr]
 
 
 def test_more_than_all_that_may_be_kept_is_not() -> None:

@@ -23,7 +23,8 @@ def said(*messages: dict[str, object], **fields: object) -> list[tuple[str, str]
     """What a template is given: pairs of role and content."""
     call = decode(Conversation, {"model": "m", "messages": messages, **fields})
     known = Known(tool_uses(call.messages), offer_of(call, 1000).known)
-    writer = ChatWriter(plain.DIALECT, known, str, lambda _: None, CallIds(plain.DIALECT))
+    ids = CallIds(plain.DIALECT)
+    writer = ChatWriter(plain.DIALECT, known, str, lambda _: None, ids, lambda *_: None)
     written = [message for turn in chat_turns(call) for message in writer.messages(turn)]
     return [(str(message["role"]), str(message["content"])) for message in written]
 
