@@ -384,6 +384,16 @@ def test_a_text_ends_at_its_first_mark_for_the_grammar_as_for_the_reader() -> No
     ]
 
 
+@pytest.mark.parametrize("name", ["qwen-coder", "minimax", "glm", "glm-4.7"])
+def test_what_stands_after_the_mark_of_a_text_is_not_a_part_of_it(name: str) -> None:
+    form = DIALECTS[name].calls.parameters
+    assert form is not None
+    mark = form.after_value.strip()
+    for content in (f"x{mark}y", f"x\n{mark}y", f"x{mark} \n"):
+        call = written(DIALECTS[name], ("write", {"path": "a", "content": content}))
+        assert not takes(DIALECTS[name], Wanted(SPECS, least=1), call)
+
+
 def test_a_tool_set_as_large_as_an_agents_is_written_quickly_and_compiles() -> None:
     specs = [ToolSpec(f"tool_{at}", "", SPECS[at % 3].schema) for at in range(64)]
     lark = answer_grammar(DIALECTS["plain"], Wanted(specs), {})
