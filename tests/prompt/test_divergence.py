@@ -62,12 +62,22 @@ def change_answer(fields: dict[str, Any]) -> None:
     fields["messages"][3]["content"] = "It says nothing at all."
 
 
+def change_tool(fields: dict[str, Any]) -> None:
+    fields["tools"][0]["name"] = "Write"
+
+
+def change_use(fields: dict[str, Any]) -> None:
+    fields["messages"][1]["content"][1] = USE | {"input": {"path": "y"}}
+
+
 @any_model
 @pytest.mark.parametrize(
     ("change", "place"),
     [
+        (change_tool, "tools.0"),
         (change_system, "system.1"),
         (change_question, "messages.0.content.1"),
+        (change_use, "messages.1.content.1"),
         (change_result, "messages.2.content.0"),
         (change_answer, "messages.3.content.0"),
     ],
@@ -78,8 +88,13 @@ def test_what_the_client_changed_is_told(
     what = found(model, change)
     assert what is not None
     last, _ = rendered(model, body())
+    fields = body()
+    change(fields)
+    changed, _ = rendered(model, fields)
+    shared = [a == b for a, b in zip(last.tokens, changed.tokens, strict=False)].index(False)
     assert what.place == place
-    assert 0 <= what.tokens < what.last_tokens == len(last.tokens)
+    assert 0 < what.tokens <= shared
+    assert what.last_tokens == len(last.tokens)
 
 
 @any_model
