@@ -18,6 +18,7 @@ def conversation(*edits: dict[str, Any], calls: int = 4, **fields: Any) -> Conve
     for n in range(calls):
         use = {"type": "tool_use", "id": f"id{n}", "name": f"t{n}", "input": {"path": f"file{n}"}}
         result = {"type": "tool_result", "tool_use_id": f"id{n}", "content": f"result{n} " * 50}
+        result["is_error"] = n == 0
         said += [{"role": "assistant", "content": [use]}, {"role": "user", "content": [result]}]
     body = {"model": "m", "messages": said, "context_management": {"edits": edits}, **fields}
     return decode(Conversation, body)
@@ -36,9 +37,11 @@ def rendered(*edits: dict[str, Any], **fields: Any) -> tuple[Prompt, str]:
 
 def test_old_results_go_and_the_last_ones_stay() -> None:
     prompt, text = rendered(clear())
-    plain, _ = rendered()
+    plain, plain_text = rendered()
     assert [f"result{n}" in text for n in range(4)] == [False, False, False, True]
     assert text.count("[old tool result removed]") == 3
+    assert "Error" not in text
+    assert "Error" in plain_text
     assert [f"file{n}" in text for n in range(4)] == [True] * 4
     assert prompt.edits is not None
     assert prompt.edits.applied_edits == (

@@ -71,6 +71,7 @@ def test_the_choice_says_how_many_of_which(
     assert [tool.name for tool in wanted.tools] == tools
     assert (wanted.least, wanted.most) == (least, most)
     assert list(made.form.tools) == (tools if most else [])
+    assert made.form.has_text == (least == 0)
 
 
 def test_a_deferred_tool_can_be_chosen_by_name() -> None:

@@ -138,10 +138,18 @@ def test_what_was_said_longest_ago_goes_first() -> None:
     assert [kept.content[0].id for kept in session.spoken.kept()] == ["b", "c"]  # type: ignore[union-attr]
 
 
+def test_what_is_said_once_more_is_counted_once_and_goes_last() -> None:
+    session = Session("hermes")
+    session.spoken = SpokenWords(max_tokens=10)
+    for name in "abaac":
+        session.spoken.keep(spoken(ToolUseContent(id=name, name="t", input={}), tokens=5))
+    assert [found is not None for found in map(looked_up(session), "abc")] == [True, False, True]
+
+
 def test_more_than_all_that_may_be_kept_is_not() -> None:
     session = Session("hermes")
     session.spoken = SpokenWords(max_tokens=10)
-    session.spoken.keep(spoken(ToolUseContent(id="a", name="t", input={}), tokens=9))
+    session.spoken.keep(spoken(ToolUseContent(id="a", name="t", input={}), tokens=10))
     session.spoken.keep(spoken(ToolUseContent(id="b", name="t", input={}), tokens=11))
     assert [found is not None for found in map(looked_up(session), "ab")] == [True, False]
 
