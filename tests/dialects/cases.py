@@ -106,6 +106,7 @@ CASES = [
     Case("hermes", f"a\n\n{HERMES}\nb\n{ROMAN}\n\nc", ["a", PARIS, "b", ROME, "c"]),
     Case("hermes", '<tool_call>{"name":"clock","arguments":{}}</tool_call>', [NOW]),
     Case("hermes", '<tool_call>\n{"name": "clock"}\n</tool_call>', [NOW]),
+    Case("hermes", '<tool_call>\n{"n": 5, "name": "clock", "m": [1]}\n</tool_call>', [NOW]),
     Case(
         "hermes",
         '<tool_call>\n{"arguments": {"city": "Paris"}, "name": "get_weather"}\n</tool_call>',

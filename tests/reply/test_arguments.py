@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from pensieve.dialects.answer import AnswerForm
 from pensieve.dialects.dialect import Dialect, ToolCall
 from pensieve.dialects.writing import written_calls
 from pensieve.reply.json_text import MAX_DEPTH
@@ -119,3 +120,33 @@ def test_an_input_that_is_no_object_breaks_the_call_off(
     said = read(form_of(name), [before + written + after])
     assert said == [CallBegan("clock"), CallEnded(is_whole=False), *said[2:]]
     assert all(isinstance(one, Text) for one in said[2:])
+
+
+@pytest.mark.parametrize(("name", "tags"), [
+    ("qwen-coder", ("<tool_call>\n<function=t>\n<parameter=a>\n", "\n</parameter>\n</function>\n</tool_call>")),
+    ("glm-4.7", ("<tool_call>t<arg_key>a</arg_key><arg_value>", "</arg_value></tool_call>")),
+])  # fmt: skip
+@pytest.mark.parametrize(
+    ("part", "written", "value"),
+    [
+        ({"type": "string"}, "null", "null"),
+        ({"type": ["string", "null"]}, "null", None),
+        ({"type": ["string", "null"]}, "x", "x"),
+        ({"type": ["string", "null"]}, '"null"', "null"),
+        ({"type": ["string", "array"]}, '["x"]', ["x"]),
+        ({"type": "integer"}, "5", 5),
+        ({"type": "integer"}, "-5 x", "-5 x"),
+        ({"type": "array"}, '[1, "</parameter></arg_value>"]', [1, "</parameter></arg_value>"]),
+        ({"type": "array"}, "[1] ", [1]),
+        ({"type": "boolean"}, "True", True),
+        ({"type": "object"}, "{'a': None}", {"a": None}),
+        ({}, "", ""),
+    ],
+)
+def test_a_value_between_tags_is_what_the_schema_takes(
+    name: str, tags: tuple[str, str], part: dict[str, Any], written: str, value: Any
+) -> None:
+    form = AnswerForm(DIALECTS[name], {"t": {"type": "object", "properties": {"a": part}}})
+    said = read(form, [tags[0] + written + tags[1]])
+    assert json.dumps(meaning(said)) == json.dumps([("t", {"a": value})])
+    assert read(form, tags[0] + written + tags[1]) == said
