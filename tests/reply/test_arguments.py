@@ -59,6 +59,7 @@ def test_any_value_as_python_writes_it_comes_through_a_call_unchanged(value: Any
         ("'a\\\nb'", "ab"),
         ("'a\nb'", "a\nb"),
         ("nobody", "nobody"),
+        ("[1e999, None]", "[1e999, None]"),
         ("f(x, ')')", "f(x, ')')"),
     ],
 )

@@ -395,6 +395,8 @@ def test_thoughts_stand_at_the_beginning_between_their_marks(
         (False, "It ends with `</think>`.", ["It ends with `</think>`."]),
         (False, 'It ends with "</think>".', ['It ends with "</think>".']),
         (False, "It ends with '</think>'.", ["It ends with '</think>'."]),
+        (False, "`a` `b` </think>c", ["`a` `b` c"]),
+        (False, '"a" "b" </think>c', ['"a" "b" c']),
         (False, "It `ends`</think>, it's done", ["It `ends`, it's done"]),
         (False, "```xml\n</think>\n```\n</think>.", ["```xml\n</think>\n```\n."]),
         # Not a mark, though it begins like one.
