@@ -329,6 +329,18 @@ def test_a_call_that_breaks_off_in_its_input_is_told_as_far_as_it_went() -> None
     ]
 
 
+@pytest.mark.parametrize("rest", ["<think>x</think>", BARE])
+def test_after_a_call_that_breaks_off_there_is_only_text(rest: str) -> None:
+    form = AnswerForm(replace(DIALECTS["hermes"], thinking=THINKING), TOOLS)
+    said = read(form, [f'<tool_call>{{"name": "clock", "arguments": {{"a" \n{rest}'])
+    assert said == [
+        CallBegan("clock"),
+        CallInput('{"a" \n'),
+        CallEnded(is_whole=False),
+        Text(rest),
+    ]
+
+
 def test_a_call_that_is_cut_off_is_not_ended() -> None:
     written = '<tool_call>\n{"name": "write", "arguments": {"path": "a'
     said = read(form_of("hermes"), [written], is_cut=True)
