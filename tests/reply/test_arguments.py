@@ -4,11 +4,11 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pensieve.dialects.answer import AnswerForm
-from pensieve.dialects.dialect import Dialect, ToolCall
+from pensieve.dialects.dialect import ToolCall
 from pensieve.dialects.writing import written_calls
 from pensieve.reply.json_text import MAX_DEPTH
 from pensieve.reply.said import CallBegan, CallEnded, Text
