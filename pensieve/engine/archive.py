@@ -16,7 +16,7 @@ import logging
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from hashlib import blake2b
 from typing import Any
 
@@ -26,6 +26,7 @@ from pensieve.engine.backend import Reading
 from pensieve.engine.block_file import Block, DamagedBlockError, decode, encode, tokens_of
 from pensieve.engine.block_store import BlockStore, Content
 from pensieve.engine.caches import CacheMaker
+from pensieve.engine.kv_layout import KVLayout
 from pensieve.engine.layers import (
     is_cuttable,
     layer_arrays,
@@ -142,33 +143,39 @@ class DiskArchive:
             return _Plan(blocks, best[2], start + best[0])
         return _Plan(blocks, None, min(start, most) if self._is_cuttable else 0)
 
-    def _read(self, name: str) -> Block | None:
-        """None where it is gone or damaged."""
-        content = self._store.read(name)
+    @cached_property
+    def _layout(self) -> KVLayout:
+        """Costs a prompt of three tokens, so not before something is read."""
+        return KVLayout.of(self._make_caches)
+
+    def _read(self, name: str, tokens: int) -> Block:
+        """Return the block of a file of a sequence of `tokens`. Raises `DamagedBlockError`."""
+        content = self._store.read(name, self._layout.max_file_bytes(tokens))
         if content is None:
-            return None
-        try:
-            return decode(content, self._fingerprint)
-        except (DamagedBlockError, ValueError, KeyError) as error:
-            _log.warning("a stored prefix is damaged and removed: %s", error)
-            return None
+            raise DamagedBlockError("it is gone")
+        return decode(content, self._fingerprint)
 
     def _read_back(self, plan: _Plan, hashes: Sequence[bytes], tokens: Sequence[int]) -> Reading:
         """None where a file is not what it was taken for; it is removed."""
         names = [_block_name(hashes, index) for index in range(plan.blocks)]
         if plan.last is not None:
             names.append(plan.last)
-        filling = Filling(self._make_caches(), len(tokens))
-        for index, name in enumerate(names):
-            block = self._read(name)
-            start = index * BLOCK_TOKENS
-            end = min(start + BLOCK_TOKENS, plan.tokens)
-            if block is None or list(block.tokens[: end - start]) != list(tokens[start:end]):
-                self._forget(name)
-                return None
-            filling.add(block, start, end)
-            yield
-        return Hit(SequenceState(filling.caches(plan.tokens), plan.tokens), plan.tokens)
+        filling = Filling(self._make_caches(), self._layout, len(tokens))
+        name = ""
+        try:
+            for index, name in enumerate(names):
+                start = index * BLOCK_TOKENS
+                end = min(start + BLOCK_TOKENS, plan.tokens)
+                block = self._read(name, len(tokens))
+                _require_tokens(block, tokens[start:end])
+                filling.add(block, start, end, is_tail=_is_tail(name))
+                yield
+            caches = filling.caches(plan.tokens)
+        except DamagedBlockError as error:
+            _log.warning("stored prefix removed, its tokens are processed again: %s", error)
+            self._forget(name)
+            return None
+        return Hit(SequenceState(caches, plan.tokens), plan.tokens)
 
     # Memory to disk
 
@@ -242,6 +249,11 @@ class DiskArchive:
         self._store.forget(name)
         self._offered.discard(name)
         self._followers.get(_parent_of(name), {}).pop(name, None)
+
+
+def _require_tokens(block: Block, tokens: Sequence[int]) -> None:
+    if list(block.tokens[: len(tokens)]) != list(tokens):
+        raise DamagedBlockError("it is of other tokens")
 
 
 def _parts(sequence: AtRest) -> Iterator[_Part]:

@@ -7,13 +7,17 @@ people; it costs a fourth of a cryptographic one. Whatever does not check is dam
 
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from pensieve.foreign_json import read_object
 
 MAGIC = b"pensieve kv 2\n"
 _LENGTH_BYTES = 4
 _CHECKSUM_BYTES = 4
+# The cache compares token ids as 32-bit numbers.
+_LARGEST_INT = 2**31 - 1
 
 
 class DamagedBlockError(Exception):
@@ -73,14 +77,37 @@ def decode(content: bytes, fingerprint: bytes) -> Block:
         raise DamagedBlockError("the checksum does not match")
     start = len(MAGIC) + _LENGTH_BYTES
     end = start + int.from_bytes(body[len(MAGIC) : start], "big")
-    header = json.loads(bytes(body[start:end]))
+    try:
+        header = read_object(bytes(body[start:end]))
+        return _block(header, body[end:], fingerprint)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedBlockError(f"its header is not one ({type(error).__name__})") from error
+
+
+def _block(header: Mapping[str, Any], numbers: memoryview, fingerprint: bytes) -> Block:
+    """Raises ValueError, KeyError or TypeError for a header that is none."""
     if header["fingerprint"] != fingerprint.hex():
         raise DamagedBlockError("it is of another model")
     arrays: list[StoredArray] = []
+    end = 0
     for (dtype, shape), length in zip(header["arrays"], header["lengths"], strict=True):
-        arrays.append(StoredArray(dtype, tuple(shape), body[end : end + length]))
-        end += length
-    return Block(tuple(header["tokens"]), header["outline"], tuple(arrays))
+        start, end = end, end + _checked_int(length)
+        sizes = tuple(map(_checked_int, shape))
+        arrays.append(StoredArray(dtype, sizes, numbers[start:end]))
+    if end != len(numbers):
+        raise DamagedBlockError("it is not as long as its header says")
+    return Block(_token_ids(header), header["outline"], tuple(arrays))
+
+
+def _token_ids(header: Mapping[str, Any]) -> tuple[int, ...]:
+    return tuple(map(_checked_int, header["tokens"]))
+
+
+def _checked_int(value: object) -> int:
+    """Raises ValueError for what is no size and no token id."""
+    if type(value) is not int or not 0 <= value <= _LARGEST_INT:
+        raise ValueError("not a whole number from 0 up")
+    return value
 
 
 def tokens_of(beginning: bytes) -> list[int]:
@@ -88,6 +115,6 @@ def tokens_of(beginning: bytes) -> list[int]:
     start = len(MAGIC) + _LENGTH_BYTES
     end = start + int.from_bytes(beginning[len(MAGIC) : start], "big")
     try:
-        return json.loads(beginning[start:end])["tokens"]
+        return list(_token_ids(read_object(beginning[start:end])))
     except (ValueError, KeyError, TypeError):
         return []

@@ -150,14 +150,17 @@ class BlockStore:
         except OSError:
             return None
 
-    def read(self, name: str) -> bytes | None:
-        """A file's content, also of one not yet written; None where it is gone. Marks it used."""
+    def read(self, name: str, max_bytes: int) -> bytes | None:
+        """A file's content, also of one not yet written; None where it is gone. Marks it used.
+
+        max_bytes: of a longer file, no more than its beginning is returned.
+        """
         with self._lock:
             queued = self._queue.get(name)
         if queued is not None:
             return b"".join(queued.pieces())
         try:
-            content = read_private(self._folder / name)
+            content = read_private(self._folder / name, max_bytes)
         except OSError:
             self.forget(name)
             return None

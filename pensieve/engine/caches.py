@@ -71,11 +71,12 @@ def decodes_together(make_caches: CacheMaker) -> bool:
 def _probe_together(
     model: Any, make_caches: Callable[[], list[Any]], prompts: list[list[int]] = _PROBE
 ) -> mx.array:
-    sequences = [_prefilled(model, make_caches(), prompt) for prompt in prompts]
+    sequences = [prefilled(model, make_caches(), prompt) for prompt in prompts]
     return model(mx.array([[1], [1]]), cache=_merged(sequences))
 
 
-def _prefilled(model: Any, caches: list[Any], prompt: list[int]) -> list[Any]:
+def prefilled(model: Any, caches: list[Any], prompt: list[int]) -> list[Any]:
+    """Return the caches of one sequence after `prompt`, like the empty ones in `caches`."""
     batch = _merged([caches])
     model(mx.array([prompt]), cache=batch)
     return [cache.extract(0) for cache in batch]

@@ -62,15 +62,19 @@ def stored(array: mx.array) -> StoredArray:
     plain = array.view(_AS_STORED[array.dtype]) if array.dtype in _AS_STORED else array
     numbers: Any = np.ascontiguousarray(np.array(plain, copy=False))
     content = memoryview(numbers).cast("B")
-    return StoredArray(str(array.dtype).removeprefix("mlx.core."), tuple(array.shape), content)
+    return StoredArray(dtype_name(array.dtype), tuple(array.shape), content)
+
+
+def dtype_name(dtype: mx.Dtype) -> str:
+    """Return MLX's own name for it, without the module's."""
+    return str(dtype).removeprefix("mlx.core.")
 
 
 def loaded(array: StoredArray) -> mx.array:
     """The opposite of `stored`."""
     dtype: mx.Dtype = getattr(mx, array.dtype)
     plain = _AS_STORED.get(dtype, dtype)
-    name = str(plain).removeprefix("mlx.core.")
-    numbers = mx.array(np.frombuffer(array.content, dtype=name).reshape(array.shape))
+    numbers = mx.array(np.frombuffer(array.content, dtype=dtype_name(plain)).reshape(array.shape))
     return numbers.view(dtype) if plain != dtype else numbers
 
 

@@ -8,22 +8,28 @@ import mlx.core as mx  # noqa: TID253
 
 from pensieve.engine.block_file import Block
 from pensieve.engine.budget import MAX_GROWN_TOKENS, grown_tokens
+from pensieve.engine.kv_layout import KVLayout, check_restored
 from pensieve.engine.layers import is_cuttable, layer_from_arrays, layer_from_state, loaded
 
 
 class Filling:
-    """Caches like `empty` that are filled block by block, with room for `tokens`: to grow would copy all of them at once."""
+    """Caches like `empty` that are filled block by block, with room for `tokens`: to grow would copy all of them at once.
 
-    def __init__(self, empty: Sequence[Any], tokens: int) -> None:
+    Raises `DamagedBlockError` where a block is not of this model.
+    """
+
+    def __init__(self, empty: Sequence[Any], layout: KVLayout, tokens: int) -> None:
         self._empty = empty
+        self._layout = layout
         self._tokens = tokens
         self._rooms: dict[int, list[mx.array]] = {}
         # Of the last block: what layers that cannot be cut are made of.
         self._outline: Any = None
         self._arrays: list[mx.array] = []
 
-    def add(self, block: Block, start: int, end: int) -> None:
+    def add(self, block: Block, start: int, end: int, *, is_tail: bool) -> None:
         """The tokens [start, end), the first ones of `block`, which follow what is there."""
+        self._layout.check(block, is_tail=is_tail)
         arrays = [loaded(one) for one in block.arrays]
         for layer, cache in enumerate(self._empty):
             if not is_cuttable(cache):
@@ -38,12 +44,14 @@ class Filling:
 
     def caches(self, tokens: int) -> list[Any]:
         """With the first `tokens` in them; layers that cannot be cut as the last block has them."""
-        return [
-            layer_from_arrays(cache, self._rooms[layer], tokens)
-            if is_cuttable(cache)
-            else layer_from_state(cache, self._outline[layer], self._arrays)
-            for layer, cache in enumerate(self._empty)
-        ]
+        return [self._cache(layer, cache, tokens) for layer, cache in enumerate(self._empty)]
+
+    def _cache(self, layer: int, empty: Any, tokens: int) -> Any:
+        if is_cuttable(empty):
+            return layer_from_arrays(empty, self._rooms[layer], tokens)
+        restored = layer_from_state(empty, self._outline[layer], self._arrays)
+        check_restored(restored, empty, tokens)
+        return restored
 
     def _room_for(self, cache: Any, part: mx.array) -> mx.array:
         """part: [1, heads, tokens, …]."""

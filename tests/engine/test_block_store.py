@@ -77,7 +77,7 @@ def test_files_are_private_whatever_the_umask(folder: Path) -> None:
 def test_what_waits_to_be_written_can_be_read(folder: Path) -> None:
     store = store_in(folder)
     store.offer("a.kv", holding(b"one"))
-    assert store.read("a.kv") == b"one"
+    assert store.read("a.kv", 100) == b"one"
     assert not store.offer("a.kv", holding(b"one"))
     store.close()
 
@@ -88,7 +88,7 @@ def test_the_least_recently_used_make_room(folder: Path) -> None:
     for name in ("a.kv", "b.kv", "c.kv"):
         store.offer(name, holding(bytes(100)))
         wait_for(store)
-    store.read("a.kv")
+    store.read("a.kv", 100)
     store.offer("d.kv", holding(bytes(100)))
     wait_for(store)
     assert [name for name in ("a.kv", "b.kv", "c.kv", "d.kv") if store.has(name)] == [
@@ -189,7 +189,7 @@ def test_a_file_that_vanished_is_a_miss(folder: Path) -> None:
     store.offer("a.kv", holding(b"one"))
     wait_for(store)
     (folder / "a.kv").unlink()
-    assert store.read("a.kv") is None
+    assert store.read("a.kv", 100) is None
     assert not store.has("a.kv")
     store.close()
 
@@ -230,7 +230,7 @@ def test_a_kill_at_any_moment_leaves_only_whole_files(folder: Path, kill: int) -
         writer.send_signal(signal.SIGKILL)
     store = store_in(folder)
     for name in store.names():
-        content = store.read(name)
+        content = store.read(name, 10**6)
         assert content == bytes([int(name.removesuffix(".kv")) % 251]) * 200_000
     store.close()
 
@@ -248,11 +248,11 @@ def test_a_full_disk_pauses_writing_and_nothing_else(folder: Path) -> None:
     wait_for(store)
     assert not store.has("b.kv")
     assert not store.is_writing
-    assert store.read("a.kv") == b"one"
+    assert store.read("a.kv", 100) == b"one"
     now[0] = 61.0
     assert store.offer("b.kv", holding(b"two"))
     wait_for(store)
-    assert store.read("b.kv") == b"two"
+    assert store.read("b.kv", 100) == b"two"
     store.close()
 
 
