@@ -183,8 +183,13 @@ def _figures(
 
 
 def fingerprint_of(folder: Path, plan: MemoryPlan, device: Device, salt: str = "") -> bytes:
-    """Of everything that must be equal for stored KV caches to be this model's own."""
-    weights = sorted((file.name, file.stat().st_size) for file in folder.glob("*.safetensors"))
+    """Of everything that must be equal for stored KV caches to be this model's own.
+
+    Weights that were trained again have the size of the old ones, and in a folder of the user's own
+    nothing else tells them apart but when they were written. To read them would take seconds.
+    """
+    statuses = ((file.name, file.stat()) for file in folder.glob("*.safetensors"))
+    weights = sorted((name, status.st_size, status.st_mtime_ns) for name, status in statuses)
     parts = [STORE_VERSION, device, plan.precision, weights, *([salt] if salt else [])]
     digest = blake2b(repr(parts).encode(), digest_size=16)
     for name in ("config.json", "model.safetensors.index.json", "pensieve.json"):

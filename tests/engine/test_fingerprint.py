@@ -1,5 +1,6 @@
 """Prefixes that were kept under another key are not found: they could be felt out token by token."""
 
+import os
 from pathlib import Path
 
 from pensieve.engine.assembly import fingerprint_of
@@ -27,6 +28,17 @@ def test_each_key_of_ones_own_has_prefixes_of_its_own(tmp_path: Path) -> None:
 
 def test_the_default_key_finds_what_was_kept_before_there_were_salts(tmp_path: Path) -> None:
     assert fingerprint(tmp_path, prefix_salt_of(DEFAULT_API_KEY)) == fingerprint(tmp_path)
+
+
+def test_weights_of_the_same_size_that_were_written_again_are_another_model(tmp_path: Path) -> None:
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"one")
+    os.utime(weights, ns=(0, 1_700_000_000_000_000_001))
+    before = fingerprint(tmp_path)
+    assert fingerprint(tmp_path) == before
+    weights.write_bytes(b"two")
+    os.utime(weights, ns=(0, 1_700_000_000_000_000_002))
+    assert fingerprint(tmp_path) != before
 
 
 def test_the_worker_is_told_the_salt(tmp_path: Path) -> None:
