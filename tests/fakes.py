@@ -160,6 +160,9 @@ class ByteTokenizer:
                 raise InvalidRequestError("this template takes no system turn here")
         return f"<|{role}|>\n{turn['content']}<|end|>\n"
 
+    def has_token(self, token_id: int) -> bool:
+        return token_id < 256 or token_id in CONTROLS.values()
+
     def neutralize(self, text: str) -> str:
         return re.sub(f"[<{_LITERAL}]", lambda found: _LITERAL + found[0], text)
 

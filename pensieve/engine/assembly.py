@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import mlx.core as mx  # noqa: TID253
 
@@ -79,7 +79,8 @@ def assemble(load: Load, announce: Announce = announce_nothing) -> Work:
     store = _store(load, fingerprint)
     archive = DiskArchive(store, make_caches, fingerprint) if store else None
     announce("trying batches", TRYING_S)
-    limits = Limits() if decodes_together(make_caches) else Limits(max_batch=1)
+    max_batch = Limits.max_batch if decodes_together(make_caches) else 1
+    limits = Limits(max_batch, vocabulary_size=_vocabulary_size(model))
     announcer = StepAnnouncer(announce, COMPILING_S[platform])
     if MOST_SECONDS[platform]:
         _prepare_kernels(make_caches, platform, limits.max_batch, announcer)
@@ -150,6 +151,11 @@ def _prepare_kernels(
         _log.info("kernels are prepared: %d steps in %.1f s", steps, time.monotonic() - began_s)
     except Exception as error:  # noqa: BLE001 - whatever MLX raises
         _log.warning("kernels are not prepared, the first answers are slower: %s", error)
+
+
+def _vocabulary_size(model: Any) -> int:
+    """Return how many logits it has. MLX computes nothing for a shape."""
+    return model(mx.array([[1]])).shape[-1]
 
 
 def _figures(

@@ -21,6 +21,7 @@ class Limits:
 
     max_batch: int = 8
     max_waiting: int = 64
+    vocabulary_size: int = 2**31  # every token id is below it
 
 
 @dataclass(slots=True, eq=False)

@@ -73,6 +73,9 @@ class Scheduler:
         places = self._limits.max_batch + self._limits.max_waiting
         if len(self._waiting) + len(self._running) >= places:
             return key, Failed("Overloaded: too many requests are waiting.", "busy")
+        if not all(0 <= token < self._limits.vocabulary_size for token in generation.prompt_tokens):
+            # MLX reads past its embeddings for such a token: the process ends or answers nonsense.
+            return key, Failed("The prompt has a token that the model does not have.", "engine")
         room = self._budget.context_tokens - len(generation.prompt_tokens)
         if room < 1:
             return key, Failed("The prompt does not fit the memory budget.", "engine")

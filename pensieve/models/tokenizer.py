@@ -57,6 +57,10 @@ class ModelTokenizer:
         """Ids that only the chat template writes into a prompt."""
         return frozenset(self._controls)
 
+    def has_token(self, token_id: int) -> bool:
+        """Whether it has a token with this id, which is from 0 up and has 32 bits."""
+        return self._tokenizer.id_to_token(token_id) is not None
+
     @property
     def controls(self) -> Mapping[str, int]:
         """The same by their texts."""

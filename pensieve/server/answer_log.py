@@ -7,7 +7,7 @@ what a crash leaves half, or a disk altered, is passed over. Written behind by o
 import logging
 import os
 import zlib
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import cached_property
@@ -25,20 +25,31 @@ _log = logging.getLogger("pensieve.server")
 
 # Twice what the words in memory come to as lines. A larger file is written anew, with what is still known.
 MAX_BYTES = 64_000_000
+# An answer may have been added since the file had its size.
+MOST_READ_BYTES = 2 * MAX_BYTES
 # Of other tokenizers, those of the models used last; the rest goes when a server starts.
 OTHER_FILES = 3
 _CHECKSUM_LETTERS = 8
 
 
 class AnswerLog:
-    """Owns the file while it is `open`, and the thread that writes it. words: what the file is a copy of."""
+    """Owns the file while it is `open`, and the thread that writes it. words: what the file is a copy of.
+
+    has_token: whether the tokenizer has a token with an id.
+    """
 
     def __init__(
-        self, folder: Path, model_folder: Path, words: SpokenWords, max_bytes: int = MAX_BYTES
+        self,
+        folder: Path,
+        model_folder: Path,
+        words: SpokenWords,
+        has_token: Callable[[int], bool],
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         self._folder = folder
         self._model_folder = model_folder
         self._words = words
+        self._has_token = has_token
         self._max_bytes = max_bytes
         self._bytes = 0
         self._writer: ThreadPoolExecutor | None = None
@@ -84,7 +95,7 @@ class AnswerLog:
 
     def _read(self) -> None:
         try:
-            written = read_private(self._file)
+            written = read_private(self._file, MOST_READ_BYTES)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -92,7 +103,8 @@ class AnswerLog:
             return
         self._bytes = len(written)
         for spoken in _whole(written):
-            self._words.keep(spoken)
+            if all(0 <= token < 2**31 and self._has_token(token) for token in set(spoken.tokens)):
+                self._words.keep(spoken)
 
     def _append(self, spoken: Spoken) -> None:
         line = _line(spoken)

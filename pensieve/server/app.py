@@ -56,7 +56,7 @@ def build_app(
     files = FileStore(settings.paths.files)
     book = BatchBook(BatchStore(settings.paths.batches))
     spoken = SpokenWords()
-    answers = AnswerLog(settings.paths.answers, model.folder, spoken)
+    answers = AnswerLog(settings.paths.answers, model.folder, spoken, model.tokenizer.has_token)
 
     def context_tokens() -> int:
         return engine.health.context_of(model.context_tokens)

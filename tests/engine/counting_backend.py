@@ -12,6 +12,8 @@ from pensieve.engine.generation import Generation
 from pensieve.engine.prefix_cache import Hit
 
 BYTES_PER_TOKEN = 10
+# A prompt with it cannot be inserted.
+REFUSED_TOKEN = 999_999
 
 
 @dataclass
@@ -71,8 +73,8 @@ class CountingBackend:
 
     def insert(self, key: int, generation: Generation, hit: Hit | None) -> None:
         prompt = generation.prompt_tokens
-        if -1 in prompt:
-            raise ValueError("a negative token")
+        if REFUSED_TOKEN in prompt:
+            raise ValueError("a refused token")
         done = hit.cached_tokens if hit else 0
         if hit:
             assert isinstance(hit.state, RememberedState)

@@ -33,6 +33,7 @@ from pensieve.errors import (
     PensieveError,
     WorkerDiedError,
 )
+from tests.engine.counting_backend import REFUSED_TOKEN
 from tests.engine.scripted_worker import KILLER, SLOW, STUCK, WEDGER
 from tests.engine.states import in_state, until
 
@@ -163,8 +164,8 @@ async def endless(engine: Engine, *, task_status: anyio.abc.TaskStatus[None]) ->
 async def test_a_request_that_fails_does_not_hurt_its_neighbour() -> None:
     async with scripted_engine() as engine:
         await ready(engine)
-        with pytest.raises(EngineError, match="negative"):
-            await token_ids(engine, (-1,))
+        with pytest.raises(EngineError, match="refused"):
+            await token_ids(engine, (REFUSED_TOKEN,))
         assert await token_ids(engine, (1,)) == [1, 2, 3]
 
 

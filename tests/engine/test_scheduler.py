@@ -23,7 +23,12 @@ from pensieve.engine.prefix_cache import Hit, PrefixCache
 from pensieve.engine.protocol import Admitted, Failed
 from pensieve.engine.scheduler import Scheduler
 from pensieve.errors import GrammarError
-from tests.engine.counting_backend import BYTES_PER_TOKEN, CountingBackend, RememberedState
+from tests.engine.counting_backend import (
+    BYTES_PER_TOKEN,
+    REFUSED_TOKEN,
+    CountingBackend,
+    RememberedState,
+)
 
 STOP = 0
 
@@ -56,6 +61,7 @@ class Bench:
     is_bad: Callable[[tuple[int, ...]], bool] = lambda tokens: False
     max_batch: int = 4
     max_waiting: int = 100
+    vocabulary_size: int = 10**6
     kv_tokens: int = 10**6
     chunk: int = 1000
     shelf: Shelf | None = None
@@ -71,7 +77,7 @@ class Bench:
             self._make_backend,
             self.prefixes,
             self.budget,
-            Limits(self.max_batch, self.max_waiting),
+            Limits(self.max_batch, self.max_waiting, self.vocabulary_size),
             self.shelf,
         )
 
@@ -205,6 +211,18 @@ def test_who_leaves_while_being_read_back_leaves_nothing() -> None:
     assert bench.tokens(2) == expected_tokens(LONG, 3)
 
 
+@pytest.mark.parametrize("token", [-1, 10, 2**31])
+def test_a_token_that_the_model_does_not_have_is_refused_and_others_run(token: int) -> None:
+    bench = Bench(vocabulary_size=10)
+    bench.submit(1, (9, token, 3))
+    bench.submit(2, (9, 0, 3))
+    bench.steps(5)
+    assert bench.said[1] == [
+        Failed("The prompt has a token that the model does not have.", "engine")
+    ]
+    assert isinstance(bench.said[2][-1], Finished)
+
+
 def test_what_cannot_be_read_back_ends_its_request_alone() -> None:
     bench = Bench(shelf=Shelf(1000, is_broken=True))
     bench.submit(1, (1,), max_tokens=20)
@@ -273,11 +291,11 @@ def test_cancelling_what_has_just_finished_is_no_mistake() -> None:
 
 def test_a_sequence_that_cannot_be_inserted_fails_alone() -> None:
     bench = Bench()
-    bench.submit(1, (-1,))
+    bench.submit(1, (REFUSED_TOKEN,))
     bench.submit(2, (1, 2))
     bench.run()
     assert bench.said[1][-1] == Failed(
-        "The engine failed on this request: a negative token", "engine"
+        "The engine failed on this request: a refused token", "engine"
     )
     assert bench.tokens(2) == expected_tokens((1, 2), 3)
 

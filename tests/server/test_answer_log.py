@@ -1,6 +1,7 @@
 """Answers as generated, over a restart: what was kept is there again, whatever happened to the file."""
 
 import os
+import zlib
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,12 @@ CALLED = Spoken(
     [7, 70_000, 0],
     (ToolUseContent(id="toolu_1", name="ü", input={"b": 1, "a": "\u2028\n"}),),
 )
+VOCABULARY_SIZE = 100_000
 SAID = Spoken("", [1], (TextContent(text="Guten Tag 🙂"),))
+
+
+def has_token(token_id: int) -> bool:
+    return token_id < VOCABULARY_SIZE
 
 
 @pytest.fixture
@@ -30,7 +36,7 @@ def model(tmp_path: Path) -> Path:
 async def kept_after(folder: Path, model: Path, *more: Spoken) -> list[Spoken]:
     """What a server that starts, and remembers `more`, knows when it ends."""
     words = SpokenWords()
-    log = AnswerLog(folder / "prefixes" / "answers", model, words)
+    log = AnswerLog(folder / "prefixes" / "answers", model, words, has_token)
     async with log.open():
         for spoken in more:
             log.remember(spoken)
@@ -104,7 +110,7 @@ async def test_a_file_that_has_grown_is_written_anew_with_what_is_known(
 ) -> None:
     """An answer that takes the place of an earlier one leaves that in the file."""
     words = SpokenWords()
-    log = AnswerLog(tmp_path / "prefixes" / "answers", model, words, max_bytes=2000)
+    log = AnswerLog(tmp_path / "prefixes" / "answers", model, words, has_token, max_bytes=2000)
     sizes: list[int] = []
     for _ in range(20):
         async with log.open():
@@ -121,3 +127,18 @@ async def test_a_folder_that_cannot_be_written_costs_nothing_but_the_file(
     (tmp_path / "prefixes").write_text("in the way")
     assert await kept_after(tmp_path, model, CALLED) == [CALLED]
     assert "an answer is not kept on disk" in caplog.text
+
+
+@pytest.mark.parametrize("token", [-1, VOCABULARY_SIZE, 2**31, 2**32, 10**30])
+async def test_an_answer_of_tokens_that_the_tokenizer_does_not_have_costs_no_other(
+    tmp_path: Path, model: Path, token: int
+) -> None:
+    """The line's checksum is right: another program wrote it, or this one with another tokenizer."""
+    await kept_after(tmp_path, model, CALLED)
+    file = only_file(tmp_path)
+    for record in file.read_bytes().splitlines():
+        text = record[8:].replace(b"70000", str(token).encode())
+        forged = b"\n%08x%s\n" % (zlib.crc32(text), text)
+        file.write_bytes(file.read_bytes() + forged * bool(text))
+    await kept_after(tmp_path, model, SAID)
+    assert await kept_after(tmp_path, model) == [CALLED, SAID]
