@@ -27,10 +27,18 @@ def examine(patient: Patient, panics: Path = reports.PANIC_FOLDER) -> Iterator[F
     """Port, server, probe, log, macOS's reports."""
     yield _port(patient)
     yield _server(patient)
-    if patient.record and patient.health and patient.health.is_well:
-        yield probe(patient.record, patient.settings.api_key)
+    if patient.record and patient.health:
+        yield from _probe(patient.record, patient.health, patient.settings.api_key)
     yield _log(patient)
     yield from reports.examine(patient.home, panics)
+
+
+def _probe(record: ServerRecord, health: Health, api_key: str) -> Iterator[Finding]:
+    """Ask a model that is loaded. One that sleeps would be loaded by that, and stay in memory."""
+    if health.status == "asleep":
+        yield ok("probe", 'not asked, the model is asleep; to wake it: pensieve chat "Hello"')
+    elif health.is_well:
+        yield probe(record, api_key)
 
 
 def probe(record: ServerRecord, api_key: str, timeout_s: float = PROBE_S) -> Finding:

@@ -79,8 +79,8 @@ def assemble(load: Load, announce: Announce = announce_nothing) -> Work:
     store = _store(load, fingerprint)
     archive = DiskArchive(store, make_caches, fingerprint) if store else None
     announce("trying batches", TRYING_S)
-    max_batch = Limits.max_batch if decodes_together(make_caches) else 1
-    limits = Limits(max_batch, vocabulary_size=_vocabulary_size(model))
+    limits = Limits() if decodes_together(make_caches) else Limits(max_batch=1)
+    limits = replace(limits, vocabulary_size=_vocabulary_size(model))
     announcer = StepAnnouncer(announce, COMPILING_S[platform])
     if MOST_SECONDS[platform]:
         _prepare_kernels(make_caches, platform, limits.max_batch, announcer)

@@ -60,6 +60,18 @@ def test_a_running_server_is_asked_for_one_token_and_the_time_is_told(tmp_path: 
     assert finding.text.startswith("one token in ")
 
 
+def test_a_model_that_sleeps_is_not_woken_and_is_reported_as_asleep(tmp_path: Path) -> None:
+    with serving() as server:
+        findings = examined(served(patient(tmp_path), server, Health("asleep", model="tiny")))
+        assert server.calls == []
+    assert "asleep" in of_topic(findings, "server").text
+    finding = of_topic(findings, "probe")
+    assert (finding.level, finding.text) == (
+        "ok",
+        'not asked, the model is asleep; to wake it: pensieve chat "Hello"',
+    )
+
+
 @pytest.mark.parametrize(
     ("status", "says"), [(401, "another key"), (529, "the model is cursed"), (500, "HTTP 500")]
 )

@@ -88,6 +88,8 @@ def test_an_idle_server_gives_its_memory_back_and_wakes_warm(own: Journey) -> No
     report = httpx.get(f"{own.base_url}/health")
     assert (report.status_code, report.json()["status"]) == (200, "asleep")
     assert report.json()["context_tokens"] == context
+    assert "not asked, the model is asleep" in own.pensieve("doctor", check=False).stdout
+    assert health(own)["status"] == "asleep"
     status = own.pensieve("status").stdout
     assert "asleep" in status
     counted = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}]}
