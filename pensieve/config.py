@@ -15,6 +15,8 @@ from pensieve.private_files import make_missing
 LARGEST_BYTES = 2**20
 BROKEN = ".broken"
 OTHERS = 0o077
+# Python reads no longer ones.
+_LONG_NUMBER = re.compile(r"[0-9_]{4301,}", re.ASCII)
 
 
 def read(file: Path) -> dict[str, Value]:
@@ -107,6 +109,15 @@ def _decoded(file: Path, text: str) -> dict[str, object]:
         raise _broken(file, f"is not TOML: {why}") from error
     except RecursionError as error:
         raise _broken(file, "is nested too deeply (at line 1)") from error
+    except ValueError as error:
+        raise _broken(file, _impossible_number(text)) from error
+
+
+def _impossible_number(text: str) -> str:
+    """Name the line with a number of more digits than Python reads; tomllib does not say where."""
+    number = _LONG_NUMBER.search(text)
+    line = text.count("\n", 0, number.start()) + 1 if number else 1
+    return f"holds a value that cannot be read (at line {line})"
 
 
 def _means(text: str, values: dict[str, Value]) -> bool:
@@ -115,7 +126,7 @@ def _means(text: str, values: dict[str, Value]) -> bool:
 
     try:
         return tomllib.loads(text) == values
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         return False
 
 
