@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar
 
-import anyio.to_thread
 from starlette.requests import Request
 
 from pensieve.api.request import Conversation, MessagesRequest, parse
@@ -26,6 +25,7 @@ from pensieve.prompt.spoken import SpokenWords
 from pensieve.server.bodies import read_body
 from pensieve.server.deadline_threads import DeadlineThreads
 from pensieve.server.sessions import AGENT_HEADER, SESSION_HEADER
+from pensieve.server.worker_thread import run_in_thread
 
 _log = logging.getLogger("pensieve.server")
 
@@ -73,9 +73,7 @@ class CallReader:
         self, kind: type[ConversationT], body: bytes, edition: Edition | None = None
     ) -> ConversationT:
         """The call in `body`. Raises `InvalidRequestError`, `RequestTooLargeError`, and `NotFoundError` for a file."""
-        return await anyio.to_thread.run_sync(
-            partial(self._parse, kind, body, edition or Edition())
-        )
+        return await run_in_thread(partial(self._parse, kind, body, edition or Edition()))
 
     async def render(self, call: Conversation, *, kept: int = 0) -> Prompt:
         """The prompt of a whole conversation, of whose turns a thread already held `kept`.

@@ -48,9 +48,13 @@ class DeadlineThreads:
         outcome = self._begin(work)
         with anyio.fail_after(self._limit_s):
             await outcome.done.wait()
-        if outcome.error is not None:
+        if outcome.error is None:
+            return outcome.value  # pyright: ignore[reportReturnType] -- it is done, and without error
+        try:
             raise outcome.error
-        return outcome.value  # pyright: ignore[reportReturnType] -- it is done, and without error
+        finally:
+            # In a cycle with this frame the error would hold what the request is made of.
+            del outcome
 
     def _begin(self, work: Callable[[], T]) -> _Outcome[T]:
         outcome = _Outcome[T]()

@@ -4,9 +4,8 @@ import errno
 from collections.abc import Callable
 from typing import TypeVar
 
-import anyio.to_thread
-
 from pensieve.errors import DiskFullError
+from pensieve.server.worker_thread import run_in_thread
 
 T = TypeVar("T")
 
@@ -14,7 +13,7 @@ T = TypeVar("T")
 async def on_disk(work: Callable[[], T]) -> T:
     """What `work` returns, done in a worker thread. Raises what it raises, or `DiskFullError` where that is why."""
     try:
-        return await anyio.to_thread.run_sync(work)
+        return await run_in_thread(work)
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise DiskFullError("The disk is full: nothing more can be kept.") from error
