@@ -8,13 +8,13 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from pensieve.files import TEMPORARY
 from pensieve.foreign_json import read_object
 
 _HOUR_S = 3600
 _HOURS = 24
+_LARGEST_COUNT = 2**63
 
 
 class WriteLedger:
@@ -55,7 +55,14 @@ class WriteLedger:
 def _read(file: Path) -> dict[int, int]:
     """What was counted before; nothing where the file is not there, or not what was written."""
     try:
-        counted: dict[str, Any] = read_object(file.read_bytes())
-        return {int(hour): int(nbytes) for hour, nbytes in counted.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+        counted = read_object(file.read_bytes())
+        return {_count(int(hour)): _count(nbytes) for hour, nbytes in counted.items()}
+    except (OSError, ValueError):
         return {}
+
+
+def _count(value: object) -> int:
+    """Raises ValueError for what no disk can have written."""
+    if type(value) is not int or not 0 <= value < _LARGEST_COUNT:
+        raise ValueError("no count")
+    return value

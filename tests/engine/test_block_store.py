@@ -164,7 +164,14 @@ def test_the_days_budget_is_kept(folder: Path) -> None:
     again.close()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"a": "b"}', b"\xff"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *[b"", b"{", b"[1]", b'{"a": "b"}', b"\xff", b'{"1": -1}', b'{"-1": 1}', b'{"1": 1.5}'],
+        *[b"[" * 100_000, b'{"1": 1%s}' % (b"0" * 400), b'{"1": 1%s}' % (b"0" * 5000)],
+    ],
+    ids=lambda content: repr(content[:12]),
+)
 def test_a_count_of_written_bytes_that_cannot_be_read_begins_anew(
     folder: Path, content: bytes
 ) -> None:
