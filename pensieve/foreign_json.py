@@ -1,9 +1,15 @@
 """JSON that others wrote, or could have: the one door from such text to values. It only reads or refuses."""
 
 import json
-from typing import cast
+from types import UnionType
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 MAX_BYTES = 64 * 2**20
+_MAX_INT = 2**63
+# Seconds since 1970 that a calendar has: until the year 5138.
+_MAX_TIME_S = 10**11
+
+RecordT = TypeVar("RecordT")
 
 
 def read_json(text: str | bytes, *, max_bytes: int = MAX_BYTES) -> object:
@@ -22,3 +28,30 @@ def read_object(text: str | bytes, *, max_bytes: int = MAX_BYTES) -> dict[str, o
     if not isinstance(value, dict):
         raise ValueError("JSON, but no object")  # noqa: TRY004 -- callers catch one kind
     return cast("dict[str, object]", value)
+
+
+def read_record(kind: type[RecordT], text: str | bytes) -> RecordT:
+    """Return the dataclass `kind` that was written as an object. Raises ValueError, and nothing else.
+
+    A float of a record is a time.
+    """
+    fields: dict[str, Any] = read_object(text)
+    hints = get_type_hints(kind)
+    for name, value in fields.items():
+        if name not in hints or not _is_a(value, hints[name]):
+            raise ValueError(f"another version's record, or damaged: {name[:40]!r}")
+    try:
+        return kind(**fields)
+    except TypeError:
+        raise ValueError("another version's record, or damaged: a field is missing") from None
+
+
+def _is_a(value: Any, hint: Any) -> bool:
+    if get_origin(hint) is UnionType:
+        return any(_is_a(value, one) for one in get_args(hint))
+    if get_origin(hint) is dict:
+        _, values = get_args(hint)
+        return type(value) is dict and all(_is_a(one, values) for one in value.values())
+    if hint is float:
+        return type(value) in {int, float} and 0 <= value < _MAX_TIME_S
+    return type(value) is hint and (hint is not int or 0 <= value < _MAX_INT)

@@ -15,11 +15,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from pensieve.api.batches import BatchEntry, BatchResult, BatchResultLine
 from pensieve.files import TEMPORARY, sync, sync_path, write_atomically
-from pensieve.foreign_json import read_json, read_object
+from pensieve.foreign_json import read_json, read_record
 from pensieve.private_files import make_folder, open_private
 
 _log = logging.getLogger("pensieve.server")
@@ -27,6 +27,7 @@ _log = logging.getLogger("pensieve.server")
 RECORD = "batch.json"
 REQUESTS = "requests.txt"
 RESULTS = "results.jsonl"
+_OUTCOMES = {"succeeded", "errored", "canceled", "expired"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +178,12 @@ def _age(batch: Batch) -> tuple[float, str]:
 def _read_record(place: Path) -> Batch | None:
     """A batch whose record cannot be read is left alone: it may tell somebody what happened."""
     try:
-        batch = Batch(**cast("Any", read_object((place / RECORD).read_bytes())))
-    except (OSError, ValueError, TypeError) as error:
+        batch = read_record(Batch, (place / RECORD).read_bytes())
+    except (OSError, ValueError) as error:
         _log.warning("%s is no batch's folder, it is not used: %s", place, error)
         return None
-    return batch if batch.id == place.name else None
+    is_known = batch.id == place.name and batch.outcomes.keys() <= _OUTCOMES
+    return batch if is_known else None
 
 
 def _request_line(entry: BatchEntry) -> bytes:

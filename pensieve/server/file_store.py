@@ -13,12 +13,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
 
 from pensieve.api.values import new_id
 from pensieve.errors import FileExpiredError, NotFoundError, StorageQuotaExceededError
 from pensieve.files import TEMPORARY, sync_path, write_atomically
-from pensieve.foreign_json import read_object
+from pensieve.foreign_json import read_record
 from pensieve.private_files import make_folder, read_private
 
 _log = logging.getLogger("pensieve.server")
@@ -141,9 +140,13 @@ class FileStore:
                 if file.expires_at is not None and file.expires_at < long_ago:
                     self._remove(file.id)
         for path in self._folder.glob("*"):
-            if path.name.endswith(TEMPORARY) or (_is_id(path.name) and path.name not in known):
+            if path.name.endswith(TEMPORARY) or self._is_forgotten(path.name):
                 path.unlink(missing_ok=True)
         return [file for file in known.values() if not self.is_expired(file)]
+
+    def _is_forgotten(self, name: str) -> bool:
+        """Whether it is a file without a record. One of another version, which has it, stays."""
+        return _is_id(name) and not self._record(name).exists()
 
     def _remove(self, file_id: str) -> None:
         self._record(file_id).unlink(missing_ok=True)
@@ -157,12 +160,13 @@ class FileStore:
         if not _is_id(file_id):
             return None
         try:
-            return StoredFile(**cast("Any", read_object(read_private(self._record(file_id)))))
+            file = read_record(StoredFile, read_private(self._record(file_id)))
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             _log.warning("the record of %s cannot be read: %s", file_id, error)
             return None
+        return file if file.id == file_id else None
 
 
 def age(file: StoredFile) -> tuple[float, str]:

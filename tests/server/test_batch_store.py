@@ -1,5 +1,6 @@
 """Batches on disk: what a crash at any moment leaves, and that nothing is lost or done twice."""
 
+import json
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -129,6 +130,25 @@ def test_an_unreadable_record_stops_nobody(store: BatchStore, record: bytes) -> 
     broken = store.create(blank(), entries(IDS))
     (store.results(broken).parent / RECORD).write_bytes(record)
     assert store.all() == [kept]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *[{"requests": None}, {"requests": -1}, {"created_at": "x"}, {"expires_at": 1e300}],
+        *[{"ended_at": []}, {"outcomes": {"lost": 1}}, {"outcomes": [1]}, {"new_field": 1}],
+    ],
+    ids=str,
+)
+def test_a_record_of_another_version_is_not_listed_and_stays(
+    store: BatchStore, change: dict[str, object]
+) -> None:
+    kept = store.create(blank("msgbatch_2"), entries(IDS))
+    other = store.create(blank(), entries(IDS))
+    record = store.results(other).parent / RECORD
+    record.write_text(json.dumps(json.loads(record.read_text()) | change))
+    assert store.all() == [kept]
+    assert record.exists()
 
 
 def test_a_batch_that_could_not_be_written_leaves_nothing(store: BatchStore) -> None:

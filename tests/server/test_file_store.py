@@ -1,5 +1,6 @@
 """Uploaded files on disk: what a crash leaves, what is let go, and that no name reaches outside the folder."""
 
+import json
 import stat
 from pathlib import Path
 
@@ -106,6 +107,25 @@ def test_an_unreadable_record_stops_nobody(store: FileStore, tmp_path: Path, rec
     kept, broken = add(store), add(store)
     (tmp_path / "state" / "files" / f"{broken}.json").write_bytes(record)
     assert [file.id for file in store.all()] == [kept]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *[{"filename": None}, {"size_bytes": "5"}, {"created_at": "x"}, {"created_at": 1e300}],
+        *[{"expires_at": []}, {"id": "file_other"}, {"id": "../../secret"}, {"new_field": 1}],
+    ],
+    ids=str,
+)
+def test_a_record_of_another_version_is_not_listed_and_its_file_stays(
+    store: FileStore, tmp_path: Path, change: dict[str, object]
+) -> None:
+    kept, other = add(store), add(store)
+    record = tmp_path / "state" / "files" / f"{other}.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | change))
+    newest = add(store)
+    assert {file.id for file in store.all()} == {kept, newest}
+    assert record.with_suffix("").exists()
 
 
 @pytest.mark.parametrize(
