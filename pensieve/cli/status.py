@@ -69,7 +69,7 @@ def as_json(
         "in_flight": health.in_flight if health.is_well else None,
         "idle_unload": health.idle_unload,
         "memory_bytes": memory_bytes or None,
-        "uptime_s": round(time.time() - record.started_at, 1) if record else None,
+        "uptime_s": round(max(0.0, time.time() - record.started_at), 1) if record else None,
         "restarts": health.restarts if record else None,
         "service": (record.service or None) if record else None,
         "log": (record.log or None) if record else None,
