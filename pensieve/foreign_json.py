@@ -46,12 +46,14 @@ def read_record(kind: type[RecordT], text: str | bytes) -> RecordT:
         raise ValueError("another version's record, or damaged: a field is missing") from None
 
 
-def _is_a(value: Any, hint: Any) -> bool:
+def _is_a(value: object, hint: Any) -> bool:
     if get_origin(hint) is UnionType:
         return any(_is_a(value, one) for one in get_args(hint))
     if get_origin(hint) is dict:
         _, values = get_args(hint)
-        return type(value) is dict and all(_is_a(one, values) for one in value.values())
+        if not isinstance(value, dict):
+            return False
+        return all(_is_a(one, values) for one in cast("dict[str, object]", value).values())
     if hint is float:
-        return type(value) in {int, float} and 0 <= value < _MAX_TIME_S
-    return type(value) is hint and (hint is not int or 0 <= value < _MAX_INT)
+        return type(value) in {int, float} and 0 <= cast("float", value) < _MAX_TIME_S
+    return type(value) is hint and (hint is not int or 0 <= cast("int", value) < _MAX_INT)
