@@ -62,7 +62,9 @@ def test_a_record_comes_back_as_it_was_written_also_without_what_has_a_default()
     ],
     ids=str,
 )
-def test_a_record_of_another_version_or_with_other_values_is_refused(change: dict[str, object]) -> None:
+def test_a_record_of_another_version_or_with_other_values_is_refused(
+    change: dict[str, object],
+) -> None:
     with pytest.raises(ValueError, match="record"):
         read_record(Record, json.dumps(RECORD | change))
 

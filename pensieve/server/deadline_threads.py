@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 import anyio
 
 from pensieve.errors import EngineBusyError
+from pensieve.server.worker_thread import Raised, attempt, unwrap
 
 T = TypeVar("T")
 
@@ -23,8 +24,15 @@ class _Outcome(Generic[T]):
 
     def __init__(self) -> None:
         self.done = anyio.Event()
-        self.value: T | None = None
-        self.error: BaseException | None = None
+        self._value: T | Raised | None = None
+
+    def put(self, value: T | Raised) -> None:
+        self._value = value
+
+    def take(self) -> T | Raised:
+        """Return the value, and hold it no longer."""
+        value, self._value = self._value, None
+        return value  # pyright: ignore[reportReturnType] -- it is done
 
 
 class DeadlineThreads:
@@ -48,13 +56,7 @@ class DeadlineThreads:
         outcome = self._begin(work)
         with anyio.fail_after(self._limit_s):
             await outcome.done.wait()
-        if outcome.error is None:
-            return outcome.value  # pyright: ignore[reportReturnType] -- it is done, and without error
-        try:
-            raise outcome.error
-        finally:
-            # In a cycle with this frame the error would hold what the request is made of.
-            del outcome
+        return unwrap(outcome.take())
 
     def _begin(self, work: Callable[[], T]) -> _Outcome[T]:
         outcome = _Outcome[T]()
@@ -65,10 +67,7 @@ class DeadlineThreads:
             outcome.done.set()
 
         def run() -> None:
-            try:
-                outcome.value = work()
-            except BaseException as error:  # noqa: BLE001 -- it is raised where the work is awaited
-                outcome.error = error
+            outcome.put(attempt(work))
             # The loop may be closed by now: the process ends.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(end)

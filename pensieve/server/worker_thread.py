@@ -17,7 +17,9 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class _Raised:
+class Raised:
+    """Stands for the value of work that raised `error`."""
+
     error: BaseException
 
 
@@ -25,18 +27,23 @@ async def run_in_thread(
     work: Callable[[], T], *, limiter: anyio.CapacityLimiter | None = None
 ) -> T:
     """Return what `work` returns, run in a worker thread. Raises what it raises."""
-    outcome = await anyio.to_thread.run_sync(partial(_outcome, work), limiter=limiter)
-    if not isinstance(outcome, _Raised):
+    return unwrap(await anyio.to_thread.run_sync(partial(attempt, work), limiter=limiter))
+
+
+def attempt(work: Callable[[], T]) -> T | Raised:
+    """Return what `work` returns, or what it raised."""
+    try:
+        return work()
+    except BaseException as error:  # noqa: BLE001 -- raised again on the event loop
+        return Raised(error)
+
+
+def unwrap(outcome: T | Raised) -> T:
+    """Return the value, or raise the error. A caller must not hold `outcome` itself."""
+    if not isinstance(outcome, Raised):
         return outcome
     try:
         raise outcome.error
     finally:
         # This frame is one of the error's own.
         del outcome
-
-
-def _outcome(work: Callable[[], T]) -> T | _Raised:
-    try:
-        return work()
-    except BaseException as error:  # noqa: BLE001 -- raised again on the event loop
-        return _Raised(error)

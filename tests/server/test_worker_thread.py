@@ -2,12 +2,13 @@
 
 import gc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import anyio
 import anyio.lowlevel
 import pytest
 
+from pensieve.server.deadline_threads import DeadlineThreads
 from pensieve.server.worker_thread import run_in_thread
 
 pytestmark = pytest.mark.anyio
@@ -40,22 +41,31 @@ def fail_after_another(kept: list[weakref.ref[Large]]) -> None:
         raise LookupError("in other words") from None
 
 
-async def refused(work: Callable[[list[weakref.ref[Large]]], None], kept: list) -> str:
+async def in_a_deadline_thread(work: Callable[[], None]) -> None:
+    await DeadlineThreads(count=1, limit_s=5).run(work)
+
+
+async def refused(
+    run: Callable[[Callable[[], None]], Awaitable[None]],
+    work: Callable[[list[weakref.ref[Large]]], None],
+    kept: list[weakref.ref[Large]],
+) -> str:
     """An endpoint that holds a body and answers an error of its thread."""
     body = Large()
     kept.append(weakref.ref(body))
     try:
-        await run_in_thread(lambda: work(kept))
+        await run(lambda: work(kept))
     except (ValueError, LookupError) as error:
         return str(error)
     return ""
 
 
+@pytest.mark.parametrize("run", [run_in_thread, in_a_deadline_thread])
 @pytest.mark.parametrize("work", [fail, fail_after_another])
 @pytest.mark.usefixtures("without_collector")
-async def test_an_error_from_a_thread_keeps_nothing_alive(work) -> None:
+async def test_an_error_from_a_thread_keeps_nothing_alive(run, work) -> None:
     kept: list[weakref.ref[Large]] = []
-    assert await refused(work, kept) in {"too long", "in other words"}
+    assert await refused(run, work, kept) in {"too long", "in other words"}
     assert len(kept) >= 2
     with anyio.fail_after(5):
         # The thread lets go of its own a moment after it has answered.
