@@ -375,7 +375,7 @@ def test_markup_that_is_cut_off_before_the_name_is_not_said() -> None:
         (True, "never closed </thi", ["(never closed </thi)"]),
         (True, "a</think><think>b</think>c", ["(a)", "<think>b</think>c"]),
         (False, f"{HERMES}<think>x</think>", [PARIS, "<think>x</think>"]),
-        (False, f"{HERMES}\n{BARE}", [PARIS, BARE]),
+        (False, f"{HERMES}\n{BARE}", [PARIS, NOW]),
         (False, "I <think> so", ["I <think> so"]),
         (False, "<thin ice", ["<thin ice"]),
     ],
