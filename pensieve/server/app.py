@@ -28,7 +28,6 @@ from pensieve.server.count_tokens import CountTokensEndpoint
 from pensieve.server.errors import error_response
 from pensieve.server.file_store import FileStore
 from pensieve.server.files import FilesEndpoint
-from pensieve.server.freed_memory import FreedMemory
 from pensieve.server.health import HealthEndpoint
 from pensieve.server.listing import ModelsEndpoint
 from pensieve.server.messages import MessagesEndpoint
@@ -82,7 +81,7 @@ def build_app(
 
     app = Starlette(
         routes=routes(operations(endpoints)),
-        middleware=_middleware(settings, budget or BodyBudget(when_empty=FreedMemory().soon)),
+        middleware=_middleware(settings, budget or BodyBudget()),
         exception_handlers={HTTPException: _routing_error},
         lifespan=lifespan,
     )

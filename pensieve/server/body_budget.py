@@ -5,7 +5,7 @@ served, and after a while are told that the server is busy. Small ones never wai
 """
 
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import anyio
@@ -26,14 +26,7 @@ PATIENCE_S = 10.0
 class BodyBudget:
     """Owns the count, on one event loop."""
 
-    def __init__(
-        self,
-        max_bytes: int = BUDGET_BYTES,
-        patience_s: float = PATIENCE_S,
-        when_empty: Callable[[], None] = lambda: None,
-    ) -> None:
-        """when_empty: called when the last large body has gone."""
-        self._when_empty = when_empty
+    def __init__(self, max_bytes: int = BUDGET_BYTES, patience_s: float = PATIENCE_S) -> None:
         self._max_bytes = max_bytes
         self._patience_s = patience_s
         self._waiting: deque[tuple[int, anyio.Event]] = deque()
@@ -52,10 +45,7 @@ class BodyBudget:
         try:
             yield hold
         finally:
-            was_large = hold.nbytes > 0
             self.change(-hold.nbytes)
-            if was_large and not self.held_bytes:
-                self._when_empty()
 
     def change(self, nbytes: int) -> None:
         """Count so many more, or fewer, without asking; who waits is let in as far as there is room."""

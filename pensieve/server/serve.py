@@ -23,6 +23,7 @@ from pensieve.models.expected import context_on_mac
 from pensieve.models.folder import ModelFolder
 from pensieve.power import SleepBlocker, awake_command
 from pensieve.private_files import PRIVATE_UMASK
+from pensieve.server.allocator import return_large_allocations
 from pensieve.server.awake_engine import AwakeEngine
 from pensieve.server.grace import grace_s
 from pensieve.settings import DEFAULT_API_KEY, Device, Settings, homebrew_service
@@ -49,6 +50,7 @@ def serve(
     Raises what `open_model` raises for a damaged model; `ProgramReplacedError` where it ended since its program is gone.
     """
     raise_file_limit()
+    return_large_allocations()
     os.umask(PRIVATE_UMASK)
     anyio.run(partial(_serve, replace(settings, device=device), model, device, listeners))
 

@@ -1,6 +1,5 @@
 """Large bodies wait for each other within a budget, small ones never; whoever leaves gives back what was held."""
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import anyio
@@ -10,7 +9,6 @@ import pytest
 
 from pensieve.errors import EngineBusyError
 from pensieve.server.body_budget import SMALL_BYTES, BodyBudget
-from pensieve.server.freed_memory import FreedMemory
 from tests.fakes import ScriptedEngine, says
 from tests.server.serving import CALL, app_of, in_memory
 
@@ -141,32 +139,3 @@ async def test_a_large_request_is_answered_when_there_is_room_and_else_told_to_w
     assert small.status_code == 200
     assert read.status_code == 400
     assert budget.held_bytes == 0
-
-
-async def test_when_the_last_large_body_has_gone_it_is_said_once() -> None:
-    said: list[int] = []
-    budget = BodyBudget(max_bytes=2 * LARGE, when_empty=lambda: said.append(budget.held_bytes))
-    async with budget.hold(LARGE):
-        async with budget.hold(LARGE):
-            pass
-        assert said == []
-    async with budget.hold(SMALL_BYTES):
-        pass
-    assert said == [0]
-
-
-async def test_freed_memory_is_given_back_once_after_the_last_of_a_burst() -> None:
-    given_back = anyio.Event()
-    times: list[int] = []
-    loop = asyncio.get_running_loop()
-
-    def give_back() -> None:
-        times.append(1)
-        loop.call_soon_threadsafe(given_back.set)
-
-    memory = FreedMemory(quiet_s=0, give_back=give_back)
-    for _ in range(3):
-        memory.soon()
-    with anyio.fail_after(5):
-        await given_back.wait()
-    assert times == [1]
