@@ -17,6 +17,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from pensieve.api.message import AnswerContent
 from pensieve.api.request import MessagesRequest, decode
 from pensieve.dialects.dialect import ToolSpec
 from pensieve.dialects.plain import tools_text
@@ -24,6 +25,7 @@ from pensieve.engine.launch import worker_variables
 from pensieve.models.folder import ModelFolder
 from pensieve.models.load import open_model
 from pensieve.prompt.render import PromptRenderer
+from pensieve.prompt.spoken import Spoken, SpokenWords
 from pensieve.settings import child_environment
 from tests.tiny_models import CHATML_ADDED, CHATML_TEMPLATE
 
@@ -49,10 +51,11 @@ LONGEST_PROMPT = 200
 
 @dataclass(frozen=True)
 class Lesson:
-    """A request's body, and the text that answers it."""
+    """A request's body, and the text that answers it. content: what a client was told of that answer, if one was."""
 
     body: dict[str, Any]
     answer: str
+    content: tuple[AnswerContent, ...] = ()
 
     def texts(self) -> list[str]:
         """What its prompt and its answer say, about."""
@@ -101,13 +104,14 @@ def train_behind_anything(
 ) -> ModelFolder:
     """Fill `folder` with a model that has learnt `lessons`, each in several versions, whatever text precedes them.
 
-    noise: texts that may precede them. exam: requests that it is not taught and has to answer rightly, also where the
-    answer is sampled. window: tokens to look back, in each of two layers. Raises AssertionError where no try passes.
+    noise: texts that may precede them. exam: requests that it is not taught, in their order, and has to answer rightly,
+    also where the answer is sampled, and whether earlier answers come back in their own tokens or are rendered. window: tokens to look back, in each of two layers. Raises AssertionError where no try passes.
     """
     texts = [text for versions in lessons for lesson in versions for text in lesson.texts()]
     model, config = _untrained([*texts, *noise], folder, context_tokens=32768, window=window)
     rows = [_rows(model, versions) for versions in lessons]
-    papers = [(prompt[-LAYERS * window :], answer) for prompt, answer in _rows(model, exam)]
+    asked = [*_rows(model, exam), *_rows(model, exam, SpokenWords())]
+    papers = [(prompt[-LAYERS * window :], answer) for prompt, answer in asked]
     before = open_model(model).tokenizer.encode("\n".join(noise))
     draw = random.Random(7)
 
@@ -189,18 +193,24 @@ def _config(tokenizer: Tokenizer, context_tokens: int) -> dict[str, Any]:
     }
 
 
-def _rows(model: ModelFolder, lessons: Sequence[Lesson]) -> list[tuple[list[int], list[int]]]:
-    """Each lesson's prompt as pensieve renders it, and its answer up to the token that ends it."""
+def _rows(
+    model: ModelFolder, lessons: Sequence[Lesson], spoken: SpokenWords | None = None
+) -> list[tuple[list[int], list[int]]]:
+    """Each lesson's prompt as pensieve renders it, and its answer up to the token that ends it.
+
+    spoken: keeps the answers, so that they come back in their own tokens, as with a server.
+    """
     served = open_model(model)
-    renderer = PromptRenderer(served.tokenizer, served.dialect, served.context_tokens)
+    renderer = PromptRenderer(served.tokenizer, served.dialect, served.context_tokens, spoken)
     end = min(served.stop_tokens & {served.tokenizer.controls["<|im_end|>"]})
-    return [
-        (
-            list(renderer.render(decode(MessagesRequest, lesson.body)).tokens),
-            [*served.tokenizer.encode(lesson.answer), end],
-        )
-        for lesson in lessons
-    ]
+    rows: list[tuple[list[int], list[int]]] = []
+    for lesson in lessons:
+        prompt = renderer.render(decode(MessagesRequest, lesson.body))
+        answer = [*served.tokenizer.encode(lesson.answer), end]
+        if spoken is not None and prompt.opening is not None:
+            spoken.keep(Spoken(prompt.opening, answer, lesson.content))
+        rows.append((list(prompt.tokens), answer))
+    return rows
 
 
 def _window_config(window: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
+from pensieve.api.message import AnswerContent, TextContent, ToolUseContent
 from pensieve.daemon import lock
 from pensieve.daemon.record import Address, own_record, published
 from pensieve.dialects.dialect import ToolCall
@@ -54,8 +55,15 @@ class Rehearsal:
 
     def record(self, runs: Iterable[Run]) -> list[Lesson]:
         """The requests of one user who runs `pensieve claude` so, one after another, and their answers."""
+        lessons: list[Lesson] = []
+
+        def events_for(body: Event) -> list[Event]:
+            answer, sign = self.answer_to(body), uuid4().hex
+            lessons.append(Lesson(body, _written(answer), _content(answer, sign)))
+            return _events(body, answer, sign)
+
         with TemporaryDirectory() as place, serving() as server:
-            server.answer_to = lambda body: _events(body, self.answer_to(body))
+            server.answer_to = events_for
             server.healths = lambda: health() | {"context_tokens": CONTEXT_TOKENS}
             home, work = Path(place, "home"), Path(place, "work")
             home.mkdir()
@@ -64,8 +72,7 @@ class Rehearsal:
             with _journey(Path(place, "pensieve"), server) as journey:
                 for run in runs:
                     ClaudeCode(home, work, path).asked(journey, *run.words, stdin=run.stdin)
-            bodies = [body for _, body in server.calls]
-        return [Lesson(body, _written(self.answer_to(body))) for body in bodies]
+        return lessons
 
 
 @contextmanager
@@ -79,12 +86,20 @@ def _journey(home: Path, server: FakeServer) -> Iterator[Journey]:
             yield Journey(home, server.server_port)
 
 
-def _events(body: Event, answer: Answer) -> list[Event]:
+def _content(answer: Answer, sign: str) -> tuple[AnswerContent, ...]:
+    """What the client is told of an answer."""
+    if isinstance(answer, str):
+        return (TextContent(type="text", text=answer),)
+    use = {"id": f"toolu_{sign}", "name": answer.name, "input": dict(answer.arguments)}
+    return (ToolUseContent.model_validate({"type": "tool_use", **use}),)
+
+
+def _events(body: Event, answer: Answer, sign: str) -> list[Event]:
     """Tells so many tokens of prompt that the client compacts a conversation with two long papers."""
     tokens = len(json.dumps(body)) // CHARS_PER_TOKEN
     about = {
         # The client takes answers of one id for parts of one answer.
-        "id": f"msg_{uuid4().hex}",
+        "id": f"msg_{sign}",
         "type": "message",
         "role": "assistant",
         "model": MODEL,
@@ -96,7 +111,7 @@ def _events(body: Event, answer: Answer) -> list[Event]:
     start = {"type": "message_start", "message": about}
     if isinstance(answer, str):
         return [start, *message(answer)[1:]]
-    use = {"type": "tool_use", "id": f"toolu_{uuid4().hex}", "name": answer.name, "input": {}}
+    use = {"type": "tool_use", "id": f"toolu_{sign}", "name": answer.name, "input": {}}
     delta = {"type": "input_json_delta", "partial_json": json.dumps(answer.arguments)}
     return [
         start,
