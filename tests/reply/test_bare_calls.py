@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pensieve.dialects.dialect import ToolCall
 from pensieve.dialects.writing import written_calls
+from pensieve.reply.said import CallBegan
 from tests.dialects.cases import CODE, DIALECTS, NOW, PARIS, ROME
 from tests.reply.test_reading import content_of, content_said, filled, form_of, meaning, read
 
@@ -201,6 +202,8 @@ pieces = st.sampled_from(
 def test_bare_calls_are_found_alike_however_the_text_is_cut(name: str, parts: list[str]) -> None:
     text = "".join(parts)
     whole = read(form_of(name), [text])
-    assert content_said(whole) == content_of(text)
+    # What a marked call holds may be its name, or the beginning of one that is cut.
+    if not any(isinstance(one, CallBegan) for one in whole):
+        assert content_said(whole) == content_of(text)
     assert read(form_of(name), parts) == whole
     assert read(form_of(name), text) == whole
