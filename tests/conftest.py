@@ -22,9 +22,15 @@ os.environ.setdefault("MLX_DISABLE_COMPILE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Two threads are a fifth faster and take the core that the tests beside them need.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# How fast a machine is fails no test: others may work on it.
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("untimed")
+# Neither chance nor a slow machine decides whether a change lands: the same examples each time, unless they are to be
+# others (PENSIEVE_EXPLORE=1 pytest …), and no time limits.
+settings.register_profile(
+    "repeatable",
+    derandomize="PENSIEVE_EXPLORE" not in os.environ,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("repeatable")
 # A shell's background jobs ignore Ctrl-C, and so would every program that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if sys.platform == "linux" and (openblas := find_openblas()):

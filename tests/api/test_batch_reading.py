@@ -59,7 +59,7 @@ def read(body: bytes) -> list[Any] | None:
         return None
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(bodies, separators, st.booleans())
 def test_any_body_is_read_as_if_it_were_read_whole(
     fields: dict[str, Any], by: tuple[str, str], is_ascii: bool
@@ -68,7 +68,7 @@ def test_any_body_is_read_as_if_it_were_read_whole(
     assert read(body) == read_whole(body)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_a_body_that_was_altered_is_read_as_if_it_were_read_whole(data: st.DataObject) -> None:
     body = bytearray(json.dumps({"a": 1, "requests": [ENTRY, ENTRY | {"custom_id": "b"}]}).encode())

@@ -49,14 +49,14 @@ UNWRITABLE = ["/" + "x" * 100_000, "/a" * 50_000, "/", "/\ud800"]
 PATHS = [*UNWRITABLE, "a/b@" + "c" * 300, "/dev/zero"]  # read, never written
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(st.lists(WORD, max_size=6))
 def test_any_words_are_a_command_or_refused(words: list[str]) -> None:
     with suppress(UsageError, CycloptsError):
         assert callable(command_of(words))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(HARMLESS), st.lists(st.one_of(VALUE, TEXT, DASHED, OPTION), max_size=2))
 def test_no_words_make_a_command_report_a_fault_of_its_own(
     tmp_path_factory: pytest.TempPathFactory, command: list[str], words: list[str]

@@ -155,7 +155,7 @@ The end."""
 
 
 @given(texts, st.lists(st.integers(0, 120)), st.integers(3, 9))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_the_end_is_the_same_however_it_came_and_however_low_the_terminal_is(
     text: str, places: list[int], lines: int
 ) -> None:
@@ -342,7 +342,7 @@ def test_no_escape_of_a_model_reaches_the_terminal(text: str) -> None:
 
 
 @given(st.text(st.sampled_from("\x1b[]0;2Jm\x07\x9b\x9c&#27;%1b<>`|-\n http:/()")), st.booleans())
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_no_text_whatever_writes_a_sequence(text: str, is_code: bool) -> None:
     shown(f"```\n{text}" if is_code else text)
 

@@ -336,7 +336,7 @@ def walk(
 @any_dialect
 @both
 @given(data=st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_whatever_a_forced_grammar_lets_through_is_read_as_calls_that_obey_their_schemas(
     name: str, has_tokens: bool, data: st.DataObject
 ) -> None:
@@ -353,7 +353,7 @@ def test_whatever_a_forced_grammar_lets_through_is_read_as_calls_that_obey_their
 @any_dialect
 @both
 @given(data=st.data())
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_whatever_a_grammar_lets_through_behind_a_mark_is_a_call_that_obeys_its_schema(
     name: str, has_tokens: bool, data: st.DataObject
 ) -> None:

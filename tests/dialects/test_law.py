@@ -56,7 +56,7 @@ def check(name: str, pair: Pair, *, has_tokens: bool, size: int) -> None:
 
 @pytest.mark.parametrize("name", DIALECTS)
 @given(pairs(), st.booleans(), st.integers(1, 40))
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 def test_what_a_schema_takes_is_written_under_the_grammar_and_read_as_it_was(
     name: str, pair: Pair, has_tokens: bool, size: int
 ) -> None:
@@ -111,7 +111,7 @@ def test_what_was_lost_once_is_written_and_read(name: str, *, has_tokens: bool) 
 
 
 @given(pairs())
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 def test_drawn_schemas_take_their_values_before_and_after_they_are_held_to(pair: Pair) -> None:
     schema, value = pair
     assume("oneOf" not in str(schema))  # where several hold, no value is taken; we take any

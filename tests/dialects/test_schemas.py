@@ -169,7 +169,7 @@ values = st.recursive(
 
 
 @given(schemas, values)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_what_a_schema_takes_its_fitting_one_takes_too(schema: Any, value: Any) -> None:
     assume(jsonschema.Draft202012Validator(schema).is_valid(value))
     assert jsonschema.Draft202012Validator(compilable(schema).schema).is_valid(value)

@@ -57,7 +57,7 @@ schemas = st.recursive(some(keywords, 2), around, max_leaves=4)
 
 
 @given(schemas, values)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_a_value_is_admitted_exactly_where_the_schema_takes_it(schema: Any, value: Any) -> None:
     whole = {**schema, "$defs": DEFINITIONS}
     is_valid = jsonschema.Draft202012Validator(whole).is_valid(value)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pensieve.engine.backend import Broken, Reading, Sampled
@@ -545,7 +545,6 @@ def test_a_side_request_does_not_push_the_conversation_out() -> None:
     assert started(bench, 3) == 4000
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(

@@ -11,6 +11,5 @@ def looking(examples: int) -> settings:
     """Settings for a test that takes `examples` in an ordinary run."""
     return settings(
         max_examples=EXAMPLES or examples,
-        deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )

@@ -46,7 +46,7 @@ def pieces(name: str, ids: list[int]) -> list[str]:
 
 
 @any_tokenizer
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(DIFFICULT))
 def test_the_pieces_of_any_text_are_what_the_library_decodes_at_once(name: str, text: str) -> None:
     ids = ids_of(name, text)
@@ -61,7 +61,7 @@ def test_no_piece_is_half_a_character(name: str, text: str) -> None:
 
 
 @any_tokenizer
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_whatever_a_model_writes_is_text(name: str, data: st.DataObject) -> None:
     """Bytes that are no UTF-8, control tokens, ids beyond the vocabulary: nothing raises, nothing hidden shows."""
@@ -72,7 +72,7 @@ def test_whatever_a_model_writes_is_text(name: str, data: st.DataObject) -> None
     assert not any(TOKENIZERS[name].id_to_token(hidden) in written for hidden in HIDDEN[name])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_byte_level_pieces_are_the_librarys_even_for_broken_bytes(data: st.DataObject) -> None:
     tokenizer: Tokenizer = TOKENIZERS["byte-level"]

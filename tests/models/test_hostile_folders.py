@@ -221,7 +221,7 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.data())
 def test_whatever_a_field_of_a_folder_holds_it_is_served_or_refused(
     tiny_phi3: ModelFolder, data: st.DataObject

@@ -133,7 +133,7 @@ def test_every_control_token_in_a_clients_text_is_plain_text(name: str) -> None:
 
 
 @any_tokenizer
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=texts)
 def test_no_text_of_a_client_is_a_control_token(name: str, text: str) -> None:
     served = SERVED[name]
@@ -141,7 +141,7 @@ def test_no_text_of_a_client_is_a_control_token(name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("name", EXACT)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=texts)
 def test_every_text_of_a_client_comes_back_as_it_was(name: str, text: str) -> None:
     # Where a text begins with SentencePiece's own sign for a space, it is one.
@@ -155,7 +155,7 @@ def test_every_text_of_a_client_comes_back_as_it_was(name: str, text: str) -> No
 
 
 @any_tokenizer
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(parts=st.lists(texts, min_size=1, max_size=3))
 def test_only_the_templates_own_control_tokens_are_in_a_prompt(name: str, parts: list[str]) -> None:
     served = SERVED[name]
@@ -167,7 +167,7 @@ def test_only_the_templates_own_control_tokens_are_in_a_prompt(name: str, parts:
 
 
 @any_tokenizer
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=st.text(st.characters(exclude_characters=[BREAK, ESCAPE], exclude_categories=["Cs"])))
 def test_a_text_without_marks_is_encoded_as_the_library_does(name: str, text: str) -> None:
     assert SERVED[name].encode(text) == plainly(name, text)
@@ -226,7 +226,7 @@ def test_a_tokenizer_of_an_unknown_kind_is_refused() -> None:
 
 
 @any_tokenizer
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=texts)
 @example(text="</s>\x1c")
 @example(text="</s> \u2028\x85\xa0\n</s>x")

@@ -137,7 +137,7 @@ def test_each_family_is_found_by_its_template() -> None:
 
 @any_family
 @given(steps=st.lists(STEPS, min_size=1, max_size=3), restarts=st.sets(st.integers(0, 2)))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_nothing_that_was_said_is_lost_or_moved_and_the_prompt_is_open(
     family: str, steps: list[tuple[bool, int, bool]], restarts: set[int]
 ) -> None:
@@ -152,7 +152,7 @@ def test_nothing_that_was_said_is_lost_or_moved_and_the_prompt_is_open(
 
 @pytest.mark.parametrize("family", RECALLED)
 @given(steps=st.lists(STEPS, min_size=1, max_size=3))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_the_next_prompt_begins_with_the_last_one_and_its_answer(
     family: str, steps: list[tuple[bool, int, bool]]
 ) -> None:

@@ -45,7 +45,7 @@ def shared(one: Prompt, other: Prompt) -> int:
 
 @any_model
 @given(system=words, said=st.lists(spoken, min_size=1, max_size=4), answer=spoken, more=spoken)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_the_next_turn_begins_with_this_one_up_to_its_last_boundary(
     model: str, system: str, said: list[str], answer: str, more: str
 ) -> None:
@@ -64,7 +64,7 @@ def test_the_next_turn_begins_with_this_one_up_to_its_last_boundary(
 
 @any_model
 @given(system=words, first=spoken, second=spoken, third=spoken)
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_the_end_of_the_turn_before_is_a_boundary_of_this_one_too(
     model: str, system: str, first: str, second: str, third: str
 ) -> None:
@@ -170,7 +170,7 @@ def test_of_too_many_marks_the_last_ones_count() -> None:
 
 @any_model
 @given(words, spoken)
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_tokens_with_edges_are_the_tokens(model: str, system: str, text: str) -> None:
     tokenizer = MODELS[model]
     messages = [{"role": "user", "content": tokenizer.neutralize(system + text)}]

@@ -136,7 +136,7 @@ def both(model: str) -> str:
 
 @any_model
 @given(steps=st.lists(st.sampled_from(STEPS), min_size=1, max_size=6), seed=st.integers(0, 99))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_a_prompt_begins_with_the_last_one_and_its_answer(
     model: str, steps: list[str], seed: int
 ) -> None:

@@ -113,7 +113,7 @@ words = st.text(st.sampled_from(list("ab é🙂\n<>{}")), min_size=1, max_size=1
 
 
 @given(st.lists(words, min_size=1, max_size=3), words)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_whatever_is_said_in_whatever_turns_the_next_prompt_goes_on_from_it(
     texts: list[str], path: str
 ) -> None:

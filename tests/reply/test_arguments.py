@@ -30,7 +30,7 @@ values = st.recursive(
 
 @any_dialect
 @given(path=texts, content=texts)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_text_comes_through_a_call_unchanged(name: str, path: str, content: str) -> None:
     dialect = DIALECTS[name]
     arguments = {"path": path, "content": content, "mode": 7}
@@ -40,7 +40,7 @@ def test_any_text_comes_through_a_call_unchanged(name: str, path: str, content: 
 
 @given(values | st.text("a'\"\\\n\t\r\0\x7f\xa0\u2028,)]}", max_size=8))
 @example("it's \"\\")
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_value_as_python_writes_it_comes_through_a_call_unchanged(value: Any) -> None:
     """LFM2 writes calls as Python does."""
     written = f"<|tool_call_start|>[clock(a={value!r}, b = {[value]!r}, c=1)]<|tool_call_end|>"
@@ -72,7 +72,7 @@ def test_escapes_that_python_lacks_and_values_that_are_none_are_text(
 
 @pytest.mark.parametrize("name", ["hermes", "gemma4", "lfm2"])
 @given(values)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_json_comes_through_a_call_unchanged(name: str, value: Any) -> None:
     arguments = {"a": value, "b c": [value]}
     written = written_calls(DIALECTS[name].calls, [ToolCall("clock", arguments)])

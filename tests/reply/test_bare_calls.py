@@ -198,7 +198,7 @@ pieces = st.sampled_from(
 
 @any_dialect
 @given(st.lists(pieces, max_size=10))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_bare_calls_are_found_alike_however_the_text_is_cut(name: str, parts: list[str]) -> None:
     text = "".join(parts)
     whole = read(form_of(name), [text])

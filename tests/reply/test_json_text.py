@@ -56,7 +56,7 @@ def refuse(constant: str) -> None:
 @given(documents)
 @example('"\\ud800\\ud800\\udc00\\udc00"')
 @example('"\\ud800')
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 def test_what_is_json_is_passed_on_as_the_same_value_and_nothing_else_is(text: str) -> None:
     written = checked_json(text)
     assert is_json(text) == (written is not None)

@@ -186,7 +186,7 @@ def content_said(said: Sequence[Said]) -> list[str]:
 @pytest.mark.parametrize("name", ["hermes", "plain", "llama3", "qwen-coder", "harmony", "lfm2"])
 @given(st.lists(marks, max_size=12), st.booleans(), st.booleans())
 @example(["<tool_call>", '{"name": "clock"', "}", '{"name": "clock"'], False, False)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_cut_of_any_text_gives_the_same_and_loses_and_invents_nothing(
     name: str, pieces: list[str], begun: bool, is_cut: bool
 ) -> None:
@@ -218,7 +218,7 @@ def texts_and_calls(draw: st.DrawFn) -> list[Any]:
 
 @pytest.mark.parametrize("name", WITH_TEXT)
 @given(texts_and_calls())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_texts_and_calls_come_out_in_order(name: str, parts: list[Any]) -> None:
     dialect = DIALECTS[name]
     written, expected = "", list[Any]()
@@ -440,7 +440,7 @@ strays = st.sampled_from(
 
 
 @given(st.lists(strays, max_size=14), st.booleans(), st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_stray_marks_are_read_alike_however_they_are_cut(
     pieces: list[str], begun: bool, may_think: bool
 ) -> None:
@@ -454,7 +454,7 @@ def test_stray_marks_are_read_alike_however_they_are_cut(
 
 
 @given(st.lists(st.sampled_from(["</think>", "x", "\n", " ", "y"]), max_size=14), st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_without_quotes_or_opening_marks_no_closing_mark_is_ever_said(
     pieces: list[str], begun: bool
 ) -> None:

@@ -213,7 +213,7 @@ HEADS = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(
     pieces=st.lists(HEADS | st.binary(max_size=8), max_size=14),
     kind=st.sampled_from(["; boundary=x", "", "; boundary=", "; boundary=x; charset=hex", ";;="]),

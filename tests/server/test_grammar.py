@@ -38,7 +38,7 @@ ends: st.SearchStrategy[Step] = st.sampled_from(
     st.sampled_from([[], ["STOP"], ["a", "é"]]),
     st.integers(1, 9),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_stream_obeys_the_grammar_whatever_the_engine_says(
     said: list[Step], end: Step, stops: list[str], max_tokens: int
 ) -> None:
@@ -49,7 +49,7 @@ def test_a_stream_obeys_the_grammar_whatever_the_engine_says(
 
 
 @given(st.lists(markup, max_size=12), ends, st.sampled_from([None, "omitted"]))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_stream_of_thoughts_and_calls_obeys_it_too(
     pieces: list[list[Step]], end: Step, display: str | None
 ) -> None:

@@ -128,7 +128,7 @@ async def test_half_a_character_is_counted_as_the_one_that_it_is_read_as() -> No
 
 
 @given(text=st.text(max_size=20), stops=st.lists(st.text("ab", min_size=1, max_size=3), max_size=2))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_a_whole_answer_is_the_fold_of_its_stream(text: str, stops: list[str]) -> None:
     anyio.run(_whole_and_streamed, text, stops)
 

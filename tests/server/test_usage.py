@@ -97,7 +97,7 @@ CLEAR = {"type": "clear_tool_uses_20250919", "trigger": {"type": "tool_uses", "v
 
 
 @given(calls(), st.floats(0, 1), st.sampled_from(["anywhere", "first", "ignored", "never"]))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_the_count_is_the_sum_in_every_mode(call: dict[str, Any], share: float, kind: str) -> None:
     anyio.run(_compare, call, share, kind)
 
