@@ -74,22 +74,38 @@ class Parameters:
             body = value(f"{name}_{at}", key, part)
             items.append((self._rule(f"{name}_{at}", f"{head} {body}"), key in shape.required))
         if (extra := shape.extra) is not None:
+            others = self._others(shape, value)
             body = value(f"{name}_more", None, extra)
-            more = self._rule(f"{name}_more", f"{self._any_head(name, shape)} {body}")
+            head = self._any_head(name, (*shape.properties, *others))
+            rules = [self._rule(f"{name}_more", f"{head} {body}")]
+            for at, key in enumerate(others):
+                body = f"{self._head(key)} {value(f'{name}_other{at}', key, extra)}"
+                rules.append(self._rule(f"{name}_other{at}", body))
+            more = one_of(rules)
             items.append((f"{more} ({f'{separator} {more}'.strip()})*", False))
         return in_order(items, separator)
+
+    def _others(self, shape: Shape, value: "Callable[..., str]") -> list[str]:
+        """Return the further parameters of `shape` that another shape lists.
+
+        Between tags each gets the same value in all shapes: where one has a text and another has
+        JSON, the lexer would take all of either for text.
+        """
+        if self._form.quote is not None or value != self._top_value:
+            return []
+        return [key for key in self._slots.listed if key not in shape.properties]
 
     def _head(self, key: str) -> str:
         form = self._form
         return self._literals.around(form.before_key, written_name(form, key), form.after_key)
 
-    def _any_head(self, name: str, shape: Shape) -> str:
-        """A parameter's name that the schema does not list. With what is around it, it is one terminal."""
+    def _any_head(self, name: str, listed: Sequence[str]) -> str:
+        """A parameter's name that is not `listed`. With what is around it, it is one terminal."""
         form = self._form
         first, start, end, last = self._literals.edges(form.before_key, form.after_key)
         own = f"/{pattern(start)}{name_pattern(form)}{pattern(end)}/"
-        listed = [pattern(start + written_name(form, key) + end) for key in shape.properties]
-        terminal = f"{own} & ~/({'|'.join(listed)})/" if listed else own
+        known = [pattern(start + written_name(form, key) + end) for key in listed]
+        terminal = f"{own} & ~/({'|'.join(known)})/" if known else own
         return f"{first} {self._rule(f'{name}_name'.upper(), terminal)} {last}".strip()
 
     def _top_value(self, name: str, key: str | None, part: Schema) -> str:

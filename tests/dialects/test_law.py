@@ -67,7 +67,12 @@ def of_properties(value: dict[str, Any], **properties: Any) -> Pair:
     return {"type": "object", "properties": properties}, value
 
 
+def closed_with(**properties: Any) -> dict[str, Any]:
+    return {"properties": properties, "additionalProperties": False}
+
+
 TEXT = {"type": "string"}
+INTEGER = {"type": "integer"}
 ANY_TEXT = {"type": ["string", "array", "null"]}
 MARK_TEXTS = (
     *("</parameter>", "a\n</parameter>\n</function>\n</tool_call>", '"</parameter>"', '"\\u003c/parameter>"'),
@@ -88,6 +93,18 @@ FOUND: list[Pair] = [
         {"a": given},
     )
     for given in ([], ["x"], None, "null", "[]")
+]
+# Further parameters, of which another choice lists one: as a text, as a number, or one of each.
+FOUND += [
+    ({"type": "object", "anyOf": [{"additionalProperties": further}, closed]}, value)
+    for further, closed, value in [
+        (INTEGER, closed_with(a=TEXT), {"a": 0, "path": 0}),
+        (INTEGER, closed_with(a=TEXT), {"a": "0"}),
+        (INTEGER, closed_with(a=TEXT, b=TEXT), {"c": 1, "b": 0, "a": 2}),
+        (TEXT, closed_with(a=INTEGER), {"a": "0", "b": "1"}),
+        (TEXT, closed_with(a=INTEGER), {"a": 0}),
+        (ANY_TEXT, closed_with(a={"enum": ["x", 5]}), {"a": None, "b": ["y"]}),
+    ]
 ]
 FOUND += [of_properties({"a": text, "b": "x"}, a=TEXT, b=TEXT) for text in MARK_TEXTS]
 FOUND += [of_properties({"a": one}, a=ANY_TEXT) for text in MARK_TEXTS for one in (text, [text])]
