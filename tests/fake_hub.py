@@ -182,8 +182,9 @@ class _Handler(BaseHTTPRequestHandler):
         stop = min(end, hub.stalls.get(name, end))
         for position in range(start, stop, CHUNK_BYTES):
             piece = content[position : min(position + CHUNK_BYTES, stop)]
-            self.wfile.write(piece)
+            # Before the client can have it, and with it the end of the file.
             hub.sent[name] += len(piece)
+            self.wfile.write(piece)
         if name in hub.stalls:
             hub.released.wait()
         if end < len(content) and hub.is_cut_by_reset:
