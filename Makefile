@@ -35,7 +35,7 @@ format: .venv/dev.stamp
 lock: .venv/dev.stamp
 	@sh packaging/lock.sh
 
-# Changes to modules that their tests do not notice: make mutants MODULE="pensieve/reply/calls.py pensieve/prompt" TESTS="tests/reply -k call"
+# Changes to modules that their tests do not notice: make mutants MODULE="pensieve/reply/tool_call_parser.py pensieve/prompt" TESTS="tests/reply -k call"
 # (minutes for a module; PENSIEVE_LAW_EXAMPLES=5 shortens what tests/dialects takes).
 MODULE := pensieve/reply
 TESTS := tests/reply

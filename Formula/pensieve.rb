@@ -30,7 +30,7 @@ class Pensieve < Formula
     # The user's PYTHONHOME and PYTHONPATH lead to other Pythons: the first would keep this one from starting at all.
     inreplace libexec/"bin/pensieve", /\A#!.+$/, "\\0 -I"
     # macOS 27 loads no library whose string table is misaligned, as llguidance's is.
-    system libexec/"bin/python", "-I", "-m", "pensieve.engine.linkedit", libexec if MacOS.version >= :golden_gate
+    system libexec/"bin/python", "-I", "-m", "pensieve.engine.grammar.macho", libexec if MacOS.version >= :golden_gate
 
     man1.install "docs/pensieve.1"
     generate_completions_from_executable(bin/"pensieve", "completion")

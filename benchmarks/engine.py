@@ -30,7 +30,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from pensieve.engine.launch import worker_variables
+from pensieve.engine.client.launch import worker_variables
 
 ROOT = Path(__file__).parent.parent
 ANSWER_TOKENS = 64
@@ -327,7 +327,7 @@ mx.set_default_device(getattr(mx, device))  # mlx-lm makes its stream when it is
 from pathlib import Path
 from mlx_lm.generate import generate_step
 from mlx_lm.models.cache import make_prompt_cache
-from pensieve.engine.weights import load_weights
+from pensieve.engine.model.loading import load_weights
 model = load_weights(Path(folder), device)
 def run(n, tokens, cache=None):
     prompt = mx.array([(7 * i) % 251 + 3 for i in range(n)])

@@ -35,14 +35,14 @@ from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
 from pensieve.api import json_body
-from pensieve.api.request import MessagesRequest, decode
+from pensieve.api.messages.request import MessagesRequest, decode
 from pensieve.engine.generation import EngineHealth, Finished, Started, Token
 from pensieve.models.load import open_model
 from pensieve.paths import under_home
 from pensieve.prompt.render import PromptRenderer
 from pensieve.server.app import build_app
-from pensieve.server.http import http_server, run_until_signal
-from pensieve.settings import Settings
+from pensieve.server.http.uvicorn_server import http_server, run_until_signal
+from pensieve.settings.resolve import Settings
 from tests.embedded_model import embedded_model_folder
 from tests.fakes import ScriptedEngine
 

@@ -22,12 +22,12 @@ import jsonschema
 import mlx.core as mx
 from tokenizers import Tokenizer
 
-from pensieve.engine.client import running_engine
+from pensieve.engine.client.client import running_engine
+from pensieve.engine.client.launch import WorkerSpec
 from pensieve.engine.generation import Engine, Finished, Generation, Grammar, Sampling, Token
-from pensieve.engine.grammar import CompiledGrammar, Matcher, Vocabulary, try_out
-from pensieve.engine.launch import WorkerSpec
-from pensieve.engine.masks import masked
-from pensieve.settings import Device
+from pensieve.engine.grammar.compiled import CompiledGrammar, Matcher, Vocabulary, try_out
+from pensieve.engine.grammar.mask import masked
+from pensieve.settings.resolve import Device
 
 GUIDANCE = {
     "whitespace_flexible": False,

@@ -20,9 +20,9 @@ from pathlib import Path
 import anyio
 
 from benchmarks.engine import argument_parser, make_model
-from pensieve.engine.client import running_engine
+from pensieve.engine.client.client import running_engine
+from pensieve.engine.client.launch import WorkerSpec
 from pensieve.engine.generation import Engine, Generation, Sampling, Token
-from pensieve.engine.launch import WorkerSpec
 
 LENGTHS = (700, 40, 12, 300, 25, 90, 1500, 8)
 

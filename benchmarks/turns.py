@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.engine import RAW_LOOP, Bench, argument_parser, calibrate, make_model
-from pensieve.engine.launch import worker_variables
+from pensieve.engine.client.launch import worker_variables
 
 # Between two answers: what the one before leaves to be done is done.
 _PAUSE_S = 0.2

@@ -15,7 +15,7 @@ READ_FROM_MLX = "0.32.4"
 # 16-bit types, as some kernels write them and as the others do.
 TYPES = {"float16": "float16_t", "bfloat16": "bfloat16_t"}
 
-# Prefill (engine/kv.py, more than 8 tokens), by head dim. "bk": keys in a block, "wn": simdgroups across.
+# Prefill (engine/model/kv_cache.py, more than 8 tokens), by head dim. "bk": keys in a block, "wn": simdgroups across.
 PREFILL = {64: "bk32 wn1", 72: "bk32 wn1", 80: "bk32 wn1", 96: "bk32 wn1", 128: "bk16 wn1"}
 # With force_fused=True only: on M1 to M4, MLX by itself keeps these heads' scores in memory.
 PREFILL_FORCED = {256: "bk16 wn2"}
@@ -24,7 +24,7 @@ PREFILL_NAX = {64: "bk32 wn1", 96: "bk32 wn1", 128: "bk32 wn1", 256: "bk32 wn1"}
 # Decode: heads of 72 and 80 have no kernel there, and are composed of other operations.
 DECODE = (64, 96, 128, 256)
 
-# The cache in 8 and 4 bits: groups of 64, and of 32 where a head is no multiple of 64 (engine/budget.py).
+# The cache in 8 and 4 bits: groups of 64, and of 32 where a head is no multiple of 64 (engine/planning/memory_plan.py).
 KV_GROUPS = ((64, 8), (64, 4), (32, 8), (32, 4))
 # Weights of mlx-community's models: affine 4 and 8 bits; gpt-oss's experts are mxfp4.
 WEIGHTS = (("affine", 64, 4), ("affine", 64, 8), ("affine", 32, 4), ("mxfp4", 32, 4))

@@ -45,7 +45,7 @@ echo "Installing what $lock names into .venv …" >&2
 macos=$(sw_vers -productVersion | cut -d . -f 1)
 # macOS 27 loads no library whose string table is misaligned, as llguidance's is.
 if [ "$macos" -ge 27 ]; then
-    .venv/bin/python -P -m pensieve.engine.linkedit .venv
+    .venv/bin/python -P -m pensieve.engine.grammar.macho .venv
 fi
 # pip goes by what Python calls the system; one built for an older macOS calls 26 and later 16.
 called=$(.venv/bin/python -c 'import platform; print(platform.mac_ver()[0].partition(".")[0])')

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import kernels
 
-from pensieve.engine import linkedit
+from pensieve.engine.grammar import macho
 
 ROOT = Path(__file__).parent.parent
 LOCK = ROOT / "packaging" / "requirements-macos.lock"
@@ -51,13 +51,13 @@ def libraries(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 def faults(name: str, image: bytes) -> Iterator[str]:
     """What a library could not be installed for."""
-    if linkedit.misalignment(image):
+    if macho.misalignment(image):
         print(f"  to be aligned for macOS 27: {name}")
         try:
-            linkedit.aligned(image)
+            macho.aligned(image)
         except ValueError as error:
             yield f"macOS 27 refuses {name}: {error}"
-    named = linkedit.name_and_room(image)
+    named = macho.name_and_room(image)
     if named and named[1] <= len(f"{SITE_PACKAGES}/{name}"):
         yield f"brew's name for {name} does not fit into it ({named[1]} bytes)"
 

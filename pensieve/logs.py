@@ -16,9 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO, cast
 
-from pensieve.files import file_behind
-from pensieve.log_damping import Damping
-from pensieve.visible import one_line
+from pensieve.atomic_files import file_behind
+from pensieve.log_rate_limit import Damping
+from pensieve.untrusted_text import one_line
 
 # 50 000 requests, at some 200 bytes each.
 LARGEST_BYTES = 10 * 2**20

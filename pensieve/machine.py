@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal, assert_never
 
 from pensieve.errors import UnsupportedPlatformError
-from pensieve.settings import Device
+from pensieve.settings.resolve import Device
 
 Kind = Literal["apple_silicon", "rosetta", "intel_mac", "linux", "other"]
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from pensieve.engine.launch import find_openblas
+from pensieve.engine.client.launch import find_openblas
 
 # Folders whose tests share a server, a taught model or what is fetched for them: in one process, one after another.
 TOGETHER = {"claude", "clients", "e2e", "mlx"}

@@ -5,7 +5,7 @@ from typing import cast
 
 import mlx.core as mx
 
-from pensieve.settings import Device
+from pensieve.settings.resolve import Device
 
 DEVICE = cast("Device", os.environ.get("PENSIEVE_TEST_DEVICE") or "cpu")
 if DEVICE not in {"gpu", "cpu"}:

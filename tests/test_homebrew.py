@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pensieve.daemon.record import Address, logs_of, own_record
+from pensieve.daemon.server_record import Address, logs_of, own_record
 from pensieve.homebrew import Keg, is_installed, keg_of, service_file
 from pensieve.paths import under_home
 

@@ -12,7 +12,7 @@ from pensieve.machine import (
     is_translated,
     kernel_values,
 )
-from pensieve.settings import Device
+from pensieve.settings.resolve import Device
 
 M4 = Machine("Darwin", "arm64", "3.13.1", macos="26.1", memory_bytes=32 * GIB)
 OLD_MACOS = Machine("Darwin", "arm64", "3.13.1", macos="13.6", memory_bytes=8 * GIB)

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from pensieve import config, private_files
+from pensieve import private_files
+from pensieve.atomic_files import TEMPORARY, write_atomically
 from pensieve.errors import NotWritableError
-from pensieve.files import TEMPORARY, write_atomically
-from pensieve.models.folder import check_owner, locked
+from pensieve.models.folder.snapshot import check_owner, locked
 from pensieve.paths import under_home
 from pensieve.private_files import NotOursError, claim, make_folder, open_private, read_private
-from pensieve.server.batch_store import Batch, BatchStore
-from pensieve.server.file_store import FileStore
+from pensieve.server.batches.store import Batch, BatchStore
+from pensieve.server.files.store import FileStore
+from pensieve.settings import config_file
 from tests.server.batches import entries
 
 WRITE = os.O_WRONLY | os.O_CREAT | os.O_APPEND
@@ -50,7 +51,7 @@ PRIVATE = {("folder", 0o700), ("file", 0o600)}
 @pytest.mark.usefixtures("open_umask")
 def test_all_that_is_kept_is_the_owners_alone_under_an_open_umask(tmp_path: Path) -> None:
     paths = under_home(tmp_path / "home")
-    config.write(paths.config_file, "port", 7777)
+    config_file.write(paths.config_file, "port", 7777)
     FileStore(paths.files).add(b"text", "a.txt", "text/plain")
     BatchStore(paths.batches).create(Batch("b", 0.0, 1.0, 1, 0), entries("a"))
     with locked(paths.models / "some--model"):

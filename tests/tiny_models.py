@@ -19,7 +19,7 @@ from tokenizers import (
     trainers,
 )
 
-from pensieve.models.folder import ModelFolder
+from pensieve.models.folder.snapshot import ModelFolder
 
 Kind = Literal["llama", "phi3", "phi3-longrope", "qwen3"]
 KINDS: tuple[Kind, ...] = ("llama", "phi3", "phi3-longrope", "qwen3")

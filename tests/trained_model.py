@@ -17,16 +17,16 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from pensieve.api.message import AnswerContent
-from pensieve.api.request import MessagesRequest, decode
+from pensieve.api.messages.message import AnswerContent
+from pensieve.api.messages.request import MessagesRequest, decode
 from pensieve.dialects.dialect import ToolSpec
-from pensieve.dialects.plain import tools_text
-from pensieve.engine.launch import worker_variables
-from pensieve.models.folder import ModelFolder
+from pensieve.dialects.families.plain import tools_text
+from pensieve.engine.client.launch import worker_variables
+from pensieve.models.folder.snapshot import ModelFolder
 from pensieve.models.load import open_model
 from pensieve.prompt.render import PromptRenderer
-from pensieve.prompt.spoken import Spoken, SpokenWords
-from pensieve.settings import child_environment
+from pensieve.prompt.template.generated_answers import Spoken, SpokenWords
+from pensieve.settings.resolve import child_environment
 from tests.tiny_models import CHATML_ADDED, CHATML_TEMPLATE
 
 ROOT = Path(__file__).parents[1]

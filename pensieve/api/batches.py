@@ -5,10 +5,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
+from pensieve.api.base import Request, Timestamp, Wire
 from pensieve.api.errors import ErrorEnvelope
-from pensieve.api.message import Message
-from pensieve.api.request import MessagesRequest
-from pensieve.api.values import Request, Timestamp, Wire
+from pensieve.api.messages.message import Message
+from pensieve.api.messages.request import MessagesRequest
 
 MAX_BODY_BYTES = 256 * 1024 * 1024
 MAX_REQUESTS = 100_000

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from pensieve.api.values import Wire, is_none
+from pensieve.api.base import Wire, is_none
 
 ErrorType = Literal[
     "invalid_request_error",

@@ -6,9 +6,9 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from pensieve.api.base import Timestamp, Wire
 from pensieve.api.errors import first_error
-from pensieve.api.pages import DEFAULT_LIMIT, WRITTEN, Limit, Query
-from pensieve.api.values import Timestamp, Wire
+from pensieve.api.pagination import DEFAULT_LIMIT, WRITTEN, Limit, Query
 from pensieve.errors import InvalidRequestError
 
 MIN_LIFE_S = 3600

@@ -7,8 +7,8 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json_schema
 from pydantic_core import core_schema
 
-from pensieve.api.pages import Query
-from pensieve.api.values import Wire
+from pensieve.api.base import Wire
+from pensieve.api.pagination import Query
 
 Schema = Mapping[str, Any]
 _REF = "#/components/schemas/{model}"

@@ -11,11 +11,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, TypeGuard
 
 from pensieve import __version__
-from pensieve.cli import output
-from pensieve.cli.help import TOPICS, HelpLayout, columns
+from pensieve.cli.ui import output
+from pensieve.cli.ui.help import TOPICS, HelpLayout, columns
 from pensieve.errors import PensieveError, UsageError
-from pensieve.keys import shortened
-from pensieve.settings import child_environment, is_debug_asked, variables_set
+from pensieve.settings.resolve import child_environment, is_debug_asked, variables_set
+from pensieve.settings.spec import shortened
 
 if TYPE_CHECKING:
     from cyclopts import App, CycloptsError
@@ -240,7 +240,7 @@ def _is_of_parser(error: Exception) -> "TypeGuard[CycloptsError]":
 
 
 def _tell_of_fault(error: Exception) -> int:
-    from pensieve.doctor.python import blamed
+    from pensieve.doctor.checks.python import blamed
 
     if found := blamed(error, child_environment({})):
         return _tell(found)

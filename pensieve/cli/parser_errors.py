@@ -14,9 +14,9 @@ from cyclopts.exceptions import (
     ValidationError,
 )
 
-from pensieve.cli.options import Allowed
+from pensieve.cli.commands.server.start_options import Allowed
 from pensieve.errors import UsageError
-from pensieve.keys import shortened
+from pensieve.settings.spec import shortened
 
 
 def usage_error(error: CycloptsError) -> UsageError:

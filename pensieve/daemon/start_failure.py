@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pensieve.daemon.health import Health
+from pensieve.daemon.health_client import Health
 from pensieve.errors import StartFailedError
 
 LOG_LINES = 12
@@ -15,7 +15,7 @@ LOG_BYTES = 16384
 # What a command's exit code says by itself (`pensieve help exit-codes`).
 MODEL_DAMAGED = 65
 TELLING_CODES = frozenset({MODEL_DAMAGED, 69, 73, 78})
-# What the command line writes before an error; the way out follows it (cli/output.py).
+# What the command line writes before an error; the way out follows it (cli/ui/output.py).
 ERROR = "Error: "
 OTHER_MODELS = "Choose another model:\n  pensieve models"
 NEXT_STEPS = """\

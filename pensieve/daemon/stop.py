@@ -7,14 +7,14 @@ import subprocess
 import time
 from contextlib import suppress
 
-from pensieve.daemon import lock
+from pensieve.daemon import server_lock
 from pensieve.daemon.processes import is_running
-from pensieve.daemon.record import ServerRecord, current
+from pensieve.daemon.server_record import ServerRecord, current
 from pensieve.errors import StopFailedError
 from pensieve.paths import Paths
 
 POLL_S = 0.05
-# The server gives open answers 15 s to finish (server/http.py), then ends them.
+# The server gives open answers 15 s to finish (server/http/uvicorn_server.py), then ends them.
 PATIENCE_S = 30.0
 RECORD_PATIENCE_S = 2.0
 
@@ -32,7 +32,7 @@ def stop(paths: Paths, *, is_forced: bool, patience_s: float = PATIENCE_S) -> Se
                 f"The server (pid {record.pid}) has not ended after {patience_s:.0f} s.",
                 hint="End it at once; open answers are cut off:\n  pensieve stop --force",
             )
-    lock.sweep(paths)
+    server_lock.sweep(paths)
     return record
 
 
@@ -46,13 +46,13 @@ def end_child(child: subprocess.Popen[bytes], paths: Paths, patience_s: float = 
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
-    lock.sweep(paths)
+    server_lock.sweep(paths)
 
 
 def _find(paths: Paths, patience_s: float) -> ServerRecord | None:
     """A server that starts holds its lock a moment before it writes its record."""
     deadline = time.monotonic() + patience_s
-    while (record := current(paths)) is None and lock.is_held(paths):
+    while (record := current(paths)) is None and server_lock.is_held(paths):
         if time.monotonic() > deadline:
             raise StopFailedError(
                 "A server holds the lock but has left no record of itself.",

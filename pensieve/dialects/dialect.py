@@ -1,14 +1,14 @@
 """What a model family's way of writing is made of, as values: how tool calls stand in its text, and how its thoughts do.
 
-One description serves three times: to write the calls of earlier turns (writing.py), to hold the model to its form
-(grammar.py), and to read what it wrote (reply). Knows no template, no token and no wire.
+One description serves three times: to write the calls of earlier turns (format_calls.py), to hold the model to its form
+(dialects/grammar/answer_grammar.py), and to read what it wrote (reply). Knows no template, no token and no wire.
 """
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pensieve.dialects.sampling import NEUTRAL, SamplingDefaults
+from pensieve.dialects.sampling_defaults import NEUTRAL, SamplingDefaults
 
 Schema = Mapping[str, object]
 # Variables of a chat template, next to the messages.

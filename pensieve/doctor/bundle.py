@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from pensieve import __version__
+from pensieve.atomic_files import write_atomically
+from pensieve.doctor.checks.serving import log_tail
+from pensieve.doctor.context import Patient
 from pensieve.doctor.finding import Finding
-from pensieve.doctor.patient import Patient
-from pensieve.doctor.serving import log_tail
 from pensieve.errors import NotWritableError
-from pensieve.files import write_atomically
-from pensieve.keys import shortened
+from pensieve.settings.spec import shortened
 
 FOLDER = "pensieve-report/"
 LOG_LINES = 400

@@ -190,7 +190,7 @@ class EngineHealth:
 
 
 class Engine(Protocol):
-    """What the front end holds of the engine (engine/client.py); tests hand in a scripted one."""
+    """What the front end holds of the engine (engine/client/client.py); tests hand in a scripted one."""
 
     @property
     def health(self) -> EngineHealth:

@@ -13,23 +13,23 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from pensieve.dialects.probe import Probe
-from pensieve.dialects.table import dialect_of
-from pensieve.dialects.turn_ends import ends_of_turn
-from pensieve.engine.shape import context_of, text_part, tokens_in
-from pensieve.models.encoder import Encoder, try_out
-from pensieve.models.folder import ModelFolder
-from pensieve.models.generation_config import (
+from pensieve.dialects.probing.probe import Probe
+from pensieve.dialects.probing.turn_ends import ends_of_turn
+from pensieve.dialects.registry import dialect_of
+from pensieve.engine.planning.attention_shape import context_of, text_part, tokens_in
+from pensieve.models.folder.generation_config import (
     NAME,
     GenerationConfig,
     read_generation_config,
     token_ids,
 )
-from pensieve.models.integrity import check, damaged, read_json
-from pensieve.models.served import ServedModel
-from pensieve.models.template_files import open_template, special_tokens
-from pensieve.models.tokenizer import ModelTokenizer, controls_of
-from pensieve.models.tokenizer_limits import oversized
+from pensieve.models.folder.integrity import check, damaged, read_json
+from pensieve.models.folder.snapshot import ModelFolder
+from pensieve.models.folder.template_files import open_template, special_tokens
+from pensieve.models.served_model import ServedModel
+from pensieve.models.tokenizer.chat_tokenizer import ModelTokenizer, controls_of
+from pensieve.models.tokenizer.encoder import Encoder, try_out
+from pensieve.models.tokenizer.growth_limits import oversized
 
 _log = logging.getLogger("pensieve.models")
 

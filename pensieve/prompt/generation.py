@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from pensieve.api.request import MessagesRequest
-from pensieve.dialects.sampling import SamplingDefaults
+from pensieve.api.messages.request import MessagesRequest
+from pensieve.dialects.sampling_defaults import SamplingDefaults
 from pensieve.engine.generation import Generation, Grammar, Priority, Sampling
 from pensieve.errors import PromptTooLongError
 from pensieve.prompt.render import Prompt

@@ -4,17 +4,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from pensieve.api.blocks import TextBlock
-from pensieve.api.request import Conversation
-from pensieve.dialects.plain import tools_text
-from pensieve.dialects.telling import told_texts
-from pensieve.dialects.writing import written_minified
+from pensieve.api.messages.content_blocks import TextBlock
+from pensieve.api.messages.request import Conversation
+from pensieve.dialects.families.plain import tools_text
+from pensieve.dialects.format_calls import written_minified
+from pensieve.dialects.tool_presentation import told_texts
 from pensieve.errors import InvalidRequestError
-from pensieve.prompt.abilities import SystemTurns
-from pensieve.prompt.chat import ChatWriter, Message
-from pensieve.prompt.plan import output_schema
-from pensieve.prompt.tools import Offer
-from pensieve.prompt.turns import ChatTurn, chat_turns, is_silent, merged, trimmed
+from pensieve.prompt.constraints import output_schema
+from pensieve.prompt.conversation.tools import Offer
+from pensieve.prompt.conversation.turns import ChatTurn, chat_turns, is_silent, merged, trimmed
+from pensieve.prompt.template.chat_messages import ChatWriter, Message
+from pensieve.prompt.template.probe import SystemTurns
 
 
 @dataclass(frozen=True, slots=True)

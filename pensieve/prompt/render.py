@@ -1,38 +1,43 @@
 """A conversation as prompt tokens, with the places in them that are worth a KV cache or that the client marked.
 
 The same tokens are counted by `count_tokens` and generated from, so the two never differ. No client text ever becomes
-a control token (words.py).
+a control token (prompt/conversation/block_text.py).
 """
 
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from pensieve.api.message import ClearedToolUses, ContextEdits
-from pensieve.api.request import Conversation, MessagesRequest, Turn
-from pensieve.api.usage import Breakpoint
-from pensieve.dialects import plain
+from pensieve.api.messages.message import ClearedToolUses, ContextEdits
+from pensieve.api.messages.request import Conversation, MessagesRequest, Turn
+from pensieve.api.messages.usage import Breakpoint
 from pensieve.dialects.dialect import Dialect, Variables
-from pensieve.dialects.sampling import NEUTRAL, SamplingDefaults
+from pensieve.dialects.families import plain
+from pensieve.dialects.sampling_defaults import NEUTRAL, SamplingDefaults
 from pensieve.errors import InvalidRequestError, PromptTooLongError
-from pensieve.prompt.abilities import Abilities, abilities_of
-from pensieve.prompt.chat import ChatWriter, parallel_uses, template_tool, tool_uses
-from pensieve.prompt.edits import clear_tool_uses
+from pensieve.prompt.boundaries import Places, RenderedPrompt
+from pensieve.prompt.chat_tokenizer import ChatTokenizer
+from pensieve.prompt.constraints import AnswerPlan, plan_answer
+from pensieve.prompt.conversation.block_text import Known
+from pensieve.prompt.conversation.context_edits import clear_tool_uses
+from pensieve.prompt.conversation.tools import Offer, offer_of
 from pensieve.prompt.layout import Layout, lay_out
-from pensieve.prompt.length import length_beyond
-from pensieve.prompt.places import Places, RenderedPrompt
-from pensieve.prompt.plan import AnswerPlan, plan_answer
-from pensieve.prompt.script import Manner, Script, manner_of
-from pensieve.prompt.spoken import SpokenWords
-from pensieve.prompt.template import ChatTokenizer
+from pensieve.prompt.template.chat_messages import (
+    ChatWriter,
+    parallel_uses,
+    template_tool,
+    tool_uses,
+)
+from pensieve.prompt.template.generated_answers import SpokenWords
+from pensieve.prompt.template.probe import Abilities, abilities_of
+from pensieve.prompt.template.renderer import Manner, Script, manner_of
+from pensieve.prompt.text_length import length_beyond
 from pensieve.prompt.thinking import (
     BoundedThought,
     thinking_budget,
     thinking_variables,
     thought_of,
 )
-from pensieve.prompt.tools import Offer, offer_of
-from pensieve.prompt.words import Known
 
 _log = logging.getLogger("pensieve.prompt")
 

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from pensieve.api.options import EnabledThinking, FreeThinking
-from pensieve.api.request import Conversation
-from pensieve.api.tools import AnyChoice, NamedChoice
+from pensieve.api.messages.options import EnabledThinking, FreeThinking
+from pensieve.api.messages.request import Conversation
+from pensieve.api.messages.tools import AnyChoice, NamedChoice
 from pensieve.dialects.dialect import Dialect, ThinkingForm, Thought, Variables
-from pensieve.dialects.efforts import SCALE, nearest_effort
+from pensieve.dialects.probing.thinking_controls import SCALE, nearest_effort
 
 # Efforts for requests with a budget and no effort: up to so many tokens. The API's minimum is 1024,
 # Claude Code's default 31 999 (2026-11).

@@ -9,10 +9,10 @@ import re
 from collections.abc import Mapping, Sequence
 
 from pensieve.dialects.dialect import CallForm, Schema
-from pensieve.dialects.validity import admits
-from pensieve.reply.calls import CallReader
-from pensieve.reply.letters import Reading, UnexpectedError, after_blanks, one_of, up_to
-from pensieve.reply.said import CallBegan, CallEnded, CallInput, Said
+from pensieve.dialects.grammar.schema_validation import admits
+from pensieve.reply.char_parser import Reading, UnexpectedError, after_blanks, one_of, up_to
+from pensieve.reply.parse_events import CallBegan, CallEnded, CallInput, Said
+from pensieve.reply.tool_call_parser import CallReader
 
 _FENCE = "```"
 _INFO = re.compile(r"[\w+.-]*[ \t]*\n")

@@ -9,8 +9,14 @@ import logging
 from dataclasses import dataclass
 from typing import assert_never
 
-from pensieve.api.events import MessageDelta, MessageEvent, MessageStart, MessageStop, StopDelta
-from pensieve.api.message import (
+from pensieve.api.messages.events import (
+    MessageDelta,
+    MessageEvent,
+    MessageStart,
+    MessageStop,
+    StopDelta,
+)
+from pensieve.api.messages.message import (
     CacheCreation,
     ContextEdits,
     DeltaUsage,
@@ -19,9 +25,9 @@ from pensieve.api.message import (
     StopReason,
     Usage,
 )
-from pensieve.api.usage import Breakpoint, prompt_usage
-from pensieve.dialects.answer import AnswerForm
-from pensieve.dialects.validity import admits
+from pensieve.api.messages.usage import Breakpoint, prompt_usage
+from pensieve.dialects.answer_format import AnswerForm
+from pensieve.dialects.grammar.schema_validation import admits
 from pensieve.engine.generation import (
     EngineEvent,
     Finished,
@@ -30,10 +36,10 @@ from pensieve.engine.generation import (
     Started,
     Token,
 )
-from pensieve.prompt.template import Detokenizer
-from pensieve.reply.blocks import Blocks
-from pensieve.reply.reading import AnswerReader
-from pensieve.reply.said import CallBegan, CallEnded, CallInput, Said, Text, Thought
+from pensieve.prompt.chat_tokenizer import Detokenizer
+from pensieve.reply.answer_parser import AnswerReader
+from pensieve.reply.block_writer import Blocks
+from pensieve.reply.parse_events import CallBegan, CallEnded, CallInput, Said, Text, Thought
 from pensieve.reply.stop_sequences import Scanned, StopScanner
 
 _log = logging.getLogger("pensieve.reply")

@@ -11,32 +11,32 @@ from starlette.responses import Response
 
 from pensieve.engine.generation import Engine
 from pensieve.errors import MethodNotAllowedError, NotFoundError
-from pensieve.models.served import ServedModel
-from pensieve.prompt.spoken import SpokenWords
-from pensieve.server.addresses import Addresses, right_address
-from pensieve.server.answer_log import AnswerLog
-from pensieve.server.answering import Answerer
-from pensieve.server.auth import Guard, access_of
-from pensieve.server.batch_book import BatchBook
-from pensieve.server.batch_queue import BatchQueue
-from pensieve.server.batch_store import BatchStore
-from pensieve.server.batches import BatchesEndpoint
-from pensieve.server.body_budget import BodyAdmission, BodyBudget
-from pensieve.server.boundary import Boundary, exchange_of
-from pensieve.server.calls import CallReader
-from pensieve.server.count_tokens import CountTokensEndpoint
+from pensieve.models.served_model import ServedModel
+from pensieve.prompt.template.generated_answers import SpokenWords
+from pensieve.server.batches.endpoint import BatchesEndpoint
+from pensieve.server.batches.registry import BatchBook
+from pensieve.server.batches.store import BatchStore
+from pensieve.server.batches.worker import BatchQueue
+from pensieve.server.endpoints.health import HealthEndpoint
+from pensieve.server.endpoints.models import ModelsEndpoint
 from pensieve.server.errors import error_response
-from pensieve.server.file_store import FileStore
-from pensieve.server.files import FilesEndpoint
-from pensieve.server.health import HealthEndpoint
-from pensieve.server.listing import ModelsEndpoint
-from pensieve.server.messages import MessagesEndpoint
+from pensieve.server.files.endpoint import FilesEndpoint
+from pensieve.server.files.store import FileStore
+from pensieve.server.http.body_budget import BodyAdmission, BodyBudget
+from pensieve.server.http.sse import Pace
+from pensieve.server.messages.completion import Answerer
+from pensieve.server.messages.count_tokens import CountTokensEndpoint
+from pensieve.server.messages.endpoint import MessagesEndpoint
+from pensieve.server.messages.generated_answer_store import AnswerLog
+from pensieve.server.messages.pipeline import CallReader
+from pensieve.server.messages.sessions import Sessions
+from pensieve.server.middleware.access import Guard, access_of
+from pensieve.server.middleware.base_urls import Addresses, right_address
+from pensieve.server.middleware.cors import Preflight
+from pensieve.server.middleware.request_context import Boundary, exchange_of
 from pensieve.server.operations import routes
-from pensieve.server.preflight import Preflight
-from pensieve.server.sessions import Sessions
-from pensieve.server.sse import Pace
-from pensieve.server.table import Endpoints, operations
-from pensieve.settings import Settings
+from pensieve.server.routes import Endpoints, operations
+from pensieve.settings.resolve import Settings
 
 
 def build_app(

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 from pensieve.engine.generation import Engine, EngineEvent, EngineHealth, Generation
-from pensieve.power import SleepBlocker
+from pensieve.sleep_blocker import SleepBlocker
 
 # A client that works with tools asks again within seconds.
 LINGER_S = 30.0

@@ -11,8 +11,8 @@ from starlette.responses import Response
 from starlette.routing import Route, request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pensieve.api.pages import Query
-from pensieve.api.values import Wire
+from pensieve.api.base import Wire
+from pensieve.api.pagination import Query
 
 Method = Literal["GET", "POST", "DELETE"]
 Endpoint = Callable[[Request], Awaitable[Response]]

@@ -2,8 +2,10 @@
 
 import json
 
+from pensieve.api.base import new_id
 from pensieve.api.errors import ErrorBody, ErrorDetails, ErrorEnvelope
-from pensieve.api.events import (
+from pensieve.api.messages.accumulate import MessageFold
+from pensieve.api.messages.events import (
     ContentBlockDelta,
     ContentBlockStart,
     ContentBlockStop,
@@ -13,9 +15,7 @@ from pensieve.api.events import (
     StopDelta,
     TextDelta,
 )
-from pensieve.api.fold import MessageFold
-from pensieve.api.listing import Capabilities
-from pensieve.api.message import (
+from pensieve.api.messages.message import (
     CacheCreation,
     ClearedToolUses,
     ContextEdits,
@@ -26,7 +26,7 @@ from pensieve.api.message import (
     TokenCount,
     Usage,
 )
-from pensieve.api.values import new_id
+from pensieve.api.models import Capabilities
 
 START = MessageStart(
     message=Message(id="msg_01a", model="m", usage=Usage(input_tokens=7, output_tokens=0))

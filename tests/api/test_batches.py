@@ -6,7 +6,7 @@ import pytest
 
 from pensieve.api.batch_reading import read_batch
 from pensieve.api.batches import BatchedRequest, BatchEntry
-from pensieve.api.request import parse
+from pensieve.api.messages.request import parse
 from pensieve.errors import InvalidRequestError
 
 CALL = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}

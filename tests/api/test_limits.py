@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from pensieve.api.request import MAX_MESSAGES, MessagesRequest, parse
-from pensieve.api.rules import MAX_BLOCKS, MAX_DEFERRED_TOOLS, MAX_TOOLS, check_call
+from pensieve.api.messages.request import MAX_MESSAGES, MessagesRequest, parse
+from pensieve.api.messages.validation import MAX_BLOCKS, MAX_DEFERRED_TOOLS, MAX_TOOLS, check_call
 from pensieve.api.version import Edition
 from pensieve.errors import InvalidRequestError
 

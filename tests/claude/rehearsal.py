@@ -13,12 +13,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
-from pensieve.api.message import AnswerContent, TextContent, ToolUseContent
-from pensieve.daemon import lock
-from pensieve.daemon.record import Address, own_record, published
+from pensieve.api.messages.message import AnswerContent, TextContent, ToolUseContent
+from pensieve.daemon import server_lock
+from pensieve.daemon.server_record import Address, own_record, published
 from pensieve.dialects.dialect import ToolCall
-from pensieve.dialects.plain import DIALECT
-from pensieve.dialects.writing import written_calls
+from pensieve.dialects.families.plain import DIALECT
+from pensieve.dialects.format_calls import written_calls
 from pensieve.paths import under_home
 from tests.claude.driving import ClaudeCode
 from tests.cli.fake_server import MODEL, Event, FakeServer, health, message, serving
@@ -80,7 +80,7 @@ def _journey(home: Path, server: FakeServer) -> Iterator[Journey]:
     """A home where `server` is the one that runs."""
     paths = under_home(home)
     address = Address("127.0.0.1", server.server_port, MODEL, "cpu")
-    with lock.held(paths) as is_ours:
+    with server_lock.held(paths) as is_ours:
         assert is_ours
         with published(paths, own_record(address, service="")):
             yield Journey(home, server.server_port)

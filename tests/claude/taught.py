@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pensieve.dialects.dialect import ToolCall
-from pensieve.dialects.plain import DIALECT
-from pensieve.dialects.writing import written_calls
+from pensieve.dialects.families.plain import DIALECT
+from pensieve.dialects.format_calls import written_calls
 from tests import trained_model
 from tests.claude import rehearsal
 from tests.claude.rehearsal import Rehearsal, Run, blocks_of

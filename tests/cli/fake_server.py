@@ -17,13 +17,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain
 from pathlib import Path
 
-from pensieve.daemon import lock
-from pensieve.daemon.listen import bind
+from pensieve.daemon import server_lock
+from pensieve.daemon.bind import bind
 from pensieve.daemon.processes import command_of
-from pensieve.daemon.record import Address, own_record, published
+from pensieve.daemon.server_record import Address, own_record, published
 from pensieve.paths import under_home
 from pensieve.peer_proof import CHALLENGE_HEADER, PROOF_FIELD, Prover
-from pensieve.settings import homebrew_service
+from pensieve.settings.resolve import homebrew_service
 from tests.cli.program import OWN_KEY
 
 MODEL = "tiny"
@@ -244,7 +244,7 @@ def stand_in(home: str, port: str, mode: str) -> None:
         "interrupts": health("loading"),
         "asleep": health("asleep"),
     }.get(mode, health())
-    with lock.held(paths) as is_ours:
+    with server_lock.held(paths) as is_ours:
         if not is_ours:
             sys.exit(0)
         with bind("127.0.0.1", int(port)) as listener:

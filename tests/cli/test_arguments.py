@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from pensieve.cli.app import ALIASES, COMMANDS, EVERYWHERE, SHORT, command_of, run
 from pensieve.errors import UsageError
-from pensieve.keys import KEYS
-from pensieve.settings import variables_set
+from pensieve.settings.resolve import variables_set
+from pensieve.settings.spec import KEYS
 
 # os.fsdecode() makes lone surrogates of bytes that are no UTF-8.
 TEXT = st.binary(max_size=12).map(lambda raw: os.fsdecode(raw.replace(b"\0", b"")))

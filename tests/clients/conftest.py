@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from anthropic import Anthropic
 
-from pensieve.dialects import plain
 from pensieve.dialects.dialect import Dialect
+from pensieve.dialects.families import plain
 from tests.clients.serving import serving
 from tests.fakes import ScriptedEngine
 from tests.server.serving import KEY

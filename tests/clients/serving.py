@@ -12,9 +12,9 @@ from pathlib import Path
 
 from anyio.from_thread import start_blocking_portal
 
-from pensieve.dialects import plain
 from pensieve.dialects.dialect import ToolCall
-from pensieve.dialects.writing import written_calls
+from pensieve.dialects.families import plain
+from pensieve.dialects.format_calls import written_calls
 from pensieve.engine.generation import EngineEvent, EngineHealth, Generation
 from pensieve.paths import under_home
 from tests.fakes import ByteTokenizer, ScriptedEngine, says

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pensieve.cli.client_variables import variables
-from pensieve.cli.target import Target
+from pensieve.cli.claude.environment import variables
+from pensieve.cli.client.target import Target
 from tests.clients.installed import langchain_python, node_modules
 from tests.clients.serving import serving
 from tests.fakes import ScriptedEngine, says

@@ -9,9 +9,9 @@ import pytest
 from anthropic import beta_tool
 from pydantic import BaseModel
 
-from pensieve.dialects import plain
 from pensieve.dialects.dialect import ThinkingForm, ToolCall
-from pensieve.dialects.writing import written_calls
+from pensieve.dialects.families import plain
+from pensieve.dialects.format_calls import written_calls
 from tests.clients.conftest import Connect
 from tests.clients.serving import prompts
 from tests.clients.test_python import CALL

@@ -5,7 +5,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from pensieve.dialects import (
+from pensieve.dialects.dialect import Dialect
+from pensieve.dialects.families import (
     deepseek,
     gemma,
     glm,
@@ -19,7 +20,6 @@ from pensieve.dialects import (
     plain,
     qwen_coder,
 )
-from pensieve.dialects.dialect import Dialect
 
 WEATHER = {
     "type": "object",

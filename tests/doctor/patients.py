@@ -4,13 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pensieve.daemon.health import Health
-from pensieve.daemon.record import ServerRecord
+from pensieve.daemon.health_client import Health
+from pensieve.daemon.server_record import ServerRecord
+from pensieve.doctor.context import Patient
 from pensieve.doctor.finding import Finding
-from pensieve.doctor.patient import Patient
 from pensieve.machine import Machine
 from pensieve.paths import under_home
-from pensieve.settings import Settings
+from pensieve.settings.resolve import Settings
 
 MAC = Machine("Darwin", "arm64", "3.13.1", macos="26.1", memory_bytes=24 << 30)
 LINUX = Machine("Linux", "x86_64", "3.13.1", memory_bytes=24 << 30, has_mlx_cpu=True)

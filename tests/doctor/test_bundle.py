@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from pensieve.doctor.bundle import Redaction, write
+from pensieve.doctor.context import Patient
 from pensieve.doctor.finding import ok, red
-from pensieve.doctor.patient import Patient
 from pensieve.errors import NotWritableError
+from tests.doctor.checks.test_crashes import MEMORY
 from tests.doctor.patients import patient, with_variables
-from tests.doctor.test_crashes import MEMORY
 
 KEY = 'q8dV3nR7"xK2mW9t\\B4yHs6LzPc1Fj'
 CANARIES = {

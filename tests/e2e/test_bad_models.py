@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pensieve.models.folder import ModelFolder
+from pensieve.models.folder.snapshot import ModelFolder
 from tests import tiny_models
 from tests.e2e.conftest import Journey, free_port
 from tests.models.hostile_folders import BAD, Spoil, changes

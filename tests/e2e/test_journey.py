@@ -12,7 +12,7 @@ import anthropic
 import httpx
 import pytest
 
-from pensieve.engine.launch import worker_variables
+from pensieve.engine.client.launch import worker_variables
 from tests.e2e.conftest import KEY, MODEL, Journey, free_port
 
 CAPITAL = "What is the capital of France?"
@@ -141,7 +141,7 @@ import json, sys
 import mlx.core as mx
 from pathlib import Path
 from mlx_lm.generate import generate_step
-from pensieve.engine.weights import load_weights
+from pensieve.engine.model.loading import load_weights
 prompt, folder = json.load(sys.stdin)
 model = load_weights(Path(folder), "cpu")
 steps = generate_step(mx.array(prompt), model, max_tokens=16)
@@ -158,7 +158,7 @@ def test_greedy_output_is_mlx_lms_own_alone_and_in_company(
     server: Journey, client: anthropic.Anthropic
 ) -> None:
     """The reference is mlx-lm's single-sequence decoding in a process of its own, on the same arithmetic."""
-    from pensieve.models.folder import ModelFolder
+    from pensieve.models.folder.snapshot import ModelFolder
     from pensieve.models.load import open_model
 
     folder = model_folder(server)

@@ -15,8 +15,8 @@ import pytest
 from anthropic import beta_tool
 
 from pensieve.dialects.dialect import ToolCall
-from pensieve.dialects.plain import DIALECT
-from pensieve.dialects.writing import written_calls
+from pensieve.dialects.families.plain import DIALECT
+from pensieve.dialects.format_calls import written_calls
 from tests.e2e.conftest import KEY, Journey, free_port
 from tests.trained_model import Lesson, train, train_apart
 

@@ -7,9 +7,9 @@ states know their tokens, so a hit that is not a true prefix is noticed at once.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pensieve.engine.backend import Progressed, Rest, Sampled
 from pensieve.engine.generation import Generation
-from pensieve.engine.prefix_cache import Hit
+from pensieve.engine.scheduling.backend import Progressed, Rest, Sampled
+from pensieve.engine.scheduling.prefix_cache import Hit
 
 BYTES_PER_TOKEN = 10
 # A prompt with it cannot be inserted.

@@ -18,14 +18,14 @@ import threading
 from concurrent.futures import Future
 from functools import partial
 
-from pensieve.engine.anteroom import Anteroom
-from pensieve.engine.budget import KVBudget
 from pensieve.engine.generation import Figures, Grammar
-from pensieve.engine.line import Limits
-from pensieve.engine.prefix_cache import PrefixCache
+from pensieve.engine.grammar.queue import Anteroom
+from pensieve.engine.planning.memory_plan import KVBudget
 from pensieve.engine.protocol import Load, Loaded, LoadFailed
-from pensieve.engine.scheduler import Scheduler
-from pensieve.engine.worker import FrontEnd, FrontEndGoneError, Work, serve
+from pensieve.engine.scheduling.prefix_cache import PrefixCache
+from pensieve.engine.scheduling.request_queue import Limits
+from pensieve.engine.scheduling.scheduler import Scheduler
+from pensieve.engine.worker.worker import FrontEnd, FrontEndGoneError, Work, serve
 from pensieve.errors import GrammarError
 from tests.engine.counting_backend import BYTES_PER_TOKEN, CountingBackend
 

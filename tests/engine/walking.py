@@ -7,7 +7,7 @@ from functools import cache
 from tokenizers import Tokenizer
 
 from pensieve.engine.generation import Generation, Grammar
-from pensieve.engine.grammar import CompiledGrammar, Matcher, Vocabulary
+from pensieve.engine.grammar.compiled import CompiledGrammar, Matcher, Vocabulary
 from tests import tiny_models
 
 

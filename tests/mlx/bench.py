@@ -6,12 +6,8 @@ from pathlib import Path
 import mlx.core as mx
 from mlx_lm.generate import generate_step
 
-from pensieve.engine.archive import DiskArchive
-from pensieve.engine.batch import BatchBackend
-from pensieve.engine.block_store import BlockStore, StoreLimits
-from pensieve.engine.budget import GB
-from pensieve.engine.caches import CacheMaker, decodes_together, takes_ours
-from pensieve.engine.chunks import ChunkSizer
+from pensieve.engine.disk.block_store import BlockStore, StoreLimits
+from pensieve.engine.disk.write_quota import WriteLedger
 from pensieve.engine.generation import (
     Allowance,
     Generation,
@@ -19,14 +15,18 @@ from pensieve.engine.generation import (
     Started,
     Token,
 )
-from pensieve.engine.line import Limits
-from pensieve.engine.memory import plan_memory
-from pensieve.engine.pacing import PacedArchive
-from pensieve.engine.precision import FULL, KVPrecision
-from pensieve.engine.prefix_cache import PrefixCache
+from pensieve.engine.model.batch import BatchBackend
+from pensieve.engine.model.cache_maker import CacheMaker, decodes_together, takes_ours
+from pensieve.engine.model.disk_prefix_cache import DiskArchive
+from pensieve.engine.model.memory import plan_memory
+from pensieve.engine.planning.kv_precision import FULL, KVPrecision
+from pensieve.engine.planning.memory_plan import GB
 from pensieve.engine.protocol import Failed, WorkerEvent
-from pensieve.engine.scheduler import Scheduler
-from pensieve.engine.write_ledger import WriteLedger
+from pensieve.engine.scheduling.prefill_chunks import ChunkSizer
+from pensieve.engine.scheduling.prefix_cache import PrefixCache
+from pensieve.engine.scheduling.request_queue import Limits
+from pensieve.engine.scheduling.restore_throttle import PacedArchive
+from pensieve.engine.scheduling.scheduler import Scheduler
 from tests.device import DEVICE
 
 GREEDY = Sampling(temperature=0)

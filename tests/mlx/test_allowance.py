@@ -8,12 +8,12 @@ from typing import Literal
 import mlx.core as mx
 import pytest
 
-from pensieve.engine.assembly import assemble
-from pensieve.engine.budget import GB, PROCESS_BYTES
 from pensieve.engine.generation import Allowance, Generation, Sampling
+from pensieve.engine.model.loading import wirable_bytes
+from pensieve.engine.planning.memory_plan import GB, PROCESS_BYTES
 from pensieve.engine.protocol import Load
-from pensieve.engine.weights import wirable_bytes
-from pensieve.engine.worker import Work
+from pensieve.engine.worker.build import assemble
+from pensieve.engine.worker.worker import Work
 from tests import tiny_models
 from tests.device import DEVICE
 

@@ -8,18 +8,18 @@ import pytest
 from mlx_lm.generate import generate_step
 from mlx_lm.sample_utils import make_repetition_penalty
 
-from pensieve.engine.backend import Sampled
-from pensieve.engine.batch import BatchBackend
-from pensieve.engine.budget import GB
-from pensieve.engine.caches import CacheMaker, takes_ours
-from pensieve.engine.chunks import ChunkSizer
 from pensieve.engine.generation import Allowance, Finished, Generation, Sampling, Token
-from pensieve.engine.line import Limits
-from pensieve.engine.memory import plan_memory
-from pensieve.engine.prefix_cache import PrefixCache
-from pensieve.engine.sampling import make_sampler
-from pensieve.engine.scheduler import Scheduler
-from pensieve.engine.weights import load_weights
+from pensieve.engine.model.batch import BatchBackend
+from pensieve.engine.model.cache_maker import CacheMaker, takes_ours
+from pensieve.engine.model.loading import load_weights
+from pensieve.engine.model.memory import plan_memory
+from pensieve.engine.model.sampling import make_sampler
+from pensieve.engine.planning.memory_plan import GB
+from pensieve.engine.scheduling.backend import Sampled
+from pensieve.engine.scheduling.prefill_chunks import ChunkSizer
+from pensieve.engine.scheduling.prefix_cache import PrefixCache
+from pensieve.engine.scheduling.request_queue import Limits
+from pensieve.engine.scheduling.scheduler import Scheduler
 from tests.device import DEVICE
 from tests.mlx.bench import FailingOnce
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pensieve.engine.launch import worker_variables
-from pensieve.engine.prefix_cache import PrefixCache
+from pensieve.engine.client.launch import worker_variables
+from pensieve.engine.scheduling.prefix_cache import PrefixCache
 from tests.device import DEVICE
 from tests.mlx import architectures
 from tests.mlx.bench import Bench, prompt_of, reference

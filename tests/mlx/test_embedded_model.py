@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from pensieve.engine.launch import worker_variables
-from pensieve.engine.precision import KVPrecision
-from pensieve.engine.weights import load_weights
+from pensieve.engine.client.launch import worker_variables
+from pensieve.engine.model.loading import load_weights
+from pensieve.engine.planning.kv_precision import KVPrecision
 from tests.device import DEVICE
 from tests.embedded_model import embedded_model_folder
 from tests.mlx.bench import Bench, FailingOnce, reference
@@ -31,7 +31,7 @@ TOKENS = 6
 WRITER = """
 import signal, sys
 from pathlib import Path
-from pensieve.engine.weights import load_weights
+from pensieve.engine.model.loading import load_weights
 from tests.device import DEVICE
 from tests.mlx.bench import Bench
 bench = Bench(load_weights(Path(sys.argv[1]), DEVICE), Path(sys.argv[2]))

@@ -6,13 +6,13 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from pensieve.engine.backend import Reading
-from pensieve.engine.block_store import StoreLimits
-from pensieve.engine.caches import CacheMaker, decodes_together, takes_ours
+from pensieve.engine.disk.block_store import StoreLimits
 from pensieve.engine.generation import Generation, Token
-from pensieve.engine.precision import KVPrecision
-from pensieve.engine.prefix_cache import PrefixCache
-from pensieve.engine.state import SequenceState
+from pensieve.engine.model.cache_maker import CacheMaker, decodes_together, takes_ours
+from pensieve.engine.model.kv_state import SequenceState
+from pensieve.engine.planning.kv_precision import KVPrecision
+from pensieve.engine.scheduling.backend import Reading
+from pensieve.engine.scheduling.prefix_cache import PrefixCache
 from tests.mlx import architectures
 from tests.mlx.bench import GREEDY, Bench, FailingOnce, prompt_of, reference
 

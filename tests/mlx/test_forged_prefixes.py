@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pensieve.engine.block_file import MAGIC
+from pensieve.engine.disk.block_file import MAGIC
 from tests.mlx import architectures
 from tests.mlx.bench import Bench, prompt_of, reference
 

@@ -12,10 +12,6 @@ import mlx.core as mx
 import pytest
 from tokenizers import Tokenizer
 
-from pensieve.engine.batch import BatchBackend
-from pensieve.engine.budget import GB
-from pensieve.engine.caches import CacheMaker, takes_ours
-from pensieve.engine.chunks import ChunkSizer
 from pensieve.engine.generation import (
     Allowance,
     Finished,
@@ -25,14 +21,18 @@ from pensieve.engine.generation import (
     Started,
     Token,
 )
-from pensieve.engine.grammars import Grammars
-from pensieve.engine.line import Limits
-from pensieve.engine.masks import Matcher, TokenMask, masked
-from pensieve.engine.memory import plan_memory
-from pensieve.engine.prefix_cache import PrefixCache
+from pensieve.engine.grammar.compiler import Grammars
+from pensieve.engine.grammar.mask import Matcher, TokenMask, masked
+from pensieve.engine.model.batch import BatchBackend
+from pensieve.engine.model.cache_maker import CacheMaker, takes_ours
+from pensieve.engine.model.loading import load_weights
+from pensieve.engine.model.memory import plan_memory
+from pensieve.engine.planning.memory_plan import GB
 from pensieve.engine.protocol import Failed
-from pensieve.engine.scheduler import Scheduler
-from pensieve.engine.weights import load_weights
+from pensieve.engine.scheduling.prefill_chunks import ChunkSizer
+from pensieve.engine.scheduling.prefix_cache import PrefixCache
+from pensieve.engine.scheduling.request_queue import Limits
+from pensieve.engine.scheduling.scheduler import Scheduler
 from pensieve.errors import EngineError, GrammarError
 from tests import tiny_models
 from tests.device import DEVICE

@@ -12,9 +12,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from pensieve.engine.client import running_engine
+from pensieve.engine.client.client import running_engine
+from pensieve.engine.client.launch import WorkerSpec
 from pensieve.engine.generation import Engine, Finished, Generation, Grammar, Sampling, Token
-from pensieve.engine.launch import WorkerSpec
 from pensieve.errors import GrammarError
 from tests import tiny_models
 from tests.device import DEVICE

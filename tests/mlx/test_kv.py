@@ -5,10 +5,10 @@ happened to it before.
 import mlx.core as mx
 import pytest
 
-from pensieve.engine.budget import KVBudget, grown_tokens
-from pensieve.engine.kv import SequenceKV
-from pensieve.engine.layers import layer_arrays, layer_from_arrays
-from pensieve.engine.precision import FULL, KVPrecision
+from pensieve.engine.model.kv_cache import SequenceKV
+from pensieve.engine.model.kv_layers import layer_arrays, layer_from_arrays
+from pensieve.engine.planning.kv_precision import FULL, KVPrecision
+from pensieve.engine.planning.memory_plan import KVBudget, grown_tokens
 
 HEADS, HEAD_DIM = 2, 64
 PRECISIONS = [FULL, KVPrecision(8, 64), KVPrecision(4, 64, is_rotated=True)]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from pensieve.engine.relief import IDLE_S, Holdings, MemoryRelief
+from pensieve.engine.worker.memory_relief import IDLE_S, Holdings, MemoryRelief
 from tests.mlx import architectures
 from tests.mlx.bench import Bench, prompt_of, reference
 

@@ -13,14 +13,14 @@ import mlx.core as mx
 import mlx.nn as nn
 import pytest
 
-from pensieve.engine.budget import ModelFacts, plan
-from pensieve.engine.caches import CacheMaker, takes_ours
-from pensieve.engine.memory import measured
-from pensieve.engine.place import place_on
-from pensieve.engine.shape import OWN_CACHES, shape_from
+from pensieve.engine.model.cache_maker import CacheMaker, takes_ours
+from pensieve.engine.model.memory import measured
+from pensieve.engine.planning.attention_shape import OWN_CACHES, shape_from
+from pensieve.engine.planning.device_limits import place_on
+from pensieve.engine.planning.memory_plan import ModelFacts, plan
 from pensieve.machine import GIB, Machine
-from pensieve.models.cards import CARDS, Card
-from pensieve.models.fit import fit, room_on
+from pensieve.models.catalog.cards import CARDS, Card
+from pensieve.models.catalog.memory_fit import fit, room_on
 from tests.mlx import architectures
 
 QWEN35 = {

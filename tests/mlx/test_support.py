@@ -5,7 +5,7 @@ from typing import Any
 
 from mlx_lm.utils import MODEL_ARCHITECTURE_REMAPPING, MODEL_REMAPPING, _get_classes
 
-from pensieve.models.support import MlxLm, installed_mlx_lm
+from pensieve.models.folder.architecture_support import MlxLm, installed_mlx_lm
 
 
 def built_by_mlx_lm(configs: Collection[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -6,14 +6,14 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from pensieve.engine.backend import Progressed, Sampled
-from pensieve.engine.batch import BatchBackend
-from pensieve.engine.caches import CacheMaker, takes_ours
-from pensieve.engine.chunks import ChunkSizer
 from pensieve.engine.generation import Generation, Sampling
-from pensieve.engine.patience import PART_BYTES, StepAnnouncer
-from pensieve.engine.warmup import CHUNK_TOKENS, FixedChunks, prompts_of, warm_up
-from pensieve.engine.weights import load_weights, parts_of
+from pensieve.engine.long_operations import PART_BYTES, StepAnnouncer
+from pensieve.engine.model.batch import BatchBackend
+from pensieve.engine.model.cache_maker import CacheMaker, takes_ours
+from pensieve.engine.model.loading import load_weights, parts_of
+from pensieve.engine.scheduling.backend import Progressed, Sampled
+from pensieve.engine.scheduling.prefill_chunks import ChunkSizer
+from pensieve.engine.worker.warmup import CHUNK_TOKENS, FixedChunks, prompts_of, warm_up
 from tests import tiny_models
 from tests.device import DEVICE
 from tests.mlx import architectures

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pensieve.models.folder import ModelFolder
+from pensieve.models.folder.snapshot import ModelFolder
 from tests import tiny_models
 from tests.embedded_model import embedded_model_folder
 

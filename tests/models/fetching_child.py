@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 from pensieve import paths
-from pensieve.models.catalog import find
-from pensieve.models.fetch import fetch
+from pensieve.models.catalog.sources import find
+from pensieve.models.fetching.fetch import fetch
 
 
 class Printed:

@@ -11,8 +11,9 @@ import pytest
 from tokenizers import Tokenizer, models
 
 from pensieve.errors import ModelDamagedError
-from pensieve.models.catalog import LocalModel
-from pensieve.models.folder import (
+from pensieve.models.catalog.sources import LocalModel
+from pensieve.models.folder.integrity import check_kind
+from pensieve.models.folder.snapshot import (
     MARKER,
     ModelFile,
     ModelFolder,
@@ -20,7 +21,6 @@ from pensieve.models.folder import (
     is_present,
     write_snapshot,
 )
-from pensieve.models.integrity import check_kind
 from pensieve.models.load import open_model
 from tests import tiny_models
 
@@ -112,7 +112,7 @@ def test_opening_a_model_loads_neither_mlx_nor_transformers_nor_the_hub(
 ) -> None:
     code = (
         "import sys; from pathlib import Path; from pensieve.models.load import open_model;"
-        "from pensieve.models.folder import ModelFolder; open_model(ModelFolder('n', 'r', Path(sys.argv[1])));"
+        "from pensieve.models.folder.snapshot import ModelFolder; open_model(ModelFolder('n', 'r', Path(sys.argv[1])));"
         "print({'mlx', 'mlx_lm', 'transformers', 'huggingface_hub', 'numpy'} & sys.modules.keys())"
     )
     told = subprocess.run(

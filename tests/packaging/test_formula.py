@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pensieve.server.http import GRACE_S
+from pensieve.server.http.uvicorn_server import GRACE_S
 from tests.packaging.project import REPOSITORY, ROOT, pyproject, read, script
 
 FORMULA = ROOT / "Formula" / "pensieve.rb"
@@ -131,7 +131,7 @@ def test_its_program_starts_whatever_python_variables_the_user_has(tmp_path: Pat
 
 
 def test_libraries_are_mended_where_macos_refuses_them() -> None:
-    module = "pensieve.engine.linkedit"
+    module = "pensieve.engine.grammar.macho"
     mend = ["system", "LIBEXEC/bin/python", "-I", "-m", module, "LIBEXEC"]
     assert mend not in told(TAHOE)["install"]
     steps = told(GOLDEN_GATE)["install"]

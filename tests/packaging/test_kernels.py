@@ -7,8 +7,8 @@ from pathlib import Path
 import mlx
 import pytest
 
-from pensieve.engine.budget import group_size_for, precisions
-from pensieve.models.cards import CARDS
+from pensieve.engine.planning.memory_plan import group_size_for, precisions
+from pensieve.models.catalog.cards import CARDS
 from tests.packaging.project import script
 from tests.packaging.test_lock import on_the_mac
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pensieve.engine import grammar_library, linkedit
+from pensieve.engine.grammar import llguidance_import, macho
 
 STRINGS = b"\0_PyInit_lib\0_malloc\0\0"
 SIGNATURE = b"\xfa\xde\x0c\xc0 signature"
@@ -40,14 +40,14 @@ def test_the_strings_move_to_a_multiple_of_eight_and_stay_the_same(
     past: int, *, is_signed: bool
 ) -> None:
     image = library(LINKEDIT_START + past, is_signed=is_signed)
-    assert linkedit.misalignment(image) == past
-    mended = linkedit.aligned(image)
-    assert linkedit.misalignment(mended) == 0
+    assert macho.misalignment(image) == past
+    mended = macho.aligned(image)
+    assert macho.misalignment(mended) == 0
     assert strings_of(mended) == (LINKEDIT_START + (8 if past else 0), STRINGS)
 
 
 def test_the_signature_goes_and_the_last_segment_ends_with_the_file() -> None:
-    mended = linkedit.aligned(library(LINKEDIT_START + 4))
+    mended = macho.aligned(library(LINKEDIT_START + 4))
     count, size = struct.unpack_from("<II", mended, 16)
     assert (count, size) == (2, 72 + 24)
     assert SIGNATURE not in mended
@@ -58,7 +58,7 @@ def test_the_signature_goes_and_the_last_segment_ends_with_the_file() -> None:
 def test_what_comes_after_the_strings_is_not_thrown_away() -> None:
     image = library(LINKEDIT_START + 4, is_signed=False, after=b"more")
     with pytest.raises(ValueError, match="not the last thing"):
-        linkedit.aligned(image)
+        macho.aligned(image)
 
 
 def test_a_file_for_several_processors_is_read_where_apple_silicon_is() -> None:
@@ -67,9 +67,9 @@ def test_a_file_for_several_processors_is_read_where_apple_silicon_is() -> None:
     fat += struct.pack(">5I", 0x01000007, 3, 64, 32, 0)
     fat += struct.pack(">5I", 0x0100000C, 0, start, 8192, 0)
     image = fat.ljust(start, b"\0") + library(LINKEDIT_START + 4)
-    assert linkedit.misalignment(image) == 4
+    assert macho.misalignment(image) == 4
     with pytest.raises(ValueError, match="alone"):
-        linkedit.aligned(image)
+        macho.aligned(image)
 
 
 def test_the_room_for_a_librarys_name_goes_to_where_its_first_section_begins() -> None:
@@ -80,8 +80,8 @@ def test_the_room_for_a_librarys_name_goes_to_where_its_first_section_begins() -
     commands = segment + section + zeros + struct.pack("<6I", 0xD, 40, 24, 0, 0, 0) + name
     header = struct.pack("<8I", 0xFEEDFACF, 0x0100000C, 0, 6, 2, len(commands), 0, 0)
     image = (header + commands).ljust(500, b"\0")
-    assert linkedit.name_and_room(image) == ("@rpath/lib.so", 400 - 32 - 232 - 24)
-    assert linkedit.name_and_room(library(LINKEDIT_START)) is None
+    assert macho.name_and_room(image) == ("@rpath/lib.so", 400 - 32 - 232 - 24)
+    assert macho.name_and_room(library(LINKEDIT_START)) is None
 
 
 def unsigned(_: Path) -> None:
@@ -106,11 +106,11 @@ def test_only_libraries_that_need_it_are_written(tmp_path: Path) -> None:
     (tmp_path / "package" / "fine.dylib").write_bytes(fine)
     (tmp_path / "script.so").write_text("no library")
     (tmp_path / "wrong.bin").write_bytes(wrong)
-    assert linkedit.align(tmp_path, unsigned) == [tmp_path / "package" / "wrong.so"]
+    assert macho.align(tmp_path, unsigned) == [tmp_path / "package" / "wrong.so"]
     assert (tmp_path / "package" / "fine.dylib").read_bytes() == fine
     assert (tmp_path / "script.so").read_text() == "no library"
     assert (tmp_path / "wrong.bin").read_bytes() == wrong
-    assert linkedit.align(tmp_path, unsigned) == []
+    assert macho.align(tmp_path, unsigned) == []
 
 
 def test_an_aligned_library_is_a_new_file_that_was_signed_before_it_took_the_place(
@@ -123,10 +123,10 @@ def test_an_aligned_library_is_a_new_file_that_was_signed_before_it_took_the_pla
     signed: list[int] = []
 
     def sign(new: Path) -> None:
-        assert linkedit.misalignment(file.read_bytes()) == 4
+        assert macho.misalignment(file.read_bytes()) == 4
         signed.append(new.stat().st_ino)
 
-    linkedit.align(tmp_path, sign)
+    macho.align(tmp_path, sign)
     after = file.stat()
     assert signed == [after.st_ino]
     assert (after.st_ino != before.st_ino, after.st_mode) == (True, before.st_mode)
@@ -135,8 +135,8 @@ def test_an_aligned_library_is_a_new_file_that_was_signed_before_it_took_the_pla
 
 def test_a_package_of_pips_is_aligned_where_it_loads_then(tmp_path: Path) -> None:
     folder = package(tmp_path / "package")
-    assert grammar_library.align_package(folder, unsigned, loads=lambda: True)
-    assert linkedit.misaligned(folder) == []
+    assert llguidance_import.align_package(folder, unsigned, loads=lambda: True)
+    assert macho.misaligned(folder) == []
 
 
 @pytest.mark.parametrize(
@@ -147,10 +147,10 @@ def test_a_package_of_pips_is_aligned_where_it_loads_then(tmp_path: Path) -> Non
     ],
 )
 def test_a_package_that_cannot_be_made_to_load_is_as_it_was(
-    tmp_path: Path, sign: linkedit.Sign, *, loads: bool
+    tmp_path: Path, sign: macho.Sign, *, loads: bool
 ) -> None:
     folder = package(tmp_path / "package")
-    assert not grammar_library.align_package(folder, sign, loads=lambda: loads)
+    assert not llguidance_import.align_package(folder, sign, loads=lambda: loads)
     assert (folder / "_lib.abi3.so").read_bytes() == library(LINKEDIT_START + 4)
     assert list(folder.iterdir()) == [folder / "_lib.abi3.so"]
 
@@ -159,8 +159,8 @@ def test_a_package_without_such_a_library_is_not_tried(tmp_path: Path) -> None:
     def never() -> bool:
         raise AssertionError("tried")
 
-    assert not grammar_library.align_package(tmp_path, unsigned, loads=never)
-    assert not grammar_library.align_package(tmp_path / "missing", unsigned, loads=never)
+    assert not llguidance_import.align_package(tmp_path, unsigned, loads=never)
+    assert not llguidance_import.align_package(tmp_path / "missing", unsigned, loads=never)
 
 
 @pytest.mark.parametrize(
@@ -176,4 +176,4 @@ def test_a_package_without_such_a_library_is_not_tried(tmp_path: Path) -> None:
 def test_the_command_that_installs_it_again_is_that_of_the_installation(
     prefix: str, command: str
 ) -> None:
-    assert grammar_library.reinstall_command(Path(prefix)).startswith(command)
+    assert llguidance_import.reinstall_command(Path(prefix)).startswith(command)

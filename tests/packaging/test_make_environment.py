@@ -13,7 +13,7 @@ PYTHON = """#!/bin/sh
 echo "$@" >>asked
 case $2 in *mac_ver*) echo "$CALLED" ;; esac
 """
-ALIGN = "-P -m pensieve.engine.linkedit .venv"
+ALIGN = "-P -m pensieve.engine.grammar.macho .venv"
 
 
 def make(folder: Path, system: str, macos: str, called: str) -> tuple[list[str], str]:

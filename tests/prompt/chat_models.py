@@ -3,9 +3,9 @@
 from tokenizers import AddedToken, Tokenizer
 
 from pensieve.dialects.dialect import Dialect
-from pensieve.dialects.table import dialect_of
-from pensieve.models.chat_template import ChatTemplate
-from pensieve.models.tokenizer import ModelTokenizer
+from pensieve.dialects.registry import dialect_of
+from pensieve.models.tokenizer.chat_template import ChatTemplate
+from pensieve.models.tokenizer.chat_tokenizer import ModelTokenizer
 from tests import tiny_models
 
 # As Qwen3's: thinking of earlier turns is not written, and an answer begins with an empty thought.

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from pensieve.dialects.dialect import Dialect
-from pensieve.dialects.table import dialect_of
-from pensieve.models.chat_template import ChatTemplate
-from pensieve.models.tokenizer import ModelTokenizer
+from pensieve.dialects.registry import dialect_of
+from pensieve.models.tokenizer.chat_template import ChatTemplate
+from pensieve.models.tokenizer.chat_tokenizer import ModelTokenizer
 from tests.prompt.chat_models import HERMES_TEMPLATE, MISTRAL_CONTROLS, MISTRAL_TEMPLATE
 
 

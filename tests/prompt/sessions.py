@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pensieve.api.fold import MessageFold
-from pensieve.api.message import Message
-from pensieve.api.request import Conversation, decode
+from pensieve.api.messages.accumulate import MessageFold
+from pensieve.api.messages.message import Message
+from pensieve.api.messages.request import Conversation, decode
 from pensieve.dialects.dialect import ToolCall
-from pensieve.dialects.writing import written_calls
+from pensieve.dialects.format_calls import written_calls
 from pensieve.engine.generation import Finished, Started, Token
 from pensieve.prompt.render import Prompt, PromptRenderer
-from pensieve.prompt.spoken import Spoken, SpokenWords
+from pensieve.prompt.template.generated_answers import Spoken, SpokenWords
 from pensieve.reply.reply import Asked, Reply
 from tests.prompt.chat_models import DIALECTS, MODELS
 

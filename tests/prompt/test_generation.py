@@ -4,16 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from pensieve.api.request import MessagesRequest
-from pensieve.dialects import plain
-from pensieve.dialects.answer import AnswerForm
-from pensieve.dialects.grammar import Wanted
-from pensieve.dialects.sampling import NEUTRAL, SamplingDefaults
+from pensieve.api.messages.request import MessagesRequest
+from pensieve.dialects.answer_format import AnswerForm
+from pensieve.dialects.families import plain
+from pensieve.dialects.grammar.answer_grammar import Wanted
+from pensieve.dialects.sampling_defaults import NEUTRAL, SamplingDefaults
 from pensieve.engine.generation import Grammar, Sampling
 from pensieve.errors import PromptTooLongError
+from pensieve.prompt.boundaries import RenderedPrompt
+from pensieve.prompt.constraints import AnswerGrammar, AnswerPlan
 from pensieve.prompt.generation import BoundedGeneration, ModelLimits, bounded_generation
-from pensieve.prompt.places import RenderedPrompt
-from pensieve.prompt.plan import AnswerGrammar, AnswerPlan
 from pensieve.prompt.render import Prompt
 
 PLAN = AnswerPlan(AnswerForm(plain.DIALECT))

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pensieve.api.request import Conversation
+from pensieve.api.messages.request import Conversation
 from pensieve.errors import InvalidRequestError, PromptTooLongError
-from pensieve.prompt.abilities import SystemTurns, system_turns
 from pensieve.prompt.render import PromptRenderer
+from pensieve.prompt.template.probe import SystemTurns, system_turns
 from tests.fakes import CONTROLS, ByteTokenizer
 
 USER = {"role": "user", "content": "hi"}

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pensieve.prompt.render import Prompt
-from pensieve.prompt.spoken import SpokenWords
+from pensieve.prompt.template.generated_answers import SpokenWords
 from tests.prompt.chat_models import DIALECTS, MODELS
 from tests.prompt.sessions import TOOLS, Session, as_client, begins, call, in_single_letters
 
@@ -125,7 +125,7 @@ class Client:
 
 def both(model: str) -> str:
     from pensieve.dialects.dialect import ToolCall
-    from pensieve.dialects.writing import written_calls
+    from pensieve.dialects.format_calls import written_calls
 
     calls = [
         ToolCall("edit", {"path": "a"}, "a12345678"),

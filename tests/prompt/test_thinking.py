@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from pensieve.api.request import Conversation, CountTokensRequest, MessagesRequest, decode
-from pensieve.api.signatures import signature_of
-from pensieve.prompt.plan import AnswerPlan
+from pensieve.api.messages.request import Conversation, CountTokensRequest, MessagesRequest, decode
+from pensieve.api.messages.signatures import signature_of
+from pensieve.prompt.constraints import AnswerPlan
 from pensieve.prompt.render import Prompt, PromptRenderer
 from tests import tiny_models
 from tests.prompt.chat_models import chat_model, dialect_of_template

@@ -10,11 +10,11 @@ from functools import cached_property
 from tokenizers import AddedToken
 
 from pensieve.dialects.dialect import Dialect, Variables
-from pensieve.dialects.probe import Probe
-from pensieve.dialects.table import dialect_of
-from pensieve.dialects.turn_ends import ends_of_turn
-from pensieve.models.chat_template import ChatTemplate
-from pensieve.models.tokenizer import ModelTokenizer
+from pensieve.dialects.probing.probe import Probe
+from pensieve.dialects.probing.turn_ends import ends_of_turn
+from pensieve.dialects.registry import dialect_of
+from pensieve.models.tokenizer.chat_template import ChatTemplate
+from pensieve.models.tokenizer.chat_tokenizer import ModelTokenizer
 from tests import tiny_models
 
 

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pensieve.dialects.dialect import ToolCall
-from pensieve.dialects.writing import written_calls
-from pensieve.reply.said import CallBegan
+from pensieve.dialects.format_calls import written_calls
+from pensieve.reply.parse_events import CallBegan
 from tests.dialects.cases import CODE, DIALECTS, NOW, PARIS, ROME
-from tests.reply.test_reading import content_of, content_said, filled, form_of, meaning, read
+from tests.reply.test_answer_parser import content_of, content_said, filled, form_of, meaning, read
 
 any_dialect = pytest.mark.parametrize("name", DIALECTS)
 CALL = '{"name": "get_weather", "arguments": {"city": "Paris"}}'

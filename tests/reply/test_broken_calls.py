@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from pensieve.api.message import StopReason
-from pensieve.dialects.answer import AnswerForm
+from pensieve.api.messages.message import StopReason
+from pensieve.dialects.answer_format import AnswerForm
 from pensieve.engine.generation import Finished, FinishReason, Started, Token
 from pensieve.reply.reply import Asked, Reply
 from tests.dialects.cases import DIALECTS, TOOLS

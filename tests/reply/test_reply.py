@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pensieve.api.events import (
+from pensieve.api.messages.accumulate import MessageFold
+from pensieve.api.messages.events import (
     ContentBlockDelta,
     ContentBlockStart,
     ContentBlockStop,
@@ -17,19 +18,18 @@ from pensieve.api.events import (
     MessageStart,
     MessageStop,
 )
-from pensieve.api.fold import MessageFold
-from pensieve.api.message import (
+from pensieve.api.messages.message import (
     ContextEdits,
     Message,
     TextContent,
     ThinkingContent,
     ToolUseContent,
 )
-from pensieve.api.signatures import thought_in
-from pensieve.api.usage import Breakpoint
-from pensieve.dialects import plain
-from pensieve.dialects.answer import AnswerForm
+from pensieve.api.messages.signatures import thought_in
+from pensieve.api.messages.usage import Breakpoint
+from pensieve.dialects.answer_format import AnswerForm
 from pensieve.dialects.dialect import ThinkingForm
+from pensieve.dialects.families import plain
 from pensieve.engine.generation import EngineEvent, Finished, Prefilled, Started, Token
 from pensieve.reply.reply import Asked, Reply
 from tests.dialects.cases import DIALECTS, HERMES, TOOLS

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import anyio
 
-from pensieve.api.message import Message
-from pensieve.server.batch_book import BatchBook
-from pensieve.server.batch_queue import BatchQueue
-from pensieve.server.batch_store import BatchStore
+from pensieve.api.messages.message import Message
+from pensieve.server.batches.registry import BatchBook
+from pensieve.server.batches.store import BatchStore
+from pensieve.server.batches.worker import BatchQueue
 from tests.server.batches import entries, message
 
 REQUESTS = 60

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import anyio.lowlevel
 
 from pensieve.api.batches import BatchEntry
-from pensieve.api.message import Message, TextContent, Usage
+from pensieve.api.messages.message import Message, TextContent, Usage
 
 
 def entries(custom_ids: Iterable[str], **params: object) -> list[BatchEntry]:

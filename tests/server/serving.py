@@ -12,10 +12,10 @@ from starlette.applications import Starlette
 
 from pensieve.paths import under_home
 from pensieve.server.app import build_app
-from pensieve.server.body_budget import BodyBudget
-from pensieve.server.http import Patience, http_server
-from pensieve.server.sse import Pace
-from pensieve.settings import Settings
+from pensieve.server.http.body_budget import BodyBudget
+from pensieve.server.http.sse import Pace
+from pensieve.server.http.uvicorn_server import Patience, http_server
+from pensieve.settings.resolve import Settings
 from tests.fakes import ScriptedEngine, served_model
 
 KEY = "pensieve-local-key"

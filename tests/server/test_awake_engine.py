@@ -6,10 +6,10 @@ import anyio
 import pytest
 
 from pensieve.engine.generation import Generation
-from pensieve.power import SleepBlocker
 from pensieve.server.awake_engine import AwakeEngine
+from pensieve.sleep_blocker import SleepBlocker
 from tests.fakes import ScriptedEngine, says
-from tests.test_power import STAND_IN, OwnStandIns
+from tests.test_sleep_blocker import STAND_IN, OwnStandIns
 
 pytestmark = [
     pytest.mark.anyio,

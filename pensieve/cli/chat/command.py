@@ -6,16 +6,16 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from pensieve import settings as settings_module
-from pensieve.cli import output
-from pensieve.cli.chat.answering import Answer
 from pensieve.cli.chat.conversation import Conversation, Manner, conclude
-from pensieve.cli.chat.link import Link, Means
+from pensieve.cli.chat.receive import Answer
+from pensieve.cli.chat.server_connection import Link, Means
 from pensieve.cli.chat.view import DrawnView, HeldView, NoView, PlainView, View
-from pensieve.cli.messages import Turn
-from pensieve.cli.options import Allowed
+from pensieve.cli.client.messages import Turn
+from pensieve.cli.commands.server.start_options import Allowed
+from pensieve.cli.ui import output
 from pensieve.errors import UsageError
 from pensieve.paths import Paths
+from pensieve.settings import resolve as settings_module
 
 # Enough for a thought and a long piece of code.
 DEFAULT_MAX_TOKENS = 4096
@@ -176,7 +176,7 @@ def _views(*, is_raw: bool, is_held: bool, hides_thinking: bool) -> Callable[[],
 
 
 def _drawn_view(*, hides_thinking: bool) -> View:
-    from pensieve.cli.chat.rows import Rows
+    from pensieve.cli.chat.markdown_rows import Rows
     from pensieve.cli.chat.screen import Screen
 
     screen = Screen(output.stream, output.size)

@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pensieve.cli import output
-from pensieve.cli.chat import saved, slash
-from pensieve.cli.chat.answering import Answer
-from pensieve.cli.chat.context import Meter, without_oldest
-from pensieve.cli.chat.link import Link, Peer
+from pensieve.cli.chat import slash_commands, transcript
+from pensieve.cli.chat.context_usage import Meter, without_oldest
+from pensieve.cli.chat.receive import Answer
+from pensieve.cli.chat.server_connection import Link, Peer
 from pensieve.cli.chat.view import View
-from pensieve.cli.messages import Call, Turn
+from pensieve.cli.client.messages import Call, Turn
+from pensieve.cli.ui import output
 from pensieve.errors import PensieveError, PromptTooLongError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Conversation:
         self._begun = ""
         self._meter = Meter()
         self._commands: dict[str, Callable[[str], None]] = {
-            "help": lambda _: output.note(slash.help_text()),
+            "help": lambda _: output.note(slash_commands.help_text()),
             "clear": self._clear,
             "model": self._show_or_choose_model,
             "system": self._show_or_set_system,
@@ -94,8 +94,8 @@ class Conversation:
                 was_interrupted = True
                 continue
             was_interrupted = False
-            meant = slash.read(line)
-            if meant == slash.Command("exit", ""):
+            meant = slash_commands.read(line)
+            if meant == slash_commands.Command("exit", ""):
                 return 0
             self._do(meant)
 
@@ -103,15 +103,17 @@ class Conversation:
         begun, self._begun = self._begun, ""
         return self._editor.ask(PROMPT, begun, str(self._meter))
 
-    def _do(self, meant: slash.Said | slash.Command | slash.Unknown) -> None:
+    def _do(
+        self, meant: slash_commands.Said | slash_commands.Command | slash_commands.Unknown
+    ) -> None:
         try:
             match meant:
-                case slash.Said(text):
+                case slash_commands.Said(text):
                     if text.strip():
                         self._exchange(text, self._manner)
-                case slash.Command(name, argument):
+                case slash_commands.Command(name, argument):
                     self._commands[name](argument)
-                case slash.Unknown(name, suggestion):
+                case slash_commands.Unknown(name, suggestion):
                     maybe = f"Did you mean /{suggestion}?" if suggestion else "/help shows them."
                     output.failure(f"There is no command /{name}. {maybe}", None)
         except KeyboardInterrupt:
@@ -184,14 +186,14 @@ class Conversation:
             output.failure("/save takes the name of a file.", None)
             return
         path = Path(name).expanduser()
-        saved.save(path, saved.Kept(self._turns, self._system, self._link.peer().model))
+        transcript.save(path, transcript.Kept(self._turns, self._system, self._link.peer().model))
         output.aside(f"Kept: {path}")
 
     def _load(self, name: str) -> None:
         if not name:
             output.failure("/load takes the name of a file.", None)
             return
-        kept = saved.load(Path(name).expanduser())
+        kept = transcript.load(Path(name).expanduser())
         self._turns, self._system, self._asked = kept.turns, kept.system, ""
         output.aside(f"Loaded: {len(kept.turns) // 2} questions and their answers.")
 

@@ -19,9 +19,9 @@ from prompt_toolkit.output import ColorDepth, create_output
 from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import is_dumb_terminal
 
-from pensieve.cli import output
-from pensieve.cli.chat.history import FileHistory
-from pensieve.cli.chat.slash import COMMANDS, is_open
+from pensieve.cli.chat.input_history import FileHistory
+from pensieve.cli.chat.slash_commands import COMMANDS, is_open
+from pensieve.cli.ui import output
 
 MORE = "  "
 

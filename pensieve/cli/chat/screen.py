@@ -8,7 +8,7 @@ synchronized update (terminals that do not know those ignore them). Knows no mar
 from collections.abc import Callable, Sequence
 from itertools import takewhile
 
-from pensieve.cli.chat.rows import Row
+from pensieve.cli.chat.markdown_rows import Row
 
 BEGIN, END = "\x1b[?2026h\x1b[?25l", "\x1b[?25h\x1b[?2026l"
 NO_WRAP, WRAP = "\x1b[?7l", "\x1b[?7h"

@@ -4,12 +4,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from pensieve.cli import output
-from pensieve.cli.escapes import EscapeStripper
+from pensieve.cli.ui import output
+from pensieve.cli.ui.escapes import EscapeStripper
 
 if TYPE_CHECKING:
-    from pensieve.cli.chat.blocks import Piece
-    from pensieve.cli.chat.rows import Row, Rows
+    from pensieve.cli.chat.markdown_blocks import Piece
+    from pensieve.cli.chat.markdown_rows import Row, Rows
     from pensieve.cli.chat.screen import Screen
 
 # Between two drawings of what is not finished. More often than this nobody sees.
@@ -138,7 +138,7 @@ class DrawnView:
         hides_thoughts: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        from pensieve.cli.chat.blocks import Blocks
+        from pensieve.cli.chat.markdown_blocks import Blocks
 
         self._blocks = Blocks()
         self._rows, self._screen = rows, screen
@@ -194,8 +194,8 @@ class DrawnView:
 
     def _placed(self, pieces: "Sequence[Piece]", *, folds: bool) -> "list[Row]":
         """The rows of `pieces`, with an empty one above each block but the first of all."""
-        from pensieve.cli.chat.blocks import FenceOpening, Prose
-        from pensieve.cli.chat.rows import BLANK
+        from pensieve.cli.chat.markdown_blocks import FenceOpening, Prose
+        from pensieve.cli.chat.markdown_rows import BLANK
 
         placed: list[Row] = []
         for piece in pieces:

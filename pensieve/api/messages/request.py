@@ -1,0 +1,140 @@
+"""What clients ask: the bodies of `POST /v1/messages` and `/v1/messages/count_tokens`.
+
+Fields that are not listed are ignored, except those whose silence would lose something: they are here to be refused by
+name (validation.py, and prompt for what a model cannot do).
+"""
+
+from typing import Annotated, Literal, TypeVar, cast
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    JsonValue,
+    StrictBool,
+    StrictInt,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from pensieve.api import json_body
+from pensieve.api.base import Request
+from pensieve.api.errors import first_error
+from pensieve.api.messages.content_blocks import CacheControl, Content, SystemContent
+from pensieve.api.messages.options import ContextManagement, OutputConfig, Thinking, Thread
+from pensieve.api.messages.tools import Tool, ToolChoice
+from pensieve.errors import InvalidRequestError, RequestTooLargeError
+
+MAX_BODY_BYTES = 32 * 1024 * 1024
+MAX_MESSAGES = 100_000
+MAX_STOP_SEQUENCES = 64
+MAX_STOP_LETTERS = 1024
+MAX_INT = 2**63 - 1
+
+Role = Literal["user", "assistant", "system"]
+
+
+class Turn(Request):
+    """One entry of `messages`. clear_at: when a system turn is no longer shown to the model."""
+
+    role: Role
+    content: Content
+    clear_at: Literal["next_user_message", "never"] = "never"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _allow_settings_alone(cls, turn: object) -> object:
+        """A system turn may hold nothing but settings of the output, which mean nothing here."""
+        if not isinstance(turn, dict):
+            return turn
+        fields = cast("dict[str, object]", turn)
+        if fields.get("role") == "system" and fields.get("output_config"):
+            return {"content": (), **fields}
+        return fields
+
+
+def _not_empty(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+    if not turns:
+        raise PydanticCustomError("no_messages", "at least one message is required")
+    return turns
+
+
+class Conversation(Request):
+    """What the prompt is made from; `messages.create` and `count_tokens` share it."""
+
+    model: Annotated[str, Field(min_length=1)]
+    messages: Annotated[
+        tuple[Turn, ...],
+        Field(max_length=MAX_MESSAGES, json_schema_extra={"minItems": 1}),
+        AfterValidator(_not_empty),
+    ]
+    system: SystemContent = ()
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice | None = None
+    thinking: Thinking | None = None
+    output_config: OutputConfig = OutputConfig()
+    output_format: JsonValue = None
+    cache_control: CacheControl | None = None
+    context_management: ContextManagement | None = None
+    mcp_servers: tuple[JsonValue, ...] = ()
+
+    @property
+    def output_schema(self) -> JsonValue:
+        """The form that the answer must have, by its name of now or of before."""
+        return self.output_config.format or self.output_format
+
+
+class CountTokensRequest(Conversation):
+    """The body of `POST /v1/messages/count_tokens`. `thread` is here to be refused."""
+
+    thread: JsonValue = None
+
+
+def _stop_sequence(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError(
+            "blank_stop_sequence", "each stop sequence must contain non-whitespace"
+        )
+    return text
+
+
+StopSequence = Annotated[str, Field(max_length=MAX_STOP_LETTERS), AfterValidator(_stop_sequence)]
+
+
+class MessagesRequest(Conversation):
+    """The body of `POST /v1/messages`. Temperatures up to 2 are taken, as other servers take them.
+
+    max_tokens: 0 asks for no answer, only for the prompt to be processed.
+    """
+
+    max_tokens: Annotated[StrictInt, Field(ge=0, le=MAX_INT)]
+    stream: StrictBool = False
+    stop_sequences: Annotated[tuple[StopSequence, ...], Field(max_length=MAX_STOP_SEQUENCES)] = ()
+    # None: as the settings or the model's makers say.
+    temperature: Annotated[float, Field(ge=0, le=2, strict=True)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1, strict=True)] | None = None
+    top_k: Annotated[StrictInt, Field(ge=0, le=MAX_INT)] | None = None
+    thread: Thread | None = None
+    compaction: JsonValue = None
+
+
+ConversationT = TypeVar("ConversationT", bound=Conversation)
+RequestT = TypeVar("RequestT", bound=Request)
+
+
+def parse(kind: type[ConversationT], body: bytes) -> ConversationT:
+    """The request in `body`.
+
+    Raises `InvalidRequestError` in Anthropic's words (dotted path, pydantic's text) and `RequestTooLargeError`.
+    """
+    if len(body) > MAX_BODY_BYTES:
+        raise RequestTooLargeError("Request exceeds the maximum size")
+    return decode(kind, json_body.decode(body))
+
+
+def decode(kind: type[RequestT], fields: object) -> RequestT:
+    """The request that `fields`, a JSON value, stands for. Raises `InvalidRequestError` as `parse` does."""
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        raise InvalidRequestError(first_error(error)) from None

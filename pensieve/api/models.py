@@ -1,0 +1,105 @@
+"""The models endpoint's values: what a model is called and can do, and a page of them."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pensieve.api.base import Timestamp, Wire
+from pensieve.api.pagination import CursorQuery
+
+Lifecycle = Literal["active", "deprecated", "retired"]
+
+
+class Support(Wire):
+    """Whether something can be done."""
+
+    supported: bool = False
+
+
+class ContextManagement(Support):
+    """Strategies of context editing."""
+
+    clear_thinking_20251015: Support = Support()
+    clear_tool_uses_20250919: Support = Support()
+    compact_20260112: Support = Support()
+
+
+class Effort(Support):
+    """Levels of effort."""
+
+    low: Support = Support()
+    medium: Support = Support()
+    high: Support = Support()
+    xhigh: Support = Support()
+    max: Support = Support()
+
+
+class ServerTools(Support):
+    """Tools that the hosted API runs."""
+
+    web_search: Support = Support()
+    code_execution: Support = Support()
+
+
+class ThinkingTypes(Wire):
+    """Ways of thinking."""
+
+    adaptive: Support = Support()
+    between_tools: Support = Support()
+    disabled: Support = Support(supported=True)
+    enabled: Support = Support()
+
+
+class Thinking(Support):
+    """Extended thinking."""
+
+    types: ThinkingTypes = ThinkingTypes()
+
+
+class Capabilities(Wire):
+    """What a model can do here; every key that clients know is present."""
+
+    batch: Support = Support()
+    citations: Support = Support()
+    code_execution: Support = Support()
+    context_management: ContextManagement = ContextManagement()
+    effort: Effort = Effort()
+    image_input: Support = Support()
+    pdf_input: Support = Support()
+    server_tools: ServerTools = ServerTools()
+    structured_outputs: Support = Support()
+    thinking: Thinking = Thinking()
+
+
+class ModelInfo(Wire):
+    """One model, under one of its names."""
+
+    type: Literal["model"] = "model"
+    id: str
+    display_name: str
+    created_at: Timestamp
+    lifecycle: Lifecycle = "active"
+    deprecated_at: None = None
+    retires_at: None = None
+    line: None = None
+    max_input_tokens: int
+    max_tokens: int
+    capabilities: Capabilities = Capabilities()
+
+
+class ModelPage(Wire):
+    """A page of models; the next one begins after `last_id`."""
+
+    data: tuple[ModelInfo, ...]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
+
+
+class ModelsQuery(CursorQuery):
+    """Which models are listed. Without a lifecycle, all but retired ones."""
+
+    lifecycle: Annotated[tuple[Lifecycle, ...], Field(alias="lifecycle[]", max_length=3)] = (
+        "active",
+        "deprecated",
+    )

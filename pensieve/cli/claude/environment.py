@@ -1,0 +1,104 @@
+"""What Claude Code and other Anthropic clients are told through the environment. Pure; the names are always the same ones.
+
+Tried with Claude Code 2.1.332. It takes a model that it does not know for one with a million tokens of context, so the window is
+told; what it says and does for its hosted service only is switched off, and so is what costs a local model thousands of tokens.
+"""
+
+from collections.abc import Mapping
+
+from pensieve.cli.client.target import Target
+
+KEY_VARIABLES = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+# Claude Code's tiers by name too: without them its aliases and sub-agents ask for models of the hosted service.
+MODEL_VARIABLES = (
+    "ANTHROPIC_MODEL",
+    "ANTHROPIC_DEFAULT_OPUS_MODEL",
+    "ANTHROPIC_DEFAULT_SONNET_MODEL",
+    "ANTHROPIC_DEFAULT_HAIKU_MODEL",
+    "ANTHROPIC_DEFAULT_FABLE_MODEL",
+    "ANTHROPIC_SMALL_FAST_MODEL",
+    "CLAUDE_CODE_SUBAGENT_MODEL",
+)
+# Other ways to a model, which would win over the base URL.
+PROVIDERS = {
+    "CLAUDE_CODE_USE_BEDROCK": "0",
+    "CLAUDE_CODE_USE_VERTEX": "0",
+    "CLAUDE_CODE_USE_FOUNDRY": "0",
+}
+# Nothing but the server is asked for anything, and nothing is reported.
+OFFLINE = {
+    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    "DISABLE_AUTOUPDATER": "1",
+    "DISABLE_TELEMETRY": "1",
+    "DISABLE_ERROR_REPORTING": "1",
+    "DISABLE_FEEDBACK_COMMAND": "1",
+}
+# System turns in the middle of a conversation and edits of the context cost cached prefixes.
+NO_CAPABILITIES = "-mid_conv_system,-mid_conv_tool_change,-context_management"
+# For models that do not think, or whose thoughts nothing would end.
+NO_THINKING = "-effort,-adaptive_thinking"
+# A prompt that goes on from the one before and from other sessions' is read from the cache instead of being processed again.
+STABLE = {
+    "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
+    "CLAUDE_CODE_TOTAL_TOKENS_REMINDER": "off",
+    "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",
+}
+# Tools and descriptions that a small model has no use for.
+LEAN = {
+    "CLAUDE_CODE_WORKFLOWS": "0",
+    "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1",
+    "CLAUDE_CODE_DISABLE_CRON": "1",
+    "CLAUDE_CODE_DISABLE_AGENT_VIEW": "1",
+    "CLAUDE_CODE_DISABLE_EXPLORE_PLAN_AGENTS": "1",
+}
+# A long prompt takes its time on one machine; pings say that it is in work.
+PATIENCE = {
+    "API_TIMEOUT_MS": "3600000",
+    "CLAUDE_STREAM_IDLE_TIMEOUT_MS": "1800000",
+    "API_FORCE_IDLE_TIMEOUT": "false",
+}
+
+MOST_OUTPUT_TOKENS = 8192
+# The client compacts a conversation that comes within its longest answer and this many tokens of the window.
+COMPACTION_TOKENS = 13_000
+# Below it so little is left that it would compact all the time. A prompt that is too long is compacted all the same.
+LEAST_COMPACTED_TOKENS = 8192
+
+
+def variables(target: Target, *, is_lite: bool = False) -> dict[str, str]:
+    """Names and values, for any shell. The key goes out under both names: clients differ in which they read."""
+    return {
+        "ANTHROPIC_BASE_URL": target.base_url,
+        **dict.fromkeys(KEY_VARIABLES, target.api_key),
+        **dict.fromkeys(MODEL_VARIABLES, target.model),
+        **_window(target.context_tokens),
+        **PROVIDERS,
+        **OFFLINE,
+        **STABLE,
+        **_thinking(is_on=target.thinks),
+        **LEAN,
+        **PATIENCE,
+        "CLAUDE_CODE_SIMPLE": _switch(is_on=is_lite),
+    }
+
+
+def _thinking(*, is_on: bool) -> Mapping[str, str]:
+    without = NO_CAPABILITIES if is_on else f"{NO_CAPABILITIES},{NO_THINKING}"
+    return {
+        "CLAUDE_CODE_MODEL_CAPABILITIES": without,
+        "CLAUDE_CODE_DISABLE_THINKING": _switch(is_on=not is_on),
+    }
+
+
+def _window(context_tokens: int) -> Mapping[str, str]:
+    output_tokens = min(MOST_OUTPUT_TOKENS, context_tokens // 8)
+    compacted_at = context_tokens - output_tokens - COMPACTION_TOKENS
+    return {
+        "CLAUDE_CODE_MAX_CONTEXT_TOKENS": str(context_tokens),
+        "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(output_tokens),
+        "DISABLE_AUTO_COMPACT": _switch(is_on=compacted_at < LEAST_COMPACTED_TOKENS),
+    }
+
+
+def _switch(*, is_on: bool) -> str:
+    return "1" if is_on else "0"

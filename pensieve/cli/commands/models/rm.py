@@ -1,0 +1,76 @@
+"""`pensieve rm`: takes a model off this machine, after asking."""
+
+from json import dumps
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from pensieve.cli.commands.models.models import is_served
+from pensieve.cli.commands.models.pull import source_of
+from pensieve.cli.ui import output
+from pensieve.cli.ui.progress import in_bytes
+from pensieve.errors import ModelError, NotWritableError
+from pensieve.models.folder.installed import Shelved, remove, shelved
+from pensieve.settings import resolve as settings_module
+
+
+def rm(
+    name: str,
+    /,
+    *,
+    yes: Annotated[bool, Parameter(name=("--yes", "-y"))] = False,
+    json: bool = False,
+) -> int:
+    """Remove a model's files from this machine.
+
+    For example:
+      pensieve rm qwen3-4b
+      pensieve rm qwen3-4b -y                # without being asked
+
+    Parameters
+    ----------
+    name
+        The model, as `pensieve models` lists it.
+    yes
+        Do not ask.
+    json
+        Print one JSON object when it is done.
+    """
+    settings = settings_module.resolve()
+    model = shelved(source_of(name), settings.paths.models)
+    freed = model.size_bytes + model.partial_bytes
+    if is_served(model, settings):
+        raise ModelError(
+            f"{model.source.name} is being served.",
+            hint=f"Stop the server first:\n  pensieve stop && pensieve rm {model.source.name}",
+        )
+    is_removed = bool(freed) and (yes or _is_sure(model, freed))
+    if is_removed:
+        _remove(model)
+    told = {"name": model.source.name, "is_removed": is_removed, "bytes": freed}
+    output.data(dumps(told, indent=2) if json else _said(model, freed, is_removed=is_removed))
+    return 0
+
+
+def _is_sure(model: Shelved, freed: int) -> bool:
+    name = model.source.name
+    return output.confirm(
+        f"Remove {name} ({in_bytes(freed)}, {model.folder})?", command=f"pensieve rm {name} -y"
+    )
+
+
+def _remove(model: Shelved) -> None:
+    try:
+        remove(model)
+    except OSError as error:
+        raise NotWritableError(
+            f"{model.folder} cannot be removed: {error.strerror or error}."
+        ) from error
+
+
+def _said(model: Shelved, freed: int, *, is_removed: bool) -> str:
+    if is_removed:
+        return f"{model.source.name} is removed; {in_bytes(freed)} are free again."
+    return (
+        f"{model.source.name} stays." if freed else f"{model.source.name} is not on this machine."
+    )

@@ -1,0 +1,217 @@
+"""The server's listening socket, or who has its port.
+
+A port counts as taken where anyone answers on it under either loopback address: a client that says `localhost`
+may be sent to ::1, and macOS lets 127.0.0.1 be bound under another program's wildcard.
+"""
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from pensieve.daemon.processes import command_of
+from pensieve.errors import MachineError, PortInUseError, SettingsError
+from pensieve.settings.resolve import is_loopback
+
+BACKLOG = 2048
+CONNECT_TIMEOUT_S = 0.5
+PATIENCE_S = 1.0
+RETRY_S = 0.05
+LISTENING = "0A"  # TCP_LISTEN in /proc/net/tcp
+WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 -- compared, never bound
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The process that listens on a port. `command` may be empty: another user's cannot always be read."""
+
+    pid: int
+    command: tuple[str, ...]
+
+    @property
+    def is_pensieve(self) -> bool:
+        """Whether it is a pensieve server, of another home or another user then."""
+        names = [Path(word).name for word in self.command]
+        return ("pensieve", "start") in pairwise(names)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises `PortInUseError` naming who has the port, `SettingsError` where `host` is no address of this machine
+    or the port is reserved.
+    """
+    family, address = _resolve(host, port)
+    if _someone_answers(host, port):
+        raise _in_use(port)
+    return _bound(family, address, host, port)
+
+
+def _bound(
+    family: socket.AddressFamily, address: tuple[Any, ...], host: str, port: int
+) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # Without it a restart would wait for the last server's connections to time out.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise _refusal(error, host, port) from error
+    return listener
+
+
+@contextmanager
+def both_loopbacks(listener: socket.socket) -> Generator[list[socket.socket]]:
+    """`listener`, and where it is at one loopback address another socket at the other one.
+
+    A client that says `localhost` may try ::1 alone. Without IPv6, or with the port taken there,
+    `listener` stands alone.
+    """
+    other = {"127.0.0.1": "::1", "::1": "127.0.0.1"}.get(listener.getsockname()[0])
+    with ExitStack() as open_sockets:
+        listeners = [listener]
+        if other is not None:
+            with suppress(MachineError, SettingsError, OSError):
+                port = listener.getsockname()[1]
+                second = _bound(*_resolve(other, port), other, port)
+                listeners.append(open_sockets.enter_context(second))
+        yield listeners
+
+
+def bind_patiently(host: str, port: int) -> socket.socket:
+    """As `bind`, for the server itself: another start that looks whether the port is free has it for an instant."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return bind(host, port)
+        except PortInUseError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(RETRY_S)
+
+
+def find_owner(port: int, platform: str = sys.platform) -> Owner | None:
+    """Who listens on `port` on this machine; None where the system does not tell this user."""
+    if platform == "linux":
+        return _owner_in_proc(port)
+    pid = lsof_pid(port)
+    return Owner(pid, tuple(command_of(pid, platform))) if pid else None
+
+
+def lsof_pid(port: int) -> int | None:
+    """The listener's process id by lsof(8), which macOS has and whose -F output is made for programs."""
+    command = ["lsof", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-Fp"]
+    with suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(  # noqa: S603 -- a port number and fixed flags
+            command, capture_output=True, text=True, timeout=10, check=False
+        )
+        return read_listener(done.stdout)
+    return None
+
+
+def read_listener(printed: str) -> int | None:
+    """From `lsof -Fp`: a line for each process, `p` and its id, then one for each of its files, `f` and its descriptor."""
+    pids = (line[1:] for line in printed.splitlines() if line.startswith("p"))
+    return next((int(pid) for pid in pids if pid.isdecimal()), None)
+
+
+def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise _no_such_address(host) from error
+    family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    return family, address
+
+
+def _someone_answers(host: str, port: int) -> bool:
+    is_local = is_loopback(host) or host in WILDCARDS
+    hosts = ("127.0.0.1", "::1") if is_local else (host,)
+    return any(_answers(each, port) for each in hosts)
+
+
+def _answers(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), CONNECT_TIMEOUT_S) as connection:
+            # A port of the ephemeral range can connect to itself where nobody listens.
+            return connection.getsockname() != connection.getpeername()
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
+
+
+def _refusal(error: OSError, host: str, port: int) -> MachineError | SettingsError:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return _in_use(port)
+        case errno.EADDRNOTAVAIL | errno.EAFNOSUPPORT:
+            return _no_such_address(host)
+        case errno.EACCES | errno.EPERM:
+            return SettingsError(
+                f"Port {port} is reserved for the system.",
+                hint="Take one from 1024 to 65535:\n  pensieve start --port 7777",
+            )
+        case _:
+            return MachineError(f"Cannot listen on {host} port {port}: {error.strerror}.")
+
+
+def _no_such_address(host: str) -> SettingsError:
+    return SettingsError(
+        f"--host {host} is not an address of this machine.",
+        hint="Leave --host out to serve this machine only (127.0.0.1).",
+    )
+
+
+def _in_use(port: int) -> PortInUseError:
+    owner = find_owner(port)
+    other = port + 1 if port < 65535 else port - 1
+    return PortInUseError(
+        f"Port {port} is in use by {_name(owner)}",
+        hint=f"Take another port, or stop that program:\n  pensieve start --port {other}",
+    )
+
+
+def _name(owner: Owner | None) -> str:
+    if owner is None:
+        return "a program that this user may not see."
+    if owner.is_pensieve:
+        return f"another pensieve, of another PENSIEVE_HOME or user (pid {owner.pid})."
+    command = " ".join(owner.command) or "(its command cannot be read)"
+    return f"pid {owner.pid}:\n  {command if len(command) <= 76 else command[:73] + '...'}"
+
+
+def _owner_in_proc(port: int) -> Owner | None:
+    sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
+    for process in Path("/proc").glob("[0-9]*"):
+        if sockets & set(_links(process / "fd")):
+            pid = int(process.name)
+            return Owner(pid, tuple(command_of(pid)))
+    return None
+
+
+def _listening_inodes(port: int) -> Iterator[str]:
+    """Of proc_net_tcp: column 1 is the local address (hex, `:` port), 3 the state, 9 the inode."""
+    for table in ("tcp", "tcp6"):
+        with suppress(OSError):
+            for line in Path(f"/proc/net/{table}").read_text(encoding="ascii").splitlines()[1:]:
+                columns = line.split()
+                if columns[3] == LISTENING and int(columns[1].rpartition(":")[2], 16) == port:
+                    yield columns[9]
+
+
+def _links(folder: Path) -> Iterator[str]:
+    with suppress(OSError):
+        for entry in os.scandir(folder):
+            with suppress(OSError):
+                yield str(Path(entry.path).readlink())

@@ -1,0 +1,263 @@
+"""Tools' JSON Schemas made fit to be compiled to a grammar: bounded, and of the keywords that a grammar can hold to.
+
+Clients send what they like: `$schema`, remote references, regular expressions with look-ahead, `"properties": {"a": "b"}`.
+What no grammar can hold to is left out, so the grammar is wider than the schema, never narrower. Walks with a stack of
+its own: a hostile schema cannot exhaust Python's.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+from pensieve.dialects.dialect import Schema
+from pensieve.dialects.grammar.closed_schema import closed_object
+from pensieve.dialects.grammar.object_shapes import kinds_of, target
+from pensieve.dialects.grammar.schema_types import as_schema, schemas_in
+
+MAX_DEPTH = 32
+MAX_NODES = 5_000
+MAX_VISITS = 20_000
+MAX_BYTES = 256 * 1024
+MAX_PATTERN_LETTERS = 512
+# A grammar counts to so many; what a schema wants more often is not counted.
+MAX_COUNT = 4096
+MAX_REPEATS = 1024
+
+FREE_OBJECT: Schema = {"type": "object"}
+
+_TYPES = {"object", "array", "string", "number", "integer", "boolean", "null"}
+_FORMATS = {
+    *("date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"),
+}
+_MAPS = ("properties", "patternProperties", "$defs", "definitions")
+_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
+_SINGLE = ("items", "additionalProperties")
+_COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
+_NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+_LOOKS_AROUND = re.compile(r"\(\?(?!:)|\\[1-9bBkKpPX]")
+_REPEATS = re.compile(r"\{(\d+)(?:,(\d*))?\}")
+
+
+class SchemaTooComplexError(ValueError):
+    """Deeper, larger or longer than a grammar is made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compilable:
+    """A schema that a grammar can be made of. lost: the keywords, or kinds of values, that it does not hold to."""
+
+    schema: Schema
+    lost: frozenset[str]
+
+
+def compilable_object(schema: Schema) -> Compilable:
+    """`schema` for a tool's arguments, which are always an object. Raises `SchemaTooComplexError`."""
+    fit = compilable(schema)
+    _check_combinations(fit.schema)
+    if "object" not in kinds_of(fit.schema, fit.schema):
+        return Compilable(FREE_OBJECT, fit.lost | {"type"})
+    return Compilable(closed_object(fit.schema), fit.lost)
+
+
+def held_schema(schema: Schema) -> Schema:
+    """What a tool's arguments are held to."""
+    try:
+        return compilable_object(schema).schema
+    except SchemaTooComplexError:
+        return FREE_OBJECT
+
+
+def compilable(schema: Schema) -> Compilable:
+    """`schema` without what no grammar holds to. Raises `SchemaTooComplexError`."""
+    _check_size(schema)
+    fitting = _Fitting(schema)
+    return Compilable(fitting.whole(), frozenset(fitting.lost))
+
+
+def _check_size(schema: Schema) -> None:
+    nodes = 0
+    waiting: list[tuple[object, int]] = [(schema, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        nodes += 1
+        if depth > MAX_DEPTH or nodes > MAX_NODES:
+            raise SchemaTooComplexError
+        waiting += ((inner, depth + 1) for inner in _inner(value))
+    if len(json.dumps(schema)) > MAX_BYTES:
+        raise SchemaTooComplexError
+
+
+def _check_combinations(schema: Schema) -> None:
+    """Raises `SchemaTooComplexError` where following every reference and choice would take too long."""
+    visits = 0
+    nodes: list[object] = [schema]
+    while nodes:
+        node = nodes.pop()
+        nodes += _inner(node)
+        waiting = [as_schema(node)]
+        while waiting:
+            visits += 1
+            if visits > MAX_VISITS:
+                raise SchemaTooComplexError
+            one = waiting.pop()
+            for key in ("allOf", "anyOf", "oneOf"):
+                waiting += schemas_in(one.get(key))
+            if (found := target(one.get("$ref"), schema)) is not None:
+                waiting.append(found)
+
+
+def _inner(value: object) -> Iterator[object]:
+    if isinstance(value, Mapping):
+        yield from cast("Mapping[str, object]", value).values()
+    elif isinstance(value, list | tuple):
+        yield from cast("list[object]", value)
+
+
+@dataclass(slots=True)
+class _Fitting:
+    """Owns the work on one schema: nodes yet to be fitted, each with the place that takes the result."""
+
+    root: Schema
+    lost: set[str] = field(default_factory=set)
+    _waiting: list[tuple[object, Callable[[Schema | bool], None]]] = field(default_factory=list)
+
+    def whole(self) -> Schema:
+        done: list[Schema | bool] = []
+        self._waiting.append((self.root, done.append))
+        while self._waiting:
+            node, put = self._waiting.pop()
+            put(self._fit(node))
+        first = done[0]
+        return first if isinstance(first, Mapping) else {}
+
+    def _fit(self, node: object) -> Schema | bool:
+        if isinstance(node, bool):
+            return node
+        if not isinstance(node, Mapping):
+            self.lost.add("schema")
+            return {}
+        fields = cast("Schema", node)
+        fitted: dict[str, object] = {}
+        if "$ref" in fields and (found := self._target(fields["$ref"])) is not None:
+            fitted["$ref"] = found
+        elif "$ref" in fields:
+            self.lost.add("$ref")
+        for key, value in fields.items():
+            if key == "$ref" or self._keyword(key, value, fitted):
+                continue
+            if key not in _SILENT:
+                self.lost.add(key)
+        return fitted
+
+    def _keyword(self, key: str, value: object, fitted: dict[str, object]) -> bool:
+        """Whether the keyword is held to; puts it among the `fitted` ones then."""
+        if key in _MAPS and isinstance(value, Mapping):
+            self._fit_map(fitted.setdefault(key, {}), cast("Schema", value))
+        elif key in _LISTS and isinstance(value, list | tuple) and value:
+            self._fit_list(fitted.setdefault(key, []), cast("list[object]", value))
+        elif key in _SINGLE and isinstance(value, Mapping | bool):
+            fitted[key] = {}
+            self._waiting.append((cast("object", value), _setter(fitted, key)))
+        elif key == "const":
+            fitted[key] = value
+        elif (plain := _plain(key, cast("object", value))) is not None:
+            fitted[key] = plain
+        else:
+            return False
+        return True
+
+    def _fit_map(self, into: object, schemas: Schema) -> None:
+        fitted = cast("dict[str, object]", into)
+        for name, inner in schemas.items():
+            fitted[name] = {}
+            self._waiting.append((inner, _setter(fitted, name)))
+
+    def _fit_list(self, into: object, schemas: list[object]) -> None:
+        fitted = cast("list[object]", into)
+        for place, inner in enumerate(schemas):
+            fitted.append({})
+            self._waiting.append((inner, _setter(fitted, place)))
+
+    def _target(self, reference: object) -> str | None:
+        """A reference into this very schema that ends somewhere; None for any other."""
+        seen: set[object] = set()
+        following = reference
+        while isinstance(following, str) and following not in seen:
+            seen.add(following)
+            found = target(following, self.root)
+            if found is None:
+                return None
+            if "$ref" not in found:
+                return cast("str", reference)
+            following = found["$ref"]
+        return None
+
+
+# Keywords that say nothing of what is valid.
+_SILENT = {
+    *("$schema", "$id", "$comment", "title", "description", "default", "examples", "deprecated"),
+    *("readOnly", "writeOnly", "$anchor", "contentMediaType", "contentEncoding", "example"),
+}
+
+
+def _setter(container: "dict[str, object] | list[object]", place: str | int) -> Callable[..., None]:
+    def put(schema: Schema | bool) -> None:  # noqa: FBT001 -- true and false are schemas
+        cast("dict[str | int, object]", container)[place] = schema
+
+    return put
+
+
+def _plain(key: str, value: object) -> object:
+    """The keyword's value where a grammar holds to it, else None."""
+    match key:
+        case "type":
+            return _kinds(value)
+        case "enum":
+            return cast("object", value) if isinstance(value, list | tuple) and value else None
+        case "required":
+            return _names(value)
+        case "pattern":
+            return value if isinstance(value, str) and _is_plain_pattern(value) else None
+        case "format":
+            return value if _is_one_of(_FORMATS, value) else None
+        case _:
+            return _number(key, value)
+
+
+def _kinds(value: object) -> object:
+    if isinstance(value, list | tuple):
+        return [kind for kind in cast("list[object]", value) if _is_one_of(_TYPES, kind)] or None
+    return value if _is_one_of(_TYPES, value) else None
+
+
+def _is_one_of(texts: set[str], value: object) -> bool:
+    """`in` alone raises for a list or an object, which clients send where a text should be."""
+    return isinstance(value, str) and value in texts
+
+
+def _names(value: object) -> object:
+    if not isinstance(value, list | tuple):
+        return None
+    return [name for name in cast("list[object]", value) if isinstance(name, str)]
+
+
+def _number(key: str, value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if key in _NUMBERS:
+        return value
+    if key in _COUNTS and 0 <= value <= MAX_COUNT:
+        return int(value)
+    return None
+
+
+def _is_plain_pattern(pattern: str) -> bool:
+    """A regular expression in the strict sense, small enough to be an automaton."""
+    if len(pattern) > MAX_PATTERN_LETTERS or _LOOKS_AROUND.search(pattern):
+        return False
+    repeats = 1
+    for least, most in _REPEATS.findall(pattern):
+        repeats *= max(1, int((most or least)[:6]))
+    return repeats <= MAX_REPEATS

@@ -1,0 +1,202 @@
+"""What pensieve keeps and is told: settings and where each came from, the key, files and who can read them, disk, model."""
+
+import os
+import shlex
+import stat
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from pensieve.doctor.context import Patient
+from pensieve.doctor.finding import Finding, ok, red, warning
+from pensieve.errors import ModelError
+from pensieve.models.catalog.sources import LocalModel, ModelSource, find
+from pensieve.models.fetching.download import DISK_MARGIN, free_bytes, purgeable_note
+from pensieve.models.fetching.verify import altered
+from pensieve.models.folder.installed import shelved
+from pensieve.models.folder.integrity import check
+from pensieve.models.folder.snapshot import (
+    MARKER,
+    ModelFolder,
+    folder_of,
+    is_present,
+    read_snapshot,
+)
+from pensieve.paths import Paths
+from pensieve.settings.resolve import DEFAULT_API_KEY, Settings, is_loopback, is_strong, listed
+from pensieve.settings.spec import KEYS, as_typed
+
+GB = 10**9
+# Kept prompts, logs and what an update needs.
+LITTLE_ROOM_BYTES = 5 * GB
+OTHERS = 0o077
+
+
+def examine(patient: Patient, *, is_thorough: bool = False) -> Iterator[Finding]:
+    """Settings, key, files, disk, model. is_thorough: read every byte of the model and compare hashes."""
+    yield from _settings(patient)
+    yield _key(patient.settings)
+    yield from _let_in(patient.settings)
+    yield from _files(patient.settings.paths, patient.home)
+    settings = replace(patient.settings, model=patient.model)
+    yield from _model_and_disk(settings, is_thorough=is_thorough)
+
+
+def _settings(patient: Patient) -> Iterator[Finding]:
+    if error := patient.settings_error:
+        yield red("settings", error.message, _commands(error.hint))
+        return
+    yield ok("settings", "; ".join(_by_origin(patient)))
+
+
+def _by_origin(patient: Patient) -> Iterator[str]:
+    """What is set where, then the defaults, then what was left to the machine and to the model."""
+    settings, origins = patient.settings, patient.settings.origins
+    groups: dict[str, list[str]] = {origin: [] for origin in sorted(set(origins.values()))}
+    for key in KEYS.values():
+        if key.is_secret:
+            continue
+        name, value = key.name, getattr(settings, key.name)
+        if value is None:
+            groups.setdefault(f"chosen {key.unset}", []).append(name)
+        elif name in origins or value not in (False, ""):
+            groups.setdefault(origins.get(name, "by default"), []).append(
+                f"{name} {as_typed(value)}"
+            )
+    for origin, told in groups.items():
+        if told:
+            yield f"{_short(origin, patient.home)}: {', '.join(told)}"
+
+
+def _key(settings: Settings) -> Finding:
+    """What the key is like, never the key."""
+    new = 'export PENSIEVE_API_KEY="$(openssl rand -hex 32)"'
+    if not is_loopback(settings.host) and not is_strong(settings.api_key):
+        what = "the default key" if settings.api_key == DEFAULT_API_KEY else "a weak key"
+        return red("key", f"{what}, and --host {settings.host} lets other machines in", new)
+    if settings.api_key == DEFAULT_API_KEY:
+        return ok("key", "the default one, which only programs on this machine can use")
+    origin = settings.origins.get("api_key", "environment")
+    if not is_strong(settings.api_key):
+        return warning("key", f"your own ({origin}), but short: it could be guessed", new)
+    return ok("key", f"your own, strong ({origin})")
+
+
+def _let_in(settings: Settings) -> Iterator[Finding]:
+    """Further names and origins, which are off by default."""
+    for topic, value, what in (
+        ("hosts", settings.allowed_hosts, "clients may also call this server"),
+        ("origins", settings.allowed_origins, "web pages may send requests from"),
+    ):
+        if not value:
+            continue
+        text = f"{what} {', '.join(listed(value))}"
+        if settings.api_key != DEFAULT_API_KEY:
+            yield ok(topic, f"{text}; with your own key")
+            continue
+        risk = "whoever can answer for such a name could use the default key, which everybody knows"
+        yield warning(topic, f"{text}; {risk}", 'export PENSIEVE_API_KEY="$(openssl rand -hex 32)"')
+
+
+def _files(paths: Paths, home: Path) -> Iterator[Finding]:
+    """Private where prompts, keys or answers could be; each folder's owner and mode, each file's mode."""
+    places = (paths.state, paths.logs, paths.prefixes, paths.config_file)
+    roots = [place for place in places if os.path.lexists(place)]
+    wrong = {root: found for root in roots if (found := list(_not_private(root)))}
+    if not wrong:
+        yield ok(
+            "files", "state, logs and prompts are yours alone" if roots else "nothing is kept yet"
+        )
+        return
+    (path, what), *others = [each for found in wrong.values() for each in found]
+    more = f", and {len(others)} more" if others else ""
+    fix = "\n".join(f"chmod -R go= {shlex.quote(str(root))}" for root in wrong)
+    yield red("files", f"{_short(str(path), home)} {what}{more}", fix)
+
+
+def _not_private(root: Path) -> Iterator[tuple[Path, str]]:
+    if root.is_symlink():
+        yield root, "is a symbolic link, so pensieve refuses to use it"
+        return
+    for path in (root, *root.rglob("*")):
+        try:
+            status = path.lstat()
+        except OSError:
+            continue
+        if status.st_uid != os.geteuid():
+            yield path, "belongs to another user"
+        elif not stat.S_ISLNK(status.st_mode) and status.st_mode & OTHERS:
+            yield path, "can be read by other users"
+
+
+def _model_and_disk(settings: Settings, *, is_thorough: bool) -> Iterator[Finding]:
+    try:
+        source = find(settings.model)
+    except ModelError as error:
+        yield red("model", error.message, "pensieve models")
+        return
+    is_here = is_present(source, settings.paths.models)
+    yield _model(source, settings, is_thorough=is_thorough) if is_here else _missing(source)
+    yield _disk(settings, 0 if is_here else _still_to_come(source, settings))
+
+
+def _model(source: ModelSource, settings: Settings, *, is_thorough: bool) -> Finding:
+    folder = folder_of(source, settings.paths.models)
+    try:
+        check(ModelFolder(source.name, source.name, folder))
+    except ModelError as error:
+        return red("model", error.message, _commands(error.hint))
+    snapshot = read_snapshot(folder / MARKER)
+    if snapshot is None:
+        return ok("model", f"{source.name}, a folder of yours, whole as far as its headers tell")
+    if is_thorough:
+        names = altered(folder, snapshot, lambda _: None)
+        if names:
+            fix = f"pensieve stop && pensieve pull {shlex.quote(source.name)}"
+            return red("model", f"{source.name}: not as published: {', '.join(names)}", fix)
+        return ok("model", f"{source.name}: {len(snapshot.files)} files, every byte as published")
+    files = f"{len(snapshot.files)} files of the published sizes"
+    return ok("model", f"{source.name}: {files} (--verify compares every byte)")
+
+
+def _missing(source: ModelSource) -> Finding:
+    if isinstance(source, LocalModel):
+        return red("model", f"there is no model in {source.folder}", "pensieve models")
+    fix = f"pensieve pull {shlex.quote(source.name)}"
+    return warning("model", f"{source.name} is not here yet: the first start fetches it", fix)
+
+
+def _still_to_come(source: ModelSource, settings: Settings) -> int:
+    from pensieve.models.catalog.cards import card_of
+
+    if isinstance(source, LocalModel):
+        return 0
+    card, model = card_of(source), shelved(source, settings.paths.models)
+    return max(0, card.shape.weights_bytes - model.partial_bytes) if card else 0
+
+
+def _disk(settings: Settings, to_come: int) -> Finding:
+    folder = next(
+        path for path in (settings.paths.models, *settings.paths.models.parents) if path.exists()
+    )
+    free, needed = free_bytes(folder), int(to_come * DISK_MARGIN)
+    text = f"{free / GB:.1f} GB free where models lie"
+    if free < needed:
+        return red(
+            "disk",
+            f"{text}; {settings.model} needs {needed / GB:.1f} GB.{purgeable_note()}",
+            "pensieve cache clear",
+        )
+    if free < LITTLE_ROOM_BYTES:
+        return warning("disk", f"{text}: little for kept prompts and logs", "pensieve cache clear")
+    return ok("disk", text)
+
+
+def _commands(hint: str | None) -> str:
+    """The indented lines of a hint are its commands."""
+    lines = (hint or "").splitlines()
+    return "\n".join(line.strip() for line in lines if line.startswith("  "))
+
+
+def _short(path: str, home: Path) -> str:
+    return path.replace(str(home), "~", 1) if path.startswith(str(home)) else path

@@ -1,0 +1,68 @@
+"""How many bytes were written to disk in the last 24 hours, remembered on disk: a restart does not make a day's budget new.
+
+Counted by the hour of the wall clock. The file is not synced: what a power cut takes of it is a few seconds' count.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pensieve.atomic_files import TEMPORARY
+from pensieve.untrusted_json import read_object
+
+_HOUR_S = 3600
+_HOURS = 24
+_LARGEST_COUNT = 2**63
+
+
+class WriteLedger:
+    """Owns the file. For one thread at a time; clock: seconds since the epoch."""
+
+    def __init__(self, file: Path, clock: Callable[[], float] = time.time) -> None:
+        self._file = file
+        self._clock = clock
+        self._by_hour = _read(file)
+
+    def add(self, nbytes: int) -> None:
+        """So many more were written. A disk that does not take the count loses it, and nothing else."""
+        self._forget_old()
+        hour = self._hour()
+        self._by_hour[hour] = self._by_hour.get(hour, 0) + nbytes
+        temporary = self._file.with_name(self._file.name + TEMPORARY)
+        with contextlib.suppress(OSError):
+            temporary.write_text(json.dumps(self._by_hour))
+            temporary.replace(self._file)
+
+    @property
+    def last_day(self) -> int:
+        """Bytes written in the last 24 hours."""
+        self._forget_old()
+        return sum(self._by_hour.values())
+
+    def _hour(self) -> int:
+        return int(self._clock() // _HOUR_S)
+
+    def _forget_old(self) -> None:
+        """Hours to come are as wrong as old ones: the clock was set back."""
+        now = self._hour()
+        self._by_hour = {
+            hour: nbytes for hour, nbytes in self._by_hour.items() if now - _HOURS < hour <= now
+        }
+
+
+def _read(file: Path) -> dict[int, int]:
+    """What was counted before; nothing where the file is not there, or not what was written."""
+    try:
+        counted = read_object(file.read_bytes())
+        return {_count(int(hour)): _count(nbytes) for hour, nbytes in counted.items()}
+    except (OSError, ValueError):
+        return {}
+
+
+def _count(value: object) -> int:
+    """Raises ValueError for what no disk can have written."""
+    if type(value) is not int or not 0 <= value < _LARGEST_COUNT:
+        raise ValueError("no count")
+    return value

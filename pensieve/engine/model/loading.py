@@ -1,0 +1,100 @@
+# pyright: basic
+"""A model folder's weights into memory, in the form that the device runs fastest. Knows no tokenizer.
+
+On Linux CPUs MLX's quantized and half-precision products are 25 to 150 times slower than float32's (measured on two
+x86-64 cores, 2026-11-22, models.md §2.3), so weights are dequantized to float32 there.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx  # noqa: TID253
+from mlx.utils import tree_flatten  # noqa: TID253
+
+from pensieve.engine.long_operations import PART_BYTES, Announce, announce_nothing, reading_s
+from pensieve.settings.resolve import Device
+
+# MLX keeps freed buffers for reuse, by default without a useful bound: 1.5 times the working set. They are in no budget, since
+# they are given back before the limit of all is passed (`keep_within`).
+_BUFFER_CACHE_BYTES = 512 * 1024 * 1024
+
+
+def load_weights(folder: Path, device: Device, announce: Announce = announce_nothing) -> Any:
+    """The mlx-lm model in `folder`, evaluated on `device`, which becomes this process's default.
+
+    announce: called before each part of the weights is read.
+    Raises what mlx-lm raises for files that are missing, damaged or of an unknown architecture. Code that a
+    folder brings along (`model_file`) is never run.
+    """
+    from mlx_lm.utils import dequantize_model, load_model
+
+    mx.set_default_device(mx.gpu if device == "gpu" else mx.cpu)
+    mx.set_cache_limit(_BUFFER_CACHE_BYTES)
+    model, _ = load_model(_WithoutGenerationConfig(folder), lazy=True)
+    if device == "cpu" and sys.platform == "linux":
+        # In this order: the other way round takes more than twice as long.
+        model.set_dtype(mx.float32)
+        model = dequantize_model(model)
+    _read(model, announce)
+    return model
+
+
+class _WithoutGenerationConfig(type(Path())):
+    """A model folder in which mlx-lm finds no generation_config.json.
+
+    It reads the end tokens in it, which this process gets with each generation, and fails where
+    the file is not a JSON object (mlx-lm 0.32.2, `utils.load_config`).
+    """
+
+    def __truediv__(self, name: Any) -> Path:
+        if name == "generation_config.json":
+            return Path(os.devnull, name)
+        return super().__truediv__(name)
+
+
+def _read(model: Any, announce: Announce) -> None:
+    """Evaluate the weights part by part, so that even a slow disk shows progress."""
+    flat: Any = tree_flatten(model.parameters())
+    weights: list[mx.array] = [array for _, array in flat]
+    total, read = sum(array.nbytes for array in weights), 0
+    for part in parts_of(weights):
+        nbytes = sum(array.nbytes for array in part)
+        announce(
+            f"reading the weights ({read / 1e9:.1f} of {total / 1e9:.1f} GB)", reading_s(nbytes)
+        )
+        mx.eval(part)
+        read += nbytes
+
+
+def parts_of(weights: Sequence[mx.array]) -> list[list[mx.array]]:
+    """In their order, of `PART_BYTES` or one array each."""
+    parts: list[list[mx.array]] = []
+    room = 0
+    for array in weights:
+        if not parts or array.nbytes > room:
+            parts.append([])
+            room = PART_BYTES
+        parts[-1].append(array)
+        room -= array.nbytes
+    return parts
+
+
+def keep_within(limit_bytes: int) -> None:
+    """Have MLX give back the freed buffers that it keeps before it holds more than this in all."""
+    mx.set_memory_limit(limit_bytes)
+
+
+def wire(limit_bytes: int) -> None:
+    """Have macOS keep so much of this process in memory. Only where asked for: it goes with kernel panics (mlx#3186)."""
+    if mx.metal.is_available():
+        mx.set_wired_limit(wirable_bytes(limit_bytes, mx.device_info()))
+
+
+def wirable_bytes(limit_bytes: int, told: Mapping[str, Any]) -> int:
+    """MLX raises for more than the working set that Metal recommends. told: its facts of the
+    device.
+    """
+    return min(limit_bytes, int(told.get("max_recommended_working_set_size", limit_bytes)))

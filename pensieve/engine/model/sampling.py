@@ -1,0 +1,108 @@
+# pyright: basic
+"""From logits to a token: repetition penalty, grammar mask, temperature, top-k, top-p, min-p.
+
+The order is that of Hugging Face and llama.cpp. The mask comes last of what changes single logits.
+
+Own code instead of mlx-lm's `make_sampler`, which computes the nucleus before the temperature, raises inside
+`mx.compile` on a bad value and thereby breaks sampling for the whole process (engine.md, fact 8), and has no
+seed of one request's own.
+"""
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+
+import mlx.core as mx  # noqa: TID253
+
+from pensieve.engine.generation import Sampling
+
+Sampler = Callable[[mx.array], mx.array]
+
+# The tokens that a repetition penalty is for: mlx-lm's default (0.32.2, `make_repetition_penalty`).
+PENALIZED_TOKENS = 20
+
+
+def make_sampler(sampling: Sampling) -> Sampler:
+    """A function from logits [rows, vocabulary], normalized or not, to token ids [rows].
+
+    Rows whose requests ask for the same thing without a seed get the very same function, which decode_batch.py then calls once
+    for all of them. A seeded one has its own random key, split at every call, and so gives the same tokens next to
+    any other request.
+    """
+    if sampling.temperature == 0:
+        return _greedy
+    if sampling.seed is None:
+        return _unseeded(sampling)
+    return _seeded(sampling)
+
+
+def penalized(logits: mx.array, earlier: list[int], newest: mx.array, penalty: float) -> mx.array:
+    """Logits [1, vocabulary] in which the last tokens of prompt and answer are less likely.
+
+    earlier: tokens that Python knows. newest: those after them, [tokens]; they may still be on the
+    device and are not waited for. A positive logit is divided by `penalty`, a negative one
+    multiplied (https://arxiv.org/abs/1909.05858). As in mlx-lm, and unlike transformers, only the
+    last `PENALIZED_TOKENS` count, the prompt's included: over a whole prompt every name in an
+    agent's files would be penalized.
+    """
+    newest = newest[-PENALIZED_TOKENS:]
+    room = PENALIZED_TOKENS - len(newest)
+    known = mx.array(earlier[-room:] if room else [], dtype=newest.dtype)
+    recent = mx.concatenate([known, newest])[None]
+    found = mx.take_along_axis(logits, recent, axis=-1)
+    lowered = mx.where(found < 0, found * penalty, found / penalty)
+    # A token that is there twice is written twice, with the same value.
+    return mx.put_along_axis(logits, recent, lowered, axis=-1)
+
+
+def _greedy(logits: mx.array) -> mx.array:
+    return mx.argmax(logits, axis=-1)
+
+
+@lru_cache(maxsize=256)
+def _unseeded(sampling: Sampling) -> Sampler:
+    return lambda logits: mx.random.categorical(_narrow(logits, sampling))
+
+
+def _seeded(sampling: Sampling) -> Sampler:
+    assert sampling.seed is not None
+    key = mx.random.key(sampling.seed)
+
+    def sample(logits: mx.array) -> mx.array:
+        nonlocal key
+        key, this_draw = mx.random.split(key)
+        return mx.random.categorical(_narrow(logits, sampling), key=this_draw)
+
+    return sample
+
+
+def _narrow(logits: mx.array, sampling: Sampling) -> mx.array:
+    logits = logits * (1 / max(sampling.temperature, 1e-3))
+    if 0 < sampling.top_k < logits.shape[-1]:
+        logits = _keep_top_k(logits, sampling.top_k)
+    if sampling.top_p < 1:
+        logits = _keep_nucleus(logits, sampling.top_p)
+    if sampling.min_p > 0:
+        logits = _keep_min_p(logits, sampling.min_p)
+    return logits
+
+
+def _keep_top_k(logits: mx.array, top_k: int) -> mx.array:
+    threshold = mx.min(mx.topk(logits, top_k, axis=-1), axis=-1, keepdims=True)
+    return mx.where(logits < threshold, -mx.inf, logits)
+
+
+def _keep_min_p(logits: mx.array, min_p: float) -> mx.array:
+    """Keep what has `min_p` of the likeliest one's probability (https://arxiv.org/abs/2407.01082)."""
+    threshold = mx.max(logits, axis=-1, keepdims=True) + math.log(min_p)
+    return mx.where(logits < threshold, -mx.inf, logits)
+
+
+def _keep_nucleus(logits: mx.array, top_p: float) -> mx.array:
+    """Keep the likeliest tokens until their probability reaches `top_p`, the one that reaches it included."""
+    probabilities = mx.softmax(logits.astype(mx.float32), axis=-1)
+    order = mx.argsort(-probabilities, axis=-1)
+    ordered = mx.take_along_axis(probabilities, order, axis=-1)
+    is_outside = mx.cumsum(ordered, axis=-1) - ordered >= top_p
+    kept = mx.where(is_outside, -mx.inf, mx.take_along_axis(logits, order, axis=-1))
+    return mx.put_along_axis(logits, order, kept, axis=-1)

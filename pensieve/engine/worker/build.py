@@ -1,0 +1,238 @@
+# pyright: basic
+"""The one place where a worker is put together: weights, memory plan, caches, scheduler, archive. Loads MLX."""
+
+import json
+import logging
+import re
+import shutil
+import time
+from dataclasses import replace
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, cast
+
+import mlx.core as mx  # noqa: TID253
+
+from pensieve.atomic_files import exclude_from_backups
+from pensieve.engine.disk.block_store import LEDGER_FILE, BlockStore, StoreLimits, default_limits
+from pensieve.engine.disk.write_quota import WriteLedger
+from pensieve.engine.generation import Figures
+from pensieve.engine.grammar.compiler import Grammars
+from pensieve.engine.grammar.queue import Anteroom
+from pensieve.engine.long_operations import (
+    COMPILING_S,
+    TRYING_S,
+    Announce,
+    Platform,
+    StepAnnouncer,
+    announce_nothing,
+)
+from pensieve.engine.model.batch import BatchBackend
+from pensieve.engine.model.cache_maker import CacheMaker, decodes_together, takes_ours
+from pensieve.engine.model.disk_prefix_cache import DiskArchive
+from pensieve.engine.model.loading import keep_within, load_weights, wire
+from pensieve.engine.model.memory import plan_memory
+from pensieve.engine.planning.memory_plan import GB, MAX_CHUNK_TOKENS, PROCESS_BYTES, MemoryPlan
+from pensieve.engine.protocol import Load
+from pensieve.engine.scheduling.prefill_chunks import METAL_PAIRS, ChunkSizer, ScoresRoom
+from pensieve.engine.scheduling.prefix_cache import PrefixCache
+from pensieve.engine.scheduling.request_queue import Limits
+from pensieve.engine.scheduling.restore_throttle import PacedArchive
+from pensieve.engine.scheduling.scheduler import Scheduler
+from pensieve.engine.worker.memory_pressure import pressure_reader
+from pensieve.engine.worker.memory_relief import Holdings, MemoryRelief
+from pensieve.engine.worker.warmup import (
+    CHUNK_TOKENS,
+    MOST_SECONDS,
+    FixedChunks,
+    prompts_of,
+    warm_up,
+)
+from pensieve.engine.worker.worker import Work
+from pensieve.private_files import make_folder
+from pensieve.settings.resolve import Device
+
+_log = logging.getLogger("pensieve.engine")
+
+# Prompt tokens of a chunk when nobody decodes, where time and memory allow them. A CPU processes about a hundred a second.
+LARGEST_CHUNK: dict[Device, int] = {"gpu": MAX_CHUNK_TOKENS, "cpu": 128}
+# Raised whenever what is stored, or how KV caches are computed, changes.
+STORE_VERSION = 3
+
+
+def assemble(load: Load, announce: Announce = announce_nothing) -> Work:
+    """Load the model and build everything around it. Raises what mlx-lm raises for a model that
+    does not load.
+
+    announce: called before each part of it.
+    """
+    folder, device = Path(load.model_folder), cast("Device", load.device)
+    grammars = Grammars.of(folder / "tokenizer.json")
+    model = load_weights(folder, device, announce)
+    announce("trying the model", TRYING_S)
+    full = CacheMaker(model, takes_ours(model))
+    announce("planning its memory", TRYING_S)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    plan = plan_memory(full, device, load.allowance, config)
+    _require_room(plan)
+    _limit_memory(plan, load)
+    make_caches = replace(full, precision=plan.precision, most_tokens=plan.context_tokens)
+    fingerprint = fingerprint_of(folder, plan, device, load.prefix_salt)
+    prefixes = PrefixCache(fingerprint)
+    platform = _platform(device)
+    chunks = _chunks(plan, device)
+    store = _store(load, fingerprint)
+    archive = DiskArchive(store, make_caches, fingerprint) if store else None
+    announce("trying batches", TRYING_S)
+    limits = Limits() if decodes_together(make_caches) else Limits(max_batch=1)
+    limits = replace(limits, vocabulary_size=_vocabulary_size(model))
+    announcer = StepAnnouncer(announce, COMPILING_S[platform])
+    if MOST_SECONDS[platform]:
+        _prepare_kernels(make_caches, platform, limits.max_batch, announcer)
+    scheduler = Scheduler(
+        lambda: BatchBackend(model, make_caches, chunks, grammars.matcher, announcer),
+        prefixes,
+        plan.budget,
+        limits,
+        PacedArchive(archive, chunks, announce) if archive else None,
+    )
+    return Work(
+        scheduler,
+        plan.context_tokens,
+        Anteroom(grammars.prepare),
+        partial(_figures, plan, scheduler, prefixes, store),
+        spill=(lambda: archive.spill(prefixes)) if archive else lambda: None,
+        relieve=MemoryRelief(scheduler, _holdings(prefixes, archive), pressure_reader()).step,
+        close=archive.close if archive else lambda: None,
+    )
+
+
+def _require_room(plan: MemoryPlan) -> None:
+    """Raise ValueError where no prompt fits: a server that refuses every request is none."""
+    if plan.context_tokens:
+        return
+    raise ValueError(
+        f"its weights take {plan.weights_bytes / GB:.1f} of the {plan.limit_bytes / GB:.1f} GB that"
+        " pensieve may use here, and no prompt fits beside them. Take a smaller one (pensieve models),"
+        " or allow more (pensieve config set memory_gb N)"
+    )
+
+
+def _limit_memory(plan: MemoryPlan, load: Load) -> None:
+    keep_within(plan.limit_bytes - PROCESS_BYTES)
+    if load.allowance.is_wired:
+        wire(plan.limit_bytes)
+
+
+def _chunks(plan: MemoryPlan, device: Device) -> ChunkSizer:
+    scores = ScoresRoom(plan.scores_bytes, plan.pair_bytes)
+    return ChunkSizer(
+        LARGEST_CHUNK[device], scores, METAL_PAIRS if _platform(device) == "metal" else 0
+    )
+
+
+def _holdings(prefixes: PrefixCache, archive: DiskArchive | None) -> Holdings:
+    if archive is None:
+        return Holdings(prefixes, mx.clear_cache)
+    return Holdings(prefixes, mx.clear_cache, archive.is_stored, lambda: archive.is_storing)
+
+
+def _platform(device: Device) -> Platform:
+    if device == "cpu":
+        return "cpu"
+    return "metal" if mx.metal.is_available() else "cuda"
+
+
+def _prepare_kernels(
+    make_caches: CacheMaker, platform: Platform, rows: int, announcer: StepAnnouncer
+) -> None:
+    """Run a batch of up to `rows`. What fails here fails in the first answer too, which says why."""
+    began_s = time.monotonic()
+    chunk = CHUNK_TOKENS[platform]
+    preparing = announcer.saying("preparing kernels: ")
+    backend = BatchBackend(make_caches.model, make_caches, FixedChunks(chunk), announcer=preparing)
+    try:
+        steps = warm_up(backend, prompts_of(chunk, rows), MOST_SECONDS[platform])
+        _log.info("kernels are prepared: %d steps in %.1f s", steps, time.monotonic() - began_s)
+    except Exception as error:  # noqa: BLE001 - whatever MLX raises
+        _log.warning("kernels are not prepared, the first answers are slower: %s", error)
+
+
+def _vocabulary_size(model: Any) -> int:
+    """Return how many logits it has. MLX computes nothing for a shape."""
+    return model(mx.array([[1]])).shape[-1]
+
+
+def _figures(
+    plan: MemoryPlan,
+    scheduler: Scheduler,
+    prefixes: PrefixCache,
+    store: BlockStore | None,
+    tokens_per_second: float,
+) -> Figures:
+    now = Figures(
+        plan.precision.bits,
+        plan.reason,
+        plan.limit_bytes,
+        plan.weights_bytes,
+        plan.budget.kv_bytes,
+        scheduler.kv_used_bytes,
+        prefixes.nbytes,
+        is_writing_paused=True,
+        tokens_per_second=tokens_per_second,
+    )
+    if store is None:
+        return now
+    return replace(
+        now,
+        prefix_disk_bytes=store.nbytes,
+        prefix_disk_cap_bytes=store.limits.cap_bytes,
+        written_today_bytes=store.written_today,
+        daily_write_budget_bytes=store.limits.daily_bytes,
+        is_writing_paused=not store.is_writing,
+    )
+
+
+def fingerprint_of(folder: Path, plan: MemoryPlan, device: Device, salt: str = "") -> bytes:
+    """Of everything that must be equal for stored KV caches to be this model's own.
+
+    Weights that were trained again have the size of the old ones, and in a folder of the user's own
+    nothing else tells them apart but when they were written. To read them would take seconds.
+    """
+    statuses = ((file.name, file.stat()) for file in folder.glob("*.safetensors"))
+    weights = sorted((name, status.st_size, status.st_mtime_ns) for name, status in statuses)
+    parts = [STORE_VERSION, device, plan.precision, weights, *([salt] if salt else [])]
+    digest = blake2b(repr(parts).encode(), digest_size=16)
+    for name in ("config.json", "model.safetensors.index.json", "pensieve.json"):
+        file = folder / name
+        digest.update(file.read_bytes() if file.exists() else b"-")
+    return digest.digest()
+
+
+def _store(load: Load, fingerprint: bytes) -> BlockStore | None:
+    """None where nothing is to be kept, or the disk does not let us."""
+    if load.prefix_folder is None:
+        return None
+    root, allowed = Path(load.prefix_folder), load.allowance
+    name = re.sub(r"[^\w.-]", "_", Path(load.model_folder).name, flags=re.ASCII)
+    try:
+        make_folder(root)
+        exclude_from_backups(root)
+        cap_bytes, daily_bytes = allowed.prefix_disk_bytes, allowed.daily_write_bytes
+        default = default_limits(_free_bytes(root))
+        limits = StoreLimits(
+            default.cap_bytes if cap_bytes is None else cap_bytes,
+            default.daily_bytes if daily_bytes is None else daily_bytes,
+        )
+        ledger = WriteLedger(root / LEDGER_FILE)
+        return BlockStore(root / f"{name}-{fingerprint.hex()}", limits, ledger)
+    except OSError as error:
+        _log.warning("prefixes are not kept on disk: %s", error)
+        return None
+
+
+def _free_bytes(root: Path) -> int:
+    """Return what would be free without the blocks that lie there already."""
+    held = sum(file.stat().st_size for file in root.glob("*/*"))
+    return shutil.disk_usage(root).free + held

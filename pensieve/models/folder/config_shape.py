@@ -1,0 +1,90 @@
+"""What a model folder weighs and what its attention looks like, from its files alone: for plans,
+before anything is loaded.
+"""
+
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+from typing import Any, cast
+
+from pensieve.engine.planning.attention_shape import ModelShape, shape_from
+from pensieve.errors import ModelDamagedError
+from pensieve.models.folder.model_files import read_file, read_header
+from pensieve.untrusted_json import read_json
+
+__all__ = ["PHI_3_MINI_SHAPE", "ModelShape", "shape_of"]
+
+# The default model's, from its published config, so that it can be planned before it is fetched.
+PHI_3_MINI_SHAPE = ModelShape(
+    2_150_000_000, 131_072, layers=32, kv_heads=32, head_dim=96, bits=4, query_heads=32
+)
+# Parts of a weight's name that mlx-lm's text models leave out: what sees and hears, and heads that
+# draft tokens.
+UNLOADED_PARTS = frozenset(
+    {
+        "vision_tower",
+        "visual",
+        "vision_model",
+        "vision_embed_tokens",
+        "embed_vision",
+        "audio_tower",
+        "embed_audio",
+        "multi_modal_projector",
+        "mtp",
+    }
+)
+# What a file that is not as it should be makes of the code that reads it.
+_UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
+
+
+def shape_of(folder: Path) -> ModelShape:
+    """The shape of the model in `folder`. Raises `ModelDamagedError` where its config does not tell."""
+    files = list(folder.glob("*.safetensors"))
+    try:
+        config = cast("dict[str, Any]", read_json(read_file(folder / "config.json")))
+        weights_bytes = sum(file.stat().st_size for file in files)
+        headers = [_header(file) for file in files]
+        shape = shape_from(config, weights_bytes, sum(map(_unloaded_bytes, headers)))
+        weights = sum(_weights(_loaded(header), config) for header in headers)
+        return replace(shape, weights=weights)
+    except _UNREADABLE as error:
+        raise ModelDamagedError(
+            f"{folder / 'config.json'} does not tell the model's shape: {error!r}."
+        ) from error
+
+
+def _header(file: Path) -> dict[str, Any]:
+    """The tensors of a safetensors file by name; none where that cannot be read."""
+    try:
+        header, _ = read_header(file)
+    except (OSError, ValueError):
+        return {}
+    return {name: tensor for name, tensor in header.items() if name != "__metadata__"}
+
+
+def _is_unloaded(name: str) -> bool:
+    return bool(UNLOADED_PARTS & set(name.split(".")))
+
+
+def _loaded(header: dict[str, Any]) -> dict[str, Any]:
+    return {name: tensor for name, tensor in header.items() if not _is_unloaded(name)}
+
+
+def _unloaded_bytes(header: dict[str, Any]) -> int:
+    unloaded = (tensor for name, tensor in header.items() if _is_unloaded(name))
+    return sum(int(each["data_offsets"][1]) - int(each["data_offsets"][0]) for each in unloaded)
+
+
+def _weights(header: dict[str, Any], config: dict[str, Any]) -> int:
+    """How many weights there are. A quantized layer's lie in groups, each with a scale (and a bias) of its own."""
+    quantization: dict[str, Any] = config.get("quantization") or {}
+    total = 0
+    for name, tensor in header.items():
+        path, _, kind = name.rpartition(".")
+        if kind in {"scales", "biases"} and f"{path}.weight" in header:
+            continue
+        scales = header.get(f"{path}.scales") if kind == "weight" else None
+        own: dict[str, Any] = quantization.get(path) or quantization
+        group = int(own.get("group_size", 64))
+        total += prod(scales["shape"]) * group if scales else prod(tensor["shape"])
+    return total

@@ -1,0 +1,196 @@
+"""Whether a model folder's files are whole and of a kind that pensieve loads. Reads headers, never weights.
+
+Raises `ModelDamagedError` naming the file, and the command that fixes it; `ModelUnsupportedError` for other kinds.
+"""
+
+import errno
+import re
+import shlex
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+from pensieve import untrusted_json
+from pensieve.engine.planning.attention_shape import text_part
+from pensieve.errors import ModelDamagedError
+from pensieve.models.fetching.verify import of_other_size
+from pensieve.models.folder.architecture_support import check_config, check_files, installed_mlx_lm
+from pensieve.models.folder.config_limits import unbelievable
+from pensieve.models.folder.model_files import read_file, read_header, read_text, start_of
+from pensieve.models.folder.snapshot import MARKER, ModelFolder, read_snapshot
+
+LFS_POINTER = b"version https://git-lfs"
+LONGEST_TYPE = 100
+INDEX = "model.safetensors.index.json"
+# What a tokenizer is made of: the file that all newer models have, or those that transformers
+# makes it from.
+_TOKENIZERS = re.compile(r"tokenizer\.json|vocab\.(json|txt)|tekken\.json|.*\.(model|tiktoken)")
+
+
+def check(model: ModelFolder) -> dict[str, Any]:
+    """Check the folder; its config.json. Raises `ModelDamagedError`, `ModelUnsupportedError`."""
+    with readable(model):
+        _check_sizes(model)
+        config = check_kind(model)
+        _check_tokenizer(model)
+        _check_weights(model)
+        return config
+
+
+def check_kind(model: ModelFolder) -> dict[str, Any]:
+    """Check by its files' names and its config.json that mlx-lm loads such a model; that config. Raises as `check` does."""
+    with readable(model):
+        check_files(str(model.folder), [file.name for file in model.folder.iterdir()])
+        config = read_json(model, "config.json")
+    if config is None:
+        damaged(model, "config.json", "is missing")
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or len(model_type) > LONGEST_TYPE:
+        damaged(model, "config.json", "names no model_type")
+    check_config(str(model.folder), config, installed_mlx_lm())
+    if wrong := unbelievable(text_part(config)):
+        damaged(model, "config.json", wrong)
+    return config
+
+
+def read_json(model: ModelFolder, name: str) -> dict[str, Any] | None:
+    """A JSON object among the model's files; None where there is no such file."""
+    with readable(model, name):
+        try:
+            content = read_file(model.folder / name)
+        except FileNotFoundError:
+            return None
+    if content.startswith(LFS_POINTER):
+        damaged(model, name, "is a Git LFS pointer, not the file itself")
+    try:
+        found = untrusted_json.read_json(content, max_bytes=len(content))
+    except ValueError as error:
+        damaged(model, name, f"is not valid JSON ({error})")
+    if not isinstance(found, dict):
+        damaged(model, name, "is not a JSON object")
+    return cast("dict[str, Any]", found)
+
+
+def read_template(model: ModelFolder, file: Path) -> str:
+    """The text of a file of `model`."""
+    name = str(file.relative_to(model.folder))
+    with readable(model, name):
+        try:
+            return read_text(file)
+        except ValueError:
+            damaged(model, name, "is not UTF-8")
+
+
+def damaged(model: ModelFolder, name: str, what: str) -> NoReturn:
+    """Say that file `name` of `model` is not as it should be, and how to get a good one."""
+    is_ours = (model.folder / MARKER).exists()
+    raise ModelDamagedError(
+        f"{name} in {model.folder} {what}.",
+        hint="Compare its files with the published ones; what differs is fetched anew:\n"
+        f"  pensieve pull {shlex.quote(model.name)}"
+        if is_ours
+        else "Copy or convert the model into that folder again.",
+    )
+
+
+@contextmanager
+def readable(model: ModelFolder, name: str = "A file") -> Generator[None]:
+    """Translate what the system refuses while in the block. name: of the file that is read."""
+    try:
+        yield
+    except PermissionError as error:
+        raise _denied(model, error) from error
+    except OSError as error:
+        damaged(model, name, f"cannot be read: {error.strerror}")
+
+
+def _denied(model: ModelFolder, error: PermissionError) -> ModelDamagedError:
+    """EPERM is macOS's privacy control, whatever the file's mode: a service is refused without a question. EACCES is the mode."""
+    folder = shlex.quote(str(model.folder))
+    if error.errno != errno.EPERM:
+        hint = f"Make them yours to read:\n  chmod -R u+rX {folder}"
+    else:
+        hint = (
+            "macOS keeps Documents, Desktop, Downloads, iCloud Drive and external disks from programs that it has not asked about,"
+            " and it asks about no service. Copy the model elsewhere, and name that folder:\n"
+            f"  cp -R {folder} ~/\n"
+            "Or start pensieve in Terminal, which macOS asks about: pensieve start"
+        )
+    return ModelDamagedError(
+        f"The model's files in {model.folder} cannot be read: {error.strerror}.", hint=hint
+    )
+
+
+def _check_sizes(model: ModelFolder) -> None:
+    if (snapshot := read_snapshot(model.folder / MARKER)) is None:
+        return
+    for name in of_other_size(model.folder, snapshot):
+        file = model.folder / name
+        has = f"has {file.stat().st_size} bytes" if file.exists() else "is missing"
+        damaged(model, name, f"{has}, unlike what was published")
+
+
+def _weight_names(model: ModelFolder) -> list[str]:
+    """Every file that mlx-lm will load or that the index says it needs."""
+    listed = _listed_weights(model)
+    found = {file.name for file in model.folder.glob("model*.safetensors")}
+    if not found and not listed:
+        damaged(
+            model, "model.safetensors", "is missing (only weights in safetensors files are loaded)"
+        )
+    return sorted(found.union(listed))
+
+
+def _listed_weights(model: ModelFolder) -> set[str]:
+    listed = (read_json(model, INDEX) or {}).get("weight_map", {})
+    if not isinstance(listed, dict):
+        damaged(model, INDEX, "has no map of weights")
+    names = set(map(str, cast("dict[str, object]", listed).values()))
+    if not all(name.endswith(".safetensors") and name == Path(name).name for name in names):
+        damaged(model, INDEX, "names other files than weights beside it")
+    return names
+
+
+def _check_tokenizer(model: ModelFolder) -> None:
+    """Only whether there is one, and of a kind of file that ends; what is in it is load.py's."""
+    if not any(_TOKENIZERS.fullmatch(file.name) for file in model.folder.iterdir()):
+        damaged(model, "tokenizer.json", "is missing, and so is every other kind of tokenizer")
+    file = model.folder / "tokenizer.json"
+    with readable(model, file.name), suppress(FileNotFoundError):
+        if not start_of(file, 1):
+            damaged(model, file.name, "is empty")
+
+
+def _check_weights(model: ModelFolder) -> None:
+    names = _weight_names(model)
+    if not sum(_checked_tensors(model, name) for name in names):
+        damaged(model, names[0], "holds no weights")
+
+
+def _checked_tensors(model: ModelFolder, name: str) -> int:
+    """Check one file of weights; how many tensors are in it."""
+    file = model.folder / name
+    if not file.exists():
+        damaged(model, name, "is missing")
+    with readable(model, name):
+        if start_of(file, len(LFS_POINTER)) == LFS_POINTER:
+            damaged(model, name, "is a Git LFS pointer, not the file itself")
+        expected, tensors = _described(model, file)
+    if (size := file.stat().st_size) != expected:
+        damaged(model, name, f"has {size} bytes where its header tells of {expected}")
+    return tensors
+
+
+def _described(model: ModelFolder, file: Path) -> tuple[int, int]:
+    """Of a file of weights, by its header: the bytes, and the tensors."""
+    try:
+        header, start = read_header(file)
+        ends = [
+            tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"
+        ]
+    except (ValueError, TypeError, LookupError):
+        damaged(model, file.name, "is no safetensors file")
+    if not all(type(end) is int for end in ends):
+        damaged(model, file.name, "is no safetensors file")
+    return start + max(ends, default=0), len(ends)

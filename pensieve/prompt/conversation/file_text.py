@@ -1,0 +1,70 @@
+"""Documents that are named by the id of an uploaded file, with the file's text in the id's place.
+
+What a file says is handed in. A call grows by it, so all its files together are held to what a whole request may be: a
+few bytes could name a large file many times.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from pensieve.api.messages.content_blocks import (
+    ContentBlock,
+    DocumentBlock,
+    FileSource,
+    MCPToolResultBlock,
+    ResultPart,
+    TextSource,
+    ToolResultBlock,
+)
+from pensieve.api.messages.request import MAX_BODY_BYTES, Conversation, Turn
+from pensieve.errors import RequestTooLargeError
+
+FileText = Callable[[str], str]
+
+ConversationT = TypeVar("ConversationT", bound=Conversation)
+
+
+def with_file_texts(call: ConversationT, file_text: FileText) -> ConversationT:
+    """`call` with every file as text. Raises `RequestTooLargeError`, and what `file_text` raises."""
+    if not any(_names_file(block) for turn in call.messages for block in turn.content):
+        return call
+    reading = _Reading(file_text)
+    return call.model_copy(update={"messages": tuple(map(reading.turn, call.messages))})
+
+
+def _names_file(block: ContentBlock | ResultPart) -> bool:
+    match block:
+        case DocumentBlock(source=FileSource()):
+            return True
+        case ToolResultBlock() | MCPToolResultBlock():
+            return any(map(_names_file, block.content))
+        case _:
+            return False
+
+
+class _Reading:
+    """Owns the count of what was read for one call."""
+
+    def __init__(self, file_text: FileText) -> None:
+        self._file_text = file_text
+        self._letters = 0
+
+    def turn(self, turn: Turn) -> Turn:
+        return turn.model_copy(update={"content": tuple(map(self._block, turn.content))})
+
+    def _block(self, block: ContentBlock | ResultPart) -> ContentBlock | ResultPart:
+        match block:
+            case DocumentBlock(source=FileSource(file_id=file_id)):
+                source = TextSource(type="text", data=self._read(file_id))
+                return block.model_copy(update={"source": source})
+            case ToolResultBlock() | MCPToolResultBlock():
+                return block.model_copy(update={"content": tuple(map(self._block, block.content))})
+            case _:
+                return block
+
+    def _read(self, file_id: str) -> str:
+        text = self._file_text(file_id)
+        self._letters += len(text)
+        if self._letters > MAX_BODY_BYTES:
+            raise RequestTooLargeError("Request exceeds the maximum size")
+        return text

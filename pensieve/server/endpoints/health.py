@@ -1,0 +1,72 @@
+"""`GET /health`: is the server of use now? No key needed.
+
+200 when the model answers, also where it must wake for that; 503 while it loads, or cannot.
+"""
+
+import os
+from dataclasses import asdict
+
+import anyio.to_thread
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.types import Scope
+
+import pensieve
+from pensieve.engine.generation import Engine
+from pensieve.models.served_model import ServedModel
+from pensieve.peer_proof import CHALLENGE_HEADER, PROOF_FIELD, Prover
+from pensieve.server.messages.sessions import Sessions
+from pensieve.server.middleware.request_context import exchange_of
+from pensieve.settings.resolve import Settings
+
+
+class HealthEndpoint:
+    """Tells how the engine is and what is served."""
+
+    def __init__(
+        self, engine: Engine, model: ServedModel, settings: Settings, sessions: Sessions
+    ) -> None:
+        self._engine = engine
+        self._sessions = sessions
+        self._model = model
+        self._settings = settings
+        self._prover = Prover(settings.api_key)
+
+    async def health(self, request: Request) -> Response:
+        """Everything that `pensieve status` shows."""
+        exchange_of(request.scope).is_poll = True
+        health = self._engine.health
+        report = {
+            "status": health.state,
+            "model": self._model.name,
+            "repo": self._model.repo,
+            "context_tokens": health.context_of(self._model.context_tokens),
+            "thinking": self._model.thinking,
+            "detail": health.detail,
+            "is_model_at_fault": health.is_model_at_fault,
+            "restarts": health.restarts,
+            "poison_prompts": health.poison_prompts,
+            "idle_unload": self._settings.idle_unload,
+            "in_flight": health.in_flight,
+            "engine": asdict(health.figures) if health.figures else None,
+            "sampling": self._model.dialect.sampling.report(),
+            "diverged_prompts": self._sessions.diverged,
+            "device": self._settings.device,
+            "version": pensieve.__version__,
+            "pid": os.getpid(),
+        }
+        if challenge := request.headers.get(CHALLENGE_HEADER):
+            report[PROOF_FIELD] = await self._proof(challenge, request.scope)
+        return JSONResponse(report, status_code=200 if health.is_well else 503)
+
+    async def _proof(self, challenge: str, scope: Scope) -> str:
+        """In a thread: the first one takes as long as some tokens."""
+        _, port = scope.get("server") or ("", 0)
+        return await anyio.to_thread.run_sync(self._prover.proof, challenge, port or 0)
+
+
+async def greeting(_request: Request) -> Response:
+    """For whoever opens the address in a browser, and for clients that warm up their connection."""
+    return PlainTextResponse(
+        "pensieve speaks the Anthropic API here. GET /health tells how it is.\n"
+    )

@@ -1,0 +1,75 @@
+"""`/v1/files`: text documents that clients keep here, to name them in messages by their id."""
+
+from functools import partial
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from pensieve.api.base import moment
+from pensieve.api.files import DeletedFile, FileMetadata, FilePage, FilesQuery, page_token
+from pensieve.server.disk_io import on_disk
+from pensieve.server.files.store import FileStore, StoredFile, age
+from pensieve.server.files.uploads import read_upload
+from pensieve.server.http.file_download import Download
+from pensieve.server.http.json_response import answer
+
+
+class FilesEndpoint:
+    """Everything under `/v1/files`."""
+
+    def __init__(self, store: FileStore) -> None:
+        self._store = store
+
+    async def upload(self, request: Request) -> Response:
+        """Keep a file."""
+        upload = await read_upload(request, max_bytes=self._store.limits.file_bytes)
+        add = partial(
+            self._store.add,
+            upload.content,
+            upload.filename,
+            upload.mime_type,
+            upload.fields.expires_in_seconds,
+        )
+        return answer(self._metadata(await on_disk(add)))
+
+    async def page(self, request: Request) -> Response:
+        """A page of files, or those of certain ids."""
+        query = FilesQuery.of(request.query_params.multi_items())
+        files = await on_disk(self._store.all)
+        if query.ids:
+            found = [file for file in files if file.id in query.ids]
+            return answer(FilePage(data=tuple(map(self._metadata, found))))
+        if query.page is not None:
+            files = [file for file in files if age(file) < query.page]
+        shown = files[: query.limit]
+        next_page = page_token(age(shown[-1])) if len(files) > len(shown) else None
+        return answer(FilePage(data=tuple(map(self._metadata, shown)), next_page=next_page))
+
+    async def one(self, request: Request) -> Response:
+        """One file's metadata."""
+        return answer(self._metadata(await on_disk(partial(self._store.get, _file_id(request)))))
+
+    async def content(self, request: Request) -> Response:
+        """One file's bytes."""
+        file = await on_disk(partial(self._store.get, _file_id(request)))
+        return Download(self._store.content(file), file.mime_type)
+
+    async def delete(self, request: Request) -> Response:
+        """Forget one file."""
+        await on_disk(partial(self._store.delete, _file_id(request)))
+        return answer(DeletedFile(id=_file_id(request)))
+
+    def _metadata(self, file: StoredFile) -> FileMetadata:
+        return FileMetadata(
+            id=file.id,
+            filename=file.filename,
+            mime_type=file.mime_type,
+            size_bytes=file.size_bytes,
+            created_at=moment(file.created_at),
+            expires_at=None if file.expires_at is None else moment(file.expires_at),
+            downloadable=not self._store.is_expired(file),
+        )
+
+
+def _file_id(request: Request) -> str:
+    return str(request.path_params["file_id"])

@@ -1,0 +1,178 @@
+"""Uploaded files on disk: `<id>` with the content, `<id>.json` with what is known of it. A file is there when both are.
+
+The content is written first and removed last, so a crash leaves at most content that nobody knows, cleared away at the
+next upload. A file whose time is over keeps its record for a while, so that its owner is told what became of it. Blocks,
+so it is called in worker threads; reading and writing may happen side by side.
+"""
+
+import json
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pensieve.api.base import new_id
+from pensieve.atomic_files import TEMPORARY, sync_path, write_atomically
+from pensieve.errors import FileExpiredError, NotFoundError, StorageQuotaExceededError
+from pensieve.private_files import make_folder, read_private
+from pensieve.untrusted_json import read_record
+
+_log = logging.getLogger("pensieve.server")
+
+# How long an expired file is still known as such.
+REMEMBERED_S = 30 * 24 * 3600.0
+
+_ID = re.compile(r"file_[0-9A-Za-z]{1,64}")
+_RECORD = ".json"
+
+
+@dataclass(frozen=True, slots=True)
+class StorageLimits:
+    """How much is kept for clients."""
+
+    file_bytes: int = 32 * 1024**2
+    stored_bytes: int = 1024**3
+    files: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """What is known of one file. Times are Unix seconds."""
+
+    id: str
+    filename: str
+    mime_type: str
+    size_bytes: int
+    created_at: float
+    expires_at: float | None
+
+
+class FileStore:
+    """Owns the folder, which is made with the first file."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        limits: StorageLimits | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._folder = folder
+        self.limits = limits or StorageLimits()
+        self._clock = clock
+        self._writing = threading.Lock()
+
+    def add(
+        self, content: bytes, filename: str, mime_type: str, life_s: int | None = None
+    ) -> StoredFile:
+        """Keep a file. Raises `StorageQuotaExceededError`, OSError."""
+        with self._writing:
+            self._make_room(len(content))
+            now = self._clock()
+            file = StoredFile(
+                id=new_id("file"),
+                filename=filename,
+                mime_type=mime_type,
+                size_bytes=len(content),
+                created_at=now,
+                expires_at=None if life_s is None else now + life_s,
+            )
+            make_folder(self._folder)
+            write_atomically(self._folder / file.id, content)
+            write_atomically(self._record(file.id), json.dumps(asdict(file)).encode())
+        return file
+
+    def all(self) -> Sequence[StoredFile]:
+        """Every file, the newest first."""
+        if not self._folder.exists():
+            return []
+        found = [self._read(path.stem) for path in self._folder.glob(f"*{_RECORD}")]
+        return sorted((file for file in found if file), key=age, reverse=True)
+
+    def get(self, file_id: str) -> StoredFile:
+        """One file. Raises `NotFoundError`."""
+        file = self._read(file_id)
+        if file is None:
+            raise NotFoundError(f"File not found: {file_id}")
+        return file
+
+    def content(self, file: StoredFile) -> Path:
+        """Where a file's bytes are. Raises `FileExpiredError`."""
+        if self.is_expired(file):
+            raise FileExpiredError(file.id)
+        return self._folder / file.id
+
+    def text(self, file_id: str) -> str:
+        """What a file says: every file is text. Raises `NotFoundError`, `FileExpiredError`."""
+        try:
+            return self.content(self.get(file_id)).read_bytes().decode("utf-8-sig")
+        except FileNotFoundError:
+            raise NotFoundError(f"File not found: {file_id}") from None
+
+    def delete(self, file_id: str) -> None:
+        """Forget a file. Raises `NotFoundError`, OSError."""
+        with self._writing:
+            self._remove(self.get(file_id).id)
+            sync_path(self._folder)
+
+    def is_expired(self, file: StoredFile) -> bool:
+        """Whether the file's time is over."""
+        return file.expires_at is not None and file.expires_at <= self._clock()
+
+    def _make_room(self, size: int) -> None:
+        kept = self._sweep()
+        stored_bytes = sum(file.size_bytes for file in kept)
+        if stored_bytes + size > self.limits.stored_bytes or len(kept) >= self.limits.files:
+            raise StorageQuotaExceededError(
+                "The files kept on this server have reached its limit; delete some that are not needed"
+            )
+
+    def _sweep(self) -> list[StoredFile]:
+        """Remove what is over, forgotten or half written; the files that stay."""
+        known = {file.id: file for file in self.all()}
+        long_ago = self._clock() - REMEMBERED_S
+        for file in known.values():
+            if self.is_expired(file):
+                (self._folder / file.id).unlink(missing_ok=True)
+                if file.expires_at is not None and file.expires_at < long_ago:
+                    self._remove(file.id)
+        for path in self._folder.glob("*"):
+            if path.name.endswith(TEMPORARY) or self._is_forgotten(path.name):
+                path.unlink(missing_ok=True)
+        return [file for file in known.values() if not self.is_expired(file)]
+
+    def _is_forgotten(self, name: str) -> bool:
+        """Whether it is a file without a record. One of another version, which has it, stays."""
+        return _is_id(name) and not self._record(name).exists()
+
+    def _remove(self, file_id: str) -> None:
+        self._record(file_id).unlink(missing_ok=True)
+        (self._folder / file_id).unlink(missing_ok=True)
+
+    def _record(self, file_id: str) -> Path:
+        return self._folder / f"{file_id}{_RECORD}"
+
+    def _read(self, file_id: str) -> StoredFile | None:
+        """No id that is not ours reaches the disk."""
+        if not _is_id(file_id):
+            return None
+        try:
+            file = read_record(StoredFile, read_private(self._record(file_id)))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            _log.warning("the record of %s cannot be read: %s", file_id, error)
+            return None
+        return file if file.id == file_id else None
+
+
+def age(file: StoredFile) -> tuple[float, str]:
+    """What files are listed by."""
+    return file.created_at, file.id
+
+
+def _is_id(name: str) -> bool:
+    return _ID.fullmatch(name) is not None

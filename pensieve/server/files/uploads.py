@@ -1,0 +1,170 @@
+"""A multipart upload of one text file: its bytes, a name that is no path, and a type that says text.
+
+What a type is worth is decided here: the client's word, or the name's, and in the end whether the bytes are UTF-8 text,
+which is all that a text model reads.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import partial
+from mimetypes import MimeTypes
+
+import anyio.to_thread
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from pensieve.api.files import UploadFields, upload_fields
+from pensieve.errors import InvalidRequestError, RequestTooLargeError
+from pensieve.server.http.request_body import body_chunks
+from pensieve.untrusted_text import UNSAFE
+
+MAX_FIELDS = 16
+MAX_FIELD_BYTES = 4096
+# Beside the file: its part's head, the other fields, the boundaries.
+MAX_FRAME_BYTES = 128 * 1024
+MAX_NAME_LETTERS = 255
+
+# Beside text/*: what is text by another name.
+TEXT_TYPES = frozenset(
+    f"application/{name}"
+    for name in [
+        "json",
+        "jsonl",
+        "ndjson",
+        "x-ndjson",
+        "json5",
+        "xml",
+        "yaml",
+        "x-yaml",
+        "toml",
+        "javascript",
+        "ecmascript",
+        "typescript",
+        "x-sh",
+        "x-python",
+        "sql",
+        "graphql",
+        "csv",
+        "x-tex",
+        "x-httpd-php",
+    ]
+)
+_UNSAID = {"", "application/octet-stream", "binary/octet-stream"}
+_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*", re.ASCII)
+_PLAIN = "text/plain"
+
+
+def _types() -> MimeTypes:
+    """Python's own table and what it lacks (3.11), nothing of the machine's: a file has the same type everywhere."""
+    types = MimeTypes()
+    for extension, name in {
+        ".md": "text/markdown",
+        ".yaml": "application/yaml",
+        ".yml": "application/yaml",
+        ".toml": "application/toml",
+        ".jsonl": "application/jsonl",
+    }.items():
+        types.add_type(name, extension)
+    return types
+
+
+_TYPES = _types()
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One file as its client sent it."""
+
+    content: bytes
+    filename: str
+    mime_type: str
+    fields: UploadFields
+
+
+async def read_upload(request: Request, *, max_bytes: int) -> Upload:
+    """The file in a form's part `file`. Raises `InvalidRequestError` and `RequestTooLargeError`."""
+    form = await _read_form(request, max_bytes + MAX_FRAME_BYTES)
+    try:
+        return await _upload(form, max_bytes)
+    finally:
+        await form.close()
+
+
+async def _read_form(request: Request, max_bytes: int) -> FormData:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "multipart/form-data":
+        raise InvalidRequestError("content-type: Input should be 'multipart/form-data'")
+    chunks = body_chunks(request, max_bytes=max_bytes)
+    parser = MultiPartParser(
+        request.headers,
+        chunks,
+        max_files=1,
+        max_fields=MAX_FIELDS,
+        max_part_size=MAX_FIELD_BYTES,
+    )
+    try:
+        return await parser.parse()
+    except MultiPartException as error:
+        raise InvalidRequestError(
+            f"The request body is not a valid form: {error.message}"
+        ) from None
+
+
+async def _upload(form: FormData, max_bytes: int) -> Upload:
+    file = form.get("file")
+    if file is None:
+        raise InvalidRequestError("file: Field required")
+    if not isinstance(file, UploadFile):
+        raise InvalidRequestError("file: Input should be a file, with a filename")
+    fields = upload_fields({name: text for name, text in form.items() if isinstance(text, str)})
+    content = await file.read()
+    if len(content) > max_bytes:
+        raise RequestTooLargeError(
+            f"file: larger than the {max_bytes} bytes that this server keeps"
+        )
+    find_type = partial(text_type, file.content_type or "", file.filename or "", content)
+    mime_type = await anyio.to_thread.run_sync(find_type)
+    return Upload(content, safe_name(file.filename or "", mime_type), mime_type, fields)
+
+
+def text_type(said: str, filename: str, content: bytes) -> str:
+    """The media type of a text file. Raises `InvalidRequestError` where it is none that a text model reads."""
+    media_type = said.partition(";")[0].strip().lower()
+    is_text = _is_text(content)
+    if media_type in _UNSAID:
+        guessed = _TYPES.guess_type(filename, strict=False)[0] or _PLAIN
+        # A name may mislead: TypeScript is no video.
+        media_type = guessed if _says_text(guessed) or not is_text else _PLAIN
+    if not _says_text(media_type):
+        raise InvalidRequestError(
+            f"file: files of type '{media_type[:100]}' are not supported; this server keeps text documents"
+            " (text/*, application/json and the like)"
+        )
+    if not is_text:
+        raise InvalidRequestError("file: the content is not text in UTF-8")
+    return media_type
+
+
+def _is_text(content: bytes) -> bool:
+    try:
+        return "\0" not in content.decode()
+    except UnicodeDecodeError:
+        return False
+
+
+def _says_text(media_type: str) -> bool:
+    return bool(_MEDIA_TYPE.fullmatch(media_type)) and (
+        media_type.startswith("text/")
+        or media_type in TEXT_TYPES
+        or re.fullmatch(r"application/.*\+(json|xml|yaml)", media_type) is not None
+    )
+
+
+def safe_name(filename: str, mime_type: str) -> str:
+    """The last part of `filename`, without what would confuse a terminal; a name of ours where nothing is left."""
+    last = re.split(r"[/\\]", filename)[-1]
+    name = UNSAFE.sub("", last).strip()[:MAX_NAME_LETTERS]
+    if name.strip(". "):
+        return name
+    return f"unnamed{_TYPES.guess_extension(mime_type) or ''}"

@@ -1,0 +1,264 @@
+"""What can be set, key by key: its name, what it can be, how it is read from text.
+
+A table. It knows neither where values come from (resolve.py) nor how a file of them is written (config_file.py).
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pensieve.errors import SettingsError
+
+Value = str | int | float | bool
+
+# A larger one is no setting, and may be more than a float holds.
+LARGEST_NUMBER = 2**63
+# As long as a path can be (PATH_MAX on Linux; 1024 on macOS).
+MAX_NAME_CHARS = 4096
+# Of a value that is refused: the rest says no more.
+SHOWN_CHARS = 80
+_NO_NAME = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+# Nothing is left open in one: a name with a wildcard can be rebound to this machine by its owner.
+_HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?|\[[0-9a-f:]+\]", re.ASCII | re.IGNORECASE)
+_ORIGIN = re.compile(
+    r"[a-z][a-z0-9+.-]*://([a-z0-9_-][a-z0-9._-]*|\[[0-9a-f:]+\])(:[0-9]{1,5})?",
+    re.ASCII | re.IGNORECASE,
+)
+TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One setting: what it is for and what it can be, in words, and whether a value of its kind is one of those."""
+
+    name: str
+    about: str
+    can_be: str
+    example: str  # one of those, as it is typed
+    kind: type[Value]
+    accepts: Callable[[Any], bool] = lambda _: True
+    is_secret: bool = False
+    unset: str = "by the machine"  # what decides where the setting has no value
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return f"PENSIEVE_{self.name.upper()}"
+
+    @property
+    def allowed(self) -> str:
+        """Return what the value can be, with an example where the words hold none."""
+        such_as = "" if self.example in self.can_be else f", such as {self.example}"
+        return f"{self.can_be}{such_as}"
+
+    def checked(self, value: object, where: str) -> Value:
+        """`value`, which stands at `where`, in this key's kind. Raises `SettingsError` where it cannot be."""
+        if self.kind is float and type(value) is int and abs(value) < LARGEST_NUMBER:
+            value = float(value)
+        if type(value) is self.kind and self.accepts(value):
+            return value
+        raise self._refusal(value, where)
+
+    def read(self, text: str, where: str) -> Value:
+        """The value that `text` means. Raises `SettingsError` where it means none."""
+        try:
+            value = TRUTHS[text.lower()] if self.kind is bool else self.kind(text)
+        except (ValueError, KeyError):
+            raise self._refusal(text, where) from None
+        return self.checked(value, where)
+
+    def _refusal(self, value: object, where: str) -> SettingsError:
+        """A secret is not repeated."""
+        if self.is_secret:
+            hint = f'A good one: export {self.variable}="$(openssl rand -hex 32)"'
+            return SettingsError(f"{where} cannot be used; it can be {self.can_be}.", hint=hint)
+        shown = shortened(as_typed(value) if isinstance(value, float) else repr(value))
+        return SettingsError(f"{where} is {shown}; it can be {self.allowed}.")
+
+
+def as_typed(value: Value) -> str:
+    """Return a value as the configuration file and the command line have it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def shortened(text: str) -> str:
+    """Return `text` short enough to stand in a message."""
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
+
+
+def _is_name(text: str) -> bool:
+    """A lone surrogate, which bytes that are no UTF-8 become in arguments, cannot be stored."""
+    return 0 < len(text) <= MAX_NAME_CHARS and not _NO_NAME.search(text)
+
+
+def _are(pattern: re.Pattern[str]) -> Callable[[str], bool]:
+    """Whether each entry of a list with commas is one."""
+
+    def accepts(text: str) -> bool:
+        return all(pattern.fullmatch(entry.strip()) for entry in text.split(","))
+
+    return accepts
+
+
+def _goes_into_a_header(text: str) -> bool:
+    return bool(text) and all("!" <= letter <= "~" for letter in text)
+
+
+def _is_amount(number: float) -> bool:
+    return 0 < number < 1e6
+
+
+def _is_amount_or_none(number: float) -> bool:
+    return number == 0 or _is_amount(number)
+
+
+OR_NONE = "a number of GB below 1000000, 0 for none"
+BY_THE_MODEL = "by the model"
+MINUTES = "a number of minutes below 1000000, 0 for never"
+
+
+def _is_share(number: float) -> bool:
+    return 0 <= number <= 1
+
+
+def _is_some_share(number: float) -> bool:
+    return 0 < number <= 1
+
+
+def _is_count(number: int) -> bool:
+    return 0 <= number < LARGEST_NUMBER
+
+
+def _is_up_to_2(number: float) -> bool:
+    return 0 <= number <= 2
+
+
+def _is_penalty(number: float) -> bool:
+    return 0 < number <= 2
+
+
+# How a token is drawn: what a model's makers recommend, and what `api` takes from a request.
+_SAMPLING = (
+    Key(
+        "temperature",
+        "how freely tokens are drawn, 0 for the likeliest",
+        "a number from 0 to 2",
+        "0.7",
+        float,
+        _is_up_to_2,
+        unset=BY_THE_MODEL,
+    ),
+    Key(
+        "top_p",
+        "draw from the likeliest tokens of this probability",
+        "a number above 0, up to 1",
+        "0.95",
+        float,
+        _is_some_share,
+        unset=BY_THE_MODEL,
+    ),
+    Key(
+        "top_k",
+        "draw from so many of the likeliest tokens, 0 for all",
+        "a whole number from 0 up",
+        "40",
+        int,
+        _is_count,
+        unset=BY_THE_MODEL,
+    ),
+    Key(
+        "min_p",
+        "drop tokens below this share of the likeliest one",
+        "a number from 0 to 1",
+        "0.05",
+        float,
+        _is_share,
+        unset=BY_THE_MODEL,
+    ),
+    Key(
+        "repetition_penalty",
+        "how much less likely recent tokens become, 1 for none",
+        "a number above 0, up to 2",
+        "1.1",
+        float,
+        _is_penalty,
+        unset=BY_THE_MODEL,
+    ),
+)
+
+_TABLE = (
+    Key(
+        "model",
+        "model to serve",
+        "a name, a repository, a folder, auto or auto:fast",
+        "phi-3-mini",
+        str,
+        _is_name,
+    ),
+    Key("device", "where MLX computes", "'gpu' or 'cpu'", "gpu", str, {"gpu", "cpu"}.__contains__),
+    Key("host", "address to listen on", "an address of this machine", "127.0.0.1", str, _is_name),
+    Key(
+        "port",
+        "port to listen on",
+        "a number from 1 to 65535",
+        "8080",
+        int,
+        range(1, 65536).__contains__,
+    ),
+    Key(
+        "api_key",
+        "key that clients send",
+        "printable ASCII without blanks",
+        "",
+        str,
+        _goes_into_a_header,
+        is_secret=True,
+    ),
+    Key(
+        "allowed_hosts",
+        "further names that clients may call this server",
+        "names without ports, with commas between: host.docker.internal",
+        "host.docker.internal",
+        str,
+        _are(_HOST),
+        unset="off",
+    ),
+    Key(
+        "allowed_origins",
+        "web pages that may send requests",
+        "origins with commas between: http://localhost:3000",
+        "http://localhost:3000",
+        str,
+        _are(_ORIGIN),
+        unset="off",
+    ),
+    Key(
+        "memory_gb",
+        "memory for the model and its caches",
+        "a number of GB above 0, below 1000000",
+        "16",
+        float,
+        _is_amount,
+    ),
+    Key("kv_bits", "bits of the KV cache", "16, 8 or 4", "8", int, {16, 8, 4}.__contains__),
+    Key("cache_gb", "disk for kept prompts", OR_NONE, "20", float, _is_amount_or_none),
+    Key("daily_write_gb", "most to write to it in a day", OR_NONE, "20", float, _is_amount_or_none),
+    Key(
+        "thinking",
+        "whether Claude Code has the model think",
+        "'on', 'off' or 'auto'",
+        "auto",
+        str,
+        {"on", "off", "auto"}.__contains__,
+    ),
+    Key("wired", "keep the model's memory wired", "true or false", "true", bool),
+    *_SAMPLING,
+    Key("idle_unload", "unload without work for", MINUTES, "60", float, _is_amount_or_none),
+    Key("keep_awake", "no sleep during work (Mac)", "true or false", "true", bool),
+)
+
+KEYS: Mapping[str, Key] = {key.name: key for key in _TABLE}
+SAMPLING_KEYS: Mapping[str, Key] = {key.name: key for key in _SAMPLING}

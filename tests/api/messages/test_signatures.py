@@ -1,0 +1,39 @@
+"""Signatures of thoughts: opaque, fresh, and where it must be with the thought in them."""
+
+import base64
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pensieve.api.messages.signatures import MAX_TEXT_BYTES, signature_of, thought_in
+
+
+@given(st.text())
+def test_a_thought_comes_back_out_of_its_signature(thought: str) -> None:
+    assert thought_in(signature_of(thought, carries_text=True)) == thought
+
+
+def test_a_signature_need_not_carry_the_thought() -> None:
+    signature = signature_of("secret", carries_text=False)
+    assert thought_in(signature) is None
+    assert len(signature) < 40
+    assert signature != signature_of("secret", carries_text=False)
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [
+        "",
+        "EqQBCkYIBxgCKkBdirected+by=another/server==",
+        "pensieve1.name.not base64!",
+        "pensieve1.name.YWJj",
+        f"pensieve1.name.{base64.b64encode(zlib.compress(b'x')[:-3]).decode()}",
+        f"pensieve1.name.{base64.b64encode(zlib.compress(bytes([255]))).decode()}",
+        f"pensieve1.name.{base64.b64encode(zlib.compress(b'x' * (MAX_TEXT_BYTES + 1))).decode()}",
+        f"pensieve9.name.{base64.b64encode(zlib.compress(b'x')).decode()}",
+    ],
+)
+def test_what_was_not_made_here_carries_nothing(signature: str) -> None:
+    assert thought_in(signature) is None

@@ -1,0 +1,104 @@
+"""Tool definitions: by who runs them, also those with dates that nobody knows yet."""
+
+from typing import get_args
+
+import pytest
+
+from pensieve.api.messages.request import CountTokensRequest, decode
+from pensieve.api.messages.tools import (
+    AnyChoice,
+    ClientTool,
+    ClientToolType,
+    CustomTool,
+    NamedChoice,
+    ScreenTool,
+    ScreenToolType,
+    ServerTool,
+    ServerToolType,
+)
+from pensieve.errors import InvalidRequestError
+
+SCHEMA = {"type": "object", "properties": {"location": "bar"}, "$schema": "x"}
+
+
+def call(*tools: object, **fields: object) -> CountTokensRequest:
+    messages = [{"role": "user", "content": "hi"}]
+    return decode(
+        CountTokensRequest, {"model": "m", "messages": messages, "tools": tools, **fields}
+    )
+
+
+@pytest.mark.parametrize("kind", [{}, {"type": None}, {"type": "custom"}])
+def test_a_tool_without_a_type_is_the_clients_own(kind: dict[str, object]) -> None:
+    (tool,) = call({"name": "get_weather", "input_schema": SCHEMA} | kind).tools
+    assert isinstance(tool, CustomTool)
+    assert tool.input_schema == SCHEMA
+
+
+@pytest.mark.parametrize(
+    ("kinds", "who"),
+    [
+        (get_args(ClientToolType), ClientTool),
+        (get_args(ServerToolType), ServerTool),
+        (get_args(ScreenToolType), ScreenTool),
+    ],
+)
+def test_every_tool_of_anthropics_is_known_by_its_type(kinds: tuple[str, ...], who: type) -> None:
+    for kind in kinds:
+        (tool,) = call({"type": kind, "name": "x", "max_uses": 8}).tools
+        assert isinstance(tool, who)
+        assert tool.type == kind
+
+
+@pytest.mark.parametrize(
+    ("newer", "known"),
+    [
+        ("text_editor_20991231", "text_editor_20250728"),
+        ("web_search_20991231", "web_search_20260318"),
+        ("computer_20991231", "computer_20251124"),
+        ("tool_search_tool_regex_20991231", "tool_search_tool_regex_20251119"),
+    ],
+)
+def test_a_newer_tool_is_read_as_the_newest_known_of_its_family(newer: str, known: str) -> None:
+    (tool,) = call({"type": newer, "name": "x"}).tools
+    assert tool.type == known
+
+
+def test_a_choice_is_read_with_its_name_and_its_limit() -> None:
+    named = {"type": "tool", "name": "x", "disable_parallel_tool_use": True}
+    assert call(tool_choice=named).tool_choice == NamedChoice(
+        type="tool", name="x", disable_parallel_tool_use=True
+    )
+    assert call(tool_choice={"type": "any"}).tool_choice == AnyChoice(type="any")
+
+
+@pytest.mark.parametrize(
+    ("tool", "message"),
+    [
+        ({"name": "x"}, "tools.0.custom.input_schema: Field required"),
+        ({"input_schema": SCHEMA}, "tools.0.custom.name: Field required"),
+        (
+            {"name": "a b", "input_schema": SCHEMA},
+            "tools.0.custom.name: String should match pattern '^[a-zA-Z0-9_-]{1,128}$'",
+        ),
+        (
+            {"name": "x\n", "input_schema": SCHEMA},
+            "tools.0.custom.name: String should match pattern '^[a-zA-Z0-9_-]{1,128}$'",
+        ),
+        (
+            {"name": "x", "input_schema": []},
+            "tools.0.custom.input_schema: Input should be a valid dictionary",
+        ),
+        ("x", "tools.0: Input should be an object"),
+        ({"type": 7}, "tools.0: Input tag '7' found using 'type'"),
+        (
+            {"type": "teleport_20260101"},
+            "tools.0: Input tag 'teleport_20260101' found using 'type'",
+        ),
+        ({"type": "function"}, "tools.0: Input tag 'function' found using 'type'"),
+    ],
+)
+def test_a_malformed_tool_is_told_by_its_path(tool: object, message: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        call(tool)
+    assert caught.value.message.startswith(message)

@@ -1,0 +1,225 @@
+"""The chat's reading of an event stream."""
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pensieve.cli.client.connection import Server
+from pensieve.cli.client.messages import (
+    Call,
+    Ended,
+    Event,
+    Text,
+    Thought,
+    Turn,
+    Waiting,
+    answer,
+    count_tokens,
+)
+from pensieve.cli.client.server_identity import served
+from pensieve.cli.client.sse import events, lines
+from pensieve.errors import PromptTooLongError, RequestError, ServerUnavailableError
+from pensieve.settings.resolve import variables_set
+from tests.cli.fake_server import delta, message, refuse, serving
+from tests.cli.program import OWN_KEY
+
+CALL = Call("tiny", (Turn("user", "Hi"),), max_tokens=9, temperature=0.0)
+
+
+def answered(*script: Any, call: Call = CALL) -> list[Event]:
+    with serving(script[0]) as server:
+        return said(list(answer(Server(server.url, "k"), call)))
+
+
+def said(events_: list[Event]) -> list[Event]:
+    """Without the pings."""
+    return [event for event in events_ if not isinstance(event, Waiting)]
+
+
+USAGE = {"input_tokens": 3, "cache_read_input_tokens": 4, "output_tokens": 2}
+
+
+def test_an_answer_is_its_text_and_its_end() -> None:
+    *texts, ended = answered(message("Par", "is", stop_reason="max_tokens"))
+    assert texts == [Text("Par"), Text("is")]
+    assert ended == Ended("max_tokens", USAGE, "tiny")
+    assert (ended.prompt_tokens, ended.output_tokens) == (7, 2)
+
+
+def test_a_thought_comes_before_the_answer_and_its_signature_with_the_end() -> None:
+    *pieces, ended = answered(message("Paris", thoughts=["Let me ", "see."]))
+    assert pieces == [Thought(""), Thought("Let me "), Thought("see."), Text("Paris")]
+    assert ended.signature == "signed"
+
+
+def test_a_thought_is_asked_for_and_goes_back_as_it_came() -> None:
+    turns = (
+        Turn("user", "a"),
+        Turn("assistant", "b", "Hm.", "signed"),
+        Turn("user", "c"),
+        Turn("assistant", "d", "broken off"),
+        Turn("user", "e"),
+    )
+    shown = Call("tiny", turns, 9, 0.0, thinking="shown").as_json()
+    assert shown["thinking"] == {"type": "adaptive"}
+    assert [turn["content"] for turn in shown["messages"]] == [
+        "a",
+        [
+            {"type": "thinking", "thinking": "Hm.", "signature": "signed"},
+            {"type": "text", "text": "b"},
+        ],
+        "c",
+        "d",
+        "e",
+    ]
+    hidden = Call("tiny", turns, 9, 0.0, thinking="hidden").as_json()
+    assert hidden["thinking"] == {"type": "adaptive", "display": "omitted"}
+    assert "thinking" not in Call("tiny", turns, 9, 0.0).as_json()
+
+
+def test_the_server_says_what_it_serves_and_whether_that_thinks() -> None:
+    with serving() as server:
+        plain = served(Server(server.url, OWN_KEY))
+        server.thinks = True
+        thinking = served(Server(server.url, OWN_KEY))
+    assert (plain.thinks, thinking.thinks) == (False, True)
+    assert (plain.health.model, plain.health.context_tokens) == ("tiny", 8192)
+
+
+def test_a_prompts_tokens_are_counted() -> None:
+    with serving() as server:
+        assert count_tokens(Server(server.url, "k"), CALL) == 1
+
+
+def test_a_prompt_that_is_too_long_is_told_apart() -> None:
+    with pytest.raises(PromptTooLongError) as failure:
+        answered(refuse(400, "prompt is too long: 9000 tokens > 8192 maximum"))
+    assert (failure.value.prompt_tokens, failure.value.context_tokens) == (9000, 8192)
+
+
+def test_the_call_says_what_is_asked() -> None:
+    call = Call(
+        "tiny", (Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c")), 9, 0.5, "Be brief."
+    )
+    with serving(message("x")) as server:
+        list(answer(Server(server.url, "a-key"), call))
+        headers, body = server.calls[0]
+    assert headers["x-api-key"] == "a-key"
+    assert headers["anthropic-version"] == "2023-06-01"
+    assert body == {
+        "model": "tiny",
+        "max_tokens": 9,
+        "temperature": 0.5,
+        "stream": True,
+        "system": "Be brief.",
+        "messages": [
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": "b"},
+            {"role": "user", "content": "c"},
+        ],
+    }
+
+
+def test_no_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
+    assert answered(message("x"))[0] == Text("x")
+
+
+def test_where_nobody_listens_the_way_to_start_is_told() -> None:
+    with serving() as server:
+        url = server.url
+    with pytest.raises(ServerUnavailableError, match=url) as failure:
+        list(answer(Server(url, "k"), CALL))
+    assert failure.value.exit_code == 69
+    assert "pensieve start" in (failure.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "code"),
+    [
+        (400, RequestError, 1),
+        (401, RequestError, 1),
+        (404, RequestError, 1),
+        (503, ServerUnavailableError, 69),
+        (529, ServerUnavailableError, 69),
+    ],
+)
+def test_a_refusal_is_told_in_the_servers_words(status: int, kind: type, code: int) -> None:
+    with pytest.raises(kind) as failure:
+        answered(refuse(status, "the model is not loaded yet"))
+    assert failure.value.exit_code == code
+    assert status == 401 or "the model is not loaded yet" in failure.value.message
+    assert status != 401 or "PENSIEVE_API_KEY" in failure.value.hint
+
+
+def test_an_error_in_mid_stream_ends_the_answer() -> None:
+    error = {"type": "error", "error": {"type": "overloaded_error", "message": "the worker died"}}
+    came = []
+    with (
+        serving([delta("Par"), error]) as server,
+        pytest.raises(ServerUnavailableError, match="the worker died"),
+    ):
+        came.extend(answer(Server(server.url, "k"), CALL))
+    assert came == [Text("Par")]
+
+
+def test_a_stream_that_just_stops_is_no_answer() -> None:
+    with pytest.raises(ServerUnavailableError, match="cut off"):
+        answered([delta("Par")])
+
+
+def test_a_line_separator_inside_json_ends_no_line() -> None:
+    assert answered(message("a\u2028b\x85c"))[0] == Text("a\u2028b\x85c")
+
+
+@given(
+    st.lists(st.text(st.characters(exclude_characters="\r\n")), min_size=1),
+    st.lists(st.integers(0, 50)),
+)
+def test_lines_are_the_same_however_the_bytes_are_cut(whole: list[str], cuts: list[int]) -> None:
+    content = "".join(f"{line}\r\n" for line in whole).encode("utf-8", "surrogatepass")
+    edges = sorted({0, len(content), *(cut for cut in cuts if cut < len(content))})
+    chunks = [content[a:b] for a, b in pairwise(edges)]
+    expected = [line.encode("utf-8", "surrogatepass").decode("utf-8", "replace") for line in whole]
+    assert list(lines(chunks)) == expected
+
+
+@pytest.mark.parametrize(
+    ("stream", "read"),
+    [
+        (["event: x", 'data: {"a": 1}', ""], [{"a": 1}]),
+        (['data:{"a":', "data: 1}", ""], [{"a": 1}]),
+        ([": a comment", "", "id: 7", ""], []),
+        (['data: {"a": 1}'], []),
+        (["data: [1]", ""], [{}]),
+    ],
+)
+def test_events_are_read_as_the_standard_says(stream: list[str], read: list[dict]) -> None:
+    assert list(events(stream)) == read
+
+
+def test_what_is_no_json_is_no_answer() -> None:
+    with pytest.raises(ServerUnavailableError):
+        list(events(["data: {", ""]))
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "http://127.0.0.1:1",
+        "socks5h://127.0.0.1:1",
+        "http://u:p@proxy:port",
+        "://",
+        "\udc80",
+        "none",
+    ],
+)
+def test_no_proxy_variable_stands_between_us_and_our_own_server(proxy: str) -> None:
+    names = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+    with serving() as server, variables_set(dict.fromkeys(names, proxy)):
+        assert count_tokens(Server(server.url, "k"), CALL) == 1
+        assert served(Server(server.url, OWN_KEY)).health.model == "tiny"

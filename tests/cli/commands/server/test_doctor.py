@@ -1,0 +1,116 @@
+"""The command itself: what it prints where, its exit code, its JSON, its archive."""
+
+import json
+import os
+import tarfile
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from pensieve.cli.app import run
+from pensieve.cli.commands.server.doctor import conclusion, rendered
+from pensieve.doctor.finding import Finding, ok, red, warning
+from pensieve.paths import Paths, under_home
+from tests.cli.program import pensieve
+
+SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["version", "is_healthy", "findings"],
+    "properties": {
+        "version": {"type": "string"},
+        "is_healthy": {"type": "boolean"},
+        "findings": {
+            "type": "array",
+            "minItems": 10,
+            "items": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["topic", "level", "text", "fix"],
+                "properties": {
+                    "topic": {"type": "string", "minLength": 1},
+                    "level": {"enum": ["ok", "warning", "red"]},
+                    "text": {"type": "string", "minLength": 1},
+                    "fix": {"type": "string"},
+                },
+            },
+        },
+    },
+}
+TOPICS = {
+    "pensieve", "python", "machine", "mlx", "memory", "context", "settings", "key", "files", "model", "disk", "port", "server", "log",
+    "base url", "claude code", "its settings",
+}  # fmt: skip
+
+
+@pytest.fixture
+def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
+    for name in [n for n in os.environ if n.startswith(("PENSIEVE_", "ANTHROPIC_", "CLAUDE_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PENSIEVE_HOME", str(tmp_path / "pensieve"))
+    monkeypatch.setenv("PENSIEVE_DEVICE", "cpu")
+    monkeypatch.setenv("PENSIEVE_MODEL", "smollm2-135m")
+    monkeypatch.chdir(tmp_path)
+    return under_home(tmp_path / "pensieve")
+
+
+def test_with_no_server_and_no_model_it_says_what_it_found_as_one_object(
+    paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run(["doctor", "--json"])
+    told = json.loads(capsys.readouterr().out)
+    jsonschema.validate(told, SCHEMA)
+    assert {finding["topic"] for finding in told["findings"]} == TOPICS
+    assert code == (0 if told["is_healthy"] else 1)
+    assert not paths.state.exists()
+
+
+def test_one_red_thing_makes_the_exit_code_1_and_a_hint_stands_below_it(
+    tmp_path: Path, paths: Paths
+) -> None:
+    paths.config_file.parent.mkdir(parents=True)
+    paths.config_file.write_text("model = [unfinished\n")
+    done = pensieve("doctor", home=tmp_path, PENSIEVE_DEVICE="cpu", COLUMNS="80")
+    assert done.returncode == 1
+    out = done.stdout.decode()
+    assert b"Traceback" not in done.stderr
+    assert "\x1b" not in out
+    lines = out.splitlines()
+    assert [line for line in lines if len(line) > 80 and str(tmp_path) not in line] == []
+    at = next(number for number, line in enumerate(lines) if line.startswith("RED   settings"))
+    assert "pensieve config reset" in "\n".join(lines[at : at + 6])
+
+
+def test_an_archive_is_written_beside_what_is_said(
+    paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(["doctor", "--bundle", str(tmp_path / "r.tar.gz"), "--json"])
+    out, err = capsys.readouterr()
+    jsonschema.validate(json.loads(out), SCHEMA)
+    assert "Look into it before you send it" in err
+    with tarfile.open(tmp_path / "r.tar.gz") as archive:
+        assert "pensieve-report/doctor.json" in archive.getnames()
+
+
+@pytest.mark.parametrize(
+    ("findings", "says"),
+    [
+        ([ok("a", "b")], "All is as it should be."),
+        ([red("a", "b")], "1 thing is red."),
+        ([red("a", "b"), red("a", "b"), warning("a", "b")], "2 things are red, 1 deserves a look."),
+        ([warning("a", "b"), warning("a", "b")], "Nothing is red, 2 deserve a look."),
+    ],
+)
+def test_it_ends_in_how_it_stands(findings: list[Finding], says: str) -> None:
+    assert conclusion(findings).startswith(says)
+
+
+def test_a_finding_is_wrapped_and_its_commands_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    command = "chmod -R go= " + "/a/long/folder" * 8
+    first, *rest = rendered(red("files", "word " * 40, f"{command}\nsecond")).splitlines()
+    assert first.startswith("RED   files          word word")
+    assert all(len(line) <= 80 for line in (first, *rest) if "chmod" not in line)
+    assert [line.strip() for line in rest[-2:]] == [command, "second"]

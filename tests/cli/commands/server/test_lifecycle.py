@@ -1,0 +1,404 @@
+"""What status, stop, restart, version, update and uninstall say, and the options that every command has."""
+
+import json
+import os
+import signal
+import subprocess
+import threading
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from pensieve import __version__
+from pensieve.cli.app import run
+from pensieve.cli.commands.server.restart import kept
+from pensieve.cli.commands.server.status import as_json
+from pensieve.cli.commands.setup.uninstall import places
+from pensieve.cli.commands.setup.update import afterwards
+from pensieve.cli.commands.setup.update import command as update_command
+from pensieve.daemon import server_lock
+from pensieve.daemon.health_client import EngineFigures, Health, read
+from pensieve.daemon.launch import launch, launch_and_leave, wait_for_other
+from pensieve.daemon.processes import memory_of
+from pensieve.daemon.server_record import Address, ServerRecord, current, own_record, published
+from pensieve.daemon.stop import stop
+from pensieve.errors import StartFailedError
+from pensieve.homebrew import Keg, keg_of
+from pensieve.paths import Paths, under_home
+from pensieve.settings.resolve import Flags
+from tests.cli.fake_server import health, serving, stand_in_command
+from tests.cli.program import pensieve
+from tests.e2e.conftest import free_port
+
+HERE = Address("127.0.0.1", 7777, "tiny", "cpu")
+FIGURES = {
+    "kv_bits": 8,
+    "kv_reason": "8-bit: full precision would hold 6,000 tokens only",
+    "memory_limit_bytes": 12_000_000_000,
+    "weights_bytes": 2_300_000_000,
+    "kv_budget_bytes": 6_400_000_000,
+    "kv_used_bytes": 1_200_000_000,
+    "prefix_memory_bytes": 400_000_000,
+    "prefix_disk_bytes": 3_100_000_000,
+    "prefix_disk_cap_bytes": 20_000_000_000,
+    "written_today_bytes": 0,
+    "daily_write_budget_bytes": 50_000_000_000,
+    "is_writing_paused": True,
+    "tokens_per_second": 41,
+}
+
+
+@pytest.fixture
+def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
+    for name in [name for name in os.environ if name.startswith("PENSIEVE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PENSIEVE_HOME", str(tmp_path / "home"))
+    return under_home(tmp_path / "home")
+
+
+def nullable(kind: str) -> dict[str, object]:
+    return {"type": [kind, "null"]}
+
+
+NUMBERS = [
+    "pid",
+    "context_tokens",
+    "in_flight",
+    "idle_unload",
+    "memory_bytes",
+    "uptime_s",
+    "restarts",
+]
+TEXTS = ["detail", "url", "model", "repo", "device", "service", "log", "version"]
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "status": {
+            "enum": ["ready", "asleep", "loading", "failed", "unreachable", "starting", "stopped"]
+        },
+        **dict.fromkeys(NUMBERS, nullable("number")),
+        **dict.fromkeys(TEXTS, nullable("string")),
+        "engine": {
+            "type": "object",
+            "properties": {
+                **dict.fromkeys(EngineFigures.__slots__, nullable("number")),
+                "kv_reason": nullable("string"),
+                "is_writing_paused": nullable("boolean"),
+            },
+            "required": list(EngineFigures.__slots__),
+            "additionalProperties": False,
+        },
+    },
+    "required": ["status", *NUMBERS, *TEXTS, "engine"],
+    "additionalProperties": False,
+}
+
+
+def test_status_as_json_has_one_shape_whatever_runs(
+    paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(code: int) -> dict:
+        assert run(["status", "--json"]) == code
+        report = json.loads(capsys.readouterr().out)
+        jsonschema.validate(report, SCHEMA)
+        return report
+
+    assert told(3)["status"] == "stopped"
+    with serving() as server, server_lock.held(paths):
+        assert told(4)["status"] == "starting"
+        server.healths = lambda: health() | {"engine": FIGURES}
+        address = Address("127.0.0.1", server.server_port, "tiny", "cpu")
+        with published(paths, own_record(address)):
+            ready = told(0)
+            server.healths = lambda: health("asleep") | {"idle_unload": 30.0}
+            asleep = told(0)
+    assert (ready["status"], ready["url"], ready["pid"]) == ("ready", server.url, os.getpid())
+    assert ready["engine"] == FIGURES
+    assert (asleep["status"], asleep["in_flight"], asleep["idle_unload"]) == ("asleep", 0, 30.0)
+    assert ready["memory_bytes"] > 10_000_000
+
+
+def test_status_shows_what_the_engine_says_within_80_columns(
+    paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving() as server, server_lock.held(paths):
+        server.healths = lambda: health() | {"engine": FIGURES}
+        address = Address("127.0.0.1", server.server_port, "tiny", "cpu")
+        with published(paths, own_record(address, service="homebrew.mxcl.pensieve")):
+            assert run(["status"]) == 0
+    out = capsys.readouterr().out
+    assert "41.0 tokens per second\n" in out
+    assert "1.2 GB of 6.4 GB\n" in out
+    assert "precision  8-bit: full precision would hold 6,000 tokens only\n" in out
+    assert "400 MB in memory, 3.1 GB of 20.0 GB on disk\n" in out
+    assert "nothing of 50.0 GB today (enough for today)\n" in out
+    assert "brew services" in out
+    assert max(map(len, out.splitlines())) < 80
+
+
+@pytest.mark.parametrize(
+    ("service", "command"),
+    [("", "pensieve restart"), ("homebrew.mxcl.pensieve", "brew services restart pensieve")],
+)
+@pytest.mark.parametrize("words", [["status"], ["start"]])
+def test_a_server_of_another_version_is_told_with_what_replaces_it(
+    words: list[str],
+    service: str,
+    command: str,
+    paths: Paths,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with serving() as server, server_lock.held(paths):
+        address = Address("127.0.0.1", server.server_port, "tiny", "cpu")
+        with published(paths, own_record(address, service=service)):
+            assert run(words) == 0
+            assert "this is" not in capsys.readouterr().err
+            server.healths = lambda: health() | {"version": "0.0.9"}
+            assert run(words) == 0
+    err = capsys.readouterr().err
+    assert f"the server is 0.0.9, this is {__version__}" in err
+    assert f"\n  {command}\n" in err
+
+
+@pytest.mark.parametrize(
+    ("minutes", "line"),
+    [(30.0, "after 30 minutes without work"), (0.5, "after 0.5"), (0.0, "never")],
+)
+def test_status_tells_when_an_idle_model_leaves_memory(
+    minutes: float, line: str, paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    detail = "the next request loads the model"
+    with serving() as server, server_lock.held(paths):
+        server.healths = lambda: health("asleep", detail) | {"idle_unload": minutes}
+        address = Address("127.0.0.1", server.server_port, "tiny", "cpu")
+        with published(paths, own_record(address)):
+            assert run(["status"]) == 0
+    out = capsys.readouterr().out
+    assert f"asleep ({detail})" in out
+    assert f"unloads    {line}" in out
+
+
+def test_figures_of_another_kind_or_unknown_ones_are_left_out() -> None:
+    said = {
+        "status": "ready",
+        "pid": 1,
+        "engine": {"kv_bits": "8", "is_writing_paused": 1, "new": 2},
+    }
+    assert read(said, pid=1) == Health("ready")
+    assert read(said | {"engine": [1]}, pid=1) == Health("ready")
+
+
+def test_a_server_that_fetches_its_model_is_starting_and_not_asked(
+    paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = ServerRecord(
+        **{**{n: getattr(own_record(HERE), n) for n in ServerRecord.__slots__}, "phase": "fetching"}
+    )
+    with server_lock.held(paths), published(paths, record):
+        assert run(["status"]) == 4
+    assert "loading (fetching the model)" in capsys.readouterr().out
+
+
+def test_memory_is_that_of_a_process_and_of_what_it_started() -> None:
+    alone = memory_of(os.getpid())
+    assert alone > 10_000_000
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as child:
+        assert 0 < memory_of(child.pid) < alone
+        assert memory_of(os.getpid()) > memory_of(child.pid)
+    assert memory_of(2**30) == 0
+
+
+def test_json_of_nothing_known_is_null() -> None:
+    report = as_json("stopped", None, Health("unreachable"), 0)
+    assert report.pop("status") == "stopped"
+    report.pop("engine")
+    assert set(report.values()) == {None}
+
+
+# restart and stop
+
+
+def test_a_restart_keeps_what_was_on_the_command_line_under_what_is_there_now() -> None:
+    record = own_record(HERE, flags={"model": "a", "port": 1, "of another version": "x"})
+    assert kept(record, Flags(port=2)) == Flags(model="a", port=2)
+    assert kept(None, Flags(port=2)) == Flags(port=2)
+
+
+def test_a_start_that_is_not_awaited_leaves_a_server_that_comes_up(paths: Paths) -> None:
+    pid = launch_and_leave(stand_in_command(paths.state.parent, free_port(), "slow"), paths)
+    assert server_lock.is_held(paths)
+    found = wait_for_other(paths)
+    assert found
+    assert found.record.pid == pid
+    assert stop(paths, is_forced=False)
+
+
+def test_a_start_that_is_not_awaited_is_stopped_by_the_very_next_command(paths: Paths) -> None:
+    launch_and_leave(stand_in_command(paths.state.parent, free_port(), "slow"), paths)
+    assert run(["stop"]) == 0
+    assert not server_lock.is_held(paths)
+    with pytest.raises(StartFailedError, match="ended while starting"):
+        launch_and_leave(stand_in_command(paths.state.parent, free_port(), "dies"), paths)
+
+
+@pytest.mark.parametrize(
+    ("words", "when"), [(["stop"], "next login"), (["stop", "--force"], "at once")]
+)
+def test_stopping_a_service_says_how_it_stays_stopped(
+    words: list[str],
+    when: str,
+    paths: Paths,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("XPC_SERVICE_NAME", "homebrew.mxcl.pensieve")
+    launch(stand_in_command(paths.state.parent, free_port(), "ready"), paths)
+    assert run(["restart"]) == 1
+    assert "brew services restart pensieve" in capsys.readouterr().err
+    assert run(words) == 0
+    err = capsys.readouterr().err
+    assert when in err
+    assert "brew services stop pensieve" in err
+
+
+@pytest.mark.parametrize(
+    ("mode", "words", "told"),
+    [
+        ("never", ["start"], "The server goes on without this"),
+        ("stubborn", ["stop"], "The server ends by itself"),
+        ("stubborn", ["restart"], "The server ends once open answers have"),
+    ],
+)
+def test_ctrl_c_while_something_is_waited_for_says_what_is_left_running(
+    mode: str, words: list[str], told: str, paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pid = launch_and_leave(stand_in_command(paths.state.parent, free_port(), mode), paths)
+    try:
+        ctrl_c = threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT))
+        ctrl_c.start()
+        assert run(words) == 130
+        out, err = capsys.readouterr()
+        assert (out, err.splitlines()[-1].partition(". ")[0]) == ("", "Interrupted")
+        assert told in err
+        record = current(paths)
+        assert record
+        assert record.pid == pid
+    finally:
+        stop(paths, is_forced=True)
+
+
+# the rest
+
+
+def test_the_versions_are_one_object(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["version", "--json"]) == 0
+    versions = json.loads(capsys.readouterr().out)
+    assert {"pensieve", "python", "mlx", "mlx_lm", "system", "architecture"} <= versions.keys()
+    assert all(isinstance(value, str | None) for value in versions.values())
+
+
+def test_update_only_tells(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["update"]) == 0
+    assert "does not update itself" in capsys.readouterr().out
+    homebrews = Path("/opt/homebrew/Cellar/pensieve/0.1.0/libexec")
+    assert update_command(homebrews) == "brew upgrade pensieve"
+    assert update_command(Path("/a b")) == "'/a b/bin/python' -m pip install --upgrade pensieve-llm"
+    assert "comes back by itself" in afterwards(keg_of(homebrews))
+    assert "pensieve restart" in afterwards(keg_of(Path("/Users/me/.venv")))
+
+
+def test_an_uninstall_lists_what_is_kept_and_removes_it_only_when_told(tmp_path: Path) -> None:
+    home = tmp_path / "pensieve"
+    elsewhere = tmp_path / "models elsewhere"
+    (home / "state").mkdir(parents=True)
+    (home / "logs").mkdir()
+    (home / "logs" / "server.log").write_bytes(b"x" * 5000)
+    elsewhere.mkdir()
+    (elsewhere / "precious").touch()
+    (home / "models").symlink_to(elsewhere)
+    listed = pensieve("uninstall", home=tmp_path)
+    assert f"5 kB  {home / 'logs'}".encode() in listed.stdout
+    assert b"-m pip uninstall pensieve-llm" in listed.stderr
+    unasked = pensieve("uninstall", "--purge", home=tmp_path)
+    assert unasked.returncode == 2
+    assert b"--yes" in unasked.stderr
+    assert (home / "logs" / "server.log").exists()
+    assert pensieve("uninstall", "--purge", "--yes", home=tmp_path).returncode == 0
+    assert not home.exists()
+    assert (elsewhere / "precious").exists()
+    assert b"Nothing is kept" in pensieve("uninstall", home=tmp_path).stdout
+
+
+def test_nothing_is_removed_beside_a_running_server(
+    paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with server_lock.held(paths):
+        assert run(["uninstall", "--purge", "--yes"]) == 1
+    assert "pensieve stop" in capsys.readouterr().err
+
+
+def test_what_homebrew_leaves_of_the_services_log_is_ours_to_remove(paths: Paths) -> None:
+    keg = Keg(Path("/opt/homebrew"), "pensieve")
+    of_service = set(places(paths, keg)) - set(places(paths, None))
+    assert {file.name for file in of_service} == {"pensieve.log", "pensieve.log.1"}
+
+
+def test_an_uninstall_stops_the_homebrew_service_first(
+    paths: Paths,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    agents = tmp_path / "Library" / "LaunchAgents"
+    agents.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run(["uninstall"]) == 0
+    assert "brew services" not in capsys.readouterr().err
+    (agents / "homebrew.mxcl.pensieve.plist").touch()
+    assert run(["uninstall"]) == 0
+    commands = [line for line in capsys.readouterr().err.splitlines() if line.startswith("  ")]
+    assert commands == ["  brew services stop pensieve", "  brew uninstall pensieve"]
+    paths.state.mkdir(parents=True)
+    record = own_record(HERE, service="homebrew.mxcl.pensieve")
+    with server_lock.held(paths), published(paths, record):
+        assert run(["uninstall", "--purge", "--yes"]) == 1
+    assert "brew services stop pensieve" in capsys.readouterr().err
+
+
+def test_the_options_of_every_command_stand_anywhere_and_hold_for_one_run(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (["-q", "env"], ["env", "--quiet"]):
+        assert run(words) == 0
+        assert capsys.readouterr().err == ""
+    assert run(["env"]) == 0
+    assert "pensieve start" in capsys.readouterr().err
+    assert run(["-v", "config", "get", "prot"]) == 78
+    assert "Traceback" in capsys.readouterr().err
+    assert run(["-q", "config", "get", "prot"]) == 78
+    err = capsys.readouterr().err
+    assert 'Did you mean "port"' in err
+    assert "Traceback" not in err
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    run(["config", "get", "prot"])
+    assert "\x1b[" in capsys.readouterr().err
+    run(["config", "get", "prot", "--no-color"])
+    assert "\x1b[" not in capsys.readouterr().err
+    assert "NO_COLOR" not in os.environ
+
+
+def test_exit_codes_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["help", "exit-codes"]) == 0
+    said = capsys.readouterr().out
+    for code in (0, 1, 2, 3, 4, 65, 69, 73, 75, 78, 130, 141, 143):
+        assert f" {code}  " in said
+
+
+def test_a_folder_inside_another_is_listed_with_it_alone(tmp_path: Path) -> None:
+    logs = tmp_path / ".local" / "state" / "pensieve" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "server.log").write_bytes(b"x" * 5000)
+    listed = pensieve("uninstall", home=tmp_path, PENSIEVE_HOME="")
+    places = [line.split(maxsplit=2)[-1] for line in listed.stdout.decode().splitlines()]
+    assert places == [str(logs.parent)]

@@ -1,0 +1,625 @@
+"""The server's life from outside: lock, record, port, starting and stopping. The server is a stand-in."""
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from pensieve.daemon import private_dirs, server_lock
+from pensieve.daemon.bind import (
+    Owner,
+    bind,
+    bind_patiently,
+    both_loopbacks,
+    find_owner,
+    lsof_pid,
+    read_listener,
+)
+from pensieve.daemon.health_client import Health, ask, read
+from pensieve.daemon.launch import launch, server_command, wait_for_other
+from pensieve.daemon.processes import command_of, start_of
+from pensieve.daemon.server_record import Address, ServerRecord, current, own_record, published
+from pensieve.daemon.start_failure import StartLog
+from pensieve.daemon.stop import stop
+from pensieve.errors import (
+    NotWritableError,
+    PortInUseError,
+    SettingsError,
+    StartFailedError,
+    StopFailedError,
+)
+from pensieve.paths import Paths, under_home
+from pensieve.settings.resolve import Flags
+from tests.cli.fake_server import stand_in_command, stand_ins_of
+
+HERE = Address("127.0.0.1", 7777, "tiny", "cpu")
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    return under_home(tmp_path / "o'brien's home ü")
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def command(paths: Paths, port: int) -> Iterator[Callable[[str], list[str]]]:
+    """The command line of a stand-in that starts in the given mode; whatever runs at the end is ended."""
+    yield lambda mode: stand_in_command(paths.state.parent, port, mode)
+    stop(paths, is_forced=True)
+    assert not stand_ins_of(paths.state.parent)
+
+
+def files_of(paths: Paths) -> list[str]:
+    return sorted(path.name for path in paths.state.iterdir())
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+# the lock
+
+
+def test_only_one_holds_the_lock(paths: Paths) -> None:
+    assert not server_lock.is_held(paths)
+    with server_lock.held(paths) as first:
+        assert first
+        assert server_lock.is_held(paths)
+        with server_lock.held(paths) as second:
+            assert not second
+    assert not server_lock.is_held(paths)
+
+
+def test_the_lock_leaves_no_file(paths: Paths) -> None:
+    with server_lock.held(paths):
+        assert files_of(paths) == ["server.lock"]
+    assert files_of(paths) == []
+
+
+def test_a_lock_on_a_file_that_was_taken_away_is_no_lock(paths: Paths) -> None:
+    with server_lock.held(paths) as first:
+        assert first
+        paths.lock_file.unlink()
+        with server_lock.held(paths) as second:
+            assert second
+            assert server_lock.is_held(paths)
+
+
+def test_the_lock_of_a_killed_process_is_free_and_its_record_is_not_believed(
+    paths: Paths, command: Callable[[str], list[str]]
+) -> None:
+    answering = launch(command("ready"), paths)
+    os.kill(answering.record.pid, signal.SIGKILL)
+    os.waitpid(answering.record.pid, 0)
+    assert files_of(paths) == ["server.json", "server.lock"]
+    assert not server_lock.is_held(paths)
+    assert current(paths) is None
+    server_lock.sweep(paths)
+    assert files_of(paths) == []
+
+
+def test_sweeping_where_nothing_ever_was_makes_nothing(paths: Paths) -> None:
+    server_lock.sweep(paths)
+    assert not paths.state.exists()
+
+
+def test_sweeping_beside_a_living_server_takes_nothing(paths: Paths) -> None:
+    with server_lock.held(paths), published(paths, own_record(HERE)):
+        server_lock.sweep(paths)
+        assert files_of(paths) == ["server.json", "server.lock"]
+
+
+# the record
+
+
+def test_the_record_is_there_while_the_server_is(paths: Paths) -> None:
+    assert current(paths) is None
+    with server_lock.held(paths), published(paths, own_record(HERE)) as record:
+        assert current(paths) == record
+        assert record.pid == os.getpid()
+        assert record.base_url == "http://127.0.0.1:7777"
+        assert mode_of(paths.server_file) == 0o600
+    assert files_of(paths) == []
+
+
+def test_a_record_without_the_lock_is_not_believed(paths: Paths) -> None:
+    with server_lock.held(paths), published(paths, own_record(HERE)):
+        kept = paths.server_file.read_text(encoding="utf-8")
+    paths.server_file.write_text(kept, encoding="utf-8")
+    assert current(paths) is None
+
+
+def test_a_record_whose_process_id_now_means_another_is_not_believed(paths: Paths) -> None:
+    with server_lock.held(paths), published(paths, own_record(HERE)) as record:
+        said = json.loads(paths.server_file.read_text(encoding="utf-8"))
+        said["process_start"] = f"{record.process_start}0"
+        paths.server_file.write_text(json.dumps(said), encoding="utf-8")
+        assert current(paths) is None
+
+
+def test_a_record_of_a_newer_version_is_read_without_what_is_new_in_it(paths: Paths) -> None:
+    with server_lock.held(paths), published(paths, own_record(HERE)) as record:
+        said = json.loads(paths.server_file.read_text(encoding="utf-8"))
+        paths.server_file.write_text(json.dumps(said | {"mood": "good"}), encoding="utf-8")
+        assert current(paths) == record
+
+
+def test_a_lock_without_a_record_is_told_with_a_command_that_can_be_pasted(paths: Paths) -> None:
+    with server_lock.held(paths), pytest.raises(StopFailedError, match="no record") as failure:
+        stop(paths, is_forced=False, patience_s=0)
+    *_, command = (failure.value.hint or "").splitlines()
+    assert shlex.split(command) == ["lsof", str(paths.lock_file)]
+
+
+def test_a_record_behind_a_link_is_not_believed(paths: Paths, tmp_path: Path) -> None:
+    """It says to whom clients send the key."""
+    with server_lock.held(paths), published(paths, own_record(HERE)):
+        paths.server_file.rename(tmp_path / "planted")
+        paths.server_file.symlink_to(tmp_path / "planted")
+        assert current(paths) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"pid": 1}', "\x00", "[" * 50_000, '{"pid": ' * 9_000]
+)
+def test_a_damaged_record_is_no_record(paths: Paths, text: str) -> None:
+    with server_lock.held(paths):
+        paths.server_file.write_text(text, encoding="utf-8")
+        assert current(paths) is None
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("0.0.0.0", "http://127.0.0.1:7777"),
+        ("::", "http://[::1]:7777"),
+        ("::1", "http://[::1]:7777"),
+        ("192.168.1.7", "http://192.168.1.7:7777"),
+    ],
+)
+def test_a_server_on_every_address_is_reached_through_loopback(host: str, url: str) -> None:
+    assert ServerRecord(1, "", host, 7777, "tiny", "cpu", 0.0, "").base_url == url
+
+
+# processes
+
+
+def test_a_process_is_told_from_the_next_one_with_its_id() -> None:
+    assert start_of(os.getpid()) == start_of(os.getpid())
+    assert start_of(os.getpid()) != start_of(1)
+    assert command_of(os.getpid())
+
+
+def test_a_process_that_has_ended_is_gone_even_before_its_parent_looks() -> None:
+    with subprocess.Popen(["/bin/sh", "-c", "exit 0"], stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        child.stdout.read()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert start_of(child.pid) is None
+    assert start_of(child.pid) is None
+
+
+# folders and files
+
+
+def test_folders_and_files_are_the_owners_alone_whatever_the_umask(paths: Paths) -> None:
+    before = os.umask(0)
+    try:
+        with server_lock.held(paths), published(paths, own_record(HERE)):
+            private_dirs.make_private(paths.logs)
+            modes = {p.name: mode_of(p) for p in paths.state.parent.rglob("*")}
+    finally:
+        os.umask(before)
+    assert modes == {"state": 0o700, "logs": 0o700, "server.json": 0o600, "server.lock": 0o600}
+    assert mode_of(paths.state.parent) == 0o700
+
+
+def test_a_state_folder_that_is_a_link_is_refused(paths: Paths, tmp_path: Path) -> None:
+    (tmp_path / "planted").mkdir()
+    paths.state.parent.mkdir()
+    paths.state.symlink_to(tmp_path / "planted")
+    with pytest.raises(NotWritableError, match="symbolic link") as refusal, server_lock.held(paths):
+        pass
+    assert refusal.value.exit_code == 73
+    assert list((tmp_path / "planted").iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_state_folder_of_another_user_is_refused(paths: Paths) -> None:
+    private_dirs.make_private(paths.state)
+    os.chown(paths.state, 12345, 12345)
+    with pytest.raises(NotWritableError, match="another user"):
+        private_dirs.make_private(paths.state)
+
+
+def test_a_file_in_the_folders_place_is_refused(paths: Paths) -> None:
+    paths.state.parent.mkdir()
+    paths.state.touch()
+    with pytest.raises(NotWritableError):
+        private_dirs.make_private(paths.state)
+
+
+def test_a_lock_file_that_is_a_link_is_not_followed(paths: Paths, tmp_path: Path) -> None:
+    private_dirs.make_private(paths.state)
+    (tmp_path / "precious").write_text("kept")
+    paths.lock_file.symlink_to(tmp_path / "precious")
+    with pytest.raises(NotWritableError), server_lock.held(paths):
+        pass
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
+# the port
+
+
+def test_a_free_port_is_bound_and_listens(port: int) -> None:
+    with bind("127.0.0.1", port), socket.create_connection(("127.0.0.1", port)):
+        pass
+    with bind("localhost", port):
+        pass
+
+
+def test_a_port_that_was_just_used_can_be_used_again(port: int) -> None:
+    with bind("127.0.0.1", port) as listener:
+        client = socket.create_connection(("127.0.0.1", port))
+        connection, _ = listener.accept()
+        connection.close()
+        client.close()
+    with bind("127.0.0.1", port):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("family", "address"),
+    [
+        (socket.AF_INET, "127.0.0.1"),
+        (socket.AF_INET, "0.0.0.0"),
+        (socket.AF_INET6, "::1"),
+        (socket.AF_INET6, "::"),
+    ],
+)
+def test_a_port_in_use_is_refused_with_its_owner_and_another_port(
+    family: socket.AddressFamily, address: str, port: int
+) -> None:
+    with suppress(OSError), socket.socket(family) as listener:
+        listener.bind((address, port))
+        listener.listen()
+        with pytest.raises(PortInUseError) as refusal:
+            bind("127.0.0.1", port)
+        assert f"Port {port} is in use by pid {os.getpid()}" in refusal.value.message
+        assert f"pensieve start --port {port + 1}" in (refusal.value.hint or "")
+        assert refusal.value.exit_code == 69
+        return
+    pytest.skip(f"no {address} on this machine")
+
+
+def test_the_owner_of_a_port_is_found_by_process_and_command(port: int) -> None:
+    assert find_owner(port) is None
+    with bind("127.0.0.1", port):
+        owner = find_owner(port)
+    assert owner
+    assert owner.pid == os.getpid()
+    assert " ".join(owner.command).endswith(" ".join(sys.orig_argv[1:]))
+
+
+@pytest.mark.skipif(not shutil.which("lsof"), reason="no lsof here")
+def test_lsof_tells_the_owner_too(port: int) -> None:
+    assert lsof_pid(port) is None
+    with bind("127.0.0.1", port):
+        assert lsof_pid(port) == os.getpid()
+
+
+@pytest.mark.skipif(not shutil.which("lsof") or not shutil.which("ps"), reason="no lsof or ps")
+def test_the_owner_is_found_as_on_a_mac(port: int) -> None:
+    with bind("127.0.0.1", port):
+        owner = find_owner(port, "darwin")
+    assert owner
+    assert owner.pid == os.getpid()
+    assert Path(sys.executable).name in " ".join(owner.command)
+
+
+@pytest.mark.parametrize(
+    ("printed", "pid"),
+    [
+        ("p35711\nf7\n", 35711),
+        ("p35711\nf7\nf8\np412\nf3\n", 35711),
+        ("", None),
+        ("lsof: no pwd entry for UID 501\np35711\nf7\n", 35711),
+        ("panic\np412\n", 412),
+    ],
+)
+def test_a_listener_is_read_from_what_lsof_prints(printed: str, pid: int | None) -> None:
+    assert read_listener(printed) == pid
+
+
+@pytest.mark.parametrize(
+    ("command", "is_pensieve"),
+    [
+        (["/opt/x/bin/python3", "-E", "-P", "-m", "pensieve", "start", "--foreground"], True),
+        (["/opt/x/bin/python3", "/opt/x/bin/pensieve", "start"], True),
+        (["vim", "/home/me/pensieve"], False),
+        (["python3", "-m", "http.server"], False),
+        ([], False),
+    ],
+)
+def test_a_pensieve_of_another_home_is_recognised(command: list[str], is_pensieve: bool) -> None:
+    assert Owner(1, tuple(command)).is_pensieve is is_pensieve
+
+
+def test_a_server_outwaits_a_start_that_looks_at_its_port(port: int) -> None:
+    look = bind("127.0.0.1", port)
+    closing = threading.Timer(0.2, look.close)
+    closing.start()
+    with bind_patiently("127.0.0.1", port), pytest.raises(PortInUseError):
+        bind_patiently("127.0.0.1", port)
+    closing.join()
+
+
+@pytest.mark.parametrize("host", ["203.0.113.7", "no.such.host.invalid", "a" * 300])
+def test_a_host_that_is_not_here_is_refused(host: str, port: int) -> None:
+    with pytest.raises(SettingsError, match="not an address of this machine"):
+        bind(host, port)
+
+
+# health
+
+
+def test_what_is_no_health_of_this_server_is_unreachable() -> None:
+    assert read({"status": "ready", "pid": 2}, pid=1).status == "unreachable"
+    assert read({"status": "fine", "pid": 1}, pid=1).status == "unreachable"
+    assert read(["ready"], pid=1).status == "unreachable"
+    odd = read({"status": "ready", "pid": 1, "model": 7, "context_tokens": "many"}, pid=1)
+    assert odd == Health("ready")
+
+
+def test_a_server_that_is_gone_is_unreachable(port: int) -> None:
+    health = ask(ServerRecord(1, "", "127.0.0.1", port, "tiny", "cpu", 0.0, ""))
+    assert health.status == "unreachable"
+    assert str(port) in health.detail
+
+
+# starting and stopping
+
+
+def test_the_servers_command_has_the_flags_that_were_given_and_never_a_key() -> None:
+    command = server_command(Flags(model="a b", port=9, idle_unload=0.5))
+    assert command[1:5] == ["-E", "-P", "-m", "pensieve"]
+    flags = ["--model", "a b", "--port", "9", "--idle-unload", "0.5"]
+    assert command[5:] == ["start", "--foreground", *flags]
+    assert "api_key" not in Flags.__slots__
+
+
+@pytest.mark.parametrize("mode", ["ready", "slow"])
+def test_a_server_is_started_once_it_answers_and_stopped_without_a_trace(
+    mode: str, paths: Paths, command: Callable[[str], list[str]]
+) -> None:
+    answering = launch(command(mode), paths)
+    assert answering.is_new
+    assert answering.health.status == "ready"
+    assert answering.record == current(paths)
+    assert answering.record.log == str(paths.server_log)
+    assert os.getsid(answering.record.pid) == answering.record.pid
+    assert mode_of(paths.server_log) == 0o600
+    stopped = stop(paths, is_forced=False)
+    assert stopped == answering.record
+    assert start_of(answering.record.pid) is None
+    assert files_of(paths) == []
+    assert stop(paths, is_forced=False) is None
+
+
+def test_the_server_that_runs_already_is_found(
+    paths: Paths, command: Callable[[str], list[str]]
+) -> None:
+    first = launch(command("ready"), paths)
+    other = wait_for_other(paths)
+    assert other
+    assert (other.record, other.is_new) == (first.record, False)
+
+
+def test_a_start_that_comes_second_gets_the_server_of_the_first(
+    paths: Paths, command: Callable[[str], list[str]]
+) -> None:
+    first = launch(command("ready"), paths)
+    second = launch(command("ready"), paths)
+    assert (second.record, second.is_new) == (first.record, False)
+
+
+def test_of_several_starts_at_once_one_becomes_the_server(
+    paths: Paths, command: Callable[[str], list[str]]
+) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        starts = list(pool.map(lambda mode: launch(command(mode), paths), ["slow"] * 4))
+    assert len({answering.record for answering in starts}) == 1
+    assert [answering.is_new for answering in starts].count(True) == 1
+
+
+def test_a_server_that_dies_while_starting_gives_its_last_words(
+    paths: Paths, command: Callable[[str], list[str]]
+) -> None:
+    private_dirs.make_private(paths.logs)
+    paths.server_log.write_text("of another day\n")
+    with pytest.raises(StartFailedError) as failure:
+        launch(command("dies"), paths)
+    assert "exit code 1" in failure.value.message
+    assert "no luck today" in (failure.value.hint or "")
+    assert "of another day" not in (failure.value.hint or "")
+    assert str(paths.server_log) in (failure.value.hint or "")
+
+
+def test_a_model_that_does_not_load_is_told_and_its_server_ended(
+    paths: Paths, command: Callable[[str], list[str]]
+) -> None:
+    with pytest.raises(StartFailedError, match="weights are cursed") as failure:
+        launch(command("fails"), paths)
+    assert "weights are cursed" not in (failure.value.hint or ""), "said twice"
+    assert files_of(paths) == []
+    assert not server_lock.is_held(paths)
+
+
+def test_a_server_that_refuses_its_model_is_quoted_and_nothing_else_is_said(
+    paths: Paths, command: Callable[[str], list[str]]
+) -> None:
+    with pytest.raises(StartFailedError) as failure:
+        launch(command("refuses"), paths)
+    assert failure.value.message == "config.json is cursed."
+    assert failure.value.hint == "Copy it again:\n  cp -R"
+    assert failure.value.exit_code == 65
+
+
+def test_a_model_that_the_engine_does_not_load_has_the_exit_code_of_a_bad_model(
+    paths: Paths, command: Callable[[str], list[str]]
+) -> None:
+    with pytest.raises(StartFailedError) as failure:
+        launch(command("misfits"), paths)
+    assert failure.value.message == "weights are cursed"
+    assert failure.value.exit_code == 65
+
+
+def test_a_server_that_never_gets_ready_is_ended(
+    paths: Paths, command: Callable[[str], list[str]]
+) -> None:
+    with pytest.raises(StartFailedError, match="not ready after"):
+        launch(command("never"), paths, patience_s=2.0)
+    assert files_of(paths) == []
+
+
+def test_a_large_model_may_take_longer_to_load_than_a_start_waits_for_a_silent_server(
+    paths: Paths, command: Callable[[str], list[str]]
+) -> None:
+    assert launch(command("large"), paths, patience_s=1.0).health.status == "ready"
+
+
+def test_ctrl_c_while_waiting_ends_what_was_started(
+    paths: Paths, command: Callable[[str], list[str]]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        launch(command("interrupts"), paths)
+    assert files_of(paths) == []
+    assert not server_lock.is_held(paths)
+
+
+def test_a_server_that_will_not_end_is_told_of_and_ended_by_force(
+    paths: Paths, command: Callable[[str], list[str]]
+) -> None:
+    answering = launch(command("stubborn"), paths)
+    with pytest.raises(StopFailedError, match="has not ended") as failure:
+        stop(paths, is_forced=False, patience_s=0.2)
+    assert "pensieve stop --force" in (failure.value.hint or "")
+    assert start_of(answering.record.pid)
+    assert stop(paths, is_forced=True) == answering.record
+    assert start_of(answering.record.pid) is None
+    assert files_of(paths) == []
+
+
+def test_a_process_that_got_a_dead_servers_id_is_left_alone(paths: Paths) -> None:
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as bystander:
+        private_dirs.make_private(paths.state)
+        record = ServerRecord(bystander.pid, "0", "127.0.0.1", 7777, "tiny", "cpu", 0.0, "")
+        paths.server_file.write_text(
+            json.dumps({name: getattr(record, name) for name in ServerRecord.__slots__})
+        )
+        assert stop(paths, is_forced=True) is None
+        assert bystander.poll() is None
+    assert files_of(paths) == []
+
+
+def test_the_last_words_are_few_and_readable(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"".join(b"line %d \xff\n" % n for n in range(1000)))
+    words = StartLog(log, 0).last_words().splitlines()
+    assert words[-1] == "line 999 \ufffd"
+    assert len(words) <= 12
+    assert StartLog(tmp_path / "none", 0).last_words() == ""
+
+
+@pytest.mark.parametrize("code", [1, 65, 69, 78])
+def test_an_error_with_which_a_server_ended_is_told_once_as_it_said_it(
+    code: int, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    before = "Error: of another day\n"
+    log.write_text(
+        f"{before}pensieve serves tiny\n2026 ERROR the engine has failed: x\n"
+        "Error: The port is taken.\nTake another one:\n  pensieve start --port 8\n"
+    )
+    failure = StartLog(log, len(before)).failure_of_exit(code)
+    assert failure.message == "The port is taken."
+    assert failure.hint == "Take another one:\n  pensieve start --port 8"
+    assert failure.exit_code == code
+
+
+@pytest.mark.parametrize(("code", "how"), [(-9, "signal 9"), (3, "exit code 3"), (None, "in time")])
+def test_an_end_without_an_error_is_told_with_the_end_of_the_log(
+    code: int | None, how: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    log.write_text("Error: of another day\nno luck today\n")
+    failure = StartLog(log, len("Error: of another day\n")).failure_of_exit(code)
+    assert how in failure.message
+    assert failure.hint == f"Its log, {log}, ends:\n  | no luck today"
+    assert failure.exit_code == 1
+
+
+def test_a_cause_that_the_engine_names_is_all_that_is_said(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("2026 ERROR the engine has failed: The model does not load: bad shape\n")
+    health = Health("failed", "The model does not load: bad shape")
+    failure = StartLog(log, 0).failure_of_health(health, 9.0)
+    assert failure.message == "The model does not load: bad shape"
+    assert "|" not in str(failure.hint)
+    assert "  pensieve doctor --verify" in str(failure.hint)
+    unsaid = StartLog(log, 0).failure_of_health(Health("failed"), 9.0)
+    assert "gives no reason" in unsaid.message
+    assert "bad shape" in str(unsaid.hint)
+
+
+@pytest.mark.parametrize(("host", "other"), [("127.0.0.1", "::1"), ("::1", "127.0.0.1")])
+def test_a_server_at_one_loopback_address_is_reached_at_the_other(host: str, other: str) -> None:
+    if not has_ipv6():
+        pytest.skip("no IPv6 here")
+    with bind(host, 0) as listener, both_loopbacks(listener) as listeners:
+        port = listener.getsockname()[1]
+        assert [each.getsockname()[:2] for each in listeners] == [(host, port), (other, port)]
+        with socket.create_connection((other, port), 5):
+            pass
+    assert listeners[1].fileno() == -1
+
+
+def test_a_server_is_reached_at_its_own_address_alone_where_the_other_has_another_owner() -> None:
+    if not has_ipv6():
+        pytest.skip("no IPv6 here")
+    with bind("127.0.0.1", 0) as listener:
+        address = ("::1", listener.getsockname()[1])
+        with (
+            socket.create_server(address, family=socket.AF_INET6),
+            both_loopbacks(listener) as listeners,
+        ):
+            assert listeners == [listener]
+
+
+def test_a_server_for_other_machines_listens_where_it_was_told_to() -> None:
+    with bind("0.0.0.0", 0) as listener, both_loopbacks(listener) as listeners:
+        assert listeners == [listener]
+
+
+def has_ipv6() -> bool:
+    with suppress(OSError), socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+        return True
+    return False

@@ -1,0 +1,175 @@
+"""S10: schemas made fit to be compiled: bounded, without what no grammar can hold to, never narrower than they were."""
+
+import json
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from pensieve.dialects.grammar.schema_simplifier import (
+    FREE_OBJECT,
+    MAX_BYTES,
+    MAX_DEPTH,
+    MAX_NODES,
+    SchemaTooComplexError,
+    compilable,
+    compilable_object,
+)
+
+
+def fit(schema: dict[str, Any]) -> tuple[Any, set[str]]:
+    found = compilable(schema)
+    return found.schema, set(found.lost)
+
+
+def nested(depth: int, key: str = "items") -> dict[str, Any]:
+    schema: dict[str, Any] = {}
+    for _ in range(depth - 1):
+        schema = {key: schema}
+    return schema
+
+
+def test_what_a_grammar_holds_to_is_left_as_it_is() -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "a": {"type": ["string", "null"], "minLength": 1, "maxLength": 9, "pattern": "^a+$"},
+            "b": {"type": "integer", "minimum": 1, "maximum": 5, "multipleOf": 2},
+            "c": {"type": "array", "items": {"$ref": "#/$defs/d"}, "minItems": 1, "maxItems": 3},
+            "e": {"anyOf": [{"const": None}, {"enum": ["x", 1]}], "format": "date"},
+            "f": True,
+        },
+        "required": ["a"],
+        "additionalProperties": False,
+        "$defs": {"d": {"type": "string", "format": "uuid"}},
+    }
+    assert fit(schema) == ({**schema, "properties": {**schema["properties"], "e": {
+        "anyOf": [{"const": None}, {"enum": ["x", 1]}], "format": "date"}}}, set())  # fmt: skip
+
+
+def test_words_about_a_schema_are_left_out_in_silence() -> None:
+    told = {"$schema": "x", "title": "t", "description": "d", "default": 1, "examples": [1]}
+    assert fit({"type": "object", **told}) == ({"type": "object"}, set())
+
+
+@pytest.mark.parametrize(
+    ("schema", "lost"),
+    [
+        ({"not": {}}, "not"),
+        ({"uniqueItems": True}, "uniqueItems"),
+        ({"if": {}, "then": {}}, "then"),
+        ({"$ref": "https://elsewhere.test/schema"}, "$ref"),
+        ({"$ref": "#/nowhere"}, "$ref"),
+        ({"$ref": "#"}, "$ref"),
+        ({"$ref": 7}, "$ref"),
+        ({"pattern": "(?=x)y"}, "pattern"),
+        ({"pattern": "(?!x)y"}, "pattern"),
+        ({"pattern": "(?<=x)y"}, "pattern"),
+        ({"pattern": "(x)\\1"}, "pattern"),
+        ({"pattern": "\\bx"}, "pattern"),
+        ({"pattern": "x" * 600}, "pattern"),
+        ({"pattern": "(x{1,1000}){1,1000}"}, "pattern"),
+        ({"pattern": "x{99999999999}"}, "pattern"),
+        ({"format": "weird"}, "format"),
+        ({"type": "animal"}, "type"),
+        ({"type": ["animal"]}, "type"),
+        ({"maxItems": 10**9}, "maxItems"),
+        ({"minLength": 10**9}, "minLength"),
+        ({"minimum": "low"}, "minimum"),
+        ({"minimum": True}, "minimum"),
+        ({"enum": []}, "enum"),
+        ({"required": "a"}, "required"),
+        ({"properties": "none"}, "properties"),
+        ({"anyOf": []}, "anyOf"),
+        ({"properties": {"a": "b"}}, "schema"),
+        ({"items": 7}, "items"),
+        ({"unheard": 1}, "unheard"),
+    ],
+    ids=str,
+)
+def test_what_no_grammar_holds_to_is_left_out_and_told(schema: dict[str, Any], lost: str) -> None:
+    found, told = fit(schema)
+    assert lost in told
+    assert json.dumps(found) in ("{}", '{"properties": {"a": {}}}')
+
+
+def test_references_that_go_round_end_nowhere() -> None:
+    schema = {
+        "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}},
+        "$ref": "#/$defs/a",
+    }
+    found, lost = fit(schema)
+    assert "$ref" in lost
+    assert "$ref" not in json.dumps(found)
+
+
+def test_a_reference_to_what_holds_itself_is_kept() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"next": {"$ref": "#/$defs/node"}},
+        "$defs": {"node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}}},
+    }
+    assert fit(schema) == (schema, set())
+
+
+@pytest.mark.parametrize("key", ["items", "not", "default", "anything"])
+def test_a_schema_deeper_than_the_limit_is_too_complex(key: str) -> None:
+    compilable(nested(MAX_DEPTH, key))
+    for depth in (MAX_DEPTH + 1, 100_000):
+        with pytest.raises(SchemaTooComplexError):
+            compilable(nested(depth, key))
+
+
+def test_a_schema_of_more_parts_than_the_limit_is_too_complex() -> None:
+    compilable({"enum": ["x"] * (MAX_NODES - 2)})
+    with pytest.raises(SchemaTooComplexError):
+        compilable({"enum": ["x"] * (MAX_NODES - 1)})
+
+
+def test_a_schema_longer_than_the_limit_is_too_complex() -> None:
+    with pytest.raises(SchemaTooComplexError):
+        compilable({"description": "x" * MAX_BYTES})
+
+
+@pytest.mark.parametrize(
+    ("schema", "object_schema"),
+    [
+        ({}, {"type": "object"}),
+        (
+            {"properties": {"a": {}}},
+            {"type": "object", "properties": {"a": {}}, "additionalProperties": False},
+        ),
+        ({"type": ["object", "null"]}, {"type": "object"}),
+        ({"type": "string"}, FREE_OBJECT),
+        ({"type": "array", "items": {}}, FREE_OBJECT),
+    ],
+)
+def test_the_arguments_of_a_tool_are_an_object(
+    schema: dict[str, Any], object_schema: dict[str, Any]
+) -> None:
+    assert compilable_object(schema).schema == object_schema
+
+
+kinds = st.sampled_from(["object", "array", "string", "integer", "null"])
+schemas = st.recursive(
+    st.fixed_dictionaries({}, optional={"type": kinds, "minLength": st.integers(0, 3), "pattern": st.just("(?=a)b"),
+                                        "const": st.integers(0, 2), "enum": st.just(["x", None])}),
+    lambda inner: st.fixed_dictionaries({}, optional={"properties": st.dictionaries(st.sampled_from("ab"), inner),
+        "items": inner, "anyOf": st.lists(inner, min_size=1, max_size=2), "required": st.just(["a"]),
+        "additionalProperties": inner | st.booleans(), "not": inner, "uniqueItems": st.booleans()}),
+    max_leaves=8,
+)  # fmt: skip
+values = st.recursive(
+    st.sampled_from([None, "x", "", 0, 1]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("ab"), inner),
+    max_leaves=4,
+)
+
+
+@given(schemas, values)
+@settings(max_examples=200)
+def test_what_a_schema_takes_its_fitting_one_takes_too(schema: Any, value: Any) -> None:
+    assume(jsonschema.Draft202012Validator(schema).is_valid(value))
+    assert jsonschema.Draft202012Validator(compilable(schema).schema).is_valid(value)

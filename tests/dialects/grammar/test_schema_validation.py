@@ -1,0 +1,107 @@
+"""Whether a value holds to a schema, compared with jsonschema."""
+
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pensieve.dialects.grammar.object_shapes import kinds_of
+from pensieve.dialects.grammar.schema_validation import MAX_DEPTH, admits, same
+
+KINDS = ["object", "array", "string", "integer", "number", "boolean", "null"]
+DEFINITIONS = {"N": {"properties": {"a": {"$ref": "#/$defs/N"}, "b": {"type": "integer"}}}}
+kinds = st.sampled_from(KINDS)
+bounds = st.integers(0, 2)
+values = st.recursive(
+    st.sampled_from([None, True, False, "", "x", "xyz", 0, 1, 1.0, 2.5, -1]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=5,
+)  # fmt: skip
+keywords = {
+    "type": kinds | st.lists(kinds, min_size=1, max_size=3, unique=True),
+    "const": values,
+    "enum": st.lists(values, min_size=1, max_size=3),
+    "required": st.lists(st.sampled_from("abc"), max_size=2, unique=True),
+    **dict.fromkeys(["minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"], bounds),
+    **dict.fromkeys(["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"], bounds),
+    "$ref": st.just("#/$defs/N"),
+}  # fmt: skip
+
+
+def some(fields: dict[str, Any], most: int) -> st.SearchStrategy[Any]:
+    """An object with a few of `fields`."""
+    keys = st.lists(st.sampled_from(sorted(fields)), max_size=most, unique=True)
+    return keys.flatmap(lambda found: st.fixed_dictionaries({key: fields[key] for key in found}))
+
+
+def around(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    choices = st.lists(inner, min_size=1, max_size=2)
+    parts = st.dictionaries(st.sampled_from("ab"), inner, min_size=1, max_size=2)
+    return some(
+        {
+            **keywords,
+            "properties": parts,
+            "additionalProperties": inner | st.booleans(),
+            "items": inner | st.booleans(),
+            "prefixItems": choices,
+            "anyOf": choices,
+            "allOf": choices,
+        },
+        3,
+    )
+
+
+schemas = st.recursive(some(keywords, 2), around, max_leaves=4)
+
+
+@given(schemas, values)
+@settings(max_examples=500)
+def test_a_value_is_admitted_exactly_where_the_schema_takes_it(schema: Any, value: Any) -> None:
+    whole = {**schema, "$defs": DEFINITIONS}
+    is_valid = jsonschema.Draft202012Validator(whole).is_valid(value)
+    assert admits(whole, value, whole) == is_valid
+    if is_valid:
+        assert admits({"type": sorted(kinds_of(whole, whole))}, value, whole)
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "is_admitted"),
+    [
+        ({"oneOf": [{"type": "string"}, {"type": "null"}]}, 1, False),
+        ({"oneOf": [{"type": "string"}, {"const": "x"}]}, "x", True),
+        ({"patternProperties": {"^x": {}}, "additionalProperties": False}, {"xy": 1}, True),
+        ({"minimum": "low", "maxLength": "x", "required": 5, "unheard": 1}, 1, True),
+        ({"$ref": "https://elsewhere.test"}, 1, True),
+        ({"items": 5, "properties": 5, "allOf": 5}, [1], True),
+        ({"type": "integer"}, 1.0, True),
+        ({"type": "integer"}, 1.5, False),
+    ],
+)
+def test_what_is_not_understood_is_held_to(schema: Any, value: Any, is_admitted: bool) -> None:
+    assert admits(schema, value, schema) == is_admitted
+
+
+def test_a_schema_that_only_refers_to_itself_and_one_that_grows_end() -> None:
+    assert admits({"$ref": "#"}, 1, {"$ref": "#"})
+    doubling = {"allOf": [{"$ref": "#"}, {"$ref": "#"}]}
+    assert admits(doubling, 1, doubling)
+
+
+def test_a_value_deeper_than_the_limit_is_held_to() -> None:
+    schema = {"type": "array", "items": {"$ref": "#"}}
+    deep: Any = 1
+    for _ in range(MAX_DEPTH * 2):
+        deep = [deep]
+    assert admits(schema, deep, schema)
+    assert not admits(schema, [[1]], schema)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"), [(1, True), ([1], [True]), ([1], [1, 2]), ({"a": 1}, {"b": 1}), ({}, [])]
+)
+def test_values_of_different_kinds_or_sizes_are_not_the_same(a: Any, b: Any) -> None:
+    assert not same(a, b)
+    assert not same(b, a)
+    assert same(a, a)

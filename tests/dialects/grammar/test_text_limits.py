@@ -1,0 +1,76 @@
+"""Lengths and patterns of texts without quotes: what the grammar holds, and what it does not."""
+
+from typing import Any
+
+import pytest
+
+from pensieve.dialects.dialect import ToolCall, ToolSpec
+from pensieve.dialects.format_calls import written_calls
+from pensieve.dialects.grammar.answer_grammar import Wanted
+from pensieve.dialects.grammar.schema_simplifier import held_schema
+from pensieve.dialects.grammar.text_limits import length_limit, pattern_limit
+from tests.dialects.cases import DIALECTS
+from tests.dialects.grammar.test_answer_grammar import takes
+
+CASES: list[tuple[dict[str, Any], list[str], list[str]]] = [
+    ({"minLength": 2, "maxLength": 3}, ["ab", "é🙂x", "\n\n"], ["", "a", "abcd"]),
+    ({"maxLength": 2}, ["", "a<"], ["abc"]),
+    ({"minLength": 1}, ["a", "a" * 200], [""]),
+    ({"pattern": "^[a-z]+(-[a-z]+)*$"}, ["a", "ab-c"], ["", "a-", "-", "A"]),
+    ({"pattern": r"^\d{4}/\d{2}$"}, ["2026/11"], ["26/11", "2026/11 "]),
+    ({"pattern": "^(a|b)$", "maxLength": 1}, ["a", "b"], ["ab", "c"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["qwen-coder", "glm", "minimax", "gemma4", "function-gemma"])
+@pytest.mark.parametrize("has_tokens", [True, False], ids=["tokens", "text"])
+@pytest.mark.parametrize(("limits", "taken", "refused"), CASES, ids=lambda one: str(one)[:30])
+def test_a_text_is_held_to_its_length_and_pattern(
+    name: str, *, has_tokens: bool, limits: dict[str, Any], taken: list[str], refused: list[str]
+) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "string", **limits}},
+        "required": ["a"],
+    }
+    wanted = Wanted([ToolSpec("quartz", "", held_schema(schema))], least=1, most=1)
+    for text in (*taken, *refused):
+        written = written_calls(DIALECTS[name].calls, [ToolCall("quartz", {"a": text})])
+        is_taken = takes(DIALECTS[name], wanted, written, has_tokens=has_tokens)
+        assert is_taken == (text in taken), text
+
+
+@pytest.mark.parametrize(
+    ("pattern", "mark", "expression"),
+    [
+        ("^a$", "</p>", "(?:a)"),
+        ("^a/b$", "</p>", r"(?:a\/b)"),
+        ("a", "", "(?s:.*)(?:a)(?s:.*)"),
+        ("^a", "", "(?:a)(?s:.*)"),
+        ("^[<]$", "", "(?:[<])"),
+        ("^(?:a|b)$", "</p>", "(?:(?:a|b))"),
+        # They may match texts that contain the mark.
+        ("a", "</p>", None),
+        ("^[<]$", "</p>", None),
+        ("^.*$", "</p>", None),
+        ("^[^a]$", "</p>", None),
+        (r"^\S$", "</p>", None),
+        # They are no plain ones.
+        ("^a|b$", "", None),
+        ("a^b", "", None),
+        ("(^a|b)", "", None),
+        ("a{65}", "", None),
+        ("(", "", None),
+        ("a" * 129, "", None),
+    ],
+)
+def test_a_pattern_is_held_if_it_is_plain_and_closed(
+    pattern: str, mark: str, expression: str | None
+) -> None:
+    assert pattern_limit({"pattern": pattern}, mark) == expression
+
+
+def test_long_texts_are_not_counted() -> None:
+    assert length_limit({"minLength": 64}) == "(?s:.){64,}"
+    assert length_limit({"minLength": 65, "maxLength": 4096}) is None
+    assert length_limit({"maxLength": 65, "minLength": 1}) == "(?s:.){1,}"

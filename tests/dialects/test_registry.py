@@ -1,0 +1,98 @@
+"""Which dialect is found for a chat template: by what it holds, and by whether it writes what it is given."""
+
+# ruff: noqa: RUF001 -- DeepSeek's marks have letters of their own
+
+import pytest
+
+from pensieve.dialects.dialect import ThinkingForm
+from pensieve.dialects.registry import DIALECTS, dialect_of
+from pensieve.models.tokenizer.chat_template import ChatTemplate
+from tests import tiny_models
+from tests.prompt.chat_models import HERMES_TEMPLATE, THINKING_TEMPLATE
+
+# What each family's template has of its own, around a loop that writes tools, turns and results.
+OWN = {
+    "hermes": "<tool_call> tool_call.name",
+    "qwen-coder": "<tool_call>\\n<function=",
+    "mistral": "[TOOL_CALLS]",
+    "mistral-list-with-id": '[TOOL_CALLS] "id": "',
+    "mistral-named": "[TOOL_CALLS] [ARGS]",
+    "mistral-with-id": "[TOOL_CALLS] [CALL_ID] [ARGS]",
+    "llama3": '<|start_header_id|> "parameters"',
+    "gemma4": "<|tool_call> <tool_call|>",
+    "function-gemma": "<start_function_call>",
+    "lfm2": "<|tool_list_start|>",
+    "kimi": "<|tool_calls_section_begin|>",
+    "deepseek-v3": "<｜tool▁calls▁begin｜> ```json",
+    "deepseek-v3.1": "<｜tool▁calls▁begin｜>",
+    "glm": "<tool_call> <arg_key> </arg_key>\n<arg_value>",
+    "glm-4.7": "<tool_call> <arg_key> </arg_key><arg_value>",
+    "minimax": "<minimax:tool_call>",
+    "harmony": "<|channel|>analysis<|message|>",
+}
+LOOP = """\
+{{ tools | tojson }}
+{%- for message in messages %}
+{{- message.role + ': ' + message.content }}
+{%- for call in message.tool_calls or [] %}{{ call.function | tojson }}{% endfor %}
+{%- endfor %}"""
+
+
+def name_of(template: str) -> str:
+    return dialect_of(template, ChatTemplate(template, {}).render, []).name
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_family_is_known_by_what_its_template_writes(name: str) -> None:
+    assert name_of("{# " + OWN[name] + " #}" + LOOP) == name
+
+
+def test_every_module_of_the_table_is_found_by_a_template() -> None:
+    found = {
+        module.__name__ for own in OWN.values() for module in DIALECTS if module.dialect_in(own)
+    }
+    assert found == {module.__name__ for module in DIALECTS}
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        LOOP,
+        tiny_models.PHI3_TEMPLATE,
+        tiny_models.CHATML_TEMPLATE,
+        # Holds the marks, and leaves out results, calls, or tools.
+        "{# <tool_call> tool_call.name #}"
+        + LOOP.replace("message.role +", "'' if message.role == 'tool' else"),
+        "{# <tool_call> tool_call.name #}" + LOOP.replace("{{ tools | tojson }}", ""),
+        "{# [TOOL_CALLS] #}" + LOOP.replace("message.tool_calls or []", "[]"),
+        "{# <tool_call> tool_call.name #}{{ raise_exception('no tools') if tools }}" + LOOP,
+    ],
+)
+def test_a_template_that_does_not_write_tools_gets_the_plain_way(template: str) -> None:
+    assert name_of(template) == "plain"
+
+
+@pytest.mark.parametrize(
+    ("template", "controls", "thinking"),
+    [
+        (HERMES_TEMPLATE, [], None),
+        (HERMES_TEMPLATE, ["<think>"], ThinkingForm()),
+        (THINKING_TEMPLATE, [], ThinkingForm()),
+        (
+            "{% if enable_thinking is false %}<think>{% endif %}",
+            [],
+            ThinkingForm(on={"enable_thinking": True}, off={"enable_thinking": False}),
+        ),
+    ],
+)
+def test_the_marks_and_the_switch_of_thoughts_are_found(
+    template: str, controls: list[str], thinking: ThinkingForm | None
+) -> None:
+    found = ChatTemplate(template, {})
+    assert dialect_of(template, found.render, controls, found.names).thinking == thinking
+
+
+def test_a_dialect_names_the_control_tokens_that_are_to_be_read() -> None:
+    dialect = dialect_of(HERMES_TEMPLATE, ChatTemplate(HERMES_TEMPLATE, {}).render, ["<think>"])
+    controls = ["<tool_call>", "</tool_call>", "<think>", "</think>", "<|im_end|>"]
+    assert dialect.marks(controls) == set(controls[:4])

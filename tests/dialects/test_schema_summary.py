@@ -1,0 +1,45 @@
+"""Large tool sets in few words."""
+
+import pytest
+
+from pensieve.dialects.dialect import ToolSpec
+from pensieve.dialects.schema_summary import compacted
+
+
+@pytest.mark.parametrize(
+    ("description", "left"),
+    [
+        ("Reads a file. Then much more.", "Reads a file."),
+        ("Reads v1.2 of it! And more", "Reads v1.2 of it!"),
+        ("A heading\n\nand more", "A heading"),
+        ("no end", "no end"),
+        ("", ""),
+        ("x" * 400, "x" * 159 + "…"),
+    ],
+)
+def test_of_a_description_its_first_sentence_is_left(description: str, left: str) -> None:
+    assert compacted(ToolSpec("t", description, {})).description == left
+
+
+def test_of_a_schema_all_is_left_but_long_words() -> None:
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "properties": {
+            "description": {"type": "string", "description": "What it is."},
+            "title": {"type": "array", "items": {"type": "object", "description": "x" * 99}},
+            "mode": {"enum": ["a", "b"], "default": "a", "description": "y" * 99},
+        },
+        "required": ["description"],
+        "additionalProperties": False,
+    }
+    assert compacted(ToolSpec("t", "", schema)).schema == {
+        "type": "object",
+        "properties": {
+            "description": {"type": "string", "description": "What it is."},
+            "title": {"type": "array", "items": {"type": "object"}},
+            "mode": {"enum": ["a", "b"], "default": "a"},
+        },
+        "required": ["description"],
+        "additionalProperties": False,
+    }

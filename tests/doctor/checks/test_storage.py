@@ -1,0 +1,211 @@
+"""Settings and their origins, the key, who can read the files, the disk, the model's files."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pensieve.daemon.health_client import Health
+from pensieve.doctor.checks.storage import examine
+from pensieve.doctor.context import Patient
+from pensieve.doctor.finding import Finding
+from pensieve.errors import SettingsError
+from pensieve.models.fetching.verify import sha256_of
+from pensieve.models.folder.snapshot import MARKER, ModelFile, Snapshot, write_snapshot
+from tests import tiny_models
+from tests.doctor.patients import of_topic, patient, with_server
+
+STRONG = "q8dV3nR7xK2mW9tB4yHs6LzPc1Fj"
+NAME = "owner/tiny"
+
+
+def examined(of: Patient, *, is_thorough: bool = False) -> list[Finding]:
+    return list(examine(of, is_thorough=is_thorough))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.build("llama", tmp_path_factory.mktemp("built"))
+
+
+@pytest.fixture
+def stocked(tmp_path: Path, built: Path) -> Patient:
+    """A home with a model as a fetch leaves it."""
+    of = patient(tmp_path, model=NAME)
+    folder = of.settings.paths.models / "owner--tiny"
+    folder.mkdir(parents=True)
+    for file in built.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    files = tuple(
+        ModelFile(file.name, file.stat().st_size, sha256_of(file)) for file in built.iterdir()
+    )
+    write_snapshot(Snapshot(NAME, "f" * 40, files), folder / MARKER)
+    return of
+
+
+# settings and key
+
+
+def test_each_setting_is_told_with_where_it_came_from(tmp_path: Path) -> None:
+    file = f"{tmp_path}/c.toml"
+    of = patient(tmp_path, port=9000, model="m", origins={"port": "environment", "model": file})
+    assert of_topic(examined(of), "settings").text == (
+        "~/c.toml: model m; environment: port 9000; chosen by the machine: device, memory_gb,"
+        " kv_bits, cache_gb, daily_write_gb; by default: host 127.0.0.1, thinking auto, idle_unload"
+        " 30, keep_awake true; chosen by the model: temperature, top_p, top_k, min_p,"
+        " repetition_penalty"
+    )
+
+
+def test_settings_that_cannot_be_read_are_red_and_the_rest_is_still_looked_at(
+    tmp_path: Path,
+) -> None:
+    error = SettingsError("c.toml is not TOML.", hint="Mend it:\n  pensieve config reset")
+    findings = examined(replace(patient(tmp_path), settings_error=error))
+    finding = of_topic(findings, "settings")
+    assert (finding.level, finding.fix) == ("red", "pensieve config reset")
+    assert of_topic(findings, "disk")
+
+
+@pytest.mark.parametrize(
+    ("host", "key", "level"),
+    [
+        ("127.0.0.1", "pensieve-local-key", "ok"),
+        ("127.0.0.1", STRONG, "ok"),
+        ("127.0.0.1", "hunter2", "warning"),
+        ("0.0.0.0", STRONG, "ok"),
+        ("0.0.0.0", "pensieve-local-key", "red"),
+        ("0.0.0.0", "hunter2", "red"),
+    ],
+)
+def test_a_key_is_judged_by_who_could_use_it_and_never_shown(
+    tmp_path: Path, host: str, key: str, level: str
+) -> None:
+    findings = examined(patient(tmp_path, host=host, api_key=key))
+    finding = of_topic(findings, "key")
+    assert finding.level == level
+    assert level == "ok" or "openssl rand" in finding.fix
+    assert not any(key in f"{each.text}{each.fix}" for each in findings)
+
+
+# files
+
+
+def open_to_all(of: Patient) -> None:
+    (of.settings.paths.state / "server.json").chmod(0o644)
+
+
+def open_folder(of: Patient) -> None:
+    of.settings.paths.state.chmod(0o755)
+
+
+def open_prompts(of: Patient) -> None:
+    prompts = of.settings.paths.prefixes / "model"
+    prompts.mkdir(parents=True, mode=0o700)
+    of.settings.paths.prefixes.chmod(0o755)
+
+
+def linked(of: Patient) -> None:
+    state = of.settings.paths.state
+    state.rename(state.with_name("elsewhere"))
+    state.symlink_to(state.with_name("elsewhere"))
+
+
+@pytest.mark.parametrize("damage", [open_to_all, open_folder, open_prompts, linked])
+def test_files_that_others_can_read_are_red_and_the_fix_mends_them(
+    tmp_path: Path, damage: Callable[[Patient], None]
+) -> None:
+    of = patient(tmp_path)
+    of.settings.paths.state.mkdir(parents=True, mode=0o700)
+    (of.settings.paths.state / "server.json").touch(0o600)
+    assert of_topic(examined(of), "files").level == "ok"
+    damage(of)
+    finding = of_topic(examined(of), "files")
+    assert finding.level == "red"
+    assert finding.fix.startswith("chmod -R go= ")
+    if damage is not linked:
+        assert os.system(finding.fix) == 0
+        assert of_topic(examined(of), "files").level == "ok"
+
+
+def test_a_configuration_file_that_others_can_read_is_red(tmp_path: Path) -> None:
+    of = patient(tmp_path)
+    of.settings.paths.config_file.parent.mkdir(parents=True)
+    of.settings.paths.config_file.touch(0o644)
+    assert "config.toml" in of_topic(examined(of), "files").text
+
+
+# model and disk
+
+
+def test_a_whole_model_is_told_by_size_and_on_demand_by_every_byte(stocked: Patient) -> None:
+    assert "of the published sizes" in of_topic(examined(stocked), "model").text
+    thorough = of_topic(examined(stocked, is_thorough=True), "model")
+    assert (thorough.level, "every byte" in thorough.text) == ("ok", True)
+
+
+def test_a_flipped_bit_is_found_on_demand_and_pull_is_named(stocked: Patient) -> None:
+    weights = stocked.settings.paths.models / "owner--tiny" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert of_topic(examined(stocked), "model").level == "ok"
+    finding = of_topic(examined(stocked, is_thorough=True), "model")
+    assert finding.level == "red"
+    assert "model.safetensors" in finding.text
+    assert f"pensieve pull {NAME}" in finding.fix
+
+
+def test_a_cut_file_is_found_at_once(stocked: Patient) -> None:
+    weights = stocked.settings.paths.models / "owner--tiny" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    finding = of_topic(examined(stocked), "model")
+    assert (finding.level, finding.fix) == ("red", f"pensieve pull {NAME}")
+
+
+def test_a_model_that_is_not_here_yet_is_no_fault(tmp_path: Path) -> None:
+    finding = of_topic(examined(patient(tmp_path)), "model")
+    assert (finding.level, finding.fix) == ("warning", "pensieve pull phi-3-mini")
+
+
+@pytest.mark.parametrize("model", ["no such thing", "/no/such/folder"])
+def test_a_model_that_is_none_is_red(tmp_path: Path, model: str) -> None:
+    assert of_topic(examined(patient(tmp_path, model=model)), "model").level == "red"
+
+
+def test_a_folder_of_ones_own_is_looked_at_too(tmp_path: Path, built: Path) -> None:
+    findings = examined(patient(tmp_path, model=str(built)), is_thorough=True)
+    assert "a folder of yours" in of_topic(findings, "model").text
+
+
+def test_the_model_that_is_served_is_looked_at_rather_than_the_next_one(
+    stocked: Patient, built: Path
+) -> None:
+    other = replace(stocked, settings=replace(stocked.settings, model="qwen3-4b"))
+    served = with_server(other, 7777, Health("ready", model=NAME, repo=NAME))
+    served = replace(served, record=replace(served.record, model=NAME))
+    assert of_topic(examined(served), "model").text.startswith(NAME)
+    folder = with_server(other, 7777, Health("ready", model="tiny", repo=str(built)))
+    assert "a folder of yours" in of_topic(examined(folder), "model").text
+
+
+def test_the_free_disk_is_told(tmp_path: Path) -> None:
+    assert "GB free" in of_topic(examined(patient(tmp_path)), "disk").text
+
+
+def test_what_is_let_in_beside_this_machine_is_shown(tmp_path: Path) -> None:
+    let_in = {"allowed_hosts": "host.docker.internal, host.orb.internal"}
+    with_default_key = of_topic(list(examine(patient(tmp_path, **let_in))), "hosts")
+    assert with_default_key.level == "warning"
+    assert "this server host.docker.internal, host.orb.internal" in with_default_key.text
+    own = patient(tmp_path, **let_in, allowed_origins="http://localhost:3000", api_key=STRONG)
+    findings = list(examine(own))
+    assert of_topic(findings, "hosts").level == of_topic(findings, "origins").level == "ok"
+
+
+def test_nobody_is_let_in_beside_this_machine_unless_it_is_set(tmp_path: Path) -> None:
+    findings = list(examine(patient(tmp_path)))
+    assert not [finding for finding in findings if finding.topic in {"hosts", "origins"}]
+    assert "allowed_" not in of_topic(findings, "settings").text

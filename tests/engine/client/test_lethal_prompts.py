@@ -1,0 +1,117 @@
+"""Which prompt is blamed for the worker's death, and how it is refused then."""
+
+import re
+
+import pytest
+
+from pensieve.engine.client.lethal_prompts import MAX_REMEMBERED, InWork, Phase, PoisonPrompts
+from pensieve.engine.client.open_requests import OpenRequest
+from pensieve.engine.generation import Generation, Prefilled, Started
+from pensieve.engine.protocol import Admitted
+from pensieve.errors import InvalidRequestError, LethalRequestError, PromptUnprocessableError
+
+PROMPT = tuple(range(100))
+BYSTANDER = tuple(range(50, 80))
+
+
+def after_deaths(*deaths: list[InWork]) -> PoisonPrompts:
+    poison = PoisonPrompts()
+    for in_work in deaths:
+        poison.note_death(in_work)
+    return poison
+
+
+def prefilled(done_tokens: int = 0) -> list[InWork]:
+    return [InWork(PROMPT, "prefill", done_tokens)]
+
+
+def test_one_death_refuses_nothing_but_makes_a_suspect() -> None:
+    poison = after_deaths(prefilled())
+    assert poison.refusal(PROMPT) is None
+    assert poison.is_suspect(PROMPT)
+    assert poison.count == 0
+
+
+def test_a_second_death_in_prefill_is_told_with_what_was_processed_and_with_no_limit() -> None:
+    poison = after_deaths(prefilled(), prefilled(done_tokens=64))
+    for prompt in (PROMPT, (*PROMPT, *PROMPT)):
+        refusal = poison.refusal(prompt)
+        assert isinstance(refusal, PromptUnprocessableError)
+        assert isinstance(refusal, InvalidRequestError)
+        assert refusal.message == (
+            "prompt is too long to be processed here: the engine ended 2 times at its first 100"
+            " tokens, the last time after 64. It is refused until the server restarts; a shorter or"
+            " another one may be answered."
+        )
+    assert poison.count == 1
+
+
+def test_clients_take_the_refusal_for_too_long_and_read_no_numbers_in_it() -> None:
+    """Claude Code 2.1.332 looks for the words and the numbers apart, in lower case."""
+    told = str(after_deaths(prefilled(), prefilled(done_tokens=64)).refusal(PROMPT)).lower()
+    assert "prompt is too long" in told
+    assert not re.search(r"prompt is too long[^0-9]*(\d+)\s*tokens?\s*>\s*(\d+)", told)
+
+
+def test_where_nothing_was_processed_no_length_is_blamed() -> None:
+    refusal = after_deaths(prefilled(), prefilled()).refusal(PROMPT)
+    assert isinstance(refusal, LethalRequestError)
+    assert "too long" not in refusal.message
+    assert "2 times while it began with this prompt" in refusal.message
+
+
+def test_tokens_that_were_cached_count_as_processed() -> None:
+    request = OpenRequest(Generation(PROMPT, max_tokens=1))
+    for event in (Started(32), Admitted()):
+        request.take(event)
+    assert (request.phase, request.done_tokens) == ("prefill", 32)
+    request.take(Prefilled(48))
+    assert (request.phase, request.done_tokens) == ("prefill", 48)
+
+
+def test_a_second_death_in_decode_is_an_error_of_the_engine() -> None:
+    decoded = [InWork(PROMPT, "decode", len(PROMPT))]
+    assert isinstance(after_deaths(decoded, decoded).refusal(PROMPT), LethalRequestError)
+
+
+def test_deaths_in_different_phases_do_not_add_up() -> None:
+    assert after_deaths(prefilled(), [InWork(PROMPT, "decode")]).refusal(PROMPT) is None
+
+
+def test_deaths_that_were_shared_refuse_nobody() -> None:
+    shared = [*prefilled(), InWork(BYSTANDER, "decode")]
+    poison = after_deaths(shared, shared, shared)
+    assert poison.refusal(PROMPT) is None
+    assert poison.refusal(BYSTANDER) is None
+    assert poison.is_suspect(PROMPT)
+    assert poison.is_suspect(BYSTANDER)
+
+
+def test_a_shared_death_counts_against_the_one_that_is_alone_at_the_next() -> None:
+    poison = after_deaths([*prefilled(), InWork(BYSTANDER, "decode")], prefilled())
+    assert isinstance(poison.refusal(PROMPT), LethalRequestError)
+    assert poison.refusal(BYSTANDER) is None
+
+
+def test_a_bystander_that_was_answered_is_no_suspect_any_more() -> None:
+    poison = after_deaths([*prefilled(), InWork(BYSTANDER, "decode")])
+    poison.note_finished(BYSTANDER)
+    assert not poison.is_suspect(BYSTANDER)
+    assert poison.is_suspect(PROMPT)
+
+
+@pytest.mark.parametrize(("phase", "is_refused"), [("prefill", True), ("decode", False)])
+def test_what_begins_with_a_prompt_that_cannot_be_processed_cannot_be_either(
+    phase: Phase, is_refused: bool
+) -> None:
+    poison = after_deaths([InWork(PROMPT, phase)], [InWork(PROMPT, phase)])
+    assert (poison.refusal((*PROMPT, 1, 2)) is not None) == is_refused
+    assert poison.refusal(PROMPT[:-1]) is None
+
+
+def test_only_the_last_are_remembered() -> None:
+    poison = after_deaths(prefilled(), prefilled())
+    for number in range(MAX_REMEMBERED):
+        poison.note_death([InWork((number,), "prefill")])
+    assert poison.refusal(PROMPT) is None
+    assert poison.is_suspect((0,))

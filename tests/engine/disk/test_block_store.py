@@ -1,0 +1,278 @@
+"""The block store on a real disk: what a crash leaves, what a full disk does, what goes first."""
+
+import errno
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pensieve.atomic_files import TEMPORARY
+from pensieve.engine.disk.block_store import BlockStore, Content, StoreLimits, default_limits
+from pensieve.engine.disk.write_quota import WriteLedger
+
+
+def holding(content: bytes) -> Content:
+    return Content(len(content), lambda: [content])
+
+
+PLENTY = StoreLimits(cap_bytes=10**9, daily_bytes=10**9)
+OURS = f"llama-{1:032x}"
+STALE = f"llama-{2:032x}"
+OTHER = f"phi-{3:032x}"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / OURS
+
+
+def store_in(
+    folder: Path, limits: StoreLimits = PLENTY, clock: Callable[[], float] = time.monotonic
+) -> BlockStore:
+    return BlockStore(folder, limits, WriteLedger(folder.parent / "written.json", clock), clock)
+
+
+def written(folder: Path, limits: StoreLimits, *files: tuple[str, bytes]) -> None:
+    """A store's whole life: the files are offered, and it is closed."""
+    store = store_in(folder, limits)
+    for name, content in files:
+        assert store.offer(name, holding(content))
+        wait_for(store)
+    store.close()
+
+
+def wait_for(store: BlockStore) -> None:
+    """Until nothing is queued any more."""
+    with store._lock:
+        while store._queue:
+            store._lock.wait(0.01)
+
+
+def test_what_was_written_is_there_after_a_restart(folder: Path) -> None:
+    written(folder, PLENTY, ("a.kv", b"one"), ("b.kv", b"two"))
+    again = store_in(folder)
+    assert again.has("a.kv")
+    assert again.read("b.kv", 10**6) == b"two"
+    assert again.head("b.kv", 2) == b"tw"
+    assert again.nbytes == 6
+    again.close()
+
+
+def test_files_are_private_whatever_the_umask(folder: Path) -> None:
+    before = os.umask(0)
+    try:
+        written(folder, PLENTY, ("a.kv", b"one"))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((folder).stat().st_mode) == 0o700
+    assert stat.S_IMODE((folder / "a.kv").stat().st_mode) == 0o600
+
+
+def test_what_waits_to_be_written_can_be_read(folder: Path) -> None:
+    store = store_in(folder)
+    store.offer("a.kv", holding(b"one"))
+    assert store.read("a.kv", 100) == b"one"
+    assert not store.offer("a.kv", holding(b"one"))
+    store.close()
+
+
+def test_the_least_recently_used_make_room(folder: Path) -> None:
+    limits = StoreLimits(cap_bytes=300, daily_bytes=10**9)
+    store = store_in(folder, limits)
+    for name in ("a.kv", "b.kv", "c.kv"):
+        store.offer(name, holding(bytes(100)))
+        wait_for(store)
+    store.read("a.kv", 100)
+    store.offer("d.kv", holding(bytes(100)))
+    wait_for(store)
+    assert [name for name in ("a.kv", "b.kv", "c.kv", "d.kv") if store.has(name)] == [
+        "a.kv",
+        "c.kv",
+        "d.kv",
+    ]
+    store.close()
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 300
+
+
+def test_a_file_whose_head_was_looked_at_is_evicted_in_its_turn(folder: Path) -> None:
+    store = store_in(folder, StoreLimits(cap_bytes=200, daily_bytes=10**9))
+    for name in ("a.kv", "b.kv", "c.kv"):
+        assert store.head("a.kv", 10) in {None, bytes(10)}
+        store.offer(name, holding(bytes(100)))
+        wait_for(store)
+    assert store.names() == ["b.kv", "c.kv"]
+    store.close()
+
+
+def filled(folder: Path, **used: int) -> None:
+    """Files of 100 bytes by when they were last used."""
+    folder.mkdir()
+    for name, used_s in used.items():
+        (folder / name).write_bytes(bytes(100))
+        os.utime(folder / name, (used_s, used_s))
+
+
+def test_one_cap_is_for_all_models_and_what_is_stale_goes_first(folder: Path) -> None:
+    others = folder.parent
+    filled(others / OTHER, other=1)
+    filled(folder, mine=2)
+    filled(others / STALE, stale=3)
+    filled(others / "answers", words=0)
+    store = store_in(folder, StoreLimits(cap_bytes=350, daily_bytes=10**9))
+    assert store.nbytes == 300
+    store.offer("a.kv", holding(bytes(100)))
+    wait_for(store)
+    assert not (others / STALE).exists()
+    assert (others / OTHER / "other").exists()
+    store.offer("b.kv", holding(bytes(100)))
+    wait_for(store)
+    assert store.names() == ["mine", "a.kv", "b.kv"]
+    assert not (others / OTHER).exists()
+    assert (others / "answers" / "words").exists()
+    store.close()
+
+
+def test_a_cap_made_smaller_holds_at_once(folder: Path) -> None:
+    filled(folder, a=1, c=3, b=2)
+    store = store_in(folder, StoreLimits(cap_bytes=150, daily_bytes=10**9))
+    assert store.names() == ["c"]
+    assert not store.offer("d.kv", holding(bytes(151)))
+    store.close()
+    assert not store_in(folder, StoreLimits(cap_bytes=0, daily_bytes=10**9)).is_writing
+    assert list(folder.iterdir()) == []
+
+
+def test_the_days_budget_is_kept(folder: Path) -> None:
+    now = [0.0]
+    store = store_in(folder, StoreLimits(10**9, daily_bytes=150), lambda: now[0])
+    assert store.offer("a.kv", holding(bytes(160)))
+    wait_for(store)
+    assert not store.is_writing
+    assert not store.offer("b.kv", holding(b"b"))
+    store.close()
+    again = store_in(folder, StoreLimits(10**9, daily_bytes=150), lambda: now[0])
+    assert again.written_today == 160
+    assert not again.offer("b.kv", holding(b"b"))
+    now[0] = 25 * 3600.0
+    assert again.offer("b.kv", holding(b"b"))
+    again.close()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *[b"", b"{", b"[1]", b'{"a": "b"}', b"\xff", b'{"1": -1}', b'{"-1": 1}', b'{"1": 1.5}'],
+        *[b"[" * 100_000, b'{"1": 1%s}' % (b"0" * 400), b'{"1": 1%s}' % (b"0" * 5000)],
+    ],
+    ids=lambda content: repr(content[:12]),
+)
+def test_a_count_of_written_bytes_that_cannot_be_read_begins_anew(
+    folder: Path, content: bytes
+) -> None:
+    (folder.parent / "written.json").write_bytes(content)
+    store = store_in(folder)
+    assert store.written_today == 0
+    store.close()
+
+
+def test_a_clock_that_was_set_back_does_not_leave_a_budget_spent(folder: Path) -> None:
+    now = [10**9 + 0.0]
+    store = store_in(folder, PLENTY, lambda: now[0])
+    store.offer("a.kv", holding(bytes(160)))
+    wait_for(store)
+    now[0] = 10**6
+    assert store.written_today == 0
+    store.close()
+
+
+def test_a_file_that_vanished_is_a_miss(folder: Path) -> None:
+    store = store_in(folder)
+    store.offer("a.kv", holding(b"one"))
+    wait_for(store)
+    (folder / "a.kv").unlink()
+    assert store.read("a.kv", 100) is None
+    assert not store.has("a.kv")
+    store.close()
+
+
+def test_what_a_crash_left_half_written_is_removed_and_never_read(folder: Path) -> None:
+    folder.mkdir()
+    (folder / ("a.kv" + TEMPORARY)).write_bytes(b"half")
+    store = store_in(folder)
+    assert store.names() == []
+    assert list(folder.iterdir()) == []
+    store.close()
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from pensieve.engine.disk.block_store import BlockStore, Content, StoreLimits, default_limits
+from pensieve.engine.disk.write_quota import WriteLedger
+folder = Path(sys.argv[1])
+store = BlockStore(folder, StoreLimits(10**9, 10**9), WriteLedger(folder.parent / "written.json"))
+number = 0
+print("ready", flush=True)
+while True:
+    content = bytes([number % 251]) * 200_000
+    number += store.offer(f"{number}.kv", Content(len(content), lambda content=content: [content]))
+"""
+
+
+@pytest.mark.parametrize("kill", range(10))
+def test_a_kill_at_any_moment_leaves_only_whole_files(folder: Path, kill: int) -> None:
+    """Each run is killed a little later; the suite's crash test (tests/mlx) does it 200 times with real caches."""
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE)
+    with writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline()
+        while len(list(folder.glob("*.kv"))) < kill * 3:
+            pass
+        writer.send_signal(signal.SIGKILL)
+    store = store_in(folder)
+    for name in store.names():
+        content = store.read(name, 10**6)
+        assert content == bytes([int(name.removesuffix(".kv")) % 251]) * 200_000
+    store.close()
+
+
+def full_disk() -> list[bytes]:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_pauses_writing_and_nothing_else(folder: Path) -> None:
+    now = [0.0]
+    store = store_in(folder, clock=lambda: now[0])
+    store.offer("a.kv", holding(b"one"))
+    wait_for(store)
+    assert store.offer("b.kv", Content(3, full_disk))
+    wait_for(store)
+    assert not store.has("b.kv")
+    assert not store.is_writing
+    assert store.read("a.kv", 100) == b"one"
+    now[0] = 61.0
+    assert store.offer("b.kv", holding(b"two"))
+    wait_for(store)
+    assert store.read("b.kv", 100) == b"two"
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("platform", "free_gb", "limits"),
+    [
+        ("darwin", 500, StoreLimits(10 * 10**9, 10 * 10**9)),
+        ("darwin", 60, StoreLimits(3 * 10**9, 10 * 10**9)),
+        ("linux", 500, StoreLimits(20 * 10**9, 50 * 10**9)),
+        ("linux", 60, StoreLimits(6 * 10**9, 50 * 10**9)),
+    ],
+)
+def test_a_laptop_with_snapshots_gets_less_disk_and_writes_less(
+    platform: str, free_gb: int, limits: StoreLimits
+) -> None:
+    assert default_limits(free_gb * 10**9, platform) == limits

@@ -1,0 +1,161 @@
+"""No chunk of a prompt takes a third of the watchdog's patience: every card, on the slowest Mac
+that holds it, at any context.
+
+Prefill rates are of quantized models through MLX, in tokens a second:
+
+- M1, a 9B model in 4 bits (5.95 GB): 100 at the start of a prompt, from 444 measured for a 2B model (mlx pull request
+  4505).
+- Chips against an M1 by the operations a second of their GPUs.
+- A model by its weights, as if each token needed all of them: mixtures of experts are two to five
+  times faster (M2 Max: gpt-oss-20b 656 measured, 262 so; Qwen3.6-35B-A3B 753 measured, 154 so).
+- Measured dense models beside that: M4 Pro, 27B 116 (133 so); M2 Max and M2 Pro, Qwen3.5-9B 397
+  and 166 (530 and 267 so); M2 Pro, Qwen3.8-27B 46.7 (99 so; rapid's benchmarks, 2026). `DERATE` is
+  the largest of these differences.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from pensieve.engine.client.supervisor import WatchPolicy
+from pensieve.engine.long_operations import MARGIN, StepAnnouncer
+from pensieve.engine.scheduling.prefill_chunks import (
+    FIRST_CHUNK,
+    LONE_CHUNK_S,
+    METAL_PAIRS,
+    ChunkSizer,
+)
+from pensieve.models.catalog.cards import CARDS, Card
+
+WATCH = WatchPolicy()
+WATCHDOG_S = WATCH.look_s * WATCH.silent_looks
+LARGEST = 2048
+M1_RATE = 100.0
+M1_RATE_BYTES = 5.95e9
+DERATE = 0.47
+# The slowest chip that was sold with so much memory: what Metal lets a process have of it (recorded
+# by ggml on recent versions of macOS), and its prefill rate against an M1's.
+SLOWEST = {
+    "M1, 8 GB": (5.73e9, 1.0),
+    "M1, 16 GB": (12.71e9, 1.0),
+    "M2, 24 GB": (19.07e9, 1.4),
+    "M1 Pro, 32 GB": (26.80e9, 2.1),
+    "M3 Pro, 36 GB": (30.15e9, 2.9),
+    "M4 Pro, 48 GB": (40.20e9, 3.6),
+    "M1 Max, 64 GB": (55.66e9, 4.2),
+    "M2 Max, 96 GB": (86.0e9, 5.3),
+    "M1 Ultra, 128 GB": (115.45e9, 8.3),
+    "M3 Ultra, 512 GB": (470.0e9, 12.9),
+}
+# So many tokens before a token double what it takes: phi-3-mini and qwen3-4b, and Qwen3.5 on M1 to
+# M4 (20, 30 and 40 s for a chunk after 0, 64k and 125k tokens).
+DOUBLING = (14_000, 125_000)
+CONTEXT = 262_144
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a chunk takes on it. `swaps`: what each pass takes on top of that."""
+
+    tokens_per_s: float
+    doubling_tokens: int
+    pass_s: float = 0.1
+
+    def seconds(self, tokens: int, before: int) -> float:
+        middle = before + tokens / 2
+        return self.pass_s + tokens / self.tokens_per_s * (1 + middle / self.doubling_tokens)
+
+
+def slowest_machines(card: Card) -> Iterator[Machine]:
+    """Of every chip that is the slowest with its memory, where the card fits."""
+    weights = card.shape.weights_bytes
+    for working_set_bytes, ratio in SLOWEST.values():
+        if weights < working_set_bytes:
+            rate = DERATE * M1_RATE * ratio * M1_RATE_BYTES / weights
+            yield from (Machine(rate, doubling) for doubling in DOUBLING)
+
+
+def new_sizer() -> ChunkSizer:
+    return ChunkSizer(LARGEST, most_pairs=METAL_PAIRS)
+
+
+def processed(machine: Machine, sizer: ChunkSizer, start: int, end: int) -> list[float]:
+    """The times of all chunks of one prompt, of which `start` tokens are cached."""
+    times: list[float] = []
+    done = start
+    while done < end:
+        chunk = min(sizer.next_chunk(done, is_shared=False), end - done)
+        times.append(machine.seconds(chunk, done))
+        sizer.note_chunk(chunk, done, times[-1], is_shared=False)
+        done += chunk
+    return times
+
+
+def a_day(machine: Machine) -> list[float]:
+    """Chunks of a long prompt, then of a new one, then of what follows a long cached prefix."""
+    sizer = new_sizer()
+    return [
+        *processed(machine, sizer, 0, 60_000),
+        *processed(machine, sizer, 0, 3000),
+        *processed(machine, sizer, CONTEXT - 4000, CONTEXT),
+        *processed(machine, sizer, 0, 3000),
+    ]
+
+
+def after_a_start(machine: Machine) -> list[float]:
+    """The first thing that a worker does: what follows a prefix that was read back from disk."""
+    return [
+        second
+        for before in (0, 4000, 16_000, 60_000, 130_000, CONTEXT - 2000)
+        for second in processed(machine, new_sizer(), before, before + 1500)
+    ]
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.model.name)
+@pytest.mark.parametrize("life", [a_day, after_a_start])
+def test_no_chunk_comes_near_the_watchdog(
+    card: Card, life: Callable[[Machine], list[float]]
+) -> None:
+    machines = list(slowest_machines(card))
+    assert machines, "no Mac holds it"
+    for machine in machines:
+        assert max(life(machine)) < WATCHDOG_S / 3
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.model.name)
+def test_once_it_is_measured_a_chunk_takes_what_it_should(card: Card) -> None:
+    for machine in slowest_machines(card):
+        times = processed(machine, new_sizer(), 0, 60_000)
+        assert max(times[1:]) < LONE_CHUNK_S * 1.5
+
+
+@pytest.mark.parametrize("tokens_per_s", [4, 20, 64, 500])
+@pytest.mark.parametrize("swapping_s", [0, 15])
+@pytest.mark.parametrize("before", [0, 30_000, CONTEXT - 3000])
+def test_the_watch_waits_for_any_chunk_on_machines_slower_than_that(
+    tokens_per_s: float, swapping_s: float, before: int
+) -> None:
+    """Also for a first chunk, which is not measured, and where each pass reads from swap."""
+    machine = Machine(tokens_per_s, 14_000, swapping_s)
+    sizer = new_sizer()
+    for done in range(before, before + 3000, 500):
+        chunk = sizer.next_chunk(done, is_shared=False)
+        patience: list[float] = []
+        announcer = StepAnnouncer(lambda _, seconds, to=patience: to.append(seconds))
+        announcer.begin("a chunk", [chunk], sizer.expected_s(chunk, done))
+        seconds = machine.seconds(chunk, done)
+        assert seconds < WATCH.look_s * (WATCH.looks(patience[0]) - 1)
+        sizer.note_chunk(chunk, done, seconds, is_shared=False)
+
+
+def test_a_dense_27b_on_an_m2_is_slow_but_not_taken_for_wedged() -> None:
+    rate = DERATE * M1_RATE * 1.4 * M1_RATE_BYTES / 16e9
+    assert 10 < Machine(rate, 125_000).seconds(FIRST_CHUNK, 0) < WATCHDOG_S / 3
+
+
+def test_a_pass_of_a_model_that_was_swapped_out_is_waited_for() -> None:
+    assert WATCH.looks(0.0) == WATCH.silent_looks
+    assert WATCH.looks(0.0, 16 * 10**9) == WATCH.silent_looks
+    assert WATCH.looks(0.0, 100 * 10**9) * WATCH.look_s == 200
+    assert WATCH.looks(MARGIN * 30) * WATCH.look_s == 150

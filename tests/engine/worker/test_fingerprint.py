@@ -1,0 +1,46 @@
+"""Prefixes that were kept under another key are not found: they could be felt out token by token."""
+
+import os
+from pathlib import Path
+
+from pensieve.engine.client.launch import WorkerSpec
+from pensieve.engine.planning.kv_precision import FULL
+from pensieve.engine.worker.build import fingerprint_of
+from pensieve.server.run import prefix_salt_of
+from pensieve.settings.resolve import DEFAULT_API_KEY
+
+
+class Plan:
+    precision = FULL
+
+
+def fingerprint(folder: Path, *salts: str) -> bytes:
+    return fingerprint_of(folder, Plan(), "cpu", *salts)
+
+
+def test_each_key_of_ones_own_has_prefixes_of_its_own(tmp_path: Path) -> None:
+    one, other = prefix_salt_of("a key"), prefix_salt_of("another key")
+    found = {fingerprint(tmp_path, salt) for salt in ("", one, other)}
+    assert len(found) == 3
+    assert fingerprint(tmp_path, one) == fingerprint(tmp_path, prefix_salt_of("a key"))
+    assert "a key" not in one
+
+
+def test_the_default_key_finds_what_was_kept_before_there_were_salts(tmp_path: Path) -> None:
+    assert fingerprint(tmp_path, prefix_salt_of(DEFAULT_API_KEY)) == fingerprint(tmp_path)
+
+
+def test_weights_of_the_same_size_that_were_written_again_are_another_model(tmp_path: Path) -> None:
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"one")
+    os.utime(weights, ns=(0, 1_700_000_000_000_000_001))
+    before = fingerprint(tmp_path)
+    assert fingerprint(tmp_path) == before
+    weights.write_bytes(b"two")
+    os.utime(weights, ns=(0, 1_700_000_000_000_000_002))
+    assert fingerprint(tmp_path) != before
+
+
+def test_the_worker_is_told_the_salt(tmp_path: Path) -> None:
+    spec = WorkerSpec(tmp_path, "cpu", tmp_path, prefix_salt="salt")
+    assert spec.load_frame.prefix_salt == "salt"

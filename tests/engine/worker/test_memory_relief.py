@@ -1,0 +1,194 @@
+"""What is given back when, with a scripted clock and a scripted memory pressure."""
+
+import ctypes
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from pensieve.engine.generation import Generation
+from pensieve.engine.planning.memory_plan import KVBudget
+from pensieve.engine.scheduling.prefix_cache import AtRest, PrefixCache
+from pensieve.engine.scheduling.request_queue import Limits
+from pensieve.engine.scheduling.scheduler import Scheduler
+from pensieve.engine.worker.memory_pressure import CRITICAL, NORMAL, WARNING, pressure_reader
+from pensieve.engine.worker.memory_relief import (
+    IDLE_LOOK_S,
+    IDLE_S,
+    WORKING_LOOK_S,
+    Holdings,
+    MemoryRelief,
+)
+from tests.engine.counting_backend import BYTES_PER_TOKEN, CountingBackend, RememberedState
+
+STORED = tuple(range(300))
+UNSTORED = tuple(range(1000, 1400))
+
+
+@dataclass
+class Bench:
+    """A scheduler at rest with two cached prefixes, of which one is on disk."""
+
+    level: int | None = None
+    is_storing: bool = True
+    now_s: float = 0.0
+    cleared: int = 0
+    looks: int = 0
+    backend: CountingBackend = field(default_factory=CountingBackend)
+
+    def __post_init__(self) -> None:
+        self.prefixes = PrefixCache(b"model")
+        for tokens in (STORED, UNSTORED):
+            self.prefixes.keep(tokens, RememberedState(tokens))
+        budget = KVBudget(10**6 * BYTES_PER_TOKEN, BYTES_PER_TOKEN)
+        self.scheduler = Scheduler(lambda: self.backend, self.prefixes, budget, Limits())
+        holdings = Holdings(self.prefixes, self.clear, self.is_stored, lambda: self.is_storing)
+        reader = None if self.level is None else self.read
+        self.relief = MemoryRelief(self.scheduler, holdings, reader, lambda: self.now_s)
+
+    def clear(self) -> None:
+        self.cleared += 1
+
+    def is_stored(self, sequence: AtRest) -> bool:
+        return tuple(sequence.tokens) == STORED
+
+    def read(self) -> int:
+        assert self.level is not None
+        self.looks += 1
+        return self.level
+
+    def at(self, now_s: float) -> float | None:
+        self.now_s = now_s
+        wait_s = self.relief.step()
+        self.prefixes.check()
+        return wait_s
+
+    @property
+    def kept(self) -> list[tuple[int, ...]]:
+        return [tuple(sequence.tokens) for sequence in self.prefixes.sequences()]
+
+
+def test_nothing_is_released_before_it_is_idle_for_long_enough() -> None:
+    bench = Bench()
+    assert bench.at(IDLE_S - 1) == 1
+    assert len(bench.kept) == 2
+    assert bench.cleared == 0
+
+
+def test_after_long_idleness_what_is_on_disk_and_the_buffers_go_and_nothing_is_looked_at() -> None:
+    bench = Bench()
+    assert bench.at(IDLE_S) is None
+    assert bench.kept == [UNSTORED]
+    assert bench.cleared == 1
+    bench.at(IDLE_S + 10)
+    assert bench.cleared == 1
+
+
+def test_work_begins_the_idleness_anew() -> None:
+    bench = Bench()
+    bench.scheduler.submit(1, Generation((1, 2), 2))
+    bench.at(IDLE_S)
+    bench.scheduler.cancel(1)
+    assert bench.at(2 * IDLE_S - 1) == 1
+    assert len(bench.kept) == 2
+    bench.at(2 * IDLE_S)
+    assert bench.kept == [UNSTORED]
+
+
+def test_under_pressure_what_is_on_disk_goes_at_once_and_the_rest_once_it_is_written() -> None:
+    bench = Bench(level=WARNING)
+    bench.at(IDLE_LOOK_S)
+    assert bench.kept == [UNSTORED]
+    assert bench.cleared == 1
+    assert not bench.scheduler.is_serial
+
+
+def test_under_pressure_all_goes_where_nothing_is_written() -> None:
+    bench = Bench(level=WARNING, is_storing=False)
+    bench.at(IDLE_LOOK_S)
+    assert bench.kept == []
+
+
+def test_under_critical_pressure_all_goes_and_sequences_are_let_in_one_at_a_time() -> None:
+    bench = Bench(level=CRITICAL)
+    bench.at(IDLE_LOOK_S)
+    assert bench.kept == []
+    for key in (1, 2):
+        bench.scheduler.submit(key, Generation((key,) * 5, 3))
+    while not bench.scheduler.is_idle:
+        bench.scheduler.step()
+    assert bench.backend.peak == 1
+
+
+def test_when_the_pressure_is_over_sequences_run_together_again() -> None:
+    bench = Bench(level=CRITICAL)
+    bench.at(IDLE_LOOK_S)
+    bench.level = NORMAL
+    bench.at(2 * IDLE_LOOK_S)
+    for key in (1, 2):
+        bench.scheduler.submit(key, Generation((key,) * 5, 3))
+    while not bench.scheduler.is_idle:
+        bench.scheduler.step()
+    assert bench.backend.peak == 2
+
+
+def test_pressure_is_looked_at_each_second_while_there_is_work_and_seldom_without() -> None:
+    bench = Bench(level=NORMAL)
+    assert bench.at(IDLE_LOOK_S / 2) == IDLE_LOOK_S / 2
+    assert bench.looks == 0
+    bench.scheduler.submit(1, Generation((1, 2), 2))
+    for moment in range(1, 5):
+        bench.at(IDLE_LOOK_S / 2 + moment * WORKING_LOOK_S)
+        bench.at(IDLE_LOOK_S / 2 + (moment + 0.5) * WORKING_LOOK_S)
+    assert bench.looks == 4
+    assert len(bench.kept) == 2
+
+
+def test_where_nothing_is_left_to_release_nothing_is_looked_at() -> None:
+    bench = Bench(level=CRITICAL)
+    bench.at(IDLE_LOOK_S)
+    assert bench.at(IDLE_S) is None
+
+
+class ScriptedKernel:
+    """A C library whose `sysctlbyname` is called as C would be."""
+
+    def __init__(self, level: int, result: int = 0) -> None:
+        self.names: list[bytes] = []
+        signature = ctypes.CFUNCTYPE(
+            ctypes.c_int,
+            ctypes.c_char_p,
+            ctypes.POINTER(ctypes.c_int),
+            ctypes.POINTER(ctypes.c_size_t),
+            ctypes.c_void_p,
+            ctypes.c_size_t,
+        )
+
+        def answer(name: bytes, old: Any, size: Any, new: int | None, new_size: int) -> int:
+            self.names.append(name)
+            assert (size[0], new, new_size) == (ctypes.sizeof(ctypes.c_int), None, 0)
+            if not result:
+                old[0] = level
+            return result
+
+        self.sysctlbyname = signature(answer)
+
+
+@pytest.mark.parametrize("level", [NORMAL, WARNING, CRITICAL])
+def test_a_mac_tells_its_memory_pressure(level: int) -> None:
+    kernel = ScriptedKernel(level)
+    read = pressure_reader("darwin", lambda: kernel)
+    assert read is not None
+    assert read() == level
+    assert kernel.names == [b"kern.memorystatus_vm_pressure_level"]
+
+
+def test_a_kernel_that_does_not_tell_is_not_short_of_memory() -> None:
+    read = pressure_reader("darwin", lambda: ScriptedKernel(CRITICAL, result=-1))
+    assert read is not None
+    assert read() == NORMAL
+
+
+@pytest.mark.parametrize("platform", ["linux", "win32"])
+def test_only_a_mac_tells_its_memory_pressure(platform: str) -> None:
+    assert pressure_reader(platform) is None

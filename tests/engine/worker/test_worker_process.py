@@ -1,0 +1,35 @@
+"""The worker's process itself: what it inherits, what it hands on, and how it ends."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from pensieve.engine.worker.worker import FrontEnd
+
+ABORTS = {
+    "main thread": "os.abort()",
+    "another thread": "it = threading.Thread(target=os.abort); it.start(); it.join()",
+}
+
+
+@pytest.mark.parametrize("where", ABORTS)
+def test_an_abort_on_any_thread_ends_the_worker_with_its_last_words_and_a_code(where: str) -> None:
+    program = (
+        "import os, threading; from pensieve.engine.worker.worker import end_quietly_on_abort;"
+        f"end_quietly_on_abort(); os.write(2, b'[METAL] failed'); {ABORTS[where]}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stderr) == (6, b"[METAL] failed")
+
+
+def test_the_workers_socket_is_not_handed_on_to_what_it_starts() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        os.set_inheritable(theirs.fileno(), True)
+        FrontEnd(theirs)
+        assert not os.get_inheritable(theirs.fileno())

@@ -1,0 +1,33 @@
+"""The ids that a family writes into its calls."""
+
+from pensieve.api.messages.content_blocks import ToolUseBlock
+from pensieve.prompt.conversation.call_ids import CallIds
+from tests.dialects.cases import DIALECTS
+
+
+def use(name: str, use_id: str) -> ToolUseBlock:
+    return ToolUseBlock.model_validate(
+        {"type": "tool_use", "id": use_id, "name": name, "input": {}}
+    )
+
+
+def test_ids_are_read_in_the_order_of_the_calls_and_cleared() -> None:
+    ids = CallIds(DIALECTS["mistral-with-id"])
+    text = "x[TOOL_CALLS]a[CALL_ID]aaaaaaaa1[ARGS]{}[TOOL_CALLS]a[CALL_ID]aaaaaaaa2[ARGS]{}"
+    ids.read([use("a", "one"), use("b", "none"), use("a", "two")], text)
+    assert [ids.get(name) for name in ("one", "none", "two")] == ["aaaaaaaa1", None, "aaaaaaaa2"]
+    ids.clear()
+    assert ids.get("one") is None
+
+
+def test_an_id_may_be_made_of_the_name_and_the_place() -> None:
+    ids = CallIds(DIALECTS["kimi"])
+    ids.read([use("a", "one")], "<|tool_call_begin|>functions.a:3<|tool_call_argument_begin|>{}")
+    assert ids.get("one") == "functions.a:3"
+
+
+def test_a_family_without_ids_has_none() -> None:
+    ids = CallIds(DIALECTS["hermes"])
+    ids.read([use("a", "one")], '{"name": "a", "arguments": ')
+    assert not ids.is_used
+    assert ids.get("one") is None

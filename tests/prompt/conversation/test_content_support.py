@@ -1,0 +1,144 @@
+"""What no model here can do, in the words that clients have a way round for."""
+
+from typing import Any
+
+import pytest
+
+from pensieve.api.messages.request import MessagesRequest, decode
+from pensieve.errors import InvalidRequestError
+from pensieve.prompt.conversation.content_support import refuse_unanswerable, refuse_unreadable
+
+HELLO = {"role": "user", "content": "hello"}
+IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": ""}}
+TEXT = {"type": "text", "text": "look"}
+TOOL = {"name": "x", "input_schema": {}}
+NO_IMAGE = "Could not process image: model 'm' does not support image input"
+NO_PDF = "Could not process document: model 'm' does not support PDF input"
+
+
+def request(*messages: dict[str, Any], **fields: Any) -> MessagesRequest:
+    body = {"model": "m", "messages": messages or [HELLO], "max_tokens": 5}
+    return decode(MessagesRequest, body | fields)
+
+
+def unreadable(*messages: dict[str, Any], **fields: Any) -> str:
+    with pytest.raises(InvalidRequestError) as caught:
+        refuse_unreadable(request(*messages, **fields))
+    return caught.value.message
+
+
+def pdf(source: str) -> dict[str, Any]:
+    return {"type": "document", "source": {"type": source}}
+
+
+def test_an_image_is_told_by_its_place_among_the_messages_as_they_were_sent() -> None:
+    note = {"role": "system", "content": "the date changed"}
+    said = {"role": "user", "content": [TEXT, IMAGE]}
+    assert unreadable(HELLO, note, said) == f"messages.2.content.1.image: {NO_IMAGE}"
+
+
+def test_an_image_in_a_tool_result_is_told_by_its_place_in_that() -> None:
+    result = {"type": "tool_result", "tool_use_id": "a", "content": [TEXT, IMAGE]}
+    said = {"role": "user", "content": [TEXT, result]}
+    wanted = f"messages.0.content.1.tool_result.content.1.image: {NO_IMAGE}"
+    assert unreadable(said) == wanted
+
+
+@pytest.mark.parametrize("source", ["base64", "url"])
+def test_a_document_that_is_no_text_is_refused_wherever_it_stands(source: str) -> None:
+    said = {"role": "user", "content": [pdf(source)]}
+    assert unreadable(said) == f"messages.0.content.0.document: {NO_PDF}"
+    result = {"type": "tool_result", "tool_use_id": "a", "content": [pdf(source)]}
+    assert unreadable({"role": "user", "content": [result]}) == (
+        f"messages.0.content.0.tool_result.content.0.document: {NO_PDF}"
+    )
+
+
+def test_an_image_inside_a_document_is_refused() -> None:
+    mixed = {"type": "document", "source": {"type": "content", "content": [TEXT, IMAGE]}}
+    assert unreadable({"role": "user", "content": [mixed]}) == (
+        f"messages.0.content.0.document.source.content.1.image: {NO_IMAGE}"
+    )
+
+
+@pytest.mark.parametrize("content", ["", [], [{"type": "text", "text": ""}]])
+def test_a_user_who_says_nothing_is_refused(content: object) -> None:
+    assert unreadable(HELLO, {"role": "user", "content": content}) == (
+        "messages.1: all messages must have non-empty content"
+        " except for the optional final assistant message"
+    )
+
+
+def test_an_assistant_who_said_nothing_is_not() -> None:
+    refuse_unreadable(request(HELLO, {"role": "assistant", "content": []}, HELLO))
+
+
+def test_tools_that_need_eyes_are_refused_by_their_place() -> None:
+    screen = {"type": "computer_20251124", "name": "computer", "display_width_px": 1}
+    assert unreadable(tools=[TOOL, screen]) == (
+        "tools.1: 'computer_20251124' is not supported by this model: it needs image input"
+    )
+
+
+def test_mcp_servers_are_not_passed_over_in_silence() -> None:
+    server = {"type": "url", "name": "s", "url": "https://mcp.test"}
+    assert unreadable(mcp_servers=[server]).startswith("mcp_servers: ")
+    refuse_unreadable(request(mcp_servers=[]))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {
+                "output_config": {"format": {"type": "json_schema", "schema": {}}},
+                "messages": [HELLO, {"role": "assistant", "content": "{"}],
+            },
+            "output_config.format: Prefilling assistant messages is not supported with"
+            " structured output",
+        ),
+        ({"compaction": {"type": "summarize"}}, "compaction: Extra inputs are not permitted"),
+        (
+            {
+                "tools": [{"type": "web_search_20250305", "name": "web_search"}],
+                "tool_choice": {"type": "any"},
+            },
+            "tool_choice: 'any' cannot be honoured: all tools are the hosted API's, and none of"
+            " them can be run here",
+        ),
+        (
+            {
+                "tools": [{"type": "web_search_20250305", "name": "web_search"}],
+                "tool_choice": {"type": "tool", "name": "web_search"},
+            },
+            "tool_choice.name: 'web_search' is a tool of the hosted API and cannot be run here",
+        ),
+    ],
+)
+def test_an_answer_of_a_kind_that_is_not_made_here_is_refused(
+    fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        refuse_unanswerable(request(**fields))
+    assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"output_config": {"effort": "high", "format": None}},
+        {"output_config": {"format": {"type": "json_schema", "schema": {}}}},
+        {"tools": [TOOL], "tool_choice": {"type": "any"}},
+        {"tools": [TOOL], "tool_choice": {"type": "tool", "name": "x"}},
+        {"output_config": {"task_budget": {"type": "tokens", "total": 9}}},
+        {"tools": [TOOL], "tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
+        {"tools": [TOOL], "tool_choice": {"type": "none"}},
+        {"tools": [{"type": "web_search_20250305", "name": "web_search", "max_uses": 8}]},
+        {"tools": [{"type": "bash_20250124", "name": "bash"}]},
+        {"thinking": {"type": "adaptive", "display": "omitted"}},
+        {"context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}},
+    ],
+)
+def test_what_means_nothing_here_is_taken(fields: dict[str, Any]) -> None:
+    refuse_unreadable(request(**fields))
+    refuse_unanswerable(request(**fields))

@@ -1,0 +1,173 @@
+"""The tools of a conversation: which are told of where, which may be called."""
+
+import logging
+from typing import Any
+
+import pytest
+
+from pensieve.api.messages.request import Conversation, decode
+from pensieve.errors import InvalidRequestError
+from pensieve.prompt.conversation.tools import PLACEHOLDER, Offer, offer_of
+from pensieve.prompt.render import PromptRenderer
+from tests.prompt.chat_models import DIALECTS, MODELS
+
+HELLO = {"role": "user", "content": "hello"}
+SEARCH = {"type": "tool_search_tool_regex_20251119", "name": "tool_search_tool_regex"}
+WEB = {"type": "web_search_20250305", "name": "web_search"}
+
+
+def tool(name: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "input_schema": {"type": "object"},
+        "description": f"about {name}",
+    } | fields
+
+
+def found(*names: str) -> list[dict[str, Any]]:
+    """A search by the client, and what it found."""
+    parts = [{"type": "tool_reference", "tool_name": name} for name in names]
+    return [
+        {
+            "role": "assistant",
+            "content": [{"type": "tool_use", "id": "s", "name": "find", "input": {}}],
+        },
+        {
+            "role": "user",
+            "content": [{"type": "tool_result", "tool_use_id": "s", "content": parts}],
+        },
+    ]
+
+
+def conversation(*messages: dict[str, Any], **fields: Any) -> Conversation:
+    return decode(Conversation, {"model": "m", "messages": [HELLO, *messages], **fields})
+
+
+def offered(*messages: dict[str, Any], context_tokens: int = 8192, **fields: Any) -> Offer:
+    return offer_of(conversation(*messages, **fields), context_tokens)
+
+
+def names(offer: Offer) -> tuple[list[str], list[str]]:
+    return [spec.name for spec in offer.shown], list(offer.callable)
+
+
+def prompt_text(model: str, *messages: dict[str, Any], **fields: Any) -> str:
+    renderer = PromptRenderer(MODELS[model], DIALECTS[model])
+    tokens = renderer.render(conversation(*messages, **fields)).tokens
+    detokenizer = MODELS[model].detokenizer()
+    return "".join(map(detokenizer.feed, tokens))
+
+
+def test_a_tool_of_the_clients_is_told_of_and_may_be_called() -> None:
+    assert names(offered(tools=[tool("a"), tool("b")])) == (["a", "b"], ["a", "b"])
+
+
+def test_what_the_hosted_api_runs_is_left_out() -> None:
+    assert names(offered(tools=[tool("a"), WEB])) == (["a"], ["a"])
+
+
+def test_a_deferred_tool_is_neither_told_of_nor_called_before_it_is_found() -> None:
+    tools = [tool("a"), tool("b", defer_loading=True)]
+    assert names(offered(tools=tools)) == (["a"], ["a"])
+    assert names(offered(*found("b"), tools=tools)) == (["a"], ["a", "b"])
+
+
+def test_where_the_hosted_search_would_find_tools_all_are_there_from_the_start() -> None:
+    tools = [SEARCH, tool("a", defer_loading=True), tool("b")]
+    assert names(offered(tools=tools)) == (["a", "b"], ["a", "b"])
+
+
+def test_the_placeholder_of_deferred_tools_is_no_tool() -> None:
+    assert names(offered(tools=[tool("a"), tool(PLACEHOLDER)])) == (["a"], ["a"])
+
+
+def test_a_system_turn_adds_and_removes_tools() -> None:
+    added = {"type": "tool_addition", "tool": {"type": "tool_reference", "name": "b"}}
+    inline = {"type": "tool_addition", "tool": tool("c")}
+    removed = {"type": "tool_removal", "tool": {"type": "tool_reference", "name": "a"}}
+    tools = [tool("a"), tool("b", defer_loading=True)]
+    system = {"role": "system", "content": [added, inline, removed]}
+    assert names(offered(system, tools=tools)) == (["a"], ["b", "c"])
+    text = prompt_text("qwen", system, tools=tools)
+    for name in ("b", "c"):
+        assert f'<function>{{"description": "about {name}", "name": "{name}"' in text
+    assert "The tool a cannot be used any more." in text
+
+
+def test_a_tool_that_is_defined_wrongly_where_it_comes_is_refused() -> None:
+    inline = {"type": "tool_addition", "tool": tool("bad name")}
+    with pytest.raises(InvalidRequestError, match="String should match pattern"):
+        offered({"role": "system", "content": [inline]})
+
+
+@pytest.mark.parametrize("model", ["qwen", "hermes"])
+def test_a_found_tool_is_told_of_where_it_was_found_and_nothing_before_moves(model: str) -> None:
+    tools = [tool("find"), tool("b", defer_loading=True)]
+    before = prompt_text(model, tools=tools)
+    after = prompt_text(model, *found("b"), tools=tools)
+    shared = before.partition("assistant")[0]
+    assert after.startswith(shared)
+    definition = (
+        '<functions>\n<function>{"description": "about b", "name": "b", "parameters": {"type": "object"}}'
+        "</function>\n</functions>"
+    )
+    assert definition not in before
+    assert definition in after
+
+
+def test_a_reference_to_a_tool_that_nobody_knows_stays_a_name() -> None:
+    assert "<tool_reference>\nnope\n</tool_reference>" in prompt_text(
+        "qwen", *found("nope"), tools=[tool("find")]
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "commands"),
+    [
+        ("text_editor_20250728", ["view", "create", "str_replace", "insert"]),
+        ("text_editor_20250124", ["view", "create", "str_replace", "insert", "undo_edit"]),
+        ("memory_20250818", ["view", "create", "str_replace", "insert", "delete", "rename"]),
+    ],
+)
+def test_tools_that_anthropic_defines_have_their_known_schemas(
+    kind: str, commands: list[str]
+) -> None:
+    (spec,) = offered(tools=[{"type": kind, "name": "edit"}]).shown
+    properties: Any = spec.schema["properties"]
+    assert spec.name == "edit"
+    assert properties["command"]["enum"] == commands
+    assert ("insert_text" in properties) == (kind != "text_editor_20250124")
+
+
+def test_bash_takes_a_command_or_is_started_anew() -> None:
+    (spec,) = offered(tools=[{"type": "bash_20250124", "name": "bash"}]).shown
+    assert list(spec.schema["properties"]) == ["command", "restart"]
+
+
+def test_tools_that_would_fill_the_context_are_told_of_in_few_words(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    tools = [tool("a", description=f"It reads. {'And more. ' * 300}")]
+    assert "And more" in offered(tools=tools, context_tokens=8192).shown[0].description
+    assert not caplog.records
+    assert offered(tools=tools, context_tokens=2048).shown[0].description == "It reads."
+    assert "1 tools are told of in few words" in caplog.text
+
+
+def test_the_plain_way_tells_of_tools_before_the_clients_own_system_prompt() -> None:
+    """Which names a folder or a day: conversations in other folders share what stands before it."""
+    here, there = (
+        prompt_text("qwen", system=f"You work in /{folder}.", tools=[tool("a")])
+        for folder in ("here", "there")
+    )
+    assert here.index("# Tools") < here.index("You work in") < here.index("hello")
+    assert here.partition("You work in")[0] == there.partition("You work in")[0]
+
+
+def test_a_template_with_tools_of_its_own_is_given_them_and_results() -> None:
+    text = prompt_text("hermes", *found("b"), system="Be brief.", tools=[tool("find")])
+    assert '<tools>\n{"type": "function", "function": {"name": "find"' in text
+    assert "input_schema" not in text
+    assert 'assistant\n<tool_call>\n{"name": "find", "arguments": {}}\n</tool_call>\nuser' in text
+    assert "<tool_response>\n<tool_reference>\nb\n</tool_reference>\n</tool_response>" in text

@@ -1,0 +1,174 @@
+"""Answers as generated: what a client sends back, however it wrote it anew, renders to the tokens that were generated."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pensieve.api.messages.message import TextContent, ThinkingContent, ToolUseContent
+from pensieve.api.messages.request import Conversation, decode
+from pensieve.prompt.render import PromptRenderer
+from pensieve.prompt.template.generated_answers import Spoken, SpokenWords
+from tests.prompt.chat_models import DIALECTS, MODELS
+from tests.prompt.sessions import ASKED, Session, as_client, begins, call, in_single_letters
+
+any_model = pytest.mark.parametrize("model", MODELS)
+
+
+@any_model
+@pytest.mark.parametrize("has_thinking", [True, False])
+def test_the_next_turn_begins_with_the_prompt_and_the_tokens_of_the_answer(
+    model: str, has_thinking: bool
+) -> None:
+    fields = {"thinking": {"type": "adaptive"}} if has_thinking else {}
+    session = Session(model, **fields)
+    is_other: list[bool] = []
+    for text in (
+        "Let me see.\n" + call(model, path="é.py", line="12"),
+        call(model, line="3"),
+        "Done, é!",
+    ):
+        tokens = in_single_letters(model, text)
+        before, message = session.answer(tokens)
+        after = session.go_on(as_client(message))
+        assert begins(after, before, tokens)
+        is_other.append(tokens != MODELS[model].encode(text))
+    assert any(is_other)
+
+
+def test_thoughts_stay_in_the_prompt_where_the_client_sends_them_back() -> None:
+    session = Session("thinking", thinking={"type": "adaptive"})
+    tokens = in_single_letters("thinking", "Done.")
+    before, message = session.answer(tokens)
+    assert begins(session.go_on(as_client(message)), before, tokens)
+    again = in_single_letters("thinking", "Yes.")
+    before, message = session.answer(again)
+    assert begins(session.go_on(as_client(message)), before, again)
+
+
+def test_an_answer_that_was_cut_off_is_gone_on_from() -> None:
+    session = Session("hermes")
+    tokens = in_single_letters("hermes", "I was about to")
+    before, message = session.answer(tokens, is_cut=True)
+    assert begins(session.go_on(as_client(message)), before, tokens)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"input": {}},
+        {"input": {"path": "other"}},
+        {"name": "write"},
+        {"id": "toolu_other"},
+    ],
+)
+def test_a_use_that_the_client_changed_is_rendered_as_it_says(change: dict[str, Any]) -> None:
+    session = Session("hermes")
+    tokens = in_single_letters("hermes", call("hermes", path="a"))
+    before, message = session.answer(tokens)
+    (block,) = as_client(message)
+    after = session.go_on([block | change])
+    assert not begins(after, before, tokens)
+    detokenizer = MODELS["hermes"].detokenizer()
+    text = "".join(map(detokenizer.feed, after.tokens))
+    assert json.dumps(change.get("input", {"all": False, "path": "a"}))[1:-1] in text
+
+
+def test_words_that_the_client_added_are_not_lost() -> None:
+    session = Session("hermes")
+    tokens = in_single_letters("hermes", call("hermes", path="a"))
+    before, message = session.answer(tokens)
+    after = session.go_on([{"type": "text", "text": "zebra"}, *as_client(message)])
+    assert not begins(after, before, tokens)
+    detokenizer = MODELS["hermes"].detokenizer()
+    assert "zebra" in "".join(map(detokenizer.feed, after.tokens))
+
+
+def test_a_template_that_refuses_an_answer_as_generated_gets_it_rendered() -> None:
+    """One that wants calls where a result follows, say."""
+
+    class Particular:
+        def __init__(self) -> None:
+            self._model = MODELS["hermes"]
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._model, name)
+
+        def render(self, messages: Sequence[Mapping[str, Any]], variables: Any = None) -> str:
+            text = self._model.render(messages, variables)
+            return text.replace("\ufdd2", "")
+
+    session = Session("hermes")
+    session.renderer = PromptRenderer(Particular(), DIALECTS["hermes"], spoken=session.spoken)  # type: ignore[arg-type]
+    _, message = session.answer(in_single_letters("hermes", call("hermes", path="zebra")))
+    after = session.go_on(as_client(message))
+    detokenizer = MODELS["hermes"].detokenizer()
+    assert "zebra" in "".join(map(detokenizer.feed, after.tokens))
+
+
+words = st.text(st.sampled_from(list("ab é🙂\n<>{}")), min_size=1, max_size=12).filter(str.strip)
+
+
+@given(st.lists(words, min_size=1, max_size=3), words)
+@settings(max_examples=30)
+def test_whatever_is_said_in_whatever_turns_the_next_prompt_goes_on_from_it(
+    texts: list[str], path: str
+) -> None:
+    for model in ("hermes", "phi3"):
+        session = Session(model)
+        for text in texts:
+            tokens = in_single_letters(model, text + "\n" + call(model, path=path))
+            before, message = session.answer(tokens)
+            assert begins(session.go_on(as_client(message)), before, tokens)
+
+
+def spoken(*content: Any, tokens: int = 3) -> Spoken:
+    return Spoken("", range(tokens), content)
+
+
+def test_what_was_said_longest_ago_goes_first() -> None:
+    session = Session("hermes")
+    session.spoken = SpokenWords(max_tokens=10)
+    for name in "abc":
+        session.spoken.keep(spoken(ToolUseContent(id=name, name="t", input={}), tokens=4))
+    assert [found is not None for found in map(looked_up(session), "abc")] == [False, True, True]
+    assert [kept.content[0].id for kept in session.spoken.kept()] == ["b", "c"]  # type: ignore[union-attr]
+
+
+def test_what_is_said_once_more_is_counted_once_and_goes_last() -> None:
+    session = Session("hermes")
+    session.spoken = SpokenWords(max_tokens=10)
+    for name in "abaac":
+        session.spoken.keep(spoken(ToolUseContent(id=name, name="t", input={}), tokens=5))
+    assert [found is not None for found in map(looked_up(session), "abc")] == [True, False, True]
+
+
+def test_more_than_all_that_may_be_kept_is_not() -> None:
+    session = Session("hermes")
+    session.spoken = SpokenWords(max_tokens=10)
+    session.spoken.keep(spoken(ToolUseContent(id="a", name="t", input={}), tokens=10))
+    session.spoken.keep(spoken(ToolUseContent(id="b", name="t", input={}), tokens=11))
+    assert [found is not None for found in map(looked_up(session), "ab")] == [True, False]
+
+
+def looked_up(session: Session) -> Any:
+    from pensieve.prompt.conversation.turns import ChatTurn
+
+    def find(name: str) -> Any:
+        use = {"type": "tool_use", "id": name, "name": "t", "input": {}}
+        body = {"model": "m", "messages": [ASKED, {"role": "assistant", "content": [use]}]}
+        blocks = decode(Conversation, body).messages[1].content
+        return session.spoken.find(ChatTurn("assistant", (blocks,)))
+
+    return find
+
+
+def test_an_answer_of_nothing_is_not_kept() -> None:
+    words = SpokenWords()
+    words.keep(spoken())
+    words.keep(spoken(TextContent(text="  ")))
+    words.keep(spoken(ThinkingContent(thinking="t", signature="s")))
+    assert len(words._kept) == 1

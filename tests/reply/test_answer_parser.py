@@ -1,0 +1,485 @@
+"""What an answer's text means, in every dialect, however it is cut."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+
+from pensieve.api.json_body import decode
+from pensieve.dialects.answer_format import AnswerForm
+from pensieve.dialects.dialect import ThinkingForm, ToolCall
+from pensieve.dialects.format_calls import written_calls
+from pensieve.reply.answer_parser import AnswerReader
+from pensieve.reply.json_prefix import BLANKS, MAX_DEPTH, is_json
+from pensieve.reply.parse_events import CallBegan, CallEnded, CallInput, Said, Text, Thought, merged
+from tests.dialects.cases import CASES, CODE, DIALECTS, HERMES, NOW, PARIS, ROME, TOOLS, Case
+
+any_dialect = pytest.mark.parametrize("name", DIALECTS)
+BARE = '{"name": "clock", "arguments": {}}'
+THINKING = ThinkingForm("<think>", "</think>")
+
+
+def form_of(name: str, **fields: Any) -> AnswerForm:
+    return AnswerForm(DIALECTS[name], TOOLS, **fields)
+
+
+def read(form: AnswerForm, pieces: Iterable[str], *, is_cut: bool = False) -> list[Said]:
+    reader = AnswerReader(form)
+    said = [one for piece in pieces for one in reader.feed(piece)]
+    return merged(said + reader.flush(is_cut=is_cut))
+
+
+def meaning(said: Sequence[Said]) -> list[Any]:
+    """Texts, thoughts in brackets, and calls as pairs of name and input.
+
+    An input that is not whole is a text; a call that does not end, or not whole, has a third part.
+    """
+    found: list[Any] = []
+    for one in said:
+        match one:
+            case Text(text):
+                found.append(text)
+            case Thought(text):
+                found.append(f"({text})")
+            case CallBegan(name):
+                found.append((name, "", "unfinished"))
+            case CallInput(text):
+                name, _, state = found[-1]
+                found[-1] = (name, json.loads(text) if is_json(text) else text, state)
+            case CallEnded(is_whole):
+                found[-1] = found[-1][:2] if is_whole else found[-1]
+    return found
+
+
+any_case = pytest.mark.parametrize(
+    "case", CASES, ids=lambda case: f"{case.dialect}: {case.written[:40]}"
+)
+
+
+@any_case
+def test_what_a_family_writes_is_read_as_meant_however_it_is_cut(case: Case) -> None:
+    whole = read(form_of(case.dialect), [case.written])
+    assert meaning(whole) == case.means
+    assert read(form_of(case.dialect), case.written) == whole
+    for at in range(len(case.written)):
+        assert read(form_of(case.dialect), [case.written[:at], case.written[at:]]) == whole
+
+
+@any_case
+def test_every_beginning_of_the_input_so_far_is_open_json_and_the_last_is_the_input(
+    case: Case,
+) -> None:
+    reader = AnswerReader(form_of(case.dialect))
+    inputs: list[str] = []
+    said = [one for letter in case.written for one in reader.feed(letter)]
+    for one in said + reader.flush(is_cut=False):
+        match one:
+            case CallBegan():
+                inputs.append("")
+            case CallInput(text):
+                inputs[-1] += text
+                assert begins_json(inputs[-1]), inputs[-1]
+            case _:
+                pass
+    calls = [part for part in case.means if not isinstance(part, str)]
+    assert [json.loads(text) for text in inputs] == [arguments for _, arguments in calls]
+
+
+def begins_json(text: str) -> bool:
+    """Checked by completing it: a text that is open is closed, and so is every bracket."""
+    closers, in_text, escaped = "", False, False
+    for letter in text:
+        if in_text:
+            in_text, escaped = letter != '"' or escaped, letter == "\\" and not escaped
+        elif letter == '"':
+            in_text = True
+        elif letter in "{[":
+            closers += "}" if letter == "{" else "]"
+        elif letter in "}]":
+            closers = closers[:-1]
+    ends = (
+        ['"']
+        if in_text
+        else ["", "0", "null", '"": 0', ": 0", "rue", "ue", "e", "alse", "lse", "se"]
+    )
+    ends += ['": 0', "ull", "ll", "l"]
+    return any(is_json(text + end + closers[::-1]) for end in ends)
+
+
+def filled(written: str) -> str:
+    """With an id where the model would make one up."""
+    for mark in ("[CALL_ID]", '"id": "'):
+        written = written.replace(f"{mark}{{id}}", f"{mark}a12345678")
+    return written
+
+
+@any_dialect
+def test_what_is_written_for_history_is_read_as_the_same_calls(name: str) -> None:
+    dialect = DIALECTS[name]
+    several = [PARIS, CODE, NOW, ROME]
+    if not dialect.calls.opening or dialect.text_opening:
+        several = [CODE]
+    written = written_calls(dialect.calls, [ToolCall(*call) for call in several])
+    assert meaning(read(form_of(name), filled(written))) == several
+
+
+@pytest.mark.parametrize(
+    ("name", "begun", "written", "said"),
+    [
+        ("hermes", True, "Hm.\n so </thi", [Thought("Hm.\n so")]),
+        ("hermes", False, "Hello. <tool", [Text("Hello.")]),
+        (
+            "hermes",
+            False,
+            '<tool_call>{"name": "clock", "arguments": {"a": "b',
+            [CallBegan("clock"), CallInput('{"a": "b')],
+        ),
+        (
+            "qwen-coder",
+            False,
+            "<tool_call>\n<function=write>\n<parameter=path>\nab\n</para",
+            [CallBegan("write"), CallInput('{"path": "ab')],
+        ),
+        (
+            "gemma4",
+            False,
+            '<|tool_call>call:write{path:<|"|>ab',
+            [CallBegan("write"), CallInput('{"path": "ab')],
+        ),
+        (
+            "lfm2",
+            False,
+            '<|tool_call_start|>[write(path="ab',
+            [CallBegan("write"), CallInput('{"path": "ab')],
+        ),
+    ],
+)
+def test_what_is_certain_is_told_at_once(
+    name: str, begun: bool, written: str, said: list[Said]
+) -> None:
+    dialect = replace(DIALECTS[name], thinking=THINKING)
+    reader = AnswerReader(AnswerForm(dialect, TOOLS, is_in_thought=begun))
+    assert merged([one for letter in written for one in reader.feed(letter)]) == said
+
+
+marks = st.sampled_from(
+    ["<tool_call>", "</tool_call>", "<think>", "</think>", '{"name": "clock"', ', "arguments": {', "}", "{",
+     '"a": ', "x", " ", "\n", "<", "```json\n", "```", "[", '"', "\\", HERMES, "1", "tru", r"\ud83d", r"\ude42", "🙂"]
+)  # fmt: skip
+
+
+def content_of(text: str) -> list[str]:
+    """The characters of a text of `marks` that stand in no mark, no key and no escape."""
+    return re.findall("[x1🙂]", text)
+
+
+def content_said(said: Sequence[Said]) -> list[str]:
+    parts = [one.json if isinstance(one, CallInput) else getattr(one, "text", "") for one in said]
+    return content_of("".join(parts))
+
+
+@pytest.mark.parametrize("name", ["hermes", "plain", "llama3", "qwen-coder", "harmony", "lfm2"])
+@given(st.lists(marks, max_size=12), st.booleans(), st.booleans())
+@example(["<tool_call>", '{"name": "clock"', "}", '{"name": "clock"'], False, False)
+@settings(max_examples=200)
+def test_any_cut_of_any_text_gives_the_same_and_loses_and_invents_nothing(
+    name: str, pieces: list[str], begun: bool, is_cut: bool
+) -> None:
+    dialect = DIALECTS[name]
+    thinking = dialect.thinking or THINKING
+    form = AnswerForm(replace(dialect, thinking=thinking), TOOLS, is_in_thought=begun)
+    text = "".join(pieces)
+    whole = read(form, [text], is_cut=is_cut)
+    assert read(form, text, is_cut=is_cut) == whole
+    assert read(form, pieces, is_cut=is_cut) == whole
+    # Arguments that come twice, and the beginning of a call that is cut, are left out.
+    if not is_cut and text.count(', "arguments": {') < 2:
+        assert content_said(whole) == content_of(text)
+
+
+# Families that write several calls in one answer, and text next to them.
+WITH_TEXT = [name for name, one in DIALECTS.items() if one.calls.opening and not one.text_opening]
+words = st.text(st.sampled_from(list("ab<>/{}[]'\"`\n _|_tool_call=")), max_size=12)
+
+
+@st.composite
+def texts_and_calls(draw: st.DrawFn) -> list[Any]:
+    """Parts of an answer, no two texts one after the other."""
+    calls = st.sampled_from([PARIS, CODE, NOW])
+    parts = [draw(words), *draw(st.lists(st.tuples(calls, words), max_size=3))]
+    flat = [parts[0], *(one for pair in parts[1:] for one in pair)]
+    return [part for part in flat if part]
+
+
+@pytest.mark.parametrize("name", WITH_TEXT)
+@given(texts_and_calls())
+@settings(max_examples=40)
+def test_texts_and_calls_come_out_in_order(name: str, parts: list[Any]) -> None:
+    dialect = DIALECTS[name]
+    written, expected = "", list[Any]()
+    for place, part in enumerate(parts):
+        if not isinstance(part, str):
+            written += filled(written_calls(dialect.calls, [ToolCall(*part)]))
+            expected.append(part)
+            continue
+        written += part
+        is_first, is_last = place == 0, place == len(parts) - 1
+        text = part.lstrip(BLANKS * (not is_first)).rstrip(BLANKS * (not is_last))
+        expected += [text] * bool(text)
+    assume(dialect.calls.opening not in "".join(part for part in parts if isinstance(part, str)))
+    assert meaning(read(form_of(name), [written])) == expected
+
+
+def test_an_answer_without_tools_is_text_whatever_is_in_it() -> None:
+    text = f" {HERMES} <think>x</think>\n"
+    assert read(AnswerForm(DIALECTS["hermes"]), [text]) == [Text(text)]
+
+
+HIDDEN = [
+    "</tool_call>",
+    "</tool_call><tool_call>\n{}",
+    '}}\n</tool_call>\n<tool_call>\n{"name": "write", "arguments": {}}\n</tool_call>',
+    "<tool_call>",
+    "</think>",
+    '"}',
+    "\\",
+    HERMES,
+    f"```json\n{HERMES}\n```",
+    "[TOOL_CALLS][{}]",
+]
+
+
+@pytest.mark.parametrize("name", ["hermes", "plain", "mistral", "llama3", "kimi", "deepseek-v3.1"])
+@pytest.mark.parametrize("hidden", HIDDEN)
+def test_markup_inside_a_text_of_a_call_is_no_call(name: str, hidden: str) -> None:
+    """For families whose calls are JSON, at any place in the text (hardening S17)."""
+    for content in (hidden, f"a {hidden} b"):
+        written = written_calls(DIALECTS[name].calls, [ToolCall("write", {"content": content})])
+        assert meaning(read(form_of(name), [written])) == [("write", {"content": content})]
+        assert meaning(read(form_of(name), written)) == [("write", {"content": content})]
+
+
+def test_a_raw_line_break_in_a_text_becomes_the_escape_that_it_should_be() -> None:
+    written = '<tool_call>\n{"name": "write", "arguments": {"content": "a\n\tb"}}\n</tool_call>'
+    assert meaning(read(form_of("hermes"), [written])) == [("write", {"content": "a\n\tb"})]
+
+
+def test_half_a_character_becomes_one_that_can_be_read() -> None:
+    written = '<tool_call>\n{"name": "write", "arguments": {"content": "a\\ud83d b"}}\n</tool_call>'
+    assert meaning(read(form_of("hermes"), [written])) == [("write", {"content": "a\ufffd b"})]
+
+
+@pytest.mark.parametrize(
+    ("written", "means"),
+    [
+        ("<tool_call> is a mark", ["<tool_call> is a mark"]),
+        ("a <tool_call>\n[1]", ["a <tool_call>\n[1]"]),
+        ('<tool_call>{"nme": 1}', ['<tool_call>{"nme": 1}']),
+        (f"<tool_call> or {HERMES}", ["<tool_call> or", PARIS]),
+        ('{"name": "unknown", "arguments": {}}', ['{"name": "unknown", "arguments": {}}']),
+        (
+            '{"name": "clock", "arguments": {}} is a call',
+            ['{"name": "clock", "arguments": {}} is a call'],
+        ),
+        (
+            '{"name": "clock", "arguments": {}, "x": 1}',
+            ['{"name": "clock", "arguments": {}, "x": 1}'],
+        ),
+        ("```python\nprint(1)\n```", ["```python\nprint(1)\n```"]),
+        (f"{{}} {HERMES}", ["{}", PARIS]),
+        (f"```\n{HERMES}", ["```", PARIS]),
+    ],
+)
+def test_what_only_begins_like_a_call_is_text(written: str, means: list[Any]) -> None:
+    assert meaning(read(form_of("plain"), [written])) == means
+    assert meaning(read(form_of("plain"), written)) == means
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"x": 1, "name": "clock", "parameters": {}}',
+        '{"name": "", "parameters": {}}',
+        '{"name": "nobody", "parameters": {}}',
+        '{"name" "clock"}',
+        '{"parameters": {}}',
+        '{"parameters": "{", "name": "clock"}',
+        '{"parameters": "[1]", "name": "clock"}',
+        '{name: "clock"}',
+    ],
+)
+def test_an_answer_that_is_no_call_of_a_tool_is_text_where_calls_have_no_marks(text: str) -> None:
+    assert meaning(read(form_of("llama3"), [text])) == [text]
+    assert meaning(read(form_of("llama3"), text)) == [text]
+
+
+def test_a_call_that_breaks_off_in_its_input_is_told_as_far_as_it_went() -> None:
+    written = '<tool_call>\n{"name": "write", "arguments": {"path": "a", oh no'
+    said = read(form_of("hermes"), [written])
+    assert said == [
+        CallBegan("write"),
+        CallInput('{"path": "a", '),
+        CallEnded(is_whole=False),
+        Text("oh no"),
+    ]
+
+
+@pytest.mark.parametrize("rest", ["<think>x</think>", BARE])
+def test_after_a_call_that_breaks_off_there_is_only_text(rest: str) -> None:
+    form = AnswerForm(replace(DIALECTS["hermes"], thinking=THINKING), TOOLS)
+    said = read(form, [f'<tool_call>{{"name": "clock", "arguments": {{"a" \n{rest}'])
+    assert said == [
+        CallBegan("clock"),
+        CallInput('{"a" \n'),
+        CallEnded(is_whole=False),
+        Text(rest),
+    ]
+
+
+def test_a_call_that_is_cut_off_is_not_ended() -> None:
+    written = '<tool_call>\n{"name": "write", "arguments": {"path": "a'
+    said = read(form_of("hermes"), [written], is_cut=True)
+    assert said == [CallBegan("write"), CallInput('{"path": "a')]
+
+
+@pytest.mark.parametrize("cut", range(1, len("<tool_call>")))
+def test_half_a_mark_is_not_said_where_there_is_nothing_but_calls(cut: int) -> None:
+    begun = "<tool_call>"[:cut]
+    assert read(form_of("plain", has_text=False), [begun], is_cut=True) == []
+    assert meaning(read(form_of("plain"), [begun], is_cut=True)) == [begun]
+    behind = f"{written_calls(DIALECTS['plain'].calls, [ToolCall(*NOW)])}\n{begun}"
+    said = read(form_of("plain", has_text=False), [behind], is_cut=True)
+    assert meaning(said) == [NOW]
+
+
+def test_markup_that_is_cut_off_before_the_name_is_not_said() -> None:
+    for cut in ('<tool_call>\n{"na', "<tool_call>"):
+        assert read(form_of("hermes"), ["Look.\n", cut], is_cut=True) == [Text("Look.")]
+        assert meaning(read(form_of("hermes"), ["Look.\n", cut])) == [f"Look.\n{cut}"]
+
+
+@pytest.mark.parametrize(
+    ("begun", "written", "means"),
+    [
+        (False, "<think>\nHm.\n</think>\n\nYes.", ["(Hm.)", "Yes."]),
+        (False, "\n<think>Hm.</think>Yes.", ["(Hm.)", "Yes."]),
+        (False, "<think></think>\n\nYes.", ["Yes."]),
+        (True, "Hm.\n\nOr?\n</think>\n\nYes.", ["(Hm.\n\nOr?)", "Yes."]),
+        (True, f"Hm.</think>\n\n{HERMES}", ["(Hm.)", PARIS]),
+        (True, f"use {HERMES}?</think>no", [f"(use {HERMES}?)", "no"]),
+        (True, "never closed </thi", ["(never closed </thi)"]),
+        (True, "a</think><think>b</think>c", ["(a)", "<think>b</think>c"]),
+        (False, f"{HERMES}<think>x</think>", [PARIS, "<think>x</think>"]),
+        (False, f"{HERMES}\n{BARE}", [PARIS, NOW]),
+        (False, "I <think> so", ["I <think> so"]),
+        (False, "<thin ice", ["<thin ice"]),
+    ],
+)
+def test_thoughts_stand_at_the_beginning_between_their_marks(
+    begun: bool, written: str, means: list[Any]
+) -> None:
+    form = AnswerForm(replace(DIALECTS["hermes"], thinking=THINKING), TOOLS, is_in_thought=begun)
+    assert meaning(read(form, [written])) == means
+    assert meaning(read(form, written)) == means
+
+
+@pytest.mark.parametrize(
+    ("begun", "written", "means"),
+    [
+        # Closes nothing: at the beginning, twice, after text, before a call.
+        (False, "</think>\n\nYes.", ["Yes."]),
+        (False, "\n</think>Yes.", ["Yes."]),
+        (True, "Hm.</think></think>\n\nYes.", ["(Hm.)", "Yes."]),
+        (True, "Hm.\n</think>\n\n</think>\n\nYes.", ["(Hm.)", "Yes."]),
+        (True, "Hm.</think>Yes.\n</think>\nNo.", ["(Hm.)", "Yes.\n\nNo."]),
+        (False, "Yes.</think>", ["Yes."]),
+        (False, "a </think> b </think> c", ["a  b  c"]),
+        (False, f"</think>{HERMES}", [PARIS]),
+        (False, f"Look.</think>\n{HERMES}</think>", ["Look.", PARIS]),
+        # Closes what was opened in the text, or is quoted.
+        (False, "I <think> so</think> too", ["I <think> so</think> too"]),
+        (False, "I <think> so</think> too</think>", ["I <think> so</think> too"]),
+        (False, "It ends with `</think>`.", ["It ends with `</think>`."]),
+        (False, 'It ends with "</think>".', ['It ends with "</think>".']),
+        (False, "It ends with '</think>'.", ["It ends with '</think>'."]),
+        (False, "`a` `b` </think>c", ["`a` `b` c"]),
+        (False, '"a" "b" </think>c', ['"a" "b" c']),
+        (False, "It `ends`</think>, it's done", ["It `ends`, it's done"]),
+        (False, "```xml\n</think>\n```\n</think>.", ["```xml\n</think>\n```\n."]),
+        # Not a mark, though it begins like one.
+        (False, "a </thi", ["a </thi"]),
+        (False, "a </thinking> b", ["a </thinking> b"]),
+    ],
+)
+def test_a_mark_that_closes_nothing_is_not_said(
+    begun: bool, written: str, means: list[Any]
+) -> None:
+    form = AnswerForm(replace(DIALECTS["hermes"], thinking=THINKING), TOOLS, is_in_thought=begun)
+    assert meaning(read(form, [written])) == means
+    assert meaning(read(form, written)) == means
+
+
+@pytest.mark.parametrize("name", ["hermes", "plain", "mistral", "qwen-coder", "minimax"])
+def test_a_closing_mark_inside_a_call_stays_what_it_is(name: str) -> None:
+    dialect = replace(DIALECTS[name], thinking=THINKING)
+    content = "a</think></think> <think>b"
+    written = written_calls(dialect.calls, [ToolCall("write", {"content": content})])
+    form = AnswerForm(dialect, TOOLS, may_think=False)
+    assert meaning(read(form, [written])) == [("write", {"content": content})]
+    assert meaning(read(form, written)) == [("write", {"content": content})]
+
+
+strays = st.sampled_from(
+    ["<think>", "</think>", "</thi", "nk>", "`", "```", '"', "'", "\n", " ", "x", "it's", HERMES, "<tool_call>"]
+)  # fmt: skip
+
+
+@given(st.lists(strays, max_size=14), st.booleans(), st.booleans())
+@settings(max_examples=300)
+def test_stray_marks_are_read_alike_however_they_are_cut(
+    pieces: list[str], begun: bool, may_think: bool
+) -> None:
+    dialect = replace(DIALECTS["hermes"], thinking=THINKING)
+    form = AnswerForm(dialect, TOOLS, is_in_thought=begun, may_think=may_think)
+    text = "".join(pieces)
+    whole = read(form, [text])
+    assert content_said(whole) == content_of(text)
+    assert read(form, pieces) == whole
+    assert read(form, text) == whole
+
+
+@given(st.lists(st.sampled_from(["</think>", "x", "\n", " ", "y"]), max_size=14), st.booleans())
+@settings(max_examples=200)
+def test_without_quotes_or_opening_marks_no_closing_mark_is_ever_said(
+    pieces: list[str], begun: bool
+) -> None:
+    form = AnswerForm(replace(DIALECTS["hermes"], thinking=THINKING), is_in_thought=begun)
+    said = read(form, ["".join(pieces)])
+    texts = [one.text for one in said if isinstance(one, Text | Thought)]
+    assert "</think>" not in "".join(texts)
+    words = "".join(pieces).replace("</think>", "").split()
+    assert "".join("".join(texts).split()) == "".join(words)
+
+
+def test_behind_a_prefill_nothing_is_a_thought() -> None:
+    form = AnswerForm(replace(DIALECTS["hermes"], thinking=THINKING), may_think=False)
+    assert read(form, ["<think>x</think>"]) == [Text("<think>x</think>")]
+
+
+def test_blanks_at_the_ends_of_an_answer_without_marks_are_kept() -> None:
+    assert read(form_of("hermes"), [" a \n"]) == [Text(" a \n")]
+    assert read(form_of("hermes"), [" \n"]) == [Text(" \n")]
+
+
+def test_an_input_as_deep_as_it_is_read_can_be_sent_back() -> None:
+    deepest = '{"a": ' * (MAX_DEPTH - 1) + "{}" + "}" * (MAX_DEPTH - 1)
+    assert is_json(deepest)
+    assert not is_json(f'{{"a": {deepest}}}')
+    use = f'{{"type": "tool_use", "id": "toolu_1", "name": "find", "input": {deepest}}}'
+    turn = f'{{"role": "assistant", "content": [{use}]}}'
+    decode(f'{{"requests": [{{"params": {{"messages": [{turn}]}}}}]}}'.encode())

@@ -1,0 +1,153 @@
+"""The inputs of calls: any value comes through, in whatever form a family writes it."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pensieve.dialects.answer_format import AnswerForm
+from pensieve.dialects.dialect import ToolCall
+from pensieve.dialects.format_calls import written_calls
+from pensieve.reply.json_prefix import MAX_DEPTH
+from pensieve.reply.parse_events import CallBegan, CallEnded, Text
+from tests.dialects.cases import DIALECTS
+from tests.reply.test_answer_parser import any_dialect, filled, form_of, meaning, read
+
+texts = st.lists(
+    st.sampled_from([*'aé🙂 \n\t"\\/<>{}[]():,=|_x0', "</parameter>", "</arg_value>", '<|"|>', "<escape>"]),
+    max_size=30,
+).map("".join)  # fmt: skip
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**6), 10**6) | texts,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", min_size=1), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@any_dialect
+@given(path=texts, content=texts)
+@settings(max_examples=60)
+def test_any_text_comes_through_a_call_unchanged(name: str, path: str, content: str) -> None:
+    dialect = DIALECTS[name]
+    arguments = {"path": path, "content": content, "mode": 7}
+    written = written_calls(dialect.calls, [ToolCall("write", arguments)])
+    assert meaning(read(form_of(name), [filled(written)])) == [("write", arguments)]
+
+
+@given(values | st.text("a'\"\\\n\t\r\0\x7f\xa0\u2028,)]}", max_size=8))
+@example("it's \"\\")
+@settings(max_examples=100)
+def test_any_value_as_python_writes_it_comes_through_a_call_unchanged(value: Any) -> None:
+    """LFM2 writes calls as Python does."""
+    written = f"<|tool_call_start|>[clock(a={value!r}, b = {[value]!r}, c=1)]<|tool_call_end|>"
+    expected = [("clock", {"a": value, "b": [value], "c": 1})]
+    assert meaning(read(form_of("lfm2"), [written])) == expected
+    assert meaning(read(form_of("lfm2"), written)) == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        (r"'\u00e9\xe9\/\b\f'", "éé/\b\f"),
+        (r"'\u00E9a\xE9a'", "éaéa"),
+        (r"'a\qb\?'", r"a\qb\?"),
+        (r"'\u12g4 \xg1 \x1g'", r"\u12g4 \xg1 \x1g"),
+        ("'a\\\nb'", "ab"),
+        ("'a\nb'", "a\nb"),
+        ("nobody", "nobody"),
+        ("[1e999, None]", "[1e999, None]"),
+        ("f(x, ')')", "f(x, ')')"),
+    ],
+)
+def test_escapes_that_python_lacks_and_values_that_are_none_are_text(
+    written: str, text: str
+) -> None:
+    call = f"<|tool_call_start|>[clock(a={written})]<|tool_call_end|>"
+    assert meaning(read(form_of("lfm2"), [call])) == [("clock", {"a": text})]
+
+
+@pytest.mark.parametrize("name", ["hermes", "gemma4", "lfm2"])
+@given(values)
+@settings(max_examples=60)
+def test_any_json_comes_through_a_call_unchanged(name: str, value: Any) -> None:
+    arguments = {"a": value, "b c": [value]}
+    written = written_calls(DIALECTS[name].calls, [ToolCall("clock", arguments)])
+    assert meaning(read(form_of(name), [written])) == [("clock", arguments)]
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ('{"b":1,<|"|>c%20d<|"|>:2, e%20f : 3}', {"b": 1, "c%20d": 2, "e f": 3}),
+        ('[1, "x\\"", <|"|>y"<|"|> ,None,]', [1, 'x"', 'y"', None]),
+        ("{ b:{},c:[ ],}", {"b": {}, "c": []}),
+        ("a b?", "a b?"),
+    ],
+)
+def test_values_that_gemma_writes_in_other_ways_are_read(written: str, value: Any) -> None:
+    call = f"<|tool_call>call:clock{{a:{written}}}<tool_call|>"
+    assert meaning(read(form_of("gemma4"), [call])) == [("clock", {"a": value})]
+
+
+@pytest.mark.parametrize(
+    "written", ['{"b" 1}', '["x" 1]', '{"b":1]', "[" * MAX_DEPTH + "]" * MAX_DEPTH]
+)
+def test_a_value_that_gemma_breaks_off_is_told_as_not_whole(written: str) -> None:
+    call = f"<|tool_call>call:clock{{a:{written}}}<tool_call|>"
+    assert CallEnded(is_whole=False) in read(form_of("gemma4"), [call])
+
+
+def test_a_value_of_gemma_may_be_as_deep_as_the_limit() -> None:
+    written = "[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1)
+    call = f"<|tool_call>call:clock{{a:{written}}}<tool_call|>"
+    assert meaning(read(form_of("gemma4"), [call])) == [("clock", {"a": json.loads(written)})]
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("hermes", '<tool_call>\n{"name": "clock", "arguments": ', "}\n</tool_call>"),
+        ("mistral-named", "[TOOL_CALLS]clock[ARGS]", ""),
+    ],
+)
+@pytest.mark.parametrize("written", ["[1]", '"[1]"', '"{} {}"', '""', "5", "null"])
+def test_an_input_that_is_no_object_breaks_the_call_off(
+    name: str, before: str, after: str, written: str
+) -> None:
+    said = read(form_of(name), [before + written + after])
+    assert said == [CallBegan("clock"), CallEnded(is_whole=False), *said[2:]]
+    assert all(isinstance(one, Text) for one in said[2:])
+
+
+@pytest.mark.parametrize(("name", "tags"), [
+    ("qwen-coder", ("<tool_call>\n<function=t>\n<parameter=a>\n", "\n</parameter>\n</function>\n</tool_call>")),
+    ("glm-4.7", ("<tool_call>t<arg_key>a</arg_key><arg_value>", "</arg_value></tool_call>")),
+])  # fmt: skip
+@pytest.mark.parametrize(
+    ("part", "written", "value"),
+    [
+        ({"type": "string"}, "null", "null"),
+        ({"type": ["string", "null"]}, "null", None),
+        ({"type": ["string", "null"]}, "x", "x"),
+        ({"type": ["string", "null"]}, '"null"', "null"),
+        ({"type": ["string", "array"]}, '["x"]', ["x"]),
+        ({"type": "integer"}, "5", 5),
+        ({"type": "integer"}, "-5 x", "-5 x"),
+        ({"type": "array"}, '[1, "</parameter></arg_value>"]', [1, "</parameter></arg_value>"]),
+        ({"type": "array"}, "[1] ", [1]),
+        ({"type": "boolean"}, "True", True),
+        ({"type": "object"}, "{'a': None}", {"a": None}),
+        ({}, "", ""),
+    ],
+)
+def test_a_value_between_tags_is_what_the_schema_takes(
+    name: str, tags: tuple[str, str], part: dict[str, Any], written: str, value: Any
+) -> None:
+    form = AnswerForm(DIALECTS[name], {"t": {"type": "object", "properties": {"a": part}}})
+    said = read(form, [tags[0] + written + tags[1]])
+    assert json.dumps(meaning(said)) == json.dumps([("t", {"a": value})])
+    assert read(form, tags[0] + written + tags[1]) == said

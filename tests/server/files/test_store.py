@@ -1,0 +1,141 @@
+"""Uploaded files on disk: what a crash leaves, what is let go, and that no name reaches outside the folder."""
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from pensieve.atomic_files import TEMPORARY
+from pensieve.errors import FileExpiredError, NotFoundError, StorageQuotaExceededError
+from pensieve.server.files.store import REMEMBERED_S, FileStore, StorageLimits
+from tests.server.batches import Clock
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: Clock) -> FileStore:
+    limits = StorageLimits(stored_bytes=10, files=3)
+    return FileStore(tmp_path / "state" / "files", limits=limits, clock=clock)
+
+
+def add(store: FileStore, content: bytes = b"x", life_s: int | None = None) -> str:
+    return store.add(content, "notes.txt", "text/plain", life_s).id
+
+
+def test_nothing_is_made_before_the_first_file(store: FileStore, tmp_path: Path) -> None:
+    assert store.all() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_found_again(store: FileStore) -> None:
+    file_id = add(store, "\ufeffé\r\n".encode())
+    file = store.get(file_id)
+    assert (file.filename, file.mime_type, file.size_bytes) == ("notes.txt", "text/plain", 7)
+    assert store.content(file).read_bytes() == "\ufeffé\r\n".encode()
+    assert store.text(file_id) == "é\r\n"
+
+
+def test_the_newest_file_comes_first(store: FileStore, clock: Clock) -> None:
+    made = []
+    for _ in range(3):
+        made.append(add(store))
+        clock.now += 1
+    assert [file.id for file in store.all()] == made[::-1]
+
+
+def test_only_the_owner_can_read_a_file(store: FileStore, tmp_path: Path) -> None:
+    add(store)
+    folder = tmp_path / "state" / "files"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert [stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()] == [0o600, 0o600]
+
+
+def test_a_deleted_file_is_gone(store: FileStore, tmp_path: Path) -> None:
+    file_id = add(store)
+    store.delete(file_id)
+    for ask in (store.get, store.text, store.delete):
+        with pytest.raises(NotFoundError, match=f"File not found: {file_id}"):
+            ask(file_id)
+    assert list((tmp_path / "state" / "files").iterdir()) == []
+
+
+def test_an_expired_file_says_so_and_is_then_forgotten(store: FileStore, clock: Clock) -> None:
+    file_id = add(store, b"0123456789", life_s=60)
+    clock.now += 60
+    with pytest.raises(FileExpiredError):
+        store.text(file_id)
+    other = add(store, b"0123456789")
+    assert not store.content(store.get(other)).with_name(file_id).exists()
+    assert store.get(file_id).size_bytes == 10
+    with pytest.raises(FileExpiredError):
+        store.text(file_id)
+    clock.now += REMEMBERED_S + 1
+    store.delete(other)
+    add(store)
+    with pytest.raises(NotFoundError):
+        store.get(file_id)
+
+
+def test_no_more_is_kept_than_the_limits_allow(store: FileStore) -> None:
+    first = add(store, b"0123456789")
+    with pytest.raises(StorageQuotaExceededError):
+        add(store)
+    store.delete(first)
+    for _ in range(3):
+        add(store)
+    with pytest.raises(StorageQuotaExceededError):
+        add(store)
+
+
+def test_what_a_crash_left_is_cleared_away(store: FileStore, tmp_path: Path) -> None:
+    kept = add(store)
+    folder = tmp_path / "state" / "files"
+    (folder / "file_01content").write_bytes(b"no record")
+    (folder / f"file_02{TEMPORARY}").write_bytes(b"half")
+    assert [file.id for file in store.all()] == [kept]
+    other = add(store)
+    assert {path.stem for path in folder.iterdir()} == {kept, other}
+
+
+@pytest.mark.parametrize("record", [b"", b"{", b"[]", b"{}", b"\xff"])
+def test_an_unreadable_record_stops_nobody(store: FileStore, tmp_path: Path, record: bytes) -> None:
+    kept, broken = add(store), add(store)
+    (tmp_path / "state" / "files" / f"{broken}.json").write_bytes(record)
+    assert [file.id for file in store.all()] == [kept]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *[{"filename": None}, {"size_bytes": "5"}, {"created_at": "x"}, {"created_at": 1e300}],
+        *[{"expires_at": []}, {"id": "file_other"}, {"id": "../../secret"}, {"new_field": 1}],
+    ],
+    ids=str,
+)
+def test_a_record_of_another_version_is_not_listed_and_its_file_stays(
+    store: FileStore, tmp_path: Path, change: dict[str, object]
+) -> None:
+    kept, other = add(store), add(store)
+    record = tmp_path / "state" / "files" / f"{other}.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | change))
+    newest = add(store)
+    assert {file.id for file in store.all()} == {kept, newest}
+    assert record.with_suffix("").exists()
+
+
+@pytest.mark.parametrize(
+    "file_id",
+    ["../secret", "file_../secret", "secret", "", "file_", "file_a/b", "file_a\0", "file_é"],
+)
+def test_an_id_that_is_none_reaches_no_disk(store: FileStore, tmp_path: Path, file_id: str) -> None:
+    add(store)
+    (tmp_path / "state" / "secret.json").write_text("{}")
+    for ask in (store.get, store.text, store.delete):
+        with pytest.raises(NotFoundError):
+            ask(file_id)
+    assert (tmp_path / "state" / "secret.json").exists()
