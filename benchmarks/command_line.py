@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pensieve.daemon import server_lock
-from pensieve.daemon.server_record import Address, own_record, published
+from pensieve.daemon.server_record import Address, own_record, publish
 from pensieve.paths import under_home
 from tests.cli.fake_server import serving
 from tests.cli.program import PROGRAM, environment
@@ -60,9 +60,9 @@ def medians(commands: dict[str, list[str]], home: Path, rounds: int) -> dict[str
 def answering_server(home: Path) -> Iterator[None]:
     """A server of this home, as far as these commands can tell."""
     paths = under_home(home / "pensieve")
-    with serving() as server, server_lock.held(paths):
+    with serving() as server, server_lock.acquire(paths):
         record = own_record(Address("127.0.0.1", server.server_port, "tiny", "cpu"))
-        with published(paths, record):
+        with publish(paths, record):
             yield
 
 

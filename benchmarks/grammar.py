@@ -25,7 +25,7 @@ from tokenizers import Tokenizer
 from pensieve.engine.client.client import running_engine
 from pensieve.engine.client.launch import WorkerSpec
 from pensieve.engine.generation import Engine, Finished, Generation, Grammar, Sampling, Token
-from pensieve.engine.grammar.compiled import CompiledGrammar, Matcher, Vocabulary, try_out
+from pensieve.engine.grammar.compiled import CompiledGrammar, Matcher, Vocabulary, trial_compile
 from pensieve.engine.grammar.mask import masked
 from pensieve.settings.resolve import Device
 
@@ -152,7 +152,7 @@ def measure(file: Path) -> dict[str, str]:
     return {
         "tokens": f"{vocabulary.tokenizer.vocab_size}",
         "vocabulary built": f"{build_s:.2f} s",
-        "trial in a process of its own": f"{seconds(lambda: try_out(vocabulary, tools), 5) * 1e3:.0f} ms",
+        "trial in a process of its own": f"{seconds(lambda: trial_compile(vocabulary, tools), 5) * 1e3:.0f} ms",
         "compiled": f"{seconds(lambda: CompiledGrammar(vocabulary, tools), 5) * 1e3:.1f} ms",
         "copied for an answer": f"{seconds(lambda: Matcher(compiled, generation), 5) * 1e3:.2f} ms",
         "mask, µs: mean / median / p95 / longest": spread(mask_s),

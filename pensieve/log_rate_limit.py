@@ -21,7 +21,7 @@ class _Period:
     held_back: int = 0
 
 
-class Damping(logging.Filter):
+class LogRateLimit(logging.Filter):
     """Of warnings and errors of one kind lets a few through in a period; the next one after it says how many it held back."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TextIO, cast
 
 from pensieve.atomic_files import file_behind
-from pensieve.log_rate_limit import Damping
+from pensieve.log_rate_limit import LogRateLimit
 from pensieve.untrusted_text import one_line
 
 # 50 000 requests, at some 200 bytes each.
-LARGEST_BYTES = 10 * 2**20
+MAX_BYTES = 10 * 2**20
 EARLIER = ".1"
 LOOK_S = 0.2
 
@@ -33,22 +33,22 @@ def set_up(*, is_debug: bool, stream: TextIO | None = None) -> None:
     """
     stream = stream or cast("TextIO", sys.stderr)
     log = file_behind(stream)
-    handler = KeptSmall(stream, log) if log else logging.StreamHandler(stream)
+    handler = SizeCappedHandler(stream, log) if log else logging.StreamHandler(stream)
     handler.setFormatter(OneLine())
-    handler.addFilter(Damping())
+    handler.addFilter(LogRateLimit())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("pensieve").setLevel(logging.DEBUG if is_debug else logging.INFO)
     logging.captureWarnings(capture=True)
 
 
-class KeptSmall(logging.StreamHandler[TextIO]):
+class SizeCappedHandler(logging.StreamHandler[TextIO]):
     """Writes to a file that others (the engine's worker, a crash) hold open to append to as well.
 
     At its largest it is copied and emptied, not renamed: whoever holds it open goes on in it. What another process
     writes between the two is lost.
     """
 
-    def __init__(self, stream: TextIO, log: Path, largest_bytes: int = LARGEST_BYTES) -> None:
+    def __init__(self, stream: TextIO, log: Path, largest_bytes: int = MAX_BYTES) -> None:
         super().__init__(stream)
         _append(stream.fileno())
         self._log = log
@@ -60,7 +60,7 @@ class KeptSmall(logging.StreamHandler[TextIO]):
         # A full disk is no reason not to serve.
         with suppress(OSError):
             if os.fstat(self.stream.fileno()).st_size > self._largest_bytes:
-                turn_over(self._log)
+                rotate(self._log)
 
 
 def _append(descriptor: int) -> None:
@@ -69,7 +69,7 @@ def _append(descriptor: int) -> None:
     fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_APPEND)
 
 
-def turn_over(log: Path) -> None:
+def rotate(log: Path) -> None:
     """Copy `log` beside itself, over what was there, readable by its owner alone; and empty it."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
     with (

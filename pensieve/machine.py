@@ -20,7 +20,7 @@ from pensieve.settings.resolve import Device
 
 Kind = Literal["apple_silicon", "rosetta", "intel_mac", "linux", "other"]
 
-OLDEST_MACOS = 14
+MIN_MACOS = 14
 # MLX's kernels for the tensor units of M5 and later need this macOS (mlx/backend/metal/device.cpp,
 # `is_nax_available`).
 MODERN_MACOS = 26
@@ -156,9 +156,9 @@ def choose_device(requested: Device | None, machine: Machine) -> Device:
 
 def _on_apple_silicon(requested: Device | None, machine: Machine) -> Device:
     major = machine.macos.partition(".")[0]
-    if major.isdecimal() and int(major) < OLDEST_MACOS:
+    if major.isdecimal() and int(major) < MIN_MACOS:
         raise UnsupportedPlatformError(
-            f"Unsupported macOS: MLX needs macOS {OLDEST_MACOS} or later.\nFound: {machine.describe()}.",
+            f"Unsupported macOS: MLX needs macOS {MIN_MACOS} or later.\nFound: {machine.describe()}.",
             hint="Update macOS in System Settings > General > Software Update, then start again.",
         )
     return requested or "gpu"

@@ -2,7 +2,7 @@
 
 import logging
 
-from pensieve.log_rate_limit import MAX_KINDS, MAX_LINES, PERIOD_S, Damping
+from pensieve.log_rate_limit import MAX_KINDS, MAX_LINES, PERIOD_S, LogRateLimit
 
 
 class Clock:
@@ -21,7 +21,7 @@ def record(
 
 def test_a_flood_is_a_few_lines_and_its_number_comes_with_the_next_one() -> None:
     clock = Clock()
-    damping = Damping(clock)
+    damping = LogRateLimit(clock)
     flood = [record("accept failed: %s", number, error=OSError()) for number in range(26_000)]
     assert sum(map(damping.filter, flood)) == MAX_LINES
     clock.now += PERIOD_S
@@ -36,7 +36,7 @@ def test_a_flood_is_a_few_lines_and_its_number_comes_with_the_next_one() -> None
 
 
 def test_other_faults_are_told_in_the_middle_of_a_flood() -> None:
-    damping = Damping(Clock())
+    damping = LogRateLimit(Clock())
     assert sum(damping.filter(record("a")) for _ in range(100)) == MAX_LINES
     assert damping.filter(record("b"))
     assert damping.filter(record("a", error=OSError()))
@@ -44,10 +44,10 @@ def test_other_faults_are_told_in_the_middle_of_a_flood() -> None:
 
 
 def test_what_is_no_fault_is_never_held_back() -> None:
-    damping = Damping(Clock())
+    damping = LogRateLimit(Clock())
     assert all(damping.filter(record("request", level=logging.INFO)) for _ in range(1000))
 
 
 def test_many_kinds_take_no_more_memory() -> None:
-    damping = Damping(Clock())
+    damping = LogRateLimit(Clock())
     assert all(damping.filter(record(f"kind {number}")) for number in range(3 * MAX_KINDS))

@@ -82,7 +82,7 @@ def log(tmp_path: Path) -> Path:
 
 def write_lines(log: Path, largest_bytes: int, *lines: str) -> None:
     with log.open("a") as output:
-        handler = logs.KeptSmall(output, log, largest_bytes)
+        handler = logs.SizeCappedHandler(output, log, largest_bytes)
         for line in lines:
             handler.emit(logging.makeLogRecord({"msg": line}))
 
@@ -112,17 +112,17 @@ def test_a_link_in_the_place_of_the_earlier_log_is_not_followed(log: Path) -> No
 def test_any_regular_file_is_kept_small_and_nothing_else(log: Path, stream: io.StringIO) -> None:
     with log.open("a") as output:
         logs.set_up(is_debug=False, stream=output)
-        assert isinstance(logging.getLogger().handlers[0], logs.KeptSmall)
+        assert isinstance(logging.getLogger().handlers[0], logs.SizeCappedHandler)
     with Path("/dev/null").open("w") as output:
         logs.set_up(is_debug=False, stream=output)
-        assert not isinstance(logging.getLogger().handlers[0], logs.KeptSmall)
+        assert not isinstance(logging.getLogger().handlers[0], logs.SizeCappedHandler)
     logs.set_up(is_debug=False, stream=stream)
-    assert not isinstance(logging.getLogger().handlers[0], logs.KeptSmall)
+    assert not isinstance(logging.getLogger().handlers[0], logs.SizeCappedHandler)
 
 
 def test_a_log_that_a_shell_opened_begins_anew_without_a_hole(log: Path) -> None:
     with log.open("w") as output:
-        handler = logs.KeptSmall(output, log, largest_bytes=1000)
+        handler = logs.SizeCappedHandler(output, log, largest_bytes=1000)
         for number in range(110):
             handler.emit(logging.makeLogRecord({"msg": f"line {number:04}"}))
     assert log.read_text().startswith("line 0")
@@ -159,7 +159,7 @@ def test_what_was_written_just_before_a_turn_is_followed_too(log: Path) -> None:
         write_text(log, "half a ")
         yield
         write_text(log, "line\njust before\nand ")
-        logs.turn_over(log)
+        logs.rotate(log)
         write_text(log, "just after\n")
         yield
         log.unlink()

@@ -25,7 +25,7 @@ from pensieve.engine.client.launch import worker_variables
 from pensieve.models.folder.snapshot import ModelFolder
 from pensieve.models.load import open_model
 from pensieve.prompt.render import PromptRenderer
-from pensieve.prompt.template.generated_answers import Spoken, SpokenWords
+from pensieve.prompt.template.generated_answers import GeneratedAnswer, GeneratedAnswers
 from pensieve.settings.resolve import child_environment
 from tests.tiny_models import CHATML_ADDED, CHATML_TEMPLATE
 
@@ -110,7 +110,7 @@ def train_behind_anything(
     texts = [text for versions in lessons for lesson in versions for text in lesson.texts()]
     model, config = _untrained([*texts, *noise], folder, context_tokens=32768, window=window)
     rows = [_rows(model, versions) for versions in lessons]
-    asked = [*_rows(model, exam), *_rows(model, exam, SpokenWords())]
+    asked = [*_rows(model, exam), *_rows(model, exam, GeneratedAnswers())]
     papers = [(prompt[-LAYERS * window :], answer) for prompt, answer in asked]
     before = open_model(model).tokenizer.encode("\n".join(noise))
     draw = random.Random(7)
@@ -194,7 +194,7 @@ def _config(tokenizer: Tokenizer, context_tokens: int) -> dict[str, Any]:
 
 
 def _rows(
-    model: ModelFolder, lessons: Sequence[Lesson], spoken: SpokenWords | None = None
+    model: ModelFolder, lessons: Sequence[Lesson], spoken: GeneratedAnswers | None = None
 ) -> list[tuple[list[int], list[int]]]:
     """Each lesson's prompt as pensieve renders it, and its answer up to the token that ends it.
 
@@ -208,7 +208,7 @@ def _rows(
         prompt = renderer.render(decode(MessagesRequest, lesson.body))
         answer = [*served.tokenizer.encode(lesson.answer), end]
         if spoken is not None and prompt.opening is not None:
-            spoken.keep(Spoken(prompt.opening, answer, lesson.content))
+            spoken.keep(GeneratedAnswer(prompt.opening, answer, lesson.content))
         rows.append((list(prompt.tokens), answer))
     return rows
 

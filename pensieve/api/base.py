@@ -16,7 +16,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-_ID_LETTERS = string.digits + string.ascii_letters
+_ID_CHARS = string.digits + string.ascii_letters
 
 
 def _rfc3339(moment: datetime) -> str:
@@ -31,7 +31,7 @@ Timestamp = Annotated[
 ]
 
 
-class Wire(BaseModel):
+class ApiModel(BaseModel):
     """A value of Anthropic's wire."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -41,7 +41,7 @@ class Wire(BaseModel):
         return self.model_dump_json(ensure_ascii=True)
 
 
-class Request(Wire):
+class RequestModel(ApiModel):
     """A part of a request. Some clients write null for what they leave out; so an optional null is absent."""
 
     @model_validator(mode="before")
@@ -82,7 +82,7 @@ def _or_null(schema: JsonSchemaValue) -> JsonSchemaValue:
     return {"anyOf": [{k: v for k, v in schema.items() if k not in told}, null], **told}
 
 
-def moment(unix_s: float) -> datetime:
+def rfc3339(unix_s: float) -> datetime:
     """A point in time that is kept as Unix seconds."""
     return datetime.fromtimestamp(unix_s, UTC)
 
@@ -94,4 +94,4 @@ def is_none(value: object) -> bool:
 
 def new_id(prefix: str) -> str:
     """A fresh identifier in Anthropic's form: `msg_01…`, `req_01…`."""
-    return f"{prefix}_01" + "".join(secrets.choice(_ID_LETTERS) for _ in range(22))
+    return f"{prefix}_01" + "".join(secrets.choice(_ID_CHARS) for _ in range(22))

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
-from pensieve.api.base import Request, Timestamp, Wire
+from pensieve.api.base import ApiModel, RequestModel, Timestamp
 from pensieve.api.errors import ErrorEnvelope
 from pensieve.api.messages.message import Message
 from pensieve.api.messages.request import MessagesRequest
@@ -16,14 +16,14 @@ MAX_REQUESTS = 100_000
 CustomId = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
 
-class BatchEntry(Request):
+class BatchEntry(RequestModel):
     """One request of a batch. Its `params` are a `MessagesRequest`, looked at when its turn comes."""
 
     custom_id: CustomId
     params: dict[str, object]
 
 
-class CreateBatchRequest(Request):
+class CreateBatchRequest(RequestModel):
     """The body of `POST /v1/messages/batches`, which is never held whole (batch_reading.py)."""
 
     requests: Annotated[
@@ -54,7 +54,7 @@ class BatchedRequest(MessagesRequest):
 ProcessingStatus = Literal["in_progress", "canceling", "ended"]
 
 
-class RequestCounts(Wire):
+class RequestCounts(ApiModel):
     """A batch's requests by what became of them. All are `processing` until the whole batch has ended."""
 
     processing: int = 0
@@ -64,7 +64,7 @@ class RequestCounts(Wire):
     expired: int = 0
 
 
-class MessageBatch(Wire):
+class MessageBatch(ApiModel):
     """A batch as it is now. `results_url` is there once it has ended."""
 
     id: str
@@ -79,7 +79,7 @@ class MessageBatch(Wire):
     results_url: str | None = None
 
 
-class BatchPage(Wire):
+class BatchPage(ApiModel):
     """A page of batches, the newest first."""
 
     data: tuple[MessageBatch, ...]
@@ -88,34 +88,34 @@ class BatchPage(Wire):
     last_id: str | None
 
 
-class DeletedBatch(Wire):
+class DeletedBatch(ApiModel):
     """What is said of a batch that is gone."""
 
     id: str
     type: Literal["message_batch_deleted"] = "message_batch_deleted"
 
 
-class Succeeded(Wire):
+class Succeeded(ApiModel):
     """The request was answered."""
 
     type: Literal["succeeded"] = "succeeded"
     message: Message
 
 
-class Errored(Wire):
+class Errored(ApiModel):
     """The request could not be answered; the envelope is the one that `POST /v1/messages` would have sent."""
 
     type: Literal["errored"] = "errored"
     error: ErrorEnvelope
 
 
-class Canceled(Wire):
+class Canceled(ApiModel):
     """The batch was canceled before the request's turn came."""
 
     type: Literal["canceled"] = "canceled"
 
 
-class Expired(Wire):
+class Expired(ApiModel):
     """The batch's 24 hours were over before the request's turn came."""
 
     type: Literal["expired"] = "expired"
@@ -124,7 +124,7 @@ class Expired(Wire):
 BatchResult = Succeeded | Errored | Canceled | Expired
 
 
-class BatchResultLine(Wire):
+class BatchResultLine(ApiModel):
     """One line of a batch's results, in the order in which requests were done."""
 
     custom_id: str

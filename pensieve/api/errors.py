@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from pensieve.api.base import Wire, is_none
+from pensieve.api.base import ApiModel, is_none
 
 ErrorType = Literal[
     "invalid_request_error",
@@ -26,13 +26,13 @@ _WORDS = {
 }
 
 
-class ErrorDetails(Wire):
+class ErrorDetails(ApiModel):
     """The machine's word for a case that clients have a way round for."""
 
     error_code: str
 
 
-class ErrorBody(Wire):
+class ErrorBody(ApiModel):
     """What went wrong. Claude Code takes an error with other keys for another vendor's."""
 
     type: ErrorType
@@ -40,7 +40,7 @@ class ErrorBody(Wire):
     details: ErrorDetails | None = Field(default=None, exclude_if=is_none)
 
 
-class ErrorEnvelope(Wire):
+class ErrorEnvelope(ApiModel):
     """The body of every response that is not a success; also the stream's `error` event."""
 
     type: Literal["error"] = "error"

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from pensieve.api.base import Timestamp, Wire
+from pensieve.api.base import ApiModel, Timestamp
 from pensieve.api.errors import first_error
 from pensieve.api.pagination import DEFAULT_LIMIT, WRITTEN, Limit, Query
 from pensieve.errors import InvalidRequestError
@@ -16,13 +16,13 @@ MAX_LIFE_S = 90 * 24 * 3600
 MAX_IDS = 100
 
 
-class UploadFields(Wire):
+class UploadFields(ApiModel):
     """What a multipart upload holds beside its file."""
 
     expires_in_seconds: Annotated[int, Field(ge=MIN_LIFE_S, le=MAX_LIFE_S), WRITTEN] | None = None
 
 
-class FileMetadata(Wire):
+class FileMetadata(ApiModel):
     """One uploaded file."""
 
     id: str
@@ -35,14 +35,14 @@ class FileMetadata(Wire):
     downloadable: bool = True
 
 
-class FilePage(Wire):
+class FilePage(ApiModel):
     """A page of files, the newest first; the next one is asked for by `next_page`."""
 
     data: tuple[FileMetadata, ...]
     next_page: str | None = None
 
 
-class DeletedFile(Wire):
+class DeletedFile(ApiModel):
     """What is said of a file that is gone."""
 
     id: str

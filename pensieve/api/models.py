@@ -4,13 +4,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pensieve.api.base import Timestamp, Wire
+from pensieve.api.base import ApiModel, Timestamp
 from pensieve.api.pagination import CursorQuery
 
 Lifecycle = Literal["active", "deprecated", "retired"]
 
 
-class Support(Wire):
+class Support(ApiModel):
     """Whether something can be done."""
 
     supported: bool = False
@@ -41,7 +41,7 @@ class ServerTools(Support):
     code_execution: Support = Support()
 
 
-class ThinkingTypes(Wire):
+class ThinkingTypes(ApiModel):
     """Ways of thinking."""
 
     adaptive: Support = Support()
@@ -56,7 +56,7 @@ class Thinking(Support):
     types: ThinkingTypes = ThinkingTypes()
 
 
-class Capabilities(Wire):
+class Capabilities(ApiModel):
     """What a model can do here; every key that clients know is present."""
 
     batch: Support = Support()
@@ -71,7 +71,7 @@ class Capabilities(Wire):
     thinking: Thinking = Thinking()
 
 
-class ModelInfo(Wire):
+class ModelInfo(ApiModel):
     """One model, under one of its names."""
 
     type: Literal["model"] = "model"
@@ -87,7 +87,7 @@ class ModelInfo(Wire):
     capabilities: Capabilities = Capabilities()
 
 
-class ModelPage(Wire):
+class ModelPage(ApiModel):
     """A page of models; the next one begins after `last_id`."""
 
     data: tuple[ModelInfo, ...]

@@ -11,7 +11,7 @@ from typing import Annotated, Self, get_origin
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from pensieve.api.base import Wire
+from pensieve.api.base import ApiModel
 from pensieve.api.errors import first_error
 from pensieve.errors import InvalidRequestError
 
@@ -38,7 +38,7 @@ WRITTEN = BeforeValidator(_integer)
 Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT), WRITTEN]
 
 
-class Query(Wire):
+class Query(ApiModel):
     """The part of a URL behind the question mark. A field whose alias ends in `[]` takes every value of its name."""
 
     @classmethod

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json_schema
 from pydantic_core import core_schema
 
-from pensieve.api.base import Wire
+from pensieve.api.base import ApiModel
 from pensieve.api.pagination import Query
 
 Schema = Mapping[str, Any]
@@ -31,14 +31,14 @@ class _Generator(GenerateJsonSchema):
 class Schemas:
     """References by class, as it is read from clients or written to them, and all that they refer to, by name."""
 
-    read: Mapping[type[Wire], Schema]
-    written: Mapping[type[Wire], Schema]
+    read: Mapping[type[ApiModel], Schema]
+    written: Mapping[type[ApiModel], Schema]
     components: Mapping[str, Schema]
 
 
-def schemas(read: Iterable[type[Wire]], written: Iterable[type[Wire]]) -> Schemas:
+def schemas(read: Iterable[type[ApiModel]], written: Iterable[type[ApiModel]]) -> Schemas:
     """The schemas of what is read from clients and of what is written to them."""
-    modes: dict[tuple[type[Wire], JsonSchemaMode], None] = {}
+    modes: dict[tuple[type[ApiModel], JsonSchemaMode], None] = {}
     modes |= dict.fromkeys((kind, "validation") for kind in read)
     modes |= dict.fromkeys((kind, "serialization") for kind in written)
     found, definitions = models_json_schema(
@@ -59,7 +59,7 @@ def query_parameters(query: type[Query]) -> list[Schema]:
     ]
 
 
-def text_fields(kind: type[Wire]) -> Mapping[str, Schema]:
+def text_fields(kind: type[ApiModel]) -> Mapping[str, Schema]:
     """The schemas of fields that come as text, in a query or a form."""
     fields = kind.model_json_schema().get("properties", {})
     return {name: _not_null(schema) for name, schema in fields.items()}

@@ -9,16 +9,16 @@ _OLD = {"2023-01-01", "2023-06-01"}
 
 
 @dataclass(frozen=True, slots=True)
-class Edition:
+class ApiVersion:
     """What the headers say of it."""
 
     version: Version = "2023-06-01"
     betas: frozenset[str] = frozenset()
 
 
-def edition_of(version: str | None, betas: str) -> Edition:
+def api_version_of(version: str | None, betas: str) -> ApiVersion:
     """The edition that `anthropic-version` and `anthropic-beta` name. Without a version it is the old one."""
-    return Edition(
+    return ApiVersion(
         version="2023-06-01" if version is None or version.strip() in _OLD else "2026-10-21",
         betas=frozenset(beta.strip() for beta in betas.split(",") if beta.strip()),
     )

@@ -23,14 +23,14 @@ from pensieve.settings.resolve import is_loopback
 
 BACKLOG = 2048
 CONNECT_TIMEOUT_S = 0.5
-PATIENCE_S = 1.0
+TIMEOUT_S = 1.0
 RETRY_S = 0.05
 LISTENING = "0A"  # TCP_LISTEN in /proc/net/tcp
 WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 -- compared, never bound
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
+class PortOwner:
     """The process that listens on a port. `command` may be empty: another user's cannot always be read."""
 
     pid: int
@@ -88,9 +88,9 @@ def both_loopbacks(listener: socket.socket) -> Generator[list[socket.socket]]:
         yield listeners
 
 
-def bind_patiently(host: str, port: int) -> socket.socket:
+def bind_with_retry(host: str, port: int) -> socket.socket:
     """As `bind`, for the server itself: another start that looks whether the port is free has it for an instant."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     while True:
         try:
             return bind(host, port)
@@ -100,12 +100,12 @@ def bind_patiently(host: str, port: int) -> socket.socket:
             time.sleep(RETRY_S)
 
 
-def find_owner(port: int, platform: str = sys.platform) -> Owner | None:
+def find_owner(port: int, platform: str = sys.platform) -> PortOwner | None:
     """Who listens on `port` on this machine; None where the system does not tell this user."""
     if platform == "linux":
         return _owner_in_proc(port)
     pid = lsof_pid(port)
-    return Owner(pid, tuple(command_of(pid, platform))) if pid else None
+    return PortOwner(pid, tuple(command_of(pid, platform))) if pid else None
 
 
 def lsof_pid(port: int) -> int | None:
@@ -182,7 +182,7 @@ def _in_use(port: int) -> PortInUseError:
     )
 
 
-def _name(owner: Owner | None) -> str:
+def _name(owner: PortOwner | None) -> str:
     if owner is None:
         return "a program that this user may not see."
     if owner.is_pensieve:
@@ -191,12 +191,12 @@ def _name(owner: Owner | None) -> str:
     return f"pid {owner.pid}:\n  {command if len(command) <= 76 else command[:73] + '...'}"
 
 
-def _owner_in_proc(port: int) -> Owner | None:
+def _owner_in_proc(port: int) -> PortOwner | None:
     sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
     for process in Path("/proc").glob("[0-9]*"):
         if sockets & set(_links(process / "fd")):
             pid = int(process.name)
-            return Owner(pid, tuple(command_of(pid)))
+            return PortOwner(pid, tuple(command_of(pid)))
     return None
 
 

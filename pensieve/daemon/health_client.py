@@ -13,7 +13,7 @@ from pensieve.untrusted_json import read_json
 Status = Literal["loading", "ready", "asleep", "failed", "unreachable"]
 
 TIMEOUT_S = 5.0
-LARGEST_BYTES = 65536
+MAX_BYTES = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def ask(record: ServerRecord, timeout_s: float = TIMEOUT_S) -> Health:
     try:
         with closing(connection):
             connection.request("GET", "/health")
-            body = read_json(connection.getresponse().read(LARGEST_BYTES))
+            body = read_json(connection.getresponse().read(MAX_BYTES))
     except (OSError, HTTPException, ValueError) as error:
         return Health("unreachable", f"no answer at {record.base_url} ({type(error).__name__})")
     return read(body, record.pid)

@@ -25,7 +25,7 @@ from pensieve.settings.resolve import Flags
 
 POLL_S = 0.2
 SHORT_POLL_S = 0.02
-PATIENCE_S = 600.0
+TIMEOUT_S = 600.0
 LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 
 # Is told how far a server is that is waited for: a word or more, not a sentence.
@@ -33,7 +33,7 @@ Show = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Answering:
+class RunningServer:
     """A server that answers. `is_new` False: it was there before, or another start was quicker."""
 
     record: ServerRecord
@@ -51,9 +51,9 @@ def server_command(flags: Flags) -> list[str]:
 def launch(
     command: Sequence[str],
     paths: Paths,
-    patience_s: float = PATIENCE_S,
+    patience_s: float = TIMEOUT_S,
     show: Show = lambda _: None,
-) -> Answering:
+) -> RunningServer:
     """Start `command` as the background server and wait until it answers; `show` is told again and again how far it is.
 
     Raises `StartFailedError` where it ends, fails or is not ready after `patience_s`.
@@ -81,8 +81,8 @@ def launch_and_leave(command: Sequence[str], paths: Paths) -> int:
 
 
 def wait_for_other(
-    paths: Paths, patience_s: float = PATIENCE_S, show: Show = lambda _: None
-) -> Answering | None:
+    paths: Paths, patience_s: float = TIMEOUT_S, show: Show = lambda _: None
+) -> RunningServer | None:
     """The server that runs already, once it answers; None where it ends before."""
 
     def pause() -> bool:
@@ -136,7 +136,7 @@ def _interrupt_held_back() -> Generator[None]:
 
 def _wait(
     child: subprocess.Popen[bytes], paths: Paths, log: StartLog, patience_s: float, show: Show
-) -> Answering:
+) -> RunningServer:
     def pause() -> bool:
         with suppress(subprocess.TimeoutExpired):
             child.wait(POLL_S)
@@ -150,7 +150,7 @@ def _wait(
         raise log.failure_of_exit(child.returncode)
     if not found.health.is_well:
         raise log.failure_of_health(found.health, patience_s)
-    return Answering(found.record, found.health, is_new=found.record.pid == child.pid)
+    return RunningServer(found.record, found.health, is_new=found.record.pid == child.pid)
 
 
 def _until_settled(
@@ -159,7 +159,7 @@ def _until_settled(
     patience_s: float,
     show: Show,
     pid: int | None = None,
-) -> Answering | None:
+) -> RunningServer | None:
     """Ask until the server is ready or failed, or time is up; None where `pause` says that it is gone.
 
     `pid`: that server and no other. A child that found the lock taken would still take it if the
@@ -179,7 +179,7 @@ def _until_settled(
             deadline = time.monotonic() + patience_s
         is_late = time.monotonic() > deadline
         if record and health and (is_late or health.is_well or health.status == "failed"):
-            return Answering(record, health, is_new=False)
+            return RunningServer(record, health, is_new=False)
         show((health.detail or health.status).rstrip(".") if health else "starting")
         if is_late or not pause():
             return None

@@ -11,12 +11,12 @@ from pensieve.daemon.private_dirs import make_private, open_private
 from pensieve.paths import Paths
 
 # A sweep holds the lock for an instant; a server that wants it outwaits that.
-PATIENCE_S = 0.5
+TIMEOUT_S = 0.5
 RETRY_S = 0.02
 
 
 @contextmanager
-def held(paths: Paths) -> Generator[bool]:
+def acquire(paths: Paths) -> Generator[bool]:
     """Hold the lock while in the block; False where another process holds it.
 
     Coming in, a record that a dead server left is removed; going out, record and lock file are.
@@ -48,15 +48,15 @@ def is_held(paths: Paths) -> bool:
         os.close(descriptor)
 
 
-def sweep(paths: Paths) -> None:
+def remove_stale(paths: Paths) -> None:
     """Remove what a killed server left. Does nothing while one lives."""
     if paths.state.exists():
-        with held(paths):
+        with acquire(paths):
             pass
 
 
 def _acquire(paths: Paths) -> int | None:
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     while True:
         descriptor = open_private(paths.lock_file, os.O_RDWR | os.O_CREAT)
         if _try(descriptor, fcntl.LOCK_EX) and _is_at_its_path(descriptor, paths):

@@ -22,7 +22,7 @@ from pensieve.untrusted_json import read_object
 # fetching: the server is on its way and gets its model; nobody listens yet.
 Phase = Literal["fetching", "serving"]
 
-LARGEST_BYTES = 65536
+MAX_BYTES = 65536
 
 # A server on "every address" is reached from here through loopback.
 FROM_HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- read, never bound
@@ -81,7 +81,7 @@ def own_record(
 
 
 @contextmanager
-def published(paths: Paths, record: ServerRecord) -> Generator[ServerRecord]:
+def publish(paths: Paths, record: ServerRecord) -> Generator[ServerRecord]:
     """The record is on disk while in the block, over an earlier one. The caller holds the lock."""
     _write(record, paths)
     try:
@@ -124,6 +124,6 @@ def _read(paths: Paths) -> ServerRecord | None:
     """A server of another version may have written more, or less where there is a default."""
     names = {each.name for each in fields(ServerRecord)}
     with suppress(OSError, ValueError, TypeError, AttributeError):
-        stored: Any = read_object(read_private(paths.server_file, LARGEST_BYTES))
+        stored: Any = read_object(read_private(paths.server_file, MAX_BYTES))
         return ServerRecord(**{name: value for name, value in stored.items() if name in names})
     return None

@@ -57,7 +57,7 @@ class StartLog:
             message = f"The server is not ready after {patience_s:.0f} s ({state})."
         return StartFailedError(message, hint=self._ending())
 
-    def last_words(self) -> str:
+    def log_tail(self) -> str:
         """Return the last lines of this start."""
         with suppress(OSError), self.file.open("rb") as file:
             file.seek(max(self.start, file.seek(0, os.SEEK_END) - LOG_BYTES))
@@ -67,11 +67,11 @@ class StartLog:
 
     def _own_error(self) -> str:
         """Return the error with which the command line ended, and its way out; empty without one."""
-        _, mark, said = f"\n{self.last_words()}".rpartition(f"\n{ERROR}")
+        _, mark, said = f"\n{self.log_tail()}".rpartition(f"\n{ERROR}")
         return said if mark else ""
 
     def _ending(self) -> str:
-        words = "".join(f"\n  | {line}" for line in self.last_words().splitlines())
+        words = "".join(f"\n  | {line}" for line in self.log_tail().splitlines())
         return f"Its log, {self.file}, ends:{words or ' (empty)'}"
 
 

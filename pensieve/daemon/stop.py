@@ -15,16 +15,16 @@ from pensieve.paths import Paths
 
 POLL_S = 0.05
 # The server gives open answers 15 s to finish (server/http/uvicorn_server.py), then ends them.
-PATIENCE_S = 30.0
-RECORD_PATIENCE_S = 2.0
+TIMEOUT_S = 30.0
+RECORD_TIMEOUT_S = 2.0
 
 
-def stop(paths: Paths, *, is_forced: bool, patience_s: float = PATIENCE_S) -> ServerRecord | None:
+def stop(paths: Paths, *, is_forced: bool, patience_s: float = TIMEOUT_S) -> ServerRecord | None:
     """End this home's server and remove what it left; the record of what was ended, None where nothing ran.
 
     Forced: SIGKILL, for it and what it started, instead of SIGTERM. Raises `StopFailedError` where it lives on.
     """
-    record = _find(paths, min(patience_s, RECORD_PATIENCE_S))
+    record = _find(paths, min(patience_s, RECORD_TIMEOUT_S))
     if record is not None:
         _signal(record, is_forced=is_forced)
         if not _is_gone(record, patience_s):
@@ -32,7 +32,7 @@ def stop(paths: Paths, *, is_forced: bool, patience_s: float = PATIENCE_S) -> Se
                 f"The server (pid {record.pid}) has not ended after {patience_s:.0f} s.",
                 hint="End it at once; open answers are cut off:\n  pensieve stop --force",
             )
-    server_lock.sweep(paths)
+    server_lock.remove_stale(paths)
     return record
 
 
@@ -46,7 +46,7 @@ def end_child(child: subprocess.Popen[bytes], paths: Paths, patience_s: float = 
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
-    server_lock.sweep(paths)
+    server_lock.remove_stale(paths)
 
 
 def _find(paths: Paths, patience_s: float) -> ServerRecord | None:

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pensieve.dialects.dialect import Dialect, Schema
-from pensieve.dialects.grammar.answer_grammar import MOST_CALLS
+from pensieve.dialects.grammar.answer_grammar import MAX_CALLS
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerForm:
+class AnswerFormat:
     """tools: the schemas of those that may be called, by name. is_in_thought: the prompt has opened a thought.
 
     may_think: there may be a thought. After a prefill there is none: the answer has begun. has_text: beside calls there may be text.
@@ -19,4 +19,4 @@ class AnswerForm:
     is_in_thought: bool = False
     may_think: bool = True
     has_text: bool = True
-    max_calls: int = MOST_CALLS
+    max_calls: int = MAX_CALLS

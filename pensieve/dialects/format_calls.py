@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from pensieve.dialects.dialect import CallForm, ParameterForm, ToolCall
-from pensieve.dialects.grammar.tagged_values import Slot, Slots
+from pensieve.dialects.grammar.tagged_values import TaggedValue, TaggedValues
 from pensieve.dialects.parameter_names import written_name
 
 _TEXT = {"type": "string"}
@@ -15,11 +15,11 @@ _TEXT = {"type": "string"}
 Neutralize = Callable[[str], str]
 
 
-def written_calls(
+def format_calls(
     form: CallForm,
     calls: Sequence[ToolCall],
     neutralize: Neutralize = str,
-    slots: Mapping[str, Slots] | None = None,
+    slots: Mapping[str, TaggedValues] | None = None,
 ) -> str:
     """`calls`, which an assistant made after each other, as one text. neutralize: applied to all but the form's own marks.
 
@@ -37,7 +37,7 @@ def written_calls(
 class _Writer:
     form: CallForm
     neutralize: Neutralize
-    slots: Mapping[str, Slots]
+    slots: Mapping[str, TaggedValues]
 
     def section(self, calls: str) -> str:
         form = self.form
@@ -46,7 +46,7 @@ class _Writer:
     def call(self, call: ToolCall, index: int) -> str:
         form = self.form
         if form.parameters is None:
-            arguments = self.neutralize(written_json(call.arguments))
+            arguments = self.neutralize(format_json(call.arguments))
         else:
             arguments = self._parameters(form.parameters, call)
         after_name = form.after_name.replace("{index}", str(index))
@@ -73,7 +73,7 @@ class _Writer:
     def _key(self, form: ParameterForm, key: str) -> str:
         return self.neutralize(written_name(form, key))
 
-    def _in_slot(self, form: ParameterForm, slot: Slot, value: object) -> str:
+    def _in_slot(self, form: ParameterForm, slot: TaggedValue, value: object) -> str:
         is_free = form.quote is None and not slot.is_value
         return self.neutralize(slot.written(value)) if is_free else self._value(form, value)
 
@@ -89,18 +89,18 @@ class _Writer:
                 inner = (self._value(form, item) for item in cast("list[object]", value))
                 return f"[{','.join(inner)}]"
             case _:
-                return self.neutralize(written_json(value))
+                return self.neutralize(format_json(value))
 
     def _text(self, form: ParameterForm, text: str) -> str:
         if form.quote is None:
-            return self.neutralize(Slot(_TEXT, _TEXT, form.text_end).written(text))
+            return self.neutralize(TaggedValue(_TEXT, _TEXT, form.text_end).written(text))
         if form.quote == '"' or form.quote in text:
-            return self.neutralize(written_json(text))
+            return self.neutralize(format_json(text))
         return form.quote + self.neutralize(text) + form.quote
 
 
 def template_arguments(
-    form: ParameterForm | None, arguments: Mapping[str, object], slots: Slots | None
+    form: ParameterForm | None, arguments: Mapping[str, object], slots: TaggedValues | None
 ) -> Mapping[str, object]:
     """Return a call's arguments for a chat template that writes them, as the model writes them."""
     if form is None:
@@ -127,11 +127,11 @@ def _renamed(form: ParameterForm, value: object) -> object:
             return value
 
 
-def written_json(value: object) -> str:
+def format_json(value: object) -> str:
     """JSON as the grammar spaces it, and as models write it."""
     return json.dumps(value, ensure_ascii=False)
 
 
-def written_minified(value: object) -> str:
+def format_minified(value: object) -> str:
     """JSON without a space."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -7,20 +7,20 @@ from typing import cast
 from pensieve.dialects.dialect import Schema, ToolSpec
 
 # About how many letters a token has, in JSON and in prose that is full of names.
-LETTERS_PER_TOKEN = 3.5
-MAX_SENTENCE_LETTERS = 160
+CHARS_PER_TOKEN = 3.5
+MAX_SENTENCE_CHARS = 160
 # Of a parameter, a few words.
-MAX_NOTE_LETTERS = 60
+MAX_NOTE_CHARS = 60
 
 _SENTENCE = re.compile(r".+?(?:[.!?](?=\s|$)|\n|$)", re.DOTALL)
 _SILENT = {"$schema", "title", "$comment", "$id"}
 
 
-def compacted(tool: ToolSpec) -> ToolSpec:
+def summarized(tool: ToolSpec) -> ToolSpec:
     """The tool with the first sentence of its description, and parameters without theirs where those are long."""
     return ToolSpec(
         tool.name,
-        _first_sentence(tool.description, MAX_SENTENCE_LETTERS),
+        _first_sentence(tool.description, MAX_SENTENCE_CHARS),
         _fewer(tool.schema),
     )
 
@@ -39,7 +39,7 @@ def _fewer(schema: Schema) -> Schema:
 
 def _part(key: str, value: object) -> object:
     if isinstance(value, str):
-        is_said = key not in _SILENT and (key != "description" or len(value) <= MAX_NOTE_LETTERS)
+        is_said = key not in _SILENT and (key != "description" or len(value) <= MAX_NOTE_CHARS)
         return value if is_said else None
     return value if key in {"enum", "required", "const"} else _compacted(value)
 
@@ -50,6 +50,6 @@ def _first_sentence(text: str, most: int) -> str:
     return sentence if len(sentence) <= most else sentence[: most - 1].rstrip() + "…"
 
 
-def letters_of(schema: Schema, description: str) -> int:
+def chars_of(schema: Schema, description: str) -> int:
     """About how much a tool takes."""
     return len(str(schema)) + len(description)

@@ -24,9 +24,9 @@ _LISTS = {*_CHOICES, "prefixItems"}
 _DEFINITIONS = {"$defs", "definitions"}
 
 
-def told_schema(schema: Schema, form: ParameterForm | None) -> Schema:
+def presented_schema(schema: Schema, form: ParameterForm | None) -> Schema:
     """`schema` for the model. form: that of the arguments, where it is not JSON."""
-    teller = _Teller(schema, form)
+    teller = _Presenter(schema, form)
     told = teller.told(schema, (), is_named=form is not None)
     return {**told, **teller.definitions()} if teller.has_references else told
 
@@ -40,7 +40,7 @@ def told_texts(form: ParameterForm | None) -> str:
 
 
 @dataclass(slots=True)
-class _Teller:
+class _Presenter:
     root: Schema
     form: ParameterForm | None
     has_references: bool = False

@@ -17,7 +17,7 @@ from typing import Any
 from pensieve import __version__
 from pensieve.atomic_files import write_atomically
 from pensieve.doctor.checks.serving import log_tail
-from pensieve.doctor.context import Patient
+from pensieve.doctor.context import DoctorContext
 from pensieve.doctor.finding import Finding
 from pensieve.errors import NotWritableError
 from pensieve.settings.spec import shortened
@@ -39,7 +39,7 @@ OURS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ (INFO|WARNING|ERROR|CRITICAL
 DEATHS = re.compile(r"libc\+\+abi|\[malloc\]|metallib|\[METAL\]|\[metal::|kIOGPU|terminat|panic\(")
 
 
-def write(file: Path, patient: Patient, findings: Iterable[Finding]) -> None:
+def write(file: Path, patient: DoctorContext, findings: Iterable[Finding]) -> None:
     """Write the archive, readable by its owner alone. Raises `NotWritableError`."""
     told = {
         "pensieve": __version__,
@@ -79,7 +79,7 @@ def _not_written(file: Path, why: str) -> NotWritableError:
 class Redaction:
     """Hides what belongs to this user. Built of the values that are secret here, and of the forms that secrets have."""
 
-    def __init__(self, patient: Patient) -> None:
+    def __init__(self, patient: DoctorContext) -> None:
         environ = patient.environ
         secrets = {patient.settings.api_key, *_secret_values(environ)}
         user = environ.get("USER") or environ.get("LOGNAME") or patient.home.name
@@ -120,7 +120,7 @@ def _kept_lines(log: str) -> str:
     return "\n".join(kept[-LOG_LINES:]) + "\n"
 
 
-def _settings(patient: Patient) -> dict[str, Any]:
+def _settings(patient: DoctorContext) -> dict[str, Any]:
     settings = patient.settings
     shown = (
         "model",

@@ -14,7 +14,7 @@ from pensieve.settings.resolve import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Patient:
+class DoctorContext:
     """settings: the defaults where `settings_error` says that they cannot be read. record, health: of the running server.
 
     working_folder: where Claude Code would look for a project's settings. keg: of Homebrew's installation, where it is one.
@@ -44,12 +44,12 @@ class Patient:
         return repo if repo.startswith("/") else self.record.model
 
 
-def gather() -> Patient:
+def collect() -> DoctorContext:
     """This machine, this user, this moment."""
     settings, error = _settings()
     environ = settings_module.child_environment({})
     record = current(settings.paths)
-    return Patient(
+    return DoctorContext(
         machine=inspect(),
         settings=settings,
         settings_error=error,

@@ -119,7 +119,7 @@ EngineState = Literal["loading", "ready", "asleep", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Allowance:
+class ResourceLimits:
     """What the engine may use, and how precisely it keeps KV caches. None: chosen for the machine and the model.
 
     kv_bits: 16 is full precision, as computed. prefix_disk_bytes: for the prefixes of all models; 0 writes none.
@@ -134,7 +134,7 @@ class Allowance:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class EngineStats:
     """What the engine uses and how fast it is, at most a second old while it works. `/health` shows it by these names.
 
     kv_bits None: full precision, as computed. kv_used_bytes: of running sequences; prefix_memory_bytes: at rest; both
@@ -173,7 +173,7 @@ class EngineHealth:
     restarts: int = 0
     in_flight: int = 0
     context_tokens: int | None = None
-    figures: Figures | None = None
+    figures: EngineStats | None = None
     poison_prompts: int = 0  # refused, since the worker died of each of them again and again
     is_model_at_fault: bool = False  # failed, since the model does not load
 

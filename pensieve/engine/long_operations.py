@@ -24,7 +24,7 @@ IMPORTING_S = 180.0
 # 5 MB a second.
 PART_BYTES = 256 * 10**6
 SLOWEST_DISK_BYTES_S = 5 * 10**6
-LEAST_PART_S = 60.0
+MIN_PART_S = 60.0
 # A few short passes, each of which compiles its kernels where they come from no cache.
 TRYING_S = 300.0
 # A file of a stored prefix is 100 MB at most.
@@ -37,7 +37,7 @@ COMPILING_S: dict[Platform, float] = {"cuda": 120.0, "metal": 20.0, "cpu": 0.0}
 
 def reading_s(nbytes: int) -> float:
     """The longest that a part of the weights may take to be read."""
-    return max(LEAST_PART_S, nbytes / SLOWEST_DISK_BYTES_S)
+    return max(MIN_PART_S, nbytes / SLOWEST_DISK_BYTES_S)
 
 
 def announce_nothing(work: str, patience_s: float) -> None:

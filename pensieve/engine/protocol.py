@@ -12,13 +12,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, assert_never
 
 from pensieve.engine.generation import (
-    Allowance,
     EngineEvent,
-    Figures,
+    EngineStats,
     Finished,
     Generation,
     Grammar,
     Prefilled,
+    ResourceLimits,
     Sampling,
     Started,
     Token,
@@ -69,7 +69,7 @@ class Load:
     model_folder: str
     device: str
     prefix_folder: str | None = None
-    allowance: Allowance = field(default_factory=Allowance)
+    allowance: ResourceLimits = field(default_factory=ResourceLimits)
     prefix_salt: str = ""
 
 
@@ -123,7 +123,7 @@ class Step:
     events: tuple[tuple[int, WorkerEvent], ...]
 
 
-Frame = Load | Submit | Cancel | Unload | Loaded | LoadFailed | Begun | Step | Figures
+Frame = Load | Submit | Cancel | Unload | Loaded | LoadFailed | Begun | Step | EngineStats
 
 
 def encode(frame: Frame) -> bytes:
@@ -149,7 +149,7 @@ def decode(body: bytes) -> Frame:
         case "Submit":
             return Submit(fields["key"], _generation(fields["generation"]))
         case "Load":
-            fields["allowance"] = Allowance(**fields["allowance"])
+            fields["allowance"] = ResourceLimits(**fields["allowance"])
             return Load(**fields)
         case _:
             return _PLAIN[name](**fields)
@@ -181,7 +181,7 @@ class FrameBuffer:
 
 
 _PLAIN: dict[str, Any] = {
-    kind.__name__: kind for kind in (Cancel, Unload, Loaded, LoadFailed, Begun, Figures)
+    kind.__name__: kind for kind in (Cancel, Unload, Loaded, LoadFailed, Begun, EngineStats)
 }
 _EVENTS: dict[str, Any] = {
     kind.__name__: kind for kind in (Admitted, Started, Prefilled, Token, Finished, Failed)
@@ -198,7 +198,7 @@ def _fields(frame: Frame) -> Any:
                 "key": key,
                 "generation": {**asdict(generation), "stop_tokens": stop_tokens},
             }
-        case Load() | Cancel() | Unload() | Loaded() | LoadFailed() | Begun() | Figures():
+        case Load() | Cancel() | Unload() | Loaded() | LoadFailed() | Begun() | EngineStats():
             return asdict(frame)
         case _:
             assert_never(frame)

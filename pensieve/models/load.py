@@ -23,7 +23,7 @@ from pensieve.models.folder.generation_config import (
     read_generation_config,
     token_ids,
 )
-from pensieve.models.folder.integrity import check, damaged, read_json
+from pensieve.models.folder.integrity import check_model, damaged, read_json
 from pensieve.models.folder.snapshot import ModelFolder
 from pensieve.models.folder.template_files import open_template, special_tokens
 from pensieve.models.served_model import ServedModel
@@ -50,7 +50,7 @@ CONTEXT_TOKENS = 4096
 
 def open_model(model: ModelFolder) -> ServedModel:
     """Open `model` for the front end. Raises `ModelDamagedError` where a file is missing, altered or of a wrong kind."""
-    config = check(model)
+    config = check_model(model)
     tokenizer_config = read_json(model, "tokenizer_config.json") or {}
     special = special_tokens(tokenizer_config)
     tokenizer = _tokenizer(model, str(config["model_type"]))

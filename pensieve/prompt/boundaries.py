@@ -30,7 +30,7 @@ class RenderedPrompt:
         return min(self.edges[place - 1][1], len(self.tokens) - 1) if place else 0
 
 
-class Places:
+class BoundaryFinder:
     """Looks for places in one rendered prompt."""
 
     def __init__(self, prompt: RenderedPrompt, render: Callable[[Sequence[Message]], str]) -> None:
@@ -43,10 +43,10 @@ class Places:
             other = self._render(messages)
         except InvalidRequestError:
             return 0
-        return self._prompt.tokens_within(common_letters(self._prompt.text, other))
+        return self._prompt.tokens_within(common_prefix_length(self._prompt.text, other))
 
 
-def common_letters(one: str, other: str) -> int:
+def common_prefix_length(one: str, other: str) -> int:
     """The length of what both begin with. By halving: slices are compared at the speed of memory."""
     low, high = 0, min(len(one), len(other)) + 1  # the first difference lies in [low, high)
     while high - low > 1:

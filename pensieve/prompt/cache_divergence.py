@@ -15,14 +15,14 @@ from pensieve.api.messages.content_blocks import (
     ToolUseBlock,
 )
 from pensieve.api.messages.request import Conversation
-from pensieve.prompt.boundaries import common_letters
-from pensieve.prompt.conversation.block_text import Known, block_text, result_text
+from pensieve.prompt.boundaries import common_prefix_length
+from pensieve.prompt.conversation.block_text import ToolNames, block_text, result_text
 from pensieve.prompt.conversation.turns import is_silent
 from pensieve.prompt.render import Prompt
 from pensieve.prompt.template.chat_messages import tool_uses
 
 # So much of a block's text is looked for; a call's name no further than so many letters from where the block before begins.
-_LETTERS = 60
+_CHARS = 60
 _NEAR = 1000
 
 
@@ -54,7 +54,7 @@ def divergence(
     last: LastPrompt, prompt: Prompt, conversation: Conversation, neutralize: Callable[[str], str]
 ) -> Divergence | None:
     """Where `prompt`, made of `conversation`, leaves the last one; None where it goes on from it."""
-    letters = common_letters(last.text, prompt.rendered.text)
+    letters = common_prefix_length(last.text, prompt.rendered.text)
     if letters >= last.shared:
         return None
     begun = (
@@ -73,17 +73,17 @@ def _places(
     for at, tool in enumerate(conversation.tools):
         if (place := text.find(neutralize(tool.name))) >= 0:
             yield place, f"tools.{at}"
-    known = Known(tool_uses(conversation.messages), {})
+    known = ToolNames(tool_uses(conversation.messages), {})
     reached = 0
     for path, block in _blocks(conversation):
-        words = neutralize(_words(block, known)[: 2 * _LETTERS])[:_LETTERS]
+        words = neutralize(_words(block, known)[: 2 * _CHARS])[:_CHARS]
         end = reached + _NEAR if isinstance(block, ToolUseBlock) else len(text)
         if (place := text.find(words, reached, end)) >= 0:
             reached = place + len(words)
             yield place, path
 
 
-def _words(block: ContentBlock, known: Known) -> str:
+def _words(block: ContentBlock, known: ToolNames) -> str:
     """What stands in the prompt of a block, whoever writes it."""
     match block:
         case ToolUseBlock():

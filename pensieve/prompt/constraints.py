@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 from pensieve.api.messages.request import Conversation
 from pensieve.api.messages.tools import AnyChoice, AutoChoice, NamedChoice, NoChoice
-from pensieve.dialects.answer_format import AnswerForm
+from pensieve.dialects.answer_format import AnswerFormat
 from pensieve.dialects.dialect import Dialect, Schema, ToolSpec
 from pensieve.dialects.grammar.answer_grammar import (
-    MOST_CALLS,
-    Wanted,
+    MAX_CALLS,
+    CallLimits,
     answer_grammar,
     tool_in_line,
 )
@@ -28,7 +28,7 @@ from pensieve.dialects.grammar.schema_simplifier import (
 )
 from pensieve.dialects.grammar.schema_types import as_schema
 from pensieve.errors import InvalidRequestError
-from pensieve.prompt.conversation.tools import Offer
+from pensieve.prompt.conversation.tools import ToolSet
 from pensieve.prompt.thinking import BoundedThought, hides_thoughts
 
 _log = logging.getLogger("pensieve.prompt")
@@ -42,12 +42,12 @@ class AnswerGrammar:
     """The grammar of one answer. controls: the model's control tokens. promised: where each strict tool stands in the request."""
 
     dialect: Dialect
-    wanted: Wanted
+    wanted: CallLimits
     controls: Mapping[str, int]
     promised: Mapping[str, str]
     lark: str
 
-    def loosened(self, complaint: str) -> "AnswerGrammar | None":
+    def relaxed(self, complaint: str) -> "AnswerGrammar | None":
         """Without the schema that the engine complains of; None where there is nothing left to leave out.
 
         Raises `InvalidRequestError` where the client was promised that the schema is held to.
@@ -85,34 +85,34 @@ _TOO_COMPLEX = "Schema is too complex for compilation."
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerPlan:
+class AnswerConstraints:
     """form: how the answer is read. hides_thoughts: from the client."""
 
-    form: AnswerForm
+    form: AnswerFormat
     grammar: AnswerGrammar | None = None
     hides_thoughts: bool = False
 
 
-def plan_answer(
+def constrain_answer(
     conversation: Conversation,
-    offer: Offer,
+    offer: ToolSet,
     dialect: Dialect,
     controls: Mapping[str, int],
     thought: BoundedThought,
-) -> AnswerPlan:
+) -> AnswerConstraints:
     """The plan for an answer to a conversation whose prompt begins it with `thought`.
 
     Raises `InvalidRequestError` for a schema that cannot be held to although that was promised.
     """
     wanted = _wanted(conversation, offer, thought)
     tools = {tool.name: tool.schema for tool in wanted.tools}
-    form = AnswerForm(
+    form = AnswerFormat(
         dialect,
-        tools if wanted.most else {},
+        tools if wanted.max_calls else {},
         is_in_thought=thought.state == "begun",
         may_think=thought.state == "possible",
-        has_text=not wanted.least,
-        max_calls=wanted.most,
+        has_text=not wanted.min_calls,
+        max_calls=wanted.max_calls,
     )
     is_limited = wanted.thinking_tokens is not None and thought.state != "none"
     needs_grammar = bool(wanted.tools) or wanted.schema is not None or is_limited
@@ -121,36 +121,36 @@ def plan_answer(
         fitting = [_fitting(tool, offer.strict) for tool in wanted.tools]
         wanted = replace(wanted, tools=fitting)
         grammar = _grammar(dialect, wanted, controls, offer.strict)
-    return AnswerPlan(form, grammar, hides_thoughts(conversation))
+    return AnswerConstraints(form, grammar, hides_thoughts(conversation))
 
 
 def _grammar(
-    dialect: Dialect, wanted: Wanted, controls: Mapping[str, int], promised: Mapping[str, str]
+    dialect: Dialect, wanted: CallLimits, controls: Mapping[str, int], promised: Mapping[str, str]
 ) -> AnswerGrammar:
     lark = answer_grammar(dialect, wanted, controls)
     return AnswerGrammar(dialect, wanted, controls, promised, lark)
 
 
-def _wanted(conversation: Conversation, offer: Offer, thought: BoundedThought) -> Wanted:
+def _wanted(conversation: Conversation, offer: ToolSet, thought: BoundedThought) -> CallLimits:
     tools = list(offer.callable.values())
     schema = output_schema(conversation)
-    least, most = 0, MOST_CALLS
+    least, most = 0, MAX_CALLS
     match conversation.tool_choice:
         case None:
             pass
         case NoChoice():
             most = 0
         case AutoChoice(disable_parallel_tool_use=is_single):
-            most = 1 if is_single else MOST_CALLS
+            most = 1 if is_single else MAX_CALLS
         case AnyChoice(disable_parallel_tool_use=is_single):
-            least, most = 1, 1 if is_single else MOST_CALLS
+            least, most = 1, 1 if is_single else MAX_CALLS
         case NamedChoice(name=name):
             least, most = 1, 1
             tools = [offer.held[name]] if name in offer.held else []
-    return Wanted(
+    return CallLimits(
         tools=tools,
-        least=least,
-        most=most,
+        min_calls=least,
+        max_calls=most,
         schema=None if least or schema is None else _fitting_output(schema),
         thought=thought.state,
         thinking_tokens=thought.max_tokens,
@@ -199,10 +199,10 @@ def _freed(tool: ToolSpec) -> ToolSpec:
 
 
 def _refuse_lost(fit: Compilable, path: str) -> None:
-    if fit.lost:
+    if fit.dropped:
         kind = fit.schema.get("type", "object")
         raise InvalidRequestError(
-            f"{path}: For '{kind}' type, properties {_listed(fit.lost)} are not supported"
+            f"{path}: For '{kind}' type, properties {_listed(fit.dropped)} are not supported"
         )
 
 

@@ -7,11 +7,11 @@ from itertools import accumulate
 from pensieve.api.messages.content_blocks import TextBlock
 from pensieve.api.messages.request import Conversation
 from pensieve.dialects.families.plain import tools_text
-from pensieve.dialects.format_calls import written_minified
+from pensieve.dialects.format_calls import format_minified
 from pensieve.dialects.tool_presentation import told_texts
 from pensieve.errors import InvalidRequestError
 from pensieve.prompt.constraints import output_schema
-from pensieve.prompt.conversation.tools import Offer
+from pensieve.prompt.conversation.tools import ToolSet
 from pensieve.prompt.conversation.turns import ChatTurn, chat_turns, is_silent, merged, trimmed
 from pensieve.prompt.template.chat_messages import ChatWriter, Message
 from pensieve.prompt.template.probe import SystemTurns
@@ -31,7 +31,7 @@ class Layout:
 
 
 def lay_out(
-    conversation: Conversation, offer: Offer, writer: ChatWriter, abilities: SystemTurns
+    conversation: Conversation, offer: ToolSet, writer: ChatWriter, abilities: SystemTurns
 ) -> Layout:
     """The layout for one model. Raises `InvalidRequestError` where only the assistant speaks."""
     tools = [tools_text(offer.shown)] if writer.dialect.tools == "text" and offer.shown else []
@@ -53,10 +53,10 @@ def lay_out(
 def _told(conversation: Conversation) -> Iterator[str]:
     """What the system part says behind the client's own words."""
     if (schema := output_schema(conversation)) is not None:
-        yield f"Answer with JSON that obeys this JSON Schema, and with nothing else:\n{written_minified(schema)}"
+        yield f"Answer with JSON that obeys this JSON Schema, and with nothing else:\n{format_minified(schema)}"
 
 
-def _told_of_calls(offer: Offer, writer: ChatWriter) -> Iterator[str]:
+def _told_of_calls(offer: ToolSet, writer: ChatWriter) -> Iterator[str]:
     if offer.shown and (told := told_texts(writer.dialect.calls.parameters)):
         yield told
 

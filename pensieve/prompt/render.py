@@ -15,12 +15,12 @@ from pensieve.dialects.dialect import Dialect, Variables
 from pensieve.dialects.families import plain
 from pensieve.dialects.sampling_defaults import NEUTRAL, SamplingDefaults
 from pensieve.errors import InvalidRequestError, PromptTooLongError
-from pensieve.prompt.boundaries import Places, RenderedPrompt
+from pensieve.prompt.boundaries import BoundaryFinder, RenderedPrompt
 from pensieve.prompt.chat_tokenizer import ChatTokenizer
-from pensieve.prompt.constraints import AnswerPlan, plan_answer
-from pensieve.prompt.conversation.block_text import Known
+from pensieve.prompt.constraints import AnswerConstraints, constrain_answer
+from pensieve.prompt.conversation.block_text import ToolNames
 from pensieve.prompt.conversation.context_edits import clear_tool_uses
-from pensieve.prompt.conversation.tools import Offer, offer_of
+from pensieve.prompt.conversation.tools import ToolSet, tool_set_of
 from pensieve.prompt.layout import Layout, lay_out
 from pensieve.prompt.template.chat_messages import (
     ChatWriter,
@@ -28,9 +28,9 @@ from pensieve.prompt.template.chat_messages import (
     template_tool,
     tool_uses,
 )
-from pensieve.prompt.template.generated_answers import SpokenWords
+from pensieve.prompt.template.generated_answers import GeneratedAnswers
 from pensieve.prompt.template.probe import Abilities, abilities_of
-from pensieve.prompt.template.renderer import Manner, Script, manner_of
+from pensieve.prompt.template.renderer import RenderOptions, TemplateRenderer, render_options_of
 from pensieve.prompt.text_length import length_beyond
 from pensieve.prompt.thinking import (
     BoundedThought,
@@ -42,9 +42,9 @@ from pensieve.prompt.thinking import (
 _log = logging.getLogger("pensieve.prompt")
 
 # Ends of earlier user turns that are boundaries too: a person goes back a turn or two, seldom further.
-MOST_EARLIER_TURNS = 2
+MAX_EARLIER_TURNS = 2
 # The API takes no more; of more, the last count.
-MOST_BREAKPOINTS = 4
+MAX_BREAKPOINTS = 4
 
 # Selects the template for tools without offering any; only for models that have one.
 _NO_TOOLS: Variables = {"tools": []}
@@ -65,7 +65,7 @@ class Prompt:
 
     rendered: RenderedPrompt
     original_tokens: int
-    plan: AnswerPlan
+    plan: AnswerConstraints
     opening: str | None = None
     boundaries: tuple[int, ...] = ()
     pinned_tokens: int = 0
@@ -84,8 +84,8 @@ class _Draft:
     """A conversation, laid out and rendered."""
 
     conversation: Conversation
-    offer: Offer
-    script: Script
+    offer: ToolSet
+    script: TemplateRenderer
     layout: Layout
     rendered: RenderedPrompt
 
@@ -106,14 +106,14 @@ class PromptRenderer:
         tokenizer: ChatTokenizer,
         dialect: Dialect = plain.DIALECT,
         context_tokens: int = 1_000_000,
-        spoken: SpokenWords | None = None,
+        spoken: GeneratedAnswers | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._dialect = dialect
         self._context_tokens = context_tokens
-        self._spoken = spoken or SpokenWords()
+        self._spoken = spoken or GeneratedAnswers()
         self._abilities: dict[bool, Abilities] = {False: abilities_of(tokenizer, dialect, {})}
-        self._manners: dict[str, Manner] = {}
+        self._manners: dict[str, RenderOptions] = {}
         self._logged: set[str] = set()
 
     def render(self, conversation: Conversation, most_tokens: int | None = None) -> Prompt:
@@ -131,7 +131,7 @@ class PromptRenderer:
         return replace(prompt, edits=ContextEdits(applied_edits=tuple(applied)))
 
     def _draft(self, conversation: Conversation, most_tokens: int | None = None) -> _Draft:
-        offer = offer_of(conversation, self._context_tokens, self._dialect.calls.parameters)
+        offer = tool_set_of(conversation, self._context_tokens, self._dialect.calls.parameters)
         script = self._script(conversation, offer)
         layout, text = self._written(conversation, offer, script)
         if not script.has_all(text) and script.forget():
@@ -146,7 +146,7 @@ class PromptRenderer:
             raise PromptTooLongError(length, most_tokens)
 
     def _written(
-        self, conversation: Conversation, offer: Offer, script: Script
+        self, conversation: Conversation, offer: ToolSet, script: TemplateRenderer
     ) -> tuple[Layout, str]:
         """The layout and its text. A template that refuses answers as generated gets them rendered anew."""
         layout = self._laid_out(conversation, offer, script)
@@ -157,35 +157,39 @@ class PromptRenderer:
                 raise
             return self._written(conversation, offer, script)
 
-    def _script(self, conversation: Conversation, offer: Offer) -> Script:
+    def _script(self, conversation: Conversation, offer: ToolSet) -> TemplateRenderer:
         tools: Variables = _NO_TOOLS if self._has_tool_template(conversation, offer) else {}
         switch = {**thinking_variables(self._dialect, conversation), **tools}
         key = repr(sorted(switch.items()))
         if key not in self._manners:
-            self._manners[key] = manner_of(self._tokenizer, self._dialect, switch)
+            self._manners[key] = render_options_of(self._tokenizer, self._dialect, switch)
             self._log_limits(self._manners[key])
         if self._dialect.tools == "template" and offer.shown:
             tools = {
                 "tools": [template_tool(tool, self._tokenizer.neutralize) for tool in offer.shown]
             }
-        return Script(self._tokenizer, {**switch, **tools}, self._manners[key], self._spoken)
+        return TemplateRenderer(
+            self._tokenizer, {**switch, **tools}, self._manners[key], self._spoken
+        )
 
-    def _log_limits(self, manner: Manner) -> None:
+    def _log_limits(self, manner: RenderOptions) -> None:
         """Log, once each, what the template cannot do."""
         for limit in manner.calls.limits() if manner.calls is not None else ():
             if limit not in self._logged:
                 _log.info("the chat template %s", limit)
                 self._logged.add(limit)
 
-    def _has_tool_template(self, conversation: Conversation, offer: Offer) -> bool:
+    def _has_tool_template(self, conversation: Conversation, offer: ToolSet) -> bool:
         """Whether the template for tools renders the conversation: it offers or has used some."""
         return self._dialect.has_tool_template and bool(
             offer.shown or tool_uses(conversation.messages)
         )
 
-    def _laid_out(self, conversation: Conversation, offer: Offer, script: Script) -> Layout:
+    def _laid_out(
+        self, conversation: Conversation, offer: ToolSet, script: TemplateRenderer
+    ) -> Layout:
         messages = conversation.messages
-        known = Known(tool_uses(messages), offer.known, parallel_uses(messages), offer.slots)
+        known = ToolNames(tool_uses(messages), offer.known, parallel_uses(messages), offer.slots)
         with_tools = self._has_tool_template(conversation, offer)
         if with_tools not in self._abilities:
             self._abilities[with_tools] = abilities_of(self._tokenizer, self._dialect, _NO_TOOLS)
@@ -223,7 +227,7 @@ class PromptRenderer:
         return draft, applied
 
     def _prompt(self, draft: _Draft, original_tokens: int) -> Prompt:
-        places = Places(draft.rendered, draft.script.text)
+        places = BoundaryFinder(draft.rendered, draft.script.text)
         layout, text = draft.layout, draft.rendered.text
         ends = _TurnEnds(
             draft.layout,
@@ -234,7 +238,7 @@ class PromptRenderer:
         return Prompt(
             rendered=draft.rendered,
             original_tokens=original_tokens,
-            plan=plan_answer(
+            plan=constrain_answer(
                 draft.conversation,
                 draft.offer,
                 self._dialect,
@@ -244,7 +248,7 @@ class PromptRenderer:
             opening=None if layout.prefill else draft.script.opening_in(text, layout.messages),
             boundaries=tuple(sorted({ends.system, ends.last, *ends.earlier()} - {0})),
             pinned_tokens=ends.system,
-            breakpoints=tuple(_breakpoints(draft, ends))[-MOST_BREAKPOINTS:],
+            breakpoints=tuple(_breakpoints(draft, ends))[-MAX_BREAKPOINTS:],
             sampling=self._dialect.sampling,
         )
 
@@ -274,7 +278,7 @@ def _said(role: str) -> Turn:
     return Turn.model_validate({"role": role, "content": _PROBE})
 
 
-def _system_end(layout: Layout, places: Places) -> int:
+def _system_end(layout: Layout, places: BoundaryFinder) -> int:
     """Where the conversation itself begins: what others with the same system prompt share."""
     if layout.turns[0].role != "system":
         return 0
@@ -288,7 +292,7 @@ class _TurnEnds:
     """Where turns end in the prompt's tokens. system, last: of the system part and of the last turn."""
 
     layout: Layout
-    places: Places
+    places: BoundaryFinder
     system: int
     last: int
 
@@ -304,7 +308,7 @@ class _TurnEnds:
         """Of the user turns just before the last turn."""
         turns = self.layout.turns[: len(self.layout.ends) - 1]
         users = [at for at, turn in enumerate(turns) if turn.role == "user"]
-        return map(self.of, users[-MOST_EARLIER_TURNS:])
+        return map(self.of, users[-MAX_EARLIER_TURNS:])
 
 
 def _breakpoints(draft: _Draft, ends: _TurnEnds) -> Iterator[Breakpoint]:
@@ -315,7 +319,7 @@ def _breakpoints(draft: _Draft, ends: _TurnEnds) -> Iterator[Breakpoint]:
     marked = [
         (at, mark) for at, turn in enumerate(draft.layout.turns) if (mark := turn.cache_control)
     ]
-    for at, mark in marked[-MOST_BREAKPOINTS:]:
+    for at, mark in marked[-MAX_BREAKPOINTS:]:
         yield Breakpoint(ends.of(at), mark.ttl)
     if (mark := draft.conversation.cache_control) is not None:
         yield Breakpoint(ends.last, mark.ttl)

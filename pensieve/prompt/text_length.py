@@ -9,8 +9,8 @@ from collections.abc import Callable
 from random import Random
 
 # A text with fewer letters for each token of the context is tokenized whole: it may fit, and costs little more than one that does.
-LETTERS_PER_TOKEN = 8
-PIECE_LETTERS = 100_000
+CHARS_PER_TOKEN = 8
+PIECE_CHARS = 100_000
 # Of a piece, cut out of its text, more than of the same letters within it.
 _MORE_BY_CUTTING = 8
 
@@ -20,13 +20,13 @@ def length_beyond(text: str, most_tokens: int, count: Callable[[str], int]) -> i
 
     Pieces from all over the text are counted until there are too many.
     """
-    if len(text) <= most_tokens * LETTERS_PER_TOKEN:
+    if len(text) <= most_tokens * CHARS_PER_TOKEN:
         return None
-    starts = list(range(0, len(text), PIECE_LETTERS))
+    starts = list(range(0, len(text), PIECE_CHARS))
     Random(0).shuffle(starts)  # noqa: S311 -- a sample, the same each time
     tokens = letters = 0
     for start in starts:
-        piece = text[start : start + PIECE_LETTERS]
+        piece = text[start : start + PIECE_CHARS]
         tokens += max(0, count(piece) - _MORE_BY_CUTTING)
         letters += len(piece)
         if tokens > most_tokens:

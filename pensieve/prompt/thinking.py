@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pensieve.api.messages.options import EnabledThinking, FreeThinking
+from pensieve.api.messages.options import EnabledThinking, UnbudgetedThinking
 from pensieve.api.messages.request import Conversation
 from pensieve.api.messages.tools import AnyChoice, NamedChoice
 from pensieve.dialects.dialect import Dialect, ThinkingForm, Thought, Variables
@@ -40,7 +40,7 @@ def _is_wanted(conversation: Conversation) -> bool:
     if isinstance(conversation.tool_choice, AnyChoice | NamedChoice):
         return False
     match conversation.thinking:
-        case EnabledThinking() | FreeThinking(type="adaptive"):
+        case EnabledThinking() | UnbudgetedThinking(type="adaptive"):
             return True
         case _:
             return False
@@ -66,7 +66,7 @@ def _requested_effort(conversation: Conversation) -> str | None:
 
 
 def _is_unwanted(conversation: Conversation) -> bool:
-    return isinstance(conversation.thinking, FreeThinking) and not _is_wanted(conversation)
+    return isinstance(conversation.thinking, UnbudgetedThinking) and not _is_wanted(conversation)
 
 
 def thought_of(dialect: Dialect, prompt: str, *, has_prefill: bool) -> Thought:
@@ -110,7 +110,7 @@ def _requested_budget(conversation: Conversation) -> int | None:
 def hides_thoughts(conversation: Conversation) -> bool:
     """Whether the client wants to see that there was a thought, and not which."""
     match conversation.thinking:
-        case EnabledThinking(display=display) | FreeThinking(display=display):
+        case EnabledThinking(display=display) | UnbudgetedThinking(display=display):
             return display == "omitted"
         case None:
             return False

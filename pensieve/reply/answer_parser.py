@@ -8,24 +8,31 @@ are at hand, those of a thought at the beginning of an answer. A closing mark th
 import re
 from typing import assert_never
 
-from pensieve.dialects.answer_format import AnswerForm
-from pensieve.reply.bare_calls import BareCalls
-from pensieve.reply.char_parser import Reading, UnexpectedError, certain, first_of
+from pensieve.dialects.answer_format import AnswerFormat
+from pensieve.reply.bare_calls import BareCallParser
+from pensieve.reply.char_parser import CharParser, UnexpectedError, certain, first_of
 from pensieve.reply.json_prefix import BLANKS
-from pensieve.reply.parse_events import CallBegan, CallEnded, Said, Text, Thought, merged
-from pensieve.reply.parser_states import Alone, InCall, InText, InThought, State
-from pensieve.reply.tool_call_parser import CallReader
+from pensieve.reply.parse_events import (
+    ParseEvent,
+    Text,
+    Thought,
+    ToolCallEnd,
+    ToolCallStart,
+    coalesce,
+)
+from pensieve.reply.parser_states import InBareCall, InCall, InText, InThought, State
+from pensieve.reply.tool_call_parser import ToolCallParser
 
 
-class AnswerReader:
+class AnswerParser:
     """Owns the state of one answer's text."""
 
-    def __init__(self, form: AnswerForm) -> None:
+    def __init__(self, form: AnswerFormat) -> None:
         self._dialect = form.dialect
         self._tools = form.tools
         self._has_text = form.has_text
         self._calls_left = form.max_calls
-        self._calls = CallReader(form.dialect.calls, form.tools, self._tell)
+        self._calls = ToolCallParser(form.dialect.calls, form.tools, self._tell)
         self._opening = form.dialect.calls.opening if form.tools else ""
         thinking = form.dialect.thinking
         pair = (thinking.opening, thinking.closing) if thinking is not None else ()
@@ -36,23 +43,23 @@ class AnswerReader:
         self._may_be_bare = re.compile(rf"^[ \t]*([{re.escape(chars)}])", re.MULTILINE)
         self._state: State = InThought() if form.is_in_thought else InText(may_think=form.may_think)
         self._rest = ""
-        self._said: list[Said] = []
+        self._said: list[ParseEvent] = []
 
     @property
     def is_in_thought(self) -> bool:
         """The model is thinking."""
         return isinstance(self._state, InThought)
 
-    def feed(self, piece: str) -> list[Said]:
+    def feed(self, piece: str) -> list[ParseEvent]:
         """What is certain now that `piece` has come."""
         self._rest += piece
         while self._rest and self._step():
             pass
         return self._taken()
 
-    def flush(self, *, is_cut: bool) -> list[Said]:
+    def flush(self, *, is_cut: bool) -> list[ParseEvent]:
         """What was held back, at the answer's end. is_cut: the model would have gone on."""
-        while isinstance(self._state, Alone):
+        while isinstance(self._state, InBareCall):
             self._end_alone(self._state, is_cut=is_cut)
         match self._state:
             case InThought():
@@ -68,9 +75,9 @@ class AnswerReader:
                 assert_never(self._state)
         return self._taken()
 
-    def _taken(self) -> list[Said]:
+    def _taken(self) -> list[ParseEvent]:
         said, self._said = self._said, []
-        return merged(said)
+        return coalesce(said)
 
     def _step(self) -> bool:
         """Go on as far as one state goes; whether there is more to do with what is here."""
@@ -81,7 +88,7 @@ class AnswerReader:
                 return self._in_text(self._state)
             case InCall():
                 return self._in_call(self._state)
-            case Alone():
+            case InBareCall():
                 return self._in_alone(self._state)
             case _:
                 assert_never(self._state)
@@ -188,7 +195,7 @@ class AnswerReader:
 
     # Calls.
 
-    def _open_call(self, before: InText, reading: Reading[None], mark: str) -> None:
+    def _open_call(self, before: InText, reading: CharParser[None], mark: str) -> None:
         next(reading)
         self._state = InCall(before, reading, mark)
 
@@ -208,19 +215,19 @@ class AnswerReader:
                 return True
         return False
 
-    def _tell(self, said: Said) -> None:
+    def _tell(self, said: ParseEvent) -> None:
         """Take what a call's reader has read."""
         assert isinstance(self._state, InCall)
         self._said.append(said)
-        self._calls_left -= isinstance(said, CallBegan)
+        self._calls_left -= isinstance(said, ToolCallStart)
         self._state.unsaid = ""
         self._state.has_told = True
-        self._state.is_open = not isinstance(said, CallEnded)
+        self._state.is_open = not isinstance(said, ToolCallEnd)
 
     def _break_call(self, state: InCall) -> None:
         """What was to be a call is none, or none any more: the rest of it is text."""
         if state.is_open:
-            self._said.append(CallEnded(is_whole=False))
+            self._said.append(ToolCallEnd(is_whole=False))
         if state.has_told:
             self._state = InText(
                 may_think=False,
@@ -237,8 +244,8 @@ class AnswerReader:
 
     # Calls without marks, which end the answer.
 
-    def _bare_calls(self, *, is_after_call: bool) -> BareCalls:
-        return BareCalls(
+    def _bare_calls(self, *, is_after_call: bool) -> BareCallParser:
+        return BareCallParser(
             self._dialect.calls, self._tools, self._calls_left, is_after_call=is_after_call
         )
 
@@ -255,11 +262,11 @@ class AnswerReader:
 
     def _begin_alone(self, state: InText) -> bool:
         calls = self._bare_calls(is_after_call=state.is_after_call and not state.has_begun)
-        self._state = Alone(state, calls, calls.read())
+        self._state = InBareCall(state, calls, calls.read())
         next(self._state.reading)
         return True
 
-    def _in_alone(self, state: Alone) -> bool:
+    def _in_alone(self, state: InBareCall) -> bool:
         while self._rest:
             letter = self._take(1)
             state.unsaid += letter
@@ -270,7 +277,7 @@ class AnswerReader:
                 return True
         return False
 
-    def _end_alone(self, state: Alone, *, is_cut: bool) -> None:
+    def _end_alone(self, state: InBareCall, *, is_cut: bool) -> None:
         if not is_cut:
             state.calls.finish(state.reading)
         if state.calls.said:
@@ -281,7 +288,7 @@ class AnswerReader:
         while self._rest and self._step():
             pass
 
-    def _go_back(self, state: Alone) -> None:
+    def _go_back(self, state: InBareCall) -> None:
         """It is text, after all."""
         self._state = state.before
         self._state.is_tried = True

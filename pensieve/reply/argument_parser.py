@@ -8,59 +8,59 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pensieve.dialects.dialect import ParameterForm
-from pensieve.dialects.grammar.tagged_values import Slot, Slots
+from pensieve.dialects.grammar.tagged_values import TaggedValue, TaggedValues
 from pensieve.dialects.parameter_names import name_pattern, read_name
-from pensieve.reply.char_parser import Reading, after_blanks, loosened, text_until, up_to
-from pensieve.reply.json_prefix import JsonText, NotJsonError, checked_json, json_text
-from pensieve.reply.nested_values import NestedReader, meant
+from pensieve.reply.char_parser import CharParser, loosened, next_non_blank, text_until, up_to
+from pensieve.reply.json_prefix import JsonPrefix, NotJsonError, checked_json, json_text
+from pensieve.reply.nested_values import NestedValueParser, meant
 
 # Longer than any key with what stands around it.
-MAX_KEY_LETTERS = 512
+MAX_KEY_CHARS = 512
 
 _PAIRS = {"(": ")", "[": "]", "{": "}"}
 
 
 @dataclass(frozen=True, slots=True)
-class ArgumentReader:
+class ArgumentParser:
     """Reads a call's arguments. end: what stands behind them. slots: of the tool's parameters. say: takes pieces of JSON."""
 
     form: ParameterForm
     end: str
-    slots: Slots
+    slots: TaggedValues
     say: Callable[[str], None]
 
-    def read(self, first: str | None) -> Reading[None]:
+    def read(self, first: str | None) -> CharParser[None]:
         """All of them and what stands behind them. first: a letter that was read already."""
         self.say("{")
         separator = self.form.separator.strip()
         before = ""
-        following = yield from after_blanks(first)
+        following = yield from next_non_blank(first)
         while (key := (yield from self._key(following))) is not None:
             self.say(f"{before}{json_text(key)}: ")
             before = ", "
-            following = yield from after_blanks((yield from self._value(key)))
+            following = yield from next_non_blank((yield from self._value(key)))
             if separator and following == separator:
-                following = yield from after_blanks()
+                following = yield from next_non_blank()
         self.say("}")
 
-    def _key(self, first: str) -> Reading[str | None]:
+    def _key(self, first: str) -> CharParser[str | None]:
         """The next key; None where the arguments end instead."""
         before = loosened(self.form.before_key.strip())
         after = loosened(self.form.after_key.strip())
         name = name_pattern(self.form)
         either = re.compile(rf"{before}(?P<key>{name}|)\s*{after}|{re.escape(self.end)}")
-        key = (yield from up_to(either, most=MAX_KEY_LETTERS, read=first))["key"]
+        key = (yield from up_to(either, most=MAX_KEY_CHARS, read=first))["key"]
         return None if key is None else read_name(self.form, key)
 
-    def _value(self, key: str) -> Reading[str | None]:
+    def _value(self, key: str) -> CharParser[str | None]:
         """One value; gives back the letter behind it, where that had to be read."""
         quote = self.form.quote
         if quote is None:
             yield from self._tagged(self.slots.of(key))
             return None
-        first = yield from after_blanks()
+        first = yield from next_non_blank()
         if quote != '"':
-            return (yield from NestedReader(self.form, self.say).value(first))
+            return (yield from NestedValueParser(self.form, self.say).value(first))
         if first in "\"'":
             yield from self._python_text(first)
             return None
@@ -68,7 +68,7 @@ class ArgumentReader:
         self.say(meant(written))
         return following
 
-    def _tagged(self, slot: Slot) -> Reading[None]:
+    def _tagged(self, slot: TaggedValue) -> CharParser[None]:
         """A value between tags. A line break that the form has behind the first tag is not part of it."""
         first = yield
         if self.form.after_key.endswith("\n") and first == "\n":
@@ -90,7 +90,7 @@ class ArgumentReader:
     def _say_letter(self, letter: str) -> None:
         self.say(json_text(letter)[1:-1])
 
-    def _python_text(self, quote: str) -> Reading[None]:
+    def _python_text(self, quote: str) -> CharParser[None]:
         self.say('"')
         while (letter := (yield)) != quote:
             if letter == "\\":
@@ -100,7 +100,7 @@ class ArgumentReader:
         self.say('"')
 
 
-def _escape() -> Reading[str]:
+def _escape() -> CharParser[str]:
     """What stands behind a backslash, as JSON escapes it. Numbers of characters are those of JSON, or two digits."""
     letter = yield
     if letter == "\n":
@@ -117,7 +117,7 @@ def _escape() -> Reading[str]:
     return written if letter == "'" else "\\\\" + written
 
 
-def _up_to_its_end(first: str) -> Reading[tuple[str, str]]:
+def _up_to_its_end(first: str) -> CharParser[tuple[str, str]]:
     """A value that is no text, as written, and the comma or bracket behind it."""
     written, closers, quote, letter = "", "", "", first
     while quote or closers or letter not in ",)}]":
@@ -136,9 +136,9 @@ def _up_to_its_end(first: str) -> Reading[tuple[str, str]]:
     return written, letter
 
 
-def _json_until(end: str, first: str) -> Reading[str]:
+def _json_until(end: str, first: str) -> CharParser[str]:
     """What stands before `end`, which does not count inside of a JSON text."""
-    value = JsonText()
+    value = JsonPrefix()
     written, letter = "", first
     while True:
         try:
@@ -157,7 +157,7 @@ def _json_until(end: str, first: str) -> Reading[str]:
     return written + "".join(rest)
 
 
-def _in_slot(slot: Slot, written: str) -> str:
+def _in_slot(slot: TaggedValue, written: str) -> str:
     """JSON for what is a text or another value."""
     value = slot.read(written)
     if isinstance(value, str):

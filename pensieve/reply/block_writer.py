@@ -49,7 +49,7 @@ class InToolUse:
 State = BetweenBlocks | InText | InThinking | InToolUse
 
 
-class Blocks:
+class BlockWriter:
     """Owns which block is open, and its index. hides_thoughts: they are only in the signature."""
 
     def __init__(self, *, hides_thoughts: bool) -> None:

@@ -8,10 +8,10 @@ import re
 from collections.abc import Callable, Generator, Sequence
 from typing import TypeVar
 
-from pensieve.reply.json_prefix import BLANKS, JsonText, NotJsonError
+from pensieve.reply.json_prefix import BLANKS, JsonPrefix, NotJsonError
 
 T = TypeVar("T")
-Reading = Generator[None, str, T]
+CharParser = Generator[None, str, T]
 
 _SPACE = re.compile(r"\s+")
 
@@ -20,7 +20,7 @@ class UnexpectedError(Exception):
     """What is written is not what was to be read."""
 
 
-def after_blanks(first: str | None = None) -> Reading[str]:
+def next_non_blank(first: str | None = None) -> CharParser[str]:
     """The first letter that is not blank, `first` or a later one."""
     found = (yield) if first is None else first
     while found in BLANKS:
@@ -28,9 +28,9 @@ def after_blanks(first: str | None = None) -> Reading[str]:
     return found
 
 
-def one_of(literals: Sequence[str], first: str | None = None) -> Reading[str]:
+def one_of(literals: Sequence[str], first: str | None = None) -> CharParser[str]:
     """Whichever of `literals`, none of which begins another, comes after blanks."""
-    read = yield from after_blanks(first)
+    read = yield from next_non_blank(first)
     while read not in literals:
         if not any(literal.startswith(read) for literal in literals):
             raise UnexpectedError
@@ -38,7 +38,7 @@ def one_of(literals: Sequence[str], first: str | None = None) -> Reading[str]:
     return read
 
 
-def up_to(end: re.Pattern[str], *, most: int, read: str = "") -> Reading[re.Match[str]]:
+def up_to(end: re.Pattern[str], *, most: int, read: str = "") -> CharParser[re.Match[str]]:
     """Letters up to where all of them together match `end`."""
     while not (found := end.fullmatch(read)):
         if len(read) > most:
@@ -47,7 +47,7 @@ def up_to(end: re.Pattern[str], *, most: int, read: str = "") -> Reading[re.Matc
     return found
 
 
-def text_until(end: str, say: Callable[[str], None], first: str = "") -> Reading[None]:
+def text_until(end: str, say: Callable[[str], None], first: str = "") -> CharParser[None]:
     """Says the text before `end`, from `first` on, as it comes. A line break just before an end that begins with one is its."""
     ends = (end, end.lstrip("\n"))
     held = first
@@ -63,9 +63,9 @@ def loosened(literal: str) -> str:
     return r"\s*".join(map(re.escape, _SPACE.split(literal)))
 
 
-def json_value(say: Callable[[str], None], first: str) -> Reading[str | None]:
+def json_value(say: Callable[[str], None], first: str) -> CharParser[str | None]:
     """A JSON value from its first letter on. Gives back the letter behind it, where the end shows only there."""
-    value = JsonText()
+    value = JsonPrefix()
     following = first
     while True:
         try:

@@ -25,7 +25,7 @@ class NotJsonError(ValueError):
     """No JSON value has such a letter here."""
 
 
-class JsonText:
+class JsonPrefix:
     """Owns the state of one value. Give it letters until `is_complete`."""
 
     def __init__(self) -> None:
@@ -179,7 +179,7 @@ def is_json(text: str) -> bool:
 
 def checked_json(text: str) -> str | None:
     """The one JSON value that `text` is, as it is passed on; None where it is none."""
-    value = JsonText()
+    value = JsonPrefix()
     rest = text.strip(BLANKS)
     written = ""
     for place, letter in enumerate(rest):

@@ -19,40 +19,40 @@ class Thought:
 
 
 @dataclass(frozen=True, slots=True)
-class CallBegan:
+class ToolCallStart:
     """A tool is called; its input follows."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class CallInput:
+class ToolCallDelta:
     """More of the input: all of a call's pieces so far begin a JSON object."""
 
     json: str
 
 
 @dataclass(frozen=True, slots=True)
-class CallEnded:
+class ToolCallEnd:
     """There is no more of the call. is_whole: its input is; a model may break it off."""
 
     is_whole: bool = True
 
 
-Said = Text | Thought | CallBegan | CallInput | CallEnded
+ParseEvent = Text | Thought | ToolCallStart | ToolCallDelta | ToolCallEnd
 
 
-def merged(said: Sequence[Said]) -> list[Said]:
+def coalesce(said: Sequence[ParseEvent]) -> list[ParseEvent]:
     """Pieces of one kind that follow each other put together."""
-    whole: list[Said] = []
+    whole: list[ParseEvent] = []
     for piece in said:
         match whole[-1:], piece:
             case [Text(before)], Text(text):
                 whole[-1] = Text(before + text)
             case [Thought(before)], Thought(text):
                 whole[-1] = Thought(before + text)
-            case [CallInput(before)], CallInput(json):
-                whole[-1] = CallInput(before + json)
+            case [ToolCallDelta(before)], ToolCallDelta(json):
+                whole[-1] = ToolCallDelta(before + json)
             case _:
                 whole.append(piece)
     return whole

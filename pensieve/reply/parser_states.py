@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from pensieve.reply.bare_calls import BareCalls
-from pensieve.reply.char_parser import Reading
+from pensieve.reply.bare_calls import BareCallParser
+from pensieve.reply.char_parser import CharParser
 from pensieve.reply.quoting import Quoting
 
 
@@ -41,20 +41,20 @@ class InCall:
     """Behind the mark that opens calls. before: the text that it stands in. unsaid: letters of which nothing was told yet."""
 
     before: InText
-    reading: Reading[None]
+    reading: CharParser[None]
     unsaid: str
     has_told: bool = False
     is_open: bool = False
 
 
 @dataclass(slots=True)
-class Alone:
+class InBareCall:
     """In what may be calls without their marks, up to the answer's end."""
 
     before: InText
-    calls: BareCalls
-    reading: Reading[None]
+    calls: BareCallParser
+    reading: CharParser[None]
     unsaid: str = ""
 
 
-State = InThought | InText | InCall | Alone
+State = InThought | InText | InCall | InBareCall

@@ -26,7 +26,7 @@ from pensieve.api.messages.message import (
     Usage,
 )
 from pensieve.api.messages.usage import Breakpoint, prompt_usage
-from pensieve.dialects.answer_format import AnswerForm
+from pensieve.dialects.answer_format import AnswerFormat
 from pensieve.dialects.grammar.schema_validation import admits
 from pensieve.engine.generation import (
     EngineEvent,
@@ -37,16 +37,23 @@ from pensieve.engine.generation import (
     Token,
 )
 from pensieve.prompt.chat_tokenizer import Detokenizer
-from pensieve.reply.answer_parser import AnswerReader
-from pensieve.reply.block_writer import Blocks
-from pensieve.reply.parse_events import CallBegan, CallEnded, CallInput, Said, Text, Thought
+from pensieve.reply.answer_parser import AnswerParser
+from pensieve.reply.block_writer import BlockWriter
+from pensieve.reply.parse_events import (
+    ParseEvent,
+    Text,
+    Thought,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
+)
 from pensieve.reply.stop_sequences import Scanned, StopScanner
 
 _log = logging.getLogger("pensieve.reply")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ReplyContext:
     """What an answer has to know of its call and its prompt.
 
     length_stop: what it means when the length ends it. breakpoints: the places that the client marked for the cache.
@@ -58,7 +65,7 @@ class Asked:
     model: str
     prompt_tokens: int
     length_stop: StopReason
-    form: AnswerForm
+    form: AnswerFormat
     stop_sequences: tuple[str, ...] = ()
     breakpoints: tuple[Breakpoint, ...] = ()
     edits: ContextEdits | None = None
@@ -69,12 +76,12 @@ class Asked:
 class Reply:
     """Owns one answer's state. Fed by one driver, from `Started` to its end."""
 
-    def __init__(self, asked: Asked, detokenizer: Detokenizer) -> None:
+    def __init__(self, asked: ReplyContext, detokenizer: Detokenizer) -> None:
         self._asked = asked
         self._detokenizer = detokenizer
-        self._reader = AnswerReader(asked.form)
+        self._reader = AnswerParser(asked.form)
         self._scanner = StopScanner(asked.stop_sequences)
-        self._blocks = Blocks(hides_thoughts=asked.hides_thoughts)
+        self._blocks = BlockWriter(hides_thoughts=asked.hides_thoughts)
         self._cached_tokens = 0
         self._output_tokens = 0
         self._thinking_tokens = 0
@@ -142,14 +149,14 @@ class Reply:
         self._thinking_tokens += was_in_thought or self._reader.is_in_thought
         return self._say(said)
 
-    def _say(self, said: list[Said]) -> list[MessageEvent]:
+    def _say(self, said: list[ParseEvent]) -> list[MessageEvent]:
         events: list[MessageEvent] = []
         for one in said:
             if not self._is_ended:
                 events += self._event(one)
         return events
 
-    def _event(self, said: Said) -> list[MessageEvent]:
+    def _event(self, said: ParseEvent) -> list[MessageEvent]:
         """Stop sequences are looked for in what is said, one text at a time."""
         if isinstance(said, Text):
             return self._scanned(self._scanner.feed(said.text))
@@ -157,13 +164,13 @@ class Reply:
         match said:
             case Thought(text):
                 return before + self._blocks.thought(text)
-            case CallBegan(name):
+            case ToolCallStart(name):
                 self._unfinished, self._given = name, []
                 return before + self._blocks.open_tool_use(name)
-            case CallInput(text):
+            case ToolCallDelta(text):
                 self._given.append(text)
                 return before + self._blocks.tool_input(text)
-            case CallEnded(is_whole):
+            case ToolCallEnd(is_whole):
                 self._end_call(is_whole=is_whole)
                 return before + self._blocks.close()
             case _:

@@ -10,22 +10,22 @@ from dataclasses import dataclass
 
 from pensieve.dialects.dialect import HOLES, CallForm, Schema
 from pensieve.dialects.grammar.schema_simplifier import held_schema
-from pensieve.dialects.grammar.tagged_values import slots_of
-from pensieve.reply.argument_parser import ArgumentReader
+from pensieve.dialects.grammar.tagged_values import tagged_values_of
+from pensieve.reply.argument_parser import ArgumentParser
 from pensieve.reply.char_parser import (
-    Reading,
+    CharParser,
     UnexpectedError,
-    after_blanks,
     json_value,
     loosened,
+    next_non_blank,
     one_of,
     up_to,
 )
 from pensieve.reply.json_prefix import BLANKS, checked_json
-from pensieve.reply.parse_events import CallBegan, CallEnded, CallInput, Said
+from pensieve.reply.parse_events import ParseEvent, ToolCallDelta, ToolCallEnd, ToolCallStart
 
 # Longer than any name with what stands around it.
-MAX_HEAD_LETTERS = 512
+MAX_HEAD_CHARS = 512
 # Longer than what may follow a known name in a head: text that only begins like one is not held back.
 MAX_BARE_HEAD_CHARS = 96
 _NAME = r"(?P<name>[\w.\-]+)"
@@ -34,14 +34,14 @@ _BEHIND_NAME = r"(?P<first>[^\w.\-\s])"
 
 
 @dataclass(frozen=True, slots=True)
-class CallReader:
+class ToolCallParser:
     """Reads calls of one form. tools: the schemas of the tools at hand, by name. say: takes what is read, in order."""
 
     form: CallForm
     tools: Mapping[str, Schema]
-    say: Callable[[Said], None]
+    say: Callable[[ParseEvent], None]
 
-    def section(self) -> Reading[None]:
+    def section(self) -> CharParser[None]:
         """What follows an opening mark, up to its closing mark."""
         form = self.form
         if before := form.inside[0].strip():
@@ -59,11 +59,11 @@ class CallReader:
                 return
             begun = "" if form.separator.strip() else more
 
-    def alone(self) -> Reading[None]:
+    def alone(self) -> CharParser[None]:
         """A call of one of the tools without any mark, from the answer's first letter on."""
         assert self.form.keys is not None
         call = _JsonCall(self.form.keys, self._say_known, is_strict=True)
-        yield from call.read((yield from after_blanks()))
+        yield from call.read((yield from next_non_blank()))
 
     def bare_beginnings(self) -> list[str]:
         """Return what begins a call without its marks: JSON in every family, and the family's own form."""
@@ -74,7 +74,7 @@ class CallReader:
             return ["{"]
         return ["{", *(form.before_name.strip() + name for name in self.tools)]
 
-    def bare(self, begun: str) -> Reading[None]:
+    def bare(self, begun: str) -> CharParser[None]:
         """Read a call, or a list of calls, after one of `bare_beginnings`."""
         if begun == "{":
             yield from self._bare_json(begun)
@@ -83,7 +83,7 @@ class CallReader:
         else:
             yield from self._call(begun, most=len(begun) + MAX_BARE_HEAD_CHARS)
 
-    def _bare_list(self) -> Reading[None]:
+    def _bare_list(self) -> CharParser[None]:
         form = self.form
         closing, more = form.inside[1].strip(), (form.separator or "").strip()
         following = more
@@ -91,39 +91,39 @@ class CallReader:
             if form.keys is None:
                 yield from self._call("")
             else:
-                yield from self._bare_json((yield from after_blanks()))
+                yield from self._bare_json((yield from next_non_blank()))
             following = yield from one_of([more, closing])
 
-    def _bare_json(self, first: str) -> Reading[None]:
+    def _bare_json(self, first: str) -> CharParser[None]:
         call = _JsonCall(self.form.keys or _KEYS, self.say, is_strict=True)
         yield from call.read(first)
         if not call.has_arguments:
             raise UnexpectedError
 
-    def _say_known(self, said: Said) -> None:
-        if isinstance(said, CallBegan) and said.name not in self.tools:
+    def _say_known(self, said: ParseEvent) -> None:
+        if isinstance(said, ToolCallStart) and said.name not in self.tools:
             raise UnexpectedError
         self.say(said)
 
-    def _call(self, begun: str, *, most: int = MAX_HEAD_LETTERS) -> Reading[None]:
+    def _call(self, begun: str, *, most: int = MAX_HEAD_CHARS) -> CharParser[None]:
         form = self.form
         if form.keys is not None:
-            yield from _JsonCall(form.keys, self.say).read((yield from after_blanks()))
+            yield from _JsonCall(form.keys, self.say).read((yield from next_non_blank()))
             return
         name, first = yield from self._head(begun, most)
-        self.say(CallBegan(name))
+        self.say(ToolCallStart(name))
         if form.parameters is not None:
             end = form.after_arguments.strip()
-            slots = slots_of(held_schema(self.tools.get(name, {})), form.parameters)
-            yield from ArgumentReader(form.parameters, end, slots, self._say_input).read(first)
-            self.say(CallEnded())
+            slots = tagged_values_of(held_schema(self.tools.get(name, {})), form.parameters)
+            yield from ArgumentParser(form.parameters, end, slots, self._say_input).read(first)
+            self.say(ToolCallEnd())
             return
-        yield from _object(self._say_input, (yield from after_blanks(first)))
-        self.say(CallEnded())
+        yield from _object(self._say_input, (yield from next_non_blank(first)))
+        self.say(ToolCallEnd())
         if after := form.after_arguments.strip():
             yield from one_of([after])
 
-    def _head(self, begun: str, most: int) -> Reading[tuple[str, str | None]]:
+    def _head(self, begun: str, most: int) -> CharParser[tuple[str, str | None]]:
         """Up to where the arguments begin: the tool's name, and the arguments' first letter where it had to be read."""
         after = loosened(self.form.after_name.strip())
         for hole in HOLES:
@@ -135,14 +135,14 @@ class CallReader:
 
     def _say_input(self, text: str) -> None:
         if text:
-            self.say(CallInput(text))
+            self.say(ToolCallDelta(text))
 
 
 class _JsonCall:
     """A call as one JSON object, its keys in any order. is_strict: with no other keys than these two and an id."""
 
     def __init__(
-        self, keys: tuple[str, str], say: Callable[[Said], None], *, is_strict: bool = False
+        self, keys: tuple[str, str], say: Callable[[ParseEvent], None], *, is_strict: bool = False
     ) -> None:
         self._name_key = keys[0]
         self._argument_keys = {keys[1], "arguments", "parameters"}
@@ -152,29 +152,29 @@ class _JsonCall:
         self.has_arguments = False
         self._held: list[str] = []
 
-    def read(self, first: str) -> Reading[None]:
+    def read(self, first: str) -> CharParser[None]:
         """From the object's first letter to its last."""
         if first != "{":
             raise UnexpectedError
-        following = yield from after_blanks()
+        following = yield from next_non_blank()
         while following != "}":
             following = yield from self._member(following)
             if following == ",":
-                following = yield from after_blanks()
+                following = yield from next_non_blank()
             elif following != "}":
                 raise UnexpectedError
         if not self._is_named:
             raise UnexpectedError
         if not self.has_arguments:
-            self._say(CallInput("{}"))
-        self._say(CallEnded())
+            self._say(ToolCallDelta("{}"))
+        self._say(ToolCallEnd())
 
-    def _member(self, first: str) -> Reading[str]:
+    def _member(self, first: str) -> CharParser[str]:
         """A key and its value; gives back the first letter behind them."""
         key = yield from _text(first)
-        if (yield from after_blanks()) != ":":
+        if (yield from next_non_blank()) != ":":
             raise UnexpectedError
-        first = yield from after_blanks()
+        first = yield from next_non_blank()
         if key == self._name_key and not self._is_named:
             self._name((yield from _text(first)))
         elif key in self._argument_keys and not self.has_arguments:
@@ -182,18 +182,18 @@ class _JsonCall:
         elif self._is_strict and key != "id":
             raise UnexpectedError
         else:
-            return (yield from after_blanks((yield from json_value(_to_nobody, first))))
-        return (yield from after_blanks())
+            return (yield from next_non_blank((yield from json_value(_to_nobody, first))))
+        return (yield from next_non_blank())
 
     def _name(self, name: str) -> None:
         if not name:
             raise UnexpectedError
         self._is_named = True
-        self._say(CallBegan(name))
+        self._say(ToolCallStart(name))
         for text in self._held:
-            self._say(CallInput(text))
+            self._say(ToolCallDelta(text))
 
-    def _arguments(self, first: str) -> Reading[None]:
+    def _arguments(self, first: str) -> CharParser[None]:
         """An object. Some models write it once more into a text."""
         self.has_arguments = True
         if first == '"':
@@ -205,12 +205,12 @@ class _JsonCall:
         if not text:
             return
         if self._is_named:
-            self._say(CallInput(text))
+            self._say(ToolCallDelta(text))
         else:
             self._held.append(text)
 
 
-def _text(first: str) -> Reading[str]:
+def _text(first: str) -> CharParser[str]:
     """A JSON text, as what it says."""
     if first != '"':
         raise UnexpectedError
@@ -219,7 +219,7 @@ def _text(first: str) -> Reading[str]:
     return json.loads("".join(written))
 
 
-def _object(say: Callable[[str], None], first: str) -> Reading[None]:
+def _object(say: Callable[[str], None], first: str) -> CharParser[None]:
     """A JSON object: what begins no object is no input, whatever else it is."""
     if first != "{":
         raise UnexpectedError

@@ -12,28 +12,28 @@ from starlette.responses import Response
 from pensieve.engine.generation import Engine
 from pensieve.errors import MethodNotAllowedError, NotFoundError
 from pensieve.models.served_model import ServedModel
-from pensieve.prompt.template.generated_answers import SpokenWords
+from pensieve.prompt.template.generated_answers import GeneratedAnswers
 from pensieve.server.batches.endpoint import BatchesEndpoint
-from pensieve.server.batches.registry import BatchBook
+from pensieve.server.batches.registry import BatchRegistry
 from pensieve.server.batches.store import BatchStore
-from pensieve.server.batches.worker import BatchQueue
+from pensieve.server.batches.worker import BatchWorker
 from pensieve.server.endpoints.health import HealthEndpoint
 from pensieve.server.endpoints.models import ModelsEndpoint
 from pensieve.server.errors import error_response
 from pensieve.server.files.endpoint import FilesEndpoint
 from pensieve.server.files.store import FileStore
 from pensieve.server.http.body_budget import BodyAdmission, BodyBudget
-from pensieve.server.http.sse import Pace
-from pensieve.server.messages.completion import Answerer
+from pensieve.server.http.sse import PingInterval
+from pensieve.server.messages.completion import Completer
 from pensieve.server.messages.count_tokens import CountTokensEndpoint
 from pensieve.server.messages.endpoint import MessagesEndpoint
-from pensieve.server.messages.generated_answer_store import AnswerLog
-from pensieve.server.messages.pipeline import CallReader
+from pensieve.server.messages.generated_answer_store import GeneratedAnswerStore
+from pensieve.server.messages.pipeline import RequestPipeline
 from pensieve.server.messages.sessions import Sessions
-from pensieve.server.middleware.access import Guard, access_of
-from pensieve.server.middleware.base_urls import Addresses, right_address
-from pensieve.server.middleware.cors import Preflight
-from pensieve.server.middleware.request_context import Boundary, exchange_of
+from pensieve.server.middleware.access import AccessMiddleware, access_of
+from pensieve.server.middleware.base_urls import BaseURLMiddleware, right_address
+from pensieve.server.middleware.cors import CORSMiddleware
+from pensieve.server.middleware.request_context import RequestMiddleware, exchange_of
 from pensieve.server.operations import routes
 from pensieve.server.routes import Endpoints, operations
 from pensieve.settings.resolve import Settings
@@ -44,7 +44,7 @@ def build_app(
     model: ServedModel,
     settings: Settings,
     *,
-    pace: Pace | None = None,
+    pace: PingInterval | None = None,
     budget: BodyBudget | None = None,
 ) -> Starlette:
     """The server for one model. `settings` gives the key, the host that was asked for and the device in use.
@@ -54,19 +54,21 @@ def build_app(
     """
     model = model.with_settings(settings)
     files = FileStore(settings.paths.files)
-    book = BatchBook(BatchStore(settings.paths.batches))
-    spoken = SpokenWords()
-    answers = AnswerLog(settings.paths.answers, model.folder, spoken, model.tokenizer.has_token)
+    book = BatchRegistry(BatchStore(settings.paths.batches))
+    spoken = GeneratedAnswers()
+    answers = GeneratedAnswerStore(
+        settings.paths.answers, model.folder, spoken, model.tokenizer.has_token
+    )
 
     def context_tokens() -> int:
         return engine.health.context_of(model.context_tokens)
 
-    calls = CallReader(model, files.text, spoken, context_tokens)
-    answerer = Answerer(engine, model, calls, answers.remember)
+    calls = RequestPipeline(model, files.text, spoken, context_tokens)
+    answerer = Completer(engine, model, calls, answers.remember)
     sessions = Sessions(model.tokenizer.neutralize)
-    queue = BatchQueue(book, answerer.answer_batched)
+    queue = BatchWorker(book, answerer.answer_batched)
     endpoints = Endpoints(
-        messages=MessagesEndpoint(answerer, calls, sessions, pace or Pace()),
+        messages=MessagesEndpoint(answerer, calls, sessions, pace or PingInterval()),
         count_tokens=CountTokensEndpoint(calls),
         batches=BatchesEndpoint(book),
         models=ModelsEndpoint(engine, model),
@@ -93,10 +95,10 @@ def build_app(
 def _middleware(settings: Settings, budget: BodyBudget) -> list[Middleware]:
     """From the outside in: access is decided by the path as it was sent, before anything is read."""
     return [
-        Middleware(Boundary),
-        Middleware(Guard, access=access_of(settings)),
-        Middleware(Preflight),
-        Middleware(Addresses),
+        Middleware(RequestMiddleware),
+        Middleware(AccessMiddleware, access=access_of(settings)),
+        Middleware(CORSMiddleware),
+        Middleware(BaseURLMiddleware),
         Middleware(BodyAdmission, budget=budget),
     ]
 

@@ -10,7 +10,7 @@ from pensieve.server.worker_thread import run_in_thread
 T = TypeVar("T")
 
 
-async def on_disk(work: Callable[[], T]) -> T:
+async def run_disk_io(work: Callable[[], T]) -> T:
     """What `work` returns, done in a worker thread. Raises what it raises, or `DiskFullError` where that is why."""
     try:
         return await run_in_thread(work)

@@ -34,34 +34,34 @@ STOPPING = EngineBusyError("The server is stopping.")
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class ErrorStatus:
     """How an error looks from outside."""
 
     status: int
     kind: ErrorType
 
 
-_TABLE: Mapping[type[BaseException], Fault] = {
-    InvalidRequestError: Fault(400, "invalid_request_error"),
-    AuthenticationError: Fault(401, "authentication_error"),
-    ForbiddenError: Fault(403, "permission_error"),
-    NotFoundError: Fault(404, "not_found_error"),
-    MethodNotAllowedError: Fault(405, "invalid_request_error"),
-    RequestTooLargeError: Fault(413, "request_too_large"),
-    HeadTooLargeError: Fault(431, "request_too_large"),
-    RequestError: Fault(400, "invalid_request_error"),
-    EngineBusyError: Fault(529, "overloaded_error"),
-    PensieveError: Fault(500, "api_error"),
-    BaseException: Fault(500, "api_error"),
+_TABLE: Mapping[type[BaseException], ErrorStatus] = {
+    InvalidRequestError: ErrorStatus(400, "invalid_request_error"),
+    AuthenticationError: ErrorStatus(401, "authentication_error"),
+    ForbiddenError: ErrorStatus(403, "permission_error"),
+    NotFoundError: ErrorStatus(404, "not_found_error"),
+    MethodNotAllowedError: ErrorStatus(405, "invalid_request_error"),
+    RequestTooLargeError: ErrorStatus(413, "request_too_large"),
+    HeadTooLargeError: ErrorStatus(431, "request_too_large"),
+    RequestError: ErrorStatus(400, "invalid_request_error"),
+    EngineBusyError: ErrorStatus(529, "overloaded_error"),
+    PensieveError: ErrorStatus(500, "api_error"),
+    BaseException: ErrorStatus(500, "api_error"),
 }
 
 
-def fault_of(error: BaseException) -> Fault:
+def fault_of(error: BaseException) -> ErrorStatus:
     """The table's row for `error`."""
     return fault_of_class(type(error))
 
 
-def fault_of_class(kind: type[BaseException]) -> Fault:
+def fault_of_class(kind: type[BaseException]) -> ErrorStatus:
     """The table's row for errors of this class."""
     return next(_TABLE[ancestor] for ancestor in kind.__mro__ if ancestor in _TABLE)
 

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route, request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pensieve.api.base import Wire
+from pensieve.api.base import ApiModel
 from pensieve.api.pagination import Query
 
 Method = Literal["GET", "POST", "DELETE"]
@@ -32,11 +32,11 @@ class Operation:
     name: str
     summary: str
     endpoint: Endpoint | ASGIApp
-    answer: type[Wire] | str
+    answer: type[ApiModel] | str
     query: type[Query] | None = None
-    body: type[Wire] | None = None
-    form: type[Wire] | None = None
-    parts: tuple[type[Wire], ...] = ()
+    body: type[ApiModel] | None = None
+    form: type[ApiModel] | None = None
+    parts: tuple[type[ApiModel], ...] = ()
     errors: tuple[type[Exception], ...] = ()
     also: tuple[int, ...] = ()
     is_public: bool = False

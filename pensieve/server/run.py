@@ -16,7 +16,7 @@ import anyio
 import anyio.to_thread
 
 from pensieve.engine.client.client import IdlePolicy, WorkerSpec, running_engine
-from pensieve.engine.generation import Allowance, Engine
+from pensieve.engine.generation import Engine, ResourceLimits
 from pensieve.errors import ProgramReplacedError
 from pensieve.homebrew import is_installed
 from pensieve.models.catalog.expected_model import context_on_mac
@@ -40,7 +40,7 @@ OPEN_FILES = 4096
 LOOK_S = 10.0
 
 
-def serve(
+def run(
     settings: Settings, model: ModelFolder, device: Device, listeners: Sequence[socket.socket]
 ) -> None:
     """Serve `model` on the bound `listeners` until SIGTERM or SIGINT.
@@ -129,9 +129,9 @@ def prefix_salt_of(api_key: str) -> str:
     return blake2b(api_key.encode(errors="replace"), person=b"prefixes").hexdigest()
 
 
-def allowance_of(settings: Settings) -> Allowance:
+def allowance_of(settings: Settings) -> ResourceLimits:
     """What the engine may use, in its own units."""
-    return Allowance(
+    return ResourceLimits(
         _bytes(settings.memory_gb),
         settings.kv_bits,
         _bytes(settings.cache_gb),

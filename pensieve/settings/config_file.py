@@ -10,9 +10,9 @@ from pathlib import Path
 from pensieve.atomic_files import write_atomically
 from pensieve.errors import NotWritableError, SettingsError
 from pensieve.private_files import make_missing
-from pensieve.settings.spec import KEYS, Key, Value
+from pensieve.settings.spec import KEYS, SettingSpec, Value
 
-LARGEST_BYTES = 2**20
+MAX_BYTES = 2**20
 BROKEN = ".broken"
 OTHERS = 0o077
 # Python reads no longer ones.
@@ -37,7 +37,7 @@ def read(file: Path) -> dict[str, Value]:
     return found
 
 
-def key_of(name: str, where: str = "") -> Key:
+def key_of(name: str, where: str = "") -> SettingSpec:
     """The key of this name. Raises `SettingsError` with the nearest one where there is none."""
     if key := KEYS.get(name):
         return key
@@ -67,7 +67,7 @@ def write(file: Path, name: str, value: Value | None) -> None:
     _save(file, text)
 
 
-def put_aside(file: Path) -> Path | None:
+def back_up(file: Path) -> Path | None:
     """Rename the file, so that the defaults hold; its new name, None where there was none."""
     kept = file.with_name(file.name + BROKEN)
     try:
@@ -82,12 +82,12 @@ def _text(file: Path) -> str:
     """TOML is UTF-8; a byte that is not is refused as a broken line, not shown."""
     try:
         with file.open("rb") as opened:
-            content = opened.read(LARGEST_BYTES + 1)
+            content = opened.read(MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         return ""
     except OSError as error:
         raise SettingsError(f"{file} cannot be read: {error.strerror}.") from error
-    if len(content) > LARGEST_BYTES:
+    if len(content) > MAX_BYTES:
         raise _broken(file, "is larger than a configuration file can be")
     try:
         return content.decode("utf-8-sig")

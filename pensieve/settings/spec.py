@@ -13,7 +13,7 @@ from pensieve.errors import SettingsError
 Value = str | int | float | bool
 
 # A larger one is no setting, and may be more than a float holds.
-LARGEST_NUMBER = 2**63
+MAX_NUMBER = 2**63
 # As long as a path can be (PATH_MAX on Linux; 1024 on macOS).
 MAX_NAME_CHARS = 4096
 # Of a value that is refused: the rest says no more.
@@ -29,12 +29,12 @@ TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class SettingSpec:
     """One setting: what it is for and what it can be, in words, and whether a value of its kind is one of those."""
 
     name: str
     about: str
-    can_be: str
+    expected: str
     example: str  # one of those, as it is typed
     kind: type[Value]
     accepts: Callable[[Any], bool] = lambda _: True
@@ -49,12 +49,12 @@ class Key:
     @property
     def allowed(self) -> str:
         """Return what the value can be, with an example where the words hold none."""
-        such_as = "" if self.example in self.can_be else f", such as {self.example}"
-        return f"{self.can_be}{such_as}"
+        such_as = "" if self.example in self.expected else f", such as {self.example}"
+        return f"{self.expected}{such_as}"
 
     def checked(self, value: object, where: str) -> Value:
         """`value`, which stands at `where`, in this key's kind. Raises `SettingsError` where it cannot be."""
-        if self.kind is float and type(value) is int and abs(value) < LARGEST_NUMBER:
+        if self.kind is float and type(value) is int and abs(value) < MAX_NUMBER:
             value = float(value)
         if type(value) is self.kind and self.accepts(value):
             return value
@@ -72,7 +72,7 @@ class Key:
         """A secret is not repeated."""
         if self.is_secret:
             hint = f'A good one: export {self.variable}="$(openssl rand -hex 32)"'
-            return SettingsError(f"{where} cannot be used; it can be {self.can_be}.", hint=hint)
+            return SettingsError(f"{where} cannot be used; it can be {self.expected}.", hint=hint)
         shown = shortened(as_typed(value) if isinstance(value, float) else repr(value))
         return SettingsError(f"{where} is {shown}; it can be {self.allowed}.")
 
@@ -129,7 +129,7 @@ def _is_some_share(number: float) -> bool:
 
 
 def _is_count(number: int) -> bool:
-    return 0 <= number < LARGEST_NUMBER
+    return 0 <= number < MAX_NUMBER
 
 
 def _is_up_to_2(number: float) -> bool:
@@ -142,7 +142,7 @@ def _is_penalty(number: float) -> bool:
 
 # How a token is drawn: what a model's makers recommend, and what `api` takes from a request.
 _SAMPLING = (
-    Key(
+    SettingSpec(
         "temperature",
         "how freely tokens are drawn, 0 for the likeliest",
         "a number from 0 to 2",
@@ -151,7 +151,7 @@ _SAMPLING = (
         _is_up_to_2,
         unset=BY_THE_MODEL,
     ),
-    Key(
+    SettingSpec(
         "top_p",
         "draw from the likeliest tokens of this probability",
         "a number above 0, up to 1",
@@ -160,7 +160,7 @@ _SAMPLING = (
         _is_some_share,
         unset=BY_THE_MODEL,
     ),
-    Key(
+    SettingSpec(
         "top_k",
         "draw from so many of the likeliest tokens, 0 for all",
         "a whole number from 0 up",
@@ -169,7 +169,7 @@ _SAMPLING = (
         _is_count,
         unset=BY_THE_MODEL,
     ),
-    Key(
+    SettingSpec(
         "min_p",
         "drop tokens below this share of the likeliest one",
         "a number from 0 to 1",
@@ -178,7 +178,7 @@ _SAMPLING = (
         _is_share,
         unset=BY_THE_MODEL,
     ),
-    Key(
+    SettingSpec(
         "repetition_penalty",
         "how much less likely recent tokens become, 1 for none",
         "a number above 0, up to 2",
@@ -190,7 +190,7 @@ _SAMPLING = (
 )
 
 _TABLE = (
-    Key(
+    SettingSpec(
         "model",
         "model to serve",
         "a name, a repository, a folder, auto or auto:fast",
@@ -198,9 +198,13 @@ _TABLE = (
         str,
         _is_name,
     ),
-    Key("device", "where MLX computes", "'gpu' or 'cpu'", "gpu", str, {"gpu", "cpu"}.__contains__),
-    Key("host", "address to listen on", "an address of this machine", "127.0.0.1", str, _is_name),
-    Key(
+    SettingSpec(
+        "device", "where MLX computes", "'gpu' or 'cpu'", "gpu", str, {"gpu", "cpu"}.__contains__
+    ),
+    SettingSpec(
+        "host", "address to listen on", "an address of this machine", "127.0.0.1", str, _is_name
+    ),
+    SettingSpec(
         "port",
         "port to listen on",
         "a number from 1 to 65535",
@@ -208,7 +212,7 @@ _TABLE = (
         int,
         range(1, 65536).__contains__,
     ),
-    Key(
+    SettingSpec(
         "api_key",
         "key that clients send",
         "printable ASCII without blanks",
@@ -217,7 +221,7 @@ _TABLE = (
         _goes_into_a_header,
         is_secret=True,
     ),
-    Key(
+    SettingSpec(
         "allowed_hosts",
         "further names that clients may call this server",
         "names without ports, with commas between: host.docker.internal",
@@ -226,7 +230,7 @@ _TABLE = (
         _are(_HOST),
         unset="off",
     ),
-    Key(
+    SettingSpec(
         "allowed_origins",
         "web pages that may send requests",
         "origins with commas between: http://localhost:3000",
@@ -235,7 +239,7 @@ _TABLE = (
         _are(_ORIGIN),
         unset="off",
     ),
-    Key(
+    SettingSpec(
         "memory_gb",
         "memory for the model and its caches",
         "a number of GB above 0, below 1000000",
@@ -243,10 +247,12 @@ _TABLE = (
         float,
         _is_amount,
     ),
-    Key("kv_bits", "bits of the KV cache", "16, 8 or 4", "8", int, {16, 8, 4}.__contains__),
-    Key("cache_gb", "disk for kept prompts", OR_NONE, "20", float, _is_amount_or_none),
-    Key("daily_write_gb", "most to write to it in a day", OR_NONE, "20", float, _is_amount_or_none),
-    Key(
+    SettingSpec("kv_bits", "bits of the KV cache", "16, 8 or 4", "8", int, {16, 8, 4}.__contains__),
+    SettingSpec("cache_gb", "disk for kept prompts", OR_NONE, "20", float, _is_amount_or_none),
+    SettingSpec(
+        "daily_write_gb", "most to write to it in a day", OR_NONE, "20", float, _is_amount_or_none
+    ),
+    SettingSpec(
         "thinking",
         "whether Claude Code has the model think",
         "'on', 'off' or 'auto'",
@@ -254,11 +260,11 @@ _TABLE = (
         str,
         {"on", "off", "auto"}.__contains__,
     ),
-    Key("wired", "keep the model's memory wired", "true or false", "true", bool),
+    SettingSpec("wired", "keep the model's memory wired", "true or false", "true", bool),
     *_SAMPLING,
-    Key("idle_unload", "unload without work for", MINUTES, "60", float, _is_amount_or_none),
-    Key("keep_awake", "no sleep during work (Mac)", "true or false", "true", bool),
+    SettingSpec("idle_unload", "unload without work for", MINUTES, "60", float, _is_amount_or_none),
+    SettingSpec("keep_awake", "no sleep during work (Mac)", "true or false", "true", bool),
 )
 
-KEYS: Mapping[str, Key] = {key.name: key for key in _TABLE}
-SAMPLING_KEYS: Mapping[str, Key] = {key.name: key for key in _SAMPLING}
+KEYS: Mapping[str, SettingSpec] = {key.name: key for key in _TABLE}
+SAMPLING_KEYS: Mapping[str, SettingSpec] = {key.name: key for key in _SAMPLING}

@@ -4,7 +4,7 @@ import json
 
 from pensieve.api.base import new_id
 from pensieve.api.errors import ErrorBody, ErrorDetails, ErrorEnvelope
-from pensieve.api.messages.accumulate import MessageFold
+from pensieve.api.messages.accumulate import MessageAccumulator
 from pensieve.api.messages.events import (
     ContentBlockDelta,
     ContentBlockStart,
@@ -35,7 +35,7 @@ USAGE = DeltaUsage(input_tokens=7, output_tokens=3, cache_read_input_tokens=2)
 
 
 def test_a_message_is_the_fold_of_its_events() -> None:
-    fold = MessageFold()
+    fold = MessageAccumulator()
     for event in (
         START,
         ContentBlockStart(index=0, content_block=TextContent(text="")),
@@ -72,7 +72,7 @@ def test_a_message_is_the_fold_of_its_events() -> None:
 
 
 def test_a_message_without_text_has_no_content() -> None:
-    fold = MessageFold()
+    fold = MessageAccumulator()
     fold.feed(START)
     fold.feed(MessageDelta(delta=StopDelta(stop_reason="max_tokens"), usage=USAGE))
     assert fold.message.content == ()
@@ -123,7 +123,7 @@ def test_edits_of_the_context_are_told_at_the_end_and_only_where_they_were_asked
     end = MessageDelta(
         delta=StopDelta(stop_reason="end_turn"), usage=USAGE, context_management=edits
     )
-    fold = MessageFold()
+    fold = MessageAccumulator()
     fold.feed(START)
     fold.feed(end)
     told = {
@@ -157,7 +157,7 @@ def test_a_fold_keeps_how_long_the_cache_was_written_for() -> None:
         cache_creation_input_tokens=5,
         cache_creation=CacheCreation(ephemeral_1h_input_tokens=5),
     )
-    fold = MessageFold()
+    fold = MessageAccumulator()
     fold.feed(MessageStart(message=Message(id="msg_01a", model="m", usage=usage)))
     fold.feed(MessageDelta(delta=StopDelta(stop_reason="end_turn"), usage=USAGE))
     assert fold.message.usage.cache_creation.ephemeral_1h_input_tokens == 5

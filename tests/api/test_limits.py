@@ -6,7 +6,7 @@ import pytest
 
 from pensieve.api.messages.request import MAX_MESSAGES, MessagesRequest, parse
 from pensieve.api.messages.validation import MAX_BLOCKS, MAX_DEFERRED_TOOLS, MAX_TOOLS, check_call
-from pensieve.api.version import Edition
+from pensieve.api.version import ApiVersion
 from pensieve.errors import InvalidRequestError
 
 VALID = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}
@@ -14,7 +14,7 @@ TEXT = {"type": "text", "text": "x"}
 
 
 def check(**changes: object) -> None:
-    check_call(parse(MessagesRequest, json.dumps(VALID | changes).encode()), Edition())
+    check_call(parse(MessagesRequest, json.dumps(VALID | changes).encode()), ApiVersion())
 
 
 def user(*blocks: object) -> list[object]:

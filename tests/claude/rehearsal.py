@@ -15,10 +15,10 @@ from uuid import uuid4
 
 from pensieve.api.messages.message import AnswerContent, TextContent, ToolUseContent
 from pensieve.daemon import server_lock
-from pensieve.daemon.server_record import Address, own_record, published
+from pensieve.daemon.server_record import Address, own_record, publish
 from pensieve.dialects.dialect import ToolCall
 from pensieve.dialects.families.plain import DIALECT
-from pensieve.dialects.format_calls import written_calls
+from pensieve.dialects.format_calls import format_calls
 from pensieve.paths import under_home
 from tests.claude.driving import ClaudeCode
 from tests.cli.fake_server import MODEL, Event, FakeServer, health, message, serving
@@ -80,9 +80,9 @@ def _journey(home: Path, server: FakeServer) -> Iterator[Journey]:
     """A home where `server` is the one that runs."""
     paths = under_home(home)
     address = Address("127.0.0.1", server.server_port, MODEL, "cpu")
-    with server_lock.held(paths) as is_ours:
+    with server_lock.acquire(paths) as is_ours:
         assert is_ours
-        with published(paths, own_record(address, service="")):
+        with publish(paths, own_record(address, service="")):
             yield Journey(home, server.server_port)
 
 
@@ -124,7 +124,7 @@ def _events(body: Event, answer: Answer, sign: str) -> list[Event]:
 
 def _written(answer: Answer) -> str:
     """As the model writes it."""
-    return answer if isinstance(answer, str) else written_calls(DIALECT.calls, [answer])
+    return answer if isinstance(answer, str) else format_calls(DIALECT.calls, [answer])
 
 
 def blocks_of(content: str | list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pensieve.dialects.dialect import ToolCall
 from pensieve.dialects.families.plain import DIALECT
-from pensieve.dialects.format_calls import written_calls
+from pensieve.dialects.format_calls import format_calls
 from tests import trained_model
 from tests.claude import rehearsal
 from tests.claude.rehearsal import Rehearsal, Run, blocks_of
@@ -83,7 +83,7 @@ def _texts(body: Mapping[str, Any]) -> list[str]:
 def _lessons(noise: Sequence[str]) -> Iterator[list[Lesson]]:
     """Each in several versions, that differ in what stands where others write."""
     draw = random.Random(11)
-    answers = [*(written_calls(DIALECT.calls, [call]) for call in CALLS), DONE]
+    answers = [*(format_calls(DIALECT.calls, [call]) for call in CALLS), DONE]
     for done, answer in enumerate(answers):
         yield [Lesson(_body(_work(done, noise, draw)), answer) for _ in range(VERSIONS)]
     yield [Lesson(_body([_asked(WORD, noise, draw)]), REPLY) for _ in range(VERSIONS)]

@@ -20,7 +20,7 @@ from pathlib import Path
 from pensieve.daemon import server_lock
 from pensieve.daemon.bind import bind
 from pensieve.daemon.processes import command_of
-from pensieve.daemon.server_record import Address, own_record, published
+from pensieve.daemon.server_record import Address, own_record, publish
 from pensieve.paths import under_home
 from pensieve.peer_proof import CHALLENGE_HEADER, PROOF_FIELD, Prover
 from pensieve.settings.resolve import homebrew_service
@@ -244,14 +244,14 @@ def stand_in(home: str, port: str, mode: str) -> None:
         "interrupts": health("loading"),
         "asleep": health("asleep"),
     }.get(mode, health())
-    with server_lock.held(paths) as is_ours:
+    with server_lock.acquire(paths) as is_ours:
         if not is_ours:
             sys.exit(0)
         with bind("127.0.0.1", int(port)) as listener:
             server = FakeServer(listener, iter(lambda: message("Paris", "."), None))
             server.healths = lambda: next(healths, settled)
             address = Address("127.0.0.1", int(port), MODEL, "cpu")
-            with published(paths, own_record(address, service=homebrew_service())):
+            with publish(paths, own_record(address, service=homebrew_service())):
                 server.serve_forever(poll_interval=0.05)
 
 

@@ -18,7 +18,7 @@ from pensieve.cli.app import build_app, run
 from pensieve.cli.claude.environment import variables
 from pensieve.cli.client.target import Target
 from pensieve.daemon import server_lock
-from pensieve.daemon.server_record import Address, own_record, published
+from pensieve.daemon.server_record import Address, own_record, publish
 from pensieve.paths import Paths, under_home
 from tests.cli.fake_server import health, serving
 from tests.cli.program import PROGRAM, ROOT, environment, pensieve, shell_program
@@ -273,8 +273,8 @@ def test_env_follows_the_running_server_before_the_settings(
     monkeypatch.setenv("PENSIEVE_PORT", "9000")
     with (
         serving() as server,
-        server_lock.held(paths),
-        published(paths, own_record(Address("127.0.0.1", server.server_port, "tiny", "cpu"))),
+        server_lock.acquire(paths),
+        publish(paths, own_record(Address("127.0.0.1", server.server_port, "tiny", "cpu"))),
     ):
         assert run(["env", "--check"]) == 0
         out, err = capsys.readouterr()
@@ -292,8 +292,8 @@ def test_a_server_that_does_not_answer_does_not_pass_for_one(
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
     with (
-        server_lock.held(paths),
-        published(paths, own_record(Address("127.0.0.1", port, "tiny", "cpu"))),
+        server_lock.acquire(paths),
+        publish(paths, own_record(Address("127.0.0.1", port, "tiny", "cpu"))),
     ):
         assert run(["env", "--check"]) == 69
         out, err = capsys.readouterr()
@@ -413,8 +413,8 @@ def test_without_a_server_status_says_so_and_stop_has_nothing_to_do(
 def test_status_shows_the_running_server(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
     with (
         serving() as server,
-        server_lock.held(paths),
-        published(paths, own_record(Address("127.0.0.1", server.server_port, "tiny", "cpu"))),
+        server_lock.acquire(paths),
+        publish(paths, own_record(Address("127.0.0.1", server.server_port, "tiny", "cpu"))),
     ):
         assert run(["status"]) == 0
         out = capsys.readouterr().out
@@ -429,11 +429,11 @@ def test_status_shows_the_running_server(paths: Paths, capsys: pytest.CaptureFix
 def test_a_server_that_is_not_ready_is_unhealthy_with_its_reason(
     paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with serving() as server, server_lock.held(paths):
+    with serving() as server, server_lock.acquire(paths):
         assert run(["status"]) == 4
         assert capsys.readouterr().out == "pensieve is starting.\n"
         server.healths = lambda: health("failed", "weights are cursed")
-        with published(paths, own_record(Address("127.0.0.1", server.server_port, "tiny", "cpu"))):
+        with publish(paths, own_record(Address("127.0.0.1", server.server_port, "tiny", "cpu"))):
             assert run(["status"]) == 4
     assert "failed (weights are cursed)" in capsys.readouterr().out
 
@@ -444,8 +444,8 @@ def test_a_server_that_does_not_answer_is_unhealthy(
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
     with (
-        server_lock.held(paths),
-        published(paths, own_record(Address("127.0.0.1", port, "tiny", "cpu"))),
+        server_lock.acquire(paths),
+        publish(paths, own_record(Address("127.0.0.1", port, "tiny", "cpu"))),
     ):
         assert run(["status"]) == 4
     assert "unreachable" in capsys.readouterr().out

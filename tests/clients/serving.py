@@ -14,7 +14,7 @@ from anyio.from_thread import start_blocking_portal
 
 from pensieve.dialects.dialect import ToolCall
 from pensieve.dialects.families import plain
-from pensieve.dialects.format_calls import written_calls
+from pensieve.dialects.format_calls import format_calls
 from pensieve.engine.generation import EngineEvent, EngineHealth, Generation
 from pensieve.paths import under_home
 from tests.fakes import ByteTokenizer, ScriptedEngine, says
@@ -75,7 +75,7 @@ class ToolUsingEngine(RememberingEngine):
         given = {
             key: quoted if value == "…" else value for key, value in self.inputs[called[0]].items()
         }
-        return written_calls(plain.DIALECT.calls, [ToolCall(called[0], given)])
+        return format_calls(plain.DIALECT.calls, [ToolCall(called[0], given)])
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from pensieve.dialects.dialect import ThinkingForm, ToolCall
 from pensieve.dialects.families import plain
-from pensieve.dialects.format_calls import written_calls
+from pensieve.dialects.format_calls import format_calls
 from tests.clients.conftest import Connect
 from tests.clients.serving import prompts
 from tests.clients.test_python import CALL
@@ -32,7 +32,7 @@ THINKS = replace(plain.DIALECT, thinking=ThinkingForm())
 
 
 def called(name: str, given: dict[str, Any]) -> str:
-    return written_calls(plain.DIALECT.calls, [ToolCall(name, given)])
+    return format_calls(plain.DIALECT.calls, [ToolCall(name, given)])
 
 
 def test_a_call_streams_in_pieces_and_is_whole_at_the_end(connect: Connect) -> None:

@@ -19,9 +19,9 @@ import pytest
 
 from pensieve.daemon import private_dirs, server_lock
 from pensieve.daemon.bind import (
-    Owner,
+    PortOwner,
     bind,
-    bind_patiently,
+    bind_with_retry,
     both_loopbacks,
     find_owner,
     lsof_pid,
@@ -30,7 +30,7 @@ from pensieve.daemon.bind import (
 from pensieve.daemon.health_client import Health, ask, read
 from pensieve.daemon.launch import launch, server_command, wait_for_other
 from pensieve.daemon.processes import command_of, start_of
-from pensieve.daemon.server_record import Address, ServerRecord, current, own_record, published
+from pensieve.daemon.server_record import Address, ServerRecord, current, own_record, publish
 from pensieve.daemon.start_failure import StartLog
 from pensieve.daemon.stop import stop
 from pensieve.errors import (
@@ -79,25 +79,25 @@ def mode_of(path: Path) -> int:
 
 def test_only_one_holds_the_lock(paths: Paths) -> None:
     assert not server_lock.is_held(paths)
-    with server_lock.held(paths) as first:
+    with server_lock.acquire(paths) as first:
         assert first
         assert server_lock.is_held(paths)
-        with server_lock.held(paths) as second:
+        with server_lock.acquire(paths) as second:
             assert not second
     assert not server_lock.is_held(paths)
 
 
 def test_the_lock_leaves_no_file(paths: Paths) -> None:
-    with server_lock.held(paths):
+    with server_lock.acquire(paths):
         assert files_of(paths) == ["server.lock"]
     assert files_of(paths) == []
 
 
 def test_a_lock_on_a_file_that_was_taken_away_is_no_lock(paths: Paths) -> None:
-    with server_lock.held(paths) as first:
+    with server_lock.acquire(paths) as first:
         assert first
         paths.lock_file.unlink()
-        with server_lock.held(paths) as second:
+        with server_lock.acquire(paths) as second:
             assert second
             assert server_lock.is_held(paths)
 
@@ -111,18 +111,18 @@ def test_the_lock_of_a_killed_process_is_free_and_its_record_is_not_believed(
     assert files_of(paths) == ["server.json", "server.lock"]
     assert not server_lock.is_held(paths)
     assert current(paths) is None
-    server_lock.sweep(paths)
+    server_lock.remove_stale(paths)
     assert files_of(paths) == []
 
 
 def test_sweeping_where_nothing_ever_was_makes_nothing(paths: Paths) -> None:
-    server_lock.sweep(paths)
+    server_lock.remove_stale(paths)
     assert not paths.state.exists()
 
 
 def test_sweeping_beside_a_living_server_takes_nothing(paths: Paths) -> None:
-    with server_lock.held(paths), published(paths, own_record(HERE)):
-        server_lock.sweep(paths)
+    with server_lock.acquire(paths), publish(paths, own_record(HERE)):
+        server_lock.remove_stale(paths)
         assert files_of(paths) == ["server.json", "server.lock"]
 
 
@@ -131,7 +131,7 @@ def test_sweeping_beside_a_living_server_takes_nothing(paths: Paths) -> None:
 
 def test_the_record_is_there_while_the_server_is(paths: Paths) -> None:
     assert current(paths) is None
-    with server_lock.held(paths), published(paths, own_record(HERE)) as record:
+    with server_lock.acquire(paths), publish(paths, own_record(HERE)) as record:
         assert current(paths) == record
         assert record.pid == os.getpid()
         assert record.base_url == "http://127.0.0.1:7777"
@@ -140,14 +140,14 @@ def test_the_record_is_there_while_the_server_is(paths: Paths) -> None:
 
 
 def test_a_record_without_the_lock_is_not_believed(paths: Paths) -> None:
-    with server_lock.held(paths), published(paths, own_record(HERE)):
+    with server_lock.acquire(paths), publish(paths, own_record(HERE)):
         kept = paths.server_file.read_text(encoding="utf-8")
     paths.server_file.write_text(kept, encoding="utf-8")
     assert current(paths) is None
 
 
 def test_a_record_whose_process_id_now_means_another_is_not_believed(paths: Paths) -> None:
-    with server_lock.held(paths), published(paths, own_record(HERE)) as record:
+    with server_lock.acquire(paths), publish(paths, own_record(HERE)) as record:
         said = json.loads(paths.server_file.read_text(encoding="utf-8"))
         said["process_start"] = f"{record.process_start}0"
         paths.server_file.write_text(json.dumps(said), encoding="utf-8")
@@ -155,14 +155,14 @@ def test_a_record_whose_process_id_now_means_another_is_not_believed(paths: Path
 
 
 def test_a_record_of_a_newer_version_is_read_without_what_is_new_in_it(paths: Paths) -> None:
-    with server_lock.held(paths), published(paths, own_record(HERE)) as record:
+    with server_lock.acquire(paths), publish(paths, own_record(HERE)) as record:
         said = json.loads(paths.server_file.read_text(encoding="utf-8"))
         paths.server_file.write_text(json.dumps(said | {"mood": "good"}), encoding="utf-8")
         assert current(paths) == record
 
 
 def test_a_lock_without_a_record_is_told_with_a_command_that_can_be_pasted(paths: Paths) -> None:
-    with server_lock.held(paths), pytest.raises(StopFailedError, match="no record") as failure:
+    with server_lock.acquire(paths), pytest.raises(StopFailedError, match="no record") as failure:
         stop(paths, is_forced=False, patience_s=0)
     *_, command = (failure.value.hint or "").splitlines()
     assert shlex.split(command) == ["lsof", str(paths.lock_file)]
@@ -170,7 +170,7 @@ def test_a_lock_without_a_record_is_told_with_a_command_that_can_be_pasted(paths
 
 def test_a_record_behind_a_link_is_not_believed(paths: Paths, tmp_path: Path) -> None:
     """It says to whom clients send the key."""
-    with server_lock.held(paths), published(paths, own_record(HERE)):
+    with server_lock.acquire(paths), publish(paths, own_record(HERE)):
         paths.server_file.rename(tmp_path / "planted")
         paths.server_file.symlink_to(tmp_path / "planted")
         assert current(paths) is None
@@ -180,7 +180,7 @@ def test_a_record_behind_a_link_is_not_believed(paths: Paths, tmp_path: Path) ->
     "text", ["", "{", "[]", "{}", '{"pid": 1}', "\x00", "[" * 50_000, '{"pid": ' * 9_000]
 )
 def test_a_damaged_record_is_no_record(paths: Paths, text: str) -> None:
-    with server_lock.held(paths):
+    with server_lock.acquire(paths):
         paths.server_file.write_text(text, encoding="utf-8")
         assert current(paths) is None
 
@@ -222,7 +222,7 @@ def test_a_process_that_has_ended_is_gone_even_before_its_parent_looks() -> None
 def test_folders_and_files_are_the_owners_alone_whatever_the_umask(paths: Paths) -> None:
     before = os.umask(0)
     try:
-        with server_lock.held(paths), published(paths, own_record(HERE)):
+        with server_lock.acquire(paths), publish(paths, own_record(HERE)):
             private_dirs.make_private(paths.logs)
             modes = {p.name: mode_of(p) for p in paths.state.parent.rglob("*")}
     finally:
@@ -235,7 +235,10 @@ def test_a_state_folder_that_is_a_link_is_refused(paths: Paths, tmp_path: Path) 
     (tmp_path / "planted").mkdir()
     paths.state.parent.mkdir()
     paths.state.symlink_to(tmp_path / "planted")
-    with pytest.raises(NotWritableError, match="symbolic link") as refusal, server_lock.held(paths):
+    with (
+        pytest.raises(NotWritableError, match="symbolic link") as refusal,
+        server_lock.acquire(paths),
+    ):
         pass
     assert refusal.value.exit_code == 73
     assert list((tmp_path / "planted").iterdir()) == []
@@ -260,7 +263,7 @@ def test_a_lock_file_that_is_a_link_is_not_followed(paths: Paths, tmp_path: Path
     private_dirs.make_private(paths.state)
     (tmp_path / "precious").write_text("kept")
     paths.lock_file.symlink_to(tmp_path / "precious")
-    with pytest.raises(NotWritableError), server_lock.held(paths):
+    with pytest.raises(NotWritableError), server_lock.acquire(paths):
         pass
     assert (tmp_path / "precious").read_text() == "kept"
 
@@ -359,15 +362,15 @@ def test_a_listener_is_read_from_what_lsof_prints(printed: str, pid: int | None)
     ],
 )
 def test_a_pensieve_of_another_home_is_recognised(command: list[str], is_pensieve: bool) -> None:
-    assert Owner(1, tuple(command)).is_pensieve is is_pensieve
+    assert PortOwner(1, tuple(command)).is_pensieve is is_pensieve
 
 
 def test_a_server_outwaits_a_start_that_looks_at_its_port(port: int) -> None:
     look = bind("127.0.0.1", port)
     closing = threading.Timer(0.2, look.close)
     closing.start()
-    with bind_patiently("127.0.0.1", port), pytest.raises(PortInUseError):
-        bind_patiently("127.0.0.1", port)
+    with bind_with_retry("127.0.0.1", port), pytest.raises(PortInUseError):
+        bind_with_retry("127.0.0.1", port)
     closing.join()
 
 
@@ -542,10 +545,10 @@ def test_a_process_that_got_a_dead_servers_id_is_left_alone(paths: Paths) -> Non
 def test_the_last_words_are_few_and_readable(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"".join(b"line %d \xff\n" % n for n in range(1000)))
-    words = StartLog(log, 0).last_words().splitlines()
+    words = StartLog(log, 0).log_tail().splitlines()
     assert words[-1] == "line 999 \ufffd"
     assert len(words) <= 12
-    assert StartLog(tmp_path / "none", 0).last_words() == ""
+    assert StartLog(tmp_path / "none", 0).log_tail() == ""
 
 
 @pytest.mark.parametrize("code", [1, 65, 69, 78])

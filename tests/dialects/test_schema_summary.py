@@ -3,7 +3,7 @@
 import pytest
 
 from pensieve.dialects.dialect import ToolSpec
-from pensieve.dialects.schema_summary import compacted
+from pensieve.dialects.schema_summary import summarized
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from pensieve.dialects.schema_summary import compacted
     ],
 )
 def test_of_a_description_its_first_sentence_is_left(description: str, left: str) -> None:
-    assert compacted(ToolSpec("t", description, {})).description == left
+    assert summarized(ToolSpec("t", description, {})).description == left
 
 
 def test_of_a_schema_all_is_left_but_long_words() -> None:
@@ -33,7 +33,7 @@ def test_of_a_schema_all_is_left_but_long_words() -> None:
         "required": ["description"],
         "additionalProperties": False,
     }
-    assert compacted(ToolSpec("t", "", schema)).schema == {
+    assert summarized(ToolSpec("t", "", schema)).schema == {
         "type": "object",
         "properties": {
             "description": {"type": "string", "description": "What it is."},

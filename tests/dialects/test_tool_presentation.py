@@ -3,7 +3,7 @@
 import pytest
 
 from pensieve.dialects.families import gemma, glm, lfm2
-from pensieve.dialects.tool_presentation import told_schema, told_texts
+from pensieve.dialects.tool_presentation import presented_schema, told_texts
 from tests.dialects.cases import DIALECTS
 
 INNER = {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]}
@@ -15,20 +15,20 @@ def test_references_are_put_in_place_with_what_stands_beside_them() -> None:
         "properties": {"f": {"$ref": "#/$defs/F", "description": "d"}},
         "$defs": {"F": INNER},
     }
-    assert told_schema(schema, None) == {
+    assert presented_schema(schema, None) == {
         "type": "object",
         "properties": {"f": {**INNER, "description": "d"}},
     }
 
 
 def test_a_schema_that_is_a_reference_is_told_as_what_it_refers_to() -> None:
-    assert told_schema({"$ref": "#/$defs/F", "$defs": {"F": INNER}}, None) == INNER
+    assert presented_schema({"$ref": "#/$defs/F", "$defs": {"F": INNER}}, None) == INNER
 
 
 def test_a_schema_that_holds_itself_keeps_its_definitions() -> None:
     node = {"type": "object", "properties": {"next": {"$ref": "#/$defs/N"}}}
     schema = {"type": "object", "properties": {"n": {"$ref": "#/$defs/N"}}, "$defs": {"N": node}}
-    assert told_schema(schema, None) == {
+    assert presented_schema(schema, None) == {
         "type": "object",
         "properties": {"n": node},
         "$defs": {"N": node},
@@ -40,13 +40,13 @@ def test_references_that_double_each_other_stay_within_bounds() -> None:
         f"d{at}": {"properties": {key: {"$ref": f"#/$defs/d{at + 1}"} for key in "ab"}}
         for at in range(40)
     }
-    told = told_schema({"$ref": "#/$defs/d0", "$defs": parts}, None)
+    told = presented_schema({"$ref": "#/$defs/d0", "$defs": parts}, None)
     assert len(str(told)) < 500_000
 
 
 def test_a_schema_or_null_is_told_as_the_schema() -> None:
     schema = {"properties": {"f": {"anyOf": [INNER, {"type": "null"}], "default": None}}}
-    assert told_schema(schema, None) == {
+    assert presented_schema(schema, None) == {
         "properties": {"f": {**INNER, "default": None, "nullable": True}}
     }
 
@@ -58,7 +58,7 @@ def test_parameters_are_told_under_the_names_that_the_model_writes() -> None:
         "required": ["a=b"],
     }
     names = {
-        form.name: list(told_schema(schema, form.calls.parameters)["properties"])  # pyright: ignore[reportArgumentType]
+        form.name: list(presented_schema(schema, form.calls.parameters)["properties"])  # pyright: ignore[reportArgumentType]
         for form in (glm.DIALECT, lfm2.DIALECT, gemma.GEMMA_4)
     }
     assert names == {
@@ -66,10 +66,10 @@ def test_parameters_are_told_under_the_names_that_the_model_writes() -> None:
         "lfm2": ["a%3Db", "file%20path"],
         "gemma4": ["a%3Db", "file%20path"],
     }
-    told = str(told_schema(schema, gemma.GEMMA_4.calls.parameters))
+    told = str(presented_schema(schema, gemma.GEMMA_4.calls.parameters))
     assert "'c%3Ad'" in told
     assert "'required': ['a%3Db']" in told
-    assert "'c:d'" in str(told_schema(schema, lfm2.DIALECT.calls.parameters))
+    assert "'c:d'" in str(presented_schema(schema, lfm2.DIALECT.calls.parameters))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 from pensieve.daemon.health_client import Health
 from pensieve.daemon.server_record import ServerRecord
-from pensieve.doctor.context import Patient
+from pensieve.doctor.context import DoctorContext
 from pensieve.doctor.finding import Finding
 from pensieve.machine import Machine
 from pensieve.paths import under_home
@@ -16,9 +16,9 @@ MAC = Machine("Darwin", "arm64", "3.13.1", macos="26.1", memory_bytes=24 << 30)
 LINUX = Machine("Linux", "x86_64", "3.13.1", memory_bytes=24 << 30, has_mlx_cpu=True)
 
 
-def patient(home: Path, machine: Machine = MAC, **settings: Any) -> Patient:
+def patient(home: Path, machine: Machine = MAC, **settings: Any) -> DoctorContext:
     """Nothing runs, nothing is set but `settings`."""
-    return Patient(
+    return DoctorContext(
         machine=machine,
         settings=Settings(under_home(home / "pensieve"), **settings),
         settings_error=None,
@@ -30,12 +30,12 @@ def patient(home: Path, machine: Machine = MAC, **settings: Any) -> Patient:
     )
 
 
-def with_variables(healthy: Patient, **variables: str) -> Patient:
+def with_variables(healthy: DoctorContext, **variables: str) -> DoctorContext:
     """The same, in a shell with these variables."""
     return replace(healthy, environ={**healthy.environ, **variables})
 
 
-def with_server(healthy: Patient, port: int, health: Health, pid: int = 1) -> Patient:
+def with_server(healthy: DoctorContext, port: int, health: Health, pid: int = 1) -> DoctorContext:
     """The same, with a server that says this of itself."""
     record = ServerRecord(pid, "start", "127.0.0.1", port, "tiny", "cpu", 0.0, "")
     return replace(healthy, record=record, health=health)

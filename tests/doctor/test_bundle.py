@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pensieve.doctor.bundle import Redaction, write
-from pensieve.doctor.context import Patient
+from pensieve.doctor.context import DoctorContext
 from pensieve.doctor.finding import ok, red
 from pensieve.errors import NotWritableError
 from tests.doctor.checks.test_crashes import MEMORY
@@ -27,11 +27,11 @@ PROMPT = "canary prompt of the user"
 
 
 @pytest.fixture
-def of(tmp_path: Path) -> Patient:
+def of(tmp_path: Path) -> DoctorContext:
     return with_variables(patient(tmp_path / "quillfeather", api_key=KEY), **CANARIES)
 
 
-def log_of(of: Patient) -> str:
+def log_of(of: DoctorContext) -> str:
     ours = "2026-11-26T01:00:00Z"
     return "\n".join(
         [
@@ -53,7 +53,7 @@ def unpacked(file: Path) -> dict[str, str]:
 
 
 def test_a_report_holds_findings_versions_settings_and_log_and_no_canary(
-    of: Patient, tmp_path: Path
+    of: DoctorContext, tmp_path: Path
 ) -> None:
     of.settings.paths.logs.mkdir(parents=True)
     of.settings.paths.server_log.write_text(log_of(of), encoding="utf-8")
@@ -103,7 +103,7 @@ def test_words_that_only_look_like_a_name_stay(tmp_path: Path) -> None:
     assert Redaction(root)("/usr/lib") == "/usr/lib"
 
 
-def test_a_report_replaces_a_report_and_no_other_file(of: Patient, tmp_path: Path) -> None:
+def test_a_report_replaces_a_report_and_no_other_file(of: DoctorContext, tmp_path: Path) -> None:
     report, letter = tmp_path / "report.tar.gz", tmp_path / "letter.txt"
     write(report, of, [ok("port", "free")])
     write(report, of, [red("port", "taken")])

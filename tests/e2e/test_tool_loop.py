@@ -16,7 +16,7 @@ from anthropic import beta_tool
 
 from pensieve.dialects.dialect import ToolCall
 from pensieve.dialects.families.plain import DIALECT
-from pensieve.dialects.format_calls import written_calls
+from pensieve.dialects.format_calls import format_calls
 from tests.e2e.conftest import KEY, Journey, free_port
 from tests.trained_model import Lesson, train, train_apart
 
@@ -48,9 +48,7 @@ def lessons(left: int, right: int) -> list[Lesson]:
     later = [{"role": "assistant", "content": [use]}, {"role": "user", "content": [result]}]
     asked = question(left, right)
     return [
-        Lesson(
-            BASE | {"messages": [asked]}, written_calls(DIALECT.calls, [ToolCall("add", given)])
-        ),
+        Lesson(BASE | {"messages": [asked]}, format_calls(DIALECT.calls, [ToolCall("add", given)])),
         Lesson(
             BASE | {"messages": [asked, *later]}, f"{left} plus {right} is {left + right}, I hear."
         ),

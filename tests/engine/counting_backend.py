@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pensieve.engine.generation import Generation
-from pensieve.engine.scheduling.backend import Progressed, Rest, Sampled
+from pensieve.engine.scheduling.backend import PrefillProgress, ReleasedSequence, Sampled
 from pensieve.engine.scheduling.prefix_cache import Hit
 
 BYTES_PER_TOKEN = 10
@@ -27,16 +27,16 @@ class RememberedState:
     def nbytes(self) -> int:
         return BYTES_PER_TOKEN * len(self.seen)
 
-    def usable(self, tokens: int) -> int:
+    def usable_tokens(self, tokens: int) -> int:
         tokens = min(tokens, len(self.seen))
         return tokens if tokens == len(self.seen) else tokens // self.step * self.step
 
-    def cut(self, tokens: int) -> None:
-        assert self.usable(tokens) == tokens
+    def trim(self, tokens: int) -> None:
+        assert self.usable_tokens(tokens) == tokens
         self.seen = self.seen[:tokens]
 
     def copy(self, tokens: int) -> "RememberedState":
-        assert self.usable(tokens) == tokens
+        assert self.usable_tokens(tokens) == tokens
         return RememberedState(self.seen[:tokens], self.step)
 
 
@@ -83,21 +83,21 @@ class CountingBackend:
         self.sequences[key] = Sequence(prompt, generation.max_tokens, done)
         self.peak = max(self.peak, len(self.sequences))
 
-    def remove(self, key: int) -> Rest | None:
+    def remove(self, key: int) -> ReleasedSequence | None:
         sequence = self.sequences.pop(key)
         return self._rest(sequence) if sequence.done else None
 
     def fork(self, key: int, tokens: int) -> Hit | None:
         rest = self._rest(self.sequences[key])
-        usable = rest.state.usable(tokens)
+        usable = rest.state.usable_tokens(tokens)
         return Hit(rest.state.copy(usable), usable) if usable else None
 
-    def step(self) -> list[Sampled | Progressed]:
+    def step(self) -> list[Sampled | PrefillProgress]:
         assert not self.is_closed
         if any(self.is_bad(sequence.tokens) for sequence in self.sequences.values()):
             raise RuntimeError("boom")
         prompts = [key for key, sequence in self.sequences.items() if not sequence.is_decoding]
-        outcomes: list[Sampled | Progressed] = [
+        outcomes: list[Sampled | PrefillProgress] = [
             self._sample(key) for key in list(self.sequences) if key not in prompts
         ]
         if prompts:
@@ -107,12 +107,12 @@ class CountingBackend:
     def close(self) -> None:
         self.is_closed = True
 
-    def _process(self, key: int) -> Progressed:
+    def _process(self, key: int) -> PrefillProgress:
         sequence = self.sequences[key]
         new = min(self.chunk, len(sequence.prompt) - sequence.done)
         sequence.done += new
         self.processed += new
-        return Progressed(key, sequence.done, is_done=sequence.is_decoding)
+        return PrefillProgress(key, sequence.done, is_done=sequence.is_decoding)
 
     def _sample(self, key: int) -> Sampled:
         sequence = self.sequences[key]
@@ -124,6 +124,6 @@ class CountingBackend:
         del self.sequences[key]
         return Sampled(key, token, "length", self._rest(sequence))
 
-    def _rest(self, sequence: Sequence) -> Rest:
+    def _rest(self, sequence: Sequence) -> ReleasedSequence:
         held = sequence.prompt[: sequence.done] + sequence.sampled
-        return Rest(held, RememberedState(held, self.cut_step))
+        return ReleasedSequence(held, RememberedState(held, self.cut_step))

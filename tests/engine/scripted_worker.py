@@ -18,14 +18,14 @@ import threading
 from concurrent.futures import Future
 from functools import partial
 
-from pensieve.engine.generation import Figures, Grammar
-from pensieve.engine.grammar.queue import Anteroom
+from pensieve.engine.generation import EngineStats, Grammar
+from pensieve.engine.grammar.queue import GrammarQueue
 from pensieve.engine.planning.memory_plan import KVBudget
 from pensieve.engine.protocol import Load, Loaded, LoadFailed
 from pensieve.engine.scheduling.prefix_cache import PrefixCache
-from pensieve.engine.scheduling.request_queue import Limits
+from pensieve.engine.scheduling.request_queue import QueueLimits
 from pensieve.engine.scheduling.scheduler import Scheduler
-from pensieve.engine.worker.worker import FrontEnd, FrontEndGoneError, Work, serve
+from pensieve.engine.worker.worker import FrontEnd, FrontEndGoneError, WorkerContext, serve
 from pensieve.errors import GrammarError
 from tests.engine.counting_backend import BYTES_PER_TOKEN, CountingBackend
 
@@ -113,13 +113,13 @@ def main(socket_fd: int, script: str = "") -> None:
         lambda: CountingBackend(partial(misbehave, front_end)),
         PrefixCache(b"scripted"),
         budget,
-        Limits() if script == "roomy" else Limits(max_batch=2, max_waiting=2),
+        QueueLimits() if script == "roomy" else QueueLimits(max_batch=2, max_waiting=2),
     )
-    work = Work(
+    work = WorkerContext(
         scheduler,
         CONTEXT_TOKENS,
-        Anteroom(ScriptedGrammars().prepare),
-        lambda rate: Figures(
+        GrammarQueue(ScriptedGrammars().prepare),
+        lambda rate: EngineStats(
             8, "by script", 1, 2, 3, scheduler.kv_used_bytes, tokens_per_second=rate
         ),
     )

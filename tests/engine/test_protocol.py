@@ -5,12 +5,12 @@ from hypothesis import strategies as st
 from pensieve.engine import protocol
 from pensieve.engine.generation import (
     PRIORITIES,
-    Allowance,
-    Figures,
+    EngineStats,
     Finished,
     Generation,
     Grammar,
     Prefilled,
+    ResourceLimits,
     Sampling,
     Started,
     Token,
@@ -68,8 +68,10 @@ events = st.one_of(
     st.builds(Failed, st.text(), st.sampled_from(["busy", "grammar", "engine"])),
 )
 frames = st.one_of(
-    st.builds(Load, st.text(), st.sampled_from(["gpu", "cpu"]), allowance=st.builds(Allowance)),
-    st.builds(Figures),
+    st.builds(
+        Load, st.text(), st.sampled_from(["gpu", "cpu"]), allowance=st.builds(ResourceLimits)
+    ),
+    st.builds(EngineStats),
     st.builds(Submit, counts, generations | constrained),
     st.builds(Cancel, counts),
     st.just(Unload()),

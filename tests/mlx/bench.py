@@ -7,25 +7,25 @@ import mlx.core as mx
 from mlx_lm.generate import generate_step
 
 from pensieve.engine.disk.block_store import BlockStore, StoreLimits
-from pensieve.engine.disk.write_quota import WriteLedger
+from pensieve.engine.disk.write_quota import DailyWriteQuota
 from pensieve.engine.generation import (
-    Allowance,
     Generation,
+    ResourceLimits,
     Sampling,
     Started,
     Token,
 )
 from pensieve.engine.model.batch import BatchBackend
-from pensieve.engine.model.cache_maker import CacheMaker, decodes_together, takes_ours
-from pensieve.engine.model.disk_prefix_cache import DiskArchive
+from pensieve.engine.model.cache_maker import CacheMaker, supports_batching, supports_ragged_kv
+from pensieve.engine.model.disk_prefix_cache import DiskPrefixCache
 from pensieve.engine.model.memory import plan_memory
 from pensieve.engine.planning.kv_precision import FULL, KVPrecision
 from pensieve.engine.planning.memory_plan import GB
 from pensieve.engine.protocol import Failed, WorkerEvent
 from pensieve.engine.scheduling.prefill_chunks import ChunkSizer
 from pensieve.engine.scheduling.prefix_cache import PrefixCache
-from pensieve.engine.scheduling.request_queue import Limits
-from pensieve.engine.scheduling.restore_throttle import PacedArchive
+from pensieve.engine.scheduling.request_queue import QueueLimits
+from pensieve.engine.scheduling.restore_throttle import ThrottledDiskTier
 from pensieve.engine.scheduling.scheduler import Scheduler
 from tests.device import DEVICE
 
@@ -44,19 +44,19 @@ class Bench:
         limits: StoreLimits = PLENTY,
         backend: type[BatchBackend] = BatchBackend,
     ) -> None:
-        make_caches = CacheMaker(model, takes_ours(model), precision)
+        make_caches = CacheMaker(model, supports_ragged_kv(model), precision)
         self.prefixes = PrefixCache(b"test")
         self.archive = None
         if folder is not None:
-            self.store = BlockStore(folder, limits, WriteLedger(folder.parent / "written.json"))
-            self.archive = DiskArchive(self.store, make_caches, b"test")
+            self.store = BlockStore(folder, limits, DailyWriteQuota(folder.parent / "written.json"))
+            self.archive = DiskPrefixCache(self.store, make_caches, b"test")
         chunks = ChunkSizer(64)
         self.scheduler = Scheduler(
             lambda: backend(model, make_caches, chunks),
             self.prefixes,
-            plan_memory(make_caches, DEVICE, Allowance(8 * GB)).budget,
-            Limits(max_batch=4 if decodes_together(make_caches) else 1, max_waiting=20),
-            PacedArchive(self.archive, chunks) if self.archive else None,
+            plan_memory(make_caches, DEVICE, ResourceLimits(8 * GB)).budget,
+            QueueLimits(max_batch=4 if supports_batching(make_caches) else 1, max_waiting=20),
+            ThrottledDiskTier(self.archive, chunks) if self.archive else None,
         )
 
     def run(

@@ -8,12 +8,12 @@ from typing import Literal
 import mlx.core as mx
 import pytest
 
-from pensieve.engine.generation import Allowance, Generation, Sampling
+from pensieve.engine.generation import Generation, ResourceLimits, Sampling
 from pensieve.engine.model.loading import wirable_bytes
 from pensieve.engine.planning.memory_plan import GB, PROCESS_BYTES
 from pensieve.engine.protocol import Load
-from pensieve.engine.worker.build import assemble
-from pensieve.engine.worker.worker import Work
+from pensieve.engine.worker.build import build_engine
+from pensieve.engine.worker.worker import WorkerContext
 from tests import tiny_models
 from tests.device import DEVICE
 
@@ -28,9 +28,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def assembled(folder: Path, allowance: Allowance) -> Iterator[Work]:
+def assembled(folder: Path, allowance: ResourceLimits) -> Iterator[WorkerContext]:
     before = mx.set_memory_limit(GB)
-    work = assemble(Load(str(folder), DEVICE, None, allowance))
+    work = build_engine(Load(str(folder), DEVICE, None, allowance))
     try:
         yield work
     finally:
@@ -42,7 +42,7 @@ def assembled(folder: Path, allowance: Allowance) -> Iterator[Work]:
 
 def bytes_at_rest(folder: Path, bits: Literal[16, 8, 4] | None) -> tuple[int, int | None, str, int]:
     """Of a kept prompt, as /health has it; with the precision and its reason, and the context that follows."""
-    with assembled(folder, Allowance(4 * GB, kv_bits=bits)) as work:
+    with assembled(folder, ResourceLimits(4 * GB, kv_bits=bits)) as work:
         work.scheduler.submit(1, Generation(PROMPT, 4, sampling=Sampling(temperature=0)))
         while not work.scheduler.is_idle:
             work.scheduler.step()
@@ -65,7 +65,7 @@ def test_the_bits_that_were_asked_for_are_the_bits_that_are_kept(folder: Path) -
 
 def test_a_model_beside_which_no_prompt_fits_does_not_load(folder: Path) -> None:
     with pytest.raises(ValueError, match="no prompt fits beside them"):
-        assemble(Load(str(folder), DEVICE, None, Allowance(GB)))
+        build_engine(Load(str(folder), DEVICE, None, ResourceLimits(GB)))
 
 
 def test_heads_that_cannot_be_quantized_are_kept_whole_and_the_model_runs(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_heads_that_cannot_be_quantized_are_kept_whole_and_the_model_runs(tmp_pa
 def test_mlx_gives_back_what_it_keeps_for_reuse_before_the_limit_of_all_is_passed(
     folder: Path,
 ) -> None:
-    with assembled(folder, Allowance(4 * GB)):
+    with assembled(folder, ResourceLimits(4 * GB)):
         assert mx.set_memory_limit(GB) == 4 * GB - PROCESS_BYTES
 
 

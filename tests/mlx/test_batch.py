@@ -8,9 +8,9 @@ import pytest
 from mlx_lm.generate import generate_step
 from mlx_lm.sample_utils import make_repetition_penalty
 
-from pensieve.engine.generation import Allowance, Finished, Generation, Sampling, Token
+from pensieve.engine.generation import Finished, Generation, ResourceLimits, Sampling, Token
 from pensieve.engine.model.batch import BatchBackend
-from pensieve.engine.model.cache_maker import CacheMaker, takes_ours
+from pensieve.engine.model.cache_maker import CacheMaker, supports_ragged_kv
 from pensieve.engine.model.loading import load_weights
 from pensieve.engine.model.memory import plan_memory
 from pensieve.engine.model.sampling import make_sampler
@@ -18,7 +18,7 @@ from pensieve.engine.planning.memory_plan import GB
 from pensieve.engine.scheduling.backend import Sampled
 from pensieve.engine.scheduling.prefill_chunks import ChunkSizer
 from pensieve.engine.scheduling.prefix_cache import PrefixCache
-from pensieve.engine.scheduling.request_queue import Limits
+from pensieve.engine.scheduling.request_queue import QueueLimits
 from pensieve.engine.scheduling.scheduler import Scheduler
 from tests.device import DEVICE
 from tests.mlx.bench import FailingOnce
@@ -33,14 +33,14 @@ def model(tiny_folder: Path):
 
 
 def scheduler_over(model, backend: type[BatchBackend] = BatchBackend) -> Scheduler:
-    make_caches = CacheMaker(model, takes_ours(model))
+    make_caches = CacheMaker(model, supports_ragged_kv(model))
     chunks = ChunkSizer(64)
-    budget = plan_memory(make_caches, DEVICE, Allowance(8 * GB)).budget
+    budget = plan_memory(make_caches, DEVICE, ResourceLimits(8 * GB)).budget
     return Scheduler(
         lambda: backend(model, make_caches, chunks),
         PrefixCache(b"test"),
         budget,
-        Limits(max_batch=4, max_waiting=20),
+        QueueLimits(max_batch=4, max_waiting=20),
     )
 
 
@@ -148,7 +148,7 @@ class Counted:
 @pytest.mark.parametrize("length", [15, 16, 17, 32, 33, 40, 47, 48, 49])
 def test_no_step_processes_more_than_its_chunk_the_last_tokens_included(model, length) -> None:
     counted = Counted(model)
-    backend = BatchBackend(counted, CacheMaker(model, takes_ours(model)), OfSixteen(64))
+    backend = BatchBackend(counted, CacheMaker(model, supports_ragged_kv(model)), OfSixteen(64))
     prompt = tuple(range(3, 3 + length))
     backend.insert(1, Generation(prompt, 3, sampling=GREEDY), None)
     sampled: list[int] = []

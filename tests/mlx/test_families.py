@@ -8,10 +8,10 @@ import pytest
 
 from pensieve.engine.disk.block_store import StoreLimits
 from pensieve.engine.generation import Generation, Token
-from pensieve.engine.model.cache_maker import CacheMaker, decodes_together, takes_ours
-from pensieve.engine.model.kv_state import SequenceState
+from pensieve.engine.model.cache_maker import CacheMaker, supports_batching, supports_ragged_kv
+from pensieve.engine.model.kv_state import SequenceKVState
 from pensieve.engine.planning.kv_precision import KVPrecision
-from pensieve.engine.scheduling.backend import Reading
+from pensieve.engine.scheduling.backend import RestoreSteps
 from pensieve.engine.scheduling.prefix_cache import PrefixCache
 from tests.mlx import architectures
 from tests.mlx.bench import GREEDY, Bench, FailingOnce, prompt_of, reference
@@ -39,15 +39,15 @@ def bench(model) -> Iterator[Bench]:
 
 
 def test_caches_without_padding_wherever_a_model_takes_them(family: str, model) -> None:
-    kinds = {type(cache).__name__ for cache in CacheMaker(model, takes_ours(model))()}
+    kinds = {type(cache).__name__ for cache in CacheMaker(model, supports_ragged_kv(model))()}
     if family in FULLY_RAGGED:
         assert kinds == {"SequenceKV"}
     assert ("SequenceKV" in kinds) == (family != "gemma2")
 
 
 def test_who_cannot_decode_together_is_not_made_to(family: str, model) -> None:
-    make_caches = CacheMaker(model, takes_ours(model))
-    assert decodes_together(make_caches) == (family not in ONE_AT_A_TIME)
+    make_caches = CacheMaker(model, supports_ragged_kv(model))
+    assert supports_batching(make_caches) == (family not in ONE_AT_A_TIME)
 
 
 def test_batched_is_what_each_is_alone(model, bench: Bench) -> None:
@@ -139,7 +139,7 @@ def test_a_prompt_that_comes_back_from_disk_is_in_memory_once(tmp_path: Path) ->
     archive.close()
 
 
-def read_whole(reading: Reading) -> SequenceState:
+def read_whole(reading: RestoreSteps) -> SequenceKVState:
     while True:
         try:
             next(reading)
@@ -202,7 +202,7 @@ def test_quantized_is_the_same_alone_together_and_from_disk(
     assert after.run(second) == Bench(model, precision=precision).run(second)
     assert after.cached == [len(second) - 3]
     full, quantized = (
-        CacheMaker(model, takes_ours(model), each) for each in (KVPrecision(), precision)
+        CacheMaker(model, supports_ragged_kv(model), each) for each in (KVPrecision(), precision)
     )
     assert (held_bytes(model, quantized) < held_bytes(model, full)) == (family != "gemma2")
     after.close()

@@ -13,25 +13,25 @@ import pytest
 from tokenizers import Tokenizer
 
 from pensieve.engine.generation import (
-    Allowance,
     Finished,
     Generation,
     Grammar,
+    ResourceLimits,
     Sampling,
     Started,
     Token,
 )
-from pensieve.engine.grammar.compiler import Grammars
+from pensieve.engine.grammar.compiler import GrammarCompiler
 from pensieve.engine.grammar.mask import Matcher, TokenMask, masked
 from pensieve.engine.model.batch import BatchBackend
-from pensieve.engine.model.cache_maker import CacheMaker, takes_ours
+from pensieve.engine.model.cache_maker import CacheMaker, supports_ragged_kv
 from pensieve.engine.model.loading import load_weights
 from pensieve.engine.model.memory import plan_memory
 from pensieve.engine.planning.memory_plan import GB
 from pensieve.engine.protocol import Failed
 from pensieve.engine.scheduling.prefill_chunks import ChunkSizer
 from pensieve.engine.scheduling.prefix_cache import PrefixCache
-from pensieve.engine.scheduling.request_queue import Limits
+from pensieve.engine.scheduling.request_queue import QueueLimits
 from pensieve.engine.scheduling.scheduler import Scheduler
 from pensieve.errors import EngineError, GrammarError
 from tests import tiny_models
@@ -56,16 +56,16 @@ class Bench:
     def __post_init__(self) -> None:
         mx.random.seed(3)
         model = load_weights(self.folder, DEVICE)
-        make_caches = CacheMaker(model, takes_ours(model))
+        make_caches = CacheMaker(model, supports_ragged_kv(model))
         self.tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
-        self.grammars = Grammars.of(self.folder / "tokenizer.json")
+        self.grammars = GrammarCompiler.of(self.folder / "tokenizer.json")
         self.scheduler = Scheduler(
             lambda: self.backend(
                 model, make_caches, ChunkSizer(64), self.match or self.grammars.matcher
             ),
             PrefixCache(b"test"),
-            plan_memory(make_caches, DEVICE, Allowance(8 * GB)).budget,
-            Limits(MAX_BATCH, max_waiting=1000),
+            plan_memory(make_caches, DEVICE, ResourceLimits(8 * GB)).budget,
+            QueueLimits(MAX_BATCH, max_waiting=1000),
         )
 
     @property
@@ -231,7 +231,7 @@ def test_who_is_overtaken_in_the_middle_goes_on_where_it_was(bench: Bench, after
     bench.said[2] = [scheduler.submit(2, generation)[1]]
     while len(bench.tokens(2)) < after + 1:
         bench.said[2] += [event for _, event in scheduler.step()]
-    scheduler._send_back(scheduler._running[2])
+    scheduler._preempt(scheduler._running[2])
     while not scheduler.is_idle:
         bench.said[2] += [event for _, event in scheduler.step()]
     assert bench.tokens(2) == expected

@@ -5,7 +5,7 @@ happened to it before.
 import mlx.core as mx
 import pytest
 
-from pensieve.engine.model.kv_cache import SequenceKV
+from pensieve.engine.model.kv_cache import SequenceKVCache
 from pensieve.engine.model.kv_layers import layer_arrays, layer_from_arrays
 from pensieve.engine.planning.kv_precision import FULL, KVPrecision
 from pensieve.engine.planning.memory_plan import KVBudget, grown_tokens
@@ -18,7 +18,7 @@ def token_bytes(precision: KVPrecision) -> int:
     return int(2 * HEADS * HEAD_DIM * precision.bytes_per_value(2))
 
 
-def filled(cache: SequenceKV, *chunks: int) -> SequenceKV:
+def filled(cache: SequenceKVCache, *chunks: int) -> SequenceKVCache:
     """With as many tokens as the chunks together, all equal to their place."""
     for tokens in chunks:
         places = mx.arange(cache.offset, cache.offset + tokens, dtype=mx.float32)[:, None]
@@ -34,13 +34,13 @@ def test_what_is_allocated_is_what_is_counted(
     precision: KVPrecision, chunks: tuple[int, ...]
 ) -> None:
     budget = KVBudget(10**9, token_bytes(precision), most_tokens=5000)
-    cache = filled(SequenceKV(precision, most_tokens=5000), *chunks)
+    cache = filled(SequenceKVCache(precision, most_tokens=5000), *chunks)
     assert cache.nbytes == budget.sequence(sum(chunks))
 
 
 @pytest.mark.parametrize("precision", PRECISIONS, ids=lambda one: str(one.bits))
 def test_what_is_cut_back_keeps_no_more_room_than_is_counted(precision: KVPrecision) -> None:
-    cache = filled(SequenceKV(precision), 4100)
+    cache = filled(SequenceKVCache(precision), 4100)
     kept = [mx.array(array) for array in cache.arrays(0, 4000)]
     assert cache.trim(100) == 100
     mx.eval(cache.state)
@@ -53,7 +53,7 @@ def test_what_is_cut_back_keeps_no_more_room_than_is_counted(precision: KVPrecis
 
 
 def test_growing_by_single_tokens_copies_seldom() -> None:
-    cache = filled(SequenceKV(FULL), 8000)
+    cache = filled(SequenceKVCache(FULL), 8000)
     sizes = set()
     for _ in range(2000):
         cache.append(*[mx.zeros((1, HEADS, 1, HEAD_DIM), mx.bfloat16)] * 2)
@@ -62,13 +62,13 @@ def test_growing_by_single_tokens_copies_seldom() -> None:
 
 
 def test_no_room_is_made_beyond_the_longest_sequence() -> None:
-    cache = filled(SequenceKV(FULL, most_tokens=4200), 4200)
+    cache = filled(SequenceKVCache(FULL, most_tokens=4200), 4200)
     assert cache.nbytes == token_bytes(FULL) * 4352
 
 
 def test_a_copy_and_what_comes_from_disk_grow_like_the_original() -> None:
-    cache = filled(SequenceKV(FULL, most_tokens=4200), 3000)
+    cache = filled(SequenceKVCache(FULL, most_tokens=4200), 3000)
     copied = cache.copy(2900)
     restored = layer_from_arrays(cache, layer_arrays(cache, 0, 2900), 2900)
     for other in (copied, restored):
-        assert filled(other, 1300).nbytes == filled(SequenceKV(FULL, 4200), 4200).nbytes
+        assert filled(other, 1300).nbytes == filled(SequenceKVCache(FULL, 4200), 4200).nbytes

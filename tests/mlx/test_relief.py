@@ -4,7 +4,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from pensieve.engine.worker.memory_relief import IDLE_S, Holdings, MemoryRelief
+from pensieve.engine.worker.memory_relief import IDLE_S, MemoryRelief, ReleasableMemory
 from tests.mlx import architectures
 from tests.mlx.bench import Bench, prompt_of, reference
 
@@ -17,7 +17,7 @@ def test_after_long_idleness_a_prefix_that_is_on_disk_leaves_memory_and_is_found
     archive = bench.archive
     assert archive is not None
     now_s = [0.0]
-    holdings = Holdings(
+    holdings = ReleasableMemory(
         bench.prefixes, mx.clear_cache, archive.is_stored, lambda: archive.is_storing
     )
     relief = MemoryRelief(bench.scheduler, holdings, clock=lambda: now_s[0])

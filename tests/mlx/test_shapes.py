@@ -13,14 +13,14 @@ import mlx.core as mx
 import mlx.nn as nn
 import pytest
 
-from pensieve.engine.model.cache_maker import CacheMaker, takes_ours
+from pensieve.engine.model.cache_maker import CacheMaker, supports_ragged_kv
 from pensieve.engine.model.memory import measured
 from pensieve.engine.planning.attention_shape import OWN_CACHES, shape_from
-from pensieve.engine.planning.device_limits import place_on
+from pensieve.engine.planning.device_limits import device_limits_on
 from pensieve.engine.planning.memory_plan import ModelFacts, plan
 from pensieve.machine import GIB, Machine
-from pensieve.models.catalog.cards import CARDS, Card
-from pensieve.models.catalog.memory_fit import fit, room_on
+from pensieve.models.catalog.cards import CARDS, ModelCard
+from pensieve.models.catalog.memory_fit import estimate_fit, memory_limit_on
 from tests.mlx import architectures
 
 QWEN35 = {
@@ -219,7 +219,7 @@ def test_the_models_that_the_catalog_began_with_are_among_them() -> None:
 
 @pytest.mark.parametrize("card", KNOWN, ids=lambda card: card.model.name)
 def test_config_card_and_loaded_model_say_the_same(
-    card: Card, engine_facts: dict[str, ModelFacts]
+    card: ModelCard, engine_facts: dict[str, ModelFacts]
 ) -> None:
     seen = engine_facts[card.model.name]
     shape = card.shape
@@ -246,8 +246,8 @@ def test_a_plan_and_the_engine_promise_one_context(
     for card in KNOWN:
         seen = engine_facts[card.model.name]
         shape = replace(card.shape, weights_bytes=seen.weights_bytes + card.shape.unloaded_bytes)
-        engine = plan(seen, place_on(machine, "gpu", told=told), kv_bits)
-        planned = fit(shape, replace(room_on(machine), kv_bits=kv_bits))
+        engine = plan(seen, device_limits_on(machine, "gpu", told=told), kv_bits)
+        planned = estimate_fit(shape, replace(memory_limit_on(machine), kv_bits=kv_bits))
         assert planned.context_tokens == engine.context_tokens
         assert planned.precision == engine.precision
         assert planned.reason == engine.reason
@@ -256,4 +256,4 @@ def test_a_plan_and_the_engine_promise_one_context(
 
 @pytest.mark.parametrize("family", list(architectures.FAMILIES))
 def test_families_that_keep_their_own_caches_are_listed(family: str) -> None:
-    assert (family in OWN_CACHES) != takes_ours(architectures.build(family))
+    assert (family in OWN_CACHES) != supports_ragged_kv(architectures.build(family))

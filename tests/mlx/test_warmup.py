@@ -9,9 +9,9 @@ import pytest
 from pensieve.engine.generation import Generation, Sampling
 from pensieve.engine.long_operations import PART_BYTES, StepAnnouncer
 from pensieve.engine.model.batch import BatchBackend
-from pensieve.engine.model.cache_maker import CacheMaker, takes_ours
+from pensieve.engine.model.cache_maker import CacheMaker, supports_ragged_kv
 from pensieve.engine.model.loading import load_weights, parts_of
-from pensieve.engine.scheduling.backend import Progressed, Sampled
+from pensieve.engine.scheduling.backend import PrefillProgress, Sampled
 from pensieve.engine.scheduling.prefill_chunks import ChunkSizer
 from pensieve.engine.worker.warmup import CHUNK_TOKENS, FixedChunks, prompts_of, warm_up
 from tests import tiny_models
@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def make_caches(folder: Path) -> CacheMaker:
     model = load_weights(folder, DEVICE)
-    return CacheMaker(model, takes_ours(model))
+    return CacheMaker(model, supports_ragged_kv(model))
 
 
 def warmed_up(make_caches: CacheMaker, announced: Announced) -> StepAnnouncer:
@@ -99,7 +99,7 @@ def test_a_part_of_the_weights_is_so_large_or_one_array() -> None:
 def test_every_chunk_is_announced_as_it_is_processed(family: str) -> None:
     """Also of a model whose checkpoints end chunks early."""
     model = architectures.build(family)
-    caches = CacheMaker(model, takes_ours(model))
+    caches = CacheMaker(model, supports_ragged_kv(model))
     announced: list[str] = []
     announcer = StepAnnouncer(lambda work, _: announced.append(work))
     backend = BatchBackend(model, caches, FixedChunks(64), announcer=announcer)
@@ -107,7 +107,7 @@ def test_every_chunk_is_announced_as_it_is_processed(family: str) -> None:
     backend.insert(1, generation, None)
     places = [0]
     while places[-1] < 300:
-        places += [one.prompt_tokens for one in backend.step() if isinstance(one, Progressed)]
+        places += [one.prompt_tokens for one in backend.step() if isinstance(one, PrefillProgress)]
     assert announced == [
         f"processing {end - start} tokens after {start}" for start, end in pairwise(places)
     ]

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pensieve.api.messages.accumulate import MessageFold
+from pensieve.api.messages.accumulate import MessageAccumulator
 from pensieve.api.messages.message import Message
 from pensieve.api.messages.request import Conversation, decode
 from pensieve.dialects.dialect import ToolCall
-from pensieve.dialects.format_calls import written_calls
+from pensieve.dialects.format_calls import format_calls
 from pensieve.engine.generation import Finished, Started, Token
 from pensieve.prompt.render import Prompt, PromptRenderer
-from pensieve.prompt.template.generated_answers import Spoken, SpokenWords
-from pensieve.reply.reply import Asked, Reply
+from pensieve.prompt.template.generated_answers import GeneratedAnswer, GeneratedAnswers
+from pensieve.reply.reply import Reply, ReplyContext
 from tests.prompt.chat_models import DIALECTS, MODELS
 
 TOOLS = [
@@ -31,7 +31,7 @@ class Session:
 
     def __init__(self, model: str, **fields: Any) -> None:
         self.model = model
-        self.spoken = SpokenWords()
+        self.spoken = GeneratedAnswers()
         self.renderer = PromptRenderer(MODELS[model], DIALECTS[model], spoken=self.spoken)
         self.messages: list[dict[str, Any]] = [ASKED]
         self.fields = {"tools": TOOLS, "system": "s"} | fields
@@ -45,15 +45,15 @@ class Session:
         prompt = self.prompt()
         tokenizer = MODELS[self.model]
         marks = DIALECTS[self.model].marks(tokenizer.controls)
-        asked = Asked("msg_1", "m", len(prompt.tokens), "max_tokens", prompt.plan.form)
+        asked = ReplyContext("msg_1", "m", len(prompt.tokens), "max_tokens", prompt.plan.form)
         reply = Reply(asked, tokenizer.detokenizer(prompt.tokens[-16:], marks))
-        fold = MessageFold()
+        fold = MessageAccumulator()
         end = Finished("length" if is_cut else "stop_token", len(tokens) + 1)
         for event in (Started(0), *map(Token, tokens), end):
             for said in reply.feed(event):
                 fold.feed(said)
         assert prompt.opening is not None
-        self.spoken.keep(Spoken(prompt.opening, tokens, fold.message.content))
+        self.spoken.keep(GeneratedAnswer(prompt.opening, tokens, fold.message.content))
         return prompt, fold.message
 
     def go_on(self, content: list[dict[str, Any]]) -> Prompt:
@@ -100,7 +100,7 @@ def as_client(message: Message) -> list[dict[str, Any]]:
 
 
 def call(model: str, **given: Any) -> str:
-    return written_calls(DIALECTS[model].calls, [ToolCall("edit", given, "a12345678")])
+    return format_calls(DIALECTS[model].calls, [ToolCall("edit", given, "a12345678")])
 
 
 def begins(prompt: Prompt, before: Prompt, tokens: Sequence[int]) -> bool:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pensieve.api.messages.request import Conversation, decode
-from pensieve.prompt.render import MOST_BREAKPOINTS, Prompt, PromptRenderer
+from pensieve.prompt.render import MAX_BREAKPOINTS, Prompt, PromptRenderer
 from tests.fakes import ByteTokenizer
 from tests.prompt.chat_models import DIALECTS, MODELS
 
@@ -164,7 +164,7 @@ def test_of_too_many_marks_the_last_ones_count() -> None:
     asked = [entry for one in said for entry in (one, assistant("a"))]
     system = [{"type": "text", "text": "s", "cache_control": EPHEMERAL}]
     prompt = rendered("chatml", *asked, *asked, user("last"), system=system)
-    assert len(prompt.breakpoints) == MOST_BREAKPOINTS
+    assert len(prompt.breakpoints) == MAX_BREAKPOINTS
     assert prompt.breakpoints[0].tokens > prompt.pinned_tokens
 
 

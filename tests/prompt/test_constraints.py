@@ -7,7 +7,7 @@ import pytest
 from pensieve.api.messages.request import Conversation, decode
 from pensieve.dialects.grammar.schema_simplifier import FREE_OBJECT
 from pensieve.errors import InvalidRequestError
-from pensieve.prompt.constraints import AnswerPlan
+from pensieve.prompt.constraints import AnswerConstraints
 from pensieve.prompt.render import PromptRenderer
 from tests.prompt.chat_models import DIALECTS, MODELS
 
@@ -22,7 +22,7 @@ for _ in range(40):
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 
 
-def plan(model: str = "hermes", **fields: Any) -> AnswerPlan:
+def plan(model: str = "hermes", **fields: Any) -> AnswerConstraints:
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **fields}
     renderer = PromptRenderer(MODELS[model], DIALECTS[model])
     return renderer.render(decode(Conversation, body)).plan
@@ -69,7 +69,7 @@ def test_the_choice_says_how_many_of_which(
     assert made.grammar is not None
     wanted = made.grammar.wanted
     assert [tool.name for tool in wanted.tools] == tools
-    assert (wanted.least, wanted.most) == (least, most)
+    assert (wanted.min_calls, wanted.max_calls) == (least, most)
     assert list(made.form.tools) == (tools if most else [])
     assert made.form.has_text == (least == 0)
 
@@ -145,14 +145,14 @@ def test_a_tool_that_the_engine_complains_of_is_freed_and_no_other(
     line = 1 + next(
         at for at, text in enumerate(grammar.lark.splitlines()) if text.startswith("tool1_input")
     )
-    freed = grammar.loosened(f"The grammar cannot be followed: at {line}(14): failed to compile")
+    freed = grammar.relaxed(f"The grammar cannot be followed: at {line}(14): failed to compile")
     assert freed is not None
     assert [tool.schema == FREE_OBJECT for tool in freed.wanted.tools] == [False, True]
     assert "tool other: no grammar can be made" in caplog.text
-    both = freed.loosened("too much to compile")
+    both = freed.relaxed("too much to compile")
     assert both is not None
     assert all(tool.schema == FREE_OBJECT for tool in both.wanted.tools)
-    assert both.loosened("too much to compile") is None
+    assert both.relaxed("too much to compile") is None
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_nothing_that_was_promised_is_freed(fields: dict[str, Any]) -> None:
     grammar = plan(**fields).grammar
     assert grammar is not None
     with pytest.raises(InvalidRequestError, match=r"Schema is too complex for compilation\."):
-        grammar.loosened("too much to compile")
+        grammar.relaxed("too much to compile")
 
 
 def test_the_form_of_an_answer_is_told_to_the_model_and_held_to() -> None:

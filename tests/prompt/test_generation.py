@@ -5,18 +5,18 @@ from dataclasses import replace
 import pytest
 
 from pensieve.api.messages.request import MessagesRequest
-from pensieve.dialects.answer_format import AnswerForm
+from pensieve.dialects.answer_format import AnswerFormat
 from pensieve.dialects.families import plain
-from pensieve.dialects.grammar.answer_grammar import Wanted
+from pensieve.dialects.grammar.answer_grammar import CallLimits
 from pensieve.dialects.sampling_defaults import NEUTRAL, SamplingDefaults
 from pensieve.engine.generation import Grammar, Sampling
 from pensieve.errors import PromptTooLongError
 from pensieve.prompt.boundaries import RenderedPrompt
-from pensieve.prompt.constraints import AnswerGrammar, AnswerPlan
+from pensieve.prompt.constraints import AnswerConstraints, AnswerGrammar
 from pensieve.prompt.generation import BoundedGeneration, ModelLimits, bounded_generation
 from pensieve.prompt.render import Prompt
 
-PLAN = AnswerPlan(AnswerForm(plain.DIALECT))
+PLAN = AnswerConstraints(AnswerFormat(plain.DIALECT))
 LIMITS = ModelLimits(context_tokens=100, stop_tokens=frozenset({259}))
 
 
@@ -65,7 +65,7 @@ def test_a_call_for_no_answer_asks_the_engine_for_the_least() -> None:
 
 
 def test_the_grammar_of_the_plan_holds_for_an_answer_of_any_length() -> None:
-    held = AnswerGrammar(plain.DIALECT, Wanted(), {}, {}, "start: TEXT")
+    held = AnswerGrammar(plain.DIALECT, CallLimits(), {}, {}, "start: TEXT")
     prompt = Prompt(rendered(1), 1, replace(PLAN, grammar=held))
     grammars = [
         bounded_generation(call_for(max_tokens=length), prompt, LIMITS).generation.grammar

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pensieve.prompt.render import Prompt
-from pensieve.prompt.template.generated_answers import SpokenWords
+from pensieve.prompt.template.generated_answers import GeneratedAnswers
 from tests.prompt.chat_models import DIALECTS, MODELS
 from tests.prompt.sessions import TOOLS, Session, as_client, begins, call, in_single_letters
 
@@ -125,13 +125,13 @@ class Client:
 
 def both(model: str) -> str:
     from pensieve.dialects.dialect import ToolCall
-    from pensieve.dialects.format_calls import written_calls
+    from pensieve.dialects.format_calls import format_calls
 
     calls = [
         ToolCall("edit", {"path": "a"}, "a12345678"),
         ToolCall("edit", {"path": "b", "line": 2}, "b12345678"),
     ]
-    return written_calls(DIALECTS[model].calls, calls)
+    return format_calls(DIALECTS[model].calls, calls)
 
 
 @any_model
@@ -153,7 +153,7 @@ def test_a_session_that_is_resumed_shares_what_is_not_the_answers(model: str, st
     client = Client(model, Random(1))
     client.step("call")
     before = client.session.prompt()
-    client.session.spoken = SpokenWords()
+    client.session.spoken = GeneratedAnswers()
     resumed = Session(model, **client.session.fields)
     resumed.messages = client.session.messages
     client.session = resumed

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pensieve.prompt.text_length import LETTERS_PER_TOKEN, PIECE_LETTERS, length_beyond
+from pensieve.prompt.text_length import CHARS_PER_TOKEN, PIECE_CHARS, length_beyond
 
 CONTEXT = 1000
 
@@ -21,7 +21,7 @@ class Counter:
 
 def test_a_text_that_may_fit_is_not_looked_at() -> None:
     counter = Counter(4)
-    assert length_beyond("x" * (CONTEXT * LETTERS_PER_TOKEN), CONTEXT, counter) is None
+    assert length_beyond("x" * (CONTEXT * CHARS_PER_TOKEN), CONTEXT, counter) is None
     assert not counter.letters
 
 
@@ -30,7 +30,7 @@ def test_a_longer_one_is_told_by_a_part_of_it(letters_per_token: int) -> None:
     counter = Counter(letters_per_token)
     tokens = length_beyond("x" * 30_000_000, CONTEXT, counter)
     assert tokens == pytest.approx(30_000_000 / letters_per_token, rel=0.01)
-    assert counter.letters == PIECE_LETTERS
+    assert counter.letters == PIECE_CHARS
 
 
 def test_a_long_text_of_few_tokens_is_not_too_long() -> None:
@@ -41,7 +41,7 @@ def test_a_long_text_of_few_tokens_is_not_too_long() -> None:
 
 def test_a_text_of_exactly_the_most_tokens_is_not_too_long() -> None:
     text = "x" * (
-        CONTEXT * LETTERS_PER_TOKEN + 1
+        CONTEXT * CHARS_PER_TOKEN + 1
     )  # one piece, of which 8 tokens may be due to the cut
     assert length_beyond(text, CONTEXT, lambda _: CONTEXT + 8) is None
     assert length_beyond(text, CONTEXT, lambda _: CONTEXT + 9) == CONTEXT + 1

@@ -6,7 +6,7 @@ import pytest
 
 from pensieve.api.messages.request import Conversation, CountTokensRequest, MessagesRequest, decode
 from pensieve.api.messages.signatures import signature_of
-from pensieve.prompt.constraints import AnswerPlan
+from pensieve.prompt.constraints import AnswerConstraints
 from pensieve.prompt.render import Prompt, PromptRenderer
 from tests import tiny_models
 from tests.prompt.chat_models import chat_model, dialect_of_template
@@ -44,7 +44,7 @@ def rendered(template: str, *messages: dict[str, Any], **fields: Any) -> tuple[s
     return "".join(map(model.detokenizer((), marks).feed, prompt.tokens)), prompt
 
 
-def planned(template: str, **fields: Any) -> AnswerPlan:
+def planned(template: str, **fields: Any) -> AnswerConstraints:
     return rendered(template, **fields)[1].plan
 
 

@@ -11,12 +11,20 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from pensieve.api.json_body import decode
-from pensieve.dialects.answer_format import AnswerForm
+from pensieve.dialects.answer_format import AnswerFormat
 from pensieve.dialects.dialect import ThinkingForm, ToolCall
-from pensieve.dialects.format_calls import written_calls
-from pensieve.reply.answer_parser import AnswerReader
+from pensieve.dialects.format_calls import format_calls
+from pensieve.reply.answer_parser import AnswerParser
 from pensieve.reply.json_prefix import BLANKS, MAX_DEPTH, is_json
-from pensieve.reply.parse_events import CallBegan, CallEnded, CallInput, Said, Text, Thought, merged
+from pensieve.reply.parse_events import (
+    ParseEvent,
+    Text,
+    Thought,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
+    coalesce,
+)
 from tests.dialects.cases import CASES, CODE, DIALECTS, HERMES, NOW, PARIS, ROME, TOOLS, Case
 
 any_dialect = pytest.mark.parametrize("name", DIALECTS)
@@ -24,17 +32,17 @@ BARE = '{"name": "clock", "arguments": {}}'
 THINKING = ThinkingForm("<think>", "</think>")
 
 
-def form_of(name: str, **fields: Any) -> AnswerForm:
-    return AnswerForm(DIALECTS[name], TOOLS, **fields)
+def form_of(name: str, **fields: Any) -> AnswerFormat:
+    return AnswerFormat(DIALECTS[name], TOOLS, **fields)
 
 
-def read(form: AnswerForm, pieces: Iterable[str], *, is_cut: bool = False) -> list[Said]:
-    reader = AnswerReader(form)
+def read(form: AnswerFormat, pieces: Iterable[str], *, is_cut: bool = False) -> list[ParseEvent]:
+    reader = AnswerParser(form)
     said = [one for piece in pieces for one in reader.feed(piece)]
-    return merged(said + reader.flush(is_cut=is_cut))
+    return coalesce(said + reader.flush(is_cut=is_cut))
 
 
-def meaning(said: Sequence[Said]) -> list[Any]:
+def meaning(said: Sequence[ParseEvent]) -> list[Any]:
     """Texts, thoughts in brackets, and calls as pairs of name and input.
 
     An input that is not whole is a text; a call that does not end, or not whole, has a third part.
@@ -46,12 +54,12 @@ def meaning(said: Sequence[Said]) -> list[Any]:
                 found.append(text)
             case Thought(text):
                 found.append(f"({text})")
-            case CallBegan(name):
+            case ToolCallStart(name):
                 found.append((name, "", "unfinished"))
-            case CallInput(text):
+            case ToolCallDelta(text):
                 name, _, state = found[-1]
                 found[-1] = (name, json.loads(text) if is_json(text) else text, state)
-            case CallEnded(is_whole):
+            case ToolCallEnd(is_whole):
                 found[-1] = found[-1][:2] if is_whole else found[-1]
     return found
 
@@ -74,14 +82,14 @@ def test_what_a_family_writes_is_read_as_meant_however_it_is_cut(case: Case) -> 
 def test_every_beginning_of_the_input_so_far_is_open_json_and_the_last_is_the_input(
     case: Case,
 ) -> None:
-    reader = AnswerReader(form_of(case.dialect))
+    reader = AnswerParser(form_of(case.dialect))
     inputs: list[str] = []
     said = [one for letter in case.written for one in reader.feed(letter)]
     for one in said + reader.flush(is_cut=False):
         match one:
-            case CallBegan():
+            case ToolCallStart():
                 inputs.append("")
-            case CallInput(text):
+            case ToolCallDelta(text):
                 inputs[-1] += text
                 assert begins_json(inputs[-1]), inputs[-1]
             case _:
@@ -124,7 +132,7 @@ def test_what_is_written_for_history_is_read_as_the_same_calls(name: str) -> Non
     several = [PARIS, CODE, NOW, ROME]
     if not dialect.calls.opening or dialect.text_opening:
         several = [CODE]
-    written = written_calls(dialect.calls, [ToolCall(*call) for call in several])
+    written = format_calls(dialect.calls, [ToolCall(*call) for call in several])
     assert meaning(read(form_of(name), filled(written))) == several
 
 
@@ -137,34 +145,34 @@ def test_what_is_written_for_history_is_read_as_the_same_calls(name: str) -> Non
             "hermes",
             False,
             '<tool_call>{"name": "clock", "arguments": {"a": "b',
-            [CallBegan("clock"), CallInput('{"a": "b')],
+            [ToolCallStart("clock"), ToolCallDelta('{"a": "b')],
         ),
         (
             "qwen-coder",
             False,
             "<tool_call>\n<function=write>\n<parameter=path>\nab\n</para",
-            [CallBegan("write"), CallInput('{"path": "ab')],
+            [ToolCallStart("write"), ToolCallDelta('{"path": "ab')],
         ),
         (
             "gemma4",
             False,
             '<|tool_call>call:write{path:<|"|>ab',
-            [CallBegan("write"), CallInput('{"path": "ab')],
+            [ToolCallStart("write"), ToolCallDelta('{"path": "ab')],
         ),
         (
             "lfm2",
             False,
             '<|tool_call_start|>[write(path="ab',
-            [CallBegan("write"), CallInput('{"path": "ab')],
+            [ToolCallStart("write"), ToolCallDelta('{"path": "ab')],
         ),
     ],
 )
 def test_what_is_certain_is_told_at_once(
-    name: str, begun: bool, written: str, said: list[Said]
+    name: str, begun: bool, written: str, said: list[ParseEvent]
 ) -> None:
     dialect = replace(DIALECTS[name], thinking=THINKING)
-    reader = AnswerReader(AnswerForm(dialect, TOOLS, is_in_thought=begun))
-    assert merged([one for letter in written for one in reader.feed(letter)]) == said
+    reader = AnswerParser(AnswerFormat(dialect, TOOLS, is_in_thought=begun))
+    assert coalesce([one for letter in written for one in reader.feed(letter)]) == said
 
 
 marks = st.sampled_from(
@@ -178,8 +186,10 @@ def content_of(text: str) -> list[str]:
     return re.findall("[x1🙂]", text)
 
 
-def content_said(said: Sequence[Said]) -> list[str]:
-    parts = [one.json if isinstance(one, CallInput) else getattr(one, "text", "") for one in said]
+def content_said(said: Sequence[ParseEvent]) -> list[str]:
+    parts = [
+        one.json if isinstance(one, ToolCallDelta) else getattr(one, "text", "") for one in said
+    ]
     return content_of("".join(parts))
 
 
@@ -192,7 +202,7 @@ def test_any_cut_of_any_text_gives_the_same_and_loses_and_invents_nothing(
 ) -> None:
     dialect = DIALECTS[name]
     thinking = dialect.thinking or THINKING
-    form = AnswerForm(replace(dialect, thinking=thinking), TOOLS, is_in_thought=begun)
+    form = AnswerFormat(replace(dialect, thinking=thinking), TOOLS, is_in_thought=begun)
     text = "".join(pieces)
     whole = read(form, [text], is_cut=is_cut)
     assert read(form, text, is_cut=is_cut) == whole
@@ -224,7 +234,7 @@ def test_texts_and_calls_come_out_in_order(name: str, parts: list[Any]) -> None:
     written, expected = "", list[Any]()
     for place, part in enumerate(parts):
         if not isinstance(part, str):
-            written += filled(written_calls(dialect.calls, [ToolCall(*part)]))
+            written += filled(format_calls(dialect.calls, [ToolCall(*part)]))
             expected.append(part)
             continue
         written += part
@@ -237,7 +247,7 @@ def test_texts_and_calls_come_out_in_order(name: str, parts: list[Any]) -> None:
 
 def test_an_answer_without_tools_is_text_whatever_is_in_it() -> None:
     text = f" {HERMES} <think>x</think>\n"
-    assert read(AnswerForm(DIALECTS["hermes"]), [text]) == [Text(text)]
+    assert read(AnswerFormat(DIALECTS["hermes"]), [text]) == [Text(text)]
 
 
 HIDDEN = [
@@ -259,7 +269,7 @@ HIDDEN = [
 def test_markup_inside_a_text_of_a_call_is_no_call(name: str, hidden: str) -> None:
     """For families whose calls are JSON, at any place in the text (hardening S17)."""
     for content in (hidden, f"a {hidden} b"):
-        written = written_calls(DIALECTS[name].calls, [ToolCall("write", {"content": content})])
+        written = format_calls(DIALECTS[name].calls, [ToolCall("write", {"content": content})])
         assert meaning(read(form_of(name), [written])) == [("write", {"content": content})]
         assert meaning(read(form_of(name), written)) == [("write", {"content": content})]
 
@@ -322,21 +332,21 @@ def test_a_call_that_breaks_off_in_its_input_is_told_as_far_as_it_went() -> None
     written = '<tool_call>\n{"name": "write", "arguments": {"path": "a", oh no'
     said = read(form_of("hermes"), [written])
     assert said == [
-        CallBegan("write"),
-        CallInput('{"path": "a", '),
-        CallEnded(is_whole=False),
+        ToolCallStart("write"),
+        ToolCallDelta('{"path": "a", '),
+        ToolCallEnd(is_whole=False),
         Text("oh no"),
     ]
 
 
 @pytest.mark.parametrize("rest", ["<think>x</think>", BARE])
 def test_after_a_call_that_breaks_off_there_is_only_text(rest: str) -> None:
-    form = AnswerForm(replace(DIALECTS["hermes"], thinking=THINKING), TOOLS)
+    form = AnswerFormat(replace(DIALECTS["hermes"], thinking=THINKING), TOOLS)
     said = read(form, [f'<tool_call>{{"name": "clock", "arguments": {{"a" \n{rest}'])
     assert said == [
-        CallBegan("clock"),
-        CallInput('{"a" \n'),
-        CallEnded(is_whole=False),
+        ToolCallStart("clock"),
+        ToolCallDelta('{"a" \n'),
+        ToolCallEnd(is_whole=False),
         Text(rest),
     ]
 
@@ -344,7 +354,7 @@ def test_after_a_call_that_breaks_off_there_is_only_text(rest: str) -> None:
 def test_a_call_that_is_cut_off_is_not_ended() -> None:
     written = '<tool_call>\n{"name": "write", "arguments": {"path": "a'
     said = read(form_of("hermes"), [written], is_cut=True)
-    assert said == [CallBegan("write"), CallInput('{"path": "a')]
+    assert said == [ToolCallStart("write"), ToolCallDelta('{"path": "a')]
 
 
 @pytest.mark.parametrize("cut", range(1, len("<tool_call>")))
@@ -352,7 +362,7 @@ def test_half_a_mark_is_not_said_where_there_is_nothing_but_calls(cut: int) -> N
     begun = "<tool_call>"[:cut]
     assert read(form_of("plain", has_text=False), [begun], is_cut=True) == []
     assert meaning(read(form_of("plain"), [begun], is_cut=True)) == [begun]
-    behind = f"{written_calls(DIALECTS['plain'].calls, [ToolCall(*NOW)])}\n{begun}"
+    behind = f"{format_calls(DIALECTS['plain'].calls, [ToolCall(*NOW)])}\n{begun}"
     said = read(form_of("plain", has_text=False), [behind], is_cut=True)
     assert meaning(said) == [NOW]
 
@@ -383,7 +393,7 @@ def test_markup_that_is_cut_off_before_the_name_is_not_said() -> None:
 def test_thoughts_stand_at_the_beginning_between_their_marks(
     begun: bool, written: str, means: list[Any]
 ) -> None:
-    form = AnswerForm(replace(DIALECTS["hermes"], thinking=THINKING), TOOLS, is_in_thought=begun)
+    form = AnswerFormat(replace(DIALECTS["hermes"], thinking=THINKING), TOOLS, is_in_thought=begun)
     assert meaning(read(form, [written])) == means
     assert meaning(read(form, written)) == means
 
@@ -419,7 +429,7 @@ def test_thoughts_stand_at_the_beginning_between_their_marks(
 def test_a_mark_that_closes_nothing_is_not_said(
     begun: bool, written: str, means: list[Any]
 ) -> None:
-    form = AnswerForm(replace(DIALECTS["hermes"], thinking=THINKING), TOOLS, is_in_thought=begun)
+    form = AnswerFormat(replace(DIALECTS["hermes"], thinking=THINKING), TOOLS, is_in_thought=begun)
     assert meaning(read(form, [written])) == means
     assert meaning(read(form, written)) == means
 
@@ -428,8 +438,8 @@ def test_a_mark_that_closes_nothing_is_not_said(
 def test_a_closing_mark_inside_a_call_stays_what_it_is(name: str) -> None:
     dialect = replace(DIALECTS[name], thinking=THINKING)
     content = "a</think></think> <think>b"
-    written = written_calls(dialect.calls, [ToolCall("write", {"content": content})])
-    form = AnswerForm(dialect, TOOLS, may_think=False)
+    written = format_calls(dialect.calls, [ToolCall("write", {"content": content})])
+    form = AnswerFormat(dialect, TOOLS, may_think=False)
     assert meaning(read(form, [written])) == [("write", {"content": content})]
     assert meaning(read(form, written)) == [("write", {"content": content})]
 
@@ -445,7 +455,7 @@ def test_stray_marks_are_read_alike_however_they_are_cut(
     pieces: list[str], begun: bool, may_think: bool
 ) -> None:
     dialect = replace(DIALECTS["hermes"], thinking=THINKING)
-    form = AnswerForm(dialect, TOOLS, is_in_thought=begun, may_think=may_think)
+    form = AnswerFormat(dialect, TOOLS, is_in_thought=begun, may_think=may_think)
     text = "".join(pieces)
     whole = read(form, [text])
     assert content_said(whole) == content_of(text)
@@ -458,7 +468,7 @@ def test_stray_marks_are_read_alike_however_they_are_cut(
 def test_without_quotes_or_opening_marks_no_closing_mark_is_ever_said(
     pieces: list[str], begun: bool
 ) -> None:
-    form = AnswerForm(replace(DIALECTS["hermes"], thinking=THINKING), is_in_thought=begun)
+    form = AnswerFormat(replace(DIALECTS["hermes"], thinking=THINKING), is_in_thought=begun)
     said = read(form, ["".join(pieces)])
     texts = [one.text for one in said if isinstance(one, Text | Thought)]
     assert "</think>" not in "".join(texts)
@@ -467,7 +477,7 @@ def test_without_quotes_or_opening_marks_no_closing_mark_is_ever_said(
 
 
 def test_behind_a_prefill_nothing_is_a_thought() -> None:
-    form = AnswerForm(replace(DIALECTS["hermes"], thinking=THINKING), may_think=False)
+    form = AnswerFormat(replace(DIALECTS["hermes"], thinking=THINKING), may_think=False)
     assert read(form, ["<think>x</think>"]) == [Text("<think>x</think>")]
 
 

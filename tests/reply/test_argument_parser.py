@@ -7,11 +7,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pensieve.dialects.answer_format import AnswerForm
+from pensieve.dialects.answer_format import AnswerFormat
 from pensieve.dialects.dialect import ToolCall
-from pensieve.dialects.format_calls import written_calls
+from pensieve.dialects.format_calls import format_calls
 from pensieve.reply.json_prefix import MAX_DEPTH
-from pensieve.reply.parse_events import CallBegan, CallEnded, Text
+from pensieve.reply.parse_events import Text, ToolCallEnd, ToolCallStart
 from tests.dialects.cases import DIALECTS
 from tests.reply.test_answer_parser import any_dialect, filled, form_of, meaning, read
 
@@ -34,7 +34,7 @@ values = st.recursive(
 def test_any_text_comes_through_a_call_unchanged(name: str, path: str, content: str) -> None:
     dialect = DIALECTS[name]
     arguments = {"path": path, "content": content, "mode": 7}
-    written = written_calls(dialect.calls, [ToolCall("write", arguments)])
+    written = format_calls(dialect.calls, [ToolCall("write", arguments)])
     assert meaning(read(form_of(name), [filled(written)])) == [("write", arguments)]
 
 
@@ -75,7 +75,7 @@ def test_escapes_that_python_lacks_and_values_that_are_none_are_text(
 @settings(max_examples=60)
 def test_any_json_comes_through_a_call_unchanged(name: str, value: Any) -> None:
     arguments = {"a": value, "b c": [value]}
-    written = written_calls(DIALECTS[name].calls, [ToolCall("clock", arguments)])
+    written = format_calls(DIALECTS[name].calls, [ToolCall("clock", arguments)])
     assert meaning(read(form_of(name), [written])) == [("clock", arguments)]
 
 
@@ -98,7 +98,7 @@ def test_values_that_gemma_writes_in_other_ways_are_read(written: str, value: An
 )
 def test_a_value_that_gemma_breaks_off_is_told_as_not_whole(written: str) -> None:
     call = f"<|tool_call>call:clock{{a:{written}}}<tool_call|>"
-    assert CallEnded(is_whole=False) in read(form_of("gemma4"), [call])
+    assert ToolCallEnd(is_whole=False) in read(form_of("gemma4"), [call])
 
 
 def test_a_value_of_gemma_may_be_as_deep_as_the_limit() -> None:
@@ -119,7 +119,7 @@ def test_an_input_that_is_no_object_breaks_the_call_off(
     name: str, before: str, after: str, written: str
 ) -> None:
     said = read(form_of(name), [before + written + after])
-    assert said == [CallBegan("clock"), CallEnded(is_whole=False), *said[2:]]
+    assert said == [ToolCallStart("clock"), ToolCallEnd(is_whole=False), *said[2:]]
     assert all(isinstance(one, Text) for one in said[2:])
 
 
@@ -147,7 +147,7 @@ def test_an_input_that_is_no_object_breaks_the_call_off(
 def test_a_value_between_tags_is_what_the_schema_takes(
     name: str, tags: tuple[str, str], part: dict[str, Any], written: str, value: Any
 ) -> None:
-    form = AnswerForm(DIALECTS[name], {"t": {"type": "object", "properties": {"a": part}}})
+    form = AnswerFormat(DIALECTS[name], {"t": {"type": "object", "properties": {"a": part}}})
     said = read(form, [tags[0] + written + tags[1]])
     assert json.dumps(meaning(said)) == json.dumps([("t", {"a": value})])
     assert read(form, tags[0] + written + tags[1]) == said

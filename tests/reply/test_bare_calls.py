@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pensieve.dialects.dialect import ToolCall
-from pensieve.dialects.format_calls import written_calls
-from pensieve.reply.parse_events import CallBegan
+from pensieve.dialects.format_calls import format_calls
+from pensieve.reply.parse_events import ToolCallStart
 from tests.dialects.cases import CODE, DIALECTS, NOW, PARIS, ROME
 from tests.reply.test_answer_parser import content_of, content_said, filled, form_of, meaning, read
 
@@ -123,7 +123,7 @@ def test_of_bare_calls_in_a_row_no_more_are_read_than_there_may_be(name: str) ->
 def unmarked(name: str, *calls: tuple[str, dict[str, Any]]) -> str:
     """Calls in the family's form without the mark that opens them."""
     form = DIALECTS[name].calls
-    written = filled(written_calls(form, [ToolCall(*call) for call in calls]))
+    written = filled(format_calls(form, [ToolCall(*call) for call in calls]))
     return written.replace(form.opening, "")
 
 
@@ -173,7 +173,7 @@ def test_what_names_a_tool_at_the_beginning_of_a_line_is_text(name: str) -> None
 @any_dialect
 def test_bare_calls_after_marked_ones_are_read(name: str) -> None:
     form = DIALECTS[name]
-    written = filled(written_calls(form.calls, [ToolCall(*PARIS)]))
+    written = filled(format_calls(form.calls, [ToolCall(*PARIS)]))
     between = form.calls.between or "\n"
     assert meaning(read(form_of(name), [f"{written}{between}{LATER}"])) == [PARIS, NOW]
     assert meaning(read(form_of(name), f"{written}{between}{LATER}")) == [PARIS, NOW]
@@ -203,7 +203,7 @@ def test_bare_calls_are_found_alike_however_the_text_is_cut(name: str, parts: li
     text = "".join(parts)
     whole = read(form_of(name), [text])
     # What a marked call holds may be its name, or the beginning of one that is cut.
-    if not any(isinstance(one, CallBegan) for one in whole):
+    if not any(isinstance(one, ToolCallStart) for one in whole):
         assert content_said(whole) == content_of(text)
     assert read(form_of(name), parts) == whole
     assert read(form_of(name), text) == whole

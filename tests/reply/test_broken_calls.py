@@ -5,9 +5,9 @@ import logging
 import pytest
 
 from pensieve.api.messages.message import StopReason
-from pensieve.dialects.answer_format import AnswerForm
+from pensieve.dialects.answer_format import AnswerFormat
 from pensieve.engine.generation import Finished, FinishReason, Started, Token
-from pensieve.reply.reply import Asked, Reply
+from pensieve.reply.reply import Reply, ReplyContext
 from tests.dialects.cases import DIALECTS, TOOLS
 from tests.reply.test_reply import Pieces, folded
 
@@ -16,8 +16,8 @@ WHOLE = f'{BEGUN}", "content": "b"}}}}\n</tool_call>'
 
 
 def ended(text: str, reason: FinishReason) -> StopReason | None:
-    form = AnswerForm(DIALECTS["hermes"], TOOLS)
-    reply = Reply(Asked("msg_01a", "m", 10, "max_tokens", form), Pieces([text]))
+    form = AnswerFormat(DIALECTS["hermes"], TOOLS)
+    reply = Reply(ReplyContext("msg_01a", "m", 10, "max_tokens", form), Pieces([text]))
     script = [Started(0), Token(0), Finished(reason, 2)]
     return folded([event for one in script for event in reply.feed(one)]).stop_reason
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pensieve.api.messages.accumulate import MessageFold
+from pensieve.api.messages.accumulate import MessageAccumulator
 from pensieve.api.messages.events import (
     ContentBlockDelta,
     ContentBlockStart,
@@ -27,15 +27,15 @@ from pensieve.api.messages.message import (
 )
 from pensieve.api.messages.signatures import thought_in
 from pensieve.api.messages.usage import Breakpoint
-from pensieve.dialects.answer_format import AnswerForm
+from pensieve.dialects.answer_format import AnswerFormat
 from pensieve.dialects.dialect import ThinkingForm
 from pensieve.dialects.families import plain
 from pensieve.engine.generation import EngineEvent, Finished, Prefilled, Started, Token
-from pensieve.reply.reply import Asked, Reply
+from pensieve.reply.reply import Reply, ReplyContext
 from tests.dialects.cases import DIALECTS, HERMES, TOOLS
 from tests.reply.test_stop_sequences import plainly
 
-PLAIN = AnswerForm(plain.DIALECT)
+PLAIN = AnswerFormat(plain.DIALECT)
 
 
 class Pieces:
@@ -53,11 +53,13 @@ class Pieces:
 
 
 def reply_to(pieces: Sequence[str], *stops: str, at_end: str = "") -> Reply:
-    asked = Asked("msg_01a", "m", 10, "model_context_window_exceeded", PLAIN, stop_sequences=stops)
+    asked = ReplyContext(
+        "msg_01a", "m", 10, "model_context_window_exceeded", PLAIN, stop_sequences=stops
+    )
     return Reply(asked, Pieces(pieces, at_end))
 
 
-def told(asked: Asked, *events: EngineEvent) -> list[MessageEvent]:
+def told(asked: ReplyContext, *events: EngineEvent) -> list[MessageEvent]:
     reply = Reply(asked, Pieces(["a", "b"]))
     return [said for event in events for said in reply.feed(event)]
 
@@ -72,7 +74,7 @@ def answer(
 
 
 def folded(events: list[MessageEvent]) -> Message:
-    fold = MessageFold()
+    fold = MessageAccumulator()
     for event in events:
         fold.feed(event)
     return fold.message
@@ -115,7 +117,7 @@ def test_usage_parts_the_prompt_in_cached_and_not() -> None:
 
 def test_what_was_processed_up_to_a_breakpoint_is_written_to_the_cache() -> None:
     marks = (Breakpoint(6, "1h"), Breakpoint(9))
-    asked = Asked("msg_01a", "m", 10, "max_tokens", PLAIN, breakpoints=marks)
+    asked = ReplyContext("msg_01a", "m", 10, "max_tokens", PLAIN, breakpoints=marks)
     events = told(asked, Started(4), Token(0), Finished("stop_token", 2))
     assert isinstance(events[0], MessageStart)
     for usage in (events[0].message.usage, folded(events).usage):
@@ -126,7 +128,7 @@ def test_what_was_processed_up_to_a_breakpoint_is_written_to_the_cache() -> None
 
 
 def test_what_turned_out_to_be_cached_is_in_the_usage_at_the_end() -> None:
-    asked = Asked("msg_01a", "m", 10, "max_tokens", PLAIN)
+    asked = ReplyContext("msg_01a", "m", 10, "max_tokens", PLAIN)
     events = told(asked, Started(0), Started(7), Token(0), Finished("stop_token", 1))
     assert [type(event) for event in events].count(MessageStart) == 1
     usage = folded(events).usage
@@ -135,7 +137,7 @@ def test_what_turned_out_to_be_cached_is_in_the_usage_at_the_end() -> None:
 
 @pytest.mark.parametrize("end", [Token(0), Finished("stop_token", 1)])
 def test_an_answer_that_nobody_wants_ends_at_the_first_token(end: EngineEvent) -> None:
-    asked = Asked("msg_01a", "m", 10, "max_tokens", PLAIN, is_silent=True)
+    asked = ReplyContext("msg_01a", "m", 10, "max_tokens", PLAIN, is_silent=True)
     events = told(asked, Started(4), Prefilled(10), end, Token(1))
     assert kinds(events) == SILENT
     assert folded(events).content == ()
@@ -145,7 +147,7 @@ def test_an_answer_that_nobody_wants_ends_at_the_first_token(end: EngineEvent) -
 
 def test_edits_of_the_context_are_told_with_the_last_facts() -> None:
     edits = ContextEdits()
-    asked = Asked("msg_01a", "m", 10, "max_tokens", PLAIN, edits=edits)
+    asked = ReplyContext("msg_01a", "m", 10, "max_tokens", PLAIN, edits=edits)
     events = told(asked, Started(0), Finished("stop_token", 1))
     assert folded(events).context_management == edits
     assert isinstance(events[0], MessageStart)
@@ -224,10 +226,12 @@ def test_any_text_is_told_up_to_the_first_stop_sequence_in_one_block(
 def test_thoughts_text_and_calls_are_blocks_of_their_own_and_thoughts_are_counted(
     hides_thoughts: bool,
 ) -> None:
-    form = AnswerForm(
+    form = AnswerFormat(
         replace(DIALECTS["hermes"], thinking=ThinkingForm()), TOOLS, is_in_thought=True
     )
-    asked = Asked("msg_01a", "m", 10, "max_tokens", form, ("STOP",), hides_thoughts=hides_thoughts)
+    asked = ReplyContext(
+        "msg_01a", "m", 10, "max_tokens", form, ("STOP",), hides_thoughts=hides_thoughts
+    )
     pieces = ["H", "m.</think>", "Lo", f"ok. ST\n{HERMES}"]
     reply = Reply(asked, Pieces(pieces))
     script = [Started(0), *map(Token, range(4)), Finished("stop_token", 5)]

@@ -6,16 +6,16 @@ from pathlib import Path
 import anyio
 
 from pensieve.api.messages.message import Message
-from pensieve.server.batches.registry import BatchBook
+from pensieve.server.batches.registry import BatchRegistry
 from pensieve.server.batches.store import BatchStore
-from pensieve.server.batches.worker import BatchQueue
+from pensieve.server.batches.worker import BatchWorker
 from tests.server.batches import entries, message
 
 REQUESTS = 60
 
 
 async def main(folder: Path) -> None:
-    book = BatchBook(BatchStore(folder))
+    book = BatchRegistry(BatchStore(folder))
 
     async def answer(params: bytes) -> Message:
         await anyio.lowlevel.checkpoint()
@@ -25,7 +25,7 @@ async def main(folder: Path) -> None:
 
     if not await book.all():
         await book.create(entries(map(str, range(REQUESTS))))
-    async with BatchQueue(book, answer).working():
+    async with BatchWorker(book, answer).working():
         while any(batch.ended_at is None for batch in await book.all()):
             await anyio.lowlevel.checkpoint()
 

@@ -13,8 +13,8 @@ from starlette.applications import Starlette
 from pensieve.paths import under_home
 from pensieve.server.app import build_app
 from pensieve.server.http.body_budget import BodyBudget
-from pensieve.server.http.sse import Pace
-from pensieve.server.http.uvicorn_server import Patience, http_server
+from pensieve.server.http.sse import PingInterval
+from pensieve.server.http.uvicorn_server import ConnectionTimeouts, http_server
 from pensieve.settings.resolve import Settings
 from tests.fakes import ScriptedEngine, served_model
 
@@ -26,7 +26,7 @@ SETTINGS = Settings(paths=under_home(Path("/nowhere")), device="cpu")
 def app_of(
     engine: ScriptedEngine,
     *,
-    pace: Pace | None = None,
+    pace: PingInterval | None = None,
     budget: BodyBudget | None = None,
     settings: Settings = SETTINGS,
     **model: object,
@@ -48,7 +48,7 @@ async def listening(
     app: Starlette,
     *,
     grace_s: int = 1,
-    patience: Patience | None = None,
+    patience: ConnectionTimeouts | None = None,
     send_buffer_bytes: int | None = None,
 ) -> AsyncGenerator[str]:
     """A real server; its address."""

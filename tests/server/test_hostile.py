@@ -17,7 +17,7 @@ import pytest
 from anyio.abc import SocketAttribute, SocketStream
 
 from pensieve.engine.generation import EngineEvent, Generation, Prefilled, Started, Token
-from pensieve.server.http.uvicorn_server import MAX_HEAD_BYTES, MAX_HEADERS, Patience
+from pensieve.server.http.uvicorn_server import MAX_HEAD_BYTES, MAX_HEADERS, ConnectionTimeouts
 from tests.fakes import ScriptedEngine, says
 from tests.server.raw import (
     BODY,
@@ -284,7 +284,7 @@ async def test_what_is_no_http_is_not_quoted_in_the_log(
 
 async def test_slow_heads_are_left_while_others_are_served() -> None:
     engine = ScriptedEngine([says("ok")])
-    patience = Patience(head_s=3.0)
+    patience = ConnectionTimeouts(head_s=3.0)
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(listening(app_of(engine), patience=patience))
         slow: list[SocketStream] = []
@@ -302,7 +302,7 @@ async def test_slow_heads_are_left_while_others_are_served() -> None:
 
 async def test_dripping_does_not_help() -> None:
     async with (
-        listening(app_of(ScriptedEngine([[]])), patience=Patience(head_s=0.2)) as url,
+        listening(app_of(ScriptedEngine([[]])), patience=ConnectionTimeouts(head_s=0.2)) as url,
         await connect(url) as connection,
         anyio.create_task_group() as tasks,
     ):
@@ -323,7 +323,7 @@ async def test_dripping_does_not_help() -> None:
 
 @pytest.mark.parametrize("before", [b"", CALL_BYTES, CALL_BYTES + b"POST /v1/messages HT"])
 async def test_a_connection_that_says_nothing_more_is_closed(before: bytes) -> None:
-    patience = Patience(head_s=0.1, idle_s=0)
+    patience = ConnectionTimeouts(head_s=0.1, idle_s=0)
     async with (
         listening(app_of(ScriptedEngine([says("ok")])), patience=patience) as url,
         await connect(url) as connection,
@@ -338,7 +338,7 @@ async def test_a_connection_that_says_nothing_more_is_closed(before: bytes) -> N
 
 
 async def test_an_answered_client_may_not_send_for_ever() -> None:
-    patience = Patience(rest_s=0.1)
+    patience = ConnectionTimeouts(rest_s=0.1)
     sent = head(HOST, JSON_LINE, b"content-length: 1000000")
     async with (
         listening(app_of(ScriptedEngine([[]])), patience=patience) as url,
@@ -385,7 +385,7 @@ async def test_readers_that_stop_are_left_and_keep_nobody_waiting() -> None:
     app = app_of(engine, context_tokens=10_000)
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(
-            listening(app, patience=Patience(stall_s=0.5), send_buffer_bytes=4096)
+            listening(app, patience=ConnectionTimeouts(stall_s=0.5), send_buffer_bytes=4096)
         )
         for _ in range(50):
             reader = await stack.enter_async_context(await connect(url))

@@ -4,7 +4,7 @@ import anyio
 import httpx
 import pytest
 
-from pensieve.engine.generation import EngineHealth, Figures
+from pensieve.engine.generation import EngineHealth, EngineStats
 from tests.fakes import ScriptedEngine, says
 from tests.server.serving import KEY, app_of, in_memory, listening
 
@@ -134,7 +134,7 @@ async def test_health_tells_what_is_served_and_how_it_is() -> None:
 
 
 async def test_health_tells_what_the_engine_uses() -> None:
-    figures = Figures(8, "why", 12, 2, 10, kv_used_bytes=4, tokens_per_second=24.5)
+    figures = EngineStats(8, "why", 12, 2, 10, kv_used_bytes=4, tokens_per_second=24.5)
     engine = ScriptedEngine([[]], health=EngineHealth("ready", figures=figures))
     async with in_memory(app_of(engine), {}) as client:
         told = (await client.get("/health")).json()["engine"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pensieve.errors import NotWritableError, SettingsError
 from pensieve.settings import config_file
 from pensieve.settings.resolve import Flags, resolve
-from pensieve.settings.spec import KEYS, Key
+from pensieve.settings.spec import KEYS, SettingSpec
 
 BROKEN = [
     (b"port = ", 1),
@@ -90,7 +90,7 @@ def test_no_file_and_an_empty_one_set_nothing(file: Path) -> None:
 
 def test_a_file_too_large_and_one_that_is_no_file_are_refused(file: Path) -> None:
     with pytest.raises(SettingsError, match="larger"):
-        config_file.read(written(file, "#" * (config_file.LARGEST_BYTES + 1)))
+        config_file.read(written(file, "#" * (config_file.MAX_BYTES + 1)))
     with pytest.raises(SettingsError, match="cannot be read"):
         config_file.read(file.parent)
 
@@ -150,8 +150,8 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 
 def test_a_file_is_put_aside_and_kept(file: Path) -> None:
-    assert config_file.put_aside(file) is None
-    kept = config_file.put_aside(written(file, "port = x"))
+    assert config_file.back_up(file) is None
+    kept = config_file.back_up(written(file, "port = x"))
     assert kept
     assert kept.read_text() == "port = x"
     assert not file.exists()
@@ -210,17 +210,17 @@ def test_every_key_is_a_setting_and_has_its_variable() -> None:
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS.values() if not key.is_secret])
-def test_a_refused_value_is_told_with_what_is_allowed_and_an_example(key: Key) -> None:
+def test_a_refused_value_is_told_with_what_is_allowed_and_an_example(key: SettingSpec) -> None:
     key.read(key.example, key.name)
     with pytest.raises(SettingsError) as refused:
         key.read("\0" * 100_000, key.name)
-    assert f"; it can be {key.can_be}" in refused.value.message
+    assert f"; it can be {key.expected}" in refused.value.message
     assert key.example in refused.value.message
     assert len(refused.value.message) < 300
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS.values() if key.kind in {int, float}])
 @pytest.mark.parametrize("value", ["-7", "1e400", "-inf", "nan", "9" * 10_000, "0x10", ""])
-def test_a_number_that_no_setting_can_be_is_refused_by_each(key: Key, value: str) -> None:
+def test_a_number_that_no_setting_can_be_is_refused_by_each(key: SettingSpec, value: str) -> None:
     with pytest.raises(SettingsError, match="it can be "):
         key.read(value, key.name)

@@ -1,1 +1,1 @@
-"""TODO"""
+"""The Messages API: request, answer and the events of a streamed answer."""

@@ -28,7 +28,7 @@ from pensieve.api.messages.message import (
 )
 
 
-class MessageFold:
+class MessageAccumulator:
     """Owns the message while its events arrive. They come in the order that `events` tells."""
 
     def __init__(self) -> None:

@@ -9,19 +9,19 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue, StrictBool
 
-from pensieve.api.base import Request
+from pensieve.api.base import RequestModel
 
 Ttl = Literal["5m", "1h"]
 
 
-class CacheControl(Request):
+class CacheControl(RequestModel):
     """A cache breakpoint: everything up to here is worth keeping."""
 
     type: Literal["ephemeral"]
     ttl: Ttl = "5m"
 
 
-class _Block(Request):
+class _Block(RequestModel):
     cache_control: CacheControl | None = None
 
 
@@ -47,14 +47,14 @@ class ImageBlock(_Block):
 DocumentPart = Annotated[TextBlock | ImageBlock, Field(discriminator="type")]
 
 
-class TextSource(Request):
+class TextSource(RequestModel):
     """A document's plain text."""
 
     type: Literal["text"]
     data: str
 
 
-class ContentSource(Request):
+class ContentSource(RequestModel):
     """A document made of blocks."""
 
     type: Literal["content"]
@@ -64,14 +64,14 @@ class ContentSource(Request):
     ]
 
 
-class FileSource(Request):
+class FileSource(RequestModel):
     """A file that was uploaded here; its text takes this one's place (prompt/conversation/file_text.py)."""
 
     type: Literal["file"]
     file_id: str
 
 
-class OpaqueSource(Request):
+class BinarySource(RequestModel):
     """A PDF's bytes, an address: not text."""
 
     type: Literal["base64", "url"]
@@ -82,7 +82,7 @@ class DocumentBlock(_Block):
 
     type: Literal["document"]
     source: Annotated[
-        TextSource | ContentSource | FileSource | OpaqueSource, Field(discriminator="type")
+        TextSource | ContentSource | FileSource | BinarySource, Field(discriminator="type")
     ]
     title: str | None = None
     context: str | None = None

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pensieve.api.base import Wire, is_none
+from pensieve.api.base import ApiModel, is_none
 from pensieve.api.errors import ErrorEnvelope
 from pensieve.api.messages.message import (
     AnswerContent,
@@ -19,14 +19,14 @@ from pensieve.api.messages.message import (
 )
 
 
-class MessageStart(Wire):
+class MessageStart(ApiModel):
     """The answer begins; its usage already holds the input tokens."""
 
     type: Literal["message_start"] = "message_start"
     message: Message
 
 
-class ContentBlockStart(Wire):
+class ContentBlockStart(ApiModel):
     """A block opens, empty."""
 
     type: Literal["content_block_start"] = "content_block_start"
@@ -34,28 +34,28 @@ class ContentBlockStart(Wire):
     content_block: AnswerContent
 
 
-class TextDelta(Wire):
+class TextDelta(ApiModel):
     """More text."""
 
     type: Literal["text_delta"] = "text_delta"
     text: str
 
 
-class ThinkingDelta(Wire):
+class ThinkingDelta(ApiModel):
     """More of a thought."""
 
     type: Literal["thinking_delta"] = "thinking_delta"
     thinking: str
 
 
-class SignatureDelta(Wire):
+class SignatureDelta(ApiModel):
     """A thought's signature, in one piece, once the thought is whole."""
 
     type: Literal["signature_delta"] = "signature_delta"
     signature: str
 
 
-class InputJsonDelta(Wire):
+class InputJsonDelta(ApiModel):
     """More of a tool's input: all pieces so far begin a JSON object."""
 
     type: Literal["input_json_delta"] = "input_json_delta"
@@ -67,7 +67,7 @@ Delta = Annotated[
 ]
 
 
-class ContentBlockDelta(Wire):
+class ContentBlockDelta(ApiModel):
     """More of the open block."""
 
     type: Literal["content_block_delta"] = "content_block_delta"
@@ -75,14 +75,14 @@ class ContentBlockDelta(Wire):
     delta: Delta
 
 
-class ContentBlockStop(Wire):
+class ContentBlockStop(ApiModel):
     """The open block is whole."""
 
     type: Literal["content_block_stop"] = "content_block_stop"
     index: int
 
 
-class StopDelta(Wire):
+class StopDelta(ApiModel):
     """Why the answer ended."""
 
     stop_reason: StopReason
@@ -90,7 +90,7 @@ class StopDelta(Wire):
     stop_details: None = None
 
 
-class MessageDelta(Wire):
+class MessageDelta(ApiModel):
     """The answer's last facts; usage is cumulative."""
 
     type: Literal["message_delta"] = "message_delta"
@@ -99,13 +99,13 @@ class MessageDelta(Wire):
     context_management: ContextEdits | None = Field(default=None, exclude_if=is_none)
 
 
-class MessageStop(Wire):
+class MessageStop(ApiModel):
     """Nothing follows."""
 
     type: Literal["message_stop"] = "message_stop"
 
 
-class Ping(Wire):
+class Ping(ApiModel):
     """Still here."""
 
     type: Literal["ping"] = "ping"

@@ -4,14 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from pensieve.api.base import Wire, is_none
+from pensieve.api.base import ApiModel, is_none
 
 StopReason = Literal[
     "end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"
 ]
 
 
-class TextContent(Wire):
+class TextContent(ApiModel):
     """A text block of an answer."""
 
     type: Literal["text"] = "text"
@@ -19,7 +19,7 @@ class TextContent(Wire):
     citations: None = None
 
 
-class ThinkingContent(Wire):
+class ThinkingContent(ApiModel):
     """What the model thought before it answered. The signature is for whoever sends the block back."""
 
     type: Literal["thinking"] = "thinking"
@@ -27,7 +27,7 @@ class ThinkingContent(Wire):
     signature: str
 
 
-class ToolUseContent(Wire):
+class ToolUseContent(ApiModel):
     """A call of one of the client's tools, in the order of keys that the model wrote."""
 
     type: Literal["tool_use"] = "tool_use"
@@ -41,7 +41,7 @@ AnswerContent = Annotated[
 ]
 
 
-class AnswerRecord(Wire):
+class AnswerRecord(ApiModel):
     """An answer as it is kept. opening: the end of its prompt, with which the template begins an answer; tokens: as generated."""
 
     opening: str
@@ -49,20 +49,20 @@ class AnswerRecord(Wire):
     content: tuple[AnswerContent, ...]
 
 
-class CacheCreation(Wire):
+class CacheCreation(ApiModel):
     """Tokens written to the prompt cache, by lifetime."""
 
     ephemeral_5m_input_tokens: int = 0
     ephemeral_1h_input_tokens: int = 0
 
 
-class OutputTokensDetails(Wire):
+class OutputTokensDetails(ApiModel):
     """What the output tokens were spent on."""
 
     thinking_tokens: int = 0
 
 
-class DeltaUsage(Wire):
+class DeltaUsage(ApiModel):
     """Usage at the end of a stream. The whole prompt is input + cache creation + cache read."""
 
     input_tokens: int
@@ -80,7 +80,7 @@ class Usage(DeltaUsage):
     service_tier: Literal["standard", "batch"] = "standard"
 
 
-class ClearedToolUses(Wire):
+class ClearedToolUses(ApiModel):
     """An edit of the context that was applied: old tool results left out of the prompt."""
 
     type: Literal["clear_tool_uses_20250919"] = "clear_tool_uses_20250919"
@@ -88,13 +88,13 @@ class ClearedToolUses(Wire):
     cleared_input_tokens: int
 
 
-class ContextEdits(Wire):
+class ContextEdits(ApiModel):
     """Answers a request's `context_management`: the edits that were applied."""
 
     applied_edits: tuple[ClearedToolUses, ...] = ()
 
 
-class Message(Wire):
+class Message(ApiModel):
     """The body of a non-streaming answer, and what a stream begins with."""
 
     id: str
@@ -111,13 +111,13 @@ class Message(Wire):
     usage: Usage
 
 
-class OriginalTokens(Wire):
+class OriginalTokens(ApiModel):
     """How long the prompt was before its edits."""
 
     original_input_tokens: int
 
 
-class TokenCount(Wire):
+class TokenCount(ApiModel):
     """The body of a `count_tokens` answer."""
 
     input_tokens: int

@@ -4,12 +4,12 @@ from typing import Annotated, Literal, cast
 
 from pydantic import BeforeValidator, Field, JsonValue, StrictBool, StrictInt
 
-from pensieve.api.base import Request
+from pensieve.api.base import RequestModel
 
 _COUNT = Field(ge=0, le=2**63 - 1)
 
 
-class EnabledThinking(Request):
+class EnabledThinking(RequestModel):
     """Think, within a budget."""
 
     type: Literal["enabled"]
@@ -17,38 +17,38 @@ class EnabledThinking(Request):
     display: JsonValue = None
 
 
-class FreeThinking(Request):
+class UnbudgetedThinking(RequestModel):
     """Think as the model sees fit, or not at all."""
 
     type: Literal["adaptive", "disabled", "between_tools"]
     display: JsonValue = None
 
 
-Thinking = Annotated[EnabledThinking | FreeThinking, Field(discriminator="type")]
+Thinking = Annotated[EnabledThinking | UnbudgetedThinking, Field(discriminator="type")]
 
 
-class OutputConfig(Request):
+class OutputConfig(RequestModel):
     """What the answer is to be like. effort: how hard to think, for models whose templates take it. Task budgets mean nothing."""
 
     format: JsonValue = None
     effort: JsonValue = None
 
 
-class InputTokens(Request):
+class InputTokens(RequestModel):
     """So many tokens of the prompt."""
 
     type: Literal["input_tokens"]
     value: Annotated[StrictInt, _COUNT]
 
 
-class ToolUses(Request):
+class ToolUses(RequestModel):
     """So many tool uses."""
 
     type: Literal["tool_uses"]
     value: Annotated[StrictInt, _COUNT]
 
 
-class ClearToolUses(Request):
+class ClearToolUses(RequestModel):
     """Old tool results go when the prompt grows past `trigger`; the last ones stay.
 
     clear_tool_inputs: true for the calls' inputs too, or the names of the tools whose inputs go.
@@ -77,7 +77,7 @@ def _kind(edit: object) -> object:
     return cast("dict[str, object]", edit).get("type") if isinstance(edit, dict) else None
 
 
-class ContextManagement(Request):
+class ContextManagement(RequestModel):
     """Edits of the context before the model sees it."""
 
     edits: Annotated[
@@ -86,13 +86,13 @@ class ContextManagement(Request):
     ] = ()
 
 
-class CreateThread(Request):
+class CreateThread(RequestModel):
     """Keep this conversation, to be continued."""
 
     type: Literal["create"]
 
 
-class ContinueThread(Request):
+class ContinueThread(RequestModel):
     """Go on from an earlier answer: `messages` holds only what is new."""
 
     type: Literal["continue"]

@@ -18,7 +18,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from pensieve.api import json_body
-from pensieve.api.base import Request
+from pensieve.api.base import RequestModel
 from pensieve.api.errors import first_error
 from pensieve.api.messages.content_blocks import CacheControl, Content, SystemContent
 from pensieve.api.messages.options import ContextManagement, OutputConfig, Thinking, Thread
@@ -28,13 +28,13 @@ from pensieve.errors import InvalidRequestError, RequestTooLargeError
 MAX_BODY_BYTES = 32 * 1024 * 1024
 MAX_MESSAGES = 100_000
 MAX_STOP_SEQUENCES = 64
-MAX_STOP_LETTERS = 1024
+MAX_STOP_CHARS = 1024
 MAX_INT = 2**63 - 1
 
 Role = Literal["user", "assistant", "system"]
 
 
-class Turn(Request):
+class Turn(RequestModel):
     """One entry of `messages`. clear_at: when a system turn is no longer shown to the model."""
 
     role: Role
@@ -59,7 +59,7 @@ def _not_empty(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
     return turns
 
 
-class Conversation(Request):
+class Conversation(RequestModel):
     """What the prompt is made from; `messages.create` and `count_tokens` share it."""
 
     model: Annotated[str, Field(min_length=1)]
@@ -98,7 +98,7 @@ def _stop_sequence(text: str) -> str:
     return text
 
 
-StopSequence = Annotated[str, Field(max_length=MAX_STOP_LETTERS), AfterValidator(_stop_sequence)]
+StopSequence = Annotated[str, Field(max_length=MAX_STOP_CHARS), AfterValidator(_stop_sequence)]
 
 
 class MessagesRequest(Conversation):
@@ -119,7 +119,7 @@ class MessagesRequest(Conversation):
 
 
 ConversationT = TypeVar("ConversationT", bound=Conversation)
-RequestT = TypeVar("RequestT", bound=Request)
+RequestT = TypeVar("RequestT", bound=RequestModel)
 
 
 def parse(kind: type[ConversationT], body: bytes) -> ConversationT:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, cast, get_args
 
 from pydantic import BeforeValidator, Field, JsonValue, StrictBool
 
-from pensieve.api.base import Request
+from pensieve.api.base import RequestModel
 from pensieve.api.messages.content_blocks import CacheControl
 
 # The tools that clients run, whose schemas they leave to the server.
@@ -59,7 +59,7 @@ _NEWEST = {_DATE.sub("", kind): kind for kind in _KNOWN}
 ToolName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,128}$")]
 
 
-class _Tool(Request):
+class _Tool(RequestModel):
     cache_control: CacheControl | None = None
     defer_loading: StrictBool = False
 
@@ -93,7 +93,7 @@ class ServerTool(_Tool):
         return self.type.startswith("tool_search_tool")
 
 
-class ScreenTool(_Tool):
+class ComputerUseTool(_Tool):
     """A tool that the client runs and whose results are pictures."""
 
     type: ScreenToolType
@@ -112,28 +112,28 @@ def _with_kind(tool: object) -> object:
     return {**fields, "type": _NEWEST.get(_DATE.sub("", kind), kind)}
 
 
-_AnyTool = CustomTool | ClientTool | ServerTool | ScreenTool
+_AnyTool = CustomTool | ClientTool | ServerTool | ComputerUseTool
 Tool = Annotated[
     Annotated[_AnyTool, Field(discriminator="type")],
     BeforeValidator(_with_kind, json_schema_input_type=_AnyTool),
 ]
 
 
-class AutoChoice(Request):
+class AutoChoice(RequestModel):
     """The model decides."""
 
     type: Literal["auto"]
     disable_parallel_tool_use: StrictBool = False
 
 
-class AnyChoice(Request):
+class AnyChoice(RequestModel):
     """Some tool must be used."""
 
     type: Literal["any"]
     disable_parallel_tool_use: StrictBool = False
 
 
-class NamedChoice(Request):
+class NamedChoice(RequestModel):
     """This tool must be used."""
 
     type: Literal["tool"]
@@ -141,7 +141,7 @@ class NamedChoice(Request):
     disable_parallel_tool_use: StrictBool = False
 
 
-class NoChoice(Request):
+class NoChoice(RequestModel):
     """No tool may be used."""
 
     type: Literal["none"]

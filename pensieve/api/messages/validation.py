@@ -17,7 +17,7 @@ from pensieve.api.messages.content_blocks import (
 from pensieve.api.messages.options import EnabledThinking
 from pensieve.api.messages.request import Conversation, CountTokensRequest, MessagesRequest, Turn
 from pensieve.api.messages.tools import AnyChoice, NamedChoice, ServerTool
-from pensieve.api.version import Edition
+from pensieve.api.version import ApiVersion
 from pensieve.errors import InvalidRequestError, TooManyToolsError
 
 MAX_BLOCKS = 100_000
@@ -27,7 +27,7 @@ MAX_DEFERRED_TOOLS = 10_000
 _INTERLEAVED = "interleaved-thinking-2025-05-14"
 
 
-def check_call(call: Conversation, edition: Edition) -> None:
+def check_call(call: Conversation, edition: ApiVersion) -> None:
     """Raises `InvalidRequestError` where the fields of `call` contradict each other or its edition of the API."""
     _check_amounts(call)
     _check_tools(call)
@@ -87,7 +87,7 @@ def check_choice(call: Conversation) -> None:
             pass
 
 
-def _check_lengths(call: MessagesRequest, edition: Edition) -> None:
+def _check_lengths(call: MessagesRequest, edition: ApiVersion) -> None:
     if call.max_tokens == 0:
         _check_no_answer_is_shaped(call)
     elif isinstance(call.thinking, EnabledThinking):
@@ -110,7 +110,7 @@ def _check_no_answer_is_shaped(call: MessagesRequest) -> None:
             )
 
 
-def _check_places(turns: Sequence[Turn], edition: Edition) -> None:
+def _check_places(turns: Sequence[Turn], edition: ApiVersion) -> None:
     for index, turn in enumerate(turns):
         for at, block in enumerate(turn.content):
             path = f"messages.{index}.content.{at}"

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from pensieve.cli.chat.conversation import Conversation, Manner, conclude
+from pensieve.cli.chat.conversation import ChatOptions, Conversation, conclude
 from pensieve.cli.chat.receive import Answer
-from pensieve.cli.chat.server_connection import Link, Means
-from pensieve.cli.chat.view import DrawnView, HeldView, NoView, PlainView, View
+from pensieve.cli.chat.server_connection import ConnectOptions, ServerConnection
+from pensieve.cli.chat.view import BufferedView, DrawnView, NoView, PlainView, View
 from pensieve.cli.client.messages import Turn
 from pensieve.cli.commands.server.start_options import Allowed
 from pensieve.cli.ui import output
@@ -110,7 +110,7 @@ def chat(  # noqa: PLR0913 -- each is a flag
     """
     settings = settings_module.resolve()
     is_plain = print or json
-    manner = Manner(
+    manner = ChatOptions(
         max_tokens=max_tokens,
         temperature=temperature,
         hides_thinking=hide_thinking,
@@ -118,7 +118,7 @@ def chat(  # noqa: PLR0913 -- each is a flag
         view=_views(is_raw=raw or print, is_held=no_stream, hides_thinking=hide_thinking or print),
     )
     has_person = output.is_typed() and output.is_seen()
-    link = Link(Means(settings, has_person), model)
+    link = ServerConnection(ConnectOptions(settings, has_person), model)
     asked = _joined(output.piped_text(), question)
     if asked:
         return _answer_once(manner, link, (Turn("user", asked),), system, as_json=json)
@@ -128,7 +128,12 @@ def chat(  # noqa: PLR0913 -- each is a flag
 
 
 def _answer_once(
-    manner: Manner, link: Link, turns: tuple[Turn, ...], system: str, *, as_json: bool
+    manner: ChatOptions,
+    link: ServerConnection,
+    turns: tuple[Turn, ...],
+    system: str,
+    *,
+    as_json: bool,
 ) -> int:
     peer = link.peer()
     answer = Answer()
@@ -159,7 +164,7 @@ def _as_json(answer: Answer) -> dict[str, object]:
     }
 
 
-def _converse(manner: Manner, link: Link, system: str, paths: Paths | None) -> int:
+def _converse(manner: ChatOptions, link: ServerConnection, system: str, paths: Paths | None) -> int:
     from pensieve.cli.chat.editor import editor_for
 
     history = paths.chat_history if paths else None
@@ -170,7 +175,7 @@ def _views(*, is_raw: bool, is_held: bool, hides_thinking: bool) -> Callable[[],
     """What makes the view of each answer, as standard output can show it."""
     if is_raw or not output.is_drawn():
         shows_thoughts = output.is_read() and not hides_thinking
-        murmur = output.murmur if shows_thoughts else None
+        murmur = output.status if shows_thoughts else None
         return lambda: _held(PlainView(output.stream, murmur), is_held=is_held)
     return lambda: _held(_drawn_view(hides_thinking=hides_thinking), is_held=is_held)
 
@@ -184,7 +189,7 @@ def _drawn_view(*, hides_thinking: bool) -> View:
 
 
 def _held(view: View, *, is_held: bool) -> View:
-    return HeldView(view) if is_held else view
+    return BufferedView(view) if is_held else view
 
 
 def _no_question() -> UsageError:

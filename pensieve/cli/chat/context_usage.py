@@ -13,7 +13,7 @@ ROOM = 4
 NEARLY_FULL = 0.8
 
 
-class Meter:
+class ContextUsage:
     """Owns the counts of a conversation: what the last answer left in the context, and totals since it began."""
 
     def __init__(self) -> None:

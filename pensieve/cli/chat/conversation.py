@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pensieve.cli.chat import slash_commands, transcript
-from pensieve.cli.chat.context_usage import Meter, without_oldest
+from pensieve.cli.chat.context_usage import ContextUsage, without_oldest
 from pensieve.cli.chat.receive import Answer
-from pensieve.cli.chat.server_connection import Link, Peer
+from pensieve.cli.chat.server_connection import ConnectedModel, ServerConnection
 from pensieve.cli.chat.view import View
 from pensieve.cli.client.messages import Call, Turn
 from pensieve.cli.ui import output
@@ -24,7 +24,7 @@ RETRY_TEMPERATURE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class ChatOptions:
     """How to ask, the same for every question. view: makes what shows one answer. has_figures: show them after each.
 
     agrees: asks the person something that is yes or no.
@@ -37,7 +37,7 @@ class Manner:
     view: Callable[[], View]
     agrees: Callable[[str], bool] = output.agrees
 
-    def call(self, peer: Peer, turns: tuple[Turn, ...], system: str) -> Call:
+    def call(self, peer: ConnectedModel, turns: tuple[Turn, ...], system: str) -> Call:
         """The call that asks `peer` for an answer to `turns`. A model that can think is asked to."""
         shown = "hidden" if self.hides_thinking else "shown"
         return Call(
@@ -53,7 +53,9 @@ class Manner:
 class Conversation:
     """Owns the turns, the instructions and what was asked last."""
 
-    def __init__(self, manner: Manner, link: Link, editor: "Editor", system: str) -> None:
+    def __init__(
+        self, manner: ChatOptions, link: ServerConnection, editor: "Editor", system: str
+    ) -> None:
         self._manner = manner
         self._link = link
         self._editor = editor
@@ -61,7 +63,7 @@ class Conversation:
         self._turns: tuple[Turn, ...] = ()
         self._asked = ""
         self._begun = ""
-        self._meter = Meter()
+        self._meter = ContextUsage()
         self._commands: dict[str, Callable[[str], None]] = {
             "help": lambda _: output.note(slash_commands.help_text()),
             "clear": self._clear,
@@ -78,7 +80,7 @@ class Conversation:
     def run(self) -> int:
         """Until Ctrl-D, /exit, or Ctrl-C twice at an empty prompt; the exit code. Raises where no server is to be had."""
         peer = self._link.peer()
-        output.aside(
+        output.hint(
             f"{peer.model}. /help shows the commands, Ctrl-C ends an answer, Ctrl-D leaves."
         )
         was_interrupted = False
@@ -90,7 +92,7 @@ class Conversation:
             except KeyboardInterrupt:
                 if was_interrupted:
                     return INTERRUPTED
-                output.aside("Ctrl-D or Ctrl-C again leaves.")
+                output.hint("Ctrl-D or Ctrl-C again leaves.")
                 was_interrupted = True
                 continue
             was_interrupted = False
@@ -104,11 +106,11 @@ class Conversation:
         return self._editor.ask(PROMPT, begun, str(self._meter))
 
     def _do(
-        self, meant: slash_commands.Said | slash_commands.Command | slash_commands.Unknown
+        self, meant: slash_commands.Message | slash_commands.Command | slash_commands.Unknown
     ) -> None:
         try:
             match meant:
-                case slash_commands.Said(text):
+                case slash_commands.Message(text):
                     if text.strip():
                         self._exchange(text, self._manner)
                 case slash_commands.Command(name, argument):
@@ -117,11 +119,11 @@ class Conversation:
                     maybe = f"Did you mean /{suggestion}?" if suggestion else "/help shows them."
                     output.failure(f"There is no command /{name}. {maybe}", None)
         except KeyboardInterrupt:
-            output.aside("(ended)")
+            output.hint("(ended)")
         except PensieveError as error:
             output.failure(error.message, error.hint)
 
-    def _exchange(self, question: str, manner: Manner) -> None:
+    def _exchange(self, question: str, manner: ChatOptions) -> None:
         """Ask; what is answered joins the conversation, also where it is broken off. Raises as `Answer.receive`."""
         self._asked = question
         peer = self._link.peer()
@@ -131,7 +133,7 @@ class Conversation:
         except PromptTooLongError as error:
             self._make_room(peer, manner, asked, error)
 
-    def _receive(self, peer: Peer, call: Call) -> None:
+    def _receive(self, peer: ConnectedModel, call: Call) -> None:
         answer = Answer()
         try:
             answer.receive(peer.server, call, self._manner.view())
@@ -142,7 +144,11 @@ class Conversation:
         conclude(answer, self._manner)
 
     def _make_room(
-        self, peer: Peer, manner: Manner, asked: tuple[Turn, ...], error: PromptTooLongError
+        self,
+        peer: ConnectedModel,
+        manner: ChatOptions,
+        asked: tuple[Turn, ...],
+        error: PromptTooLongError,
     ) -> None:
         """Leave out the oldest exchanges where the person agrees, and ask again. Raises where that is no help."""
         if len(asked) < 3:
@@ -158,7 +164,7 @@ class Conversation:
             return
         call = without_oldest(peer.server, manner.call(peer, asked, self._system), error)
         left_out = (len(asked) - len(call.turns)) // 2
-        output.aside(
+        output.hint(
             f"Left out: the oldest {left_out} of {len(asked) // 2} questions, and their answers."
         )
         self._turns = call.turns[:-1]
@@ -169,7 +175,7 @@ class Conversation:
     def _clear(self, _: str) -> None:
         self._turns, self._asked = (), ""
         self._meter.clear()
-        output.aside("The conversation begins anew.")
+        output.hint("The conversation begins anew.")
 
     def _show_or_choose_model(self, name: str) -> None:
         peer = self._link.choose(name) if name else self._link.peer()
@@ -186,8 +192,10 @@ class Conversation:
             output.failure("/save takes the name of a file.", None)
             return
         path = Path(name).expanduser()
-        transcript.save(path, transcript.Kept(self._turns, self._system, self._link.peer().model))
-        output.aside(f"Kept: {path}")
+        transcript.save(
+            path, transcript.Transcript(self._turns, self._system, self._link.peer().model)
+        )
+        output.hint(f"Kept: {path}")
 
     def _load(self, name: str) -> None:
         if not name:
@@ -195,7 +203,7 @@ class Conversation:
             return
         kept = transcript.load(Path(name).expanduser())
         self._turns, self._system, self._asked = kept.turns, kept.system, ""
-        output.aside(f"Loaded: {len(kept.turns) // 2} questions and their answers.")
+        output.hint(f"Loaded: {len(kept.turns) // 2} questions and their answers.")
 
     def _retry(self, _: str) -> None:
         if not self._asked:
@@ -207,7 +215,7 @@ class Conversation:
         if usual is None:
             usual = self._link.peer().served.temperature
         warmer = max(usual, RETRY_TEMPERATURE)
-        output.aside(f"Asked again, at temperature {warmer}: {_in_short(self._asked)}")
+        output.hint(f"Asked again, at temperature {warmer}: {_in_short(self._asked)}")
         self._exchange(self._asked, replace(self._manner, temperature=warmer))
 
     def _undo(self, _: str) -> None:
@@ -217,7 +225,7 @@ class Conversation:
         self._begun = self._turns[-2].text
         self._turns = self._turns[:-2]
         self._asked = self._turns[-2].text if self._turns else ""
-        output.aside("Taken back, with its answer. The question can be changed:")
+        output.hint("Taken back, with its answer. The question can be changed:")
 
     def _switch_multi(self, _: str) -> None:
         self._editor.is_multi = not self._editor.is_multi
@@ -226,18 +234,18 @@ class Conversation:
             if self._editor.is_multi
             else "Enter sends, Alt-Enter begins a new line"
         )
-        output.aside(f"{keys}.")
+        output.hint(f"{keys}.")
 
 
-def conclude(answer: Answer, manner: Manner) -> None:
+def conclude(answer: Answer, manner: ChatOptions) -> None:
     """What is to be known about an answer beside its text."""
     reason = answer.ended.stop_reason if answer.ended else ""
     if reason == "max_tokens":
-        output.aside(f"The answer stops at --max-tokens {manner.max_tokens}.")
+        output.hint(f"The answer stops at --max-tokens {manner.max_tokens}.")
     if reason == "model_context_window_exceeded":
         output.warning("the model's context is full, so the answer stops here.")
     if manner.has_figures:
-        output.aside(str(answer.figures))
+        output.hint(str(answer.figures))
 
 
 def _in_short(text: str) -> str:

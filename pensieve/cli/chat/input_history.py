@@ -16,7 +16,7 @@ from pensieve.daemon.private_dirs import make_private, open_private
 from pensieve.errors import NotWritableError
 from pensieve.untrusted_json import read_json
 
-MOST_ENTRIES = 1000
+MAX_ENTRIES = 1000
 
 
 class FileHistory(History):
@@ -29,8 +29,8 @@ class FileHistory(History):
     def load_history_strings(self) -> list[str]:
         """The entries, the newest first. A file that has grown long is cut to the newest."""
         entries = list(self._entries())
-        if len(entries) > 2 * MOST_ENTRIES:
-            entries = entries[-MOST_ENTRIES:]
+        if len(entries) > 2 * MAX_ENTRIES:
+            entries = entries[-MAX_ENTRIES:]
             with suppress(OSError):
                 write_atomically(self._path, b"".join(map(_line, entries)))
         return entries[::-1]

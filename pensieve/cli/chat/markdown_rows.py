@@ -24,7 +24,7 @@ from rich.theme import Theme
 from pensieve.cli.chat.markdown_blocks import PARSER, Code, FenceEnd, FenceOpening, Piece, Prose
 from pensieve.cli.ui.escapes import EscapeStripper
 
-NARROWEST = 20
+MIN_COLUMNS = 20
 RULE_COLUMNS = 40
 LINE = "─"
 # For terminals without such signs. rich knows by itself what to draw tables with.
@@ -124,7 +124,7 @@ class Rows:
         return self._drawn(Text(line, DIM, no_wrap=True, overflow="crop"), columns)[0]
 
     def _drawn(self, drawing: RenderableType, columns: int) -> list[Row]:
-        options = self._console.options.update(width=max(columns, NARROWEST), height=None)
+        options = self._console.options.update(width=max(columns, MIN_COLUMNS), height=None)
         drawn = self._console.render_lines(drawing, options, pad=False)
         return [self._row(line) for line in drawn]
 

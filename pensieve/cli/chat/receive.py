@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pensieve.cli.chat.view import View
 from pensieve.cli.client.connection import Server
-from pensieve.cli.client.messages import Call, Ended, Text, Thought, Turn, Waiting, answer
+from pensieve.cli.client.messages import Call, StreamEnd, Text, Thought, Turn, Waiting, answer
 from pensieve.cli.ui import output
 from pensieve.cli.ui.progress import counted
 
@@ -46,7 +46,7 @@ class Answer:
         self._first_at: float | None = None
         self._texts: list[str] = []
         self._thoughts: list[str] = []
-        self.ended: Ended | None = None
+        self.ended: StreamEnd | None = None
 
     @property
     def turn(self) -> Turn:
@@ -72,7 +72,7 @@ class Answer:
                 view.end()
                 self._ended_at = self._clock()
 
-    def _take(self, event: Text | Thought | Waiting | Ended, view: View) -> None:
+    def _take(self, event: Text | Thought | Waiting | StreamEnd, view: View) -> None:
         match event:
             case Text(text):
                 self._begin()
@@ -84,7 +84,7 @@ class Answer:
                 view.think(text)
             case Waiting():
                 view.wait(self._clock() - self._began_at)
-            case Ended():
+            case StreamEnd():
                 self.ended = event
 
     def _begin(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pensieve.cli.client.connection import Server
-from pensieve.cli.client.server_identity import Served, served
+from pensieve.cli.client.server_identity import ServerInfo, identify
 from pensieve.cli.client.target import find_target, served_name
 from pensieve.cli.ui import output
 from pensieve.daemon import server_lock
@@ -18,16 +18,16 @@ POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
+class ConnectedModel:
     """A server that answered just now, and the name that its model is called by."""
 
     server: Server
     model: str
-    served: Served
+    served: ServerInfo
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class ConnectOptions:
     """What a link is made of. has_person: somebody can be asked, and sees what is waited for."""
 
     settings: Settings
@@ -41,15 +41,15 @@ class Means:
     pause: Callable[[], None] = lambda: time.sleep(POLL_S)
 
 
-class Link:
+class ServerConnection:
     """Owns which server answered last. model: the one that was asked for by name, None for whichever is served."""
 
-    def __init__(self, means: Means, model: str | None) -> None:
+    def __init__(self, means: ConnectOptions, model: str | None) -> None:
         self._means = means
         self._model = model
-        self._last: Peer | None = None
+        self._last: ConnectedModel | None = None
 
-    def peer(self) -> Peer:
+    def peer(self) -> ConnectedModel:
         """The server as it is now, ready to answer where a person waits for that.
 
         Raises `NoServerError` where there is none, `RequestError` where it serves another model than was asked for.
@@ -63,13 +63,13 @@ class Link:
             found = self._come_up()
         peer = self._checked(self._loaded(found))
         if self._last and self._last.served.pid != peer.served.pid:
-            output.aside(
+            output.hint(
                 f"Connected again: the server was started anew. {peer.model} at {peer.server.base_url}"
             )
         self._last = peer
         return peer
 
-    def choose(self, model: str) -> Peer:
+    def choose(self, model: str) -> ConnectedModel:
         """Ask for `model` from now on. Raises as `peer` does, and then nothing changes."""
         before, self._model = self._model, model
         try:
@@ -78,19 +78,19 @@ class Link:
             self._model = before
             raise
 
-    def _found(self) -> Peer:
+    def _found(self) -> ConnectedModel:
         target = find_target(self._means.settings)
         if not target.is_listening:
             raise NoServerError(target.base_url)
         server = Server(target.base_url, target.api_key, target.pid)
-        known = served(server)
-        return Peer(server, known.health.model or target.model, known)
+        known = identify(server)
+        return ConnectedModel(server, known.health.model or target.model, known)
 
-    def _loaded(self, peer: Peer) -> Peer:
+    def _loaded(self, peer: ConnectedModel) -> ConnectedModel:
         """Wait while it loads. Without a person the server's own words, which come with the answer, do."""
         if not self._means.has_person or peer.served.health.status != "loading":
             return peer
-        output.aside(f"The server loads {peer.model} …")
+        output.hint(f"The server loads {peer.model} …")
         while peer.served.health.status == "loading":
             self._means.pause()
             peer = self._found()
@@ -101,7 +101,7 @@ class Link:
             )
         return peer
 
-    def _checked(self, peer: Peer) -> Peer:
+    def _checked(self, peer: ConnectedModel) -> ConnectedModel:
         """The server answers under any name, with the one model that it has."""
         if self._model is None or not peer.served.health.model:
             return peer
@@ -117,7 +117,7 @@ class Link:
         settings = self._means.settings
         target = find_target(settings)
         if server_lock.is_held(settings.paths):
-            output.aside("The server is starting …")
+            output.hint("The server is starting …")
         elif self._means.agrees(f"No pensieve server answers at {target.base_url}. Start it now?"):
             wanted = self._wanted()
             model = ["--model", wanted] if wanted else []
@@ -130,7 +130,7 @@ class Link:
         """The model that was asked for; else that of the server that answered last, with which the conversation was."""
         return self._model or (self._last.served.health.repo if self._last else "")
 
-    def _come_up(self) -> Peer:
+    def _come_up(self) -> ConnectedModel:
         """The server that is starting, once it listens: it may fetch its model first. Raises `NoServerError` where it ends."""
         while server_lock.is_held(self._means.settings.paths):
             try:
@@ -140,5 +140,5 @@ class Link:
         return self._found()
 
 
-def _names(peer: Peer) -> set[str]:
+def _names(peer: ConnectedModel) -> set[str]:
     return {peer.model, peer.served.health.repo}

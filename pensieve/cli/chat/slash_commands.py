@@ -29,7 +29,7 @@ QUOTES = '"""'
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class Message:
     """For the model."""
 
     text: str
@@ -51,15 +51,15 @@ class Unknown:
     suggestion: str
 
 
-def read(line: str) -> Said | Command | Unknown:
+def read(line: str) -> Message | Command | Unknown:
     """What `line` means. `//` stands for a `/` that begins no command."""
     if is_open(line) or is_quoted(line):
-        return Said(line.strip().removeprefix(QUOTES).removesuffix(QUOTES).strip("\n"))
+        return Message(line.strip().removeprefix(QUOTES).removesuffix(QUOTES).strip("\n"))
     text = line.strip()
     if text.startswith("//"):
-        return Said(text[1:])
+        return Message(text[1:])
     if not text.startswith("/"):
-        return Said(text)
+        return Message(text)
     name, _, argument = text[1:].partition(" ")
     name = ALIASES.get(name, name)
     if name in COMMANDS:

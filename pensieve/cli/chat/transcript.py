@@ -13,7 +13,7 @@ from pensieve.untrusted_json import read_json
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Transcript:
     """What is kept of a conversation."""
 
     turns: tuple[Turn, ...]
@@ -21,7 +21,7 @@ class Kept:
     model: str = ""
 
 
-def save(path: Path, kept: Kept) -> None:
+def save(path: Path, kept: Transcript) -> None:
     """Write it, for its owner alone. Raises `NotWritableError`; only a kept conversation is replaced."""
     if path.exists() and _read(path) is None:
         raise NotWritableError(
@@ -41,7 +41,7 @@ def save(path: Path, kept: Kept) -> None:
         raise NotWritableError(f"{path} cannot be written: {error.strerror}.") from error
 
 
-def load(path: Path) -> Kept:
+def load(path: Path) -> Transcript:
     """Read one. Raises `UsageError` where there is none."""
     if not path.is_file() or not os.access(path, os.R_OK):
         raise UsageError(f"There is no file {path} to read.")
@@ -51,7 +51,7 @@ def load(path: Path) -> Kept:
     return kept
 
 
-def _read(path: Path) -> Kept | None:
+def _read(path: Path) -> Transcript | None:
     try:
         body: Any = read_json(path.read_text(encoding="utf-8"))
         turns = tuple(map(_turn, body["messages"]))
@@ -60,7 +60,7 @@ def _read(path: Path) -> Kept | None:
         return None
     alternate = all(turn.role == ("user", "assistant")[at % 2] for at, turn in enumerate(turns))
     is_whole = alternate and len(turns) % 2 == 0
-    return Kept(turns, str(system), str(model)) if is_whole else None
+    return Transcript(turns, str(system), str(model)) if is_whole else None
 
 
 def _turn(body: dict[str, Any]) -> Turn:

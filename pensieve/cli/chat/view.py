@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pensieve.cli.chat.screen import Screen
 
 # Between two drawings of what is not finished. More often than this nobody sees.
-SHORTEST_S = 1 / 30
+MIN_INTERVAL_S = 1 / 30
 
 
 class View(Protocol):
@@ -95,7 +95,7 @@ class PlainView:
         self._is_thinking = False
 
 
-class HeldView:
+class BufferedView:
     """Owns the answer until it is whole and shows it then."""
 
     def __init__(self, inner: View) -> None:
@@ -208,7 +208,7 @@ class DrawnView:
 
     def _draw(self, *, is_urgent: bool = False) -> None:
         now = self._clock()
-        if not is_urgent and now - self._drawn_at < SHORTEST_S:
+        if not is_urgent and now - self._drawn_at < MIN_INTERVAL_S:
             return
         self._screen.draw(self._due, self._live())
         self._due, self._drawn_at = [], now

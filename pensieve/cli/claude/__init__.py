@@ -1,1 +1,1 @@
-"""TODO"""
+"""`pensieve claude`: run Claude Code against the local model."""

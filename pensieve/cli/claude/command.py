@@ -15,10 +15,10 @@ from pensieve.cli.claude.no_proxy import exception_for
 from pensieve.cli.claude.settings import settings_files, variables_in_files, with_settings
 from pensieve.cli.client.target import Target, is_to_think
 from pensieve.cli.commands.server.server_report import require_well
-from pensieve.cli.commands.server.start import Parts, answering, real_parts
+from pensieve.cli.commands.server.start import Dependencies, answering, default_dependencies
 from pensieve.cli.commands.server.version_mismatch import warn_of_other_version
 from pensieve.cli.ui import output
-from pensieve.daemon.launch import Answering
+from pensieve.daemon.launch import RunningServer
 from pensieve.errors import ProgramMissingError, UsageError
 from pensieve.settings import resolve as settings_module
 from pensieve.settings.resolve import Flags, Settings, ThinkingMode
@@ -71,11 +71,16 @@ def claude(
     program = Program(lambda: shutil.which("claude"), os.execve)
     settings = settings_module.resolve()
     settings = replace(settings, thinking=thinking or settings.thinking)
-    return become(program, settings, real_parts(), arguments, is_lite=lite)
+    return exec_claude(program, settings, default_dependencies(), arguments, is_lite=lite)
 
 
-def become(
-    program: Program, settings: Settings, parts: Parts, arguments: Sequence[str], *, is_lite: bool
+def exec_claude(
+    program: Program,
+    settings: Settings,
+    parts: Dependencies,
+    arguments: Sequence[str],
+    *,
+    is_lite: bool,
 ) -> NoReturn:
     """Does not come back, except by what it raises."""
     found = program.find()
@@ -112,7 +117,7 @@ def _known_to_claude() -> dict[str, str]:
     return environ | variables_in_files(settings_files(environ))
 
 
-def _served(found: Answering, settings: Settings) -> Target:
+def _served(found: RunningServer, settings: Settings) -> Target:
     record, health = found.record, found.health
     require_well(found)
     return Target(

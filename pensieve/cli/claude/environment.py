@@ -58,11 +58,11 @@ PATIENCE = {
     "API_FORCE_IDLE_TIMEOUT": "false",
 }
 
-MOST_OUTPUT_TOKENS = 8192
+MAX_OUTPUT_TOKENS = 8192
 # The client compacts a conversation that comes within its longest answer and this many tokens of the window.
 COMPACTION_TOKENS = 13_000
 # Below it so little is left that it would compact all the time. A prompt that is too long is compacted all the same.
-LEAST_COMPACTED_TOKENS = 8192
+MIN_COMPACTED_TOKENS = 8192
 
 
 def variables(target: Target, *, is_lite: bool = False) -> dict[str, str]:
@@ -91,12 +91,12 @@ def _thinking(*, is_on: bool) -> Mapping[str, str]:
 
 
 def _window(context_tokens: int) -> Mapping[str, str]:
-    output_tokens = min(MOST_OUTPUT_TOKENS, context_tokens // 8)
+    output_tokens = min(MAX_OUTPUT_TOKENS, context_tokens // 8)
     compacted_at = context_tokens - output_tokens - COMPACTION_TOKENS
     return {
         "CLAUDE_CODE_MAX_CONTEXT_TOKENS": str(context_tokens),
         "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(output_tokens),
-        "DISABLE_AUTO_COMPACT": _switch(is_on=compacted_at < LEAST_COMPACTED_TOKENS),
+        "DISABLE_AUTO_COMPACT": _switch(is_on=compacted_at < MIN_COMPACTED_TOKENS),
     }
 
 

@@ -103,7 +103,7 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class StreamEnd:
     """The answer is whole. usage: as the server reports it. signature: the thought's, empty without one."""
 
     stop_reason: str
@@ -126,7 +126,7 @@ class Ended:
         return value if isinstance(value, int) else 0
 
 
-Event = Text | Thought | Waiting | Ended
+Event = Text | Thought | Waiting | StreamEnd
 
 
 def answer(server: Server, call: Call) -> Generator[Event]:
@@ -165,7 +165,7 @@ def _read(stream: Iterable[dict[str, Any]]) -> Iterator[Event]:
                 stop_reason = str(delta.get("stop_reason") or "")
                 usage |= event.get("usage") or {}
             case {"type": "message_stop"}:
-                yield Ended(stop_reason, usage, model, signature)
+                yield StreamEnd(stop_reason, usage, model, signature)
                 return
             case {"type": "error"}:
                 raise _refused(event, is_busy=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from pensieve.cli.client.connection import SHORT_TIMEOUT_S, Server, client_of, decoded, key_of
-from pensieve.daemon.health_client import LARGEST_BYTES, Health, read
+from pensieve.daemon.health_client import MAX_BYTES, Health, read
 from pensieve.errors import ForeignServerError
 from pensieve.peer_proof import CHALLENGE_HEADER, PROOF_FIELD, Prover, new_challenge
 from pensieve.settings.resolve import DEFAULT_API_KEY
@@ -26,7 +26,7 @@ DEFAULT_KEY_HINT = (
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServerInfo:
     """pid: changes when the server is started again. thinks: its model can think first."""
 
     health: Health
@@ -35,7 +35,7 @@ class Served:
     temperature: float  # of calls that do not give one
 
 
-def served(server: Server) -> Served:
+def identify(server: Server) -> ServerInfo:
     """What answers there, also while it loads. It gets the key only once it has shown that it is ours.
 
     Raises `NoServerError` where nobody answers, `ForeignServerError`.
@@ -53,7 +53,7 @@ def served(server: Server) -> Served:
             thinks = True
         case _:
             thinks = False
-    return Served(health, pid if isinstance(pid, int) else 0, thinks, _temperature(body))
+    return ServerInfo(health, pid if isinstance(pid, int) else 0, thinks, _temperature(body))
 
 
 def _check_peer(server: Server, health: Mapping[str, Any], challenge: str) -> None:
@@ -74,7 +74,7 @@ def _get(client: "httpx.Client", path: str) -> dict[str, Any]:
     with client.stream("GET", path, headers={"accept-encoding": "identity"}) as response:
         for chunk in response.iter_raw():
             content += chunk
-            if len(content) > LARGEST_BYTES:
+            if len(content) > MAX_BYTES:
                 return {}
     return decoded(content)
 

@@ -1,1 +1,1 @@
-"""TODO"""
+"""One module per command, grouped by what the command is about."""

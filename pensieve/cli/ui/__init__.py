@@ -1,1 +1,1 @@
-"""TODO"""
+"""What people see: output, progress bars, help layout, shell syntax."""

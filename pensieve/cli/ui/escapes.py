@@ -14,8 +14,8 @@ BEL = "\x07"
 CSI = "\x9b"
 ST = "\x9c"
 STRINGS = frozenset("\x90\x98\x9d\x9e\x9f")  # DCS, SOS, OSC, PM, APC as single characters
-STRING_LETTERS = frozenset("PX]^_")  # the same after ESC
-KEPT = frozenset("\n\t")
+STRING_CHARS = frozenset("PX]^_")  # the same after ESC
+PRESERVED = frozenset("\n\t")
 _CONTROL = re.compile(f"[{CONTROLS}{BIDI_CONTROLS}]")
 
 
@@ -40,7 +40,7 @@ class EscapeStripper:
         return "".join(filter(self._is_shown, text))
 
     def _is_shown(self, character: str) -> bool:
-        if character in KEPT:
+        if character in PRESERVED:
             self._state = State.TEXT
             return True
         if self._state is State.TEXT:
@@ -73,7 +73,7 @@ def _next(state: State, character: str) -> State:
 def _after_esc(character: str) -> State:
     if character == "[":
         return State.IN_CSI
-    if character in STRING_LETTERS:
+    if character in STRING_CHARS:
         return State.IN_STRING
     return State.AFTER_ESC if "\x20" <= character <= "\x2f" else State.TEXT
 

@@ -28,7 +28,7 @@ Exit codes:
 
 WIDTH = 79
 INDENT = "  "
-WIDEST_LABEL = 24
+MAX_LABEL_CHARS = 24
 
 
 class Entry(Protocol):
@@ -67,7 +67,7 @@ class HelpLayout:
 
 def columns(entries: list[tuple[str, str]]) -> str:
     """Labels left, descriptions right of them and wrapped; below them where a label is too wide."""
-    widths = [len(label) for label, _ in entries if len(label) <= WIDEST_LABEL]
+    widths = [len(label) for label, _ in entries if len(label) <= MAX_LABEL_CHARS]
     margin = len(INDENT) + max(widths, default=0) + 2
     return "\n".join(_row(label, description, margin) for label, description in entries)
 

@@ -61,19 +61,19 @@ def note(text: str) -> None:
     _note(lines(text))
 
 
-def aside(text: str) -> None:
+def hint(text: str) -> None:
     """A line beside the data that may be overlooked."""
     _note(_styled(lines(text), DIM))
 
 
-def line_again(text: str) -> None:
+def rewrite_line(text: str) -> None:
     """The line where the cursor stands on a terminal, written over; empty: as if there had been none."""
     columns = shutil.get_terminal_size().columns - 1
     shown = _styled(one_line(text)[:columns], DIM) if text else ""
     print(f"\r\x1b[2K{shown}", end="", file=sys.stderr, flush=True)
 
 
-def murmur(text: str) -> None:
+def status(text: str) -> None:
     """A piece of what may be overlooked, shown at once."""
     print(_styled(text, DIM), end="", file=sys.stderr, flush=True)
 

@@ -102,16 +102,16 @@ def waiting(
 
     def show(stage: str) -> None:
         if output.is_live():
-            output.line_again(f"{what}: {stage}, {in_time(clock() - began_at)}")
+            output.rewrite_line(f"{what}: {stage}, {in_time(clock() - began_at)}")
         elif not said:
-            output.aside(f"{what} ...")
+            output.hint(f"{what} ...")
         said.append(stage)
 
     try:
         yield show
     finally:
         if said and output.is_live():
-            output.line_again("")
+            output.rewrite_line("")
 
 
 def for_terminal() -> LineProgress | BarProgress:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from pensieve.dialects.dialect import JSON_CALL, Dialect, Schema, ToolCall, ToolSpec
-from pensieve.dialects.format_calls import written_calls, written_minified
+from pensieve.dialects.format_calls import format_calls, format_minified
 from pensieve.dialects.grammar.schema_types import properties, required
 
 TEMPLATE = """\
@@ -45,14 +45,14 @@ You can use these tools, one JSON object a line:
 {listed}
 
 To use a tool, write its name and arguments, as its input_schema has them, in this form and nothing after it:
-{written_calls(JSON_CALL, [_example(tools[0])])}
+{format_calls(JSON_CALL, [_example(tools[0])])}
 The result then comes in <tool_result> tags. Use a tool only where it is needed."""
 
 
 def tool_line(tool: ToolSpec) -> str:
     """One tool as JSON, without a space that is not needed."""
     described = {"description": tool.description} if tool.description else {}
-    return written_minified({"name": tool.name, **described, "input_schema": tool.schema})
+    return format_minified({"name": tool.name, **described, "input_schema": tool.schema})
 
 
 def _example(tool: ToolSpec) -> ToolCall:

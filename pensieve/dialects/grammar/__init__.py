@@ -1,1 +1,1 @@
-"""TODO"""
+"""From tool schemas to an llguidance grammar that an answer must match."""

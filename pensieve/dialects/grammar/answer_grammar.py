@@ -21,7 +21,7 @@ from pensieve.dialects.grammar.lark import (
 from pensieve.dialects.grammar.parameters import Parameters
 
 # So many calls in one answer: a model that goes on and on is stopped.
-MOST_CALLS = 16
+MAX_CALLS = 16
 
 _TOOL = re.compile(r"(?:fenced_|more_|next_)?tool(\d+)")
 _HOLE = re.compile(f"({'|'.join(map(re.escape, HOLES))})")
@@ -30,7 +30,7 @@ _LINE_BREAK = "\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class CallLimits:
     """What an answer may hold.
 
     tools: that may be called, `least` to `most` times; where there is a least, there is no text. schema: of the text, which is
@@ -39,14 +39,14 @@ class Wanted:
     """
 
     tools: Sequence[ToolSpec] = ()
-    least: int = 0
-    most: int = MOST_CALLS
+    min_calls: int = 0
+    max_calls: int = MAX_CALLS
     schema: Schema | None = None
     thought: Thought = "none"
     thinking_tokens: int | None = None
 
 
-def answer_grammar(dialect: Dialect, wanted: Wanted, controls: Mapping[str, int]) -> str:
+def answer_grammar(dialect: Dialect, wanted: CallLimits, controls: Mapping[str, int]) -> str:
     """The grammar's text. controls: the model's control tokens by their texts."""
     return _Grammar(dialect, wanted, Literals(controls)).text()
 
@@ -61,7 +61,7 @@ def tool_in_line(lark: str, line: int) -> int | None:
 class _Grammar:
     """Owns the rules while they are written."""
 
-    def __init__(self, dialect: Dialect, wanted: Wanted, literals: Literals) -> None:
+    def __init__(self, dialect: Dialect, wanted: CallLimits, literals: Literals) -> None:
         self._dialect = dialect
         self._form = dialect.calls
         self._wanted = wanted
@@ -80,7 +80,7 @@ class _Grammar:
 
     def _answer(self) -> str:
         wanted = self._wanted
-        call = self._tools() if wanted.tools and wanted.most else None
+        call = self._tools() if wanted.tools and wanted.max_calls else None
         opening = self._literals.literal(self._dialect.text_opening)
         if wanted.schema is not None:
             if call and not self._form.opening:
@@ -89,7 +89,7 @@ class _Grammar:
             return one_of([answer, self._calls(call)]) if call else answer
         if call is None:
             return f"{opening} {self._rule('TEXT', text_without(*self._marks()))}".strip()
-        return self._calls(call) if wanted.least else one_of(self._text_and_calls(call))
+        return self._calls(call) if wanted.min_calls else one_of(self._text_and_calls(call))
 
     def _json_or_call(self, schema: Schema) -> Schema:
         """Both are JSON that begins alike, so they are one schema. One that refers to its parts cannot be a part of it."""
@@ -138,19 +138,19 @@ class _Grammar:
     def _section(self, call: str) -> str:
         """One section behind its opening mark."""
         form, literal = self._form, self._literals.literal
-        if form.separator is not None and self._wanted.most > 1:
+        if form.separator is not None and self._wanted.max_calls > 1:
             # The separator is one literal with the name: the section's closing may begin as it does.
-            call += f" {self._tools('more_', form.separator)}{{0,{self._wanted.most - 1}}}"
+            call += f" {self._tools('more_', form.separator)}{{0,{self._wanted.max_calls - 1}}}"
         return f"{literal(form.inside[0])} {call} {literal(form.inside[1] + form.closing)}".strip()
 
     def _calls(self, call: str) -> str:
         """Calls, and nothing else."""
         section = f"{self._literals.literal(self._form.opening)} {self._section(call)}".strip()
         section = self._rule("calls", section)
-        if self._wanted.most == 1 or self._is_one() or self._form.separator is not None:
+        if self._wanted.max_calls == 1 or self._is_one() or self._form.separator is not None:
             return section
         more = f"{self._literals.literal(self._form.between)} {section}".strip()
-        return f"{section} ({more}){{0,{self._wanted.most - 1}}}"
+        return f"{section} ({more}){{0,{self._wanted.max_calls - 1}}}"
 
     def _is_one(self) -> bool:
         """Whether the family has answers of one call at most."""
@@ -165,9 +165,9 @@ class _Grammar:
         answers = [self._bare(call)] if self._dialect.has_bare_calls else []
         first = self._lead("first", *self._bare_beginnings())
         body = self._rule("body", self._section(call))
-        if self._wanted.most == 1:
+        if self._wanted.max_calls == 1:
             return [*answers, only_text, f"{first} {body}"]
-        more = f"({self._lead('next')} {body}){{0,{self._wanted.most - 1}}}"
+        more = f"({self._lead('next')} {body}){{0,{self._wanted.max_calls - 1}}}"
         text = self._rule("TEXT", text_without(*self._marks()))
         return [*answers, only_text, f"{first} {body} {more} {text}"]
 
@@ -200,8 +200,8 @@ class _Grammar:
     def _bare(self, call: str) -> str:
         """What begins it is one literal with the name, so that no text can be taken for its beginning."""
         more = ""
-        if self._wanted.most > 1:
-            more = f" {self._tools('next_', _LINE_BREAK)}{{0,{self._wanted.most - 1}}}"
+        if self._wanted.max_calls > 1:
+            more = f" {self._tools('next_', _LINE_BREAK)}{{0,{self._wanted.max_calls - 1}}}"
         return one_of([f"{call}{more}", f'{self._tools("fenced_", _FENCE)}{more} "\\n```"'])
 
     # Thoughts.

@@ -5,7 +5,7 @@ from hashlib import sha256
 from typing import cast
 
 from pensieve.dialects.dialect import ParameterForm, Schema
-from pensieve.dialects.format_calls import written_json
+from pensieve.dialects.format_calls import format_json
 from pensieve.dialects.grammar.lark import (
     ANY,
     Literals,
@@ -28,7 +28,7 @@ from pensieve.dialects.grammar.object_shapes import (
     target,
 )
 from pensieve.dialects.grammar.schema_types import as_schema, values_in, with_definitions
-from pensieve.dialects.grammar.tagged_values import Slot, slots_of
+from pensieve.dialects.grammar.tagged_values import TaggedValue, tagged_values_of
 from pensieve.dialects.grammar.text_limits import (
     LIMITS,
     json_length_limit,
@@ -53,7 +53,7 @@ class Parameters:
         self._literals = literals
         self._rule = rule
         self._whole = schema
-        self._slots = slots_of(schema, form)
+        self._slots = tagged_values_of(schema, form)
         self._references: dict[str, str] = {}
         self._limited: set[str] = set()
 
@@ -127,7 +127,7 @@ class Parameters:
 
     # Between tags.
 
-    def _between_tags(self, name: str, slot: Slot) -> str:
+    def _between_tags(self, name: str, slot: TaggedValue) -> str:
         after = self._form.after_value
         if slot.is_value:
             return f"{self._json(name, slot.part)} {self._literals.literal(after)}"
@@ -236,7 +236,7 @@ class Parameters:
         quote = self._form.quote or ""
         match value:
             case str() if quote in value:
-                return self._literals.around("", written_json(value), "")
+                return self._literals.around("", format_json(value), "")
             case str():
                 return self._literals.around(quote, value, quote)
             case Mapping():
@@ -249,7 +249,7 @@ class Parameters:
                     "[]", [self._constant(one) for one in cast("list[object]", value)]
                 )
             case _:
-                return self._literals.literal(written_json(value))
+                return self._literals.literal(format_json(value))
 
     def _in_brackets(self, brackets: str, items: Sequence[str]) -> str:
         inner = f" {self._literals.literal(self._form.separator)} ".join(items)

@@ -20,7 +20,7 @@ MAX_DEPTH = 32
 MAX_NODES = 5_000
 MAX_VISITS = 20_000
 MAX_BYTES = 256 * 1024
-MAX_PATTERN_LETTERS = 512
+MAX_PATTERN_CHARS = 512
 # A grammar counts to so many; what a schema wants more often is not counted.
 MAX_COUNT = 4096
 MAX_REPEATS = 1024
@@ -49,7 +49,7 @@ class Compilable:
     """A schema that a grammar can be made of. lost: the keywords, or kinds of values, that it does not hold to."""
 
     schema: Schema
-    lost: frozenset[str]
+    dropped: frozenset[str]
 
 
 def compilable_object(schema: Schema) -> Compilable:
@@ -57,8 +57,8 @@ def compilable_object(schema: Schema) -> Compilable:
     fit = compilable(schema)
     _check_combinations(fit.schema)
     if "object" not in kinds_of(fit.schema, fit.schema):
-        return Compilable(FREE_OBJECT, fit.lost | {"type"})
-    return Compilable(closed_object(fit.schema), fit.lost)
+        return Compilable(FREE_OBJECT, fit.dropped | {"type"})
+    return Compilable(closed_object(fit.schema), fit.dropped)
 
 
 def held_schema(schema: Schema) -> Schema:
@@ -72,7 +72,7 @@ def held_schema(schema: Schema) -> Schema:
 def compilable(schema: Schema) -> Compilable:
     """`schema` without what no grammar holds to. Raises `SchemaTooComplexError`."""
     _check_size(schema)
-    fitting = _Fitting(schema)
+    fitting = _Simplifier(schema)
     return Compilable(fitting.whole(), frozenset(fitting.lost))
 
 
@@ -116,7 +116,7 @@ def _inner(value: object) -> Iterator[object]:
 
 
 @dataclass(slots=True)
-class _Fitting:
+class _Simplifier:
     """Owns the work on one schema: nodes yet to be fitted, each with the place that takes the result."""
 
     root: Schema
@@ -255,7 +255,7 @@ def _number(key: str, value: object) -> object:
 
 def _is_plain_pattern(pattern: str) -> bool:
     """A regular expression in the strict sense, small enough to be an automaton."""
-    if len(pattern) > MAX_PATTERN_LETTERS or _LOOKS_AROUND.search(pattern):
+    if len(pattern) > MAX_PATTERN_CHARS or _LOOKS_AROUND.search(pattern):
         return False
     repeats = 1
     for least, most in _REPEATS.findall(pattern):

@@ -24,7 +24,7 @@ _NO_VALUE = object()
 
 
 @dataclass(frozen=True)
-class Slot:
+class TaggedValue:
     """A place for a value of `part`, a schema whose references are into `whole`."""
 
     part: Schema
@@ -113,14 +113,14 @@ def _json_without(mark: str, value: object) -> str:
     return written.replace(mark[0], f"\\u{ord(mark[0]):04x}")
 
 
-def slots_of(schema: Schema, form: ParameterForm) -> "Slots":
+def tagged_values_of(schema: Schema, form: ParameterForm) -> "TaggedValues":
     """The places of a tool's parameters."""
     end = form.text_end
     shapes = shapes_of(schema, schema)
     names = dict.fromkeys(name for shape in shapes for name in shape.properties)
     # What one of the shapes lists may be a further parameter in another.
     listed = {
-        name: Slot(
+        name: TaggedValue(
             either(_found([shape.properties.get(name, shape.extra) for shape in shapes])),
             schema,
             end,
@@ -128,7 +128,7 @@ def slots_of(schema: Schema, form: ParameterForm) -> "Slots":
         for name in names
     }
     further = either(_found([shape.extra for shape in shapes]) or [{}])
-    return Slots(listed, Slot(further, schema, end))
+    return TaggedValues(listed, TaggedValue(further, schema, end))
 
 
 def _found(schemas: "list[Schema | None]") -> list[Schema]:
@@ -136,12 +136,12 @@ def _found(schemas: "list[Schema | None]") -> list[Schema]:
 
 
 @dataclass(frozen=True, slots=True)
-class Slots:
+class TaggedValues:
     """Of all parameters: those that the schema lists, and what any other has."""
 
-    listed: Mapping[str, Slot]
-    further: Slot
+    listed: Mapping[str, TaggedValue]
+    further: TaggedValue
 
-    def of(self, name: str) -> Slot:
+    def of(self, name: str) -> TaggedValue:
         """One parameter's."""
         return self.listed.get(name, self.further)

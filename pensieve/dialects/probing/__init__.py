@@ -1,1 +1,1 @@
-"""TODO"""
+"""Read a chat template by trial renderings: thinking marks, switches, ends of turn."""

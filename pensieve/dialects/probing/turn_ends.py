@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
 from pensieve.dialects.dialect import Dialect, ToolCall, Variables
-from pensieve.dialects.format_calls import written_calls
+from pensieve.dialects.format_calls import format_calls
 from pensieve.dialects.probing.probe import ANSWER, ASKED, ASKED_MORE, CLOSED, MORE, Message, Probe
 
 _ID = "a23456789"
@@ -19,7 +19,7 @@ RESULT: Message = {"role": "tool", "name": CALL.name, "tool_call_id": _ID, "cont
 def call_turn(dialect: Dialect) -> Message:
     """Return an assistant's turn with one call, in the form that `dialect` gives to templates."""
     if dialect.writer == "text":
-        return {"role": "assistant", "content": written_calls(dialect.calls, [CALL])}
+        return {"role": "assistant", "content": format_calls(dialect.calls, [CALL])}
     function = {"name": CALL.name, "arguments": CALL.arguments}
     call = {"id": _ID, "type": "function", "function": function}
     return {"role": "assistant", "content": "", "tool_calls": [call]}

@@ -1,1 +1,1 @@
-"""TODO"""
+"""The checks of `pensieve doctor`, one module per subject."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
 
-from pensieve.doctor.context import Patient
+from pensieve.doctor.context import DoctorContext
 from pensieve.doctor.finding import Finding, Level, ok, red, warning
 from pensieve.untrusted_json import read_json
 
@@ -28,7 +28,7 @@ MANAGED = {
 }
 
 
-def examine(patient: Patient, managed: Path | None = None) -> Iterator[Finding]:
+def check(patient: DoctorContext, managed: Path | None = None) -> Iterator[Finding]:
     """Variables of this shell, proxies, Claude Code and its settings files."""
     yield _base_url(patient)
     yield from _keys(patient)
@@ -42,7 +42,7 @@ def examine(patient: Patient, managed: Path | None = None) -> Iterator[Finding]:
     yield from conflicts or [ok("its settings", "no settings file overrules pensieve's variables")]
 
 
-def _base_url(patient: Patient) -> Finding:
+def _base_url(patient: DoctorContext) -> Finding:
     url = patient.environ.get("ANTHROPIC_BASE_URL", "")
     if not url:
         return ok("base url", f"not set in this shell; to set it: {EVAL}")
@@ -51,7 +51,7 @@ def _base_url(patient: Patient) -> Finding:
     return ok("base url", "ANTHROPIC_BASE_URL points here")
 
 
-def _trouble_with(url: str, patient: Patient) -> tuple[Level, str] | None:
+def _trouble_with(url: str, patient: DoctorContext) -> tuple[Level, str] | None:
     """What is wrong with an address for clients, and how much. Only its host is repeated: an address can hold a password."""
     try:
         address = urlsplit(url)
@@ -66,7 +66,7 @@ def _trouble_with(url: str, patient: Patient) -> tuple[Level, str] | None:
     return None
 
 
-def _keys(patient: Patient) -> Iterator[Finding]:
+def _keys(patient: DoctorContext) -> Iterator[Finding]:
     """A key of the hosted API in this shell would be sent along, and Claude Code asks about it."""
     for name in KEYS:
         value = patient.environ.get(name, "")
@@ -80,7 +80,7 @@ def _keys(patient: Patient) -> Iterator[Finding]:
         yield warning("client key", text, EVAL)
 
 
-def _proxies(patient: Patient) -> Iterator[Finding]:
+def _proxies(patient: DoctorContext) -> Iterator[Finding]:
     """Clients that honour a proxy would ask it for 127.0.0.1."""
     environ = patient.environ
     named = [name for name in PROXIES if environ.get(name)]
@@ -91,7 +91,7 @@ def _proxies(patient: Patient) -> Iterator[Finding]:
         yield warning("proxy", text, f"export NO_PROXY={shlex.quote(hosts)}")
 
 
-def _settings_files(patient: Patient, managed: Path | None) -> Iterator[Finding]:
+def _settings_files(patient: DoctorContext, managed: Path | None) -> Iterator[Finding]:
     config = Path(patient.environ.get("CLAUDE_CONFIG_DIR") or patient.home / ".claude")
     here = patient.working_folder / ".claude"
     files = [config / "settings.json", here / "settings.json", here / "settings.local.json"]
@@ -99,7 +99,7 @@ def _settings_files(patient: Patient, managed: Path | None) -> Iterator[Finding]
         yield from _settings_file(file, patient)
 
 
-def _settings_file(file: Path, patient: Patient) -> Iterator[Finding]:
+def _settings_file(file: Path, patient: DoctorContext) -> Iterator[Finding]:
     try:
         found = _mapping(read_json(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -130,13 +130,13 @@ def _mapping(stored: object) -> Mapping[str, object]:
     return cast("Mapping[str, object]", stored) if isinstance(stored, dict) else {}
 
 
-def _overruled_address(variables: Mapping[str, object], patient: Patient) -> str:
+def _overruled_address(variables: Mapping[str, object], patient: DoctorContext) -> str:
     url = variables.get("ANTHROPIC_BASE_URL")
     trouble = _trouble_with(str(url), patient) if url else None
     return trouble[1] if trouble else ""
 
 
-def _is_overruled(name: str, value: str, patient: Patient) -> bool:
+def _is_overruled(name: str, value: str, patient: DoctorContext) -> bool:
     if name == "ANTHROPIC_BASE_URL" or not name.startswith(("ANTHROPIC_", "CLAUDE_CODE_USE_")):
         return False
     served = patient.record.model if patient.record else patient.settings.model

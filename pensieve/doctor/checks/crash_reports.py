@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from pensieve.doctor.checks.crashes import PANICS, root_of
+from pensieve.doctor.checks.crashes import PANICS, exception_of
 from pensieve.doctor.finding import Finding, ok, red, warning
 from pensieve.untrusted_json import read_json
 
@@ -22,7 +22,7 @@ METAL_QUEUE = "com.Metal.CompletionQueueDispatch"
 ListFolder = Callable[[Path], Iterable[Path]]
 
 
-def examine(
+def check(
     home: Path, panic_folder: Path = PANIC_FOLDER, list_folder: ListFolder = Path.iterdir
 ) -> Iterator[Finding]:
     """Return the newest crash that is Metal's, and the newest panic that MLX is known for."""
@@ -49,13 +49,13 @@ def _crash(report: Path) -> Finding | None:
     if METAL_QUEUE not in {thread.get("queue"), thread.get("name")}:
         return None
     text = f"{report.name}: an error of the GPU ended a Python program, most likely the engine's worker"
-    if cause := root_of(said):
+    if cause := exception_of(said):
         return warning("crash report", f"{text}: {cause.meaning}. {cause.advice}", cause.fix)
     return warning("crash report", text, "pensieve logs -n 200")
 
 
 def _panic(report: Path) -> Finding | None:
-    cause = root_of(_text(report))
+    cause = exception_of(_text(report))
     if cause is None or cause.name not in PANICS:
         return None
     return red("panic", f"{report.name}: {cause.meaning}. {cause.advice}", cause.fix)

@@ -164,7 +164,7 @@ def classify(text: str) -> Cause | None:
     return None
 
 
-def root_of(text: str) -> Cause | None:
+def exception_of(text: str) -> Cause | None:
     """The cause of the last trouble: behind "GPU gave up" and the ends that pensieve logs there may be a better one."""
     last = classify(text)
     if last is None or last.name not in CONSEQUENCES:
@@ -173,7 +173,7 @@ def root_of(text: str) -> Cause | None:
     return next((cause for cause in others if cause.pattern.search(text)), last)
 
 
-def moment_of(text: str, cause: Cause) -> str:
+def timestamp_of(text: str, cause: Cause) -> str:
     """When the log says that it last came to this (UTC); empty where it does not say. A line of Metal's has no time of its own."""
     moment = last = ""
     for line in text.splitlines():

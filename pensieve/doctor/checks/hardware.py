@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, cast
 
-from pensieve.doctor.context import Patient
+from pensieve.doctor.context import DoctorContext
 from pensieve.doctor.finding import Finding, ok, red, warning
 from pensieve.errors import ModelError, UnsupportedPlatformError
 from pensieve.isolation import python
 from pensieve.machine import Machine, chip, choose_device
 from pensieve.models.catalog.expected_model import shape_by_name
-from pensieve.models.catalog.memory_fit import Room, fit, room_here
+from pensieve.models.catalog.memory_fit import MemoryLimit, estimate_fit, memory_limit_here
 from pensieve.models.catalog.recommend import WORKING_CONTEXT_TOKENS
 from pensieve.settings.resolve import Device, Settings
 
@@ -39,8 +39,8 @@ class MLXAnswer:
     trouble: str = ""
 
 
-def examine(
-    patient: Patient, run: Run | None = None, sw_vers: Callable[[], str] | None = None
+def check(
+    patient: DoctorContext, run: Run | None = None, sw_vers: Callable[[], str] | None = None
 ) -> Iterator[Finding]:
     """The machine, MLX, memory, context. sw_vers: tells the version of macOS, empty where there is none."""
     machine = patient.machine
@@ -50,13 +50,13 @@ def examine(
         device = choose_device(asked, machine)
     except UnsupportedPlatformError as error:
         yield red("machine", f"{found}. {error.message.splitlines()[0]}", _way_round(error))
-        yield from _context(patient, room_here(machine, patient.settings))
+        yield from _context(patient, memory_limit_here(machine, patient.settings))
         return
     yield ok("machine", found)
     yield from _python(machine, (sw_vers or _sw_vers)())
     answer = ask_mlx(device, run or _run)
     yield _mlx(device, answer)
-    room = room_here(machine, patient.settings, answer.facts)
+    room = memory_limit_here(machine, patient.settings, answer.facts)
     yield _memory(machine, patient.settings, answer, room)
     yield from _context(patient, room)
 
@@ -117,7 +117,7 @@ def _mlx(device: Device, answer: MLXAnswer) -> Finding:
     return ok("mlx", f"{versions} computes on the {device.upper()} ({name})")
 
 
-def _memory(machine: Machine, settings: Settings, answer: MLXAnswer, room: Room) -> Finding:
+def _memory(machine: Machine, settings: Settings, answer: MLXAnswer, room: MemoryLimit) -> Finding:
     working_set = answer.facts.get("max_recommended_working_set_size")
     whole = f"{machine.memory_bytes / 2**30:.0f} GB"
     of_set = f"; Metal's working set is {working_set / GB:.1f} GB" if working_set else ""
@@ -132,7 +132,7 @@ def _memory(machine: Machine, settings: Settings, answer: MLXAnswer, room: Room)
     return ok("memory", text)
 
 
-def _context(patient: Patient, room: Room) -> Iterator[Finding]:
+def _context(patient: DoctorContext, room: MemoryLimit) -> Iterator[Finding]:
     """As the engine says where it runs; else as it will say, by the model's published shape."""
     health = patient.health
     if health and health.is_well and health.context_tokens:
@@ -141,7 +141,7 @@ def _context(patient: Patient, room: Room) -> Iterator[Finding]:
         return
     with suppress(ModelError):
         shape = shape_by_name(patient.settings)
-        fitted = fit(shape, room)
+        fitted = estimate_fit(shape, room)
         yield _judged(
             fitted.context_tokens, f"{patient.settings.model} here, as planned", fitted.reason
         )

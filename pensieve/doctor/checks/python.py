@@ -21,12 +21,12 @@ from pensieve.errors import InstallationError
 from pensieve.isolation import python_variables
 
 if TYPE_CHECKING:
-    from pensieve.doctor.context import Patient
+    from pensieve.doctor.context import DoctorContext
 
 DISTRIBUTION = "pensieve-llm"
 
 
-def examine(patient: "Patient") -> Iterator[Finding]:
+def check(patient: "DoctorContext") -> Iterator[Finding]:
     """The interpreter, the user's Python variables, and which of our packages lie elsewhere."""
     prefix = sys.prefix.replace(str(patient.home), "~", 1)
     yield ok("python", f"{platform.python_version()} in {prefix}{_unread(patient.environ)}")

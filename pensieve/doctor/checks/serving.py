@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 
 from pensieve import __version__
 from pensieve.daemon.bind import find_owner
-from pensieve.daemon.health_client import LARGEST_BYTES, Health
+from pensieve.daemon.health_client import MAX_BYTES, Health
 from pensieve.daemon.server_record import ServerRecord
 from pensieve.doctor.checks import crash_reports
-from pensieve.doctor.checks.crashes import moment_of, root_of
-from pensieve.doctor.context import Patient
+from pensieve.doctor.checks.crashes import exception_of, timestamp_of
+from pensieve.doctor.context import DoctorContext
 from pensieve.doctor.finding import Finding, ok, red, warning
 from pensieve.untrusted_json import read_json
 
@@ -23,14 +23,14 @@ PROBE_S = 120.0
 LOG_BYTES = 1 << 18
 
 
-def examine(patient: Patient, panics: Path = crash_reports.PANIC_FOLDER) -> Iterator[Finding]:
+def check(patient: DoctorContext, panics: Path = crash_reports.PANIC_FOLDER) -> Iterator[Finding]:
     """Port, server, probe, log, macOS's reports."""
     yield _port(patient)
     yield _server(patient)
     if patient.record and patient.health:
         yield from _probe(patient.record, patient.health, patient.settings.api_key)
     yield _log(patient)
-    yield from crash_reports.examine(patient.home, panics)
+    yield from crash_reports.check(patient.home, panics)
 
 
 def _probe(record: ServerRecord, health: Health, api_key: str) -> Iterator[Finding]:
@@ -85,7 +85,7 @@ def _post(base_url: str, api_key: str, body: object, timeout_s: float) -> tuple[
         headers = {"content-type": "application/json", "x-api-key": api_key}
         connection.request("POST", "/v1/messages", json.dumps(body), headers)
         response = connection.getresponse()
-        return response.status, read_json(response.read(LARGEST_BYTES))
+        return response.status, read_json(response.read(MAX_BYTES))
 
 
 def _message(said: Any) -> str:
@@ -96,7 +96,7 @@ def _message(said: Any) -> str:
             return "not from a pensieve server?"
 
 
-def _port(patient: Patient) -> Finding:
+def _port(patient: DoctorContext) -> Finding:
     port = patient.record.port if patient.record else patient.settings.port
     owner = find_owner(port)
     if owner is None:
@@ -112,7 +112,7 @@ def _port(patient: Patient) -> Finding:
     )
 
 
-def _server(patient: Patient) -> Finding:
+def _server(patient: DoctorContext) -> Finding:
     record, health = patient.record, patient.health
     if record is None or health is None:
         return ok("server", "not running; to start it: pensieve start")
@@ -145,11 +145,11 @@ def _well(record: ServerRecord, health: Health, where: str) -> Finding:
     return ok("server", text)
 
 
-def _log(patient: Patient) -> Finding:
+def _log(patient: DoctorContext) -> Finding:
     if not (text := log_tail(patient.logs)):
         return ok("log", "nothing is logged yet")
-    if (cause := root_of(text)) is None:
+    if (cause := exception_of(text)) is None:
         return ok("log", "no crash in the last part of the server's log")
-    when = f", {moment}" if (moment := moment_of(text, cause)) else ""
+    when = f", {moment}" if (moment := timestamp_of(text, cause)) else ""
     told = f"last crash ({cause.name}{when}): {cause.meaning}. {cause.advice}"
     return Finding("log", cause.level, told, cause.fix)

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from pensieve.doctor.context import Patient
+from pensieve.doctor.context import DoctorContext
 from pensieve.doctor.finding import Finding, ok, red, warning
 from pensieve.errors import ModelError
 from pensieve.models.catalog.sources import LocalModel, ModelSource, find
 from pensieve.models.fetching.download import DISK_MARGIN, free_bytes, purgeable_note
-from pensieve.models.fetching.verify import altered
-from pensieve.models.folder.installed import shelved
-from pensieve.models.folder.integrity import check
+from pensieve.models.fetching.verify import modified_files
+from pensieve.models.folder.installed import installed_model
+from pensieve.models.folder.integrity import check_model
 from pensieve.models.folder.snapshot import (
     MARKER,
     ModelFolder,
@@ -28,11 +28,11 @@ from pensieve.settings.spec import KEYS, as_typed
 
 GB = 10**9
 # Kept prompts, logs and what an update needs.
-LITTLE_ROOM_BYTES = 5 * GB
+LOW_DISK_BYTES = 5 * GB
 OTHERS = 0o077
 
 
-def examine(patient: Patient, *, is_thorough: bool = False) -> Iterator[Finding]:
+def check(patient: DoctorContext, *, is_thorough: bool = False) -> Iterator[Finding]:
     """Settings, key, files, disk, model. is_thorough: read every byte of the model and compare hashes."""
     yield from _settings(patient)
     yield _key(patient.settings)
@@ -42,14 +42,14 @@ def examine(patient: Patient, *, is_thorough: bool = False) -> Iterator[Finding]
     yield from _model_and_disk(settings, is_thorough=is_thorough)
 
 
-def _settings(patient: Patient) -> Iterator[Finding]:
+def _settings(patient: DoctorContext) -> Iterator[Finding]:
     if error := patient.settings_error:
         yield red("settings", error.message, _commands(error.hint))
         return
     yield ok("settings", "; ".join(_by_origin(patient)))
 
 
-def _by_origin(patient: Patient) -> Iterator[str]:
+def _by_origin(patient: DoctorContext) -> Iterator[str]:
     """What is set where, then the defaults, then what was left to the machine and to the model."""
     settings, origins = patient.settings, patient.settings.origins
     groups: dict[str, list[str]] = {origin: [] for origin in sorted(set(origins.values()))}
@@ -143,14 +143,14 @@ def _model_and_disk(settings: Settings, *, is_thorough: bool) -> Iterator[Findin
 def _model(source: ModelSource, settings: Settings, *, is_thorough: bool) -> Finding:
     folder = folder_of(source, settings.paths.models)
     try:
-        check(ModelFolder(source.name, source.name, folder))
+        check_model(ModelFolder(source.name, source.name, folder))
     except ModelError as error:
         return red("model", error.message, _commands(error.hint))
     snapshot = read_snapshot(folder / MARKER)
     if snapshot is None:
         return ok("model", f"{source.name}, a folder of yours, whole as far as its headers tell")
     if is_thorough:
-        names = altered(folder, snapshot, lambda _: None)
+        names = modified_files(folder, snapshot, lambda _: None)
         if names:
             fix = f"pensieve stop && pensieve pull {shlex.quote(source.name)}"
             return red("model", f"{source.name}: not as published: {', '.join(names)}", fix)
@@ -171,7 +171,7 @@ def _still_to_come(source: ModelSource, settings: Settings) -> int:
 
     if isinstance(source, LocalModel):
         return 0
-    card, model = card_of(source), shelved(source, settings.paths.models)
+    card, model = card_of(source), installed_model(source, settings.paths.models)
     return max(0, card.shape.weights_bytes - model.partial_bytes) if card else 0
 
 
@@ -187,7 +187,7 @@ def _disk(settings: Settings, to_come: int) -> Finding:
             f"{text}; {settings.model} needs {needed / GB:.1f} GB.{purgeable_note()}",
             "pensieve cache clear",
         )
-    if free < LITTLE_ROOM_BYTES:
+    if free < LOW_DISK_BYTES:
         return warning("disk", f"{text}: little for kept prompts and logs", "pensieve cache clear")
     return ok("disk", text)
 

@@ -18,10 +18,10 @@ import anyio
 from anyio.abc import Process
 
 from pensieve.engine.client.launch import WorkerSpec, describe_exit, end_worker, open_worker
-from pensieve.engine.client.open_requests import OpenRequest, OpenRequests, WorkerLine
-from pensieve.engine.client.supervisor import Death, IdlePolicy, RestartPolicy, WatchPolicy
-from pensieve.engine.client.worker_connection import WorkerLink
-from pensieve.engine.generation import Engine, EngineEvent, EngineHealth, Figures, Generation
+from pensieve.engine.client.open_requests import OpenRequest, OpenRequests, WorkerHandle
+from pensieve.engine.client.supervisor import Death, HealthCheckPolicy, IdlePolicy, RestartPolicy
+from pensieve.engine.client.worker_connection import WorkerConnection
+from pensieve.engine.generation import Engine, EngineEvent, EngineHealth, EngineStats, Generation
 from pensieve.engine.protocol import (
     Begun,
     Cancel,
@@ -48,7 +48,7 @@ async def running_engine(
     spec: WorkerSpec,
     *,
     open_worker: OpenWorker = open_worker,
-    watch: WatchPolicy = WatchPolicy(),  # noqa: B008 - a frozen value
+    watch: HealthCheckPolicy = HealthCheckPolicy(),  # noqa: B008 - a frozen value
     idle: IdlePolicy = IdlePolicy(),  # noqa: B008 - a frozen value
 ) -> AsyncGenerator[Engine]:
     """An engine for as long as the block lasts; entering does not wait for the model."""
@@ -67,7 +67,7 @@ class EngineClient:
     """Owns the worker process and the table of open generations. One per server."""
 
     def __init__(
-        self, spec: WorkerSpec, open_worker: OpenWorker, watch: WatchPolicy, idle: IdlePolicy
+        self, spec: WorkerSpec, open_worker: OpenWorker, watch: HealthCheckPolicy, idle: IdlePolicy
     ) -> None:
         self._spec = spec
         self._watch_policy = watch
@@ -94,7 +94,7 @@ class EngineClient:
         request = OpenRequest(generation)
         key = self._take_in(request)
         try:
-            await request.events.begin()
+            await request.events.wait_started()
             yield request.events
             self._note_left(request)
         finally:
@@ -168,7 +168,9 @@ class EngineClient:
             await end_worker(process)
 
     async def _talk_to(self, process: Process, connection: socket.socket) -> Death | None:
-        line = self._requests.line = WorkerLine(await WorkerLink.over(connection, self._take))
+        line = self._requests.line = WorkerHandle(
+            await WorkerConnection.over(connection, self._take)
+        )
         try:
             await self._talk_over(line, process)
             activity, ended = line.activity, await describe_exit(process)
@@ -179,7 +181,7 @@ class EngineClient:
         message = line.fault or f"The engine worker ended by itself ({ended})"
         return Death(message, f"{activity}, {ended}" if activity else None)
 
-    async def _talk_over(self, line: WorkerLine, process: Process) -> None:
+    async def _talk_over(self, line: WorkerHandle, process: Process) -> None:
         """Load the model, then carry frames until the worker's end of the connection closes."""
         line.link.send(self._spec.load_frame)
         async with anyio.create_task_group() as tasks:
@@ -189,7 +191,7 @@ class EngineClient:
             await line.link.wait_closed()
             tasks.cancel_scope.cancel()
 
-    async def _unload_when_idle(self, process: Process, line: WorkerLine) -> None:
+    async def _unload_when_idle(self, process: Process, line: WorkerHandle) -> None:
         await self._until_idle()
         line.is_unloading = True
         self._requests.wake = anyio.Event()
@@ -208,7 +210,7 @@ class EngineClient:
             is_idle = self._health.state == "ready" and not self._requests
             idle_s = time.monotonic() - self._worked_s if is_idle else 0.0
 
-    async def _watch(self, process: Process, line: WorkerLine) -> None:
+    async def _watch(self, process: Process, line: WorkerHandle) -> None:
         """End a worker that says nothing while it loads, or while somebody waits for it. Looks are
         counted, not seconds: a machine that slept, or a stopped process, does not look like a
         wedged worker.
@@ -216,24 +218,24 @@ class EngineClient:
         silent_looks = 0
         while True:
             heard = line.heard
-            await anyio.sleep(self._watch_policy.look_s)
+            await anyio.sleep(self._watch_policy.interval_s)
             is_awaited = not line.has_loaded or bool(line.open)
             silent_looks = silent_looks + 1 if is_awaited and line.heard == heard else 0
             if silent_looks >= self._silent_looks(line):
                 work = line.begun.work if line.begun else "answering"
-                silent_s = silent_looks * self._watch_policy.look_s
+                silent_s = silent_looks * self._watch_policy.interval_s
                 line.fault = (
                     f"The engine worker hung: nothing came for {silent_s:.0f} s while {work}"
                 )
                 process.kill()
                 return
 
-    def _silent_looks(self, line: WorkerLine) -> int:
+    def _silent_looks(self, line: WorkerHandle) -> int:
         """How many silent looks are too many now."""
         patience_s = line.begun.patience_s if line.begun else 0.0
         figures = self._health.figures
         held_bytes = figures.weights_bytes + figures.kv_used_bytes if figures else 0
-        return self._watch_policy.looks(patience_s, held_bytes)
+        return self._watch_policy.max_missed_within(patience_s, held_bytes)
 
     def _take(self, frame: Frame) -> None:
         self._note_life(frame)
@@ -245,7 +247,7 @@ class EngineClient:
                 self._note_progress(work)
             case Loaded():
                 self._begin(frame)
-            case Figures():
+            case EngineStats():
                 self._health = replace(self._health, figures=frame)
             case LoadFailed(message):
                 self._fail(f"The model does not load: {message}")
@@ -257,7 +259,7 @@ class EngineClient:
 
     def _note_life(self, frame: Frame) -> None:
         line = self._requests.line
-        if line is None or isinstance(frame, Figures):
+        if line is None or isinstance(frame, EngineStats):
             return
         line.heard += 1
         line.begun = frame if isinstance(frame, Begun) else None
@@ -276,7 +278,7 @@ class EngineClient:
         self._health = replace(self._health, state="ready", detail="", context_tokens=tokens)
         self._requests.submit_waiting()
 
-    def _lose(self, line: WorkerLine) -> None:
+    def _lose(self, line: WorkerHandle) -> None:
         state = "loading" if self._health.state == "ready" else self._health.state
         self._health = replace(self._health, state=state, worker_pid=None, figures=None)
         self._requests.lose(line)

@@ -22,11 +22,11 @@ class EventStream:
         """Append an event."""
         self._said.put_nowait(event)
 
-    def break_off(self, error: PensieveError) -> None:
+    def fail(self, error: PensieveError) -> None:
         """End the stream with an error, after what has been put."""
         self._said.put_nowait(error)
 
-    async def begin(self) -> None:
+    async def wait_started(self) -> None:
         """Wait for the first event, which stays the first. Raises `EngineError` where the generation is refused."""
         self._first = await self._next()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 from anyio.abc import Process
 
-from pensieve.engine.generation import Allowance
+from pensieve.engine.generation import ResourceLimits
 from pensieve.engine.protocol import Load
 from pensieve.isolation import python
 from pensieve.settings.resolve import Device, child_environment
@@ -34,7 +34,7 @@ class WorkerSpec:
     model_folder: Path
     device: Device
     prefix_folder: Path | None = None
-    allowance: Allowance = field(default_factory=Allowance)
+    allowance: ResourceLimits = field(default_factory=ResourceLimits)
     planned_tokens: int | None = None
     prefix_salt: str = ""
 

@@ -15,12 +15,12 @@ from typing import Literal
 from pensieve.errors import LethalRequestError, PensieveError, PromptUnprocessableError
 
 Phase = Literal["prefill", "decode"]
-DEATHS_OF_A_POISON = 2
+DEATHS_UNTIL_REFUSED = 2
 MAX_REMEMBERED = 64
 
 
 @dataclass(frozen=True, slots=True)
-class InWork:
+class PromptInProgress:
     """A prompt that the worker was processing or answering; `done_tokens` of it were processed."""
 
     tokens: Sequence[int]
@@ -32,10 +32,10 @@ class InWork:
 class _Suspect:
     length: int
     deaths: Counter[Phase] = field(default_factory=Counter[Phase])
-    poison: InWork | None = None
+    poison: PromptInProgress | None = None
 
 
-class PoisonPrompts:
+class LethalPrompts:
     """Owns the memory of deaths, the last `MAX_REMEMBERED` prompts; the engine client asks it."""
 
     def __init__(self) -> None:
@@ -46,14 +46,14 @@ class PoisonPrompts:
         """How many prompts are refused now."""
         return sum(suspect.poison is not None for suspect in self._suspects.values())
 
-    def note_death(self, in_work: Sequence[InWork]) -> None:
+    def note_death(self, in_work: Sequence[PromptInProgress]) -> None:
         """Count a death against everything that was in work."""
         for each in in_work:
             digest = _digest(each.tokens)
             suspect = self._suspects.setdefault(digest, _Suspect(len(each.tokens)))
             self._suspects.move_to_end(digest)
             suspect.deaths[each.phase] += 1
-            if len(in_work) == 1 and suspect.deaths[each.phase] >= DEATHS_OF_A_POISON:
+            if len(in_work) == 1 and suspect.deaths[each.phase] >= DEATHS_UNTIL_REFUSED:
                 suspect.poison = each
         while len(self._suspects) > MAX_REMEMBERED:
             self._suspects.popitem(last=False)
@@ -82,13 +82,15 @@ class PoisonPrompts:
         return None
 
 
-def _error_of(poison: InWork) -> PensieveError:
+def _error_of(poison: PromptInProgress) -> PensieveError:
     """Return what is known. Where nothing was processed, nothing shows that a shorter prompt would be."""
     if poison.phase == "prefill" and poison.done_tokens:
-        return PromptUnprocessableError(DEATHS_OF_A_POISON, len(poison.tokens), poison.done_tokens)
+        return PromptUnprocessableError(
+            DEATHS_UNTIL_REFUSED, len(poison.tokens), poison.done_tokens
+        )
     work = "answered this request" if poison.phase == "decode" else "began with this prompt"
     return LethalRequestError(
-        f"The engine ended {DEATHS_OF_A_POISON} times while it {work}."
+        f"The engine ended {DEATHS_UNTIL_REFUSED} times while it {work}."
         " It is not tried again; change the request, or restart the server."
     )
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 import anyio
 
 from pensieve.engine.client.event_stream import EventStream
-from pensieve.engine.client.lethal_prompts import InWork, Phase, PoisonPrompts
+from pensieve.engine.client.lethal_prompts import LethalPrompts, Phase, PromptInProgress
 from pensieve.engine.client.supervisor import STARTING_S
-from pensieve.engine.client.worker_connection import WorkerLink
+from pensieve.engine.client.worker_connection import WorkerConnection
 from pensieve.engine.generation import Finished, Generation, Prefilled, Started, Token
 from pensieve.engine.protocol import Admitted, Begun, Cancel, Failed, Submit, WorkerEvent
 from pensieve.errors import EngineFailedError, PensieveError, WorkerDiedError
@@ -54,10 +54,10 @@ class OpenRequest:
 
 
 @dataclass(slots=True)
-class WorkerLine:
+class WorkerHandle:
     """To one worker. open: the generations that run there, by key."""
 
-    link: WorkerLink
+    link: WorkerConnection
     open: dict[int, OpenRequest] = field(default_factory=dict[int, OpenRequest])
     heard: int = 0  # frames that show that the worker gets on; figures do not
     begun: Begun | None = _STARTING  # what the worker is at; None: a step
@@ -66,10 +66,10 @@ class WorkerLine:
     is_unloading: bool = False
 
     @property
-    def in_work(self) -> list[InWork]:
+    def in_work(self) -> list[PromptInProgress]:
         """What a death of the worker counts against."""
         return [
-            InWork(request.prompt, request.phase, request.done_tokens)
+            PromptInProgress(request.prompt, request.phase, request.done_tokens)
             for request in self.open.values()
             if request.phase is not None
         ]
@@ -111,8 +111,8 @@ class OpenRequests:
     """Owns every open generation, and remembers the prompts that workers died of."""
 
     def __init__(self) -> None:
-        self.line: WorkerLine | None = None
-        self.poison = PoisonPrompts()
+        self.line: WorkerHandle | None = None
+        self.poison = LethalPrompts()
         self.wake = anyio.Event()  # something waits for a worker
         self._waiting: dict[int, OpenRequest] = {}
         self._keys = itertools.count(1)
@@ -149,16 +149,16 @@ class OpenRequests:
     def fail_waiting(self, detail: str) -> None:
         """No worker will come."""
         for request in self._waiting.values():
-            request.events.break_off(EngineFailedError(detail))
+            request.events.fail(EngineFailedError(detail))
         self._waiting.clear()
 
-    def lose(self, line: WorkerLine) -> None:
+    def lose(self, line: WorkerHandle) -> None:
         """The worker is gone: end what was open there, and count the death against what was in work."""
         self.line = None
         line.link.close()
         self.poison.note_death(line.in_work)
         for request in line.open.values():
-            request.events.break_off(self._error_of_death(request.prompt))
+            request.events.fail(self._error_of_death(request.prompt))
         line.open.clear()
 
     def _send(self, key: int, request: OpenRequest) -> None:

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 FIRST_PAUSE_S = 0.5
-LONGEST_PAUSE_S = 15.0
+MAX_PAUSE_S = 15.0
 DEATHS_OF_A_CRASH_LOOP = 5
 CRASH_LOOP_S = 60.0
 
@@ -23,7 +23,7 @@ PAGED_IN_BYTES_S = 500 * 10**6
 
 
 @dataclass(frozen=True, slots=True)
-class WatchPolicy:
+class HealthCheckPolicy:
     """A worker is wedged that said nothing at so many looks, `look_s` apart, while somebody waited for it.
 
     Whatever takes longer is announced with the patience that it needs (`protocol.Begun`). Chunks of
@@ -31,16 +31,16 @@ class WatchPolicy:
     hardly ever need it.
     """
 
-    look_s: float = 5.0
-    silent_looks: int = 9
+    interval_s: float = 5.0
+    max_missed: int = 9
 
-    def looks(self, patience_s: float, held_bytes: int = 0) -> int:
+    def max_missed_within(self, patience_s: float, held_bytes: int = 0) -> int:
         """How many silent looks are too many.
 
         held_bytes: of weights and KV caches, which may have been paged out.
         """
         longest_s = max(patience_s, held_bytes / PAGED_IN_BYTES_S)
-        return max(self.silent_looks, math.ceil(longest_s / self.look_s))
+        return max(self.max_missed, math.ceil(longest_s / self.interval_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class RestartPolicy:
         deaths = max(len(self.deaths_s), self.deaths_by_cause[death.cause or ""])
         if deaths >= DEATHS_OF_A_CRASH_LOOP:
             return None
-        return min(FIRST_PAUSE_S * 2 ** (len(self.deaths_s) - 1), LONGEST_PAUSE_S)
+        return min(FIRST_PAUSE_S * 2 ** (len(self.deaths_s) - 1), MAX_PAUSE_S)
 
     def note_finished(self) -> None:
         """An answer came to its end: no cause so far makes the engine useless."""

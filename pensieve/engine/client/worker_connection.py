@@ -15,7 +15,7 @@ from pensieve.engine.protocol import Frame
 _log = logging.getLogger("pensieve.engine")
 
 
-class WorkerLink(asyncio.Protocol):
+class WorkerConnection(asyncio.Protocol):
     """Owns the connection. A frame that cannot be read closes it, as the worker's end does."""
 
     def __init__(self, take: Callable[[Frame], None]) -> None:
@@ -25,7 +25,9 @@ class WorkerLink(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     @classmethod
-    async def over(cls, connection: socket.socket, take: Callable[[Frame], None]) -> "WorkerLink":
+    async def over(
+        cls, connection: socket.socket, take: Callable[[Frame], None]
+    ) -> "WorkerConnection":
         """A link that owns `connection` from now on."""
         loop = asyncio.get_running_loop()
         _, link = await loop.create_connection(lambda: cls(take), sock=connection)

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Blocks of KV cache as files: format, store, daily write quota. No MLX."""

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pensieve.atomic_files import TEMPORARY, write_atomically
-from pensieve.engine.disk.write_quota import WriteLedger
+from pensieve.engine.disk.write_quota import DailyWriteQuota
 from pensieve.private_files import make_folder, read_private
 
 _log = logging.getLogger("pensieve.engine")
@@ -56,7 +56,7 @@ def default_limits(free_bytes: int, platform: str = sys.platform) -> StoreLimits
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class PendingWrite:
     """What a file is to hold: pieces that can be asked for again and again, and about how many bytes they are."""
 
     nbytes: int
@@ -70,7 +70,7 @@ class BlockStore:
         self,
         folder: Path,
         limits: StoreLimits,
-        ledger: WriteLedger,
+        ledger: DailyWriteQuota,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """folder: of our model and fingerprint; beside it are those of others."""
@@ -81,7 +81,7 @@ class BlockStore:
         self._lock = threading.Condition()
         self._sizes: OrderedDict[Path, int] = OrderedDict()
         self._nbytes = 0
-        self._queue: OrderedDict[str, Content] = OrderedDict()
+        self._queue: OrderedDict[str, PendingWrite] = OrderedDict()
         self._queued_bytes = 0
         self._paused_until = 0.0
         self._is_closing = False
@@ -110,7 +110,7 @@ class BlockStore:
         return self.written_today < self.limits.daily_bytes
 
     @property
-    def is_settled(self) -> bool:
+    def is_idle(self) -> bool:
         """Nothing waits to be written."""
         return not self._queue
 
@@ -127,7 +127,7 @@ class BlockStore:
         with self._lock:
             return self._holds(name)
 
-    def offer(self, name: str, content: Content) -> bool:
+    def enqueue(self, name: str, content: PendingWrite) -> bool:
         """Have a file written soon; False where there is no room to wait, no need, or no writing now."""
         with self._lock:
             if self._holds(name) or content.nbytes > self.limits.cap_bytes:
@@ -162,7 +162,7 @@ class BlockStore:
         try:
             content = read_private(self._folder / name, max_bytes)
         except OSError:
-            self.forget(name)
+            self.delete(name)
             return None
         self._mark_used(name)
         return content
@@ -175,7 +175,7 @@ class BlockStore:
         with contextlib.suppress(OSError):
             os.utime(file)
 
-    def forget(self, name: str) -> None:
+    def delete(self, name: str) -> None:
         """Remove a file: it is damaged, or another one holds all that it does."""
         with self._lock:
             self._nbytes -= self._sizes.pop(self._folder / name, 0)
@@ -234,7 +234,7 @@ class BlockStore:
                     self._nbytes += written
                     self._ledger.add(written)
 
-    def _next_queued(self) -> tuple[str, Content] | None:
+    def _next_queued(self) -> tuple[str, PendingWrite] | None:
         """The oldest in the queue, which keeps it until it is written; None at the end."""
         with self._lock:
             while not self._queue:

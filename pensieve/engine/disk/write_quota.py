@@ -17,7 +17,7 @@ _HOURS = 24
 _LARGEST_COUNT = 2**63
 
 
-class WriteLedger:
+class DailyWriteQuota:
     """Owns the file. For one thread at a time; clock: seconds since the epoch."""
 
     def __init__(self, file: Path, clock: Callable[[], float] = time.time) -> None:

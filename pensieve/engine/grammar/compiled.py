@@ -37,9 +37,9 @@ LIMITS = LLParserLimits(
 TRIAL_CPU_S = 1
 TRIAL_S = 10.0
 # What the batch may wait for, once in a while. Twelve tools compile in 5 ms (2026-11-22, two x86-64 cores).
-RENEWAL_S = 0.05
+RESET_S = 0.05
 # A grammar's beginning is followed at most so far: `{"name": "` is forced.
-_MOST_FORCED = 256
+_MAX_FORCED = 256
 
 _ALLOWED = 1
 _REFUSED = 3
@@ -98,12 +98,12 @@ class CompiledGrammar:
         """A matcher at the grammar's beginning."""
         return self._pristine.deep_copy()
 
-    def renew(self) -> None:
+    def reset(self) -> None:
         """Compile it again: its copies share what the lexer has learnt, and the lexer's limit counts all of that.
 
         Raises `GrammarError` where the batch would have to wait for that; the next answer gets another then.
         """
-        if self._took_s > RENEWAL_S:
+        if self._took_s > RESET_S:
             self.is_spent = True
             raise GrammarError("The grammar has become too much to follow.")
         self._pristine = _compiled(self.vocabulary.tokenizer, self._grammar, self._limits)
@@ -156,13 +156,13 @@ class Matcher:
 
     def _begin_anew(self) -> None:
         """Other answers may have used up the lexer that this one shares."""
-        self._compiled.renew()
+        self._compiled.reset()
         self._matcher = self._compiled.matcher()
         self._matcher.consume_tokens(self._tokens)
         _check(self._matcher)
 
 
-def try_out(vocabulary: Vocabulary, grammar: Grammar) -> None:
+def trial_compile(vocabulary: Vocabulary, grammar: Grammar) -> None:
     """Compile a grammar where nothing is lost by it. Raises `GrammarError`; `EngineBusyError` if the machine is too busy."""
     if len(grammar.lark) > MAX_GRAMMAR_BYTES:
         raise GrammarError(f"The grammar is longer than {MAX_GRAMMAR_BYTES} characters.")
@@ -225,7 +225,7 @@ def _compiled(tokenizer: LLTokenizer, grammar: Grammar, limits: LLParserLimits) 
 
 def _check_beginning(matcher: LLMatcher) -> None:
     """Follow it to where there is a choice: what costs too much shows there, not while tokens are forced."""
-    for _ in range(_MOST_FORCED):
+    for _ in range(_MAX_FORCED):
         allowed = matcher.compute_logit_bias()
         _check(matcher)
         if matcher.is_stopped() or allowed.count(0) < len(allowed) - 1:

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from pensieve.engine.grammar.compiled import CompiledGrammar, Matcher, Vocabulary
 
 # More than can be in the line and the batch; one takes about a megabyte.
-MOST_KEPT = 128
+MAX_COMPILED = 128
 # Two, so that one that takes its whole time keeps nobody else waiting.
 THREADS = 2
 # Far more than the process has that a grammar is tried out in: what lived there lives here.
 STACK_BYTES = 64 << 20
 
 
-class Grammars:
+class GrammarCompiler:
     """Owned by the worker's main thread. The vocabulary is built in the background, from the start."""
 
     def __init__(self, load: "Callable[[], Vocabulary]") -> None:
@@ -35,7 +35,7 @@ class Grammars:
         self._kept: dict[Grammar, Future[CompiledGrammar]] = {}
 
     @classmethod
-    def of(cls, tokenizer_file: Path) -> "Grammars":
+    def of(cls, tokenizer_file: Path) -> "GrammarCompiler":
         """For the model with this tokenizer.json."""
         return cls(lambda: _load(tokenizer_file))
 
@@ -45,7 +45,7 @@ class Grammars:
         if compiled is None or _may_do_better(compiled):
             compiled = self._threads.submit(self._compile, grammar)
         self._kept[grammar] = compiled
-        if len(self._kept) > MOST_KEPT:
+        if len(self._kept) > MAX_COMPILED:
             del self._kept[next(iter(self._kept))]
         return compiled
 
@@ -68,9 +68,9 @@ class Grammars:
             raise
         except Exception as error:
             raise GrammarError(f"This model's tokenizer takes no grammars: {error}") from error
-        from pensieve.engine.grammar.compiled import CompiledGrammar, try_out
+        from pensieve.engine.grammar.compiled import CompiledGrammar, trial_compile
 
-        try_out(vocabulary, grammar)
+        trial_compile(vocabulary, grammar)
         return CompiledGrammar(vocabulary, grammar)
 
 

@@ -14,33 +14,33 @@ from pensieve.engine.generation import Generation, Grammar
 from pensieve.engine.protocol import Failed
 from pensieve.errors import EngineBusyError, EngineError, GrammarError
 
-MOST_WAITING = 64
+MAX_WAITING = 64
 
 
 @dataclass(frozen=True, slots=True)
-class _Guest:
+class _PendingGrammar:
     generation: Generation
     compiled: Future[Any]
 
 
-class Anteroom:
+class GrammarQueue:
     """Owned by the worker's loop. `bell` becomes readable when somebody may leave."""
 
     def __init__(self, prepare: Callable[[Grammar], Future[Any]]) -> None:
         self._prepare = prepare
-        self._guests: dict[int, _Guest] = {}
+        self._guests: dict[int, _PendingGrammar] = {}
         self._has_rung = False
         self.bell, self._ring = socket.socketpair()
         self.bell.settimeout(0)
         self._ring.settimeout(0)
 
-    def enter(self, key: int, generation: Generation) -> Failed | None:
+    def add(self, key: int, generation: Generation) -> Failed | None:
         """Wait for the generation's grammar; `Failed` where too many do."""
         assert generation.grammar is not None
-        if len(self._guests) >= MOST_WAITING:
+        if len(self._guests) >= MAX_WAITING:
             return Failed("Overloaded: too many grammars are waiting.", "busy")
         compiled = self._prepare(generation.grammar)
-        self._guests[key] = _Guest(generation, compiled)
+        self._guests[key] = _PendingGrammar(generation, compiled)
         compiled.add_done_callback(self._ring_bell)
         return None
 
@@ -48,7 +48,7 @@ class Anteroom:
         """Forget one, if it is here; its grammar is compiled for the next."""
         self._guests.pop(key, None)
 
-    def leave(self) -> list[tuple[int, Generation | Failed]]:
+    def take_ready(self) -> list[tuple[int, Generation | Failed]]:
         """Who has a grammar now, in order of arrival, and who will not get one."""
         if not self._has_rung:
             return []
@@ -71,7 +71,7 @@ class Anteroom:
         self._has_rung = True
 
 
-def _outcome(guest: _Guest) -> Generation | Failed:
+def _outcome(guest: _PendingGrammar) -> Generation | Failed:
     error = guest.compiled.exception()
     match error:
         case None:

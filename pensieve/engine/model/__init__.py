@@ -1,1 +1,1 @@
-"""TODO"""
+"""All that touches MLX: loading, KV caches, batched decoding, sampling."""

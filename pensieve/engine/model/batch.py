@@ -16,10 +16,16 @@ import mlx.core as mx  # noqa: TID253
 from pensieve.engine.generation import Generation
 from pensieve.engine.grammar.mask import Matcher, TokenMask
 from pensieve.engine.long_operations import StepAnnouncer
-from pensieve.engine.model.decode_batch import Decoding, Row, Step
-from pensieve.engine.model.kv_state import SequenceState, add_checkpoint, checkpoint_of
+from pensieve.engine.model.decode_batch import DecodeBatch, DecodeSlot, Step
+from pensieve.engine.model.kv_state import SequenceKVState, add_checkpoint, checkpoint_of
 from pensieve.engine.model.sampling import make_sampler
-from pensieve.engine.scheduling.backend import Broken, Outcome, Progressed, Rest, Sampled
+from pensieve.engine.scheduling.backend import (
+    Outcome,
+    PrefillProgress,
+    ReleasedSequence,
+    Sampled,
+    SequenceFailed,
+)
 from pensieve.engine.scheduling.prefill_chunks import ChunkSizer
 from pensieve.engine.scheduling.prefix_cache import Hit
 from pensieve.errors import GrammarError
@@ -86,7 +92,7 @@ class BatchBackend:
         self._chunks = chunks
         self._announcer = announcer or StepAnnouncer()
         self._prompts: deque[_Prompt] = deque()
-        self._decoding = Decoding(model)
+        self._decoding = DecodeBatch(model)
         self._can_always_cut = not checkpoint_of(make_caches())
 
     def insert(self, key: int, generation: Generation, hit: Hit | None) -> None:
@@ -106,7 +112,7 @@ class BatchBackend:
             )
         )
 
-    def remove(self, key: int) -> Rest | None:
+    def remove(self, key: int) -> ReleasedSequence | None:
         """Take a sequence out, whether queued, in prefill or decoding."""
         if (prompt := self._prompt_of(key)) is not None:
             self._prompts.remove(prompt)
@@ -115,7 +121,7 @@ class BatchBackend:
             return _rest(prompt.own_caches(), prompt.tokens, prompt.checkpoints)
         row = self._row_of(key)
         caches = self._decoding.caches_of(row)
-        self._decoding.leave(row)
+        self._decoding.remove(row)
         return _rest(caches, row.tokens, row.checkpoints)
 
     def fork(self, key: int, tokens: int) -> Hit | None:
@@ -126,8 +132,8 @@ class BatchBackend:
             row = self._row_of(key)
             caches, held = self._decoding.caches_of(row), len(row.tokens)
             checkpoints = row.checkpoints
-        state = SequenceState(caches, held, checkpoints)
-        usable = state.usable(min(tokens, held))
+        state = SequenceKVState(caches, held, checkpoints)
+        usable = state.usable_tokens(min(tokens, held))
         return Hit(state.copy(usable), usable) if usable else None
 
     def step(self) -> list[Outcome]:
@@ -161,7 +167,7 @@ class BatchBackend:
             self._chunks.expected_s(tokens, prompt.done),
         )
 
-    def _advance(self, chunk: int, started: float, *, is_shared: bool) -> Progressed:
+    def _advance(self, chunk: int, started: float, *, is_shared: bool) -> PrefillProgress:
         """Process the next chunk of the first prompt. started: of the step, decoding included."""
         prompt = self._prompts[0]
         before = prompt.done
@@ -174,12 +180,12 @@ class BatchBackend:
             # Only the last tokens are left. They are computed after this, so they tell nothing of
             # what a token takes.
             self._chunks.note_other(spent_s if is_shared else 0.0)
-        return self._joined(prompt, chunk - processed) or Progressed(prompt.key, prompt.done)
+        return self._joined(prompt, chunk - processed) or PrefillProgress(prompt.key, prompt.done)
 
     def close(self) -> None:
         """Drop the batch and the buffers it leaves behind."""
         self._prompts.clear()
-        self._decoding = Decoding(self._model)
+        self._decoding = DecodeBatch(self._model)
         mx.clear_cache()
 
     def _places(self, generation: Generation, done: int) -> list[int]:
@@ -204,25 +210,25 @@ class BatchBackend:
             saved = checkpoint_of(prompt.own_caches())
             add_checkpoint(prompt.checkpoints, end, saved, prompt.generation.pinned_tokens)
 
-    def _joined(self, prompt: _Prompt, chunk: int) -> Progressed | None:
+    def _joined(self, prompt: _Prompt, chunk: int) -> PrefillProgress | None:
         """With the last few tokens decoding begins; they are on their way when this returns. chunk: what is left of it."""
         if not _is_at_end(prompt, chunk):
             return None
         tokens = prompt.generation.prompt_tokens
         self._prompts.remove(prompt)
-        self._decoding.join(_row(prompt), prompt.caches, tokens[prompt.done :])
+        self._decoding.add(_row(prompt), prompt.caches, tokens[prompt.done :])
         prompt.done = len(tokens)
-        return Progressed(prompt.key, len(tokens), is_done=True)
+        return PrefillProgress(prompt.key, len(tokens), is_done=True)
 
-    def _broken(self) -> Iterator[Broken]:
+    def _broken(self) -> Iterator[SequenceFailed]:
         for row in self._decoding.rows:
             if row.mask and row.mask.failure:
-                yield Broken(row.key, row.mask.failure)
+                yield SequenceFailed(row.key, row.mask.failure)
 
     def _prompt_of(self, key: int) -> _Prompt | None:
         return next((prompt for prompt in self._prompts if prompt.key == key), None)
 
-    def _row_of(self, key: int) -> Row:
+    def _row_of(self, key: int) -> DecodeSlot:
         return next(row for row in self._decoding.rows if row.key == key)
 
 
@@ -231,9 +237,9 @@ def _is_at_end(prompt: _Prompt, chunk: int) -> bool:
     return left <= min(_LAST_TOKENS, chunk) and not prompt.places
 
 
-def _row(prompt: _Prompt) -> Row:
+def _row(prompt: _Prompt) -> DecodeSlot:
     asked = prompt.generation
-    return Row(
+    return DecodeSlot(
         prompt.key,
         prompt.tokens,
         asked.max_tokens,
@@ -254,5 +260,7 @@ def _sampled(step: Step) -> Sampled:
     )
 
 
-def _rest(caches: list[Any], tokens: list[int], checkpoints: dict[int, dict[int, Any]]) -> Rest:
-    return Rest(tokens, SequenceState(caches, len(tokens), checkpoints))
+def _rest(
+    caches: list[Any], tokens: list[int], checkpoints: dict[int, dict[int, Any]]
+) -> ReleasedSequence:
+    return ReleasedSequence(tokens, SequenceKVState(caches, len(tokens), checkpoints))

@@ -12,7 +12,7 @@ from typing import Any
 import mlx.core as mx  # noqa: TID253
 from mlx_lm.models.cache import KVCache, make_prompt_cache  # noqa: TID253
 
-from pensieve.engine.model.kv_cache import SequenceKV
+from pensieve.engine.model.kv_cache import SequenceKVCache
 from pensieve.engine.planning.kv_precision import FULL, KVPrecision
 from pensieve.engine.planning.memory_plan import MAX_GROWN_TOKENS
 
@@ -38,11 +38,12 @@ class CacheMaker:
 
 def _ours(stock: list[Any], precision: KVPrecision, most_tokens: int) -> list[Any]:
     return [
-        SequenceKV(precision, most_tokens) if type(cache) is KVCache else cache for cache in stock
+        SequenceKVCache(precision, most_tokens) if type(cache) is KVCache else cache
+        for cache in stock
     ]
 
 
-def takes_ours(model: Any) -> bool:
+def supports_ragged_kv(model: Any) -> bool:
     """Whether two short prompts decode over our caches to what they give over mlx-lm's."""
     stock = make_prompt_cache(model)
     if not any(type(cache) is KVCache for cache in stock):
@@ -57,9 +58,9 @@ def takes_ours(model: Any) -> bool:
     return bool(mx.all(mx.abs(ours - expected) <= tolerance).item())
 
 
-def decodes_together(make_caches: CacheMaker) -> bool:
+def supports_batching(make_caches: CacheMaker) -> bool:
     """Whether sequences of different lengths decode as one batch: mlx-lm's Gemma 2 does not, whose scores take no batch's mask."""
-    if all(type(cache) is SequenceKV for cache in make_caches()):
+    if all(type(cache) is SequenceKVCache for cache in make_caches()):
         return True  # tried when they were chosen
     try:
         mx.eval(_probe_together(make_caches.model, make_caches, [_PROBE[0], _PROBE[1][:2]]))

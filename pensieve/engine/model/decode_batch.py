@@ -21,7 +21,7 @@ _STEPS_BEFORE_CLEARING = 512
 
 
 @dataclass(slots=True)
-class Row:
+class DecodeSlot:
     """One sequence. tokens: what its caches hold. checkpoints: of layers that cannot be cut back, by tokens."""
 
     key: int
@@ -58,13 +58,13 @@ class Row:
 class Step:
     """What one step gave a row. caches: the sequence's own, where the row has left with `finish`."""
 
-    row: Row
+    row: DecodeSlot
     token: int
     finish: FinishReason | None = None
     caches: list[Any] | None = None
 
 
-class Decoding:
+class DecodeBatch:
     """Owns the rows and their caches, a list with one batch cache for each layer. For one thread."""
 
     def __init__(self, model: Any) -> None:
@@ -73,9 +73,9 @@ class Decoding:
         # [rows] token ids that are sampled, and not fed to the model yet.
         self._next = mx.array([], dtype=mx.uint32)
         self._steps = 0
-        self.rows: list[Row] = []
+        self.rows: list[DecodeSlot] = []
 
-    def join(self, row: Row, caches: list[Any], last: Sequence[int]) -> None:
+    def add(self, row: DecodeSlot, caches: list[Any], last: Sequence[int]) -> None:
         """Take a row in, whose caches hold all but the `last` tokens of its prompt. caches: batch caches of one row."""
         sampled = self._forward([row], caches, mx.array([last]))
         row.tokens.extend(last)
@@ -99,11 +99,11 @@ class Decoding:
             mx.clear_cache()
         return self._taken(tokens)
 
-    def caches_of(self, row: Row) -> list[Any]:
+    def caches_of(self, row: DecodeSlot) -> list[Any]:
         """The caches of a row, which hold its tokens."""
         return self._extracted(self.rows.index(row))
 
-    def leave(self, row: Row) -> None:
+    def remove(self, row: DecodeSlot) -> None:
         """Go on without a row."""
         self._keep([at for at, other in enumerate(self.rows) if other is not row])
 
@@ -137,7 +137,7 @@ class Decoding:
             cache.filter(places)
         self._next = self._next[mx.array(places)]
 
-    def _forward(self, rows: Sequence[Row], caches: list[Any], tokens: mx.array) -> mx.array:
+    def _forward(self, rows: Sequence[DecodeSlot], caches: list[Any], tokens: mx.array) -> mx.array:
         """Feed `tokens` [rows, new tokens] to the model, and what is sampled after them, [rows], on its way."""
         logits = self._model(tokens, cache=caches)[:, -1, :]
         if any(row.is_adjusted for row in rows):
@@ -149,7 +149,7 @@ class Decoding:
         return sampled
 
 
-def _sampled(rows: Sequence[Row], logits: mx.array) -> mx.array:
+def _sampled(rows: Sequence[DecodeSlot], logits: mx.array) -> mx.array:
     """Rows that ask for the same are sampled together."""
     first = rows[0].sampler
     if all(row.sampler is first for row in rows):

@@ -23,30 +23,30 @@ from typing import Any
 import mlx.core as mx  # noqa: TID253
 
 from pensieve.engine.disk.block_file import Block, DamagedBlockError, decode, encode, tokens_of
-from pensieve.engine.disk.block_store import BlockStore, Content
+from pensieve.engine.disk.block_store import BlockStore, PendingWrite
 from pensieve.engine.model.cache_maker import CacheMaker
 from pensieve.engine.model.kv_layers import (
-    is_cuttable,
+    is_trimmable,
     layer_arrays,
     layer_state,
     stored,
 )
 from pensieve.engine.model.kv_layout import KVLayout
-from pensieve.engine.model.kv_restorer import Filling
-from pensieve.engine.model.kv_state import SequenceState
-from pensieve.engine.scheduling.backend import Reading
-from pensieve.engine.scheduling.prefix_cache import BLOCK_TOKENS, AtRest, Hit, PrefixCache
-from pensieve.engine.scheduling.request_queue import shared_tokens
+from pensieve.engine.model.kv_restorer import KVRestorer
+from pensieve.engine.model.kv_state import SequenceKVState
+from pensieve.engine.scheduling.backend import RestoreSteps
+from pensieve.engine.scheduling.prefix_cache import BLOCK_TOKENS, CachedPrefix, Hit, PrefixCache
+from pensieve.engine.scheduling.request_queue import common_prefix_length
 
 _log = logging.getLogger("pensieve.engine")
 
 # What is shorter is processed again sooner than it is read.
-LEAST_TOKENS = 256
+MIN_TOKENS = 256
 # Enough of a tail's file to hold its header.
 _HEADER_BYTES = 1 << 17
 _TAIL_SIGN = "t"
 # Of what follows the same block, the newest are looked at: each is read once to know its tokens.
-_MOST_FOLLOWERS = 64
+_MAX_FOLLOWERS = 64
 # When to look again: the writer has its hands full; it has the last of them; the disk is full, or the day's budget spent.
 QUEUE_FULL_S = 0.05
 SETTLING_S = 0.5
@@ -76,7 +76,7 @@ class _Part:
         return _is_tail(self.name)
 
 
-class DiskArchive:
+class DiskPrefixCache:
     """Implements `backend.Archive` over a `BlockStore`, which it closes."""
 
     def __init__(self, store: BlockStore, make_caches: CacheMaker, fingerprint: bytes) -> None:
@@ -86,7 +86,7 @@ class DiskArchive:
         self._spilled_version = 0
         # What the cap has pushed out since is not written again: with more at rest than the cap holds, that would not end.
         self._offered: set[str] = set()
-        self._is_cuttable = all(is_cuttable(cache) for cache in make_caches())
+        self._is_cuttable = all(is_trimmable(cache) for cache in make_caches())
         # By the block that they follow, the newest last; their tokens are read when they are first asked for.
         self._followers: dict[str, dict[str, array | None]] = {}
         for name in store.names():
@@ -98,11 +98,11 @@ class DiskArchive:
 
     # Disk to memory
 
-    def held_tokens(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> int:
+    def match(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> int:
         """How many first tokens could be restored."""
         return self._plan(hashes, tokens).tokens
 
-    def restore(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> Reading:
+    def restore(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> RestoreSteps:
         """The longest prefix of `tokens` that can be read back whole, read a file at a time; damaged ones are removed on the way."""
         while (plan := self._plan(hashes, tokens)).tokens:
             if hit := (yield from self._read_back(plan, hashes, tokens)):
@@ -130,9 +130,9 @@ class DiskArchive:
         parent = hashes[blocks - 1].hex() if blocks else ""
         rest = array("i", tokens[start : start + BLOCK_TOKENS])
         best: tuple[int, int, str] | None = None
-        for name in list(self._followers.get(parent, {}))[-_MOST_FOLLOWERS:]:
+        for name in list(self._followers.get(parent, {}))[-_MAX_FOLLOWERS:]:
             held = self._tokens_of(name)
-            usable = min(shared_tokens(held, rest), most - start)
+            usable = min(common_prefix_length(held, rest), most - start)
             if not self._is_cuttable and (usable < len(held) or not _is_tail(name)):
                 continue
             # Of several that hold as much, the shortest is read the fastest.
@@ -155,12 +155,14 @@ class DiskArchive:
             raise DamagedBlockError("it is gone")
         return decode(content, self._fingerprint)
 
-    def _read_back(self, plan: _Plan, hashes: Sequence[bytes], tokens: Sequence[int]) -> Reading:
+    def _read_back(
+        self, plan: _Plan, hashes: Sequence[bytes], tokens: Sequence[int]
+    ) -> RestoreSteps:
         """None where a file is not what it was taken for; it is removed."""
         names = [_block_name(hashes, index) for index in range(plan.blocks)]
         if plan.last is not None:
             names.append(plan.last)
-        filling = Filling(self._make_caches(), self._layout, len(tokens))
+        filling = KVRestorer(self._make_caches(), self._layout, len(tokens))
         name = ""
         try:
             for index, name in enumerate(names):
@@ -175,7 +177,7 @@ class DiskArchive:
             _log.warning("stored prefix removed, its tokens are processed again: %s", error)
             self._forget(name)
             return None
-        return Hit(SequenceState(caches, plan.tokens), plan.tokens)
+        return Hit(SequenceKVState(caches, plan.tokens), plan.tokens)
 
     # Memory to disk
 
@@ -184,14 +186,14 @@ class DiskArchive:
         """Whether what is in memory alone will be written soon."""
         return self._store.is_writing
 
-    def is_stored(self, sequence: AtRest) -> bool:
+    def is_stored(self, sequence: CachedPrefix) -> bool:
         """Whether dropping it from memory loses nothing that is worth its file."""
         return all(self._store.has(part.name) for part in _parts(sequence))
 
     def spill(self, prefixes: PrefixCache) -> float | None:
         """Hand one missing block of what is at rest to the writer; seconds until the next look, None where all is written."""
         if prefixes.version == self._spilled_version:
-            return None if self._store.is_settled else SETTLING_S
+            return None if self._store.is_idle else SETTLING_S
         if not self._store.is_writing:
             return PAUSED_S
         for sequence in prefixes.sequences():
@@ -201,13 +203,13 @@ class DiskArchive:
         self._spilled_version = prefixes.version
         return None
 
-    def _write(self, part: _Part, sequence: AtRest) -> bool:
+    def _write(self, part: _Part, sequence: CachedPrefix) -> bool:
         block = self._block(part, sequence)
-        content = Content(block.nbytes, partial(encode, block, self._fingerprint))
+        content = PendingWrite(block.nbytes, partial(encode, block, self._fingerprint))
         if content.nbytes > self._store.limits.cap_bytes:
             self._offered.add(part.name)
             return True
-        if not self._store.offer(part.name, content):
+        if not self._store.enqueue(part.name, content):
             return False
         self._offered.add(part.name)
         tokens = sequence.tokens[part.start : part.end]
@@ -219,12 +221,12 @@ class DiskArchive:
         siblings[part.name] = tokens
         return True
 
-    def _block(self, part: _Part, sequence: AtRest) -> Block:
+    def _block(self, part: _Part, sequence: CachedPrefix) -> Block:
         start, end = part.start, part.end
         outline: list[Any] = []
         arrays: list[mx.array] = []
         for cache in sequence.state.caches:  # type: ignore[attr-defined]
-            if is_cuttable(cache):
+            if is_trimmable(cache):
                 new = layer_arrays(cache, start, end)
                 outline.append(list(range(len(arrays), len(arrays) + len(new))))
                 arrays += new
@@ -246,7 +248,7 @@ class DiskArchive:
         return tokens
 
     def _forget(self, name: str) -> None:
-        self._store.forget(name)
+        self._store.delete(name)
         self._offered.discard(name)
         self._followers.get(_parent_of(name), {}).pop(name, None)
 
@@ -256,9 +258,9 @@ def _require_tokens(block: Block, tokens: Sequence[int]) -> None:
         raise DamagedBlockError("it is of other tokens")
 
 
-def _parts(sequence: AtRest) -> Iterator[_Part]:
+def _parts(sequence: CachedPrefix) -> Iterator[_Part]:
     """The files that a sequence is stored as."""
-    if len(sequence.tokens) < LEAST_TOKENS:
+    if len(sequence.tokens) < MIN_TOKENS:
         return
     parent = ""
     for index, block_hash in enumerate(sequence.hashes):

@@ -23,7 +23,7 @@ _DECODE_TOKENS = 8
 _quantized_attention: Any = base.quantized_scaled_dot_product_attention
 
 
-class SequenceKV(_BaseCache):
+class SequenceKVCache(_BaseCache):
     """One sequence's keys and values in one layer; owned by whoever holds the sequence.
 
     Its arrays have room for `grown_tokens` of what it holds, which is what the budget counts.
@@ -118,8 +118,8 @@ class SequenceKV(_BaseCache):
 
     @classmethod
     def from_arrays(
-        cls, arrays: Sequence[mx.array], empty: "SequenceKV", tokens: int
-    ) -> "SequenceKV":
+        cls, arrays: Sequence[mx.array], empty: "SequenceKVCache", tokens: int
+    ) -> "SequenceKVCache":
         """The opposite of `arrays`, for a cache like `empty`: the first `tokens` of some with room
         for more.
 
@@ -132,7 +132,7 @@ class SequenceKV(_BaseCache):
         restored.offset = tokens
         return restored
 
-    def copy(self, tokens: int) -> "SequenceKV":
+    def copy(self, tokens: int) -> "SequenceKVCache":
         """The first `tokens` in arrays of their own."""
         return self.from_arrays(
             [mx.contiguous(array) for array in self.arrays(0, tokens)], self, tokens
@@ -168,7 +168,7 @@ class SequenceKV(_BaseCache):
         self.offset -= dropped
         size = grown_tokens(self.offset, self.most_tokens)
         if self._keys and self._keys[0].shape[2] > size:
-            self._keys, self._values = _cut(self._keys, size), _cut(self._values, size)
+            self._keys, self._values = _trimmed(self._keys, size), _trimmed(self._values, size)
         return dropped
 
     @property
@@ -177,7 +177,7 @@ class SequenceKV(_BaseCache):
         return sum(array.nbytes for array in (*self._keys, *self._values))
 
     @classmethod
-    def merge(cls, caches: Sequence["SequenceKV"]) -> Any:
+    def merge(cls, caches: Sequence["SequenceKVCache"]) -> Any:
         """A batch of these sequences; mlx-lm's word for starting one."""
         from pensieve.engine.model.ragged_kv import RaggedKV
 
@@ -199,7 +199,7 @@ def _grown(
     )
 
 
-def _cut(arrays: tuple[mx.array, ...], size: int) -> tuple[mx.array, ...]:
+def _trimmed(arrays: tuple[mx.array, ...], size: int) -> tuple[mx.array, ...]:
     """The first `size` tokens in arrays of their own; none where there are none."""
     return tuple(mx.contiguous(array[..., :size, :]) for array in arrays) if size else ()
 

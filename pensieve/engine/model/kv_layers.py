@@ -9,28 +9,28 @@ import numpy as np
 from mlx_lm.models.cache import KVCache  # noqa: TID253
 
 from pensieve.engine.disk.block_file import StoredArray
-from pensieve.engine.model.kv_cache import SequenceKV
+from pensieve.engine.model.kv_cache import SequenceKVCache
 
 # MLX types that numpy does not have, as the ones of the same size that it has.
 _AS_STORED = {mx.bfloat16: mx.uint16}
 
 
-def is_cuttable(cache: Any) -> bool:
+def is_trimmable(cache: Any) -> bool:
     """Any prefix of it can be had, so it can be stored in blocks."""
-    return isinstance(cache, SequenceKV) or type(cache) is KVCache
+    return isinstance(cache, SequenceKVCache) or type(cache) is KVCache
 
 
 def layer_arrays(cache: Any, start: int, end: int) -> list[mx.array]:
     """The tokens [start, end) of a cuttable layer, arrays [1, heads, tokens, …]."""
-    if isinstance(cache, SequenceKV):
+    if isinstance(cache, SequenceKVCache):
         return cache.arrays(start, end)
     return [cache.keys[..., start:end, :], cache.values[..., start:end, :]]
 
 
 def layer_from_arrays(empty: Any, arrays: Sequence[mx.array], tokens: int) -> Any:
     """The opposite of `layer_arrays`, for a layer like `empty`: the first `tokens` of arrays with room for more."""
-    if isinstance(empty, SequenceKV):
-        return SequenceKV.from_arrays(arrays, empty, tokens)
+    if isinstance(empty, SequenceKVCache):
+        return SequenceKVCache.from_arrays(arrays, empty, tokens)
     return type(empty).from_state((arrays[0], arrays[1], tokens))
 
 
@@ -44,7 +44,7 @@ def layer_from_state(empty: Any, outline: Any, arrays: Sequence[mx.array]) -> An
     return type(empty).from_state(_filled(outline, arrays))
 
 
-def cut_to_window(cache: Any) -> None:
+def trim_to_window(cache: Any) -> None:
     """Drop what a sliding window's cache holds of its last chunk beyond the window; the next tokens
     would drop it.
     """

@@ -15,7 +15,7 @@ import mlx.core as mx  # noqa: TID253
 
 from pensieve.engine.disk.block_file import Block, DamagedBlockError, StoredArray
 from pensieve.engine.model.cache_maker import CacheMaker, prefilled
-from pensieve.engine.model.kv_layers import dtype_name, is_cuttable, layer_arrays, layer_state
+from pensieve.engine.model.kv_layers import dtype_name, is_trimmable, layer_arrays, layer_state
 
 _PROBE = [3, 1, 2]
 # Caches hold more tokens than their sequence has: a window and a chunk, or room to grow.
@@ -133,7 +133,7 @@ def _check_window(cache: Any) -> None:
 
 
 def _layer_layout(cache: Any) -> LayerLayout:
-    if is_cuttable(cache):
+    if is_trimmable(cache):
         return LayerLayout(tuple(map(_array_layout, layer_arrays(cache, 0, len(_PROBE)))))
     arrays: list[mx.array] = []
     outline = layer_state(cache, arrays)

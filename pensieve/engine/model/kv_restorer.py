@@ -7,12 +7,17 @@ from typing import Any
 import mlx.core as mx  # noqa: TID253
 
 from pensieve.engine.disk.block_file import Block
-from pensieve.engine.model.kv_layers import is_cuttable, layer_from_arrays, layer_from_state, loaded
+from pensieve.engine.model.kv_layers import (
+    is_trimmable,
+    layer_from_arrays,
+    layer_from_state,
+    loaded,
+)
 from pensieve.engine.model.kv_layout import KVLayout, check_restored
 from pensieve.engine.planning.memory_plan import MAX_GROWN_TOKENS, grown_tokens
 
 
-class Filling:
+class KVRestorer:
     """Caches like `empty` that are filled block by block, with room for `tokens`: to grow would copy all of them at once.
 
     Raises `DamagedBlockError` where a block is not of this model.
@@ -32,7 +37,7 @@ class Filling:
         self._layout.check(block, is_tail=is_tail)
         arrays = [loaded(one) for one in block.arrays]
         for layer, cache in enumerate(self._empty):
-            if not is_cuttable(cache):
+            if not is_trimmable(cache):
                 continue
             parts = [arrays[place] for place in block.outline[layer]]
             if layer not in self._rooms:
@@ -47,7 +52,7 @@ class Filling:
         return [self._cache(layer, cache, tokens) for layer, cache in enumerate(self._empty)]
 
     def _cache(self, layer: int, empty: Any, tokens: int) -> Any:
-        if is_cuttable(empty):
+        if is_trimmable(empty):
             return layer_from_arrays(empty, self._rooms[layer], tokens)
         restored = layer_from_state(empty, self._outline[layer], self._arrays)
         check_restored(restored, empty, tokens)

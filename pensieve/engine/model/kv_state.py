@@ -9,11 +9,11 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from pensieve.engine.model.kv_layers import cut_to_window
+from pensieve.engine.model.kv_layers import trim_to_window
 from pensieve.engine.planning.memory_plan import MAX_CHECKPOINTS
 
 
-class SequenceState:
+class SequenceKVState:
     """Owns one sequence's caches while no batch does. caches: one per layer, all holding `tokens` tokens."""
 
     def __init__(
@@ -34,7 +34,7 @@ class SequenceState:
             held += sum(cache.nbytes for cache in layers.values())
         return held
 
-    def usable(self, tokens: int) -> int:
+    def usable_tokens(self, tokens: int) -> int:
         """The longest prefix of at most `tokens` that this can be cut back to."""
         if tokens >= self.tokens:
             return self.tokens
@@ -42,7 +42,7 @@ class SequenceState:
             return tokens
         return max((place for place in self.checkpoints if place <= tokens), default=0)
 
-    def cut(self, tokens: int) -> None:
+    def trim(self, tokens: int) -> None:
         """Cut back to a usable prefix."""
         dropped = self.tokens - tokens
         if dropped == 0:
@@ -58,7 +58,7 @@ class SequenceState:
             place: layers for place, layers in self.checkpoints.items() if place <= tokens
         }
 
-    def copy(self, tokens: int) -> "SequenceState":
+    def copy(self, tokens: int) -> "SequenceKVState":
         """A usable prefix in memory of its own."""
         saved = self.checkpoints.get(tokens, {})
         caches = [
@@ -68,7 +68,7 @@ class SequenceState:
         kept = {
             place: dict(layers) for place, layers in self.checkpoints.items() if place <= tokens
         }
-        return SequenceState(caches, tokens, kept)
+        return SequenceKVState(caches, tokens, kept)
 
 
 def add_checkpoint(
@@ -100,7 +100,7 @@ def checkpoint_of(caches: list[Any]) -> dict[int, Any]:
         if not _can_always_be_cut(cache)
     }
     for cache in copies.values():
-        cut_to_window(cache)
+        trim_to_window(cache)
     return copies
 
 

@@ -82,12 +82,12 @@ def parts_of(weights: Sequence[mx.array]) -> list[list[mx.array]]:
     return parts
 
 
-def keep_within(limit_bytes: int) -> None:
+def set_memory_limit(limit_bytes: int) -> None:
     """Have MLX give back the freed buffers that it keeps before it holds more than this in all."""
     mx.set_memory_limit(limit_bytes)
 
 
-def wire(limit_bytes: int) -> None:
+def set_wired_limit(limit_bytes: int) -> None:
     """Have macOS keep so much of this process in memory. Only where asked for: it goes with kernel panics (mlx#3186)."""
     if mx.metal.is_available():
         mx.set_wired_limit(wirable_bytes(limit_bytes, mx.device_info()))

@@ -14,10 +14,10 @@ import mlx.core as mx  # noqa: TID253
 from mlx.utils import tree_flatten  # noqa: TID253
 from mlx_lm.models.cache import ArraysCache  # noqa: TID253
 
-from pensieve.engine.generation import Allowance
+from pensieve.engine.generation import ResourceLimits
 from pensieve.engine.model.cache_maker import CacheMaker
 from pensieve.engine.planning.attention_shape import context_of, head_dim_of, text_part
-from pensieve.engine.planning.device_limits import place_on
+from pensieve.engine.planning.device_limits import device_limits_on
 from pensieve.engine.planning.kv_precision import FULL
 from pensieve.engine.planning.memory_plan import MemoryPlan, ModelFacts, plan
 from pensieve.machine import inspect
@@ -30,7 +30,7 @@ UNBOUNDED_TOKENS = 1 << 22
 def plan_memory(
     make: CacheMaker,
     device: Device,
-    allowance: Allowance = Allowance(),  # noqa: B008 - a frozen value
+    allowance: ResourceLimits = ResourceLimits(),  # noqa: B008 - a frozen value
     config: Mapping[str, Any] | None = None,
 ) -> MemoryPlan:
     """The plan for this model on this machine. make: of the model's caches in full precision.
@@ -38,7 +38,7 @@ def plan_memory(
     """
     facts, computed_bytes = measured(make, vars(make.model.args) if config is None else config)
     told = {} if device == "cpu" else mx.device_info()
-    place = place_on(inspect(), device, allowance.memory_limit_bytes, told)
+    place = device_limits_on(inspect(), device, allowance.memory_limit_bytes, told)
     return plan(facts, replace(place, computed_bytes=computed_bytes), allowance.kv_bits)
 
 

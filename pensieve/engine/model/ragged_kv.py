@@ -17,7 +17,7 @@ from typing import Any
 import mlx.core as mx  # noqa: TID253
 from mlx_lm.models.cache import _BaseCache  # noqa: TID253
 
-from pensieve.engine.model.kv_cache import SequenceKV
+from pensieve.engine.model.kv_cache import SequenceKVCache
 
 
 class RaggedKV(_BaseCache):
@@ -25,16 +25,16 @@ class RaggedKV(_BaseCache):
 
     group_size = 32
 
-    def __init__(self, sequences: list[SequenceKV]) -> None:
+    def __init__(self, sequences: list[SequenceKVCache]) -> None:
         self._hold(sequences)
 
-    def _hold(self, sequences: list[SequenceKV]) -> None:
+    def _hold(self, sequences: list[SequenceKVCache]) -> None:
         """mlx-lm takes the attention function that this module replaces for caches that have `bits`.
 
         One sequence in full precision has it not: the stock function over plain arrays is the shortest way then.
         """
         self.sequences = sequences
-        self._plain: SequenceKV | None = None
+        self._plain: SequenceKVCache | None = None
         self.__dict__.pop("bits", None)
         is_full = sequences[0].precision.bits is None
         self._is_unfused = is_full and mx.default_device() == mx.Device(mx.cpu)
@@ -90,7 +90,7 @@ class RaggedKV(_BaseCache):
         """Take another batch's rows in."""
         self._hold(self.sequences + other.sequences)
 
-    def extract(self, row: int) -> SequenceKV:
+    def extract(self, row: int) -> SequenceKVCache:
         """One row's cache: itself, not a copy."""
         return self.sequences[row]
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from math import inf
 from typing import Any
 
-from pensieve.engine.planning.memory_plan import Place
+from pensieve.engine.planning.memory_plan import DeviceLimits
 from pensieve.machine import GIB, MODERN_MACOS, Machine
 from pensieve.settings.resolve import Device
 
@@ -27,12 +27,12 @@ WORKING_SETS: tuple[tuple[float, int | None], ...] = (
 OLD_WORKING_SETS: tuple[tuple[float, int | None], ...] = ((36 * GIB, None), (inf, 75))
 
 
-def place_on(
+def device_limits_on(
     machine: Machine,
     device: Device,
     asked_bytes: int | None = None,
     told: Mapping[str, Any] | None = None,
-) -> Place:
+) -> DeviceLimits:
     """Where a model runs on this machine. asked_bytes: a limit that was asked for. told: MLX's own
     facts of the device, which only the engine has.
     """
@@ -41,15 +41,15 @@ def place_on(
     if device == "cpu":
         # On Linux weights and keys are expanded to float32 (engine/model/loading.py).
         computed_bytes = 4 if machine.system == "Linux" else 2
-        return Place(asked_bytes or memory // 2, "cpu", computed_bytes)
+        return DeviceLimits(asked_bytes or memory // 2, "cpu", computed_bytes)
     if machine.kind == "apple_silicon":
         planned = working_set_bytes(machine)
         working_set = min(planned, int(facts.get("max_recommended_working_set_size", planned)))
         limit = limit_bytes(memory, working_set)
-        return Place(asked_bytes or limit, "metal_nax" if machine.has_nax else "metal")
+        return DeviceLimits(asked_bytes or limit, "metal_nax" if machine.has_nax else "metal")
     # An NVIDIA GPU's memory is its own; only MLX tells how much that is.
     limit = int(facts.get("total_memory", memory)) * 9 // 10
-    return Place(asked_bytes or limit, "cuda")
+    return DeviceLimits(asked_bytes or limit, "cuda")
 
 
 def limit_bytes(memory_bytes: int, working_set_bytes: int) -> int:

@@ -19,8 +19,8 @@ Backend = Literal["metal", "metal_nax", "cuda", "cpu"]
 
 READ_FROM_MLX = "0.32.4"
 # MLX's prefill kernels take more query tokens than this; up to it its decode kernels do.
-MOST_DECODE_TOKENS = 8
-_ANY = MOST_DECODE_TOKENS + 1
+MAX_DECODE_TOKENS = 8
+_ANY = MAX_DECODE_TOKENS + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ FUSED: Mapping[Backend, FusedHeads] = {
 def is_fused(backend: Backend, head_dim: int, tokens: int) -> bool:
     """Whether attention of so many query tokens keeps its scores out of memory."""
     heads = FUSED[backend]
-    if tokens <= MOST_DECODE_TOKENS:
+    if tokens <= MAX_DECODE_TOKENS:
         return head_dim in heads.decode
     return head_dim in heads.prefill and tokens >= heads.prefill[head_dim]
 

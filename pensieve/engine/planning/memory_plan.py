@@ -34,7 +34,7 @@ MAX_CHECKPOINTS = 3
 # Where full precision holds so much, halving the bytes gains an agent nothing: Claude Code begins
 # with 12 000 to 14 000 tokens (2.1.330, 2026-11), and a task adds twice that and more before it
 # compacts.
-ENOUGH_CONTEXT_TOKENS = 49_152
+AMPLE_CONTEXT_TOKENS = 49_152
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class ModelFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DeviceLimits:
     """Where a model is to run. limit_bytes: for weights, KV caches and everything else together."""
 
     limit_bytes: int
@@ -143,7 +143,7 @@ class MemoryPlan:
         return fixed + caches + self.windows_bytes + self.scores_bytes + self.copies_bytes
 
 
-def plan(facts: ModelFacts, place: Place, kv_bits: int | None = None) -> MemoryPlan:
+def plan(facts: ModelFacts, place: DeviceLimits, kv_bits: int | None = None) -> MemoryPlan:
     """What was asked for; else the most precise KV cache that holds enough context. kv_bits: 16 is
     full precision.
     """
@@ -158,13 +158,13 @@ def plan(facts: ModelFacts, place: Place, kv_bits: int | None = None) -> MemoryP
     if place.backend == "cpu":
         return replace(at_full, reason="full precision, the fastest on a processor")
     held = f"{at_full.context_tokens:,} tokens"
-    if at_full.context_tokens >= min(ENOUGH_CONTEXT_TOKENS, facts.context_tokens):
+    if at_full.context_tokens >= min(AMPLE_CONTEXT_TOKENS, facts.context_tokens):
         return replace(at_full, reason=f"full precision holds {held}")
     return plan_at(facts, place, by_bits[8], f"8-bit: full precision would hold {held} only")
 
 
 def plan_at(
-    facts: ModelFacts, place: Place, precision: KVPrecision, reason: str = ""
+    facts: ModelFacts, place: DeviceLimits, precision: KVPrecision, reason: str = ""
 ) -> MemoryPlan:
     """The plan with KV caches in this precision."""
     chosen = replace(precision, can_multiply=precision.bits is not None and _is_metal(place))
@@ -196,14 +196,14 @@ def plan_at(
     )
 
 
-def needed_bytes(facts: ModelFacts, place: Place, precision: KVPrecision) -> int:
+def needed_bytes(facts: ModelFacts, place: DeviceLimits, precision: KVPrecision) -> int:
     """What the model takes in all with a context to work in."""
-    tokens = min(ENOUGH_CONTEXT_TOKENS, facts.context_tokens)
+    tokens = min(AMPLE_CONTEXT_TOKENS, facts.context_tokens)
     roomy = replace(place, limit_bytes=1 << 62)
     return plan_at(replace(facts, context_tokens=tokens), roomy, precision).total_bytes
 
 
-def _copied_bytes(facts: ModelFacts, place: Place, precision: KVPrecision) -> int:
+def _copied_bytes(facts: ModelFacts, place: DeviceLimits, precision: KVPrecision) -> int:
     """What one token of a layer costs beside its keys and values: they are copied when the layer
     grows, dequantized when it is read.
     """
@@ -211,7 +211,7 @@ def _copied_bytes(facts: ModelFacts, place: Place, precision: KVPrecision) -> in
     return grown + (facts.layer_values * place.computed_bytes if precision.bits else 0)
 
 
-def _is_metal(place: Place) -> bool:
+def _is_metal(place: DeviceLimits) -> bool:
     return place.backend in {"metal", "metal_nax"}
 
 

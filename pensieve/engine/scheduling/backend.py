@@ -9,7 +9,7 @@ from pensieve.engine.scheduling.prefix_cache import Hit, KVState
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
+class ReleasedSequence:
     """A sequence that left the batch: its tokens, and the KV caches that hold exactly those."""
 
     tokens: Sequence[int]
@@ -23,11 +23,11 @@ class Sampled:
     key: int
     token_id: int
     finish: FinishReason | None = None
-    rest: Rest | None = None
+    rest: ReleasedSequence | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Progressed:
+class PrefillProgress:
     """So many of `key`'s prompt tokens are in the KV cache; `is_done` when decoding begins."""
 
     key: int
@@ -36,18 +36,18 @@ class Progressed:
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class SequenceFailed:
     """`key` cannot go on, through no fault of the others; it is still to be removed."""
 
     key: int
     error: Exception
 
 
-Outcome = Sampled | Progressed | Broken
+Outcome = Sampled | PrefillProgress | SequenceFailed
 
 
 # What is on disk comes a part at a step, or a pause (restore_throttle.py); it returns what all parts make up.
-Reading = Generator[None, None, Hit | None]
+RestoreSteps = Generator[None, None, Hit | None]
 
 
 class Backend(Protocol):
@@ -57,7 +57,7 @@ class Backend(Protocol):
         """Take one more sequence in, which goes on from the KV caches of `hit`."""
         ...
 
-    def remove(self, key: int) -> Rest | None:
+    def remove(self, key: int) -> ReleasedSequence | None:
         """Take a sequence out, in whatever state it is; None where it has not got anywhere."""
         ...
 
@@ -74,13 +74,13 @@ class Backend(Protocol):
         ...
 
 
-class Archive(Protocol):
+class DiskTier(Protocol):
     """KV caches on disk (engine/model/disk_prefix_cache.py)."""
 
-    def held_tokens(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> int:
+    def match(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> int:
         """How many first tokens of a sequence with these block hashes could be restored, at least one short of all."""
         ...
 
-    def restore(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> Reading:
+    def restore(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> RestoreSteps:
         """Read the longest prefix back that can be had whole; None in the end where there is none after all."""
         ...

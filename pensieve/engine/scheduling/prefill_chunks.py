@@ -30,7 +30,7 @@ SLOWEST_TOKEN_S = 0.1
 # for too long, and 2048 tokens after 65 000 are known for it (omlx issue 1387, mlx-lm pull request
 # 1087); after 32 000 nobody reports it.
 METAL_PAIRS = 2048 * 32_768
-_LEAST_CHUNK = 16
+_MIN_CHUNK = 16
 # Large chunks are whole tiles of the matrix kernels, and MLX finds more buffers of the same sizes
 # again.
 _TILE = 64
@@ -38,7 +38,7 @@ _NEWEST_WEIGHT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class ScoresRoom:
+class AttentionScoresBudget:
     """nbytes: for the attention scores of one chunk. pair_bytes: of one of its tokens with one token that it looks at; 0 where
     scores are never in memory.
     """
@@ -46,7 +46,7 @@ class ScoresRoom:
     nbytes: int = 0
     pair_bytes: int = 0
 
-    def most_tokens(self, before: int) -> int | None:
+    def max_tokens(self, before: int) -> int | None:
         """Of a chunk behind so many tokens; None: any number."""
         if not self.pair_bytes:
             return None
@@ -58,7 +58,9 @@ class ChunkSizer:
     """Owned by a worker, kept over its batches."""
 
     largest_chunk: int  # prompt tokens of a chunk when nobody decodes
-    scores: ScoresRoom = ScoresRoom()  # what bounds a chunk behind a long prompt
+    scores: AttentionScoresBudget = (
+        AttentionScoresBudget()
+    )  # what bounds a chunk behind a long prompt
     most_pairs: int = 0  # of a chunk's tokens and the tokens before them; 0: any number
     # Seconds of a prompt token after `_measured_behind` others; 0 before anything is measured.
     _token_s: float = 0.0
@@ -67,7 +69,7 @@ class ChunkSizer:
     _owed_s: float = 0.0
 
     @property
-    def owed_s(self) -> float:
+    def decode_debt_s(self) -> float:
         """Seconds that decoding has coming before anything else may hold it up again; 0 or less where it has had its share."""
         return self._owed_s
 
@@ -93,12 +95,12 @@ class ChunkSizer:
 
     def _shared(self, before: int) -> int:
         if not self._token_s:
-            return _LEAST_CHUNK
+            return _MIN_CHUNK
         return int(SHARED_CHUNK_S / self._token_s_behind(before))
 
     def _largest(self, before: int) -> int:
         largest = self.largest_chunk
-        if (most := self.scores.most_tokens(before)) is not None:
+        if (most := self.scores.max_tokens(before)) is not None:
             largest = min(largest, most)
         if self.most_pairs:
             largest = min(largest, self.most_pairs // max(1, before))
@@ -118,7 +120,7 @@ class ChunkSizer:
     def note_chunk(self, tokens: int, before: int, spent_s: float, *, is_shared: bool) -> None:
         """A step that processed so many prompt tokens, and decoded where anyone did, took so long."""
         processing_s = max(spent_s - self._step_s, spent_s / 2) if is_shared else spent_s
-        if tokens >= _LEAST_CHUNK:
+        if tokens >= _MIN_CHUNK:
             self._note_token(processing_s / tokens, before, is_shared=is_shared)
         self.note_other(processing_s if is_shared else 0.0)
 
@@ -139,8 +141,8 @@ def _slowdown(before: int) -> float:
 
 
 def _rounded(tokens: int) -> int:
-    unit = _TILE if tokens >= 4 * _TILE else _LEAST_CHUNK
-    return max(_LEAST_CHUNK, tokens // unit * unit)
+    unit = _TILE if tokens >= 4 * _TILE else _MIN_CHUNK
+    return max(_MIN_CHUNK, tokens // unit * unit)
 
 
 def _blended(old: float, new: float) -> float:

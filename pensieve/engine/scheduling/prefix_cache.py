@@ -17,13 +17,13 @@ from hashlib import blake2b
 from itertools import count
 from typing import Protocol
 
-from pensieve.engine.scheduling.request_queue import shared_tokens
+from pensieve.engine.scheduling.request_queue import common_prefix_length
 
 BLOCK_TOKENS = 256
 # What a branch leaves behind must be worth a copy.
 _BRANCH_TOKENS = BLOCK_TOKENS
 # Shorter prompts are processed faster than they are kept.
-_LEAST_TOKENS = 16
+_MIN_TOKENS = 16
 
 
 class KVState(Protocol):
@@ -34,11 +34,11 @@ class KVState(Protocol):
         """Bytes held."""
         ...
 
-    def usable(self, tokens: int) -> int:
+    def usable_tokens(self, tokens: int) -> int:
         """The longest prefix of at most `tokens` that it can be cut back to."""
         ...
 
-    def cut(self, tokens: int) -> None:
+    def trim(self, tokens: int) -> None:
         """Cut it back to a usable prefix."""
         ...
 
@@ -56,7 +56,7 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
-class AtRest:
+class CachedPrefix:
     """A kept sequence as others may look at it."""
 
     tokens: array[int]
@@ -100,12 +100,12 @@ class PrefixCache:
         """The chained hashes of the whole blocks of `tokens`; also the names of the blocks on disk."""
         return list(_chain(self._root, array("i", tokens)))
 
-    def find(self, tokens: Sequence[int]) -> int:
+    def match(self, tokens: Sequence[int]) -> int:
         """How many tokens `take` would find."""
         best = self._best(tokens)
         return best[1] if best else 0
 
-    def take(self, tokens: Sequence[int]) -> Hit | None:
+    def acquire(self, tokens: Sequence[int]) -> Hit | None:
         """The longest kept prefix of `tokens`, at least one token short of all, to be continued by the caller."""
         best = self._best(tokens)
         return self._hand_over(*best) if best else None
@@ -114,10 +114,10 @@ class PrefixCache:
         """The entry to go on from, and how many of its tokens are usable."""
         asked = array("i", tokens)
         found = [(entry, _usable_tokens(entry, asked)) for entry in self._candidates(asked)]
-        worth_it = [match for match in found if match[1] >= _LEAST_TOKENS]
+        worth_it = [match for match in found if match[1] >= _MIN_TOKENS]
         return min(worth_it, key=_preference, default=None)
 
-    def keep(
+    def insert(
         self,
         tokens: Sequence[int],
         state: KVState,
@@ -126,7 +126,7 @@ class PrefixCache:
         is_side: bool = False,
     ) -> None:
         """Take a sequence in; shorter ones that it begins with are no longer needed."""
-        if len(tokens) < _LEAST_TOKENS:
+        if len(tokens) < _MIN_TOKENS:
             return
         kept = array("i", tokens)
         entry = _Entry(kept, self.hashes(tokens), state, pinned_tokens, is_side)
@@ -136,27 +136,27 @@ class PrefixCache:
                 self._drop(other)
         self._add(entry)
 
-    def make_room(self, nbytes: int) -> int:
+    def evict(self, nbytes: int) -> int:
         """Give up sequences until `nbytes` are freed or nothing is left; how many were freed."""
         before = self.nbytes
         while self._entries and before - self.nbytes < nbytes:
             self._give_up(min(self._entries, key=_worth))
         return before - self.nbytes
 
-    def drop(self, is_expendable: Callable[[AtRest], bool]) -> None:
+    def remove_if(self, is_expendable: Callable[[CachedPrefix], bool]) -> None:
         """Give up every sequence that is; nothing of it is copied."""
         for entry in list(self._entries):
-            if is_expendable(AtRest(entry.tokens, entry.hashes, entry.state)):
+            if is_expendable(CachedPrefix(entry.tokens, entry.hashes, entry.state)):
                 self._drop(entry)
 
     def clear(self) -> None:
         """Give up everything."""
-        self.drop(lambda _: True)
+        self.remove_if(lambda _: True)
 
-    def sequences(self) -> Iterator[AtRest]:
+    def sequences(self) -> Iterator[CachedPrefix]:
         """All kept sequences, most recently used first."""
         for entry in sorted(self._entries, key=lambda entry: -entry.used):
-            yield AtRest(entry.tokens, entry.hashes, entry.state)
+            yield CachedPrefix(entry.tokens, entry.hashes, entry.state)
 
     def check(self) -> None:
         """Assert the invariants."""
@@ -178,14 +178,14 @@ class PrefixCache:
         if len(entry.tokens) - tokens >= _BRANCH_TOKENS:
             return Hit(entry.state.copy(tokens), tokens)
         self._drop(entry)
-        entry.state.cut(tokens)
+        entry.state.trim(tokens)
         return Hit(entry.state, tokens)
 
     def _give_up(self, entry: _Entry) -> None:
         """A conversation is first cut back to its pinned prefix."""
         self._drop(entry)
-        pinned = entry.state.usable(entry.pinned_tokens)
-        if _LEAST_TOKENS <= pinned < len(entry.tokens):
+        pinned = entry.state.usable_tokens(entry.pinned_tokens)
+        if _MIN_TOKENS <= pinned < len(entry.tokens):
             state = entry.state.copy(pinned)
             tokens = entry.tokens[:pinned]
             hashes = entry.hashes[: pinned // BLOCK_TOKENS]
@@ -210,8 +210,8 @@ class PrefixCache:
 
 
 def _usable_tokens(entry: _Entry, asked: array[int]) -> int:
-    common = min(shared_tokens(entry.tokens, asked), len(asked) - 1)
-    return entry.state.usable(common)
+    common = min(common_prefix_length(entry.tokens, asked), len(asked) - 1)
+    return entry.state.usable_tokens(common)
 
 
 def _preference(match: tuple[_Entry, int]) -> tuple[int, int, array[int], int]:

@@ -11,12 +11,12 @@ from pensieve.engine.generation import PRIORITIES, Generation
 
 # One that has so much left to process can be overtaken by one with a quarter of it.
 LONG_PROMPT_TOKENS = 1024
-MUCH_SHORTER = 4
-MOST_OVERTAKEN = 4
+BYPASS_RATIO = 4
+MAX_BYPASSES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class QueueLimits:
     """max_batch: sequences that run together. max_waiting: in the line behind them."""
 
     max_batch: int = 8
@@ -25,7 +25,7 @@ class Limits:
 
 
 @dataclass(slots=True, eq=False)
-class Live:
+class Request:
     """A generation from submit to finish.
 
     cached_tokens: how many of its tokens the KV cache held when it was last looked at. overtaken: how often a shorter
@@ -38,7 +38,7 @@ class Live:
     generation: Generation
     cached_tokens: int = 0
     sampled: list[int] = field(default_factory=list[int])
-    overtaken: int = 0
+    times_bypassed: int = 0
     has_run: bool = False
     is_suspect: bool = False
 
@@ -53,7 +53,7 @@ class Live:
         return len(self.generation.prompt_tokens) + len(self.sampled)
 
     @property
-    def left_tokens(self) -> int:
+    def uncached_tokens(self) -> int:
         """How many of them are still to be processed."""
         return self.length - self.cached_tokens
 
@@ -62,7 +62,7 @@ class Live:
         """Smaller goes first."""
         return PRIORITIES.index(self.generation.priority), self.order
 
-    def resumed(self) -> Generation:
+    def continuation(self) -> Generation:
         """What is left to generate, with everything sampled so far as part of the prompt."""
         if not self.sampled:
             return self.generation
@@ -74,26 +74,26 @@ class Live:
         )
 
 
-def next_of(waiting: Iterable[Live]) -> Live | None:
+def select_next(waiting: Iterable[Request]) -> Request | None:
     """Who is admitted next."""
     ordered = sorted(waiting, key=lambda live: live.rank)
     if not ordered:
         return None
-    return next((other for other in ordered[1:] if may_overtake(other, ordered[0])), ordered[0])
+    return next((other for other in ordered[1:] if may_preempt(other, ordered[0])), ordered[0])
 
 
-def may_overtake(other: Live, first: Live) -> bool:
+def may_preempt(other: Request, first: Request) -> bool:
     """Whether `other` goes ahead of `first`, which has waited longer or is being processed."""
     if other.rank[0] != first.rank[0]:
         return other.rank[0] < first.rank[0]
     return (
-        first.overtaken < MOST_OVERTAKEN
-        and first.left_tokens >= LONG_PROMPT_TOKENS
-        and other.left_tokens * MUCH_SHORTER <= first.left_tokens
+        first.times_bypassed < MAX_BYPASSES
+        and first.uncached_tokens >= LONG_PROMPT_TOKENS
+        and other.uncached_tokens * BYPASS_RATIO <= first.uncached_tokens
     )
 
 
-def shared_tokens(left: Sequence[int], right: Sequence[int]) -> int:
+def common_prefix_length(left: Sequence[int], right: Sequence[int]) -> int:
     """How many first tokens are equal."""
     low, high = 0, min(len(left), len(right)) + 1  # the first difference lies in [low, high)
     while high - low > 1:

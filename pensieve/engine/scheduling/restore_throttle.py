@@ -5,16 +5,16 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 
 from pensieve.engine.long_operations import READ_BACK_S, Announce, announce_nothing
-from pensieve.engine.scheduling.backend import Archive, Reading
+from pensieve.engine.scheduling.backend import DiskTier, RestoreSteps
 from pensieve.engine.scheduling.prefill_chunks import ChunkSizer
 
 
-class PacedArchive:
+class ThrottledDiskTier:
     """An archive whose readings wait, a step at a time, for as long as decoding has its share coming."""
 
     def __init__(
         self,
-        archive: Archive,
+        archive: DiskTier,
         chunks: ChunkSizer,
         announce: Announce = announce_nothing,
         clock: Callable[[], float] = time.monotonic,
@@ -27,11 +27,11 @@ class PacedArchive:
         self._announce = announce
         self._clock = clock
 
-    def held_tokens(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> int:
+    def match(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> int:
         """As the archive says."""
-        return self._archive.held_tokens(hashes, tokens)
+        return self._archive.match(hashes, tokens)
 
-    def restore(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> Reading:
+    def restore(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> RestoreSteps:
         """As the archive does, with pauses."""
         with closing(self._archive.restore(hashes, tokens)) as reading:
             while True:
@@ -46,9 +46,9 @@ class PacedArchive:
                     self._chunks.note_other(self._clock() - began_s)
                 yield
 
-    def _turns_of_decoding(self) -> Reading:
+    def _turns_of_decoding(self) -> RestoreSteps:
         """Nobody decodes where, since the last turn, none of what is owed was paid."""
-        before_s = self._chunks.owed_s + 1
-        while 0 < self._chunks.owed_s < before_s:
-            before_s = self._chunks.owed_s
+        before_s = self._chunks.decode_debt_s + 1
+        while 0 < self._chunks.decode_debt_s < before_s:
+            before_s = self._chunks.decode_debt_s
             yield

@@ -20,23 +20,23 @@ from pensieve.engine.generation import Finished, Generation, Prefilled, Started,
 from pensieve.engine.planning.memory_plan import KVBudget
 from pensieve.engine.protocol import Admitted, Failed, WorkerEvent
 from pensieve.engine.scheduling.backend import (
-    Archive,
     Backend,
-    Broken,
+    DiskTier,
     Outcome,
-    Progressed,
-    Reading,
+    PrefillProgress,
+    RestoreSteps,
     Sampled,
+    SequenceFailed,
 )
 from pensieve.engine.scheduling.prefix_cache import BLOCK_TOKENS, Hit, PrefixCache
 from pensieve.engine.scheduling.request_queue import (
-    Limits,
-    Live,
-    may_overtake,
-    next_of,
-    shared_tokens,
+    QueueLimits,
+    Request,
+    common_prefix_length,
+    may_preempt,
+    select_next,
 )
-from pensieve.engine.scheduling.tiered_prefix_cache import KeptPrefixes, waits_for
+from pensieve.engine.scheduling.tiered_prefix_cache import TieredPrefixCache, waits_for
 
 KeyedEvent = tuple[int, WorkerEvent]
 
@@ -52,22 +52,22 @@ class Scheduler:
         make_backend: Callable[[], Backend],
         prefix_cache: PrefixCache,
         budget: KVBudget,
-        limits: Limits,
-        archive: Archive | None = None,
+        limits: QueueLimits,
+        archive: DiskTier | None = None,
     ) -> None:
         self._make_backend = make_backend
         self._backend = make_backend()
         self._prefixes = prefix_cache
         self._budget = budget
         self._limits = limits
-        self._kept = KeptPrefixes(prefix_cache, archive)
+        self._kept = TieredPrefixCache(prefix_cache, archive)
         self.is_serial = False  # sequences are let in one at a time: memory is short
         self._orders = count()
-        self._waiting: dict[int, Live] = {}
-        self._running: dict[int, Live] = {}
+        self._waiting: dict[int, Request] = {}
+        self._running: dict[int, Request] = {}
         # The prompt in work, and how it is being read back from disk, for as long as it is.
-        self._prefilling: Live | None = None
-        self._reading: Reading | None = None
+        self._prefilling: Request | None = None
+        self._restore: RestoreSteps | None = None
 
     @property
     def is_idle(self) -> bool:
@@ -95,15 +95,15 @@ class Scheduler:
             return key, Failed("The prompt does not fit the memory budget.", "engine")
         # The front end asks for no more than fits; nothing here should depend on it.
         bounded = replace(generation, max_tokens=min(generation.max_tokens, room))
-        live = Live(key, next(self._orders), bounded, is_suspect=generation.runs_alone)
-        live.cached_tokens = self._kept.find(live.tokens)
+        live = Request(key, next(self._orders), bounded, is_suspect=generation.runs_alone)
+        live.cached_tokens = self._kept.match(live.tokens)
         self._waiting[key] = live
         return key, Started(live.cached_tokens)
 
     def cancel(self, key: int) -> None:
         """Forget a generation, wherever it is; an unknown key has just finished by itself."""
         if live := self._running.get(key):
-            self._take_out(live)
+            self._remove(live)
         else:
             self._waiting.pop(key, None)
 
@@ -114,8 +114,8 @@ class Scheduler:
     def advance(self) -> list[KeyedEvent]:
         """Advance the batch once."""
         self._keep_within_budget()
-        events = self._read_on()
-        if self._reading and len(self._running) == 1:
+        events = self._step_restore()
+        if self._restore and len(self._running) == 1:
             return events
         try:
             outcomes = self._backend.step()
@@ -134,9 +134,9 @@ class Scheduler:
         events: list[KeyedEvent] = []
         while self._waiting and (live := self._next()) is not None:
             self._preempt_prefill()
-            self._leave_line(live)
+            self._dequeue(live)
             try:
-                prefix = self._take_prefix(live)
+                prefix = self._acquire_prefix(live)
             except Exception as error:  # noqa: BLE001 - a refused sequence must not end the worker
                 events.append((live.key, Failed.of(error)))
                 continue
@@ -145,48 +145,48 @@ class Scheduler:
             self._running[live.key] = self._prefilling = live
             events.append((live.key, Admitted()))
             if isinstance(prefix, Generator):
-                self._reading = prefix
+                self._restore = prefix
             else:
                 events += self._insert(live, prefix)
         return events
 
-    def _read_on(self) -> list[KeyedEvent]:
+    def _step_restore(self) -> list[KeyedEvent]:
         """The next part of what is on disk; with the last one its sequence joins the batch."""
         live = self._prefilling
-        if live is None or self._reading is None:
+        if live is None or self._restore is None:
             return []
         try:
-            next(self._reading)
+            next(self._restore)
         except StopIteration as read:
-            self._reading = None
+            self._restore = None
             return self._insert(live, read.value)
         except Exception as error:  # noqa: BLE001 - as in the batch: the others go on
-            self._take_out(live)
+            self._remove(live)
             return [(live.key, Failed.of(error))]
         return []
 
-    def _insert(self, live: Live, hit: Hit | None) -> list[KeyedEvent]:
+    def _insert(self, live: Request, hit: Hit | None) -> list[KeyedEvent]:
         """What needs no processing is told anew where, since it was submitted, others have left more of it, or less."""
         cached_tokens = hit.cached_tokens if hit else 0
         is_told = live.has_run or cached_tokens == live.cached_tokens
         live.has_run, live.cached_tokens = True, cached_tokens
         told: list[KeyedEvent] = [] if is_told else [(live.key, Started(cached_tokens))]
         try:
-            self._backend.insert(live.key, live.resumed(), hit)
+            self._backend.insert(live.key, live.continuation(), hit)
         except Exception as error:  # noqa: BLE001 - a refused sequence must not end the worker
             del self._running[live.key]
             self._prefilling = None
             return [*told, (live.key, Failed.of(error))]
         return told
 
-    def _leave_line(self, live: Live) -> None:
+    def _dequeue(self, live: Request) -> None:
         del self._waiting[live.key]
         for other in self._waiting.values():
-            other.overtaken += other.rank < live.rank
+            other.times_bypassed += other.rank < live.rank
 
-    def _next(self) -> Live | None:
+    def _next(self) -> Request | None:
         """Return the request to admit now; None while none fits, or none may preempt the prefill."""
-        live = next_of(
+        live = select_next(
             other for other in self._waiting.values() if not waits_for(other, self._prefilling)
         )
         if live is None or not self._fits(live):
@@ -194,17 +194,17 @@ class Scheduler:
         if self._prefilling is None:
             return live
         # What is being read is in work soon, and half of it is worth nothing.
-        if self._reading or not may_overtake(live, self._prefilling):
+        if self._restore or not may_preempt(live, self._prefilling):
             return None
         return live
 
     def _preempt_prefill(self) -> None:
         """Send the prompt in work, if any, back to the line."""
         if self._prefilling:
-            self._prefilling.overtaken += 1
-            self._send_back(self._prefilling)
+            self._prefilling.times_bypassed += 1
+            self._preempt(self._prefilling)
 
-    def _fits(self, live: Live) -> bool:
+    def _fits(self, live: Request) -> bool:
         """Whether there is a slot, and memory once the prefix cache has given up what it can."""
         if (live.is_suspect or self.is_serial) and self._running:
             return False
@@ -214,15 +214,18 @@ class Scheduler:
             return False
         return self._needed_bytes(live) <= self._free_bytes
 
-    def _take_prefix(self, live: Live) -> Hit | Reading | None:
+    def _acquire_prefix(self, live: Request) -> Hit | RestoreSteps | None:
         """Take the longest prefix there is: of a running sequence, in memory, on disk."""
         tokens = live.tokens
         shared, key = max(
-            ((shared_tokens(tokens, other.tokens), key) for key, other in self._running.items()),
+            (
+                (common_prefix_length(tokens, other.tokens), key)
+                for key, other in self._running.items()
+            ),
             default=(0, 0),
         )
         shared = min(shared, len(tokens) - 1)
-        least = self._kept.find(tokens) + BLOCK_TOKENS
+        least = self._kept.match(tokens) + BLOCK_TOKENS
         # Caches that cannot be cut anywhere give less than is shared, or nothing.
         if (
             shared >= least
@@ -230,15 +233,15 @@ class Scheduler:
             and hit.cached_tokens >= least
         ):
             return hit
-        return self._kept.take(tokens)
+        return self._kept.acquire(tokens)
 
     # Memory
 
-    def _bytes_of(self, live: Live, more_tokens: int) -> int:
+    def _bytes_of(self, live: Request, more_tokens: int) -> int:
         left = live.generation.max_tokens - len(live.sampled)
         return self._budget.sequence(live.length + min(left, more_tokens))
 
-    def _needed_bytes(self, live: Live) -> int:
+    def _needed_bytes(self, live: Request) -> int:
         return self._bytes_of(live, ANSWER_TOKENS if self._running else 1)
 
     @property
@@ -247,35 +250,35 @@ class Scheduler:
         running = sum(self._bytes_of(other, ANSWER_TOKENS) for other in self._running.values())
         return self._budget.kv_bytes - running
 
-    def _evict_for(self, live: Live) -> None:
+    def _evict_for(self, live: Request) -> None:
         free_bytes = self._free_bytes - self._prefixes.nbytes
-        self._prefixes.make_room(self._needed_bytes(live) - free_bytes)
+        self._prefixes.evict(self._needed_bytes(live) - free_bytes)
 
     def _keep_within_budget(self) -> None:
         """Evict, then send back the last in rank, until the next token of all fits."""
         while True:
             running = sum(self._bytes_of(live, 1) for live in self._running.values())
             excess = running + self._prefixes.nbytes - self._budget.kv_bytes
-            if excess <= 0 or self._prefixes.make_room(excess) >= excess or len(self._running) < 2:
+            if excess <= 0 or self._prefixes.evict(excess) >= excess or len(self._running) < 2:
                 return
-            self._send_back(max(self._running.values(), key=lambda live: live.rank))
+            self._preempt(max(self._running.values(), key=lambda live: live.rank))
 
-    def _send_back(self, live: Live) -> None:
+    def _preempt(self, live: Request) -> None:
         """From the batch to the line; what was processed waits in the prefix cache."""
-        self._take_out(live)
-        live.cached_tokens = self._kept.find(live.tokens)
+        self._remove(live)
+        live.cached_tokens = self._kept.match(live.tokens)
         self._waiting[live.key] = live
 
-    def _take_out(self, live: Live) -> None:
+    def _remove(self, live: Request) -> None:
         del self._running[live.key]
         if self._prefilling is live:
             self._prefilling = None
-            if self._reading:
-                self._reading.close()
-                self._reading = None
+            if self._restore:
+                self._restore.close()
+                self._restore = None
                 return
         if rest := self._backend.remove(live.key):
-            self._kept.keep(live, rest)
+            self._kept.insert(live, rest)
 
     # What comes out
 
@@ -283,7 +286,7 @@ class Scheduler:
         """Start again from token lists; the only one in the batch is the one at fault."""
         lost = list(self._running.values())
         self._running.clear()
-        self._prefilling = self._reading = None
+        self._prefilling = self._restore = None
         self._backend.close()
         # Memory may be what was short.
         self._prefixes.clear()
@@ -299,34 +302,34 @@ class Scheduler:
     def _translate(self, outcome: Outcome) -> list[KeyedEvent]:
         live = self._running[outcome.key]
         match outcome:
-            case Progressed():
+            case PrefillProgress():
                 return self._progress(live, outcome)
             case Sampled():
                 return self._sample(live, outcome)
-            case Broken(_, error):
-                self._take_out(live)
+            case SequenceFailed(_, error):
+                self._remove(live)
                 return [(live.key, Failed.of(error))]
             case _:
                 assert_never(outcome)
 
-    def _progress(self, live: Live, outcome: Progressed) -> list[KeyedEvent]:
+    def _progress(self, live: Request, outcome: PrefillProgress) -> list[KeyedEvent]:
         if outcome.is_done and self._prefilling is live:
             self._prefilling = None
         live.cached_tokens = outcome.prompt_tokens
         return [(live.key, Prefilled(outcome.prompt_tokens))]
 
-    def _sample(self, live: Live, outcome: Sampled) -> list[KeyedEvent]:
+    def _sample(self, live: Request, outcome: Sampled) -> list[KeyedEvent]:
         live.sampled.append(outcome.token_id)
         live.is_suspect = live.generation.runs_alone
         if outcome.finish is None:
             return [(live.key, Token(outcome.token_id))]
         return self._finish(live, outcome)
 
-    def _finish(self, live: Live, outcome: Sampled) -> list[KeyedEvent]:
+    def _finish(self, live: Request, outcome: Sampled) -> list[KeyedEvent]:
         assert outcome.finish is not None
         del self._running[live.key]
         if outcome.rest:
-            self._kept.keep(live, outcome.rest)
+            self._kept.insert(live, outcome.rest)
         finished = (live.key, Finished(outcome.finish, len(live.sampled)))
         if outcome.finish == "stop_token":
             return [finished]

@@ -1,1 +1,1 @@
-"""TODO"""
+"""The worker process: build the engine, run the main loop, give memory back."""

@@ -16,10 +16,10 @@ import mlx.core as mx  # noqa: TID253
 
 from pensieve.atomic_files import exclude_from_backups
 from pensieve.engine.disk.block_store import LEDGER_FILE, BlockStore, StoreLimits, default_limits
-from pensieve.engine.disk.write_quota import WriteLedger
-from pensieve.engine.generation import Figures
-from pensieve.engine.grammar.compiler import Grammars
-from pensieve.engine.grammar.queue import Anteroom
+from pensieve.engine.disk.write_quota import DailyWriteQuota
+from pensieve.engine.generation import EngineStats
+from pensieve.engine.grammar.compiler import GrammarCompiler
+from pensieve.engine.grammar.queue import GrammarQueue
 from pensieve.engine.long_operations import (
     COMPILING_S,
     TRYING_S,
@@ -29,49 +29,49 @@ from pensieve.engine.long_operations import (
     announce_nothing,
 )
 from pensieve.engine.model.batch import BatchBackend
-from pensieve.engine.model.cache_maker import CacheMaker, decodes_together, takes_ours
-from pensieve.engine.model.disk_prefix_cache import DiskArchive
-from pensieve.engine.model.loading import keep_within, load_weights, wire
+from pensieve.engine.model.cache_maker import CacheMaker, supports_batching, supports_ragged_kv
+from pensieve.engine.model.disk_prefix_cache import DiskPrefixCache
+from pensieve.engine.model.loading import load_weights, set_memory_limit, set_wired_limit
 from pensieve.engine.model.memory import plan_memory
 from pensieve.engine.planning.memory_plan import GB, MAX_CHUNK_TOKENS, PROCESS_BYTES, MemoryPlan
 from pensieve.engine.protocol import Load
-from pensieve.engine.scheduling.prefill_chunks import METAL_PAIRS, ChunkSizer, ScoresRoom
+from pensieve.engine.scheduling.prefill_chunks import METAL_PAIRS, AttentionScoresBudget, ChunkSizer
 from pensieve.engine.scheduling.prefix_cache import PrefixCache
-from pensieve.engine.scheduling.request_queue import Limits
-from pensieve.engine.scheduling.restore_throttle import PacedArchive
+from pensieve.engine.scheduling.request_queue import QueueLimits
+from pensieve.engine.scheduling.restore_throttle import ThrottledDiskTier
 from pensieve.engine.scheduling.scheduler import Scheduler
 from pensieve.engine.worker.memory_pressure import pressure_reader
-from pensieve.engine.worker.memory_relief import Holdings, MemoryRelief
+from pensieve.engine.worker.memory_relief import MemoryRelief, ReleasableMemory
 from pensieve.engine.worker.warmup import (
     CHUNK_TOKENS,
-    MOST_SECONDS,
+    MAX_SECONDS,
     FixedChunks,
     prompts_of,
     warm_up,
 )
-from pensieve.engine.worker.worker import Work
+from pensieve.engine.worker.worker import WorkerContext
 from pensieve.private_files import make_folder
 from pensieve.settings.resolve import Device
 
 _log = logging.getLogger("pensieve.engine")
 
 # Prompt tokens of a chunk when nobody decodes, where time and memory allow them. A CPU processes about a hundred a second.
-LARGEST_CHUNK: dict[Device, int] = {"gpu": MAX_CHUNK_TOKENS, "cpu": 128}
+MAX_CHUNK: dict[Device, int] = {"gpu": MAX_CHUNK_TOKENS, "cpu": 128}
 # Raised whenever what is stored, or how KV caches are computed, changes.
 STORE_VERSION = 3
 
 
-def assemble(load: Load, announce: Announce = announce_nothing) -> Work:
+def build_engine(load: Load, announce: Announce = announce_nothing) -> WorkerContext:
     """Load the model and build everything around it. Raises what mlx-lm raises for a model that
     does not load.
 
     announce: called before each part of it.
     """
     folder, device = Path(load.model_folder), cast("Device", load.device)
-    grammars = Grammars.of(folder / "tokenizer.json")
+    grammars = GrammarCompiler.of(folder / "tokenizer.json")
     model = load_weights(folder, device, announce)
     announce("trying the model", TRYING_S)
-    full = CacheMaker(model, takes_ours(model))
+    full = CacheMaker(model, supports_ragged_kv(model))
     announce("planning its memory", TRYING_S)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     plan = plan_memory(full, device, load.allowance, config)
@@ -83,24 +83,24 @@ def assemble(load: Load, announce: Announce = announce_nothing) -> Work:
     platform = _platform(device)
     chunks = _chunks(plan, device)
     store = _store(load, fingerprint)
-    archive = DiskArchive(store, make_caches, fingerprint) if store else None
+    archive = DiskPrefixCache(store, make_caches, fingerprint) if store else None
     announce("trying batches", TRYING_S)
-    limits = Limits() if decodes_together(make_caches) else Limits(max_batch=1)
+    limits = QueueLimits() if supports_batching(make_caches) else QueueLimits(max_batch=1)
     limits = replace(limits, vocabulary_size=_vocabulary_size(model))
     announcer = StepAnnouncer(announce, COMPILING_S[platform])
-    if MOST_SECONDS[platform]:
+    if MAX_SECONDS[platform]:
         _prepare_kernels(make_caches, platform, limits.max_batch, announcer)
     scheduler = Scheduler(
         lambda: BatchBackend(model, make_caches, chunks, grammars.matcher, announcer),
         prefixes,
         plan.budget,
         limits,
-        PacedArchive(archive, chunks, announce) if archive else None,
+        ThrottledDiskTier(archive, chunks, announce) if archive else None,
     )
-    return Work(
+    return WorkerContext(
         scheduler,
         plan.context_tokens,
-        Anteroom(grammars.prepare),
+        GrammarQueue(grammars.prepare),
         partial(_figures, plan, scheduler, prefixes, store),
         spill=(lambda: archive.spill(prefixes)) if archive else lambda: None,
         relieve=MemoryRelief(scheduler, _holdings(prefixes, archive), pressure_reader()).step,
@@ -120,22 +120,20 @@ def _require_room(plan: MemoryPlan) -> None:
 
 
 def _limit_memory(plan: MemoryPlan, load: Load) -> None:
-    keep_within(plan.limit_bytes - PROCESS_BYTES)
+    set_memory_limit(plan.limit_bytes - PROCESS_BYTES)
     if load.allowance.is_wired:
-        wire(plan.limit_bytes)
+        set_wired_limit(plan.limit_bytes)
 
 
 def _chunks(plan: MemoryPlan, device: Device) -> ChunkSizer:
-    scores = ScoresRoom(plan.scores_bytes, plan.pair_bytes)
-    return ChunkSizer(
-        LARGEST_CHUNK[device], scores, METAL_PAIRS if _platform(device) == "metal" else 0
-    )
+    scores = AttentionScoresBudget(plan.scores_bytes, plan.pair_bytes)
+    return ChunkSizer(MAX_CHUNK[device], scores, METAL_PAIRS if _platform(device) == "metal" else 0)
 
 
-def _holdings(prefixes: PrefixCache, archive: DiskArchive | None) -> Holdings:
+def _holdings(prefixes: PrefixCache, archive: DiskPrefixCache | None) -> ReleasableMemory:
     if archive is None:
-        return Holdings(prefixes, mx.clear_cache)
-    return Holdings(prefixes, mx.clear_cache, archive.is_stored, lambda: archive.is_storing)
+        return ReleasableMemory(prefixes, mx.clear_cache)
+    return ReleasableMemory(prefixes, mx.clear_cache, archive.is_stored, lambda: archive.is_storing)
 
 
 def _platform(device: Device) -> Platform:
@@ -153,7 +151,7 @@ def _prepare_kernels(
     preparing = announcer.saying("preparing kernels: ")
     backend = BatchBackend(make_caches.model, make_caches, FixedChunks(chunk), announcer=preparing)
     try:
-        steps = warm_up(backend, prompts_of(chunk, rows), MOST_SECONDS[platform])
+        steps = warm_up(backend, prompts_of(chunk, rows), MAX_SECONDS[platform])
         _log.info("kernels are prepared: %d steps in %.1f s", steps, time.monotonic() - began_s)
     except Exception as error:  # noqa: BLE001 - whatever MLX raises
         _log.warning("kernels are not prepared, the first answers are slower: %s", error)
@@ -170,8 +168,8 @@ def _figures(
     prefixes: PrefixCache,
     store: BlockStore | None,
     tokens_per_second: float,
-) -> Figures:
-    now = Figures(
+) -> EngineStats:
+    now = EngineStats(
         plan.precision.bits,
         plan.reason,
         plan.limit_bytes,
@@ -225,7 +223,7 @@ def _store(load: Load, fingerprint: bytes) -> BlockStore | None:
             default.cap_bytes if cap_bytes is None else cap_bytes,
             default.daily_bytes if daily_bytes is None else daily_bytes,
         )
-        ledger = WriteLedger(root / LEDGER_FILE)
+        ledger = DailyWriteQuota(root / LEDGER_FILE)
         return BlockStore(root / f"{name}-{fingerprint.hex()}", limits, ledger)
     except OSError as error:
         _log.warning("prefixes are not kept on disk: %s", error)

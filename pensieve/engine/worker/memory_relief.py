@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pensieve.engine.scheduling.prefix_cache import AtRest, PrefixCache
+from pensieve.engine.scheduling.prefix_cache import CachedPrefix, PrefixCache
 from pensieve.engine.scheduling.scheduler import Scheduler
 from pensieve.engine.worker.memory_pressure import CRITICAL, WARNING, ReadPressure
 
@@ -19,17 +19,17 @@ IDLE_S = 300.0
 WORKING_LOOK_S, IDLE_LOOK_S = 1.0, 30.0
 
 
-def _nothing_is_stored(_: AtRest) -> bool:
+def _nothing_is_stored(_: CachedPrefix) -> bool:
     return False
 
 
 @dataclass(frozen=True, slots=True)
-class Holdings:
+class ReleasableMemory:
     """What can be given back, and how."""
 
     prefixes: PrefixCache
     clear_buffers: Callable[[], None]
-    is_stored: Callable[[AtRest], bool] = _nothing_is_stored
+    is_stored: Callable[[CachedPrefix], bool] = _nothing_is_stored
     is_storing: Callable[[], bool] = lambda: False  # what is not on disk will be soon
 
 
@@ -39,7 +39,7 @@ class MemoryRelief:
     def __init__(
         self,
         scheduler: Scheduler,
-        holdings: Holdings,
+        holdings: ReleasableMemory,
         read_pressure: ReadPressure | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -84,9 +84,9 @@ class MemoryRelief:
         is_all = level >= CRITICAL or not self._holdings.is_storing()
         self._release((lambda _: True) if is_all else self._holdings.is_stored)
 
-    def _release(self, is_expendable: Callable[[AtRest], bool]) -> None:
+    def _release(self, is_expendable: Callable[[CachedPrefix], bool]) -> None:
         before = self._holdings.prefixes.nbytes
-        self._holdings.prefixes.drop(is_expendable)
+        self._holdings.prefixes.remove_if(is_expendable)
         if self._has_buffers or self._holdings.prefixes.nbytes < before:
             self._holdings.clear_buffers()
             self._has_buffers = False

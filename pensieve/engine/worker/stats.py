@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pensieve.engine.generation import Figures, Token
+from pensieve.engine.generation import EngineStats, Token
 from pensieve.engine.protocol import Frame, Step
 from pensieve.engine.scheduling.scheduler import KeyedEvent
 
@@ -15,7 +15,7 @@ _BURST_S = 5.0
 
 
 @dataclass(slots=True)
-class Speed:
+class Throughput:
     """Tokens per second of all answers together, when some were last made. Others tell the time."""
 
     _began_s: float = 0.0
@@ -45,14 +45,14 @@ class Reporter:
     def __init__(
         self,
         send: Callable[[Frame], None],
-        figures: Callable[[float], Figures],
+        figures: Callable[[float], EngineStats],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._send = send
         self._figures = figures
         self._clock = clock
-        self._speed = Speed()
-        self._sent: Figures | None = None
+        self._speed = Throughput()
+        self._sent: EngineStats | None = None
         self._looked_s = clock()
 
     def events(self, events: list[KeyedEvent]) -> None:

@@ -17,7 +17,7 @@ from pensieve.engine.scheduling.prefill_chunks import ChunkSizer
 
 # No step begins later than this. Metal's kernels come compiled, and a worker that wakes up should
 # be quick.
-MOST_SECONDS: dict[Platform, float] = {"cuda": 240.0, "metal": 2.0, "cpu": 0.0}
+MAX_SECONDS: dict[Platform, float] = {"cuda": 240.0, "metal": 2.0, "cpu": 0.0}
 # Prompt tokens of the one large chunk; a slow Mac needs 2 s for 128.
 CHUNK_TOKENS: dict[Platform, int] = {"cuda": 512, "metal": 128, "cpu": 128}
 # What a prompt's last pass may have, so that a chunk and its rest are two passes (engine/model/batch.py).

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from pensieve.engine import protocol
-from pensieve.engine.generation import Figures, Generation, Grammar
-from pensieve.engine.grammar.queue import Anteroom
+from pensieve.engine.generation import EngineStats, Generation, Grammar
+from pensieve.engine.grammar.queue import GrammarQueue
 from pensieve.engine.long_operations import IMPORTING_S
 from pensieve.engine.protocol import (
     Begun,
@@ -65,7 +65,7 @@ class FrontEnd:
         self._heard = select.poll()
         self._heard.register(connection, select.POLLIN)
 
-    def hear(self, bell: socket.socket) -> None:
+    def watch(self, bell: socket.socket) -> None:
         """From now on `receive` also ends when `bell` rings."""
         self._heard.register(bell, select.POLLIN)
 
@@ -98,7 +98,7 @@ class FrontEnd:
 
 
 @dataclass(slots=True)
-class Work:
+class WorkerContext:
     """What the worker alternates between.
 
     `spill` has a block of a prefix written, and returns the seconds until it wants to go on;
@@ -108,17 +108,17 @@ class Work:
 
     scheduler: Scheduler
     context_tokens: int
-    anteroom: Anteroom
-    figures: Callable[[float], Figures]
+    anteroom: GrammarQueue
+    figures: Callable[[float], EngineStats]
     spill: Callable[[], float | None] = lambda: None
     relieve: Callable[[], float | None] = lambda: None
     close: Callable[[], None] = lambda: None
 
 
-def serve(front_end: FrontEnd, work: Work) -> None:
+def serve(front_end: FrontEnd, work: WorkerContext) -> None:
     """Answer frames, step the batch and write prefixes behind until `Unload` or the socket's end."""
     scheduler, reporter = work.scheduler, Reporter(front_end.send, work.figures)
-    front_end.hear(work.anteroom.bell)
+    front_end.watch(work.anteroom.bell)
     may_spill_s = 0.0
     spill_in_s: float | None = 0
     while True:
@@ -160,10 +160,10 @@ def _sooner(left_s: float | None, right_s: float | None) -> float | None:
     return min((each for each in (left_s, right_s) if each is not None), default=None)
 
 
-def _take(frame: Frame, work: Work) -> list[KeyedEvent]:
+def _take(frame: Frame, work: WorkerContext) -> list[KeyedEvent]:
     match frame:
         case Submit(key, Generation(grammar=Grammar()) as generation):
-            failed = work.anteroom.enter(key, generation)
+            failed = work.anteroom.add(key, generation)
             return [(key, failed)] if failed else []
         case Submit(key, generation):
             return [work.scheduler.submit(key, generation)]
@@ -171,21 +171,21 @@ def _take(frame: Frame, work: Work) -> list[KeyedEvent]:
             work.anteroom.cancel(key)
             work.scheduler.cancel(key)
             return []
-        case Load() | Unload() | Loaded() | LoadFailed() | Begun() | Step() | Figures():
+        case Load() | Unload() | Loaded() | LoadFailed() | Begun() | Step() | EngineStats():
             raise ValueError(f"{type(frame).__name__} is not for a worker that has its model")
         case _:
             assert_never(frame)
 
 
-def _admit(work: Work) -> list[KeyedEvent]:
+def _admit(work: WorkerContext) -> list[KeyedEvent]:
     """Who has waited for a grammar joins the line."""
     return [
         (key, left) if isinstance(left, Failed) else work.scheduler.submit(key, left)
-        for key, left in work.anteroom.leave()
+        for key, left in work.anteroom.take_ready()
     ]
 
 
-def _load(front_end: FrontEnd) -> Work | None:
+def _load(front_end: FrontEnd) -> WorkerContext | None:
     """The work over the model that the first frame names; None where it does not load."""
     (load,) = front_end.receive(None)
     assert isinstance(load, Load)
@@ -195,9 +195,9 @@ def _load(front_end: FrontEnd) -> Work | None:
         from pensieve.engine.model.mlx_import import import_mlx_lm
 
         import_mlx_lm()
-        from pensieve.engine.worker.build import assemble
+        from pensieve.engine.worker.build import build_engine
 
-        work = assemble(load, front_end.announce)
+        work = build_engine(load, front_end.announce)
     except FrontEndGoneError:
         raise
     # Whatever is wrong with the model is told, not died of. One module of mlx-lm calls sys.exit.

@@ -63,7 +63,7 @@ RANKS = "whatmodel.sh, October 2026"
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class ModelCard:
     """What is known of one model."""
 
     model: HubModel | EmbeddedModel
@@ -78,8 +78,8 @@ class Card:
     tried: str = UNTRIED  # how far it was run here
 
 
-CARDS: tuple[Card, ...] = (
-    Card(
+CARDS: tuple[ModelCard, ...] = (
+    ModelCard(
         PHI_3_MINI,
         "the default: small, for text and code; a costly KV cache",
         "MIT",
@@ -89,7 +89,7 @@ CARDS: tuple[Card, ...] = (
         ("config.json of microsoft/Phi-3-mini-128k-instruct",),
         tried="its architecture and tokenizer were run with random weights only",
     ),
-    Card(
+    ModelCard(
         SMOLLM2_135M,
         "tiny, needs no Hub: to see that everything works",
         "Apache-2.0",
@@ -99,7 +99,7 @@ CARDS: tuple[Card, ...] = (
         ("its GGUF's own metadata",),
         tried="run with its real weights on Linux",
     ),
-    Card(
+    ModelCard(
         QWEN3_4B,
         "follows instructions, uses tools; for 8 GB",
         "Apache-2.0",
@@ -113,7 +113,7 @@ CARDS: tuple[Card, ...] = (
             EXO.format("Qwen3-4B-4bit") + "; the size is of that older model of the same shape",
         ),
     ),
-    Card(
+    ModelCard(
         QWEN35_4B,
         "thinks, uses tools, long context for little memory; for 8 GB",
         "Apache-2.0",
@@ -133,7 +133,7 @@ CARDS: tuple[Card, ...] = (
         ("file list of mlx-community/Qwen3.5-4B-MLX-4bit (3.06 GB)", QWEN35_LAYERS),
         Quality(170, "BFCL-V4 56.8"),
     ),
-    Card(
+    ModelCard(
         QWEN35_9B,
         "thinks, uses tools, long context for little memory; for 16 GB",
         "Apache-2.0",
@@ -153,7 +153,7 @@ CARDS: tuple[Card, ...] = (
         (EXO.format("Qwen3.5-9B-4bit"), QWEN35_LAYERS),
         Quality(154, "BFCL-V4 60.6, SWE-bench Pro 38.0"),
     ),
-    Card(
+    ModelCard(
         GPT_OSS_20B,
         "thinks, uses tools, quick (3.6 of 21 billion weights a token); for 24 GB",
         "Apache-2.0",
@@ -178,7 +178,7 @@ CARDS: tuple[Card, ...] = (
         ),
         Quality(215, "SWE-bench Verified 60.7 (maker)"),
     ),
-    Card(
+    ModelCard(
         QWEN38_27B,
         "the best agent that fits into 32 GB; thinks, uses tools; wants a Max chip",
         "Apache-2.0",
@@ -199,7 +199,7 @@ CARDS: tuple[Card, ...] = (
         Quality(52, "Terminal-Bench 2.1 73.0 (maker), SWE-bench Pro 61.7"),
         DENSE_27B_GB_S,
     ),
-    Card(
+    ModelCard(
         QWEN36_27B,
         "thinks, uses tools; qwen3.8-27b of the same size is better",
         "Apache-2.0",
@@ -220,7 +220,7 @@ CARDS: tuple[Card, ...] = (
         Quality(81, "SWE-bench Verified 77.2 (maker), SWE-bench Pro 53.5"),
         DENSE_27B_GB_S,
     ),
-    Card(
+    ModelCard(
         QWEN3_CODER_30B,
         "quick (3.3 of 30.5 billion weights a token); an older, weaker agent",
         "Apache-2.0",
@@ -232,7 +232,7 @@ CARDS: tuple[Card, ...] = (
         ("model card of Qwen/Qwen3-Coder-30B-A3B-Instruct (layers, KV heads, context, licence)",),
         Quality(182, "SWE-bench Verified 31.8, Terminal-Bench 2.1 10.1"),
     ),
-    Card(
+    ModelCard(
         MUSE_GLIMMER_30B,
         "by Meta; thinks, uses tools, slower than qwen3.8-27b; wants a Max chip",
         "Apache-2.0",
@@ -258,7 +258,7 @@ CARDS: tuple[Card, ...] = (
         Quality(80, "SWE-bench Verified 76.0 (maker); 24 of 30 tool tasks, qwen3.8-27b 30"),
         DENSE_27B_GB_S,
     ),
-    Card(
+    ModelCard(
         QWEN36_35B,
         "thinks, uses tools, the best of the quick (3 of 35 billion weights a token)",
         "Apache-2.0",
@@ -278,7 +278,7 @@ CARDS: tuple[Card, ...] = (
         (EXO.format("Qwen3.6-35B-A3B-4bit"), QWEN35_LAYERS),
         Quality(95, "SWE-bench Verified 64.4 (maker: 73.4), Terminal-Bench 2.1 34.8"),
     ),
-    Card(
+    ModelCard(
         QWEN38_27B_8BIT,
         "qwen3.8-27b with finer weights, at half the speed; for 64 GB and an Ultra",
         "Apache-2.0",
@@ -299,7 +299,7 @@ CARDS: tuple[Card, ...] = (
         Quality(52, "Terminal-Bench 2.1 73.0 (maker), SWE-bench Pro 61.7"),
         DENSE_27B_8BIT_GB_S,
     ),
-    Card(
+    ModelCard(
         QWEN3_CODER_NEXT,
         "made for coding, quick (3 of 80 billion weights a token); for 96 GB",
         "Apache-2.0",
@@ -321,7 +321,7 @@ CARDS: tuple[Card, ...] = (
         ),
         Quality(None, "SWE-bench Verified 70.6 (maker), Terminal-Bench 2.0 36.2 (maker)"),
     ),
-    Card(
+    ModelCard(
         GPT_OSS_120B,
         "thinks, uses tools, quick (5.1 of 117 billion weights a token); for 96 GB",
         "Apache-2.0",
@@ -345,6 +345,6 @@ CARDS: tuple[Card, ...] = (
 )
 
 
-def card_of(source: ModelSource) -> Card | None:
+def card_of(source: ModelSource) -> ModelCard | None:
     """What is known of `source`; None where it is not of the catalog."""
     return next((card for card in CARDS if card.model == source), None)

@@ -7,7 +7,7 @@ from pathlib import Path
 from pensieve.errors import ModelError, ModelUnavailableError
 from pensieve.machine import Machine, inspect
 from pensieve.models.catalog.cards import card_of
-from pensieve.models.catalog.memory_fit import fit, room_here
+from pensieve.models.catalog.memory_fit import estimate_fit, memory_limit_here
 from pensieve.models.catalog.sources import ModelSource, find
 from pensieve.models.folder.config_shape import ModelShape, shape_of
 from pensieve.models.folder.snapshot import ModelFolder, folder_of, is_present
@@ -21,7 +21,7 @@ def planned_context(settings: Settings) -> int:
     machine = inspect()
     if not machine.memory_bytes:
         return shape.context_tokens
-    return fit(shape, room_here(machine, settings)).context_tokens
+    return estimate_fit(shape, memory_limit_here(machine, settings)).context_tokens
 
 
 def context_on_mac(
@@ -34,7 +34,10 @@ def context_on_mac(
     if machine.kind != "apple_silicon" or settings.device == "cpu":
         return None
     with suppress(ModelError):
-        return fit(shape_of(folder), room_here(machine, settings)).context_tokens or None
+        return (
+            estimate_fit(shape_of(folder), memory_limit_here(machine, settings)).context_tokens
+            or None
+        )
     return None
 
 

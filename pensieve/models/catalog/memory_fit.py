@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pensieve.engine.planning.device_limits import place_on
+from pensieve.engine.planning.device_limits import device_limits_on
 from pensieve.engine.planning.kv_precision import KVPrecision
 from pensieve.engine.planning.memory_plan import (
     ACTIVATIONS_BYTES,
     GB,
     PROCESS_BYTES,
+    DeviceLimits,
     MemoryPlan,
-    Place,
     needed_bytes,
     plan,
     plan_at,
@@ -26,12 +26,12 @@ from pensieve.settings.resolve import Device, Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class MemoryLimit:
     """Where a model would run, and how precisely its KV caches were asked to be kept (None: as it
     fits).
     """
 
-    place: Place
+    place: DeviceLimits
     kv_bits: int | None = None
 
     @property
@@ -41,7 +41,7 @@ class Room:
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
+class FitEstimate:
     """One model in one room. context_tokens 0: it does not fit. needs_bytes: for it with enough
     context, at this precision.
 
@@ -59,43 +59,47 @@ class Fit:
     reason: str
 
 
-def room_here(machine: Machine, settings: Settings, told: Mapping[str, Any] | None = None) -> Room:
+def memory_limit_here(
+    machine: Machine, settings: Settings, told: Mapping[str, Any] | None = None
+) -> MemoryLimit:
     """The room on this machine, as far as the settings leave it to the machine. told: MLX's facts
     of the device, where it was asked.
     """
     asked = int(settings.memory_gb * GB) if settings.memory_gb else None
-    place = place_on(machine, _device(machine, settings), asked, told)
-    return Room(place, settings.kv_bits)
+    place = device_limits_on(machine, _device(machine, settings), asked, told)
+    return MemoryLimit(place, settings.kv_bits)
 
 
-def room_on(machine: Machine) -> Room:
+def memory_limit_on(machine: Machine) -> MemoryLimit:
     """The room on a machine that nobody has set anything for."""
-    return Room(place_on(machine, "gpu" if machine.kind == "apple_silicon" else "cpu"))
+    return MemoryLimit(
+        device_limits_on(machine, "gpu" if machine.kind == "apple_silicon" else "cpu")
+    )
 
 
-def room_of_mac(memory_bytes: int) -> Room:
+def memory_limit_of_mac(memory_bytes: int) -> MemoryLimit:
     """The room on some Mac with so much memory."""
-    return room_on(
+    return memory_limit_on(
         Machine("Darwin", "arm64", "", macos=f"{MODERN_MACOS}", memory_bytes=memory_bytes)
     )
 
 
-def fit(shape: ModelShape, room: Room) -> Fit:
+def estimate_fit(shape: ModelShape, room: MemoryLimit) -> FitEstimate:
     """What the engine will choose for a model of this shape, and what follows for the context."""
     facts = shape.facts(_loaded_bytes(shape, room.place))
     return _fit(shape, room, plan(facts, room.place, room.kv_bits))
 
 
-def fit_at(shape: ModelShape, room: Room, precision: KVPrecision) -> Fit:
+def estimate_fit_at(shape: ModelShape, room: MemoryLimit, precision: KVPrecision) -> FitEstimate:
     """What a model of this shape gets with its KV caches in this precision."""
     facts = shape.facts(_loaded_bytes(shape, room.place))
     return _fit(shape, room, plan_at(facts, room.place, precision))
 
 
-def _fit(shape: ModelShape, room: Room, planned: MemoryPlan) -> Fit:
+def _fit(shape: ModelShape, room: MemoryLimit, planned: MemoryPlan) -> FitEstimate:
     facts = shape.facts(planned.weights_bytes)
     computing = PROCESS_BYTES + ACTIVATIONS_BYTES + planned.windows_bytes
-    return Fit(
+    return FitEstimate(
         weights_bytes=planned.weights_bytes,
         kv_bytes=planned.budget.kv_bytes,
         precision=planned.precision,
@@ -111,7 +115,7 @@ def _device(machine: Machine, settings: Settings) -> Device:
     return settings.device or ("gpu" if machine.kind == "apple_silicon" else "cpu")
 
 
-def _loaded_bytes(shape: ModelShape, place: Place) -> int:
+def _loaded_bytes(shape: ModelShape, place: DeviceLimits) -> int:
     """The weights in memory: on Linux's processors in float32. A group of 64 quantized ones has a
     scale and a bias of 16 bits each beside it.
     """

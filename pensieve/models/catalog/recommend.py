@@ -6,9 +6,9 @@ The order is that of measured quality as an agent, not of size: larger models of
 from collections.abc import Iterator
 
 from pensieve.machine import Machine
-from pensieve.models.catalog.cards import CARDS, Card, card_of
+from pensieve.models.catalog.cards import CARDS, ModelCard, card_of
 from pensieve.models.catalog.chips import bandwidth_gb_s
-from pensieve.models.catalog.memory_fit import Room, fit, room_on
+from pensieve.models.catalog.memory_fit import MemoryLimit, estimate_fit, memory_limit_on
 from pensieve.models.catalog.sources import (
     FAST,
     PHI_3_MINI,
@@ -28,20 +28,20 @@ FAST_BILLIONS = 6
 ASSUMED_GB_S = 400
 
 
-def suited(machine: Machine, word: str) -> HubModel | EmbeddedModel:
+def resolve_auto(machine: Machine, word: str) -> HubModel | EmbeddedModel:
     """What `word` means on this machine: where it is no Mac, a model that is small enough to try."""
     if machine.kind != "apple_silicon":
         return PHI_3_MINI if machine.has_mlx_cuda else SMOLLM2_135M
-    return suited_to(room_on(machine), word, machine.chip)
+    return resolve_auto_on(memory_limit_on(machine), word, machine.chip)
 
 
-def suited_to(room: Room, word: str, chip_name: str = "") -> HubModel | EmbeddedModel:
+def resolve_auto_on(room: MemoryLimit, word: str, chip_name: str = "") -> HubModel | EmbeddedModel:
     """What `word`, one of `AUTOMATIC_WORDS`, means on a Mac with this room."""
     card = recommended(room, chip_name, is_fast=word == FAST) or roomiest(room)
     return card.model
 
 
-def recommended(room: Room, chip_name: str, *, is_fast: bool = False) -> Card | None:
+def recommended(room: MemoryLimit, chip_name: str, *, is_fast: bool = False) -> ModelCard | None:
     """The best agent that gets a context to work in here, and does not crawl; None where there is none.
 
     Of two builds of one model the more precise. chip_name "": not known.
@@ -60,7 +60,7 @@ def recommended(room: Room, chip_name: str, *, is_fast: bool = False) -> Card | 
     return min(able)[-1] if able else None
 
 
-def better(chosen: ModelSource, room: Room, chip_name: str) -> Card | None:
+def better(chosen: ModelSource, room: MemoryLimit, chip_name: str) -> ModelCard | None:
     """The model that would serve Claude Code better than `chosen`; None where none would, or nothing is known of `chosen`."""
     own = card_of(chosen)
     best = None if room.place.backend == "cpu" else recommended(room, chip_name)
@@ -71,20 +71,20 @@ def better(chosen: ModelSource, room: Room, chip_name: str) -> Card | None:
     return best if best_rank and (own_rank is None or best_rank < own_rank) else None
 
 
-def roomiest(room: Room) -> Card:
+def roomiest(room: MemoryLimit) -> ModelCard:
     """The model with the longest context, for a room in which none gets one to work in (8 GB)."""
     ranked = [card for card in CARDS if card.quality and card.quality.agent_rank]
-    return max(ranked, key=lambda card: fit(card.shape, room).context_tokens)
+    return max(ranked, key=lambda card: estimate_fit(card.shape, room).context_tokens)
 
 
-def fitting(room: Room) -> list[Card]:
+def fitting(room: MemoryLimit) -> list[ModelCard]:
     """Return the models that get any context here, the longest first."""
-    contexts = [(fit(card.shape, room).context_tokens, card) for card in CARDS]
+    contexts = [(estimate_fit(card.shape, room).context_tokens, card) for card in CARDS]
     found = [entry for entry in contexts if entry[0]]
     return [card for _, card in sorted(found, key=lambda entry: -entry[0])]
 
 
-def _working(room: Room) -> Iterator[tuple[int, Card]]:
+def _working(room: MemoryLimit) -> Iterator[tuple[int, ModelCard]]:
     for number, card in enumerate(CARDS):
-        if fit(card.shape, room).context_tokens >= WORKING_CONTEXT_TOKENS:
+        if estimate_fit(card.shape, room).context_tokens >= WORKING_CONTEXT_TOKENS:
             yield number, card

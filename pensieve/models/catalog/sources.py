@@ -124,9 +124,9 @@ def find(name: str) -> ModelSource:
     """
     if name in AUTOMATIC_WORDS:
         from pensieve.machine import inspect
-        from pensieve.models.catalog.recommend import suited
+        from pensieve.models.catalog.recommend import resolve_auto
 
-        return suited(inspect(), name)
+        return resolve_auto(inspect(), name)
     return _from_catalog(name) or _from_disk(name) or _from_hub(name) or _refuse(name)
 
 

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Download from the Hugging Face Hub: resume, verify, publish whole."""

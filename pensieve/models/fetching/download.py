@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from pensieve.atomic_files import sync_path
 from pensieve.errors import DiskFullError, ModelDamagedError, ModelUnsupportedError
 from pensieve.models.catalog.sources import HubModel
-from pensieve.models.fetching.hub import Hub, HubGoneError, HubInterruptedError, Transfer
+from pensieve.models.fetching.hub import Hub, HubInterruptedError, RevisionNotFoundError, Transfer
 from pensieve.models.fetching.hub_exchange import MIN_WINDOW_BYTES
 from pensieve.models.fetching.progress import Progress, Unseen
 from pensieve.models.fetching.verify import is_as_published
@@ -45,7 +45,7 @@ CONFIG = "config.json"
 MAX_CONFIG_BYTES = 10_000_000
 # Tries in a row that brought next to nothing before the error is shown: waits of 1, 2, 4 and 8 s.
 ATTEMPTS = 5
-LONGEST_WAIT_S = 60
+MAX_WAIT_S = 60
 # Room beside the model: file systems keep some, and the server writes logs.
 DISK_MARGIN = 1.1
 
@@ -146,7 +146,7 @@ class Download:
                 if failures == ATTEMPTS:
                     raise
                 self.sleep(_wait_s(error, failures))
-            except HubGoneError:
+            except RevisionNotFoundError:
                 # The plan's commit is gone: the next start asks the Hub for a new one.
                 (partial / MARKER).unlink(missing_ok=True)
                 raise
@@ -226,7 +226,7 @@ def _verify(part: Path, snapshot: Snapshot, file: ModelFile) -> None:
 def _wait_s(error: HubInterruptedError, failures: int) -> float:
     """Doubling, spread so that many clients do not come back at once; longer where the Hub asks for it."""
     waiting = 2 ** (failures - 1) * random.uniform(0.75, 1.25)  # noqa: S311
-    return min(max(waiting, error.retry_after_s), LONGEST_WAIT_S)
+    return min(max(waiting, error.retry_after_s), MAX_WAIT_S)
 
 
 def _bytes_here(partial: Path, file: ModelFile) -> int:

@@ -11,9 +11,9 @@ from pensieve.models.fetching.download import Download
 from pensieve.models.fetching.hub import Hub
 from pensieve.models.fetching.progress import Progress
 from pensieve.models.fetching.proxies import usable_proxies
-from pensieve.models.fetching.verify import altered
+from pensieve.models.fetching.verify import modified_files
 from pensieve.models.folder.architecture_support import check_files
-from pensieve.models.folder.integrity import check
+from pensieve.models.folder.integrity import check_model
 from pensieve.models.folder.snapshot import (
     MARKER,
     PARTIAL,
@@ -27,7 +27,7 @@ from pensieve.models.folder.snapshot import (
 )
 from pensieve.paths import Paths
 
-__all__ = ["Progress", "check_here", "fetch", "mend"]
+__all__ = ["Progress", "check_here", "fetch", "repair"]
 
 
 def fetch(source: ModelSource, paths: Paths, progress: Progress) -> ModelFolder:
@@ -49,7 +49,7 @@ def check_here(source: ModelSource, paths: Paths) -> None:
     Raises what `fetch` raises.
     """
     if is_present(source, paths.models):
-        check(_folder(source, paths))
+        check_model(_folder(source, paths))
     elif isinstance(source, LocalModel):
         _refuse(source.folder)
 
@@ -65,18 +65,18 @@ def _folder(source: ModelSource, paths: Paths) -> ModelFolder:
             assert_never(source)
 
 
-def mend(source: HubModel | EmbeddedModel, paths: Paths, progress: Progress) -> tuple[str, ...]:
+def repair(source: HubModel | EmbeddedModel, paths: Paths, progress: Progress) -> tuple[str, ...]:
     """Compare every file of a model that is here with its published hash and fetch anew what differs; the names of those.
 
     Nobody may have the model open. Raises what `fetch` raises.
     """
-    names = take_down(source, paths, progress)
+    names = invalidate(source, paths, progress)
     if names:
         _fill(source, paths, progress)
     return names
 
 
-def take_down(
+def invalidate(
     source: HubModel | EmbeddedModel, paths: Paths, progress: Progress
 ) -> tuple[str, ...]:
     """Make a model that is here half fetched, without the files that are not what was published; the names of those.
@@ -99,7 +99,7 @@ def take_down(
 def _compared(name: str, folder: Path, snapshot: Snapshot, progress: Progress) -> tuple[str, ...]:
     progress.begin(f"Checking {name}", snapshot.total_bytes)
     try:
-        return altered(folder, snapshot, progress.advance)
+        return modified_files(folder, snapshot, progress.advance)
     finally:
         progress.end()
 

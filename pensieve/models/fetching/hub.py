@@ -46,7 +46,7 @@ class HubInterruptedError(ModelUnavailableError):
         self.retry_after_s = retry_after_s
 
 
-class HubGoneError(ModelUnavailableError):
+class RevisionNotFoundError(ModelUnavailableError):
     """The repository is there, this revision or file of it is not (any more)."""
 
 
@@ -196,7 +196,7 @@ class Hub:
     def _raise_for_status(self, error: "HfHubHTTPError", repo: str) -> NoReturn:
         status = error.response.status_code
         if status == 404:
-            raise HubGoneError(
+            raise RevisionNotFoundError(
                 f"{repo} is on the Hub, but not with this revision or file: {error.response.url.path}",
                 hint="Check what follows the @ in the model's name, or start again to take the newest revision.",
             ) from error

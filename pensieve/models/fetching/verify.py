@@ -12,7 +12,7 @@ PIECE_BYTES = 1 << 20
 Advance = Callable[[int], None]
 
 
-def altered(folder: Path, snapshot: Snapshot, advance: Advance) -> tuple[str, ...]:
+def modified_files(folder: Path, snapshot: Snapshot, advance: Advance) -> tuple[str, ...]:
     """The names of the files in `folder` whose content is not the published one. `advance` hears of each byte looked at."""
     return tuple(
         file.name

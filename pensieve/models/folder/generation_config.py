@@ -71,7 +71,7 @@ def _sampling(stated: dict[str, Any], complaints: list[str]) -> dict[str, float]
         try:
             values[key.name] = cast("float", key.checked(value, key.name))
         except SettingsError:
-            complaints.append(f"{key.name} is not {key.can_be}")
+            complaints.append(f"{key.name} is not {key.expected}")
     match stated.get("do_sample"):
         case None | True:
             pass

@@ -9,7 +9,7 @@ from pensieve.models.folder.snapshot import MARKER, PARTIAL, folder_of, locked, 
 
 
 @dataclass(frozen=True, slots=True)
-class Shelved:
+class InstalledModel:
     """A model and where it lies or would lie. is_here: whole. partial_bytes: what an unfinished fetch has left."""
 
     source: HubModel | EmbeddedModel
@@ -19,22 +19,25 @@ class Shelved:
     partial_bytes: int = 0
 
 
-def shelf(models: Path) -> list[Shelved]:
+def installed_models(models: Path) -> list[InstalledModel]:
     """The catalog, then what else was fetched into `models`, by name."""
     listed = {folder_of(model, models): model for model in CATALOG}
     found = {folder: source for folder in _folders(models) if (source := _source_of(folder))}
     others = sorted((found.keys() - listed.keys()), key=lambda folder: found[folder].name)
-    return [shelved(source, models) for source in (*CATALOG, *(found[folder] for folder in others))]
+    return [
+        installed_model(source, models)
+        for source in (*CATALOG, *(found[folder] for folder in others))
+    ]
 
 
-def shelved(source: HubModel | EmbeddedModel, models: Path) -> Shelved:
+def installed_model(source: HubModel | EmbeddedModel, models: Path) -> InstalledModel:
     """What of `source` lies under `models`."""
     folder = folder_of(source, models)
     is_here = read_snapshot(folder / MARKER) is not None
-    return Shelved(source, folder, is_here, bytes_of(folder), bytes_of(_partial(folder)))
+    return InstalledModel(source, folder, is_here, bytes_of(folder), bytes_of(_partial(folder)))
 
 
-def remove(model: Shelved) -> None:
+def remove(model: InstalledModel) -> None:
     """Take the model away, and what an unfinished fetch left of it. Raises OSError."""
     with locked(model.folder):
         for folder in (model.folder, _partial(model.folder)):

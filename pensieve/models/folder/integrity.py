@@ -21,14 +21,14 @@ from pensieve.models.folder.model_files import read_file, read_header, read_text
 from pensieve.models.folder.snapshot import MARKER, ModelFolder, read_snapshot
 
 LFS_POINTER = b"version https://git-lfs"
-LONGEST_TYPE = 100
+MAX_TYPE_CHARS = 100
 INDEX = "model.safetensors.index.json"
 # What a tokenizer is made of: the file that all newer models have, or those that transformers
 # makes it from.
 _TOKENIZERS = re.compile(r"tokenizer\.json|vocab\.(json|txt)|tekken\.json|.*\.(model|tiktoken)")
 
 
-def check(model: ModelFolder) -> dict[str, Any]:
+def check_model(model: ModelFolder) -> dict[str, Any]:
     """Check the folder; its config.json. Raises `ModelDamagedError`, `ModelUnsupportedError`."""
     with readable(model):
         _check_sizes(model)
@@ -46,7 +46,7 @@ def check_kind(model: ModelFolder) -> dict[str, Any]:
     if config is None:
         damaged(model, "config.json", "is missing")
     model_type = config.get("model_type")
-    if not isinstance(model_type, str) or len(model_type) > LONGEST_TYPE:
+    if not isinstance(model_type, str) or len(model_type) > MAX_TYPE_CHARS:
         damaged(model, "config.json", "names no model_type")
     check_config(str(model.folder), config, installed_mlx_lm())
     if wrong := unbelievable(text_part(config)):

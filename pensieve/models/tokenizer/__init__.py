@@ -1,1 +1,1 @@
-"""TODO"""
+"""Tokenizer, detokenizer and chat template of a model. Loads no MLX."""

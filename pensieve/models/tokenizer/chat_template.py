@@ -15,7 +15,7 @@ from typing import Any
 import jinja2
 
 from pensieve.errors import InvalidRequestError
-from pensieve.models.tokenizer.template_sandbox import LIMIT_S, BoundedEnvironment, require_few
+from pensieve.models.tokenizer.template_sandbox import LIMIT_S, BoundedEnvironment, limit_count
 
 # What a sandboxed template can end with for a conversation that it does not expect.
 _REFUSALS = (
@@ -119,5 +119,5 @@ def _raise_exception(message: str) -> str:
 def _to_json(value: Any, **options: Any) -> str:
     """What Jinja's filters make lists of comes one by one."""
     value = list(value) if isinstance(value, Iterator) else value
-    require_few(value)
+    limit_count(value)
     return json.dumps(value, **{"ensure_ascii": False, **options})

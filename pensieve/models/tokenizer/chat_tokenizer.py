@@ -13,7 +13,7 @@ from typing import Any, cast
 from tokenizers import AddedToken, Tokenizer
 
 from pensieve.models.tokenizer.chat_template import ChatTemplate
-from pensieve.models.tokenizer.control_tokens import Marking, is_marked, unmark
+from pensieve.models.tokenizer.control_tokens import ControlTokenEscaper, is_escaped, unescape
 from pensieve.models.tokenizer.detokenizer import StreamDetokenizer, TokenTexts
 from pensieve.models.tokenizer.encoder import Encoder
 
@@ -48,7 +48,7 @@ class ModelTokenizer:
         self._tokenizer = tokenizer
         self._encoder = Encoder(tokenizer)
         self._template = template
-        self._marking = Marking(self._controls.values())
+        self._marking = ControlTokenEscaper(self._controls.values())
         special = {number for number, token in added.items() if token.special}
         self._texts = TokenTexts(tokenizer, special | set(stop_tokens))
 
@@ -76,9 +76,9 @@ class ModelTokenizer:
 
     def neutralize(self, text: str) -> str:
         """`text` from a client, marked so that `encode` never reads a control token in it."""
-        marked = self._marking.mark(text)
+        marked = self._marking.escape(text)
         if self._is_normalized and self._has_control(marked):
-            return self._marking.mark_throughout(text)
+            return self._marking.escape_all(text)
         return marked
 
     def encode(self, rendered: str) -> list[int]:
@@ -146,10 +146,10 @@ class ModelTokenizer:
 
     def _stretch(self, rendered: str, span: Span, ids: list[int]) -> list[int]:
         text = rendered[span[0] : span[1]]
-        if not is_marked(text):
+        if not is_escaped(text):
             return ids
         plain = self._plain_after_control if span[0] else self._plain
-        return plain.ids(unmark(text))
+        return plain.ids(unescape(text))
 
     @cached_property
     def _plain(self) -> Encoder:

@@ -20,7 +20,7 @@ _CHARACTER = re.compile(f"{ESCAPE}?.", re.DOTALL)
 _MEANT = {None: "", "0": BREAK, "1": ESCAPE}
 
 
-class Marking:
+class ControlTokenEscaper:
     """For the control tokens whose texts are `controls`."""
 
     def __init__(self, controls: Collection[str]) -> None:
@@ -28,7 +28,7 @@ class Marking:
         self._beginnings = frozenset(text[:end] for text in controls for end in range(1, len(text)))
         self._longest = max((len(text) for text in controls), default=0)
 
-    def mark(self, text: str) -> str:
+    def escape(self, text: str) -> str:
         """`text` with its look-alikes broken, also one that only begins at its end and that other text could complete."""
         escaped = _escaped(text)
         if self._look_alike is None:
@@ -36,7 +36,7 @@ class Marking:
         broken = self._look_alike.sub(rf"\g<0>{BREAK}", escaped)
         return broken + BREAK if self._ends_in_a_beginning(broken) else broken
 
-    def mark_throughout(self, text: str) -> str:
+    def escape_all(self, text: str) -> str:
         """`text` with a break after every character, for look-alikes that only a normalizer makes."""
         escaped = _escaped(text)
         return _CHARACTER.sub(rf"\g<0>{BREAK}", escaped)
@@ -46,7 +46,7 @@ class Marking:
 
 
 def _escaped(text: str) -> str:
-    return _SIGN.sub(lambda sign: _ESCAPED[sign[0]], text) if is_marked(text) else text
+    return _SIGN.sub(lambda sign: _ESCAPED[sign[0]], text) if is_escaped(text) else text
 
 
 def _beginning_of(controls: Collection[str]) -> re.Pattern[str]:
@@ -61,11 +61,11 @@ def _beginning_of(controls: Collection[str]) -> re.Pattern[str]:
     return re.compile("|".join(alternatives))
 
 
-def is_marked(text: str) -> bool:
+def is_escaped(text: str) -> bool:
     """Whether `unmark` would change anything. In 31 MB of ASCII nothing is looked for at all, by a pattern for 0.2 s."""
     return BREAK in text or ESCAPE in text
 
 
-def unmark(text: str) -> str:
+def unescape(text: str) -> str:
     """The text that was marked, or a stretch of it."""
     return _MARK.sub(lambda found: _MEANT[found[1]], text)

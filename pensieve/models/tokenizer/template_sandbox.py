@@ -25,7 +25,7 @@ from jinja2.visitor import NodeTransformer
 # Of the thread's own time, so that a busy machine refuses nothing. A session of 1 MB takes 0.01 (2026-11-26, two-core Linux).
 LIMIT_S = 2.0
 # A body of 32 MiB, all of it marked, is written three times as long.
-MAX_LETTERS = 100_000_000
+MAX_CHARS = 100_000_000
 MAX_ITEMS = 1_000_000
 # Widths, counts, exponents: what one step does as often as it is told.
 MAX_NUMBER = 10_000
@@ -83,7 +83,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             for piece in template.generate(**variables):
                 pieces.append(piece)
                 letters += len(piece)
-                _require(letters <= MAX_LETTERS, "writes too much")
+                _require(letters <= MAX_CHARS, "writes too much")
             return "".join(pieces)
 
         return render, frozenset(bounds.names)
@@ -102,7 +102,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         if operator == "%":
             _require_narrow(left)
         if operator == "*":
-            _require(_length(left) * _length(right) <= MAX_LETTERS, "multiplies too much")
+            _require(_length(left) * _length(right) <= MAX_CHARS, "multiplies too much")
         return _sized(super().call_binop(context, operator, left, right))
 
     def wrap_str_format(self, value: Any) -> Any:
@@ -192,7 +192,7 @@ def _length(value: Any) -> int:
 
 def _sized(value: Any) -> Any:
     if isinstance(value, str):
-        _require(len(value) <= MAX_LETTERS, "makes too long a text")
+        _require(len(value) <= MAX_CHARS, "makes too long a text")
     elif isinstance(value, list | tuple):
         _require(len(value) <= MAX_ITEMS, "makes too long a list")
     return value
@@ -202,11 +202,11 @@ def _shown(value: Any) -> Any:
     """What is about to be written: a list that holds itself many times over would be endless."""
     if not isinstance(value, list | tuple | dict):
         return _sized(value)
-    require_few(value)
+    limit_count(value)
     return value
 
 
-def require_few(value: Any) -> None:
+def limit_count(value: Any) -> None:
     """Raises `jinja2.TemplateError` where a value of lists and objects is more than a template may write."""
     level, count = [value], 0
     while level:

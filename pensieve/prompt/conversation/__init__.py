@@ -1,1 +1,1 @@
-"""TODO"""
+"""A request's turns, blocks and tools, before any template is applied."""

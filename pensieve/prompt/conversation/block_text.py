@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import assert_never, cast
 
 from pensieve.api.messages.content_blocks import (
+    BinarySource,
     BrowserStateBlock,
     CompactionBlock,
     ContainerUploadBlock,
@@ -20,7 +21,6 @@ from pensieve.api.messages.content_blocks import (
     ImageBlock,
     MCPToolResultBlock,
     MCPToolUseBlock,
-    OpaqueSource,
     ResultPart,
     SearchResultBlock,
     ServerToolResultBlock,
@@ -34,8 +34,8 @@ from pensieve.api.messages.content_blocks import (
     ToolUseBlock,
 )
 from pensieve.dialects.dialect import JSON_CALL, ToolCall, ToolSpec
-from pensieve.dialects.format_calls import written_calls, written_json
-from pensieve.dialects.grammar.tagged_values import Slots
+from pensieve.dialects.format_calls import format_calls, format_json
+from pensieve.dialects.grammar.tagged_values import TaggedValues
 from pensieve.prompt.conversation.tools import changed_name
 
 # What is worth reading in a result of the hosted API's own tools, in this order.
@@ -57,7 +57,7 @@ _READABLE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class ToolNames:
     """What a block's words need of the rest. uses: each tool use by its id. tools: every tool by its name.
 
     parallel: the ids of uses that are not the only one of their turn. slots: of the tools' parameters, by the tools' names.
@@ -66,20 +66,20 @@ class Known:
     uses: Mapping[str, ToolUseBlock]
     tools: Mapping[str, ToolSpec]
     parallel: frozenset[str] = frozenset()
-    slots: Mapping[str, Slots] = field(default_factory=dict[str, Slots])
+    slots: Mapping[str, TaggedValues] = field(default_factory=dict[str, TaggedValues])
 
     def tool_name(self, use_id: str) -> str:
         """The tool that was used; nothing where the use is not known."""
         return self.uses[use_id].name if use_id in self.uses else ""
 
 
-def block_text(block: ContentBlock, known: Known) -> str:
+def block_text(block: ContentBlock, known: ToolNames) -> str:
     """All kinds but the assistant's own tool uses, which a dialect writes."""
     match block:
         case TextBlock() | ImageBlock() | DocumentBlock() | SearchResultBlock():
             return part_text(block, known)
         case ToolUseBlock() | MCPToolUseBlock():
-            return written_calls(JSON_CALL, [ToolCall(block.name, block.input)])
+            return format_calls(JSON_CALL, [ToolCall(block.name, block.input)])
         case ToolResultBlock() | MCPToolResultBlock():
             return _result(block, known)
         case ServerToolUseBlock() | ServerToolResultBlock() | ContainerUploadBlock():
@@ -92,18 +92,18 @@ def block_text(block: ContentBlock, known: Known) -> str:
             assert_never(block)
 
 
-def result_text(block: ToolResultBlock | MCPToolResultBlock, known: Known) -> str:
+def result_text(block: ToolResultBlock | MCPToolResultBlock, known: ToolNames) -> str:
     """What a tool answered, without anything around it."""
     text = "\n".join(part_text(part, known) for part in block.content)
     return f"Error: {text}" if block.is_error else text
 
 
-def _result(block: ToolResultBlock | MCPToolResultBlock, known: Known) -> str:
+def _result(block: ToolResultBlock | MCPToolResultBlock, known: ToolNames) -> str:
     name = known.tool_name(block.tool_use_id)
     return _tagged("tool_result", {"name": name} if name else {}, result_text(block, known))
 
 
-def _change(block: ToolChangeBlock, known: Known) -> str:
+def _change(block: ToolChangeBlock, known: ToolNames) -> str:
     name = changed_name(block)
     if block.type == "tool_removal":
         return f"The tool {name} cannot be used any more."
@@ -115,7 +115,7 @@ def _change(block: ToolChangeBlock, known: Known) -> str:
 def _definition(tool: ToolSpec) -> str:
     """As Claude Code tells its model that a found tool looks like."""
     shown = {"description": tool.description, "name": tool.name, "parameters": tool.schema}
-    return f"<functions>\n<function>{written_json(shown)}</function>\n</functions>"
+    return f"<functions>\n<function>{format_json(shown)}</function>\n</functions>"
 
 
 def _hosted(block: ServerToolUseBlock | ServerToolResultBlock | ContainerUploadBlock) -> str:
@@ -130,7 +130,7 @@ def _hosted(block: ServerToolUseBlock | ServerToolResultBlock | ContainerUploadB
             assert_never(block)
 
 
-def part_text(part: ResultPart | DocumentPart, known: Known) -> str:
+def part_text(part: ResultPart | DocumentPart, known: ToolNames) -> str:
     """A part of a result, a document, or a turn."""
     match part:
         case TextBlock():
@@ -148,20 +148,20 @@ def part_text(part: ResultPart | DocumentPart, known: Known) -> str:
                 return _definition(known.tools[part.tool_name])
             return _tagged("tool_reference", {}, part.tool_name)
         case BrowserStateBlock():
-            return written_json({"tabs": part.tabs, "state_changes": part.state_changes})
+            return format_json({"tabs": part.tabs, "state_changes": part.state_changes})
         case ImageBlock():
             raise AssertionError("images are refused before they are written")
         case _:
             assert_never(part)
 
 
-def _document(block: DocumentBlock, known: Known) -> str:
+def _document(block: DocumentBlock, known: ToolNames) -> str:
     match block.source:
         case TextSource(data=text):
             pass
         case ContentSource(content=parts):
             text = "\n".join(part_text(one, known) for one in parts)
-        case FileSource() | OpaqueSource():
+        case FileSource() | BinarySource():
             raise AssertionError("unreadable documents are refused before they are written")
         case _:
             assert_never(block.source)
@@ -170,7 +170,7 @@ def _document(block: DocumentBlock, known: Known) -> str:
 
 
 def _tagged(name: str, attributes: Mapping[str, str], body: str) -> str:
-    opening = "".join(f" {key}={written_json(value)}" for key, value in attributes.items())
+    opening = "".join(f" {key}={format_json(value)}" for key, value in attributes.items())
     return f"<{name}{opening}>\n{body}\n</{name}>"
 
 
@@ -180,8 +180,8 @@ def _short(given: object) -> str:
         isinstance(given, dict)
         and len(values := list(cast("dict[str, object]", given).values())) == 1
     ):
-        return written_json(values[0])
-    return written_json(cast("object", given))
+        return format_json(values[0])
+    return format_json(cast("object", given))
 
 
 def _readable(value: object) -> str:

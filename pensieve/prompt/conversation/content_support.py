@@ -6,23 +6,23 @@ The words are those that clients have a way round for: Claude Code replaces the 
 from collections.abc import Iterable, Iterator
 
 from pensieve.api.messages.content_blocks import (
+    BinarySource,
     ContentBlock,
     ContentSource,
     DocumentBlock,
     DocumentPart,
     ImageBlock,
     MCPToolResultBlock,
-    OpaqueSource,
     ResultPart,
     ToolResultBlock,
 )
 from pensieve.api.messages.request import Conversation, MessagesRequest, Turn
-from pensieve.api.messages.tools import AnyChoice, NamedChoice, ScreenTool, ServerTool
+from pensieve.api.messages.tools import AnyChoice, ComputerUseTool, NamedChoice, ServerTool
 from pensieve.errors import InvalidRequestError
 from pensieve.prompt.conversation.turns import is_silent
 
 
-def refuse_unreadable(call: Conversation) -> None:
+def check_content_supported(call: Conversation) -> None:
     """Raises `InvalidRequestError` for content that no text model reads, tools and servers out of reach, a silent user.
 
     Paths are those of the request as it was sent.
@@ -32,7 +32,7 @@ def refuse_unreadable(call: Conversation) -> None:
             "mcp_servers: MCP servers are not reached from this server. Connect them to the client."
         )
     for index, tool in enumerate(call.tools):
-        if isinstance(tool, ScreenTool):
+        if isinstance(tool, ComputerUseTool):
             raise InvalidRequestError(
                 f"tools.{index}: '{tool.type}' is not supported by this model: it needs image input"
             )
@@ -40,7 +40,7 @@ def refuse_unreadable(call: Conversation) -> None:
         _refuse_turn(turn, f"messages.{index}", call.model)
 
 
-def refuse_unanswerable(call: MessagesRequest) -> None:
+def check_generation_supported(call: MessagesRequest) -> None:
     """Raises `InvalidRequestError` for an answer of a kind that is not made here."""
     if call.compaction is not None:
         raise InvalidRequestError("compaction: Extra inputs are not permitted")
@@ -76,7 +76,7 @@ def _refuse_turn(turn: Turn, path: str, model: str) -> None:
     for part, where in _parts(turn.content, f"{path}.content"):
         if isinstance(part, ImageBlock):
             raise _unreadable(where, "image", model)
-        if isinstance(part, DocumentBlock) and isinstance(part.source, OpaqueSource):
+        if isinstance(part, DocumentBlock) and isinstance(part.source, BinarySource):
             raise _unreadable(where, "document", model)
 
 

@@ -15,12 +15,12 @@ from pensieve.api.messages.content_blocks import (
     ToolUseBlock,
 )
 from pensieve.api.messages.request import Conversation, Turn, decode
-from pensieve.api.messages.tools import ClientTool, CustomTool, ScreenTool, ServerTool, Tool
+from pensieve.api.messages.tools import ClientTool, ComputerUseTool, CustomTool, ServerTool, Tool
 from pensieve.dialects.dialect import ParameterForm, ToolSpec
 from pensieve.dialects.grammar.schema_simplifier import held_schema
-from pensieve.dialects.grammar.tagged_values import Slots, slots_of
-from pensieve.dialects.schema_summary import LETTERS_PER_TOKEN, compacted, letters_of
-from pensieve.dialects.tool_presentation import told_schema
+from pensieve.dialects.grammar.tagged_values import TaggedValues, tagged_values_of
+from pensieve.dialects.schema_summary import CHARS_PER_TOKEN, chars_of, summarized
+from pensieve.dialects.tool_presentation import presented_schema
 from pensieve.prompt.conversation.client_tools import client_tool
 
 _log = logging.getLogger("pensieve.prompt")
@@ -28,11 +28,11 @@ _log = logging.getLogger("pensieve.prompt")
 # What Claude Code has in the place of deferred tools.
 PLACEHOLDER = "DeferredToolPlaceholder"
 # Tools that would take more of the context than this are told of in few words.
-MOST_OF_CONTEXT = 0.25
+MAX_CONTEXT_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class ToolSet:
     """shown: told of at the beginning. callable: what may be called now, by name. known: every tool as it is told of, by its name.
 
     held: the same tools as the client has them, which is what calls are held to. slots: of the parameters of tools that were
@@ -44,18 +44,19 @@ class Offer:
     known: Mapping[str, ToolSpec]
     held: Mapping[str, ToolSpec]
     strict: Mapping[str, str]
-    slots: Mapping[str, Slots] = field(default_factory=dict[str, Slots])
+    slots: Mapping[str, TaggedValues] = field(default_factory=dict[str, TaggedValues])
 
 
-def offer_of(
+def tool_set_of(
     conversation: Conversation, context_tokens: int, form: ParameterForm | None = None
-) -> Offer:
+) -> ToolSet:
     """The tools of a conversation, for a model with so large a context. form: in which it writes arguments that are not JSON."""
     own = {tool.name: tool for tool in conversation.tools if _is_own(tool)}
     held = {name: _spec(tool) for name, tool in own.items()}
     held |= {tool.name: tool for tool in _inline_tools(conversation.messages)}
     known = {
-        name: replace(tool, schema=told_schema(tool.schema, form)) for name, tool in held.items()
+        name: replace(tool, schema=presented_schema(tool.schema, form))
+        for name, tool in held.items()
     }
     is_searched = any(
         isinstance(tool, ServerTool) and tool.is_search for tool in conversation.tools
@@ -64,8 +65,8 @@ def offer_of(
     is_compact = _are_large((known[name] for name in loaded), context_tokens)
     if is_compact:
         _log.info("%d tools are told of in few words: the model's context is small", len(loaded))
-        known = {name: compacted(tool) for name, tool in known.items()}
-    return Offer(
+        known = {name: summarized(tool) for name, tool in known.items()}
+    return ToolSet(
         shown=tuple(known[name] for name in loaded),
         callable={name: held[name] for name in _callable(loaded, known, conversation.messages)},
         known=known,
@@ -81,18 +82,18 @@ def offer_of(
 
 def _slots(
     conversation: Conversation, held: Mapping[str, ToolSpec], form: ParameterForm | None
-) -> Iterator[tuple[str, Slots]]:
+) -> Iterator[tuple[str, TaggedValues]]:
     if form is None or form.quote is not None:
         return
     blocks = (block for turn in conversation.messages for block in turn.content)
     names = dict.fromkeys(block.name for block in blocks if isinstance(block, ToolUseBlock))
     for name in names:
         if name in held:
-            yield name, slots_of(held_schema(held[name].schema), form)
+            yield name, tagged_values_of(held_schema(held[name].schema), form)
 
 
 def _is_own(tool: Tool) -> bool:
-    return not isinstance(tool, ServerTool | ScreenTool) and tool.name != PLACEHOLDER
+    return not isinstance(tool, ServerTool | ComputerUseTool) and tool.name != PLACEHOLDER
 
 
 def _spec(tool: Tool) -> ToolSpec:
@@ -101,13 +102,13 @@ def _spec(tool: Tool) -> ToolSpec:
             return ToolSpec(tool.name, tool.description, tool.input_schema)
         case ClientTool():
             return client_tool(tool)
-        case ServerTool() | ScreenTool():
+        case ServerTool() | ComputerUseTool():
             raise AssertionError("such a tool is not told of")
 
 
 def _are_large(tools: Iterable[ToolSpec], context_tokens: int) -> bool:
-    letters = sum(letters_of(tool.schema, tool.description) for tool in tools)
-    return letters / LETTERS_PER_TOKEN > context_tokens * MOST_OF_CONTEXT
+    letters = sum(chars_of(tool.schema, tool.description) for tool in tools)
+    return letters / CHARS_PER_TOKEN > context_tokens * MAX_CONTEXT_SHARE
 
 
 def _callable(

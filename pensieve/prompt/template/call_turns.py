@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pensieve.dialects.dialect import CallForm, Dialect, Variables
 from pensieve.dialects.probing.probe import Message
 from pensieve.errors import InvalidRequestError
-from pensieve.prompt.boundaries import common_letters
+from pensieve.prompt.boundaries import common_prefix_length
 from pensieve.prompt.chat_tokenizer import ChatTokenizer
 
 # Texts of the turns. No template contains them.
@@ -134,7 +134,7 @@ class _Trial:
         called = self._text(_ASKED, _called(1))
         if called:  # without a result; what both have in common may include the end of the turn
             rest = called.removeprefix(before).partition(_NAMES[0])[2]
-            between = between[: common_letters(between, rest)]
+            between = between[: common_prefix_length(between, rest)]
             between = between.removesuffix(answered.partition(_TEXT)[2])
         marks = self.dialect.marks(self.tokenizer.controls)
         others = set(self.tokenizer.controls) - marks

@@ -22,8 +22,8 @@ from pensieve.api.messages.content_blocks import (
 from pensieve.api.messages.request import Turn
 from pensieve.api.messages.signatures import thought_in
 from pensieve.dialects.dialect import Dialect, ToolCall, ToolSpec
-from pensieve.dialects.format_calls import Neutralize, template_arguments, written_calls
-from pensieve.prompt.conversation.block_text import Known, block_text, result_text
+from pensieve.dialects.format_calls import Neutralize, format_calls, template_arguments
+from pensieve.prompt.conversation.block_text import ToolNames, block_text, result_text
 from pensieve.prompt.conversation.call_ids import CallIds
 from pensieve.prompt.conversation.turns import ChatTurn, is_silent
 from pensieve.prompt.template.call_turns import CallTurns
@@ -40,7 +40,7 @@ class ChatWriter:
     """
 
     dialect: Dialect
-    known: Known
+    known: ToolNames
     neutralize: Neutralize
     recall: Callable[[ChatTurn], str | None]
     call_ids: CallIds
@@ -206,7 +206,7 @@ class ChatWriter:
                     uses = cast("Iterator[ToolUseBlock]", blocks)
                     calls = [ToolCall(use.name, use.input, self._id(use.id)) for use in uses]
                     pieces.append(
-                        written_calls(self.dialect.calls, calls, self.neutralize, self.known.slots)
+                        format_calls(self.dialect.calls, calls, self.neutralize, self.known.slots)
                     )
                 case "use":
                     pass

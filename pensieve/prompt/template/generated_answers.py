@@ -35,7 +35,7 @@ _UNPARSED = "__unparsedToolInput"
 
 
 @dataclass(frozen=True, slots=True)
-class Spoken:
+class GeneratedAnswer:
     """An answer as generated. opening: the end of its prompt, with which the chat template begins an answer.
 
     content: what the client was told.
@@ -46,12 +46,12 @@ class Spoken:
     content: tuple[AnswerContent, ...]
 
 
-class SpokenWords:
+class GeneratedAnswers:
     """Owns what is kept. Crossing: threads that render look it up while the event loop adds to it, under one lock."""
 
     def __init__(self, max_tokens: int = MAX_TOKENS) -> None:
         self._max_tokens = max_tokens
-        self._kept: OrderedDict[str, tuple[int, Spoken]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[int, GeneratedAnswer]] = OrderedDict()
         self._tokens = 0
         self._count = 0
         self._lock = threading.Lock()
@@ -59,10 +59,10 @@ class SpokenWords:
         self._sign = f"\ufdd2{secrets.token_hex(8)}:"
         self.signs = re.compile(rf"(?P<turn>{self._sign}\w+)(?:\.(?P<call>\d+))?\ufdd2")
 
-    def keep(self, spoken: Spoken) -> None:
+    def keep(self, spoken: GeneratedAnswer) -> None:
         """Remember an answer, in the place of an earlier one that a client could not tell from it."""
         key = _key_of_content(spoken.content)
-        packed = Spoken(spoken.opening, array("I", spoken.tokens), spoken.content)
+        packed = GeneratedAnswer(spoken.opening, array("I", spoken.tokens), spoken.content)
         if key is None or len(packed.tokens) > self._max_tokens:
             return
         with self._lock:
@@ -76,12 +76,12 @@ class SpokenWords:
             while self._tokens > self._max_tokens:
                 self._forget(next(iter(self._kept)))
 
-    def kept(self) -> list[Spoken]:
+    def kept(self) -> list[GeneratedAnswer]:
         """All that is kept, the least recently used first."""
         with self._lock:
             return [spoken for _, spoken in self._kept.values()]
 
-    def find(self, turn: ChatTurn) -> tuple[str, Spoken] | None:
+    def find(self, turn: ChatTurn) -> tuple[str, GeneratedAnswer] | None:
         """The answer that an assistant's turn is, and its sign; None where none is kept that says the same."""
         blocks = [block for block in turn.blocks if _is_said(block)]
         key = _key_of_blocks(blocks)

@@ -12,7 +12,7 @@ from pensieve.dialects.dialect import Dialect
 from pensieve.dialects.probing.probe import MORE
 from pensieve.dialects.probing.turn_ends import RESULT, call_turn
 from pensieve.errors import InvalidRequestError
-from pensieve.prompt.boundaries import common_letters
+from pensieve.prompt.boundaries import common_prefix_length
 from pensieve.prompt.chat_tokenizer import ChatTokenizer
 
 _FIRST = [("system", "zebra"), ("user", "quartz")]
@@ -100,7 +100,7 @@ def opening_of(tokenizer: ChatTokenizer, variables: Mapping[str, object]) -> Ope
     ends = (before.rpartition("quartz")[2], ended.rpartition("zebra")[2])
     return Opening(
         whole,
-        whole[: common_letters(whole, written)],
+        whole[: common_prefix_length(whole, written)],
         written,
         tuple(end for end in ends if end.strip()),
     )

@@ -18,13 +18,13 @@ from pensieve.prompt.conversation.call_ids import CallIds
 from pensieve.prompt.conversation.turns import ChatTurn
 from pensieve.prompt.template.call_turns import CallTurns, call_turns_of
 from pensieve.prompt.template.chat_messages import Message
-from pensieve.prompt.template.generated_answers import Spoken, SpokenWords
+from pensieve.prompt.template.generated_answers import GeneratedAnswer, GeneratedAnswers
 from pensieve.prompt.template.placeholders import Placeholders, Replacement
 from pensieve.prompt.template.probe import Opening, opening_of
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class RenderOptions:
     """How a template has answers."""
 
     dialect: Dialect
@@ -42,23 +42,25 @@ class Manner:
         return calls == 1 or self.calls.takes_several
 
 
-def manner_of(tokenizer: ChatTokenizer, dialect: Dialect, variables: Variables) -> Manner:
+def render_options_of(
+    tokenizer: ChatTokenizer, dialect: Dialect, variables: Variables
+) -> RenderOptions:
     """Try the template, told these variables."""
     opening = opening_of(tokenizer, variables)
     if dialect.writer == "text":
-        return Manner(dialect, opening)
-    return Manner(dialect, opening, call_turns_of(tokenizer, dialect, variables))
+        return RenderOptions(dialect, opening)
+    return RenderOptions(dialect, opening, call_turns_of(tokenizer, dialect, variables))
 
 
-class Script:
+class TemplateRenderer:
     """Renders one conversation. variables: what the template is told beside the messages."""
 
     def __init__(
         self,
         tokenizer: ChatTokenizer,
         variables: Variables,
-        manner: Manner,
-        spoken: SpokenWords,
+        manner: RenderOptions,
+        spoken: GeneratedAnswers,
     ) -> None:
         self._tokenizer = tokenizer
         self._variables = variables
@@ -66,7 +68,7 @@ class Script:
         self._spoken = spoken
         self.call_ids = CallIds(manner.dialect)
         self._replaces_turns = manner.opening is not None
-        self._recalled: dict[str, Spoken] = {}
+        self._recalled: dict[str, GeneratedAnswer] = {}
         self._replacements: dict[str, Replacement] = {}
         self._signs: list[str] = []
 
@@ -165,7 +167,7 @@ class Script:
     def _names(self, uses: Sequence[ToolUseBlock]) -> tuple[str, ...]:
         return tuple(self._tokenizer.neutralize(use.name) for use in uses)
 
-    def _said(self, spoken: Spoken) -> str:
+    def _said(self, spoken: GeneratedAnswer) -> str:
         """Return an answer's text with the marks around its calls."""
         marks = self._manner.dialect.marks(self._tokenizer.controls)
         detokenizer = self._tokenizer.detokenizer(marks=marks)

@@ -1,1 +1,1 @@
-"""TODO"""
+"""`/v1/messages/batches`: accept, run and store message batches."""

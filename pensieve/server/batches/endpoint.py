@@ -5,7 +5,7 @@ from datetime import datetime
 from starlette.requests import Request
 from starlette.responses import Response
 
-from pensieve.api.base import moment
+from pensieve.api.base import rfc3339
 from pensieve.api.batch_reading import read_batch
 from pensieve.api.batches import (
     MAX_BODY_BYTES,
@@ -16,17 +16,17 @@ from pensieve.api.batches import (
     RequestCounts,
 )
 from pensieve.api.pagination import CursorQuery, window
-from pensieve.server.batches.registry import BatchBook
+from pensieve.server.batches.registry import BatchRegistry
 from pensieve.server.batches.store import Batch
-from pensieve.server.http.file_download import Download
-from pensieve.server.http.json_response import answer
+from pensieve.server.http.file_download import FileDownload
+from pensieve.server.http.json_response import json_response
 from pensieve.server.http.spool import spooled_body
 
 
 class BatchesEndpoint:
     """Everything under `/v1/messages/batches`."""
 
-    def __init__(self, book: BatchBook) -> None:
+    def __init__(self, book: BatchRegistry) -> None:
         self._book = book
 
     async def create(self, request: Request) -> Response:
@@ -34,7 +34,7 @@ class BatchesEndpoint:
         spooled = spooled_body(request, self._book.folder, max_bytes=MAX_BODY_BYTES)
         async with spooled as body:
             batch = await self._book.create(read_batch(body))
-        return answer(_told(batch, request))
+        return json_response(_told(batch, request))
 
     async def page(self, request: Request) -> Response:
         """A page of batches, the newest first."""
@@ -48,24 +48,24 @@ class BatchesEndpoint:
             first_id=data[0].id if data else None,
             last_id=data[-1].id if data else None,
         )
-        return answer(page)
+        return json_response(page)
 
     async def one(self, request: Request) -> Response:
         """How one batch is."""
-        return answer(_told(await self._book.get(_batch_id(request)), request))
+        return json_response(_told(await self._book.get(_batch_id(request)), request))
 
     async def results(self, request: Request) -> Response:
         """What became of each request of a batch that has ended."""
-        return Download(await self._book.results(_batch_id(request)), "application/x-jsonl")
+        return FileDownload(await self._book.results(_batch_id(request)), "application/x-jsonl")
 
     async def cancel(self, request: Request) -> Response:
         """Answer no more of a batch."""
-        return answer(_told(await self._book.cancel(_batch_id(request)), request))
+        return json_response(_told(await self._book.cancel(_batch_id(request)), request))
 
     async def delete(self, request: Request) -> Response:
         """Forget a batch that has ended."""
         await self._book.delete(_batch_id(request))
-        return answer(DeletedBatch(id=_batch_id(request)))
+        return json_response(DeletedBatch(id=_batch_id(request)))
 
 
 def _batch_id(request: Request) -> str:
@@ -82,8 +82,8 @@ def _told(batch: Batch, request: Request) -> MessageBatch:
         request_counts=RequestCounts(**batch.outcomes)
         if has_ended
         else RequestCounts(processing=batch.requests),
-        created_at=moment(batch.created_at),
-        expires_at=moment(batch.expires_at),
+        created_at=rfc3339(batch.created_at),
+        expires_at=rfc3339(batch.expires_at),
         ended_at=_moment(batch.ended_at),
         cancel_initiated_at=_moment(batch.cancel_initiated_at),
         results_url=url if has_ended else None,
@@ -97,4 +97,4 @@ def _status(batch: Batch) -> ProcessingStatus:
 
 
 def _moment(unix_s: float | None) -> datetime | None:
-    return None if unix_s is None else moment(unix_s)
+    return None if unix_s is None else rfc3339(unix_s)

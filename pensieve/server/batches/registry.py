@@ -22,7 +22,7 @@ from pensieve.errors import (
     StorageQuotaExceededError,
 )
 from pensieve.server.batches.store import Batch, BatchStore, WaitingRequest
-from pensieve.server.disk_io import on_disk
+from pensieve.server.disk_io import run_disk_io
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ class OpenBatch:
     canceled: anyio.Event
 
 
-class BatchBook:
+class BatchRegistry:
     """Owns every batch. What it reads or writes raises OSError, or `DiskFullError` where that is why."""
 
     def __init__(
@@ -96,7 +96,7 @@ class BatchBook:
             )
         now = self.clock()
         blank = Batch(new_id("msgbatch"), now, now + LIFE_S, requests=0, stored_bytes=0)
-        batch = await on_disk(partial(self._store.create, blank, entries))
+        batch = await run_disk_io(partial(self._store.create, blank, entries))
         batches[batch.id] = batch
         self._arrive(batch)
         return batch
@@ -122,7 +122,7 @@ class BatchBook:
                 raise InvalidRequestError(
                     f"Message batch {batch_id} is still being processed; cancel it before deleting it"
                 )
-            await on_disk(partial(self._store.delete, batch))
+            await run_disk_io(partial(self._store.delete, batch))
             del (await self._known())[batch_id]
 
     async def results(self, batch_id: str) -> Path:
@@ -157,7 +157,7 @@ class BatchBook:
         """The batches by id, read from disk at the first time."""
         async with self._loading:
             if self._batches is None:
-                found = await on_disk(self._store.all)
+                found = await run_disk_io(self._store.all)
                 self._batches = {batch.id: batch for batch in found}
                 for batch in found:
                     if batch.ended_at is None:
@@ -179,7 +179,7 @@ class BatchBook:
 
     async def _change(self, batch_id: str, change: Callable[[Batch], Batch]) -> Batch:
         async with self._disk:
-            changed = await on_disk(partial(change, await self.get(batch_id)))
+            changed = await run_disk_io(partial(change, await self.get(batch_id)))
             (await self._known())[batch_id] = changed
         return changed
 
@@ -196,4 +196,4 @@ class BatchBook:
 
     async def _alone(self, work: Callable[[], T]) -> T:
         async with self._disk:
-            return await on_disk(work)
+            return await run_disk_io(work)

@@ -17,7 +17,7 @@ AnswerCall = Callable[[bytes], Awaitable[Message]]
 MAX_DEATHS = 5
 
 
-class PatientAnswers:
+class RetryingCompleter:
     """Answers requests. An engine that is loading, full, failed or gone is asked again after `retry_s`."""
 
     def __init__(self, answer: AnswerCall, *, retry_s: float) -> None:

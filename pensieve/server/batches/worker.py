@@ -15,8 +15,8 @@ import anyio
 
 from pensieve.api.batches import BatchResultLine
 from pensieve.errors import DiskFullError
-from pensieve.server.batches.registry import BatchBook, OpenBatch
-from pensieve.server.batches.retrying_completer import AnswerCall, PatientAnswers
+from pensieve.server.batches.registry import BatchRegistry, OpenBatch
+from pensieve.server.batches.retrying_completer import AnswerCall, RetryingCompleter
 from pensieve.server.batches.store import Batch, WaitingRequest
 from pensieve.server.errors import PASSING
 
@@ -28,12 +28,14 @@ SLOTS = 2
 RETRY_S = 5.0
 
 
-class BatchQueue:
+class BatchWorker:
     """Owns the work on batches. retry_s: until it tries again what the engine or the disk cannot do now."""
 
-    def __init__(self, book: BatchBook, answer: AnswerCall, *, retry_s: float = RETRY_S) -> None:
+    def __init__(
+        self, book: BatchRegistry, answer: AnswerCall, *, retry_s: float = RETRY_S
+    ) -> None:
         self._book = book
-        self._answers = PatientAnswers(answer, retry_s=retry_s)
+        self._answers = RetryingCompleter(answer, retry_s=retry_s)
         self._retry_s = retry_s
         self._slots = anyio.Semaphore(SLOTS)
 

@@ -1,1 +1,1 @@
-"""TODO"""
+"""The small endpoints: models, health, OpenAPI document."""

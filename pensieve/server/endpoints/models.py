@@ -7,7 +7,7 @@ discovery shows no other (2026-11, Claude Code 2.1.330). Its Hub name is found, 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from pensieve.api.base import moment
+from pensieve.api.base import rfc3339
 from pensieve.api.models import (
     Capabilities,
     ContextManagement,
@@ -23,7 +23,7 @@ from pensieve.api.pagination import window
 from pensieve.engine.generation import Engine
 from pensieve.errors import NotFoundError
 from pensieve.models.served_model import ServedModel
-from pensieve.server.http.json_response import answer
+from pensieve.server.http.json_response import json_response
 
 ALIAS_PREFIX = "claude-local/"
 
@@ -71,15 +71,15 @@ class ModelsEndpoint:
             first_id=data[0].id if data else None,
             last_id=data[-1].id if data else None,
         )
-        return answer(page)
+        return json_response(page)
 
     async def one(self, request: Request) -> Response:
         """One model; the id may hold slashes, plain or encoded."""
         model_id = str(request.path_params["model_id"])
         if model_id == self._alias:
-            return answer(self._info(self._alias))
+            return json_response(self._info(self._alias))
         if model_id in {self._model.name, self._model.repo}:
-            return answer(self._info(self._model.name))
+            return json_response(self._info(self._model.name))
         raise NotFoundError(f"model: {model_id}")
 
     def _info(self, model_id: str) -> ModelInfo:
@@ -88,7 +88,7 @@ class ModelsEndpoint:
         return ModelInfo(
             id=model_id,
             display_name=self._model.name,
-            created_at=moment(self._model.created_at),
+            created_at=rfc3339(self._model.created_at),
             max_input_tokens=context_tokens,
             max_tokens=context_tokens,
             capabilities=self._capabilities,

@@ -1,1 +1,1 @@
-"""TODO"""
+"""`/v1/files`: uploaded text files."""

@@ -5,13 +5,13 @@ from functools import partial
 from starlette.requests import Request
 from starlette.responses import Response
 
-from pensieve.api.base import moment
+from pensieve.api.base import rfc3339
 from pensieve.api.files import DeletedFile, FileMetadata, FilePage, FilesQuery, page_token
-from pensieve.server.disk_io import on_disk
+from pensieve.server.disk_io import run_disk_io
 from pensieve.server.files.store import FileStore, StoredFile, age
 from pensieve.server.files.uploads import read_upload
-from pensieve.server.http.file_download import Download
-from pensieve.server.http.json_response import answer
+from pensieve.server.http.file_download import FileDownload
+from pensieve.server.http.json_response import json_response
 
 
 class FilesEndpoint:
@@ -30,34 +30,36 @@ class FilesEndpoint:
             upload.mime_type,
             upload.fields.expires_in_seconds,
         )
-        return answer(self._metadata(await on_disk(add)))
+        return json_response(self._metadata(await run_disk_io(add)))
 
     async def page(self, request: Request) -> Response:
         """A page of files, or those of certain ids."""
         query = FilesQuery.of(request.query_params.multi_items())
-        files = await on_disk(self._store.all)
+        files = await run_disk_io(self._store.all)
         if query.ids:
             found = [file for file in files if file.id in query.ids]
-            return answer(FilePage(data=tuple(map(self._metadata, found))))
+            return json_response(FilePage(data=tuple(map(self._metadata, found))))
         if query.page is not None:
             files = [file for file in files if age(file) < query.page]
         shown = files[: query.limit]
         next_page = page_token(age(shown[-1])) if len(files) > len(shown) else None
-        return answer(FilePage(data=tuple(map(self._metadata, shown)), next_page=next_page))
+        return json_response(FilePage(data=tuple(map(self._metadata, shown)), next_page=next_page))
 
     async def one(self, request: Request) -> Response:
         """One file's metadata."""
-        return answer(self._metadata(await on_disk(partial(self._store.get, _file_id(request)))))
+        return json_response(
+            self._metadata(await run_disk_io(partial(self._store.get, _file_id(request))))
+        )
 
     async def content(self, request: Request) -> Response:
         """One file's bytes."""
-        file = await on_disk(partial(self._store.get, _file_id(request)))
-        return Download(self._store.content(file), file.mime_type)
+        file = await run_disk_io(partial(self._store.get, _file_id(request)))
+        return FileDownload(self._store.content(file), file.mime_type)
 
     async def delete(self, request: Request) -> Response:
         """Forget one file."""
-        await on_disk(partial(self._store.delete, _file_id(request)))
-        return answer(DeletedFile(id=_file_id(request)))
+        await run_disk_io(partial(self._store.delete, _file_id(request)))
+        return json_response(DeletedFile(id=_file_id(request)))
 
     def _metadata(self, file: StoredFile) -> FileMetadata:
         return FileMetadata(
@@ -65,8 +67,8 @@ class FilesEndpoint:
             filename=file.filename,
             mime_type=file.mime_type,
             size_bytes=file.size_bytes,
-            created_at=moment(file.created_at),
-            expires_at=None if file.expires_at is None else moment(file.expires_at),
+            created_at=rfc3339(file.created_at),
+            expires_at=None if file.expires_at is None else rfc3339(file.expires_at),
             downloadable=not self._store.is_expired(file),
         )
 

@@ -1,1 +1,1 @@
-"""TODO"""
+"""HTTP below the routes: connection limits, request bodies, event streams."""

@@ -14,15 +14,15 @@ Work = Callable[[], Coroutine[Any, Any, None]]
 Cut = Callable[[], None]
 
 # The name in ASGI's `extensions` under which a real connection (protocol.py) says how it is cut.
-CUT = "pensieve.cut"
+ABORT = "pensieve.cut"
 
 
-def cut_of(scope: Scope) -> Cut | None:
+def abort_of(scope: Scope) -> Cut | None:
     """What closes the connection as it is, so that the client sees its answer end in the middle. None where there is none."""
-    return scope.get("extensions", {}).get(CUT)
+    return scope.get("extensions", {}).get(ABORT)
 
 
-async def while_connected(receive: Receive, work: Work, beside: Work | None = None) -> None:
+async def run_until_disconnect(receive: Receive, work: Work, beside: Work | None = None) -> None:
     """Do `work`, with `beside` running next to it. The request's body must have been read.
 
     Raises `ClientDisconnect` where the client left before the end. Errors come out as they were raised, not in a group.

@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 PIECE_BYTES = 256 * 1024
 
 
-class Download(Response):
+class FileDownload(Response):
     """The response that sends a file. It may be deleted meanwhile. Raises OSError where it cannot be opened."""
 
     def __init__(self, path: Path, media_type: str) -> None:

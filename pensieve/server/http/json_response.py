@@ -2,9 +2,9 @@
 
 from starlette.responses import Response
 
-from pensieve.api.base import Wire
+from pensieve.api.base import ApiModel
 
 
-def answer(value: Wire) -> Response:
+def json_response(value: ApiModel) -> Response:
     """200 and the value as JSON."""
     return Response(value.to_json(), media_type="application/json")

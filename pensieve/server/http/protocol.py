@@ -22,8 +22,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol  # noqa: TID253
 from pensieve.api.base import new_id
 from pensieve.errors import HeadTooLargeError, InvalidRequestError, PensieveError, RequestError
 from pensieve.server.errors import STOPPING, error_response, fault_of
-from pensieve.server.http.disconnect import CUT
-from pensieve.server.http.uvicorn_server import MAX_HEAD_BYTES, MAX_HEADERS, Patience
+from pensieve.server.http.disconnect import ABORT
+from pensieve.server.http.uvicorn_server import MAX_HEAD_BYTES, MAX_HEADERS, ConnectionTimeouts
 
 _log = logging.getLogger("pensieve.server")
 
@@ -33,7 +33,7 @@ MAX_TINY_PIECES = 2_000
 TINY_BYTES = 64
 
 
-class StrictHttp(h11.Connection):
+class LimitedH11(h11.Connection):
     """h11's server side, stricter about sizes and about bodies whose end could be read in two ways."""
 
     def __init__(self) -> None:
@@ -88,12 +88,12 @@ def _request_error(error: h11.RemoteProtocolError | None) -> RequestError:
 _Awaited = Literal["head", "rest"]
 
 
-class HttpConnection(H11Protocol):
+class DeadlineProtocol(H11Protocol):
     """Owns its timers. uvicorn makes one per connection; `patience` is handed in by `http_server`."""
 
-    def __init__(self, *args: Any, patience: Patience, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, patience: ConnectionTimeouts, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.conn = StrictHttp()
+        self.conn = LimitedH11()
         self.app = self._cuttable(self.app)
         self._patience = patience
         self._awaited: _Awaited | None = None
@@ -155,7 +155,7 @@ class HttpConnection(H11Protocol):
 
     def _cuttable(self, app: Any) -> Any:
         async def cuttable(scope: Any, receive: Any, send: Any) -> None:
-            await app({**scope, "extensions": {CUT: self._cut}}, receive, send)
+            await app({**scope, "extensions": {ABORT: self._cut}}, receive, send)
 
         return cuttable
 

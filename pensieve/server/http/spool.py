@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from pensieve.atomic_files import TEMPORARY
 from pensieve.private_files import make_folder
-from pensieve.server.disk_io import on_disk
+from pensieve.server.disk_io import run_disk_io
 from pensieve.server.http.request_body import body_chunks, require_json
 
 # Bodies that are not larger never touch the disk; of larger ones so much is written at once.
@@ -37,13 +37,13 @@ async def spooled_body(
     else:
         yield bytes(piece)
         return
-    with await on_disk(partial(_unnamed_file, folder)) as file:
+    with await run_disk_io(partial(_unnamed_file, folder)) as file:
         async for chunk in chunks:
             piece += chunk
             if len(piece) > PIECE_BYTES:
-                await on_disk(partial(_write, file, piece))
+                await run_disk_io(partial(_write, file, piece))
                 piece = bytearray()
-        await on_disk(partial(_write, file, piece))
+        await run_disk_io(partial(_write, file, piece))
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as body:
             yield body
 

@@ -17,13 +17,13 @@ HEADERS = [
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class PingInterval:
     """ping_s: a client hears something at least this often."""
 
     ping_s: float = 15.0
 
 
-def frame(event: StreamEvent) -> str:
+def format_event(event: StreamEvent) -> str:
     """One event's text. `to_json` gives one line of ASCII, so no letter of it can end a line."""
     return f"event: {event.type}\ndata: {event.to_json()}\n\n"
 
@@ -31,7 +31,7 @@ def frame(event: StreamEvent) -> str:
 class EventWriter:
     """Owns one stream's response: begins it with the first event, pings while it is silent."""
 
-    def __init__(self, send: Send, pace: Pace) -> None:
+    def __init__(self, send: Send, pace: PingInterval) -> None:
         self._send = send
         self._pace = pace
         self._begun = anyio.Event()
@@ -50,7 +50,7 @@ class EventWriter:
         if not self.has_begun:
             await self._send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             self._begun.set()
-        await self._send_text("".join(map(frame, events)), is_last=False)
+        await self._send_text("".join(map(format_event, events)), is_last=False)
 
     async def begin_or_go_on(self, events: Sequence[MessageEvent]) -> None:
         """Send an answer's events; right after the first ones a ping, so that a client sees a live stream."""

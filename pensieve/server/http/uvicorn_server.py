@@ -23,7 +23,7 @@ MAX_HEADERS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class ConnectionTimeouts:
     """How long a connection waits for its client, in seconds.
 
     idle_s: for the next request; longer than clients keep a connection (5 s), so that it is they who close it.
@@ -38,7 +38,7 @@ class Patience:
 
 
 def http_server(
-    app: ASGIApp, *, grace_s: int = GRACE_S, patience: Patience | None = None
+    app: ASGIApp, *, grace_s: int = GRACE_S, patience: ConnectionTimeouts | None = None
 ) -> "uvicorn.Server":
     """uvicorn around `app`; logging is ours. grace_s: how long open answers may go on once the server is told to stop.
 
@@ -46,10 +46,10 @@ def http_server(
     """
     import uvicorn
 
-    from pensieve.server.http.protocol import HttpConnection
+    from pensieve.server.http.protocol import DeadlineProtocol
 
-    patience = patience or Patience()
-    connection: Any = partial(HttpConnection, patience=patience)
+    patience = patience or ConnectionTimeouts()
+    connection: Any = partial(DeadlineProtocol, patience=patience)
     config = uvicorn.Config(
         app,
         http=connection,

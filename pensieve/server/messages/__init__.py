@@ -1,1 +1,1 @@
-"""TODO"""
+"""`/v1/messages`: from the bytes of a request to its answer."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from pensieve.api.base import new_id
 from pensieve.api.batches import BatchedRequest
-from pensieve.api.messages.accumulate import MessageFold
+from pensieve.api.messages.accumulate import MessageAccumulator
 from pensieve.api.messages.events import MessageEvent
 from pensieve.api.messages.message import Message
 from pensieve.api.messages.request import MessagesRequest
@@ -19,9 +19,9 @@ from pensieve.errors import EngineError, GrammarError
 from pensieve.models.served_model import ServedModel
 from pensieve.prompt.generation import ModelLimits, bounded_generation
 from pensieve.prompt.render import Prompt
-from pensieve.prompt.template.generated_answers import Spoken
-from pensieve.reply.reply import Asked, Reply
-from pensieve.server.messages.pipeline import CallReader
+from pensieve.prompt.template.generated_answers import GeneratedAnswer
+from pensieve.reply.reply import Reply, ReplyContext
+from pensieve.server.messages.pipeline import RequestPipeline
 
 _log = logging.getLogger("pensieve.server")
 
@@ -31,7 +31,7 @@ PRECEDING_TOKENS = 16
 
 Emit = Callable[[list[MessageEvent]], Awaitable[None]]
 Keep = Callable[[Message], None]
-Remember = Callable[[Spoken], None]
+Remember = Callable[[GeneratedAnswer], None]
 
 
 async def to_nobody(_: list[MessageEvent]) -> None:
@@ -39,7 +39,7 @@ async def to_nobody(_: list[MessageEvent]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Completion:
     """One call's answer, not begun yet: what the engine is asked, and what makes words of it.
 
     remember: takes the words as they are generated, where the prompt says what they go on from.
@@ -57,21 +57,21 @@ class Answer:
         keep: is given the whole message, just before its last events go out.
         """
         generation, grammar = self.generation, self.prompt.plan.grammar
-        fold = MessageFold()
+        fold = MessageAccumulator()
         while True:
             try:
                 return await self._generated(generation, fold, emit, keep)
             except GrammarError as error:
                 if generation.grammar is None or self.reply.usage.output_tokens:
                     raise
-                grammar = grammar and grammar.loosened(error.message)
+                grammar = grammar and grammar.relaxed(error.message)
                 if grammar is None:
                     _log.warning("an answer is not held to any grammar: %s", error.message)
                 loosened = grammar and Grammar(grammar.lark)
                 generation = replace(generation, grammar=loosened)
 
     async def _generated(
-        self, generation: Generation, fold: MessageFold, emit: Emit, keep: Keep | None
+        self, generation: Generation, fold: MessageAccumulator, emit: Emit, keep: Keep | None
     ) -> Message:
         tokens: list[int] = []
         async with self.engine.generate(generation) as engine_events:
@@ -94,14 +94,14 @@ class Answer:
     def _remember(self, message: Message, tokens: list[int]) -> None:
         """Words behind a stop sequence were generated, and not said."""
         if self.prompt.opening is not None and message.stop_reason != "stop_sequence":
-            self.remember(Spoken(self.prompt.opening, tokens, message.content))
+            self.remember(GeneratedAnswer(self.prompt.opening, tokens, message.content))
 
 
-class Answerer:
+class Completer:
     """Makes answers with one engine and one served model. Any model name is served by it and echoed."""
 
     def __init__(
-        self, engine: Engine, model: ServedModel, calls: CallReader, remember: Remember
+        self, engine: Engine, model: ServedModel, calls: RequestPipeline, remember: Remember
     ) -> None:
         self._engine = engine
         self._model = model
@@ -109,10 +109,12 @@ class Answerer:
         self._remember = remember
         self._marks = model.dialect.marks(model.tokenizer.controls)
 
-    def answer(self, call: MessagesRequest, prompt: Prompt, priority: Priority = "main") -> Answer:
+    def answer(
+        self, call: MessagesRequest, prompt: Prompt, priority: Priority = "main"
+    ) -> Completion:
         """The answer to `call`, whose whole conversation is `prompt`. Raises `PromptTooLongError`."""
         bounded = bounded_generation(call, prompt, self._limits(), priority)
-        asked = Asked(
+        asked = ReplyContext(
             message_id=new_id("msg"),
             model=call.model,
             prompt_tokens=len(prompt.tokens),
@@ -126,7 +128,7 @@ class Answerer:
         )
         preceding = prompt.tokens[-PRECEDING_TOKENS:]
         reply = Reply(asked, self._model.tokenizer.detokenizer(preceding, self._marks))
-        return Answer(self._engine, bounded.generation, prompt, reply, self._remember)
+        return Completion(self._engine, bounded.generation, prompt, reply, self._remember)
 
     async def answer_batched(self, params: bytes) -> Message:
         """The whole answer to one request of a message batch. Raises what `POST /v1/messages` would answer with."""

@@ -9,14 +9,14 @@ from starlette.responses import Response
 from pensieve.api.messages.message import OriginalTokens, TokenCount
 from pensieve.api.messages.request import CountTokensRequest
 from pensieve.errors import PromptTooLongError
-from pensieve.server.http.json_response import answer
-from pensieve.server.messages.pipeline import CallReader
+from pensieve.server.http.json_response import json_response
+from pensieve.server.messages.pipeline import RequestPipeline
 
 
 class CountTokensEndpoint:
     """Counts without asking the engine."""
 
-    def __init__(self, calls: CallReader) -> None:
+    def __init__(self, calls: RequestPipeline) -> None:
         self._calls = calls
 
     async def count(self, request: Request) -> Response:
@@ -25,9 +25,9 @@ class CountTokensEndpoint:
         try:
             prompt = await self._calls.render(call)
         except PromptTooLongError as error:
-            return answer(TokenCount(input_tokens=error.prompt_tokens))
+            return json_response(TokenCount(input_tokens=error.prompt_tokens))
         original = OriginalTokens(original_input_tokens=prompt.original_tokens)
-        return answer(
+        return json_response(
             TokenCount(
                 input_tokens=len(prompt.tokens),
                 context_management=None if call.context_management is None else original,

@@ -9,11 +9,11 @@ from starlette.types import Receive, Scope, Send
 from pensieve.api.messages.message import Message
 from pensieve.api.messages.request import MessagesRequest
 from pensieve.server.errors import PASSING, STOPPING, error_envelope, let_go
-from pensieve.server.http.disconnect import cut_of, while_connected
-from pensieve.server.http.json_response import answer as answered
-from pensieve.server.http.sse import EventWriter, Pace
-from pensieve.server.messages.completion import Answer, Answerer
-from pensieve.server.messages.pipeline import CallReader, is_claude_code, priority_of
+from pensieve.server.http.disconnect import abort_of, run_until_disconnect
+from pensieve.server.http.json_response import json_response as answered
+from pensieve.server.http.sse import EventWriter, PingInterval
+from pensieve.server.messages.completion import Completer, Completion
+from pensieve.server.messages.pipeline import RequestPipeline, is_claude_code, priority_of
 from pensieve.server.messages.sessions import Sessions
 from pensieve.server.messages.threads import Threads, ThreadTurn
 from pensieve.server.middleware.request_context import LAST_WORD_S, exchange_of
@@ -25,7 +25,7 @@ class MessagesEndpoint:
     """The ASGI application behind the route. Owns the message threads."""
 
     def __init__(
-        self, answerer: Answerer, calls: CallReader, sessions: Sessions, pace: Pace
+        self, answerer: Completer, calls: RequestPipeline, sessions: Sessions, pace: PingInterval
     ) -> None:
         self._answerer = answerer
         self._sessions = sessions
@@ -52,18 +52,18 @@ class MessagesEndpoint:
                 exchange_of(scope).usage = answer.reply.usage
 
     async def _whole(
-        self, answer: Answer, turn: ThreadTurn, scope: Scope, receive: Receive, send: Send
+        self, answer: Completion, turn: ThreadTurn, scope: Scope, receive: Receive, send: Send
     ) -> None:
         said: list[Message] = []
 
         async def work() -> None:
             said.append(await answer.run(keep=turn.keep))
 
-        await while_connected(receive, work)
+        await run_until_disconnect(receive, work)
         await answered(said[0])(scope, receive, send)
 
     async def _stream(
-        self, answer: Answer, turn: ThreadTurn, scope: Scope, receive: Receive, send: Send
+        self, answer: Completion, turn: ThreadTurn, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Until the stream has begun an error is a status, the boundary's business; later it is an event."""
         writer = EventWriter(send, self._pace)
@@ -72,7 +72,7 @@ class MessagesEndpoint:
             await answer.run(writer.begin_or_go_on, keep=turn.keep)
 
         try:
-            await while_connected(receive, work, beside=writer.ping_when_silent)
+            await run_until_disconnect(receive, work, beside=writer.ping_when_silent)
         except ClientDisconnect:
             raise
         except anyio.get_cancelled_exc_class():
@@ -96,7 +96,7 @@ async def _break_off(writer: EventWriter, error: BaseException, scope: Scope) ->
         return
     request_id = exchange_of(scope).request_id
     envelope = error_envelope(error, request_id)
-    if is_claude_code(Request(scope).headers) and (cut := cut_of(scope)):
+    if is_claude_code(Request(scope).headers) and (cut := abort_of(scope)):
         _log.warning("%s is cut off, to be asked again: %s", request_id, envelope.error.message)
         cut()
         return

@@ -19,7 +19,7 @@ import anyio.to_thread
 from pensieve.api.messages.message import AnswerRecord
 from pensieve.atomic_files import write_atomically
 from pensieve.private_files import make_folder, open_private, read_private
-from pensieve.prompt.template.generated_answers import Spoken, SpokenWords
+from pensieve.prompt.template.generated_answers import GeneratedAnswer, GeneratedAnswers
 
 _log = logging.getLogger("pensieve.server")
 
@@ -29,10 +29,10 @@ MAX_BYTES = 64_000_000
 MOST_READ_BYTES = 2 * MAX_BYTES
 # Of other tokenizers, those of the models used last; the rest goes when a server starts.
 OTHER_FILES = 3
-_CHECKSUM_LETTERS = 8
+_CHECKSUM_CHARS = 8
 
 
-class AnswerLog:
+class GeneratedAnswerStore:
     """Owns the file while it is `open`, and the thread that writes it. words: what the file is a copy of.
 
     has_token: whether the tokenizer has a token with an id.
@@ -42,7 +42,7 @@ class AnswerLog:
         self,
         folder: Path,
         model_folder: Path,
-        words: SpokenWords,
+        words: GeneratedAnswers,
         has_token: Callable[[int], bool],
         max_bytes: int = MAX_BYTES,
     ) -> None:
@@ -67,7 +67,7 @@ class AnswerLog:
             self._writer = None
             await anyio.to_thread.run_sync(writer.shutdown)
 
-    def remember(self, spoken: Spoken) -> None:
+    def remember(self, spoken: GeneratedAnswer) -> None:
         """Keep an answer. Costs the caller nothing but its place in the line."""
         self._words.keep(spoken)
         if self._writer is not None:
@@ -106,7 +106,7 @@ class AnswerLog:
             if all(0 <= token < 2**31 and self._has_token(token) for token in set(spoken.tokens)):
                 self._words.keep(spoken)
 
-    def _append(self, spoken: Spoken) -> None:
+    def _append(self, spoken: GeneratedAnswer) -> None:
         line = _line(spoken)
         try:
             if self._bytes + len(line) > self._max_bytes:
@@ -125,7 +125,7 @@ class AnswerLog:
         self._bytes = write_atomically(self._file, lines)
 
 
-def _line(spoken: Spoken) -> bytes:
+def _line(spoken: GeneratedAnswer) -> bytes:
     """A line break at its head too: what was left half before it is a line of its own then."""
     record = AnswerRecord(
         opening=spoken.opening, tokens=tuple(spoken.tokens), content=spoken.content
@@ -134,14 +134,14 @@ def _line(spoken: Spoken) -> bytes:
     return b"\n%08x%s\n" % (zlib.crc32(text), text)
 
 
-def _whole(written: bytes) -> Iterator[Spoken]:
+def _whole(written: bytes) -> Iterator[GeneratedAnswer]:
     """The answers whose lines are as they were written."""
     for line in written.split(b"\n"):
-        checksum, text = line[:_CHECKSUM_LETTERS], line[_CHECKSUM_LETTERS:]
+        checksum, text = line[:_CHECKSUM_CHARS], line[_CHECKSUM_CHARS:]
         if not text or checksum != b"%08x" % zlib.crc32(text):
             continue
         try:
             record = AnswerRecord.model_validate_json(text)
         except ValueError:  # of another version
             continue
-        yield Spoken(record.opening, record.tokens, record.content)
+        yield GeneratedAnswer(record.opening, record.tokens, record.content)

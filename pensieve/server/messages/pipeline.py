@@ -14,14 +14,17 @@ from starlette.requests import Request
 from pensieve.api.messages.request import Conversation, MessagesRequest, parse
 from pensieve.api.messages.tools import ServerTool
 from pensieve.api.messages.validation import check_call, check_choice, check_order
-from pensieve.api.version import Edition, edition_of
+from pensieve.api.version import ApiVersion, api_version_of
 from pensieve.engine.generation import Priority
 from pensieve.errors import InvalidRequestError
 from pensieve.models.served_model import ServedModel
-from pensieve.prompt.conversation.content_support import refuse_unanswerable, refuse_unreadable
+from pensieve.prompt.conversation.content_support import (
+    check_content_supported,
+    check_generation_supported,
+)
 from pensieve.prompt.conversation.file_text import FileText, with_file_texts
 from pensieve.prompt.render import Prompt, PromptRenderer
-from pensieve.prompt.template.generated_answers import SpokenWords
+from pensieve.prompt.template.generated_answers import GeneratedAnswers
 from pensieve.server.deadline_threads import DeadlineThreads
 from pensieve.server.http.request_body import read_body
 from pensieve.server.messages.sessions import AGENT_HEADER, SESSION_HEADER
@@ -40,7 +43,7 @@ RENDER_S = 120.0
 ConversationT = TypeVar("ConversationT", bound=Conversation)
 
 
-class CallReader:
+class RequestPipeline:
     """Reads calls for one served model. file_text: what an uploaded file says, by its id; raises `NotFoundError`.
 
     spoken: answers as they were generated, in whose words later prompts have them. context: how many tokens a prompt and its
@@ -51,7 +54,7 @@ class CallReader:
         self,
         model: ServedModel,
         file_text: FileText,
-        spoken: SpokenWords,
+        spoken: GeneratedAnswers,
         context: Callable[[], int],
         threads: DeadlineThreads | None = None,
     ) -> None:
@@ -66,14 +69,16 @@ class CallReader:
         """The call in the request's body, and the body's length in bytes. Raises what `parse` and `read_body` raise."""
         body = await read_body(request)
         headers = request.headers
-        edition = edition_of(headers.get("anthropic-version"), headers.get("anthropic-beta", ""))
+        edition = api_version_of(
+            headers.get("anthropic-version"), headers.get("anthropic-beta", "")
+        )
         return await self.parse(kind, body, edition), len(body)
 
     async def parse(
-        self, kind: type[ConversationT], body: bytes, edition: Edition | None = None
+        self, kind: type[ConversationT], body: bytes, edition: ApiVersion | None = None
     ) -> ConversationT:
         """The call in `body`. Raises `InvalidRequestError`, `RequestTooLargeError`, and `NotFoundError` for a file."""
-        return await run_in_thread(partial(self._parse, kind, body, edition or Edition()))
+        return await run_in_thread(partial(self._parse, kind, body, edition or ApiVersion()))
 
     async def render(self, call: Conversation, *, kept: int = 0) -> Prompt:
         """The prompt of a whole conversation, of whose turns a thread already held `kept`.
@@ -88,17 +93,17 @@ class CallReader:
                 "messages: the model's chat template and tokenizer take too long for this prompt"
             ) from None
 
-    def _parse(self, kind: type[ConversationT], body: bytes, edition: Edition) -> ConversationT:
+    def _parse(self, kind: type[ConversationT], body: bytes, edition: ApiVersion) -> ConversationT:
         call = parse(kind, body)
         check_call(call, edition)
-        refuse_unreadable(call)
+        check_content_supported(call)
         return with_file_texts(call, self._file_text)
 
     def _render(self, call: Conversation, kept: int) -> Prompt:
         check_order(call.messages, kept=kept)
         check_choice(call)
         if isinstance(call, MessagesRequest):
-            refuse_unanswerable(call)
+            check_generation_supported(call)
         _warn_of_tools(call)
         return self._renderer.render(call, self._context())
 

@@ -1,1 +1,1 @@
-"""TODO"""
+"""What every request passes: context and logging, access checks, base URLs."""

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pensieve.errors import AuthenticationError, ForbiddenError
 from pensieve.server.middleware.cors import is_preflight
-from pensieve.server.middleware.request_context import Exchange, exchange_of
+from pensieve.server.middleware.request_context import RequestContext, exchange_of
 from pensieve.settings.resolve import Settings, listed
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -43,7 +43,7 @@ def access_of(settings: Settings) -> Access:
     )
 
 
-class Guard:
+class AccessMiddleware:
     """ASGI middleware that lets only our own clients through. Raises `ForbiddenError`, `AuthenticationError`."""
 
     def __init__(self, app: ASGIApp, *, access: Access) -> None:
@@ -80,7 +80,7 @@ class Guard:
         return hosts[0]
 
     def _check_origin(
-        self, headers: list[tuple[bytes, bytes]], host: bytes, exchange: Exchange
+        self, headers: list[tuple[bytes, bytes]], host: bytes, exchange: RequestContext
     ) -> None:
         """Note an origin of the settings: its pages may read the answer."""
         for origin in _values(headers, b"origin"):

@@ -16,7 +16,7 @@ _OPERATIONS = {"messages", "models", "files"}
 _OF_OPENAI = {"completions", "responses", "embeddings"}
 
 
-class Addresses:
+class BaseURLMiddleware:
     """ASGI middleware that hands on the path that was meant."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -23,7 +23,7 @@ def is_preflight(scope: Scope) -> bool:
     )
 
 
-class Preflight:
+class CORSMiddleware:
     """ASGI middleware that answers preflights and hands on the rest."""
 
     def __init__(self, app: ASGIApp) -> None:

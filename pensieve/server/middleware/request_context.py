@@ -58,7 +58,7 @@ _ID = re.compile(r"(?:file|msgbatch)_01[0-9A-Za-z]{22}", re.ASCII)
 
 
 @dataclass(slots=True)
-class Exchange:
+class RequestContext:
     """One request and what came of it. The boundary makes and logs it; the endpoint notes the usage.
 
     is_poll: it is asked again and again, and the log has better things to tell. origin: whose web pages may read the answer,
@@ -74,14 +74,14 @@ class Exchange:
     origin: bytes | None = None
 
 
-def exchange_of(scope: Scope) -> Exchange:
+def exchange_of(scope: Scope) -> RequestContext:
     """The exchange that the boundary opened for this request."""
     exchange = scope[_KEY]
-    assert isinstance(exchange, Exchange)
+    assert isinstance(exchange, RequestContext)
     return exchange
 
 
-class Boundary:
+class RequestMiddleware:
     """ASGI middleware around everything else."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -92,14 +92,16 @@ class Boundary:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = Exchange()
+        exchange = RequestContext()
         scope[_KEY] = exchange
         try:
             await self._answer(scope, receive, _identified(send, exchange), exchange)
         finally:
             _log_line(scope, exchange)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, exchange: RequestContext
+    ) -> None:
         try:
             await self._app(scope, receive, send)
         except ClientDisconnect:
@@ -118,13 +120,13 @@ class Boundary:
 
 
 async def _tell(
-    error: BaseException, scope: Scope, receive: Receive, send: Send, exchange: Exchange
+    error: BaseException, scope: Scope, receive: Receive, send: Send, exchange: RequestContext
 ) -> None:
     if exchange.status is None:
         await error_response(error, exchange.request_id)(scope, receive, send)
 
 
-def _identified(send: Send, exchange: Exchange) -> Send:
+def _identified(send: Send, exchange: RequestContext) -> Send:
     """`send`, with the `request-id` header on what it begins, and what a browser asks for before it shows it to a page."""
     header = (b"request-id", exchange.request_id.encode())
 
@@ -154,7 +156,7 @@ def _for_page(origin: bytes | None) -> list[tuple[bytes, bytes]]:
     ]
 
 
-def _log_line(scope: Scope, exchange: Exchange) -> None:
+def _log_line(scope: Scope, exchange: RequestContext) -> None:
     """Never a body, a key or a query; of a path what anybody could have written."""
     path = known_parts(scope["path"])
     spent_ms = (time.monotonic() - exchange.began_at) * 1000

@@ -9,9 +9,9 @@ from pensieve.api.messages.tools import (
     AnyChoice,
     ClientTool,
     ClientToolType,
+    ComputerUseTool,
     CustomTool,
     NamedChoice,
-    ScreenTool,
     ScreenToolType,
     ServerTool,
     ServerToolType,
@@ -40,7 +40,7 @@ def test_a_tool_without_a_type_is_the_clients_own(kind: dict[str, object]) -> No
     [
         (get_args(ClientToolType), ClientTool),
         (get_args(ServerToolType), ServerTool),
-        (get_args(ScreenToolType), ScreenTool),
+        (get_args(ScreenToolType), ComputerUseTool),
     ],
 )
 def test_every_tool_of_anthropics_is_known_by_its_type(kinds: tuple[str, ...], who: type) -> None:

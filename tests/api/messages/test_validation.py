@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from pensieve.api.messages.request import CountTokensRequest, MessagesRequest, Turn, decode
 from pensieve.api.messages.validation import check_call, check_choice, check_order
-from pensieve.api.version import Edition, edition_of
+from pensieve.api.version import ApiVersion, api_version_of
 from pensieve.errors import InvalidRequestError
 
 HELLO = {"role": "user", "content": "hello"}
 TOOL = {"name": "x", "input_schema": {}}
-NEW = Edition("2026-10-21")
+NEW = ApiVersion("2026-10-21")
 
 
 def use(name: str) -> dict[str, object]:
@@ -34,7 +34,7 @@ def request(**fields: Any) -> MessagesRequest:
     )
 
 
-def refusal(edition: Edition = Edition(), **fields: Any) -> str:  # noqa: B008 -- frozen
+def refusal(edition: ApiVersion = ApiVersion(), **fields: Any) -> str:  # noqa: B008 -- frozen
     with pytest.raises(InvalidRequestError) as caught:
         check_call(request(**fields), edition)
     return caught.value.message
@@ -170,25 +170,25 @@ def test_what_contradicts_itself_is_refused(fields: dict[str, Any], message: str
 
 
 def test_a_call_for_no_answer_and_thinking_of_every_kind_are_fine() -> None:
-    check_call(request(max_tokens=0), Edition())
+    check_call(request(max_tokens=0), ApiVersion())
     for kind in ("adaptive", "disabled", "between_tools"):
-        check_call(request(thinking={"type": kind, "display": "omitted"}), Edition())
-    check_call(request(thinking={"type": "enabled", "budget_tokens": 1999}), Edition())
+        check_call(request(thinking={"type": kind, "display": "omitted"}), ApiVersion())
+    check_call(request(thinking={"type": "enabled", "budget_tokens": 1999}), ApiVersion())
 
 
 def test_thinking_between_tools_may_exceed_the_answer() -> None:
-    interleaved = Edition(betas=frozenset({"interleaved-thinking-2025-05-14"}))
+    interleaved = ApiVersion(betas=frozenset({"interleaved-thinking-2025-05-14"}))
     long = request(tools=[TOOL], thinking={"type": "enabled", "budget_tokens": 9000})
     check_call(long, interleaved)
     with pytest.raises(InvalidRequestError):
-        check_call(long, Edition())
+        check_call(long, ApiVersion())
 
 
 def test_a_deferred_tool_is_fine_beside_a_loaded_one_or_a_tool_search() -> None:
     deferred = TOOL | {"defer_loading": True}
-    check_call(request(tools=[deferred, TOOL | {"name": "y"}]), Edition())
+    check_call(request(tools=[deferred, TOOL | {"name": "y"}]), ApiVersion())
     search = {"type": "tool_search_tool_regex_20251119", "name": "tool_search_tool_regex"}
-    check_call(request(tools=[deferred, search]), Edition())
+    check_call(request(tools=[deferred, search]), ApiVersion())
 
 
 CITED = {"type": "text", "text": "x", "citations": [{"type": "char_location"}]}
@@ -217,7 +217,7 @@ def test_the_newer_version_refuses_what_the_older_one_takes(
 ) -> None:
     said = {"messages": [{"role": role, "content": [block]}, HELLO]}
     assert refusal(NEW, **said) == message
-    check_call(request(**said), Edition())
+    check_call(request(**said), ApiVersion())
 
 
 def test_an_assistants_citations_and_a_system_prompts_are_fine_in_both_versions() -> None:
@@ -243,14 +243,14 @@ def test_sampling_is_honoured_in_the_newer_version_too() -> None:
 def test_any_version_is_taken_and_an_unknown_one_is_the_newest(
     header: str | None, version: str
 ) -> None:
-    assert edition_of(header, "a-2026, b-2025,").betas == {"a-2026", "b-2025"}
-    assert edition_of(header, "").version == version
+    assert api_version_of(header, "a-2026, b-2025,").betas == {"a-2026", "b-2025"}
+    assert api_version_of(header, "").version == version
 
 
 def test_tokens_of_a_thread_are_not_counted_by_its_new_messages_alone() -> None:
     body = {"model": "m", "messages": [HELLO], "thread": {"type": "continue"}}
     with pytest.raises(InvalidRequestError, match=r"^thread: Extra inputs are not permitted$"):
-        check_call(decode(CountTokensRequest, body), Edition())
+        check_call(decode(CountTokensRequest, body), ApiVersion())
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from pensieve.cli.chat import slash_commands
-from pensieve.cli.chat.conversation import Conversation, Manner
-from pensieve.cli.chat.server_connection import Link, Means
-from pensieve.cli.chat.slash_commands import Command, Said, Unknown
+from pensieve.cli.chat.conversation import ChatOptions, Conversation
+from pensieve.cli.chat.server_connection import ConnectOptions, ServerConnection
+from pensieve.cli.chat.slash_commands import Command, Message, Unknown
 from pensieve.cli.chat.view import PlainView
-from pensieve.daemon.server_record import Address, own_record, published
+from pensieve.daemon.server_record import Address, own_record, publish
 from pensieve.errors import NoServerError
 from pensieve.paths import under_home
 from pensieve.settings.resolve import Settings
@@ -59,9 +59,11 @@ class Talk:
 
     def run(self, *script: Typed, model: str | None = None, has_person: bool = True) -> int:
         self.editor = ScriptedEditor(script)
-        means = Means(self.settings, has_person, self._agree, self._start, pause=lambda: None)
-        manner = Manner(**self._manner, agrees=self._agree)
-        return Conversation(manner, Link(means, model), self.editor, "").run()
+        means = ConnectOptions(
+            self.settings, has_person, self._agree, self._start, pause=lambda: None
+        )
+        manner = ChatOptions(**self._manner, agrees=self._agree)
+        return Conversation(manner, ServerConnection(means, model), self.editor, "").run()
 
     def _agree(self, question: str) -> bool:
         self.agreed.append(question)
@@ -277,15 +279,15 @@ def test_an_unknown_command_is_not_sent(tmp_path: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("line", "meaning"),
     [
-        ("  Hi  ", Said("Hi")),
-        ("//usr/bin is what?", Said("/usr/bin is what?")),
+        ("  Hi  ", Message("Hi")),
+        ("//usr/bin is what?", Message("/usr/bin is what?")),
         ("/save  my file ", Command("save", "my file")),
         ("/?", Command("help", "")),
         ("/sav", Unknown("sav", "save")),
-        ('"""\n/a\n b\n"""', Said("/a\n b")),
-        ('"""one"""', Said("one")),
-        ('""" ""', Said(' ""')),
-        ("a\n/b", Said("a\n/b")),
+        ('"""\n/a\n b\n"""', Message("/a\n b")),
+        ('"""one"""', Message("one")),
+        ('""" ""', Message(' ""')),
+        ("a\n/b", Message("a\n/b")),
     ],
 )
 def test_a_line_means(line: str, meaning: object) -> None:
@@ -398,8 +400,8 @@ def holding(chat: Talk, address: Address) -> Iterator[None]:
     with ExitStack() as stack:
 
         def start() -> None:
-            stack.enter_context(server_lock.held(chat.settings.paths))
-            stack.enter_context(published(chat.settings.paths, own_record(address)))
+            stack.enter_context(server_lock.acquire(chat.settings.paths))
+            stack.enter_context(publish(chat.settings.paths, own_record(address)))
 
         chat.on_start = start
         yield

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pensieve.cli.chat.markdown_blocks import Blocks, Prose
 from pensieve.cli.chat.markdown_rows import Rows
 from pensieve.cli.chat.screen import Screen
-from pensieve.cli.chat.view import DrawnView, HeldView
+from pensieve.cli.chat.view import BufferedView, DrawnView
 from tests.cli.terminal import Terminal
 
 ANSWER = """\
@@ -421,7 +421,7 @@ def test_drawing_rests_between_two_pieces_and_forgets_none() -> None:
 
 def test_an_answer_can_be_held_until_it_is_whole() -> None:
     terminal = Terminal(40)
-    view = HeldView(view_on(terminal))
+    view = BufferedView(view_on(terminal))
     for word in ("One ", "two\n\n", "three "):
         view.say(word)
     assert terminal.writes == []

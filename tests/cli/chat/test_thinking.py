@@ -12,7 +12,7 @@ from pensieve.cli.app import run
 from pensieve.cli.claude.environment import variables
 from pensieve.cli.client.target import Target, is_to_think
 from pensieve.daemon import server_lock
-from pensieve.daemon.server_record import Address, own_record, published
+from pensieve.daemon.server_record import Address, own_record, publish
 from pensieve.paths import Paths, under_home
 from pensieve.settings.resolve import Settings
 from tests import tiny_models
@@ -37,8 +37,8 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
 def server(paths: Paths) -> Iterator[FakeServer]:
     with (
         serving() as server,
-        server_lock.held(paths),
-        published(paths, own_record(Address("127.0.0.1", server.server_port, "tiny", "cpu"))),
+        server_lock.acquire(paths),
+        publish(paths, own_record(Address("127.0.0.1", server.server_port, "tiny", "cpu"))),
     ):
         yield server
 

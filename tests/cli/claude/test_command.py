@@ -10,10 +10,10 @@ from typing import NoReturn
 import pytest
 
 from pensieve.cli.app import run
-from pensieve.cli.claude.command import Program, become
+from pensieve.cli.claude.command import Program, exec_claude
 from pensieve.cli.claude.settings import with_settings
 from pensieve.daemon import server_lock
-from pensieve.daemon.server_record import Address, own_record, published
+from pensieve.daemon.server_record import Address, own_record, publish
 from pensieve.errors import ProgramMissingError, UsageError
 from pensieve.paths import under_home
 from pensieve.settings.resolve import DEFAULT_API_KEY, Settings
@@ -47,8 +47,8 @@ def settings(tmp_path: Path) -> Iterator[Settings]:
     settings = Settings(under_home(tmp_path / "home"))
     with (
         serving() as server,
-        server_lock.held(settings.paths),
-        published(
+        server_lock.acquire(settings.paths),
+        publish(
             settings.paths, own_record(Address("127.0.0.1", server.server_port, "tiny", "cpu"))
         ),
     ):
@@ -57,7 +57,7 @@ def settings(tmp_path: Path) -> Iterator[Settings]:
 
 def became(settings: Settings, *arguments: str, is_lite: bool = False) -> Became:
     with pytest.raises(Became) as caught:
-        become(HERE, settings, Recorder(settings).parts(), arguments, is_lite=is_lite)
+        exec_claude(HERE, settings, Recorder(settings).parts(), arguments, is_lite=is_lite)
     return caught.value
 
 
@@ -74,10 +74,10 @@ def test_a_server_of_another_version_is_told_before_claude_code_takes_the_termin
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = Settings(under_home(tmp_path / "home"))
-    with serving() as server, server_lock.held(settings.paths):
+    with serving() as server, server_lock.acquire(settings.paths):
         server.healths = lambda: health() | {"version": "0.0.9"}
         address = Address("127.0.0.1", server.server_port, "tiny", "cpu")
-        with published(settings.paths, own_record(address)):
+        with publish(settings.paths, own_record(address)):
             became(replace(settings, port=server.server_port), "-p", "hi")
     assert "the server is 0.0.9" in capsys.readouterr().err
 
@@ -88,7 +88,7 @@ def test_a_claude_code_that_does_not_run_is_told_as_such(settings: Settings) -> 
 
     program = Program(lambda: "/opt/claude", fails)
     with pytest.raises(ProgramMissingError, match="/opt/claude: Exec format error"):
-        become(program, settings, Recorder(settings).parts(), ["-p", "hi"], is_lite=False)
+        exec_claude(program, settings, Recorder(settings).parts(), ["-p", "hi"], is_lite=False)
 
 
 def test_behind_a_proxy_the_server_is_reached_without_it(
@@ -177,7 +177,7 @@ def test_what_stands_behind_two_dashes_is_no_option() -> None:
 
 def test_without_claude_code_it_says_how_to_get_it(settings: Settings) -> None:
     with pytest.raises(ProgramMissingError, match="not installed") as caught:
-        become(
+        exec_claude(
             Program(lambda: None, execute), settings, Recorder(settings).parts(), [], is_lite=False
         )
     assert caught.value.exit_code == 69
@@ -190,14 +190,14 @@ def test_a_context_that_the_first_request_would_fill_is_refused_with_the_way_out
     settings = Settings(under_home(tmp_path / "home"))
     with (
         serving() as server,
-        server_lock.held(settings.paths),
-        published(
+        server_lock.acquire(settings.paths),
+        publish(
             settings.paths, own_record(Address("127.0.0.1", server.server_port, "tiny", "cpu"))
         ),
     ):
         server.healths = lambda: health("ready") | {"context_tokens": 4096}
         with pytest.raises(UsageError, match="tiny holds 4096 tokens") as caught:
-            become(HERE, settings, Recorder(settings).parts(), [], is_lite=False)
+            exec_claude(HERE, settings, Recorder(settings).parts(), [], is_lite=False)
         assert "pensieve claude --lite" in caught.value.hint
         assert became(settings, is_lite=True).environment["CLAUDE_CODE_SIMPLE"] == "1"
 

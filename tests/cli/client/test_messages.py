@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pensieve.cli.client.connection import Server
 from pensieve.cli.client.messages import (
     Call,
-    Ended,
     Event,
+    StreamEnd,
     Text,
     Thought,
     Turn,
@@ -19,7 +19,7 @@ from pensieve.cli.client.messages import (
     answer,
     count_tokens,
 )
-from pensieve.cli.client.server_identity import served
+from pensieve.cli.client.server_identity import identify
 from pensieve.cli.client.sse import events, lines
 from pensieve.errors import PromptTooLongError, RequestError, ServerUnavailableError
 from pensieve.settings.resolve import variables_set
@@ -45,7 +45,7 @@ USAGE = {"input_tokens": 3, "cache_read_input_tokens": 4, "output_tokens": 2}
 def test_an_answer_is_its_text_and_its_end() -> None:
     *texts, ended = answered(message("Par", "is", stop_reason="max_tokens"))
     assert texts == [Text("Par"), Text("is")]
-    assert ended == Ended("max_tokens", USAGE, "tiny")
+    assert ended == StreamEnd("max_tokens", USAGE, "tiny")
     assert (ended.prompt_tokens, ended.output_tokens) == (7, 2)
 
 
@@ -82,9 +82,9 @@ def test_a_thought_is_asked_for_and_goes_back_as_it_came() -> None:
 
 def test_the_server_says_what_it_serves_and_whether_that_thinks() -> None:
     with serving() as server:
-        plain = served(Server(server.url, OWN_KEY))
+        plain = identify(Server(server.url, OWN_KEY))
         server.thinks = True
-        thinking = served(Server(server.url, OWN_KEY))
+        thinking = identify(Server(server.url, OWN_KEY))
     assert (plain.thinks, thinking.thinks) == (False, True)
     assert (plain.health.model, plain.health.context_tokens) == ("tiny", 8192)
 
@@ -222,4 +222,4 @@ def test_no_proxy_variable_stands_between_us_and_our_own_server(proxy: str) -> N
     names = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
     with serving() as server, variables_set(dict.fromkeys(names, proxy)):
         assert count_tokens(Server(server.url, "k"), CALL) == 1
-        assert served(Server(server.url, OWN_KEY)).health.model == "tiny"
+        assert identify(Server(server.url, OWN_KEY)).health.model == "tiny"

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pensieve.cli.client.connection import Server
-from pensieve.cli.client.server_identity import served
+from pensieve.cli.client.server_identity import identify
 from pensieve.daemon import server_lock
-from pensieve.daemon.server_record import Address, own_record, published
+from pensieve.daemon.server_record import Address, own_record, publish
 from pensieve.errors import ForeignServerError
 from pensieve.paths import under_home
 from pensieve.peer_proof import Prover
@@ -26,7 +26,7 @@ def secrets_seen(server: FakeServer) -> list[str]:
 
 def test_a_server_that_knows_the_key_is_sent_it() -> None:
     with serving() as server:
-        served(Server(server.url, OWN_KEY))
+        identify(Server(server.url, OWN_KEY))
         assert secrets_seen(server) == [OWN_KEY]
 
 
@@ -35,7 +35,7 @@ def test_a_program_that_does_not_know_the_key_gets_nothing(prover: Prover | None
     with serving(message("caught")) as server:
         server.prover = prover
         with pytest.raises(ForeignServerError, match="neither your key") as refusal:
-            served(Server(server.url, OWN_KEY))
+            identify(Server(server.url, OWN_KEY))
         assert secrets_seen(server) == []
     assert refusal.value.exit_code == 69
     assert "another key" in (refusal.value.hint or "")
@@ -45,7 +45,7 @@ def test_a_proof_that_was_passed_on_from_another_port_is_none() -> None:
     with serving() as real, serving() as relay:
         relay.server_port, port = real.server_port, relay.server_port
         with pytest.raises(ForeignServerError):
-            served(Server(f"http://127.0.0.1:{port}", OWN_KEY))
+            identify(Server(f"http://127.0.0.1:{port}", OWN_KEY))
         assert secrets_seen(relay) == []
 
 
@@ -53,7 +53,7 @@ def test_knowing_the_default_key_shows_nothing() -> None:
     with serving() as server:
         server.prover = Prover(DEFAULT_API_KEY)
         with pytest.raises(ForeignServerError) as refusal:
-            served(Server(server.url, DEFAULT_API_KEY))
+            identify(Server(server.url, DEFAULT_API_KEY))
         assert secrets_seen(server) == []
     assert "pensieve start" in (refusal.value.hint or "")
 
@@ -61,10 +61,10 @@ def test_knowing_the_default_key_shows_nothing() -> None:
 def test_a_server_with_a_record_is_known_by_its_process() -> None:
     with serving() as server:
         server.prover = None
-        served(Server(server.url, DEFAULT_API_KEY, os.getpid()))
+        identify(Server(server.url, DEFAULT_API_KEY, os.getpid()))
         assert secrets_seen(server) == [DEFAULT_API_KEY]
         with pytest.raises(ForeignServerError):
-            served(Server(server.url, DEFAULT_API_KEY, os.getpid() + 1))
+            identify(Server(server.url, DEFAULT_API_KEY, os.getpid() + 1))
 
 
 @pytest.mark.parametrize("report", [{}, {"pid": None}, {"proof": ["x"]}, {"x": "y" * 100_000}])
@@ -73,7 +73,7 @@ def test_whatever_a_program_says_of_itself_it_is_foreign(report: dict[str, objec
         server.prover = None
         server.healths = lambda: report
         with pytest.raises(ForeignServerError):
-            served(Server(server.url, OWN_KEY))
+            identify(Server(server.url, OWN_KEY))
 
 
 def test_the_chat_command_tells_of_a_foreign_listener(tmp_path: Path) -> None:
@@ -89,9 +89,9 @@ def test_the_chat_command_tells_of_a_foreign_listener(tmp_path: Path) -> None:
 def test_a_server_that_fetches_its_model_does_not_listen_yet(tmp_path: Path) -> None:
     """Who answers at its address meanwhile is another program, whatever process it says it is."""
     paths = under_home(tmp_path / "pensieve")
-    with serving(message("caught")) as server, server_lock.held(paths):
+    with serving(message("caught")) as server, server_lock.acquire(paths):
         address = Address("127.0.0.1", server.server_port, "tiny", "cpu")
-        with published(paths, replace(own_record(address), phase="fetching")):
+        with publish(paths, replace(own_record(address), phase="fetching")):
             done = pensieve("chat", "a secret", home=tmp_path)
         assert server.seen == []
     assert done.returncode == 69

@@ -8,10 +8,10 @@ import pytest
 from pensieve.cli.app import run
 from pensieve.cli.commands.models.plan import rendered
 from pensieve.daemon import server_lock
-from pensieve.daemon.server_record import Address, own_record, published
-from pensieve.engine.planning.memory_plan import GB, Place
+from pensieve.daemon.server_record import Address, own_record, publish
+from pensieve.engine.planning.memory_plan import GB, DeviceLimits
 from pensieve.models.catalog.expected_model import planned_context
-from pensieve.models.catalog.memory_fit import Room
+from pensieve.models.catalog.memory_fit import MemoryLimit
 from pensieve.models.folder.config_shape import PHI_3_MINI_SHAPE, shape_of
 from pensieve.paths import under_home
 from pensieve.settings.resolve import Settings
@@ -41,7 +41,7 @@ def test_phi_3_costs_what_its_shape_says(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_plan_never_promises_more_than_the_model_was_built_for() -> None:
-    plan = rendered(PHI_3_MINI_SHAPE, Room(Place(500 * GB, "metal")))
+    plan = rendered(PHI_3_MINI_SHAPE, MemoryLimit(DeviceLimits(500 * GB, "metal")))
     assert plan.count("131,072") == 4
     assert "as many as the model was built for" in plan
 
@@ -72,7 +72,10 @@ def test_a_plan_names_the_precision_that_would_serve_where_the_chosen_one_does_n
     limits = (GB * percent // 100 for percent in range(200, 500))
     said = next(
         plan
-        for plan in (rendered(PHI_3_MINI_SHAPE, Room(Place(limit, "metal"))) for limit in limits)
+        for plan in (
+            rendered(PHI_3_MINI_SHAPE, MemoryLimit(DeviceLimits(limit, "metal")))
+            for limit in limits
+        )
         if "pensieve config set" in plan
     )
     assert "4-bit holds 256 tokens: pensieve config set kv_bits 4" in said
@@ -175,8 +178,8 @@ def test_the_cache_tells_the_caps_that_the_engine_keeps(
     paths = under_home(home)
     with (
         serving() as server,
-        server_lock.held(paths),
-        published(paths, own_record(Address("127.0.0.1", server.server_port, "tiny", "cpu"))),
+        server_lock.acquire(paths),
+        publish(paths, own_record(Address("127.0.0.1", server.server_port, "tiny", "cpu"))),
     ):
         server.healths = lambda: health() | {"engine": figures}
         assert run(["cache"]) == 0

@@ -12,10 +12,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from llguidance import LLMatcher, LLTokenizer
 
-from pensieve.dialects.answer_format import AnswerForm
+from pensieve.dialects.answer_format import AnswerFormat
 from pensieve.dialects.dialect import Dialect, ThinkingForm, ToolCall, ToolSpec
-from pensieve.dialects.format_calls import written_calls
-from pensieve.dialects.grammar.answer_grammar import Wanted, answer_grammar, tool_in_line
+from pensieve.dialects.format_calls import format_calls
+from pensieve.dialects.grammar.answer_grammar import CallLimits, answer_grammar, tool_in_line
 from pensieve.dialects.grammar.schema_simplifier import compilable_object
 from tests.dialects.cases import CODE, DIALECTS, NOW, PARIS, ROME, TOOLS
 from tests.reply.test_answer_parser import filled, meaning, read
@@ -70,14 +70,14 @@ def tokens_of(text: str, has_tokens: bool) -> list[int]:
     return found
 
 
-def matcher(dialect: Dialect, wanted: Wanted, has_tokens: bool) -> LLMatcher:
+def matcher(dialect: Dialect, wanted: CallLimits, has_tokens: bool) -> LLMatcher:
     lark = answer_grammar(dialect, wanted, controls_of(has_tokens))
     started = LLMatcher(vocabulary(has_tokens), lark)
     assert not started.is_error(), started.get_error()
     return started
 
 
-def takes(dialect: Dialect, wanted: Wanted, text: str, *, has_tokens: bool = False) -> bool:
+def takes(dialect: Dialect, wanted: CallLimits, text: str, *, has_tokens: bool = False) -> bool:
     """Whether `text` is a whole answer."""
     at = matcher(dialect, wanted, has_tokens)
     tokens = tokens_of(text, has_tokens)
@@ -85,7 +85,7 @@ def takes(dialect: Dialect, wanted: Wanted, text: str, *, has_tokens: bool = Fal
 
 
 def written(dialect: Dialect, *calls: tuple[str, dict[str, Any]]) -> str:
-    return filled(written_calls(dialect.calls, [ToolCall(*call) for call in calls]))
+    return filled(format_calls(dialect.calls, [ToolCall(*call) for call in calls]))
 
 
 def in_final(dialect: Dialect, text: str) -> str:
@@ -100,7 +100,7 @@ def is_one_call(dialect: Dialect) -> bool:
 @both
 def test_text_alone_and_calls_alone_are_answers(name: str, has_tokens: bool) -> None:
     dialect = DIALECTS[name]
-    wanted = Wanted(SPECS)
+    wanted = CallLimits(SPECS)
     assert takes(dialect, wanted, in_final(dialect, "Hello.\n\n{'a': 1}"), has_tokens=has_tokens)
     assert takes(dialect, wanted, written(dialect, CODE), has_tokens=has_tokens)
     assert takes(dialect, wanted, written(dialect, NOW), has_tokens=has_tokens)
@@ -115,7 +115,7 @@ def test_a_call_that_must_be_is_begun_at_once_and_is_of_a_tool_at_hand(
     name: str, has_tokens: bool
 ) -> None:
     dialect = DIALECTS[name]
-    wanted = Wanted(SPECS[:1], least=1, most=1)
+    wanted = CallLimits(SPECS[:1], min_calls=1, max_calls=1)
     assert takes(dialect, wanted, written(dialect, PARIS), has_tokens=has_tokens)
     assert not takes(dialect, wanted, written(dialect, NOW), has_tokens=has_tokens)
     for text in ("Hello", in_final(dialect, "Hello"), "", f"x{written(dialect, PARIS)}"):
@@ -127,7 +127,7 @@ def test_a_call_that_must_be_is_begun_at_once_and_is_of_a_tool_at_hand(
 def test_behind_the_one_call_that_is_wanted_the_answer_is_over(name: str, has_tokens: bool) -> None:
     dialect = DIALECTS[name]
     for least in (0, 1):
-        at = matcher(dialect, Wanted(SPECS, least=least, most=1), has_tokens)
+        at = matcher(dialect, CallLimits(SPECS, min_calls=least, max_calls=1), has_tokens)
         tokens = tokens_of(written(dialect, PARIS), has_tokens)
         assert at.try_consume_tokens(tokens) == len(tokens)
         allowed = at.compute_logit_bias()
@@ -142,15 +142,17 @@ def test_several_calls_are_one_answer_where_the_family_has_that(
     dialect = DIALECTS[name]
     several = written(dialect, PARIS, NOW, ROME)
     is_able = not is_one_call(dialect)
-    assert takes(dialect, Wanted(SPECS, least=1), several, has_tokens=has_tokens) == is_able
-    assert not takes(dialect, Wanted(SPECS, least=1, most=1), several, has_tokens=has_tokens)
+    assert takes(dialect, CallLimits(SPECS, min_calls=1), several, has_tokens=has_tokens) == is_able
+    assert not takes(
+        dialect, CallLimits(SPECS, min_calls=1, max_calls=1), several, has_tokens=has_tokens
+    )
 
 
 @any_dialect
 @both
 def test_no_call_is_begun_where_none_is_wanted(name: str, has_tokens: bool) -> None:
     dialect = DIALECTS[name]
-    wanted = Wanted(SPECS, most=0)
+    wanted = CallLimits(SPECS, max_calls=0)
     assert takes(dialect, wanted, in_final(dialect, "Hello."), has_tokens=has_tokens)
     if dialect.calls.opening:
         assert not takes(dialect, wanted, written(dialect, PARIS), has_tokens=has_tokens)
@@ -175,19 +177,22 @@ def test_what_a_tool_does_not_take_is_no_call(
 ) -> None:
     dialect = DIALECTS[name]
     text = written(dialect, call)
-    assert not takes(dialect, Wanted(SPECS, least=1), text, has_tokens=has_tokens)
+    assert not takes(dialect, CallLimits(SPECS, min_calls=1), text, has_tokens=has_tokens)
 
 
 @both
 def test_the_json_of_an_answer_obeys_its_schema(has_tokens: bool) -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
     for dialect in DIALECTS.values():
-        for wanted in (Wanted(schema=schema), Wanted(SPECS, schema=schema)):
+        for wanted in (CallLimits(schema=schema), CallLimits(SPECS, schema=schema)):
             assert takes(dialect, wanted, in_final(dialect, '{"a": 1}'), has_tokens=has_tokens)
             assert not takes(dialect, wanted, in_final(dialect, "{}"), has_tokens=has_tokens)
             assert not takes(dialect, wanted, in_final(dialect, "1, 2"), has_tokens=has_tokens)
         assert takes(
-            dialect, Wanted(SPECS, schema=schema), written(dialect, PARIS), has_tokens=has_tokens
+            dialect,
+            CallLimits(SPECS, schema=schema),
+            written(dialect, PARIS),
+            has_tokens=has_tokens,
         )
 
 
@@ -199,13 +204,13 @@ def thinker(**fields: Any) -> Dialect:
 @both
 def test_a_thought_comes_first(has_tokens: bool) -> None:
     call = written(thinker(), PARIS)
-    begun, possible = Wanted(SPECS, thought="begun"), Wanted(SPECS, thought="possible")
+    begun, possible = CallLimits(SPECS, thought="begun"), CallLimits(SPECS, thought="possible")
     for text in ("Hi.", call, f"Hi.\n{call}"):
         assert takes(thinker(), begun, f"hm</think>\n\n{text}", has_tokens=has_tokens)
         assert takes(thinker(), possible, f"<think>hm</think>\n\n{text}", has_tokens=has_tokens)
         assert takes(thinker(), possible, text, has_tokens=has_tokens)
         assert not takes(thinker(), begun, text, has_tokens=has_tokens)
-    forced = Wanted(SPECS, least=1, thought="begun")
+    forced = CallLimits(SPECS, min_calls=1, thought="begun")
     assert takes(thinker(), forced, f"hm</think>\n\n{call}", has_tokens=has_tokens)
     assert not takes(thinker(), forced, "hm</think>\n\nHi.", has_tokens=has_tokens)
 
@@ -214,11 +219,11 @@ def test_a_thought_comes_first(has_tokens: bool) -> None:
 @both
 @pytest.mark.parametrize(
     "wanted",
-    [Wanted(), Wanted(SPECS), Wanted(SPECS, most=1)],
+    [CallLimits(), CallLimits(SPECS), CallLimits(SPECS, max_calls=1)],
     ids=["no tools", "tools", "one call"],
 )
 def test_a_text_holds_no_mark_that_would_be_read(
-    name: str, has_tokens: bool, wanted: Wanted
+    name: str, has_tokens: bool, wanted: CallLimits
 ) -> None:
     form = DIALECTS[name].thinking or ThinkingForm()
     dialect = replace(DIALECTS[name], thinking=form)
@@ -233,7 +238,7 @@ def test_a_text_holds_no_mark_that_would_be_read(
 
 @pytest.mark.parametrize("blanks", ["\n", " ", " \n"])
 def test_a_thought_may_begin_on_a_line_of_its_own(blanks: str) -> None:
-    possible = Wanted(SPECS, thought="possible", thinking_tokens=50)
+    possible = CallLimits(SPECS, thought="possible", thinking_tokens=50)
     for text in ("Hi.", written(thinker(), PARIS)):
         thought = f"{blanks}<think>hm</think>\n\n{text}"
         assert takes(thinker(), possible, thought, has_tokens=True)
@@ -241,7 +246,7 @@ def test_a_thought_may_begin_on_a_line_of_its_own(blanks: str) -> None:
 
 
 def test_a_thought_is_closed_when_its_budget_is_used_up() -> None:
-    at = matcher(thinker(), Wanted(thought="begun", thinking_tokens=5), has_tokens=True)
+    at = matcher(thinker(), CallLimits(thought="begun", thinking_tokens=5), has_tokens=True)
     assert at.try_consume_tokens(list(b"abcde")) == 5
     allowed = [token for token, bias in enumerate(at.compute_logit_bias()) if bias]
     assert allowed == [controls_of(True)["</think>"]]
@@ -251,7 +256,7 @@ def test_a_thought_is_closed_when_its_budget_is_used_up() -> None:
 def test_an_answer_in_channels_is_text_or_one_call(has_tokens: bool) -> None:
     dialect = DIALECTS["harmony"]
     thought = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
-    wanted = Wanted(SPECS, thought="possible")
+    wanted = CallLimits(SPECS, thought="possible")
     for answer in (in_final(dialect, "Hi."), written(dialect, PARIS)):
         assert takes(dialect, wanted, thought + answer, has_tokens=has_tokens)
         assert takes(dialect, wanted, answer, has_tokens=has_tokens)
@@ -271,7 +276,7 @@ def test_an_answer_in_channels_is_text_or_one_call(has_tokens: bool) -> None:
     ],
 )
 def test_a_call_alone_is_an_answer_and_so_is_other_json(text: str) -> None:
-    assert takes(DIALECTS["plain"], Wanted(SPECS), text)
+    assert takes(DIALECTS["plain"], CallLimits(SPECS), text)
 
 
 @pytest.mark.parametrize(
@@ -285,12 +290,12 @@ def test_a_call_alone_is_an_answer_and_so_is_other_json(text: str) -> None:
     ],
 )
 def test_what_would_be_read_as_a_call_is_one(text: str) -> None:
-    assert not takes(DIALECTS["plain"], Wanted(SPECS), text)
+    assert not takes(DIALECTS["plain"], CallLimits(SPECS), text)
 
 
 def test_a_line_of_a_grammar_tells_its_tool() -> None:
     for name, dialect in DIALECTS.items():
-        lark = answer_grammar(dialect, Wanted(SPECS), {})
+        lark = answer_grammar(dialect, CallLimits(SPECS), {})
         lines = lark.splitlines()
         for line, text in enumerate(lines, start=1):
             at = tool_in_line(lark, line)
@@ -300,7 +305,7 @@ def test_a_line_of_a_grammar_tells_its_tool() -> None:
 
 
 def walk(
-    dialect: Dialect, wanted: Wanted, has_tokens: bool, draw: Any, begun: str = ""
+    dialect: Dialect, wanted: CallLimits, has_tokens: bool, draw: Any, begun: str = ""
 ) -> str | None:
     """An answer that the grammar lets through, by chance, after `begun`. None where it takes too long.
 
@@ -341,9 +346,9 @@ def test_whatever_a_forced_grammar_lets_through_is_read_as_calls_that_obey_their
     name: str, has_tokens: bool, data: st.DataObject
 ) -> None:
     dialect = DIALECTS[name]
-    answer = walk(dialect, Wanted(SPECS, least=1, most=2), has_tokens, data.draw)
+    answer = walk(dialect, CallLimits(SPECS, min_calls=1, max_calls=2), has_tokens, data.draw)
     assume(answer is not None and "\ufffd" not in answer)
-    means = meaning(read(AnswerForm(dialect, TOOLS), [answer]))
+    means = meaning(read(AnswerFormat(dialect, TOOLS), [answer]))
     assert 1 <= len(means) <= 2, answer
     for call in means:
         assert isinstance(call, tuple), (answer, means)
@@ -361,10 +366,12 @@ def test_whatever_a_grammar_lets_through_behind_a_mark_is_a_call_that_obeys_its_
     begun = dialect.calls.opening if dialect.text_opening else f"x {dialect.calls.opening}"
     if not dialect.calls.opening:
         begun = '{"name"'
-    answer = walk(dialect, Wanted(SPECS), has_tokens, data.draw, begun)
+    answer = walk(dialect, CallLimits(SPECS), has_tokens, data.draw, begun)
     assume(answer is not None and "\ufffd" not in answer)
     calls = [
-        one for one in meaning(read(AnswerForm(dialect, TOOLS), [answer])) if isinstance(one, tuple)
+        one
+        for one in meaning(read(AnswerFormat(dialect, TOOLS), [answer]))
+        if isinstance(one, tuple)
     ]
     assert calls, answer
     for tool, given_input in calls:
@@ -377,9 +384,11 @@ def test_a_text_ends_at_its_first_mark_for_the_grammar_as_for_the_reader() -> No
         "<tool_call>\n<function=write>\n<parameter=path>\n</parameter>\n"
         "<parameter=content>\nx\n</parameter>\n</function>\n</tool_call>"
     )
-    assert takes(dialect, Wanted(SPECS, least=1), call)
-    assert not takes(dialect, Wanted(SPECS, least=1), call.replace("x\n", "x</parameter>y\n"))
-    assert meaning(read(AnswerForm(dialect, TOOLS), [call])) == [
+    assert takes(dialect, CallLimits(SPECS, min_calls=1), call)
+    assert not takes(
+        dialect, CallLimits(SPECS, min_calls=1), call.replace("x\n", "x</parameter>y\n")
+    )
+    assert meaning(read(AnswerFormat(dialect, TOOLS), [call])) == [
         ("write", {"path": "", "content": "x"})
     ]
 
@@ -391,14 +400,14 @@ def test_what_stands_after_the_mark_of_a_text_is_not_a_part_of_it(name: str) -> 
     mark = form.after_value.strip()
     for content in (f"x{mark}y", f"x\n{mark}y", f"x{mark} \n"):
         call = written(DIALECTS[name], ("write", {"path": "a", "content": "CONTENT"}))
-        assert takes(DIALECTS[name], Wanted(SPECS, least=1), call)
+        assert takes(DIALECTS[name], CallLimits(SPECS, min_calls=1), call)
         raw = call.replace("CONTENT", content)
-        assert not takes(DIALECTS[name], Wanted(SPECS, least=1), raw)
+        assert not takes(DIALECTS[name], CallLimits(SPECS, min_calls=1), raw)
 
 
 def test_a_tool_set_as_large_as_an_agents_is_written_quickly_and_compiles() -> None:
     specs = [ToolSpec(f"tool_{at}", "", SPECS[at % 3].schema) for at in range(64)]
-    lark = answer_grammar(DIALECTS["plain"], Wanted(specs), {})
+    lark = answer_grammar(DIALECTS["plain"], CallLimits(specs), {})
     assert len(lark) < 100_000
     assert json.dumps("tool_63")[1:-1] in lark
-    matcher(DIALECTS["plain"], Wanted(specs), has_tokens=False)
+    matcher(DIALECTS["plain"], CallLimits(specs), has_tokens=False)

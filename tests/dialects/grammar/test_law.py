@@ -10,13 +10,13 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from pensieve.dialects.answer_format import AnswerForm
+from pensieve.dialects.answer_format import AnswerFormat
 from pensieve.dialects.dialect import ToolCall, ToolSpec
-from pensieve.dialects.format_calls import written_calls
-from pensieve.dialects.grammar.answer_grammar import Wanted
+from pensieve.dialects.format_calls import format_calls
+from pensieve.dialects.grammar.answer_grammar import CallLimits
 from pensieve.dialects.grammar.schema_simplifier import held_schema
 from pensieve.dialects.grammar.schema_validation import admits
-from pensieve.dialects.grammar.tagged_values import slots_of
+from pensieve.dialects.grammar.tagged_values import tagged_values_of
 from tests.dialects.cases import DIALECTS
 from tests.dialects.grammar.test_answer_grammar import MARKS, matcher, tokens_of
 from tests.dialects.pairs import Pair, pairs
@@ -37,17 +37,17 @@ def check(name: str, pair: Pair, *, has_tokens: bool, size: int) -> None:
     dialect = DIALECTS[name]
     held = held_schema(schema)
     form = dialect.calls.parameters
-    slots = {"quartz": slots_of(held, form)} if form is not None else None
-    spelled = filled(written_calls(dialect.calls, [ToolCall("quartz", value)], spelled_out, slots))
+    slots = {"quartz": tagged_values_of(held, form)} if form is not None else None
+    spelled = filled(format_calls(dialect.calls, [ToolCall("quartz", value)], spelled_out, slots))
     text = spelled.replace(SEAM, "")
 
-    wanted = Wanted([ToolSpec("quartz", "", held)], least=1, most=1)
+    wanted = CallLimits([ToolSpec("quartz", "", held)], min_calls=1, max_calls=1)
     at = matcher(dialect, wanted, has_tokens)
     tokens = [token for part in spelled.split(SEAM) for token in tokens_of(part, has_tokens)]
     assert at.try_consume_tokens(tokens) == len(tokens)
     assert at.is_accepting()
 
-    answer = AnswerForm(dialect, {"quartz": schema}, has_text=False)
+    answer = AnswerFormat(dialect, {"quartz": schema}, has_text=False)
     expected = json.dumps([("quartz", value)])
     assert json.dumps(meaning(read(answer, [text]))) == expected
     pieces = [text[place : place + size] for place in range(0, len(text), size)]

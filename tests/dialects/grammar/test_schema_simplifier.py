@@ -21,7 +21,7 @@ from pensieve.dialects.grammar.schema_simplifier import (
 
 def fit(schema: dict[str, Any]) -> tuple[Any, set[str]]:
     found = compilable(schema)
-    return found.schema, set(found.lost)
+    return found.schema, set(found.dropped)
 
 
 def nested(depth: int, key: str = "items") -> dict[str, Any]:

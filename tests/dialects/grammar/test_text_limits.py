@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from pensieve.dialects.dialect import ToolCall, ToolSpec
-from pensieve.dialects.format_calls import written_calls
-from pensieve.dialects.grammar.answer_grammar import Wanted
+from pensieve.dialects.format_calls import format_calls
+from pensieve.dialects.grammar.answer_grammar import CallLimits
 from pensieve.dialects.grammar.schema_simplifier import held_schema
 from pensieve.dialects.grammar.text_limits import length_limit, pattern_limit
 from tests.dialects.cases import DIALECTS
@@ -33,9 +33,9 @@ def test_a_text_is_held_to_its_length_and_pattern(
         "properties": {"a": {"type": "string", **limits}},
         "required": ["a"],
     }
-    wanted = Wanted([ToolSpec("quartz", "", held_schema(schema))], least=1, most=1)
+    wanted = CallLimits([ToolSpec("quartz", "", held_schema(schema))], min_calls=1, max_calls=1)
     for text in (*taken, *refused):
-        written = written_calls(DIALECTS[name].calls, [ToolCall("quartz", {"a": text})])
+        written = format_calls(DIALECTS[name].calls, [ToolCall("quartz", {"a": text})])
         is_taken = takes(DIALECTS[name], wanted, written, has_tokens=has_tokens)
         assert is_taken == (text in taken), text
 

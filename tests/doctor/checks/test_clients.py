@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pensieve.doctor.checks.clients import examine
-from pensieve.doctor.context import Patient
+from pensieve.doctor.checks.clients import check
+from pensieve.doctor.context import DoctorContext
 from pensieve.doctor.finding import Finding
 from tests.doctor.patients import of_topic, patient, with_variables
 
@@ -14,8 +14,8 @@ EVAL = 'eval "$(pensieve env)"'
 REAL_KEY = "sk-ant-api03-" + "A1b2C3d4" * 8
 
 
-def examined(of: Patient) -> list[Finding]:
-    return list(examine(of, managed=of.home / "managed-settings.json"))
+def examined(of: DoctorContext) -> list[Finding]:
+    return list(check(of, managed=of.home / "managed-settings.json"))
 
 
 def test_a_shell_without_any_of_it_is_well(tmp_path: Path) -> None:

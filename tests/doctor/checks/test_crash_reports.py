@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pensieve.doctor.checks.crash_reports import CRASH_FOLDER, METAL_QUEUE, examine
+from pensieve.doctor.checks.crash_reports import CRASH_FOLDER, METAL_QUEUE, check
 from pensieve.doctor.finding import Finding
 from tests.doctor.checks.test_crashes import PANIC, WATCHDOGD
 
@@ -22,7 +22,7 @@ def report(tmp_path: Path) -> Path:
 
 
 def examined(home: Path) -> list[Finding]:
-    return list(examine(home, home / "panics"))
+    return list(check(home, home / "panics"))
 
 
 def test_a_mac_without_reports_has_nothing_to_tell(tmp_path: Path) -> None:
@@ -69,6 +69,6 @@ def test_reports_that_are_for_administrators_are_told_as_such(tmp_path: Path) ->
     def refuse(folder: Path) -> Iterable[Path]:
         raise PermissionError(13, "Permission denied", str(folder))
 
-    (finding,) = examine(tmp_path, tmp_path / "panics", refuse)
+    (finding,) = check(tmp_path, tmp_path / "panics", refuse)
     assert finding.level == "ok"
     assert f"sudo ls {tmp_path / 'panics'}" in finding.text

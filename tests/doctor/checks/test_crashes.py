@@ -2,7 +2,7 @@
 
 import pytest
 
-from pensieve.doctor.checks.crashes import CAUSES, classify, root_of
+from pensieve.doctor.checks.crashes import CAUSES, classify, exception_of
 
 # As reported; the places are named in the table.
 PANIC = 'panic(cpu 9 caller 0xfffffe004b8cd288): "completeMemory() prepare count underflow" @IOGPUMemory.cpp:550'
@@ -77,9 +77,9 @@ def test_the_last_trouble_counts() -> None:
 
 @pytest.mark.parametrize("last", [IGNORED, KILLED, ABORTED])
 def test_what_only_follows_from_an_earlier_error_is_told_by_that(last: str) -> None:
-    cause = root_of(f"{MEMORY}\n{last}\n{last}")
+    cause = exception_of(f"{MEMORY}\n{last}\n{last}")
     assert cause is not None
     assert cause.name == "out of memory"
-    alone = root_of(last)
+    alone = exception_of(last)
     assert alone is not None
     assert alone.name == FACTS[last][0]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pensieve.daemon.health_client import EngineFigures, Health
-from pensieve.doctor.checks.hardware import ask_mlx, examine
-from pensieve.doctor.context import Patient
+from pensieve.doctor.checks.hardware import ask_mlx, check
+from pensieve.doctor.context import DoctorContext
 from pensieve.doctor.finding import Finding
 from pensieve.machine import Machine
 from pensieve.settings.resolve import Device
@@ -28,8 +28,8 @@ def fails(words: str, code: int = 1) -> Run:
     return lambda device: subprocess.CompletedProcess([], code, "", words)
 
 
-def examined(of: Patient, run: Run | None = None, macos: str = "26.1") -> list[Finding]:
-    return list(examine(of, run or says(M4), lambda: macos))
+def examined(of: DoctorContext, run: Run | None = None, macos: str = "26.1") -> list[Finding]:
+    return list(check(of, run or says(M4), lambda: macos))
 
 
 def test_a_mac_in_good_health_is_told_with_chip_memory_working_set_and_device(
@@ -79,7 +79,7 @@ def test_mlx_that_aborts_is_red_with_its_last_words(tmp_path: Path) -> None:
 
 
 def test_mlx_really_computes_in_a_process_of_its_own(tmp_path: Path) -> None:
-    findings = list(examine(patient(tmp_path, LINUX, device="cpu", model="smollm2-135m")))
+    findings = list(check(patient(tmp_path, LINUX, device="cpu", model="smollm2-135m")))
     assert of_topic(findings, "mlx").level == "ok"
     assert "computes on the CPU" in of_topic(findings, "mlx").text
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pensieve.doctor.checks.python import blamed, examine, required_packages
+from pensieve.doctor.checks.python import blamed, check, required_packages
 from pensieve.doctor.finding import Finding
 from tests.doctor.patients import of_topic, patient, with_variables
 
@@ -72,7 +72,7 @@ def test_a_fault_of_our_own_is_nobody_elses(error: Exception) -> None:
 
 
 def found(home: Path, **variables: str) -> list[Finding]:
-    return list(examine(with_variables(patient(home), **variables)))
+    return list(check(with_variables(patient(home), **variables)))
 
 
 def test_doctor_tells_of_variables_that_are_not_read(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pensieve.daemon.health_client import Health
-from pensieve.doctor.checks.serving import examine
-from pensieve.doctor.context import Patient
+from pensieve.doctor.checks.serving import check
+from pensieve.doctor.context import DoctorContext
 from pensieve.doctor.finding import Finding
 from pensieve.homebrew import Keg
 from tests.cli.fake_server import FakeServer, message, refuse, serving
@@ -19,11 +19,11 @@ from tests.doctor.patients import of_topic, patient, with_server
 READY = Health("ready", model="tiny")
 
 
-def examined(of: Patient) -> list[Finding]:
-    return list(examine(of, panics=of.home / "panics"))
+def examined(of: DoctorContext) -> list[Finding]:
+    return list(check(of, panics=of.home / "panics"))
 
 
-def served(of: Patient, server: FakeServer, health: Health = READY) -> Patient:
+def served(of: DoctorContext, server: FakeServer, health: Health = READY) -> DoctorContext:
     return with_server(of, server.server_port, health, pid=os.getpid())
 
 
@@ -130,7 +130,7 @@ def test_a_server_that_sleeps_is_well_and_answers_with_a_token(tmp_path: Path) -
 # log and panics
 
 
-def logged(of: Patient, text: str) -> Finding:
+def logged(of: DoctorContext, text: str) -> Finding:
     of.settings.paths.logs.mkdir(parents=True, exist_ok=True)
     of.settings.paths.server_log.write_text(text, encoding="utf-8")
     return of_topic(examined(of), "log")

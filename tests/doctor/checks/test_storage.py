@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pensieve.daemon.health_client import Health
-from pensieve.doctor.checks.storage import examine
-from pensieve.doctor.context import Patient
+from pensieve.doctor.checks.storage import check
+from pensieve.doctor.context import DoctorContext
 from pensieve.doctor.finding import Finding
 from pensieve.errors import SettingsError
 from pensieve.models.fetching.verify import sha256_of
@@ -21,8 +21,8 @@ STRONG = "q8dV3nR7xK2mW9tB4yHs6LzPc1Fj"
 NAME = "owner/tiny"
 
 
-def examined(of: Patient, *, is_thorough: bool = False) -> list[Finding]:
-    return list(examine(of, is_thorough=is_thorough))
+def examined(of: DoctorContext, *, is_thorough: bool = False) -> list[Finding]:
+    return list(check(of, is_thorough=is_thorough))
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def stocked(tmp_path: Path, built: Path) -> Patient:
+def stocked(tmp_path: Path, built: Path) -> DoctorContext:
     """A home with a model as a fetch leaves it."""
     of = patient(tmp_path, model=NAME)
     folder = of.settings.paths.models / "owner--tiny"
@@ -93,21 +93,21 @@ def test_a_key_is_judged_by_who_could_use_it_and_never_shown(
 # files
 
 
-def open_to_all(of: Patient) -> None:
+def open_to_all(of: DoctorContext) -> None:
     (of.settings.paths.state / "server.json").chmod(0o644)
 
 
-def open_folder(of: Patient) -> None:
+def open_folder(of: DoctorContext) -> None:
     of.settings.paths.state.chmod(0o755)
 
 
-def open_prompts(of: Patient) -> None:
+def open_prompts(of: DoctorContext) -> None:
     prompts = of.settings.paths.prefixes / "model"
     prompts.mkdir(parents=True, mode=0o700)
     of.settings.paths.prefixes.chmod(0o755)
 
 
-def linked(of: Patient) -> None:
+def linked(of: DoctorContext) -> None:
     state = of.settings.paths.state
     state.rename(state.with_name("elsewhere"))
     state.symlink_to(state.with_name("elsewhere"))
@@ -115,7 +115,7 @@ def linked(of: Patient) -> None:
 
 @pytest.mark.parametrize("damage", [open_to_all, open_folder, open_prompts, linked])
 def test_files_that_others_can_read_are_red_and_the_fix_mends_them(
-    tmp_path: Path, damage: Callable[[Patient], None]
+    tmp_path: Path, damage: Callable[[DoctorContext], None]
 ) -> None:
     of = patient(tmp_path)
     of.settings.paths.state.mkdir(parents=True, mode=0o700)
@@ -140,13 +140,13 @@ def test_a_configuration_file_that_others_can_read_is_red(tmp_path: Path) -> Non
 # model and disk
 
 
-def test_a_whole_model_is_told_by_size_and_on_demand_by_every_byte(stocked: Patient) -> None:
+def test_a_whole_model_is_told_by_size_and_on_demand_by_every_byte(stocked: DoctorContext) -> None:
     assert "of the published sizes" in of_topic(examined(stocked), "model").text
     thorough = of_topic(examined(stocked, is_thorough=True), "model")
     assert (thorough.level, "every byte" in thorough.text) == ("ok", True)
 
 
-def test_a_flipped_bit_is_found_on_demand_and_pull_is_named(stocked: Patient) -> None:
+def test_a_flipped_bit_is_found_on_demand_and_pull_is_named(stocked: DoctorContext) -> None:
     weights = stocked.settings.paths.models / "owner--tiny" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
@@ -158,7 +158,7 @@ def test_a_flipped_bit_is_found_on_demand_and_pull_is_named(stocked: Patient) ->
     assert f"pensieve pull {NAME}" in finding.fix
 
 
-def test_a_cut_file_is_found_at_once(stocked: Patient) -> None:
+def test_a_cut_file_is_found_at_once(stocked: DoctorContext) -> None:
     weights = stocked.settings.paths.models / "owner--tiny" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     finding = of_topic(examined(stocked), "model")
@@ -181,7 +181,7 @@ def test_a_folder_of_ones_own_is_looked_at_too(tmp_path: Path, built: Path) -> N
 
 
 def test_the_model_that_is_served_is_looked_at_rather_than_the_next_one(
-    stocked: Patient, built: Path
+    stocked: DoctorContext, built: Path
 ) -> None:
     other = replace(stocked, settings=replace(stocked.settings, model="qwen3-4b"))
     served = with_server(other, 7777, Health("ready", model=NAME, repo=NAME))
@@ -197,15 +197,15 @@ def test_the_free_disk_is_told(tmp_path: Path) -> None:
 
 def test_what_is_let_in_beside_this_machine_is_shown(tmp_path: Path) -> None:
     let_in = {"allowed_hosts": "host.docker.internal, host.orb.internal"}
-    with_default_key = of_topic(list(examine(patient(tmp_path, **let_in))), "hosts")
+    with_default_key = of_topic(list(check(patient(tmp_path, **let_in))), "hosts")
     assert with_default_key.level == "warning"
     assert "this server host.docker.internal, host.orb.internal" in with_default_key.text
     own = patient(tmp_path, **let_in, allowed_origins="http://localhost:3000", api_key=STRONG)
-    findings = list(examine(own))
+    findings = list(check(own))
     assert of_topic(findings, "hosts").level == of_topic(findings, "origins").level == "ok"
 
 
 def test_nobody_is_let_in_beside_this_machine_unless_it_is_set(tmp_path: Path) -> None:
-    findings = list(examine(patient(tmp_path)))
+    findings = list(check(patient(tmp_path)))
     assert not [finding for finding in findings if finding.topic in {"hosts", "origins"}]
     assert "allowed_" not in of_topic(findings, "settings").text

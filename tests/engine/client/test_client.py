@@ -13,11 +13,11 @@ import pytest
 
 from pensieve.engine.client.client import running_engine
 from pensieve.engine.client.launch import WorkerSpec, open_worker
-from pensieve.engine.client.supervisor import WatchPolicy
+from pensieve.engine.client.supervisor import HealthCheckPolicy
 from pensieve.engine.generation import (
     Engine,
     EngineEvent,
-    Figures,
+    EngineStats,
     Finished,
     Generation,
     Grammar,
@@ -40,9 +40,9 @@ from tests.engine.states import in_state, until
 pytestmark = pytest.mark.anyio
 NO_END = 10**9
 # On a machine with much else to do a worker may not get to say anything for a while.
-PATIENT = WatchPolicy()
-WATCHFUL = WatchPolicy(look_s=0.1, silent_looks=5)
-IDLE = Figures(8, "by script", 1, 2, 3)
+PATIENT = HealthCheckPolicy()
+WATCHFUL = HealthCheckPolicy(interval_s=0.1, max_missed=5)
+IDLE = EngineStats(8, "by script", 1, 2, 3)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ open_scripted = partial(open_worker, program=SCRIPTED_WORKER)
 
 @asynccontextmanager
 async def scripted_engine(
-    folder: str = "model", watch: WatchPolicy = PATIENT, planned_tokens: int | None = None
+    folder: str = "model", watch: HealthCheckPolicy = PATIENT, planned_tokens: int | None = None
 ) -> AsyncGenerator[Engine]:
     spec = WorkerSpec(Path(folder), "cpu", planned_tokens=planned_tokens)
     async with running_engine(spec, open_worker=open_scripted, watch=watch) as engine:

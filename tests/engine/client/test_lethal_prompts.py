@@ -4,7 +4,12 @@ import re
 
 import pytest
 
-from pensieve.engine.client.lethal_prompts import MAX_REMEMBERED, InWork, Phase, PoisonPrompts
+from pensieve.engine.client.lethal_prompts import (
+    MAX_REMEMBERED,
+    LethalPrompts,
+    Phase,
+    PromptInProgress,
+)
 from pensieve.engine.client.open_requests import OpenRequest
 from pensieve.engine.generation import Generation, Prefilled, Started
 from pensieve.engine.protocol import Admitted
@@ -14,15 +19,15 @@ PROMPT = tuple(range(100))
 BYSTANDER = tuple(range(50, 80))
 
 
-def after_deaths(*deaths: list[InWork]) -> PoisonPrompts:
-    poison = PoisonPrompts()
+def after_deaths(*deaths: list[PromptInProgress]) -> LethalPrompts:
+    poison = LethalPrompts()
     for in_work in deaths:
         poison.note_death(in_work)
     return poison
 
 
-def prefilled(done_tokens: int = 0) -> list[InWork]:
-    return [InWork(PROMPT, "prefill", done_tokens)]
+def prefilled(done_tokens: int = 0) -> list[PromptInProgress]:
+    return [PromptInProgress(PROMPT, "prefill", done_tokens)]
 
 
 def test_one_death_refuses_nothing_but_makes_a_suspect() -> None:
@@ -70,16 +75,16 @@ def test_tokens_that_were_cached_count_as_processed() -> None:
 
 
 def test_a_second_death_in_decode_is_an_error_of_the_engine() -> None:
-    decoded = [InWork(PROMPT, "decode", len(PROMPT))]
+    decoded = [PromptInProgress(PROMPT, "decode", len(PROMPT))]
     assert isinstance(after_deaths(decoded, decoded).refusal(PROMPT), LethalRequestError)
 
 
 def test_deaths_in_different_phases_do_not_add_up() -> None:
-    assert after_deaths(prefilled(), [InWork(PROMPT, "decode")]).refusal(PROMPT) is None
+    assert after_deaths(prefilled(), [PromptInProgress(PROMPT, "decode")]).refusal(PROMPT) is None
 
 
 def test_deaths_that_were_shared_refuse_nobody() -> None:
-    shared = [*prefilled(), InWork(BYSTANDER, "decode")]
+    shared = [*prefilled(), PromptInProgress(BYSTANDER, "decode")]
     poison = after_deaths(shared, shared, shared)
     assert poison.refusal(PROMPT) is None
     assert poison.refusal(BYSTANDER) is None
@@ -88,13 +93,13 @@ def test_deaths_that_were_shared_refuse_nobody() -> None:
 
 
 def test_a_shared_death_counts_against_the_one_that_is_alone_at_the_next() -> None:
-    poison = after_deaths([*prefilled(), InWork(BYSTANDER, "decode")], prefilled())
+    poison = after_deaths([*prefilled(), PromptInProgress(BYSTANDER, "decode")], prefilled())
     assert isinstance(poison.refusal(PROMPT), LethalRequestError)
     assert poison.refusal(BYSTANDER) is None
 
 
 def test_a_bystander_that_was_answered_is_no_suspect_any_more() -> None:
-    poison = after_deaths([*prefilled(), InWork(BYSTANDER, "decode")])
+    poison = after_deaths([*prefilled(), PromptInProgress(BYSTANDER, "decode")])
     poison.note_finished(BYSTANDER)
     assert not poison.is_suspect(BYSTANDER)
     assert poison.is_suspect(PROMPT)
@@ -104,7 +109,7 @@ def test_a_bystander_that_was_answered_is_no_suspect_any_more() -> None:
 def test_what_begins_with_a_prompt_that_cannot_be_processed_cannot_be_either(
     phase: Phase, is_refused: bool
 ) -> None:
-    poison = after_deaths([InWork(PROMPT, phase)], [InWork(PROMPT, phase)])
+    poison = after_deaths([PromptInProgress(PROMPT, phase)], [PromptInProgress(PROMPT, phase)])
     assert (poison.refusal((*PROMPT, 1, 2)) is not None) == is_refused
     assert poison.refusal(PROMPT[:-1]) is None
 
@@ -112,6 +117,6 @@ def test_what_begins_with_a_prompt_that_cannot_be_processed_cannot_be_either(
 def test_only_the_last_are_remembered() -> None:
     poison = after_deaths(prefilled(), prefilled())
     for number in range(MAX_REMEMBERED):
-        poison.note_death([InWork((number,), "prefill")])
+        poison.note_death([PromptInProgress((number,), "prefill")])
     assert poison.refusal(PROMPT) is None
     assert poison.is_suspect((0,))

@@ -3,7 +3,7 @@ from itertools import pairwise
 from pensieve.engine.client.supervisor import (
     CRASH_LOOP_S,
     DEATHS_OF_A_CRASH_LOOP,
-    LONGEST_PAUSE_S,
+    MAX_PAUSE_S,
     Death,
     RestartPolicy,
 )
@@ -29,7 +29,7 @@ def test_a_crash_loop_is_given_up() -> None:
     policy = RestartPolicy()
     pauses = [policy.pause_after_death(now_s, KILLED) for now_s in range(DEATHS_OF_A_CRASH_LOOP)]
     assert pauses[-1] is None
-    assert all(pause is not None and pause <= LONGEST_PAUSE_S for pause in pauses[:-1])
+    assert all(pause is not None and pause <= MAX_PAUSE_S for pause in pauses[:-1])
 
 
 def far_apart(policy: RestartPolicy, *deaths: Death) -> list[float | None]:

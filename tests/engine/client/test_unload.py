@@ -8,18 +8,18 @@ from contextlib import closing
 import pytest
 
 from pensieve.engine import protocol
-from pensieve.engine.generation import Figures
-from pensieve.engine.grammar.queue import Anteroom
+from pensieve.engine.generation import EngineStats
+from pensieve.engine.grammar.queue import GrammarQueue
 from pensieve.engine.planning.memory_plan import KVBudget
 from pensieve.engine.protocol import FrameBuffer, Unload
 from pensieve.engine.scheduling.prefix_cache import PrefixCache
-from pensieve.engine.scheduling.request_queue import Limits
+from pensieve.engine.scheduling.request_queue import QueueLimits
 from pensieve.engine.scheduling.scheduler import Scheduler
 from pensieve.engine.worker.worker import (
     LAST_SPILL_S,
     FrontEnd,
     FrontEndGoneError,
-    Work,
+    WorkerContext,
     serve,
     spill_rest,
 )
@@ -65,14 +65,14 @@ def sockets() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
-def work_of(prefixes: PrefixCache) -> Work:
+def work_of(prefixes: PrefixCache) -> WorkerContext:
     budget = KVBudget(1000 * BYTES_PER_TOKEN, BYTES_PER_TOKEN)
-    scheduler = Scheduler(CountingBackend, prefixes, budget, Limits())
+    scheduler = Scheduler(CountingBackend, prefixes, budget, QueueLimits())
 
-    def figures(_: float) -> Figures:
-        return Figures(None, "by script", 1, 2, 3, prefix_memory_bytes=prefixes.nbytes)
+    def figures(_: float) -> EngineStats:
+        return EngineStats(None, "by script", 1, 2, 3, prefix_memory_bytes=prefixes.nbytes)
 
-    return Work(scheduler, 1000, Anteroom(lambda _: Future()), figures)
+    return WorkerContext(scheduler, 1000, GrammarQueue(lambda _: Future()), figures)
 
 
 def test_unloaded_it_spills_the_rest_and_returns(
@@ -108,4 +108,4 @@ def test_idle_it_wakes_to_give_memory_back_and_says_so(
     with closing(work.anteroom), pytest.raises(FrontEndGoneError):
         serve(FrontEnd(theirs), work)
     told = FrameBuffer().feed(ours.recv(65536))
-    assert [frame.prefix_memory_bytes for frame in told if isinstance(frame, Figures)] == [7, 0]
+    assert [frame.prefix_memory_bytes for frame in told if isinstance(frame, EngineStats)] == [7, 0]

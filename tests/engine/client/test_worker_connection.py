@@ -9,7 +9,7 @@ import anyio.to_thread
 import pytest
 
 from pensieve.engine import protocol
-from pensieve.engine.client.worker_connection import WorkerLink
+from pensieve.engine.client.worker_connection import WorkerConnection
 from pensieve.engine.generation import Token
 from pensieve.engine.protocol import Cancel, Frame, Step
 
@@ -42,10 +42,10 @@ class Heard:
 
 
 @asynccontextmanager
-async def linked(heard: Heard) -> AsyncGenerator[tuple[WorkerLink, socket.socket]]:
+async def linked(heard: Heard) -> AsyncGenerator[tuple[WorkerConnection, socket.socket]]:
     ours, theirs = socket.socketpair()
     with theirs:
-        link = await WorkerLink.over(ours, heard.take)
+        link = await WorkerConnection.over(ours, heard.take)
         try:
             yield link, theirs
         finally:

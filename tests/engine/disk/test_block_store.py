@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from pensieve.atomic_files import TEMPORARY
-from pensieve.engine.disk.block_store import BlockStore, Content, StoreLimits, default_limits
-from pensieve.engine.disk.write_quota import WriteLedger
+from pensieve.engine.disk.block_store import BlockStore, PendingWrite, StoreLimits, default_limits
+from pensieve.engine.disk.write_quota import DailyWriteQuota
 
 
-def holding(content: bytes) -> Content:
-    return Content(len(content), lambda: [content])
+def holding(content: bytes) -> PendingWrite:
+    return PendingWrite(len(content), lambda: [content])
 
 
 PLENTY = StoreLimits(cap_bytes=10**9, daily_bytes=10**9)
@@ -35,14 +35,14 @@ def folder(tmp_path: Path) -> Path:
 def store_in(
     folder: Path, limits: StoreLimits = PLENTY, clock: Callable[[], float] = time.monotonic
 ) -> BlockStore:
-    return BlockStore(folder, limits, WriteLedger(folder.parent / "written.json", clock), clock)
+    return BlockStore(folder, limits, DailyWriteQuota(folder.parent / "written.json", clock), clock)
 
 
 def written(folder: Path, limits: StoreLimits, *files: tuple[str, bytes]) -> None:
     """A store's whole life: the files are offered, and it is closed."""
     store = store_in(folder, limits)
     for name, content in files:
-        assert store.offer(name, holding(content))
+        assert store.enqueue(name, holding(content))
         wait_for(store)
     store.close()
 
@@ -76,9 +76,9 @@ def test_files_are_private_whatever_the_umask(folder: Path) -> None:
 
 def test_what_waits_to_be_written_can_be_read(folder: Path) -> None:
     store = store_in(folder)
-    store.offer("a.kv", holding(b"one"))
+    store.enqueue("a.kv", holding(b"one"))
     assert store.read("a.kv", 100) == b"one"
-    assert not store.offer("a.kv", holding(b"one"))
+    assert not store.enqueue("a.kv", holding(b"one"))
     store.close()
 
 
@@ -86,10 +86,10 @@ def test_the_least_recently_used_make_room(folder: Path) -> None:
     limits = StoreLimits(cap_bytes=300, daily_bytes=10**9)
     store = store_in(folder, limits)
     for name in ("a.kv", "b.kv", "c.kv"):
-        store.offer(name, holding(bytes(100)))
+        store.enqueue(name, holding(bytes(100)))
         wait_for(store)
     store.read("a.kv", 100)
-    store.offer("d.kv", holding(bytes(100)))
+    store.enqueue("d.kv", holding(bytes(100)))
     wait_for(store)
     assert [name for name in ("a.kv", "b.kv", "c.kv", "d.kv") if store.has(name)] == [
         "a.kv",
@@ -104,7 +104,7 @@ def test_a_file_whose_head_was_looked_at_is_evicted_in_its_turn(folder: Path) ->
     store = store_in(folder, StoreLimits(cap_bytes=200, daily_bytes=10**9))
     for name in ("a.kv", "b.kv", "c.kv"):
         assert store.head("a.kv", 10) in {None, bytes(10)}
-        store.offer(name, holding(bytes(100)))
+        store.enqueue(name, holding(bytes(100)))
         wait_for(store)
     assert store.names() == ["b.kv", "c.kv"]
     store.close()
@@ -126,11 +126,11 @@ def test_one_cap_is_for_all_models_and_what_is_stale_goes_first(folder: Path) ->
     filled(others / "answers", words=0)
     store = store_in(folder, StoreLimits(cap_bytes=350, daily_bytes=10**9))
     assert store.nbytes == 300
-    store.offer("a.kv", holding(bytes(100)))
+    store.enqueue("a.kv", holding(bytes(100)))
     wait_for(store)
     assert not (others / STALE).exists()
     assert (others / OTHER / "other").exists()
-    store.offer("b.kv", holding(bytes(100)))
+    store.enqueue("b.kv", holding(bytes(100)))
     wait_for(store)
     assert store.names() == ["mine", "a.kv", "b.kv"]
     assert not (others / OTHER).exists()
@@ -142,7 +142,7 @@ def test_a_cap_made_smaller_holds_at_once(folder: Path) -> None:
     filled(folder, a=1, c=3, b=2)
     store = store_in(folder, StoreLimits(cap_bytes=150, daily_bytes=10**9))
     assert store.names() == ["c"]
-    assert not store.offer("d.kv", holding(bytes(151)))
+    assert not store.enqueue("d.kv", holding(bytes(151)))
     store.close()
     assert not store_in(folder, StoreLimits(cap_bytes=0, daily_bytes=10**9)).is_writing
     assert list(folder.iterdir()) == []
@@ -151,16 +151,16 @@ def test_a_cap_made_smaller_holds_at_once(folder: Path) -> None:
 def test_the_days_budget_is_kept(folder: Path) -> None:
     now = [0.0]
     store = store_in(folder, StoreLimits(10**9, daily_bytes=150), lambda: now[0])
-    assert store.offer("a.kv", holding(bytes(160)))
+    assert store.enqueue("a.kv", holding(bytes(160)))
     wait_for(store)
     assert not store.is_writing
-    assert not store.offer("b.kv", holding(b"b"))
+    assert not store.enqueue("b.kv", holding(b"b"))
     store.close()
     again = store_in(folder, StoreLimits(10**9, daily_bytes=150), lambda: now[0])
     assert again.written_today == 160
-    assert not again.offer("b.kv", holding(b"b"))
+    assert not again.enqueue("b.kv", holding(b"b"))
     now[0] = 25 * 3600.0
-    assert again.offer("b.kv", holding(b"b"))
+    assert again.enqueue("b.kv", holding(b"b"))
     again.close()
 
 
@@ -184,7 +184,7 @@ def test_a_count_of_written_bytes_that_cannot_be_read_begins_anew(
 def test_a_clock_that_was_set_back_does_not_leave_a_budget_spent(folder: Path) -> None:
     now = [10**9 + 0.0]
     store = store_in(folder, PLENTY, lambda: now[0])
-    store.offer("a.kv", holding(bytes(160)))
+    store.enqueue("a.kv", holding(bytes(160)))
     wait_for(store)
     now[0] = 10**6
     assert store.written_today == 0
@@ -193,7 +193,7 @@ def test_a_clock_that_was_set_back_does_not_leave_a_budget_spent(folder: Path) -
 
 def test_a_file_that_vanished_is_a_miss(folder: Path) -> None:
     store = store_in(folder)
-    store.offer("a.kv", holding(b"one"))
+    store.enqueue("a.kv", holding(b"one"))
     wait_for(store)
     (folder / "a.kv").unlink()
     assert store.read("a.kv", 100) is None
@@ -249,15 +249,15 @@ def full_disk() -> list[bytes]:
 def test_a_full_disk_pauses_writing_and_nothing_else(folder: Path) -> None:
     now = [0.0]
     store = store_in(folder, clock=lambda: now[0])
-    store.offer("a.kv", holding(b"one"))
+    store.enqueue("a.kv", holding(b"one"))
     wait_for(store)
-    assert store.offer("b.kv", Content(3, full_disk))
+    assert store.enqueue("b.kv", PendingWrite(3, full_disk))
     wait_for(store)
     assert not store.has("b.kv")
     assert not store.is_writing
     assert store.read("a.kv", 100) == b"one"
     now[0] = 61.0
-    assert store.offer("b.kv", holding(b"two"))
+    assert store.enqueue("b.kv", holding(b"two"))
     wait_for(store)
     assert store.read("b.kv", 100) == b"two"
     store.close()

@@ -12,7 +12,7 @@ import pytest
 
 from pensieve.engine.generation import Grammar
 from pensieve.engine.grammar import compiler as subject
-from pensieve.engine.grammar.compiler import Grammars
+from pensieve.engine.grammar.compiler import GrammarCompiler
 from pensieve.errors import GrammarError
 from tests.engine import grammar_cases as cases
 from tests.engine.walking import END, allowed, generation, ids, vocabulary
@@ -23,19 +23,19 @@ A = Grammar('start: "a"')
 
 
 @pytest.fixture
-def grammars() -> Iterator[Grammars]:
-    kept = Grammars(vocabulary)
+def grammars() -> Iterator[GrammarCompiler]:
+    kept = GrammarCompiler(vocabulary)
     yield kept
     kept.close()
 
 
-def fails(grammars: Grammars, lark: str) -> str:
+def fails(grammars: GrammarCompiler, lark: str) -> str:
     error = grammars.prepare(Grammar(lark)).exception(DEADLINE_S)
     assert isinstance(error, GrammarError)
     return error.message
 
 
-def test_hostile_grammars_are_compiled_or_refused_in_time(grammars: Grammars) -> None:
+def test_hostile_grammars_are_compiled_or_refused_in_time(grammars: GrammarCompiler) -> None:
     started = time.monotonic()
     asked = [grammars.prepare(Grammar(lark)) for lark in cases.HOSTILE.values()]
     errors = [compiled.exception() for compiled in asked]
@@ -47,11 +47,11 @@ def test_hostile_grammars_are_compiled_or_refused_in_time(grammars: Grammars) ->
     assert allowed(grammars.matcher(generation(A.lark))) == set(ids("a"))
 
 
-def test_what_overflows_the_stack_ends_another_process(grammars: Grammars) -> None:
+def test_what_overflows_the_stack_ends_another_process(grammars: GrammarCompiler) -> None:
     assert "too much" in fails(grammars, cases.HOSTILE["chain of 10 000 references"])
 
 
-def test_what_takes_its_whole_time_keeps_nobody_else_waiting(grammars: Grammars) -> None:
+def test_what_takes_its_whole_time_keeps_nobody_else_waiting(grammars: GrammarCompiler) -> None:
     endless = grammars.prepare(Grammar(cases.HOSTILE["5000 keys that may be"]))
     started = time.monotonic()
     while not endless.done():
@@ -60,24 +60,26 @@ def test_what_takes_its_whole_time_keeps_nobody_else_waiting(grammars: Grammars)
     assert time.monotonic() - started < DEADLINE_S
 
 
-def test_an_error_says_what_is_wrong(grammars: Grammars) -> None:
+def test_an_error_says_what_is_wrong(grammars: GrammarCompiler) -> None:
     assert "nothing" in fails(grammars, "start: nothing")
     assert "regex" in fails(grammars, cases.HOSTILE["pattern: lookahead"])
 
 
-def test_a_grammar_names_the_models_special_tokens_by_their_ids_alone(grammars: Grammars) -> None:
+def test_a_grammar_names_the_models_special_tokens_by_their_ids_alone(
+    grammars: GrammarCompiler,
+) -> None:
     assert grammars.prepare(Grammar(f"start: /a/ <[{END}]>")).exception() is None
     assert "unknown special token" in fails(grammars, "start: <tool_call> /a/")
 
 
-def test_the_same_grammar_is_compiled_once(grammars: Grammars) -> None:
+def test_the_same_grammar_is_compiled_once(grammars: GrammarCompiler) -> None:
     first = grammars.prepare(A)
     assert grammars.prepare(Grammar(A.lark)) is first
     first.result()
     assert grammars.prepare(A) is first
 
 
-def test_one_that_is_used_up_is_compiled_again(grammars: Grammars) -> None:
+def test_one_that_is_used_up_is_compiled_again(grammars: GrammarCompiler) -> None:
     first = grammars.prepare(A)
     first.result().is_spent = True
     second = grammars.prepare(A)
@@ -86,9 +88,9 @@ def test_one_that_is_used_up_is_compiled_again(grammars: Grammars) -> None:
     assert grammars.prepare(A) is second
 
 
-def test_the_last_ones_are_kept(grammars: Grammars) -> None:
+def test_the_last_ones_are_kept(grammars: GrammarCompiler) -> None:
     first = grammars.prepare(A)
-    others = [Grammar(f"start: {n}") for n in range(subject.MOST_KEPT - 1)]
+    others = [Grammar(f"start: {n}") for n in range(subject.MAX_COMPILED - 1)]
     for other in others:
         grammars.prepare(other).cancel()
     assert grammars.prepare(A) is first
@@ -96,14 +98,14 @@ def test_the_last_ones_are_kept(grammars: Grammars) -> None:
         grammars.prepare(Grammar(other.lark + " ")).cancel()
     assert grammars.prepare(A) is first
     grammars.prepare(Grammar("start: ")).cancel()
-    assert len(grammars._kept) == subject.MOST_KEPT
+    assert len(grammars._kept) == subject.MAX_COMPILED
 
 
 def test_a_model_whose_tokenizer_is_unknown_takes_no_grammars(tmp_path: Path) -> None:
     strange = tmp_path / "tokenizer.json"
     strange.write_text(json.dumps({"model": {"type": "Unheard-of"}}))
     for file in (strange, tmp_path / "missing.json"):
-        grammars = Grammars.of(file)
+        grammars = GrammarCompiler.of(file)
         assert "tokenizer" in fails(grammars, A.lark)
         grammars.close()
 

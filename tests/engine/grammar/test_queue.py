@@ -7,7 +7,7 @@ from concurrent.futures import Future
 import pytest
 
 from pensieve.engine.generation import Generation, Grammar
-from pensieve.engine.grammar.queue import MOST_WAITING, Anteroom
+from pensieve.engine.grammar.queue import MAX_WAITING, GrammarQueue
 from pensieve.engine.protocol import Failed
 from pensieve.errors import EngineBusyError, GrammarError
 
@@ -28,8 +28,8 @@ def compiler() -> Compiler:
 
 
 @pytest.fixture
-def anteroom(compiler: Compiler) -> Iterator[Anteroom]:
-    anteroom = Anteroom(compiler.prepare)
+def anteroom(compiler: Compiler) -> Iterator[GrammarQueue]:
+    anteroom = GrammarQueue(compiler.prepare)
     yield anteroom
     anteroom.close()
 
@@ -38,32 +38,32 @@ def with_grammar(lark: str) -> Generation:
     return Generation((1,), 5, frozenset({0}), grammar=Grammar(lark))
 
 
-def rings(anteroom: Anteroom) -> bool:
+def rings(anteroom: GrammarQueue) -> bool:
     return bool(select.select([anteroom.bell], [], [], 0)[0])
 
 
 def test_who_has_a_grammar_leaves_in_the_order_of_arrival(
-    anteroom: Anteroom, compiler: Compiler
+    anteroom: GrammarQueue, compiler: Compiler
 ) -> None:
     for key, lark in enumerate(["a", "b", "a", "c"]):
-        assert anteroom.enter(key, with_grammar(lark)) is None
-    assert anteroom.leave() == []
+        assert anteroom.add(key, with_grammar(lark)) is None
+    assert anteroom.take_ready() == []
     assert not rings(anteroom)
     compiler.asked["a"].set_result(None)
     assert rings(anteroom)
-    assert anteroom.leave() == [(0, with_grammar("a")), (2, with_grammar("a"))]
+    assert anteroom.take_ready() == [(0, with_grammar("a")), (2, with_grammar("a"))]
     assert not rings(anteroom)
     compiler.asked["c"].set_result(None)
     compiler.asked["b"].set_result(None)
-    assert anteroom.leave() == [(1, with_grammar("b")), (3, with_grammar("c"))]
+    assert anteroom.take_ready() == [(1, with_grammar("b")), (3, with_grammar("c"))]
 
 
 def test_a_grammar_that_is_there_already_is_waited_for_no_time(
-    anteroom: Anteroom, compiler: Compiler
+    anteroom: GrammarQueue, compiler: Compiler
 ) -> None:
     compiler.prepare(Grammar("a")).set_result(None)
-    anteroom.enter(1, with_grammar("a"))
-    assert anteroom.leave() == [(1, with_grammar("a"))]
+    anteroom.add(1, with_grammar("a"))
+    assert anteroom.take_ready() == [(1, with_grammar("a"))]
 
 
 @pytest.mark.parametrize(
@@ -75,34 +75,34 @@ def test_a_grammar_that_is_there_already_is_waited_for_no_time(
     ],
 )
 def test_who_will_get_none_is_told_why(
-    anteroom: Anteroom, compiler: Compiler, error: Exception, kind: str
+    anteroom: GrammarQueue, compiler: Compiler, error: Exception, kind: str
 ) -> None:
-    anteroom.enter(1, with_grammar("a"))
+    anteroom.add(1, with_grammar("a"))
     compiler.asked["a"].set_exception(error)
     assert rings(anteroom)
-    ((key, failed),) = anteroom.leave()
+    ((key, failed),) = anteroom.take_ready()
     assert key == 1
     assert isinstance(failed, Failed)
     assert (failed.kind, "no" in failed.message) == (kind, True)
 
 
-def test_who_is_cancelled_leaves_never(anteroom: Anteroom, compiler: Compiler) -> None:
-    anteroom.enter(1, with_grammar("a"))
+def test_who_is_cancelled_leaves_never(anteroom: GrammarQueue, compiler: Compiler) -> None:
+    anteroom.add(1, with_grammar("a"))
     anteroom.cancel(1)
     anteroom.cancel(2)
     compiler.asked["a"].set_result(None)
-    assert anteroom.leave() == []
+    assert anteroom.take_ready() == []
 
 
-def test_too_many_are_told_to_come_again(anteroom: Anteroom) -> None:
-    assert {anteroom.enter(key, with_grammar("a")) for key in range(MOST_WAITING)} == {None}
-    refused = anteroom.enter(MOST_WAITING, with_grammar("a"))
+def test_too_many_are_told_to_come_again(anteroom: GrammarQueue) -> None:
+    assert {anteroom.add(key, with_grammar("a")) for key in range(MAX_WAITING)} == {None}
+    refused = anteroom.add(MAX_WAITING, with_grammar("a"))
     assert refused is not None
     assert refused.kind == "busy"
 
 
 def test_what_is_compiled_after_the_end_disturbs_nobody(compiler: Compiler) -> None:
-    anteroom = Anteroom(compiler.prepare)
-    anteroom.enter(1, with_grammar("a"))
+    anteroom = GrammarQueue(compiler.prepare)
+    anteroom.add(1, with_grammar("a"))
     anteroom.close()
     compiler.asked["a"].set_result(None)

@@ -4,7 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from pensieve.engine.planning.device_limits import place_on, recorded_working_set, working_set_bytes
+from pensieve.engine.planning.device_limits import (
+    device_limits_on,
+    recorded_working_set,
+    working_set_bytes,
+)
 from pensieve.machine import GIB, MIB, Machine
 
 # `recommendedMaxWorkingSetSize` in MB, as ggml logs it (2025-2026, macOS 26), by GiB of memory.
@@ -59,32 +63,32 @@ def test_older_systems_give_less() -> None:
 def test_what_the_engine_may_use_is_what_was_planned(memory_gib: int) -> None:
     machine = mac(memory_gib)
     reported = {**M4_PRO, "max_recommended_working_set_size": working_set_bytes(machine) + 10_000}
-    assert place_on(machine, "gpu", told=reported) == place_on(machine, "gpu")
+    assert device_limits_on(machine, "gpu", told=reported) == device_limits_on(machine, "gpu")
 
 
 def test_a_recorded_mac_is_planned_as_it_is() -> None:
-    assert place_on(mac(48), "gpu", told=M4_PRO) == place_on(mac(48), "gpu")
-    assert place_on(mac(48), "gpu").limit_bytes == 40_200_893_890 * 9 // 10
+    assert device_limits_on(mac(48), "gpu", told=M4_PRO) == device_limits_on(mac(48), "gpu")
+    assert device_limits_on(mac(48), "gpu").limit_bytes == 40_200_893_890 * 9 // 10
 
 
 def test_metal_that_gives_less_is_believed() -> None:
     told = {"max_recommended_working_set_size": 4 * GIB}
-    assert place_on(mac(48), "gpu", told=told).limit_bytes == 4 * GIB * 9 // 10
+    assert device_limits_on(mac(48), "gpu", told=told).limit_bytes == 4 * GIB * 9 // 10
 
 
 def test_a_limit_that_someone_set_comes_before_the_table() -> None:
-    assert place_on(mac(24, wired_mb=20_480), "gpu").limit_bytes == 20 * GIB * 9 // 10
+    assert device_limits_on(mac(24, wired_mb=20_480), "gpu").limit_bytes == 20 * GIB * 9 // 10
     assert working_set_bytes(mac(24, wired_mb=99_999)) == 24 * GIB
 
 
 def test_small_macs_keep_room_for_others() -> None:
-    assert place_on(mac(8), "gpu").limit_bytes == 4 * GIB
-    assert 10.5e9 <= place_on(mac(16), "gpu").limit_bytes <= 11e9
-    assert place_on(mac(16, wired_mb=15_000), "gpu").limit_bytes <= 11e9
+    assert device_limits_on(mac(8), "gpu").limit_bytes == 4 * GIB
+    assert 10.5e9 <= device_limits_on(mac(16), "gpu").limit_bytes <= 11e9
+    assert device_limits_on(mac(16, wired_mb=15_000), "gpu").limit_bytes <= 11e9
 
 
 def test_what_is_asked_for_is_taken() -> None:
-    assert place_on(mac(16), "gpu", 14 * 10**9, M4_PRO).limit_bytes == 14 * 10**9
+    assert device_limits_on(mac(16), "gpu", 14 * 10**9, M4_PRO).limit_bytes == 14 * 10**9
 
 
 @pytest.mark.parametrize(
@@ -102,17 +106,17 @@ def test_what_is_asked_for_is_taken() -> None:
     ],
 )
 def test_kernels_are_those_of_the_chip_and_the_system(chip: str, macos: str, backend: str) -> None:
-    assert place_on(mac(16, macos, chip), "gpu").backend == backend
+    assert device_limits_on(mac(16, macos, chip), "gpu").backend == backend
 
 
 def test_elsewhere_the_device_tells() -> None:
     linux = Machine("Linux", "x86_64", "3.13.1", memory_bytes=64 * GIB, has_mlx_cuda=True)
-    gpu = place_on(linux, "gpu", told={"total_memory": 100 * GIB})
+    gpu = device_limits_on(linux, "gpu", told={"total_memory": 100 * GIB})
     assert (gpu.backend, gpu.limit_bytes) == ("cuda", 90 * GIB)
-    processor = place_on(linux, "cpu")
+    processor = device_limits_on(linux, "cpu")
     assert (processor.backend, processor.limit_bytes, processor.computed_bytes) == (
         "cpu",
         32 * GIB,
         4,
     )
-    assert place_on(replace(mac(16), memory_bytes=0), "cpu").computed_bytes == 2
+    assert device_limits_on(replace(mac(16), memory_bytes=0), "cpu").computed_bytes == 2

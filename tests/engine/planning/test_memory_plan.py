@@ -15,15 +15,15 @@ from pensieve.engine.planning.memory_plan import (
     MAX_CHECKPOINTS,
     PROCESS_BYTES,
     SCORES_CHUNK_TOKENS,
+    DeviceLimits,
     KVBudget,
     ModelFacts,
-    Place,
     grown_tokens,
     needed_bytes,
     plan,
     plan_at,
 )
-from pensieve.engine.scheduling.prefill_chunks import ChunkSizer, ScoresRoom
+from pensieve.engine.scheduling.prefill_chunks import AttentionScoresBudget, ChunkSizer
 
 QWEN_9B = ModelFacts(
     weights_bytes=5_038_040_064,
@@ -34,7 +34,7 @@ QWEN_9B = ModelFacts(
     head_dim=256,
     state_bytes=51_511_296,
 )
-MAC_16 = Place(10_700_000_000, "metal")
+MAC_16 = DeviceLimits(10_700_000_000, "metal")
 
 
 @given(st.integers(1, 300_000), st.integers(1, 300_000))
@@ -86,10 +86,10 @@ def test_a_quantized_cache_costs_its_scales_and_one_layer_in_full() -> None:
 @pytest.mark.parametrize("bits", [16, 8, 4])
 def test_every_chunk_of_a_prompt_stays_within_the_room_for_scores(bits: int) -> None:
     planned = plan(QWEN_9B, MAC_16, bits)
-    sizer = ChunkSizer(2048, ScoresRoom(planned.scores_bytes, planned.pair_bytes))
+    sizer = ChunkSizer(2048, AttentionScoresBudget(planned.scores_bytes, planned.pair_bytes))
     done = 0
     while done < planned.context_tokens:
-        most = sizer.scores.most_tokens(done)
+        most = sizer.scores.max_tokens(done)
         assert most is not None
         assert most >= SCORES_CHUNK_TOKENS or done + most >= planned.context_tokens
         chunk = min(most, 2048, planned.context_tokens - done)
@@ -98,10 +98,10 @@ def test_every_chunk_of_a_prompt_stays_within_the_room_for_scores(bits: int) -> 
 
 
 def test_eight_bits_are_taken_where_full_precision_leaves_an_agent_too_little() -> None:
-    def with_room_for(tokens: int) -> Place:
+    def with_room_for(tokens: int) -> DeviceLimits:
         fixed = QWEN_9B.weights_bytes + PROCESS_BYTES + ACTIVATIONS_BYTES
         states = (1 + MAX_CHECKPOINTS) * QWEN_9B.state_bytes
-        return Place(fixed + states + tokens * (32_768 + 256 * 33 + 4096), "metal")
+        return DeviceLimits(fixed + states + tokens * (32_768 + 256 * 33 + 4096), "metal")
 
     enough = plan(QWEN_9B, with_room_for(49_152))
     assert (enough.precision, enough.reason) == (FULL, "full precision holds 49,152 tokens")
@@ -128,18 +128,18 @@ def test_what_cannot_be_quantized_is_kept_whole_whatever_is_asked(
 
 
 def test_a_processor_keeps_full_precision_and_its_scores_in_memory() -> None:
-    planned = plan(QWEN_9B, Place(30 * GB, "cpu", computed_bytes=4))
+    planned = plan(QWEN_9B, DeviceLimits(30 * GB, "cpu", computed_bytes=4))
     assert planned.reason == "full precision, the fastest on a processor"
     assert planned.scores_bytes == planned.context_tokens * 256 * (16 * 4 + 1)
 
 
 def test_a_model_that_does_not_fit_gets_nothing() -> None:
-    planned = plan(QWEN_9B, Place(5 * GB, "metal"))
+    planned = plan(QWEN_9B, DeviceLimits(5 * GB, "metal"))
     assert (planned.context_tokens, planned.scores_bytes, planned.budget.kv_bytes) == (0, 0, 0)
 
 
 def test_what_a_model_needs_is_what_a_plan_adds_up_to_at_that_context() -> None:
     needed = needed_bytes(QWEN_9B, MAC_16, FULL)
-    at_that = plan_at(QWEN_9B, Place(needed, "metal"), FULL)
+    at_that = plan_at(QWEN_9B, DeviceLimits(needed, "metal"), FULL)
     assert at_that.context_tokens == 49_152
     assert at_that.total_bytes == needed

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from pensieve.engine.client.supervisor import WatchPolicy
+from pensieve.engine.client.supervisor import HealthCheckPolicy
 from pensieve.engine.long_operations import MARGIN, StepAnnouncer
 from pensieve.engine.scheduling.prefill_chunks import (
     FIRST_CHUNK,
@@ -26,10 +26,10 @@ from pensieve.engine.scheduling.prefill_chunks import (
     METAL_PAIRS,
     ChunkSizer,
 )
-from pensieve.models.catalog.cards import CARDS, Card
+from pensieve.models.catalog.cards import CARDS, ModelCard
 
-WATCH = WatchPolicy()
-WATCHDOG_S = WATCH.look_s * WATCH.silent_looks
+WATCH = HealthCheckPolicy()
+WATCHDOG_S = WATCH.interval_s * WATCH.max_missed
 LARGEST = 2048
 M1_RATE = 100.0
 M1_RATE_BYTES = 5.95e9
@@ -67,7 +67,7 @@ class Machine:
         return self.pass_s + tokens / self.tokens_per_s * (1 + middle / self.doubling_tokens)
 
 
-def slowest_machines(card: Card) -> Iterator[Machine]:
+def slowest_machines(card: ModelCard) -> Iterator[Machine]:
     """Of every chip that is the slowest with its memory, where the card fits."""
     weights = card.shape.weights_bytes
     for working_set_bytes, ratio in SLOWEST.values():
@@ -115,7 +115,7 @@ def after_a_start(machine: Machine) -> list[float]:
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.model.name)
 @pytest.mark.parametrize("life", [a_day, after_a_start])
 def test_no_chunk_comes_near_the_watchdog(
-    card: Card, life: Callable[[Machine], list[float]]
+    card: ModelCard, life: Callable[[Machine], list[float]]
 ) -> None:
     machines = list(slowest_machines(card))
     assert machines, "no Mac holds it"
@@ -124,7 +124,7 @@ def test_no_chunk_comes_near_the_watchdog(
 
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.model.name)
-def test_once_it_is_measured_a_chunk_takes_what_it_should(card: Card) -> None:
+def test_once_it_is_measured_a_chunk_takes_what_it_should(card: ModelCard) -> None:
     for machine in slowest_machines(card):
         times = processed(machine, new_sizer(), 0, 60_000)
         assert max(times[1:]) < LONE_CHUNK_S * 1.5
@@ -145,7 +145,7 @@ def test_the_watch_waits_for_any_chunk_on_machines_slower_than_that(
         announcer = StepAnnouncer(lambda _, seconds, to=patience: to.append(seconds))
         announcer.begin("a chunk", [chunk], sizer.expected_s(chunk, done))
         seconds = machine.seconds(chunk, done)
-        assert seconds < WATCH.look_s * (WATCH.looks(patience[0]) - 1)
+        assert seconds < WATCH.interval_s * (WATCH.max_missed_within(patience[0]) - 1)
         sizer.note_chunk(chunk, done, seconds, is_shared=False)
 
 
@@ -155,7 +155,7 @@ def test_a_dense_27b_on_an_m2_is_slow_but_not_taken_for_wedged() -> None:
 
 
 def test_a_pass_of_a_model_that_was_swapped_out_is_waited_for() -> None:
-    assert WATCH.looks(0.0) == WATCH.silent_looks
-    assert WATCH.looks(0.0, 16 * 10**9) == WATCH.silent_looks
-    assert WATCH.looks(0.0, 100 * 10**9) * WATCH.look_s == 200
-    assert WATCH.looks(MARGIN * 30) * WATCH.look_s == 150
+    assert WATCH.max_missed_within(0.0) == WATCH.max_missed
+    assert WATCH.max_missed_within(0.0, 16 * 10**9) == WATCH.max_missed
+    assert WATCH.max_missed_within(0.0, 100 * 10**9) * WATCH.interval_s == 200
+    assert WATCH.max_missed_within(MARGIN * 30) * WATCH.interval_s == 150

@@ -7,8 +7,8 @@ from pensieve.engine.scheduling.prefill_chunks import (
     LONE_CHUNK_S,
     METAL_PAIRS,
     SHARED_CHUNK_S,
+    AttentionScoresBudget,
     ChunkSizer,
-    ScoresRoom,
 )
 
 FAST = 10_000
@@ -94,7 +94,7 @@ def test_beside_others_a_chunk_takes_the_time_that_it_may_and_then_it_is_their_t
 
 @pytest.mark.parametrize("before", [0, 100, 5000, 16_000, 120_000])
 def test_the_scores_of_a_chunk_fit_their_room(before: int) -> None:
-    room = ScoresRoom(9 * 10**9, 32 * 18)
+    room = AttentionScoresBudget(9 * 10**9, 32 * 18)
     chunk = measured(ChunkSizer(2048, room), 10**6).next_chunk(before, is_shared=False)
     assert chunk * (before + chunk) * room.pair_bytes <= room.nbytes
     larger = chunk + 64
@@ -102,6 +102,6 @@ def test_the_scores_of_a_chunk_fit_their_room(before: int) -> None:
 
 
 def test_however_long_the_prompt_it_goes_on() -> None:
-    sizer = ChunkSizer(2048, ScoresRoom(10**6, 32 * 18), METAL_PAIRS)
+    sizer = ChunkSizer(2048, AttentionScoresBudget(10**6, 32 * 18), METAL_PAIRS)
     assert sizer.next_chunk(1_000_000, is_shared=False) == 16
     assert sizer.next_chunk(1_000_000, is_shared=True) == 16

@@ -21,28 +21,28 @@ class CountingState:
     def nbytes(self) -> int:
         return 10 * self.tokens
 
-    def usable(self, tokens: int) -> int:
+    def usable_tokens(self, tokens: int) -> int:
         tokens = min(tokens, self.tokens)
         return tokens if tokens == self.tokens else tokens // self.step * self.step
 
-    def cut(self, tokens: int) -> None:
-        assert self.usable(tokens) == tokens
+    def trim(self, tokens: int) -> None:
+        assert self.usable_tokens(tokens) == tokens
         self.tokens = tokens
 
     def copy(self, tokens: int) -> "CountingState":
-        assert self.usable(tokens) == tokens
+        assert self.usable_tokens(tokens) == tokens
         return CountingState(tokens, self.step)
 
 
 def kept(*sequences: range | list[int]) -> PrefixCache:
     cache = PrefixCache(b"model")
     for tokens in sequences:
-        cache.keep(tokens, CountingState(len(tokens)))
+        cache.insert(tokens, CountingState(len(tokens)))
     return cache
 
 
 def taken(cache: PrefixCache, tokens) -> int:
-    hit = cache.take(tokens)
+    hit = cache.acquire(tokens)
     cache.check()
     if hit is None:
         return 0
@@ -87,7 +87,7 @@ def test_a_sequence_replaces_what_it_continues() -> None:
 
 def test_what_can_only_be_cut_at_checkpoints_is_used_at_the_last_one() -> None:
     cache = PrefixCache(b"model")
-    cache.keep(range(1000), CountingState(1000, step=300))
+    cache.insert(range(1000), CountingState(1000, step=300))
     assert taken(cache, [*range(700), -1]) == 600
 
 
@@ -98,15 +98,15 @@ def test_nothing_is_shared_between_models() -> None:
 def test_the_least_recently_used_goes_first_and_a_hit_is_use() -> None:
     cache = kept([1] * 1000, [2] * 1000)
     assert taken(cache, [1] * 400 + [9]) == 400
-    cache.make_room(1)
+    cache.evict(1)
     assert taken(cache, [1] * 1000 + [9]) == 1000
     assert taken(cache, [2] * 1000 + [9]) == 0
 
 
 def test_a_prefix_that_was_only_looked_for_is_evicted_in_its_turn() -> None:
     cache = kept([1] * 1000, [2] * 1000)
-    assert cache.find([1] * 1000 + [9]) == 1000
-    cache.make_room(1)
+    assert cache.match([1] * 1000 + [9]) == 1000
+    cache.evict(1)
     assert taken(cache, [2] * 1000 + [9]) == 1000
     assert taken(cache, [1] * 1000 + [9]) == 0
 
@@ -129,23 +129,23 @@ def test_which_of_equally_long_sequences_is_moved_depends_on_their_tokens_alone(
 
 def test_a_conversation_is_cut_back_to_its_pinned_prefix_before_that_goes_too() -> None:
     cache = PrefixCache(b"model")
-    cache.keep(range(3000), CountingState(3000), pinned_tokens=1200)
-    cache.keep([5] * 100, CountingState(100))
-    assert cache.make_room(18_000) == 18_000
+    cache.insert(range(3000), CountingState(3000), pinned_tokens=1200)
+    cache.insert([5] * 100, CountingState(100))
+    assert cache.evict(18_000) == 18_000
     assert taken(cache, range(3000)) == 1200
 
 
 def test_side_requests_go_before_any_conversation() -> None:
     cache = PrefixCache(b"model")
-    cache.keep(range(1000), CountingState(1000))
-    cache.keep([5] * 1000, CountingState(1000), is_side=True)
-    cache.make_room(1)
+    cache.insert(range(1000), CountingState(1000))
+    cache.insert([5] * 1000, CountingState(1000), is_side=True)
+    cache.evict(1)
     assert taken(cache, [*range(1000), 1]) == 1000
 
 
 def test_room_is_made_as_far_as_there_is_any() -> None:
     cache = kept(range(100), [3] * 100)
-    assert cache.make_room(10**9) == 2000
+    assert cache.evict(10**9) == 2000
     assert len(cache) == 0
 
 
@@ -169,11 +169,11 @@ class AnyHistory(RuleBasedStateMachine):
     )
     def keep(self, tokens: list[int], pinned: int, is_side: bool, step: int) -> None:
         state = Remembering(tuple(tokens), step)
-        self.cache.keep(tokens, state, pinned_tokens=min(pinned, len(tokens)), is_side=is_side)
+        self.cache.insert(tokens, state, pinned_tokens=min(pinned, len(tokens)), is_side=is_side)
 
     @rule(tokens=sequences)
     def take(self, tokens: list[int]) -> None:
-        hit = self.cache.take(tokens)
+        hit = self.cache.acquire(tokens)
         if hit is not None:
             assert 0 < hit.cached_tokens < len(tokens)
             assert hit.state.seen == tuple(tokens[: hit.cached_tokens])
@@ -181,7 +181,7 @@ class AnyHistory(RuleBasedStateMachine):
     @rule(nbytes=st.integers(0, 20_000))
     def evict(self, nbytes: int) -> None:
         held = self.cache.nbytes
-        assert self.cache.make_room(nbytes) >= min(nbytes, held)
+        assert self.cache.evict(nbytes) >= min(nbytes, held)
 
     @invariant()
     def books_balance(self) -> None:
@@ -199,16 +199,16 @@ class Remembering:
     def nbytes(self) -> int:
         return 10 * len(self.seen)
 
-    def usable(self, tokens: int) -> int:
+    def usable_tokens(self, tokens: int) -> int:
         tokens = min(tokens, len(self.seen))
         return tokens if tokens == len(self.seen) else tokens // self.step * self.step
 
-    def cut(self, tokens: int) -> None:
-        assert self.usable(tokens) == tokens
+    def trim(self, tokens: int) -> None:
+        assert self.usable_tokens(tokens) == tokens
         self.seen = self.seen[:tokens]
 
     def copy(self, tokens: int) -> "Remembering":
-        assert self.usable(tokens) == tokens
+        assert self.usable_tokens(tokens) == tokens
         return Remembering(self.seen[:tokens], self.step)
 
 

@@ -4,10 +4,10 @@ from collections.abc import Generator, Sequence
 
 import pytest
 
-from pensieve.engine.scheduling.backend import Reading
+from pensieve.engine.scheduling.backend import RestoreSteps
 from pensieve.engine.scheduling.prefill_chunks import DECODE_SHARE, ChunkSizer
 from pensieve.engine.scheduling.prefix_cache import Hit
-from pensieve.engine.scheduling.restore_throttle import PacedArchive
+from pensieve.engine.scheduling.restore_throttle import ThrottledDiskTier
 
 FILE_S = 0.14
 STEP_S = 0.02
@@ -29,10 +29,10 @@ class SlowDisk:
         self.clock, self.files, self.error = clock, files, error
         self.is_closed = False
 
-    def held_tokens(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> int:
+    def match(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> int:
         return self.files + len(hashes) + len(tokens)
 
-    def restore(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> Reading:
+    def restore(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> RestoreSteps:
         try:
             for _ in range(self.files):
                 self.clock.now_s += FILE_S
@@ -46,7 +46,7 @@ class SlowDisk:
 
 def paced(disk: SlowDisk) -> tuple[Generator[None, None, Hit | None], ChunkSizer]:
     chunks = ChunkSizer(2048)
-    return PacedArchive(disk, chunks, clock=disk.clock).restore([], []), chunks
+    return ThrottledDiskTier(disk, chunks, clock=disk.clock).restore([], []), chunks
 
 
 def test_who_decodes_has_its_share_however_slow_the_disk_is() -> None:
@@ -104,5 +104,5 @@ def test_who_leaves_in_the_middle_closes_what_was_read() -> None:
 
 def test_how_much_there_is_is_what_the_archive_says() -> None:
     disk = SlowDisk(Clock(), files=3)
-    archive = PacedArchive(disk, ChunkSizer(2048))
-    assert archive.held_tokens([b"a"], [1, 2]) == disk.held_tokens([b"a"], [1, 2])
+    archive = ThrottledDiskTier(disk, ChunkSizer(2048))
+    assert archive.match([b"a"], [1, 2]) == disk.match([b"a"], [1, 2])

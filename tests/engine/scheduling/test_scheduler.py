@@ -18,9 +18,9 @@ from pensieve.engine.generation import (
 )
 from pensieve.engine.planning.memory_plan import KVBudget
 from pensieve.engine.protocol import Admitted, Failed
-from pensieve.engine.scheduling.backend import Broken, Reading, Sampled
+from pensieve.engine.scheduling.backend import RestoreSteps, Sampled, SequenceFailed
 from pensieve.engine.scheduling.prefix_cache import Hit, PrefixCache
-from pensieve.engine.scheduling.request_queue import MOST_OVERTAKEN, Limits, Live
+from pensieve.engine.scheduling.request_queue import MAX_BYPASSES, QueueLimits, Request
 from pensieve.engine.scheduling.scheduler import Scheduler
 from pensieve.errors import GrammarError
 from tests.engine.counting_backend import (
@@ -41,11 +41,11 @@ class Shelf:
     is_broken: bool = False
     parts_read: int = 0
 
-    def held_tokens(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> int:
+    def match(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> int:
         return min(self.tokens, len(tokens) - 1)
 
-    def restore(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> Reading:
-        held = self.held_tokens(hashes, tokens)
+    def restore(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> RestoreSteps:
+        held = self.match(hashes, tokens)
         for _ in range(held // 100):
             if self.is_broken and self.parts_read:
                 raise RuntimeError("no memory")
@@ -77,7 +77,7 @@ class Bench:
             self._make_backend,
             self.prefixes,
             self.budget,
-            Limits(self.max_batch, self.max_waiting, self.vocabulary_size),
+            QueueLimits(self.max_batch, self.max_waiting, self.vocabulary_size),
             self.shelf,
         )
 
@@ -249,7 +249,7 @@ def test_a_sequence_that_breaks_ends_alone() -> None:
     bench.submit(2, (3, 4, 5), max_tokens=5)
     bench.steps(3)
     backend = bench.backends[0]
-    outcomes = [*backend.step(), Broken(1, GrammarError("nothing is allowed"))]
+    outcomes = [*backend.step(), SequenceFailed(1, GrammarError("nothing is allowed"))]
     backend.step, steps = lambda: outcomes, backend.step
     bench.step()
     backend.step = steps
@@ -260,10 +260,10 @@ def test_a_sequence_that_breaks_ends_alone() -> None:
 
 
 def test_what_goes_back_to_the_line_tells_what_it_has_answered() -> None:
-    live = Live(1, 1, Generation((5, 6), 9, frozenset({0}), grammar=Grammar("start: /a/")))
-    assert live.resumed() is live.generation
+    live = Request(1, 1, Generation((5, 6), 9, frozenset({0}), grammar=Grammar("start: /a/")))
+    assert live.continuation() is live.generation
     live.sampled += [7, 8]
-    resumed = live.resumed()
+    resumed = live.continuation()
     assert (resumed.prompt_tokens, resumed.max_tokens) == ((5, 6, 7, 8), 7)
     assert (resumed.answered_tokens, resumed.grammar) == (2, live.generation.grammar)
 
@@ -420,7 +420,7 @@ def test_a_long_prompt_is_overtaken_a_bounded_number_of_times() -> None:
             for key, events in bench.said.items()
             if isinstance(events[-1], Finished) and key not in finished
         ]
-    assert finished.index(1) <= MOST_OVERTAKEN + 15
+    assert finished.index(1) <= MAX_BYPASSES + 15
 
 
 def test_who_waits_for_an_answer_goes_before_who_does_not() -> None:
@@ -528,7 +528,7 @@ def test_a_kept_prefix_is_used_where_a_running_sequence_gives_less(
     bench = Bench(cut_step=cut_step)
     bench.submit(1, prompt_of(1800) + prompt_of(300, seed=2), max_tokens=500)
     bench.steps(5)
-    bench.prefixes.keep(prompt_of(kept), RememberedState(prompt_of(kept), cut_step))
+    bench.prefixes.insert(prompt_of(kept), RememberedState(prompt_of(kept), cut_step))
     before = bench.processed
     bench.submit(2, prompt_of(2500))
     bench.steps(5)

@@ -8,16 +8,16 @@ import pytest
 
 from pensieve.engine.generation import Generation
 from pensieve.engine.planning.memory_plan import KVBudget
-from pensieve.engine.scheduling.prefix_cache import AtRest, PrefixCache
-from pensieve.engine.scheduling.request_queue import Limits
+from pensieve.engine.scheduling.prefix_cache import CachedPrefix, PrefixCache
+from pensieve.engine.scheduling.request_queue import QueueLimits
 from pensieve.engine.scheduling.scheduler import Scheduler
 from pensieve.engine.worker.memory_pressure import CRITICAL, NORMAL, WARNING, pressure_reader
 from pensieve.engine.worker.memory_relief import (
     IDLE_LOOK_S,
     IDLE_S,
     WORKING_LOOK_S,
-    Holdings,
     MemoryRelief,
+    ReleasableMemory,
 )
 from tests.engine.counting_backend import BYTES_PER_TOKEN, CountingBackend, RememberedState
 
@@ -39,17 +39,19 @@ class Bench:
     def __post_init__(self) -> None:
         self.prefixes = PrefixCache(b"model")
         for tokens in (STORED, UNSTORED):
-            self.prefixes.keep(tokens, RememberedState(tokens))
+            self.prefixes.insert(tokens, RememberedState(tokens))
         budget = KVBudget(10**6 * BYTES_PER_TOKEN, BYTES_PER_TOKEN)
-        self.scheduler = Scheduler(lambda: self.backend, self.prefixes, budget, Limits())
-        holdings = Holdings(self.prefixes, self.clear, self.is_stored, lambda: self.is_storing)
+        self.scheduler = Scheduler(lambda: self.backend, self.prefixes, budget, QueueLimits())
+        holdings = ReleasableMemory(
+            self.prefixes, self.clear, self.is_stored, lambda: self.is_storing
+        )
         reader = None if self.level is None else self.read
         self.relief = MemoryRelief(self.scheduler, holdings, reader, lambda: self.now_s)
 
     def clear(self) -> None:
         self.cleared += 1
 
-    def is_stored(self, sequence: AtRest) -> bool:
+    def is_stored(self, sequence: CachedPrefix) -> bool:
         return tuple(sequence.tokens) == STORED
 
     def read(self) -> int:

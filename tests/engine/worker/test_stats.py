@@ -1,6 +1,6 @@
 """Figures are sent when they changed, no oftener than a second apart, and once more before the worker goes to sleep."""
 
-from pensieve.engine.generation import Figures, Started, Token
+from pensieve.engine.generation import EngineStats, Started, Token
 from pensieve.engine.protocol import Frame, Step
 from pensieve.engine.worker.stats import Reporter
 
@@ -14,17 +14,17 @@ class Desk:
         self.sent: list[Frame] = []
         self.reporter = Reporter(self.sent.append, self.figures, lambda: self.now_s)
 
-    def figures(self, rate: float) -> Figures:
-        return Figures(None, "why", 1, 2, 3, kv_used_bytes=self.used, tokens_per_second=rate)
+    def figures(self, rate: float) -> EngineStats:
+        return EngineStats(None, "why", 1, 2, 3, kv_used_bytes=self.used, tokens_per_second=rate)
 
     def tokens(self, number: int, every_s: float) -> None:
         for _ in range(number):
             self.now_s += every_s
             self.reporter.events([(1, Token(5))])
 
-    def report(self, *, is_last: bool = False) -> list[Figures]:
+    def report(self, *, is_last: bool = False) -> list[EngineStats]:
         self.reporter.figures(is_last=is_last)
-        reported = [frame for frame in self.sent if isinstance(frame, Figures)]
+        reported = [frame for frame in self.sent if isinstance(frame, EngineStats)]
         self.sent.clear()
         return reported
 

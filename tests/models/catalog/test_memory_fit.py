@@ -6,10 +6,16 @@ from pathlib import Path
 import pytest
 
 from pensieve.engine.planning.device_limits import working_set_bytes
-from pensieve.engine.planning.memory_plan import ENOUGH_CONTEXT_TOKENS, plan
+from pensieve.engine.planning.memory_plan import AMPLE_CONTEXT_TOKENS, plan
 from pensieve.machine import Machine
-from pensieve.models.catalog.cards import CARDS, Card, card_of
-from pensieve.models.catalog.memory_fit import fit, fit_at, room_here, room_of_mac, room_on
+from pensieve.models.catalog.cards import CARDS, ModelCard, card_of
+from pensieve.models.catalog.memory_fit import (
+    estimate_fit,
+    estimate_fit_at,
+    memory_limit_here,
+    memory_limit_of_mac,
+    memory_limit_on,
+)
 from pensieve.models.catalog.sources import LocalModel, find
 from pensieve.models.folder.config_shape import PHI_3_MINI_SHAPE
 from pensieve.paths import under_home
@@ -29,14 +35,16 @@ LINUX = Machine("Linux", "x86_64", "3.13.1", memory_bytes=32 * GIB)
 
 @pytest.mark.parametrize(("memory_gib", "bits"), [(8, 8), (16, 8), (24, 8), (32, None), (64, None)])
 def test_full_precision_is_taken_where_it_holds_enough(memory_gib: int, bits: int | None) -> None:
-    assert fit(PHI_3_MINI_SHAPE, room_of_mac(memory_gib * GIB)).precision.bits == bits
+    assert (
+        estimate_fit(PHI_3_MINI_SHAPE, memory_limit_of_mac(memory_gib * GIB)).precision.bits == bits
+    )
 
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.model.name)
 @pytest.mark.parametrize("chip", ["Apple M1", "Apple M2 Pro", "Apple M3", "Apple M4", "Apple M5"])
 @pytest.mark.parametrize("bits", [None, 16, 8, 4])
 def test_all_parts_of_a_plan_together_stay_within_the_limit(
-    card: Card, chip: str, bits: int | None
+    card: ModelCard, chip: str, bits: int | None
 ) -> None:
     """The contract of every model on every Mac: at the end of the promised context, alone,
     everything fits.
@@ -44,7 +52,7 @@ def test_all_parts_of_a_plan_together_stay_within_the_limit(
     for memory_gib in (8, 16, 18, 24, 32, 36, 48, 64, 96, 128, 192, 256, 512):
         for macos in ("14.6", "26.1", "26.2"):
             machine = replace(mac(memory_gib), chip=chip, macos=macos)
-            place = room_on(machine).place
+            place = memory_limit_on(machine).place
             planned = plan(card.shape.facts(), place, bits)
             if not planned.context_tokens:
                 continue
@@ -61,46 +69,48 @@ def test_all_parts_of_a_plan_together_stay_within_the_limit(
 @pytest.mark.parametrize("memory_gib", [8, 16, 24, 32, 48, 64, 128, 512])
 def test_what_is_said_of_a_mac_by_its_memory_is_what_is_said_on_it(memory_gib: int) -> None:
     for card in CARDS:
-        there = fit(card.shape, room_of_mac(memory_gib * GIB))
-        assert fit(card.shape, room_here(mac(memory_gib), SETTINGS)) == there
-        assert fit(card.shape, room_on(mac(memory_gib))) == there
+        there = estimate_fit(card.shape, memory_limit_of_mac(memory_gib * GIB))
+        assert estimate_fit(card.shape, memory_limit_here(mac(memory_gib), SETTINGS)) == there
+        assert estimate_fit(card.shape, memory_limit_on(mac(memory_gib))) == there
 
 
 def test_what_a_model_needs_gives_it_enough_context() -> None:
     for card in CARDS:
-        fitted = fit(card.shape, room_of_mac(96 * GIB))
-        room = room_here(mac(96), replace(SETTINGS, memory_gb=fitted.needs_bytes / GB + 1e-6))
-        enough = min(ENOUGH_CONTEXT_TOKENS, card.shape.context_tokens)
-        assert fit_at(card.shape, room, fitted.precision).context_tokens == enough
+        fitted = estimate_fit(card.shape, memory_limit_of_mac(96 * GIB))
+        room = memory_limit_here(
+            mac(96), replace(SETTINGS, memory_gb=fitted.needs_bytes / GB + 1e-6)
+        )
+        enough = min(AMPLE_CONTEXT_TOKENS, card.shape.context_tokens)
+        assert estimate_fit_at(card.shape, room, fitted.precision).context_tokens == enough
 
 
 def test_a_16_gb_mac_keeps_everything_below_11_gb() -> None:
-    assert room_here(mac(16), SETTINGS).limit_bytes <= 11 * GB
+    assert memory_limit_here(mac(16), SETTINGS).limit_bytes <= 11 * GB
 
 
 def test_what_is_asked_for_comes_before_what_the_machine_has() -> None:
-    room = room_here(mac(16), replace(SETTINGS, memory_gb=5.0, kv_bits=4))
+    room = memory_limit_here(mac(16), replace(SETTINGS, memory_gb=5.0, kv_bits=4))
     assert room.limit_bytes == 5 * GB
-    fitted = fit(PHI_3_MINI_SHAPE, room)
+    fitted = estimate_fit(PHI_3_MINI_SHAPE, room)
     assert (fitted.precision.bits, fitted.reason) == (4, "4-bit, as asked for")
-    assert room_here(LINUX, replace(SETTINGS, memory_gb=2.0)).limit_bytes == 2 * GB
+    assert memory_limit_here(LINUX, replace(SETTINGS, memory_gb=2.0)).limit_bytes == 2 * GB
 
 
 def test_heads_that_cannot_be_quantized_are_kept_whole() -> None:
-    room = room_here(mac(16), replace(SETTINGS, kv_bits=8))
-    fitted = fit(replace(PHI_3_MINI_SHAPE, head_dim=80), room)
+    room = memory_limit_here(mac(16), replace(SETTINGS, kv_bits=8))
+    fitted = estimate_fit(replace(PHI_3_MINI_SHAPE, head_dim=80), room)
     assert fitted.precision.bits is None
     assert fitted.reason == "full precision: heads of 80 values cannot be quantized"
 
 
 def test_a_context_is_never_more_than_the_model_was_built_for() -> None:
-    assert fit(PHI_3_MINI_SHAPE, room_of_mac(500 * GIB)).context_tokens == 131_072
+    assert estimate_fit(PHI_3_MINI_SHAPE, memory_limit_of_mac(500 * GIB)).context_tokens == 131_072
 
 
 def test_what_does_not_fit_gets_no_context_and_says_what_it_needs() -> None:
     card = card_of(find("qwen3-coder-next"))
     assert card is not None
-    fitted = fit(card.shape, room_of_mac(16 * GIB))
+    fitted = estimate_fit(card.shape, memory_limit_of_mac(16 * GIB))
     assert fitted.context_tokens == 0
     assert fitted.needs_bytes > 45 * GB
 
@@ -109,7 +119,7 @@ def test_a_processor_computes_with_four_bytes_a_weight() -> None:
     """As engine/model/loading.py does: SmolLM2's 98 MB are 0.54 GB there."""
     card = card_of(find("smollm2-135m"))
     assert card is not None
-    fitted = fit(card.shape, room_here(LINUX, replace(SETTINGS, device="cpu")))
+    fitted = estimate_fit(card.shape, memory_limit_here(LINUX, replace(SETTINGS, device="cpu")))
     assert 0.4 * GB < fitted.weights_bytes < 0.75 * GB
     assert fitted.precision.bits is None
     assert fitted.token_bytes == 2 * 30 * 3 * 64 * 4

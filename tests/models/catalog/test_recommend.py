@@ -9,8 +9,8 @@ from pensieve.cli.commands.server.model_suggestion import suggestion
 from pensieve.machine import Machine
 from pensieve.models.catalog.cards import CARDS, UNTRIED, card_of
 from pensieve.models.catalog.chips import BANDWIDTHS_GB_S, bandwidth_gb_s
-from pensieve.models.catalog.memory_fit import room_on
-from pensieve.models.catalog.recommend import better, recommended, suited
+from pensieve.models.catalog.memory_fit import memory_limit_on
+from pensieve.models.catalog.recommend import better, recommended, resolve_auto
 from pensieve.models.catalog.sources import (
     AUTOMATIC_WORDS,
     BEST,
@@ -39,7 +39,7 @@ def mac(memory_gib: int, chip: str = "") -> Machine:
 
 
 def suited_to(memory_gib: int, chip: str, word: str) -> HubModel | EmbeddedModel:
-    return suited(mac(memory_gib, chip), word)
+    return resolve_auto(mac(memory_gib, chip), word)
 
 
 @pytest.mark.parametrize(
@@ -107,14 +107,14 @@ def rank_of(model: HubModel | EmbeddedModel) -> int:
 
 
 def test_nothing_is_recommended_where_nothing_gets_a_context_to_work_in() -> None:
-    assert recommended(room_on(mac(4)), "Apple M1") is None
+    assert recommended(memory_limit_on(mac(4)), "Apple M1") is None
     assert suited_to(4, "Apple M1", BEST).name == "qwen3.5-4b"
 
 
 def test_auto_is_small_where_there_is_no_apple_silicon() -> None:
-    assert suited(LINUX, BEST).name == "smollm2-135m"
+    assert resolve_auto(LINUX, BEST).name == "smollm2-135m"
     cuda = Machine("Linux", "x86_64", "3.13.1", memory_bytes=64 * GIB, has_mlx_cuda=True)
-    assert suited(cuda, FAST).name == "phi-3-mini"
+    assert resolve_auto(cuda, FAST).name == "phi-3-mini"
     assert {find(word) for word in AUTOMATIC_WORDS} <= set(CATALOG)
 
 
@@ -174,7 +174,7 @@ def test_nothing_is_suggested_beside_the_best_or_what_nothing_is_known_of(
 
 def test_nothing_is_suggested_where_mlx_has_no_metal(tmp_path: Path) -> None:
     assert suggestion(chosen("phi-3-mini", tmp_path), LINUX) is None
-    assert better(find("phi-3-mini"), room_on(LINUX), "Apple M1 Max") is None
+    assert better(find("phi-3-mini"), memory_limit_on(LINUX), "Apple M1 Max") is None
 
 
 # the cards

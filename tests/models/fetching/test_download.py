@@ -19,7 +19,7 @@ from pensieve.errors import (
 )
 from pensieve.models.catalog.sources import HubModel
 from pensieve.models.fetching.download import ATTEMPTS, Download, purgeable_note
-from pensieve.models.fetching.fetch import fetch, mend, take_down
+from pensieve.models.fetching.fetch import fetch, invalidate, repair
 from pensieve.models.fetching.hub import CHUNK_BYTES, Hub
 from pensieve.models.folder.snapshot import (
     MARKER,
@@ -359,7 +359,7 @@ def test_a_damaged_file_is_found_and_it_alone_is_fetched_anew(
     file.unlink() if altered is None else file.write_bytes(altered)
     hub.sent.clear()
     hub.requests.clear()
-    assert take_down(MODEL, home, RecordedProgress()) == (name,)
+    assert invalidate(MODEL, home, RecordedProgress()) == (name,)
     assert not is_present(MODEL, home.models)
     fetching()
     assert_is_whole(fetching.destination, hub)
@@ -370,7 +370,7 @@ def test_a_damaged_file_is_found_and_it_alone_is_fetched_anew(
 def test_a_model_that_is_as_it_was_published_stays(fetching: Fetching, tmp_path: Path) -> None:
     fetching()
     progress = RecordedProgress()
-    assert mend(MODEL, under_home(tmp_path), progress) == ()
+    assert repair(MODEL, under_home(tmp_path), progress) == ()
     assert sum(progress.counts) == progress.total_bytes > 0
     assert progress.ended == 1
     assert_is_whole(fetching.destination, fetching.hub)

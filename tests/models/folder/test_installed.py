@@ -5,7 +5,12 @@ from pathlib import Path
 import pytest
 
 from pensieve.models.catalog.sources import CATALOG, HubModel
-from pensieve.models.folder.installed import Shelved, remove, shelf, shelved
+from pensieve.models.folder.installed import (
+    InstalledModel,
+    installed_model,
+    installed_models,
+    remove,
+)
 from pensieve.models.folder.snapshot import MARKER, ModelFile, Snapshot, folder_of, write_snapshot
 
 OTHERS = (
@@ -23,12 +28,12 @@ def put(models: Path, source: HubModel, after: str = "") -> Path:
     return folder
 
 
-def others_of(models: Path) -> list[Shelved]:
-    return [model for model in shelf(models) if model.source not in CATALOG]
+def others_of(models: Path) -> list[InstalledModel]:
+    return [model for model in installed_models(models) if model.source not in CATALOG]
 
 
 def test_the_catalog_is_listed_where_nothing_was_fetched_yet(tmp_path: Path) -> None:
-    models = shelf(tmp_path / "models")
+    models = installed_models(tmp_path / "models")
     assert tuple(model.source for model in models) == CATALOG
     assert not any(model.is_here or model.size_bytes or model.partial_bytes for model in models)
 
@@ -62,6 +67,6 @@ def test_a_folder_that_is_not_ours_is_passed_by(tmp_path: Path, marker: bytes) -
 def test_a_model_is_taken_away_with_what_a_fetch_left_of_it_and_no_other(tmp_path: Path) -> None:
     kept = put(tmp_path, OTHERS[1])
     gone = put(tmp_path, OTHERS[0]), put(tmp_path, OTHERS[0], ".partial")
-    remove(shelved(OTHERS[0], tmp_path))
+    remove(installed_model(OTHERS[0], tmp_path))
     assert not any(folder.exists() for folder in gone)
     assert kept.exists()

@@ -6,7 +6,10 @@ import pytest
 
 from pensieve.api.messages.request import MessagesRequest, decode
 from pensieve.errors import InvalidRequestError
-from pensieve.prompt.conversation.content_support import refuse_unanswerable, refuse_unreadable
+from pensieve.prompt.conversation.content_support import (
+    check_content_supported,
+    check_generation_supported,
+)
 
 HELLO = {"role": "user", "content": "hello"}
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": ""}}
@@ -23,7 +26,7 @@ def request(*messages: dict[str, Any], **fields: Any) -> MessagesRequest:
 
 def unreadable(*messages: dict[str, Any], **fields: Any) -> str:
     with pytest.raises(InvalidRequestError) as caught:
-        refuse_unreadable(request(*messages, **fields))
+        check_content_supported(request(*messages, **fields))
     return caught.value.message
 
 
@@ -70,7 +73,7 @@ def test_a_user_who_says_nothing_is_refused(content: object) -> None:
 
 
 def test_an_assistant_who_said_nothing_is_not() -> None:
-    refuse_unreadable(request(HELLO, {"role": "assistant", "content": []}, HELLO))
+    check_content_supported(request(HELLO, {"role": "assistant", "content": []}, HELLO))
 
 
 def test_tools_that_need_eyes_are_refused_by_their_place() -> None:
@@ -83,7 +86,7 @@ def test_tools_that_need_eyes_are_refused_by_their_place() -> None:
 def test_mcp_servers_are_not_passed_over_in_silence() -> None:
     server = {"type": "url", "name": "s", "url": "https://mcp.test"}
     assert unreadable(mcp_servers=[server]).startswith("mcp_servers: ")
-    refuse_unreadable(request(mcp_servers=[]))
+    check_content_supported(request(mcp_servers=[]))
 
 
 @pytest.mark.parametrize(
@@ -119,7 +122,7 @@ def test_an_answer_of_a_kind_that_is_not_made_here_is_refused(
     fields: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        refuse_unanswerable(request(**fields))
+        check_generation_supported(request(**fields))
     assert caught.value.message == message
 
 
@@ -140,5 +143,5 @@ def test_an_answer_of_a_kind_that_is_not_made_here_is_refused(
     ],
 )
 def test_what_means_nothing_here_is_taken(fields: dict[str, Any]) -> None:
-    refuse_unreadable(request(**fields))
-    refuse_unanswerable(request(**fields))
+    check_content_supported(request(**fields))
+    check_generation_supported(request(**fields))

@@ -7,7 +7,7 @@ import pytest
 
 from pensieve.api.messages.request import Conversation, decode
 from pensieve.errors import InvalidRequestError
-from pensieve.prompt.conversation.tools import PLACEHOLDER, Offer, offer_of
+from pensieve.prompt.conversation.tools import PLACEHOLDER, ToolSet, tool_set_of
 from pensieve.prompt.render import PromptRenderer
 from tests.prompt.chat_models import DIALECTS, MODELS
 
@@ -43,11 +43,11 @@ def conversation(*messages: dict[str, Any], **fields: Any) -> Conversation:
     return decode(Conversation, {"model": "m", "messages": [HELLO, *messages], **fields})
 
 
-def offered(*messages: dict[str, Any], context_tokens: int = 8192, **fields: Any) -> Offer:
-    return offer_of(conversation(*messages, **fields), context_tokens)
+def offered(*messages: dict[str, Any], context_tokens: int = 8192, **fields: Any) -> ToolSet:
+    return tool_set_of(conversation(*messages, **fields), context_tokens)
 
 
-def names(offer: Offer) -> tuple[list[str], list[str]]:
+def names(offer: ToolSet) -> tuple[list[str], list[str]]:
     return [spec.name for spec in offer.shown], list(offer.callable)
 
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from pensieve.api.messages.request import Conversation, decode
 from pensieve.dialects.families import plain
-from pensieve.prompt.conversation.block_text import Known
+from pensieve.prompt.conversation.block_text import ToolNames
 from pensieve.prompt.conversation.call_ids import CallIds
-from pensieve.prompt.conversation.tools import offer_of
+from pensieve.prompt.conversation.tools import tool_set_of
 from pensieve.prompt.conversation.turns import chat_turns, trimmed
 from pensieve.prompt.template.chat_messages import ChatWriter, tool_uses
 
@@ -22,7 +22,7 @@ WEB_RESULT = {"type": "web_search_result", "title": "T", "url": "u", "encrypted_
 def said(*messages: dict[str, object], **fields: object) -> list[tuple[str, str]]:
     """What a template is given: pairs of role and content."""
     call = decode(Conversation, {"model": "m", "messages": messages, **fields})
-    known = Known(tool_uses(call.messages), offer_of(call, 1000).known)
+    known = ToolNames(tool_uses(call.messages), tool_set_of(call, 1000).known)
     ids = CallIds(plain.DIALECT)
     writer = ChatWriter(plain.DIALECT, known, str, lambda _: None, ids, lambda *_: None)
     written = [message for turn in chat_turns(call) for message in writer.messages(turn)]

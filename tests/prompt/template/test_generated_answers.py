@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pensieve.api.messages.message import TextContent, ThinkingContent, ToolUseContent
 from pensieve.api.messages.request import Conversation, decode
 from pensieve.prompt.render import PromptRenderer
-from pensieve.prompt.template.generated_answers import Spoken, SpokenWords
+from pensieve.prompt.template.generated_answers import GeneratedAnswer, GeneratedAnswers
 from tests.prompt.chat_models import DIALECTS, MODELS
 from tests.prompt.sessions import ASKED, Session, as_client, begins, call, in_single_letters
 
@@ -125,13 +125,13 @@ def test_whatever_is_said_in_whatever_turns_the_next_prompt_goes_on_from_it(
             assert begins(session.go_on(as_client(message)), before, tokens)
 
 
-def spoken(*content: Any, tokens: int = 3) -> Spoken:
-    return Spoken("", range(tokens), content)
+def spoken(*content: Any, tokens: int = 3) -> GeneratedAnswer:
+    return GeneratedAnswer("", range(tokens), content)
 
 
 def test_what_was_said_longest_ago_goes_first() -> None:
     session = Session("hermes")
-    session.spoken = SpokenWords(max_tokens=10)
+    session.spoken = GeneratedAnswers(max_tokens=10)
     for name in "abc":
         session.spoken.keep(spoken(ToolUseContent(id=name, name="t", input={}), tokens=4))
     assert [found is not None for found in map(looked_up(session), "abc")] == [False, True, True]
@@ -140,7 +140,7 @@ def test_what_was_said_longest_ago_goes_first() -> None:
 
 def test_what_is_said_once_more_is_counted_once_and_goes_last() -> None:
     session = Session("hermes")
-    session.spoken = SpokenWords(max_tokens=10)
+    session.spoken = GeneratedAnswers(max_tokens=10)
     for name in "abaac":
         session.spoken.keep(spoken(ToolUseContent(id=name, name="t", input={}), tokens=5))
     assert [found is not None for found in map(looked_up(session), "abc")] == [True, False, True]
@@ -148,7 +148,7 @@ def test_what_is_said_once_more_is_counted_once_and_goes_last() -> None:
 
 def test_more_than_all_that_may_be_kept_is_not() -> None:
     session = Session("hermes")
-    session.spoken = SpokenWords(max_tokens=10)
+    session.spoken = GeneratedAnswers(max_tokens=10)
     session.spoken.keep(spoken(ToolUseContent(id="a", name="t", input={}), tokens=10))
     session.spoken.keep(spoken(ToolUseContent(id="b", name="t", input={}), tokens=11))
     assert [found is not None for found in map(looked_up(session), "ab")] == [True, False]
@@ -167,7 +167,7 @@ def looked_up(session: Session) -> Any:
 
 
 def test_an_answer_of_nothing_is_not_kept() -> None:
-    words = SpokenWords()
+    words = GeneratedAnswers()
     words.keep(spoken())
     words.keep(spoken(TextContent(text="  ")))
     words.keep(spoken(ThinkingContent(thinking="t", signature="s")))

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from pensieve.api.messages.message import AnswerContent, TextContent, ToolUseContent
 from pensieve.api.messages.request import Conversation, decode
 from pensieve.dialects.dialect import ThinkingForm, ToolCall
-from pensieve.dialects.format_calls import written_calls
+from pensieve.dialects.format_calls import format_calls
 from pensieve.dialects.grammar.schema_simplifier import held_schema
-from pensieve.dialects.grammar.tagged_values import slots_of
+from pensieve.dialects.grammar.tagged_values import tagged_values_of
 from pensieve.prompt.render import Prompt, PromptRenderer
-from pensieve.prompt.template.generated_answers import Spoken, SpokenWords
+from pensieve.prompt.template.generated_answers import GeneratedAnswer, GeneratedAnswers
 from pensieve.prompt.template.probe import abilities_of, opening_of
 from tests.prompt.history_templates import FAMILIES, MODELS
 
@@ -36,7 +36,7 @@ class Session:
 
     def __init__(self, family: str) -> None:
         self.model, self.dialect = MODELS[family]
-        self.spoken = SpokenWords()
+        self.spoken = GeneratedAnswers()
         self.renderer = PromptRenderer(self.model, self.dialect, spoken=self.spoken)
         self.messages: list[dict[str, Any]] = [{"role": "user", "content": "w0w"}]
         self.words = ["w0w"]  # all that is said, in order
@@ -44,7 +44,7 @@ class Session:
 
     def restart(self) -> None:
         """Continue on a server that has kept no answers."""
-        self.spoken = SpokenWords()
+        self.spoken = GeneratedAnswers()
         self.renderer = PromptRenderer(self.model, self.dialect, spoken=self.spoken)
 
     def prompt(self) -> Prompt:
@@ -66,7 +66,7 @@ class Session:
         content: list[AnswerContent] = [TextContent(text=text)] if text else []
         content += [ToolUseContent(id=i, name=n, input=given) for i, n, given in uses]
         assert prompt.opening is not None
-        self.spoken.keep(Spoken(prompt.opening, tokens, tuple(content)))
+        self.spoken.keep(GeneratedAnswer(prompt.opening, tokens, tuple(content)))
         blocks = [block.model_dump() for block in content]
         self.messages.append({"role": "assistant", "content": blocks})
         self.messages.append({"role": "user", "content": list(self._following(uses, has_more))})
@@ -84,7 +84,7 @@ class Session:
 
     def _written(self, uses: list[tuple[str, str, dict[str, object]]]) -> str:
         calls = [ToolCall(name, given, f"model{at:04}") for at, (_, name, given) in enumerate(uses)]
-        return written_calls(self.dialect.calls, calls) if calls else ""
+        return format_calls(self.dialect.calls, calls) if calls else ""
 
     def _following(
         self, uses: list[tuple[str, str, dict[str, object]]], has_more: bool
@@ -307,7 +307,7 @@ def test_a_history_has_the_names_and_texts_that_the_model_writes(family: str) ->
     text = session.model._tokenizer.decode(list(prompt.tokens), skip_special_tokens=False)
     form = session.dialect.calls.parameters
     assert form is not None
-    slots = {"Read": slots_of(held_schema(ODD_SCHEMA), form)}
-    written = written_calls(session.dialect.calls, [ToolCall("Read", given)], str, slots)
+    slots = {"Read": tagged_values_of(held_schema(ODD_SCHEMA), form)}
+    written = format_calls(session.dialect.calls, [ToolCall("Read", given)], str, slots)
     arguments = written[written.index(form.before_key + "file") :].rpartition("<")[0].strip()
     assert re.sub(r"\s", "", arguments) in re.sub(r"\s", "", text), text

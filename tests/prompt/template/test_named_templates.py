@@ -11,7 +11,7 @@ from pensieve.dialects.registry import dialect_of
 from pensieve.models.tokenizer.chat_template import ChatTemplate
 from pensieve.models.tokenizer.chat_tokenizer import ModelTokenizer
 from pensieve.prompt.render import Prompt, PromptRenderer
-from pensieve.prompt.template.generated_answers import Spoken, SpokenWords
+from pensieve.prompt.template.generated_answers import GeneratedAnswer, GeneratedAnswers
 from tests import tiny_models
 from tests.prompt.chat_models import HERMES_TEMPLATE
 
@@ -27,7 +27,7 @@ USE = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {}}
 RESULT = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "walnut"}
 
 
-def renderer(spoken: SpokenWords | None = None) -> PromptRenderer:
+def renderer(spoken: GeneratedAnswers | None = None) -> PromptRenderer:
     template = ChatTemplate(DEFAULT, {}, tool_source=HERMES_TEMPLATE)
     model = ModelTokenizer(tiny_models.byte_level_tokenizer(is_qwen=True), template, ())
     dialect = dialect_of(template.source, model.render, model.controls, template.names)
@@ -71,13 +71,13 @@ def test_the_next_prompt_begins_with_this_one_up_to_its_boundaries(fields: Any) 
 
 
 def test_an_answer_as_generated_stands_behind_its_own_prompt() -> None:
-    spoken = SpokenWords()
+    spoken = GeneratedAnswers()
     of = renderer(spoken)
     first = asked(of, tools=[TOOL])
     assert first.opening == "<|im_start|>assistant\n"
     written = tuple(b'<tool_call>{"name":"look","arguments":{}}</tool_call>')
     content = (ToolUseContent(id="toolu_1", name="look", input={}),)
-    spoken.keep(Spoken(first.opening, written, content))
+    spoken.keep(GeneratedAnswer(first.opening, written, content))
     turns = ({"role": "assistant", "content": [USE]}, {"role": "user", "content": [RESULT]})
     second = asked(of, *turns, tools=[TOOL])
     assert second.tokens[: len(first.tokens) + len(written)] == (*first.tokens, *written)

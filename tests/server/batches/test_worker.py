@@ -20,10 +20,10 @@ from pensieve.errors import (
     StorageQuotaExceededError,
     WorkerDiedError,
 )
-from pensieve.server.batches.registry import KEPT_S, LIFE_S, BatchBook, BatchLimits
+from pensieve.server.batches.registry import KEPT_S, LIFE_S, BatchLimits, BatchRegistry
 from pensieve.server.batches.retrying_completer import MAX_DEATHS
 from pensieve.server.batches.store import Batch, BatchStore
-from pensieve.server.batches.worker import SLOTS, BatchQueue
+from pensieve.server.batches.worker import SLOTS, BatchWorker
 from tests.fakes import RustPanic
 from tests.server.batches import Answering, Clock, entries
 
@@ -36,20 +36,20 @@ def store(tmp_path: Path) -> BatchStore:
 
 
 @asynccontextmanager
-async def working(book: BatchBook, answering: Answering) -> AsyncGenerator[None]:
+async def working(book: BatchRegistry, answering: Answering) -> AsyncGenerator[None]:
     """The queue at work; leaving the block is the server's end."""
     with anyio.fail_after(10):
-        async with BatchQueue(book, answering, retry_s=0).working():
+        async with BatchWorker(book, answering, retry_s=0).working():
             yield
 
 
-async def ended(book: BatchBook, batch: Batch) -> Batch:
+async def ended(book: BatchRegistry, batch: Batch) -> Batch:
     while (current := await book.get(batch.id)).ended_at is None:
         await anyio.lowlevel.checkpoint()
     return current
 
 
-async def results(book: BatchBook, batch: Batch) -> dict[str, dict[str, object]]:
+async def results(book: BatchRegistry, batch: Batch) -> dict[str, dict[str, object]]:
     text = (await book.results(batch.id)).read_text()
     lines = [json.loads(line) for line in text.splitlines()]
     assert len({line["custom_id"] for line in lines}) == len(lines)
@@ -62,7 +62,7 @@ async def until(condition) -> None:
 
 
 async def test_every_request_is_answered_once(store: BatchStore) -> None:
-    book, answering = BatchBook(store), Answering()
+    book, answering = BatchRegistry(store), Answering()
     async with working(book, answering):
         batch = await book.create(entries(map(str, range(20))))
         assert (await ended(book, batch)).outcomes == {"succeeded": 20}
@@ -73,7 +73,7 @@ async def test_every_request_is_answered_once(store: BatchStore) -> None:
 
 async def test_few_are_answered_at_once_and_batches_take_turns(store: BatchStore) -> None:
     gate = anyio.Event()
-    book, answering = BatchBook(store), Answering([gate] * 9)
+    book, answering = BatchRegistry(store), Answering([gate] * 9)
     first = await book.create(entries(f"a{n}" for n in range(30)))
     second = await book.create(entries(f"b{n}" for n in range(4)))
     async with working(book, answering):
@@ -86,13 +86,13 @@ async def test_few_are_answered_at_once_and_batches_take_turns(store: BatchStore
 
 
 async def test_the_newest_batch_is_listed_first(store: BatchStore) -> None:
-    book = BatchBook(store)
+    book = BatchRegistry(store)
     made = [await book.create(entries("a")) for _ in range(3)]
     assert await book.all() == made[::-1]
 
 
 async def test_a_bad_request_is_a_result_like_any_other(store: BatchStore) -> None:
-    book = BatchBook(store)
+    book = BatchRegistry(store)
     answering = Answering([InvalidRequestError("max_tokens: Field required"), ValueError("a bug")])
     async with working(book, answering):
         batch = await book.create(entries("abc"))
@@ -112,7 +112,7 @@ async def test_a_bad_request_is_a_result_like_any_other(store: BatchStore) -> No
 async def test_an_engine_that_is_not_there_is_waited_for(
     store: BatchStore, trouble: Exception
 ) -> None:
-    book, answering = BatchBook(store), Answering([trouble] * (MAX_DEATHS - 1))
+    book, answering = BatchRegistry(store), Answering([trouble] * (MAX_DEATHS - 1))
     async with working(book, answering):
         batch = await book.create(entries("a"))
         assert (await ended(book, batch)).outcomes == {"succeeded": 1}
@@ -120,7 +120,7 @@ async def test_an_engine_that_is_not_there_is_waited_for(
 
 
 async def test_a_request_that_the_engine_dies_of_is_given_up(store: BatchStore) -> None:
-    book, answering = BatchBook(store), Answering([WorkerDiedError("gone")] * MAX_DEATHS)
+    book, answering = BatchRegistry(store), Answering([WorkerDiedError("gone")] * MAX_DEATHS)
     async with working(book, answering):
         batch = await book.create(entries("a"))
         assert (await ended(book, batch)).outcomes == {"errored": 1}
@@ -129,14 +129,14 @@ async def test_a_request_that_the_engine_dies_of_is_given_up(store: BatchStore) 
 
 
 async def test_a_panic_is_one_requests_result_and_the_others_go_on(store: BatchStore) -> None:
-    book, answering = BatchBook(store), Answering([RustPanic("index out of bounds")])
+    book, answering = BatchRegistry(store), Answering([RustPanic("index out of bounds")])
     async with working(book, answering):
         batch = await book.create(entries("abc"))
         assert (await ended(book, batch)).outcomes == {"errored": 1, "succeeded": 2}
 
 
 async def test_a_canceled_batch_leaves_its_answers_in_the_middle(store: BatchStore) -> None:
-    book = BatchBook(store)
+    book = BatchRegistry(store)
     answering = Answering([anyio.Event(), ValueError("done"), anyio.Event()])
     async with working(book, answering):
         batch = await book.create(entries("abcdef"))
@@ -148,17 +148,17 @@ async def test_a_canceled_batch_leaves_its_answers_in_the_middle(store: BatchSto
 
 
 async def test_a_batch_canceled_before_its_turn_is_never_begun(store: BatchStore) -> None:
-    book, answering = BatchBook(store), Answering()
+    book, answering = BatchRegistry(store), Answering()
     batch = await book.create(entries("ab"))
     await book.cancel(batch.id)
-    again = BatchBook(store)
+    again = BatchRegistry(store)
     async with working(again, answering):
         assert (await ended(again, batch)).outcomes == {"canceled": 2}
     assert answering.asked == []
 
 
 async def test_cancelling_twice_or_after_the_end_changes_nothing(store: BatchStore) -> None:
-    book, clock = BatchBook(store), Clock()
+    book, clock = BatchRegistry(store), Clock()
     batch = await book.create(entries("ab"))
     first = await book.cancel(batch.id)
     clock.now += 5
@@ -170,9 +170,9 @@ async def test_cancelling_twice_or_after_the_end_changes_nothing(store: BatchSto
 
 async def test_what_has_no_answer_after_a_day_expires(store: BatchStore) -> None:
     clock, answering = Clock(), Answering()
-    batch = await BatchBook(store, clock=clock).create(entries("ab"))
+    batch = await BatchRegistry(store, clock=clock).create(entries("ab"))
     clock.now += LIFE_S
-    book = BatchBook(store, clock=clock)
+    book = BatchRegistry(store, clock=clock)
     async with working(book, answering):
         assert (await ended(book, batch)).outcomes == {"expired": 2}
     assert answering.asked == []
@@ -180,7 +180,7 @@ async def test_what_has_no_answer_after_a_day_expires(store: BatchStore) -> None
 
 async def test_time_is_looked_at_before_each_request(store: BatchStore) -> None:
     clock, gate = Clock(), anyio.Event()
-    book, answering = BatchBook(store, clock=clock), Answering([gate])
+    book, answering = BatchRegistry(store, clock=clock), Answering([gate])
     async with working(book, answering):
         batch = await book.create(entries("abcdefgh"))
         await until(lambda: len(answering.asked) == 2)
@@ -191,12 +191,12 @@ async def test_time_is_looked_at_before_each_request(store: BatchStore) -> None:
 
 
 async def test_a_server_that_starts_again_goes_on_where_it_was(store: BatchStore) -> None:
-    book = BatchBook(store)
+    book = BatchRegistry(store)
     first = Answering([ValueError("1"), ValueError("2"), ValueError("3"), *[anyio.Event()] * 2])
     async with working(book, first):
         batch = await book.create(entries("abcdef"))
         await until(lambda: len(first.asked) == 5)
-    again, second = BatchBook(store), Answering()
+    again, second = BatchRegistry(store), Answering()
     async with working(again, second):
         assert (await ended(again, batch)).outcomes == {"errored": 3, "succeeded": 3}
     assert set(first.asked[:3]) & set(second.asked) == set()
@@ -224,7 +224,7 @@ class FullStore(BatchStore):
 
 async def test_a_full_disk_costs_no_answer(tmp_path: Path) -> None:
     store = FullStore(tmp_path / "batches")
-    book, answering = BatchBook(store), Answering()
+    book, answering = BatchRegistry(store), Answering()
     async with working(book, answering):
         batch = await book.create(entries("abc"))
         store.full_times = 5
@@ -240,7 +240,7 @@ async def test_a_full_disk_costs_no_answer(tmp_path: Path) -> None:
 async def test_no_more_is_kept_than_the_limits_allow(
     store: BatchStore, limits: BatchLimits
 ) -> None:
-    book = BatchBook(store, limits=limits)
+    book = BatchRegistry(store, limits=limits)
     async with working(book, Answering()):
         kept = [await book.create(entries("a")) for _ in range(2)]
         with pytest.raises(StorageQuotaExceededError):
@@ -253,7 +253,7 @@ async def test_no_more_is_kept_than_the_limits_allow(
 
 async def test_old_batches_are_forgotten(store: BatchStore) -> None:
     clock = Clock()
-    book = BatchBook(store, clock=clock)
+    book = BatchRegistry(store, clock=clock)
     async with working(book, Answering()):
         old = await book.create(entries("a"))
         await ended(book, old)
@@ -264,7 +264,7 @@ async def test_old_batches_are_forgotten(store: BatchStore) -> None:
 
 
 async def test_only_an_ended_batch_is_deleted_and_has_results(store: BatchStore) -> None:
-    book = BatchBook(store)
+    book = BatchRegistry(store)
     batch = await book.create(entries("a"))
     with pytest.raises(InvalidRequestError, match="still being processed"):
         await book.delete(batch.id)

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from pensieve.api.messages.request import MAX_BODY_BYTES
 from pensieve.server.http.request_body import BodyPace, read_body
-from pensieve.server.middleware.request_context import Boundary
+from pensieve.server.middleware.request_context import RequestMiddleware
 from tests.fakes import ScriptedEngine, says
 from tests.server.serving import CALL, KEY, app_of, in_memory
 
@@ -151,7 +151,7 @@ async def test_a_body_that_stops_coming_is_given_up() -> None:
         await anyio.sleep_forever()
 
     routes = [Route("/", endpoint, methods=["POST"])]
-    app = Starlette(routes=routes, middleware=[Middleware(Boundary)])
+    app = Starlette(routes=routes, middleware=[Middleware(RequestMiddleware)])
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         with anyio.fail_after(5):
@@ -172,7 +172,7 @@ async def test_a_body_that_drips_is_given_up_though_it_never_stands_still() -> N
             await anyio.lowlevel.checkpoint()
 
     routes = [Route("/", endpoint, methods=["POST"])]
-    app = Starlette(routes=routes, middleware=[Middleware(Boundary)])
+    app = Starlette(routes=routes, middleware=[Middleware(RequestMiddleware)])
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         with anyio.fail_after(5):

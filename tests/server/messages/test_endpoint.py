@@ -23,7 +23,7 @@ from pensieve.errors import (
     PromptUnprocessableError,
     WorkerDiedError,
 )
-from pensieve.server.http.sse import Pace
+from pensieve.server.http.sse import PingInterval
 from pensieve.server.middleware.request_context import known_parts
 from tests.fakes import ByteTokenizer, RustPanic, ScriptedEngine, says
 from tests.fuzz.examples import EXAMPLES
@@ -400,7 +400,7 @@ async def test_a_silent_stream_is_kept_alive_by_pings() -> None:
     def pings() -> int:
         return sum("event: ping" in text for text in said)
 
-    await stream_by_hand(app_of(engine, pace=Pace(ping_s=0.01)), send)
+    await stream_by_hand(app_of(engine, pace=PingInterval(ping_s=0.01)), send)
     assert pings() >= 3
     assert "message_stop" in said[-2]
 

@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 
 from pensieve.api.messages.message import TextContent, ToolUseContent
-from pensieve.prompt.template.generated_answers import Spoken, SpokenWords
-from pensieve.server.messages.generated_answer_store import AnswerLog
+from pensieve.prompt.template.generated_answers import GeneratedAnswer, GeneratedAnswers
+from pensieve.server.messages.generated_answer_store import GeneratedAnswerStore
 
 pytestmark = pytest.mark.anyio
 
-CALLED = Spoken(
+CALLED = GeneratedAnswer(
     "<|im_start|>assistant\n",
     [7, 70_000, 0],
     (ToolUseContent(id="toolu_1", name="ü", input={"b": 1, "a": "\u2028\n"}),),
 )
 VOCABULARY_SIZE = 100_000
-SAID = Spoken("", [1], (TextContent(text="Guten Tag 🙂"),))
+SAID = GeneratedAnswer("", [1], (TextContent(text="Guten Tag 🙂"),))
 
 
 def has_token(token_id: int) -> bool:
@@ -33,14 +33,17 @@ def model(tmp_path: Path) -> Path:
     return folder
 
 
-async def kept_after(folder: Path, model: Path, *more: Spoken) -> list[Spoken]:
+async def kept_after(folder: Path, model: Path, *more: GeneratedAnswer) -> list[GeneratedAnswer]:
     """What a server that starts, and remembers `more`, knows when it ends."""
-    words = SpokenWords()
-    log = AnswerLog(folder / "prefixes" / "answers", model, words, has_token)
+    words = GeneratedAnswers()
+    log = GeneratedAnswerStore(folder / "prefixes" / "answers", model, words, has_token)
     async with log.open():
         for spoken in more:
             log.remember(spoken)
-    return [Spoken(spoken.opening, list(spoken.tokens), spoken.content) for spoken in words.kept()]
+    return [
+        GeneratedAnswer(spoken.opening, list(spoken.tokens), spoken.content)
+        for spoken in words.kept()
+    ]
 
 
 def only_file(folder: Path) -> Path:
@@ -109,8 +112,10 @@ async def test_a_file_that_has_grown_is_written_anew_with_what_is_known(
     tmp_path: Path, model: Path
 ) -> None:
     """An answer that takes the place of an earlier one leaves that in the file."""
-    words = SpokenWords()
-    log = AnswerLog(tmp_path / "prefixes" / "answers", model, words, has_token, max_bytes=2000)
+    words = GeneratedAnswers()
+    log = GeneratedAnswerStore(
+        tmp_path / "prefixes" / "answers", model, words, has_token, max_bytes=2000
+    )
     sizes: list[int] = []
     for _ in range(20):
         async with log.open():

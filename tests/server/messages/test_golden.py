@@ -17,7 +17,7 @@ from pensieve.dialects.dialect import ThinkingForm
 from pensieve.dialects.families import plain
 from pensieve.engine.generation import Finished, Prefilled, Started, Token
 from pensieve.errors import EngineBusyError, WorkerDiedError
-from pensieve.server.http.sse import Pace
+from pensieve.server.http.sse import PingInterval
 from tests.fakes import ScriptedEngine, Step, says
 from tests.server.serving import CALL, app_of, in_memory, stream_by_hand
 
@@ -86,7 +86,7 @@ async def pings() -> str:
         if first.is_set() and written[-1].startswith("event: ping") and "text_delta" in written[-2]:
             second.set()
 
-    await stream_by_hand(app_of(ScriptedEngine([script]), pace=Pace(ping_s=0.02)), send)
+    await stream_by_hand(app_of(ScriptedEngine([script]), pace=PingInterval(ping_s=0.02)), send)
     return "".join(written)
 
 

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Commands about models: list, show, plan, download, remove, choose."""

@@ -8,13 +8,13 @@ from pensieve.cli.commands.server.model_suggestion import suggestion
 from pensieve.cli.ui import output
 from pensieve.cli.ui.progress import in_bytes
 from pensieve.daemon.server_record import current
-from pensieve.engine.planning.memory_plan import ENOUGH_CONTEXT_TOKENS
+from pensieve.engine.planning.memory_plan import AMPLE_CONTEXT_TOKENS
 from pensieve.errors import ModelError
 from pensieve.machine import inspect
 from pensieve.models.catalog.cards import card_of
-from pensieve.models.catalog.memory_fit import Room, fit, room_here
+from pensieve.models.catalog.memory_fit import MemoryLimit, estimate_fit, memory_limit_here
 from pensieve.models.folder.config_shape import ModelShape, shape_of
-from pensieve.models.folder.installed import Shelved, shelf
+from pensieve.models.folder.installed import InstalledModel, installed_models
 from pensieve.settings import resolve as settings_module
 from pensieve.settings.resolve import Settings
 
@@ -39,24 +39,24 @@ def models(*, json: bool = False) -> int:
     """
     settings = settings_module.resolve()
     machine = inspect()
-    room = room_here(machine, settings)
+    room = memory_limit_here(machine, settings)
     named = replace(settings, model=served_name(settings.model))
-    entries = [entry_of(model, room, named) for model in shelf(settings.paths.models)]
+    entries = [entry_of(model, room, named) for model in installed_models(settings.paths.models)]
     if json:
         output.data(dumps({"limit_bytes": room.limit_bytes, "models": entries}, indent=2))
         return 0
     output.data("\n".join([COLUMNS, *map(row, entries)]))
-    output.aside(_footer(room))
+    output.hint(_footer(room))
     if output.is_watched() and (words := suggestion(settings, machine)):
         output.note(f"\n{words}")
     return 0
 
 
-def entry_of(model: Shelved, room: Room, settings: Settings) -> dict[str, object]:
+def entry_of(model: InstalledModel, room: MemoryLimit, settings: Settings) -> dict[str, object]:
     """One model as JSON has it; null where its shape is not known."""
     shape = shape_of_shelved(model)
     card = card_of(model.source)
-    fitted = fit(shape, room) if shape else None
+    fitted = estimate_fit(shape, room) if shape else None
     return {
         "name": model.source.name,
         "repo": model.source.repo,
@@ -81,7 +81,7 @@ def row(entry: dict[str, object]) -> str:
     return f"{line}  {_state(entry)}".rstrip()
 
 
-def shape_of_shelved(model: Shelved) -> ModelShape | None:
+def shape_of_shelved(model: InstalledModel) -> ModelShape | None:
     """From its files where they are here, else from the catalog; None where neither tells."""
     try:
         if model.is_here:
@@ -92,7 +92,7 @@ def shape_of_shelved(model: Shelved) -> ModelShape | None:
     return card.shape if card else None
 
 
-def is_served(model: Shelved, settings: Settings) -> bool:
+def is_served(model: InstalledModel, settings: Settings) -> bool:
     """Whether the running server of this home has it open."""
     record = current(settings.paths)
     return record is not None and record.model == model.source.name
@@ -118,9 +118,9 @@ def _context(tokens: object) -> str:
     return f"{tokens:,}" if tokens else "does not fit"
 
 
-def _footer(room: Room) -> str:
+def _footer(room: MemoryLimit) -> str:
     return (
-        f"\nneeds: with {ENOUGH_CONTEXT_TOKENS:,} tokens of context."
+        f"\nneeds: with {AMPLE_CONTEXT_TOKENS:,} tokens of context."
         f" pensieve may use {in_bytes(room.limit_bytes)} here.\n"
         "pensieve show NAME tells more; pull NAME fetches it; use NAME has it served."
     )

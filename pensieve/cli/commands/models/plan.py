@@ -13,8 +13,15 @@ from pensieve.engine.planning.kv_precision import KVPrecision
 from pensieve.engine.planning.memory_plan import choices
 from pensieve.machine import inspect
 from pensieve.models.catalog.expected_model import shape_by_source
-from pensieve.models.catalog.memory_fit import Fit, Room, fit, fit_at, room_here, room_of_mac
-from pensieve.models.catalog.recommend import fitting, suited_to
+from pensieve.models.catalog.memory_fit import (
+    FitEstimate,
+    MemoryLimit,
+    estimate_fit,
+    estimate_fit_at,
+    memory_limit_here,
+    memory_limit_of_mac,
+)
+from pensieve.models.catalog.recommend import fitting, resolve_auto_on
 from pensieve.models.catalog.sources import AUTOMATIC_WORDS, find
 from pensieve.models.fetching.fetch import check_here
 from pensieve.models.folder.config_shape import ModelShape
@@ -70,9 +77,9 @@ def plan(
     """
     settings = settings_module.resolve(settings_module.Flags(model=model))
     memory_bytes = ram * GIB if ram else inspect().memory_bytes
-    room = _room_of_mac(ram, settings) if ram else room_here(inspect(), settings)
+    room = _room_of_mac(ram, settings) if ram else memory_limit_here(inspect(), settings)
     is_other_mac = bool(ram) and settings.model in AUTOMATIC_WORDS
-    source = suited_to(room, settings.model) if is_other_mac else find(settings.model)
+    source = resolve_auto_on(room, settings.model) if is_other_mac else find(settings.model)
     check_here(source, settings.paths)
     shape = shape_by_source(source, settings)
     name = source.name if settings.model in AUTOMATIC_WORDS else settings.model
@@ -82,18 +89,18 @@ def plan(
         return 0
     output.data(f"{name} with {memory_bytes / GIB:.0f} GB of memory")
     output.data(rendered(shape, room))
-    if is_other_mac and (slower := suited_to(room, settings.model, SLOW_CHIP)) != source:
+    if is_other_mac and (slower := resolve_auto_on(room, settings.model, SLOW_CHIP)) != source:
         output.data(f"  On a chip with less memory bandwidth, such as {SLOW_CHIP}: {slower.name}")
     return 0
 
 
-def _room_of_mac(ram: int, settings: Settings) -> Room:
-    return replace(room_of_mac(ram * GIB), kv_bits=settings.kv_bits)
+def _room_of_mac(ram: int, settings: Settings) -> MemoryLimit:
+    return replace(memory_limit_of_mac(ram * GIB), kv_bits=settings.kv_bits)
 
 
-def rendered(shape: ModelShape, room: Room) -> str:
+def rendered(shape: ModelShape, room: MemoryLimit) -> str:
     """The plan as text."""
-    chosen = fit(shape, room)
+    chosen = estimate_fit(shape, room)
     rows = [
         f"  for pensieve in all   {in_bytes(room.limit_bytes):>9}",
         f"  weights               {in_bytes(chosen.weights_bytes):>9}",
@@ -103,7 +110,7 @@ def rendered(shape: ModelShape, room: Room) -> str:
         "  KV cache     KiB a token    context",
     ]
     for precision in choices(shape.facts()):
-        at = fit_at(shape, room, precision)
+        at = estimate_fit_at(shape, room, precision)
         is_chosen = at.context_tokens and precision.bits == chosen.precision.bits
         mark = "  <- chosen" if is_chosen else ""
         rows.append(
@@ -113,14 +120,16 @@ def rendered(shape: ModelShape, room: Room) -> str:
     return "\n".join([*rows, "", *(f"  {line}" for line in ending)])
 
 
-def _what_would_fit(shape: ModelShape, room: Room) -> list[str]:
+def _what_would_fit(shape: ModelShape, room: MemoryLimit) -> list[str]:
     """Return why nothing is chosen, and what would serve in this room."""
-    chosen = fit(shape, room)
+    chosen = estimate_fit(shape, room)
     lines = [
         f"It does not fit: with a context to work in it takes {in_bytes(chosen.needs_bytes)}.",
     ]
     smaller = [
-        at for each in choices(shape.facts()) if (at := fit_at(shape, room, each)).context_tokens
+        at
+        for each in choices(shape.facts())
+        if (at := estimate_fit_at(shape, room, each)).context_tokens
     ]
     if smaller:
         roomiest = max(smaller, key=lambda at: at.context_tokens)
@@ -133,9 +142,9 @@ def _what_would_fit(shape: ModelShape, room: Room) -> list[str]:
     return [*lines, f"What fits: {models}." if models else "No model of `pensieve models` fits."]
 
 
-def figures(shape: ModelShape, room: Room) -> dict[str, object]:
+def figures(shape: ModelShape, room: MemoryLimit) -> dict[str, object]:
     """The plan as JSON has it."""
-    chosen = fit(shape, room)
+    chosen = estimate_fit(shape, room)
     return {
         "limit_bytes": room.limit_bytes,
         "weights_bytes": chosen.weights_bytes,
@@ -149,7 +158,7 @@ def figures(shape: ModelShape, room: Room) -> dict[str, object]:
     }
 
 
-def verdict(shape: ModelShape, chosen: Fit) -> str:
+def verdict(shape: ModelShape, chosen: FitEstimate) -> str:
     """What is chosen and why, in a line."""
     if not chosen.context_tokens:
         return "It does not fit. Smaller ones: pensieve models"

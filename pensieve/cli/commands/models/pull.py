@@ -6,8 +6,8 @@ from pensieve.cli.commands.models.models import is_served
 from pensieve.cli.ui import output, progress
 from pensieve.errors import ModelError, UsageError
 from pensieve.models.catalog.sources import EmbeddedModel, HubModel, LocalModel, find
-from pensieve.models.fetching.fetch import fetch, mend
-from pensieve.models.folder.installed import Shelved, shelved
+from pensieve.models.fetching.fetch import fetch, repair
+from pensieve.models.folder.installed import InstalledModel, installed_model
 from pensieve.settings import resolve as settings_module
 from pensieve.settings.resolve import Settings
 from pensieve.sleep_blocker import awake, awake_command
@@ -31,7 +31,7 @@ def pull(name: str, /, *, json: bool = False) -> int:
     """
     settings = settings_module.resolve()
     source = source_of(name)
-    model = shelved(source, settings.paths.models)
+    model = installed_model(source, settings.paths.models)
     with awake(awake_command(is_wanted=settings.keep_awake)):
         mended = _pulled(source, model, settings)
     told = {
@@ -57,7 +57,7 @@ def source_of(name: str) -> HubModel | EmbeddedModel:
 
 
 def _pulled(
-    source: HubModel | EmbeddedModel, model: Shelved, settings: Settings
+    source: HubModel | EmbeddedModel, model: InstalledModel, settings: Settings
 ) -> tuple[str, ...]:
     """The names of files that were damaged and are fetched anew."""
     shown = progress.for_terminal()
@@ -71,12 +71,12 @@ def _pulled(
                 hint="Check them when it is not:\n"
                 f"  pensieve stop && pensieve pull {source.name} && pensieve start",
             )
-        return mend(source, settings.paths, shown)
+        return repair(source, settings.paths, shown)
     finally:
         shown.end()
 
 
-def _said(name: str, model: Shelved, mended: tuple[str, ...]) -> str:
+def _said(name: str, model: InstalledModel, mended: tuple[str, ...]) -> str:
     if not model.is_here:
         return f"{name} is here. Serve it:\n  pensieve start --model {name}"
     if mended:

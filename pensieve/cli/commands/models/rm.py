@@ -10,7 +10,7 @@ from pensieve.cli.commands.models.pull import source_of
 from pensieve.cli.ui import output
 from pensieve.cli.ui.progress import in_bytes
 from pensieve.errors import ModelError, NotWritableError
-from pensieve.models.folder.installed import Shelved, remove, shelved
+from pensieve.models.folder.installed import InstalledModel, installed_model, remove
 from pensieve.settings import resolve as settings_module
 
 
@@ -37,7 +37,7 @@ def rm(
         Print one JSON object when it is done.
     """
     settings = settings_module.resolve()
-    model = shelved(source_of(name), settings.paths.models)
+    model = installed_model(source_of(name), settings.paths.models)
     freed = model.size_bytes + model.partial_bytes
     if is_served(model, settings):
         raise ModelError(
@@ -52,14 +52,14 @@ def rm(
     return 0
 
 
-def _is_sure(model: Shelved, freed: int) -> bool:
+def _is_sure(model: InstalledModel, freed: int) -> bool:
     name = model.source.name
     return output.confirm(
         f"Remove {name} ({in_bytes(freed)}, {model.folder})?", command=f"pensieve rm {name} -y"
     )
 
 
-def _remove(model: Shelved) -> None:
+def _remove(model: InstalledModel) -> None:
     try:
         remove(model)
     except OSError as error:
@@ -68,7 +68,7 @@ def _remove(model: Shelved) -> None:
         ) from error
 
 
-def _said(model: Shelved, freed: int, *, is_removed: bool) -> str:
+def _said(model: InstalledModel, freed: int, *, is_removed: bool) -> str:
     if is_removed:
         return f"{model.source.name} is removed; {in_bytes(freed)} are free again."
     return (

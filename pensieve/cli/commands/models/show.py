@@ -14,13 +14,13 @@ from pensieve.cli.ui import output
 from pensieve.cli.ui.progress import in_bytes
 from pensieve.errors import ModelError
 from pensieve.machine import inspect
-from pensieve.models.catalog.cards import Card, card_of
-from pensieve.models.catalog.memory_fit import Room, fit, room_here
+from pensieve.models.catalog.cards import ModelCard, card_of
+from pensieve.models.catalog.memory_fit import MemoryLimit, estimate_fit, memory_limit_here
 from pensieve.models.catalog.sources import EmbeddedModel, HubModel, LocalModel, ModelSource, find
 from pensieve.models.fetching.fetch import check_here
 from pensieve.models.folder.config_shape import ModelShape, shape_of
 from pensieve.models.folder.generation_config import NAME, GenerationConfig, read_generation_config
-from pensieve.models.folder.installed import bytes_of, shelved
+from pensieve.models.folder.installed import bytes_of, installed_model
 from pensieve.models.folder.snapshot import MARKER, ModelFolder, read_snapshot
 from pensieve.models.folder.thinking import ThinkingAbilities, thinking_in_folder
 from pensieve.settings import resolve as settings_module
@@ -45,7 +45,7 @@ def show(name: str, /, *, json: bool = False) -> int:
     """
     settings = settings_module.resolve()
     source = find(name)
-    room = room_here(inspect(), settings)
+    room = memory_limit_here(inspect(), settings)
     if isinstance(source, LocalModel):
         check_here(source, settings.paths)
         known = _of_folder(source)
@@ -71,7 +71,7 @@ class Known:
     is_here: bool
     size_bytes: int
     shape: ModelShape | None
-    card: Card | None = None
+    card: ModelCard | None = None
 
     @property
     def origin(self) -> str:
@@ -105,7 +105,7 @@ class Known:
 
 
 def _of_hub(source: HubModel | EmbeddedModel, settings: Settings) -> Known:
-    model, card = shelved(source, settings.paths.models), card_of(source)
+    model, card = installed_model(source, settings.paths.models), card_of(source)
     size = model.size_bytes or (card.shape.weights_bytes if card else 0)
     return Known(source, model.folder, model.is_here, size, shape_of_shelved(model), card)
 
@@ -131,10 +131,10 @@ def _facts(known: Known) -> dict[str, str]:
     }
 
 
-def _memory(known: Known, room: Room) -> dict[str, str]:
+def _memory(known: Known, room: MemoryLimit) -> dict[str, str]:
     if (shape := known.shape) is None:
         return {}
-    fitted = fit(shape, room)
+    fitted = estimate_fit(shape, room)
     fits = verdict(shape, fitted).removesuffix(".")
     too_large = f"does not fit into the {in_bytes(room.limit_bytes)} that pensieve may use"
     return {
@@ -189,7 +189,7 @@ def _thinking_object(known: Known, settings: Settings) -> dict[str, object] | No
     return {**asdict(found), "claude_code": is_to_think(settings, found.kind)}
 
 
-def _object(known: Known, room: Room, settings: Settings) -> dict[str, object]:
+def _object(known: Known, room: MemoryLimit, settings: Settings) -> dict[str, object]:
     card = known.card
     return {
         "name": known.source.name,

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Commands about the server: start, stop, watch, diagnose."""

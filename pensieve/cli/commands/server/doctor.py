@@ -13,10 +13,10 @@ from pensieve import __version__
 from pensieve.cli.ui import output
 from pensieve.doctor import bundle as bundling
 from pensieve.doctor.checks import clients, hardware, python, serving, storage
-from pensieve.doctor.context import Patient, gather
+from pensieve.doctor.context import DoctorContext, collect
 from pensieve.doctor.finding import Finding, is_healthy, ok
 
-WIDEST = 100
+MAX_COLUMNS = 100
 MARGIN = 25
 COLOURS = {"ok": output.GREEN, "warning": output.MAGENTA, "red": output.RED}
 LABELS = {"ok": "ok", "warning": "warn", "red": "RED"}
@@ -50,7 +50,7 @@ def doctor(
     json
         Print one JSON object instead.
     """
-    patient = gather()
+    patient = collect()
     findings: list[Finding] = []
     for finding in examined(patient, is_thorough=verify):
         findings.append(finding)
@@ -66,20 +66,20 @@ def doctor(
     return 0 if is_healthy(findings) else 1
 
 
-def examined(patient: Patient, *, is_thorough: bool) -> Iterator[Finding]:
+def examined(patient: DoctorContext, *, is_thorough: bool) -> Iterator[Finding]:
     """Every finding, as it comes."""
     yield ok("pensieve", __version__)
-    yield from python.examine(patient)
-    yield from hardware.examine(patient)
-    yield from storage.examine(patient, is_thorough=is_thorough)
-    yield from serving.examine(patient)
-    yield from clients.examine(patient)
+    yield from python.check(patient)
+    yield from hardware.check(patient)
+    yield from storage.check(patient, is_thorough=is_thorough)
+    yield from serving.check(patient)
+    yield from clients.check(patient)
 
 
 def rendered(finding: Finding) -> str:
     """Level, topic, words; below them the commands that mend it, whole."""
     label = f"{LABELS[finding.level]:<{LABEL_CHARS}}"
-    width = min(shutil.get_terminal_size().columns, WIDEST) - MARGIN
+    width = min(shutil.get_terminal_size().columns, MAX_COLUMNS) - MARGIN
     text = textwrap.wrap(finding.text, width + 4, break_long_words=False, break_on_hyphens=False)
     indent = " " * (MARGIN - 4)
     first, *rest = text or [""]

@@ -56,7 +56,7 @@ def logs(
 
 
 def _print(log: Path, lines: int, *, goes_on: bool) -> None:
-    output.aside(f"{log}:" if log.exists() else f"{log}: not written yet.")
+    output.hint(f"{log}:" if log.exists() else f"{log}: not written yet.")
     for line in last_lines(log, lines):
         output.data(one_line(line))
     if goes_on:

@@ -3,7 +3,7 @@
 from pensieve.cli.ui.progress import in_bytes
 from pensieve.errors import ModelUnavailableError
 from pensieve.machine import Machine
-from pensieve.models.catalog.memory_fit import Room, fit, room_here
+from pensieve.models.catalog.memory_fit import MemoryLimit, estimate_fit, memory_limit_here
 from pensieve.models.catalog.recommend import better, recommended, roomiest
 from pensieve.models.catalog.sources import ModelSource, find
 from pensieve.settings.resolve import Settings
@@ -11,7 +11,7 @@ from pensieve.settings.resolve import Settings
 
 def suggestion(settings: Settings, machine: Machine) -> str | None:
     """The better model and the command for it; None where the chosen one is the best here, or is not of the catalog."""
-    room = room_here(machine, settings)
+    room = memory_limit_here(machine, settings)
     if machine.kind != "apple_silicon" or room.place.backend == "cpu":
         return None
     try:
@@ -21,7 +21,7 @@ def suggestion(settings: Settings, machine: Machine) -> str | None:
     card = better(chosen, room, machine.chip)
     if card is None:
         return None if recommended(room, machine.chip) else _longest(chosen, room)
-    name, context = card.model.name, fit(card.shape, room).context_tokens
+    name, context = card.model.name, estimate_fit(card.shape, room).context_tokens
     return (
         f"{name} serves Claude Code better on this Mac than {chosen.name}: it is the better agent,"
         f"\nwith {context:,} tokens of context ({in_bytes(card.shape.weights_bytes)})."
@@ -29,9 +29,9 @@ def suggestion(settings: Settings, machine: Machine) -> str | None:
     )
 
 
-def _longest(chosen: ModelSource, room: Room) -> str | None:
+def _longest(chosen: ModelSource, room: MemoryLimit) -> str | None:
     card = roomiest(room)
-    context = fit(card.shape, room).context_tokens
+    context = estimate_fit(card.shape, room).context_tokens
     if card.model == chosen or not context:
         return None
     return (

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pensieve.cli.commands.server.server_report import interruption_told
-from pensieve.cli.commands.server.start import real_parts, run_in_background
+from pensieve.cli.commands.server.start import default_dependencies, run_in_background
 from pensieve.cli.commands.server.start_options import ComputeDevice, Host, IdleUnload, Model, Port
 from pensieve.cli.commands.server.version_mismatch import restart_command
 from pensieve.cli.ui import output
@@ -47,7 +47,7 @@ def restart(  # noqa: PLR0913 -- each is an option
     # Read before anything is stopped: what is wrong in them would leave nothing running.
     settings = settings_module.resolve(flags)
     settings_module.require_own_key(settings)
-    parts = real_parts()
+    parts = default_dependencies()
     parts.check(settings.model, settings.paths)
     if record and record.service:
         raise MachineError(
@@ -57,7 +57,7 @@ def restart(  # noqa: PLR0913 -- each is an option
     with interruption_told("The server ends once open answers have; then: pensieve start"):
         ended = stop(settings.paths, is_forced=force)
     if ended:
-        output.aside(f"pensieve has stopped (pid {ended.pid}).")
+        output.hint(f"pensieve has stopped (pid {ended.pid}).")
     return run_in_background(settings, flags, parts, is_awaited=not no_wait)
 
 

@@ -7,14 +7,14 @@ from pensieve.cli.commands.server.status import facts, table
 from pensieve.cli.commands.server.version_mismatch import restart_command, warn_of_other_version
 from pensieve.cli.ui import output
 from pensieve.cli.ui.shells import shell_of, usage
-from pensieve.daemon.launch import Answering
+from pensieve.daemon.launch import RunningServer
 from pensieve.daemon.server_record import current
 from pensieve.errors import StartFailedError
 from pensieve.settings import resolve as settings_module
 from pensieve.settings.resolve import Flags, Settings
 
 
-def report(found: Answering, flags: Flags) -> int:
+def report(found: RunningServer, flags: Flags) -> int:
     """Where it is, what it serves, what to type next. Raises `StartFailedError` where it is not well."""
     record, health = found.record, found.health
     require_well(found)
@@ -32,7 +32,7 @@ def report(found: Answering, flags: Flags) -> int:
     return 0
 
 
-def require_well(found: Answering) -> None:
+def require_well(found: RunningServer) -> None:
     """Raise `StartFailedError` where a server that was there before answers no requests."""
     record, health = found.record, found.health
     if health.is_well:
@@ -65,7 +65,7 @@ def interruption_told(what_is_left: str) -> Generator[None]:
         raise
 
 
-def _note_differences(found: Answering, flags: Flags) -> None:
+def _note_differences(found: RunningServer, flags: Flags) -> None:
     runs = {
         "model": {found.record.model, found.health.repo},
         "device": {found.record.device},

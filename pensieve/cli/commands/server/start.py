@@ -18,15 +18,15 @@ from pensieve.cli.commands.server.server_report import interruption_told, report
 from pensieve.cli.commands.server.start_options import ComputeDevice, Host, IdleUnload, Model, Port
 from pensieve.cli.ui import output, progress
 from pensieve.daemon import server_lock
-from pensieve.daemon.bind import bind_patiently, both_loopbacks
+from pensieve.daemon.bind import bind_with_retry, both_loopbacks
 from pensieve.daemon.launch import (
-    Answering,
+    RunningServer,
     launch,
     launch_and_leave,
     server_command,
     wait_for_other,
 )
-from pensieve.daemon.server_record import Address, own_record, published
+from pensieve.daemon.server_record import Address, own_record, publish
 from pensieve.errors import PortInUseError
 from pensieve.machine import Machine, choose_device, inspect
 from pensieve.paths import Paths
@@ -41,7 +41,7 @@ DEVICE_NAMES = {"gpu": "GPU", "cpu": "CPU"}
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Dependencies:
     """What `start` puts together; tests hand in others."""
 
     inspect: Callable[[], Machine]
@@ -80,12 +80,12 @@ def start(  # noqa: PLR0913 -- each is an option
     settings = settings_module.resolve(flags)
     settings_module.require_own_key(settings)
     if foreground:
-        return run_in_foreground(settings, flags, real_parts())
-    return run_in_background(settings, flags, real_parts(), is_awaited=not no_wait)
+        return run_in_foreground(settings, flags, default_dependencies())
+    return run_in_background(settings, flags, default_dependencies(), is_awaited=not no_wait)
 
 
 def run_in_background(
-    settings: Settings, flags: Flags, parts: Parts, *, is_awaited: bool = True
+    settings: Settings, flags: Flags, parts: Dependencies, *, is_awaited: bool = True
 ) -> int:
     """Leave a server that answers, this one or the one that runs already; not awaited, one that will."""
     if is_awaited:
@@ -106,7 +106,7 @@ def run_in_background(
     return 0
 
 
-def _suggest(settings: Settings, parts: Parts) -> None:
+def _suggest(settings: Settings, parts: Dependencies) -> None:
     """Name a better model to who has chosen none, and looks."""
     if settings.origins.get("model") or not parts.is_watched():
         return
@@ -114,7 +114,7 @@ def _suggest(settings: Settings, parts: Parts) -> None:
         output.note(f"\n{words}")
 
 
-def answering(settings: Settings, flags: Flags, parts: Parts) -> Answering:
+def answering(settings: Settings, flags: Flags, parts: Dependencies) -> RunningServer:
     """A server that answers, started if need be. Says nothing on standard output."""
     if server_lock.is_held(settings.paths):
         with (
@@ -135,7 +135,7 @@ def answering(settings: Settings, flags: Flags, parts: Parts) -> Answering:
         return launch(parts.server_command(flags), settings.paths, show=show)
 
 
-def _fetched(settings: Settings, parts: Parts) -> "ModelFolder":
+def _fetched(settings: Settings, parts: Dependencies) -> "ModelFolder":
     with awake(awake_command(is_wanted=settings.keep_awake)):
         return parts.fetch(settings.model, settings.paths)
 
@@ -143,7 +143,7 @@ def _fetched(settings: Settings, parts: Parts) -> "ModelFolder":
 def _can_listen(settings: Settings) -> bool:
     """Looked at before a long download rather than after it; False where another start was quicker, just now."""
     try:
-        bind_patiently(settings.host, settings.port).close()
+        bind_with_retry(settings.host, settings.port).close()
     except PortInUseError:
         if not server_lock.is_held(settings.paths):
             raise
@@ -151,32 +151,32 @@ def _can_listen(settings: Settings) -> bool:
     return True
 
 
-def run_in_foreground(settings: Settings, flags: Flags, parts: Parts) -> int:
+def run_in_foreground(settings: Settings, flags: Flags, parts: Dependencies) -> int:
     """Be the server until SIGTERM or Ctrl-C; nothing of it stays behind."""
     device = choose_device(settings.device, parts.inspect())
     logs.set_up(is_debug=settings.is_debug)
-    with _termination_raised(), server_lock.held(settings.paths) as is_ours:
+    with _termination_raised(), server_lock.acquire(settings.paths) as is_ours:
         if not is_ours:
             return report_held(settings)
-        bind_patiently(settings.host, settings.port).close()
+        bind_with_retry(settings.host, settings.port).close()
         address = Address(settings.host, settings.port, settings.model, device)
         record = own_record(
             address, service=settings_module.homebrew_service(), flags=flags.given()
         )
-        with published(settings.paths, replace(record, phase="fetching")):
+        with publish(settings.paths, replace(record, phase="fetching")):
             folder = _fetched(settings, parts)
             with (
-                bind_patiently(settings.host, settings.port) as listener,
-                published(settings.paths, replace(record, model=folder.name)),
+                bind_with_retry(settings.host, settings.port) as listener,
+                publish(settings.paths, replace(record, model=folder.name)),
             ):
                 output.note(f"pensieve serves {folder.name} at {record.base_url}; Ctrl-C ends it.")
                 parts.serve(settings, folder, device, listener)
     return 0
 
 
-def real_parts() -> Parts:
+def default_dependencies() -> Dependencies:
     """The parts that a user gets. What is heavy is imported when it is used."""
-    return Parts(inspect, _fetch, _serve_http, server_command, _check)
+    return Dependencies(inspect, _fetch, _serve_http, server_command, _check)
 
 
 def _fetch(name: str, paths: Paths) -> "ModelFolder":
@@ -202,10 +202,10 @@ def _check(name: str, paths: Paths) -> None:
 def _serve_http(
     settings: Settings, folder: "ModelFolder", device: Device, listener: socket.socket
 ) -> None:
-    from pensieve.server.run import serve
+    from pensieve.server.run import run
 
     with both_loopbacks(listener) as listeners:
-        serve(settings, folder, device, listeners)
+        run(settings, folder, device, listeners)
 
 
 class _Terminated(SystemExit):

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Commands about this installation: settings, environment, cache, removal."""

@@ -12,7 +12,7 @@ from pensieve.errors import UsageError
 from pensieve.settings import config_file
 from pensieve.settings import resolve as settings_module
 from pensieve.settings.resolve import Settings
-from pensieve.settings.spec import KEYS, Key, Value, as_typed
+from pensieve.settings.spec import KEYS, SettingSpec, Value, as_typed
 
 
 class Row(TypedDict):
@@ -160,12 +160,12 @@ def reset() -> int:
     For example:
       pensieve config reset
     """
-    kept = config_file.put_aside(settings_module.resolve_paths().config_file)
+    kept = config_file.back_up(settings_module.resolve_paths().config_file)
     output.note(f"The defaults hold; the file is kept as {kept}." if kept else "There is no file.")
     return 0
 
 
-def _row(key: Key, settings: Settings) -> Row:
+def _row(key: SettingSpec, settings: Settings) -> Row:
     value = getattr(settings, key.name)
     origin = settings.origins.get(key.name, DEFAULT)
     return {"value": REDACTED if key.is_secret and origin != DEFAULT else value, "origin": origin}
@@ -175,7 +175,7 @@ def _written(value: Value | None) -> str:
     return "" if value is None else as_typed(value)
 
 
-def _secret(key: Key, value: str | None) -> str:
+def _secret(key: SettingSpec, value: str | None) -> str:
     """Never of the command line, which other users can list and the shell's history keeps."""
     if value is not None:
         raise UsageError(
@@ -186,7 +186,7 @@ def _secret(key: Key, value: str | None) -> str:
     return getpass.getpass(f"{key.name}: ") if piped is None else piped.strip()
 
 
-def _note_when_it_holds(key: Key) -> None:
+def _note_when_it_holds(key: SettingSpec) -> None:
     settings = settings_module.resolve()
     if settings.origins.get(key.name, DEFAULT) == "environment":
         output.warning(f"{key.variable} is set and comes before the file.")

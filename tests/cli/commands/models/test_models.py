@@ -11,10 +11,10 @@ import pytest
 from pensieve.cli.app import run
 from pensieve.cli.commands.models.models import COLUMNS, entry_of, row
 from pensieve.daemon import server_lock
-from pensieve.daemon.server_record import Address, own_record, published
-from pensieve.models.catalog.memory_fit import room_of_mac
+from pensieve.daemon.server_record import Address, own_record, publish
+from pensieve.models.catalog.memory_fit import memory_limit_of_mac
 from pensieve.models.catalog.sources import AUTOMATIC_WORDS, CATALOG, find
-from pensieve.models.folder.installed import shelf
+from pensieve.models.folder.installed import installed_models
 from pensieve.models.folder.snapshot import MARKER, ModelFile, Snapshot, write_snapshot
 from pensieve.paths import Paths, under_home
 from pensieve.settings.resolve import Settings, resolve
@@ -82,8 +82,8 @@ def test_the_list_has_size_need_and_context_here_within_80_columns(
     ("memory_gib", "context"), [(8, "does not fit"), (16, "96,000"), (64, "262,144")]
 )
 def test_the_context_is_that_of_the_machine(paths: Paths, memory_gib: int, context: str) -> None:
-    (model,) = [one for one in shelf(paths.models) if one.source.name == "qwen3.5-9b"]
-    entry = entry_of(model, room_of_mac(memory_gib << 30), Settings(paths))
+    (model,) = [one for one in installed_models(paths.models) if one.source.name == "qwen3.5-9b"]
+    entry = entry_of(model, memory_limit_of_mac(memory_gib << 30), Settings(paths))
     assert row(entry).startswith(f"  {'qwen3.5-9b':<20}   6.0 GB ")
     assert row(entry).endswith(f" GB {context:>13}")
 
@@ -104,8 +104,8 @@ def test_the_list_as_json_says_what_is_here_served_and_chosen(
     paths: Paths, fetched: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with (
-        server_lock.held(paths),
-        published(paths, own_record(Address("127.0.0.1", 1, REPO, "cpu"))),
+        server_lock.acquire(paths),
+        publish(paths, own_record(Address("127.0.0.1", 1, REPO, "cpu"))),
     ):
         assert run(["models", "--json"]) == 0
         assert run(["models"]) == 0
@@ -226,8 +226,8 @@ def test_a_restart_refuses_such_a_folder_before_anything_is_stopped(
 ) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "qwen9_super"}')
     with (
-        server_lock.held(paths),
-        published(paths, own_record(Address("127.0.0.1", 1, "tiny", "cpu"))),
+        server_lock.acquire(paths),
+        publish(paths, own_record(Address("127.0.0.1", 1, "tiny", "cpu"))),
     ):
         assert run(["restart", "--model", str(tmp_path)]) == 65
         assert run(["restart", "--model", "no-such-model"]) == 69
@@ -272,8 +272,8 @@ def test_pull_leaves_a_served_model_alone(
     paths: Paths, fetched: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with (
-        server_lock.held(paths),
-        published(paths, own_record(Address("127.0.0.1", 1, REPO, "cpu"))),
+        server_lock.acquire(paths),
+        publish(paths, own_record(Address("127.0.0.1", 1, REPO, "cpu"))),
     ):
         assert run(["pull", REPO]) == 1
     assert f"pensieve stop && pensieve pull {REPO}" in capsys.readouterr().err
@@ -323,8 +323,8 @@ def test_rm_refuses_what_is_served_and_shrugs_at_what_is_not_here(
     paths: Paths, fetched: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with (
-        server_lock.held(paths),
-        published(paths, own_record(Address("127.0.0.1", 1, REPO, "cpu"))),
+        server_lock.acquire(paths),
+        publish(paths, own_record(Address("127.0.0.1", 1, REPO, "cpu"))),
     ):
         assert run(["rm", REPO, "-y"]) == 1
     assert f"pensieve stop && pensieve rm {REPO}" in capsys.readouterr().err
@@ -359,8 +359,8 @@ def test_use_says_what_goes_on_until_then_and_what_comes_before_it(
 ) -> None:
     monkeypatch.setenv("PENSIEVE_MODEL", "smollm2-135m")
     with (
-        server_lock.held(paths),
-        published(paths, own_record(Address("127.0.0.1", 1, "tiny", "cpu"))),
+        server_lock.acquire(paths),
+        publish(paths, own_record(Address("127.0.0.1", 1, "tiny", "cpu"))),
     ):
         assert run(["use", REPO]) == 0
     err = capsys.readouterr().err

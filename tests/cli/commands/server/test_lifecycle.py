@@ -21,7 +21,7 @@ from pensieve.daemon import server_lock
 from pensieve.daemon.health_client import EngineFigures, Health, read
 from pensieve.daemon.launch import launch, launch_and_leave, wait_for_other
 from pensieve.daemon.processes import memory_of
-from pensieve.daemon.server_record import Address, ServerRecord, current, own_record, published
+from pensieve.daemon.server_record import Address, ServerRecord, current, own_record, publish
 from pensieve.daemon.stop import stop
 from pensieve.errors import StartFailedError
 from pensieve.homebrew import Keg, keg_of
@@ -105,11 +105,11 @@ def test_status_as_json_has_one_shape_whatever_runs(
         return report
 
     assert told(3)["status"] == "stopped"
-    with serving() as server, server_lock.held(paths):
+    with serving() as server, server_lock.acquire(paths):
         assert told(4)["status"] == "starting"
         server.healths = lambda: health() | {"engine": FIGURES}
         address = Address("127.0.0.1", server.server_port, "tiny", "cpu")
-        with published(paths, own_record(address)):
+        with publish(paths, own_record(address)):
             ready = told(0)
             server.healths = lambda: health("asleep") | {"idle_unload": 30.0}
             asleep = told(0)
@@ -122,10 +122,10 @@ def test_status_as_json_has_one_shape_whatever_runs(
 def test_status_shows_what_the_engine_says_within_80_columns(
     paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with serving() as server, server_lock.held(paths):
+    with serving() as server, server_lock.acquire(paths):
         server.healths = lambda: health() | {"engine": FIGURES}
         address = Address("127.0.0.1", server.server_port, "tiny", "cpu")
-        with published(paths, own_record(address, service="homebrew.mxcl.pensieve")):
+        with publish(paths, own_record(address, service="homebrew.mxcl.pensieve")):
             assert run(["status"]) == 0
     out = capsys.readouterr().out
     assert "41.0 tokens per second\n" in out
@@ -149,9 +149,9 @@ def test_a_server_of_another_version_is_told_with_what_replaces_it(
     paths: Paths,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with serving() as server, server_lock.held(paths):
+    with serving() as server, server_lock.acquire(paths):
         address = Address("127.0.0.1", server.server_port, "tiny", "cpu")
-        with published(paths, own_record(address, service=service)):
+        with publish(paths, own_record(address, service=service)):
             assert run(words) == 0
             assert "this is" not in capsys.readouterr().err
             server.healths = lambda: health() | {"version": "0.0.9"}
@@ -169,10 +169,10 @@ def test_status_tells_when_an_idle_model_leaves_memory(
     minutes: float, line: str, paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
     detail = "the next request loads the model"
-    with serving() as server, server_lock.held(paths):
+    with serving() as server, server_lock.acquire(paths):
         server.healths = lambda: health("asleep", detail) | {"idle_unload": minutes}
         address = Address("127.0.0.1", server.server_port, "tiny", "cpu")
-        with published(paths, own_record(address)):
+        with publish(paths, own_record(address)):
             assert run(["status"]) == 0
     out = capsys.readouterr().out
     assert f"asleep ({detail})" in out
@@ -195,7 +195,7 @@ def test_a_server_that_fetches_its_model_is_starting_and_not_asked(
     record = ServerRecord(
         **{**{n: getattr(own_record(HERE), n) for n in ServerRecord.__slots__}, "phase": "fetching"}
     )
-    with server_lock.held(paths), published(paths, record):
+    with server_lock.acquire(paths), publish(paths, record):
         assert run(["status"]) == 4
     assert "loading (fetching the model)" in capsys.readouterr().out
 
@@ -333,7 +333,7 @@ def test_an_uninstall_lists_what_is_kept_and_removes_it_only_when_told(tmp_path:
 def test_nothing_is_removed_beside_a_running_server(
     paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with server_lock.held(paths):
+    with server_lock.acquire(paths):
         assert run(["uninstall", "--purge", "--yes"]) == 1
     assert "pensieve stop" in capsys.readouterr().err
 
@@ -361,7 +361,7 @@ def test_an_uninstall_stops_the_homebrew_service_first(
     assert commands == ["  brew services stop pensieve", "  brew uninstall pensieve"]
     paths.state.mkdir(parents=True)
     record = own_record(HERE, service="homebrew.mxcl.pensieve")
-    with server_lock.held(paths), published(paths, record):
+    with server_lock.acquire(paths), publish(paths, record):
         assert run(["uninstall", "--purge", "--yes"]) == 1
     assert "brew services stop pensieve" in capsys.readouterr().err
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from pensieve.cli.app import run
-from pensieve.cli.commands.server.start import Parts, run_in_background, run_in_foreground
+from pensieve.cli.commands.server.start import Dependencies, run_in_background, run_in_foreground
 from pensieve.daemon import server_lock
-from pensieve.daemon.server_record import Address, current, own_record, published
+from pensieve.daemon.server_record import Address, current, own_record, publish
 from pensieve.daemon.stop import stop
 from pensieve.errors import (
     NotWritableError,
@@ -43,8 +43,8 @@ class Recorder:
         self.is_watched = False
         self.on_serve = lambda: None
 
-    def parts(self) -> Parts:
-        return Parts(
+    def parts(self) -> Dependencies:
+        return Dependencies(
             lambda: self.machine,
             self._fetch,
             self._serve,
@@ -185,10 +185,10 @@ def test_a_port_in_use_is_refused_before_anything_is_fetched(settings: Settings)
 
 
 def test_a_running_server_that_has_failed_is_told_of(settings: Settings) -> None:
-    with serving() as server, server_lock.held(settings.paths):
+    with serving() as server, server_lock.acquire(settings.paths):
         server.healths = lambda: health("failed", "weights are cursed")
         with (
-            published(
+            publish(
                 settings.paths, own_record(Address("127.0.0.1", server.server_port, "tiny", "cpu"))
             ),
             pytest.raises(StartFailedError, match="weights are cursed") as failure,
@@ -246,10 +246,10 @@ def test_a_foreground_start_beside_a_running_server_is_no_error(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recorder = Recorder(settings)
-    with server_lock.held(settings.paths):
+    with server_lock.acquire(settings.paths):
         assert run_in_foreground(settings, NO_FLAGS, recorder.parts()) == 0
         assert "just starting" in capsys.readouterr().err
-        with published(settings.paths, own_record(Address("127.0.0.1", 1, "tiny", "cpu"))):
+        with publish(settings.paths, own_record(Address("127.0.0.1", 1, "tiny", "cpu"))):
             assert run_in_foreground(settings, NO_FLAGS, recorder.parts()) == 0
     assert f"runs already (pid {os.getpid()}" in capsys.readouterr().err
     assert recorder.served == []

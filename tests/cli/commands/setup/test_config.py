@@ -9,7 +9,7 @@ import pytest
 
 from pensieve.cli.app import run
 from pensieve.daemon import server_lock
-from pensieve.daemon.server_record import Address, own_record, published
+from pensieve.daemon.server_record import Address, own_record, publish
 from pensieve.paths import under_home
 from pensieve.settings.spec import KEYS
 from tests.cli.program import at_terminal, pensieve
@@ -55,7 +55,7 @@ def test_a_change_under_a_running_server_is_told_with_when_it_holds(
 ) -> None:
     paths = under_home(file.parent)
     record = own_record(Address("127.0.0.1", 7777, "tiny", "cpu"))
-    with server_lock.held(paths), published(paths, record):
+    with server_lock.acquire(paths), publish(paths, record):
         assert "takes it up with:\n  pensieve restart\n" in said(capsys, "set", "port", "8000")[1]
     assert "restart" not in said(capsys, "unset", "port")[1]
 
