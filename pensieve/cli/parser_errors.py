@@ -14,7 +14,7 @@ from cyclopts.exceptions import (
     ValidationError,
 )
 
-from pensieve.cli.commands.server.start_options import Allowed
+from pensieve.cli.lifecycle.start_options import Allowed
 from pensieve.errors import UsageError
 from pensieve.settings.spec import shortened
 

@@ -2,7 +2,7 @@
 
 Front end to worker: `Load` once, then `Submit` and `Cancel`, `Unload` in the end. Worker to
 front end: `Loaded` or `LoadFailed` once, then one `Step` for all that one decode step brought,
-`Figures` now and then, and `Begun` before whatever may take long, the parts of loading among it.
+`EngineStats` now and then, and `Begun` before whatever may take long, the parts of loading among it.
 The end of the stream in either direction means that the other side is gone. JSON, never pickle:
 nothing that arrives here is run.
 """

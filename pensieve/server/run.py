@@ -24,7 +24,7 @@ from pensieve.models.folder.snapshot import ModelFolder
 from pensieve.private_files import PRIVATE_UMASK
 from pensieve.server.allocator import return_large_allocations
 from pensieve.server.awake_engine import AwakeEngine
-from pensieve.server.shutdown_grace import grace_s
+from pensieve.server.http.shutdown_grace import grace_s
 from pensieve.settings.resolve import DEFAULT_API_KEY, Device, Settings, homebrew_service
 from pensieve.sleep_blocker import SleepBlocker, awake_command
 

@@ -25,7 +25,8 @@ from pensieve.engine.protocol import Load, Loaded, LoadFailed
 from pensieve.engine.scheduling.prefix_cache import PrefixCache
 from pensieve.engine.scheduling.request_queue import QueueLimits
 from pensieve.engine.scheduling.scheduler import Scheduler
-from pensieve.engine.worker.worker import FrontEnd, FrontEndGoneError, WorkerContext, serve
+from pensieve.engine.worker.context import WorkerContext
+from pensieve.engine.worker.worker import FrontEnd, FrontEndGoneError, serve
 from pensieve.errors import GrammarError
 from tests.engine.counting_backend import BYTES_PER_TOKEN, CountingBackend
 

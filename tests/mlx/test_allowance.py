@@ -13,7 +13,7 @@ from pensieve.engine.model.loading import wirable_bytes
 from pensieve.engine.planning.memory_plan import GB, PROCESS_BYTES
 from pensieve.engine.protocol import Load
 from pensieve.engine.worker.build import build_engine
-from pensieve.engine.worker.worker import WorkerContext
+from pensieve.engine.worker.context import WorkerContext
 from tests import tiny_models
 from tests.device import DEVICE
 

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from pensieve import paths
-from pensieve.models.catalog.sources import find
+from pensieve.models.catalog.find import find
 from pensieve.models.fetching.fetch import fetch
 
 

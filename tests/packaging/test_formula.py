@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pensieve.server.http.uvicorn_server import GRACE_S
+from pensieve.server.http.shutdown_grace import GRACE_S
 from tests.packaging.project import REPOSITORY, ROOT, pyproject, read, script
 
 FORMULA = ROOT / "Formula" / "pensieve.rb"

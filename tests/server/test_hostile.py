@@ -17,7 +17,7 @@ import pytest
 from anyio.abc import SocketAttribute, SocketStream
 
 from pensieve.engine.generation import EngineEvent, Generation, Prefilled, Started, Token
-from pensieve.server.http.uvicorn_server import MAX_HEAD_BYTES, MAX_HEADERS, ConnectionTimeouts
+from pensieve.server.http.connection_limits import MAX_HEAD_BYTES, MAX_HEADERS, ConnectionTimeouts
 from tests.fakes import ScriptedEngine, says
 from tests.server.raw import (
     BODY,

@@ -76,7 +76,8 @@ import anyio
 import anyio.to_thread
 
 from pensieve.cli import app
-from pensieve.cli.commands.server.start import Parts, run_in_foreground
+from pensieve.cli.lifecycle.launching import run_in_foreground
+from pensieve.cli.commands.server.start import Parts
 from pensieve.errors import PensieveError, ProgramReplacedError
 from pensieve.machine import Machine
 from pensieve.models.folder.snapshot import ModelFolder

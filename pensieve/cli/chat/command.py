@@ -11,7 +11,7 @@ from pensieve.cli.chat.receive import Answer
 from pensieve.cli.chat.server_connection import ConnectOptions, ServerConnection
 from pensieve.cli.chat.view import BufferedView, DrawnView, NoView, PlainView, View
 from pensieve.cli.client.messages import Turn
-from pensieve.cli.commands.server.start_options import Allowed
+from pensieve.cli.lifecycle.start_options import Allowed
 from pensieve.cli.ui import output
 from pensieve.errors import UsageError
 from pensieve.paths import Paths

@@ -124,7 +124,7 @@ class Conversation:
             output.failure(error.message, error.hint)
 
     def _exchange(self, question: str, manner: ChatOptions) -> None:
-        """Ask; what is answered joins the conversation, also where it is broken off. Raises as `Answer.receive`."""
+        """Ask; what is answered joins the conversation, also where it is broken off. Raises as `Completion.receive`."""
         self._asked = question
         peer = self._link.peer()
         asked = (*self._turns, Turn("user", question))

@@ -14,9 +14,9 @@ from pensieve.cli.claude.environment import KEY_VARIABLES, variables
 from pensieve.cli.claude.no_proxy import exception_for
 from pensieve.cli.claude.settings import settings_files, variables_in_files, with_settings
 from pensieve.cli.client.target import Target, is_to_think
-from pensieve.cli.commands.server.server_report import require_well
-from pensieve.cli.commands.server.start import Dependencies, answering, default_dependencies
-from pensieve.cli.commands.server.version_mismatch import warn_of_other_version
+from pensieve.cli.lifecycle.launching import Dependencies, answering, default_dependencies
+from pensieve.cli.lifecycle.server_report import require_well
+from pensieve.cli.lifecycle.version_mismatch import warn_of_other_version
 from pensieve.cli.ui import output
 from pensieve.daemon.launch import RunningServer
 from pensieve.errors import ProgramMissingError, UsageError

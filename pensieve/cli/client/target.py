@@ -112,7 +112,7 @@ def _expected_thinking(settings: Settings) -> str:
 
 def served_name(model: str) -> str:
     """The name under which `model` would be served."""
-    from pensieve.models.catalog.sources import find
+    from pensieve.models.catalog.find import find
 
     try:
         return find(model).name

@@ -10,7 +10,8 @@ from pathlib import Path
 from pensieve.doctor.context import DoctorContext
 from pensieve.doctor.finding import Finding, ok, red, warning
 from pensieve.errors import ModelError
-from pensieve.models.catalog.sources import LocalModel, ModelSource, find
+from pensieve.models.catalog.find import find
+from pensieve.models.catalog.sources import LocalModel, ModelSource
 from pensieve.models.fetching.download import DISK_MARGIN, free_bytes, purgeable_note
 from pensieve.models.fetching.verify import modified_files
 from pensieve.models.folder.installed import installed_model

@@ -1,7 +1,7 @@
 # pyright: basic
 """Which caches a model's layers get: ours where they give the model's own results, mlx-lm's everywhere else.
 
-A layer that attends to everything gets a `SequenceKV`. Sliding windows, state-space layers and whatever else a model
+A layer that attends to everything gets a `SequenceKVCache`. Sliding windows, state-space layers and whatever else a model
 makes for itself stay as mlx-lm made them. Whether a model's attention goes the way ours needs is tried, not guessed.
 """
 
@@ -21,7 +21,7 @@ _PROBE = [[3, 1, 2], [2, 1, 3]]
 
 @dataclass(frozen=True, slots=True)
 class CacheMaker:
-    """Makes the caches of one sequence. is_ragged: what `takes_ours` said of the model.
+    """Makes the caches of one sequence. is_ragged: what `supports_ragged_kv` said of the model.
     most_tokens: of a sequence, at most.
     """
 

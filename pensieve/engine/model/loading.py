@@ -18,7 +18,7 @@ from pensieve.engine.long_operations import PART_BYTES, Announce, announce_nothi
 from pensieve.settings.resolve import Device
 
 # MLX keeps freed buffers for reuse, by default without a useful bound: 1.5 times the working set. They are in no budget, since
-# they are given back before the limit of all is passed (`keep_within`).
+# they are given back before the limit of all is passed (`set_memory_limit`).
 _BUFFER_CACHE_BYTES = 512 * 1024 * 1024
 
 

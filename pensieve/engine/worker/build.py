@@ -40,6 +40,7 @@ from pensieve.engine.scheduling.prefix_cache import PrefixCache
 from pensieve.engine.scheduling.request_queue import QueueLimits
 from pensieve.engine.scheduling.restore_throttle import ThrottledDiskTier
 from pensieve.engine.scheduling.scheduler import Scheduler
+from pensieve.engine.worker.context import WorkerContext
 from pensieve.engine.worker.memory_pressure import pressure_reader
 from pensieve.engine.worker.memory_relief import MemoryRelief, ReleasableMemory
 from pensieve.engine.worker.warmup import (
@@ -49,7 +50,6 @@ from pensieve.engine.worker.warmup import (
     prompts_of,
     warm_up,
 )
-from pensieve.engine.worker.worker import WorkerContext
 from pensieve.private_files import make_folder
 from pensieve.settings.resolve import Device
 

@@ -16,12 +16,10 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import assert_never
 
 from pensieve.engine import protocol
 from pensieve.engine.generation import EngineStats, Generation, Grammar
-from pensieve.engine.grammar.queue import GrammarQueue
 from pensieve.engine.long_operations import IMPORTING_S
 from pensieve.engine.protocol import (
     Begun,
@@ -35,7 +33,8 @@ from pensieve.engine.protocol import (
     Submit,
     Unload,
 )
-from pensieve.engine.scheduling.scheduler import KeyedEvent, Scheduler
+from pensieve.engine.scheduling.scheduler import KeyedEvent
+from pensieve.engine.worker.context import WorkerContext
 from pensieve.engine.worker.stats import Reporter
 from pensieve.settings.resolve import is_debug_asked
 
@@ -95,24 +94,6 @@ class FrontEnd:
             self._connection.sendall(protocol.encode(frame))
         except ConnectionError as error:
             raise FrontEndGoneError from error
-
-
-@dataclass(slots=True)
-class WorkerContext:
-    """What the worker alternates between.
-
-    `spill` has a block of a prefix written, and returns the seconds until it wants to go on;
-    `relieve` gives memory back, and returns the same; `figures` tells what is used now, given the
-    tokens per second.
-    """
-
-    scheduler: Scheduler
-    context_tokens: int
-    anteroom: GrammarQueue
-    figures: Callable[[float], EngineStats]
-    spill: Callable[[], float | None] = lambda: None
-    relieve: Callable[[], float | None] = lambda: None
-    close: Callable[[], None] = lambda: None
 
 
 def serve(front_end: FrontEnd, work: WorkerContext) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 from pensieve.errors import ModelError, ModelUnavailableError
 from pensieve.machine import Machine, inspect
 from pensieve.models.catalog.cards import card_of
+from pensieve.models.catalog.find import find
 from pensieve.models.catalog.memory_fit import estimate_fit, memory_limit_here
-from pensieve.models.catalog.sources import ModelSource, find
+from pensieve.models.catalog.sources import ModelSource
 from pensieve.models.folder.config_shape import ModelShape, shape_of
 from pensieve.models.folder.snapshot import ModelFolder, folder_of, is_present
 from pensieve.models.served_model import Thinking

@@ -1,6 +1,6 @@
 """Marks that keep a client's text from ever being read as control tokens.
 
-`Marking.mark` puts a break inside everything in a text that looks like a control token; `unmark` takes the breaks out
+`ControlTokenEscaper.escape` puts a break inside everything in a text that looks like a control token; `unmark` takes the breaks out
 again, exactly. Both signs are Unicode noncharacters, which are for a program's own use; where a client sends one it is
 escaped, so every text comes back as it was. Knows no tokenizer, only the control tokens' texts.
 """

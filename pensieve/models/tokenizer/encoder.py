@@ -2,7 +2,7 @@
 
 The tokenizers library runs what the model's folder says. Its panics are BaseExceptions that Python
 code does not expect, and some of its normalizers write much more than they read. Blocks, and lets
-other threads run meanwhile. How long it may take is the caller's business (`try_out` is one).
+other threads run meanwhile. How long it may take is the caller's business (`trial_compile` is one).
 """
 
 import json

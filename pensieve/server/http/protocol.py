@@ -22,8 +22,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol  # noqa: TID253
 from pensieve.api.base import new_id
 from pensieve.errors import HeadTooLargeError, InvalidRequestError, PensieveError, RequestError
 from pensieve.server.errors import STOPPING, error_response, fault_of
+from pensieve.server.http.connection_limits import MAX_HEAD_BYTES, MAX_HEADERS, ConnectionTimeouts
 from pensieve.server.http.disconnect import ABORT
-from pensieve.server.http.uvicorn_server import MAX_HEAD_BYTES, MAX_HEADERS, ConnectionTimeouts
 
 _log = logging.getLogger("pensieve.server")
 

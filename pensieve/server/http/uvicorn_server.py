@@ -4,7 +4,6 @@ import asyncio
 import gc
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from signal import SIGINT, SIGTERM
 from typing import TYPE_CHECKING, Any
@@ -12,29 +11,13 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from starlette.types import ASGIApp
 
-from pensieve.server.shutdown_grace import GRACE_S
+from pensieve.server.http.connection_limits import ConnectionTimeouts
+from pensieve.server.http.shutdown_grace import GRACE_S
 
 if TYPE_CHECKING:
     import uvicorn
 
 LAST_WORDS_S = 2.0
-MAX_HEAD_BYTES = 32 * 1024
-MAX_HEADERS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionTimeouts:
-    """How long a connection waits for its client, in seconds.
-
-    idle_s: for the next request; longer than clients keep a connection (5 s), so that it is they who close it.
-    head_s: for a request's head, from its first byte or the connection's start. rest_s: for what a client still sends
-    after it was answered. stall_s: for one that has stopped reading.
-    """
-
-    idle_s: int = 75
-    head_s: float = 10.0
-    rest_s: float = 10.0
-    stall_s: float = 60.0
 
 
 def http_server(

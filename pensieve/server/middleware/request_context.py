@@ -1,6 +1,6 @@
 """The outermost layer: gives every response its `request-id`, turns what was raised into it, logs one line.
 
-It knows no route. Whoever answers may note what the answer cost in the request's `Exchange`.
+It knows no route. Whoever answers may note what the answer cost in the request's `RequestContext`.
 """
 
 import logging

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pensieve.cli.app import run
-from pensieve.cli.commands.models.plan import rendered
+from pensieve.cli.memory_figures import rendered
 from pensieve.daemon import server_lock
 from pensieve.daemon.server_record import Address, own_record, publish
 from pensieve.engine.planning.memory_plan import GB, DeviceLimits

@@ -15,11 +15,11 @@ from pensieve.engine.protocol import FrameBuffer, Unload
 from pensieve.engine.scheduling.prefix_cache import PrefixCache
 from pensieve.engine.scheduling.request_queue import QueueLimits
 from pensieve.engine.scheduling.scheduler import Scheduler
+from pensieve.engine.worker.context import WorkerContext
 from pensieve.engine.worker.worker import (
     LAST_SPILL_S,
     FrontEnd,
     FrontEndGoneError,
-    WorkerContext,
     serve,
     spill_rest,
 )

@@ -214,9 +214,9 @@ WRITER = """
 import sys
 from pathlib import Path
 from pensieve.engine.disk.block_store import BlockStore, Content, StoreLimits, default_limits
-from pensieve.engine.disk.write_quota import WriteLedger
+from pensieve.engine.disk.write_quota import DailyWriteQuota
 folder = Path(sys.argv[1])
-store = BlockStore(folder, StoreLimits(10**9, 10**9), WriteLedger(folder.parent / "written.json"))
+store = BlockStore(folder, StoreLimits(10**9, 10**9), DailyWriteQuota(folder.parent / "written.json"))
 number = 0
 print("ready", flush=True)
 while True:

@@ -35,7 +35,7 @@ STOP = 0
 
 @dataclass
 class Shelf:
-    """An `Archive` with so many first tokens of whatever is asked for, in parts of 100."""
+    """An `DiskTier` with so many first tokens of whatever is asked for, in parts of 100."""
 
     tokens: int
     is_broken: bool = False

@@ -9,6 +9,7 @@ from pensieve.engine.planning.device_limits import working_set_bytes
 from pensieve.engine.planning.memory_plan import AMPLE_CONTEXT_TOKENS, plan
 from pensieve.machine import Machine
 from pensieve.models.catalog.cards import CARDS, ModelCard, card_of
+from pensieve.models.catalog.find import find
 from pensieve.models.catalog.memory_fit import (
     estimate_fit,
     estimate_fit_at,
@@ -16,7 +17,7 @@ from pensieve.models.catalog.memory_fit import (
     memory_limit_of_mac,
     memory_limit_on,
 )
-from pensieve.models.catalog.sources import LocalModel, find
+from pensieve.models.catalog.sources import LocalModel
 from pensieve.models.folder.config_shape import PHI_3_MINI_SHAPE
 from pensieve.paths import under_home
 from pensieve.settings.resolve import Settings

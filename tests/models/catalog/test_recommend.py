@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from pensieve.cli.commands.server.model_suggestion import suggestion
+from pensieve.cli.lifecycle.model_suggestion import suggestion
 from pensieve.machine import Machine
 from pensieve.models.catalog.cards import CARDS, UNTRIED, card_of
 from pensieve.models.catalog.chips import BANDWIDTHS_GB_S, bandwidth_gb_s
+from pensieve.models.catalog.find import find
 from pensieve.models.catalog.memory_fit import memory_limit_on
 from pensieve.models.catalog.recommend import better, recommended, resolve_auto
 from pensieve.models.catalog.sources import (
@@ -18,7 +19,6 @@ from pensieve.models.catalog.sources import (
     FAST,
     EmbeddedModel,
     HubModel,
-    find,
 )
 from pensieve.paths import under_home
 from pensieve.settings.resolve import Settings

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pensieve.errors import ModelUnavailableError
-from pensieve.models.catalog.sources import CATALOG, EmbeddedModel, HubModel, LocalModel, find
+from pensieve.models.catalog.find import find
+from pensieve.models.catalog.sources import CATALOG, EmbeddedModel, HubModel, LocalModel
 from pensieve.models.folder.snapshot import folder_of
 from pensieve.settings.resolve import DEFAULT_MODEL
 

@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from pensieve.errors import ModelUnavailableError
-from pensieve.models.catalog.sources import find
+from pensieve.models.catalog.find import find
 from pensieve.models.demo.wheel import _last_error
 from pensieve.models.fetching.fetch import fetch
 from pensieve.models.fetching.hub import HubInterruptedError

@@ -2,10 +2,10 @@
 
 from json import dumps
 
-from pensieve.cli.commands.models.models import is_served
+from pensieve.cli.model_facts import is_served, source_of
 from pensieve.cli.ui import output, progress
-from pensieve.errors import ModelError, UsageError
-from pensieve.models.catalog.sources import EmbeddedModel, HubModel, LocalModel, find
+from pensieve.errors import ModelError
+from pensieve.models.catalog.sources import EmbeddedModel, HubModel
 from pensieve.models.fetching.fetch import fetch, repair
 from pensieve.models.folder.installed import InstalledModel, installed_model
 from pensieve.settings import resolve as settings_module
@@ -43,17 +43,6 @@ def pull(name: str, /, *, json: bool = False) -> int:
     }
     output.data(dumps(told, indent=2) if json else _said(source.name, model, mended))
     return 0
-
-
-def source_of(name: str) -> HubModel | EmbeddedModel:
-    """What `name` means, where that is something to fetch. Raises `ModelUnavailableError`, `UsageError`."""
-    source = find(name)
-    if isinstance(source, LocalModel):
-        raise UsageError(
-            f"{source.folder} is a folder of yours: pensieve neither fetches nor removes it.",
-            hint=f"Serve it as it is:\n  pensieve start --model {name}",
-        )
-    return source
 
 
 def _pulled(

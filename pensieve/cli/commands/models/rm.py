@@ -5,8 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from pensieve.cli.commands.models.models import is_served
-from pensieve.cli.commands.models.pull import source_of
+from pensieve.cli.model_facts import is_served, source_of
 from pensieve.cli.ui import output
 from pensieve.cli.ui.progress import in_bytes
 from pensieve.errors import ModelError, NotWritableError

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import assert_never
 
 from pensieve.cli.client.target import is_to_think
-from pensieve.cli.commands.models.models import shape_of_shelved
-from pensieve.cli.commands.models.plan import figures, verdict
+from pensieve.cli.memory_figures import figures, verdict
+from pensieve.cli.model_facts import shape_of_shelved
 from pensieve.cli.ui import output
 from pensieve.cli.ui.progress import in_bytes
 from pensieve.errors import ModelError
 from pensieve.machine import inspect
 from pensieve.models.catalog.cards import ModelCard, card_of
+from pensieve.models.catalog.find import find
 from pensieve.models.catalog.memory_fit import MemoryLimit, estimate_fit, memory_limit_here
-from pensieve.models.catalog.sources import EmbeddedModel, HubModel, LocalModel, ModelSource, find
+from pensieve.models.catalog.sources import EmbeddedModel, HubModel, LocalModel, ModelSource
 from pensieve.models.fetching.fetch import check_here
 from pensieve.models.folder.config_shape import ModelShape, shape_of
 from pensieve.models.folder.generation_config import NAME, GenerationConfig, read_generation_config

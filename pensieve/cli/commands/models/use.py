@@ -4,7 +4,8 @@ from json import dumps
 
 from pensieve.cli.ui import output
 from pensieve.daemon.server_record import current
-from pensieve.models.catalog.sources import AUTOMATIC_WORDS, LocalModel, find
+from pensieve.models.catalog.find import find
+from pensieve.models.catalog.sources import AUTOMATIC_WORDS, LocalModel
 from pensieve.models.fetching.fetch import check_here
 from pensieve.models.folder.snapshot import is_present
 from pensieve.settings import config_file

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from pensieve.cli.commands.server.start_options import Allowed
+from pensieve.cli.lifecycle.start_options import Allowed
 from pensieve.cli.ui import output
 from pensieve.daemon.server_record import current, logs_of
 from pensieve.errors import MachineError

@@ -3,10 +3,10 @@
 from dataclasses import asdict
 from typing import Any
 
-from pensieve.cli.commands.server.server_report import interruption_told
-from pensieve.cli.commands.server.start import default_dependencies, run_in_background
-from pensieve.cli.commands.server.start_options import ComputeDevice, Host, IdleUnload, Model, Port
-from pensieve.cli.commands.server.version_mismatch import restart_command
+from pensieve.cli.lifecycle.launching import default_dependencies, run_in_background
+from pensieve.cli.lifecycle.server_report import interruption_told
+from pensieve.cli.lifecycle.start_options import ComputeDevice, Host, IdleUnload, Model, Port
+from pensieve.cli.lifecycle.version_mismatch import restart_command
 from pensieve.cli.ui import output
 from pensieve.daemon.server_record import ServerRecord, current
 from pensieve.daemon.stop import stop

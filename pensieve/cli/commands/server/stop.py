@@ -1,6 +1,6 @@
 """`pensieve stop`: ends the background or foreground server of this home."""
 
-from pensieve.cli.commands.server.server_report import interruption_told
+from pensieve.cli.lifecycle.server_report import interruption_told
 from pensieve.cli.ui import output
 from pensieve.daemon import stop as daemon_stop
 from pensieve.settings import resolve as settings_module

@@ -6,7 +6,7 @@ from json import dumps
 from pathlib import Path
 from typing import Literal, cast
 
-from pensieve.cli.commands.server.status import table
+from pensieve.cli.lifecycle.status_facts import table
 from pensieve.cli.ui import output
 from pensieve.cli.ui.progress import counted, in_bytes
 from pensieve.daemon.health_client import EngineFigures, ask

@@ -9,11 +9,13 @@ import pexpect
 import pytest
 
 from pensieve.cli.app import run
-from pensieve.cli.commands.models.models import COLUMNS, entry_of, row
+from pensieve.cli.commands.models.models import COLUMNS
+from pensieve.cli.model_facts import entry_of, row
 from pensieve.daemon import server_lock
 from pensieve.daemon.server_record import Address, own_record, publish
+from pensieve.models.catalog.find import find
 from pensieve.models.catalog.memory_fit import memory_limit_of_mac
-from pensieve.models.catalog.sources import AUTOMATIC_WORDS, CATALOG, find
+from pensieve.models.catalog.sources import AUTOMATIC_WORDS, CATALOG
 from pensieve.models.folder.installed import installed_models
 from pensieve.models.folder.snapshot import MARKER, ModelFile, Snapshot, write_snapshot
 from pensieve.paths import Paths, under_home

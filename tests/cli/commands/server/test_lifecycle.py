@@ -13,10 +13,10 @@ import pytest
 from pensieve import __version__
 from pensieve.cli.app import run
 from pensieve.cli.commands.server.restart import kept
-from pensieve.cli.commands.server.status import as_json
 from pensieve.cli.commands.setup.uninstall import places
 from pensieve.cli.commands.setup.update import afterwards
 from pensieve.cli.commands.setup.update import command as update_command
+from pensieve.cli.lifecycle.status_facts import as_json
 from pensieve.daemon import server_lock
 from pensieve.daemon.health_client import EngineFigures, Health, read
 from pensieve.daemon.launch import launch, launch_and_leave, wait_for_other

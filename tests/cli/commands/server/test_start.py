@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pensieve.cli.app import run
-from pensieve.cli.commands.server.start import Dependencies, run_in_background, run_in_foreground
+from pensieve.cli.lifecycle.launching import Dependencies, run_in_background, run_in_foreground
 from pensieve.daemon import server_lock
 from pensieve.daemon.server_record import Address, current, own_record, publish
 from pensieve.daemon.stop import stop

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pensieve.server.shutdown_grace import exit_timeout_s, grace_s
+from pensieve.server.http.shutdown_grace import exit_timeout_s, grace_s
 
 PRINTED = (Path(__file__).parents[1] / "recorded" / "launchctl_print.txt").read_text()
 SERVICE = "homebrew.mxcl.pensieve"

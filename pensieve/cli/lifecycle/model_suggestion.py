@@ -3,9 +3,10 @@
 from pensieve.cli.ui.progress import in_bytes
 from pensieve.errors import ModelUnavailableError
 from pensieve.machine import Machine
+from pensieve.models.catalog.find import find
 from pensieve.models.catalog.memory_fit import MemoryLimit, estimate_fit, memory_limit_here
 from pensieve.models.catalog.recommend import better, recommended, roomiest
-from pensieve.models.catalog.sources import ModelSource, find
+from pensieve.models.catalog.sources import ModelSource
 from pensieve.settings.resolve import Settings
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from pensieve.cli.commands.server.status import facts, table
-from pensieve.cli.commands.server.version_mismatch import restart_command, warn_of_other_version
+from pensieve.cli.lifecycle.status_facts import facts, table
+from pensieve.cli.lifecycle.version_mismatch import restart_command, warn_of_other_version
 from pensieve.cli.ui import output
 from pensieve.cli.ui.shells import shell_of, usage
 from pensieve.daemon.launch import RunningServer

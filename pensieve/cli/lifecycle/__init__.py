@@ -1,0 +1,1 @@
+"""What `start`, `restart`, `stop`, `status` and `claude` share: launch, report, options."""

@@ -1,0 +1,91 @@
+"""The facts about a model that several commands show: size, context, where it comes from."""
+
+from pensieve.cli.ui.progress import in_bytes
+from pensieve.daemon.server_record import current
+from pensieve.errors import ModelError, UsageError
+from pensieve.models.catalog.cards import card_of
+from pensieve.models.catalog.find import find
+from pensieve.models.catalog.memory_fit import MemoryLimit, estimate_fit
+from pensieve.models.catalog.sources import EmbeddedModel, HubModel, LocalModel
+from pensieve.models.folder.config_shape import ModelShape, shape_of
+from pensieve.models.folder.installed import InstalledModel
+from pensieve.settings.resolve import Settings
+
+GIB = 2**30
+
+
+def entry_of(model: InstalledModel, room: MemoryLimit, settings: Settings) -> dict[str, object]:
+    """One model as JSON has it; null where its shape is not known."""
+    shape = shape_of_shelved(model)
+    card = card_of(model.source)
+    fitted = estimate_fit(shape, room) if shape else None
+    return {
+        "name": model.source.name,
+        "repo": model.source.repo,
+        "size_bytes": model.size_bytes or (shape.weights_bytes if shape else None),
+        "needs_bytes": fitted.needs_bytes if fitted else None,
+        "context_tokens": fitted.context_tokens if fitted else None,
+        "is_here": model.is_here,
+        "partial_bytes": model.partial_bytes,
+        "is_served": is_served(model, settings),
+        "is_chosen": model.source.name == settings.model,
+        "summary": card.summary if card else None,
+    }
+
+
+def row(entry: dict[str, object]) -> str:
+    """One line of the list. A name that is too long for its column pushes the rest aside, and is whole."""
+    mark = "*" if entry["is_served"] else " "
+    line = (
+        f"{mark} {entry['name']:<20} {_bytes(entry['size_bytes']):>8} {_bytes(entry['needs_bytes']):>9}"
+        f" {_context(entry['context_tokens']):>13}"
+    )
+    return f"{line}  {_state(entry)}".rstrip()
+
+
+def shape_of_shelved(model: InstalledModel) -> ModelShape | None:
+    """From its files where they are here, else from the catalog; None where neither tells."""
+    try:
+        if model.is_here:
+            return shape_of(model.folder)
+    except ModelError:
+        return None
+    card = card_of(model.source)
+    return card.shape if card else None
+
+
+def is_served(model: InstalledModel, settings: Settings) -> bool:
+    """Whether the running server of this home has it open."""
+    record = current(settings.paths)
+    return record is not None and record.model == model.source.name
+
+
+def _state(entry: dict[str, object]) -> str:
+    if entry["is_served"]:
+        return "served now"
+    if entry["is_here"]:
+        return "here, chosen" if entry["is_chosen"] else "here"
+    if entry["partial_bytes"]:
+        return f"{_bytes(entry['partial_bytes'])} here"
+    return "chosen" if entry["is_chosen"] else ""
+
+
+def _bytes(count: object) -> str:
+    return in_bytes(count) if isinstance(count, int) else "?"
+
+
+def _context(tokens: object) -> str:
+    if not isinstance(tokens, int):
+        return "?"
+    return f"{tokens:,}" if tokens else "does not fit"
+
+
+def source_of(name: str) -> HubModel | EmbeddedModel:
+    """What `name` means, where that is something to fetch. Raises `ModelUnavailableError`, `UsageError`."""
+    source = find(name)
+    if isinstance(source, LocalModel):
+        raise UsageError(
+            f"{source.folder} is a folder of yours: pensieve neither fetches nor removes it.",
+            hint=f"Serve it as it is:\n  pensieve start --model {name}",
+        )
+    return source
