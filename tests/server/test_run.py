@@ -77,7 +77,7 @@ import anyio.to_thread
 
 from pensieve.cli import app
 from pensieve.cli.lifecycle.launching import run_in_foreground
-from pensieve.cli.commands.server.start import Parts
+from pensieve.cli.lifecycle.launching import Dependencies
 from pensieve.errors import PensieveError, ProgramReplacedError
 from pensieve.machine import Machine
 from pensieve.models.folder.snapshot import ModelFolder
@@ -97,7 +97,7 @@ async def until_replaced(listener):
         raise ProgramReplacedError
 
 flags = Flags(model="tiny", device="cpu", port=int(sys.argv[1]))
-parts = Parts(
+parts = Dependencies(
     inspect=lambda: Machine("Linux", "x86_64", "3", has_mlx_cpu=True),
     fetch=lambda name, paths: ModelFolder(name, name, Path()),
     serve=lambda settings, folder, device, listener: anyio.run(until_replaced, listener),

@@ -14,7 +14,7 @@ Work = Callable[[], Coroutine[Any, Any, None]]
 Cut = Callable[[], None]
 
 # The name in ASGI's `extensions` under which a real connection (protocol.py) says how it is cut.
-ABORT = "pensieve.cut"
+ABORT = "pensieve.abort"
 
 
 def abort_of(scope: Scope) -> Cut | None:

@@ -17,7 +17,7 @@ from pensieve.api.messages.message import Usage
 from pensieve.server.errors import PASSING, STOPPING, error_response, let_go
 
 _log = logging.getLogger("pensieve.server")
-_KEY = "pensieve.exchange"
+_KEY = "pensieve.context"
 LAST_WORD_S = 1.0
 
 # Parts of paths that are ours, and those that tell which other API a client takes this for.

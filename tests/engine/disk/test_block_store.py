@@ -213,7 +213,7 @@ def test_what_a_crash_left_half_written_is_removed_and_never_read(folder: Path) 
 WRITER = """
 import sys
 from pathlib import Path
-from pensieve.engine.disk.block_store import BlockStore, Content, StoreLimits, default_limits
+from pensieve.engine.disk.block_store import BlockStore, PendingWrite, StoreLimits, default_limits
 from pensieve.engine.disk.write_quota import DailyWriteQuota
 folder = Path(sys.argv[1])
 store = BlockStore(folder, StoreLimits(10**9, 10**9), DailyWriteQuota(folder.parent / "written.json"))
@@ -221,7 +221,7 @@ number = 0
 print("ready", flush=True)
 while True:
     content = bytes([number % 251]) * 200_000
-    number += store.offer(f"{number}.kv", Content(len(content), lambda content=content: [content]))
+    number += store.enqueue(f"{number}.kv", PendingWrite(len(content), lambda content=content: [content]))
 """
 
 

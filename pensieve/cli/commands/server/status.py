@@ -3,7 +3,7 @@
 import json
 import time
 
-from pensieve.cli.lifecycle.status_facts import gigabytes, as_json, facts, table
+from pensieve.cli.lifecycle.status_facts import as_json, facts, gigabytes, table
 from pensieve.cli.lifecycle.version_mismatch import warn_of_other_version
 from pensieve.cli.ui import output
 from pensieve.daemon import server_lock
