@@ -118,8 +118,8 @@ def test_where_llguidance_does_not_load_a_grammar_fails_and_says_why(tmp_path: P
     program = """
 from pathlib import Path
 from pensieve.engine.generation import Grammar
-from pensieve.engine.grammar.compiler import Grammars
-grammars = Grammars.of(Path("tokenizer.json"))
+from pensieve.engine.grammar.compiler import GrammarCompiler
+grammars = GrammarCompiler.of(Path("tokenizer.json"))
 print(repr(grammars.prepare(Grammar("start: /a/")).exception()))
 grammars.close()
 """
