@@ -16,7 +16,7 @@ from pensieve.private_files import NotOursError, claim, make_folder, open_privat
 from pensieve.server.batches.store import Batch, BatchStore
 from pensieve.server.files.store import FileStore
 from pensieve.settings import config_file
-from tests.server.batches import entries
+from tests.server.batch_cases import entries
 
 WRITE = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")

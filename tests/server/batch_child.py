@@ -9,7 +9,7 @@ from pensieve.api.messages.message import Message
 from pensieve.server.batches.registry import BatchRegistry
 from pensieve.server.batches.store import BatchStore
 from pensieve.server.batches.worker import BatchWorker
-from tests.server.batches import entries, message
+from tests.server.batch_cases import entries, message
 
 REQUESTS = 60
 

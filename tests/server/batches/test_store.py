@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pensieve.api.batches import BatchResultLine, Canceled, Expired, Succeeded
 from pensieve.atomic_files import TEMPORARY
 from pensieve.server.batches.store import RECORD, REQUESTS, RESULTS, Batch, BatchStore
-from tests.server.batches import entries, message
+from tests.server.batch_cases import entries, message
 
 IDS = ["a", "b", "c"]
 

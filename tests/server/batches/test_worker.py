@@ -25,7 +25,7 @@ from pensieve.server.batches.retrying_completer import MAX_DEATHS
 from pensieve.server.batches.store import Batch, BatchStore
 from pensieve.server.batches.worker import SLOTS, BatchWorker
 from tests.fakes import RustPanic
-from tests.server.batches import Answering, Clock, entries
+from tests.server.batch_cases import Answering, Clock, entries
 
 pytestmark = pytest.mark.anyio
 

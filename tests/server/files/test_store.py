@@ -9,7 +9,7 @@ import pytest
 from pensieve.atomic_files import TEMPORARY
 from pensieve.errors import FileExpiredError, NotFoundError, StorageQuotaExceededError
 from pensieve.server.files.store import REMEMBERED_S, FileStore, StorageLimits
-from tests.server.batches import Clock
+from tests.server.batch_cases import Clock
 
 
 @pytest.fixture

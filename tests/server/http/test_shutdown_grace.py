@@ -7,7 +7,7 @@ import pytest
 
 from pensieve.server.http.shutdown_grace import exit_timeout_s, grace_s
 
-PRINTED = (Path(__file__).parents[1] / "recorded" / "launchctl_print.txt").read_text()
+PRINTED = (Path(__file__).parents[2] / "recorded" / "launchctl_print.txt").read_text()
 SERVICE = "homebrew.mxcl.pensieve"
 
 
