@@ -57,7 +57,7 @@ def faults(name: str, image: bytes) -> Iterator[str]:
             macho.aligned(image)
         except ValueError as error:
             yield f"macOS 27 refuses {name}: {error}"
-    named = macho.name_and_room(image)
+    named = macho.name_and_max_bytes(image)
     if named and named[1] <= len(f"{SITE_PACKAGES}/{name}"):
         yield f"brew's name for {name} does not fit into it ({named[1]} bytes)"
 

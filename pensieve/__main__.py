@@ -8,7 +8,6 @@ INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line and exit with its code."""
     try:
         isolate()
         from pensieve.cli.app import run

@@ -1,4 +1,7 @@
-"""Files that exist whole or not at all, whatever happens to the process or the machine in the middle of writing."""
+"""Write files that exist whole or not at all, whatever ends the process or the machine meanwhile.
+
+Also: flush files to the drive, find the file of a stream, exclude folders from backups.
+"""
 
 import errno
 import fcntl
@@ -10,15 +13,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-# What a crash may leave behind; never read, removed by whoever owns the folder.
+# A crash can leave such a file. It is never read; the owner of the folder removes it.
 TEMPORARY = ".writing"
-# What fcntl(2) answers where a file system (SMB, NFS, some exFAT drivers) cannot empty its drive's cache.
+# Errors of fcntl(2) on file systems (SMB, NFS, some exFAT drivers) that cannot flush the drive's
+# cache.
 UNSUPPORTED = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY})
-# What `tmutil addexclusion` sets: Time Machine skips what has it, and reads no CACHEDIR.TAG.
+# `tmutil addexclusion` sets it, and Time Machine skips such files. It does not read CACHEDIR.TAG.
 BACKUP_ATTRIBUTE = "com.apple.metadata:com_apple_backup_excludeItem"
 BACKUP_PROGRAM = "com.apple.backupd"
 
-# Sets an extended attribute of a file: its path, the attribute's name and content. Raises OSError.
+# Set an extended attribute of a file: path, attribute name, content. Raises OSError.
 SetAttribute = Callable[[Path, str, bytes], None]
 
 
@@ -27,20 +31,20 @@ def write_atomically(
     content: bytes | Iterable[bytes | memoryview],
     *,
     mode: int = 0o600,
+    # True: the file is on the drive on return. False: a power cut can truncate or zero it, so use
+    # that only for files that carry a checksum and can be lost.
     is_durable: bool = True,
 ) -> int:
-    """Write `path` under a temporary name and rename it over a file there; return the bytes written.
+    """Write `path` under a temporary name and rename it over an existing file; return the bytes
+    written.
 
-    Raises OSError, also where what is there is a device, a pipe or a folder.
-
-    is_durable: the file is on the drive on return. Otherwise a power cut may leave it cut, or with zeros in it; use that only
-    for files that carry a checksum and can be lost.
+    Raises OSError, also where `path` is a device, a pipe or a folder.
     """
     pieces = [content] if isinstance(content, bytes) else content
     temporary = path.with_name(path.name + TEMPORARY)
     _check_replaceable(path)
     try:
-        # A link that somebody planted there is removed, or stays and is an error; it is never followed.
+        # A planted link is removed, or makes open() fail; it is never followed.
         temporary.unlink(missing_ok=True)
         with os.fdopen(
             os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb"
@@ -59,7 +63,7 @@ def write_atomically(
 
 
 def _check_replaceable(path: Path) -> None:
-    """Raise OSError for what a rename would destroy: root may even replace /dev/zero."""
+    """Raise OSError for a path that a rename would destroy: root could replace even /dev/zero."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -68,8 +72,10 @@ def _check_replaceable(path: Path) -> None:
         raise FileExistsError(errno.EEXIST, "not a regular file", str(path))
 
 
-def file_behind(stream: TextIO | None) -> Path | None:
-    """The regular file that `stream` writes to; None where it is a terminal, a pipe, closed or removed."""
+def file_of(stream: TextIO | None) -> Path | None:
+    """Return the regular file that `stream` writes to; None for a terminal, a pipe, a closed stream
+    or a removed file.
+    """
     try:
         descriptor = stream.fileno() if stream else -1
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -84,7 +90,7 @@ def file_behind(stream: TextIO | None) -> Path | None:
 
 
 def sync_path(path: Path) -> None:
-    """Make a file's content durable, or the renames and removals in a folder."""
+    """Make a file's content, or the renames and removals in a folder, durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         sync(descriptor)
@@ -93,13 +99,18 @@ def sync_path(path: Path) -> None:
 
 
 def _full_sync() -> Callable[[int], Any] | None:
-    """Empty the drive's own cache, which fsync(2) does not do on macOS; None where fsync does."""
+    """Return the call that flushes the drive's own cache, which fsync(2) does not do on macOS; None
+    where fsync does.
+    """
     command: int | None = getattr(fcntl, "F_FULLFSYNC", None)
     return None if command is None else lambda descriptor: fcntl.fcntl(descriptor, command)
 
 
-def sync(descriptor: int, full_sync: Callable[[int], Any] | None = _full_sync()) -> None:  # noqa: B008 -- a constant
-    """Make what was written to an open file durable. Raises OSError where the drive does not take it."""
+def sync(
+    descriptor: int,
+    full_sync: Callable[[int], Any] | None = _full_sync(),  # noqa: B008 -- a constant
+) -> None:
+    """Make what was written to an open file durable. Raises OSError if the drive refuses."""
     if full_sync is not None:
         try:
             full_sync(descriptor)
@@ -114,7 +125,9 @@ def sync(descriptor: int, full_sync: Callable[[int], Any] | None = _full_sync())
 def exclude_from_backups(
     folder: Path, set_attribute: SetAttribute | None = None, platform: str = sys.platform
 ) -> None:
-    """Have Time Machine skip `folder`, whose content can be fetched or computed again. Failing to is no error."""
+    """Make Time Machine skip `folder`, whose content can be fetched or computed again. Errors are
+    ignored.
+    """
     if platform != "darwin":
         return
     import plistlib
@@ -125,7 +138,7 @@ def exclude_from_backups(
 
 
 def _set_attribute(path: Path, name: str, content: bytes) -> None:
-    """setxattr(2) of macOS, with its position and options; Python has only Linux's."""
+    """Call setxattr(2) of macOS, which takes a position and options; Python wraps only Linux's."""
     import ctypes
 
     setxattr = ctypes.CDLL(None, use_errno=True).setxattr

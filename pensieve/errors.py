@@ -1,14 +1,15 @@
-"""Every error that pensieve raises on purpose, one tree, by whose fault it is.
+"""The tree of errors that pensieve raises on purpose, by whose fault they are.
 
-An error is raised where it is known and translated once at a boundary: `server/errors.py` gives it an HTTP
-status and Anthropic's envelope, `cli/app.py` a message, a hint and an exit code. This module knows neither.
+Each is raised where the fault is found and translated once at a boundary: `server/errors.py` gives
+it an HTTP status and Anthropic's envelope, `cli/app.py` a message, a hint and an exit code. This
+module knows neither.
 """
 
 from typing import ClassVar
 
 
 class PensieveError(Exception):
-    """What happened (`message`) and, where there is one, the way out (`hint`)."""
+    """What happened (`message`) and, if there is one, the way to fix it (`hint`)."""
 
     exit_code: int = 1
 
@@ -19,18 +20,20 @@ class PensieveError(Exception):
 
 
 class RequestError(PensieveError):
-    """The client's fault: the request cannot be answered as it is. Sending it again does not help."""
+    """The client's fault: the request cannot be answered. Sending it again does not help."""
 
-    # Anthropic's name for the case, where it has one; clients choose their way round by it.
+    # Machine-readable code, Anthropic's where it has one, for errors that clients handle specially.
     error_code: ClassVar[str | None] = None
 
 
 class InvalidRequestError(RequestError):
-    """The request's content is wrong; the message is in Anthropic's wording."""
+    """The content of the request is wrong; the message follows Anthropic's wording."""
 
 
 class PromptTooLongError(InvalidRequestError):
-    """The prompt does not fit the model's context. Clients compact the conversation on this wording."""
+    """The prompt does not fit the model's context. Clients compact the conversation when they read
+    this message.
+    """
 
     def __init__(self, prompt_tokens: int, context_tokens: int) -> None:
         super().__init__(f"prompt is too long: {prompt_tokens} tokens > {context_tokens} maximum")
@@ -39,9 +42,10 @@ class PromptTooLongError(InvalidRequestError):
 
 
 class PromptUnprocessableError(InvalidRequestError):
-    """The engine ended again and again while it processed the prompt, and where it would not is not known.
+    """The engine crashed repeatedly while it processed the prompt; a length that works is unknown.
 
-    Clients shorten the conversation on the first words. A limit is not named: they would count with it.
+    Clients shorten the conversation when a message begins like this one. It names no limit, because
+    they would compute with it.
     """
 
     def __init__(self, deaths: int, prompt_tokens: int, done_tokens: int) -> None:
@@ -53,7 +57,7 @@ class PromptUnprocessableError(InvalidRequestError):
 
 
 class ThreadAlreadyContinuedError(InvalidRequestError):
-    """The answer that the request goes on from has an answer after it already."""
+    """The answer that the request continues has already been continued."""
 
     error_code = "thread_already_continued"
 
@@ -65,7 +69,7 @@ class ThreadAlreadyContinuedError(InvalidRequestError):
 
 
 class ThreadInFlightError(InvalidRequestError):
-    """Another request is going on from the same answer at this moment."""
+    """Another request is continuing the same answer at this moment."""
 
     error_code = "thread_continue_in_flight"
 
@@ -76,7 +80,9 @@ class ThreadInFlightError(InvalidRequestError):
 
 
 class ThreadFingerprintError(InvalidRequestError):
-    """A field that holds for a whole thread is not what the thread was created with. Clients look for the last words."""
+    """A field that is fixed per thread differs from the thread's first request. Clients look for
+    the end of the message.
+    """
 
     error_code = "thread_fingerprint_mismatch"
 
@@ -88,18 +94,20 @@ class ThreadFingerprintError(InvalidRequestError):
 
 
 class BodyEncodingUnsupportedError(InvalidRequestError):
-    """The body is compressed. It is read as it is only: what it would inflate to is not known before."""
+    """The body is compressed. Such bodies are refused: their inflated size is not known in
+    advance.
+    """
 
     error_code = "request_body_encoding_unsupported"
 
     def __init__(self) -> None:
         super().__init__(
-            "content-encoding: compressed request bodies are not read; send it as it is"
+            "content-encoding: compressed request bodies are not read; send it uncompressed"
         )
 
 
 class CharsetUnsupportedError(InvalidRequestError):
-    """The body is said to be in another encoding than JSON's."""
+    """The content type declares another charset than JSON's."""
 
     error_code = "unsupported_charset"
 
@@ -108,7 +116,7 @@ class CharsetUnsupportedError(InvalidRequestError):
 
 
 class BodyTimeoutError(InvalidRequestError):
-    """The body did not come to its end in time."""
+    """The body did not arrive completely in time."""
 
     error_code = "request_body_timeout"
 
@@ -117,7 +125,7 @@ class BodyTimeoutError(InvalidRequestError):
 
 
 class TooManyToolsError(InvalidRequestError):
-    """More tools than a prompt is made of."""
+    """The request has more tools than the server accepts."""
 
     error_code = "available_tools_limit_exceeded"
 
@@ -127,27 +135,27 @@ class AuthenticationError(RequestError):
 
 
 class ForbiddenError(RequestError):
-    """The request comes from where no client of ours can be: a foreign Host or Origin."""
+    """The request has a foreign Host or Origin, which no client of ours sends."""
 
 
 class NotFoundError(RequestError):
-    """No such path, model or object."""
+    """There is no such path, model or object."""
 
 
 class ThreadNotFoundError(NotFoundError):
-    """The thread that the request goes on from is not kept any more, or never was."""
+    """The thread that the request continues is not stored, or no longer."""
 
     error_code = "thread_not_found"
 
     def __init__(self, message_id: str) -> None:
         super().__init__(
-            f"thread.previous_message_id: no thread is kept for {message_id}."
+            f"thread.previous_message_id: no thread is stored for {message_id}."
             " Send the whole conversation to create a new one."
         )
 
 
 class FileExpiredError(NotFoundError):
-    """The file's time is over; its content is gone."""
+    """The file has expired and its content is deleted."""
 
     error_code = "file_expired"
 
@@ -156,7 +164,7 @@ class FileExpiredError(NotFoundError):
 
 
 class StorageQuotaExceededError(RequestError):
-    """What the server keeps for its clients (files, message batches) would grow over its cap."""
+    """What the server stores for its clients (files, message batches) would exceed its limit."""
 
     error_code = "storage_quota_exceeded"
 
@@ -166,35 +174,35 @@ class MethodNotAllowedError(RequestError):
 
 
 class RequestTooLargeError(RequestError):
-    """The body is larger than the server reads."""
+    """The body exceeds the server's limit."""
 
 
 class HeadTooLargeError(RequestError):
-    """The request's line and headers are more than the server reads."""
+    """The request line and headers exceed the server's limit."""
 
 
 class SettingsError(PensieveError):
-    """A flag, a variable or the configuration is wrong."""
+    """A flag, an environment variable or the configuration file is wrong."""
 
     exit_code = 78
 
 
 class UsageError(PensieveError):
-    """The command line does not say what is wanted."""
+    """The command line is wrong."""
 
     exit_code = 2
 
 
 class MachineError(PensieveError):
-    """This machine cannot do it."""
+    """This machine, or its state, does not allow the operation."""
 
 
 class UnsupportedPlatformError(MachineError):
-    """No Apple silicon here, and no other device was asked for."""
+    """The machine has no Apple silicon, and no other device was requested."""
 
 
 class PortInUseError(MachineError):
-    """Another program listens where the server should."""
+    """Another program listens on the server's port."""
 
     exit_code = 69
 
@@ -206,7 +214,7 @@ class ServerUnavailableError(MachineError):
 
 
 class NoServerError(ServerUnavailableError):
-    """Nobody listens at the server's address."""
+    """Nothing listens at the server's address."""
 
     def __init__(self, base_url: str) -> None:
         super().__init__(
@@ -215,34 +223,37 @@ class NoServerError(ServerUnavailableError):
 
 
 class ForeignServerError(ServerUnavailableError):
-    """Something answers at the server's address, and nothing shows that it is the user's own server."""
+    """The program at the server's address has not proved that it is the user's own server."""
 
     def __init__(self, base_url: str, *, hint: str) -> None:
         super().__init__(
-            f"What answers at {base_url} is not known to be your pensieve server, so it gets neither"
-            " your key nor what you ask.",
+            f"The program at {base_url} has not proved to be your pensieve server, so neither your"
+            " key nor your messages are sent to it.",
             hint=hint,
         )
 
 
 class ProgramMissingError(MachineError):
-    """Another program that is to be run is not installed."""
+    """Another program that pensieve runs is not installed."""
 
     exit_code = 69
 
 
 class InstallationError(MachineError):
-    """A Python package of pensieve's is missing, or another one stands in its place."""
+    """A Python package that pensieve needs is missing, or shadowed by another one."""
 
 
 class DiskFullError(MachineError):
-    """Not enough room for what is to be written."""
+    """The disk has not enough free space for the write."""
 
     exit_code = 73
 
 
 class StartFailedError(MachineError):
-    """The background server ended, or its engine failed, before it could answer. exit_code: the server's, where that says why."""
+    """The background server ended, or its engine failed, before it could answer.
+
+    Its exit code is the server's, where that explains the failure.
+    """
 
     def __init__(self, message: str, *, hint: str | None = None, exit_code: int = 1) -> None:
         super().__init__(message, hint=hint)
@@ -250,14 +261,18 @@ class StartFailedError(MachineError):
 
 
 class ProgramReplacedError(MachineError):
-    """The program was removed from the disk while the server ran from it, as `brew upgrade` does."""
+    """The program was removed from the disk while the server ran from it, as `brew upgrade`
+    does.
+    """
 
     exit_code = 75
 
     def __init__(self) -> None:
         super().__init__(
-            "pensieve was replaced or removed while the server ran from it, so the server has ended.",
-            hint="As a Homebrew service it comes back by itself. Otherwise start the new one:\n  pensieve start",
+            "pensieve was replaced or removed while the server ran from it, so the server has"
+            " ended.",
+            hint="As a Homebrew service it comes back by itself. Otherwise start the new one:\n"
+            "  pensieve start",
         )
 
 
@@ -266,7 +281,7 @@ class StopFailedError(MachineError):
 
 
 class NotWritableError(MachineError):
-    """A folder or file of pensieve's own cannot be made, or must not be used as it is."""
+    """A folder or file of pensieve cannot be created, or is unsafe to use."""
 
     exit_code = 73
 
@@ -282,13 +297,13 @@ class ModelUnavailableError(ModelError):
 
 
 class ModelDamagedError(ModelError):
-    """The model's files are incomplete, altered, or not of a kind that pensieve loads."""
+    """The model's files are incomplete, modified, or of a format that pensieve does not load."""
 
     exit_code = 65
 
 
 class ModelUnsupportedError(ModelError):
-    """The model is of a kind that pensieve, or the mlx-lm in it, does not load. Fetching it again does not help."""
+    """Neither pensieve nor its mlx-lm loads this kind of model. Fetching it again does not help."""
 
     exit_code = 65
 
@@ -298,7 +313,7 @@ class EngineError(PensieveError):
 
 
 class EngineBusyError(EngineError):
-    """No room for one more generation, or the model is not loaded yet. Trying again helps."""
+    """The queue is full, or the model is not loaded yet. Trying again helps."""
 
     def __init__(self, message: str, *, retry_after_s: int = 2) -> None:
         super().__init__(message)
@@ -306,16 +321,16 @@ class EngineBusyError(EngineError):
 
 
 class GrammarError(EngineError):
-    """An answer cannot be held to this grammar: it does not compile, or costs too much. A looser one may do."""
+    """The grammar does not compile, or costs too much. A looser one may work."""
 
 
 class WorkerDiedError(EngineBusyError):
-    """The engine worker ended in the middle of a generation. It is started again; trying again helps."""
+    """The engine worker ended during a generation. It is restarted; trying again helps."""
 
 
 class LethalRequestError(EngineError):
-    """The engine worker ended again and again on this request. Sending it again does not help."""
+    """The engine worker ended repeatedly on this request. Sending it again does not help."""
 
 
 class EngineFailedError(EngineError):
-    """The engine cannot run at all: the model does not load, or the worker dies at every start."""
+    """The engine cannot run: the model does not load, or the worker dies at every start."""

@@ -1,6 +1,6 @@
-"""Keeps a fault that comes thousands of times a second from filling the log and turning over what else it says.
+"""Limit how often one kind of warning is logged, so that a frequent fault does not fill the log.
 
-asyncio, for one, logs 2 000 tracebacks at once where no connection can be accepted (2026-11-30, CPython 3.11).
+asyncio, for example, logs 2000 tracebacks at once while accept() fails (2026-11-30, CPython 3.11).
 """
 
 import logging
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 PERIOD_S = 10.0
-# Of one kind, in one period.
+# Per kind and period.
 MAX_LINES = 5
 MAX_KINDS = 256
 
@@ -18,11 +18,14 @@ MAX_KINDS = 256
 class _Period:
     began_at: float
     lines: int = 0
-    held_back: int = 0
+    suppressed: int = 0
 
 
 class LogRateLimit(logging.Filter):
-    """Of warnings and errors of one kind lets a few through in a period; the next one after it says how many it held back."""
+    """Passes at most `MAX_LINES` warnings and errors of one kind per period.
+
+    The first one of a later period reports how many were suppressed.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -35,18 +38,18 @@ class LogRateLimit(logging.Filter):
         now = self._clock()
         period = self._period_of(record, now)
         if now - period.began_at >= PERIOD_S:
-            if period.held_back:
-                record.msg = f"{record.getMessage()} ({period.held_back} more like it before)"
+            if period.suppressed:
+                record.msg = f"{record.getMessage()} ({period.suppressed} more like it before)"
                 record.args = None
-            period.began_at, period.lines, period.held_back = now, 0, 0
+            period.began_at, period.lines, period.suppressed = now, 0, 0
         if period.lines < MAX_LINES:
             period.lines += 1
             return True
-        period.held_back += 1
+        period.suppressed += 1
         return False
 
     def _period_of(self, record: logging.LogRecord, now: float) -> _Period:
-        """A kind is what is said, before its values are put in, and of which exception."""
+        """Group records by message template, logger, level and exception type."""
         cause = record.exc_info[0] if record.exc_info else None
         kind = (record.name, record.levelno, record.msg, cause)
         if kind not in self._periods and len(self._periods) == MAX_KINDS:

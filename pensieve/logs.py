@@ -1,7 +1,7 @@
-"""Logging of the server: one line per event on standard error; and the file behind it, kept small and read.
+"""Logging of the server: one line per event on standard error, and the size-capped file it goes to.
 
-Whatever a client or a model can put into a message (CR, LF, escapes, NUL) is written escaped, so that it neither
-forges a line nor talks to the terminal. Knows no HTTP.
+Control characters (CR, LF, escapes, NUL) that a client or a model put into a message are escaped,
+so that they cannot forge a line or control the terminal. Knows no HTTP.
 """
 
 import fcntl
@@ -16,23 +16,25 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO, cast
 
-from pensieve.atomic_files import file_behind
+from pensieve.atomic_files import file_of
 from pensieve.log_rate_limit import LogRateLimit
 from pensieve.untrusted_text import one_line
 
-# 50 000 requests, at some 200 bytes each.
+# About 50 000 requests of some 200 bytes each.
 MAX_BYTES = 10 * 2**20
 EARLIER = ".1"
-LOOK_S = 0.2
+POLL_S = 0.2
 
 
 def set_up(*, is_debug: bool, stream: TextIO | None = None) -> None:
-    """pensieve's own lines from INFO (DEBUG where asked for), libraries' from WARNING. Calling it again replaces it.
+    """Log pensieve's records from INFO (or DEBUG) and libraries' from WARNING; replace earlier
+    set-ups.
 
-    A regular file that the stream writes to is kept small, whoever opened it: we, launchd or a shell.
+    If `stream` is a regular file, its size is capped, whether pensieve, launchd or a shell opened
+    it.
     """
     stream = stream or cast("TextIO", sys.stderr)
-    log = file_behind(stream)
+    log = file_of(stream)
     handler = SizeCappedHandler(stream, log) if log else logging.StreamHandler(stream)
     handler.setFormatter(OneLine())
     handler.addFilter(LogRateLimit())
@@ -42,35 +44,38 @@ def set_up(*, is_debug: bool, stream: TextIO | None = None) -> None:
 
 
 class SizeCappedHandler(logging.StreamHandler[TextIO]):
-    """Writes to a file that others (the engine's worker, a crash) hold open to append to as well.
+    """Writes to a file that other processes (the engine worker, a crashing one) append to as well.
 
-    At its largest it is copied and emptied, not renamed: whoever holds it open goes on in it. What another process
-    writes between the two is lost.
+    A file over the limit is copied and truncated, not renamed, because other processes have it
+    open. What they write between copy and truncation is lost.
     """
 
-    def __init__(self, stream: TextIO, log: Path, largest_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, stream: TextIO, log: Path, max_bytes: int = MAX_BYTES) -> None:
         super().__init__(stream)
         _append(stream.fileno())
         self._log = log
-        self._largest_bytes = largest_bytes
+        self._max_bytes = max_bytes
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line, and look whether it was one too many."""
+        """Write one line and rotate the file if it exceeds the limit."""
         super().emit(record)
-        # A full disk is no reason not to serve.
+        # The server continues to work while the disk is full.
         with suppress(OSError):
-            if os.fstat(self.stream.fileno()).st_size > self._largest_bytes:
+            if os.fstat(self.stream.fileno()).st_size > self._max_bytes:
                 rotate(self._log)
 
 
 def _append(descriptor: int) -> None:
-    """Have every write go to the file's end. A shell's `2> file` would write on where it was, behind a hole, once it is emptied."""
+    """Make every write go to the end of the file.
+
+    After a truncation, a shell's `2> file` would otherwise write at its old offset, leaving a hole.
+    """
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
     fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_APPEND)
 
 
 def rotate(log: Path) -> None:
-    """Copy `log` beside itself, over what was there, readable by its owner alone; and empty it."""
+    """Copy `log` to `earlier(log)`, readable by its owner alone, and truncate it."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
     with (
         log.open("rb+") as file,
@@ -82,34 +87,38 @@ def rotate(log: Path) -> None:
 
 
 def last_lines(log: Path, count: int) -> Iterator[str]:
-    """The last `count` lines of the log, and of what was before it where it has not as many."""
-    found: deque[str] = deque(maxlen=count)
+    """Return the last `count` lines of the log, continued from the rotated file if it is
+    shorter.
+    """
+    lines: deque[str] = deque(maxlen=count)
     for file in (earlier(log), log):
         with suppress(FileNotFoundError, NotADirectoryError), file.open("rb") as opened:
-            found.extend(map(_text, opened))
-    return iter(found)
+            lines.extend(map(_text, opened))
+    return iter(lines)
 
 
-def follow(log: Path, pause: Callable[[], object] = lambda: time.sleep(LOOK_S)) -> Iterator[str]:
-    """Each line that is written from now on, also after the file was turned over, emptied or made anew. Never ends."""
-    at, held = _size(log), b""
-    copied_at = _changed_at(earlier(log))
+def follow(log: Path, pause: Callable[[], object] = lambda: time.sleep(POLL_S)) -> Iterator[str]:
+    """Yield each line written from now on, across rotation, truncation and replacement. Never
+    ends.
+    """
+    offset, partial = _size(log), b""
+    rotated_ns = _modified_ns(earlier(log))
     while True:
-        if _size(log) < at:
-            is_copied = _changed_at(earlier(log)) != copied_at
-            # What came between the last look and the turn is in the copy.
-            held = held + _from(earlier(log), at) if is_copied else b""
-            at = 0
-        came = _from(log, at)
-        at += len(came)
-        *whole, held = (held + came).split(b"\n")
-        yield from map(_text, whole)
-        copied_at = _changed_at(earlier(log))
+        if _size(log) < offset:
+            is_rotated = _modified_ns(earlier(log)) != rotated_ns
+            # The copy holds what was written between the last poll and the rotation.
+            partial = partial + _read_from(earlier(log), offset) if is_rotated else b""
+            offset = 0
+        content = _read_from(log, offset)
+        offset += len(content)
+        *complete, partial = (partial + content).split(b"\n")
+        yield from map(_text, complete)
+        rotated_ns = _modified_ns(earlier(log))
         pause()
 
 
 class OneLine(logging.Formatter):
-    """`2026-01-31T10:20:30Z level message`, with its traceback if there is one, on one line."""
+    """Formats a record, with its traceback, as `2026-01-31T10:20:30Z level message` on one line."""
 
     converter = time.gmtime
 
@@ -125,7 +134,7 @@ def _text(line: bytes) -> str:
 
 
 def earlier(log: Path) -> Path:
-    """Return the file that `log` is copied to when it has become too large."""
+    """Return the file that `log` is copied to on rotation."""
     return log.with_name(log.name + EARLIER)
 
 
@@ -133,12 +142,12 @@ def _size(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
 
 
-def _changed_at(file: Path) -> int:
+def _modified_ns(file: Path) -> int:
     return file.stat().st_mtime_ns if file.exists() else 0
 
 
-def _from(file: Path, at: int) -> bytes:
+def _read_from(file: Path, offset: int) -> bytes:
     with suppress(FileNotFoundError), file.open("rb") as opened:
-        opened.seek(at)
+        opened.seek(offset)
         return opened.read()
     return b""

@@ -1,7 +1,8 @@
-"""What this machine is, and which device MLX may use on it.
+"""Facts about this machine, and the device that MLX may use on it.
 
-`inspect` gathers facts, `choose_device` decides by them alone. Imports no MLX: what is installed is read from the
-distributions' metadata, so that `start` refuses a machine before anything heavy is loaded.
+`inspect` gathers facts and `choose_device` decides by them alone. Imports no MLX: the installed
+builds are read from the distributions' metadata, so that `start` refuses an unsuitable machine
+before it loads anything large.
 """
 
 import os
@@ -36,26 +37,21 @@ WIRED_LIMIT_KEY = "iogpu.wired_limit_mb"
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Facts. `architecture` is the one Python runs as; `macos` the version, empty elsewhere;
-    `memory_bytes` 0: unknown; `chip` as macOS names it, "Apple M4 Pro"; `wired_limit_bytes` is what
-    the GPU may use in all where someone has set it, else 0.
-    """
-
     system: str
-    architecture: str
+    architecture: str  # of the Python process
     python: str
-    macos: str = ""
-    memory_bytes: int = 0
+    macos: str = ""  # the version; empty elsewhere
+    memory_bytes: int = 0  # 0: unknown
     is_rosetta: bool = False
     has_mlx_cuda: bool = False
     has_mlx_cpu: bool = False
-    chip: str = ""
-    wired_limit_bytes: int = 0
+    chip: str = ""  # as macOS names it: "Apple M4 Pro"
+    wired_limit_bytes: int = 0  # the limit that the user set for the GPU; 0: none
 
     @property
     def macos_version(self) -> tuple[int, int]:
-        """Major and minor; (0, 0) where it is not known. macOS 26 is 16 to programs that were built
-        for older ones.
+        """Major and minor version; (0, 0) if unknown. macOS 26 reports 16 to programs that were
+        built for older versions.
         """
         numbers = [int(part) for part in self.macos.split(".")[:2] if part.isdecimal()]
         major, minor = (*numbers, 0, 0)[:2]
@@ -63,7 +59,7 @@ class Machine:
 
     @property
     def chip_generation(self) -> int:
-        """4 for an M4 of any size; 0 where it is not known."""
+        """4 for an M4 of any size; 0 if unknown."""
         match = re.match(r"Apple M(\d+)", self.chip)
         return int(match[1]) if match else 0
 
@@ -74,7 +70,6 @@ class Machine:
 
     @property
     def kind(self) -> Kind:
-        """What `choose_device` tells apart."""
         if self.system == "Darwin":
             if self.architecture == "arm64":
                 return "apple_silicon"
@@ -82,7 +77,7 @@ class Machine:
         return "linux" if self.system == "Linux" else "other"
 
     def describe(self) -> str:
-        """The facts in one line, for a person."""
+        """Return the facts in one line for people."""
         system = f"macOS {self.macos}" if self.macos else self.system
         installed = "CUDA" if self.has_mlx_cuda else "CPU" if self.has_mlx_cpu else ""
         facts = [
@@ -95,9 +90,8 @@ class Machine:
 
 
 def inspect() -> Machine:
-    """The machine that this process runs on."""
     system, architecture = platform.system(), platform.machine()
-    asked = kernel_values(_sysctl_lines(CHIP_KEY, WIRED_LIMIT_KEY)) if system == "Darwin" else {}
+    kernel = kernel_values(_sysctl_lines(CHIP_KEY, WIRED_LIMIT_KEY)) if system == "Darwin" else {}
     return Machine(
         system=system,
         architecture=architecture,
@@ -107,26 +101,27 @@ def inspect() -> Machine:
         is_rosetta=is_translated(system, architecture, _sysctl),
         has_mlx_cuda=any(map(_is_installed, CUDA_DISTRIBUTIONS)),
         has_mlx_cpu=any(map(_is_installed, CPU_DISTRIBUTIONS)),
-        chip=asked.get(CHIP_KEY, ""),
-        wired_limit_bytes=_whole(asked.get(WIRED_LIMIT_KEY, "")) * MIB,
+        chip=kernel.get(CHIP_KEY, ""),
+        wired_limit_bytes=_parse_int(kernel.get(WIRED_LIMIT_KEY, "")) * MIB,
     )
 
 
 def chip(sysctl: Callable[[str], str] | None = None) -> str:
-    """The processor's name, as the system gives it."""
+    """Return the processor's name as the system reports it."""
     if name := (sysctl or _sysctl)(CHIP_KEY):
         return name
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-        return next(named, platform.machine())
+        names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+        return next(names, platform.machine())
     return platform.machine()
 
 
 def is_translated(system: str, architecture: str, sysctl: Callable[[str], str]) -> bool:
-    """Whether this is an Intel Python on an Apple silicon Mac, where the kernel passes for an Intel one.
+    """Whether an Intel Python runs on Apple silicon, where the kernel reports an Intel processor.
 
-    `sysctl.proc_translated` is 1 in a translated process; `hw.optional.arm64` exists on Apple silicon only.
+    `sysctl.proc_translated` is 1 in a translated process; `hw.optional.arm64` exists on Apple
+    silicon only.
     """
     if (system, architecture) != ("Darwin", "x86_64"):
         return False
@@ -134,9 +129,9 @@ def is_translated(system: str, architecture: str, sysctl: Callable[[str], str]) 
 
 
 def choose_device(requested: Device | None, machine: Machine) -> Device:
-    """`requested` where this machine can, Metal on Apple silicon where nothing was requested.
+    """Return `requested` if this machine supports it; the GPU on Apple silicon without a request.
 
-    Raises `UnsupportedPlatformError` with what was found and the way round, if there is one.
+    Raises `UnsupportedPlatformError` with the facts and, if there is one, a way to run pensieve.
     """
     kind = machine.kind
     match kind:
@@ -158,7 +153,8 @@ def _on_apple_silicon(requested: Device | None, machine: Machine) -> Device:
     major = machine.macos.partition(".")[0]
     if major.isdecimal() and int(major) < MIN_MACOS:
         raise UnsupportedPlatformError(
-            f"Unsupported macOS: MLX needs macOS {MIN_MACOS} or later.\nFound: {machine.describe()}.",
+            f"Unsupported macOS: MLX needs macOS {MIN_MACOS} or later.\n"
+            f"Found: {machine.describe()}.",
             hint="Update macOS in System Settings > General > Software Update, then start again.",
         )
     return requested or "gpu"
@@ -167,7 +163,7 @@ def _on_apple_silicon(requested: Device | None, machine: Machine) -> Device:
 def _on_linux(requested: Device | None, machine: Machine) -> Device:
     match requested:
         case None:
-            raise _not_asked(machine)
+            raise _no_device_given(machine)
         case "cpu":
             if machine.has_mlx_cpu or machine.has_mlx_cuda:
                 return "cpu"
@@ -180,11 +176,11 @@ def _on_linux(requested: Device | None, machine: Machine) -> Device:
             assert_never(requested)
 
 
-def _not_asked(machine: Machine) -> UnsupportedPlatformError:
+def _no_device_given(machine: Machine) -> UnsupportedPlatformError:
     cpu = machine.has_mlx_cpu or machine.has_mlx_cuda
     return _unsupported(
         machine,
-        "To run it here all the same, name the device:\n"
+        "To run it here anyway, name the device:\n"
         "  pensieve start --device cpu   MLX's CPU back end: slow, good for a try\n"
         f"                                {_state(cpu, 'cpu')}\n"
         "  pensieve start --device gpu   MLX's CUDA build, on an NVIDIA GPU\n"
@@ -193,7 +189,7 @@ def _not_asked(machine: Machine) -> UnsupportedPlatformError:
     )
 
 
-def _state(is_installed: bool, extra: str) -> str:  # noqa: FBT001 -- a word for a fact, read in place
+def _state(is_installed: bool, extra: str) -> str:  # noqa: FBT001 -- clear at both calls
     return "(installed)" if is_installed else f"(needs: pip install 'pensieve-llm[{extra}]')"
 
 
@@ -232,7 +228,7 @@ def _intel_mac(machine: Machine) -> UnsupportedPlatformError:
 def _other(machine: Machine) -> UnsupportedPlatformError:
     return _unsupported(
         machine,
-        "There is no way round on this system. pensieve also runs on Linux, with\n--device cpu.",
+        "pensieve cannot run on this system. It also runs on Linux, with --device cpu.",
     )
 
 
@@ -251,23 +247,23 @@ def _memory_bytes() -> int:
 
 
 def kernel_values(lines: str) -> dict[str, str]:
-    """What `sysctl` printed, by name."""
+    """Return the values of `sysctl` output by name."""
     pairs = (line.partition(": ") for line in lines.splitlines())
     return {name.strip(): value.strip() for name, separator, value in pairs if separator}
 
 
-def _whole(text: str) -> int:
+def _parse_int(text: str) -> int:
     return int(text) if text.isdecimal() else 0
 
 
 def _sysctl(name: str) -> str:
-    """One kernel value; empty where there is none of that name."""
+    """Return one kernel value; empty if there is none of that name."""
     return _sysctl_lines("-n", name).strip()
 
 
-def _sysctl_lines(*words: str) -> str:
-    """Kernel values, a line for each that exists."""
-    command = ["/usr/sbin/sysctl", *words]
+def _sysctl_lines(*arguments: str) -> str:
+    """Return kernel values, one line for each that exists."""
+    command = ["/usr/sbin/sysctl", *arguments]
     try:
         return subprocess.run(  # noqa: S603 -- a fixed path and our own few names
             command, capture_output=True, text=True, timeout=5, check=False
@@ -277,6 +273,9 @@ def _sysctl_lines(*words: str) -> str:
 
 
 def _is_installed(distribution: str) -> bool:
-    """By the folder that installers write. importlib.metadata says the same, and takes 15 ms of every `pensieve env` to load."""
-    written = f"{distribution.replace('-', '_')}-*.dist-info"
-    return any(next(Path(folder).glob(written), None) for folder in sys.path)
+    """Look for the folder that installers write.
+
+    importlib.metadata gives the same answer, but its import adds 15 ms to every `pensieve env`.
+    """
+    pattern = f"{distribution.replace('-', '_')}-*.dist-info"
+    return any(next(Path(folder).glob(pattern), None) for folder in sys.path)

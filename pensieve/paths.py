@@ -1,4 +1,4 @@
-"""Where pensieve keeps its files. A value; it makes no folder and reads no environment."""
+"""The folders and files of pensieve, as a value. Creates nothing and reads no environment."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,26 +8,24 @@ CONFIG = "config.toml"
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Three roots: `state` (lock, running server), `models` (weights), `logs`; and the configuration file."""
-
-    state: Path
-    models: Path
+    state: Path  # lock, running server, what clients store
+    models: Path  # weights
     logs: Path
     config_file: Path
 
     @property
     def prefixes(self) -> Path:
-        """KV caches of prompts gone by: private, and worth no backup."""
+        """KV caches of earlier prompts: private, and excluded from backups."""
         return self.models.parent / "prefixes"
 
     @property
     def answers(self) -> Path:
-        """Answers as they were generated; they go with the prefixes."""
+        """Answers as they were generated; deleted together with the prefixes."""
         return self.prefixes / "answers"
 
     @property
     def lock_file(self) -> Path:
-        """Held (flock) by the running server for as long as it lives."""
+        """The running server holds it (flock) until it ends."""
         return self.state / "server.lock"
 
     @property
@@ -37,27 +35,27 @@ class Paths:
 
     @property
     def chat_history(self) -> Path:
-        """What was typed in conversations."""
+        """Lines typed into `pensieve chat`."""
         return self.state / "chat_history"
 
     @property
     def batches(self) -> Path:
-        """Message batches, a folder each: what was asked and what came of it."""
+        """Message batches, a folder each: requests and results."""
         return self.state / "batches"
 
     @property
     def files(self) -> Path:
-        """What clients uploaded to `/v1/files`."""
+        """Files that clients uploaded to `/v1/files`."""
         return self.state / "files"
 
     @property
     def server_log(self) -> Path:
-        """What the background server writes to its standard output and error."""
+        """Standard output and error of the background server."""
         return self.logs / "server.log"
 
 
 def under_home(root: Path) -> Paths:
-    """All of pensieve's files under one folder, as PENSIEVE_HOME asks."""
+    """Put all files under one folder, as PENSIEVE_HOME asks."""
     return Paths(
         state=root / "state",
         models=root / "models",
@@ -67,7 +65,7 @@ def under_home(root: Path) -> Paths:
 
 
 def macos(home: Path) -> Paths:
-    """Apple's places under `home/Library`."""
+    """Follow Apple's layout under `home/Library`."""
     library = home / "Library"
     return Paths(
         state=library / "Application Support" / "pensieve",
@@ -78,9 +76,13 @@ def macos(home: Path) -> Paths:
 
 
 def xdg(
-    home: Path, *, state: Path | None = None, cache: Path | None = None, config: Path | None = None
+    home: Path,
+    *,
+    state: Path | None = None,  # $XDG_STATE_HOME
+    cache: Path | None = None,  # $XDG_CACHE_HOME
+    config: Path | None = None,  # $XDG_CONFIG_HOME
 ) -> Paths:
-    """The XDG base directories; each is $XDG_STATE_HOME, $XDG_CACHE_HOME or $XDG_CONFIG_HOME where set."""
+    """Follow the XDG base directory specification; None takes its default."""
     state_root = (state or home / ".local" / "state") / "pensieve"
     cache_root = (cache or home / ".cache") / "pensieve"
     return Paths(

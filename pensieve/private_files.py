@@ -1,7 +1,8 @@
-"""The one door to folders and files that are this user's alone: how they are made, and what is refused instead of used.
+"""Create and open the folders and files that belong to this user alone.
 
-Modes hold whatever the umask. A link, another user's folder or file, or what is neither is never used: whoever planted it
-could read or replace what pensieve writes. Raises OSError alone; `NotOursError` says what is wrong with what is there.
+All access to private files goes through here. Modes are set whatever the umask. A link, a special
+file, or a folder or file of another user is never used: its owner could read or replace what
+pensieve writes. Raises only OSError; `NotOursError` describes what is wrong.
 """
 
 import errno
@@ -14,29 +15,31 @@ from pathlib import Path
 PRIVATE_FOLDER = 0o700
 PRIVATE_FILE = 0o600
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
-# What libraries and programs that we start create is this user's alone too.
+# Also covers files that libraries and child processes create.
 PRIVATE_UMASK = 0o077
 
 
 class NotOursError(PermissionError):
-    """Something else is in the place of a folder or file of ours; `strerror` says what it is."""
+    """A link, a special file or another user's file is at the path; `strerror` describes it."""
 
     def __init__(self, problem: str, path: Path) -> None:
         super().__init__(errno.EPERM, problem, str(path))
 
 
 def make_missing(folder: Path) -> None:
-    """Make `folder` and its missing parents; one that is there is left as it is."""
+    """Make `folder` and its missing parents; an existing one is not changed."""
     for missing in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
         missing.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
 
 
-def make_folder(folder: Path, *, may_be_link: bool = False) -> None:
-    """Make `folder` and its missing parents; one that is there becomes private.
-
-    may_be_link: it may be a link of this user's own to a folder of theirs, on another disk for instance. That is left as it
-    is: its disk may know no modes.
-    """
+def make_folder(
+    folder: Path,
+    *,
+    # Accept a link of this user to a folder of theirs, for example on another disk. Its mode is not
+    # changed: that disk may not support modes.
+    may_be_link: bool = False,
+) -> None:
+    """Make `folder` and its missing parents; an existing one becomes private."""
     make_missing(folder)
     if may_be_link and folder.is_symlink():
         _check_owner(folder.lstat(), folder)
@@ -44,7 +47,7 @@ def make_folder(folder: Path, *, may_be_link: bool = False) -> None:
         return
     if folder.is_symlink():
         raise NotOursError("it is a symbolic link", folder)
-    # By descriptor: what is checked is what is changed.
+    # By descriptor, so that the checked folder is the changed one.
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         _check_owner(os.fstat(descriptor), folder)
@@ -54,9 +57,10 @@ def make_folder(folder: Path, *, may_be_link: bool = False) -> None:
 
 
 def claim(folder: Path) -> None:
-    """Check a folder that is there to be read: this user's, root's, or a link of this user's to one of those.
+    """Check an existing folder before reading: it must be this user's, root's, or this user's link
+    to one of those.
 
-    One that is ours and that others could write to becomes private.
+    A folder of this user that others can write to becomes private.
     """
     is_link = folder.is_symlink()
     if is_link:
@@ -70,8 +74,10 @@ def claim(folder: Path) -> None:
 
 
 def open_private(path: Path, flags: int) -> int:
-    """Return a descriptor of the file `path`, made where `flags` create it; never through a link, never of another's."""
-    # Opening a pipe that nobody writes to would wait for ever.
+    """Return a descriptor of `path`, created if `flags` say so; never through a link, and only of a
+    regular file of this user.
+    """
+    # Without O_NONBLOCK, opening a pipe without a writer would block.
     flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
         descriptor = os.open(path, flags, PRIVATE_FILE)
@@ -83,7 +89,7 @@ def open_private(path: Path, flags: int) -> int:
         status = os.fstat(descriptor)
         _check_owner(status, path)
         if not stat.S_ISREG(status.st_mode):
-            raise NotOursError("it is no file", path)
+            raise NotOursError("it is not a regular file", path)
         if stat.S_IMODE(status.st_mode) != PRIVATE_FILE:
             os.fchmod(descriptor, PRIVATE_FILE)
     except OSError:
@@ -92,15 +98,18 @@ def open_private(path: Path, flags: int) -> int:
     return descriptor
 
 
-def read_private(path: Path, at_most: int = -1) -> bytes:
-    """Return a file's content, or its first bytes."""
+def read_private(path: Path, max_bytes: int = -1) -> bytes:
+    """Return a file's content, or its first `max_bytes`."""
     with os.fdopen(open_private(path, os.O_RDONLY), "rb") as file:
-        return file.read(at_most)
+        return file.read(max_bytes)
 
 
 @contextmanager
 def private_umask() -> Generator[None]:
-    """Whatever is created in the block, also by libraries and child processes, is this user's alone. Of the whole process."""
+    """Make files that libraries and child processes create in the block private.
+
+    Changes the umask of the whole process.
+    """
     before = os.umask(PRIVATE_UMASK)
     try:
         yield

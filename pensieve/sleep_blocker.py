@@ -1,6 +1,6 @@
-"""Keeps a Mac from sleeping while there is work, by a child process. Knows no engine.
+"""Keep a Mac from sleeping during work, by a child process. Knows no engine.
 
-Only idle sleep is held off: a display that is kept on (`caffeinate -d`) goes with GPU watchdog
+Only idle sleep is prevented: a display that stays on (`caffeinate -d`) correlates with GPU watchdog
 panics (mlx#3267). Written from caffeinate(8), not run on a Mac.
 """
 
@@ -13,18 +13,18 @@ from contextlib import contextmanager
 
 _log = logging.getLogger("pensieve")
 
-# -i: no idle sleep. -w PID: while that process lives, so a server that is killed leaves none.
+# -i: no idle sleep. -w PID: end with that process, so that a killed server leaves no child.
 CAFFEINATE = ("/usr/bin/caffeinate", "-i", "-w")
 TIMEOUT_S = 2.0
 
 
-def awake_command(*, is_wanted: bool, platform: str = sys.platform) -> Sequence[str]:
-    """Return the command that, given a process id, keeps this machine awake; empty for none."""
-    return CAFFEINATE if is_wanted and platform == "darwin" else ()
+def awake_command(*, is_enabled: bool, platform: str = sys.platform) -> Sequence[str]:
+    """Return the command that, with a process id appended, prevents sleep; empty for none."""
+    return CAFFEINATE if is_enabled and platform == "darwin" else ()
 
 
 class SleepBlocker:
-    """Owns one child process while it is held, at most to its block's end. Empty command: none."""
+    """Owns one child process between `hold` and `release`. An empty command starts none."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command
@@ -37,7 +37,7 @@ class SleepBlocker:
         self.release()
 
     def hold(self) -> None:
-        """Start the child, unless it runs. Where that fails a warning is logged, and that is all."""
+        """Start the child unless it runs already. A failure is only logged."""
         if not self._command or (self._child and self._child.poll() is None):
             return
         try:
@@ -48,10 +48,9 @@ class SleepBlocker:
                 stderr=subprocess.DEVNULL,
             )
         except OSError as error:
-            _log.warning("this machine may sleep during work, caffeinate failed: %s", error)
+            _log.warning("caffeinate failed, this machine may sleep during work: %s", error)
 
     def release(self) -> None:
-        """End the child, if it runs."""
         child, self._child = self._child, None
         if child is None:
             return
@@ -65,7 +64,6 @@ class SleepBlocker:
 
 @contextmanager
 def awake(command: Sequence[str]) -> Generator[None]:
-    """Keep the machine awake while in the block."""
     with SleepBlocker(command) as blocker:
         blocker.hold()
         yield

@@ -1,4 +1,6 @@
-"""The house's rules (one direction, one door per foreign library, budgets), held by reading every file's imports."""
+"""Architecture rules (dependency direction, wrappers of foreign libraries, size limits), by
+imports.
+"""
 
 import ast
 import statistics
@@ -16,8 +18,8 @@ BASE = {
 }
 FILES_ON_DISK = {"atomic_files", "private_files", "untrusted_json"}
 
-# What a part may import inside pensieve besides itself. A part is a package with its own row, or
-# a module at the top; a name stands for the package and all below it.
+# The other parts of pensieve that a part may import. A part is a package with its own row or a
+# top-level module; a name covers the package and everything below it.
 MAY_IMPORT = {
     "__init__": set(),
     "__main__": {"cli", "isolation"},
@@ -65,7 +67,7 @@ MAY_IMPORT = {
 }
 
 # Foreign libraries and the parts that alone may import them.
-DOORS = {
+WRAPPERS = {
     "mlx": {"engine.model", "engine.worker", "engine.grammar.mask", "machine", "models.demo.gguf"},
     "mlx_lm": {"engine.model", "engine.worker"},
     "llguidance": {"engine.grammar"},
@@ -94,14 +96,14 @@ MAX_FILES = 15
 
 
 def part_of(module: str) -> str:
-    """Return the row of the table that is about a module: the innermost."""
+    """Return the innermost row of the table that covers a module."""
     return next((name for name in parents_of(module) if name in MAY_IMPORT), module)
 
 
 def parents_of(module: str) -> list[str]:
     """Return a module's name and those of its packages, the longest first."""
-    words = module.split(".")
-    return [".".join(words[:count]) for count in range(len(words), 0, -1)]
+    parts = module.split(".")
+    return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
 
 
 def module_of(path: Path) -> str:
@@ -109,15 +111,15 @@ def module_of(path: Path) -> str:
 
 
 def imports_of(path: Path) -> set[str]:
-    found = set()
+    imports = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imports |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            found.add(node.module)
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            imports.add(node.module)
+            imports |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return imports
 
 
 def is_within(name: str, allowed: set[str]) -> bool:
@@ -128,20 +130,20 @@ MODULES = {module_of(path): path for path in FILES}
 
 
 def inner_imports_of(path: Path) -> set[str]:
-    """Return the modules of pensieve that a file imports; a package counts where no part does."""
-    named = {name.removeprefix("pensieve.") for name in imports_of(path)} & MODULES.keys()
-    return {name for name in named if not any(other.startswith(name + ".") for other in named)}
+    """Return the pensieve modules that a file imports; packages count unless a part covers them."""
+    modules = {name.removeprefix("pensieve.") for name in imports_of(path)} & MODULES.keys()
+    return {name for name in modules if not any(other.startswith(name + ".") for other in modules)}
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_of)
-def test_a_module_imports_only_what_its_part_may(path: Path) -> None:
+def test_a_module_imports_only_what_its_part_allows(path: Path) -> None:
     part = part_of(module_of(path))
     assert part in MAY_IMPORT, f"{part} has no row in the table"
     allowed = MAY_IMPORT[part] | {part}
     assert {name for name in inner_imports_of(path) if not is_within(name, allowed)} == set()
 
 
-def test_no_modules_import_each_other_in_a_circle() -> None:
+def test_modules_have_no_import_cycles() -> None:
     graph = {module: inner_imports_of(path) for module, path in MODULES.items()}
     try:
         TopologicalSorter(graph).prepare()
@@ -156,20 +158,22 @@ def test_no_command_imports_another() -> None:
     } == set()
 
 
-def test_no_folder_has_more_files_than_a_reader_takes_in() -> None:
+def test_folders_stay_within_the_file_limit() -> None:
     counts = Counter(path.parent.relative_to(ROOT).as_posix() for path in FILES)
     assert {folder: count for folder, count in counts.items() if count > MAX_FILES} == {}
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_of)
-def test_a_foreign_library_enters_through_its_door(path: Path) -> None:
+def test_a_foreign_library_is_imported_only_by_its_wrapper(path: Path) -> None:
     top_levels = {name.split(".")[0] for name in imports_of(path)}
-    wrong = {lib for lib in top_levels & DOORS.keys() if not is_within(module_of(path), DOORS[lib])}
+    wrong = {
+        lib for lib in top_levels & WRAPPERS.keys() if not is_within(module_of(path), WRAPPERS[lib])
+    }
     assert not wrong
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_of)
-def test_a_file_stays_within_its_budget_and_says_what_it_is(path: Path) -> None:
+def test_files_stay_within_their_line_limit_and_have_a_docstring(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.count("\n") <= MAX_LINES
     assert ast.get_docstring(ast.parse(text)), "no module docstring"
@@ -206,7 +210,7 @@ def test_only_the_output_module_prints(path: Path) -> None:
     assert not calls or is_within(module_of(path), STDLIB_DOORS["print"])
 
 
-def test_no_drawer_for_everything() -> None:
+def test_no_module_is_named_utils_or_the_like() -> None:
     vague = {"core", "utils", "common", "helpers", "types", "misc"}
     assert not {
         module_of(path)
@@ -215,6 +219,6 @@ def test_no_drawer_for_everything() -> None:
     }
 
 
-def test_every_row_of_the_table_is_about_something_that_exists() -> None:
-    named = MAY_IMPORT.keys() | set().union(*MAY_IMPORT.values(), *DOORS.values())
-    assert {name for name in named if name not in MODULES} == set()
+def test_every_row_of_the_tables_names_an_existing_module() -> None:
+    modules = MAY_IMPORT.keys() | set().union(*MAY_IMPORT.values(), *WRAPPERS.values())
+    assert {name for name in modules if name not in MODULES} == set()

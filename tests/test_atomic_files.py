@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and durable where that is asked for."""
+"""Atomic writes and durability."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ from pensieve.atomic_files import (
 
 
 class Drive:
-    """Counts what it is asked to empty its cache for, and refuses where it is told to."""
+    """Counts requests to flush its cache, and can refuse them."""
 
     def __init__(self, refusal: int | None = None) -> None:
         self.descriptors: list[int] = []
@@ -29,18 +29,18 @@ class Drive:
             raise OSError(self._refusal, os.strerror(self._refusal))
 
 
-# fsync(2) of it fails, so that a test sees whether it was called.
+# fsync(2) fails on it, which shows whether it was called.
 NOT_OPEN = 10**6
 
 
-def test_a_drive_that_empties_its_cache_needs_no_fsync() -> None:
+def test_full_sync_replaces_fsync_if_supported() -> None:
     drive = Drive()
     sync(NOT_OPEN, drive)
     assert drive.descriptors == [NOT_OPEN]
 
 
 @pytest.mark.parametrize("refusal", sorted(UNSUPPORTED))
-def test_a_file_system_without_full_sync_gets_fsync(refusal: int, tmp_path: Path) -> None:
+def test_unsupported_full_sync_falls_back_to_fsync(refusal: int, tmp_path: Path) -> None:
     drive = Drive(refusal)
     with (tmp_path / "file").open("wb") as file:
         sync(file.fileno(), drive)
@@ -49,19 +49,19 @@ def test_a_file_system_without_full_sync_gets_fsync(refusal: int, tmp_path: Path
         sync(NOT_OPEN, drive)
 
 
-def test_a_drive_that_fails_is_told() -> None:
+def test_failing_full_sync_raises() -> None:
     with pytest.raises(OSError, match="Input/output"):
         sync(1, Drive(errno.EIO))
 
 
-def test_files_and_folders_can_be_synced(tmp_path: Path) -> None:
+def test_sync_path_accepts_files_and_folders(tmp_path: Path) -> None:
     sync_path(tmp_path)
     (tmp_path / "file").write_bytes(b"content")
     sync_path(tmp_path / "file")
 
 
 @pytest.mark.parametrize("is_durable", [True, False])
-def test_a_file_is_written_whole_in_pieces(is_durable: bool, tmp_path: Path) -> None:
+def test_write_accepts_content_in_pieces(is_durable: bool, tmp_path: Path) -> None:
     file = tmp_path / "file"
     assert write_atomically(file, [b"one", memoryview(b"two")], is_durable=is_durable) == 6
     assert file.read_bytes() == b"onetwo"
@@ -69,7 +69,7 @@ def test_a_file_is_written_whole_in_pieces(is_durable: bool, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("is_durable", [True, False])
-def test_a_write_that_fails_leaves_what_was_there(is_durable: bool, tmp_path: Path) -> None:
+def test_failed_write_keeps_the_old_content(is_durable: bool, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"before")
 
@@ -92,7 +92,7 @@ EXCLUDED = bytes.fromhex(
 )
 
 
-def test_a_folder_is_excluded_from_time_machine_on_a_mac_alone(tmp_path: Path) -> None:
+def test_a_folder_is_excluded_from_backups_only_on_macos(tmp_path: Path) -> None:
     attributes: dict[tuple[Path, str], bytes] = {}
 
     def set_attribute(path: Path, name: str, content: bytes) -> None:
@@ -105,14 +105,14 @@ def test_a_folder_is_excluded_from_time_machine_on_a_mac_alone(tmp_path: Path) -
     assert attributes == {(tmp_path, name): EXCLUDED}
 
 
-def test_a_file_system_without_attributes_is_no_error(tmp_path: Path) -> None:
+def test_exclusion_from_backups_ignores_unsupported_attributes(tmp_path: Path) -> None:
     def refuse(path: Path, name: str, content: bytes) -> None:
         raise OSError(errno.ENOTSUP, "not supported")
 
     exclude_from_backups(tmp_path, refuse, "darwin")
 
 
-def test_what_is_not_a_regular_file_is_never_replaced(tmp_path: Path) -> None:
+def test_write_refuses_to_replace_special_files(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     link = tmp_path / "link"

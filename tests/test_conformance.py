@@ -1,4 +1,6 @@
-"""docs/conformance.md held to the code: what it names exists, and what the server knows has a row there."""
+"""docs/conformance.md against the code: what it names exists, and every server feature has a
+row.
+"""
 
 import ast
 import re
@@ -16,7 +18,7 @@ from pensieve.api.messages.content_blocks import ContentBlock, ResultPart
 from pensieve.api.messages.events import ContentBlockDelta, StreamEvent
 from pensieve.api.messages.message import StopReason, Usage
 from pensieve.api.messages.request import CountTokensRequest, MessagesRequest
-from pensieve.api.messages.tools import ClientToolType, ScreenToolType, ServerToolType
+from pensieve.api.messages.tools import ClientToolType, ComputerUseToolType, ServerToolType
 from pensieve.server.errors import _TABLE
 from tests.fakes import ScriptedEngine
 from tests.server.serving import app_of, in_memory
@@ -36,7 +38,7 @@ _CODE = re.compile(r"`([^`]+)`")
 
 @dataclass(frozen=True)
 class Row:
-    """One line of one of the page's tables."""
+    """One row of a table of the page."""
 
     section: str
     subject: str
@@ -60,7 +62,7 @@ def rows(section: str | None = None) -> Iterator[Row]:
 
 
 def named(section: str, *, absent: bool | None = None) -> set[str]:
-    """What a section's rows name; of those that say it is not here (yet), or of the others."""
+    """Return the names in a section's rows, either of unsupported features or of the others."""
     chosen = [
         row for row in rows(section) if absent is None or row.here.startswith(ABSENT) == absent
     ]
@@ -83,34 +85,34 @@ def texts_of(path: Path) -> set[str]:
 
 
 def refusals(row: Row) -> list[str]:
-    """The wordings that a row quotes."""
+    """Return the error messages that a row quotes."""
     _, refused, quoted = row.here.partition("refused")
-    found = [(double or single).strip() for double, single in _QUOTED.findall(quoted)]
-    return [words for words in found if " " in words] if refused else []
+    messages = [(double or single).strip() for double, single in _QUOTED.findall(quoted)]
+    return [message for message in messages if " " in message] if refused else []
 
 
 def tags(*unions: Any) -> set[str]:
-    """The values of `type` in the members of unions."""
+    """Return the values of `type` in the members of unions."""
     members = [member for union in unions for member in get_args(get_args(union)[0])]
     return {tag for member in members for tag in get_args(member.model_fields["type"].annotation)}
 
 
 def families(kinds: Iterable[str]) -> set[str]:
-    """Tool types by what stands before their dates."""
+    """Return tool types without their dates."""
     return {re.sub(r"(_regex|_bm25)?(_[0-9]{8})?$", "", kind) for kind in kinds}
 
 
-def test_the_page_is_made_of_rows() -> None:
+def test_the_page_has_rows() -> None:
     assert len(list(rows())) > 100
     assert all(row.section for row in rows())
 
 
 @pytest.mark.parametrize("row", list(rows()), ids=lambda row: row.subject[:60])
-def test_a_row_says_what_is_done_and_who_shows_it(row: Row) -> None:
+def test_every_row_states_behaviour_and_tests(row: Row) -> None:
     assert row.here.startswith(WORDS)
-    shown = _NAMED.findall(row.shown_by)
+    tests = _NAMED.findall(row.shown_by)
     assert _NAMED.sub("", row.shown_by).strip() in {"", "-"}
-    assert shown
+    assert tests
     if row.here.startswith("refused"):
         assert refusals(row)
 
@@ -118,13 +120,13 @@ def test_a_row_says_what_is_done_and_who_shows_it(row: Row) -> None:
 @pytest.mark.parametrize(
     "row", [row for row in rows() if refusals(row)], ids=lambda row: row.subject[:60]
 )
-def test_the_words_of_a_refusal_are_in_the_code_or_its_tests(row: Row) -> None:
-    """Without the path before them and what stands in for a name."""
+def test_quoted_error_messages_occur_in_code_or_tests(row: Row) -> None:
+    """Ignores the path before a message and placeholders for names."""
     files = {ROOT / file for file, _ in _NAMED.findall(row.shown_by)}
-    known = set().union(*map(texts_of, files | SOURCES))
-    for words in refusals(row):
-        for part in _PATH.sub("", words).split("…"):
-            assert any(part.strip() in text for text in known), part
+    texts = set().union(*map(texts_of, files | SOURCES))
+    for message in refusals(row):
+        for part in _PATH.sub("", message).split("…"):
+            assert any(part.strip() in text for text in texts), part
 
 
 @pytest.mark.parametrize(
@@ -141,15 +143,15 @@ def test_every_named_test_exists(path: str) -> None:
 async def test_every_endpoint_has_its_row() -> None:
     async with in_memory(app_of(ScriptedEngine([[]]))) as client:
         document = (await client.get("/openapi.json")).json()
-    told = {
+    endpoints = {
         f"{method.upper()} {path}" for path, item in document["paths"].items() for method in item
     }
-    assert {name for name in named("Endpoints", absent=False) if name[0].isupper()} == told
+    assert {name for name in named("Endpoints", absent=False) if name[0].isupper()} == endpoints
 
 
 def test_every_field_of_a_request_has_its_row() -> None:
-    known = {*MessagesRequest.model_fields, *CountTokensRequest.model_fields}
-    assert known <= named("Request fields")
+    fields = {*MessagesRequest.model_fields, *CountTokensRequest.model_fields}
+    assert fields <= named("Request fields")
 
 
 def test_every_content_block_has_its_row() -> None:
@@ -157,12 +159,12 @@ def test_every_content_block_has_its_row() -> None:
 
 
 def test_every_tool_of_anthropics_has_its_row() -> None:
-    known = families(
+    tools = families(
         kind
-        for union in (ClientToolType, ServerToolType, ScreenToolType)
+        for union in (ClientToolType, ServerToolType, ComputerUseToolType)
         for kind in get_args(union)
     )
-    assert known == {name.rstrip("*").rstrip("_") for name in named("Tools")} & known
+    assert tools == {name.rstrip("*").rstrip("_") for name in named("Tools")} & tools
 
 
 def test_every_event_and_stop_reason_has_its_row() -> None:

@@ -1,4 +1,6 @@
-"""Where Homebrew has put the program, by folders as it makes them."""
+"""Homebrew's locations of the program, its service and log, with folders as Homebrew creates
+them.
+"""
 
 import os
 import shutil
@@ -22,17 +24,17 @@ from pensieve.paths import under_home
         ("/Users/me/Cellar/x", None),
     ],
 )
-def test_a_keg_is_known_by_its_folder(prefix: str, keg: Keg | None) -> None:
+def test_a_keg_is_derived_from_its_folder(prefix: str, keg: Keg | None) -> None:
     assert keg_of(Path(prefix)) == keg
 
 
-def test_the_services_log_is_in_homebrews_own_folder() -> None:
+def test_the_service_log_is_in_homebrews_var_folder() -> None:
     keg = keg_of(Path("/opt/homebrew/Cellar/pensieve/0.1.0/libexec"))
     assert keg is not None
     assert keg.log == Path("/opt/homebrew/var/log/pensieve.log")
 
 
-def test_the_file_of_a_service_is_found_the_users_before_the_machines(tmp_path: Path) -> None:
+def test_the_users_service_file_precedes_the_machines(tmp_path: Path) -> None:
     agents, daemons = tmp_path / "Library" / "LaunchAgents", tmp_path / "LaunchDaemons"
     assert service_file(tmp_path, daemons) is None
     for folder in (daemons, agents):
@@ -43,8 +45,8 @@ def test_the_file_of_a_service_is_found_the_users_before_the_machines(tmp_path: 
         assert service_file(tmp_path, daemons) == folder / "homebrew.mxcl.pensieve.plist"
 
 
-def test_a_program_whose_keg_was_removed_is_gone(tmp_path: Path) -> None:
-    """As `brew upgrade` leaves it: the new keg is there, `opt` leads to it, the old one is not."""
+def test_a_program_with_removed_keg_is_not_installed(tmp_path: Path) -> None:
+    """Like after `brew upgrade`: the new keg exists, `opt` links to it, the old one is removed."""
     cellar, opt = tmp_path / "Cellar" / "pensieve", tmp_path / "opt" / "pensieve"
     python = Path("libexec", "bin", "python3.14")
     package = Path("libexec", "lib", "python3.14", "site-packages", "pensieve", "__init__.py")
@@ -64,14 +66,14 @@ def test_a_program_whose_keg_was_removed_is_gone(tmp_path: Path) -> None:
     assert is_installed((opt / python, opt / package))
 
 
-def test_this_program_is_installed() -> None:
+def test_the_running_program_is_installed() -> None:
     assert is_installed()
 
 
 # logs
 
 
-def test_logs_are_looked_for_in_both_places_the_last_written_last(tmp_path: Path) -> None:
+def test_logs_of_both_locations_are_sorted_by_modification(tmp_path: Path) -> None:
     paths, keg = under_home(tmp_path / "home"), Keg(tmp_path / "homebrew", "pensieve")
     assert logs_of(paths, None, keg) == []
     for log in (paths.server_log, keg.log):
@@ -84,7 +86,7 @@ def test_logs_are_looked_for_in_both_places_the_last_written_last(tmp_path: Path
     assert logs_of(paths, None, None) == [paths.server_log]
 
 
-def test_a_server_that_runs_names_its_log_itself(tmp_path: Path) -> None:
+def test_a_running_servers_own_log_is_the_only_one(tmp_path: Path) -> None:
     paths, keg = under_home(tmp_path / "home"), Keg(tmp_path / "homebrew", "pensieve")
     paths.logs.mkdir(parents=True)
     paths.server_log.touch()

@@ -1,4 +1,4 @@
-"""The user's Python variables reach neither the program nor its children."""
+"""The user's Python variables affect neither the program nor its children."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 from pensieve.isolation import python, python_variables
 from tests.cli.program import PROGRAM, environment
 
-# Each changes what a program prints, or keeps it from running.
+# Each changes a program's output or prevents its start.
 MEAN = {
     "PYTHONOPTIMIZE": "2",
     "PYTHONINSPECT": "1",
@@ -50,7 +50,7 @@ def foreign_packages(folder: Path, *names: str) -> Path:
     return folder
 
 
-def test_a_command_under_foreign_python_variables_prints_what_it_prints_without(
+def test_foreign_python_variables_do_not_change_a_commands_output(
     tmp_path: Path,
 ) -> None:
     path = foreign_packages(tmp_path / "lib", "cyclopts", "pydantic", "attrs", "tomllib", "difflib")
@@ -62,20 +62,20 @@ def test_a_command_under_foreign_python_variables_prints_what_it_prints_without(
     assert b"Start the server in the background" in foreign.stdout
 
 
-def test_a_child_sees_no_python_variable_and_no_working_folder(tmp_path: Path) -> None:
+def test_a_child_gets_no_python_variables_and_no_working_folder_on_its_path(tmp_path: Path) -> None:
     foreign_packages(tmp_path, "json")
-    words = ("-c", "import json, sys; print(sys.flags.optimize, sys.flags.safe_path)")
-    ended = run(python(*words), tmp_path, PYTHONPATH=str(tmp_path), PYTHONOPTIMIZE="2")
+    arguments = ("-c", "import json, sys; print(sys.flags.optimize, sys.flags.safe_path)")
+    ended = run(python(*arguments), tmp_path, PYTHONPATH=str(tmp_path), PYTHONOPTIMIZE="2")
     assert ended.stdout == b"0 True\n"
 
 
-def test_a_program_that_is_isolated_already_is_not_started_again(tmp_path: Path) -> None:
-    """Started again and again it would not end."""
+def test_an_isolated_program_does_not_restart(tmp_path: Path) -> None:
+    """Otherwise it would restart forever."""
     ended = run([sys.executable, "-E", "-m", "pensieve", "--version"], tmp_path, PYTHONPATH="/x")
     assert ended.stdout.startswith(b"pensieve ")
 
 
-def test_variables_that_are_empty_or_change_nothing_are_no_reason_to_start_again() -> None:
+def test_empty_or_harmless_variables_do_not_cause_a_restart() -> None:
     environ = {"PYTHONPATH": "", "PYTHONUNBUFFERED": "1", "PYTHON": "/usr/bin/python3", "HOME": "/"}
     assert python_variables(environ) == []
     assert python_variables({**environ, "PYTHONHOME": "/x", "PYTHON_GIL": "1"}) == [

@@ -1,4 +1,4 @@
-"""A fault that comes thousands of times is a few lines of the log, and nothing else is lost."""
+"""A fault that repeats thousands of times logs a few lines, and other records still pass."""
 
 import logging
 
@@ -19,7 +19,7 @@ def record(
     return logging.LogRecord("asyncio", level, "", 0, message, values, cause)
 
 
-def test_a_flood_is_a_few_lines_and_its_number_comes_with_the_next_one() -> None:
+def test_repeated_warnings_are_limited_and_counted_in_the_next_period() -> None:
     clock = Clock()
     damping = LogRateLimit(clock)
     flood = [record("accept failed: %s", number, error=OSError()) for number in range(26_000)]
@@ -35,7 +35,7 @@ def test_a_flood_is_a_few_lines_and_its_number_comes_with_the_next_one() -> None
     assert last.getMessage() == "accept failed: once"
 
 
-def test_other_faults_are_told_in_the_middle_of_a_flood() -> None:
+def test_other_warnings_pass_during_a_flood() -> None:
     damping = LogRateLimit(Clock())
     assert sum(damping.filter(record("a")) for _ in range(100)) == MAX_LINES
     assert damping.filter(record("b"))
@@ -43,11 +43,11 @@ def test_other_faults_are_told_in_the_middle_of_a_flood() -> None:
     assert damping.filter(record("a", level=logging.WARNING))
 
 
-def test_what_is_no_fault_is_never_held_back() -> None:
+def test_info_records_are_never_suppressed() -> None:
     damping = LogRateLimit(Clock())
     assert all(damping.filter(record("request", level=logging.INFO)) for _ in range(1000))
 
 
-def test_many_kinds_take_no_more_memory() -> None:
+def test_the_number_of_tracked_kinds_is_limited() -> None:
     damping = LogRateLimit(Clock())
     assert all(damping.filter(record(f"kind {number}")) for number in range(3 * MAX_KINDS))

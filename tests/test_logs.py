@@ -1,4 +1,4 @@
-"""What is logged, and that nothing in a message can forge a line."""
+"""The log's format, escaping, rotation and following."""
 
 import io
 import logging
@@ -16,19 +16,19 @@ from pensieve import logs
 
 @pytest.fixture
 def stream() -> Iterator[io.StringIO]:
-    """The log, with logging put back as it was afterwards."""
+    """Yield the log's stream and restore logging afterwards."""
     root = logging.getLogger()
     before = (root.handlers[:], root.level, logging.getLogger("pensieve").level)
-    kept = io.StringIO()
+    output = io.StringIO()
     root.handlers[:] = []
-    yield kept
+    yield output
     logging.captureWarnings(capture=False)
     root.handlers[:] = before[0]
     root.setLevel(before[1])
     logging.getLogger("pensieve").setLevel(before[2])
 
 
-def test_a_line_has_its_time_its_level_and_its_message(stream: io.StringIO) -> None:
+def test_a_line_has_time_level_and_message(stream: io.StringIO) -> None:
     logs.set_up(is_debug=False, stream=stream)
     logging.getLogger("pensieve.server").info("the model is loaded (%s s)", 3)
     assert re.fullmatch(
@@ -36,7 +36,7 @@ def test_a_line_has_its_time_its_level_and_its_message(stream: io.StringIO) -> N
     )
 
 
-def test_libraries_are_heard_from_warning_on(stream: io.StringIO) -> None:
+def test_libraries_are_logged_from_warning(stream: io.StringIO) -> None:
     logs.set_up(is_debug=True, stream=stream)
     logging.getLogger("httpcore").info("chatter")
     logging.getLogger("httpcore").warning("trouble")
@@ -47,7 +47,7 @@ def test_libraries_are_heard_from_warning_on(stream: io.StringIO) -> None:
     ]
 
 
-def test_setting_up_again_writes_no_line_twice(stream: io.StringIO) -> None:
+def test_repeated_set_up_does_not_duplicate_lines(stream: io.StringIO) -> None:
     logs.set_up(is_debug=True, stream=stream)
     logs.set_up(is_debug=False, stream=stream)
     logging.getLogger("pensieve").debug("detail")
@@ -55,7 +55,7 @@ def test_setting_up_again_writes_no_line_twice(stream: io.StringIO) -> None:
     assert stream.getvalue().count("\n") == 1
 
 
-def test_an_error_and_its_traceback_are_one_line(stream: io.StringIO) -> None:
+def test_an_error_with_traceback_is_one_line(stream: io.StringIO) -> None:
     logs.set_up(is_debug=False, stream=stream)
     try:
         int("bad\nvalue")
@@ -66,7 +66,7 @@ def test_an_error_and_its_traceback_are_one_line(stream: io.StringIO) -> None:
 
 
 @given(st.text())
-def test_whatever_is_logged_stays_on_its_line(text: str) -> None:
+def test_control_characters_cannot_break_a_line(text: str) -> None:
     line = logs.OneLine().format(logging.makeLogRecord({"msg": "%s", "args": (text,)}))
     assert len(line.splitlines()) == 1
     assert not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in line)
@@ -80,14 +80,14 @@ def log(tmp_path: Path) -> Path:
     return tmp_path / "server.log"
 
 
-def write_lines(log: Path, largest_bytes: int, *lines: str) -> None:
+def write_lines(log: Path, max_bytes: int, *lines: str) -> None:
     with log.open("a") as output:
-        handler = logs.SizeCappedHandler(output, log, largest_bytes)
+        handler = logs.SizeCappedHandler(output, log, max_bytes)
         for line in lines:
             handler.emit(logging.makeLogRecord({"msg": line}))
 
 
-def test_a_log_at_its_largest_is_kept_beside_and_goes_on_empty(log: Path) -> None:
+def test_a_full_log_is_copied_and_truncated(log: Path) -> None:
     with log.open("a") as other_process:
         write_lines(log, 1000, *[f"line {number:04}" for number in range(110)])
         other_process.write("a crash\n")
@@ -96,11 +96,11 @@ def test_a_log_at_its_largest_is_kept_beside_and_goes_on_empty(log: Path) -> Non
     assert 1000 < earlier.stat().st_size < 1100
     assert stat.S_IMODE(earlier.stat().st_mode) == 0o600
     assert log.read_text().splitlines()[-2:] == ["line 0109", "a crash"]
-    kept = [*earlier.read_text().splitlines(), *log.read_text().splitlines()]
-    assert kept[-11:-1] == [f"line {number:04}" for number in range(100, 110)]
+    remaining = [*earlier.read_text().splitlines(), *log.read_text().splitlines()]
+    assert remaining[-11:-1] == [f"line {number:04}" for number in range(100, 110)]
 
 
-def test_a_link_in_the_place_of_the_earlier_log_is_not_followed(log: Path) -> None:
+def test_rotation_does_not_follow_a_planted_link(log: Path) -> None:
     precious = log.with_name("precious")
     precious.write_text("kept")
     log.with_name("server.log.1").symlink_to(precious)
@@ -109,7 +109,7 @@ def test_a_link_in_the_place_of_the_earlier_log_is_not_followed(log: Path) -> No
     assert "one more" in log.read_text()
 
 
-def test_any_regular_file_is_kept_small_and_nothing_else(log: Path, stream: io.StringIO) -> None:
+def test_only_regular_files_are_size_capped(log: Path, stream: io.StringIO) -> None:
     with log.open("a") as output:
         logs.set_up(is_debug=False, stream=output)
         assert isinstance(logging.getLogger().handlers[0], logs.SizeCappedHandler)
@@ -120,16 +120,16 @@ def test_any_regular_file_is_kept_small_and_nothing_else(log: Path, stream: io.S
     assert not isinstance(logging.getLogger().handlers[0], logs.SizeCappedHandler)
 
 
-def test_a_log_that_a_shell_opened_begins_anew_without_a_hole(log: Path) -> None:
+def test_a_log_opened_by_a_shell_has_no_hole_after_rotation(log: Path) -> None:
     with log.open("w") as output:
-        handler = logs.SizeCappedHandler(output, log, largest_bytes=1000)
+        handler = logs.SizeCappedHandler(output, log, max_bytes=1000)
         for number in range(110):
             handler.emit(logging.makeLogRecord({"msg": f"line {number:04}"}))
     assert log.read_text().startswith("line 0")
     assert log.stat().st_size < 200
 
 
-def test_the_last_lines_reach_back_into_the_earlier_log(log: Path) -> None:
+def test_last_lines_include_the_rotated_log(log: Path) -> None:
     assert list(logs.last_lines(log, 5)) == []
     log.with_name("server.log.1").write_bytes(b"one\ntwo \xff\n")
     log.write_text("three\nfour")
@@ -138,7 +138,7 @@ def test_the_last_lines_reach_back_into_the_earlier_log(log: Path) -> None:
     assert len(list(logs.last_lines(log, 9))) == 4
 
 
-def test_a_log_is_followed_through_halves_an_end_and_a_new_beginning(log: Path) -> None:
+def test_follow_survives_partial_lines_rotation_and_replacement(log: Path) -> None:
     log.write_text("before\n")
     writes = iter([("a", "a"), ("a", "b\nc\n"), ("w", "d\n"), ("w", ""), ("w", "e\nf\n")])
 
@@ -151,7 +151,7 @@ def test_a_log_is_followed_through_halves_an_end_and_a_new_beginning(log: Path) 
     assert [next(followed) for _ in range(5)] == ["ab", "c", "d", "e", "f"]
 
 
-def test_what_was_written_just_before_a_turn_is_followed_too(log: Path) -> None:
+def test_follow_yields_lines_written_just_before_rotation(log: Path) -> None:
     log.with_name("server.log.1").write_text("of long ago, and longer than what there is now\n")
     log.write_text("before\n")
 
@@ -169,8 +169,8 @@ def test_what_was_written_just_before_a_turn_is_followed_too(log: Path) -> None:
 
     turning = turn()
     followed = logs.follow(log, pause=lambda: next(turning))
-    said = [next(followed) for _ in range(4)]
-    assert said == ["half a line", "just before", "and just after", "anew"]
+    yielded = [next(followed) for _ in range(4)]
+    assert yielded == ["half a line", "just before", "and just after", "anew"]
 
 
 def write_text(log: Path, text: str) -> None:

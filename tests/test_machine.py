@@ -1,4 +1,4 @@
-"""Which device may be used on which machine, and what is said where none may."""
+"""The device that each machine may use, and the errors for unsupported machines."""
 
 import pytest
 
@@ -36,14 +36,14 @@ WINDOWS = Machine("Windows", "AMD64", "3.12.0")
         (LINUX_CUDA, "cpu", "cpu"),
     ],
 )
-def test_a_machine_that_can_gets_its_device(
+def test_supported_machines_get_their_device(
     machine: Machine, requested: Device | None, chosen: Device
 ) -> None:
     assert choose_device(requested, machine) == chosen
 
 
 @pytest.mark.parametrize(
-    ("machine", "requested", "words"),
+    ("machine", "requested", "fragments"),
     [
         (BARE_LINUX, None, ["M1 or later", "Linux on x86_64", "--device cpu", "pensieve-llm[cpu]"]),
         (BARE_LINUX, None, ["--device gpu", "CUDA", "pensieve-llm[cuda]"]),
@@ -56,16 +56,16 @@ def test_a_machine_that_can_gets_its_device(
         (INTEL_MAC, None, ["M1 or later", "Intel Mac", "macOS 13.6 on x86_64", "16 GiB"]),
         (INTEL_MAC, "cpu", ["Intel Mac", "no --device helps"]),
         (OLD_MACOS, None, ["macOS 14 or later", "macOS 13.6"]),
-        (WINDOWS, "cpu", ["M1 or later", "Windows on AMD64", "no way round"]),
+        (WINDOWS, "cpu", ["M1 or later", "Windows on AMD64", "cannot run on this system"]),
     ],
 )
-def test_a_machine_that_cannot_is_told_what_was_found_and_the_way_round(
-    machine: Machine, requested: Device | None, words: list[str]
+def test_unsupported_machines_get_an_error_with_facts_and_advice(
+    machine: Machine, requested: Device | None, fragments: list[str]
 ) -> None:
     with pytest.raises(UnsupportedPlatformError) as refusal:
         choose_device(requested, machine)
-    said = f"{refusal.value.message}\n{refusal.value.hint}"
-    assert [word for word in words if word not in said] == []
+    message = f"{refusal.value.message}\n{refusal.value.hint}"
+    assert [fragment for fragment in fragments if fragment not in message] == []
     assert refusal.value.exit_code == 1
 
 
@@ -73,7 +73,7 @@ def test_a_machine_that_cannot_is_told_what_was_found_and_the_way_round(
     "machine", [BARE_LINUX, LINUX_CPU, LINUX_CUDA, ROSETTA, INTEL_MAC, OLD_MACOS, WINDOWS]
 )
 @pytest.mark.parametrize("requested", [None, "gpu"])
-def test_a_refusal_fits_one_screen(machine: Machine, requested: Device | None) -> None:
+def test_an_error_fits_one_screen(machine: Machine, requested: Device | None) -> None:
     try:
         choose_device(requested, machine)
     except UnsupportedPlatformError as refusal:
@@ -84,7 +84,7 @@ def test_a_refusal_fits_one_screen(machine: Machine, requested: Device | None) -
         assert machine is LINUX_CUDA
 
 
-def test_a_rosetta_mac_is_not_told_to_buy_another() -> None:
+def test_a_rosetta_error_does_not_advise_another_mac() -> None:
     with pytest.raises(UnsupportedPlatformError) as refusal:
         choose_device(None, ROSETTA)
     assert "Intel Mac" not in f"{refusal.value.message}{refusal.value.hint}"
@@ -101,13 +101,13 @@ def test_a_rosetta_mac_is_not_told_to_buy_another() -> None:
         ("Linux", "x86_64", {"hw.optional.arm64": "1"}, False),
     ],
 )
-def test_a_translated_python_is_recognised_by_what_the_kernel_says(
+def test_rosetta_is_detected_by_kernel_values(
     system: str, architecture: str, kernel: dict[str, str], translated: bool
 ) -> None:
     assert is_translated(system, architecture, lambda name: kernel.get(name, "")) is translated
 
 
-def test_the_chip_is_named_as_sysctl_names_it() -> None:
+def test_the_chip_name_comes_from_sysctl() -> None:
     recorded = {"machdep.cpu.brand_string": "Apple M4"}
     assert chip(lambda name: recorded.get(name, "")) == "Apple M4"
     assert chip(lambda _: "")
@@ -138,7 +138,7 @@ def test_kernel_values_are_read_by_name() -> None:
     ("chip", "generation"),
     [("Apple M1", 1), ("Apple M4 Max", 4), ("Apple M10 Ultra", 10), ("Apple A18", 0), ("", 0)],
 )
-def test_a_chip_tells_its_generation(chip: str, generation: int) -> None:
+def test_the_chip_generation_is_parsed_from_its_name(chip: str, generation: int) -> None:
     assert Machine("Darwin", "arm64", "3.14.0", chip=chip).chip_generation == generation
 
 
@@ -146,6 +146,6 @@ def test_a_chip_tells_its_generation(chip: str, generation: int) -> None:
     ("macos", "version"),
     [("26.2", (26, 2)), ("16.2", (26, 2)), ("15.7.1", (15, 7)), ("14", (14, 0)), ("", (0, 0))],
 )
-def test_a_system_is_known_by_its_own_number(macos: str, version: tuple[int, int]) -> None:
-    """A Python that was built with an older SDK calls macOS 26 "16"."""
+def test_macos_16_counts_as_26(macos: str, version: tuple[int, int]) -> None:
+    """A Python built with an older SDK reports macOS 26 as 16."""
     assert Machine("Darwin", "arm64", "3.14.0", macos=macos).macos_version == version

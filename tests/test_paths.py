@@ -1,4 +1,4 @@
-"""Where the files lie, by system and by what the environment asks."""
+"""File locations by system and environment."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from pensieve import paths
 HOME = Path("/Users/o'brien ü")
 
 
-def test_everything_lies_under_the_home_that_was_asked_for() -> None:
+def test_pensieve_home_contains_all_paths() -> None:
     there = paths.under_home(Path("/srv/p"))
     assert there.lock_file == Path("/srv/p/state/server.lock")
     assert there.server_file == Path("/srv/p/state/server.json")
@@ -16,7 +16,7 @@ def test_everything_lies_under_the_home_that_was_asked_for() -> None:
     assert there.config_file == Path("/srv/p/config.toml")
 
 
-def test_a_mac_has_its_own_places() -> None:
+def test_macos_paths_are_under_library() -> None:
     there = paths.macos(HOME)
     assert there.state == HOME / "Library/Application Support/pensieve"
     assert there.models == HOME / "Library/Caches/pensieve/models"
@@ -24,7 +24,7 @@ def test_a_mac_has_its_own_places() -> None:
     assert there.config_file == HOME / "Library/Application Support/pensieve/config.toml"
 
 
-def test_elsewhere_the_xdg_folders_are_used() -> None:
+def test_other_systems_use_xdg_folders() -> None:
     there = paths.xdg(HOME)
     assert there.state == HOME / ".local/state/pensieve"
     assert there.models == HOME / ".cache/pensieve/models"

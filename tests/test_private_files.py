@@ -1,4 +1,4 @@
-"""What is ours is ours alone, whatever the umask and whatever was planted in its place (hardening S19)."""
+"""Private files stay private, whatever the umask and whatever was planted at their paths."""
 
 import os
 import stat
@@ -38,10 +38,10 @@ def precious(tmp_path: Path) -> Path:
 
 
 def modes_of(root: Path) -> set[tuple[str, int]]:
-    """The kinds and modes of `root` and all that is in it."""
-    found = [root, *root.rglob("*")]
+    """Return the types and modes of `root` and everything in it."""
+    paths = [root, *root.rglob("*")]
     return {
-        ("folder" if path.is_dir() else "file", stat.S_IMODE(path.stat().st_mode)) for path in found
+        ("folder" if path.is_dir() else "file", stat.S_IMODE(path.stat().st_mode)) for path in paths
     }
 
 
@@ -49,7 +49,7 @@ PRIVATE = {("folder", 0o700), ("file", 0o600)}
 
 
 @pytest.mark.usefixtures("open_umask")
-def test_all_that_is_kept_is_the_owners_alone_under_an_open_umask(tmp_path: Path) -> None:
+def test_stored_files_are_private_under_an_open_umask(tmp_path: Path) -> None:
     paths = under_home(tmp_path / "home")
     config_file.write(paths.config_file, "port", 7777)
     FileStore(paths.files).add(b"text", "a.txt", "text/plain")
@@ -62,21 +62,21 @@ def test_all_that_is_kept_is_the_owners_alone_under_an_open_umask(tmp_path: Path
 
 
 @pytest.mark.usefixtures("open_umask")
-def test_only_what_is_missing_is_made_private_on_the_way_to_a_folder(tmp_path: Path) -> None:
+def test_make_missing_does_not_change_existing_folders(tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir(mode=0o755)
     make_folder(tmp_path / "theirs" / "a" / "b")
     assert stat.S_IMODE((tmp_path / "theirs").stat().st_mode) == 0o755
     assert modes_of(tmp_path / "theirs" / "a") == {("folder", 0o700)}
 
 
-def test_a_folder_that_was_open_is_shut(tmp_path: Path) -> None:
+def test_make_folder_makes_an_open_folder_private(tmp_path: Path) -> None:
     (tmp_path / "ours").mkdir()
     (tmp_path / "ours").chmod(0o777)
     make_folder(tmp_path / "ours")
     assert modes_of(tmp_path / "ours") == {("folder", 0o700)}
 
 
-def test_a_link_is_no_private_folder(tmp_path: Path) -> None:
+def test_make_folder_refuses_a_link(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "there")
     with pytest.raises(NotOursError, match="symbolic link"):
@@ -85,7 +85,7 @@ def test_a_link_is_no_private_folder(tmp_path: Path) -> None:
 
 
 @needs_root
-def test_a_link_that_another_user_planted_is_never_followed(tmp_path: Path) -> None:
+def test_another_users_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     link = tmp_path / "models"
     link.symlink_to(tmp_path / "there")
@@ -100,7 +100,7 @@ def test_a_link_that_another_user_planted_is_never_followed(tmp_path: Path) -> N
 
 
 @needs_root
-def test_a_link_of_ours_to_another_users_folder_is_not_used(tmp_path: Path) -> None:
+def test_a_link_to_another_users_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     os.chown(tmp_path / "there", STRANGER, STRANGER)
     (tmp_path / "models").symlink_to(tmp_path / "there")
@@ -108,7 +108,7 @@ def test_a_link_of_ours_to_another_users_folder_is_not_used(tmp_path: Path) -> N
         claim(tmp_path / "models")
 
 
-def test_models_that_others_could_write_to_are_shut_before_they_are_read(tmp_path: Path) -> None:
+def test_claim_makes_a_writable_folder_private(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models").chmod(0o777)
     check_owner(tmp_path / "models")
@@ -116,7 +116,7 @@ def test_models_that_others_could_write_to_are_shut_before_they_are_read(tmp_pat
     check_owner(tmp_path / "not there")
 
 
-def test_a_file_is_not_opened_through_a_link(tmp_path: Path, precious: Path) -> None:
+def test_open_private_refuses_a_link(tmp_path: Path, precious: Path) -> None:
     (tmp_path / "link").symlink_to(precious)
     (tmp_path / "dangling").symlink_to(tmp_path / "new")
     for name in ("link", "dangling"):
@@ -129,27 +129,27 @@ def test_a_file_is_not_opened_through_a_link(tmp_path: Path, precious: Path) -> 
 
 
 @needs_root
-def test_another_users_file_is_not_opened(precious: Path) -> None:
+def test_open_private_refuses_another_users_file(precious: Path) -> None:
     os.chown(precious, STRANGER, STRANGER)
     with pytest.raises(NotOursError, match="another user"):
         open_private(precious, WRITE)
 
 
-def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+def test_open_private_refuses_a_pipe_without_blocking(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(OSError, match=r"no file|No such device"):
+    with pytest.raises(OSError, match=r"not a regular file|No such device"):
         os.close(open_private(tmp_path / "pipe", os.O_RDONLY))
-    with pytest.raises(OSError, match=r"no file|No such device"):
+    with pytest.raises(OSError, match=r"not a regular file|No such device"):
         os.close(open_private(tmp_path / "pipe", os.O_WRONLY))
 
 
-def test_a_file_that_was_open_is_shut_and_read(precious: Path) -> None:
+def test_open_private_makes_an_open_file_private(precious: Path) -> None:
     precious.chmod(0o666)
     assert read_private(precious, 3) == b"kep"
     assert stat.S_IMODE(precious.stat().st_mode) == 0o600
 
 
-def test_a_refused_file_leaks_no_descriptor(tmp_path: Path) -> None:
+def test_refused_files_leak_no_descriptor(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     before = len(list(Path("/dev/fd").iterdir()))
     with pytest.raises(OSError):  # noqa: PT011 -- which one is another test's
@@ -157,7 +157,7 @@ def test_a_refused_file_leaks_no_descriptor(tmp_path: Path) -> None:
     assert len(list(Path("/dev/fd").iterdir())) == before
 
 
-def test_a_planted_link_gets_nothing_of_what_is_written(tmp_path: Path, precious: Path) -> None:
+def test_writes_do_not_go_through_a_planted_link(tmp_path: Path, precious: Path) -> None:
     report = tmp_path / "report.tar.gz"
     (tmp_path / (report.name + TEMPORARY)).symlink_to(precious)
     report.symlink_to(precious)
@@ -167,7 +167,7 @@ def test_a_planted_link_gets_nothing_of_what_is_written(tmp_path: Path, precious
     assert report.read_bytes() == b"secret"
 
 
-def test_the_umask_is_as_it_was_after_the_block() -> None:
+def test_private_umask_restores_the_umask() -> None:
     before = os.umask(0o022)
     try:
         with private_files.private_umask():

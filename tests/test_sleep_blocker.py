@@ -1,4 +1,4 @@
-"""A machine that is kept awake, with `tail` in caffeinate's place: it too waits for a process."""
+"""Preventing sleep, with `tail` in place of caffeinate: it also waits for a process."""
 
 import os
 import subprocess
@@ -18,15 +18,15 @@ def children_of(pid: int) -> set[int]:
 
     By parentage alone: Linux lets `Popen` return before a new program bears its name.
     """
-    found: set[int] = set()
+    children: set[int] = set()
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
             fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines())
         except (OSError, ValueError):
             continue
         if fields["PPid"] == str(pid) and fields["State"][0] != "Z":
-            found.add(int(status.parent.name))
-    return found
+            children.add(int(status.parent.name))
+    return children
 
 
 class OwnStandIns:
@@ -47,7 +47,7 @@ def _own_stand_ins() -> OwnStandIns:
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
-def test_one_program_runs_while_it_is_held_and_none_after(own_stand_ins: OwnStandIns) -> None:
+def test_one_child_runs_between_hold_and_release(own_stand_ins: OwnStandIns) -> None:
     with SleepBlocker(STAND_IN) as blocker:
         assert own_stand_ins() == set()
         blocker.hold()
@@ -60,25 +60,25 @@ def test_one_program_runs_while_it_is_held_and_none_after(own_stand_ins: OwnStan
     assert own_stand_ins() == set()
 
 
-def test_a_block_is_awake_to_its_end_however_it_ends(own_stand_ins: OwnStandIns) -> None:
-    seen: set[int] = set()
+def test_awake_ends_the_child_also_on_an_error(own_stand_ins: OwnStandIns) -> None:
+    children: set[int] = set()
 
     def fail() -> None:
-        seen.update(own_stand_ins())
+        children.update(own_stand_ins())
         raise KeyError
 
     with pytest.raises(KeyError), awake(STAND_IN):
         fail()
-    assert len(seen) == 1
+    assert len(children) == 1
     assert own_stand_ins() == set()
 
 
-def test_a_program_that_is_not_there_hinders_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_program_is_only_logged(caplog: pytest.LogCaptureFixture) -> None:
     with awake(("/no/such/program",)):
         assert "may sleep" in caplog.text
 
 
-def test_it_ends_with_a_process_that_is_killed() -> None:
+def test_the_child_ends_with_a_killed_process() -> None:
     code = (
         "from pensieve.sleep_blocker import SleepBlocker\n"
         "from tests.test_sleep_blocker import STAND_IN\n"
@@ -106,11 +106,11 @@ def _is_running(pid: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("platform", "is_wanted", "command"),
+    ("platform", "is_enabled", "command"),
     [("darwin", True, CAFFEINATE), ("darwin", False, ()), ("linux", True, ())],
 )
-def test_only_a_mac_that_may_not_sleep_runs_caffeinate_and_never_keeps_the_display_on(
-    platform: str, is_wanted: bool, command: tuple[str, ...]
+def test_caffeinate_runs_only_on_macos_if_enabled_and_lets_the_display_sleep(
+    platform: str, is_enabled: bool, command: tuple[str, ...]
 ) -> None:
-    assert awake_command(is_wanted=is_wanted, platform=platform) == command
+    assert awake_command(is_enabled=is_enabled, platform=platform) == command
     assert "-d" not in command

@@ -1,4 +1,4 @@
-"""Nothing that others chose acts on a terminal, ends a line of a log, or turns a line round."""
+"""Foreign text cannot control a terminal, break a line of the log or reorder a line."""
 
 import unicodedata
 
@@ -32,21 +32,21 @@ def is_unsafe(character: str) -> bool:
 
 
 @given(anything)
-def test_a_line_holds_nothing_that_acts(text: str) -> None:
-    shown = one_line(text)
-    assert not any(map(is_unsafe, shown))
-    assert len(shown.splitlines()) <= 1
+def test_one_line_escapes_all_controls(text: str) -> None:
+    escaped = one_line(text)
+    assert not any(map(is_unsafe, escaped))
+    assert len(escaped.splitlines()) <= 1
 
 
 @given(anything)
-def test_lines_keep_their_ends_and_tabs_and_nothing_else_that_acts(text: str) -> None:
-    shown = lines(text)
-    assert {character for character in shown if is_unsafe(character)} <= {"\n", "\t"}
-    assert shown.count("\n") == text.count("\n")
+def test_lines_keeps_only_line_ends_and_tabs(text: str) -> None:
+    escaped = lines(text)
+    assert {character for character in escaped if is_unsafe(character)} <= {"\n", "\t"}
+    assert escaped.count("\n") == text.count("\n")
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "escaped"),
     [
         ("a\r\nb", r"a\r\nb"),
         ("\x1b[31m", r"\x1b[31m"),
@@ -56,29 +56,29 @@ def test_lines_keep_their_ends_and_tabs_and_nothing_else_that_acts(text: str) ->
         ("größe 🙂 \u200d \u0645", "größe 🙂 \u200d \u0645"),
     ],
 )
-def test_what_is_unsafe_is_written_out(text: str, shown: str) -> None:
-    assert one_line(text) == shown
+def test_unsafe_characters_are_escaped(text: str, escaped: str) -> None:
+    assert one_line(text) == escaped
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_every_way_out_to_the_terminal_is_safe(
-    text: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_terminal_output_is_escaped(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     output.data(text)
     output.labelled(f"ok    {text}", 5, output.GREEN)
     output.note(text)
     output.hint(text)
     output.warning(text)
     output.failure(text, text)
-    said = capsys.readouterr()
-    assert not any(is_unsafe(character) and character != "\n" for character in said.out + said.err)
+    printed = capsys.readouterr()
+    assert not any(
+        is_unsafe(character) and character != "\n" for character in printed.out + printed.err
+    )
     output.rewrite_line(text)
     drawn = capsys.readouterr().err.removeprefix("\r\x1b[2K")
     assert not any(map(is_unsafe, drawn))
 
 
 @given(anything)
-def test_it_is_written_out_as_python_writes_it(text: str) -> None:
+def test_escapes_equal_pythons(text: str) -> None:
     assert one_line(text) == UNSAFE.sub(
-        lambda found: found[0].encode("unicode_escape").decode(), text
+        lambda match: match[0].encode("unicode_escape").decode(), text
     )

@@ -208,7 +208,7 @@ def _rows(
         prompt = renderer.render(decode(MessagesRequest, lesson.body))
         answer = [*served.tokenizer.encode(lesson.answer), end]
         if spoken is not None and prompt.opening is not None:
-            spoken.keep(GeneratedAnswer(prompt.opening, answer, lesson.content))
+            spoken.add(GeneratedAnswer(prompt.opening, answer, lesson.content))
         rows.append((list(prompt.tokens), answer))
     return rows
 

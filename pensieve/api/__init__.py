@@ -1,1 +1,1 @@
-"""Anthropic's wire as values. No I/O, no framework, no tokens."""
+"""The requests and responses of Anthropic's API as values. No I/O, no framework, no tokens."""

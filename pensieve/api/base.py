@@ -1,4 +1,7 @@
-"""What all wire values share: frozen, fields that are not ours ignored, null read as absent. No I/O."""
+"""Base classes of all API values: frozen, ignoring unknown fields, treating null as absent. No I/O.
+
+The docstring of a value's class is its description in `/openapi.json`.
+"""
 
 import secrets
 import string
@@ -19,11 +22,11 @@ from pydantic_core import CoreSchema
 _ID_CHARS = string.digits + string.ascii_letters
 
 
-def _rfc3339(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+def _rfc3339(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-# A moment, from Unix seconds or as it is written: RFC 3339.
+# Accepts Unix seconds and RFC 3339; written as RFC 3339.
 Timestamp = Annotated[
     datetime,
     PlainSerializer(_rfc3339, return_type=str, when_used="json"),
@@ -32,18 +35,15 @@ Timestamp = Annotated[
 
 
 class ApiModel(BaseModel):
-    """A value of Anthropic's wire."""
-
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     def to_json(self) -> str:
-        """One line of ASCII: old clients split lines at U+2028."""
+        """Return one line of ASCII, since old clients also split lines at U+2028."""
         return self.model_dump_json(ensure_ascii=True)
 
 
 class RequestModel(ApiModel):
-    """A part of a request. Some clients write null for what they leave out; so an optional null is absent."""
-
+    # Some clients write null for fields that they leave out.
     @model_validator(mode="before")
     @classmethod
     def _drop_nulls(cls, body: object) -> object:
@@ -63,13 +63,13 @@ class RequestModel(ApiModel):
     def __get_pydantic_json_schema__(
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """The schema says of null what is done with it."""
+        """Return the schema with optional fields nullable, as `_drop_nulls` makes them."""
         schema = handler(core_schema)
-        found = handler.resolve_ref_schema(schema)
-        optional = found.get("properties", {}).keys() - set(found.get("required", ()))
-        found["properties"] = {
+        resolved = handler.resolve_ref_schema(schema)
+        optional = resolved.get("properties", {}).keys() - set(resolved.get("required", ()))
+        resolved["properties"] = {
             name: _or_null(field) if name in optional else field
-            for name, field in found.get("properties", {}).items()
+            for name, field in resolved.get("properties", {}).items()
         }
         return schema
 
@@ -78,20 +78,22 @@ def _or_null(schema: JsonSchemaValue) -> JsonSchemaValue:
     null = {"type": "null"}
     if null in schema.get("anyOf", ()):
         return schema
-    told = {key: schema[key] for key in ("title", "description", "default") if key in schema}
-    return {"anyOf": [{k: v for k, v in schema.items() if k not in told}, null], **told}
+    annotations = {key: schema[key] for key in ("title", "description", "default") if key in schema}
+    return {
+        "anyOf": [{k: v for k, v in schema.items() if k not in annotations}, null],
+        **annotations,
+    }
 
 
 def rfc3339(unix_s: float) -> datetime:
-    """A point in time that is kept as Unix seconds."""
     return datetime.fromtimestamp(unix_s, UTC)
 
 
 def is_none(value: object) -> bool:
-    """For fields that are left out where there is nothing to say."""
+    """For `exclude_if`, which leaves a field out of the JSON."""
     return value is None
 
 
 def new_id(prefix: str) -> str:
-    """A fresh identifier in Anthropic's form: `msg_01…`, `req_01…`."""
+    """Return a random identifier in Anthropic's form: `msg_01…`, `req_01…`."""
     return f"{prefix}_01" + "".join(secrets.choice(_ID_CHARS) for _ in range(22))

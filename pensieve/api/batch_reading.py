@@ -1,8 +1,8 @@
-"""The body of a new batch, request by request: what is in memory at once is one of them.
+"""Parse the body of a new batch request by request, so that only one is in memory at a time.
 
-The requests are found by brackets and strings alone, then each is read as strictly as any body;
-what is left around them is read the same way. Made to run in a thread beside an event loop: the
-longest step is one string. It knows neither HTTP nor where the bytes lie.
+A scan for brackets and strings finds the requests; each is then parsed as strictly as any body, and
+so is the remainder of the body. Runs in a thread: the longest step without giving way to the event
+loop is the scan of one string. Knows neither HTTP nor where the bytes are stored.
 """
 
 import re
@@ -18,57 +18,55 @@ from pensieve.errors import InvalidRequestError, RequestTooLargeError
 
 Buffer = bytes | mmap
 
-# A request may have what a message may have, and the words around that.
+# The limit of a message, and 1 MiB for `custom_id` and the keys.
 MAX_ENTRY_BYTES = 33 * 2**20
-# Of what is not a request: fields that nobody knows.
-MAX_FRAME_BYTES = 2**20
+# Fields other than `requests`, which are ignored.
+MAX_REMAINDER_BYTES = 2**20
 
-# Possessive, so that nothing is tried twice; a quote that nothing closes comes last.
+# Possessive quantifiers: no backtracking. The last alternative matches an unterminated quote.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\],"]', re.DOTALL)
 _QUOTE, _COMMA, _LIST = b'",['
 _OPENING = b"{["
 _BLANKS = b" \t\r\n"
 _FIELD = "requests"
-# Written with escapes only, quotes counted.
-_LONGEST_FIELD = 6 * len(_FIELD) + 2
+# The name with every character escaped, and two quotes.
+_MAX_FIELD_BYTES = 6 * len(_FIELD) + 2
 
-# Its first byte, and where it stands.
+# First byte, start and end.
 Token = tuple[int, int, int]
 
 
 def read_batch(body: Buffer) -> Iterator[BatchEntry]:
-    """The requests in `body`. What is wrong inside their `params` is not looked for.
+    """Yield the requests in `body`, without validating their `params`.
 
-    Raises `InvalidRequestError` and `RequestTooLargeError`, also after some of them.
+    Raises `InvalidRequestError` and `RequestTooLargeError`, also after some requests.
     """
-    frame = _Frame(body)
+    remainder = _Remainder(body)
     custom_ids: set[str] = set()
-    for index, text in enumerate(_elements_of_all(body, frame)):
+    for index, text in enumerate(_all_elements(body, remainder)):
         if index == MAX_REQUESTS:
-            raise _wrong(f"List should have at most {MAX_REQUESTS} items after validation")
+            raise _error(f"List should have at most {MAX_REQUESTS} items after validation")
         entry = _entry(index, text)
         if entry.custom_id in custom_ids:
-            raise _wrong(f"each custom_id must be unique, '{entry.custom_id}' is not")
+            raise _error(f"each custom_id must be unique, '{entry.custom_id}' is not")
         custom_ids.add(entry.custom_id)
         yield entry
-    frame.check(is_empty=not custom_ids)
+    remainder.check(is_empty=not custom_ids)
 
 
-class _Frame:
-    """A body without its requests."""
-
+class _Remainder:
     def __init__(self, body: Buffer) -> None:
         self._body = body
-        self._kept = bytearray()
+        self._bytes = bytearray()
 
-    def keep(self, start: int, end: int) -> None:
-        if end - start + len(self._kept) > MAX_FRAME_BYTES:
-            raise _wrong("more than a megabyte stands beside them")
-        self._kept += self._body[start:end]
+    def add(self, start: int, end: int) -> None:
+        if end - start + len(self._bytes) > MAX_REMAINDER_BYTES:
+            raise _error("the other fields exceed one megabyte")
+        self._bytes += self._body[start:end]
 
     def check(self, *, is_empty: bool) -> None:
-        """It must be JSON; where there were no requests it is refused for that."""
-        fields = decode(bytes(self._kept))
+        """Raise `InvalidRequestError` unless it is valid JSON and there were requests."""
+        fields = decode(bytes(self._bytes))
         if not is_empty:
             return
         try:
@@ -77,8 +75,8 @@ class _Frame:
             raise InvalidRequestError(first_error(error)) from None
 
 
-def _wrong(what: str) -> InvalidRequestError:
-    return InvalidRequestError(f"{_FIELD}: {what}")
+def _error(problem: str) -> InvalidRequestError:
+    return InvalidRequestError(f"{_FIELD}: {problem}")
 
 
 def _entry(index: int, text: bytes) -> BatchEntry:
@@ -93,29 +91,36 @@ def _entry(index: int, text: bytes) -> BatchEntry:
         raise InvalidRequestError(f"{_FIELD}.{index}{separator}{first_error(error)}") from None
 
 
-def _elements_of_all(body: Buffer, frame: _Frame) -> Iterator[bytes]:
-    """The elements of the field `requests`; a field that comes twice is refused with the frame."""
+def _all_elements(body: Buffer, remainder: _Remainder) -> Iterator[bytes]:
+    """Yield the elements of `requests` and add everything else to the remainder.
+
+    A field that occurs twice also does so in the remainder, whose check refuses it.
+    """
     tokens = _tokens(body)
-    kept_from = 0
-    for begin in _lists(body, tokens):
-        frame.keep(kept_from, begin)
-        kept_from = yield from _elements(body, tokens, begin)
-    frame.keep(kept_from, len(body))
+    remainder_start = 0
+    for list_start in _find_lists(body, tokens):
+        remainder.add(remainder_start, list_start)
+        remainder_start = yield from _elements(body, tokens, list_start)
+    remainder.add(remainder_start, len(body))
 
 
 def _tokens(body: Buffer) -> Iterator[Token]:
-    for found in _TOKEN.finditer(body):
-        start, end = found.span()
+    for match in _TOKEN.finditer(body):
+        start, end = match.span()
         kind = body[start]
         if kind == _QUOTE and end == start + 1:
             raise InvalidRequestError(
-                f"The request body is not valid JSON: a string that begins at byte {start} does not end"
+                f"The request body is not valid JSON: a string that begins at byte {start}"
+                " does not end"
             )
         yield kind, start, end
 
 
-def _lists(body: Buffer, tokens: Iterator[Token]) -> Iterator[int]:
-    """Where the list of requests begins; whoever asks has read that list from `tokens` before asking on."""
+def _find_lists(body: Buffer, tokens: Iterator[Token]) -> Iterator[int]:
+    """Yield the start of each list of requests.
+
+    The caller consumes the list from `tokens` before it resumes this generator.
+    """
     depth, key = 0, (0, 0)
     for kind, start, end in tokens:
         if kind == _QUOTE:
@@ -129,25 +134,27 @@ def _lists(body: Buffer, tokens: Iterator[Token]) -> Iterator[int]:
             depth -= 1
 
 
-def _is_requests(body: Buffer, key: tuple[int, int], list_from: int) -> bool:
+def _is_requests(body: Buffer, key: tuple[int, int], list_start: int) -> bool:
     start, end = key
-    is_key = end - start <= _LONGEST_FIELD and body[end:list_from].strip(_BLANKS) == b":"
+    is_key = end - start <= _MAX_FIELD_BYTES and body[end:list_start].strip(_BLANKS) == b":"
     return is_key and decode(body[start:end]) == _FIELD
 
 
-def _elements(body: Buffer, tokens: Iterator[Token], begin: int) -> Generator[bytes, None, int]:
-    """The elements of the list that begins there; returns where its bracket closes."""
+def _elements(
+    body: Buffer, tokens: Iterator[Token], element_start: int
+) -> Generator[bytes, None, int]:
+    """Yield the elements of a list; return the index of its closing bracket."""
     depth, is_first = 0, True
     for kind, start, end in tokens:
         if kind in _OPENING:
             depth += 1
         elif kind == _COMMA:
             if depth == 0:
-                yield _bounded(body, begin, start)
-                begin, is_first = end, False
+                yield _bounded(body, element_start, start)
+                element_start, is_first = end, False
         elif kind != _QUOTE:
             if depth == 0:
-                last = _bounded(body, begin, start)
+                last = _bounded(body, element_start, start)
                 if not is_first or last.strip(_BLANKS):
                     yield last
                 return start

@@ -1,4 +1,4 @@
-"""Message batches: what `POST /v1/messages/batches` takes, how a batch is told of, and the lines of its results."""
+"""Values of the message batch endpoints: creation, status and results of a batch."""
 
 from typing import Annotated, Literal, Self
 
@@ -17,14 +17,16 @@ CustomId = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0
 
 
 class BatchEntry(RequestModel):
-    """One request of a batch. Its `params` are a `MessagesRequest`, looked at when its turn comes."""
+    """One request of a batch. Its `params` are validated when the request is processed."""
 
     custom_id: CustomId
     params: dict[str, object]
 
 
 class CreateBatchRequest(RequestModel):
-    """The body of `POST /v1/messages/batches`, which is never held whole (batch_reading.py)."""
+    """The body of `POST /v1/messages/batches`."""
+
+    # For the schema and for errors: batch_reading.py never parses a whole body.
 
     requests: Annotated[
         tuple[BatchEntry, ...],
@@ -33,21 +35,21 @@ class CreateBatchRequest(RequestModel):
 
 
 class BatchedRequest(MessagesRequest):
-    """The `params` of a batch's request: a call whose answer nobody waits for."""
+    """The `params` of a request in a batch."""
 
     speed: JsonValue = None
 
     @model_validator(mode="after")
-    def _refuse_what_needs_somebody_waiting(self) -> Self:
-        wrong = {
+    def _refuse_unsupported(self) -> Self:
+        refusals = {
             "stream: Streaming is not supported in a message batch": self.stream,
             "max_tokens: Input should be greater than or equal to 1": self.max_tokens < 1,
             "thread: Message threads are not supported in a message batch": self.thread is not None,
             "speed: This field is not supported in a message batch": self.speed is not None,
         }
-        for words, is_so in wrong.items():
-            if is_so:
-                raise PydanticCustomError("not_in_a_batch", "{words}", {"words": words})
+        for message, is_refused in refusals.items():
+            if is_refused:
+                raise PydanticCustomError("not_in_a_batch", "{message}", {"message": message})
         return self
 
 
@@ -55,7 +57,7 @@ ProcessingStatus = Literal["in_progress", "canceling", "ended"]
 
 
 class RequestCounts(ApiModel):
-    """A batch's requests by what became of them. All are `processing` until the whole batch has ended."""
+    """A batch's requests by outcome. All are `processing` until the whole batch has ended."""
 
     processing: int = 0
     succeeded: int = 0
@@ -65,7 +67,7 @@ class RequestCounts(ApiModel):
 
 
 class MessageBatch(ApiModel):
-    """A batch as it is now. `results_url` is there once it has ended."""
+    """The state of a batch. `results_url` is set once it has ended."""
 
     id: str
     type: Literal["message_batch"] = "message_batch"
@@ -80,7 +82,7 @@ class MessageBatch(ApiModel):
 
 
 class BatchPage(ApiModel):
-    """A page of batches, the newest first."""
+    """A page of batches, newest first."""
 
     data: tuple[MessageBatch, ...]
     has_more: bool
@@ -89,7 +91,7 @@ class BatchPage(ApiModel):
 
 
 class DeletedBatch(ApiModel):
-    """What is said of a batch that is gone."""
+    """The response to the deletion of a batch."""
 
     id: str
     type: Literal["message_batch_deleted"] = "message_batch_deleted"
@@ -103,20 +105,20 @@ class Succeeded(ApiModel):
 
 
 class Errored(ApiModel):
-    """The request could not be answered; the envelope is the one that `POST /v1/messages` would have sent."""
+    """The request failed, with the error that `POST /v1/messages` would have returned."""
 
     type: Literal["errored"] = "errored"
     error: ErrorEnvelope
 
 
 class Canceled(ApiModel):
-    """The batch was canceled before the request's turn came."""
+    """The batch was canceled before the request was processed."""
 
     type: Literal["canceled"] = "canceled"
 
 
 class Expired(ApiModel):
-    """The batch's 24 hours were over before the request's turn came."""
+    """The batch's 24 hours ended before the request was processed."""
 
     type: Literal["expired"] = "expired"
 
@@ -125,7 +127,7 @@ BatchResult = Succeeded | Errored | Canceled | Expired
 
 
 class BatchResultLine(ApiModel):
-    """One line of a batch's results, in the order in which requests were done."""
+    """One line of a batch's results, in the order of completion."""
 
     custom_id: str
     result: Annotated[BatchResult, Field(discriminator="type")]

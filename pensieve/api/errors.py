@@ -1,4 +1,4 @@
-"""Anthropic's wording of errors: the envelope, and pydantic's findings as dotted paths. It knows no HTTP status."""
+"""The error envelope, and validation errors in Anthropic's wording. Knows no HTTP status."""
 
 from typing import Literal
 
@@ -19,7 +19,7 @@ ErrorType = Literal[
 ]
 
 # Where pydantic names Python's types, Anthropic names JSON's.
-_WORDS = {
+_MESSAGES = {
     "tuple_type": "Input should be a valid list",
     "model_type": "Input should be an object",
     "model_attributes_type": "Input should be an object",
@@ -27,13 +27,15 @@ _WORDS = {
 
 
 class ErrorDetails(ApiModel):
-    """The machine's word for a case that clients have a way round for."""
+    """Machine-readable code for errors that clients handle specially."""
 
     error_code: str
 
 
 class ErrorBody(ApiModel):
-    """What went wrong. Claude Code takes an error with other keys for another vendor's."""
+    """What went wrong."""
+
+    # Claude Code takes an error with other keys for another vendor's.
 
     type: ErrorType
     message: str
@@ -41,7 +43,7 @@ class ErrorBody(ApiModel):
 
 
 class ErrorEnvelope(ApiModel):
-    """The body of every response that is not a success; also the stream's `error` event."""
+    """The body of every error response; also the stream's `error` event."""
 
     type: Literal["error"] = "error"
     error: ErrorBody
@@ -49,10 +51,10 @@ class ErrorEnvelope(ApiModel):
 
 
 def first_error(error: ValidationError) -> str:
-    """The first finding as Anthropic words it: `messages.0.content.1.text.text: Field required`."""
-    finding = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    path = ".".join(str(part) for part in finding["loc"])
-    if finding["type"] == "union_tag_not_found":
+    """Return the first error as Anthropic writes it: `messages.0.content: Field required`."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    path = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "union_tag_not_found":
         return f"{path}.type: Field required"
-    message = _WORDS.get(finding["type"], finding["msg"]).replace("Tuple should", "List should")
+    message = _MESSAGES.get(first["type"], first["msg"]).replace("Tuple should", "List should")
     return f"{path}: {message}" if path else message

@@ -1,4 +1,4 @@
-"""The files endpoint's values: what an upload says beside the file, a file's metadata, a page of files."""
+"""Values of the files endpoints: fields of an upload, metadata of files, pages of files."""
 
 import re
 from typing import Annotated, Literal, Self
@@ -8,18 +8,20 @@ from pydantic_core import PydanticCustomError
 
 from pensieve.api.base import ApiModel, Timestamp
 from pensieve.api.errors import first_error
-from pensieve.api.pagination import DEFAULT_LIMIT, WRITTEN, Limit, Query
+from pensieve.api.pagination import DEFAULT_LIMIT, INTEGER_TEXT, Limit, Query
 from pensieve.errors import InvalidRequestError
 
-MIN_LIFE_S = 3600
-MAX_LIFE_S = 90 * 24 * 3600
+MIN_EXPIRY_S = 3600
+MAX_EXPIRY_S = 90 * 24 * 3600
 MAX_IDS = 100
 
 
 class UploadFields(ApiModel):
-    """What a multipart upload holds beside its file."""
+    """The fields of a multipart upload, next to the file."""
 
-    expires_in_seconds: Annotated[int, Field(ge=MIN_LIFE_S, le=MAX_LIFE_S), WRITTEN] | None = None
+    expires_in_seconds: (
+        Annotated[int, Field(ge=MIN_EXPIRY_S, le=MAX_EXPIRY_S), INTEGER_TEXT] | None
+    ) = None
 
 
 class FileMetadata(ApiModel):
@@ -36,14 +38,14 @@ class FileMetadata(ApiModel):
 
 
 class FilePage(ApiModel):
-    """A page of files, the newest first; the next one is asked for by `next_page`."""
+    """A page of files, newest first; `next_page` is the `page` of the next request."""
 
     data: tuple[FileMetadata, ...]
     next_page: str | None = None
 
 
 class DeletedFile(ApiModel):
-    """What is said of a file that is gone."""
+    """The response to the deletion of a file."""
 
     id: str
     type: Literal["file_deleted"] = "file_deleted"
@@ -53,13 +55,15 @@ _PAGE = re.compile(r"page_([0-9]{1,12}(?:\.[0-9]{1,17})?)_(file_[0-9A-Za-z]{1,64
 
 
 def page_token(after: tuple[float, str]) -> str:
-    """Say where the next page begins: right after the file of this time and id, even if it is deleted meanwhile."""
+    """Return a token for the page after the file with this creation time and id.
+
+    It stays valid if the file is deleted.
+    """
     created_at, file_id = after
     return f"page_{created_at!r}_{file_id}"
 
 
 def _page(token: object) -> object:
-    """Digits and an id's own characters alone: there is nothing in it to decode."""
     match = _PAGE.fullmatch(token) if isinstance(token, str) else None
     if match is None:
         raise PydanticCustomError("page", "Input should be a next_page of this list")
@@ -67,7 +71,7 @@ def _page(token: object) -> object:
 
 
 class FilesQuery(Query):
-    """Which files are listed: a page of all, or those with certain ids."""
+    """Lists a page of all files, or the files with the given ids."""
 
     limit: Limit = DEFAULT_LIMIT
     page: Annotated[
@@ -76,10 +80,10 @@ class FilesQuery(Query):
     ids: Annotated[tuple[str, ...], Field(alias="ids[]")] = ()
 
     @model_validator(mode="after")
-    def _ids_or_a_page(self) -> Self:
+    def _check_exclusive(self) -> Self:
         if len(set(self.ids)) > MAX_IDS:
             raise PydanticCustomError(
-                "too_many_ids", "ids[]: at most {most} ids can be given", {"most": MAX_IDS}
+                "too_many_ids", "ids[]: at most {max_ids} ids can be given", {"max_ids": MAX_IDS}
             )
         if self.ids and self.model_fields_set & {"limit", "page"}:
             raise PydanticCustomError("ids_and_page", "ids[]: not together with page or limit")
@@ -87,7 +91,7 @@ class FilesQuery(Query):
 
 
 def upload_fields(fields: dict[str, str]) -> UploadFields:
-    """The form's fields decoded. Raises `InvalidRequestError`."""
+    """Raises `InvalidRequestError`."""
     try:
         return UploadFields.model_validate(fields)
     except ValidationError as error:

@@ -1,10 +1,10 @@
-"""A request's bytes to JSON values, more strictly than JSON asks: whatever two readers could take differently is refused.
+"""Decode a request's body from JSON, refusing whatever two decoders could understand differently.
 
-One thing is mended instead: half a character (a lone surrogate), as clients leave it where they cut a text. It
-stays in a conversation for good, so a refusal would end the session.
+Lone surrogates are the exception: clients that truncate text leave them in a conversation, so
+refusing them would end the session. They are replaced by U+FFFD.
 
-Made to run in a thread beside an event loop: the decoder calls back into Python at every object and number, so it never
-keeps the interpreter to itself for long, and how many values a body may hold bounds what they cost. Knows no field.
+Runs in a thread: the decoder calls into Python at every object and number, so it never holds the
+interpreter for long, and the number of values is limited. Knows no field.
 """
 
 import json
@@ -18,28 +18,28 @@ from pensieve.errors import InvalidRequestError
 
 MAX_DEPTH = 64
 MAX_DIGITS = 19
-# A value takes up to 70 bytes where its text takes three; no request that means something comes near.
+# A value may take 70 bytes of memory for three bytes of text. No sensible request comes near.
 MAX_VALUES = 1_000_000
 
 _SLICE = 1 << 20
 _log = logging.getLogger("pensieve.api")
-# A pair, half of one, or any other escape.
+# A surrogate pair, a lone surrogate, or any other escape.
 _SURROGATE = re.compile(
     r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
     r"|(?P<lone>\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
     r"|\\."
 )
-_LONE = "\\ufffd"
+_REPLACEMENT = "\\ufffd"
 _TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 
 
 def decode(body: bytes, *, max_values: int = MAX_VALUES) -> object:
-    """The value in `body`: UTF-8 without a mark, up to 64 levels deep, integers up to 19 digits, no key twice.
+    """Decode UTF-8 without a byte order mark, within `MAX_DEPTH`, `MAX_DIGITS` and `max_values`.
 
-    Raises `InvalidRequestError` that says what is wrong, and nothing else.
+    Raises `InvalidRequestError`, also for a duplicate key.
     """
     try:
-        text = _mended(body)
+        text = _decode_text(body)
         _check_text(text, max_values)
         value = cast("object", _DECODER.decode(text))
         _check_depth(value)
@@ -57,38 +57,41 @@ def _refusal(reason: str) -> InvalidRequestError:
 
 
 def _check_text(text: str, max_values: int) -> None:
-    """What the decoder would take, or would take too long over."""
+    """Refuse what the decoder would accept, or would take too long for."""
     if text.startswith("\ufeff"):
         raise json.JSONDecodeError("unexpected byte order mark", text, 0)
-    # Nearly always even all the commas of all the texts are few.
-    if _values(text) > max_values and sum(map(_values, _outside_strings(text))) > max_values:
+    # Counting commas within strings too is cheap, and nearly always stays below the limit.
+    if (
+        _count_values(text) > max_values
+        and sum(map(_count_values, _outside_strings(text))) > max_values
+    ):
         raise ValueError(f"more than {max_values} values")
 
 
-def _mended(body: bytes) -> str:
-    """Return the text with U+FFFD for each half of a character, and log it if there was one.
+def _decode_text(body: bytes) -> str:
+    """Return the text with U+FFFD for each lone surrogate, and log if there was one.
 
     Raises `UnicodeDecodeError`.
     """
     try:
-        given = text = body.decode()
+        original = text = body.decode()
     except UnicodeDecodeError:
-        given = body.decode("utf-8", "surrogatepass")
-        text = given.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        original = body.decode("utf-8", "surrogatepass")
+        text = original.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if "\\ud" in text or "\\uD" in text:
-        text = _SURROGATE.sub(lambda escape: _LONE if escape["lone"] else escape[0], text)
-    if text != given:
-        _log.warning("a request held half a character (a lone surrogate), read as U+FFFD")
+        text = _SURROGATE.sub(lambda escape: _REPLACEMENT if escape["lone"] else escape[0], text)
+    if text != original:
+        _log.warning("lone surrogate in a request body, read as U+FFFD")
     return text
 
 
-def _values(text: str) -> int:
-    """How many values `text` holds at most: each comes after a comma or is the first inside something."""
+def _count_values(text: str) -> int:
+    """Return an upper bound: each value follows a comma or an opening bracket."""
     return text.count(",") + text.count("[") + text.count("{")
 
 
 def _outside_strings(text: str) -> Iterator[str]:
-    """`text` without the contents of its strings; a slice at a time, since one call on all of it would be long."""
+    """Yield `text` without its strings, in slices, so that no single call takes long."""
     start, is_inside = 0, False
     while start < len(text):
         end = start + _SLICE
@@ -118,8 +121,8 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
         seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
-        raise ValueError(f"duplicate key {json.dumps(twice[:60])}")
+        duplicate = next(name for name, _ in pairs if name in seen or seen.add(name))
+        raise ValueError(f"duplicate key {json.dumps(duplicate[:60])}")
     return fields
 
 

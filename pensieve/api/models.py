@@ -1,4 +1,4 @@
-"""The models endpoint's values: what a model is called and can do, and a page of them."""
+"""Values of the models endpoints: names and capabilities of models, pages of models."""
 
 from typing import Annotated, Literal
 
@@ -11,7 +11,7 @@ Lifecycle = Literal["active", "deprecated", "retired"]
 
 
 class Support(ApiModel):
-    """Whether something can be done."""
+    """Whether a capability is supported."""
 
     supported: bool = False
 
@@ -42,7 +42,7 @@ class ServerTools(Support):
 
 
 class ThinkingTypes(ApiModel):
-    """Ways of thinking."""
+    """Modes of extended thinking."""
 
     adaptive: Support = Support()
     between_tools: Support = Support()
@@ -57,7 +57,7 @@ class Thinking(Support):
 
 
 class Capabilities(ApiModel):
-    """What a model can do here; every key that clients know is present."""
+    """What a model can do on this server. Every key that clients know is present."""
 
     batch: Support = Support()
     citations: Support = Support()
@@ -72,7 +72,7 @@ class Capabilities(ApiModel):
 
 
 class ModelInfo(ApiModel):
-    """One model, under one of its names."""
+    """A model, under one of its names."""
 
     type: Literal["model"] = "model"
     id: str
@@ -88,7 +88,7 @@ class ModelInfo(ApiModel):
 
 
 class ModelPage(ApiModel):
-    """A page of models; the next one begins after `last_id`."""
+    """A page of models; the next page begins after `last_id`."""
 
     data: tuple[ModelInfo, ...]
     has_more: bool
@@ -97,7 +97,7 @@ class ModelPage(ApiModel):
 
 
 class ModelsQuery(CursorQuery):
-    """Which models are listed. Without a lifecycle, all but retired ones."""
+    """Lists a page of models: by default, all but retired ones."""
 
     lifecycle: Annotated[tuple[Lifecycle, ...], Field(alias="lifecycle[]", max_length=3)] = (
         "active",

@@ -1,6 +1,6 @@
-"""Pages of a listing and the queries that ask for them. Two kinds: models and batches page by object id, files by token.
+"""Query parameters of URLs, and pagination by object id, as models and batches use it.
 
-A query is decoded from its names and values alone; unknown names are ignored, as everywhere on this wire.
+Unknown parameters are ignored. Files are paginated by token instead (files.py).
 """
 
 import re
@@ -22,7 +22,7 @@ _DECIMAL = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 
 
 def _integer(value: object) -> object:
-    """Digits only: pydantic by itself would also take `1_0`, ` 10` and `10.0`."""
+    # pydantic by itself would also accept `1_0`, ` 10` and `10.0`.
     if isinstance(value, str):
         if not _DECIMAL.fullmatch(value):
             raise PydanticCustomError(
@@ -33,28 +33,28 @@ def _integer(value: object) -> object:
     return value
 
 
-# For integers that come as text.
-WRITTEN = BeforeValidator(_integer)
-Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT), WRITTEN]
+# For integers that arrive as text.
+INTEGER_TEXT = BeforeValidator(_integer)
+Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT), INTEGER_TEXT]
 
 
 class Query(ApiModel):
-    """The part of a URL behind the question mark. A field whose alias ends in `[]` takes every value of its name."""
+    """Query parameters of a URL. A field whose alias ends in `[]` takes every value of its name."""
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[str, str]]) -> Self:
-        """The query that `pairs` of names and values say; of a name that holds one value, the last.
+        """Parse pairs of names and values. The last value counts, unless the field is a list.
 
         Raises `InvalidRequestError`.
         """
-        found: dict[str, str | list[str]] = {}
+        fields: dict[str, str | list[str]] = {}
         for name, value in pairs:
             if name in cls._lists():
-                found[name] = [*found.get(name, []), value]
+                fields[name] = [*fields.get(name, []), value]
             else:
-                found[name] = value
+                fields[name] = value
         try:
-            return cls.model_validate(found)
+            return cls.model_validate(fields)
         except ValidationError as error:
             raise InvalidRequestError(first_error(error)) from None
 
@@ -68,7 +68,7 @@ class Query(ApiModel):
 
 
 class CursorQuery(Query):
-    """Where a page begins: right after one object, right before one, or at the newest."""
+    """A page that begins after one object, ends before one, or begins at the newest."""
 
     limit: Limit = DEFAULT_LIMIT
     after_id: str | None = None
@@ -77,15 +77,15 @@ class CursorQuery(Query):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The part of a listing that a page shows; `has_more` in the direction that was asked for."""
+    """The indexes of a page within a listing."""
 
     start: int
     stop: int
-    has_more: bool
+    has_more: bool  # in the direction of the query
 
 
 def window(ids: Sequence[str], query: CursorQuery) -> Window:
-    """The page of `ids` that `query` asks for. Raises `InvalidRequestError` for a cursor that is none of them."""
+    """Return the page of `ids` for `query`. Raises `InvalidRequestError` for an unknown cursor."""
     if query.after_id is not None and query.before_id is not None:
         raise InvalidRequestError("after_id, before_id: only one of them can be given")
     if query.before_id is not None:

@@ -1,4 +1,4 @@
-"""JSON Schemas of wire values, made from the same classes that validate. The door through which they reach a document."""
+"""JSON Schemas of API values, generated from the validating classes for `/openapi.json`."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _REF = "#/components/schemas/{model}"
 
 
 class _Generator(GenerateJsonSchema):
-    """What is written is written whole: a field with a default is there too, unless it is one that is left out."""
+    """Marks the fields of responses as required, as defaults are written too."""
 
     def field_is_required(
         self,
@@ -29,30 +29,28 @@ class _Generator(GenerateJsonSchema):
 
 @dataclass(frozen=True, slots=True)
 class Schemas:
-    """References by class, as it is read from clients or written to them, and all that they refer to, by name."""
-
+    # References to components, for values read from clients and values written to them.
     read: Mapping[type[ApiModel], Schema]
     written: Mapping[type[ApiModel], Schema]
-    components: Mapping[str, Schema]
+    components: Mapping[str, Schema]  # by name
 
 
 def schemas(read: Iterable[type[ApiModel]], written: Iterable[type[ApiModel]]) -> Schemas:
-    """The schemas of what is read from clients and of what is written to them."""
     modes: dict[tuple[type[ApiModel], JsonSchemaMode], None] = {}
     modes |= dict.fromkeys((kind, "validation") for kind in read)
     modes |= dict.fromkeys((kind, "serialization") for kind in written)
-    found, definitions = models_json_schema(
+    references, definitions = models_json_schema(
         list(modes), ref_template=_REF, schema_generator=_Generator
     )
     return Schemas(
-        read={kind: ref for (kind, mode), ref in found.items() if mode == "validation"},  # pyright: ignore[reportArgumentType]
-        written={kind: ref for (kind, mode), ref in found.items() if mode == "serialization"},  # pyright: ignore[reportArgumentType]
+        read={kind: ref for (kind, mode), ref in references.items() if mode == "validation"},  # pyright: ignore[reportArgumentType]
+        written={kind: ref for (kind, mode), ref in references.items() if mode == "serialization"},  # pyright: ignore[reportArgumentType]
         components=definitions.get("$defs", {}),
     )
 
 
 def query_parameters(query: type[Query]) -> list[Schema]:
-    """A query's parameters, as OpenAPI lists them."""
+    """Return a query's fields as OpenAPI parameters."""
     return [
         {"name": name, "in": "query", "required": False, "schema": schema}
         for name, schema in text_fields(query).items()
@@ -60,13 +58,13 @@ def query_parameters(query: type[Query]) -> list[Schema]:
 
 
 def text_fields(kind: type[ApiModel]) -> Mapping[str, Schema]:
-    """The schemas of fields that come as text, in a query or a form."""
+    """Return the schemas of fields that arrive as text, in a query or a form."""
     fields = kind.model_json_schema().get("properties", {})
     return {name: _not_null(schema) for name, schema in fields.items()}
 
 
 def _not_null(schema: Schema) -> Schema:
-    """Such a field is there or not; no text means null."""
+    # A text cannot be null: the field is present or absent.
     kinds = [kind for kind in schema.get("anyOf", ()) if kind.get("type") != "null"]
     rest = {key: value for key, value in schema.items() if key not in {"anyOf", "default", "title"}}
     return {**rest, **kinds[0]} if len(kinds) == 1 else {**schema}

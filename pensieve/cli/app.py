@@ -1,7 +1,8 @@
-"""The command line: names the commands, and turns whatever happens into a message and an exit code.
+"""The command line: maps commands to modules, and errors to a message and an exit code.
 
-The one place where an error becomes words on the terminal. A traceback is shown for PENSIEVE_DEBUG=1 alone.
-A command's module is loaded when it is called, and the parser (cyclopts) when there is something to parse.
+The only place where an error becomes text on the terminal; a traceback is printed only with
+PENSIEVE_DEBUG=1. A command's module is imported when the command is called, and the parser
+(cyclopts) only when there are arguments to parse.
 """
 
 import inspect
@@ -14,7 +15,7 @@ from pensieve import __version__
 from pensieve.cli.ui import output
 from pensieve.cli.ui.help import TOPICS, HelpLayout, columns
 from pensieve.errors import PensieveError, UsageError
-from pensieve.settings.resolve import child_environment, is_debug_asked, variables_set
+from pensieve.settings.resolve import child_environment, is_debug_enabled, variables_set
 from pensieve.settings.spec import shortened
 
 if TYPE_CHECKING:
@@ -27,36 +28,36 @@ HELP = """\
 A local model on your own Mac that speaks the Anthropic API.
 
 For example:
-  pensieve start                         # first time: fetches the model
+  pensieve start                         # first time: downloads the model
   pensieve chat "Why is the sky blue?"
   pensieve claude                        # Claude Code on the local model
   pensieve status
   pensieve stop
 """
 
-# Each command with the first line of its help; PACKAGES says where its function is.
+# Each command with the first line of its help. PACKAGES holds its package.
 COMMANDS = {
     "start": "Start the server in the background and wait until it answers.",
-    "stop": "Stop the server; open answers may finish first.",
-    "restart": "Stop the server and start it again; where none runs, start one.",
+    "stop": "Stop the server after open answers have finished.",
+    "restart": "Restart the server, or start it if none runs.",
     "status": "Show whether the server runs, where, and with which model.",
     "logs": "Print the last lines of the server's log.",
     "env": "Print the variables that point Claude Code and other Anthropic clients here.",
-    "claude": "Run Claude Code on the local model; the server is started if need be.",
-    "chat": "Ask the model, or converse with it.",
-    "models": "List the models worth running, and those that are on this machine.",
-    "pull": "Fetch a model; or check one that is here, and fetch anew what is damaged.",
-    "use": "Have a model served from the next start on.",
+    "claude": "Run Claude Code on the local model; start the server if needed.",
+    "chat": "Ask the model a question, or chat with it.",
+    "models": "List recommended models and those on this machine.",
+    "pull": "Download a model, or verify and repair one that is here.",
+    "use": "Set the default model.",
     "show": "Show a model: context, quantization, size, licence, memory, source, folder.",
     "rm": "Remove a model's files from this machine.",
-    "doctor": "Find out whether all is as it should be, and how to mend what is not.",
-    "config": "Show or change what is set.",
-    "plan": "Show how much context fits into memory, by the precision of the KV cache.",
-    "cache": "Show the prompts kept on disk, or clear them.",
-    "completion": "Print the script that completes commands and options.",
-    "version": "Print the version of pensieve, and of what it stands on.",
-    "uninstall": "List what pensieve keeps on this machine, and how all of it is removed.",
-    "update": "Say how pensieve is updated. Nothing is looked up or changed.",
+    "doctor": "Diagnose problems, and show the command that fixes each.",
+    "config": "Show or change settings.",
+    "plan": "Show how much context fits into memory, by KV cache precision.",
+    "cache": "Show or clear the prompt cache on disk.",
+    "completion": "Print the script that completes commands and options in a shell.",
+    "version": "Print the versions of pensieve and its libraries.",
+    "uninstall": "List the files that pensieve keeps on this machine, or remove them.",
+    "update": "Print the command that updates pensieve; change nothing.",
 }
 
 PACKAGES = {
@@ -66,23 +67,23 @@ PACKAGES = {
     **dict.fromkeys(("version", "uninstall", "update"), "commands.setup"),
 }
 
-# What other programs of this kind call them.
+# Names of the same commands in comparable programs.
 ALIASES = {"ls": "models", "ps": "status"}
 
-# What holds for every command: each is a variable for this one run, and for what it starts.
-EVERYWHERE = {
-    "--quiet": ("PENSIEVE_QUIET", "Only what was asked for, and errors."),
-    "--verbose": ("PENSIEVE_DEBUG", "Where an error comes from; more in the server's log."),
-    "--no-color": ("NO_COLOR", "No colours."),
+# Options of every command: each sets a variable for this run and its child processes.
+COMMON_OPTIONS = {
+    "--quiet": ("PENSIEVE_QUIET", "Print only results and errors."),
+    "--verbose": ("PENSIEVE_DEBUG", "Show where an error comes from; log more in the server."),
+    "--no-color": ("NO_COLOR", "Print no colours."),
 }
-SHORT = {"-q": "--quiet", "-v": "--verbose"}
-# Of what follows `claude` only these, where they stand first, are ours to read.
-OF_CLAUDE = {"--lite", "-h", "--help"}
-OF_CLAUDE_WITH_VALUE = "--thinking"
+SHORT_OPTIONS = {"-q": "--quiet", "-v": "--verbose"}
+# Options of `pensieve claude`, read only before the first argument of Claude Code.
+CLAUDE_FLAGS = {"--lite", "-h", "--help"}
+CLAUDE_VALUE_OPTION = "--thinking"
 
 
 def build_app() -> "App":
-    """The parser of every command. Whatever a command raises comes out of the call."""
+    """Return the parser of every command. Errors of a command propagate out of the call."""
     from cyclopts import App, Parameter
 
     app = App(
@@ -103,28 +104,29 @@ def build_app() -> "App":
     return app
 
 
-def run(words: Sequence[str]) -> int:
-    """Do what the command line says; the exit code. Raises nothing but SystemExit."""
-    variables, words = _everywhere(_untouched(words))
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line and return the exit code. Raises only `SystemExit`."""
+    variables, arguments = _split_common_options(_separate_claude_arguments(arguments))
     with variables_set(variables):
         output.prepare()
         try:
-            code = command_of(words)()
+            code = parse_command(arguments)()
             output.flush()
         except KeyboardInterrupt:
             return INTERRUPTED
         except BrokenPipeError:
-            output.forget_reader()
+            output.discard_stdout()
             return BROKEN_PIPE
-        except Exception as error:  # noqa: BLE001 -- the last boundary: nobody above can say it better
-            return _tell(error)
+        except Exception as error:  # noqa: BLE001 -- the last boundary
+            return _report(error)
     return code if isinstance(code, int) else 0
 
 
 def root_help() -> str:
-    """What `pensieve` alone says."""
-    options = [(f"{short}, {name}", EVERYWHERE[name][1]) for short, name in SHORT.items()]
-    options += [("    --no-color", EVERYWHERE["--no-color"][1])]
+    options = [
+        (f"{short}, {name}", COMMON_OPTIONS[name][1]) for short, name in SHORT_OPTIONS.items()
+    ]
+    options += [("    --no-color", COMMON_OPTIONS["--no-color"][1])]
     aliases = [f"{alias} is the same as {name}" for alias, name in ALIASES.items()]
     return "\n\n".join(
         [
@@ -133,17 +135,17 @@ def root_help() -> str:
             f"Commands:\n{columns(list(COMMANDS.items()))}",
             f"{', '.join(aliases)}.",
             f"For every command:\n{columns(options)}",
-            "pensieve help COMMAND tells more; so does pensieve help exit-codes.",
+            "More: pensieve help COMMAND, pensieve help exit-codes.",
         ]
     )
 
 
-def command_of(words: Sequence[str]) -> Callable[[], object]:
-    """Return what the words ask for, ready to be called; parsing them has no effect.
+def parse_command(arguments: Sequence[str]) -> Callable[[], object]:
+    """Return the command bound to its arguments; parsing has no side effect.
 
-    Raises `UsageError` or `CycloptsError` where they ask for nothing that there is.
+    Raises `UsageError` or `CycloptsError` if the arguments name no command or do not fit it.
     """
-    match words:
+    match arguments:
         case [] | ["-h" | "--help" | "help"] | ["help", "help"]:
             return partial(output.data, root_help())
         case ["--version", *_]:
@@ -151,26 +153,26 @@ def command_of(words: Sequence[str]) -> Callable[[], object]:
         case ["-h" | "--help" | "help", topic] if topic in TOPICS:
             return partial(output.data, TOPICS[topic])
         case ["-h" | "--help" | "help", *rest]:
-            return _command([*rest, "--help"])
+            return _bind_command([*rest, "--help"])
         case _:
-            return _command(words)
+            return _bind_command(arguments)
 
 
-def _command(words: Sequence[str]) -> Callable[[], object]:
-    name, *rest = words = [ALIASES.get(words[0], words[0]), *words[1:]]
+def _bind_command(arguments: Sequence[str]) -> Callable[[], object]:
+    name, *rest = arguments = [ALIASES.get(arguments[0], arguments[0]), *arguments[1:]]
     if name not in COMMANDS:
-        raise _unknown(name)
+        raise _unknown_command(name)
     if not rest:
         module, _, attribute = _import_path(name).partition(":")
         command = getattr(import_module(module), attribute)
-        if _needs_nothing(command):
+        if _has_no_required_parameter(command):
             return command
-    command, bound, _ = build_app().parse_args(words, exit_on_error=False, print_error=False)
+    command, bound, _ = build_app().parse_args(arguments, exit_on_error=False, print_error=False)
     return partial(command, *bound.args, **bound.kwargs)
 
 
-def _needs_nothing(command: object) -> bool:
-    """Whether it is a function that can be called as it is: there is nothing to parse then."""
+def _has_no_required_parameter(command: object) -> bool:
+    """Return whether it is a function that needs no argument and so no parser."""
     if not inspect.isfunction(command):
         return False
     parameters = inspect.signature(command).parameters.values()
@@ -184,75 +186,86 @@ def _import_path(name: str) -> str:
     return f"pensieve.cli.{module}:{name}"
 
 
-def _everywhere(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """The variables that options of every command stand for, and the other words. What follows `--` is not ours."""
-    end = list(words).index("--") if "--" in words else len(words)
-    named = [EVERYWHERE.get(SHORT.get(word, word)) for word in words[:end]]
-    others = [word for word, option in zip(words, named, strict=False) if option is None]
-    return {option[0]: "1" for option in named if option}, [*others, *words[end:]]
+def _split_common_options(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Return the variables that the common options stand for, and the other arguments."""
+    # What follows `--` belongs to the command.
+    end = list(arguments).index("--") if "--" in arguments else len(arguments)
+    options = [
+        COMMON_OPTIONS.get(SHORT_OPTIONS.get(argument, argument)) for argument in arguments[:end]
+    ]
+    rest = [
+        argument for argument, option in zip(arguments, options, strict=False) if option is None
+    ]
+    return {option[0]: "1" for option in options if option}, [*rest, *arguments[end:]]
 
 
-def _untouched(words: Sequence[str]) -> Sequence[str]:
-    """The words, with `--` before those that are Claude Code's."""
+def _separate_claude_arguments(arguments: Sequence[str]) -> Sequence[str]:
+    """Insert `--` before the arguments that belong to Claude Code."""
     start = next(
-        (at for at, word in enumerate(words) if SHORT.get(word, word) not in EVERYWHERE), 0
+        (
+            at
+            for at, argument in enumerate(arguments)
+            if SHORT_OPTIONS.get(argument, argument) not in COMMON_OPTIONS
+        ),
+        0,
     )
-    if words[start : start + 1] != ["claude"]:
-        return words
+    if arguments[start : start + 1] != ["claude"]:
+        return arguments
     end = start + 1
-    while end < len(words) and (taken := _words_of_ours(words[end])):
-        end = min(end + taken, len(words))
-    is_whole = end == len(words) or words[end] == "--"
-    return words if is_whole else [*words[:end], "--", *words[end:]]
+    while end < len(arguments) and (count := _own_argument_count(arguments[end])):
+        end = min(end + count, len(arguments))
+    is_whole = end == len(arguments) or arguments[end] == "--"
+    return arguments if is_whole else [*arguments[:end], "--", *arguments[end:]]
 
 
-def _words_of_ours(word: str) -> int:
-    """How many words an option of `pensieve claude` is; 0 for what is Claude Code's."""
-    if word == OF_CLAUDE_WITH_VALUE:
+def _own_argument_count(argument: str) -> int:
+    """Return how many arguments an option of `pensieve claude` takes; 0 for Claude Code's."""
+    if argument == CLAUDE_VALUE_OPTION:
         return 2
-    return int(word in OF_CLAUDE or word.startswith(f"{OF_CLAUDE_WITH_VALUE}="))
+    return int(argument in CLAUDE_FLAGS or argument.startswith(f"{CLAUDE_VALUE_OPTION}="))
 
 
-def _unknown(name: str) -> UsageError:
+def _unknown_command(name: str) -> UsageError:
     import difflib
 
-    options = ["--help", "--version", *EVERYWHERE]
-    near = difflib.get_close_matches(name, [*COMMANDS, *ALIASES, *options], n=1)
-    near = near or difflib.get_close_matches(name.lstrip("-"), COMMANDS, n=1)
-    meant = f' Did you mean "{near[0]}"?' if near else ""
+    options = ["--help", "--version", *COMMON_OPTIONS]
+    matches = difflib.get_close_matches(name, [*COMMANDS, *ALIASES, *options], n=1)
+    matches = matches or difflib.get_close_matches(name.lstrip("-"), COMMANDS, n=1)
+    suggestion = f' Did you mean "{matches[0]}"?' if matches else ""
     kind = "option" if name.startswith("-") else "command"
     return UsageError(
-        f'Unknown {kind} "{shortened(name)}".{meant}', hint="See what there is:\n  pensieve --help"
+        f'Unknown {kind} "{shortened(name)}".{suggestion}',
+        hint="List the commands:\n  pensieve --help",
     )
 
 
-def _tell(error: Exception) -> int:
-    if is_debug_asked():
+def _report(error: Exception) -> int:
+    if is_debug_enabled():
         import traceback
 
         output.note("".join(traceback.format_exception(error)).rstrip())
     if isinstance(error, PensieveError):
         output.failure(error.message, error.hint)
         return error.exit_code
-    if _is_of_parser(error):
+    if _is_parser_error(error):
         from pensieve.cli.parser_errors import usage_error
 
-        return _tell(usage_error(error))
-    return _tell_of_fault(error)
+        return _report(usage_error(error))
+    return _report_internal_error(error)
 
 
-def _is_of_parser(error: Exception) -> "TypeGuard[CycloptsError]":
-    """Without loading the parser: it may be what does not load."""
+def _is_parser_error(error: Exception) -> "TypeGuard[CycloptsError]":
+    """Compare by name: importing the parser may be what failed."""
     return any(kind.__name__ == "CycloptsError" for kind in type(error).__mro__)
 
 
-def _tell_of_fault(error: Exception) -> int:
+def _report_internal_error(error: Exception) -> int:
     from pensieve.doctor.checks.python import blamed
 
     if found := blamed(error, child_environment({})):
-        return _tell(found)
+        return _report(found)
     output.failure(
-        f"pensieve has a fault of its own: {type(error).__name__}: {error}",
-        "With PENSIEVE_DEBUG=1 it shows where. Please report that.",
+        f"Internal error in pensieve: {type(error).__name__}: {error}",
+        "Set PENSIEVE_DEBUG=1 to see the traceback, and please report it.",
     )
     return 1

@@ -1,4 +1,4 @@
-"""The facts about a model that several commands show: size, context, where it comes from."""
+"""The facts about a model that several commands show: size, context, source, state."""
 
 from pensieve.cli.ui.progress import in_bytes
 from pensieve.daemon.server_record import current
@@ -14,17 +14,17 @@ from pensieve.settings.resolve import Settings
 GIB = 2**30
 
 
-def entry_of(model: InstalledModel, room: MemoryLimit, settings: Settings) -> dict[str, object]:
-    """One model as JSON has it; null where its shape is not known."""
-    shape = shape_of_shelved(model)
+# The keys are those of `pensieve models --json`; null means that the shape is unknown.
+def model_entry(model: InstalledModel, limit: MemoryLimit, settings: Settings) -> dict[str, object]:
+    shape = shape_of_installed(model)
     card = card_of(model.source)
-    fitted = estimate_fit(shape, room) if shape else None
+    fit = estimate_fit(shape, limit) if shape else None
     return {
         "name": model.source.name,
         "repo": model.source.repo,
         "size_bytes": model.size_bytes or (shape.weights_bytes if shape else None),
-        "needs_bytes": fitted.needs_bytes if fitted else None,
-        "context_tokens": fitted.context_tokens if fitted else None,
+        "needs_bytes": fit.needs_bytes if fit else None,
+        "context_tokens": fit.context_tokens if fit else None,
         "is_here": model.is_here,
         "partial_bytes": model.partial_bytes,
         "is_served": is_served(model, settings),
@@ -34,17 +34,17 @@ def entry_of(model: InstalledModel, room: MemoryLimit, settings: Settings) -> di
 
 
 def row(entry: dict[str, object]) -> str:
-    """One line of the list. A name that is too long for its column pushes the rest aside, and is whole."""
+    """Return one line of the list. A name wider than its column shifts the other columns."""
     mark = "*" if entry["is_served"] else " "
     line = (
-        f"{mark} {entry['name']:<20} {_bytes(entry['size_bytes']):>8} {_bytes(entry['needs_bytes']):>9}"
-        f" {_context(entry['context_tokens']):>13}"
+        f"{mark} {entry['name']:<20} {_bytes(entry['size_bytes']):>8}"
+        f" {_bytes(entry['needs_bytes']):>9} {_context(entry['context_tokens']):>13}"
     )
     return f"{line}  {_state(entry)}".rstrip()
 
 
-def shape_of_shelved(model: InstalledModel) -> ModelShape | None:
-    """From its files where they are here, else from the catalog; None where neither tells."""
+def shape_of_installed(model: InstalledModel) -> ModelShape | None:
+    """Return the shape from the model's files, else from the catalog; None if both lack it."""
     try:
         if model.is_here:
             return shape_of(model.folder)
@@ -55,7 +55,6 @@ def shape_of_shelved(model: InstalledModel) -> ModelShape | None:
 
 
 def is_served(model: InstalledModel, settings: Settings) -> bool:
-    """Whether the running server of this home has it open."""
     record = current(settings.paths)
     return record is not None and record.model == model.source.name
 
@@ -81,11 +80,11 @@ def _context(tokens: object) -> str:
 
 
 def source_of(name: str) -> HubModel | EmbeddedModel:
-    """What `name` means, where that is something to fetch. Raises `ModelUnavailableError`, `UsageError`."""
+    """Return what can be downloaded under `name`. Raises `ModelUnavailableError`, `UsageError`."""
     source = find(name)
     if isinstance(source, LocalModel):
         raise UsageError(
-            f"{source.folder} is a folder of yours: pensieve neither fetches nor removes it.",
-            hint=f"Serve it as it is:\n  pensieve start --model {name}",
+            f"{source.folder} is your own folder: pensieve does not download or remove it.",
+            hint=f"Serve it directly:\n  pensieve start --model {name}",
         )
     return source

@@ -1,6 +1,6 @@
-"""The parser's refusals in our words: what was typed, what is allowed there, and whose help says more.
+"""Translates the parser's errors: the argument as typed, the allowed values, the help command.
 
-Called by cli/app.py with an error of cyclopts; it is imported when there is one.
+Called by cli/app.py with an error of cyclopts; imported only when there is one.
 """
 
 from typing import Literal, cast, get_args, get_origin
@@ -20,9 +20,8 @@ from pensieve.settings.spec import shortened
 
 
 def usage_error(error: CycloptsError) -> UsageError:
-    """Return the error that says the same to a person."""
     command = " ".join(["pensieve", *(error.command_chain or ())])
-    return UsageError(_message(error), hint=f"See how it is used:\n  {command} --help")
+    return UsageError(_message(error), hint=f"Show the usage:\n  {command} --help")
 
 
 def _message(error: CycloptsError) -> str:
@@ -34,13 +33,13 @@ def _message(error: CycloptsError) -> str:
             return f"{error.keyword or _name(argument)} needs a value. {allowed}".rstrip()
         case UnusedCliTokensError():
             extra = " ".join(error.unused_tokens or ())
-            return f'There is no place for "{shortened(extra)}" here.'
+            return f'Unexpected argument "{shortened(extra)}".'
         case _:
             return str(error)
 
 
 def _wrong_value(error: CoercionError | ValidationError) -> str:
-    """Return the whole message; empty where the parser's own names what is allowed."""
+    """Return the whole message; empty if the parser's own names the allowed values."""
     argument = error.argument
     token = error.token if isinstance(error, CoercionError) else None
     if argument and argument.tokens:
@@ -57,7 +56,7 @@ def _name(argument: Argument) -> str:
 
 
 def _allowed(argument: Argument) -> str:
-    """Return what the value can be; empty where only the parser knows."""
+    """Return a sentence about the allowed values; empty if only the parser knows them."""
     if argument.resolved_hint is bool:
         return "It can be true or false; alone it means true."
     checks = cast("tuple[object, ...]", argument.parameter.validator)
@@ -65,6 +64,6 @@ def _allowed(argument: Argument) -> str:
 
 
 def _choices(argument: Argument) -> str:
-    """Return the values that a type lists; the parser adds them to a wrong value itself."""
+    """Return the values of a `Literal`; for a wrong value the parser names them itself."""
     is_listed = get_origin(argument.resolved_hint) is Literal
     return f"It can be {', '.join(get_args(argument.resolved_hint))}." if is_listed else ""

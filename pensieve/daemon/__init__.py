@@ -1,4 +1,5 @@
-"""The server's life as seen from outside: its lock, its record, its port, starting and stopping it.
+"""The server's life seen from outside: its lock, record and port, starting and stopping it.
 
-Knows processes, files and sockets of this machine; no model, no framework, and of the server only `GET /health`.
+Knows processes, files and sockets of this machine; no model, no framework, and of the server only
+`GET /health`.
 """

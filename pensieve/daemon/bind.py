@@ -1,7 +1,7 @@
-"""The server's listening socket, or who has its port.
+"""Bind the server's listening socket, or find the process that owns its port.
 
-A port counts as taken where anyone answers on it under either loopback address: a client that says `localhost`
-may be sent to ::1, and macOS lets 127.0.0.1 be bound under another program's wildcard.
+A port counts as taken if anything answers on it at either loopback address: a client that connects
+to `localhost` may reach ::1, and macOS allows binding 127.0.0.1 under another program's wildcard.
 """
 
 import errno
@@ -31,26 +31,24 @@ WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 -- compared, never bound
 
 @dataclass(frozen=True, slots=True)
 class PortOwner:
-    """The process that listens on a port. `command` may be empty: another user's cannot always be read."""
-
     pid: int
-    command: tuple[str, ...]
+    command: tuple[str, ...]  # empty if unreadable, as another user's can be
 
     @property
     def is_pensieve(self) -> bool:
-        """Whether it is a pensieve server, of another home or another user then."""
-        names = [Path(word).name for word in self.command]
+        """Whether it is a pensieve server, then of another home or user."""
+        names = [Path(argument).name for argument in self.command]
         return ("pensieve", "start") in pairwise(names)
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket.
+    """Return a listening socket.
 
-    Raises `PortInUseError` naming who has the port, `SettingsError` where `host` is no address of this machine
-    or the port is reserved.
+    Raises `PortInUseError` that names the owner of the port, `SettingsError` if `host` is no
+    address of this machine or the port is reserved.
     """
     family, address = _resolve(host, port)
-    if _someone_answers(host, port):
+    if _is_taken(host, port):
         raise _in_use(port)
     return _bound(family, address, host, port)
 
@@ -60,7 +58,7 @@ def _bound(
 ) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        # Without it a restart would wait for the last server's connections to time out.
+        # Otherwise a restart has to wait until the last server's connections time out.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
@@ -72,10 +70,10 @@ def _bound(
 
 @contextmanager
 def both_loopbacks(listener: socket.socket) -> Generator[list[socket.socket]]:
-    """`listener`, and where it is at one loopback address another socket at the other one.
+    """Yield `listener` and, if it is at one loopback address, a second socket at the other one.
 
-    A client that says `localhost` may try ::1 alone. Without IPv6, or with the port taken there,
-    `listener` stands alone.
+    A client that connects to `localhost` may try ::1 alone. Without IPv6, or if the port is taken
+    there, only `listener` is yielded.
     """
     other = {"127.0.0.1": "::1", "::1": "127.0.0.1"}.get(listener.getsockname()[0])
     with ExitStack() as open_sockets:
@@ -89,7 +87,9 @@ def both_loopbacks(listener: socket.socket) -> Generator[list[socket.socket]]:
 
 
 def bind_with_retry(host: str, port: int) -> socket.socket:
-    """As `bind`, for the server itself: another start that looks whether the port is free has it for an instant."""
+    """Bind like `bind` for the server itself: another start that tests the port holds it for an
+    instant.
+    """
     deadline = time.monotonic() + TIMEOUT_S
     while True:
         try:
@@ -101,7 +101,7 @@ def bind_with_retry(host: str, port: int) -> socket.socket:
 
 
 def find_owner(port: int, platform: str = sys.platform) -> PortOwner | None:
-    """Who listens on `port` on this machine; None where the system does not tell this user."""
+    """Return the process that listens on `port`; None if the system hides it from this user."""
     if platform == "linux":
         return _owner_in_proc(port)
     pid = lsof_pid(port)
@@ -109,32 +109,36 @@ def find_owner(port: int, platform: str = sys.platform) -> PortOwner | None:
 
 
 def lsof_pid(port: int) -> int | None:
-    """The listener's process id by lsof(8), which macOS has and whose -F output is made for programs."""
+    """Ask lsof(8), which macOS has, for the listener's process id; its -F output is for
+    programs.
+    """
     command = ["lsof", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-Fp"]
     with suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(  # noqa: S603 -- a port number and fixed flags
+        result = subprocess.run(  # noqa: S603 -- a port number and fixed flags
             command, capture_output=True, text=True, timeout=10, check=False
         )
-        return read_listener(done.stdout)
+        return read_listener(result.stdout)
     return None
 
 
-def read_listener(printed: str) -> int | None:
-    """From `lsof -Fp`: a line for each process, `p` and its id, then one for each of its files, `f` and its descriptor."""
-    pids = (line[1:] for line in printed.splitlines() if line.startswith("p"))
+def read_listener(output: str) -> int | None:
+    """Parse `lsof -Fp`: a line `p<pid>` per process, then a line `f<descriptor>` per file."""
+    pids = (line[1:] for line in output.splitlines() if line.startswith("p"))
     return next((int(pid) for pid in pids if pid.isdecimal()), None)
 
 
 def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        candidates = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
     except (OSError, UnicodeError) as error:
         raise _no_such_address(host) from error
-    family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    family, _, _, _, address = min(candidates, key=lambda entry: entry[0] != socket.AF_INET)
     return family, address
 
 
-def _someone_answers(host: str, port: int) -> bool:
+def _is_taken(host: str, port: int) -> bool:
     is_local = is_loopback(host) or host in WILDCARDS
     hosts = ("127.0.0.1", "::1") if is_local else (host,)
     return any(_answers(each, port) for each in hosts)
@@ -143,7 +147,7 @@ def _someone_answers(host: str, port: int) -> bool:
 def _answers(host: str, port: int) -> bool:
     try:
         with socket.create_connection((host, port), CONNECT_TIMEOUT_S) as connection:
-            # A port of the ephemeral range can connect to itself where nobody listens.
+            # Without a listener, a port of the ephemeral range can connect to itself.
             return connection.getsockname() != connection.getpeername()
     except TimeoutError:
         return True
@@ -160,7 +164,7 @@ def _refusal(error: OSError, host: str, port: int) -> MachineError | SettingsErr
         case errno.EACCES | errno.EPERM:
             return SettingsError(
                 f"Port {port} is reserved for the system.",
-                hint="Take one from 1024 to 65535:\n  pensieve start --port 7777",
+                hint="Choose one from 1024 to 65535:\n  pensieve start --port 7777",
             )
         case _:
             return MachineError(f"Cannot listen on {host} port {port}: {error.strerror}.")
@@ -169,7 +173,7 @@ def _refusal(error: OSError, host: str, port: int) -> MachineError | SettingsErr
 def _no_such_address(host: str) -> SettingsError:
     return SettingsError(
         f"--host {host} is not an address of this machine.",
-        hint="Leave --host out to serve this machine only (127.0.0.1).",
+        hint="Omit --host to serve this machine only (127.0.0.1).",
     )
 
 
@@ -178,16 +182,16 @@ def _in_use(port: int) -> PortInUseError:
     other = port + 1 if port < 65535 else port - 1
     return PortInUseError(
         f"Port {port} is in use by {_name(owner)}",
-        hint=f"Take another port, or stop that program:\n  pensieve start --port {other}",
+        hint=f"Choose another port, or stop that program:\n  pensieve start --port {other}",
     )
 
 
 def _name(owner: PortOwner | None) -> str:
     if owner is None:
-        return "a program that this user may not see."
+        return "a program that this user cannot see."
     if owner.is_pensieve:
         return f"another pensieve, of another PENSIEVE_HOME or user (pid {owner.pid})."
-    command = " ".join(owner.command) or "(its command cannot be read)"
+    command = " ".join(owner.command) or "(command not readable)"
     return f"pid {owner.pid}:\n  {command if len(command) <= 76 else command[:73] + '...'}"
 
 
@@ -201,7 +205,9 @@ def _owner_in_proc(port: int) -> PortOwner | None:
 
 
 def _listening_inodes(port: int) -> Iterator[str]:
-    """Of proc_net_tcp: column 1 is the local address (hex, `:` port), 3 the state, 9 the inode."""
+    """Read proc_net_tcp(5): column 1 is the local address (hex, `:` port), 3 the state, 9 the
+    inode.
+    """
     for table in ("tcp", "tcp6"):
         with suppress(OSError):
             for line in Path(f"/proc/net/{table}").read_text(encoding="ascii").splitlines()[1:]:

@@ -1,4 +1,7 @@
-"""What the server answers to `GET /health`, as a value. Stdlib only, and never through a proxy."""
+"""Ask the server for `GET /health` and parse the answer.
+
+Used by the commands, doctor and `launch`. Standard library only, and never through a proxy.
+"""
 
 from contextlib import closing
 from dataclasses import dataclass, fields
@@ -9,7 +12,7 @@ from urllib.parse import urlsplit
 from pensieve.daemon.server_record import ServerRecord
 from pensieve.untrusted_json import read_json
 
-# asleep: there was no work for long; the model is loaded for the next request, which waits for it.
+# asleep: the model is unloaded after a time without work; the next request waits for its loading.
 Status = Literal["loading", "ready", "asleep", "failed", "unreachable"]
 
 TIMEOUT_S = 5.0
@@ -18,17 +21,15 @@ MAX_BYTES = 65536
 
 @dataclass(frozen=True, slots=True)
 class EngineFigures:
-    """What the engine says of its memory, its disk and its speed; None where it did not say.
+    """The engine's memory, disk and speed; None for values that the server did not send."""
 
-    kv: KV caches of conversations. prefix: kept prompts. kv_reason: why the KV cache has that many bits (None: full).
-    """
-
-    kv_bits: int | None = None
-    kv_reason: str | None = None
+    kv_bits: int | None = None  # of the KV caches of conversations
+    kv_reason: str | None = None  # why `kv_bits` was chosen; None: full precision
     memory_limit_bytes: int | None = None
     weights_bytes: int | None = None
     kv_budget_bytes: int | None = None
     kv_used_bytes: int | None = None
+    # prefix: the cache of earlier prompts
     prefix_memory_bytes: int | None = None
     prefix_disk_bytes: int | None = None
     prefix_disk_cap_bytes: int | None = None
@@ -40,13 +41,10 @@ class EngineFigures:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How the server is. `detail` says why where it is not ready; numbers are 0 where it did not say.
-
-    poison_prompts: refused, since the engine died of each again and again.
-    """
+    """The server's state; numbers are 0 if the server did not send them."""
 
     status: Status
-    detail: str = ""
+    detail: str = ""  # why it is not ready
     model: str = ""
     repo: str = ""
     device: str = ""
@@ -56,9 +54,9 @@ class Health:
     in_flight: int = 0
     restarts: int = 0
     engine: EngineFigures = EngineFigures()
-    poison_prompts: int = 0
-    is_model_at_fault: bool = False  # failed, since the model does not load
-    idle_unload: float | None = None  # minutes without work until the model leaves memory; 0 never
+    poison_prompts: int = 0  # refused, because the engine crashed repeatedly on each
+    is_model_at_fault: bool = False  # failed because the model does not load
+    idle_unload: float | None = None  # minutes without work until the model is unloaded; 0: never
 
     @property
     def is_well(self) -> bool:
@@ -67,7 +65,9 @@ class Health:
 
 
 def ask(record: ServerRecord, timeout_s: float = TIMEOUT_S) -> Health:
-    """The health of the recorded server; `unreachable` where it does not answer or another one does."""
+    """Return the recorded server's health; `unreachable` if it does not answer, or another one
+    does.
+    """
     if record.phase == "fetching":
         return Health("loading", "fetching the model")
     address = urlsplit(record.base_url)
@@ -82,46 +82,46 @@ def ask(record: ServerRecord, timeout_s: float = TIMEOUT_S) -> Health:
 
 
 def read(body: object, pid: int) -> Health:
-    """The value of a decoded answer. `pid`: the server that should have given it."""
-    said = cast("dict[str, object]", body) if isinstance(body, dict) else {}
-    status = said.get("status")
-    if status not in ("loading", "ready", "asleep", "failed") or said.get("pid") != pid:
+    """Parse a decoded answer. `pid`: the server that is expected to answer."""
+    report = cast("dict[str, object]", body) if isinstance(body, dict) else {}
+    status = report.get("status")
+    if status not in ("loading", "ready", "asleep", "failed") or report.get("pid") != pid:
         return Health("unreachable", "another program answers at its address")
     return Health(
         status=status,
-        detail=_text(said, "detail"),
-        model=_text(said, "model"),
-        repo=_text(said, "repo"),
-        device=_text(said, "device"),
-        version=_text(said, "version"),
-        context_tokens=_number(said, "context_tokens"),
-        thinking=_text(said, "thinking"),
-        in_flight=_number(said, "in_flight"),
-        restarts=_number(said, "restarts"),
-        engine=_figures(said.get("engine")),
-        poison_prompts=_number(said, "poison_prompts"),
-        is_model_at_fault=said.get("is_model_at_fault") is True,
-        idle_unload=minutes if isinstance(minutes := said.get("idle_unload"), float) else None,
+        detail=_text(report, "detail"),
+        model=_text(report, "model"),
+        repo=_text(report, "repo"),
+        device=_text(report, "device"),
+        version=_text(report, "version"),
+        context_tokens=_number(report, "context_tokens"),
+        thinking=_text(report, "thinking"),
+        in_flight=_number(report, "in_flight"),
+        restarts=_number(report, "restarts"),
+        engine=_engine_figures(report.get("engine")),
+        poison_prompts=_number(report, "poison_prompts"),
+        is_model_at_fault=report.get("is_model_at_fault") is True,
+        idle_unload=minutes if isinstance(minutes := report.get("idle_unload"), float) else None,
     )
 
 
-def _figures(said: object) -> EngineFigures:
-    """Each figure where it is of its kind; a server of another version may say more, or less."""
-    told = cast("dict[str, object]", said) if isinstance(said, dict) else {}
+def _engine_figures(value: object) -> EngineFigures:
+    """Take the values of the expected type; another version's server may send more or fewer."""
+    report = cast("dict[str, object]", value) if isinstance(value, dict) else {}
     kinds = {each.name: get_args(each.type) for each in fields(EngineFigures)}
-    known = {
-        name: told[name]
+    values = {
+        name: report[name]
         for name, (kind, _) in kinds.items()
-        if type(told.get(name)) in ({int, float} if kind is float else {kind})
+        if type(report.get(name)) in ({int, float} if kind is float else {kind})
     }
-    return EngineFigures(**cast("dict[str, Any]", known))
+    return EngineFigures(**cast("dict[str, Any]", values))
 
 
-def _text(said: dict[str, object], key: str) -> str:
-    value = said.get(key)
+def _text(report: dict[str, object], key: str) -> str:
+    value = report.get(key)
     return value if isinstance(value, str) else ""
 
 
-def _number(said: dict[str, object], key: str) -> int:
-    value = said.get(key)
+def _number(report: dict[str, object], key: str) -> int:
+    value = report.get(key)
     return value if isinstance(value, int) else 0

@@ -1,6 +1,6 @@
-"""What macOS itself says of processes, by libproc(3): no other program is run, and none is refused in a sandbox.
+"""Process facts from macOS's libproc(3), without running another program, also in a sandbox.
 
-Reads the kernel's structures as bytes, so that recorded and packed bytes test it anywhere.
+Reads the kernel's structures as bytes, so that recorded bytes test it on any system.
 """
 
 import struct
@@ -14,33 +14,32 @@ ALL_PIDS = 1
 BSD_INFO = 3
 USAGE_V0 = 0
 ZOMBIE = 5
-# A process that starts between the two calls is not one of ours.
+# Room for processes that start between the two calls; none of them is ours.
 SPARE_PIDS = 64
 
-# struct proc_bsdinfo: flags, status, xstatus, pid, ppid; uids, gids and names; start in seconds and microseconds.
+# struct proc_bsdinfo: flags, status, xstatus, pid, ppid; uids, gids and names; start in seconds and
+# microseconds.
 _INFO = struct.Struct("=4xI4xII28x48x24xQQ")
 # struct rusage_info_v0: uuid, seven counters, physical footprint, start and end.
 _USAGE = struct.Struct("=16x56xQ16x")
 
 
 class ProcessInfo(NamedTuple):
-    """A process as the kernel describes it. The start is in seconds since 1970 and microseconds."""
-
     status: int
     pid: int
     parent: int
-    start_s: int
-    start_us: int
+    start_s: int  # since 1970
+    start_us: int  # microseconds after `start_s`
 
 
 class LibProc:
-    """libproc's functions on Python's values. library: its C functions, as ctypes loads them."""
+    """libproc's functions with Python values. `library`: its C functions, loaded by ctypes."""
 
     def __init__(self, library: Any) -> None:
         self._library = library
 
     def info(self, pid: int) -> ProcessInfo | None:
-        """None where the process is gone, or is another user's."""
+        """Return None if the process has ended or is another user's."""
         content = bytearray(_INFO.size)
         if self._library.proc_pidinfo(pid, BSD_INFO, 0, _pointer(content), len(content)) != len(
             content
@@ -50,14 +49,16 @@ class LibProc:
         return info if info.start_s else None
 
     def footprint(self, pid: int) -> int:
-        """The bytes that Activity Monitor shows: with what the GPU uses and what is compressed; 0 where not told."""
+        """Return the bytes that Activity Monitor shows, with GPU and compressed memory; 0 if
+        unknown.
+        """
         content = bytearray(_USAGE.size)
         if self._library.proc_pid_rusage(pid, USAGE_V0, _pointer(content)) != 0:
             return 0
         return _USAGE.unpack(content)[0]
 
     def pids(self) -> Sequence[int]:
-        """Every process; empty where the kernel does not tell."""
+        """Return all process ids; empty if the kernel refuses."""
         expected = self._library.proc_listpids(ALL_PIDS, 0, None, 0)
         if expected <= 0:
             return ()
@@ -67,7 +68,7 @@ class LibProc:
 
 
 def load() -> LibProc | None:
-    """None where there is no libproc: not on macOS."""
+    """Return None where there is no libproc, which only macOS has."""
     import ctypes
 
     try:
@@ -92,7 +93,7 @@ def load() -> LibProc | None:
 
 
 def _pointer(content: bytearray) -> Any:
-    """`content` as C's `void *`; it must live until the call returns."""
+    """Return `content` as C's `void *`; it must live until the call returns."""
     import ctypes
 
     return (ctypes.c_char * len(content)).from_buffer(content)

@@ -1,4 +1,4 @@
-"""Private folders and files (private_files.py), with what is wrong with them in words for a person."""
+"""Create private folders and files (private_files.py) with errors written for people."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ _ELSEWHERE = "Remove it, or keep pensieve's files elsewhere: export PENSIEVE_HOM
 def make_private(folder: Path) -> None:
     """Make `folder` and its missing parents, readable by this user alone whatever the umask.
 
-    Raises `NotWritableError` where it cannot be made, or is not ours.
+    Raises `NotWritableError` if it cannot be made, or is unsafe to use.
     """
     try:
         private_files.make_folder(folder)
@@ -27,7 +27,7 @@ def make_private(folder: Path) -> None:
 
 
 def open_private(path: Path, flags: int) -> int:
-    """As private_files' own. Raises `NotWritableError`."""
+    """Open like `private_files.open_private`. Raises `NotWritableError`."""
     try:
         return private_files.open_private(path, flags)
     except OSError as error:

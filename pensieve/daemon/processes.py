@@ -1,6 +1,6 @@
-"""Which process is which: a process id together with its start, since ids are used again.
+"""Identify processes by id together with start time, since ids are reused; measure their memory.
 
-Linux tells by /proc; macOS by libproc, and by ps(1) what libproc does not tell.
+Reads /proc on Linux; libproc on macOS, and ps(1) for what libproc does not report.
 """
 
 import calendar
@@ -20,9 +20,9 @@ Table = Mapping[int, tuple[int, int]]
 
 
 def start_of(pid: int, platform: str = sys.platform) -> str | None:
-    """When this process started, as one word; None where it is gone. Compare it with `is_running`.
+    """Return the start of this process as one token; None if it has ended. Compare by `is_running`.
 
-    A zombie is gone: it runs nothing and waits for its parent to read its exit code.
+    A zombie counts as ended: it runs nothing and only waits for its parent to read its exit code.
     """
     if platform == "linux":
         return _start_in_proc(pid)
@@ -30,7 +30,10 @@ def start_of(pid: int, platform: str = sys.platform) -> str | None:
 
 
 def is_running(pid: int, start: str, platform: str = sys.platform) -> bool:
-    """Whether the process that started then still runs. ps knows seconds, libproc microseconds: both may have been asked."""
+    """Whether the process with this start still runs.
+
+    ps reports seconds and libproc microseconds, and the two starts may come from different ones.
+    """
     now = start_of(pid, platform)
     return now is not None and (
         now == start or now.startswith(f"{start}.") or start.startswith(f"{now}.")
@@ -38,9 +41,10 @@ def is_running(pid: int, start: str, platform: str = sys.platform) -> bool:
 
 
 def memory_of(pid: int, platform: str = sys.platform) -> int:
-    """Bytes of memory of the process and all that it started; 0 where it is gone.
+    """Return the memory of the process and its descendants in bytes; 0 if it has ended.
 
-    On macOS the physical footprint, as Activity Monitor shows it: what the GPU writes is not in the resident size.
+    On macOS this is the physical footprint, as Activity Monitor shows it: the resident size lacks
+    what the GPU writes.
     """
     if platform == "linux":
         return _sum_of_tree(pid, dict(_memory_in_proc()))
@@ -48,17 +52,17 @@ def memory_of(pid: int, platform: str = sys.platform) -> int:
 
 
 def command_of(pid: int, platform: str = sys.platform) -> list[str]:
-    """The command line; empty where it cannot be read."""
+    """Return the command line; empty if it cannot be read."""
     if platform == "linux":
         with suppress(OSError):
             line = Path(f"/proc/{pid}/cmdline").read_bytes()
-            return [os.fsdecode(word) for word in line.rstrip(b"\0").split(b"\0") if word]
+            return [os.fsdecode(each) for each in line.rstrip(b"\0").split(b"\0") if each]
         return []
     return _run_ps("-o", "command=", "-p", str(pid)).split()
 
 
 def start_by_libproc(pid: int, library: libproc.LibProc | None) -> str | None:
-    """Seconds since 1970, to the microsecond; None where libproc does not tell."""
+    """Return seconds since 1970, to the microsecond; None if libproc does not know the process."""
     info = library.info(pid) if library else None
     if info is None or info.status == libproc.ZOMBIE:
         return None
@@ -66,7 +70,7 @@ def start_by_libproc(pid: int, library: libproc.LibProc | None) -> str | None:
 
 
 def memory_by_libproc(pid: int, library: libproc.LibProc | None) -> int:
-    """The footprint of the process and all that it started; 0 where libproc does not tell."""
+    """Return the footprint of the process and its descendants; 0 if libproc does not know it."""
     if library is None:
         return 0
     infos = [info for each in library.pids() if (info := library.info(each))]
@@ -75,19 +79,23 @@ def memory_by_libproc(pid: int, library: libproc.LibProc | None) -> int:
 
 
 def read_start(line: str) -> str | None:
-    """From a line of `ps -o stat=,lstart=` in UTC: seconds since 1970; None for a zombie and where there is no line."""
+    """Parse a line of `ps -o stat=,lstart=` in UTC to seconds since 1970; None for a zombie or an
+    empty line.
+    """
     state, _, start = line.partition(" ")
     if not state or state[0] in GONE:
         return None
-    words = " ".join(start.split())
+    timestamp = " ".join(start.split())
     try:
-        return str(calendar.timegm(time.strptime(words, "%a %b %d %H:%M:%S %Y")))
+        return str(calendar.timegm(time.strptime(timestamp, "%a %b %d %H:%M:%S %Y")))
     except ValueError:
-        return words
+        return timestamp
 
 
 def read_memory(lines: str) -> Table:
-    """From the lines of `ps -axo pid=,ppid=,rss=`. What is not three numbers is another user's, or no line of ours."""
+    """Parse the output of `ps -axo pid=,ppid=,rss=`; lines that are not three numbers are
+    skipped.
+    """
     table: dict[int, tuple[int, int]] = {}
     for line in lines.splitlines():
         with suppress(ValueError):
@@ -108,7 +116,10 @@ def _sum_of_tree(pid: int, table: Table) -> int:
 
 
 def _start_in_proc(pid: int) -> str | None:
-    """Fields 3 (state) and 22 (start, in clock ticks since boot) of proc_pid_stat(5), past the name in brackets."""
+    """Read fields 3 (state) and 22 (start, in clock ticks since boot) of proc_pid_stat(5).
+
+    Fields are counted after the name in brackets, which can contain blanks.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -118,7 +129,9 @@ def _start_in_proc(pid: int) -> str | None:
 
 
 def _memory_in_proc() -> Iterator[tuple[int, tuple[int, int]]]:
-    """Process ids with their parents (field 4 of proc_pid_stat(5)) and resident pages (field 24)."""
+    """Yield process ids with their parents (field 4 of proc_pid_stat(5)) and resident bytes
+    (24).
+    """
     page_bytes = os.sysconf("SC_PAGE_SIZE")
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -135,13 +148,13 @@ def _start_by_ps(pid: int) -> str | None:
     return read_start(_run_ps("-o", "stat=,lstart=", "-p", str(pid)))
 
 
-def _run_ps(*words: str) -> str:
-    """`lstart` is written in the locale's words and the zone's time, so both are set."""
+def _run_ps(*arguments: str) -> str:
+    """Run ps with a fixed locale and time zone, because `lstart` depends on both."""
     import subprocess
 
     try:
-        done = subprocess.run(  # noqa: S603 -- process ids and fixed column lists
-            ["ps", *words],  # noqa: S607 -- in the PATH that is set below
+        result = subprocess.run(  # noqa: S603 -- process ids and fixed column lists
+            ["ps", *arguments],  # noqa: S607 -- in the PATH that is set below
             capture_output=True,
             text=True,
             errors="replace",
@@ -151,4 +164,4 @@ def _run_ps(*words: str) -> str:
         )
     except (OSError, subprocess.SubprocessError):
         return ""
-    return done.stdout.strip()
+    return result.stdout.strip()

@@ -1,4 +1,4 @@
-"""Ending the server, so that no process and no file of its running remains."""
+"""End the server so that no process and no file of it remains."""
 
 import os
 import shlex
@@ -19,29 +19,30 @@ TIMEOUT_S = 30.0
 RECORD_TIMEOUT_S = 2.0
 
 
-def stop(paths: Paths, *, is_forced: bool, patience_s: float = TIMEOUT_S) -> ServerRecord | None:
-    """End this home's server and remove what it left; the record of what was ended, None where nothing ran.
+def stop(paths: Paths, *, is_forced: bool, timeout_s: float = TIMEOUT_S) -> ServerRecord | None:
+    """End this home's server and remove its files; return its record, None if nothing ran.
 
-    Forced: SIGKILL, for it and what it started, instead of SIGTERM. Raises `StopFailedError` where it lives on.
+    `is_forced`: send SIGKILL to it and its children instead of SIGTERM. Raises `StopFailedError` if
+    it does not end.
     """
-    record = _find(paths, min(patience_s, RECORD_TIMEOUT_S))
+    record = _find(paths, min(timeout_s, RECORD_TIMEOUT_S))
     if record is not None:
         _signal(record, is_forced=is_forced)
-        if not _is_gone(record, patience_s):
+        if not _is_gone(record, timeout_s):
             raise StopFailedError(
-                f"The server (pid {record.pid}) has not ended after {patience_s:.0f} s.",
+                f"The server (pid {record.pid}) has not ended after {timeout_s:.0f} s.",
                 hint="End it at once; open answers are cut off:\n  pensieve stop --force",
             )
     server_lock.remove_stale(paths)
     return record
 
 
-def end_child(child: subprocess.Popen[bytes], paths: Paths, patience_s: float = 10.0) -> None:
-    """End a background server that this process started, gently first; at once where Ctrl-C comes meanwhile."""
+def end_child(child: subprocess.Popen[bytes], paths: Paths, timeout_s: float = 10.0) -> None:
+    """End a background server that this process started; kill it after `timeout_s` or on Ctrl-C."""
     if child.poll() is None:
         child.terminate()
         try:
-            child.wait(patience_s)
+            child.wait(timeout_s)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
@@ -49,14 +50,14 @@ def end_child(child: subprocess.Popen[bytes], paths: Paths, patience_s: float = 
     server_lock.remove_stale(paths)
 
 
-def _find(paths: Paths, patience_s: float) -> ServerRecord | None:
-    """A server that starts holds its lock a moment before it writes its record."""
-    deadline = time.monotonic() + patience_s
+def _find(paths: Paths, timeout_s: float) -> ServerRecord | None:
+    """Wait for the record: a starting server holds its lock for a moment before it writes one."""
+    deadline = time.monotonic() + timeout_s
     while (record := current(paths)) is None and server_lock.is_held(paths):
         if time.monotonic() > deadline:
             raise StopFailedError(
-                "A server holds the lock but has left no record of itself.",
-                hint=f"See who holds it:\n  lsof {shlex.quote(str(paths.lock_file))}",
+                "A server holds the lock but has written no record.",
+                hint=f"Find the process that holds it:\n  lsof {shlex.quote(str(paths.lock_file))}",
             )
         time.sleep(POLL_S)
     return record
@@ -72,8 +73,8 @@ def _signal(record: ServerRecord, *, is_forced: bool) -> None:
             os.kill(record.pid, signal.SIGKILL)
 
 
-def _is_gone(record: ServerRecord, patience_s: float) -> bool:
-    deadline = time.monotonic() + patience_s
+def _is_gone(record: ServerRecord, timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
     while is_running(record.pid, record.process_start):
         if time.monotonic() > deadline:
             return False

@@ -1,1 +1,1 @@
-"""How a model family writes turns, thinking and tool calls."""
+"""Describes how a model family writes turns, thinking and tool calls."""

@@ -1,7 +1,8 @@
-"""What a model family's way of writing is made of, as values: how tool calls stand in its text, and how its thoughts do.
+"""Describe as values how a model family writes tool calls and thoughts.
 
-One description serves three times: to write the calls of earlier turns (format_calls.py), to hold the model to its form
-(dialects/grammar/answer_grammar.py), and to read what it wrote (reply). Knows no template, no token and no wire.
+One description serves three purposes: to write the calls of earlier turns (format_calls.py), to
+constrain the model to the form (grammar/answer_grammar.py), and to parse answers (reply). Knows no
+template, no tokens and no API.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -14,18 +15,19 @@ Schema = Mapping[str, object]
 # Variables of a chat template, next to the messages.
 Variables = Mapping[str, object]
 
-# Whether an answer has a thought: none, one that the model may begin, one that the prompt has begun.
+# An answer's thought: none, one that the model may begin, or one that the prompt has begun.
 Thought = Literal["none", "possible", "begun"]
 
-# Who writes the calls of earlier turns: we, into the assistant's text, or the chat template, from `tool_calls`.
+# What writes the calls of earlier turns: format_calls.py, into the assistant's text, or the chat
+# template, from `tool_calls`.
 CallWriter = Literal["text", "template"]
-# Who writes tools and results: the chat template, or we, into the system part and the user's text.
+# What writes tools and results: the chat template, or we, into the system part and the user's text.
 ToolWriter = Literal["template", "text"]
 
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
-    """A tool as a model is shown it."""
+    """A tool as a model sees it."""
 
     name: str
     description: str
@@ -34,8 +36,6 @@ class ToolSpec:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """One call of a tool."""
-
     name: str
     arguments: Mapping[str, object]
     id: str = ""  # for families that write it into the call
@@ -43,18 +43,15 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ParameterForm:
-    """Arguments that are not JSON: `before_key` key `after_key` value `after_value`, with `separator` between them.
-
-    quote: what stands around a text: '"' for texts as JSON has them, None for texts that end at `after_value` alone.
-    is_nested: objects and lists inside are written in this form too, not as JSON.
-    """
+    """Arguments that are not JSON: `before_key` key `after_key` value `after_value`, repeated."""
 
     before_key: str
     after_key: str
     after_value: str = ""
-    separator: str = ""
+    separator: str = ""  # between parameters
+    # Around a text: '"' for texts as in JSON, None for texts that only `after_value` ends.
     quote: str | None = None
-    is_nested: bool = False
+    is_nested: bool = False  # objects and lists inside are in this form too, not JSON
 
     @property
     def text_end(self) -> str:
@@ -64,12 +61,11 @@ class ParameterForm:
 
 @dataclass(frozen=True, slots=True)
 class CallForm:
-    """How calls stand in a text: sections of `opening`, calls with `separator` between them, `closing`.
+    """How calls are written: sections of `opening`, calls, `closing`.
 
-    A call is `before_name` name `after_name` arguments `after_arguments`; in these `{index}` is its place among the calls,
-    and `{id}` an id that the model makes up. inside: what follows the opening and precedes the closing. Without a separator a section holds one call; `between` stands between
-    sections. Where a call is one JSON object, `keys` are those of the name and of the arguments. Without an opening a call
-    stands alone, as the whole answer.
+    A call is `before_name` name `after_name` arguments `after_arguments`. In these, `{index}` is
+    the call's index in the answer, and `{id}` an id that the model makes up. Without an opening, a
+    call is the whole answer.
     """
 
     opening: str
@@ -77,11 +73,11 @@ class CallForm:
     after_name: str
     after_arguments: str
     closing: str
-    inside: tuple[str, str] = ("", "")
-    separator: str | None = None
-    between: str = "\n"
-    parameters: ParameterForm | None = None
-    keys: tuple[str, str] | None = None
+    inside: tuple[str, str] = ("", "")  # follows the opening, precedes the closing
+    separator: str | None = None  # between calls; None: a section has one call
+    between: str = "\n"  # between sections
+    parameters: ParameterForm | None = None  # None: arguments are JSON
+    keys: tuple[str, str] | None = None  # of name and arguments, if a call is one JSON object
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +96,7 @@ class ThinkingForm:
 
     @property
     def is_used(self) -> bool:
-        """Whether the template shows that its model thinks: some that do not have the marks too."""
+        """Whether the template shows that its model thinks: other models may have the marks too."""
         return bool(self.on or self.off or self.efforts or self.is_begun)
 
     def state_after(self, prompt: str) -> Thought:
@@ -113,34 +109,30 @@ class ThinkingForm:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """A family's way of writing.
-
-    has_bare_calls: the grammar holds an answer that begins as a call's JSON, fenced or not, to be calls; they are read in
-    every family. id_letters: how long the template
-    wants the ids of calls, where it is particular. calls_with_results: it takes a call and its result one after the other, so
-    several calls of one turn stand each before its result. text_opening: what an answer's text stands behind, in a family whose
-    answers are either text or one call; there `silent` marks part an answer and are not said.
-    """
+    """How a family writes."""
 
     name: str
     calls: CallForm
     tools: ToolWriter = "template"
     writer: CallWriter = "text"
     thinking: ThinkingForm | None = None
+    # The grammar treats an answer that begins like a call's JSON, fenced or not, as calls. Reply
+    # parses such calls in every family.
     has_bare_calls: bool = False
-    id_letters: int | None = None
-    # The id by which the template names a call's result, made of what is written in the call:
-    # `{name}`, `{index}`, `{id}`. Empty: any id.
+    id_chars: int | None = None  # length of call ids, if the template requires one
+    # The id in a call's result, made of parts of the call: `{name}`, `{index}`, `{id}`. Empty: any.
     call_id: str = ""
+    # The template writes a call together with its result: each call precedes its own result.
     calls_with_results: bool = False
+    # Precedes an answer's text, in a family whose answers are either text or one call.
     text_opening: str = ""
-    silent: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()  # marks between parts of an answer that are not text
     has_tool_template: bool = False  # conversations with tools have a chat template of their own
-    # Of this one model, not of its family: what its makers say, and the settings.
+    # Of this model, not its family: from generation_config.json and the settings.
     sampling: SamplingDefaults = NEUTRAL
 
     def marks(self, controls: Collection[str]) -> frozenset[str]:
-        """Those of a model's control tokens that this dialect writes, and that must be read."""
+        """Return the control tokens that this dialect writes and that must be parsed."""
         written = "\0".join(self._literals())
         return frozenset(control for control in controls if control in written)
 
@@ -156,7 +148,7 @@ class Dialect:
         yield from (self.text_opening, *self.silent)
 
 
-# What stands for `{index}` and `{id}`, as patterns.
+# Patterns of what models write for `{index}` and `{id}`.
 HOLES = {"{index}": "[0-9]{1,3}", "{id}": "[a-zA-Z0-9]{9}"}
 
 JSON_CALL = CallForm(

@@ -1,4 +1,4 @@
-"""Calls of earlier turns as a dialect's text, in the very form that its grammar holds new ones to."""
+"""Format calls of earlier turns in a dialect, exactly as its grammar constrains new ones."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ from pensieve.dialects.parameter_names import written_name
 
 _TEXT = {"type": "string"}
 
-# Marks a text so that no control token is read in it.
+# Marks a text so that `ChatTokenizer.encode` reads no control token in it.
 Neutralize = Callable[[str], str]
 
 
@@ -21,10 +21,10 @@ def format_calls(
     neutralize: Neutralize = str,
     slots: Mapping[str, TaggedValues] | None = None,
 ) -> str:
-    """`calls`, which an assistant made after each other, as one text. neutralize: applied to all but the form's own marks.
+    """Return consecutive calls of an assistant as text.
 
-    slots: of the tools' parameters, by the tools' names; a text that only a schema tells from other values stands as it is
-    without them.
+    neutralize: applied to all but the form's own marks. slots: by tool name, how values are written
+    between tags; without them texts are written as if every parameter were a text.
     """
     writer = _Writer(form, neutralize, slots or {})
     texts = [writer.call(call, index) for index, call in enumerate(calls)]
@@ -128,10 +128,10 @@ def _renamed(form: ParameterForm, value: object) -> object:
 
 
 def format_json(value: object) -> str:
-    """JSON as the grammar spaces it, and as models write it."""
+    """Return JSON with the grammar's spacing, which models also use."""
     return json.dumps(value, ensure_ascii=False)
 
 
 def format_minified(value: object) -> str:
-    """JSON without a space."""
+    """Return JSON without spaces."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""How a model is sampled where a request does not say, and where each value comes from."""
+"""Define a model's sampling where a request does not, and the origin of each value."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -8,7 +8,7 @@ Origin = Literal["setting", "generation_config.json", "default"]
 
 
 class FieldReport(TypedDict):
-    """One field, as JSON has it."""
+    """One field, in JSON form."""
 
     value: float
     origin: Origin
@@ -16,29 +16,28 @@ class FieldReport(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class SamplingDefaults:
-    """The fields of `engine.generation.Sampling` with neutral values. origins: of the set ones."""
+    """The fields of `engine.generation.Sampling` with neutral defaults."""
 
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    # Of the fields that are set.
     origins: Mapping[str, Origin] = field(default_factory=dict[str, Origin], compare=False)
 
     def updated(self, values: Mapping[str, float], origin: Origin) -> "SamplingDefaults":
-        """These defaults with `values`, by the names of the fields, which come from `origin`."""
+        """Return these defaults with `values`, by field name, which come from `origin`."""
         return replace(self, **values, origins={**self.origins, **dict.fromkeys(values, origin)})
 
     def report(self) -> dict[str, FieldReport]:
-        """Every field by its name."""
-        names = [each.name for each in fields(self) if each.name != "origins"]
+        names = [item.name for item in fields(self) if item.name != "origins"]
         return {
             name: {"value": getattr(self, name), "origin": self.origins.get(name, "default")}
             for name in names
         }
 
     def __str__(self) -> str:
-        """The temperature, and what else is not at its default."""
         return ", ".join(
             f"{name} {field['value']:g} ({field['origin']})"
             for name, field in self.report().items()
@@ -46,5 +45,5 @@ class SamplingDefaults:
         )
 
 
-# What holds where nothing is said: the model's distribution as it is.
+# The model's unmodified distribution.
 NEUTRAL = SamplingDefaults()

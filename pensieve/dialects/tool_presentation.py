@@ -1,7 +1,8 @@
-"""A tool's schema as a model is told of it: what it refers to in place, parameters under the names that the model writes.
+"""Adapt a tool's schema for the model: references resolved, parameters renamed.
 
-Some chat templates write a schema themselves, and follow neither `$ref` nor `anyOf`. So a schema that may also be null is
-told as itself, and as `nullable`.
+Parameters get the names that the model writes (parameter_names.py). Some chat templates write a
+schema themselves, and follow neither `$ref` nor `anyOf`. So a schema that may also be null is
+presented as itself with `nullable`.
 """
 
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from pensieve.dialects.grammar.object_shapes import target
 from pensieve.dialects.grammar.schema_types import as_schema, values_in
 from pensieve.dialects.parameter_names import written_name
 
-# References are put in place up to so many schemas: each may refer to several others.
+# References are resolved up to this many schemas: each may refer to several others.
 MAX_NODES = 2_000
 
 _NULL = {"type": "null"}
@@ -25,18 +26,21 @@ _DEFINITIONS = {"$defs", "definitions"}
 
 
 def presented_schema(schema: Schema, form: ParameterForm | None) -> Schema:
-    """`schema` for the model. form: that of the arguments, where it is not JSON."""
-    teller = _Presenter(schema, form)
-    told = teller.told(schema, (), is_named=form is not None)
-    return {**told, **teller.definitions()} if teller.has_references else told
+    """Return `schema` for the model. form: of the arguments, if they are not JSON."""
+    presenter = _Presenter(schema, form)
+    presented = presenter.presented(schema, (), is_named=form is not None)
+    return {**presented, **presenter.definitions()} if presenter.has_references else presented
 
 
-def told_texts(form: ParameterForm | None) -> str:
-    """Return what the model is told of texts that hold the mark which ends a text; often nothing."""
+def text_escaping_note(form: ParameterForm | None) -> str:
+    """Return the instruction for texts that contain the mark which ends a text; often empty."""
     if form is None or not form.text_end:
         return ""
     escaped = "" if form.quote else ", with \\u003c for each <"
-    return f"In a tool call, a text that contains {form.text_end} is written as a JSON string{escaped}."
+    return (
+        f"In a tool call, a text that contains {form.text_end}"
+        f" is written as a JSON string{escaped}."
+    )
 
 
 @dataclass(slots=True)
@@ -47,18 +51,21 @@ class _Presenter:
     _nodes: int = 0
 
     def definitions(self) -> Schema:
-        """What is referred to still."""
+        """Return the definitions, to which unresolved references refer."""
         return {key: self.root[key] for key in _DEFINITIONS if key in self.root}
 
-    def told(self, schema: Schema, within: tuple[object, ...], *, is_named: bool) -> Schema:
-        """within: the references that this is a part of. is_named: its properties are named as the form has names."""
+    def presented(self, schema: Schema, within: tuple[object, ...], *, is_named: bool) -> Schema:
+        """Resolve references and rename properties.
+
+        within: the enclosing references. is_named: properties get the form's escaped names.
+        """
         self._nodes += 1
         reference = schema.get("$ref")
         if reference is not None:
             found = target(reference, self.root)
             if found is not None and reference not in within and self._nodes <= MAX_NODES:
                 rest = {key: value for key, value in schema.items() if key != "$ref"}
-                return self.told({**found, **rest}, (*within, reference), is_named=is_named)
+                return self.presented({**found, **rest}, (*within, reference), is_named=is_named)
             self.has_references = True
         parts = {
             key: self._part(key, value, within, is_named=is_named)
@@ -94,14 +101,14 @@ class _Presenter:
     def _inner(self, value: object, within: tuple[object, ...], *, is_named: bool) -> object:
         if not isinstance(value, Mapping):
             return value
-        return self.told(cast("Schema", value), within, is_named=is_named)
+        return self.presented(cast("Schema", value), within, is_named=is_named)
 
     def _name(self, name: str, *, is_named: bool) -> str:
         return written_name(self.form, name) if is_named and self.form is not None else name
 
 
 def _optional(schema: Schema) -> Schema:
-    """A choice of a schema and null as the schema itself."""
+    """Return a choice of a schema and null as the schema itself, with `nullable`."""
     for key in ("anyOf", "oneOf"):
         choices = values_in(schema.get(key))
         others = [one for one in choices if one != _NULL]

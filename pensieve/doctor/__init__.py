@@ -1,1 +1,3 @@
-"""Whether all is as it should be: findings about machine, settings, files, server and clients, each with its fix."""
+"""`pensieve doctor`: findings about machine, settings, files, server and clients, each with its
+fix.
+"""

@@ -1,7 +1,8 @@
-"""An archive for a report: what doctor found, versions, the server's last log lines; no key, no prompt, no name, no home.
+"""Write the archive for a bug report: findings, versions, the server's last log lines.
 
-What is secret is replaced wherever it stands. The log's own lines hold no prompt (logs.py); what a debugging server or a
-foreign library wrote beside them is left out, since it could.
+It contains no key, prompt, user name or home path: secrets are replaced wherever they occur. The
+log's own lines hold no prompts (logs.py); lines of debugging servers and other libraries are left
+out, because they could.
 """
 
 import gzip
@@ -25,45 +26,48 @@ from pensieve.settings.spec import shortened
 FOLDER = "pensieve-report/"
 LOG_LINES = 400
 DISTRIBUTIONS = (
-    "mlx", "mlx-metal", "mlx-cpu", "mlx-cuda-13", "mlx-lm", "llguidance", "tokenizers", "transformers", "huggingface-hub",
-    "starlette", "uvicorn", "h11", "pydantic", "anyio", "jinja2",
-)  # fmt: skip
+    *("mlx", "mlx-metal", "mlx-cpu", "mlx-cuda-13", "mlx-lm", "llguidance", "tokenizers"),
+    *("transformers", "huggingface-hub", "starlette", "uvicorn", "h11", "pydantic", "anyio"),
+    "jinja2",
+)
 HIDDEN = "[hidden]"
 SECRET_NAMES = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL|AUTH|COOKIE", re.IGNORECASE)
 SECRETS = re.compile(
     r"sk-[\w-]{8,}|hf_\w{8,}|gh[pousr]_\w{8,}|(?<=Bearer )\S+|(?<=x-api-key: )\S+|(?<=://)[^/\s@]+@",
     re.IGNORECASE,
 )
-# Our own lines (logs.py): time, level, words. Metal's last words come from C++ and have neither.
+# Our own lines (logs.py): time, level, message. Metal's error lines come from C++ without those.
 OURS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ (INFO|WARNING|ERROR|CRITICAL) ")
 DEATHS = re.compile(r"libc\+\+abi|\[malloc\]|metallib|\[METAL\]|\[metal::|kIOGPU|terminat|panic\(")
 
 
-def write(file: Path, patient: DoctorContext, findings: Iterable[Finding]) -> None:
+def write(file: Path, context: DoctorContext, findings: Iterable[Finding]) -> None:
     """Write the archive, readable by its owner alone. Raises `NotWritableError`."""
-    told = {
+    report = {
         "pensieve": __version__,
         "versions": _versions(),
         "findings": [finding.as_json() for finding in findings],
     }
-    hide = Redaction(patient)
+    hide = Redaction(context)
     parts = {
-        "doctor.json": hide(json.dumps(told, indent=2)),
-        "server.log": hide(_kept_lines(log_tail(patient.logs))),
-        "settings.json": hide(json.dumps(_settings(patient), indent=2)),
+        "doctor.json": hide(json.dumps(report, indent=2)),
+        "server.log": hide(_shareable_lines(log_tail(context.logs))),
+        "settings.json": hide(json.dumps(_settings(context), indent=2)),
     }
     try:
         if file.is_file() and not _is_report(file):
-            raise _not_written(file, "it exists, and is no report")
+            raise _not_written(file, "it exists and is not a report")
         write_atomically(file, _archive(parts))
     except OSError as error:
         raise _not_written(file, str(error.strerror)) from error
     except ValueError as error:
-        raise _not_written(file, "it is no file name") from error
+        raise _not_written(file, "it is not a file name") from error
 
 
 def _is_report(file: Path) -> bool:
-    """Whether `file` is an earlier report, which a new one may replace; any other file is not ours."""
+    """Whether `file` is an earlier report, which may be replaced; other files are not
+    overwritten.
+    """
     try:
         with tarfile.open(file) as archive:
             first = archive.next()
@@ -72,23 +76,25 @@ def _is_report(file: Path) -> bool:
     return first is not None and first.name.startswith(FOLDER)
 
 
-def _not_written(file: Path, why: str) -> NotWritableError:
-    return NotWritableError(f"{shortened(str(file))} cannot be written: {why}.")
+def _not_written(file: Path, reason: str) -> NotWritableError:
+    return NotWritableError(f"{shortened(str(file))} cannot be written: {reason}.")
 
 
 class Redaction:
-    """Hides what belongs to this user. Built of the values that are secret here, and of the forms that secrets have."""
+    """Replaces this user's secrets, home and name: known values, and text in the form of
+    secrets.
+    """
 
-    def __init__(self, patient: DoctorContext) -> None:
-        environ = patient.environ
-        secrets = {patient.settings.api_key, *_secret_values(environ)}
-        user = environ.get("USER") or environ.get("LOGNAME") or patient.home.name
+    def __init__(self, context: DoctorContext) -> None:
+        environ = context.environ
+        secrets = {context.settings.api_key, *_secret_values(environ)}
+        user = environ.get("USER") or environ.get("LOGNAME") or context.home.name
         names = {user, environ.get("HOSTNAME", "")}
         self._values = sorted((value for value in secrets if value), key=len, reverse=True)
         self._homes = sorted(
-            {str(patient.home), str(patient.home.resolve())}, key=len, reverse=True
+            {str(context.home), str(context.home.resolve())}, key=len, reverse=True
         )
-        # A user called "a" would make every word unreadable; whole words alone are names.
+        # Whole words only: a user called "a" would otherwise redact most of the text.
         self._names = [
             re.compile(rf"\b{re.escape(name)}\b")
             for name in names
@@ -108,21 +114,21 @@ class Redaction:
 
 
 def _secret_values(environ: Mapping[str, str]) -> set[str]:
-    """Short values are words, and stand elsewhere too."""
+    """Skip short values, which also occur as ordinary text."""
     return {
         value for name, value in environ.items() if SECRET_NAMES.search(name) and len(value) > 5
     }
 
 
-def _kept_lines(log: str) -> str:
-    """Our own lines above debugging, and what tells of a death."""
-    kept = [line for line in log.splitlines() if OURS.match(line) or DEATHS.search(line)]
-    return "\n".join(kept[-LOG_LINES:]) + "\n"
+def _shareable_lines(log: str) -> str:
+    """Return our own lines above DEBUG, and lines about crashes."""
+    lines = [line for line in log.splitlines() if OURS.match(line) or DEATHS.search(line)]
+    return "\n".join(lines[-LOG_LINES:]) + "\n"
 
 
-def _settings(patient: DoctorContext) -> dict[str, Any]:
-    settings = patient.settings
-    shown = (
+def _settings(context: DoctorContext) -> dict[str, Any]:
+    settings = context.settings
+    names = (
         "model",
         "device",
         "host",
@@ -135,7 +141,7 @@ def _settings(patient: DoctorContext) -> dict[str, Any]:
         "idle_unload",
         "keep_awake",
     )
-    values = {name: getattr(settings, name) for name in shown}
+    values = {name: getattr(settings, name) for name in names}
     return {"values": values, "origins": dict(settings.origins)}
 
 

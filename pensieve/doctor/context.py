@@ -1,4 +1,6 @@
-"""All that is looked at, gathered once: the examinations take this value and go nowhere else for the environment."""
+"""Everything that the checks examine, collected once; checks do not read the environment
+themselves.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,29 +17,26 @@ from pensieve.settings.resolve import Settings
 
 @dataclass(frozen=True, slots=True)
 class DoctorContext:
-    """settings: the defaults where `settings_error` says that they cannot be read. record, health: of the running server.
-
-    working_folder: where Claude Code would look for a project's settings. keg: of Homebrew's installation, where it is one.
-    """
-
     machine: Machine
-    settings: Settings
+    settings: Settings  # the defaults if there is a `settings_error`
     settings_error: SettingsError | None
     environ: Mapping[str, str]
     home: Path
-    working_folder: Path
-    record: ServerRecord | None
+    working_folder: Path  # where Claude Code looks for a project's settings
+    record: ServerRecord | None  # of the running server
     health: Health | None
-    keg: Keg | None = None
+    keg: Keg | None = None  # of a Homebrew installation
 
     @property
     def logs(self) -> list[Path]:
-        """The logs of this home's servers, the last written last."""
+        """The logs of this home's servers, the last written one last."""
         return logs_of(self.settings.paths, self.record, self.keg)
 
     @property
     def model(self) -> str:
-        """The model that is served, else the one that `start` would take, as one would name it: a folder by its path."""
+        """The served model, else the one that `start` would serve, as a person names it: a
+        folder by path.
+        """
         if self.record is None:
             return self.settings.model
         repo = self.health.repo if self.health else ""
@@ -45,7 +44,6 @@ class DoctorContext:
 
 
 def collect() -> DoctorContext:
-    """This machine, this user, this moment."""
     settings, error = _settings()
     environ = settings_module.child_environment({})
     record = current(settings.paths)
@@ -70,7 +68,7 @@ def _settings() -> tuple[Settings, SettingsError | None]:
 
 
 def _working_folder() -> Path:
-    """The folder that one stands in may be gone."""
+    """Return / if the working folder was removed."""
     try:
         return Path.cwd()
     except OSError:

@@ -1,1 +1,1 @@
-"""The engine: tokens in, token events out. No text, no JSON of the API, no HTTP."""
+"""The engine: tokens in, token events out. It knows no text, no API format and no HTTP."""

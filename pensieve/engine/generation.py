@@ -1,7 +1,7 @@
-"""The engine's vocabulary: what is asked of it and what it says. Plain values, no MLX.
+"""The engine's interface: requests, events and health as plain values. No MLX.
 
-The front end builds a `Generation`, the engine answers with `Started`, then any number of `Prefilled` and
-`Token`, then one `Finished`. A generation that cannot go on ends in an `EngineError` instead.
+The front end builds a `Generation`; the engine sends `Started`, then any number of `Prefilled` and
+`Token`, then one `Finished`. A generation that fails ends in an `EngineError` instead.
 """
 
 from collections.abc import AsyncIterator
@@ -10,23 +10,20 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 FinishReason = Literal["stop_token", "length"]
-# Who waits for the answer: a person in a conversation, a sub-agent, a title or summary, nobody (a message batch).
+# A conversation, a sub-agent, a side request (title, summary), a message batch.
 Priority = Literal["main", "agent", "side", "batch"]
 PRIORITIES: tuple[Priority, ...] = ("main", "agent", "side", "batch")
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a token is chosen from the model's distribution. Checked here, since a bad value would poison the worker.
-
-    Raises ValueError for values out of range.
-    """
+    """Raises ValueError for values out of range: they would break sampling in the whole worker."""
 
     temperature: float = 1.0  # 0 is greedy
     top_p: float = 1.0  # nucleus; 1 is off
     top_k: int = 0  # 0 is off
-    seed: int | None = None  # None draws from the worker's own stream
-    min_p: float = 0.0  # a share of the likeliest token's probability; 0 is off
+    seed: int | None = None  # None: the worker's own random stream
+    min_p: float = 0.0  # relative to the likeliest token's probability; 0 is off
     repetition_penalty: float = 1.0  # divides the logits of recent tokens; 1 is off
 
     def __post_init__(self) -> None:
@@ -44,32 +41,28 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """What an answer's text must obey, in llguidance's dialect of Lark, with `%json {…}` for JSON Schemas."""
+    """Constrains an answer, in llguidance's dialect of Lark, with `%json {…}` for JSON Schemas."""
 
     lark: str
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One sequence to generate: the prompt's token ids (at least one) and how to go on from them.
-
-    max_tokens: at least 1, the stop token included. stop_tokens: ids that end the answer. boundaries: positions in the
-    prompt that later prompts are likely to share up to (end of the system part, end of a turn), ascending.
-    pinned_tokens: the prompt's first tokens that other conversations of the same project begin with as well.
-    grammar: of the answer; stop tokens are sampled where it may end, and nowhere else. answered_tokens: the prompt's last
-    tokens, where they belong to the answer already: the grammar holds for them too.
-    """
-
-    prompt_tokens: tuple[int, ...]
-    max_tokens: int
-    stop_tokens: frozenset[int] = frozenset()
+    prompt_tokens: tuple[int, ...]  # at least one
+    max_tokens: int  # at least 1, the stop token included
+    stop_tokens: frozenset[int] = frozenset()  # end the answer
     sampling: Sampling = field(default_factory=Sampling)
+    # Prompt positions, ascending, up to which later prompts are likely to be equal (end of the
+    # system part, end of a turn).
     boundaries: tuple[int, ...] = ()
+    # The prompt's first tokens, which other conversations of the same project share.
     pinned_tokens: int = 0
     priority: Priority = "main"
+    # Stop tokens are sampled where the grammar may end, and nowhere else.
     grammar: Grammar | None = None
+    # The prompt's last tokens that belong to the answer: the grammar covers them too.
     answered_tokens: int = 0
-    runs_alone: bool = False  # set by the engine client: a worker died with this prompt in work
+    runs_alone: bool = False  # set by the engine client: a worker died with this prompt in progress
 
     def __post_init__(self) -> None:
         if not self.prompt_tokens:
@@ -84,129 +77,103 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The engine took the generation; `cached_tokens` of its prompt need no prefill. Said again where that changes in the line."""
-
+    # Prompt tokens that need no prefill. Sent again if that changes while the request is queued.
     cached_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
 class Prefilled:
-    """So many prompt tokens are processed."""
-
-    prompt_tokens: int
+    prompt_tokens: int  # processed so far, cached ones included
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One sampled token. A stop token is not among them: `Finished` tells of it."""
-
-    token_id: int
+    token_id: int  # never a stop token: `Finished` follows instead
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The generation ended by itself, after `output_tokens` sampled tokens (the stop token included)."""
-
     reason: FinishReason
-    output_tokens: int
+    output_tokens: int  # the stop token included
 
 
 EngineEvent = Started | Prefilled | Token | Finished
 
 
-# asleep: no worker, since there was no work; the next generation starts one and waits for it.
+# asleep: unloaded while idle; the next generation starts a worker and waits for it.
 EngineState = Literal["loading", "ready", "asleep", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
 class ResourceLimits:
-    """What the engine may use, and how precisely it keeps KV caches. None: chosen for the machine and the model.
-
-    kv_bits: 16 is full precision, as computed. prefix_disk_bytes: for the prefixes of all models; 0 writes none.
-    daily_write_bytes: written to disk in 24 hours. is_wired: have macOS keep the model's memory from being paged out.
-    """
-
+    # None: chosen for the machine and the model.
     memory_limit_bytes: int | None = None
-    kv_bits: Literal[16, 8, 4] | None = None
-    prefix_disk_bytes: int | None = None
-    daily_write_bytes: int | None = None
-    is_wired: bool = False
+    kv_bits: Literal[16, 8, 4] | None = None  # 16 is full precision, as computed
+    prefix_disk_bytes: int | None = None  # for the prefixes of all models; 0 writes none
+    daily_write_bytes: int | None = None  # to disk in 24 hours
+    is_wired: bool = False  # keep macOS from paging out the model's memory
 
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """What the engine uses and how fast it is, at most a second old while it works. `/health` shows it by these names.
-
-    kv_bits None: full precision, as computed. kv_used_bytes: of running sequences; prefix_memory_bytes: at rest; both
-    together stay within kv_budget_bytes. prefix_disk_bytes: of all models. is_writing_paused: nothing is written to disk
-    now, since it is full, the day's budget is spent, or nothing may be written at all. tokens_per_second: of all answers
-    together, when some were last made.
-    """
-
-    kv_bits: int | None
+    # At most a second old while the engine works. `/health` shows these names.
+    kv_bits: int | None  # None: full precision, as computed
     kv_reason: str
     memory_limit_bytes: int
     weights_bytes: int
-    kv_budget_bytes: int
-    kv_used_bytes: int = 0
+    kv_budget_bytes: int  # for running sequences and cached prefixes together
+    kv_used_bytes: int = 0  # by running sequences
     prefix_memory_bytes: int = 0
-    prefix_disk_bytes: int = 0
+    prefix_disk_bytes: int = 0  # of all models
     prefix_disk_cap_bytes: int = 0
     written_today_bytes: int = 0
     daily_write_budget_bytes: int = 0
+    # The disk is full, the daily budget is spent, or there is no disk tier.
     is_writing_paused: bool = False
-    tokens_per_second: float = 0.0
+    tokens_per_second: float = 0.0  # of all answers together, over the latest burst
 
 
 @dataclass(frozen=True, slots=True)
 class EngineHealth:
-    """How the engine is: `detail` says why where it is not ready, `restarts` counts replaced
-    workers.
-
-    context_tokens: what memory guarantees for a prompt and its answer, as planned until the model
-    was loaded; None: not known. figures: what is used, while it is loaded.
-    """
-
     state: EngineState
-    detail: str = ""
+    detail: str = ""  # why it is not ready
     worker_pid: int | None = None
-    restarts: int = 0
+    restarts: int = 0  # replaced workers
     in_flight: int = 0
+    # Prompt and answer that fit in memory for sure; as planned until the model is loaded.
     context_tokens: int | None = None
-    figures: EngineStats | None = None
-    poison_prompts: int = 0  # refused, since the worker died of each of them again and again
-    is_model_at_fault: bool = False  # failed, since the model does not load
+    stats: EngineStats | None = None  # while the model is loaded
+    poison_prompts: int = 0  # refused because each killed the worker repeatedly
+    is_model_at_fault: bool = False  # failed because the model does not load
 
     @property
     def is_well(self) -> bool:
-        """Whether a generation will be answered without being sent again."""
+        """Whether a generation sent now is answered without a retry."""
         return self.state in {"ready", "asleep"}
 
     def context_of(self, model_tokens: int) -> int:
-        """The context of a model built for `model_tokens`, as far as memory holds it."""
+        # The context of a model built for `model_tokens`, limited by memory.
         return (
             model_tokens if self.context_tokens is None else min(model_tokens, self.context_tokens)
         )
 
 
 class Engine(Protocol):
-    """What the front end holds of the engine (engine/client/client.py); tests hand in a scripted one."""
+    """The engine as the front end sees it: engine/client/client.py, or a scripted one in tests."""
 
     @property
-    def health(self) -> EngineHealth:
-        """How the engine is at this moment."""
-        ...
+    def health(self) -> EngineHealth: ...
 
     def generate(
         self, generation: Generation
     ) -> AbstractAsyncContextManager[AsyncIterator[EngineEvent]]:
         """Run one generation. Leaving the block cancels it and frees its slot.
 
-        Entering waits for nothing but the engine's word that it took the generation and raises
-        `EngineBusyError` or `EngineFailedError` where it does not; so does the iteration when the worker dies
-        (`WorkerDiedError`). A grammar is compiled before that, within seconds; `GrammarError` where it does not compile.
-        The first event is `Started`. An engine that is asleep sends it at once, and raises all
-        later errors in the iteration. A prompt that the worker died of again and again is refused
-        (`PromptUnprocessableError`, `LethalRequestError`).
+        Entering waits until the engine has accepted the generation. It raises `EngineBusyError` or
+        `EngineFailedError` if the engine refuses it, `GrammarError` if its grammar, which is
+        compiled first within seconds, is invalid, and `PromptUnprocessableError` or
+        `LethalRequestError` for a prompt that has killed the worker repeatedly. The iteration
+        raises `WorkerDiedError` when the worker dies. The first event is `Started`. An engine that
+        is asleep sends it at once and raises all later errors in the iteration.
         """
         ...

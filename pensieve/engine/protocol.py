@@ -1,10 +1,10 @@
 """Frames between the front end and the engine worker: four bytes of length (big endian), then JSON.
 
-Front end to worker: `Load` once, then `Submit` and `Cancel`, `Unload` in the end. Worker to
-front end: `Loaded` or `LoadFailed` once, then one `Step` for all that one decode step brought,
-`EngineStats` now and then, and `Begun` before whatever may take long, the parts of loading among it.
-The end of the stream in either direction means that the other side is gone. JSON, never pickle:
-nothing that arrives here is run.
+Front end to worker: `Load` once, then `Submit` and `Cancel`, and `Unload` at the end. Worker to
+front end: `Loaded` or `LoadFailed` once, then one `Step` with the events of each decode step,
+`EngineStats` about once a second, and `Begun` before long work, the parts of loading included. The
+end of the stream in either direction means that the other process is gone. JSON and never pickle,
+so that no frame can run code.
 """
 
 import json
@@ -30,20 +30,19 @@ MAX_FRAME_BYTES = 64 * 1024 * 1024
 _TO_JSON = json.JSONEncoder(separators=(",", ":"))
 
 
-# Where trying again helps; where another grammar may help; where neither does.
+# busy: a retry helps. grammar: another grammar may help. engine: neither does.
 FailureKind = Literal["busy", "grammar", "engine"]
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The worker gives this generation up."""
+    """The generation ended with an error."""
 
     message: str
     kind: FailureKind
 
     @classmethod
     def of(cls, error: Exception) -> "Failed":
-        """What is told of an error that ended one generation."""
         if isinstance(error, GrammarError):
             return cls(error.message, "grammar")
         return cls(f"The engine failed on this request: {error}", "engine")
@@ -51,9 +50,9 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The generation is in work from now on.
+    """The generation's prefill begins.
 
-    Sent before the work begins, so that a worker that dies of it has said so.
+    Sent before the work, so that the front end knows which prompt a crash belongs to.
     """
 
 
@@ -62,20 +61,16 @@ WorkerEvent = EngineEvent | Failed | Admitted
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The model folder to load, the device ("gpu" or "cpu") to run it on, where prefixes are kept on disk, if at all, and
-    what all of it may use. prefix_salt: what of them is found again.
-    """
-
     model_folder: str
-    device: str
-    prefix_folder: str | None = None
-    allowance: ResourceLimits = field(default_factory=ResourceLimits)
-    prefix_salt: str = ""
+    device: str  # "gpu" or "cpu"
+    prefix_folder: str | None = None  # the disk prefix cache; None: no disk tier
+    limits: ResourceLimits = field(default_factory=ResourceLimits)
+    prefix_salt: str = ""  # prefixes stored under another salt are not found
 
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Generate; `key` names the generation in every later frame."""
+    """Start a generation; every later frame names it by `key`."""
 
     key: int
     generation: Generation
@@ -83,65 +78,61 @@ class Submit:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Nobody waits for this generation any more."""
+    """Stop this generation. Unknown keys are ignored."""
 
     key: int
 
 
 @dataclass(frozen=True, slots=True)
 class Unload:
-    """Write what is worth keeping to disk and end. Nothing is submitted after it."""
+    """Spill prefixes to disk and exit. The front end submits nothing after it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The model is in memory; `context_tokens` of prompt and answer together are guaranteed to fit as well."""
-
     load_s: float
-    context_tokens: int
+    context_tokens: int  # of prompt and answer together, guaranteed to fit in memory
 
 
 @dataclass(frozen=True, slots=True)
 class LoadFailed:
-    """The model cannot be loaded; the worker ends."""
+    """The model does not load; the worker exits."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """The worker begins something after which it sends its next frame."""
+    """The worker starts long work and sends no frame until it is done."""
 
     work: str  # for people: "reading the weights (3.2 of 16.1 GB)"
-    patience_s: float  # a healthy worker sends its next frame sooner
+    timeout_s: float  # a healthy worker sends its next frame sooner
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """All events of one step, in order, each with its generation's key."""
-
-    events: tuple[tuple[int, WorkerEvent], ...]
+    events: tuple[tuple[int, WorkerEvent], ...]  # in order, each with its generation's key
 
 
 Frame = Load | Submit | Cancel | Unload | Loaded | LoadFailed | Begun | Step | EngineStats
 
 
 def encode(frame: Frame) -> bytes:
-    """The frame's bytes, header included."""
+    """Return the frame's bytes, header included."""
     body = _TO_JSON.encode([type(frame).__name__, _fields(frame)]).encode()
     return len(body).to_bytes(HEADER_BYTES, "big") + body
 
 
 def body_bytes(header: bytes) -> int:
-    """How long the body behind this header is. Raises ValueError for what cannot be a frame."""
+    """Return the length of the body after this header. Raises ValueError if it is too long."""
     length = int.from_bytes(header, "big")
     if length > MAX_FRAME_BYTES:
-        raise ValueError(f"a frame of {length} bytes")
+        raise ValueError(f"frame of {length} bytes exceeds the limit of {MAX_FRAME_BYTES}")
     return length
 
 
 def decode(body: bytes) -> Frame:
-    """The frame in `body` (without its header). Raises ValueError, TypeError or KeyError for anything else."""
+    """Parse a body. Raises ValueError, TypeError or KeyError for anything but a frame."""
     name, fields = json.loads(body)
     match name:
         case "Step":
@@ -149,20 +140,20 @@ def decode(body: bytes) -> Frame:
         case "Submit":
             return Submit(fields["key"], _generation(fields["generation"]))
         case "Load":
-            fields["allowance"] = ResourceLimits(**fields["allowance"])
+            fields["limits"] = ResourceLimits(**fields["limits"])
             return Load(**fields)
         case _:
             return _PLAIN[name](**fields)
 
 
 class FrameBuffer:
-    """Cuts a byte stream into frames; owned by whoever reads the stream."""
+    """Splits a byte stream into frames; owned by the stream's reader."""
 
     def __init__(self) -> None:
         self._pending = bytearray()
 
     def feed(self, received: bytes) -> list[Frame]:
-        """The frames that `received` completes."""
+        """Return the frames that `received` completes. Raises like `decode` for invalid frames."""
         self._pending += received
         frames: list[Frame] = []
         while (body := self._next_body()) is not None:

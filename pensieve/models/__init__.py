@@ -1,1 +1,1 @@
-"""Which models there are, where they come from and how one is opened for the front end."""
+"""Models: the catalog, fetching, folders on this machine, and opening one for the front end."""

@@ -1,7 +1,7 @@
-"""A model folder to what the front end needs of the model: its tokenizer, template, context and stop tokens.
+"""Open a model folder for the front end: tokenizer, chat template, context length, stop tokens.
 
-Loads no weights (the engine worker does) and, where the folder has a tokenizer.json, no transformers. Runs no code of the
-model's.
+Loads no weights (the engine worker does) and, if the folder has a tokenizer.json, no transformers.
+Runs no code of the model.
 """
 
 # pyright: basic
@@ -28,41 +28,43 @@ from pensieve.models.folder.snapshot import ModelFolder
 from pensieve.models.folder.template_files import open_template, special_tokens
 from pensieve.models.served_model import ServedModel
 from pensieve.models.tokenizer.chat_tokenizer import ModelTokenizer, controls_of
-from pensieve.models.tokenizer.encoder import Encoder, try_out
+from pensieve.models.tokenizer.encoder import Encoder, find_fault
 from pensieve.models.tokenizer.growth_limits import oversized
 
 _log = logging.getLogger("pensieve.models")
 
-# Tokens that end any text, where the vocabulary has them: no chat template shows them.
+# Tokens that end any text, if the vocabulary has them; chat templates do not show them.
 ENDS_OF_TEXT = ("</s>", "<|endoftext|>", "<|end_of_text|>", "<|eom_id|>")
-# Tokens that end a turn, for a template that shows none: it is missing, or refuses the trials.
+# Tokens that end a turn, for a template that shows none: it is missing, or fails on the probes.
 ENDS_OF_TURN = (
     *("<|end|>", "<|im_end|>", "<|eot_id|>", "<|eot|>", "<end_of_turn>", "<turn|>"),
     *("<|END_OF_TURN_TOKEN|>", "<|user|>", "<|assistant|>", "<|observation|>"),
 )
 _TOKENIZER = "tokenizer.json"
-# gpt-oss's harmony format ends each of an answer's parts with <|end|>, not only the last one.
+# gpt-oss's harmony format ends each part of an answer with <|end|>, not only the last one.
 PART_MARK, PART_END = "<|channel|>", "<|end|>"
 
-# Where nothing tells the context.
-CONTEXT_TOKENS = 4096
+# Used if no file states the context.
+DEFAULT_CONTEXT_TOKENS = 4096
 
 
 def open_model(model: ModelFolder) -> ServedModel:
-    """Open `model` for the front end. Raises `ModelDamagedError` where a file is missing, altered or of a wrong kind."""
+    """Open `model` for the front end. Raises `ModelDamagedError` if a file is missing, modified
+    or of a wrong kind.
+    """
     config = check_model(model)
     tokenizer_config = read_json(model, "tokenizer_config.json") or {}
-    special = special_tokens(tokenizer_config)
+    special_texts = special_tokens(tokenizer_config)
     tokenizer = _tokenizer(model, str(config["model_type"]))
-    template = open_template(model, tokenizer_config, special)
+    template = open_template(model, tokenizer_config, special_texts)
     controls = controls_of(tokenizer)
     render = template.probing_render()
     dialect = dialect_of(template.source, render, controls, template.names)
     ends = ends_of_turn(Probe(render, controls, template.names), dialect)
     generation_config = _generation_config(model)
-    named = tokenizer.token_to_id(special.get("eos_token", ""))
-    listed = (*token_ids(config.get("eos_token_id")), *generation_config.stop_tokens)
-    stops = _stop_tokens(listed, named, controls, ends)
+    eos_token = tokenizer.token_to_id(special_texts.get("eos_token", ""))
+    configured = (*token_ids(config.get("eos_token_id")), *generation_config.stop_tokens)
+    stops = _stop_tokens(configured, eos_token, controls, ends)
     weights = [file.stat() for file in model.folder.glob("model*.safetensors")]
     served_tokenizer = ModelTokenizer(tokenizer, template, stops)
     served_tokenizer.warm_up()
@@ -84,25 +86,29 @@ def open_model(model: ModelFolder) -> ServedModel:
 
 
 def _generation_config(model: ModelFolder) -> GenerationConfig:
-    found = read_generation_config(model.folder)
-    if found.complaints:
-        _log.warning("left out of %s: %s", model.folder / NAME, "; ".join(found.complaints))
-    return found
+    config = read_generation_config(model.folder)
+    if config.problems:
+        _log.warning(
+            "ignoring invalid fields of %s: %s", model.folder / NAME, "; ".join(config.problems)
+        )
+    return config
 
 
 def _tokenizer(model: ModelFolder, model_type: str) -> Tokenizer:
-    """The model's tokenizer, tried out: it takes texts within bounds of memory and time."""
-    tokenizer = _built(model, model_type)
+    """Build the tokenizer and check on sample texts that it stays within limits of memory and
+    time.
+    """
+    tokenizer = _build_tokenizer(model, model_type)
     if not tokenizer.get_vocab_size():
         damaged(model, _TOKENIZER, "has no vocabulary")
-    # It can multiply a text, and puts in only what `encode` leaves out.
+    # It can multiply a text, and it adds only tokens that `encode` omits.
     tokenizer.post_processor = None
-    if fault := try_out(Encoder(tokenizer)):
+    if fault := find_fault(Encoder(tokenizer)):
         damaged(model, _TOKENIZER, fault)
     return tokenizer
 
 
-def _built(model: ModelFolder, model_type: str) -> Tokenizer:
+def _build_tokenizer(model: ModelFolder, model_type: str) -> Tokenizer:
     stored = read_json(model, _TOKENIZER)
     if stored is None:
         return _converted_tokenizer(model, model_type)
@@ -113,12 +119,14 @@ def _built(model: ModelFolder, model_type: str) -> Tokenizer:
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except BaseException as error:  # noqa: BLE001  # the library raises plain Exception, and panics
-        damaged(model, _TOKENIZER, f"is no tokenizer ({str(error)[:200]})")
+        damaged(model, _TOKENIZER, f"is not a tokenizer ({str(error)[:200]})")
 
 
 def _converted_tokenizer(model: ModelFolder, model_type: str) -> Tokenizer:
-    """transformers builds a tokenizer of the older files. Told the type, it does not read the model's config, at which it
-    fails for Phi-3's rope scaling "su" (transformers 5.23).
+    """Convert older files with transformers.
+
+    With the type given, it does not read the model's config, on which it fails for Phi-3's rope
+    scaling "su" (transformers 5.23).
     """
     from transformers import AutoTokenizer
 
@@ -135,21 +143,20 @@ def _converted_tokenizer(model: ModelFolder, model_type: str) -> Tokenizer:
 
 
 def _stop_tokens(
-    listed: Collection[int],
-    named: int | None,
+    configured: Collection[int],
+    eos_token: int | None,
     controls: Mapping[str, int],
-    ends: frozenset[str],
+    ends: frozenset[str],  # shown by the chat template
 ) -> frozenset[int]:
-    """listed: by the configurations. named: the eos token. ends: shown by the chat template."""
     texts = {*ENDS_OF_TEXT, *(ends or ENDS_OF_TURN)}
     if PART_MARK in controls:
         texts.discard(PART_END)
-    known = {controls[text] for text in texts if text in controls}
-    return frozenset({*listed, *known, *([] if named is None else [named])})
+    available = {controls[text] for text in texts if text in controls}
+    return frozenset({*configured, *available, *([] if eos_token is None else [eos_token])})
 
 
 def _context_tokens(config: Mapping[str, Any], tokenizer_config: Mapping[str, Any]) -> int:
-    """What the model was built for; the tokenizer's figure only where the model's own is missing."""
-    if told := context_of(text_part(config)):
-        return told
-    return tokens_in(tokenizer_config.get("model_max_length")) or CONTEXT_TOKENS
+    """Return the context of the model's config, or the tokenizer's limit if the config has none."""
+    if configured := context_of(text_part(config)):
+        return configured
+    return tokens_in(tokenizer_config.get("model_max_length")) or DEFAULT_CONTEXT_TOKENS

@@ -1,4 +1,4 @@
-"""The model that this server serves, as the front end knows it: names, context, stop tokens, tokenizer."""
+"""The served model as the front end sees it: names, context, stop tokens, tokenizer, dialect."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -17,36 +17,29 @@ Thinking = Literal["none", "unbounded", "bounded"]
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """What answers now.
-
-    name: what people type and the API lists (an alias, a Hub repo id, or a folder's name). repo: its Hub name, or
-    its folder's path. folder: an mlx-lm model folder. context_tokens: prompt and answer together.
-    created_at: Unix seconds when its weights were put here. size_bytes: the weights on disk. dialect: how it writes calls and thoughts.
-    """
-
-    name: str
-    repo: str
-    folder: Path
-    context_tokens: int
+    name: str  # as people type it and the API lists it: an alias, a Hub repo id or a folder's name
+    repo: str  # its Hub repo id, or its folder's path
+    folder: Path  # an mlx-lm model folder
+    context_tokens: int  # prompt and answer together
     stop_tokens: frozenset[int]
-    size_bytes: int
-    created_at: int
+    size_bytes: int  # of the weights on disk
+    created_at: int  # Unix seconds of the newest weights file
     tokenizer: "ModelTokenizer"
-    dialect: Dialect = plain.DIALECT
+    dialect: Dialect = plain.DIALECT  # how it writes tool calls and thinking
 
     def with_settings(self, settings: Settings) -> "ServedModel":
-        """This model, sampled by the values of `settings` where they have one."""
+        """Return this model with the sampling values that `settings` have."""
         sampling = self.dialect.sampling.updated(settings.sampling, "setting")
         return replace(self, dialect=replace(self.dialect, sampling=sampling))
 
     @property
     def thinking(self) -> Thinking:
-        """Whether it thinks, and whether a thought can be closed after its budget."""
+        """Whether it thinks, and whether its thinking can be ended after a budget."""
         return thinking_of(self.dialect, self.tokenizer.controls)
 
 
 def thinking_of(dialect: Dialect, controls: Collection[str]) -> Thinking:
-    """Return whether the dialect thinks. Only a control token can close a thought in a grammar."""
+    """Return how the dialect thinks. In a grammar only a control token can end thinking."""
     form = dialect.thinking
     if form is None or not form.is_used:
         return "none"

@@ -1,1 +1,1 @@
-"""A request in, a Generation out."""
+"""Turns a request into a prompt and a `Generation`."""

@@ -1,8 +1,9 @@
-"""Where in a prompt's tokens something ends that other prompts share: the system part, a turn, a cache breakpoint.
+"""Find where a prompt's tokens can be shared with other prompts.
 
-A place is found by rendering the conversation that goes another way from there: what both texts begin with is shared.
-Tokens are counted up to the last control token in that, since only there do they depend on nothing behind. So the law
-holds by construction: prompts that continue this one begin with its tokens up to its last boundary.
+Such boundaries are the ends of the system part, of turns and of cache breakpoints. They are found
+by rendering a variant of the conversation: the common prefix of both texts is shared. Tokens are
+counted up to the last control token in that prefix, because only there they do not depend on what
+follows. So every prompt that continues this one begins with its tokens up to its last boundary.
 """
 
 from bisect import bisect_right
@@ -15,30 +16,29 @@ from pensieve.errors import InvalidRequestError
 
 @dataclass(frozen=True, slots=True)
 class RenderedPrompt:
-    """A prompt's text and tokens. edges: as `ChatTokenizer.encode_with_edges` gives them."""
-
     text: str
     tokens: tuple[int, ...]
-    edges: tuple[tuple[int, int], ...]
+    edges: tuple[tuple[int, int], ...]  # from `ChatTokenizer.encode_with_edges`
 
-    def tokens_within(self, letters: int) -> int:
-        """How many first tokens lie safely within the first letters. The prompt's last token is never among them.
+    def tokens_within(self, chars: int) -> int:
+        """Return how many leading tokens lie within the first `chars` characters, whatever follows.
 
-        What stands before a control token depends on it no more than what stands behind.
+        The prompt's last token never counts: the engine needs one token to process.
         """
-        place = bisect_right(self.edges, (letters, len(self.tokens)))
-        return min(self.edges[place - 1][1], len(self.tokens) - 1) if place else 0
+        index = bisect_right(self.edges, (chars, len(self.tokens)))
+        return min(self.edges[index - 1][1], len(self.tokens) - 1) if index else 0
 
 
 class BoundaryFinder:
-    """Looks for places in one rendered prompt."""
-
     def __init__(self, prompt: RenderedPrompt, render: Callable[[Sequence[Message]], str]) -> None:
         self._prompt = prompt
         self._render = render
 
     def shared_with(self, messages: Sequence[Message]) -> int:
-        """How many first tokens a prompt of `messages` shares; 0 where the template does not take them."""
+        """Return the number of leading tokens shared with a prompt of `messages`.
+
+        0 if the template refuses `messages`.
+        """
         try:
             other = self._render(messages)
         except InvalidRequestError:
@@ -47,7 +47,7 @@ class BoundaryFinder:
 
 
 def common_prefix_length(one: str, other: str) -> int:
-    """The length of what both begin with. By halving: slices are compared at the speed of memory."""
+    """Return the number of common leading characters. Bisects, since comparing slices is fast."""
     low, high = 0, min(len(one), len(other)) + 1  # the first difference lies in [low, high)
     while high - low > 1:
         middle = (low + high) // 2

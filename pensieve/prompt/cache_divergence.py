@@ -1,8 +1,8 @@
-"""Where a session's prompt stops being its last one: the token, and the block of the request that stands there.
+"""Find where a session's prompt differs from its previous prompt: the token and the block.
 
-A session goes on from its last prompt, word for word: that is what the prefix cache lives on. Where it does not (the client took
-something back, changed an old turn, compacted), somebody may want to know what it was. Texts are compared, not tokens: they are
-the same up to the same place, and tell the block.
+The prefix cache helps only while each prompt continues the previous one. If the client removed or
+changed an old turn, or compacted, server/messages/sessions.py logs what this module finds. It
+compares texts, not tokens: texts differ at the same point, and show which block it is.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,77 +21,73 @@ from pensieve.prompt.conversation.turns import is_silent
 from pensieve.prompt.render import Prompt
 from pensieve.prompt.template.chat_messages import tool_uses
 
-# So much of a block's text is looked for; a call's name no further than so many letters from where the block before begins.
+# Leading characters of a block's text to search for.
 _CHARS = 60
-_NEAR = 1000
+# A call's name is searched for only this close to the previous block.
+_MAX_DISTANCE_CHARS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class LastPrompt:
-    """What is kept of a session's last prompt. shared: its first letters, which the next one should begin with."""
-
     text: str
-    shared: int
+    shared_chars: int  # a prompt that continues this one has the same first characters
     tokens: int
 
     @classmethod
     def of(cls, prompt: Prompt) -> "LastPrompt":
-        """All of it but what begins the answer, which may change with what is asked of that."""
+        """Exclude the opening of the answer, which may change with the request's options."""
         text = prompt.rendered.text
         return cls(text, len(text) - len(prompt.opening or ""), len(prompt.tokens))
 
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """tokens: that both prompts begin with, of those of the last one. place: the block that begins or stands there."""
-
-    tokens: int
-    last_tokens: int
-    place: str
+    tokens: int  # common to both prompts
+    last_tokens: int  # of the previous prompt
+    path: str  # of the block in which the texts differ
 
 
 def divergence(
     last: LastPrompt, prompt: Prompt, conversation: Conversation, neutralize: Callable[[str], str]
 ) -> Divergence | None:
-    """Where `prompt`, made of `conversation`, leaves the last one; None where it goes on from it."""
-    letters = common_prefix_length(last.text, prompt.rendered.text)
-    if letters >= last.shared:
+    """Return where `prompt` differs from the previous one; None if it continues it."""
+    chars = common_prefix_length(last.text, prompt.rendered.text)
+    if chars >= last.shared_chars:
         return None
-    begun = (
-        (place, path)
-        for place, path in _places(conversation, prompt.rendered.text, neutralize)
-        if place <= letters
+    starts = (
+        (offset, path)
+        for offset, path in _block_starts(conversation, prompt.rendered.text, neutralize)
+        if offset <= chars
     )
-    path = max(begun, default=(0, "the template's own words"))[1]
-    return Divergence(prompt.rendered.tokens_within(letters), last.tokens, path)
+    path = max(starts, default=(0, "the template's own text"))[1]
+    return Divergence(prompt.rendered.tokens_within(chars), last.tokens, path)
 
 
-def _places(
+def _block_starts(
     conversation: Conversation, text: str, neutralize: Callable[[str], str]
 ) -> Iterator[tuple[int, str]]:
-    """Where in the text each tool and block begins, as far as it can be found, and its path in the request."""
+    """Yield the offset of each tool and block found in the text, and its path in the request."""
     for at, tool in enumerate(conversation.tools):
-        if (place := text.find(neutralize(tool.name))) >= 0:
-            yield place, f"tools.{at}"
-    known = ToolNames(tool_uses(conversation.messages), {})
-    reached = 0
+        if (offset := text.find(neutralize(tool.name))) >= 0:
+            yield offset, f"tools.{at}"
+    tool_names = ToolNames(tool_uses(conversation.messages), {})
+    search_from = 0
     for path, block in _blocks(conversation):
-        words = neutralize(_words(block, known)[: 2 * _CHARS])[:_CHARS]
-        end = reached + _NEAR if isinstance(block, ToolUseBlock) else len(text)
-        if (place := text.find(words, reached, end)) >= 0:
-            reached = place + len(words)
-            yield place, path
+        chunk = neutralize(_content_text(block, tool_names)[: 2 * _CHARS])[:_CHARS]
+        end = search_from + _MAX_DISTANCE_CHARS if isinstance(block, ToolUseBlock) else len(text)
+        if (offset := text.find(chunk, search_from, end)) >= 0:
+            search_from = offset + len(chunk)
+            yield offset, path
 
 
-def _words(block: ContentBlock, known: ToolNames) -> str:
-    """What stands in the prompt of a block, whoever writes it."""
+def _content_text(block: ContentBlock, tool_names: ToolNames) -> str:
     match block:
         case ToolUseBlock():
             return block.name
         case ToolResultBlock():
-            return result_text(block, known)
+            return result_text(block, tool_names)
         case _:
-            return block_text(block, known)
+            return block_text(block, tool_names)
 
 
 def _blocks(conversation: Conversation) -> Iterator[tuple[str, ContentBlock]]:

@@ -1,4 +1,6 @@
-"""What prompt and reply need of a model's tokenizer. The implementation is handed in (models/tokenizer/chat_tokenizer.py)."""
+"""Protocol of a model's tokenizer as prompt and reply use it; implemented in
+models/tokenizer/chat_tokenizer.py.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
@@ -8,11 +10,11 @@ class Detokenizer(Protocol):
     """Turns one sequence's tokens into text while they arrive. One per generation."""
 
     def feed(self, token_id: int) -> str:
-        """The text that is certain now; empty while a character is incomplete."""
+        """Return the text that is final; empty while a character is incomplete."""
         ...
 
     def flush(self) -> str:
-        """What was held back, at the end of the sequence."""
+        """Return the pending text at the end of the sequence."""
         ...
 
 
@@ -21,7 +23,7 @@ class ChatTokenizer(Protocol):
 
     @property
     def controls(self) -> Mapping[str, int]:
-        """The tokens that only the chat template and the model itself write, by their texts."""
+        """Control tokens by their text: only the chat template and the model write them."""
         ...
 
     def render(
@@ -29,29 +31,33 @@ class ChatTokenizer(Protocol):
         messages: Sequence[Mapping[str, object]],
         variables: Mapping[str, object] | None = None,
     ) -> str:
-        """The chat template's text for `messages`, ending where the assistant's answer begins.
+        """Return the chat template's text for `messages`, up to where the answer begins.
 
-        variables: what the template is told beside them. Raises `InvalidRequestError` where it refuses the conversation.
+        variables: of the template, in addition to the messages. Raises `InvalidRequestError` if the
+        template refuses the conversation.
         """
         ...
 
     def neutralize(self, text: str) -> str:
-        """`text` from a client, marked so that `encode` never reads a control token in it."""
+        """Mark a client's text so that `encode` reads no control token in it."""
         ...
 
     def encode(self, rendered: str) -> list[int]:
-        """Token ids of rendered text: control tokens where the template wrote them, plain text elsewhere."""
+        """Return token ids of rendered text: control tokens only where the template wrote them."""
         ...
 
     def encode_with_edges(self, rendered: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """As `encode`, and where control tokens end: pairs of a place in `rendered` and the tokens up to there.
+        """Return the tokens and the ends of control tokens: (offset in `rendered`, tokens before).
 
-        Up to such a place the tokens depend on nothing behind it. Ascending.
+        Tokens before such an offset do not depend on what follows it. Ascending.
         """
         ...
 
     def detokenizer(
         self, preceding: Sequence[int] = (), marks: Collection[str] = ()
     ) -> Detokenizer:
-        """A fresh detokenizer for the tokens that follow `preceding`; control tokens say nothing but where they are `marks`."""
+        """Return a detokenizer for the tokens after `preceding`.
+
+        marks: control tokens whose text is returned; others are dropped.
+        """
         ...

@@ -1,7 +1,8 @@
-"""What is asked of an answer and how it is read: the dialect, the tools that may be called, the grammar that holds it to them.
+"""Derive how an answer is constrained and parsed: its format, tools and grammar.
 
-A schema that no grammar can be made of is not held to: its tool takes any JSON object then, which the log tells. Where the
-client was promised that it is held to (`strict`, `output_config.format`), the request is refused instead.
+If a tool's schema cannot be compiled to a grammar, the tool takes any JSON object, and a warning is
+logged. If the client relies on the schema (`strict`, `output_config.format`), the request is
+refused instead.
 """
 
 import logging
@@ -33,52 +34,56 @@ from pensieve.prompt.thinking import BoundedThought, hides_thoughts
 
 _log = logging.getLogger("pensieve.prompt")
 
-# Where llguidance says that something is wrong: line and column.
-_PLACE = re.compile(r"\bat (\d+)\(\d+\)")
+# Line and column of an error in llguidance's messages.
+_POSITION = re.compile(r"\bat (\d+)\(\d+\)")
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerGrammar:
-    """The grammar of one answer. controls: the model's control tokens. promised: where each strict tool stands in the request."""
-
     dialect: Dialect
-    wanted: CallLimits
-    controls: Mapping[str, int]
-    promised: Mapping[str, str]
+    limits: CallLimits
+    controls: Mapping[str, int]  # the model's control tokens
+    strict_paths: Mapping[str, str]  # path in the request of each strict tool, by its name
     lark: str
 
-    def relaxed(self, complaint: str) -> "AnswerGrammar | None":
-        """Without the schema that the engine complains of; None where there is nothing left to leave out.
+    def relaxed(self, error: str) -> "AnswerGrammar | None":
+        """Return the grammar without the schema that llguidance rejects; None if it has none.
 
-        Raises `InvalidRequestError` where the client was promised that the schema is held to.
+        error: llguidance's message. Raises `InvalidRequestError` if the client relies on the
+        schema.
         """
-        if self.wanted.schema is not None:
+        if self.limits.schema is not None:
             raise InvalidRequestError(f"output_config.format.schema: {_TOO_COMPLEX}")
-        tools = self.wanted.tools
-        found = _PLACE.search(complaint)
-        named = tool_in_line(self.lark, int(found[1])) if found else None
+        tools = self.limits.tools
+        found = _POSITION.search(error)
+        tool_index = tool_in_line(self.lark, int(found[1])) if found else None
         offenders = [
             at
             for at, tool in enumerate(tools)
-            if tool.schema != FREE_OBJECT and (named is None or at == named)
+            if tool.schema != FREE_OBJECT and (tool_index is None or at == tool_index)
         ]
         if not offenders:
             return None
         for at in offenders:
-            self._refuse_promised(tools[at].name)
+            self._refuse_if_strict(tools[at].name)
             _log.warning(
-                "tool %s: no grammar can be made of its input_schema, any JSON object will do: %s",
+                "tool %s: input_schema failed to compile, any JSON object is accepted: %s",
                 tools[at].name,
-                complaint,
+                error,
             )
-        free = [_freed(tool) if at in offenders else tool for at, tool in enumerate(tools)]
+        relaxed_tools = [
+            _unconstrained(tool) if at in offenders else tool for at, tool in enumerate(tools)
+        ]
         return _grammar(
-            self.dialect, replace(self.wanted, tools=free), self.controls, self.promised
+            self.dialect,
+            replace(self.limits, tools=relaxed_tools),
+            self.controls,
+            self.strict_paths,
         )
 
-    def _refuse_promised(self, name: str) -> None:
-        if name in self.promised:
-            raise InvalidRequestError(f"{self.promised[name]}.input_schema: {_TOO_COMPLEX}")
+    def _refuse_if_strict(self, name: str) -> None:
+        if name in self.strict_paths:
+            raise InvalidRequestError(f"{self.strict_paths[name]}.input_schema: {_TOO_COMPLEX}")
 
 
 _TOO_COMPLEX = "Schema is too complex for compilation."
@@ -86,79 +91,85 @@ _TOO_COMPLEX = "Schema is too complex for compilation."
 
 @dataclass(frozen=True, slots=True)
 class AnswerConstraints:
-    """form: how the answer is read. hides_thoughts: from the client."""
-
     form: AnswerFormat
     grammar: AnswerGrammar | None = None
-    hides_thoughts: bool = False
+    hides_thoughts: bool = False  # the client gets thinking blocks without text
 
 
 def constrain_answer(
     conversation: Conversation,
-    offer: ToolSet,
+    tool_set: ToolSet,
     dialect: Dialect,
     controls: Mapping[str, int],
     thought: BoundedThought,
 ) -> AnswerConstraints:
-    """The plan for an answer to a conversation whose prompt begins it with `thought`.
+    """Return the constraints of an answer whose prompt begins it with `thought`.
 
-    Raises `InvalidRequestError` for a schema that cannot be held to although that was promised.
+    Raises `InvalidRequestError` for a strict schema that cannot be compiled.
     """
-    wanted = _wanted(conversation, offer, thought)
-    tools = {tool.name: tool.schema for tool in wanted.tools}
+    limits = _call_limits(conversation, tool_set, thought)
+    tools = {tool.name: tool.schema for tool in limits.tools}
     form = AnswerFormat(
         dialect,
-        tools if wanted.max_calls else {},
+        tools if limits.max_calls else {},
         is_in_thought=thought.state == "begun",
         may_think=thought.state == "possible",
-        has_text=not wanted.min_calls,
-        max_calls=wanted.max_calls,
+        has_text=not limits.min_calls,
+        max_calls=limits.max_calls,
     )
-    is_limited = wanted.thinking_tokens is not None and thought.state != "none"
-    needs_grammar = bool(wanted.tools) or wanted.schema is not None or is_limited
+    is_limited = limits.thinking_tokens is not None and thought.state != "none"
+    needs_grammar = bool(limits.tools) or limits.schema is not None or is_limited
     grammar = None
     if needs_grammar:
-        fitting = [_fitting(tool, offer.strict) for tool in wanted.tools]
-        wanted = replace(wanted, tools=fitting)
-        grammar = _grammar(dialect, wanted, controls, offer.strict)
+        simplified = [_simplified_tool(tool, tool_set.strict) for tool in limits.tools]
+        limits = replace(limits, tools=simplified)
+        grammar = _grammar(dialect, limits, controls, tool_set.strict)
     return AnswerConstraints(form, grammar, hides_thoughts(conversation))
 
 
 def _grammar(
-    dialect: Dialect, wanted: CallLimits, controls: Mapping[str, int], promised: Mapping[str, str]
+    dialect: Dialect,
+    limits: CallLimits,
+    controls: Mapping[str, int],
+    strict_paths: Mapping[str, str],
 ) -> AnswerGrammar:
-    lark = answer_grammar(dialect, wanted, controls)
-    return AnswerGrammar(dialect, wanted, controls, promised, lark)
+    lark = answer_grammar(dialect, limits, controls)
+    return AnswerGrammar(dialect, limits, controls, strict_paths, lark)
 
 
-def _wanted(conversation: Conversation, offer: ToolSet, thought: BoundedThought) -> CallLimits:
-    tools = list(offer.callable.values())
+def _call_limits(
+    conversation: Conversation, tool_set: ToolSet, thought: BoundedThought
+) -> CallLimits:
+    tools = list(tool_set.callable.values())
     schema = output_schema(conversation)
-    least, most = 0, MAX_CALLS
+    min_calls, max_calls = 0, MAX_CALLS
     match conversation.tool_choice:
         case None:
             pass
         case NoChoice():
-            most = 0
+            max_calls = 0
         case AutoChoice(disable_parallel_tool_use=is_single):
-            most = 1 if is_single else MAX_CALLS
+            max_calls = 1 if is_single else MAX_CALLS
         case AnyChoice(disable_parallel_tool_use=is_single):
-            least, most = 1, 1 if is_single else MAX_CALLS
+            min_calls, max_calls = 1, 1 if is_single else MAX_CALLS
         case NamedChoice(name=name):
-            least, most = 1, 1
-            tools = [offer.held[name]] if name in offer.held else []
+            min_calls, max_calls = 1, 1
+            tools = [tool_set.declared[name]] if name in tool_set.declared else []
     return CallLimits(
         tools=tools,
-        min_calls=least,
-        max_calls=most,
-        schema=None if least or schema is None else _fitting_output(schema),
+        min_calls=min_calls,
+        max_calls=max_calls,
+        schema=None if min_calls or schema is None else _simplified_output(schema),
         thought=thought.state,
         thinking_tokens=thought.max_tokens,
     )
 
 
 def output_schema(conversation: Conversation) -> Schema | None:
-    """The schema that the answer's text must obey. Raises `InvalidRequestError` for a form of any other kind."""
+    """Return the schema of the answer's text.
+
+    Raises `InvalidRequestError` for an output format other than JSON Schema.
+    """
     form = conversation.output_schema
     if form is None:
         return None
@@ -170,41 +181,41 @@ def output_schema(conversation: Conversation) -> Schema | None:
     return as_schema(fields["schema"])
 
 
-def _fitting_output(schema: Schema) -> Schema:
+def _simplified_output(schema: Schema) -> Schema:
     path = "output_config.format.schema"
     try:
         fit = compilable(schema)
     except SchemaTooComplexError:
         raise InvalidRequestError(f"{path}: {_TOO_COMPLEX}") from None
-    _refuse_lost(fit, path)
+    _refuse_dropped(fit, path)
     return fit.schema
 
 
-def _fitting(tool: ToolSpec, promised: Mapping[str, str]) -> ToolSpec:
-    path = promised.get(tool.name)
+def _simplified_tool(tool: ToolSpec, strict_paths: Mapping[str, str]) -> ToolSpec:
+    path = strict_paths.get(tool.name)
     try:
         fit = compilable_object(tool.schema)
     except SchemaTooComplexError:
         if path is not None:
             raise InvalidRequestError(f"{path}.input_schema: {_TOO_COMPLEX}") from None
-        _log.warning("tool %s: its input_schema is too complex, any JSON object will do", tool.name)
-        return _freed(tool)
+        _log.warning("tool %s: input_schema is too complex, any JSON object is accepted", tool.name)
+        return _unconstrained(tool)
     if path is not None:
-        _refuse_lost(fit, path)
+        _refuse_dropped(fit, path)
     return replace(tool, schema=fit.schema)
 
 
-def _freed(tool: ToolSpec) -> ToolSpec:
+def _unconstrained(tool: ToolSpec) -> ToolSpec:
     return replace(tool, schema=FREE_OBJECT)
 
 
-def _refuse_lost(fit: Compilable, path: str) -> None:
+def _refuse_dropped(fit: Compilable, path: str) -> None:
     if fit.dropped:
         kind = fit.schema.get("type", "object")
         raise InvalidRequestError(
-            f"{path}: For '{kind}' type, properties {_listed(fit.dropped)} are not supported"
+            f"{path}: For '{kind}' type, properties {_joined(fit.dropped)} are not supported"
         )
 
 
-def _listed(names: Iterable[str]) -> str:
+def _joined(names: Iterable[str]) -> str:
     return ", ".join(sorted(names))

@@ -1,4 +1,6 @@
-"""The `Generation` that a call asks for: the rendered prompt, the sampling, and what bounds the answer."""
+"""Build the `Generation` of a request: the rendered prompt, the sampling, and the limits of the
+answer.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,34 +16,30 @@ LengthStop = Literal["max_tokens", "model_context_window_exceeded"]
 
 @dataclass(frozen=True, slots=True)
 class ModelLimits:
-    """What bounds a generation on the served model. context_tokens: prompt and answer together."""
-
-    context_tokens: int
+    context_tokens: int  # prompt and answer together
     stop_tokens: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
 class BoundedGeneration:
-    """A generation, and what it means when its length ends it: the client's limit or the model's context."""
-
     generation: Generation
-    length_stop: LengthStop
+    length_stop: LengthStop  # the stop reason if the generation ends by its length
 
 
 def bounded_generation(
     call: MessagesRequest, prompt: Prompt, limits: ModelLimits, priority: Priority = "main"
 ) -> BoundedGeneration:
-    """What the engine is asked for. max_tokens is cut to what the context has left, never refused.
+    """Return what the engine generates; max_tokens is reduced to what the context has left.
 
-    A call for no answer asks for one token, which reply drops: the engine processes no prompt without sampling.
-    Raises `PromptTooLongError` where the prompt leaves no room for an answer.
+    A request for no answer gets one token, which reply drops: the engine processes no prompt
+    without sampling. Raises `PromptTooLongError` if no token is left for an answer.
     """
-    room = limits.context_tokens - len(prompt.tokens)
-    if room < 1:
+    available_tokens = limits.context_tokens - len(prompt.tokens)
+    if available_tokens < 1:
         raise PromptTooLongError(len(prompt.tokens), limits.context_tokens)
     generation = Generation(
         prompt_tokens=prompt.tokens,
-        max_tokens=min(max(call.max_tokens, 1), room),
+        max_tokens=min(max(call.max_tokens, 1), available_tokens),
         stop_tokens=limits.stop_tokens,
         sampling=_sampling(call, prompt.sampling),
         boundaries=prompt.boundaries,
@@ -49,22 +47,22 @@ def bounded_generation(
         priority=priority,
         grammar=_grammar(call, prompt),
     )
-    is_cut = call.max_tokens > room
+    is_reduced = call.max_tokens > available_tokens
     return BoundedGeneration(
-        generation, "model_context_window_exceeded" if is_cut else "max_tokens"
+        generation, "model_context_window_exceeded" if is_reduced else "max_tokens"
     )
 
 
 def _grammar(call: MessagesRequest, prompt: Prompt) -> Grammar | None:
-    if call.max_tokens == 0 or prompt.plan.grammar is None:
+    if call.max_tokens == 0 or prompt.constraints.grammar is None:
         return None
-    return Grammar(prompt.plan.grammar.lark)
+    return Grammar(prompt.constraints.grammar.lark)
 
 
 def _sampling(call: MessagesRequest, defaults: SamplingDefaults) -> Sampling:
-    """Field by field, as vLLM does: a call with a temperature alone keeps the model's nucleus.
+    """Choose field by field, as vLLM does: a request that sets only a temperature keeps top_p.
 
-    A nucleus of no mass holds the likeliest token alone: greedy.
+    A top_p of 0 keeps the likeliest token alone, so it means greedy sampling.
     """
     top_p = defaults.top_p if call.top_p is None else call.top_p
     temperature = defaults.temperature if call.temperature is None else call.temperature

@@ -1,7 +1,7 @@
-"""A conversation as prompt tokens, with the places in them that are worth a KV cache or that the client marked.
+"""Render a conversation as prompt tokens, with the boundaries that the prefix cache uses.
 
-The same tokens are counted by `count_tokens` and generated from, so the two never differ. No client text ever becomes
-a control token (prompt/conversation/block_text.py).
+`count_tokens` and generation use the same tokens. No client text becomes a control token (see
+conversation/block_text.py).
 """
 
 import logging
@@ -41,64 +41,53 @@ from pensieve.prompt.thinking import (
 
 _log = logging.getLogger("pensieve.prompt")
 
-# Ends of earlier user turns that are boundaries too: a person goes back a turn or two, seldom further.
+# Earlier user turns whose ends are boundaries: clients rewind a turn or two, seldom more.
 MAX_EARLIER_TURNS = 2
-# The API takes no more; of more, the last count.
+# The API accepts no more; the last ones are used.
 MAX_BREAKPOINTS = 4
 
 # Selects the template for tools without offering any; only for models that have one.
 _NO_TOOLS: Variables = {"tools": []}
 
-# What is said where a conversation goes another way.
+# Texts of probe turns.
 _PROBE = "x"
 _OTHER_PROBE = "y"
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A conversation rendered. boundaries, pinned_tokens: as `Generation` has them.
-
-    plan: what the answer may be and how it is read. opening: what the prompt ends with to begin the answer; None where the
-    client began it. edits: what was done to the context, where the client asked; original_tokens: how long the prompt was
-    before that. rendered: with the text that the tokens are of.
-    """
-
     rendered: RenderedPrompt
-    original_tokens: int
-    plan: AnswerConstraints
-    opening: str | None = None
-    boundaries: tuple[int, ...] = ()
-    pinned_tokens: int = 0
+    original_tokens: int  # before context edits
+    constraints: AnswerConstraints
+    opening: str | None = None  # the answer's beginning by the template; None after a prefill
+    boundaries: tuple[int, ...] = ()  # as in `Generation`
+    pinned_tokens: int = 0  # as in `Generation`
     breakpoints: tuple[Breakpoint, ...] = ()
-    edits: ContextEdits | None = None
-    sampling: SamplingDefaults = NEUTRAL  # where the call does not say
+    edits: ContextEdits | None = None  # applied ones, if the client requested any
+    sampling: SamplingDefaults = NEUTRAL  # for fields that the request does not set
 
     @property
     def tokens(self) -> tuple[int, ...]:
-        """The whole prompt's."""
         return self.rendered.tokens
 
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
-    """A conversation, laid out and rendered."""
-
     conversation: Conversation
-    offer: ToolSet
-    script: TemplateRenderer
+    tool_set: ToolSet
+    renderer: TemplateRenderer
     layout: Layout
     rendered: RenderedPrompt
 
     @property
     def length(self) -> int:
-        """In tokens."""
         return len(self.rendered.tokens)
 
 
 class PromptRenderer:
-    """Renders conversations for one model. Tries its chat template once, when made.
+    """Renders conversations for one model. Probes its chat template once, when constructed.
 
-    context_tokens: the model's. spoken: answers as generated, to be rendered as they were.
+    answers: earlier answers as generated; turns that match one are rendered with its tokens.
     """
 
     def __init__(
@@ -106,109 +95,114 @@ class PromptRenderer:
         tokenizer: ChatTokenizer,
         dialect: Dialect = plain.DIALECT,
         context_tokens: int = 1_000_000,
-        spoken: GeneratedAnswers | None = None,
+        answers: GeneratedAnswers | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._dialect = dialect
         self._context_tokens = context_tokens
-        self._spoken = spoken or GeneratedAnswers()
+        self._answers = answers or GeneratedAnswers()
         self._abilities: dict[bool, Abilities] = {False: abilities_of(tokenizer, dialect, {})}
-        self._manners: dict[str, RenderOptions] = {}
+        self._options: dict[str, RenderOptions] = {}
         self._logged: set[str] = set()
 
-    def render(self, conversation: Conversation, most_tokens: int | None = None) -> Prompt:
-        """The prompt. A final assistant turn is continued: its text is the prompt's end.
+    def render(self, conversation: Conversation, max_tokens: int | None = None) -> Prompt:
+        """Return the prompt. A final assistant turn is continued: its text ends the prompt.
 
-        most_tokens: what the model takes; of a prompt far longer the tokens are not made. Raises `PromptTooLongError` for
-        that, and `InvalidRequestError` where the conversation cannot be rendered.
+        max_tokens: the model's limit; a prompt far longer is refused before it is tokenized. Raises
+        `PromptTooLongError` for that, and `InvalidRequestError` if the conversation cannot be
+        rendered.
         """
         is_edited = bool((managed := conversation.context_management) and managed.edits)
-        original = self._draft(conversation, None if is_edited else most_tokens)
+        original = self._draft(conversation, None if is_edited else max_tokens)
         if conversation.context_management is None:
             return self._prompt(original, original.length)
-        draft, applied = self._edited(original)
+        draft, applied = self._apply_edits(original)
         prompt = self._prompt(draft, original.length)
         return replace(prompt, edits=ContextEdits(applied_edits=tuple(applied)))
 
-    def _draft(self, conversation: Conversation, most_tokens: int | None = None) -> _Draft:
-        offer = tool_set_of(conversation, self._context_tokens, self._dialect.calls.parameters)
-        script = self._script(conversation, offer)
-        layout, text = self._written(conversation, offer, script)
-        if not script.has_all(text) and script.forget():
-            layout, text = self._written(conversation, offer, script)
-        if most_tokens is not None:
-            self._refuse_long(text, most_tokens)
-        return _Draft(conversation, offer, script, layout, script.encoded(text))
+    def _draft(self, conversation: Conversation, max_tokens: int | None = None) -> _Draft:
+        tool_set = tool_set_of(conversation, self._context_tokens, self._dialect.calls.parameters)
+        renderer = self._renderer(conversation, tool_set)
+        layout, text = self._render_text(conversation, tool_set, renderer)
+        if not renderer.has_all(text) and renderer.stop_replacing():
+            layout, text = self._render_text(conversation, tool_set, renderer)
+        if max_tokens is not None:
+            self._refuse_long(text, max_tokens)
+        return _Draft(conversation, tool_set, renderer, layout, renderer.encoded(text))
 
-    def _refuse_long(self, text: str, most_tokens: int) -> None:
-        length = length_beyond(text, most_tokens, lambda piece: len(self._tokenizer.encode(piece)))
+    def _refuse_long(self, text: str, max_tokens: int) -> None:
+        length = length_beyond(text, max_tokens, lambda piece: len(self._tokenizer.encode(piece)))
         if length is not None:
-            raise PromptTooLongError(length, most_tokens)
+            raise PromptTooLongError(length, max_tokens)
 
-    def _written(
-        self, conversation: Conversation, offer: ToolSet, script: TemplateRenderer
+    def _render_text(
+        self, conversation: Conversation, tool_set: ToolSet, renderer: TemplateRenderer
     ) -> tuple[Layout, str]:
-        """The layout and its text. A template that refuses answers as generated gets them rendered anew."""
-        layout = self._laid_out(conversation, offer, script)
+        """Return the layout and its text. Drop generated answers if the template refuses them."""
+        layout = self._lay_out(conversation, tool_set, renderer)
         try:
-            return layout, script.text(layout.messages) + layout.prefill
+            return layout, renderer.text(layout.messages) + layout.prefill
         except InvalidRequestError:
-            if not script.forget():
+            if not renderer.stop_replacing():
                 raise
-            return self._written(conversation, offer, script)
+            return self._render_text(conversation, tool_set, renderer)
 
-    def _script(self, conversation: Conversation, offer: ToolSet) -> TemplateRenderer:
-        tools: Variables = _NO_TOOLS if self._has_tool_template(conversation, offer) else {}
-        switch = {**thinking_variables(self._dialect, conversation), **tools}
-        key = repr(sorted(switch.items()))
-        if key not in self._manners:
-            self._manners[key] = render_options_of(self._tokenizer, self._dialect, switch)
-            self._log_limits(self._manners[key])
-        if self._dialect.tools == "template" and offer.shown:
+    def _renderer(self, conversation: Conversation, tool_set: ToolSet) -> TemplateRenderer:
+        tools: Variables = _NO_TOOLS if self._has_tool_template(conversation, tool_set) else {}
+        variables = {**thinking_variables(self._dialect, conversation), **tools}
+        key = repr(sorted(variables.items()))
+        if key not in self._options:
+            self._options[key] = render_options_of(self._tokenizer, self._dialect, variables)
+            self._log_limits(self._options[key])
+        if self._dialect.tools == "template" and tool_set.listed:
             tools = {
-                "tools": [template_tool(tool, self._tokenizer.neutralize) for tool in offer.shown]
+                "tools": [
+                    template_tool(tool, self._tokenizer.neutralize) for tool in tool_set.listed
+                ]
             }
         return TemplateRenderer(
-            self._tokenizer, {**switch, **tools}, self._manners[key], self._spoken
+            self._tokenizer, {**variables, **tools}, self._options[key], self._answers
         )
 
-    def _log_limits(self, manner: RenderOptions) -> None:
-        """Log, once each, what the template cannot do."""
-        for limit in manner.calls.limits() if manner.calls is not None else ():
+    def _log_limits(self, options: RenderOptions) -> None:
+        """Log once each limit of the template."""
+        for limit in options.calls.limits() if options.calls is not None else ():
             if limit not in self._logged:
                 _log.info("the chat template %s", limit)
                 self._logged.add(limit)
 
-    def _has_tool_template(self, conversation: Conversation, offer: ToolSet) -> bool:
-        """Whether the template for tools renders the conversation: it offers or has used some."""
+    def _has_tool_template(self, conversation: Conversation, tool_set: ToolSet) -> bool:
+        """Return whether the conversation needs the model's separate template for tools."""
         return self._dialect.has_tool_template and bool(
-            offer.shown or tool_uses(conversation.messages)
+            tool_set.listed or tool_uses(conversation.messages)
         )
 
-    def _laid_out(
-        self, conversation: Conversation, offer: ToolSet, script: TemplateRenderer
+    def _lay_out(
+        self, conversation: Conversation, tool_set: ToolSet, renderer: TemplateRenderer
     ) -> Layout:
         messages = conversation.messages
-        known = ToolNames(tool_uses(messages), offer.known, parallel_uses(messages), offer.slots)
-        with_tools = self._has_tool_template(conversation, offer)
+        tool_names = ToolNames(
+            tool_uses(messages), tool_set.presented, parallel_uses(messages), tool_set.slots
+        )
+        with_tools = self._has_tool_template(conversation, tool_set)
         if with_tools not in self._abilities:
             self._abilities[with_tools] = abilities_of(self._tokenizer, self._dialect, _NO_TOOLS)
         abilities = self._abilities[with_tools]
         writer = ChatWriter(
             self._dialect,
-            known,
+            tool_names,
             self._tokenizer.neutralize,
-            script.recall,
-            script.call_ids,
-            script.stand_in,
-            script.call_turns,
+            renderer.recall,
+            renderer.call_ids,
+            renderer.substitute,
+            renderer.call_turns,
             takes_text_after_results=abilities.text_after_results,
             takes_results_after_text=abilities.results_after_text,
         )
-        return lay_out(conversation, offer, writer, abilities.system)
+        return lay_out(conversation, tool_set, writer, abilities.system)
 
-    def _edited(self, draft: _Draft) -> tuple[_Draft, list[ClearedToolUses]]:
-        """What the context's edits leave of it: each is tried, and kept where it clears as much as it must."""
+    def _apply_edits(self, draft: _Draft) -> tuple[_Draft, list[ClearedToolUses]]:
+        """Apply each context edit that clears at least as many tokens as it requires."""
         assert draft.conversation.context_management is not None
         applied: list[ClearedToolUses] = []
         for edit in draft.conversation.context_management.edits:
@@ -227,25 +221,25 @@ class PromptRenderer:
         return draft, applied
 
     def _prompt(self, draft: _Draft, original_tokens: int) -> Prompt:
-        places = BoundaryFinder(draft.rendered, draft.script.text)
+        finder = BoundaryFinder(draft.rendered, draft.renderer.text)
         layout, text = draft.layout, draft.rendered.text
         ends = _TurnEnds(
             draft.layout,
-            places,
-            system=_system_end(draft.layout, places),
-            last=places.shared_with(self._continued(draft).messages),
+            finder,
+            system=_system_end(draft.layout, finder),
+            last=finder.shared_with(self._next_request_layout(draft).messages),
         )
         return Prompt(
             rendered=draft.rendered,
             original_tokens=original_tokens,
-            plan=constrain_answer(
+            constraints=constrain_answer(
                 draft.conversation,
-                draft.offer,
+                draft.tool_set,
                 self._dialect,
                 self._tokenizer.controls,
                 self._thought(draft),
             ),
-            opening=None if layout.prefill else draft.script.opening_in(text, layout.messages),
+            opening=None if layout.prefill else draft.renderer.opening_in(text, layout.messages),
             boundaries=tuple(sorted({ends.system, ends.last, *ends.earlier()} - {0})),
             pinned_tokens=ends.system,
             breakpoints=tuple(_breakpoints(draft, ends))[-MAX_BREAKPOINTS:],
@@ -262,57 +256,56 @@ class PromptRenderer:
             thinking_budget(self._dialect, conversation, answer_tokens),
         )
 
-    def _continued(self, draft: _Draft) -> Layout:
-        """The conversation as the next request may have it: answered, and something said to that."""
+    def _next_request_layout(self, draft: _Draft) -> Layout:
+        """Return the layout of a possible next request: with an answer and another user turn."""
         conversation, layout = draft.conversation, draft.layout
         if any(turn.clear_at != "never" for turn in conversation.messages):
-            turns = (*conversation.messages, _said("assistant"), _said("user"))
+            turns = (*conversation.messages, _probe_turn("assistant"), _probe_turn("user"))
             later = conversation.model_copy(update={"messages": turns})
-            return self._laid_out(later, draft.offer, draft.script)
+            return self._lay_out(later, draft.tool_set, draft.renderer)
         answer = {"role": "assistant", "content": layout.prefill + _PROBE}
         question = {"role": "user", "content": _PROBE}
         return replace(layout, messages=[*layout.messages, answer, question])
 
 
-def _said(role: str) -> Turn:
+def _probe_turn(role: str) -> Turn:
     return Turn.model_validate({"role": role, "content": _PROBE})
 
 
-def _system_end(layout: Layout, places: BoundaryFinder) -> int:
-    """Where the conversation itself begins: what others with the same system prompt share."""
+def _system_end(layout: Layout, finder: BoundaryFinder) -> int:
+    """Return the end of what conversations with the same system prompt share."""
     if layout.turns[0].role != "system":
         return 0
-    said = str(layout.messages[1]["content"]).lstrip() if len(layout.messages) > 1 else ""
-    other = _OTHER_PROBE if said.startswith(_PROBE) else _PROBE
-    return places.shared_with([layout.messages[0], {"role": "user", "content": other}])
+    first_text = str(layout.messages[1]["content"]).lstrip() if len(layout.messages) > 1 else ""
+    other = _OTHER_PROBE if first_text.startswith(_PROBE) else _PROBE
+    return finder.shared_with([layout.messages[0], {"role": "user", "content": other}])
 
 
 @dataclass(frozen=True, slots=True)
 class _TurnEnds:
-    """Where turns end in the prompt's tokens. system, last: of the system part and of the last turn."""
+    """Ends of turns, as numbers of prompt tokens."""
 
     layout: Layout
-    places: BoundaryFinder
-    system: int
-    last: int
+    finder: BoundaryFinder
+    system: int  # of the system part
+    last: int  # of the last turn
 
     def of(self, at: int) -> int:
-        """Of one turn."""
         if at >= len(self.layout.ends) - 1:
             return self.last
         if at == 0 and self.layout.turns[0].role == "system":
             return self.system
-        return self.places.shared_with(self.layout.messages[: self.layout.ends[at]])
+        return self.finder.shared_with(self.layout.messages[: self.layout.ends[at]])
 
     def earlier(self) -> Iterator[int]:
-        """Of the user turns just before the last turn."""
+        """Return the ends of the user turns just before the last turn."""
         turns = self.layout.turns[: len(self.layout.ends) - 1]
         users = [at for at, turn in enumerate(turns) if turn.role == "user"]
         return map(self.of, users[-MAX_EARLIER_TURNS:])
 
 
 def _breakpoints(draft: _Draft, ends: _TurnEnds) -> Iterator[Breakpoint]:
-    """The marked places in the order of the prompt: tools, turns, and the one for all that the call may carry."""
+    """Yield the client's cache breakpoints in prompt order: tools, turns, the request's own."""
     tools = [tool.cache_control for tool in draft.conversation.tools if tool.cache_control]
     if tools:
         yield Breakpoint(ends.system, tools[-1].ttl)

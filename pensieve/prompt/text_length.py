@@ -1,34 +1,35 @@
-"""How long a text is that is far too long for the model, without tokenizing all of it.
+"""Estimate the length of a text that is far too long for the model, without tokenizing all of it.
 
-Millions of tokens take seconds and gigabytes to make, and nothing is generated from them. A client wants to know that the
-prompt is too long, and by about how much.
+Tokenizing millions of tokens takes seconds and gigabytes, only to refuse the prompt. The client's
+error still names about how many tokens there are.
 """
 
 import math
 from collections.abc import Callable
 from random import Random
 
-# A text with fewer letters for each token of the context is tokenized whole: it may fit, and costs little more than one that does.
+# A text with fewer characters per token of the context is tokenized whole: it may fit, and costs
+# little more than one that does.
 CHARS_PER_TOKEN = 8
 PIECE_CHARS = 100_000
-# Of a piece, cut out of its text, more than of the same letters within it.
-_MORE_BY_CUTTING = 8
+# A piece cut from a text can have this many more tokens than the same characters within the text.
+_EXTRA_TOKENS_PER_PIECE = 8
 
 
-def length_beyond(text: str, most_tokens: int, count: Callable[[str], int]) -> int | None:
-    """About how many tokens `text` is, where that is surely more than `most_tokens`; else None. `count` counts a text's.
+def length_beyond(text: str, max_tokens: int, count: Callable[[str], int]) -> int | None:
+    """Return about how many tokens `text` has if that surely exceeds `max_tokens`; else None.
 
-    Pieces from all over the text are counted until there are too many.
+    Counts random pieces until they exceed the limit. count: returns a text's number of tokens.
     """
-    if len(text) <= most_tokens * CHARS_PER_TOKEN:
+    if len(text) <= max_tokens * CHARS_PER_TOKEN:
         return None
     starts = list(range(0, len(text), PIECE_CHARS))
     Random(0).shuffle(starts)  # noqa: S311 -- a sample, the same each time
-    tokens = letters = 0
+    tokens = chars = 0
     for start in starts:
         piece = text[start : start + PIECE_CHARS]
-        tokens += max(0, count(piece) - _MORE_BY_CUTTING)
-        letters += len(piece)
-        if tokens > most_tokens:
-            return math.ceil(tokens * (len(text) / letters))
+        tokens += max(0, count(piece) - _EXTRA_TOKENS_PER_PIECE)
+        chars += len(piece)
+        if tokens > max_tokens:
+            return math.ceil(tokens * (len(text) / chars))
     return None

@@ -1,4 +1,4 @@
-"""A request's thinking and effort as template variables, and the budget of its thought."""
+"""Map a request's thinking and effort to template variables, and the thought's token budget."""
 
 from dataclasses import dataclass
 
@@ -8,8 +8,8 @@ from pensieve.api.messages.tools import AnyChoice, NamedChoice
 from pensieve.dialects.dialect import Dialect, ThinkingForm, Thought, Variables
 from pensieve.dialects.probing.thinking_controls import SCALE, nearest_effort
 
-# Efforts for requests with a budget and no effort: up to so many tokens. The API's minimum is 1024,
-# Claude Code's default 31 999 (2026-11).
+# Efforts for requests with a budget and no effort, by the largest budget. The API's minimum is
+# 1024, Claude Code's default 31 999 (2026-11).
 _EFFORT_OF_BUDGET = ((4096, "low"), (16_384, "medium"))
 # The share of an answer's tokens that a thought may take, by effort: without a bound, Qwen3.8-27B
 # at xhigh spent all of 3000 tokens on the thought (2026-08).
@@ -19,8 +19,6 @@ _MAX_SHARE = 3 / 4
 
 @dataclass(frozen=True, slots=True)
 class BoundedThought:
-    """The thought of an answer."""
-
     state: Thought
     max_tokens: int | None = None  # None: not bounded
 
@@ -30,13 +28,13 @@ def thinking_variables(dialect: Dialect, conversation: Conversation) -> Variable
     form = dialect.thinking
     if form is None:
         return {}
-    if not _is_wanted(conversation) and form.off:
+    if not _is_enabled(conversation) and form.off:
         return form.off
     effort = _effort(form, conversation)
     return {**form.on, **(form.efforts[effort] if effort else {})}
 
 
-def _is_wanted(conversation: Conversation) -> bool:
+def _is_enabled(conversation: Conversation) -> bool:
     if isinstance(conversation.tool_choice, AnyChoice | NamedChoice):
         return False
     match conversation.thinking:
@@ -49,7 +47,7 @@ def _is_wanted(conversation: Conversation) -> bool:
 def _effort(form: ThinkingForm, conversation: Conversation) -> str | None:
     """Return the template's effort: the weakest for a disabled thought that has no switch."""
     effort = _requested_effort(conversation)
-    if effort is None and _is_unwanted(conversation):
+    if effort is None and _is_disabled(conversation):
         effort = SCALE[0]
     return nearest_effort(form, effort)
 
@@ -60,17 +58,19 @@ def _requested_effort(conversation: Conversation) -> str | None:
         return effort
     match conversation.thinking:
         case EnabledThinking(budget_tokens=budget):
-            return next((word for most, word in _EFFORT_OF_BUDGET if budget <= most), "high")
+            return next(
+                (effort for max_budget, effort in _EFFORT_OF_BUDGET if budget <= max_budget), "high"
+            )
         case _:
             return None
 
 
-def _is_unwanted(conversation: Conversation) -> bool:
-    return isinstance(conversation.thinking, UnbudgetedThinking) and not _is_wanted(conversation)
+def _is_disabled(conversation: Conversation) -> bool:
+    return isinstance(conversation.thinking, UnbudgetedThinking) and not _is_enabled(conversation)
 
 
 def thought_of(dialect: Dialect, prompt: str, *, has_prefill: bool) -> Thought:
-    """Whether an answer to the rendered `prompt` begins in a thought, may begin with one, or has none."""
+    """Return whether the answer begins in a thought, may begin with one, or has none."""
     if dialect.thinking is None or has_prefill:
         return "none"
     return dialect.thinking.state_after(prompt)
@@ -87,7 +87,7 @@ def thinking_budget(
     budget = _requested_budget(conversation)
     if answer_tokens is None or form is None:
         return budget
-    thinks = form.is_used and (_is_wanted(conversation) or not form.off)
+    thinks = form.is_used and (_is_enabled(conversation) or not form.off)
     if budget is None and not thinks:
         return None
     share = (
@@ -108,7 +108,7 @@ def _requested_budget(conversation: Conversation) -> int | None:
 
 
 def hides_thoughts(conversation: Conversation) -> bool:
-    """Whether the client wants to see that there was a thought, and not which."""
+    """Return whether the client wants the thinking block without its text."""
     match conversation.thinking:
         case EnabledThinking(display=display) | UnbudgetedThinking(display=display):
             return display == "omitted"

@@ -1,1 +1,1 @@
-"""Engine events in, message events out."""
+"""Turns the engine's events into the message events of the API."""

@@ -1,7 +1,8 @@
-"""Calls without their marks: what ends an answer and is exactly one or more calls of the tools at hand.
+"""Parse calls without marks at the end of an answer; used by the answer parser.
 
-The calls are JSON objects or have the family's own form, each alone or several in a fence. They are
-told only when the answer ends: until then they may be an example.
+Such calls are JSON objects or have the family's own form, each alone or several in a fence. They
+count only if nothing follows them, so their events are available only when the answer ends: until
+then they may be an example.
 """
 
 import json
@@ -20,10 +21,10 @@ _MAX_INFO_CHARS = 24
 
 
 class BareCallParser:
-    """Reads from the first character of what may be such calls to the end of the answer.
+    """Parses from the first character of a possible call to the end of the answer.
 
-    Only a call of one of `tools`, with an input that its schema admits, is one; more than
-    `max_calls` are none. is_after_call: what may stand between two calls may come first.
+    Accepts at most `max_calls` calls, each of one of `tools` and with an input that its schema
+    admits.
     """
 
     def __init__(
@@ -32,94 +33,96 @@ class BareCallParser:
         tools: Mapping[str, Schema],
         max_calls: int,
         *,
-        is_after_call: bool = False,
+        is_after_call: bool = False,  # a separator of calls may come first
     ) -> None:
         self._tools = tools
         self._max_calls = max_calls
         self._is_after_call = is_after_call
-        self._said: list[ParseEvent] = []
-        self._checked = 0  # pieces of `_said` that belong to calls which the tools take
+        self._events: list[ParseEvent] = []
+        self._checked = 0  # events in `_events` of calls that have been validated
         self._is_whole = False
-        self._calls = ToolCallParser(form, tools, self._said.append)
+        self._calls = ToolCallParser(form, tools, self._events.append)
         self._beginnings = [_FENCE, *self._calls.bare_beginnings()]
         # Models that leave out the mark before a call often write the one after it.
-        between = (form.closing.strip(), (form.separator or "").strip(), form.between.strip())
-        self._between = [part for part in dict.fromkeys(between) if part]
+        separators = (form.closing.strip(), (form.separator or "").strip(), form.between.strip())
+        self._separators = [part for part in dict.fromkeys(separators) if part]
         is_ended_by_mark = form.keys is None and not form.closing
         self._last_mark = form.after_arguments.strip() if is_ended_by_mark else ""
 
     @property
     def first_chars(self) -> frozenset[str]:
         """Return the characters that such calls may begin with."""
-        between = self._between if self._is_after_call else ()
-        return frozenset(one[0] for one in (*self._beginnings, *between))
+        separators = self._separators if self._is_after_call else ()
+        return frozenset(literal[0] for literal in (*self._beginnings, *separators))
 
     @property
-    def said(self) -> list[ParseEvent]:
-        """Return the calls; nothing if the text up to here is something else."""
-        return self._said if self._is_whole else []
+    def events(self) -> list[ParseEvent]:
+        """Return the calls' events; nothing unless the text up to here is complete calls."""
+        return self._events if self._is_whole else []
 
-    def read(self) -> CharParser[None]:
+    def parse(self) -> CharParser[None]:
         """Never returns. Raises `UnexpectedError` at the first character of something else."""
         if self._is_after_call:
-            begun = yield from self._next(is_outside=False)
+            beginning = yield from self._next(is_outside=False)
         else:
-            begun = yield from one_of(self._beginnings)
+            beginning = yield from one_of(self._beginnings)
         while True:
-            if begun == _FENCE:
+            if beginning == _FENCE:
                 yield from self._in_fence()
             else:
-                yield from self._call(begun)
-            begun = yield from self._next(is_outside=True)
+                yield from self._call(beginning)
+            beginning = yield from self._next(is_outside=True)
 
-    def finish(self, reading: CharParser[None]) -> None:
+    def finish(self, parser: CharParser[None]) -> None:
         """Supply the mark that ends the last call, if the answer lacks only that."""
-        has_begun = len(self._said) > self._checked
+        has_begun = len(self._events) > self._checked
         try:
             for char in self._last_mark if has_begun and not self._is_whole else "":
-                reading.send(char)
+                parser.send(char)
         except UnexpectedError:
             return
 
     def _in_fence(self) -> CharParser[None]:
-        yield from up_to(_INFO, most=_MAX_INFO_CHARS)
-        begun = yield from one_of(self._beginnings)
+        yield from up_to(_INFO, max_chars=_MAX_INFO_CHARS)
+        beginning = yield from one_of(self._beginnings)
         while True:
-            yield from self._call(begun)
-            if (begun := (yield from self._next(is_outside=False))) == _FENCE:
+            yield from self._call(beginning)
+            if (beginning := (yield from self._next(is_outside=False))) == _FENCE:
                 return
 
     def _next(self, *, is_outside: bool) -> CharParser[str]:
-        """Read what may stand between calls, and the beginning of the next one."""
-        begun = ""
-        while not begun or begun in self._between:
+        """Parse the separator of two calls and the beginning of the next one; return that."""
+        beginning = ""
+        while not beginning or beginning in self._separators:
             self._is_whole = is_outside
             first = yield from next_non_blank()
             self._is_whole = False
-            begun = yield from one_of([*self._between, *self._beginnings], first)
-        return begun
+            beginning = yield from one_of([*self._separators, *self._beginnings], first)
+        return beginning
 
-    def _call(self, begun: str) -> CharParser[None]:
-        """Read a call, or a list of calls. Raises `UnexpectedError` unless the tools take them."""
-        if begun == _FENCE:
+    def _call(self, beginning: str) -> CharParser[None]:
+        """Parse a call, or a list of calls. Raises `UnexpectedError` if it is invalid."""
+        if beginning == _FENCE:
             raise UnexpectedError
-        yield from self._calls.bare(begun)
-        said = self._said[self._checked :]
-        ends = [at for at, one in enumerate(said) if isinstance(one, ToolCallEnd)]
+        yield from self._calls.parse_bare(beginning)
+        events = self._events[self._checked :]
+        ends = [index for index, event in enumerate(events) if isinstance(event, ToolCallEnd)]
         starts = [0, *(end + 1 for end in ends)]
         if not all(
-            self._is_taken(said[start:end]) for start, end in zip(starts, ends, strict=False)
+            self._is_valid(events[start:end]) for start, end in zip(starts, ends, strict=False)
         ):
             raise UnexpectedError
-        self._checked = len(self._said)
-        if sum(isinstance(one, ToolCallStart) for one in self._said) > self._max_calls:
+        self._checked = len(self._events)
+        if sum(isinstance(event, ToolCallStart) for event in self._events) > self._max_calls:
             raise UnexpectedError
 
-    def _is_taken(self, call: Sequence[ParseEvent]) -> bool:
-        """Whether one of the tools takes a call, given without its end."""
-        began, *inputs = call
-        if not isinstance(began, ToolCallStart) or began.name not in self._tools:
+    def _is_valid(self, call: Sequence[ParseEvent]) -> bool:
+        """Check name and input of a call, given without its `ToolCallEnd`."""
+        start, *deltas = call
+        if not isinstance(start, ToolCallStart) or start.name not in self._tools:
             return False
-        schema = self._tools[began.name]
-        given = json.loads("".join(one.json for one in inputs if isinstance(one, ToolCallDelta)))
-        return admits(schema, given, schema)
+        schema = self._tools[start.name]
+        arguments = json.loads(
+            "".join(delta.json for delta in deltas if isinstance(delta, ToolCallDelta))
+        )
+        return admits(schema, arguments, schema)

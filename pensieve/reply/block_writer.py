@@ -1,4 +1,7 @@
-"""The content blocks of one answer, one open at a time, and the events that open, fill and close them."""
+"""Write the content blocks of one answer as message events; reply.py says what goes into them.
+
+At most one block is open at a time.
+"""
 
 from dataclasses import dataclass
 from typing import assert_never
@@ -26,40 +29,37 @@ from pensieve.api.messages.signatures import signature_of
 
 @dataclass(frozen=True, slots=True)
 class BetweenBlocks:
-    """No block is open."""
+    pass
 
 
 @dataclass(frozen=True, slots=True)
 class InText:
-    """A text block is open."""
+    pass
 
 
 @dataclass(frozen=True, slots=True)
 class InThinking:
-    """A thinking block is open. parts: the thought so far."""
-
-    parts: list[str]
+    parts: list[str]  # the thought so far
 
 
 @dataclass(frozen=True, slots=True)
 class InToolUse:
-    """A tool use is open."""
+    pass
 
 
 State = BetweenBlocks | InText | InThinking | InToolUse
 
 
 class BlockWriter:
-    """Owns which block is open, and its index. hides_thoughts: they are only in the signature."""
+    """Owns which block is open, and its index."""
 
     def __init__(self, *, hides_thoughts: bool) -> None:
-        self._hides_thoughts = hides_thoughts
+        self._hides_thoughts = hides_thoughts  # they are only in the signature
         self._state: State = BetweenBlocks()
         self._index = -1
         self.has_tool_use = False
 
-    def text(self, text: str) -> list[MessageEvent]:
-        """More text, in the open block or a new one; nothing for none."""
+    def write_text(self, text: str) -> list[MessageEvent]:
         if not text:
             return []
         events: list[MessageEvent] = []
@@ -67,8 +67,7 @@ class BlockWriter:
             events = self._open(InText(), TextContent(text=""))
         return [*events, self._delta(TextDelta(text=text))]
 
-    def thought(self, text: str) -> list[MessageEvent]:
-        """More of a thought."""
+    def write_thought(self, text: str) -> list[MessageEvent]:
         events: list[MessageEvent] = []
         if not isinstance(self._state, InThinking):
             events = self._open(InThinking([]), ThinkingContent(thinking="", signature=""))
@@ -79,18 +78,16 @@ class BlockWriter:
         return events
 
     def open_tool_use(self, name: str) -> list[MessageEvent]:
-        """A tool is used, with an input that follows."""
         self.has_tool_use = True
-        use = ToolUseContent(id=new_id("toolu"), name=name, input={})
-        return self._open(InToolUse(), use)
+        tool_use = ToolUseContent(id=new_id("toolu"), name=name, input={})
+        return self._open(InToolUse(), tool_use)
 
-    def tool_input(self, json: str) -> list[MessageEvent]:
-        """More of the input."""
+    def write_tool_input(self, json: str) -> list[MessageEvent]:
         assert isinstance(self._state, InToolUse)
         return [self._delta(InputJsonDelta(partial_json=json))]
 
     def close(self) -> list[MessageEvent]:
-        """The open block is whole, where one is open."""
+        """Close the open block, if any."""
         state, self._state = self._state, BetweenBlocks()
         stop = ContentBlockStop(index=self._index)
         match state:

@@ -1,7 +1,8 @@
-"""Reading letter by letter: how the pieces are cut that a text arrives in can then make no difference.
+"""Building blocks of parsers that read one character at a time.
 
-A reader is a generator that is sent one letter at a time. It returns when it has read what it is for, and raises
-`UnexpectedError` at the first letter that cannot be.
+A `CharParser` is a generator that is sent one character at a time, so how the text is split into
+pieces cannot matter. It returns when it has read its part, and raises `UnexpectedError` at the
+first character that does not fit.
 """
 
 import re
@@ -17,19 +18,19 @@ _SPACE = re.compile(r"\s+")
 
 
 class UnexpectedError(Exception):
-    """What is written is not what was to be read."""
+    """The next character does not fit what is being parsed."""
 
 
 def next_non_blank(first: str | None = None) -> CharParser[str]:
-    """The first letter that is not blank, `first` or a later one."""
-    found = (yield) if first is None else first
-    while found in BLANKS:
-        found = yield
-    return found
+    """Return the first character that is not blank: `first`, if given, or a later one."""
+    char = (yield) if first is None else first
+    while char in BLANKS:
+        char = yield
+    return char
 
 
 def one_of(literals: Sequence[str], first: str | None = None) -> CharParser[str]:
-    """Whichever of `literals`, none of which begins another, comes after blanks."""
+    """Skip blanks and return the literal that follows. No literal may be a prefix of another."""
     read = yield from next_non_blank(first)
     while read not in literals:
         if not any(literal.startswith(read) for literal in literals):
@@ -38,59 +39,65 @@ def one_of(literals: Sequence[str], first: str | None = None) -> CharParser[str]
     return read
 
 
-def up_to(end: re.Pattern[str], *, most: int, read: str = "") -> CharParser[re.Match[str]]:
-    """Letters up to where all of them together match `end`."""
-    while not (found := end.fullmatch(read)):
-        if len(read) > most:
+def up_to(end: re.Pattern[str], *, max_chars: int, read: str = "") -> CharParser[re.Match[str]]:
+    """Read until everything from `read` on matches `end`."""
+    while not (match := end.fullmatch(read)):
+        if len(read) > max_chars:
             raise UnexpectedError
         read += yield
-    return found
+    return match
 
 
-def text_until(end: str, say: Callable[[str], None], first: str = "") -> CharParser[None]:
-    """Says the text before `end`, from `first` on, as it comes. A line break just before an end that begins with one is its."""
+def text_until(end: str, emit: Callable[[str], None], first: str = "") -> CharParser[None]:
+    """Emit the text before `end` as it comes, beginning with `first`.
+
+    If `end` begins with a line break, the break is optional.
+    """
     ends = (end, end.lstrip("\n"))
-    held = first
-    while held not in ends:
-        while held and not any(one.startswith(held) for one in ends):
-            say(held[0])
-            held = held[1:]
-        held += yield
+    pending = first
+    while pending not in ends:
+        while pending and not any(one.startswith(pending) for one in ends):
+            emit(pending[0])
+            pending = pending[1:]
+        pending += yield
 
 
-def loosened(literal: str) -> str:
-    """A pattern for `literal` that takes any blanks where it has some."""
+def blank_tolerant(literal: str) -> str:
+    """Return a pattern for `literal` that accepts any blanks, or none, where it has some."""
     return r"\s*".join(map(re.escape, _SPACE.split(literal)))
 
 
-def json_value(say: Callable[[str], None], first: str) -> CharParser[str | None]:
-    """A JSON value from its first letter on. Gives back the letter behind it, where the end shows only there."""
+def json_value(emit: Callable[[str], None], first: str) -> CharParser[str | None]:
+    """Emit a JSON value that begins with `first`.
+
+    Returns the character after it if only that shows the end, as after a number; otherwise None.
+    """
     value = JsonPrefix()
     following = first
     while True:
         try:
-            taken = value.take(following)
+            written = value.feed(following)
         except NotJsonError:
             raise UnexpectedError from None
-        if taken is None:
+        if written is None:
             return following
-        say(taken)
+        emit(written)
         if value.is_complete:
             return None
         following = yield
 
 
-def certain(text: str, marks: Sequence[str]) -> int:
-    """How many letters can be no beginning of a mark that is not whole yet."""
-    longest = max(map(len, marks), default=1) - 1
-    for length in range(min(longest, len(text)), 0, -1):
+def settled_length(text: str, marks: Sequence[str]) -> int:
+    """Return the length of `text` without an ending that may be the beginning of a mark."""
+    max_partial = max(map(len, marks), default=1) - 1
+    for length in range(min(max_partial, len(text)), 0, -1):
         if any(mark.startswith(text[-length:]) for mark in marks):
             return len(text) - length
     return len(text)
 
 
-def first_of(marks: Sequence[str], text: str) -> tuple[int, str]:
-    """Where the first of `marks` stands in `text`, and which it is, the longest of those in one place; none: (-1, "")."""
-    found = [(place, -len(mark), mark) for mark in marks if (place := text.find(mark)) >= 0]
-    place, _, mark = min(found, default=(-1, 0, ""))
-    return place, mark
+def find_first(marks: Sequence[str], text: str) -> tuple[int, str]:
+    """Return index and mark of the first, then longest, of `marks` in `text`, or (-1, "")."""
+    found = [(index, -len(mark), mark) for mark in marks if (index := text.find(mark)) >= 0]
+    index, _, mark = min(found, default=(-1, 0, ""))
+    return index, mark

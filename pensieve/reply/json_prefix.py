@@ -1,14 +1,15 @@
-"""JSON checked letter by letter, so that what has been passed on is at any moment the beginning of a JSON value.
+"""Check JSON one character at a time: the output so far is always the beginning of a JSON value.
 
-Where a model writes a line break or a tab into a text as it is, it becomes the escape that it should have been. Nested so
-deep that the client can send it back in a conversation, whose own levels are around it; beyond that it is not JSON.
+Control characters inside strings, such as raw line breaks and tabs, are replaced by their escapes,
+lone surrogates by U+FFFD. Values nested deeper than a client could send back are rejected.
 """
 
 import json
 import re
 
 BLANKS = " \t\r\n"
-# A request may have 64 levels (api/json_body.py); messages and their blocks take five of them, of a batch three more.
+# A request may have 64 levels (api/json_body.py); messages and their blocks take five of them, a
+# batch three more.
 MAX_DEPTH = 56
 MAX_DIGITS = 400
 
@@ -16,186 +17,185 @@ _NUMBER_SO_FAR = re.compile(
     r"-?(?:0|[1-9][0-9]*)?(?:(?<=[0-9])\.[0-9]*)?(?:(?<=[0-9])[eE][+-]?[0-9]*)?"
 )
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
-_WORDS = ("true", "false", "null")
-_NO_CHARACTER = r"\ufffd"
+_LITERALS = ("true", "false", "null")
+_REPLACEMENT = r"\ufffd"
 _HEX = "0123456789abcdefABCDEF"
 
 
 class NotJsonError(ValueError):
-    """No JSON value has such a letter here."""
+    """No JSON value continues with this character."""
 
 
 class JsonPrefix:
-    """Owns the state of one value. Give it letters until `is_complete`."""
+    """Owns the state of one value. Feed it characters until `is_complete`."""
 
     def __init__(self) -> None:
         self.is_complete = False
         self._closers: list[str] = []
         self._high = ""
-        self._take = self._value
+        self._next = self._value
 
-    def take(self, letter: str) -> str | None:
-        """What is passed on for `letter`, most often itself; None where the value had ended before it, as numbers do.
+    def feed(self, char: str) -> str | None:
+        """Return the output for `char`, or None if the value ended before it, as numbers do.
 
         Raises `NotJsonError`.
         """
-        return self._take(letter)
+        return self._next(char)
 
-    # Outside of texts. Each of these takes one letter and says what may come next.
+    # Outside of strings. Each of these handles one character and sets the handler of the next.
 
-    def _value(self, letter: str) -> str:
-        if letter in BLANKS:
-            return letter
-        if letter in "{[":
-            return self._open(letter)
-        self._begin_scalar(letter)
-        return letter
+    def _value(self, char: str) -> str:
+        if char in BLANKS:
+            return char
+        if char in "{[":
+            return self._open(char)
+        self._begin_scalar(char)
+        return char
 
-    def _begin_scalar(self, letter: str) -> None:
-        self._word = letter
-        if letter == '"':
-            self._take, self._after_text = self._text, self._behind_value
-        elif letter == "-" or letter in "0123456789":
-            self._take = self._number
-        elif letter in "tfn":
-            self._take = self._literal
+    def _begin_scalar(self, char: str) -> None:
+        self._token = char
+        if char == '"':
+            self._next, self._after_string = self._string, self._after_value
+        elif char == "-" or char in "0123456789":
+            self._next = self._number
+        elif char in "tfn":
+            self._next = self._literal
         else:
-            raise NotJsonError(letter)
+            raise NotJsonError(char)
 
-    def _open(self, letter: str) -> str:
+    def _open(self, char: str) -> str:
         if len(self._closers) == MAX_DEPTH:
-            raise NotJsonError(letter)
-        self._closers.append("}" if letter == "{" else "]")
-        self._take = self._first_key if letter == "{" else self._first_item
-        return letter
+            raise NotJsonError(char)
+        self._closers.append("}" if char == "{" else "]")
+        self._next = self._first_key if char == "{" else self._first_item
+        return char
 
-    def _first_key(self, letter: str) -> str:
-        return self._close(letter) if letter == "}" else self._key(letter)
+    def _first_key(self, char: str) -> str:
+        return self._close(char) if char == "}" else self._key(char)
 
-    def _first_item(self, letter: str) -> str:
-        return self._close(letter) if letter == "]" else self._value(letter)
+    def _first_item(self, char: str) -> str:
+        return self._close(char) if char == "]" else self._value(char)
 
-    def _key(self, letter: str) -> str:
-        if letter == '"':
-            self._take, self._after_text = self._text, self._colon
-        elif letter not in BLANKS:
-            raise NotJsonError(letter)
-        return letter
+    def _key(self, char: str) -> str:
+        if char == '"':
+            self._next, self._after_string = self._string, self._colon
+        elif char not in BLANKS:
+            raise NotJsonError(char)
+        return char
 
-    def _colon(self, letter: str) -> str:
-        if letter == ":":
-            self._take = self._value
-        elif letter not in BLANKS:
-            raise NotJsonError(letter)
-        return letter
+    def _colon(self, char: str) -> str:
+        if char == ":":
+            self._next = self._value
+        elif char not in BLANKS:
+            raise NotJsonError(char)
+        return char
 
-    def _behind_value(self, letter: str) -> str:
-        if letter == ",":
-            self._take = self._key if self._closers[-1] == "}" else self._value
-        elif letter == self._closers[-1]:
-            return self._close(letter)
-        elif letter not in BLANKS:
-            raise NotJsonError(letter)
-        return letter
+    def _after_value(self, char: str) -> str:
+        if char == ",":
+            self._next = self._key if self._closers[-1] == "}" else self._value
+        elif char == self._closers[-1]:
+            return self._close(char)
+        elif char not in BLANKS:
+            raise NotJsonError(char)
+        return char
 
-    def _close(self, letter: str) -> str:
+    def _close(self, char: str) -> str:
         self._closers.pop()
         self._end_value()
-        return letter
+        return char
 
     def _end_value(self) -> None:
-        self._take = self._behind_value
+        self._next = self._after_value
         self.is_complete = not self._closers
 
     # Scalars.
 
-    def _number(self, letter: str) -> str | None:
-        if len(self._word) < MAX_DIGITS and _NUMBER_SO_FAR.fullmatch(self._word + letter):
-            self._word += letter
-            return letter
-        if not _NUMBER.fullmatch(self._word):
-            raise NotJsonError(letter)
+    def _number(self, char: str) -> str | None:
+        if len(self._token) < MAX_DIGITS and _NUMBER_SO_FAR.fullmatch(self._token + char):
+            self._token += char
+            return char
+        if not _NUMBER.fullmatch(self._token):
+            raise NotJsonError(char)
         self._end_value()
-        return None if self.is_complete else self._behind_value(letter)
+        return None if self.is_complete else self._after_value(char)
 
-    def _literal(self, letter: str) -> str:
-        self._word += letter
-        if self._word in _WORDS:
+    def _literal(self, char: str) -> str:
+        self._token += char
+        if self._token in _LITERALS:
             self._end_value()
-        elif not any(word.startswith(self._word) for word in _WORDS):
-            raise NotJsonError(letter)
-        return letter
+        elif not any(literal.startswith(self._token) for literal in _LITERALS):
+            raise NotJsonError(char)
+        return char
 
-    def _text(self, letter: str) -> str:
-        if letter == "\\":
-            self._take = self._escape
+    def _string(self, char: str) -> str:
+        if char == "\\":
+            self._next = self._escape
             return ""
-        lonely = self._lonely()
-        if letter == '"':
-            self._take = self._after_text
-            if self._after_text == self._behind_value:
+        replacement = self._flush_surrogate()
+        if char == '"':
+            self._next = self._after_string
+            if self._after_string == self._after_value:
                 self._end_value()
-            return lonely + letter
-        return lonely + (letter if letter >= " " else json.dumps(letter)[1:-1])
+            return replacement + char
+        return replacement + (char if char >= " " else json.dumps(char)[1:-1])
 
-    def _escape(self, letter: str) -> str:
-        if letter == "u":
-            self._take, self._digits = self._hexadecimal, ""
+    def _escape(self, char: str) -> str:
+        if char == "u":
+            self._next, self._digits = self._hexadecimal, ""
             return ""
-        if letter not in '"\\/bfnrt':
-            raise NotJsonError(letter)
-        self._take = self._text
-        return f"{self._lonely()}\\{letter}"
+        if char not in '"\\/bfnrt':
+            raise NotJsonError(char)
+        self._next = self._string
+        return f"{self._flush_surrogate()}\\{char}"
 
-    def _hexadecimal(self, letter: str) -> str:
-        if letter not in _HEX:
-            raise NotJsonError(letter)
-        self._digits += letter
+    def _hexadecimal(self, char: str) -> str:
+        if char not in _HEX:
+            raise NotJsonError(char)
+        self._digits += char
         if len(self._digits) < 4:
             return ""
-        self._take = self._text
+        self._next = self._string
         return self._escaped(int(self._digits, 16))
 
     def _escaped(self, code: int) -> str:
-        """A character by its number. Half a character (a surrogate without its other half) is none: nobody could read it."""
+        """Return the escape of a UTF-16 code unit; a high surrogate waits for the low one."""
         if 0xD800 <= code < 0xDC00:
-            lonely, self._high = self._lonely(), self._digits
-            return lonely
+            replacement, self._high = self._flush_surrogate(), self._digits
+            return replacement
         if 0xDC00 <= code < 0xE000:
             high, self._high = self._high, ""
-            return f"\\u{high}\\u{self._digits}" if high else _NO_CHARACTER
-        return f"{self._lonely()}\\u{self._digits}"
+            return f"\\u{high}\\u{self._digits}" if high else _REPLACEMENT
+        return f"{self._flush_surrogate()}\\u{self._digits}"
 
-    def _lonely(self) -> str:
-        """What stands for a first half that no second one follows."""
+    def _flush_surrogate(self) -> str:
+        """Return U+FFFD if a high surrogate was not followed by a low one."""
         high, self._high = self._high, ""
-        return _NO_CHARACTER if high else ""
+        return _REPLACEMENT if high else ""
 
 
 def is_json(text: str) -> bool:
-    """Whether `text` is one JSON value."""
-    return checked_json(text) is not None
+    return normalize_json(text) is not None
 
 
-def checked_json(text: str) -> str | None:
-    """The one JSON value that `text` is, as it is passed on; None where it is none."""
+def normalize_json(text: str) -> str | None:
+    """Return `text` as `JsonPrefix` writes it, or None if it is not exactly one JSON value."""
     value = JsonPrefix()
     rest = text.strip(BLANKS)
     written = ""
-    for place, letter in enumerate(rest):
+    for index, char in enumerate(rest):
         try:
-            taken = value.take(letter)
+            chunk = value.feed(char)
         except NotJsonError:
             return None
-        if taken is None:
+        if chunk is None:
             return None
-        written += taken
+        written += chunk
         if value.is_complete:
-            return written if place == len(rest) - 1 else None
+            return written if index == len(rest) - 1 else None
     return written if _NUMBER.fullmatch(rest) else None
 
 
-def json_text(text: str) -> str:
-    """A JSON text. Half a character, which a JSON escape may have brought, is none."""
+def json_string(text: str) -> str:
+    """Return the JSON string for `text`, with U+FFFD for lone surrogates."""
     whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return json.dumps(whole, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Values whose texts stand between marks of the form's own and whose keys stand bare, read letter by letter as JSON."""
+"""Convert values with a family's own string quotes and unquoted keys to JSON, as they arrive."""
 
 import ast
 import json
@@ -17,7 +17,7 @@ from pensieve.reply.char_parser import (
     text_until,
     up_to,
 )
-from pensieve.reply.json_prefix import MAX_DEPTH, checked_json, json_text
+from pensieve.reply.json_prefix import MAX_DEPTH, json_string, normalize_json
 
 MAX_KEY_CHARS = 512
 _ENDS = ",)}]"
@@ -25,13 +25,11 @@ _ENDS = ",)}]"
 
 @dataclass(frozen=True, slots=True)
 class NestedValueParser:
-    """say: takes pieces of JSON."""
-
     form: ParameterForm
-    say: Callable[[str], None]
+    emit: Callable[[str], None]  # takes pieces of JSON
 
-    def value(self, first: str, depth: int = 2) -> CharParser[str | None]:
-        """One value; gives back the letter behind it, where that had to be read. depth: of what it holds, in the input."""
+    def parse(self, first: str, depth: int = 2) -> CharParser[str | None]:
+        """Parse a value at nesting level `depth`; return the character after it if it was read."""
         if depth > MAX_DEPTH:
             raise UnexpectedError
         if first == "{":
@@ -39,65 +37,65 @@ class NestedValueParser:
         elif first == "[":
             yield from self._members("]", depth)
         elif first == '"':
-            return (yield from json_value(self.say, first))
+            return (yield from json_value(self.emit, first))
         elif (self.form.quote or "").startswith(first):
-            yield from self._text(first)
+            yield from self._string(first)
         else:
             return (yield from self._scalar(first))
         return None
 
     def _members(self, end: str, depth: int) -> CharParser[None]:
-        """What is between brackets, from behind the first one to the last."""
-        self.say("{" if end == "}" else "[")
+        """Parse from after the opening bracket through the closing one."""
+        self.emit("{" if end == "}" else "[")
         following = yield from next_non_blank()
         before = ""
         while following != end:
-            self.say(before)
+            self.emit(before)
             if end == "}":
                 yield from self._key(following)
                 following = yield from next_non_blank()
-            after = yield from self.value(following, depth + 1)
+            after = yield from self.parse(following, depth + 1)
             following = yield from next_non_blank(after)
             if following == ",":
                 following = yield from next_non_blank()
             elif following != end:
                 raise UnexpectedError
             before = ", "
-        self.say(end)
+        self.emit(end)
 
     def _key(self, first: str) -> CharParser[None]:
-        """A key and the colon behind it. Some models write it as a text."""
+        """Parse a key and its colon. Some models quote the key."""
         if first == '"' or (self.form.quote or "").startswith(first):
-            yield from self.value(first)
+            yield from self.parse(first)
             yield from one_of([self.form.after_key])
         else:
             written = re.compile(rf"(?P<key>{name_pattern(self.form)})\s*:")
-            found = yield from up_to(written, most=MAX_KEY_CHARS, read=first)
-            self.say(json_text(read_name(self.form, found["key"])))
-        self.say(": ")
+            match = yield from up_to(written, max_chars=MAX_KEY_CHARS, read=first)
+            self.emit(json_string(read_name(self.form, match["key"])))
+        self.emit(": ")
 
-    def _text(self, first: str) -> CharParser[None]:
+    def _string(self, first: str) -> CharParser[None]:
         quote = self.form.quote or ""
         yield from one_of([quote], first)
-        self.say('"')
-        yield from text_until(quote, lambda letter: self.say(json_text(letter)[1:-1]))
-        self.say('"')
+        self.emit('"')
+        yield from text_until(quote, lambda char: self.emit(json_string(char)[1:-1]))
+        self.emit('"')
 
     def _scalar(self, first: str) -> CharParser[str]:
-        written, letter = "", first
-        while letter not in _ENDS:
-            written += letter
-            letter = yield
-        self.say(meant(written))
-        return letter
+        written, char = "", first
+        while char not in _ENDS:
+            written += char
+            char = yield
+        self.emit(json_from_literal(written))
+        return char
 
 
-def meant(written: str) -> str:
-    """JSON for what may be JSON, or a value as Python writes it, or else a text."""
-    if (checked := checked_json(written)) is not None:
-        return checked
+def json_from_literal(written: str) -> str:
+    """Return JSON for `written`: JSON, a Python literal, or else a plain text."""
+    if (value_json := normalize_json(written)) is not None:
+        return value_json
     try:
         value = ast.literal_eval(written.strip())
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return json_text(written)
+        return json_string(written)

@@ -1,4 +1,4 @@
-"""What an answer says, once its marks are read: text, thoughts, and calls of tools piece by piece."""
+"""Events of the answer parser: pieces of text, thoughts and tool calls. Knows no wire format."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,53 +6,43 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """More text."""
-
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Thought:
-    """More of a thought."""
-
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCallStart:
-    """A tool is called; its input follows."""
-
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCallDelta:
-    """More of the input: all of a call's pieces so far begin a JSON object."""
-
-    json: str
+    json: str  # at any moment, a call's pieces so far are the beginning of a JSON object
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCallEnd:
-    """There is no more of the call. is_whole: its input is; a model may break it off."""
-
-    is_whole: bool = True
+    is_whole: bool = True  # False: the model wrote an invalid or incomplete input
 
 
 ParseEvent = Text | Thought | ToolCallStart | ToolCallDelta | ToolCallEnd
 
 
-def coalesce(said: Sequence[ParseEvent]) -> list[ParseEvent]:
-    """Pieces of one kind that follow each other put together."""
-    whole: list[ParseEvent] = []
-    for piece in said:
-        match whole[-1:], piece:
+def coalesce(events: Sequence[ParseEvent]) -> list[ParseEvent]:
+    """Merge consecutive texts, thoughts and deltas."""
+    merged: list[ParseEvent] = []
+    for event in events:
+        match merged[-1:], event:
             case [Text(before)], Text(text):
-                whole[-1] = Text(before + text)
+                merged[-1] = Text(before + text)
             case [Thought(before)], Thought(text):
-                whole[-1] = Thought(before + text)
+                merged[-1] = Thought(before + text)
             case [ToolCallDelta(before)], ToolCallDelta(json):
-                whole[-1] = ToolCallDelta(before + json)
+                merged[-1] = ToolCallDelta(before + json)
             case _:
-                whole.append(piece)
-    return whole
+                merged.append(event)
+    return merged

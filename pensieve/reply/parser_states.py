@@ -1,4 +1,4 @@
-"""States of the answer reader. Only answer_parser.py changes them."""
+"""States of the answer parser. Only answer_parser.py changes them."""
 
 from dataclasses import dataclass, field
 
@@ -9,28 +9,24 @@ from pensieve.reply.quoting import Quoting
 
 @dataclass(slots=True)
 class InThought:
-    """Behind the mark that opens a thought. held: blanks, with which the thought may end."""
+    """After the mark that opens a thought."""
 
-    held: str = ""
+    trailing_blanks: str = ""  # dropped if the thought ends after them
     has_begun: bool = False
 
 
 @dataclass(slots=True)
 class InText:
-    """In what is said. held: blanks that may be a mark's.
+    """In text, outside of thoughts and calls."""
 
-    may_think, may_be_call: nothing was before it, so a thought may come, or a call that is the whole answer. keeps_blanks: those
-    at its beginning, since no mark is before it. may_have_bare_calls: no call broke off before it. is_after_call: it
-    follows a call. is_tried: the next character begins no bare call.
-    """
-
+    # Nothing precedes the text: a thought may follow, or a call that is the whole answer.
     may_think: bool = True
     may_be_call: bool = True
-    may_have_bare_calls: bool = True
+    may_have_bare_calls: bool = True  # no invalid call precedes the text
     is_after_call: bool = False
-    is_tried: bool = False
-    keeps_blanks: bool = True
-    held: str = ""
+    is_text_next: bool = False  # the next character was tried as a bare call and is text
+    keeps_leading_blanks: bool = True  # no mark precedes the text
+    trailing_blanks: str = ""  # dropped if a mark follows
     has_begun: bool = False
     quoting: Quoting = field(default_factory=Quoting)
     open_thoughts: int = 0  # opening marks in the text that nothing has closed yet
@@ -38,23 +34,23 @@ class InText:
 
 @dataclass(slots=True)
 class InCall:
-    """Behind the mark that opens calls. before: the text that it stands in. unsaid: letters of which nothing was told yet."""
+    """After the mark that opens calls."""
 
     before: InText
-    reading: CharParser[None]
-    unsaid: str
-    has_told: bool = False
+    parser: CharParser[None]
+    pending: str  # characters since the last event; text if the call proves invalid
+    has_emitted: bool = False
     is_open: bool = False
 
 
 @dataclass(slots=True)
 class InBareCall:
-    """In what may be calls without their marks, up to the answer's end."""
+    """In what may be calls without marks, which last until the answer's end."""
 
     before: InText
     calls: BareCallParser
-    reading: CharParser[None]
-    unsaid: str = ""
+    parser: CharParser[None]
+    pending: str = ""
 
 
 State = InThought | InText | InCall | InBareCall

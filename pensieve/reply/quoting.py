@@ -1,6 +1,6 @@
-"""Tracks whether the end of a text is quoted: in a fenced block, inline code or quotation marks.
+"""Track whether the end of a text is quoted: in a fenced block, inline code or quotation marks.
 
-A quoted mark is a part of the text. The text may come in any pieces.
+The answer parser treats a mark that is quoted as text. The text may arrive in any pieces.
 """
 
 import re
@@ -31,7 +31,6 @@ class Quoting:
         return not after._is_in_block and not after._line.strip()
 
     def feed(self, text: str) -> None:
-        """Append to the text."""
         *lines, self._line = (self._line + text).split("\n")
         for line in lines:
             self._is_in_block ^= line.lstrip().startswith(_FENCE)

@@ -1,7 +1,8 @@
-"""Engine events in, message events out: one answer's way from tokens to Anthropic's words.
+"""Convert the engine's events of one request to message events of the API.
 
-Law: the same tokens cut anyhow give the same events after merging deltas that follow each other; no text is lost,
-none invented. It knows no HTTP and no engine: whoever drives it leaves the engine's block when `is_ended`.
+server/messages/completion.py feeds it and stops generating once `is_ended`. Invariant: however the
+detokenizer splits the text, the events are the same after merging consecutive deltas, and no text
+is lost or invented. Knows no HTTP and does not call the engine.
 """
 
 import json
@@ -54,53 +55,47 @@ _log = logging.getLogger("pensieve.reply")
 
 @dataclass(frozen=True, slots=True)
 class ReplyContext:
-    """What an answer has to know of its call and its prompt.
-
-    length_stop: what it means when the length ends it. breakpoints: the places that the client marked for the cache.
-    edits: what was done to the context, where the client asked. is_silent: only the prompt was to be processed.
-    form: how the answer is to be read. hides_thoughts: the client wants to know that there was a thought, not which.
-    """
+    """What an answer depends on besides its tokens: parts of the request and of the prompt."""
 
     message_id: str
     model: str
     prompt_tokens: int
-    length_stop: StopReason
+    length_stop: StopReason  # reported if the token limit ends the answer
     form: AnswerFormat
     stop_sequences: tuple[str, ...] = ()
     breakpoints: tuple[Breakpoint, ...] = ()
-    edits: ContextEdits | None = None
-    is_silent: bool = False
-    hides_thoughts: bool = False
+    edits: ContextEdits | None = None  # applied to the context; None if the client asked for none
+    is_silent: bool = False  # the client wants the prompt processed and no answer
+    hides_thoughts: bool = False  # thinking blocks stay empty but for their signature
 
 
 class Reply:
-    """Owns one answer's state. Fed by one driver, from `Started` to its end."""
+    """Owns one answer's state. One task feeds it, from `Started` to the end."""
 
-    def __init__(self, asked: ReplyContext, detokenizer: Detokenizer) -> None:
-        self._asked = asked
+    def __init__(self, context: ReplyContext, detokenizer: Detokenizer) -> None:
+        self._context = context
         self._detokenizer = detokenizer
-        self._reader = AnswerParser(asked.form)
-        self._scanner = StopScanner(asked.stop_sequences)
-        self._blocks = BlockWriter(hides_thoughts=asked.hides_thoughts)
+        self._parser = AnswerParser(context.form)
+        self._scanner = StopScanner(context.stop_sequences)
+        self._blocks = BlockWriter(hides_thoughts=context.hides_thoughts)
         self._cached_tokens = 0
         self._output_tokens = 0
         self._thinking_tokens = 0
         self._has_begun = False
         self._is_ended = False
-        self._unfinished: str | None = None  # the tool whose call is being read
-        self._given: list[str] = []  # its input so far
+        self._open_tool: str | None = None  # the tool whose call is being parsed
+        self._tool_input: list[str] = []  # its input so far
         self._has_broken_call = False
 
     @property
     def is_ended(self) -> bool:
-        """The answer is whole: whatever the engine would still say is not wanted."""
+        """Whether the answer is complete: further engine events are ignored."""
         return self._is_ended
 
     @property
     def usage(self) -> Usage:
-        """What the answer has cost up to now."""
         prompt = prompt_usage(
-            self._asked.prompt_tokens, self._cached_tokens, self._asked.breakpoints
+            self._context.prompt_tokens, self._cached_tokens, self._context.breakpoints
         )
         return Usage(
             input_tokens=prompt.rest,
@@ -115,7 +110,7 @@ class Reply:
         )
 
     def feed(self, event: EngineEvent) -> list[MessageEvent]:
-        """The message events that `event` brings; none for most of a prompt's processing, none after the end."""
+        """Return the message events for `event`; none during prefill or after the end."""
         if self.is_ended:
             return []
         match event:
@@ -123,7 +118,7 @@ class Reply:
                 return self._begin(cached_tokens)
             case Prefilled():
                 return []
-            case Token() | Finished() if self._asked.is_silent:
+            case Token() | Finished() if self._context.is_silent:
                 return self._end("max_tokens")
             case Token(token_id):
                 self._output_tokens += 1
@@ -135,81 +130,85 @@ class Reply:
                 assert_never(event)
 
     def _begin(self, cached_tokens: int) -> list[MessageEvent]:
-        """The message's start, once; what is told anew of the prompt's cost is in the usage at the end."""
+        """Return `message_start` once. A later `cached_tokens` appears in the final usage."""
         self._cached_tokens = cached_tokens
         if self._has_begun:
             return []
         self._has_begun = True
-        message = Message(id=self._asked.message_id, model=self._asked.model, usage=self.usage)
+        message = Message(id=self._context.message_id, model=self._context.model, usage=self.usage)
         return [MessageStart(message=message)]
 
     def _read(self, piece: str) -> list[MessageEvent]:
-        was_in_thought = self._reader.is_in_thought
-        said = self._reader.feed(piece)
-        self._thinking_tokens += was_in_thought or self._reader.is_in_thought
-        return self._say(said)
+        was_in_thought = self._parser.is_in_thought
+        parsed = self._parser.feed(piece)
+        self._thinking_tokens += was_in_thought or self._parser.is_in_thought
+        return self._write(parsed)
 
-    def _say(self, said: list[ParseEvent]) -> list[MessageEvent]:
+    def _write(self, parsed: list[ParseEvent]) -> list[MessageEvent]:
         events: list[MessageEvent] = []
-        for one in said:
+        for event in parsed:
             if not self._is_ended:
-                events += self._event(one)
+                events += self._write_event(event)
         return events
 
-    def _event(self, said: ParseEvent) -> list[MessageEvent]:
-        """Stop sequences are looked for in what is said, one text at a time."""
-        if isinstance(said, Text):
-            return self._scanned(self._scanner.feed(said.text))
-        before = self._blocks.text(self._scanner.flush())
-        match said:
+    def _write_event(self, event: ParseEvent) -> list[MessageEvent]:
+        # Stop sequences count in text alone, and do not span thoughts or calls.
+        if isinstance(event, Text):
+            return self._write_scanned(self._scanner.feed(event.text))
+        before = self._blocks.write_text(self._scanner.flush())
+        match event:
             case Thought(text):
-                return before + self._blocks.thought(text)
+                return before + self._blocks.write_thought(text)
             case ToolCallStart(name):
-                self._unfinished, self._given = name, []
+                self._open_tool, self._tool_input = name, []
                 return before + self._blocks.open_tool_use(name)
             case ToolCallDelta(text):
-                self._given.append(text)
-                return before + self._blocks.tool_input(text)
+                self._tool_input.append(text)
+                return before + self._blocks.write_tool_input(text)
             case ToolCallEnd(is_whole):
                 self._end_call(is_whole=is_whole)
                 return before + self._blocks.close()
             case _:
-                assert_never(said)
+                assert_never(event)
 
     def _end_call(self, *, is_whole: bool) -> None:
         if not is_whole:
-            _log.warning("the input of a call of %s is not whole: it breaks off", self._unfinished)
+            _log.warning(
+                "invalid input in a call of %s, ending the call as incomplete", self._open_tool
+            )
             self._has_broken_call = True
         elif not self._is_valid():
-            _log.warning("the input of a call of %s does not obey its schema", self._unfinished)
-        self._unfinished = None
+            _log.warning(
+                "input in a call of %s violates its schema, passing it on", self._open_tool
+            )
+        self._open_tool = None
 
     def _is_valid(self) -> bool:
-        """Whether the input obeys the tool's schema: not all of it can be held while generating."""
-        schema = self._asked.form.tools.get(self._unfinished or "")
-        return schema is None or admits(schema, json.loads("".join(self._given)), schema)
+        """Check the tool's input against its schema, which a grammar may enforce only in part."""
+        schema = self._context.form.tools.get(self._open_tool or "")
+        return schema is None or admits(schema, json.loads("".join(self._tool_input)), schema)
 
-    def _scanned(self, scanned: Scanned) -> list[MessageEvent]:
-        said = self._blocks.text(scanned.text)
+    def _write_scanned(self, scanned: Scanned) -> list[MessageEvent]:
+        events = self._blocks.write_text(scanned.text)
         if scanned.matched is not None:
-            said += self._end("stop_sequence", scanned.matched)
-        return said
+            events += self._end("stop_sequence", scanned.matched)
+        return events
 
     def _finish(self, reason: FinishReason) -> list[MessageEvent]:
-        events = self._say(self._reader.feed(self._detokenizer.flush()))
-        events += self._say(self._reader.flush(is_cut=reason == "length"))
+        events = self._write(self._parser.feed(self._detokenizer.flush()))
+        events += self._write(self._parser.flush(is_cut=reason == "length"))
         if self._is_ended:
             return events
-        events += self._blocks.text(self._scanner.flush())
-        return events + self._end(self._reason(reason))
+        events += self._blocks.write_text(self._scanner.flush())
+        return events + self._end(self._stop_reason(reason))
 
-    def _reason(self, reason: FinishReason) -> StopReason:
-        if self._unfinished is not None:
-            _log.warning("the input of a call of %s is not whole: %s", self._unfinished, reason)
+    def _stop_reason(self, reason: FinishReason) -> StopReason:
+        if self._open_tool is not None:
+            _log.warning("answer ended within a call of %s: %s", self._open_tool, reason)
         if reason == "length":
-            return self._asked.length_stop
-        if self._unfinished is not None or self._has_broken_call:
-            # What a client takes for an answer that is not whole; after "tool_use" it would run the call.
+            return self._context.length_stop
+        if self._open_tool is not None or self._has_broken_call:
+            # Clients treat this answer as incomplete; after "tool_use" they would run the call.
             return "max_tokens"
         return "tool_use" if self._blocks.has_tool_use else "end_turn"
 
@@ -220,7 +219,7 @@ class Reply:
             MessageDelta(
                 delta=StopDelta(stop_reason=reason, stop_sequence=sequence),
                 usage=self._delta_usage(),
-                context_management=self._asked.edits,
+                context_management=self._context.edits,
             ),
             MessageStop(),
         ]

@@ -1,7 +1,8 @@
-"""Stop sequences found in text that arrives in pieces. Plain text in, plain text out; no tokens, no events.
+"""Find stop sequences in text that arrives in pieces. Knows no tokens and no events.
 
-The sequence that is complete first wins, and of those complete at the same letter the longest, so what comes out
-does not depend on where the pieces were cut. Text that may yet become a sequence is held back.
+The sequence that is complete first wins, and of those that end at the same character the longest,
+so the result does not depend on how the text is split. Text that may be the beginning of a sequence
+is delayed.
 """
 
 from dataclasses import dataclass
@@ -9,39 +10,37 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Scanned:
-    """Text that is certain now, and the sequence that ended the text, if one did."""
-
-    text: str
-    matched: str | None = None
+    text: str  # no part of a sequence
+    matched: str | None = None  # the sequence that ended the text
 
 
 class StopScanner:
-    """Owns the text held back of one answer."""
+    """Owns the delayed text of one answer."""
 
     def __init__(self, sequences: tuple[str, ...]) -> None:
         self._sequences = sequences
-        self._longest = max(map(len, sequences), default=0)
-        self._held = ""
+        self._max_length = max(map(len, sequences), default=0)
+        self._delayed = ""
 
     def feed(self, piece: str) -> Scanned:
-        """Take the next piece. After a match nothing more is to be fed."""
+        """Scan the next piece. Must not be called after a match."""
         if not self._sequences:
             return Scanned(piece)
-        text = self._held + piece
+        text = self._delayed + piece
         if found := self._first_match(text):
             start, sequence = found
             return Scanned(text[:start], sequence)
-        certain = len(text) - self._possible_start(text)
-        self._held = text[certain:]
-        return Scanned(text[:certain])
+        settled = len(text) - self._partial_length(text)
+        self._delayed = text[settled:]
+        return Scanned(text[:settled])
 
     def flush(self) -> str:
-        """What was held back, once the text has ended without a match."""
-        held, self._held = self._held, ""
-        return held
+        """Return the delayed text at the end of a text without a match."""
+        delayed, self._delayed = self._delayed, ""
+        return delayed
 
     def _first_match(self, text: str) -> tuple[int, str] | None:
-        """The start and the sequence whose end comes first."""
+        """Return start and text of the sequence that ends first."""
         found = [
             (start + len(sequence), start, sequence)
             for sequence in self._sequences
@@ -52,9 +51,9 @@ class StopScanner:
         _, start, sequence = min(found)
         return start, sequence
 
-    def _possible_start(self, text: str) -> int:
-        """How many letters at the end may be a sequence's beginning."""
-        for length in range(min(self._longest - 1, len(text)), 0, -1):
+    def _partial_length(self, text: str) -> int:
+        """Return the length of the longest ending that may be the beginning of a sequence."""
+        for length in range(min(self._max_length - 1, len(text)), 0, -1):
             if any(sequence.startswith(text[-length:]) for sequence in self._sequences):
                 return length
         return 0

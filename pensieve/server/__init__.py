@@ -1,1 +1,1 @@
-"""HTTP. The only package that imports starlette and uvicorn."""
+"""The HTTP server. The only package that imports starlette and uvicorn."""

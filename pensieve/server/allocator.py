@@ -1,9 +1,9 @@
-"""Settings of glibc's allocator for this process, called once before the server listens.
+"""Configures glibc's allocator for this process; `run` calls it once before the server listens.
 
-Without them glibc learns from the first large body to take the next ones from heaps of its threads
-and keeps those, and `malloc_trim` does not reach the top of such a heap: of 8 requests of 31 MiB at
-once a real server kept 186 to 248 MiB, with them 2 to 3 (2026-11-30, Linux, glibc 2.36). What
-macOS keeps was not measured; it has no `mallopt`.
+By default glibc, after the first large body, allocates the next ones from per-thread heaps and keeps
+them, and `malloc_trim` does not reach the top of such a heap: 8 requests of 31 MiB at once left 186
+to 248 MiB in a real server, with these settings 2 to 3 (2026-11-30, Linux, glibc 2.36). macOS has no
+`mallopt`; what it keeps was not measured.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ LARGE_BYTES = 1 << 20
 
 
 def return_large_allocations(libc: Any = None) -> None:
-    """Take allocations of `LARGE_BYTES` and more from the system, to which they return when freed."""
+    """Allocate blocks of `LARGE_BYTES` and more with mmap. Freeing one returns it to the system."""
     libc = libc or ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)

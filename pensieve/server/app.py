@@ -1,4 +1,4 @@
-"""The application: every operation and layer, built in one place from what it is handed."""
+"""Builds the application: every operation and layer, in one place. `run` and tests call it."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -31,9 +31,9 @@ from pensieve.server.messages.generated_answer_store import GeneratedAnswerStore
 from pensieve.server.messages.pipeline import RequestPipeline
 from pensieve.server.messages.sessions import Sessions
 from pensieve.server.middleware.access import AccessMiddleware, access_of
-from pensieve.server.middleware.base_urls import BaseURLMiddleware, right_address
+from pensieve.server.middleware.base_urls import BaseURLMiddleware, address_hint
 from pensieve.server.middleware.cors import CORSMiddleware
-from pensieve.server.middleware.request_context import RequestMiddleware, exchange_of
+from pensieve.server.middleware.request_context import RequestMiddleware, request_context_of
 from pensieve.server.operations import routes
 from pensieve.server.routes import Endpoints, operations
 from pensieve.settings.resolve import Settings
@@ -44,33 +44,33 @@ def build_app(
     model: ServedModel,
     settings: Settings,
     *,
-    pace: PingInterval | None = None,
+    ping_interval: PingInterval | None = None,
     budget: BodyBudget | None = None,
 ) -> Starlette:
-    """The server for one model. `settings` gives the key, the host that was asked for and the device in use.
+    """Return the server for one model; `settings` gives the key, the requested host and the device.
 
-    Message batches are answered while its lifespan is entered (`app.router.lifespan_context`), which must lie within
-    the engine's block.
+    Message batches are answered while its lifespan is entered (`app.router.lifespan_context`),
+    which must lie within the engine's block.
     """
     model = model.with_settings(settings)
     files = FileStore(settings.paths.files)
-    book = BatchRegistry(BatchStore(settings.paths.batches))
-    spoken = GeneratedAnswers()
-    answers = GeneratedAnswerStore(
-        settings.paths.answers, model.folder, spoken, model.tokenizer.has_token
+    registry = BatchRegistry(BatchStore(settings.paths.batches))
+    generated_answers = GeneratedAnswers()
+    answer_store = GeneratedAnswerStore(
+        settings.paths.answers, model.folder, generated_answers, model.tokenizer.has_token
     )
 
     def context_tokens() -> int:
         return engine.health.context_of(model.context_tokens)
 
-    calls = RequestPipeline(model, files.text, spoken, context_tokens)
-    answerer = Completer(engine, model, calls, answers.remember)
+    pipeline = RequestPipeline(model, files.text, generated_answers, context_tokens)
+    completer = Completer(engine, model, pipeline, answer_store.add)
     sessions = Sessions(model.tokenizer.neutralize)
-    queue = BatchWorker(book, answerer.answer_batched)
+    batch_worker = BatchWorker(registry, completer.answer_batched)
     endpoints = Endpoints(
-        messages=MessagesEndpoint(answerer, calls, sessions, pace or PingInterval()),
-        count_tokens=CountTokensEndpoint(calls),
-        batches=BatchesEndpoint(book),
+        messages=MessagesEndpoint(completer, pipeline, sessions, ping_interval or PingInterval()),
+        count_tokens=CountTokensEndpoint(pipeline),
+        batches=BatchesEndpoint(registry),
         models=ModelsEndpoint(engine, model),
         files=FilesEndpoint(files),
         health=HealthEndpoint(engine, model, settings, sessions),
@@ -78,7 +78,7 @@ def build_app(
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
-        async with answers.open(), queue.working():
+        async with answer_store.open(), batch_worker.working():
             yield
 
     app = Starlette(
@@ -93,7 +93,7 @@ def build_app(
 
 
 def _middleware(settings: Settings, budget: BodyBudget) -> list[Middleware]:
-    """From the outside in: access is decided by the path as it was sent, before anything is read."""
+    # From the outside in: access is decided by the path as sent, before anything is read.
     return [
         Middleware(RequestMiddleware),
         Middleware(AccessMiddleware, access=access_of(settings)),
@@ -104,13 +104,15 @@ def _middleware(settings: Settings, budget: BodyBudget) -> list[Middleware]:
 
 
 async def _routing_error(request: Request, error: Exception) -> Response:
-    """Starlette's own word for a path or a method that is not ours, in the envelope."""
+    """Put starlette's error for an unknown path or method into Anthropic's envelope."""
     assert isinstance(error, HTTPException)
-    ours = (
+    our_error = (
         MethodNotAllowedError(f"Method {request.method} is not allowed here.")
         if error.status_code == 405
         else NotFoundError(
-            f"The requested resource could not be found.{right_address(request.scope)}"
+            f"The requested resource could not be found.{address_hint(request.scope)}"
         )
     )
-    return error_response(ours, exchange_of(request.scope).request_id, headers=error.headers)
+    return error_response(
+        our_error, request_context_of(request.scope).request_id, headers=error.headers
+    )

@@ -1,4 +1,4 @@
-"""An engine whose generations keep the machine awake, and for a moment after the last one."""
+"""An engine that keeps the machine awake during generations and for a moment after the last one."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 from pensieve.engine.generation import Engine, EngineEvent, EngineHealth, Generation
 from pensieve.sleep_blocker import SleepBlocker
 
-# A client that works with tools asks again within seconds.
+# A client that works with tools sends its next request within seconds.
 LINGER_S = 30.0
 
 
 class AwakeEngine:
-    """Implements `Engine` over another one. Owned by the server, on its event loop."""
+    """Implements `Engine` by delegating to another one. Used on the event loop alone."""
 
     def __init__(self, engine: Engine, blocker: SleepBlocker, linger_s: float = LINGER_S) -> None:
         self._engine = engine
@@ -23,12 +23,10 @@ class AwakeEngine:
 
     @property
     def health(self) -> EngineHealth:
-        """How the engine is at this moment."""
         return self._engine.health
 
     @asynccontextmanager
     async def generate(self, generation: Generation) -> AsyncGenerator[AsyncIterator[EngineEvent]]:
-        """Run one generation; see `Engine.generate`."""
         self._begin()
         try:
             async with self._engine.generate(generation) as events:

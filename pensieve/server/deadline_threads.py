@@ -1,7 +1,8 @@
-"""Threads for work that nothing can end from outside, such as a tokenizer's: nobody waits for one for ever.
+"""Threads with a deadline for work that cannot be canceled, such as a tokenizer's.
 
-A crossing between threads. What takes too long is left to itself and keeps its place until it is
-done; where all places are taken, work waits, then is refused. Such a thread ends with the process.
+The request pipeline renders prompts in them. Work that exceeds its deadline runs on and occupies
+its slot until it is done; when all slots are occupied, new work waits, then is refused. The threads
+are daemons: they end with the process.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ T = TypeVar("T")
 
 
 class _Outcome(Generic[T]):
-    """What became of work in a thread, for the event loop that began it."""
+    """The result of work in a thread, for the event loop that started it."""
 
     def __init__(self) -> None:
         self.done = anyio.Event()
@@ -30,27 +31,29 @@ class _Outcome(Generic[T]):
         self._value = value
 
     def take(self) -> T | Raised:
-        """Return the value, and hold it no longer."""
+        """Return the value and drop the reference to it."""
         value, self._value = self._value, None
         return value  # pyright: ignore[reportReturnType] -- it is done
 
 
 class DeadlineThreads:
-    """At most `count` threads at once; who waits for one does so for `limit_s` at most."""
+    """Runs work in at most `count` threads; a caller waits at most `limit_s` for a slot and for its
+    result.
+    """
 
     def __init__(self, count: int, limit_s: float) -> None:
-        self._places = anyio.Semaphore(count)
+        self._slots = anyio.Semaphore(count)
         self._limit_s = limit_s
 
     async def run(self, work: Callable[[], T]) -> T:
         """Return what `work` returns, or raise what it raises.
 
-        Raises TimeoutError where it takes longer than the limit, and `EngineBusyError` where no
-        place became free for as long.
+        Raises TimeoutError if it takes longer than the limit, and `EngineBusyError` if no slot
+        became free within the limit.
         """
         try:
             with anyio.fail_after(self._limit_s):
-                await self._places.acquire()
+                await self._slots.acquire()
         except TimeoutError:
             raise EngineBusyError("The server renders as many prompts as it can.") from None
         outcome = self._begin(work)
@@ -63,12 +66,12 @@ class DeadlineThreads:
         loop = asyncio.get_running_loop()
 
         def end() -> None:
-            self._places.release()
+            self._slots.release()
             outcome.done.set()
 
         def run() -> None:
             outcome.put(attempt(work))
-            # The loop may be closed by now: the process ends.
+            # The loop is closed if the process is ending.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(end)
 
@@ -77,6 +80,6 @@ class DeadlineThreads:
         try:
             thread.start()
         except BaseException:
-            self._places.release()
+            self._slots.release()
             raise
         return outcome

@@ -1,4 +1,4 @@
-"""Work on the disk, off the event loop: a crossing between threads. What a full disk means is said here once."""
+"""Runs disk I/O in worker threads, off the event loop. A full disk becomes `DiskFullError` here."""
 
 import errno
 from collections.abc import Callable
@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 async def run_disk_io(work: Callable[[], T]) -> T:
-    """What `work` returns, done in a worker thread. Raises what it raises, or `DiskFullError` where that is why."""
+    """Raises what `work` raises, or `DiskFullError` for a full disk or an exhausted quota."""
     try:
         return await run_in_thread(work)
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise DiskFullError("The disk is full: nothing more can be kept.") from error
+            raise DiskFullError("The disk is full: nothing more can be stored.") from error
         raise

@@ -1,6 +1,7 @@
-"""The one table from pensieve's errors to HTTP: status, Anthropic's error type, what to say about retrying.
+"""The one table from pensieve's errors to HTTP: status, Anthropic's error type, retry headers.
 
-Errors are looked up along their class's ancestors; what is not ours is a fault of the server, logged and not shown.
+Errors are looked up along their class's ancestors. An error that is not pensieve's own is logged,
+and the client sees an internal server error.
 """
 
 import asyncio
@@ -26,17 +27,15 @@ from pensieve.errors import (
 
 _log = logging.getLogger("pensieve.server")
 
-# What is no failure of a request: its task is cancelled, or the process ends. All else is one, also what is no `Exception`:
-# a Rust library's panic.
-PASSING = (asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit)
-INTERNAL = "Internal server error"
+# These do not answer a request: its task is cancelled, or the process ends. All others do, even
+# those that are no `Exception`, such as a panic in a Rust library.
+PASS_THROUGH = (asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit)
+INTERNAL_ERROR = "Internal server error"
 STOPPING = EngineBusyError("The server is stopping.")
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorStatus:
-    """How an error looks from outside."""
-
     status: int
     kind: ErrorType
 
@@ -56,27 +55,28 @@ _TABLE: Mapping[type[BaseException], ErrorStatus] = {
 }
 
 
-def fault_of(error: BaseException) -> ErrorStatus:
-    """The table's row for `error`."""
-    return fault_of_class(type(error))
+def error_status_of(error: BaseException) -> ErrorStatus:
+    return error_status_of_class(type(error))
 
 
-def fault_of_class(kind: type[BaseException]) -> ErrorStatus:
-    """The table's row for errors of this class."""
+def error_status_of_class(kind: type[BaseException]) -> ErrorStatus:
     return next(_TABLE[ancestor] for ancestor in kind.__mro__ if ancestor in _TABLE)
 
 
 def error_envelope(error: BaseException, request_id: str) -> ErrorEnvelope:
-    """Anthropic's envelope around `error`; also the `error` event of a stream. An unexpected error is logged."""
+    """Return Anthropic's envelope for `error`, which is also the `error` event of a stream.
+
+    Logs errors that are not pensieve's own.
+    """
     code = error.error_code if isinstance(error, RequestError) else None
     if isinstance(error, PensieveError):
         message = error.message
     else:
         _log.error("%s failed", request_id, exc_info=error)
-        message = INTERNAL
+        message = INTERNAL_ERROR
     body = ErrorBody(
-        type=fault_of(error).kind,
-        # What a client sent may be in it, and half a surrogate cannot be written.
+        type=error_status_of(error).kind,
+        # The message may quote the client's text, and a lone surrogate cannot be encoded.
         message=message.encode(errors="replace").decode(),
         details=None if code is None else ErrorDetails(error_code=code),
     )
@@ -86,27 +86,28 @@ def error_envelope(error: BaseException, request_id: str) -> ErrorEnvelope:
 def error_response(
     error: BaseException, request_id: str, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """The whole response that tells of `error`."""
     return Response(
         error_envelope(error, request_id).to_json(),
-        status_code=fault_of(error).status,
+        status_code=error_status_of(error).status,
         headers={**_retry_headers(error), **(headers or {})},
         media_type="application/json",
     )
 
 
-def let_go(error: BaseException) -> None:
-    """Part an answered error from the frames that it came through. They hold the request's body, and the error as well: a cycle
-    that is undone only when the collector next looks at everything (20 bodies of 31 MiB: 860 MiB stayed, 2026-11-30).
+def release_frames(error: BaseException) -> None:
+    """Drop the tracebacks of an error that was answered.
+
+    Their frames hold the request's body, and the error as well: a cycle that only a full garbage
+    collection frees (20 bodies of 31 MiB: 860 MiB stayed, 2026-11-30).
     """
-    told: BaseException | None = error
-    while told is not None:
-        told.__traceback__ = None
-        told = told.__cause__ or told.__context__
+    chained: BaseException | None = error
+    while chained is not None:
+        chained.__traceback__ = None
+        chained = chained.__cause__ or chained.__context__
 
 
 def _retry_headers(error: BaseException) -> dict[str, str]:
-    """Clients repeat what is busy, after this long, and nothing that would fail again."""
+    """Clients retry an overloaded server after this delay, and no request that would fail again."""
     if isinstance(error, EngineBusyError):
         return {"retry-after": str(error.retry_after_s)}
     return {"x-should-retry": "false"} if isinstance(error, PensieveError) else {}

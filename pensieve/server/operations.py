@@ -1,4 +1,4 @@
-"""What the server can be asked: a table of operations, from which both its routes and its OpenAPI document are made."""
+"""The type of one operation of the API, and the routes made from a list of operations."""
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -20,32 +20,30 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One method on one path.
-
-    path: as Starlette writes it. answer: what a success says, a wire value or a media type. body: JSON of this value.
-    form: the body is a form with a file and these fields. parts: what its text is made of, a stream's events or a file's
-    lines. errors: what may be raised beside what may happen to every request. also: statuses that say the same as 200.
-    """
+    """One method on one path."""
 
     method: Method
-    path: str
+    path: str  # in starlette's syntax
     name: str
     summary: str
     endpoint: Endpoint | ASGIApp
-    answer: type[ApiModel] | str
+    answer: type[ApiModel] | str  # the value of a 200 response, or its media type
     query: type[Query] | None = None
-    body: type[ApiModel] | None = None
-    form: type[ApiModel] | None = None
-    parts: tuple[type[ApiModel], ...] = ()
-    errors: tuple[type[Exception], ...] = ()
-    also: tuple[int, ...] = ()
+    body: type[ApiModel] | None = None  # the value of a JSON body
+    form: type[ApiModel] | None = None  # the fields of a multipart form that also has a file
+    parts: tuple[type[ApiModel], ...] = ()  # a stream's events, or the lines of a JSONL file
+    errors: tuple[type[Exception], ...] = ()  # in addition to those of every request
+    extra_statuses: tuple[int, ...] = ()  # further statuses with the same body as 200
     is_public: bool = False
 
 
 def routes(operations: Sequence[Operation]) -> list[Route]:
-    """A route for each path, so that a wrong method is told which are right. A path's operations stand together."""
+    """Return a route for each path, so that 405 lists the allowed methods.
+
+    Operations of one path must be adjacent.
+    """
     return [
-        _route(path, {one.method: _app(one.endpoint) for one in group})
+        _route(path, {operation.method: _app(operation.endpoint) for operation in group})
         for path, group in groupby(operations, key=_path)
     ]
 
@@ -65,7 +63,7 @@ def _route(path: str, apps: Mapping[str, ASGIApp]) -> Route:
 
 
 class _ByMethod:
-    """ASGI application: the one of several that its method names. HEAD is GET without the body."""
+    """ASGI application that dispatches by method. HEAD is GET without the body."""
 
     def __init__(self, apps: Mapping[str, ASGIApp]) -> None:
         self._apps = {**apps, "HEAD": apps["GET"]} if "GET" in apps else apps

@@ -1,4 +1,7 @@
-"""Every operation of the server, by path."""
+"""All operations of the server, by path.
+
+`app` builds the routes from them, `endpoints/openapi` the OpenAPI document.
+"""
 
 from dataclasses import dataclass
 
@@ -34,7 +37,7 @@ from pensieve.server.messages.count_tokens import CountTokensEndpoint
 from pensieve.server.messages.endpoint import MessagesEndpoint
 from pensieve.server.operations import Operation
 
-STREAM = (
+STREAM_EVENTS = (
     MessageStart,
     ContentBlockStart,
     ContentBlockDelta,
@@ -52,8 +55,6 @@ FILE = f"{FILES}/{{file_id}}"
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """What answers."""
-
     messages: MessagesEndpoint
     count_tokens: CountTokensEndpoint
     batches: BatchesEndpoint
@@ -63,7 +64,7 @@ class Endpoints:
 
 
 def operations(endpoints: Endpoints) -> tuple[Operation, ...]:
-    """The whole table; the operations of one path stand together."""
+    """Return all operations; those of one path are adjacent."""
     others = (
         *_messages(endpoints),
         *_batches(endpoints.batches),
@@ -84,14 +85,14 @@ def _messages(endpoints: Endpoints) -> tuple[Operation, ...]:
             endpoints.messages,
             Message,
             body=MessagesRequest,
-            parts=STREAM,
+            parts=STREAM_EVENTS,
             errors=(NotFoundError, EngineBusyError),
         ),
         Operation(
             "POST",
             "/v1/messages/count_tokens",
             "messages_count_tokens",
-            "Tell how many tokens a conversation is.",
+            "Count the tokens of a conversation.",
             endpoints.count_tokens.count,
             TokenCount,
             body=CountTokensRequest,
@@ -106,7 +107,7 @@ def _batches(batches: BatchesEndpoint) -> tuple[Operation, ...]:
             "POST",
             BATCHES,
             "batches_create",
-            "Take many requests, to be answered in the background within 24 hours.",
+            "Create a batch of requests that are answered in the background within 24 hours.",
             batches.create,
             MessageBatch,
             body=CreateBatchRequest,
@@ -115,8 +116,8 @@ def _batches(batches: BatchesEndpoint) -> tuple[Operation, ...]:
             "GET",
             BATCHES,
             "batches_list",
-            "List message batches, the newest first.",
-            batches.page,
+            "List message batches, newest first.",
+            batches.list,
             BatchPage,
             query=CursorQuery,
         ),
@@ -130,8 +131,8 @@ def _one_batch(batches: BatchesEndpoint) -> tuple[Operation, ...]:
             "GET",
             BATCH,
             "batches_retrieve",
-            "Tell how a batch is.",
-            batches.one,
+            "Return the state of a batch.",
+            batches.retrieve,
             MessageBatch,
             errors=(NotFoundError,),
         ),
@@ -139,7 +140,7 @@ def _one_batch(batches: BatchesEndpoint) -> tuple[Operation, ...]:
             "DELETE",
             BATCH,
             "batches_delete",
-            "Forget a batch that has ended.",
+            "Delete a batch that has ended.",
             batches.delete,
             DeletedBatch,
             errors=(InvalidRequestError, NotFoundError),
@@ -148,7 +149,7 @@ def _one_batch(batches: BatchesEndpoint) -> tuple[Operation, ...]:
             "POST",
             f"{BATCH}/cancel",
             "batches_cancel",
-            "Answer no more of a batch.",
+            "Cancel a batch: its unfinished requests get the result `canceled`.",
             batches.cancel,
             MessageBatch,
             errors=(NotFoundError,),
@@ -157,7 +158,7 @@ def _one_batch(batches: BatchesEndpoint) -> tuple[Operation, ...]:
             "GET",
             f"{BATCH}/results",
             "batches_results",
-            "Send what became of each request, a line of JSON (`BatchResultLine`) each.",
+            "Send the results of a batch as JSON lines (`BatchResultLine`).",
             batches.results,
             "application/x-jsonl",
             parts=(BatchResultLine,),
@@ -172,8 +173,8 @@ def _models(models: ModelsEndpoint) -> tuple[Operation, ...]:
             "GET",
             "/v1/models",
             "models_list",
-            "List the served model, under each of its names.",
-            models.page,
+            "List the served model under each of its names.",
+            models.list,
             ModelPage,
             query=ModelsQuery,
         ),
@@ -181,8 +182,8 @@ def _models(models: ModelsEndpoint) -> tuple[Operation, ...]:
             "GET",
             "/v1/models/{model_id:path}",
             "models_retrieve",
-            "Tell of a model. Its id may hold slashes.",
-            models.one,
+            "Return a model. Its id may contain slashes.",
+            models.retrieve,
             ModelInfo,
             errors=(NotFoundError,),
         ),
@@ -195,7 +196,7 @@ def _files(files: FilesEndpoint) -> tuple[Operation, ...]:
             "POST",
             FILES,
             "files_upload",
-            "Keep a text document, to be named in messages by its id.",
+            "Store a text document that messages can reference by its id.",
             files.upload,
             FileMetadata,
             form=UploadFields,
@@ -204,8 +205,8 @@ def _files(files: FilesEndpoint) -> tuple[Operation, ...]:
             "GET",
             FILES,
             "files_list",
-            "List files, the newest first.",
-            files.page,
+            "List files, newest first.",
+            files.list,
             FilePage,
             query=FilesQuery,
         ),
@@ -213,8 +214,8 @@ def _files(files: FilesEndpoint) -> tuple[Operation, ...]:
             "GET",
             FILE,
             "files_retrieve_metadata",
-            "Tell of a file.",
-            files.one,
+            "Return a file's metadata.",
+            files.retrieve,
             FileMetadata,
             errors=(NotFoundError,),
         ),
@@ -222,7 +223,7 @@ def _files(files: FilesEndpoint) -> tuple[Operation, ...]:
             "DELETE",
             FILE,
             "files_delete",
-            "Forget a file.",
+            "Delete a file.",
             files.delete,
             DeletedFile,
             errors=(NotFoundError,),
@@ -245,14 +246,16 @@ def _public(health: HealthEndpoint) -> tuple[Operation, ...]:
             "GET",
             "/health",
             "health",
-            "Tell whether the model answers now: 503 where it does not.",
+            "Report whether the model can answer now: 503 if not.",
             health.health,
             "application/json",
-            also=(503,),
+            extra_statuses=(503,),
             is_public=True,
         ),
         *(
-            Operation("GET", path, name, "Say hello.", greeting, "text/plain", is_public=True)
+            Operation(
+                "GET", path, name, "Return a greeting.", greeting, "text/plain", is_public=True
+            )
             for path, name in {"/": "root", "/api/hello": "hello"}.items()
         ),
     )

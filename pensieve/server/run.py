@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger("pensieve.server")
 
 GB = 10**9
-# launchd and Terminal start programs with 256; a connection takes one, and so does each file that is sent.
+# launchd and Terminal start programs with a limit of 256; each connection and each file being sent
+# takes one.
 OPEN_FILES = 4096
-# Between two looks whether the program is still there.
-LOOK_S = 10.0
+CHECK_INTERVAL_S = 10.0
 
 
 def run(
@@ -45,9 +45,10 @@ def run(
 ) -> None:
     """Serve `model` on the bound `listeners` until SIGTERM or SIGINT.
 
-    Open answers get 15 s to end (shutdown_grace.py), then they are ended with an error that clients take for a busy server; a second
-    signal ends them at once. The worker ends with the server.
-    Raises what `open_model` raises for a damaged model; `ProgramReplacedError` where it ended since its program is gone.
+    Open answers may finish for up to 15 s (shutdown_grace.py), then they end with an error that
+    clients treat as a busy server; a second signal ends them at once. The worker ends with the
+    server. Raises what `open_model` raises for a damaged model, and `ProgramReplacedError` if the
+    server ended because its program was replaced or removed.
     """
     raise_file_limit()
     return_large_allocations()
@@ -63,15 +64,15 @@ async def _serve(
         model.folder,
         device,
         settings.paths.prefixes,
-        allowance_of(settings),
+        resource_limits_of(settings),
         planned_tokens,
         prefix_salt_of(settings.api_key),
     )
     idle = IdlePolicy(settings.idle_unload * 60)
-    with SleepBlocker(awake_command(is_wanted=settings.keep_awake)) as blocker:
+    with SleepBlocker(awake_command(is_enabled=settings.keep_awake)) as blocker:
         async with running_engine(spec, idle=idle) as engine:
-            # In a thread, so that the worker is on its way with the weights meanwhile.
-            served = await anyio.to_thread.run_sync(_opened, model)
+            # In a thread, so that the worker loads the weights at the same time.
+            served = await anyio.to_thread.run_sync(_open_model, model)
             is_replaced = await _listen(AwakeEngine(engine, blocker), served, settings, listeners)
     if is_replaced:
         raise ProgramReplacedError
@@ -80,7 +81,7 @@ async def _serve(
 async def _listen(
     engine: Engine, served: "ServedModel", settings: Settings, listeners: Sequence[socket.socket]
 ) -> bool:
-    """Serve until a signal, or until the program is gone; return whether it is gone."""
+    """Serve until a signal or until the program is removed. Return whether it was removed."""
     from pensieve.server.app import build_app
     from pensieve.server.http.uvicorn_server import http_server, run_until_signal
 
@@ -92,45 +93,45 @@ async def _listen(
 
 
 async def program_removed(
-    is_installed: Callable[[], bool] = is_installed, look_s: float = LOOK_S
+    is_installed: Callable[[], bool] = is_installed, interval_s: float = CHECK_INTERVAL_S
 ) -> None:
-    """Return once the program is gone: no worker and no grammar's trial can be started from it any more."""
-    while is_installed():  # noqa: ASYNC110 -- nothing tells of a removal
-        await anyio.sleep(look_s)
-    _log.warning("the program was replaced or removed: the server ends once open answers have")
+    """Return once the program is gone, when no worker or trial compilation can start any more."""
+    while is_installed():  # noqa: ASYNC110 -- no event reports a removal
+        await anyio.sleep(interval_s)
+    _log.warning("the program was replaced or removed, stopping after open answers finish")
 
 
 def raise_file_limit(limits: Any = resource) -> None:
-    """Allow as many open files and connections as the system lets us, up to `OPEN_FILES`; never fewer than before."""
+    """Raise the limit of open files as far as allowed, up to `OPEN_FILES`. Never lowers it."""
     soft, hard = limits.getrlimit(limits.RLIMIT_NOFILE)
     if soft == limits.RLIM_INFINITY or soft >= OPEN_FILES:
         return
-    most = OPEN_FILES if hard == limits.RLIM_INFINITY else min(hard, OPEN_FILES)
+    limit = OPEN_FILES if hard == limits.RLIM_INFINITY else min(hard, OPEN_FILES)
     with suppress(OSError, ValueError):
-        limits.setrlimit(limits.RLIMIT_NOFILE, (most, hard))
+        limits.setrlimit(limits.RLIMIT_NOFILE, (limit, hard))
 
 
-def _opened(model: ModelFolder) -> "ServedModel":
-    """The front end's side of the model; by then all that the server is made of is imported, which takes half a second."""
+def _open_model(model: ModelFolder) -> "ServedModel":
+    """Import the server's modules, which takes half a second, and open the model."""
     from pensieve.models.load import open_model
 
-    for part in ("app", "http"):
-        import_module(f"pensieve.server.{part}")
+    for module in ("app", "http"):
+        import_module(f"pensieve.server.{module}")
     return open_model(model)
 
 
 def prefix_salt_of(api_key: str) -> str:
-    """Return what keeps prompts that were kept under another key from being found, and felt out, under this one.
+    """Return a salt that separates the cached prefixes of this key from those of other keys.
 
-    Empty for the default key: what was kept without one stays of use.
+    Without it a client with one key could probe by timing for prompts cached under another. Empty
+    for the default key, so that prefixes cached without a salt stay valid.
     """
     if api_key == DEFAULT_API_KEY:
         return ""
     return blake2b(api_key.encode(errors="replace"), person=b"prefixes").hexdigest()
 
 
-def allowance_of(settings: Settings) -> ResourceLimits:
-    """What the engine may use, in its own units."""
+def resource_limits_of(settings: Settings) -> ResourceLimits:
     return ResourceLimits(
         _bytes(settings.memory_gb),
         settings.kv_bits,

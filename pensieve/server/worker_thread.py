@@ -1,8 +1,9 @@
-"""The crossing from the event loop to worker threads, for work that blocks or takes long.
+"""Runs work that blocks or takes long in worker threads, off the event loop.
 
-An error comes back as a value. Raised through anyio it would stand in a cycle: anyio's frame holds
-a future, that the error, that the frames that it passed through, and one of those holds the body.
-Twenty refused bodies of 31 MiB kept 500 MB until the next full garbage collection (2026-11, Linux).
+An error comes back as a value. Raised through anyio it would be part of a reference cycle: anyio's
+frame holds a future, which holds the error, which holds the frames that it passed through, and one
+of those holds the request body. Twenty refused bodies of 31 MiB kept 500 MB until the next full
+garbage collection (2026-11, Linux).
 """
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """Stands for the value of work that raised `error`."""
+    """The outcome of work that raised `error`."""
 
     error: BaseException
 
@@ -26,12 +27,12 @@ class Raised:
 async def run_in_thread(
     work: Callable[[], T], *, limiter: anyio.CapacityLimiter | None = None
 ) -> T:
-    """Return what `work` returns, run in a worker thread. Raises what it raises."""
+    """Raises what `work` raises."""
     return unwrap(await anyio.to_thread.run_sync(partial(attempt, work), limiter=limiter))
 
 
 def attempt(work: Callable[[], T]) -> T | Raised:
-    """Return what `work` returns, or what it raised."""
+    """Return what `work` returns, or `Raised` with its error."""
     try:
         return work()
     except BaseException as error:  # noqa: BLE001 -- raised again on the event loop
@@ -39,11 +40,11 @@ def attempt(work: Callable[[], T]) -> T | Raised:
 
 
 def unwrap(outcome: T | Raised) -> T:
-    """Return the value, or raise the error. A caller must not hold `outcome` itself."""
+    """Return the value, or raise the error. The caller must not keep a reference to `outcome`."""
     if not isinstance(outcome, Raised):
         return outcome
     try:
         raise outcome.error
     finally:
-        # This frame is one of the error's own.
+        # This frame is part of the error's traceback.
         del outcome

@@ -1,6 +1,7 @@
 """Settings: a frozen value resolved once from flags, environment, configuration file and defaults.
 
-The only module that reads the environment. It knows no machine: None means what the machine makes of it.
+The only module that reads the environment. It knows no machine: None means that the machine or the
+model decides.
 """
 
 import ipaddress
@@ -34,13 +35,7 @@ STRONG_KEY_BITS = 128
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What this run of pensieve was asked to do. None: decided by the machine or by the model.
-
-    memory_gb: for the model and its caches in all. cache_gb, daily_write_gb: what kept prompts may take on disk, and what
-    may be written of them in a day. idle_unload: minutes without work until the model leaves memory;
-    0 never. keep_awake: a Mac does not sleep while there is work. origins: where each key that was
-    set came from.
-    """
+    """All settings of one run. None: decided by the machine or by the model."""
 
     paths: Paths
     model: str = DEFAULT_MODEL
@@ -50,10 +45,10 @@ class Settings:
     api_key: str = DEFAULT_API_KEY
     allowed_hosts: str = ""
     allowed_origins: str = ""
-    memory_gb: float | None = None
+    memory_gb: float | None = None  # for the model and its caches together
     kv_bits: KVBits | None = None
-    cache_gb: float | None = None
-    daily_write_gb: float | None = None
+    cache_gb: float | None = None  # disk space for cached prompts
+    daily_write_gb: float | None = None  # GB of cached prompts written per day
     thinking: ThinkingMode = "auto"  # for Claude Code; auto: by the model
     wired: bool = False
     temperature: float | None = None
@@ -61,27 +56,29 @@ class Settings:
     top_k: int | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
+    # Minutes without work until the model is unloaded from memory; 0: never.
     idle_unload: float = DEFAULT_IDLE_UNLOAD_MIN
-    keep_awake: bool = True
+    keep_awake: bool = True  # a Mac does not sleep during work
     is_debug: bool = False
+    # Source of each key that is set: the file's path, "environment" or "flag".
     origins: Mapping[str, str] = field(default_factory=dict[str, str], compare=False)
 
     @property
     def base_url(self) -> str:
-        """Where the server answers, without a trailing slash and without /v1."""
+        """The server's address, without a trailing slash and without /v1."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
     @property
     def sampling(self) -> dict[str, float]:
-        """Those of `SAMPLING_KEYS` that are set."""
+        """The set ones of `SAMPLING_KEYS`."""
         values = {name: getattr(self, name) for name in SAMPLING_KEYS}
         return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
 class Flags:
-    """What was given on the command line; None where nothing was."""
+    """Settings from the command line; None for options that are absent."""
 
     model: str | None = None
     device: Device | None = None
@@ -90,32 +87,31 @@ class Flags:
     idle_unload: float | None = None
 
     def given(self) -> dict[str, str | float]:
-        """Those that were given, by name."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: value for name, value in values.items() if value is not None}
 
 
 def resolve(flags: Flags | None = None, environ: Mapping[str, str] | None = None) -> Settings:
-    """Flag before PENSIEVE_* variable before configuration file before default.
+    """Merge by precedence: flag, PENSIEVE_* variable, configuration file, default.
 
-    Raises `SettingsError` where a variable or the file holds what its setting cannot be.
+    Raises `SettingsError` if a variable or the file holds a value that is not allowed.
     """
     variables = os.environ if environ is None else environ
-    places = resolve_paths(variables)
+    locations = resolve_paths(variables)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for origin, found in (
-        (str(places.config_file), config_file.read(places.config_file)),
-        ("environment", _in_variables(variables)),
+    for origin, entries in (
+        (str(locations.config_file), config_file.read(locations.config_file)),
+        ("environment", _read_variables(variables)),
         ("flag", (flags or Flags()).given()),
     ):
-        values |= found
-        origins |= dict.fromkeys(found, origin)
-    return Settings(places, is_debug=is_debug_asked(variables), origins=origins, **values)
+        values |= entries
+        origins |= dict.fromkeys(entries, origin)
+    return Settings(locations, is_debug=is_debug_enabled(variables), origins=origins, **values)
 
 
 def resolve_paths(environ: Mapping[str, str] | None = None) -> Paths:
-    """Where the files are: all that some commands need, and known even where the settings are wrong."""
+    """Resolve only the file locations, which works even when other settings are wrong."""
     variables = os.environ if environ is None else environ
     if root := variables.get("PENSIEVE_HOME"):
         return paths.under_home(Path(root).expanduser().absolute())
@@ -130,18 +126,18 @@ def resolve_paths(environ: Mapping[str, str] | None = None) -> Paths:
     )
 
 
-def is_debug_asked(environ: Mapping[str, str] | None = None) -> bool:
-    """Whether PENSIEVE_DEBUG asks for tracebacks; known even where the other settings are wrong."""
+def is_debug_enabled(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether PENSIEVE_DEBUG asks for tracebacks; works even when other settings are wrong."""
     return _is_on("PENSIEVE_DEBUG", environ)
 
 
-def is_quiet_asked(environ: Mapping[str, str] | None = None) -> bool:
-    """Whether PENSIEVE_QUIET asks for the data and for errors alone."""
+def is_quiet(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether PENSIEVE_QUIET asks for data and errors only."""
     return _is_on("PENSIEVE_QUIET", environ)
 
 
-def is_colour_wanted(*, is_terminal: bool, environ: Mapping[str, str] | None = None) -> bool:
-    """NO_COLOR before FORCE_COLOR and CLICOLOR_FORCE, before what the stream and TERM say."""
+def is_colour_enabled(*, is_terminal: bool, environ: Mapping[str, str] | None = None) -> bool:
+    """Decide by precedence: NO_COLOR, FORCE_COLOR or CLICOLOR_FORCE, then the stream and TERM."""
     variables = os.environ if environ is None else environ
     if variables.get("NO_COLOR"):
         return False
@@ -151,7 +147,7 @@ def is_colour_wanted(*, is_terminal: bool, environ: Mapping[str, str] | None = N
 
 
 def listed(text: str) -> tuple[str, ...]:
-    """Return the entries of a setting that is a list with commas, in lower case."""
+    """Split a comma-separated setting into lower-case entries."""
     return tuple(entry for part in text.split(",") if (entry := part.strip().lower()))
 
 
@@ -164,43 +160,45 @@ def is_loopback(host: str) -> bool:
 
 
 def require_own_key(settings: Settings) -> None:
-    """Raises `SettingsError` where others could reach the server and no strong key of the user's own is set."""
+    """Raise `SettingsError` if other machines can reach the server and the key is not strong."""
     if is_loopback(settings.host) or is_strong(settings.api_key):
         return
     what = "the default key" if settings.api_key == DEFAULT_API_KEY else "a weak key"
     raise SettingsError(
         f"--host {settings.host} lets other machines in, and the server would start with {what}.",
-        hint="Make a key of your own, or leave --host out to serve this machine only:\n"
+        hint="Create a key of your own, or omit --host to serve this machine only:\n"
         '  export PENSIEVE_API_KEY="$(openssl rand -hex 32)"',
     )
 
 
 def is_strong(key: str) -> bool:
-    """Whether `key` can hold 128 bits: 22 characters of base64, 32 of hex; not a few of them over and over."""
+    """Whether `key` can hold 128 bits: 22 characters of base64 or 32 of hex, with 8 different
+    ones.
+    """
     alphabets = (string.digits, string.digits + "abcdef", string.ascii_lowercase)
-    size = next((len(letters) for letters in alphabets if set(key) <= set(letters)), 64)
+    size = next((len(alphabet) for alphabet in alphabets if set(key) <= set(alphabet)), 64)
     return len(key) * math.log2(size) >= STRONG_KEY_BITS and len(set(key)) >= 8
 
 
 def homebrew_service(environ: Mapping[str, str] | None = None) -> str:
-    """launchd's name for this process where it is Homebrew's service; empty elsewhere."""
+    """Return launchd's name for this process if it is Homebrew's service; else empty."""
     name = (os.environ if environ is None else environ).get("XPC_SERVICE_NAME", "")
     return name if name.startswith("homebrew.") and name.endswith(".pensieve") else ""
 
 
 def shell_path(environ: Mapping[str, str] | None = None) -> str:
-    """The user's login shell as $SHELL names it; empty where it does not."""
+    """Return the user's login shell from $SHELL; empty if unset."""
     return (os.environ if environ is None else environ).get("SHELL", "")
 
 
 def child_environment(changes: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment with `changes`, for a child process."""
+    """Return this process's environment with `changes`."""
     return {**os.environ, **changes}
 
 
 @contextmanager
 def variables_set(changes: Mapping[str, str]) -> Generator[None]:
-    """`changes` hold in this process and for the children that it starts, while in the block."""
+    """Set variables for this process and the children it starts in the block."""
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:
@@ -215,17 +213,17 @@ def variables_set(changes: Mapping[str, str]) -> Generator[None]:
 
 @contextmanager
 def variables_without(names: Iterable[str]) -> Generator[None]:
-    """The named variables are not set in this process and its children, while in the block."""
-    taken = {name: value for name in names if (value := os.environ.pop(name, None)) is not None}
+    """Unset variables for this process and the children it starts in the block."""
+    removed = {name: value for name in names if (value := os.environ.pop(name, None)) is not None}
     try:
         yield
     finally:
-        os.environ.update(taken)
+        os.environ.update(removed)
 
 
 @contextmanager
-def environment_kept(changes: Mapping[str, str]) -> Generator[None]:
-    """Restore the whole environment after the block, in which `changes` hold too."""
+def environment_restored(changes: Mapping[str, str]) -> Generator[None]:
+    """Set `changes` in the block, and restore the whole environment after it."""
     before = dict(os.environ)
     os.environ.update(changes)
     try:
@@ -236,8 +234,8 @@ def environment_kept(changes: Mapping[str, str]) -> Generator[None]:
         os.environ.update(before)
 
 
-def _in_variables(variables: Mapping[str, str]) -> dict[str, Value]:
-    """An empty variable sets nothing."""
+def _read_variables(variables: Mapping[str, str]) -> dict[str, Value]:
+    """Read the PENSIEVE_* variables; an empty one counts as unset."""
     return {
         key.name: key.read(text, key.variable)
         for key in KEYS.values()
@@ -251,5 +249,5 @@ def _is_on(name: str, environ: Mapping[str, str] | None) -> bool:
 
 
 def _absolute(text: str | None) -> Path | None:
-    """The XDG specification tells programs to ignore relative values."""
+    """The XDG specification requires programs to ignore relative values."""
     return Path(text) if text and Path(text).is_absolute() else None

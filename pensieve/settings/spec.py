@@ -1,6 +1,7 @@
-"""What can be set, key by key: its name, what it can be, how it is read from text.
+"""The table of settings: for each key its name, allowed values and how it is read from text.
 
-A table. It knows neither where values come from (resolve.py) nor how a file of them is written (config_file.py).
+It knows neither where values come from (resolve.py) nor how a file of them is written
+(config_file.py).
 """
 
 import re
@@ -12,14 +13,14 @@ from pensieve.errors import SettingsError
 
 Value = str | int | float | bool
 
-# A larger one is no setting, and may be more than a float holds.
+# Larger numbers are never sensible and may exceed a float.
 MAX_NUMBER = 2**63
-# As long as a path can be (PATH_MAX on Linux; 1024 on macOS).
+# The longest path (PATH_MAX on Linux; 1024 on macOS).
 MAX_NAME_CHARS = 4096
-# Of a value that is refused: the rest says no more.
-SHOWN_CHARS = 80
+# A refused value is truncated to this in the error.
+MAX_SHOWN_CHARS = 80
 _NO_NAME = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
-# Nothing is left open in one: a name with a wildcard can be rebound to this machine by its owner.
+# No wildcards: the owner of a domain can rebind any of its names to this machine.
 _HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?|\[[0-9a-f:]+\]", re.ASCII | re.IGNORECASE)
 _ORIGIN = re.compile(
     r"[a-z][a-z0-9+.-]*://([a-z0-9_-][a-z0-9._-]*|\[[0-9a-f:]+\])(:[0-9]{1,5})?",
@@ -30,12 +31,12 @@ TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 
 @dataclass(frozen=True, slots=True)
 class SettingSpec:
-    """One setting: what it is for and what it can be, in words, and whether a value of its kind is one of those."""
+    """One setting: its purpose, its allowed values for people, and the check of a value."""
 
     name: str
     about: str
     expected: str
-    example: str  # one of those, as it is typed
+    example: str  # one allowed value as it is typed
     kind: type[Value]
     accepts: Callable[[Any], bool] = lambda _: True
     is_secret: bool = False
@@ -48,12 +49,14 @@ class SettingSpec:
 
     @property
     def allowed(self) -> str:
-        """Return what the value can be, with an example where the words hold none."""
+        """The allowed values, with the example unless `expected` contains it."""
         such_as = "" if self.example in self.expected else f", such as {self.example}"
         return f"{self.expected}{such_as}"
 
     def checked(self, value: object, where: str) -> Value:
-        """`value`, which stands at `where`, in this key's kind. Raises `SettingsError` where it cannot be."""
+        """Return `value`, found at `where`, as this setting's kind. Raises `SettingsError` if
+        not allowed.
+        """
         if self.kind is float and type(value) is int and abs(value) < MAX_NUMBER:
             value = float(value)
         if type(value) is self.kind and self.accepts(value):
@@ -61,7 +64,7 @@ class SettingSpec:
         raise self._refusal(value, where)
 
     def read(self, text: str, where: str) -> Value:
-        """The value that `text` means. Raises `SettingsError` where it means none."""
+        """Parse `text`, found at `where`. Raises `SettingsError` if it is not allowed."""
         try:
             value = TRUTHS[text.lower()] if self.kind is bool else self.kind(text)
         except (ValueError, KeyError):
@@ -69,33 +72,35 @@ class SettingSpec:
         return self.checked(value, where)
 
     def _refusal(self, value: object, where: str) -> SettingsError:
-        """A secret is not repeated."""
+        """Describe the refused value unless it is secret."""
         if self.is_secret:
             hint = f'A good one: export {self.variable}="$(openssl rand -hex 32)"'
             return SettingsError(f"{where} cannot be used; it can be {self.expected}.", hint=hint)
-        shown = shortened(as_typed(value) if isinstance(value, float) else repr(value))
-        return SettingsError(f"{where} is {shown}; it can be {self.allowed}.")
+        text = shortened(as_typed(value) if isinstance(value, float) else repr(value))
+        return SettingsError(f"{where} is {text}; it can be {self.allowed}.")
 
 
 def as_typed(value: Value) -> str:
-    """Return a value as the configuration file and the command line have it."""
+    """Return a value as it is written in the configuration file and on the command line."""
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def shortened(text: str) -> str:
-    """Return `text` short enough to stand in a message."""
-    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
+    """Truncate `text` for an error message."""
+    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}…"
 
 
 def _is_name(text: str) -> bool:
-    """A lone surrogate, which bytes that are no UTF-8 become in arguments, cannot be stored."""
+    """Refuse lone surrogates too: non-UTF-8 bytes of arguments become those, and they cannot be
+    stored.
+    """
     return 0 < len(text) <= MAX_NAME_CHARS and not _NO_NAME.search(text)
 
 
 def _are(pattern: re.Pattern[str]) -> Callable[[str], bool]:
-    """Whether each entry of a list with commas is one."""
+    """Return a check that every entry of a comma-separated list matches `pattern`."""
 
     def accepts(text: str) -> bool:
         return all(pattern.fullmatch(entry.strip()) for entry in text.split(","))
@@ -103,8 +108,8 @@ def _are(pattern: re.Pattern[str]) -> Callable[[str], bool]:
     return accepts
 
 
-def _goes_into_a_header(text: str) -> bool:
-    return bool(text) and all("!" <= letter <= "~" for letter in text)
+def _is_header_value(text: str) -> bool:
+    return bool(text) and all("!" <= char <= "~" for char in text)
 
 
 def _is_amount(number: float) -> bool:
@@ -140,7 +145,7 @@ def _is_penalty(number: float) -> bool:
     return 0 < number <= 2
 
 
-# How a token is drawn: what a model's makers recommend, and what `api` takes from a request.
+# Sampling of tokens: a model's makers recommend values, and requests can set them.
 _SAMPLING = (
     SettingSpec(
         "temperature",
@@ -162,7 +167,7 @@ _SAMPLING = (
     ),
     SettingSpec(
         "top_k",
-        "draw from so many of the likeliest tokens, 0 for all",
+        "draw from this many of the likeliest tokens, 0 for all",
         "a whole number from 0 up",
         "40",
         int,
@@ -218,7 +223,7 @@ _TABLE = (
         "printable ASCII without blanks",
         "",
         str,
-        _goes_into_a_header,
+        _is_header_value,
         is_secret=True,
     ),
     SettingSpec(
@@ -248,9 +253,9 @@ _TABLE = (
         _is_amount,
     ),
     SettingSpec("kv_bits", "bits of the KV cache", "16, 8 or 4", "8", int, {16, 8, 4}.__contains__),
-    SettingSpec("cache_gb", "disk for kept prompts", OR_NONE, "20", float, _is_amount_or_none),
+    SettingSpec("cache_gb", "disk for cached prompts", OR_NONE, "20", float, _is_amount_or_none),
     SettingSpec(
-        "daily_write_gb", "most to write to it in a day", OR_NONE, "20", float, _is_amount_or_none
+        "daily_write_gb", "limit of writes to it per day", OR_NONE, "20", float, _is_amount_or_none
     ),
     SettingSpec(
         "thinking",

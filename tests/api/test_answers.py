@@ -1,4 +1,4 @@
-"""Events, their fold and the error envelope, as they are written."""
+"""Answers, events and errors as JSON, and the accumulation of events into a message."""
 
 import json
 
@@ -34,8 +34,8 @@ START = MessageStart(
 USAGE = DeltaUsage(input_tokens=7, output_tokens=3, cache_read_input_tokens=2)
 
 
-def test_a_message_is_the_fold_of_its_events() -> None:
-    fold = MessageAccumulator()
+def test_a_message_accumulates_from_its_events() -> None:
+    accumulator = MessageAccumulator()
     for event in (
         START,
         ContentBlockStart(index=0, content_block=TextContent(text="")),
@@ -45,8 +45,8 @@ def test_a_message_is_the_fold_of_its_events() -> None:
         MessageDelta(delta=StopDelta(stop_reason="end_turn"), usage=USAGE),
         MessageStop(),
     ):
-        fold.feed(event)
-    assert json.loads(fold.message.to_json()) == {
+        accumulator.feed(event)
+    assert json.loads(accumulator.message.to_json()) == {
         "id": "msg_01a",
         "type": "message",
         "role": "assistant",
@@ -71,12 +71,12 @@ def test_a_message_is_the_fold_of_its_events() -> None:
     }
 
 
-def test_a_message_without_text_has_no_content() -> None:
-    fold = MessageAccumulator()
-    fold.feed(START)
-    fold.feed(MessageDelta(delta=StopDelta(stop_reason="max_tokens"), usage=USAGE))
-    assert fold.message.content == ()
-    assert fold.message.stop_reason == "max_tokens"
+def test_a_message_without_blocks_has_no_content() -> None:
+    accumulator = MessageAccumulator()
+    accumulator.feed(START)
+    accumulator.feed(MessageDelta(delta=StopDelta(stop_reason="max_tokens"), usage=USAGE))
+    assert accumulator.message.content == ()
+    assert accumulator.message.stop_reason == "max_tokens"
 
 
 def test_an_event_is_one_line_of_ascii() -> None:
@@ -87,7 +87,7 @@ def test_an_event_is_one_line_of_ascii() -> None:
     assert json.loads(written)["delta"] == {"type": "text_delta", "text": text}
 
 
-def test_the_error_envelope_has_no_key_that_anthropics_has_not() -> None:
+def test_the_error_envelope_has_exactly_anthropics_keys() -> None:
     envelope = ErrorEnvelope(error=ErrorBody(type="api_error", message="m"), request_id="req_01x")
     assert json.loads(envelope.to_json()) == {
         "type": "error",
@@ -96,19 +96,19 @@ def test_the_error_envelope_has_no_key_that_anthropics_has_not() -> None:
     }
 
 
-def test_an_error_code_is_in_the_details() -> None:
+def test_an_error_code_is_written_into_the_details() -> None:
     details = ErrorDetails(error_code="thread_unsupported_request")
     body = ErrorBody(type="invalid_request_error", message="m", details=details)
     assert json.loads(body.to_json())["details"] == {"error_code": "thread_unsupported_request"}
 
 
-def test_identifiers_are_fresh_and_in_anthropics_form() -> None:
+def test_identifiers_are_unique_and_in_anthropics_form() -> None:
     made = {new_id("msg") for _ in range(100)}
     assert len(made) == 100
     assert all(name.startswith("msg_01") and name[4:].isalnum() for name in made)
 
 
-def test_capabilities_name_everything_that_clients_know() -> None:
+def test_capabilities_have_every_key_of_anthropics_client() -> None:
     from anthropic.types import ModelCapabilities
 
     written = json.loads(Capabilities().to_json())
@@ -116,17 +116,17 @@ def test_capabilities_name_everything_that_clients_know() -> None:
     assert ModelCapabilities.model_validate(written, strict=True).thinking.types.disabled.supported
 
 
-def test_edits_of_the_context_are_told_at_the_end_and_only_where_they_were_asked_for() -> None:
+def test_context_edits_are_reported_at_the_end_and_only_if_requested() -> None:
     edits = ContextEdits(
         applied_edits=(ClearedToolUses(cleared_tool_uses=2, cleared_input_tokens=30),)
     )
     end = MessageDelta(
         delta=StopDelta(stop_reason="end_turn"), usage=USAGE, context_management=edits
     )
-    fold = MessageAccumulator()
-    fold.feed(START)
-    fold.feed(end)
-    told = {
+    accumulator = MessageAccumulator()
+    accumulator.feed(START)
+    accumulator.feed(end)
+    expected = {
         "applied_edits": [
             {
                 "type": "clear_tool_uses_20250919",
@@ -135,13 +135,13 @@ def test_edits_of_the_context_are_told_at_the_end_and_only_where_they_were_asked
             }
         ]
     }
-    assert json.loads(end.to_json())["context_management"] == told
-    assert json.loads(fold.message.to_json())["context_management"] == told
+    assert json.loads(end.to_json())["context_management"] == expected
+    assert json.loads(accumulator.message.to_json())["context_management"] == expected
     plain = MessageDelta(delta=StopDelta(stop_reason="end_turn"), usage=USAGE)
     assert "context_management" not in json.loads(plain.to_json())
 
 
-def test_a_count_tells_of_edits_only_where_they_were_asked_for() -> None:
+def test_a_token_count_mentions_context_edits_only_if_requested() -> None:
     assert json.loads(TokenCount(input_tokens=5).to_json()) == {"input_tokens": 5}
     original = OriginalTokens(original_input_tokens=9)
     assert json.loads(TokenCount(input_tokens=5, context_management=original).to_json()) == {
@@ -150,15 +150,15 @@ def test_a_count_tells_of_edits_only_where_they_were_asked_for() -> None:
     }
 
 
-def test_a_fold_keeps_how_long_the_cache_was_written_for() -> None:
+def test_an_accumulated_message_keeps_cache_creation_by_ttl() -> None:
     usage = Usage(
         input_tokens=1,
         output_tokens=0,
         cache_creation_input_tokens=5,
         cache_creation=CacheCreation(ephemeral_1h_input_tokens=5),
     )
-    fold = MessageAccumulator()
-    fold.feed(MessageStart(message=Message(id="msg_01a", model="m", usage=usage)))
-    fold.feed(MessageDelta(delta=StopDelta(stop_reason="end_turn"), usage=USAGE))
-    assert fold.message.usage.cache_creation.ephemeral_1h_input_tokens == 5
-    assert fold.message.usage.output_tokens == 3
+    accumulator = MessageAccumulator()
+    accumulator.feed(MessageStart(message=Message(id="msg_01a", model="m", usage=usage)))
+    accumulator.feed(MessageDelta(delta=StopDelta(stop_reason="end_turn"), usage=USAGE))
+    assert accumulator.message.usage.cache_creation.ephemeral_1h_input_tokens == 5
+    assert accumulator.message.usage.output_tokens == 3

@@ -1,4 +1,4 @@
-"""A batch that is read request by request is what it would be if it were read whole, or is refused as that would be."""
+"""Reading a batch request by request accepts and refuses the same as reading it whole."""
 
 import json
 import mmap
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pensieve.api.batch_reading import MAX_ENTRY_BYTES, MAX_FRAME_BYTES, read_batch
+from pensieve.api.batch_reading import MAX_ENTRY_BYTES, MAX_REMAINDER_BYTES, read_batch
 from pensieve.api.batches import CreateBatchRequest
 from pensieve.api.json_body import decode
 from pensieve.errors import InvalidRequestError, RequestTooLargeError
@@ -43,7 +43,7 @@ separators = st.sampled_from([(",", ":"), (", ", ": "), (" ,\n", "\t:\r\n")])
 
 
 def read_whole(body: bytes) -> list[Any] | None:
-    """None where it is refused."""
+    """Return None if the body is refused."""
     try:
         batch = CreateBatchRequest.model_validate(decode(body))
     except (InvalidRequestError, ValidationError):
@@ -61,7 +61,7 @@ def read(body: bytes) -> list[Any] | None:
 
 @settings(max_examples=300)
 @given(bodies, separators, st.booleans())
-def test_any_body_is_read_as_if_it_were_read_whole(
+def test_a_streamed_batch_reads_like_a_whole_one(
     fields: dict[str, Any], by: tuple[str, str], is_ascii: bool
 ) -> None:
     body = json.dumps(fields, separators=by, ensure_ascii=is_ascii).encode()
@@ -70,14 +70,14 @@ def test_any_body_is_read_as_if_it_were_read_whole(
 
 @settings(max_examples=300)
 @given(st.data())
-def test_a_body_that_was_altered_is_read_as_if_it_were_read_whole(data: st.DataObject) -> None:
+def test_an_altered_body_reads_like_a_whole_one(data: st.DataObject) -> None:
     body = bytearray(json.dumps({"a": 1, "requests": [ENTRY, ENTRY | {"custom_id": "b"}]}).encode())
     for _ in range(data.draw(st.integers(1, 3))):
-        place = data.draw(st.integers(0, len(body) - 1))
+        index = data.draw(st.integers(0, len(body) - 1))
         piece = data.draw(
             st.sampled_from([b"", b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"a"])
         )
-        body[place : place + data.draw(st.integers(0, 2))] = piece
+        body[index : index + data.draw(st.integers(0, 2))] = piece
     assert read(bytes(body)) == read_whole(bytes(body))
 
 
@@ -102,7 +102,7 @@ def test_a_body_that_was_altered_is_read_as_if_it_were_read_whole(data: st.DataO
         b'{"requests": [%s], "x": NaN}',
     ],
 )
-def test_a_body_that_is_no_batch_is_refused(body: bytes) -> None:
+def test_an_invalid_batch_is_refused(body: bytes) -> None:
     whole = body.replace(b"%s", json.dumps(ENTRY).encode())
     assert read_whole(whole) is None
     with pytest.raises(InvalidRequestError):
@@ -110,12 +110,12 @@ def test_a_body_that_is_no_batch_is_refused(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("key", ['"requests"', '"\\u0072equests"', '"request\\u0073"'])
-def test_the_field_is_found_however_its_name_is_written(key: str) -> None:
+def test_the_requests_field_is_found_with_an_escaped_name(key: str) -> None:
     body = f"{{{key} : [ {json.dumps(ENTRY)} ] }}".encode()
     assert read(body) == read_whole(body) != None  # noqa: E711 -- refused by neither
 
 
-def test_a_mapped_file_is_read_as_bytes_are() -> None:
+def test_a_mapped_file_reads_like_bytes() -> None:
     body = json.dumps({"requests": [ENTRY]}).encode()
     with tempfile.TemporaryFile() as file:
         file.write(body)
@@ -124,20 +124,20 @@ def test_a_mapped_file_is_read_as_bytes_are() -> None:
             assert list(read_batch(mapped)) == read_whole(body)
 
 
-def test_half_a_character_is_mended_in_a_batch_too() -> None:
+def test_a_lone_surrogate_in_a_batch_is_replaced() -> None:
     (entry,) = read_batch(b'{"requests": [{"custom_id": "a", "params": {"x": "\\ud800"}}]}')
     assert entry.params == {"x": "\ufffd"}
 
 
-def test_what_is_larger_than_any_message_is_refused() -> None:
+def test_an_oversized_request_or_remainder_is_refused() -> None:
     text = b" " * (MAX_ENTRY_BYTES + 1)
     with pytest.raises(RequestTooLargeError):
         list(read_batch(b'{"requests": [%s{}]}' % text))
-    with pytest.raises(InvalidRequestError, match="beside"):
-        list(read_batch(b'{"requests": [], "x": "%s"}' % text[: MAX_FRAME_BYTES + 1]))
+    with pytest.raises(InvalidRequestError, match="other fields exceed"):
+        list(read_batch(b'{"requests": [], "x": "%s"}' % text[: MAX_REMAINDER_BYTES + 1]))
 
 
-def test_quotes_without_end_are_read_once() -> None:
-    """Not each of them as the beginning of a string that has no end: that would take hours."""
+def test_an_unterminated_string_takes_linear_time() -> None:
+    # Scanning on from each quote for an end would take hours.
     with pytest.raises(InvalidRequestError, match="does not end"):
         list(read_batch(b'{"requests": ["' + b'\\"' * 2_000_000))

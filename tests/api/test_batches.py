@@ -1,4 +1,4 @@
-"""What a batch must be when it is created, and what its requests must be when their turn comes."""
+"""Validation of a batch at its creation, and of its requests when they are processed."""
 
 import json
 
@@ -26,7 +26,7 @@ def entry(custom_id: object = "a", params: object = CALL) -> dict[str, object]:
     return {"custom_id": custom_id, "params": params}
 
 
-def test_params_are_not_looked_into() -> None:
+def test_params_of_a_new_batch_are_not_validated() -> None:
     (only,) = read({"requests": [entry(params={"anything": 1})]})
     assert only.params == {"anything": 1}
 
@@ -54,18 +54,18 @@ def test_params_are_not_looked_into() -> None:
         ),
     ],
 )
-def test_a_bad_batch_is_told(body: object, message: str) -> None:
+def test_an_invalid_batch_is_refused_with_its_path(body: object, message: str) -> None:
     assert refused(body) == message
 
 
 @pytest.mark.parametrize("custom_id", ["a\n", "é", "a/b", "", "a.b"])
-def test_a_custom_id_is_plain(custom_id: str) -> None:
+def test_a_custom_id_with_special_characters_is_refused(custom_id: str) -> None:
     assert refused({"requests": [entry(custom_id)]}).startswith(
         "requests.0.custom_id: String should"
     )
 
 
-def test_a_hundred_thousand_requests_are_taken_and_no_more() -> None:
+def test_a_batch_of_more_than_a_hundred_thousand_requests_is_refused() -> None:
     requests = [entry(str(number), {}) for number in range(100_001)]
     assert "at most 100000 items" in refused({"requests": requests})
     assert len(read({"requests": requests[1:]})) == 100_000
@@ -84,12 +84,14 @@ def test_a_hundred_thousand_requests_are_taken_and_no_more() -> None:
         ({"messages": None}, "messages: Input should be a valid list"),
     ],
 )
-def test_what_needs_somebody_waiting_is_refused(extra: dict[str, object], message: str) -> None:
+def test_options_that_a_batch_does_not_support_are_refused(
+    extra: dict[str, object], message: str
+) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         parse(BatchedRequest, json.dumps(CALL | extra).encode())
     assert caught.value.message == message
 
 
-def test_an_ordinary_call_is_taken() -> None:
+def test_an_ordinary_batched_request_is_accepted() -> None:
     call = parse(BatchedRequest, json.dumps(CALL | {"stream": False, "speed": None}).encode())
     assert (call.max_tokens, call.stream) == (5, False)

@@ -1,4 +1,4 @@
-"""Bodies as JSON: what every reader takes alike is taken, the rest is refused in words (hardening S8)."""
+"""Bodies as JSON: what every decoder understands the same way is accepted, the rest refused."""
 
 import json
 from contextlib import suppress
@@ -33,12 +33,14 @@ values = st.recursive(
 
 
 @given(values, st.booleans(), st.sampled_from([None, 1]))
-def test_what_json_writes_is_read_back(value: object, is_ascii: bool, indent: int | None) -> None:
+def test_encoded_json_decodes_to_the_same_value(
+    value: object, is_ascii: bool, indent: int | None
+) -> None:
     assert decode(json.dumps(value, ensure_ascii=is_ascii, indent=indent).encode()) == value
 
 
 @given(st.binary(max_size=40) | st.text('[]{}":,\\ud8c9e-.0 \n', max_size=40).map(str.encode))
-def test_anything_else_is_read_or_refused(body: bytes) -> None:
+def test_any_bytes_are_decoded_or_refused(body: bytes) -> None:
     with suppress(InvalidRequestError):
         json.dumps(decode(body), ensure_ascii=False, allow_nan=False).encode()
 
@@ -94,7 +96,7 @@ def test_anything_else_is_read_or_refused(body: bytes) -> None:
         (b'[{"x": {"": 1, "": 2}}]', 'duplicate key ""'),
     ],
 )
-def test_what_is_no_json_is_refused_in_words(body: bytes, reason: str) -> None:
+def test_invalid_json_is_refused_with_the_reason(body: bytes, reason: str) -> None:
     assert refusal(body) == reason
 
 
@@ -112,7 +114,7 @@ def test_what_is_no_json_is_refused_in_words(body: bytes, reason: str) -> None:
         (b" \t\r\n{ } ", {}),
     ],
 )
-def test_what_is_odd_but_means_one_thing_is_taken(body: bytes, value: object) -> None:
+def test_unusual_but_unambiguous_json_is_accepted(body: bytes, value: object) -> None:
     assert decode(body) == value
 
 
@@ -132,28 +134,26 @@ def test_what_is_odd_but_means_one_thing_is_taken(body: bytes, value: object) ->
         (b'"\xed\xa0\xbd\\ude00"', "\ufffd\ufffd"),
     ],
 )
-def test_half_a_character_is_read_as_one_that_is_missing_and_logged_once(
+def test_a_lone_surrogate_is_replaced_and_logged_once(
     body: bytes, value: object, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert decode(body) == value
     [line] = caplog.messages
-    assert line == "a request held half a character (a lone surrogate), read as U+FFFD"
+    assert line == "lone surrogate in a request body, read as U+FFFD"
 
 
 @given(
     st.text(st.characters(categories=["Cs", "Ll", "Sm", "Cc"]) | st.just("\U0001f600")),
     st.booleans(),
 )
-def test_text_with_halves_of_characters_is_read_alike_in_both_forms(
-    text: str, is_ascii: bool
-) -> None:
+def test_lone_surrogates_decode_the_same_escaped_and_as_bytes(text: str, is_ascii: bool) -> None:
     body = json.dumps(text, ensure_ascii=is_ascii).encode("utf-8", "surrogatepass")
     assert decode(body) == text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 @pytest.mark.parametrize("inner", [b"", b"7", b'"[[["'])
 @pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":[', b"]}")])
-def test_depth_has_its_limit(opening: bytes, closing: bytes, inner: bytes) -> None:
+def test_nesting_beyond_the_limit_is_refused(opening: bytes, closing: bytes, inner: bytes) -> None:
     times = MAX_DEPTH // opening.count(b"[") // (1 + opening.count(b"{"))
     decode(opening * times + inner + closing * times)
     too_deep = opening * times + b"[" + inner + b"]" + closing * times
@@ -161,12 +161,12 @@ def test_depth_has_its_limit(opening: bytes, closing: bytes, inner: bytes) -> No
 
 
 @pytest.mark.parametrize("opening", [b"[", b'{"a":'])
-def test_bottomless_depth_costs_nothing(opening: bytes) -> None:
+def test_unclosed_deep_nesting_is_refused_cheaply(opening: bytes) -> None:
     assert refusal(opening * 1_000_000) == "nested more than 64 levels deep"
 
 
 @pytest.mark.parametrize("value", [b"0", b'""', b"[]", b"{}", b"null", b'"\\\\\\","'])
-def test_the_number_of_values_has_its_limit(value: bytes) -> None:
+def test_more_values_than_the_limit_are_refused(value: bytes) -> None:
     assert refusal(b"[" + b",".join([value] * 200) + b"]", max_values=100) == (
         "more than 100 values"
     )
@@ -174,11 +174,11 @@ def test_the_number_of_values_has_its_limit(value: bytes) -> None:
 
 
 @given(st.text('a,[{"\\', max_size=50), st.integers(1, 60))
-def test_what_stands_in_texts_is_no_value(text: str, start: int) -> None:
+def test_brackets_and_commas_in_strings_are_not_counted_as_values(text: str, start: int) -> None:
     body = json.dumps(["a" * start, text * 20, "b"]).encode()
     assert decode(body, max_values=3) == ["a" * start, text * 20, "b"]
 
 
-def test_a_long_text_full_of_commas_is_one_value() -> None:
+def test_a_long_string_of_commas_is_one_value() -> None:
     text = '",\\[{' * 1_000_000
     assert decode(json.dumps([text]).encode(), max_values=1) == [text]

@@ -1,4 +1,4 @@
-"""How much one request may ask (hardening S11): each bound holds, and the request just within it is taken."""
+"""Limits of one request: a request just within each limit is accepted, one beyond it refused."""
 
 import json
 
@@ -24,8 +24,8 @@ def user(*blocks: object) -> list[object]:
 def tools(count: int, *, deferred: int = 0) -> list[object]:
     schema = {"type": "object"}
     return [
-        {"name": f"t{at}", "input_schema": schema, "defer_loading": at < deferred}
-        for at in range(count)
+        {"name": f"t{index}", "input_schema": schema, "defer_loading": index < deferred}
+        for index in range(count)
     ]
 
 
@@ -73,7 +73,7 @@ def result(count: int) -> dict[str, object]:
         ),
     ],
 )
-def test_each_bound_holds(
+def test_a_request_beyond_a_limit_is_refused(
     within: dict[str, object], beyond: dict[str, object], code: str | None
 ) -> None:
     check(**within)

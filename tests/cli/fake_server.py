@@ -1,6 +1,6 @@
-"""A small honest server on loopback: `/health`, and `/v1/messages` as a stream that follows a script.
+"""A fake server on loopback: `/health`, and `/v1/messages` as a scripted stream.
 
-As a program (`stand_in_command`) it stands in for the real server: it takes the home's lock and
+As a program (`stand_in_command`) it replaces the real server: it takes the home's lock and
 publishes its record, as `pensieve start --foreground` does.
 """
 
@@ -51,7 +51,7 @@ def delta(text: str) -> Event:
 def message(
     *texts: str, stop_reason: str = "end_turn", thoughts: Iterable[str] = ()
 ) -> list[Event]:
-    """A whole answer, with the events that a chat has no use for."""
+    """A whole answer, including events that the chat ignores."""
     usage = {"input_tokens": 3, "cache_read_input_tokens": 4, "output_tokens": 1}
     return [
         {"type": "message_start", "message": {"model": MODEL, "usage": usage}},
@@ -70,7 +70,7 @@ def message(
 
 
 def thought(texts: Iterable[str]) -> list[Event]:
-    """What is thought before an answer; nothing where there is no text."""
+    """A thinking block; no event without text."""
     deltas: list[Event] = [{"type": "thinking_delta", "thinking": text} for text in texts]
     if not deltas:
         return []
@@ -103,9 +103,10 @@ def health(status: str = "ready", detail: str = "") -> Event:
 
 
 class FakeServer(ThreadingHTTPServer):
-    """`answers`: what each call in turn is answered, unless `answer_to` is set, which is given its body.
-    `calls`: what was asked, headers and body. `prover`: None for a program that knows no key of ours.
-    `seen`: the headers of everything that came.
+    """Follows a script and records the calls.
+
+    `answers`: one per call, unless `answer_to`, a function of the body, is set. `calls`: headers
+    and body of each. `prover`: None for a program without our key. `seen`: headers of all requests.
     """
 
     daemon_threads = True
@@ -124,7 +125,7 @@ class FakeServer(ThreadingHTTPServer):
         self.seen: list[dict[str, str]] = []
         self.calls: list[tuple[dict[str, str], dict[str, object]]] = []
         self.has_lost_client = threading.Event()
-        # What each call is answered that wants no stream; None: a stream all the same.
+        # The response to calls without `stream`; None streams anyway.
         self.whole: Event | None = None
 
     @property
@@ -135,8 +136,7 @@ class FakeServer(ThreadingHTTPServer):
 class Routes(BaseHTTPRequestHandler):
     server: FakeServer
 
-    def log_message(self, *_: object) -> None:
-        """Tests read the client, not the server."""
+    def log_message(self, *_: object) -> None: ...
 
     def do_GET(self) -> None:
         self.server.seen.append({k.lower(): v for k, v in self.headers.items()})
@@ -195,13 +195,13 @@ class Routes(BaseHTTPRequestHandler):
 
 
 def refuse(status: int, message: str) -> Iterator[Event]:
-    """An answer that is none."""
+    """Respond with a refusal."""
     raise Refusal(status, message)
     yield {}
 
 
 def endlessly(text: str) -> Iterator[Event]:
-    """An answer that goes on until its reader leaves."""
+    """Yield an answer until its reader disconnects."""
     yield delta(text)
     pace = threading.Event()
     while not pace.wait(0.02):
@@ -222,7 +222,7 @@ def serving(*answers: Iterable[Event]) -> Iterator[FakeServer]:
 
 
 def stand_in(home: str, port: str, mode: str) -> None:
-    """The program: `mode` says how well it starts and how willingly it ends."""
+    """Run the program: `mode` selects how it starts and how it stops."""
     sys.stderr.write(f"stand-in {mode}\n")
     if mode == "dies":
         sys.exit("no luck today")
@@ -256,7 +256,7 @@ def stand_in(home: str, port: str, mode: str) -> None:
 
 
 def stand_in_command(home: Path, port: int, mode: str) -> list[str]:
-    """What `launch` is given instead of pensieve; the checkout need not be installed."""
+    """Return what `launch` runs instead of pensieve; works without an installed checkout."""
     root = str(Path(__file__).parents[2])
     program = (
         f"import sys; sys.path.insert(0, {root!r}); "
@@ -266,11 +266,13 @@ def stand_in_command(home: Path, port: int, mode: str) -> list[str]:
 
 
 def stand_ins_of(home: Path) -> list[str]:
-    """The stand-ins of this home that still run. Linux may lack ps(1), macOS has no /proc."""
+    """Return the running stand-ins of this home. Linux may lack ps(1), macOS has no /proc."""
     if Path("/proc/self").exists():
         listed = [" ".join(command_of(int(p.name))) for p in Path("/proc").glob("[0-9]*")]
     else:
-        said = subprocess.run(["ps", "-A", "-ww", "-o", "args="], capture_output=True, check=True)
-        listed = said.stdout.decode("utf-8", "replace").splitlines()
+        printed = subprocess.run(
+            ["ps", "-A", "-ww", "-o", "args="], capture_output=True, check=True
+        )
+        listed = printed.stdout.decode("utf-8", "replace").splitlines()
     # The folder above the home is named by pytest, in ASCII, which ps does not rewrite.
     return [line for line in listed if "stand_in" in line and str(home.parent) in line]

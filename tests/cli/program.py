@@ -1,4 +1,4 @@
-"""Runs the real `pensieve` as a process of its own, in a home of its own."""
+"""Runs the real `pensieve` in a process and a home of its own."""
 
 import os
 import shutil
@@ -17,23 +17,23 @@ PROGRAM = [sys.executable, "-m", "pensieve"]
 
 
 def environment(home: Path, **changes: str) -> dict[str, str]:
-    """Nothing of the tester's own environment but the way to Python."""
+    """Only the variables that Python needs."""
     return {
         "PATH": os.environ.get("PATH", ""),
         "HOME": str(home),
         "PENSIEVE_HOME": str(home / "pensieve"),
-        # The fake server of a test has no record: it is known by a key that is not the default one.
+        # The fake server has no record, so it needs a key other than the default one.
         **({"PENSIEVE_API_KEY": OWN_KEY} if "PENSIEVE_PORT" in changes else {}),
         **changes,
     }
 
 
 def pensieve(
-    *words: str, home: Path, stdin: bytes | None = None, **variables: str
+    *arguments: str, home: Path, stdin: bytes | None = None, **variables: str
 ) -> subprocess.CompletedProcess[bytes]:
-    """One command, run to its end, with a pipe or nothing at its standard input."""
+    """Run one command to its end, with a pipe or nothing on standard input."""
     return subprocess.run(
-        [*PROGRAM, *words],
+        [*PROGRAM, *arguments],
         capture_output=True,
         check=False,
         timeout=60,
@@ -43,12 +43,12 @@ def pensieve(
     )
 
 
-def at_terminal(*words: str, home: Path, **variables: str) -> "pexpect.spawn[str]":
-    """One command at a terminal of its own."""
+def at_terminal(*arguments: str, home: Path, **variables: str) -> "pexpect.spawn[str]":
+    """Run one command on its own pseudo-terminal."""
     command, *options = PROGRAM
     return pexpect.spawn(
         command,
-        [*options, *words],
+        [*options, *arguments],
         cwd=str(home),
         env=environment(home, TERM="xterm-256color", **variables),
         encoding="utf-8",
@@ -57,7 +57,7 @@ def at_terminal(*words: str, home: Path, **variables: str) -> "pexpect.spawn[str
 
 
 def shell_program(name: str) -> str:
-    """A shell of this machine, nu from its npm package where it is not installed. Skips where it cannot be had."""
+    """Return a shell of this machine, or nu from its npm package. Skips if unavailable."""
     found = shutil.which(name)
     if found is None and name == "nu":
         found = str(nushell() / "nu")

@@ -1,6 +1,6 @@
-"""A small honest terminal: what of the written text and sequences stands where, with all that has scrolled away.
+"""A small terminal emulator: the position of all written text, including what has scrolled away.
 
-Knows the sequences that the chat uses and refuses every other, as a test for what may not be written.
+It knows the sequences that the chat uses and refuses all others.
 """
 
 import re
@@ -11,7 +11,7 @@ SEQUENCE = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])")
 
 
 class Terminal:
-    """Owns the rows since the beginning, and the cursor."""
+    """Owns all rows and the cursor."""
 
     def __init__(self, columns: int = 80, lines: int = 24) -> None:
         self.columns, self.lines = columns, lines
@@ -25,7 +25,7 @@ class Terminal:
 
     @property
     def rows(self) -> list[str]:
-        """All rows, the scrolled-away ones first, without the blanks at their ends."""
+        """Return all rows, the oldest first, without trailing blanks."""
         return ["".join(row).rstrip() for row in self._rows]
 
     @property
@@ -33,7 +33,7 @@ class Terminal:
         return "\n".join(self.rows).rstrip("\n")
 
     def resize(self, columns: int, lines: int) -> None:
-        """Break rows that are now too wide anew, as terminals do; a narrower row is not joined again."""
+        """Rewrap rows that are now too wide, as terminals do; shorter rows are not joined."""
         broken: list[list[str]] = []
         for at, row in enumerate(self._rows):
             cells = row if any(c.strip() for c in row) else []
@@ -76,7 +76,7 @@ class Terminal:
                 raise AssertionError(f"not one of the chat's sequences: {numbers}{letter}")
 
     def _last_column(self) -> int:
-        """Where the cursor is: behind a full row it stands on the row's last character, which an erasure takes."""
+        """Return the cursor's column; after a full row that is its last character."""
         return min(self._column, self.columns - 1)
 
     def _show(self, character: str) -> None:

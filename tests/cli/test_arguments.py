@@ -1,4 +1,4 @@
-"""No command line is a fault of the program: what cannot be read is refused in words, exit code 2."""
+"""Any command line is parsed or refused with exit code 2, never an internal error."""
 
 import io
 import os
@@ -10,7 +10,7 @@ from cyclopts import CycloptsError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pensieve.cli.app import ALIASES, COMMANDS, EVERYWHERE, SHORT, command_of, run
+from pensieve.cli.app import ALIASES, COMMANDS, COMMON_OPTIONS, SHORT_OPTIONS, parse_command, run
 from pensieve.errors import UsageError
 from pensieve.settings.resolve import variables_set
 from pensieve.settings.spec import KEYS
@@ -21,8 +21,8 @@ OPTION = st.sampled_from(
     [
         *("--help", "-h", "--version", "--port", "--host", "--model", "--device", "--json", "-n"),
         *("--shell", "--unset", "--yes", "--system", "--max-tokens", "--context", "--bundle", "--"),
-        *EVERYWHERE,
-        *SHORT,
+        *COMMON_OPTIONS,
+        *SHORT_OPTIONS,
     ]
 )
 DASHED = st.builds("{}{}".format, st.sampled_from(["-", "--", "---", "—"]), TEXT)
@@ -37,90 +37,90 @@ HARMLESS = [
     *(["config", "set", key.name] for key in KEYS.values() if not key.is_secret),
     *(["status"], ["stop"], ["models"], ["version"], ["update"], ["config", "list"]),
 ]
-# Too long for a random search: each is tried on every command.
+# Too long for a random search, so each is tried on every command.
 LONG = ["9" * 10_000, "x" * 100_000, "-" + "9" * 10_000, "\udc80" * 50_000, "--" + "a" * 100_000]
 
 FREE = [
     *(["show"], ["rm", "--yes"], ["pull"], ["plan", "--model"], ["restart", "--model"]),
     *(["start", "--device", "cpu", "--model"], ["config", "get"]),
 ]
-# None of them can be written: a command that writes to a name is tried with nothing else.
+# None can be written: the only names for commands that write.
 UNWRITABLE = ["/" + "x" * 100_000, "/a" * 50_000, "/", "/\ud800"]
 PATHS = [*UNWRITABLE, "a/b@" + "c" * 300, "/dev/zero"]  # read, never written
 
 
 @settings(max_examples=250)
 @given(st.lists(WORD, max_size=6))
-def test_any_words_are_a_command_or_refused(words: list[str]) -> None:
+def test_any_arguments_parse_or_are_refused(arguments: list[str]) -> None:
     with suppress(UsageError, CycloptsError):
-        assert callable(command_of(words))
+        assert callable(parse_command(arguments))
 
 
 @settings(max_examples=150)
 @given(st.sampled_from(HARMLESS), st.lists(st.one_of(VALUE, TEXT, DASHED, OPTION), max_size=2))
-def test_no_words_make_a_command_report_a_fault_of_its_own(
-    tmp_path_factory: pytest.TempPathFactory, command: list[str], words: list[str]
+def test_no_arguments_cause_an_internal_error(
+    tmp_path_factory: pytest.TempPathFactory, command: list[str], arguments: list[str]
 ) -> None:
     home = tmp_path_factory.mktemp("home")
-    said = io.StringIO()
+    printed = io.StringIO()
     variables = {"PENSIEVE_HOME": str(home), "HF_HUB_OFFLINE": "1"}
-    with variables_set(variables), redirect_stdout(io.StringIO()), redirect_stderr(said):
-        assert run([*command, *words]) in {0, 1, 2, 3, 65, 69, 73, 78}
-    assert "fault of its own" not in said.getvalue()
+    with variables_set(variables), redirect_stdout(io.StringIO()), redirect_stderr(printed):
+        assert run([*command, *arguments]) in {0, 1, 2, 3, 65, 69, 73, 78}
+    assert "Internal error" not in printed.getvalue()
 
 
 @pytest.mark.parametrize("name", [*COMMANDS, *ALIASES, "help", "config set", "config get", ""])
-@pytest.mark.parametrize("word", LONG, ids=["digits", "text", "negative", "bytes", "option"])
-def test_a_word_of_any_length_is_refused_in_a_message_that_can_be_read(
-    name: str, word: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("argument", LONG, ids=["digits", "text", "negative", "bytes", "option"])
+def test_long_argument_is_refused_in_a_short_message(
+    name: str, argument: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [*name.split(), word, "--bogus-option"]
-    if name in {"claude", "chat"}:  # they hand on what they do not know
-        words = [name, "--thinking" if name == "claude" else "--max-tokens", word]
-    assert run(words) == 2
-    said = capsys.readouterr().err
-    assert "fault of its own" not in said
-    assert len(said) < 13_000
+    arguments = [*name.split(), argument, "--bogus-option"]
+    if name in {"claude", "chat"}:  # they pass on unknown options
+        arguments = [name, "--thinking" if name == "claude" else "--max-tokens", argument]
+    assert run(arguments) == 2
+    printed = capsys.readouterr().err
+    assert "Internal error" not in printed
+    assert len(printed) < 13_000
 
 
 @pytest.mark.parametrize("command", FREE, ids=" ".join)
-def test_no_name_of_a_model_or_file_is_a_fault_of_the_program(
+def test_no_model_or_file_name_causes_an_internal_error(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     variables = {"PENSIEVE_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path)}
     for name in (*LONG, *PATHS):
         with variables_set(variables):
             assert run([*command, name]) in {1, 2, 65, 69, 73, 78}, name[:40]
-        said = capsys.readouterr().err
-        assert "fault of its own" not in said, name[:40]
-        assert len(said) < 13_000, name[:40]
+        printed = capsys.readouterr().err
+        assert "Internal error" not in printed, name[:40]
+        assert len(printed) < 13_000, name[:40]
 
 
 @pytest.mark.parametrize("name", UNWRITABLE, ids=["name", "path", "root", "surrogate"])
-def test_a_report_under_a_name_that_no_file_can_have_is_refused(
+def test_bundle_with_an_impossible_file_name_is_refused(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with variables_set({"PENSIEVE_HOME": str(tmp_path), "HOME": str(tmp_path)}):
         assert run(["doctor", "--bundle", name]) == 73
-    said = capsys.readouterr().err
-    assert "cannot be written" in said
-    assert len(said) < 13_000
+    printed = capsys.readouterr().err
+    assert "cannot be written" in printed
+    assert len(printed) < 13_000
 
 
-@pytest.mark.parametrize("words", [["start", "--port"], ["logs", "-n"], ["plan", "--ram"]])
+@pytest.mark.parametrize("arguments", [["start", "--port"], ["logs", "-n"], ["plan", "--ram"]])
 @pytest.mark.parametrize("value", ["0x", "-1", "65537000", "1e999", "\udcff", "9" * 10_000, ""])
-def test_a_wrong_value_is_told_with_what_is_allowed_an_example_and_the_commands_own_help(
-    words: list[str], value: str, capsys: pytest.CaptureFixture[str]
+def test_invalid_value_names_allowed_values_an_example_and_help(
+    arguments: list[str], value: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run([*words, value]) == 2
-    said = capsys.readouterr().err
-    assert f"for {words[-1]}. It can be a " in said
-    assert ", such as " in said
-    assert said.endswith(f"See how it is used:\n  pensieve {words[0]} --help\n")
+    assert run([*arguments, value]) == 2
+    printed = capsys.readouterr().err
+    assert f"for {arguments[-1]}. It can be a " in printed
+    assert ", such as " in printed
+    assert printed.endswith(f"Show the usage:\n  pensieve {arguments[0]} --help\n")
 
 
 @pytest.mark.parametrize(
-    ("words", "command", "allowed"),
+    ("arguments", "command", "allowed"),
     [
         (["start", "--device", "tpu"], "start", "'gpu' or 'cpu'"),
         (["start", "--device"], "start", "'gpu' or 'cpu'"),
@@ -136,17 +136,17 @@ def test_a_wrong_value_is_told_with_what_is_allowed_an_example_and_the_commands_
         (["cache", "show", "clear"], "cache", 'no place for "clear"'),
     ],
 )
-def test_an_error_of_the_command_line_names_what_is_allowed_and_the_commands_own_help(
-    words: list[str], command: str, allowed: str, capsys: pytest.CaptureFixture[str]
+def test_usage_error_names_allowed_values_and_help(
+    arguments: list[str], command: str, allowed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(words) == 2
-    said = capsys.readouterr().err
-    assert allowed in said
-    assert said.endswith(f"\n  pensieve {command} --help\n")
+    assert run(arguments) == 2
+    printed = capsys.readouterr().err
+    assert allowed in printed
+    assert printed.endswith(f"\n  pensieve {command} --help\n")
 
 
 @pytest.mark.parametrize(
-    ("words", "refusal"),
+    ("arguments", "refusal"),
     [
         (["--bogus"], 'Unknown option "--bogus"'),
         (["--start"], 'Did you mean "start"?'),
@@ -158,24 +158,24 @@ def test_an_error_of_the_command_line_names_what_is_allowed_and_the_commands_own
         (["start", "--prot", "1"], "Did you mean --port?"),
     ],
 )
-def test_a_wrong_word_is_a_wrong_command_line(
-    words: list[str], refusal: str, capsys: pytest.CaptureFixture[str]
+def test_invalid_argument_exits_with_usage_error(
+    arguments: list[str], refusal: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(words) == 2
+    assert run(arguments) == 2
     assert refusal in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("words", "shown"),
+    ("arguments", "shown"),
     [
         (["--help", "start"], "Usage: pensieve start"),
         (["help", "help"], "Usage: pensieve COMMAND"),
-        (["-h", "exit-codes"], "the command line is wrong"),
+        (["-h", "exit-codes"], "the command line is invalid"),
         (["--version", "please"], "pensieve "),
     ],
 )
-def test_help_is_found_from_both_sides(
-    words: list[str], shown: str, capsys: pytest.CaptureFixture[str]
+def test_help_works_before_and_after_the_command(
+    arguments: list[str], shown: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(words) == 0
+    assert run(arguments) == 0
     assert shown in capsys.readouterr().out

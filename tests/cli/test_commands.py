@@ -1,4 +1,4 @@
-"""What the commands print, on which stream, and with which exit code."""
+"""Output, streams and exit codes of the commands."""
 
 import inspect
 import json
@@ -25,7 +25,8 @@ from tests.cli.program import PROGRAM, ROOT, environment, pensieve, shell_progra
 from tests.e2e.conftest import free_port
 
 HEAVY = {
-    "anyio", "httpx", "huggingface_hub", "jinja2", "mlx", "mlx_lm", "numpy", "pydantic", "starlette", "tokenizers",
+    "anyio", "httpx", "huggingface_hub", "jinja2", "mlx", "mlx_lm", "numpy", "pydantic",
+    "starlette", "tokenizers",
     "transformers", "uvicorn",
 }  # fmt: skip
 NASTY_KEY = "it's\"$HOME\\`id`;#!&|<>(){}*?~=%^"
@@ -43,31 +44,31 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
 # help and usage
 
 
-@pytest.mark.parametrize("words", [[], ["-h"], ["--help"], ["help"]])
+@pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"], ["help"]])
 def test_help_shows_examples_before_commands(
-    words: list[str], capsys: pytest.CaptureFixture[str]
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(words) == 0
-    said = capsys.readouterr().out
-    assert said.index("pensieve start") < said.index("Commands:")
-    assert all(f"  {command} " in said for command in app.COMMANDS)
+    assert run(arguments) == 0
+    printed = capsys.readouterr().out
+    assert printed.index("pensieve start") < printed.index("Commands:")
+    assert all(f"  {command} " in printed for command in app.COMMANDS)
 
 
 @pytest.mark.parametrize("command", app.COMMANDS)
-def test_each_command_explains_itself_within_80_columns(
+def test_each_command_help_fits_80_columns(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run([command, "--help"]) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert run(["help", command]) == 0
-    assert capsys.readouterr().out == said
-    assert f"Usage: pensieve {command}" in said
-    assert "For example:\n  " in said
-    assert max(map(len, said.splitlines())) < 80
+    assert capsys.readouterr().out == printed
+    assert f"Usage: pensieve {command}" in printed
+    assert "For example:\n  " in printed
+    assert max(map(len, printed.splitlines())) < 80
 
 
 def commands_and_theirs() -> list[list[str]]:
-    """Every command's words, `config set` and its like among them."""
+    """Return every command, including subcommands such as `config set`."""
     parser = build_app()
     below = [[name, other] for name in app.COMMANDS for other in parser[name] if other[0] != "-"]
     return [[name] for name in app.COMMANDS] + below
@@ -76,14 +77,14 @@ def commands_and_theirs() -> list[list[str]]:
 @pytest.mark.parametrize("command", commands_and_theirs(), ids=" ".join)
 def test_each_option_is_explained(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     run([*command, "--help"])
-    said = capsys.readouterr().out
-    assert "For example:\n  " in said
+    printed = capsys.readouterr().out
+    assert "For example:\n  " in printed
     _, apps, _ = build_app().parse_commands(command)
     function = apps[-1].default_command
     for parameter in inspect.signature(function).parameters.values() if function else ():
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             name = f"--{parameter.name.strip('_').replace('_', '-')}"
-            assert re.search(rf"^  {name}\b.* {{2}}\S", said, re.MULTILINE), name
+            assert re.search(rf"^  {name}\b.* {{2}}\S", printed, re.MULTILINE), name
 
 
 def test_the_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,7 +93,7 @@ def test_the_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "printed"),
     [
         (["strat"], 'Did you mean "start"'),
         (["start", "--prot", "1"], "Did you mean --port"),
@@ -105,18 +106,18 @@ def test_the_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
         (["stop", "now"], "now"),
     ],
 )
-def test_a_wrong_command_line_is_told_what_is_wrong(
-    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+def test_wrong_command_line_names_the_error(
+    arguments: list[str], printed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(words) == 2
+    assert run(arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert said in err
+    assert printed in err
     assert "Traceback" not in err
 
 
 @pytest.mark.parametrize(
-    ("words", "code"),
+    ("arguments", "code"),
     [
         ("start --model smollm2-135m --device cpu", 73),
         ("start --model smollm2-135m --device cpu --no-wait", 73),
@@ -125,24 +126,24 @@ def test_a_wrong_command_line_is_told_what_is_wrong(
         ("use smollm2-135m", 73),
         ("config set port 1", 73),
         *(
-            (words, 0)
-            for words in ("env", "ls", "logs", "stop", "cache", "uninstall", "plan --ram 8")
+            (arguments, 0)
+            for arguments in ("env", "ls", "logs", "stop", "cache", "uninstall", "plan --ram 8")
         ),
         ("status", 3),
     ],
 )
-def test_a_home_that_cannot_be_is_told_by_what_needs_it(
-    words: str, code: int, tmp_path: Path
+def test_unusable_home_fails_only_commands_that_need_it(
+    arguments: str, code: int, tmp_path: Path
 ) -> None:
     (tmp_path / "pensieve").touch()
-    done = pensieve(*words.split(), home=tmp_path, PENSIEVE_PORT=str(free_port()))
+    done = pensieve(*arguments.split(), home=tmp_path, PENSIEVE_PORT=str(free_port()))
     assert done.returncode == code, done.stderr
-    assert b"fault of its own" not in done.stderr
+    assert b"Internal error" not in done.stderr
     assert code != 73 or str(tmp_path / "pensieve").encode() in done.stderr
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_log_of_another_user_is_told(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_of_another_user_is_reported(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
     paths.logs.mkdir(parents=True)
     paths.server_log.touch(mode=0o000)
     assert run(["logs"]) == 1
@@ -150,20 +151,20 @@ def test_a_log_of_another_user_is_told(paths: Paths, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(("alias", "name"), app.ALIASES.items())
-def test_what_other_programs_call_a_command_does_the_same(
+def test_alias_behaves_like_its_command(
     alias: str, name: str, paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert f"{alias} is the same as {name}" in app.root_help()
     done = [
-        (run([word, *options]), capsys.readouterr())
+        (run([argument, *options]), capsys.readouterr())
         for options in ([], ["--json"], ["-h"])
-        for word in (alias, name)
+        for argument in (alias, name)
     ]
     assert done[0::2] == done[1::2]
     assert json.loads(done[2][1].out)
 
 
-def test_a_mistyped_alias_is_understood(capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistyped_alias_is_suggested(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["pss"]) == 2
     assert 'Did you mean "ps"' in capsys.readouterr().err
 
@@ -174,10 +175,10 @@ PROBE = (
 )
 
 
-def loaded_by(words: str, home: Path) -> set[str]:
-    """The packages that are loaded once the command has run."""
+def loaded_by(arguments: str, home: Path) -> set[str]:
+    """Return the packages that are loaded after the command has run."""
     done = subprocess.run(
-        [sys.executable, "-c", PROBE, *words.split()],
+        [sys.executable, "-c", PROBE, *arguments.split()],
         capture_output=True,
         check=True,
         env=environment(home),
@@ -188,27 +189,23 @@ def loaded_by(words: str, home: Path) -> set[str]:
     return loaded
 
 
-@pytest.mark.parametrize("words", ["--help", "--version", "help exit-codes", "env"])
-def test_what_a_shell_waits_for_at_its_start_loads_not_even_a_parser(
-    words: str, tmp_path: Path
-) -> None:
-    assert loaded_by(words, tmp_path) & (HEAVY | {"cyclopts", "rich"}) == set()
+@pytest.mark.parametrize("arguments", ["--help", "--version", "help exit-codes", "env"])
+def test_env_and_completion_do_not_import_the_parser(arguments: str, tmp_path: Path) -> None:
+    assert loaded_by(arguments, tmp_path) & (HEAVY | {"cyclopts", "rich"}) == set()
 
 
-@pytest.mark.parametrize("words", ["start --help", "help chat", "env --shell zsh"])
-def test_help_loads_nothing_heavy(words: str, tmp_path: Path) -> None:
-    assert loaded_by(words, tmp_path) & HEAVY == set()
+@pytest.mark.parametrize("arguments", ["start --help", "help chat", "env --shell zsh"])
+def test_help_loads_nothing_heavy(arguments: str, tmp_path: Path) -> None:
+    assert loaded_by(arguments, tmp_path) & HEAVY == set()
 
 
-@pytest.mark.parametrize("words", ["status", "stop", "stop --force"])
-def test_light_commands_load_nothing_heavy(words: str, tmp_path: Path) -> None:
-    assert loaded_by(words, tmp_path) & (HEAVY | {"rich"}) == set()
+@pytest.mark.parametrize("arguments", ["status", "stop", "stop --force"])
+def test_light_commands_load_nothing_heavy(arguments: str, tmp_path: Path) -> None:
+    assert loaded_by(arguments, tmp_path) & (HEAVY | {"rich"}) == set()
 
 
 @pytest.mark.parametrize("command", app.COMMANDS)
-def test_the_list_of_commands_says_what_each_says_of_itself(
-    command: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_command_list_matches_each_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([command, "--help"]) == 0
     assert app.COMMANDS[command] in capsys.readouterr().out
 
@@ -232,15 +229,15 @@ def target_of(context_tokens: int) -> Target:
     return Target("http://127.0.0.1:7777", "k", "tiny", True, context_tokens)
 
 
-def test_env_names_address_key_and_model_as_all_clients_read_them() -> None:
-    told = variables(target_of(131_072))
-    assert told["ANTHROPIC_BASE_URL"] == "http://127.0.0.1:7777"
-    assert {name for name, value in told.items() if value == "k"} == {
+def test_env_sets_address_key_and_model_for_all_clients() -> None:
+    report = variables(target_of(131_072))
+    assert report["ANTHROPIC_BASE_URL"] == "http://127.0.0.1:7777"
+    assert {name for name, value in report.items() if value == "k"} == {
         "ANTHROPIC_API_KEY",
         "ANTHROPIC_AUTH_TOKEN",
     }
     tiers = ("OPUS", "SONNET", "HAIKU", "FABLE")
-    assert {name for name, value in told.items() if value == "tiny"} == {
+    assert {name for name, value in report.items() if value == "tiny"} == {
         "ANTHROPIC_MODEL",
         *(f"ANTHROPIC_DEFAULT_{tier}_MODEL" for tier in tiers),
         "ANTHROPIC_SMALL_FAST_MODEL",
@@ -252,16 +249,16 @@ def test_env_names_address_key_and_model_as_all_clients_read_them() -> None:
     ("context_tokens", "output_tokens", "compacts"),
     [(131_072, 8192, True), (32_768, 4096, True), (16_384, 2048, False), (8192, 1024, False)],
 )
-def test_claude_code_is_told_a_window_in_which_its_compaction_has_room(
+def test_claude_code_window_leaves_room_for_compaction(
     context_tokens: int, output_tokens: int, compacts: bool
 ) -> None:
-    told = variables(target_of(context_tokens))
-    assert told["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] == str(context_tokens)
-    assert told["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] == str(output_tokens)
-    assert told["DISABLE_AUTO_COMPACT"] == ("0" if compacts else "1")
+    report = variables(target_of(context_tokens))
+    assert report["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] == str(context_tokens)
+    assert report["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] == str(output_tokens)
+    assert report["DISABLE_AUTO_COMPACT"] == ("0" if compacts else "1")
 
 
-def test_lite_is_a_value_and_not_another_name() -> None:
+def test_lite_changes_values_and_not_names() -> None:
     lite, full = variables(target_of(8192), is_lite=True), variables(target_of(8192))
     assert list(lite) == list(full)
     assert {name for name in lite if lite[name] != full[name]} == {"CLAUDE_CODE_SIMPLE"}
@@ -286,7 +283,7 @@ def test_env_follows_the_running_server_before_the_settings(
     assert "export ANTHROPIC_BASE_URL=http://127.0.0.1:9000\n" in capsys.readouterr().out
 
 
-def test_a_server_that_does_not_answer_does_not_pass_for_one(
+def test_env_check_fails_if_the_server_does_not_answer(
     paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
@@ -302,21 +299,21 @@ def test_a_server_that_does_not_answer_does_not_pass_for_one(
     assert "pensieve start" in err
 
 
-def test_env_as_json_and_as_a_dotenv_file_says_the_same(
+def test_env_json_and_dotenv_hold_the_same_values(
     paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(["env", "--json"])
-    told = json.loads(capsys.readouterr().out)
+    report = json.loads(capsys.readouterr().out)
     run(["env", "--dotenv"])
     lines = capsys.readouterr().out.splitlines()
-    assert {line.partition("=")[0]: line.partition("=")[2].strip("'") for line in lines} == told
+    assert {line.partition("=")[0]: line.partition("=")[2].strip("'") for line in lines} == report
 
 
-@pytest.mark.parametrize("words", ["--json --dotenv", "--json --shell sh", "--unset --json"])
-def test_env_takes_one_form_at_a_time(
-    words: str, paths: Paths, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("arguments", ["--json --dotenv", "--json --shell sh", "--unset --json"])
+def test_env_refuses_two_formats(
+    arguments: str, paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["env", *words.split()]) == 2
+    assert run(["env", *arguments.split()]) == 2
     assert capsys.readouterr().out == ""
 
 
@@ -329,7 +326,7 @@ def test_env_takes_one_form_at_a_time(
         ("/bin/pwsh", "$env:"),
     ],
 )
-def test_env_speaks_the_users_shell(
+def test_env_uses_the_syntax_of_the_users_shell(
     shell: str,
     first: str,
     paths: Paths,
@@ -351,7 +348,9 @@ def test_env_speaks_the_users_shell(
         ("nu", "{} | from nuon | load-env; env -0"),
     ],
 )
-def test_a_shell_that_reads_env_has_the_very_key(shell: str, script: str, tmp_path: Path) -> None:
+def test_shell_that_evaluates_env_has_the_exact_key(
+    shell: str, script: str, tmp_path: Path
+) -> None:
     command = " ".join([*PROGRAM, "env"])
     done = subprocess.run(
         [shell_program(shell), "-c", script.format(command)],
@@ -373,14 +372,12 @@ def test_a_shell_that_reads_env_has_the_very_key(shell: str, script: str, tmp_pa
         ("fish", "{0} --lite | source; {0} --unset | source; {0} --unset | source; env -0"),
         (
             "nu",
-            "{0} --lite | from nuon | load-env; {0} --unset | from nuon | do --env {{ let them = $in;"
-            " hide-env --ignore-errors ...$them.hide; load-env $them.load}}; env -0",
+            "{0} --lite | from nuon | load-env; {0} --unset | from nuon | do --env {{ let them ="
+            " $in; hide-env --ignore-errors ...$them.hide; load-env $them.load}}; env -0",
         ),
     ],
 )
-def test_unset_takes_away_what_env_gave_and_nothing_else(
-    shell: str, script: str, tmp_path: Path
-) -> None:
+def test_unset_removes_only_variables_of_env(shell: str, script: str, tmp_path: Path) -> None:
     own = {"ANTHROPIC_BETAS": "mine", "CLAUDE_CODE_X": "1", "HTTP_PROXY": "http://proxy:3128"}
     own |= {"NO_PROXY": "corp.example"}
     done = subprocess.run(
@@ -398,7 +395,7 @@ def test_unset_takes_away_what_env_gave_and_nothing_else(
 # status and stop
 
 
-def test_without_a_server_status_says_so_and_stop_has_nothing_to_do(
+def test_status_and_stop_report_that_no_server_runs(
     paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["status"]) == 3
@@ -426,7 +423,7 @@ def test_status_shows_the_running_server(paths: Paths, capsys: pytest.CaptureFix
     assert rows["pid"].strip() == str(os.getpid())
 
 
-def test_a_server_that_is_not_ready_is_unhealthy_with_its_reason(
+def test_status_of_an_unready_server_shows_the_reason(
     paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with serving() as server, server_lock.acquire(paths):
@@ -438,7 +435,7 @@ def test_a_server_that_is_not_ready_is_unhealthy_with_its_reason(
     assert "failed (weights are cursed)" in capsys.readouterr().out
 
 
-def test_a_server_that_does_not_answer_is_unhealthy(
+def test_status_of_an_unresponsive_server_is_unhealthy(
     paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
@@ -454,7 +451,7 @@ def test_a_server_that_does_not_answer_is_unhealthy(
 # errors
 
 
-def test_a_wrong_setting_is_told_without_a_traceback(
+def test_invalid_setting_is_reported_without_a_traceback(
     paths: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PENSIEVE_PORT", "http")
@@ -468,7 +465,7 @@ def test_a_wrong_setting_is_told_without_a_traceback(
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
+def test_closed_output_pipe_is_no_error(tmp_path: Path) -> None:
     with subprocess.Popen(
         [*PROGRAM, "--help"],
         stdout=subprocess.PIPE,
@@ -479,12 +476,12 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
         assert child.stdout
         assert child.stderr
         child.stdout.close()
-        said = child.stderr.read()
+        printed = child.stderr.read()
     assert child.returncode == 128 + signal.SIGPIPE
-    assert said == b""
+    assert printed == b""
 
 
-def test_nothing_is_coloured_in_a_pipe(tmp_path: Path) -> None:
+def test_output_to_a_pipe_has_no_colour(tmp_path: Path) -> None:
     done = pensieve("env", home=tmp_path, TERM="xterm-256color")
     assert b"\x1b" not in done.stdout + done.stderr
     forced = pensieve("env", home=tmp_path, TERM="xterm", FORCE_COLOR="1")
@@ -492,7 +489,7 @@ def test_nothing_is_coloured_in_a_pipe(tmp_path: Path) -> None:
     assert b"\x1b" not in forced.stdout
 
 
-def test_the_c_locale_breaks_nothing(tmp_path: Path) -> None:
+def test_c_locale_is_supported(tmp_path: Path) -> None:
     home = tmp_path / "o'brien ü"
     home.mkdir()
     for variables_ in (

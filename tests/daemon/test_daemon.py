@@ -1,4 +1,4 @@
-"""The server's life from outside: lock, record, port, starting and stopping. The server is a stand-in."""
+"""Lock, record, port, start and stop of the server, for which a stand-in runs."""
 
 import json
 import os
@@ -60,7 +60,9 @@ def port() -> int:
 
 @pytest.fixture
 def command(paths: Paths, port: int) -> Iterator[Callable[[str], list[str]]]:
-    """The command line of a stand-in that starts in the given mode; whatever runs at the end is ended."""
+    """Return a function for the command line of a stand-in; running ones are ended after the
+    test.
+    """
     yield lambda mode: stand_in_command(paths.state.parent, port, mode)
     stop(paths, is_forced=True)
     assert not stand_ins_of(paths.state.parent)
@@ -77,7 +79,7 @@ def mode_of(path: Path) -> int:
 # the lock
 
 
-def test_only_one_holds_the_lock(paths: Paths) -> None:
+def test_only_one_process_acquires_the_lock(paths: Paths) -> None:
     assert not server_lock.is_held(paths)
     with server_lock.acquire(paths) as first:
         assert first
@@ -87,13 +89,13 @@ def test_only_one_holds_the_lock(paths: Paths) -> None:
     assert not server_lock.is_held(paths)
 
 
-def test_the_lock_leaves_no_file(paths: Paths) -> None:
+def test_releasing_the_lock_removes_its_file(paths: Paths) -> None:
     with server_lock.acquire(paths):
         assert files_of(paths) == ["server.lock"]
     assert files_of(paths) == []
 
 
-def test_a_lock_on_a_file_that_was_taken_away_is_no_lock(paths: Paths) -> None:
+def test_a_lock_on_an_unlinked_file_does_not_count(paths: Paths) -> None:
     with server_lock.acquire(paths) as first:
         assert first
         paths.lock_file.unlink()
@@ -102,7 +104,7 @@ def test_a_lock_on_a_file_that_was_taken_away_is_no_lock(paths: Paths) -> None:
             assert server_lock.is_held(paths)
 
 
-def test_the_lock_of_a_killed_process_is_free_and_its_record_is_not_believed(
+def test_a_killed_process_releases_the_lock_and_its_record_is_ignored(
     paths: Paths, command: Callable[[str], list[str]]
 ) -> None:
     answering = launch(command("ready"), paths)
@@ -115,12 +117,12 @@ def test_the_lock_of_a_killed_process_is_free_and_its_record_is_not_believed(
     assert files_of(paths) == []
 
 
-def test_sweeping_where_nothing_ever_was_makes_nothing(paths: Paths) -> None:
+def test_remove_stale_creates_nothing_in_a_missing_home(paths: Paths) -> None:
     server_lock.remove_stale(paths)
     assert not paths.state.exists()
 
 
-def test_sweeping_beside_a_living_server_takes_nothing(paths: Paths) -> None:
+def test_remove_stale_keeps_a_running_servers_files(paths: Paths) -> None:
     with server_lock.acquire(paths), publish(paths, own_record(HERE)):
         server_lock.remove_stale(paths)
         assert files_of(paths) == ["server.json", "server.lock"]
@@ -129,7 +131,7 @@ def test_sweeping_beside_a_living_server_takes_nothing(paths: Paths) -> None:
 # the record
 
 
-def test_the_record_is_there_while_the_server_is(paths: Paths) -> None:
+def test_the_record_exists_while_the_server_runs(paths: Paths) -> None:
     assert current(paths) is None
     with server_lock.acquire(paths), publish(paths, own_record(HERE)) as record:
         assert current(paths) == record
@@ -139,37 +141,37 @@ def test_the_record_is_there_while_the_server_is(paths: Paths) -> None:
     assert files_of(paths) == []
 
 
-def test_a_record_without_the_lock_is_not_believed(paths: Paths) -> None:
+def test_a_record_without_the_lock_is_ignored(paths: Paths) -> None:
     with server_lock.acquire(paths), publish(paths, own_record(HERE)):
-        kept = paths.server_file.read_text(encoding="utf-8")
-    paths.server_file.write_text(kept, encoding="utf-8")
+        content = paths.server_file.read_text(encoding="utf-8")
+    paths.server_file.write_text(content, encoding="utf-8")
     assert current(paths) is None
 
 
-def test_a_record_whose_process_id_now_means_another_is_not_believed(paths: Paths) -> None:
+def test_a_record_with_a_reused_process_id_is_ignored(paths: Paths) -> None:
     with server_lock.acquire(paths), publish(paths, own_record(HERE)) as record:
-        said = json.loads(paths.server_file.read_text(encoding="utf-8"))
-        said["process_start"] = f"{record.process_start}0"
-        paths.server_file.write_text(json.dumps(said), encoding="utf-8")
+        stored = json.loads(paths.server_file.read_text(encoding="utf-8"))
+        stored["process_start"] = f"{record.process_start}0"
+        paths.server_file.write_text(json.dumps(stored), encoding="utf-8")
         assert current(paths) is None
 
 
-def test_a_record_of_a_newer_version_is_read_without_what_is_new_in_it(paths: Paths) -> None:
+def test_unknown_fields_of_a_record_are_ignored(paths: Paths) -> None:
     with server_lock.acquire(paths), publish(paths, own_record(HERE)) as record:
-        said = json.loads(paths.server_file.read_text(encoding="utf-8"))
-        paths.server_file.write_text(json.dumps(said | {"mood": "good"}), encoding="utf-8")
+        stored = json.loads(paths.server_file.read_text(encoding="utf-8"))
+        paths.server_file.write_text(json.dumps(stored | {"mood": "good"}), encoding="utf-8")
         assert current(paths) == record
 
 
-def test_a_lock_without_a_record_is_told_with_a_command_that_can_be_pasted(paths: Paths) -> None:
+def test_a_lock_without_a_record_raises_with_a_pastable_command(paths: Paths) -> None:
     with server_lock.acquire(paths), pytest.raises(StopFailedError, match="no record") as failure:
-        stop(paths, is_forced=False, patience_s=0)
+        stop(paths, is_forced=False, timeout_s=0)
     *_, command = (failure.value.hint or "").splitlines()
     assert shlex.split(command) == ["lsof", str(paths.lock_file)]
 
 
-def test_a_record_behind_a_link_is_not_believed(paths: Paths, tmp_path: Path) -> None:
-    """It says to whom clients send the key."""
+def test_a_record_that_is_a_link_is_ignored(paths: Paths, tmp_path: Path) -> None:
+    """The record determines where clients send the key."""
     with server_lock.acquire(paths), publish(paths, own_record(HERE)):
         paths.server_file.rename(tmp_path / "planted")
         paths.server_file.symlink_to(tmp_path / "planted")
@@ -179,7 +181,7 @@ def test_a_record_behind_a_link_is_not_believed(paths: Paths, tmp_path: Path) ->
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "{}", '{"pid": 1}', "\x00", "[" * 50_000, '{"pid": ' * 9_000]
 )
-def test_a_damaged_record_is_no_record(paths: Paths, text: str) -> None:
+def test_a_damaged_record_is_ignored(paths: Paths, text: str) -> None:
     with server_lock.acquire(paths):
         paths.server_file.write_text(text, encoding="utf-8")
         assert current(paths) is None
@@ -201,13 +203,13 @@ def test_a_server_on_every_address_is_reached_through_loopback(host: str, url: s
 # processes
 
 
-def test_a_process_is_told_from_the_next_one_with_its_id() -> None:
+def test_a_reused_process_id_is_another_process() -> None:
     assert start_of(os.getpid()) == start_of(os.getpid())
     assert start_of(os.getpid()) != start_of(1)
     assert command_of(os.getpid())
 
 
-def test_a_process_that_has_ended_is_gone_even_before_its_parent_looks() -> None:
+def test_a_zombie_counts_as_ended() -> None:
     with subprocess.Popen(["/bin/sh", "-c", "exit 0"], stdout=subprocess.PIPE) as child:
         assert child.stdout
         child.stdout.read()
@@ -219,7 +221,7 @@ def test_a_process_that_has_ended_is_gone_even_before_its_parent_looks() -> None
 # folders and files
 
 
-def test_folders_and_files_are_the_owners_alone_whatever_the_umask(paths: Paths) -> None:
+def test_folders_and_files_are_private_for_any_umask(paths: Paths) -> None:
     before = os.umask(0)
     try:
         with server_lock.acquire(paths), publish(paths, own_record(HERE)):
@@ -252,7 +254,7 @@ def test_a_state_folder_of_another_user_is_refused(paths: Paths) -> None:
         private_dirs.make_private(paths.state)
 
 
-def test_a_file_in_the_folders_place_is_refused(paths: Paths) -> None:
+def test_a_state_folder_that_is_a_file_is_refused(paths: Paths) -> None:
     paths.state.parent.mkdir()
     paths.state.touch()
     with pytest.raises(NotWritableError):
@@ -278,7 +280,7 @@ def test_a_free_port_is_bound_and_listens(port: int) -> None:
         pass
 
 
-def test_a_port_that_was_just_used_can_be_used_again(port: int) -> None:
+def test_a_recently_used_port_can_be_bound(port: int) -> None:
     with bind("127.0.0.1", port) as listener:
         client = socket.create_connection(("127.0.0.1", port))
         connection, _ = listener.accept()
@@ -297,7 +299,7 @@ def test_a_port_that_was_just_used_can_be_used_again(port: int) -> None:
         (socket.AF_INET6, "::"),
     ],
 )
-def test_a_port_in_use_is_refused_with_its_owner_and_another_port(
+def test_a_taken_port_raises_with_owner_and_another_port(
     family: socket.AddressFamily, address: str, port: int
 ) -> None:
     with suppress(OSError), socket.socket(family) as listener:
@@ -322,14 +324,14 @@ def test_the_owner_of_a_port_is_found_by_process_and_command(port: int) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("lsof"), reason="no lsof here")
-def test_lsof_tells_the_owner_too(port: int) -> None:
+def test_lsof_finds_the_owner(port: int) -> None:
     assert lsof_pid(port) is None
     with bind("127.0.0.1", port):
         assert lsof_pid(port) == os.getpid()
 
 
 @pytest.mark.skipif(not shutil.which("lsof") or not shutil.which("ps"), reason="no lsof or ps")
-def test_the_owner_is_found_as_on_a_mac(port: int) -> None:
+def test_the_owner_is_found_by_lsof_and_ps(port: int) -> None:
     with bind("127.0.0.1", port):
         owner = find_owner(port, "darwin")
     assert owner
@@ -347,7 +349,7 @@ def test_the_owner_is_found_as_on_a_mac(port: int) -> None:
         ("panic\np412\n", 412),
     ],
 )
-def test_a_listener_is_read_from_what_lsof_prints(printed: str, pid: int | None) -> None:
+def test_lsof_output_is_parsed(printed: str, pid: int | None) -> None:
     assert read_listener(printed) == pid
 
 
@@ -365,7 +367,7 @@ def test_a_pensieve_of_another_home_is_recognised(command: list[str], is_pensiev
     assert PortOwner(1, tuple(command)).is_pensieve is is_pensieve
 
 
-def test_a_server_outwaits_a_start_that_looks_at_its_port(port: int) -> None:
+def test_bind_with_retry_waits_for_a_short_bind_of_another_start(port: int) -> None:
     look = bind("127.0.0.1", port)
     closing = threading.Timer(0.2, look.close)
     closing.start()
@@ -375,7 +377,7 @@ def test_a_server_outwaits_a_start_that_looks_at_its_port(port: int) -> None:
 
 
 @pytest.mark.parametrize("host", ["203.0.113.7", "no.such.host.invalid", "a" * 300])
-def test_a_host_that_is_not_here_is_refused(host: str, port: int) -> None:
+def test_a_foreign_host_address_is_refused(host: str, port: int) -> None:
     with pytest.raises(SettingsError, match="not an address of this machine"):
         bind(host, port)
 
@@ -383,7 +385,7 @@ def test_a_host_that_is_not_here_is_refused(host: str, port: int) -> None:
 # health
 
 
-def test_what_is_no_health_of_this_server_is_unreachable() -> None:
+def test_answers_of_other_programs_are_unreachable() -> None:
     assert read({"status": "ready", "pid": 2}, pid=1).status == "unreachable"
     assert read({"status": "fine", "pid": 1}, pid=1).status == "unreachable"
     assert read(["ready"], pid=1).status == "unreachable"
@@ -391,7 +393,7 @@ def test_what_is_no_health_of_this_server_is_unreachable() -> None:
     assert odd == Health("ready")
 
 
-def test_a_server_that_is_gone_is_unreachable(port: int) -> None:
+def test_an_ended_server_is_unreachable(port: int) -> None:
     health = ask(ServerRecord(1, "", "127.0.0.1", port, "tiny", "cpu", 0.0, ""))
     assert health.status == "unreachable"
     assert str(port) in health.detail
@@ -400,7 +402,7 @@ def test_a_server_that_is_gone_is_unreachable(port: int) -> None:
 # starting and stopping
 
 
-def test_the_servers_command_has_the_flags_that_were_given_and_never_a_key() -> None:
+def test_the_server_command_has_the_flags_and_never_a_key() -> None:
     command = server_command(Flags(model="a b", port=9, idle_unload=0.5))
     assert command[1:5] == ["-E", "-P", "-m", "pensieve"]
     flags = ["--model", "a b", "--port", "9", "--idle-unload", "0.5"]
@@ -409,7 +411,7 @@ def test_the_servers_command_has_the_flags_that_were_given_and_never_a_key() -> 
 
 
 @pytest.mark.parametrize("mode", ["ready", "slow"])
-def test_a_server_is_started_once_it_answers_and_stopped_without_a_trace(
+def test_launch_returns_when_the_server_answers_and_stop_leaves_no_trace(
     mode: str, paths: Paths, command: Callable[[str], list[str]]
 ) -> None:
     answering = launch(command(mode), paths)
@@ -426,7 +428,7 @@ def test_a_server_is_started_once_it_answers_and_stopped_without_a_trace(
     assert stop(paths, is_forced=False) is None
 
 
-def test_the_server_that_runs_already_is_found(
+def test_wait_for_other_returns_the_running_server(
     paths: Paths, command: Callable[[str], list[str]]
 ) -> None:
     first = launch(command("ready"), paths)
@@ -435,7 +437,7 @@ def test_the_server_that_runs_already_is_found(
     assert (other.record, other.is_new) == (first.record, False)
 
 
-def test_a_start_that_comes_second_gets_the_server_of_the_first(
+def test_a_second_start_returns_the_first_ones_server(
     paths: Paths, command: Callable[[str], list[str]]
 ) -> None:
     first = launch(command("ready"), paths)
@@ -443,7 +445,7 @@ def test_a_start_that_comes_second_gets_the_server_of_the_first(
     assert (second.record, second.is_new) == (first.record, False)
 
 
-def test_of_several_starts_at_once_one_becomes_the_server(
+def test_concurrent_starts_yield_one_server(
     paths: Paths, command: Callable[[str], list[str]]
 ) -> None:
     with ThreadPoolExecutor(4) as pool:
@@ -452,7 +454,7 @@ def test_of_several_starts_at_once_one_becomes_the_server(
     assert [answering.is_new for answering in starts].count(True) == 1
 
 
-def test_a_server_that_dies_while_starting_gives_its_last_words(
+def test_a_server_that_dies_while_starting_raises_with_its_log(
     paths: Paths, command: Callable[[str], list[str]]
 ) -> None:
     private_dirs.make_private(paths.logs)
@@ -465,7 +467,7 @@ def test_a_server_that_dies_while_starting_gives_its_last_words(
     assert str(paths.server_log) in (failure.value.hint or "")
 
 
-def test_a_model_that_does_not_load_is_told_and_its_server_ended(
+def test_a_failed_engine_raises_and_its_server_is_ended(
     paths: Paths, command: Callable[[str], list[str]]
 ) -> None:
     with pytest.raises(StartFailedError, match="weights are cursed") as failure:
@@ -475,7 +477,7 @@ def test_a_model_that_does_not_load_is_told_and_its_server_ended(
     assert not server_lock.is_held(paths)
 
 
-def test_a_server_that_refuses_its_model_is_quoted_and_nothing_else_is_said(
+def test_an_error_of_the_server_is_quoted_alone(
     paths: Paths, command: Callable[[str], list[str]]
 ) -> None:
     with pytest.raises(StartFailedError) as failure:
@@ -485,7 +487,7 @@ def test_a_server_that_refuses_its_model_is_quoted_and_nothing_else_is_said(
     assert failure.value.exit_code == 65
 
 
-def test_a_model_that_the_engine_does_not_load_has_the_exit_code_of_a_bad_model(
+def test_a_model_that_does_not_load_has_the_exit_code_of_a_damaged_model(
     paths: Paths, command: Callable[[str], list[str]]
 ) -> None:
     with pytest.raises(StartFailedError) as failure:
@@ -494,21 +496,21 @@ def test_a_model_that_the_engine_does_not_load_has_the_exit_code_of_a_bad_model(
     assert failure.value.exit_code == 65
 
 
-def test_a_server_that_never_gets_ready_is_ended(
+def test_a_server_that_never_becomes_ready_is_ended(
     paths: Paths, command: Callable[[str], list[str]]
 ) -> None:
     with pytest.raises(StartFailedError, match="not ready after"):
-        launch(command("never"), paths, patience_s=2.0)
+        launch(command("never"), paths, timeout_s=2.0)
     assert files_of(paths) == []
 
 
-def test_a_large_model_may_take_longer_to_load_than_a_start_waits_for_a_silent_server(
+def test_progress_with_loading_extends_the_deadline(
     paths: Paths, command: Callable[[str], list[str]]
 ) -> None:
-    assert launch(command("large"), paths, patience_s=1.0).health.status == "ready"
+    assert launch(command("large"), paths, timeout_s=1.0).health.status == "ready"
 
 
-def test_ctrl_c_while_waiting_ends_what_was_started(
+def test_ctrl_c_while_waiting_ends_the_started_server(
     paths: Paths, command: Callable[[str], list[str]]
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
@@ -517,12 +519,12 @@ def test_ctrl_c_while_waiting_ends_what_was_started(
     assert not server_lock.is_held(paths)
 
 
-def test_a_server_that_will_not_end_is_told_of_and_ended_by_force(
+def test_a_server_that_ignores_sigterm_raises_and_force_ends_it(
     paths: Paths, command: Callable[[str], list[str]]
 ) -> None:
     answering = launch(command("stubborn"), paths)
     with pytest.raises(StopFailedError, match="has not ended") as failure:
-        stop(paths, is_forced=False, patience_s=0.2)
+        stop(paths, is_forced=False, timeout_s=0.2)
     assert "pensieve stop --force" in (failure.value.hint or "")
     assert start_of(answering.record.pid)
     assert stop(paths, is_forced=True) == answering.record
@@ -530,7 +532,7 @@ def test_a_server_that_will_not_end_is_told_of_and_ended_by_force(
     assert files_of(paths) == []
 
 
-def test_a_process_that_got_a_dead_servers_id_is_left_alone(paths: Paths) -> None:
+def test_stop_does_not_signal_a_reused_process_id(paths: Paths) -> None:
     with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as bystander:
         private_dirs.make_private(paths.state)
         record = ServerRecord(bystander.pid, "0", "127.0.0.1", 7777, "tiny", "cpu", 0.0, "")
@@ -542,19 +544,17 @@ def test_a_process_that_got_a_dead_servers_id_is_left_alone(paths: Paths) -> Non
     assert files_of(paths) == []
 
 
-def test_the_last_words_are_few_and_readable(tmp_path: Path) -> None:
+def test_the_log_tail_is_short_and_readable(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"".join(b"line %d \xff\n" % n for n in range(1000)))
-    words = StartLog(log, 0).log_tail().splitlines()
-    assert words[-1] == "line 999 \ufffd"
-    assert len(words) <= 12
+    tail = StartLog(log, 0).log_tail().splitlines()
+    assert tail[-1] == "line 999 \ufffd"
+    assert len(tail) <= 12
     assert StartLog(tmp_path / "none", 0).log_tail() == ""
 
 
 @pytest.mark.parametrize("code", [1, 65, 69, 78])
-def test_an_error_with_which_a_server_ended_is_told_once_as_it_said_it(
-    code: int, tmp_path: Path
-) -> None:
+def test_a_servers_last_error_is_quoted_once(code: int, tmp_path: Path) -> None:
     log = tmp_path / "log"
     before = "Error: of another day\n"
     log.write_text(
@@ -568,7 +568,7 @@ def test_an_error_with_which_a_server_ended_is_told_once_as_it_said_it(
 
 
 @pytest.mark.parametrize(("code", "how"), [(-9, "signal 9"), (3, "exit code 3"), (None, "in time")])
-def test_an_end_without_an_error_is_told_with_the_end_of_the_log(
+def test_an_end_without_an_error_shows_the_log_tail(
     code: int | None, how: str, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
@@ -579,7 +579,7 @@ def test_an_end_without_an_error_is_told_with_the_end_of_the_log(
     assert failure.exit_code == 1
 
 
-def test_a_cause_that_the_engine_names_is_all_that_is_said(tmp_path: Path) -> None:
+def test_the_engines_reason_is_shown_alone(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("2026 ERROR the engine has failed: The model does not load: bad shape\n")
     health = Health("failed", "The model does not load: bad shape")
@@ -587,13 +587,13 @@ def test_a_cause_that_the_engine_names_is_all_that_is_said(tmp_path: Path) -> No
     assert failure.message == "The model does not load: bad shape"
     assert "|" not in str(failure.hint)
     assert "  pensieve doctor --verify" in str(failure.hint)
-    unsaid = StartLog(log, 0).failure_of_health(Health("failed"), 9.0)
-    assert "gives no reason" in unsaid.message
-    assert "bad shape" in str(unsaid.hint)
+    failure = StartLog(log, 0).failure_of_health(Health("failed"), 9.0)
+    assert "without a reason" in failure.message
+    assert "bad shape" in str(failure.hint)
 
 
 @pytest.mark.parametrize(("host", "other"), [("127.0.0.1", "::1"), ("::1", "127.0.0.1")])
-def test_a_server_at_one_loopback_address_is_reached_at_the_other(host: str, other: str) -> None:
+def test_a_server_at_one_loopback_address_also_listens_at_the_other(host: str, other: str) -> None:
     if not has_ipv6():
         pytest.skip("no IPv6 here")
     with bind(host, 0) as listener, both_loopbacks(listener) as listeners:
@@ -604,7 +604,7 @@ def test_a_server_at_one_loopback_address_is_reached_at_the_other(host: str, oth
     assert listeners[1].fileno() == -1
 
 
-def test_a_server_is_reached_at_its_own_address_alone_where_the_other_has_another_owner() -> None:
+def test_a_taken_second_loopback_address_is_skipped() -> None:
     if not has_ipv6():
         pytest.skip("no IPv6 here")
     with bind("127.0.0.1", 0) as listener:
@@ -616,7 +616,7 @@ def test_a_server_is_reached_at_its_own_address_alone_where_the_other_has_anothe
             assert listeners == [listener]
 
 
-def test_a_server_for_other_machines_listens_where_it_was_told_to() -> None:
+def test_a_server_for_other_machines_listens_only_at_its_address() -> None:
     with bind("0.0.0.0", 0) as listener, both_loopbacks(listener) as listeners:
         assert listeners == [listener]
 

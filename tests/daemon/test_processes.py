@@ -1,4 +1,6 @@
-"""Processes as macOS tells of them: recorded lines of ps, packed bytes of libproc, and ps itself where it is installed."""
+"""Process facts on macOS: recorded lines of ps, packed bytes of libproc, and the real ps if
+installed.
+"""
 
 import os
 import shutil
@@ -28,7 +30,7 @@ with_ps = pytest.mark.skipif(not shutil.which("ps"), reason="no ps here")
 
 
 def packed_info(pid: int, parent: int, start: tuple[int, int], status: int = 2) -> bytes:
-    """A struct proc_bsdinfo, field by field as <sys/proc_info.h> has it."""
+    """Pack a struct proc_bsdinfo by field, as in <sys/proc_info.h>."""
     ids = struct.pack("=5I", 0x4004, status, 0, pid, parent)
     users = struct.pack("=7I", 501, 20, 501, 20, 501, 20, 0)
     names = struct.pack("=16s32s", b"python3.14", b"Python")
@@ -37,7 +39,7 @@ def packed_info(pid: int, parent: int, start: tuple[int, int], status: int = 2) 
 
 
 def packed_usage(footprint: int) -> bytes:
-    """A struct rusage_info_v0, field by field as <sys/resource.h> has it."""
+    """Pack a struct rusage_info_v0 by field, as in <sys/resource.h>."""
     counters = struct.pack("=7Q", 10**9, 10**8, 3, 4, 5, 6, 7)
     return bytes(range(16)) + counters + struct.pack("=3Q", footprint, 123, 0)
 
@@ -103,14 +105,14 @@ def test_memory_by_libproc_is_the_footprint_of_a_process_and_of_what_it_started(
     assert memory_by_libproc(7, library) == 0
 
 
-def test_processes_of_other_users_do_not_count() -> None:
+def test_other_users_processes_are_ignored() -> None:
     family = FAMILY | {98250: b""}
     library = LibProc(Library(family, {98246: 80_000_000}))
     assert memory_by_libproc(98246, library) == 80_000_000
     assert memory_by_libproc(98246, LibProc(Library({}))) == 0
 
 
-def test_there_is_no_libproc_outside_macos() -> None:
+def test_libproc_loads_only_on_macos() -> None:
     assert (load() is None) == (sys.platform != "darwin")
 
 
@@ -127,7 +129,7 @@ def test_there_is_no_libproc_outside_macos() -> None:
         ("S    lundi 30 nov.  2026", "lundi 30 nov. 2026"),
     ],
 )
-def test_a_start_is_read_from_the_line_of_ps(line: str, start: str | None) -> None:
+def test_a_start_is_parsed_from_ps(line: str, start: str | None) -> None:
     assert read_start(line) == start
 
 
@@ -143,7 +145,7 @@ def test_odd_lines_of_ps_are_skipped() -> None:
 
 
 @with_ps
-def test_the_real_ps_tells_what_a_mac_is_asked() -> None:
+def test_the_real_ps_reports_start_memory_and_command() -> None:
     pid = os.getpid()
     start = start_of(pid, "darwin")
     assert start is not None
@@ -153,7 +155,7 @@ def test_the_real_ps_tells_what_a_mac_is_asked() -> None:
 
 
 @with_ps
-def test_the_real_ps_takes_a_zombie_for_gone_and_counts_children() -> None:
+def test_the_real_ps_ignores_zombies_and_counts_children() -> None:
     alone = memory_of(os.getpid(), "darwin")
     with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as child:
         assert 0 < memory_of(child.pid, "darwin") < alone
@@ -164,7 +166,7 @@ def test_the_real_ps_takes_a_zombie_for_gone_and_counts_children() -> None:
 
 
 @with_ps
-def test_a_start_in_seconds_and_one_in_microseconds_are_of_the_same_process() -> None:
+def test_starts_in_seconds_and_microseconds_match() -> None:
     start = start_of(os.getpid(), "darwin")
     assert start is not None
     assert is_running(os.getpid(), start, "darwin")

@@ -1,6 +1,6 @@
-"""What models of each family write, by hand from their documentation, and what it means: texts and calls in order."""
+"""Examples of what models of each family write, from their documentation, and its meaning."""
 
-# ruff: noqa: RUF001 -- DeepSeek's marks have letters of their own
+# ruff: noqa: RUF001 -- DeepSeek's marks contain these characters
 
 from dataclasses import dataclass
 from typing import Any
@@ -59,7 +59,7 @@ CODE = (
 )
 NOW = ("clock", {})
 
-# Each DIALECT with what it may not be asked to hold in a text: its own marks.
+# Each dialect with what a text cannot contain: its own marks.
 DIALECTS: dict[str, Dialect] = {
     dialect.name: dialect
     for dialect in (
@@ -87,11 +87,9 @@ DIALECTS: dict[str, Dialect] = {
 
 @dataclass(frozen=True)
 class Case:
-    """written: by the model. means: texts, and calls as pairs of name and input."""
-
     dialect: str
-    written: str
-    means: list[str | tuple[str, dict[str, Any]]]
+    written: str  # by the model
+    means: list[str | tuple[str, dict[str, Any]]]  # texts, and calls: (name, input)
 
 
 HERMES = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>'
@@ -114,7 +112,8 @@ CASES = [
     ),
     Case(
         "hermes",
-        '<tool_call>\n{"name": "get_weather", "arguments": "{\\"city\\": \\"Paris\\"}"}\n</tool_call>',
+        '<tool_call>\n{"name": "get_weather", "arguments": "{\\"city\\": \\"Paris\\"}"}\n'
+        "</tool_call>",
         [PARIS],
     ),
     Case("plain", HERMES, [PARIS]),
@@ -129,7 +128,8 @@ CASES = [
     ),
     Case(
         "qwen-coder",
-        "<tool_call>\n<function=get_weather><parameter=city>Paris</parameter></function></tool_call>",
+        "<tool_call>\n<function=get_weather><parameter=city>Paris</parameter>"
+        "</function></tool_call>",
         [PARIS],
     ),
     Case("qwen-coder", "<tool_call>\n<function=clock>\n</function>\n</tool_call>", [NOW]),
@@ -181,12 +181,14 @@ CASES = [
     ),
     Case(
         "lfm2",
-        '<|tool_call_start|>[get_weather(city="Rome", unit="celsius"), clock()]<|tool_call_end|>Looking.',
+        '<|tool_call_start|>[get_weather(city="Rome", unit="celsius"), '
+        "clock()]<|tool_call_end|>Looking.",
         [ROME, NOW, "Looking."],
     ),
     Case(
         "lfm2",
-        "<|tool_call_start|>[write(path='it\\'s', content=\"a\\nb\\\"\", force=True, tags=['x', \"y, )\"])]"
+        "<|tool_call_start|>[write(path='it\\'s', content=\"a\\n"
+        'b\\"", force=True, tags=[\'x\', "y, )"])]'
         "<|tool_call_end|>",
         [("write", {"path": "it's", "content": 'a\nb"', "force": True, "tags": ["x", "y, )"]})],
     ),
@@ -194,13 +196,15 @@ CASES = [
         "kimi",
         "Looking.<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0"
         '<|tool_call_argument_begin|>{"city": "Paris"}<|tool_call_end|><|tool_call_begin|>'
-        "functions.clock:1<|tool_call_argument_begin|>{}<|tool_call_end|><|tool_calls_section_end|>",
+        "functions.clock:1<|tool_call_argument_begin|>{}<|tool_call_end|>"
+        "<|tool_calls_section_end|>",
         ["Looking.", PARIS, NOW],
     ),
     Case(
         "deepseek-v3",
         "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>get_weather\n```json\n"
-        '{"city": "Paris"}\n```<｜tool▁call▁end｜>\n<｜tool▁call▁begin｜>function<｜tool▁sep｜>clock\n'
+        '{"city": "Paris"}\n```<｜tool▁call▁end｜>\n'
+        "<｜tool▁call▁begin｜>function<｜tool▁sep｜>clock\n"
         "```json\n{}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
         [PARIS, NOW],
     ),
@@ -213,7 +217,8 @@ CASES = [
     Case(
         "glm",
         "Hm.\n<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Rome</arg_value>\n"
-        "<arg_key>unit</arg_key>\n<arg_value>celsius</arg_value>\n</tool_call>\n<tool_call>clock\n</tool_call>",
+        "<arg_key>unit</arg_key>\n<arg_value>celsius</arg_value>\n</tool_call>\n"
+        "<tool_call>clock\n</tool_call>",
         ["Hm.", ROME, NOW],
     ),
     Case(
@@ -224,7 +229,8 @@ CASES = [
     ),
     Case(
         "minimax",
-        '<minimax:tool_call>\n<invoke name="get_weather">\n<parameter name="city">Paris</parameter>\n'
+        '<minimax:tool_call>\n<invoke name="get_weather">\n'
+        '<parameter name="city">Paris</parameter>\n'
         '</invoke>\n<invoke name="clock">\n</invoke>\n</minimax:tool_call>',
         [PARIS, NOW],
     ),
@@ -236,12 +242,14 @@ CASES = [
     ),
     Case(
         "harmony",
-        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>\n Hello.",
+        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>"
+        "\n Hello.",
         ["(Hm.)", "Hello."],
     ),
     Case(
         "harmony",
-        "<|channel|>commentary<|message|>First I look.<|end|><|start|>assistant<|channel|>commentary"
+        "<|channel|>commentary<|message|>First I look.<|end|>"
+        "<|start|>assistant<|channel|>commentary"
         " to=functions.clock <|constrain|>json<|message|>{}",
         ["First I look.", NOW],
     ),

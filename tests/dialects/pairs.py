@@ -1,4 +1,4 @@
-"""Tools' schemas, each with a value that it takes, drawn together: all the ways in which MCP servers write them."""
+"""Strategies for tools' schemas with a valid value each, as MCP servers write them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,25 +9,80 @@ Pair = tuple[dict[str, Any], Any]
 
 NAMES = (
     *("a", "path", "n", "-A", "$.xgafv", "filter[id]", "@type", "a/b", "file path", "xml:lang"),
-    *("range(x)", "a,b", "it's", "a<b", "a=b", "x{y}", "", "%41", "%", "q\"r", "a\u00a0b", "\u00a0", " x "),
+    *(
+        "range(x)",
+        "a,b",
+        "it's",
+        "a<b",
+        "a=b",
+        "x{y}",
+        "",
+        "%41",
+        "%",
+        'q"r',
+        "a\u00a0b",
+        "\u00a0",
+        " x ",
+    ),
     *("é", "</arg_key>", "<|im_end|>", "a>", "a\nb", "[ARGS]", "}", ")", "null", "1"),
-)  # fmt: skip
+)
 TEXTS = (
-    *("", "x", "null", "true", "5", "-1.5", "1x", '"5"', '"x"', '"\\"5\\""', "[1]", '{"a": 1}', "{", '"'),
-    *(" 5 ", "\n", " x\n", "None", "é🙂", "\\", "\\n", "a, b)", "]}", "<b>", "a\nb", "'", "nul", "[", "NaN"),
+    *(
+        "",
+        "x",
+        "null",
+        "true",
+        "5",
+        "-1.5",
+        "1x",
+        '"5"',
+        '"x"',
+        '"\\"5\\""',
+        "[1]",
+        '{"a": 1}',
+        "{",
+        '"',
+    ),
+    *(
+        " 5 ",
+        "\n",
+        " x\n",
+        "None",
+        "é🙂",
+        "\\",
+        "\\n",
+        "a, b)",
+        "]}",
+        "<b>",
+        "a\nb",
+        "'",
+        "nul",
+        "[",
+        "NaN",
+    ),
     *("a<|im_end|>b", "<|tool_call|>", "1e999", "\u2028"),
-    *("</parameter>", "a\n</parameter>\n</function>", "</arg_value>", '"</arg_value>"', '<|"|>', "<escape>x", "</invoke>"),
-)  # fmt: skip
+    *(
+        "</parameter>",
+        "a\n</parameter>\n</function>",
+        "</arg_value>",
+        '"</arg_value>"',
+        '<|"|>',
+        "<escape>x",
+        "</invoke>",
+    ),
+)
 MARKED = '<|"/>ax\n'
 texts = st.sampled_from(TEXTS) | st.text(st.sampled_from('ax5 "\\{}[]:,<>/\n'), max_size=8)
 numbers = st.integers(-(10**6), 10**6) | st.sampled_from([0.5, -1.25, 3.75e-5, 1e20])
 values = st.recursive(
     st.none() | st.booleans() | numbers | texts,
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=2)
+    ),
     max_leaves=4,
-)  # fmt: skip
+)
 
-# Definitions that any schema of a tool here may refer to; the last holds itself.
+# Definitions that any schema here may refer to; the last one is recursive.
 DEFINITIONS: dict[str, Any] = {
     "Mode": {"type": "string", "enum": ["on", "5", "null"]},
     "Point": {
@@ -47,7 +102,7 @@ DEFINITIONS: dict[str, Any] = {
 
 
 def ordered(*keys: str) -> "Callable[[tuple[Any, ...]], dict[str, Any]]":
-    """Properties in the order of the schema, in which a grammar has them."""
+    """Properties in the order of the schema, which is the grammar's."""
     return lambda values: dict(zip(keys, values, strict=False))
 
 
@@ -73,7 +128,10 @@ scalars: "st.SearchStrategy[Pair]" = st.one_of(
     of({"type": "string", "minLength": 2, "maxLength": 5}, st.text(MARKED, min_size=2, max_size=5)),
     of({"type": "string", "maxLength": 14}, texts.filter(lambda text: len(text) <= 14)),
     of({"type": "string", "minLength": 1}, texts.filter(bool)),
-    of({"type": "string", "pattern": "^[a-z]{1,3}(/[^0-9]+)?$"}, st.sampled_from(["a", "abc", "ab/x\"y", "a/\n"])),
+    of(
+        {"type": "string", "pattern": "^[a-z]{1,3}(/[^0-9]+)?$"},
+        st.sampled_from(["a", "abc", 'ab/x"y', "a/\n"]),
+    ),
     of({"type": "string", "pattern": "x/?$|5"}, st.sampled_from(["x", "ax/", "1 5 2"])),
     of({"type": "string", "pattern": "[^5]"}, texts.filter(lambda text: text.strip("5"))),
     of({"type": "string", "pattern": "[$^]"}, st.sampled_from(["a$", "^", "a^b\n"])),
@@ -84,19 +142,36 @@ scalars: "st.SearchStrategy[Pair]" = st.one_of(
     of({"type": ["string", "null"]}, st.none() | texts),
     of({"type": ["string", "integer"]}, st.integers(-9, 99) | texts),
     of({"type": ["boolean", "null", "number"]}, st.none() | st.booleans() | numbers),
-    of({"enum": ["on", "off", 0, 1, None, True, "1", "null"]},
-       st.sampled_from(["on", "off", 0, 1, None, True, "1", "null"])),
-    of({"type": "string", "enum": ["x", "x y", "5", "a<|im_end|>b"]}, st.sampled_from(["x", "x y", "5", "a<|im_end|>b"])),
+    of(
+        {"enum": ["on", "off", 0, 1, None, True, "1", "null"]},
+        st.sampled_from(["on", "off", 0, 1, None, True, "1", "null"]),
+    ),
+    of(
+        {"type": "string", "enum": ["x", "x y", "5", "a<|im_end|>b"]},
+        st.sampled_from(["x", "x y", "5", "a<|im_end|>b"]),
+    ),
     of({"const": "UTC"}, st.just("UTC")),
-    of({"anyOf": [{"type": "string", "enum": ["on", "null"]}, {"type": "null"}]}, st.sampled_from(["on", "null", None])),
+    of(
+        {"anyOf": [{"type": "string", "enum": ["on", "null"]}, {"type": "null"}]},
+        st.sampled_from(["on", "null", None]),
+    ),
     of({}, values),
     of({"description": "any JSON", "title": "T"}, values),
     of({"type": "array"}, st.lists(values, max_size=2)),
-    of({"type": ["object", "string"]}, texts | st.dictionaries(st.sampled_from(NAMES), values, max_size=2)),
+    of(
+        {"type": ["object", "string"]},
+        texts | st.dictionaries(st.sampled_from(NAMES), values, max_size=2),
+    ),
     *(of({"$ref": f"#/$defs/{name}"}, taken) for name, taken in REFERRED.items()),
-    *(of({"anyOf": [{"$ref": f"#/$defs/{name}"}, {"type": "null"}]}, taken | st.none()) for name, taken in REFERRED.items()),
-    *(of({"allOf": [{"$ref": f"#/$defs/{name}"}], "description": "d"}, taken) for name, taken in REFERRED.items()),
-)  # fmt: skip
+    *(
+        of({"anyOf": [{"$ref": f"#/$defs/{name}"}, {"type": "null"}]}, taken | st.none())
+        for name, taken in REFERRED.items()
+    ),
+    *(
+        of({"allOf": [{"$ref": f"#/$defs/{name}"}], "description": "d"}, taken)
+        for name, taken in REFERRED.items()
+    ),
+)
 
 
 @st.composite
@@ -115,7 +190,7 @@ def choices(draw: st.DrawFn, inner: "st.SearchStrategy[Pair]") -> Pair:
 
 @st.composite
 def objects(draw: st.DrawFn, inner: "st.SearchStrategy[Pair]") -> Pair:
-    """With listed properties, required or not, some of the required ones unlisted; closed, open, or a map beside that."""
+    """Listed properties, some required, some of those unlisted; closed, open, or with a map."""
     names = draw(st.lists(st.sampled_from(NAMES), unique=True, max_size=3))
     parts = {name: draw(inner) for name in names}
     must = [name for name in names if draw(st.booleans())]
@@ -147,7 +222,7 @@ def free_objects(draw: st.DrawFn) -> Pair:
 
 @st.composite
 def combined(draw: st.DrawFn, inner: "st.SearchStrategy[Pair]") -> Pair:
-    """Objects that say in several places what they have."""
+    """Objects that several parts of the schema define together."""
     first, second = draw(objects(inner)), draw(objects(inner))
     key = draw(st.sampled_from(["anyOf", "oneOf", "allOf", "base"]))
     if key in ("anyOf", "oneOf"):

@@ -20,7 +20,7 @@ names = st.text(st.characters() | st.sampled_from(" \n<>\"'(){},:=%\x00\x1f\x7f\
 @example("")
 @example("%41")
 @example("a\nb")
-def test_any_name_is_carried_and_read_as_it_was(form: ParameterForm, name: str) -> None:
+def test_any_name_survives_escaping_and_parsing(form: ParameterForm, name: str) -> None:
     written = written_name(form, name)
     assert re.fullmatch(name_pattern(form), written)
     assert read_name(form, written) == name
@@ -28,7 +28,7 @@ def test_any_name_is_carried_and_read_as_it_was(form: ParameterForm, name: str) 
 
 @either_form
 @pytest.mark.parametrize("written", ["a", "%zz", "%e", "a%61", "%C3", "50%", "x%2"])
-def test_a_name_that_no_name_is_written_as_is_itself(form: ParameterForm, written: str) -> None:
+def test_text_that_escapes_no_name_is_read_as_itself(form: ParameterForm, written: str) -> None:
     assert read_name(form, written) == written
 
 
@@ -40,5 +40,5 @@ def test_a_name_that_no_name_is_written_as_is_itself(form: ParameterForm, writte
     ("a<b>%", "a%3Cb%3E%25", "a%3Cb%3E%25"),
     ("", "%", "%"),
 ])  # fmt: skip
-def test_only_what_a_form_cannot_carry_is_escaped(name: str, in_tags: str, bare: str) -> None:
+def test_only_unsupported_characters_are_escaped(name: str, in_tags: str, bare: str) -> None:
     assert [written_name(form, name) for form in FORMS] == [in_tags, bare]

@@ -1,6 +1,6 @@
-"""Which dialect is found for a chat template: by what it holds, and by whether it writes what it is given."""
+"""Find the dialect of a chat template, by its marks and by what it renders."""
 
-# ruff: noqa: RUF001 -- DeepSeek's marks have letters of their own
+# ruff: noqa: RUF001 -- DeepSeek's marks contain these characters
 
 import pytest
 
@@ -10,7 +10,7 @@ from pensieve.models.tokenizer.chat_template import ChatTemplate
 from tests import tiny_models
 from tests.prompt.chat_models import HERMES_TEMPLATE, THINKING_TEMPLATE
 
-# What each family's template has of its own, around a loop that writes tools, turns and results.
+# The specific part of each family's template, around a loop that writes tools, turns and results.
 OWN = {
     "hermes": "<tool_call> tool_call.name",
     "qwen-coder": "<tool_call>\\n<function=",
@@ -43,11 +43,11 @@ def name_of(template: str) -> str:
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_a_family_is_known_by_what_its_template_writes(name: str) -> None:
+def test_dialect_is_found_from_the_template(name: str) -> None:
     assert name_of("{# " + OWN[name] + " #}" + LOOP) == name
 
 
-def test_every_module_of_the_table_is_found_by_a_template() -> None:
+def test_every_registered_module_has_a_template_that_finds_it() -> None:
     found = {
         module.__name__ for own in OWN.values() for module in DIALECTS if module.dialect_in(own)
     }
@@ -60,7 +60,7 @@ def test_every_module_of_the_table_is_found_by_a_template() -> None:
         LOOP,
         tiny_models.PHI3_TEMPLATE,
         tiny_models.CHATML_TEMPLATE,
-        # Holds the marks, and leaves out results, calls, or tools.
+        # Contain the marks, but omit results, calls, or tools.
         "{# <tool_call> tool_call.name #}"
         + LOOP.replace("message.role +", "'' if message.role == 'tool' else"),
         "{# <tool_call> tool_call.name #}" + LOOP.replace("{{ tools | tojson }}", ""),
@@ -68,7 +68,7 @@ def test_every_module_of_the_table_is_found_by_a_template() -> None:
         "{# <tool_call> tool_call.name #}{{ raise_exception('no tools') if tools }}" + LOOP,
     ],
 )
-def test_a_template_that_does_not_write_tools_gets_the_plain_way(template: str) -> None:
+def test_template_that_omits_tools_gets_the_plain_dialect(template: str) -> None:
     assert name_of(template) == "plain"
 
 
@@ -92,7 +92,7 @@ def test_the_marks_and_the_switch_of_thoughts_are_found(
     assert dialect_of(template, found.render, controls, found.names).thinking == thinking
 
 
-def test_a_dialect_names_the_control_tokens_that_are_to_be_read() -> None:
+def test_marks_are_the_control_tokens_that_the_dialect_writes() -> None:
     dialect = dialect_of(HERMES_TEMPLATE, ChatTemplate(HERMES_TEMPLATE, {}).render, ["<think>"])
     controls = ["<tool_call>", "</tool_call>", "<think>", "</think>", "<|im_end|>"]
     assert dialect.marks(controls) == set(controls[:4])

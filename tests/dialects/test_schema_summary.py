@@ -1,4 +1,4 @@
-"""Large tool sets in few words."""
+"""Summarize large tool sets."""
 
 import pytest
 
@@ -17,11 +17,11 @@ from pensieve.dialects.schema_summary import summarized
         ("x" * 400, "x" * 159 + "…"),
     ],
 )
-def test_of_a_description_its_first_sentence_is_left(description: str, left: str) -> None:
+def test_summary_of_a_description_is_its_first_sentence(description: str, left: str) -> None:
     assert summarized(ToolSpec("t", description, {})).description == left
 
 
-def test_of_a_schema_all_is_left_but_long_words() -> None:
+def test_summary_of_a_schema_drops_only_long_descriptions() -> None:
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "type": "object",

@@ -1,15 +1,15 @@
-"""What a model is told of a schema, and of texts that its form cannot hold."""
+"""Present schemas to models, and explain how to escape marks in texts."""
 
 import pytest
 
 from pensieve.dialects.families import gemma, glm, lfm2
-from pensieve.dialects.tool_presentation import presented_schema, told_texts
+from pensieve.dialects.tool_presentation import presented_schema, text_escaping_note
 from tests.dialects.cases import DIALECTS
 
 INNER = {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]}
 
 
-def test_references_are_put_in_place_with_what_stands_beside_them() -> None:
+def test_references_are_resolved_and_merged_with_sibling_keywords() -> None:
     schema = {
         "type": "object",
         "properties": {"f": {"$ref": "#/$defs/F", "description": "d"}},
@@ -21,11 +21,11 @@ def test_references_are_put_in_place_with_what_stands_beside_them() -> None:
     }
 
 
-def test_a_schema_that_is_a_reference_is_told_as_what_it_refers_to() -> None:
+def test_schema_that_is_a_reference_is_presented_as_its_target() -> None:
     assert presented_schema({"$ref": "#/$defs/F", "$defs": {"F": INNER}}, None) == INNER
 
 
-def test_a_schema_that_holds_itself_keeps_its_definitions() -> None:
+def test_recursive_schema_keeps_its_definitions() -> None:
     node = {"type": "object", "properties": {"next": {"$ref": "#/$defs/N"}}}
     schema = {"type": "object", "properties": {"n": {"$ref": "#/$defs/N"}}, "$defs": {"N": node}}
     assert presented_schema(schema, None) == {
@@ -40,18 +40,18 @@ def test_references_that_double_each_other_stay_within_bounds() -> None:
         f"d{at}": {"properties": {key: {"$ref": f"#/$defs/d{at + 1}"} for key in "ab"}}
         for at in range(40)
     }
-    told = presented_schema({"$ref": "#/$defs/d0", "$defs": parts}, None)
-    assert len(str(told)) < 500_000
+    presented = presented_schema({"$ref": "#/$defs/d0", "$defs": parts}, None)
+    assert len(str(presented)) < 500_000
 
 
-def test_a_schema_or_null_is_told_as_the_schema() -> None:
+def test_schema_or_null_is_presented_as_nullable() -> None:
     schema = {"properties": {"f": {"anyOf": [INNER, {"type": "null"}], "default": None}}}
     assert presented_schema(schema, None) == {
         "properties": {"f": {**INNER, "default": None, "nullable": True}}
     }
 
 
-def test_parameters_are_told_under_the_names_that_the_model_writes() -> None:
+def test_parameters_are_presented_under_their_escaped_names() -> None:
     schema = {
         "type": "object",
         "properties": {"a=b": {"type": "object", "properties": {"c:d": {}}}, "file path": {}},
@@ -66,14 +66,14 @@ def test_parameters_are_told_under_the_names_that_the_model_writes() -> None:
         "lfm2": ["a%3Db", "file%20path"],
         "gemma4": ["a%3Db", "file%20path"],
     }
-    told = str(presented_schema(schema, gemma.GEMMA_4.calls.parameters))
-    assert "'c%3Ad'" in told
-    assert "'required': ['a%3Db']" in told
+    presented = str(presented_schema(schema, gemma.GEMMA_4.calls.parameters))
+    assert "'c%3Ad'" in presented
+    assert "'required': ['a%3Db']" in presented
     assert "'c:d'" in str(presented_schema(schema, lfm2.DIALECT.calls.parameters))
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "note"),
     [
         ("hermes", ""),
         ("lfm2", ""),
@@ -85,5 +85,5 @@ def test_parameters_are_told_under_the_names_that_the_model_writes() -> None:
         ("gemma4", 'In a tool call, a text that contains <|"|> is written as a JSON string.'),
     ],
 )
-def test_a_form_with_an_end_mark_tells_how_a_text_contains_it(name: str, told: str) -> None:
-    assert told_texts(DIALECTS[name].calls.parameters) == told
+def test_form_with_an_end_mark_explains_how_to_escape_it(name: str, note: str) -> None:
+    assert text_escaping_note(DIALECTS[name].calls.parameters) == note

@@ -1,4 +1,4 @@
-"""S18: an archive for a report has what helps, and nothing of the user's."""
+"""The report archive has what helps, and nothing private."""
 
 import json
 import stat
@@ -13,7 +13,7 @@ from pensieve.doctor.context import DoctorContext
 from pensieve.doctor.finding import ok, red
 from pensieve.errors import NotWritableError
 from tests.doctor.checks.test_crashes import MEMORY
-from tests.doctor.patients import patient, with_variables
+from tests.doctor.contexts import healthy_context, with_variables
 
 KEY = 'q8dV3nR7"xK2mW9t\\B4yHs6LzPc1Fj'
 CANARIES = {
@@ -28,16 +28,19 @@ PROMPT = "canary prompt of the user"
 
 @pytest.fixture
 def of(tmp_path: Path) -> DoctorContext:
-    return with_variables(patient(tmp_path / "quillfeather", api_key=KEY), **CANARIES)
+    return with_variables(healthy_context(tmp_path / "quillfeather", api_key=KEY), **CANARIES)
 
 
-def log_of(of: DoctorContext) -> str:
+def log_of(context: DoctorContext) -> str:
     ours = "2026-11-26T01:00:00Z"
     return "\n".join(
         [
-            f"{ours} INFO serving {of.home}/models with key {KEY} for quillfeather",
+            f"{ours} INFO serving {context.home}/models with key {KEY} for quillfeather",
             f"{ours} DEBUG prompt: {PROMPT}",
-            f"{ours} WARNING asked http://quillfeather:hunter2@proxy:3128/ with Bearer canary-bearer",
+            (
+                f"{ours} WARNING asked http://quillfeather:hunter2@proxy:3128/ with Bearer "
+                f"canary-bearer"
+            ),
             f"{ours} ERROR x-api-key: canary-header",
             f"Traceback: {PROMPT}",
             f"{PROMPT}",
@@ -67,9 +70,9 @@ def test_a_report_holds_findings_versions_settings_and_log_and_no_canary(
     assert parts.keys() == {
         f"pensieve-report/{n}" for n in ("doctor.json", "server.log", "settings.json")
     }
-    told = json.loads(parts["pensieve-report/doctor.json"])
-    assert told["findings"][1]["text"] == "~/m is cursed"
-    assert told["versions"]["tokenizers"]
+    content = json.loads(parts["pensieve-report/doctor.json"])
+    assert content["findings"][1]["text"] == "~/m is cursed"
+    assert content["versions"]["tokenizers"]
     assert "kIOGPUCommandBufferCallbackErrorOutOfMemory" in parts["pensieve-report/server.log"]
     assert json.loads(parts["pensieve-report/settings.json"])["values"]["port"] == 7777
     everything = file.read_bytes().decode("latin-1") + "".join(parts.values())
@@ -85,21 +88,21 @@ def test_a_report_holds_findings_versions_settings_and_log_and_no_canary(
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_a_report_is_made_where_nothing_ever_ran(tmp_path: Path) -> None:
+def test_a_report_is_written_without_any_earlier_run(tmp_path: Path) -> None:
     file = tmp_path / "report.tar.gz"
-    write(file, patient(tmp_path / "home"), [])
+    write(file, healthy_context(tmp_path / "home"), [])
     assert unpacked(file)["pensieve-report/server.log"] == "\n"
 
 
-def test_a_report_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_an_unwritable_report_raises(tmp_path: Path) -> None:
     with pytest.raises(NotWritableError):
-        write(tmp_path / "no" / "report.tar.gz", patient(tmp_path), [])
+        write(tmp_path / "no" / "report.tar.gz", healthy_context(tmp_path), [])
 
 
-def test_words_that_only_look_like_a_name_stay(tmp_path: Path) -> None:
-    of = with_variables(patient(tmp_path), USER="a", LOGNAME="root")
-    assert Redaction(of)("a cat and root") == "a cat and root"
-    root = replace(patient(Path("/")), environ={})
+def test_text_that_contains_a_user_name_is_unchanged(tmp_path: Path) -> None:
+    context = with_variables(healthy_context(tmp_path), USER="a", LOGNAME="root")
+    assert Redaction(context)("a cat and root") == "a cat and root"
+    root = replace(healthy_context(Path("/")), environ={})
     assert Redaction(root)("/usr/lib") == "/usr/lib"
 
 
@@ -109,6 +112,6 @@ def test_a_report_replaces_a_report_and_no_other_file(of: DoctorContext, tmp_pat
     write(report, of, [red("port", "taken")])
     assert "taken" in unpacked(report)["pensieve-report/doctor.json"]
     letter.write_text("dear")
-    with pytest.raises(NotWritableError, match="exists, and is no report"):
+    with pytest.raises(NotWritableError, match="exists and is not a report"):
         write(letter, of, [])
     assert letter.read_text() == "dear"

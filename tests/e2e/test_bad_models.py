@@ -41,6 +41,6 @@ def test_a_bad_folder_is_refused_in_one_sentence(
     assert done.stdout == ""
     assert done.stderr.count(cause) == 1
     assert sum(line.startswith("Error: ") for line in done.stderr.splitlines()) == 1
-    assert "fault of its own" not in done.stderr
+    assert "Internal error" not in done.stderr
     assert "Traceback" not in done.stderr
     assert journey.pensieve("status", check=False).returncode != 0

@@ -91,7 +91,7 @@ def test_a_conversation_begins_without_a_server_and_outlives_one(server: Journey
         child.send("And of Italy?\r")
         child.expect("Start it now")
         child.send("\r")
-        child.expect("Connected again")
+        child.expect("Reconnected")
         child.expect("tokens per second")
         says(child, "/stats")
         child.expect("2 answers")

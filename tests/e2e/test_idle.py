@@ -12,7 +12,7 @@ from tests.e2e.conftest import KEY, MODEL, Journey, free_port
 from tests.e2e.test_journey import health, is_alive, worker_pids
 
 IDLE_MINUTES = "0.02"
-ASLEEP = "the engine sleeps"
+ASLEEP = "engine worker unloaded while idle"
 # Longer than what is kept on disk at the least.
 STORY = "There was a dragon who lived on a hill near the sea. " * 40
 
@@ -88,7 +88,7 @@ def test_an_idle_server_gives_its_memory_back_and_wakes_warm(own: Journey) -> No
     report = httpx.get(f"{own.base_url}/health")
     assert (report.status_code, report.json()["status"]) == (200, "asleep")
     assert report.json()["context_tokens"] == context
-    assert "not asked, the model is asleep" in own.pensieve("doctor", check=False).stdout
+    assert "skipped, the model is asleep" in own.pensieve("doctor", check=False).stdout
     assert health(own)["status"] == "asleep"
     status = own.pensieve("status").stdout
     assert "asleep" in status

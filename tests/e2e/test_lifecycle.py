@@ -84,7 +84,7 @@ def test_ctrl_c_ends_a_start_and_what_it_started(_round: int, own: Journey) -> N
     start.send_signal(signal.SIGINT)
     out, err = start.communicate(timeout=60)
     assert (start.returncode, out) == (130, "")
-    assert err.endswith("Interrupted. Nothing runs; to start again: pensieve start\n")
+    assert err.endswith("Interrupted. No server is running. Start it again with: pensieve start\n")
     assert servers_of(own.home) == []
     assert [path for path in (own.home / "state").rglob("*") if path.is_file()] == []
 
@@ -198,7 +198,7 @@ def test_a_service_is_recognised_lets_answers_end_and_at_a_second_signal_ends_th
 ) -> None:
     with service(own) as child:
         said = own.start()
-        assert f"runs already (pid {child.pid}" in said.stdout
+        assert f"is already running (pid {child.pid}" in said.stdout
         told = json.loads(own.pensieve("status", "--json").stdout)
         assert (told["service"], told["log"]) == (SERVICE, str(own.home / "brew.log"))
         assert "is loaded" in own.pensieve("logs").stdout

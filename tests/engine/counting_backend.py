@@ -1,7 +1,7 @@
-"""A `backend.Backend` that counts instead of computing: small, honest about slots, prefill, removal and KV caches.
+"""A fake `Backend` that counts tokens, with real slots, prefill, removal and KV states.
 
-It samples the length of what it has seen so far, so every token of every answer can be told beforehand; and its KV
-states know their tokens, so a hit that is not a true prefix is noticed at once.
+It samples the length of the sequence so far, so that every token of every answer is known in
+advance. Its KV states know their tokens, so that a hit that is not a true prefix fails at once.
 """
 
 from collections.abc import Callable
@@ -12,16 +12,16 @@ from pensieve.engine.scheduling.backend import PrefillProgress, ReleasedSequence
 from pensieve.engine.scheduling.prefix_cache import Hit
 
 BYTES_PER_TOKEN = 10
-# A prompt with it cannot be inserted.
+# Inserting a prompt that contains it raises.
 REFUSED_TOKEN = 999_999
 
 
 @dataclass
 class RememberedState:
-    """A KV state that is its tokens. `step`: it can only be cut at multiples of this, as checkpoints would allow."""
+    """A KV state that remembers its tokens."""
 
     seen: tuple[int, ...]
-    step: int = 1
+    step: int = 1  # it can be trimmed to multiples of this, like an architecture with checkpoints
 
     @property
     def nbytes(self) -> int:
@@ -43,7 +43,7 @@ class RememberedState:
 @dataclass
 class Sequence:
     prompt: tuple[int, ...]
-    left: int
+    remaining: int
     done: int
     sampled: tuple[int, ...] = ()
 
@@ -58,14 +58,10 @@ class Sequence:
 
 @dataclass
 class CountingBackend:
-    """`is_bad` decides which sequence makes a step raise; `chunk` prompt tokens are processed in a step.
-
-    KV states can be cut at multiples of `cut_step` alone.
-    """
-
+    # A step raises if this holds for the tokens of any sequence.
     is_bad: Callable[[tuple[int, ...]], bool] = lambda tokens: False
-    chunk: int = 1000
-    cut_step: int = 1
+    chunk: int = 1000  # prompt tokens processed in a step
+    trim_step: int = 1  # KV states can be trimmed to multiples of this
     sequences: dict[int, Sequence] = field(default_factory=dict)
     is_closed: bool = False
     peak: int = 0
@@ -85,12 +81,12 @@ class CountingBackend:
 
     def remove(self, key: int) -> ReleasedSequence | None:
         sequence = self.sequences.pop(key)
-        return self._rest(sequence) if sequence.done else None
+        return self._release(sequence) if sequence.done else None
 
     def fork(self, key: int, tokens: int) -> Hit | None:
-        rest = self._rest(self.sequences[key])
-        usable = rest.state.usable_tokens(tokens)
-        return Hit(rest.state.copy(usable), usable) if usable else None
+        released = self._release(self.sequences[key])
+        usable = released.state.usable_tokens(tokens)
+        return Hit(released.state.copy(usable), usable) if usable else None
 
     def step(self) -> list[Sampled | PrefillProgress]:
         assert not self.is_closed
@@ -118,12 +114,12 @@ class CountingBackend:
         sequence = self.sequences[key]
         token = len(sequence.tokens)
         sequence.sampled += (token,)
-        sequence.left -= 1
-        if sequence.left:
+        sequence.remaining -= 1
+        if sequence.remaining:
             return Sampled(key, token)
         del self.sequences[key]
-        return Sampled(key, token, "length", self._rest(sequence))
+        return Sampled(key, token, "length", self._release(sequence))
 
-    def _rest(self, sequence: Sequence) -> ReleasedSequence:
-        held = sequence.prompt[: sequence.done] + sequence.sampled
-        return ReleasedSequence(held, RememberedState(held, self.cut_step))
+    def _release(self, sequence: Sequence) -> ReleasedSequence:
+        tokens = sequence.prompt[: sequence.done] + sequence.sampled
+        return ReleasedSequence(tokens, RememberedState(tokens, self.trim_step))

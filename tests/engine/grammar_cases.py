@@ -1,4 +1,4 @@
-"""Grammars for tests: schemas as tools have them, the shapes an answer takes around them, and what hostile clients send."""
+"""Grammars for tests: schemas of tools, answers around calls of them, and hostile grammars."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 Schema = Mapping[str, Any]
 
-# One way to space JSON, and what cannot be held to is passed over: as the front end asks for it.
+# As the front end sets it: one way to space JSON, and unsupported keywords are ignored.
 GUIDANCE = {
     "whitespace_flexible": False,
     "item_separator": ", ",
@@ -31,7 +31,8 @@ def closed(required: Sequence[str] = (), **properties: Any) -> Schema:
 COUNT = {"type": "integer", "minimum": 0, "maximum": 999}
 FLAG = {"type": "boolean"}
 
-# Ten sets of tools by name. Strings and lists are bounded, so that a model of random weights comes to an end.
+# Ten sets of tools by name. Strings and lists are bounded, so that a model with random weights
+# finishes.
 TOOL_SETS: dict[str, dict[str, Schema]] = {
     "one": {"Read": closed(["file_path"], file_path=short(), offset=COUNT, limit=COUNT)},
     "files": {
@@ -123,12 +124,12 @@ TOOL_SETS: dict[str, dict[str, Schema]] = {
 
 
 def json_of(schema: Schema) -> str:
-    """A grammar rule's right side."""
+    """Return the right side of a grammar rule."""
     return f"%json {json.dumps({'x-guidance': GUIDANCE, **schema})}"
 
 
 def rules(tools: Mapping[str, Schema]) -> tuple[str, str]:
-    """One of the tools' calls, as an expression, and the rules that it needs."""
+    """Return an expression for a call of any tool, and the rules that it needs."""
     names = [f"t{at}" for at in range(len(tools))]
     bodies = [
         f"{name}: {json_of(_call(tool, schema))}"
@@ -138,19 +139,19 @@ def rules(tools: Mapping[str, Schema]) -> tuple[str, str]:
 
 
 def _call(tool: str, schema: Schema) -> Schema:
-    """References are from the root, so definitions move there."""
+    """Move definitions to the root, from where references resolve."""
     whole = closed(["name", "arguments"], name={"const": tool}, arguments=schema)
     return {**whole, "$defs": schema["$defs"]} if "$defs" in schema else whole
 
 
 def forced(tools: Mapping[str, Schema]) -> str:
-    """One call and nothing else."""
+    """Exactly one call."""
     call, bodies = rules(tools)
     return f"start: {call}\n{bodies}\n"
 
 
 def in_text(tools: Mapping[str, Schema], repeat: str = "*", free: str = "/(.|\\n)*/") -> str:
-    """Text, with calls in it: "*" any number, "?" at most one, "+" at least one."""
+    """Text with calls in it. repeat: "*", "?" or "+" of them."""
     call, bodies = rules(tools)
     return (
         f"start: call{repeat} TEXT\nTEXT: {free}\n"
@@ -158,7 +159,7 @@ def in_text(tools: Mapping[str, Schema], repeat: str = "*", free: str = "/(.|\\n
     )
 
 
-# What hostile or careless clients send (hardening.md, S10).
+# What hostile or careless clients send.
 
 
 def hostile(schema: object) -> str:
@@ -166,7 +167,7 @@ def hostile(schema: object) -> str:
 
 
 def _nested(depth: int, *, is_object: bool) -> str:
-    """Deeper than Python's own encoder goes."""
+    """Nest deeper than Python's own encoder can."""
     opening, closing = (
         ('{"type":"object","properties":{"a":', '},"required":["a"]}')
         if is_object
@@ -176,7 +177,7 @@ def _nested(depth: int, *, is_object: bool) -> str:
 
 
 def _chain(length: int, link: str) -> str:
-    """Definitions, each of which refers to the next."""
+    """Definitions that each refer to the next."""
     parts: dict[str, Any] = {}
     for at in range(length):
         reference = {"$ref": f"#/$defs/d{at + 1}"}
@@ -237,17 +238,34 @@ HOSTILE: dict[str, str] = {
     "30 objects deep": _nested(30, is_object=True),
     "200 objects deep": _nested(200, is_object=True),
     "20 000 arrays deep": _nested(20_000, is_object=False),
-    "5000 keys": hostile(closed([f"key_{n}" for n in range(5000)], **{f"key_{n}": {} for n in range(5000)})),
+    "5000 keys": hostile(
+        closed([f"key_{n}" for n in range(5000)], **{f"key_{n}": {} for n in range(5000)})
+    ),
     "5000 keys that may be": hostile(closed(**{f"key_{n}": {} for n in range(5000)})),
-    "2000 alternatives": hostile({"anyOf": [closed([f"k{n}"], **{f"k{n}": COUNT}) for n in range(2000)]}),
+    "2000 alternatives": hostile(
+        {"anyOf": [closed([f"k{n}"], **{f"k{n}": COUNT}) for n in range(2000)]}
+    ),
     "all of any of": hostile(
-        {"allOf": [{"anyOf": [closed(**{f"p{i}_{j}": COUNT}) for j in range(6)]} for i in range(12)]}
+        {
+            "allOf": [
+                {"anyOf": [closed(**{f"p{i}_{j}": COUNT}) for j in range(6)]} for i in range(12)
+            ]
+        }
     ),
     "one of 100": hostile({"oneOf": [{"properties": {"a": {}, f"b{n}": {}}} for n in range(100)]}),
     "refers to itself": hostile({"$ref": "#"}),
-    "refers in a circle": hostile({"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}),
-    "refers in a circle, by choice": hostile({"$defs": {"a": {"anyOf": [{"$ref": "#/$defs/a"}] * 2}}, "$ref": "#/$defs/a"}),
-    "refers in a circle, by all": hostile({"$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}, {"type": "object"}]}}, "$ref": "#/$defs/a"}),
+    "refers in a circle": hostile(
+        {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}
+    ),
+    "refers in a circle, by choice": hostile(
+        {"$defs": {"a": {"anyOf": [{"$ref": "#/$defs/a"}] * 2}}, "$ref": "#/$defs/a"}
+    ),
+    "refers in a circle, by all": hostile(
+        {
+            "$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}, {"type": "object"}]}},
+            "$ref": "#/$defs/a",
+        }
+    ),
     "refers elsewhere": hostile({"$ref": "https://example.com/schema"}),
     "refers to nothing": hostile({"$ref": "#/$defs/nothing"}),
     "doubled 30 times": _chain(30, "twice"),
@@ -255,9 +273,13 @@ HOSTILE: dict[str, str] = {
     "chain of 10 000 references": _chain(10_000, "ref"),
     "chain of 10 000 choices": _chain(10_000, "anyOf"),
     "chain of 10 000 conjunctions": _chain(10_000, "allOf"),
-    "patterns of keys": hostile({"patternProperties": {f"^k{n}.*x{{0,50}}$": {} for n in range(200)}}),
+    "patterns of keys": hostile(
+        {"patternProperties": {f"^k{n}.*x{{0,50}}$": {} for n in range(200)}}
+    ),
     "key of 100 000": hostile(closed(["k" * 100_000], **{"k" * 100_000: {}})),
-    "what nobody implements": hostile({"unevaluatedProperties": False, "if": {}, "then": {}, "not": {}}),
+    "unsupported keywords": hostile(
+        {"unevaluatedProperties": False, "if": {}, "then": {}, "not": {}}
+    ),
     "false": hostile(False),
     "no type": hostile({"type": "nothing"}),
     "no JSON": 'start: answer\nanswer: %json {"type":',
@@ -268,7 +290,12 @@ HOSTILE: dict[str, str] = {
     "left recursion for ever": "start: start",
     "a million x": 'start: a{1000000}\na: "x"\n',
     "counted thrice": "start: A\nA: B{1000}\nB: C{1000}\nC: /x/{1000}\n",
-    "20 000 rules": "start: " + " | ".join(f"r{n}" for n in range(20_000)) + "\n" + "\n".join(f'r{n}: "a{n}" /x+/' for n in range(20_000)),
-    "rules in a row": "start: r0\n" + "\n".join(f"r{n}: r{n + 1}" for n in range(10_000)) + '\nr10000: "x"',
+    "20 000 rules": "start: "
+    + " | ".join(f"r{n}" for n in range(20_000))
+    + "\n"
+    + "\n".join(f'r{n}: "a{n}" /x+/' for n in range(20_000)),
+    "rules in a row": "start: r0\n"
+    + "\n".join(f"r{n}: r{n + 1}" for n in range(10_000))
+    + '\nr10000: "x"',
     "too long": 'start: "' + "x" * (1 << 20) + '"',
-}  # fmt: skip
+}

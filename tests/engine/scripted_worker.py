@@ -1,13 +1,14 @@
-"""The real worker loop in a real process over a counting backend, for tests of the front end's side of the engine.
+"""The real main loop in a real process over a counting backend, for tests of the engine client.
 
-Run as `python -m tests.engine.scripted_worker [SCRIPT] FD`. The script, else the model folder's name:
-"no-model" does not load, "dies-at-start" never gets so far, "killed-at-start" is killed,
-"never-loads" takes for ever, "hangs-in-loading" announces a part and no other, "loads-slowly" one
-part after another, "stubborn" does not end when it is unloaded, "roomy" takes many.
+Run as `python -m tests.engine.scripted_worker [SCRIPT] FD`. The script defaults to the name of the
+model folder: "no-model" reports that the model does not load, "dies-at-start" exits with code 3,
+"killed-at-start" kills itself, "never-loads" waits for ever, "hangs-in-loading" announces one part
+and waits, "loads-slowly" announces several parts, "stubborn" ignores `Unload`, "roomy" has a long
+queue.
 
-A grammar "bad" does not compile, "slow" does as soon as somebody asks for "release". A sequence that
-begins with token 666 kills the process when it is 5 long; with 667, it hangs; with 668, it announces
-a step and takes `STEP_S` for it; with 669, it announces one and hangs.
+The grammar "bad" does not compile; "slow" compiles once "release" is submitted. A sequence of five
+tokens that begins with 666 kills the process; with 667 it hangs; with 668 it announces a step and
+takes `STEP_S` for it; with 669 it announces a step and hangs.
 """
 
 import os
@@ -31,14 +32,14 @@ from pensieve.errors import GrammarError
 from tests.engine.counting_backend import BYTES_PER_TOKEN, CountingBackend
 
 KILLER = 666
-WEDGER = 667
+HANGING = 667
 SLOW = 668
 STUCK = 669
 STEP_S = 1.0
-STEP_PATIENCE_S = 3.0
+STEP_TIMEOUT_S = 3.0
 PARTS = 6
 PART_S = 0.2
-PART_PATIENCE_S = 1.0
+PART_TIMEOUT_S = 1.0
 CONTEXT_TOKENS = 2**20
 
 
@@ -51,10 +52,10 @@ def misbehave(front_end: FrontEnd, tokens: tuple[int, ...]) -> bool:
         return False
     if tokens[0] == KILLER:
         os.kill(os.getpid(), signal.SIGKILL)
-    if tokens[0] == WEDGER:
+    if tokens[0] == HANGING:
         pause()
     if tokens[0] == SLOW:
-        front_end.announce("processing slowly", STEP_PATIENCE_S)
+        front_end.announce("processing slowly", STEP_TIMEOUT_S)
         pause(STEP_S)
     if tokens[0] == STUCK:
         front_end.announce("processing for ever", STEP_S)
@@ -64,12 +65,12 @@ def misbehave(front_end: FrontEnd, tokens: tuple[int, ...]) -> bool:
 
 def load_slowly(front_end: FrontEnd) -> None:
     for part in range(PARTS):
-        front_end.announce(f"reading the weights ({part} of {PARTS})", PART_PATIENCE_S)
+        front_end.announce(f"reading the weights ({part} of {PARTS})", PART_TIMEOUT_S)
         pause(PART_S)
 
 
 class ScriptedGrammars:
-    """Compiles by name."""
+    """Compiles or fails by the grammar's name."""
 
     def __init__(self) -> None:
         self._slow: list[Future[None]] = []
@@ -116,7 +117,7 @@ def main(socket_fd: int, script: str = "") -> None:
         budget,
         QueueLimits() if script == "roomy" else QueueLimits(max_batch=2, max_waiting=2),
     )
-    work = WorkerContext(
+    context = WorkerContext(
         scheduler,
         CONTEXT_TOKENS,
         GrammarQueue(ScriptedGrammars().prepare),
@@ -124,9 +125,9 @@ def main(socket_fd: int, script: str = "") -> None:
             8, "by script", 1, 2, 3, scheduler.kv_used_bytes, tokens_per_second=rate
         ),
     )
-    front_end.send(work.figures(0.0))
+    front_end.send(context.read_stats(0.0))
     front_end.send(Loaded(0.1, CONTEXT_TOKENS))
-    serve(front_end, work)
+    serve(front_end, context)
     if script == "stubborn":
         threading.Event().wait()
 

@@ -1,4 +1,4 @@
-"""Waiting for an engine to load, to be ready, to have failed: it logs something with every such change, and is looked at then."""
+"""Waits for an engine to change state: it logs with every change, and each log line is a check."""
 
 import logging
 from collections.abc import Callable
@@ -8,8 +8,8 @@ import anyio
 from pensieve.engine.generation import Engine
 
 
-class _Heard(logging.Handler):
-    """Sets `event`, on the event loop's thread, on which the front end logs."""
+class _LogWaiter(logging.Handler):
+    """Sets `event` on every log line. The front end logs on the event loop's thread."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
@@ -19,22 +19,22 @@ class _Heard(logging.Handler):
         self.event.set()
 
 
-async def in_state(engine: Engine, state: str, most_s: float = 30) -> None:
-    """Once it is. Raises `TimeoutError` after so many seconds."""
-    await until(lambda: engine.health.state == state, most_s)
+async def in_state(engine: Engine, state: str, timeout_s: float = 30) -> None:
+    """Raises `TimeoutError`."""
+    await until(lambda: engine.health.state == state, timeout_s)
 
 
-async def until(condition: Callable[[], bool], most_s: float = 30) -> None:
-    """Wait for what comes with a line of the engine's log. Raises `TimeoutError`."""
+async def until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
+    """Wait for a condition that changes with a line of the engine's log. Raises `TimeoutError`."""
     log = logging.getLogger("pensieve.engine")
-    heard, level = _Heard(), log.level
-    log.addHandler(heard)
+    waiter, level = _LogWaiter(), log.level
+    log.addHandler(waiter)
     log.setLevel(logging.INFO)
     try:
-        with anyio.fail_after(most_s):
+        with anyio.fail_after(timeout_s):
             while not condition():
-                heard.event = anyio.Event()
-                await heard.event.wait()
+                waiter.event = anyio.Event()
+                await waiter.event.wait()
     finally:
         log.setLevel(level)
-        log.removeHandler(heard)
+        log.removeHandler(waiter)

@@ -1,3 +1,5 @@
+"""Frames survive encoding, any split of the stream, and decoding."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,9 +70,7 @@ events = st.one_of(
     st.builds(Failed, st.text(), st.sampled_from(["busy", "grammar", "engine"])),
 )
 frames = st.one_of(
-    st.builds(
-        Load, st.text(), st.sampled_from(["gpu", "cpu"]), allowance=st.builds(ResourceLimits)
-    ),
+    st.builds(Load, st.text(), st.sampled_from(["gpu", "cpu"]), limits=st.builds(ResourceLimits)),
     st.builds(EngineStats),
     st.builds(Submit, counts, generations | constrained),
     st.builds(Cancel, counts),
@@ -83,22 +83,22 @@ frames = st.one_of(
 
 
 @given(st.lists(frames), st.randoms(use_true_random=False))
-def test_frames_survive_the_wire_however_it_cuts_them(sent: list[Frame], random) -> None:
+def test_frames_are_decoded_however_the_stream_is_split(sent: list[Frame], random) -> None:
     wire = b"".join(protocol.encode(frame) for frame in sent)
     buffer = FrameBuffer()
     received: list[Frame] = []
     while wire:
-        cut = random.randint(1, len(wire))
-        received += buffer.feed(wire[:cut])
-        wire = wire[cut:]
+        size = random.randint(1, len(wire))
+        received += buffer.feed(wire[:size])
+        wire = wire[size:]
     assert received == sent
 
 
-def test_a_length_that_no_frame_has_is_refused() -> None:
+def test_frame_above_the_maximum_length_is_refused() -> None:
     with pytest.raises(ValueError, match="4294967295"):
         FrameBuffer().feed(b"\xff\xff\xff\xff")
 
 
-def test_a_step_of_eight_tokens_is_a_small_frame() -> None:
+def test_step_of_eight_tokens_is_a_small_frame() -> None:
     step = Step(tuple((key, Token(31999)) for key in range(8)))
     assert len(protocol.encode(step)) < 250

@@ -1,4 +1,4 @@
-"""Answers made by chance alone: at every step any token that the grammar allows, one as likely as another."""
+"""Random answers: at every step any token that the grammar allows, all equally likely."""
 
 import random
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from tests import tiny_models
 
 @cache
 def tokenizer() -> Tokenizer:
-    """Byte-level, 437 tokens: a text has many spellings, and a character may come in pieces."""
+    """Byte-level, 437 tokens: a text has many tokenizations, and a character may be split."""
     return tiny_models.byte_level_tokenizer(is_qwen=True)
 
 
@@ -31,7 +31,7 @@ def ids(text: str) -> list[int]:
     return tokenizer().encode(text, add_special_tokens=False).ids
 
 
-def words(tokens: list[int]) -> str:
+def text_of(tokens: list[int]) -> str:
     return tokenizer().decode(tokens, skip_special_tokens=False)
 
 
@@ -66,14 +66,14 @@ class Walk:
 
     @property
     def text(self) -> str:
-        return words(self.tokens)
+        return text_of(self.tokens)
 
 
-def walk(matcher: Matcher, seed: int, most: int = 600) -> Walk:
-    """Until a stop token, or after `most` tokens."""
+def walk(matcher: Matcher, seed: int, max_tokens: int = 600) -> Walk:
+    """Sample until a stop token, or `max_tokens`."""
     chance = random.Random(seed)
     tokens: list[int] = []
-    while len(tokens) < most:
+    while len(tokens) < max_tokens:
         token = chance.choice(sorted(allowed(matcher)))
         if token == END:
             return Walk(tokens, has_ended=True)

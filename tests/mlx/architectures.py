@@ -1,4 +1,7 @@
-"""Tiny random models of families whose layers differ: full attention, sliding windows, state spaces. In memory only."""
+"""Tiny random models whose layers differ: full attention, sliding windows, state spaces.
+
+They exist in memory only.
+"""
 
 import importlib
 from typing import Any
@@ -54,21 +57,21 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def build(family: str) -> Any:
-    """A model of the family, float32, the same at every call."""
+    """Return a float32 model of the family, the same at every call."""
     module = importlib.import_module(f"mlx_lm.models.{family}")
     use_device()
     mx.random.seed(1)
     model = module.Model(
         module.ModelArgs.from_dict({"model_type": family} | BASE | FAMILIES[family])
     )
-    # mlx's initial weights are small: larger ones make answers that depend on every token before.
-    model.update(_tree_scaled(model.parameters()))
+    # MLX's initial weights are small: larger ones make answers depend on every token before.
+    model.update(_scaled(model.parameters()))
     model.set_dtype(mx.float32)
     mx.eval(model.parameters())
     return model
 
 
-def _tree_scaled(tree: Any) -> Any:
+def _scaled(tree: Any) -> Any:
     from mlx.utils import tree_map
 
-    return tree_map(lambda one: one * 3 if one.ndim >= 2 else one, tree)
+    return tree_map(lambda array: array * 3 if array.ndim >= 2 else array, tree)

@@ -1,4 +1,4 @@
-"""A scheduler over a real model, and what mlx-lm alone says of the same prompts."""
+"""A scheduler over a real model, and mlx-lm's own answers as a reference."""
 
 from itertools import count
 from pathlib import Path
@@ -34,7 +34,7 @@ PLENTY = StoreLimits(10**9, 10**9)
 
 
 class Bench:
-    """A scheduler with its prefix cache and, where a folder is given, its archive."""
+    """A scheduler with its prefix cache and, if a folder is given, a disk cache."""
 
     def __init__(
         self,
@@ -46,23 +46,29 @@ class Bench:
     ) -> None:
         make_caches = CacheMaker(model, supports_ragged_kv(model), precision)
         self.prefixes = PrefixCache(b"test")
-        self.archive = None
+        self.disk_cache = None
         if folder is not None:
             self.store = BlockStore(folder, limits, DailyWriteQuota(folder.parent / "written.json"))
-            self.archive = DiskPrefixCache(self.store, make_caches, b"test")
+            self.disk_cache = DiskPrefixCache(self.store, make_caches, b"test")
         chunks = ChunkSizer(64)
         self.scheduler = Scheduler(
             lambda: backend(model, make_caches, chunks),
             self.prefixes,
             plan_memory(make_caches, DEVICE, ResourceLimits(8 * GB)).budget,
             QueueLimits(max_batch=4 if supports_batching(make_caches) else 1, max_waiting=20),
-            ThrottledDiskTier(self.archive, chunks) if self.archive else None,
+            ThrottledDiskTier(self.disk_cache, chunks) if self.disk_cache else None,
         )
 
     def run(
-        self, *prompts: tuple[int, ...], max_tokens: int = 8, leaving: dict[int, int] | None = None
+        self,
+        *prompts: tuple[int, ...],
+        max_tokens: int = 8,
+        cancel_after: dict[int, int] | None = None,
     ) -> list[list[int]]:
-        """The greedy answers to prompts that are asked together. leaving: whose client leaves after how many steps."""
+        """Return the greedy answers to prompts that are submitted together.
+
+        `cancel_after` has the number of steps after which a prompt's request is cancelled.
+        """
         self.answers: list[list[int]] = [[] for _ in prompts]
         self.cached: list[int] = []
         self.failed: list[int] = []
@@ -73,8 +79,9 @@ class Bench:
             assert isinstance(started, Started)
             self.cached.append(started.cached_tokens)
         for number in count():
-            for key in (key for key, after in (leaving or {}).items() if after == number):
-                self.scheduler.cancel(key)
+            for key, steps in (cancel_after or {}).items():
+                if steps == number:
+                    self.scheduler.cancel(key)
             if self.scheduler.is_idle:
                 break
             for key, event in self.scheduler.step():
@@ -89,15 +96,15 @@ class Bench:
             self.failed.append(key)
 
     def close(self) -> None:
-        """As a worker ends: everything at rest is on disk."""
-        assert self.archive is not None
-        while self.archive.spill(self.prefixes) is not None:
+        """Write every cached prefix to disk and close, as a worker does."""
+        assert self.disk_cache is not None
+        while self.disk_cache.spill(self.prefixes) is not None:
             pass
-        self.archive.close()
+        self.disk_cache.close()
 
 
 class FailingOnce(BatchBackend):
-    """A real batch in which one step raises after it has moved the KV caches on, and the masks."""
+    """A real batch in which one step raises after it has updated KV caches and masks."""
 
     steps_left = 0
 

@@ -1,3 +1,5 @@
+"""Fixtures of the tests that run real MLX models."""
+
 from pathlib import Path
 
 import pytest

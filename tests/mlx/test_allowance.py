@@ -1,4 +1,4 @@
-"""What the engine is allowed is what it does: the precision that was asked for, the memory that it was given. A whole worker's parts."""
+"""Tests that an engine keeps to its limits: the requested KV precision and memory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,66 +22,66 @@ PROMPT = tuple(range(3, 250)) * 4
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built for more tokens than any memory holds."""
+    """A model built for more tokens than any memory holds."""
     home = tmp_path_factory.mktemp("qwen3")
     return tiny_models.build("qwen3", home, head_dim=32, max_position_embeddings=10**9)
 
 
 @contextmanager
-def assembled(folder: Path, allowance: ResourceLimits) -> Iterator[WorkerContext]:
+def built_engine(folder: Path, allowance: ResourceLimits) -> Iterator[WorkerContext]:
     before = mx.set_memory_limit(GB)
     work = build_engine(Load(str(folder), DEVICE, None, allowance))
     try:
         yield work
     finally:
         work.scheduler.close()
-        work.anteroom.close()
+        work.grammar_queue.close()
         work.close()
         mx.set_memory_limit(before)
 
 
-def bytes_at_rest(folder: Path, bits: Literal[16, 8, 4] | None) -> tuple[int, int | None, str, int]:
-    """Of a kept prompt, as /health has it; with the precision and its reason, and the context that follows."""
-    with assembled(folder, ResourceLimits(4 * GB, kv_bits=bits)) as work:
+def prefix_memory(folder: Path, bits: Literal[16, 8, 4] | None) -> tuple[int, int | None, str, int]:
+    """Return the bytes of a cached prompt, KV bits, their reason and the context, as in /health."""
+    with built_engine(folder, ResourceLimits(4 * GB, kv_bits=bits)) as work:
         work.scheduler.submit(1, Generation(PROMPT, 4, sampling=Sampling(temperature=0)))
         while not work.scheduler.is_idle:
             work.scheduler.step()
-        told = work.figures(0.0)
-        return told.prefix_memory_bytes, told.kv_bits, told.kv_reason, work.context_tokens
+        stats = work.read_stats(0.0)
+        return stats.prefix_memory_bytes, stats.kv_bits, stats.kv_reason, work.context_tokens
 
 
-def test_the_bits_that_were_asked_for_are_the_bits_that_are_kept(folder: Path) -> None:
-    full, bits, reason, context = bytes_at_rest(folder, 16)
+def test_requested_kv_bits_are_used(folder: Path) -> None:
+    full, bits, reason, context = prefix_memory(folder, 16)
     assert (bits, reason) == (None, "full precision, as asked for")
-    # float32 on a CPU: 32 bits a value; a group of 32 has a scale and a bias of 32 bits each.
-    for asked, share in ((8, 10 / 32), (4, 6 / 32)):
-        held, bits, reason, longer = bytes_at_rest(folder, asked)
-        assert (bits, reason) == (asked, f"{asked}-bit, as asked for")
-        assert held / full == pytest.approx(share, rel=0.01)
-        # Scores and copies of a layer are paid as well, and cost the same or more.
+    # float32 on a CPU: 32 bits per value; a group of 32 has a scale and a bias of 32 bits.
+    for requested, share in ((8, 10 / 32), (4, 6 / 32)):
+        quantized, bits, reason, longer = prefix_memory(folder, requested)
+        assert (bits, reason) == (requested, f"{requested}-bit, as asked for")
+        assert quantized / full == pytest.approx(share, rel=0.01)
+        # Scores and copies of a layer count as well, and cost the same or more.
         assert context < longer < context / share
-    assert bytes_at_rest(folder, None)[:2] == (full, None)
+    assert prefix_memory(folder, None)[:2] == (full, None)
 
 
-def test_a_model_beside_which_no_prompt_fits_does_not_load(folder: Path) -> None:
-    with pytest.raises(ValueError, match="no prompt fits beside them"):
+def test_model_that_leaves_no_memory_for_a_prompt_does_not_load(folder: Path) -> None:
+    with pytest.raises(ValueError, match="leaves no memory for a prompt"):
         build_engine(Load(str(folder), DEVICE, None, ResourceLimits(GB)))
 
 
-def test_heads_that_cannot_be_quantized_are_kept_whole_and_the_model_runs(tmp_path: Path) -> None:
+def test_model_with_unquantizable_heads_runs_in_full_precision(tmp_path: Path) -> None:
     folder = tiny_models.build("qwen3", tmp_path, head_dim=16)
-    _, bits, reason, _ = bytes_at_rest(folder, 8)
+    _, bits, reason, _ = prefix_memory(folder, 8)
     assert (bits, reason) == (None, "full precision: heads of 16 values cannot be quantized")
 
 
-def test_mlx_gives_back_what_it_keeps_for_reuse_before_the_limit_of_all_is_passed(
+def test_mlx_memory_limit_is_the_allowance_without_the_process(
     folder: Path,
 ) -> None:
-    with assembled(folder, ResourceLimits(4 * GB)):
+    with built_engine(folder, ResourceLimits(4 * GB)):
         assert mx.set_memory_limit(GB) == 4 * GB - PROCESS_BYTES
 
 
-def test_no_more_is_wired_than_metal_recommends() -> None:
-    told = {"max_recommended_working_set_size": 12_713_115_648}
-    assert wirable_bytes(14 * GB, told) == 12_713_115_648
-    assert wirable_bytes(10 * GB, told) == wirable_bytes(10 * GB, {}) == 10 * GB
+def test_wired_limit_is_capped_at_metals_working_set() -> None:
+    device_info = {"max_recommended_working_set_size": 12_713_115_648}
+    assert wirable_bytes(14 * GB, device_info) == 12_713_115_648
+    assert wirable_bytes(10 * GB, device_info) == wirable_bytes(10 * GB, {}) == 10 * GB

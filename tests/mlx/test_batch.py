@@ -1,4 +1,7 @@
-"""The batch adapter and the sampler on real MLX with tiny random models: what is used of mlx-lm's private surface holds."""
+"""Tests the batch adapter and the sampler on real MLX with tiny random models.
+
+They also check the private interface of mlx-lm that the adapter uses.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,14 +55,14 @@ def scheduler(model) -> Iterator[Scheduler]:
 
 
 def run(scheduler: Scheduler, generations: dict[int, Generation]) -> dict[int, list]:
-    """Every event of every generation, submitted together."""
-    said: dict[int, list] = {key: [] for key in generations}
+    """Return the events of each generation; all are submitted together."""
+    events: dict[int, list] = {key: [] for key in generations}
     for key, generation in generations.items():
         scheduler.submit(key, generation)
     while not scheduler.is_idle:
         for key, event in scheduler.step():
-            said[key].append(event)
-    return said
+            events[key].append(event)
+    return events
 
 
 def tokens(events: list) -> list[int]:
@@ -69,7 +72,7 @@ def tokens(events: list) -> list[int]:
 def reference(
     model, prompt: tuple[int, ...], max_tokens: int, penalty: float | None = None
 ) -> list[int]:
-    """mlx-lm's own single-sequence greedy decoding."""
+    """Return mlx-lm's own single-sequence greedy answer."""
     processors = [make_repetition_penalty(penalty)] if penalty else []
     steps = generate_step(
         mx.array(prompt), model, max_tokens=max_tokens, logits_processors=processors
@@ -77,7 +80,7 @@ def reference(
     return [int(token) for token, _ in steps]
 
 
-def test_greedy_output_is_mlx_lms_alone_and_in_a_batch(model, scheduler: Scheduler) -> None:
+def test_greedy_answers_equal_mlx_lms_alone_and_in_a_batch(model, scheduler: Scheduler) -> None:
     expected = [reference(model, prompt, 12) for prompt in PROMPTS]
     alone = [
         tokens(run(scheduler, {1: Generation(prompt, 12, sampling=GREEDY)})[1])
@@ -91,10 +94,10 @@ def test_greedy_output_is_mlx_lms_alone_and_in_a_batch(model, scheduler: Schedul
     assert [tokens(together[key]) for key in range(len(PROMPTS))] == expected
 
 
-def test_more_generations_than_places_all_get_their_tokens(model, scheduler: Scheduler) -> None:
+def test_more_requests_than_slots_all_get_their_tokens(model, scheduler: Scheduler) -> None:
     generations = {key: Generation(PROMPTS[key % 4], 5, sampling=GREEDY) for key in range(10)}
-    said = run(scheduler, generations)
-    assert all(tokens(said[key]) == reference(model, PROMPTS[key % 4], 5) for key in range(10))
+    events = run(scheduler, generations)
+    assert all(tokens(events[key]) == reference(model, PROMPTS[key % 4], 5) for key in range(10))
 
 
 PENALTIES = (None, 1.1, 1.5, 2.0)
@@ -104,38 +107,36 @@ def penalized(penalty: float | None) -> Sampling:
     return Sampling(temperature=0, repetition_penalty=penalty or 1.0)
 
 
-def test_each_row_has_its_own_penalty_which_is_mlx_lms_also_after_a_failed_step(model) -> None:
-    asked = list(zip(PROMPTS, PENALTIES, strict=True))
-    expected = [reference(model, prompt, 24, penalty) for prompt, penalty in asked]
-    assert expected != [reference(model, prompt, 24) for prompt, _ in asked]
+def test_penalties_per_row_equal_mlx_lms_after_a_failed_step(model) -> None:
+    requests = list(zip(PROMPTS, PENALTIES, strict=True))
+    expected = [reference(model, prompt, 24, penalty) for prompt, penalty in requests]
+    assert expected != [reference(model, prompt, 24) for prompt, _ in requests]
     generations = {
         key: Generation(prompt, 24, sampling=penalized(penalty))
-        for key, (prompt, penalty) in enumerate(asked)
+        for key, (prompt, penalty) in enumerate(requests)
     }
     FailingOnce.steps_left = 15
     scheduler = scheduler_over(model, FailingOnce)
-    said = run(scheduler, generations)
+    events = run(scheduler, generations)
     scheduler.close()
     assert FailingOnce.steps_left < 0
-    assert [tokens(said[key]) for key in range(4)] == expected
+    assert [tokens(events[key]) for key in range(4)] == expected
 
 
-def test_a_penalty_goes_on_over_an_answer_that_is_resumed(model, scheduler: Scheduler) -> None:
+def test_penalty_continues_over_a_resumed_answer(model, scheduler: Scheduler) -> None:
     answer = reference(model, PROMPTS[2], 24, 2.0)
     begun = (*PROMPTS[2], *answer[:9])
     rest = Generation(begun, 15, sampling=penalized(2.0), answered_tokens=9)
     assert tokens(run(scheduler, {1: rest})[1]) == answer[9:]
 
 
-class OfSixteen(ChunkSizer):
-    """Chunks of 16 tokens, each of them at once."""
-
+class ChunksOfSixteen(ChunkSizer):
     def next_chunk(self, before: int, *, is_shared: bool) -> int:
         return 16
 
 
-class Counted:
-    """A model that notes how many tokens each pass has."""
+class CountingModel:
+    """Records the number of tokens of each pass."""
 
     def __init__(self, model) -> None:
         self._model, self.passes = model, []
@@ -146,9 +147,11 @@ class Counted:
 
 
 @pytest.mark.parametrize("length", [15, 16, 17, 32, 33, 40, 47, 48, 49])
-def test_no_step_processes_more_than_its_chunk_the_last_tokens_included(model, length) -> None:
-    counted = Counted(model)
-    backend = BatchBackend(counted, CacheMaker(model, supports_ragged_kv(model)), OfSixteen(64))
+def test_step_processes_at_most_one_chunk_including_the_last_tokens(model, length) -> None:
+    counted = CountingModel(model)
+    backend = BatchBackend(
+        counted, CacheMaker(model, supports_ragged_kv(model)), ChunksOfSixteen(64)
+    )
     prompt = tuple(range(3, 3 + length))
     backend.insert(1, Generation(prompt, 3, sampling=GREEDY), None)
     sampled: list[int] = []
@@ -160,17 +163,17 @@ def test_no_step_processes_more_than_its_chunk_the_last_tokens_included(model, l
     assert sampled == reference(model, prompt, 3)
 
 
-def test_a_stop_token_ends_the_answer_and_counts(model, scheduler: Scheduler) -> None:
+def test_stop_token_ends_the_answer_and_is_counted(model, scheduler: Scheduler) -> None:
     whole = reference(model, PROMPTS[2], 30)
     stop = next(token for token in whole if token != whole[0]) if len(set(whole)) > 1 else whole[0]
-    said = run(scheduler, {1: Generation(PROMPTS[2], 30, frozenset({stop}), sampling=GREEDY)})[1]
+    events = run(scheduler, {1: Generation(PROMPTS[2], 30, frozenset({stop}), sampling=GREEDY)})[1]
     until = whole.index(stop)
-    assert tokens(said) == whole[:until]
-    assert said[-1] == Finished("stop_token", until + 1)
+    assert tokens(events) == whole[:until]
+    assert events[-1] == Finished("stop_token", until + 1)
 
 
 def conversation(scheduler: Scheduler, first: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
-    """Two turns; the second turn's prompt and how much of it was cached."""
+    """Return the second turn's prompt and how much of it was cached."""
     answer = tokens(run(scheduler, {1: Generation(first, 12, sampling=GREEDY)})[1])
     second = (*first, *answer, 7, 8, 9)
     _, started = scheduler.submit(2, Generation(second, 12, sampling=GREEDY))
@@ -178,49 +181,49 @@ def conversation(scheduler: Scheduler, first: tuple[int, ...]) -> tuple[tuple[in
     return second, started.cached_tokens
 
 
-def test_a_second_turn_over_cached_tokens_is_what_it_is_without(model, scheduler) -> None:
+def test_second_turn_over_cached_tokens_equals_uncached(model, scheduler) -> None:
     second, cached_tokens = conversation(scheduler, PROMPTS[3])
     warm = tokens(run(scheduler, {3: Generation(second, 12, sampling=GREEDY)})[3])
     assert cached_tokens == len(second) - 3
     assert warm == reference(model, second, 12)
 
 
-def test_a_branch_and_what_it_branched_from_are_both_exact(model, scheduler) -> None:
+def test_branch_and_its_trunk_are_exact(model, scheduler) -> None:
     trunk = tuple(range(3, 250)) * 3
     run(scheduler, {1: Generation(trunk, 12, sampling=GREEDY)})
     branch = (*trunk[:300], 5, 6, 7)
-    said = run(
+    events = run(
         scheduler,
         {
             2: Generation(branch, 12, sampling=GREEDY),
             3: Generation((*trunk, 9), 12, sampling=GREEDY),
         },
     )
-    assert tokens(said[2]) == reference(model, branch, 12)
-    assert tokens(said[3]) == reference(model, (*trunk, 9), 12)
+    assert tokens(events[2]) == reference(model, branch, 12)
+    assert tokens(events[3]) == reference(model, (*trunk, 9), 12)
 
 
-def test_two_that_share_a_beginning_process_it_once_and_are_exact(model, scheduler) -> None:
+def test_requests_with_a_shared_prefix_are_exact(model, scheduler) -> None:
     shared = tuple(range(3, 250)) * 2
     prompts = [(*shared, key, key) for key in range(3)]
-    said = run(
+    events = run(
         scheduler,
         {key: Generation(prompt, 12, sampling=GREEDY) for key, prompt in enumerate(prompts)},
     )
-    assert [tokens(said[key]) for key in range(3)] == [
+    assert [tokens(events[key]) for key in range(3)] == [
         reference(model, prompt, 12) for prompt in prompts
     ]
 
 
-def test_a_seed_gives_the_same_tokens_next_to_any_other_request(scheduler: Scheduler) -> None:
+def test_seeded_tokens_do_not_depend_on_other_requests(scheduler: Scheduler) -> None:
     seeded = Generation(PROMPTS[1], 10, sampling=Sampling(temperature=1.0, seed=7))
     other = Generation(PROMPTS[2], 10, sampling=Sampling(temperature=1.0))
     alone = tokens(run(scheduler, {1: seeded})[1])
-    beside = tokens(run(scheduler, {2: other, 1: seeded, 3: other})[1])
+    together = tokens(run(scheduler, {2: other, 1: seeded, 3: other})[1])
     different = tokens(
         run(scheduler, {1: Generation(PROMPTS[1], 10, sampling=Sampling(seed=8))})[1]
     )
-    assert alone == beside
+    assert alone == together
     assert alone != different
 
 
@@ -236,7 +239,7 @@ LOGPROBS = mx.log(mx.array([[0.5, 0.25, 0.15, 0.07, 0.03], [0.03, 0.07, 0.15, 0.
         (Sampling(temperature=1.0, top_p=0.6), {0, 1}),
         (Sampling(temperature=1.0, top_p=0.01), {0}),
         (Sampling(temperature=1.0, top_k=3, top_p=0.99), {0, 1, 2}),
-        # The nucleus is that of the distribution as it is sampled: hot ones are wide, cold ones narrow.
+        # The nucleus is taken after the temperature: hot ones are wide, cold ones narrow.
         (Sampling(temperature=0.3, top_p=0.85), {0}),
         (Sampling(temperature=2.0, top_p=0.6), {0, 1, 2}),
         (Sampling(temperature=0), {0}),
@@ -248,7 +251,7 @@ LOGPROBS = mx.log(mx.array([[0.5, 0.25, 0.15, 0.07, 0.03], [0.03, 0.07, 0.15, 0.
         (Sampling(temperature=0, min_p=0.01), {0}),
     ],
 )
-def test_sampling_keeps_to_what_was_asked(sampling: Sampling, support: set[int]) -> None:
+def test_sampler_draws_exactly_the_expected_tokens(sampling: Sampling, support: set[int]) -> None:
     mx.random.seed(1)
     sampler = make_sampler(sampling)
     drawn = [sampler(LOGPROBS).tolist() for _ in range(400)]
@@ -256,7 +259,7 @@ def test_sampling_keeps_to_what_was_asked(sampling: Sampling, support: set[int])
     assert {row[1] for row in drawn} == {4 - token for token in support}
 
 
-def test_requests_that_ask_for_the_same_share_one_sampler() -> None:
+def test_equal_unseeded_settings_share_one_sampler() -> None:
     assert make_sampler(Sampling(temperature=0.7)) is make_sampler(Sampling(temperature=0.7))
     assert make_sampler(Sampling(seed=1)) is not make_sampler(Sampling(seed=1))
 
@@ -274,6 +277,6 @@ def test_requests_that_ask_for_the_same_share_one_sampler() -> None:
         {"repetition_penalty": float("inf")},
     ],
 )
-def test_values_that_would_poison_the_worker_never_reach_it(values: dict) -> None:
+def test_invalid_sampling_values_are_refused(values: dict) -> None:
     with pytest.raises(ValueError, match=r"\d"):
         Sampling(**values)

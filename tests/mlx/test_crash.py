@@ -1,7 +1,7 @@
-"""Processes killed with SIGKILL at random moments of writing prefixes to disk: never a wrong answer, never a failed start.
+"""Tests that a SIGKILL while prefixes are written never causes a wrong answer or a failed start.
 
-A few kills in the ordinary run; `PENSIEVE_CRASHES=200 pytest tests/mlx/test_crash.py` for the whole measure: 200 of llama, 20 of each
-other family.
+A few kills by default; `PENSIEVE_CRASHES=200 pytest tests/mlx/test_crash.py` for the full
+measurement: 200 of llama, 20 of each other family.
 """
 
 import os
@@ -21,7 +21,7 @@ from tests.mlx.bench import Bench, prompt_of, reference
 
 CRASHES = int(os.environ.get("PENSIEVE_CRASHES", "4"))
 
-# Writes conversation after conversation, telling of each; the parent kills it somewhere in between.
+# Writes conversation after conversation and reports each; the parent kills it in between.
 WRITER = """
 import sys
 from pathlib import Path
@@ -32,18 +32,18 @@ bench = Bench(architectures.build(sys.argv[1]), Path(sys.argv[2]))
 for turn in range(10**6):
     bench.run(question(int(sys.argv[3]), turn), max_tokens=4)
     print(turn, flush=True)
-    while bench.archive.spill(bench.prefixes) is not None:
+    while bench.disk_cache.spill(bench.prefixes) is not None:
         pass
 """
-FEWEST_TURNS = 7
+MIN_TURNS = 7
 
 
 def question(crash: int, turn: int) -> tuple[int, ...]:
-    """Of one life of the writer; the first few of every life differ from those of six others."""
-    return prompt_of(600 + turn % 40, 1 + (crash + turn) % FEWEST_TURNS)
+    """Return a prompt of one writer process; the first few differ from those of six others."""
+    return prompt_of(600 + turn % 40, 1 + (crash + turn) % MIN_TURNS)
 
 
-def killed_in_writing(family: str, folder: Path, crash: int) -> None:
+def kill_while_writing(family: str, folder: Path, crash: int) -> None:
     writer = subprocess.Popen(
         [sys.executable, "-c", WRITER, family, str(folder), str(crash)],
         env=os.environ | worker_variables(DEVICE),
@@ -53,22 +53,22 @@ def killed_in_writing(family: str, folder: Path, crash: int) -> None:
         assert writer.stdout is not None
         for _ in range(random.Random(crash).randint(1, 4)):
             writer.stdout.readline()
-        # Somewhere in the milliseconds after a word: in the middle of a file as likely as not.
+        # In the milliseconds after a report: often in the middle of a file.
         for _ in range(random.Random(crash).randint(0, 40_000)):
             pass
         writer.send_signal(signal.SIGKILL)
 
 
 @pytest.mark.parametrize("family", architectures.FAMILIES)
-def test_after_any_kill_the_next_start_answers_right_and_warm(family: str, tmp_path: Path) -> None:
+def test_start_after_any_kill_answers_correctly_from_the_cache(family: str, tmp_path: Path) -> None:
     model = architectures.build(family)
     expected: dict[tuple[int, ...], list[int]] = {}
     warm = 0
     crashes = CRASHES if family == "llama" else max(1, CRASHES // 10)
     for crash in range(crashes):
-        killed_in_writing(family, tmp_path, crash)
+        kill_while_writing(family, tmp_path, crash)
         bench = Bench(model, tmp_path)
-        for turn in range(FEWEST_TURNS):
+        for turn in range(MIN_TURNS):
             first = question(crash, turn)
             if first not in expected:
                 answer = reference(model, first, 4)
@@ -76,12 +76,12 @@ def test_after_any_kill_the_next_start_answers_right_and_warm(family: str, tmp_p
             second = (*first, *expected[first][:4], 5)
             assert bench.run(second, max_tokens=4) == [expected[first][4:]]
             warm += bench.cached[0] > 0
-        assert bench.archive is not None
-        bench.archive.close()
+        assert bench.disk_cache is not None
+        bench.disk_cache.close()
     assert warm >= crashes
 
 
-def damaged_answers(tmp_path: Path, damage) -> None:
+def check_answers_after(tmp_path: Path, damage) -> None:
     model = architectures.build("llama")
     before = Bench(model, tmp_path)
     before.run(prompt_of(600), max_tokens=4)
@@ -97,38 +97,38 @@ def damaged_answers(tmp_path: Path, damage) -> None:
         victim.write_bytes(damage(whole[victim], chosen))
         after = Bench(model, tmp_path)
         assert after.run((*prompt_of(600), 5), max_tokens=4) == [expected]
-        assert after.archive is not None
-        after.archive.close()
+        assert after.disk_cache is not None
+        after.disk_cache.close()
 
 
-def test_a_flipped_bit_anywhere_never_makes_a_wrong_answer(tmp_path: Path) -> None:
+def test_flipped_bit_never_causes_a_wrong_answer(tmp_path: Path) -> None:
     def flip(content: bytes, chosen: random.Random) -> bytes:
         damaged = bytearray(content)
         damaged[chosen.randrange(len(damaged))] ^= 1 << chosen.randrange(8)
         return bytes(damaged)
 
-    damaged_answers(tmp_path, flip)
+    check_answers_after(tmp_path, flip)
 
 
-def test_a_truncation_anywhere_never_makes_a_wrong_answer(tmp_path: Path) -> None:
-    damaged_answers(tmp_path, lambda content, chosen: content[: chosen.randrange(len(content))])
+def test_truncation_never_causes_a_wrong_answer(tmp_path: Path) -> None:
+    check_answers_after(tmp_path, lambda content, chosen: content[: chosen.randrange(len(content))])
 
 
-def test_a_folder_that_was_emptied_while_we_ran_is_a_miss(tmp_path: Path) -> None:
+def test_folder_emptied_at_runtime_is_a_miss(tmp_path: Path) -> None:
     model = architectures.build("llama")
     bench = Bench(model, tmp_path)
     bench.run(prompt_of(600), max_tokens=4)
-    assert bench.archive is not None
-    while bench.archive.spill(bench.prefixes) is not None:
+    assert bench.disk_cache is not None
+    while bench.disk_cache.spill(bench.prefixes) is not None:
         pass
-    bench.archive.close()
-    archive = Bench(model, tmp_path).archive
-    assert archive is not None
+    bench.disk_cache.close()
+    disk_cache = Bench(model, tmp_path).disk_cache
+    assert disk_cache is not None
     for file in tmp_path.iterdir():
         file.unlink()
     hashes = PrefixCache(b"test").hashes(prompt_of(600))
-    assert archive.match(hashes, prompt_of(600)) > 0
+    assert disk_cache.match(hashes, prompt_of(600)) > 0
     with pytest.raises(StopIteration) as read:
-        next(archive.restore(hashes, prompt_of(600)))
+        next(disk_cache.restore(hashes, prompt_of(600)))
     assert read.value.value is None
-    archive.close()
+    disk_cache.close()

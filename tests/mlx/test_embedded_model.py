@@ -1,4 +1,7 @@
-"""The same equalities as of every family, on the real embedded model: a vocabulary, weights and answers that mean something."""
+"""Tests batching, caching and restoring with the real embedded model.
+
+The same equalities as in test_families.py, with a vocabulary and weights that mean something.
+"""
 
 import os
 import signal
@@ -19,15 +22,16 @@ from tests.mlx.bench import Bench, FailingOnce, reference
 TEXTS = (
     "The river that runs through the old town is called",
     "def add(a, b):\n    return a +",
-    "Once upon a time there was a little girl who lived in a village near the forest. Whenever she went out, she wore a red",
+    "Once upon a time there was a little girl who lived in a village near the forest."
+    " Whenever she went out, she wore a red",
 )
 LONG = (
-    "One morning the miller found that the wheel had stopped. He walked along the stream to see what it was. "
-    * 14
-)
+    "One morning the miller found that the wheel had stopped."
+    " He walked along the stream to see what it was. "
+) * 14
 TOKENS = 6
 
-# Answers a long prompt, writes it to disk, says so and waits to be killed.
+# Answers a long prompt, writes it to disk, reports and waits to be killed.
 WRITER = """
 import signal, sys
 from pathlib import Path
@@ -36,7 +40,7 @@ from tests.device import DEVICE
 from tests.mlx.bench import Bench
 bench = Bench(load_weights(Path(sys.argv[1]), DEVICE), Path(sys.argv[2]))
 bench.run(tuple(map(int, sys.argv[3].split(","))), max_tokens=6)
-while bench.archive.spill(bench.prefixes) is not None or not bench.store.is_settled:
+while bench.disk_cache.spill(bench.prefixes) is not None or not bench.store.is_idle:
     pass
 print("written", flush=True)
 signal.pause()
@@ -64,11 +68,11 @@ def tokenized(folder: Path, text: str) -> tuple[int, ...]:
 
 @pytest.fixture(scope="module")
 def alone(model, prompts: list[tuple[int, ...]]) -> list[list[int]]:
-    """What mlx-lm says to each by itself."""
+    """mlx-lm's own answer to each prompt."""
     return [reference(model, prompt, TOKENS) for prompt in prompts]
 
 
-def test_together_and_cached_are_what_each_is_alone(model, prompts, alone) -> None:
+def test_batched_and_cached_answers_equal_single_ones(model, prompts, alone) -> None:
     bench = Bench(model)
     assert bench.run(*prompts, max_tokens=TOKENS) == alone
     second = (*prompts[2], *alone[2], *prompts[0])
@@ -76,8 +80,8 @@ def test_together_and_cached_are_what_each_is_alone(model, prompts, alone) -> No
     assert bench.cached == [len(prompts[2]) + TOKENS]
 
 
-def test_who_stays_is_not_touched_by_who_leaves_or_by_a_failed_step(model, prompts, alone) -> None:
-    answers = Bench(model).run(*prompts, max_tokens=TOKENS, leaving={0: 3})
+def test_removal_or_failure_of_one_sequence_leaves_others_unchanged(model, prompts, alone) -> None:
+    answers = Bench(model).run(*prompts, max_tokens=TOKENS, cancel_after={0: 3})
     assert answers[1:] == alone[1:]
     FailingOnce.steps_left = 4
     bench = Bench(model, backend=FailingOnce)
@@ -86,13 +90,13 @@ def test_who_stays_is_not_touched_by_who_leaves_or_by_a_failed_step(model, promp
     assert not bench.failed
 
 
-def test_eight_bits_are_the_same_together_as_alone(model, prompts) -> None:
+def test_eight_bit_answers_are_the_same_batched_and_alone(model, prompts) -> None:
     precision = KVPrecision(8, group_size=32)
     each = [Bench(model, precision=precision).run(one, max_tokens=TOKENS)[0] for one in prompts]
     assert Bench(model, precision=precision).run(*prompts, max_tokens=TOKENS) == each
 
 
-def test_in_chunks_and_after_a_kill_it_is_what_it_is_at_once(
+def test_answers_in_chunks_and_after_a_kill_equal_the_reference(
     folder: Path, model, tmp_path: Path
 ) -> None:
     prompt = tokenized(folder, LONG)

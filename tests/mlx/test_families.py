@@ -1,4 +1,7 @@
-"""Every family of architectures through the same scheduler: batched, cached, branched, quantized, left, restored; always exact."""
+"""Tests every model family with the scheduler: answers are always exact.
+
+Batched, cached, branched, quantized, cancelled and restored from disk.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,24 +41,24 @@ def bench(model) -> Iterator[Bench]:
     bench.scheduler.close()
 
 
-def test_caches_without_padding_wherever_a_model_takes_them(family: str, model) -> None:
+def test_ragged_caches_are_used_where_the_model_supports_them(family: str, model) -> None:
     kinds = {type(cache).__name__ for cache in CacheMaker(model, supports_ragged_kv(model))()}
     if family in FULLY_RAGGED:
-        assert kinds == {"SequenceKV"}
-    assert ("SequenceKV" in kinds) == (family != "gemma2")
+        assert kinds == {"SequenceKVCache"}
+    assert ("SequenceKVCache" in kinds) == (family != "gemma2")
 
 
-def test_who_cannot_decode_together_is_not_made_to(family: str, model) -> None:
+def test_batching_support_is_detected(family: str, model) -> None:
     make_caches = CacheMaker(model, supports_ragged_kv(model))
     assert supports_batching(make_caches) == (family not in ONE_AT_A_TIME)
 
 
-def test_batched_is_what_each_is_alone(model, bench: Bench) -> None:
+def test_batched_answers_equal_single_ones(model, bench: Bench) -> None:
     prompts = [prompt_of(length, seed) for seed, length in enumerate((3, 70, 150, 1, 200), 1)]
     assert bench.run(*prompts) == [reference(model, prompt) for prompt in prompts]
 
 
-def test_a_next_turn_goes_on_where_the_last_one_ended(model, bench: Bench) -> None:
+def test_next_turn_reuses_the_whole_previous_one(model, bench: Bench) -> None:
     first = prompt_of(310)
     (answer,) = bench.run(first)
     second = (*first, *answer, 9, 8, 7)
@@ -63,28 +66,28 @@ def test_a_next_turn_goes_on_where_the_last_one_ended(model, bench: Bench) -> No
     assert bench.cached == [len(first) + len(answer)]
 
 
-def test_an_edited_turn_goes_on_from_the_last_boundary_it_can(family: str, model, bench) -> None:
+def test_edited_turn_reuses_up_to_the_last_usable_boundary(family: str, model, bench) -> None:
     bench.run(prompt_of(310))
     edited = (*prompt_of(310)[:250], 9, 8, 7)
     assert bench.run(edited) == [reference(model, edited)]
     assert bench.cached == [250 if family in {*FULLY_RAGGED, "gemma2"} else 200]
 
 
-def test_what_a_sequence_holds_is_within_what_it_is_counted_with(model, bench: Bench) -> None:
-    """Its checkpoints included: a boundary every 100 tokens."""
+def test_cached_sequence_stays_within_its_counted_bytes(model, bench: Bench) -> None:
+    """Including its checkpoints: a boundary every 100 tokens."""
     (answer,) = bench.run(prompt_of(1900))
-    held = 1900 + len(answer)
-    assert bench.prefixes.nbytes <= bench.scheduler._budget.sequence(held)
+    tokens = 1900 + len(answer)
+    assert bench.prefixes.nbytes <= bench.scheduler._budget.sequence(tokens)
 
 
-def test_a_branch_leaves_the_conversation_it_came_from_as_it_was(model, bench: Bench) -> None:
+def test_branch_leaves_its_trunk_unchanged(model, bench: Bench) -> None:
     trunk = prompt_of(900)
     bench.run(trunk)
     branch, onward = (*trunk[:400], 5, 6), (*trunk, 9)
     assert bench.run(branch, onward) == [reference(model, branch), reference(model, onward)]
 
 
-def test_what_comes_back_from_disk_is_what_a_fresh_prefill_gives(model, tmp_path: Path) -> None:
+def test_answer_over_a_restored_prefix_equals_a_fresh_one(model, tmp_path: Path) -> None:
     first = prompt_of(610)
     before = Bench(model, tmp_path)
     (answer,) = before.run(first)
@@ -96,7 +99,7 @@ def test_what_comes_back_from_disk_is_what_a_fresh_prefill_gives(model, tmp_path
     after.close()
 
 
-def test_while_a_prompt_comes_back_from_disk_others_get_a_token_with_each_file(
+def test_other_requests_get_a_token_with_each_restored_file(
     tmp_path: Path,
 ) -> None:
     model = architectures.build("llama")
@@ -105,51 +108,49 @@ def test_while_a_prompt_comes_back_from_disk_others_get_a_token_with_each_file(
     before.close()
     after = Bench(model, tmp_path)
     short, long = prompt_of(20, 3), (*prompt_of(1500), 5)
-    said: dict[int, list[int]] = {1: [], 2: []}
+    answers: dict[int, list[int]] = {1: [], 2: []}
     after.scheduler.submit(1, Generation(short, 40, sampling=GREEDY))
     at_once = [0]
     while not after.scheduler.is_idle:
         for key, event in after.scheduler.step():
             if isinstance(event, Token):
-                said[key].append(event.token_id)
-        if len(said[1]) == 3 and not said[2]:
+                answers[key].append(event.token_id)
+        if len(answers[1]) == 3 and not answers[2]:
             after.scheduler.submit(2, Generation(long, 4, sampling=GREEDY))
-        if said[2]:
-            at_once.append(len(said[1]))
-    assert said == {1: reference(model, short, 40), 2: reference(model, long, 4)}
+        if answers[2]:
+            at_once.append(len(answers[1]))
+    assert answers == {1: reference(model, short, 40), 2: reference(model, long, 4)}
     # Five whole blocks and a tail.
     assert at_once[1] >= 3 + 6
     after.close()
 
 
-def test_a_prompt_that_comes_back_from_disk_is_in_memory_once(tmp_path: Path) -> None:
+def test_restored_prefix_is_in_memory_only_once(tmp_path: Path) -> None:
     model = architectures.build("llama")
     prompt = prompt_of(4000)
     before = Bench(model, tmp_path)
     before.run(prompt)
     before.close()
-    archive = Bench(model, tmp_path).archive
-    assert archive
+    disk_cache = Bench(model, tmp_path).disk_cache
+    assert disk_cache
     mx.reset_peak_memory()
-    held = mx.get_active_memory()
-    state = read_whole(archive.restore(PrefixCache(b"test").hashes(prompt), prompt))
+    before_bytes = mx.get_active_memory()
+    state = restore_all(disk_cache.restore(PrefixCache(b"test").hashes(prompt), prompt))
     assert state.tokens == 3999
     mx.eval([cache.state for cache in state.caches])
-    assert mx.get_peak_memory() - held < 1.25 * state.nbytes
-    archive.close()
+    assert mx.get_peak_memory() - before_bytes < 1.25 * state.nbytes
+    disk_cache.close()
 
 
-def read_whole(reading: RestoreSteps) -> SequenceKVState:
+def restore_all(steps: RestoreSteps) -> SequenceKVState:
     while True:
         try:
-            next(reading)
+            next(steps)
         except StopIteration as read:
             return read.value.state
 
 
-def test_from_disk_too_an_edited_turn_is_exact_to_the_token(
-    family: str, model, tmp_path: Path
-) -> None:
+def test_edited_turn_over_a_restored_prefix_is_exact(family: str, model, tmp_path: Path) -> None:
     before = Bench(model, tmp_path)
     before.run(prompt_of(610))
     before.run((*prompt_of(610)[:300], 1, *prompt_of(300, 7)))
@@ -157,12 +158,12 @@ def test_from_disk_too_an_edited_turn_is_exact_to_the_token(
     edited = (*prompt_of(610)[:500], 9, 8, 7)
     after = Bench(model, tmp_path)
     assert after.run(edited) == [reference(model, edited)]
-    # The second whole block is only in part what is asked for; layers that cannot be cut back need it whole.
+    # The second whole block is needed only in part; untrimmable layers need it whole.
     assert after.cached == [500 if family in {*FULLY_RAGGED, "gemma2"} else 0]
     after.close()
 
 
-def test_more_at_rest_than_the_disk_may_hold_is_written_once(model, tmp_path: Path) -> None:
+def test_prefixes_beyond_the_disk_cap_are_written_once(model, tmp_path: Path) -> None:
     bench = Bench(model, tmp_path, limits=StoreLimits(cap_bytes=600_000, daily_bytes=10**9))
     for seed in range(1, 5):
         bench.run(prompt_of(520, seed))
@@ -171,7 +172,7 @@ def test_more_at_rest_than_the_disk_may_hold_is_written_once(model, tmp_path: Pa
 
 
 @pytest.mark.parametrize("at", [0, 1, 2])
-def test_a_damaged_file_is_a_miss_and_never_a_wrong_answer(model, tmp_path: Path, at: int) -> None:
+def test_damaged_file_never_causes_a_wrong_answer(model, tmp_path: Path, at: int) -> None:
     first = prompt_of(610)
     before = Bench(model, tmp_path)
     before.run(first)
@@ -186,10 +187,10 @@ def test_a_damaged_file_is_a_miss_and_never_a_wrong_answer(model, tmp_path: Path
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-def test_quantized_is_the_same_alone_together_and_from_disk(
+def test_quantized_answers_are_the_same_alone_batched_and_restored(
     family: str, model, bits: int, tmp_path: Path
 ) -> None:
-    """Of the layers that can be: what a window or a state space holds stays as it is."""
+    """Applies to full attention: windows and state spaces are not quantized."""
     precision = KVPrecision(bits, group_size=32, is_rotated=bits == 4)
     prompts = [prompt_of(length, seed) for seed, length in enumerate((300, 70, 555), 1)]
     alone = [Bench(model, precision=precision).run(prompt)[0] for prompt in prompts]
@@ -204,40 +205,40 @@ def test_quantized_is_the_same_alone_together_and_from_disk(
     full, quantized = (
         CacheMaker(model, supports_ragged_kv(model), each) for each in (KVPrecision(), precision)
     )
-    assert (held_bytes(model, quantized) < held_bytes(model, full)) == (family != "gemma2")
+    assert (cache_bytes(model, quantized) < cache_bytes(model, full)) == (family != "gemma2")
     after.close()
 
 
-def held_bytes(model, make_caches: CacheMaker) -> int:
+def cache_bytes(model, make_caches: CacheMaker) -> int:
     caches = make_caches()
     model(mx.array([prompt_of(300)]), cache=[cache.merge([cache]) for cache in caches])
     return sum(cache.nbytes for cache in caches)
 
 
 @pytest.mark.parametrize("after_steps", [0, 1, 2, 9])
-def test_who_stays_is_not_touched_by_who_leaves(model, bench: Bench, after_steps: int) -> None:
+def test_cancelling_one_request_leaves_others_unchanged(
+    model, bench: Bench, after_steps: int
+) -> None:
     prompts = [prompt_of(length, seed) for seed, length in enumerate((175, 1, 17, 130), 1)]
-    answers = bench.run(*prompts, leaving={0: after_steps})
+    answers = bench.run(*prompts, cancel_after={0: after_steps})
     assert answers[1:] == [reference(model, prompt) for prompt in prompts[1:]]
     assert len(answers[0]) < 8
 
 
-def test_after_a_failed_step_everyone_gets_the_same_tokens_as_without_it(
-    family: str, model
-) -> None:
+def test_failed_step_changes_no_answer(family: str, model) -> None:
     FailingOnce.steps_left = 5
     prompts = [prompt_of(length, seed) for seed, length in enumerate((1, 2, 17, 150), 1)]
     bench = Bench(model, backend=FailingOnce)
     answers = bench.run(*prompts)
     assert FailingOnce.steps_left < 0
-    # Whoever was alone in it is the one at fault.
+    # A request that was alone in the step is at fault.
     assert bench.failed == ([0] if family in ONE_AT_A_TIME else [])
     for key, prompt in enumerate(prompts):
         assert key in bench.failed or answers[key] == reference(model, prompt)
 
 
-def test_chunks_change_nothing(model, bench: Bench) -> None:
-    """A prompt processed 16 tokens at a time beside others, and at once."""
+def test_chunked_prefill_changes_no_answer(model, bench: Bench) -> None:
+    """A prompt processed in chunks next to other requests, and at once."""
     long = prompt_of(333, 7)
     assert bench.run(prompt_of(20, 3), long, prompt_of(30, 5), max_tokens=30)[1] == reference(
         model, long, 30

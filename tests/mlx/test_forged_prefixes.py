@@ -1,4 +1,7 @@
-"""Stored prefixes with a valid checksum that this model did not write: each is a miss, never an answer or a failure."""
+"""Tests stored prefixes with a valid checksum that this model did not write.
+
+Each is a miss, never an answer or a failure.
+"""
 
 import json
 import os
@@ -28,8 +31,8 @@ def parts_of(content: bytes) -> tuple[Header, bytes]:
     return json.loads(content[start:end]), content[end:-4]
 
 
-def sealed(header: object, numbers: bytes) -> bytes:
-    """The bytes of a file that its checksum says are whole."""
+def with_checksum(header: object, numbers: bytes) -> bytes:
+    """Return the bytes of a file with a valid checksum."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     body = MAGIC + len(text).to_bytes(4, "big") + text + numbers
     return body + zlib.crc32(body).to_bytes(4, "big")
@@ -47,7 +50,7 @@ def with_fields(**fields: object) -> Forgery:
 
 
 def with_one_token(header: Header, _: bytes) -> tuple[object, bytes]:
-    """Arrays of one token, which MLX would repeat for all."""
+    """Arrays of one token, which MLX would broadcast."""
     arrays = [[dtype, [*shape[:2], 1, *shape[3:]]] for dtype, shape in header["arrays"]]
     lengths = [
         length // shape[2] if len(shape) == 4 else length
@@ -110,8 +113,8 @@ FORGERIES: dict[str, Forgery] = {
     "a header that is a list": lambda _, numbers: ([], numbers),
     "a header that is nested deep": lambda _, numbers: (b"[" * 100_000, numbers),
     "a header that is no text": lambda _, numbers: (b"\xff\xfe{", numbers),
-    "numbers missing": lambda header, numbers: (header, numbers[:-1]),
-    "numbers left over": lambda header, numbers: (header, numbers + bytes(64)),
+    "missing bytes": lambda header, numbers: (header, numbers[:-1]),
+    "trailing bytes": lambda header, numbers: (header, numbers + bytes(64)),
     "a gigabyte left over": lambda header, _: (header, b""),
 }
 
@@ -123,7 +126,7 @@ def model(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(scope="module")
 def following(model: Any) -> tuple[int, ...]:
-    """The next turn: windows and state spaces come back only where a sequence is gone on from."""
+    """The next turn: untrimmable layers are restored only to continue a whole sequence."""
     return (*PROMPT, *reference(model, PROMPT, 4), 5)
 
 
@@ -134,7 +137,7 @@ def expected(model: Any, following: tuple[int, ...]) -> list[int]:
 
 @pytest.fixture(scope="module")
 def whole(model: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The files that the prompt is stored as."""
+    """The files of the stored prompt."""
     folder = tmp_path_factory.mktemp("whole")
     bench = Bench(model, folder)
     bench.run(PROMPT, max_tokens=4)
@@ -142,11 +145,11 @@ def whole(model: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, byt
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-def test_a_file_that_is_sealed_again_unchanged_is_a_hit(
+def test_file_rewritten_unchanged_is_a_hit(
     model: Any, following: tuple[int, ...], expected: list[int], whole: dict, tmp_path: Path
 ) -> None:
     for name, content in whole.items():
-        (tmp_path / name).write_bytes(sealed(*parts_of(content)))
+        (tmp_path / name).write_bytes(with_checksum(*parts_of(content)))
     bench = Bench(model, tmp_path)
     assert bench.run(following, max_tokens=4) == [expected]
     assert bench.cached == [len(following) - 1]
@@ -154,7 +157,7 @@ def test_a_file_that_is_sealed_again_unchanged_is_a_hit(
 
 
 @pytest.mark.parametrize("forgery", FORGERIES)
-def test_a_forged_file_is_a_miss_and_is_replaced(
+def test_forged_file_is_a_miss_and_is_replaced(
     model: Any,
     following: tuple[int, ...],
     expected: list[int],
@@ -163,7 +166,7 @@ def test_a_forged_file_is_a_miss_and_is_replaced(
     tmp_path: Path,
 ) -> None:
     for name, content in whole.items():
-        (tmp_path / name).write_bytes(sealed(*FORGERIES[forgery](*parts_of(content))))
+        (tmp_path / name).write_bytes(with_checksum(*FORGERIES[forgery](*parts_of(content))))
         if forgery == "a gigabyte left over":
             os.truncate(tmp_path / name, 2**30)
     bench = Bench(model, tmp_path)

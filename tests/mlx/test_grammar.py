@@ -1,4 +1,7 @@
-"""Answers held to grammars by real MLX over tiny random models, whose every token is as good as another: bugs show."""
+"""Tests grammar-constrained answers on real MLX with tiny random models.
+
+Their tokens are all about equally likely, so that errors in the masks show.
+"""
 
 import json
 import re
@@ -51,7 +54,7 @@ class Bench:
     folder: Path
     backend: type[BatchBackend] = BatchBackend
     match: Callable[[Generation], Matcher] | None = None
-    said: dict[int, list] = field(default_factory=dict)
+    events: dict[int, list] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         mx.random.seed(3)
@@ -73,7 +76,7 @@ class Bench:
         return self.tokenizer.token_to_id("<|im_end|>") or self.tokenizer.token_to_id("<|end|>")
 
     def generation(self, lark: str | None, seed: int = 0, **more: Any) -> Generation:
-        """Greedy over a prompt of its own, unless told otherwise."""
+        """Return a greedy generation over a prompt of its own, unless overridden."""
         return Generation(
             prompt_tokens=more.pop("prompt", tuple(range(3 + seed, 20 + seed))),
             max_tokens=more.pop("max_tokens", 1500),
@@ -85,20 +88,20 @@ class Bench:
 
     def run(self, generations: dict[int, Generation]) -> None:
         for key, generation in generations.items():
-            self.said[key] = [self.scheduler.submit(key, generation)[1]]
+            self.events[key] = [self.scheduler.submit(key, generation)[1]]
 
         while not self.scheduler.is_idle:
             for key, event in self.scheduler.step():
-                self.said[key].append(event)
+                self.events[key].append(event)
 
     def tokens(self, key: int) -> list[int]:
-        return [event.token_id for event in self.said[key] if isinstance(event, Token)]
+        return [event.token_id for event in self.events[key] if isinstance(event, Token)]
 
     def text(self, key: int) -> str:
         return self.tokenizer.decode(self.tokens(key), skip_special_tokens=False)
 
     def has_stopped(self, key: int) -> bool:
-        return self.said[key][-1] == Finished("stop_token", len(self.tokens(key)) + 1)
+        return self.events[key][-1] == Finished("stop_token", len(self.tokens(key)) + 1)
 
     def close(self) -> None:
         self.scheduler.close()
@@ -138,7 +141,7 @@ SAMPLINGS = [
 def test_two_hundred_forced_calls_of_ten_tool_sets_validate(
     folders: dict[str, Path], kind: str
 ) -> None:
-    """Phi-3's vocabulary is padded, and its words begin with a space."""
+    """Phi-3's vocabulary is padded, and its tokens begin with a space."""
     bench = Bench(folders[kind])
     sets = list(cases.TOOL_SETS.values())
     keys = range(200 if kind == "qwen3" else 10)
@@ -157,7 +160,7 @@ def test_two_hundred_forced_calls_of_ten_tool_sets_validate(
 
 
 @pytest.mark.parametrize(("repeat", "counts"), [("*", {0, 1, 2}), ("?", {0, 1}), ("+", {1, 2, 3})])
-def test_calls_in_text_validate_and_come_as_often_as_they_may(
+def test_calls_in_text_validate_and_occur_as_often_as_allowed(
     bench: Bench, repeat: str, counts: set[int]
 ) -> None:
     tools = dict(cases.TOOL_SETS["files"])
@@ -190,7 +193,7 @@ def answers(bench: Bench, generations: dict[int, Generation]) -> list[list[int]]
     return [bench.tokens(key) for key in generations]
 
 
-def test_alone_or_together_with_others_greedy_answers_are_the_same(bench: Bench) -> None:
+def test_greedy_answers_are_the_same_alone_and_batched(bench: Bench) -> None:
     generations = constrained(bench) | {
         key: bench.generation(None, key, max_tokens=40) for key in range(10, 14)
     }
@@ -199,7 +202,7 @@ def test_alone_or_together_with_others_greedy_answers_are_the_same(bench: Bench)
 
 
 @pytest.mark.parametrize("steps", [3, 9, 20])
-def test_after_a_failed_step_the_grammar_goes_on_where_it_was(
+def test_grammar_position_survives_a_failed_step(
     bench: Bench, folders: dict[str, Path], steps: int
 ) -> None:
     FailingOnce.steps_left = steps
@@ -211,10 +214,8 @@ def test_after_a_failed_step_the_grammar_goes_on_where_it_was(
     failing.close()
 
 
-def test_who_goes_back_to_the_line_goes_on_where_it_was(
-    bench: Bench, folders: dict[str, Path]
-) -> None:
-    """Memory for one and a half of them: the batch is emptied again and again."""
+def test_grammar_position_survives_requeueing(bench: Bench, folders: dict[str, Path]) -> None:
+    """Memory for one and a half sequences: the batch is emptied repeatedly."""
     generations = {key: bench.generation(FORCED, key * 5) for key in range(3)}
     narrow = Bench(folders["qwen3"])
     whole = narrow.scheduler._budget
@@ -224,77 +225,75 @@ def test_who_goes_back_to_the_line_goes_on_where_it_was(
 
 
 @pytest.mark.parametrize("after", [0, 1, 5])
-def test_who_is_overtaken_in_the_middle_goes_on_where_it_was(bench: Bench, after: int) -> None:
+def test_grammar_position_survives_preemption(bench: Bench, after: int) -> None:
     generation = bench.generation(FORCED)
     (expected,) = answers(bench, {1: generation})
     scheduler = bench.scheduler
-    bench.said[2] = [scheduler.submit(2, generation)[1]]
+    bench.events[2] = [scheduler.submit(2, generation)[1]]
     while len(bench.tokens(2)) < after + 1:
-        bench.said[2] += [event for _, event in scheduler.step()]
+        bench.events[2] += [event for _, event in scheduler.step()]
     scheduler._preempt(scheduler._running[2])
     while not scheduler.is_idle:
-        bench.said[2] += [event for _, event in scheduler.step()]
+        bench.events[2] += [event for _, event in scheduler.step()]
     assert bench.tokens(2) == expected
 
 
-def test_over_a_cached_prefix_the_answer_is_the_same(bench: Bench) -> None:
+def test_constrained_answer_is_the_same_over_a_cached_prefix(bench: Bench) -> None:
     prompt = tuple(range(3, 250)) * 2
     (cold,) = answers(bench, {1: bench.generation(FORCED, prompt=prompt)})
     (warm,) = answers(bench, {2: bench.generation(FORCED, prompt=prompt)})
-    assert bench.said[2][0] == Started(len(prompt) - 1)
+    assert bench.events[2][0] == Started(len(prompt) - 1)
     assert warm == cold
 
 
-def test_an_answer_that_is_cut_by_its_length_obeys_as_far_as_it_goes(bench: Bench) -> None:
+def test_answer_ended_by_length_is_a_prefix_of_the_whole(bench: Bench) -> None:
     (whole,) = answers(bench, {1: bench.generation(FORCED)})
-    (cut,) = answers(bench, {2: bench.generation(FORCED, max_tokens=7)})
-    assert cut == whole[:7]
-    assert bench.said[2][-1] == Finished("length", 7)
+    (trimmed,) = answers(bench, {2: bench.generation(FORCED, max_tokens=7)})
+    assert trimmed == whole[:7]
+    assert bench.events[2][-1] == Finished("length", 7)
 
 
-def test_the_first_token_may_be_the_last(bench: Bench) -> None:
+def test_answer_of_zero_or_one_token_stops(bench: Bench) -> None:
     bench.run({1: bench.generation('start: ""'), 2: bench.generation('start: "a"')})
     assert (bench.text(1), bench.text(2)) == ("", "a")
     assert bench.has_stopped(1)
     assert bench.has_stopped(2)
 
 
-@pytest.mark.parametrize("patience", [0, 1, 5])
-def test_a_grammar_that_becomes_too_much_ends_its_own_answer_only(
-    folders: dict[str, Path], patience: int
-) -> None:
-    bench = Bench(folders["qwen3"], match=lambda _: Moody(patience))
+@pytest.mark.parametrize("max_calls", [0, 1, 5])
+def test_grammar_failure_ends_only_its_own_answer(folders: dict[str, Path], max_calls: int) -> None:
+    bench = Bench(folders["qwen3"], match=lambda _: LimitedMatcher(max_calls))
     neighbour = bench.generation(None, 4, max_tokens=40)
     (expected,) = answers(bench, {1: neighbour})
     bench.run({2: neighbour, 3: bench.generation(FORCED)})
     assert bench.tokens(2) == expected
-    assert bench.tokens(3) == [MOODY_TOKEN] * patience
-    assert bench.said[3][-1] == Failed("no more", "grammar")
+    assert bench.tokens(3) == [ALLOWED_TOKEN] * max_calls
+    assert bench.events[3][-1] == Failed("no more", "grammar")
     bench.close()
 
 
-MOODY_TOKEN = 2
+ALLOWED_TOKEN = 2
 
 
-class Moody:
-    """A matcher that allows one token, so many times."""
+class LimitedMatcher:
+    """A matcher that allows one token, a limited number of times."""
 
-    def __init__(self, patience: int) -> None:
-        self.heard: list[int] = []
-        self.patience = patience
+    def __init__(self, max_calls: int) -> None:
+        self.advanced: list[int] = []
+        self.max_calls = max_calls
 
     def advance(self, token_id: int) -> None:
-        self.heard.append(token_id)
+        self.advanced.append(token_id)
 
     def allowed(self) -> bytearray:
-        if len(self.heard) >= self.patience:
+        if len(self.advanced) >= self.max_calls:
             raise GrammarError("no more")
-        return bytearray([0] * MOODY_TOKEN + [1])
+        return bytearray([0] * ALLOWED_TOKEN + [1])
 
 
-def test_a_mask_hears_every_token_once_and_never_raises() -> None:
-    moody = Moody(patience=2)
-    mask = TokenMask(moody)
+def test_mask_advances_once_per_token_and_never_raises() -> None:
+    limited = LimitedMatcher(max_calls=2)
+    mask = TokenMask(limited)
     logits = mx.zeros((1, 5))
     prompt = [4, 4, 4]
     for tokens in (prompt, [*prompt, 2]):
@@ -303,22 +302,22 @@ def test_a_mask_hears_every_token_once_and_never_raises() -> None:
     for tokens in ([*prompt, 2, 3], [*prompt, 2, 3, 4]):
         assert mask(mx.array(tokens), logits).tolist() == [[0] * 5]
     assert str(mask.failure) == "no more"
-    assert moody.heard == [2, 3]
+    assert limited.advanced == [2, 3]
 
 
-def test_a_panic_of_the_grammars_library_ends_one_answer_and_not_the_worker() -> None:
-    class Panicking(Moody):
+def test_panic_of_the_grammar_library_ends_only_one_answer() -> None:
+    class Panicking(LimitedMatcher):
         def allowed(self) -> bytearray:
             raise RustPanic("index out of bounds")
 
-    mask = TokenMask(Panicking(patience=0))
+    mask = TokenMask(Panicking(max_calls=0))
     assert mask(mx.array([4]), mx.zeros((1, 2))).tolist() == [[0, 0]]
     assert isinstance(mask.failure, EngineError)
 
 
 @pytest.mark.parametrize("size", [2, 3, 33])
 @pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
-def test_a_masks_row_fits_vocabularies_of_any_size(size: int, dtype: mx.Dtype) -> None:
+def test_mask_fits_vocabularies_of_any_size(size: int, dtype: mx.Dtype) -> None:
     row = masked(mx.ones((1, size), dtype=dtype), bytearray([0, 200, 1]))
     assert row.dtype == dtype
     expected = [-mx.inf, 1, 1, *[-mx.inf] * 30][:size]

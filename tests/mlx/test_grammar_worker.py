@@ -1,6 +1,6 @@
-"""The real worker process with a tiny model: hostile grammars come in while somebody is answered.
+"""Tests hostile grammars in the real worker process with a tiny model, while it answers others.
 
-Every fourth of them in the ordinary run; `PENSIEVE_EVERY=1 pytest tests/mlx/test_grammar_worker.py` for all.
+Uses every fourth by default; `PENSIEVE_EVERY=1 pytest tests/mlx/test_grammar_worker.py` for all.
 """
 
 import os
@@ -23,16 +23,16 @@ from tests.engine.states import in_state
 
 pytestmark = pytest.mark.anyio
 
-# Two of this machine's processors compile meanwhile.
-LONGEST_GAP_S = 1.0
-ASKED = list(cases.HOSTILE)[:: int(os.environ.get("PENSIEVE_EVERY", "4"))]
+# Two compiler threads run at the same time.
+MAX_GAP_S = 1.0
+HOSTILE_NAMES = list(cases.HOSTILE)[:: int(os.environ.get("PENSIEVE_EVERY", "4"))]
 NO_TOKEN = frozenset({436})
 
 
 @asynccontextmanager
 async def ready_engine(folder: Path) -> AsyncGenerator[Engine]:
     async with running_engine(WorkerSpec(folder, DEVICE)) as engine:
-        await in_state(engine, "ready", most_s=60)
+        await in_state(engine, "ready", timeout_s=60)
         yield engine
 
 
@@ -41,7 +41,7 @@ def with_grammar(lark: str, max_tokens: int = 4) -> Generation:
 
 
 async def outcome(engine: Engine, lark: str) -> str:
-    """How a hostile request ends: refused, or answered as far as it is asked for."""
+    """Return how a hostile request ends: refused, or answered to its length."""
     try:
         async with engine.generate(with_grammar(lark)) as events:
             return [event async for event in events][-1].__class__.__name__
@@ -50,7 +50,7 @@ async def outcome(engine: Engine, lark: str) -> str:
 
 
 async def longest_gap_s(engine: Engine, until: anyio.Event) -> float:
-    """Between two tokens of somebody who has nothing to do with it."""
+    """Return the longest time between two tokens of an unrelated request."""
     gaps: list[float] = []
     while not until.is_set():
         last = time.monotonic()
@@ -62,7 +62,7 @@ async def longest_gap_s(engine: Engine, until: anyio.Event) -> float:
     return max(gaps)
 
 
-async def test_the_engine_outlives_hostile_grammars_and_answers_meanwhile(tmp_path: Path) -> None:
+async def test_engine_answers_others_during_hostile_grammars(tmp_path: Path) -> None:
     async with ready_engine(tiny_models.build("qwen3", tmp_path)) as engine:
         pid = engine.health.worker_pid
         outcomes: dict[str, str] = {}
@@ -79,11 +79,11 @@ async def test_the_engine_outlives_hostile_grammars_and_answers_meanwhile(tmp_pa
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(keep_answering)
             async with anyio.create_task_group() as hostile:
-                for name in ASKED:
+                for name in HOSTILE_NAMES:
                     hostile.start_soon(ask, name)
             done.set()
         assert set(outcomes.values()) == {"GrammarError", "Finished"}
-        assert gaps[0] < LONGEST_GAP_S
+        assert gaps[0] < MAX_GAP_S
         assert (engine.health.state, engine.health.worker_pid) == ("ready", pid)
         async with engine.generate(with_grammar('start: "a"', max_tokens=5)) as events:
             assert [event async for event in events][-1] == Finished("stop_token", 2)

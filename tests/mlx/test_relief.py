@@ -1,4 +1,4 @@
-"""Memory that is given back with a real model: what is on disk comes back from there."""
+"""Tests memory relief with a real model: evicted prefixes are restored from disk."""
 
 from pathlib import Path
 
@@ -9,16 +9,16 @@ from tests.mlx import architectures
 from tests.mlx.bench import Bench, prompt_of, reference
 
 
-def test_after_long_idleness_a_prefix_that_is_on_disk_leaves_memory_and_is_found_again(
+def test_stored_prefix_leaves_memory_when_idle_and_is_restored(
     tmp_path: Path,
 ) -> None:
     model = architectures.build("llama")
     bench = Bench(model, tmp_path)
-    archive = bench.archive
-    assert archive is not None
+    disk_cache = bench.disk_cache
+    assert disk_cache is not None
     now_s = [0.0]
     holdings = ReleasableMemory(
-        bench.prefixes, mx.clear_cache, archive.is_stored, lambda: archive.is_storing
+        bench.prefixes, mx.clear_cache, disk_cache.is_stored, lambda: disk_cache.is_storing
     )
     relief = MemoryRelief(bench.scheduler, holdings, clock=lambda: now_s[0])
     prompt = prompt_of(600)
@@ -29,11 +29,11 @@ def test_after_long_idleness_a_prefix_that_is_on_disk_leaves_memory_and_is_found
     assert bench.prefixes.nbytes > 0
     assert mx.get_cache_memory() == 0
 
-    while archive.spill(bench.prefixes) is not None:
+    while disk_cache.spill(bench.prefixes) is not None:
         pass
     relief.step()
     assert bench.prefixes.nbytes == 0
     second = (*prompt, *answer, 5)
     assert bench.run(second, max_tokens=4) == [reference(model, second, 4)]
     assert bench.cached == [len(prompt) + len(answer)]
-    archive.close()
+    disk_cache.close()

@@ -1,8 +1,8 @@
-"""The catalog's models at their real size, as mlx-lm builds them, without weights: MLX computes no
-array that nobody asks for.
+"""Tests that what the engine measures of the catalog's models equals their configs and cards.
 
-Held: what the engine measures of them is what their configs and cards say, so that a plan and the
-engine promise one context. The configs are the published ones, without what sizes do not depend on.
+So a plan and the engine promise the same context. The models have their real size and no weights:
+MLX computes arrays only when they are evaluated. The configs are the published ones, without fields
+that do not affect sizes.
 """
 
 import importlib
@@ -14,7 +14,7 @@ import mlx.nn as nn
 import pytest
 
 from pensieve.engine.model.cache_maker import CacheMaker, supports_ragged_kv
-from pensieve.engine.model.memory import measured
+from pensieve.engine.model.memory import measure_model
 from pensieve.engine.planning.attention_shape import OWN_CACHES, shape_from
 from pensieve.engine.planning.device_limits import device_limits_on
 from pensieve.engine.planning.memory_plan import ModelFacts, plan
@@ -39,7 +39,7 @@ QWEN35 = {
     "num_hidden_layers": 32,
     "tie_word_embeddings": False,
 }
-# As THUDM/slime has it (scripts/models/qwen3.5-27B.sh); Qwen3.6-27B and Qwen3.8-27B have the same.
+# From THUDM/slime (scripts/models/qwen3.5-27B.sh); Qwen3.6-27B and Qwen3.8-27B are equal.
 QWEN_27B = {
     "model_type": "qwen3_5",
     "text_config": QWEN35
@@ -171,11 +171,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "partial_rotary_factor": 0.25,
     },
 }
-KNOWN = [card for card in CARDS if card.model.name in CONFIGS]
+TESTED_CARDS = [card for card in CARDS if card.model.name in CONFIGS]
 
 
 def real_size(name: str) -> Any:
-    """The model in bfloat16, its layers quantized as published."""
+    """Return the model in bfloat16, its layers quantized as published."""
     config = CONFIGS[name]
     mx.set_default_device(mx.cpu)
     module = importlib.import_module(f"mlx_lm.models.{config['model_type']}")
@@ -203,50 +203,54 @@ def real_size(name: str) -> Any:
 
 @pytest.fixture(scope="module")
 def engine_facts() -> dict[str, ModelFacts]:
-    """What the engine measures of each."""
+    """What the engine measures of each model."""
     facts: dict[str, ModelFacts] = {}
-    for card in KNOWN:
+    for card in TESTED_CARDS:
         config = CONFIGS[card.model.name]
-        make = CacheMaker(real_size(card.model.name), config["model_type"] not in OWN_CACHES)
-        facts[card.model.name], computed_bytes = measured(make, config)
+        make_caches = CacheMaker(real_size(card.model.name), config["model_type"] not in OWN_CACHES)
+        facts[card.model.name], computed_bytes = measure_model(make_caches, config)
         assert computed_bytes == 2
     return facts
 
 
-def test_the_models_that_the_catalog_began_with_are_among_them() -> None:
-    assert {card.model.name for card in KNOWN} >= {"phi-3-mini", "qwen3.5-9b", "qwen3.6-35b"}
+def test_first_catalog_models_are_tested() -> None:
+    assert {card.model.name for card in TESTED_CARDS} >= {"phi-3-mini", "qwen3.5-9b", "qwen3.6-35b"}
 
 
-@pytest.mark.parametrize("card", KNOWN, ids=lambda card: card.model.name)
-def test_config_card_and_loaded_model_say_the_same(
+@pytest.mark.parametrize("card", TESTED_CARDS, ids=lambda card: card.model.name)
+def test_config_card_and_loaded_model_agree(
     card: ModelCard, engine_facts: dict[str, ModelFacts]
 ) -> None:
-    seen = engine_facts[card.model.name]
+    measured = engine_facts[card.model.name]
     shape = card.shape
-    assert shape.facts(seen.weights_bytes) == seen
+    assert shape.facts(measured.weights_bytes) == measured
     config = CONFIGS[card.model.name]
     read = shape_from(config, shape.weights_bytes, shape.unloaded_bytes)
     assert replace(read, bits=shape.bits) == shape
-    # The published size holds the tokenizer's files and rounding; SmolLM2's embeddings are larger
-    # in GGUF.
+    # The published size includes the tokenizer's files and rounding; SmolLM2's embeddings are
+    # larger in GGUF.
     loaded = shape.weights_bytes - shape.unloaded_bytes
-    assert loaded == pytest.approx(seen.weights_bytes, abs=0.02 * seen.weights_bytes + 15_000_000)
+    assert loaded == pytest.approx(
+        measured.weights_bytes, abs=0.02 * measured.weights_bytes + 15_000_000
+    )
 
 
 @pytest.mark.parametrize("memory_gib", [8, 16, 24, 32, 36, 48, 64, 96, 128, 192, 512])
 @pytest.mark.parametrize("chip", ["Apple M1", "Apple M5"])
 @pytest.mark.parametrize("kv_bits", [None, 16, 8, 4])
-def test_a_plan_and_the_engine_promise_one_context(
+def test_plan_and_engine_promise_the_same_context(
     memory_gib: int, chip: str, kv_bits: int | None, engine_facts: dict[str, ModelFacts]
 ) -> None:
     machine = Machine(
         "Darwin", "arm64", "3.14.0", macos="26.2", memory_bytes=memory_gib * GIB, chip=chip
     )
-    told = {"max_recommended_working_set_size": 10**12}
-    for card in KNOWN:
-        seen = engine_facts[card.model.name]
-        shape = replace(card.shape, weights_bytes=seen.weights_bytes + card.shape.unloaded_bytes)
-        engine = plan(seen, device_limits_on(machine, "gpu", told=told), kv_bits)
+    device_info = {"max_recommended_working_set_size": 10**12}
+    for card in TESTED_CARDS:
+        measured = engine_facts[card.model.name]
+        shape = replace(
+            card.shape, weights_bytes=measured.weights_bytes + card.shape.unloaded_bytes
+        )
+        engine = plan(measured, device_limits_on(machine, "gpu", device_info=device_info), kv_bits)
         planned = estimate_fit(shape, replace(memory_limit_on(machine), kv_bits=kv_bits))
         assert planned.context_tokens == engine.context_tokens
         assert planned.precision == engine.precision
@@ -255,5 +259,5 @@ def test_a_plan_and_the_engine_promise_one_context(
 
 
 @pytest.mark.parametrize("family", list(architectures.FAMILIES))
-def test_families_that_keep_their_own_caches_are_listed(family: str) -> None:
+def test_own_caches_lists_families_without_ragged_kv(family: str) -> None:
     assert (family in OWN_CACHES) != supports_ragged_kv(architectures.build(family))

@@ -1,4 +1,4 @@
-"""What the front end reads of mlx-lm's files is what mlx-lm itself does."""
+"""Tests that the front end's list of architectures matches what mlx-lm builds."""
 
 from collections.abc import Collection
 from typing import Any
@@ -21,7 +21,7 @@ def is_built(config: dict[str, Any]) -> bool:
 
 
 def configs_of(mlx_lm: MlxLm) -> list[dict[str, Any]]:
-    """One of each type that mlx-lm could know, and of two that it does not."""
+    """Return one config of each type that mlx-lm may support, and of two that it does not."""
     modules = [file.stem for file in sorted(mlx_lm.folder.joinpath("models").glob("[!_]*.py"))]
     return [
         *({"model_type": name} for name in (*modules, *MODEL_REMAPPING, "qwen9_super", "bert")),
@@ -32,10 +32,10 @@ def configs_of(mlx_lm: MlxLm) -> list[dict[str, Any]]:
     ]
 
 
-def test_the_types_that_mlx_lm_builds_are_told_from_its_files() -> None:
+def test_supported_architectures_equal_those_that_mlx_lm_builds() -> None:
     mlx_lm = installed_mlx_lm()
     assert mlx_lm is not None
     configs = configs_of(mlx_lm)
-    told = [config for config in configs if mlx_lm.architecture(config)]
-    assert len(told) > 100
-    assert told == built_by_mlx_lm(configs)
+    supported = [config for config in configs if mlx_lm.architecture(config)]
+    assert len(supported) > 100
+    assert supported == built_by_mlx_lm(configs)

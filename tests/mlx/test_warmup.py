@@ -1,4 +1,4 @@
-"""The real batch after a warm-up: a burst meets no size that is new, and answers stay the same."""
+"""Tests warm-up of the real batch: a burst needs no new kernel, and answers stay the same."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -41,7 +41,7 @@ def warmed_up(make_caches: CacheMaker, announced: Announced) -> StepAnnouncer:
         make_caches.model,
         make_caches,
         FixedChunks(chunk),
-        announcer=announcer.saying("preparing kernels: "),
+        announcer=announcer.with_prefix("preparing kernels: "),
     )
     assert warm_up(backend, prompts_of(chunk, 8), 60.0) == 10
     return announcer
@@ -58,7 +58,7 @@ def answers(backend: BatchBackend, prompts: list[tuple[int, ...]]) -> dict[int, 
     return sampled
 
 
-def test_a_warm_up_names_what_it_prepares(make_caches: CacheMaker) -> None:
+def test_warm_up_announces_its_passes(make_caches: CacheMaker) -> None:
     announced: Announced = []
     warmed_up(make_caches, announced)
     assert announced[0] == ("preparing kernels: processing 512 tokens after 0", 1256.0)
@@ -67,7 +67,7 @@ def test_a_warm_up_names_what_it_prepares(make_caches: CacheMaker) -> None:
     assert len(announced) == 9
 
 
-def test_after_a_warm_up_a_burst_compiles_nothing_and_is_answered_as_without(
+def test_burst_after_warm_up_compiles_nothing_and_changes_no_answer(
     make_caches: CacheMaker,
 ) -> None:
     prompts = [prompt_of(length) for length in (512, 12, 9, 16, 14, 10, 11, 15)]
@@ -78,16 +78,16 @@ def test_after_a_warm_up_a_burst_compiles_nothing_and_is_answered_as_without(
     warm = BatchBackend(make_caches.model, make_caches, ChunkSizer(512), announcer=announcer)
     assert answers(warm, prompts) == cold
     assert announced
-    assert max(patience_s for _, patience_s in announced) < COMPILING_S
+    assert max(timeout_s for _, timeout_s in announced) < COMPILING_S
 
 
-def test_weights_are_read_in_parts_each_of_which_is_announced(folder: Path) -> None:
+def test_reading_the_weights_is_announced(folder: Path) -> None:
     announced: Announced = []
     load_weights(folder, DEVICE, lambda work, s: announced.append((work, s)))
     assert announced == [("reading the weights (0.0 of 0.0 GB)", 60.0)]
 
 
-def test_a_part_of_the_weights_is_so_large_or_one_array() -> None:
+def test_weights_are_split_into_parts_of_limited_size() -> None:
     sizes = [PART_BYTES // 2, PART_BYTES // 4, PART_BYTES // 2, 2 * PART_BYTES, 8, 8]
     parts = parts_of([mx.zeros(size, mx.uint8) for size in sizes])
     assert [[array.nbytes for array in part] for part in parts] == [
@@ -96,8 +96,8 @@ def test_a_part_of_the_weights_is_so_large_or_one_array() -> None:
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3_next"])
-def test_every_chunk_is_announced_as_it_is_processed(family: str) -> None:
-    """Also of a model whose checkpoints end chunks early."""
+def test_every_chunk_is_announced_with_its_size(family: str) -> None:
+    """Includes a model whose checkpoints end chunks early."""
     model = architectures.build(family)
     caches = CacheMaker(model, supports_ragged_kv(model))
     announced: list[str] = []
@@ -105,9 +105,11 @@ def test_every_chunk_is_announced_as_it_is_processed(family: str) -> None:
     backend = BatchBackend(model, caches, FixedChunks(64), announcer=announcer)
     generation = Generation(prompt_of(300), 3, boundaries=(100, 250))
     backend.insert(1, generation, None)
-    places = [0]
-    while places[-1] < 300:
-        places += [one.prompt_tokens for one in backend.step() if isinstance(one, PrefillProgress)]
+    ends = [0]
+    while ends[-1] < 300:
+        ends += [
+            event.prompt_tokens for event in backend.step() if isinstance(event, PrefillProgress)
+        ]
     assert announced == [
-        f"processing {end - start} tokens after {start}" for start, end in pairwise(places)
+        f"processing {end - start} tokens after {start}" for start, end in pairwise(ends)
     ]

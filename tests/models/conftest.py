@@ -11,7 +11,7 @@ from tests.embedded_model import embedded_model_folder
 def tiny_model(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> ModelFolder:
-    """A tiny model of each kind. Shared: to be copied before it is changed."""
+    """A tiny model of each kind. Shared: copy it before changing it."""
     return tiny_models.folder_of(request.param, tmp_path_factory.mktemp(request.param))
 
 
@@ -27,7 +27,7 @@ def tiny_qwen3(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
 
 @pytest.fixture(scope="session")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
-    """The real embedded model, imported once for this run."""
+    """The real embedded model, imported once per run."""
     return embedded_model_folder(tmp_path_factory.mktemp("embedded"))
 
 

@@ -1,4 +1,4 @@
-"""Fetches a model as `pensieve start` does and writes each count of bytes that is on the disk to standard output."""
+"""Fetch a model as `pensieve start` does, and print each count of bytes on the disk."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a hostile model folder may hold: a name for each case, and what it does to a good folder."""
+"""Contents of hostile model folders: a name for each case, and a change to a good folder."""
 
 import base64
 import json
@@ -17,7 +17,7 @@ BYTE_LEVEL = {
     "trim_offsets": True,
     "use_regex": False,
 }
-# A trie of one unit, and a replacement of 2000 letters.
+# A trie of one unit, and a replacement of 2000 characters.
 CHARSMAP = base64.b64encode((4).to_bytes(4, "little") + bytes(4) + b"a" * 2000 + b"\0").decode()
 DEEP = b"[" * 200_000 + b"]" * 200_000
 
@@ -43,7 +43,7 @@ def makes_folder(name: str) -> Spoil:
 
 
 def grows(name: str, nbytes: int = 2**40) -> Spoil:
-    """Without taking room on the disk."""
+    """Enlarge a file without using disk space."""
     return lambda folder: os.truncate(folder / name, nbytes)
 
 
@@ -66,9 +66,9 @@ def nests(*path: str, value: Any) -> Spoil:
 
 
 def heads(header: bytes, length: int | None = None) -> Spoil:
-    """A safetensors file of this header, said to have this length."""
-    told = len(header) if length is None else length
-    return writes("model.safetensors", told.to_bytes(8, "little") + header)
+    """Write a safetensors file with this header, whose stated length is `length`."""
+    stated_length = len(header) if length is None else length
+    return writes("model.safetensors", stated_length.to_bytes(8, "little") + header)
 
 
 def replaces(pattern: Mapping[str, str], content: str) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def splits(pattern: str) -> dict[str, Any]:
 
 
 def nested(step: Mapping[str, Any], depth: int) -> dict[str, Any]:
-    """16 such steps for each level."""
+    """Return 16 such steps per level."""
     inner = [step] * 16 if depth == 1 else [nested(step, depth - 1)] * 16
     return {"type": "Sequence", "normalizers": inner}
 
@@ -107,7 +107,7 @@ def _tensors(**offsets: Any) -> bytes:
     return json.dumps(tensors).encode()
 
 
-# For each field, what no model has in it.
+# Values that no model has, by field.
 _ODD: tuple[Any, ...] = (-3, "nine", 1.5, True, float("nan"), float("inf"), {}, 10**30)
 FIGURES: dict[str, tuple[Any, ...]] = {
     "hidden_size": (*_ODD, 0, 10**15, [192]),
@@ -121,7 +121,7 @@ FIGURES: dict[str, tuple[Any, ...]] = {
     "quantization": ({"bits": 0}, {"bits": "4"}, {"group_size": -1}, {"bits": 4, "group_size": {}}),
 }
 
-# What is refused before anything of the model is opened, from its files' names and headers.
+# Refused by file names and headers, before the model is opened.
 BAD_AT_ONCE: dict[str, Spoil] = {
     "weights are /dev/zero": links("model.safetensors", "/dev/zero"),
     "weights are a pipe": pipes("model.safetensors"),
@@ -172,7 +172,7 @@ BAD_AT_ONCE: dict[str, Spoil] = {
     "tokenizer is an empty file": writes("tokenizer.json", b""),
 }
 
-# The server cannot be what the folder says: it has to refuse.
+# The server cannot serve these folders and has to refuse.
 BAD: dict[str, Spoil] = {
     **{f"{name} is deep JSON": writes(name, DEEP) for name in (*JSON_FILES, INDEX)},
     **{f"{name} is /dev/zero": links(name, "/dev/zero") for name in (*JSON_FILES, INDEX)},
@@ -243,7 +243,7 @@ BAD: dict[str, Spoil] = {
     )[0],
 }
 
-# What is wrong can be left out: the server may answer, and must not fall.
+# The invalid part is optional: the server may answer, and must not crash.
 HARMLESS: dict[str, Spoil] = {
     "max_position_embeddings is text": changes("config.json", max_position_embeddings="4096"),
     "max_position_embeddings is a list": changes("config.json", max_position_embeddings=[4096]),

@@ -1,12 +1,10 @@
-"""What a fetch told, as a list."""
+"""The reports of a fetch, as a list."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass
 class RecordedProgress:
-    """Owns what it was told."""
-
     label: str = ""
     total_bytes: int = 0
     counts: list[int] = field(default_factory=list)

@@ -45,7 +45,7 @@ def test_a_model_of_each_kind_opens(tiny_model: ModelFolder) -> None:
 
 
 class Denied(type(Path())):
-    """A folder that macOS's privacy control, or its mode, keeps from this process."""
+    """A folder that macOS's privacy control, or its mode, denies to this process."""
 
     errno = errno.EPERM
 
@@ -63,9 +63,7 @@ class Unreadable(Denied):
     ("kind", "says", "command"),
     [(Denied, "Operation not permitted", "cp -R"), (Unreadable, "Permission denied", "chmod")],
 )
-def test_a_folder_that_may_not_be_read_is_told_with_the_way_round(
-    kind: type[Path], says: str, command: str
-) -> None:
+def test_an_unreadable_folder_raises_with_advice(kind: type[Path], says: str, command: str) -> None:
     folder = kind("/Users/me/Documents/my model")
     assert is_present(LocalModel("my model", folder), Path("/models"))
     model = ModelFolder("my model", "my model", folder)
@@ -99,8 +97,10 @@ def test_mlx_lm_loads_the_weights_of_either_rope_scaling(
     assert len(model.layers) == 2
 
 
-def test_transformers_still_stumbles_over_the_rope_scaling_su(tmp_path: Path) -> None:
-    """Why the tokenizer is not loaded through it. When this fails, the way round can go."""
+def test_transformers_still_fails_on_rope_scaling_su(tmp_path: Path) -> None:
+    """The reason for not loading the tokenizer by it. If this fails, the workaround can be
+    removed.
+    """
     from transformers import AutoTokenizer
 
     with pytest.raises(KeyError, match="original_max_position_embeddings"):
@@ -112,22 +112,21 @@ def test_opening_a_model_loads_neither_mlx_nor_transformers_nor_the_hub(
 ) -> None:
     code = (
         "import sys; from pathlib import Path; from pensieve.models.load import open_model;"
-        "from pensieve.models.folder.snapshot import ModelFolder; open_model(ModelFolder('n', 'r', Path(sys.argv[1])));"
+        "from pensieve.models.folder.snapshot import ModelFolder; "
+        "open_model(ModelFolder('n', 'r', Path(sys.argv[1])));"
         "print({'mlx', 'mlx_lm', 'transformers', 'huggingface_hub', 'numpy'} & sys.modules.keys())"
     )
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code, str(tiny_phi3.folder)],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert told.stdout.strip() == "set()"
+    assert result.stdout.strip() == "set()"
 
 
-def test_a_tokenizer_without_tokenizer_json_is_built_of_its_older_files(
-    tiny_qwen3: ModelFolder, tmp_path: Path
-) -> None:
+def test_older_tokenizer_files_are_converted(tiny_qwen3: ModelFolder, tmp_path: Path) -> None:
     expected = open_model(tiny_qwen3).tokenizer
     folder = tmp_path / "older"
     folder.mkdir()
@@ -151,7 +150,7 @@ def test_a_tokenizer_without_tokenizer_json_is_built_of_its_older_files(
 
 
 @pytest.mark.parametrize("ends", [32007, [32007, 5]])
-def test_every_place_that_names_an_end_is_heard(own_copy: ModelFolder, ends: Any) -> None:
+def test_stop_tokens_are_collected_from_all_files(own_copy: ModelFolder, ends: Any) -> None:
     change(own_copy, "config.json", eos_token_id=[7])
     change(own_copy, "generation_config.json", eos_token_id=ends)
     change(own_copy, "tokenizer_config.json", eos_token={"content": "<|placeholder1|>"})
@@ -159,8 +158,8 @@ def test_every_place_that_names_an_end_is_heard(own_copy: ModelFolder, ends: Any
     assert open_model(own_copy).stop_tokens >= expected
 
 
-def test_a_part_of_an_answer_does_not_end_it(own_copy: ModelFolder) -> None:
-    """gpt-oss ends its thinking with <|end|> and goes on."""
+def test_the_end_of_a_part_does_not_stop_the_answer(own_copy: ModelFolder) -> None:
+    """gpt-oss ends its thinking with <|end|> and continues."""
     file = own_copy.folder / "tokenizer.json"
     file.write_text(file.read_text(encoding="utf-8").replace("<|placeholder1|>", "<|channel|>"))
     assert 32007 not in open_model(own_copy).stop_tokens
@@ -180,7 +179,7 @@ def test_a_part_of_an_answer_does_not_end_it(own_copy: ModelFolder) -> None:
         ({"max_position_embeddings": None}, {"model_max_length": 10**30}, 4096),
     ],
 )
-def test_the_context_is_the_models_and_else_the_tokenizers(
+def test_the_models_context_precedes_the_tokenizers(
     own_copy: ModelFolder, config: dict[str, Any], tokenizer: dict[str, Any], expected: int
 ) -> None:
     change(own_copy, "config.json", **config)
@@ -192,12 +191,12 @@ def rendered(model: ModelFolder) -> str:
     return open_model(model).tokenizer.render([{"role": "user", "content": "Hi"}])
 
 
-def test_the_template_is_found_where_transformers_would(own_copy: ModelFolder) -> None:
-    named = [{"name": "tools", "template": "T"}, {"name": "default", "template": "named"}]
+def test_the_template_is_found_like_in_transformers(own_copy: ModelFolder) -> None:
+    templates = [{"name": "tools", "template": "T"}, {"name": "default", "template": "named"}]
     change(own_copy, "chat_template.json", chat_template="json")
     change(own_copy, "tokenizer_config.json", chat_template=None)
     assert rendered(own_copy) == "json"
-    change(own_copy, "tokenizer_config.json", chat_template=named)
+    change(own_copy, "tokenizer_config.json", chat_template=templates)
     assert rendered(own_copy) == "named"
     change(own_copy, "tokenizer_config.json", chat_template="config")
     assert rendered(own_copy) == "config"
@@ -214,8 +213,8 @@ NAMED = {
 
 
 def as_list(model: ModelFolder) -> None:
-    named = [{"name": name, "template": source} for name, source in NAMED.items()]
-    change(model, "tokenizer_config.json", chat_template=named)
+    templates = [{"name": name, "template": source} for name, source in NAMED.items()]
+    change(model, "tokenizer_config.json", chat_template=templates)
 
 
 def as_files(model: ModelFolder) -> None:
@@ -238,19 +237,19 @@ def test_conversations_with_tools_get_the_template_for_tools(
 ) -> None:
     store(own_copy)
     served = open_model(own_copy)
-    render, asked = served.tokenizer.render, {"role": "user", "content": "Hi"}
+    render, question = served.tokenizer.render, {"role": "user", "content": "Hi"}
     assert served.dialect.has_tool_template
-    assert render([asked]) == "Hi"
-    assert render([asked], {"tools": [TOOL]}).startswith("TOOLS[{")
-    assert render([asked], {"tools": []}) == "TOOLS[]"
-    assert render([asked, {"role": "tool", "content": "x"}]).startswith("TOOLS")
+    assert render([question]) == "Hi"
+    assert render([question], {"tools": [TOOL]}).startswith("TOOLS[{")
+    assert render([question], {"tools": []}) == "TOOLS[]"
+    assert render([question, {"role": "tool", "content": "x"}]).startswith("TOOLS")
 
 
-def test_a_lone_template_is_for_all_conversations(own_copy: ModelFolder) -> None:
+def test_a_single_template_is_for_all_conversations(own_copy: ModelFolder) -> None:
     assert not open_model(own_copy).dialect.has_tool_template
 
 
-# What stands behind an answer, in templates of families that name their ends otherwise than any list knows.
+# Text after an answer, in templates of families whose end tokens are in no list.
 ENDINGS = {
     "<turn|>": "<|turn>{role}\n{content}<turn|>\n",
     "[e~[": "]~b]{role}\n{content}[e~[\n",
@@ -261,7 +260,7 @@ ENDINGS = {
 
 
 def with_tokens(model: ModelFolder, *texts: str) -> dict[str, int]:
-    """Adds control tokens to the model's tokenizer; their ids."""
+    """Add control tokens to the model's tokenizer and return their ids."""
     tokenizer = Tokenizer.from_file(str(model.folder / "tokenizer.json"))
     tokenizer.add_special_tokens(list(texts))
     tokenizer.save(str(model.folder / "tokenizer.json"))
@@ -269,7 +268,7 @@ def with_tokens(model: ModelFolder, *texts: str) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("end", ENDINGS)
-def test_an_answer_ends_where_the_template_ends_it(own_copy: ModelFolder, end: str) -> None:
+def test_the_templates_end_of_turn_is_a_stop_token(own_copy: ModelFolder, end: str) -> None:
     form = ENDINGS[end]
     ids = with_tokens(own_copy, end, form.partition("{")[0])
     turn = form.replace("{role}", "' + m.role + '").replace("{content}", "' + m.content + '")
@@ -286,7 +285,7 @@ def test_an_answer_ends_where_the_template_ends_it(own_copy: ModelFolder, end: s
     assert 32007 not in stops  # <|end|>, which this template never writes
 
 
-def test_a_template_that_shows_no_end_leaves_the_ends_that_are_known(
+def test_a_template_without_an_end_uses_the_known_ones(
     own_copy: ModelFolder,
 ) -> None:
     change(own_copy, "tokenizer_config.json", chat_template="{{ raise_exception('no') }}")
@@ -363,20 +362,18 @@ DAMAGE: dict[str, tuple[Callable[[ModelFolder], None], str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_model_is_told_with_the_file_and_the_way_out(
-    own_copy: ModelFolder, damage: str
-) -> None:
+def test_a_damaged_model_raises_with_file_and_advice(own_copy: ModelFolder, damage: str) -> None:
     do, name = DAMAGE[damage]
     do(own_copy)
-    with pytest.raises(ModelDamagedError) as found:
+    with pytest.raises(ModelDamagedError) as caught:
         open_model(own_copy)
-    assert name in found.value.message
-    assert found.value.hint
-    assert found.value.exit_code == 65
+    assert name in caught.value.message
+    assert caught.value.hint
+    assert caught.value.exit_code == 65
 
 
-def test_a_fetched_model_names_the_command_that_fetches_it_anew(own_copy: ModelFolder) -> None:
+def test_a_damaged_fetched_model_raises_with_the_pull_command(own_copy: ModelFolder) -> None:
     other_size_than_published(own_copy)
-    with pytest.raises(ModelDamagedError) as found:
+    with pytest.raises(ModelDamagedError) as caught:
         open_model(own_copy)
-    assert (found.value.hint or "").endswith("\n  pensieve pull tiny-phi3")
+    assert (caught.value.hint or "").endswith("\n  pensieve pull tiny-phi3")

@@ -1,4 +1,4 @@
-"""The tiny models' tokenizers with the chat templates of their families, as prompt is given them."""
+"""Tokenizers of the tiny models with chat templates of their families, as prompt gets them."""
 
 from tokenizers import AddedToken, Tokenizer
 
@@ -8,33 +8,39 @@ from pensieve.models.tokenizer.chat_template import ChatTemplate
 from pensieve.models.tokenizer.chat_tokenizer import ModelTokenizer
 from tests import tiny_models
 
-# As Qwen3's: thinking of earlier turns is not written, and an answer begins with an empty thought.
+# Like Qwen3's: omits earlier thinking, and begins an answer with an empty thought.
 THINKING_TEMPLATE = """\
 {%- for message in messages %}
-{%- set content = message.content.split('</think>')[-1].lstrip('\\n') if message.role == 'assistant' else message.content %}
+{%- set content = message.content.split('</think>')[-1].lstrip('\\n') \
+if message.role == 'assistant' else message.content %}
 {{- '<|im_start|>' + message.role + '\\n' + content + '<|im_end|>\\n' }}
 {%- endfor %}
-{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n<think>\\n\\n</think>\\n\\n' }}{% endif %}"""
-# As Gemma's: no system turns, no two of a role after each other, what is written is stripped.
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n<think>\\n\\n</think>\\n\\n' }}\
+{% endif %}"""
+# Like Gemma's: no system turns, roles alternate, texts are stripped.
 STRICT_TEMPLATE = """\
 {%- for message in messages %}
-{%- if (message.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}
+{%- if (message.role == 'user') != (loop.index0 % 2 == 0) %}\
+{{ raise_exception('roles must alternate') }}{% endif %}
 {{- '<|im_start|>' + message.role + '\\n' + message.content | trim + '<|im_end|>\\n' }}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
-# As Qwen2.5's: tools, calls and results.
+# Like Qwen2.5's: tools, calls and results.
 HERMES_TEMPLATE = """\
 {%- if tools %}
-{{- '<|im_start|>system\\n' + (messages[0].content + '\\n\\n' if messages[0].role == 'system' else '') + '# Tools\\n<tools>' }}
+{{- '<|im_start|>system\\n' + (messages[0].content + '\\n\\n' if messages[0].role == 'system' \
+else '') + '# Tools\\n<tools>' }}
 {%- for tool in tools %}{{ '\\n' + (tool | tojson) }}{% endfor %}
-{{- '\\n</tools>\\nCall with <tool_call></tool_call>:\\n<tool_call>\\n{"name": <name>, "arguments": <args>}\\n</tool_call><|im_end|>\\n' }}
+{{- '\\n</tools>\\nCall with <tool_call></tool_call>:\\n<tool_call>\\n{"name": <name>, \
+"arguments": <args>}\\n</tool_call><|im_end|>\\n' }}
 {%- elif messages[0].role == 'system' %}
 {{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}
 {%- endif %}
 {%- for message in messages %}
 {%- if message.role in ('user', 'assistant') or (message.role == 'system' and not loop.first) %}
 {{- '<|im_start|>' + message.role + '\\n' + message.content }}
-{%- for tool_call in message.tool_calls or [] %}{{ '\\n<tool_call>\\n{"name": "' + tool_call.name }}{% endfor %}
+{%- for tool_call in message.tool_calls or [] %}\
+{{ '\\n<tool_call>\\n{"name": "' + tool_call.name }}{% endfor %}
 {{- '<|im_end|>\\n' }}
 {%- elif message.role == 'tool' %}
 {%- if loop.first or messages[loop.index0 - 1].role != 'tool' %}{{ '<|im_start|>user' }}{% endif %}
@@ -44,7 +50,8 @@ HERMES_TEMPLATE = """\
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
 
-# As Mistral's newer ones: a system part only at the start, strict turns, calls without which no result may stand.
+# Like Mistral's newer ones: a system part only at the start, alternating turns, no results without
+# calls.
 MISTRAL_TEMPLATE = """\
 {%- set rest = messages[1:] if messages[0].role == 'system' else messages %}
 {{- '[SYSTEM_PROMPT]' + messages[0].content + '[/SYSTEM_PROMPT]' if messages[0].role == 'system' }}
@@ -52,19 +59,22 @@ MISTRAL_TEMPLATE = """\
 {%- set ns = namespace(said=0) %}
 {%- for message in rest %}
 {%- if message.role == 'user' or (message.role == 'assistant' and not message.tool_calls) %}
-{%- if (message.role == 'user') != (ns.said % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}
+{%- if (message.role == 'user') != (ns.said % 2 == 0) %}\
+{{ raise_exception('roles must alternate') }}{% endif %}
 {%- set ns.said = ns.said + 1 %}
 {%- endif %}
 {%- if message.role == 'user' %}{{ '[INST]' + message.content + '[/INST]' }}
-{%- elif message.role == 'tool' %}{{ '[TOOL_RESULTS]' + message.tool_call_id + '[TOOL_CONTENT]' + message.content + '[/TOOL_RESULTS]' }}
+{%- elif message.role == 'tool' %}{{ '[TOOL_RESULTS]' + message.tool_call_id + '[TOOL_CONTENT]' \
++ message.content + '[/TOOL_RESULTS]' }}
 {%- elif message.tool_calls %}
 {{- '[TOOL_CALLS][' }}
 {%- for call in message.tool_calls %}
-{{- '{"name": "' + call.function.name + '", "arguments": ' + (call.function.arguments | tojson) + ', "id": "' + call.id + '"}' + ('' if loop.last else ', ') }}
+{{- '{"name": "' + call.function.name + '", "arguments": ' + (call.function.arguments | tojson) \
++ ', "id": "' + call.id + '"}' + ('' if loop.last else ', ') }}
 {%- endfor %}
 {{- ']</s>' }}
 {%- elif message.role == 'assistant' %}{{ message.content + '</s>' }}
-{%- else %}{{ raise_exception('a role that nobody knows') }}
+{%- else %}{{ raise_exception('unknown role') }}
 {%- endif %}
 {%- endfor %}"""
 MISTRAL_CONTROLS = [
@@ -74,7 +84,6 @@ MISTRAL_CONTROLS = [
 
 
 def mistral_tokenizer() -> Tokenizer:
-    """Bytes, and the marks of that family."""
     tokenizer = tiny_models.byte_level_tokenizer(is_qwen=False)
     tokenizer.add_special_tokens([AddedToken(text, special=True) for text in MISTRAL_CONTROLS])
     return tokenizer
@@ -98,13 +107,11 @@ TOKENIZERS = {
 
 
 def chat_model(tokenizer: str, template: str) -> ModelTokenizer:
-    """A tokenizer of that family, with this template."""
     built = TOKENIZERS[tokenizer]()
     return ModelTokenizer(built, ChatTemplate(template, {"eos_token": ""}), stop_tokens=())
 
 
 def dialect_of_template(template: str, model: ModelTokenizer) -> Dialect:
-    """The dialect that is found for it."""
     names = ChatTemplate(template, {}).names
     return dialect_of(template, model.render, model.controls, names)
 

@@ -1,6 +1,6 @@
-"""Chat templates of families as their documentation shows conversations with tools, in our own words."""
+"""Chat templates of families for conversations with tools, after their documentation."""
 
-# ruff: noqa: RUF001 -- DeepSeek's marks have letters of their own
+# ruff: noqa: RUF001 -- DeepSeek's marks contain these characters
 
 from dataclasses import dataclass
 
@@ -25,12 +25,15 @@ _GEMMA_CONTROLS = [
 ]
 _GEMMA_MACROS = """\
 {%- macro call(c) %}{{ '<|tool_call>call:' + c.function.name + '{' }}
-{%- for k, v in c.function.arguments.items() %}{{ k + ':<|"|>' + v + '<|"|>' }}{{ '' if loop.last else ',' }}{% endfor %}{{ '}<tool_call|>' }}{% endmacro %}
-{%- macro response(name, r) %}{{ '<|tool_response>response:' + name + '{value:<|"|>' + r.content + '<|"|>}<tool_response|>' }}{% endmacro %}
-{%- for tool in tools or [] %}<|tool>{{ tool.function.name }}: {{ tool.function.description }}<tool|>{% endfor %}
+{%- for k, v in c.function.arguments.items() %}{{ k + ':<|"|>' + v + '<|"|>' }}\
+{{ '' if loop.last else ',' }}{% endfor %}{{ '}<tool_call|>' }}{% endmacro %}
+{%- macro response(name, r) %}{{ '<|tool_response>response:' + name + '{value:<|"|>' + r.content \
++ '<|"|>}<tool_response|>' }}{% endmacro %}
+{%- for tool in tools \
+or [] %}<|tool>{{ tool.function.name }}: {{ tool.function.description }}<tool|>{% endfor %}
 {%- set ns = namespace(open=false) %}
 """
-# Calls, the results that directly follow, and then the text; a model's turn with results stays open.
+# Calls, the results that directly follow, then the text; a model's turn with results stays open.
 GEMMA_AFTER = (
     _GEMMA_MACROS
     + """\
@@ -43,12 +46,15 @@ GEMMA_AFTER = (
 {%- for r in messages[loop.index:] if m.tool_calls %}
 {%- if r.role != 'tool' %}{% set scan.stopped = true %}{% elif not scan.stopped %}
 {%- set found = namespace(name=r.name) %}
-{%- for c in m.tool_calls if c.id == r.tool_call_id %}{% set found.name = c.function.name %}{% endfor %}
+{%- for c in m.tool_calls if c.id == r.tool_call_id %}{% set found.name = c.function.name %}\
+{% endfor %}
 {{- response(found.name, r) }}{% set ns.open = true %}{% endif %}
 {%- endfor %}
 {{- m.content | trim }}
-{%- if m.tool_calls and not ns.open %}{{ '<|tool_response>' }}{% elif not ns.open or m.content %}{{ '<turn|>\\n' }}{% endif %}
-{%- elif m.role != 'tool' %}{{ '<|turn>' + m.role + '\\n' + m.content | trim + '<turn|>\\n' }}{% set ns.open = false %}{% endif %}
+{%- if m.tool_calls and not ns.open %}{{ '<|tool_response>' }}{% elif not ns.open or m.content %}\
+{{ '<turn|>\\n' }}{% endif %}
+{%- elif m.role != 'tool' %}{{ '<|turn>' + m.role + '\\n' + m.content | trim + '<turn|>\\n' }}\
+{% set ns.open = false %}{% endif %}
 {%- endfor %}
 {%- if add_generation_prompt and not ns.open %}{{ '<|turn>model\\n' }}{% endif %}"""
 )
@@ -60,39 +66,49 @@ GEMMA_BETWEEN = (
 {%- if m.role == 'assistant' %}{{ '<|turn>model\\n' }}{% set ns.open = false %}
 {%- for c in m.tool_calls or [] %}{{ call(c) }}
 {%- set found = namespace(any=false) %}
-{%- for r in messages if r.role == 'tool' and r.tool_call_id == c.id %}{{ response(c.function.name, r) }}{% set found.any = true %}{% set ns.open = true %}{% endfor %}
+{%- for r in messages if r.role == 'tool' and r.tool_call_id == c.id %}\
+{{ response(c.function.name, r) }}{% set found.any = true %}{% set ns.open = true %}{% endfor %}
 {%- if not found.any %}{{ '<|tool_response>' }}{% endif %}
 {%- endfor %}
 {{- m.content }}{% if m.content %}{{ '<turn|>\\n' }}{% endif %}
-{%- elif m.role != 'tool' %}{{ '<|turn>' + m.role + '\\n' + m.content + '<turn|>\\n' }}{% set ns.open = false %}{% endif %}
+{%- elif m.role != 'tool' %}{{ '<|turn>' + m.role + '\\n' + m.content + '<turn|>\\n' }}\
+{% set ns.open = false %}{% endif %}
 {%- endfor %}
 {%- if add_generation_prompt and not ns.open %}{{ '<|turn>model\\n' }}{% endif %}"""
 )
-# Results in a turn of a role of its own, after which no answer is begun.
+# Results are turns of a separate role, after which the template begins no answer.
 FUNCTION_GEMMA = """\
-{%- for tool in tools or [] %}{{ '<start_function_declaration>' + tool.function.name + tool.function.description + '<end_function_declaration>' }}{% endfor %}
+{%- for tool in tools or [] %}{{ '<start_function_declaration>' + tool.function.name \
++ tool.function.description + '<end_function_declaration>' }}{% endfor %}
 {%- for m in messages %}
 {{- '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role) + '\\n' }}
-{%- if m.role == 'tool' %}{{ '<start_function_response>response:' + m.name + '{value:<escape>' + m.content + '<escape>}<end_function_response>' }}
+{%- if m.role == 'tool' %}{{ '<start_function_response>response:' + m.name + '{value:<escape>' \
++ m.content + '<escape>}<end_function_response>' }}
 {%- else %}{{ m.content }}
 {%- for c in m.tool_calls or [] %}{{ '<start_function_call>call:' + c.function.name + '{' }}
-{%- for k, v in c.function.arguments.items() %}{{ k + ':<escape>' + v + '<escape>' }}{{ '' if loop.last else ',' }}{% endfor %}{{ '}<end_function_call>' }}{% endfor %}
+{%- for k, v in c.function.arguments.items() %}{{ k + ':<escape>' + v + '<escape>' }}\
+{{ '' if loop.last else ',' }}{% endfor %}{{ '}<end_function_call>' }}{% endfor %}
 {%- endif %}{{ '<end_of_turn>\\n' }}
 {%- endfor %}
-{%- if add_generation_prompt and messages[-1].role != 'tool' %}{{ '<start_of_turn>model\\n' }}{% endif %}"""
+{%- if add_generation_prompt and messages[-1].role != 'tool' %}{{ '<start_of_turn>model\\n' }}\
+{% endif %}"""
 MISTRAL_WITHOUT_ID = MISTRAL_TEMPLATE.replace(""" + ', "id": "' + call.id + '"}'""", " + '}'")
 _NAMED = """\
 {%- for m in messages %}
 {%- if m.role == 'system' %}{{ '[SYSTEM_PROMPT]' + m.content + '[/SYSTEM_PROMPT]' }}
-{%- elif m.role == 'user' %}{{ ('[AVAILABLE_TOOLS]' + (tools | tojson) + '[/AVAILABLE_TOOLS]' if tools and loop.last else '') + '[INST]' + m.content + '[/INST]' }}
+{%- elif m.role == 'user' %}{{ ('[AVAILABLE_TOOLS]' + (tools | tojson) + '[/AVAILABLE_TOOLS]' \
+if tools and loop.last else '') + '[INST]' + m.content + '[/INST]' }}
 {%- elif m.role == 'tool' %}{{ '[TOOL_RESULTS]' + RESULT_ID + m.content + '[/TOOL_RESULTS]' }}
 {%- elif m.tool_calls %}
-{%- for c in m.tool_calls %}{{ '[TOOL_CALLS]' + c.function.name + CALL_ID + '[ARGS]' + (c.function.arguments | tojson) }}{% endfor %}{{ '</s>' }}
+{%- for c in m.tool_calls %}{{ '[TOOL_CALLS]' + c.function.name + CALL_ID + '[ARGS]' \
++ (c.function.arguments | tojson) }}{% endfor %}{{ '</s>' }}
 {%- else %}{{ m.content + '</s>' }}{% endif %}
 {%- endfor %}"""
 MISTRAL_NAMED = (
-    _NAMED.replace("loop.last", "loop.index0 < 2").replace("RESULT_ID + ", "").replace(" + CALL_ID", "")
-)  # fmt: skip
+    _NAMED.replace("loop.last", "loop.index0 < 2")
+    .replace("RESULT_ID + ", "")
+    .replace(" + CALL_ID", "")
+)
 MISTRAL_WITH_ID = (
     _NAMED.replace("loop.last", "loop.index0 < 2")
     .replace("RESULT_ID", "m.tool_call_id + '[TOOL_CONTENT]'")
@@ -104,45 +120,51 @@ MINIMAX = """\
 {%- if m.role == 'assistant' %}{{ ']~b]ai\\n' + m.content }}
 {%- if m.tool_calls %}{{ '\\n<minimax:tool_call>\\n' }}
 {%- for c in m.tool_calls %}{{ '<invoke name="' + c.function.name + '">\\n' }}
-{%- for k, v in c.function.arguments.items() %}{{ '<parameter name="' + k + '">' + v + '</parameter>\\n' }}{% endfor %}{{ '</invoke>\\n' }}{% endfor %}
+{%- for k, v in c.function.arguments.items() %}{{ '<parameter name="' + k + '">' + v \
++ '</parameter>\\n' }}{% endfor %}{{ '</invoke>\\n' }}{% endfor %}
 {{- '</minimax:tool_call>' }}{% endif %}{{ '[e~[\\n' }}
 {%- elif m.role == 'tool' %}{{ ']~b]tool\\n<response>' + m.content + '</response>[e~[\\n' }}
 {%- else %}{{ ']~b]' + m.role + '\\n' + m.content + '[e~[\\n' }}{% endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ ']~b]ai\\n' }}{% endif %}"""
-# Either calls, or text after a mark of its own.
+# Either calls, or text after a separate mark.
 MARKED_TEXT = MINIMAX.replace(
     "']~b]ai\\n' + m.content }}", "']~b]ai\\n' + ('' if m.tool_calls else '[text]' + m.content) }}"
 )
-# Calls that many results follow are written otherwise than those that few follow.
+# Calls followed by many results are written differently from those followed by few.
 CHANGING = MINIMAX.replace(
     "'\\n<minimax:tool_call>\\n'",
     "('\\n' if loop.index + 1 < messages | length else ' ') + '<minimax:tool_call>\\n'",
 )
 # Results are named by the ids of their calls, which the model writes.
 KIMI = """\
-{%- if tools %}{{ '<|im_system|>tool_declare<|im_middle|>' + (tools | tojson) + '<|im_end|>' }}{% endif %}
+{%- if tools %}{{ '<|im_system|>tool_declare<|im_middle|>' + (tools | tojson) + '<|im_end|>' }}\
+{% endif %}
 {%- for m in messages %}
 {{- '<|im_' + ('system' if m.role == 'tool' else m.role) + '|>' + m.role + '<|im_middle|>' }}
 {%- if m.role == 'tool' %}{{ '## Return of ' + m.tool_call_id + '\\n' }}{% endif %}{{ m.content }}
 {%- if m.tool_calls %}{{ '<|tool_calls_section_begin|>' }}{% endif %}{{ '<|im_end|>' }}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|im_assistant|>assistant<|im_middle|>' }}{% endif %}"""
-# After results the model's turn goes on.
+# After results the model's turn continues.
 DEEPSEEK = """\
 {{- '<｜begin▁of▁sentence｜>' + (tools | tojson if tools else '') }}
 {%- set ns = namespace(is_tool=false) %}
 {%- for m in messages %}
-{%- if m.role == 'tool' %}{{ '<｜tool▁output▁begin｜>' + m.content + '<｜tool▁output▁end｜>' }}{% set ns.is_tool = true %}
-{%- elif m.role == 'assistant' %}{{ ('' if ns.is_tool else '<｜Assistant｜>') + m.content + '<｜end▁of▁sentence｜>' }}{% set ns.is_tool = false %}
-{%- else %}{{ ('<｜User｜>' if m.role == 'user' else '') + m.content }}{% set ns.is_tool = false %}{% endif %}
+{%- if m.role == 'tool' %}{{ '<｜tool▁output▁begin｜>' + m.content + '<｜tool▁output▁end｜>' }}\
+{% set ns.is_tool = true %}
+{%- elif m.role == 'assistant' %}{{ ('' if ns.is_tool else '<｜Assistant｜>') + m.content \
++ '<｜end▁of▁sentence｜>' }}{% set ns.is_tool = false %}
+{%- else %}{{ ('<｜User｜>' if m.role == 'user' else '') + m.content }}{% set ns.is_tool = false %}\
+{% endif %}
 {%- if '<｜tool▁calls▁begin｜>' == m.role %}{% endif %}
 {%- endfor %}
 {%- if add_generation_prompt and not ns.is_tool %}{{ '<｜Assistant｜>' }}{% endif %}"""
 GLM = """\
 {{- '[gMASK]' + (tools | tojson if tools else '') }}
 {%- for m in messages %}
-{%- if m.role == 'tool' %}{{ ('' if messages[loop.index0 - 1].role == 'tool' else '<|observation|>') + '\\n<tool_response>\\n' + m.content + '\\n</tool_response>' }}
+{%- if m.role == 'tool' %}{{ ('' if messages[loop.index0 - 1].role == 'tool' \
+else '<|observation|>') + '\\n<tool_response>\\n' + m.content + '\\n</tool_response>' }}
 {%- else %}{{ '<|' + m.role + '|>\\n' + m.content }}{% endif %}
 {%- if m.tool_calls %}<arg_key></arg_key>
 <arg_value>{% endif %}
@@ -150,21 +172,28 @@ GLM = """\
 {%- if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"""
 # One call a turn; parallel ones are refused. The result follows its call.
 SINGLE = HERMES_TEMPLATE.replace(
-    '{%- for tool_call in message.tool_calls or [] %}{{ \'\\n<tool_call>\\n{"name": "\' + tool_call.name }}{% endfor %}',
+    "{%- for tool_call in message.tool_calls or [] %}{{ '\\n<tool_call>\\n"
+    '{"name": "\' + tool_call.name }}{% endfor %}',
     """\
-{%- if message.tool_calls and message.tool_calls | length > 1 %}{{ raise_exception('one call at a time') }}{% endif %}
-{%- for c in message.tool_calls or [] %}{{ '<minimax:tool_call>\\n<invoke name="' + c.function.name + '">\\n' }}
-{%- for k, v in c.function.arguments.items() %}{{ '<parameter name="' + k + '">' + v + '</parameter>\\n' }}{% endfor %}{{ '</invoke>\\n</minimax:tool_call>' }}{% endfor %}""",
+{%- if message.tool_calls and message.tool_calls | length > 1 %}\
+{{ raise_exception('one call at a time') }}{% endif %}
+{%- for c in message.tool_calls or [] %}\
+{{ '<minimax:tool_call>\\n<invoke name="' + c.function.name + '">\\n' }}
+{%- for k, v in c.function.arguments.items() %}{{ '<parameter name="' + k + '">' + v \
++ '</parameter>\\n' }}{% endfor %}{{ '</invoke>\\n</minimax:tool_call>' }}{% endfor %}""",
 )
 HARMONY = """\
 {#- <|channel|>analysis<|message|> #}
 {{- '<|start|>developer<|message|>' + (tools | tojson if tools else '') + '<|end|>' }}
 {%- set ns = namespace(name='') %}
 {%- for m in messages %}
-{%- if m.role == 'tool' %}{{ '<|start|>functions.' + ns.name + ' to=assistant<|channel|>commentary<|message|>' + m.content + '<|end|>' }}
+{%- if m.role == 'tool' %}{{ '<|start|>functions.' + ns.name \
++ ' to=assistant<|channel|>commentary<|message|>' + m.content + '<|end|>' }}
 {%- elif m.tool_calls %}{% set ns.name = m.tool_calls[0].function.name %}
-{{- '<|start|>assistant to=functions.' + ns.name + '<|channel|>commentary json<|message|>' + (m.tool_calls[0].function.arguments | tojson) + '<|call|>' }}
-{%- elif m.role == 'assistant' %}{{ '<|start|>assistant<|channel|>final<|message|>' + m.content + '<|end|>' }}
+{{- '<|start|>assistant to=functions.' + ns.name + '<|channel|>commentary json<|message|>' \
++ (m.tool_calls[0].function.arguments | tojson) + '<|call|>' }}
+{%- elif m.role == 'assistant' %}\
+{{ '<|start|>assistant<|channel|>final<|message|>' + m.content + '<|end|>' }}
 {%- else %}{{ '<|start|>' + m.role + '<|message|>' + m.content + '<|end|>' }}{% endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"""
@@ -217,7 +246,7 @@ FAMILIES = {
 
 
 def model_of(family: Family) -> tuple[ModelTokenizer, Dialect]:
-    """A tokenizer over bytes with a family's marks, and the dialect that is found for it."""
+    """Return a tokenizer over bytes with a family's marks, and the dialect that is found."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

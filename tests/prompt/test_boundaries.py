@@ -1,4 +1,4 @@
-"""Boundaries and cache breakpoints: places in a prompt that later prompts share, on real templates and tokenizers."""
+"""Boundaries and cache breakpoints of prompts, on real templates and tokenizers."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ from tests.prompt.chat_models import DIALECTS, MODELS
 any_model = pytest.mark.parametrize("model", MODELS)
 RENDERERS = {name: PromptRenderer(MODELS[name], DIALECTS[name]) for name in MODELS}
 CONTROLS = ["<|end|>", "<|im_end|>\n<|im_start|>", "</s>", "<think>", "<tool_call>"]
-words = st.lists(
+texts = st.lists(
     st.sampled_from([*CONTROLS, "x", " ", "\n", "Hello", "é", "🙂", "<|im", "end|>", "1984"]),
     max_size=5,
 ).map("".join)
-spoken = words.filter(lambda text: text.strip())
+nonblank_texts = texts.filter(lambda text: text.strip())
 EPHEMERAL = {"type": "ephemeral"}
 
 
@@ -44,33 +44,38 @@ def shared(one: Prompt, other: Prompt) -> int:
 
 
 @any_model
-@given(system=words, said=st.lists(spoken, min_size=1, max_size=4), answer=spoken, more=spoken)
+@given(
+    system=texts,
+    messages=st.lists(nonblank_texts, min_size=1, max_size=4),
+    answer=nonblank_texts,
+    more=nonblank_texts,
+)
 @settings(max_examples=40)
-def test_the_next_turn_begins_with_this_one_up_to_its_last_boundary(
-    model: str, system: str, said: list[str], answer: str, more: str
+def test_next_prompt_begins_with_this_one_up_to_its_last_boundary_on_real_templates(
+    model: str, system: str, messages: list[str], answer: str, more: str
 ) -> None:
     roles = [user, assistant]
-    before = [roles[at % 2](text) for at, text in enumerate(said[: len(said) // 2 * 2])]
-    now = [*before, user(said[-1])]
+    before = [roles[at % 2](text) for at, text in enumerate(messages[: len(messages) // 2 * 2])]
+    now = [*before, user(messages[-1])]
     this = rendered(model, *now, system=system)
     following = rendered(model, *now, assistant(answer), user(more), system=system)
     assert this.boundaries == tuple(sorted(set(this.boundaries)))
     assert 0 < this.boundaries[-1] < len(this.tokens)
     assert shared(this, following) >= this.boundaries[-1]
-    # All but where the answer begins: what was said by the user is within.
-    other = rendered(model, *before, user(said[-1] + " other"), system=system)
+    # All but the beginning of the answer: the user's text is included.
+    other = rendered(model, *before, user(messages[-1] + " other"), system=system)
     assert this.boundaries[-1] > shared(this, other) - 2
 
 
 @any_model
-@given(system=words, first=spoken, second=spoken, third=spoken)
+@given(system=texts, first=nonblank_texts, second=nonblank_texts, third=nonblank_texts)
 @settings(max_examples=25)
-def test_the_end_of_the_turn_before_is_a_boundary_of_this_one_too(
+def test_end_of_the_previous_turn_is_a_boundary_of_this_prompt(
     model: str, system: str, first: str, second: str, third: str
 ) -> None:
     one = rendered(model, user(first), system=system)
     two = rendered(model, user(first), assistant(second), user(third), system=system)
-    assert any(one.boundaries[-1] <= place <= shared(one, two) for place in two.boundaries)
+    assert any(one.boundaries[-1] <= boundary <= shared(one, two) for boundary in two.boundaries)
 
 
 @any_model
@@ -87,11 +92,12 @@ def test_a_system_prompt_is_pinned_and_shared_by_other_conversations(model: str)
 
 
 @any_model
-@pytest.mark.parametrize("said", ["x", "y", " x", "xy"])
-def test_what_a_user_says_is_never_pinned(model: str, said: str) -> None:
-    one = rendered(model, user(said), system="s")
+@pytest.mark.parametrize("text", ["x", "y", " x", "xy"])
+def test_user_text_is_never_pinned(model: str, text: str) -> None:
+    one = rendered(model, user(text), system="s")
     other = rendered(model, user("z"), system="s")
-    # Phi-3's control tokens swallow the space behind them, a user's too: then the last one does not count.
+    # Phi-3's control tokens absorb the space after them, the user's too: then the last one does not
+    # count.
     assert 0 <= other.pinned_tokens - one.pinned_tokens <= 1
 
 
@@ -99,7 +105,7 @@ def test_without_a_system_prompt_nothing_is_pinned() -> None:
     assert rendered("chatml", user("Hello")).pinned_tokens == 0
 
 
-def test_a_passing_system_turn_lies_behind_the_last_boundary() -> None:
+def test_temporary_system_turn_follows_the_last_boundary() -> None:
     passing = {"role": "system", "content": "plan mode is on " * 9, "clear_at": "next_user_message"}
     now = [user("Hello"), passing]
     this = rendered("chatml", *now, system="s")
@@ -108,8 +114,8 @@ def test_a_passing_system_turn_lies_behind_the_last_boundary() -> None:
 
 
 def test_only_the_last_turns_before_this_one_have_boundaries() -> None:
-    said = [entry for n in range(9) for entry in (user(f"q{n}"), assistant(f"a{n}"))]
-    prompt = rendered("chatml", *said, user("last"), system="s")
+    messages = [entry for n in range(9) for entry in (user(f"q{n}"), assistant(f"a{n}"))]
+    prompt = rendered("chatml", *messages, user("last"), system="s")
     assert len(prompt.boundaries) == 4
 
 
@@ -121,55 +127,53 @@ def test_a_template_without_control_tokens_has_no_boundaries() -> None:
     body = {"model": "m", "messages": [user("hi", cache_control=EPHEMERAL)], "system": "s"}
     prompt = PromptRenderer(Plain()).render(decode(Conversation, body))
     assert prompt.boundaries == ()
-    assert [place.tokens for place in prompt.breakpoints] == [0]
+    assert [mark.tokens for mark in prompt.breakpoints] == [0]
 
 
 @any_model
-def test_breakpoints_stand_at_the_ends_of_the_turns_that_hold_them(model: str) -> None:
-    said = [
+def test_breakpoints_are_at_the_ends_of_their_turns(model: str) -> None:
+    messages = [
         user("first " * 9, cache_control=EPHEMERAL | {"ttl": "1h"}),
         assistant("second " * 9),
         user("third " * 9, cache_control=EPHEMERAL),
     ]
-    prompt = rendered(model, *said, system="s")
+    prompt = rendered(model, *messages, system="s")
     early, late = prompt.breakpoints
     assert (early.ttl, late.ttl) == ("1h", "5m")
-    assert early.tokens <= shared(rendered(model, said[0], system="s"), prompt)
+    assert early.tokens <= shared(rendered(model, messages[0], system="s"), prompt)
     assert late.tokens == prompt.boundaries[-1]
     assert early.tokens < late.tokens < len(prompt.tokens)
 
 
-def test_the_mark_of_a_whole_call_stands_at_its_end_and_that_of_a_tool_with_the_system_part() -> (
-    None
-):
+def test_request_breakpoint_is_at_the_end_and_tool_breakpoint_after_the_system_part() -> None:
     tool = {"name": "x", "input_schema": {}, "cache_control": EPHEMERAL | {"ttl": "1h"}}
     prompt = rendered("chatml", user("Hello"), system="s", tools=[tool], cache_control=EPHEMERAL)
-    assert [(place.tokens, place.ttl) for place in prompt.breakpoints] == [
+    assert [(mark.tokens, mark.ttl) for mark in prompt.breakpoints] == [
         (prompt.pinned_tokens, "1h"),
         (prompt.boundaries[-1], "5m"),
     ]
 
 
-def test_a_mark_inside_the_begun_answer_counts_as_at_the_end() -> None:
+def test_breakpoint_inside_the_prefill_counts_as_at_the_end() -> None:
     begun = {
         "role": "assistant",
         "content": [{"type": "text", "text": "Sure", "cache_control": EPHEMERAL}],
     }
     prompt = rendered("chatml", user("Hello"), begun, system="s")
-    assert [place.tokens for place in prompt.breakpoints] == [prompt.boundaries[-1]]
+    assert [mark.tokens for mark in prompt.breakpoints] == [prompt.boundaries[-1]]
 
 
-def test_of_too_many_marks_the_last_ones_count() -> None:
-    said = [user(f"q{n}", cache_control=EPHEMERAL) for n in range(3)]
-    asked = [entry for one in said for entry in (one, assistant("a"))]
+def test_only_the_last_breakpoints_count_if_there_are_too_many() -> None:
+    messages = [user(f"q{n}", cache_control=EPHEMERAL) for n in range(3)]
+    conversation = [entry for one in messages for entry in (one, assistant("a"))]
     system = [{"type": "text", "text": "s", "cache_control": EPHEMERAL}]
-    prompt = rendered("chatml", *asked, *asked, user("last"), system=system)
+    prompt = rendered("chatml", *conversation, *conversation, user("last"), system=system)
     assert len(prompt.breakpoints) == MAX_BREAKPOINTS
     assert prompt.breakpoints[0].tokens > prompt.pinned_tokens
 
 
 @any_model
-@given(words, spoken)
+@given(texts, nonblank_texts)
 @settings(max_examples=25)
 def test_tokens_with_edges_are_the_tokens(model: str, system: str, text: str) -> None:
     tokenizer = MODELS[model]
@@ -177,8 +181,8 @@ def test_tokens_with_edges_are_the_tokens(model: str, system: str, text: str) ->
     written = tokenizer.render(messages)
     tokens, edges = tokenizer.encode_with_edges(written)
     assert tokens == tokenizer.encode(written)
-    assert [tokens[place - 1] for _, place in edges] == [
+    assert [tokens[count - 1] for _, count in edges] == [
         token for token in tokens if token in tokenizer.control_tokens
     ]
-    for letters, place in edges:
-        assert tokenizer.encode(written[:letters]) == tokens[:place]
+    for chars, count in edges:
+        assert tokenizer.encode(written[:chars]) == tokens[:count]

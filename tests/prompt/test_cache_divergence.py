@@ -1,4 +1,4 @@
-"""Where a session's prompt leaves its last one: nowhere while the law holds, else at the block that the client changed."""
+"""Find the divergence of a session's prompts: none, or the block that the client changed."""
 
 from collections.abc import Callable
 from random import Random
@@ -24,13 +24,19 @@ def body() -> dict[str, Any]:
         "system": [{"type": "text", "text": "You help."}, {"type": "text", "text": "Be brief."}],
         "tools": [{"name": "Read", "description": "Reads a file.", "input_schema": {}}],
         "messages": [
-            {"role": "user", "content": [{"type": "text", "text": "Hello."}, {"type": "text", "text": "Read x."}]},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "Hello."},
+                    {"type": "text", "text": "Read x."},
+                ],
+            },
             {"role": "assistant", "content": [{"type": "text", "text": "I read it."}, USE]},
             {"role": "user", "content": [RESULT]},
             {"role": "assistant", "content": "It says nothing."},
             {"role": "user", "content": "And now?"},
         ],
-    }  # fmt: skip
+    }
 
 
 def rendered(model: str, fields: dict[str, Any]) -> tuple[Prompt, Conversation]:
@@ -72,7 +78,7 @@ def change_use(fields: dict[str, Any]) -> None:
 
 @any_model
 @pytest.mark.parametrize(
-    ("change", "place"),
+    ("change", "path"),
     [
         (change_tool, "tools.0"),
         (change_system, "system.1"),
@@ -82,23 +88,23 @@ def change_use(fields: dict[str, Any]) -> None:
         (change_answer, "messages.3.content.0"),
     ],
 )
-def test_what_the_client_changed_is_told(
-    model: str, change: Callable[[dict[str, Any]], None], place: str
+def test_divergence_names_the_block_that_the_client_changed(
+    model: str, change: Callable[[dict[str, Any]], None], path: str
 ) -> None:
-    what = found(model, change)
-    assert what is not None
+    difference = found(model, change)
+    assert difference is not None
     last, _ = rendered(model, body())
     fields = body()
     change(fields)
     changed, _ = rendered(model, fields)
     shared = [a == b for a, b in zip(last.tokens, changed.tokens, strict=False)].index(False)
-    assert what.place == place
-    assert 0 < what.tokens <= shared
-    assert what.last_tokens == len(last.tokens)
+    assert difference.path == path
+    assert 0 < difference.tokens <= shared
+    assert difference.last_tokens == len(last.tokens)
 
 
 @any_model
-def test_what_is_gone_on_with_is_no_divergence(model: str) -> None:
+def test_continued_session_has_no_divergence(model: str) -> None:
     def go_on(fields: dict[str, Any]) -> None:
         fields["messages"] += [
             {"role": "assistant", "content": "Nothing."},
@@ -109,7 +115,7 @@ def test_what_is_gone_on_with_is_no_divergence(model: str) -> None:
 
 
 @any_model
-def test_the_shapes_of_conversations_are_none_either(model: str) -> None:
+def test_usual_changes_between_requests_are_no_divergence(model: str) -> None:
     client = Client(model, Random(3))
     for step in STEPS:
         before, _, after = client.step(step)
@@ -120,8 +126,8 @@ def test_the_shapes_of_conversations_are_none_either(model: str) -> None:
         assert divergence(LastPrompt.of(before), after, call, MODELS[model].neutralize) is None
 
 
-def test_a_template_that_moves_what_was_said_is_found_out() -> None:
-    """As some older ones of Mistral's, which write the tools before the last user turn."""
+def test_template_that_moves_earlier_text_causes_a_divergence() -> None:
+    """Like some older templates of Mistral's, which write the tools before the last user turn."""
 
     class Moving:
         def __getattr__(self, name: str) -> Any:
@@ -139,6 +145,6 @@ def test_a_template_that_moves_what_was_said_is_found_out() -> None:
     first = decode(Conversation, body() | {"messages": body()["messages"][:1]})
     second = decode(Conversation, body())
     last = LastPrompt.of(renderer.render(first))
-    what = divergence(last, renderer.render(second), second, MODELS["chatml"].neutralize)
-    assert what is not None
-    assert what.place == "messages.0.content.0"
+    difference = divergence(last, renderer.render(second), second, MODELS["chatml"].neutralize)
+    assert difference is not None
+    assert difference.path == "messages.0.content.0"

@@ -1,4 +1,4 @@
-"""What is asked of an answer: tools and choice, schemas that are held to and those that cannot be."""
+"""Constrain answers by tools, tool choice and schemas, including schemas that do not compile."""
 
 from typing import Any
 
@@ -22,37 +22,37 @@ for _ in range(40):
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 
 
-def plan(model: str = "hermes", **fields: Any) -> AnswerConstraints:
+def constraints_of(model: str = "hermes", **fields: Any) -> AnswerConstraints:
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **fields}
     renderer = PromptRenderer(MODELS[model], DIALECTS[model])
-    return renderer.render(decode(Conversation, body)).plan
+    return renderer.render(decode(Conversation, body)).constraints
 
 
 def lark(**fields: Any) -> str:
-    grammar = plan(**fields).grammar
+    grammar = constraints_of(**fields).grammar
     assert grammar is not None
     return grammar.lark
 
 
 def refusal(**fields: Any) -> str:
     with pytest.raises(InvalidRequestError) as caught:
-        plan(**fields)
+        constraints_of(**fields)
     return caught.value.message
 
 
-def test_an_answer_that_nothing_is_asked_of_has_no_grammar() -> None:
-    assert plan().grammar is None
-    assert plan().form.tools == {}
+def test_unconstrained_answer_has_no_grammar() -> None:
+    assert constraints_of().grammar is None
+    assert constraints_of().form.tools == {}
 
 
-def test_the_tools_at_hand_are_those_that_the_grammar_lets_through_and_that_are_read() -> None:
-    made = plan(tools=[WEATHER, CLOCK])
-    assert list(made.form.tools) == ["weather", "clock"]
+def test_grammar_and_parser_have_the_callable_tools() -> None:
+    constraints = constraints_of(tools=[WEATHER, CLOCK])
+    assert list(constraints.form.tools) == ["weather", "clock"]
     assert 'weather\\", \\"arguments' in lark(tools=[WEATHER, CLOCK])
 
 
 @pytest.mark.parametrize(
-    ("choice", "tools", "least", "most"),
+    ("choice", "tools", "min_calls", "max_calls"),
     [
         ({"type": "auto"}, ["weather", "clock"], 0, 16),
         ({"type": "auto", "disable_parallel_tool_use": True}, ["weather", "clock"], 0, 1),
@@ -62,31 +62,34 @@ def test_the_tools_at_hand_are_those_that_the_grammar_lets_through_and_that_are_
         ({"type": "none"}, ["weather", "clock"], 0, 0),
     ],
 )
-def test_the_choice_says_how_many_of_which(
-    choice: dict[str, Any], tools: list[str], least: int, most: int
+def test_tool_choice_determines_tools_and_number_of_calls(
+    choice: dict[str, Any], tools: list[str], min_calls: int, max_calls: int
 ) -> None:
-    made = plan(tools=[WEATHER, CLOCK], tool_choice=choice)
-    assert made.grammar is not None
-    wanted = made.grammar.wanted
-    assert [tool.name for tool in wanted.tools] == tools
-    assert (wanted.min_calls, wanted.max_calls) == (least, most)
-    assert list(made.form.tools) == (tools if most else [])
-    assert made.form.has_text == (least == 0)
+    constraints = constraints_of(tools=[WEATHER, CLOCK], tool_choice=choice)
+    assert constraints.grammar is not None
+    limits = constraints.grammar.limits
+    assert [tool.name for tool in limits.tools] == tools
+    assert (limits.min_calls, limits.max_calls) == (min_calls, max_calls)
+    assert list(constraints.form.tools) == (tools if max_calls else [])
+    assert constraints.form.has_text == (min_calls == 0)
 
 
-def test_a_deferred_tool_can_be_chosen_by_name() -> None:
+def test_deferred_tool_can_be_chosen_by_name() -> None:
     tools = [WEATHER, CLOCK | {"defer_loading": True}]
-    made = plan(tools=tools, tool_choice={"type": "tool", "name": "clock"})
-    assert list(made.form.tools) == ["clock"]
+    constraints = constraints_of(tools=tools, tool_choice={"type": "tool", "name": "clock"})
+    assert list(constraints.form.tools) == ["clock"]
 
 
-def test_a_schema_that_is_too_complex_is_not_held_to_and_that_is_told(
+def test_too_complex_schema_is_not_enforced_and_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    made = plan(tools=[WEATHER, {"name": "deep", "input_schema": DEEP}])
-    assert made.grammar is not None
-    assert [tool.schema == FREE_OBJECT for tool in made.grammar.wanted.tools] == [False, True]
-    assert "tool deep: its input_schema is too complex" in caplog.text
+    constraints = constraints_of(tools=[WEATHER, {"name": "deep", "input_schema": DEEP}])
+    assert constraints.grammar is not None
+    assert [tool.schema == FREE_OBJECT for tool in constraints.grammar.limits.tools] == [
+        False,
+        True,
+    ]
+    assert "tool deep: input_schema is too complex" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -119,7 +122,8 @@ def test_a_schema_that_is_too_complex_is_not_held_to_and_that_is_told(
                     "schema": {"uniqueItems": True, "type": "array"},
                 }
             },
-            "output_config.format.schema: For 'array' type, properties uniqueItems are not supported",
+            "output_config.format.schema: For 'array' type, properties uniqueItems are not "
+            "supported",
         ),
         (
             {"output_config": {"format": {"type": "json_schema"}}},
@@ -131,27 +135,27 @@ def test_a_schema_that_is_too_complex_is_not_held_to_and_that_is_told(
         ),
     ],
 )
-def test_what_was_promised_and_cannot_be_held_to_is_refused(
+def test_strict_schema_that_cannot_be_enforced_is_refused(
     fields: dict[str, Any], message: str
 ) -> None:
     assert refusal(**fields) == message
 
 
-def test_a_tool_that_the_engine_complains_of_is_freed_and_no_other(
+def test_only_the_tool_that_fails_to_compile_is_relaxed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    grammar = plan(tools=[WEATHER, WEATHER | {"name": "other"}]).grammar
+    grammar = constraints_of(tools=[WEATHER, WEATHER | {"name": "other"}]).grammar
     assert grammar is not None
     line = 1 + next(
         at for at, text in enumerate(grammar.lark.splitlines()) if text.startswith("tool1_input")
     )
     freed = grammar.relaxed(f"The grammar cannot be followed: at {line}(14): failed to compile")
     assert freed is not None
-    assert [tool.schema == FREE_OBJECT for tool in freed.wanted.tools] == [False, True]
-    assert "tool other: no grammar can be made" in caplog.text
+    assert [tool.schema == FREE_OBJECT for tool in freed.limits.tools] == [False, True]
+    assert "tool other: input_schema failed to compile" in caplog.text
     both = freed.relaxed("too much to compile")
     assert both is not None
-    assert all(tool.schema == FREE_OBJECT for tool in both.wanted.tools)
+    assert all(tool.schema == FREE_OBJECT for tool in both.limits.tools)
     assert both.relaxed("too much to compile") is None
 
 
@@ -162,14 +166,14 @@ def test_a_tool_that_the_engine_complains_of_is_freed_and_no_other(
         {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}},
     ],
 )
-def test_nothing_that_was_promised_is_freed(fields: dict[str, Any]) -> None:
-    grammar = plan(**fields).grammar
+def test_strict_schemas_are_never_relaxed(fields: dict[str, Any]) -> None:
+    grammar = constraints_of(**fields).grammar
     assert grammar is not None
     with pytest.raises(InvalidRequestError, match=r"Schema is too complex for compilation\."):
         grammar.relaxed("too much to compile")
 
 
-def test_the_form_of_an_answer_is_told_to_the_model_and_held_to() -> None:
+def test_output_format_is_described_to_the_model_and_enforced() -> None:
     form = {"type": "json_schema", "schema": SCHEMA}
     renderer = PromptRenderer(MODELS["hermes"], DIALECTS["hermes"])
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -179,8 +183,10 @@ def test_the_form_of_an_answer_is_told_to_the_model_and_held_to() -> None:
     assert "%json" in lark(output_config={"format": form})
 
 
-def test_a_tool_that_must_be_used_comes_before_the_form_of_the_answer() -> None:
+def test_required_tool_use_overrides_the_output_format() -> None:
     form = {"type": "json_schema", "schema": SCHEMA}
-    made = plan(tools=[CLOCK], tool_choice={"type": "any"}, output_config={"format": form})
-    assert made.grammar is not None
-    assert made.grammar.wanted.schema is None
+    constraints = constraints_of(
+        tools=[CLOCK], tool_choice={"type": "any"}, output_config={"format": form}
+    )
+    assert constraints.grammar is not None
+    assert constraints.grammar.limits.schema is None

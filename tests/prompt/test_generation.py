@@ -1,4 +1,4 @@
-"""What the engine is asked for: the prompt, the sampling, and how long the answer may be."""
+"""Build generations: the prompt, the sampling, and the limit of the answer."""
 
 from dataclasses import replace
 
@@ -24,7 +24,7 @@ def rendered(tokens: int) -> RenderedPrompt:
     return RenderedPrompt("", (1,) * tokens, ())
 
 
-def asked(
+def generation_of(
     tokens: int = 1, defaults: SamplingDefaults = NEUTRAL, **fields: object
 ) -> BoundedGeneration:
     prompt = Prompt(rendered(tokens), tokens, PLAN, sampling=defaults)
@@ -36,49 +36,49 @@ def call_for(**fields: object) -> MessagesRequest:
     return MessagesRequest.model_validate(call | fields)
 
 
-def test_max_tokens_is_kept_where_the_context_has_room() -> None:
-    bounded = asked(90)
+def test_max_tokens_is_unchanged_if_the_context_has_space() -> None:
+    bounded = generation_of(90)
     assert bounded.generation.max_tokens == 10
     assert bounded.length_stop == "max_tokens"
     assert bounded.generation.stop_tokens == LIMITS.stop_tokens
 
 
-def test_max_tokens_is_cut_to_the_context_and_never_refused() -> None:
-    bounded = asked(91, max_tokens=128_000)
+def test_max_tokens_is_reduced_to_the_context_and_never_refused() -> None:
+    bounded = generation_of(91, max_tokens=128_000)
     assert bounded.generation.max_tokens == 9
     assert bounded.length_stop == "model_context_window_exceeded"
 
 
-def test_a_prompt_may_leave_room_for_a_single_token() -> None:
-    assert asked(99).generation.max_tokens == 1
+def test_prompt_may_leave_space_for_a_single_token() -> None:
+    assert generation_of(99).generation.max_tokens == 1
 
 
 @pytest.mark.parametrize("length", [100, 101])
-def test_a_prompt_that_leaves_no_room_is_too_long(length: int) -> None:
+def test_prompt_that_leaves_no_space_is_too_long(length: int) -> None:
     with pytest.raises(PromptTooLongError) as caught:
-        asked(length)
+        generation_of(length)
     assert caught.value.message == f"prompt is too long: {length} tokens > 100 maximum"
 
 
-def test_a_call_for_no_answer_asks_the_engine_for_the_least() -> None:
-    assert asked(90, max_tokens=0).generation.max_tokens == 1
+def test_request_for_no_answer_generates_one_token() -> None:
+    assert generation_of(90, max_tokens=0).generation.max_tokens == 1
 
 
-def test_the_grammar_of_the_plan_holds_for_an_answer_of_any_length() -> None:
-    held = AnswerGrammar(plain.DIALECT, CallLimits(), {}, {}, "start: TEXT")
-    prompt = Prompt(rendered(1), 1, replace(PLAN, grammar=held))
+def test_generation_has_the_prompts_grammar_for_any_length() -> None:
+    grammar = AnswerGrammar(plain.DIALECT, CallLimits(), {}, {}, "start: TEXT")
+    prompt = Prompt(rendered(1), 1, replace(PLAN, grammar=grammar))
     grammars = [
         bounded_generation(call_for(max_tokens=length), prompt, LIMITS).generation.grammar
         for length in (0, 1)
     ]
     assert grammars == [None, Grammar("start: TEXT")]
-    assert asked().generation.grammar is None
+    assert generation_of().generation.grammar is None
 
 
-def test_sampling_is_what_the_call_says() -> None:
-    chosen = asked(temperature=0.5, top_p=0.9, top_k=40).generation.sampling
+def test_sampling_is_taken_from_the_request() -> None:
+    chosen = generation_of(temperature=0.5, top_p=0.9, top_k=40).generation.sampling
     assert chosen == Sampling(0.5, 0.9, 40)
-    assert asked().generation.sampling == Sampling(1.0, 1.0, 0)
+    assert generation_of().generation.sampling == Sampling(1.0, 1.0, 0)
 
 
 MADE_FOR = SamplingDefaults(0.6, 0.95, 20, min_p=0.01, repetition_penalty=1.05)
@@ -100,10 +100,10 @@ GREEDY = SamplingDefaults(temperature=0.0)
         (GREEDY, {"temperature": 0.7}, (0.7, 1.0, 0)),
     ],
 )
-def test_each_field_is_the_calls_and_else_the_models(
+def test_each_sampling_field_is_the_requests_or_else_the_models(
     defaults: SamplingDefaults, fields: dict[str, object], expected: tuple[float, float, int]
 ) -> None:
-    chosen = asked(defaults=defaults, **fields).generation.sampling
+    chosen = generation_of(defaults=defaults, **fields).generation.sampling
     assert (chosen.temperature, chosen.top_p, chosen.top_k) == expected
     assert (chosen.min_p, chosen.repetition_penalty) == (
         defaults.min_p,
@@ -112,11 +112,11 @@ def test_each_field_is_the_calls_and_else_the_models(
 
 
 @pytest.mark.parametrize("defaults", [NEUTRAL, MADE_FOR])
-def test_a_nucleus_of_nothing_is_greedy(defaults: SamplingDefaults) -> None:
-    assert asked(defaults=defaults, top_p=0).generation.sampling.temperature == 0
+def test_top_p_of_zero_is_greedy(defaults: SamplingDefaults) -> None:
+    assert generation_of(defaults=defaults, top_p=0).generation.sampling.temperature == 0
 
 
-def test_the_engine_learns_what_is_worth_keeping_and_who_waits() -> None:
+def test_generation_has_boundaries_pinned_tokens_and_priority() -> None:
     prompt = Prompt(rendered(9), 9, PLAN, boundaries=(3, 7), pinned_tokens=3)
     generation = bounded_generation(call_for(), prompt, LIMITS, "agent").generation
     assert generation.boundaries == (3, 7)

@@ -21,7 +21,7 @@ def rendered(*messages: dict[str, str], of: str = "anywhere", **fields: object) 
     return tokenizer.decode(PromptRenderer(tokenizer).render(call).tokens)
 
 
-def test_a_conversation_ends_where_the_answer_begins() -> None:
+def test_prompt_ends_where_the_answer_begins() -> None:
     assert rendered(USER, system="be brief") == (
         "<|system|>\nbe brief<|end|>\n<|user|>\nhi<|end|>\n<|assistant|>\n"
     )
@@ -41,14 +41,14 @@ def test_a_final_assistant_turn_is_continued_without_its_trailing_space() -> Non
         ("never", SystemTurns(first=False, between=False)),
     ],
 )
-def test_what_a_template_does_with_system_turns_is_found_out(
+def test_probe_finds_which_system_turns_a_template_writes(
     kind: str, abilities: SystemTurns
 ) -> None:
     assert system_turns(ByteTokenizer(kind)) == abilities
 
 
 @pytest.mark.parametrize("kind", ["first", "ignored"])
-def test_a_system_turn_that_would_be_lost_becomes_user_text_in_its_place(kind: str) -> None:
+def test_unsupported_system_turn_becomes_user_text_in_its_position(kind: str) -> None:
     assert rendered(USER, SYSTEM, system="top", of=kind) == (
         "<|system|>\ntop<|end|>\n"
         "<|user|>\nhi\n\n<system-reminder>\nnote\n</system-reminder><|end|>\n<|assistant|>\n"
@@ -61,35 +61,35 @@ def test_without_system_turns_the_system_prompt_begins_the_users_text() -> None:
     )
 
 
-@pytest.mark.parametrize("most_tokens", [None, 1000])
-def test_a_prompt_far_longer_than_the_context_is_refused_where_that_is_known(
-    most_tokens: int | None,
+@pytest.mark.parametrize("max_tokens", [None, 1000])
+def test_prompt_far_longer_than_the_context_is_refused_if_the_limit_is_given(
+    max_tokens: int | None,
 ) -> None:
     renderer = PromptRenderer(ByteTokenizer())
     long = {"role": "user", "content": "x" * 100_000}
     call = Conversation.model_validate({"model": "m", "messages": [long]})
-    if most_tokens is None:
+    if max_tokens is None:
         assert renderer.render(call).original_tokens > 100_000
     else:
         with pytest.raises(PromptTooLongError, match="> 1000 maximum"):
-            renderer.render(call, most_tokens)
+            renderer.render(call, max_tokens)
 
 
-def test_a_conversation_of_the_assistant_alone_is_refused() -> None:
+def test_conversation_without_user_turn_is_refused() -> None:
     with pytest.raises(InvalidRequestError, match="first message must use"):
         rendered(ASSISTANT)
 
 
-words = st.lists(st.sampled_from([*CONTROLS, "<", "|", "<|", "end|>", "é", "x", "\ue000"]))
-texts = st.lists(words.map("".join), min_size=1, max_size=3)
+fragments = st.lists(st.sampled_from([*CONTROLS, "<", "|", "<|", "end|>", "é", "x", "\ue000"]))
+texts = st.lists(fragments.map("".join), min_size=1, max_size=3)
 
 
 @given(texts, texts, st.sampled_from(["anywhere", "first", "ignored", "never"]))
 def test_no_client_text_becomes_a_control_token(
-    said: list[str], told: list[str], kind: str
+    user_texts: list[str], system_texts: list[str], kind: str
 ) -> None:
-    content = [{"type": "text", "text": text} for text in ("u", *said)]
-    system = [{"type": "text", "text": text} for text in ("s", *told)]
+    content = [{"type": "text", "text": text} for text in ("u", *user_texts)]
+    system = [{"type": "text", "text": text} for text in ("s", *system_texts)]
     messages = [{"role": role, "content": content} for role in ("user", "system", "assistant")]
     renderer = PromptRenderer(ByteTokenizer(kind))
     tokens = renderer.render(

@@ -1,8 +1,8 @@
-"""The law of the prefix cache: a session's next prompt begins with the last one and its answer.
+"""Invariant of the prefix cache: a prompt begins with the previous one and its answer.
 
-For the shapes that conversations of Claude Code have (2026-11, 2.1.330), in our own words: tool loops, results in another order,
-input written anew, system turns in between, cache marks that move, texts that are now a string and now a block, tools that are
-found on the way, counters and billing lines that change.
+Tested for the shapes of Claude Code's conversations (2026-11, 2.1.330), in our own words: tool
+loops, results in another order, rewritten input, system turns in between, moving cache marks, texts
+that become blocks and back, tools found later, changing counters and billing lines.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pensieve.prompt.render import Prompt
 from pensieve.prompt.template.generated_answers import GeneratedAnswers
 from tests.prompt.chat_models import DIALECTS, MODELS
-from tests.prompt.sessions import TOOLS, Session, as_client, begins, call, in_single_letters
+from tests.prompt.sessions import TOOLS, Session, as_client, begins, call, in_single_chars
 
 any_model = pytest.mark.parametrize("model", MODELS)
 EPHEMERAL = {"type": "ephemeral"}
@@ -26,12 +26,12 @@ FOUND = {"name": "Alarm", "description": "Rings.", "input_schema": {}, "defer_lo
 STEPS = ["call", "parallel", "note", "words", "two", "system", "search", "cut", "plan"]
 
 
-def text(words: str) -> dict[str, Any]:
-    return {"type": "text", "text": words}
+def text(content: str) -> dict[str, Any]:
+    return {"type": "text", "text": content}
 
 
 class Client:
-    """Goes on with a session as the client does. What may change from one request to the next without a meaning does."""
+    """Continues a session like the client does, and changes what may change between requests."""
 
     def __init__(self, model: str, chance: Random) -> None:
         self.model = model
@@ -46,7 +46,7 @@ class Client:
 
     def step(self, kind: str) -> tuple[Prompt, list[int], Prompt]:
         """The prompt, its answer's tokens, and the prompt after that."""
-        tokens = in_single_letters(self.model, self._answer(kind))
+        tokens = in_single_chars(self.model, self._answer(kind))
         before, message = self.session.answer(tokens, is_cut=kind == "cut")
         content = as_client(message)
         uses = [block for block in content if block["type"] == "tool_use"]
@@ -75,33 +75,38 @@ class Client:
 
     def _next(self, kind: str, uses: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         results = [
-            {"type": "tool_result", "tool_use_id": use["id"], "content": f"line {at}", "is_error": at == 1}
+            {
+                "type": "tool_result",
+                "tool_use_id": use["id"],
+                "content": f"line {at}",
+                "is_error": at == 1,
+            }
             for at, use in enumerate(uses)
-        ]  # fmt: skip
+        ]
         if kind == "search" and results:
             results[0]["content"] = [{"type": "tool_reference", "tool_name": "Alarm"}]
             if FOUND not in self.session.fields["tools"]:
                 self.session.fields["tools"] = [FOUND, *self.session.fields["tools"]]
-        said = {"role": "user", "content": results[::-1] or [text("And now?")]}
+        message = {"role": "user", "content": results[::-1] or [text("And now?")]}
         match kind:
             case "note":
-                said["content"] += [
+                message["content"] += [
                     text("<system-reminder>\nThe file changed.\n</system-reminder>")
                 ]
             case "two":
-                return [said, {"role": "user", "content": [text("Wait."), text("Now.")]}]
+                return [message, {"role": "user", "content": [text("Wait."), text("Now.")]}]
             case "system":
-                return [said, {"role": "system", "content": [text("The date changed.")]}]
+                return [message, {"role": "system", "content": [text("The date changed.")]}]
             case "plan":
                 notes = [text("Plan first."), text("Change nothing.")]
                 return [
-                    said,
+                    message,
                     {"role": "system", "content": notes},
                     {"role": "system", "content": "It is late."},
                 ]
             case _:
                 pass
-        return [said]  # fmt: skip
+        return [message]
 
     def _reshape(self) -> None:
         for message in self.session.messages:
@@ -137,7 +142,7 @@ def both(model: str) -> str:
 @any_model
 @given(steps=st.lists(st.sampled_from(STEPS), min_size=1, max_size=6), seed=st.integers(0, 99))
 @settings(max_examples=15)
-def test_a_prompt_begins_with_the_last_one_and_its_answer(
+def test_prompt_begins_with_the_previous_one_and_its_answer(
     model: str, steps: list[str], seed: int
 ) -> None:
     client = Client(model, Random(seed))
@@ -148,12 +153,12 @@ def test_a_prompt_begins_with_the_last_one_and_its_answer(
 
 @any_model
 @pytest.mark.parametrize("step", STEPS)
-def test_a_session_that_is_resumed_shares_what_is_not_the_answers(model: str, step: str) -> None:
-    """By a server that has forgotten how its answers were generated; from then on the law holds again."""
+def test_resumed_session_shares_the_prompt_without_answers(model: str, step: str) -> None:
+    """The server has lost its stored answers; from then on the invariant holds again."""
     client = Client(model, Random(1))
     client.step("call")
     before = client.session.prompt()
-    client.session.spoken = GeneratedAnswers()
+    client.session.answers = GeneratedAnswers()
     resumed = Session(model, **client.session.fields)
     resumed.messages = client.session.messages
     client.session = resumed
@@ -165,11 +170,11 @@ def test_a_session_that_is_resumed_shares_what_is_not_the_answers(model: str, st
 
 
 @any_model
-def test_compacting_uses_the_whole_prefix_and_leaves_system_and_tools(model: str) -> None:
+def test_compaction_shares_the_whole_prefix_and_then_system_and_tools(model: str) -> None:
     client = Client(model, Random(2))
     client.step("parallel")
     client.step("system")
-    tokens = in_single_letters(model, "Done.")
+    tokens = in_single_chars(model, "Done.")
     before, message = client.session.answer(tokens)
     client.session.messages += [
         {"role": "assistant", "content": as_client(message)},
@@ -183,8 +188,8 @@ def test_compacting_uses_the_whole_prefix_and_leaves_system_and_tools(model: str
 
 
 @any_model
-def test_a_text_that_another_follows_later_shares_all_of_itself(model: str) -> None:
-    """Whether that comes as a message of its own, or as a block behind a line break that is new."""
+def test_text_followed_by_another_later_is_shared_entirely(model: str) -> None:
+    """The other text is a separate message, or a block after a new line break."""
     session = Session(model)
     alone = session.prompt()
     shared = []

@@ -1,4 +1,4 @@
-"""Thinking, from what the client asks to the template's switch and what the prompt then begins."""
+"""Map thinking options to the template's variables and to the beginning of the prompt."""
 
 from typing import Any
 
@@ -12,10 +12,11 @@ from tests import tiny_models
 from tests.prompt.chat_models import chat_model, dialect_of_template
 from tests.prompt.thinking_styles import STYLES
 
-# As Qwen3's: thoughts after the last question stay, an empty one where the model is not to think.
+# Like Qwen3's: thoughts after the last question stay; an empty one disables thinking.
 SWITCHED = """\
 {%- set ns = namespace(last=-1) %}
-{%- for message in messages %}{% if message.role == 'user' %}{% set ns.last = loop.index0 %}{% endif %}{% endfor %}
+{%- for message in messages %}{% if message.role == 'user' %}{% set ns.last = loop.index0 %}\
+{% endif %}{% endfor %}
 {%- for message in messages %}
 {{- '<|im_start|>' + message.role + '\\n' }}
 {%- if message.role == 'assistant' and message.reasoning_content and loop.index0 > ns.last %}
@@ -24,11 +25,13 @@ SWITCHED = """\
 {{- message.content + '<|im_end|>\\n' }}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}
-{%- if enable_thinking is defined and enable_thinking is false %}{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}
+{%- if enable_thinking is defined and enable_thinking is false %}\
+{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}
 {%- endif %}"""
-# As R1's: always in thought.
+# Like R1's: always begins in a thought.
 ALWAYS = SWITCHED.replace(
-    "{%- if enable_thinking is defined and enable_thinking is false %}{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}",
+    "{%- if enable_thinking is defined and enable_thinking is false %}{{ '<think>\\n\\n"
+    "</think>\\n\\n' }}{% endif %}",
     "{{- '<think>\\n' }}",
 )
 TOOL = {"name": "t", "input_schema": {"type": "object"}}
@@ -44,8 +47,8 @@ def rendered(template: str, *messages: dict[str, Any], **fields: Any) -> tuple[s
     return "".join(map(model.detokenizer((), marks).feed, prompt.tokens)), prompt
 
 
-def planned(template: str, **fields: Any) -> AnswerConstraints:
-    return rendered(template, **fields)[1].plan
+def constraints_of(template: str, **fields: Any) -> AnswerConstraints:
+    return rendered(template, **fields)[1].constraints
 
 
 @pytest.mark.parametrize(
@@ -58,46 +61,46 @@ def planned(template: str, **fields: Any) -> AnswerConstraints:
         (ENABLED, True),
     ],
 )
-def test_the_switch_is_what_the_client_asks(thinking: Any, is_on: bool) -> None:
+def test_thinking_switch_follows_the_request(thinking: Any, is_on: bool) -> None:
     text, prompt = rendered(SWITCHED, thinking=thinking)
     assert text.endswith("<think>\n\n</think>\n\n") == (not is_on)
-    assert prompt.plan.form.may_think == is_on
-    assert not prompt.plan.form.is_in_thought
+    assert prompt.constraints.form.may_think == is_on
+    assert not prompt.constraints.form.is_in_thought
 
 
-def test_a_model_that_must_use_a_tool_does_not_think_first() -> None:
+def test_required_tool_use_disables_thinking() -> None:
     for choice in ({"type": "any"}, {"type": "tool", "name": "t"}):
-        made = planned(SWITCHED, thinking=ENABLED, tools=[TOOL], tool_choice=choice)
-        assert not made.form.may_think
+        constraints = constraints_of(SWITCHED, thinking=ENABLED, tools=[TOOL], tool_choice=choice)
+        assert not constraints.form.may_think
 
 
 def test_a_model_that_always_thinks_begins_in_a_thought() -> None:
     for thinking in (None, {"type": "disabled"}, ENABLED):
-        assert planned(ALWAYS, thinking=thinking).form.is_in_thought
+        assert constraints_of(ALWAYS, thinking=thinking).form.is_in_thought
 
 
-def test_behind_a_prefill_there_is_no_thought() -> None:
+def test_no_thought_follows_a_prefill() -> None:
     begun = {"role": "assistant", "content": "Well"}
-    form = rendered(ALWAYS, begun, thinking=ENABLED)[1].plan.form
+    form = rendered(ALWAYS, begun, thinking=ENABLED)[1].constraints.form
     assert (form.is_in_thought, form.may_think) == (False, False)
 
 
-def test_a_model_that_does_not_think_takes_the_field_and_passes_it_over() -> None:
+def test_model_without_thinking_ignores_the_field() -> None:
     template = tiny_models.CHATML_TEMPLATE
     model = chat_model("llama", template)
     assert dialect_of_template(template, model).thinking is None
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "thinking": ENABLED}
-    plan = PromptRenderer(model).render(decode(Conversation, body)).plan
-    assert plan.grammar is None
-    assert not plan.form.is_in_thought
+    constraints = PromptRenderer(model).render(decode(Conversation, body)).constraints
+    assert constraints.grammar is None
+    assert not constraints.form.is_in_thought
 
 
 def test_the_budget_closes_the_thought() -> None:
     for template in (SWITCHED, ALWAYS):
-        grammar = planned(template, thinking=ENABLED).grammar
+        grammar = constraints_of(template, thinking=ENABLED).grammar
         assert grammar is not None
         assert "[max_tokens=1024]" in grammar.lark
-    assert planned(SWITCHED, thinking={"type": "adaptive"}).grammar is None
+    assert constraints_of(SWITCHED, thinking={"type": "adaptive"}).grammar is None
 
 
 @pytest.mark.parametrize(
@@ -110,8 +113,8 @@ def test_the_budget_closes_the_thought() -> None:
         (None, False),
     ],
 )
-def test_a_client_may_not_want_to_see_thoughts(thinking: Any, hides: bool) -> None:
-    assert planned(SWITCHED, thinking=thinking).hides_thoughts == hides
+def test_client_can_hide_thoughts(thinking: Any, hides: bool) -> None:
+    assert constraints_of(SWITCHED, thinking=thinking).hides_thoughts == hides
 
 
 @pytest.mark.parametrize(
@@ -141,8 +144,8 @@ EFFORTS = (None, "low", "medium", "high", "xhigh", "max", "weird", 7)
 WISHES = (None, {"type": "disabled"}, {"type": "adaptive"}, ENABLED, {"type": "between_tools"})
 
 
-def asked(name: str, **fields: Any) -> Prompt:
-    """The prompt of a request for an answer of 1000 tokens, unless it says otherwise."""
+def prompt_of(name: str, **fields: Any) -> Prompt:
+    """Return the prompt of a request for an answer of 1000 tokens by default."""
     style = STYLES[name]
     body = {
         "model": "m",
@@ -161,16 +164,16 @@ def wish(thinking: Any = None, effort: Any = None) -> dict[str, Any]:
 
 @any_style
 @pytest.mark.parametrize("thinking", WISHES)
-def test_no_word_is_sent_that_a_template_refuses(name: str, thinking: Any) -> None:
+def test_no_effort_is_rendered_that_the_template_refuses(name: str, thinking: Any) -> None:
     for effort in EFFORTS:
-        assert asked(name, **wish(thinking, effort)).rendered.text
+        assert prompt_of(name, **wish(thinking, effort)).rendered.text
 
 
 ADAPTIVE = {"type": "adaptive"}
 
 
 @pytest.mark.parametrize(
-    ("name", "fields", "told"),
+    ("name", "fields", "expected"),
     [
         ("qwen", wish(ADAPTIVE, "low"), "Think briefly."),
         ("qwen", wish(ADAPTIVE, "max"), "Think long."),
@@ -191,16 +194,16 @@ ADAPTIVE = {"type": "adaptive"}
         ("deepseek", wish(ADAPTIVE, "max"), "Think harder."),
     ],
 )
-def test_what_the_client_asks_is_said_in_the_templates_words(
-    name: str, fields: Any, told: str
+def test_requested_effort_maps_to_the_templates_values(
+    name: str, fields: Any, expected: str
 ) -> None:
-    assert told in asked(name, **fields).rendered.text
+    assert expected in prompt_of(name, **fields).rendered.text
 
 
 @pytest.mark.parametrize("effort", [None, "medium", "high", "weird"])
-def test_the_hardest_thinking_is_not_the_default(effort: Any) -> None:
-    """Of Qwen3.8's words "medium" says nothing: the template by itself would say the hardest."""
-    assert "Think" not in asked("qwen", **wish(ADAPTIVE, effort)).rendered.text
+def test_strongest_effort_is_not_the_default(effort: Any) -> None:
+    """Qwen3.8's "medium" adds nothing: without an effort, the template requests the strongest."""
+    assert "Think" not in prompt_of("qwen", **wish(ADAPTIVE, effort)).rendered.text
 
 
 @pytest.mark.parametrize(
@@ -216,12 +219,12 @@ def test_the_hardest_thinking_is_not_the_default(effort: Any) -> None:
         ("deepseek", "</think>", "<think>"),
     ],
 )
-def test_off_and_on_are_read_from_what_the_prompt_ends_with(name: str, off: str, on: str) -> None:
-    none, thought = asked(name, **wish(None)), asked(name, **wish(ADAPTIVE))
+def test_thought_state_is_read_from_the_end_of_the_prompt(name: str, off: str, on: str) -> None:
+    none, thought = prompt_of(name, **wish(None)), prompt_of(name, **wish(ADAPTIVE))
     assert none.rendered.text.endswith(off)
     assert thought.rendered.text.endswith(on)
-    assert (none.plan.form.is_in_thought, none.plan.form.may_think) == (False, False)
-    form = thought.plan.form
+    assert (none.constraints.form.is_in_thought, none.constraints.form.may_think) == (False, False)
+    form = thought.constraints.form
     assert (form.is_in_thought, form.may_think) == (
         (True, False) if on.strip() == STYLES[name].marks[0] else (False, True)
     )
@@ -239,41 +242,41 @@ def test_off_and_on_are_read_from_what_the_prompt_ends_with(name: str, off: str,
         (wish(ADAPTIVE, "low") | {"max_tokens": 400}, 100),
     ],
 )
-def test_a_thought_leaves_room_for_the_answer(fields: Any, tokens: int) -> None:
-    grammar = asked("qwen", **fields).plan.grammar
+def test_thinking_budget_leaves_tokens_for_the_answer(fields: Any, tokens: int) -> None:
+    grammar = prompt_of("qwen", **fields).constraints.grammar
     assert grammar is not None
     assert f"[max_tokens={tokens}]" in grammar.lark
 
 
-def test_a_thought_leaves_room_in_what_the_context_has_left() -> None:
+def test_thinking_budget_respects_the_remaining_context() -> None:
     long = [{"role": "user", "content": "x" * 7700}]
-    prompt = asked("qwen", **wish(ADAPTIVE), max_tokens=8000, messages=long)
+    prompt = prompt_of("qwen", **wish(ADAPTIVE), max_tokens=8000, messages=long)
     left = 8192 - len(prompt.tokens)
-    assert prompt.plan.grammar is not None
-    assert f"[max_tokens={left * 3 // 4}]" in prompt.plan.grammar.lark
+    assert prompt.constraints.grammar is not None
+    assert f"[max_tokens={left * 3 // 4}]" in prompt.constraints.grammar.lark
 
 
-def test_a_model_that_always_thinks_is_bounded_unasked() -> None:
-    grammar = asked("harmony", **wish(None)).plan.grammar
+def test_model_that_always_thinks_has_a_budget_by_default() -> None:
+    grammar = prompt_of("harmony", **wish(None)).constraints.grammar
     assert grammar is not None
     assert "[max_tokens=750]" in grammar.lark
 
 
-def test_a_model_whose_thinking_is_off_is_held_to_nothing() -> None:
-    """Gemma's prompt does not tell that there is no thought: a grammar would slow every answer."""
-    assert asked("gemma", **wish(None)).plan.grammar is None
-    assert asked("gemma", **wish(ADAPTIVE)).plan.grammar is not None
+def test_disabled_thinking_needs_no_grammar() -> None:
+    """Gemma's prompt does not show that there is no thought: a grammar would slow every answer."""
+    assert prompt_of("gemma", **wish(None)).constraints.grammar is None
+    assert prompt_of("gemma", **wish(ADAPTIVE)).constraints.grammar is not None
 
 
-def test_where_no_answer_is_asked_for_nothing_is_bounded() -> None:
+def test_counting_tokens_sets_no_budget() -> None:
     style = STYLES["qwen"]
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "thinking": ADAPTIVE}
     renderer = PromptRenderer(style.tokenizer, style.dialect)
-    assert renderer.render(decode(CountTokensRequest, body)).plan.grammar is None
+    assert renderer.render(decode(CountTokensRequest, body)).constraints.grammar is None
 
 
 @pytest.mark.parametrize("name", ["qwen", "cohere", "sky", "harmony"])
-def test_an_earlier_thought_stands_between_its_marks(name: str) -> None:
+def test_earlier_thought_is_between_its_marks(name: str) -> None:
     style = STYLES[name]
     answer = [
         {"type": "thinking", "thinking": "zebra", "signature": "x"},
@@ -284,7 +287,7 @@ def test_an_earlier_thought_stands_between_its_marks(name: str) -> None:
         {"role": "assistant", "content": answer},
         {"role": "user", "content": "more"},
     ]
-    text = asked(name, messages=turns).rendered.text
+    text = prompt_of(name, messages=turns).rendered.text
     before, _, after = text.partition("zebra")
     assert before.rstrip().endswith(style.marks[0])
     assert after.lstrip().startswith(style.marks[1])
@@ -295,8 +298,8 @@ def test_the_next_prompt_begins_with_this_one_up_to_its_last_boundary(name: str)
     turns = [{"role": "user", "content": "hi"}]
     later = [*turns, {"role": "assistant", "content": "yes"}, {"role": "user", "content": "more"}]
     for thinking in (None, ADAPTIVE):
-        first = asked(name, **wish(thinking, "low"), messages=turns)
-        second = asked(name, **wish(thinking, "low"), messages=later)
+        first = prompt_of(name, **wish(thinking, "low"), messages=turns)
+        second = prompt_of(name, **wish(thinking, "low"), messages=later)
         shared = max(first.boundaries, default=0)
         assert first.tokens[:shared] == second.tokens[:shared]
         assert shared > 0

@@ -1,4 +1,4 @@
-"""What an answer's text means, in every dialect, however it is cut."""
+"""Parsing of answers in every dialect, split in every way."""
 
 import json
 import re
@@ -37,19 +37,19 @@ def form_of(name: str, **fields: Any) -> AnswerFormat:
 
 
 def read(form: AnswerFormat, pieces: Iterable[str], *, is_cut: bool = False) -> list[ParseEvent]:
-    reader = AnswerParser(form)
-    said = [one for piece in pieces for one in reader.feed(piece)]
-    return coalesce(said + reader.flush(is_cut=is_cut))
+    parser = AnswerParser(form)
+    events = [event for piece in pieces for event in parser.feed(piece)]
+    return coalesce(events + parser.flush(is_cut=is_cut))
 
 
-def meaning(said: Sequence[ParseEvent]) -> list[Any]:
-    """Texts, thoughts in brackets, and calls as pairs of name and input.
+def meaning(events: Sequence[ParseEvent]) -> list[Any]:
+    """Return texts, thoughts in brackets, and calls as pairs of name and input.
 
-    An input that is not whole is a text; a call that does not end, or not whole, has a third part.
+    An incomplete input is returned as text; an unfinished or invalid call has a third part.
     """
     found: list[Any] = []
-    for one in said:
-        match one:
+    for event in events:
+        match event:
             case Text(text):
                 found.append(text)
             case Thought(text):
@@ -70,7 +70,7 @@ any_case = pytest.mark.parametrize(
 
 
 @any_case
-def test_what_a_family_writes_is_read_as_meant_however_it_is_cut(case: Case) -> None:
+def test_every_split_of_a_familys_output_parses_to_the_expected_events(case: Case) -> None:
     whole = read(form_of(case.dialect), [case.written])
     assert meaning(whole) == case.means
     assert read(form_of(case.dialect), case.written) == whole
@@ -79,14 +79,14 @@ def test_what_a_family_writes_is_read_as_meant_however_it_is_cut(case: Case) -> 
 
 
 @any_case
-def test_every_beginning_of_the_input_so_far_is_open_json_and_the_last_is_the_input(
+def test_the_input_so_far_is_always_the_beginning_of_its_json(
     case: Case,
 ) -> None:
-    reader = AnswerParser(form_of(case.dialect))
+    parser = AnswerParser(form_of(case.dialect))
     inputs: list[str] = []
-    said = [one for letter in case.written for one in reader.feed(letter)]
-    for one in said + reader.flush(is_cut=False):
-        match one:
+    events = [event for char in case.written for event in parser.feed(char)]
+    for event in events + parser.flush(is_cut=False):
+        match event:
             case ToolCallStart():
                 inputs.append("")
             case ToolCallDelta(text):
@@ -99,16 +99,16 @@ def test_every_beginning_of_the_input_so_far_is_open_json_and_the_last_is_the_in
 
 
 def begins_json(text: str) -> bool:
-    """Checked by completing it: a text that is open is closed, and so is every bracket."""
+    """Check by completing the text: an open string and open brackets are closed."""
     closers, in_text, escaped = "", False, False
-    for letter in text:
+    for char in text:
         if in_text:
-            in_text, escaped = letter != '"' or escaped, letter == "\\" and not escaped
-        elif letter == '"':
+            in_text, escaped = char != '"' or escaped, char == "\\" and not escaped
+        elif char == '"':
             in_text = True
-        elif letter in "{[":
-            closers += "}" if letter == "{" else "]"
-        elif letter in "}]":
+        elif char in "{[":
+            closers += "}" if char == "{" else "]"
+        elif char in "}]":
             closers = closers[:-1]
     ends = (
         ['"']
@@ -120,14 +120,14 @@ def begins_json(text: str) -> bool:
 
 
 def filled(written: str) -> str:
-    """With an id where the model would make one up."""
+    """Fill in the ids that a model would make up."""
     for mark in ("[CALL_ID]", '"id": "'):
         written = written.replace(f"{mark}{{id}}", f"{mark}a12345678")
     return written
 
 
 @any_dialect
-def test_what_is_written_for_history_is_read_as_the_same_calls(name: str) -> None:
+def test_calls_formatted_for_history_parse_to_the_same_calls(name: str) -> None:
     dialect = DIALECTS[name]
     several = [PARIS, CODE, NOW, ROME]
     if not dialect.calls.opening or dialect.text_opening:
@@ -137,7 +137,7 @@ def test_what_is_written_for_history_is_read_as_the_same_calls(name: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "begun", "written", "said"),
+    ("name", "begun", "written", "events"),
     [
         ("hermes", True, "Hm.\n so </thi", [Thought("Hm.\n so")]),
         ("hermes", False, "Hello. <tool", [Text("Hello.")]),
@@ -167,28 +167,30 @@ def test_what_is_written_for_history_is_read_as_the_same_calls(name: str) -> Non
         ),
     ],
 )
-def test_what_is_certain_is_told_at_once(
-    name: str, begun: bool, written: str, said: list[ParseEvent]
+def test_settled_output_is_emitted_at_once(
+    name: str, begun: bool, written: str, events: list[ParseEvent]
 ) -> None:
     dialect = replace(DIALECTS[name], thinking=THINKING)
-    reader = AnswerParser(AnswerFormat(dialect, TOOLS, is_in_thought=begun))
-    assert coalesce([one for letter in written for one in reader.feed(letter)]) == said
+    parser = AnswerParser(AnswerFormat(dialect, TOOLS, is_in_thought=begun))
+    assert coalesce([event for char in written for event in parser.feed(char)]) == events
 
 
 marks = st.sampled_from(
-    ["<tool_call>", "</tool_call>", "<think>", "</think>", '{"name": "clock"', ', "arguments": {', "}", "{",
-     '"a": ', "x", " ", "\n", "<", "```json\n", "```", "[", '"', "\\", HERMES, "1", "tru", r"\ud83d", r"\ude42", "🙂"]
+    ["<tool_call>", "</tool_call>", "<think>", "</think>", '{"name": "clock"', ', "arguments": {',
+     "}", "{", '"a": ', "x", " ", "\n", "<", "```json\n", "```", "[", '"', "\\", HERMES, "1", "tru",
+     r"\ud83d", r"\ude42", "🙂"]
 )  # fmt: skip
 
 
 def content_of(text: str) -> list[str]:
-    """The characters of a text of `marks` that stand in no mark, no key and no escape."""
+    """Return the characters of a text of `marks` that are outside of marks, keys and escapes."""
     return re.findall("[x1🙂]", text)
 
 
-def content_said(said: Sequence[ParseEvent]) -> list[str]:
+def content_of_events(events: Sequence[ParseEvent]) -> list[str]:
     parts = [
-        one.json if isinstance(one, ToolCallDelta) else getattr(one, "text", "") for one in said
+        event.json if isinstance(event, ToolCallDelta) else getattr(event, "text", "")
+        for event in events
     ]
     return content_of("".join(parts))
 
@@ -197,7 +199,7 @@ def content_said(said: Sequence[ParseEvent]) -> list[str]:
 @given(st.lists(marks, max_size=12), st.booleans(), st.booleans())
 @example(["<tool_call>", '{"name": "clock"', "}", '{"name": "clock"'], False, False)
 @settings(max_examples=200)
-def test_any_cut_of_any_text_gives_the_same_and_loses_and_invents_nothing(
+def test_every_split_of_any_text_gives_the_same_events_and_content(
     name: str, pieces: list[str], begun: bool, is_cut: bool
 ) -> None:
     dialect = DIALECTS[name]
@@ -207,21 +209,21 @@ def test_any_cut_of_any_text_gives_the_same_and_loses_and_invents_nothing(
     whole = read(form, [text], is_cut=is_cut)
     assert read(form, text, is_cut=is_cut) == whole
     assert read(form, pieces, is_cut=is_cut) == whole
-    # Arguments that come twice, and the beginning of a call that is cut, are left out.
+    # Repeated arguments, and the beginning of a call that is cut off, are dropped.
     if not is_cut and text.count(', "arguments": {') < 2:
-        assert content_said(whole) == content_of(text)
+        assert content_of_events(whole) == content_of(text)
 
 
 # Families that write several calls in one answer, and text next to them.
 WITH_TEXT = [name for name, one in DIALECTS.items() if one.calls.opening and not one.text_opening]
-words = st.text(st.sampled_from(list("ab<>/{}[]'\"`\n _|_tool_call=")), max_size=12)
+text_parts = st.text(st.sampled_from(list("ab<>/{}[]'\"`\n _|_tool_call=")), max_size=12)
 
 
 @st.composite
 def texts_and_calls(draw: st.DrawFn) -> list[Any]:
-    """Parts of an answer, no two texts one after the other."""
+    """Return parts of an answer, without consecutive texts."""
     calls = st.sampled_from([PARIS, CODE, NOW])
-    parts = [draw(words), *draw(st.lists(st.tuples(calls, words), max_size=3))]
+    parts = [draw(text_parts), *draw(st.lists(st.tuples(calls, text_parts), max_size=3))]
     flat = [parts[0], *(one for pair in parts[1:] for one in pair)]
     return [part for part in flat if part]
 
@@ -229,23 +231,23 @@ def texts_and_calls(draw: st.DrawFn) -> list[Any]:
 @pytest.mark.parametrize("name", WITH_TEXT)
 @given(texts_and_calls())
 @settings(max_examples=40)
-def test_texts_and_calls_come_out_in_order(name: str, parts: list[Any]) -> None:
+def test_texts_and_calls_are_emitted_in_order(name: str, parts: list[Any]) -> None:
     dialect = DIALECTS[name]
     written, expected = "", list[Any]()
-    for place, part in enumerate(parts):
+    for index, part in enumerate(parts):
         if not isinstance(part, str):
             written += filled(format_calls(dialect.calls, [ToolCall(*part)]))
             expected.append(part)
             continue
         written += part
-        is_first, is_last = place == 0, place == len(parts) - 1
+        is_first, is_last = index == 0, index == len(parts) - 1
         text = part.lstrip(BLANKS * (not is_first)).rstrip(BLANKS * (not is_last))
         expected += [text] * bool(text)
     assume(dialect.calls.opening not in "".join(part for part in parts if isinstance(part, str)))
     assert meaning(read(form_of(name), [written])) == expected
 
 
-def test_an_answer_without_tools_is_text_whatever_is_in_it() -> None:
+def test_an_answer_without_tools_is_all_text() -> None:
     text = f" {HERMES} <think>x</think>\n"
     assert read(AnswerFormat(DIALECTS["hermes"]), [text]) == [Text(text)]
 
@@ -266,20 +268,20 @@ HIDDEN = [
 
 @pytest.mark.parametrize("name", ["hermes", "plain", "mistral", "llama3", "kimi", "deepseek-v3.1"])
 @pytest.mark.parametrize("hidden", HIDDEN)
-def test_markup_inside_a_text_of_a_call_is_no_call(name: str, hidden: str) -> None:
-    """For families whose calls are JSON, at any place in the text (hardening S17)."""
+def test_marks_inside_a_string_argument_are_not_parsed(name: str, hidden: str) -> None:
+    # For families whose calls are JSON, anywhere in the string.
     for content in (hidden, f"a {hidden} b"):
         written = format_calls(DIALECTS[name].calls, [ToolCall("write", {"content": content})])
         assert meaning(read(form_of(name), [written])) == [("write", {"content": content})]
         assert meaning(read(form_of(name), written)) == [("write", {"content": content})]
 
 
-def test_a_raw_line_break_in_a_text_becomes_the_escape_that_it_should_be() -> None:
+def test_a_raw_line_break_in_a_string_is_escaped() -> None:
     written = '<tool_call>\n{"name": "write", "arguments": {"content": "a\n\tb"}}\n</tool_call>'
     assert meaning(read(form_of("hermes"), [written])) == [("write", {"content": "a\n\tb"})]
 
 
-def test_half_a_character_becomes_one_that_can_be_read() -> None:
+def test_a_lone_surrogate_in_a_string_is_replaced() -> None:
     written = '<tool_call>\n{"name": "write", "arguments": {"content": "a\\ud83d b"}}\n</tool_call>'
     assert meaning(read(form_of("hermes"), [written])) == [("write", {"content": "a\ufffd b"})]
 
@@ -305,7 +307,7 @@ def test_half_a_character_becomes_one_that_can_be_read() -> None:
         (f"```\n{HERMES}", ["```", PARIS]),
     ],
 )
-def test_what_only_begins_like_a_call_is_text(written: str, means: list[Any]) -> None:
+def test_text_that_only_begins_like_a_call_is_text(written: str, means: list[Any]) -> None:
     assert meaning(read(form_of("plain"), [written])) == means
     assert meaning(read(form_of("plain"), written)) == means
 
@@ -323,15 +325,15 @@ def test_what_only_begins_like_a_call_is_text(written: str, means: list[Any]) ->
         '{name: "clock"}',
     ],
 )
-def test_an_answer_that_is_no_call_of_a_tool_is_text_where_calls_have_no_marks(text: str) -> None:
+def test_json_that_is_no_valid_call_is_text_in_a_dialect_without_marks(text: str) -> None:
     assert meaning(read(form_of("llama3"), [text])) == [text]
     assert meaning(read(form_of("llama3"), text)) == [text]
 
 
-def test_a_call_that_breaks_off_in_its_input_is_told_as_far_as_it_went() -> None:
+def test_a_call_with_invalid_input_is_emitted_up_to_the_fault() -> None:
     written = '<tool_call>\n{"name": "write", "arguments": {"path": "a", oh no'
-    said = read(form_of("hermes"), [written])
-    assert said == [
+    events = read(form_of("hermes"), [written])
+    assert events == [
         ToolCallStart("write"),
         ToolCallDelta('{"path": "a", '),
         ToolCallEnd(is_whole=False),
@@ -340,10 +342,10 @@ def test_a_call_that_breaks_off_in_its_input_is_told_as_far_as_it_went() -> None
 
 
 @pytest.mark.parametrize("rest", ["<think>x</think>", BARE])
-def test_after_a_call_that_breaks_off_there_is_only_text(rest: str) -> None:
+def test_everything_after_an_invalid_call_is_text(rest: str) -> None:
     form = AnswerFormat(replace(DIALECTS["hermes"], thinking=THINKING), TOOLS)
-    said = read(form, [f'<tool_call>{{"name": "clock", "arguments": {{"a" \n{rest}'])
-    assert said == [
+    events = read(form, [f'<tool_call>{{"name": "clock", "arguments": {{"a" \n{rest}'])
+    assert events == [
         ToolCallStart("clock"),
         ToolCallDelta('{"a" \n'),
         ToolCallEnd(is_whole=False),
@@ -351,23 +353,23 @@ def test_after_a_call_that_breaks_off_there_is_only_text(rest: str) -> None:
     ]
 
 
-def test_a_call_that_is_cut_off_is_not_ended() -> None:
+def test_a_call_that_is_cut_off_has_no_end_event() -> None:
     written = '<tool_call>\n{"name": "write", "arguments": {"path": "a'
-    said = read(form_of("hermes"), [written], is_cut=True)
-    assert said == [ToolCallStart("write"), ToolCallDelta('{"path": "a')]
+    events = read(form_of("hermes"), [written], is_cut=True)
+    assert events == [ToolCallStart("write"), ToolCallDelta('{"path": "a')]
 
 
 @pytest.mark.parametrize("cut", range(1, len("<tool_call>")))
-def test_half_a_mark_is_not_said_where_there_is_nothing_but_calls(cut: int) -> None:
+def test_a_partial_mark_is_dropped_from_a_cut_answer_of_calls_alone(cut: int) -> None:
     begun = "<tool_call>"[:cut]
     assert read(form_of("plain", has_text=False), [begun], is_cut=True) == []
     assert meaning(read(form_of("plain"), [begun], is_cut=True)) == [begun]
-    behind = f"{format_calls(DIALECTS['plain'].calls, [ToolCall(*NOW)])}\n{begun}"
-    said = read(form_of("plain", has_text=False), [behind], is_cut=True)
-    assert meaning(said) == [NOW]
+    written = f"{format_calls(DIALECTS['plain'].calls, [ToolCall(*NOW)])}\n{begun}"
+    events = read(form_of("plain", has_text=False), [written], is_cut=True)
+    assert meaning(events) == [NOW]
 
 
-def test_markup_that_is_cut_off_before_the_name_is_not_said() -> None:
+def test_a_call_that_is_cut_off_before_its_name_is_dropped() -> None:
     for cut in ('<tool_call>\n{"na', "<tool_call>"):
         assert read(form_of("hermes"), ["Look.\n", cut], is_cut=True) == [Text("Look.")]
         assert meaning(read(form_of("hermes"), ["Look.\n", cut])) == [f"Look.\n{cut}"]
@@ -390,7 +392,7 @@ def test_markup_that_is_cut_off_before_the_name_is_not_said() -> None:
         (False, "<thin ice", ["<thin ice"]),
     ],
 )
-def test_thoughts_stand_at_the_beginning_between_their_marks(
+def test_thoughts_are_parsed_only_at_the_beginning(
     begun: bool, written: str, means: list[Any]
 ) -> None:
     form = AnswerFormat(replace(DIALECTS["hermes"], thinking=THINKING), TOOLS, is_in_thought=begun)
@@ -401,7 +403,7 @@ def test_thoughts_stand_at_the_beginning_between_their_marks(
 @pytest.mark.parametrize(
     ("begun", "written", "means"),
     [
-        # Closes nothing: at the beginning, twice, after text, before a call.
+        # Without opening: at the beginning, twice, after text, before a call.
         (False, "</think>\n\nYes.", ["Yes."]),
         (False, "\n</think>Yes.", ["Yes."]),
         (True, "Hm.</think></think>\n\nYes.", ["(Hm.)", "Yes."]),
@@ -426,7 +428,7 @@ def test_thoughts_stand_at_the_beginning_between_their_marks(
         (False, "a </thinking> b", ["a </thinking> b"]),
     ],
 )
-def test_a_mark_that_closes_nothing_is_not_said(
+def test_a_closing_mark_without_opening_is_dropped(
     begun: bool, written: str, means: list[Any]
 ) -> None:
     form = AnswerFormat(replace(DIALECTS["hermes"], thinking=THINKING), TOOLS, is_in_thought=begun)
@@ -435,7 +437,7 @@ def test_a_mark_that_closes_nothing_is_not_said(
 
 
 @pytest.mark.parametrize("name", ["hermes", "plain", "mistral", "qwen-coder", "minimax"])
-def test_a_closing_mark_inside_a_call_stays_what_it_is(name: str) -> None:
+def test_a_closing_mark_inside_a_call_is_kept(name: str) -> None:
     dialect = replace(DIALECTS[name], thinking=THINKING)
     content = "a</think></think> <think>b"
     written = format_calls(dialect.calls, [ToolCall("write", {"content": content})])
@@ -445,48 +447,47 @@ def test_a_closing_mark_inside_a_call_stays_what_it_is(name: str) -> None:
 
 
 strays = st.sampled_from(
-    ["<think>", "</think>", "</thi", "nk>", "`", "```", '"', "'", "\n", " ", "x", "it's", HERMES, "<tool_call>"]
+    ["<think>", "</think>", "</thi", "nk>", "`", "```", '"', "'", "\n", " ", "x", "it's", HERMES,
+     "<tool_call>"]
 )  # fmt: skip
 
 
 @given(st.lists(strays, max_size=14), st.booleans(), st.booleans())
 @settings(max_examples=300)
-def test_stray_marks_are_read_alike_however_they_are_cut(
+def test_every_split_of_stray_marks_gives_the_same_events(
     pieces: list[str], begun: bool, may_think: bool
 ) -> None:
     dialect = replace(DIALECTS["hermes"], thinking=THINKING)
     form = AnswerFormat(dialect, TOOLS, is_in_thought=begun, may_think=may_think)
     text = "".join(pieces)
     whole = read(form, [text])
-    assert content_said(whole) == content_of(text)
+    assert content_of_events(whole) == content_of(text)
     assert read(form, pieces) == whole
     assert read(form, text) == whole
 
 
 @given(st.lists(st.sampled_from(["</think>", "x", "\n", " ", "y"]), max_size=14), st.booleans())
 @settings(max_examples=200)
-def test_without_quotes_or_opening_marks_no_closing_mark_is_ever_said(
-    pieces: list[str], begun: bool
-) -> None:
+def test_unquoted_closing_marks_are_always_dropped(pieces: list[str], begun: bool) -> None:
     form = AnswerFormat(replace(DIALECTS["hermes"], thinking=THINKING), is_in_thought=begun)
-    said = read(form, ["".join(pieces)])
-    texts = [one.text for one in said if isinstance(one, Text | Thought)]
+    events = read(form, ["".join(pieces)])
+    texts = [event.text for event in events if isinstance(event, Text | Thought)]
     assert "</think>" not in "".join(texts)
-    words = "".join(pieces).replace("</think>", "").split()
-    assert "".join("".join(texts).split()) == "".join(words)
+    expected = "".join(pieces).replace("</think>", "").split()
+    assert "".join("".join(texts).split()) == "".join(expected)
 
 
-def test_behind_a_prefill_nothing_is_a_thought() -> None:
+def test_a_thought_mark_after_a_prefill_is_text() -> None:
     form = AnswerFormat(replace(DIALECTS["hermes"], thinking=THINKING), may_think=False)
     assert read(form, ["<think>x</think>"]) == [Text("<think>x</think>")]
 
 
-def test_blanks_at_the_ends_of_an_answer_without_marks_are_kept() -> None:
+def test_blanks_around_an_answer_without_marks_are_kept() -> None:
     assert read(form_of("hermes"), [" a \n"]) == [Text(" a \n")]
     assert read(form_of("hermes"), [" \n"]) == [Text(" \n")]
 
 
-def test_an_input_as_deep_as_it_is_read_can_be_sent_back() -> None:
+def test_the_deepest_accepted_input_can_be_sent_back() -> None:
     deepest = '{"a": ' * (MAX_DEPTH - 1) + "{}" + "}" * (MAX_DEPTH - 1)
     assert is_json(deepest)
     assert not is_json(f'{{"a": {deepest}}}')

@@ -1,4 +1,4 @@
-"""The inputs of calls: any value comes through, in whatever form a family writes it."""
+"""Inputs of calls: every value is parsed, in the form of every family."""
 
 import json
 from typing import Any
@@ -16,7 +16,8 @@ from tests.dialects.cases import DIALECTS
 from tests.reply.test_answer_parser import any_dialect, filled, form_of, meaning, read
 
 texts = st.lists(
-    st.sampled_from([*'aé🙂 \n\t"\\/<>{}[]():,=|_x0', "</parameter>", "</arg_value>", '<|"|>', "<escape>"]),
+    st.sampled_from([*'aé🙂 \n\t"\\/<>{}[]():,=|_x0',
+                     "</parameter>", "</arg_value>", '<|"|>', "<escape>"]),
     max_size=30,
 ).map("".join)  # fmt: skip
 values = st.recursive(
@@ -31,7 +32,9 @@ values = st.recursive(
 @any_dialect
 @given(path=texts, content=texts)
 @settings(max_examples=60)
-def test_any_text_comes_through_a_call_unchanged(name: str, path: str, content: str) -> None:
+def test_any_string_argument_survives_formatting_and_parsing(
+    name: str, path: str, content: str
+) -> None:
     dialect = DIALECTS[name]
     arguments = {"path": path, "content": content, "mode": 7}
     written = format_calls(dialect.calls, [ToolCall("write", arguments)])
@@ -41,8 +44,8 @@ def test_any_text_comes_through_a_call_unchanged(name: str, path: str, content: 
 @given(values | st.text("a'\"\\\n\t\r\0\x7f\xa0\u2028,)]}", max_size=8))
 @example("it's \"\\")
 @settings(max_examples=100)
-def test_any_value_as_python_writes_it_comes_through_a_call_unchanged(value: Any) -> None:
-    """LFM2 writes calls as Python does."""
+def test_any_python_literal_argument_parses_to_its_value(value: Any) -> None:
+    # LFM2 writes calls in Python syntax.
     written = f"<|tool_call_start|>[clock(a={value!r}, b = {[value]!r}, c=1)]<|tool_call_end|>"
     expected = [("clock", {"a": value, "b": [value], "c": 1})]
     assert meaning(read(form_of("lfm2"), [written])) == expected
@@ -63,9 +66,7 @@ def test_any_value_as_python_writes_it_comes_through_a_call_unchanged(value: Any
         ("f(x, ')')", "f(x, ')')"),
     ],
 )
-def test_escapes_that_python_lacks_and_values_that_are_none_are_text(
-    written: str, text: str
-) -> None:
+def test_unknown_escapes_and_invalid_values_become_text(written: str, text: str) -> None:
     call = f"<|tool_call_start|>[clock(a={written})]<|tool_call_end|>"
     assert meaning(read(form_of("lfm2"), [call])) == [("clock", {"a": text})]
 
@@ -73,7 +74,7 @@ def test_escapes_that_python_lacks_and_values_that_are_none_are_text(
 @pytest.mark.parametrize("name", ["hermes", "gemma4", "lfm2"])
 @given(values)
 @settings(max_examples=60)
-def test_any_json_comes_through_a_call_unchanged(name: str, value: Any) -> None:
+def test_any_json_argument_survives_formatting_and_parsing(name: str, value: Any) -> None:
     arguments = {"a": value, "b c": [value]}
     written = format_calls(DIALECTS[name].calls, [ToolCall("clock", arguments)])
     assert meaning(read(form_of(name), [written])) == [("clock", arguments)]
@@ -88,7 +89,7 @@ def test_any_json_comes_through_a_call_unchanged(name: str, value: Any) -> None:
         ("a b?", "a b?"),
     ],
 )
-def test_values_that_gemma_writes_in_other_ways_are_read(written: str, value: Any) -> None:
+def test_variants_of_gemma_values_are_accepted(written: str, value: Any) -> None:
     call = f"<|tool_call>call:clock{{a:{written}}}<tool_call|>"
     assert meaning(read(form_of("gemma4"), [call])) == [("clock", {"a": value})]
 
@@ -96,12 +97,12 @@ def test_values_that_gemma_writes_in_other_ways_are_read(written: str, value: An
 @pytest.mark.parametrize(
     "written", ['{"b" 1}', '["x" 1]', '{"b":1]', "[" * MAX_DEPTH + "]" * MAX_DEPTH]
 )
-def test_a_value_that_gemma_breaks_off_is_told_as_not_whole(written: str) -> None:
+def test_an_invalid_gemma_value_ends_the_call_as_incomplete(written: str) -> None:
     call = f"<|tool_call>call:clock{{a:{written}}}<tool_call|>"
     assert ToolCallEnd(is_whole=False) in read(form_of("gemma4"), [call])
 
 
-def test_a_value_of_gemma_may_be_as_deep_as_the_limit() -> None:
+def test_a_gemma_value_at_the_depth_limit_is_accepted() -> None:
     written = "[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1)
     call = f"<|tool_call>call:clock{{a:{written}}}<tool_call|>"
     assert meaning(read(form_of("gemma4"), [call])) == [("clock", {"a": json.loads(written)})]
@@ -115,16 +116,17 @@ def test_a_value_of_gemma_may_be_as_deep_as_the_limit() -> None:
     ],
 )
 @pytest.mark.parametrize("written", ["[1]", '"[1]"', '"{} {}"', '""', "5", "null"])
-def test_an_input_that_is_no_object_breaks_the_call_off(
+def test_an_input_that_is_not_an_object_ends_the_call_as_incomplete(
     name: str, before: str, after: str, written: str
 ) -> None:
-    said = read(form_of(name), [before + written + after])
-    assert said == [ToolCallStart("clock"), ToolCallEnd(is_whole=False), *said[2:]]
-    assert all(isinstance(one, Text) for one in said[2:])
+    events = read(form_of(name), [before + written + after])
+    assert events == [ToolCallStart("clock"), ToolCallEnd(is_whole=False), *events[2:]]
+    assert all(isinstance(event, Text) for event in events[2:])
 
 
 @pytest.mark.parametrize(("name", "tags"), [
-    ("qwen-coder", ("<tool_call>\n<function=t>\n<parameter=a>\n", "\n</parameter>\n</function>\n</tool_call>")),
+    ("qwen-coder", ("<tool_call>\n<function=t>\n<parameter=a>\n",
+                    "\n</parameter>\n</function>\n</tool_call>")),
     ("glm-4.7", ("<tool_call>t<arg_key>a</arg_key><arg_value>", "</arg_value></tool_call>")),
 ])  # fmt: skip
 @pytest.mark.parametrize(
@@ -144,10 +146,10 @@ def test_an_input_that_is_no_object_breaks_the_call_off(
         ({}, "", ""),
     ],
 )
-def test_a_value_between_tags_is_what_the_schema_takes(
+def test_a_value_between_tags_has_the_type_of_the_schema(
     name: str, tags: tuple[str, str], part: dict[str, Any], written: str, value: Any
 ) -> None:
     form = AnswerFormat(DIALECTS[name], {"t": {"type": "object", "properties": {"a": part}}})
-    said = read(form, [tags[0] + written + tags[1]])
-    assert json.dumps(meaning(said)) == json.dumps([("t", {"a": value})])
-    assert read(form, tags[0] + written + tags[1]) == said
+    events = read(form, [tags[0] + written + tags[1]])
+    assert json.dumps(meaning(events)) == json.dumps([("t", {"a": value})])
+    assert read(form, tags[0] + written + tags[1]) == events

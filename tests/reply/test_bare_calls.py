@@ -1,4 +1,4 @@
-"""Calls without their marks: what ends an answer and is exactly a call of a tool at hand, in every dialect."""
+"""Calls without marks at the end of an answer, in every dialect."""
 
 import json
 from typing import Any
@@ -11,7 +11,14 @@ from pensieve.dialects.dialect import ToolCall
 from pensieve.dialects.format_calls import format_calls
 from pensieve.reply.parse_events import ToolCallStart
 from tests.dialects.cases import CODE, DIALECTS, NOW, PARIS, ROME
-from tests.reply.test_answer_parser import content_of, content_said, filled, form_of, meaning, read
+from tests.reply.test_answer_parser import (
+    content_of,
+    content_of_events,
+    filled,
+    form_of,
+    meaning,
+    read,
+)
 
 any_dialect = pytest.mark.parametrize("name", DIALECTS)
 CALL = '{"name": "get_weather", "arguments": {"city": "Paris"}}'
@@ -33,7 +40,7 @@ MARKED = [name for name in DIALECTS if DIALECTS[name].calls.opening]
         (f"I write.\n{WRITTEN}", ["I write.", CODE]),
     ],
 )
-def test_a_bare_call_at_the_end_is_that_call(name: str, written: str, means: list[Any]) -> None:
+def test_a_bare_call_at_the_end_is_parsed(name: str, written: str, means: list[Any]) -> None:
     assert meaning(read(form_of(name), [written])) == means
     assert meaning(read(form_of(name), written)) == means
 
@@ -53,7 +60,7 @@ def test_a_bare_call_at_the_end_is_that_call(name: str, written: str, means: lis
         f'Text\n{{"note": "x",\n{CALL[1:]}',
     ],
 )
-def test_a_call_that_is_quoted_or_not_the_end_is_text(name: str, text: str) -> None:
+def test_a_bare_call_that_is_quoted_or_followed_by_text_is_text(name: str, text: str) -> None:
     assert meaning(read(form_of(name), [text])) == [text]
     assert meaning(read(form_of(name), text)) == [text]
 
@@ -62,7 +69,7 @@ def test_a_call_that_is_quoted_or_not_the_end_is_text(name: str, text: str) -> N
 @pytest.mark.parametrize(
     "text",
     [
-        '{"name": "nobody", "arguments": {}}',
+        '{"name": "unknown", "arguments": {}}',
         '{"name": "clock"}',
         '{"name": "get_weather", "arguments": {}}',
         '{"name": "get_weather", "arguments": {"city": 5}}',
@@ -73,7 +80,7 @@ def test_a_call_that_is_quoted_or_not_the_end_is_text(name: str, text: str) -> N
         CALL[:-1],
     ],
 )
-def test_what_the_tools_do_not_take_is_no_bare_call(name: str, text: str) -> None:
+def test_a_bare_call_that_violates_the_schemas_is_text(name: str, text: str) -> None:
     for written in (text, f"Look.\n{text}", f"```json\n{text}\n```"):
         assert meaning(read(form_of(name), [written])) == [written]
 
@@ -92,7 +99,7 @@ LATER = '{"name": "clock", "arguments": {}}'
         (f"Both.\n{CALL}\n\n```\n{LATER}\n```", ["Both.", PARIS, NOW]),
     ],
 )
-def test_bare_calls_in_a_row_are_all_read(name: str, written: str, means: list[Any]) -> None:
+def test_several_bare_calls_are_all_parsed(name: str, written: str, means: list[Any]) -> None:
     assert meaning(read(form_of(name), [written])) == means
     assert meaning(read(form_of(name), written)) == means
 
@@ -102,26 +109,26 @@ def test_bare_calls_in_a_row_are_all_read(name: str, written: str, means: list[A
     "text",
     [
         f"{CALL}\n{LATER} and so on",
-        f'{CALL}\n{{"name": "nobody", "arguments": {{}}}}',
+        f'{CALL}\n{{"name": "unknown", "arguments": {{}}}}',
         f"{CALL}\n```\n{LATER}",
         f"```json\n{CALL}\n\n```\nThat is it.\n",
         f"{CALL}, {LATER} x",
     ],
 )
-def test_several_bare_calls_of_which_one_is_none_are_text(name: str, text: str) -> None:
+def test_several_bare_calls_with_an_invalid_one_are_text(name: str, text: str) -> None:
     assert meaning(read(form_of(name), [text])) == [text]
     assert meaning(read(form_of(name), text)) == [text]
 
 
 @pytest.mark.parametrize("name", MARKED)
-def test_of_bare_calls_in_a_row_no_more_are_read_than_there_may_be(name: str) -> None:
+def test_bare_calls_beyond_the_maximum_are_text(name: str) -> None:
     form = form_of(name, max_calls=1)
     assert meaning(read(form, [CALL])) == [PARIS]
     assert meaning(read(form, [f"{CALL}\n{LATER}"])) == [CALL, NOW]
 
 
 def unmarked(name: str, *calls: tuple[str, dict[str, Any]]) -> str:
-    """Calls in the family's form without the mark that opens them."""
+    """Return calls in the family's form without the opening mark."""
     form = DIALECTS[name].calls
     written = filled(format_calls(form, [ToolCall(*call) for call in calls]))
     return written.replace(form.opening, "")
@@ -129,13 +136,11 @@ def unmarked(name: str, *calls: tuple[str, dict[str, Any]]) -> str:
 
 @pytest.mark.parametrize("name", MARKED)
 @pytest.mark.parametrize("has_closing", [True, False], ids=["closing", "nothing"])
-def test_a_call_in_the_own_form_of_a_family_needs_no_marks_around_it(
-    name: str, *, has_closing: bool
-) -> None:
+def test_a_bare_call_in_the_form_of_its_family_is_parsed(name: str, *, has_closing: bool) -> None:
     for calls in ([PARIS], [CODE, PARIS], [ROME, CODE, ROME]):
         form = DIALECTS[name].calls
         if len(calls) > 1 and not form.closing and not has_closing:
-            continue  # the mark that ends a call parts it from the next one
+            continue  # the mark that ends a call separates it from the next one
         bare = unmarked(name, *calls)
         if not has_closing:
             last_mark = form.closing or (form.after_arguments if form.keys is None else "")
@@ -149,7 +154,7 @@ def test_a_call_in_the_own_form_of_a_family_needs_no_marks_around_it(
 
 
 @pytest.mark.parametrize("name", MARKED)
-def test_an_own_form_that_is_quoted_or_not_the_end_is_text(name: str) -> None:
+def test_a_bare_family_call_that_is_quoted_or_followed_by_text_is_text(name: str) -> None:
     bare = unmarked(name, PARIS).strip()
     for text in (f"Use {bare}", f"`{bare}`", f"```\n{bare}\n```\nis one", f"> {bare}"):
         assert meaning(read(form_of(name), [text])) == [text]
@@ -157,21 +162,21 @@ def test_an_own_form_that_is_quoted_or_not_the_end_is_text(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MARKED)
-def test_an_own_form_that_the_tools_do_not_take_is_text(name: str) -> None:
-    for call in (("nobody", {}), ("get_weather", {}), ("get_weather", {"city": "a", "x": 1})):
+def test_a_bare_family_call_that_violates_the_schemas_is_text(name: str) -> None:
+    for call in (("unknown", {}), ("get_weather", {}), ("get_weather", {"city": "a", "x": 1})):
         bare = unmarked(name, call).strip()
         assert meaning(read(form_of(name), [bare])) == [bare]
 
 
 @any_dialect
-def test_what_names_a_tool_at_the_beginning_of_a_line_is_text(name: str) -> None:
+def test_a_tool_name_at_the_beginning_of_a_line_is_text(name: str) -> None:
     text = "clock\nget_weather is a tool\nwrite: a, b\ncall:clock\n[clock]\n<function"
     assert meaning(read(form_of(name), [text])) == [text]
     assert meaning(read(form_of(name), text)) == [text]
 
 
 @any_dialect
-def test_bare_calls_after_marked_ones_are_read(name: str) -> None:
+def test_a_bare_call_after_a_marked_one_is_parsed(name: str) -> None:
     form = DIALECTS[name]
     written = filled(format_calls(form.calls, [ToolCall(*PARIS)]))
     between = form.calls.between or "\n"
@@ -179,31 +184,32 @@ def test_bare_calls_after_marked_ones_are_read(name: str) -> None:
     assert meaning(read(form_of(name), f"{written}{between}{LATER}")) == [PARIS, NOW]
 
 
-def test_a_bare_call_in_the_channel_of_the_answer_is_that_call() -> None:
+def test_a_bare_call_in_the_final_channel_is_parsed() -> None:
     text = f"<|channel|>final<|message|>I look.\n{CALL}"
     assert meaning(read(form_of("harmony"), [text])) == ["I look.", PARIS]
     assert meaning(read(form_of("harmony"), text)) == ["I look.", PARIS]
 
 
-def test_without_tools_there_are_no_bare_calls() -> None:
+def test_a_bare_call_without_tools_is_text() -> None:
     form = form_of("hermes")
     assert meaning(read(type(form)(form.dialect), [CALL])) == [CALL]
 
 
 pieces = st.sampled_from(
-    [CALL, "{", "}", "```", "```json\n", "\n", " ", "x", '"', "`", '{"name": "clock"', "<tool_call>", "<",
-     LATER, "</tool_call>", ";", "<function=clock>", "</function>", "call:clock{}", "[clock()]", "clock", "[ARGS]"]
+    [CALL, "{", "}", "```", "```json\n", "\n", " ", "x", '"', "`", '{"name": "clock"',
+     "<tool_call>", "<", LATER, "</tool_call>", ";", "<function=clock>", "</function>",
+     "call:clock{}", "[clock()]", "clock", "[ARGS]"]
 )  # fmt: skip
 
 
 @any_dialect
 @given(st.lists(pieces, max_size=10))
 @settings(max_examples=60)
-def test_bare_calls_are_found_alike_however_the_text_is_cut(name: str, parts: list[str]) -> None:
+def test_every_split_of_bare_calls_gives_the_same_events(name: str, parts: list[str]) -> None:
     text = "".join(parts)
     whole = read(form_of(name), [text])
-    # What a marked call holds may be its name, or the beginning of one that is cut.
-    if not any(isinstance(one, ToolCallStart) for one in whole):
-        assert content_said(whole) == content_of(text)
+    # The content of a marked call may be its name, or be dropped if the call is cut off.
+    if not any(isinstance(event, ToolCallStart) for event in whole):
+        assert content_of_events(whole) == content_of(text)
     assert read(form_of(name), parts) == whole
     assert read(form_of(name), text) == whole

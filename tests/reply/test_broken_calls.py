@@ -1,4 +1,4 @@
-"""A call that ends unfinished, for whatever cause, is never told as a finished one."""
+"""An incomplete call, whatever the cause, is never reported as a complete one."""
 
 import logging
 
@@ -9,17 +9,17 @@ from pensieve.dialects.answer_format import AnswerFormat
 from pensieve.engine.generation import Finished, FinishReason, Started, Token
 from pensieve.reply.reply import Reply, ReplyContext
 from tests.dialects.cases import DIALECTS, TOOLS
-from tests.reply.test_reply import Pieces, folded
+from tests.reply.test_reply import Pieces, accumulated
 
 BEGUN = '<tool_call>\n{"name": "write", "arguments": {"path": "a'
 WHOLE = f'{BEGUN}", "content": "b"}}}}\n</tool_call>'
 
 
-def ended(text: str, reason: FinishReason) -> StopReason | None:
+def stop_reason_of(text: str, reason: FinishReason) -> StopReason | None:
     form = AnswerFormat(DIALECTS["hermes"], TOOLS)
     reply = Reply(ReplyContext("msg_01a", "m", 10, "max_tokens", form), Pieces([text]))
     script = [Started(0), Token(0), Finished(reason, 2)]
-    return folded([event for one in script for event in reply.feed(one)]).stop_reason
+    return accumulated([event for step in script for event in reply.feed(step)]).stop_reason
 
 
 @pytest.mark.parametrize(
@@ -34,23 +34,26 @@ def ended(text: str, reason: FinishReason) -> StopReason | None:
         (f"{BEGUN}\", oh no\n{WHOLE}", "stop_token", "max_tokens"),
     ],
 )  # fmt: skip
-def test_the_stop_reason_and_the_log_say_whether_calls_are_whole(
+def test_an_incomplete_call_sets_max_tokens_and_is_logged(
     text: str, reason: FinishReason, stop_reason: StopReason, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "pensieve.reply"):
-        assert ended(text, reason) == stop_reason
-    has_warned = "the input of a call of write is not whole" in caplog.text
-    assert has_warned == (text != WHOLE)
+        assert stop_reason_of(text, reason) == stop_reason
+    is_logged = any(
+        message in caplog.text
+        for message in ("invalid input in a call of write", "answer ended within a call of write")
+    )
+    assert is_logged == (text != WHOLE)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "is_told"),
+    ("arguments", "is_logged"),
     [('{"path": "a", "content": "b"}', False), ('{"path": "a"}', True), ('{"path": 1}', True)],
 )
-def test_an_input_that_does_not_obey_its_schema_is_logged(
-    arguments: str, is_told: bool, caplog: pytest.LogCaptureFixture
+def test_an_input_that_violates_its_schema_is_logged(
+    arguments: str, is_logged: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     call = f'<tool_call>\n{{"name": "write", "arguments": {arguments}}}\n</tool_call>'
     with caplog.at_level(logging.WARNING, "pensieve.reply"):
-        assert ended(call, "stop_token") == "tool_use"
-    assert ("a call of write does not obey its schema" in caplog.text) == is_told
+        assert stop_reason_of(call, "stop_token") == "tool_use"
+    assert ("input in a call of write violates its schema" in caplog.text) == is_logged

@@ -1,4 +1,4 @@
-"""Engine events to message events."""
+"""Conversion of engine events to message events."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,13 +33,13 @@ from pensieve.dialects.families import plain
 from pensieve.engine.generation import EngineEvent, Finished, Prefilled, Started, Token
 from pensieve.reply.reply import Reply, ReplyContext
 from tests.dialects.cases import DIALECTS, HERMES, TOOLS
-from tests.reply.test_stop_sequences import plainly
+from tests.reply.test_stop_sequences import expected_scan
 
 PLAIN = AnswerFormat(plain.DIALECT)
 
 
 class Pieces:
-    """A detokenizer whose token n says the n-th piece; `at_end` is what it holds back till the end."""
+    """A detokenizer that decodes token n to the n-th piece, and `at_end` when flushed."""
 
     def __init__(self, pieces: Sequence[str], at_end: str = "") -> None:
         self._pieces = pieces
@@ -53,15 +53,15 @@ class Pieces:
 
 
 def reply_to(pieces: Sequence[str], *stops: str, at_end: str = "") -> Reply:
-    asked = ReplyContext(
+    context = ReplyContext(
         "msg_01a", "m", 10, "model_context_window_exceeded", PLAIN, stop_sequences=stops
     )
-    return Reply(asked, Pieces(pieces, at_end))
+    return Reply(context, Pieces(pieces, at_end))
 
 
-def told(asked: ReplyContext, *events: EngineEvent) -> list[MessageEvent]:
-    reply = Reply(asked, Pieces(["a", "b"]))
-    return [said for event in events for said in reply.feed(event)]
+def events_for(context: ReplyContext, *events: EngineEvent) -> list[MessageEvent]:
+    reply = Reply(context, Pieces(["a", "b"]))
+    return [produced for event in events for produced in reply.feed(event)]
 
 
 def answer(
@@ -70,18 +70,18 @@ def answer(
     reply = reply_to(pieces, *stops, at_end=at_end)
     script = [Started(4), Prefilled(5), *map(Token, range(len(pieces)))]
     last = end or Finished("stop_token", len(pieces) + 1)
-    return [said for event in (*script, last) for said in reply.feed(event)]
+    return [produced for event in (*script, last) for produced in reply.feed(event)]
 
 
-def folded(events: list[MessageEvent]) -> Message:
-    fold = MessageAccumulator()
+def accumulated(events: list[MessageEvent]) -> Message:
+    accumulator = MessageAccumulator()
     for event in events:
-        fold.feed(event)
-    return fold.message
+        accumulator.feed(event)
+    return accumulator.message
 
 
 def text_of(events: list[MessageEvent]) -> str:
-    return "".join(content.text for content in folded(events).content)
+    return "".join(content.text for content in accumulated(events).content)
 
 
 def kinds(events: list[MessageEvent]) -> list[type]:
@@ -99,57 +99,57 @@ WHOLE = [
 SILENT = [MessageStart, MessageDelta, MessageStop]
 
 
-def test_an_answer_is_one_text_block_between_start_and_stop() -> None:
+def test_a_text_answer_is_one_block_between_start_and_stop() -> None:
     events = answer(["Hel", "", "lo"])
     assert kinds(events) == WHOLE
     assert text_of(events) == "Hello"
-    assert folded(events).stop_reason == "end_turn"
+    assert accumulated(events).stop_reason == "end_turn"
 
 
-def test_usage_parts_the_prompt_in_cached_and_not() -> None:
+def test_usage_splits_the_prompt_into_cached_and_uncached_tokens() -> None:
     events = answer(["a"])
     assert isinstance(events[0], MessageStart)
-    for usage in (events[0].message.usage, folded(events).usage):
+    for usage in (events[0].message.usage, accumulated(events).usage):
         assert (usage.input_tokens, usage.cache_read_input_tokens) == (6, 4)
     assert events[0].message.usage.output_tokens == 0
-    assert folded(events).usage.output_tokens == 2
+    assert accumulated(events).usage.output_tokens == 2
 
 
-def test_what_was_processed_up_to_a_breakpoint_is_written_to_the_cache() -> None:
+def test_processed_tokens_before_a_breakpoint_count_as_cache_creation() -> None:
     marks = (Breakpoint(6, "1h"), Breakpoint(9))
-    asked = ReplyContext("msg_01a", "m", 10, "max_tokens", PLAIN, breakpoints=marks)
-    events = told(asked, Started(4), Token(0), Finished("stop_token", 2))
+    context = ReplyContext("msg_01a", "m", 10, "max_tokens", PLAIN, breakpoints=marks)
+    events = events_for(context, Started(4), Token(0), Finished("stop_token", 2))
     assert isinstance(events[0], MessageStart)
-    for usage in (events[0].message.usage, folded(events).usage):
+    for usage in (events[0].message.usage, accumulated(events).usage):
         assert (usage.input_tokens, usage.cache_read_input_tokens) == (1, 4)
         assert usage.cache_creation_input_tokens == 5
         assert usage.cache_creation.ephemeral_5m_input_tokens == 3
         assert usage.cache_creation.ephemeral_1h_input_tokens == 2
 
 
-def test_what_turned_out_to_be_cached_is_in_the_usage_at_the_end() -> None:
-    asked = ReplyContext("msg_01a", "m", 10, "max_tokens", PLAIN)
-    events = told(asked, Started(0), Started(7), Token(0), Finished("stop_token", 1))
+def test_a_later_cached_length_appears_in_the_final_usage() -> None:
+    context = ReplyContext("msg_01a", "m", 10, "max_tokens", PLAIN)
+    events = events_for(context, Started(0), Started(7), Token(0), Finished("stop_token", 1))
     assert [type(event) for event in events].count(MessageStart) == 1
-    usage = folded(events).usage
+    usage = accumulated(events).usage
     assert (usage.input_tokens, usage.cache_read_input_tokens) == (3, 7)
 
 
 @pytest.mark.parametrize("end", [Token(0), Finished("stop_token", 1)])
-def test_an_answer_that_nobody_wants_ends_at_the_first_token(end: EngineEvent) -> None:
-    asked = ReplyContext("msg_01a", "m", 10, "max_tokens", PLAIN, is_silent=True)
-    events = told(asked, Started(4), Prefilled(10), end, Token(1))
+def test_a_silent_answer_ends_at_the_first_token(end: EngineEvent) -> None:
+    context = ReplyContext("msg_01a", "m", 10, "max_tokens", PLAIN, is_silent=True)
+    events = events_for(context, Started(4), Prefilled(10), end, Token(1))
     assert kinds(events) == SILENT
-    assert folded(events).content == ()
-    assert folded(events).stop_reason == "max_tokens"
-    assert folded(events).usage.output_tokens == 0
+    assert accumulated(events).content == ()
+    assert accumulated(events).stop_reason == "max_tokens"
+    assert accumulated(events).usage.output_tokens == 0
 
 
-def test_edits_of_the_context_are_told_with_the_last_facts() -> None:
+def test_context_edits_are_reported_with_the_final_usage() -> None:
     edits = ContextEdits()
-    asked = ReplyContext("msg_01a", "m", 10, "max_tokens", PLAIN, edits=edits)
-    events = told(asked, Started(0), Finished("stop_token", 1))
-    assert folded(events).context_management == edits
+    context = ReplyContext("msg_01a", "m", 10, "max_tokens", PLAIN, edits=edits)
+    events = events_for(context, Started(0), Finished("stop_token", 1))
+    assert accumulated(events).context_management == edits
     assert isinstance(events[0], MessageStart)
     assert events[0].message.context_management is None
 
@@ -159,25 +159,25 @@ def test_an_answer_without_text_has_no_block() -> None:
     assert kinds(answer(["", ""])) == SILENT
 
 
-def test_the_length_means_what_the_call_says_it_means() -> None:
-    assert folded(answer(["a"], end=Finished("length", 1))).stop_reason == (
+def test_the_length_limit_reports_the_configured_stop_reason() -> None:
+    assert accumulated(answer(["a"], end=Finished("length", 1))).stop_reason == (
         "model_context_window_exceeded"
     )
 
 
 def test_a_stop_sequence_ends_the_answer_at_once() -> None:
     reply = reply_to(["one S", "TO", "P two"], "STOP")
-    said = [event for step in (Started(0), Token(0), Token(1)) for event in reply.feed(step)]
+    events = [event for step in (Started(0), Token(0), Token(1)) for event in reply.feed(step)]
     assert not reply.is_ended
-    said += reply.feed(Token(2))
+    events += reply.feed(Token(2))
     assert reply.is_ended
-    assert text_of(said) == "one "
-    assert folded(said).stop_reason == "stop_sequence"
-    assert folded(said).stop_sequence == "STOP"
-    assert folded(said).usage.output_tokens == 3
+    assert text_of(events) == "one "
+    assert accumulated(events).stop_reason == "stop_sequence"
+    assert accumulated(events).stop_sequence == "STOP"
+    assert accumulated(events).usage.output_tokens == 3
 
 
-def test_nothing_is_said_after_the_end() -> None:
+def test_events_after_the_end_are_ignored() -> None:
     reply = reply_to(["STOP", "more"], "STOP")
     for event in (Started(0), Token(0)):
         reply.feed(event)
@@ -188,19 +188,19 @@ def test_a_stop_sequence_at_the_start_leaves_no_block() -> None:
     assert kinds(answer(["ST", "OP"], "STOP")) == SILENT
 
 
-def test_what_was_held_back_is_said_at_the_end() -> None:
+def test_delayed_text_is_emitted_at_the_end() -> None:
     assert text_of(answer(["a S", "T"], "STOP", at_end="\ufffd")) == "a ST\ufffd"
 
 
-def test_a_stop_sequence_may_be_whole_only_at_the_very_end() -> None:
+def test_a_stop_sequence_completed_by_the_final_flush_ends_the_answer() -> None:
     events = answer(["a S", "TO"], "STOP", at_end="P")
     assert text_of(events) == "a "
-    assert folded(events).stop_reason == "stop_sequence"
-    assert folded(events).usage.output_tokens == 3
+    assert accumulated(events).stop_reason == "stop_sequence"
+    assert accumulated(events).usage.output_tokens == 3
 
 
 def without_counts(events: list[MessageEvent]) -> tuple[list[type], str, str | None, str | None]:
-    message = folded(events)
+    message = accumulated(events)
     return kinds(events), text_of(events), message.stop_reason, message.stop_sequence
 
 
@@ -209,34 +209,34 @@ def without_counts(events: list[MessageEvent]) -> tuple[list[type], str, str | N
     st.sets(st.sampled_from(["STOP", "S", "TO", "P x", "OP"]), max_size=3),
     st.sampled_from([Finished("stop_token", 1), Finished("length", 1)]),
 )
-def test_any_text_is_told_up_to_the_first_stop_sequence_in_one_block(
+def test_any_text_is_one_block_up_to_the_first_stop_sequence(
     pieces: list[str], stops: set[str], end: Finished
 ) -> None:
-    text, stop = plainly("".join(pieces), tuple(stops))
+    text, stop = expected_scan("".join(pieces), tuple(stops))
     ended = "model_context_window_exceeded" if end.reason == "length" else "end_turn"
     events = answer(pieces, *sorted(stops), end=end)
     assert text_of(events) == text
     assert kinds(events) == (WHOLE if text else SILENT)
-    assert folded(events).stop_reason == ("stop_sequence" if stop else ended)
-    assert folded(events).stop_sequence == stop
+    assert accumulated(events).stop_reason == ("stop_sequence" if stop else ended)
+    assert accumulated(events).stop_sequence == stop
     assert all(event.delta.text for event in events if isinstance(event, ContentBlockDelta))
 
 
 @pytest.mark.parametrize("hides_thoughts", [False, True])
-def test_thoughts_text_and_calls_are_blocks_of_their_own_and_thoughts_are_counted(
+def test_thoughts_text_and_calls_are_separate_blocks_and_thinking_tokens_are_counted(
     hides_thoughts: bool,
 ) -> None:
     form = AnswerFormat(
         replace(DIALECTS["hermes"], thinking=ThinkingForm()), TOOLS, is_in_thought=True
     )
-    asked = ReplyContext(
+    context = ReplyContext(
         "msg_01a", "m", 10, "max_tokens", form, ("STOP",), hides_thoughts=hides_thoughts
     )
     pieces = ["H", "m.</think>", "Lo", f"ok. ST\n{HERMES}"]
-    reply = Reply(asked, Pieces(pieces))
+    reply = Reply(context, Pieces(pieces))
     script = [Started(0), *map(Token, range(4)), Finished("stop_token", 5)]
-    events = [event for one in script for event in reply.feed(one)]
-    message = folded(events)
+    events = [event for step in script for event in reply.feed(step)]
+    message = accumulated(events)
     thinking, text, use = message.content
     assert (thinking.thinking, thought_in(thinking.signature)) == (
         ("", "Hm.") if hides_thoughts else ("Hm.", None)
@@ -258,6 +258,6 @@ def test_thoughts_text_and_calls_are_blocks_of_their_own_and_thoughts_are_counte
 
 
 @pytest.mark.parametrize("stops", [(), ("ZZ",)])
-def test_no_text_is_lost_or_invented(stops: tuple[str, ...]) -> None:
+def test_text_passes_through_unchanged(stops: tuple[str, ...]) -> None:
     pieces = ["é", "Z", "", "y", "Z"]
     assert text_of(answer(pieces, *stops)) == "".join(pieces)

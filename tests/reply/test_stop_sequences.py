@@ -1,4 +1,4 @@
-"""Stop sequences, however the text is cut."""
+"""Stop sequences in text that is split in every way."""
 
 import pytest
 from hypothesis import example, given
@@ -6,23 +6,23 @@ from hypothesis import strategies as st
 
 from pensieve.reply.stop_sequences import StopScanner
 
-letters = st.text("ab", max_size=12)
+fragments = st.text("ab", max_size=12)
 sequences = st.lists(st.text("ab", min_size=1, max_size=4), max_size=3).map(tuple)
 
 
 def scan(pieces: list[str], sequences: tuple[str, ...]) -> tuple[str, str | None]:
     scanner = StopScanner(sequences)
-    said = ""
+    text = ""
     for piece in pieces:
         scanned = scanner.feed(piece)
-        said += scanned.text
+        text += scanned.text
         if scanned.matched:
-            return said, scanned.matched
-    return said + scanner.flush(), None
+            return text, scanned.matched
+    return text + scanner.flush(), None
 
 
-def plainly(text: str, sequences: tuple[str, ...]) -> tuple[str, str | None]:
-    """The same, letter by letter from the definition: the first end wins, then the longest."""
+def expected_scan(text: str, sequences: tuple[str, ...]) -> tuple[str, str | None]:
+    """Return the result by definition: the first end wins, then the longest sequence."""
     for end in range(len(text) + 1):
         ending = [sequence for sequence in sequences if text[:end].endswith(sequence)]
         if ending:
@@ -31,31 +31,31 @@ def plainly(text: str, sequences: tuple[str, ...]) -> tuple[str, str | None]:
     return text, None
 
 
-@given(st.lists(letters), sequences)
+@given(st.lists(fragments), sequences)
 @example(["aab", "b"], ("abb", "bb"))
 @example(["aba", "bb"], ("ababb", "b"))
-def test_any_cut_gives_what_the_whole_text_gives(
+def test_every_split_gives_the_same_result_as_the_whole_text(
     pieces: list[str], sequences: tuple[str, ...]
 ) -> None:
-    assert scan(pieces, sequences) == plainly("".join(pieces), sequences)
+    assert scan(pieces, sequences) == expected_scan("".join(pieces), sequences)
 
 
-def test_a_sequence_is_found_across_pieces_and_not_said() -> None:
+def test_a_sequence_across_pieces_is_found_and_removed() -> None:
     assert scan(["one ST", "O", "P two"], ("STOP",)) == ("one ", "STOP")
 
 
-def test_a_beginning_that_comes_to_nothing_is_said() -> None:
+def test_a_partial_sequence_that_does_not_complete_is_emitted() -> None:
     scanner = StopScanner(("STOP",))
     assert scanner.feed("say ST").text == "say "
     assert scanner.feed("ART").text == "START"
 
 
 @pytest.mark.parametrize("text", ["", "x", "xy"])
-def test_what_cannot_begin_a_sequence_is_never_held_back(text: str) -> None:
+def test_text_that_cannot_begin_a_sequence_is_not_delayed(text: str) -> None:
     assert StopScanner(("STOP",)).feed(text).text == text
 
 
-def test_what_was_flushed_is_not_said_again() -> None:
+def test_flushed_text_is_not_emitted_twice() -> None:
     scanner = StopScanner(("STOP",))
     scanner.feed("ST")
     assert scanner.flush() == "ST"

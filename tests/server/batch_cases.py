@@ -1,4 +1,4 @@
-"""What tests of message batches share: entries, a clock, and answers without a model."""
+"""Shared by the tests of message batches: entries, a clock, and answers without a model."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,7 +10,10 @@ from pensieve.api.messages.message import Message, TextContent, Usage
 
 
 def entries(custom_ids: Iterable[str], **params: object) -> list[BatchEntry]:
-    return [BatchEntry(custom_id=one, params={"text": one, **params}) for one in custom_ids]
+    return [
+        BatchEntry(custom_id=custom_id, params={"text": custom_id, **params})
+        for custom_id in custom_ids
+    ]
 
 
 def message(text: str = "ok") -> Message:
@@ -28,17 +31,20 @@ class Clock:
 
 @dataclass
 class Answering:
-    """Answers every request with a text; what is in `troubles` is raised first, an Event is waited for."""
+    """Answers every request with a text.
+
+    Items of `troubles` come first: errors are raised, events awaited.
+    """
 
     troubles: list[BaseException | anyio.Event] = field(default_factory=list)
-    asked: list[bytes] = field(default_factory=list)
-    most_at_once: int = 0
-    at_once: int = 0
+    received: list[bytes] = field(default_factory=list)
+    max_running: int = 0
+    running: int = 0
 
     async def __call__(self, params: bytes) -> Message:
-        self.asked.append(params)
-        self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
+        self.received.append(params)
+        self.running += 1
+        self.max_running = max(self.max_running, self.running)
         try:
             await anyio.lowlevel.checkpoint()
             trouble = self.troubles.pop(0) if self.troubles else None
@@ -48,4 +54,4 @@ class Answering:
                 await trouble.wait()
             return message()
         finally:
-            self.at_once -= 1
+            self.running -= 1

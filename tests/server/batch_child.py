@@ -1,4 +1,6 @@
-"""A process that answers batches in the folder it is given and tells of each answer, until none is left or it is killed."""
+"""A process that answers batches in a given folder and prints each answer, until it is done or
+killed.
+"""
 
 import sys
 from pathlib import Path
@@ -15,7 +17,7 @@ REQUESTS = 60
 
 
 async def main(folder: Path) -> None:
-    book = BatchRegistry(BatchStore(folder))
+    registry = BatchRegistry(BatchStore(folder))
 
     async def answer(params: bytes) -> Message:
         await anyio.lowlevel.checkpoint()
@@ -23,10 +25,10 @@ async def main(folder: Path) -> None:
         sys.stdout.flush()
         return message(params.decode() * 500)
 
-    if not await book.all():
-        await book.create(entries(map(str, range(REQUESTS))))
-    async with BatchWorker(book, answer).working():
-        while any(batch.ended_at is None for batch in await book.all()):
+    if not await registry.list_batches():
+        await registry.create(entries(map(str, range(REQUESTS))))
+    async with BatchWorker(registry, answer).working():
+        while any(batch.ended_at is None for batch in await registry.list_batches()):
             await anyio.lowlevel.checkpoint()
 
 

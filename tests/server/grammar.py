@@ -1,6 +1,7 @@
-"""The grammar of a stream as a checker: what no client of Anthropic's may meet is an assertion here.
+"""Checks a stream against the grammar that Anthropic's clients expect.
 
-stream := message_start (ping | block)* message_delta message_stop, and an error may stand for any rest.
+stream := message_start (ping | block)* message_delta message_stop; an error may replace any
+remaining part.
 """
 
 import re
@@ -24,7 +25,7 @@ DELTAS = {
 
 
 def check_grammar(events: Sequence[Event]) -> None:
-    """Raises AssertionError where `events` are not a whole stream."""
+    """Raise AssertionError unless `events` are a whole stream."""
     first, *rest = events
     if first["type"] == "error":
         assert not rest
@@ -40,16 +41,16 @@ def check_grammar(events: Sequence[Event]) -> None:
 
 
 class _Walk:
-    """Owns the state of one stream."""
+    """The state of one stream."""
 
     def __init__(self, usage: Event) -> None:
         self._usage = usage
         self._next_index = 0
         self._open: str | None = None
-        self._said = ""
+        self._content = ""
         self._ids: set[str] = set()
         self._is_signed = False
-        self._is_told = False
+        self._has_delta = False
         self.is_over = False
 
     def take(self, event: Event) -> None:
@@ -64,11 +65,11 @@ class _Walk:
 
     def _content_block_start(self, event: Event) -> None:
         assert self._open is None, "two blocks are open"
-        assert not self._is_told
+        assert not self._has_delta
         assert event["index"] == self._next_index, "indexes are not contiguous"
         block = event["content_block"]
         self._open = block["type"]
-        self._said = ""
+        self._content = ""
         empty = {name: value for name, value in EMPTY[self._open].items() if block[name] != value}
         assert not empty, "a block opens with content"
         if self._open == "tool_use":
@@ -81,13 +82,13 @@ class _Walk:
         delta = event["delta"]
         assert delta["type"] in DELTAS[self._open], "a delta of another kind"
         assert event["index"] == self._next_index
-        (said,) = (value for name, value in delta.items() if name != "type")
-        assert said, "an empty delta"
+        (piece,) = (value for name, value in delta.items() if name != "type")
+        assert piece, "an empty delta"
         assert not self._is_signed, "a signature is not the last delta"
         self._is_signed = delta["type"] == "signature_delta"
-        self._said += said
+        self._content += piece
         if self._open == "tool_use":
-            from_json(self._said, allow_partial=True)
+            from_json(self._content, allow_partial=True)
 
     def _content_block_stop(self, event: Event) -> None:
         assert self._open is not None
@@ -99,14 +100,14 @@ class _Walk:
 
     def _message_delta(self, event: Event) -> None:
         assert self._open is None, "the end comes inside a block"
-        assert not self._is_told
+        assert not self._has_delta
         assert event["delta"]["stop_reason"] is not None
         usage = event["usage"]
         assert usage["output_tokens"] >= self._usage["output_tokens"], "usage is not cumulative"
         for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"):
             assert usage[name] == self._usage[name]
-        self._is_told = True
+        self._has_delta = True
 
     def _message_stop(self, _event: Event) -> None:
-        assert self._is_told, "the end without its reason"
+        assert self._has_delta, "the end without its reason"
         self.is_over = True

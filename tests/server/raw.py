@@ -1,4 +1,4 @@
-"""HTTP by hand: bytes out over a socket, whatever comes back until the server closes or one response is whole."""
+"""HTTP by hand: send bytes over a socket; read one response, or until the server closes."""
 
 import json
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ CALL_BYTES = call_bytes()
 
 @dataclass(frozen=True)
 class Raw:
-    """One response as it came."""
+    """One response as received."""
 
     status: int
     headers: dict[str, str]
@@ -38,7 +38,7 @@ class Raw:
 
     @property
     def error(self) -> dict[str, str]:
-        """The envelope's inside, once the whole is checked to be Anthropic's."""
+        """Return the error, after checking Anthropic's envelope."""
         envelope = json.loads(self.body)
         assert envelope.keys() == {"type", "error", "request_id"}
         assert envelope["type"] == "error"
@@ -55,7 +55,7 @@ async def connect(url: str) -> SocketStream:
 
 
 async def ask(url: str, sent: bytes) -> Raw:
-    """The response to `sent` on a connection of its own."""
+    """Return the response to `sent` on its own connection."""
     with anyio.fail_after(10):
         async with await connect(url) as connection:
             await connection.send(sent)
@@ -63,7 +63,7 @@ async def ask(url: str, sent: bytes) -> Raw:
 
 
 async def response_of(connection: SocketStream) -> Raw:
-    """The next response; its body by content-length."""
+    """Read the next response; its body by content-length."""
     received = bytearray()
     while b"\r\n\r\n" not in received:
         received += await connection.receive()
@@ -76,7 +76,7 @@ async def response_of(connection: SocketStream) -> Raw:
 
 
 async def is_closed(connection: SocketStream) -> bool:
-    """Wait until the server has closed; False where it says something first."""
+    """Wait until the server has closed; return False if it sends something first."""
     try:
         await connection.receive()
     except (anyio.EndOfStream, anyio.BrokenResourceError):

@@ -1,4 +1,4 @@
-"""How these tests reach the server: in memory through httpx, or a real uvicorn on loopback in the test's own event loop."""
+"""How the tests reach the server: in memory through httpx, or a real uvicorn on loopback."""
 
 import json
 import socket
@@ -27,16 +27,18 @@ SETTINGS = Settings(paths=under_home(Path("/nowhere")), device="cpu")
 def app_of(
     engine: ScriptedEngine,
     *,
-    pace: PingInterval | None = None,
+    ping_interval: PingInterval | None = None,
     budget: BodyBudget | None = None,
     settings: Settings = SETTINGS,
     **model: object,
 ) -> Starlette:
-    return build_app(engine, served_model(**model), settings, pace=pace, budget=budget)
+    return build_app(
+        engine, served_model(**model), settings, ping_interval=ping_interval, budget=budget
+    )
 
 
 def in_memory(app: Starlette, headers: dict[str, str] | None = None) -> httpx.AsyncClient:
-    """A client whose requests never leave the process. Streams arrive when they have ended."""
+    """Return a client that stays in this process. Streams arrive when they have ended."""
     return httpx.AsyncClient(
         transport=httpx.ASGITransport(app),
         base_url="http://localhost:7777",
@@ -49,14 +51,14 @@ async def listening(
     app: Starlette,
     *,
     grace_s: int = 1,
-    patience: ConnectionTimeouts | None = None,
+    timeouts: ConnectionTimeouts | None = None,
     send_buffer_bytes: int | None = None,
 ) -> AsyncGenerator[str]:
-    """A real server; its address."""
+    """Run a real server in the event loop of the test; yield its address."""
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
         if send_buffer_bytes is not None:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
-        server = http_server(app, grace_s=grace_s, patience=patience)
+        server = http_server(app, grace_s=grace_s, timeouts=timeouts)
         async with app.router.lifespan_context(app), anyio.create_task_group() as tasks:
             tasks.start_soon(server.serve, [listener])
             try:
@@ -66,7 +68,9 @@ async def listening(
 
 
 async def stream_by_hand(app: Starlette, send: Callable[..., Awaitable[None]]) -> None:
-    """One streaming call through the bare ASGI interface, by a client that stays."""
+    """Send one streaming call through the bare ASGI interface, by a client that does not
+    disconnect.
+    """
     body = json.dumps(CALL | {"stream": True}).encode()
     headers = {"host": "localhost", "x-api-key": KEY, "content-type": "application/json"}
     pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
@@ -83,7 +87,7 @@ async def stream_by_hand(app: Starlette, send: Callable[..., Awaitable[None]]) -
 
 
 def stream_events(text: str) -> list[dict[str, object]]:
-    """The events of a stream's whole text, each checked to be one `event:` and one `data:` line that agree."""
+    """Return the events of a whole stream; check that `event:` and `data:` lines agree."""
     assert text.endswith("\n\n")
     return [_event(block) for block in text[:-2].split("\n\n")]
 

@@ -1,4 +1,4 @@
-"""Memory of large bodies goes back to the system when they are freed."""
+"""Memory of large bodies returns to the system when they are freed."""
 
 import subprocess
 import sys
@@ -27,16 +27,16 @@ print(int(status["VmRSS"].split()[0]) // 1024)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_texts_of_threads_leave_no_memory_behind() -> None:
+def test_freed_texts_of_threads_return_to_the_system() -> None:
     run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, check=True)
     assert int(run.stdout) < 62
 
 
-def test_an_allocator_without_the_setting_is_left_alone() -> None:
+def test_allocator_without_mallopt_is_not_changed() -> None:
     return_large_allocations(object())
 
 
-def test_the_threshold_is_set_where_there_is_one() -> None:
+def test_threshold_is_set_with_mallopt() -> None:
     calls: list[tuple[int, int]] = []
 
     class Libc:

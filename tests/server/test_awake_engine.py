@@ -1,4 +1,4 @@
-"""The machine is kept awake from the first generation to a moment after the last."""
+"""The machine stays awake from the first generation until a moment after the last."""
 
 import sys
 
@@ -34,7 +34,7 @@ async def released(own_stand_ins: OwnStandIns) -> None:
             await anyio.lowlevel.checkpoint()
 
 
-async def test_a_generation_keeps_the_machine_awake_and_the_last_one_lets_it_sleep(
+async def test_machine_stays_awake_until_the_last_generation_ends(
     own_stand_ins: OwnStandIns,
 ) -> None:
     with SleepBlocker(STAND_IN) as blocker:
@@ -48,18 +48,18 @@ async def test_a_generation_keeps_the_machine_awake_and_the_last_one_lets_it_sle
         await released(own_stand_ins)
 
 
-async def test_between_two_generations_the_same_program_goes_on(own_stand_ins: OwnStandIns) -> None:
+async def test_blocker_persists_between_two_generations(own_stand_ins: OwnStandIns) -> None:
     with SleepBlocker(STAND_IN) as blocker:
         engine = AwakeEngine(ScriptedEngine([says("x")]), blocker, linger_s=60)
         async with engine.generate(GENERATION):
-            held = own_stand_ins()
-        assert own_stand_ins() == held
+            stand_ins = own_stand_ins()
+        assert own_stand_ins() == stand_ins
         async with engine.generate(GENERATION):
-            assert own_stand_ins() == held
+            assert own_stand_ins() == stand_ins
     assert own_stand_ins() == set()
 
 
-async def test_a_generation_that_is_refused_lets_it_sleep_too(own_stand_ins: OwnStandIns) -> None:
+async def test_refused_generation_releases_the_blocker(own_stand_ins: OwnStandIns) -> None:
     with SleepBlocker(STAND_IN) as blocker:
         engine = AwakeEngine(ScriptedEngine([[]], refusal=KeyError()), blocker, linger_s=0)
         with pytest.raises(KeyError):

@@ -1,3 +1,5 @@
+"""Work in deadline threads: values, errors, deadlines, slots."""
+
 import contextvars
 import threading
 from collections.abc import Callable
@@ -13,17 +15,17 @@ LONG_S = 30.0
 
 @pytest.fixture
 def stuck() -> Callable[[], object]:
-    """Work that is not done before the test is."""
+    """Work that does not end before the test does."""
     end = threading.Event()
     yield end.wait
     end.set()
 
 
-async def test_work_gives_its_value() -> None:
+async def test_run_returns_value() -> None:
     assert await DeadlineThreads(1, LONG_S).run(lambda: 5) == 5
 
 
-async def test_work_raises_what_it_raises_and_gives_its_place_back() -> None:
+async def test_failed_work_raises_and_frees_its_slot() -> None:
     threads = DeadlineThreads(1, LONG_S)
     for _ in range(3):
         with pytest.raises(ZeroDivisionError):
@@ -31,13 +33,13 @@ async def test_work_raises_what_it_raises_and_gives_its_place_back() -> None:
     assert await threads.run(lambda: 5) == 5
 
 
-async def test_work_sees_the_context_of_its_caller() -> None:
+async def test_work_sees_context_variables_of_caller() -> None:
     name = contextvars.ContextVar("name", default="")
     name.set("caller")
     assert await DeadlineThreads(1, LONG_S).run(name.get) == "caller"
 
 
-async def test_work_that_takes_too_long_is_left_and_keeps_its_place(
+async def test_work_over_deadline_raises_and_occupies_its_slot(
     stuck: Callable[[], object],
 ) -> None:
     threads = DeadlineThreads(2, 0.02)
@@ -50,7 +52,7 @@ async def test_work_that_takes_too_long_is_left_and_keeps_its_place(
         await threads.run(lambda: 5)
 
 
-async def test_a_place_is_free_again_once_work_that_was_left_is_done() -> None:
+async def test_slot_is_freed_when_abandoned_work_ends() -> None:
     end = threading.Event()
     threads = DeadlineThreads(1, 0.02)
     with pytest.raises(TimeoutError):
@@ -64,7 +66,7 @@ async def test_a_place_is_free_again_once_work_that_was_left_is_done() -> None:
         return
 
 
-async def test_cancelling_the_caller_leaves_the_work(stuck: Callable[[], object]) -> None:
+async def test_cancelled_caller_does_not_stop_work(stuck: Callable[[], object]) -> None:
     threads = DeadlineThreads(1, LONG_S)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(threads.run, stuck)

@@ -1,5 +1,5 @@
-"""Clients that mean no good, over real sockets: Host (hardening S1), heads and framing (S6), patience (S7), leaving (R13),
-not reading (R15).
+"""Hostile clients over real sockets: Host (hardening S1), heads and framing (S6), timeouts (S7),
+disconnects (R13), clients that do not read (R15).
 """
 
 import asyncio
@@ -41,7 +41,10 @@ CHUNKED = b"transfer-encoding: chunked"
 
 
 async def outcome(sent: bytes) -> tuple[Raw, int]:
-    """The response to `sent`, and how many calls have reached the engine. The server lives on."""
+    """Return the response to `sent`, and how many calls reached the engine.
+
+    The server still answers.
+    """
     engine = ScriptedEngine([says("ok")])
     async with listening(app_of(engine)) as url:
         response = await ask(url, sent)
@@ -76,7 +79,7 @@ FOREIGN_HOSTS = [
 ]
 
 
-async def test_no_foreign_host_reaches_the_engine() -> None:
+async def test_foreign_host_never_reaches_the_engine() -> None:
     engine = ScriptedEngine([says("ok")])
     async with listening(app_of(engine)) as url:
         for host in FOREIGN_HOSTS:
@@ -89,7 +92,7 @@ async def test_no_foreign_host_reaches_the_engine() -> None:
 
 @pytest.mark.parametrize("host", [b"localhost", b"LocalHost", b"127.0.0.1", b"[::1]"])
 @pytest.mark.parametrize("has_port", [True, False])
-async def test_our_own_hosts_do(host: bytes, *, has_port: bool) -> None:
+async def test_own_host_reaches_the_engine(host: bytes, *, has_port: bool) -> None:
     engine = ScriptedEngine([says("ok")])
     async with listening(app_of(engine)) as url:
         port = f":{httpx.URL(url).port}".encode() if has_port else b""
@@ -112,7 +115,7 @@ async def test_our_own_hosts_do(host: bytes, *, has_port: bool) -> None:
     ],
 )
 @pytest.mark.parametrize("method", [b"POST", b"OPTIONS"])
-async def test_a_target_that_is_no_path_of_ours_reaches_nothing(
+async def test_target_that_is_no_path_never_reaches_the_engine(
     target: bytes, method: bytes
 ) -> None:
     first = method + b" " + target + b" HTTP/1.1"
@@ -154,7 +157,7 @@ async def test_a_target_that_is_no_path_of_ours_reaches_nothing(
         (b"\x00" * 50_000, ""),
     ],
 )
-async def test_what_is_no_http_is_told_in_the_envelope(sent: bytes, reason: str) -> None:
+async def test_invalid_http_gets_an_error_envelope(sent: bytes, reason: str) -> None:
     response, reached = await outcome(sent)
     assert (response.status, response.headers["connection"]) == (400, "close")
     assert response.error["type"] == "invalid_request_error"
@@ -166,7 +169,7 @@ async def test_what_is_no_http_is_told_in_the_envelope(sent: bytes, reason: str)
 @pytest.mark.parametrize(
     "chunk", [b"x\r\n", b"-1\r\n", b"5\r\nabc", b"0x5\r\nabcde\r\n", b"5\nabcde\n"]
 )
-async def test_a_body_of_broken_chunks_is_told_or_never_ends(chunk: bytes) -> None:
+async def test_broken_chunked_body_is_refused_or_awaited(chunk: bytes) -> None:
     engine = ScriptedEngine([says("ok")])
     async with listening(app_of(engine)) as url, await connect(url) as connection:
         await connection.send(head(HOST, KEY_LINE, JSON_LINE, CHUNKED) + chunk + b"\r\n" * 9)
@@ -190,18 +193,18 @@ def filler(count: int, size: int) -> list[bytes]:
         pytest.param([b"x-api-key: " + b"k" * 65536], id="a key of 64 kB"),
     ],
 )
-async def test_a_head_over_its_limits_is_refused(lines: list[bytes]) -> None:
+async def test_head_over_limits_is_refused(lines: list[bytes]) -> None:
     response, reached = await outcome(head(HOST, KEY_LINE, JSON_LINE, LENGTH, *lines) + BODY)
     assert (response.status, response.error["type"]) == (431, "request_too_large")
     assert not reached
 
 
-async def test_a_long_target_is_refused() -> None:
+async def test_long_target_is_refused() -> None:
     first = b"GET /?" + b"x" * MAX_HEAD_BYTES + b" HTTP/1.1"
     assert (await outcome(head(HOST, first=first)))[0].status == 431
 
 
-async def test_a_head_that_never_ends_is_refused() -> None:
+async def test_endless_head_is_refused() -> None:
     async with listening(app_of(ScriptedEngine([[]]))) as url, await connect(url) as connection:
         await connection.send(head(HOST)[:-2])
         for line in filler(1000, 100):
@@ -210,21 +213,21 @@ async def test_a_head_that_never_ends_is_refused() -> None:
             assert (await response_of(connection)).status == 431
 
 
-async def test_a_head_within_its_limits_is_taken() -> None:
+async def test_head_within_limits_is_accepted() -> None:
     lines = filler(MAX_HEADERS - 4, (MAX_HEAD_BYTES - 500) // MAX_HEADERS)
     assert (await outcome(head(HOST, KEY_LINE, JSON_LINE, LENGTH, *lines) + BODY))[0].status == 200
 
 
-async def test_a_body_in_crumbs_is_refused() -> None:
+async def test_body_in_tiny_chunks_is_refused() -> None:
     response, _ = await outcome(head(HOST, KEY_LINE, JSON_LINE, CHUNKED) + b"1\r\n \r\n" * 100_000)
     assert response.error["message"] == (
         "The request is not valid HTTP: body in too many small pieces"
     )
 
 
-def test_a_chunked_body_of_any_size_costs_no_more_memory_than_the_limit() -> None:
-    """In a process of its own: other tests leave threads that are still at work on large texts."""
-    module = test_a_chunked_body_of_any_size_costs_no_more_memory_than_the_limit.__module__
+def test_memory_of_chunked_body_is_bounded_by_the_limit() -> None:
+    """Measured in its own process: threads of other tests may still work on large texts."""
+    module = test_memory_of_chunked_body_is_bounded_by_the_limit.__module__
     program = f"import anyio; from {module} import chunked_body; print(anyio.run(chunked_body))"
     run = subprocess.run(
         [sys.executable, "-c", program],
@@ -236,7 +239,7 @@ def test_a_chunked_body_of_any_size_costs_no_more_memory_than_the_limit() -> Non
 
 
 async def chunked_body() -> int:
-    """Return how many more bytes than before were in use at most while 64 MiB came in."""
+    """Return the peak of allocated bytes while a body of 64 MiB arrives."""
     chunk = b"100000\r\n" + b" " * 0x100000 + b"\r\n"
     async with listening(app_of(ScriptedEngine([[]]))) as url, await connect(url) as connection:
         tracemalloc.start()
@@ -249,13 +252,13 @@ async def chunked_body() -> int:
         peak_bytes = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert (response.status, response.error["type"]) == (413, "request_too_large")
-        # The rest was read past, so the connection is good for the next request.
+        # The rest was skipped, so the connection is usable for the next request.
         await connection.send(CALL_BYTES.replace(b"/messages", b"/nowhere"))
         assert (await response_of(connection)).status == 404
     return peak_bytes
 
 
-async def test_an_announced_body_over_the_limit_is_refused_before_it_comes() -> None:
+async def test_announced_body_over_the_limit_is_refused_unread() -> None:
     sent = head(HOST, KEY_LINE, JSON_LINE, b"content-length: 33554433", b"expect: 100-continue")
     response, _ = await outcome(sent)
     assert (response.status, response.error["type"]) == (413, "request_too_large")
@@ -273,7 +276,7 @@ async def test_an_announced_body_over_the_limit_is_refused_before_it_comes() -> 
         head(HOST, b"transfer-encoding: canary"),
     ],
 )
-async def test_what_is_no_http_is_not_quoted_in_the_log(
+async def test_invalid_http_is_not_quoted_in_the_log(
     sent: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -282,11 +285,11 @@ async def test_what_is_no_http_is_not_quoted_in_the_log(
     assert "canary" not in caplog.text
 
 
-async def test_slow_heads_are_left_while_others_are_served() -> None:
+async def test_slow_heads_time_out_while_others_are_served() -> None:
     engine = ScriptedEngine([says("ok")])
-    patience = ConnectionTimeouts(head_s=3.0)
+    timeouts = ConnectionTimeouts(head_s=3.0)
     async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(listening(app_of(engine), patience=patience))
+        url = await stack.enter_async_context(listening(app_of(engine), timeouts=timeouts))
         slow: list[SocketStream] = []
         for _ in range(300):
             slow.append(await stack.enter_async_context(await connect(url)))
@@ -300,9 +303,9 @@ async def test_slow_heads_are_left_while_others_are_served() -> None:
                 assert await is_closed(connection)
 
 
-async def test_dripping_does_not_help() -> None:
+async def test_dripping_head_times_out() -> None:
     async with (
-        listening(app_of(ScriptedEngine([[]])), patience=ConnectionTimeouts(head_s=0.2)) as url,
+        listening(app_of(ScriptedEngine([[]])), timeouts=ConnectionTimeouts(head_s=0.2)) as url,
         await connect(url) as connection,
         anyio.create_task_group() as tasks,
     ):
@@ -322,10 +325,10 @@ async def test_dripping_does_not_help() -> None:
 
 
 @pytest.mark.parametrize("before", [b"", CALL_BYTES, CALL_BYTES + b"POST /v1/messages HT"])
-async def test_a_connection_that_says_nothing_more_is_closed(before: bytes) -> None:
-    patience = ConnectionTimeouts(head_s=0.1, idle_s=0)
+async def test_idle_connection_is_closed(before: bytes) -> None:
+    timeouts = ConnectionTimeouts(head_s=0.1, idle_s=0)
     async with (
-        listening(app_of(ScriptedEngine([says("ok")])), patience=patience) as url,
+        listening(app_of(ScriptedEngine([says("ok")])), timeouts=timeouts) as url,
         await connect(url) as connection,
     ):
         with anyio.fail_after(10):
@@ -337,11 +340,11 @@ async def test_a_connection_that_says_nothing_more_is_closed(before: bytes) -> N
             assert await is_closed(connection)
 
 
-async def test_an_answered_client_may_not_send_for_ever() -> None:
-    patience = ConnectionTimeouts(rest_s=0.1)
+async def test_answered_client_that_keeps_sending_is_closed() -> None:
+    timeouts = ConnectionTimeouts(rest_s=0.1)
     sent = head(HOST, JSON_LINE, b"content-length: 1000000")
     async with (
-        listening(app_of(ScriptedEngine([[]])), patience=patience) as url,
+        listening(app_of(ScriptedEngine([[]])), timeouts=timeouts) as url,
         await connect(url) as connection,
     ):
         await connection.send(sent)
@@ -356,7 +359,7 @@ async def test_an_answered_client_may_not_send_for_ever() -> None:
                     break
 
 
-async def test_requests_may_be_pipelined() -> None:
+async def test_pipelined_requests_are_answered() -> None:
     engine = ScriptedEngine([says("ok")])
     async with listening(app_of(engine)) as url, await connect(url) as connection:
         await connection.send(CALL_BYTES * 3)
@@ -365,9 +368,9 @@ async def test_requests_may_be_pipelined() -> None:
 
 
 class WatchedEngine(ScriptedEngine):
-    """Knows how many of its blocks have been left."""
+    """Counts the generations that have ended."""
 
-    blocks_left = 0
+    ended_generations = 0
 
     @asynccontextmanager
     async def generate(self, generation: Generation) -> AsyncIterator[AsyncIterator[EngineEvent]]:
@@ -375,32 +378,32 @@ class WatchedEngine(ScriptedEngine):
             async with super().generate(generation) as events:
                 yield events
         finally:
-            self.blocks_left += 1
+            self.ended_generations += 1
 
 
-async def test_readers_that_stop_are_left_and_keep_nobody_waiting() -> None:
-    """Each gets as much as fits on the way to it, not all that the engine would say."""
-    spoken: list[int] = []
-    engine = WatchedEngine([[Started(0), *[Token(65)] * 3000, lambda: spoken.append(1)]])
+async def test_stalled_readers_are_closed_and_delay_no_other() -> None:
+    """Each gets as much as the buffers hold, not all that the engine would generate."""
+    finished: list[int] = []
+    engine = WatchedEngine([[Started(0), *[Token(65)] * 3000, lambda: finished.append(1)]])
     app = app_of(engine, context_tokens=10_000)
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(
-            listening(app, patience=ConnectionTimeouts(stall_s=0.5), send_buffer_bytes=4096)
+            listening(app, timeouts=ConnectionTimeouts(stall_s=0.5), send_buffer_bytes=4096)
         )
         for _ in range(50):
             reader = await stack.enter_async_context(await connect(url))
             reader.extra(SocketAttribute.raw_socket).setsockopt(SOL_SOCKET, SO_RCVBUF, 4096)
             await reader.send(call_bytes(stream=True, max_tokens=5000))
         with anyio.fail_after(20):
-            while engine.blocks_left < 50:
+            while engine.ended_generations < 50:
                 health = await ask(url, head(HOST, first=b"GET /health HTTP/1.1"))
                 assert health.status == 200
     assert len(engine.generations) == 50
-    assert not spoken
+    assert not finished
 
 
-async def test_clients_that_leave_at_any_moment_free_all_that_they_held() -> None:
-    """Waiting for the engine, while their prompt is processed, in the middle of the answer; streamed and whole."""
+async def test_disconnect_at_any_moment_frees_everything() -> None:
+    """While waiting for the engine, during prefill, in mid-answer; streamed and whole."""
     moments: list[list[object]] = [[], [Started(0), Prefilled(5)], [Started(0), Token(65)]]
     reached: list[int] = []
     all_reached = anyio.Event()
@@ -423,4 +426,4 @@ async def test_clients_that_leave_at_any_moment_free_all_that_they_held() -> Non
         with anyio.fail_after(2):
             while more := asyncio.all_tasks() - tasks_before:
                 await asyncio.wait(more)
-        assert engine.blocks_left == 200
+        assert engine.ended_generations == 200

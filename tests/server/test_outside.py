@@ -1,4 +1,4 @@
-"""What a client names is never looked for outside: model names are no paths (hardening S14), URLs are not fetched (S15)."""
+"""Names from clients never cause access outside: model names (hardening S14), URLs (S15)."""
 
 import sys
 from collections.abc import Iterator
@@ -20,7 +20,10 @@ WATCHED = {
 
 
 class Watch:
-    """Everything watched that this process does while it is on. A hook stays for the process's life: there is one."""
+    """Records file, network and process events of this process while on.
+
+    The only audit hook: hooks are permanent.
+    """
 
     def __init__(self) -> None:
         self._seen: list[tuple[str, Any]] | None = None
@@ -56,17 +59,17 @@ NAMES = [
 ]
 
 
-async def test_a_models_name_is_only_a_name(watch: Watch) -> None:
+async def test_model_name_is_never_a_path(watch: Watch) -> None:
     engine = ScriptedEngine([says("ok")])
     async with in_memory(app_of(engine)) as client:
-        await client.post("/v1/messages", json=CALL)  # what is loaded at first is loaded now
+        await client.post("/v1/messages", json=CALL)  # triggers late imports
         await client.get("/v1/models/x")
         with watch.on() as seen:
             for name in NAMES:
                 answered = await client.post("/v1/messages", json=CALL | {"model": name})
                 assert answered.json()["model"] == name
-                found = await client.get(f"/v1/models/{quote(name, safe='')}")
-                assert found.status_code == 404, name
+                response = await client.get(f"/v1/models/{quote(name, safe='')}")
+                assert response.status_code == 404, name
     assert len(NAMES) >= 100
     assert not seen
 
@@ -82,21 +85,21 @@ URLS = [
 
 
 @pytest.mark.parametrize("kind", ["image", "document"])
-async def test_a_url_is_not_fetched(watch: Watch, kind: str) -> None:
+async def test_url_is_not_fetched(watch: Watch, kind: str) -> None:
     engine = ScriptedEngine([says("no")])
     async with in_memory(app_of(engine)) as client:
         await client.post("/v1/messages", json=CALL)
         with watch.on() as seen:
             for url in URLS:
                 block = {"type": kind, "source": {"type": "url", "url": url}}
-                asked = CALL | {"messages": [{"role": "user", "content": [block]}]}
-                refused = await client.post("/v1/messages", json=asked)
+                call = CALL | {"messages": [{"role": "user", "content": [block]}]}
+                refused = await client.post("/v1/messages", json=call)
                 assert refused.status_code == 400
                 assert f"Could not process {kind}" in refused.json()["error"]["message"]
     assert not seen
 
 
-async def test_the_watch_sees(watch: Watch) -> None:
+async def test_watch_records_file_access(watch: Watch) -> None:
     with watch.on() as seen, Path(__file__).open(encoding="utf-8"):
         pass
     assert [event for event, _ in seen] == ["open"]

@@ -1,4 +1,4 @@
-"""Health, greetings, and the paths and methods that are not there."""
+"""Health, greetings, unknown paths and methods."""
 
 import anyio
 import httpx
@@ -36,7 +36,7 @@ HEADERS = {"x-api-key": KEY}
         ("BREW", "/health", 405, "invalid_request_error"),
     ],
 )
-async def test_what_is_not_there_is_told_in_the_envelope(
+async def test_unknown_path_gets_an_error_envelope(
     method: str, path: str, status: int, kind: str
 ) -> None:
     async with listening(app_of(ENGINE)) as url, httpx.AsyncClient(headers=HEADERS) as client:
@@ -62,14 +62,14 @@ async def test_what_is_not_there_is_told_in_the_envelope(
         ("/v1/files/file_1", {"GET", "HEAD", "DELETE"}),
     ],
 )
-async def test_a_wrong_method_is_told_which_are_right(path: str, methods: set[str]) -> None:
+async def test_wrong_method_lists_allowed_ones(path: str, methods: set[str]) -> None:
     async with in_memory(app_of(ENGINE)) as client:
         response = await client.request("PATCH", path)
     assert set(response.headers["allow"].split(", ")) == methods
 
 
 @pytest.mark.parametrize("path", ["/", "/api/hello", "/health", "/openapi.json", "/v1/models"])
-async def test_a_head_is_a_get_without_its_body(path: str) -> None:
+async def test_head_is_get_without_body(path: str) -> None:
     async with listening(app_of(ENGINE)) as url, httpx.AsyncClient(headers=HEADERS) as client:
         get, head = await client.get(url + path), await client.head(url + path)
     assert (head.status_code, head.content) == (200, b"")
@@ -77,13 +77,13 @@ async def test_a_head_is_a_get_without_its_body(path: str) -> None:
     assert head.headers["content-length"] == str(len(get.content))
 
 
-async def test_our_own_origin_may_ask_for_leave() -> None:
-    asked = {
+async def test_preflight_of_own_origin_is_granted() -> None:
+    headers = {
         "origin": "http://localhost:7777",
         "access-control-request-method": "POST",
         "access-control-request-headers": "x-api-key,content-type",
     }
-    async with in_memory(app_of(ENGINE), asked) as client:
+    async with in_memory(app_of(ENGINE), headers) as client:
         response = await client.options("/v1/messages")
     assert response.status_code == 204
     assert response.headers["access-control-allow-origin"] == "http://localhost:7777"
@@ -93,15 +93,15 @@ async def test_our_own_origin_may_ask_for_leave() -> None:
 
 
 @pytest.mark.parametrize("origin", ["http://localhost:8080", "https://localhost:7777", "null"])
-async def test_another_origin_gets_no_leave(origin: str) -> None:
-    asked = {"origin": origin, "access-control-request-method": "POST"}
-    async with in_memory(app_of(ENGINE), asked) as client:
+async def test_preflight_of_other_origin_is_refused(origin: str) -> None:
+    headers = {"origin": origin, "access-control-request-method": "POST"}
+    async with in_memory(app_of(ENGINE), headers) as client:
         response = await client.options("/v1/messages")
     assert response.status_code == 403
     assert "access-control-allow-origin" not in response.headers
 
 
-async def test_health_tells_what_is_served_and_how_it_is() -> None:
+async def test_health_reports_model_and_state() -> None:
     async with in_memory(app_of(ENGINE, name="tiny"), {}) as client:
         response = await client.get("/health")
     report = response.json()
@@ -133,12 +133,12 @@ async def test_health_tells_what_is_served_and_how_it_is() -> None:
     }
 
 
-async def test_health_tells_what_the_engine_uses() -> None:
+async def test_health_reports_engine_memory() -> None:
     figures = EngineStats(8, "why", 12, 2, 10, kv_used_bytes=4, tokens_per_second=24.5)
-    engine = ScriptedEngine([[]], health=EngineHealth("ready", figures=figures))
+    engine = ScriptedEngine([[]], health=EngineHealth("ready", stats=figures))
     async with in_memory(app_of(engine), {}) as client:
-        told = (await client.get("/health")).json()["engine"]
-    assert told == {
+        report = (await client.get("/health")).json()["engine"]
+    assert report == {
         "kv_bits": 8,
         "kv_reason": "why",
         "memory_limit_bytes": 12,
@@ -155,7 +155,7 @@ async def test_health_tells_what_the_engine_uses() -> None:
     }
 
 
-async def test_an_engine_that_sleeps_is_well_and_its_context_known() -> None:
+async def test_idle_engine_is_healthy_with_known_context() -> None:
     engine = ScriptedEngine([[]], health=EngineHealth("asleep", context_tokens=1000))
     async with in_memory(app_of(engine), {}) as client:
         response = await client.get("/health")
@@ -164,7 +164,7 @@ async def test_an_engine_that_sleeps_is_well_and_its_context_known() -> None:
 
 
 @pytest.mark.parametrize("state", ["loading", "failed"])
-async def test_health_is_no_success_until_the_model_answers(state: str) -> None:
+async def test_health_is_503_until_the_model_answers(state: str) -> None:
     engine = ScriptedEngine([[]], health=EngineHealth(state, "because", restarts=2))
     async with in_memory(app_of(engine), {}) as client:
         response = await client.get("/health")
@@ -173,7 +173,7 @@ async def test_health_is_no_success_until_the_model_answers(state: str) -> None:
     assert (response.json()["detail"], response.json()["restarts"]) == ("because", 2)
 
 
-async def test_every_response_has_a_request_id_of_its_own() -> None:
+async def test_every_response_has_a_unique_request_id() -> None:
     async with in_memory(app_of(ENGINE), {}) as client:
         paths = ("/", "/health", "/v1/models", "/nowhere")
         seen = {(await client.get(path)).headers["request-id"] for path in paths}
@@ -181,7 +181,7 @@ async def test_every_response_has_a_request_id_of_its_own() -> None:
     assert all(request_id.startswith("req_01") for request_id in seen)
 
 
-async def test_requests_are_answered_side_by_side() -> None:
+async def test_requests_are_answered_concurrently() -> None:
     gate = anyio.Event()
     first = [says("one")[0], gate, *says("one")[1:]]
     engine = ScriptedEngine([first, says("two")])

@@ -1,4 +1,4 @@
-"""The server process beyond HTTP: how many files it may open, and its end when its program is gone."""
+"""The server process: its limit of open files, and its end when its program is removed."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ INFINITY = 2**63 - 1
 
 
 class Limits:
-    """As the module `resource`, for one process."""
+    """Replaces the module `resource`."""
 
     RLIMIT_NOFILE = 8
     RLIM_INFINITY = INFINITY
@@ -46,24 +46,22 @@ class Limits:
         (INFINITY, INFINITY, INFINITY),
     ],
 )
-def test_the_server_may_open_more_files_than_launchd_lets_it_and_never_fewer(
-    soft: int, hard: int, then: int
-) -> None:
+def test_file_limit_is_raised_and_never_lowered(soft: int, hard: int, then: int) -> None:
     limits = Limits(soft, hard)
     raise_file_limit(limits)
     assert limits.now == (then, hard)
 
 
-def test_a_limit_that_cannot_be_raised_stays() -> None:
+def test_file_limit_that_cannot_be_raised_stays() -> None:
     limits = Limits(256, INFINITY, refuses=True)
     raise_file_limit(limits)
     assert limits.now == (256, INFINITY)
 
 
 @pytest.mark.anyio
-async def test_the_program_is_looked_at_until_it_is_gone() -> None:
+async def test_program_is_polled_until_removed() -> None:
     looks = iter([True, True, False])
-    await program_removed(lambda: next(looks), look_s=0)
+    await program_removed(lambda: next(looks), interval_s=0)
     assert list(looks) == []
 
 
@@ -93,7 +91,7 @@ async def respond(scope, receive, send):
 
 async def until_replaced(listener):
     server = http_server(respond, grace_s=30)
-    if await run_until_signal(server, [listener], partial(program_removed, look_s=0.01)):
+    if await run_until_signal(server, [listener], partial(program_removed, interval_s=0.01)):
         raise ProgramReplacedError
 
 flags = Flags(model="tiny", device="cpu", port=int(sys.argv[1]))
@@ -111,10 +109,10 @@ except PensieveError as error:
 """
 
 
-def test_a_server_whose_keg_was_taken_away_finishes_its_answers_and_ends_with_a_code(
+def test_server_with_removed_keg_finishes_answers_and_exits_nonzero(
     tmp_path: Path,
 ) -> None:
-    """launchd starts it anew by that code: the formula's KeepAlive is for unsuccessful exits."""
+    """launchd restarts it because of that code: KeepAlive of the formula is for failed exits."""
     keg = tmp_path / "Cellar" / "pensieve" / "0.1.0"
     shutil.copytree(ROOT / "pensieve", keg / "lib" / "pensieve", ignore=lambda *_: ["__pycache__"])
     port = free_port()
@@ -133,13 +131,13 @@ def test_a_server_whose_keg_was_taken_away_finishes_its_answers_and_ends_with_a_
             parts = response.iter_text()
             assert next(parts) == "first, "
             keg.rename(keg.with_name("0.1.0.removed"))
-            assert "the server ends once open answers have" in server.stderr.readline()
+            assert "stopping after open answers finish" in server.stderr.readline()
             server.stdin.write("\n")
             server.stdin.flush()
             assert "".join(parts) == "last"
-        told = server.stderr.read()
+        stderr = server.stderr.read()
         assert server.wait(20) == 75
-    assert "pensieve was replaced" in told
-    assert "pensieve start" in told
-    assert "Traceback" not in told
+    assert "pensieve was replaced" in stderr
+    assert "pensieve start" in stderr
+    assert "Traceback" not in stderr
     assert list((tmp_path / "home" / "state").iterdir()) == []

@@ -1,4 +1,4 @@
-"""What a failed request worked on goes with it, without the garbage collector."""
+"""Objects of a failed request are freed without the garbage collector."""
 
 import gc
 import weakref
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Large:
-    """Stands for a body of megabytes."""
+    """A body of megabytes."""
 
 
 @pytest.fixture
@@ -26,17 +26,17 @@ def without_collector() -> Iterator[None]:
     gc.enable()
 
 
-def fail(kept: list[weakref.ref[Large]]) -> None:
+def fail(references: list[weakref.ref[Large]]) -> None:
     body = Large()
-    kept.append(weakref.ref(body))
+    references.append(weakref.ref(body))
     raise ValueError("too long")
 
 
-def fail_after_another(kept: list[weakref.ref[Large]]) -> None:
+def fail_after_another(references: list[weakref.ref[Large]]) -> None:
     body = Large()
-    kept.append(weakref.ref(body))
+    references.append(weakref.ref(body))
     try:
-        fail(kept)
+        fail(references)
     except ValueError:
         raise LookupError("in other words") from None
 
@@ -48,13 +48,13 @@ async def in_a_deadline_thread(work: Callable[[], None]) -> None:
 async def refused(
     run: Callable[[Callable[[], None]], Awaitable[None]],
     work: Callable[[list[weakref.ref[Large]]], None],
-    kept: list[weakref.ref[Large]],
+    references: list[weakref.ref[Large]],
 ) -> str:
     """An endpoint that holds a body and answers an error of its thread."""
     body = Large()
-    kept.append(weakref.ref(body))
+    references.append(weakref.ref(body))
     try:
-        await run(lambda: work(kept))
+        await run(lambda: work(references))
     except (ValueError, LookupError) as error:
         return str(error)
     return ""
@@ -63,15 +63,15 @@ async def refused(
 @pytest.mark.parametrize("run", [run_in_thread, in_a_deadline_thread])
 @pytest.mark.parametrize("work", [fail, fail_after_another])
 @pytest.mark.usefixtures("without_collector")
-async def test_an_error_from_a_thread_keeps_nothing_alive(run, work) -> None:
-    kept: list[weakref.ref[Large]] = []
-    assert await refused(run, work, kept) in {"too long", "in other words"}
-    assert len(kept) >= 2
+async def test_error_from_a_thread_keeps_no_objects_alive(run, work) -> None:
+    references: list[weakref.ref[Large]] = []
+    assert await refused(run, work, references) in {"too long", "in other words"}
+    assert len(references) >= 2
     with anyio.fail_after(5):
-        # The thread lets go of its own a moment after it has answered.
-        while any(reference() for reference in kept):
+        # The thread drops its own reference a moment after it has answered.
+        while any(reference() for reference in references):
             await anyio.lowlevel.checkpoint()
 
 
-async def test_what_a_thread_returns_comes_back() -> None:
+async def test_value_of_a_thread_is_returned() -> None:
     assert await run_in_thread(lambda: 7) == 7

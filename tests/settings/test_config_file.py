@@ -1,4 +1,4 @@
-"""The configuration file: what is read from it, what of it is refused with its line, and that changing it keeps the rest."""
+"""The configuration file: reading, errors with lines, and changes that keep the other content."""
 
 import stat
 from pathlib import Path
@@ -68,7 +68,7 @@ def written(file: Path, content: bytes | str) -> Path:
 
 
 @pytest.mark.parametrize(("content", "line"), BROKEN, ids=[repr(each)[:40] for each, _ in BROKEN])
-def test_a_broken_file_is_refused_with_its_line(content: bytes, line: int, file: Path) -> None:
+def test_an_invalid_file_is_refused_with_its_line(content: bytes, line: int, file: Path) -> None:
     with pytest.raises(SettingsError) as refusal:
         config_file.read(written(file, content))
     assert refusal.value.exit_code == 78
@@ -77,7 +77,7 @@ def test_a_broken_file_is_refused_with_its_line(content: bytes, line: int, file:
     assert "two words" not in refusal.value.message
 
 
-def test_an_unknown_key_is_told_with_the_one_that_was_meant(file: Path) -> None:
+def test_an_unknown_key_is_refused_with_a_suggestion(file: Path) -> None:
     with pytest.raises(SettingsError, match=r'"api-key"\. Did you mean "api_key"'):
         config_file.read(written(file, "api-key = 'k'"))
 
@@ -88,14 +88,14 @@ def test_no_file_and_an_empty_one_set_nothing(file: Path) -> None:
     assert config_file.read(written(file, b"\xef\xbb\xbfport = 1\r\n")) == {"port": 1}
 
 
-def test_a_file_too_large_and_one_that_is_no_file_are_refused(file: Path) -> None:
+def test_too_large_and_special_files_are_refused(file: Path) -> None:
     with pytest.raises(SettingsError, match="larger"):
         config_file.read(written(file, "#" * (config_file.MAX_BYTES + 1)))
     with pytest.raises(SettingsError, match="cannot be read"):
         config_file.read(file.parent)
 
 
-def test_a_key_that_others_can_read_is_refused_with_the_way_out(file: Path) -> None:
+def test_an_api_key_readable_by_others_is_refused_with_the_fix(file: Path) -> None:
     config_file.write(file, "api_key", "secret")
     assert config_file.read(file) == {"api_key": "secret"}
     file.chmod(0o644)
@@ -104,7 +104,7 @@ def test_a_key_that_others_can_read_is_refused_with_the_way_out(file: Path) -> N
     assert "chmod 600 " in (refusal.value.hint or "")
 
 
-def test_a_change_keeps_comments_order_and_all_else(file: Path) -> None:
+def test_a_change_keeps_comments_and_order(file: Path) -> None:
     written(file, "# mine\nport = 8000   # why\n\n  model = 'a'\n# port = 1\n")
     config_file.write(file, "port", 9000)
     config_file.write(file, "wired", value=True)
@@ -118,15 +118,13 @@ def test_a_change_keeps_comments_order_and_all_else(file: Path) -> None:
     assert stat.S_IMODE(file.parent.stat().st_mode) & 0o077 in {0, 0o055}
 
 
-def test_a_new_folder_is_the_owners_alone(file: Path) -> None:
+def test_a_new_folder_is_private(file: Path) -> None:
     config_file.write(file, "port", 9000)
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
 
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30))
-def test_any_text_comes_back_as_it_was_set(
-    tmp_path_factory: pytest.TempPathFactory, text: str
-) -> None:
+def test_any_text_round_trips(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     file = tmp_path_factory.mktemp("config") / "config.toml"
     config_file.write(file, "host", "::1")
     config_file.write(file, "model", text)
@@ -134,30 +132,30 @@ def test_any_text_comes_back_as_it_was_set(
     assert config_file.read(file) == {"host": "::1", "model": text, "port": 1}
 
 
-def test_what_is_not_changed_from_here_is_left_as_it_is(file: Path) -> None:
+def test_an_unsupported_form_is_not_changed(file: Path) -> None:
     before = 'model = """\nphi"""\n'
-    with pytest.raises(SettingsError, match="not changed from here"):
+    with pytest.raises(SettingsError, match="this command cannot change"):
         config_file.write(written(file, before), "model", "other")
     with pytest.raises(SettingsError, match="line 1"):
         config_file.write(written(file, "port = x\n"), "model", "other")
     assert file.read_text() == "port = x\n"
 
 
-def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_an_unwritable_location_raises(tmp_path: Path) -> None:
     (tmp_path / "in the way").touch()
     with pytest.raises(NotWritableError, match="cannot be written"):
         config_file.write(tmp_path / "in the way" / "config.toml", "port", 1)
 
 
-def test_a_file_is_put_aside_and_kept(file: Path) -> None:
+def test_back_up_renames_the_file(file: Path) -> None:
     assert config_file.back_up(file) is None
-    kept = config_file.back_up(written(file, "port = x"))
-    assert kept
-    assert kept.read_text() == "port = x"
+    backup = config_file.back_up(written(file, "port = x"))
+    assert backup
+    assert backup.read_text() == "port = x"
     assert not file.exists()
 
 
-def test_flag_before_variable_before_file_before_default_and_each_knows_its_origin(
+def test_flags_precede_variables_files_and_defaults_with_origins(
     tmp_path: Path,
 ) -> None:
     file = written(
@@ -182,7 +180,7 @@ def test_flag_before_variable_before_file_before_default_and_each_knows_its_orig
     }
 
 
-def test_no_disk_at_all_is_a_choice() -> None:
+def test_zero_disk_cache_is_allowed() -> None:
     settings = resolve(Flags(), {"PENSIEVE_CACHE_GB": "0", "PENSIEVE_DAILY_WRITE_GB": "0"})
     assert (settings.cache_gb, settings.daily_write_gb) == (0.0, 0.0)
 
@@ -197,7 +195,7 @@ def test_no_disk_at_all_is_a_choice() -> None:
         ("WIRED", "maybe"),
     ],
 )
-def test_a_variable_that_cannot_be_is_refused_by_name(variable: str, value: str) -> None:
+def test_an_invalid_variable_is_refused_by_name(variable: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"PENSIEVE_{variable}"):
         resolve(environ={"HOME": "/nowhere", f"PENSIEVE_{variable}": value})
 
@@ -210,7 +208,7 @@ def test_every_key_is_a_setting_and_has_its_variable() -> None:
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS.values() if not key.is_secret])
-def test_a_refused_value_is_told_with_what_is_allowed_and_an_example(key: SettingSpec) -> None:
+def test_a_refused_value_is_reported_with_allowed_values_and_an_example(key: SettingSpec) -> None:
     key.read(key.example, key.name)
     with pytest.raises(SettingsError) as refused:
         key.read("\0" * 100_000, key.name)
@@ -221,6 +219,6 @@ def test_a_refused_value_is_told_with_what_is_allowed_and_an_example(key: Settin
 
 @pytest.mark.parametrize("key", [key for key in KEYS.values() if key.kind in {int, float}])
 @pytest.mark.parametrize("value", ["-7", "1e400", "-inf", "nan", "9" * 10_000, "0x10", ""])
-def test_a_number_that_no_setting_can_be_is_refused_by_each(key: SettingSpec, value: str) -> None:
+def test_an_absurd_number_is_refused_by_every_setting(key: SettingSpec, value: str) -> None:
     with pytest.raises(SettingsError, match="it can be "):
         key.read(value, key.name)

@@ -1,4 +1,4 @@
-"""How flags, variables and defaults come together, and which settings are refused."""
+"""Precedence of flags, variables and defaults, and refused settings."""
 
 import secrets
 import sys
@@ -12,8 +12,8 @@ from pensieve.settings.resolve import (
     Flags,
     Settings,
     child_environment,
-    is_colour_wanted,
-    is_debug_asked,
+    is_colour_enabled,
+    is_debug_enabled,
     is_loopback,
     is_strong,
     require_own_key,
@@ -25,7 +25,7 @@ from pensieve.settings.spec import KEYS
 HOME = {"HOME": "/home/me"}
 
 
-def test_nothing_given_means_the_defaults() -> None:
+def test_without_input_the_defaults_apply() -> None:
     settings = resolve(environ=HOME)
     assert (settings.model, settings.host, settings.port) == ("phi-3-mini", "127.0.0.1", 7777)
     assert settings.device is None
@@ -33,7 +33,7 @@ def test_nothing_given_means_the_defaults() -> None:
     assert not settings.is_debug
 
 
-def test_a_variable_comes_before_a_default_and_a_flag_before_a_variable() -> None:
+def test_flags_precede_variables_and_variables_defaults() -> None:
     environ = {
         "PENSIEVE_HOME": "/srv/p",
         "PENSIEVE_MODEL": "a",
@@ -67,7 +67,7 @@ def test_a_relative_home_is_made_absolute() -> None:
     assert resolve(environ={"PENSIEVE_HOME": "here"}).paths.state == Path.cwd() / "here/state"
 
 
-def test_sampling_is_what_was_set_of_it_and_nothing_else(tmp_path: Path) -> None:
+def test_sampling_contains_only_set_values(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("temperature = 1\ntop_k = 20\n", encoding="utf-8")
     environ = {"PENSIEVE_HOME": str(tmp_path), "PENSIEVE_TEMPERATURE": "0.6"}
     settings = resolve(environ=environ)
@@ -102,13 +102,13 @@ def test_a_relative_xdg_folder_is_ignored() -> None:
         ("PENSIEVE_API_KEY", "ключ"),
     ],
 )
-def test_a_variable_that_cannot_be_is_refused_by_name(name: str, value: str) -> None:
+def test_an_invalid_variable_is_refused_by_name(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=name) as refusal:
         resolve(environ={**HOME, name: value})
     assert refusal.value.exit_code == 78
 
 
-def test_a_refused_key_is_not_repeated() -> None:
+def test_a_refused_key_is_not_shown() -> None:
     with pytest.raises(SettingsError) as refusal:
         resolve(environ={**HOME, "PENSIEVE_API_KEY": "hunter2 "})
     assert "hunter2" not in f"{refusal.value.message}{refusal.value.hint}"
@@ -118,12 +118,12 @@ def test_a_refused_key_is_not_repeated() -> None:
     ("host", "url"),
     [("127.0.0.1", "http://127.0.0.1:7777"), ("::1", "http://[::1]:7777")],
 )
-def test_the_address_is_written_as_a_url(host: str, url: str) -> None:
+def test_the_base_url_is_a_valid_url(host: str, url: str) -> None:
     assert resolve(Flags(host=host), HOME).base_url == url
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
-def test_on_loopback_the_default_key_is_good_enough(host: str) -> None:
+def test_the_default_key_is_accepted_on_loopback(host: str) -> None:
     assert is_loopback(host)
     require_own_key(resolve(Flags(host=host), HOME))
 
@@ -132,7 +132,7 @@ def test_on_loopback_the_default_key_is_good_enough(host: str) -> None:
     "host", ["0.0.0.0", "::", "192.168.1.7", "mac.local", "127.0.0.1.evil.com"]
 )
 @pytest.mark.parametrize("key", ["", "short", DEFAULT_API_KEY, "a" * 40, "1234567890" * 3])
-def test_where_others_can_reach_it_a_weak_key_is_refused(host: str, key: str) -> None:
+def test_a_weak_key_is_refused_for_other_hosts(host: str, key: str) -> None:
     with pytest.raises(SettingsError) as refusal:
         require_own_key(resolve(Flags(host=host), {**HOME, "PENSIEVE_API_KEY": key}))
     assert refusal.value.exit_code == 78
@@ -141,20 +141,20 @@ def test_where_others_can_reach_it_a_weak_key_is_refused(host: str, key: str) ->
 
 
 @pytest.mark.parametrize("make", [secrets.token_urlsafe, secrets.token_hex])
-def test_where_others_can_reach_it_128_random_bits_are_enough(make) -> None:
+def test_128_random_bits_are_accepted_for_other_hosts(make) -> None:
     for _ in range(200):
         key = make(16)
         require_own_key(resolve(Flags(host="0.0.0.0"), {**HOME, "PENSIEVE_API_KEY": key}))
 
 
-def test_22_characters_are_128_bits_only_of_a_large_alphabet() -> None:
+def test_22_characters_of_a_small_alphabet_are_weak() -> None:
     assert is_strong("aZ3_kP9-xQ7rT2vB8mN4cW")
     assert not is_strong("0123456789abcdef012345")
     assert not is_strong("aZ3_kP9-xQ7rT2vB8mN4c")
 
 
 @pytest.mark.parametrize(
-    ("environ", "is_terminal", "wanted"),
+    ("environ", "is_terminal", "is_enabled"),
     [
         ({"TERM": "xterm"}, True, True),
         ({"TERM": "xterm"}, False, False),
@@ -169,26 +169,26 @@ def test_22_characters_are_128_bits_only_of_a_large_alphabet() -> None:
     ],
 )
 def test_colour_follows_the_user_before_the_terminal(
-    environ: dict[str, str], is_terminal: bool, wanted: bool
+    environ: dict[str, str], is_terminal: bool, is_enabled: bool
 ) -> None:
-    assert is_colour_wanted(is_terminal=is_terminal, environ=environ) is wanted
+    assert is_colour_enabled(is_terminal=is_terminal, environ=environ) is is_enabled
 
 
 @pytest.mark.parametrize(
-    ("value", "asked"), [("1", True), ("yes", True), ("0", False), ("", False)]
+    ("value", "is_enabled"), [("1", True), ("yes", True), ("0", False), ("", False)]
 )
-def test_debug_is_asked_for_by_a_variable(value: str, asked: bool) -> None:
-    assert is_debug_asked({"PENSIEVE_DEBUG": value}) is asked
+def test_debug_is_enabled_by_a_variable(value: str, is_enabled: bool) -> None:
+    assert is_debug_enabled({"PENSIEVE_DEBUG": value}) is is_enabled
 
 
-def test_the_environment_is_read_here_for_others() -> None:
+def test_environment_helpers_read_the_environment() -> None:
     assert shell_path({"SHELL": "/bin/zsh"}) == "/bin/zsh"
     assert shell_path({}) == ""
     assert child_environment({"PENSIEVE_X": "1"})["PENSIEVE_X"] == "1"
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "is_taken"),
+    ("name", "text", "is_accepted"),
     [
         ("allowed_hosts", "host.docker.internal", True),
         ("allowed_hosts", "host.docker.internal, host.orb.internal,192.168.65.254,[fe80::1]", True),
@@ -209,5 +209,5 @@ def test_the_environment_is_read_here_for_others() -> None:
         ("allowed_origins", "localhost:3000", False),
     ],
 )
-def test_who_is_let_in_is_named_exactly(name: str, text: str, is_taken: bool) -> None:
-    assert KEYS[name].accepts(text) is is_taken
+def test_allowed_hosts_and_origins_are_exact_names(name: str, text: str, is_accepted: bool) -> None:
+    assert KEYS[name].accepts(text) is is_accepted

@@ -1,1 +1,1 @@
-"""The Messages API: request, answer and the events of a streamed answer."""
+"""Values of the Messages API: request, answer and the events of a streamed answer."""

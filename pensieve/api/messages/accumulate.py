@@ -1,4 +1,4 @@
-"""Message events folded into the `Message` that they describe: how a non-streaming answer is made."""
+"""Accumulate message events into a `Message`, for answers that are not streamed."""
 
 from typing import assert_never, cast
 
@@ -29,7 +29,7 @@ from pensieve.api.messages.message import (
 
 
 class MessageAccumulator:
-    """Owns the message while its events arrive. They come in the order that `events` tells."""
+    """Owns the message while its events arrive, in the order that events.py defines."""
 
     def __init__(self) -> None:
         self._start: MessageStart | None = None
@@ -37,7 +37,6 @@ class MessageAccumulator:
         self._blocks: list[_Block] = []
 
     def feed(self, event: MessageEvent) -> None:
-        """Take the next event."""
         match event:
             case MessageStart():
                 self._start = event
@@ -54,24 +53,22 @@ class MessageAccumulator:
 
     @property
     def message(self) -> Message:
-        """The message, once its events have all been taken."""
+        """Return the message. Requires all its events."""
         assert self._start is not None
         assert self._end is not None
-        began = self._start.message
-        return began.model_copy(
+        message = self._start.message
+        return message.model_copy(
             update={
                 "content": tuple(block.whole for block in self._blocks),
                 "stop_reason": self._end.delta.stop_reason,
                 "stop_sequence": self._end.delta.stop_sequence,
                 "context_management": self._end.context_management,
-                "usage": began.usage.model_copy(update=dict(self._end.usage)),
+                "usage": message.usage.model_copy(update=dict(self._end.usage)),
             }
         )
 
 
 class _Block:
-    """Owns one block's pieces."""
-
     def __init__(self, opened: AnswerContent) -> None:
         self._opened = opened
         self._parts: list[str] = []
@@ -90,18 +87,18 @@ class _Block:
 
     @property
     def whole(self) -> AnswerContent:
-        said = "".join(self._parts)
+        content = "".join(self._parts)
         match self._opened:
             case TextContent():
-                return TextContent(text=said)
+                return TextContent(text=content)
             case ThinkingContent():
-                return ThinkingContent(thinking=said, signature=self._signature)
+                return ThinkingContent(thinking=content, signature=self._signature)
             case ToolUseContent(id=name, name=tool):
-                return ToolUseContent(id=name, name=tool, input=_input(said))
+                return ToolUseContent(id=name, name=tool, input=_input(content))
             case _:
                 assert_never(self._opened)
 
 
-def _input(said: str) -> dict[str, JsonValue]:
-    """The input as far as it was said: an answer may be cut in the middle of it, as clients of streams see it too."""
-    return cast("dict[str, JsonValue]", from_json(said, allow_partial=True)) if said else {}
+def _input(json: str) -> dict[str, JsonValue]:
+    # An answer may end within the input; clients of streams parse it as far as it goes, too.
+    return cast("dict[str, JsonValue]", from_json(json, allow_partial=True)) if json else {}

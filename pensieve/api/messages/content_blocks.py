@@ -1,8 +1,8 @@
-"""Content blocks as clients send them: what a message, a tool result and a document may hold.
+"""Content blocks of requests: of messages, tool results and documents.
 
-Every kind that the API knows is decoded, also those that only the hosted API writes: a conversation may have begun
-there. What becomes of each is prompt's business. A string of content is one text block, so nobody past this file asks
-which it was. Identifiers and signatures of other servers are taken as they are.
+Decodes every kind that the API has, also those that only the hosted API writes, since a
+conversation may have begun there. pensieve/prompt decides what to do with each. Content given as a
+string becomes one text block. Identifiers and signatures of other servers are accepted.
 """
 
 from typing import Annotated, Literal
@@ -15,7 +15,7 @@ Ttl = Literal["5m", "1h"]
 
 
 class CacheControl(RequestModel):
-    """A cache breakpoint: everything up to here is worth keeping."""
+    """A cache breakpoint: the prompt up to here should be cached."""
 
     type: Literal["ephemeral"]
     ttl: Ttl = "5m"
@@ -26,12 +26,11 @@ class _Block(RequestModel):
 
 
 def one_text_block(content: object) -> object:
-    """A string as the one block that it stands for."""
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
 class TextBlock(_Block):
-    """Text. Citations of an earlier answer are read past."""
+    """Text. Citations from an earlier answer are ignored."""
 
     type: Literal["text"]
     text: str
@@ -39,7 +38,9 @@ class TextBlock(_Block):
 
 
 class ImageBlock(_Block):
-    """A picture: decoded so that it can be refused in words that clients heal on."""
+    """An image: always refused."""
+
+    # Decoded, so that the refusal has the wording on which clients drop the image and retry.
 
     type: Literal["image"]
 
@@ -65,20 +66,22 @@ class ContentSource(RequestModel):
 
 
 class FileSource(RequestModel):
-    """A file that was uploaded here; its text takes this one's place (prompt/conversation/file_text.py)."""
+    """An uploaded file."""
+
+    # prompt/conversation/file_text.py replaces it by the file's text.
 
     type: Literal["file"]
     file_id: str
 
 
 class BinarySource(RequestModel):
-    """A PDF's bytes, an address: not text."""
+    """The bytes of a PDF, or a URL."""
 
     type: Literal["base64", "url"]
 
 
 class DocumentBlock(_Block):
-    """A document, by its text or by what only a model with eyes can read."""
+    """A document: text, or content that needs a vision model."""
 
     type: Literal["document"]
     source: Annotated[
@@ -89,7 +92,7 @@ class DocumentBlock(_Block):
 
 
 class SearchResultBlock(_Block):
-    """A passage that the client found."""
+    """A search result that the client provides."""
 
     type: Literal["search_result"]
     source: str
@@ -98,7 +101,7 @@ class SearchResultBlock(_Block):
 
 
 class ThinkingBlock(_Block):
-    """What some model thought earlier, perhaps another server's: its signature is never checked."""
+    """Thinking of an earlier answer, also of another server: the signature is not checked."""
 
     type: Literal["thinking"]
     thinking: str = ""
@@ -106,7 +109,7 @@ class ThinkingBlock(_Block):
 
 
 class ToolUseBlock(_Block):
-    """A call of one of the client's tools, in the words of an earlier answer."""
+    """A call of one of the client's tools in an earlier answer."""
 
     type: Literal["tool_use"]
     id: Annotated[str, Field(min_length=1)]
@@ -122,7 +125,7 @@ class ToolReferenceBlock(_Block):
 
 
 class BrowserStateBlock(_Block):
-    """The tabs of a browser after a call."""
+    """The tabs of a browser after a tool call."""
 
     type: Literal["browser_state"]
     tabs: JsonValue = None
@@ -145,7 +148,7 @@ ResultContent = Annotated[
 
 
 class ToolResultBlock(_Block):
-    """What a tool answered."""
+    """The result of a tool call."""
 
     type: Literal["tool_result"]
     tool_use_id: Annotated[str, Field(min_length=1)]
@@ -154,7 +157,7 @@ class ToolResultBlock(_Block):
 
 
 class ServerToolUseBlock(_Block):
-    """A call that the hosted API made itself."""
+    """A tool call that the hosted API ran itself."""
 
     type: Literal["server_tool_use"]
     name: str
@@ -162,7 +165,7 @@ class ServerToolUseBlock(_Block):
 
 
 class ServerToolResultBlock(_Block):
-    """What the hosted API's own tool answered."""
+    """The result of a tool of the hosted API."""
 
     type: Literal[
         "web_search_tool_result",
@@ -176,7 +179,7 @@ class ServerToolResultBlock(_Block):
 
 
 class MCPToolUseBlock(_Block):
-    """A call that the hosted API made of a tool behind MCP."""
+    """A tool call that the hosted API made over MCP."""
 
     type: Literal["mcp_tool_use"]
     name: str
@@ -185,7 +188,7 @@ class MCPToolUseBlock(_Block):
 
 
 class MCPToolResultBlock(_Block):
-    """What that tool answered."""
+    """The result of a tool call over MCP."""
 
     type: Literal["mcp_tool_result"]
     tool_use_id: str = ""
@@ -201,21 +204,21 @@ class ContainerUploadBlock(_Block):
 
 
 class CompactionBlock(_Block):
-    """What was said before, in short. Without content it stands for nothing."""
+    """A summary of the conversation so far. Without content it is ignored."""
 
     type: Literal["compaction"]
     content: str | None = None
 
 
 class ToolChangeBlock(_Block):
-    """A tool comes or goes in the middle of a conversation."""
+    """Adds or removes a tool in the middle of a conversation."""
 
     type: Literal["tool_addition", "tool_removal"]
     tool: dict[str, JsonValue]
 
 
 class HostedBlock(_Block):
-    """What means something to the hosted API alone."""
+    """A block that only the hosted API understands."""
 
     type: Literal["redacted_thinking", "advisor_tool_result", "mcp_tool_listing", "fallback"]
 

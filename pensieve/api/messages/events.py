@@ -1,7 +1,8 @@
-"""The events of a streamed answer. Their order is reply's business, their bytes are server's.
+"""The events of a streamed answer. pensieve/reply emits them, pensieve/server serializes them.
 
-Grammar: message_start, then blocks (content_block_start, deltas, content_block_stop; one open at a time, indexes
-from 0), then message_delta and message_stop; ping anywhere after the start; error may replace any rest.
+Order: message_start, then blocks (content_block_start, deltas, content_block_stop; one open at a
+time, indexes from 0), then message_delta and message_stop. ping may occur anywhere after the start,
+and error may replace the rest.
 """
 
 from typing import Annotated, Literal
@@ -20,14 +21,14 @@ from pensieve.api.messages.message import (
 
 
 class MessageStart(ApiModel):
-    """The answer begins; its usage already holds the input tokens."""
+    """Begins the answer. Its usage already contains the input tokens."""
 
     type: Literal["message_start"] = "message_start"
     message: Message
 
 
 class ContentBlockStart(ApiModel):
-    """A block opens, empty."""
+    """Opens an empty block."""
 
     type: Literal["content_block_start"] = "content_block_start"
     index: int
@@ -35,28 +36,28 @@ class ContentBlockStart(ApiModel):
 
 
 class TextDelta(ApiModel):
-    """More text."""
+    """Text to append."""
 
     type: Literal["text_delta"] = "text_delta"
     text: str
 
 
 class ThinkingDelta(ApiModel):
-    """More of a thought."""
+    """Thinking to append."""
 
     type: Literal["thinking_delta"] = "thinking_delta"
     thinking: str
 
 
 class SignatureDelta(ApiModel):
-    """A thought's signature, in one piece, once the thought is whole."""
+    """The signature of a complete thinking block."""
 
     type: Literal["signature_delta"] = "signature_delta"
     signature: str
 
 
 class InputJsonDelta(ApiModel):
-    """More of a tool's input: all pieces so far begin a JSON object."""
+    """A part of a tool's input: the parts so far are the beginning of a JSON object."""
 
     type: Literal["input_json_delta"] = "input_json_delta"
     partial_json: str
@@ -68,7 +69,7 @@ Delta = Annotated[
 
 
 class ContentBlockDelta(ApiModel):
-    """More of the open block."""
+    """Extends the open block."""
 
     type: Literal["content_block_delta"] = "content_block_delta"
     index: int
@@ -76,7 +77,7 @@ class ContentBlockDelta(ApiModel):
 
 
 class ContentBlockStop(ApiModel):
-    """The open block is whole."""
+    """Closes the open block."""
 
     type: Literal["content_block_stop"] = "content_block_stop"
     index: int
@@ -91,7 +92,7 @@ class StopDelta(ApiModel):
 
 
 class MessageDelta(ApiModel):
-    """The answer's last facts; usage is cumulative."""
+    """Stop reason and cumulative usage of the answer."""
 
     type: Literal["message_delta"] = "message_delta"
     delta: StopDelta
@@ -100,13 +101,13 @@ class MessageDelta(ApiModel):
 
 
 class MessageStop(ApiModel):
-    """Nothing follows."""
+    """Ends the stream."""
 
     type: Literal["message_stop"] = "message_stop"
 
 
 class Ping(ApiModel):
-    """Still here."""
+    """Keeps the connection alive."""
 
     type: Literal["ping"] = "ping"
 

@@ -1,4 +1,7 @@
-"""The answer as a value: `Message` and its usage. Fields that the specification requires are always written."""
+"""Values of answers: `Message`, its content and usage, and token counts.
+
+Fields that the specification requires are always written, also if null.
+"""
 
 from typing import Annotated, Literal
 
@@ -20,7 +23,7 @@ class TextContent(ApiModel):
 
 
 class ThinkingContent(ApiModel):
-    """What the model thought before it answered. The signature is for whoever sends the block back."""
+    """A thinking block of an answer. Clients send it back with its signature."""
 
     type: Literal["thinking"] = "thinking"
     thinking: str
@@ -28,7 +31,7 @@ class ThinkingContent(ApiModel):
 
 
 class ToolUseContent(ApiModel):
-    """A call of one of the client's tools, in the order of keys that the model wrote."""
+    """A call of one of the client's tools, with the keys in the order of generation."""
 
     type: Literal["tool_use"] = "tool_use"
     id: str
@@ -42,10 +45,10 @@ AnswerContent = Annotated[
 
 
 class AnswerRecord(ApiModel):
-    """An answer as it is kept. opening: the end of its prompt, with which the template begins an answer; tokens: as generated."""
+    """A generated answer as it is stored."""
 
-    opening: str
-    tokens: tuple[int, ...]
+    opening: str  # the end of its prompt: the assistant prefix from the template
+    tokens: tuple[int, ...]  # as generated
     content: tuple[AnswerContent, ...]
 
 
@@ -57,13 +60,13 @@ class CacheCreation(ApiModel):
 
 
 class OutputTokensDetails(ApiModel):
-    """What the output tokens were spent on."""
+    """Output tokens by purpose."""
 
     thinking_tokens: int = 0
 
 
 class DeltaUsage(ApiModel):
-    """Usage at the end of a stream. The whole prompt is input + cache creation + cache read."""
+    """Usage at the end of a stream. Input, cache creation and cache read add up to the prompt."""
 
     input_tokens: int
     output_tokens: int
@@ -81,7 +84,7 @@ class Usage(DeltaUsage):
 
 
 class ClearedToolUses(ApiModel):
-    """An edit of the context that was applied: old tool results left out of the prompt."""
+    """An applied context edit: old tool results omitted from the prompt."""
 
     type: Literal["clear_tool_uses_20250919"] = "clear_tool_uses_20250919"
     cleared_tool_uses: int
@@ -89,13 +92,13 @@ class ClearedToolUses(ApiModel):
 
 
 class ContextEdits(ApiModel):
-    """Answers a request's `context_management`: the edits that were applied."""
+    """The context edits that were applied."""
 
     applied_edits: tuple[ClearedToolUses, ...] = ()
 
 
 class Message(ApiModel):
-    """The body of a non-streaming answer, and what a stream begins with."""
+    """The body of an answer that is not streamed, and the beginning of a stream."""
 
     id: str
     type: Literal["message"] = "message"
@@ -112,13 +115,13 @@ class Message(ApiModel):
 
 
 class OriginalTokens(ApiModel):
-    """How long the prompt was before its edits."""
+    """The length of the prompt before context edits."""
 
     original_input_tokens: int
 
 
 class TokenCount(ApiModel):
-    """The body of a `count_tokens` answer."""
+    """The response of `count_tokens`."""
 
     input_tokens: int
     context_management: OriginalTokens | None = Field(default=None, exclude_if=is_none)

@@ -1,4 +1,4 @@
-"""How a client wants its answer made: thinking, form of output, edits of the context, the thread it belongs to."""
+"""Options of a request: thinking, output, context edits, and the thread that it belongs to."""
 
 from typing import Annotated, Literal, cast
 
@@ -10,7 +10,7 @@ _COUNT = Field(ge=0, le=2**63 - 1)
 
 
 class EnabledThinking(RequestModel):
-    """Think, within a budget."""
+    """Thinking within a budget of tokens."""
 
     type: Literal["enabled"]
     budget_tokens: Annotated[StrictInt, Field(ge=1024, le=2**63 - 1)]
@@ -18,7 +18,7 @@ class EnabledThinking(RequestModel):
 
 
 class UnbudgetedThinking(RequestModel):
-    """Think as the model sees fit, or not at all."""
+    """Thinking without a budget, or none."""
 
     type: Literal["adaptive", "disabled", "between_tools"]
     display: JsonValue = None
@@ -28,31 +28,28 @@ Thinking = Annotated[EnabledThinking | UnbudgetedThinking, Field(discriminator="
 
 
 class OutputConfig(RequestModel):
-    """What the answer is to be like. effort: how hard to think, for models whose templates take it. Task budgets mean nothing."""
+    """The form of the answer, and the effort. Task budgets are ignored."""
 
     format: JsonValue = None
-    effort: JsonValue = None
+    effort: JsonValue = None  # used if the chat template has a variable for it
 
 
 class InputTokens(RequestModel):
-    """So many tokens of the prompt."""
+    """A number of tokens of the prompt."""
 
     type: Literal["input_tokens"]
     value: Annotated[StrictInt, _COUNT]
 
 
 class ToolUses(RequestModel):
-    """So many tool uses."""
+    """A number of tool uses."""
 
     type: Literal["tool_uses"]
     value: Annotated[StrictInt, _COUNT]
 
 
 class ClearToolUses(RequestModel):
-    """Old tool results go when the prompt grows past `trigger`; the last ones stay.
-
-    clear_tool_inputs: true for the calls' inputs too, or the names of the tools whose inputs go.
-    """
+    """Omits old tool results once the prompt exceeds `trigger`, except the last ones."""
 
     type: Literal["clear_tool_uses_20250919"]
     trigger: Annotated[InputTokens | ToolUses, Field(discriminator="type")] = InputTokens(
@@ -61,39 +58,40 @@ class ClearToolUses(RequestModel):
     keep: ToolUses = ToolUses(type="tool_uses", value=3)
     clear_at_least: InputTokens | None = None
     exclude_tools: tuple[str, ...] = ()
+    # True to omit the inputs of the calls too; or the names of the tools whose inputs to omit.
     clear_tool_inputs: StrictBool | tuple[str, ...] = False
 
 
-def _known_edits(edits: object) -> object:
-    """Edits that are not applied here are read past: the answer lists those that were."""
+def _supported_edits(edits: object) -> object:
+    # Other edits are ignored without an error: the answer lists those that were applied.
     if not isinstance(edits, list | tuple):
         return edits
     return [
-        edit for edit in cast("list[object]", edits) if _kind(edit) == "clear_tool_uses_20250919"
+        edit for edit in cast("list[object]", edits) if _type(edit) == "clear_tool_uses_20250919"
     ]
 
 
-def _kind(edit: object) -> object:
+def _type(edit: object) -> object:
     return cast("dict[str, object]", edit).get("type") if isinstance(edit, dict) else None
 
 
 class ContextManagement(RequestModel):
-    """Edits of the context before the model sees it."""
+    """Edits of the context before it becomes a prompt."""
 
     edits: Annotated[
         tuple[ClearToolUses, ...],
-        BeforeValidator(_known_edits, json_schema_input_type=tuple[JsonValue, ...]),
+        BeforeValidator(_supported_edits, json_schema_input_type=tuple[JsonValue, ...]),
     ] = ()
 
 
 class CreateThread(RequestModel):
-    """Keep this conversation, to be continued."""
+    """Stores the conversation, so that later requests can continue it."""
 
     type: Literal["create"]
 
 
 class ContinueThread(RequestModel):
-    """Go on from an earlier answer: `messages` holds only what is new."""
+    """Continues after an earlier answer: `messages` contains only the new messages."""
 
     type: Literal["continue"]
     previous_message_id: Annotated[str, Field(min_length=1)]

@@ -1,7 +1,7 @@
-"""What clients ask: the bodies of `POST /v1/messages` and `/v1/messages/count_tokens`.
+"""The bodies of `POST /v1/messages` and `/v1/messages/count_tokens`.
 
-Fields that are not listed are ignored, except those whose silence would lose something: they are here to be refused by
-name (validation.py, and prompt for what a model cannot do).
+Unknown fields are ignored. Fields that pensieve does not support, but must not ignore, are listed,
+so that validation.py and pensieve/prompt can refuse them by name.
 """
 
 from typing import Annotated, Literal, TypeVar, cast
@@ -35,16 +35,17 @@ Role = Literal["user", "assistant", "system"]
 
 
 class Turn(RequestModel):
-    """One entry of `messages`. clear_at: when a system turn is no longer shown to the model."""
+    """One entry of `messages`."""
 
     role: Role
     content: Content
+    # When the prompt omits a system turn: after the next user message, or never.
     clear_at: Literal["next_user_message", "never"] = "never"
 
     @model_validator(mode="before")
     @classmethod
-    def _allow_settings_alone(cls, turn: object) -> object:
-        """A system turn may hold nothing but settings of the output, which mean nothing here."""
+    def _allow_output_config_alone(cls, turn: object) -> object:
+        # A system turn may contain an `output_config` and no content; it is ignored.
         if not isinstance(turn, dict):
             return turn
         fields = cast("dict[str, object]", turn)
@@ -60,7 +61,7 @@ def _not_empty(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
 
 
 class Conversation(RequestModel):
-    """What the prompt is made from; `messages.create` and `count_tokens` share it."""
+    """The fields from which the prompt is rendered."""
 
     model: Annotated[str, Field(min_length=1)]
     messages: Annotated[
@@ -80,12 +81,12 @@ class Conversation(RequestModel):
 
     @property
     def output_schema(self) -> JsonValue:
-        """The form that the answer must have, by its name of now or of before."""
+        """Return the requested format of the answer, from the current or the former field."""
         return self.output_config.format or self.output_format
 
 
 class CountTokensRequest(Conversation):
-    """The body of `POST /v1/messages/count_tokens`. `thread` is here to be refused."""
+    """The body of `POST /v1/messages/count_tokens`. `thread` is refused."""
 
     thread: JsonValue = None
 
@@ -102,15 +103,12 @@ StopSequence = Annotated[str, Field(max_length=MAX_STOP_CHARS), AfterValidator(_
 
 
 class MessagesRequest(Conversation):
-    """The body of `POST /v1/messages`. Temperatures up to 2 are taken, as other servers take them.
-
-    max_tokens: 0 asks for no answer, only for the prompt to be processed.
-    """
+    """The body of `POST /v1/messages`. With `max_tokens` 0, only the prompt is processed."""
 
     max_tokens: Annotated[StrictInt, Field(ge=0, le=MAX_INT)]
     stream: StrictBool = False
     stop_sequences: Annotated[tuple[StopSequence, ...], Field(max_length=MAX_STOP_SEQUENCES)] = ()
-    # None: as the settings or the model's makers say.
+    # None: from the settings or the model. Temperatures up to 2 are common on other servers.
     temperature: Annotated[float, Field(ge=0, le=2, strict=True)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1, strict=True)] | None = None
     top_k: Annotated[StrictInt, Field(ge=0, le=MAX_INT)] | None = None
@@ -123,17 +121,14 @@ RequestT = TypeVar("RequestT", bound=RequestModel)
 
 
 def parse(kind: type[ConversationT], body: bytes) -> ConversationT:
-    """The request in `body`.
-
-    Raises `InvalidRequestError` in Anthropic's words (dotted path, pydantic's text) and `RequestTooLargeError`.
-    """
+    """Raises `InvalidRequestError` in Anthropic's wording and `RequestTooLargeError`."""
     if len(body) > MAX_BODY_BYTES:
         raise RequestTooLargeError("Request exceeds the maximum size")
     return decode(kind, json_body.decode(body))
 
 
 def decode(kind: type[RequestT], fields: object) -> RequestT:
-    """The request that `fields`, a JSON value, stands for. Raises `InvalidRequestError` as `parse` does."""
+    """Validate a JSON value. Raises `InvalidRequestError`."""
     try:
         return kind.model_validate(fields)
     except ValidationError as error:

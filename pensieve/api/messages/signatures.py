@@ -1,6 +1,6 @@
-"""Signatures of thinking blocks: opaque to clients, which send them back. Made here, read here, never checked.
+"""Signatures of thinking blocks, which clients send back with the block. They prove nothing.
 
-Where a client does not want to see thoughts, the signature carries the text, so that the model can be shown again what it thought.
+If a client hides thoughts, the signature contains the thought, so that later prompts can use it.
 """
 
 import base64
@@ -9,12 +9,12 @@ import secrets
 import zlib
 
 _VERSION = "pensieve1"
-# Thoughts are text of a model's one answer; what inflates to more was not made here.
+# More than the thought of one answer: a larger text was not compressed by pensieve.
 MAX_TEXT_BYTES = 4 * 1024 * 1024
 
 
 def signature_of(thought: str, *, carries_text: bool) -> str:
-    """A fresh signature for a thought."""
+    """Return a new signature, different at every call."""
     name = secrets.token_urlsafe(12)
     if not carries_text:
         return f"{_VERSION}.{name}"
@@ -23,18 +23,18 @@ def signature_of(thought: str, *, carries_text: bool) -> str:
 
 
 def thought_in(signature: str) -> str | None:
-    """The thought that a signature carries; None for one that carries none, or is another server's."""
+    """Return the thought in a signature; None without one, or for another server's signature."""
     match signature.split("."):
         case [version, _, packed] if version == _VERSION:
-            return _unpacked(packed)
+            return _unpack(packed)
         case _:
             return None
 
 
-def _unpacked(packed: str) -> str | None:
-    inflating = zlib.decompressobj()
+def _unpack(packed: str) -> str | None:
+    decompressor = zlib.decompressobj()
     try:
-        text = inflating.decompress(base64.b64decode(packed, validate=True), MAX_TEXT_BYTES)
-        return text.decode() if inflating.eof else None
+        text = decompressor.decompress(base64.b64decode(packed, validate=True), MAX_TEXT_BYTES)
+        return text.decode() if decompressor.eof else None
     except (binascii.Error, zlib.error, UnicodeDecodeError):
         return None

@@ -1,6 +1,6 @@
-"""Tool definitions and the choice among them, by who runs the tool: the client, or the hosted API.
+"""Tool definitions, and the choice among them. Either the client or the hosted API runs a tool.
 
-Tools of Anthropic's own have dated types. A date that is not known yet is read as the newest known one of its family.
+Tools that Anthropic defines have dated types. An unknown date is read as the newest known date.
 """
 
 import re
@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, JsonValue, StrictBool
 from pensieve.api.base import RequestModel
 from pensieve.api.messages.content_blocks import CacheControl
 
-# The tools that clients run, whose schemas they leave to the server.
+# Tools that clients run and whose schemas the server supplies.
 ClientToolType = Literal[
     "bash_20241022",
     "bash_20250124",
@@ -40,7 +40,7 @@ ServerToolType = Literal[
     "advisor_20260301",
     "mcp_toolset",
 ]
-ScreenToolType = Literal[
+ComputerUseToolType = Literal[
     "computer_20241022",
     "computer_20250124",
     "computer_20251124",
@@ -49,12 +49,12 @@ ScreenToolType = Literal[
 ]
 
 _DATE = re.compile(r"_[0-9]{8}$")
-_KNOWN: tuple[str, ...] = (
+_TYPES: tuple[str, ...] = (
     *get_args(ClientToolType),
     *get_args(ServerToolType),
-    *get_args(ScreenToolType),
+    *get_args(ComputerUseToolType),
 )
-_NEWEST = {_DATE.sub("", kind): kind for kind in _KNOWN}
+_NEWEST = {_DATE.sub("", kind): kind for kind in _TYPES}
 
 ToolName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,128}$")]
 
@@ -65,7 +65,9 @@ class _Tool(RequestModel):
 
 
 class CustomTool(_Tool):
-    """A tool of the client's, with its schema. The schema is not checked: clients send odd ones that the API takes."""
+    """A tool of the client, with its schema."""
+
+    # The schema is not validated: clients send odd ones that the hosted API accepts.
 
     type: Literal["custom"]
     name: ToolName
@@ -82,32 +84,32 @@ class ClientTool(_Tool):
 
 
 class ServerTool(_Tool):
-    """A tool that only the hosted API can run. A toolset has no name of its own."""
+    """A tool that only the hosted API can run. A toolset has no name."""
 
     type: ServerToolType
     name: str = ""
 
     @property
     def is_search(self) -> bool:
-        """It finds the tools that are loaded later."""
+        """Whether it finds tools with `defer_loading`."""
         return self.type.startswith("tool_search_tool")
 
 
 class ComputerUseTool(_Tool):
-    """A tool that the client runs and whose results are pictures."""
+    """A tool that the client runs and whose results are images."""
 
-    type: ScreenToolType
+    type: ComputerUseToolType
     name: str = ""
 
 
-def _with_kind(tool: object) -> object:
+def _with_known_type(tool: object) -> object:
     if not isinstance(tool, dict):
         return tool
     fields = cast("dict[str, object]", tool)
     kind = fields.get("type")
     if kind is None:
         return {**fields, "type": "custom"}
-    if not isinstance(kind, str) or kind in _KNOWN or not _DATE.search(kind):
+    if not isinstance(kind, str) or kind in _TYPES or not _DATE.search(kind):
         return fields
     return {**fields, "type": _NEWEST.get(_DATE.sub("", kind), kind)}
 
@@ -115,26 +117,26 @@ def _with_kind(tool: object) -> object:
 _AnyTool = CustomTool | ClientTool | ServerTool | ComputerUseTool
 Tool = Annotated[
     Annotated[_AnyTool, Field(discriminator="type")],
-    BeforeValidator(_with_kind, json_schema_input_type=_AnyTool),
+    BeforeValidator(_with_known_type, json_schema_input_type=_AnyTool),
 ]
 
 
 class AutoChoice(RequestModel):
-    """The model decides."""
+    """The model may call tools."""
 
     type: Literal["auto"]
     disable_parallel_tool_use: StrictBool = False
 
 
 class AnyChoice(RequestModel):
-    """Some tool must be used."""
+    """The model must call some tool."""
 
     type: Literal["any"]
     disable_parallel_tool_use: StrictBool = False
 
 
 class NamedChoice(RequestModel):
-    """This tool must be used."""
+    """The model must call this tool."""
 
     type: Literal["tool"]
     name: str
@@ -142,7 +144,7 @@ class NamedChoice(RequestModel):
 
 
 class NoChoice(RequestModel):
-    """No tool may be used."""
+    """The model must not call tools."""
 
     type: Literal["none"]
 

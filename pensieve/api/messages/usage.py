@@ -1,6 +1,7 @@
-"""What a prompt's tokens are called in `usage`: read from the cache, written to it, or neither. Their sum is the prompt.
+"""Split a prompt's tokens for `usage`: read from the cache, written to it, or neither.
 
-Read is what needed no processing, asked for or not. Written is what was processed up to the last cache breakpoint.
+Tokens count as read if they needed no processing, with or without a breakpoint, and as written if
+they were processed and precede the last cache breakpoint.
 """
 
 from collections.abc import Sequence
@@ -11,15 +12,15 @@ from pensieve.api.messages.content_blocks import Ttl
 
 @dataclass(frozen=True, slots=True)
 class Breakpoint:
-    """A place in the prompt that a client marked with `cache_control`: after its first `tokens` tokens."""
+    """A position in the prompt that the client marked with `cache_control`."""
 
-    tokens: int
+    tokens: int  # that precede it
     ttl: Ttl = "5m"
 
 
 @dataclass(frozen=True, slots=True)
 class PromptUsage:
-    """One prompt's tokens, parted."""
+    """Token counts, whose sum is the prompt."""
 
     read: int
     written_5m: int
@@ -28,19 +29,18 @@ class PromptUsage:
 
     @property
     def written(self) -> int:
-        """Written to the cache, for whatever time."""
         return self.written_5m + self.written_1h
 
 
 def prompt_usage(
     prompt_tokens: int, cached_tokens: int, breakpoints: Sequence[Breakpoint]
 ) -> PromptUsage:
-    """How `prompt_tokens` of which `cached_tokens` needed no processing are reported."""
+    """Split `prompt_tokens`, of which the first `cached_tokens` needed no processing."""
     written: dict[Ttl, int] = {"5m": 0, "1h": 0}
     reached = cached_tokens
-    for place in sorted(breakpoints, key=lambda place: place.tokens):
-        written[place.ttl] += max(0, place.tokens - reached)
-        reached = max(reached, place.tokens)
+    for mark in sorted(breakpoints, key=lambda mark: mark.tokens):
+        written[mark.ttl] += max(0, mark.tokens - reached)
+        reached = max(reached, mark.tokens)
     return PromptUsage(
         read=cached_tokens,
         written_5m=written["5m"],

@@ -1,6 +1,7 @@
-"""What must hold between the fields of a request, beyond each field's own form. Raises in Anthropic's words.
+"""Check a request across its fields; called by server/messages/pipeline.py.
 
-`check_call` looks at a request as it was sent; `check_order` at a whole conversation, a thread's earlier turns included.
+`check_call` takes a request as it was sent; `check_order` and `check_choice` take the conversation
+with the earlier turns of its thread. Error messages are Anthropic's.
 """
 
 from collections import Counter
@@ -27,23 +28,23 @@ MAX_DEFERRED_TOOLS = 10_000
 _INTERLEAVED = "interleaved-thinking-2025-05-14"
 
 
-def check_call(call: Conversation, edition: ApiVersion) -> None:
-    """Raises `InvalidRequestError` where the fields of `call` contradict each other or its edition of the API."""
-    _check_amounts(call)
+def check_call(call: Conversation, api_version: ApiVersion) -> None:
+    """Raises `InvalidRequestError` for fields that contradict each other or the API's version."""
+    _check_limits(call)
     _check_tools(call)
-    _check_places(call.messages, edition)
+    _check_blocks(call.messages, api_version)
     match call:
         case MessagesRequest():
-            _check_lengths(call, edition)
+            _check_max_tokens(call, api_version)
         case CountTokensRequest(thread=thread) if thread is not None:
-            # Counting the new messages alone would be a wrong number.
+            # Counting the new messages alone would return a wrong number.
             raise InvalidRequestError("thread: Extra inputs are not permitted")
         case _:
             pass
 
 
-def _check_amounts(call: Conversation) -> None:
-    """Bounds on what a request makes the server do, with more room than any client needs."""
+def _check_limits(call: Conversation) -> None:
+    """Limit the work of a request, generously for any real client."""
     blocks = len(call.system)
     for turn in call.messages:
         results = (block for block in turn.content if isinstance(block, ToolResultBlock))
@@ -73,7 +74,7 @@ def _check_tools(call: Conversation) -> None:
 
 
 def check_choice(call: Conversation) -> None:
-    """Raises `InvalidRequestError` for a choice of a tool that is not there. A thread's tools count."""
+    """Raises `InvalidRequestError` if `tool_choice` does not fit the tools, also of the thread."""
     match call.tool_choice:
         case NamedChoice(name=name) if name not in {tool.name for tool in call.tools}:
             raise InvalidRequestError(
@@ -87,36 +88,36 @@ def check_choice(call: Conversation) -> None:
             pass
 
 
-def _check_lengths(call: MessagesRequest, edition: ApiVersion) -> None:
+def _check_max_tokens(call: MessagesRequest, api_version: ApiVersion) -> None:
     if call.max_tokens == 0:
-        _check_no_answer_is_shaped(call)
+        _check_no_answer(call)
     elif isinstance(call.thinking, EnabledThinking):
-        is_between_tools = _INTERLEAVED in edition.betas and bool(call.tools)
+        is_between_tools = _INTERLEAVED in api_version.betas and bool(call.tools)
         if call.thinking.budget_tokens >= call.max_tokens and not is_between_tools:
             raise InvalidRequestError("`max_tokens` must be greater than `thinking.budget_tokens`.")
 
 
-def _check_no_answer_is_shaped(call: MessagesRequest) -> None:
-    shaped = {
+def _check_no_answer(call: MessagesRequest) -> None:
+    conflicts = {
         "`stream` is true": call.stream,
         "`thinking` is enabled": isinstance(call.thinking, EnabledThinking),
         "`output_config.format` is set": call.output_schema is not None,
         "`tool_choice` forces a tool": isinstance(call.tool_choice, AnyChoice | NamedChoice),
     }
-    for words, is_so in shaped.items():
-        if is_so:
+    for condition, is_met in conflicts.items():
+        if is_met:
             raise InvalidRequestError(
-                f"max_tokens: Input should be greater than or equal to 1 when {words}"
+                f"max_tokens: Input should be greater than or equal to 1 when {condition}"
             )
 
 
-def _check_places(turns: Sequence[Turn], edition: ApiVersion) -> None:
+def _check_blocks(turns: Sequence[Turn], api_version: ApiVersion) -> None:
     for index, turn in enumerate(turns):
-        for at, block in enumerate(turn.content):
-            path = f"messages.{index}.content.{at}"
+        for block_index, block in enumerate(turn.content):
+            path = f"messages.{index}.content.{block_index}"
             _check_role(turn, block, path)
-            if edition.version == "2026-10-21":
-                _check_newer_rules(turn, block, path)
+            if api_version.version == "2026-10-21":
+                _check_new_version(turn, block, path)
 
 
 def _check_role(turn: Turn, block: ContentBlock, path: str) -> None:
@@ -126,81 +127,85 @@ def _check_role(turn: Turn, block: ContentBlock, path: str) -> None:
         raise InvalidRequestError(f"{path}: `tool_result` blocks can only be in `user` messages")
 
 
-def _check_newer_rules(turn: Turn, block: ContentBlock, path: str) -> None:
+def _check_new_version(turn: Turn, block: ContentBlock, path: str) -> None:
     if turn.role == "assistant" and isinstance(block, DocumentBlock):
         raise InvalidRequestError(f"{path}: `document` blocks can only be in `user` messages")
     if turn.role == "user":
-        for cited, where in _cited(block, path):
-            if cited.citations:
-                raise InvalidRequestError(f"{where}.citations: Extra inputs are not permitted")
+        for text, text_path in _citable_texts(block, path):
+            if text.citations:
+                raise InvalidRequestError(f"{text_path}.citations: Extra inputs are not permitted")
 
 
-def _cited(block: ContentBlock, path: str) -> Iterator[tuple[TextBlock, str]]:
+def _citable_texts(block: ContentBlock, path: str) -> Iterator[tuple[TextBlock, str]]:
     if isinstance(block, TextBlock):
         yield block, f"{path}.text"
     if isinstance(block, SearchResultBlock):
-        for at, text in enumerate(block.content):
-            yield text, f"{path}.search_result.content.{at}"
+        for index, text in enumerate(block.content):
+            yield text, f"{path}.search_result.content.{index}"
 
 
-def check_order(turns: Sequence[Turn], *, kept: int = 0) -> None:
-    """Every tool use has one id of its own and its result in the next user turn, and no result is without its use.
+def check_order(turns: Sequence[Turn], *, stored_turns: int = 0) -> None:
+    """Check that tool uses have unique ids and that their results are in the next user turn.
 
-    kept: how many of the turns a thread already held; paths count from the first that was sent.
+    The first `stored_turns` turns are from the thread: paths in errors count from the turn after
+    them. Raises `InvalidRequestError`.
     """
-    asked: dict[str, int] = {}
+    unanswered: dict[str, int] = {}  # tool use id to turn index
     seen: set[str] = set()
     for index, turn in enumerate(turns):
-        shown = index - kept if index >= kept else index
+        path_index = index - stored_turns if index >= stored_turns else index
         match turn.role:
             case "assistant":
-                asked |= dict.fromkeys(_new_ids(turn, shown, seen), shown)
+                unanswered |= dict.fromkeys(_new_ids(turn, path_index, seen), path_index)
             case "user":
-                _answer(turn, shown, asked)
+                _remove_answered(turn, path_index, unanswered)
                 if not _is_followed_by_user(turns, index):
-                    _check_all_answered(asked)
-                    asked = {}
+                    _check_all_answered(unanswered)
+                    unanswered = {}
             case "system":
                 pass
-    _check_all_answered(asked)
+    _check_all_answered(unanswered)
 
 
-def _new_ids(turn: Turn, shown: int, seen: set[str]) -> list[str]:
+def _new_ids(turn: Turn, path_index: int, seen: set[str]) -> list[str]:
     ids: list[str] = []
-    for at, block in enumerate(turn.content):
+    for block_index, block in enumerate(turn.content):
         if isinstance(block, ToolUseBlock):
             if block.id in seen:
                 raise InvalidRequestError(
-                    f"messages.{shown}.content.{at}: `tool_use` ids must be unique"
+                    f"messages.{path_index}.content.{block_index}: `tool_use` ids must be unique"
                 )
             seen.add(block.id)
             ids.append(block.id)
     return ids
 
 
-def _answer(turn: Turn, shown: int, asked: dict[str, int]) -> None:
-    for at, block in enumerate(turn.content):
-        if isinstance(block, ToolResultBlock) and asked.pop(block.tool_use_id, None) is None:
+def _remove_answered(turn: Turn, path_index: int, unanswered: dict[str, int]) -> None:
+    for block_index, block in enumerate(turn.content):
+        if isinstance(block, ToolResultBlock) and unanswered.pop(block.tool_use_id, None) is None:
             raise InvalidRequestError(
-                f"messages.{shown}.content.{at}: unexpected `tool_use_id` found in `tool_result`"
-                f" blocks: {block.tool_use_id}. Each `tool_result` block must have a corresponding"
-                " `tool_use` block in the previous message."
+                f"messages.{path_index}.content.{block_index}: unexpected `tool_use_id` found in"
+                f" `tool_result` blocks: {block.tool_use_id}. Each `tool_result` block must"
+                " have a corresponding `tool_use` block in the previous message."
             )
 
 
 def _is_followed_by_user(turns: Sequence[Turn], index: int) -> bool:
-    """User turns after each other are one; a system turn between them does not part them."""
+    """Return whether the next turn, apart from system turns, is a user turn, too.
+
+    Such user turns count as one.
+    """
     after = index + 1
     while after < len(turns) and turns[after].role == "system":
         after += 1
     return after < len(turns) and turns[after].role == "user"
 
 
-def _check_all_answered(asked: dict[str, int]) -> None:
-    if not asked:
+def _check_all_answered(unanswered: dict[str, int]) -> None:
+    if not unanswered:
         return
-    first = next(iter(asked.values()))
-    ids = ", ".join(name for name, shown in asked.items() if shown == first)
+    first = next(iter(unanswered.values()))
+    ids = ", ".join(name for name, index in unanswered.items() if index == first)
     raise InvalidRequestError(
         f"messages.{first}: `tool_use` ids were found without `tool_result` blocks immediately"
         f" after: {ids}. Each `tool_use` block must have a corresponding `tool_result` block in the"

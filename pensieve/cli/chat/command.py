@@ -1,4 +1,4 @@
-"""The command `pensieve chat`: its flags, and what becomes of them: one answer or a conversation."""
+"""`pensieve chat`: parses its options and runs one question or a conversation."""
 
 from collections.abc import Callable
 from json import dumps
@@ -17,9 +17,9 @@ from pensieve.errors import UsageError
 from pensieve.paths import Paths
 from pensieve.settings import resolve as settings_module
 
-# Enough for a thought and a long piece of code.
+# Fits a long thought and a long piece of code.
 DEFAULT_MAX_TOKENS = 4096
-# More than any model's context; the server bounds what it generates by what fits.
+# More than any model's context, to which the server limits the answer anyway.
 MAX_TOKENS = 10**9
 
 
@@ -27,7 +27,7 @@ Print = Annotated[
     bool,
     Parameter(
         name=("--print", "-p"),
-        help="Print one answer as plain text, as in a pipe, also on a terminal.",
+        help="Print one answer as plain text even on a terminal, as in a pipe.",
     ),
 ]
 System = Annotated[
@@ -35,7 +35,7 @@ System = Annotated[
     Parameter(
         name=("--system", "-s"),
         metavar="TEXT",
-        help="Instructions that hold for the whole conversation.",
+        help="Set instructions for the whole conversation.",
     ),
 ]
 Model = Annotated[
@@ -43,7 +43,7 @@ Model = Annotated[
     Parameter(
         name=("--model", "-m"),
         metavar="NAME",
-        help="The model that must answer; an error where the server has another one.",
+        help="Require this model; fail if the server has another one.",
     ),
 ]
 MaxTokens = Annotated[
@@ -54,7 +54,7 @@ MaxTokens = Annotated[
             range(1, MAX_TOKENS + 1).__contains__,
         ),
         metavar="N",
-        help=f"The longest answer, {DEFAULT_MAX_TOKENS} tokens unless given.",
+        help=f"Limit the answer to this many tokens; the default is {DEFAULT_MAX_TOKENS}.",
     ),
 ]
 Temperature = Annotated[
@@ -62,15 +62,15 @@ Temperature = Annotated[
     Parameter(
         validator=Allowed("a number from 0 to 1, such as 0.7", lambda value: 0 <= value <= 1),
         metavar="T",
-        help="From 0 (always the likeliest word) to 1 (freely drawn). Without it, what the"
-        " server's settings or the model's makers say.",
+        help="Sample at this temperature, from 0 (always the likeliest token) to 1. The"
+        " default comes from the server's settings or the model.",
     ),
 ]
 Stats = Annotated[
     bool,
-    Parameter(help="Show tokens and seconds on standard error also where it is no terminal."),
+    Parameter(help="Show tokens and seconds on standard error even without a terminal."),
 ]
-HideThinking = Annotated[bool, Parameter(help="Do not show what a model thinks before it answers.")]
+HideThinking = Annotated[bool, Parameter(help="Hide what the model thinks before it answers.")]
 Json = Annotated[
     bool, Parameter(help="Print one JSON object: text, model, stop_reason, usage, timings.")
 ]
@@ -90,94 +90,100 @@ def chat(  # noqa: PLR0913 -- each is a flag
     stats: Stats = False,
     no_history: bool = False,
 ) -> int:
-    """Ask the model, or converse with it.
+    """Ask the model a question, or chat with it.
 
     For example:
       pensieve chat "Why is the sky blue?"
       git diff | pensieve chat "Write a commit message for this."
-      pensieve chat                          # a conversation; /help, Ctrl-D leaves
+      pensieve chat                          # chat; /help, Ctrl-D quits
 
     Parameters
     ----------
     question
-        The question. What is piped in comes before it.
+        Ask this; piped input is put before it.
     raw
-        Show markdown as the model writes it.
+        Show the markdown source.
     no_stream
-        Show the answer when it is whole.
+        Show the answer only when it is complete.
     no_history
-        Keep nothing of what is typed.
+        Do not save typed lines.
     """
     settings = settings_module.resolve()
     is_plain = print or json
-    manner = ChatOptions(
+    options = ChatOptions(
         max_tokens=max_tokens,
         temperature=temperature,
         hides_thinking=hide_thinking,
-        has_figures=stats or (output.is_seen() and not is_plain),
-        view=_views(is_raw=raw or print, is_held=no_stream, hides_thinking=hide_thinking or print),
+        shows_timing=stats or (output.stderr_is_tty() and not is_plain),
+        view=_views(
+            is_raw=raw or print, is_buffered=no_stream, hides_thinking=hide_thinking or print
+        ),
     )
-    has_person = output.is_typed() and output.is_seen()
-    link = ServerConnection(ConnectOptions(settings, has_person), model)
-    asked = _joined(output.piped_text(), question)
-    if asked:
-        return _answer_once(manner, link, (Turn("user", asked),), system, as_json=json)
-    if is_plain or not output.is_typed():
+    is_interactive = output.stdin_is_tty() and output.stderr_is_tty()
+    connection = ServerConnection(ConnectOptions(settings, is_interactive), model)
+    prompt = _join(output.piped_text(), question)
+    if prompt:
+        return _answer_once(options, connection, (Turn("user", prompt),), system, as_json=json)
+    if is_plain or not output.stdin_is_tty():
         raise _no_question()
-    return _converse(manner, link, system, None if no_history else settings.paths)
+    return _converse(options, connection, system, None if no_history else settings.paths)
 
 
 def _answer_once(
-    manner: ChatOptions,
-    link: ServerConnection,
+    options: ChatOptions,
+    connection: ServerConnection,
     turns: tuple[Turn, ...],
     system: str,
     *,
     as_json: bool,
 ) -> int:
-    peer = link.peer()
+    connected = connection.connect()
     answer = Answer()
     answer.receive(
-        peer.server, manner.call(peer, turns, system), NoView() if as_json else manner.view()
+        connected.server,
+        options.call(connected, turns, system),
+        NoView() if as_json else options.view(),
     )
     if as_json:
         output.data(dumps(_as_json(answer)))
-    conclude(answer, manner)
+    conclude(answer, options)
     return 0
 
 
 def _as_json(answer: Answer) -> dict[str, object]:
-    """One answer as an object. Seconds; thinking only where there was some."""
-    figures, turn, ended = answer.figures, answer.turn, answer.ended
+    """Return one answer as an object, times in seconds; `thinking` only if there was some."""
+    timing, turn, end = answer.timing, answer.turn, answer.end
     thinking = {"thinking": turn.thought} if turn.thought else {}
     return {
         "text": turn.text,
         **thinking,
-        "model": ended.model if ended else "",
-        "stop_reason": ended.stop_reason if ended else "",
-        "usage": dict(ended.usage) if ended else {},
+        "model": end.model if end else "",
+        "stop_reason": end.stop_reason if end else "",
+        "usage": dict(end.usage) if end else {},
         "timings": {
-            "first_text_s": round(figures.first_text_s, 3),
-            "total_s": round(figures.total_s, 3),
-            "tokens_per_second": round(figures.tokens_per_second or 0.0, 2),
+            "first_text_s": round(timing.first_text_s, 3),
+            "total_s": round(timing.total_s, 3),
+            "tokens_per_second": round(timing.tokens_per_second or 0.0, 2),
         },
     }
 
 
-def _converse(manner: ChatOptions, link: ServerConnection, system: str, paths: Paths | None) -> int:
+def _converse(
+    options: ChatOptions, connection: ServerConnection, system: str, paths: Paths | None
+) -> int:
     from pensieve.cli.chat.editor import editor_for
 
     history = paths.chat_history if paths else None
-    return Conversation(manner, link, editor_for(history), system).run()
+    return Conversation(options, connection, editor_for(history), system).run()
 
 
-def _views(*, is_raw: bool, is_held: bool, hides_thinking: bool) -> Callable[[], View]:
-    """What makes the view of each answer, as standard output can show it."""
-    if is_raw or not output.is_drawn():
-        shows_thoughts = output.is_read() and not hides_thinking
-        murmur = output.status if shows_thoughts else None
-        return lambda: _held(PlainView(output.stream, murmur), is_held=is_held)
-    return lambda: _held(_drawn_view(hides_thinking=hides_thinking), is_held=is_held)
+def _views(*, is_raw: bool, is_buffered: bool, hides_thinking: bool) -> Callable[[], View]:
+    """Return a factory of the view that standard output supports."""
+    if is_raw or not output.can_draw():
+        shows_thoughts = output.stdout_is_tty() and not hides_thinking
+        write_thought = output.status if shows_thoughts else None
+        return lambda: _buffered(PlainView(output.stream, write_thought), is_buffered=is_buffered)
+    return lambda: _buffered(_drawn_view(hides_thinking=hides_thinking), is_buffered=is_buffered)
 
 
 def _drawn_view(*, hides_thinking: bool) -> View:
@@ -188,17 +194,19 @@ def _drawn_view(*, hides_thinking: bool) -> View:
     return DrawnView(Rows(output.encoding()), screen, hides_thoughts=hides_thinking)
 
 
-def _held(view: View, *, is_held: bool) -> View:
-    return BufferedView(view) if is_held else view
+def _buffered(view: View, *, is_buffered: bool) -> View:
+    return BufferedView(view) if is_buffered else view
 
 
 def _no_question() -> UsageError:
     return UsageError(
-        "There is no question, and nobody at a terminal to ask for one.",
-        hint='Give it as an argument or pipe it in:\n  pensieve chat "Why is the sky blue?"',
+        "There is no question, and no terminal to type one.",
+        hint='Pass it as an argument or pipe it in:\n  pensieve chat "Why is the sky blue?"',
     )
 
 
-def _joined(piped: str | None, words: tuple[str, ...]) -> str:
-    """What was piped in, then the question, with an empty line between them."""
-    return "\n\n".join(part for part in ((piped or "").strip(), " ".join(words).strip()) if part)
+def _join(piped: str | None, arguments: tuple[str, ...]) -> str:
+    """Join piped text and question with an empty line between them."""
+    return "\n\n".join(
+        part for part in ((piped or "").strip(), " ".join(arguments).strip()) if part
+    )

@@ -1,4 +1,4 @@
-"""How much of the model's context a conversation takes, and how to make it take less."""
+"""Counts how much of the model's context a conversation uses, and trims it to fit."""
 
 from dataclasses import replace
 
@@ -8,13 +8,13 @@ from pensieve.cli.client.messages import Call, count_tokens
 from pensieve.cli.ui.progress import counted
 from pensieve.errors import PromptTooLongError
 
-# Of the context, what is kept free for the answer when room is made.
-ROOM = 4
+# The fraction of the context that is reserved for the answer when a conversation is trimmed: 1/4.
+ANSWER_DIVISOR = 4
 NEARLY_FULL = 0.8
 
 
 class ContextUsage:
-    """Owns the counts of a conversation: what the last answer left in the context, and totals since it began."""
+    """Owns a conversation's counts: tokens of the last exchange, and totals."""
 
     def __init__(self) -> None:
         self._used = self._context_tokens = 0
@@ -23,40 +23,41 @@ class ContextUsage:
         self._last = ""
 
     def add(self, answer: Answer, context_tokens: int) -> None:
-        """Count an answer that is whole. context_tokens: 0 where the server does not say."""
-        if answer.ended is None:
+        """Count a complete answer. context_tokens: 0 if the server does not report it."""
+        if answer.end is None:
             return
-        self._used = answer.ended.prompt_tokens + answer.ended.output_tokens
+        self._used = answer.end.prompt_tokens + answer.end.output_tokens
         self._context_tokens = context_tokens
         self._answers += 1
-        self._output_tokens += answer.ended.output_tokens
-        self._seconds += answer.figures.total_s
-        self._last = str(answer.figures)
+        self._output_tokens += answer.end.output_tokens
+        self._seconds += answer.timing.total_s
+        self._last = str(answer.timing)
 
     def clear(self) -> None:
-        """Nothing is in the context any more; the totals stay."""
+        """Reset the context; keep the totals."""
         self._used = 0
 
     def __str__(self) -> str:
-        """Tokens used, of how many; empty where that is not known."""
         if not self._used or not self._context_tokens:
             return ""
         share = self._used / self._context_tokens
-        said = f"context {100 * share:.0f} % ({self._used} of {self._context_tokens} tokens)"
-        return f"{said}, /clear begins anew" if share >= NEARLY_FULL else said
+        usage = f"context {100 * share:.0f} % ({self._used} of {self._context_tokens} tokens)"
+        return f"{usage}, /clear starts over" if share >= NEARLY_FULL else usage
 
-    def told(self) -> str:
-        """The whole conversation, as /stats shows it."""
+    def summary(self) -> str:
         if not self._answers:
-            return "Nothing was answered yet."
+            return "No answers yet."
         answers, tokens = counted(self._answers, "answer"), counted(self._output_tokens, "token")
         total = f"{answers}, {tokens} in {self._seconds:.1f} s"
         return "\n".join(part for part in (total, f"last: {self._last}", str(self)) if part)
 
 
 def without_oldest(server: Server, call: Call, error: PromptTooLongError) -> Call:
-    """`call` without as many of its first exchanges as must go. Raises `error` where even the question is too long."""
-    limit = error.context_tokens - min(call.max_tokens, error.context_tokens // ROOM)
+    """Return `call` without as many oldest exchanges as needed. Costs a request per exchange.
+
+    Raises `error` if even the question alone is too long.
+    """
+    limit = error.context_tokens - min(call.max_tokens, error.context_tokens // ANSWER_DIVISOR)
     turns = call.turns
     while len(turns) > 1:
         turns = turns[2:]

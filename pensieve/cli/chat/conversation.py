@@ -1,4 +1,4 @@
-"""A conversation on a terminal: questions, answers, the commands between them; what was said outlives errors and servers."""
+"""The interactive loop of `pensieve chat`; it survives errors and restarts of the server."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,51 +19,47 @@ if TYPE_CHECKING:
 
 PROMPT = "> "
 INTERRUPTED = 130
-# A question asked again at 0 would be answered in the same words.
+# At temperature 0 a retry would give the same answer.
 RETRY_TEMPERATURE = 0.8
 
 
+# The same for every question of a conversation.
 @dataclass(frozen=True, slots=True)
 class ChatOptions:
-    """How to ask, the same for every question. view: makes what shows one answer. has_figures: show them after each.
-
-    agrees: asks the person something that is yes or no.
-    """
-
     max_tokens: int
     temperature: float | None
     hides_thinking: bool
-    has_figures: bool
-    view: Callable[[], View]
-    agrees: Callable[[str], bool] = output.agrees
+    shows_timing: bool  # after each answer
+    view: Callable[[], View]  # creates the view of one answer
+    ask_yes_no: Callable[[str], bool] = output.ask_yes_no
 
-    def call(self, peer: ConnectedModel, turns: tuple[Turn, ...], system: str) -> Call:
-        """The call that asks `peer` for an answer to `turns`. A model that can think is asked to."""
-        shown = "hidden" if self.hides_thinking else "shown"
+    def call(self, connected: ConnectedModel, turns: tuple[Turn, ...], system: str) -> Call:
+        """Return the request for the next answer. A model that can think is asked to."""
+        display = "hidden" if self.hides_thinking else "shown"
         return Call(
-            model=peer.model,
+            model=connected.model,
             turns=turns,
             max_tokens=self.max_tokens,
             temperature=self.temperature,
             system=system,
-            thinking=shown if peer.served.thinks else "none",
+            thinking=display if connected.info.thinks else "none",
         )
 
 
 class Conversation:
-    """Owns the turns, the instructions and what was asked last."""
+    """Owns the turns, the instructions and the last question."""
 
     def __init__(
-        self, manner: ChatOptions, link: ServerConnection, editor: "Editor", system: str
+        self, options: ChatOptions, connection: ServerConnection, editor: "Editor", system: str
     ) -> None:
-        self._manner = manner
-        self._link = link
+        self._options = options
+        self._connection = connection
         self._editor = editor
         self._system = system
         self._turns: tuple[Turn, ...] = ()
-        self._asked = ""
-        self._begun = ""
-        self._meter = ContextUsage()
+        self._last_question = ""
+        self._prefill = ""
+        self._usage = ContextUsage()
         self._commands: dict[str, Callable[[str], None]] = {
             "help": lambda _: output.note(slash_commands.help_text()),
             "clear": self._clear,
@@ -73,114 +69,120 @@ class Conversation:
             "load": self._load,
             "retry": self._retry,
             "undo": self._undo,
-            "stats": lambda _: output.note(self._meter.told()),
+            "stats": lambda _: output.note(self._usage.summary()),
             "multi": self._switch_multi,
         }
 
     def run(self) -> int:
-        """Until Ctrl-D, /exit, or Ctrl-C twice at an empty prompt; the exit code. Raises where no server is to be had."""
-        peer = self._link.peer()
+        """Run until Ctrl-D, /exit, or Ctrl-C twice at an empty prompt; return the exit code.
+
+        Raises if no server can be reached at the start.
+        """
+        connected = self._connection.connect()
         output.hint(
-            f"{peer.model}. /help shows the commands, Ctrl-C ends an answer, Ctrl-D leaves."
+            f"{connected.model}. /help lists the commands, Ctrl-C stops an answer, Ctrl-D quits."
         )
         was_interrupted = False
         while True:
             try:
-                line = self._typed()
+                line = self._read_line()
             except EOFError:
                 return 0
             except KeyboardInterrupt:
                 if was_interrupted:
                     return INTERRUPTED
-                output.hint("Ctrl-D or Ctrl-C again leaves.")
+                output.hint("Ctrl-D or Ctrl-C again quits.")
                 was_interrupted = True
                 continue
             was_interrupted = False
-            meant = slash_commands.read(line)
-            if meant == slash_commands.Command("exit", ""):
+            parsed = slash_commands.read(line)
+            if parsed == slash_commands.Command("exit", ""):
                 return 0
-            self._do(meant)
+            self._execute(parsed)
 
-    def _typed(self) -> str:
-        begun, self._begun = self._begun, ""
-        return self._editor.ask(PROMPT, begun, str(self._meter))
+    def _read_line(self) -> str:
+        prefill, self._prefill = self._prefill, ""
+        return self._editor.ask(PROMPT, prefill, str(self._usage))
 
-    def _do(
-        self, meant: slash_commands.Message | slash_commands.Command | slash_commands.Unknown
+    def _execute(
+        self, parsed: slash_commands.Message | slash_commands.Command | slash_commands.Unknown
     ) -> None:
         try:
-            match meant:
+            match parsed:
                 case slash_commands.Message(text):
                     if text.strip():
-                        self._exchange(text, self._manner)
+                        self._ask(text, self._options)
                 case slash_commands.Command(name, argument):
                     self._commands[name](argument)
                 case slash_commands.Unknown(name, suggestion):
-                    maybe = f"Did you mean /{suggestion}?" if suggestion else "/help shows them."
-                    output.failure(f"There is no command /{name}. {maybe}", None)
+                    advice = f"Did you mean /{suggestion}?" if suggestion else "/help lists them."
+                    output.failure(f"There is no command /{name}. {advice}", None)
         except KeyboardInterrupt:
-            output.hint("(ended)")
+            output.hint("(stopped)")
         except PensieveError as error:
             output.failure(error.message, error.hint)
 
-    def _exchange(self, question: str, manner: ChatOptions) -> None:
-        """Ask; what is answered joins the conversation, also where it is broken off. Raises as `Completion.receive`."""
-        self._asked = question
-        peer = self._link.peer()
-        asked = (*self._turns, Turn("user", question))
+    def _ask(self, question: str, options: ChatOptions) -> None:
+        """Ask, and keep the answer, even a partial one. Raises as `Answer.receive`."""
+        self._last_question = question
+        connected = self._connection.connect()
+        turns = (*self._turns, Turn("user", question))
         try:
-            self._receive(peer, manner.call(peer, asked, self._system))
+            self._receive(connected, options.call(connected, turns, self._system))
         except PromptTooLongError as error:
-            self._make_room(peer, manner, asked, error)
+            self._trim(connected, options, turns, error)
 
-    def _receive(self, peer: ConnectedModel, call: Call) -> None:
+    def _receive(self, connected: ConnectedModel, call: Call) -> None:
         answer = Answer()
         try:
-            answer.receive(peer.server, call, self._manner.view())
+            answer.receive(connected.server, call, self._options.view())
         finally:
             if answer.turn.text.strip():
                 self._turns = (*call.turns, answer.turn)
-        self._meter.add(answer, peer.served.health.context_tokens)
-        conclude(answer, self._manner)
+        self._usage.add(answer, connected.info.health.context_tokens)
+        conclude(answer, self._options)
 
-    def _make_room(
+    def _trim(
         self,
-        peer: ConnectedModel,
-        manner: ChatOptions,
-        asked: tuple[Turn, ...],
+        connected: ConnectedModel,
+        options: ChatOptions,
+        turns: tuple[Turn, ...],
         error: PromptTooLongError,
     ) -> None:
-        """Leave out the oldest exchanges where the person agrees, and ask again. Raises where that is no help."""
-        if len(asked) < 3:
+        """Drop the oldest exchanges if the user agrees, and ask again. Raises if it cannot help."""
+        if len(turns) < 3:
             error.message = (
-                f"That is {error.prompt_tokens} tokens, and the model reads {error.context_tokens}."
+                f"The question has {error.prompt_tokens} tokens; the model's context is"
+                f" {error.context_tokens}."
             )
             raise error
         output.warning(
-            f"the conversation has grown to {error.prompt_tokens} tokens, and the model reads"
-            f" {error.context_tokens}. /clear begins anew."
+            f"the conversation has {error.prompt_tokens} tokens, and the model's context is"
+            f" {error.context_tokens}. /clear starts over."
         )
-        if not self._manner.agrees("Leave out the oldest questions and answers, and ask again?"):
+        if not self._options.ask_yes_no("Drop the oldest questions and answers, and ask again?"):
             return
-        call = without_oldest(peer.server, manner.call(peer, asked, self._system), error)
-        left_out = (len(asked) - len(call.turns)) // 2
+        call = without_oldest(connected.server, options.call(connected, turns, self._system), error)
+        dropped = (len(turns) - len(call.turns)) // 2
         output.hint(
-            f"Left out: the oldest {left_out} of {len(asked) // 2} questions, and their answers."
+            f"Dropped the oldest {dropped} of {len(turns) // 2} questions, and their answers."
         )
         self._turns = call.turns[:-1]
-        self._receive(peer, call)
+        self._receive(connected, call)
 
     # The commands
 
     def _clear(self, _: str) -> None:
-        self._turns, self._asked = (), ""
-        self._meter.clear()
-        output.hint("The conversation begins anew.")
+        self._turns, self._last_question = (), ""
+        self._usage.clear()
+        output.hint("The conversation starts over.")
 
     def _show_or_choose_model(self, name: str) -> None:
-        peer = self._link.choose(name) if name else self._link.peer()
-        context_tokens = peer.served.health.context_tokens
-        output.note(f"{peer.model}, {context_tokens} tokens of context, at {peer.server.base_url}")
+        connected = self._connection.choose(name) if name else self._connection.connect()
+        context_tokens = connected.info.health.context_tokens
+        output.note(
+            f"{connected.model}, {context_tokens} tokens of context, at {connected.server.base_url}"
+        )
 
     def _show_or_set_system(self, text: str) -> None:
         if text:
@@ -193,61 +195,63 @@ class Conversation:
             return
         path = Path(name).expanduser()
         transcript.save(
-            path, transcript.Transcript(self._turns, self._system, self._link.peer().model)
+            path, transcript.Transcript(self._turns, self._system, self._connection.connect().model)
         )
-        output.hint(f"Kept: {path}")
+        output.hint(f"Saved: {path}")
 
     def _load(self, name: str) -> None:
         if not name:
             output.failure("/load takes the name of a file.", None)
             return
-        kept = transcript.load(Path(name).expanduser())
-        self._turns, self._system, self._asked = kept.turns, kept.system, ""
-        output.hint(f"Loaded: {len(kept.turns) // 2} questions and their answers.")
+        loaded = transcript.load(Path(name).expanduser())
+        self._turns, self._system, self._last_question = loaded.turns, loaded.system, ""
+        output.hint(f"Loaded: {len(loaded.turns) // 2} questions and their answers.")
 
     def _retry(self, _: str) -> None:
-        if not self._asked:
-            output.failure("Nothing was asked yet.", None)
+        if not self._last_question:
+            output.failure("There is no question yet.", None)
             return
-        if self._turns and self._turns[-2].text == self._asked:
+        if self._turns and self._turns[-2].text == self._last_question:
             self._turns = self._turns[:-2]
-        usual = self._manner.temperature
-        if usual is None:
-            usual = self._link.peer().served.temperature
-        warmer = max(usual, RETRY_TEMPERATURE)
-        output.hint(f"Asked again, at temperature {warmer}: {_in_short(self._asked)}")
-        self._exchange(self._asked, replace(self._manner, temperature=warmer))
+        default = self._options.temperature
+        if default is None:
+            default = self._connection.connect().info.temperature
+        retry_temperature = max(default, RETRY_TEMPERATURE)
+        output.hint(
+            f"Asking again at temperature {retry_temperature}: {_abbreviated(self._last_question)}"
+        )
+        self._ask(self._last_question, replace(self._options, temperature=retry_temperature))
 
     def _undo(self, _: str) -> None:
         if not self._turns:
-            output.failure("There is nothing to take back.", None)
+            output.failure("There is nothing to undo.", None)
             return
-        self._begun = self._turns[-2].text
+        self._prefill = self._turns[-2].text
         self._turns = self._turns[:-2]
-        self._asked = self._turns[-2].text if self._turns else ""
-        output.hint("Taken back, with its answer. The question can be changed:")
+        self._last_question = self._turns[-2].text if self._turns else ""
+        output.hint("Removed the question and its answer. Edit the question:")
 
     def _switch_multi(self, _: str) -> None:
         self._editor.is_multi = not self._editor.is_multi
         keys = (
-            "Alt-Enter sends"
+            "Alt-Enter sends, Enter starts a new line"
             if self._editor.is_multi
-            else "Enter sends, Alt-Enter begins a new line"
+            else "Enter sends, Alt-Enter starts a new line"
         )
         output.hint(f"{keys}.")
 
 
-def conclude(answer: Answer, manner: ChatOptions) -> None:
-    """What is to be known about an answer beside its text."""
-    reason = answer.ended.stop_reason if answer.ended else ""
+def conclude(answer: Answer, options: ChatOptions) -> None:
+    """Print why the answer stopped early, and its timing."""
+    reason = answer.end.stop_reason if answer.end else ""
     if reason == "max_tokens":
-        output.hint(f"The answer stops at --max-tokens {manner.max_tokens}.")
+        output.hint(f"The answer reached --max-tokens {options.max_tokens}.")
     if reason == "model_context_window_exceeded":
-        output.warning("the model's context is full, so the answer stops here.")
-    if manner.has_figures:
-        output.hint(str(answer.figures))
+        output.warning("the answer stopped because the model's context is full.")
+    if options.shows_timing:
+        output.hint(str(answer.timing))
 
 
-def _in_short(text: str) -> str:
+def _abbreviated(text: str) -> str:
     line = text.strip().splitlines()[0]
     return line if len(line) <= 50 else f"{line[:49]}…"

@@ -1,6 +1,7 @@
-"""The line that a person types: several lines where wanted, with a history. The door to prompt_toolkit.
+"""The input line of a chat, with several lines and a history. Wraps prompt_toolkit.
 
-Enter sends, Alt-Enter begins a new line; in multi mode the other way round. Between three quotes Enter never sends.
+Enter sends and Alt-Enter starts a new line; multi mode swaps them. Within three quotes Enter never
+sends.
 """
 
 from collections.abc import Iterator
@@ -23,21 +24,23 @@ from pensieve.cli.chat.input_history import FileHistory
 from pensieve.cli.chat.slash_commands import COMMANDS, is_open
 from pensieve.cli.ui import output
 
-MORE = "  "
+CONTINUATION_PROMPT = "  "
 
 
 class Editor(Protocol):
-    """Where a conversation's lines come from."""
-
     is_multi: bool
 
-    def ask(self, prompt: str, begun: str = "", aside: str = "") -> str:
-        """A typed text. begun: what stands there already. aside: shown at the right. Raises EOFError (Ctrl-D) and KeyboardInterrupt (Ctrl-C)."""
+    def ask(self, prompt: str, prefill: str = "", status: str = "") -> str:
+        """Return the typed text.
+
+        prefill: text to edit. status: shown at the right. Raises EOFError on Ctrl-D, and
+        KeyboardInterrupt.
+        """
         ...
 
 
 class TerminalEditor:
-    """Owns the line editor. history: the file that keeps what was typed, None for nowhere. stream: where it is shown."""
+    """Owns the prompt session. history: the file of typed lines, None for none."""
 
     def __init__(self, history: Path | None, stream: TextIO, *, is_coloured: bool) -> None:
         self.is_multi = False
@@ -50,15 +53,14 @@ class TerminalEditor:
             completer=SlashCompleter(),
             complete_while_typing=False,
             tempfile_suffix=".md",
-            prompt_continuation=MORE,
+            prompt_continuation=CONTINUATION_PROMPT,
             color_depth=None if is_coloured else ColorDepth.DEPTH_1_BIT,
             enable_suspend=True,
             style=Style.from_dict({"rprompt": "dim"}),
         )
 
-    def ask(self, prompt: str, begun: str = "", aside: str = "") -> str:
-        """A typed text."""
-        return self._session.prompt(prompt, default=begun, rprompt=aside)
+    def ask(self, prompt: str, prefill: str = "", status: str = "") -> str:
+        return self._session.prompt(prompt, default=prefill, rprompt=status)
 
     def _keys(self) -> KeyBindings:
         keys = KeyBindings()
@@ -90,36 +92,33 @@ class TerminalEditor:
 
 
 class PlainEditor:
-    """For a terminal that obeys no sequences: a plain line, and more of them between three quotes."""
+    """For a terminal without escape sequences: plain lines, more of them within three quotes."""
 
     def __init__(self) -> None:
         self.is_multi = False
 
-    def ask(self, prompt: str, begun: str = "", aside: str = "") -> str:
-        """A typed text. What is begun is shown to be typed again."""
-        del aside
-        if begun:
-            output.note(begun)
+    def ask(self, prompt: str, prefill: str = "", status: str = "") -> str:
+        del status
+        if prefill:
+            output.note(prefill)
         text = output.ask(prompt)
         while is_open(text):
-            text += "\n" + output.ask(MORE)
+            text += "\n" + output.ask(CONTINUATION_PROMPT)
         return text
 
 
 def editor_for(history: Path | None) -> Editor:
-    """The editor that this terminal can show."""
     if is_dumb_terminal():
         return PlainEditor()
-    return TerminalEditor(history, output.typing_stream(), is_coloured=output.is_styled())
+    return TerminalEditor(history, output.prompt_stream(), is_coloured=output.can_style())
 
 
 class SlashCompleter(Completer):
-    """Names of commands, and of files for those that take one."""
+    """Completes the names of commands, and of files for /save and /load."""
 
     def get_completions(
         self, document: Document, complete_event: CompleteEvent
     ) -> Iterator[Completion]:
-        """What may follow the text before the cursor."""
         text = document.text_before_cursor
         name, has_argument, argument = text.removeprefix("/").partition(" ")
         if not text.startswith("/"):

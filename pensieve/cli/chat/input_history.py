@@ -1,6 +1,7 @@
-"""What was typed before: a private file of JSON strings, one a line, so that an entry may have many lines.
+"""The history of typed lines: a private file with one JSON string a line.
 
-Conversations at the same time add to it each for itself. What cannot be read or written costs the history, not the conversation.
+Concurrent chats append to it independently. A file that cannot be read or written disables the
+history, not the conversation.
 """
 
 import json
@@ -20,14 +21,14 @@ MAX_ENTRIES = 1000
 
 
 class FileHistory(History):
-    """Owns the file `path`, which its user alone can read."""
+    """Owns the file `path`, readable by its user only."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
 
     def load_history_strings(self) -> list[str]:
-        """The entries, the newest first. A file that has grown long is cut to the newest."""
+        """Return the entries, newest first. Trims a long file to the newest."""
         entries = list(self._entries())
         if len(entries) > 2 * MAX_ENTRIES:
             entries = entries[-MAX_ENTRIES:]
@@ -36,13 +37,12 @@ class FileHistory(History):
         return entries[::-1]
 
     def append_string(self, string: str) -> None:
-        """Keep what was typed, unless it begins with a space or is what was typed last."""
+        """Store a line, unless it begins with a space or repeats the last one."""
         if not string.strip() or string[0] == " " or string in self.get_strings()[-1:]:
             return
         super().append_string(string)
 
     def store_string(self, string: str) -> None:
-        """One more entry at the end of the file."""
         with suppress(OSError, NotWritableError):
             make_private(self._path.parent)
             descriptor = open_private(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)

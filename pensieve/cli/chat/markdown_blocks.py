@@ -1,6 +1,6 @@
-"""Parts an answer in markdown into pieces as it arrives: those that nothing which comes can change, and those that still may.
+"""Splits a markdown answer into pieces as it arrives: those that are final, and the rest.
 
-Pure. What is finished depends on whole lines alone, so the pieces are the same however the text is split.
+Pure. Finality depends on whole lines only, so the pieces do not depend on how the text is split.
 """
 
 import re
@@ -11,11 +11,11 @@ from itertools import takewhile
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-# So much code before a line is enough to tell what the line is; more would make long blocks slow.
+# Preceding lines for highlighting a line of code; more would make long blocks slow.
 CONTEXT_LINES = 40
-UNTOLD_FENCE = re.compile(r" {0,3}(`{1,2}|~{1,2})$")
+PARTIAL_FENCE = re.compile(r" {0,3}(`{1,2}|~{1,2})$")
 PARSER = (
-    # HTML is text here: what a model says is shown, not obeyed. References and images would hide what they say.
+    # HTML is shown as text. References and images would hide text.
     MarkdownIt("commonmark", {"html": False})
     .enable(["table", "strikethrough"])
     .disable(["reference", "image"])
@@ -24,32 +24,25 @@ PARSER = (
 
 @dataclass(frozen=True, slots=True)
 class Prose:
-    """One block, or one item of a list. number: the item's, in an ordered list. is_next: an item after another one."""
-
     source: str
-    number: int | None = None
-    is_next: bool = False
+    number: int | None = None  # of an item in an ordered list
+    is_next: bool = False  # an item that follows another one
 
 
 @dataclass(frozen=True, slots=True)
 class FenceOpening:
-    """Code in `language` follows."""
-
     language: str
 
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """Lines of code. before: what went before them in the same block."""
-
     language: str
     lines: tuple[str, ...]
-    before: tuple[str, ...]
+    before: tuple[str, ...]  # preceding lines of the same block
 
 
 @dataclass(frozen=True, slots=True)
-class FenceEnd:
-    """The code is over."""
+class FenceEnd: ...
 
 
 Piece = Prose | FenceOpening | Code | FenceEnd
@@ -57,7 +50,7 @@ Piece = Prose | FenceOpening | Code | FenceEnd
 
 @dataclass(slots=True)
 class Fence:
-    """An open block of code. Owns its lines so far."""
+    """An open code block. Owns its lines so far."""
 
     mark: str
     indent: int
@@ -65,19 +58,18 @@ class Fence:
     lines: list[str] = field(default_factory=list[str])
 
     def is_closed_by(self, line: str) -> bool:
-        """Whether `line` ends the block (CommonMark 4.5)."""
-        words = line.strip()
-        is_mark = len(words) >= len(self.mark) and set(words) == {self.mark[0]}
+        """Return whether `line` ends the block (CommonMark 4.5)."""
+        stripped = line.strip()
+        is_mark = len(stripped) >= len(self.mark) and set(stripped) == {self.mark[0]}
         return is_mark and len(line) - len(line.lstrip()) < 4
 
     def code(self, line: str) -> Code:
-        """`line` as a piece."""
-        shown = line[min(self.indent, len(line) - len(line.lstrip())) :]
-        return Code(self.language, (shown,), tuple(self.lines[-CONTEXT_LINES:]))
+        dedented = line[min(self.indent, len(line) - len(line.lstrip())) :]
+        return Code(self.language, (dedented,), tuple(self.lines[-CONTEXT_LINES:]))
 
 
 class Blocks:
-    """Owns the text that is not finished yet. number, is_next: of the list item that it begins with, if it does."""
+    """Owns the unfinished text."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
@@ -87,29 +79,32 @@ class Blocks:
         self._is_next = False
 
     def feed(self, text: str) -> list[Piece]:
-        """Take `text` in; the pieces that it finishes."""
+        """Add `text` and return the pieces that it finishes."""
         *whole, self._partial = (self._partial + text).split("\n")
-        return [piece for line in whole for piece in self._line(line)]
+        return [piece for line in whole for piece in self._add_line(line)]
 
     def rest(self) -> list[Piece]:
-        """What is not finished, as it looks now: open marks closed, half a table or half a fence not yet said."""
+        """Return the unfinished pieces as they look now.
+
+        Open marks are closed; a half table and a half fence are left out.
+        """
         if self._fence:
             is_closing = self._partial.strip() and not self._partial.strip().strip(
                 self._fence.mark[0]
             )
             return [] if is_closing or not self._partial else [self._fence.code(self._partial)]
-        lines = [*self._lines, "" if UNTOLD_FENCE.match(self._partial) else self._partial]
+        lines = [*self._lines, "" if PARTIAL_FENCE.match(self._partial) else self._partial]
         lines = lines[: len(lines) - _half_table(lines)]
         return list(self._pieces(_with_marks_closed("\n".join(lines))))
 
     def end(self) -> list[Piece]:
-        """Nothing comes any more: all the rest."""
+        """Return all remaining pieces and reset."""
         pieces = self.feed("\n") if self._partial else []
         pieces += [FenceEnd()] if self._fence else self._pieces("\n".join(self._lines))
         self.__init__()
         return pieces
 
-    def _line(self, line: str) -> Iterator[Piece]:
+    def _add_line(self, line: str) -> Iterator[Piece]:
         if self._fence is None:
             self._lines.append(line)
             yield from self._finished()
@@ -122,7 +117,7 @@ class Blocks:
             yield code
 
     def _finished(self) -> Iterator[Piece]:
-        """All blocks but the last one; of a list, all items but the last; a fence as soon as it is open."""
+        """Yield all blocks but the last; of a list all items but the last; a fence at once."""
         blocks = _top_level(PARSER.parse("\n".join(self._lines)))
         if not blocks:
             self._lines.clear()
@@ -132,14 +127,14 @@ class Blocks:
             yield from self._pieces("\n".join(self._lines[: _start(last[0])]))
             yield from self._open(last[0])
             return
-        kept = _start(_items(last)[-1][0] if _items(last) else last[0])
-        if not kept:
+        start = _start(_items(last)[-1][0] if _items(last) else last[0])
+        if not start:
             return
         pieces = list(self._pieces("\n".join(self._lines)))
-        self._lines = self._lines[kept:]
-        held = pieces.pop()
-        if isinstance(held, Prose):
-            self._number, self._is_next = held.number, held.is_next
+        self._lines = self._lines[start:]
+        unfinished = pieces.pop()
+        if isinstance(unfinished, Prose):
+            self._number, self._is_next = unfinished.number, unfinished.is_next
         yield from pieces
 
     def _open(self, token: Token) -> Iterator[Piece]:
@@ -151,7 +146,7 @@ class Blocks:
         yield FenceOpening(language)
 
     def _pieces(self, source: str) -> Iterator[Piece]:
-        """Everything in `source`. Code that is fenced comes as its opening and its lines."""
+        """Yield the pieces of `source`. A fence yields its opening and its lines."""
         lines = source.split("\n")
         for index, block in enumerate(_top_level(PARSER.parse(source))):
             token = block[0]
@@ -163,7 +158,7 @@ class Blocks:
             elif items := _items(block):
                 yield from self._listed(items, lines, token, is_first=index == 0)
             else:
-                yield Prose(_cut(lines, token))
+                yield Prose(_source_of(lines, token))
 
     def _listed(
         self, items: Sequence[list[Token]], lines: Sequence[str], token: Token, *, is_first: bool
@@ -175,16 +170,14 @@ class Blocks:
         for at, item in enumerate(items):
             own = None if number is None else number + at
             is_next = at > 0 or (is_first and self._is_next)
-            yield Prose(_cut(lines, item[0]), own, is_next)
+            yield Prose(_source_of(lines, item[0]), own, is_next)
 
 
 def _top_level(tokens: Sequence[Token]) -> list[list[Token]]:
-    """The tokens of each block."""
     return _grouped(tokens, 0)
 
 
 def _items(block: Sequence[Token]) -> list[list[Token]]:
-    """The tokens of each item, where the block is a list."""
     if block[0].type not in {"ordered_list_open", "bullet_list_open"}:
         return []
     return _grouped(block[1:-1], 1)
@@ -203,22 +196,22 @@ def _start(token: Token) -> int:
     return token.map[0] if token.map else 0
 
 
-def _cut(lines: Sequence[str], token: Token) -> str:
+def _source_of(lines: Sequence[str], token: Token) -> str:
     start, end = token.map or [0, 0]
     return "\n".join(lines[start:end]).rstrip()
 
 
 def _half_table(lines: Sequence[str]) -> int:
-    """How many of the last lines may become a table and are none yet: a head, and not all of the line below it."""
-    said = lines[:-1] if not lines[-1] else lines
-    rows = list(takewhile(lambda line: line.lstrip().startswith("|"), reversed(said)))
+    """Return how many of the last lines are a table head without a complete delimiter row."""
+    complete = lines[:-1] if not lines[-1] else lines
+    rows = list(takewhile(lambda line: line.lstrip().startswith("|"), reversed(complete)))
     if len(rows) == 2 and set(rows[0]) - set("|-: "):
         return 0
-    return len(rows) + len(lines) - len(said) if len(rows) in {1, 2} else 0
+    return len(rows) + len(lines) - len(complete) if len(rows) in {1, 2} else 0
 
 
 def _with_marks_closed(source: str) -> str:
-    """`source` with the last paragraph's open `**` or backtick closed, so that it looks as it will."""
+    """Close an open `**` or backtick of the last paragraph, so that it looks final."""
     paragraph = source.rpartition("\n\n")[2]
     if paragraph.count("`") % 2:
         return source if paragraph.endswith(("`", " ")) else source + "`"

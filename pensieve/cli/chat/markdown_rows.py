@@ -1,7 +1,8 @@
-"""Turns pieces of an answer into rows of styled text, as wide as the terminal. The door to rich's drawing.
+"""Renders pieces of an answer as rows of styled text of the terminal's width. Wraps rich.
 
-Colours are those of the terminal's own palette that can be read on a light and on a dark ground. rich writes to nobody:
-rows are values. What a piece says is freed of terminal control here once more, after entities and links are decoded.
+Colours are those of the terminal's palette that are legible on light and dark backgrounds. rich
+writes to no file: rows are values. Text is stripped of terminal control once more here, after
+entities and links are decoded.
 """
 
 import io
@@ -27,7 +28,7 @@ from pensieve.cli.ui.escapes import EscapeStripper
 MIN_COLUMNS = 20
 RULE_COLUMNS = 40
 LINE = "─"
-# For terminals without such signs. rich knows by itself what to draw tables with.
+# For terminals without these characters. rich chooses table borders by itself.
 PLAIN = str.maketrans("─•▌…", "-*|.")
 DIM = Style(dim=True)
 THOUGHT = Style(dim=True, italic=True)
@@ -70,21 +71,19 @@ CODE_THEME = ANSISyntaxTheme(
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of the terminal with its styles. cells: how wide it is, more than the terminal where that shall break it."""
-
-    text: str
-    cells: int
+    text: str  # one line of the terminal, with its styles
+    cells: int  # its width; more than the terminal's if the terminal is to wrap it
 
 
 BLANK = Row("", 0)
 
 
 class Rows:
-    """Draws pieces. Owns rich's console, which is as wide as was last asked for. encoding: the terminal's."""
+    """Owns rich's console. encoding: the terminal's."""
 
     def __init__(self, encoding: str = "utf-8") -> None:
         self._console = Console(
-            file=_Nowhere(encoding),
+            file=_EncodingOnly(encoding),
             force_terminal=True,
             color_system="standard",
             theme=THEME,
@@ -96,10 +95,13 @@ class Rows:
         )
 
     def of(self, piece: Piece, columns: int, *, folds: bool) -> list[Row]:
-        """The rows of one piece. folds: break code that is too wide here; otherwise the terminal does, and it can be copied."""
+        """Return the rows of one piece.
+
+        folds: wrap wide code here. Otherwise the terminal wraps it, and it can be copied.
+        """
         match piece:
             case Prose():
-                return _without_blank_ends(self._drawn(_Answer(piece), columns))
+                return _strip_blank_rows(self._drawn(_Answer(piece), columns))
             case FenceOpening(language):
                 title = f"{LINE * 2} {_clean(language)} " if language else ""
                 return [self._rule(title, columns)]
@@ -111,11 +113,9 @@ class Rows:
                 return [self._row(line.render(self._console)) for line in _highlighted(piece)]
 
     def of_thought(self, text: str, columns: int) -> list[Row]:
-        """The rows of a line of what the model thinks."""
         return self._drawn(Text(text, THOUGHT), columns)
 
     def of_note(self, text: str, columns: int) -> list[Row]:
-        """The row of a word about what goes on."""
         return self._drawn(Text(text, DIM, no_wrap=True, overflow="ellipsis"), columns)
 
     def _rule(self, title: str, columns: int) -> Row:
@@ -129,29 +129,29 @@ class Rows:
         return [self._row(line) for line in drawn]
 
     def _row(self, segments: Iterable[Segment]) -> Row:
-        shown = [segment for segment in segments if not segment.control and segment.text != "\n"]
-        while shown and not shown[-1].text.strip():
-            shown.pop()
-        if shown:
-            shown[-1] = Segment(shown[-1].text.rstrip(), shown[-1].style)
+        visible = [segment for segment in segments if not segment.control and segment.text != "\n"]
+        while visible and not visible[-1].text.strip():
+            visible.pop()
+        if visible:
+            visible[-1] = Segment(visible[-1].text.rstrip(), visible[-1].style)
         text = "".join(
             (segment.style or Style()).render(segment.text, color_system=ColorSystem.STANDARD)
-            for segment in shown
+            for segment in visible
         )
-        cells = sum(segment.cell_length for segment in shown)
+        cells = sum(segment.cell_length for segment in visible)
         return Row(
             text if self._console.encoding.startswith("utf") else text.translate(PLAIN), cells
         )
 
 
-def _without_blank_ends(rows: Sequence[Row]) -> list[Row]:
-    """What is between blocks is not the block's business."""
-    said = [at for at, row in enumerate(rows) if row.cells]
-    return list(rows[said[0] : said[-1] + 1]) if said else []
+def _strip_blank_rows(rows: Sequence[Row]) -> list[Row]:
+    """Strip blank rows: the space between blocks belongs to the caller."""
+    nonblank = [at for at, row in enumerate(rows) if row.cells]
+    return list(rows[nonblank[0] : nonblank[-1] + 1]) if nonblank else []
 
 
-class _Nowhere(io.StringIO):
-    """rich asks its file which characters it can show, and writes nothing to it."""
+class _EncodingOnly(io.StringIO):
+    """A file that gives rich an encoding and is never written to."""
 
     def __init__(self, encoding: str) -> None:
         super().__init__()
@@ -205,7 +205,7 @@ class _ListItem(markdown.ListItem):
 
 
 class _Answer(markdown.Markdown):
-    """One block of an answer. Links show where they lead; what is decoded is freed of control."""
+    """One block of an answer. Links show their targets; decoded text is stripped of control."""
 
     elements: ClassVar = markdown.Markdown.elements | {
         "heading_open": _Heading,
@@ -223,25 +223,25 @@ class _Answer(markdown.Markdown):
                 token.attrs["start"] = piece.number
             token.content = EscapeStripper().feed(token.content)
             if token.children is not None:
-                token.children = [*_shown(token.children)]
+                token.children = [*_inline_tokens(token.children)]
 
 
-def _shown(tokens: Sequence[Token]) -> Iterable[Token]:
-    """Inline tokens with line ends kept as they are said, and links as their words and where they lead."""
-    words: list[str] = []
+def _inline_tokens(tokens: Sequence[Token]) -> Iterable[Token]:
+    """Yield inline tokens with line ends preserved, and links as text and target."""
+    texts: list[str] = []
     address = ""
     for token in tokens:
         match token.type:
             case "link_open":
-                words, address = [], str(token.attrs.get("href", ""))
+                texts, address = [], str(token.attrs.get("href", ""))
             case "link_close":
-                said = "".join(words)
-                is_said = said in {address, unquote(address), address.removeprefix("mailto:")}
-                if not is_said:
+                text = "".join(texts)
+                is_visible = text in {address, unquote(address), address.removeprefix("mailto:")}
+                if not is_visible:
                     yield Token("text", "", 0, content=_clean(f" ({address})"))
             case "softbreak":
                 yield Token("hardbreak", "br", 0)
             case _:
                 token.content = EscapeStripper().feed(token.content)
-                words.append(token.content)
+                texts.append(token.content)
                 yield token

@@ -1,4 +1,4 @@
-"""One answer received: asked for, shown as it comes, kept with its figures also where it is broken off."""
+"""Requests one answer and shows it as it arrives; keeps text and timing, even if interrupted."""
 
 import time
 from collections.abc import Callable
@@ -13,80 +13,80 @@ from pensieve.cli.ui.progress import counted
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """How fast an answer came. Seconds from the call: to the first word, thought or said, and to the end."""
-
+class AnswerTiming:
     output_tokens: int
-    first_text_s: float
+    first_text_s: float  # from the call to the first text or thought
     total_s: float
 
     @property
     def tokens_per_second(self) -> float | None:
-        """The decode rate: what came after the first word, over the time that it took."""
+        """Return the decode rate: the tokens after the first, over their time."""
         decoding_s = self.total_s - self.first_text_s
         if self.output_tokens < 2 or decoding_s <= 0:
             return None
         return (self.output_tokens - 1) / decoding_s
 
     def __str__(self) -> str:
-        """As a person reads them."""
-        said = f"{counted(self.output_tokens, 'token')} in {self.total_s:.1f} s"
+        summary = f"{counted(self.output_tokens, 'token')} in {self.total_s:.1f} s"
         rate = self.tokens_per_second
         if rate is None:
-            return said
-        return f"{said} (first after {self.first_text_s:.1f} s), {rate:.1f} tokens per second"
+            return summary
+        return f"{summary} (first after {self.first_text_s:.1f} s), {rate:.1f} tokens per second"
 
 
 class Answer:
-    """Owns what has come of one answer. ended: None until it is whole."""
+    """Owns what has arrived of one answer."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._began_at = self._ended_at = clock()
+        self._started_at = self._ended_at = clock()
         self._first_at: float | None = None
         self._texts: list[str] = []
         self._thoughts: list[str] = []
-        self.ended: StreamEnd | None = None
+        self.end: StreamEnd | None = None  # set once the answer is complete
 
     @property
     def turn(self) -> Turn:
-        """The assistant's turn, as much as there is of it. A thought goes back only when it came with its signature."""
-        signature = self.ended.signature if self.ended else ""
+        """Return the turn so far. The thought is sent back only if it has a signature."""
+        signature = self.end.signature if self.end else ""
         return Turn("assistant", "".join(self._texts), "".join(self._thoughts), signature)
 
     @property
-    def figures(self) -> Figures:
-        """How fast it came; no tokens are known before the end."""
+    def timing(self) -> AnswerTiming:
+        """Return the timing so far; the token count is 0 before the end."""
         first_at = self._ended_at if self._first_at is None else self._first_at
-        tokens = self.ended.output_tokens if self.ended else 0
-        return Figures(tokens, first_at - self._began_at, self._ended_at - self._began_at)
+        tokens = self.end.output_tokens if self.end else 0
+        return AnswerTiming(tokens, first_at - self._started_at, self._ended_at - self._started_at)
 
     def receive(self, server: Server, call: Call, view: View) -> None:
-        """Ask, and show what comes. Raises as `messages.answer` does, and KeyboardInterrupt; what came by then is kept."""
-        self._began_at = self._clock()
-        with closing(answer(server, call)) as stream, output.typing_unseen():
+        """Request the answer and show it. Raises as `messages.answer`, and KeyboardInterrupt.
+
+        What has arrived by then is kept.
+        """
+        self._started_at = self._clock()
+        with closing(answer(server, call)) as stream, output.echo_disabled():
             try:
                 for event in stream:
-                    self._take(event, view)
+                    self._handle(event, view)
             finally:
                 view.end()
                 self._ended_at = self._clock()
 
-    def _take(self, event: Text | Thought | Waiting | StreamEnd, view: View) -> None:
+    def _handle(self, event: Text | Thought | Waiting | StreamEnd, view: View) -> None:
         match event:
             case Text(text):
-                self._begin()
+                self._mark_first()
                 self._texts.append(text)
-                view.say(text)
+                view.add_text(text)
             case Thought(text):
-                self._begin()
+                self._mark_first()
                 self._thoughts.append(text)
-                view.think(text)
+                view.add_thought(text)
             case Waiting():
-                view.wait(self._clock() - self._began_at)
+                view.show_waiting(self._clock() - self._started_at)
             case StreamEnd():
-                self.ended = event
+                self.end = event
 
-    def _begin(self) -> None:
+    def _mark_first(self) -> None:
         if self._first_at is None:
             self._first_at = self._clock()

@@ -1,4 +1,4 @@
-"""Which server a conversation talks to: found anew for each question, waited for while it loads, started where a person agrees."""
+"""Finds the server for each question of a chat; waits while it loads, or starts it on request."""
 
 import subprocess
 import time
@@ -17,22 +17,19 @@ from pensieve.settings.resolve import Settings
 POLL_S = 0.2
 
 
+# A server that has just answered, and the name of its model.
 @dataclass(frozen=True, slots=True)
 class ConnectedModel:
-    """A server that answered just now, and the name that its model is called by."""
-
     server: Server
     model: str
-    served: ServerInfo
+    info: ServerInfo
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectOptions:
-    """What a link is made of. has_person: somebody can be asked, and sees what is waited for."""
-
     settings: Settings
-    has_person: bool
-    agrees: Callable[[str], bool] = output.agrees
+    is_interactive: bool  # a user sees progress and can answer questions
+    ask_yes_no: Callable[[str], bool] = output.ask_yes_no
     start: Callable[[Sequence[str]], int] = lambda command: (
         subprocess.run(  # noqa: S603 -- our own interpreter
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False
@@ -42,103 +39,107 @@ class ConnectOptions:
 
 
 class ServerConnection:
-    """Owns which server answered last. model: the one that was asked for by name, None for whichever is served."""
+    """Owns the last connection. model: the name that was requested, None for any."""
 
-    def __init__(self, means: ConnectOptions, model: str | None) -> None:
-        self._means = means
+    def __init__(self, options: ConnectOptions, model: str | None) -> None:
+        self._options = options
         self._model = model
         self._last: ConnectedModel | None = None
 
-    def peer(self) -> ConnectedModel:
-        """The server as it is now, ready to answer where a person waits for that.
+    def connect(self) -> ConnectedModel:
+        """Return the current server; on a terminal, wait until it is ready.
 
-        Raises `NoServerError` where there is none, `RequestError` where it serves another model than was asked for.
+        Raises `NoServerError`, or `RequestError` if it serves another model than requested.
         """
         try:
-            found = self._found()
+            found = self._find()
         except NoServerError:
-            if not self._means.has_person:
+            if not self._options.is_interactive:
                 raise
-            self._bring_up()
-            found = self._come_up()
-        peer = self._checked(self._loaded(found))
-        if self._last and self._last.served.pid != peer.served.pid:
+            self._start_or_wait()
+            found = self._wait_until_listening()
+        connected = self._require_model(self._wait_until_loaded(found))
+        if self._last and self._last.info.pid != connected.info.pid:
             output.hint(
-                f"Connected again: the server was started anew. {peer.model} at {peer.server.base_url}"
+                f"Reconnected after a restart of the server: {connected.model}"
+                f" at {connected.server.base_url}"
             )
-        self._last = peer
-        return peer
+        self._last = connected
+        return connected
 
     def choose(self, model: str) -> ConnectedModel:
-        """Ask for `model` from now on. Raises as `peer` does, and then nothing changes."""
+        """Require `model` from now on. Raises as `connect` does, without any change."""
         before, self._model = self._model, model
         try:
-            return self.peer()
+            return self.connect()
         except RequestError:
             self._model = before
             raise
 
-    def _found(self) -> ConnectedModel:
-        target = find_target(self._means.settings)
+    def _find(self) -> ConnectedModel:
+        target = find_target(self._options.settings)
         if not target.is_listening:
             raise NoServerError(target.base_url)
         server = Server(target.base_url, target.api_key, target.pid)
-        known = identify(server)
-        return ConnectedModel(server, known.health.model or target.model, known)
+        info = identify(server)
+        return ConnectedModel(server, info.health.model or target.model, info)
 
-    def _loaded(self, peer: ConnectedModel) -> ConnectedModel:
-        """Wait while it loads. Without a person the server's own words, which come with the answer, do."""
-        if not self._means.has_person or peer.served.health.status != "loading":
-            return peer
-        output.hint(f"The server loads {peer.model} …")
-        while peer.served.health.status == "loading":
-            self._means.pause()
-            peer = self._found()
-        if peer.served.health.status == "failed":
+    def _wait_until_loaded(self, connected: ConnectedModel) -> ConnectedModel:
+        """Wait while the model loads. Without a terminal the answer's own error is enough."""
+        if not self._options.is_interactive or connected.info.health.status != "loading":
+            return connected
+        output.hint(f"The server is loading {connected.model} …")
+        while connected.info.health.status == "loading":
+            self._options.pause()
+            connected = self._find()
+        if connected.info.health.status == "failed":
             raise ServerUnavailableError(
-                peer.served.health.detail or "The engine has failed and gives no reason.",
-                hint="See how the server is:\n  pensieve status",
+                connected.info.health.detail or "The engine has failed without giving a reason.",
+                hint="Check the server:\n  pensieve status",
             )
-        return peer
+        return connected
 
-    def _checked(self, peer: ConnectedModel) -> ConnectedModel:
-        """The server answers under any name, with the one model that it has."""
-        if self._model is None or not peer.served.health.model:
-            return peer
-        if self._model in _names(peer) or served_name(self._model) in _names(peer):
-            return peer
+    def _require_model(self, connected: ConnectedModel) -> ConnectedModel:
+        """The server accepts any name, but has one model; so compare here."""
+        if self._model is None or not connected.info.health.model:
+            return connected
+        if self._model in _names(connected) or served_name(self._model) in _names(connected):
+            return connected
         raise RequestError(
-            f"The server at {peer.server.base_url} serves {peer.model}, not {self._model}.",
+            f"The server at {connected.server.base_url} serves {connected.model},"
+            f" not {self._model}.",
             hint=f"Serve it instead:\n  pensieve restart --model {self._model}",
         )
 
-    def _bring_up(self) -> None:
-        """Wait for a server that is just starting, or start one where the person agrees. Raises `NoServerError`."""
-        settings = self._means.settings
+    def _start_or_wait(self) -> None:
+        """Accept a starting server, or start one if the user agrees. Raises `NoServerError`."""
+        settings = self._options.settings
         target = find_target(settings)
         if server_lock.is_held(settings.paths):
             output.hint("The server is starting …")
-        elif self._means.agrees(f"No pensieve server answers at {target.base_url}. Start it now?"):
-            wanted = self._wanted()
-            model = ["--model", wanted] if wanted else []
-            if self._means.start(python("-m", "pensieve", "start", *model)):
+        elif self._options.ask_yes_no(
+            f"No pensieve server answers at {target.base_url}. Start it now?"
+        ):
+            model_name = self._preferred_model()
+            model = ["--model", model_name] if model_name else []
+            if self._options.start(python("-m", "pensieve", "start", *model)):
                 raise ServerUnavailableError("The server did not start.")
         else:
             raise NoServerError(target.base_url)
 
-    def _wanted(self) -> str:
-        """The model that was asked for; else that of the server that answered last, with which the conversation was."""
-        return self._model or (self._last.served.health.repo if self._last else "")
+    def _preferred_model(self) -> str:
+        """Return the requested model, else the model of the conversation so far."""
+        return self._model or (self._last.info.health.repo if self._last else "")
 
-    def _come_up(self) -> ConnectedModel:
-        """The server that is starting, once it listens: it may fetch its model first. Raises `NoServerError` where it ends."""
-        while server_lock.is_held(self._means.settings.paths):
+    def _wait_until_listening(self) -> ConnectedModel:
+        """Wait until the server listens, after a download perhaps. Raises `NoServerError`."""
+        while server_lock.is_held(self._options.settings.paths):
             try:
-                return self._found()
+                return self._find()
             except NoServerError:
-                self._means.pause()
-        return self._found()
+                self._options.pause()
+        return self._find()
 
 
-def _names(peer: ConnectedModel) -> set[str]:
-    return {peer.model, peer.served.health.repo}
+def _names(connected: ConnectedModel) -> set[str]:
+    return {connected.model, connected.info.health.repo}

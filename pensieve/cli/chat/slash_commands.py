@@ -1,58 +1,52 @@
-"""What a typed line means: something to say, or one of the conversation's own commands. Pure."""
+"""Parses a typed line of a chat: a message or a slash command. Pure."""
 
 import difflib
 from dataclasses import dataclass
 
-# Name: what it takes, what it does.
+# Name: argument, description.
 COMMANDS = {
-    "help": ("", "show this"),
-    "clear": ("", "begin anew; the instructions stay"),
-    "model": ("[NAME]", "show the model, or ask for another"),
-    "system": ("[TEXT | off]", "show, set or drop the instructions"),
-    "save": ("FILE", "keep the conversation"),
-    "load": ("FILE", "go on with a kept one"),
-    "retry": ("", "ask the last question again, more freely"),
-    "undo": ("", "take back the last question and its answer"),
-    "stats": ("", "tokens, speed and context so far"),
-    "multi": ("", "swap the keys that send and that begin a line"),
-    "exit": ("", "leave"),
+    "help": ("", "show this help"),
+    "clear": ("", "start over, with the same instructions"),
+    "model": ("[NAME]", "show or require a model"),
+    "system": ("[TEXT | off]", "show, set or remove the instructions"),
+    "save": ("FILE", "save the conversation"),
+    "load": ("FILE", "load a saved conversation"),
+    "retry": ("", "ask the last question again at a higher temperature"),
+    "undo": ("", "remove the last question and its answer"),
+    "stats": ("", "show tokens, speed and context used"),
+    "multi": ("", "swap the keys that send and that start a line"),
+    "exit": ("", "quit"),
 }
 ALIASES = {"quit": "exit", "bye": "exit", "?": "help"}
 KEYS = """\
-  \"\"\"        begins and ends several lines
-  //         says what begins with /
-  Alt-Enter  begins a new line
+  \"\"\"        starts and ends a text of several lines
+  //         sends a text that begins with /
+  Alt-Enter  starts a new line
   Ctrl-G     opens $EDITOR
-  Ctrl-C     ends the answer, Ctrl-D leaves
-A space in front keeps a line out of the history."""
+  Ctrl-C     stops the answer, Ctrl-D quits
+A line that begins with a space is not saved in the history."""
 QUOTES = '"""'
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """For the model."""
-
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """For the conversation itself."""
-
     name: str
     argument: str
 
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """No command. suggestion: the one that was probably meant, or empty."""
-
     name: str
-    suggestion: str
+    suggestion: str  # the closest command, or empty
 
 
 def read(line: str) -> Message | Command | Unknown:
-    """What `line` means. `//` stands for a `/` that begins no command."""
+    """Parse `line`. `//` escapes a message that begins with a slash."""
     if is_open(line) or is_quoted(line):
         return Message(line.strip().removeprefix(QUOTES).removesuffix(QUOTES).strip("\n"))
     text = line.strip()
@@ -64,24 +58,32 @@ def read(line: str) -> Message | Command | Unknown:
     name = ALIASES.get(name, name)
     if name in COMMANDS:
         return Command(name, argument.strip())
-    likely = difflib.get_close_matches(name, COMMANDS, n=1)
-    return Unknown(name, likely[0] if likely else "")
+    matches = difflib.get_close_matches(name, COMMANDS, n=1)
+    return Unknown(name, matches[0] if matches else "")
 
 
 def is_open(text: str) -> bool:
-    """Whether three quotes were begun and not ended."""
-    words = text.strip()
-    return words.startswith(QUOTES) and not is_quoted(text)
+    """Return whether three quotes are open at the end."""
+    stripped = text.strip()
+    return stripped.startswith(QUOTES) and not is_quoted(text)
 
 
 def is_quoted(text: str) -> bool:
-    """Whether the whole text stands between three quotes."""
-    words = text.strip()
-    return words.startswith(QUOTES) and words.endswith(QUOTES) and len(words) >= 2 * len(QUOTES)
+    """Return whether the whole text is within three quotes."""
+    stripped = text.strip()
+    return (
+        stripped.startswith(QUOTES)
+        and stripped.endswith(QUOTES)
+        and len(stripped) >= 2 * len(QUOTES)
+    )
 
 
 def help_text() -> str:
-    """The commands and the keys."""
-    rows = [(f"/{name} {takes}".rstrip(), does) for name, (takes, does) in COMMANDS.items()]
+    rows = [
+        (f"/{name} {argument}".rstrip(), description)
+        for name, (argument, description) in COMMANDS.items()
+    ]
     width = max(len(label) for label, _ in rows)
-    return "\n".join([*(f"  {label:<{width}}  {does}" for label, does in rows), "", KEYS])
+    return "\n".join(
+        [*(f"  {label:<{width}}  {description}" for label, description in rows), "", KEYS]
+    )

@@ -1,4 +1,4 @@
-"""Conversations kept in files: JSON with the API's own names, for this program and any other."""
+"""Saves and loads conversations as JSON with the API's field names."""
 
 import json
 import os
@@ -14,24 +14,25 @@ from pensieve.untrusted_json import read_json
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """What is kept of a conversation."""
-
     turns: tuple[Turn, ...]
     system: str
     model: str = ""
 
 
-def save(path: Path, kept: Transcript) -> None:
-    """Write it, for its owner alone. Raises `NotWritableError`; only a kept conversation is replaced."""
+def save(path: Path, conversation: Transcript) -> None:
+    """Write the file, readable by its owner only. Replaces only other transcripts.
+
+    Raises `NotWritableError`.
+    """
     if path.exists() and _read(path) is None:
         raise NotWritableError(
-            f"{path} exists and is no conversation; it is left as it is.",
+            f"{path} exists and is not a conversation; it was not replaced.",
             hint="Choose another name.",
         )
     body = {
-        "model": kept.model,
-        "system": kept.system,
-        "messages": [turn.as_json() for turn in kept.turns],
+        "model": conversation.model,
+        "system": conversation.system,
+        "messages": [turn.as_json() for turn in conversation.turns],
     }
     try:
         write_atomically(
@@ -42,13 +43,13 @@ def save(path: Path, kept: Transcript) -> None:
 
 
 def load(path: Path) -> Transcript:
-    """Read one. Raises `UsageError` where there is none."""
+    """Raises `UsageError` if the file is missing or no conversation."""
     if not path.is_file() or not os.access(path, os.R_OK):
-        raise UsageError(f"There is no file {path} to read.")
-    kept = _read(path)
-    if kept is None:
-        raise UsageError(f"{path} holds no conversation.", hint="/save writes such files.")
-    return kept
+        raise UsageError(f"{path} is not a readable file.")
+    conversation = _read(path)
+    if conversation is None:
+        raise UsageError(f"{path} is not a conversation.", hint="/save writes such files.")
+    return conversation
 
 
 def _read(path: Path) -> Transcript | None:
@@ -64,7 +65,7 @@ def _read(path: Path) -> Transcript | None:
 
 
 def _turn(body: dict[str, Any]) -> Turn:
-    """Raises ValueError and its like where it is none."""
+    """Raises ValueError, KeyError or TypeError for an invalid turn."""
     role, content = body["role"], body["content"]
     if role not in {"user", "assistant"}:
         raise ValueError(role)

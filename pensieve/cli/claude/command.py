@@ -1,7 +1,7 @@
-"""`pensieve claude`: becomes Claude Code, on the local model. What follows the command is Claude Code's own business.
+"""`pensieve claude`: replaces this process with Claude Code, configured for the local model.
 
-The environment and `--settings` last as long as the program does: no file of the user's is written. The key goes by
-ANTHROPIC_AUTH_TOKEN alone, since Claude Code asks whether it may use one in ANTHROPIC_API_KEY.
+Environment and `--settings` last as long as the process; no file of the user's is written. The
+key is passed only in ANTHROPIC_AUTH_TOKEN: for one in ANTHROPIC_API_KEY Claude Code asks first.
 """
 
 import os
@@ -14,8 +14,8 @@ from pensieve.cli.claude.environment import KEY_VARIABLES, variables
 from pensieve.cli.claude.no_proxy import exception_for
 from pensieve.cli.claude.settings import settings_files, variables_in_files, with_settings
 from pensieve.cli.client.target import Target, is_to_think
-from pensieve.cli.lifecycle.launching import Dependencies, answering, default_dependencies
-from pensieve.cli.lifecycle.server_report import require_well
+from pensieve.cli.lifecycle.launching import Dependencies, default_dependencies, ensure_running
+from pensieve.cli.lifecycle.server_report import require_healthy
 from pensieve.cli.lifecycle.version_mismatch import warn_of_other_version
 from pensieve.cli.ui import output
 from pensieve.daemon.launch import RunningServer
@@ -23,23 +23,22 @@ from pensieve.errors import ProgramMissingError, UsageError
 from pensieve.settings import resolve as settings_module
 from pensieve.settings.resolve import Flags, Settings, ThinkingMode
 
-ASKED_ABOUT, TAKEN = KEY_VARIABLES
-# What Claude Code 2.1.330 sends before the first word is said, in tokens: 4 000 to 4 300, with --lite 930 to 1 050. Beyond it
-# there must be room for a file and an answer.
+CONFIRMED_KEY_VARIABLE, KEY_VARIABLE = KEY_VARIABLES
+# Size of the first request of Claude Code 2.1.330: 4 000 to 4 300 tokens, with --lite 930 to
+# 1 050. The context must also fit a file and an answer.
 FIRST_REQUEST_TOKENS = 4500
 LITE_REQUEST_TOKENS = 1100
-ROOM_TOKENS = 2048
+MIN_WORKING_TOKENS = 2048
 # Claude Code's default is "high", the slowest effort of some models. The user's `--effort` takes
 # precedence over this (tried with 2.1.330).
-AGENTS_EFFORT = "medium"
+DEFAULT_EFFORT = "medium"
 
 Execute = Callable[[str, list[str], Mapping[str, str]], NoReturn]
 
 
+# How to find Claude Code and exec it; tests replace it.
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Where Claude Code is looked for, and how this process becomes it; tests hand in others."""
-
     find: Callable[[], str | None]
     execute: Execute
 
@@ -49,24 +48,24 @@ def claude(
     lite: bool = False,
     thinking: ThinkingMode | None = None,
 ) -> int:
-    """Run Claude Code on the local model; the server is started if need be.
+    """Run Claude Code on the local model; start the server if needed.
 
     For example:
       pensieve claude
       pensieve claude -p "What does this project do?"
       pensieve claude --lite --continue
 
-    What follows goes to Claude Code as it is; options of pensieve's stand first.
+    Options of pensieve come first; all other arguments go to Claude Code.
 
     Parameters
     ----------
     arguments
-        Claude Code's own.
+        Pass these to Claude Code.
     lite
-        For small models: three tools and a prompt of a thousand tokens.
+        Shorten the prompt for small models: three tools, a thousand tokens.
     thinking
-        on, off or auto: whether the model is to think first. auto, unless the setting
-        says otherwise: where `pensieve show` says that it thinks, and in bounds.
+        Let the model think before it answers: on, off or auto, which means if `pensieve
+        show` lists thinking limited by a budget. The default is the setting `thinking`.
     """
     program = Program(lambda: shutil.which("claude"), os.execve)
     settings = settings_module.resolve()
@@ -77,49 +76,53 @@ def claude(
 def exec_claude(
     program: Program,
     settings: Settings,
-    parts: Dependencies,
+    dependencies: Dependencies,
     arguments: Sequence[str],
     *,
     is_lite: bool,
 ) -> NoReturn:
-    """Does not come back, except by what it raises."""
+    """Start Claude Code in place of this process. Returns only by raising."""
     found = program.find()
     if found is None:
         raise ProgramMissingError(
-            "Claude Code is not installed: there is no command `claude`.",
-            hint="Install it, for example with npm, then try again:\n"
+            "Claude Code is not installed: the command `claude` was not found.",
+            hint="Install it, for example with npm, and try again:\n"
             "  npm install -g @anthropic-ai/claude-code",
         )
-    server = answering(settings, Flags(), parts)
-    target = _served(server, settings)
+    server = ensure_running(settings, Flags(), dependencies)
+    target = _target_of(server, settings)
     warn_of_other_version(server.record, server.health)
-    _refuse_small(target.context_tokens, target.model, is_lite=is_lite)
-    told = variables(target, is_lite=is_lite) | exception_for(target.host, _known_to_claude())
-    del told[ASKED_ABOUT]
-    environment = settings_module.child_environment(told)
-    environment.pop(ASKED_ABOUT, None)
-    of_settings = {name: value for name, value in told.items() if name != TAKEN}
+    _require_context(target.context_tokens, target.model, is_lite=is_lite)
+    target_variables = variables(target, is_lite=is_lite) | exception_for(
+        target.host, _effective_environment()
+    )
+    del target_variables[CONFIRMED_KEY_VARIABLE]
+    environment = settings_module.child_environment(target_variables)
+    environment.pop(CONFIRMED_KEY_VARIABLE, None)
+    settings_variables = {
+        name: value for name, value in target_variables.items() if name != KEY_VARIABLE
+    }
     output.flush()
-    effort = AGENTS_EFFORT if target.thinks else None
-    words = with_settings(arguments, of_settings, effort=effort)
+    effort = DEFAULT_EFFORT if target.thinks else None
+    all_arguments = with_settings(arguments, settings_variables, effort=effort)
     try:
-        program.execute(found, [found, *words], environment)
+        program.execute(found, [found, *all_arguments], environment)
     except OSError as error:
         raise ProgramMissingError(
             f"Claude Code cannot be run: {found}: {error.strerror}.",
-            hint="Install it again, for example with npm:\n  npm install -g @anthropic-ai/claude-code",
+            hint="Reinstall it, for example with npm:\n  npm install -g @anthropic-ai/claude-code",
         ) from error
 
 
-def _known_to_claude() -> dict[str, str]:
-    """The environment, and above it what Claude Code's own settings files set."""
+def _effective_environment() -> dict[str, str]:
+    """Return the environment, overridden by Claude Code's own settings files."""
     environ = settings_module.child_environment({})
     return environ | variables_in_files(settings_files(environ))
 
 
-def _served(found: RunningServer, settings: Settings) -> Target:
-    record, health = found.record, found.health
-    require_well(found)
+def _target_of(running: RunningServer, settings: Settings) -> Target:
+    record, health = running.record, running.health
+    require_healthy(running)
     return Target(
         record.base_url,
         settings.api_key,
@@ -130,14 +133,14 @@ def _served(found: RunningServer, settings: Settings) -> Target:
     )
 
 
-def _refuse_small(context_tokens: int, model: str, *, is_lite: bool) -> None:
-    """A conversation that would end with its first question is not begun."""
+def _require_context(context_tokens: int, model: str, *, is_lite: bool) -> None:
+    """Raise `UsageError` if the first request leaves too little context to work with."""
     needed = LITE_REQUEST_TOKENS if is_lite else FIRST_REQUEST_TOKENS
-    if context_tokens >= needed + ROOM_TOKENS:
+    if context_tokens >= needed + MIN_WORKING_TOKENS:
         return
     raise UsageError(
-        f"{model} holds {context_tokens} tokens here. Claude Code's first request takes about"
-        f" {needed} of them, which leaves too few to work with.",
-        hint="Take a model with a larger context"
-        + ("." if is_lite else ", or the small form of Claude Code:\n  pensieve claude --lite"),
+        f"{model} has a context of {context_tokens} tokens here. Claude Code's first request takes"
+        f" about {needed} of them, which leaves too few to work with.",
+        hint="Use a model with a larger context"
+        + ("." if is_lite else ", or Claude Code with a shorter prompt:\n  pensieve claude --lite"),
     )

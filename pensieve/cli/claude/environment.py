@@ -1,7 +1,8 @@
-"""What Claude Code and other Anthropic clients are told through the environment. Pure; the names are always the same ones.
+"""Environment variables for Claude Code and other Anthropic clients. Pure; the names never vary.
 
-Tried with Claude Code 2.1.332. It takes a model that it does not know for one with a million tokens of context, so the window is
-told; what it says and does for its hosted service only is switched off, and so is what costs a local model thousands of tokens.
+Checked with Claude Code 2.1.332. It assumes a million tokens of context for an unknown model, so
+the window is set. Features of its hosted service are switched off, and so is what costs a local
+model thousands of tokens.
 """
 
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from pensieve.cli.client.target import Target
 
 KEY_VARIABLES = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
-# Claude Code's tiers by name too: without them its aliases and sub-agents ask for models of the hosted service.
+# Claude Code's tiers too: without them its aliases and sub-agents request hosted models.
 MODEL_VARIABLES = (
     "ANTHROPIC_MODEL",
     "ANTHROPIC_DEFAULT_OPUS_MODEL",
@@ -19,13 +20,13 @@ MODEL_VARIABLES = (
     "ANTHROPIC_SMALL_FAST_MODEL",
     "CLAUDE_CODE_SUBAGENT_MODEL",
 )
-# Other ways to a model, which would win over the base URL.
+# Other providers, which would override the base URL.
 PROVIDERS = {
     "CLAUDE_CODE_USE_BEDROCK": "0",
     "CLAUDE_CODE_USE_VERTEX": "0",
     "CLAUDE_CODE_USE_FOUNDRY": "0",
 }
-# Nothing but the server is asked for anything, and nothing is reported.
+# No requests but to the server, and no telemetry.
 OFFLINE = {
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
     "DISABLE_AUTOUPDATER": "1",
@@ -33,17 +34,17 @@ OFFLINE = {
     "DISABLE_ERROR_REPORTING": "1",
     "DISABLE_FEEDBACK_COMMAND": "1",
 }
-# System turns in the middle of a conversation and edits of the context cost cached prefixes.
+# System turns within a conversation and context edits invalidate cached prefixes.
 NO_CAPABILITIES = "-mid_conv_system,-mid_conv_tool_change,-context_management"
-# For models that do not think, or whose thoughts nothing would end.
+# For models that do not think, or whose thinking has no limit.
 NO_THINKING = "-effort,-adaptive_thinking"
-# A prompt that goes on from the one before and from other sessions' is read from the cache instead of being processed again.
+# Keeps prompts identical across turns and sessions, so that their prefixes stay cached.
 STABLE = {
     "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
     "CLAUDE_CODE_TOTAL_TOKENS_REMINDER": "off",
     "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",
 }
-# Tools and descriptions that a small model has no use for.
+# Tools and descriptions that are of no use to a small model.
 LEAN = {
     "CLAUDE_CODE_WORKFLOWS": "0",
     "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1",
@@ -51,22 +52,22 @@ LEAN = {
     "CLAUDE_CODE_DISABLE_AGENT_VIEW": "1",
     "CLAUDE_CODE_DISABLE_EXPLORE_PLAN_AGENTS": "1",
 }
-# A long prompt takes its time on one machine; pings say that it is in work.
-PATIENCE = {
+# A long prompt can take minutes on one machine; the server sends pings meanwhile.
+TIMEOUTS = {
     "API_TIMEOUT_MS": "3600000",
     "CLAUDE_STREAM_IDLE_TIMEOUT_MS": "1800000",
     "API_FORCE_IDLE_TIMEOUT": "false",
 }
 
 MAX_OUTPUT_TOKENS = 8192
-# The client compacts a conversation that comes within its longest answer and this many tokens of the window.
+# The client compacts a conversation at the window less its longest answer and this many tokens.
 COMPACTION_TOKENS = 13_000
-# Below it so little is left that it would compact all the time. A prompt that is too long is compacted all the same.
+# Below it the client would compact constantly. It still compacts a prompt that is too long.
 MIN_COMPACTED_TOKENS = 8192
 
 
 def variables(target: Target, *, is_lite: bool = False) -> dict[str, str]:
-    """Names and values, for any shell. The key goes out under both names: clients differ in which they read."""
+    """Return names and values. The key has both names, since clients read one or the other."""
     return {
         "ANTHROPIC_BASE_URL": target.base_url,
         **dict.fromkeys(KEY_VARIABLES, target.api_key),
@@ -77,7 +78,7 @@ def variables(target: Target, *, is_lite: bool = False) -> dict[str, str]:
         **STABLE,
         **_thinking(is_on=target.thinks),
         **LEAN,
-        **PATIENCE,
+        **TIMEOUTS,
         "CLAUDE_CODE_SIMPLE": _switch(is_on=is_lite),
     }
 

@@ -1,7 +1,7 @@
-"""NO_PROXY with this machine in it, and as it was. Pure.
+"""Adds this machine to NO_PROXY and removes it again. Pure.
 
-Clients ask a proxy for 127.0.0.1 too where NO_PROXY does not except it. What is added to a
-user's own value begins with a name of ours, by which it is found and taken out again.
+Clients use a proxy even for 127.0.0.1 unless NO_PROXY excludes it. The addition to a user's own
+value begins with a marker of ours, by which it is found and removed.
 """
 
 import re
@@ -9,17 +9,17 @@ from collections.abc import Mapping
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 NAMES = ("NO_PROXY", "no_proxy")
-# Reserved for loopback (RFC 6761), and in nobody's own NO_PROXY.
+# Reserved for loopback (RFC 6761); not found in a user's own NO_PROXY.
 MARK = "pensieve.localhost"
 HERE = ("127.0.0.1", "localhost")
 _ADDED = re.compile(rf",?{re.escape(MARK)},(?:[^,]+,)?{re.escape(','.join(HERE))}(?=,|$)")
 
 
 def exception_for(host: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that keep clients from asking a proxy for `host`; none without a proxy.
+    """Return the variables that exclude `host` from proxies; none without a proxy.
 
-    Some clients read only one of the two names, or that one first: both are set where neither
-    was, else those that were.
+    Some clients read only one of the two names, or prefer one: both are set if neither was, else
+    those that were.
     """
     if not any(environ.get(name) for name in PROXIES):
         return {}
@@ -28,9 +28,9 @@ def exception_for(host: str, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def restored(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what the variables were before `exception_for`; empty where there was none.
+    """Return the values before `exception_for`; empty for a variable that was unset.
 
-    Those that nothing was added to are not among them.
+    Variables without an addition are left out.
     """
     found = {name: _ADDED.sub("", environ.get(name, "")) for name in NAMES}
     return {name: own for name, own in found.items() if own != environ.get(name, "")}

@@ -1,7 +1,7 @@
-"""The settings that `pensieve claude` gives to Claude Code on its command line, and how the user's own join them. Pure but for
-reading the file that a user's own `--settings` names.
+"""The `--settings` that `pensieve claude` passes to Claude Code, merged with the user's own.
 
-Claude Code takes the last `--settings` it is given, so there must be one. Where both say something, the user's word counts.
+Claude Code uses only the last `--settings`, so there must be one. The user's value wins over ours.
+Pure, except that it reads the files of settings.
 """
 
 import json
@@ -14,8 +14,9 @@ from pensieve.errors import UsageError
 from pensieve.untrusted_json import read_json
 
 OPTION = "--settings"
-# disableAutoMode: that mode asks the hosted service whether each command is safe. deny: tools whose descriptions take half of
-# the first request, for work that a local model does in the conversation itself. skipWebFetchPreflight: a look at claude.ai.
+# disableAutoMode: that mode asks the hosted service whether each command is safe. deny: tools whose
+# descriptions take half of the first request, for work that a local model does in the conversation
+# itself. skipWebFetchPreflight: the preflight calls claude.ai.
 OURS: Mapping[str, object] = {
     "permissions": {
         "disableAutoMode": "disable",
@@ -36,26 +37,26 @@ OURS: Mapping[str, object] = {
 def with_settings(
     arguments: Sequence[str], environment: Mapping[str, str], *, effort: str | None = None
 ) -> list[str]:
-    """Claude Code's arguments with the settings in front, into which those of the user's own arguments are merged.
+    """Return Claude Code's arguments with one `--settings` in front, merged with the user's.
 
-    environment: what also stands in the settings, since the `env` of a settings file of the user's counts more than the
-    environment itself. effort: to begin with. Raises `UsageError` for settings that cannot be read.
+    environment: repeated in the settings, because the `env` of a user's settings file overrides the
+    environment itself. effort: the initial one. Raises `UsageError` for unreadable settings.
     """
-    rest, theirs = _taken_out(list(arguments))
+    rest, theirs = _extract_settings(list(arguments))
     ours = {"env": dict(environment), **OURS, **({"effortLevel": effort} if effort else {})}
-    merged = _merged(ours, _read(theirs)) if theirs is not None else ours
+    merged = _merge(ours, _read(theirs)) if theirs is not None else ours
     return [OPTION, json.dumps(merged, separators=(",", ":")), *rest]
 
 
 def settings_files(environ: Mapping[str, str]) -> list[Path]:
-    """Return where Claude Code looks for the user's and the project's settings, the last to count last."""
+    """Return the user's and the project's settings files; later ones override."""
     own = environ.get("CLAUDE_CONFIG_DIR") or Path(environ.get("HOME") or Path.home(), ".claude")
     here = Path(".claude")
     return [Path(own, "settings.json"), here / "settings.json", here / "settings.local.json"]
 
 
 def variables_in_files(files: Sequence[Path]) -> dict[str, str]:
-    """Return the `env` of all of them; one that cannot be read sets nothing."""
+    """Return the `env` of all files; unreadable files are skipped."""
     found: dict[str, str] = {}
     for file in files:
         with suppress(OSError, ValueError):
@@ -68,44 +69,48 @@ def _mapping(stored: object) -> Mapping[str, object]:
     return cast("Mapping[str, object]", stored) if isinstance(stored, dict) else {}
 
 
-def _taken_out(arguments: list[str]) -> tuple[list[str], str | None]:
-    """The arguments without `--settings`, and what was given with it; the last one counts. Behind `--` are no options."""
+def _extract_settings(arguments: list[str]) -> tuple[list[str], str | None]:
+    """Return the arguments without `--settings`, and its last value. `--` ends the options."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     rest: list[str] = []
     theirs: str | None = None
-    words = iter(arguments[:end])
-    for word in words:
-        if word == OPTION:
-            theirs = next(words, None)
+    remaining = iter(arguments[:end])
+    for argument in remaining:
+        if argument == OPTION:
+            theirs = next(remaining, None)
             if theirs is None:
-                raise UsageError(f"{OPTION} needs a file or JSON behind it.")
-        elif word.startswith(f"{OPTION}="):
-            theirs = word.partition("=")[2]
+                raise UsageError(f"{OPTION} needs a file or JSON as its value.")
+        elif argument.startswith(f"{OPTION}="):
+            theirs = argument.partition("=")[2]
         else:
-            rest.append(word)
+            rest.append(argument)
     return rest + arguments[end:], theirs
 
 
-def _read(given: str) -> Mapping[str, object]:
-    """As Claude Code reads it: JSON where it looks like it, else a file."""
+def _read(argument: str) -> Mapping[str, object]:
+    """Read as Claude Code does: JSON if it begins with a brace, else a file."""
     try:
-        text = given if given.lstrip().startswith("{") else Path(given).read_text(encoding="utf-8")
+        text = (
+            argument
+            if argument.lstrip().startswith("{")
+            else Path(argument).read_text(encoding="utf-8")
+        )
         decoded = read_json(text)
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"{OPTION} {given}: neither a JSON object nor a file with one: {error}."
+            f"{OPTION} {argument}: neither a JSON object nor a file with one: {error}."
         ) from error
     if not isinstance(decoded, dict):
-        raise UsageError(f"{OPTION} {given}: not a JSON object.")
+        raise UsageError(f"{OPTION} {argument}: not a JSON object.")
     return cast("dict[str, object]", decoded)
 
 
-def _merged(ours: Mapping[str, object], theirs: Mapping[str, object]) -> Mapping[str, object]:
-    """Theirs over ours, object by object; a list of theirs stands for ours."""
-    return {**ours, **{key: _over(ours.get(key), value) for key, value in theirs.items()}}
+def _merge(ours: Mapping[str, object], theirs: Mapping[str, object]) -> Mapping[str, object]:
+    """Merge objects recursively; theirs wins, and replaces lists."""
+    return {**ours, **{key: _merge_value(ours.get(key), value) for key, value in theirs.items()}}
 
 
-def _over(ours: object, theirs: object) -> object:
+def _merge_value(ours: object, theirs: object) -> object:
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-        return _merged(cast("Mapping[str, object]", ours), cast("Mapping[str, object]", theirs))
+        return _merge(cast("Mapping[str, object]", ours), cast("Mapping[str, object]", theirs))
     return theirs

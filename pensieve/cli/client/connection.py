@@ -1,4 +1,4 @@
-"""HTTP to a server: one client for each call, and what goes wrong on the wire in our words. Knows no path."""
+"""HTTP to a server: one client per call, with transport errors translated. Knows no paths."""
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -17,28 +17,26 @@ SHORT_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where the calls go, and with which key. pid: of the process that listens there, where its record tells."""
-
     base_url: str
     api_key: str
-    pid: int | None = None
+    pid: int | None = None  # of the listening process, if the server record has it
 
 
-def key_of(server: Server) -> Mapping[str, str]:
-    """The header that holds the key: for a server that has shown that it is ours (server_identity.py)."""
+def key_header(server: Server) -> Mapping[str, str]:
+    """Return the key header, for a server whose identity is proven (server_identity.py)."""
     return {"x-api-key": server.api_key}
 
 
 @contextmanager
-def client_of(
+def http_client(
     server: Server, timeout_s: float, *, headers: Mapping[str, str]
 ) -> Generator["httpx.Client"]:
-    """A client of one call."""
-    import httpx  # a quarter of a second that `--help` and `env` do without
+    """Yield a client for one call. Raises `NoServerError`, `ServerUnavailableError`."""
+    import httpx  # takes 0.25 s, which `--help` and `env` avoid
 
     timeout = httpx.Timeout(timeout_s, connect=SHORT_TIMEOUT_S)
     try:
-        # Never through a proxy: the server is this machine.
+        # trust_env: no proxy, because the server is on this machine.
         with httpx.Client(
             base_url=server.base_url,
             headers={"anthropic-version": API_VERSION, **headers},
@@ -50,13 +48,13 @@ def client_of(
         raise NoServerError(server.base_url) from error
     except httpx.HTTPError as error:
         raise ServerUnavailableError(
-            f"The connection to {server.base_url} broke off ({type(error).__name__}).",
-            hint="See how the server is:\n  pensieve status",
+            f"The connection to {server.base_url} failed ({type(error).__name__}).",
+            hint="Check the server:\n  pensieve status",
         ) from error
 
 
-def decoded(content: bytes) -> dict[str, Any]:
-    """The JSON object in a response; empty where there is none."""
+def decode_object(content: bytes) -> dict[str, Any]:
+    """Return the JSON object of a response; empty if there is none."""
     try:
         return read_object(content)
     except ValueError:

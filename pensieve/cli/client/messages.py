@@ -1,6 +1,6 @@
-"""The chat command's side of the Anthropic API: a call out, the answer as it arrives.
+"""The Messages API as `pensieve chat` uses it: sends a call, yields the answer as it arrives.
 
-Reads what it needs of the stream and skips the rest, as the API asks of its clients. Knows no terminal.
+Ignores unknown events, as the API requires of its clients. Knows no terminal.
 """
 
 import re
@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from pensieve.cli.client.connection import Server, client_of, decoded, key_of
+from pensieve.cli.client.connection import Server, decode_object, http_client, key_header
 from pensieve.cli.client.sse import events, lines
 from pensieve.errors import (
     PensieveError,
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import httpx
 
 BUSY = frozenset({429, 503, 529})
-# Reading waits long: a large prompt on a slow machine is silent but for the server's pings.
+# Long, because a large prompt on a slow machine takes minutes; the server only pings meanwhile.
 READ_TIMEOUT_S = 600.0
 TOO_LONG = re.compile(r"prompt is too long: (\d+) tokens > (\d+) maximum")
 PROMPT_FIELDS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
@@ -32,15 +32,13 @@ Thinking = Literal["none", "shown", "hidden"]
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One turn of the conversation. thought, signature: what went before an answer, to be sent back as it came."""
-
     role: Role
     text: str
+    # The thinking block before an answer, sent back unchanged.
     thought: str = ""
     signature: str = ""
 
     def as_json(self) -> dict[str, object]:
-        """The turn as the API has it."""
         if not self.signature:
             return {"role": self.role, "content": self.text}
         thought = {"type": "thinking", "thinking": self.thought, "signature": self.signature}
@@ -49,17 +47,15 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What is asked of the model. `thinking` "hidden": it thinks and keeps the thought to itself."""
-
     model: str
     turns: tuple[Turn, ...]
     max_tokens: int
-    temperature: float | None = None  # None: as the server samples where it is not asked
+    temperature: float | None = None  # None: the server's default
     system: str = ""
-    thinking: Thinking = "none"
+    thinking: Thinking = "none"  # "hidden": the model thinks, but the thought is not sent
 
     def as_json(self) -> dict[str, object]:
-        """The body of `POST /v1/messages`."""
+        """Return the body of `POST /v1/messages`."""
         body: dict[str, object] = {
             **self.prompt_as_json(),
             "max_tokens": self.max_tokens,
@@ -70,7 +66,7 @@ class Call:
         return body
 
     def prompt_as_json(self) -> dict[str, object]:
-        """The part that the prompt is made from: the body of `POST /v1/messages/count_tokens`."""
+        """Return the fields of the prompt: the body of `POST /v1/messages/count_tokens`."""
         body: dict[str, object] = {
             "model": self.model,
             "messages": [turn.as_json() for turn in self.turns],
@@ -78,47 +74,42 @@ class Call:
         if self.system:
             body["system"] = self.system
         if self.thinking != "none":
-            hidden = {"display": "omitted"} if self.thinking == "hidden" else {}
-            body["thinking"] = {"type": "adaptive", **hidden}
+            display = {"display": "omitted"} if self.thinking == "hidden" else {}
+            body["thinking"] = {"type": "adaptive", **display}
         return body
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A piece of the answer."""
-
     text: str
 
 
+# A piece of the thinking; empty when it begins and when it is not sent.
 @dataclass(frozen=True, slots=True)
 class Thought:
-    """A piece of what the model thinks before it answers; empty where it begins, and where it is kept from us."""
-
     text: str
 
 
+# A ping: nothing new yet.
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Nothing new yet; the server is at work."""
+    pass
 
 
 @dataclass(frozen=True, slots=True)
 class StreamEnd:
-    """The answer is whole. usage: as the server reports it. signature: the thought's, empty without one."""
-
     stop_reason: str
-    usage: Mapping[str, Any]
+    usage: Mapping[str, Any]  # as reported by the server
     model: str = ""
-    signature: str = ""
+    signature: str = ""  # of the thinking block, empty without one
 
     @property
     def prompt_tokens(self) -> int:
-        """The whole prompt, cached or not."""
+        """Return the length of the whole prompt, cached or not."""
         return sum(self._count(name) for name in PROMPT_FIELDS)
 
     @property
     def output_tokens(self) -> int:
-        """What the model wrote."""
         return self._count("output_tokens")
 
     def _count(self, name: str) -> int:
@@ -130,13 +121,13 @@ Event = Text | Thought | Waiting | StreamEnd
 
 
 def answer(server: Server, call: Call) -> Generator[Event]:
-    """The answer as it arrives; closing the generator hangs up, which cancels it in the server.
+    """Yield the answer as it arrives; closing the generator cancels it in the server.
 
-    Raises `NoServerError` where nobody listens, `ServerUnavailableError` where the server is busy or breaks off,
-    `PromptTooLongError` and other `RequestError`s where it refuses.
+    Raises `NoServerError` if no server listens, `ServerUnavailableError` if it is busy or the
+    connection fails, `PromptTooLongError` and other `RequestError`s if it refuses.
     """
     with (
-        client_of(server, READ_TIMEOUT_S, headers=key_of(server)) as client,
+        http_client(server, READ_TIMEOUT_S, headers=key_header(server)) as client,
         client.stream("POST", "/v1/messages", json=call.as_json()) as response,
     ):
         _check(response)
@@ -144,11 +135,11 @@ def answer(server: Server, call: Call) -> Generator[Event]:
 
 
 def count_tokens(server: Server, call: Call) -> int:
-    """The prompt's length in tokens. Raises as `answer` does."""
-    with client_of(server, READ_TIMEOUT_S, headers=key_of(server)) as client:
+    """Return the prompt's length in tokens. Raises as `answer` does."""
+    with http_client(server, READ_TIMEOUT_S, headers=key_header(server)) as client:
         response = client.post("/v1/messages/count_tokens", json=call.prompt_as_json())
         _check(response)
-        return int(decoded(response.content).get("input_tokens", 0))
+        return int(decode_object(response.content).get("input_tokens", 0))
 
 
 def _read(stream: Iterable[dict[str, Any]]) -> Iterator[Event]:
@@ -168,15 +159,15 @@ def _read(stream: Iterable[dict[str, Any]]) -> Iterator[Event]:
                 yield StreamEnd(stop_reason, usage, model, signature)
                 return
             case {"type": "error"}:
-                raise _refused(event, is_busy=True)
+                raise _error_of(event, is_busy=True)
             case _:
-                yield from _shown(event)
+                yield from _content_events(event)
     raise ServerUnavailableError(
-        "The answer was cut off before its end.", hint="See how the server is:\n  pensieve status"
+        "The connection ended before the answer did.", hint="Check the server:\n  pensieve status"
     )
 
 
-def _shown(event: dict[str, Any]) -> Iterator[Event]:
+def _content_events(event: dict[str, Any]) -> Iterator[Event]:
     match event:
         case {"type": "content_block_delta", "delta": {"type": "text_delta", "text": str(text)}}:
             yield Text(text)
@@ -199,22 +190,22 @@ def _check(response: "httpx.Response") -> None:
     response.read()
     if response.status_code == 401:
         raise RequestError(
-            "The server does not know this key.",
-            hint="It was started with another PENSIEVE_API_KEY than this shell has. Set the same\n"
-            "one here, or start it again from here: pensieve stop, then pensieve start",
+            "The server rejects this key.",
+            hint="It was started with another PENSIEVE_API_KEY than this shell's. Set the same\n"
+            "one here, or restart the server from here: pensieve stop, then pensieve start",
         )
     is_busy = response.status_code in BUSY
-    raise _refused(decoded(response.content), is_busy=is_busy, status=response.status_code)
+    raise _error_of(decode_object(response.content), is_busy=is_busy, status=response.status_code)
 
 
-def _refused(body: object, *, is_busy: bool, status: int | None = None) -> PensieveError:
+def _error_of(body: object, *, is_busy: bool, status: int | None = None) -> PensieveError:
     match body:
         case {"error": {"message": str(message)}}:
             text = message
         case _:
-            text = f"HTTP status {status}, not from a pensieve server?"
+            text = f"HTTP status {status}; it may not be a pensieve server."
     if is_busy:
-        hint = "Try again in a moment, or see how the server is:\n  pensieve status"
+        hint = "Try again in a moment, or check the server:\n  pensieve status"
         return ServerUnavailableError(f"The server cannot answer now: {text}", hint=hint)
     if too_long := TOO_LONG.search(text):
         return PromptTooLongError(*map(int, too_long.groups()))

@@ -1,11 +1,17 @@
-"""What a server says of itself, and whether it is ours: asked before it is sent the key or a word of what is typed."""
+"""Checks that a server is ours before the key or any prompt is sent, and reads its state."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-from pensieve.cli.client.connection import SHORT_TIMEOUT_S, Server, client_of, decoded, key_of
+from pensieve.cli.client.connection import (
+    SHORT_TIMEOUT_S,
+    Server,
+    decode_object,
+    http_client,
+    key_header,
+)
 from pensieve.daemon.health_client import MAX_BYTES, Health, read
 from pensieve.errors import ForeignServerError
 from pensieve.peer_proof import CHALLENGE_HEADER, PROOF_FIELD, Prover, new_challenge
@@ -15,38 +21,36 @@ if TYPE_CHECKING:
     import httpx
 
 OTHER_KEY_HINT = (
-    "Another program has the port, or a server with another key than this shell has in"
-    " PENSIEVE_API_KEY. See which:\n  pensieve doctor"
+    "Another program has the port, or a server with another key than this shell's"
+    " PENSIEVE_API_KEY. Find out which:\n  pensieve doctor"
 )
 DEFAULT_KEY_HINT = (
-    "No server of this home runs, and the default key, which everyone knows, tells no other one"
-    " apart. Start yours:\n  pensieve start\nOr give that server and this shell a key of their own:"
+    "No server of this home is running, and the default key is public, so it cannot identify"
+    " another one. Start yours:\n  pensieve start\nOr give that server and this shell a secret key:"
     '\n  export PENSIEVE_API_KEY="$(openssl rand -hex 32)"'
 )
 
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """pid: changes when the server is started again. thinks: its model can think first."""
-
     health: Health
-    pid: int
-    thinks: bool
-    temperature: float  # of calls that do not give one
+    pid: int  # changes when the server restarts
+    thinks: bool  # the model supports thinking
+    temperature: float  # default of calls without one
 
 
 def identify(server: Server) -> ServerInfo:
-    """What answers there, also while it loads. It gets the key only once it has shown that it is ours.
+    """Return the server's state, even while it loads. Send the key only after the check.
 
-    Raises `NoServerError` where nobody answers, `ForeignServerError`.
+    Raises `NoServerError` if no server answers, `ForeignServerError`.
     """
     challenge = new_challenge()
-    with client_of(server, SHORT_TIMEOUT_S, headers={CHALLENGE_HEADER: challenge}) as client:
+    with http_client(server, SHORT_TIMEOUT_S, headers={CHALLENGE_HEADER: challenge}) as client:
         body = _get(client, "/health")
-    _check_peer(server, body, challenge)
+    _check_identity(server, body, challenge)
     pid = body.get("pid")
     health = read(body, pid if isinstance(pid, int) else 0)
-    with client_of(server, SHORT_TIMEOUT_S, headers=key_of(server)) as client:
+    with http_client(server, SHORT_TIMEOUT_S, headers=key_header(server)) as client:
         model = _get(client, f"/v1/models/{quote(health.model, safe='')}")
     match model:
         case {"capabilities": {"thinking": {"types": {"adaptive": {"supported": True}}}}}:
@@ -56,8 +60,8 @@ def identify(server: Server) -> ServerInfo:
     return ServerInfo(health, pid if isinstance(pid, int) else 0, thinks, _temperature(body))
 
 
-def _check_peer(server: Server, health: Mapping[str, Any], challenge: str) -> None:
-    """A record tells which process listens; without one only a key that is no one else's does."""
+def _check_identity(server: Server, health: Mapping[str, Any], challenge: str) -> None:
+    """Compare the pid of the server record; without a record require proof of a secret key."""
     if server.pid is not None and health.get("pid") == server.pid:
         return
     is_secret = server.api_key != DEFAULT_API_KEY
@@ -69,14 +73,14 @@ def _check_peer(server: Server, health: Mapping[str, Any], challenge: str) -> No
 
 
 def _get(client: "httpx.Client", path: str) -> dict[str, Any]:
-    """The object there. No more is read than any server of ours says: who answers is not known yet."""
+    """Return the JSON object at `path`. Read at most `MAX_BYTES` of the untrusted answer."""
     content = b""
     with client.stream("GET", path, headers={"accept-encoding": "identity"}) as response:
         for chunk in response.iter_raw():
             content += chunk
             if len(content) > MAX_BYTES:
                 return {}
-    return decoded(content)
+    return decode_object(content)
 
 
 def _temperature(health: Mapping[str, Any]) -> float:

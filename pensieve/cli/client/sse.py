@@ -1,4 +1,4 @@
-"""Server-sent events read from a response's bytes (WHATWG HTML 9.2.6), as far as the Messages API writes them."""
+"""Parses server-sent events (WHATWG HTML 9.2.6), as far as the Messages API uses them."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, cast
@@ -8,31 +8,33 @@ from pensieve.untrusted_json import read_json
 
 
 def lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    r"""Lines that end in \n or \r\n and in nothing else.
+    r"""Yield lines that end in \n or \r\n only.
 
-    httpx's own `iter_lines` also ends them at U+2028 and its like, which JSON may hold unescaped.
+    httpx's `iter_lines` also splits at U+2028 and similar, which JSON may contain unescaped.
     """
-    held = b""
+    buffer = b""
     for chunk in chunks:
-        *whole, held = (held + chunk).split(b"\n")
+        *whole, buffer = (buffer + chunk).split(b"\n")
         for line in whole:
             yield line.removesuffix(b"\r").decode("utf-8", "replace")
 
 
 def events(stream: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """The decoded `data` of each event. One that never ends in a blank line is dropped."""
-    held: list[str] = []
+    """Yield the decoded `data` of each event. An event without its final blank line is dropped."""
+    data: list[str] = []
     for line in stream:
         if line.startswith("data:"):
-            held.append(line[5:].removeprefix(" "))
-        elif not line and held:
-            yield _decoded("\n".join(held))
-            held = []
+            data.append(line[5:].removeprefix(" "))
+        elif not line and data:
+            yield _decode("\n".join(data))
+            data = []
 
 
-def _decoded(text: str) -> dict[str, Any]:
+def _decode(text: str) -> dict[str, Any]:
     try:
         event = read_json(text)
     except ValueError as error:
-        raise ServerUnavailableError("The server's answer cannot be read: not JSON.") from error
+        raise ServerUnavailableError(
+            "The server's answer cannot be read: it is not JSON."
+        ) from error
     return cast("dict[str, Any]", event) if isinstance(event, dict) else {}

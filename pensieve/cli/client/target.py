@@ -1,4 +1,4 @@
-"""Which server the client commands mean: this home's running one, else the one that the settings describe."""
+"""The server that client commands address: the running one, else the one in the settings."""
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -10,37 +10,31 @@ from pensieve.settings.resolve import Settings
 if TYPE_CHECKING:
     from pensieve.daemon.health_client import Health
 
-# Of a model of which nothing is known yet.
+# For a model without any known facts.
 UNKNOWN_CONTEXT_TOKENS = 32_768
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where clients go, with which key, for which model. `is_running` False: it is what a start would give.
-
-    context_tokens: how long a prompt and its answer can be; see `measured`. pid: the running server's, None without one.
-    is_listening False: the running server still fetches its model, so whoever answers at its address is another program.
-    """
-
     base_url: str
     api_key: str
     model: str
-    is_running: bool
-    context_tokens: int = UNKNOWN_CONTEXT_TOKENS
+    is_running: bool  # False: the values are those that a start would give
+    context_tokens: int = UNKNOWN_CONTEXT_TOKENS  # of prompt and answer together; see `measured`
     thinks: bool = False  # clients ask it to think
-    pid: int | None = None
+    pid: int | None = None  # of the running server
+    # False: the server still downloads its model, so another program may answer at its address.
     is_listening: bool = True
 
     @property
     def host(self) -> str:
-        """The host in `base_url`."""
         from urllib.parse import urlsplit
 
         return urlsplit(self.base_url).hostname or ""
 
 
 def find_target(settings: Settings) -> Target:
-    """By the lock and the record alone: nothing is asked over the network."""
+    """Use the lock and the record only; makes no request."""
     if record := current(settings.paths):
         return Target(
             record.base_url,
@@ -56,17 +50,17 @@ def find_target(settings: Settings) -> Target:
 
 
 def measured(target: Target, settings: Settings) -> Target:
-    """`target` with its context and whether it thinks: what the server says, else what the model's files and this machine's
-    memory let expect.
+    """Return `target` with context length and thinking.
 
-    `is_running` is False where a server that has a record does not answer.
+    Both come from the server, else from the model's files and this machine's memory. `is_running`
+    becomes False if a server with a record does not answer.
     """
     record = current(settings.paths) if target.is_running else None
-    health = _asked(record) if record else None
+    health = _ask_health(record) if record else None
     is_running = health is not None and health.status != "unreachable"
-    told = health if health and health.is_well else None
-    tokens = (told and told.context_tokens) or _expected_context(settings)
-    thinking = told.thinking if told else _expected_thinking(settings)
+    report = health if health and health.is_well else None
+    tokens = (report and report.context_tokens) or _expected_context(settings)
+    thinking = report.thinking if report else _expected_thinking(settings)
     return replace(
         target,
         is_running=is_running,
@@ -78,13 +72,13 @@ def measured(target: Target, settings: Settings) -> Target:
 def is_to_think(settings: Settings, thinking: str) -> bool:
     """Return whether clients should ask the model to think.
 
-    thinking: the server's report. "auto" needs a thought that its budget can close: one without an
-    end leaves no room for the answer.
+    thinking: the server's report. "auto" requires thinking that a budget can end; without a limit
+    thinking leaves no context for the answer.
     """
     return settings.thinking == "on" or (settings.thinking == "auto" and thinking == "bounded")
 
 
-def _asked(record: ServerRecord) -> "Health":
+def _ask_health(record: ServerRecord) -> "Health":
     from pensieve.daemon.health_client import ask
 
     return ask(record)
@@ -111,7 +105,7 @@ def _expected_thinking(settings: Settings) -> str:
 
 
 def served_name(model: str) -> str:
-    """The name under which `model` would be served."""
+    """Return the name under which `model` would be served."""
     from pensieve.models.catalog.find import find
 
     try:

@@ -1,1 +1,1 @@
-"""One module per command, grouped by what the command is about."""
+"""One module per command, grouped by subject."""

@@ -1,1 +1,1 @@
-"""What `start`, `restart`, `stop`, `status` and `claude` share: launch, report, options."""
+"""Shared by `start`, `restart`, `stop`, `status` and `claude`: launch, report, options."""

@@ -1,4 +1,4 @@
-"""Start a server, or find the one that runs: used by `start`, `restart` and `claude`."""
+"""Starts a server or finds the running one, for `start`, `restart` and `claude`."""
 
 import signal
 import socket
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from pensieve import logs
 from pensieve.cli.lifecycle.model_suggestion import suggestion
-from pensieve.cli.lifecycle.server_report import interruption_told, report, report_held
+from pensieve.cli.lifecycle.server_report import interruption_note, report, report_already_running
 from pensieve.cli.ui import output, progress
 from pensieve.daemon import server_lock
 from pensieve.daemon.bind import bind_with_retry, both_loopbacks
 from pensieve.daemon.launch import (
     RunningServer,
     launch,
-    launch_and_leave,
+    launch_detached,
     server_command,
     wait_for_other,
 )
@@ -36,76 +36,78 @@ if TYPE_CHECKING:
 DEVICE_NAMES = {"gpu": "GPU", "cpu": "CPU"}
 
 
+# What `start` is built from; tests replace it.
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """What `start` puts together; tests hand in others."""
-
     inspect: Callable[[], Machine]
     fetch: "Callable[[str, Paths], ModelFolder]"
     serve: "Callable[[Settings, ModelFolder, Device, socket.socket], None]"
     server_command: Callable[[Flags], Sequence[str]]
     check: Callable[[str, Paths], None]
-    is_watched: Callable[[], bool] = output.is_watched
+    is_interactive: Callable[[], bool] = output.is_interactive
 
 
 def run_in_background(
-    settings: Settings, flags: Flags, parts: Dependencies, *, is_awaited: bool = True
+    settings: Settings, flags: Flags, dependencies: Dependencies, *, is_awaited: bool = True
 ) -> int:
-    """Leave a server that answers, this one or the one that runs already; not awaited, one that will."""
+    """Start a server, or find the running one.
+
+    Returns once it answers; with is_awaited False, once the process is launched.
+    """
     if is_awaited:
-        found = answering(settings, flags, parts)
-        report(found, flags)
-        if found.is_new:
-            _suggest(settings, parts)
+        server = ensure_running(settings, flags, dependencies)
+        report(server, flags)
+        if server.is_new:
+            _suggest(settings, dependencies)
         return 0
     if server_lock.is_held(settings.paths):
-        return report_held(settings)
-    choose_device(settings.device, parts.inspect())
+        return report_already_running(settings)
+    choose_device(settings.device, dependencies.inspect())
     if not _can_listen(settings):
-        return report_held(settings)
-    parts.check(settings.model, settings.paths)
-    pid = launch_and_leave(parts.server_command(flags), settings.paths)
-    output.data(f"pensieve is starting (pid {pid}). See how far it is:\n  pensieve status")
-    _suggest(settings, parts)
+        return report_already_running(settings)
+    dependencies.check(settings.model, settings.paths)
+    pid = launch_detached(dependencies.server_command(flags), settings.paths)
+    output.data(f"pensieve is starting (pid {pid}). Show its progress:\n  pensieve status")
+    _suggest(settings, dependencies)
     return 0
 
 
-def _suggest(settings: Settings, parts: Dependencies) -> None:
-    """Name a better model to who has chosen none, and looks."""
-    if settings.origins.get("model") or not parts.is_watched():
+def _suggest(settings: Settings, dependencies: Dependencies) -> None:
+    """Name a better model on a terminal if the model is the default one."""
+    if settings.origins.get("model") or not dependencies.is_interactive():
         return
-    if words := suggestion(settings, parts.inspect()):
-        output.note(f"\n{words}")
+    if text := suggestion(settings, dependencies.inspect()):
+        output.note(f"\n{text}")
 
 
-def answering(settings: Settings, flags: Flags, parts: Dependencies) -> RunningServer:
-    """A server that answers, started if need be. Says nothing on standard output."""
+def ensure_running(settings: Settings, flags: Flags, dependencies: Dependencies) -> RunningServer:
+    """Return a server that answers, started if needed. Prints nothing on standard output."""
     if server_lock.is_held(settings.paths):
         with (
-            interruption_told("The server goes on without this; see it with: pensieve status"),
-            progress.waiting("Waiting for the server that runs") as show,
+            interruption_note("The server keeps running. Show it with: pensieve status"),
+            progress.waiting("Waiting for the running server") as show,
         ):
-            found = wait_for_other(settings.paths, show=show)
-        if found:
-            return found
-    device = choose_device(settings.device, parts.inspect())
+            server = wait_for_other(settings.paths, show=show)
+        if server:
+            return server
+    device = choose_device(settings.device, dependencies.inspect())
     if not _can_listen(settings):
-        return answering(settings, flags, parts)
-    folder = _fetched(settings, parts)
+        return ensure_running(settings, flags, dependencies)
+    folder = _fetch_model(settings, dependencies)
     with (
-        interruption_told("Nothing runs; to start again: pensieve start"),
+        interruption_note("No server is running. Start it again with: pensieve start"),
         progress.waiting(f"Loading {folder.name} on the {DEVICE_NAMES[device]}") as show,
     ):
-        return launch(parts.server_command(flags), settings.paths, show=show)
+        return launch(dependencies.server_command(flags), settings.paths, show=show)
 
 
-def _fetched(settings: Settings, parts: Dependencies) -> "ModelFolder":
-    with awake(awake_command(is_wanted=settings.keep_awake)):
-        return parts.fetch(settings.model, settings.paths)
+def _fetch_model(settings: Settings, dependencies: Dependencies) -> "ModelFolder":
+    with awake(awake_command(is_enabled=settings.keep_awake)):
+        return dependencies.fetch(settings.model, settings.paths)
 
 
 def _can_listen(settings: Settings) -> bool:
-    """Looked at before a long download rather than after it; False where another start was quicker, just now."""
+    """Check the port before a long download. False if another start has just won the race."""
     try:
         bind_with_retry(settings.host, settings.port).close()
     except PortInUseError:
@@ -115,31 +117,31 @@ def _can_listen(settings: Settings) -> bool:
     return True
 
 
-def run_in_foreground(settings: Settings, flags: Flags, parts: Dependencies) -> int:
-    """Be the server until SIGTERM or Ctrl-C; nothing of it stays behind."""
-    device = choose_device(settings.device, parts.inspect())
+def run_in_foreground(settings: Settings, flags: Flags, dependencies: Dependencies) -> int:
+    """Run the server in this process until SIGTERM or Ctrl-C; clean up on both."""
+    device = choose_device(settings.device, dependencies.inspect())
     logs.set_up(is_debug=settings.is_debug)
-    with _termination_raised(), server_lock.acquire(settings.paths) as is_ours:
+    with _sigterm_raises(), server_lock.acquire(settings.paths) as is_ours:
         if not is_ours:
-            return report_held(settings)
+            return report_already_running(settings)
         bind_with_retry(settings.host, settings.port).close()
         address = Address(settings.host, settings.port, settings.model, device)
         record = own_record(
             address, service=settings_module.homebrew_service(), flags=flags.given()
         )
         with publish(settings.paths, replace(record, phase="fetching")):
-            folder = _fetched(settings, parts)
+            folder = _fetch_model(settings, dependencies)
             with (
                 bind_with_retry(settings.host, settings.port) as listener,
                 publish(settings.paths, replace(record, model=folder.name)),
             ):
-                output.note(f"pensieve serves {folder.name} at {record.base_url}; Ctrl-C ends it.")
-                parts.serve(settings, folder, device, listener)
+                output.note(f"pensieve serves {folder.name} at {record.base_url}; Ctrl-C stops it.")
+                dependencies.serve(settings, folder, device, listener)
     return 0
 
 
 def default_dependencies() -> Dependencies:
-    """The parts that a user gets. What is heavy is imported when it is used."""
+    # Heavy modules are imported by the functions that use them.
     return Dependencies(inspect, _fetch, _serve_http, server_command, _check)
 
 
@@ -147,12 +149,12 @@ def _fetch(name: str, paths: Paths) -> "ModelFolder":
     from pensieve.models.catalog.find import find
     from pensieve.models.fetching.fetch import fetch
 
-    shown = progress.for_terminal()
-    with interruption_told("Nothing runs; to go on: pensieve start"):
+    progress_view = progress.for_terminal()
+    with interruption_note("No server is running. Resume with: pensieve start"):
         try:
-            return fetch(find(name), paths, shown)
+            return fetch(find(name), paths, progress_view)
         finally:
-            shown.end()
+            progress_view.end()
 
 
 def _check(name: str, paths: Paths) -> None:
@@ -173,14 +175,14 @@ def _serve_http(
 
 
 class _Terminated(SystemExit):
-    """SIGTERM came. Of a kind that asyncio lets through, wherever in its loop it comes."""
+    """SIGTERM arrived. A `SystemExit`, because asyncio lets it through from any callback."""
 
 
 @contextmanager
-def _termination_raised() -> Generator[None]:
-    """SIGTERM unwinds the `with` blocks, as Ctrl-C does, instead of ending the process where it stands.
+def _sigterm_raises() -> Generator[None]:
+    """Make SIGTERM unwind the `with` blocks, as Ctrl-C does, instead of ending the process.
 
-    uvicorn sends itself the signal that ended it once more when all is done.
+    uvicorn raises the signal that stopped it again once it is done.
     """
 
     def unwind(_signal: int, _frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""What `start`, `restart` and `stop` say of a server: that answers, that was there before, or that is left as it is by Ctrl-C."""
+"""Messages of `start`, `restart` and `stop` about a new, running or interrupted server."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -14,17 +14,17 @@ from pensieve.settings import resolve as settings_module
 from pensieve.settings.resolve import Flags, Settings
 
 
-def report(found: RunningServer, flags: Flags) -> int:
-    """Where it is, what it serves, what to type next. Raises `StartFailedError` where it is not well."""
-    record, health = found.record, found.health
-    require_well(found)
+def report(server: RunningServer, flags: Flags) -> int:
+    """Print address, model and next commands. Raises `StartFailedError` if it is unhealthy."""
+    record, health = server.record, server.health
+    require_healthy(server)
     where = f"(pid {record.pid}, {record.base_url})"
-    output.data(f"pensieve {'is running' if found.is_new else 'runs already'} {where}.")
+    output.data(f"pensieve {'is running' if server.is_new else 'is already running'} {where}.")
     warn_of_other_version(record, health)
-    shown = facts(record, health, record.started_at)
-    output.data(table({f"  {name}": shown[name] for name in ("model", "context", "device")}))
-    if not found.is_new:
-        _note_differences(found, flags)
+    rows = facts(record, health, record.started_at)
+    output.data(table({f"  {name}": rows[name] for name in ("model", "context", "device")}))
+    if not server.is_new:
+        _note_differences(server, flags)
     output.data("\nNext:")
     output.data('  pensieve chat "Why is the sky blue?"')
     output.data("  pensieve claude             # Claude Code on this model")
@@ -32,49 +32,49 @@ def report(found: RunningServer, flags: Flags) -> int:
     return 0
 
 
-def require_well(found: RunningServer) -> None:
-    """Raise `StartFailedError` where a server that was there before answers no requests."""
-    record, health = found.record, found.health
+def require_healthy(server: RunningServer) -> None:
+    """Raise `StartFailedError` if a server that was running before answers no requests."""
+    record, health = server.record, server.health
     if health.is_well:
         return
     state = "its engine has failed" if health.status == "failed" else f"it is {health.status}"
     why = f": {health.detail}" if health.detail else "."
     raise StartFailedError(
-        f"pensieve runs already (pid {record.pid}, {record.base_url}), but {state}{why}",
-        hint=f"Start it anew:\n  {restart_command(record)}",
+        f"pensieve is already running (pid {record.pid}, {record.base_url}), but {state}{why}",
+        hint=f"Restart it:\n  {restart_command(record)}",
     )
 
 
-def report_held(settings: Settings) -> int:
-    """A server runs, or starts: it is known by its record, if it has written that yet."""
+def report_already_running(settings: Settings) -> int:
+    """Report a server that runs or starts; it may not have written its record yet."""
     record = current(settings.paths)
     if record is None or record.phase == "fetching":
-        output.note("pensieve runs already; it is just starting.")
+        output.note("pensieve is already starting.")
     else:
-        output.note(f"pensieve runs already (pid {record.pid}, {record.base_url}).")
+        output.note(f"pensieve is already running (pid {record.pid}, {record.base_url}).")
     return 0
 
 
 @contextmanager
-def interruption_told(what_is_left: str) -> Generator[None]:
-    """Where Ctrl-C ends the block, a line says what runs now and what does not."""
+def interruption_note(consequence: str) -> Generator[None]:
+    """Print `consequence` if Ctrl-C ends the block."""
     try:
         yield
     except KeyboardInterrupt:
-        output.note(f"Interrupted. {what_is_left}")
+        output.note(f"Interrupted. {consequence}")
         raise
 
 
-def _note_differences(found: RunningServer, flags: Flags) -> None:
-    runs = {
-        "model": {found.record.model, found.health.repo},
-        "device": {found.record.device},
-        "host": {found.record.host},
-        "port": {found.record.port},
-        "idle_unload": {found.health.idle_unload},
+def _note_differences(server: RunningServer, flags: Flags) -> None:
+    actual = {
+        "model": {server.record.model, server.health.repo},
+        "device": {server.record.device},
+        "host": {server.record.host},
+        "port": {server.record.port},
+        "idle_unload": {server.health.idle_unload},
     }
-    other = {name: value for name, value in flags.given().items() if value not in runs[name]}
-    if other:
-        named = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in other.items())
-        output.warning(f"{named} has no effect on it. To start it anew with it:")
-        output.note(f"  pensieve restart {named}")
+    ignored = {name: value for name, value in flags.given().items() if value not in actual[name]}
+    if ignored:
+        options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in ignored.items())
+        output.warning(f"{options} has no effect on a running server. Restart it with:")
+        output.note(f"  pensieve restart {options}")

@@ -1,4 +1,4 @@
-"""The options that `start` and `restart` have in common: their names, what they take, and what help says of them."""
+"""Options shared by `start` and `restart`, with their help, and the check of allowed values."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pensieve.settings.spec import KEYS
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """What the value of an option can be, in words and as a check; the parser calls it."""
+    """The allowed values of an option, as a sentence and as a check that the parser calls."""
 
     values: str  # with an example
     accepts: Callable[[Any], bool]
@@ -26,7 +26,6 @@ class Allowed:
 
 
 def allowed_by_setting(name: str) -> Allowed:
-    """Return what the setting of this name can be."""
     return Allowed(KEYS[name].allowed, KEYS[name].accepts)
 
 
@@ -35,7 +34,7 @@ Port = Annotated[
     Parameter(
         validator=allowed_by_setting("port"),
         metavar="N",
-        help="Port to listen on, 7777 where nothing says otherwise.",
+        help="Listen on this port; the default is 7777.",
     ),
 ]
 Host = Annotated[
@@ -43,20 +42,20 @@ Host = Annotated[
     Parameter(
         validator=allowed_by_setting("host"),
         metavar="ADDRESS",
-        help="Address to listen on, 127.0.0.1 where nothing says otherwise. One that other"
-        " machines can reach needs a key of your own in PENSIEVE_API_KEY.",
+        help="Listen on this address; the default is 127.0.0.1. An address that other"
+        " machines can reach requires your own key in PENSIEVE_API_KEY.",
     ),
 ]
-# Shells complete the two words; any other text is taken too.
+# Shells complete the two literals; any other text is accepted too.
 Model = Annotated[
     Literal["auto", "auto:fast"] | str | None,
     Parameter(
         validator=allowed_by_setting("model"),
         metavar="NAME",
         show_choices=False,
-        help="A model by name (phi-3-mini, smollm2-135m), a Hugging Face repository"
-        " (owner/name), the folder of an mlx-lm model; or auto, the best agent that suits"
-        " this machine, or auto:fast, the best of those that answer quickly.",
+        help="Serve this model: a name (phi-3-mini, smollm2-135m), a Hugging Face repository"
+        " (owner/name), the folder of an mlx-lm model; or auto, the best agent for this"
+        " machine, or auto:fast, the best fast one.",
     ),
 ]
 IdleUnload = Annotated[
@@ -64,8 +63,8 @@ IdleUnload = Annotated[
     Parameter(
         validator=allowed_by_setting("idle_unload"),
         metavar="MINUTES",
-        help="Give the model's memory back after so long without work, 30 where nothing says"
-        " otherwise, 0 never. The next request loads it again.",
+        help="Unload the model after this many idle minutes; the default is 30, 0 is never."
+        " The next request loads it again.",
     ),
 ]
 ComputeDevice = Annotated[
@@ -73,6 +72,6 @@ ComputeDevice = Annotated[
     Parameter(
         validator=allowed_by_setting("device"),
         metavar="gpu|cpu",
-        help="Where MLX computes. A Mac with Apple silicon uses its GPU without being asked.",
+        help="Compute on this device. The default on Apple silicon is the GPU.",
     ),
 ]

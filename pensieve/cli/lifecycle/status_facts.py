@@ -1,4 +1,4 @@
-"""The facts that `status`, `start` and `restart` show about a server, as text and as JSON."""
+"""Facts about a server for `status`, `start` and `restart`, as text and as JSON."""
 
 import time
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from pensieve.daemon.server_record import ServerRecord
 def as_json(
     state: str, record: ServerRecord | None, health: Health, memory_bytes: int
 ) -> dict[str, object]:
-    """Every key is always there; null where nothing is known."""
+    """Return the facts; every key is always present, unknown values are null."""
     model = health.model or (record.model if record else "")
     return {
         "status": state,
@@ -36,7 +36,7 @@ def as_json(
 
 
 def facts(record: ServerRecord, health: Health, now: float) -> dict[str, str]:
-    """What is known, in the order in which it is shown; an empty value is not shown."""
+    """Return the facts in display order; rows with an empty value are not displayed."""
     model = health.model or record.model
     return {
         "status": f"{health.status} ({health.detail})" if health.detail else health.status,
@@ -45,9 +45,9 @@ def facts(record: ServerRecord, health: Health, now: float) -> dict[str, str]:
         "context": f"{health.context_tokens:,} tokens" if health.context_tokens else "",
         "device": health.device or record.device,
         "in flight": str(health.in_flight) if health.is_well else "",
-        **figures(health.engine),
+        **engine_facts(health.engine),
         "memory": "",
-        "unloads": _unloading(health.idle_unload),
+        "unloads": _idle_unload(health.idle_unload),
         "restarts": str(health.restarts) if health.restarts else "",
         "uptime": in_time(max(0.0, now - record.started_at)),
         "pid": str(record.pid),
@@ -57,43 +57,42 @@ def facts(record: ServerRecord, health: Health, now: float) -> dict[str, str]:
     }
 
 
-def figures(engine: EngineFigures) -> dict[str, str]:
-    """What the engine says of itself, for people."""
+def engine_facts(engine: EngineFigures) -> dict[str, str]:
     rate = engine.tokens_per_second
     return {
         "speed": f"{rate:.1f} tokens per second" if rate else "",
         "KV caches": _share(engine.kv_used_bytes, engine.kv_budget_bytes),
         "precision": engine.kv_reason or "",
-        "kept": _joined(
+        "cached": _join(
             f"{gigabytes(engine.prefix_memory_bytes)} in memory,"
             if engine.prefix_memory_bytes is not None
             else "",
             _share(engine.prefix_disk_bytes, engine.prefix_disk_cap_bytes),
             "on disk" if engine.prefix_disk_bytes is not None else "",
         ),
-        "written": _joined(
+        "written": _join(
             _share(engine.written_today_bytes, engine.daily_write_budget_bytes),
             "today" if engine.written_today_bytes is not None else "",
-            "(enough for today)" if engine.is_writing_paused else "",
+            "(writing paused)" if engine.is_writing_paused else "",
         ),
     }
 
 
 def table(rows: Mapping[str, str]) -> str:
-    """One row a line, values in one column."""
-    shown = {name: value for name, value in rows.items() if value}
-    width = max(map(len, shown), default=0)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in shown.items())
+    """Return one row a line with aligned values; empty values are left out."""
+    nonempty = {name: value for name, value in rows.items() if value}
+    width = max(map(len, nonempty), default=0)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in nonempty.items())
 
 
-def _unloading(minutes: float | None) -> str:
+def _idle_unload(minutes: float | None) -> str:
     if minutes is None:
         return ""
     return f"after {minutes:g} minutes without work" if minutes else "never"
 
 
-def _joined(*words: str) -> str:
-    return " ".join(word for word in words if word)
+def _join(*parts: str) -> str:
+    return " ".join(part for part in parts if part)
 
 
 def _share(part: int | None, whole: int | None) -> str:

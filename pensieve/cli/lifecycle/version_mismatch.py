@@ -1,4 +1,4 @@
-"""What `status`, `start` and `claude` say where the server that runs is of another version than the command."""
+"""The warning of `status`, `start` and `claude` if the server's version is not the command's."""
 
 from pensieve import __version__
 from pensieve.cli.ui import output
@@ -7,13 +7,15 @@ from pensieve.daemon.server_record import ServerRecord
 
 
 def warn_of_other_version(record: ServerRecord, health: Health, version: str = __version__) -> None:
-    """Say both versions and what replaces the server; nothing where they are the same or the server does not tell."""
+    """Print both versions and the restart command. Silent if the server reports no version."""
     if health.version in {"", version}:
         return
-    output.warning(f"the server is {health.version}, this is {version}. To have it replaced:")
+    output.warning(
+        f"the server is version {health.version}, the command {version}. Restart it with:"
+    )
     output.note(f"  {restart_command(record)}")
 
 
 def restart_command(record: ServerRecord) -> str:
-    """Return what starts the server anew: a service is launchd's to start."""
+    """Return the restart command; launchd manages a service."""
     return "brew services restart pensieve" if record.service else "pensieve restart"

@@ -1,7 +1,8 @@
-"""Takes terminal control out of a model's text, so that an answer cannot move the cursor, set the title, hide or turn itself round.
+"""Removes terminal control from a model's text: cursor moves, titles, hidden or reversed text.
 
-One stripper per answer. Character by character, so the result is the same however the text is split.
-Sequences as in ECMA-48: CSI to its final byte, OSC and its kin to BEL or ST; a line end breaks off an unfinished one.
+One stripper per answer. It works by character, so the result does not depend on how the text is
+split. Sequences follow ECMA-48: CSI to its final byte, OSC and similar strings to BEL or ST; a
+line end terminates an unfinished one.
 """
 
 import re
@@ -19,9 +20,8 @@ PRESERVED = frozenset("\n\t")
 _CONTROL = re.compile(f"[{CONTROLS}{BIDI_CONTROLS}]")
 
 
+# The position within a sequence.
 class State(Enum):
-    """Where in a sequence the next character falls."""
-
     TEXT = auto()
     AFTER_ESC = auto()
     IN_CSI = auto()
@@ -30,13 +30,13 @@ class State(Enum):
 
 
 class EscapeStripper:
-    """Owns where in a sequence one answer's text has come to."""
+    """Owns the parser state of one answer."""
 
     def __init__(self) -> None:
         self._state = State.TEXT
 
     def feed(self, text: str) -> str:
-        """`text` without control sequences and without control characters other than line end and tab."""
+        """Return `text` without control sequences and controls other than line end and tab."""
         return "".join(filter(self._is_shown, text))
 
     def _is_shown(self, character: str) -> bool:

@@ -1,6 +1,6 @@
-"""How help is laid out: usage, what the command does with examples, then options in two columns of at most 79.
+"""The layout of help: usage, description with examples, options in two columns of at most 79.
 
-A cyclopts help formatter (its `HelpFormatter` protocol). What it says comes from the commands' docstrings.
+A cyclopts help formatter (its `HelpFormatter` protocol). The texts are the commands' docstrings.
 """
 
 import textwrap
@@ -11,19 +11,19 @@ from pensieve.cli.ui import output
 TOPICS = {
     "exit-codes": """\
 Exit codes:
-    0  done; for status: the server runs and is ready
-    1  it did not work
-    2  the command line is wrong
-    3  status: the server does not run
-    4  status: the server starts, or is not well
-   65  the model's files are damaged, or of a kind or size that is not loaded
-   69  no server answers, a port is taken, or a model cannot be fetched
+    0  success; status: the server is running and ready
+    1  the command failed
+    2  the command line is invalid
+    3  status: the server is not running
+    4  status: the server is starting or unhealthy
+   65  the model's files are damaged, unsupported or too large
+   69  no server answers, a port is taken, or a model cannot be downloaded
    73  a file or folder cannot be written, or the disk is full
-   75  the program was replaced while the server ran: start it again
-   78  a setting is wrong: a flag, a variable or the configuration file
-  130  ended by Ctrl-C
-  141  whoever read the output has left
-  143  ended by SIGTERM before it was done""",
+   75  the program was replaced while the server ran; restart it
+   78  a setting is invalid: a flag, a variable or the configuration file
+  130  interrupted by Ctrl-C
+  141  the reader of the output closed the pipe
+  143  terminated by SIGTERM""",
 }
 
 WIDTH = 79
@@ -31,33 +31,23 @@ INDENT = "  "
 MAX_LABEL_CHARS = 24
 
 
+# The used part of cyclopts' HelpEntry.
 class Entry(Protocol):
-    """What is used of cyclopts' HelpEntry."""
+    @property
+    def display_labels_with_metavar(self) -> tuple[str, ...]: ...
 
     @property
-    def display_labels_with_metavar(self) -> tuple[str, ...]:
-        """The names of an option or command, with the word for its value."""
-        ...
-
-    @property
-    def description(self) -> Any:
-        """Text, as cyclopts' own kind of it."""
-        ...
+    def description(self) -> Any: ...
 
 
 class HelpLayout:
-    """Holds nothing."""
-
     def render_usage(self, console: object, options: object, usage: object) -> None:
-        """The line `Usage: …`."""
         output.data(f"Usage: {_plain(usage)}\n")
 
     def render_description(self, console: object, options: object, description: object) -> None:
-        """The docstring up to its parameters, as it is written."""
         output.data(f"{_plain(description)}\n")
 
     def __call__(self, console: object, options: object, panel: Any) -> None:
-        """One group of options or commands."""
         entries = [
             (", ".join(e.display_labels_with_metavar), _plain(e.description)) for e in panel.entries
         ]
@@ -66,7 +56,7 @@ class HelpLayout:
 
 
 def columns(entries: list[tuple[str, str]]) -> str:
-    """Labels left, descriptions right of them and wrapped; below them where a label is too wide."""
+    """Return labels with wrapped descriptions next to them, or below a label that is too wide."""
     widths = [len(label) for label, _ in entries if len(label) <= MAX_LABEL_CHARS]
     margin = len(INDENT) + max(widths, default=0) + 2
     return "\n".join(_row(label, description, margin) for label, description in entries)
@@ -81,6 +71,6 @@ def _row(label: str, description: str, margin: int) -> str:
 
 
 def _plain(text: object) -> str:
-    """cyclopts hands over str, rich's Text, or its own InlineText around one."""
+    """Accept str, rich's Text, and cyclopts' InlineText around one."""
     plain = getattr(getattr(text, "primary_renderable", text), "plain", text)
     return str(plain).strip("\n")

@@ -1,4 +1,4 @@
-"""How a fetch is shown: one bar on a terminal, one plain line per ten per cent elsewhere (`models.fetch.Progress`)."""
+"""Displays a download: a bar on a terminal, else a line per ten per cent."""
 
 import time
 from collections.abc import Callable, Generator
@@ -14,58 +14,52 @@ STEPS = 10
 
 
 class LineProgress:
-    """Owns how much of one fetch is here. The rate leaves out what an earlier fetch had left."""
+    """Owns the byte count of one download. Its rate excludes bytes of an earlier attempt."""
 
     def __init__(
         self,
-        say: Callable[[str], None] = output.note,
+        report: Callable[[str], None] = output.note,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._say = say
+        self._report = report
         self._clock = clock
         self._label = ""
-        self._total = self._here = self._before = 0
-        self._said_steps = 0
-        self._began_at = 0.0
+        self._total = self._received = self._initial = 0
+        self._reported_steps = 0
+        self._started_at = 0.0
 
     def begin(self, label: str, total_bytes: int) -> None:
-        """Say what is fetched and how large it is."""
         self._label, self._total = label, total_bytes
-        self._here = self._before = self._said_steps = 0
-        self._say(f"{label}: {in_bytes(total_bytes)}")
+        self._received = self._initial = self._reported_steps = 0
+        self._report(f"{label}: {in_bytes(total_bytes)}")
 
     def advance(self, count: int) -> None:
-        """Say so where another tenth is reached."""
-        if not self._here:
-            self._before, self._began_at = count, self._clock()
-        self._here += count
-        steps = self._here * STEPS // self._total if self._total else 0
-        if steps > self._said_steps:
-            self._said_steps = steps
-            self._say(self._line())
+        if not self._received:
+            self._initial, self._started_at = count, self._clock()
+        self._received += count
+        steps = self._received * STEPS // self._total if self._total else 0
+        if steps > self._reported_steps:
+            self._reported_steps = steps
+            self._report(self._line())
 
-    def end(self) -> None:
-        """Nothing: the last tenth was said, or an error follows."""
+    def end(self) -> None: ...
 
     def _line(self) -> str:
-        share = 100 * self._said_steps // STEPS
-        line = f"{self._label}: {share:3} %  {in_bytes(self._here)} of {in_bytes(self._total)}"
-        seconds = self._clock() - self._began_at
-        rate = (self._here - self._before) / seconds if seconds > 0 else 0.0
-        if rate <= 0 or self._here >= self._total:
+        share = 100 * self._reported_steps // STEPS
+        line = f"{self._label}: {share:3} %  {in_bytes(self._received)} of {in_bytes(self._total)}"
+        seconds = self._clock() - self._started_at
+        rate = (self._received - self._initial) / seconds if seconds > 0 else 0.0
+        if rate <= 0 or self._received >= self._total:
             return line
-        left = in_time((self._total - self._here) / rate)
+        left = in_time((self._total - self._received) / rate)
         return f"{line}  {in_bytes(rate)}/s  {left} left"
 
 
 class BarProgress:
-    """Owns one bar on a terminal: bytes, rate, time left."""
-
     def __init__(self) -> None:
         self._bar: RichProgress | None = None
 
     def begin(self, label: str, total_bytes: int) -> None:
-        """Name what is fetched, and draw the bar below it."""
         output.note(label)
         from rich import progress
         from rich.console import Console
@@ -81,12 +75,10 @@ class BarProgress:
         self._bar.start()
 
     def advance(self, count: int) -> None:
-        """Move the bar."""
         if self._bar:
             self._bar.advance(self._bar.task_ids[0], count)
 
     def end(self) -> None:
-        """Leave the bar as it is and go below it."""
         if self._bar:
             self._bar.stop()
             self._bar = None
@@ -96,27 +88,26 @@ class BarProgress:
 def waiting(
     what: str, clock: Callable[[], float] = time.monotonic
 ) -> Generator[Callable[[str], None]]:
-    """Says what is waited for, once it is: on a terminal how far that is and for how long, and leaves nothing of that."""
-    began_at = clock()
-    said: list[str] = []
+    """Display what is awaited; on a terminal with stage and time, erased at the end."""
+    started_at = clock()
+    stages: list[str] = []
 
     def show(stage: str) -> None:
-        if output.is_live():
-            output.rewrite_line(f"{what}: {stage}, {in_time(clock() - began_at)}")
-        elif not said:
+        if output.can_rewrite_line():
+            output.rewrite_line(f"{what}: {stage}, {in_time(clock() - started_at)}")
+        elif not stages:
             output.hint(f"{what} ...")
-        said.append(stage)
+        stages.append(stage)
 
     try:
         yield show
     finally:
-        if said and output.is_live():
+        if stages and output.can_rewrite_line():
             output.rewrite_line("")
 
 
 def for_terminal() -> LineProgress | BarProgress:
-    """The one that standard error can show."""
-    return BarProgress() if output.is_live() else LineProgress()
+    return BarProgress() if output.can_rewrite_line() else LineProgress()
 
 
 def counted(number: int, thing: str) -> str:
@@ -125,7 +116,7 @@ def counted(number: int, thing: str) -> str:
 
 
 def in_bytes(count: float) -> str:
-    """`count` in decimal units, as disks and downloads are sold."""
+    """Format in decimal units, as disks and downloads are sold."""
     for unit in ("bytes", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}"
@@ -134,7 +125,7 @@ def in_bytes(count: float) -> str:
 
 
 def in_time(seconds: float) -> str:
-    """`seconds` in the two largest units that say something."""
+    """Format in the two largest nonzero units."""
     whole = round(seconds)
     days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
     if days:

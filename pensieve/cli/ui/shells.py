@@ -1,4 +1,4 @@
-"""How each shell, and a .env file, is told of variables. Knows nothing of what the variables mean."""
+"""Variables in the syntax of each shell and of .env files; does not know what they mean."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -6,16 +6,16 @@ from typing import Literal, assert_never
 
 from pensieve.errors import SettingsError
 
-# What no shell reads as more than itself. Not `=`: zsh takes a leading one for a command's path.
+# Characters without meaning in any shell. Not `=`: zsh expands a leading one to a path.
 PLAIN = re.compile(r"[\w./:@-]+", re.ASCII)
-# PowerShell takes typographic quotes for straight ones, in the middle of a string too.
+# PowerShell treats typographic quotes as straight ones, even within a string.
 POWERSHELL_QUOTES = re.compile("['\u2018\u2019\u201a\u201b]")
 
 Shell = Literal["bash", "zsh", "fish", "sh", "nu", "pwsh"]
 
 
 def shell_of(path: str) -> Shell:
-    """The shell that $SHELL names; any other is taken to speak POSIX sh."""
+    """Return the shell of $SHELL; an unknown one is assumed to speak POSIX sh."""
     match path.rpartition("/")[2]:
         case "bash" | "zsh" | "fish" | "nu" | "pwsh" as shell:
             return shell
@@ -24,7 +24,7 @@ def shell_of(path: str) -> Shell:
 
 
 def exports(shell: Shell, values: Mapping[str, str]) -> str:
-    """What exports them, a line each; for nu, which evaluates no text, a record in its notation.
+    """Return one export a line; for nu, which evaluates no text, a record.
 
     Raises `SettingsError` for a value that one line cannot hold.
     """
@@ -33,49 +33,50 @@ def exports(shell: Shell, values: Mapping[str, str]) -> str:
 
 
 def unsets(shell: Shell, names: Iterable[str], restored: Mapping[str, str] | None = None) -> str:
-    """After which they are no variables; nothing happens to one that was none. For nu a record.
+    """Return the commands that remove `names`, if set; for nu a record.
 
-    restored: what others are to be again; empty takes one away.
+    restored: values to set again; an empty one is removed.
     """
     restored = restored or {}
-    gone = [*names, *(name for name, value in restored.items() if not value)]
-    kept = {name: value for name, value in restored.items() if value}
-    unset = [_unset(shell, name) for name in gone]
-    exported = [_export(shell, name, value) for name, value in kept.items()]
+    removed = [*names, *(name for name, value in restored.items() if not value)]
+    nonempty = {name: value for name, value in restored.items() if value}
+    unset = [_unset(shell, name) for name in removed]
+    exported = [_export(shell, name, value) for name, value in nonempty.items()]
     if shell == "nu":
         return "\n".join(["{hide: [", *unset, "], load: {", *exported, "}}"])
     return "\n".join([*unset, *exported])
 
 
-def usage(shell: Shell, words: str = "pensieve env", *, is_unset: bool = False) -> str:
-    """The command that has this shell read what `words` print: exports, or what takes them back."""
+def usage(shell: Shell, command: str = "pensieve env", *, is_unset: bool = False) -> str:
+    """Return the command by which the shell evaluates the output of `command`."""
     match shell:
         case "bash" | "zsh" | "sh":
-            return f'eval "$({words})"'
+            return f'eval "$({command})"'
         case "fish":
-            return f"{words} | source"
+            return f"{command} | source"
         case "nu" if is_unset:
             return (
-                f"{words} | from nuon | do --env"
+                f"{command} | from nuon | do --env"
                 " { let them = $in; hide-env --ignore-errors ...$them.hide; load-env $them.load}"
             )
         case "nu":
-            return f"{words} | from nuon | load-env"
+            return f"{command} | from nuon | load-env"
         case "pwsh":
-            return f"{words} | Out-String | Invoke-Expression"
+            return f"{command} | Out-String | Invoke-Expression"
         case _:
             assert_never(shell)
 
 
 def dotenv(name: str, value: str) -> str:
-    """One line of a .env file. Raises `SettingsError` for a value that not all who read such files read alike."""
+    """Return a line of a .env file. Raises `SettingsError` for a value that parsers disagree on."""
     _refuse_controls(name, value)
     if PLAIN.fullmatch(value):
         return f"{name}={value}"
     if set(value) & set("'\\$"):
         raise SettingsError(
-            f"{name} holds a quote, a backslash or a dollar sign: .env files have no common way to write it.",
-            hint="Use the shell's form instead:\n  pensieve env --shell sh",
+            f"{name} holds a quote, a backslash or a dollar sign, which .env files escape in"
+            " different ways.",
+            hint="Use the shell's format instead:\n  pensieve env --shell sh",
         )
     return f"{name}='{value}'"
 
@@ -111,11 +112,11 @@ def _unset(shell: Shell, name: str) -> str:
 
 def _refuse_controls(name: str, value: str) -> None:
     if any(character < " " or character == "\x7f" for character in value):
-        raise SettingsError(f"{name} would hold a control character; no shell is given that.")
+        raise SettingsError(f"{name} holds a control character, which is not written to a shell.")
 
 
 def _posix_quote(value: str) -> str:
-    """In single quotes nothing is special, not even a backslash; a single quote itself stands outside of them."""
+    """In single quotes nothing is special; a single quote itself must be outside of them."""
     return value if PLAIN.fullmatch(value) else "'" + value.replace("'", "'\\''") + "'"
 
 
@@ -125,10 +126,10 @@ def _fish_quote(value: str) -> str:
 
 
 def _nu_quote(value: str) -> str:
-    r"""In nu's double quotes only \ and " are special, each after a \. Its single quotes can hold no single quote."""
+    r"""In nu's double quotes only \ and " are special, each escaped by a \."""
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _powershell_quote(value: str) -> str:
-    """In PowerShell's single quotes only these are special, and stand for themselves when doubled."""
+    """In PowerShell's single quotes only these are special; doubled, they are literal."""
     return "'" + POWERSHELL_QUOTES.sub(r"\g<0>\g<0>", value) + "'"

@@ -1,6 +1,6 @@
-"""DeepSeek: a section of calls between tokens of its own. V3 and R1 fence the arguments, V3.1 does not."""
+"""DeepSeek: a section of calls between its own tokens. V3 and R1 also fence the arguments."""
 
-# ruff: noqa: RUF001 -- these are the family's own letters
+# ruff: noqa: RUF001 -- the family's marks contain these characters
 
 from pensieve.dialects.dialect import CallForm, Dialect
 
@@ -29,7 +29,6 @@ V3_1 = Dialect(
 
 
 def dialect_in(template: str) -> Dialect | None:
-    """The one of a chat template of this family."""
     if "<｜tool▁calls▁begin｜>" not in template:
         return None
     return V3 if "```json" in template else V3_1

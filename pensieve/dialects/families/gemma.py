@@ -1,4 +1,7 @@
-"""Gemma: a call is `call:name{key:value}` between tokens of its own, and so are texts inside. Gemma 2 and 3 know no tools."""
+"""Gemma: a call is `call:name{key:value}` between its own tokens; texts have their own quotes.
+
+Gemma 2 and 3 have no tools.
+"""
 
 from pensieve.dialects.dialect import CallForm, Dialect, ParameterForm, ThinkingForm
 
@@ -32,7 +35,6 @@ FUNCTION_GEMMA = Dialect(
 
 
 def dialect_in(template: str) -> Dialect | None:
-    """The one of a chat template of this family."""
     if "<|tool_call>" in template and "<tool_call|>" in template:
         return GEMMA_4
     return FUNCTION_GEMMA if "<start_function_call>" in template else None

@@ -1,4 +1,4 @@
-"""GLM 4.5 and later: the name, then keys and values each between tags. 4.7 leaves the line breaks out."""
+"""GLM 4.5 and later: the name, then each key and value between tags. 4.7 has no line breaks."""
 
 from pensieve.dialects.dialect import CallForm, Dialect, ParameterForm
 
@@ -28,7 +28,6 @@ DENSE = Dialect(
 
 
 def dialect_in(template: str) -> Dialect | None:
-    """The one of a chat template of this family."""
     if "<arg_key>" not in template:
         return None
     return DENSE if "</arg_key><arg_value>" in template else DIALECT

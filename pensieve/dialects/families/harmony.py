@@ -1,6 +1,7 @@
-"""gpt-oss: an answer in channels. Thoughts in `analysis`, text in `final`, one call in `commentary`, which ends the answer.
+"""gpt-oss: an answer consists of channels.
 
-Its template writes a call only together with the one result that follows it.
+Thoughts are in `analysis`, text in `final`, one call in `commentary`, which ends the answer. The
+template writes a call only together with the result that follows it.
 """
 
 from pensieve.dialects.dialect import CallForm, Dialect, ThinkingForm
@@ -33,5 +34,4 @@ DIALECT = Dialect(
 
 
 def dialect_in(template: str) -> Dialect | None:
-    """This one, for a chat template of its family."""
     return DIALECT if "<|channel|>analysis<|message|>" in template else None

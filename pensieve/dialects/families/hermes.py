@@ -1,4 +1,4 @@
-"""Qwen2.5, Qwen3, Hermes and their kin: a call is a JSON object in `<tool_call>` tags, the template writes tools and results."""
+"""Qwen2.5, Qwen3, Hermes and relatives: a call is a JSON object in `<tool_call>` tags."""
 
 from pensieve.dialects.dialect import JSON_CALL, Dialect
 
@@ -6,5 +6,4 @@ DIALECT = Dialect("hermes", JSON_CALL)
 
 
 def dialect_in(template: str) -> Dialect | None:
-    """This one, for a chat template of its family."""
     return DIALECT if "<tool_call>" in template and "tool_call" in template else None

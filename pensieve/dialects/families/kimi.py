@@ -1,4 +1,4 @@
-"""Kimi K2: a section of calls, each named by its function and its place among the calls."""
+"""Kimi K2: a section of calls, each named by its function and its index."""
 
 from pensieve.dialects.dialect import CallForm, Dialect
 
@@ -17,5 +17,4 @@ DIALECT = Dialect(
 
 
 def dialect_in(template: str) -> Dialect | None:
-    """This one, for a chat template of its family."""
     return DIALECT if "<|tool_calls_section_begin|>" in template else None

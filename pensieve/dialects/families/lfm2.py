@@ -1,4 +1,7 @@
-"""LFM2: calls as Python writes them, in a list between tokens of its own. Its template writes no calls, so we do."""
+"""LFM2: calls in Python syntax, in a list between its own tokens.
+
+The template writes no calls, so format_calls.py does.
+"""
 
 from pensieve.dialects.dialect import CallForm, Dialect, ParameterForm
 
@@ -18,6 +21,5 @@ DIALECT = Dialect(
 
 
 def dialect_in(template: str) -> Dialect | None:
-    """This one, for a chat template of its family."""
     marks = ("<|tool_list_start|>", "<|tool_call_start|>")
     return DIALECT if any(mark in template for mark in marks) else None

@@ -17,5 +17,4 @@ DIALECT = Dialect(
 
 
 def dialect_in(template: str) -> Dialect | None:
-    """This one, for a chat template of its family."""
     return DIALECT if "<|start_header_id|>" in template and '"parameters"' in template else None

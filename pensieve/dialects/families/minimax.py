@@ -1,4 +1,4 @@
-"""MiniMax M2: calls as `<invoke>` with `<parameter>`s, in a section of their own."""
+"""MiniMax M2: a section of calls, written as `<invoke>` with `<parameter>`s."""
 
 from pensieve.dialects.dialect import CallForm, Dialect, ParameterForm
 
@@ -19,5 +19,4 @@ DIALECT = Dialect(
 
 
 def dialect_in(template: str) -> Dialect | None:
-    """This one, for a chat template of its family."""
     return DIALECT if "<minimax:tool_call>" in template else None

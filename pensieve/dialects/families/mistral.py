@@ -1,4 +1,7 @@
-"""Mistral: calls behind `[TOOL_CALLS]`, as one JSON list, or each as its name and its arguments, with ids or not. The template wants short ids."""
+"""Mistral: calls after `[TOOL_CALLS]`, as one JSON list or each as name and arguments.
+
+Some versions write ids. The templates require short ones.
+"""
 
 import re
 from dataclasses import replace
@@ -21,14 +24,14 @@ LIST = Dialect(
         keys=("name", "arguments"),
     ),
     writer="template",
-    id_letters=9,
+    id_chars=9,
 )
-# Between the first and the second in time: each call of the list tells its id too.
+# Released between the other two forms: each call of the list also has its id.
 LIST_WITH_ID = Dialect(
     "mistral-list-with-id",
     replace(LIST.calls, after_arguments=', "id": "{id}"}'),
     writer="template",
-    id_letters=9,
+    id_chars=9,
     call_id="{id}",
 )
 NAMED = Dialect(
@@ -42,20 +45,19 @@ NAMED = Dialect(
         between="",
     ),
     writer="template",
-    id_letters=9,
+    id_chars=9,
 )
 # The same with an id in each call.
 WITH_ID = Dialect(
     "mistral-with-id",
     replace(NAMED.calls, after_name="[CALL_ID]{id}[ARGS]"),
     writer="template",
-    id_letters=9,
+    id_chars=9,
     call_id="{id}",
 )
 
 
 def dialect_in(template: str) -> Dialect | None:
-    """The one of a chat template of this family."""
     if "[TOOL_CALLS]" not in template:
         return None
     if "[CALL_ID]" in template:

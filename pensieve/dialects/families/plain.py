@@ -1,6 +1,6 @@
-"""For models whose chat template knows no tools: tools as text, calls in tags, a rule and an example of how to write one.
+"""Models whose chat template has no tools: tools as text, calls in tags, a rule and an example.
 
-TEMPLATE is for models without any chat template: the conversation as a transcript that the model goes on with.
+TEMPLATE is for models without a chat template: a transcript that the model continues.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ TEMPLATE = """\
 
 DIALECT = Dialect("plain", JSON_CALL, tools="text", has_bare_calls=True)
 
-# What stands for a value in the example.
+# Values in the example call, by type.
 _EXAMPLES: Mapping[str, object] = {
     "integer": 1,
     "number": 1,
@@ -37,26 +37,27 @@ _EXAMPLES: Mapping[str, object] = {
 
 
 def tools_text(tools: Sequence[ToolSpec]) -> str:
-    """The part of the system prompt that tells of `tools`."""
+    """Return the part of the system prompt that describes `tools`."""
     listed = "\n".join(map(tool_line, tools))
     return f"""\
 # Tools
 You can use these tools, one JSON object a line:
 {listed}
 
-To use a tool, write its name and arguments, as its input_schema has them, in this form and nothing after it:
+To use a tool, write its name and arguments, as its input_schema has them, in this form and \
+nothing after it:
 {format_calls(JSON_CALL, [_example(tools[0])])}
 The result then comes in <tool_result> tags. Use a tool only where it is needed."""
 
 
 def tool_line(tool: ToolSpec) -> str:
-    """One tool as JSON, without a space that is not needed."""
+    """Return one tool as minified JSON."""
     described = {"description": tool.description} if tool.description else {}
     return format_minified({"name": tool.name, **described, "input_schema": tool.schema})
 
 
 def _example(tool: ToolSpec) -> ToolCall:
-    """A call of `tool` with the least that it takes."""
+    """Return a call of `tool` with its required parameters."""
     parts = properties(tool.schema)
     return ToolCall(
         tool.name, {name: _value(parts[name]) for name in parts if name in required(tool.schema)}

@@ -1,4 +1,4 @@
-"""Qwen3-Coder, Qwen3.5: a call is an XML of the model's own, its parameters between tags of their own, as they are."""
+"""Qwen3-Coder, Qwen3.5: a call in XML-like tags, with unquoted parameters between tags."""
 
 from pensieve.dialects.dialect import CallForm, Dialect, ParameterForm
 
@@ -17,6 +17,5 @@ DIALECT = Dialect(
 
 
 def dialect_in(template: str) -> Dialect | None:
-    """This one, for a chat template of its family."""
     forms = ("<tool_call>\\n<function=", "<tool_call>\n<function=")
     return DIALECT if any(form in template for form in forms) else None

@@ -1,1 +1,1 @@
-"""From tool schemas to an llguidance grammar that an answer must match."""
+"""Turns tool schemas into an llguidance grammar that an answer must match."""

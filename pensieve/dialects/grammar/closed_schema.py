@@ -1,7 +1,7 @@
-"""A tool's schema as its arguments are held to it: always an object, its references all into `$defs`.
+"""Close a tool's schema for its arguments: always an object, all references into `$defs`.
 
-Objects that list their properties have no others, unless the schema says that they may: a model that is let invents some to
-the length limit. Objects without a list, and maps, stay open.
+Objects that list their properties get no others unless the schema allows them: otherwise models
+invent properties up to the length limit. Objects without a list, and maps, stay open.
 """
 
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ from pensieve.dialects.dialect import Schema
 from pensieve.dialects.grammar.object_shapes import either, kinds_of, own_shape, shapes_of, target
 from pensieve.dialects.grammar.schema_types import as_schema
 
-# Combinations are worked out so far; what is beyond is left as it is.
+# Combinations beyond these limits are not resolved: they admit anything.
 MAX_NODES = 5_000
 MAX_DEPTH = 48
-# A combination inside of another may double it: it counts for so many.
+# Depth that a nested combination counts for, since it may double the result.
 COMBINED_DEPTH = 12
 
 _COMBINING = ("allOf", "anyOf", "oneOf", "$ref")
@@ -25,7 +25,7 @@ _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 
 
 def closed_object(schema: Schema) -> Schema:
-    """`schema`, which is fit to be compiled, for the arguments of a tool."""
+    """Return `schema`, which must be compilable, for a tool's arguments."""
     return _Closing(schema).whole()
 
 
@@ -36,13 +36,13 @@ class _Closing:
     root: Schema
     _nodes: int = 0
     _names: dict[str, str] = field(default_factory=dict)
-    _waiting: list[str] = field(default_factory=list)
+    _pending: list[str] = field(default_factory=list)
 
     def whole(self) -> Schema:
         closed = self._object(self.root, 0)
         definitions: dict[str, object] = {}
-        while self._waiting:
-            reference = self._waiting.pop()
+        while self._pending:
+            reference = self._pending.pop()
             found = target(reference, self.root)
             definitions[self._names[reference]] = {} if found is None else self._closed(found, 0)
         return {**closed, "$defs": definitions} if definitions else closed
@@ -66,12 +66,14 @@ class _Closing:
     def _object(self, schema: Schema, depth: int) -> Schema:
         plain = [self._plain(shape.schema(), depth) for shape in shapes_of(schema, self.root)]
         if len(plain) == 1:
-            kept = {key: schema[key] for key in ("minProperties", "maxProperties") if key in schema}
-            return {**plain[0], **kept}
+            size_limits = {
+                key: schema[key] for key in ("minProperties", "maxProperties") if key in schema
+            }
+            return {**plain[0], **size_limits}
         return {"type": "object", **either(plain)}
 
     def _plain(self, schema: Schema, depth: int) -> Schema:
-        """The same with every schema inside closed."""
+        """Close every schema inside."""
         found = {key: self._inner(key, value, depth + 1) for key, value in schema.items()}
         return {key: value for key, value in found.items() if key not in {"$defs", "definitions"}}
 
@@ -90,11 +92,11 @@ class _Closing:
     def _reference(self, reference: str) -> Schema:
         if reference not in self._names:
             self._names[reference] = f"d{len(self._names)}"
-            self._waiting.append(reference)
+            self._pending.append(reference)
         return {"$ref": f"#/$defs/{self._names[reference]}"}
 
 
 def _is_combined(schema: Schema) -> bool:
-    """Whether what an object may have is said in several places at once."""
-    places = sum(key in schema for key in _COMBINING) + bool(schema.keys() & _OF_OBJECTS)
-    return places > 1 or "allOf" in schema
+    """Return whether several parts of the schema together define an object's properties."""
+    parts = sum(key in schema for key in _COMBINING) + bool(schema.keys() & _OF_OBJECTS)
+    return parts > 1 or "allOf" in schema

@@ -1,6 +1,6 @@
-"""What a JSON Schema says of objects, with references and combinations worked out: property lists to choose from.
+"""Resolve a JSON Schema's objects, with references and combinations, to lists of properties.
 
-Wider than the schema where it says more than lists of properties can hold, never narrower.
+The result is wider than the schema if lists of properties cannot express it, never narrower.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,34 +19,36 @@ MAX_SHAPES = 32
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One list of properties. additional: the schema of further ones, False for none, None where nothing says."""
+    """One list of properties."""
 
     properties: Mapping[str, Schema] = field(default_factory=dict[str, Schema])
     required: tuple[str, ...] = ()
-    additional: Schema | bool | None = None
+    additional: Schema | bool | None = None  # further ones; False: none; None: undefined
     has_list: bool = False
 
     @property
     def extra(self) -> Schema | None:
-        """What further properties are; None where there are none: an object that lists its properties has no others."""
+        """The schema of further properties; None if there are none.
+
+        An object that lists its properties has no others.
+        """
         if isinstance(self.additional, Mapping):
             return self.additional
         is_open = not self.has_list if self.additional is None else self.additional
         return {} if is_open else None
 
     def whole(self) -> "Shape":
-        """With every required property among the properties."""
+        """Add every required property to the properties."""
         extra = self.extra
         missing = {key: extra or {} for key in self.required if key not in self.properties}
         additional = False if extra is None else extra
         return Shape({**self.properties, **missing}, self.required, additional, has_list=True)
 
     def schema(self) -> Schema:
-        """The same as a JSON Schema."""
         return {"type": "object", **self.keywords()}
 
     def keywords(self) -> Schema:
-        """Those of a JSON Schema that say this of objects."""
+        """Return the JSON Schema keywords of this shape."""
         if not self.properties and self.extra == {}:
             return {}
         fields: dict[str, object] = {"properties": dict(self.properties)}
@@ -57,7 +59,7 @@ class Shape:
 
 
 def target(reference: object, whole: Schema) -> Schema | None:
-    """What a reference into `whole` refers to; None for any other."""
+    """Return the schema that a reference into `whole` refers to; None for other references."""
     if not isinstance(reference, str) or not reference.startswith("#"):
         return None
     found: object = whole
@@ -68,7 +70,7 @@ def target(reference: object, whole: Schema) -> Schema | None:
 
 
 def parts_of(schema: Schema, whole: Schema, steps: int) -> tuple[Schema, list[list[Schema]]]:
-    """A schema as its own keywords, and choices of schemas of which one each holds too."""
+    """Return a schema's own keywords, and lists of schemas of each of which one also applies."""
     choices = [[one] for one in schemas_in(schema.get("allOf"))]
     choices += [found for key in ("anyOf", "oneOf") if (found := schemas_in(schema.get(key)))]
     if "$ref" in schema and steps:
@@ -77,7 +79,7 @@ def parts_of(schema: Schema, whole: Schema, steps: int) -> tuple[Schema, list[li
 
 
 def kinds_of(schema: Schema, whole: Schema, steps: int = MAX_STEPS) -> frozenset[str]:
-    """The kinds of JSON values that a schema may take, integers being numbers."""
+    """Return the kinds of JSON values that a schema may admit. Integers are numbers."""
     own, choices = parts_of(schema, whole, steps)
     found = _own_kinds(own)
     if steps:
@@ -100,7 +102,6 @@ def _own_kinds(schema: Schema) -> frozenset[str]:
 
 
 def kind_of_value(value: object) -> str:
-    """The kind of one JSON value."""
     match value:
         case None:
             return "null"
@@ -117,7 +118,7 @@ def kind_of_value(value: object) -> str:
 
 
 def shapes_of(schema: Schema, whole: Schema) -> list[Shape]:
-    """The lists of properties that an object of this schema has one of."""
+    """Return the alternative property lists of an object of this schema."""
     return [shape.whole() for shape in _shapes(schema, whole, MAX_STEPS)] or [Shape()]
 
 
@@ -135,7 +136,7 @@ def _shapes(schema: Schema, whole: Schema, steps: int) -> list[Shape]:
 
 
 def _narrow(shapes: Sequence[Shape]) -> list[Shape]:
-    """The same shapes once each, or a single wider one where they are too many."""
+    """Drop duplicates; merge the shapes to a wider one if there are too many."""
     distinct: list[Shape] = []
     for shape in shapes:
         if shape not in distinct:
@@ -144,7 +145,7 @@ def _narrow(shapes: Sequence[Shape]) -> list[Shape]:
 
 
 def own_shape(schema: Schema) -> Shape:
-    """What a schema itself says of objects, apart from what it combines."""
+    """Return what a schema itself defines for objects, without what it combines."""
     lists = schema.get("properties")
     properties = {key: as_schema(one) for key, one in as_schema(lists).items() if one is not False}
     additional = schema.get("additionalProperties")
@@ -154,17 +155,17 @@ def own_shape(schema: Schema) -> Shape:
     if patterns and not (additional is True or (additional is None and not lists)):
         further = [as_schema(cast("object", additional))] if isinstance(additional, Mapping) else []
         additional = either([*map(as_schema, patterns), *further])
-    must = tuple(key for key in values_in(schema.get("required")) if isinstance(key, str))
+    names = tuple(key for key in values_in(schema.get("required")) if isinstance(key, str))
     return Shape(
         properties,
-        tuple(dict.fromkeys(must)),
+        tuple(dict.fromkeys(names)),
         cast("Schema | bool | None", additional),
         has_list=isinstance(lists, Mapping),
     )
 
 
 def _both(a: Shape, b: Shape) -> Shape:
-    """What holds to both."""
+    """Return a shape for objects that obey both."""
     properties: dict[str, Schema] = {}
     for key in dict.fromkeys([*a.properties, *b.properties]):
         found = [part for one in (a, b) if (part := _part(one, key)) is not None]
@@ -191,7 +192,7 @@ def _both_extras(a: Shape, b: Shape) -> Schema | bool | None:
 
 
 def _either(a: Shape, b: Shape) -> Shape:
-    """What holds to one of the two, and some more."""
+    """Return a shape for objects that obey one of the two, and some more."""
     properties = {
         key: either([one.properties[key] for one in (a, b) if key in one.properties])
         for key in dict.fromkeys([*a.properties, *b.properties])
@@ -202,13 +203,13 @@ def _either(a: Shape, b: Shape) -> Shape:
 
 
 def both(schemas: Iterable[Schema]) -> Schema:
-    """A schema for values that hold to all of `schemas`."""
+    """Return a schema for values that obey all of `schemas`."""
     found = _distinct(one for one in schemas if one)
     return found[0] if len(found) == 1 else {"allOf": found} if found else {}
 
 
 def either(schemas: Sequence[Schema]) -> Schema:
-    """A schema for values that hold to any of `schemas`."""
+    """Return a schema for values that obey any of `schemas`."""
     found = _distinct(schemas)
     return {} if {} in found else found[0] if len(found) == 1 else {"anyOf": found}
 
@@ -222,7 +223,7 @@ def _distinct(schemas: Iterable[Schema]) -> list[Schema]:
 
 
 def alternatives(schema: Schema, whole: Schema, steps: int = MAX_STEPS) -> Iterator[Schema]:
-    """A schema as schemas of which a value holds to one, as far as it only lists some."""
+    """Yield the alternatives that a schema lists; the schema itself if it does more than that."""
     keys = schema.keys() - {"$defs", "definitions"}
     if not steps:
         yield schema

@@ -1,4 +1,4 @@
-"""Grammar rules for arguments that are not JSON: each parameter of a tool's schema in the dialect's own form."""
+"""Write grammar rules for arguments that are not JSON: each parameter in the dialect's own form."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
@@ -38,13 +38,13 @@ from pensieve.dialects.grammar.text_limits import (
 from pensieve.dialects.parameter_names import name_pattern, written_name
 
 _OF_NUMBERS = (*("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),)
-# So many kinds of texts of one tool are held to their limits.
+# Kinds of limited texts per tool; limits of further ones are ignored.
 _MAX_LIMITED = 4
 _SCALARS = {"number", "boolean", "null"}
 
 
 class Parameters:
-    """Writes rules for one tool. rule: takes a rule's name and body, and gives back its name."""
+    """Writes rules for one tool. rule: adds a rule with a name and body, and returns its name."""
 
     def __init__(
         self, form: ParameterForm, literals: Literals, rule: Callable[..., str], schema: Schema
@@ -58,12 +58,12 @@ class Parameters:
         self._limited: set[str] = set()
 
     def written(self, name: str) -> str:
-        """A call's arguments, in the order of the schema."""
+        """Return a call's arguments, in the order of the schema."""
         self._name = name
         return self._objects(name, self._whole, self._top_value)
 
     def _objects(self, name: str, part: Schema, value: "Callable[..., str]") -> str:
-        """What stands between the brackets of an object."""
+        """Return the content between the brackets of an object."""
         shapes = shapes_of(part, self._whole)
         bodies = [
             self._members(f"{name}_s{at}" if at else name, shape, value) or '""'
@@ -86,8 +86,8 @@ class Parameters:
             for at, key in enumerate(others):
                 body = f"{self._head(key)} {value(f'{name}_other{at}', key, extra)}"
                 rules.append(self._rule(f"{name}_other{at}", body))
-            more = one_of(rules)
-            items.append((f"{more} ({f'{separator} {more}'.strip()})*", False))
+            extra_item = one_of(rules)
+            items.append((f"{extra_item} ({f'{separator} {extra_item}'.strip()})*", False))
         return in_order(items, separator)
 
     def _others(self, shape: Shape, value: "Callable[..., str]") -> list[str]:
@@ -105,12 +105,12 @@ class Parameters:
         return self._literals.around(form.before_key, written_name(form, key), form.after_key)
 
     def _any_head(self, name: str, listed: Sequence[str]) -> str:
-        """A parameter's name that is not `listed`. With what is around it, it is one terminal."""
+        """Return any parameter name that is not `listed`, as one terminal with its marks."""
         form = self._form
         first, start, end, last = self._literals.edges(form.before_key, form.after_key)
         own = f"/{pattern(start)}{name_pattern(form)}{pattern(end)}/"
-        known = [pattern(start + written_name(form, key) + end) for key in listed]
-        terminal = f"{own} & ~/({'|'.join(known)})/" if known else own
+        listed_patterns = [pattern(start + written_name(form, key) + end) for key in listed]
+        terminal = f"{own} & ~/({'|'.join(listed_patterns)})/" if listed_patterns else own
         return f"{first} {self._rule(f'{name}_name'.upper(), terminal)} {last}".strip()
 
     def _top_value(self, name: str, key: str | None, part: Schema) -> str:
@@ -147,7 +147,7 @@ class Parameters:
         return one_of(bodies)
 
     def _text(self, opening: str, end: str, part: Schema) -> str:
-        """A text of the schema `part`, and the mark that ends it."""
+        """Return a text of the schema `part`, and the mark that ends it."""
         is_tagged = self._form.quote is None
         by_pattern = pattern_limit(part, self._form.text_end if is_tagged else "")
         limits = [one for one in (length_limit(part), by_pattern) if one is not None]
@@ -158,22 +158,22 @@ class Parameters:
         plain = self._limited_text(opening, end, name, limits)
         if by_pattern is not None or not is_tagged:
             return plain
-        # The mark itself can be in a JSON text only, in which it is escaped.
+        # Only a JSON text can contain the mark, escaped.
         escaped = [json_length_limit(part), holds(f"\\u{ord(end.strip()[0]):04x}")]
         return one_of([plain, self._limited_text(opening, end, f"{name}_json", escaped)])
 
     def _limited_text(self, opening: str, end: str, name: str, limits: Sequence[str]) -> str:
         opening = self._literals.literal(opening)
         if (closing := self._literals.from_token(end)) is not None:
-            # Text takes the line break before it too.
+            # The text also matches the line break before the mark.
             before = f"({pattern(end[: len(end) - len(end.lstrip())])})?"
-            held = [f"/{one}{before}/" for one in limits]
-            body = " & ".join([text_without(holds(end.strip())), *held])
+            limit_patterns = [f"/{one}{before}/" for one in limits]
+            body = " & ".join([text_without(holds(end.strip())), *limit_patterns])
             return f"{opening} {self._rule(f'PLAIN{name}'.upper(), body)} {closing}".strip()
-        held = [f"/{one}{pattern(end)}/" for one in limits]
-        # A text that is too short goes on at the first mark, if nothing forbids it.
+        limit_patterns = [f"/{one}{pattern(end)}/" for one in limits]
+        # Without this, a text that is too short could continue past the first mark.
         once = [f"~/{ANY}{pattern(end)}(?s:.+)/"] if limits else []
-        body = " & ".join([_up_to_mark(end), *once, *held])
+        body = " & ".join([_up_to_mark(end), *once, *limit_patterns])
         return f"{opening} {self._rule(f'plain{name}', body, attributes='[lazy]')}".strip()
 
     # In a form that nests.
@@ -198,7 +198,7 @@ class Parameters:
         quote = self._form.quote or ""
         if "string" in kinds:
             yield self._text(quote, quote, part)
-            # The mark itself can be in a JSON text only.
+            # Only a JSON text can contain the mark.
             limits = {key: part[key] for key in LIMITS if key in part}
             rule = f"{name}_text" if limits else "json_text"
             yield self._rule(rule, json_of({"type": "string", **limits}))
@@ -216,7 +216,7 @@ class Parameters:
         return f'"[" ({item} ({self._literals.literal(self._form.separator)} {item})*)? "]"'
 
     def _referred(self, reference: str) -> str:
-        """A rule of its own for a definition, which may hold itself."""
+        """Return a separate rule for a definition, which may contain itself."""
         if reference not in self._references:
             name = f"{self._name}_ref{len(self._references)}"
             self._references[reference] = name
@@ -232,7 +232,7 @@ class Parameters:
         return name
 
     def _constant(self, value: object) -> str:
-        """The very value."""
+        """Return exactly this value."""
         quote = self._form.quote or ""
         match value:
             case str() if quote in value:
@@ -257,14 +257,14 @@ class Parameters:
 
 
 def _up_to_mark(end: str) -> str:
-    """Text up to the first mark in `end`. The reader ends there, whatever is around the mark."""
+    """Return text up to the first mark in `end`, where the parser ends, whatever surrounds it."""
     mark, after = end.strip(), end[len(end.rstrip()) :]
     excluded = [f"{ANY}{pattern(mark)}[^{pattern(after[0])}]{ANY}"] if after else []
     return text_up_to(mark + after, *excluded)
 
 
 def _with_integers(kinds: Sequence[str], part: Schema) -> list[str]:
-    """`kinds` with integers instead of numbers where there are no others."""
+    """Replace numbers by integers if the schema admits no others."""
     named = values_in(part.get("type"))
     is_whole = "integer" in named and "number" not in named
     return ["integer" if kind == "number" and is_whole else kind for kind in kinds]

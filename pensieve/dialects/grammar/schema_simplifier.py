@@ -1,8 +1,8 @@
-"""Tools' JSON Schemas made fit to be compiled to a grammar: bounded, and of the keywords that a grammar can hold to.
+"""Reduce tools' JSON Schemas to what compiles to a grammar: bounded, with supported keywords only.
 
-Clients send what they like: `$schema`, remote references, regular expressions with look-ahead, `"properties": {"a": "b"}`.
-What no grammar can hold to is left out, so the grammar is wider than the schema, never narrower. Walks with a stack of
-its own: a hostile schema cannot exhaust Python's.
+Clients send anything: `$schema`, remote references, regular expressions with look-ahead,
+`"properties": {"a": "b"}`. What no grammar can express is dropped, so the grammar is wider than the
+schema, never narrower. Uses its own stack: a hostile schema cannot exhaust Python's.
 """
 
 import json
@@ -21,7 +21,7 @@ MAX_NODES = 5_000
 MAX_VISITS = 20_000
 MAX_BYTES = 256 * 1024
 MAX_PATTERN_CHARS = 512
-# A grammar counts to so many; what a schema wants more often is not counted.
+# Larger bounds of lengths and numbers of items are ignored.
 MAX_COUNT = 4096
 MAX_REPEATS = 1024
 
@@ -36,24 +36,27 @@ _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _SINGLE = ("items", "additionalProperties")
 _COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
 _NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
-_LOOKS_AROUND = re.compile(r"\(\?(?!:)|\\[1-9bBkKpPX]")
+_UNSUPPORTED_SYNTAX = re.compile(r"\(\?(?!:)|\\[1-9bBkKpPX]")
 _REPEATS = re.compile(r"\{(\d+)(?:,(\d*))?\}")
 
 
 class SchemaTooComplexError(ValueError):
-    """Deeper, larger or longer than a grammar is made of."""
+    """The schema is too deep, too large or too long for a grammar."""
 
 
 @dataclass(frozen=True, slots=True)
 class Compilable:
-    """A schema that a grammar can be made of. lost: the keywords, or kinds of values, that it does not hold to."""
+    """A schema that compiles to a grammar."""
 
     schema: Schema
-    dropped: frozenset[str]
+    dropped: frozenset[str]  # keywords, or types, that it does not enforce
 
 
 def compilable_object(schema: Schema) -> Compilable:
-    """`schema` for a tool's arguments, which are always an object. Raises `SchemaTooComplexError`."""
+    """Return `schema` for a tool's arguments: always an object.
+
+    Raises `SchemaTooComplexError`.
+    """
     fit = compilable(schema)
     _check_combinations(fit.schema)
     if "object" not in kinds_of(fit.schema, fit.schema):
@@ -61,8 +64,8 @@ def compilable_object(schema: Schema) -> Compilable:
     return Compilable(closed_object(fit.schema), fit.dropped)
 
 
-def held_schema(schema: Schema) -> Schema:
-    """What a tool's arguments are held to."""
+def arguments_schema(schema: Schema) -> Schema:
+    """Return the schema that a tool's arguments are constrained to; any object if too complex."""
     try:
         return compilable_object(schema).schema
     except SchemaTooComplexError:
@@ -70,42 +73,42 @@ def held_schema(schema: Schema) -> Schema:
 
 
 def compilable(schema: Schema) -> Compilable:
-    """`schema` without what no grammar holds to. Raises `SchemaTooComplexError`."""
+    """Return `schema` without unsupported keywords. Raises `SchemaTooComplexError`."""
     _check_size(schema)
-    fitting = _Simplifier(schema)
-    return Compilable(fitting.whole(), frozenset(fitting.lost))
+    simplifier = _Simplifier(schema)
+    return Compilable(simplifier.whole(), frozenset(simplifier.dropped))
 
 
 def _check_size(schema: Schema) -> None:
     nodes = 0
-    waiting: list[tuple[object, int]] = [(schema, 1)]
-    while waiting:
-        value, depth = waiting.pop()
+    pending: list[tuple[object, int]] = [(schema, 1)]
+    while pending:
+        value, depth = pending.pop()
         nodes += 1
         if depth > MAX_DEPTH or nodes > MAX_NODES:
             raise SchemaTooComplexError
-        waiting += ((inner, depth + 1) for inner in _inner(value))
+        pending += ((inner, depth + 1) for inner in _inner(value))
     if len(json.dumps(schema)) > MAX_BYTES:
         raise SchemaTooComplexError
 
 
 def _check_combinations(schema: Schema) -> None:
-    """Raises `SchemaTooComplexError` where following every reference and choice would take too long."""
+    """Raise `SchemaTooComplexError` if following all references and choices takes too long."""
     visits = 0
     nodes: list[object] = [schema]
     while nodes:
         node = nodes.pop()
         nodes += _inner(node)
-        waiting = [as_schema(node)]
-        while waiting:
+        pending = [as_schema(node)]
+        while pending:
             visits += 1
             if visits > MAX_VISITS:
                 raise SchemaTooComplexError
-            one = waiting.pop()
+            one = pending.pop()
             for key in ("allOf", "anyOf", "oneOf"):
-                waiting += schemas_in(one.get(key))
+                pending += schemas_in(one.get(key))
             if (found := target(one.get("$ref"), schema)) is not None:
-                waiting.append(found)
+                pending.append(found)
 
 
 def _inner(value: object) -> Iterator[object]:
@@ -117,17 +120,17 @@ def _inner(value: object) -> Iterator[object]:
 
 @dataclass(slots=True)
 class _Simplifier:
-    """Owns the work on one schema: nodes yet to be fitted, each with the place that takes the result."""
+    """Owns the pending nodes of one schema, each with the setter of its result."""
 
     root: Schema
-    lost: set[str] = field(default_factory=set)
-    _waiting: list[tuple[object, Callable[[Schema | bool], None]]] = field(default_factory=list)
+    dropped: set[str] = field(default_factory=set)
+    _pending: list[tuple[object, Callable[[Schema | bool], None]]] = field(default_factory=list)
 
     def whole(self) -> Schema:
         done: list[Schema | bool] = []
-        self._waiting.append((self.root, done.append))
-        while self._waiting:
-            node, put = self._waiting.pop()
+        self._pending.append((self.root, done.append))
+        while self._pending:
+            node, put = self._pending.pop()
             put(self._fit(node))
         first = done[0]
         return first if isinstance(first, Mapping) else {}
@@ -136,30 +139,30 @@ class _Simplifier:
         if isinstance(node, bool):
             return node
         if not isinstance(node, Mapping):
-            self.lost.add("schema")
+            self.dropped.add("schema")
             return {}
         fields = cast("Schema", node)
         fitted: dict[str, object] = {}
         if "$ref" in fields and (found := self._target(fields["$ref"])) is not None:
             fitted["$ref"] = found
         elif "$ref" in fields:
-            self.lost.add("$ref")
+            self.dropped.add("$ref")
         for key, value in fields.items():
             if key == "$ref" or self._keyword(key, value, fitted):
                 continue
-            if key not in _SILENT:
-                self.lost.add(key)
+            if key not in _ANNOTATIONS:
+                self.dropped.add(key)
         return fitted
 
     def _keyword(self, key: str, value: object, fitted: dict[str, object]) -> bool:
-        """Whether the keyword is held to; puts it among the `fitted` ones then."""
+        """Add a supported keyword to `fitted`. Return whether it is supported."""
         if key in _MAPS and isinstance(value, Mapping):
             self._fit_map(fitted.setdefault(key, {}), cast("Schema", value))
         elif key in _LISTS and isinstance(value, list | tuple) and value:
             self._fit_list(fitted.setdefault(key, []), cast("list[object]", value))
         elif key in _SINGLE and isinstance(value, Mapping | bool):
             fitted[key] = {}
-            self._waiting.append((cast("object", value), _setter(fitted, key)))
+            self._pending.append((cast("object", value), _setter(fitted, key)))
         elif key == "const":
             fitted[key] = value
         elif (plain := _plain(key, cast("object", value))) is not None:
@@ -172,16 +175,16 @@ class _Simplifier:
         fitted = cast("dict[str, object]", into)
         for name, inner in schemas.items():
             fitted[name] = {}
-            self._waiting.append((inner, _setter(fitted, name)))
+            self._pending.append((inner, _setter(fitted, name)))
 
     def _fit_list(self, into: object, schemas: list[object]) -> None:
         fitted = cast("list[object]", into)
-        for place, inner in enumerate(schemas):
+        for key, inner in enumerate(schemas):
             fitted.append({})
-            self._waiting.append((inner, _setter(fitted, place)))
+            self._pending.append((inner, _setter(fitted, key)))
 
     def _target(self, reference: object) -> str | None:
-        """A reference into this very schema that ends somewhere; None for any other."""
+        """Return a reference into this schema that resolves; None for any other."""
         seen: set[object] = set()
         following = reference
         while isinstance(following, str) and following not in seen:
@@ -195,22 +198,22 @@ class _Simplifier:
         return None
 
 
-# Keywords that say nothing of what is valid.
-_SILENT = {
+# Keywords that do not affect validity.
+_ANNOTATIONS = {
     *("$schema", "$id", "$comment", "title", "description", "default", "examples", "deprecated"),
     *("readOnly", "writeOnly", "$anchor", "contentMediaType", "contentEncoding", "example"),
 }
 
 
-def _setter(container: "dict[str, object] | list[object]", place: str | int) -> Callable[..., None]:
+def _setter(container: "dict[str, object] | list[object]", key: str | int) -> Callable[..., None]:
     def put(schema: Schema | bool) -> None:  # noqa: FBT001 -- true and false are schemas
-        cast("dict[str | int, object]", container)[place] = schema
+        cast("dict[str | int, object]", container)[key] = schema
 
     return put
 
 
 def _plain(key: str, value: object) -> object:
-    """The keyword's value where a grammar holds to it, else None."""
+    """Return the keyword's value if a grammar can express it, else None."""
     match key:
         case "type":
             return _kinds(value)
@@ -233,7 +236,7 @@ def _kinds(value: object) -> object:
 
 
 def _is_one_of(texts: set[str], value: object) -> bool:
-    """`in` alone raises for a list or an object, which clients send where a text should be."""
+    """Return whether `value` is one of `texts`. `in` raises for lists, which clients may send."""
     return isinstance(value, str) and value in texts
 
 
@@ -254,10 +257,10 @@ def _number(key: str, value: object) -> object:
 
 
 def _is_plain_pattern(pattern: str) -> bool:
-    """A regular expression in the strict sense, small enough to be an automaton."""
-    if len(pattern) > MAX_PATTERN_CHARS or _LOOKS_AROUND.search(pattern):
+    """Return whether a pattern is regular, and small enough for an automaton."""
+    if len(pattern) > MAX_PATTERN_CHARS or _UNSUPPORTED_SYNTAX.search(pattern):
         return False
     repeats = 1
-    for least, most in _REPEATS.findall(pattern):
-        repeats *= max(1, int((most or least)[:6]))
+    for minimum, maximum in _REPEATS.findall(pattern):
+        repeats *= max(1, int((maximum or minimum)[:6]))
     return repeats <= MAX_REPEATS

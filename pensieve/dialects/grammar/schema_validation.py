@@ -1,6 +1,7 @@
-"""Whether a JSON value holds to a JSON Schema, as far as it can be told within bounded time.
+"""Validate JSON values against a JSON Schema within bounded time.
 
-Patterns and formats are not looked at: a client's regular expression may take for ever. What is not understood is held to.
+Patterns and formats are ignored: a client's regular expression may take forever. Unsupported
+keywords count as satisfied.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +11,7 @@ from pensieve.dialects.dialect import Schema
 from pensieve.dialects.grammar.object_shapes import kind_of_value, target
 from pensieve.dialects.grammar.schema_types import as_schema, schemas_in, values_in
 
-# A tool call of 100 kB has some thousands of values; what needs more is taken to hold.
+# A tool call of 100 kB has some thousands of values; larger ones count as valid.
 MAX_STEPS = 50_000
 MAX_DEPTH = 100
 
@@ -18,7 +19,7 @@ Check = Callable[[object, object], bool]
 
 
 def admits(schema: Schema, value: object, whole: Schema) -> bool:
-    """Whether `value` holds to `schema`, whose references are into `whole`."""
+    """Return whether `value` obeys `schema`, whose references are into `whole`."""
     return _Validator(whole).holds(schema, value, 0)
 
 
@@ -34,7 +35,7 @@ class _Validator:
         if not isinstance(schema, Mapping) or depth > MAX_DEPTH or self._steps > MAX_STEPS:
             return True
         fields = cast("Schema", schema)
-        own = (_CHECKS[key](value, wanted) for key, wanted in fields.items() if key in _CHECKS)
+        own = (_CHECKS[key](value, expected) for key, expected in fields.items() if key in _CHECKS)
         return all(own) and self._parts(fields, value, depth + 1)
 
     def _parts(self, schema: Schema, value: object, depth: int) -> bool:
@@ -52,7 +53,7 @@ class _Validator:
 
 
 def _inner(schema: Schema, value: object) -> Iterator[tuple[object, object]]:
-    """The values inside, each with the schema that it holds to."""
+    """Yield the values inside, each with its schema."""
     if isinstance(value, Mapping):
         listed = as_schema(schema.get("properties"))
         is_open = "patternProperties" in schema
@@ -67,14 +68,14 @@ def _inner(schema: Schema, value: object) -> Iterator[tuple[object, object]]:
 
 def _is_of(value: object, kinds: object) -> bool:
     kind = kind_of_value(value)
-    wanted = values_in(kinds)
-    if kind != "number" or "number" in wanted:
-        return kind in wanted
-    return "integer" in wanted and float(cast("float", value)).is_integer()
+    expected = values_in(kinds)
+    if kind != "number" or "number" in expected:
+        return kind in expected
+    return "integer" in expected and float(cast("float", value)).is_integer()
 
 
 def same(a: object, b: object) -> bool:
-    """Whether two JSON values are the same: True is not 1."""
+    """Return whether two JSON values are equal: True is not 1."""
     if kind_of_value(a) != kind_of_value(b):
         return False
     if isinstance(a, list) and isinstance(b, list):

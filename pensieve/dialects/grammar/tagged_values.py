@@ -1,7 +1,8 @@
-"""The value of one parameter between tags, where a text is written without quotes: which values may stand there, and how.
+"""Write and read parameter values between tags, where texts are not quoted.
 
-Law: every JSON value that the schema takes is written as some text, and that text is read as this very value. A text that
-another value would be written as, or that holds the mark at its end, is written as JSON, in quotes.
+Invariant: every JSON value that the schema admits is written as a text that is read as the same
+value. A text that would be read as another value, or that contains the closing mark, is written as
+quoted JSON.
 """
 
 import json
@@ -25,7 +26,7 @@ _NO_VALUE = object()
 
 @dataclass(frozen=True)
 class TaggedValue:
-    """A place for a value of `part`, a schema whose references are into `whole`."""
+    """The value of one parameter, of the schema `part`, whose references are into `whole`."""
 
     part: Schema
     whole: Schema
@@ -33,33 +34,31 @@ class TaggedValue:
 
     @cached_property
     def kinds(self) -> frozenset[str]:
-        """The kinds of values that may be there."""
         return kinds_of(self.part, self.whole)
 
     @property
     def is_text(self) -> bool:
-        """Nothing but a text may be there: it is written as it is."""
+        """Whether only texts are possible: they are written without quotes."""
         return self.kinds == frozenset({"string"})
 
     @property
     def is_value(self) -> bool:
-        """A text may not be there: what is, is JSON."""
+        """Whether texts are not possible: all values are JSON."""
         return "string" not in self.kinds
 
     @cached_property
     def has_free_text(self) -> bool:
-        """Return whether texts may be there that the schema does not list."""
+        """Whether texts are possible that the schema does not list."""
         choices = alternatives(self.part, self.whole)
         free = (choice for choice in choices if listed_values(choice) is None)
         return any("string" in kinds_of(choice, self.whole) for choice in free)
 
     @property
     def may_be_json(self) -> frozenset[str]:
-        """Return the characters that begin JSON here and no text."""
+        """The characters that begin JSON here and no text."""
         return frozenset() if self.has_free_text else frozenset("[{")
 
     def written(self, value: object) -> str:
-        """What stands for `value`."""
         if isinstance(value, str) and not self._is_quoted(value):
             return value
         return _json_without(
@@ -67,14 +66,14 @@ class TaggedValue:
         )
 
     def read(self, written: str) -> object:
-        """The value that `written` stands for, where a text may be one."""
+        """Return the value of `written`, if a text is possible."""
         value = _json(written)
         if isinstance(value, str):
             return value if self._is_quoted(value) else written
         return value if self._takes(value) else written
 
     def _is_quoted(self, text: str) -> bool:
-        """Whether a text, as it is, would end early or be read as another value."""
+        """Return whether a text without quotes would end early or be read as another value."""
         if text[:1] in self.may_be_json:
             return True
         value: object = text
@@ -106,7 +105,7 @@ def _finite(text: str) -> float:
 
 
 def _json_without(mark: str, value: object) -> str:
-    """Return JSON for `value` that does not hold `mark`, which begins with no character of JSON."""
+    """Return JSON for `value` without `mark`, which begins with no character of JSON."""
     written = json.dumps(value, ensure_ascii=False)
     if not mark or json.dumps(mark, ensure_ascii=False)[1:-1] not in written:
         return written
@@ -114,7 +113,6 @@ def _json_without(mark: str, value: object) -> str:
 
 
 def tagged_values_of(schema: Schema, form: ParameterForm) -> "TaggedValues":
-    """The places of a tool's parameters."""
     end = form.text_end
     shapes = shapes_of(schema, schema)
     names = dict.fromkeys(name for shape in shapes for name in shape.properties)
@@ -137,11 +135,10 @@ def _found(schemas: "list[Schema | None]") -> list[Schema]:
 
 @dataclass(frozen=True, slots=True)
 class TaggedValues:
-    """Of all parameters: those that the schema lists, and what any other has."""
+    """The values of a tool's parameters."""
 
-    listed: Mapping[str, TaggedValue]
-    further: TaggedValue
+    listed: Mapping[str, TaggedValue]  # by the parameter's name
+    further: TaggedValue  # of any other parameter
 
     def of(self, name: str) -> TaggedValue:
-        """One parameter's."""
         return self.listed.get(name, self.further)

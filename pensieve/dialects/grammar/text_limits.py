@@ -1,6 +1,6 @@
-"""The length and the pattern of texts that stand without quotes, as regular expressions of a grammar.
+"""Write the length and the pattern of unquoted texts as regular expressions of a grammar.
 
-Only what a grammar holds cheaply is held: a bound of a long text counts every character of it.
+Only cheap limits are enforced: a bound of a long text counts every character of it.
 """
 
 import re
@@ -22,11 +22,11 @@ _PART = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|.", re.DOTALL)
 
 
 def length_limit(schema: Schema, char: str = "(?s:.)") -> str | None:
-    """Return the expression for texts as long as `schema` wants them; None if it is not held."""
-    least, most = (_count(schema, key) for key in ("minLength", "maxLength"))
-    if least is None and most is None:
+    """Return the expression for texts of the schema's length; None if it is not enforced."""
+    minimum, maximum = (_count(schema, key) for key in ("minLength", "maxLength"))
+    if minimum is None and maximum is None:
         return None
-    return f"{char}{{{least or 0},{'' if most is None else most}}}"
+    return f"{char}{{{minimum or 0},{'' if maximum is None else maximum}}}"
 
 
 def json_length_limit(schema: Schema) -> str:
@@ -35,9 +35,9 @@ def json_length_limit(schema: Schema) -> str:
 
 
 def pattern_limit(schema: Schema, mark: str = "") -> str | None:
-    """Return the expression for texts in which the pattern of `schema` is found.
+    """Return the expression for texts that the pattern of `schema` matches.
 
-    None if it is not held: it is no plain one, or it may match texts that contain `mark`.
+    None if it is not enforced: it is too complex, or may match texts that contain `mark`.
     """
     pattern = schema.get("pattern")
     if not isinstance(pattern, str) or not _is_small(pattern):
@@ -74,7 +74,7 @@ def _is_small(pattern: str) -> bool:
         re.compile(pattern)
     except (re.error, RecursionError, OverflowError):
         return False
-    counts = (int(least[:6]) for pair in _REPEAT.findall(pattern) for least in pair if least)
+    counts = (int(minimum[:6]) for pair in _REPEAT.findall(pattern) for minimum in pair if minimum)
     return max(counts, default=0) <= MAX_REPEAT
 
 

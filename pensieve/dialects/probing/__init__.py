@@ -1,1 +1,1 @@
-"""Read a chat template by trial renderings: thinking marks, switches, ends of turn."""
+"""Analyzes a chat template by trial renderings: thinking marks, switches, ends of turn."""

@@ -1,6 +1,6 @@
-"""Trial renderings of a chat template, from which thinking_marks.py, thinking_controls.py and turn_ends.py read.
+"""Render small conversations with a chat template, for this folder's other modules to analyze.
 
-It renders small conversations and knows no family.
+Knows no family.
 """
 
 import re
@@ -17,8 +17,8 @@ Render = Callable[[Sequence[Message], Variables], str]
 
 # Texts of turns. No template contains them.
 QUESTION, MORE, ANSWER = "quartz", "walnut", "copper"
-ASKED: Message = {"role": "user", "content": QUESTION}
-ASKED_MORE: Message = {"role": "user", "content": MORE}
+QUESTION_TURN: Message = {"role": "user", "content": QUESTION}
+FOLLOW_UP_TURN: Message = {"role": "user", "content": MORE}
 SYSTEM: Message = {"role": "system", "content": "granite"}
 CLOSED: Variables = {"add_generation_prompt": False}
 
@@ -37,8 +37,8 @@ class Probe:
     def text(self, messages: Sequence[Message], *variables: Variables) -> str | None:
         """Render; None where the template refuses."""
         merged: dict[str, object] = {}
-        for each in variables:
-            merged |= each
+        for layer in variables:
+            merged |= layer
         try:
             return self.render(messages, merged)
         except InvalidRequestError:
@@ -50,8 +50,12 @@ class Probe:
 
     @cached_property
     def _question(self) -> Sequence[Message]:
-        rendered = self.text([SYSTEM, ASKED])
-        return [SYSTEM, ASKED] if rendered and str(SYSTEM["content"]) in rendered else [ASKED]
+        rendered = self.text([SYSTEM, QUESTION_TURN])
+        return (
+            [SYSTEM, QUESTION_TURN]
+            if rendered and str(SYSTEM["content"]) in rendered
+            else [QUESTION_TURN]
+        )
 
     def controls_in(self, text: str) -> list[str]:
         """Return the control tokens in a text, in their order."""

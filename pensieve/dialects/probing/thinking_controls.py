@@ -93,37 +93,37 @@ def _with_efforts(form: ThinkingForm, probe: Probe, names: list[str]) -> Thinkin
         elif level := _LEVEL_SWITCH.fullmatch(name):
             form = _with_level_switch(form, probe, name, level[1])
         else:
-            form = _with_words(form, probe, name)
+            form = _with_values(form, probe, name)
         if form.efforts:
             return form
     return form
 
 
-def _with_words(form: ThinkingForm, probe: Probe, name: str) -> ThinkingForm:
-    taken = _words(form, probe, name)
-    efforts = {word: {name: word} for word in SCALE if word in taken}
-    stopping = next((word for word in _OFF if word in taken), None)
+def _with_values(form: ThinkingForm, probe: Probe, name: str) -> ThinkingForm:
+    accepted = _accepted_values(form, probe, name)
+    efforts = {value: {name: value} for value in SCALE if value in accepted}
+    stopping = next((value for value in _OFF if value in accepted), None)
     if stopping is not None and not form.off:
         form = replace(form, off={name: stopping})
     if len(efforts) == 1 and not form.on and form.off:
         return replace(form, on=next(iter(efforts.values())))
     unnudged = probe.prompt(form.on)
-    if efforts and "medium" not in efforts and unnudged not in taken.values():
+    if efforts and "medium" not in efforts and unnudged not in accepted.values():
         efforts["medium"] = {}
     return replace(form, efforts=_ordered(efforts)) if len(efforts) > 1 else form
 
 
-def _words(form: ThinkingForm, probe: Probe, name: str) -> Mapping[str, str]:
+def _accepted_values(form: ThinkingForm, probe: Probe, name: str) -> Mapping[str, str]:
     """Return the values that change the prompt, with the prompt for each."""
     anything = probe.prompt(form.on, {name: _NONSENSE})
     if anything and _NONSENSE in anything:
         trained = _TRAINED if _HOW_HARD.search(name) else ()
-        return {word: anything.replace(_NONSENSE, word) for word in trained}
+        return {value: anything.replace(_NONSENSE, value) for value in trained}
     found: dict[str, str] = {}
-    for word in (*_PREFERRED, *_OFF):
-        prompt = probe.prompt(form.on, {name: word})
+    for value in (*_PREFERRED, *_OFF):
+        prompt = probe.prompt(form.on, {name: value})
         if prompt is not None and prompt != anything and prompt not in found.values():
-            found[word] = prompt
+            found[value] = prompt
     return found if len(found) > 1 or anything is not None else {}
 
 
@@ -147,7 +147,7 @@ def _with_budget(form: ThinkingForm, probe: Probe, name: str) -> ThinkingForm:
 
 
 def _ordered(efforts: Mapping[str, Variables]) -> Mapping[str, Variables]:
-    return {word: efforts[word] for word in SCALE if word in efforts}
+    return {value: efforts[value] for value in SCALE if value in efforts}
 
 
 def nearest_effort(form: ThinkingForm, requested: str | None) -> str | None:

@@ -10,11 +10,18 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from pensieve.dialects.dialect import ThinkingForm, Variables
-from pensieve.dialects.probing.probe import ANSWER, ASKED, CLOSED, Message, Probe, common_length
+from pensieve.dialects.probing.probe import (
+    ANSWER,
+    CLOSED,
+    QUESTION_TURN,
+    Message,
+    Probe,
+    common_length,
+)
 
 # Message fields that templates read a thought from, the most common first.
 _THOUGHTS = {"reasoning_content": "zebra", "reasoning": "violin", "thinking": "amber"}
-_ANSWERED: Message = {"role": "assistant", "content": ANSWER, **_THOUGHTS}
+_ANSWER_TURN: Message = {"role": "assistant", "content": ANSWER, **_THOUGHTS}
 # Mistral's templates read a block of the content instead.
 _IN_BLOCKS: Message = {
     "role": "assistant",
@@ -64,12 +71,12 @@ def thinking_marks(
 def _written(probe: Probe) -> _Written | None:
     switched: Variables = {name: True for name in _SWITCHES if name in probe.names}
     for variables in ({}, switched) if switched else ({},):
-        text = probe.text([ASKED, _ANSWERED], variables, CLOSED) or ""
+        text = probe.text([QUESTION_TURN, _ANSWER_TURN], variables, CLOSED) or ""
         for field, thought in _THOUGHTS.items():
             if thought in text:
                 before, _, after = text.partition(thought)
                 return _Written(before, after, field, variables)
-    text = probe.text([ASKED, _IN_BLOCKS], CLOSED) or ""
+    text = probe.text([QUESTION_TURN, _IN_BLOCKS], CLOSED) or ""
     before, thought, after = text.partition(_THOUGHTS["reasoning_content"])
     # A template that dumps the list of blocks writes their keys too.
     return _Written(before, after, "", {}) if thought and "'type'" not in text else None
@@ -87,7 +94,7 @@ def _form_around(probe: Probe, written: _Written) -> ThinkingForm | None:
 
 def _opening(probe: Probe, written: _Written) -> str:
     """Return the text from the end of the prompt to the thought; if the prompt has it, its mark."""
-    prompt = probe.text([ASKED], written.variables) or ""
+    prompt = probe.text([QUESTION_TURN], written.variables) or ""
     begun = common_length(prompt, written.before)
     whole = written.before[begun:].strip()
     is_mark = probe.mark_at_start(whole) or probe.mark_at_end(whole)
@@ -98,8 +105,11 @@ def _opening(probe: Probe, written: _Written) -> str:
 
 def _at_prompts_end(probe: Probe) -> ThinkingForm | None:
     """Find a mark at the end of the prompt that earlier answers do not begin with."""
-    prompt = probe.text([ASKED]) or ""
-    answered = probe.text([ASKED, {"role": "assistant", "content": ANSWER}, ASKED], CLOSED) or ""
+    prompt = probe.text([QUESTION_TURN]) or ""
+    answered = (
+        probe.text([QUESTION_TURN, {"role": "assistant", "content": ANSWER}, QUESTION_TURN], CLOSED)
+        or ""
+    )
     begun = common_length(prompt, answered)
     opening = probe.mark_at_start(prompt[begun:].strip())
     closing = opening and next(_closings(opening, probe.controls, ""), "")
@@ -108,8 +118,8 @@ def _at_prompts_end(probe: Probe) -> ThinkingForm | None:
 
 def text_opening(probe: Probe) -> str:
     """Return the mark before an answer's text (`<|START_RESPONSE|>`); empty if there is none."""
-    prompt = probe.text([ASKED]) or ""
-    answered = probe.text([ASKED, {"role": "assistant", "content": ANSWER}], CLOSED) or ""
+    prompt = probe.text([QUESTION_TURN]) or ""
+    answered = probe.text([QUESTION_TURN, {"role": "assistant", "content": ANSWER}], CLOSED) or ""
     before = answered.partition(ANSWER)[0]
     if not prompt or not before.startswith(prompt):
         return ""

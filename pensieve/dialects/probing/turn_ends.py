@@ -9,7 +9,15 @@ from itertools import zip_longest
 
 from pensieve.dialects.dialect import Dialect, ToolCall, Variables
 from pensieve.dialects.format_calls import format_calls
-from pensieve.dialects.probing.probe import ANSWER, ASKED, ASKED_MORE, CLOSED, MORE, Message, Probe
+from pensieve.dialects.probing.probe import (
+    ANSWER,
+    CLOSED,
+    FOLLOW_UP_TURN,
+    MORE,
+    QUESTION_TURN,
+    Message,
+    Probe,
+)
 
 _ID = "a23456789"
 CALL = ToolCall("quartz", {"violin": ANSWER})
@@ -30,8 +38,8 @@ def ends_of_turn(probe: Probe, dialect: Dialect) -> frozenset[str]:
     own = dialect.marks(probe.controls)
     answer: Message = {"role": "assistant", "content": ANSWER}
     found = {
-        *_ends(probe, [ASKED, answer], ASKED_MORE, own),
-        *_ends(probe, [ASKED, call_turn(dialect)], RESULT, own),
+        *_ends(probe, [QUESTION_TURN, answer], FOLLOW_UP_TURN, own),
+        *_ends(probe, [QUESTION_TURN, call_turn(dialect)], RESULT, own),
         *_openings(probe, answer, own),
     }
     return frozenset(found - own)
@@ -65,7 +73,7 @@ def _openings(probe: Probe, answer: Message, own: frozenset[str]) -> Iterator[st
         pairs = zip_longest(found, before)
         return next((token for token, other in pairs if token and token != other), "")
 
-    ours = first_more([ASKED], [ASKED])
-    theirs = first_more([ASKED, answer], [ASKED, answer, ASKED_MORE], CLOSED)
+    ours = first_more([QUESTION_TURN], [QUESTION_TURN])
+    theirs = first_more([QUESTION_TURN, answer], [QUESTION_TURN, answer, FOLLOW_UP_TURN], CLOSED)
     if ours != theirs:
         yield from filter(None, (ours, theirs))

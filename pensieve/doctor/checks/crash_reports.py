@@ -1,4 +1,4 @@
-"""macOS's own reports of this week: a Python that an error of the GPU ended, and a Mac that panicked."""
+"""Check macOS's own reports of this week: Pythons that crashed in Metal, and panics."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -11,45 +11,47 @@ from pensieve.doctor.checks.crashes import PANICS, exception_of
 from pensieve.doctor.finding import Finding, ok, red, warning
 from pensieve.untrusted_json import read_json
 
-# In the user's home what ended a program; in the machine's library what ended the Mac.
+# Crashes of programs are reported in the user's home, panics in the machine's library.
 CRASH_FOLDER = Path("Library/Logs/DiagnosticReports")
 PANIC_FOLDER = Path("/Library/Logs/DiagnosticReports")
 RECENT_S = 7 * 86400
-# Metal tells of errors on this thread, where MLX's exception can only abort.
+# Metal reports errors on this thread, where MLX's exception can only abort.
 METAL_QUEUE = "com.Metal.CompletionQueueDispatch"
 
-# The files of a folder. Raises OSError.
+# List the files of a folder. Raises OSError.
 ListFolder = Callable[[Path], Iterable[Path]]
 
 
 def check(
     home: Path, panic_folder: Path = PANIC_FOLDER, list_folder: ListFolder = Path.iterdir
 ) -> Iterator[Finding]:
-    """Return the newest crash that is Metal's, and the newest panic that MLX is known for."""
+    """Yield the newest crash in Metal, and the newest panic with a known cause."""
     with suppress(OSError):
         reports = _recent(home / CRASH_FOLDER, "[Pp]ython*.ips", list_folder)
         yield from _first(map(_crash, reports))
     try:
         yield from _first(map(_panic, _recent(panic_folder, "*.panic", list_folder)))
     except PermissionError:
-        text = f"reports of panics can be read by administrators only: sudo ls {panic_folder}"
+        text = f"only administrators can read reports of panics: sudo ls {panic_folder}"
         yield ok("panic", text)
     except OSError:
         return
 
 
 def _crash(report: Path) -> Finding | None:
-    """A report is a line of JSON about the report, then a JSON object about the process."""
+    """Parse a report: one line of JSON about the report, then a JSON object about the process."""
     try:
         body: Any = read_json(_text(report).partition("\n")[2])
         thread = body["threads"][body["faultingThread"]]
-        said = "\n".join(line for lines in body.get("asi", {}).values() for line in lines)
+        messages = "\n".join(line for lines in body.get("asi", {}).values() for line in lines)
     except (ValueError, LookupError, TypeError, AttributeError):
         return None
     if METAL_QUEUE not in {thread.get("queue"), thread.get("name")}:
         return None
-    text = f"{report.name}: an error of the GPU ended a Python program, most likely the engine's worker"
-    if cause := exception_of(said):
+    text = (
+        f"{report.name}: an error of the GPU ended a Python program, most likely the engine worker"
+    )
+    if cause := exception_of(messages):
         return warning("crash report", f"{text}: {cause.meaning}. {cause.advice}", cause.fix)
     return warning("crash report", text, "pensieve logs -n 200")
 
@@ -62,11 +64,11 @@ def _panic(report: Path) -> Finding | None:
 
 
 def _recent(folder: Path, pattern: str, list_folder: ListFolder) -> list[Path]:
-    """Return the reports of this week, the newest first."""
+    """Return this week's reports, the newest first."""
     reports = [report for report in list_folder(folder) if fnmatch(report.name, pattern)]
-    written = {report: report.stat().st_mtime for report in reports}
-    recent = [report for report in reports if time.time() - written[report] < RECENT_S]
-    return sorted(recent, key=lambda report: written[report], reverse=True)
+    modified_at = {report: report.stat().st_mtime for report in reports}
+    recent = [report for report in reports if time.time() - modified_at[report] < RECENT_S]
+    return sorted(recent, key=lambda report: modified_at[report], reverse=True)
 
 
 def _first(findings: Iterable[Finding | None]) -> Iterator[Finding]:

@@ -1,7 +1,7 @@
-"""What the last words of a worker, or of the whole Mac, mean and what helps: a table over strings that Metal, MLX and macOS write.
+"""Causes of crashes of the worker or the Mac: a table of strings that Metal, MLX and macOS log.
 
-The strings are from the reports that each row names. The worker is replaced after every one of these by itself; a panic
-ends the Mac.
+The strings are from the reports that each row names. After all of these the worker is restarted
+automatically; a panic restarts the Mac.
 """
 
 import re
@@ -9,20 +9,18 @@ from dataclasses import dataclass
 
 from pensieve.doctor.finding import Level
 
-# As logs.py writes it, to the minute.
-MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\dZ ")
+# The timestamp of logs.py, to the minute.
+TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\dZ ")
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """One way to die. meaning, advice: for a person. fix: commands, one a line. source: where it was reported."""
-
     name: str
     pattern: re.Pattern[str]
-    meaning: str
-    advice: str
-    fix: str
-    source: str
+    meaning: str  # for people
+    advice: str  # for people
+    fix: str  # commands, one per line
+    source: str  # where it was reported
     level: Level = "warning"
 
 
@@ -30,7 +28,8 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "kernel panic",
         re.compile(r"prepare count underflow|IOGPU(Group)?Memory\.cpp:\d+"),
-        "macOS itself panicked in its GPU driver (IOGPUFamily), a fault of macOS that long prompts and wired memory bring out",
+        "macOS panicked in its GPU driver (IOGPUFamily), a fault of macOS that long prompts and"
+        " wired memory trigger",
         "Update macOS; leave memory unwired; give pensieve less memory",
         "softwareupdate --list\npensieve config unset wired",
         "ml-explore/mlx#3186, #3346; ml-explore/mlx-lm#883",
@@ -39,7 +38,8 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "system watchdog",
         re.compile(r"no checkins from watchdogd"),
-        "macOS restarted the Mac, which had not answered for 90 s: most often memory had run out, and all of it was in use or wired",
+        "macOS restarted the Mac, which had not answered for 90 s: most often memory had run out,"
+        " and all of it was in use or wired",
         "Leave memory unwired; give pensieve less memory",
         "pensieve config unset wired\npensieve config set memory_gb 8",
         "ml-explore/mlx#3186; panics of 2026 in public reports: 92 to 95 seconds",
@@ -49,7 +49,8 @@ CAUSES: tuple[Cause, ...] = (
         "watchdog",
         re.compile(r"Impacting ?Interactivity|0000000e:"),
         "macOS stopped the GPU's work because the screen had waited for it",
-        "Update macOS. If it comes again, take a smaller model: the driver waits longer already",
+        "Update macOS. If it happens again, use a smaller model: the driver's limit is raised"
+        " already",
         "softwareupdate --list\npensieve models",
         "jundot/omlx#1387; ml-explore/mlx#3267",
     ),
@@ -57,7 +58,7 @@ CAUSES: tuple[Cause, ...] = (
         "out of memory",
         re.compile(r"Insufficient Memory|00000008:|CallbackErrorOutOfMemory"),
         "the GPU ran out of memory",
-        "Close large programs, or give pensieve less: the context becomes shorter, and it holds",
+        "Close large programs, or give pensieve less: the context becomes shorter but reliable",
         "pensieve plan\npensieve config set memory_gb 8",
         "ml-explore/mlx#479, #3224; jundot/omlx#2079",
     ),
@@ -65,7 +66,7 @@ CAUSES: tuple[Cause, ...] = (
         "buffer too large",
         re.compile(r"Attempting to allocate \d+ bytes which is greater than the maximum"),
         "one array was larger than Metal allows",
-        "The prompt was too long for this model on this machine: take one with a smaller KV cache",
+        "The prompt was too long for this model on this machine: use one with a smaller KV cache",
         "pensieve models",
         "ml-explore/mlx: metal::malloc",
     ),
@@ -73,7 +74,7 @@ CAUSES: tuple[Cause, ...] = (
         "too many buffers",
         re.compile(r"\[metal::malloc\] Resource limit \(\d+\) exceeded"),
         "the worker held more Metal buffers than macOS allows at once",
-        "The worker was replaced; if it comes again, take another model and report it with this log",
+        "The worker was restarted; if it happens again, use another model and report this log",
         "pensieve models\npensieve doctor --bundle",
         "ml-explore/mlx: metal::malloc; mlx-lm's caches in 2026 at 499000 buffers",
     ),
@@ -88,10 +89,12 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "missing kernels",
         re.compile(
-            r"Unable to load (kernel|function)|Failed to load the (default )?metallib|Unable to build metal library"
+            r"Unable to load (kernel|function)|Failed to load the (default )?metallib"
+            r"|Unable to build metal library"
         ),
-        "MLX's Metal kernels do not fit this macOS, or are not where they should be (macOS 26.0 and 26.1 on an M5 are known for it)",
-        "Update macOS, then install pensieve anew: it gets the build of MLX that fits",
+        "MLX's Metal kernels do not fit this macOS, or are missing (known for macOS 26.0 and 26.1"
+        " on an M5)",
+        "Update macOS, then reinstall pensieve: it gets the build of MLX that fits",
         "softwareupdate --list\nbrew reinstall pensieve",
         "ml-explore/mlx#4525",
         "red",
@@ -100,16 +103,16 @@ CAUSES: tuple[Cause, ...] = (
         "GPU timeout",
         re.compile(r"CallbackErrorTimeout|Caused GPU Timeout|00000002:|CallbackErrorHang|GPU Hang"),
         "the GPU did not answer in time",
-        "If it comes again, restart the Mac; then take a smaller model",
+        "If it happens again, restart the Mac; then use a smaller model",
         "pensieve restart",
         "ml-explore/mlx#3267",
     ),
-    # After those above: it is what Metal says of everything that follows one of them.
+    # After those above: Metal reports this for everything that follows one of them.
     Cause(
         "GPU gave up",
         re.compile(r"SubmissionsIgnored|for causing prior/excessive GPU errors|00000004:"),
         "the GPU refused this process after an earlier error",
-        "The worker was replaced; what went before it in the log is the cause",
+        "The worker was restarted; the lines before it in the log show the cause",
         "pensieve restart",
         "jundot/omlx#3706",
     ),
@@ -117,7 +120,7 @@ CAUSES: tuple[Cause, ...] = (
         "aborted",
         re.compile(r"The engine worker ended by itself \((exit code 6|signal 6)\)"),
         "MLX or the GPU's driver aborted the worker",
-        "The worker was replaced; what stands before it in the log is the cause",
+        "The worker was restarted; the lines before it in the log show the cause",
         "pensieve logs -n 200",
         "how pensieve logs an abort",
     ),
@@ -132,16 +135,16 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "hung",
         re.compile(r"The engine worker hung: nothing came for \d+ s while"),
-        "the worker did not get on, longer than any step takes on a Mac, and was replaced",
-        "If it comes again, restart the Mac; then report it with what doctor collects",
+        "the worker made no progress for longer than any step takes on a Mac, and was restarted",
+        "If it happens again, restart the Mac; then report it with doctor's bundle",
         "pensieve doctor --bundle report.tar.gz",
         "how pensieve logs a worker that it ended",
     ),
     Cause(
         "crash loop",
         re.compile(r"again and again: not started any more"),
-        "the worker died at every start, so that it is not started any more",
-        "Compare the model's files with the published ones, and start anew",
+        "the worker died at every start and is not restarted any more",
+        "Compare the model's files with the published ones, and start again",
         "pensieve stop && pensieve doctor --verify\npensieve start",
         "how pensieve logs it",
         "red",
@@ -149,14 +152,14 @@ CAUSES: tuple[Cause, ...] = (
 )
 
 
-# Behind these there may be a better one, earlier in the log.
+# The log may show a more specific cause before these.
 CONSEQUENCES = frozenset({"GPU gave up", "aborted", "killed"})
-# What macOS writes a report of when it ends the whole Mac.
+# macOS writes a panic report for these.
 PANICS = frozenset({"kernel panic", "system watchdog"})
 
 
 def classify(text: str) -> Cause | None:
-    """The cause that the last line which tells of one names; None where none does."""
+    """Return the cause in the last line that shows one; None without one."""
     for line in reversed(text.splitlines()):
         for cause in CAUSES:
             if cause.pattern.search(line):
@@ -165,7 +168,7 @@ def classify(text: str) -> Cause | None:
 
 
 def exception_of(text: str) -> Cause | None:
-    """The cause of the last trouble: behind "GPU gave up" and the ends that pensieve logs there may be a better one."""
+    """Return the cause of the last crash, preferring a specific one over its `CONSEQUENCES`."""
     last = classify(text)
     if last is None or last.name not in CONSEQUENCES:
         return last
@@ -174,11 +177,13 @@ def exception_of(text: str) -> Cause | None:
 
 
 def timestamp_of(text: str, cause: Cause) -> str:
-    """When the log says that it last came to this (UTC); empty where it does not say. A line of Metal's has no time of its own."""
-    moment = last = ""
+    """Return the time (UTC) of the last line with this cause; empty if unknown. Metal's lines
+    have no timestamp, so the preceding line's counts.
+    """
+    timestamp = last = ""
     for line in text.splitlines():
-        if told := MOMENT.match(line):
-            moment = f"{told[1]} {told[2]} UTC"
+        if match := TIMESTAMP.match(line):
+            timestamp = f"{match[1]} {match[2]} UTC"
         if cause.pattern.search(line):
-            last = moment
+            last = timestamp
     return last

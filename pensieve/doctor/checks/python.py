@@ -1,8 +1,8 @@
-"""Which Python pensieve runs on, and packages that come to it from elsewhere.
+"""Check which Python runs pensieve, and find packages that come from elsewhere.
 
-A package of another Python breaks a program in its own name: a `pydantic` out of PYTHONPATH or
-out of the user's own site-packages fails as if it were ours. Also read by `cli/app.py`, where an
-error is such a package's.
+A package of another Python makes pensieve fail as if the fault were its own: a `pydantic` from
+PYTHONPATH or from the user's site-packages, for example. `cli/app.py` uses this to attribute
+errors.
 """
 
 import os
@@ -26,37 +26,41 @@ if TYPE_CHECKING:
 DISTRIBUTION = "pensieve-llm"
 
 
-def check(patient: "DoctorContext") -> Iterator[Finding]:
-    """The interpreter, the user's Python variables, and which of our packages lie elsewhere."""
-    prefix = sys.prefix.replace(str(patient.home), "~", 1)
-    yield ok("python", f"{platform.python_version()} in {prefix}{_unread(patient.environ)}")
+def check(context: "DoctorContext") -> Iterator[Finding]:
+    """Report the interpreter, the user's Python variables, and foreign copies of our packages."""
+    prefix = sys.prefix.replace(str(context.home), "~", 1)
+    yield ok(
+        "python", f"{platform.python_version()} in {prefix}{_ignored_variables(context.environ)}"
+    )
     for name in required_packages():
         if (file := _origin(name)) and _is_foreign(file):
             where = _entry_of(file)
-            text = f"{name} comes from {where}, {_way_to(where, patient.environ)}: not pensieve's"
-            yield warning("package", text, _fix(where, patient.environ))
+            text = f"{name} is from {where}, {_source_of(where, context.environ)}: not pensieve's"
+            yield warning("package", text, _fix(where, context.environ))
 
 
 def blamed(error: BaseException, environ: Mapping[str, str]) -> InstallationError | None:
-    """Return what to say where `error` is a foreign package's, or a package of ours is missing."""
+    """Return the error to show if a foreign package raised `error` or one of ours is missing."""
     if file := next(filter(_is_foreign, _files_of(error)), None):
         where = _entry_of(file)
         name = file.relative_to(where).parts[0].removesuffix(".py")
         return InstallationError(
             f"The Python package {name} in {where} is not pensieve's own, and fails:"
-            f" {type(error).__name__}: {error}. It comes in {_way_to(where, environ)}.",
-            hint=f"Leave it out:\n  {_fix(where, environ)}",
+            f" {type(error).__name__}: {error}. It is found {_source_of(where, environ)}.",
+            hint=f"Exclude it:\n  {_fix(where, environ)}",
         )
     if isinstance(error, ModuleNotFoundError) and error.name in required_packages():
         return InstallationError(
-            f"pensieve is not installed whole: there is no Python package {error.name}.",
+            f"pensieve is not completely installed: the Python package {error.name} is missing.",
             hint=f"Install it again:\n  {_reinstall()}",
         )
     return None
 
 
 def required_packages() -> tuple[str, ...]:
-    """Return the names under which what pensieve requires is imported, as far as they are alike."""
+    """Return the import names of pensieve's requirements, as far as they equal the package
+    names.
+    """
     try:
         required = metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
@@ -66,16 +70,16 @@ def required_packages() -> tuple[str, ...]:
 
 
 def _name_in(requirement: str) -> str:
-    end = next((at for at, char in enumerate(requirement) if char in "<>=!~;[ ("), None)
+    end = next((index for index, char in enumerate(requirement) if char in "<>=!~;[ ("), None)
     return requirement[:end].lower().replace("-", "_")
 
 
-def _unread(environ: Mapping[str, str]) -> str:
+def _ignored_variables(environ: Mapping[str, str]) -> str:
     names = python_variables(environ)
     if not names:
         return ""
-    holds = _packages_in(environ.get("PYTHONPATH", ""))
-    also = f" PYTHONPATH also leads to another {', '.join(holds)}." if holds else ""
+    packages = _packages_in(environ.get("PYTHONPATH", ""))
+    also = f" PYTHONPATH also leads to another {', '.join(packages)}." if packages else ""
     return f". Set in this shell and not read: {', '.join(names)}.{also}"
 
 
@@ -89,45 +93,45 @@ def _packages_in(path: str) -> list[str]:
 
 
 def _origin(name: str) -> Path | None:
-    """Find a package without importing it."""
+    """Find a package's file without importing the package."""
     try:
-        found = util.find_spec(name)
+        spec = util.find_spec(name)
     except (ImportError, ValueError):
         return None
-    return Path(found.origin) if found and found.origin else None
+    return Path(spec.origin) if spec and spec.origin else None
 
 
 def _files_of(error: BaseException) -> Iterator[Path]:
-    """Yield where it was raised, and who called there, the innermost first."""
+    """Yield the files of the traceback, the innermost first."""
     if isinstance(error, ImportError | SyntaxError):
-        named = error.path if isinstance(error, ImportError) else error.filename
-        if named:
-            yield Path(named)
+        path = error.path if isinstance(error, ImportError) else error.filename
+        if path:
+            yield Path(path)
     frames: list[Path] = []
-    step: TracebackType | None = error.__traceback__
-    while step:
-        frames.append(Path(step.tb_frame.f_code.co_filename))
-        step = step.tb_next
+    traceback: TracebackType | None = error.__traceback__
+    while traceback:
+        frames.append(Path(traceback.tb_frame.f_code.co_filename))
+        traceback = traceback.tb_next
     yield from reversed(frames)
 
 
 def _is_foreign(file: Path) -> bool:
-    """Whether a file is neither Python's nor of this installation."""
+    """Whether a file belongs neither to Python nor to this installation."""
     if not file.is_absolute():
         return False
     paths = sysconfig.get_paths()
     ours = Path(__file__).parents[3]
-    places = {Path(paths[key]) for key in ("stdlib", "platstdlib", "purelib", "platlib")}
-    return not any(file.is_relative_to(place) for place in {*places, ours})
+    roots = {Path(paths[key]) for key in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return not any(file.is_relative_to(root) for root in {*roots, ours})
 
 
 def _entry_of(file: Path) -> Path:
-    """The entry of the import path through which `file` is found."""
+    """Return the entry of the import path that leads to `file`."""
     entries = [Path(entry) for entry in sys.path if entry and file.is_relative_to(entry)]
     return max(entries, key=lambda entry: len(entry.parts), default=file.parent)
 
 
-def _way_to(entry: Path, environ: Mapping[str, str]) -> str:
+def _source_of(entry: Path, environ: Mapping[str, str]) -> str:
     if str(entry) in environ.get("PYTHONPATH", "").split(os.pathsep):
         return "by PYTHONPATH"
     if str(entry) == site.getusersitepackages():

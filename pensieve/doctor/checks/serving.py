@@ -1,4 +1,4 @@
-"""The server: who has its port, how it is, whether it answers with a token, and what it last died of."""
+"""Check the server: port owner, state, a one-token probe, and the last crash in its log."""
 
 import json
 import time
@@ -19,30 +19,32 @@ from pensieve.doctor.context import DoctorContext
 from pensieve.doctor.finding import Finding, ok, red, warning
 from pensieve.untrusted_json import read_json
 
-PROBE_S = 120.0
+PROBE_TIMEOUT_S = 120.0
 LOG_BYTES = 1 << 18
 
 
-def check(patient: DoctorContext, panics: Path = crash_reports.PANIC_FOLDER) -> Iterator[Finding]:
-    """Port, server, probe, log, macOS's reports."""
-    yield _port(patient)
-    yield _server(patient)
-    if patient.record and patient.health:
-        yield from _probe(patient.record, patient.health, patient.settings.api_key)
-    yield _log(patient)
-    yield from crash_reports.check(patient.home, panics)
+def check(context: DoctorContext, panics: Path = crash_reports.PANIC_FOLDER) -> Iterator[Finding]:
+    """Check port, server, probe, log and macOS's reports."""
+    yield _port(context)
+    yield _server(context)
+    if context.record and context.health:
+        yield from _probe(context.record, context.health, context.settings.api_key)
+    yield _log(context)
+    yield from crash_reports.check(context.home, panics)
 
 
 def _probe(record: ServerRecord, health: Health, api_key: str) -> Iterator[Finding]:
-    """Ask a model that is loaded. One that sleeps would be loaded by that, and stay in memory."""
+    """Probe only a loaded model: the probe would load a sleeping one, which then stays in
+    memory.
+    """
     if health.status == "asleep":
-        yield ok("probe", 'not asked, the model is asleep; to wake it: pensieve chat "Hello"')
+        yield ok("probe", 'skipped, the model is asleep; to wake it: pensieve chat "Hello"')
     elif health.is_well:
         yield probe(record, api_key)
 
 
-def probe(record: ServerRecord, api_key: str, timeout_s: float = PROBE_S) -> Finding:
-    """Ask the server for one token, as a client does."""
+def probe(record: ServerRecord, api_key: str, timeout_s: float = PROBE_TIMEOUT_S) -> Finding:
+    """Request one token like a client."""
     body = {
         "model": record.model,
         "max_tokens": 1,
@@ -50,7 +52,7 @@ def probe(record: ServerRecord, api_key: str, timeout_s: float = PROBE_S) -> Fin
     }
     began = time.monotonic()
     try:
-        status, said = _post(record.base_url, api_key, body, timeout_s)
+        status, answer = _post(record.base_url, api_key, body, timeout_s)
     except (OSError, HTTPException, ValueError) as error:
         return red(
             "probe", f"no answer from the model ({type(error).__name__})", "pensieve restart"
@@ -61,12 +63,12 @@ def probe(record: ServerRecord, api_key: str, timeout_s: float = PROBE_S) -> Fin
         text = "the server was started with another key than this shell has"
         return red("probe", text, "pensieve restart")
     return red(
-        "probe", f"the model did not answer (HTTP {status}): {_message(said)}", "pensieve restart"
+        "probe", f"the model did not answer (HTTP {status}): {_message(answer)}", "pensieve restart"
     )
 
 
 def log_tail(logs: Iterable[Path]) -> str:
-    """The ends of the servers' logs, in their order; empty where there is none."""
+    """Return the ends of the servers' logs, concatenated in order."""
     return "".join(map(_tail, logs))
 
 
@@ -88,32 +90,32 @@ def _post(base_url: str, api_key: str, body: object, timeout_s: float) -> tuple[
         return response.status, read_json(response.read(MAX_BYTES))
 
 
-def _message(said: Any) -> str:
-    match said:
+def _message(body: Any) -> str:
+    match body:
         case {"error": {"message": str(message)}}:
             return message
         case _:
             return "not from a pensieve server?"
 
 
-def _port(patient: DoctorContext) -> Finding:
-    port = patient.record.port if patient.record else patient.settings.port
+def _port(context: DoctorContext) -> Finding:
+    port = context.record.port if context.record else context.settings.port
     owner = find_owner(port)
     if owner is None:
         return ok("port", f"{port} is free")
-    if patient.record and owner.pid == patient.record.pid:
+    if context.record and owner.pid == context.record.pid:
         return ok("port", f"{port} is pensieve's (pid {owner.pid})")
-    who = Path(owner.command[0]).name if owner.command else "a program"
+    name = Path(owner.command[0]).name if owner.command else "a program"
     if owner.is_pensieve:
-        who = "another pensieve, of another home or user"
+        name = "another pensieve, of another home or user"
     other = port + 1 if port < 65535 else port - 1
     return red(
-        "port", f"{port} is taken by {who} (pid {owner.pid})", f"pensieve start --port {other}"
+        "port", f"{port} is taken by {name} (pid {owner.pid})", f"pensieve start --port {other}"
     )
 
 
-def _server(patient: DoctorContext) -> Finding:
-    record, health = patient.record, patient.health
+def _server(context: DoctorContext) -> Finding:
+    record, health = context.record, context.health
     if record is None or health is None:
         return ok("server", "not running; to start it: pensieve start")
     where = f"pid {record.pid}, {record.base_url}"
@@ -131,11 +133,11 @@ def _well(record: ServerRecord, health: Health, where: str) -> Finding:
     if health.status == "asleep":
         text += ", asleep until the next request"
     if health.restarts:
-        text += f"; its worker was replaced {health.restarts} times"
+        text += f"; its worker was restarted {health.restarts} times"
     if health.poison_prompts:
         text += (
-            f"; it refuses {health.poison_prompts} prompt(s), since its worker ended at least twice"
-            " on each: most likely they need more memory than there is"
+            f"; it refuses {health.poison_prompts} prompt(s), because its worker ended at least"
+            " twice on each: most likely they need more memory than there is"
         )
     if health.restarts or health.poison_prompts:
         return warning("server", text, "pensieve logs -n 50")
@@ -145,11 +147,11 @@ def _well(record: ServerRecord, health: Health, where: str) -> Finding:
     return ok("server", text)
 
 
-def _log(patient: DoctorContext) -> Finding:
-    if not (text := log_tail(patient.logs)):
+def _log(context: DoctorContext) -> Finding:
+    if not (text := log_tail(context.logs)):
         return ok("log", "nothing is logged yet")
     if (cause := exception_of(text)) is None:
         return ok("log", "no crash in the last part of the server's log")
-    when = f", {moment}" if (moment := timestamp_of(text, cause)) else ""
-    told = f"last crash ({cause.name}{when}): {cause.meaning}. {cause.advice}"
-    return Finding("log", cause.level, told, cause.fix)
+    when = f", {timestamp}" if (timestamp := timestamp_of(text, cause)) else ""
+    text = f"last crash ({cause.name}{when}): {cause.meaning}. {cause.advice}"
+    return Finding("log", cause.level, text, cause.fix)

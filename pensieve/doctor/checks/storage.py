@@ -1,4 +1,4 @@
-"""What pensieve keeps and is told: settings and where each came from, the key, files and who can read them, disk, model."""
+"""Check settings and their origins, the key, files and their readers, disk space and the model."""
 
 import os
 import shlex
@@ -28,31 +28,33 @@ from pensieve.settings.resolve import DEFAULT_API_KEY, Settings, is_loopback, is
 from pensieve.settings.spec import KEYS, as_typed
 
 GB = 10**9
-# Kept prompts, logs and what an update needs.
+# Space for cached prompts, logs and an update.
 LOW_DISK_BYTES = 5 * GB
 OTHERS = 0o077
 
 
-def check(patient: DoctorContext, *, is_thorough: bool = False) -> Iterator[Finding]:
-    """Settings, key, files, disk, model. is_thorough: read every byte of the model and compare hashes."""
-    yield from _settings(patient)
-    yield _key(patient.settings)
-    yield from _let_in(patient.settings)
-    yield from _files(patient.settings.paths, patient.home)
-    settings = replace(patient.settings, model=patient.model)
+def check(context: DoctorContext, *, is_thorough: bool = False) -> Iterator[Finding]:
+    """Check all. `is_thorough`: read every byte of the model and compare hashes."""
+    yield from _settings(context)
+    yield _key(context.settings)
+    yield from _allowed_clients(context.settings)
+    yield from _files(context.settings.paths, context.home)
+    settings = replace(context.settings, model=context.model)
     yield from _model_and_disk(settings, is_thorough=is_thorough)
 
 
-def _settings(patient: DoctorContext) -> Iterator[Finding]:
-    if error := patient.settings_error:
+def _settings(context: DoctorContext) -> Iterator[Finding]:
+    if error := context.settings_error:
         yield red("settings", error.message, _commands(error.hint))
         return
-    yield ok("settings", "; ".join(_by_origin(patient)))
+    yield ok("settings", "; ".join(_by_origin(context)))
 
 
-def _by_origin(patient: DoctorContext) -> Iterator[str]:
-    """What is set where, then the defaults, then what was left to the machine and to the model."""
-    settings, origins = patient.settings, patient.settings.origins
+def _by_origin(context: DoctorContext) -> Iterator[str]:
+    """List the settings by origin, then the defaults, then those left to the machine or the
+    model.
+    """
+    settings, origins = context.settings, context.settings.origins
     groups: dict[str, list[str]] = {origin: [] for origin in sorted(set(origins.values()))}
     for key in KEYS.values():
         if key.is_secret:
@@ -64,13 +66,13 @@ def _by_origin(patient: DoctorContext) -> Iterator[str]:
             groups.setdefault(origins.get(name, "by default"), []).append(
                 f"{name} {as_typed(value)}"
             )
-    for origin, told in groups.items():
-        if told:
-            yield f"{_short(origin, patient.home)}: {', '.join(told)}"
+    for origin, entries in groups.items():
+        if entries:
+            yield f"{_short(origin, context.home)}: {', '.join(entries)}"
 
 
 def _key(settings: Settings) -> Finding:
-    """What the key is like, never the key."""
+    """Describe the key without showing it."""
     new = 'export PENSIEVE_API_KEY="$(openssl rand -hex 32)"'
     if not is_loopback(settings.host) and not is_strong(settings.api_key):
         what = "the default key" if settings.api_key == DEFAULT_API_KEY else "a weak key"
@@ -83,8 +85,8 @@ def _key(settings: Settings) -> Finding:
     return ok("key", f"your own, strong ({origin})")
 
 
-def _let_in(settings: Settings) -> Iterator[Finding]:
-    """Further names and origins, which are off by default."""
+def _allowed_clients(settings: Settings) -> Iterator[Finding]:
+    """Report additional hosts and origins, which are off by default."""
     for topic, value, what in (
         ("hosts", settings.allowed_hosts, "clients may also call this server"),
         ("origins", settings.allowed_origins, "web pages may send requests from"),
@@ -95,24 +97,24 @@ def _let_in(settings: Settings) -> Iterator[Finding]:
         if settings.api_key != DEFAULT_API_KEY:
             yield ok(topic, f"{text}; with your own key")
             continue
-        risk = "whoever can answer for such a name could use the default key, which everybody knows"
+        risk = "a program that answers for such a name could use the default key, which is public"
         yield warning(topic, f"{text}; {risk}", 'export PENSIEVE_API_KEY="$(openssl rand -hex 32)"')
 
 
 def _files(paths: Paths, home: Path) -> Iterator[Finding]:
-    """Private where prompts, keys or answers could be; each folder's owner and mode, each file's mode."""
-    places = (paths.state, paths.logs, paths.prefixes, paths.config_file)
-    roots = [place for place in places if os.path.lexists(place)]
-    wrong = {root: found for root in roots if (found := list(_not_private(root)))}
+    """Check that files with prompts, keys or answers are private: owner and mode of each."""
+    candidates = (paths.state, paths.logs, paths.prefixes, paths.config_file)
+    roots = [path for path in candidates if os.path.lexists(path)]
+    wrong = {root: problems for root in roots if (problems := list(_not_private(root)))}
     if not wrong:
         yield ok(
-            "files", "state, logs and prompts are yours alone" if roots else "nothing is kept yet"
+            "files", "state, logs and prompts are private" if roots else "nothing is stored yet"
         )
         return
-    (path, what), *others = [each for found in wrong.values() for each in found]
+    (path, problem), *others = [each for problems in wrong.values() for each in problems]
     more = f", and {len(others)} more" if others else ""
     fix = "\n".join(f"chmod -R go= {shlex.quote(str(root))}" for root in wrong)
-    yield red("files", f"{_short(str(path), home)} {what}{more}", fix)
+    yield red("files", f"{_short(str(path), home)} {problem}{more}", fix)
 
 
 def _not_private(root: Path) -> Iterator[tuple[Path, str]]:
@@ -138,7 +140,7 @@ def _model_and_disk(settings: Settings, *, is_thorough: bool) -> Iterator[Findin
         return
     is_here = is_present(source, settings.paths.models)
     yield _model(source, settings, is_thorough=is_thorough) if is_here else _missing(source)
-    yield _disk(settings, 0 if is_here else _still_to_come(source, settings))
+    yield _disk(settings, 0 if is_here else _missing_bytes(source, settings))
 
 
 def _model(source: ModelSource, settings: Settings, *, is_thorough: bool) -> Finding:
@@ -149,7 +151,7 @@ def _model(source: ModelSource, settings: Settings, *, is_thorough: bool) -> Fin
         return red("model", error.message, _commands(error.hint))
     snapshot = read_snapshot(folder / MARKER)
     if snapshot is None:
-        return ok("model", f"{source.name}, a folder of yours, whole as far as its headers tell")
+        return ok("model", f"{source.name}, a folder of yours, complete by its headers")
     if is_thorough:
         names = modified_files(folder, snapshot, lambda _: None)
         if names:
@@ -167,7 +169,7 @@ def _missing(source: ModelSource) -> Finding:
     return warning("model", f"{source.name} is not here yet: the first start fetches it", fix)
 
 
-def _still_to_come(source: ModelSource, settings: Settings) -> int:
+def _missing_bytes(source: ModelSource, settings: Settings) -> int:
     from pensieve.models.catalog.cards import card_of
 
     if isinstance(source, LocalModel):
@@ -176,12 +178,12 @@ def _still_to_come(source: ModelSource, settings: Settings) -> int:
     return max(0, card.shape.weights_bytes - model.partial_bytes) if card else 0
 
 
-def _disk(settings: Settings, to_come: int) -> Finding:
+def _disk(settings: Settings, missing_bytes: int) -> Finding:
     folder = next(
         path for path in (settings.paths.models, *settings.paths.models.parents) if path.exists()
     )
-    free, needed = free_bytes(folder), int(to_come * DISK_MARGIN)
-    text = f"{free / GB:.1f} GB free where models lie"
+    free, needed = free_bytes(folder), int(missing_bytes * DISK_MARGIN)
+    text = f"{free / GB:.1f} GB free on the models' disk"
     if free < needed:
         return red(
             "disk",
@@ -189,12 +191,14 @@ def _disk(settings: Settings, to_come: int) -> Finding:
             "pensieve cache clear",
         )
     if free < LOW_DISK_BYTES:
-        return warning("disk", f"{text}: little for kept prompts and logs", "pensieve cache clear")
+        return warning(
+            "disk", f"{text}: little for cached prompts and logs", "pensieve cache clear"
+        )
     return ok("disk", text)
 
 
 def _commands(hint: str | None) -> str:
-    """The indented lines of a hint are its commands."""
+    """Return the commands of a hint: its indented lines."""
     lines = (hint or "").splitlines()
     return "\n".join(line.strip() for line in lines if line.startswith("  "))
 

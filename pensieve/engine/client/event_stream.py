@@ -1,4 +1,4 @@
-"""What the worker says about one generation, as the front end iterates over it."""
+"""One generation's events from the worker, as an async iterator for the front end."""
 
 import asyncio
 
@@ -8,26 +8,28 @@ from pensieve.errors import EngineBusyError, EngineError, GrammarError, Pensieve
 
 
 class EventStream:
-    """The events of one generation; it ends after `Finished`. A wait for the next one can be cancelled and taken up again.
+    """Ends after `Finished`. A cancelled wait for the next event loses none.
 
-    Over asyncio's own queue: anyio's streams go round the event loop once more for every event.
+    Uses asyncio's own queue: anyio's streams cost one more turn of the event loop for each event.
     """
 
     def __init__(self) -> None:
-        self._said = asyncio.Queue[EngineEvent | Failed | PensieveError]()
+        self._queue = asyncio.Queue[EngineEvent | Failed | PensieveError]()
         self._first: EngineEvent | None = None
         self._has_finished = False
 
     def put(self, event: EngineEvent | Failed) -> None:
-        """Append an event."""
-        self._said.put_nowait(event)
+        self._queue.put_nowait(event)
 
     def fail(self, error: PensieveError) -> None:
-        """End the stream with an error, after what has been put."""
-        self._said.put_nowait(error)
+        """End the stream with an error, after the events that are queued."""
+        self._queue.put_nowait(error)
 
     async def wait_started(self) -> None:
-        """Wait for the first event, which stays the first. Raises `EngineError` where the generation is refused."""
+        """Wait for the first event without consuming it.
+
+        Raises `EngineError` if the generation is refused.
+        """
         self._first = await self._next()
 
     def __aiter__(self) -> "EventStream":
@@ -43,8 +45,8 @@ class EventStream:
         return event
 
     async def _next(self) -> EngineEvent:
-        """Raises `PensieveError` where the worker gives the generation up, or is gone."""
-        event = await self._said.get()
+        """Raises `PensieveError` if the generation failed or the worker died."""
+        event = await self._queue.get()
         if isinstance(event, PensieveError):
             raise event
         if isinstance(event, Failed):

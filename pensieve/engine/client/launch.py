@@ -1,4 +1,4 @@
-"""How the engine worker's process is started and ended: command, environment, socket pair."""
+"""Starts and ends the engine worker's process: command, environment, socket pair."""
 
 import ctypes.util
 import socket
@@ -17,33 +17,25 @@ from pensieve.engine.protocol import Load
 from pensieve.isolation import python
 from pensieve.settings.resolve import Device, child_environment
 
-# Debian's package libopenblas0-pthread; only one that is a drop-in for BLAS's own names will do.
+# Debian's package libopenblas0-pthread: it exports the plain BLAS names.
 _OPENBLAS_PATTERN = "*/openblas-pthread/libopenblas.so.0"
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """Which model the worker loads, on which device, where it keeps prefixes on disk (None:
-    nowhere), and what it may use.
-
-    planned_tokens: the context that it is expected to guarantee, told until it has said so itself;
-    None: not known.
-    prefix_salt: prefixes that were kept under another one are not found.
-    """
-
     model_folder: Path
     device: Device
-    prefix_folder: Path | None = None
-    allowance: ResourceLimits = field(default_factory=ResourceLimits)
+    prefix_folder: Path | None = None  # the disk prefix cache; None: no disk tier
+    limits: ResourceLimits = field(default_factory=ResourceLimits)
+    # The context expected to fit in memory, reported until the worker has measured it.
     planned_tokens: int | None = None
-    prefix_salt: str = ""
+    prefix_salt: str = ""  # prefixes stored under another salt are not found
 
     @property
     def load_frame(self) -> Load:
-        """The worker's first frame."""
         prefix_folder = str(self.prefix_folder) if self.prefix_folder else None
         return Load(
-            str(self.model_folder), self.device, prefix_folder, self.allowance, self.prefix_salt
+            str(self.model_folder), self.device, prefix_folder, self.limits, self.prefix_salt
         )
 
 
@@ -53,9 +45,9 @@ WORKER = ("-m", "pensieve.engine.worker.worker")
 async def open_worker(
     spec: WorkerSpec, program: Sequence[str] = WORKER
 ) -> tuple[Process, socket.socket]:
-    """Start a worker; the socket is the front end's end of the socket pair. Raises OSError where none starts.
+    """Start a worker; return it with the front end's socket. Raises OSError if it does not start.
 
-    program: what Python is told to run.
+    program: arguments for Python.
     """
     ours, theirs = socket.socketpair()
     with theirs, ExitStack() as on_failure:
@@ -73,7 +65,7 @@ async def open_worker(
 
 
 async def describe_exit(process: Process) -> str:
-    """A worker that closed its socket is about to end; one that does not is ended."""
+    """Wait at most 5 s for a worker that closed its socket, and return how it ended."""
     with anyio.move_on_after(5):
         await process.wait()
     if process.returncode is None:
@@ -83,7 +75,7 @@ async def describe_exit(process: Process) -> str:
 
 
 async def end_worker(process: Process) -> None:
-    """No worker outlives its line, also when the server is being cancelled."""
+    """Kill the worker if it runs; wait for its end even when cancelled."""
     if process.returncode is None:
         process.kill()
     with anyio.CancelScope(shield=True):
@@ -91,21 +83,21 @@ async def end_worker(process: Process) -> None:
 
 
 def worker_variables(device: Device, platform: str = sys.platform) -> dict[str, str]:
-    """What the worker's environment has beyond ours."""
+    """Return the worker's environment variables on top of ours."""
     if device == "gpu":
-        # macOS is slower then to end work on the GPU that holds up the screen (omlx issue 1387).
+        # Makes macOS slower to abort GPU work that holds up the screen (omlx issue 1387).
         return {"AGX_RELAX_CDM_CTXSTORE_TIMEOUT": "1"} if platform == "darwin" else {}
     # On a CPU, MLX compiles small graphs with the system's C++ compiler at first use: seconds of
     # delay, no gain (x86-64, 2026-11-22; on a Mac not measured).
     variables = {"MLX_DISABLE_COMPILE": "1"}
     if platform == "linux" and (library := find_openblas()):
-        # MLX's wheel brings the reference BLAS; OpenBLAS ahead of it makes prefill about 20 times faster.
+        # MLX's wheel contains the reference BLAS; preloading OpenBLAS makes prefill about 20 times
+        # faster.
         variables["LD_PRELOAD"] = library
     return variables
 
 
 def find_openblas() -> str | None:
-    """OpenBLAS as this Linux machine has it installed, if it has."""
-    for place in sorted(Path("/usr/lib").glob(_OPENBLAS_PATTERN)):
-        return str(place)
+    for library in sorted(Path("/usr/lib").glob(_OPENBLAS_PATTERN)):
+        return str(library)
     return ctypes.util.find_library("openblas")

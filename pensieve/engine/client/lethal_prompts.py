@@ -1,8 +1,8 @@
-"""Prompts that end the engine worker: remembered by what was in work at each death. Pure.
+"""Remembers the prompts in progress when a worker died, and refuses those that kill it. Pure.
 
-A death counts against every prompt in work. Those that shared it are suspects and run alone from
-then on, so that no bystander is blamed; the one that was alone at its second death in the same
-phase is poison, and is refused.
+A death counts against every prompt in progress. If there were several, each is a suspect and runs
+alone from then on, so that no other prompt is blamed. A prompt that was alone at its second death
+in the same phase is poison and is refused.
 """
 
 from array import array
@@ -21,11 +21,9 @@ MAX_REMEMBERED = 64
 
 @dataclass(frozen=True, slots=True)
 class PromptInProgress:
-    """A prompt that the worker was processing or answering; `done_tokens` of it were processed."""
-
     tokens: Sequence[int]
     phase: Phase
-    done_tokens: int = 0
+    done_tokens: int = 0  # of the prompt, processed so far
 
 
 @dataclass(slots=True)
@@ -36,41 +34,39 @@ class _Suspect:
 
 
 class LethalPrompts:
-    """Owns the memory of deaths, the last `MAX_REMEMBERED` prompts; the engine client asks it."""
+    """Owns the suspects, at most the latest `MAX_REMEMBERED`. Used by the engine client."""
 
     def __init__(self) -> None:
         self._suspects: OrderedDict[bytes, _Suspect] = OrderedDict()
 
     @property
     def count(self) -> int:
-        """How many prompts are refused now."""
+        """Number of poison prompts."""
         return sum(suspect.poison is not None for suspect in self._suspects.values())
 
-    def note_death(self, in_work: Sequence[PromptInProgress]) -> None:
-        """Count a death against everything that was in work."""
-        for each in in_work:
+    def note_death(self, in_progress: Sequence[PromptInProgress]) -> None:
+        for each in in_progress:
             digest = _digest(each.tokens)
             suspect = self._suspects.setdefault(digest, _Suspect(len(each.tokens)))
             self._suspects.move_to_end(digest)
             suspect.deaths[each.phase] += 1
-            if len(in_work) == 1 and suspect.deaths[each.phase] >= DEATHS_UNTIL_REFUSED:
+            if len(in_progress) == 1 and suspect.deaths[each.phase] >= DEATHS_UNTIL_REFUSED:
                 suspect.poison = each
         while len(self._suspects) > MAX_REMEMBERED:
             self._suspects.popitem(last=False)
 
     def note_finished(self, tokens: Sequence[int]) -> None:
-        """Clear a prompt: it was answered."""
+        """Clear a prompt that was answered."""
         if self._suspects:
             self._suspects.pop(_digest(tokens), None)
 
     def is_suspect(self, tokens: Sequence[int]) -> bool:
-        """Whether this prompt was in work at a death and must run alone."""
+        """Whether this prompt was in progress at a death and must run alone."""
         return bool(self._suspects) and _digest(tokens) in self._suspects
 
     def refusal(self, tokens: Sequence[int]) -> PensieveError | None:
-        """Return the error for a poison prompt; None for any other.
-
-        A prompt that begins with one that could not be processed is poison as well.
+        """Return the error for a poison prompt, or for one that begins with a prompt whose prefill
+        is poison; None for any other.
         """
         for digest, suspect in self._suspects.items():
             if (poison := suspect.poison) is None or len(tokens) < suspect.length:
@@ -83,7 +79,7 @@ class LethalPrompts:
 
 
 def _error_of(poison: PromptInProgress) -> PensieveError:
-    """Return what is known. Where nothing was processed, nothing shows that a shorter prompt would be."""
+    # Advise a shorter prompt only if a part of this one was processed.
     if poison.phase == "prefill" and poison.done_tokens:
         return PromptUnprocessableError(
             DEATHS_UNTIL_REFUSED, len(poison.tokens), poison.done_tokens
@@ -91,7 +87,7 @@ def _error_of(poison: PromptInProgress) -> PensieveError:
     work = "answered this request" if poison.phase == "decode" else "began with this prompt"
     return LethalRequestError(
         f"The engine ended {DEATHS_UNTIL_REFUSED} times while it {work}."
-        " It is not tried again; change the request, or restart the server."
+        " It is not tried again. Change the request, or restart the server."
     )
 
 

@@ -1,4 +1,4 @@
-"""The open generations as the front end sees them: at one worker, or waiting for one that wakes."""
+"""The front end's table of open requests: sent to a worker, or waiting for one to start."""
 
 import itertools
 import logging
@@ -22,20 +22,17 @@ _STARTING = Begun("starting", STARTING_S)
 
 @dataclass(slots=True)
 class OpenRequest:
-    """One generation and its events. phase None: it waits in the worker's queue."""
-
     generation: Generation
     events: EventStream = field(default_factory=EventStream)
-    phase: Phase | None = None
-    done_tokens: int = 0
+    phase: Phase | None = None  # None: in the worker's queue
+    done_tokens: int = 0  # of the prompt, processed so far
 
     @property
     def prompt(self) -> Sequence[int]:
-        """The tokens that it begins with."""
         return self.generation.prompt_tokens
 
-    def take(self, event: WorkerEvent) -> None:
-        """Note how far the worker is, and hand the event on."""
+    def handle(self, event: WorkerEvent) -> None:
+        """Record the phase and pass the event on, except `Admitted`."""
         match event:
             case Admitted():
                 self.phase = "prefill"
@@ -55,19 +52,17 @@ class OpenRequest:
 
 @dataclass(slots=True)
 class WorkerHandle:
-    """To one worker. open: the generations that run there, by key."""
-
-    link: WorkerConnection
-    open: dict[int, OpenRequest] = field(default_factory=dict[int, OpenRequest])
-    heard: int = 0  # frames that show that the worker gets on; figures do not
-    begun: Begun | None = _STARTING  # what the worker is at; None: a step
-    fault: str = ""  # why the worker was ended, where we ended it
+    connection: WorkerConnection
+    open: dict[int, OpenRequest] = field(default_factory=dict[int, OpenRequest])  # by key
+    progress_frames: int = 0  # received so far, `EngineStats` not counted
+    begun: Begun | None = _STARTING  # the work last announced; None: an ordinary step
+    fault: str = ""  # why the front end killed the worker; empty if it did not
     has_loaded: bool = False
     is_unloading: bool = False
 
     @property
-    def in_work(self) -> list[PromptInProgress]:
-        """What a death of the worker counts against."""
+    def in_progress(self) -> list[PromptInProgress]:
+        """The prompts that a crash now would count against."""
         return [
             PromptInProgress(request.prompt, request.phase, request.done_tokens)
             for request in self.open.values()
@@ -76,58 +71,57 @@ class WorkerHandle:
 
     @property
     def activity(self) -> str | None:
-        """What a death interrupts; None where there is nothing to do."""
+        """What a crash now would interrupt; None while idle."""
         if not self.has_loaded:
             return "loading"
-        phases = {work.phase for work in self.in_work}
+        phases = {work.phase for work in self.in_progress}
         return next((phase for phase in ("prefill", "decode") if phase in phases), None)
 
     def submit(self, key: int, request: OpenRequest, *, runs_alone: bool) -> None:
-        """Have the worker take a generation."""
         self.open[key] = request
-        self.link.send(Submit(key, replace(request.generation, runs_alone=runs_alone)))
+        self.connection.send(Submit(key, replace(request.generation, runs_alone=runs_alone)))
 
     def cancel(self, key: int) -> None:
-        """Unknown keys are ignored: the worker that knew them may be gone."""
+        """Cancel a request. Unknown keys are ignored: its worker may be gone."""
         if self.open.pop(key, None):
-            self.link.send(Cancel(key))
+            self.connection.send(Cancel(key))
 
-    def take(self, keyed: Sequence[tuple[int, WorkerEvent]]) -> None:
-        """Hand events to their generations; one that was cancelled meanwhile has none."""
-        for key, event in keyed:
+    def dispatch(self, events: Sequence[tuple[int, WorkerEvent]]) -> None:
+        """Pass events to their requests. Events of cancelled requests are dropped."""
+        for key, event in events:
             if isinstance(event, Admitted):
-                self._make_room()
+                self._note_preemption()
             if request := self.open.get(key):
-                request.take(event)
+                request.handle(event)
 
-    def _make_room(self) -> None:
-        """One prompt is processed at a time: where another one is let in, it waits again."""
+    def _note_preemption(self) -> None:
+        # One prompt is in prefill at a time: admitting another preempts it.
         for request in self.open.values():
             if request.phase == "prefill":
                 request.phase = None
 
 
 class OpenRequests:
-    """Owns every open generation, and remembers the prompts that workers died of."""
+    """Owns every open request and the memory of lethal prompts."""
 
     def __init__(self) -> None:
-        self.line: WorkerHandle | None = None
+        self.worker: WorkerHandle | None = None
         self.poison = LethalPrompts()
-        self.wake = anyio.Event()  # something waits for a worker
+        self.wake = anyio.Event()  # a request waits for a worker to start
         self._waiting: dict[int, OpenRequest] = {}
         self._keys = itertools.count(1)
 
     def __len__(self) -> int:
-        return len(self._waiting) + (len(self.line.open) if self.line else 0)
+        return len(self._waiting) + (len(self.worker.open) if self.worker else 0)
 
     def submit(self, request: OpenRequest) -> int:
-        """Hand a generation to the worker; return its key."""
+        """Send a request to the worker; return its key."""
         key = next(self._keys)
         self._send(key, request)
         return key
 
-    def hold(self, request: OpenRequest) -> int:
-        """Begin a generation that waits for a worker, and have one wake; return its key."""
+    def wait_for_worker(self, request: OpenRequest) -> int:
+        """Queue a request until a worker has started, and wake the engine; return its key."""
         key = next(self._keys)
         request.events.put(Started(0))
         self._waiting[key] = request
@@ -135,39 +129,42 @@ class OpenRequests:
         return key
 
     def remove(self, key: int) -> None:
-        """Cancel a generation, wherever it is."""
+        """Cancel a request, sent or waiting."""
         self._waiting.pop(key, None)
-        if self.line:
-            self.line.cancel(key)
+        if self.worker:
+            self.worker.cancel(key)
 
     def submit_waiting(self) -> None:
-        """Hand everything that waits to the worker."""
+        """Send all waiting requests to the worker."""
         waiting, self._waiting = self._waiting, {}
         for key, request in waiting.items():
             self._send(key, request)
 
     def fail_waiting(self, detail: str) -> None:
-        """No worker will come."""
+        """Fail all waiting requests: no worker will start."""
         for request in self._waiting.values():
             request.events.fail(EngineFailedError(detail))
         self._waiting.clear()
 
-    def lose(self, line: WorkerHandle) -> None:
-        """The worker is gone: end what was open there, and count the death against what was in work."""
-        self.line = None
-        line.link.close()
-        self.poison.note_death(line.in_work)
-        for request in line.open.values():
+    def detach(self, worker: WorkerHandle) -> None:
+        """Fail the open requests of an ended worker; count its end against those in progress."""
+        self.worker = None
+        worker.connection.close()
+        self.poison.note_death(worker.in_progress)
+        for request in worker.open.values():
             request.events.fail(self._error_of_death(request.prompt))
-        line.open.clear()
+        worker.open.clear()
 
     def _send(self, key: int, request: OpenRequest) -> None:
-        assert self.line is not None
-        self.line.submit(key, request, runs_alone=self.poison.is_suspect(request.prompt))
+        assert self.worker is not None
+        self.worker.submit(key, request, runs_alone=self.poison.is_suspect(request.prompt))
 
     def _error_of_death(self, prompt: Sequence[int]) -> PensieveError:
         if refusal := self.poison.refusal(prompt):
-            _log.error("a prompt of %d tokens ends the engine worker: it is refused", len(prompt))
+            _log.error(
+                "a prompt of %d tokens keeps crashing the engine worker, refusing it from now on",
+                len(prompt),
+            )
             return refusal
         return WorkerDiedError(
             "The engine worker ended in the middle of this request and is being started again."

@@ -1,13 +1,17 @@
-"""Files of KV cache on disk: written behind by a thread of their own, bounded in bytes, safe against any crash.
+"""Files of KV cache on disk: written by a background thread, limited in bytes, safe in crashes.
 
-Every kind of model has a folder, named `MODEL-FINGERPRINT`, and they share one cap. When it is reached, what is of our
-model under another fingerprint goes first, since it is of no use any more; then the least recently used of all.
-A file is written under a temporary name and renamed. It is not synced: emptying the drive's cache for each of several hundred
-files a day would stall other programs' writes, and a file that a power cut left torn fails its checksum, which makes it a miss.
-A disk that is full pauses writing and stops nothing else. Knows neither MLX nor what a block means.
+Used by the disk tier of the prefix cache; knows neither MLX nor what a block means. Each kind of
+model has a folder, named `MODEL-FINGERPRINT`, and all share one cap. When it is reached, files of
+the same model under another fingerprint are deleted first, since they are useless now; then the
+least recently used of all.
 
-The one crossing between threads: `offer` puts a content in a bounded queue, the writer takes it out, asks for its pieces
-(so a checksum is its work, not the engine's) and writes them. The index is changed under a lock by both.
+A file is written under a temporary name and renamed. It is not synced: flushing the drive's cache
+for each of several hundred files a day would stall other programs' writes, and a file torn by a
+power cut fails its checksum, which makes it a miss. A full disk pauses writing and nothing else.
+
+Threads: `enqueue` adds a write to a bounded queue; the writer thread takes it, generates its pieces
+(so that it computes the checksum, not the engine) and writes them. Both change the index under a
+lock.
 """
 
 import contextlib
@@ -32,23 +36,23 @@ _log = logging.getLogger("pensieve.engine")
 GB = 10**9
 QUEUE_BYTES = 512 * 2**20
 PAUSE_S = 60.0
-LEDGER_FILE = "written.json"
+QUOTA_FILE = "written.json"
 _FOLDER = re.compile(r"(?:(?P<model>.+)-)?[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
 class StoreLimits:
-    """cap_bytes: for all files. daily_bytes: written in 24 hours, so that a disk does not wear."""
+    """The limits of a store."""
 
-    cap_bytes: int
-    daily_bytes: int
+    cap_bytes: int  # for all files
+    daily_bytes: int  # written in 24 hours, so that the disk does not wear
 
 
 def default_limits(free_bytes: int, platform: str = sys.platform) -> StoreLimits:
-    """Return the limits of a disk with `free_bytes` that the store may share.
+    """Return the limits for a disk with `free_bytes` that the store may share.
 
-    A laptop's disk is smaller, and APFS snapshots (Time Machine makes one an hour) hold what was deleted for up to a day: a day
-    of writing there takes as much room as the store itself.
+    A laptop's disk is smaller, and hourly APFS snapshots (Time Machine) keep deleted files for up
+    to a day: a day of writing takes as much space there as the store itself.
     """
     if platform == "darwin":
         return StoreLimits(min(10 * GB, free_bytes // 20), 10 * GB)
@@ -57,26 +61,26 @@ def default_limits(free_bytes: int, platform: str = sys.platform) -> StoreLimits
 
 @dataclass(frozen=True, slots=True)
 class PendingWrite:
-    """What a file is to hold: pieces that can be asked for again and again, and about how many bytes they are."""
+    """The content of a file to be written."""
 
-    nbytes: int
-    pieces: Callable[[], Iterable[bytes | memoryview]]
+    nbytes: int  # approximate
+    pieces: Callable[[], Iterable[bytes | memoryview]]  # may be called repeatedly
 
 
 class BlockStore:
-    """Owns the folder and the writer thread; made, used and closed by the engine's thread. limits: as they were given."""
+    """Owns the folder and the writer thread; made, used and closed by the engine's thread."""
 
     def __init__(
         self,
         folder: Path,
         limits: StoreLimits,
-        ledger: DailyWriteQuota,
+        quota: DailyWriteQuota,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """folder: of our model and fingerprint; beside it are those of others."""
+        """`folder` is for this model and fingerprint; its siblings are those of others."""
         self._folder = folder
         self.limits = limits
-        self._ledger = ledger
+        self._quota = quota
         self._clock = clock
         self._lock = threading.Condition()
         self._sizes: OrderedDict[Path, int] = OrderedDict()
@@ -87,35 +91,34 @@ class BlockStore:
         self._is_closing = False
         make_folder(folder)
         self._index()
-        self._make_room(0)
-        self._writer = threading.Thread(target=self._write_behind, name="block writer", daemon=True)
+        self._evict_for(0)
+        self._writer = threading.Thread(target=self._run_writer, name="block writer", daemon=True)
         self._writer.start()
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all files, of all models."""
+        """Bytes of all files of all models."""
         return self._nbytes
 
     @property
     def written_today(self) -> int:
-        """Bytes written in the last 24 hours."""
         with self._lock:
-            return self._ledger.last_day
+            return self._quota.last_day
 
     @property
     def is_writing(self) -> bool:
-        """Whether new files are taken: not while the disk is full, nor after the day's budget, nor where none may be."""
+        """Whether new files are accepted: disk not full, quota not used up, cap not 0."""
         if self._clock() < self._paused_until or not self.limits.cap_bytes:
             return False
         return self.written_today < self.limits.daily_bytes
 
     @property
     def is_idle(self) -> bool:
-        """Nothing waits to be written."""
+        """Whether the write queue is empty."""
         return not self._queue
 
     def names(self) -> list[str]:
-        """All of our files, the least recently used first; those on their way included."""
+        """Return the names of this model's files, least recently used first, queued ones last."""
         with self._lock:
             return [
                 *(file.name for file in self._sizes if file.parent == self._folder),
@@ -123,24 +126,24 @@ class BlockStore:
             ]
 
     def has(self, name: str) -> bool:
-        """Whether the file is there or on its way."""
+        """Whether the file exists or is queued."""
         with self._lock:
-            return self._holds(name)
+            return self._contains(name)
 
-    def enqueue(self, name: str, content: PendingWrite) -> bool:
-        """Have a file written soon; False where there is no room to wait, no need, or no writing now."""
+    def enqueue(self, name: str, write: PendingWrite) -> bool:
+        """Queue a file for writing; False if it exists, the queue is full or writing is paused."""
         with self._lock:
-            if self._holds(name) or content.nbytes > self.limits.cap_bytes:
+            if self._contains(name) or write.nbytes > self.limits.cap_bytes:
                 return False
-            if self._queued_bytes + content.nbytes > QUEUE_BYTES or not self.is_writing:
+            if self._queued_bytes + write.nbytes > QUEUE_BYTES or not self.is_writing:
                 return False
-            self._queue[name] = content
-            self._queued_bytes += content.nbytes
+            self._queue[name] = write
+            self._queued_bytes += write.nbytes
             self._lock.notify_all()
             return True
 
     def head(self, name: str, nbytes: int) -> bytes | None:
-        """A file's first bytes; None where it is gone. To look is not to use."""
+        """Return a file's first bytes, None if it is missing. Does not mark it as used."""
         with self._lock:
             queued = self._queue.get(name)
         if queued is not None:
@@ -151,9 +154,9 @@ class BlockStore:
             return None
 
     def read(self, name: str, max_bytes: int) -> bytes | None:
-        """A file's content, also of one not yet written; None where it is gone. Marks it used.
+        """Return a file's content and mark it as used, also if it is only queued; None if missing.
 
-        max_bytes: of a longer file, no more than its beginning is returned.
+        At most `max_bytes` of a file are returned.
         """
         with self._lock:
             queued = self._queue.get(name)
@@ -176,26 +179,26 @@ class BlockStore:
             os.utime(file)
 
     def delete(self, name: str) -> None:
-        """Remove a file: it is damaged, or another one holds all that it does."""
+        """Delete a file and its queued write."""
         with self._lock:
             self._nbytes -= self._sizes.pop(self._folder / name, 0)
-            if (content := self._queue.pop(name, None)) is not None:
-                self._queued_bytes -= content.nbytes
+            if (write := self._queue.pop(name, None)) is not None:
+                self._queued_bytes -= write.nbytes
         with contextlib.suppress(OSError):
             (self._folder / name).unlink()
 
-    def close(self, patience_s: float = 5.0) -> None:
-        """Write what is queued, within reason, and end the thread."""
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Wait up to `timeout_s` for the queue to be written, then end the thread."""
         with self._lock:
             self._is_closing = True
             self._lock.notify_all()
-        self._writer.join(patience_s)
+        self._writer.join(timeout_s)
 
-    def _holds(self, name: str) -> bool:
+    def _contains(self, name: str) -> bool:
         return self._folder / name in self._sizes or name in self._queue
 
     def _index(self) -> None:
-        """What is there, in the order in which it goes; what a crash left half written goes at once."""
+        """Index existing files in eviction order; delete temporary files left by a crash."""
         found: list[tuple[bool, float, Path, int]] = []
         for path, is_current in self._files():
             if path.name.endswith(TEMPORARY):
@@ -207,7 +210,7 @@ class BlockStore:
         self._nbytes = sum(self._sizes.values())
 
     def _files(self) -> Iterator[tuple[Path, bool]]:
-        """Each file, and whether it may be of use again."""
+        """Yield each file and whether it may be used again."""
         for folder in (self._folder, *self._folder.parent.iterdir()):
             kind = _FOLDER.fullmatch(folder.name)
             ours = _FOLDER.fullmatch(self._folder.name)
@@ -217,25 +220,25 @@ class BlockStore:
             is_stale = is_other and kind and ours and kind["model"] in {None, ours["model"]}
             yield from ((path, not is_stale) for path in folder.iterdir())
 
-    def _write_behind(self) -> None:
+    def _run_writer(self) -> None:
         while (queued := self._next_queued()) is not None:
-            name, content = queued
+            name, write = queued
             try:
-                self._make_room(content.nbytes)
-                written = write_atomically(self._folder / name, content.pieces(), is_durable=False)
+                self._evict_for(write.nbytes)
+                written = write_atomically(self._folder / name, write.pieces(), is_durable=False)
             except OSError as error:
                 self._pause(error)
                 written = 0
             with self._lock:
                 if self._queue.pop(name, None) is not None:
-                    self._queued_bytes -= content.nbytes
+                    self._queued_bytes -= write.nbytes
                 if written:
                     self._sizes[self._folder / name] = written
                     self._nbytes += written
-                    self._ledger.add(written)
+                    self._quota.add(written)
 
     def _next_queued(self) -> tuple[str, PendingWrite] | None:
-        """The oldest in the queue, which keeps it until it is written; None at the end."""
+        """Return the oldest queued write, which stays queued until written; None when closing."""
         with self._lock:
             while not self._queue:
                 if self._is_closing:
@@ -243,7 +246,7 @@ class BlockStore:
                 self._lock.wait()
             return next(iter(self._queue.items()))
 
-    def _make_room(self, nbytes: int) -> None:
+    def _evict_for(self, nbytes: int) -> None:
         while True:
             with self._lock:
                 if not self._sizes or self._nbytes + nbytes <= self.limits.cap_bytes:
@@ -252,11 +255,11 @@ class BlockStore:
                 self._nbytes -= freed
             path.unlink(missing_ok=True)
             if path.parent != self._folder:
-                # An empty folder of a model that is gone goes with its last file.
+                # The folder of another model is deleted with its last file.
                 with contextlib.suppress(OSError):
                     path.parent.rmdir()
 
     def _pause(self, error: OSError) -> None:
         self._paused_until = self._clock() + PAUSE_S
-        why = "the disk is full" if error.errno in {errno.ENOSPC, errno.EDQUOT} else str(error)
-        _log.warning("prefixes are not written to disk for a minute: %s", why)
+        reason = "the disk is full" if error.errno in {errno.ENOSPC, errno.EDQUOT} else str(error)
+        _log.warning("writing KV cache to disk failed, pausing for a minute: %s", reason)

@@ -1,6 +1,7 @@
-"""How many bytes were written to disk in the last 24 hours, remembered on disk: a restart does not make a day's budget new.
+"""Counts the bytes written to disk in the last 24 hours, across restarts.
 
-Counted by the hour of the wall clock. The file is not synced: what a power cut takes of it is a few seconds' count.
+Used by the block store. Counts by hour of the wall clock. The file is not synced: a power cut loses
+a few seconds' count.
 """
 
 import contextlib
@@ -14,11 +15,11 @@ from pensieve.untrusted_json import read_object
 
 _HOUR_S = 3600
 _HOURS = 24
-_LARGEST_COUNT = 2**63
+_MAX_COUNT = 2**63
 
 
 class DailyWriteQuota:
-    """Owns the file. For one thread at a time; clock: seconds since the epoch."""
+    """Owns the file. For one thread at a time. `clock` returns seconds since the epoch."""
 
     def __init__(self, file: Path, clock: Callable[[], float] = time.time) -> None:
         self._file = file
@@ -26,8 +27,8 @@ class DailyWriteQuota:
         self._by_hour = _read(file)
 
     def add(self, nbytes: int) -> None:
-        """So many more were written. A disk that does not take the count loses it, and nothing else."""
-        self._forget_old()
+        """Count written bytes. If the file cannot be written, only this process counts them."""
+        self._drop_old()
         hour = self._hour()
         self._by_hour[hour] = self._by_hour.get(hour, 0) + nbytes
         temporary = self._file.with_name(self._file.name + TEMPORARY)
@@ -38,14 +39,14 @@ class DailyWriteQuota:
     @property
     def last_day(self) -> int:
         """Bytes written in the last 24 hours."""
-        self._forget_old()
+        self._drop_old()
         return sum(self._by_hour.values())
 
     def _hour(self) -> int:
         return int(self._clock() // _HOUR_S)
 
-    def _forget_old(self) -> None:
-        """Hours to come are as wrong as old ones: the clock was set back."""
+    def _drop_old(self) -> None:
+        """Drop hours older than a day, and future ones: the clock was set back."""
         now = self._hour()
         self._by_hour = {
             hour: nbytes for hour, nbytes in self._by_hour.items() if now - _HOURS < hour <= now
@@ -53,7 +54,7 @@ class DailyWriteQuota:
 
 
 def _read(file: Path) -> dict[int, int]:
-    """What was counted before; nothing where the file is not there, or not what was written."""
+    """Return the stored counts; empty if the file is missing or invalid."""
     try:
         counted = read_object(file.read_bytes())
         return {_count(int(hour)): _count(nbytes) for hour, nbytes in counted.items()}
@@ -62,7 +63,7 @@ def _read(file: Path) -> dict[int, int]:
 
 
 def _count(value: object) -> int:
-    """Raises ValueError for what no disk can have written."""
-    if type(value) is not int or not 0 <= value < _LARGEST_COUNT:
-        raise ValueError("no count")
+    """Raises ValueError for anything but a plausible count."""
+    if type(value) is not int or not 0 <= value < _MAX_COUNT:
+        raise ValueError("not a byte count")
     return value

@@ -1,9 +1,11 @@
-"""The one door to llguidance: a model's vocabulary, grammars compiled for it, and where an answer stands in one.
+"""A model's vocabulary, grammars compiled for it, and each answer's position in its grammar.
 
-Grammars come from clients' schemas, so they may be hostile. llguidance bounds its own work (`LIMITS`) and does not raise, but
-a long chain of references overflows the stack, which ends the process. So a grammar is tried out in a process of its own
-first, within a second of processor time (`python -m pensieve.engine.grammar.compiled`), and compiled in this one only if that one
-lived. No MLX, no threads.
+Used by compiler.py; only this module and special_tokens.py import llguidance. No MLX, no threads.
+
+Grammars come from clients' schemas, so they may be hostile. llguidance limits its own work
+(`LIMITS`) and does not raise, but a long chain of references overflows the stack, which ends the
+process. So a grammar is first compiled by a child process (this module run as a program), limited
+to a second of CPU time, and in this process only if the child survived.
 """
 
 import json
@@ -23,7 +25,8 @@ from pensieve.errors import EngineBusyError, GrammarError
 from pensieve.isolation import python
 
 MAX_GRAMMAR_BYTES = 1 << 20
-# Twelve tools as Claude Code has them need a tenth of this; what needs more takes seconds or hundreds of megabytes.
+# Twelve tools of Claude Code need a tenth of this; grammars that need more take seconds or hundreds
+# of megabytes.
 LIMITS = LLParserLimits(
     initial_lexer_fuel=300_000,
     step_lexer_fuel=50_000,
@@ -33,12 +36,13 @@ LIMITS = LLParserLimits(
     max_grammar_size=200_000,
     verbose_errors=False,
 )
-# Of the processor. The clock counts only where the machine is so busy that a second of the processor takes ten.
+# CPU seconds. The wall clock matters only on a machine so busy that a CPU second takes ten.
 TRIAL_CPU_S = 1
-TRIAL_S = 10.0
-# What the batch may wait for, once in a while. Twelve tools compile in 5 ms (2026-11-22, two x86-64 cores).
+TRIAL_TIMEOUT_S = 10.0
+# How long the batch may wait for a reset. Twelve tools compile in 5 ms (2026-11-22, two x86-64
+# cores).
 RESET_S = 0.05
-# A grammar's beginning is followed at most so far: `{"name": "` is forced.
+# A grammar's forced beginning, such as `{"name": "`, is followed for at most this many tokens.
 _MAX_FORCED = 256
 
 _ALLOWED = 1
@@ -46,7 +50,10 @@ _REFUSED = 3
 
 
 class Vocabulary:
-    """A model's tokens as llguidance knows them. Building it takes 1.2 s for 150 000 tokens (2026-11-30, two x86-64 cores)."""
+    """A model's tokens for llguidance.
+
+    Building it takes 1.2 s for 150 000 tokens (2026-11-30, two x86-64 cores).
+    """
 
     def __init__(self, tokenizer_json: str) -> None:
         """Raises ValueError for a tokenizer of an unknown kind."""
@@ -55,20 +62,21 @@ class Vocabulary:
             special = special_tokens_of(fields)
         except (KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
             raise ValueError(f"not a tokenizer.json: {error!r}") from error
-        # Tokens that no text spells, by id.
+        # The texts of tokens that text cannot spell, by id.
         self.special_tokens = special.texts
         self.tokenizer = _unspelled(fields, special) or LLTokenizer(tokenizer_json)
 
     @classmethod
     def of(cls, tokenizer_file: Path) -> "Vocabulary":
-        """Of a model's tokenizer.json. Raises OSError or ValueError."""
+        """Read a model's tokenizer.json. Raises OSError or ValueError."""
         return cls(tokenizer_file.read_text(encoding="utf-8"))
 
 
 def _unspelled(fields: dict[str, Any], special: SpecialTokens) -> LLTokenizer | None:
-    """The same tokenizer, which finds its special tokens in no text; None where they would be other tokens.
+    """Return the same tokenizer, but finding no special tokens in text; None if its tokens differ.
 
-    llguidance tokenizes the bytes that a schema forces, and would take `<|im_end|>` in an enum for the token that ends the turn.
+    llguidance tokenizes the bytes that a schema forces, and would take `<|im_end|>` in an enum for
+    the token that ends the turn.
     """
     names = {text: f"<\ufdd0{token}\ufdd1>" for token, text in special.texts.items()}
     text = json.dumps(renamed(fields, names), ensure_ascii=False)
@@ -80,40 +88,40 @@ def _unspelled(fields: dict[str, Any], special: SpecialTokens) -> LLTokenizer | 
 
 
 class CompiledGrammar:
-    """A grammar over a vocabulary; every answer gets a matcher of its own from it."""
+    """A grammar over a vocabulary; makes one matcher per answer."""
 
     def __init__(
         self, vocabulary: Vocabulary, grammar: Grammar, limits: LLParserLimits = LIMITS
     ) -> None:
-        """Raises `GrammarError` where it does not compile, or lets no answer through."""
+        """Raises `GrammarError` if it does not compile, or allows no answer."""
         self.vocabulary = vocabulary
         self.is_spent = False
         self._grammar = grammar
         self._limits = limits
         started_s = time.thread_time()
         self._pristine = _compiled(vocabulary.tokenizer, grammar, limits)
-        self._took_s = time.thread_time() - started_s
+        self._compile_s = time.thread_time() - started_s
 
     def matcher(self) -> LLMatcher:
-        """A matcher at the grammar's beginning."""
+        """Return a matcher at the grammar's beginning."""
         return self._pristine.deep_copy()
 
     def reset(self) -> None:
-        """Compile it again: its copies share what the lexer has learnt, and the lexer's limit counts all of that.
+        """Compile again: all copies share the lexer's state, and its limit counts all of it.
 
-        Raises `GrammarError` where the batch would have to wait for that; the next answer gets another then.
+        Raises `GrammarError` if the batch would wait too long; the next answer gets a new grammar.
         """
-        if self._took_s > RESET_S:
+        if self._compile_s > RESET_S:
             self.is_spent = True
-            raise GrammarError("The grammar has become too much to follow.")
+            raise GrammarError("The grammar has become too large to match.")
         self._pristine = _compiled(self.vocabulary.tokenizer, self._grammar, self._limits)
 
 
 class Matcher:
-    """Where one answer stands in its grammar; owned by the answer's token mask."""
+    """One answer's position in its grammar; owned by the answer's token mask."""
 
     def __init__(self, compiled: CompiledGrammar, generation: Generation) -> None:
-        """Raises `GrammarError` where what is answered already does not obey."""
+        """Raises `GrammarError` if the existing part of the answer does not match."""
         self._compiled = compiled
         self._tokenizer = compiled.vocabulary.tokenizer
         size = self._tokenizer.vocab_size
@@ -127,25 +135,30 @@ class Matcher:
             self.advance(token_id)
 
     def advance(self, token_id: int) -> None:
-        """The answer has one more token; a stop token ends it. Raises `GrammarError` for one that is not allowed."""
+        """Append a token; stop tokens are ignored. Raises `GrammarError` if it is not allowed."""
         if token_id in self._stop_tokens:
             return
         self._tokens.append(token_id)
         if not self._matcher.consume_token(token_id):
-            self._begin_anew()
+            self._restart()
 
     def allowed(self) -> bytearray:
-        """A byte for each token, 0 where it must not be next. Raises `GrammarError` where that costs too much to tell."""
+        """Return a byte per token, 0 if it must not be next. Raises `GrammarError` if too
+        costly.
+        """
         allowed = bytearray(self._matcher.compute_logit_bias())
         if self._matcher.is_error():
-            self._begin_anew()
+            self._restart()
             allowed = bytearray(self._matcher.compute_logit_bias())
             _check(self._matcher)
         self._set_stop_tokens(allowed)
         return allowed
 
     def _set_stop_tokens(self, allowed: bytearray) -> None:
-        """A stop token may come where the grammar may end, and where the grammar names it; text that spells it does not."""
+        """Allow stop tokens where the grammar may end or names them.
+
+        A stop token that the grammar only spells as text stays forbidden.
+        """
         may_end = self._matcher.is_accepting()
         if may_end:
             for token in self._tokenizer.eos_tokens:
@@ -154,8 +167,8 @@ class Matcher:
             is_named = allowed[token] and self._tokenizer.is_special_token(token)
             allowed[token] = _ALLOWED if may_end or is_named else 0
 
-    def _begin_anew(self) -> None:
-        """Other answers may have used up the lexer that this one shares."""
+    def _restart(self) -> None:
+        """Compile and match again: other answers may have used up the shared lexer."""
         self._compiled.reset()
         self._matcher = self._compiled.matcher()
         self._matcher.consume_tokens(self._tokens)
@@ -163,10 +176,13 @@ class Matcher:
 
 
 def trial_compile(vocabulary: Vocabulary, grammar: Grammar) -> None:
-    """Compile a grammar where nothing is lost by it. Raises `GrammarError`; `EngineBusyError` if the machine is too busy."""
+    """Compile a grammar in a child process.
+
+    Raises `GrammarError`, or `EngineBusyError` if the machine is too busy.
+    """
     if len(grammar.lark) > MAX_GRAMMAR_BYTES:
         raise GrammarError(f"The grammar is longer than {MAX_GRAMMAR_BYTES} characters.")
-    order = {
+    request = {
         "lark": grammar.lark,
         "size": vocabulary.tokenizer.vocab_size,
         "special": vocabulary.special_tokens,
@@ -174,28 +190,31 @@ def trial_compile(vocabulary: Vocabulary, grammar: Grammar) -> None:
     try:
         trial = subprocess.run(  # noqa: S603 -- this interpreter, a fixed program
             python("-m", "pensieve.engine.grammar.compiled"),
-            input=json.dumps(order).encode(),
+            input=json.dumps(request).encode(),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            timeout=TRIAL_S,
+            timeout=TRIAL_TIMEOUT_S,
             check=False,
-            # Python starts it by posix_spawn then: a fork of a process that holds Metal and gigabytes takes milliseconds. Our own
-            # descriptors are not inherited anyway.
+            # With this, Python uses posix_spawn: a fork of a process with Metal and gigabytes takes
+            # milliseconds. Our own descriptors are not inherited in any case.
             close_fds=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise EngineBusyError(f"No time to compile the grammar: {error}") from error
+        raise EngineBusyError(f"Compiling the grammar timed out: {error}") from error
     except OSError as error:
-        raise EngineBusyError(f"No grammar can be compiled now: {error}") from error
+        raise EngineBusyError(f"The grammar compiler did not start: {error}") from error
     if trial.returncode == _REFUSED:
         raise GrammarError(trial.stdout.decode())
     if trial.returncode < 0:
-        raise GrammarError("The grammar takes too much to compile.")
+        raise GrammarError("The grammar takes too many resources to compile.")
     trial.check_returncode()
 
 
 class _Bytes:
-    """A vocabulary of the single bytes and the model's special tokens, by their ids, for llguidance's own protocol."""
+    """A vocabulary of single bytes and the model's special tokens under their ids.
+
+    Implements llguidance's tokenizer protocol for the trial.
+    """
 
     bos_token_id = None
     is_tokenizer_wrapper = True
@@ -224,7 +243,7 @@ def _compiled(tokenizer: LLTokenizer, grammar: Grammar, limits: LLParserLimits) 
 
 
 def _check_beginning(matcher: LLMatcher) -> None:
-    """Follow it to where there is a choice: what costs too much shows there, not while tokens are forced."""
+    """Follow the grammar to its first choice: costly grammars fail here, not in the batch."""
     for _ in range(_MAX_FORCED):
         allowed = matcher.compute_logit_bias()
         _check(matcher)
@@ -241,14 +260,14 @@ def _check(matcher: LLMatcher) -> None:
 
 
 def main() -> int:
-    """The trial: the order on standard input, what is wrong on standard output."""
+    """Run the trial: the request on standard input, the error on standard output."""
     resource.setrlimit(resource.RLIMIT_CPU, (TRIAL_CPU_S, TRIAL_CPU_S))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    order = json.load(sys.stdin)
-    special = {int(token): text for token, text in order["special"].items()}
-    tokens: Any = _Bytes(order["size"], special)
+    request = json.load(sys.stdin)
+    special = {int(token): text for token, text in request["special"].items()}
+    tokens: Any = _Bytes(request["size"], special)
     try:
-        _compiled(LLTokenizer(tokens, slices=[]), Grammar(order["lark"]), LIMITS)
+        _compiled(LLTokenizer(tokens, slices=[]), Grammar(request["lark"]), LIMITS)
     except GrammarError as error:
         sys.stdout.write(error.message)
         return _REFUSED

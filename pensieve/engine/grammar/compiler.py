@@ -1,8 +1,8 @@
-"""The grammars of one worker: compiled by threads of their own, the last ones kept.
+"""Compiles the grammars of one worker in two threads and caches the latest ones.
 
-Crossings: the worker's main thread asks, two threads compile, a `Future` carries the result back. The threads hold no MLX
-and, while they compile, not the interpreter either: the batch steps on meanwhile. llguidance is loaded by them, not before:
-where a machine does not load it (macOS 27 refuses some builds), a grammar fails and everything else works.
+The worker's main thread submits and gets a `Future`. The threads hold no MLX and, while compiling,
+no interpreter lock: the batch keeps stepping. They import llguidance on first use: if a machine
+cannot load it (macOS 27 refuses some builds), grammars fail and everything else works.
 """
 
 import threading
@@ -18,39 +18,38 @@ from pensieve.errors import EngineBusyError, GrammarError
 if TYPE_CHECKING:
     from pensieve.engine.grammar.compiled import CompiledGrammar, Matcher, Vocabulary
 
-# More than can be in the line and the batch; one takes about a megabyte.
+# More than fit in queue and batch; one takes about a megabyte.
 MAX_COMPILED = 128
-# Two, so that one that takes its whole time keeps nobody else waiting.
+# Two, so that a slow grammar does not block the others.
 THREADS = 2
-# Far more than the process has that a grammar is tried out in: what lived there lives here.
+# Far more than the trial process has: a grammar that compiles there compiles here.
 STACK_BYTES = 64 << 20
 
 
 class GrammarCompiler:
-    """Owned by the worker's main thread. The vocabulary is built in the background, from the start."""
+    """Owned by the worker's main thread. Builds the vocabulary in the background at once."""
 
     def __init__(self, load: "Callable[[], Vocabulary]") -> None:
-        self._threads = _threads_with_stack()
+        self._threads = _start_threads()
         self._vocabulary = self._threads.submit(load)
-        self._kept: dict[Grammar, Future[CompiledGrammar]] = {}
+        self._futures: dict[Grammar, Future[CompiledGrammar]] = {}
 
     @classmethod
     def of(cls, tokenizer_file: Path) -> "GrammarCompiler":
-        """For the model with this tokenizer.json."""
         return cls(lambda: _load(tokenizer_file))
 
     def prepare(self, grammar: Grammar) -> "Future[CompiledGrammar]":
-        """Compiled, or being compiled. The future ends in an `EngineError` where that is not to be."""
-        compiled = self._kept.pop(grammar, None)
-        if compiled is None or _may_do_better(compiled):
+        """Return the cached or new compilation; its future may raise an `EngineError`."""
+        compiled = self._futures.pop(grammar, None)
+        if compiled is None or _should_retry(compiled):
             compiled = self._threads.submit(self._compile, grammar)
-        self._kept[grammar] = compiled
-        if len(self._kept) > MAX_COMPILED:
-            del self._kept[next(iter(self._kept))]
+        self._futures[grammar] = compiled
+        if len(self._futures) > MAX_COMPILED:
+            del self._futures[next(iter(self._futures))]
         return compiled
 
     def matcher(self, generation: Generation) -> "Matcher":
-        """For a new sequence of a generation with a grammar. Raises `EngineError`."""
+        """Return a matcher for a new sequence; blocks until compiled. Raises `EngineError`."""
         assert generation.grammar is not None
         compiled = self.prepare(generation.grammar).result()
         from pensieve.engine.grammar.compiled import Matcher
@@ -58,7 +57,7 @@ class GrammarCompiler:
         return Matcher(compiled, generation)
 
     def close(self) -> None:
-        """End the threads, after what they are at."""
+        """End the threads after their current grammar."""
         self._threads.shutdown(cancel_futures=True)
 
     def _compile(self, grammar: Grammar) -> "CompiledGrammar":
@@ -67,7 +66,9 @@ class GrammarCompiler:
         except GrammarError:
             raise
         except Exception as error:
-            raise GrammarError(f"This model's tokenizer takes no grammars: {error}") from error
+            raise GrammarError(
+                f"This model's tokenizer does not support grammars: {error}"
+            ) from error
         from pensieve.engine.grammar.compiled import CompiledGrammar, trial_compile
 
         trial_compile(vocabulary, grammar)
@@ -81,15 +82,15 @@ def _load(tokenizer_file: Path) -> "Vocabulary":
     return Vocabulary.of(tokenizer_file)
 
 
-def _may_do_better(compiled: "Future[CompiledGrammar]") -> bool:
+def _should_retry(compiled: "Future[CompiledGrammar]") -> bool:
     if not compiled.done() or compiled.cancelled():
         return compiled.cancelled()
     error = compiled.exception()
     return compiled.result().is_spent if error is None else isinstance(error, EngineBusyError)
 
 
-def _threads_with_stack() -> ThreadPoolExecutor:
-    """The stack's size is told before a thread is made, for all threads; so both are made here and now."""
+def _start_threads() -> ThreadPoolExecutor:
+    """Start all threads now: the stack size is a global setting, read when a thread starts."""
     pool = ThreadPoolExecutor(THREADS, thread_name_prefix="grammar")
     started = threading.Barrier(THREADS)
     before = threading.stack_size(STACK_BYTES)

@@ -1,7 +1,8 @@
-"""Makes llguidance load where macOS 27 refuses its library as pip installs it.
+"""Imports llguidance, and aligns its library where macOS 27 refuses the one that pip installs.
 
-The formula and `make` align the library when they install it; an environment made by pip alone meets it here. macOS ends a
-process that maps a library whose signature it does not accept, so another process loads the aligned one first.
+Called by the grammar threads. The formula and `make` align the library at install time; an
+environment made by pip alone is aligned here. macOS ends a process that maps a library whose
+signature it does not accept, so another process loads the aligned library first.
 """
 
 import importlib
@@ -20,7 +21,7 @@ TRIAL_TIMEOUT_S = 30
 
 
 def import_library() -> None:
-    """Import llguidance, after aligning its library if need be. Raises `GrammarError`."""
+    """Import llguidance, aligning its library if needed. Raises `GrammarError`."""
     try:
         importlib.import_module(PACKAGE)
     except ImportError as error:
@@ -30,13 +31,13 @@ def import_library() -> None:
 
 
 def align_package(folder: Path, sign: macho.Sign, loads: Callable[[], bool]) -> bool:
-    """Align a package's libraries; return whether it `loads` then. Otherwise the libraries are as they were before."""
+    """Align a package's libraries; return whether it `loads`, else restore them."""
     originals = {file: file.read_bytes() for file in macho.misaligned(folder)}
     try:
         if macho.align(folder, sign) and loads():
             return True
     except (OSError, subprocess.SubprocessError):
-        pass  # a folder that is not ours to write, or no codesign: the error of the import tells the rest
+        pass  # folder not writable, or no codesign: the import error explains the rest
     _restore(originals)
     return False
 
@@ -44,7 +45,7 @@ def align_package(folder: Path, sign: macho.Sign, loads: Callable[[], bool]) -> 
 def _restore(originals: dict[Path, bytes]) -> None:
     for file, image in originals.items():
         if file.read_bytes() != image:
-            macho.replace(file, image, sign=lambda _: None)  # it holds its signature
+            macho.replace(file, image, sign=lambda _: None)  # it contains its signature
 
 
 def _import_aligned() -> None:
@@ -66,20 +67,20 @@ def _loads_elsewhere() -> bool:
 
 
 def _folder() -> Path:
-    """Return the package's folder; one that does not exist where it is not installed."""
-    found = importlib.util.find_spec(PACKAGE)
-    return Path(found.origin).parent if found and found.origin else Path(sys.prefix) / PACKAGE
+    """Return the package's folder, which may not exist."""
+    spec = importlib.util.find_spec(PACKAGE)
+    return Path(spec.origin).parent if spec and spec.origin else Path(sys.prefix) / PACKAGE
 
 
 def _not_loaded(error: ImportError) -> GrammarError:
     return GrammarError(
-        f"llguidance, which holds answers to grammars, does not load on this machine: {error}."
-        f" To install it again: {reinstall_command(Path(sys.prefix))}"
+        f"llguidance does not load on this machine, so no answer can follow a grammar: {error}."
+        f" To reinstall it: {reinstall_command(Path(sys.prefix))}"
     )
 
 
 def reinstall_command(prefix: Path) -> str:
-    """Return the command that installs llguidance again in the Python environment `prefix`."""
+    """Return the command that reinstalls llguidance in the Python environment `prefix`."""
     if "Cellar" in prefix.parts:
         return "brew reinstall pensieve"
     python = prefix / "bin" / "python"

@@ -1,11 +1,14 @@
 """Finds Mach-O libraries whose string table macOS 27 refuses, and aligns them.
 
-macOS 27's dyld loads no image whose string table (`LC_SYMTAB.stroff`) does not begin at a multiple of eight: "mis-aligned
-LINKEDIT string pool" (rust-lang/rust#157750, llvm/llvm-project#203678). A library stripped by an older Rust may be such a one.
-The remedy is the one reported to load in MapleTechLabs/maple#932: remove the signature, pad before the strings, sign again.
-Written from the file format's documentation; LLVM's tools read the result, and no Mac has loaded it so far.
+Used by llguidance_import.py, packaging and the formula. macOS 27's dyld loads no image whose string
+table (`LC_SYMTAB.stroff`) does not begin at a multiple of eight: "mis-aligned LINKEDIT string pool"
+(rust-lang/rust#157750, llvm/llvm-project#203678). Libraries stripped by an older Rust may be
+affected. The fix is the one reported to load in MapleTechLabs/maple#932: remove the signature, pad
+before the strings, sign again. Written from the file format's documentation; LLVM's tools read the
+result, and no Mac has loaded it so far.
 
-usage: python -m pensieve.engine.grammar.macho FOLDER    aligns the libraries under a folder (the formula, make)
+usage: python -m pensieve.engine.grammar.macho FOLDER
+    aligns the libraries under a folder (the formula, make)
 """
 
 import struct
@@ -33,7 +36,7 @@ Sign = Callable[[Path], object]
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One load command: what it is, and where it stands in the file."""
+    """One load command and its position in the file."""
 
     kind: int
     start: int
@@ -41,7 +44,7 @@ class Command:
 
 
 def misalignment(image: bytes) -> int:
-    """How far the arm64 image's string table is past a multiple of eight; 0 for what is no Mach-O file."""
+    """Return the string table offset of the arm64 image modulo eight; 0 if not a Mach-O file."""
     start = _arm64_start(image)
     if start is None:
         return 0
@@ -50,12 +53,13 @@ def misalignment(image: bytes) -> int:
 
 
 def aligned(image: bytes) -> bytes:
-    """A thin image with its string table where macOS 27 wants it, and without its signature.
+    """Return a thin image with its string table aligned and its signature removed.
 
-    Raises ValueError for an image of several processors, and where something other than a signature comes after the strings.
+    Raises ValueError for an image of several architectures, or if anything but a signature follows
+    the strings.
     """
     if _arm64_start(image) != 0:
-        raise ValueError("not an image for Apple silicon alone")
+        raise ValueError("not a thin arm64 image")
     unsigned = _unsigned(image)
     commands = list(_commands(unsigned, 0))
     symtab = next(c for c in commands if c.kind == _LC_SYMTAB)
@@ -70,24 +74,24 @@ def aligned(image: bytes) -> bytes:
     return bytes(result)
 
 
-def name_and_room(image: bytes) -> tuple[str, int] | None:
-    """The name that a dynamic library gives itself, and the most bytes that another could have there; None without a name."""
+def name_and_max_bytes(image: bytes) -> tuple[str, int] | None:
+    """Return a dynamic library's install name and its maximum length in bytes; None without one."""
     start = _arm64_start(image)
     if start is None:
         return None
     commands = list(_commands(image, start))
-    named = next((c for c in commands if c.kind == _LC_ID_DYLIB), None)
-    if named is None:
+    id_command = next((c for c in commands if c.kind == _LC_ID_DYLIB), None)
+    if id_command is None:
         return None
-    name_start = named.start + _u32(image, named.start + 8)
-    name = image[name_start : named.start + named.size].rstrip(b"\0").decode()
+    name_start = id_command.start + _u32(image, id_command.start + 8)
+    name = image[name_start : id_command.start + id_command.size].rstrip(b"\0").decode()
     commands_end = start + _HEADER_BYTES + _u32(image, start + 20)
     free = min(_section_offsets(image, commands)) + start - commands_end
-    return name, named.start + named.size - name_start + free
+    return name, id_command.start + id_command.size - name_start + free
 
 
 def _section_offsets(image: bytes, commands: list[Command]) -> Iterator[int]:
-    """Where in the image the sections' contents begin; sections of zeros have none."""
+    """Yield the file offsets of sections; sections of zeros have none."""
     for command in commands:
         if command.kind == _LC_SEGMENT_64:
             for index in range(_u32(image, command.start + 64)):
@@ -103,9 +107,9 @@ def misaligned(folder: Path) -> list[Path]:
 
 
 def align(folder: Path, sign: Sign) -> list[Path]:
-    """Align every library under `folder` that needs it; return those that were changed.
+    """Align every library under `folder` that needs it; return the changed ones.
 
-    One that cannot be aligned stays as it is: what needs it fails, and the rest works.
+    Libraries that cannot be aligned are left unchanged: what needs them fails, the rest works.
     """
     changed: list[Path] = []
     for file in misaligned(folder):
@@ -116,7 +120,7 @@ def align(folder: Path, sign: Sign) -> list[Path]:
 
 
 def replace(file: Path, image: bytes, sign: Sign) -> None:
-    """Put a signed image in a library's place: as a new file, since macOS remembers the old one's signature."""
+    """Replace a library by a signed image, as a new file: macOS caches the old one's signature."""
     new = file.with_name(f"{file.name}.new")
     try:
         new.write_bytes(image)
@@ -145,7 +149,7 @@ def _unsigned(image: bytes) -> bytes:
 
 
 def _fit_linkedit(image: bytearray, commands: list[Command]) -> None:
-    """The last segment ends where the file ends."""
+    """Extend the last segment to the end of the file."""
     for command in commands:
         name = bytes(image[command.start + 8 : command.start + 24]).rstrip(b"\0")
         if command.kind == _LC_SEGMENT_64 and name == b"__LINKEDIT":
@@ -165,7 +169,7 @@ def _commands(image: bytes, start: int) -> Iterator[Command]:
 
 
 def _arm64_start(image: bytes) -> int | None:
-    """Where the image for Apple silicon begins, in a file with one or several."""
+    """Return where the arm64 image begins, in a thin or fat file."""
     if len(image) < _HEADER_BYTES:
         return None
     if struct.unpack_from(">I", image)[0] == _FAT:
@@ -182,7 +186,7 @@ def _u32(image: bytes, offset: int) -> int:
 
 
 def main() -> int:
-    """Align what lies under the folder that is named."""
+    """Align the libraries under the folder given as the first argument."""
     for file in align(Path(sys.argv[1]), sign):
         sys.stdout.write(f"aligned {file.name}\n")
     return 0

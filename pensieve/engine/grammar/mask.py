@@ -1,9 +1,10 @@
 # pyright: basic
-"""Token masks: a logits processor for mlx-lm that lets through what an answer's grammar allows. Knows no llguidance.
+"""Token masks: set the logits of tokens that an answer's grammar forbids to -inf.
 
-Called once a step with all tokens so far, the first time for the prompt. It never raises, since that would cost everyone in
-the batch their step (engine.md, fact 9); what went wrong is in `failure`. The mask is computed while the device computes
-the logits that it is for. Plain array operations, the same on every device.
+Called by decode_batch.py once per step, the first time for the prompt. Never raises, since that
+would fail the step of the whole batch; errors are stored in `failure`. The mask is computed while
+the device computes the logits. Plain array operations, the same on every device. Knows no
+llguidance.
 """
 
 from typing import Any, Protocol
@@ -14,14 +15,14 @@ from pensieve.errors import EngineError
 
 
 class Matcher(Protocol):
-    """What a mask needs of an answer's place in its grammar (compiled.py)."""
+    """An answer's position in its grammar (compiled.py)."""
 
     def advance(self, token_id: int) -> None:
-        """The answer has one more token."""
+        """Append one token to the answer."""
         ...
 
     def allowed(self) -> bytearray:
-        """A byte for each token of the vocabulary, 0 where it must not be next."""
+        """Return a byte per token of the vocabulary, 0 if it must not be next."""
         ...
 
 
@@ -34,8 +35,8 @@ class TokenMask:
         self._has_begun = False
 
     def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
-        """Logits [1, vocabulary] with -inf for what is not allowed after `tokens`."""
-        # Reading the last token waits for the step before; this step's forward pass is to be under way by then.
+        """Return logits [1, vocabulary] with -inf for tokens not allowed after `tokens`."""
+        # Reading the last token waits for the previous step; start this step's forward pass before.
         mx.async_eval(logits)
         if self.failure is not None:
             return logits
@@ -43,11 +44,11 @@ class TokenMask:
             return masked(logits, self._allowed_after(tokens))
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # noqa: BLE001 - whatever it is, only this answer ends
-            # A panic of llguidance is no Exception.
-            is_usual = isinstance(error, Exception)
+        except BaseException as error:  # noqa: BLE001 - fails this answer only
+            # A panic of llguidance is not an `Exception`.
+            is_exception = isinstance(error, Exception)
             self.failure = (
-                error if is_usual else EngineError(f"The grammar's library broke: {error}")
+                error if is_exception else EngineError(f"The grammar library failed: {error}")
             )
             return logits
 
@@ -60,7 +61,7 @@ class TokenMask:
 
 
 def masked(logits: mx.array, allowed: bytearray) -> mx.array:
-    """Models pad their vocabulary: what is beyond `allowed` is not."""
+    """Mask logits; models pad their vocabulary, and tokens beyond `allowed` are not allowed."""
     size = logits.shape[-1]
     row: Any = memoryview(allowed.ljust(size, b"\0"))[:size]
     return mx.where(mx.array(row), logits, -mx.inf)

@@ -1,6 +1,7 @@
-"""Generations whose grammar is being compiled: they join the scheduler's line when it is there. Knows no llguidance, no MLX.
+"""Requests whose grammar is being compiled; they join the scheduler's queue when it is ready.
 
-Crossing: whoever completes a future rings the bell, on which the worker's main thread waits beside the front end's socket.
+Owned by the worker's main loop. Compiler threads write one byte to `wakeup`; the main loop polls it
+next to the front end's socket. Knows no llguidance and no MLX.
 """
 
 import socket
@@ -24,58 +25,57 @@ class _PendingGrammar:
 
 
 class GrammarQueue:
-    """Owned by the worker's loop. `bell` becomes readable when somebody may leave."""
+    """`wakeup` becomes readable when a request is ready or failed."""
 
     def __init__(self, prepare: Callable[[Grammar], Future[Any]]) -> None:
         self._prepare = prepare
-        self._guests: dict[int, _PendingGrammar] = {}
-        self._has_rung = False
-        self.bell, self._ring = socket.socketpair()
-        self.bell.settimeout(0)
-        self._ring.settimeout(0)
+        self._pending: dict[int, _PendingGrammar] = {}
+        self._is_signaled = False
+        self.wakeup, self._wakeup_sender = socket.socketpair()
+        self.wakeup.settimeout(0)
+        self._wakeup_sender.settimeout(0)
 
     def add(self, key: int, generation: Generation) -> Failed | None:
-        """Wait for the generation's grammar; `Failed` where too many do."""
+        """Wait for the request's grammar. Returns `Failed` if too many are waiting."""
         assert generation.grammar is not None
-        if len(self._guests) >= MAX_WAITING:
+        if len(self._pending) >= MAX_WAITING:
             return Failed("Overloaded: too many grammars are waiting.", "busy")
         compiled = self._prepare(generation.grammar)
-        self._guests[key] = _PendingGrammar(generation, compiled)
-        compiled.add_done_callback(self._ring_bell)
+        self._pending[key] = _PendingGrammar(generation, compiled)
+        compiled.add_done_callback(self._signal)
         return None
 
     def cancel(self, key: int) -> None:
-        """Forget one, if it is here; its grammar is compiled for the next."""
-        self._guests.pop(key, None)
+        """Remove a request if it is here; its grammar is compiled for later ones."""
+        self._pending.pop(key, None)
 
     def take_ready(self) -> list[tuple[int, Generation | Failed]]:
-        """Who has a grammar now, in order of arrival, and who will not get one."""
-        if not self._has_rung:
+        """Remove and return the requests with a compiled or failed grammar, in order of arrival."""
+        if not self._is_signaled:
             return []
-        self._has_rung = False
+        self._is_signaled = False
         with suppress(BlockingIOError):
-            self.bell.recv(4096)
-        ready = [key for key, guest in self._guests.items() if guest.compiled.done()]
-        return [(key, _outcome(self._guests.pop(key))) for key in ready]
+            self.wakeup.recv(4096)
+        ready = [key for key, pending in self._pending.items() if pending.compiled.done()]
+        return [(key, _outcome(self._pending.pop(key))) for key in ready]
 
     def close(self) -> None:
-        """Nobody listens any more."""
-        self.bell.close()
-        self._ring.close()
+        self.wakeup.close()
+        self._wakeup_sender.close()
 
-    def _ring_bell(self, _: Future[Any]) -> None:
-        # Full is rung; closed has nobody to hear it.
+    def _signal(self, _: Future[Any]) -> None:
+        # A full buffer already wakes the loop; a closed socket means shutdown.
         with suppress(OSError):
-            self._ring.send(b"\0")
-        # Only now: whoever sees this finds the bell rung, and silences it.
-        self._has_rung = True
+            self._wakeup_sender.send(b"\0")
+        # Set last: when `take_ready` sees this, the byte is in the buffer and is drained.
+        self._is_signaled = True
 
 
-def _outcome(guest: _PendingGrammar) -> Generation | Failed:
-    error = guest.compiled.exception()
+def _outcome(pending: _PendingGrammar) -> Generation | Failed:
+    error = pending.compiled.exception()
     match error:
         case None:
-            return guest.generation
+            return pending.generation
         case EngineBusyError():
             return Failed(error.message, "busy")
         case GrammarError():

@@ -1,7 +1,7 @@
-"""Which tokens of a tokenizer.json are special to llguidance, and the same file with other names for them.
+"""Finds the tokens of a tokenizer.json that llguidance treats as special, and renames them.
 
-llguidance decides it by flags and by names, when it builds a tokenizer, which takes a second for 150 000
-tokens. So it is asked about a tokenizer that has the special tokens and little else.
+Used by compiled.py. llguidance decides by flags and names when it builds a tokenizer, which takes a
+second for 150 000 tokens. So it builds one with the special tokens and few others.
 """
 
 import json
@@ -16,19 +16,19 @@ Fields = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class SpecialTokens:
-    """texts: of the tokens that no text spells, by id. eos: the token that ends a text; None if none is known."""
+    """The special tokens of a tokenizer."""
 
-    texts: Mapping[int, str]
-    eos: int | None
+    texts: Mapping[int, str]  # of tokens that text cannot spell, by id
+    eos: int | None  # the token that ends a text
 
 
 def special_tokens_of(fields: Fields) -> SpecialTokens:
-    """Ask llguidance about a tokenizer.json. Raises ValueError for a tokenizer of an unknown kind."""
+    """Find the special tokens with llguidance. Raises ValueError for an unknown tokenizer."""
     tokens = _added(fields)
-    few, ids = _few(fields)
+    reduced, ids = _reduced(fields)
     try:
-        tokenizer = LLTokenizer(json.dumps(few, ensure_ascii=False))
-    except ValueError:  # its model does not do with few tokens
+        tokenizer = LLTokenizer(json.dumps(reduced, ensure_ascii=False))
+    except ValueError:  # this kind of model does not build with few tokens
         tokenizer = LLTokenizer(json.dumps(fields, ensure_ascii=False))
         ids = {text: token for token, text in tokens.items()}
     ends = set(tokenizer.eos_tokens)
@@ -39,7 +39,7 @@ def special_tokens_of(fields: Fields) -> SpecialTokens:
 
 
 def renamed(fields: Fields, names: Mapping[str, str]) -> Fields:
-    """Return the tokenizer.json with other texts for some tokens. Changes `fields`."""
+    """Replace the texts of some tokens. Changes and returns `fields`."""
     for token in _entries(fields):
         token["content"] = names.get(token["content"], token["content"])
     model: Fields = fields.get("model") or {}
@@ -57,7 +57,7 @@ def renamed(fields: Fields, names: Mapping[str, str]) -> Fields:
 
 
 def _added(fields: Fields) -> dict[int, str]:
-    """The tokens that are found in a text before the model of the tokenizer sees it, by id."""
+    """Return the tokens that are matched before the tokenizer's model runs, by id."""
     return {token["id"]: token["content"] for token in _entries(fields)}
 
 
@@ -65,21 +65,21 @@ def _entries(fields: Fields) -> list[Fields]:
     return fields.get("added_tokens") or []
 
 
-def _few(fields: Fields) -> tuple[Fields, Mapping[str, int]]:
-    """The same tokenizer with the added tokens and those of single characters and bytes, and its ids."""
+def _reduced(fields: Fields) -> tuple[Fields, Mapping[str, int]]:
+    """Return the tokenizer with its added, single-character and byte tokens only, and its ids."""
     model: Fields = dict(fields["model"])
-    kept = {*_added(fields).values(), model.get("unk_token")}
+    needed = {*_added(fields).values(), model.get("unk_token")}
     vocabulary: Any = model["vocab"]
     if isinstance(vocabulary, dict):
-        texts = [text for text in cast("dict[str, int]", vocabulary) if _is_kept(text, kept)]
+        texts = [text for text in cast("dict[str, int]", vocabulary) if _is_needed(text, needed)]
         model["vocab"] = {text: at for at, text in enumerate(texts)}
         model["merges"] = []
     else:
         scored = cast("list[list[Any]]", vocabulary)
         unknown: Any = model.get("unk_id")
         if unknown is not None:
-            kept.add(scored[unknown][0])
-        model["vocab"] = [entry for entry in scored if _is_kept(entry[0], kept)]
+            needed.add(scored[unknown][0])
+        model["vocab"] = [entry for entry in scored if _is_needed(entry[0], needed)]
         if unknown is not None:
             model["unk_id"] = _texts({"model": model}).index(scored[unknown][0])
     own = {text: at for at, text in enumerate(_texts({"model": model}))}
@@ -89,12 +89,12 @@ def _few(fields: Fields) -> tuple[Fields, Mapping[str, int]]:
     return {**fields, "model": model, "added_tokens": added}, ids
 
 
-def _is_kept(text: str, kept: set[Any]) -> bool:
-    return len(text) == 1 or text in kept or text.startswith("<0x")
+def _is_needed(text: str, needed: set[Any]) -> bool:
+    return len(text) == 1 or text in needed or text.startswith("<0x")
 
 
 def _texts(fields: Fields) -> list[str]:
-    """The texts of the model's tokens, in the order of their ids."""
+    """Return the texts of the model's tokens in the order of their ids."""
     vocabulary: Any = fields["model"]["vocab"]
     if isinstance(vocabulary, dict):
         return list(cast("dict[str, int]", vocabulary))

@@ -1,8 +1,9 @@
 # pyright: basic
-"""A `backend.Backend` over a model of mlx-lm's: prompts one at a time and in chunks, decoding together (decode_batch.py).
+"""Prefill in chunks and batched decoding over an mlx-lm model: implements `backend.Backend`.
 
-All of it happens on the thread that made the backend, as MLX's streams require. Of mlx-lm it uses models and caches: their
-`merge`, `extend`, `filter` and `extract`, which tests/mlx holds for every kind.
+Called by the scheduler. Everything runs on the thread that made the backend, as MLX's streams
+require. Uses models and caches of mlx-lm: their `merge`, `extend`, `filter` and `extract`, which
+tests/mlx checks for every cache kind.
 """
 
 import time
@@ -30,73 +31,64 @@ from pensieve.engine.scheduling.prefill_chunks import ChunkSizer
 from pensieve.engine.scheduling.prefix_cache import Hit
 from pensieve.errors import GrammarError
 
-# So few tokens of a prompt are processed in one pass with its last one, whose logits are then computed for all of them.
+# The last tokens of a prompt, up to this many, share one pass with its last token; that pass
+# computes the logits of all of them.
 _LAST_TOKENS = 32
-# A model with layers that cannot be cut back gets a checkpoint at least every so many prompt tokens.
+# Models with untrimmable layers get a checkpoint at least every this many prompt tokens.
 CHECKPOINT_TOKENS = 2048
 
 
 @dataclass(slots=True)
 class _Prompt:
-    """A sequence whose prompt is in work. caches: batch caches of one row, which hold the first `done` tokens.
-
-    places: where a checkpoint is to be taken, ascending.
-    """
+    """A sequence in prefill."""
 
     key: int
     generation: Generation
-    caches: list[Any]
-    done: int
-    places: deque[int]
+    caches: list[Any]  # batch caches of one row
+    done: int  # the prompt tokens that the caches hold
+    checkpoint_ends: deque[int]  # token counts at which a checkpoint is due, ascending
     mask: TokenMask | None
     checkpoints: dict[int, dict[int, Any]] = field(default_factory=dict[int, dict[int, Any]])
 
     @property
     def tokens(self) -> list[int]:
-        """What the caches hold."""
         return list(self.generation.prompt_tokens[: self.done])
 
     def tokens_within(self, chunk: int) -> int:
-        """How many tokens a chunk has: it ends with the prompt, and where a checkpoint is due."""
-        ends = [len(self.generation.prompt_tokens), *list(self.places)[:1]]
+        """Return the length of the next chunk: it ends at the prompt's end or at a checkpoint."""
+        ends = [len(self.generation.prompt_tokens), *list(self.checkpoint_ends)[:1]]
         return min(chunk, min(ends) - self.done)
 
     def own_caches(self) -> list[Any]:
-        """The caches of the sequence, out of its batch of one."""
         return [cache.extract(0) for cache in self.caches]
 
 
 def without_grammars(_: Generation) -> Matcher:
-    """For a batch of generations that have none."""
-    raise GrammarError("This engine takes no grammars.")
+    raise GrammarError("This engine supports no grammars.")
 
 
 class BatchBackend:
-    """Owns the prompts in work, in order of arrival, and the sequences that decode."""
+    """Owns the prompts in prefill, in order of arrival, and the decoding sequences."""
 
     def __init__(
         self,
         model: Any,
         make_caches: Callable[[], list[Any]],
         chunks: ChunkSizer,
-        match: Callable[[Generation], Matcher] = without_grammars,
-        announcer: StepAnnouncer | None = None,
+        match: Callable[[Generation], Matcher] = without_grammars,  # a matcher of its grammar
+        announcer: StepAnnouncer | None = None,  # None: no front end watches
     ) -> None:
-        """match: what tells the tokens that a generation's grammar allows.
-
-        announcer: None where no front end watches.
-        """
         self._model = model
         self._make_caches = make_caches
         self._match = match
         self._chunks = chunks
         self._announcer = announcer or StepAnnouncer()
         self._prompts: deque[_Prompt] = deque()
-        self._decoding = DecodeBatch(model)
-        self._can_always_cut = not checkpoint_of(make_caches())
+        self._decode_batch = DecodeBatch(model)
+        self._is_always_trimmable = not checkpoint_of(make_caches())
 
     def insert(self, key: int, generation: Generation, hit: Hit | None) -> None:
-        """Queue one sequence for prefill, after what `hit` holds of it."""
+        """Queue one sequence for prefill; `hit` holds its cached prefix."""
         caches = hit.state.caches if hit else self._make_caches()  # type: ignore[attr-defined]
         checkpoints = hit.state.checkpoints if hit else {}  # type: ignore[attr-defined]
         done = hit.cached_tokens if hit else 0
@@ -106,60 +98,64 @@ class BatchBackend:
                 generation,
                 [cache.merge([cache]) for cache in caches],
                 done,
-                deque(self._places(generation, done)),
+                deque(self._checkpoint_ends(generation, done)),
                 TokenMask(self._match(generation)) if generation.grammar else None,
                 dict(checkpoints),
             )
         )
 
     def remove(self, key: int) -> ReleasedSequence | None:
-        """Take a sequence out, whether queued, in prefill or decoding."""
+        """Remove a sequence, whether queued, in prefill or decoding. None if it holds no tokens."""
         if (prompt := self._prompt_of(key)) is not None:
             self._prompts.remove(prompt)
             if not prompt.done:
                 return None
-            return _rest(prompt.own_caches(), prompt.tokens, prompt.checkpoints)
-        row = self._row_of(key)
-        caches = self._decoding.caches_of(row)
-        self._decoding.remove(row)
-        return _rest(caches, row.tokens, row.checkpoints)
+            return _released(prompt.own_caches(), prompt.tokens, prompt.checkpoints)
+        slot = self._slot_of(key)
+        caches = self._decode_batch.caches_of(slot)
+        self._decode_batch.remove(slot)
+        return _released(caches, slot.tokens, slot.checkpoints)
 
     def fork(self, key: int, tokens: int) -> Hit | None:
-        """A copy of the first tokens of a sequence that stays in the batch."""
+        """Copy the longest usable prefix of at most `tokens` tokens of a sequence in the batch."""
         if (prompt := self._prompt_of(key)) is not None:
-            caches, held, checkpoints = prompt.own_caches(), prompt.done, prompt.checkpoints
+            caches, length = prompt.own_caches(), prompt.done
+            checkpoints = prompt.checkpoints
         else:
-            row = self._row_of(key)
-            caches, held = self._decoding.caches_of(row), len(row.tokens)
-            checkpoints = row.checkpoints
-        state = SequenceKVState(caches, held, checkpoints)
-        usable = state.usable_tokens(min(tokens, held))
+            slot = self._slot_of(key)
+            caches, length = self._decode_batch.caches_of(slot), len(slot.tokens)
+            checkpoints = slot.checkpoints
+        state = SequenceKVState(caches, length, checkpoints)
+        usable = state.usable_tokens(min(tokens, length))
         return Hit(state.copy(usable), usable) if usable else None
 
     def step(self) -> list[Outcome]:
-        """A token for every decoding sequence; then, unless it is decoding's turn, a chunk of the prompt in work."""
-        is_shared = bool(self._decoding.rows)
+        """Decode one token per decoding sequence, then process a chunk of the first prompt.
+
+        The chunk is skipped when `ChunkSizer` gives this step to decoding alone.
+        """
+        is_shared = bool(self._decode_batch.slots)
         chunk = 0
         if self._prompts:
             chunk = self._chunks.next_chunk(self._prompts[0].done, is_shared=is_shared)
         self._announce(chunk)
         started = time.monotonic()
-        outcomes: list[Outcome] = [_sampled(step) for step in self._decoding.step()]
+        outcomes: list[Outcome] = [_sampled(step) for step in self._decode_batch.step()]
         if chunk:
-            outcomes.append(self._advance(chunk, started, is_shared=is_shared))
+            outcomes.append(self._step_prefill(chunk, started, is_shared=is_shared))
         else:
             self._chunks.note_decode(time.monotonic() - started)
-        return [*outcomes, *self._broken()]
+        return [*outcomes, *self._grammar_failures()]
 
     def _announce(self, chunk: int) -> None:
-        """Announce what may take long: a chunk, and passes of a size that was not seen before."""
-        rows = len(self._decoding.rows)
+        """Announce what may take long: a chunk, and passes of a new size."""
+        rows = len(self._decode_batch.slots)
         if not chunk:
             self._announcer.begin(f"decoding {rows} answers", [rows], 0.0)
             return
         prompt = self._prompts[0]
         tokens = prompt.tokens_within(chunk)
-        # Where the prompt ends in this chunk, its last token may have a pass of its own.
+        # If the prompt ends in this chunk, its last token may have a pass of its own.
         last = 1 if prompt.done + chunk >= len(prompt.generation.prompt_tokens) else 0
         self._announcer.begin(
             f"processing {tokens} tokens after {prompt.done}",
@@ -167,8 +163,8 @@ class BatchBackend:
             self._chunks.expected_s(tokens, prompt.done),
         )
 
-    def _advance(self, chunk: int, started: float, *, is_shared: bool) -> PrefillProgress:
-        """Process the next chunk of the first prompt. started: of the step, decoding included."""
+    def _step_prefill(self, chunk: int, started: float, *, is_shared: bool) -> PrefillProgress:
+        """Process the next chunk of the first prompt. `started` is the start of the whole step."""
         prompt = self._prompts[0]
         before = prompt.done
         self._process(prompt, chunk)
@@ -177,90 +173,95 @@ class BatchBackend:
         if processed:
             self._chunks.note_chunk(processed, before, spent_s, is_shared=is_shared)
         else:
-            # Only the last tokens are left. They are computed after this, so they tell nothing of
-            # what a token takes.
+            # Only the last tokens are left, and they are computed after this step: its duration
+            # says nothing about the time per token.
             self._chunks.note_other(spent_s if is_shared else 0.0)
-        return self._joined(prompt, chunk - processed) or PrefillProgress(prompt.key, prompt.done)
+        return self._start_decoding(prompt, chunk - processed) or PrefillProgress(
+            prompt.key, prompt.done
+        )
 
     def close(self) -> None:
-        """Drop the batch and the buffers it leaves behind."""
+        """Drop the batch and free the buffers that MLX caches for it."""
         self._prompts.clear()
-        self._decoding = DecodeBatch(self._model)
+        self._decode_batch = DecodeBatch(self._model)
         mx.clear_cache()
 
-    def _places(self, generation: Generation, done: int) -> list[int]:
-        """Where a checkpoint is to be taken on the way."""
-        if self._can_always_cut:
+    def _checkpoint_ends(self, generation: Generation, done: int) -> list[int]:
+        """Return the token counts between `done` and the end at which a checkpoint is due."""
+        if self._is_always_trimmable:
             return []
         length = len(generation.prompt_tokens)
-        places = set(generation.boundaries) | set(range(0, length, CHECKPOINT_TOKENS))
-        return sorted(place for place in places if done < place < length)
+        ends = set(generation.boundaries) | set(range(0, length, CHECKPOINT_TOKENS))
+        return sorted(end for end in ends if done < end < length)
 
     def _process(self, prompt: _Prompt, chunk: int) -> None:
-        """The next tokens of a prompt, unless they are the last few."""
+        """Process the next tokens of a prompt, except its last few."""
         tokens = prompt.generation.prompt_tokens
-        end = min(prompt.done + chunk, len(tokens) - 1, *list(prompt.places)[:1])
+        end = min(prompt.done + chunk, len(tokens) - 1, *list(prompt.checkpoint_ends)[:1])
         if _is_at_end(prompt, chunk) or end == prompt.done:
             return
         self._model(mx.array([tokens[prompt.done : end]]), cache=prompt.caches)
         mx.eval([cache.state for cache in prompt.caches])
         prompt.done = end
-        if prompt.places and prompt.places[0] == end:
-            prompt.places.popleft()
+        if prompt.checkpoint_ends and prompt.checkpoint_ends[0] == end:
+            prompt.checkpoint_ends.popleft()
             saved = checkpoint_of(prompt.own_caches())
             add_checkpoint(prompt.checkpoints, end, saved, prompt.generation.pinned_tokens)
 
-    def _joined(self, prompt: _Prompt, chunk: int) -> PrefillProgress | None:
-        """With the last few tokens decoding begins; they are on their way when this returns. chunk: what is left of it."""
+    def _start_decoding(self, prompt: _Prompt, chunk: int) -> PrefillProgress | None:
+        """Feed the last few tokens if `chunk`, the rest of this step's chunk, has room for them.
+
+        Their pass is only scheduled on the device when this returns.
+        """
         if not _is_at_end(prompt, chunk):
             return None
         tokens = prompt.generation.prompt_tokens
         self._prompts.remove(prompt)
-        self._decoding.add(_row(prompt), prompt.caches, tokens[prompt.done :])
+        self._decode_batch.add(_slot(prompt), prompt.caches, tokens[prompt.done :])
         prompt.done = len(tokens)
         return PrefillProgress(prompt.key, len(tokens), is_done=True)
 
-    def _broken(self) -> Iterator[SequenceFailed]:
-        for row in self._decoding.rows:
-            if row.mask and row.mask.failure:
-                yield SequenceFailed(row.key, row.mask.failure)
+    def _grammar_failures(self) -> Iterator[SequenceFailed]:
+        for slot in self._decode_batch.slots:
+            if slot.mask and slot.mask.failure:
+                yield SequenceFailed(slot.key, slot.mask.failure)
 
     def _prompt_of(self, key: int) -> _Prompt | None:
         return next((prompt for prompt in self._prompts if prompt.key == key), None)
 
-    def _row_of(self, key: int) -> DecodeSlot:
-        return next(row for row in self._decoding.rows if row.key == key)
+    def _slot_of(self, key: int) -> DecodeSlot:
+        return next(slot for slot in self._decode_batch.slots if slot.key == key)
 
 
 def _is_at_end(prompt: _Prompt, chunk: int) -> bool:
     left = len(prompt.generation.prompt_tokens) - prompt.done
-    return left <= min(_LAST_TOKENS, chunk) and not prompt.places
+    return left <= min(_LAST_TOKENS, chunk) and not prompt.checkpoint_ends
 
 
-def _row(prompt: _Prompt) -> DecodeSlot:
-    asked = prompt.generation
+def _slot(prompt: _Prompt) -> DecodeSlot:
+    generation = prompt.generation
     return DecodeSlot(
         prompt.key,
         prompt.tokens,
-        asked.max_tokens,
-        asked.stop_tokens,
-        make_sampler(asked.sampling),
+        generation.max_tokens,
+        generation.stop_tokens,
+        make_sampler(generation.sampling),
         prompt.mask,
         prompt.checkpoints,
-        repetition_penalty=asked.sampling.repetition_penalty,
+        repetition_penalty=generation.sampling.repetition_penalty,
     )
 
 
 def _sampled(step: Step) -> Sampled:
-    row = step.row
+    slot = step.slot
     if step.caches is None:
-        return Sampled(row.key, step.token)
+        return Sampled(slot.key, step.token)
     return Sampled(
-        row.key, step.token, step.finish, _rest(step.caches, row.tokens, row.checkpoints)
+        slot.key, step.token, step.finish, _released(step.caches, slot.tokens, slot.checkpoints)
     )
 
 
-def _rest(
+def _released(
     caches: list[Any], tokens: list[int], checkpoints: dict[int, dict[int, Any]]
 ) -> ReleasedSequence:
     return ReleasedSequence(tokens, SequenceKVState(caches, len(tokens), checkpoints))

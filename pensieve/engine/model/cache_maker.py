@@ -1,8 +1,9 @@
 # pyright: basic
-"""Which caches a model's layers get: ours where they give the model's own results, mlx-lm's everywhere else.
+"""Selects the KV cache of each model layer: ours for plain attention, mlx-lm's otherwise.
 
-A layer that attends to everything gets a `SequenceKVCache`. Sliding windows, state-space layers and whatever else a model
-makes for itself stay as mlx-lm made them. Whether a model's attention goes the way ours needs is tried, not guessed.
+Used when a model is loaded, and by the batch for each new sequence. Sliding windows, state-space
+layers and a model's own kinds keep mlx-lm's caches. Whether a model's attention works with ours is
+tried with a short prompt, not guessed.
 """
 
 from collections.abc import Callable
@@ -21,30 +22,28 @@ _PROBE = [[3, 1, 2], [2, 1, 3]]
 
 @dataclass(frozen=True, slots=True)
 class CacheMaker:
-    """Makes the caches of one sequence. is_ragged: what `supports_ragged_kv` said of the model.
-    most_tokens: of a sequence, at most.
-    """
+    """Makes the empty caches of one sequence."""
 
     model: Any
-    is_ragged: bool
+    is_ragged: bool  # the result of `supports_ragged_kv`
     precision: KVPrecision = FULL
-    most_tokens: int = MAX_GROWN_TOKENS
+    max_tokens: int = MAX_GROWN_TOKENS  # of one sequence
 
     def __call__(self) -> list[Any]:
-        """Empty caches for one sequence, a list with one for each layer."""
+        """Return one empty cache per layer."""
         stock = make_prompt_cache(self.model)
-        return _ours(stock, self.precision, self.most_tokens) if self.is_ragged else stock
+        return _with_ragged_kv(stock, self.precision, self.max_tokens) if self.is_ragged else stock
 
 
-def _ours(stock: list[Any], precision: KVPrecision, most_tokens: int) -> list[Any]:
+def _with_ragged_kv(stock: list[Any], precision: KVPrecision, max_tokens: int) -> list[Any]:
     return [
-        SequenceKVCache(precision, most_tokens) if type(cache) is KVCache else cache
+        SequenceKVCache(precision, max_tokens) if type(cache) is KVCache else cache
         for cache in stock
     ]
 
 
 def supports_ragged_kv(model: Any) -> bool:
-    """Whether two short prompts decode over our caches to what they give over mlx-lm's."""
+    """Whether two short prompts give the same logits over our caches as over mlx-lm's."""
     stock = make_prompt_cache(model)
     if not any(type(cache) is KVCache for cache in stock):
         return False
@@ -59,9 +58,12 @@ def supports_ragged_kv(model: Any) -> bool:
 
 
 def supports_batching(make_caches: CacheMaker) -> bool:
-    """Whether sequences of different lengths decode as one batch: mlx-lm's Gemma 2 does not, whose scores take no batch's mask."""
+    """Whether sequences of different lengths decode as one batch.
+
+    mlx-lm's Gemma 2 does not: its scores accept no batch mask.
+    """
     if all(type(cache) is SequenceKVCache for cache in make_caches()):
-        return True  # tried when they were chosen
+        return True  # tried by `supports_ragged_kv`
     try:
         mx.eval(_probe_together(make_caches.model, make_caches, [_PROBE[0], _PROBE[1][:2]]))
     except (AttributeError, TypeError, ValueError):
@@ -73,15 +75,15 @@ def _probe_together(
     model: Any, make_caches: Callable[[], list[Any]], prompts: list[list[int]] = _PROBE
 ) -> mx.array:
     sequences = [prefilled(model, make_caches(), prompt) for prompt in prompts]
-    return model(mx.array([[1], [1]]), cache=_merged(sequences))
+    return model(mx.array([[1], [1]]), cache=_merge(sequences))
 
 
 def prefilled(model: Any, caches: list[Any], prompt: list[int]) -> list[Any]:
-    """Return the caches of one sequence after `prompt`, like the empty ones in `caches`."""
-    batch = _merged([caches])
+    """Process `prompt` with the empty `caches` of one sequence; return the filled ones."""
+    batch = _merge([caches])
     model(mx.array([prompt]), cache=batch)
     return [cache.extract(0) for cache in batch]
 
 
-def _merged(sequences: list[list[Any]]) -> list[Any]:
+def _merge(sequences: list[list[Any]]) -> list[Any]:
     return [layers[0].merge(list(layers)) for layers in zip(*sequences, strict=True)]

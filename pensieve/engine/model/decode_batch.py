@@ -1,9 +1,9 @@
 # pyright: basic
-"""Sequences that decode together, a token each in a step, one step ahead of whoever reads the tokens.
+"""Sequences that decode together, one token each per step, one step ahead of the reader.
 
-The forward pass over the tokens sampled last is on its way to the device before those tokens are read: the device does not
-wait for Python, nor Python for the device. mlx-lm's BatchGenerator does the same with more around it, and cannot be
-told how long a chunk of a prompt may be. Knows no prompt and no chunk.
+Called by `BatchBackend`. The forward pass over the newest tokens is scheduled before those tokens
+are read, so that neither the device nor Python waits for the other. mlx-lm's BatchGenerator does
+the same but cannot limit the length of a prompt chunk. Knows no prompts and no chunks.
 """
 
 from collections.abc import Sequence
@@ -16,37 +16,37 @@ from pensieve.engine.generation import FinishReason
 from pensieve.engine.grammar.mask import TokenMask
 from pensieve.engine.model.sampling import Sampler, penalized
 
-# MLX keeps buffers of every size it has seen; after so many steps they are given back.
+# MLX keeps freed buffers of every size it has seen; they are released every this many steps.
 _STEPS_BEFORE_CLEARING = 512
 
 
 @dataclass(slots=True)
 class DecodeSlot:
-    """One sequence. tokens: what its caches hold. checkpoints: of layers that cannot be cut back, by tokens."""
+    """One sequence in the batch."""
 
     key: int
-    tokens: list[int]
+    tokens: list[int]  # that its caches hold
     max_tokens: int
     stop_tokens: frozenset[int]
     sampler: Sampler
     mask: TokenMask | None = None
+    # Copies of untrimmable layers: by token count, then by layer.
     checkpoints: dict[int, dict[int, Any]] = field(default_factory=dict[int, dict[int, Any]])
     sampled: int = 0
     repetition_penalty: float = 1.0
 
     @property
     def is_adjusted(self) -> bool:
-        """Whether `adjusted` changes anything."""
         return self.mask is not None or self.repetition_penalty != 1
 
     def adjusted(self, fed: mx.array, logits: mx.array) -> mx.array:
-        """The logits [1, vocabulary] after the row's tokens and `fed`, as this row samples."""
+        """Apply penalty and mask to the logits [1, vocabulary] that follow `tokens` and `fed`."""
         if self.repetition_penalty != 1:
             logits = penalized(logits, self.tokens, fed, self.repetition_penalty)
         return self.mask(fed[-1:], logits) if self.mask else logits
 
     def take(self, token: int) -> FinishReason | None:
-        """`token` was sampled and is in the caches now; why the row ends with it, if it does."""
+        """Record a sampled token, which the caches hold now; return the finish reason, if any."""
         self.tokens.append(token)
         self.sampled += 1
         if token in self.stop_tokens:
@@ -56,102 +56,105 @@ class DecodeSlot:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one step gave a row. caches: the sequence's own, where the row has left with `finish`."""
+    """The result of one step for one sequence."""
 
-    row: DecodeSlot
+    slot: DecodeSlot
     token: int
     finish: FinishReason | None = None
-    caches: list[Any] | None = None
+    caches: list[Any] | None = None  # the sequence's own, if it finished
 
 
 class DecodeBatch:
-    """Owns the rows and their caches, a list with one batch cache for each layer. For one thread."""
+    """Owns the slots and one batch cache per layer. For one thread."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
         self._caches: list[Any] = []
-        # [rows] token ids that are sampled, and not fed to the model yet.
+        # Token ids [rows]: sampled, but not fed to the model yet.
         self._next = mx.array([], dtype=mx.uint32)
         self._steps = 0
-        self.rows: list[DecodeSlot] = []
+        self.slots: list[DecodeSlot] = []
 
-    def add(self, row: DecodeSlot, caches: list[Any], last: Sequence[int]) -> None:
-        """Take a row in, whose caches hold all but the `last` tokens of its prompt. caches: batch caches of one row."""
-        sampled = self._forward([row], caches, mx.array([last]))
-        row.tokens.extend(last)
-        if self.rows:
-            for ours, new in zip(self._caches, caches, strict=True):
-                ours.extend(new)
+    def add(self, slot: DecodeSlot, caches: list[Any], last: Sequence[int]) -> None:
+        """Add a sequence and feed the `last` tokens of its prompt.
+
+        Its batch caches of one row hold all tokens before those.
+        """
+        sampled = self._forward([slot], caches, mx.array([last]))
+        slot.tokens.extend(last)
+        if self.slots:
+            for own, new in zip(self._caches, caches, strict=True):
+                own.extend(new)
             self._next = mx.concatenate([self._next, sampled])
         else:
             self._caches, self._next = caches, sampled
-        self.rows = [*self.rows, row]
+        self.slots = [*self.slots, slot]
 
     def step(self) -> list[Step]:
-        """The token of each row; the one after it is being computed."""
-        if not self.rows:
+        """Return the next token of each sequence and schedule the pass for the one after it."""
+        if not self.slots:
             return []
         fed = self._next
-        self._next = self._forward(self.rows, self._caches, fed[:, None])
+        self._next = self._forward(self.slots, self._caches, fed[:, None])
         tokens: list[int] = fed.tolist()  # type: ignore[assignment]
         self._steps += 1
         if self._steps % _STEPS_BEFORE_CLEARING == 0:
             mx.clear_cache()
-        return self._taken(tokens)
+        return self._record(tokens)
 
-    def caches_of(self, row: DecodeSlot) -> list[Any]:
-        """The caches of a row, which hold its tokens."""
-        return self._extracted(self.rows.index(row))
+    def caches_of(self, slot: DecodeSlot) -> list[Any]:
+        return self._extract(self.slots.index(slot))
 
-    def remove(self, row: DecodeSlot) -> None:
-        """Go on without a row."""
-        self._keep([at for at, other in enumerate(self.rows) if other is not row])
+    def remove(self, slot: DecodeSlot) -> None:
+        self._filter([at for at, other in enumerate(self.slots) if other is not slot])
 
-    def _taken(self, tokens: Sequence[int]) -> list[Step]:
+    def _record(self, tokens: Sequence[int]) -> list[Step]:
         steps: list[Step] = []
-        staying: list[int] = []
-        for at, (row, token) in enumerate(zip(self.rows, tokens, strict=True)):
-            finish = row.take(token)
+        unfinished: list[int] = []
+        for at, (slot, token) in enumerate(zip(self.slots, tokens, strict=True)):
+            finish = slot.take(token)
             caches = None
             if finish is None:
-                staying.append(at)
+                unfinished.append(at)
             else:
-                caches = self._extracted(at)
-            steps.append(Step(row, token, finish, caches))
-        if len(staying) < len(self.rows):
-            self._keep(staying)
+                caches = self._extract(at)
+            steps.append(Step(slot, token, finish, caches))
+        if len(unfinished) < len(self.slots):
+            self._filter(unfinished)
         return steps
 
-    def _extracted(self, at: int) -> list[Any]:
-        """One row's caches; copies are made now, so that they do not hold the arrays of all rows for as long as they rest."""
+    def _extract(self, at: int) -> list[Any]:
+        """Copy one row's caches at once: views would keep the arrays of all rows alive."""
         caches = [cache.extract(at) for cache in self._caches]
         mx.async_eval([cache.state for cache in caches])
         return caches
 
-    def _keep(self, places: list[int]) -> None:
-        self.rows = [self.rows[at] for at in places]
-        if not places:
+    def _filter(self, indexes: list[int]) -> None:
+        self.slots = [self.slots[at] for at in indexes]
+        if not indexes:
             self._caches, self._next = [], mx.array([], dtype=mx.uint32)
             return
         for cache in self._caches:
-            cache.filter(places)
-        self._next = self._next[mx.array(places)]
+            cache.filter(indexes)
+        self._next = self._next[mx.array(indexes)]
 
-    def _forward(self, rows: Sequence[DecodeSlot], caches: list[Any], tokens: mx.array) -> mx.array:
-        """Feed `tokens` [rows, new tokens] to the model, and what is sampled after them, [rows], on its way."""
+    def _forward(
+        self, slots: Sequence[DecodeSlot], caches: list[Any], tokens: mx.array
+    ) -> mx.array:
+        """Feed `tokens` [rows, new tokens]; schedule the sampling of the result [rows]."""
         logits = self._model(tokens, cache=caches)[:, -1, :]
-        if any(row.is_adjusted for row in rows):
+        if any(slot.is_adjusted for slot in slots):
             logits = mx.concatenate(
-                [row.adjusted(tokens[at], logits[at : at + 1]) for at, row in enumerate(rows)]
+                [slot.adjusted(tokens[at], logits[at : at + 1]) for at, slot in enumerate(slots)]
             )
-        sampled = _sampled(rows, logits)
+        sampled = _sample(slots, logits)
         mx.async_eval(sampled)
         return sampled
 
 
-def _sampled(rows: Sequence[DecodeSlot], logits: mx.array) -> mx.array:
-    """Rows that ask for the same are sampled together."""
-    first = rows[0].sampler
-    if all(row.sampler is first for row in rows):
+def _sample(slots: Sequence[DecodeSlot], logits: mx.array) -> mx.array:
+    """Sample rows that share a sampler in one call."""
+    first = slots[0].sampler
+    if all(slot.sampler is first for slot in slots):
         return first(logits)
-    return mx.concatenate([row.sampler(logits[at : at + 1]) for at, row in enumerate(rows)])
+    return mx.concatenate([slot.sampler(logits[at : at + 1]) for at, slot in enumerate(slots)])

@@ -1,13 +1,14 @@
 # pyright: basic
-"""KV caches to disk and back: which blocks a sequence is stored as, and how MLX's arrays become bytes.
+"""The disk tier of the prefix cache: which blocks a sequence is stored as, and how to restore it.
 
-A sequence is stored as whole blocks of `BLOCK_TOKENS`, named by the prefix cache's chained hashes, and one shorter tail up
-to its last token. Each is named after what it follows, too, so the one in which a prompt leaves a stored sequence is found and cut:
-a restored prefix is exact to the token. Layers that cannot be cut back (sliding windows, state spaces) are stored as they
-stand with the tail, and only whole tails bring them back.
+A sequence is stored as whole blocks of `BLOCK_TOKENS`, named by the prefix cache's chained hashes,
+and one shorter tail up to its last token. Each name also contains the hash of the block before it,
+so that the file in which a prompt diverges from a stored sequence is found and trimmed: a restored
+prefix is exact to the token. Untrimmable layers (sliding windows, state spaces) are stored with the
+tail in their final state, and only whole tails restore them.
 
-Runs on the engine's thread, a block at a time: to disk where the engine has nothing better to do, back one at each step. The
-files are written by the store's own thread.
+Runs on the engine's thread, one block at a time: writes while the engine is idle, reads one per
+step. The store's own thread writes the files.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from pensieve.engine.model.kv_layers import (
     is_trimmable,
     layer_arrays,
     layer_state,
-    stored,
+    to_stored,
 )
 from pensieve.engine.model.kv_layout import KVLayout
 from pensieve.engine.model.kv_restorer import KVRestorer
@@ -40,14 +41,15 @@ from pensieve.engine.scheduling.request_queue import common_prefix_length
 
 _log = logging.getLogger("pensieve.engine")
 
-# What is shorter is processed again sooner than it is read.
+# Shorter prefixes are faster to process again than to read.
 MIN_TOKENS = 256
-# Enough of a tail's file to hold its header.
+# Enough bytes of a tail's file to contain its header.
 _HEADER_BYTES = 1 << 17
-_TAIL_SIGN = "t"
-# Of what follows the same block, the newest are looked at: each is read once to know its tokens.
+_TAIL_PREFIX = "t"
+# Of the followers of one block, only the newest are compared: each is read once for its tokens.
 _MAX_FOLLOWERS = 64
-# When to look again: the writer has its hands full; it has the last of them; the disk is full, or the day's budget spent.
+# Seconds until `spill` is called again: the write queue is full; the last files are being written;
+# the disk is full or the daily quota is used up.
 QUEUE_FULL_S = 0.05
 SETTLING_S = 0.5
 PAUSED_S = 10.0
@@ -55,19 +57,19 @@ PAUSED_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What can be restored of a sequence: so many whole blocks, then `last`, of which so many tokens fit."""
+    """The restorable part of a sequence: whole blocks, then part of one more file."""
 
     blocks: int
-    last: str | None
-    tokens: int
+    last: str | None  # the file after the whole blocks
+    tokens: int  # in all
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One file of a sequence: the tokens [start, end), after the block with the hash `parent`."""
+    """One file of a sequence: the tokens [start, end)."""
 
     name: str
-    parent: str
+    parent: str  # hash of the block before it
     start: int
     end: int
 
@@ -77,92 +79,97 @@ class _Part:
 
 
 class DiskPrefixCache:
-    """Implements `backend.Archive` over a `BlockStore`, which it closes."""
+    """Implements `backend.DiskTier` over a `BlockStore`, which it closes."""
 
     def __init__(self, store: BlockStore, make_caches: CacheMaker, fingerprint: bytes) -> None:
         self._store = store
         self._make_caches = make_caches
         self._fingerprint = fingerprint
         self._spilled_version = 0
-        # What the cap has pushed out since is not written again: with more at rest than the cap holds, that would not end.
-        self._offered: set[str] = set()
-        self._is_cuttable = all(is_trimmable(cache) for cache in make_caches())
-        # By the block that they follow, the newest last; their tokens are read when they are first asked for.
+        # Files are enqueued once, even if the cap has evicted them since: with more in memory than
+        # the cap allows, writing would never end.
+        self._enqueued: set[str] = set()
+        self._is_trimmable = all(is_trimmable(cache) for cache in make_caches())
+        # Files by the hash of the block before them, the newest last; their tokens are read on
+        # first use.
         self._followers: dict[str, dict[str, array | None]] = {}
         for name in store.names():
             self._followers.setdefault(_parent_of(name), {})[name] = None
 
     def close(self) -> None:
-        """Let the writer finish what it has."""
+        """Wait for the writer to finish its queue, within the store's timeout."""
         self._store.close()
 
     # Disk to memory
 
     def match(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> int:
-        """How many first tokens could be restored."""
+        """Return how many of the first tokens can be restored."""
         return self._plan(hashes, tokens).tokens
 
     def restore(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> RestoreSteps:
-        """The longest prefix of `tokens` that can be read back whole, read a file at a time; damaged ones are removed on the way."""
+        """Restore the longest readable prefix of `tokens`, one file per step.
+
+        Damaged files are deleted, and a shorter prefix is tried.
+        """
         while (plan := self._plan(hashes, tokens)).tokens:
             if hit := (yield from self._read_back(plan, hashes, tokens)):
                 return hit
         return None
 
     def _plan(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> _Plan:
-        """At least one token is left to process."""
-        most = len(tokens) - 1
-        held = 0
-        while held < len(hashes) and self._store.has(_block_name(hashes, held)):
-            held += 1
-        if self._is_cuttable:
-            return self._plan_after(hashes, tokens, held, most)
-        for blocks in range(held, -1, -1):
-            plan = self._plan_after(hashes, tokens, blocks, most)
+        """Find the longest restorable prefix that leaves at least one token to process."""
+        max_tokens = len(tokens) - 1
+        found = 0
+        while found < len(hashes) and self._store.has(_block_name(hashes, found)):
+            found += 1
+        if self._is_trimmable:
+            return self._plan_after(hashes, tokens, found, max_tokens)
+        for blocks in range(found, -1, -1):
+            plan = self._plan_after(hashes, tokens, blocks, max_tokens)
             if plan.last is not None:
                 return plan
         return _Plan(0, None, 0)
 
     def _plan_after(
-        self, hashes: Sequence[bytes], tokens: Sequence[int], blocks: int, most: int
+        self, hashes: Sequence[bytes], tokens: Sequence[int], blocks: int, max_tokens: int
     ) -> _Plan:
         start = blocks * BLOCK_TOKENS
         parent = hashes[blocks - 1].hex() if blocks else ""
         rest = array("i", tokens[start : start + BLOCK_TOKENS])
         best: tuple[int, int, str] | None = None
         for name in list(self._followers.get(parent, {}))[-_MAX_FOLLOWERS:]:
-            held = self._tokens_of(name)
-            usable = min(common_prefix_length(held, rest), most - start)
-            if not self._is_cuttable and (usable < len(held) or not _is_tail(name)):
+            stored = self._tokens_of(name)
+            usable = min(common_prefix_length(stored, rest), max_tokens - start)
+            if not self._is_trimmable and (usable < len(stored) or not _is_tail(name)):
                 continue
-            # Of several that hold as much, the shortest is read the fastest.
-            found = (usable, -len(held), name)
-            if usable and (best is None or found > best):
-                best = found
+            # Of several with the same usable length, the shortest file is read fastest.
+            candidate = (usable, -len(stored), name)
+            if usable and (best is None or candidate > best):
+                best = candidate
         if best:
             return _Plan(blocks, best[2], start + best[0])
-        return _Plan(blocks, None, min(start, most) if self._is_cuttable else 0)
+        return _Plan(blocks, None, min(start, max_tokens) if self._is_trimmable else 0)
 
     @cached_property
     def _layout(self) -> KVLayout:
-        """Costs a prompt of three tokens, so not before something is read."""
+        """Computed on first use: it runs the model on a prompt of three tokens."""
         return KVLayout.of(self._make_caches)
 
     def _read(self, name: str, tokens: int) -> Block:
-        """Return the block of a file of a sequence of `tokens`. Raises `DamagedBlockError`."""
+        """Read and decode one file of a sequence of `tokens` tokens. Raises `DamagedBlockError`."""
         content = self._store.read(name, self._layout.max_file_bytes(tokens))
         if content is None:
-            raise DamagedBlockError("it is gone")
+            raise DamagedBlockError("the file is missing")
         return decode(content, self._fingerprint)
 
     def _read_back(
         self, plan: _Plan, hashes: Sequence[bytes], tokens: Sequence[int]
     ) -> RestoreSteps:
-        """None where a file is not what it was taken for; it is removed."""
+        """Restore by `plan`. None if a file is damaged; that file is deleted."""
         names = [_block_name(hashes, index) for index in range(plan.blocks)]
         if plan.last is not None:
             names.append(plan.last)
-        filling = KVRestorer(self._make_caches(), self._layout, len(tokens))
+        restorer = KVRestorer(self._make_caches(), self._layout, len(tokens))
         name = ""
         try:
             for index, name in enumerate(names):
@@ -170,12 +177,15 @@ class DiskPrefixCache:
                 end = min(start + BLOCK_TOKENS, plan.tokens)
                 block = self._read(name, len(tokens))
                 _require_tokens(block, tokens[start:end])
-                filling.add(block, start, end, is_tail=_is_tail(name))
+                restorer.add(block, start, end, is_tail=_is_tail(name))
                 yield
-            caches = filling.caches(plan.tokens)
+            caches = restorer.caches(plan.tokens)
         except DamagedBlockError as error:
-            _log.warning("stored prefix removed, its tokens are processed again: %s", error)
-            self._forget(name)
+            _log.warning(
+                "cached prefix on disk is damaged and was deleted, processing its tokens again: %s",
+                error,
+            )
+            self._delete(name)
             return None
         return Hit(SequenceKVState(caches, plan.tokens), plan.tokens)
 
@@ -183,41 +193,44 @@ class DiskPrefixCache:
 
     @property
     def is_storing(self) -> bool:
-        """Whether what is in memory alone will be written soon."""
+        """Whether what is only in memory will be written soon."""
         return self._store.is_writing
 
     def is_stored(self, sequence: CachedPrefix) -> bool:
-        """Whether dropping it from memory loses nothing that is worth its file."""
+        """Whether all files of the sequence exist, so that memory may evict it without loss."""
         return all(self._store.has(part.name) for part in _parts(sequence))
 
     def spill(self, prefixes: PrefixCache) -> float | None:
-        """Hand one missing block of what is at rest to the writer; seconds until the next look, None where all is written."""
+        """Enqueue one missing file of the sequences in memory for writing.
+
+        Returns the seconds until the next call; None if everything is written.
+        """
         if prefixes.version == self._spilled_version:
             return None if self._store.is_idle else SETTLING_S
         if not self._store.is_writing:
             return PAUSED_S
         for sequence in prefixes.sequences():
             for part in _parts(sequence):
-                if part.name not in self._offered and not self._store.has(part.name):
+                if part.name not in self._enqueued and not self._store.has(part.name):
                     return 0 if self._write(part, sequence) else QUEUE_FULL_S
         self._spilled_version = prefixes.version
         return None
 
     def _write(self, part: _Part, sequence: CachedPrefix) -> bool:
         block = self._block(part, sequence)
-        content = PendingWrite(block.nbytes, partial(encode, block, self._fingerprint))
-        if content.nbytes > self._store.limits.cap_bytes:
-            self._offered.add(part.name)
+        write = PendingWrite(block.nbytes, partial(encode, block, self._fingerprint))
+        if write.nbytes > self._store.limits.cap_bytes:
+            self._enqueued.add(part.name)
             return True
-        if not self._store.enqueue(part.name, content):
+        if not self._store.enqueue(part.name, write):
             return False
-        self._offered.add(part.name)
+        self._enqueued.add(part.name)
         tokens = sequence.tokens[part.start : part.end]
         siblings = self._followers.setdefault(part.parent, {})
-        # What a conversation has gone on from is in the new file as well.
-        for name, held in list(siblings.items()):
-            if held is not None and tokens[: len(held)] == held:
-                self._forget(name)
+        # The new file contains the earlier state of a conversation that has continued.
+        for name, earlier in list(siblings.items()):
+            if earlier is not None and tokens[: len(earlier)] == earlier:
+                self._delete(name)
         siblings[part.name] = tokens
         return True
 
@@ -232,14 +245,14 @@ class DiskPrefixCache:
                 arrays += new
             else:
                 outline.append(layer_state(cache, arrays) if part.is_tail else None)
-        arrays = [mx.contiguous(one) for one in arrays]
+        arrays = [mx.contiguous(piece) for piece in arrays]
         mx.eval(arrays)
-        return Block(tuple(sequence.tokens[start:end]), outline, tuple(map(stored, arrays)))
+        return Block(tuple(sequence.tokens[start:end]), outline, tuple(map(to_stored, arrays)))
 
-    # What follows what
+    # Files by the block before them
 
     def _tokens_of(self, name: str) -> array:
-        """Empty where the file is gone or damaged."""
+        """Return the file's tokens; empty if it is missing or damaged."""
         siblings = self._followers[_parent_of(name)]
         tokens = siblings[name]
         if tokens is None:
@@ -247,19 +260,19 @@ class DiskPrefixCache:
             siblings[name] = tokens
         return tokens
 
-    def _forget(self, name: str) -> None:
+    def _delete(self, name: str) -> None:
         self._store.delete(name)
-        self._offered.discard(name)
+        self._enqueued.discard(name)
         self._followers.get(_parent_of(name), {}).pop(name, None)
 
 
 def _require_tokens(block: Block, tokens: Sequence[int]) -> None:
     if list(block.tokens[: len(tokens)]) != list(tokens):
-        raise DamagedBlockError("it is of other tokens")
+        raise DamagedBlockError("it holds other tokens")
 
 
 def _parts(sequence: CachedPrefix) -> Iterator[_Part]:
-    """The files that a sequence is stored as."""
+    """Yield the files that a sequence is stored as."""
     if len(sequence.tokens) < MIN_TOKENS:
         return
     parent = ""
@@ -271,7 +284,7 @@ def _parts(sequence: CachedPrefix) -> Iterator[_Part]:
     start = len(sequence.hashes) * BLOCK_TOKENS
     if start < len(sequence.tokens):
         digest = blake2b(sequence.tokens[start:].tobytes(), digest_size=16).hexdigest()
-        name = f"{parent}-{_TAIL_SIGN}{digest}.kv"
+        name = f"{parent}-{_TAIL_PREFIX}{digest}.kv"
         yield _Part(name, parent, start, len(sequence.tokens))
 
 
@@ -285,4 +298,4 @@ def _parent_of(name: str) -> str:
 
 
 def _is_tail(name: str) -> bool:
-    return name.partition("-")[2].startswith(_TAIL_SIGN)
+    return name.partition("-")[2].startswith(_TAIL_PREFIX)

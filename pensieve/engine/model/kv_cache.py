@@ -1,5 +1,5 @@
 # pyright: basic
-"""KV caches of one layer: `SequenceKVCache` of one sequence, `RaggedKV` of a batch of them.
+"""KV caches of one layer: `SequenceKVCache` for one sequence, `RaggedKV` for a batch of them.
 
 mlx-lm's own batch cache pads every sequence to the longest and cannot be quantized. Here adding,
 removing and moving a sequence copies nothing. Attention runs sequence by sequence; the rest of a
@@ -24,67 +24,70 @@ from mlx_lm.models.cache import _BaseCache  # noqa: TID253
 from pensieve.engine.planning.kv_precision import FULL, KVPrecision
 from pensieve.engine.planning.memory_plan import MAX_GROWN_TOKENS, grown_tokens
 
-# Up to so many new tokens a quantized product reads fewer bytes than dequantizing a layer; beyond, the fused kernel wins.
+# Up to this many new tokens, a quantized product reads fewer bytes than dequantizing a layer;
+# beyond, the fused kernel is faster.
 _DECODE_TOKENS = 8
 
 
-# Bound before `_attention` takes its place in mlx-lm. It takes mask="causal", whatever its annotation says.
+# Bound before `_attention` replaces it in mlx-lm. It accepts mask="causal", despite its annotation.
 _quantized_attention: Any = base.quantized_scaled_dot_product_attention
 
 
 class SequenceKVCache(_BaseCache):
-    """One sequence's keys and values in one layer; owned by whoever holds the sequence.
+    """One sequence's keys and values in one layer; owned by the sequence.
 
-    Its arrays have room for `grown_tokens` of what it holds, which is what the budget counts.
-    most_tokens: it holds at most.
+    Its arrays have capacity for `grown_tokens` of its length, which is what the budget counts. It
+    holds at most `max_tokens` tokens.
     """
 
-    def __init__(self, precision: KVPrecision = FULL, most_tokens: int = MAX_GROWN_TOKENS) -> None:
+    def __init__(self, precision: KVPrecision = FULL, max_tokens: int = MAX_GROWN_TOKENS) -> None:
         self.precision = precision
-        self.most_tokens = most_tokens
+        self.max_tokens = max_tokens
         self.offset = 0
         self._keys: tuple[mx.array, ...] = ()
         self._values: tuple[mx.array, ...] = ()
         self._dtype: mx.Dtype = mx.float32
 
     def append(self, keys: mx.array, values: mx.array) -> None:
-        """Store the next tokens' keys and values."""
         self._dtype = keys.dtype
         start, end = self.offset, self.offset + keys.shape[2]
-        new_keys, new_values = self._stored(keys), self._stored(values)
+        new_keys, new_values = self._encode(keys), self._encode(values)
         if not self._keys or self._keys[0].shape[2] < end:
-            size = grown_tokens(end, self.most_tokens)
-            self._keys = _grown(self._keys, new_keys, start, size)
-            self._values = _grown(self._values, new_values, start, size)
-        for held, new in zip((*self._keys, *self._values), (*new_keys, *new_values), strict=True):
-            held[..., start:end, :] = new
+            size = grown_tokens(end, self.max_tokens)
+            self._keys = _grow(self._keys, new_keys, start, size)
+            self._values = _grow(self._values, new_values, start, size)
+        for stored, new in zip((*self._keys, *self._values), (*new_keys, *new_values), strict=True):
+            stored[..., start:end, :] = new
         self.offset = end
 
-    def appended(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Store the next tokens, and all that is stored; in full precision only.
+    def append_and_view(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Append, then return views of all keys and values; in full precision only.
 
-        The way of a lone sequence, a few dozen times a token: what Python does here counts on a fast GPU.
+        The path of a lone sequence, called once per layer and token: its Python overhead shows on a
+        fast GPU.
         """
         start, end = self.offset, self.offset + keys.shape[2]
         if not self._keys or self._keys[0].shape[2] < end:
             self.append(keys, values)
             return self._keys[0][..., :end, :], self._values[0][..., :end, :]
-        held_keys, held_values = self._keys[0], self._values[0]
-        held_keys[..., start:end, :] = keys
-        held_values[..., start:end, :] = values
+        stored_keys, stored_values = self._keys[0], self._values[0]
+        stored_keys[..., start:end, :] = keys
+        stored_values[..., start:end, :] = values
         self.offset = end
-        return held_keys[..., :end, :], held_values[..., :end, :]
+        return stored_keys[..., :end, :], stored_values[..., :end, :]
 
     def attend(self, queries: mx.array, scale: float) -> mx.array:
-        """Causal attention of the newest `queries.shape[2]` tokens over everything stored."""
+        """Causal attention of the newest `queries.shape[2]` tokens over all stored tokens."""
         if self.precision.is_rotated:
             rotation = _rotation(queries.shape[-1], queries.dtype)
             return self._attend(queries @ rotation, scale) @ rotation.T
         return self._attend(queries, scale)
 
     def attend_unfused(self, queries: mx.array) -> mx.array:
-        """Attention of the newest token in full precision. queries: scaled, in the groups that share keys and values
-        [1, kv_heads, group, head_dim]; so is the result.
+        """Attention of the newest token in full precision.
+
+        Queries are scaled and grouped by shared keys and values: [1, kv_heads, group, head_dim]. So
+        is the result.
         """
         keys, values = self._view(self._keys)[0], self._view(self._values)[0]
         return mx.softmax(queries @ keys.swapaxes(-1, -2), axis=-1, precise=True) @ values
@@ -103,17 +106,17 @@ class SequenceKVCache(_BaseCache):
                 queries, keys, values, scale, mask, precision.group_size, precision.bits
             )
         return mx.fast.scaled_dot_product_attention(
-            queries, self._restored(keys), self._restored(values), scale=scale, mask=mask
+            queries, self._decode(keys), self._decode(values), scale=scale, mask=mask
         )
 
-    def _stored(self, x: mx.array) -> tuple[mx.array, ...]:
+    def _encode(self, x: mx.array) -> tuple[mx.array, ...]:
         if self.precision.bits is None:
             return (x,)
         if self.precision.is_rotated:
             x = x @ _rotation(x.shape[-1], x.dtype)
         return tuple(mx.quantize(x, self.precision.group_size, self.precision.bits))
 
-    def _restored(self, stored: tuple[mx.array, ...]) -> mx.array:
+    def _decode(self, stored: tuple[mx.array, ...]) -> mx.array:
         weights, scales, biases = stored
         group_size, bits = self.precision.group_size, self.precision.bits
         return mx.dequantize(weights, scales, biases, group_size, bits).astype(self._dtype)
@@ -122,19 +125,18 @@ class SequenceKVCache(_BaseCache):
         return tuple(array[..., : self.offset, :] for array in arrays)
 
     def arrays(self, start: int, end: int) -> list[mx.array]:
-        """The stored tokens [start, end): keys' arrays, then values'. For the disk."""
+        """Return the stored tokens [start, end), the arrays of keys before those of values."""
         return [array[..., start:end, :] for array in (*self._keys, *self._values)]
 
     @classmethod
     def from_arrays(
         cls, arrays: Sequence[mx.array], empty: "SequenceKVCache", tokens: int
     ) -> "SequenceKVCache":
-        """The opposite of `arrays`, for a cache like `empty`: the first `tokens` of some with room
-        for more.
+        """Make a cache like `empty` from the first `tokens` of `arrays`, which have room for more.
 
-        Scales and biases are in the precision that keys were computed in.
+        The opposite of `arrays`. Scales and biases are in the precision that keys were computed in.
         """
-        restored = cls(empty.precision, empty.most_tokens)
+        restored = cls(empty.precision, empty.max_tokens)
         half = len(arrays) // 2
         restored._keys, restored._values = tuple(arrays[:half]), tuple(arrays[half:])
         restored._dtype = arrays[half - 1].dtype
@@ -142,93 +144,93 @@ class SequenceKVCache(_BaseCache):
         return restored
 
     def copy(self, tokens: int) -> "SequenceKVCache":
-        """The first `tokens` in arrays of their own."""
+        """Copy the first `tokens` tokens."""
         return self.from_arrays(
             [mx.contiguous(array) for array in self.arrays(0, tokens)], self, tokens
         )
 
     @property
     def kv_heads(self) -> int:
-        """Heads of keys and of values; some are shared by several of queries."""
+        """Heads of keys and values; several query heads may share one."""
         return self._keys[0].shape[1]
 
     @property
     def state(self) -> Any:
-        """The arrays, as mlx-lm evaluates them after each chunk."""
+        """The arrays; mlx-lm evaluates them after each chunk."""
         return [*self._keys, *self._values]
 
     def size(self) -> int:
-        """Tokens stored."""
         return self.offset
 
     def empty(self) -> bool:
-        """Nothing stored yet."""
         return not self._keys
 
     def is_trimmable(self) -> bool:
-        """The newest tokens can be dropped."""
         return True
 
     def trim(self, tokens: int) -> int:
-        """Drop the newest tokens, and the room that the rest is not counted with; how many were
-        dropped.
-        """
+        """Drop the newest tokens and excess capacity; return how many tokens were dropped."""
         dropped = min(tokens, self.offset)
         self.offset -= dropped
-        size = grown_tokens(self.offset, self.most_tokens)
+        size = grown_tokens(self.offset, self.max_tokens)
         if self._keys and self._keys[0].shape[2] > size:
-            self._keys, self._values = _trimmed(self._keys, size), _trimmed(self._values, size)
+            self._keys, self._values = _trim(self._keys, size), _trim(self._values, size)
         return dropped
 
     @property
     def nbytes(self) -> int:
-        """Bytes held, room for growth included."""
+        """Bytes of the arrays, unused capacity included."""
         return sum(array.nbytes for array in (*self._keys, *self._values))
 
     @classmethod
     def merge(cls, caches: Sequence["SequenceKVCache"]) -> Any:
-        """A batch of these sequences; mlx-lm's word for starting one."""
+        """Start a batch of these sequences (mlx-lm's name)."""
         return RaggedKV(list(caches))
 
 
-def _grown(
+def _grow(
     arrays: tuple[mx.array, ...], new: tuple[mx.array, ...], offset: int, size: int
 ) -> tuple[mx.array, ...]:
-    rooms = [
+    additions = [
         mx.zeros((*values.shape[:2], size - offset, values.shape[3]), values.dtype)
         for values in new
     ]
     if not offset:
-        return tuple(rooms)
+        return tuple(additions)
     return tuple(
-        mx.concatenate([array[..., :offset, :], room], axis=2)
-        for array, room in zip(arrays, rooms, strict=True)
+        mx.concatenate([array[..., :offset, :], addition], axis=2)
+        for array, addition in zip(arrays, additions, strict=True)
     )
 
 
-def _trimmed(arrays: tuple[mx.array, ...], size: int) -> tuple[mx.array, ...]:
-    """The first `size` tokens in arrays of their own; none where there are none."""
+def _trim(arrays: tuple[mx.array, ...], size: int) -> tuple[mx.array, ...]:
+    """Copy the first `size` tokens of each array; no arrays if `size` is 0."""
     return tuple(mx.contiguous(array[..., :size, :]) for array in arrays) if size else ()
 
 
 @lru_cache(maxsize=8)
 def _rotation(head_dim: int, dtype: mx.Dtype) -> mx.array:
-    """An orthonormal Hadamard matrix [head_dim, head_dim]; as a matrix, since those of 96 are not symmetric."""
+    """Return an orthonormal Hadamard matrix [head_dim, head_dim].
+
+    A matrix product, not a transform: the matrix for 96 is not symmetric, and its transpose is
+    needed.
+    """
     return mx.hadamard_transform(mx.eye(head_dim)).astype(dtype)
 
 
 class RaggedKV(_BaseCache):
-    """One layer's caches of a batch of sequences of any lengths. Implements mlx-lm's batch cache protocol."""
+    """One layer's caches of sequences of any lengths. Implements mlx-lm's batch cache protocol."""
 
     group_size = 32
 
     def __init__(self, sequences: list[SequenceKVCache]) -> None:
-        self._hold(sequences)
+        self._set_sequences(sequences)
 
-    def _hold(self, sequences: list[SequenceKVCache]) -> None:
-        """mlx-lm takes the attention function that this module replaces for caches that have `bits`.
+    def _set_sequences(self, sequences: list[SequenceKVCache]) -> None:
+        """Set `bits` unless there is one sequence in full precision.
 
-        One sequence in full precision has it not: the stock function over plain arrays is the shortest way then.
+        mlx-lm calls the attention function that this module replaces for caches that have `bits`.
+        For one sequence in full precision the stock function over plain arrays is faster.
         """
         self.sequences = sequences
         self._plain: SequenceKVCache | None = None
@@ -242,22 +244,25 @@ class RaggedKV(_BaseCache):
 
     @property
     def offset(self) -> Any:
-        """Tokens before the next one: a number for one sequence, an array [batch] for more. For rotary positions."""
+        """The next position, for rotary embeddings: an int for one sequence, else [batch]."""
         if len(self.sequences) == 1:
             return self.sequences[0].offset
         return _positions(tuple([sequence.offset for sequence in self.sequences]))
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Any, Any]:
-        """Store a chunk [batch, kv_heads, tokens, head_dim]; attention gets arrays, or this cache in their place."""
+        """Append a chunk [batch, kv_heads, tokens, head_dim].
+
+        Returns plain keys and values for the stock attention, or this cache in place of both.
+        """
         if self._plain is not None:
-            return self._plain.appended(keys, values)
+            return self._plain.append_and_view(keys, values)
         rows = zip(self.sequences, _rows(keys), _rows(values), strict=True)
         for sequence, row_keys, row_values in rows:
             sequence.append(row_keys, row_values)
         return self, self
 
     def attend(self, queries: mx.array, scale: float) -> mx.array:
-        """Each row's queries over its own sequence."""
+        """Attention of each row's queries over its own sequence."""
         if self._is_unfused and queries.shape[2] == 1:
             return self._attend_unfused(queries, scale)
         pairs = zip(self.sequences, _rows(queries), strict=True)
@@ -265,8 +270,9 @@ class RaggedKV(_BaseCache):
         return rows[0] if len(rows) == 1 else mx.concatenate(rows, axis=0)
 
     def _attend_unfused(self, queries: mx.array, scale: float) -> mx.array:
-        """What a processor computes for one token a row, where MLX has no fused kernel: a third of the operations that MLX makes
-        of it, which is what short rows cost.
+        """Attention of one token per row on a CPU, where MLX has no fused kernel.
+
+        Uses a third of the operations of MLX's own composition, which dominate for short rows.
         """
         batch, heads, _, head_dim = queries.shape
         kv_heads = self.sequences[0].kv_heads
@@ -276,37 +282,33 @@ class RaggedKV(_BaseCache):
         return mx.concatenate(rows, axis=0).reshape(queries.shape)
 
     def make_mask(self, tokens: int, *_: Any, **__: Any) -> str | None:
-        """`attend` is causal by itself; the stock attention is told."""
+        """`attend` is causal itself; only the stock attention needs a mask."""
         return "causal" if tokens > 1 and self._plain is not None else None
 
     def filter(self, keep: Sequence[int]) -> None:
-        """Keep these rows."""
-        self._hold([self.sequences[int(row)] for row in keep])
+        self._set_sequences([self.sequences[int(row)] for row in keep])
 
     def extend(self, other: "RaggedKV") -> None:
-        """Take another batch's rows in."""
-        self._hold(self.sequences + other.sequences)
+        """Add the rows of another batch."""
+        self._set_sequences(self.sequences + other.sequences)
 
     def extract(self, row: int) -> SequenceKVCache:
-        """One row's cache: itself, not a copy."""
+        """Return one row's cache itself, not a copy."""
         return self.sequences[row]
 
     @property
     def state(self) -> Any:
-        """All rows' arrays."""
         return [sequence.state for sequence in self.sequences]
 
     def size(self) -> int:
-        """Tokens of the longest row."""
+        """Return the length of the longest row."""
         return max((sequence.offset for sequence in self.sequences), default=0)
 
     def empty(self) -> bool:
-        """Nothing stored in any row."""
         return all(sequence.empty() for sequence in self.sequences)
 
     @property
     def nbytes(self) -> int:
-        """Bytes held by all rows."""
         return sum(sequence.nbytes for sequence in self.sequences)
 
 
@@ -315,7 +317,7 @@ def _rows(batched: mx.array) -> list[mx.array]:
     return rows
 
 
-# All layers ask for the same in a step, and get the same array.
+# All layers request the same positions in a step and share the array.
 @lru_cache(maxsize=8)
 def _positions(offsets: tuple[int, ...]) -> mx.array:
     return mx.array(offsets)

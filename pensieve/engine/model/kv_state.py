@@ -1,8 +1,8 @@
 # pyright: basic
-"""The KV caches of one sequence, all layers together: an implementation of `prefix_cache.KVState`.
+"""The KV caches of all layers of one sequence: implements `prefix_cache.KVState`.
 
-Where every layer can drop its newest tokens, any prefix is usable. A sliding window that is full and a state-space
-layer cannot; for those a copy of their (small) state is kept at checkpoints, and prefixes end there.
+If every layer is trimmable, every prefix is usable. Full sliding windows and state-space layers are
+not; copies of their (small) state are kept at checkpoints, and usable prefixes end there.
 """
 
 import copy
@@ -14,7 +14,7 @@ from pensieve.engine.planning.memory_plan import MAX_CHECKPOINTS
 
 
 class SequenceKVState:
-    """Owns one sequence's caches while no batch does. caches: one per layer, all holding `tokens` tokens."""
+    """Owns one sequence's caches while it is in no batch: one per layer, `tokens` tokens each."""
 
     def __init__(
         self,
@@ -28,22 +28,21 @@ class SequenceKVState:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held, checkpoints included."""
-        held = sum(cache.nbytes for cache in self.caches)
+        nbytes = sum(cache.nbytes for cache in self.caches)
         for layers in self.checkpoints.values():
-            held += sum(cache.nbytes for cache in layers.values())
-        return held
+            nbytes += sum(cache.nbytes for cache in layers.values())
+        return nbytes
 
     def usable_tokens(self, tokens: int) -> int:
-        """The longest prefix of at most `tokens` that this can be cut back to."""
+        """Return the length of the longest usable prefix of at most `tokens` tokens."""
         if tokens >= self.tokens:
             return self.tokens
         if all(cache.is_trimmable() for cache in self.caches):
             return tokens
-        return max((place for place in self.checkpoints if place <= tokens), default=0)
+        return max((end for end in self.checkpoints if end <= tokens), default=0)
 
     def trim(self, tokens: int) -> None:
-        """Cut back to a usable prefix."""
+        """Trim to a usable prefix."""
         dropped = self.tokens - tokens
         if dropped == 0:
             return
@@ -55,64 +54,68 @@ class SequenceKVState:
                 cache.trim(dropped)
         self.tokens = tokens
         self.checkpoints = {
-            place: layers for place, layers in self.checkpoints.items() if place <= tokens
+            end: layers for end, layers in self.checkpoints.items() if end <= tokens
         }
 
     def copy(self, tokens: int) -> "SequenceKVState":
-        """A usable prefix in memory of its own."""
+        """Copy a usable prefix."""
         saved = self.checkpoints.get(tokens, {})
         caches = [
-            copy.deepcopy(saved[layer]) if layer in saved else _copied(cache, self.tokens, tokens)
+            copy.deepcopy(saved[layer])
+            if layer in saved
+            else _copy_layer(cache, self.tokens, tokens)
             for layer, cache in enumerate(self.caches)
         ]
-        kept = {
-            place: dict(layers) for place, layers in self.checkpoints.items() if place <= tokens
+        checkpoints = {
+            end: dict(layers) for end, layers in self.checkpoints.items() if end <= tokens
         }
-        return SequenceKVState(caches, tokens, kept)
+        return SequenceKVState(caches, tokens, checkpoints)
 
 
 def add_checkpoint(
     checkpoints: dict[int, dict[int, Any]], tokens: int, layers: dict[int, Any], pinned_tokens: int
 ) -> None:
-    """Take in the newest checkpoint. Of more than `MAX_CHECKPOINTS` the one goes that leaves the
-    smallest gap: what stays is the newest, the one at the end of what other conversations share,
-    and one between.
+    """Add the newest checkpoint, then drop one if there are more than `MAX_CHECKPOINTS`.
+
+    Drops the one that leaves the smallest gap. Three remain: the newest, the one at the end of the
+    prefix that other conversations share (`pinned_tokens`), and one between.
     """
     checkpoints[tokens] = layers
     if len(checkpoints) <= MAX_CHECKPOINTS:
         return
-    places = [0, *sorted(checkpoints)]
+    ends = [0, *sorted(checkpoints)]
     gaps = {
-        place: after - before
-        for before, place, after in zip(places, places[1:], places[2:], strict=False)
-        if place != pinned_tokens
+        end: after - before
+        for before, end, after in zip(ends, ends[1:], ends[2:], strict=False)
+        if end != pinned_tokens
     }
     del checkpoints[min(gaps, key=gaps.__getitem__)]
 
 
 def checkpoint_of(caches: list[Any]) -> dict[int, Any]:
-    """Copies of the layers that could not be cut back later, by layer; empty for most models.
-    caches: just extracted, in order.
+    """Return copies of the untrimmable layers, by layer; empty for most models.
+
+    `caches` are just extracted, in layer order.
     """
     copies = {
         layer: copy.deepcopy(cache)
         for layer, cache in enumerate(caches)
-        if not _can_always_be_cut(cache)
+        if not _is_always_trimmable(cache)
     }
     for cache in copies.values():
         trim_to_window(cache)
     return copies
 
 
-def _can_always_be_cut(cache: Any) -> bool:
-    """A sliding window can be cut until it is full, so what it says now is no promise."""
+def _is_always_trimmable(cache: Any) -> bool:
+    """A sliding window is trimmable until it is full, so its current answer does not count."""
     return cache.is_trimmable() and not hasattr(cache, "max_size")
 
 
-def _copied(cache: Any, held_tokens: int, tokens: int) -> Any:
+def _copy_layer(cache: Any, cached_tokens: int, tokens: int) -> Any:
     if hasattr(cache, "precision"):
         return cache.copy(tokens)
     copied = copy.deepcopy(cache)
-    if tokens < held_tokens:
-        copied.trim(held_tokens - tokens)
+    if tokens < cached_tokens:
+        copied.trim(cached_tokens - tokens)
     return copied

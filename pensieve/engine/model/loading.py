@@ -1,8 +1,9 @@
 # pyright: basic
-"""A model folder's weights into memory, in the form that the device runs fastest. Knows no tokenizer.
+"""Loads the weights of a model folder in the form that runs fastest on the device.
 
-On Linux CPUs MLX's quantized and half-precision products are 25 to 150 times slower than float32's (measured on two
-x86-64 cores, 2026-11-22, models.md §2.3), so weights are dequantized to float32 there.
+Called once by the worker; also sets MLX's memory limits. Knows no tokenizer. On Linux CPUs MLX's
+quantized and half-precision products are 25 to 150 times slower than float32's (measured on two
+x86-64 cores, 2026-11-22), so weights are dequantized to float32 there.
 """
 
 import os
@@ -17,17 +18,17 @@ from mlx.utils import tree_flatten  # noqa: TID253
 from pensieve.engine.long_operations import PART_BYTES, Announce, announce_nothing, reading_s
 from pensieve.settings.resolve import Device
 
-# MLX keeps freed buffers for reuse, by default without a useful bound: 1.5 times the working set. They are in no budget, since
-# they are given back before the limit of all is passed (`set_memory_limit`).
+# MLX keeps freed buffers for reuse, by default up to 1.5 times the working set. No budget counts
+# them, since MLX frees them before it exceeds its memory limit (`set_memory_limit`).
 _BUFFER_CACHE_BYTES = 512 * 1024 * 1024
 
 
 def load_weights(folder: Path, device: Device, announce: Announce = announce_nothing) -> Any:
-    """The mlx-lm model in `folder`, evaluated on `device`, which becomes this process's default.
+    """Load the mlx-lm model in `folder` and make `device` this process's default.
 
-    announce: called before each part of the weights is read.
-    Raises what mlx-lm raises for files that are missing, damaged or of an unknown architecture. Code that a
-    folder brings along (`model_file`) is never run.
+    Calls `announce` before reading each part of the weights. Raises what mlx-lm raises for files
+    that are missing, damaged or of an unknown architecture. Never runs code from the folder
+    (`model_file`).
     """
     from mlx_lm.utils import dequantize_model, load_model
 
@@ -35,7 +36,7 @@ def load_weights(folder: Path, device: Device, announce: Announce = announce_not
     mx.set_cache_limit(_BUFFER_CACHE_BYTES)
     model, _ = load_model(_WithoutGenerationConfig(folder), lazy=True)
     if device == "cpu" and sys.platform == "linux":
-        # In this order: the other way round takes more than twice as long.
+        # In this order: the reverse takes more than twice as long.
         model.set_dtype(mx.float32)
         model = dequantize_model(model)
     _read(model, announce)
@@ -45,8 +46,8 @@ def load_weights(folder: Path, device: Device, announce: Announce = announce_not
 class _WithoutGenerationConfig(type(Path())):
     """A model folder in which mlx-lm finds no generation_config.json.
 
-    It reads the end tokens in it, which this process gets with each generation, and fails where
-    the file is not a JSON object (mlx-lm 0.32.2, `utils.load_config`).
+    mlx-lm 0.32.2 reads the end tokens from it (`utils.load_config`) and fails if the file is not a
+    JSON object. This process gets the end tokens with each generation.
     """
 
     def __truediv__(self, name: Any) -> Path:
@@ -70,31 +71,32 @@ def _read(model: Any, announce: Announce) -> None:
 
 
 def parts_of(weights: Sequence[mx.array]) -> list[list[mx.array]]:
-    """In their order, of `PART_BYTES` or one array each."""
+    """Split into parts of at most `PART_BYTES`, or one larger array, in order."""
     parts: list[list[mx.array]] = []
-    room = 0
+    free = 0
     for array in weights:
-        if not parts or array.nbytes > room:
+        if not parts or array.nbytes > free:
             parts.append([])
-            room = PART_BYTES
+            free = PART_BYTES
         parts[-1].append(array)
-        room -= array.nbytes
+        free -= array.nbytes
     return parts
 
 
 def set_memory_limit(limit_bytes: int) -> None:
-    """Have MLX give back the freed buffers that it keeps before it holds more than this in all."""
+    """Make MLX free its cached buffers before it allocates more than this in all."""
     mx.set_memory_limit(limit_bytes)
 
 
 def set_wired_limit(limit_bytes: int) -> None:
-    """Have macOS keep so much of this process in memory. Only where asked for: it goes with kernel panics (mlx#3186)."""
+    """Make macOS keep so much of this process in memory.
+
+    Only on request: it is linked to kernel panics (ml-explore/mlx#3186).
+    """
     if mx.metal.is_available():
         mx.set_wired_limit(wirable_bytes(limit_bytes, mx.device_info()))
 
 
-def wirable_bytes(limit_bytes: int, told: Mapping[str, Any]) -> int:
-    """MLX raises for more than the working set that Metal recommends. told: its facts of the
-    device.
-    """
-    return min(limit_bytes, int(told.get("max_recommended_working_set_size", limit_bytes)))
+def wirable_bytes(limit_bytes: int, device_info: Mapping[str, Any]) -> int:
+    """Limit to the working set that Metal recommends in `device_info`; MLX raises for more."""
+    return min(limit_bytes, int(device_info.get("max_recommended_working_set_size", limit_bytes)))

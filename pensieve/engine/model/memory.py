@@ -1,9 +1,8 @@
 # pyright: basic
-"""The memory contract of a loaded model: what it measures of the model, and the machine's limit, go
-into `budget.plan`.
+"""Plans the memory of a loaded model: measures the model and passes it to `memory_plan.plan`.
 
-One number follows from it, the context that is guaranteed: so long a prompt and its answer always
-fit, alone.
+Called once by the worker. The plan guarantees a context: a prompt and its answer of that length
+together always fit when they run alone.
 """
 
 from collections.abc import Mapping
@@ -23,32 +22,36 @@ from pensieve.engine.planning.memory_plan import MemoryPlan, ModelFacts, plan
 from pensieve.machine import inspect
 from pensieve.settings.resolve import Device
 
-# Of a model whose config does not say for how many tokens it was built.
+# For a model whose config does not state its context.
 UNBOUNDED_TOKENS = 1 << 22
 
 
 def plan_memory(
-    make: CacheMaker,
+    make_caches: CacheMaker,
     device: Device,
     allowance: ResourceLimits = ResourceLimits(),  # noqa: B008 - a frozen value
     config: Mapping[str, Any] | None = None,
 ) -> MemoryPlan:
-    """The plan for this model on this machine. make: of the model's caches in full precision.
-    config: the model's, where it has one.
+    """Return the plan for this model on this machine.
+
+    `make_caches` may have any precision; `config` is the model's config.json, or None.
     """
-    facts, computed_bytes = measured(make, vars(make.model.args) if config is None else config)
-    told = {} if device == "cpu" else mx.device_info()
-    place = device_limits_on(inspect(), device, allowance.memory_limit_bytes, told)
-    return plan(facts, replace(place, computed_bytes=computed_bytes), allowance.kv_bits)
+    facts, computed_bytes = measure_model(
+        make_caches, vars(make_caches.model.args) if config is None else config
+    )
+    device_info = {} if device == "cpu" else mx.device_info()
+    device_limits = device_limits_on(inspect(), device, allowance.memory_limit_bytes, device_info)
+    return plan(facts, replace(device_limits, computed_bytes=computed_bytes), allowance.kv_bits)
 
 
-def measured(make: CacheMaker, config: Mapping[str, Any]) -> tuple[ModelFacts, int]:
-    """What a model holds, and the bytes of a value that it computes, seen on a sequence of one
-    token. Nothing of it is computed: shapes tell.
+def measure_model(make_caches: CacheMaker, config: Mapping[str, Any]) -> tuple[ModelFacts, int]:
+    """Return the facts of a model and the bytes of one computed value.
+
+    Taken from the array shapes of a one-token sequence; nothing is evaluated.
     """
     text = text_part(config)
-    batch = [cache.merge([cache]) for cache in replace(make, precision=FULL)()]
-    make.model(mx.array([[1]]), cache=batch)
+    batch = [cache.merge([cache]) for cache in replace(make_caches, precision=FULL)()]
+    make_caches.model(mx.array([[1]]), cache=batch)
     layers: list[int] = []
     state_bytes, window_token_bytes, computed_bytes = 0, 0, 2
     for cache in (layer.extract(0) for layer in batch):
@@ -62,7 +65,7 @@ def measured(make: CacheMaker, config: Mapping[str, Any]) -> tuple[ModelFacts, i
             computed_bytes = _token_bytes(cache) // layers[-1]
     heads = int(text.get("num_attention_heads") or 0)
     facts = ModelFacts(
-        weights_bytes=sum(array.nbytes for array in _flat(make.model.parameters())),
+        weights_bytes=sum(array.nbytes for array in _flat(make_caches.model.parameters())),
         context_tokens=context_of(text) or UNBOUNDED_TOKENS,
         token_values=sum(layers),
         layer_values=max(layers, default=0),
@@ -70,13 +73,13 @@ def measured(make: CacheMaker, config: Mapping[str, Any]) -> tuple[ModelFacts, i
         head_dim=head_dim_of(text) if heads else 0,
         state_bytes=state_bytes,
         window_token_bytes=window_token_bytes,
-        is_quantizable=make.is_ragged,
+        is_quantizable=make_caches.is_ragged,
     )
     return facts, computed_bytes
 
 
 def _token_values(cache: Any) -> int:
-    """Keys and values of one token in one layer (arrays [1, heads, tokens, …])."""
+    """Count the values of one token's keys and values in one layer ([1, heads, tokens, …])."""
     return sum(array.size // array.shape[2] for array in _keys_and_values(cache))
 
 

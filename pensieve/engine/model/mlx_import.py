@@ -1,13 +1,15 @@
 # pyright: basic
-"""mlx-lm into the worker's process, without what it imports and the worker never uses, and without what it does there.
+"""Imports mlx-lm into the worker without its unused dependencies and without side effects.
 
-mlx-lm imports transformers and the Hub's client at its top, for tokenizers and downloads. The worker knows neither, and
-every start and every restart after a crash would wait for them: 1.1 s against 0.13 s (two x86-64 cores, 2026-11-22).
-While mlx-lm is imported, stand-ins take those modules' places; afterwards they are gone again.
+mlx-lm imports transformers and the Hub's client at its top, for tokenizers and downloads. The
+worker uses neither, and every start and every restart after a crash would wait for them: 1.1 s
+against 0.13 s (two x86-64 cores, 2026-11-22). Stand-ins replace those modules during the import and
+are removed afterwards.
 
-The process belongs to the worker: limits, environment and signal handlers are the same after an import as before it.
-mlx-lm 0.32 sets the limit of open files to (2048, 4096), which fails under a lower hard limit and lowers a higher one;
-the worker has the front end's, which is raised as far as it goes (server/run.py).
+Limits, environment and signal handlers of the process are the same after an import as before.
+mlx-lm 0.32 sets the limit of open files to (2048, 4096), which fails under a lower hard limit and
+lowers a higher one; the worker keeps the limit that it inherits from the front end, which raises it
+(server/run.py).
 """
 
 import importlib
@@ -19,7 +21,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from pensieve.settings.resolve import environment_kept
+from pensieve.settings.resolve import environment_restored
 
 _UNUSED = (
     "transformers",
@@ -27,12 +29,12 @@ _UNUSED = (
     "huggingface_hub",
     "mlx_lm.tokenizer_utils",
 )
-# Another source of models than the worker's folder; mlx-lm imports its client where this is set.
+# mlx-lm imports the client of another model source if this is set.
 _ENVIRONMENT = {"MLXLM_USE_MODELSCOPE": "False"}
 
 
 class _StandIn(ModuleType):
-    """Has every name; mlx-lm only writes them into annotations, or calls them where a tokenizer is loaded."""
+    """Has every attribute; mlx-lm uses them in annotations and to load tokenizers only."""
 
     def __getattr__(self, name: str) -> type:
         if name.startswith("__"):
@@ -41,19 +43,19 @@ class _StandIn(ModuleType):
 
 
 class _FixedLimits(ModuleType):
-    """The module `resource`, but limits stay as they are."""
+    """The module `resource` without the ability to change limits."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(resource, name)
 
     def setrlimit(self, *_: object) -> None:
-        """Set nothing."""
+        """Ignore the call."""
 
     prlimit = setrlimit
 
 
 def import_mlx_lm() -> None:
-    """Import mlx-lm, lightly if nobody has imported it before."""
+    """Import mlx-lm with stand-ins for its unused dependencies, unless already imported."""
     if "mlx_lm" in sys.modules:
         return
     absent = {name: _StandIn(name) for name in _UNUSED if name not in sys.modules}
@@ -61,12 +63,13 @@ def import_mlx_lm() -> None:
 
 
 def import_guarded(name: str, stand_ins: Mapping[str, ModuleType] | None = None) -> ModuleType:
-    """Import a library that must leave the process as it is; what it would import itself may be replaced meanwhile.
+    """Import a library with `stand_ins` for its dependencies, without letting it change the
+    process.
 
-    Threads that it starts stay. Raises what the import raises.
+    Threads that it starts keep running. Raises what the import raises.
     """
     replaced = {**(stand_ins or {}), "resource": _FixedLimits("resource")}
-    with environment_kept(_ENVIRONMENT), _signals_kept(), _modules_replaced(replaced):
+    with environment_restored(_ENVIRONMENT), _signals_preserved(), _modules_replaced(replaced):
         return importlib.import_module(name)
 
 
@@ -85,8 +88,8 @@ def _modules_replaced(stand_ins: Mapping[str, ModuleType]) -> Generator[None]:
 
 
 @contextmanager
-def _signals_kept() -> Generator[None]:
-    """Those whose handlers Python knows."""
+def _signals_preserved() -> Generator[None]:
+    """Restore the handlers that were set from Python."""
     before = {number: signal.getsignal(number) for number in signal.valid_signals()}
     try:
         yield

@@ -1,11 +1,10 @@
 # pyright: basic
-"""From logits to a token: repetition penalty, grammar mask, temperature, top-k, top-p, min-p.
+"""Sampling: repetition penalty, grammar mask, temperature, top-k, top-p, min-p, in this order.
 
-The order is that of Hugging Face and llama.cpp. The mask comes last of what changes single logits.
-
-Own code instead of mlx-lm's `make_sampler`, which computes the nucleus before the temperature, raises inside
-`mx.compile` on a bad value and thereby breaks sampling for the whole process (engine.md, fact 8), and has no
-seed of one request's own.
+Used by decode_batch.py. The order is that of Hugging Face and llama.cpp; the mask is the last step
+that changes single logits. Replaces mlx-lm's `make_sampler`, which computes the nucleus before the
+temperature, raises inside `mx.compile` on a bad value and thereby breaks sampling for the whole
+process, and has no seed per request.
 """
 
 import math
@@ -18,16 +17,16 @@ from pensieve.engine.generation import Sampling
 
 Sampler = Callable[[mx.array], mx.array]
 
-# The tokens that a repetition penalty is for: mlx-lm's default (0.32.2, `make_repetition_penalty`).
+# How many of the newest tokens are penalized: mlx-lm's default (0.32.2, `make_repetition_penalty`).
 PENALIZED_TOKENS = 20
 
 
 def make_sampler(sampling: Sampling) -> Sampler:
-    """A function from logits [rows, vocabulary], normalized or not, to token ids [rows].
+    """Return a function from logits [rows, vocabulary], normalized or not, to token ids [rows].
 
-    Rows whose requests ask for the same thing without a seed get the very same function, which decode_batch.py then calls once
-    for all of them. A seeded one has its own random key, split at every call, and so gives the same tokens next to
-    any other request.
+    Requests with equal settings and no seed share one function, which decode_batch.py calls once
+    for all of their rows. A seeded function has its own random key, split at every call, so its
+    tokens do not depend on other requests.
     """
     if sampling.temperature == 0:
         return _greedy
@@ -37,21 +36,21 @@ def make_sampler(sampling: Sampling) -> Sampler:
 
 
 def penalized(logits: mx.array, earlier: list[int], newest: mx.array, penalty: float) -> mx.array:
-    """Logits [1, vocabulary] in which the last tokens of prompt and answer are less likely.
+    """Return logits [1, vocabulary] in which recent tokens are less likely.
 
-    earlier: tokens that Python knows. newest: those after them, [tokens]; they may still be on the
-    device and are not waited for. A positive logit is divided by `penalty`, a negative one
-    multiplied (https://arxiv.org/abs/1909.05858). As in mlx-lm, and unlike transformers, only the
-    last `PENALIZED_TOKENS` count, the prompt's included: over a whole prompt every name in an
-    agent's files would be penalized.
+    `newest` [tokens] follow `earlier`; they may still be on the device and are not awaited. A
+    positive logit is divided by `penalty`, a negative one multiplied
+    (https://arxiv.org/abs/1909.05858). As in mlx-lm, and unlike transformers, only the last
+    `PENALIZED_TOKENS` of prompt and answer count: over a whole prompt every name in an agent's
+    files would be penalized.
     """
     newest = newest[-PENALIZED_TOKENS:]
-    room = PENALIZED_TOKENS - len(newest)
-    known = mx.array(earlier[-room:] if room else [], dtype=newest.dtype)
-    recent = mx.concatenate([known, newest])[None]
-    found = mx.take_along_axis(logits, recent, axis=-1)
-    lowered = mx.where(found < 0, found * penalty, found / penalty)
-    # A token that is there twice is written twice, with the same value.
+    missing = PENALIZED_TOKENS - len(newest)
+    before = mx.array(earlier[-missing:] if missing else [], dtype=newest.dtype)
+    recent = mx.concatenate([before, newest])[None]
+    current = mx.take_along_axis(logits, recent, axis=-1)
+    lowered = mx.where(current < 0, current * penalty, current / penalty)
+    # A repeated token is written twice with the same value.
     return mx.put_along_axis(logits, recent, lowered, axis=-1)
 
 
@@ -93,16 +92,19 @@ def _keep_top_k(logits: mx.array, top_k: int) -> mx.array:
 
 
 def _keep_min_p(logits: mx.array, min_p: float) -> mx.array:
-    """Keep what has `min_p` of the likeliest one's probability (https://arxiv.org/abs/2407.01082)."""
+    """Drop tokens below `min_p` times the top probability.
+
+    Source: https://arxiv.org/abs/2407.01082.
+    """
     threshold = mx.max(logits, axis=-1, keepdims=True) + math.log(min_p)
     return mx.where(logits < threshold, -mx.inf, logits)
 
 
 def _keep_nucleus(logits: mx.array, top_p: float) -> mx.array:
-    """Keep the likeliest tokens until their probability reaches `top_p`, the one that reaches it included."""
+    """Keep the likeliest tokens up to and including the one that reaches probability `top_p`."""
     probabilities = mx.softmax(logits.astype(mx.float32), axis=-1)
     order = mx.argsort(-probabilities, axis=-1)
     ordered = mx.take_along_axis(probabilities, order, axis=-1)
     is_outside = mx.cumsum(ordered, axis=-1) - ordered >= top_p
-    kept = mx.where(is_outside, -mx.inf, mx.take_along_axis(logits, order, axis=-1))
-    return mx.put_along_axis(logits, order, kept, axis=-1)
+    masked = mx.where(is_outside, -mx.inf, mx.take_along_axis(logits, order, axis=-1))
+    return mx.put_along_axis(logits, order, masked, axis=-1)

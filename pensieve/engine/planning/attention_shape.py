@@ -1,5 +1,7 @@
-"""What a model's config.json says of its attention: for plans before anything is loaded, and for
-the engine where a loaded model does not tell. The one place that looks into nested configs.
+"""Reads the shape of a model's attention from its config.json.
+
+Used to plan before a model is loaded, and by the engine for what a loaded model does not expose.
+The only module that knows nested configs.
 """
 
 from collections.abc import Mapping
@@ -8,12 +10,11 @@ from typing import Any, cast
 
 from pensieve.engine.planning.memory_plan import ModelFacts
 
-# Where configs of models that also see or hear keep the part for text.
+# Keys of the text model's config in models that also see or hear.
 NESTED_CONFIGS = ("text_config", "llm_config", "language_config", "thinker_config")
-# Published ones have two, one in the other (thinker_config.text_config).
+# Published configs have two levels (thinker_config.text_config).
 MAX_NESTING = 4
-# The names of the context that a model was built for, and what is no such number but a way to say
-# that there is no limit.
+# Keys of the context that a model was built for. Values from `NO_LIMIT_TOKENS` up mean no limit.
 CONTEXT_KEYS = (
     "max_position_embeddings",
     "max_sequence_length",
@@ -22,32 +23,31 @@ CONTEXT_KEYS = (
     "n_ctx",
 )
 NO_LIMIT_TOKENS = 100_000_000
-# Families whose attention does not take pensieve's caches, so that they stay in full precision
-# (engine/model/cache_maker.py tries it at load; tests/mlx/test_shapes.py holds this list to what it says).
+# Families whose attention does not work with pensieve's caches, so that these stay in full
+# precision (engine/model/cache_maker.py tries it at load; tests/mlx/test_shapes.py compares this
+# list with the result).
 OWN_CACHES = frozenset({"gpt_oss", "gemma2", "deepseek_v2", "deepseek_v3", "mamba", "mamba2"})
 
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """layers: those that keep every token; kv_heads and head_dim of each. weights_bytes: as they
-    lie on disk, in `bits` each (0: not quantized).
-    """
+    """What a plan needs from a config."""
 
-    weights_bytes: int
+    weights_bytes: int  # on disk
     context_tokens: int
-    layers: int
-    kv_heads: int
+    layers: int  # those that keep every token
+    kv_heads: int  # of each of these layers, as is head_dim
     head_dim: int
-    bits: int = 0
-    query_heads: int = 0  # 0: not known; counted as eight for each KV head
+    bits: int = 0  # of one weight on disk; 0: not quantized
+    query_heads: int = 0  # 0: unknown; counted as eight for each KV head
     state_bytes: int = 0  # of one sequence, whatever its length: recurrent states, full windows
     window_token_bytes: int = 0  # keys and values of one token in all layers with a window
     unloaded_bytes: int = 0  # of weights_bytes: what mlx-lm leaves out, such as a vision tower
     is_quantizable: bool = True
-    weights: int = 0  # how many there are, each once; 0: not known
+    weights: int = 0  # the number of parameters; 0: unknown
 
     def facts(self, weights_bytes: int | None = None) -> ModelFacts:
-        """For `budget.plan`. weights_bytes: in memory, where that differs from the disk."""
+        """Return the input of `memory_plan.plan`. `weights_bytes`: in memory, if not as on disk."""
         layer_values = 2 * self.kv_heads * self.head_dim
         loaded = self.weights_bytes - self.unloaded_bytes
         return ModelFacts(
@@ -64,7 +64,7 @@ class ModelShape:
 
 
 def text_part(config: Mapping[str, Any], depth: int = MAX_NESTING) -> Mapping[str, Any]:
-    """The fields of the text model in a config: its own, over those of the whole."""
+    """Return the text model's fields of a config, over those of the whole config."""
     for name in NESTED_CONFIGS if depth else ():
         if inner := _fields(config.get(name)):
             whole = {key: value for key, value in config.items() if key != name}
@@ -75,7 +75,7 @@ def text_part(config: Mapping[str, Any], depth: int = MAX_NESTING) -> Mapping[st
 def shape_from(
     config: Mapping[str, Any], weights_bytes: int, unloaded_bytes: int = 0
 ) -> ModelShape:
-    """Raises KeyError, TypeError or ValueError where the config does not tell."""
+    """Raises KeyError, TypeError or ValueError if a field is missing or invalid."""
     text = text_part(config)
     heads = int(text["num_attention_heads"])
     window_token_bytes = _window_token_bytes(text)
@@ -97,28 +97,27 @@ def shape_from(
 
 
 def _fields(value: object) -> Mapping[str, Any]:
-    """Of a JSON object; none of anything else."""
     return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
 
 
 def context_of(text: Mapping[str, Any]) -> int:
-    """The tokens that the model was built for; 0 where the config does not tell."""
+    """Return the context that the model was built for; 0 if the config does not state it."""
     return next(filter(None, (tokens_in(text.get(key)) for key in CONTEXT_KEYS)), 0)
 
 
-def tokens_in(stated: object) -> int:
-    """The number of tokens in a field; 0 where it holds none, or says that there is no limit."""
-    is_limit = isinstance(stated, int | float) and 0 < stated < NO_LIMIT_TOKENS
-    return int(cast("float", stated)) if is_limit else 0
+def tokens_in(value: object) -> int:
+    """Return a field's number of tokens; 0 if it has none or means no limit."""
+    is_limit = isinstance(value, int | float) and 0 < value < NO_LIMIT_TOKENS
+    return int(cast("float", value)) if is_limit else 0
 
 
 def head_dim_of(text: Mapping[str, Any]) -> int:
-    """Values of one head's keys."""
+    """Return the number of values of one head's key."""
     return int(text.get("head_dim") or int(text["hidden_size"]) // int(text["num_attention_heads"]))
 
 
 def _attending_layers(text: Mapping[str, Any]) -> int:
-    """Layers with a sliding window or a state keep a bounded amount; they are left out."""
+    """Count the layers that keep every token, without those with a sliding window or a state."""
     layers = int(text["num_hidden_layers"])
     if kinds := text.get("layer_types"):
         return sum(kind == "full_attention" for kind in kinds)
@@ -128,8 +127,10 @@ def _attending_layers(text: Mapping[str, Any]) -> int:
 
 
 def _recurrent_bytes(text: Mapping[str, Any]) -> int:
-    """Of gated delta nets (Qwen3.5, Qwen3-Next): a state in float32 and the last inputs of a
-    convolution, in every layer that does not attend (mlx_lm/models/qwen3_5.py, gated_delta.py).
+    """Return the state bytes of gated delta nets (Qwen3.5, Qwen3-Next).
+
+    Each layer without attention has a state in float32 and the last inputs of a convolution
+    (mlx_lm/models/qwen3_5.py, gated_delta.py).
     """
     if not (value_heads := int(text.get("linear_num_value_heads") or 0)):
         return 0
@@ -141,7 +142,7 @@ def _recurrent_bytes(text: Mapping[str, Any]) -> int:
 
 
 def _window_token_bytes(text: Mapping[str, Any]) -> int:
-    """Of one token in the layers with a sliding window."""
+    """Return the bytes of one token in all layers with a sliding window."""
     kinds = text.get("layer_types")
     if not text.get("sliding_window") or not (kinds or text.get("sliding_window_pattern")):
         return 0

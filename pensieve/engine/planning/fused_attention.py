@@ -1,46 +1,48 @@
-"""Which heads MLX's fused attention takes on which device. What it does not take keeps its scores
-in memory. No MLX.
+"""Which heads MLX's fused attention supports on each device; others keep their scores in memory.
 
-Metal's rows are what `has_fused_kernel` and `use_fallback` say in MLX's source
-(mlx/backend/metal/scaled_dot_product_attention.cpp), with the rule for 256 as found in the code of
-the macOS wheels of 0.32.4 (2026-11-30). On CUDA cuDNN's kernels should take more heads than are
-listed; with 96 scores were seen in memory all the same (H200, 0.32.4), so only what was seen fused
-counts. MLX can be made to fuse 192 and 256 on M1 to M4 (`force_fused`), which is slower; nothing
-here asks for it, since a plan leaves room for the scores of 256 tokens. tests/engine/planning/test_fused_attention.py
-fails when another MLX is installed: read it again.
+Used by memory_plan.py. No MLX. Metal's rows are what `has_fused_kernel` and `use_fallback` state in
+MLX's source (mlx/backend/metal/scaled_dot_product_attention.cpp), with the rule for 256 as found in
+the code of the macOS wheels of 0.32.4 (2026-11-30). On CUDA, cuDNN's kernels should support more
+heads than are listed; with 96, scores were seen in memory all the same (H200, 0.32.4), so only what
+was seen fused counts. MLX can be made to fuse 192 and 256 on M1 to M4 (`force_fused`), which is
+slower and not used here, since a plan reserves the scores of 256 tokens.
+tests/engine/planning/test_fused_attention.py fails when another MLX is installed: read its source
+again.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-# M1 to M4; M5 and later with macOS 26.2 or later, whose kernels MLX calls NAX; NVIDIA; a processor.
+# M1 to M4; M5 and later with macOS 26.2 or later, whose kernels MLX calls NAX; NVIDIA; CPU.
 Backend = Literal["metal", "metal_nax", "cuda", "cpu"]
 
 READ_FROM_MLX = "0.32.4"
-# MLX's prefill kernels take more query tokens than this; up to it its decode kernels do.
+# MLX's prefill kernels take more query tokens than this, its decode kernels up to this many.
 MAX_DECODE_TOKENS = 8
 _ANY = MAX_DECODE_TOKENS + 1
 
 
 @dataclass(frozen=True, slots=True)
 class FusedHeads:
-    """The heads that a device's kernels take. Kernels that want as many query tokens as there are
-    keys are not counted: only the first chunk of a prompt has that.
+    """The heads that a device's kernels support.
+
+    Kernels that need as many query tokens as keys are not counted: only the first chunk of a prompt
+    has that.
     """
 
     # By head dim: the query tokens from which a prefill chunk is fused.
     prefill: Mapping[int, int]
     decode: frozenset[int]
-    # Of one score where it is not fused.
+    # Bytes of one score if attention is not fused.
     score_bytes: int
 
 
-# Bytes a score: in MLX's composed attention the mask and the softmax work in place, so that one
-# array of the computed precision is held: measured with `mx.get_peak_memory` at 2.1 bytes a score
-# in bfloat16 and 4.2 in float32 (MLX 0.32.4, x86-64, 2026-11-30), and reported as 2.0 on Metal
-# (jundot/omlx#2025, ml-explore/mlx#4505). CUDA's figure is measured: 18 GB for 2048 tokens behind
-# 14 000 with 32 heads (H200, 2026-11-22).
+# Bytes per score: in MLX's composed attention the mask and the softmax work in place, so that one
+# array of the computed precision is allocated: measured with `mx.get_peak_memory` at 2.1 bytes per
+# score in bfloat16 and 4.2 in float32 (MLX 0.32.4, x86-64, 2026-11-30), and reported as 2.0 on
+# Metal (jundot/omlx#2025, ml-explore/mlx#4505). CUDA's number is measured: 18 GB for 2048 tokens
+# after 14 000 with 32 heads (H200, 2026-11-22).
 FUSED: Mapping[Backend, FusedHeads] = {
     "metal": FusedHeads(
         {64: _ANY, 72: _ANY, 80: _ANY, 96: _ANY, 128: _ANY}, frozenset({64, 96, 128, 256}), 2
@@ -56,7 +58,7 @@ FUSED: Mapping[Backend, FusedHeads] = {
 
 
 def is_fused(backend: Backend, head_dim: int, tokens: int) -> bool:
-    """Whether attention of so many query tokens keeps its scores out of memory."""
+    """Whether attention of this many query tokens keeps its scores out of memory."""
     heads = FUSED[backend]
     if tokens <= MAX_DECODE_TOKENS:
         return head_dim in heads.decode
@@ -64,11 +66,10 @@ def is_fused(backend: Backend, head_dim: int, tokens: int) -> bool:
 
 
 def pair_bytes(backend: Backend, head_dim: int, query_heads: int) -> int:
-    """What the scores of a query token with one token that it looks at take in a prefill chunk of
-    any size; 0 where it is always fused.
+    """Return the score bytes of one query token and one key in a prefill chunk; 0 if always fused.
 
-    A prompt's last chunk, and one that ends at a checkpoint, are as short as they happen to be:
-    heads that are fused in long chunks only count as not fused. A byte is the causal mask's.
+    A prompt's last chunk and one that ends at a checkpoint may be short: heads that are fused in
+    long chunks only count as not fused. One byte is the causal mask's.
     """
     if not query_heads or is_fused(backend, head_dim, _ANY):
         return 0

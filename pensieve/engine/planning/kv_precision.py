@@ -1,23 +1,24 @@
-"""How precisely keys and values are stored, and what that costs. Plain values, no MLX."""
+"""The precision of stored keys and values, and its cost. Plain values, no MLX."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class KVPrecision:
-    """bits None: as computed; 8 or 4: affine groups of `group_size` values.
+    """How keys and values are stored."""
 
-    is_rotated: a Hadamard rotation of each head spreads outliers before quantizing; at 4 bits it more than halves the
-    divergence from full precision (engine.md §3). can_multiply: the device has the quantized product.
-    """
-
-    bits: int | None = None
-    group_size: int = 32
+    bits: int | None = None  # None: as computed; 8 or 4: in affine groups
+    group_size: int = 32  # values per group
+    # A Hadamard rotation of each head spreads outliers before quantizing; at 4 bits it more than
+    # halves the divergence from full precision.
     is_rotated: bool = False
-    can_multiply: bool = False
+    can_multiply: bool = False  # the device has the quantized product
 
     def bytes_per_value(self, computed_bytes: int) -> float:
-        """Bytes of one stored value: a group has a scale and a bias in the precision that it was computed in."""
+        """Return the bytes of one stored value.
+
+        A group has a scale and a bias in the computed precision.
+        """
         if self.bits is None:
             return computed_bytes
         return self.bits / 8 + 2 * computed_bytes / self.group_size

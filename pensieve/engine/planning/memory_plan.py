@@ -1,9 +1,9 @@
-"""What memory there is for KV caches, what a sequence costs, and what follows for the context.
-Plain arithmetic, no MLX.
+"""Plans memory: KV precision, KV budget and the promised context of a model on a device.
 
-`plan` is the one place where a model's figures and a machine's become a promise: the engine feeds
-it what it measures of a loaded model (engine/model/memory.py), the front end what a config says (models/catalog/memory_fit.py).
-At the promised context, alone, all parts of a plan together stay within its limit.
+`plan` is the only function that turns facts of a model and a machine into a promise: the engine
+passes what it measures of a loaded model (engine/model/memory.py), the front end what a config
+states (models/catalog/memory_fit.py). One sequence of the promised context, alone, stays within the
+limit. Plain arithmetic, no MLX.
 """
 
 from bisect import bisect_left
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pensieve.engine.planning.fused_attention import Backend, pair_bytes
 from pensieve.engine.planning.kv_precision import FULL, KVPrecision
 
-# The smallest step in which KV caches grow; beyond eight of them, they grow by an eighth.
+# The smallest step in which KV caches grow; from eight steps on, they grow by an eighth.
 GROWTH_TOKENS = 256
 GROWTH_SHARE = 8
 MAX_GROWN_TOKENS = 1 << 24
@@ -21,37 +21,33 @@ MAX_GROWN_TOKENS = 1 << 24
 GB = 10**9
 # Python, MLX and its kernels, the front end; measured together on Linux at 0.35 GB (2026-11-22).
 PROCESS_BYTES = 600 * 10**6
-# A prefill chunk's activations: 2048 tokens of a 27B model's widest layer are 0.14 GB, and a few
-# arrays are alive at a time.
+# Activations of a prefill chunk: 2048 tokens of a 27B model's widest layer are 0.14 GB, and a few
+# arrays exist at a time.
 ACTIVATIONS_BYTES = 500 * 10**6
-# The longest prefill chunk (engine/worker/build.py), which sliding windows hold beside themselves.
+# The longest prefill chunk (engine/worker/build.py), which sliding windows hold in addition.
 MAX_CHUNK_TOKENS = 2048
-# At the end of the promised context a prefill chunk has at least so many tokens; the same room
-# holds larger ones before.
+# A prefill chunk at the end of the promised context has at least this many tokens; the same memory
+# allows larger chunks earlier.
 SCORES_CHUNK_TOKENS = 256
-# Copies of what cannot be cut back that a sequence keeps besides its own (engine/model/kv_state.py).
+# Copies of untrimmable layers that a sequence keeps (engine/model/kv_state.py).
 MAX_CHECKPOINTS = 3
-# Where full precision holds so much, halving the bytes gains an agent nothing: Claude Code begins
-# with 12 000 to 14 000 tokens (2.1.330, 2026-11), and a task adds twice that and more before it
+# If full precision holds so much, halving the bytes gains an agent nothing: Claude Code begins with
+# 12 000 to 14 000 tokens (2.1.330, 2026-11), and a task adds twice that and more before it
 # compacts.
 AMPLE_CONTEXT_TOKENS = 49_152
 
 
 @dataclass(frozen=True, slots=True)
 class KVBudget:
-    """kv_bytes: for all KV caches together, at work and at rest. A sequence costs `sequence_bytes`
-    and its tokens.
-
-    most_tokens: the longest that a sequence may become; None: as long as fits.
-    """
+    """The memory of all KV caches together, of running requests and cached prefixes."""
 
     kv_bytes: int
     bytes_per_token: int
-    sequence_bytes: int = 0
-    most_tokens: int | None = None
+    sequence_bytes: int = 0  # of one sequence, whatever its length
+    max_tokens: int | None = None  # of one sequence; None: as many as fit
 
     def sequence(self, tokens: int) -> int:
-        """Bytes of one sequence's caches with so many tokens, the room for growth included."""
+        """Return the bytes of one sequence's caches, unused capacity included."""
         if not tokens:
             return 0
         grown = grown_tokens(tokens, self.context_tokens)
@@ -59,20 +55,19 @@ class KVBudget:
 
     @property
     def context_tokens(self) -> int:
-        """The longest sequence that fits when it is alone."""
-        room = self.kv_bytes - self.sequence_bytes
-        fitting = max(0, room // max(1, self.bytes_per_token) // GROWTH_TOKENS * GROWTH_TOKENS)
-        return fitting if self.most_tokens is None else min(fitting, self.most_tokens)
+        """The longest sequence that fits when it runs alone."""
+        free = self.kv_bytes - self.sequence_bytes
+        fitting = max(0, free // max(1, self.bytes_per_token) // GROWTH_TOKENS * GROWTH_TOKENS)
+        return fitting if self.max_tokens is None else min(fitting, self.max_tokens)
 
 
-def grown_tokens(tokens: int, most_tokens: int) -> int:
-    """The tokens that arrays have room for when they hold `tokens`, whatever they held before: one
-    of a few fixed sizes.
+def grown_tokens(tokens: int, max_tokens: int) -> int:
+    """Return the capacity of arrays that hold `tokens` tokens: one of a few fixed sizes.
 
-    most_tokens: beyond it no sequence grows, so that no room is made there.
+    It does not depend on earlier lengths, and does not exceed `max_tokens`, the sequence's limit.
     """
     size = _SIZES[min(bisect_left(_SIZES, tokens), len(_SIZES) - 1)]
-    return max(_whole_steps(tokens), min(size, _whole_steps(most_tokens)))
+    return max(_whole_steps(tokens), min(size, _whole_steps(max_tokens)))
 
 
 def _whole_steps(tokens: int) -> int:
@@ -92,7 +87,7 @@ _SIZES = tuple(_sizes())
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What a plan needs to know of a model."""
+    """What a plan needs of a model."""
 
     weights_bytes: int  # in memory
     context_tokens: int  # that the model was built for
@@ -107,18 +102,16 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class DeviceLimits:
-    """Where a model is to run. limit_bytes: for weights, KV caches and everything else together."""
+    """The device that a model runs on."""
 
-    limit_bytes: int
+    limit_bytes: int  # for weights, KV caches and everything else together
     backend: Backend
     computed_bytes: int = 2  # of one value that is not quantized
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """The promise for one model in one place. All fields in bytes stand beside each other;
-    `total_bytes` is their sum.
-    """
+    """The promise for one model on one device; the parts in bytes add up to `total_bytes`."""
 
     limit_bytes: int
     weights_bytes: int
@@ -127,64 +120,65 @@ class MemoryPlan:
     budget: KVBudget
     windows_bytes: int  # one prefill chunk in layers with a window
     scores_bytes: int  # attention scores of one prefill chunk
-    pair_bytes: int  # of which: one token with one that it looks at
-    copies_bytes: int  # one layer twice while it grows, and once more where it is dequantized
+    pair_bytes: int  # attention scores of one query token and one key
+    copies_bytes: int  # one layer again while it grows, and once more if it is dequantized
 
     @property
     def context_tokens(self) -> int:
-        """The longest prompt and answer together that always fit when they are alone."""
+        """The longest prompt and answer together that always fit when they run alone."""
         return self.budget.context_tokens
 
     @property
     def total_bytes(self) -> int:
-        """Everything, while one sequence ends the promised context."""
+        """Everything, at the end of the promised context."""
         fixed = self.weights_bytes + PROCESS_BYTES + ACTIVATIONS_BYTES
         caches = self.budget.sequence(self.context_tokens)
         return fixed + caches + self.windows_bytes + self.scores_bytes + self.copies_bytes
 
 
-def plan(facts: ModelFacts, place: DeviceLimits, kv_bits: int | None = None) -> MemoryPlan:
-    """What was asked for; else the most precise KV cache that holds enough context. kv_bits: 16 is
-    full precision.
+def plan(facts: ModelFacts, device: DeviceLimits, kv_bits: int | None = None) -> MemoryPlan:
+    """Plan with `kv_bits` if given, else with the most precise KV cache that holds enough context.
+
+    16 bits are full precision.
     """
-    at_full = plan_at(facts, place, FULL)
-    by_bits = {one.bits or 16: one for one in choices(facts)}
+    at_full = plan_at(facts, device, FULL)
+    by_bits = {precision.bits or 16: precision for precision in choices(facts)}
     if kv_bits == 16:
         return replace(at_full, reason="full precision, as asked for")
     if obstacle := _obstacle(facts):
         return replace(at_full, reason=f"full precision: {obstacle}")
     if kv_bits is not None:
-        return plan_at(facts, place, by_bits[kv_bits], f"{kv_bits}-bit, as asked for")
-    if place.backend == "cpu":
+        return plan_at(facts, device, by_bits[kv_bits], f"{kv_bits}-bit, as asked for")
+    if device.backend == "cpu":
         return replace(at_full, reason="full precision, the fastest on a processor")
-    held = f"{at_full.context_tokens:,} tokens"
+    context = f"{at_full.context_tokens:,} tokens"
     if at_full.context_tokens >= min(AMPLE_CONTEXT_TOKENS, facts.context_tokens):
-        return replace(at_full, reason=f"full precision holds {held}")
-    return plan_at(facts, place, by_bits[8], f"8-bit: full precision would hold {held} only")
+        return replace(at_full, reason=f"full precision holds {context}")
+    return plan_at(facts, device, by_bits[8], f"8-bit: full precision would hold {context} only")
 
 
 def plan_at(
-    facts: ModelFacts, place: DeviceLimits, precision: KVPrecision, reason: str = ""
+    facts: ModelFacts, device: DeviceLimits, precision: KVPrecision, reason: str = ""
 ) -> MemoryPlan:
-    """The plan with KV caches in this precision."""
-    chosen = replace(precision, can_multiply=precision.bits is not None and _is_metal(place))
-    pair = pair_bytes(place.backend, facts.head_dim, facts.query_heads)
-    token = int(facts.token_values * chosen.bytes_per_value(place.computed_bytes))
-    copied = _copied_bytes(facts, place, chosen)
+    """Plan with KV caches in this precision."""
+    chosen = replace(precision, can_multiply=precision.bits is not None and _is_metal(device))
+    pair = pair_bytes(device.backend, facts.head_dim, facts.query_heads)
+    token = int(facts.token_values * chosen.bytes_per_value(device.computed_bytes))
+    copied = _copied_bytes(facts, device, chosen)
     sequence_bytes = facts.state_bytes * (1 + MAX_CHECKPOINTS)
     windows_bytes = facts.window_token_bytes * MAX_CHUNK_TOKENS
     fixed = facts.weights_bytes + PROCESS_BYTES + ACTIVATIONS_BYTES + windows_bytes
-    room = place.limit_bytes - fixed
-    # Tokens cost their keys and values, and what is made of all of them for a while.
+    free = device.limit_bytes - fixed
+    # A token costs its keys and values and the temporary arrays that grow with the context.
     cost = token + copied + SCORES_CHUNK_TOKENS * pair
-    fitting = max(0, room - sequence_bytes) // max(1, cost) // GROWTH_TOKENS * GROWTH_TOKENS
+    fitting = max(0, free - sequence_bytes) // max(1, cost) // GROWTH_TOKENS * GROWTH_TOKENS
     tokens = min(fitting, _whole_steps(facts.context_tokens))
     scores_bytes, copies_bytes = tokens * SCORES_CHUNK_TOKENS * pair, tokens * copied
-    kv_bytes = max(0, room - scores_bytes - copies_bytes)
-    most_tokens = min(tokens, facts.context_tokens)
-    budget = KVBudget(kv_bytes, token, sequence_bytes, most_tokens)
+    kv_bytes = max(0, free - scores_bytes - copies_bytes)
+    max_tokens = min(tokens, facts.context_tokens)
+    budget = KVBudget(kv_bytes, token, sequence_bytes, max_tokens)
     return MemoryPlan(
-        place.limit_bytes,
+        device.limit_bytes,
         facts.weights_bytes,
         chosen,
         reason,
@@ -196,27 +190,28 @@ def plan_at(
     )
 
 
-def needed_bytes(facts: ModelFacts, place: DeviceLimits, precision: KVPrecision) -> int:
-    """What the model takes in all with a context to work in."""
+def needed_bytes(facts: ModelFacts, device: DeviceLimits, precision: KVPrecision) -> int:
+    """Return the bytes that the model needs in all for a useful context."""
     tokens = min(AMPLE_CONTEXT_TOKENS, facts.context_tokens)
-    roomy = replace(place, limit_bytes=1 << 62)
-    return plan_at(replace(facts, context_tokens=tokens), roomy, precision).total_bytes
+    unlimited = replace(device, limit_bytes=1 << 62)
+    return plan_at(replace(facts, context_tokens=tokens), unlimited, precision).total_bytes
 
 
-def _copied_bytes(facts: ModelFacts, place: DeviceLimits, precision: KVPrecision) -> int:
-    """What one token of a layer costs beside its keys and values: they are copied when the layer
-    grows, dequantized when it is read.
+def _copied_bytes(facts: ModelFacts, device: DeviceLimits, precision: KVPrecision) -> int:
+    """Return the temporary bytes of one token in a layer.
+
+    A layer is copied when it grows, and dequantized when it is read.
     """
-    grown = int(facts.layer_values * precision.bytes_per_value(place.computed_bytes))
-    return grown + (facts.layer_values * place.computed_bytes if precision.bits else 0)
+    grown = int(facts.layer_values * precision.bytes_per_value(device.computed_bytes))
+    return grown + (facts.layer_values * device.computed_bytes if precision.bits else 0)
 
 
-def _is_metal(place: DeviceLimits) -> bool:
-    return place.backend in {"metal", "metal_nax"}
+def _is_metal(device: DeviceLimits) -> bool:
+    return device.backend in {"metal", "metal_nax"}
 
 
 def _obstacle(facts: ModelFacts) -> str | None:
-    """Why this model's caches cannot be quantized, if they cannot."""
+    """Return why this model's caches cannot be quantized; None if they can."""
     if not facts.is_quantizable:
         return "this model keeps caches of its own kind"
     if group_size_for(facts.head_dim) is None:
@@ -225,17 +220,20 @@ def _obstacle(facts: ModelFacts) -> str | None:
 
 
 def choices(facts: ModelFacts) -> tuple[KVPrecision, ...]:
-    """How precisely this model's KV caches can be kept, from the most precise to the smallest."""
+    """Return the supported precisions of this model's KV caches, the most precise first."""
     return (FULL,) if _obstacle(facts) else precisions(facts.head_dim)
 
 
 def group_size_for(head_dim: int) -> int | None:
-    """The largest group of MLX's quantization that fits a head: Phi-3's 96 takes 32 only, Phi-2's 80 takes none."""
+    """Return MLX's largest quantization group that divides a head; None if none does.
+
+    Phi-3's heads of 96 allow only 32, Phi-2's of 80 none.
+    """
     return next((group for group in (64, 32) if head_dim and head_dim % group == 0), None)
 
 
 def precisions(head_dim: int) -> tuple[KVPrecision, ...]:
-    """What a head can be kept in, from the most precise to the smallest."""
+    """Return the supported precisions of heads of this size, the most precise first."""
     group_size = group_size_for(head_dim)
     if group_size is None:
         return (FULL,)

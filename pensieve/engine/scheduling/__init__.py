@@ -1,1 +1,1 @@
-"""Which request runs next and which prefixes stay cached. Pure: no MLX, no clock, no file."""
+"""Which request runs next and which prefixes stay cached. Pure: no MLX, clock or file."""

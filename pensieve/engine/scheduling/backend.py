@@ -1,4 +1,7 @@
-"""What the scheduler needs of a batch, and what it says about what it does. Values and protocols; no MLX."""
+"""What the scheduler needs of a batch and of the disk tier: protocols and values.
+
+Implemented in engine/model/. No MLX.
+"""
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -10,7 +13,7 @@ from pensieve.engine.scheduling.prefix_cache import Hit, KVState
 
 @dataclass(frozen=True, slots=True)
 class ReleasedSequence:
-    """A sequence that left the batch: its tokens, and the KV caches that hold exactly those."""
+    """A sequence that left the batch. `state` holds exactly `tokens`."""
 
     tokens: Sequence[int]
     state: KVState
@@ -18,26 +21,22 @@ class ReleasedSequence:
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """`token_id` was sampled for `key`. With the last one, `finish` says why and `rest` hands the sequence over."""
-
     key: int
     token_id: int
-    finish: FinishReason | None = None
-    rest: ReleasedSequence | None = None
+    finish: FinishReason | None = None  # set with the last token
+    released: ReleasedSequence | None = None  # with the last token, for the prefix cache
 
 
 @dataclass(frozen=True, slots=True)
 class PrefillProgress:
-    """So many of `key`'s prompt tokens are in the KV cache; `is_done` when decoding begins."""
-
     key: int
-    prompt_tokens: int
-    is_done: bool = False
+    prompt_tokens: int  # in the KV cache by now
+    is_done: bool = False  # decoding begins
 
 
 @dataclass(frozen=True, slots=True)
 class SequenceFailed:
-    """`key` cannot go on, through no fault of the others; it is still to be removed."""
+    """One sequence failed and the others are intact. The scheduler still has to remove it."""
 
     key: int
     error: Exception
@@ -46,7 +45,8 @@ class SequenceFailed:
 Outcome = Sampled | PrefillProgress | SequenceFailed
 
 
-# What is on disk comes a part at a step, or a pause (restore_throttle.py); it returns what all parts make up.
+# Restores a prefix from disk. Each `next` reads one part, or pauses (restore_throttle.py); the
+# return value is the whole prefix.
 RestoreSteps = Generator[None, None, Hit | None]
 
 
@@ -54,33 +54,34 @@ class Backend(Protocol):
     """A batch of sequences that decodes together (engine/model/batch.py)."""
 
     def insert(self, key: int, generation: Generation, hit: Hit | None) -> None:
-        """Take one more sequence in, which goes on from the KV caches of `hit`."""
+        """Add a sequence that continues from the KV caches of `hit`."""
         ...
 
     def remove(self, key: int) -> ReleasedSequence | None:
-        """Take a sequence out, in whatever state it is; None where it has not got anywhere."""
+        """Remove a sequence in any state; return None if nothing of it is cached yet."""
         ...
 
     def fork(self, key: int, tokens: int) -> Hit | None:
-        """A copy of a sequence's KV caches for at most its first `tokens`; it goes on undisturbed."""
+        """Copy the KV caches of at most the first `tokens` of a running sequence."""
         ...
 
     def step(self) -> list[Outcome]:
-        """Decode a token for all, and process at most one chunk of a prompt. Any exception makes the backend unusable."""
+        """Decode one token for all sequences and process at most one chunk of a prompt.
+
+        The backend is unusable after any exception.
+        """
         ...
 
-    def close(self) -> None:
-        """Give everything back."""
-        ...
+    def close(self) -> None: ...
 
 
 class DiskTier(Protocol):
     """KV caches on disk (engine/model/disk_prefix_cache.py)."""
 
     def match(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> int:
-        """How many first tokens of a sequence with these block hashes could be restored, at least one short of all."""
+        """Return how many first tokens could be restored, at most all but one."""
         ...
 
     def restore(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> RestoreSteps:
-        """Read the longest prefix back that can be had whole; None in the end where there is none after all."""
+        """Read back the longest complete prefix; return None if its files turn out unusable."""
         ...

@@ -1,7 +1,6 @@
-"""The generations that wait, and who of them is next. Pure.
+"""Order of waiting requests: by priority, then by arrival. Pure.
 
-By priority, then by arrival; but a short prompt goes ahead of one that is much longer, also of one that is being
-processed, a bounded number of times.
+A short prompt may overtake a much longer one, also one in prefill, a bounded number of times.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from pensieve.engine.generation import PRIORITIES, Generation
 
-# One that has so much left to process can be overtaken by one with a quarter of it.
+# A prompt with this many uncached tokens can be overtaken by one with a quarter of them.
 LONG_PROMPT_TOKENS = 1024
 BYPASS_RATIO = 4
 MAX_BYPASSES = 4
@@ -17,53 +16,45 @@ MAX_BYPASSES = 4
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """max_batch: sequences that run together. max_waiting: in the line behind them."""
-
-    max_batch: int = 8
+    max_batch: int = 8  # sequences that run together
     max_waiting: int = 64
     vocabulary_size: int = 2**31  # every token id is below it
 
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """A generation from submit to finish.
-
-    cached_tokens: how many of its tokens the KV cache held when it was last looked at. overtaken: how often a shorter
-    one went first. has_run: it was let in before. is_suspect: it runs alone, since a step or a
-    worker failed with it and it has not proved itself since.
-    """
+    """A generation from submit to finish."""
 
     key: int
-    order: int
+    order: int  # of arrival
     generation: Generation
-    cached_tokens: int = 0
+    cached_tokens: int = 0  # when the caches were last checked
     sampled: list[int] = field(default_factory=list[int])
     times_bypassed: int = 0
-    has_run: bool = False
+    has_run: bool = False  # admitted before
+    # Runs alone: a step or a worker failed with it, and it has sampled no token since.
     is_suspect: bool = False
 
     @property
     def tokens(self) -> tuple[int, ...]:
-        """The prompt and what was sampled: what the KV cache is to hold."""
+        """Return the prompt and the sampled tokens: what the KV cache is to hold."""
         return (*self.generation.prompt_tokens, *self.sampled)
 
     @property
     def length(self) -> int:
-        """How many tokens that is."""
         return len(self.generation.prompt_tokens) + len(self.sampled)
 
     @property
     def uncached_tokens(self) -> int:
-        """How many of them are still to be processed."""
         return self.length - self.cached_tokens
 
     @property
     def rank(self) -> tuple[int, int]:
-        """Smaller goes first."""
+        # Smaller runs first.
         return PRIORITIES.index(self.generation.priority), self.order
 
     def continuation(self) -> Generation:
-        """What is left to generate, with everything sampled so far as part of the prompt."""
+        """Return the remaining generation, with the sampled tokens as part of the prompt."""
         if not self.sampled:
             return self.generation
         return replace(
@@ -75,15 +66,14 @@ class Request:
 
 
 def select_next(waiting: Iterable[Request]) -> Request | None:
-    """Who is admitted next."""
-    ordered = sorted(waiting, key=lambda live: live.rank)
+    ordered = sorted(waiting, key=lambda request: request.rank)
     if not ordered:
         return None
     return next((other for other in ordered[1:] if may_preempt(other, ordered[0])), ordered[0])
 
 
 def may_preempt(other: Request, first: Request) -> bool:
-    """Whether `other` goes ahead of `first`, which has waited longer or is being processed."""
+    """Whether `other` may run before `first`, which arrived earlier or is in prefill."""
     if other.rank[0] != first.rank[0]:
         return other.rank[0] < first.rank[0]
     return (
@@ -94,7 +84,6 @@ def may_preempt(other: Request, first: Request) -> bool:
 
 
 def common_prefix_length(left: Sequence[int], right: Sequence[int]) -> int:
-    """How many first tokens are equal."""
     low, high = 0, min(len(left), len(right)) + 1  # the first difference lies in [low, high)
     while high - low > 1:
         middle = (low + high) // 2

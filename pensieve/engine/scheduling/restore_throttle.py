@@ -1,4 +1,7 @@
-"""What comes back from disk takes turns with whoever decodes, as prompts that are processed do. Pure but for the clock handed in."""
+"""Spreads restores from disk between decode steps, as prefill chunks are spread.
+
+Used by the scheduler in place of the disk tier. Pure except for the clock passed in.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -10,44 +13,39 @@ from pensieve.engine.scheduling.prefill_chunks import ChunkSizer
 
 
 class ThrottledDiskTier:
-    """An archive whose readings wait, a step at a time, for as long as decoding has its share coming."""
+    """Disk tier whose restore steps pause while decoding is owed time."""
 
     def __init__(
         self,
-        archive: DiskTier,
-        chunks: ChunkSizer,
-        announce: Announce = announce_nothing,
+        disk_tier: DiskTier,
+        chunks: ChunkSizer,  # the batch's own: it measures what decoding is owed
+        announce: Announce = announce_nothing,  # called before each part is read
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """chunks: the batch's own, which knows what decoding is owed. announce: called before each
-        part is read.
-        """
-        self._archive = archive
+        self._disk_tier = disk_tier
         self._chunks = chunks
         self._announce = announce
         self._clock = clock
 
     def match(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> int:
-        """As the archive says."""
-        return self._archive.match(hashes, tokens)
+        return self._disk_tier.match(hashes, tokens)
 
     def restore(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> RestoreSteps:
-        """As the archive does, with pauses."""
-        with closing(self._archive.restore(hashes, tokens)) as reading:
+        with closing(self._disk_tier.restore(hashes, tokens)) as steps:
             while True:
-                yield from self._turns_of_decoding()
+                yield from self._pause_for_decoding()
                 self._announce("reading a stored prefix back", READ_BACK_S)
                 began_s = self._clock()
                 try:
-                    next(reading)
+                    next(steps)
                 except StopIteration as read:
                     return read.value
                 finally:
                     self._chunks.note_other(self._clock() - began_s)
                 yield
 
-    def _turns_of_decoding(self) -> RestoreSteps:
-        """Nobody decodes where, since the last turn, none of what is owed was paid."""
+    def _pause_for_decoding(self) -> RestoreSteps:
+        # An unchanged debt means that nothing decodes: waiting would never end.
         before_s = self._chunks.decode_debt_s + 1
         while 0 < self._chunks.decode_debt_s < before_s:
             before_s = self._chunks.decode_debt_s

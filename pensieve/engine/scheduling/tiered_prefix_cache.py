@@ -1,4 +1,7 @@
-"""What is kept of sequences gone by, in memory (prefix_cache.py) and on disk (engine/model/disk_prefix_cache.py): who asks need not know where. Pure."""
+"""Prefix cache with a memory tier and an optional disk tier; the scheduler uses it. Pure.
+
+The tiers are prefix_cache.py and engine/model/disk_prefix_cache.py.
+"""
 
 from collections.abc import Sequence
 
@@ -6,45 +9,51 @@ from pensieve.engine.scheduling.backend import DiskTier, ReleasedSequence, Resto
 from pensieve.engine.scheduling.prefix_cache import BLOCK_TOKENS, Hit, PrefixCache
 from pensieve.engine.scheduling.request_queue import Request, common_prefix_length
 
-# Side requests shorter than this are processed again sooner than they are worth keeping.
+# Shorter side requests are cheaper to process again than to keep.
 _MIN_SIDE_TOKENS = 1024
 
 
-def waits_for(live: Request, worker: Request | None) -> bool:
-    """The prompt in work holds more of this one's prefix than is kept anywhere: it is copied when that is done."""
-    if worker is None:
+def waits_for(request: Request, prefilling: Request | None) -> bool:
+    """Whether the prompt in prefill will give `request` a longer prefix than any cache has now."""
+    if prefilling is None:
         return False
-    shared = common_prefix_length(live.generation.prompt_tokens, worker.generation.prompt_tokens)
-    return shared >= live.cached_tokens + BLOCK_TOKENS
+    prompt_tokens = request.generation.prompt_tokens
+    shared = common_prefix_length(prompt_tokens, prefilling.generation.prompt_tokens)
+    return shared >= request.cached_tokens + BLOCK_TOKENS
 
 
 class TieredPrefixCache:
-    """Finds, takes and keeps. `archive` fills itself from what is in memory."""
+    """Inserts into memory only: the disk tier copies from there by itself."""
 
-    def __init__(self, in_memory: PrefixCache, archive: DiskTier | None) -> None:
-        self._in_memory = in_memory
-        self._archive = archive
+    def __init__(self, memory_tier: PrefixCache, disk_tier: DiskTier | None) -> None:
+        self._memory_tier = memory_tier
+        self._disk_tier = disk_tier
 
     def match(self, tokens: Sequence[int]) -> int:
-        """How many first tokens there are."""
-        return max(self._in_memory.match(tokens), self._on_disk(tokens))
+        """Return how many first tokens `acquire` would give."""
+        return max(self._memory_tier.match(tokens), self._match_on_disk(tokens))
 
     def acquire(self, tokens: Sequence[int]) -> Hit | RestoreSteps | None:
-        """The longest prefix there is; where the disk has more of it, what reads it back."""
-        if self._archive and self._on_disk(tokens) >= self._in_memory.match(tokens) + BLOCK_TOKENS:
-            return self._archive.restore(self._in_memory.hashes(tokens), tokens)
-        return self._in_memory.acquire(tokens)
+        """Take the longest prefix; return steps to run first if disk has more of it than memory."""
+        if (
+            self._disk_tier
+            and self._match_on_disk(tokens) >= self._memory_tier.match(tokens) + BLOCK_TOKENS
+        ):
+            return self._disk_tier.restore(self._memory_tier.hashes(tokens), tokens)
+        return self._memory_tier.acquire(tokens)
 
-    def insert(self, live: Request, rest: ReleasedSequence) -> None:
-        """Keep what is left of a generation, where it is worth it."""
-        asked = live.generation
-        is_side = asked.priority in {"side", "batch"}
-        if is_side and len(rest.tokens) < _MIN_SIDE_TOKENS:
+    def insert(self, request: Request, released: ReleasedSequence) -> None:
+        """Cache what a request leaves, unless that is cheaper to process again."""
+        generation = request.generation
+        is_side = generation.priority in {"side", "batch"}
+        if is_side and len(released.tokens) < _MIN_SIDE_TOKENS:
             return
-        pinned = min(asked.pinned_tokens, len(rest.tokens))
-        self._in_memory.insert(rest.tokens, rest.state, pinned_tokens=pinned, is_side=is_side)
+        pinned = min(generation.pinned_tokens, len(released.tokens))
+        self._memory_tier.insert(
+            released.tokens, released.state, pinned_tokens=pinned, is_side=is_side
+        )
 
-    def _on_disk(self, tokens: Sequence[int]) -> int:
-        if self._archive is None:
+    def _match_on_disk(self, tokens: Sequence[int]) -> int:
+        if self._disk_tier is None:
             return 0
-        return self._archive.match(self._in_memory.hashes(tokens), tokens)
+        return self._disk_tier.match(self._memory_tier.hashes(tokens), tokens)

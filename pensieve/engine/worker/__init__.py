@@ -1,1 +1,1 @@
-"""The worker process: build the engine, run the main loop, give memory back."""
+"""The worker process: build the engine, run the main loop, release memory."""

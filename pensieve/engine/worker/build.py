@@ -1,5 +1,8 @@
 # pyright: basic
-"""The one place where a worker is put together: weights, memory plan, caches, scheduler, archive. Loads MLX."""
+"""Builds a worker's engine: weights, memory plan, caches, scheduler, disk prefix cache. Loads MLX.
+
+Called once by worker.py.
+"""
 
 import json
 import logging
@@ -15,7 +18,7 @@ from typing import Any, cast
 import mlx.core as mx  # noqa: TID253
 
 from pensieve.atomic_files import exclude_from_backups
-from pensieve.engine.disk.block_store import LEDGER_FILE, BlockStore, StoreLimits, default_limits
+from pensieve.engine.disk.block_store import QUOTA_FILE, BlockStore, StoreLimits, default_limits
 from pensieve.engine.disk.write_quota import DailyWriteQuota
 from pensieve.engine.generation import EngineStats
 from pensieve.engine.grammar.compiler import GrammarCompiler
@@ -55,17 +58,17 @@ from pensieve.settings.resolve import Device
 
 _log = logging.getLogger("pensieve.engine")
 
-# Prompt tokens of a chunk when nobody decodes, where time and memory allow them. A CPU processes about a hundred a second.
+# Prompt tokens of a chunk while nothing decodes, if time and memory allow them. A CPU processes
+# about a hundred a second.
 MAX_CHUNK: dict[Device, int] = {"gpu": MAX_CHUNK_TOKENS, "cpu": 128}
-# Raised whenever what is stored, or how KV caches are computed, changes.
+# Increase whenever the stored format, or how KV caches are computed, changes.
 STORE_VERSION = 3
 
 
 def build_engine(load: Load, announce: Announce = announce_nothing) -> WorkerContext:
-    """Load the model and build everything around it. Raises what mlx-lm raises for a model that
-    does not load.
+    """Load the model and build the engine around it; announce each part before it begins.
 
-    announce: called before each part of it.
+    Raises whatever mlx-lm raises for a model that does not load, and ValueError if no prompt fits.
     """
     folder, device = Path(load.model_folder), cast("Device", load.device)
     grammars = GrammarCompiler.of(folder / "tokenizer.json")
@@ -74,16 +77,16 @@ def build_engine(load: Load, announce: Announce = announce_nothing) -> WorkerCon
     full = CacheMaker(model, supports_ragged_kv(model))
     announce("planning its memory", TRYING_S)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    plan = plan_memory(full, device, load.allowance, config)
-    _require_room(plan)
+    plan = plan_memory(full, device, load.limits, config)
+    _require_context(plan)
     _limit_memory(plan, load)
-    make_caches = replace(full, precision=plan.precision, most_tokens=plan.context_tokens)
+    make_caches = replace(full, precision=plan.precision, max_tokens=plan.context_tokens)
     fingerprint = fingerprint_of(folder, plan, device, load.prefix_salt)
     prefixes = PrefixCache(fingerprint)
     platform = _platform(device)
     chunks = _chunks(plan, device)
     store = _store(load, fingerprint)
-    archive = DiskPrefixCache(store, make_caches, fingerprint) if store else None
+    disk_tier = DiskPrefixCache(store, make_caches, fingerprint) if store else None
     announce("trying batches", TRYING_S)
     limits = QueueLimits() if supports_batching(make_caches) else QueueLimits(max_batch=1)
     limits = replace(limits, vocabulary_size=_vocabulary_size(model))
@@ -95,33 +98,35 @@ def build_engine(load: Load, announce: Announce = announce_nothing) -> WorkerCon
         prefixes,
         plan.budget,
         limits,
-        ThrottledDiskTier(archive, chunks, announce) if archive else None,
+        ThrottledDiskTier(disk_tier, chunks, announce) if disk_tier else None,
     )
     return WorkerContext(
         scheduler,
         plan.context_tokens,
         GrammarQueue(grammars.prepare),
-        partial(_figures, plan, scheduler, prefixes, store),
-        spill=(lambda: archive.spill(prefixes)) if archive else lambda: None,
-        relieve=MemoryRelief(scheduler, _holdings(prefixes, archive), pressure_reader()).step,
-        close=archive.close if archive else lambda: None,
+        partial(_stats, plan, scheduler, prefixes, store),
+        spill=(lambda: disk_tier.spill(prefixes)) if disk_tier else lambda: None,
+        relieve=MemoryRelief(
+            scheduler, _releasable_memory(prefixes, disk_tier), pressure_reader()
+        ).step,
+        close=disk_tier.close if disk_tier else lambda: None,
     )
 
 
-def _require_room(plan: MemoryPlan) -> None:
-    """Raise ValueError where no prompt fits: a server that refuses every request is none."""
+def _require_context(plan: MemoryPlan) -> None:
+    """Raise ValueError if no prompt fits: the server would refuse every request."""
     if plan.context_tokens:
         return
     raise ValueError(
         f"its weights take {plan.weights_bytes / GB:.1f} of the {plan.limit_bytes / GB:.1f} GB that"
-        " pensieve may use here, and no prompt fits beside them. Take a smaller one (pensieve models),"
-        " or allow more (pensieve config set memory_gb N)"
+        " pensieve may use, which leaves no memory for a prompt. Choose a smaller model"
+        " (pensieve models), or allow more memory (pensieve config set memory_gb N)"
     )
 
 
 def _limit_memory(plan: MemoryPlan, load: Load) -> None:
     set_memory_limit(plan.limit_bytes - PROCESS_BYTES)
-    if load.allowance.is_wired:
+    if load.limits.is_wired:
         set_wired_limit(plan.limit_bytes)
 
 
@@ -130,10 +135,14 @@ def _chunks(plan: MemoryPlan, device: Device) -> ChunkSizer:
     return ChunkSizer(MAX_CHUNK[device], scores, METAL_PAIRS if _platform(device) == "metal" else 0)
 
 
-def _holdings(prefixes: PrefixCache, archive: DiskPrefixCache | None) -> ReleasableMemory:
-    if archive is None:
+def _releasable_memory(
+    prefixes: PrefixCache, disk_tier: DiskPrefixCache | None
+) -> ReleasableMemory:
+    if disk_tier is None:
         return ReleasableMemory(prefixes, mx.clear_cache)
-    return ReleasableMemory(prefixes, mx.clear_cache, archive.is_stored, lambda: archive.is_storing)
+    return ReleasableMemory(
+        prefixes, mx.clear_cache, disk_tier.is_stored, lambda: disk_tier.is_storing
+    )
 
 
 def _platform(device: Device) -> Platform:
@@ -145,31 +154,31 @@ def _platform(device: Device) -> Platform:
 def _prepare_kernels(
     make_caches: CacheMaker, platform: Platform, rows: int, announcer: StepAnnouncer
 ) -> None:
-    """Run a batch of up to `rows`. What fails here fails in the first answer too, which says why."""
+    # Errors are only logged: they occur again in the first answer, which reports them.
     began_s = time.monotonic()
     chunk = CHUNK_TOKENS[platform]
-    preparing = announcer.saying("preparing kernels: ")
+    preparing = announcer.with_prefix("preparing kernels: ")
     backend = BatchBackend(make_caches.model, make_caches, FixedChunks(chunk), announcer=preparing)
     try:
         steps = warm_up(backend, prompts_of(chunk, rows), MAX_SECONDS[platform])
-        _log.info("kernels are prepared: %d steps in %.1f s", steps, time.monotonic() - began_s)
-    except Exception as error:  # noqa: BLE001 - whatever MLX raises
-        _log.warning("kernels are not prepared, the first answers are slower: %s", error)
+        _log.info("kernels prepared: %d steps in %.1f s", steps, time.monotonic() - began_s)
+    except Exception as error:  # noqa: BLE001 - MLX may raise anything
+        _log.warning("preparing kernels failed, the first answers are slower: %s", error)
 
 
 def _vocabulary_size(model: Any) -> int:
-    """Return how many logits it has. MLX computes nothing for a shape."""
+    # The number of logits. MLX is lazy: reading a shape computes nothing.
     return model(mx.array([[1]])).shape[-1]
 
 
-def _figures(
+def _stats(
     plan: MemoryPlan,
     scheduler: Scheduler,
     prefixes: PrefixCache,
     store: BlockStore | None,
     tokens_per_second: float,
 ) -> EngineStats:
-    now = EngineStats(
+    stats = EngineStats(
         plan.precision.bits,
         plan.reason,
         plan.limit_bytes,
@@ -181,9 +190,9 @@ def _figures(
         tokens_per_second=tokens_per_second,
     )
     if store is None:
-        return now
+        return stats
     return replace(
-        now,
+        stats,
         prefix_disk_bytes=store.nbytes,
         prefix_disk_cap_bytes=store.limits.cap_bytes,
         written_today_bytes=store.written_today,
@@ -193,10 +202,10 @@ def _figures(
 
 
 def fingerprint_of(folder: Path, plan: MemoryPlan, device: Device, salt: str = "") -> bytes:
-    """Of everything that must be equal for stored KV caches to be this model's own.
+    """Return a digest of everything that makes stored KV caches valid for this model.
 
-    Weights that were trained again have the size of the old ones, and in a folder of the user's own
-    nothing else tells them apart but when they were written. To read them would take seconds.
+    Retrained weights have the size of the old ones, so the modification time counts too: reading
+    them would take seconds.
     """
     statuses = ((file.name, file.stat()) for file in folder.glob("*.safetensors"))
     weights = sorted((name, status.st_size, status.st_mtime_ns) for name, status in statuses)
@@ -209,10 +218,10 @@ def fingerprint_of(folder: Path, plan: MemoryPlan, device: Device, salt: str = "
 
 
 def _store(load: Load, fingerprint: bytes) -> BlockStore | None:
-    """None where nothing is to be kept, or the disk does not let us."""
+    """Open the store; return None if there is no folder for it or the disk refuses."""
     if load.prefix_folder is None:
         return None
-    root, allowed = Path(load.prefix_folder), load.allowance
+    root, allowed = Path(load.prefix_folder), load.limits
     name = re.sub(r"[^\w.-]", "_", Path(load.model_folder).name, flags=re.ASCII)
     try:
         make_folder(root)
@@ -223,14 +232,16 @@ def _store(load: Load, fingerprint: bytes) -> BlockStore | None:
             default.cap_bytes if cap_bytes is None else cap_bytes,
             default.daily_bytes if daily_bytes is None else daily_bytes,
         )
-        ledger = DailyWriteQuota(root / LEDGER_FILE)
-        return BlockStore(root / f"{name}-{fingerprint.hex()}", limits, ledger)
+        quota = DailyWriteQuota(root / QUOTA_FILE)
+        return BlockStore(root / f"{name}-{fingerprint.hex()}", limits, quota)
     except OSError as error:
-        _log.warning("prefixes are not kept on disk: %s", error)
+        _log.warning(
+            "opening the disk prefix cache failed, prefixes are cached in memory only: %s", error
+        )
         return None
 
 
 def _free_bytes(root: Path) -> int:
-    """Return what would be free without the blocks that lie there already."""
-    held = sum(file.stat().st_size for file in root.glob("*/*"))
-    return shutil.disk_usage(root).free + held
+    """Return the bytes free on that disk, with those of the stored blocks counted as free."""
+    stored = sum(file.stat().st_size for file in root.glob("*/*"))
+    return shutil.disk_usage(root).free + stored

@@ -1,4 +1,7 @@
-"""What the worker's main loop works with: built by build.py, used by worker.py."""
+"""What build.py builds and the main loop in worker.py drives.
+
+Its own file because tests build one without MLX.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,17 +13,11 @@ from pensieve.engine.scheduling.scheduler import Scheduler
 
 @dataclass(slots=True)
 class WorkerContext:
-    """What the worker alternates between.
-
-    `spill` has a block of a prefix written, and returns the seconds until it wants to go on;
-    `relieve` gives memory back, and returns the same; `figures` tells what is used now, given the
-    tokens per second.
-    """
-
     scheduler: Scheduler
     context_tokens: int
-    anteroom: GrammarQueue
-    figures: Callable[[float], EngineStats]
-    spill: Callable[[], float | None] = lambda: None
-    relieve: Callable[[], float | None] = lambda: None
+    grammar_queue: GrammarQueue
+    read_stats: Callable[[float], EngineStats]  # of tokens per second
+    # Both return the seconds until their next call is due; None: nothing left to do.
+    spill: Callable[[], float | None] = lambda: None  # queue one block of a prefix for the disk
+    relieve: Callable[[], float | None] = lambda: None  # release memory
     close: Callable[[], None] = lambda: None

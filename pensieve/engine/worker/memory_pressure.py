@@ -1,6 +1,7 @@
-"""How short of memory the system is, as macOS tells it.
+"""Reads the level of memory pressure from macOS, for memory_relief.py.
 
-No process is started to read it: this one may hold gigabytes, and a fork would copy its tables.
+By sysctl and not by a child process: this process may hold gigabytes, and a fork would copy its
+page tables.
 """
 
 import ctypes
@@ -22,7 +23,7 @@ def _libc() -> Any:
 def pressure_reader(
     platform: str = sys.platform, libc_of: Callable[[], Any] = _libc
 ) -> ReadPressure | None:
-    """Return what reads the level of memory pressure; None where the system has none."""
+    """Return a reader of the pressure level; None on other systems."""
     if platform != "darwin":
         return None
     libc = libc_of()

@@ -1,9 +1,9 @@
-"""Gives memory back that was not used for minutes, or that the system is short of. Pure.
+"""Releases memory after minutes of idleness and under memory pressure. Pure.
 
-After `IDLE_S` without work cached prefixes that are on disk go, and the buffers that MLX keeps.
-Under memory pressure they go at once; prefixes that are not on disk follow once they are written,
-or at once where nothing is written or the pressure is critical. Then sequences also run one at a
-time.
+After `IDLE_S` without work it releases the cached prefixes that are also on disk, and MLX's
+buffers. Under memory pressure it does so at once; prefixes that are not on disk follow once they
+are written, or at once if nothing is being written or the pressure is critical. While it is
+critical, sequences run one at a time.
 """
 
 import time
@@ -15,8 +15,8 @@ from pensieve.engine.scheduling.scheduler import Scheduler
 from pensieve.engine.worker.memory_pressure import CRITICAL, WARNING, ReadPressure
 
 IDLE_S = 300.0
-# Between two looks at the memory pressure.
-WORKING_LOOK_S, IDLE_LOOK_S = 1.0, 30.0
+# Between two checks of the memory pressure.
+WORKING_CHECK_S, IDLE_CHECK_S = 1.0, 30.0
 
 
 def _nothing_is_stored(_: CachedPrefix) -> bool:
@@ -25,12 +25,10 @@ def _nothing_is_stored(_: CachedPrefix) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ReleasableMemory:
-    """What can be given back, and how."""
-
     prefixes: PrefixCache
     clear_buffers: Callable[[], None]
     is_stored: Callable[[CachedPrefix], bool] = _nothing_is_stored
-    is_storing: Callable[[], bool] = lambda: False  # what is not on disk will be soon
+    is_storing: Callable[[], bool] = lambda: False  # prefixes are still being written
 
 
 class MemoryRelief:
@@ -39,40 +37,37 @@ class MemoryRelief:
     def __init__(
         self,
         scheduler: Scheduler,
-        holdings: ReleasableMemory,
+        memory: ReleasableMemory,
         read_pressure: ReadPressure | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._scheduler = scheduler
-        self._holdings = holdings
+        self._memory = memory
         self._read_pressure = read_pressure
         self._clock = clock
-        self._worked_s = clock()
-        self._look_s = clock()
+        self._last_work_s = clock()
+        self._last_check_s = clock()
         self._has_buffers = True
 
     def step(self) -> float | None:
-        """Release what is due; return the seconds until the next look.
-
-        None: there is nothing more to release.
-        """
+        """Release what is due; return the seconds until the next check, None if all is released."""
         now_s, is_idle = self._clock(), self._scheduler.is_idle
         if not is_idle:
-            self._worked_s, self._has_buffers = now_s, True
-        looks_in_s = self._look_at_pressure(now_s, is_idle=is_idle)
-        idle_left_s = self._worked_s + IDLE_S - now_s
-        if idle_left_s > 0:
-            return idle_left_s if looks_in_s is None else min(idle_left_s, looks_in_s)
-        self._release(self._holdings.is_stored)
-        return looks_in_s if self._holdings.prefixes.nbytes else None
+            self._last_work_s, self._has_buffers = now_s, True
+        check_in_s = self._check_pressure(now_s, is_idle=is_idle)
+        idle_in_s = self._last_work_s + IDLE_S - now_s
+        if idle_in_s > 0:
+            return idle_in_s if check_in_s is None else min(idle_in_s, check_in_s)
+        self._release(self._memory.is_stored)
+        return check_in_s if self._memory.prefixes.nbytes else None
 
-    def _look_at_pressure(self, now_s: float, *, is_idle: bool) -> float | None:
+    def _check_pressure(self, now_s: float, *, is_idle: bool) -> float | None:
         if self._read_pressure is None:
             return None
-        pause_s = IDLE_LOOK_S if is_idle else WORKING_LOOK_S
-        if (left_s := self._look_s + pause_s - now_s) > 0:
-            return left_s
-        self._look_s = now_s
+        pause_s = IDLE_CHECK_S if is_idle else WORKING_CHECK_S
+        if (remaining_s := self._last_check_s + pause_s - now_s) > 0:
+            return remaining_s
+        self._last_check_s = now_s
         self._relieve(self._read_pressure())
         return pause_s
 
@@ -81,12 +76,12 @@ class MemoryRelief:
         if level < WARNING:
             return
         self._has_buffers = True
-        is_all = level >= CRITICAL or not self._holdings.is_storing()
-        self._release((lambda _: True) if is_all else self._holdings.is_stored)
+        releases_all = level >= CRITICAL or not self._memory.is_storing()
+        self._release((lambda _: True) if releases_all else self._memory.is_stored)
 
-    def _release(self, is_expendable: Callable[[CachedPrefix], bool]) -> None:
-        before = self._holdings.prefixes.nbytes
-        self._holdings.prefixes.remove_if(is_expendable)
-        if self._has_buffers or self._holdings.prefixes.nbytes < before:
-            self._holdings.clear_buffers()
+    def _release(self, is_releasable: Callable[[CachedPrefix], bool]) -> None:
+        before = self._memory.prefixes.nbytes
+        self._memory.prefixes.remove_if(is_releasable)
+        if self._has_buffers or self._memory.prefixes.nbytes < before:
+            self._memory.clear_buffers()
             self._has_buffers = False

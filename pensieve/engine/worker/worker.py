@@ -1,9 +1,10 @@
 # pyright: basic
-"""The engine worker's process: loads the model, then alternates between the socket and the scheduler.
+"""The engine worker's process: loads the model, then alternates between socket and scheduler.
 
-Contract: frames in on one socket, frames out on the same, everything of MLX on this thread. Idle means blocked on that
-socket, or on the bell of who waits for a grammar. The end of the socket, however it comes about, ends the process. It knows no text, no HTTP and no file but
-the model folder. Run as `python -m pensieve.engine.worker.worker FD`.
+Frames arrive and leave on one socket, and all of MLX runs on this thread. An idle worker blocks on
+that socket and on the wakeup socket of the grammar queue. The process ends when the front end's end
+closes, for whatever reason. It knows no text, no HTTP and no file but the model folder. Run as
+`python -m pensieve.engine.worker.worker FD`.
 """
 
 import ctypes
@@ -36,44 +37,43 @@ from pensieve.engine.protocol import (
 from pensieve.engine.scheduling.scheduler import KeyedEvent
 from pensieve.engine.worker.context import WorkerContext
 from pensieve.engine.worker.stats import Reporter
-from pensieve.settings.resolve import is_debug_asked
+from pensieve.settings.resolve import is_debug_enabled
 
 _RECEIVE_BYTES = 1 << 20
-# While somebody waits for tokens, so much of the time may go into handing blocks to the disk's writer.
+# Share of the time that may go into queueing blocks for the disk while requests run.
 SPILL_SHARE = 0.02
-# Before it ends, for handing it the rest.
+# For queueing the remaining blocks before the process ends.
 LAST_SPILL_S = 10.0
-# mlx-lm names every tensor that a model lacks or has too many.
+# mlx-lm lists every missing or unexpected tensor.
 MAX_REASON_CHARS = 300
 
 _log = logging.getLogger("pensieve.engine")
 
 
 class FrontEndGoneError(Exception):
-    """The other end of the socket is closed: there is nobody to work for."""
+    """The front end closed its end of the socket."""
 
 
 class FrontEnd:
-    """The worker's end of the socket."""
-
     def __init__(self, connection: socket.socket) -> None:
-        # It was, for this process to have it; a grammar's trial that had it too would keep it open after this process.
+        # Inherited from the front end; a grammar's trial compile must not inherit it in turn, or it
+        # would keep the socket open after this process.
         connection.set_inheritable(False)
         self._connection = connection
         self._buffer = protocol.FrameBuffer()
-        self._heard = select.poll()
-        self._heard.register(connection, select.POLLIN)
+        self._poll = select.poll()
+        self._poll.register(connection, select.POLLIN)
 
-    def watch(self, bell: socket.socket) -> None:
-        """From now on `receive` also ends when `bell` rings."""
-        self._heard.register(bell, select.POLLIN)
+    def watch(self, wakeup: socket.socket) -> None:
+        """Have `receive` also return when `wakeup` becomes readable."""
+        self._poll.register(wakeup, select.POLLIN)
 
     def receive(self, wait_s: float | None) -> list[Frame]:
-        """What has arrived, or arrives within `wait_s` and before a bell rings; None waits for as long as it takes.
+        """Return the frames that arrive within `wait_s` (None: no limit) or until a wakeup.
 
         Raises `FrontEndGoneError`.
         """
-        ready = self._heard.poll(None if wait_s is None else wait_s * 1000)
+        ready = self._poll.poll(None if wait_s is None else wait_s * 1000)
         if all(fd != self._connection.fileno() for fd, _ in ready):
             return []
         try:
@@ -84,43 +84,49 @@ class FrontEnd:
             raise FrontEndGoneError
         return self._buffer.feed(received)
 
-    def announce(self, work: str, patience_s: float) -> None:
-        """Say what begins, and for how long nothing else may come. Raises `FrontEndGoneError`."""
-        self.send(Begun(work, patience_s))
+    def announce(self, work: str, timeout_s: float) -> None:
+        """Announce long work; the next frame follows within `timeout_s`.
+
+        Raises `FrontEndGoneError`.
+        """
+        self.send(Begun(work, timeout_s))
 
     def send(self, frame: Frame) -> None:
-        """Send one frame. Raises `FrontEndGoneError`."""
+        """Block until the frame is sent. Raises `FrontEndGoneError`."""
         try:
             self._connection.sendall(protocol.encode(frame))
         except ConnectionError as error:
             raise FrontEndGoneError from error
 
 
-def serve(front_end: FrontEnd, work: WorkerContext) -> None:
-    """Answer frames, step the batch and write prefixes behind until `Unload` or the socket's end."""
-    scheduler, reporter = work.scheduler, Reporter(front_end.send, work.figures)
-    front_end.watch(work.anteroom.bell)
-    may_spill_s = 0.0
+def serve(front_end: FrontEnd, context: WorkerContext) -> None:
+    """Handle frames, step the batch and spill prefixes to disk until `Unload`.
+
+    Raises `FrontEndGoneError`.
+    """
+    scheduler, reporter = context.scheduler, Reporter(front_end.send, context.read_stats)
+    front_end.watch(context.grammar_queue.wakeup)
+    next_spill_s = 0.0
     spill_in_s: float | None = 0
     while True:
-        relieve_in_s = work.relieve()
-        reporter.figures(is_last=scheduler.is_idle and spill_in_s is None)
+        relieve_in_s = context.relieve()
+        reporter.send_stats(is_last=scheduler.is_idle and spill_in_s is None)
         frames = front_end.receive(_sooner(spill_in_s, relieve_in_s) if scheduler.is_idle else 0)
         if Unload() in frames:
-            spill_rest(work.spill)
+            spill_rest(context.spill)
             return
-        events = [event for frame in frames for event in _take(frame, work)]
-        reporter.events(events + _admit(work))
+        events = [event for frame in frames for event in _handle(frame, context)]
+        reporter.send_events(events + _submit_ready(context))
         if not scheduler.is_idle:
-            reporter.events(scheduler.admit())
-            reporter.events(scheduler.advance())
+            reporter.send_events(scheduler.admit())
+            reporter.send_events(scheduler.advance())
             spill_in_s = 0
-            if time.monotonic() < may_spill_s:
+            if time.monotonic() < next_spill_s:
                 continue
         began_s = time.monotonic()
-        spill_in_s = work.spill()
+        spill_in_s = context.spill()
         ended_s = time.monotonic()
-        may_spill_s = ended_s + (ended_s - began_s) / SPILL_SHARE
+        next_spill_s = ended_s + (ended_s - began_s) / SPILL_SHARE
 
 
 def spill_rest(
@@ -128,9 +134,9 @@ def spill_rest(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Hand to the writer what is not on disk yet, for `LAST_SPILL_S` at most.
+    """Queue what is not on disk yet, for at most `LAST_SPILL_S`.
 
-    Where nothing may be written now it is lost.
+    It is lost while writing is paused.
     """
     until_s = clock() + LAST_SPILL_S
     while (pause_s := spill()) is not None and clock() + pause_s < until_s:
@@ -141,33 +147,33 @@ def _sooner(left_s: float | None, right_s: float | None) -> float | None:
     return min((each for each in (left_s, right_s) if each is not None), default=None)
 
 
-def _take(frame: Frame, work: WorkerContext) -> list[KeyedEvent]:
+def _handle(frame: Frame, context: WorkerContext) -> list[KeyedEvent]:
     match frame:
         case Submit(key, Generation(grammar=Grammar()) as generation):
-            failed = work.anteroom.add(key, generation)
+            failed = context.grammar_queue.add(key, generation)
             return [(key, failed)] if failed else []
         case Submit(key, generation):
-            return [work.scheduler.submit(key, generation)]
+            return [context.scheduler.submit(key, generation)]
         case Cancel(key):
-            work.anteroom.cancel(key)
-            work.scheduler.cancel(key)
+            context.grammar_queue.cancel(key)
+            context.scheduler.cancel(key)
             return []
         case Load() | Unload() | Loaded() | LoadFailed() | Begun() | Step() | EngineStats():
-            raise ValueError(f"{type(frame).__name__} is not for a worker that has its model")
+            raise ValueError(f"unexpected {type(frame).__name__} frame: the model is loaded")
         case _:
             assert_never(frame)
 
 
-def _admit(work: WorkerContext) -> list[KeyedEvent]:
-    """Who has waited for a grammar joins the line."""
+def _submit_ready(context: WorkerContext) -> list[KeyedEvent]:
+    """Submit the requests whose grammar has compiled."""
     return [
-        (key, left) if isinstance(left, Failed) else work.scheduler.submit(key, left)
-        for key, left in work.anteroom.take_ready()
+        (key, ready) if isinstance(ready, Failed) else context.scheduler.submit(key, ready)
+        for key, ready in context.grammar_queue.take_ready()
     ]
 
 
 def _load(front_end: FrontEnd) -> WorkerContext | None:
-    """The work over the model that the first frame names; None where it does not load."""
+    """Load the model that the first frame names; report and return None if it does not load."""
     (load,) = front_end.receive(None)
     assert isinstance(load, Load)
     started = time.monotonic()
@@ -178,70 +184,73 @@ def _load(front_end: FrontEnd) -> WorkerContext | None:
         import_mlx_lm()
         from pensieve.engine.worker.build import build_engine
 
-        work = build_engine(load, front_end.announce)
+        context = build_engine(load, front_end.announce)
     except FrontEndGoneError:
         raise
-    # Whatever is wrong with the model is told, not died of. One module of mlx-lm calls sys.exit.
+    # Every error is reported to the front end. One module of mlx-lm calls sys.exit.
     except (Exception, SystemExit) as error:  # noqa: BLE001
-        if is_debug_asked():
-            _log.warning("the model did not load", exc_info=error)
+        if is_debug_enabled():
+            _log.warning("the model did not load, the worker exits", exc_info=error)
         front_end.send(LoadFailed(reason_of(error)))
         return None
-    # What is loaded by now stays: the collector would go through all of it in the middle of answers.
+    # What is loaded by now is never freed: keep the collector from scanning it during answers.
     gc.collect()
     gc.freeze()
-    # In this order, so that an engine that is ready has its figures.
-    front_end.send(work.figures(0.0))
-    front_end.send(Loaded(time.monotonic() - started, work.context_tokens))
-    return work
+    # In this order, so that an engine that is ready has its stats.
+    front_end.send(context.read_stats(0.0))
+    front_end.send(Loaded(time.monotonic() - started, context.context_tokens))
+    return context
 
 
 def reason_of(error: BaseException) -> str:
-    """Why a model did not load, in a line. What mlx-lm raises on purpose is a ValueError and a sentence."""
+    """Return why a model did not load, in one line of about `MAX_REASON_CHARS` at most."""
     line = " ".join(str(error).split())
     if len(line) > MAX_REASON_CHARS:
         line = line[:MAX_REASON_CHARS].rstrip() + " …"
+    # What mlx-lm raises on purpose is a ValueError with a sentence.
     is_sentence = isinstance(error, ValueError) and " " in line
     return line if is_sentence else f"{type(error).__name__}: {line}"
 
 
 def main(socket_fd: int) -> None:
-    """Work on the socket with this file descriptor until it closes."""
-    # Ctrl-C in a terminal reaches the whole process group; the front end decides when this worker ends.
+    """Run the worker on this socket, then end the process."""
+    # Ctrl-C in a terminal reaches the whole process group; the front end decides when this worker
+    # ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_quietly_on_abort()
     exit_code = 0
     try:
-        _work(FrontEnd(socket.socket(fileno=socket_fd)))
+        _run(FrontEnd(socket.socket(fileno=socket_fd)))
     except FrontEndGoneError:
         pass
-    except BaseException:  # noqa: BLE001 - the last words of a process that is left without cleaning up
-        _log.exception("the engine worker ends")
+    except BaseException:  # noqa: BLE001 - logged here because os._exit prints nothing
+        _log.exception("unexpected error, the engine worker exits")
         exit_code = 1
-    # MLX's threads can abort an ordinary interpreter exit (engine.md §1, "Threads").
+    # MLX's threads can abort an ordinary interpreter exit.
     os._exit(exit_code)
 
 
 def end_quietly_on_abort() -> None:
-    """Have abort(3) end the process with exit code 6 (SIGABRT): its last words are in the log by then.
+    """Make abort(3) end the process with exit code 6 (SIGABRT), after its message is in the log.
 
-    Metal's errors end in abort. Left alone, macOS shows "Python quit unexpectedly" and writes a report for each (written from
-    the documentation; on Linux the exit code is tested). A handler of Python's would never run: abort does not return to it.
+    Metal's errors end in abort. By default macOS then shows "Python quit unexpectedly" and writes a
+    crash report (from its documentation; the exit code is tested on Linux). A Python signal handler
+    would never run, since abort does not return to the interpreter.
     """
     libc = ctypes.CDLL(None)
     libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
     libc.signal.restype = ctypes.c_void_p
-    # signal(2) hands the handler the signal's number, which _exit(2) takes for the exit code.
+    # signal(2) passes the signal's number, which _exit(2) takes as the exit code.
     libc.signal(signal.SIGABRT, ctypes.cast(libc["_exit"], ctypes.c_void_p))
 
 
-def _work(front_end: FrontEnd) -> None:
-    if (work := _load(front_end)) is None:
+def _run(front_end: FrontEnd) -> None:
+    if (context := _load(front_end)) is None:
         return
     try:
-        serve(front_end, work)
+        serve(front_end, context)
     finally:
-        work.close()
+        context.close()
 
 
 if __name__ == "__main__":

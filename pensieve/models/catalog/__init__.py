@@ -1,1 +1,1 @@
-"""Known models, names that people type, and which model suits a machine."""
+"""Known models, the names that people type, and the models recommended for a machine."""

@@ -1,10 +1,11 @@
-"""What is known of the catalog's models before they are fetched: size, licence, quality, the shape that memory is planned by.
+"""Facts about the catalog's models, known before they are fetched: size, licence, quality, shape.
 
-Every figure comes from what was published, by the sources that each card names (read 2026-11-26 and -30), and not from
-a try: of these, only smollm2-135m has been run by pensieve's makers with its real weights. The engine measures again
-at load. Sizes are those of the Hub's files, with the vision tower where there is one. Query heads, states and what is not
-loaded (the published size less what the text model holds) are those of the architecture as mlx-lm 0.32.2 builds it from
-its config, computed without weights (tests/mlx/test_shapes.py).
+Memory is planned by the shape. All values are published ones, from the sources that each card names
+(read 2026-11-26 and -30), and not measured: only smollm2-135m has been run by pensieve's makers
+with its real weights. The engine measures again at load. Sizes are those of the Hub's files,
+including vision towers. Query heads, states and unloaded bytes (published size minus the text
+model) follow the architecture as mlx-lm 0.32.2 builds it from its config, computed without weights
+(tests/mlx/test_shapes.py).
 """
 
 from dataclasses import dataclass
@@ -31,28 +32,32 @@ from pensieve.models.catalog.sources import (
 from pensieve.models.folder.config_shape import PHI_3_MINI_SHAPE, ModelShape
 
 UNTRIED = "not tried with its real weights by pensieve's makers"
-EXO = "exo-explore/exo: resources/inference_model_cards/mlx-community--{}.toml (size, layers, KV heads, context)"
+EXO = (
+    "exo-explore/exo: resources/inference_model_cards/mlx-community--{}.toml"
+    " (size, layers, KV heads, context)"
+)
 QWEN35_LAYERS = (
     "Qwen3.5 configs (head_dim 256, full_attention_interval 4); mlx_lm/models/qwen3_5.py"
 )
 QWEN27_LAYERS = (
-    "THUDM/slime: scripts/models/qwen3.5-27B.sh, whose layers these are (64; 24 heads, 4 KV heads of 256),"
+    "THUDM/slime: scripts/models/qwen3.5-27B.sh (64 layers; 24 heads, 4 KV heads of 256),"
     " every fourth attends; mlx_lm/models/qwen3_5.py"
 )
 RAPID_SIZES = "Rapid-MLX: model_sizes.json (bytes on the Hub, October 2026)"
 GPT_OSS_LAYERS = "config.json of openai/{} (head_dim 64, every other layer sees 128 tokens)"
-# A dense 27B in 4 bits answers with 17 tokens a second at 400 GB/s (M1 Max) and with 11.6 at 200 (M2 Pro; both reported
-# in 2026): below this an agent waits too long. In 8 bits it reads 1.84 times as much.
+# A dense 27B in 4 bits generates 17 tokens/s at 400 GB/s (M1 Max) and 11.6 at 200 (M2 Pro; both
+# reported in 2026); below this bandwidth it is too slow for an agent. In 8 bits it reads 1.84 times
+# as much.
 DENSE_27B_GB_S = 300
 DENSE_27B_8BIT_GB_S = 550
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How good a model was found to be as an agent."""
+    """Benchmark results of a model as an agent."""
 
     agent_rank: int | None  # among the 313 of RANKS; None: not ranked there
-    others: str = ""  # further results; "maker": as its maker published it
+    others: str = ""  # further results; "maker": published by the model's maker
 
     def __str__(self) -> str:
         rank = f"rank {self.agent_rank} of 313 as an agent ({RANKS})" if self.agent_rank else ""
@@ -64,18 +69,16 @@ RANKS = "whatmodel.sh, October 2026"
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What is known of one model."""
-
     model: HubModel | EmbeddedModel
-    summary: str  # what it is good for, in a line
+    summary: str  # what it is good for, in one line
     licence: str
     quantization: str
     shape: ModelShape
-    active_billions: float  # weights that a token passes through
-    sources: tuple[str, ...]  # of the figures
+    active_billions: float  # weights that are read per token
+    sources: tuple[str, ...]  # of the numbers
     quality: Quality | None = None
-    min_bandwidth_gb_s: int = 0  # below it, it is too slow to work with
-    tried: str = UNTRIED  # how far it was run here
+    min_bandwidth_gb_s: int = 0  # below it, the model is too slow to work with
+    tried: str = UNTRIED  # how far pensieve's makers ran it
 
 
 CARDS: tuple[ModelCard, ...] = (
@@ -237,8 +240,8 @@ CARDS: tuple[ModelCard, ...] = (
         "by Meta; thinks, uses tools, slower than qwen3.8-27b; wants a Max chip",
         "Apache-2.0",
         "4 bits in groups of 64",
-        # Its other 39 layers keep 2048 tokens each. Its text layers in 4 bits would be 15.7 GB (mlx-lm 0.32.2): what the rest
-        # is, is not known, so all of it is taken to be loaded.
+        # Its other 39 layers cache 2048 tokens each. Its text layers in 4 bits would be 15.7 GB
+        # (mlx-lm 0.32.2); the use of the other bytes is unknown, so all count as loaded.
         ModelShape(
             19_440_000_000,
             131_072,
@@ -253,7 +256,8 @@ CARDS: tuple[ModelCard, ...] = (
         30,
         (
             RAPID_SIZES,
-            "mlx_lm/models/muse_glimmer.py (52 layers, every fourth attends to all; heads, context)",
+            "mlx_lm/models/muse_glimmer.py (52 layers, every fourth attends to all; heads,"
+            " context)",
         ),
         Quality(80, "SWE-bench Verified 76.0 (maker); 24 of 30 tool tasks, qwen3.8-27b 30"),
         DENSE_27B_GB_S,
@@ -346,5 +350,5 @@ CARDS: tuple[ModelCard, ...] = (
 
 
 def card_of(source: ModelSource) -> ModelCard | None:
-    """What is known of `source`; None where it is not of the catalog."""
+    """Return the card of `source`; None if it is not in the catalog."""
     return next((card for card in CARDS if card.model == source), None)

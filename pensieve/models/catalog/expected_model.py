@@ -1,4 +1,7 @@
-"""What the model of some settings will be on this machine, before it is loaded, and even before it is fetched."""
+"""Predict a model's context and thinking on this machine before it is loaded or even fetched.
+
+Used by commands and doctor.
+"""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,7 +20,9 @@ from pensieve.settings.resolve import Settings
 
 
 def planned_context(settings: Settings) -> int:
-    """The context that the model of `settings` gets on this machine, in tokens. Raises `ModelError` where that is not known."""
+    """Return the context in tokens that the settings' model gets on this machine. Raises
+    `ModelError` if unknown.
+    """
     shape = shape_by_name(settings)
     machine = inspect()
     if not machine.memory_bytes:
@@ -28,8 +33,8 @@ def planned_context(settings: Settings) -> int:
 def context_on_mac(
     folder: Path, settings: Settings, inspect: Callable[[], Machine] = inspect
 ) -> int | None:
-    """The context that the model in `folder` will get on this Mac's GPU; None where only the engine
-    can tell.
+    """Return the context in tokens that the model in `folder` gets on this Mac's GPU; None if
+    only the engine can determine it.
     """
     machine = inspect()
     if machine.kind != "apple_silicon" or settings.device == "cpu":
@@ -43,7 +48,7 @@ def context_on_mac(
 
 
 def planned_thinking(settings: Settings) -> Thinking:
-    """Return whether the settings' model thinks; "none" if it is not here. Raises `ModelError`."""
+    """Return how the settings' model thinks; "none" if it is not fetched. Raises `ModelError`."""
     source = find(settings.model)
     if not is_present(source, settings.paths.models):
         return "none"
@@ -55,12 +60,14 @@ def planned_thinking(settings: Settings) -> Thinking:
 
 
 def shape_by_name(settings: Settings) -> ModelShape:
-    """The shape of the model that `settings` name. Raises what `shape_by_source` raises."""
+    """Return the shape of the settings' model. Raises like `shape_by_source`."""
     return shape_by_source(find(settings.model), settings)
 
 
 def shape_by_source(source: ModelSource, settings: Settings) -> ModelShape:
-    """The shape of a model: from its files, else from the catalog. Raises `ModelUnavailableError`."""
+    """Return a model's shape from its files, else from the catalog. Raises
+    `ModelUnavailableError`.
+    """
     if is_present(source, settings.paths.models):
         return shape_of(folder_of(source, settings.paths.models))
     if card := card_of(source):

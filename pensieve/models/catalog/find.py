@@ -1,4 +1,4 @@
-"""From what a person types after `--model` to where that model comes from. Fetches nothing."""
+"""Resolve the name that a person types after `--model` to a model source. Fetches nothing."""
 
 import re
 from contextlib import suppress
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pensieve.errors import ModelUnavailableError
 from pensieve.models.catalog.sources import (
-    AUTOMATIC_WORDS,
+    AUTO_NAMES,
     CATALOG,
     EmbeddedModel,
     HubModel,
@@ -16,18 +16,18 @@ from pensieve.models.catalog.sources import (
 
 _REPO = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)*", re.ASCII)
-# A folder has the model's name with a few characters more, and file systems end at 255 bytes. The
-# longest repository with a commit has 234.
+# The folder's name adds a few characters, and file systems allow 255 bytes. The longest repository
+# with a commit has 234.
 MAX_HUB_NAME_CHARS = 240
 
 
 def find(name: str) -> ModelSource:
-    """The model that `name` means: a catalog name, a folder, or a Hub repository as `owner/name[@revision]`.
+    """Return the model with this catalog name, folder, or Hub repository `owner/name[@revision]`.
 
-    One of `AUTOMATIC_WORDS` is the catalog's model that suits this machine. Raises `ModelUnavailableError` where it
-    means none of them.
+    A name in `AUTO_NAMES` selects the catalog's model that suits this machine. Raises
+    `ModelUnavailableError` if nothing matches.
     """
-    if name in AUTOMATIC_WORDS:
+    if name in AUTO_NAMES:
         from pensieve.machine import inspect
         from pensieve.models.catalog.recommend import resolve_auto
 
@@ -36,8 +36,8 @@ def find(name: str) -> ModelSource:
 
 
 def _from_catalog(name: str) -> HubModel | EmbeddedModel | None:
-    wanted = name.casefold()
-    return next((m for m in CATALOG if wanted in {m.name.casefold(), m.repo.casefold()}), None)
+    folded = name.casefold()
+    return next((m for m in CATALOG if folded in {m.name.casefold(), m.repo.casefold()}), None)
 
 
 def _from_disk(name: str) -> LocalModel | None:
@@ -48,7 +48,7 @@ def _from_disk(name: str) -> LocalModel | None:
         folder = Path(name).expanduser().resolve()
         with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             folder.joinpath("config.json").lstat()
-    except (ValueError, RuntimeError, OSError):  # a NUL, nobody's home, too long
+    except (ValueError, RuntimeError, OSError):  # a NUL, the home of an unknown user, too long
         return None
     return LocalModel(name=folder.name, folder=folder)
 
@@ -65,13 +65,14 @@ def _from_hub(name: str) -> HubModel | None:
 
 
 def _refuse(name: str) -> ModelSource:
-    names = [*AUTOMATIC_WORDS, *(model.name for model in CATALOG)]
+    names = [*AUTO_NAMES, *(model.name for model in CATALOG)]
     import difflib
 
     near = difflib.get_close_matches(name.casefold(), names, n=1, cutoff=0.5)
-    question = f" Did you mean {near[0]}?" if near else ""
+    suggestion = f" Did you mean {near[0]}?" if near else ""
     raise ModelUnavailableError(
-        f"There is no model called {name!r}.{question}",
-        hint="The models with short names, and what they need here:\n  pensieve models\n"
-        "Any other: a Hugging Face repository as owner/name, or the path of an mlx-lm model folder.",
+        f"There is no model called {name!r}.{suggestion}",
+        hint="See the models with short names, and what they need here:\n  pensieve models\n"
+        "For any other, give a Hugging Face repository as owner/name, or the path of an mlx-lm"
+        " model folder.",
     )

@@ -1,7 +1,7 @@
-"""What a model gets of a machine's memory: what plan, models, show, doctor and auto say before
-anything is loaded.
+"""Estimate a model's context and memory on a machine before anything is loaded.
 
-The engine decides by the same function with what it measures (engine/model/memory.py).
+Used by plan, models, show, doctor and auto. The engine decides by the same function with measured
+values (engine/model/memory.py).
 """
 
 from collections.abc import Mapping
@@ -27,76 +27,65 @@ from pensieve.settings.resolve import Device, Settings
 
 @dataclass(frozen=True, slots=True)
 class MemoryLimit:
-    """Where a model would run, and how precisely its KV caches were asked to be kept (None: as it
-    fits).
-    """
-
-    place: DeviceLimits
-    kv_bits: int | None = None
+    device: DeviceLimits
+    kv_bits: int | None = None  # requested precision of the KV caches; None: as it fits
 
     @property
     def limit_bytes(self) -> int:
-        """What pensieve may use in all."""
-        return self.place.limit_bytes
+        """The memory that pensieve may use in total."""
+        return self.device.limit_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class FitEstimate:
-    """One model in one room. context_tokens 0: it does not fit. needs_bytes: for it with enough
-    context, at this precision.
-
-    token_bytes: what a token of context costs. working_bytes: of the process, and of what it
-    computes with while the context is full. reason: why this precision.
-    """
-
     weights_bytes: int
     kv_bytes: int
     precision: KVPrecision
-    token_bytes: int
-    context_tokens: int
-    needs_bytes: int
-    working_bytes: int
-    reason: str
+    token_bytes: int  # KV cache per token of context
+    context_tokens: int  # 0: the model does not fit
+    needs_bytes: int  # for the model with enough context at this precision
+    working_bytes: int  # of the process, and of its computation with a full context
+    reason: str  # for this precision
 
 
 def memory_limit_here(
-    machine: Machine, settings: Settings, told: Mapping[str, Any] | None = None
+    machine: Machine,
+    settings: Settings,
+    device_facts: Mapping[str, Any] | None = None,  # MLX's, if it was queried
 ) -> MemoryLimit:
-    """The room on this machine, as far as the settings leave it to the machine. told: MLX's facts
-    of the device, where it was asked.
-    """
-    asked = int(settings.memory_gb * GB) if settings.memory_gb else None
-    place = device_limits_on(machine, _device(machine, settings), asked, told)
-    return MemoryLimit(place, settings.kv_bits)
+    """Return the limit on this machine: the setting, else computed from the machine."""
+    requested_bytes = int(settings.memory_gb * GB) if settings.memory_gb else None
+    device = device_limits_on(machine, _device(machine, settings), requested_bytes, device_facts)
+    return MemoryLimit(device, settings.kv_bits)
 
 
 def memory_limit_on(machine: Machine) -> MemoryLimit:
-    """The room on a machine that nobody has set anything for."""
+    """Return the limit on a machine without settings."""
     return MemoryLimit(
         device_limits_on(machine, "gpu" if machine.kind == "apple_silicon" else "cpu")
     )
 
 
 def memory_limit_of_mac(memory_bytes: int) -> MemoryLimit:
-    """The room on some Mac with so much memory."""
+    """Return the limit on a Mac with this much memory."""
     return memory_limit_on(
         Machine("Darwin", "arm64", "", macos=f"{MODERN_MACOS}", memory_bytes=memory_bytes)
     )
 
 
-def estimate_fit(shape: ModelShape, room: MemoryLimit) -> FitEstimate:
-    """What the engine will choose for a model of this shape, and what follows for the context."""
-    facts = shape.facts(_loaded_bytes(shape, room.place))
-    return _fit(shape, room, plan(facts, room.place, room.kv_bits))
+def estimate_fit(shape: ModelShape, limit: MemoryLimit) -> FitEstimate:
+    """Estimate with the precision that the engine will choose for this shape."""
+    facts = shape.facts(_loaded_bytes(shape, limit.device))
+    return _fit(shape, limit, plan(facts, limit.device, limit.kv_bits))
 
 
-def estimate_fit_at(shape: ModelShape, room: MemoryLimit, precision: KVPrecision) -> FitEstimate:
-    """What a model of this shape gets with its KV caches in this precision."""
-    facts = shape.facts(_loaded_bytes(shape, room.place))
-    return _fit(shape, room, plan_at(facts, room.place, precision))
+def estimate_fit_at(shape: ModelShape, limit: MemoryLimit, precision: KVPrecision) -> FitEstimate:
+    """Estimate with this precision of the KV caches."""
+    facts = shape.facts(_loaded_bytes(shape, limit.device))
+    return _fit(shape, limit, plan_at(facts, limit.device, precision))
 
 
-def _fit(shape: ModelShape, room: MemoryLimit, planned: MemoryPlan) -> FitEstimate:
+def _fit(shape: ModelShape, limit: MemoryLimit, planned: MemoryPlan) -> FitEstimate:
     facts = shape.facts(planned.weights_bytes)
     computing = PROCESS_BYTES + ACTIVATIONS_BYTES + planned.windows_bytes
     return FitEstimate(
@@ -105,7 +94,7 @@ def _fit(shape: ModelShape, room: MemoryLimit, planned: MemoryPlan) -> FitEstima
         precision=planned.precision,
         token_bytes=planned.budget.bytes_per_token,
         context_tokens=planned.context_tokens,
-        needs_bytes=needed_bytes(facts, room.place, planned.precision),
+        needs_bytes=needed_bytes(facts, limit.device, planned.precision),
         working_bytes=computing + planned.scores_bytes + planned.copies_bytes,
         reason=planned.reason,
     )
@@ -115,12 +104,13 @@ def _device(machine: Machine, settings: Settings) -> Device:
     return settings.device or ("gpu" if machine.kind == "apple_silicon" else "cpu")
 
 
-def _loaded_bytes(shape: ModelShape, place: DeviceLimits) -> int:
-    """The weights in memory: on Linux's processors in float32. A group of 64 quantized ones has a
-    scale and a bias of 16 bits each beside it.
+def _loaded_bytes(shape: ModelShape, device: DeviceLimits) -> int:
+    """Return the weights' size in memory; on Linux's CPUs they are float32.
+
+    A group of 64 quantized weights also has a scale and a bias of 16 bits each.
     """
     loaded = shape.weights_bytes - shape.unloaded_bytes
-    if place.computed_bytes == 2:
+    if device.computed_bytes == 2:
         return loaded
     if shape.weights:
         return shape.weights * 4

@@ -1,6 +1,6 @@
-"""Which model of the catalog suits a machine: `--model auto` and `--model auto:fast`.
+"""Recommend a catalog model for a machine: `--model auto` and `--model auto:fast`.
 
-The order is that of measured quality as an agent, not of size: larger models of the catalog are often the worse ones.
+Models are ordered by measured quality as an agent, not by size: larger ones are often worse.
 """
 
 from collections.abc import Iterator
@@ -18,52 +18,57 @@ from pensieve.models.catalog.sources import (
     ModelSource,
 )
 
-# One 27B model did 93 of 100 points of an agent's task with a window of 72 000 tokens, and 12.5 with 25 000; a 35B one
-# 37.5 with 37 000 (M1 Max with 32 GB, reported 2026). Claude Code's first request alone has 12 000 to 14 000.
+# A 27B model scored 93 of 100 points in an agent's task with a window of 72 000 tokens, and 12.5
+# with 25 000; a 35B one 37.5 with 37 000 (M1 Max with 32 GB, reported 2026). Claude Code's first
+# request alone has 12 000 to 14 000.
 WORKING_CONTEXT_TOKENS = 32_768
-# `auto:fast`: models that read no more weights than this for a token, in billions. Between the small dense ones and the
-# mixtures of experts (3 to 5) on the one side, and the 9B on the other.
-FAST_BILLIONS = 6
-# Of a chip that is not named: most Macs with the memory for a dense 27B have a Max.
+# `auto:fast` takes models that read at most this many billion weights per token. It separates the
+# small dense models and the mixtures of experts (3 to 5) from the 9B.
+MAX_FAST_BILLIONS = 6
+# For an unknown chip: most Macs with enough memory for a dense 27B have a Max.
 ASSUMED_GB_S = 400
 
 
-def resolve_auto(machine: Machine, word: str) -> HubModel | EmbeddedModel:
-    """What `word` means on this machine: where it is no Mac, a model that is small enough to try."""
+def resolve_auto(machine: Machine, name: str) -> HubModel | EmbeddedModel:
+    """Return the model that `name` selects on this machine; elsewhere than on a Mac a small one
+    to try.
+    """
     if machine.kind != "apple_silicon":
         return PHI_3_MINI if machine.has_mlx_cuda else SMOLLM2_135M
-    return resolve_auto_on(memory_limit_on(machine), word, machine.chip)
+    return resolve_auto_on(memory_limit_on(machine), name, machine.chip)
 
 
-def resolve_auto_on(room: MemoryLimit, word: str, chip_name: str = "") -> HubModel | EmbeddedModel:
-    """What `word`, one of `AUTOMATIC_WORDS`, means on a Mac with this room."""
-    card = recommended(room, chip_name, is_fast=word == FAST) or roomiest(room)
+def resolve_auto_on(limit: MemoryLimit, name: str, chip_name: str = "") -> HubModel | EmbeddedModel:
+    """Return the model that `name`, one of `AUTO_NAMES`, selects on a Mac with this limit."""
+    card = recommended(limit, chip_name, is_fast=name == FAST) or longest_context(limit)
     return card.model
 
 
-def recommended(room: MemoryLimit, chip_name: str, *, is_fast: bool = False) -> ModelCard | None:
-    """The best agent that gets a context to work in here, and does not crawl; None where there is none.
+def recommended(limit: MemoryLimit, chip_name: str, *, is_fast: bool = False) -> ModelCard | None:
+    """Return the best agent with a sufficient context and speed here; None without one.
 
-    Of two builds of one model the more precise. chip_name "": not known.
+    Of two builds of one model it is the more precise. An empty `chip_name` means unknown.
     """
     bandwidth = bandwidth_gb_s(chip_name) or ASSUMED_GB_S
-    able = [
+    candidates = [
         (card.quality.agent_rank, -card.shape.bits, number, card)
-        for number, card in _working(room)
+        for number, card in _working(limit)
         if card.quality and card.quality.agent_rank
         if (
-            card.active_billions <= FAST_BILLIONS
+            card.active_billions <= MAX_FAST_BILLIONS
             if is_fast
             else card.min_bandwidth_gb_s <= bandwidth
         )
     ]
-    return min(able)[-1] if able else None
+    return min(candidates)[-1] if candidates else None
 
 
-def better(chosen: ModelSource, room: MemoryLimit, chip_name: str) -> ModelCard | None:
-    """The model that would serve Claude Code better than `chosen`; None where none would, or nothing is known of `chosen`."""
+def better(chosen: ModelSource, limit: MemoryLimit, chip_name: str) -> ModelCard | None:
+    """Return the model that serves Claude Code better than `chosen`; None without one, or if
+    `chosen` has no card.
+    """
     own = card_of(chosen)
-    best = None if room.place.backend == "cpu" else recommended(room, chip_name)
+    best = None if limit.device.backend == "cpu" else recommended(limit, chip_name)
     if own is None or best is None or best.quality is None:
         return None
     own_rank = own.quality.agent_rank if own.quality else None
@@ -71,20 +76,22 @@ def better(chosen: ModelSource, room: MemoryLimit, chip_name: str) -> ModelCard 
     return best if best_rank and (own_rank is None or best_rank < own_rank) else None
 
 
-def roomiest(room: MemoryLimit) -> ModelCard:
-    """The model with the longest context, for a room in which none gets one to work in (8 GB)."""
+def longest_context(limit: MemoryLimit) -> ModelCard:
+    """Return the model with the longest context, for machines on which none is sufficient (8
+    GB).
+    """
     ranked = [card for card in CARDS if card.quality and card.quality.agent_rank]
-    return max(ranked, key=lambda card: estimate_fit(card.shape, room).context_tokens)
+    return max(ranked, key=lambda card: estimate_fit(card.shape, limit).context_tokens)
 
 
-def fitting(room: MemoryLimit) -> list[ModelCard]:
-    """Return the models that get any context here, the longest first."""
-    contexts = [(estimate_fit(card.shape, room).context_tokens, card) for card in CARDS]
-    found = [entry for entry in contexts if entry[0]]
-    return [card for _, card in sorted(found, key=lambda entry: -entry[0])]
+def fitting(limit: MemoryLimit) -> list[ModelCard]:
+    """Return the models that get any context here, the longest context first."""
+    contexts = [(estimate_fit(card.shape, limit).context_tokens, card) for card in CARDS]
+    positive = [entry for entry in contexts if entry[0]]
+    return [card for _, card in sorted(positive, key=lambda entry: -entry[0])]
 
 
-def _working(room: MemoryLimit) -> Iterator[tuple[int, ModelCard]]:
+def _working(limit: MemoryLimit) -> Iterator[tuple[int, ModelCard]]:
     for number, card in enumerate(CARDS):
-        if estimate_fit(card.shape, room).context_tokens >= WORKING_CONTEXT_TOKENS:
+        if estimate_fit(card.shape, limit).context_tokens >= WORKING_CONTEXT_TOKENS:
             yield number, card

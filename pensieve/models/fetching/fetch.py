@@ -1,4 +1,7 @@
-"""A model source to a complete model folder on this machine. Nothing that is half fetched is ever handed out."""
+"""Turn a model source into a complete model folder on this machine, fetching it if necessary.
+
+Partly fetched folders are never returned.
+"""
 
 import shutil
 from pathlib import Path
@@ -31,10 +34,10 @@ __all__ = ["Progress", "check_here", "fetch", "repair"]
 
 
 def fetch(source: ModelSource, paths: Paths, progress: Progress) -> ModelFolder:
-    """The model's folder; its files are fetched first where they are not here yet, and no network is used where they are.
+    """Return the model's folder, fetching missing files; no network is used if it is complete.
 
-    Raises `ModelUnsupportedError` for a kind of model that does not load, before anything large is fetched;
-    `ModelUnavailableError`, `ModelDamagedError`, `DiskFullError` or `NotWritableError`.
+    Raises `ModelUnsupportedError` for a kind of model that does not load, before large files are
+    fetched; `ModelUnavailableError`, `ModelDamagedError`, `DiskFullError` or `NotWritableError`.
     """
     check_owner(paths.models)
     if not isinstance(source, LocalModel) and not is_present(source, paths.models):
@@ -44,9 +47,9 @@ def fetch(source: ModelSource, paths: Paths, progress: Progress) -> ModelFolder:
 
 
 def check_here(source: ModelSource, paths: Paths) -> None:
-    """Check what can be said without the Hub: that a folder holds a model, whole and of a kind that loads.
+    """Check without the Hub that a folder holds a complete model of a kind that loads.
 
-    Raises what `fetch` raises.
+    Raises like `fetch`.
     """
     if is_present(source, paths.models):
         check_model(_folder(source, paths))
@@ -66,9 +69,10 @@ def _folder(source: ModelSource, paths: Paths) -> ModelFolder:
 
 
 def repair(source: HubModel | EmbeddedModel, paths: Paths, progress: Progress) -> tuple[str, ...]:
-    """Compare every file of a model that is here with its published hash and fetch anew what differs; the names of those.
+    """Compare a model's files with their published hashes, fetch differing ones again; return their
+    names.
 
-    Nobody may have the model open. Raises what `fetch` raises.
+    No process may have the model open. Raises like `fetch`.
     """
     names = invalidate(source, paths, progress)
     if names:
@@ -79,14 +83,15 @@ def repair(source: HubModel | EmbeddedModel, paths: Paths, progress: Progress) -
 def invalidate(
     source: HubModel | EmbeddedModel, paths: Paths, progress: Progress
 ) -> tuple[str, ...]:
-    """Make a model that is here half fetched, without the files that are not what was published; the names of those.
+    """Compare a model's files with their published hashes, delete differing ones; return their
+    names.
 
-    Where there are none it stays as it is.
+    The folder then counts as partly fetched. It does not change if all files match.
     """
     folder = folder_of(source, paths.models)
     with locked(folder):
         snapshot = read_snapshot(folder / MARKER)
-        names = _compared(source.name, folder, snapshot, progress) if snapshot else ()
+        names = _compare(source.name, folder, snapshot, progress) if snapshot else ()
         if names:
             partial = folder.with_name(folder.name + PARTIAL)
             shutil.rmtree(partial, ignore_errors=True)
@@ -96,7 +101,7 @@ def invalidate(
     return names
 
 
-def _compared(name: str, folder: Path, snapshot: Snapshot, progress: Progress) -> tuple[str, ...]:
+def _compare(name: str, folder: Path, snapshot: Snapshot, progress: Progress) -> tuple[str, ...]:
     progress.begin(f"Checking {name}", snapshot.total_bytes)
     try:
         return modified_files(folder, snapshot, progress.advance)
@@ -107,9 +112,8 @@ def _compared(name: str, folder: Path, snapshot: Snapshot, progress: Progress) -
 def _fill(source: HubModel | EmbeddedModel, paths: Paths, progress: Progress) -> None:
     folder = folder_of(source, paths.models)
     with locked(folder):
-        if is_present(
-            source, paths.models
-        ):  # another process fetched it while this one waited for the lock
+        # Another process may have fetched it while this one waited for the lock.
+        if is_present(source, paths.models):
             return
         match source:
             case HubModel():
@@ -123,12 +127,12 @@ def _fill(source: HubModel | EmbeddedModel, paths: Paths, progress: Progress) ->
 
 
 def _refuse(folder: Path) -> NoReturn:
-    """Say what lies at `folder` instead of a model; it has no config.json."""
+    """Raise an error that describes what is at `folder`, which has no config.json."""
     is_folder = folder.is_dir()
     files = [file.name for file in folder.iterdir()] if is_folder else [folder.name]
     check_files(str(folder), files)
-    kind = ModelDamagedError if is_folder else ModelUnavailableError
-    raise kind(
+    error_type = ModelDamagedError if is_folder else ModelUnavailableError
+    raise error_type(
         f"There is no model in {folder}: no config.json.",
-        hint="Give a folder in mlx-lm's format: config.json, tokenizer.json and model*.safetensors.",
+        hint="Give a folder in mlx-lm's format: config.json, tokenizer.json, model*.safetensors.",
     )

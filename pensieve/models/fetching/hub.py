@@ -1,8 +1,9 @@
-"""The one door to the Hugging Face Hub: a repository's files at a commit, and their bytes from an offset.
+"""Access the Hugging Face Hub: a repository's files at a commit, and their bytes from an offset.
 
-Uses huggingface_hub for addresses, tokens, proxies and errors, but not its `hf_hub_download`: since 2.x that writes to a
-name of its own in each process and throws it away on failure, so a large file would start over after every cut.
-Knows nothing of folders and tries nothing again: `HubInterruptedError` says where trying again helps.
+All requests to the Hub go through here. huggingface_hub provides addresses, tokens, proxies and
+errors, but not `hf_hub_download`: since 2.x that writes to a name of its own in each process and
+deletes it on failure, so a large file would start over after every interruption. Knows no folders
+and does not retry: `HubInterruptedError` marks errors after which retrying helps.
 """
 
 # pyright: basic
@@ -24,22 +25,24 @@ from pensieve.models.fetching.hub_exchange import (
     read_whole,
 )
 from pensieve.models.fetching.hub_listing import MAX_BYTES, Listing, read_listing
-from pensieve.models.folder.architecture_support import MLX_FORM, check_files, check_task
+from pensieve.models.folder.architecture_support import MLX_FORMAT, check_files, check_task
 from pensieve.models.folder.snapshot import ModelFile, Snapshot
 
 if TYPE_CHECKING:
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError
 
-# The client receives no more at once.
+# The most that the client receives at once.
 CHUNK_BYTES = 1 << 16
-LISTING_S = 120
+LISTING_TIMEOUT_S = 120
 
 _ERRNO = re.compile(r"^\[Errno -?\d+\] ")
 
 
 class HubInterruptedError(ModelUnavailableError):
-    """The Hub could not be reached, or stopped in the middle. Trying again may help; `retry_after_s` is its own wish."""
+    """The Hub was unreachable or stopped in the middle. A retry may help, after the wait that
+    the Hub requests.
+    """
 
     def __init__(self, message: str, *, hint: str | None = None, retry_after_s: float = 0) -> None:
         super().__init__(message, hint=hint)
@@ -47,59 +50,60 @@ class HubInterruptedError(ModelUnavailableError):
 
 
 class RevisionNotFoundError(ModelUnavailableError):
-    """The repository is there, this revision or file of it is not (any more)."""
+    """The repository exists, but this revision or file of it does not, or no longer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """A file's bytes from `start` on. A server that ignores the range asked for starts at 0."""
+    """A file's bytes from `start`."""
 
-    start: int
+    start: int  # 0 if the server ignored the requested range
     chunks: Iterator[bytes]
 
 
 class Hub:
-    """A Hub at `endpoint`; None: where HF_ENDPOINT says, or huggingface.co."""
+    """The Hub at `endpoint`; None: at HF_ENDPOINT, or huggingface.co."""
 
     def __init__(self, endpoint: str | None = None) -> None:
         from huggingface_hub import HfApi, constants
 
-        # Its telemetry asks the Hub's list of coding agents which of them runs this process. It is read from the
-        # environment at import; the environment is not ours to change.
+        # Telemetry fetches a list of coding agents from the Hub to detect which one runs this
+        # process. The flag is read from the environment at import, which is not ours to change.
         constants.HF_HUB_DISABLE_TELEMETRY = True
         self._api = HfApi(endpoint=endpoint, library_name="pensieve", library_version=__version__)
 
     @property
     def endpoint(self) -> str:
-        """The Hub's address."""
         return self._api.endpoint
 
     def snapshot(self, repo: str, revision: str | None) -> Snapshot:
-        """The files of `repo` that a model is made of, at `revision` (None: its main branch) resolved to a commit.
+        """Return the model files of `repo` at `revision` (None: its main branch), resolved to a
+        commit.
 
-        Raises `ModelUnavailableError`; `ModelUnsupportedError` where the files' names tell of another kind of model.
+        Raises `ModelUnavailableError`; `ModelUnsupportedError` if the file names show another kind
+        of model.
         """
         listing = self._listing(repo, revision)
         check_task(repo, listing.task)
         check_files(repo, listing.names)
-        if not any(file.name.endswith(".safetensors") for file in listing.wanted):
+        if not any(file.name.endswith(".safetensors") for file in listing.model_files):
             raise ModelUnsupportedError(
-                f"{repo} has no model*.safetensors: it is not an MLX model.", hint=MLX_FORM
+                f"{repo} has no model*.safetensors: it is not an MLX model.", hint=MLX_FORMAT
             )
-        return Snapshot(repo=repo, revision=listing.commit, files=listing.wanted)
+        return Snapshot(repo=repo, revision=listing.commit, files=listing.model_files)
 
     def _listing(self, repo: str, revision: str | None) -> Listing:
-        at = f"/revision/{quote(revision, safe='')}" if revision else ""
-        url = f"{self.endpoint}/api/models/{repo}{at}?blobs=true"
+        suffix = f"/revision/{quote(revision, safe='')}" if revision else ""
+        url = f"{self.endpoint}/api/models/{repo}{suffix}?blobs=true"
         with (
             self._translated(repo),
             exchange(url, self._headers(), self.endpoint) as response,
         ):
-            body = read_whole(paced(response.iter_raw(), LISTING_S), MAX_BYTES)
+            body = read_whole(paced(response.iter_raw(), LISTING_TIMEOUT_S), MAX_BYTES)
         try:
             return read_listing(body)
         except ValueError as error:
-            cause = f"what answers there is not a Hub ({error})"
+            cause = f"the server there is not a Hub ({error})"
             raise self._unavailable(repo, cause) from error
 
     def _headers(self) -> dict[str, str]:
@@ -109,7 +113,9 @@ class Hub:
 
     @contextmanager
     def open(self, snapshot: Snapshot, file: ModelFile, offset: int) -> Generator[Transfer]:
-        """The bytes of `file` from `offset`. Raises `ModelUnavailableError`, also while they are read."""
+        """Yield the bytes of `file` from `offset`. Raises `ModelUnavailableError`, also while
+        reading.
+        """
         from huggingface_hub import hf_hub_url
 
         url = hf_hub_url(
@@ -128,7 +134,7 @@ class Hub:
     def _exactly(
         self, chunks: Iterator[bytes], snapshot: Snapshot, file: ModelFile, start: int
     ) -> Iterator[bytes]:
-        """`chunks` as long as they fit into the file; an error where there are more, or too few."""
+        """Yield `chunks` up to the file's size; raise if there are more or fewer bytes."""
         position = start
         for chunk in chunks:
             position += len(chunk)
@@ -136,13 +142,13 @@ class Hub:
                 break
             yield chunk
         if position != file.size:
-            cause = f"{file.name} is {file.size} bytes long, and {position} came"
+            cause = f"{file.name} has {file.size} bytes, but {position} arrived"
             raise self._interrupted(snapshot.repo, cause)
 
     def _check_length(
         self, response: "httpx2.Response", snapshot: Snapshot, file: ModelFile, start: int
     ) -> None:
-        """A login page or a proxy's notice must not overwrite what is already here."""
+        """Refuse login pages and proxies' notices, which must not overwrite received bytes."""
         length = response.headers.get("content-length", "")
         begins = response.headers.get("content-range", f"bytes {start}-").startswith(
             f"bytes {start}-"
@@ -152,8 +158,8 @@ class Hub:
         kind = response.headers.get("content-type", "unknown type")[:60]
         raise self._interrupted(
             snapshot.repo,
-            f"{response.url.host} sent {length[:20]} bytes ({kind}) for {file.name} where {file.size - start} were due; "
-            "a proxy or a login page may stand in between",
+            f"{response.url.host} sent {length[:20]} bytes ({kind}) for {file.name} instead of"
+            f" {file.size - start}; a proxy or a login page may answer in its place",
         )
 
     @contextmanager
@@ -180,13 +186,15 @@ class Hub:
         match error:
             case GatedRepoError():
                 raise ModelUnavailableError(
-                    f"{repo} asks for its terms to be accepted before it can be fetched.",
-                    hint=f"Accept them at {self.endpoint}/{repo} and set HF_TOKEN to a token of your account.",
+                    f"{repo} can be fetched only after its terms are accepted.",
+                    hint=f"Accept them at {self.endpoint}/{repo} and set HF_TOKEN to a token of"
+                    " your account.",
                 ) from error
             case RepositoryNotFoundError():
                 raise ModelUnavailableError(
                     f"The Hub at {self.endpoint} has no model {repo}, or it is a private one.",
-                    hint="Check the spelling. For a private model set HF_TOKEN to a token that may read it.",
+                    hint="Check the spelling. For a private model set HF_TOKEN to a token that may"
+                    " read it.",
                 ) from error
             case HfHubHTTPError():
                 self._raise_for_status(error, repo)
@@ -197,15 +205,16 @@ class Hub:
         status = error.response.status_code
         if status == 404:
             raise RevisionNotFoundError(
-                f"{repo} is on the Hub, but not with this revision or file: {error.response.url.path}",
-                hint="Check what follows the @ in the model's name, or start again to take the newest revision.",
+                f"{repo} is on the Hub, but not with this revision or file:"
+                f" {error.response.url.path}",
+                hint="Check the revision after the @ in the model's name, or start again to fetch"
+                " the newest one.",
             ) from error
         if status in {408, 429} or status >= 500:
-            wish = error.response.headers.get("retry-after", "")
-            cause = (
-                "it says that we ask too often (429)" if status == 429 else f"it answers {status}"
-            )
-            raise self._interrupted(repo, cause, float(wish) if wish.isdecimal() else 0) from error
+            retry_after = error.response.headers.get("retry-after", "")
+            cause = "it limits our requests (429)" if status == 429 else f"it answers {status}"
+            delay_s = float(retry_after) if retry_after.isdecimal() else 0
+            raise self._interrupted(repo, cause, delay_s) from error
         cause = (
             f"it refuses the token ({status}), see HF_TOKEN"
             if status in {401, 403}
@@ -214,14 +223,16 @@ class Hub:
         raise self._unavailable(repo, cause) from error
 
     def _interrupted(self, repo: str, cause: str, retry_after_s: float = 0) -> HubInterruptedError:
-        told = self._unavailable(repo, cause)
-        return HubInterruptedError(told.message, hint=told.hint, retry_after_s=retry_after_s)
+        error = self._unavailable(repo, cause)
+        return HubInterruptedError(error.message, hint=error.hint, retry_after_s=retry_after_s)
 
     def _unavailable(self, repo: str, cause: str) -> ModelUnavailableError:
         return ModelUnavailableError(
-            f"{repo} is not on this machine, and the Hub at {self.endpoint} does not give it: {cause}.",
-            hint="Check the network, or set HF_ENDPOINT to a mirror of the Hub; what is here already is kept.\n"
-            "A small model that needs no Hub: pensieve start --model smollm2-135m",
+            f"{repo} is not on this machine, and cannot be fetched from the Hub at"
+            f" {self.endpoint}: {cause}.",
+            hint="Check the network, or set HF_ENDPOINT to a mirror of the Hub; fetched files are"
+            " reused.\nStart a small model that needs no Hub:\n"
+            "  pensieve start --model smollm2-135m",
         )
 
 

@@ -1,7 +1,7 @@
-"""What a Hub says of a repository, from its bytes to checked values.
+"""Parse and check a Hub's listing of a repository.
 
-A Hub may be anybody's: HF_ENDPOINT names it, or a proxy stands in its place. Every name becomes a
-file's name here, every size a promise of bytes.
+The Hub can be any server: HF_ENDPOINT names it, or a proxy answers in its place. The names become
+file names here, and the sizes limit the bytes to receive.
 """
 
 import re
@@ -12,16 +12,15 @@ from typing import Any, cast
 from pensieve.models.folder.snapshot import MARKER, ModelFile
 from pensieve.untrusted_json import read_object
 
-# 10 000 files have 3 MB of listing; the largest model of 2026 has 250.
+# The listing of 10 000 files has 3 MB; the largest model of 2026 has 250 files.
 MAX_BYTES = 16 * 2**20
 MAX_FILES = 20_000
-MAX_NAME_LETTERS = 200
+MAX_NAME_CHARS = 200
 # The largest published model takes 1.4 TB.
 MAX_FILE_BYTES = 2**44
 
-# What mlx-lm loads and what a tokenizer is made of, at the top of the repository. Never code, never
-# pickles.
-_WANTED = re.compile(
+# Files that mlx-lm and tokenizers load, at the top of the repository. Never code, never pickles.
+_MODEL_FILES = re.compile(
     r"model[\w.-]*\.safetensors|[\w.-]+\.(json|jinja)|(merges|vocab)\.txt|tokenizer\.model"
     r"|LICENSE[\w.-]*",
     re.ASCII,
@@ -33,32 +32,32 @@ _SHA1 = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A repository at a commit. names: of all its files; wanted: those that a model is made of."""
+    """A repository at a commit."""
 
     commit: str
     task: str | None
-    names: tuple[str, ...]
-    wanted: tuple[ModelFile, ...]
+    names: tuple[str, ...]  # of all files
+    model_files: tuple[ModelFile, ...]
 
 
 def read_listing(body: bytes) -> Listing:
-    """Raises ValueError where that is no listing that a Hub gives."""
-    stated = read_object(body, max_bytes=MAX_BYTES)
-    commit, task, files = stated.get("sha"), stated.get("pipeline_tag"), stated.get("siblings")
+    """Raises ValueError for anything but a Hub's listing."""
+    listing = read_object(body, max_bytes=MAX_BYTES)
+    commit, task, files = listing.get("sha"), listing.get("pipeline_tag"), listing.get("siblings")
     if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
         raise ValueError("it names no commit")
     if not isinstance(files, list) or len(cast("list[object]", files)) > MAX_FILES:
         raise ValueError("it lists no files, or too many")
-    entries = [_named(entry) for entry in cast("list[object]", files)]
-    wanted = tuple(_file(name, entry) for name, entry in entries if _is_wanted(name))
-    # On a Mac's disk they would be one file.
-    if len({file.name.casefold() for file in wanted}) != len(wanted):
+    entries = [_name_and_fields(entry) for entry in cast("list[object]", files)]
+    model_files = tuple(_file(name, entry) for name, entry in entries if _is_model_file(name))
+    # Names that differ in case only are one file on a Mac's disk.
+    if len({file.name.casefold() for file in model_files}) != len(model_files):
         raise ValueError("it lists a file twice")
     names = tuple(name for name, _ in entries)
-    return Listing(commit, task if isinstance(task, str) else None, names, wanted)
+    return Listing(commit, task if isinstance(task, str) else None, names, model_files)
 
 
-def _named(entry: object) -> tuple[str, Mapping[str, Any]]:
+def _name_and_fields(entry: object) -> tuple[str, Mapping[str, Any]]:
     fields = _fields(entry)
     name = fields.get("rfilename")
     if not isinstance(name, str):
@@ -66,10 +65,10 @@ def _named(entry: object) -> tuple[str, Mapping[str, Any]]:
     return name, fields
 
 
-def _is_wanted(name: str) -> bool:
-    """The marker is ours alone. Names longer than any published one are nothing that mlx-lm loads."""
-    is_short = len(name) <= MAX_NAME_LETTERS
-    return is_short and name.casefold() != MARKER and _WANTED.fullmatch(name) is not None
+def _is_model_file(name: str) -> bool:
+    """Exclude the marker, which only pensieve writes, and names longer than any published one."""
+    is_short = len(name) <= MAX_NAME_CHARS
+    return is_short and name.casefold() != MARKER and _MODEL_FILES.fullmatch(name) is not None
 
 
 def _file(name: str, entry: Mapping[str, Any]) -> ModelFile:
@@ -87,13 +86,13 @@ def _fields(value: object) -> Mapping[str, Any]:
 def _size(name: str, fields: Mapping[str, Any]) -> int:
     size = fields.get("size")
     if type(size) is not int or not 0 <= size <= MAX_FILE_BYTES:
-        raise ValueError(f"it does not tell the size of {name}")
+        raise ValueError(f"it lists no valid size of {name}")
     return size
 
 
-def _hash(name: str, stated: object, form: re.Pattern[str]) -> str | None:
-    if stated is None:
+def _hash(name: str, value: object, form: re.Pattern[str]) -> str | None:
+    if value is None:
         return None
-    if not isinstance(stated, str) or not form.fullmatch(stated):
-        raise ValueError(f"it tells no hash of {name} that is one")
-    return stated
+    if not isinstance(value, str) or not form.fullmatch(value):
+        raise ValueError(f"it lists no valid hash of {name}")
+    return value

@@ -1,26 +1,26 @@
-"""What a long fetch tells whoever shows it."""
+"""The interface by which fetching and verifying report progress to a display."""
 
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """One bar over all of a model's bytes. `begin` and `end` come once each, `advance` in between."""
+    """One progress bar over all bytes: `begin`, any number of `advance`, `end`."""
 
     def begin(self, label: str, total_bytes: int) -> None:
-        """The fetch starts; what an earlier one left behind is told by the first `advance`."""
+        """Start; the first `advance` reports the bytes of an earlier, interrupted fetch."""
         ...
 
     def advance(self, count: int) -> None:
-        """`count` more bytes are here."""
+        """Report `count` more bytes."""
         ...
 
     def end(self) -> None:
-        """The fetch is over, well or not."""
+        """Finish, successfully or not."""
         ...
 
 
-class Unseen:
-    """Shows nothing: for what is fetched in a moment."""
+class SilentProgress:
+    """For fetches too short to show."""
 
     def begin(self, label: str, total_bytes: int) -> None: ...
 

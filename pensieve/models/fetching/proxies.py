@@ -1,9 +1,9 @@
-"""Which proxy a download goes through, decided before any library looks.
+"""Choose a download's proxy before any library does.
 
 Programs that set a proxy for macOS export HTTPS_PROXY and ALL_PROXY=socks5://… together. httpx
-fails at the second although the first is enough, and pip has no SOCKS at all: both then say what
-to install into an environment that is ours. So SOCKS proxies are left out where an HTTP proxy
-does, and refused in our words where there is no other.
+fails on the second although the first suffices, and pip does not support SOCKS at all; both then
+advise to install packages into our environment. So SOCKS proxies are ignored if there is an HTTP
+proxy, and otherwise refused with an error of our own.
 """
 
 from collections.abc import Generator, Mapping
@@ -14,69 +14,68 @@ from urllib.request import getproxies, proxy_bypass
 
 from pensieve.errors import ModelUnavailableError
 from pensieve.models.fetching.hub import HubInterruptedError
-from pensieve.settings.resolve import child_environment, environment_kept, variables_without
+from pensieve.settings.resolve import child_environment, environment_restored, variables_without
 
 _HTTP = {"http", "https"}
 _PORTS = {"http": 80, "https": 443}
 _EXCEPTIONS = ("NO_PROXY", "no_proxy")
-# Clients read no longer address.
+# Clients refuse longer addresses.
 MAX_CHARS = 2000
 
 
 @contextmanager
 def usable_proxies(url: str) -> Generator[None]:
-    """Within the block, libraries and children find those proxies only that can be used.
+    """Hide unusable proxies from libraries and children within the block.
 
-    url: what is to be fetched. Raises `ModelUnavailableError` where its proxy is of another kind,
-    or no address. An exception that this reads in NO_PROXY holds for the library too.
+    `url` is fetched in the block. Raises `ModelUnavailableError` if its proxy is of another kind or
+    not an address. Exceptions read from NO_PROXY apply to the libraries too.
     """
     environ = child_environment({})
     target = _split(url)
     exceptions = _exceptions_for(target, environ) if target else {}
     proxy = _chosen(target) if target and not exceptions else ""
     if proxy:
-        _require_usable(proxy, _place_of(proxy, environ))
-    with variables_without(_unusable(environ)), environment_kept(exceptions):
+        _require_usable(proxy, _variable_of(proxy, environ))
+    with variables_without(_unusable(environ)), environment_restored(exceptions):
         try:
             yield
         except HubInterruptedError as error:
             if proxy:
-                error.hint = (
-                    f"It is asked through the proxy in {_place_of(proxy, environ)}.\n{error.hint}"
-                )
+                variable = _variable_of(proxy, environ)
+                error.hint = f"The request goes through the proxy in {variable}.\n{error.hint}"
             raise
 
 
 def refused() -> ModelUnavailableError:
-    """Return what to say of a SOCKS proxy."""
+    """Return the error for a SOCKS proxy."""
     return _refused("a SOCKS proxy")
 
 
 def malformed(environ: Mapping[str, str]) -> ModelUnavailableError | None:
-    """Return what to say where a proxy variable holds what is no address; None where none does."""
+    """Return the error for a proxy variable that is not an address; None without one."""
     names = [name for name, value in _proxies(environ).items() if not _is_address(value)]
     return _malformed(names[0]) if names else None
 
 
 def is_excepted(host: str, port: int | None, no_proxy: str) -> bool:
-    """Whether NO_PROXY takes a host out: what curl, requests and httpx know of its forms, together.
+    """Whether NO_PROXY excepts a host, by all forms that curl, requests and httpx know.
 
-    Names with what ends in them, with or without a dot or a star before; `*` alone; addresses and
-    networks of both families; each with a port or for all of them.
+    Domain suffixes with or without a leading dot or star; `*` alone; addresses and networks of both
+    families; each with a port or without.
     """
     return any(_excepts(entry.strip().lower(), host, port) for entry in no_proxy.split(","))
 
 
-def _require_usable(proxy: str, place: str) -> None:
-    """Its address may hold a password, and nothing of it is repeated."""
+def _require_usable(proxy: str, variable: str) -> None:
+    """Raise without repeating the address, which can hold a password."""
     if not _is_address(proxy):
-        raise _malformed(place)
+        raise _malformed(variable)
     if (kind := _kind(proxy)) not in _HTTP:
         raise _refused("a SOCKS proxy" if kind.startswith("socks") else "a proxy of another kind")
 
 
-def _place_of(proxy: str, environ: Mapping[str, str]) -> str:
-    """Return where it is set."""
+def _variable_of(proxy: str, environ: Mapping[str, str]) -> str:
+    """Return the name of the variable that sets `proxy`."""
     names = [name for name, value in _proxies(environ).items() if value == proxy]
     return names[0] if names else "the system's settings"
 
@@ -84,7 +83,7 @@ def _place_of(proxy: str, environ: Mapping[str, str]) -> str:
 def _refused(name: str) -> ModelUnavailableError:
     return ModelUnavailableError(
         f"The environment names {name}, and models are fetched through HTTP proxies only.",
-        hint="Most programs with a SOCKS port have an HTTP port too. With that one, or without any:\n"
+        hint="Use the HTTP port that most programs with a SOCKS port have too, or no proxy:\n"
         "  export HTTPS_PROXY=http://127.0.0.1:PORT\n"
         "  unset ALL_PROXY all_proxy HTTPS_PROXY https_proxy",
     )
@@ -92,21 +91,24 @@ def _refused(name: str) -> ModelUnavailableError:
 
 def _malformed(where: str) -> ModelUnavailableError:
     return ModelUnavailableError(
-        f"The proxy in {where} is no address, so nothing is fetched through it.",
-        hint="An address is http://HOST:PORT; in a password, / : # @ and blanks are written as %2F"
+        f"The proxy in {where} is not an address, so nothing is fetched through it.",
+        hint="Write the address as http://HOST:PORT, and / : # @ and blanks in a password as %2F"
         " %3A %23 %40 %20:\n  export HTTPS_PROXY=http://127.0.0.1:PORT",
     )
 
 
 def _chosen(target: SplitResult) -> str:
-    """Return the proxy that clients take for it; empty for none."""
+    """Return the proxy that clients select; empty for none."""
     proxies = getproxies()
     is_direct = proxy_bypass(target.hostname or "")
     return "" if is_direct else proxies.get(target.scheme) or proxies.get("all") or ""
 
 
 def _exceptions_for(target: SplitResult, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return NO_PROXY with the target by its name, where it is in it by any form; else nothing."""
+    """Return NO_PROXY with the target's name added if any form excepts it; else empty.
+
+    Some clients do not know all forms.
+    """
     host, port = (target.hostname or "").lower(), target.port or _PORTS.get(target.scheme)
     return {
         name: own if own.strip() == "*" else f"{own},{host}"
@@ -116,9 +118,9 @@ def _exceptions_for(target: SplitResult, environ: Mapping[str, str]) -> dict[str
 
 
 def _excepts(entry: str, host: str, port: int | None) -> bool:
-    name, colon, wanted = entry.rpartition(":")
-    has_port = colon and wanted.isdecimal() and (name.endswith("]") or ":" not in name)
-    if has_port and int(wanted) != port:
+    name, colon, port_text = entry.rpartition(":")
+    has_port = colon and port_text.isdecimal() and (name.endswith("]") or ":" not in name)
+    if has_port and int(port_text) != port:
         return False
     name = (name if has_port else entry).removeprefix("[").removesuffix("]")
     try:
@@ -129,7 +131,7 @@ def _excepts(entry: str, host: str, port: int | None) -> bool:
 
 
 def _proxies(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the proxy variables that are set, as they are read: the lower-case ones first."""
+    """Return the set proxy variables in the order of precedence: lower case first."""
     kinds = ("https_proxy", "http_proxy", "all_proxy")
     names = (name for kind in kinds for name in (kind, kind.upper()))
     return {name: environ[name] for name in names if environ.get(name)}
@@ -144,7 +146,7 @@ def _unusable(environ: Mapping[str, str]) -> list[str]:
 
 
 def _is_address(proxy: str) -> bool:
-    """Whether clients can read it: a host, a port where there is one, nothing unprintable."""
+    """Whether clients can parse it: a host, an optional port, only printable characters."""
     parts = _split(proxy if "://" in proxy else f"http://{proxy}")
     is_plain = proxy.isprintable() and not any(map(str.isspace, proxy)) and len(proxy) <= MAX_CHARS
     if parts is None or "@" in f"{parts.path}{parts.query}{parts.fragment}":
@@ -156,7 +158,7 @@ def _is_address(proxy: str) -> bool:
 
 
 def _split(url: str) -> SplitResult | None:
-    """Return None where that is no URL, or its port is no number."""
+    """Return None for an invalid URL or port."""
     try:
         parts = urlsplit(url)
         is_port = parts.port != 0
@@ -166,5 +168,5 @@ def _split(url: str) -> SplitResult | None:
 
 
 def _kind(proxy: str) -> str:
-    """The scheme; an address without one is an HTTP proxy's."""
+    """Return the scheme; an address without one is an HTTP proxy's."""
     return proxy.partition("://")[0].lower() if "://" in proxy else "http"

@@ -1,4 +1,4 @@
-"""Whether files are what their origin published: sizes at once, content by hash where it is asked for."""
+"""Check files against their origin's listing: by size, and by hash on request."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -7,13 +7,15 @@ from typing import IO
 
 from pensieve.models.folder.snapshot import ModelFile, Snapshot
 
-PIECE_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 20
 
 Advance = Callable[[int], None]
 
 
 def modified_files(folder: Path, snapshot: Snapshot, advance: Advance) -> tuple[str, ...]:
-    """The names of the files in `folder` whose content is not the published one. `advance` hears of each byte looked at."""
+    """Return the names of files whose content is not the published one; `advance` counts read
+    bytes.
+    """
     return tuple(
         file.name
         for file in snapshot.files
@@ -22,12 +24,12 @@ def modified_files(folder: Path, snapshot: Snapshot, advance: Advance) -> tuple[
 
 
 def of_other_size(folder: Path, snapshot: Snapshot) -> tuple[str, ...]:
-    """The names of the files in `folder` that are missing or too short or long."""
+    """Return the names of files that are missing or have another size."""
     return tuple(file.name for file in snapshot.files if _size(folder / file.name) != file.size)
 
 
 def is_as_published(path: Path, file: ModelFile, advance: Advance = lambda _: None) -> bool:
-    """By size, and by the stronger of the hashes that the origin tells; size alone where it tells none."""
+    """Compare size and the strongest published hash; only the size if none is published."""
     if _size(path) != file.size:
         return False
     expected = file.sha256 or file.git_sha1
@@ -37,25 +39,25 @@ def is_as_published(path: Path, file: ModelFile, advance: Advance = lambda _: No
         hashlib.sha256() if file.sha256 else hashlib.sha1(_git_head(file), usedforsecurity=False)
     )
     with path.open("rb") as content:
-        for piece in _pieces(content):
-            digest.update(piece)
-            advance(len(piece))
+        for chunk in _chunks(content):
+            digest.update(chunk)
+            advance(len(chunk))
     return digest.hexdigest() == expected
 
 
 def sha256_of(path: Path) -> str:
-    """For markers of what is made here."""
+    """Hash a file for the marker of a model that is built here."""
     with path.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _git_head(file: ModelFile) -> bytes:
-    """What Git puts before a file's content when it names it by hash."""
+    """Return the header that Git hashes before a file's content."""
     return f"blob {file.size}\0".encode()
 
 
-def _pieces(content: IO[bytes]) -> Iterator[bytes]:
-    return iter(lambda: content.read(PIECE_BYTES), b"")
+def _chunks(content: IO[bytes]) -> Iterator[bytes]:
+    return iter(lambda: content.read(CHUNK_BYTES), b"")
 
 
 def _size(path: Path) -> int | None:

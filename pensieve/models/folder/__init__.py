@@ -1,1 +1,1 @@
-"""Model folders on this machine: what lies in them, and whether it can be served."""
+"""Model folders on this machine: their files, and whether they can be served."""

@@ -1,7 +1,8 @@
-"""Whether the installed mlx-lm loads what a repository or a folder holds, told from its file names and its config.json.
+"""Whether the installed mlx-lm loads a repository's or folder's model, by file names and
+config.json.
 
-Both are small, so a model is refused before its weights are fetched. Imports no MLX: mlx-lm is read as files.
-The rules are those of mlx_lm/utils.py 0.32.2 (`_get_classes`, `load_model`).
+Both are small, so a model is refused before its weights are fetched. Imports no MLX: mlx-lm is read
+as files. The rules are those of mlx_lm/utils.py 0.32.2 (`_get_classes`, `load_model`).
 """
 
 import ast
@@ -16,20 +17,23 @@ from typing import Any, cast
 from pensieve.errors import ModelUnsupportedError
 
 OTHERS = "Models that pensieve serves:\n  pensieve models"
-MLX_FORM = "Take the same model in MLX's form; many are under mlx-community/ on the Hub.\n" + OTHERS
+MLX_FORMAT = (
+    "Use the same model in MLX's format; many are under mlx-community/ on the Hub.\n" + OTHERS
+)
 
 _WEIGHTS = re.compile(r"model[\w.-]*\.safetensors(\.index\.json)?", re.ASCII)
 _MODEL_TYPE = re.compile(r"[\w-]+", re.ASCII)
-# mlx-community's drafts are of the types qwen3_5_mtp, deepseek_v4_mtp, gemma4_assistant, …; others are of an ordinary type
-# and name a class for it: DFlash2DraftModel, LlamaForCausalLMEagle3.
+# Drafts of mlx-community have types like qwen3_5_mtp, deepseek_v4_mtp, gemma4_assistant; others
+# have an ordinary type and a class for it: DFlash2DraftModel, LlamaForCausalLMEagle3.
 _DRAFT_TYPE = re.compile(r"(^|_)(mtp|assistant|eagle\d?|dflash\d?|dspark|draft(er)?|medusa)$")
 _DRAFT_CLASS = re.compile(r"MTP$|Draft|DFlash|DSpark|Eagle|Medusa|Speculator")
-# What transformers calls the classes of models that write no text.
+# Names of transformers' classes for models that write no text.
 _OTHER_JOB = re.compile(
     r"For(MaskedLM|\w*Classification|QuestionAnswering|RewardModel|CTC|SpeechSeq2Seq"
     r"|Segmentation|ObjectDetection|DepthEstimation|TextEncoding)$"
 )
-# What the Hub calls tasks that end in something else than text. An embedding model may look like any other by its config.
+# The Hub's tasks whose output is not text. By its config an embedding model can look like any
+# other.
 _OTHER_TASKS = frozenset(
     {
         *("feature-extraction", "sentence-similarity", "text-ranking", "text-classification"),
@@ -40,25 +44,26 @@ _OTHER_TASKS = frozenset(
     }
 )
 
-# MLX's own kinds of quantization (mx.quantize, MLX 0.32.4).
+# MLX's own quantization modes (mx.quantize, MLX 0.32.4).
 _MODES = frozenset({"affine", "mxfp4", "mxfp8", "nvfp4"})
-# Other makers' kinds that mlx-lm turns into these. It has a way for "awq" and "gptq" too, for dense models of 4 bits
-# without a group index; GPTQ's files always have one, and no AWQ model was tried here, so both are refused.
+# Other methods that mlx-lm converts to these. It also converts "awq" and "gptq" for dense models of
+# 4 bits without a group index; GPTQ's files always have one, and no AWQ model was tried here, so
+# both are refused.
 _METHODS = frozenset({"bitnet", "mxfp4", "mxfp8"})
 _COMPRESSED_FORMATS = frozenset({"nvfp4-pack-quantized", "mxfp4-pack-quantized", "pack-quantized"})
 
 
 @dataclass(frozen=True, slots=True)
 class MlxLm:
-    """An mlx-lm as it lies on the disk."""
+    """An installed mlx-lm, read from its files."""
 
     folder: Path
     version: str
-    other_types: Mapping[str, str]  # types that another module builds
-    other_classes: Mapping[tuple[str, str], str]  # the same for a class of a type
+    other_types: Mapping[str, str]  # model type to the module that builds it
+    other_classes: Mapping[tuple[str, str], str]  # the same by type and class
 
     def architecture(self, config: Mapping[str, Any]) -> str | None:
-        """The source of the module that builds a model of this config; None where there is none."""
+        """Return the source of the module that builds a model of this config; None without one."""
         name = self._module_name(str(config["model_type"]), _architectures(config))
         file = self.folder / "models" / f"{name}.py"
         if not _MODEL_TYPE.fullmatch(name) or not file.is_file():
@@ -68,14 +73,15 @@ class MlxLm:
 
     def _module_name(self, model_type: str, classes: Collection[str]) -> str:
         keys = ((model_type, name) for name in classes)
-        found = (self.other_classes[key] for key in keys if key in self.other_classes)
-        return next(found, self.other_types.get(model_type, model_type))
+        modules = (self.other_classes[key] for key in keys if key in self.other_classes)
+        return next(modules, self.other_types.get(model_type, model_type))
 
 
 def installed_mlx_lm() -> MlxLm | None:
-    """The mlx-lm that the engine worker will import; None where it is not to be found, or is not what we know.
+    """Return the mlx-lm that the engine worker will import; None if it is missing or of an unknown
+    layout.
 
-    Nothing is judged then: the worker tells by itself what it cannot load.
+    With None no model is refused; the worker reports what it cannot load.
     """
     spec = importlib.util.find_spec("mlx_lm")
     if spec is None or not spec.submodule_search_locations:
@@ -94,13 +100,15 @@ def installed_mlx_lm() -> MlxLm | None:
 
 
 def check_task(name: str, task: str | None) -> None:
-    """Raise `ModelUnsupportedError` for a task, in the Hub's words, that is not to write text."""
+    """Raise `ModelUnsupportedError` for a Hub task other than writing text."""
     if task in _OTHER_TASKS:
         raise _other_job(name, task)
 
 
 def check_files(name: str, files: Collection[str]) -> None:
-    """Raise `ModelUnsupportedError` where the file names tell of something else than an MLX model that writes text."""
+    """Raise `ModelUnsupportedError` if the file names show something else than an MLX text
+    model.
+    """
     if "model_index.json" in files:
         raise ModelUnsupportedError(f"{name} draws pictures; it writes no text.", hint=OTHERS)
     if {"modules.json", "config_sentence_transformers.json"} & set(files):
@@ -119,20 +127,20 @@ def check_files(name: str, files: Collection[str]) -> None:
     for suffix, kind in ((".gguf", "GGUF files"), (".bin", "pickles"), (".pt", "pickles")):
         if any(file.endswith(suffix) for file in files):
             raise ModelUnsupportedError(
-                f"{name} has its weights in {kind}, which pensieve does not read.", hint=MLX_FORM
+                f"{name} has its weights in {kind}, which pensieve does not read.", hint=MLX_FORMAT
             )
 
 
 def check_config(name: str, config: Mapping[str, Any], mlx_lm: MlxLm | None) -> None:
-    """Raise `ModelUnsupportedError` where `mlx_lm` builds no model that writes text from this config.json."""
+    """Raise `ModelUnsupportedError` if `mlx_lm` cannot build a text model from this config.json."""
     if "model_file" in config:
         raise ModelUnsupportedError(
             f"config.json of {name} names Python code to run (model_file), and pensieve runs no"
             " model's code.",
-            hint="Take a model that mlx-lm knows without code of its own:\n  pensieve models",
+            hint="Use a model that mlx-lm knows without code of its own:\n  pensieve models",
         )
     if not isinstance(config.get("model_type"), str):
-        raise ModelUnsupportedError(f"config.json of {name} names no model_type.", hint=MLX_FORM)
+        raise ModelUnsupportedError(f"config.json of {name} names no model_type.", hint=MLX_FORMAT)
     _check_job(name, config)
     if mlx_lm is None:
         return
@@ -146,7 +154,7 @@ def check_config(name: str, config: Mapping[str, Any], mlx_lm: MlxLm | None) -> 
     if kind := _unread_quantization(config, source):
         raise ModelUnsupportedError(
             f"{name} is quantized by {kind}, which mlx-lm {mlx_lm.version} does not read.",
-            hint=MLX_FORM,
+            hint=MLX_FORMAT,
         )
 
 
@@ -168,7 +176,7 @@ def _other_job(name: str, job: str) -> ModelUnsupportedError:
 
 
 def _unread_quantization(config: Mapping[str, Any], source: str) -> str | None:
-    """The name of a quantization that mlx-lm would not read, or would read wrongly; None where it does read it."""
+    """Return the quantization if mlx-lm does not read it, or reads it wrongly; else None."""
     if own := _table(config.get("quantization")):
         mode = str(own.get("mode", "affine"))
         return None if mode in _MODES else mode
@@ -176,7 +184,7 @@ def _unread_quantization(config: Mapping[str, Any], source: str) -> str | None:
     foreign = _table(config.get("quantization_config") or inner)
     if not foreign:
         return None
-    method = str(foreign.get("quant_method", "a method that it does not name"))
+    method = str(foreign.get("quant_method", "an unnamed method"))
     is_read = {
         "fp8": _is_mxfp8(foreign) or "weight_scale_inv" in source,
         "compressed-tensors": foreign.get("format") in _COMPRESSED_FORMATS,
@@ -186,16 +194,16 @@ def _unread_quantization(config: Mapping[str, Any], source: str) -> str | None:
 
 
 def _is_mxfp8(quantization: Mapping[str, Any]) -> bool:
-    """Other fp8 weights are expanded by the architectures that know them, by their `weight_scale_inv`."""
+    """Return False for other fp8 weights, which some architectures expand by `weight_scale_inv`."""
     blocks = quantization.get("weight_block_size")
     return quantization.get("scale_fmt") == "ue8m0" and blocks == [32, 32]
 
 
 def _architectures(config: Mapping[str, Any]) -> tuple[str, ...]:
-    named = config.get("architectures")
-    if isinstance(named, list):
-        return tuple(map(str, cast("list[object]", named)))
-    return (named,) if isinstance(named, str) else ()
+    classes = config.get("architectures")
+    if isinstance(classes, list):
+        return tuple(map(str, cast("list[object]", classes)))
+    return (classes,) if isinstance(classes, str) else ()
 
 
 def _table(value: object) -> Mapping[str, Any]:
@@ -203,7 +211,9 @@ def _table(value: object) -> Mapping[str, Any]:
 
 
 def _tables(source: str) -> dict[str, Any]:
-    """The tables of types that a module assigns at its top level. Raises ValueError where one is more than a literal."""
+    """Return the type tables that a module assigns at top level. Raises ValueError if one is not a
+    literal.
+    """
     return {
         target.id: ast.literal_eval(node.value)
         for node in ast.parse(source).body
@@ -214,8 +224,10 @@ def _tables(source: str) -> dict[str, Any]:
 
 
 def _is_usable(module: ast.Module) -> bool:
-    """Whether it has a model, and all that it imports is here. Others are parts that models share, such as cache.py;
-    olmo.py ends the process that imports it without a package that mlx-lm does not bring.
+    """Whether a module has a model and all its imports are installed.
+
+    Some modules are parts that models share, such as cache.py; olmo.py ends the process that
+    imports it without a package that mlx-lm does not require.
     """
     names = {node.name for node in module.body if isinstance(node, ast.ClassDef)}
     absent: list[str] = []

@@ -1,6 +1,4 @@
-"""What a model folder weighs and what its attention looks like, from its files alone: for plans,
-before anything is loaded.
-"""
+"""A model's size and attention shape from the files of its folder, to plan before it is loaded."""
 
 from dataclasses import replace
 from math import prod
@@ -14,12 +12,12 @@ from pensieve.untrusted_json import read_json
 
 __all__ = ["PHI_3_MINI_SHAPE", "ModelShape", "shape_of"]
 
-# The default model's, from its published config, so that it can be planned before it is fetched.
+# The default model's shape by its published config, so that it can be planned before it is fetched.
 PHI_3_MINI_SHAPE = ModelShape(
     2_150_000_000, 131_072, layers=32, kv_heads=32, head_dim=96, bits=4, query_heads=32
 )
-# Parts of a weight's name that mlx-lm's text models leave out: what sees and hears, and heads that
-# draft tokens.
+# Weights with these parts in their names are not loaded by mlx-lm's text models: vision, audio, and
+# heads that draft tokens.
 UNLOADED_PARTS = frozenset(
     {
         "vision_tower",
@@ -33,12 +31,14 @@ UNLOADED_PARTS = frozenset(
         "mtp",
     }
 )
-# What a file that is not as it should be makes of the code that reads it.
+# Errors that malformed files cause in the code that reads them.
 _UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 
 
 def shape_of(folder: Path) -> ModelShape:
-    """The shape of the model in `folder`. Raises `ModelDamagedError` where its config does not tell."""
+    """Return the shape of the model in `folder`. Raises `ModelDamagedError` if its config lacks
+    it.
+    """
     files = list(folder.glob("*.safetensors"))
     try:
         config = cast("dict[str, Any]", read_json(read_file(folder / "config.json")))
@@ -54,7 +54,7 @@ def shape_of(folder: Path) -> ModelShape:
 
 
 def _header(file: Path) -> dict[str, Any]:
-    """The tensors of a safetensors file by name; none where that cannot be read."""
+    """Return a safetensors file's tensors by name; empty if unreadable."""
     try:
         header, _ = read_header(file)
     except (OSError, ValueError):
@@ -76,7 +76,7 @@ def _unloaded_bytes(header: dict[str, Any]) -> int:
 
 
 def _weights(header: dict[str, Any], config: dict[str, Any]) -> int:
-    """How many weights there are. A quantized layer's lie in groups, each with a scale (and a bias) of its own."""
+    """Count the weights. Quantized layers store them in groups, each with a scale (and a bias)."""
     quantization: dict[str, Any] = config.get("quantization") or {}
     total = 0
     for name, tensor in header.items():

@@ -1,6 +1,6 @@
-"""A model folder's generation_config.json: how its makers sample it, which tokens end its answer.
+"""Read a model folder's generation_config.json: recommended sampling, and tokens that end answers.
 
-The file is never necessary: what cannot be used in it is left out, with a complaint.
+The file is optional: unusable fields are ignored and reported.
 """
 
 from collections.abc import Iterable
@@ -16,67 +16,65 @@ from pensieve.settings.spec import SAMPLING_KEYS
 from pensieve.untrusted_json import read_json
 
 NAME = "generation_config.json"
-# No vocabulary has more; the engine's arrays hold no more.
+# The largest id that the engine's arrays hold; no vocabulary has as many.
 MAX_TOKEN_ID = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationConfig:
-    """What could be read. complaints: what was left out, and why."""
-
     sampling: SamplingDefaults = NEUTRAL
     stop_tokens: tuple[int, ...] = ()
-    complaints: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()  # ignored fields, and why
 
     def with_settings(self, settings: Settings) -> "GenerationConfig":
-        """What holds in a server with `settings`, whose values come first."""
+        """Return the config with the sampling values that `settings` have."""
         return replace(self, sampling=self.sampling.updated(settings.sampling, "setting"))
 
 
 def read_generation_config(folder: Path) -> GenerationConfig:
-    """What the file in `folder` says; nothing where there is none. Never raises."""
+    """Read the file in `folder`; defaults if there is none. Never raises."""
     try:
-        found = read_json(read_file(folder / NAME))
+        content = read_json(read_file(folder / NAME))
     except FileNotFoundError:
         return GenerationConfig()
     except OSError as error:
-        return GenerationConfig(complaints=(f"it cannot be read ({error.strerror})",))
+        return GenerationConfig(problems=(f"it cannot be read ({error.strerror})",))
     except ValueError:
-        return GenerationConfig(complaints=("it is not JSON",))
-    if not isinstance(found, dict):
-        return GenerationConfig(complaints=("it is not a JSON object",))
-    stated = cast("dict[str, Any]", found)
-    complaints: list[str] = []
-    values = _sampling(stated, complaints)
+        return GenerationConfig(problems=("it is not JSON",))
+    if not isinstance(content, dict):
+        return GenerationConfig(problems=("it is not a JSON object",))
+    fields = cast("dict[str, Any]", content)
+    problems: list[str] = []
+    values = _sampling(fields, problems)
     return GenerationConfig(
         NEUTRAL.updated(values, NAME),
-        tuple(token_ids(stated.get("eos_token_id"))),
-        tuple(complaints),
+        tuple(token_ids(fields.get("eos_token_id"))),
+        tuple(problems),
     )
 
 
-def token_ids(stated: object) -> Iterable[int]:
-    """The ids in a field that holds one, a list of them, or anything else."""
-    listed = cast("list[object]", stated) if isinstance(stated, list) else [stated]
-    return (each for each in listed if type(each) is int and 0 <= each <= MAX_TOKEN_ID)
+def token_ids(value: object) -> Iterable[int]:
+    """Return the valid ids of a field that holds an id, a list of ids, or anything else."""
+    entries = cast("list[object]", value) if isinstance(value, list) else [value]
+    return (each for each in entries if type(each) is int and 0 <= each <= MAX_TOKEN_ID)
 
 
-def _sampling(stated: dict[str, Any], complaints: list[str]) -> dict[str, float]:
-    """The usable fields. As in transformers, `do_sample` false is greedy: a temperature of 0."""
+def _sampling(fields: dict[str, Any], problems: list[str]) -> dict[str, float]:
+    """Return the usable fields. As in transformers, `do_sample` false means temperature 0."""
     values: dict[str, float] = {}
     for key in SAMPLING_KEYS.values():
-        value = stated.get(key.name)
+        value = fields.get(key.name)
         if value is None:
             continue
         try:
             values[key.name] = cast("float", key.checked(value, key.name))
         except SettingsError:
-            complaints.append(f"{key.name} is not {key.expected}")
-    match stated.get("do_sample"):
+            problems.append(f"{key.name} is not {key.expected}")
+    match fields.get("do_sample"):
         case None | True:
             pass
         case False:
             values["temperature"] = 0.0
         case _:
-            complaints.append("do_sample is not true or false")
+            problems.append("do_sample is not true or false")
     return values

@@ -1,4 +1,4 @@
-"""The models that lie on this machine, and taking one away. Reads markers and sizes; opens no model."""
+"""List and remove the models on this machine. Reads markers and sizes; opens no model."""
 
 import shutil
 from dataclasses import dataclass
@@ -10,35 +10,32 @@ from pensieve.models.folder.snapshot import MARKER, PARTIAL, folder_of, locked, 
 
 @dataclass(frozen=True, slots=True)
 class InstalledModel:
-    """A model and where it lies or would lie. is_here: whole. partial_bytes: what an unfinished fetch has left."""
-
     source: HubModel | EmbeddedModel
-    folder: Path
-    is_here: bool
+    folder: Path  # where it is or would be
+    is_here: bool  # completely fetched
     size_bytes: int = 0
-    partial_bytes: int = 0
+    partial_bytes: int = 0  # of an unfinished fetch
 
 
 def installed_models(models: Path) -> list[InstalledModel]:
-    """The catalog, then what else was fetched into `models`, by name."""
-    listed = {folder_of(model, models): model for model in CATALOG}
-    found = {folder: source for folder in _folders(models) if (source := _source_of(folder))}
-    others = sorted((found.keys() - listed.keys()), key=lambda folder: found[folder].name)
+    """Return the catalog, then other models fetched into `models`, by name."""
+    catalog = {folder_of(model, models): model for model in CATALOG}
+    fetched = {folder: source for folder in _folders(models) if (source := _source_of(folder))}
+    others = sorted((fetched.keys() - catalog.keys()), key=lambda folder: fetched[folder].name)
     return [
         installed_model(source, models)
-        for source in (*CATALOG, *(found[folder] for folder in others))
+        for source in (*CATALOG, *(fetched[folder] for folder in others))
     ]
 
 
 def installed_model(source: HubModel | EmbeddedModel, models: Path) -> InstalledModel:
-    """What of `source` lies under `models`."""
     folder = folder_of(source, models)
     is_here = read_snapshot(folder / MARKER) is not None
     return InstalledModel(source, folder, is_here, bytes_of(folder), bytes_of(_partial(folder)))
 
 
 def remove(model: InstalledModel) -> None:
-    """Take the model away, and what an unfinished fetch left of it. Raises OSError."""
+    """Delete the model and the files of an unfinished fetch. Raises OSError."""
     with locked(model.folder):
         for folder in (model.folder, _partial(model.folder)):
             if folder.exists():
@@ -46,12 +43,12 @@ def remove(model: InstalledModel) -> None:
 
 
 def bytes_of(folder: Path) -> int:
-    """What the files of a model's folder take."""
+    """Return the size of a folder's files."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def _folders(models: Path) -> list[Path]:
-    """Complete and unfinished ones alike, by the complete one's path."""
+    """Return the paths of complete and unfinished models, the latter without their suffix."""
     return [
         entry.with_name(entry.name.removesuffix(PARTIAL))
         for entry in sorted(models.glob("*--*"))
@@ -60,7 +57,9 @@ def _folders(models: Path) -> list[Path]:
 
 
 def _source_of(folder: Path) -> HubModel | None:
-    """The source that lies in this folder (`folder_of` turned round); None where its marker is of another one."""
+    """Return the source of this folder, the inverse of `folder_of`; None if its marker does not
+    match.
+    """
     snapshot = read_snapshot(folder / MARKER) or read_snapshot(_partial(folder) / MARKER)
     if snapshot is None:
         return None

@@ -1,6 +1,7 @@
-"""Whether a model folder's files are whole and of a kind that pensieve loads. Reads headers, never weights.
+"""Check that a model folder's files are complete and loadable. Reads headers, never weights.
 
-Raises `ModelDamagedError` naming the file, and the command that fixes it; `ModelUnsupportedError` for other kinds.
+Raises `ModelDamagedError` with the file and the command that fixes it; `ModelUnsupportedError` for
+models of other kinds.
 """
 
 import errno
@@ -16,20 +17,21 @@ from pensieve.engine.planning.attention_shape import text_part
 from pensieve.errors import ModelDamagedError
 from pensieve.models.fetching.verify import of_other_size
 from pensieve.models.folder.architecture_support import check_config, check_files, installed_mlx_lm
-from pensieve.models.folder.config_limits import unbelievable
+from pensieve.models.folder.config_limits import implausible_field
 from pensieve.models.folder.model_files import read_file, read_header, read_text, start_of
 from pensieve.models.folder.snapshot import MARKER, ModelFolder, read_snapshot
 
 LFS_POINTER = b"version https://git-lfs"
 MAX_TYPE_CHARS = 100
 INDEX = "model.safetensors.index.json"
-# What a tokenizer is made of: the file that all newer models have, or those that transformers
-# makes it from.
+# Tokenizer files: the one that all newer models have, or those that transformers converts.
 _TOKENIZERS = re.compile(r"tokenizer\.json|vocab\.(json|txt)|tekken\.json|.*\.(model|tiktoken)")
 
 
 def check_model(model: ModelFolder) -> dict[str, Any]:
-    """Check the folder; its config.json. Raises `ModelDamagedError`, `ModelUnsupportedError`."""
+    """Check the folder and return its config.json. Raises `ModelDamagedError`,
+    `ModelUnsupportedError`.
+    """
     with readable(model):
         _check_sizes(model)
         config = check_kind(model)
@@ -39,7 +41,7 @@ def check_model(model: ModelFolder) -> dict[str, Any]:
 
 
 def check_kind(model: ModelFolder) -> dict[str, Any]:
-    """Check by its files' names and its config.json that mlx-lm loads such a model; that config. Raises as `check` does."""
+    """Check file names and config.json only, and return that config. Raises like `check_model`."""
     with readable(model):
         check_files(str(model.folder), [file.name for file in model.folder.iterdir()])
         config = read_json(model, "config.json")
@@ -49,13 +51,13 @@ def check_kind(model: ModelFolder) -> dict[str, Any]:
     if not isinstance(model_type, str) or len(model_type) > MAX_TYPE_CHARS:
         damaged(model, "config.json", "names no model_type")
     check_config(str(model.folder), config, installed_mlx_lm())
-    if wrong := unbelievable(text_part(config)):
-        damaged(model, "config.json", wrong)
+    if problem := implausible_field(text_part(config)):
+        damaged(model, "config.json", problem)
     return config
 
 
 def read_json(model: ModelFolder, name: str) -> dict[str, Any] | None:
-    """A JSON object among the model's files; None where there is no such file."""
+    """Return a JSON object among the model's files; None if the file does not exist."""
     with readable(model, name):
         try:
             content = read_file(model.folder / name)
@@ -64,16 +66,15 @@ def read_json(model: ModelFolder, name: str) -> dict[str, Any] | None:
     if content.startswith(LFS_POINTER):
         damaged(model, name, "is a Git LFS pointer, not the file itself")
     try:
-        found = untrusted_json.read_json(content, max_bytes=len(content))
+        value = untrusted_json.read_json(content, max_bytes=len(content))
     except ValueError as error:
         damaged(model, name, f"is not valid JSON ({error})")
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         damaged(model, name, "is not a JSON object")
-    return cast("dict[str, Any]", found)
+    return cast("dict[str, Any]", value)
 
 
 def read_template(model: ModelFolder, file: Path) -> str:
-    """The text of a file of `model`."""
     name = str(file.relative_to(model.folder))
     with readable(model, name):
         try:
@@ -82,12 +83,12 @@ def read_template(model: ModelFolder, file: Path) -> str:
             damaged(model, name, "is not UTF-8")
 
 
-def damaged(model: ModelFolder, name: str, what: str) -> NoReturn:
-    """Say that file `name` of `model` is not as it should be, and how to get a good one."""
+def damaged(model: ModelFolder, name: str, problem: str) -> NoReturn:
+    """Raise `ModelDamagedError` for file `name` of `model`, with the way to get a good one."""
     is_ours = (model.folder / MARKER).exists()
     raise ModelDamagedError(
-        f"{name} in {model.folder} {what}.",
-        hint="Compare its files with the published ones; what differs is fetched anew:\n"
+        f"{name} in {model.folder} {problem}.",
+        hint="Compare its files with the published ones, and fetch those that differ again:\n"
         f"  pensieve pull {shlex.quote(model.name)}"
         if is_ours
         else "Copy or convert the model into that folder again.",
@@ -96,7 +97,7 @@ def damaged(model: ModelFolder, name: str, what: str) -> NoReturn:
 
 @contextmanager
 def readable(model: ModelFolder, name: str = "A file") -> Generator[None]:
-    """Translate what the system refuses while in the block. name: of the file that is read."""
+    """Translate OSErrors of the block, in which the file `name` is read."""
     try:
         yield
     except PermissionError as error:
@@ -106,16 +107,21 @@ def readable(model: ModelFolder, name: str = "A file") -> Generator[None]:
 
 
 def _denied(model: ModelFolder, error: PermissionError) -> ModelDamagedError:
-    """EPERM is macOS's privacy control, whatever the file's mode: a service is refused without a question. EACCES is the mode."""
+    """Explain a denial by errno.
+
+    EPERM is macOS's privacy control, whatever the file's mode; a service is refused without a
+    prompt. EACCES is the file's mode.
+    """
     folder = shlex.quote(str(model.folder))
     if error.errno != errno.EPERM:
-        hint = f"Make them yours to read:\n  chmod -R u+rX {folder}"
+        hint = f"Make them readable for you:\n  chmod -R u+rX {folder}"
     else:
         hint = (
-            "macOS keeps Documents, Desktop, Downloads, iCloud Drive and external disks from programs that it has not asked about,"
-            " and it asks about no service. Copy the model elsewhere, and name that folder:\n"
+            "macOS denies access to Documents, Desktop, Downloads, iCloud Drive and external disks"
+            " unless you allow a program, and it does not ask you for services. Copy the model"
+            " elsewhere, and name that folder:\n"
             f"  cp -R {folder} ~/\n"
-            "Or start pensieve in Terminal, which macOS asks about: pensieve start"
+            "Or start pensieve in Terminal, where macOS asks you: pensieve start"
         )
     return ModelDamagedError(
         f"The model's files in {model.folder} cannot be read: {error.strerror}.", hint=hint
@@ -132,14 +138,14 @@ def _check_sizes(model: ModelFolder) -> None:
 
 
 def _weight_names(model: ModelFolder) -> list[str]:
-    """Every file that mlx-lm will load or that the index says it needs."""
+    """Return the files that mlx-lm will load or that the index lists."""
     listed = _listed_weights(model)
-    found = {file.name for file in model.folder.glob("model*.safetensors")}
-    if not found and not listed:
+    present = {file.name for file in model.folder.glob("model*.safetensors")}
+    if not present and not listed:
         damaged(
             model, "model.safetensors", "is missing (only weights in safetensors files are loaded)"
         )
-    return sorted(found.union(listed))
+    return sorted(present.union(listed))
 
 
 def _listed_weights(model: ModelFolder) -> set[str]:
@@ -148,12 +154,12 @@ def _listed_weights(model: ModelFolder) -> set[str]:
         damaged(model, INDEX, "has no map of weights")
     names = set(map(str, cast("dict[str, object]", listed).values()))
     if not all(name.endswith(".safetensors") and name == Path(name).name for name in names):
-        damaged(model, INDEX, "names other files than weights beside it")
+        damaged(model, INDEX, "names files other than weights in this folder")
     return names
 
 
 def _check_tokenizer(model: ModelFolder) -> None:
-    """Only whether there is one, and of a kind of file that ends; what is in it is load.py's."""
+    """Check only that a tokenizer exists and is a regular file; load.py parses it."""
     if not any(_TOKENIZERS.fullmatch(file.name) for file in model.folder.iterdir()):
         damaged(model, "tokenizer.json", "is missing, and so is every other kind of tokenizer")
     file = model.folder / "tokenizer.json"
@@ -169,28 +175,28 @@ def _check_weights(model: ModelFolder) -> None:
 
 
 def _checked_tensors(model: ModelFolder, name: str) -> int:
-    """Check one file of weights; how many tensors are in it."""
+    """Check one file of weights and return its number of tensors."""
     file = model.folder / name
     if not file.exists():
         damaged(model, name, "is missing")
     with readable(model, name):
         if start_of(file, len(LFS_POINTER)) == LFS_POINTER:
             damaged(model, name, "is a Git LFS pointer, not the file itself")
-        expected, tensors = _described(model, file)
+        expected, tensors = _expected_size(model, file)
     if (size := file.stat().st_size) != expected:
-        damaged(model, name, f"has {size} bytes where its header tells of {expected}")
+        damaged(model, name, f"has {size} bytes, but its header describes {expected}")
     return tensors
 
 
-def _described(model: ModelFolder, file: Path) -> tuple[int, int]:
-    """Of a file of weights, by its header: the bytes, and the tensors."""
+def _expected_size(model: ModelFolder, file: Path) -> tuple[int, int]:
+    """Return the bytes and the number of tensors that a weights file's header describes."""
     try:
         header, start = read_header(file)
         ends = [
             tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"
         ]
     except (ValueError, TypeError, LookupError):
-        damaged(model, file.name, "is no safetensors file")
+        damaged(model, file.name, "is not a safetensors file")
     if not all(type(end) is int for end in ends):
-        damaged(model, file.name, "is no safetensors file")
+        damaged(model, file.name, "is not a safetensors file")
     return start + max(ends, default=0), len(ends)

@@ -1,8 +1,8 @@
-"""Where a model's files lie and how a folder of them comes to be whole.
+"""The location of a model's files, and how a folder of them is published.
 
-A folder is filled beside its destination and renamed to it when every file is verified and its marker
-(`pensieve.json`: where the files come from, their sizes and hashes) is written: a folder that is there is complete.
-Knows neither the Hub nor what the files mean.
+A folder is filled next to its destination and renamed to it after every file is verified and its
+marker is written (`pensieve.json`: the files' origin, sizes and hashes). So an existing folder is
+complete. Knows neither the Hub nor the files' meaning.
 """
 
 import fcntl
@@ -24,27 +24,27 @@ from pensieve.untrusted_json import read_json
 
 MARKER = "pensieve.json"
 _ELSEWHERE = "Make it yours, or keep pensieve's files elsewhere: export PENSIEVE_HOME=~/pensieve"
-# What is being fetched lies beside its destination under the same name with this after it.
+# Suffix of the folder, next to its destination, into which a model is fetched.
 PARTIAL = ".partial"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """A complete mlx-lm model folder, by the name people use for it and the repository it comes from."""
+    """A complete mlx-lm model folder."""
 
-    name: str
-    repo: str
+    name: str  # as people type it
+    repo: str  # its origin
     folder: Path
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """One file as its origin describes it. sha256 for large files, git_sha1 (a Git blob's id) for small ones, or neither."""
+    """One file as its origin describes it, with one hash or none."""
 
     name: str
     size: int
-    sha256: str | None = None
-    git_sha1: str | None = None
+    sha256: str | None = None  # of large files
+    git_sha1: str | None = None  # of small files: the Git blob's id
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +57,13 @@ class Snapshot:
 
     @property
     def total_bytes(self) -> int:
-        """All files together."""
         return sum(file.size for file in self.files)
 
 
 def folder_of(source: ModelSource, models: Path) -> Path:
-    """Where `source` lies or will lie. The name is made of characters that the catalog has checked."""
+    """Return where `source` is or will be stored. find.py has checked the characters of the
+    names.
+    """
     match source:
         case LocalModel():
             return source.folder
@@ -75,7 +76,7 @@ def folder_of(source: ModelSource, models: Path) -> Path:
 
 
 def check_owner(models: Path) -> None:
-    """Raise `NotWritableError` where the models that are there could be another user's."""
+    """Raise `NotWritableError` if the existing models folder could be another user's."""
     try:
         claim(models)
     except FileNotFoundError:
@@ -87,19 +88,19 @@ def check_owner(models: Path) -> None:
 
 
 def is_present(source: ModelSource, models: Path) -> bool:
-    """Whether `source` can be opened without fetching anything."""
+    """Whether `source` can be opened without fetching."""
     folder = folder_of(source, models)
     if isinstance(source, LocalModel):
         try:
             return (folder / "config.json").is_file()
         except PermissionError:
-            # There is something, and integrity.py says why it cannot be read.
+            # Something exists, and integrity.py reports why it cannot be read.
             return True
     return read_snapshot(folder / MARKER) is not None
 
 
 def read_snapshot(file: Path) -> Snapshot | None:
-    """The snapshot that a marker describes; None where there is no marker or it cannot be read."""
+    """Return the snapshot that a marker describes; None for a missing or unreadable marker."""
     try:
         stored = cast("dict[str, Any]", read_json(read_file(file)))
         files = tuple(_model_file(entry) for entry in stored["files"])
@@ -109,19 +110,19 @@ def read_snapshot(file: Path) -> Snapshot | None:
 
 
 def _model_file(entry: dict[str, Any]) -> ModelFile:
-    """Raises TypeError or KeyError for an entry that no marker of ours has."""
+    """Raises TypeError or KeyError for an entry that pensieve cannot have written."""
     if not isinstance(entry["name"], str) or type(entry["size"]) is not int:
         raise TypeError("a file without name or size")
     return ModelFile(**entry)
 
 
 def write_snapshot(snapshot: Snapshot, file: Path) -> None:
-    """Write a marker whole, or not at all."""
+    """Write a marker atomically."""
     write_atomically(file, f"{json.dumps(asdict(snapshot), indent=1)}\n".encode(), mode=0o666)
 
 
 def publish(filled: Path, destination: Path) -> None:
-    """Make `filled`, whose marker is written, the model folder `destination`."""
+    """Rename `filled`, whose marker is written, to the model folder `destination`."""
     sync_path(filled)
     discarded = destination.with_name(destination.name + ".old")
     shutil.rmtree(discarded, ignore_errors=True)
@@ -134,9 +135,10 @@ def publish(filled: Path, destination: Path) -> None:
 
 @contextmanager
 def locked(destination: Path) -> Generator[None]:
-    """Only one process at a time fills `destination`; another waits here. The kernel frees the lock of a dead one.
+    """Hold the lock for filling `destination`; other processes wait. The kernel releases a dead
+    one's.
 
-    Raises `NotWritableError` where there can be no such folder.
+    Raises `NotWritableError` if the folder cannot be created.
     """
     folder = destination.parent
     try:

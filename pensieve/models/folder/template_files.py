@@ -1,6 +1,6 @@
-"""The chat templates of a model folder: where transformers looks for them, and by which names.
+"""Find the chat templates of a model folder, in the places and by the names that transformers uses.
 
-Some models have several. `default` is for any conversation, `tool_use` for one with tools.
+Some models have several: `default` for any conversation, `tool_use` for one with tools.
 """
 
 import os
@@ -27,25 +27,31 @@ def open_template(
     Raises `ModelDamagedError` for a template that is not Jinja.
     """
     try:
-        named = _named_templates(model, tokenizer_config)
-        tool_source = named.get("tool_use")
-        source = named.get("default") or tool_source or next(iter(named.values()), plain.TEMPLATE)
+        templates = _named_templates(model, tokenizer_config)
+        tool_source = templates.get("tool_use")
+        source = (
+            templates.get("default")
+            or tool_source
+            or next(iter(templates.values()), plain.TEMPLATE)
+        )
         is_other = tool_source not in (None, source)
         return ChatTemplate(source, special, tool_source=tool_source if is_other else None)
     except (jinja2.TemplateError, SyntaxError, RecursionError, MemoryError) as error:
-        # Python's own compiler refuses what is nested too deeply.
+        # Python's compiler raises these for templates that are nested too deeply.
         damaged(model, "The chat template", f"cannot be read ({error})")
 
 
 def _named_templates(model: ModelFolder, tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
-    """In transformers' order: files of their own, the tokenizer's configuration, a JSON file."""
+    """Return templates by name, in transformers' order: own files, the tokenizer's config, a
+    JSON file.
+    """
     folder = model.folder / "additional_chat_templates"
     files = {file.stem: file for file in sorted(folder.glob("*.jinja"))}
     if os.path.lexists(default := model.folder / "chat_template.jinja"):
         files["default"] = default
-    named = {name: read_template(model, file) for name, file in files.items()}
-    if "default" in named:
-        return named
+    from_files = {name: read_template(model, file) for name, file in files.items()}
+    if "default" in from_files:
+        return from_files
     stored = tokenizer_config.get("chat_template") or (
         read_json(model, "chat_template.json") or {}
     ).get("chat_template")
@@ -53,11 +59,11 @@ def _named_templates(model: ModelFolder, tokenizer_config: Mapping[str, Any]) ->
     texts = {name: text for name, text in templates.items() if isinstance(text, str)}
     if texts.keys() != templates.keys():
         damaged(model, "The chat template", "is not a text")
-    return {**texts, **named}
+    return {**texts, **from_files}
 
 
 def _by_name(stored: object) -> dict[str, object]:
-    """A lone template is the default one; a list or an object has a name for each."""
+    """Name a single template `default`; lists and objects contain names."""
     match stored:
         case str():
             return {"default": stored}
@@ -78,7 +84,7 @@ def special_tokens(tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _text_of(token: object) -> str:
-    """The configuration has a token as its text or as an object."""
+    """Accept a token as text or as an object with `content`."""
     if isinstance(token, dict):
         token = cast("dict[str, object]", token).get("content")
     return token if isinstance(token, str) else ""

@@ -1,4 +1,4 @@
-"""Whether a model in a folder thinks, read from its chat template without loading its tokenizer.
+"""Whether a folder's model thinks, by its chat template, without loading its tokenizer.
 
 For commands that describe models.
 """
@@ -17,7 +17,7 @@ from pensieve.models.served_model import Thinking, thinking_of
 
 @dataclass(frozen=True, slots=True)
 class ThinkingAbilities:
-    """What a model's template shows of its thinking."""
+    """How a model thinks, by its template."""
 
     kind: Thinking
     efforts: Sequence[str] = ()  # weakest first
@@ -26,7 +26,7 @@ class ThinkingAbilities:
 
 
 def thinking_in_folder(model: ModelFolder) -> ThinkingAbilities:
-    """Return what the model's files show. Raises `ModelDamagedError` for files that cannot be read."""
+    """Raises `ModelDamagedError` for files that cannot be read."""
     tokenizer_config = read_json(model, "tokenizer_config.json") or {}
     template = open_template(model, tokenizer_config, special_tokens(tokenizer_config))
     controls = _controls(model, tokenizer_config)
@@ -40,7 +40,7 @@ def thinking_in_folder(model: ModelFolder) -> ThinkingAbilities:
 
 
 def _controls(model: ModelFolder, tokenizer_config: dict[str, Any]) -> frozenset[str]:
-    """Read the added tokens: from tokenizer.json, up to 20 MB, only if no other file has them."""
+    """Read the added tokens, from tokenizer.json (up to 20 MB) only if no other file has them."""
     listed = tokenizer_config.get("added_tokens_decoder")
     if isinstance(listed, dict):
         tokens: object = list(cast("dict[str, Any]", listed).values())

@@ -1,7 +1,8 @@
-"""A model's chat template: Jinja text that came with the weights, so it runs in a sandbox (template_sandbox.py).
+"""Render a model's chat template: Jinja that came with the weights, so it runs in a sandbox.
 
-Gives templates what transformers gives them (loop controls, `{% generation %}`, `raise_exception`, `strftime_now`, a
-`tojson` that leaves HTML's characters alone, the special tokens' names). Knows no tokens.
+Templates get what transformers provides (loop controls, `{% generation %}`, `raise_exception`,
+`strftime_now`, a `tojson` that does not escape HTML, the special tokens' names). Knows no tokens.
+The sandbox is template_sandbox.py.
 """
 
 # pyright: basic
@@ -17,7 +18,7 @@ import jinja2
 from pensieve.errors import InvalidRequestError
 from pensieve.models.tokenizer.template_sandbox import LIMIT_S, BoundedEnvironment, limit_count
 
-# What a sandboxed template can end with for a conversation that it does not expect.
+# Errors of sandboxed templates for conversations that they do not expect.
 _REFUSALS = (
     jinja2.TemplateError,
     TypeError,
@@ -31,7 +32,7 @@ _REFUSALS = (
 
 
 class ChatTemplate:
-    """A template, compiled once, and the one for conversations with tools if the model has one.
+    """A compiled template, and a second one for conversations with tools if the model has one.
 
     `tokens` are variables: bos_token and the like. Raises `jinja2.TemplateError` if not Jinja.
     """
@@ -66,27 +67,29 @@ class ChatTemplate:
         messages: Sequence[Mapping[str, object]],
         variables: Mapping[str, object] | None = None,
     ) -> str:
-        """The prompt's text up to where the assistant begins. Raises `InvalidRequestError` where the template refuses."""
-        told: dict[str, Any] = {"tools": None, "documents": None, "add_generation_prompt": True}
-        told.update(variables or {})
-        has_tools = told["tools"] is not None or any(map(_is_about_tools, messages))
+        """Return the prompt's text up to the assistant's turn. Raises `InvalidRequestError` if
+        the template refuses.
+        """
+        context: dict[str, Any] = {"tools": None, "documents": None, "add_generation_prompt": True}
+        context.update(variables or {})
+        has_tools = context["tools"] is not None or any(map(_is_about_tools, messages))
         try:
             render = self._render_tools if has_tools else self._render
-            return render(messages=messages, **self._tokens, **told)
+            return render(messages=messages, **self._tokens, **context)
         except _REFUSALS as error:
             raise InvalidRequestError(
-                f"messages: the model's chat template does not take this conversation: {error}"
+                f"messages: the model's chat template does not accept this conversation: {error}"
             ) from error
 
     @property
     def has_tool_source(self) -> bool:
-        """Whether there is a template for tools. `tools` selects it, even if empty."""
+        """Whether a template for tools exists. Passing `tools`, even empty, selects it."""
         return self._render_tools is not self._render
 
     def probing_render(self) -> Callable[..., str]:
-        """Return a `render` for trials that refuses the rest after they have taken one time limit.
+        """Return a `render` for probes that refuses further ones after one time limit in total.
 
-        So a template that never ends costs two limits at most, in any number of trials.
+        So a template that never ends costs at most two limits, in any number of probes.
         """
         spent_s = 0.0
 
@@ -107,7 +110,7 @@ class ChatTemplate:
 
 
 def _is_about_tools(message: Any) -> bool:
-    """Whether a message calls a tool or answers a call."""
+    """Whether a message calls a tool or contains a result."""
     is_message = isinstance(message, Mapping)
     return is_message and (message.get("role") == "tool" or bool(message.get("tool_calls")))
 
@@ -117,7 +120,7 @@ def _raise_exception(message: str) -> str:
 
 
 def _to_json(value: Any, **options: Any) -> str:
-    """What Jinja's filters make lists of comes one by one."""
+    """Accept iterators, which Jinja's filters return in place of lists."""
     value = list(value) if isinstance(value, Iterator) else value
     limit_count(value)
     return json.dumps(value, **{"ensure_ascii": False, **options})

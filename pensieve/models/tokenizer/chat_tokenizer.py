@@ -1,7 +1,8 @@
-"""A model's tokenizer with its chat template, for prompt and reply (`prompt.template.ChatTokenizer`).
+"""A model's tokenizer with its chat template; implements `prompt.template.ChatTokenizer`.
 
-No text that a client sends becomes a control token: `neutralize` marks it (models/tokenizer/control_tokens.py), and `encode` reads marked
-stretches with a tokenizer that has no control tokens. Text without marks is encoded as the tokenizers library does it.
+Text of a client never becomes a control token: `neutralize` marks it
+(models/tokenizer/control_tokens.py), and `encode` reads marked stretches with a tokenizer without
+control tokens. Text without marks is encoded as the tokenizers library does it.
 """
 
 import json
@@ -17,17 +18,17 @@ from pensieve.models.tokenizer.control_tokens import ControlTokenEscaper, is_esc
 from pensieve.models.tokenizer.detokenizer import StreamDetokenizer, TokenTexts
 from pensieve.models.tokenizer.encoder import Encoder
 
-# What Rust's regular expressions mean by \s; Python's takes four more control characters.
+# \s of Rust's regular expressions; Python's matches four more control characters.
 BLANKS = r"[^\S\x1c-\x1f]*"
 
-# Where something stands in a text: first character, and the one after its last.
+# A half-open range of characters in a text.
 Span = tuple[int, int]
 
 
 class ModelTokenizer:
-    """Built from a tokenizer, its template and the tokens that end an answer; those and special ones are never text.
+    """Control tokens and stop tokens are never part of the text that the detokenizer returns.
 
-    Raises `ModelDamagedError` for a tokenizer whose decoder pensieve does not know.
+    Raises `ModelDamagedError` for a tokenizer with an unknown decoder.
     """
 
     def __init__(
@@ -40,15 +41,15 @@ class ModelTokenizer:
         self._is_normalized = tokenizer.normalizer is not None and any(
             added[number].normalized for number in self._controls
         )
-        self._forms = {
-            number: _form(added[number])
+        self._patterns = {
+            number: _pattern_of(added[number])
             for number, text in self._controls.items()
             if text != getattr(tokenizer.model, "unk_token", None)
         }
         self._tokenizer = tokenizer
         self._encoder = Encoder(tokenizer)
         self._template = template
-        self._marking = ControlTokenEscaper(self._controls.values())
+        self._escaper = ControlTokenEscaper(self._controls.values())
         special = {number for number, token in added.items() if token.special}
         self._texts = TokenTexts(tokenizer, special | set(stop_tokens))
 
@@ -58,12 +59,12 @@ class ModelTokenizer:
         return frozenset(self._controls)
 
     def has_token(self, token_id: int) -> bool:
-        """Whether it has a token with this id, which is from 0 up and has 32 bits."""
+        """Whether the vocabulary has this id, which must be in [0, 2**32)."""
         return self._tokenizer.id_to_token(token_id) is not None
 
     @property
     def controls(self) -> Mapping[str, int]:
-        """The same by their texts."""
+        """Control tokens' ids by their texts."""
         return {text: number for number, text in self._controls.items()}
 
     def render(
@@ -71,67 +72,76 @@ class ModelTokenizer:
         messages: Sequence[Mapping[str, object]],
         variables: Mapping[str, object] | None = None,
     ) -> str:
-        """The chat template's text for `messages`. Raises `InvalidRequestError` where the template refuses them."""
+        """Return the chat template's text. Raises `InvalidRequestError` if the template refuses."""
         return self._template.render(messages, variables)
 
     def neutralize(self, text: str) -> str:
-        """`text` from a client, marked so that `encode` never reads a control token in it."""
-        marked = self._marking.escape(text)
+        """Mark a client's text so that `encode` never reads a control token in it."""
+        marked = self._escaper.escape(text)
         if self._is_normalized and self._has_control(marked):
-            return self._marking.escape_all(text)
+            return self._escaper.escape_all(text)
         return marked
 
     def encode(self, rendered: str) -> list[int]:
-        """Token ids of rendered text: control tokens where the template wrote them, plain text elsewhere."""
+        """Return token ids: control tokens where the template wrote them, plain text elsewhere."""
         return self.encode_with_edges(rendered)[0]
 
     def encode_with_edges(self, rendered: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """As `encode`, and for each control token where it ends: in `rendered`, and in the ids."""
+        """Encode, and also return each control token's end: in `rendered`, and in the ids."""
         ids = self._encoder.ids(rendered)
-        places = [place for place, number in enumerate(ids) if number in self._controls]
-        spans = self._spans(rendered, [ids[place] for place in places])
+        positions = [position for position, number in enumerate(ids) if number in self._controls]
+        spans = self._spans(rendered, [ids[position] for position in positions])
         if spans is None:
-            spans = self._offsets(rendered, places)
-        return self._without_marks(rendered, ids, dict(zip(places, spans, strict=True)))
+            spans = self._offsets(rendered, positions)
+        return self._without_marks(rendered, ids, dict(zip(positions, spans, strict=True)))
 
     def warm_up(self) -> None:
-        """Build now what a text with something like a control token in it would wait for: 0.4 s for 50 000 tokens."""
+        """Build the encoders for marked text now: 0.4 s for 50 000 tokens that a request would
+        wait for.
+        """
         _ = self._plain, self._plain_after_control
 
     def detokenizer(
         self, preceding: Sequence[int] = (), marks: Collection[str] = ()
     ) -> StreamDetokenizer:
-        """A fresh detokenizer for the tokens that follow `preceding`; control tokens say nothing but where they are `marks`."""
-        shown = {number for number, text in self._controls.items() if text in marks}
-        return StreamDetokenizer(self._texts, preceding, shown)
+        """Return a new detokenizer for tokens after `preceding`. Only control tokens in `marks`
+        become text.
+        """
+        visible = {number for number, text in self._controls.items() if text in marks}
+        return StreamDetokenizer(self._texts, preceding, visible)
 
     def _has_control(self, text: str) -> bool:
         return not self._controls.keys().isdisjoint(self._encoder.ids(text))
 
     def _spans(self, rendered: str, controls: list[int]) -> list[Span] | None:
-        """Where these control tokens, all that there are and in this order, stand in the text; None where it does not say."""
+        """Find all control tokens, in this order, in the text; None if their positions are
+        ambiguous.
+        """
         spans: list[Span] = []
         start = 0
         for number in controls:
-            form = None if self._is_normalized else self._forms.get(number)
-            found = form and form.search(rendered, start)
-            if not found:
+            pattern = None if self._is_normalized else self._patterns.get(number)
+            match = pattern and pattern.search(rendered, start)
+            if not match:
                 return None
-            spans.append(found.span())
-            start = found.end()
+            spans.append(match.span())
+            start = match.end()
         return spans
 
-    def _offsets(self, rendered: str, places: list[int]) -> list[Span]:
-        """The same from the library, which takes twice as long and lets nothing else run while it frees what it made."""
+    def _offsets(self, rendered: str, positions: list[int]) -> list[Span]:
+        """Ask the library for the spans: twice the time, and it blocks other threads while it
+        frees memory.
+        """
         encoding = self._encoder.encoding(rendered)
-        return [cast("Span", encoding.token_to_chars(place)) for place in places]
+        return [cast("Span", encoding.token_to_chars(position)) for position in positions]
 
     def _without_marks(
         self, rendered: str, ids: list[int], controls: Mapping[int, Span]
     ) -> tuple[list[int], list[tuple[int, int]]]:
-        """The template's control tokens part the text; marked stretches between them are encoded again, plainly.
+        """Encode the marked stretches between the template's control tokens again, as plain text.
 
-        controls: by place in the ids, where they stand in the text. With the ids come the places where they end.
+        `controls` maps positions in the ids to spans in the text. Also returns the tokens' ends, in
+        the text and in the new ids.
         """
         plain: list[int] = []
         edges: list[tuple[int, int]] = []
@@ -157,7 +167,9 @@ class ModelTokenizer:
 
     @cached_property
     def _plain_after_control(self) -> Encoder:
-        """Some tokenizers put a space only before the very first word of a text, control tokens counted."""
+        """Some tokenizers add a space only before the first word of a text, counting control
+        tokens.
+        """
         stored = self._stored()
         later = {part: _with_no_first(stored[part]) for part in ("normalizer", "pre_tokenizer")}
         if stored | later == stored:
@@ -169,7 +181,9 @@ class ModelTokenizer:
 
 
 def controls_of(tokenizer: Tokenizer) -> dict[str, int]:
-    """Return the added tokens by their texts. A run of blanks that is a token of its own controls nothing."""
+    """Return the added tokens by text, without those that are runs of blanks, which control
+    nothing.
+    """
     added = tokenizer.get_added_tokens_decoder()
     return {
         token.content: number for number, token in added.items() if token.content.strip(" \t\r\n▁")
@@ -180,8 +194,10 @@ def _encoder_of(stored: Mapping[str, Any]) -> Encoder:
     return Encoder(Tokenizer.from_str(json.dumps(stored)))
 
 
-def _form(token: AddedToken) -> re.Pattern[str] | None:
-    """How a control token stands in a text, with the blanks that it takes up; None where it is not one whenever it does."""
+def _pattern_of(token: AddedToken) -> re.Pattern[str] | None:
+    """Match a control token in a text with the blanks that it absorbs; None if context decides
+    whether it is one.
+    """
     if token.single_word:
         return None
     blanks = (BLANKS if token.lstrip else "", BLANKS if token.rstrip else "")
@@ -189,12 +205,14 @@ def _form(token: AddedToken) -> re.Pattern[str] | None:
 
 
 def _without_controls(stored: dict[str, Any], controls: Mapping[int, str]) -> dict[str, Any]:
-    """A tokenizer.json in which no text reaches a control token: none is added, and none is a word of the vocabulary.
+    """Return a tokenizer.json in which no text becomes a control token, by added token or
+    vocabulary.
 
-    The other added tokens, runs of blanks, go too: the library numbers what is left of them anew.
+    The other added tokens, runs of blanks, are removed too, because the library would renumber
+    them.
     """
     model = stored["model"]
-    # No tokenizer that we serve lets a space through to its vocabulary as one.
+    # In served tokenizers no vocabulary entry with a plain space is reachable from text.
     unreachable = {text: f" {number}" for number, text in controls.items()}
     unreachable.pop(model.get("unk_token") or "", None)
     vocabulary = cast("dict[str, int] | list[list[Any]]", model["vocab"])

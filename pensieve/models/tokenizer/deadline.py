@@ -1,4 +1,6 @@
-"""A time limit for work that nothing can end from outside: a tokenizer's, a server's that never ends its answer."""
+"""A time limit for work that cannot be cancelled: a tokenizer's, or waiting for a server's
+answer.
+"""
 
 import threading
 from collections.abc import Callable
@@ -8,9 +10,9 @@ T = TypeVar("T")
 
 
 def within(limit_s: float, work: Callable[[], T]) -> T:
-    """Return what `work` returns, or raise what it raises. Raises TimeoutError after the limit.
+    """Return or raise what `work` does. Raises TimeoutError after the limit.
 
-    Work that takes longer goes on in a thread of its own, which ends with the process.
+    After that the work continues in a daemon thread, which ends with the process.
     """
     values: list[T] = []
     errors: list[BaseException] = []
@@ -18,7 +20,7 @@ def within(limit_s: float, work: Callable[[], T]) -> T:
     def run() -> None:
         try:
             values.append(work())
-        except BaseException as error:  # noqa: BLE001 -- it is raised where the work is awaited
+        except BaseException as error:  # noqa: BLE001 -- raised in the waiting thread
             errors.append(error)
 
     thread = threading.Thread(target=run, name="with a deadline", daemon=True)

@@ -1,9 +1,9 @@
-"""Tokens to text while they arrive: each token's bytes, through one incremental UTF-8 decoder.
+"""Turn tokens into text as they arrive: each token's bytes, through an incremental UTF-8 decoder.
 
-Exact, and constant time per token. Decoding the tail again and again instead gives a replacement character for half an
-emoji and loses spaces; tokenizers' DecodeStream raises in the middle of an answer (0.23.3, "Invalid prefix encountered")
-where a model writes a byte that is no UTF-8. Knows the two decoders of chat models: byte-level BPE, and SentencePiece's
-pieces with byte fallback.
+Exact, with constant time per token. Decoding the tail repeatedly instead yields replacement
+characters for half an emoji and loses spaces; tokenizers' DecodeStream raises in the middle of an
+answer (0.23.3, "Invalid prefix encountered") if a model writes an invalid byte. Knows the two
+decoders of chat models: byte-level BPE, and SentencePiece's pieces with byte fallback.
 """
 
 import codecs
@@ -21,9 +21,9 @@ _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 class TokenTexts:
-    """What each token of `tokenizer` writes, as bytes; the `hidden` ones write nothing.
+    """The bytes of each token of `tokenizer`; `hidden` tokens have none.
 
-    Raises `ModelDamagedError` for a tokenizer whose decoder is of another kind.
+    Raises `ModelDamagedError` for a tokenizer with an unknown decoder.
     """
 
     def __init__(self, tokenizer: Tokenizer, hidden: Collection[int]) -> None:
@@ -31,54 +31,58 @@ class TokenTexts:
         self._bytes_of = _reader(steps)
         self._tokenizer = tokenizer
         self.hidden = frozenset(hidden)
-        # SentencePiece writes a space before the first word, which nobody wrote.
+        # SentencePiece adds a space before the first word.
         self.has_leading_space = "Strip" in steps
 
     def bytes_of(self, token_id: int) -> bytes:
-        """The token's bytes; none for a hidden token and for an id that the vocabulary does not have."""
+        """Return the token's bytes; none for hidden tokens and unknown ids."""
         token = None if token_id in self.hidden else self._tokenizer.id_to_token(token_id)
         return self._bytes_of(token) if token else b""
 
     def name_of(self, token_id: int) -> bytes:
-        """What a token is called, also a hidden one."""
+        """Return a token's text in the vocabulary, also of a hidden one."""
         return (self._tokenizer.id_to_token(token_id) or "").encode()
 
 
 class StreamDetokenizer:
-    """One sequence's text. Implements `prompt.template.Detokenizer`."""
+    """The text of one sequence. Implements `prompt.template.Detokenizer`."""
 
     def __init__(
-        self, texts: TokenTexts, preceding: Sequence[int], shown: Collection[int] = ()
+        self,
+        texts: TokenTexts,
+        preceding: Sequence[int],
+        visible: Collection[int] = (),  # these become text even if `texts` hides them
     ) -> None:
-        """shown: tokens whose names are text here, also where they are hidden elsewhere."""
         self._texts = texts
-        self._shown = shown
+        self._visible = visible
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._is_at_start = True
         for token_id in preceding:
             self.feed(token_id)
 
     def feed(self, token_id: int) -> str:
-        """The text that is certain now; empty while a character is incomplete."""
-        if token_id in self._shown:
+        """Return the text that is complete now; empty within a multi-byte character."""
+        if token_id in self._visible:
             self._is_at_start = True
             return self._utf8.decode(self._texts.name_of(token_id))
         if token_id in self._texts.hidden:
             self._is_at_start = True
             return ""
-        written = self._texts.bytes_of(token_id)
-        if written and self._is_at_start:
+        token_bytes = self._texts.bytes_of(token_id)
+        if token_bytes and self._is_at_start:
             self._is_at_start = False
-            written = written.removeprefix(b" ") if self._texts.has_leading_space else written
-        return self._utf8.decode(written)
+            token_bytes = (
+                token_bytes.removeprefix(b" ") if self._texts.has_leading_space else token_bytes
+            )
+        return self._utf8.decode(token_bytes)
 
     def flush(self) -> str:
-        """What was held back: a replacement character for a character that never became whole."""
+        """Return a replacement character for an incomplete character at the end."""
         return self._utf8.decode(b"", final=True)
 
 
 def _steps(decoder: Mapping[str, Any] | None) -> Iterator[str]:
-    """The decoder's step types, with those of a sequence."""
+    """Yield the decoder's step types, including those of a sequence."""
     if decoder is None:
         return
     yield decoder["type"]
@@ -93,15 +97,16 @@ def _reader(steps: set[str]) -> Callable[[str], bytes]:
     if {"Replace", "ByteFallback"} <= steps:
         return _from_sentence_piece
     raise ModelDamagedError(
-        f"The model's tokenizer writes text by {', '.join(sorted(steps)) or 'no decoder'}, which pensieve does not know.",
-        hint="Byte-level BPE and SentencePiece with byte fallback are known; choose a model with one of them.",
+        f"The model's tokenizer decodes by {', '.join(sorted(steps)) or 'no decoder'}, which"
+        " pensieve does not support.",
+        hint="Choose a model with byte-level BPE or SentencePiece with byte fallback.",
     )
 
 
 def _from_byte_level(token: str, alphabet: Mapping[str, int]) -> bytes:
-    """An added token may hold characters outside the alphabet: then it is text as it stands."""
-    if all(character in alphabet for character in token):
-        return bytes(alphabet[character] for character in token)
+    """Return an added token with characters outside the alphabet as plain text."""
+    if all(char in alphabet for char in token):
+        return bytes(alphabet[char] for char in token)
     return token.encode()
 
 
@@ -112,7 +117,9 @@ def _from_sentence_piece(token: str) -> bytes:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's printable stand-in for each byte: itself where it is printable Latin-1, else from U+0100 on in order."""
+    """Return GPT-2's character for each byte: printable Latin-1 itself, the others from U+0100
+    on.
+    """
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {

@@ -1,8 +1,8 @@
-"""How much longer a tokenizer can make a text, computed from its parts before it is used.
+"""Bound how much longer a tokenizer can make a text, computed from its parts before it is used.
 
-The tokenizers library keeps about 50 bytes for each byte of text while it encodes, and a sequence
-of normalizers multiplies: six that write 28 bytes for one make 15 GB of 61 letters. Each factor
-here is an upper bound in bytes of output for a byte of input. Knows no text.
+The tokenizers library needs about 50 bytes per byte of text while it encodes, and a sequence of
+normalizers multiplies: six that write 28 bytes for one turn 61 characters into 15 GB. Each factor
+here is an upper bound in bytes of output per byte of input. Knows no text.
 """
 
 import base64
@@ -13,18 +13,19 @@ from itertools import chain
 from math import inf, prod
 from typing import Any, cast
 
-# A piece of 1000 letters (encoder.py) that grows by this takes 150 MB at most. Published tokenizers: byte-level ones 2
-# to 6, SentencePiece's 3 to 12, those with its table of NFKC about 400 (2026-11).
+# A piece of 1000 characters (encoder.py) that grows by this takes 150 MB at most. Published
+# tokenizers: byte-level ones 2 to 6, SentencePiece's 3 to 12, those with its NFKC table about 400
+# (2026-11).
 MAX_GROWTH = 1024
-# Of pre-tokenizers alone: Metaspace 6, ByteLevel with a space before each word 4.
+# For pre-tokenizers alone: Metaspace 6, ByteLevel with a space before each word 4.
 MAX_PRE_GROWTH = 12
-# The longest token of a published vocabulary has 512 letters; an answer writes one again and again.
-MAX_TOKEN_LETTERS = 10_000
-# What BPE puts before or after each word's parts: "</w>" and "##" are known.
-MAX_AFFIX_LETTERS = 64
+# The longest token of a published vocabulary has 512 characters; an answer can repeat one.
+MAX_TOKEN_CHARS = 10_000
+# BPE adds it before or after each part of a word: "</w>" and "##" are known.
+MAX_AFFIX_CHARS = 64
 
-# What needs no look at the part. By Unicode 17, in UTF-8: NFC and NFD triple at most, NFKC and NFKD
-# write 33 bytes for U+FDFA's 3.
+# Bounds that do not depend on the part's fields. By Unicode 17, in UTF-8: NFC and NFD at most
+# triple, NFKC and NFKD write 33 bytes for U+FDFA's 3.
 _FIXED: Mapping[str, float] = {
     "BertNormalizer": 9,  # spaces round a Chinese character, after NFD
     "Lowercase": 2,
@@ -42,7 +43,7 @@ _FIXED: Mapping[str, float] = {
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """Bytes of output for a byte of input, at most; infinite for a part of an unknown kind."""
+    """Maximum bytes of output per byte of input; infinite for a part of an unknown kind."""
 
     normalizer: float
     pre_tokenizer: float
@@ -53,7 +54,7 @@ class Growth:
 
 
 def growth_of(stored: Mapping[str, Any]) -> Growth:
-    """stored: the two parts as a tokenizer.json has them."""
+    """`stored` has the two parts as in a tokenizer.json."""
     return Growth(
         _growth(stored.get("normalizer"), "normalizers"),
         _growth(stored.get("pre_tokenizer"), "pretokenizers"),
@@ -61,18 +62,18 @@ def growth_of(stored: Mapping[str, Any]) -> Growth:
 
 
 def oversized(stored: Mapping[str, Any]) -> str | None:
-    """Return what is too long in a tokenizer.json, all of it; None where nothing is."""
+    """Describe the first text in a tokenizer.json that is too long; None if there is none."""
     model = _fields(stored.get("model"))
     affixes = (model.get(name) for name in ("continuing_subword_prefix", "end_of_word_suffix"))
-    if any(isinstance(affix, str) and len(affix) > MAX_AFFIX_LETTERS for affix in affixes):
-        return f"adds more than {MAX_AFFIX_LETTERS} letters to each part of a word"
-    if any(len(token) > MAX_TOKEN_LETTERS for token in _tokens(stored, model)):
-        return f"has a token of more than {MAX_TOKEN_LETTERS} letters"
+    if any(isinstance(affix, str) and len(affix) > MAX_AFFIX_CHARS for affix in affixes):
+        return f"adds more than {MAX_AFFIX_CHARS} characters to each part of a word"
+    if any(len(token) > MAX_TOKEN_CHARS for token in _tokens(stored, model)):
+        return f"has a token of more than {MAX_TOKEN_CHARS} characters"
     return None
 
 
 def _growth(part: object, steps: str) -> float:
-    """steps: the field in which a sequence has its parts."""
+    """`steps` names the field with the parts of a sequence."""
     if part is None:
         return 1
     fields = _fields(part)
@@ -85,7 +86,7 @@ def _growth(part: object, steps: str) -> float:
 
 
 def _growth_by_replacing(replace: Mapping[str, Any]) -> float:
-    """What an expression matches may be empty: then its replacement comes before every letter."""
+    """An expression can match the empty text; then the replacement precedes every character."""
     content = _bytes_in(replace.get("content"))
     pattern = _fields(replace.get("pattern"))
     if text := _bytes_in(pattern.get("String")):
@@ -94,7 +95,9 @@ def _growth_by_replacing(replace: Mapping[str, Any]) -> float:
 
 
 def _growth_by_table(precompiled: Mapping[str, Any]) -> float:
-    """SentencePiece's table: the size of a trie, the trie, replacements that each end with NUL."""
+    """Read SentencePiece's table: the trie's size, the trie, replacements that each end with
+    NUL.
+    """
     charsmap = precompiled.get("precompiled_charsmap")
     if not charsmap:
         return 1
@@ -102,8 +105,8 @@ def _growth_by_table(precompiled: Mapping[str, Any]) -> float:
         table = base64.b64decode(charsmap if isinstance(charsmap, str) else "")
     except binascii.Error:
         return inf
-    begins = 4 + int.from_bytes(table[:4], "little")
-    return max(1, *map(len, table[begins:].split(b"\0")), 1)
+    start = 4 + int.from_bytes(table[:4], "little")
+    return max(1, *map(len, table[start:].split(b"\0")), 1)
 
 
 _BOUNDS: Mapping[str, Callable[[Mapping[str, Any]], float]] = {
@@ -118,7 +121,7 @@ _BOUNDS: Mapping[str, Callable[[Mapping[str, Any]], float]] = {
 def _tokens(stored: Mapping[str, Any], model: Mapping[str, Any]) -> Iterable[str]:
     vocabulary = model.get("vocab")
     yield from _fields(vocabulary)
-    # Unigram has each token with its score.
+    # Unigram stores each token with its score.
     scored = (entry[0] for entry in map(_list, _list(vocabulary)) if entry)
     added = (_fields(token).get("content") for token in _list(stored.get("added_tokens")))
     yield from (token for token in chain(scored, added) if isinstance(token, str))

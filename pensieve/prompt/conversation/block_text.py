@@ -1,6 +1,6 @@
-"""What a block says, as text: the words around documents, results, tools that come and go. Control tokens have no part in it.
+"""Format content blocks as text: documents, results, added and removed tools.
 
-What becomes of a turn of blocks is prompt/template/chat_messages.py's business.
+Knows no control tokens. template/chat_messages.py assembles turns from these texts.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ from pensieve.dialects.format_calls import format_calls, format_json
 from pensieve.dialects.grammar.tagged_values import TaggedValues
 from pensieve.prompt.conversation.tools import changed_name
 
-# What is worth reading in a result of the hosted API's own tools, in this order.
+# Readable fields in results of the hosted API's own tools, in this order.
 _READABLE = (
     "title",
     "url",
@@ -58,64 +58,62 @@ _READABLE = (
 
 @dataclass(frozen=True, slots=True)
 class ToolNames:
-    """What a block's words need of the rest. uses: each tool use by its id. tools: every tool by its name.
+    """Tools and tool uses of the conversation, to which blocks refer."""
 
-    parallel: the ids of uses that are not the only one of their turn. slots: of the tools' parameters, by the tools' names.
-    """
-
-    uses: Mapping[str, ToolUseBlock]
-    tools: Mapping[str, ToolSpec]
-    parallel: frozenset[str] = frozenset()
+    uses: Mapping[str, ToolUseBlock]  # by id
+    tools: Mapping[str, ToolSpec]  # by name
+    parallel: frozenset[str] = frozenset()  # ids of uses in turns with several
+    # By tool name: how the values of its parameters are written between tags.
     slots: Mapping[str, TaggedValues] = field(default_factory=dict[str, TaggedValues])
 
     def tool_name(self, use_id: str) -> str:
-        """The tool that was used; nothing where the use is not known."""
+        """Return the name of the tool that was used; empty for an unknown id."""
         return self.uses[use_id].name if use_id in self.uses else ""
 
 
-def block_text(block: ContentBlock, known: ToolNames) -> str:
-    """All kinds but the assistant's own tool uses, which a dialect writes."""
+def block_text(block: ContentBlock, tool_names: ToolNames) -> str:
+    """Return a block's text. The assistant's own tool uses are written by the dialect instead."""
     match block:
         case TextBlock() | ImageBlock() | DocumentBlock() | SearchResultBlock():
-            return part_text(block, known)
+            return part_text(block, tool_names)
         case ToolUseBlock() | MCPToolUseBlock():
             return format_calls(JSON_CALL, [ToolCall(block.name, block.input)])
         case ToolResultBlock() | MCPToolResultBlock():
-            return _result(block, known)
+            return _result(block, tool_names)
         case ServerToolUseBlock() | ServerToolResultBlock() | ContainerUploadBlock():
             return _hosted(block)
         case ToolChangeBlock():
-            return _change(block, known)
+            return _change(block, tool_names)
         case CompactionBlock() | ThinkingBlock() | HostedBlock():
             return (block.content or "") if isinstance(block, CompactionBlock) else ""
         case _:
             assert_never(block)
 
 
-def result_text(block: ToolResultBlock | MCPToolResultBlock, known: ToolNames) -> str:
-    """What a tool answered, without anything around it."""
-    text = "\n".join(part_text(part, known) for part in block.content)
+def result_text(block: ToolResultBlock | MCPToolResultBlock, tool_names: ToolNames) -> str:
+    """Return a tool result without markup."""
+    text = "\n".join(part_text(part, tool_names) for part in block.content)
     return f"Error: {text}" if block.is_error else text
 
 
-def _result(block: ToolResultBlock | MCPToolResultBlock, known: ToolNames) -> str:
-    name = known.tool_name(block.tool_use_id)
-    return _tagged("tool_result", {"name": name} if name else {}, result_text(block, known))
+def _result(block: ToolResultBlock | MCPToolResultBlock, tool_names: ToolNames) -> str:
+    name = tool_names.tool_name(block.tool_use_id)
+    return _tagged("tool_result", {"name": name} if name else {}, result_text(block, tool_names))
 
 
-def _change(block: ToolChangeBlock, known: ToolNames) -> str:
+def _change(block: ToolChangeBlock, tool_names: ToolNames) -> str:
     name = changed_name(block)
     if block.type == "tool_removal":
         return f"The tool {name} cannot be used any more."
-    if name not in known.tools:
+    if name not in tool_names.tools:
         return ""
-    return f"A tool can be used from here on:\n{_definition(known.tools[name])}"
+    return f"A tool can be used from here on:\n{_definition(tool_names.tools[name])}"
 
 
 def _definition(tool: ToolSpec) -> str:
-    """As Claude Code tells its model that a found tool looks like."""
-    shown = {"description": tool.description, "name": tool.name, "parameters": tool.schema}
-    return f"<functions>\n<function>{format_json(shown)}</function>\n</functions>"
+    """Use the markup in which Claude Code describes a found tool to its model."""
+    definition = {"description": tool.description, "name": tool.name, "parameters": tool.schema}
+    return f"<functions>\n<function>{format_json(definition)}</function>\n</functions>"
 
 
 def _hosted(block: ServerToolUseBlock | ServerToolResultBlock | ContainerUploadBlock) -> str:
@@ -130,13 +128,12 @@ def _hosted(block: ServerToolUseBlock | ServerToolResultBlock | ContainerUploadB
             assert_never(block)
 
 
-def part_text(part: ResultPart | DocumentPart, known: ToolNames) -> str:
-    """A part of a result, a document, or a turn."""
+def part_text(part: ResultPart | DocumentPart, tool_names: ToolNames) -> str:
     match part:
         case TextBlock():
             return part.text
         case DocumentBlock():
-            return _document(part, known)
+            return _document(part, tool_names)
         case SearchResultBlock():
             return _tagged(
                 "search_result",
@@ -144,8 +141,8 @@ def part_text(part: ResultPart | DocumentPart, known: ToolNames) -> str:
                 "\n".join(text.text for text in part.content),
             )
         case ToolReferenceBlock():
-            if part.tool_name in known.tools:
-                return _definition(known.tools[part.tool_name])
+            if part.tool_name in tool_names.tools:
+                return _definition(tool_names.tools[part.tool_name])
             return _tagged("tool_reference", {}, part.tool_name)
         case BrowserStateBlock():
             return format_json({"tabs": part.tabs, "state_changes": part.state_changes})
@@ -155,12 +152,12 @@ def part_text(part: ResultPart | DocumentPart, known: ToolNames) -> str:
             assert_never(part)
 
 
-def _document(block: DocumentBlock, known: ToolNames) -> str:
+def _document(block: DocumentBlock, tool_names: ToolNames) -> str:
     match block.source:
         case TextSource(data=text):
             pass
         case ContentSource(content=parts):
-            text = "\n".join(part_text(one, known) for one in parts)
+            text = "\n".join(part_text(one, tool_names) for one in parts)
         case FileSource() | BinarySource():
             raise AssertionError("unreadable documents are refused before they are written")
         case _:
@@ -174,18 +171,18 @@ def _tagged(name: str, attributes: Mapping[str, str], body: str) -> str:
     return f"<{name}{opening}>\n{body}\n</{name}>"
 
 
-def _short(given: object) -> str:
-    """A call's input; a single text alone."""
+def _short(arguments: object) -> str:
+    """Return a call's input as JSON; of a single field, the value alone."""
     if (
-        isinstance(given, dict)
-        and len(values := list(cast("dict[str, object]", given).values())) == 1
+        isinstance(arguments, dict)
+        and len(values := list(cast("dict[str, object]", arguments).values())) == 1
     ):
         return format_json(values[0])
-    return format_json(cast("object", given))
+    return format_json(cast("object", arguments))
 
 
 def _readable(value: object) -> str:
-    """What there is to read in a result of any kind: no bytes, nothing encrypted."""
+    """Return the readable text of a result of any kind, without binary or encrypted data."""
     match value:
         case None:
             return ""

@@ -1,6 +1,6 @@
-"""The ids of calls as they are in a prompt.
+"""Track the ids of calls as the prompt has them.
 
-Some families write an id into each call, and their templates name it again next to the result.
+Some families write an id into each call, and their templates repeat it next to the result.
 """
 
 import json
@@ -38,7 +38,6 @@ class CallIds:
         return self._ids.get(use_id)
 
     def clear(self) -> None:
-        """Forget all."""
         self._ids = {}
 
     def _call(self, name: str) -> re.Pattern[str]:

@@ -1,4 +1,4 @@
-"""Tools that Anthropic defines and clients run: clients send their dated type alone, models are shown this."""
+"""Define the tools that Anthropic specifies and clients run: clients send only the type."""
 
 from collections.abc import Mapping
 from typing import assert_never
@@ -17,7 +17,7 @@ _RANGE: Schema = {
 
 
 def client_tool(tool: ClientTool) -> ToolSpec:
-    """The tool as a model is shown it, under the name that the client gave it."""
+    """Return the tool as models see it, under the client's name for it."""
     match tool.type:
         case "bash_20241022" | "bash_20250124":
             return ToolSpec(tool.name, _BASH, _BASH_INPUT)
@@ -43,12 +43,13 @@ _BASH_INPUT: Schema = {
     "additionalProperties": False,
 }
 _EDITOR = (
-    "View, create and edit text files. view shows a file with line numbers, or a directory; create writes a whole new file;"
-    " str_replace replaces the one place where old_str stands by new_str; insert puts text behind line insert_line."
+    "View, create and edit text files. view shows a file with line numbers, or a directory; create"
+    " writes a whole new file; str_replace replaces the one place where old_str stands by new_str;"
+    " insert puts text behind line insert_line."
 )
 _MEMORY = (
-    "Keep notes in files under /memories that last between conversations: view, create, str_replace, insert, delete and"
-    " rename them. Look there before you begin a task."
+    "Keep notes in files under /memories that last between conversations: view, create,"
+    " str_replace, insert, delete and rename them. Look there before you begin a task."
 )
 
 

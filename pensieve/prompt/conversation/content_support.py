@@ -1,6 +1,6 @@
-"""What no model served here can do, refused by name, so that nothing a client asks for is left out in silence.
+"""Refuse what no model served here can do, so that nothing requested is ignored silently.
 
-The words are those that clients have a way round for: Claude Code replaces the picture.
+The error texts are those that clients recover from: Claude Code replaces the image.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,9 +23,9 @@ from pensieve.prompt.conversation.turns import is_silent
 
 
 def check_content_supported(call: Conversation) -> None:
-    """Raises `InvalidRequestError` for content that no text model reads, tools and servers out of reach, a silent user.
+    """Raise `InvalidRequestError` for content that text models cannot read and unreachable tools.
 
-    Paths are those of the request as it was sent.
+    Also for user turns without content. Paths are those of the request as sent.
     """
     if call.mcp_servers:
         raise InvalidRequestError(
@@ -41,12 +41,13 @@ def check_content_supported(call: Conversation) -> None:
 
 
 def check_generation_supported(call: MessagesRequest) -> None:
-    """Raises `InvalidRequestError` for an answer of a kind that is not made here."""
+    """Raise `InvalidRequestError` for kinds of answers that this server does not generate."""
     if call.compaction is not None:
         raise InvalidRequestError("compaction: Extra inputs are not permitted")
     if call.output_schema is not None and call.messages[-1].role == "assistant":
         raise InvalidRequestError(
-            "output_config.format: Prefilling assistant messages is not supported with structured output"
+            "output_config.format: Prefilling assistant messages is not supported"
+            " with structured output"
         )
     hosted = _server_tools(call)
     match call.tool_choice:
@@ -73,31 +74,32 @@ def _refuse_turn(turn: Turn, path: str, model: str) -> None:
             f"{path}: all messages must have non-empty content"
             " except for the optional final assistant message"
         )
-    for part, where in _parts(turn.content, f"{path}.content"):
+    for part, part_path in _parts(turn.content, f"{path}.content"):
         if isinstance(part, ImageBlock):
-            raise _unreadable(where, "image", model)
+            raise _unreadable(part_path, "image", model)
         if isinstance(part, DocumentBlock) and isinstance(part.source, BinarySource):
-            raise _unreadable(where, "document", model)
+            raise _unreadable(part_path, "document", model)
 
 
 def _parts(
     blocks: Iterable[ContentBlock | ResultPart | DocumentPart], path: str
 ) -> Iterator[tuple[ContentBlock | ResultPart | DocumentPart, str]]:
-    """Every block with its path, those inside tool results and documents too."""
+    """Yield every block with its path, including those in tool results and documents."""
     for at, block in enumerate(blocks):
-        where = f"{path}.{at}"
-        yield block, where
+        part_path = f"{path}.{at}"
+        yield block, part_path
         match block:
             case ToolResultBlock() | MCPToolResultBlock():
-                yield from _parts(block.content, f"{where}.{block.type}.content")
+                yield from _parts(block.content, f"{part_path}.{block.type}.content")
             case DocumentBlock(source=ContentSource(content=content)):
-                yield from _parts(content, f"{where}.document.source.content")
+                yield from _parts(content, f"{part_path}.document.source.content")
             case _:
                 pass
 
 
-def _unreadable(where: str, kind: str, model: str) -> InvalidRequestError:
-    word = "image" if kind == "image" else "PDF"
+def _unreadable(part_path: str, kind: str, model: str) -> InvalidRequestError:
+    kind_name = "image" if kind == "image" else "PDF"
     return InvalidRequestError(
-        f"{where}.{kind}: Could not process {kind}: model '{model}' does not support {word} input"
+        f"{part_path}.{kind}: Could not process {kind}:"
+        f" model '{model}' does not support {kind_name} input"
     )

@@ -1,7 +1,7 @@
-"""Documents that are named by the id of an uploaded file, with the file's text in the id's place.
+"""Replace documents that refer to an uploaded file by the file's text.
 
-What a file says is handed in. A call grows by it, so all its files together are held to what a whole request may be: a
-few bytes could name a large file many times.
+The caller supplies the texts. All files of one request together are limited to the size of a
+request body: a few bytes could refer to a large file many times.
 """
 
 from collections.abc import Callable
@@ -25,11 +25,14 @@ ConversationT = TypeVar("ConversationT", bound=Conversation)
 
 
 def with_file_texts(call: ConversationT, file_text: FileText) -> ConversationT:
-    """`call` with every file as text. Raises `RequestTooLargeError`, and what `file_text` raises."""
+    """Return `call` with files as text.
+
+    Raises `RequestTooLargeError`, and what `file_text` raises.
+    """
     if not any(_names_file(block) for turn in call.messages for block in turn.content):
         return call
-    reading = _Reading(file_text)
-    return call.model_copy(update={"messages": tuple(map(reading.turn, call.messages))})
+    reader = _FileReader(file_text)
+    return call.model_copy(update={"messages": tuple(map(reader.turn, call.messages))})
 
 
 def _names_file(block: ContentBlock | ResultPart) -> bool:
@@ -42,12 +45,12 @@ def _names_file(block: ContentBlock | ResultPart) -> bool:
             return False
 
 
-class _Reading:
-    """Owns the count of what was read for one call."""
+class _FileReader:
+    """Owns the number of characters read for one request."""
 
     def __init__(self, file_text: FileText) -> None:
         self._file_text = file_text
-        self._letters = 0
+        self._chars = 0
 
     def turn(self, turn: Turn) -> Turn:
         return turn.model_copy(update={"content": tuple(map(self._block, turn.content))})
@@ -64,7 +67,7 @@ class _Reading:
 
     def _read(self, file_id: str) -> str:
         text = self._file_text(file_id)
-        self._letters += len(text)
-        if self._letters > MAX_BODY_BYTES:
+        self._chars += len(text)
+        if self._chars > MAX_BODY_BYTES:
             raise RequestTooLargeError("Request exceeds the maximum size")
         return text

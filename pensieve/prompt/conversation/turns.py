@@ -1,7 +1,8 @@
-"""Anthropic's messages as the turns of a chat template: roles never twice in a row, blocks still blocks (block_text.py).
+"""Convert messages to turns of a chat template: consecutive turns differ in role.
 
-Decided here, once, is what is not shown to the model at all: Claude Code's billing line, which names a client version,
-its counters of tokens left, which change with every request, and system turns whose time is over. Knows no tokens.
+Also removes what the model must not see: Claude Code's billing line, which contains the client's
+version; its counters of remaining tokens, which change with every request; expired system turns.
+Blocks stay blocks (block_text.py). Knows no tokens.
 """
 
 import re
@@ -25,49 +26,56 @@ _COUNTER = re.compile(r"<total_tokens>[\d,. ]+tokens left\s*(?:</total_tokens>)?
 
 @dataclass(frozen=True, slots=True)
 class ChatTurn:
-    """One turn of a chat template: the blocks of each message that it is made of."""
+    """One turn of a chat template: the blocks of each of its messages."""
 
     role: Role
     messages: tuple[tuple[ContentBlock, ...], ...]
 
     @property
     def blocks(self) -> Iterator[ContentBlock]:
-        """All of them in order."""
         return (block for message in self.messages for block in message)
 
     @property
     def cache_control(self) -> CacheControl | None:
-        """The last cache breakpoint in it."""
+        """The last cache breakpoint in the turn."""
         marks = [block.cache_control for block in self.blocks if block.cache_control]
         return marks[-1] if marks else None
 
 
 def chat_turns(
-    conversation: Conversation, tools: Iterable[str] = (), told: Iterable[str] = ()
+    conversation: Conversation, tools: Iterable[str] = (), instructions: Iterable[str] = ()
 ) -> list[ChatTurn]:
-    """The conversation's turns, the system prompt first. What it says of `tools` comes before the client's own words, which name
-    the folder or the day and so end what conversations share; what else the model is `told`, behind them.
+    """Return the conversation's turns, the system prompt first.
+
+    `tools` precede the client's own system text, which names the folder or the day and so ends what
+    conversations share; `instructions` follow it.
     """
-    written = (ChatTurn(turn.role, (_shown(turn),)) for turn in _lasting(conversation.messages))
-    system = (*map(_said, tools), _system(conversation.system), *map(_said, told))
-    return merged([ChatTurn("system", system), *written])
+    turns = (
+        ChatTurn(turn.role, (_visible_blocks(turn),)) for turn in _unexpired(conversation.messages)
+    )
+    system = (
+        *map(_text_block, tools),
+        _system(conversation.system),
+        *map(_text_block, instructions),
+    )
+    return merged([ChatTurn("system", system), *turns])
 
 
-def _said(text: str) -> tuple[ContentBlock, ...]:
+def _text_block(text: str) -> tuple[ContentBlock, ...]:
     return (TextBlock(type="text", text=text),)
 
 
 def merged(turns: Iterable[ChatTurn]) -> list[ChatTurn]:
-    """Turns of one role after each other made one; empty ones left out."""
-    said = (turn for turn in turns if not all(map(is_silent, turn.blocks)))
+    """Merge consecutive turns of one role and drop empty ones."""
+    nonempty = (turn for turn in turns if not all(map(is_silent, turn.blocks)))
     return [
         ChatTurn(role, tuple(message for turn in group for message in turn.messages))
-        for role, group in groupby(said, key=_role)
+        for role, group in groupby(nonempty, key=_role)
     ]
 
 
 def trimmed(turn: ChatTurn) -> ChatTurn:
-    """The turn without the space at its end, after which a model would go on badly."""
+    """Return the turn without trailing whitespace, after which models continue badly."""
     messages = list(turn.messages)
     while messages:
         blocks = without_last_space(messages.pop())
@@ -77,7 +85,6 @@ def trimmed(turn: ChatTurn) -> ChatTurn:
 
 
 def without_last_space(blocks: tuple[ContentBlock, ...]) -> tuple[ContentBlock, ...]:
-    """The blocks without the space at their end."""
     while blocks and isinstance(block := blocks[-1], TextBlock):
         blocks = blocks[:-1]
         if text := block.text.rstrip():
@@ -89,22 +96,22 @@ def _role(turn: ChatTurn) -> Role:
     return turn.role
 
 
-def _lasting(turns: tuple[Turn, ...]) -> Iterator[Turn]:
-    """The turns without those that were for one user turn only, once a later one is there."""
+def _unexpired(turns: tuple[Turn, ...]) -> Iterator[Turn]:
+    """Drop turns that apply to one user turn, once there is a later one."""
     last_user = max((at for at, turn in enumerate(turns) if turn.role == "user"), default=-1)
     for index, turn in enumerate(turns):
         if turn.clear_at == "never" or index > last_user:
             yield turn
 
 
-def _shown(turn: Turn) -> tuple[ContentBlock, ...]:
+def _visible_blocks(turn: Turn) -> tuple[ContentBlock, ...]:
     if turn.role == "system":
         return _system(turn.content)
     return tuple(block for block in turn.content if not _is_counter(block))
 
 
 def is_silent(block: ContentBlock) -> bool:
-    """A template for text alone writes nothing of it: thinking of earlier turns, what only the hosted API reads."""
+    """Return whether the prompt shows nothing of a block: earlier thinking, hosted API data."""
     match block:
         case TextBlock():
             return not block.text

@@ -1,1 +1,1 @@
-"""Chat templates: what a template can do, and messages rendered through it."""
+"""Applies a chat template to turns, with earlier answers as they were generated."""

@@ -20,9 +20,9 @@ _NAMES = ("zebra", "violin")
 _RESULTS = ("walnut", "granite")
 _IDS = ("a23456789", "b23456789")
 
-_ASKED: Message = {"role": "user", "content": _QUESTION}
-_ANSWERED: Message = {"role": "assistant", "content": _TEXT}
-_RESULTED: Sequence[Message] = [
+_QUESTION_TURN: Message = {"role": "user", "content": _QUESTION}
+_ANSWER_TURN: Message = {"role": "assistant", "content": _TEXT}
+_RESULT_TURNS: Sequence[Message] = [
     {"role": "tool", "name": name, "tool_call_id": call_id, "content": text}
     for name, call_id, text in zip(_NAMES, _IDS, _RESULTS, strict=True)
 ]
@@ -51,8 +51,6 @@ class CallFrame:
 
 @dataclass(frozen=True, slots=True)
 class CallTurns:
-    """What the template does with the calls of one turn."""
-
     frame: CallFrame | None = None  # None: not found
     takes_text: bool = True  # text, its calls and their results, in this order
     takes_text_apart: bool = True  # the same if the text is a message of its own
@@ -73,7 +71,7 @@ class CallTurns:
 
 
 def call_turns_of(tokenizer: ChatTokenizer, dialect: Dialect, variables: Variables) -> CallTurns:
-    """Try the template with these variables."""
+    """Probe the template with these variables."""
     trial = _Trial(tokenizer, dialect, {**variables, "tools": [_TOOL]})
     if dialect.calls_with_results:
         return CallTurns(trial.frame(), takes_several=False)
@@ -90,23 +88,26 @@ class _Trial:
 
     def takes_text(self) -> bool:
         return _in_order(
-            self._text(_ASKED, _called(1, _TEXT), _RESULTED[0]), _TEXT, _NAMES[0], _RESULTS[0]
+            self._text(_QUESTION_TURN, _call_turn(1, _TEXT), _RESULT_TURNS[0]),
+            _TEXT,
+            _NAMES[0],
+            _RESULTS[0],
         )
 
     def takes_text_apart(self) -> bool:
-        text = self._text(_ASKED, _ANSWERED, _called(1), _RESULTED[0])
+        text = self._text(_QUESTION_TURN, _ANSWER_TURN, _call_turn(1), _RESULT_TURNS[0])
         return _in_order(text, _TEXT, _NAMES[0], _RESULTS[0])
 
     def takes_several(self) -> bool:
-        text = self._text(_ASKED, _called(2), *_RESULTED)
+        text = self._text(_QUESTION_TURN, _call_turn(2), *_RESULT_TURNS)
         pairs = (*zip(_NAMES, _RESULTS, strict=True), _NAMES, _RESULTS)
         return all(_in_order(text, *pair) for pair in pairs)
 
     def frame(self) -> CallFrame | None:
         """Return the frame; None if what is written for a call depends on what follows it."""
-        before = self._text(_ASKED)
-        later = self._text(_ASKED, _ANSWERED, _ASKED)
-        resulted = self._text(_ASKED, _called(1), _RESULTED[0])
+        before = self._text(_QUESTION_TURN)
+        later = self._text(_QUESTION_TURN, _ANSWER_TURN, _QUESTION_TURN)
+        resulted = self._text(_QUESTION_TURN, _call_turn(1), _RESULT_TURNS[0])
         if not (before and later.startswith(before) and resulted.startswith(before)):
             return None
         opening = later.removeprefix(before).partition(_TEXT)[0]
@@ -130,15 +131,15 @@ class _Trial:
 
     def _tail(self, between: str, before: str) -> str:
         """Return what belongs to the call of the text between its name and its result."""
-        answered = self._text(_ASKED, _ANSWERED)
-        called = self._text(_ASKED, _called(1))
+        answered = self._text(_QUESTION_TURN, _ANSWER_TURN)
+        called = self._text(_QUESTION_TURN, _call_turn(1))
         if called:  # without a result; what both have in common may include the end of the turn
             rest = called.removeprefix(before).partition(_NAMES[0])[2]
             between = between[: common_prefix_length(between, rest)]
             between = between.removesuffix(answered.partition(_TEXT)[2])
         marks = self.dialect.marks(self.tokenizer.controls)
         others = set(self.tokenizer.controls) - marks
-        ends = (place for text in others if (place := between.find(text)) >= 0)
+        ends = (offset for text in others if (offset := between.find(text)) >= 0)
         return between[: min(ends, default=len(between))]
 
     def _last_mark(self, tail: str) -> str:
@@ -148,7 +149,7 @@ class _Trial:
         return mark if is_last else ""
 
     def _joint(self) -> re.Pattern[str] | None:
-        text = self._text(_ASKED, _called(2), *_RESULTED)
+        text = self._text(_QUESTION_TURN, _call_turn(2), *_RESULT_TURNS)
         joint, name, _ = text.partition(_NAMES[0])[2].partition(_NAMES[1])
         return _pattern(joint) if name and _RESULTS[0] not in joint else None
 
@@ -162,7 +163,7 @@ class _Trial:
             return ""
 
 
-def _called(count: int, text: str = "") -> Message:
+def _call_turn(count: int, text: str = "") -> Message:
     calls: list[Message] = [
         {"id": call_id, "type": "function", "function": {"name": name, "arguments": {}}}
         for name, call_id in zip(_NAMES[:count], _IDS, strict=False)
@@ -170,9 +171,9 @@ def _called(count: int, text: str = "") -> Message:
     return {"role": "assistant", "content": text, "tool_calls": calls}
 
 
-def _in_order(text: str, *words: str) -> bool:
-    places = [text.find(word) for word in words]
-    return -1 not in places and places == sorted(places)
+def _in_order(text: str, *markers: str) -> bool:
+    offsets = [text.find(marker) for marker in markers]
+    return -1 not in offsets and offsets == sorted(offsets)
 
 
 def _ends_call(form: CallForm, tail: str) -> bool:

@@ -1,8 +1,8 @@
-"""The seam between turns of blocks and a chat template: the messages that the template is given.
+"""Convert turns of blocks to the messages that a chat template gets.
 
-Blocks of one message stand on lines of their own, except the texts of the assistant, which were written in one go; messages of
-one role are parted by an empty line. Whatever a client sent is neutralized, so no field can hold a control token; the marks
-around the model's own calls are not.
+Blocks of one message are joined by line breaks, except the assistant's texts, which were written in
+one go; messages of one role by an empty line. All client text is neutralized, so no field contains
+a control token; the marks around the model's own calls are not.
 """
 
 import hashlib
@@ -34,88 +34,89 @@ Message = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class ChatWriter:
-    """Writes turns in one dialect. neutralize: marks a client's text. recall: what stands for an assistant's turn whose words
-    as generated are kept, else None. stand_in: the same for a turn with calls that is to be this text. takes_text_after_results:
-    where a template does not, that text is part of the last result.
-    """
+    """Writes turns in one dialect."""
 
     dialect: Dialect
-    known: ToolNames
-    neutralize: Neutralize
+    tool_names: ToolNames
+    neutralize: Neutralize  # marks client text
+    # The placeholder of a turn that is a stored answer, else None.
     recall: Callable[[ChatTurn], str | None]
     call_ids: CallIds
-    stand_in: Callable[[ChatTurn, str], str | None]
+    # The placeholder of a turn with calls that this text is to replace, else None.
+    substitute: Callable[[ChatTurn, str], str | None]
     call_turns: CallTurns = field(default_factory=CallTurns)
-    takes_text_after_results: bool = True
+    takes_text_after_results: bool = True  # else the text becomes part of the last result
     takes_results_after_text: bool = True
     _recalled: set[str] = field(default_factory=set[str], init=False)  # ids of uses
 
     def messages(self, turn: ChatTurn) -> list[Message]:
-        """The messages for one turn: one, unless tool results have messages of their own."""
+        """Return one message, or more if tool results have messages of their own."""
         if turn.role == "assistant":
-            return self._said(turn)
+            return self._assistant_messages(turn)
         if turn.role == "user" and self.dialect.tools == "template":
-            return list(self._asked(turn))
+            return list(self._user_messages(turn))
         return [{"role": turn.role, "content": self.text(turn)}]
 
-    # What the assistant said.
+    # Turns of the assistant.
 
-    def _said(self, turn: ChatTurn) -> list[Message]:
+    def _assistant_messages(self, turn: ChatTurn) -> list[Message]:
         uses = [block for block in turn.blocks if isinstance(block, ToolUseBlock)]
         if not uses or self.dialect.writer == "text":
             return [self._as_text(turn, uses)]
-        if (kept := self.recall(turn)) is not None:
+        if (placeholder := self.recall(turn)) is not None:
             self._recalled.update(use.id for use in uses)
-            return [self._signed(uses, kept)]
+            return [self._placeholder_calls(uses, placeholder)]
         text = self.text(turn)
-        if self._is_apart(uses[0]):
+        if self._is_before_result(uses[0]):
             return [self._thought_before(turn, text)] if text else []
         if not text or self.call_turns.takes_text:
-            return [self._calling(uses, self._thought_before(turn, text))]
-        if (sign := self.stand_in(turn, self._whole_text(turn))) is not None:
-            return [{**self._thought_before(turn, ""), **self._signed(uses, sign)}]
+            return [self._with_calls(uses, self._thought_before(turn, text))]
+        if (placeholder := self.substitute(turn, self._whole_text(turn))) is not None:
+            return [
+                {**self._thought_before(turn, ""), **self._placeholder_calls(uses, placeholder)}
+            ]
         before = self._thought_before(turn, text)
-        return [before, self._calling(uses, {"role": "assistant", "content": ""})]
+        return [before, self._with_calls(uses, {"role": "assistant", "content": ""})]
 
     def _as_text(self, turn: ChatTurn, uses: Sequence[ToolUseBlock]) -> Message:
-        if (kept := self.recall(turn)) is not None:
-            return {"role": "assistant", "content": kept}
+        if (placeholder := self.recall(turn)) is not None:
+            return {"role": "assistant", "content": placeholder}
         text = self.text(turn)
         self.call_ids.read(uses, text)
         return self._thought_before(turn, text)
 
     def _thought_before(self, turn: ChatTurn, text: str) -> Message:
-        """A text, and in a field of its own what was thought before."""
+        """Return a message with the turn's thought in a separate field."""
         message = {"role": "assistant", "content": text}
         if (form := self.dialect.thinking) is not None and (thought := _thought(turn)):
             message[form.message_field] = self.neutralize(thought)
         return message
 
-    def _calling(self, uses: Iterable[ToolUseBlock], message: Message) -> Message:
+    def _with_calls(self, uses: Iterable[ToolUseBlock], message: Message) -> Message:
         return {**message, "tool_calls": [self._tool_call(use) for use in uses]}
 
-    def _signed(self, uses: Iterable[ToolUseBlock], sign: str) -> Message:
-        """The calls of a turn that is not the template's to write."""
+    def _placeholder_calls(self, uses: Iterable[ToolUseBlock], placeholder: str) -> Message:
+        """Return calls that the template only frames: their names are placeholders."""
         calls: list[Message] = [
             {
                 "id": self._id(use.id),
                 "type": "function",
-                "function": {"name": call_placeholder(sign, at), "arguments": {}},
+                "function": {"name": call_placeholder(placeholder, at), "arguments": {}},
             }
             for at, use in enumerate(uses)
         ]
         return {"role": "assistant", "content": "", "tool_calls": calls}
 
-    def _is_apart(self, use: ToolUseBlock) -> bool:
-        """Whether a call is written right before its result, and not with the others of its turn."""
+    def _is_before_result(self, use: ToolUseBlock) -> bool:
+        """Return whether a call is written right before its result, apart from other calls."""
         if use.id in self._recalled:
             return False
         if self.dialect.calls_with_results:
             return True
-        return not self.call_turns.takes_several and use.id in self.known.parallel
+        return not self.call_turns.takes_several and use.id in self.tool_names.parallel
 
     def _tool_call(self, use: ToolUseBlock) -> Mapping[str, object]:
-        slots = self.known.slots.get(use.name)
+        slots = self.tool_names.slots.get(use.name)
         arguments = template_arguments(self.dialect.calls.parameters, use.input, slots)
         function = {"name": use.name, "arguments": arguments}
         return {
@@ -124,110 +125,113 @@ class ChatWriter:
             "function": neutral(function, self.neutralize),
         }
 
-    # What the user said, and what tools answered.
+    # Turns of the user, and tool results.
 
-    def _asked(self, turn: ChatTurn) -> Iterator[Message]:
+    def _user_messages(self, turn: ChatTurn) -> Iterator[Message]:
         results = [block for block in turn.blocks if isinstance(block, ToolResultBlock)]
         if results and not self.takes_text_after_results:
-            said = ((block for block in one if not _is_result(block)) for one in turn.messages)
-            rest = ChatTurn("user", tuple(map(tuple, said)))
+            messages = ((block for block in one if not _is_result(block)) for one in turn.messages)
+            rest = ChatTurn("user", tuple(map(tuple, messages)))
             for block in results[:-1]:
-                yield from self._resulted(block)
-            yield from self._resulted(results[-1], self.text(rest))
+                yield from self._result_messages(block)
+            yield from self._result_messages(results[-1], self.text(rest))
             return
         placed = [(at, block) for at, one in enumerate(turn.messages) for block in one]
         if not self.takes_results_after_text:
             placed.sort(key=lambda pair: not _is_result(pair[1]))
-        for is_result, some in groupby(placed, key=lambda pair: _is_result(pair[1])):
+        for is_result, run in groupby(placed, key=lambda pair: _is_result(pair[1])):
             if is_result:
-                for _, block in some:
-                    yield from self._resulted(cast("ToolResultBlock", block))
+                for _, block in run:
+                    yield from self._result_messages(cast("ToolResultBlock", block))
                 continue
-            said = (tuple(block for _, block in one) for _, one in groupby(some, key=itemgetter(0)))
-            if text := self.text(ChatTurn("user", tuple(said))):
+            messages = (
+                tuple(block for _, block in one) for _, one in groupby(run, key=itemgetter(0))
+            )
+            if text := self.text(ChatTurn("user", tuple(messages))):
                 yield {"role": "user", "content": text}
 
-    def _resulted(self, block: ToolResultBlock, more: str = "") -> Iterator[Message]:
-        """A result, and what is said after it where that has no turn of its own."""
-        yield from self._called(block)
+    def _result_messages(self, block: ToolResultBlock, suffix: str = "") -> Iterator[Message]:
+        """Yield a result, and the text after it if that cannot be a turn of its own."""
+        yield from self._call_messages(block)
         result = self._result(block)
-        yield {**result, "content": f"{result['content']}\n\n{more}"} if more else result
+        yield ({**result, "content": f"{result['content']}\n\n{suffix}"} if suffix else result)
 
-    def _called(self, block: ToolResultBlock) -> Iterator[Message]:
-        """The call that a result answers, where they must stand together."""
-        use = self.known.uses.get(block.tool_use_id)
-        if use is not None and self.dialect.writer == "template" and self._is_apart(use):
-            yield self._calling([use], {"role": "assistant", "content": ""})
+    def _call_messages(self, block: ToolResultBlock) -> Iterator[Message]:
+        """Yield the call of a result if the two must be adjacent."""
+        use = self.tool_names.uses.get(block.tool_use_id)
+        if use is not None and self.dialect.writer == "template" and self._is_before_result(use):
+            yield self._with_calls([use], {"role": "assistant", "content": ""})
 
     def _result(self, block: ToolResultBlock) -> Message:
         return {
             "role": "tool",
             "tool_call_id": self._id(block.tool_use_id),
-            "name": self.neutralize(self.known.tool_name(block.tool_use_id)),
-            "content": self.neutralize(result_text(block, self.known)),
+            "name": self.neutralize(self.tool_names.tool_name(block.tool_use_id)),
+            "content": self.neutralize(result_text(block, self.tool_names)),
         }
 
     def _id(self, name: str) -> str:
-        """An id as it is in the call, or as the template wants it."""
-        if (written := self.call_ids.get(name)) is not None:
-            return self.neutralize(written)
-        if self.dialect.id_letters is None:
+        """Return an id as the call has it, or as the template requires it."""
+        if (call_id := self.call_ids.get(name)) is not None:
+            return self.neutralize(call_id)
+        if self.dialect.id_chars is None:
             return self.neutralize(name)
-        return hashlib.sha256(name.encode()).hexdigest()[: self.dialect.id_letters]
+        return hashlib.sha256(name.encode()).hexdigest()[: self.dialect.id_chars]
 
     # Text.
 
     def text(self, turn: ChatTurn) -> str:
-        """All that a turn says, as one text."""
         return self._text(turn, writes_calls=self.dialect.writer == "text")
 
     def _whole_text(self, turn: ChatTurn) -> str:
-        """An assistant's turn with its calls, whoever writes them otherwise."""
+        """Return an assistant's turn with its calls, even if the template normally writes them."""
         return self._text(turn, writes_calls=True)
 
     def _text(self, turn: ChatTurn, *, writes_calls: bool) -> str:
         writes_calls = writes_calls and turn.role == "assistant"
         texts = (
             self._message_text(
-                message, writes_calls=writes_calls, is_one_go=turn.role == "assistant"
+                message, writes_calls=writes_calls, is_contiguous=turn.role == "assistant"
             )
             for message in turn.messages
         )
         return "\n\n".join(text for text in texts if text)
 
     def _message_text(
-        self, message: Iterable[ContentBlock], *, writes_calls: bool, is_one_go: bool
+        self, message: Iterable[ContentBlock], *, writes_calls: bool, is_contiguous: bool
     ) -> str:
         pieces: list[str] = []
-        shown = (block for block in message if not is_silent(block))
-        for kind, blocks in groupby(shown, key=_kind):
+        visible = (block for block in message if not is_silent(block))
+        for kind, blocks in groupby(visible, key=_kind):
             match kind:
                 case "use" if writes_calls:
                     uses = cast("Iterator[ToolUseBlock]", blocks)
                     calls = [ToolCall(use.name, use.input, self._id(use.id)) for use in uses]
                     pieces.append(
-                        format_calls(self.dialect.calls, calls, self.neutralize, self.known.slots)
+                        format_calls(
+                            self.dialect.calls, calls, self.neutralize, self.tool_names.slots
+                        )
                     )
                 case "use":
                     pass
-                case "text" if is_one_go:
-                    pieces.append(self.neutralize("".join(self._words(blocks))))
+                case "text" if is_contiguous:
+                    pieces.append(self.neutralize("".join(self._block_texts(blocks))))
                 case _:
-                    pieces.append(self.neutralize("\n".join(self._words(blocks))))
+                    pieces.append(self.neutralize("\n".join(self._block_texts(blocks))))
         return "\n".join(pieces)
 
-    def _words(self, blocks: Iterable[ContentBlock]) -> Iterator[str]:
-        return (block_text(block, self.known) for block in blocks)
+    def _block_texts(self, blocks: Iterable[ContentBlock]) -> Iterator[str]:
+        return (block_text(block, self.tool_names) for block in blocks)
 
 
 def template_tool(tool: ToolSpec, neutralize: Neutralize) -> Mapping[str, object]:
-    """A tool as chat templates take it."""
+    """Return a tool in the form that chat templates expect."""
     function = {"name": tool.name, "description": tool.description, "parameters": tool.schema}
     return {"type": "function", "function": neutral(function, neutralize)}
 
 
 def neutral(value: object, neutralize: Neutralize) -> object:
-    """A JSON value with every text and key in it neutralized."""
+    """Neutralize every text and key of a JSON value."""
     match value:
         case str():
             return neutralize(value)
@@ -241,13 +245,13 @@ def neutral(value: object, neutralize: Neutralize) -> object:
 
 
 def tool_uses(turns: Iterable[Turn]) -> Mapping[str, ToolUseBlock]:
-    """Each tool use by its id."""
+    """Return each tool use by its id."""
     blocks = (block for turn in turns for block in turn.content)
     return {block.id: block for block in blocks if isinstance(block, ToolUseBlock)}
 
 
 def parallel_uses(turns: Iterable[Turn]) -> frozenset[str]:
-    """The ids of tool uses that are not the only one of their turn."""
+    """Return the ids of tool uses in turns with several."""
     found: set[str] = set()
     for turn in turns:
         ids = [block.id for block in turn.content if isinstance(block, ToolUseBlock)]
@@ -256,7 +260,7 @@ def parallel_uses(turns: Iterable[Turn]) -> frozenset[str]:
 
 
 def _thought(turn: ChatTurn) -> str:
-    """What the assistant thought in a turn, as far as the client or the signature tells it."""
+    """Return a turn's thought, from the client or from the signature."""
     thoughts = (block for block in turn.blocks if isinstance(block, ThinkingBlock))
     texts = (block.thinking or thought_in(block.signature) or "" for block in thoughts)
     return "\n\n".join(text for text in texts if text)

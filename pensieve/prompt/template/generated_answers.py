@@ -1,8 +1,9 @@
-"""The words of answers as they were generated, so that a conversation that comes back renders to the very tokens.
+"""Store answers as generated, so that a returning conversation renders to the same tokens.
 
-Clients send answers back reordered: keys sorted, defaults added, numbers for their texts. Rendered anew, such a turn is other tokens
-than were generated, and the prefix cache ends before it. So the tokens are kept for a while, found again by what the
-client must send back as it got it: a tool use's id, a thought's signature, the text itself.
+Clients send answers back altered: keys sorted, defaults added, numbers for their texts. Such a turn
+renders to other tokens than were generated, and the prefix cache would end before it. An answer is
+found again by what clients must return unchanged: a tool use's id, a thought's signature, or the
+text.
 """
 
 import re
@@ -28,83 +29,86 @@ from pensieve.api.messages.message import (
 )
 from pensieve.prompt.conversation.turns import ChatTurn, is_silent
 
-# Of the least recently used, the first go: about 16 MB of tokens, and the words beside them.
+# Beyond this the least recently used are removed: about 16 MB of tokens, plus the content.
 MAX_TOKENS = 4_000_000
-# In the place of input that was cut off Claude Code sends this back, with what came of it.
+# Claude Code returns this key in place of an input that was cut off.
 _UNPARSED = "__unparsedToolInput"
 
 
 @dataclass(frozen=True, slots=True)
 class GeneratedAnswer:
-    """An answer as generated. opening: the end of its prompt, with which the chat template begins an answer.
-
-    content: what the client was told.
-    """
-
-    opening: str
+    opening: str  # end of the answer's prompt, with which the template begins an answer
     tokens: Sequence[int]
-    content: tuple[AnswerContent, ...]
+    content: tuple[AnswerContent, ...]  # as sent to the client
 
 
 class GeneratedAnswers:
-    """Owns what is kept. Crossing: threads that render look it up while the event loop adds to it, under one lock."""
+    """Owns the stored answers. Rendering threads read while the event loop adds, under one lock."""
 
     def __init__(self, max_tokens: int = MAX_TOKENS) -> None:
         self._max_tokens = max_tokens
-        self._kept: OrderedDict[str, tuple[int, GeneratedAnswer]] = OrderedDict()
+        self._entries: OrderedDict[str, tuple[int, GeneratedAnswer]] = OrderedDict()
         self._tokens = 0
         self._count = 0
         self._lock = threading.Lock()
-        # What stands for an answer while its prompt is text. No client can guess it.
-        self._sign = f"\ufdd2{secrets.token_hex(8)}:"
-        self.signs = re.compile(rf"(?P<turn>{self._sign}\w+)(?:\.(?P<call>\d+))?\ufdd2")
+        # Placeholders represent answers while the prompt is text. Random, so that no client can
+        # send one.
+        self._prefix = f"\ufdd2{secrets.token_hex(8)}:"
+        self.placeholder_pattern = re.compile(
+            rf"(?P<turn>{self._prefix}\w+)(?:\.(?P<call>\d+))?\ufdd2"
+        )
 
-    def keep(self, spoken: GeneratedAnswer) -> None:
-        """Remember an answer, in the place of an earlier one that a client could not tell from it."""
-        key = _key_of_content(spoken.content)
-        packed = GeneratedAnswer(spoken.opening, array("I", spoken.tokens), spoken.content)
+    def add(self, answer: GeneratedAnswer) -> None:
+        """Store an answer; it replaces an earlier one that clients could not tell from it."""
+        key = _key_of_content(answer.content)
+        packed = GeneratedAnswer(answer.opening, array("I", answer.tokens), answer.content)
         if key is None or len(packed.tokens) > self._max_tokens:
             return
         with self._lock:
-            number, earlier = self._kept.get(key, (0, None))
-            self._forget(key)
-            if packed != earlier:  # the same words once more change no prompt that has them already
+            number, earlier = self._entries.get(key, (0, None))
+            self._remove(key)
+            if packed != earlier:  # a repeated answer keeps its number, and so its placeholder
                 self._count += 1
                 number = self._count
-            self._kept[key] = (number, packed)
+            self._entries[key] = (number, packed)
             self._tokens += len(packed.tokens)
             while self._tokens > self._max_tokens:
-                self._forget(next(iter(self._kept)))
+                self._remove(next(iter(self._entries)))
 
-    def kept(self) -> list[GeneratedAnswer]:
-        """All that is kept, the least recently used first."""
+    def entries(self) -> list[GeneratedAnswer]:
+        """Return all answers, the least recently used first."""
         with self._lock:
-            return [spoken for _, spoken in self._kept.values()]
+            return [answer for _, answer in self._entries.values()]
 
-    def find(self, turn: ChatTurn) -> tuple[str, GeneratedAnswer] | None:
-        """The answer that an assistant's turn is, and its sign; None where none is kept that says the same."""
-        blocks = [block for block in turn.blocks if _is_said(block)]
+    def retrieve(self, turn: ChatTurn) -> tuple[str, GeneratedAnswer] | None:
+        """Return the placeholder and the stored answer of an assistant's turn, and mark it as used.
+
+        None if no stored answer has the same content.
+        """
+        blocks = [block for block in turn.blocks if _is_compared(block)]
         key = _key_of_blocks(blocks)
         if key is None:
             return None
         with self._lock:
-            found = self._kept.get(key)
+            found = self._entries.get(key)
             if found is None:
                 return None
-            self._kept.move_to_end(key)
-        number, spoken = found
-        return (f"{self._sign}{number}\ufdd2", spoken) if _says(blocks, spoken.content) else None
+            self._entries.move_to_end(key)
+        number, answer = found
+        return (
+            (f"{self._prefix}{number}\ufdd2", answer) if _matches(blocks, answer.content) else None
+        )
 
-    def sign_of_text(self, number: int) -> str:
-        """Return what represents a turn that is rendered, not kept: unlike any kept answer's sign."""
-        return f"{self._sign}t{number}\ufdd2"
+    def text_placeholder(self, number: int) -> str:
+        """Return the placeholder of a turn that is not a stored answer."""
+        return f"{self._prefix}t{number}\ufdd2"
 
-    def _forget(self, key: str) -> None:
-        if gone := self._kept.pop(key, None):
-            self._tokens -= len(gone[1].tokens)
+    def _remove(self, key: str) -> None:
+        if removed := self._entries.pop(key, None):
+            self._tokens -= len(removed[1].tokens)
 
 
-def _is_said(block: ContentBlock) -> bool:
+def _is_compared(block: ContentBlock) -> bool:
     return isinstance(block, ThinkingBlock) or not is_silent(block)
 
 
@@ -130,33 +134,38 @@ def _key(uses: Sequence[str], thoughts: Sequence[str], texts: Sequence[str]) -> 
     return f"text {''.join(texts)}" if any(texts) else None
 
 
-def _says(blocks: Sequence[ContentBlock], content: Sequence[AnswerContent]) -> bool:
+def _matches(blocks: Sequence[ContentBlock], content: Sequence[AnswerContent]) -> bool:
     return len(blocks) == len(content) and all(map(_is_same, blocks, content))
 
 
-def _is_same(block: ContentBlock, said: AnswerContent) -> bool:
-    match block, said:
-        case TextBlock(text=text), TextContent(text=told):
-            return text.strip() == told.strip()
-        case ThinkingBlock(signature=signature), ThinkingContent(signature=told):
-            return signature == told
+def _is_same(block: ContentBlock, content: AnswerContent) -> bool:
+    match block, content:
+        case TextBlock(text=text), TextContent(text=other):
+            return text.strip() == other.strip()
+        case ThinkingBlock(signature=signature), ThinkingContent(signature=other):
+            return signature == other
         case ToolUseBlock(), ToolUseContent():
-            is_same_call = (block.id, block.name) == (said.id, said.name)
-            return is_same_call and (_UNPARSED in block.input or _is_alike(said.input, block.input))
+            is_same_call = (block.id, block.name) == (content.id, content.name)
+            return is_same_call and (
+                _UNPARSED in block.input or _is_equivalent(content.input, block.input)
+            )
         case _:
             return False
 
 
-def _is_alike(generated: object, returned: object) -> bool:
-    """Whether a client may have made one of the other: keys in another order, more of them, numbers and texts for each other."""
+def _is_equivalent(generated: object, returned: object) -> bool:
+    """Return whether a client may have turned `generated` into `returned`.
+
+    Clients reorder and add keys, and exchange numbers and their texts.
+    """
     match generated, returned:
         case Mapping(), Mapping():
             ours = cast("Mapping[str, object]", generated)
             theirs = cast("Mapping[str, object]", returned)
-            return all(key in theirs and _is_alike(ours[key], theirs[key]) for key in ours)
+            return all(key in theirs and _is_equivalent(ours[key], theirs[key]) for key in ours)
         case list(), list():
             items = cast("list[object]", generated)
             others = cast("list[object]", returned)
-            return len(items) == len(others) and all(map(_is_alike, items, others))
+            return len(items) == len(others) and all(map(_is_equivalent, items, others))
         case _:
             return generated == returned or str(generated).lower() == str(returned).lower()

@@ -29,18 +29,15 @@ def call_placeholder(placeholder: str, call: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Placeholders:
-    """Those of one prompt.
+    """The placeholders of one prompt."""
 
-    pattern: matches all of them; group `call` is the index of a call.
-    """
-
-    pattern: re.Pattern[str]
+    pattern: re.Pattern[str]  # matches all of them; group `call` is the index of a call
     replacements: Mapping[str, Replacement]
     opening: Opening
     frame: CallFrame | None
 
     def replace(self, text: str) -> str:
-        """Return the text with what can be replaced. A turn in an unexpected frame stays as it is."""
+        """Return the text with replacements. A turn in an unexpected frame stays unchanged."""
         parts: list[str] = []
         seen: set[str] = set()
         start = 0
@@ -66,8 +63,8 @@ class Placeholders:
             return before
         if not opening:  # the prompt ended in a turn of the model's that was open
             return before.removesuffix(self.opening.written)
-        place = before.rfind(shared)
-        return before[:place] + opening if place >= 0 else before
+        offset = before.rfind(shared)
+        return before[:offset] + opening if offset >= 0 else before
 
     def _name(self, found: re.Match[str]) -> str:
         replacement = self.replacements[_turn(found)]
@@ -101,7 +98,7 @@ class Placeholders:
         if not before or self.frame is None:
             return before  # the joint between two calls has been skipped
         results = before.removesuffix(self.frame.head)
-        # A call in a turn of its own: what that turn begins and ends with would be left.
+        # A call in a turn of its own: the beginning and end of that turn would remain.
         is_turn = bool(self.frame.opening) and results.endswith(self.frame.opening)
         return None if results == before or is_turn else results
 

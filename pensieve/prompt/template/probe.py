@@ -1,8 +1,8 @@
-"""What a model's chat template does with system turns, with results, and with the beginning of an answer, found out by small
-conversations. For calls see call_turns.py.
+"""Probe how a chat template writes system turns, results and the beginning of an answer.
 
-Some templates refuse a system turn, some only take one at the start, and some pass over what they do not know without
-a word. So it is tried, not read from a list of families.
+Some templates refuse a system turn, some accept one only at the start, and some silently omit what
+they do not expect. So small conversations are rendered, instead of a list of families.
+call_turns.py does the same for calls.
 """
 
 from collections.abc import Mapping
@@ -19,38 +19,32 @@ _FIRST = [("system", "zebra"), ("user", "quartz")]
 _BETWEEN = [*_FIRST, ("system", "violin"), ("assistant", "copper"), ("user", "walnut")]
 
 
-_ASKED: Mapping[str, object] = {"role": "user", "content": "quartz"}
-_ADDED: Mapping[str, object] = {"role": "user", "content": "amber"}
+_QUESTION: Mapping[str, object] = {"role": "user", "content": "quartz"}
+_FOLLOW_UP: Mapping[str, object] = {"role": "user", "content": "amber"}
 
 
 @dataclass(frozen=True, slots=True)
 class SystemTurns:
-    """Where the template writes system turns: at the start, and between the others."""
-
-    first: bool
-    between: bool
+    first: bool  # at the start
+    between: bool  # between other turns
 
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What the template takes."""
-
     system: SystemTurns
-    text_after_results: bool  # of a user, right after results of tools
-    results_after_text: bool  # results of tools right after a user's text
+    text_after_results: bool  # a user's text right after tool results
+    results_after_text: bool  # tool results right after a user's text
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What the template begins an answer with. shared: as much of it as stands before earlier answers too."""
-
     whole: str
-    shared: str
+    shared: str  # the part of it that precedes earlier answers too
     written: str = ""  # all that precedes the text of earlier answers
-    closings: tuple[str, ...] = ()  # what turns end with that are not the model's to continue
+    closings: tuple[str, ...] = ()  # ends of turns that the model does not continue
 
     def completed(self, prompt: str) -> str:
-        """Return the prompt with the beginning of an answer, if it ends in a closed turn without one.
+        """Append the beginning of an answer if the prompt ends in a closed turn without one.
 
         Some templates do not begin an answer after a result, and close the turn that has it.
         """
@@ -63,38 +57,38 @@ class Opening:
 def abilities_of(
     tokenizer: ChatTokenizer, dialect: Dialect, variables: Mapping[str, object]
 ) -> Abilities:
-    """Try the template, told these variables, with calls as the dialect has them written."""
+    """Probe the template with these variables and the dialect's calls."""
 
     def written(*messages: Mapping[str, object]) -> str:
         try:
-            return tokenizer.render([_ASKED, call_turn(dialect), *messages], variables)
+            return tokenizer.render([_QUESTION, call_turn(dialect), *messages], variables)
         except InvalidRequestError:
             return ""
 
-    after, between = written(RESULT, _ADDED), written(_ADDED, RESULT)
+    after, between = written(RESULT, _FOLLOW_UP), written(_FOLLOW_UP, RESULT)
     return Abilities(
         system_turns(tokenizer, variables),
-        # Where turns must alternate, a user's text after results is one too many.
+        # Where turns must alternate, a user's text after results is an extra turn.
         text_after_results=after.find(MORE) < after.find("amber"),
-        # Some look for results right after the calls only.
+        # Some expect results only right after the calls.
         results_after_text=MORE in between,
     )
 
 
 def opening_of(tokenizer: ChatTokenizer, variables: Mapping[str, object]) -> Opening | None:
-    """Try the template, told these variables; None where it does not tell its beginning of an answer from the rest."""
-    asked = [_ASKED]
-    answered = {"role": "assistant", "content": "zebra"}
+    """Probe the template with these variables; None if the opening cannot be separated."""
+    question = [_QUESTION]
+    answer = {"role": "assistant", "content": "zebra"}
     closed = {**variables, "add_generation_prompt": False}
     try:
-        before = tokenizer.render(asked, closed)
-        prompt = tokenizer.render(asked, variables)
-        later = tokenizer.render([*asked, answered, *asked], closed)
-        ended = tokenizer.render([*asked, answered], closed)
+        before = tokenizer.render(question, closed)
+        prompt = tokenizer.render(question, variables)
+        continued = tokenizer.render([*question, answer, *question], closed)
+        ended = tokenizer.render([*question, answer], closed)
     except InvalidRequestError:
         return None
-    written = later.removeprefix(before).partition("zebra")[0]
-    if not prompt.startswith(before) or not later.startswith(before):
+    written = continued.removeprefix(before).partition("zebra")[0]
+    if not prompt.startswith(before) or not continued.startswith(before):
         return None
     whole = prompt.removeprefix(before)
     ends = (before.rpartition("quartz")[2], ended.rpartition("zebra")[2])
@@ -109,7 +103,7 @@ def opening_of(tokenizer: ChatTokenizer, variables: Mapping[str, object]) -> Ope
 def system_turns(
     tokenizer: ChatTokenizer, variables: Mapping[str, object] | None = None
 ) -> SystemTurns:
-    """Try the template of `tokenizer`, told these variables."""
+    """Probe the template with these variables."""
     first = _writes_all(tokenizer, variables, _FIRST)
     return SystemTurns(first=first, between=first and _writes_all(tokenizer, variables, _BETWEEN))
 
@@ -117,11 +111,11 @@ def system_turns(
 def _writes_all(
     tokenizer: ChatTokenizer, variables: Mapping[str, object] | None, turns: list[tuple[str, str]]
 ) -> bool:
-    """Whether every turn's text is in what the template writes, each after the one before."""
+    """Return whether the rendered text has every turn's text, in order."""
     messages = [{"role": role, "content": text} for role, text in turns]
     try:
         rendered = tokenizer.render(messages, variables)
     except InvalidRequestError:
         return False
-    places = [rendered.find(text) for _, text in turns]
-    return -1 not in places and places == sorted(places)
+    offsets = [rendered.find(text) for _, text in turns]
+    return -1 not in offsets and offsets == sorted(offsets)

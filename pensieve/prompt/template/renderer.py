@@ -1,10 +1,11 @@
-"""Messages to text and tokens: the chat template with its variables, and answers as generated in their places.
+"""Render messages as text and tokens: the chat template with its variables, and generated answers.
 
-An answer that is kept stands in the messages as a sign, as its text or as the names of its calls. Behind the template the
-sign becomes the answer's tokens, what the template wrote around calls goes, and what it wrote where that turn begins becomes
-what the answer's prompt ended with (placeholders.py). What lies before and behind is encoded by
-itself. So a prompt that goes on from an answer begins with that answer's prompt and its tokens. A turn that the template
-cannot write, since it has text and calls, is replaced by our own text in the same way.
+A stored answer appears in the messages as a placeholder: its text, or the names of its calls. After
+the template has run, the placeholder becomes the answer's tokens; what the template wrote around
+calls is removed, and the beginning of the turn becomes the end of the answer's own prompt
+(placeholders.py). The text before and after is encoded separately, so a prompt that continues an
+answer begins with that answer's prompt and tokens. A turn with text and calls that the template
+cannot write is replaced by our own text in the same way.
 """
 
 from collections.abc import Sequence
@@ -25,14 +26,12 @@ from pensieve.prompt.template.probe import Opening, opening_of
 
 @dataclass(frozen=True, slots=True)
 class RenderOptions:
-    """How a template has answers."""
-
     dialect: Dialect
-    opening: Opening | None  # what it begins one with; None if not known: then none is recalled
-    calls: CallTurns | None = None  # None: we write the calls
+    opening: Opening | None  # None: not known, so no answer is recalled
+    calls: CallTurns | None = None  # None: the dialect writes the calls, not the template
 
-    def recalls(self, calls: int) -> bool:
-        """Whether an answer with so many calls can be recalled."""
+    def can_recall(self, calls: int) -> bool:
+        """Return whether an answer with this number of calls can be rendered as generated."""
         if self.opening is None:
             return False
         if not calls or self.dialect.writer == "text":
@@ -45,7 +44,7 @@ class RenderOptions:
 def render_options_of(
     tokenizer: ChatTokenizer, dialect: Dialect, variables: Variables
 ) -> RenderOptions:
-    """Try the template, told these variables."""
+    """Probe the template with these variables."""
     opening = opening_of(tokenizer, variables)
     if dialect.writer == "text":
         return RenderOptions(dialect, opening)
@@ -53,88 +52,92 @@ def render_options_of(
 
 
 class TemplateRenderer:
-    """Renders one conversation. variables: what the template is told beside the messages."""
+    """Renders one conversation. Owns the replacements of its turns."""
 
     def __init__(
         self,
         tokenizer: ChatTokenizer,
         variables: Variables,
-        manner: RenderOptions,
-        spoken: GeneratedAnswers,
+        options: RenderOptions,
+        answers: GeneratedAnswers,
     ) -> None:
         self._tokenizer = tokenizer
         self._variables = variables
-        self._manner = manner
-        self._spoken = spoken
-        self.call_ids = CallIds(manner.dialect)
-        self._replaces_turns = manner.opening is not None
+        self._options = options
+        self._answers = answers
+        self.call_ids = CallIds(options.dialect)
+        self._replaces_turns = options.opening is not None
         self._recalled: dict[str, GeneratedAnswer] = {}
         self._replacements: dict[str, Replacement] = {}
-        self._signs: list[str] = []
+        self._placeholders: list[str] = []
 
     @property
     def call_turns(self) -> CallTurns:
-        """What the template does with turns that have calls."""
-        return self._manner.calls or CallTurns()
+        return self._options.calls or CallTurns()
 
     def recall(self, turn: ChatTurn) -> str | None:
-        """The sign of an assistant's turn whose tokens are kept."""
+        """Return the placeholder of a turn that is a stored answer; None if it is not."""
         uses = _uses(turn)
-        if not self._replaces_turns or not self._manner.recalls(len(uses)):
+        if not self._replaces_turns or not self._options.can_recall(len(uses)):
             return None
-        if (found := self._spoken.find(turn)) is None:
+        if (found := self._answers.retrieve(turn)) is None:
             return None
-        sign, spoken = found
+        placeholder, answer = found
         if uses and self.call_ids.is_used:
-            self.call_ids.read(uses, self._said(spoken))
-        self._replacements[sign] = Replacement(self._names(uses), spoken.opening)
-        self._recalled[sign] = spoken
-        self._signs.append(sign)
-        return sign
+            self.call_ids.read(uses, self._generated_text(answer))
+        self._replacements[placeholder] = Replacement(self._names(uses), answer.opening)
+        self._recalled[placeholder] = answer
+        self._placeholders.append(placeholder)
+        return placeholder
 
-    def stand_in(self, turn: ChatTurn, text: str) -> str | None:
-        """Return the sign for an assistant's turn with calls that `text` replaces in the prompt; None if not possible."""
+    def substitute(self, turn: ChatTurn, text: str) -> str | None:
+        """Return the placeholder of a turn that `text` replaces; None if not possible."""
         if not self._replaces_turns or self.call_turns.frame is None:
             return None
-        sign = self._spoken.sign_of_text(len(self._replacements))
-        self._replacements[sign] = Replacement(self._names(_uses(turn)), text=text)
-        return sign
+        placeholder = self._answers.text_placeholder(len(self._replacements))
+        self._replacements[placeholder] = Replacement(self._names(_uses(turn)), text=text)
+        return placeholder
 
-    def forget(self) -> bool:
-        """Replace no turn from now on. Whether one was replaced."""
-        had = bool(self._replacements)
+    def stop_replacing(self) -> bool:
+        """Drop all replacements and make no more. Return whether there were any."""
+        had_replacements = bool(self._replacements)
         self._replaces_turns = False
-        self._recalled, self._replacements, self._signs = {}, {}, []
+        self._recalled, self._replacements, self._placeholders = {}, {}, []
         self.call_ids.clear()
-        return had
+        return had_replacements
 
     def text(self, messages: Sequence[Message]) -> str:
-        """The prompt's text, with signs in it. Raises `InvalidRequestError` where the template refuses."""
+        """Return the text, with placeholders. Raises `InvalidRequestError` from the template."""
         text = self._replaced(self._tokenizer.render(messages, self._variables))
-        return text if self._manner.opening is None else self._manner.opening.completed(text)
+        return text if self._options.opening is None else self._options.opening.completed(text)
 
     def has_all(self, text: str) -> bool:
-        """Whether each replaced turn stands in `text`: some templates leave out what they do not expect."""
-        signs = [found[0] for found in self._spoken.signs.finditer(text)]
+        """Return whether `text` has each replaced turn: some templates omit unexpected turns."""
+        placeholders = [found[0] for found in self._answers.placeholder_pattern.finditer(text)]
         texts = (one.text for one in self._replacements.values() if one.text is not None)
-        return sorted(signs) == sorted(self._signs) and all(one in text for one in texts)
+        return sorted(placeholders) == sorted(self._placeholders) and all(
+            one in text for one in texts
+        )
 
     def opening_in(self, text: str, messages: Sequence[Message]) -> str | None:
-        """What `text`, the prompt of `messages`, ends with to begin an answer; empty in a turn of the model's that is open."""
-        if self._manner.opening is None:
+        """Return how `text`, the prompt of `messages`, begins the answer.
+
+        Empty if the prompt ends in an open turn of the model; None if not known.
+        """
+        if self._options.opening is None:
             return None
-        if text.endswith(whole := self._manner.opening.whole):
+        if text.endswith(whole := self._options.opening.whole):
             return whole
         closed = {**self._variables, "add_generation_prompt": False}
         before = self._replaced(self._tokenizer.render(messages, closed))
         return text.removeprefix(before) if text.startswith(before) else ""
 
     def encoded(self, text: str) -> RenderedPrompt:
-        """The text's tokens."""
+        """Encode the text, with stored answers' tokens for their placeholders."""
         tokens: list[int] = []
         edges: list[tuple[int, int]] = []
         start = 0
-        for found in self._spoken.signs.finditer(text) if self._recalled else ():
+        for found in self._answers.placeholder_pattern.finditer(text) if self._recalled else ():
             self._encode(text, start, found.start(), tokens, edges)
             tokens += self._recalled[found[0]].tokens
             start = found.end()
@@ -144,7 +147,7 @@ class TemplateRenderer:
         return RenderedPrompt(text, tuple(tokens), tuple(edges))
 
     def _mark_at_end(self, tokens: Sequence[int]) -> str:
-        """Return the mark that ends a call if `tokens` end with it: the template writes it again."""
+        """Return the mark that ends a call if `tokens` end with it, since it is written again."""
         frame = self.call_turns.frame
         mark = frame.last_mark if frame is not None else ""
         is_there = bool(mark) and tokens[-1:] == [self._tokenizer.controls[mark]]
@@ -153,25 +156,28 @@ class TemplateRenderer:
     def _encode(
         self, text: str, start: int, end: int, tokens: list[int], edges: list[tuple[int, int]]
     ) -> None:
-        ids, places = self._tokenizer.encode_with_edges(text[start:end])
-        edges += ((start + place, len(tokens) + count) for place, count in places)
+        ids, piece_edges = self._tokenizer.encode_with_edges(text[start:end])
+        edges += ((start + offset, len(tokens) + count) for offset, count in piece_edges)
         tokens += ids
 
     def _replaced(self, text: str) -> str:
-        if not self._replacements or self._manner.opening is None:
+        if not self._replacements or self._options.opening is None:
             return text
         return Placeholders(
-            self._spoken.signs, self._replacements, self._manner.opening, self.call_turns.frame
+            self._answers.placeholder_pattern,
+            self._replacements,
+            self._options.opening,
+            self.call_turns.frame,
         ).replace(text)
 
     def _names(self, uses: Sequence[ToolUseBlock]) -> tuple[str, ...]:
         return tuple(self._tokenizer.neutralize(use.name) for use in uses)
 
-    def _said(self, spoken: GeneratedAnswer) -> str:
+    def _generated_text(self, answer: GeneratedAnswer) -> str:
         """Return an answer's text with the marks around its calls."""
-        marks = self._manner.dialect.marks(self._tokenizer.controls)
+        marks = self._options.dialect.marks(self._tokenizer.controls)
         detokenizer = self._tokenizer.detokenizer(marks=marks)
-        return "".join(map(detokenizer.feed, spoken.tokens)) + detokenizer.flush()
+        return "".join(map(detokenizer.feed, answer.tokens)) + detokenizer.flush()
 
 
 def _uses(turn: ChatTurn) -> list[ToolUseBlock]:

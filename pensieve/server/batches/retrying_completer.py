@@ -1,4 +1,7 @@
-"""One request of a message batch to its result, however long the engine takes to be there. It knows no batch and no disk."""
+"""Answers one request of a message batch, retrying while the engine is unavailable.
+
+The batch worker calls it. It knows no batch and no disk.
+"""
 
 from collections.abc import Awaitable, Callable
 
@@ -8,44 +11,44 @@ from pensieve.api.base import new_id
 from pensieve.api.batches import BatchResult, Errored, Succeeded
 from pensieve.api.messages.message import Message
 from pensieve.errors import EngineBusyError, EngineError, EngineFailedError, WorkerDiedError
-from pensieve.server.errors import PASSING, error_envelope, let_go
+from pensieve.server.errors import PASS_THROUGH, error_envelope, release_frames
 
-# The JSON of a `BatchedRequest` to its answer; raises what `POST /v1/messages` would answer with.
+# Takes the JSON of a `BatchedRequest`; raises what `POST /v1/messages` raises.
 AnswerCall = Callable[[bytes], Awaitable[Message]]
 
-# One request may be what the engine dies of; those that were in its company get another chance.
+# A request may be what crashes the engine; others that ran at the same time are retried.
 MAX_DEATHS = 5
 
 
 class RetryingCompleter:
-    """Answers requests. An engine that is loading, full, failed or gone is asked again after `retry_s`."""
+    """Retries after `retry_s` while the engine is loading, busy, failed or restarting."""
 
     def __init__(self, answer: AnswerCall, *, retry_s: float) -> None:
         self._answer = answer
         self._retry_s = retry_s
 
     async def result(self, params: bytes) -> BatchResult:
-        """What became of one request. Never raises."""
+        """Never raises for the request itself: its error is the result."""
         deaths = 0
         while True:
             try:
-                return Succeeded(message=_as_batch(await self._answer(params)))
+                return Succeeded(message=_with_batch_tier(await self._answer(params)))
             except (EngineBusyError, EngineFailedError) as error:
                 deaths += isinstance(error, WorkerDiedError)
                 if deaths == MAX_DEATHS:
                     return _errored(
                         EngineError(f"The engine ended {deaths} times on this request.")
                     )
-            except PASSING:
+            except PASS_THROUGH:
                 raise
-            except BaseException as error:  # noqa: BLE001 -- whatever it is, it is this request's result
+            except BaseException as error:  # noqa: BLE001 -- any error is this request's result
                 result = _errored(error)
-                let_go(error)
+                release_frames(error)
                 return result
             await anyio.sleep(self._retry_s)
 
 
-def _as_batch(message: Message) -> Message:
+def _with_batch_tier(message: Message) -> Message:
     usage = message.usage.model_copy(update={"service_tier": "batch"})
     return message.model_copy(update={"usage": usage})
 

@@ -1,4 +1,4 @@
-"""A large body on the disk while it is read: what comes in is written down, and seen as one piece of bytes."""
+"""Receives a large request body into a temporary file and maps it as one piece of bytes."""
 
 import mmap
 import tempfile
@@ -15,47 +15,47 @@ from pensieve.private_files import make_folder
 from pensieve.server.disk_io import run_disk_io
 from pensieve.server.http.request_body import body_chunks, require_json
 
-# Bodies that are not larger never touch the disk; of larger ones so much is written at once.
-PIECE_BYTES = 2**20
+# Smaller bodies never touch the disk; larger ones are written in chunks of this size.
+CHUNK_BYTES = 2**20
 
 
 @asynccontextmanager
 async def spooled_body(
     request: Request, folder: Path, *, max_bytes: int
 ) -> AsyncGenerator[bytes | mmap.mmap]:
-    """The body of a JSON request, whole, for as long as the block lasts. `folder` is made where it is missing.
+    """Yield the whole body of a JSON request. Creates `folder` if it is missing.
 
     Raises what `read_body` raises, OSError, and `DiskFullError`.
     """
     require_json(request)
     chunks = body_chunks(request, max_bytes=max_bytes)
-    piece = bytearray()
+    buffer = bytearray()
     async for chunk in chunks:
-        piece += chunk
-        if len(piece) > PIECE_BYTES:
+        buffer += chunk
+        if len(buffer) > CHUNK_BYTES:
             break
     else:
-        yield bytes(piece)
+        yield bytes(buffer)
         return
     with await run_disk_io(partial(_unnamed_file, folder)) as file:
         async for chunk in chunks:
-            piece += chunk
-            if len(piece) > PIECE_BYTES:
-                await run_disk_io(partial(_write, file, piece))
-                piece = bytearray()
-        await run_disk_io(partial(_write, file, piece))
+            buffer += chunk
+            if len(buffer) > CHUNK_BYTES:
+                await run_disk_io(partial(_write, file, buffer))
+                buffer = bytearray()
+        await run_disk_io(partial(_write, file, buffer))
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as body:
             yield body
 
 
 def _unnamed_file(folder: Path) -> IO[bytes]:
-    """Is gone with the process, however that ends."""
+    """The file disappears with the process, however that ends."""
     make_folder(folder)
     return tempfile.TemporaryFile(dir=folder, buffering=0, suffix=TEMPORARY)
 
 
 def _write(file: IO[bytes], content: bytearray) -> None:
-    """Past any buffer: what a failed write left in one would be written when the file is closed."""
+    """Unbuffered: bytes of a failed write must not be written when the file is closed."""
     rest = memoryview(content)
     while rest:
         rest = rest[file.write(rest) :]

@@ -1,9 +1,10 @@
-"""Message batches on disk: what was asked, what came of it so far. Right after a crash at any line.
+"""Stores message batches on disk: their requests and the results so far.
 
-A batch is a folder: `batch.json`, its record, replaced whole; `requests.txt`, a line each (custom id, blank, params as
-JSON), written before the folder gets its name and removed when the batch has ended; `results.jsonl`, one synced line
-after another. A line that a crash cut short is cut off, and its request counts as not done. Blocks, so it is called in
-worker threads; every call for one batch must have returned before the next, which is the queue's business.
+A batch is a folder: `batch.json`, its record, replaced atomically; `requests.txt`, a line each
+(custom id, blank, params as JSON), written before the folder gets its final name and removed when
+the batch has ended; `results.jsonl`, appended and synced line by line. Consistent after a crash at
+any point: a line that was cut short is truncated, and its request counts as not done. All calls
+block, so the registry makes them in worker threads, and for one batch never two at once.
 """
 
 import json
@@ -32,7 +33,7 @@ _OUTCOMES = {"succeeded", "errored", "canceled", "expired"}
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One batch's record. Times are Unix seconds. outcomes: how many requests ended how, once the batch has ended."""
+    """One batch's record. Times are Unix seconds."""
 
     id: str
     created_at: float
@@ -41,12 +42,13 @@ class Batch:
     stored_bytes: int
     cancel_initiated_at: float | None = None
     ended_at: float | None = None
+    # How many requests ended with each outcome, once the batch has ended.
     outcomes: dict[str, int] = field(default_factory=dict[str, int])
 
 
 @dataclass(frozen=True, slots=True)
-class WaitingRequest:
-    """One request of a batch that has no result yet, by where its params stand in the file."""
+class PendingRequest:
+    """A request without a result, and the position of its params in the file."""
 
     custom_id: str
     start: int
@@ -54,38 +56,41 @@ class WaitingRequest:
 
 
 class BatchStore:
-    """Owns the folder. The folder is made with the first batch."""
+    """Owns the folder, which is created with the first batch."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def all(self) -> list[Batch]:
-        """Every batch, the oldest first. Removes what a crash left of batches that were being made or deleted."""
+    def load_all(self) -> list[Batch]:
+        """Return every batch, oldest first.
+
+        Removes leftovers of creations and deletions that crashed.
+        """
         if not self.folder.exists():
             return []
         batches: list[Batch] = []
-        for place in self.folder.iterdir():
-            if place.name.endswith(TEMPORARY):
-                shutil.rmtree(place, ignore_errors=True)
-            elif (batch := _read_record(place)) is not None:
+        for folder in self.folder.iterdir():
+            if folder.name.endswith(TEMPORARY):
+                shutil.rmtree(folder, ignore_errors=True)
+            elif (batch := _read_record(folder)) is not None:
                 batches.append(batch)
-        return sorted(batches, key=_age)
+        return sorted(batches, key=_sort_key)
 
     def create(self, batch: Batch, entries: Iterable[BatchEntry]) -> Batch:
-        """Keep a new batch; it is there whole or not at all. How many `entries` there are, and what they take, is found here.
+        """Store a new batch, completely or not at all, and set its size and number of requests.
 
         Raises OSError, and what `entries` raise.
         """
-        draft = self._place(batch.id + TEMPORARY)
+        draft = self._path(batch.id + TEMPORARY)
         make_folder(self.folder)
         draft.mkdir(mode=0o700)
         try:
-            counter = count()  # which `zip` asks only where there is an entry
+            counter = count()  # `zip` advances it only if there is an entry
             lines = (_request_line(entry) for entry, _ in zip(entries, counter, strict=False))
             size = _write_lines(draft / REQUESTS, lines)
             batch = replace(batch, requests=next(counter), stored_bytes=size)
             self._write_record(draft, batch)
-            draft.rename(self._place(batch.id))
+            draft.rename(self._path(batch.id))
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
@@ -93,29 +98,31 @@ class BatchStore:
         return batch
 
     def save(self, batch: Batch) -> None:
-        """Replace the record. Raises OSError."""
-        self._write_record(self._place(batch.id), batch)
+        """Raises OSError."""
+        self._write_record(self._path(batch.id), batch)
 
-    def waiting(self, batch: Batch) -> list[WaitingRequest]:
-        """The requests without a result, in their order. Raises OSError."""
+    def pending(self, batch: Batch) -> list[PendingRequest]:
+        """Return the requests without a result, in order. Raises OSError."""
         done = self._outcomes(batch)
-        return [one for one in self._requests(batch) if one.custom_id not in done]
+        return [request for request in self._requests(batch) if request.custom_id not in done]
 
-    def params(self, batch: Batch, request: WaitingRequest) -> bytes:
-        """A request's params: JSON. Raises OSError."""
-        with (self._place(batch.id) / REQUESTS).open("rb") as file:
+    def params(self, batch: Batch, request: PendingRequest) -> bytes:
+        """Return a request's params as JSON. Raises OSError."""
+        with (self._path(batch.id) / REQUESTS).open("rb") as file:
             file.seek(request.start)
             return file.read(request.size)
 
     def append(self, batch: Batch, line: BatchResultLine) -> None:
-        """Keep one result. Raises OSError, and then no part of the result was kept."""
+        """Add one result. Raises OSError, and then no part of the result is stored."""
         _write_lines(self.results(batch), [_result_line(line)])
 
     def end(self, batch: Batch, rest: BatchResult, ended_at: float) -> Batch:
-        """End the batch: requests without a result get `rest` for one. Raises OSError; then it can be called again."""
+        """End the batch: requests without a result get `rest`. Can be repeated after an OSError."""
         outcomes = self._outcomes(batch)
-        asked = self._requests(batch)
-        unanswered = [one.custom_id for one in asked if one.custom_id not in outcomes]
+        requests = self._requests(batch)
+        unanswered = [
+            request.custom_id for request in requests if request.custom_id not in outcomes
+        ]
         lines = (BatchResultLine(custom_id=custom_id, result=rest) for custom_id in unanswered)
         _write_lines(self.results(batch), map(_result_line, lines))
         ended = replace(
@@ -125,37 +132,42 @@ class BatchStore:
             stored_bytes=self.results(batch).stat().st_size,
         )
         self.save(ended)
-        (self._place(batch.id) / REQUESTS).unlink(missing_ok=True)
+        (self._path(batch.id) / REQUESTS).unlink(missing_ok=True)
         return ended
 
     def results(self, batch: Batch) -> Path:
-        """The file of the batch's results, a line of JSON each."""
-        return self._place(batch.id) / RESULTS
+        """Return the path of the results, JSON lines."""
+        return self._path(batch.id) / RESULTS
 
     def delete(self, batch: Batch) -> None:
-        """Forget the batch. Raises OSError."""
-        gone = self._place(batch.id + TEMPORARY)
-        self._place(batch.id).rename(gone)
+        """Raises OSError."""
+        deleted = self._path(batch.id + TEMPORARY)
+        self._path(batch.id).rename(deleted)
         sync_path(self.folder)
-        shutil.rmtree(gone, ignore_errors=True)
+        shutil.rmtree(deleted, ignore_errors=True)
 
-    def _place(self, name: str) -> Path:
+    def _path(self, name: str) -> Path:
         return self.folder / name
 
-    def _write_record(self, place: Path, batch: Batch) -> None:
-        write_atomically(place / RECORD, json.dumps(asdict(batch), indent=2).encode())
+    def _write_record(self, folder: Path, batch: Batch) -> None:
+        write_atomically(folder / RECORD, json.dumps(asdict(batch), indent=2).encode())
 
-    def _requests(self, batch: Batch) -> Iterator[WaitingRequest]:
-        with (self._place(batch.id) / REQUESTS).open("rb") as file:
+    def _requests(self, batch: Batch) -> Iterator[PendingRequest]:
+        with (self._path(batch.id) / REQUESTS).open("rb") as file:
             start = 0
             for line in file:
                 custom_id = line.partition(b" ")[0]
-                before = start + len(custom_id) + 1
+                params_start = start + len(custom_id) + 1
                 start += len(line)
-                yield WaitingRequest(custom_id.decode(errors="replace"), before, start - before)
+                yield PendingRequest(
+                    custom_id.decode(errors="replace"), params_start, start - params_start
+                )
 
     def _outcomes(self, batch: Batch) -> dict[str, str]:
-        """What became of the requests that are done, by custom id. Cuts a torn last line off the file."""
+        """Return the kinds of the results by custom id.
+
+        Truncates a partial last line of the file.
+        """
         outcomes: dict[str, str] = {}
         whole_bytes = 0
         if not self.results(batch).exists():
@@ -163,7 +175,10 @@ class BatchStore:
         with self.results(batch).open("r+b") as file:
             for line in file:
                 if (outcome := _outcome(line)) is None:
-                    _log.warning("batch %s: a result was cut short; it is made again", batch.id)
+                    _log.warning(
+                        "batch %s: dropping a partial result, its request is answered again",
+                        batch.id,
+                    )
                     break
                 outcomes.update([outcome])
                 whole_bytes += len(line)
@@ -171,19 +186,19 @@ class BatchStore:
         return outcomes
 
 
-def _age(batch: Batch) -> tuple[float, str]:
+def _sort_key(batch: Batch) -> tuple[float, str]:
     return batch.created_at, batch.id
 
 
-def _read_record(place: Path) -> Batch | None:
-    """A batch whose record cannot be read is left alone: it may tell somebody what happened."""
+def _read_record(folder: Path) -> Batch | None:
     try:
-        batch = read_record(Batch, (place / RECORD).read_bytes())
+        batch = read_record(Batch, (folder / RECORD).read_bytes())
     except (OSError, ValueError) as error:
-        _log.warning("%s is no batch's folder, it is not used: %s", place, error)
+        # The folder stays, for diagnosis.
+        _log.warning("failed to read a batch record, ignoring %s: %s", folder, error)
         return None
-    is_known = batch.id == place.name and batch.outcomes.keys() <= _OUTCOMES
-    return batch if is_known else None
+    is_valid = batch.id == folder.name and batch.outcomes.keys() <= _OUTCOMES
+    return batch if is_valid else None
 
 
 def _request_line(entry: BatchEntry) -> bytes:
@@ -195,16 +210,16 @@ def _result_line(line: BatchResultLine) -> bytes:
 
 
 def _outcome(line: bytes) -> tuple[str, str] | None:
-    """A result's custom id and kind; None where the line is not whole."""
+    """Return a result's custom id and kind, or None for a partial line."""
     try:
-        found: Any = read_json(line)
-        return (found["custom_id"], found["result"]["type"]) if line.endswith(b"\n") else None
+        result: Any = read_json(line)
+        return (result["custom_id"], result["result"]["type"]) if line.endswith(b"\n") else None
     except (ValueError, TypeError, LookupError):
         return None
 
 
 def _write_lines(path: Path, lines: Iterable[bytes]) -> int:
-    """Add `lines` to a file of our own and sync it: all of them or, where that fails, none. Its size."""
+    """Append `lines` to a private file and sync it, all or none. Return its size."""
     descriptor = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     try:
         size = os.fstat(descriptor).st_size
@@ -221,7 +236,7 @@ def _write_lines(path: Path, lines: Iterable[bytes]) -> int:
 
 
 def _write(descriptor: int, content: bytes) -> None:
-    """Past any buffer: what a failed write left in one would be written when it is closed."""
+    """Unbuffered: bytes of a failed write must not be written when the file is closed."""
     rest = memoryview(content)
     while rest:
         rest = rest[os.write(descriptor, rest) :]

@@ -1,6 +1,7 @@
-"""`GET /health`: is the server of use now? No key needed.
+"""`GET /health`: whether the server can answer now. No key needed.
 
-200 when the model answers, also where it must wake for that; 503 while it loads, or cannot.
+200 if the model answers, also if it must be loaded first after idling; 503 while it loads or has
+failed.
 """
 
 import os
@@ -16,13 +17,11 @@ from pensieve.engine.generation import Engine
 from pensieve.models.served_model import ServedModel
 from pensieve.peer_proof import CHALLENGE_HEADER, PROOF_FIELD, Prover
 from pensieve.server.messages.sessions import Sessions
-from pensieve.server.middleware.request_context import exchange_of
+from pensieve.server.middleware.request_context import request_context_of
 from pensieve.settings.resolve import Settings
 
 
 class HealthEndpoint:
-    """Tells how the engine is and what is served."""
-
     def __init__(
         self, engine: Engine, model: ServedModel, settings: Settings, sessions: Sessions
     ) -> None:
@@ -33,8 +32,8 @@ class HealthEndpoint:
         self._prover = Prover(settings.api_key)
 
     async def health(self, request: Request) -> Response:
-        """Everything that `pensieve status` shows."""
-        exchange_of(request.scope).is_poll = True
+        """Return everything that `pensieve status` shows."""
+        request_context_of(request.scope).is_poll = True
         health = self._engine.health
         report = {
             "status": health.state,
@@ -48,7 +47,7 @@ class HealthEndpoint:
             "poison_prompts": health.poison_prompts,
             "idle_unload": self._settings.idle_unload,
             "in_flight": health.in_flight,
-            "engine": asdict(health.figures) if health.figures else None,
+            "engine": asdict(health.stats) if health.stats else None,
             "sampling": self._model.dialect.sampling.report(),
             "diverged_prompts": self._sessions.diverged,
             "device": self._settings.device,
@@ -60,13 +59,13 @@ class HealthEndpoint:
         return JSONResponse(report, status_code=200 if health.is_well else 503)
 
     async def _proof(self, challenge: str, scope: Scope) -> str:
-        """In a thread: the first one takes as long as some tokens."""
+        # In a thread: the first proof takes as long as generating some tokens.
         _, port = scope.get("server") or ("", 0)
         return await anyio.to_thread.run_sync(self._prover.proof, challenge, port or 0)
 
 
 async def greeting(_request: Request) -> Response:
-    """For whoever opens the address in a browser, and for clients that warm up their connection."""
+    """For browsers that open the address, and for clients that warm up their connection."""
     return PlainTextResponse(
-        "pensieve speaks the Anthropic API here. GET /health tells how it is.\n"
+        "pensieve speaks the Anthropic API here. GET /health reports its state.\n"
     )

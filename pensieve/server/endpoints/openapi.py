@@ -1,5 +1,7 @@
-"""`GET /openapi.json`: the OpenAPI 3.1 document, made from the table of operations, the values that validate, and the
-table of errors; nothing in it is written a second time.
+"""`GET /openapi.json`: the OpenAPI 3.1 document.
+
+It is generated from the operations, the types that validate requests, and the error table; nothing
+in it is written a second time.
 """
 
 import json
@@ -23,7 +25,7 @@ from pensieve.errors import (
     PensieveError,
     RequestTooLargeError,
 )
-from pensieve.server.errors import fault_of_class
+from pensieve.server.errors import error_status_of_class
 from pensieve.server.operations import Operation
 
 _ALWAYS = (ForbiddenError, HeadTooLargeError, PensieveError)
@@ -38,19 +40,20 @@ _VERSION_HEADERS = [
         "schema": {"type": "string"},
     }
     for name, description in {
-        "anthropic-version": "Edition of the API; without it, 2023-06-01. Unknown ones are as the newest.",
-        "anthropic-beta": "Beta features, parted by commas. Unknown ones are ignored.",
+        "anthropic-version": "Version of the API; 2023-06-01 if missing. Unknown: the newest.",
+        "anthropic-beta": "Beta features, separated by commas. Unknown ones are ignored.",
     }.items()
 ]
 _STREAM = (
-    "With `stream: true`: server-sent events, each an `event:` line with its type and a `data:` line with its JSON."
-    " message_start; then blocks, each content_block_start, content_block_delta…, content_block_stop; then"
-    " message_delta and message_stop. ping anywhere after the start; error may replace any rest."
+    "With `stream: true`: server-sent events, each an `event:` line with its type and a"
+    " `data:` line with its JSON. message_start; then blocks, each content_block_start,"
+    " content_block_delta…, content_block_stop; then message_delta and message_stop. ping may"
+    " occur anywhere after the start; error may replace all remaining events."
 )
 
 
 class OpenApiEndpoint:
-    """Tells the document of `operations`: those that are handed in, and its own."""
+    """Adds its own operation to `others` and serves the document of all."""
 
     def __init__(self, others: Sequence[Operation]) -> None:
         own = Operation(
@@ -65,7 +68,7 @@ class OpenApiEndpoint:
         self.operations = (*others, own)
 
     async def document(self, _request: Request) -> Response:
-        """The whole document, made at the first request."""
+        """The document is built at the first request."""
         return Response(self._json, media_type=_JSON)
 
     @cached_property
@@ -74,16 +77,17 @@ class OpenApiEndpoint:
 
 
 def document(operations: Sequence[Operation]) -> dict[str, Any]:
-    """The document that describes `operations`."""
-    made = schemas(
-        read={one.body for one in operations if one.body is not None},
+    schema_set = schemas(
+        read={operation.body for operation in operations if operation.body is not None},
         written={ErrorEnvelope}
-        | {one.answer for one in operations if isinstance(one.answer, type)}
-        | {event for one in operations for event in one.parts},
+        | {operation.answer for operation in operations if isinstance(operation.answer, type)}
+        | {event for operation in operations for event in operation.parts},
     )
     paths: dict[str, dict[str, Any]] = defaultdict(dict)
-    for one in operations:
-        paths[one.path.replace(":path}", "}")][one.method.lower()] = _operation(one, made)
+    for operation in operations:
+        paths[operation.path.replace(":path}", "}")][operation.method.lower()] = _operation(
+            operation, schema_set
+        )
     return {
         "openapi": "3.1.0",
         "info": {
@@ -95,7 +99,7 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
         "security": [{"x-api-key": []}, {"bearer": []}],
         "paths": paths,
         "components": {
-            "schemas": made.components,
+            "schemas": schema_set.components,
             "securitySchemes": {
                 "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
                 "bearer": {"type": "http", "scheme": "bearer"},
@@ -104,31 +108,34 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
     }
 
 
-def _operation(one: Operation, made: Schemas) -> dict[str, Any]:
-    told: dict[str, Any] = {
-        "operationId": one.name,
-        "summary": one.summary,
+def _operation(operation: Operation, schema_set: Schemas) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "operationId": operation.name,
+        "summary": operation.summary,
         "parameters": [
-            *({"name": name, **_PATH_PARAMETER} for name in _path_parameters(one.path)),
-            *(query_parameters(one.query) if one.query else ()),
-            *(() if one.is_public else _VERSION_HEADERS),
+            *({"name": name, **_PATH_PARAMETER} for name in _path_parameters(operation.path)),
+            *(query_parameters(operation.query) if operation.query else ()),
+            *(() if operation.is_public else _VERSION_HEADERS),
         ],
         "responses": {
-            **{str(status): _success(one, made) for status in (200, *one.also)},
-            **_failures(one),
+            **{
+                str(status): _success(operation, schema_set)
+                for status in (200, *operation.extra_statuses)
+            },
+            **_failures(operation),
         },
     }
-    if one.is_public:
-        told["security"] = []
-    if one.body is not None:
-        content = {"application/json": {"schema": made.read[one.body]}}
-        told["requestBody"] = {"required": True, "content": content}
-    if one.form is not None:
-        fields = {"file": _FILE, **text_fields(one.form)}
+    if operation.is_public:
+        entry["security"] = []
+    if operation.body is not None:
+        content = {"application/json": {"schema": schema_set.read[operation.body]}}
+        entry["requestBody"] = {"required": True, "content": content}
+    if operation.form is not None:
+        fields = {"file": _FILE, **text_fields(operation.form)}
         schema = {"type": "object", "required": ["file"], "properties": fields}
         content = {"multipart/form-data": {"schema": schema}}
-        told["requestBody"] = {"required": True, "content": content}
-    return told
+        entry["requestBody"] = {"required": True, "content": content}
+    return entry
 
 
 _JSON = "application/json"
@@ -139,7 +146,7 @@ _PATH_PARAMETER = {
     "schema": {"type": "string", "minLength": 1},
 }
 _FILE = {"type": "string", "format": "binary", "description": "Text in UTF-8."}
-# Of a stream, OpenAPI 3.1 has the schema say what each event is.
+# OpenAPI 3.1 describes a stream by the schema of one event.
 _EVENT = {
     "type": "object",
     "required": ["event", "data"],
@@ -160,33 +167,33 @@ def _path_parameters(path: str) -> list[str]:
     return re.findall(r"{(\w+)", path)
 
 
-def _success(one: Operation, made: Schemas) -> dict[str, Any]:
-    parts = [made.written[part] for part in one.parts]
+def _success(operation: Operation, schema_set: Schemas) -> dict[str, Any]:
+    parts = [schema_set.written[part] for part in operation.parts]
     text: dict[str, Any] = {"schema": _TEXT, **({"x-parts": parts} if parts else {})}
     description = "Success."
     content: dict[str, Any]
-    if one.answer == _JSON:
+    if operation.answer == _JSON:
         content = {_JSON: {"schema": {}}}
-    elif isinstance(one.answer, str):
-        content = {one.answer: text}
+    elif isinstance(operation.answer, str):
+        content = {operation.answer: text}
     else:
-        content = {_JSON: {"schema": made.written[one.answer]}}
+        content = {_JSON: {"schema": schema_set.written[operation.answer]}}
         if parts:
             description = _STREAM
             content["text/event-stream"] = {"schema": _EVENT, "x-parts": parts}
     return {"description": description, "headers": _REQUEST_ID, "content": content}
 
 
-def _failures(one: Operation) -> dict[str, Any]:
-    """A response for each status that an error of this operation has."""
-    kinds: list[type[Exception]] = [*_ALWAYS, *one.errors]
-    kinds += () if one.is_public else (AuthenticationError,)
-    kinds += (InvalidRequestError,) if one.query else ()
-    kinds += _WITH_A_BODY if one.body or one.form else ()
+def _failures(operation: Operation) -> dict[str, Any]:
+    """Return a response for each status that an error of this operation has."""
+    kinds: list[type[Exception]] = [*_ALWAYS, *operation.errors]
+    kinds += () if operation.is_public else (AuthenticationError,)
+    kinds += (InvalidRequestError,) if operation.query else ()
+    kinds += _WITH_A_BODY if operation.body or operation.form else ()
     by_status: dict[int, set[str]] = defaultdict(set)
     for kind in kinds:
-        fault = fault_of_class(kind)
-        by_status[fault.status].add(fault.kind)
+        error_status = error_status_of_class(kind)
+        by_status[error_status.status].add(error_status.kind)
     return {
         str(status): {
             "description": ", ".join(sorted(names)),

@@ -1,4 +1,4 @@
-"""`/v1/files`: text documents that clients keep here, to name them in messages by their id."""
+"""`/v1/files`: text documents that clients upload and reference in messages by their id."""
 
 from functools import partial
 
@@ -8,20 +8,17 @@ from starlette.responses import Response
 from pensieve.api.base import rfc3339
 from pensieve.api.files import DeletedFile, FileMetadata, FilePage, FilesQuery, page_token
 from pensieve.server.disk_io import run_disk_io
-from pensieve.server.files.store import FileStore, StoredFile, age
+from pensieve.server.files.store import FileStore, StoredFile, sort_key
 from pensieve.server.files.uploads import read_upload
 from pensieve.server.http.file_download import FileDownload
 from pensieve.server.http.json_response import json_response
 
 
 class FilesEndpoint:
-    """Everything under `/v1/files`."""
-
     def __init__(self, store: FileStore) -> None:
         self._store = store
 
     async def upload(self, request: Request) -> Response:
-        """Keep a file."""
         upload = await read_upload(request, max_bytes=self._store.limits.file_bytes)
         add = partial(
             self._store.add,
@@ -32,32 +29,30 @@ class FilesEndpoint:
         )
         return json_response(self._metadata(await run_disk_io(add)))
 
-    async def page(self, request: Request) -> Response:
-        """A page of files, or those of certain ids."""
+    async def list(self, request: Request) -> Response:
         query = FilesQuery.of(request.query_params.multi_items())
-        files = await run_disk_io(self._store.all)
+        files = await run_disk_io(self._store.list_files)
         if query.ids:
-            found = [file for file in files if file.id in query.ids]
-            return json_response(FilePage(data=tuple(map(self._metadata, found))))
+            matches = [file for file in files if file.id in query.ids]
+            return json_response(FilePage(data=tuple(map(self._metadata, matches))))
         if query.page is not None:
-            files = [file for file in files if age(file) < query.page]
-        shown = files[: query.limit]
-        next_page = page_token(age(shown[-1])) if len(files) > len(shown) else None
-        return json_response(FilePage(data=tuple(map(self._metadata, shown)), next_page=next_page))
+            files = [file for file in files if sort_key(file) < query.page]
+        visible = files[: query.limit]
+        next_page = page_token(sort_key(visible[-1])) if len(files) > len(visible) else None
+        return json_response(
+            FilePage(data=tuple(map(self._metadata, visible)), next_page=next_page)
+        )
 
-    async def one(self, request: Request) -> Response:
-        """One file's metadata."""
+    async def retrieve(self, request: Request) -> Response:
         return json_response(
             self._metadata(await run_disk_io(partial(self._store.get, _file_id(request))))
         )
 
     async def content(self, request: Request) -> Response:
-        """One file's bytes."""
         file = await run_disk_io(partial(self._store.get, _file_id(request)))
         return FileDownload(self._store.content(file), file.mime_type)
 
     async def delete(self, request: Request) -> Response:
-        """Forget one file."""
         await run_disk_io(partial(self._store.delete, _file_id(request)))
         return json_response(DeletedFile(id=_file_id(request)))
 

@@ -1,8 +1,9 @@
-"""Uploaded files on disk: `<id>` with the content, `<id>.json` with what is known of it. A file is there when both are.
+"""Stores uploaded files on disk: `<id>` with the content, `<id>.json` with the metadata.
 
-The content is written first and removed last, so a crash leaves at most content that nobody knows, cleared away at the
-next upload. A file whose time is over keeps its record for a while, so that its owner is told what became of it. Blocks,
-so it is called in worker threads; reading and writing may happen side by side.
+A file exists when both do. The content is written first and removed last, so a crash leaves at most
+content without metadata, which the next upload removes. The metadata of an expired file stays for a
+while, so that clients get an error that says so. All calls block, so callers make them in worker
+threads; they may run concurrently.
 """
 
 import json
@@ -22,8 +23,8 @@ from pensieve.untrusted_json import read_record
 
 _log = logging.getLogger("pensieve.server")
 
-# How long an expired file is still known as such.
-REMEMBERED_S = 30 * 24 * 3600.0
+# How long the metadata of an expired file stays.
+EXPIRED_RETENTION_S = 30 * 24 * 3600.0
 
 _ID = re.compile(r"file_[0-9A-Za-z]{1,64}")
 _RECORD = ".json"
@@ -31,8 +32,6 @@ _RECORD = ".json"
 
 @dataclass(frozen=True, slots=True)
 class StorageLimits:
-    """How much is kept for clients."""
-
     file_bytes: int = 32 * 1024**2
     stored_bytes: int = 1024**3
     files: int = 10_000
@@ -40,7 +39,7 @@ class StorageLimits:
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """What is known of one file. Times are Unix seconds."""
+    """Times are Unix seconds."""
 
     id: str
     filename: str
@@ -51,7 +50,7 @@ class StoredFile:
 
 
 class FileStore:
-    """Owns the folder, which is made with the first file."""
+    """Owns the folder, which is created with the first file."""
 
     def __init__(
         self,
@@ -66,11 +65,11 @@ class FileStore:
         self._writing = threading.Lock()
 
     def add(
-        self, content: bytes, filename: str, mime_type: str, life_s: int | None = None
+        self, content: bytes, filename: str, mime_type: str, lifetime_s: int | None = None
     ) -> StoredFile:
-        """Keep a file. Raises `StorageQuotaExceededError`, OSError."""
+        """Raises `StorageQuotaExceededError`, OSError."""
         with self._writing:
-            self._make_room(len(content))
+            self._sweep_and_check_quota(len(content))
             now = self._clock()
             file = StoredFile(
                 id=new_id("file"),
@@ -78,74 +77,76 @@ class FileStore:
                 mime_type=mime_type,
                 size_bytes=len(content),
                 created_at=now,
-                expires_at=None if life_s is None else now + life_s,
+                expires_at=None if lifetime_s is None else now + lifetime_s,
             )
             make_folder(self._folder)
             write_atomically(self._folder / file.id, content)
             write_atomically(self._record(file.id), json.dumps(asdict(file)).encode())
         return file
 
-    def all(self) -> Sequence[StoredFile]:
-        """Every file, the newest first."""
+    def list_files(self) -> Sequence[StoredFile]:
+        """Return every file, newest first."""
         if not self._folder.exists():
             return []
-        found = [self._read(path.stem) for path in self._folder.glob(f"*{_RECORD}")]
-        return sorted((file for file in found if file), key=age, reverse=True)
+        records = [self._read(path.stem) for path in self._folder.glob(f"*{_RECORD}")]
+        return sorted((file for file in records if file), key=sort_key, reverse=True)
 
     def get(self, file_id: str) -> StoredFile:
-        """One file. Raises `NotFoundError`."""
+        """Raises `NotFoundError`."""
         file = self._read(file_id)
         if file is None:
             raise NotFoundError(f"File not found: {file_id}")
         return file
 
     def content(self, file: StoredFile) -> Path:
-        """Where a file's bytes are. Raises `FileExpiredError`."""
+        """Return the path of a file's bytes. Raises `FileExpiredError`."""
         if self.is_expired(file):
             raise FileExpiredError(file.id)
         return self._folder / file.id
 
     def text(self, file_id: str) -> str:
-        """What a file says: every file is text. Raises `NotFoundError`, `FileExpiredError`."""
+        """Return the content as text. Raises `NotFoundError`, `FileExpiredError`."""
         try:
             return self.content(self.get(file_id)).read_bytes().decode("utf-8-sig")
         except FileNotFoundError:
             raise NotFoundError(f"File not found: {file_id}") from None
 
     def delete(self, file_id: str) -> None:
-        """Forget a file. Raises `NotFoundError`, OSError."""
+        """Raises `NotFoundError`, OSError."""
         with self._writing:
             self._remove(self.get(file_id).id)
             sync_path(self._folder)
 
     def is_expired(self, file: StoredFile) -> bool:
-        """Whether the file's time is over."""
         return file.expires_at is not None and file.expires_at <= self._clock()
 
-    def _make_room(self, size: int) -> None:
-        kept = self._sweep()
-        stored_bytes = sum(file.size_bytes for file in kept)
-        if stored_bytes + size > self.limits.stored_bytes or len(kept) >= self.limits.files:
+    def _sweep_and_check_quota(self, size: int) -> None:
+        remaining = self._sweep()
+        stored_bytes = sum(file.size_bytes for file in remaining)
+        if stored_bytes + size > self.limits.stored_bytes or len(remaining) >= self.limits.files:
             raise StorageQuotaExceededError(
-                "The files kept on this server have reached its limit; delete some that are not needed"
+                "The files on this server have reached its limit; delete some that are not needed"
             )
 
     def _sweep(self) -> list[StoredFile]:
-        """Remove what is over, forgotten or half written; the files that stay."""
-        known = {file.id: file for file in self.all()}
-        long_ago = self._clock() - REMEMBERED_S
-        for file in known.values():
+        """Remove expired, orphaned and partial files. Return the others."""
+        files = {file.id: file for file in self.list_files()}
+        cutoff = self._clock() - EXPIRED_RETENTION_S
+        for file in files.values():
             if self.is_expired(file):
                 (self._folder / file.id).unlink(missing_ok=True)
-                if file.expires_at is not None and file.expires_at < long_ago:
+                if file.expires_at is not None and file.expires_at < cutoff:
                     self._remove(file.id)
         for path in self._folder.glob("*"):
-            if path.name.endswith(TEMPORARY) or self._is_forgotten(path.name):
+            if path.name.endswith(TEMPORARY) or self._is_orphaned(path.name):
                 path.unlink(missing_ok=True)
-        return [file for file in known.values() if not self.is_expired(file)]
+        return [file for file in files.values() if not self.is_expired(file)]
 
-    def _is_forgotten(self, name: str) -> bool:
-        """Whether it is a file without a record. One of another version, which has it, stays."""
+    def _is_orphaned(self, name: str) -> bool:
+        """Whether a file has no record.
+
+        A record of another version that cannot be read counts as one.
+        """
         return _is_id(name) and not self._record(name).exists()
 
     def _remove(self, file_id: str) -> None:
@@ -156,7 +157,7 @@ class FileStore:
         return self._folder / f"{file_id}{_RECORD}"
 
     def _read(self, file_id: str) -> StoredFile | None:
-        """No id that is not ours reaches the disk."""
+        # Only valid ids become paths.
         if not _is_id(file_id):
             return None
         try:
@@ -164,13 +165,13 @@ class FileStore:
         except FileNotFoundError:
             return None
         except ValueError as error:
-            _log.warning("the record of %s cannot be read: %s", file_id, error)
+            _log.warning("failed to read the metadata of %s, ignoring the file: %s", file_id, error)
             return None
         return file if file.id == file_id else None
 
 
-def age(file: StoredFile) -> tuple[float, str]:
-    """What files are listed by."""
+def sort_key(file: StoredFile) -> tuple[float, str]:
+    """Return the sort key of listings."""
     return file.created_at, file.id
 
 

@@ -1,7 +1,7 @@
-"""A multipart upload of one text file: its bytes, a name that is no path, and a type that says text.
+"""Reads a multipart upload of one text file: its bytes, a safe file name, and a text media type.
 
-What a type is worth is decided here: the client's word, or the name's, and in the end whether the bytes are UTF-8 text,
-which is all that a text model reads.
+The type comes from the client or from the file name; the bytes must be UTF-8 text in any case,
+which is all that a text model reads. The files endpoint calls it.
 """
 
 import re
@@ -21,11 +21,11 @@ from pensieve.untrusted_text import UNSAFE
 
 MAX_FIELDS = 16
 MAX_FIELD_BYTES = 4096
-# Beside the file: its part's head, the other fields, the boundaries.
-MAX_FRAME_BYTES = 128 * 1024
-MAX_NAME_LETTERS = 255
+# Without the file: its part's head, the other fields, the boundaries.
+MAX_OVERHEAD_BYTES = 128 * 1024
+MAX_NAME_CHARS = 255
 
-# Beside text/*: what is text by another name.
+# Text types outside text/*.
 TEXT_TYPES = frozenset(
     f"application/{name}"
     for name in [
@@ -50,13 +50,15 @@ TEXT_TYPES = frozenset(
         "x-httpd-php",
     ]
 )
-_UNSAID = {"", "application/octet-stream", "binary/octet-stream"}
+_UNSPECIFIED = {"", "application/octet-stream", "binary/octet-stream"}
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*", re.ASCII)
 _PLAIN = "text/plain"
 
 
 def _types() -> MimeTypes:
-    """Python's own table and what it lacks (3.11), nothing of the machine's: a file has the same type everywhere."""
+    """Return Python's own table plus what 3.11 lacks; not the machine's, so that types never
+    differ.
+    """
     types = MimeTypes()
     for extension, name in {
         ".md": "text/markdown",
@@ -74,8 +76,6 @@ _TYPES = _types()
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One file as its client sent it."""
-
     content: bytes
     filename: str
     mime_type: str
@@ -83,8 +83,11 @@ class Upload:
 
 
 async def read_upload(request: Request, *, max_bytes: int) -> Upload:
-    """The file in a form's part `file`. Raises `InvalidRequestError` and `RequestTooLargeError`."""
-    form = await _read_form(request, max_bytes + MAX_FRAME_BYTES)
+    """Return the file in the form field `file`.
+
+    Raises `InvalidRequestError` and `RequestTooLargeError`.
+    """
+    form = await _read_form(request, max_bytes + MAX_OVERHEAD_BYTES)
     try:
         return await _upload(form, max_bytes)
     finally:
@@ -121,24 +124,25 @@ async def _upload(form: FormData, max_bytes: int) -> Upload:
     content = await file.read()
     if len(content) > max_bytes:
         raise RequestTooLargeError(
-            f"file: larger than the {max_bytes} bytes that this server keeps"
+            f"file: larger than the {max_bytes} bytes that this server stores"
         )
     find_type = partial(text_type, file.content_type or "", file.filename or "", content)
     mime_type = await anyio.to_thread.run_sync(find_type)
     return Upload(content, safe_name(file.filename or "", mime_type), mime_type, fields)
 
 
-def text_type(said: str, filename: str, content: bytes) -> str:
-    """The media type of a text file. Raises `InvalidRequestError` where it is none that a text model reads."""
-    media_type = said.partition(";")[0].strip().lower()
+def text_type(declared_type: str, filename: str, content: bytes) -> str:
+    """Return the media type of a text file. Raises `InvalidRequestError` for anything else."""
+    media_type = declared_type.partition(";")[0].strip().lower()
     is_text = _is_text(content)
-    if media_type in _UNSAID:
+    if media_type in _UNSPECIFIED:
         guessed = _TYPES.guess_type(filename, strict=False)[0] or _PLAIN
-        # A name may mislead: TypeScript is no video.
-        media_type = guessed if _says_text(guessed) or not is_text else _PLAIN
-    if not _says_text(media_type):
+        # A name may mislead: `.ts` is guessed as video, but may be TypeScript.
+        media_type = guessed if _is_text_type(guessed) or not is_text else _PLAIN
+    if not _is_text_type(media_type):
         raise InvalidRequestError(
-            f"file: files of type '{media_type[:100]}' are not supported; this server keeps text documents"
+            f"file: files of type '{media_type[:100]}' are not supported; this server stores text"
+            " documents"
             " (text/*, application/json and the like)"
         )
     if not is_text:
@@ -153,7 +157,7 @@ def _is_text(content: bytes) -> bool:
         return False
 
 
-def _says_text(media_type: str) -> bool:
+def _is_text_type(media_type: str) -> bool:
     return bool(_MEDIA_TYPE.fullmatch(media_type)) and (
         media_type.startswith("text/")
         or media_type in TEXT_TYPES
@@ -162,9 +166,12 @@ def _says_text(media_type: str) -> bool:
 
 
 def safe_name(filename: str, mime_type: str) -> str:
-    """The last part of `filename`, without what would confuse a terminal; a name of ours where nothing is left."""
+    """Return the last component of `filename`, without characters unsafe for a terminal.
+
+    Falls back to a generated name if nothing remains.
+    """
     last = re.split(r"[/\\]", filename)[-1]
-    name = UNSAFE.sub("", last).strip()[:MAX_NAME_LETTERS]
+    name = UNSAFE.sub("", last).strip()[:MAX_NAME_CHARS]
     if name.strip(". "):
         return name
     return f"unnamed{_TYPES.guess_extension(mime_type) or ''}"

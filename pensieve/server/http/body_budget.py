@@ -1,7 +1,8 @@
-"""Admission by memory: how many bytes of large bodies may be held at once, over all requests.
+"""ASGI middleware that admits large request bodies by memory, over all requests.
 
-A body costs several times its size while it is decoded and rendered, so large ones wait for each other, first come first
-served, and after a while are told that the server is busy. Small ones never wait. Held until the request is answered.
+A body takes several times its size while it is decoded and rendered, so large ones wait for each
+other in order of arrival, and after a timeout are refused as overloaded. Small ones never wait. The
+memory is reserved until the request is answered.
 """
 
 from collections import deque
@@ -16,111 +17,107 @@ from pensieve.api.messages.request import MAX_BODY_BYTES
 from pensieve.errors import EngineBusyError
 from pensieve.server.http.request_body import announced_bytes
 
-# Twenty bodies of 31 MiB at once took 1.9 GB before there was a budget (2026-11, Linux).
+# Without a budget twenty bodies of 31 MiB at once took 1.9 GB (2026-11, Linux).
 BUDGET_BYTES = 64 * 2**20
-# What is not larger is not counted. The longest conversations of agents are about this (2026-11).
+# Bodies up to this size are not counted. The longest conversations of agents are about this large
+# (2026-11).
 SMALL_BYTES = 2**20
-PATIENCE_S = 10.0
+TIMEOUT_S = 10.0
 
 
 class BodyBudget:
-    """Owns the count, on one event loop."""
+    """Owns the number of reserved bytes. Used on one event loop."""
 
-    def __init__(self, max_bytes: int = BUDGET_BYTES, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, max_bytes: int = BUDGET_BYTES, timeout_s: float = TIMEOUT_S) -> None:
         self._max_bytes = max_bytes
-        self._patience_s = patience_s
+        self._timeout_s = timeout_s
         self._waiting: deque[tuple[int, anyio.Event]] = deque()
-        self.held_bytes = 0
+        self.reserved_bytes = 0
 
     @asynccontextmanager
-    async def hold(self, nbytes: int) -> AsyncGenerator["Hold"]:
-        """Hold `nbytes` while in the block. Raises `EngineBusyError` where there is no room for too long.
+    async def reserve(self, nbytes: int) -> AsyncGenerator["Reservation"]:
+        """Reserve `nbytes` for the block. Raises `EngineBusyError` on timeout.
 
-        What is larger than the whole budget is let in alone.
+        A body larger than the whole budget is admitted when nothing else is reserved.
         """
-        hold = Hold(self)
+        reservation = Reservation(self)
         if nbytes > SMALL_BYTES:
             await self._wait_for(nbytes)
-            hold.nbytes = nbytes
+            reservation.nbytes = nbytes
         try:
-            yield hold
+            yield reservation
         finally:
-            self.change(-hold.nbytes)
+            self.adjust(-reservation.nbytes)
 
-    def change(self, nbytes: int) -> None:
-        """Count so many more, or fewer, without asking; who waits is let in as far as there is room."""
-        self.held_bytes += nbytes
-        while self._waiting and self._has_room(self._waiting[0][0]):
-            wanted, turn = self._waiting.popleft()
-            self.held_bytes += wanted
-            turn.set()
+    def adjust(self, nbytes: int) -> None:
+        """Change the reserved bytes without waiting, and admit the waiting bodies that now fit."""
+        self.reserved_bytes += nbytes
+        while self._waiting and self._fits(self._waiting[0][0]):
+            waiting_bytes, admitted = self._waiting.popleft()
+            self.reserved_bytes += waiting_bytes
+            admitted.set()
 
     async def _wait_for(self, nbytes: int) -> None:
-        if not self._waiting and self._has_room(nbytes):
-            self.held_bytes += nbytes
+        if not self._waiting and self._fits(nbytes):
+            self.reserved_bytes += nbytes
             return
-        place = (nbytes, anyio.Event())
-        self._waiting.append(place)
+        entry = (nbytes, anyio.Event())
+        self._waiting.append(entry)
         try:
-            with anyio.move_on_after(self._patience_s):
-                await place[1].wait()
+            with anyio.move_on_after(self._timeout_s):
+                await entry[1].wait()
         except BaseException:
-            self._leave(place)
+            self._withdraw(entry)
             raise
-        if not place[1].is_set():
-            self._leave(place)
+        if not entry[1].is_set():
+            self._withdraw(entry)
             raise EngineBusyError("The server holds as many large requests as its memory allows.")
 
-    def _leave(self, place: tuple[int, anyio.Event]) -> None:
-        """Whoever gives up may have been let in at the same moment, or have kept others waiting."""
-        nbytes, turn = place
-        if turn.is_set():
-            self.change(-nbytes)
+    def _withdraw(self, entry: tuple[int, anyio.Event]) -> None:
+        # It may have been admitted in the same moment, or others may fit now.
+        nbytes, admitted = entry
+        if admitted.is_set():
+            self.adjust(-nbytes)
         else:
-            self._waiting.remove(place)
-            self.change(0)
+            self._waiting.remove(entry)
+            self.adjust(0)
 
-    def _has_room(self, nbytes: int) -> bool:
-        return not self.held_bytes or self.held_bytes + nbytes <= self._max_bytes
+    def _fits(self, nbytes: int) -> bool:
+        return not self.reserved_bytes or self.reserved_bytes + nbytes <= self._max_bytes
 
 
-class Hold:
-    """One request's part of the budget."""
-
+class Reservation:
     def __init__(self, budget: BodyBudget) -> None:
         self._budget = budget
         self.nbytes = 0
 
-    def become(self, nbytes: int) -> None:
-        """It is so many bytes in fact."""
+    def resize(self, nbytes: int) -> None:
+        """Replace the announced size by the actual one, without waiting."""
         nbytes = nbytes if nbytes > SMALL_BYTES else 0
-        before, self.nbytes = self.nbytes, nbytes
-        self._budget.change(nbytes - before)
+        previous, self.nbytes = self.nbytes, nbytes
+        self._budget.adjust(nbytes - previous)
 
 
 class BodyAdmission:
-    """ASGI middleware: a request with a large body goes on once there is room for that."""
-
     def __init__(self, app: ASGIApp, *, budget: BodyBudget) -> None:
         self._app = app
         self._budget = budget
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Admit one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        async with self._budget.hold(_expected_bytes(scope)) as hold:
-            await self._app(scope, _counted(receive, hold), send)
+        async with self._budget.reserve(_expected_bytes(scope)) as reservation:
+            await self._app(scope, _resize_as_received(receive, reservation), send)
 
 
 def _expected_bytes(scope: Scope) -> int:
-    """What comes in pieces does not say how much it is; as much as a message may be, until it is known."""
+    """A chunked body does not announce its size: assume the maximum until it has arrived."""
     headers = Headers(scope=scope)
     return MAX_BODY_BYTES if "transfer-encoding" in headers else announced_bytes(headers)
 
 
-def _counted(receive: Receive, hold: Hold) -> Receive:
+def _resize_as_received(receive: Receive, reservation: Reservation) -> Receive:
     received = 0
 
     async def receive_counted() -> Message:
@@ -128,8 +125,8 @@ def _counted(receive: Receive, hold: Hold) -> Receive:
         message = await receive()
         if message["type"] == "http.request":
             received += len(message.get("body", b""))
-            if received > hold.nbytes or not message.get("more_body", False):
-                hold.become(received)
+            if received > reservation.nbytes or not message.get("more_body", False):
+                reservation.resize(received)
         return message
 
     return receive_counted

@@ -1,4 +1,4 @@
-"""What a connection may send and how long the server waits for it (protocol.py enforces it)."""
+"""Size limits and timeouts of a client connection; protocol.py enforces them."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,13 @@ MAX_HEADERS = 100
 
 @dataclass(frozen=True, slots=True)
 class ConnectionTimeouts:
-    """How long a connection waits for its client, in seconds.
+    """In seconds."""
 
-    idle_s: for the next request; longer than clients keep a connection (5 s), so that it is they who close it.
-    head_s: for a request's head, from its first byte or the connection's start. rest_s: for what a client still sends
-    after it was answered. stall_s: for one that has stopped reading.
-    """
-
+    # For the next request; longer than clients keep an idle connection (5 s): they close it.
     idle_s: int = 75
+    # For a request's head, from its first byte or the start of the connection.
     head_s: float = 10.0
+    # For the rest of a request that was answered before it had arrived.
     rest_s: float = 10.0
+    # For a client that has stopped reading.
     stall_s: float = 60.0

@@ -1,4 +1,4 @@
-"""Either side may leave: work that is left the moment its client goes, and a client that is left in mid-answer.
+"""Cancels the work of a client that disconnects, and aborts a connection in mid-answer.
 
 The one place that opens a task group for a request.
 """
@@ -11,28 +11,34 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
 Work = Callable[[], Coroutine[Any, Any, None]]
-Cut = Callable[[], None]
+Abort = Callable[[], None]
 
-# The name in ASGI's `extensions` under which a real connection (protocol.py) says how it is cut.
+# The key in ASGI's `extensions` under which protocol.py passes the abort function.
 ABORT = "pensieve.abort"
 
 
-def abort_of(scope: Scope) -> Cut | None:
-    """What closes the connection as it is, so that the client sees its answer end in the middle. None where there is none."""
+def abort_of(scope: Scope) -> Abort | None:
+    """Return what closes the connection at once, so that the client sees a truncated answer.
+
+    None without a real connection, as in tests.
+    """
     return scope.get("extensions", {}).get(ABORT)
 
 
-async def run_until_disconnect(receive: Receive, work: Work, beside: Work | None = None) -> None:
-    """Do `work`, with `beside` running next to it. The request's body must have been read.
+async def run_until_disconnect(
+    receive: Receive, work: Work, background: Work | None = None
+) -> None:
+    """Run `work`, with `background` next to it. The request's body must have been read.
 
-    Raises `ClientDisconnect` where the client left before the end. Errors come out as they were raised, not in a group.
+    Raises `ClientDisconnect` if the client left before the end. Errors come out as they were
+    raised, not in a group.
     """
     is_done = False
     try:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_leave_with_client, receive, tasks.cancel_scope)
-            if beside is not None:
-                tasks.start_soon(beside)
+            tasks.start_soon(_cancel_on_disconnect, receive, tasks.cancel_scope)
+            if background is not None:
+                tasks.start_soon(background)
             await work()
             is_done = True
             tasks.cancel_scope.cancel()
@@ -42,7 +48,7 @@ async def run_until_disconnect(receive: Receive, work: Work, beside: Work | None
         raise ClientDisconnect
 
 
-async def _leave_with_client(receive: Receive, scope: anyio.CancelScope) -> None:
+async def _cancel_on_disconnect(receive: Receive, scope: anyio.CancelScope) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     scope.cancel()

@@ -1,4 +1,7 @@
-"""A file of ours sent as it is, piece by piece. No ranges: they have cost servers dear (CVE-2025-62727)."""
+"""Response that streams a stored file.
+
+No ranges: they have caused denial of service (CVE-2025-62727).
+"""
 
 import os
 from pathlib import Path
@@ -7,20 +10,19 @@ import anyio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-PIECE_BYTES = 256 * 1024
+CHUNK_BYTES = 256 * 1024
 
 
 class FileDownload(Response):
-    """The response that sends a file. It may be deleted meanwhile. Raises OSError where it cannot be opened."""
+    """The file may be deleted during the download. Raises OSError if it cannot be opened."""
 
     def __init__(self, path: Path, media_type: str) -> None:
-        # Nothing that a client stored may be taken for a page or a script of ours.
+        # A browser must not treat uploaded content as a page or script of this origin.
         headers = {"content-disposition": "attachment", "x-content-type-options": "nosniff"}
         super().__init__(headers=headers, media_type=media_type)
         self._path = path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the file, in worker threads as far as the disk is concerned."""
         async with await anyio.open_file(self._path, "rb") as file:
             self.headers["content-length"] = str(os.fstat(file.wrapped.fileno()).st_size)
             await send(
@@ -31,6 +33,6 @@ class FileDownload(Response):
                 }
             )
             if scope["method"] != "HEAD":
-                while piece := await file.read(PIECE_BYTES):
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                while chunk := await file.read(CHUNK_BYTES):
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})

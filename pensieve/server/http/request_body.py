@@ -1,7 +1,7 @@
-"""The bytes of a request's body, or why they are not read: kind, encoding, size, and patience with slow senders.
+"""Reads the bytes of a request's body, and enforces content type, encoding, size and speed.
 
-Nothing here looks into the bytes (api/json_body.py does). A web page can send other content types without asking us
-first, so JSON must say that it is JSON.
+It does not parse them (api/json_body.py does). JSON bodies must declare their content type: a web
+page can send other types without a CORS preflight.
 """
 
 from collections.abc import AsyncGenerator
@@ -23,28 +23,30 @@ from pensieve.errors import (
 
 @dataclass(frozen=True, slots=True)
 class BodyPace:
-    """How slowly a body may come, in seconds: standing still (hardening S7), and in all, by what has come."""
+    """Limits on how slowly a body may arrive: the longest pause (hardening S7) and a total time."""
 
     idle_s: float = 30.0
     grace_s: float = 60.0
-    # After the grace. A phone's network is faster; a byte a second would hold a connection for a year.
+    # After the grace. Any phone network is faster; a byte a second would hold a connection for a
+    # year.
     bytes_per_s: float = 64 * 1024
 
     def allowed_s(self, received: int) -> float:
-        """Return the time in which so much must have come."""
+        """Return the time within which `received` bytes must have arrived."""
         return self.grace_s + received / self.bytes_per_s
 
 
-# What Anthropic takes. JSON itself is UTF-8 whatever is said of it.
+# What Anthropic accepts. JSON itself is UTF-8, whatever the charset parameter.
 _CHARSETS = {"utf-8", "utf8", "us-ascii", "iso-8859-1"}
 
 
 async def read_body(
     request: Request, *, max_bytes: int = MAX_BODY_BYTES, pace: BodyPace | None = None
 ) -> bytes:
-    """The bytes of a JSON body, whole.
+    """Return a whole JSON body.
 
-    Raises `InvalidRequestError`, `BodyEncodingUnsupportedError`, `BodyTimeoutError` and `RequestTooLargeError`.
+    Raises `InvalidRequestError`, `BodyEncodingUnsupportedError`, `BodyTimeoutError` and
+    `RequestTooLargeError`.
     """
     require_json(request)
     body = bytearray()
@@ -54,7 +56,10 @@ async def read_body(
 
 
 def require_json(request: Request) -> None:
-    """Raises `InvalidRequestError`, `CharsetUnsupportedError` where the body is not said to be JSON in UTF-8."""
+    """Check that the body is declared as JSON in UTF-8.
+
+    Raises `InvalidRequestError` and `CharsetUnsupportedError`.
+    """
     media_type, *parameters = request.headers.get("content-type", "").lower().split(";")
     if media_type.strip() != "application/json":
         raise InvalidRequestError("content-type: Input should be 'application/json'")
@@ -67,9 +72,9 @@ def require_json(request: Request) -> None:
 async def body_chunks(
     request: Request, *, max_bytes: int, pace: BodyPace | None = None
 ) -> AsyncGenerator[bytes]:
-    """A body of any kind, piece by piece as it comes; no more than `max_bytes` of it.
+    """Yield a body of any type in chunks as they arrive, at most `max_bytes`.
 
-    Raises `BodyEncodingUnsupportedError`, `BodyTimeoutError` where it comes too slowly, `RequestTooLargeError`.
+    Raises `BodyEncodingUnsupportedError`, `BodyTimeoutError` and `RequestTooLargeError`.
     """
     if request.headers.get("content-encoding", "identity").strip().lower() not in {"", "identity"}:
         raise BodyEncodingUnsupportedError
@@ -80,12 +85,12 @@ async def body_chunks(
     received = 0
     stream = aiter(request.stream())
     while True:
-        left_s = began_at + pace.allowed_s(received) - anyio.current_time()
+        remaining_s = began_at + pace.allowed_s(received) - anyio.current_time()
         try:
-            with anyio.fail_after(min(pace.idle_s, left_s)):
+            with anyio.fail_after(min(pace.idle_s, remaining_s)):
                 chunk = await anext(stream, None)
         except TimeoutError:
-            raise _too_slow(pace, is_still=left_s > pace.idle_s) from None
+            raise _too_slow(pace, is_stalled=remaining_s > pace.idle_s) from None
         if chunk is None:
             return
         received += len(chunk)
@@ -95,15 +100,15 @@ async def body_chunks(
 
 
 def announced_bytes(headers: Headers) -> int:
-    """Header values are ours to distrust: more digits than any size has count as too many bytes."""
+    """Return the content length. A number with more digits than any size counts as too large."""
     announced = headers.get("content-length", "0")
     return int(announced[:19]) if announced.isdecimal() and announced.isascii() else 0
 
 
-def _too_slow(pace: BodyPace, *, is_still: bool) -> BodyTimeoutError:
-    if is_still:
-        return BodyTimeoutError(f"nothing came for {pace.idle_s:g} s")
-    return BodyTimeoutError(f"less than {pace.bytes_per_s:g} bytes came in a second")
+def _too_slow(pace: BodyPace, *, is_stalled: bool) -> BodyTimeoutError:
+    if is_stalled:
+        return BodyTimeoutError(f"no bytes arrived for {pace.idle_s:g} s")
+    return BodyTimeoutError(f"fewer than {pace.bytes_per_s:g} bytes arrived per second")
 
 
 def _too_large() -> RequestTooLargeError:

@@ -1,4 +1,4 @@
-"""Server-sent events: the bytes of a stream of message events, and the pings that keep it alive. The only SSE writer."""
+"""Writes server-sent events: a stream of message events, and the pings that keep it alive."""
 
 import time
 from collections.abc import Sequence
@@ -18,57 +18,57 @@ HEADERS = [
 
 @dataclass(frozen=True, slots=True)
 class PingInterval:
-    """ping_s: a client hears something at least this often."""
-
-    ping_s: float = 15.0
+    ping_s: float = 15.0  # the longest silence in a stream
 
 
 def format_event(event: StreamEvent) -> str:
-    """One event's text. `to_json` gives one line of ASCII, so no letter of it can end a line."""
+    # `to_json` returns one line of ASCII, so no character of it can end the line.
     return f"event: {event.type}\ndata: {event.to_json()}\n\n"
 
 
 class EventWriter:
-    """Owns one stream's response: begins it with the first event, pings while it is silent."""
+    """Owns one stream's response: starts it with the first event, pings while it is silent."""
 
-    def __init__(self, send: Send, pace: PingInterval) -> None:
+    def __init__(self, send: Send, ping_interval: PingInterval) -> None:
         self._send = send
-        self._pace = pace
+        self._ping_interval = ping_interval
         self._begun = anyio.Event()
         self._written_at = 0.0
 
     @property
     def has_begun(self) -> bool:
-        """The status is sent; what goes wrong from now on is an event."""
+        """Whether the status was sent. After that an error is an event."""
         return self._begun.is_set()
 
     async def write(self, events: Sequence[StreamEvent]) -> None:
-        """Send `events` together, before them the head of the response if it is not out yet.
+        """Send `events` in one chunk, preceded by the response's head if it was not sent.
 
-        Waits while the client does not read; its connection ends that (server/http/protocol.py).
+        Waits while the client does not read; protocol.py ends that by its timeout.
         """
         if not self.has_begun:
             await self._send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             self._begun.set()
         await self._send_text("".join(map(format_event, events)), is_last=False)
 
-    async def begin_or_go_on(self, events: Sequence[MessageEvent]) -> None:
-        """Send an answer's events; right after the first ones a ping, so that a client sees a live stream."""
+    async def send(self, events: Sequence[MessageEvent]) -> None:
+        """Send an answer's events.
+
+        A ping follows the first ones, so that a client sees a live stream.
+        """
         await self.write(events if self.has_begun else (*events, Ping()))
 
     async def end(self) -> None:
-        """Close the response."""
         await self._send_text("", is_last=True)
 
     async def ping_when_silent(self) -> None:
-        """Ping whenever nothing was sent for `ping_s`, until cancelled."""
+        """Send a ping whenever nothing was sent for `ping_s`, until cancelled."""
         await self._begun.wait()
         while True:
             silent_s = time.monotonic() - self._written_at
-            if silent_s >= self._pace.ping_s:
+            if silent_s >= self._ping_interval.ping_s:
                 await self.write((Ping(),))
             else:
-                await anyio.sleep(self._pace.ping_s - silent_s)
+                await anyio.sleep(self._ping_interval.ping_s - silent_s)
 
     async def _send_text(self, text: str, *, is_last: bool) -> None:
         await self._send(

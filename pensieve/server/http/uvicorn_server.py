@@ -1,4 +1,7 @@
-"""uvicorn, its settings and its end. Only this file and protocol.py, which it loads when something is served, name it."""
+"""Configures uvicorn and ends it.
+
+Only this module and protocol.py, which it loads at start, import uvicorn.
+"""
 
 import asyncio
 import gc
@@ -17,22 +20,23 @@ from pensieve.server.http.shutdown_grace import GRACE_S
 if TYPE_CHECKING:
     import uvicorn
 
-LAST_WORDS_S = 2.0
+FINAL_SEND_TIMEOUT_S = 2.0
 
 
 def http_server(
-    app: ASGIApp, *, grace_s: int = GRACE_S, patience: ConnectionTimeouts | None = None
+    app: ASGIApp, *, grace_s: int = GRACE_S, timeouts: ConnectionTimeouts | None = None
 ) -> "uvicorn.Server":
-    """uvicorn around `app`; logging is ours. grace_s: how long open answers may go on once the server is told to stop.
+    """Return uvicorn around `app`; after a stop open answers get `grace_s`.
 
-    h11, not httptools: that one takes headers of any size, and the first of two Host headers (2026-11, uvicorn 0.54).
+    h11, not httptools: that one accepts headers of any size, and the first of two Host headers
+    (2026-11, uvicorn 0.54).
     """
     import uvicorn
 
     from pensieve.server.http.protocol import DeadlineProtocol
 
-    patience = patience or ConnectionTimeouts()
-    connection: Any = partial(DeadlineProtocol, patience=patience)
+    timeouts = timeouts or ConnectionTimeouts()
+    connection: Any = partial(DeadlineProtocol, timeouts=timeouts)
     config = uvicorn.Config(
         app,
         http=connection,
@@ -41,7 +45,7 @@ def http_server(
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_keep_alive=patience.idle_s,
+        timeout_keep_alive=timeouts.idle_s,
         timeout_graceful_shutdown=grace_s,
     )
     return uvicorn.Server(config)
@@ -52,40 +56,40 @@ async def run_until_signal(
     listeners: Sequence[socket.socket],
     reason_to_end: Callable[[], Awaitable[None]] = anyio.sleep_forever,
 ) -> bool:
-    """Serve until uvicorn has seen a signal and stopped gracefully; a second signal ends open answers at once.
+    """Serve until a signal and a graceful stop; a second signal ends open answers at once.
 
-    The return of `reason_to_end` stops it as gracefully as a signal; True where that was it.
-    uvicorn raises the signals it took again once it has stopped: taking them here keeps that from ending the process
-    before the engine has ended.
+    When `reason_to_end` returns, the server stops as after a signal; return True in that case.
+    uvicorn raises the signals that it took again after it has stopped: receiving them here prevents
+    that from ending the process before the engine has ended.
     """
-    # What is loaded by now stays. Each time the collector went through it, nothing else would run for 30 ms, and a large
-    # request makes it go (2026-11-22, two-core Linux machine).
+    # Objects loaded by now live for ever. Each full collection over them would stop everything for
+    # 30 ms, and a large request triggers one (2026-11-22, two-core Linux machine).
     gc.collect()
     gc.freeze()
-    is_left = False
+    is_reason_met = False
     with anyio.open_signal_receiver(SIGINT, SIGTERM) as signals:
         async with anyio.create_task_group() as tasks:
 
-            async def hurry() -> None:
+            async def cancel_on_second_signal() -> None:
                 await anext(signals)
                 await anext(signals)
                 for answer in server.server_state.tasks:
                     answer.cancel()
 
-            async def leave() -> None:
-                nonlocal is_left
+            async def stop_for_reason() -> None:
+                nonlocal is_reason_met
                 await reason_to_end()
-                is_left = server.should_exit = True
+                is_reason_met = server.should_exit = True
 
-            tasks.start_soon(hurry)
-            tasks.start_soon(leave)
+            tasks.start_soon(cancel_on_second_signal)
+            tasks.start_soon(stop_for_reason)
             await server.serve(sockets=list(listeners))
-            await _last_words(server)
+            await _wait_for_cancelled(server)
             tasks.cancel_scope.cancel()
-    return is_left
+    return is_reason_met
 
 
-async def _last_words(server: "uvicorn.Server") -> None:
-    """uvicorn does not wait for the answers that it has cancelled; each has a word to say yet."""
+async def _wait_for_cancelled(server: "uvicorn.Server") -> None:
+    """Wait for cancelled answers to send their final event; uvicorn does not."""
     if server.server_state.tasks:
-        await asyncio.wait(server.server_state.tasks, timeout=LAST_WORDS_S)
+        await asyncio.wait(server.server_state.tasks, timeout=FINAL_SEND_TIMEOUT_S)

@@ -1,1 +1,1 @@
-"""`/v1/messages`: from the bytes of a request to its answer."""
+"""`/v1/messages`: from a request's bytes to its answer."""

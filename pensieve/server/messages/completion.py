@@ -1,7 +1,8 @@
-"""From a call to its answer as message events, however they are delivered. The one place that asks the engine.
+"""Turns a parsed call and its prompt into an answer, as message events.
 
-A stream writes the events, a whole answer is their fold. The engine's block is open for exactly as long as somebody
-waits for the answer.
+The one place that calls the engine. The messages endpoint streams the events or sends their
+accumulated message; batches use the message. The engine's generation is open exactly as long as a
+caller waits for the answer.
 """
 
 import logging
@@ -25,53 +26,55 @@ from pensieve.server.messages.pipeline import RequestPipeline
 
 _log = logging.getLogger("pensieve.server")
 
-# What a detokenizer needs to know of the prompt: where the answer's first word stands. Reading all of it would take
-# the event loop 0.4 s for 250 000 tokens (2026-11-22, two-core Linux machine).
+# The detokenizer needs the tokens just before the answer. Decoding the whole prompt would block the
+# event loop for 0.4 s at 250 000 tokens (2026-11-22, two-core Linux machine).
 PRECEDING_TOKENS = 16
 
 Emit = Callable[[list[MessageEvent]], Awaitable[None]]
-Keep = Callable[[Message], None]
-Remember = Callable[[GeneratedAnswer], None]
+OnAnswer = Callable[[Message], None]
+OnGenerated = Callable[[GeneratedAnswer], None]
 
 
-async def to_nobody(_: list[MessageEvent]) -> None:
-    """For an answer whose events nobody waits for, only their fold."""
+async def discard(_: list[MessageEvent]) -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One call's answer, not begun yet: what the engine is asked, and what makes words of it.
-
-    remember: takes the words as they are generated, where the prompt says what they go on from.
-    """
-
     engine: Engine
     generation: Generation
     prompt: Prompt
     reply: Reply
-    remember: Remember
+    on_generated: OnGenerated  # gets the tokens, where the prompt records its opening
 
-    async def run(self, emit: Emit = to_nobody, *, keep: Keep | None = None) -> Message:
-        """Generate, handing message events to `emit`; being cancelled or a stop sequence frees the engine's slot.
+    async def run(self, emit: Emit = discard, *, on_answer: OnAnswer | None = None) -> Message:
+        """Generate, passing message events to `emit`.
 
-        keep: is given the whole message, just before its last events go out.
+        Cancellation or a stop sequence frees the engine's slot. `on_answer` gets the whole message
+        just before its last events are emitted.
         """
-        generation, grammar = self.generation, self.prompt.plan.grammar
-        fold = MessageAccumulator()
+        generation, grammar = self.generation, self.prompt.constraints.grammar
+        accumulator = MessageAccumulator()
         while True:
             try:
-                return await self._generated(generation, fold, emit, keep)
+                return await self._generate(generation, accumulator, emit, on_answer)
             except GrammarError as error:
                 if generation.grammar is None or self.reply.usage.output_tokens:
                     raise
                 grammar = grammar and grammar.relaxed(error.message)
                 if grammar is None:
-                    _log.warning("an answer is not held to any grammar: %s", error.message)
-                loosened = grammar and Grammar(grammar.lark)
-                generation = replace(generation, grammar=loosened)
+                    _log.warning(
+                        "grammar failed to compile, generating unconstrained: %s", error.message
+                    )
+                relaxed = grammar and Grammar(grammar.lark)
+                generation = replace(generation, grammar=relaxed)
 
-    async def _generated(
-        self, generation: Generation, fold: MessageAccumulator, emit: Emit, keep: Keep | None
+    async def _generate(
+        self,
+        generation: Generation,
+        accumulator: MessageAccumulator,
+        emit: Emit,
+        on_answer: OnAnswer | None,
     ) -> Message:
         tokens: list[int] = []
         async with self.engine.generate(generation) as engine_events:
@@ -80,63 +83,72 @@ class Completion:
                     tokens.append(event.token_id)
                 message_events = self.reply.feed(event)
                 for message_event in message_events:
-                    fold.feed(message_event)
+                    accumulator.feed(message_event)
                 if self.reply.is_ended:
-                    self._remember(fold.message, tokens)
-                    if keep is not None:
-                        keep(fold.message)
+                    self._report_generated(accumulator.message, tokens)
+                    if on_answer is not None:
+                        on_answer(accumulator.message)
                 if message_events:
                     await emit(message_events)
                 if self.reply.is_ended:
-                    return fold.message
+                    return accumulator.message
         raise EngineError("The engine ended an answer without its last event.")
 
-    def _remember(self, message: Message, tokens: list[int]) -> None:
-        """Words behind a stop sequence were generated, and not said."""
+    def _report_generated(self, message: Message, tokens: list[int]) -> None:
+        # Tokens after a stop sequence were generated, but are not in the message.
         if self.prompt.opening is not None and message.stop_reason != "stop_sequence":
-            self.remember(GeneratedAnswer(self.prompt.opening, tokens, message.content))
+            self.on_generated(GeneratedAnswer(self.prompt.opening, tokens, message.content))
 
 
 class Completer:
-    """Makes answers with one engine and one served model. Any model name is served by it and echoed."""
+    """Makes answers with one engine and one served model, which answers for any model name."""
 
     def __init__(
-        self, engine: Engine, model: ServedModel, calls: RequestPipeline, remember: Remember
+        self,
+        engine: Engine,
+        model: ServedModel,
+        pipeline: RequestPipeline,
+        on_generated: OnGenerated,
     ) -> None:
         self._engine = engine
         self._model = model
-        self._calls = calls
-        self._remember = remember
-        self._marks = model.dialect.marks(model.tokenizer.controls)
+        self._pipeline = pipeline
+        self._on_generated = on_generated
+        self._markers = model.dialect.marks(model.tokenizer.controls)
 
     def answer(
         self, call: MessagesRequest, prompt: Prompt, priority: Priority = "main"
     ) -> Completion:
-        """The answer to `call`, whose whole conversation is `prompt`. Raises `PromptTooLongError`."""
+        """Return the unstarted answer to `call`; `prompt` is its whole conversation.
+
+        Raises `PromptTooLongError`.
+        """
         bounded = bounded_generation(call, prompt, self._limits(), priority)
-        asked = ReplyContext(
+        context = ReplyContext(
             message_id=new_id("msg"),
             model=call.model,
             prompt_tokens=len(prompt.tokens),
             length_stop=bounded.length_stop,
-            form=prompt.plan.form,
+            form=prompt.constraints.form,
             stop_sequences=call.stop_sequences,
             breakpoints=prompt.breakpoints,
             edits=prompt.edits,
             is_silent=call.max_tokens == 0,
-            hides_thoughts=prompt.plan.hides_thoughts,
+            hides_thoughts=prompt.constraints.hides_thoughts,
         )
         preceding = prompt.tokens[-PRECEDING_TOKENS:]
-        reply = Reply(asked, self._model.tokenizer.detokenizer(preceding, self._marks))
-        return Completion(self._engine, bounded.generation, prompt, reply, self._remember)
+        reply = Reply(context, self._model.tokenizer.detokenizer(preceding, self._markers))
+        return Completion(self._engine, bounded.generation, prompt, reply, self._on_generated)
 
     async def answer_batched(self, params: bytes) -> Message:
-        """The whole answer to one request of a message batch. Raises what `POST /v1/messages` would answer with."""
-        call = await self._calls.parse(BatchedRequest, params)
-        prompt = await self._calls.render(call)
+        """Return the answer to one request of a message batch.
+
+        Raises what `POST /v1/messages` raises.
+        """
+        call = await self._pipeline.parse(BatchedRequest, params)
+        prompt = await self._pipeline.render(call)
         return await self.answer(call, prompt, "batch").run()
 
     def _limits(self) -> ModelLimits:
-        """Of the model, and of the memory that its engine found, once it has."""
         context_tokens = self._engine.health.context_of(self._model.context_tokens)
         return ModelLimits(context_tokens, self._model.stop_tokens)

@@ -1,6 +1,5 @@
-"""`POST /v1/messages/count_tokens`: what the same request's usage will report, cached tokens included.
-
-Of a prompt that is many times too long for the model, about how many tokens it is.
+"""`POST /v1/messages/count_tokens`: the input tokens that the same request to `messages` would
+report, cached ones included. An estimate for prompts far beyond the model's context.
 """
 
 from starlette.requests import Request
@@ -14,16 +13,15 @@ from pensieve.server.messages.pipeline import RequestPipeline
 
 
 class CountTokensEndpoint:
-    """Counts without asking the engine."""
+    """Counts without the engine."""
 
-    def __init__(self, calls: RequestPipeline) -> None:
-        self._calls = calls
+    def __init__(self, pipeline: RequestPipeline) -> None:
+        self._pipeline = pipeline
 
     async def count(self, request: Request) -> Response:
-        """Answer one request."""
-        call, _ = await self._calls.read(request, CountTokensRequest)
+        call, _ = await self._pipeline.read(request, CountTokensRequest)
         try:
-            prompt = await self._calls.render(call)
+            prompt = await self._pipeline.render(call)
         except PromptTooLongError as error:
             return json_response(TokenCount(input_tokens=error.prompt_tokens))
         original = OriginalTokens(original_input_tokens=prompt.original_tokens)

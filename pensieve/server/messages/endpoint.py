@@ -1,4 +1,4 @@
-"""`POST /v1/messages`: one call from its bytes to its answer, streamed or whole."""
+"""`POST /v1/messages`: reads one call and answers it, streamed or whole."""
 
 import logging
 
@@ -8,97 +8,108 @@ from starlette.types import Receive, Scope, Send
 
 from pensieve.api.messages.message import Message
 from pensieve.api.messages.request import MessagesRequest
-from pensieve.server.errors import PASSING, STOPPING, error_envelope, let_go
+from pensieve.server.errors import PASS_THROUGH, STOPPING, error_envelope, release_frames
 from pensieve.server.http.disconnect import abort_of, run_until_disconnect
-from pensieve.server.http.json_response import json_response as answered
+from pensieve.server.http.json_response import json_response
 from pensieve.server.http.sse import EventWriter, PingInterval
 from pensieve.server.messages.completion import Completer, Completion
 from pensieve.server.messages.pipeline import RequestPipeline, is_claude_code, priority_of
 from pensieve.server.messages.sessions import Sessions
 from pensieve.server.messages.threads import Threads, ThreadTurn
-from pensieve.server.middleware.request_context import LAST_WORD_S, exchange_of
+from pensieve.server.middleware.request_context import FINAL_SEND_TIMEOUT_S, request_context_of
 
 _log = logging.getLogger("pensieve.server")
 
 
 class MessagesEndpoint:
-    """The ASGI application behind the route. Owns the message threads."""
+    """The ASGI application of the route. Owns the message threads."""
 
     def __init__(
-        self, answerer: Completer, calls: RequestPipeline, sessions: Sessions, pace: PingInterval
+        self,
+        completer: Completer,
+        pipeline: RequestPipeline,
+        sessions: Sessions,
+        ping_interval: PingInterval,
     ) -> None:
-        self._answerer = answerer
+        self._completer = completer
         self._sessions = sessions
-        self._calls = calls
-        self._pace = pace
+        self._pipeline = pipeline
+        self._ping_interval = ping_interval
         self._threads = Threads()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
         request = Request(scope, receive)
-        call, size_bytes = await self._calls.read(request, MessagesRequest)
+        call, size_bytes = await self._pipeline.read(request, MessagesRequest)
         priority = priority_of(request.headers, call)
         with self._threads.turn(call, size_bytes) as turn:
-            prompt = await self._calls.render(turn.call, kept=turn.kept)
+            prompt = await self._pipeline.render(turn.call, stored_turns=turn.stored_turns)
             if priority != "side":  # titles and searches are no turns of their session
                 self._sessions.note(request.headers, turn.call, prompt)
-            answer = self._answerer.answer(turn.call, prompt, priority)
+            answer = self._completer.answer(turn.call, prompt, priority)
             try:
                 if call.stream:
                     await self._stream(answer, turn, scope, receive, send)
                 else:
                     await self._whole(answer, turn, scope, receive, send)
             finally:
-                exchange_of(scope).usage = answer.reply.usage
+                request_context_of(scope).usage = answer.reply.usage
 
     async def _whole(
         self, answer: Completion, turn: ThreadTurn, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        said: list[Message] = []
+        messages: list[Message] = []
 
         async def work() -> None:
-            said.append(await answer.run(keep=turn.keep))
+            messages.append(await answer.run(on_answer=turn.on_answer))
 
         await run_until_disconnect(receive, work)
-        await answered(said[0])(scope, receive, send)
+        await json_response(messages[0])(scope, receive, send)
 
     async def _stream(
         self, answer: Completion, turn: ThreadTurn, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Until the stream has begun an error is a status, the boundary's business; later it is an event."""
-        writer = EventWriter(send, self._pace)
+        # An error before the stream begins is a status, which RequestMiddleware sends; later it is
+        # an event.
+        writer = EventWriter(send, self._ping_interval)
 
         async def work() -> None:
-            await answer.run(writer.begin_or_go_on, keep=turn.keep)
+            await answer.run(writer.send, on_answer=turn.on_answer)
 
         try:
-            await run_until_disconnect(receive, work, beside=writer.ping_when_silent)
+            await run_until_disconnect(receive, work, background=writer.ping_when_silent)
         except ClientDisconnect:
             raise
         except anyio.get_cancelled_exc_class():
-            with anyio.move_on_after(LAST_WORD_S, shield=True):
-                await _break_off(writer, STOPPING, scope)
+            with anyio.move_on_after(FINAL_SEND_TIMEOUT_S, shield=True):
+                await _fail(writer, STOPPING, scope)
             raise
-        except PASSING:
+        except PASS_THROUGH:
             raise
         except BaseException as error:
             if not writer.has_begun:
                 raise
-            await _break_off(writer, error, scope)
-            let_go(error)
+            await _fail(writer, error, scope)
+            release_frames(error)
         else:
             await writer.end()
 
 
-async def _break_off(writer: EventWriter, error: BaseException, scope: Scope) -> None:
-    """End a stream that has begun: with an `error` event, or without a word where the client heals better from that."""
+async def _fail(writer: EventWriter, error: BaseException, scope: Scope) -> None:
+    """End a stream that has begun with an `error` event.
+
+    Abort the connection of Claude Code instead: it then retries the stream.
+    """
     if not writer.has_begun:
         return
-    request_id = exchange_of(scope).request_id
+    request_id = request_context_of(scope).request_id
     envelope = error_envelope(error, request_id)
-    if is_claude_code(Request(scope).headers) and (cut := abort_of(scope)):
-        _log.warning("%s is cut off, to be asked again: %s", request_id, envelope.error.message)
-        cut()
+    if is_claude_code(Request(scope).headers) and (abort := abort_of(scope)):
+        _log.warning(
+            "%s failed in mid-stream, aborting the connection so that the client retries: %s",
+            request_id,
+            envelope.error.message,
+        )
+        abort()
         return
     await writer.write([envelope])
     await writer.end()

@@ -1,7 +1,9 @@
-"""Answers as generated, on disk: so that after a restart too a conversation goes on with the very tokens of the prefix cache.
+"""Stores answers as generated on disk, so that prompts after a restart still match the prefix
+cache.
 
-One file for a model's tokenizer, those of models not used lately removed; in it a line for an answer with a checksum before it:
-what a crash leaves half, or a disk altered, is passed over. Written behind by one thread; a full disk costs what would have been kept, and nothing else.
+There is one file per tokenizer; those of models not used lately are removed. Each answer is a line
+that starts with a checksum: a line that a crash cut short or that was altered is skipped. One
+thread writes in the background; on a full disk answers are dropped and nothing else fails.
 """
 
 import logging
@@ -23,32 +25,32 @@ from pensieve.prompt.template.generated_answers import GeneratedAnswer, Generate
 
 _log = logging.getLogger("pensieve.server")
 
-# Twice what the words in memory come to as lines. A larger file is written anew, with what is still known.
+# Twice the size of all answers in memory as lines. A larger file is rewritten with those.
 MAX_BYTES = 64_000_000
-# An answer may have been added since the file had its size.
-MOST_READ_BYTES = 2 * MAX_BYTES
-# Of other tokenizers, those of the models used last; the rest goes when a server starts.
+# An answer may be appended after the size was checked.
+MAX_READ_BYTES = 2 * MAX_BYTES
+# How many files of other tokenizers stay when a server starts: those used last.
 OTHER_FILES = 3
 _CHECKSUM_CHARS = 8
 
 
 class GeneratedAnswerStore:
-    """Owns the file while it is `open`, and the thread that writes it. words: what the file is a copy of.
+    """Owns the file while it is `open`, and the thread that writes it.
 
-    has_token: whether the tokenizer has a token with an id.
+    The file is a copy of `answers`.
     """
 
     def __init__(
         self,
         folder: Path,
         model_folder: Path,
-        words: GeneratedAnswers,
+        answers: GeneratedAnswers,
         has_token: Callable[[int], bool],
         max_bytes: int = MAX_BYTES,
     ) -> None:
         self._folder = folder
         self._model_folder = model_folder
-        self._words = words
+        self._answers = answers
         self._has_token = has_token
         self._max_bytes = max_bytes
         self._bytes = 0
@@ -56,9 +58,9 @@ class GeneratedAnswerStore:
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
-        """Read what is there, in the background, and write what is remembered from now on."""
+        """Read the file in the background, then append the answers that are added."""
         writer = ThreadPoolExecutor(1, thread_name_prefix="answers")
-        writer.submit(self._tidy)
+        writer.submit(self._remove_old_files)
         writer.submit(self._read)
         self._writer = writer
         try:
@@ -67,50 +69,55 @@ class GeneratedAnswerStore:
             self._writer = None
             await anyio.to_thread.run_sync(writer.shutdown)
 
-    def remember(self, spoken: GeneratedAnswer) -> None:
-        """Keep an answer. Costs the caller nothing but its place in the line."""
-        self._words.keep(spoken)
+    def add(self, answer: GeneratedAnswer) -> None:
+        """Add an answer and queue its write. Does not block."""
+        self._answers.add(answer)
         if self._writer is not None:
-            self._writer.submit(self._append, spoken)
+            self._writer.submit(self._append, answer)
 
-    # On the writer's thread.
+    # The following run on the writer's thread.
 
     @cached_property
     def _file(self) -> Path:
-        """Tokens mean something to one tokenizer alone."""
-        known = blake2b(digest_size=16)
+        # Token ids are valid for one tokenizer alone.
+        digest = blake2b(digest_size=16)
         for pattern in ("tokenizer*", "chat_template*"):
             for file in sorted(self._model_folder.glob(pattern)):
-                known.update(file.read_bytes())
-        return self._folder / f"{known.hexdigest()}.jsonl"
+                digest.update(file.read_bytes())
+        return self._folder / f"{digest.hexdigest()}.jsonl"
 
-    def _tidy(self) -> None:
+    def _remove_old_files(self) -> None:
         try:
             others = [file for file in self._folder.glob("*.jsonl") if file != self._file]
             others.sort(key=lambda file: file.stat().st_mtime)
             for file in others[:-OTHER_FILES]:
                 file.unlink()
         except OSError as error:
-            _log.warning("answers of models no longer used cannot be removed: %s", error)
+            _log.warning(
+                "failed to remove stored answers of other models, they stay on disk: %s", error
+            )
 
     def _read(self) -> None:
         try:
-            written = read_private(self._file, MOST_READ_BYTES)
+            content = read_private(self._file, MAX_READ_BYTES)
         except FileNotFoundError:
             return
         except OSError as error:
-            _log.warning("answers of earlier conversations cannot be read: %s", error)
+            _log.warning(
+                "failed to read stored answers, old conversations may miss the prefix cache: %s",
+                error,
+            )
             return
-        self._bytes = len(written)
-        for spoken in _whole(written):
-            if all(0 <= token < 2**31 and self._has_token(token) for token in set(spoken.tokens)):
-                self._words.keep(spoken)
+        self._bytes = len(content)
+        for answer in _intact(content):
+            if all(0 <= token < 2**31 and self._has_token(token) for token in set(answer.tokens)):
+                self._answers.add(answer)
 
-    def _append(self, spoken: GeneratedAnswer) -> None:
-        line = _line(spoken)
+    def _append(self, answer: GeneratedAnswer) -> None:
+        line = _line(answer)
         try:
             if self._bytes + len(line) > self._max_bytes:
-                self._write_anew()
+                self._rewrite()
                 return
             for folder in (self._folder.parent, self._folder):
                 make_folder(folder)
@@ -118,25 +125,27 @@ class GeneratedAnswerStore:
             with os.fdopen(descriptor, "ab") as file:
                 self._bytes = file.tell() + file.write(line)
         except OSError as error:
-            _log.warning("an answer is not kept on disk: %s", error)
+            _log.warning(
+                "failed to store an answer on disk, it is lost at the next restart: %s", error
+            )
 
-    def _write_anew(self) -> None:
-        lines = [_line(spoken) for spoken in self._words.kept()]
+    def _rewrite(self) -> None:
+        lines = [_line(answer) for answer in self._answers.entries()]
         self._bytes = write_atomically(self._file, lines)
 
 
-def _line(spoken: GeneratedAnswer) -> bytes:
-    """A line break at its head too: what was left half before it is a line of its own then."""
+def _line(answer: GeneratedAnswer) -> bytes:
     record = AnswerRecord(
-        opening=spoken.opening, tokens=tuple(spoken.tokens), content=spoken.content
+        opening=answer.opening, tokens=tuple(answer.tokens), content=answer.content
     )
     text = record.to_json().encode()
+    # The leading line break separates it from a line that a crash cut short.
     return b"\n%08x%s\n" % (zlib.crc32(text), text)
 
 
-def _whole(written: bytes) -> Iterator[GeneratedAnswer]:
-    """The answers whose lines are as they were written."""
-    for line in written.split(b"\n"):
+def _intact(content: bytes) -> Iterator[GeneratedAnswer]:
+    """Yield the answers whose lines are intact."""
+    for line in content.split(b"\n"):
         checksum, text = line[:_CHECKSUM_CHARS], line[_CHECKSUM_CHARS:]
         if not text or checksum != b"%08x" % zlib.crc32(text):
             continue

@@ -1,7 +1,8 @@
-"""From a request's bytes to the call, and from the call to its prompt, the same way for `messages` and `count_tokens`.
+"""Turns a request's bytes into a call, and a call into its prompt, for `messages`, `count_tokens`
+and message batches.
 
-Parsing, rendering and tokenizing happen in worker threads, the calls' only crossings between threads: how long they
-take is the tokenizer's secret, and the streams of other clients wait for nobody. A crossing costs about 0.1 ms.
+Parsing, rendering and tokenizing run in worker threads: tokenizing can take seconds and must not
+block the event loop. A crossing between threads costs about 0.1 ms.
 """
 
 import logging
@@ -34,95 +35,100 @@ _log = logging.getLogger("pensieve.server")
 
 _AGENT_HEADERS = (AGENT_HEADER, "x-claude-code-parent-agent-id")
 
-# Rendering keeps a core busy: more of it at once takes no less time, and makes the event loop wait behind each of them.
-RENDERED_AT_ONCE = 4
-# Rendering and tokenizing as many letters as any context holds, 8 million, takes 10 s (2026-11-30,
-# two-core Linux). A tokenizer may have expressions that take hours for some texts.
-RENDER_S = 120.0
+# Rendering keeps a core busy: more threads at once are no faster, and each delays the event loop.
+MAX_RENDER_THREADS = 4
+# Rendering and tokenizing 8 million characters, which no context exceeds, takes 10 s (2026-11-30,
+# two-core Linux). Some expressions in tokenizers take hours for some texts.
+RENDER_TIMEOUT_S = 120.0
 
 ConversationT = TypeVar("ConversationT", bound=Conversation)
 
 
 class RequestPipeline:
-    """Reads calls for one served model. file_text: what an uploaded file says, by its id; raises `NotFoundError`.
-
-    spoken: answers as they were generated, in whose words later prompts have them. context: how many tokens a prompt and its
-    answer may be now.
-    """
+    """Reads calls for one served model."""
 
     def __init__(
         self,
         model: ServedModel,
-        file_text: FileText,
-        spoken: GeneratedAnswers,
-        context: Callable[[], int],
+        file_text: FileText,  # raises `NotFoundError`
+        generated_answers: GeneratedAnswers,
+        context_tokens: Callable[[], int],  # the current limit for prompt and answer
         threads: DeadlineThreads | None = None,
     ) -> None:
         self._file_text = file_text
-        self._context = context
-        self._threads = threads or DeadlineThreads(RENDERED_AT_ONCE, RENDER_S)
+        self._context_tokens = context_tokens
+        self._threads = threads or DeadlineThreads(MAX_RENDER_THREADS, RENDER_TIMEOUT_S)
         self._renderer = PromptRenderer(
-            model.tokenizer, model.dialect, model.context_tokens, spoken
+            model.tokenizer, model.dialect, model.context_tokens, generated_answers
         )
 
     async def read(self, request: Request, kind: type[ConversationT]) -> tuple[ConversationT, int]:
-        """The call in the request's body, and the body's length in bytes. Raises what `parse` and `read_body` raise."""
+        """Return the call in the body, and the body's length in bytes.
+
+        Raises what `parse` and `read_body` raise.
+        """
         body = await read_body(request)
         headers = request.headers
-        edition = api_version_of(
+        version = api_version_of(
             headers.get("anthropic-version"), headers.get("anthropic-beta", "")
         )
-        return await self.parse(kind, body, edition), len(body)
+        return await self.parse(kind, body, version), len(body)
 
     async def parse(
-        self, kind: type[ConversationT], body: bytes, edition: ApiVersion | None = None
+        self, kind: type[ConversationT], body: bytes, version: ApiVersion | None = None
     ) -> ConversationT:
-        """The call in `body`. Raises `InvalidRequestError`, `RequestTooLargeError`, and `NotFoundError` for a file."""
-        return await run_in_thread(partial(self._parse, kind, body, edition or ApiVersion()))
+        """Raises `InvalidRequestError`, `RequestTooLargeError`, and `NotFoundError` for a file."""
+        return await run_in_thread(partial(self._parse, kind, body, version or ApiVersion()))
 
-    async def render(self, call: Conversation, *, kept: int = 0) -> Prompt:
-        """The prompt of a whole conversation, of whose turns a thread already held `kept`.
+    async def render(self, call: Conversation, *, stored_turns: int = 0) -> Prompt:
+        """Return the prompt of a whole conversation; its first `stored_turns` turns come from its
+        thread.
 
-        Raises `InvalidRequestError`, also where it takes too long, and `PromptTooLongError` for one so long that its tokens are
-        not made.
+        Raises `InvalidRequestError`, also on timeout, and `PromptTooLongError` without tokenizing
+        for a prompt far beyond the context.
         """
         try:
-            return await self._threads.run(partial(self._render, call, kept))
+            return await self._threads.run(partial(self._render, call, stored_turns))
         except TimeoutError:
             raise InvalidRequestError(
                 "messages: the model's chat template and tokenizer take too long for this prompt"
             ) from None
 
-    def _parse(self, kind: type[ConversationT], body: bytes, edition: ApiVersion) -> ConversationT:
+    def _parse(self, kind: type[ConversationT], body: bytes, version: ApiVersion) -> ConversationT:
         call = parse(kind, body)
-        check_call(call, edition)
+        check_call(call, version)
         check_content_supported(call)
         return with_file_texts(call, self._file_text)
 
-    def _render(self, call: Conversation, kept: int) -> Prompt:
-        check_order(call.messages, kept=kept)
+    def _render(self, call: Conversation, stored_turns: int) -> Prompt:
+        check_order(call.messages, stored_turns=stored_turns)
         check_choice(call)
         if isinstance(call, MessagesRequest):
             check_generation_supported(call)
-        _warn_of_tools(call)
-        return self._renderer.render(call, self._context())
+        _warn_of_server_tools(call)
+        return self._renderer.render(call, self._context_tokens())
 
 
-def _warn_of_tools(call: Conversation) -> None:
-    hosted = [tool.type for tool in call.tools if isinstance(tool, ServerTool)]
-    if hosted:
-        _log.warning("left out, since only the hosted API can run them: %s", ", ".join(hosted))
+def _warn_of_server_tools(call: Conversation) -> None:
+    server_tools = [tool.type for tool in call.tools if isinstance(tool, ServerTool)]
+    if server_tools:
+        _log.warning("ignoring tools that only the hosted API can run: %s", ", ".join(server_tools))
 
 
 def is_claude_code(headers: Mapping[str, str]) -> bool:
-    """Whether Claude Code asks. After an `error` event in mid-stream it asks once more without streaming and gives that 300 s;
-    after a connection that ended it asks for the same stream again, up to ten times (seen with 2.1.330).
+    """Return whether the client is Claude Code.
+
+    After an `error` event in mid-stream it retries once without streaming, with a timeout of 300 s;
+    after a connection that ended it retries the stream up to ten times (2.1.330).
     """
     return headers.get("user-agent", "").startswith("claude-cli/")
 
 
 def priority_of(headers: Mapping[str, str], call: Conversation) -> Priority:
-    """Who waits for the answer. Claude Code's sub-agents say so; what it asks without tools are titles and summaries."""
+    """Return the priority of a call.
+
+    Claude Code marks its sub-agents by a header; its calls without tools are titles and summaries.
+    """
     if any(name in headers for name in _AGENT_HEADERS):
         return "agent"
     has_own_tools = any(not isinstance(tool, ServerTool) for tool in call.tools)

@@ -1,7 +1,7 @@
-"""Sessions of Claude Code, each agent's its own: whether every prompt goes on from the session's last one.
+"""Checks whether each prompt of a Claude Code session, per agent, extends the session's last one.
 
-One that does not is processed anew from where it parts. That is told in the log and counted, since nothing else shows it but
-the time that it takes.
+The messages endpoint reports every prompt here. One that diverges must be processed again from the
+point of divergence, which shows only in its latency; so it is logged and counted.
 """
 
 import logging
@@ -16,42 +16,45 @@ _log = logging.getLogger("pensieve.server")
 
 SESSION_HEADER = "x-claude-code-session-id"
 AGENT_HEADER = "x-claude-code-agent-id"
-# About as many bytes, in a language of Latin letters.
-MAX_LETTERS = 32_000_000
+# About as many bytes of memory for text in Latin script.
+MAX_CHARS = 32_000_000
 
 
 class Sessions:
-    """Owns the last prompt of each session, the least recently used going first. Used on the event loop alone.
+    """Owns the last prompt of each session.
 
-    neutralize: the tokenizer's, with which the prompts are written.
+    The least recently used is evicted first. Used on the event loop alone.
     """
 
-    def __init__(self, neutralize: Callable[[str], str], max_letters: int = MAX_LETTERS) -> None:
+    def __init__(self, neutralize: Callable[[str], str], max_chars: int = MAX_CHARS) -> None:
         self._neutralize = neutralize
-        self._max_letters = max_letters
-        self._letters = 0
+        self._max_chars = max_chars
+        self._chars = 0
         self._last: OrderedDict[tuple[str, str], LastPrompt] = OrderedDict()
         self.diverged = 0
 
     def note(self, headers: Mapping[str, str], conversation: Conversation, prompt: Prompt) -> None:
-        """Compare the prompt with the session's last one, and keep it. Requests without a session are passed over."""
+        """Compare the prompt with the session's last one, and store it.
+
+        Requests without a session are ignored.
+        """
         if SESSION_HEADER not in headers:
             return
         key = (headers[SESSION_HEADER], headers.get(AGENT_HEADER, ""))
         if (last := self._last.pop(key, None)) is not None:
-            self._letters -= len(last.text)
+            self._chars -= len(last.text)
             if found := divergence(last, prompt, conversation, self._neutralize):
                 self.diverged += 1
                 _log.info(
                     "prompt diverged from the session's last one at token %d of %d, in %s",
                     found.tokens,
                     found.last_tokens,
-                    found.place,
+                    found.path,
                 )
-        self._keep(key, LastPrompt.of(prompt))
+        self._store(key, LastPrompt.of(prompt))
 
-    def _keep(self, key: tuple[str, str], last: LastPrompt) -> None:
+    def _store(self, key: tuple[str, str], last: LastPrompt) -> None:
         self._last[key] = last
-        self._letters += len(last.text)
-        while self._letters > self._max_letters:
-            self._letters -= len(self._last.popitem(last=False)[1].text)
+        self._chars += len(last.text)
+        while self._chars > self._max_chars:
+            self._chars -= len(self._last.popitem(last=False)[1].text)

@@ -1,9 +1,10 @@
-"""Message threads: conversations kept between requests, so that a client sends only what is new.
+"""Message threads: conversations stored between requests, so that a client sends only what is new.
 
-Kept in memory under the id of the last answer, for a while and within a number of bytes, the least recently used going
-first. Best effort, as the API says: a client that is told `thread_not_found` sends everything again. An answer can be
-continued once. Until the continuing request has its whole answer nothing has changed: one that fails, or whose client
-leaves, can be sent again.
+The messages endpoint uses them. They live in memory under the id of the last answer, for a limited
+time and within a number of bytes; the least recently used is evicted first. Best effort, as in the
+API: after `thread_not_found` a client sends everything again. An answer can be continued once.
+State changes only when the continuing request has its whole answer, so that a request that fails or
+is canceled can be sent again.
 """
 
 import time
@@ -24,20 +25,18 @@ from pensieve.errors import (
 from pensieve.prompt.conversation.turns import without_last_space
 
 # Anthropic's threads live five minutes; a local model may take longer over one tool call.
-LIFE_S = 3600.0
+LIFETIME_S = 3600.0
 MAX_BYTES = 256 * 1024 * 1024
 
-# What an entry costs beside its conversation, also when that has gone on under another id.
+# The cost of an entry without its conversation, also after it was continued under another id.
 _ENTRY_BYTES = 512
-# Fields that hold for a whole thread.
+# Fields that are the same in all requests of a thread.
 _FIXED = ("model", "thinking", "output_config")
 
 
 @dataclass(slots=True)
-class _Kept:
-    """A thread's state after one answer. call: None once it was continued."""
-
-    call: MessagesRequest | None
+class _StoredThread:
+    call: MessagesRequest | None  # None once it was continued
     size_bytes: int
     used_at: float
     is_in_flight: bool = False
@@ -45,14 +44,11 @@ class _Kept:
 
 @dataclass(frozen=True, slots=True)
 class ThreadTurn:
-    """One request's part in a thread, or in none.
+    """One request, joined with the conversation of its thread if it has one."""
 
-    call: with the whole conversation. kept: how many of its turns the thread held. keep: takes the answer, if anybody.
-    """
-
-    call: MessagesRequest
-    kept: int = 0
-    keep: Callable[[Message], None] | None = None
+    call: MessagesRequest  # with the whole conversation
+    stored_turns: int = 0  # how many of its turns come from the thread
+    on_answer: Callable[[Message], None] | None = None
 
 
 class Threads:
@@ -61,98 +57,104 @@ class Threads:
     def __init__(
         self,
         *,
-        life_s: float = LIFE_S,
+        lifetime_s: float = LIFETIME_S,
         max_bytes: int = MAX_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._life_s = life_s
+        self._lifetime_s = lifetime_s
         self._max_bytes = max_bytes
         self._clock = clock
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
-        self._kept_bytes = 0
+        self._threads: OrderedDict[str, _StoredThread] = OrderedDict()
+        self._stored_bytes = 0
 
     @property
-    def kept_bytes(self) -> int:
-        """About how much is kept."""
-        return self._kept_bytes
+    def stored_bytes(self) -> int:
+        """An estimate."""
+        return self._stored_bytes
 
     @contextmanager
     def turn(self, call: MessagesRequest, size_bytes: int) -> Generator[ThreadTurn]:
-        """The part of `call`, whose body has `size_bytes`, in its thread, while it is answered.
+        """Join `call` with its thread, which is locked while the block lasts.
 
-        Raises `ThreadNotFoundError`, `ThreadAlreadyContinuedError`, `ThreadInFlightError`, `ThreadFingerprintError`.
+        `size_bytes` is the length of its body. Raises `ThreadNotFoundError`,
+        `ThreadAlreadyContinuedError`, `ThreadInFlightError`, `ThreadFingerprintError`.
         """
         match call.thread:
             case None:
                 yield ThreadTurn(call)
             case ContinueThread(previous_message_id=message_id):
-                with self._claimed(message_id) as before:
+                with self._claim(message_id) as before:
                     assert before.call is not None
-                    whole = _joined(before.call, call)
+                    whole = _join(before.call, call)
                     size_bytes += before.size_bytes
-                    yield self._kept_turn(whole, size_bytes, message_id, len(before.call.messages))
+                    stored_turns = len(before.call.messages)
+                    yield self._stored_turn(whole, size_bytes, message_id, stored_turns)
             case _:
-                yield self._kept_turn(call, size_bytes)
+                yield self._stored_turn(call, size_bytes)
 
-    def _kept_turn(
-        self, call: MessagesRequest, size_bytes: int, previous_id: str | None = None, kept: int = 0
+    def _stored_turn(
+        self,
+        call: MessagesRequest,
+        size_bytes: int,
+        previous_id: str | None = None,
+        stored_turns: int = 0,
     ) -> ThreadTurn:
-        def keep(message: Message) -> None:
+        def store_answer(message: Message) -> None:
             if previous_id is not None:
-                self._forget(previous_id)
-                self._remember(previous_id, _Kept(None, _ENTRY_BYTES, self._clock()))
+                self._remove(previous_id)
+                self._store(previous_id, _StoredThread(None, _ENTRY_BYTES, self._clock()))
             size = size_bytes + len(message.to_json()) + _ENTRY_BYTES
-            self._remember(message.id, _Kept(_answered(call, message), size, self._clock()))
+            self._store(message.id, _StoredThread(_answered(call, message), size, self._clock()))
 
-        return ThreadTurn(call, kept, keep)
+        return ThreadTurn(call, stored_turns, store_answer)
 
     @contextmanager
-    def _claimed(self, message_id: str) -> Generator[_Kept]:
-        self._drop_what_is_over()
-        found = self._kept.get(message_id)
-        if found is None:
+    def _claim(self, message_id: str) -> Generator[_StoredThread]:
+        self._evict()
+        thread = self._threads.get(message_id)
+        if thread is None:
             raise ThreadNotFoundError(message_id)
-        if found.call is None:
+        if thread.call is None:
             raise ThreadAlreadyContinuedError(message_id)
-        if found.is_in_flight:
+        if thread.is_in_flight:
             raise ThreadInFlightError(message_id)
-        self._use(message_id, found)
-        found.is_in_flight = True
+        self._touch(message_id, thread)
+        thread.is_in_flight = True
         try:
-            yield found
+            yield thread
         finally:
-            found.is_in_flight = False
-            self._use(message_id, found)
+            thread.is_in_flight = False
+            self._touch(message_id, thread)
 
-    def _use(self, message_id: str, kept: _Kept) -> None:
-        kept.used_at = self._clock()
-        if self._kept.get(message_id) is kept:
-            self._kept.move_to_end(message_id)
+    def _touch(self, message_id: str, thread: _StoredThread) -> None:
+        thread.used_at = self._clock()
+        if self._threads.get(message_id) is thread:
+            self._threads.move_to_end(message_id)
 
-    def _remember(self, message_id: str, kept: _Kept) -> None:
-        if kept.size_bytes > self._max_bytes:
+    def _store(self, message_id: str, thread: _StoredThread) -> None:
+        if thread.size_bytes > self._max_bytes:
             return
-        self._kept[message_id] = kept
-        self._kept_bytes += kept.size_bytes
-        self._drop_what_is_over()
+        self._threads[message_id] = thread
+        self._stored_bytes += thread.size_bytes
+        self._evict()
 
-    def _forget(self, message_id: str) -> None:
-        if gone := self._kept.pop(message_id, None):
-            self._kept_bytes -= gone.size_bytes
+    def _remove(self, message_id: str) -> None:
+        if removed := self._threads.pop(message_id, None):
+            self._stored_bytes -= removed.size_bytes
 
-    def _drop_what_is_over(self) -> None:
-        """Ordered by last use, so whatever is too old or too much is at the front."""
-        oldest_use = self._clock() - self._life_s
-        while self._kept:
-            message_id, oldest = next(iter(self._kept.items()))
-            is_over = oldest.used_at < oldest_use and not oldest.is_in_flight
-            if not is_over and self._kept_bytes <= self._max_bytes:
+    def _evict(self) -> None:
+        # Ordered by last use, so the first one is the oldest.
+        oldest_use = self._clock() - self._lifetime_s
+        while self._threads:
+            message_id, oldest = next(iter(self._threads.items()))
+            is_expired = oldest.used_at < oldest_use and not oldest.is_in_flight
+            if not is_expired and self._stored_bytes <= self._max_bytes:
                 return
-            self._forget(message_id)
+            self._remove(message_id)
 
 
-def _joined(before: MessagesRequest, call: MessagesRequest) -> MessagesRequest:
-    """`call` with all that its thread holds already."""
+def _join(before: MessagesRequest, call: MessagesRequest) -> MessagesRequest:
+    """Return `call` with the messages, system prompt and tools of its thread."""
     repeated = [name for name in ("system", "tools") if getattr(call, name)]
     changed = [name for name in _FIXED if getattr(call, name) != getattr(before, name)]
     if differing := repeated + changed:
@@ -167,14 +169,14 @@ def _joined(before: MessagesRequest, call: MessagesRequest) -> MessagesRequest:
 
 
 def _answered(call: MessagesRequest, message: Message) -> MessagesRequest:
-    """The conversation with its answer. An answer that went on from the assistant's words belongs to them."""
+    """Return the conversation with its answer; a prefilled assistant turn is merged with it."""
     content = [block.model_dump() for block in message.content]
     if not content:
         return call
-    said = Turn.model_validate({"role": "assistant", "content": content})
+    answer = Turn.model_validate({"role": "assistant", "content": content})
     turns = call.messages
     if turns[-1].role == "assistant":
-        begun = without_last_space(turns[-1].content)
-        said = said.model_copy(update={"content": (*begun, *said.content)})
+        prefill = without_last_space(turns[-1].content)
+        answer = answer.model_copy(update={"content": (*prefill, *answer.content)})
         turns = turns[:-1]
-    return call.model_copy(update={"messages": (*turns, said)})
+    return call.model_copy(update={"messages": (*turns, answer)})

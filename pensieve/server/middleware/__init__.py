@@ -1,1 +1,1 @@
-"""What every request passes: context and logging, access checks, base URLs."""
+"""Middleware around every request: context and logging, access checks, CORS, base URLs."""

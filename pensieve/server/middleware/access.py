@@ -1,9 +1,10 @@
-"""Who may ask: the Host and Origin checks that keep web pages out, and the key.
+"""ASGI middleware for access: Host and Origin checks that keep web pages out, and the key.
 
-Loopback is no boundary: any page in the user's browser reaches it, by a simple request or a rebound DNS name. So Host
-must name this machine's loopback (or the host that was asked for) and the port that was reached, or none, an Origin must
-be our own, and all but a few public paths need the key. Decided on the ASGI scope alone, never on a URL built from headers.
-Settings let in further names and origins, each exactly as it is written: a name with a part left open could be rebound.
+Loopback is no security boundary: any page in the user's browser reaches it, by a simple request or
+a rebound DNS name. So Host must name this machine's loopback (or the configured host) and the port
+that was reached, or none; an Origin must be this server's own; and all but a few public paths need
+the key. The checks use the ASGI scope alone, never a URL built from headers. Settings add further
+names and origins, each matched exactly: a wildcard could be rebound.
 """
 
 import hmac
@@ -14,20 +15,20 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pensieve.errors import AuthenticationError, ForbiddenError
 from pensieve.server.middleware.cors import is_preflight
-from pensieve.server.middleware.request_context import RequestContext, exchange_of
+from pensieve.server.middleware.request_context import RequestContext, request_context_of
 from pensieve.settings.resolve import Settings, listed
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 PUBLIC_PATHS = frozenset({"/", "/health", "/api/hello", "/openapi.json"})
 
 MAX_NAME_CHARS = 100
-_WILDCARDS = {"", "0.0.0.0", "::"}  # noqa: S104 -- listening there makes them no name of ours
+_WILDCARDS = {"", "0.0.0.0", "::"}  # noqa: S104 -- listening on all interfaces adds no host name
 _AUTHORITY = re.compile(r"(\[[0-9a-f:]+\]|[a-z0-9.-]+)(?::([0-9]{1,5}))?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who is let in. Names and origins in lower case."""
+    """Hosts and origins in lower case."""
 
     hosts: frozenset[str]
     origins: frozenset[bytes]
@@ -35,23 +36,21 @@ class Access:
 
 
 def access_of(settings: Settings) -> Access:
-    """What the settings let in."""
     return Access(
-        LOOPBACK_HOSTS | _names(settings.host) | set(listed(settings.allowed_hosts)),
+        LOOPBACK_HOSTS | _host_names(settings.host) | set(listed(settings.allowed_hosts)),
         frozenset(origin.encode() for origin in listed(settings.allowed_origins)),
         settings.api_key.encode(),
     )
 
 
 class AccessMiddleware:
-    """ASGI middleware that lets only our own clients through. Raises `ForbiddenError`, `AuthenticationError`."""
+    """Raises `ForbiddenError` and `AuthenticationError`."""
 
     def __init__(self, app: ASGIApp, *, access: Access) -> None:
         self._app = app
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check one request, then hand it on."""
         if scope["type"] == "http":
             headers = scope["headers"]
             if not scope["path"].startswith("/"):
@@ -59,7 +58,7 @@ class AccessMiddleware:
                     "The request's target names a server, as if this were a proxy."
                 )
             host = self._check_host(headers, scope.get("server"))
-            self._check_origin(headers, host, exchange_of(scope))
+            self._check_origin(headers, host, request_context_of(scope))
             if _needs_key(scope):
                 self._check_key(headers)
         await self._app(scope, receive, send)
@@ -67,11 +66,11 @@ class AccessMiddleware:
     def _check_host(
         self, headers: list[tuple[bytes, bytes]], reached: tuple[str, int | None] | None
     ) -> bytes:
-        """Return the Host header, which names this server."""
+        """Return the Host header."""
         hosts = _values(headers, b"host")
         name, port = _authority(hosts[0]) if len(hosts) == 1 else (None, None)
         if name not in self._access.hosts:
-            raise ForbiddenError(f"The Host header does not name this server.{_way_in(name)}")
+            raise ForbiddenError(f"The Host header does not name this server.{_allow_hint(name)}")
         if port is not None and reached is not None and port != reached[1]:
             raise ForbiddenError(
                 f"The Host header names port {port}, this server has {reached[1]}."
@@ -80,20 +79,20 @@ class AccessMiddleware:
         return hosts[0]
 
     def _check_origin(
-        self, headers: list[tuple[bytes, bytes]], host: bytes, exchange: RequestContext
+        self, headers: list[tuple[bytes, bytes]], host: bytes, context: RequestContext
     ) -> None:
-        """Note an origin of the settings: its pages may read the answer."""
+        """Record an origin from the settings: its pages may read the answer."""
         for origin in _values(headers, b"origin"):
             if origin.lower() == b"http://" + host.lower():
                 continue
             if origin.lower() not in self._access.origins:
                 raise ForbiddenError("Requests from web pages are not allowed.")
-            exchange.origin = origin
+            context.origin = origin
 
     def _check_key(self, headers: list[tuple[bytes, bytes]]) -> None:
         keys = _values(headers, b"x-api-key")
         bearers = [_bearer(value) for value in _values(headers, b"authorization")]
-        # Each is compared, so that the time does not tell which of them was right.
+        # All are compared, so that timing does not reveal which one was right.
         matches = [hmac.compare_digest(key, self._access.key) for key in (*keys, *bearers)]
         if not matches:
             raise AuthenticationError("x-api-key header is required")
@@ -101,28 +100,28 @@ class AccessMiddleware:
             raise AuthenticationError("invalid x-api-key" if keys else "Invalid bearer token")
 
 
-def _way_in(name: str | None) -> str:
-    """For who may have come from a container; said of plain names alone."""
+def _allow_hint(name: str | None) -> str:
+    """Return a hint for clients in containers, for plain names alone."""
     if name is None or len(name) > MAX_NAME_CHARS:
         return ""
     return f" To let it in: pensieve config set allowed_hosts {name}, then pensieve restart."
 
 
 def _needs_key(scope: Scope) -> bool:
-    """Browsers send no key with the question whether they may send one."""
+    # Browsers send no key with a preflight.
     is_public = scope["path"] in PUBLIC_PATHS and scope["method"] in {"GET", "HEAD"}
     return not is_public and not is_preflight(scope)
 
 
-def _names(host: str) -> set[str]:
-    """How a client writes the host that the server was told to listen on."""
+def _host_names(host: str) -> set[str]:
+    """Return how clients write the host that the server listens on."""
     if host in _WILDCARDS:
         return set()
     return {f"[{host}]".lower() if ":" in host else host.lower()}
 
 
 def _authority(value: bytes) -> tuple[str | None, int | None]:
-    """The name and the port in a Host header; no name where it is no authority."""
+    """Return the name and port in a Host header; None for the name if it is invalid."""
     match = _AUTHORITY.fullmatch(value.decode("latin-1").lower())
     if match is None:
         return None, None

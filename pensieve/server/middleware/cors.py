@@ -1,20 +1,19 @@
-"""What a browser asks before a page may send a request (CORS). Who may ask was decided before: our own origin, and those set.
+"""ASGI middleware that answers CORS preflights. AccessMiddleware has already checked the origin.
 
-A page of ours needs no leave; this is for tools that ask anyway, and they get the true answer.
+Pages of this server need no preflight; this is for tools that send one anyway.
 """
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pensieve.server.middleware.request_context import exchange_of
+from pensieve.server.middleware.request_context import request_context_of
 
 METHODS = "GET, HEAD, POST, DELETE"
 MAX_AGE_S = 600
 
 
 def is_preflight(scope: Scope) -> bool:
-    """Whether the request asks for leave to send another one."""
     headers = Headers(scope=scope)
     return (
         scope["method"] == "OPTIONS"
@@ -24,29 +23,28 @@ def is_preflight(scope: Scope) -> bool:
 
 
 class CORSMiddleware:
-    """ASGI middleware that answers preflights and hands on the rest."""
-
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or hand it on."""
         if scope["type"] == "http" and is_preflight(scope):
-            is_ours = exchange_of(scope).origin is None
-            await _leave(Headers(scope=scope), is_ours=is_ours)(scope, receive, send)
+            is_same_origin = request_context_of(scope).origin is None
+            await _preflight_response(Headers(scope=scope), is_same_origin=is_same_origin)(
+                scope, receive, send
+            )
         else:
             await self._app(scope, receive, send)
 
 
-def _leave(headers: Headers, *, is_ours: bool) -> Response:
-    """is_ours: the boundary does not name the origin."""
-    named = {"access-control-allow-origin": headers["origin"]} if is_ours else {}
-    given = {
-        **named,
+def _preflight_response(headers: Headers, *, is_same_origin: bool) -> Response:
+    # For other origins RequestMiddleware adds this header.
+    allow_origin = {"access-control-allow-origin": headers["origin"]} if is_same_origin else {}
+    response_headers = {
+        **allow_origin,
         "access-control-allow-methods": METHODS,
         "access-control-max-age": str(MAX_AGE_S),
         "vary": "origin, access-control-request-method, access-control-request-headers",
     }
-    if asked := headers.get("access-control-request-headers"):
-        given["access-control-allow-headers"] = asked
-    return Response(status_code=204, headers=given)
+    if requested := headers.get("access-control-request-headers"):
+        response_headers["access-control-allow-headers"] = requested
+    return Response(status_code=204, headers=response_headers)

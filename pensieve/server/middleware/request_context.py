@@ -1,6 +1,6 @@
-"""The outermost layer: gives every response its `request-id`, turns what was raised into it, logs one line.
+"""The outermost middleware: adds `request-id` to each response, answers errors, logs one line.
 
-It knows no route. Whoever answers may note what the answer cost in the request's `RequestContext`.
+It knows no routes. Endpoints record the usage in the request's `RequestContext`.
 """
 
 import logging
@@ -14,14 +14,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pensieve.api.base import new_id
 from pensieve.api.messages.message import Usage
-from pensieve.server.errors import PASSING, STOPPING, error_response, let_go
+from pensieve.server.errors import PASS_THROUGH, STOPPING, error_response, release_frames
 
 _log = logging.getLogger("pensieve.server")
 _KEY = "pensieve.context"
-LAST_WORD_S = 1.0
+FINAL_SEND_TIMEOUT_S = 1.0
 
-# Parts of paths that are ours, and those that tell which other API a client takes this for.
-WORDS = frozenset(
+# Path segments of this API, and those that reveal for which other API a client takes this server.
+KNOWN_SEGMENTS = frozenset(
     [
         "api",
         "batches",
@@ -52,101 +52,99 @@ WORDS = frozenset(
         "version",
     ]
 ) | {""}
-MAX_PARTS = 8
+MAX_SEGMENTS = 8
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _ID = re.compile(r"(?:file|msgbatch)_01[0-9A-Za-z]{22}", re.ASCII)
 
 
 @dataclass(slots=True)
 class RequestContext:
-    """One request and what came of it. The boundary makes and logs it; the endpoint notes the usage.
-
-    is_poll: it is asked again and again, and the log has better things to tell. origin: whose web pages may read the answer,
-    beside our own.
-    """
+    """State of one request. RequestMiddleware makes and logs it."""
 
     request_id: str = field(default_factory=lambda: new_id("req"))
     began_at: float = field(default_factory=time.monotonic)
     status: int | None = None
     usage: Usage | None = None
     has_client_left: bool = False
-    is_poll: bool = False
-    origin: bytes | None = None
+    is_poll: bool = False  # a status poll, logged at DEBUG
+    origin: bytes | None = None  # another origin whose pages may read the answer
 
 
-def exchange_of(scope: Scope) -> RequestContext:
-    """The exchange that the boundary opened for this request."""
-    exchange = scope[_KEY]
-    assert isinstance(exchange, RequestContext)
-    return exchange
+def request_context_of(scope: Scope) -> RequestContext:
+    context = scope[_KEY]
+    assert isinstance(context, RequestContext)
+    return context
 
 
 class RequestMiddleware:
-    """ASGI middleware around everything else."""
-
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, whatever happens inside."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = RequestContext()
-        scope[_KEY] = exchange
+        context = RequestContext()
+        scope[_KEY] = context
         try:
-            await self._answer(scope, receive, _identified(send, exchange), exchange)
+            await self._answer(scope, receive, _with_headers(send, context), context)
         finally:
-            _log_line(scope, exchange)
+            _log_line(scope, context)
 
     async def _answer(
-        self, scope: Scope, receive: Receive, send: Send, exchange: RequestContext
+        self, scope: Scope, receive: Receive, send: Send, context: RequestContext
     ) -> None:
         try:
             await self._app(scope, receive, send)
         except ClientDisconnect:
-            exchange.has_client_left = True
+            context.has_client_left = True
         except anyio.get_cancelled_exc_class():
-            # Only uvicorn cancels requests, when the time for a graceful stop is over.
-            with anyio.move_on_after(LAST_WORD_S, shield=True):
-                await _tell(STOPPING, scope, receive, send, exchange)
-        except PASSING:
+            # Only uvicorn cancels requests, after the grace of a stop.
+            with anyio.move_on_after(FINAL_SEND_TIMEOUT_S, shield=True):
+                await _send_error(STOPPING, scope, receive, send, context)
+        except PASS_THROUGH:
             raise
         except BaseException as error:
-            if exchange.status is not None:
+            if context.status is not None:
                 raise
-            await _tell(error, scope, receive, send, exchange)
-            let_go(error)
+            await _send_error(error, scope, receive, send, context)
+            release_frames(error)
 
 
-async def _tell(
-    error: BaseException, scope: Scope, receive: Receive, send: Send, exchange: RequestContext
+async def _send_error(
+    error: BaseException, scope: Scope, receive: Receive, send: Send, context: RequestContext
 ) -> None:
-    if exchange.status is None:
-        await error_response(error, exchange.request_id)(scope, receive, send)
+    if context.status is None:
+        await error_response(error, context.request_id)(scope, receive, send)
 
 
-def _identified(send: Send, exchange: RequestContext) -> Send:
-    """`send`, with the `request-id` header on what it begins, and what a browser asks for before it shows it to a page."""
-    header = (b"request-id", exchange.request_id.encode())
+def _with_headers(send: Send, context: RequestContext) -> Send:
+    """Add the `request-id` header and those that let a page of another origin read the response."""
+    header = (b"request-id", context.request_id.encode())
 
-    async def send_identified(message: Message) -> None:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            exchange.status = message["status"]
-            headers = [*message["headers"], header, *_for_page(exchange.origin)]
+            context.status = message["status"]
+            headers = [*message["headers"], header, *_cors_headers(context.origin)]
             message = {**message, "headers": headers}
         await send(message)
 
-    return send_identified
+    return send_with_headers
 
 
-def known_parts(path: str) -> str:
-    """`path` with a star for each part that could be a secret put into the wrong place. Ids are ours, and random."""
-    parts = path.split("/")[:MAX_PARTS]
-    return "/".join(part if part in WORDS or _ID.fullmatch(part) else "*" for part in parts)
+def redact_path(path: str) -> str:
+    """Return `path` with `*` for each segment that could be a misplaced secret.
+
+    Ids stay: they are random and the server's own.
+    """
+    segments = path.split("/")[:MAX_SEGMENTS]
+    return "/".join(
+        segment if segment in KNOWN_SEGMENTS or _ID.fullmatch(segment) else "*"
+        for segment in segments
+    )
 
 
-def _for_page(origin: bytes | None) -> list[tuple[bytes, bytes]]:
+def _cors_headers(origin: bytes | None) -> list[tuple[bytes, bytes]]:
     if origin is None:
         return []
     return [
@@ -156,25 +154,25 @@ def _for_page(origin: bytes | None) -> list[tuple[bytes, bytes]]:
     ]
 
 
-def _log_line(scope: Scope, exchange: RequestContext) -> None:
-    """Never a body, a key or a query; of a path what anybody could have written."""
-    path = known_parts(scope["path"])
-    spent_ms = (time.monotonic() - exchange.began_at) * 1000
-    outcome = f"{exchange.status or '-'}{' client left' if exchange.has_client_left else ''}"
-    usage = exchange.usage
+def _log_line(scope: Scope, context: RequestContext) -> None:
+    # Never a body, a key or a query; of a path only known segments.
+    path = redact_path(scope["path"])
+    elapsed_ms = (time.monotonic() - context.began_at) * 1000
+    outcome = f"{context.status or '-'}{' client left' if context.has_client_left else ''}"
+    usage = context.usage
     tokens = (
         ""
-        if usage is None or exchange.status != 200
+        if usage is None or context.status != 200
         else f", {usage.input_tokens + usage.cache_creation_input_tokens} new"
         f" + {usage.cache_read_input_tokens} cached tokens in, {usage.output_tokens} out"
     )
     _log.log(
-        logging.DEBUG if exchange.is_poll else logging.INFO,
+        logging.DEBUG if context.is_poll else logging.INFO,
         "%s %s %s: %s in %.0f ms%s",
-        exchange.request_id,
+        context.request_id,
         scope["method"] if scope["method"] in METHODS else "*",
         path,
         outcome,
-        spent_ms,
+        elapsed_ms,
         tokens,
     )

@@ -1,4 +1,4 @@
-"""Content blocks: each kind that the API knows is taken, whoever wrote it."""
+"""Content blocks: every kind of the API is accepted, also those that only the hosted API writes."""
 
 import pytest
 
@@ -64,14 +64,14 @@ def turn(*blocks: object, role: str = "user", **fields: object) -> Turn:
 
 
 @pytest.mark.parametrize("block", KNOWN, ids=lambda block: block["type"])
-def test_every_known_block_is_taken_with_and_without_a_cache_breakpoint(
+def test_every_known_block_is_accepted_with_and_without_a_cache_breakpoint(
     block: dict[str, object],
 ) -> None:
     marked = block | {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
-    plain, kept = turn(block, marked).content
+    plain, cached = turn(block, marked).content
     assert plain.type == block["type"]
     assert plain.cache_control is None
-    assert kept.cache_control == CacheControl(type="ephemeral", ttl="1h")
+    assert cached.cache_control == CacheControl(type="ephemeral", ttl="1h")
 
 
 @pytest.mark.parametrize(
@@ -86,13 +86,13 @@ def test_every_known_block_is_taken_with_and_without_a_cache_breakpoint(
     ],
     ids=lambda part: part["type"],
 )
-def test_a_tool_result_holds_parts_of_every_kind(part: dict[str, object]) -> None:
+def test_a_tool_result_accepts_every_kind_of_part(part: dict[str, object]) -> None:
     (block,) = turn({"type": "tool_result", "tool_use_id": "a", "content": [part]}).content
     assert isinstance(block, ToolResultBlock)
     assert block.content[0].type == part["type"]
 
 
-def test_a_string_is_one_text_block_wherever_content_stands() -> None:
+def test_string_content_becomes_one_text_block_everywhere() -> None:
     result, document = turn(
         {"type": "tool_result", "tool_use_id": "a", "content": "x"},
         {"type": "document", "source": {"type": "content", "content": "x"}},
@@ -104,7 +104,7 @@ def test_a_string_is_one_text_block_wherever_content_stands() -> None:
     assert not isinstance(document.source, TextSource)
 
 
-def test_a_tools_input_keeps_its_keys_in_order_and_its_values_as_they_are() -> None:
+def test_a_tool_input_keeps_its_key_order_and_values() -> None:
     given = {"z": 1, "a": [True, None, 2.5, "x"], "\u2028": {"deep": {}}}
     (block,) = turn({"type": "tool_use", "id": "a", "name": "t", "input": given}).content
     assert isinstance(block, ToolUseBlock)
@@ -112,13 +112,13 @@ def test_a_tools_input_keeps_its_keys_in_order_and_its_values_as_they_are() -> N
     assert list(block.input) == list(given)
 
 
-def test_a_failed_compaction_stands_for_nothing() -> None:
+def test_a_failed_compaction_has_no_content() -> None:
     (block,) = turn({"type": "compaction", "content": None}).content
     assert isinstance(block, CompactionBlock)
     assert block.content is None
 
 
-def test_a_system_turn_may_hold_settings_alone() -> None:
+def test_only_a_system_turn_may_have_an_output_config_without_content() -> None:
     settings = {"role": "system", "output_config": {"effort": "low"}}
     assert decode(Turn, settings).content == ()
     with pytest.raises(InvalidRequestError, match=r"^content: Field required$"):
@@ -137,8 +137,8 @@ def test_a_system_turn_may_hold_settings_alone() -> None:
         ),
         (
             {"type": "tool_result", "tool_use_id": "a", "content": [{"type": "thinking"}]},
-            "content.0.tool_result.content.0: Input tag 'thinking' found using 'type' does not match"
-            " any of the expected tags: 'text', 'image', 'search_result', 'document',"
+            "content.0.tool_result.content.0: Input tag 'thinking' found using 'type' does not"
+            " match any of the expected tags: 'text', 'image', 'search_result', 'document',"
             " 'tool_reference', 'browser_state'",
         ),
         ({"type": "document"}, "content.0.document.source: Field required"),
@@ -149,7 +149,7 @@ def test_a_system_turn_may_hold_settings_alone() -> None:
         ("text", "content.0: Input should be an object"),
     ],
 )
-def test_a_malformed_block_is_told_by_its_path(block: object, message: str) -> None:
+def test_a_malformed_block_is_refused_with_its_path(block: object, message: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         turn(block)
     assert caught.value.message == message

@@ -1,4 +1,4 @@
-"""Bodies of requests: what is taken, and in which words the rest is refused."""
+"""Bodies of requests: which are accepted, and with which messages the others are refused."""
 
 import json
 from contextlib import suppress
@@ -36,13 +36,13 @@ def test_a_string_and_one_text_block_are_the_same_content() -> None:
     assert parsed(system="s").system == (TextBlock(type="text", text="s"),)
 
 
-def test_what_is_left_out_has_anthropics_defaults() -> None:
+def test_omitted_fields_have_anthropics_defaults() -> None:
     call = parsed()
     assert not call.stream
     assert call.stop_sequences == ()
 
 
-def test_sampling_that_is_left_out_is_told_from_sampling_that_is_given() -> None:
+def test_omitted_sampling_differs_from_explicit_sampling() -> None:
     left_out, given = parsed(), parsed(temperature=1, top_p=1, top_k=0)
     assert (left_out.temperature, left_out.top_p, left_out.top_k) == (None, None, None)
     assert (given.temperature, given.top_p, given.top_k) == (1.0, 1.0, 0)
@@ -52,7 +52,7 @@ def test_an_optional_null_is_absent() -> None:
     assert parsed(system=None, stop_sequences=None, temperature=None, thread=None) == parsed()
 
 
-def test_fields_and_betas_nobody_knows_are_ignored() -> None:
+def test_unknown_fields_are_ignored() -> None:
     extra = {
         "metadata": {"user_id": "x" * 999},
         "service_tier": "auto",
@@ -146,7 +146,7 @@ def test_count_tokens_needs_no_max_tokens() -> None:
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
-def test_what_is_wrong_is_told_in_anthropics_words(
+def test_an_invalid_request_is_refused_in_anthropics_wording(
     changes: dict[str, object], message: str
 ) -> None:
     assert refusal_of(**changes) == message
@@ -167,16 +167,16 @@ def test_what_is_wrong_is_told_in_anthropics_words(
         b'{"system":' * 5000,
     ],
 )
-def test_what_is_no_json_is_refused_as_such(body: bytes) -> None:
+def test_invalid_json_is_refused_as_invalid_json(body: bytes) -> None:
     assert refusal(body).startswith("The request body is not valid JSON: ")
 
 
 @pytest.mark.parametrize("body", [b"[]", b"7", b"null", b'"text"'])
-def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
+def test_a_body_that_is_not_an_object_is_refused(body: bytes) -> None:
     assert refusal(body) == "Input should be an object"
 
 
-def test_a_body_over_the_limit_is_not_even_parsed() -> None:
+def test_a_body_over_the_limit_is_refused_before_parsing() -> None:
     with pytest.raises(RequestTooLargeError):
         parse(MessagesRequest, b" " * (32 * 1024 * 1024 + 1))
 
@@ -186,18 +186,18 @@ json_values = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=8,
 )
-names = st.sampled_from([*MessagesRequest.model_fields, "nobody"])
+names = st.sampled_from([*MessagesRequest.model_fields, "unknown"])
 
 
 @given(st.dictionaries(names, json_values))
-def test_whatever_the_fields_hold_it_is_a_call_or_a_refusal(changes: dict[str, object]) -> None:
+def test_any_field_values_are_accepted_or_refused(changes: dict[str, object]) -> None:
     body = json.dumps(VALID | changes).encode()
     with suppress(InvalidRequestError):
         assert parse(MessagesRequest, body).messages
 
 
 @given(st.integers(0, 200), st.binary(max_size=4))
-def test_a_damaged_body_is_a_call_or_a_refusal(place: int, damage: bytes) -> None:
+def test_a_damaged_body_is_accepted_or_refused(index: int, damage: bytes) -> None:
     body = json.dumps(VALID).encode()
     with suppress(InvalidRequestError):
-        assert parse(MessagesRequest, body[:place] + damage + body[place + 2 :]).messages
+        assert parse(MessagesRequest, body[:index] + damage + body[index + 2 :]).messages

@@ -1,4 +1,4 @@
-"""Signatures of thoughts: opaque, fresh, and where it must be with the thought in them."""
+"""Signatures of thinking blocks, with and without the thought."""
 
 import base64
 import zlib
@@ -11,11 +11,11 @@ from pensieve.api.messages.signatures import MAX_TEXT_BYTES, signature_of, thoug
 
 
 @given(st.text())
-def test_a_thought_comes_back_out_of_its_signature(thought: str) -> None:
+def test_a_thought_is_recovered_from_its_signature(thought: str) -> None:
     assert thought_in(signature_of(thought, carries_text=True)) == thought
 
 
-def test_a_signature_need_not_carry_the_thought() -> None:
+def test_a_signature_without_the_thought_is_short_and_unique() -> None:
     signature = signature_of("secret", carries_text=False)
     assert thought_in(signature) is None
     assert len(signature) < 40
@@ -35,5 +35,5 @@ def test_a_signature_need_not_carry_the_thought() -> None:
         f"pensieve9.name.{base64.b64encode(zlib.compress(b'x')).decode()}",
     ],
 )
-def test_what_was_not_made_here_carries_nothing(signature: str) -> None:
+def test_foreign_and_damaged_signatures_contain_no_thought(signature: str) -> None:
     assert thought_in(signature) is None

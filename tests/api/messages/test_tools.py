@@ -1,4 +1,4 @@
-"""Tool definitions: by who runs them, also those with dates that nobody knows yet."""
+"""Tool definitions: types, unknown dates, and errors."""
 
 from typing import get_args
 
@@ -10,9 +10,9 @@ from pensieve.api.messages.tools import (
     ClientTool,
     ClientToolType,
     ComputerUseTool,
+    ComputerUseToolType,
     CustomTool,
     NamedChoice,
-    ScreenToolType,
     ServerTool,
     ServerToolType,
 )
@@ -36,18 +36,20 @@ def test_a_tool_without_a_type_is_the_clients_own(kind: dict[str, object]) -> No
 
 
 @pytest.mark.parametrize(
-    ("kinds", "who"),
+    ("types", "expected"),
     [
         (get_args(ClientToolType), ClientTool),
         (get_args(ServerToolType), ServerTool),
-        (get_args(ScreenToolType), ComputerUseTool),
+        (get_args(ComputerUseToolType), ComputerUseTool),
     ],
 )
-def test_every_tool_of_anthropics_is_known_by_its_type(kinds: tuple[str, ...], who: type) -> None:
-    for kind in kinds:
-        (tool,) = call({"type": kind, "name": "x", "max_uses": 8}).tools
-        assert isinstance(tool, who)
-        assert tool.type == kind
+def test_every_tool_of_anthropic_is_recognized_by_its_type(
+    types: tuple[str, ...], expected: type
+) -> None:
+    for type_name in types:
+        (tool,) = call({"type": type_name, "name": "x", "max_uses": 8}).tools
+        assert isinstance(tool, expected)
+        assert tool.type == type_name
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,7 @@ def test_a_newer_tool_is_read_as_the_newest_known_of_its_family(newer: str, know
     assert tool.type == known
 
 
-def test_a_choice_is_read_with_its_name_and_its_limit() -> None:
+def test_a_tool_choice_keeps_its_name_and_parallel_limit() -> None:
     named = {"type": "tool", "name": "x", "disable_parallel_tool_use": True}
     assert call(tool_choice=named).tool_choice == NamedChoice(
         type="tool", name="x", disable_parallel_tool_use=True
@@ -98,7 +100,7 @@ def test_a_choice_is_read_with_its_name_and_its_limit() -> None:
         ({"type": "function"}, "tools.0: Input tag 'function' found using 'type'"),
     ],
 )
-def test_a_malformed_tool_is_told_by_its_path(tool: object, message: str) -> None:
+def test_a_malformed_tool_is_refused_with_its_path(tool: object, message: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         call(tool)
     assert caught.value.message.startswith(message)

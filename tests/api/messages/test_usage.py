@@ -1,4 +1,4 @@
-"""A prompt's tokens, parted into read, written and the rest."""
+"""A prompt's tokens, split into read, written and the rest."""
 
 import pytest
 from hypothesis import given
@@ -12,7 +12,7 @@ breakpoints = st.lists(
 
 
 @given(st.integers(0, 100), breakpoints)
-def test_the_parts_are_the_prompt(cached: int, marks: list[Breakpoint]) -> None:
+def test_read_written_and_rest_add_up_to_the_prompt(cached: int, marks: list[Breakpoint]) -> None:
     usage = prompt_usage(100, cached, marks)
     assert usage.read + usage.written + usage.rest == 100
     assert min(usage.read, usage.written_5m, usage.written_1h, usage.rest) >= 0
@@ -38,7 +38,7 @@ def test_the_parts_are_the_prompt(cached: int, marks: list[Breakpoint]) -> None:
         ),
     ],
 )
-def test_what_was_processed_up_to_a_breakpoint_is_written_with_its_time(
+def test_processed_tokens_before_a_breakpoint_count_as_written_by_ttl(
     cached: int, marks: list[Breakpoint], usage: PromptUsage
 ) -> None:
     assert prompt_usage(100, cached, marks) == usage

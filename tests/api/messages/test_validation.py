@@ -1,4 +1,4 @@
-"""What must hold between the fields of a request, in the words that clients act on."""
+"""Checks across the fields of a request, with the messages to which clients react."""
 
 from typing import Any
 
@@ -24,8 +24,8 @@ def result(name: str) -> dict[str, object]:
     return {"type": "tool_result", "tool_use_id": name, "content": "ok"}
 
 
-def turns(*said: tuple[str, list[object]]) -> list[Turn]:
-    return [decode(Turn, {"role": role, "content": content}) for role, content in said]
+def turns(*entries: tuple[str, list[object]]) -> list[Turn]:
+    return [decode(Turn, {"role": role, "content": content}) for role, content in entries]
 
 
 def request(**fields: Any) -> MessagesRequest:
@@ -34,19 +34,19 @@ def request(**fields: Any) -> MessagesRequest:
     )
 
 
-def refusal(edition: ApiVersion = ApiVersion(), **fields: Any) -> str:  # noqa: B008 -- frozen
+def refusal(api_version: ApiVersion = ApiVersion(), **fields: Any) -> str:  # noqa: B008 -- frozen
     with pytest.raises(InvalidRequestError) as caught:
-        check_call(request(**fields), edition)
+        check_call(request(**fields), api_version)
     return caught.value.message
 
 
-def disorder(*said: tuple[str, list[object]], kept: int = 0) -> str:
+def order_error(*entries: tuple[str, list[object]], stored_turns: int = 0) -> str:
     with pytest.raises(InvalidRequestError) as caught:
-        check_order(turns(*said), kept=kept)
+        check_order(turns(*entries), stored_turns=stored_turns)
     return caught.value.message
 
 
-def test_tool_uses_that_are_all_answered_are_in_order() -> None:
+def test_a_conversation_with_all_tool_uses_answered_is_accepted() -> None:
     check_order(
         turns(
             ("user", [{"type": "text", "text": "hi"}]),
@@ -61,55 +61,60 @@ def test_tool_uses_that_are_all_answered_are_in_order() -> None:
     )
 
 
-def test_a_tool_use_without_its_result_is_told_by_its_id() -> None:
-    wanted = (
-        "messages.1: `tool_use` ids were found without `tool_result` blocks immediately after: a, b."
-        " Each `tool_use` block must have a corresponding `tool_result` block in the next message."
+def test_a_tool_use_without_its_result_is_refused_with_its_id() -> None:
+    expected = (
+        "messages.1: `tool_use` ids were found without `tool_result` blocks immediately after: a,"
+        " b. Each `tool_use` block must have a corresponding `tool_result` block in the next"
+        " message."
     )
-    asked = ("assistant", [use("a"), use("b"), use("c")])
-    assert disorder(("user", []), asked, ("user", [result("c")])) == wanted
-    assert disorder(("user", []), asked, ("user", [result("c")]), ("assistant", [])) == wanted
-    assert disorder(("user", []), ("assistant", [use("a"), use("b")])) == wanted
+    uses = ("assistant", [use("a"), use("b"), use("c")])
+    assert order_error(("user", []), uses, ("user", [result("c")])) == expected
+    assert order_error(("user", []), uses, ("user", [result("c")]), ("assistant", [])) == expected
+    assert order_error(("user", []), ("assistant", [use("a"), use("b")])) == expected
 
 
-def test_a_result_without_its_tool_use_is_told_by_its_place() -> None:
-    wanted = (
+def test_a_result_without_its_tool_use_is_refused_with_its_path() -> None:
+    expected = (
         "messages.2.content.1: unexpected `tool_use_id` found in `tool_result` blocks: b. Each"
         " `tool_result` block must have a corresponding `tool_use` block in the previous message."
     )
-    said = [("user", []), ("assistant", [use("a")]), ("user", [result("a"), result("b")])]
-    assert disorder(*said) == wanted
+    entries = [("user", []), ("assistant", [use("a")]), ("user", [result("a"), result("b")])]
+    assert order_error(*entries) == expected
     text = {"type": "text", "text": "hi"}
     alone = [("user", [text]), ("system", [text]), ("user", [text, result("b")])]
-    assert disorder(*alone) == wanted
+    assert order_error(*alone) == expected
 
 
-def test_a_result_comes_once_and_in_the_turn_right_after_its_use() -> None:
-    asked = ("assistant", [use("a")])
-    assert "unexpected `tool_use_id`" in disorder(asked, ("user", [result("a"), result("a")]))
-    late = [asked, ("user", [result("a")]), ("assistant", []), ("user", [result("a")])]
-    assert disorder(*late).startswith("messages.3.content.0: unexpected")
+def test_a_repeated_or_late_tool_result_is_refused() -> None:
+    uses = ("assistant", [use("a")])
+    assert "unexpected `tool_use_id`" in order_error(uses, ("user", [result("a"), result("a")]))
+    late = [uses, ("user", [result("a")]), ("assistant", []), ("user", [result("a")])]
+    assert order_error(*late).startswith("messages.3.content.0: unexpected")
 
 
-def test_an_id_is_used_once() -> None:
-    said = [("assistant", [use("a")]), ("user", [result("a")]), ("assistant", [use("b"), use("a")])]
-    assert disorder(*said) == "messages.2.content.1: `tool_use` ids must be unique"
+def test_a_repeated_tool_use_id_is_refused() -> None:
+    entries = [
+        ("assistant", [use("a")]),
+        ("user", [result("a")]),
+        ("assistant", [use("b"), use("a")]),
+    ]
+    assert order_error(*entries) == "messages.2.content.1: `tool_use` ids must be unique"
 
 
-def test_paths_in_a_continued_thread_are_those_of_what_was_sent() -> None:
-    held = [("user", []), ("assistant", [use("a")])]
-    assert disorder(*held, ("user", [result("b")]), kept=2).startswith(
+def test_error_paths_in_a_continued_thread_count_from_the_sent_messages() -> None:
+    stored = [("user", []), ("assistant", [use("a")])]
+    assert order_error(*stored, ("user", [result("b")]), stored_turns=2).startswith(
         "messages.0.content.0: unexp"
     )
 
 
 @given(st.data())
-def test_a_conversation_of_answered_calls_is_in_order_until_one_result_is_taken_away(
+def test_removing_any_tool_result_makes_a_conversation_invalid(
     data: st.DataObject,
 ) -> None:
     counts = data.draw(st.lists(st.integers(1, 3), min_size=1, max_size=4))
     ids = [[f"{turn}_{n}" for n in range(count)] for turn, count in enumerate(counts)]
-    said = [
+    entries = [
         entry
         for group in ids
         for entry in (
@@ -117,10 +122,12 @@ def test_a_conversation_of_answered_calls_is_in_order_until_one_result_is_taken_
             ("user", [result(name) for name in data.draw(st.permutations(group))]),
         )
     ]
-    check_order(turns(*said))
-    at = data.draw(st.integers(0, len(ids) - 1))
-    said[2 * at + 1][1].pop()
-    assert disorder(*said).startswith(f"messages.{2 * at}: `tool_use` ids were found without")
+    check_order(turns(*entries))
+    index = data.draw(st.integers(0, len(ids) - 1))
+    entries[2 * index + 1][1].pop()
+    assert order_error(*entries).startswith(
+        f"messages.{2 * index}: `tool_use` ids were found without"
+    )
 
 
 @pytest.mark.parametrize(
@@ -129,7 +136,8 @@ def test_a_conversation_of_answered_calls_is_in_order_until_one_result_is_taken_
         ({"tools": [TOOL, TOOL]}, "tools: Tool names must be unique."),
         (
             {"tools": [TOOL | {"defer_loading": True}]},
-            "tools: All tools have defer_loading: true. At least one must be loaded from the start.",
+            "tools: All tools have defer_loading: true."
+            " At least one must be loaded from the start.",
         ),
         (
             {"messages": [{"role": "user", "content": [use("a")]}]},
@@ -153,23 +161,26 @@ def test_a_conversation_of_answered_calls_is_in_order_until_one_result_is_taken_
         ),
         (
             {"max_tokens": 0, "output_config": {"format": {"type": "json_schema"}}},
-            "max_tokens: Input should be greater than or equal to 1 when `output_config.format` is set",
+            "max_tokens: Input should be greater than or equal to 1"
+            " when `output_config.format` is set",
         ),
         (
             {"max_tokens": 0, "output_format": {"type": "json_schema"}},
-            "max_tokens: Input should be greater than or equal to 1 when `output_config.format` is set",
+            "max_tokens: Input should be greater than or equal to 1"
+            " when `output_config.format` is set",
         ),
         (
             {"max_tokens": 0, "tools": [TOOL], "tool_choice": {"type": "any"}},
-            "max_tokens: Input should be greater than or equal to 1 when `tool_choice` forces a tool",
+            "max_tokens: Input should be greater than or equal to 1"
+            " when `tool_choice` forces a tool",
         ),
     ],
 )
-def test_what_contradicts_itself_is_refused(fields: dict[str, Any], message: str) -> None:
+def test_contradictory_fields_are_refused(fields: dict[str, Any], message: str) -> None:
     assert refusal(**fields) == message
 
 
-def test_a_call_for_no_answer_and_thinking_of_every_kind_are_fine() -> None:
+def test_zero_max_tokens_and_every_thinking_type_are_accepted() -> None:
     check_call(request(max_tokens=0), ApiVersion())
     for kind in ("adaptive", "disabled", "between_tools"):
         check_call(request(thinking={"type": kind, "display": "omitted"}), ApiVersion())
@@ -184,7 +195,7 @@ def test_thinking_between_tools_may_exceed_the_answer() -> None:
         check_call(long, ApiVersion())
 
 
-def test_a_deferred_tool_is_fine_beside_a_loaded_one_or_a_tool_search() -> None:
+def test_a_deferred_tool_next_to_a_loaded_one_or_a_tool_search_is_accepted() -> None:
     deferred = TOOL | {"defer_loading": True}
     check_call(request(tools=[deferred, TOOL | {"name": "y"}]), ApiVersion())
     search = {"type": "tool_search_tool_regex_20251119", "name": "tool_search_tool_regex"}
@@ -203,7 +214,8 @@ PAPER = {"type": "document", "source": {"type": "text", "media_type": "text/plai
         (
             "user",
             FOUND,
-            "messages.0.content.0.search_result.content.0.citations: Extra inputs are not permitted",
+            "messages.0.content.0.search_result.content.0.citations:"
+            " Extra inputs are not permitted",
         ),
         (
             "assistant",
@@ -212,20 +224,20 @@ PAPER = {"type": "document", "source": {"type": "text", "media_type": "text/plai
         ),
     ],
 )
-def test_the_newer_version_refuses_what_the_older_one_takes(
+def test_the_newer_version_refuses_blocks_that_the_older_one_accepts(
     role: str, block: dict[str, Any], message: str
 ) -> None:
-    said = {"messages": [{"role": role, "content": [block]}, HELLO]}
-    assert refusal(NEW, **said) == message
-    check_call(request(**said), ApiVersion())
+    fields = {"messages": [{"role": role, "content": [block]}, HELLO]}
+    assert refusal(NEW, **fields) == message
+    check_call(request(**fields), ApiVersion())
 
 
-def test_an_assistants_citations_and_a_system_prompts_are_fine_in_both_versions() -> None:
-    said = request(messages=[HELLO, {"role": "assistant", "content": [CITED]}], system=[CITED])
-    check_call(said, NEW)
+def test_citations_in_assistant_and_system_content_are_accepted_in_the_newer_version() -> None:
+    call = request(messages=[HELLO, {"role": "assistant", "content": [CITED]}], system=[CITED])
+    check_call(call, NEW)
 
 
-def test_sampling_is_honoured_in_the_newer_version_too() -> None:
+def test_sampling_is_accepted_in_the_newer_version() -> None:
     check_call(request(temperature=0.5, top_p=0.5, top_k=5), NEW)
 
 
@@ -240,14 +252,12 @@ def test_sampling_is_honoured_in_the_newer_version_too() -> None:
         ("nonsense", "2026-10-21"),
     ],
 )
-def test_any_version_is_taken_and_an_unknown_one_is_the_newest(
-    header: str | None, version: str
-) -> None:
+def test_an_unknown_version_is_read_as_the_newest(header: str | None, version: str) -> None:
     assert api_version_of(header, "a-2026, b-2025,").betas == {"a-2026", "b-2025"}
     assert api_version_of(header, "").version == version
 
 
-def test_tokens_of_a_thread_are_not_counted_by_its_new_messages_alone() -> None:
+def test_counting_tokens_of_a_thread_is_refused() -> None:
     body = {"model": "m", "messages": [HELLO], "thread": {"type": "continue"}}
     with pytest.raises(InvalidRequestError, match=r"^thread: Extra inputs are not permitted$"):
         check_call(decode(CountTokensRequest, body), ApiVersion())
@@ -261,7 +271,9 @@ def test_tokens_of_a_thread_are_not_counted_by_its_new_messages_alone() -> None:
         ({"type": "none"}, None),
     ],
 )
-def test_the_chosen_tool_must_be_there(choice: dict[str, str], message: str | None) -> None:
+def test_a_choice_of_an_unknown_tool_is_refused(
+    choice: dict[str, str], message: str | None
+) -> None:
     call = request(tools=[TOOL], tool_choice=choice)
     if message is None:
         check_choice(call)
@@ -271,6 +283,6 @@ def test_the_chosen_tool_must_be_there(choice: dict[str, str], message: str | No
         assert caught.value.message == message
 
 
-def test_some_tool_can_only_be_demanded_where_there_are_tools() -> None:
+def test_tool_choice_any_without_tools_is_refused() -> None:
     with pytest.raises(InvalidRequestError, match="only be specified while providing `tools`"):
         check_choice(request(tool_choice={"type": "any"}))

@@ -1,4 +1,4 @@
-"""`pensieve chat` as a person and a script see it. The server is a fake one; the terminal is a real pseudo-terminal."""
+"""`pensieve chat` in scripts and on a pseudo-terminal, against the fake server."""
 
 import json
 import re
@@ -9,27 +9,27 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from pensieve.cli.chat.receive import Figures
+from pensieve.cli.chat.receive import AnswerTiming
 from tests.cli.fake_server import FakeServer, endlessly, message, refuse, serving
 from tests.cli.program import OWN_KEY, PROGRAM, environment, pensieve
 
-# pexpect forks; the fake server's thread holds no lock that a child could miss before it executes pensieve.
+# pexpect forks. The fake server's thread holds no lock that the child needs before its exec.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
 FIGURES = re.compile(r"\d+ tokens in \d+\.\d s")
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
-def asked(server: FakeServer) -> list[list[dict[str, str]]]:
+def sent_turns(server: FakeServer) -> list[list[dict[str, str]]]:
     return [body["messages"] for _, body in server.calls]  # type: ignore[misc]
 
 
 def on_terminal(
-    server: FakeServer, home: Path, *words: str, **variables: str
+    server: FakeServer, home: Path, *arguments: str, **variables: str
 ) -> "pexpect.spawn[str]":
     return pexpect.spawn(
         PROGRAM[0],
-        [*PROGRAM[1:], "chat", *words],
+        [*PROGRAM[1:], "chat", *arguments],
         env=environment(
             home, **{"TERM": "xterm", "PENSIEVE_PORT": str(server.server_port), **variables}
         ),
@@ -41,35 +41,38 @@ def on_terminal(
 
 
 def finished(child: "pexpect.spawn[str]") -> tuple[int, str]:
-    said = child.read()
+    output = child.read()
     child.close()
-    return child.exitstatus, said.replace("\r\n", "\n")
+    return child.exitstatus, output.replace("\r\n", "\n")
 
 
 # for scripts
 
 
-def test_outside_a_terminal_there_is_the_answer_and_nothing_else(tmp_path: Path) -> None:
+def test_without_a_terminal_only_the_answer_is_printed(tmp_path: Path) -> None:
     with serving(message("The capital ", "is Paris.")) as server:
         done = pensieve("chat", "Which?", home=tmp_path, PENSIEVE_PORT=str(server.server_port))
         headers, body = server.calls[0]
     assert (done.returncode, done.stdout, done.stderr) == (0, b"The capital is Paris.\n", b"")
     assert body["messages"] == [{"role": "user", "content": "Which?"}]
     assert body["max_tokens"] == 4096
-    # What is not asked for is sampled as the model's makers say.
+    # Unset fields use the model's own sampling.
     assert not {"system", "temperature", "top_p", "top_k"} & body.keys()
     assert headers["x-api-key"] == OWN_KEY
 
 
-def test_what_is_piped_in_comes_before_the_question(tmp_path: Path) -> None:
+def test_piped_input_precedes_the_question(tmp_path: Path) -> None:
     with serving(message("x"), message("x")) as server:
         where = {"PENSIEVE_PORT": str(server.server_port)}
         pensieve("chat", "Sum", "up.", home=tmp_path, stdin="größe\n\n".encode(), **where)
         pensieve("chat", home=tmp_path, stdin=b"Only this?\n", **where)
-    assert [turns[0]["content"] for turns in asked(server)] == ["größe\n\nSum up.", "Only this?"]
+    assert [turns[0]["content"] for turns in sent_turns(server)] == [
+        "größe\n\nSum up.",
+        "Only this?",
+    ]
 
 
-def test_the_flags_reach_the_call(tmp_path: Path) -> None:
+def test_flags_reach_the_request(tmp_path: Path) -> None:
     with serving(message("x")) as server:
         pensieve(
             *["chat", "-s", "Be brief.", "--max-tokens", "7", "--temperature", "0.5", "--", "-v?"],
@@ -78,11 +81,11 @@ def test_the_flags_reach_the_call(tmp_path: Path) -> None:
         )
         headers, body = server.calls[0]
     assert (body["system"], body["max_tokens"], body["temperature"]) == ("Be brief.", 7, 0.5)
-    assert asked(server) == [[{"role": "user", "content": "-v?"}]]
+    assert sent_turns(server) == [[{"role": "user", "content": "-v?"}]]
     assert headers["x-api-key"] == OWN_KEY
 
 
-def test_figures_are_shown_where_they_are_asked_for(tmp_path: Path) -> None:
+def test_stats_are_shown_on_request(tmp_path: Path) -> None:
     with serving(message("a", "b")) as server:
         done = pensieve(
             "chat", "?", "--stats", home=tmp_path, PENSIEVE_PORT=str(server.server_port)
@@ -91,7 +94,7 @@ def test_figures_are_shown_where_they_are_asked_for(tmp_path: Path) -> None:
     assert FIGURES.match(done.stderr.decode())
 
 
-def test_an_answer_that_was_cut_short_is_told(tmp_path: Path) -> None:
+def test_truncated_answer_is_reported(tmp_path: Path) -> None:
     with serving(message("a", stop_reason="max_tokens")) as server:
         done = pensieve(
             *["chat", "?", "--max-tokens", "1"],
@@ -108,7 +111,7 @@ def test_a_model_cannot_drive_the_terminal(tmp_path: Path) -> None:
     assert done.stdout == b"abc?\n"
 
 
-def test_without_a_server_the_command_that_starts_it_is_told(tmp_path: Path) -> None:
+def test_without_a_server_the_start_command_is_shown(tmp_path: Path) -> None:
     with serving() as server:
         port = server.server_port
     done = pensieve("chat", "Hi", home=tmp_path, PENSIEVE_PORT=str(port))
@@ -118,14 +121,14 @@ def test_without_a_server_the_command_that_starts_it_is_told(tmp_path: Path) -> 
     assert b"pensieve start" in done.stderr
 
 
-def test_without_a_question_and_without_a_terminal_it_does_not_wait(tmp_path: Path) -> None:
+def test_without_question_and_terminal_chat_fails_at_once(tmp_path: Path) -> None:
     for stdin in (None, b"", b" \n"):
         done = pensieve("chat", home=tmp_path, stdin=stdin)
         assert done.returncode == 2
         assert b"pensieve chat" in done.stderr
 
 
-def test_a_refusal_is_told_in_the_servers_words(tmp_path: Path) -> None:
+def test_refusal_shows_the_servers_message(tmp_path: Path) -> None:
     with serving(refuse(400, "prompt is too long: 9 tokens > 8 maximum")) as server:
         done = pensieve("chat", "Hi", home=tmp_path, PENSIEVE_PORT=str(server.server_port))
     assert done.returncode == 1
@@ -138,9 +141,9 @@ def test_the_answer_can_be_one_json_object(tmp_path: Path) -> None:
         server.thinks = True
         done = pensieve("chat", "?", "--json", home=tmp_path, PENSIEVE_PORT=str(server.server_port))
         (_, body), *_ = server.calls
-    said = json.loads(done.stdout)
-    timings = said.pop("timings")
-    assert said == {
+    output = json.loads(done.stdout)
+    timings = output.pop("timings")
+    assert output == {
         "text": "é \x1b[1m",
         "thinking": "Hm.",
         "model": "tiny",
@@ -160,23 +163,21 @@ def test_a_thought_is_no_part_of_the_answer_in_a_pipe(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flags", [("-p",), ("--print",), ("--json",)])
-def test_print_and_json_answer_a_question_and_never_converse(
-    flags: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_print_and_json_never_start_a_conversation(flags: tuple[str, ...], tmp_path: Path) -> None:
     with serving() as server:
-        code, said = finished(on_terminal(server, tmp_path, *flags))
+        code, output = finished(on_terminal(server, tmp_path, *flags))
     assert code == 2
-    assert "There is no question" in said
+    assert "There is no question" in output
 
 
-def test_markdown_in_a_pipe_is_left_as_it_is_also_in_colour(tmp_path: Path) -> None:
+def test_markdown_in_a_pipe_is_unchanged_even_with_colour(tmp_path: Path) -> None:
     with serving(message("**b** `c`\n\n| a |\n|---|\n")) as server:
         where = {"PENSIEVE_PORT": str(server.server_port), "FORCE_COLOR": "1"}
         done = pensieve("chat", "?", home=tmp_path, **where)
     assert done.stdout == b"**b** `c`\n\n| a |\n|---|\n\n"
 
 
-def test_a_reader_who_has_enough_is_no_error(tmp_path: Path) -> None:
+def test_closed_pipe_during_an_answer_is_no_error(tmp_path: Path) -> None:
     with serving(message(*["a line\n"] * 20_000)) as server:
         done = subprocess.run(
             ["/bin/sh", "-c", '"$@" chat "?" | head -n 1', "sh", *PROGRAM],
@@ -188,7 +189,7 @@ def test_a_reader_who_has_enough_is_no_error(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == (b"a line\n", b"")
 
 
-def test_the_model_that_was_asked_for_must_be_the_one_that_answers(tmp_path: Path) -> None:
+def test_requested_model_must_be_the_served_one(tmp_path: Path) -> None:
     with serving(message("x"), message("y")) as server:
         where = {"PENSIEVE_PORT": str(server.server_port)}
         for name in ("tiny", "someone/tiny"):
@@ -200,9 +201,7 @@ def test_the_model_that_was_asked_for_must_be_the_one_that_answers(tmp_path: Pat
 
 
 @pytest.mark.parametrize("language", ["C", "POSIX"])
-def test_an_answer_outside_ascii_is_no_error_where_the_language_is_c(
-    language: str, tmp_path: Path
-) -> None:
+def test_non_ascii_answer_is_printed_in_the_c_locale(language: str, tmp_path: Path) -> None:
     with serving(message("größe 日本")) as server:
         where = {"PENSIEVE_PORT": str(server.server_port), "PYTHONUTF8": "0"}
         done = pensieve("chat", "?", home=tmp_path, LC_ALL=language, **where)
@@ -217,12 +216,12 @@ def test_on_a_terminal_markdown_is_drawn_and_with_raw_it_is_not(tmp_path: Path) 
     text = "# Head\n\nSome **bold** text.\n"
     with serving(*[message(text)] * 4) as server:
         _, drawn = finished(on_terminal(server, tmp_path, "?"))
-        _, held = finished(on_terminal(server, tmp_path, "?", "--no-stream"))
+        _, buffered = finished(on_terminal(server, tmp_path, "?", "--no-stream"))
         _, raw = finished(on_terminal(server, tmp_path, "?", "--raw"))
         _, printed = finished(on_terminal(server, tmp_path, "?", "-p"))
-    for said in (drawn, held):
-        assert "\x1b[1mbold\x1b[0m" in said
-        assert "#" not in said
+    for output in (drawn, buffered):
+        assert "\x1b[1mbold\x1b[0m" in output
+        assert "#" not in output
     assert raw.startswith(text)
     assert printed == text + "\n"
 
@@ -231,11 +230,11 @@ def test_on_a_terminal_markdown_is_drawn_and_with_raw_it_is_not(tmp_path: Path) 
 def test_a_thought_is_shown_dim_or_hidden(flags: tuple[str, ...], tmp_path: Path) -> None:
     with serving(*[message("Paris.", thoughts=["Let me see."])] * 2) as server:
         server.thinks = True
-        _, said = finished(on_terminal(server, tmp_path, "?", *flags))
+        _, output = finished(on_terminal(server, tmp_path, "?", *flags))
         _, hidden = finished(on_terminal(server, tmp_path, "?", "--hide-thinking", *flags))
         asked_for = [body["thinking"] for _, body in server.calls]
-    assert re.search(r"\x1b\[2(;3)?mLet me see\.\x1b\[0m", said)
-    assert "Paris." in said
+    assert re.search(r"\x1b\[2(;3)?mLet me see\.\x1b\[0m", output)
+    assert "Paris." in output
     assert "Let me see" not in hidden
     assert asked_for == [{"type": "adaptive"}, {"type": "adaptive", "display": "omitted"}]
 
@@ -246,39 +245,39 @@ def test_a_model_that_does_not_think_is_not_asked_to(tmp_path: Path) -> None:
         assert "thinking" not in server.calls[0][1]
 
 
-def test_on_a_terminal_the_server_is_started_if_one_agrees(tmp_path: Path) -> None:
-    """Here it cannot be: the model is not there. What it says is seen."""
+def test_on_a_terminal_the_server_is_started_on_request(tmp_path: Path) -> None:
+    """The start fails here, because the model is missing; its messages are visible."""
     with serving() as server:
         pass
     where = {"PENSIEVE_DEVICE": "cpu", "PENSIEVE_MODEL": str(tmp_path / "nothing")}
     child = on_terminal(server, tmp_path, "Hi", **where)
     child.expect("Start it now")
     child.sendline("")
-    code, said = finished(child)
+    code, output = finished(child)
     assert code == 69
-    assert "nothing" in said
-    assert "The server did not start." in said
+    assert "nothing" in output
+    assert "The server did not start." in output
     refused = on_terminal(server, tmp_path, "Hi", **where)
     refused.expect("Start it now")
     refused.sendline("n")
-    code, said = finished(refused)
+    code, output = finished(refused)
     assert code == 69
-    assert "pensieve start" in said
+    assert "pensieve start" in output
 
 
 @pytest.mark.parametrize(
     ("variables", "is_dim"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]
 )
-def test_on_a_terminal_a_last_line_tells_how_fast_it_was(
+def test_on_a_terminal_the_last_line_shows_timing(
     variables: dict[str, str], is_dim: bool, tmp_path: Path
 ) -> None:
     with serving(message("Par", "is")) as server:
-        code, said = finished(on_terminal(server, tmp_path, "Which?", **variables))
+        code, output = finished(on_terminal(server, tmp_path, "Which?", **variables))
     assert code == 0
-    assert ESCAPES.sub("", said).replace("\r", "").endswith("\n")
-    assert re.search(r"Paris[\r\n]+2 tokens in ", ESCAPES.sub("", said))
-    assert ("\x1b[2m2 tokens" in said) is is_dim
-    assert ("\x1b" in said) is is_dim
+    assert ESCAPES.sub("", output).replace("\r", "").endswith("\n")
+    assert re.search(r"Paris[\r\n]+2 tokens in ", ESCAPES.sub("", output))
+    assert ("\x1b[2m2 tokens" in output) is is_dim
+    assert ("\x1b" in output) is is_dim
 
 
 def test_ctrl_c_ends_a_single_question(tmp_path: Path) -> None:
@@ -286,15 +285,15 @@ def test_ctrl_c_ends_a_single_question(tmp_path: Path) -> None:
         child = on_terminal(server, tmp_path, "A story")
         child.expect("Once upon")
         child.sendintr()
-        code, said = finished(child)
+        code, output = finished(child)
         assert server.has_lost_client.wait(10)
     assert code == 130
-    assert "Traceback" not in said
+    assert "Traceback" not in output
 
 
 @pytest.fixture
 def fetch_program() -> list[str]:
-    """A fetch of 50 MB, for the bar."""
+    """A download of 50 MB, for the progress bar."""
     return [
         "-c",
         "from pensieve.cli.ui.progress import for_terminal\n"
@@ -314,20 +313,20 @@ def test_a_terminal_shows_one_bar(fetch_program: list[str], tmp_path: Path) -> N
         timeout=20,
         dimensions=(24, 80),
     )
-    code, said = finished(child)
+    code, output = finished(child)
     assert code == 0
-    assert "50.0/50.0 MB" in said
-    assert "phi-3-mini" in said
-    assert max(len(ESCAPES.sub("", line)) for line in re.split(r"[\r\n]", said)) <= 80
+    assert "50.0/50.0 MB" in output
+    assert "phi-3-mini" in output
+    assert max(len(ESCAPES.sub("", line)) for line in re.split(r"[\r\n]", output)) <= 80
 
 
 def test_a_long_error_is_broken_between_words(tmp_path: Path) -> None:
-    words = ["incomprehensibilities"] * 12
-    with serving(refuse(400, " ".join(words))) as server:
-        code, said = finished(on_terminal(server, tmp_path, "Hi"))
+    arguments = ["incomprehensibilities"] * 12
+    with serving(refuse(400, " ".join(arguments))) as server:
+        code, output = finished(on_terminal(server, tmp_path, "Hi"))
     assert code == 1
-    assert max(len(line) for line in ESCAPES.sub("", said).splitlines()) < 80
-    assert said.count("incomprehensibilities") == 12
+    assert max(len(line) for line in ESCAPES.sub("", output).splitlines()) < 80
+    assert output.count("incomprehensibilities") == 12
 
 
 @pytest.mark.parametrize("variables", [{"TERM": "dumb"}, {"TERM": "xterm", "NO_COLOR": "1"}])
@@ -342,22 +341,22 @@ def test_a_plain_terminal_shows_lines(
         timeout=20,
         dimensions=(24, 80),
     )
-    _, said = finished(child)
-    assert "\x1b" not in said
-    assert said.count("\n") == 11
+    _, output = finished(child)
+    assert "\x1b" not in output
+    assert output.count("\n") == 11
 
 
 @pytest.mark.parametrize(
-    ("figures", "words"),
+    ("timing", "arguments"),
     [
         (
-            Figures(101, 0.5, 10.5),
+            AnswerTiming(101, 0.5, 10.5),
             "101 tokens in 10.5 s (first after 0.5 s), 10.0 tokens per second",
         ),
-        (Figures(1, 0.5, 0.6), "1 token in 0.6 s"),
-        (Figures(0, 0.2, 0.2), "0 tokens in 0.2 s"),
-        (Figures(9, 0.2, 0.2), "9 tokens in 0.2 s"),
+        (AnswerTiming(1, 0.5, 0.6), "1 token in 0.6 s"),
+        (AnswerTiming(0, 0.2, 0.2), "0 tokens in 0.2 s"),
+        (AnswerTiming(9, 0.2, 0.2), "9 tokens in 0.2 s"),
     ],
 )
-def test_the_rate_is_that_of_decoding(figures: Figures, words: str) -> None:
-    assert str(figures) == words
+def test_the_rate_is_that_of_decoding(timing: AnswerTiming, arguments: str) -> None:
+    assert str(timing) == arguments

@@ -1,4 +1,4 @@
-"""A conversation's memory and its commands. What is typed is scripted; the server is a fake one."""
+"""Turns and slash commands of a conversation. Typing is scripted; the server is the fake one."""
 
 import json
 import stat
@@ -24,17 +24,17 @@ Typed = str | type[BaseException] | Callable[[], str]
 
 
 class ScriptedEditor:
-    """Types what it is told to, and then Ctrl-D."""
+    """Types its script, then Ctrl-D."""
 
     def __init__(self, script: Iterable[Typed]) -> None:
         self._script = iter(script)
         self.is_multi = False
-        self.begun: list[str] = []
+        self.prefills: list[str] = []
         self.asides: list[str] = []
 
-    def ask(self, prompt: str, begun: str = "", aside: str = "") -> str:
-        self.begun.append(begun)
-        self.asides.append(aside)
+    def ask(self, prompt: str, prefill: str = "", status: str = "") -> str:
+        self.prefills.append(prefill)
+        self.asides.append(status)
         step = next(self._script, EOFError)
         if isinstance(step, str):
             return step
@@ -44,30 +44,32 @@ class ScriptedEditor:
 
 
 class Talk:
-    """A conversation with what went in and came out."""
+    """A conversation with its input and output."""
 
     def __init__(self, server: FakeServer, home: Path, **changes: object) -> None:
         self.server = server
         self.agreed: list[str] = []
         self.started: list[list[str]] = []
-        self.agrees = True
+        self.answers_yes = True
         self.on_start: Callable[[], None] = lambda: None
         self.settings = Settings(under_home(home), port=server.server_port, api_key=OWN_KEY)
         values = {"max_tokens": 100, "temperature": 0.0, "hides_thinking": False}
-        self._manner = {**values, "has_figures": False, "view": PlainView, **changes}
+        self._options = {**values, "shows_timing": False, "view": PlainView, **changes}
         self.editor = ScriptedEditor(())
 
-    def run(self, *script: Typed, model: str | None = None, has_person: bool = True) -> int:
+    def run(self, *script: Typed, model: str | None = None, is_interactive: bool = True) -> int:
         self.editor = ScriptedEditor(script)
-        means = ConnectOptions(
-            self.settings, has_person, self._agree, self._start, pause=lambda: None
+        connect_options = ConnectOptions(
+            self.settings, is_interactive, self._agree, self._start, pause=lambda: None
         )
-        manner = ChatOptions(**self._manner, agrees=self._agree)
-        return Conversation(manner, ServerConnection(means, model), self.editor, "").run()
+        options = ChatOptions(**self._options, ask_yes_no=self._agree)
+        return Conversation(
+            options, ServerConnection(connect_options, model), self.editor, ""
+        ).run()
 
     def _agree(self, question: str) -> bool:
         self.agreed.append(question)
-        return self.agrees
+        return self.answers_yes
 
     def _start(self, command: list[str]) -> int:
         self.started.append(command)
@@ -75,7 +77,7 @@ class Talk:
         return 0
 
     @property
-    def asked(self) -> list[list[str]]:
+    def questions(self) -> list[list[str]]:
         return [
             [str(turn["content"]) for turn in body["messages"]] for _, body in self.server.calls
         ]
@@ -87,10 +89,10 @@ def talk(tmp_path: Path, *answers: Iterable[Event], **changes: object) -> Iterat
         yield Talk(server, tmp_path, **changes)
 
 
-def test_what_was_said_is_sent_again(tmp_path: Path) -> None:
+def test_earlier_turns_are_sent_again(tmp_path: Path) -> None:
     with talk(tmp_path, message("Paris."), message("Two million.")) as chat:
         assert chat.run("Capital of France?", "   ", "How many live there?") == 0
-        assert chat.asked == [
+        assert chat.questions == [
             ["Capital of France?"],
             ["Capital of France?", "Paris.", "How many live there?"],
         ]
@@ -104,47 +106,47 @@ def test_a_thought_is_sent_again_with_its_signature(tmp_path: Path) -> None:
     assert answer[0] == {"type": "thinking", "thinking": "Hm.", "signature": "signed"}
 
 
-def test_an_error_ends_a_question_and_not_the_conversation(
+def test_error_ends_the_question_but_not_the_conversation(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with talk(tmp_path, refuse(529, "too many requests"), message("Paris.")) as chat:
         assert chat.run("First", "Second") == 0
-        assert chat.asked[1] == ["Second"]
+        assert chat.questions[1] == ["Second"]
     assert "too many requests" in capsys.readouterr().err
 
 
-def test_an_answer_that_is_broken_off_is_kept_as_far_as_it_came(
+def test_partial_answer_stays_in_the_conversation(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with talk(tmp_path, [delta("Once upon")], message("a time.")) as chat:
         chat.run("A story", "Go on")
-        assert chat.asked[1] == ["A story", "Once upon", "Go on"]
-    assert "cut off" in capsys.readouterr().err
+        assert chat.questions[1] == ["A story", "Once upon", "Go on"]
+    assert "ended before the answer" in capsys.readouterr().err
 
 
-def test_ctrl_c_once_is_a_hint_and_twice_leaves(
+def test_ctrl_c_once_hints_and_twice_quits(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with talk(tmp_path, message("x")) as chat:
         assert chat.run(KeyboardInterrupt, KeyboardInterrupt) == 130
         assert chat.run(KeyboardInterrupt, "Hi", KeyboardInterrupt) == 0
-    assert capsys.readouterr().err.count("again leaves") == 3
+    assert capsys.readouterr().err.count("again quits") == 3
 
 
 # the commands
 
 
-def test_clear_begins_anew(tmp_path: Path) -> None:
+def test_clear_drops_all_turns(tmp_path: Path) -> None:
     with talk(tmp_path, message("a"), message("b")) as chat:
         chat.run("one", "/clear", "two")
-        assert chat.asked == [["one"], ["two"]]
+        assert chat.questions == [["one"], ["two"]]
 
 
-def test_exit_leaves_under_each_of_its_names(tmp_path: Path) -> None:
+def test_exit_quits_under_each_alias(tmp_path: Path) -> None:
     with talk(tmp_path) as chat:
         for name in ("/exit", "/quit", "/bye"):
             assert chat.run(name, "never asked") == 0
-        assert chat.asked == []
+        assert chat.questions == []
 
 
 def test_help_names_each_command_in_80_columns(
@@ -152,12 +154,12 @@ def test_help_names_each_command_in_80_columns(
 ) -> None:
     with talk(tmp_path) as chat:
         chat.run("/help")
-    said = capsys.readouterr().err
-    assert all(f"/{name} " in said for name in slash_commands.COMMANDS)
-    assert max(map(len, said.splitlines())) < 80
+    printed = capsys.readouterr().err
+    assert all(f"/{name} " in printed for name in slash_commands.COMMANDS)
+    assert max(map(len, printed.splitlines())) < 80
 
 
-def test_the_instructions_are_set_shown_and_dropped(
+def test_system_sets_shows_and_removes_instructions(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with talk(tmp_path, message("a"), message("b")) as chat:
@@ -166,28 +168,28 @@ def test_the_instructions_are_set_shown_and_dropped(
     assert capsys.readouterr().err.count("Instructions: Be brief.") == 2
 
 
-def test_model_shows_which_and_refuses_what_is_not_served(
+def test_model_shows_the_model_and_refuses_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with talk(tmp_path, message("a")) as chat:
         chat.run("/model", "/model someone/tiny", "/model phi-3-mini", "Hi")
-        assert chat.asked == [["Hi"]]
-    said = capsys.readouterr().err
-    assert said.count("tiny, 8192 tokens of context") == 2
-    assert "serves tiny, not phi-3-mini" in said
+        assert chat.questions == [["Hi"]]
+    printed = capsys.readouterr().err
+    assert printed.count("tiny, 8192 tokens of context") == 2
+    assert "serves tiny, not phi-3-mini" in printed
 
 
-def test_undo_takes_the_last_question_back_to_be_changed(tmp_path: Path) -> None:
+def test_undo_offers_the_last_question_for_editing(tmp_path: Path) -> None:
     with talk(tmp_path, message("a"), message("b"), message("c")) as chat:
         chat.run("one", "two", "/undo", "three", "/undo", "/undo", "/undo")
-        assert chat.asked[2] == ["one", "a", "three"]
-        assert [text for text in chat.editor.begun if text] == ["two", "three", "one"]
+        assert chat.questions[2] == ["one", "a", "three"]
+        assert [text for text in chat.editor.prefills if text] == ["two", "three", "one"]
 
 
-def test_retry_asks_the_last_question_again_and_more_freely(tmp_path: Path) -> None:
+def test_retry_asks_again_at_a_higher_temperature(tmp_path: Path) -> None:
     with talk(tmp_path, message("a"), message("b"), message("c"), message("d")) as chat:
         chat.run("/retry", "one", "two", "/retry", "three")
-        assert chat.asked == [
+        assert chat.questions == [
             ["one"],
             ["one", "a", "two"],
             ["one", "a", "two"],
@@ -197,7 +199,7 @@ def test_retry_asks_the_last_question_again_and_more_freely(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("usual", "again"), [(None, 1.0), (0.0, 0.8), (0.6, 0.8), (0.9, 0.9)])
-def test_retry_without_a_temperature_is_no_colder_than_the_servers(
+def test_retry_temperature_is_at_least_the_servers(
     tmp_path: Path, usual: float | None, again: float
 ) -> None:
     with talk(tmp_path, message("a"), message("b"), temperature=None) as chat:
@@ -209,19 +211,19 @@ def test_retry_without_a_temperature_is_no_colder_than_the_servers(
     assert bodies[1]["temperature"] == again
 
 
-def test_retry_asks_what_found_no_answer(tmp_path: Path) -> None:
+def test_retry_repeats_an_unanswered_question(tmp_path: Path) -> None:
     with talk(tmp_path, refuse(529, "busy"), message("a")) as chat:
         chat.run("one", "/retry")
-        assert chat.asked == [["one"], ["one"]]
+        assert chat.questions == [["one"], ["one"]]
 
 
 def test_retry_after_clear_has_nothing_to_ask(tmp_path: Path) -> None:
     with talk(tmp_path, message("a")) as chat:
         chat.run("one", "/clear", "/retry")
-        assert chat.asked == [["one"]]
+        assert chat.questions == [["one"]]
 
 
-def test_a_kept_conversation_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_loaded_conversation_continues(tmp_path: Path) -> None:
     path = tmp_path / "it's größe.json"
     with talk(tmp_path, message("a", thoughts=["Hm."]), message("b"), message("c")) as chat:
         chat.run("/system Be brief.", "one", f"/save {path}", "two", f"/save {path}", "/save")
@@ -233,7 +235,7 @@ def test_a_kept_conversation_goes_on_where_it_was(tmp_path: Path) -> None:
     assert body["messages"][:4] == json.loads(path.read_text())["messages"]
 
 
-def test_save_leaves_other_files_alone_and_load_says_what_is_wrong(
+def test_save_spares_other_files_and_load_names_the_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     precious = tmp_path / "thesis.txt"
@@ -241,25 +243,25 @@ def test_save_leaves_other_files_alone_and_load_says_what_is_wrong(
     with talk(tmp_path) as chat:
         chat.run(f"/save {precious}", f"/load {precious}", f"/load {tmp_path}/none", "/save /n/o")
     assert precious.read_text() == "precious"
-    said = capsys.readouterr().err
-    assert "is no conversation" in said
-    assert "holds no conversation" in said
-    assert "There is no file" in said
-    assert "/n/o cannot be written" in said
+    printed = capsys.readouterr().err
+    assert "is not a conversation; it" in printed
+    assert "is not a conversation." in printed
+    assert "is not a readable file" in printed
+    assert "/n/o cannot be written" in printed
 
 
-def test_stats_tell_of_the_whole_conversation(
+def test_stats_cover_the_whole_conversation(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with talk(tmp_path, message("a", "b"), message("c")) as chat:
         chat.run("/stats", "one", "two", "/stats")
-    said = capsys.readouterr().err
-    assert "Nothing was answered yet." in said
-    assert "2 answers, 3 tokens in " in said
-    assert "context 0 % (8 of 8192 tokens)" in said
+    printed = capsys.readouterr().err
+    assert "No answers yet." in printed
+    assert "2 answers, 3 tokens in " in printed
+    assert "context 0 % (8 of 8192 tokens)" in printed
 
 
-def test_multi_changes_which_key_sends(tmp_path: Path) -> None:
+def test_multi_swaps_the_sending_key(tmp_path: Path) -> None:
     with talk(tmp_path) as chat:
         chat.run("/multi")
         assert chat.editor.is_multi
@@ -270,10 +272,10 @@ def test_multi_changes_which_key_sends(tmp_path: Path) -> None:
 def test_an_unknown_command_is_not_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with talk(tmp_path) as chat:
         chat.run("/sytem Be brief.", "/usr/bin")
-        assert chat.asked == []
-    said = capsys.readouterr().err
-    assert "Did you mean /system?" in said
-    assert "no command /usr/bin" in said
+        assert chat.questions == []
+    printed = capsys.readouterr().err
+    assert "Did you mean /system?" in printed
+    assert "no command /usr/bin" in printed
 
 
 @pytest.mark.parametrize(
@@ -290,7 +292,7 @@ def test_an_unknown_command_is_not_sent(tmp_path: Path, capsys: pytest.CaptureFi
         ("a\n/b", Message("a\n/b")),
     ],
 )
-def test_a_line_means(line: str, meaning: object) -> None:
+def test_typed_line_is_parsed(line: str, meaning: object) -> None:
     assert slash_commands.read(line) == meaning
 
 
@@ -305,7 +307,7 @@ def test_three_quotes_are_open_until_three_more(text: str, is_open: bool) -> Non
 # the context
 
 
-def test_the_prompt_shows_how_full_the_context_is(tmp_path: Path) -> None:
+def test_prompt_shows_context_usage(tmp_path: Path) -> None:
     with talk(tmp_path, message("a"), message("b")) as chat:
         chat.server.healths = lambda: health() | {"context_tokens": 10}
         chat.run("one", "two")
@@ -317,44 +319,44 @@ def too_long(tokens: int) -> Iterator[Event]:
     return refuse(400, f"prompt is too long: {tokens} tokens > 100 maximum")
 
 
-def test_a_conversation_that_has_outgrown_the_context_loses_its_beginning_only_where_one_agrees(
+def test_oldest_turns_are_dropped_if_the_user_agrees(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     answers = [message("a"), message("b"), message("c"), too_long(140), message("d"), message("e")]
     with talk(tmp_path, *answers) as chat:
         chat.server.tokens = lambda body: 20 * len(body["messages"])
         chat.run("one", "two", "three", "four", "five")
-        assert chat.asked[3] == ["one", "a", "two", "b", "three", "c", "four"]
-        assert chat.asked[4] == ["three", "c", "four"]
-        assert chat.asked[5] == ["three", "c", "four", "d", "five"]
+        assert chat.questions[3] == ["one", "a", "two", "b", "three", "c", "four"]
+        assert chat.questions[4] == ["three", "c", "four"]
+        assert chat.questions[5] == ["three", "c", "four", "d", "five"]
     assert len(chat.agreed) == 1
-    said = capsys.readouterr().err
-    assert "140 tokens, and the model reads 100. /clear" in said
-    assert "Left out: the oldest 2 of 3 questions, and their answers." in said
+    printed = capsys.readouterr().err
+    assert "140 tokens, and the model's context is 100. /clear" in printed
+    assert "Dropped the oldest 2 of 3 questions, and their answers." in printed
 
 
-def test_nothing_is_left_out_where_one_does_not_agree(tmp_path: Path) -> None:
+def test_nothing_is_dropped_if_the_user_declines(tmp_path: Path) -> None:
     with talk(tmp_path, message("a"), too_long(140), message("b")) as chat:
-        chat.agrees = False
+        chat.answers_yes = False
         chat.run("one", "two", "/undo", "three")
-        assert chat.asked[2] == ["three"]
+        assert chat.questions[2] == ["three"]
 
 
-def test_a_question_that_is_too_long_by_itself_is_told(
+def test_question_longer_than_the_context_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with talk(tmp_path, too_long(140), message("a"), too_long(180)) as chat:
         chat.server.tokens = lambda body: 140
         chat.run("long", "short", "long")
-        assert len(chat.asked) == 3
-    said = capsys.readouterr().err
-    assert "That is 140 tokens, and the model reads 100." in said
+        assert len(chat.questions) == 3
+    printed = capsys.readouterr().err
+    assert "The question has 140 tokens; the model's context is 100." in printed
 
 
 # the server
 
 
-def test_a_server_that_was_started_anew_is_told_and_the_conversation_goes_on(
+def test_conversation_survives_a_server_restart(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with talk(tmp_path, message("a"), message("b"), message("c")) as chat:
@@ -364,11 +366,11 @@ def test_a_server_that_was_started_anew_is_told_and_the_conversation_goes_on(
             return "two"
 
         chat.run("one", after_restart, "three")
-        assert chat.asked[2] == ["one", "a", "two", "b", "three"]
-    assert capsys.readouterr().err.count("Connected again") == 1
+        assert chat.questions[2] == ["one", "a", "two", "b", "three"]
+    assert capsys.readouterr().err.count("Reconnected") == 1
 
 
-def test_a_server_that_has_gone_is_started_where_one_agrees_and_what_was_said_is_kept(
+def test_stopped_server_is_started_if_the_user_agrees(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with serving(message("b")) as new, talk(tmp_path, message("a")) as chat:
@@ -383,16 +385,16 @@ def test_a_server_that_has_gone_is_started_where_one_agrees_and_what_was_said_is
         chat.settings.paths.state.mkdir(parents=True)
         with holding(chat, address):
             chat.run("one", once_gone)
-        asked = [[turn["content"] for turn in body["messages"]] for _, body in new.calls]
-    assert asked == [["one", "a", "two"]]
+        questions = [[turn["content"] for turn in body["messages"]] for _, body in new.calls]
+    assert questions == [["one", "a", "two"]]
     assert len(chat.agreed) == 1
     assert chat.started[0][-3:] == ["start", "--model", health()["repo"]]
-    assert "Connected again" in capsys.readouterr().err
+    assert "Reconnected" in capsys.readouterr().err
 
 
 @contextmanager
 def holding(chat: Talk, address: Address) -> Iterator[None]:
-    """Starting means: the lock is held and the record tells of the new server."""
+    """Simulate a start: take the lock and publish the record of the new server."""
     from contextlib import ExitStack
 
     from pensieve.daemon import server_lock
@@ -407,25 +409,25 @@ def holding(chat: Talk, address: Address) -> Iterator[None]:
         yield
 
 
-def test_where_one_does_not_agree_the_command_is_told(tmp_path: Path) -> None:
+def test_start_command_is_shown_if_the_user_declines(tmp_path: Path) -> None:
     with serving() as gone:
         chat = Talk(gone, tmp_path)
-    chat.agrees = False
+    chat.answers_yes = False
     with pytest.raises(NoServerError) as failure:
         chat.run("Hi")
     assert "pensieve start" in (failure.value.hint or "")
     assert chat.started == []
 
 
-def test_nobody_is_asked_where_nobody_is(tmp_path: Path) -> None:
+def test_without_a_terminal_no_question_is_asked(tmp_path: Path) -> None:
     with serving() as gone:
         chat = Talk(gone, tmp_path)
     with pytest.raises(NoServerError):
-        chat.run("Hi", has_person=False)
+        chat.run("Hi", is_interactive=False)
     assert chat.agreed == []
 
 
-def test_a_model_asked_for_by_name_is_the_one_that_is_started(tmp_path: Path) -> None:
+def test_requested_model_is_the_one_that_is_started(tmp_path: Path) -> None:
     with serving() as gone:
         chat = Talk(gone, tmp_path)
     with pytest.raises(NoServerError):
@@ -433,12 +435,10 @@ def test_a_model_asked_for_by_name_is_the_one_that_is_started(tmp_path: Path) ->
     assert chat.started[0][-2:] == ["--model", "smollm2-135m"]
 
 
-def test_a_server_that_loads_is_waited_for(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_loading_server_is_awaited(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with talk(tmp_path, message("a")) as chat:
         reports = iter([health("loading"), health("loading")])
         chat.server.healths = lambda: next(reports, health())
         chat.run("one")
-        assert chat.asked == [["one"]]
-    assert "The server loads tiny" in capsys.readouterr().err
+        assert chat.questions == [["one"]]
+    assert "The server is loading tiny" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Markdown as it is drawn: the same at the end however it came, never over what has scrolled away, never with a model's own escapes."""
+"""Drawn markdown: independent of chunks, never above the terminal, without a model's escapes."""
 
 import re
 from itertools import pairwise
@@ -16,7 +16,8 @@ from tests.cli.terminal import Terminal
 ANSWER = """\
 # A comparison
 
-Here is a **bold claim** with `inline code`, *emphasis*, and a [link](https://example.org/a) that has to be wrapped, 日本語 🙂 too.
+Here is a **bold claim** with `inline code`, *emphasis*, and a \
+[link](https://example.org/a) that has to be wrapped, 日本語 🙂 too.
 Another line.
 
 Look:
@@ -100,11 +101,13 @@ def view_on(terminal: Terminal, **changes: bool) -> DrawnView:
     )
 
 
-def shown(text: str, *, pieces: list[str] | None = None, columns: int = 40, lines: int = 24) -> str:
+def draw_all(
+    text: str, *, pieces: list[str] | None = None, columns: int = 40, lines: int = 24
+) -> str:
     terminal = Terminal(columns, lines)
     view = view_on(terminal)
     for piece in pieces or [text]:
-        view.say(piece)
+        view.add_text(piece)
     view.end()
     return terminal.text
 
@@ -114,9 +117,9 @@ def cut(text: str, places: list[int]) -> list[str]:
     return [text[a:b] for a, b in pairwise(edges)]
 
 
-def test_an_answer_with_everything_in_it_looks_as_it_should() -> None:
+def test_full_answer_is_drawn_as_expected() -> None:
     assert (
-        shown(ANSWER, columns=60)
+        draw_all(ANSWER, columns=60)
         == """\
 A comparison
 
@@ -156,44 +159,44 @@ The end."""
 
 @given(texts, st.lists(st.integers(0, 120)), st.integers(3, 9))
 @settings(max_examples=150)
-def test_the_end_is_the_same_however_it_came_and_however_low_the_terminal_is(
+def test_final_screen_does_not_depend_on_chunks_or_height(
     text: str, places: list[int], lines: int
 ) -> None:
-    whole = shown(text)
-    assert shown(text, pieces=cut(text, places), lines=lines) == whole
+    whole = draw_all(text)
+    assert draw_all(text, pieces=cut(text, places), lines=lines) == whole
 
 
 @pytest.mark.parametrize("lines", [4, 10, 50])
-def test_word_by_word_is_the_same_as_at_once(lines: int) -> None:
+def test_chunked_answer_is_drawn_like_a_whole_one(lines: int) -> None:
     words = re.split(r"(?<=\s)", ANSWER)
-    assert shown(ANSWER, pieces=words, lines=lines) == shown(ANSWER)
-    assert shown(ANSWER, pieces=list(ANSWER), lines=lines) == shown(ANSWER)
+    assert draw_all(ANSWER, pieces=words, lines=lines) == draw_all(ANSWER)
+    assert draw_all(ANSWER, pieces=list(ANSWER), lines=lines) == draw_all(ANSWER)
 
 
-def test_a_table_with_a_row_a_line_never_shows_its_source() -> None:
+def test_table_never_shows_its_source() -> None:
     terminal = Terminal(40)
     view = view_on(terminal)
     for character in "Look:\n\n| a | b |\n|---|---|\n| 1 | 2 |\n| 3 |":
-        view.say(character)
+        view.add_text(character)
         assert "|" not in terminal.text
     assert " 1  2" in terminal.text
 
 
-def test_marks_that_are_still_open_look_closed() -> None:
+def test_open_marks_are_drawn_closed() -> None:
     terminal = Terminal(40)
     view = view_on(terminal)
     for character in "This is **bold** and `code` here":
-        view.say(character)
+        view.add_text(character)
         assert not re.search(r"\*\w|`\w", terminal.text), terminal.text
 
 
-def test_what_is_finished_is_written_once() -> None:
+def test_finished_rows_are_written_once() -> None:
     terminal = Terminal(40)
     view = view_on(terminal)
-    view.say("The first paragraph.\n\n```\nthe_code()\n")
+    view.add_text("The first paragraph.\n\n```\nthe_code()\n")
     before = len(terminal.writes)
     for word in ["and(", "more)\n", "```\n\n", "Then ", "the ", "rest."]:
-        view.say(word)
+        view.add_text(word)
     view.end()
     later = "".join(terminal.writes[before:])
     assert "first" not in later
@@ -204,8 +207,8 @@ def test_what_is_finished_is_written_once() -> None:
 def test_only_rows_that_differ_are_written_again() -> None:
     terminal = Terminal(20)
     view = view_on(terminal)
-    view.say("one two three four five six seven eight nine")
-    view.say(" ten")
+    view.add_text("one two three four five six seven eight nine")
+    view.add_text(" ten")
     assert "one" not in terminal.writes[-1]
     assert "ten" in terminal.writes[-1]
 
@@ -214,53 +217,53 @@ def test_each_drawing_is_one_write_between_the_marks_of_an_update() -> None:
     terminal = Terminal(40)
     view = view_on(terminal)
     for word in re.split(r"(?<=\s)", ANSWER):
-        view.say(word)
+        view.add_text(word)
     view.end()
     for written in terminal.writes:
         assert re.fullmatch(r"\x1b\[\?2026h.*\x1b\[\?2026l", written, re.DOTALL)
         assert written.count("\x1b[?2026") == 2
 
 
-def test_a_row_that_comes_to_be_full_keeps_its_last_character() -> None:
+def test_row_that_becomes_full_keeps_its_last_character() -> None:
     terminal = Terminal(columns=20)
     view = view_on(terminal)
     for piece in ("twenty letters in i", "t", " and", " more"):
-        view.say(piece)
+        view.add_text(piece)
     view.end()
     assert terminal.text == "twenty letters in it\nand more"
 
 
-def test_nothing_above_the_terminal_is_reached_for() -> None:
-    """A table taller than the terminal: its end is shown while it grows, all of it when it is whole."""
+def test_cursor_never_moves_above_the_terminal() -> None:
+    """The end of a table taller than the terminal is visible as it grows; all of it at last."""
     rows = "".join(f"| {n} | x |\n" for n in range(30))
     terminal = Terminal(40, 8)
     view = view_on(terminal)
     for line in ["Before.\n\n", "| n | x |\n|---|---|\n", *rows.splitlines(keepends=True)]:
-        view.say(line)
+        view.add_text(line)
         assert len(terminal.rows) <= 8 + 2
     view.end()
     numbers = [int(row.split()[0]) for row in terminal.rows if re.match(r" \d", row)]
     assert numbers == list(range(30))
 
 
-def test_a_terminal_that_becomes_narrower_and_wider_shows_each_word_once() -> None:
+def test_resized_terminal_shows_each_word_once() -> None:
     words = [f"word{n} " for n in range(60)]
     terminal = Terminal(60, 24)
     view = view_on(terminal)
     for at, word in enumerate(words):
         if at in {20, 40}:
             terminal.resize({20: 31, 40: 70}[at], 24)
-        view.say(word)
+        view.add_text(word)
     view.end()
     assert terminal.text.split() == "".join(words).split()
 
 
-def test_a_line_of_code_is_left_for_the_terminal_to_break_so_that_it_can_be_copied() -> None:
+def test_code_line_is_wrapped_by_the_terminal_and_can_be_copied() -> None:
     terminal = Terminal(20)
     view = view_on(terminal)
     long = "x = '" + "y" * 50 + "'"
-    view.say(f"```\n{long[:30]}")
-    view.say(f"{long[30:]}\n```")
+    view.add_text(f"```\n{long[:30]}")
+    view.add_text(f"{long[30:]}\n```")
     view.end()
     plain = re.sub(r"\x1b\[[?\d;]*[a-zA-Z]", "", terminal.writes[1])
     assert long in plain
@@ -270,14 +273,15 @@ def test_a_line_of_code_is_left_for_the_terminal_to_break_so_that_it_can_be_copi
 def test_code_is_coloured_and_text_is_not() -> None:
     terminal = Terminal(60)
     view = view_on(terminal)
-    view.say("def here\n\n```python\ndef there(): pass\n```\n")
+    view.add_text("def here\n\n```python\ndef there(): pass\n```\n")
     written = "".join(terminal.writes)
     assert re.search(r"\x1b\[35mdef\x1b\[0m", written)
     assert "def here" in written
 
 
 CODE = {
-    "python": "@dec\nclass A(B):\n    '''doc'''\n    def f(self, x=1.5):\n        return not x and f'a{x!r}'\nraise None ?? $",
+    "python": "@dec\nclass A(B):\n    '''doc'''\n    def f(self, x=1.5):\n"
+    "        return not x and f'a{x!r}'\nraise None ?? $",
     "diff": "--- a\n+++ b\n@@ -1 +1 @@\n-x\n+y\n",
     "html": "<!DOCTYPE html><a href='x'>&amp;</a><script>var x=/r/g</script>",
     "console": "$ ls | grep x # c\nout",
@@ -285,25 +289,26 @@ CODE = {
     "json": '{"a": [1, true, null, "x"]}',
     "markdown": "# h\n**b** *i* [l](u)\n`c`\n> q",
 }
-# Bold, dim, italic, underlined, crossed out; red, green, magenta, cyan, as the terminal's owner has them. No ground, no yellow, white or black.
+# Bold, dim, italic, underlined, crossed out; red, green, magenta and cyan of the palette. No
+# background, no yellow, white or black.
 SEEN_ON_ANY_GROUND = {"0", "1", "2", "3", "4", "9", "31", "32", "35", "36"}
 
 
-def test_what_is_drawn_can_be_read_on_a_light_and_on_a_dark_ground() -> None:
+def test_colours_are_legible_on_light_and_dark_backgrounds() -> None:
     fences = "".join(f"\n```{language}\n{code}\n```\n" for language, code in CODE.items())
     inline = (
         "\n#### h4\n~~gone~~ <http://a.b> ![i](u) <b>html</b>\n\n<div>block</div>\n\n    indented\n"
     )
     terminal = Terminal()
     view = view_on(terminal)
-    view.think("A thought.")
-    view.say(ANSWER + inline + fences)
+    view.add_thought("A thought.")
+    view.add_text(ANSWER + inline + fences)
     view.end()
     codes = re.findall(r"\x1b\[([\d;]*)m", "".join(terminal.writes))
     assert {"35", "32"} < {each for code in codes for each in code.split(";")} <= SEEN_ON_ANY_GROUND
 
 
-def test_a_string_over_many_lines_stays_a_string() -> None:
+def test_multiline_string_stays_highlighted() -> None:
     rows = Rows()
     blocks = Blocks()
     pieces = blocks.feed('```python\na = """\nfor\n"""\n')
@@ -328,13 +333,13 @@ def test_a_string_over_many_lines_stays_a_string() -> None:
         "\r\b\x00\x7f",
     ],
 )
-def test_no_escape_of_a_model_reaches_the_terminal(text: str) -> None:
-    """The terminal of these tests refuses each sequence that is not the chat's own."""
+def test_escapes_in_an_answer_do_not_reach_the_terminal(text: str) -> None:
+    """The tests' terminal refuses every sequence that the chat does not use."""
     terminal = Terminal(40)
     view = view_on(terminal)
-    view.think(text)
+    view.add_thought(text)
     for character in text:
-        view.say(character)
+        view.add_text(character)
     view.end()
     allowed = r"\x1b\[(\d*A|[\d;]*m|[KJ]|\?(7|25|2026)[hl])|\r\n|\r(?=\x1b|$)"
     for written in terminal.writes:
@@ -343,17 +348,17 @@ def test_no_escape_of_a_model_reaches_the_terminal(text: str) -> None:
 
 @given(st.text(st.sampled_from("\x1b[]0;2Jm\x07\x9b\x9c&#27;%1b<>`|-\n http:/()")), st.booleans())
 @settings(max_examples=150)
-def test_no_text_whatever_writes_a_sequence(text: str, is_code: bool) -> None:
-    shown(f"```\n{text}" if is_code else text)
+def test_no_text_writes_an_escape_sequence(text: str, is_code: bool) -> None:
+    draw_all(f"```\n{text}" if is_code else text)
 
 
-def test_a_link_shows_where_it_leads_and_is_not_hidden_behind_its_words() -> None:
-    assert shown("[bank](http://evil.example)") == "bank (http://evil.example)"
-    assert shown("<http://plain.example>") == "http://plain.example"
+def test_link_shows_its_target() -> None:
+    assert draw_all("[bank](http://evil.example)") == "bank (http://evil.example)"
+    assert draw_all("<http://plain.example>") == "http://plain.example"
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "printed"),
     [
         ("<div>kept</div>", "<div>kept</div>"),
         ("[a]: http://b", "[a]: http://b"),
@@ -364,44 +369,44 @@ def test_a_link_shows_where_it_leads_and_is_not_hidden_behind_its_words() -> Non
         ("a :smile: [bold]b[/bold]", "a :smile: [bold]b[/bold]"),
     ],
 )
-def test_what_a_model_says_is_shown_and_not_swallowed(text: str, said: str) -> None:
-    assert shown(text) == said
+def test_html_and_references_are_shown_as_text(text: str, printed: str) -> None:
+    assert draw_all(text) == printed
 
 
 def test_a_thought_is_dim_and_above_the_answer() -> None:
     terminal = Terminal(40)
     view = view_on(terminal)
     for piece in ["", "First\n\nI ", "wonder ", "about it."]:
-        view.think(piece)
+        view.add_thought(piece)
     assert terminal.text == "First\nI wonder about it."
-    view.say("So")
+    view.add_text("So")
     view.end()
     assert terminal.text == "First\nI wonder about it.\n\nSo"
     assert "\x1b[2;3mFirst\x1b[0m" in "".join(terminal.writes)
 
 
-def test_a_hidden_thought_is_a_passing_word() -> None:
+def test_hidden_thought_is_shown_as_a_transient_note() -> None:
     terminal = Terminal(40)
     view = view_on(terminal, hides_thoughts=True)
-    view.think("")
-    view.think("secret")
+    view.add_thought("")
+    view.add_thought("secret")
     assert terminal.text == "thinking …"
-    view.say("So")
+    view.add_text("So")
     view.end()
     assert terminal.text == "So"
     assert "secret" not in "".join(terminal.writes)
 
 
-def test_waiting_is_told_until_something_comes() -> None:
+def test_waiting_note_is_shown_until_text_arrives() -> None:
     terminal = Terminal(40)
     view = view_on(terminal)
-    view.wait(15.2)
+    view.show_waiting(15.2)
     assert terminal.text == "waiting for the answer, 15 s …"
-    view.say("Paris")
+    view.add_text("Paris")
     assert terminal.text == "Paris"
 
 
-def test_drawing_rests_between_two_pieces_and_forgets_none() -> None:
+def test_rate_limited_drawing_drops_no_piece() -> None:
     terminal = Terminal(40)
     now = [0.0]
     view = DrawnView(
@@ -411,25 +416,25 @@ def test_drawing_rests_between_two_pieces_and_forgets_none() -> None:
         clock=lambda: now[0],
     )
     for word in ("One ", "two\n\n", "three "):
-        view.say(word)
+        view.add_text(word)
     assert len(terminal.writes) == 1
     now[0] = 1.0
-    view.say("four")
+    view.add_text("four")
     assert terminal.text == "One two\n\nthree four"
     assert len(terminal.writes) == 2
 
 
-def test_an_answer_can_be_held_until_it_is_whole() -> None:
+def test_buffered_view_shows_the_complete_answer() -> None:
     terminal = Terminal(40)
     view = BufferedView(view_on(terminal))
     for word in ("One ", "two\n\n", "three "):
-        view.say(word)
+        view.add_text(word)
     assert terminal.writes == []
     view.end()
     assert terminal.text == "One two\n\nthree"
 
 
-def test_a_terminal_without_line_drawing_gets_plain_signs() -> None:
+def test_ascii_terminal_gets_plain_characters() -> None:
     (row,) = Rows("ascii").of(Blocks().feed("```py\n")[0], 40, folds=False)
     assert row.text.isascii()
 

@@ -1,4 +1,4 @@
-"""Whether Claude Code is told to think: by the option, else the setting, else what the model can do."""
+"""Whether Claude Code asks for thinking: by option, else setting, else the model's abilities."""
 
 import json
 import os
@@ -43,8 +43,8 @@ def server(paths: Paths) -> Iterator[FakeServer]:
         yield server
 
 
-def env(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, str]:
-    assert run(["env", "--json", *words]) == 0
+def env(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, str]:
+    assert run(["env", "--json", *arguments]) == 0
     return json.loads(capsys.readouterr().out)
 
 
@@ -59,25 +59,27 @@ def env(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, str]:
         ("off", "bounded", False),
     ],
 )
-def test_by_itself_only_a_model_whose_thoughts_end_is_to_think(
+def test_auto_enables_only_bounded_thinking(
     mode: str, thinking: str, thinks: bool, tmp_path: Path
 ) -> None:
     settings = Settings(under_home(tmp_path), thinking=mode)  # type: ignore[arg-type]
     assert is_to_think(settings, thinking) == thinks
 
 
-def test_thinking_is_a_value_and_not_another_name() -> None:
+def test_thinking_changes_values_and_not_names() -> None:
     target = Target("http://127.0.0.1:7777", "k", "tiny", is_running=True)
-    without, told = variables(target), variables(replace(target, thinks=True))
-    assert list(without) == list(told)
-    assert {name: (without[name], told[name]) for name in told if told[name] != without[name]} == {
+    without, report = variables(target), variables(replace(target, thinks=True))
+    assert list(without) == list(report)
+    assert {
+        name: (without[name], report[name]) for name in report if report[name] != without[name]
+    } == {
         "CLAUDE_CODE_MODEL_CAPABILITIES": (OFF, ON),
         "CLAUDE_CODE_DISABLE_THINKING": ("1", "0"),
     }
 
 
 @pytest.mark.parametrize(
-    ("thinking", "words", "setting", "disabled"),
+    ("thinking", "arguments", "setting", "disabled"),
     [
         ("bounded", "", "", "0"),
         ("unbounded", "", "", "1"),
@@ -89,7 +91,7 @@ def test_thinking_is_a_value_and_not_another_name() -> None:
 )
 def test_env_follows_the_option_then_the_setting_then_the_server(
     thinking: str,
-    words: str,
+    arguments: str,
     setting: str,
     disabled: str,
     server: FakeServer,
@@ -98,8 +100,8 @@ def test_env_follows_the_option_then_the_setting_then_the_server(
 ) -> None:
     server.healths = lambda: health() | {"thinking": thinking}
     monkeypatch.setenv("PENSIEVE_THINKING", setting)
-    told = env(capsys, *words.split())
-    assert told["CLAUDE_CODE_DISABLE_THINKING"] == disabled
+    report = env(capsys, *arguments.split())
+    assert report["CLAUDE_CODE_DISABLE_THINKING"] == disabled
 
 
 def test_the_last_line_of_env_repeats_the_option(
@@ -110,15 +112,15 @@ def test_the_last_line_of_env_repeats_the_option(
     assert "pensieve env --lite --thinking on" in last
 
 
-@pytest.mark.parametrize(("word", "code"), [("maybe", 2), ("on", 0)])
-def test_only_three_words_are_taken(
-    word: str, code: int, paths: Paths, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("argument", "code"), [("maybe", 2), ("on", 0)])
+def test_only_three_thinking_modes_are_accepted(
+    argument: str, code: int, paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["env", "--thinking", word]) == code
+    assert run(["env", "--thinking", argument]) == code
 
 
 def thinking_folder(folder: Path) -> Path:
-    """A tiny model whose template and vocabulary think."""
+    """A tiny model whose template and vocabulary support thinking."""
     tiny_models.build("qwen3", folder)
     config = folder / "tokenizer_config.json"
     stored = json.loads(config.read_bytes()) | {"chat_template": QWEN}
@@ -127,7 +129,7 @@ def thinking_folder(folder: Path) -> Path:
     return folder
 
 
-def test_without_a_server_the_models_files_tell(
+def test_without_a_server_thinking_comes_from_the_models_files(
     paths: Paths,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -139,14 +141,14 @@ def test_without_a_server_the_models_files_tell(
     assert env(capsys)["CLAUDE_CODE_DISABLE_THINKING"] == "1"
 
 
-def test_show_tells_of_thinking_and_of_what_claude_code_is_told(
+def test_show_describes_thinking_and_its_use_by_claude_code(
     paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = str(thinking_folder(tmp_path / "thinker"))
     assert run(["show", folder]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "thinking at low, medium or xhigh effort, medium unless asked; only when asked" in shown
-    assert "a thought ends after its budget; Claude Code has it think: yes" in shown
+    assert "thinking at low, medium or xhigh effort, medium by default; only on request" in shown
+    assert "limited by a budget; Claude Code asks it to think: yes" in shown
     assert run(["show", folder, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["thinking"] == {
         "kind": "bounded",
@@ -157,32 +159,30 @@ def test_show_tells_of_thinking_and_of_what_claude_code_is_told(
     }
 
 
-def test_show_of_a_model_that_does_not_think_says_so(
+def test_show_of_a_model_without_thinking(
     paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["show", str(tiny_models.build("llama", tmp_path / "plain"))]) == 0
-    assert "no sign of it in its chat template" in capsys.readouterr().out
+    assert "not supported by its chat template" in capsys.readouterr().out
     assert run(["show", "someone/never-fetched"]) == 0
     assert "thinking" not in capsys.readouterr().out
 
 
-def test_claude_code_begins_at_medium_effort_where_it_is_to_think(
-    server: FakeServer, paths: Paths
-) -> None:
+def test_claude_code_starts_at_medium_effort_if_it_thinks(server: FakeServer, paths: Paths) -> None:
     settings = Settings(paths, port=server.server_port)
     plain = became(settings)
     assert "effortLevel" not in plain.settings
     assert plain.environment["CLAUDE_CODE_DISABLE_THINKING"] == "1"
     server.healths = lambda: health() | {"thinking": "bounded"}
-    told = became(settings, "--settings", '{"effortLevel":"xhigh"}')
-    assert told.settings["effortLevel"] == "xhigh"
-    assert told.settings["env"]["CLAUDE_CODE_DISABLE_THINKING"] == "0"
+    report = became(settings, "--settings", '{"effortLevel":"xhigh"}')
+    assert report.settings["effortLevel"] == "xhigh"
+    assert report.settings["env"]["CLAUDE_CODE_DISABLE_THINKING"] == "0"
     assert became(settings).settings["effortLevel"] == "medium"
     assert "effortLevel" not in became(replace(settings, thinking="off")).settings
 
 
-def test_thinking_with_its_value_is_ours_where_it_stands_first() -> None:
-    from pensieve.cli.app import _untouched as cut
+def test_leading_thinking_option_is_not_passed_to_claude_code() -> None:
+    from pensieve.cli.app import _separate_claude_arguments as cut
 
     assert cut(["claude", "--thinking", "on", "-p", "x"]) == [
         *("claude", "--thinking", "on", "--", "-p", "x")

@@ -1,4 +1,4 @@
-"""A conversation as a person types it: keys, several lines, history, Ctrl-C. The terminal is a real pseudo-terminal."""
+"""A conversation typed on a pseudo-terminal: keys, several lines, history, Ctrl-C."""
 
 import json
 import re
@@ -15,7 +15,7 @@ import pytest
 from tests.cli.fake_server import Event, FakeServer, delta, endlessly, message, serving
 from tests.cli.program import PROGRAM, environment
 
-# pexpect forks; the fake server's thread holds no lock that a child could miss before it executes pensieve.
+# pexpect forks. The fake server's thread holds no lock that the child needs before its exec.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
 PASTE_ON = "\x1b[?2004h"  # each prompt begins with it
@@ -23,13 +23,13 @@ ALT_ENTER, CTRL_G, UP = "\x1b\r", "\x07", "\x1b[A"
 
 
 class Person:
-    """At a terminal, with the chat running."""
+    """Types at a terminal that runs the chat."""
 
-    def __init__(self, server: FakeServer, home: Path, *words: str, **variables: str) -> None:
+    def __init__(self, server: FakeServer, home: Path, *arguments: str, **variables: str) -> None:
         self.server = server
         self.child: pexpect.spawn[str] = pexpect.spawn(
             PROGRAM[0],
-            [*PROGRAM[1:], "chat", *words],
+            [*PROGRAM[1:], "chat", *arguments],
             env=environment(
                 home,
                 **{
@@ -46,11 +46,11 @@ class Person:
         )
 
     def wait(self) -> None:
-        """Until a line can be typed."""
+        """Wait for the prompt."""
         self.child.expect_exact(PASTE_ON)
 
     def types(self, *lines: str) -> None:
-        """Each at its own prompt, with Enter."""
+        """Type each line at its own prompt, with Enter."""
         for line in lines:
             self.wait()
             self.child.send(line + "\r")
@@ -61,23 +61,23 @@ class Person:
         return self.end()
 
     def end(self) -> tuple[int, str]:
-        said = self.child.read()
+        printed = self.child.read()
         self.child.close()
-        return self.child.exitstatus, said
+        return self.child.exitstatus, printed
 
     @property
-    def asked(self) -> list[str]:
-        """The last question of each call."""
+    def questions(self) -> list[str]:
+        """Return the last question of each call."""
         return [body["messages"][-1]["content"] for _, body in self.server.calls]  # type: ignore[index]
 
 
-def test_ctrl_c_ends_the_answer_and_not_the_conversation(tmp_path: Path) -> None:
+def test_ctrl_c_stops_the_answer_but_not_the_conversation(tmp_path: Path) -> None:
     with serving(endlessly("Once upon"), message("The end.")) as server:
         person = Person(server, tmp_path)
         person.types("Tell me a story")
         person.child.expect("Once upon")
         person.child.sendintr()
-        person.child.expect("ended")
+        person.child.expect("stopped")
         assert server.has_lost_client.wait(10)
         person.types("Finish it")
         person.child.expect(r"The end\.")
@@ -85,7 +85,7 @@ def test_ctrl_c_ends_the_answer_and_not_the_conversation(tmp_path: Path) -> None
         assert server.calls[1][1]["messages"][1] == {"role": "assistant", "content": "Once upon"}
 
 
-def test_ctrl_c_twice_at_an_empty_prompt_leaves_and_clears_a_line_that_is_not_empty(
+def test_ctrl_c_clears_a_line_and_twice_at_an_empty_prompt_quits(
     tmp_path: Path,
 ) -> None:
     with serving(message("x")) as server:
@@ -97,42 +97,42 @@ def test_ctrl_c_twice_at_an_empty_prompt_leaves_and_clears_a_line_that_is_not_em
         person.child.send("Whole?\r")
         person.wait()
         person.child.sendintr()
-        person.child.expect("again leaves")
+        person.child.expect("again quits")
         person.wait()
         person.child.sendintr()
-        code, said = person.end()
-        assert person.asked == ["Whole?"]
+        code, printed = person.end()
+        assert person.questions == ["Whole?"]
     assert code == 130
-    assert "Traceback" not in said
+    assert "Traceback" not in printed
 
 
-def test_three_quotes_hold_several_lines(tmp_path: Path) -> None:
+def test_three_quotes_enclose_several_lines(tmp_path: Path) -> None:
     with serving(message("x")) as server:
         person = Person(server, tmp_path)
         person.types('"""one\rtwo\r"""')
         person.leaves()
-        assert person.asked == ["one\ntwo"]
+        assert person.questions == ["one\ntwo"]
 
 
-def test_alt_enter_begins_a_new_line_and_in_multi_mode_sends(tmp_path: Path) -> None:
+def test_alt_enter_starts_a_line_and_in_multi_mode_sends(tmp_path: Path) -> None:
     with serving(message("x"), message("x")) as server:
         person = Person(server, tmp_path)
         person.types(f"one{ALT_ENTER}two", "/multi")
         person.wait()
         person.child.send(f"three\rfour{ALT_ENTER}")
         person.leaves()
-        assert person.asked == ["one\ntwo", "three\nfour"]
+        assert person.questions == ["one\ntwo", "three\nfour"]
 
 
-def test_what_is_pasted_is_one_question_with_all_its_lines(tmp_path: Path) -> None:
+def test_pasted_lines_are_one_question(tmp_path: Path) -> None:
     with serving(message("x")) as server:
         person = Person(server, tmp_path)
         person.types("\x1b[200~one\n\n/two\n\x1b[201~three")
         person.leaves()
-        assert person.asked == ["one\n\n/two\nthree"]
+        assert person.questions == ["one\n\n/two\nthree"]
 
 
-def test_ctrl_g_opens_the_editor_with_what_was_typed(tmp_path: Path) -> None:
+def test_ctrl_g_opens_the_editor_with_the_typed_text(tmp_path: Path) -> None:
     editor = tmp_path / "my editor"
     editor.write_text('#!/bin/sh\necho "and edited" >> "$1"\n')
     editor.chmod(0o700)
@@ -143,10 +143,10 @@ def test_ctrl_g_opens_the_editor_with_what_was_typed(tmp_path: Path) -> None:
         person.child.expect("and edited")
         person.child.send("\r")
         person.leaves()
-        assert person.asked == ["typed and edited"]
+        assert person.questions == ["typed and edited"]
 
 
-def test_what_was_typed_is_kept_privately_but_for_what_begins_with_a_space(tmp_path: Path) -> None:
+def test_history_is_private_and_skips_lines_with_a_leading_space(tmp_path: Path) -> None:
     path = tmp_path / "pensieve/state/chat_history"
     with serving(*[message("x")] * 5) as server:
         person = Person(server, tmp_path)
@@ -162,10 +162,10 @@ def test_what_was_typed_is_kept_privately_but_for_what_begins_with_a_space(tmp_p
         again.wait()
         again.child.send(f"{UP}\r")
         again.leaves()
-        assert again.asked[1:2] + again.asked[-1:] == ["a secret", "second"]
+        assert again.questions[1:2] + again.questions[-1:] == ["a secret", "second"]
 
 
-def test_without_history_nothing_is_kept(tmp_path: Path) -> None:
+def test_no_history_saves_nothing(tmp_path: Path) -> None:
     with serving(message("x")) as server:
         person = Person(server, tmp_path, "--no-history")
         person.types("first")
@@ -173,7 +173,7 @@ def test_without_history_nothing_is_kept(tmp_path: Path) -> None:
     assert not (tmp_path / "pensieve/state/chat_history").exists()
 
 
-def test_a_history_that_cannot_be_kept_costs_no_conversation(tmp_path: Path) -> None:
+def test_unwritable_history_does_not_end_the_conversation(tmp_path: Path) -> None:
     folder = tmp_path / "pensieve/state"
     folder.mkdir(parents=True)
     (folder / "chat_history").symlink_to("/etc/hostname")
@@ -185,7 +185,7 @@ def test_a_history_that_cannot_be_kept_costs_no_conversation(tmp_path: Path) -> 
     assert (folder / "chat_history").is_symlink()
 
 
-def test_what_is_typed_during_an_answer_is_not_shown_in_it_and_is_there_afterwards(
+def test_typing_during_an_answer_appears_at_the_next_prompt(
     tmp_path: Path,
 ) -> None:
     with serving(endlessly("Once upon"), message("The end.")) as server:
@@ -194,7 +194,7 @@ def test_what_is_typed_during_an_answer_is_not_shown_in_it_and_is_there_afterwar
         person.child.expect("Once upon")
         person.child.send("typed ahead")
         person.child.sendintr()
-        person.child.expect("ended")
+        person.child.expect("stopped")
         assert "typed ahead" not in person.child.before
         person.wait()
         person.child.send("?\r")
@@ -202,7 +202,7 @@ def test_what_is_typed_during_an_answer_is_not_shown_in_it_and_is_there_afterwar
         person.leaves()
 
 
-def test_on_a_dumb_terminal_one_can_converse_too(tmp_path: Path) -> None:
+def test_chat_works_on_a_dumb_terminal(tmp_path: Path) -> None:
     with serving(message("**Paris**.")) as server:
         person = Person(server, tmp_path, TERM="dumb")
         person.child.expect("> ")
@@ -210,9 +210,9 @@ def test_on_a_dumb_terminal_one_can_converse_too(tmp_path: Path) -> None:
         person.child.expect(r"\*\*Paris\*\*\.")
         person.child.expect("> ")
         person.child.sendeof()
-        code, said = person.end()
+        code, printed = person.end()
     assert code == 0
-    assert "\x1b" not in said
+    assert "\x1b" not in printed
 
 
 def test_with_the_output_in_a_file_the_prompts_stay_on_the_terminal(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_with_the_output_in_a_file_the_prompts_stay_on_the_terminal(tmp_path: Pa
 
 
 class Gate:
-    """Holds an answer back until it is opened."""
+    """Delays an answer until it is opened."""
 
     def __init__(self) -> None:
         self._opened = threading.Event()
@@ -248,16 +248,16 @@ class Gate:
     def open(self) -> None:
         self._opened.set()
 
-    def held(self, before: str, after: str) -> Iterator[Event]:
+    def delayed(self, before: str, after: str) -> Iterator[Event]:
         yield delta(before)
         assert self._opened.wait(30)
         yield from message(after)
 
 
-def test_an_answer_follows_a_terminal_that_changes_its_size(tmp_path: Path) -> None:
+def test_drawing_follows_terminal_resizes(tmp_path: Path) -> None:
     gate = Gate()
     words = "one two three four five six seven eight nine ten "
-    with serving(gate.held(words, "eleven twelve")) as server:
+    with serving(gate.delayed(words, "eleven twelve")) as server:
         person = Person(server, tmp_path)
         person.types("Count")
         person.child.expect("ten")
@@ -272,7 +272,7 @@ def test_an_answer_follows_a_terminal_that_changes_its_size(tmp_path: Path) -> N
 
 
 def test_the_editor_is_not_loaded_for_a_single_question(tmp_path: Path) -> None:
-    """Its import costs more than all else that a question needs."""
+    """Its import takes longer than the rest of a question."""
     program = (
         "import sys; from pensieve.cli.app import run; run(sys.argv[1:]);"
         "print(*sys.modules, file=sys.stderr)"

@@ -1,4 +1,4 @@
-"""`pensieve claude`: with what it becomes Claude Code. The program is a stand-in; tests/claude has the real one."""
+"""`pensieve claude` up to the exec of a stand-in; tests/claude runs the real Claude Code."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from tests.cli.fake_server import health, serving
 
 
 class Became(Exception):  # noqa: N818 -- nothing went wrong
-    """Instead of becoming another program."""
+    """Raised in place of exec."""
 
     def __init__(self, path: str, words: list[str], environment: Mapping[str, str]) -> None:
         super().__init__(path)
@@ -43,7 +43,7 @@ HERE = Program(lambda: "/opt/claude", execute)
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Iterator[Settings]:
-    """Of a home whose server runs, with a context of 8192 tokens."""
+    """Settings of a home whose server runs, with a context of 8192 tokens."""
     settings = Settings(under_home(tmp_path / "home"))
     with (
         serving() as server,
@@ -57,11 +57,11 @@ def settings(tmp_path: Path) -> Iterator[Settings]:
 
 def became(settings: Settings, *arguments: str, is_lite: bool = False) -> Became:
     with pytest.raises(Became) as caught:
-        exec_claude(HERE, settings, Recorder(settings).parts(), arguments, is_lite=is_lite)
+        exec_claude(HERE, settings, Recorder(settings).dependencies(), arguments, is_lite=is_lite)
     return caught.value
 
 
-def test_it_becomes_claude_code_with_the_arguments_untouched(settings: Settings) -> None:
+def test_claude_code_receives_the_arguments_unchanged(settings: Settings) -> None:
     given = became(settings, "-p", "hi there", "--model", "opus", "--lite")
     assert given.words[0] == "/opt/claude"
     assert given.words[3:] == ["-p", "hi there", "--model", "opus", "--lite"]
@@ -70,7 +70,7 @@ def test_it_becomes_claude_code_with_the_arguments_untouched(settings: Settings)
     assert given.environment["PATH"] == os.environ["PATH"]
 
 
-def test_a_server_of_another_version_is_told_before_claude_code_takes_the_terminal(
+def test_version_mismatch_is_reported_before_claude_code_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = Settings(under_home(tmp_path / "home"))
@@ -79,16 +79,18 @@ def test_a_server_of_another_version_is_told_before_claude_code_takes_the_termin
         address = Address("127.0.0.1", server.server_port, "tiny", "cpu")
         with publish(settings.paths, own_record(address)):
             became(replace(settings, port=server.server_port), "-p", "hi")
-    assert "the server is 0.0.9" in capsys.readouterr().err
+    assert "the server is version 0.0.9" in capsys.readouterr().err
 
 
-def test_a_claude_code_that_does_not_run_is_told_as_such(settings: Settings) -> None:
+def test_claude_code_that_cannot_be_executed_is_reported(settings: Settings) -> None:
     def fails(path: str, words: list[str], environment: Mapping[str, str]) -> NoReturn:
         raise OSError(8, "Exec format error")
 
     program = Program(lambda: "/opt/claude", fails)
     with pytest.raises(ProgramMissingError, match="/opt/claude: Exec format error"):
-        exec_claude(program, settings, Recorder(settings).parts(), ["-p", "hi"], is_lite=False)
+        exec_claude(
+            program, settings, Recorder(settings).dependencies(), ["-p", "hi"], is_lite=False
+        )
 
 
 def test_behind_a_proxy_the_server_is_reached_without_it(
@@ -99,7 +101,7 @@ def test_behind_a_proxy_the_server_is_reached_without_it(
     given = became(settings, "-p", "hi")
     excepted = "corp.example,pensieve.localhost,127.0.0.1,localhost"
     assert given.environment["NO_PROXY"] == excepted
-    # The `env` of the user's settings files counts more than the environment.
+    # The `env` of the user's settings files overrides the environment.
     assert given.settings["env"]["NO_PROXY"] == excepted
 
 
@@ -113,27 +115,27 @@ def test_a_proxy_in_claude_codes_own_settings_is_kept_off_this_machine(
     assert given.settings["env"]["no_proxy"].startswith("corp.example,pensieve.localhost,")
 
 
-def test_the_key_is_neither_asked_about_nor_seen_in_the_process_list(
+def test_key_needs_no_confirmation_and_is_not_in_the_process_list(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "one for another place")
     given = became(settings, "-p", "hi")
     assert "ANTHROPIC_API_KEY" not in given.environment
-    assert not [word for word in given.words if DEFAULT_API_KEY in word]
+    assert not [argument for argument in given.words if DEFAULT_API_KEY in argument]
 
 
-def test_its_settings_count_more_than_the_environment_of_a_settings_file(
+def test_our_settings_override_the_env_of_a_settings_file(
     settings: Settings,
 ) -> None:
-    said = became(settings).settings
-    assert said["env"]["ANTHROPIC_BASE_URL"] == settings.base_url
-    assert said["env"]["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] == "8192"
-    assert said["permissions"]["disableAutoMode"] == "disable"
-    assert "Agent" in said["permissions"]["deny"]
+    printed = became(settings).settings
+    assert printed["env"]["ANTHROPIC_BASE_URL"] == settings.base_url
+    assert printed["env"]["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] == "8192"
+    assert printed["permissions"]["disableAutoMode"] == "disable"
+    assert "Agent" in printed["permissions"]["deny"]
 
 
-def test_lite_is_ours_where_it_stands_first() -> None:
-    from pensieve.cli.app import _untouched as cut
+def test_leading_lite_option_is_not_passed_to_claude_code() -> None:
+    from pensieve.cli.app import _separate_claude_arguments as cut
 
     assert cut(["claude", "--lite", "-p", "--lite"]) == ["claude", "--lite", "--", "-p", "--lite"]
     assert cut(["claude", "--", "-p"]) == ["claude", "--", "-p"]
@@ -144,7 +146,7 @@ def test_lite_is_ours_where_it_stands_first() -> None:
 
 
 @pytest.mark.parametrize("form", ["words", "one word", "file"])
-def test_a_users_own_settings_are_merged_in_and_count_more(form: str, tmp_path: Path) -> None:
+def test_user_settings_are_merged_and_take_precedence(form: str, tmp_path: Path) -> None:
     own = {"permissions": {"deny": ["Bash"]}, "model": "opus", "env": {"DISABLE_TELEMETRY": "0"}}
     file = tmp_path / "own.json"
     file.write_text(json.dumps(own), encoding="utf-8")
@@ -171,20 +173,24 @@ def test_settings_that_cannot_be_read_are_refused(given: list[str]) -> None:
         with_settings(given, {})
 
 
-def test_what_stands_behind_two_dashes_is_no_option() -> None:
+def test_arguments_after_two_dashes_are_no_options() -> None:
     assert with_settings(["-p", "--", "--settings"], {})[2:] == ["-p", "--", "--settings"]
 
 
-def test_without_claude_code_it_says_how_to_get_it(settings: Settings) -> None:
+def test_missing_claude_code_names_the_install_command(settings: Settings) -> None:
     with pytest.raises(ProgramMissingError, match="not installed") as caught:
         exec_claude(
-            Program(lambda: None, execute), settings, Recorder(settings).parts(), [], is_lite=False
+            Program(lambda: None, execute),
+            settings,
+            Recorder(settings).dependencies(),
+            [],
+            is_lite=False,
         )
     assert caught.value.exit_code == 69
     assert "npm install -g @anthropic-ai/claude-code" in caught.value.hint
 
 
-def test_a_context_that_the_first_request_would_fill_is_refused_with_the_way_out(
+def test_context_too_small_for_the_first_request_is_refused(
     tmp_path: Path,
 ) -> None:
     settings = Settings(under_home(tmp_path / "home"))
@@ -196,13 +202,13 @@ def test_a_context_that_the_first_request_would_fill_is_refused_with_the_way_out
         ),
     ):
         server.healths = lambda: health("ready") | {"context_tokens": 4096}
-        with pytest.raises(UsageError, match="tiny holds 4096 tokens") as caught:
-            exec_claude(HERE, settings, Recorder(settings).parts(), [], is_lite=False)
+        with pytest.raises(UsageError, match="tiny has a context of 4096 tokens") as caught:
+            exec_claude(HERE, settings, Recorder(settings).dependencies(), [], is_lite=False)
         assert "pensieve claude --lite" in caught.value.hint
         assert became(settings, is_lite=True).environment["CLAUDE_CODE_SIMPLE"] == "1"
 
 
-def test_the_command_says_that_claude_code_is_missing(
+def test_command_reports_missing_claude_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PENSIEVE_HOME", str(tmp_path))

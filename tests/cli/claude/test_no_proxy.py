@@ -1,4 +1,4 @@
-"""Clients behind a proxy still reach this machine, and NO_PROXY is the user's own again afterwards."""
+"""Clients with a proxy reach this machine, and a user's own NO_PROXY is restored."""
 
 import httpx
 import pytest
@@ -21,7 +21,7 @@ def test_both_names_are_set_where_a_proxy_is_and_neither_was(proxy: str) -> None
 
 
 def test_nothing_is_set_without_a_proxy() -> None:
-    """Python takes NO_PROXY alone for a proxy configuration, and forgets that of macOS."""
+    """Python reads NO_PROXY alone as a proxy configuration, and then ignores that of macOS."""
     assert exception_for("127.0.0.1", {"HTTP_PROXY": "", "NO_PROXY": "corp.example"}) == {}
 
 
@@ -51,9 +51,7 @@ def test_entries_that_came_later_stay() -> None:
 
 
 @given(st.tuples(OWN, OWN), st.sampled_from(["127.0.0.1", "localhost", "::1", "192.168.1.5"]))
-def test_restoring_undoes_what_was_set_and_touches_nothing_else(
-    own: tuple[str | None, str | None], host: str
-) -> None:
+def test_restoring_reverts_only_our_addition(own: tuple[str | None, str | None], host: str) -> None:
     before = {name: value for name, value in zip(NAMES, own, strict=True) if value}
     environ = {"HTTP_PROXY": PROXY, **before}
     once = environ | exception_for(host, environ)
@@ -65,7 +63,7 @@ def test_restoring_undoes_what_was_set_and_touches_nothing_else(
 
 
 @pytest.mark.parametrize("own", ["", "corp.example"])
-def test_a_client_that_heeds_the_environment_reaches_the_server(own: str) -> None:
+def test_client_with_proxy_variables_reaches_the_server(own: str) -> None:
     proxied = {"HTTP_PROXY": PROXY, "ALL_PROXY": PROXY, "NO_PROXY": own, "no_proxy": own}
     with serving() as server:
         with variables_set(proxied), pytest.raises(httpx.ConnectError):

@@ -1,4 +1,4 @@
-"""The chat's reading of an event stream."""
+"""The chat's parsing of an event stream."""
 
 from itertools import pairwise
 from typing import Any
@@ -31,11 +31,11 @@ CALL = Call("tiny", (Turn("user", "Hi"),), max_tokens=9, temperature=0.0)
 
 def answered(*script: Any, call: Call = CALL) -> list[Event]:
     with serving(script[0]) as server:
-        return said(list(answer(Server(server.url, "k"), call)))
+        return without_pings(list(answer(Server(server.url, "k"), call)))
 
 
-def said(events_: list[Event]) -> list[Event]:
-    """Without the pings."""
+def without_pings(events_: list[Event]) -> list[Event]:
+    """Leave out the pings."""
     return [event for event in events_ if not isinstance(event, Waiting)]
 
 
@@ -55,7 +55,7 @@ def test_a_thought_comes_before_the_answer_and_its_signature_with_the_end() -> N
     assert ended.signature == "signed"
 
 
-def test_a_thought_is_asked_for_and_goes_back_as_it_came() -> None:
+def test_thought_is_requested_and_sent_back_unchanged() -> None:
     turns = (
         Turn("user", "a"),
         Turn("assistant", "b", "Hm.", "signed"),
@@ -80,7 +80,7 @@ def test_a_thought_is_asked_for_and_goes_back_as_it_came() -> None:
     assert "thinking" not in Call("tiny", turns, 9, 0.0).as_json()
 
 
-def test_the_server_says_what_it_serves_and_whether_that_thinks() -> None:
+def test_identify_returns_model_and_thinking() -> None:
     with serving() as server:
         plain = identify(Server(server.url, OWN_KEY))
         server.thinks = True
@@ -94,13 +94,13 @@ def test_a_prompts_tokens_are_counted() -> None:
         assert count_tokens(Server(server.url, "k"), CALL) == 1
 
 
-def test_a_prompt_that_is_too_long_is_told_apart() -> None:
+def test_too_long_prompt_raises_its_own_error() -> None:
     with pytest.raises(PromptTooLongError) as failure:
         answered(refuse(400, "prompt is too long: 9000 tokens > 8192 maximum"))
     assert (failure.value.prompt_tokens, failure.value.context_tokens) == (9000, 8192)
 
 
-def test_the_call_says_what_is_asked() -> None:
+def test_call_is_serialized() -> None:
     call = Call(
         "tiny", (Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c")), 9, 0.5, "Be brief."
     )
@@ -129,7 +129,7 @@ def test_no_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) ->
     assert answered(message("x"))[0] == Text("x")
 
 
-def test_where_nobody_listens_the_way_to_start_is_told() -> None:
+def test_without_a_listener_the_start_command_is_shown() -> None:
     with serving() as server:
         url = server.url
     with pytest.raises(ServerUnavailableError, match=url) as failure:
@@ -148,7 +148,7 @@ def test_where_nobody_listens_the_way_to_start_is_told() -> None:
         (529, ServerUnavailableError, 69),
     ],
 )
-def test_a_refusal_is_told_in_the_servers_words(status: int, kind: type, code: int) -> None:
+def test_refusal_shows_the_servers_message(status: int, kind: type, code: int) -> None:
     with pytest.raises(kind) as failure:
         answered(refuse(status, "the model is not loaded yet"))
     assert failure.value.exit_code == code
@@ -167,8 +167,8 @@ def test_an_error_in_mid_stream_ends_the_answer() -> None:
     assert came == [Text("Par")]
 
 
-def test_a_stream_that_just_stops_is_no_answer() -> None:
-    with pytest.raises(ServerUnavailableError, match="cut off"):
+def test_stream_without_an_end_is_an_error() -> None:
+    with pytest.raises(ServerUnavailableError, match="ended before the answer"):
         answered([delta("Par")])
 
 
@@ -180,7 +180,7 @@ def test_a_line_separator_inside_json_ends_no_line() -> None:
     st.lists(st.text(st.characters(exclude_characters="\r\n")), min_size=1),
     st.lists(st.integers(0, 50)),
 )
-def test_lines_are_the_same_however_the_bytes_are_cut(whole: list[str], cuts: list[int]) -> None:
+def test_lines_do_not_depend_on_chunk_boundaries(whole: list[str], cuts: list[int]) -> None:
     content = "".join(f"{line}\r\n" for line in whole).encode("utf-8", "surrogatepass")
     edges = sorted({0, len(content), *(cut for cut in cuts if cut < len(content))})
     chunks = [content[a:b] for a, b in pairwise(edges)]
@@ -198,11 +198,11 @@ def test_lines_are_the_same_however_the_bytes_are_cut(whole: list[str], cuts: li
         (["data: [1]", ""], [{}]),
     ],
 )
-def test_events_are_read_as_the_standard_says(stream: list[str], read: list[dict]) -> None:
+def test_events_are_parsed_by_the_standard(stream: list[str], read: list[dict]) -> None:
     assert list(events(stream)) == read
 
 
-def test_what_is_no_json_is_no_answer() -> None:
+def test_invalid_json_is_an_error() -> None:
     with pytest.raises(ServerUnavailableError):
         list(events(["data: {", ""]))
 
@@ -218,7 +218,7 @@ def test_what_is_no_json_is_no_answer() -> None:
         "none",
     ],
 )
-def test_no_proxy_variable_stands_between_us_and_our_own_server(proxy: str) -> None:
+def test_proxy_variables_do_not_affect_our_server(proxy: str) -> None:
     names = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
     with serving() as server, variables_set(dict.fromkeys(names, proxy)):
         assert count_tokens(Server(server.url, "k"), CALL) == 1

@@ -1,4 +1,4 @@
-"""The key and what is typed go to nobody who has not shown that it is the user's own server."""
+"""The key and the prompt are sent only to a server that has proven to be the user's own."""
 
 import os
 from dataclasses import replace
@@ -19,19 +19,19 @@ from tests.cli.program import OWN_KEY, pensieve
 
 
 def secrets_seen(server: FakeServer) -> list[str]:
-    """Keys in any header of any request, and what was asked."""
+    """Return keys in any header of any request, and questions."""
     keys = [headers["x-api-key"] for headers in server.seen if "x-api-key" in headers]
     return [*keys, *(str(body) for _, body in server.calls)]
 
 
-def test_a_server_that_knows_the_key_is_sent_it() -> None:
+def test_key_is_sent_to_a_server_that_proves_it() -> None:
     with serving() as server:
         identify(Server(server.url, OWN_KEY))
         assert secrets_seen(server) == [OWN_KEY]
 
 
 @pytest.mark.parametrize("prover", [None, Prover("another key"), Prover("")])
-def test_a_program_that_does_not_know_the_key_gets_nothing(prover: Prover | None) -> None:
+def test_program_without_the_key_receives_nothing(prover: Prover | None) -> None:
     with serving(message("caught")) as server:
         server.prover = prover
         with pytest.raises(ForeignServerError, match="neither your key") as refusal:
@@ -41,7 +41,7 @@ def test_a_program_that_does_not_know_the_key_gets_nothing(prover: Prover | None
     assert "another key" in (refusal.value.hint or "")
 
 
-def test_a_proof_that_was_passed_on_from_another_port_is_none() -> None:
+def test_proof_relayed_from_another_port_is_rejected() -> None:
     with serving() as real, serving() as relay:
         relay.server_port, port = real.server_port, relay.server_port
         with pytest.raises(ForeignServerError):
@@ -49,7 +49,7 @@ def test_a_proof_that_was_passed_on_from_another_port_is_none() -> None:
         assert secrets_seen(relay) == []
 
 
-def test_knowing_the_default_key_shows_nothing() -> None:
+def test_default_key_proves_nothing() -> None:
     with serving() as server:
         server.prover = Prover(DEFAULT_API_KEY)
         with pytest.raises(ForeignServerError) as refusal:
@@ -58,7 +58,7 @@ def test_knowing_the_default_key_shows_nothing() -> None:
     assert "pensieve start" in (refusal.value.hint or "")
 
 
-def test_a_server_with_a_record_is_known_by_its_process() -> None:
+def test_recorded_server_is_recognized_by_its_pid() -> None:
     with serving() as server:
         server.prover = None
         identify(Server(server.url, DEFAULT_API_KEY, os.getpid()))
@@ -68,7 +68,7 @@ def test_a_server_with_a_record_is_known_by_its_process() -> None:
 
 
 @pytest.mark.parametrize("report", [{}, {"pid": None}, {"proof": ["x"]}, {"x": "y" * 100_000}])
-def test_whatever_a_program_says_of_itself_it_is_foreign(report: dict[str, object]) -> None:
+def test_any_other_health_response_is_foreign(report: dict[str, object]) -> None:
     with serving() as server:
         server.prover = None
         server.healths = lambda: report
@@ -76,18 +76,18 @@ def test_whatever_a_program_says_of_itself_it_is_foreign(report: dict[str, objec
             identify(Server(server.url, OWN_KEY))
 
 
-def test_the_chat_command_tells_of_a_foreign_listener(tmp_path: Path) -> None:
+def test_chat_reports_a_foreign_listener(tmp_path: Path) -> None:
     with serving(message("caught")) as server:
         server.prover = None
         where = {"PENSIEVE_PORT": str(server.server_port)}
         done = pensieve("chat", "a secret", home=tmp_path, **where)
         assert secrets_seen(server) == []
     assert (done.returncode, done.stdout) == (69, b"")
-    assert b"is not known to be your pensieve server" in done.stderr
+    assert b"has not proved to be your pensieve server" in done.stderr
 
 
-def test_a_server_that_fetches_its_model_does_not_listen_yet(tmp_path: Path) -> None:
-    """Who answers at its address meanwhile is another program, whatever process it says it is."""
+def test_downloading_server_does_not_listen_yet(tmp_path: Path) -> None:
+    """Another program may answer at its address meanwhile, and claim any pid."""
     paths = under_home(tmp_path / "pensieve")
     with serving(message("caught")) as server, server_lock.acquire(paths):
         address = Address("127.0.0.1", server.server_port, "tiny", "cpu")

@@ -55,17 +55,17 @@ pieces = st.lists(
         (r"\033[31m as source", r"\033[31m as source"),
     ],
 )
-def test_what_controls_is_taken_out_and_what_is_text_stays(text: str, shown: str) -> None:
+def test_control_sequences_are_removed_and_text_stays(text: str, shown: str) -> None:
     assert EscapeStripper().feed(text) == shown
 
 
 @given(pieces)
-def test_nothing_that_controls_a_terminal_is_left(parts: list[str]) -> None:
+def test_no_terminal_control_remains(parts: list[str]) -> None:
     assert not CONTROL.search(EscapeStripper().feed("".join(parts)))
 
 
 @given(pieces)
-def test_the_result_is_the_same_however_the_text_is_split(parts: list[str]) -> None:
+def test_result_does_not_depend_on_chunk_boundaries(parts: list[str]) -> None:
     stripper = EscapeStripper()
     assert "".join(map(stripper.feed, parts)) == EscapeStripper().feed("".join(parts))
 
@@ -78,5 +78,5 @@ def test_the_result_is_the_same_however_the_text_is_split(parts: list[str]) -> N
         )
     )
 )
-def test_text_without_control_is_left_as_it_is(text: str) -> None:
+def test_text_without_control_is_unchanged(text: str) -> None:
     assert EscapeStripper().feed(text) == text

@@ -1,4 +1,4 @@
-"""Every shell gives its children the very values that were exported. The shells are real."""
+"""Real shells give their children exactly the exported values."""
 
 import shutil
 import string
@@ -47,7 +47,7 @@ COMMANDS: list[tuple[Shell, list[str]]] = [
 def environment_after(
     command: list[str], script: str, home: Path, **variables: str
 ) -> dict[str, str]:
-    """What a child of the shell has after `script`."""
+    """Return the environment of the shell's child after `script`."""
     name, *options = command
     done = subprocess.run(
         [shell_program(name), *options, "-c", f"{script}; env -0"],
@@ -63,7 +63,7 @@ def environment_after(
 
 
 @pytest.mark.parametrize(("shell", "command"), COMMANDS, ids=str)
-def test_a_shells_child_gets_the_exported_values_until_they_are_unset(
+def test_child_of_each_shell_gets_exported_values_until_unset(
     shell: Shell, command: list[str], tmp_path: Path
 ) -> None:
     values = {f"P{n}": value for n, value in enumerate(VALUES)}
@@ -84,9 +84,7 @@ def test_a_shells_child_gets_the_exported_values_until_they_are_unset(
 
 
 @pytest.mark.parametrize(("shell", "command"), COMMANDS[:5], ids=str)
-def test_the_exports_are_a_script_that_can_be_sourced(
-    shell: Shell, command: list[str], tmp_path: Path
-) -> None:
+def test_exports_are_a_sourceable_script(shell: Shell, command: list[str], tmp_path: Path) -> None:
     file = tmp_path / "exports"
     file.write_text(exports(shell, {"P": "it's $HOME"}) + "\n", encoding="utf-8")
     reading = "source" if shell == "fish" else "."
@@ -102,13 +100,13 @@ def test_the_exports_are_a_script_that_can_be_sourced(
         ("", "''"),
     ],
 )
-def test_powershells_quotes_are_doubled_typographic_ones_too(value: str, quoted: str) -> None:
+def test_powershell_quotes_are_doubled_including_typographic_ones(value: str, quoted: str) -> None:
     assert exports("pwsh", {"P": value}) == f"$env:P = {quoted}"
 
 
 @pytest.mark.parametrize("shell", get_args(Shell))
 @pytest.mark.parametrize("value", ["a\nb", "a\rb", "\x1b[0m", "\0"])
-def test_a_value_of_more_than_one_line_is_refused(shell: Shell, value: str) -> None:
+def test_multiline_value_is_refused(shell: Shell, value: str) -> None:
     with pytest.raises(SettingsError, match="ANTHROPIC_API_KEY"):
         exports(shell, {"ANTHROPIC_API_KEY": value})
 
@@ -126,11 +124,14 @@ def test_a_value_of_more_than_one_line_is_refused(shell: Shell, value: str) -> N
         ("/bin/tcsh", "sh"),
     ],
 )
-def test_the_shell_is_known_by_its_name(path: str, shell: Shell) -> None:
+def test_shell_is_recognized_by_its_name(path: str, shell: Shell) -> None:
     assert shell_of(path) == shell
 
 
-NU_UNSETTING = "x | from nuon | do --env { let them = $in; hide-env --ignore-errors ...$them.hide; load-env $them.load}"
+NU_UNSETTING = (
+    "x | from nuon | do --env { let them = $in;"
+    " hide-env --ignore-errors ...$them.hide; load-env $them.load}"
+)
 
 
 @pytest.mark.parametrize(
@@ -142,12 +143,12 @@ NU_UNSETTING = "x | from nuon | do --env { let them = $in; hide-env --ignore-err
         ("pwsh", "x | Out-String | Invoke-Expression", "x | Out-String | Invoke-Expression"),
     ],
 )
-def test_each_shell_has_its_own_way_of_reading(shell: Shell, setting: str, unsetting: str) -> None:
+def test_usage_matches_each_shell(shell: Shell, setting: str, unsetting: str) -> None:
     assert (usage(shell, "x"), usage(shell, "x", is_unset=True)) == (setting, unsetting)
 
 
 @pytest.mark.parametrize("value", [value for value in VALUES if not set(value) & set("'\\$")])
-def test_a_dotenv_file_holds_a_value_for_python_node_and_sh(value: str, tmp_path: Path) -> None:
+def test_dotenv_value_is_the_same_for_python_node_and_sh(value: str, tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text(dotenv("P", value) + "\n", encoding="utf-8")
     readers = {
@@ -169,6 +170,6 @@ def test_a_dotenv_file_holds_a_value_for_python_node_and_sh(value: str, tmp_path
 
 
 @pytest.mark.parametrize("value", ["it's", "back\\slash", "${HOME}", "a\nb"])
-def test_what_dotenv_readers_read_differently_is_refused(value: str) -> None:
+def test_value_that_dotenv_parsers_disagree_on_is_refused(value: str) -> None:
     with pytest.raises(SettingsError, match="ANTHROPIC_API_KEY"):
         dotenv("ANTHROPIC_API_KEY", value)

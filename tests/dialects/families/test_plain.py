@@ -1,4 +1,4 @@
-"""Models without tools, or without any template: what they are told in their place."""
+"""Models without tools, or without any chat template."""
 
 import json
 
@@ -9,7 +9,7 @@ from pensieve.dialects.families import plain
 from pensieve.models.tokenizer.chat_template import ChatTemplate
 
 
-def test_a_conversation_is_a_transcript_that_the_assistant_goes_on_with() -> None:
+def test_plain_template_renders_a_transcript_ending_in_the_assistants_turn() -> None:
     messages = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Hi"},
@@ -22,7 +22,7 @@ def test_a_conversation_is_a_transcript_that_the_assistant_goes_on_with() -> Non
     )
 
 
-def test_a_model_without_a_first_token_gets_none() -> None:
+def test_plain_template_adds_no_bos_token_if_the_model_has_none() -> None:
     template = ChatTemplate(plain.TEMPLATE, {})
     assert template.render([{"role": "user", "content": "Hi"}]) == "User: Hi\n\nAssistant:"
 
@@ -30,15 +30,15 @@ def test_a_model_without_a_first_token_gets_none() -> None:
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 
 
-def test_tools_are_told_of_as_lines_of_json_with_a_rule_and_an_example() -> None:
-    told = plain.tools_text([ToolSpec("weather", "Tells it.", CITY), ToolSpec("clock", "", {})])
-    lines = told.splitlines()
+def test_tools_text_lists_tools_as_json_lines_with_a_rule_and_an_example() -> None:
+    text = plain.tools_text([ToolSpec("weather", "Tells it.", CITY), ToolSpec("clock", "", {})])
+    lines = text.splitlines()
     assert lines[2] == (
         '{"name":"weather","description":"Tells it.","input_schema":{"type":"object","properties":'
         '{"city":{"type":"string"}},"required":["city"]}}'
     )
     assert json.loads(lines[3]) == {"name": "clock", "input_schema": {}}
-    assert '<tool_call>\n{"name": "weather", "arguments": {"city": "..."}}\n</tool_call>' in told
+    assert '<tool_call>\n{"name": "weather", "arguments": {"city": "..."}}\n</tool_call>' in text
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def test_tools_are_told_of_as_lines_of_json_with_a_rule_and_an_example() -> None
         ("nonsense", "..."),
     ],
 )
-def test_the_example_gives_what_must_be_given(part: object, example: object) -> None:
+def test_example_call_contains_the_required_parameters(part: object, example: object) -> None:
     schema = {"properties": {"x": part, "optional": {}}, "required": ["x", {}]}
-    told = plain.tools_text([ToolSpec("tool", "", schema)])
-    written = told.partition("<tool_call>\n")[2].partition("\n</tool_call>")[0]
+    text = plain.tools_text([ToolSpec("tool", "", schema)])
+    written = text.partition("<tool_call>\n")[2].partition("\n</tool_call>")[0]
     assert json.loads(written) == {"name": "tool", "arguments": {"x": example}}

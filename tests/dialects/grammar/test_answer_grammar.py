@@ -1,4 +1,4 @@
-"""The grammars of answers, tried with llguidance over a vocabulary of bytes and each dialect's own marks."""
+"""Grammars of answers, tested with llguidance on byte tokens and each dialect's marks."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ END = 256
 
 
 class Bytes:
-    """A vocabulary of single bytes, a stop token and some marks, as llguidance takes one."""
+    """Return a vocabulary of single bytes, a stop token and some marks, for llguidance."""
 
     bos_token_id = None
     eos_token_id = END
@@ -70,16 +70,16 @@ def tokens_of(text: str, has_tokens: bool) -> list[int]:
     return found
 
 
-def matcher(dialect: Dialect, wanted: CallLimits, has_tokens: bool) -> LLMatcher:
-    lark = answer_grammar(dialect, wanted, controls_of(has_tokens))
+def matcher(dialect: Dialect, limits: CallLimits, has_tokens: bool) -> LLMatcher:
+    lark = answer_grammar(dialect, limits, controls_of(has_tokens))
     started = LLMatcher(vocabulary(has_tokens), lark)
     assert not started.is_error(), started.get_error()
     return started
 
 
-def takes(dialect: Dialect, wanted: CallLimits, text: str, *, has_tokens: bool = False) -> bool:
-    """Whether `text` is a whole answer."""
-    at = matcher(dialect, wanted, has_tokens)
+def takes(dialect: Dialect, limits: CallLimits, text: str, *, has_tokens: bool = False) -> bool:
+    """Return whether `text` is a complete answer."""
+    at = matcher(dialect, limits, has_tokens)
     tokens = tokens_of(text, has_tokens)
     return at.try_consume_tokens(tokens) == len(tokens) and at.is_accepting()
 
@@ -98,36 +98,36 @@ def is_one_call(dialect: Dialect) -> bool:
 
 @any_dialect
 @both
-def test_text_alone_and_calls_alone_are_answers(name: str, has_tokens: bool) -> None:
+def test_grammar_admits_text_alone_and_calls_alone(name: str, has_tokens: bool) -> None:
     dialect = DIALECTS[name]
-    wanted = CallLimits(SPECS)
-    assert takes(dialect, wanted, in_final(dialect, "Hello.\n\n{'a': 1}"), has_tokens=has_tokens)
-    assert takes(dialect, wanted, written(dialect, CODE), has_tokens=has_tokens)
-    assert takes(dialect, wanted, written(dialect, NOW), has_tokens=has_tokens)
+    limits = CallLimits(SPECS)
+    assert takes(dialect, limits, in_final(dialect, "Hello.\n\n{'a': 1}"), has_tokens=has_tokens)
+    assert takes(dialect, limits, written(dialect, CODE), has_tokens=has_tokens)
+    assert takes(dialect, limits, written(dialect, NOW), has_tokens=has_tokens)
     if not is_one_call(dialect):
         text = f"First.\n{written(dialect, PARIS, ROME)}"
-        assert takes(dialect, wanted, text, has_tokens=has_tokens)
+        assert takes(dialect, limits, text, has_tokens=has_tokens)
 
 
 @any_dialect
 @both
-def test_a_call_that_must_be_is_begun_at_once_and_is_of_a_tool_at_hand(
+def test_required_call_starts_at_once_and_names_a_callable_tool(
     name: str, has_tokens: bool
 ) -> None:
     dialect = DIALECTS[name]
-    wanted = CallLimits(SPECS[:1], min_calls=1, max_calls=1)
-    assert takes(dialect, wanted, written(dialect, PARIS), has_tokens=has_tokens)
-    assert not takes(dialect, wanted, written(dialect, NOW), has_tokens=has_tokens)
+    limits = CallLimits(SPECS[:1], min_calls=1, max_calls=1)
+    assert takes(dialect, limits, written(dialect, PARIS), has_tokens=has_tokens)
+    assert not takes(dialect, limits, written(dialect, NOW), has_tokens=has_tokens)
     for text in ("Hello", in_final(dialect, "Hello"), "", f"x{written(dialect, PARIS)}"):
-        assert not takes(dialect, wanted, text, has_tokens=has_tokens)
+        assert not takes(dialect, limits, text, has_tokens=has_tokens)
 
 
 @any_dialect
 @both
-def test_behind_the_one_call_that_is_wanted_the_answer_is_over(name: str, has_tokens: bool) -> None:
+def test_answer_ends_after_the_only_allowed_call(name: str, has_tokens: bool) -> None:
     dialect = DIALECTS[name]
-    for least in (0, 1):
-        at = matcher(dialect, CallLimits(SPECS, min_calls=least, max_calls=1), has_tokens)
+    for min_calls in (0, 1):
+        at = matcher(dialect, CallLimits(SPECS, min_calls=min_calls, max_calls=1), has_tokens)
         tokens = tokens_of(written(dialect, PARIS), has_tokens)
         assert at.try_consume_tokens(tokens) == len(tokens)
         allowed = at.compute_logit_bias()
@@ -136,7 +136,7 @@ def test_behind_the_one_call_that_is_wanted_the_answer_is_over(name: str, has_to
 
 @any_dialect
 @both
-def test_several_calls_are_one_answer_where_the_family_has_that(
+def test_several_calls_are_admitted_if_the_family_supports_them(
     name: str, has_tokens: bool
 ) -> None:
     dialect = DIALECTS[name]
@@ -150,12 +150,12 @@ def test_several_calls_are_one_answer_where_the_family_has_that(
 
 @any_dialect
 @both
-def test_no_call_is_begun_where_none_is_wanted(name: str, has_tokens: bool) -> None:
+def test_no_call_is_admitted_with_max_calls_zero(name: str, has_tokens: bool) -> None:
     dialect = DIALECTS[name]
-    wanted = CallLimits(SPECS, max_calls=0)
-    assert takes(dialect, wanted, in_final(dialect, "Hello."), has_tokens=has_tokens)
+    limits = CallLimits(SPECS, max_calls=0)
+    assert takes(dialect, limits, in_final(dialect, "Hello."), has_tokens=has_tokens)
     if dialect.calls.opening:
-        assert not takes(dialect, wanted, written(dialect, PARIS), has_tokens=has_tokens)
+        assert not takes(dialect, limits, written(dialect, PARIS), has_tokens=has_tokens)
 
 
 @any_dialect
@@ -172,7 +172,7 @@ def test_no_call_is_begun_where_none_is_wanted(name: str, has_tokens: bool) -> N
     ],
     ids=str,
 )
-def test_what_a_tool_does_not_take_is_no_call(
+def test_call_with_arguments_outside_the_schema_is_rejected(
     name: str, has_tokens: bool, call: tuple[str, dict[str, Any]]
 ) -> None:
     dialect = DIALECTS[name]
@@ -181,13 +181,13 @@ def test_what_a_tool_does_not_take_is_no_call(
 
 
 @both
-def test_the_json_of_an_answer_obeys_its_schema(has_tokens: bool) -> None:
+def test_json_answer_obeys_its_schema(has_tokens: bool) -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
     for dialect in DIALECTS.values():
-        for wanted in (CallLimits(schema=schema), CallLimits(SPECS, schema=schema)):
-            assert takes(dialect, wanted, in_final(dialect, '{"a": 1}'), has_tokens=has_tokens)
-            assert not takes(dialect, wanted, in_final(dialect, "{}"), has_tokens=has_tokens)
-            assert not takes(dialect, wanted, in_final(dialect, "1, 2"), has_tokens=has_tokens)
+        for limits in (CallLimits(schema=schema), CallLimits(SPECS, schema=schema)):
+            assert takes(dialect, limits, in_final(dialect, '{"a": 1}'), has_tokens=has_tokens)
+            assert not takes(dialect, limits, in_final(dialect, "{}"), has_tokens=has_tokens)
+            assert not takes(dialect, limits, in_final(dialect, "1, 2"), has_tokens=has_tokens)
         assert takes(
             dialect,
             CallLimits(SPECS, schema=schema),
@@ -202,7 +202,7 @@ def thinker(**fields: Any) -> Dialect:
 
 
 @both
-def test_a_thought_comes_first(has_tokens: bool) -> None:
+def test_thought_precedes_the_answer(has_tokens: bool) -> None:
     call = written(thinker(), PARIS)
     begun, possible = CallLimits(SPECS, thought="begun"), CallLimits(SPECS, thought="possible")
     for text in ("Hi.", call, f"Hi.\n{call}"):
@@ -218,26 +218,26 @@ def test_a_thought_comes_first(has_tokens: bool) -> None:
 @any_dialect
 @both
 @pytest.mark.parametrize(
-    "wanted",
+    "limits",
     [CallLimits(), CallLimits(SPECS), CallLimits(SPECS, max_calls=1)],
     ids=["no tools", "tools", "one call"],
 )
-def test_a_text_holds_no_mark_that_would_be_read(
-    name: str, has_tokens: bool, wanted: CallLimits
+def test_text_contains_no_mark_that_would_be_parsed(
+    name: str, has_tokens: bool, limits: CallLimits
 ) -> None:
     form = DIALECTS[name].thinking or ThinkingForm()
     dialect = replace(DIALECTS[name], thinking=form)
-    thinking = replace(wanted, thought="possible")
+    thinking = replace(limits, thought="possible")
     for mark in (form.opening, *dialect.silent):
         text = in_final(dialect, f"a {mark} b")
         assert not takes(dialect, thinking, text, has_tokens=has_tokens)
         if mark not in dialect.silent and not has_tokens:
-            assert takes(dialect, wanted, text, has_tokens=has_tokens)
+            assert takes(dialect, limits, text, has_tokens=has_tokens)
     assert takes(dialect, thinking, in_final(dialect, "a b"), has_tokens=has_tokens)
 
 
 @pytest.mark.parametrize("blanks", ["\n", " ", " \n"])
-def test_a_thought_may_begin_on_a_line_of_its_own(blanks: str) -> None:
+def test_thought_may_begin_after_blank_characters(blanks: str) -> None:
     possible = CallLimits(SPECS, thought="possible", thinking_tokens=50)
     for text in ("Hi.", written(thinker(), PARIS)):
         thought = f"{blanks}<think>hm</think>\n\n{text}"
@@ -245,7 +245,7 @@ def test_a_thought_may_begin_on_a_line_of_its_own(blanks: str) -> None:
         assert takes(thinker(), possible, blanks + text, has_tokens=True)
 
 
-def test_a_thought_is_closed_when_its_budget_is_used_up() -> None:
+def test_thought_is_closed_when_its_budget_is_spent() -> None:
     at = matcher(thinker(), CallLimits(thought="begun", thinking_tokens=5), has_tokens=True)
     assert at.try_consume_tokens(list(b"abcde")) == 5
     allowed = [token for token, bias in enumerate(at.compute_logit_bias()) if bias]
@@ -253,14 +253,14 @@ def test_a_thought_is_closed_when_its_budget_is_used_up() -> None:
 
 
 @both
-def test_an_answer_in_channels_is_text_or_one_call(has_tokens: bool) -> None:
+def test_answer_in_channels_is_text_or_one_call(has_tokens: bool) -> None:
     dialect = DIALECTS["harmony"]
     thought = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
-    wanted = CallLimits(SPECS, thought="possible")
+    limits = CallLimits(SPECS, thought="possible")
     for answer in (in_final(dialect, "Hi."), written(dialect, PARIS)):
-        assert takes(dialect, wanted, thought + answer, has_tokens=has_tokens)
-        assert takes(dialect, wanted, answer, has_tokens=has_tokens)
-    assert not takes(dialect, wanted, thought + "Hi.", has_tokens=has_tokens)
+        assert takes(dialect, limits, thought + answer, has_tokens=has_tokens)
+        assert takes(dialect, limits, answer, has_tokens=has_tokens)
+    assert not takes(dialect, limits, thought + "Hi.", has_tokens=has_tokens)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_an_answer_in_channels_is_text_or_one_call(has_tokens: bool) -> None:
         '{"a": {"name": 1}}',
     ],
 )
-def test_a_call_alone_is_an_answer_and_so_is_other_json(text: str) -> None:
+def test_bare_call_and_other_json_are_admitted(text: str) -> None:
     assert takes(DIALECTS["plain"], CallLimits(SPECS), text)
 
 
@@ -289,11 +289,11 @@ def test_a_call_alone_is_an_answer_and_so_is_other_json(text: str) -> None:
         '```json\n{"name": "clock", "arguments": 1}\n```',
     ],
 )
-def test_what_would_be_read_as_a_call_is_one(text: str) -> None:
+def test_text_that_would_be_parsed_as_a_call_must_be_a_valid_call(text: str) -> None:
     assert not takes(DIALECTS["plain"], CallLimits(SPECS), text)
 
 
-def test_a_line_of_a_grammar_tells_its_tool() -> None:
+def test_line_of_a_grammar_identifies_its_tool() -> None:
     for name, dialect in DIALECTS.items():
         lark = answer_grammar(dialect, CallLimits(SPECS), {})
         lines = lark.splitlines()
@@ -305,44 +305,44 @@ def test_a_line_of_a_grammar_tells_its_tool() -> None:
 
 
 def walk(
-    dialect: Dialect, wanted: CallLimits, has_tokens: bool, draw: Any, begun: str = ""
+    dialect: Dialect, limits: CallLimits, has_tokens: bool, draw: Any, begun: str = ""
 ) -> str | None:
-    """An answer that the grammar lets through, by chance, after `begun`. None where it takes too long.
+    """Return a random answer of the grammar after `begun`; None if it takes too long.
 
-    After some tokens it ends whatever can be ended: by chance a free text would not find its mark.
+    After some tokens it ends what can be ended: random text would rarely contain the mark.
     """
-    at = matcher(dialect, wanted, has_tokens)
+    at = matcher(dialect, limits, has_tokens)
     spelled = Bytes(MARKS if has_tokens else ()).tokens
     form = dialect.calls.parameters
     end = tokens_of(form.quote or form.after_value, has_tokens) if form else []
-    said = tokens_of(begun, has_tokens)
-    assert at.try_consume_tokens(said) == len(said)
-    while len(said) < 1200 and not at.is_stopped():
-        is_late = len(said) > 40
+    generated = tokens_of(begun, has_tokens)
+    assert at.try_consume_tokens(generated) == len(generated)
+    while len(generated) < 1200 and not at.is_stopped():
+        is_late = len(generated) > 40
         allowed = [token for token, bias in enumerate(at.compute_logit_bias()) if bias]
         if is_late and END in allowed:
             break
         if is_late and end and at.validate_tokens(end) == len(end):
-            said += end
+            generated += end
             assert at.try_consume_tokens(end) == len(end)
             continue
         short = [token for token in allowed if token >= END or chr(token) in '"},]\n</>)|']
         token = draw(st.sampled_from(short if is_late and short else allowed))
         if token == END:
             break
-        said.append(token)
+        generated.append(token)
         assert at.consume_token(token)
     else:
         if not at.is_stopped():
             return None
-    return b"".join(spelled[one] for one in said).decode(errors="replace")
+    return b"".join(spelled[one] for one in generated).decode(errors="replace")
 
 
 @any_dialect
 @both
 @given(data=st.data())
 @settings(max_examples=15)
-def test_whatever_a_forced_grammar_lets_through_is_read_as_calls_that_obey_their_schemas(
+def test_random_answers_of_a_forced_grammar_parse_as_calls_that_obey_their_schemas(
     name: str, has_tokens: bool, data: st.DataObject
 ) -> None:
     dialect = DIALECTS[name]
@@ -359,7 +359,7 @@ def test_whatever_a_forced_grammar_lets_through_is_read_as_calls_that_obey_their
 @both
 @given(data=st.data())
 @settings(max_examples=10)
-def test_whatever_a_grammar_lets_through_behind_a_mark_is_a_call_that_obeys_its_schema(
+def test_random_answers_after_a_call_mark_parse_as_calls_that_obey_their_schemas(
     name: str, has_tokens: bool, data: st.DataObject
 ) -> None:
     dialect = DIALECTS[name]
@@ -378,7 +378,7 @@ def test_whatever_a_grammar_lets_through_behind_a_mark_is_a_call_that_obeys_its_
         jsonschema.validate(given_input, TOOLS[tool])
 
 
-def test_a_text_ends_at_its_first_mark_for_the_grammar_as_for_the_reader() -> None:
+def test_text_ends_at_its_first_mark_in_grammar_and_parser() -> None:
     dialect = DIALECTS["qwen-coder"]
     call = (
         "<tool_call>\n<function=write>\n<parameter=path>\n</parameter>\n"
@@ -394,7 +394,7 @@ def test_a_text_ends_at_its_first_mark_for_the_grammar_as_for_the_reader() -> No
 
 
 @pytest.mark.parametrize("name", ["qwen-coder", "minimax", "glm", "glm-4.7"])
-def test_what_stands_after_the_mark_of_a_text_is_not_a_part_of_it(name: str) -> None:
+def test_text_does_not_include_what_follows_its_mark(name: str) -> None:
     form = DIALECTS[name].calls.parameters
     assert form is not None
     mark = form.after_value.strip()
@@ -405,7 +405,7 @@ def test_what_stands_after_the_mark_of_a_text_is_not_a_part_of_it(name: str) -> 
         assert not takes(DIALECTS[name], CallLimits(SPECS, min_calls=1), raw)
 
 
-def test_a_tool_set_as_large_as_an_agents_is_written_quickly_and_compiles() -> None:
+def test_grammar_of_an_agents_tool_set_is_built_quickly_and_compiles() -> None:
     specs = [ToolSpec(f"tool_{at}", "", SPECS[at % 3].schema) for at in range(64)]
     lark = answer_grammar(DIALECTS["plain"], CallLimits(specs), {})
     assert len(lark) < 100_000

@@ -1,4 +1,4 @@
-"""The law of arguments: what a tool's schema takes can be written under the grammar, and is read as what it was."""
+"""Invariant of arguments: the grammar admits all valid arguments, and they are parsed unchanged."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from pensieve.dialects.answer_format import AnswerFormat
 from pensieve.dialects.dialect import ToolCall, ToolSpec
 from pensieve.dialects.format_calls import format_calls
 from pensieve.dialects.grammar.answer_grammar import CallLimits
-from pensieve.dialects.grammar.schema_simplifier import held_schema
+from pensieve.dialects.grammar.schema_simplifier import arguments_schema
 from pensieve.dialects.grammar.schema_validation import admits
 from pensieve.dialects.grammar.tagged_values import tagged_values_of
 from tests.dialects.cases import DIALECTS
@@ -28,21 +28,21 @@ EXAMPLES = int(os.environ.get("PENSIEVE_LAW_EXAMPLES", "100"))
 
 
 def spelled_out(text: str) -> str:
-    """A text in which no mark is a token of its own: a seam is in each."""
+    """Split each mark in the text, so that none is a single token."""
     return MARK.sub(lambda found: found[0][0] + SEAM + found[0][1:], text)
 
 
 def check(name: str, pair: Pair, *, has_tokens: bool, size: int) -> None:
     schema, value = pair
     dialect = DIALECTS[name]
-    held = held_schema(schema)
+    simplified = arguments_schema(schema)
     form = dialect.calls.parameters
-    slots = {"quartz": tagged_values_of(held, form)} if form is not None else None
+    slots = {"quartz": tagged_values_of(simplified, form)} if form is not None else None
     spelled = filled(format_calls(dialect.calls, [ToolCall("quartz", value)], spelled_out, slots))
     text = spelled.replace(SEAM, "")
 
-    wanted = CallLimits([ToolSpec("quartz", "", held)], min_calls=1, max_calls=1)
-    at = matcher(dialect, wanted, has_tokens)
+    limits = CallLimits([ToolSpec("quartz", "", simplified)], min_calls=1, max_calls=1)
+    at = matcher(dialect, limits, has_tokens)
     tokens = [token for part in spelled.split(SEAM) for token in tokens_of(part, has_tokens)]
     assert at.try_consume_tokens(tokens) == len(tokens)
     assert at.is_accepting()
@@ -50,14 +50,14 @@ def check(name: str, pair: Pair, *, has_tokens: bool, size: int) -> None:
     answer = AnswerFormat(dialect, {"quartz": schema}, has_text=False)
     expected = json.dumps([("quartz", value)])
     assert json.dumps(meaning(read(answer, [text]))) == expected
-    pieces = [text[place : place + size] for place in range(0, len(text), size)]
+    pieces = [text[start : start + size] for start in range(0, len(text), size)]
     assert json.dumps(meaning(read(answer, pieces))) == expected
 
 
 @pytest.mark.parametrize("name", DIALECTS)
 @given(pairs(), st.booleans(), st.integers(1, 40))
 @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
-def test_what_a_schema_takes_is_written_under_the_grammar_and_read_as_it_was(
+def test_valid_arguments_are_admitted_by_the_grammar_and_parsed_unchanged(
     name: str, pair: Pair, has_tokens: bool, size: int
 ) -> None:
     check(name, pair, has_tokens=has_tokens, size=size)
@@ -75,13 +75,32 @@ TEXT = {"type": "string"}
 INTEGER = {"type": "integer"}
 ANY_TEXT = {"type": ["string", "array", "null"]}
 MARK_TEXTS = (
-    *("</parameter>", "a\n</parameter>\n</function>\n</tool_call>", '"</parameter>"', '"\\u003c/parameter>"'),
-    *("</arg_value>", "x</arg_value>\n</tool_call>", '<|"|>', 'a<|"|>,b:<|"|>}', "<escape>", "</invoke>"),
-    *('"<\\/parameter>"', '"x"', '"', '"</parameter>', "\\u003c/arg_value>", '"\\"</arg_value>\\""'),
-)  # fmt: skip
-# Each is a fault that there was.
+    *(
+        "</parameter>",
+        "a\n</parameter>\n</function>\n</tool_call>",
+        '"</parameter>"',
+        '"\\u003c/parameter>"',
+    ),
+    *(
+        "</arg_value>",
+        "x</arg_value>\n</tool_call>",
+        '<|"|>',
+        'a<|"|>,b:<|"|>}',
+        "<escape>",
+        "</invoke>",
+    ),
+    *(
+        '"<\\/parameter>"',
+        '"x"',
+        '"',
+        '"</parameter>',
+        "\\u003c/arg_value>",
+        '"\\"</arg_value>\\""',
+    ),
+)
+# Each was a bug.
 FOUND: list[Pair] = [
-    # One choice lists the parameter, another takes it as a further one.
+    # One choice lists the parameter, another admits it as a further one.
     (
         {
             "type": "object",
@@ -122,17 +141,19 @@ FOUND += [
 
 @pytest.mark.parametrize("name", DIALECTS)
 @pytest.mark.parametrize("has_tokens", [True, False], ids=["tokens", "text"])
-def test_what_was_lost_once_is_written_and_read(name: str, *, has_tokens: bool) -> None:
+def test_regression_arguments_are_admitted_and_parsed_unchanged(
+    name: str, *, has_tokens: bool
+) -> None:
     for pair in FOUND:
         check(name, pair, has_tokens=has_tokens, size=1)
 
 
 @given(pairs())
 @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
-def test_drawn_schemas_take_their_values_before_and_after_they_are_held_to(pair: Pair) -> None:
+def test_drawn_schemas_admit_their_values_before_and_after_simplification(pair: Pair) -> None:
     schema, value = pair
     assume("oneOf" not in str(schema))  # where several hold, no value is taken; we take any
     assert jsonschema.Draft202012Validator(schema).is_valid(value)
-    held = held_schema(schema)
-    assert jsonschema.Draft202012Validator(held).is_valid(value)
-    assert admits(held, value, held)
+    simplified = arguments_schema(schema)
+    assert jsonschema.Draft202012Validator(simplified).is_valid(value)
+    assert admits(simplified, value, simplified)

@@ -1,4 +1,4 @@
-"""S10: schemas made fit to be compiled: bounded, without what no grammar can hold to, never narrower than they were."""
+"""S10: simplified schemas are bounded, have supported keywords only, and are never narrower."""
 
 import json
 from typing import Any
@@ -31,7 +31,7 @@ def nested(depth: int, key: str = "items") -> dict[str, Any]:
     return schema
 
 
-def test_what_a_grammar_holds_to_is_left_as_it_is() -> None:
+def test_supported_keywords_stay_unchanged() -> None:
     schema = {
         "type": "object",
         "properties": {
@@ -45,17 +45,25 @@ def test_what_a_grammar_holds_to_is_left_as_it_is() -> None:
         "additionalProperties": False,
         "$defs": {"d": {"type": "string", "format": "uuid"}},
     }
-    assert fit(schema) == ({**schema, "properties": {**schema["properties"], "e": {
-        "anyOf": [{"const": None}, {"enum": ["x", 1]}], "format": "date"}}}, set())  # fmt: skip
+    assert fit(schema) == (
+        {
+            **schema,
+            "properties": {
+                **schema["properties"],
+                "e": {"anyOf": [{"const": None}, {"enum": ["x", 1]}], "format": "date"},
+            },
+        },
+        set(),
+    )
 
 
-def test_words_about_a_schema_are_left_out_in_silence() -> None:
-    told = {"$schema": "x", "title": "t", "description": "d", "default": 1, "examples": [1]}
-    assert fit({"type": "object", **told}) == ({"type": "object"}, set())
+def test_annotations_are_dropped_without_report() -> None:
+    annotations = {"$schema": "x", "title": "t", "description": "d", "default": 1, "examples": [1]}
+    assert fit({"type": "object", **annotations}) == ({"type": "object"}, set())
 
 
 @pytest.mark.parametrize(
-    ("schema", "lost"),
+    ("schema", "dropped"),
     [
         ({"not": {}}, "not"),
         ({"uniqueItems": True}, "uniqueItems"),
@@ -89,23 +97,25 @@ def test_words_about_a_schema_are_left_out_in_silence() -> None:
     ],
     ids=str,
 )
-def test_what_no_grammar_holds_to_is_left_out_and_told(schema: dict[str, Any], lost: str) -> None:
-    found, told = fit(schema)
-    assert lost in told
+def test_unsupported_keywords_are_dropped_and_reported(
+    schema: dict[str, Any], dropped: str
+) -> None:
+    found, reported = fit(schema)
+    assert dropped in reported
     assert json.dumps(found) in ("{}", '{"properties": {"a": {}}}')
 
 
-def test_references_that_go_round_end_nowhere() -> None:
+def test_circular_references_are_dropped() -> None:
     schema = {
         "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}},
         "$ref": "#/$defs/a",
     }
-    found, lost = fit(schema)
-    assert "$ref" in lost
+    found, dropped = fit(schema)
+    assert "$ref" in dropped
     assert "$ref" not in json.dumps(found)
 
 
-def test_a_reference_to_what_holds_itself_is_kept() -> None:
+def test_reference_to_a_recursive_schema_stays() -> None:
     schema = {
         "type": "object",
         "properties": {"next": {"$ref": "#/$defs/node"}},
@@ -115,20 +125,20 @@ def test_a_reference_to_what_holds_itself_is_kept() -> None:
 
 
 @pytest.mark.parametrize("key", ["items", "not", "default", "anything"])
-def test_a_schema_deeper_than_the_limit_is_too_complex(key: str) -> None:
+def test_schema_deeper_than_the_limit_is_too_complex(key: str) -> None:
     compilable(nested(MAX_DEPTH, key))
     for depth in (MAX_DEPTH + 1, 100_000):
         with pytest.raises(SchemaTooComplexError):
             compilable(nested(depth, key))
 
 
-def test_a_schema_of_more_parts_than_the_limit_is_too_complex() -> None:
+def test_schema_of_more_nodes_than_the_limit_is_too_complex() -> None:
     compilable({"enum": ["x"] * (MAX_NODES - 2)})
     with pytest.raises(SchemaTooComplexError):
         compilable({"enum": ["x"] * (MAX_NODES - 1)})
 
 
-def test_a_schema_longer_than_the_limit_is_too_complex() -> None:
+def test_schema_longer_than_the_limit_is_too_complex() -> None:
     with pytest.raises(SchemaTooComplexError):
         compilable({"description": "x" * MAX_BYTES})
 
@@ -146,7 +156,7 @@ def test_a_schema_longer_than_the_limit_is_too_complex() -> None:
         ({"type": "array", "items": {}}, FREE_OBJECT),
     ],
 )
-def test_the_arguments_of_a_tool_are_an_object(
+def test_arguments_schema_is_always_an_object(
     schema: dict[str, Any], object_schema: dict[str, Any]
 ) -> None:
     assert compilable_object(schema).schema == object_schema
@@ -154,13 +164,30 @@ def test_the_arguments_of_a_tool_are_an_object(
 
 kinds = st.sampled_from(["object", "array", "string", "integer", "null"])
 schemas = st.recursive(
-    st.fixed_dictionaries({}, optional={"type": kinds, "minLength": st.integers(0, 3), "pattern": st.just("(?=a)b"),
-                                        "const": st.integers(0, 2), "enum": st.just(["x", None])}),
-    lambda inner: st.fixed_dictionaries({}, optional={"properties": st.dictionaries(st.sampled_from("ab"), inner),
-        "items": inner, "anyOf": st.lists(inner, min_size=1, max_size=2), "required": st.just(["a"]),
-        "additionalProperties": inner | st.booleans(), "not": inner, "uniqueItems": st.booleans()}),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "type": kinds,
+            "minLength": st.integers(0, 3),
+            "pattern": st.just("(?=a)b"),
+            "const": st.integers(0, 2),
+            "enum": st.just(["x", None]),
+        },
+    ),
+    lambda inner: st.fixed_dictionaries(
+        {},
+        optional={
+            "properties": st.dictionaries(st.sampled_from("ab"), inner),
+            "items": inner,
+            "anyOf": st.lists(inner, min_size=1, max_size=2),
+            "required": st.just(["a"]),
+            "additionalProperties": inner | st.booleans(),
+            "not": inner,
+            "uniqueItems": st.booleans(),
+        },
+    ),
     max_leaves=8,
-)  # fmt: skip
+)
 values = st.recursive(
     st.sampled_from([None, "x", "", 0, 1]),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("ab"), inner),
@@ -170,6 +197,6 @@ values = st.recursive(
 
 @given(schemas, values)
 @settings(max_examples=200)
-def test_what_a_schema_takes_its_fitting_one_takes_too(schema: Any, value: Any) -> None:
+def test_simplified_schema_admits_all_values_of_the_original(schema: Any, value: Any) -> None:
     assume(jsonschema.Draft202012Validator(schema).is_valid(value))
     assert jsonschema.Draft202012Validator(compilable(schema).schema).is_valid(value)

@@ -1,4 +1,4 @@
-"""Lengths and patterns of texts without quotes: what the grammar holds, and what it does not."""
+"""Enforce lengths and patterns of unquoted texts in the grammar."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 from pensieve.dialects.dialect import ToolCall, ToolSpec
 from pensieve.dialects.format_calls import format_calls
 from pensieve.dialects.grammar.answer_grammar import CallLimits
-from pensieve.dialects.grammar.schema_simplifier import held_schema
+from pensieve.dialects.grammar.schema_simplifier import arguments_schema
 from pensieve.dialects.grammar.text_limits import length_limit, pattern_limit
 from tests.dialects.cases import DIALECTS
 from tests.dialects.grammar.test_answer_grammar import takes
@@ -24,19 +24,21 @@ CASES: list[tuple[dict[str, Any], list[str], list[str]]] = [
 
 @pytest.mark.parametrize("name", ["qwen-coder", "glm", "minimax", "gemma4", "function-gemma"])
 @pytest.mark.parametrize("has_tokens", [True, False], ids=["tokens", "text"])
-@pytest.mark.parametrize(("limits", "taken", "refused"), CASES, ids=lambda one: str(one)[:30])
-def test_a_text_is_held_to_its_length_and_pattern(
-    name: str, *, has_tokens: bool, limits: dict[str, Any], taken: list[str], refused: list[str]
+@pytest.mark.parametrize(("keywords", "taken", "refused"), CASES, ids=lambda one: str(one)[:30])
+def test_text_obeys_its_length_and_pattern(
+    name: str, *, has_tokens: bool, keywords: dict[str, Any], taken: list[str], refused: list[str]
 ) -> None:
     schema = {
         "type": "object",
-        "properties": {"a": {"type": "string", **limits}},
+        "properties": {"a": {"type": "string", **keywords}},
         "required": ["a"],
     }
-    wanted = CallLimits([ToolSpec("quartz", "", held_schema(schema))], min_calls=1, max_calls=1)
+    limits = CallLimits(
+        [ToolSpec("quartz", "", arguments_schema(schema))], min_calls=1, max_calls=1
+    )
     for text in (*taken, *refused):
         written = format_calls(DIALECTS[name].calls, [ToolCall("quartz", {"a": text})])
-        is_taken = takes(DIALECTS[name], wanted, written, has_tokens=has_tokens)
+        is_taken = takes(DIALECTS[name], limits, written, has_tokens=has_tokens)
         assert is_taken == (text in taken), text
 
 
@@ -55,7 +57,7 @@ def test_a_text_is_held_to_its_length_and_pattern(
         ("^.*$", "</p>", None),
         ("^[^a]$", "</p>", None),
         (r"^\S$", "</p>", None),
-        # They are no plain ones.
+        # These are not plain patterns.
         ("^a|b$", "", None),
         ("a^b", "", None),
         ("(^a|b)", "", None),
@@ -64,7 +66,7 @@ def test_a_text_is_held_to_its_length_and_pattern(
         ("a" * 129, "", None),
     ],
 )
-def test_a_pattern_is_held_if_it_is_plain_and_closed(
+def test_pattern_is_enforced_if_it_is_plain_and_closed(
     pattern: str, mark: str, expression: str | None
 ) -> None:
     assert pattern_limit({"pattern": pattern}, mark) == expression

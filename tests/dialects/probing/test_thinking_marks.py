@@ -1,4 +1,4 @@
-"""What is found out about thinking and ends of turn by trying a chat template."""
+"""Find thinking marks, switches and ends of turn by trial renderings of chat templates."""
 
 import time
 
@@ -24,33 +24,33 @@ def form_of(name: str) -> ThinkingForm:
 
 
 @any_style
-def test_marks_are_what_stands_around_a_thought(name: str) -> None:
+def test_thinking_marks_are_found_around_a_rendered_thought(name: str) -> None:
     form, style = form_of(name), STYLES[name]
     assert (form.opening, form.closing) == style.marks
     assert form.message_field == style.message_field
 
 
 @any_style
-def test_switch_and_efforts_are_what_changes_the_prompt(name: str) -> None:
+def test_switch_and_efforts_are_values_that_change_the_prompt(name: str) -> None:
     form, style = form_of(name), STYLES[name]
     assert (dict(form.on), dict(form.off)) == (style.on, style.off)
-    assert {word: dict(told) for word, told in form.efforts.items()} == style.efforts
+    assert {effort: dict(variables) for effort, variables in form.efforts.items()} == style.efforts
     assert form.is_begun == style.is_begun
     assert form.is_used == bool(style.on or style.efforts or style.is_begun)
 
 
 @any_style
-def test_ends_of_turn_are_the_tokens_behind_an_answer(name: str) -> None:
+def test_ends_of_turn_are_the_tokens_after_an_answer(name: str) -> None:
     assert STYLES[name].found_ends == set(STYLES[name].ends)
 
 
 @any_style
-def test_no_mark_that_stands_inside_an_answer_ends_it(name: str) -> None:
+def test_marks_inside_an_answer_do_not_end_a_turn(name: str) -> None:
     style = STYLES[name]
     assert not style.found_ends & style.dialect.marks(style.tokenizer.controls)
 
 
-def test_marks_around_the_text_of_an_answer_are_not_said() -> None:
+def test_marks_around_an_answers_text_are_silent() -> None:
     assert STYLES["sky"].dialect.silent == ("<|begin_of_solution|>",)
     assert STYLES["cohere"].dialect.silent == ("<|START_RESPONSE|>",)
     assert form_of("sky").after == "\n\n<|begin_of_solution|>\n"
@@ -68,7 +68,7 @@ def test_marks_around_the_text_of_an_answer_are_not_said() -> None:
         ("x", ["<tool_call>", "</tool_call>"], None),
     ],
 )
-def test_a_pair_that_is_named_for_thinking_is_found_where_the_template_writes_no_thought(
+def test_marks_are_found_by_name_if_the_template_writes_no_thought(
     template: str, controls: list[str], marks: tuple[str, str] | None
 ) -> None:
     form = dialect_of(template, ChatTemplate(template, {}).render, controls).thinking
@@ -76,7 +76,7 @@ def test_a_pair_that_is_named_for_thinking_is_found_where_the_template_writes_no
     assert form is None or not form.is_used
 
 
-def test_a_prompt_that_ends_in_a_mark_shows_it() -> None:
+def test_mark_at_the_end_of_the_prompt_is_found() -> None:
     template = tiny_models.CHATML_TEMPLATE.replace("assistant\n' }}", "assistant\n<muse>\n' }}")
     form = dialect_of(template, ChatTemplate(template, {}).render, ["<muse>", "</muse>"]).thinking
     assert form == ThinkingForm("<muse>", "</muse>", is_begun=True)
@@ -98,7 +98,7 @@ def test_a_template_without_thinking_has_no_form(template: str) -> None:
         "{{ reasoning_effort and '' }}<think></think>",
     ],
 )
-def test_a_variable_without_effect_is_no_ability(template: str) -> None:
+def test_variable_without_effect_is_ignored(template: str) -> None:
     source = template + tiny_models.CHATML_TEMPLATE
     found = ChatTemplate(source, {})
     form = dialect_of(source, found.render, [], found.names).thinking
@@ -106,7 +106,7 @@ def test_a_variable_without_effect_is_no_ability(template: str) -> None:
     assert not form.is_used
 
 
-def test_a_switch_that_is_named_for_the_contrary_is_turned_round() -> None:
+def test_switch_with_a_negative_name_is_inverted() -> None:
     source = tiny_models.CHATML_TEMPLATE.replace(
         "assistant\n' }}", "assistant\n<think>' + ('</think>' if skip_thinking else '') }}"
     )
@@ -117,7 +117,7 @@ def test_a_switch_that_is_named_for_the_contrary_is_turned_round() -> None:
 
 
 @pytest.mark.parametrize(
-    ("style", "wanted", "word"),
+    ("style", "requested", "effort"),
     [
         ("qwen", None, "medium"),
         ("qwen", "low", "low"),
@@ -137,10 +137,10 @@ def test_a_switch_that_is_named_for_the_contrary_is_turned_round() -> None:
         ("glm", "high", None),
     ],
 )
-def test_an_effort_becomes_the_nearest_word_that_is_not_harder(
-    style: str, wanted: str | None, word: str | None
+def test_effort_maps_to_the_nearest_one_that_is_not_stronger(
+    style: str, requested: str | None, effort: str | None
 ) -> None:
-    assert nearest_effort(form_of(style), wanted) == word
+    assert nearest_effort(form_of(style), requested) == effort
 
 
 @pytest.mark.parametrize(
@@ -166,10 +166,10 @@ def test_probing_takes_few_renderings() -> None:
     template = ChatTemplate(QWEN, {})
     count = 0
 
-    def render(*told: object) -> str:
+    def render(*arguments: object) -> str:
         nonlocal count
         count += 1
-        return template.render(*told)  # type: ignore[arg-type]
+        return template.render(*arguments)  # type: ignore[arg-type]
 
     dialect_of(QWEN, render, ["<think>", "</think>"], template.names)  # type: ignore[arg-type]
     assert count < 60

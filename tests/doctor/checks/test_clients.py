@@ -1,4 +1,4 @@
-"""What would keep clients from this server: variables, proxies, settings files of Claude Code."""
+"""Findings that concern clients: variables, proxies, Claude Code's settings files."""
 
 import json
 from pathlib import Path
@@ -8,18 +8,18 @@ import pytest
 from pensieve.doctor.checks.clients import check
 from pensieve.doctor.context import DoctorContext
 from pensieve.doctor.finding import Finding
-from tests.doctor.patients import of_topic, patient, with_variables
+from tests.doctor.contexts import healthy_context, of_topic, with_variables
 
 EVAL = 'eval "$(pensieve env)"'
 REAL_KEY = "sk-ant-api03-" + "A1b2C3d4" * 8
 
 
-def examined(of: DoctorContext) -> list[Finding]:
-    return list(check(of, managed=of.home / "managed-settings.json"))
+def examined(context: DoctorContext) -> list[Finding]:
+    return list(check(context, managed=context.home / "managed-settings.json"))
 
 
-def test_a_shell_without_any_of_it_is_well(tmp_path: Path) -> None:
-    findings = examined(patient(tmp_path))
+def test_a_shell_without_variables_is_healthy(tmp_path: Path) -> None:
+    findings = examined(healthy_context(tmp_path))
     assert [finding.topic for finding in findings] == ["base url", "claude code", "its settings"]
     assert {finding.level for finding in findings} == {"ok"}
 
@@ -37,11 +37,9 @@ def test_a_shell_without_any_of_it_is_well(tmp_path: Path) -> None:
         ("http://127.0.0.1:port", "red"),
     ],
 )
-def test_a_base_url_is_looked_at_and_what_is_wrong_with_it_told(
-    tmp_path: Path, url: str, level: str
-) -> None:
+def test_a_wrong_base_url_is_reported(tmp_path: Path, url: str, level: str) -> None:
     finding = of_topic(
-        examined(with_variables(patient(tmp_path), ANTHROPIC_BASE_URL=url)), "base url"
+        examined(with_variables(healthy_context(tmp_path), ANTHROPIC_BASE_URL=url)), "base url"
     )
     assert finding.level == level
     assert level == "ok" or finding.fix == EVAL
@@ -49,14 +47,14 @@ def test_a_base_url_is_looked_at_and_what_is_wrong_with_it_told(
 
 
 @pytest.mark.parametrize("name", ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"])
-def test_a_real_key_deserves_a_look_and_is_not_shown(tmp_path: Path, name: str) -> None:
+def test_a_hosted_key_is_a_warning_and_not_shown(tmp_path: Path, name: str) -> None:
     finding = of_topic(
-        examined(with_variables(patient(tmp_path), **{name: REAL_KEY})), "client key"
+        examined(with_variables(healthy_context(tmp_path), **{name: REAL_KEY})), "client key"
     )
     assert (finding.level, finding.fix) == ("warning", EVAL)
     assert "hosted API" in finding.text
     assert REAL_KEY not in finding.text
-    ours = with_variables(patient(tmp_path), **{name: "pensieve-local-key"})
+    ours = with_variables(healthy_context(tmp_path), **{name: "pensieve-local-key"})
     assert of_topic(examined(ours), "client key").level == "ok"
 
 
@@ -70,10 +68,10 @@ def test_a_real_key_deserves_a_look_and_is_not_shown(tmp_path: Path, name: str) 
         ({"https_proxy": "http://proxy:3128"}, False),
     ],
 )
-def test_a_proxy_that_would_be_asked_for_this_machine_is_told(
+def test_a_proxy_without_exception_is_a_warning(
     tmp_path: Path, variables: dict[str, str], is_told: bool
 ) -> None:
-    findings = examined(with_variables(patient(tmp_path), **variables))
+    findings = examined(with_variables(healthy_context(tmp_path), **variables))
     assert any(finding.topic == "proxy" for finding in findings) is is_told
 
 
@@ -85,19 +83,19 @@ PLACES = {
 }
 
 
-def write(home: Path, place: str, stored: object) -> Path:
-    file = home / PLACES[place]
+def write(home: Path, location: str, stored: object) -> Path:
+    file = home / PLACES[location]
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(stored if isinstance(stored, str) else json.dumps(stored), encoding="utf-8")
     return file
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("location", PLACES)
 def test_an_address_in_a_settings_file_is_red_wherever_the_file_is(
-    tmp_path: Path, place: str
+    tmp_path: Path, location: str
 ) -> None:
-    file = write(tmp_path, place, {"env": {"ANTHROPIC_BASE_URL": "https://api.example.com"}})
-    finding = of_topic(examined(patient(tmp_path)), "its settings")
+    file = write(tmp_path, location, {"env": {"ANTHROPIC_BASE_URL": "https://api.example.com"}})
+    finding = of_topic(examined(healthy_context(tmp_path)), "its settings")
     assert finding.level == "red"
     assert str(file) in finding.text
     assert str(file) in finding.fix
@@ -113,11 +111,11 @@ def test_an_address_in_a_settings_file_is_red_wherever_the_file_is(
         ("{not json", "cannot be read"),
     ],
 )
-def test_what_else_a_settings_file_overrules_deserves_a_look(
+def test_other_overrides_in_a_settings_file_are_warnings(
     tmp_path: Path, stored: object, says: str
 ) -> None:
     write(tmp_path, "the user's", stored)
-    finding = of_topic(examined(patient(tmp_path)), "its settings")
+    finding = of_topic(examined(healthy_context(tmp_path)), "its settings")
     assert finding.level == "warning"
     assert says in finding.text
     assert REAL_KEY not in finding.text
@@ -133,23 +131,23 @@ def test_what_else_a_settings_file_overrules_deserves_a_look(
         {"env": {"EDITOR": "vi"}, "model": "opus"},
     ],
 )
-def test_a_settings_file_that_agrees_is_well(tmp_path: Path, stored: object) -> None:
+def test_a_settings_file_that_agrees_is_healthy(tmp_path: Path, stored: object) -> None:
     write(tmp_path, "the user's", stored)
-    assert of_topic(examined(patient(tmp_path)), "its settings").level == "ok"
+    assert of_topic(examined(healthy_context(tmp_path)), "its settings").level == "ok"
 
 
-def test_the_folder_that_claude_code_is_told_to_use_is_the_one_looked_into(tmp_path: Path) -> None:
+def test_claude_config_dir_is_respected(tmp_path: Path) -> None:
     write(tmp_path, "the user's", {"env": {"ANTHROPIC_BASE_URL": "https://api.example.com"}})
-    moved = with_variables(patient(tmp_path), CLAUDE_CONFIG_DIR=str(tmp_path / "elsewhere"))
+    moved = with_variables(healthy_context(tmp_path), CLAUDE_CONFIG_DIR=str(tmp_path / "elsewhere"))
     assert of_topic(examined(moved), "its settings").level == "ok"
 
 
-def test_claude_codes_version_is_told_where_it_is_installed(tmp_path: Path) -> None:
+def test_an_installed_claude_codes_version_is_reported(tmp_path: Path) -> None:
     program = tmp_path / "bin" / "claude"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\necho '2.1.330 (Claude Code)'\n")
     program.chmod(0o755)
-    here = with_variables(patient(tmp_path), PATH=str(program.parent))
+    here = with_variables(healthy_context(tmp_path), PATH=str(program.parent))
     assert of_topic(examined(here), "claude code").text == "2.1.330 (Claude Code)"
     program.write_text("#!/bin/sh\nexit 1\n")
-    assert "does not tell" in of_topic(examined(here), "claude code").text
+    assert "does not report" in of_topic(examined(here), "claude code").text

@@ -1,4 +1,4 @@
-"""What macOS writes of a program that Metal ended and of a Mac that panicked."""
+"""Findings from macOS's reports of crashes in Metal and of panics."""
 
 import os
 import shutil
@@ -25,11 +25,11 @@ def examined(home: Path) -> list[Finding]:
     return list(check(home, home / "panics"))
 
 
-def test_a_mac_without_reports_has_nothing_to_tell(tmp_path: Path) -> None:
+def test_a_mac_without_reports_has_no_findings(tmp_path: Path) -> None:
     assert examined(tmp_path) == []
 
 
-def test_a_python_that_metal_ended_is_told_with_the_cause(tmp_path: Path, report: Path) -> None:
+def test_a_crash_in_metal_is_reported_with_its_cause(tmp_path: Path, report: Path) -> None:
     (finding,) = examined(tmp_path)
     assert (finding.topic, finding.level) == ("crash report", "warning")
     assert report.name in finding.text
@@ -37,16 +37,14 @@ def test_a_python_that_metal_ended_is_told_with_the_cause(tmp_path: Path, report
     assert "memory_gb" in finding.fix
 
 
-def test_without_metals_words_the_log_is_named(tmp_path: Path, report: Path) -> None:
+def test_a_crash_without_metals_message_refers_to_the_log(tmp_path: Path, report: Path) -> None:
     report.write_text(report.read_text().replace("Insufficient Memory (00000008:", "("))
     report.write_text(report.read_text().replace("CallbackErrorOutOfMemory", ""))
     (finding,) = examined(tmp_path)
     assert finding.fix == "pensieve logs -n 200"
 
 
-def test_a_crash_on_another_thread_of_long_ago_or_unreadable_is_not_ours(
-    tmp_path: Path, report: Path
-) -> None:
+def test_other_old_or_unreadable_crashes_are_ignored(tmp_path: Path, report: Path) -> None:
     whole = report.read_text()
     for text in (whole.replace(METAL_QUEUE, "com.apple.other"), "", "{}\n[]", "{}\n{", whole[:900]):
         report.write_text(text)
@@ -58,14 +56,14 @@ def test_a_crash_on_another_thread_of_long_ago_or_unreadable_is_not_ours(
 
 
 @pytest.mark.parametrize("panic", [PANIC, WATCHDOGD])
-def test_a_panic_that_memory_or_the_gpu_brings_about_is_red(panic: str, tmp_path: Path) -> None:
+def test_a_panic_by_memory_or_gpu_is_red(panic: str, tmp_path: Path) -> None:
     (tmp_path / "panics").mkdir()
     (tmp_path / "panics" / "panic-full-2026-02-19-125928.0002.panic").write_text(panic)
     (finding,) = examined(tmp_path)
     assert (finding.topic, finding.level) == ("panic", "red")
 
 
-def test_reports_that_are_for_administrators_are_told_as_such(tmp_path: Path) -> None:
+def test_unreadable_panic_reports_are_mentioned(tmp_path: Path) -> None:
     def refuse(folder: Path) -> Iterable[Path]:
         raise PermissionError(13, "Permission denied", str(folder))
 

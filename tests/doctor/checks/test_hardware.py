@@ -1,4 +1,4 @@
-"""The machine as a patient: the kind, MLX in a process of its own, memory, context and why."""
+"""Findings about the machine, MLX in its own process, memory and context."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ from pensieve.doctor.context import DoctorContext
 from pensieve.doctor.finding import Finding
 from pensieve.machine import Machine
 from pensieve.settings.resolve import Device
-from tests.doctor.patients import LINUX, MAC, of_topic, patient, with_server
+from tests.doctor.contexts import LINUX, MAC, healthy_context, of_topic, with_server
 
 M4 = {"device_name": "Apple M4 Pro", "max_recommended_working_set_size": 17_179_869_184}
 Run = Callable[[Device], "subprocess.CompletedProcess[str]"]
@@ -24,18 +24,18 @@ def says(facts: dict[str, object]) -> Run:
     return lambda device: subprocess.CompletedProcess([], 0, json.dumps(facts), "")
 
 
-def fails(words: str, code: int = 1) -> Run:
-    return lambda device: subprocess.CompletedProcess([], code, "", words)
+def fails(message: str, code: int = 1) -> Run:
+    return lambda device: subprocess.CompletedProcess([], code, "", message)
 
 
-def examined(of: DoctorContext, run: Run | None = None, macos: str = "26.1") -> list[Finding]:
-    return list(check(of, run or says(M4), lambda: macos))
+def examined(context: DoctorContext, run: Run | None = None, macos: str = "26.1") -> list[Finding]:
+    return list(check(context, run or says(M4), lambda: macos))
 
 
-def test_a_mac_in_good_health_is_told_with_chip_memory_working_set_and_device(
+def test_a_healthy_mac_is_described_by_chip_memory_working_set_and_device(
     tmp_path: Path,
 ) -> None:
-    findings = examined(patient(tmp_path))
+    findings = examined(healthy_context(tmp_path))
     assert [finding.level for finding in findings] == ["ok"] * 4
     assert "macOS 26.1" in of_topic(findings, "machine").text
     assert "Apple M4 Pro" in of_topic(findings, "mlx").text
@@ -44,8 +44,8 @@ def test_a_mac_in_good_health_is_told_with_chip_memory_working_set_and_device(
     assert context.startswith("50,688 tokens guaranteed for phi-3-mini here, as planned (8-bit: ")
 
 
-def test_a_python_that_mistakes_macos_is_a_warning(tmp_path: Path) -> None:
-    mistaken = patient(tmp_path, replace(MAC, macos="16.0"))
+def test_a_python_with_a_wrong_macos_version_is_a_warning(tmp_path: Path) -> None:
+    mistaken = healthy_context(tmp_path, replace(MAC, macos="16.0"))
     finding = of_topic(examined(mistaken, macos="26.1"), "python")
     assert finding.level == "warning"
     assert "macOS 26.1" in finding.text
@@ -53,48 +53,50 @@ def test_a_python_that_mistakes_macos_is_a_warning(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("macos", ["26.1", "26.2.1", ""])
-def test_a_python_that_knows_its_macos_is_not_spoken_of(macos: str, tmp_path: Path) -> None:
-    assert "python" not in {finding.topic for finding in examined(patient(tmp_path), macos=macos)}
+def test_a_python_with_the_right_macos_version_has_no_finding(macos: str, tmp_path: Path) -> None:
+    assert "python" not in {
+        finding.topic for finding in examined(healthy_context(tmp_path), macos=macos)
+    }
 
 
-def test_a_machine_that_start_refuses_is_red_with_the_way_round(tmp_path: Path) -> None:
-    finding = of_topic(examined(patient(tmp_path, LINUX)), "machine")
+def test_an_unsupported_machine_is_red_with_commands(tmp_path: Path) -> None:
+    finding = of_topic(examined(healthy_context(tmp_path, LINUX)), "machine")
     assert finding.level == "red"
     assert "pensieve start --device cpu" in finding.fix.splitlines()
-    asked = of_topic(examined(patient(tmp_path, LINUX, device="cpu")), "machine")
-    assert asked.level == "ok"
+    finding = of_topic(examined(healthy_context(tmp_path, LINUX, device="cpu")), "machine")
+    assert finding.level == "ok"
 
 
 def test_an_old_macos_is_red(tmp_path: Path) -> None:
     old = replace(MAC, macos="13.6")
-    assert of_topic(examined(patient(tmp_path, old)), "machine").level == "red"
+    assert of_topic(examined(healthy_context(tmp_path, old)), "machine").level == "red"
 
 
-def test_mlx_that_aborts_is_red_with_its_last_words(tmp_path: Path) -> None:
+def test_an_aborting_mlx_is_red_with_its_error(tmp_path: Path) -> None:
     aborted = fails("libc++abi: terminating\n[METAL] no device", -6)
-    finding = of_topic(examined(patient(tmp_path), aborted), "mlx")
+    finding = of_topic(examined(healthy_context(tmp_path), aborted), "mlx")
     assert finding.level == "red"
     assert "[METAL] no device" in finding.text
     assert finding.fix
 
 
 def test_mlx_really_computes_in_a_process_of_its_own(tmp_path: Path) -> None:
-    findings = list(check(patient(tmp_path, LINUX, device="cpu", model="smollm2-135m")))
+    findings = list(check(healthy_context(tmp_path, LINUX, device="cpu", model="smollm2-135m")))
     assert of_topic(findings, "mlx").level == "ok"
     assert "computes on the CPU" in of_topic(findings, "mlx").text
 
 
-def test_a_probe_that_says_no_json_or_does_not_end_is_trouble() -> None:
+def test_a_probe_without_json_or_end_is_a_problem() -> None:
     def late(device: Device) -> "subprocess.CompletedProcess[str]":
         raise subprocess.TimeoutExpired("python", 60)
 
-    assert ask_mlx("cpu", late).trouble.startswith("TimeoutExpired")
+    assert ask_mlx("cpu", late).problem.startswith("TimeoutExpired")
     nonsense = subprocess.CompletedProcess([], 0, "no", "")
-    assert ask_mlx("cpu", lambda device: nonsense).trouble
+    assert ask_mlx("cpu", lambda device: nonsense).problem
 
 
-def test_more_memory_than_metal_recommends_deserves_a_look(tmp_path: Path) -> None:
-    finding = of_topic(examined(patient(tmp_path, memory_gb=20.0)), "memory")
+def test_more_memory_than_metal_recommends_is_a_warning(tmp_path: Path) -> None:
+    finding = of_topic(examined(healthy_context(tmp_path, memory_gb=20.0)), "memory")
     assert finding.level == "warning"
     assert "pensieve config unset memory_gb" in finding.fix
 
@@ -103,23 +105,23 @@ def test_more_memory_than_metal_recommends_deserves_a_look(tmp_path: Path) -> No
     ("memory_gib", "model", "level"),
     [(8, "phi-3-mini", "warning"), (8, "qwen3.5-9b", "red"), (16, "qwen3.5-9b", "ok")],
 )
-def test_a_context_that_is_too_short_is_told(
+def test_a_short_context_is_a_warning(
     tmp_path: Path, memory_gib: int, model: str, level: str
 ) -> None:
     machine = replace(MAC, memory_bytes=memory_gib << 30)
-    finding = of_topic(examined(patient(tmp_path, machine, model=model)), "context")
+    finding = of_topic(examined(healthy_context(tmp_path, machine, model=model)), "context")
     assert finding.level == level
     assert level == "ok" or "pensieve models" in finding.fix
 
 
-def test_the_engine_is_believed_before_the_plan(tmp_path: Path) -> None:
+def test_the_engines_context_precedes_the_estimate(tmp_path: Path) -> None:
     engine = EngineFigures(kv_bits=8, kv_reason="8-bit, as asked for")
     health = Health("ready", model="tiny", context_tokens=40_000, engine=engine)
-    finding = of_topic(examined(with_server(patient(tmp_path), 7777, health)), "context")
+    finding = of_topic(examined(with_server(healthy_context(tmp_path), 7777, health)), "context")
     assert finding.text == "40,000 tokens guaranteed for tiny on this server (8-bit, as asked for)"
 
 
-def test_a_machine_of_which_little_is_known_is_told_as_such(tmp_path: Path) -> None:
+def test_a_machine_with_unknown_facts_is_described(tmp_path: Path) -> None:
     bare = Machine("OpenBSD", "arm64", "3.13.1")
-    findings = examined(patient(tmp_path, bare, model="someone/unknown"))
+    findings = examined(healthy_context(tmp_path, bare, model="someone/unknown"))
     assert [finding.topic for finding in findings] == ["machine"]

@@ -1,4 +1,4 @@
-"""Port, server, one token, the log and what it says of the last crash."""
+"""Findings about port, server, probe and the last crash in the log."""
 
 import os
 import socket
@@ -14,43 +14,43 @@ from pensieve.doctor.finding import Finding
 from pensieve.homebrew import Keg
 from tests.cli.fake_server import FakeServer, message, refuse, serving
 from tests.doctor.checks.test_crashes import MEMORY, PANIC, WATCHDOG
-from tests.doctor.patients import of_topic, patient, with_server
+from tests.doctor.contexts import healthy_context, of_topic, with_server
 
 READY = Health("ready", model="tiny")
 
 
-def examined(of: DoctorContext) -> list[Finding]:
-    return list(check(of, panics=of.home / "panics"))
+def examined(context: DoctorContext) -> list[Finding]:
+    return list(check(context, panics=context.home / "panics"))
 
 
-def served(of: DoctorContext, server: FakeServer, health: Health = READY) -> DoctorContext:
-    return with_server(of, server.server_port, health, pid=os.getpid())
+def served(context: DoctorContext, server: FakeServer, health: Health = READY) -> DoctorContext:
+    return with_server(context, server.server_port, health, pid=os.getpid())
 
 
 def test_with_no_server_the_port_is_free_and_nothing_is_red(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    findings = examined(patient(tmp_path, port=port))
+    findings = examined(healthy_context(tmp_path, port=port))
     assert {finding.level for finding in findings} == {"ok"}
     assert [finding.topic for finding in findings] == ["port", "server", "log"]
     assert "pensieve start" in of_topic(findings, "server").text
 
 
-def test_a_port_that_another_program_has_is_red_with_its_name_and_another_port(
+def test_a_taken_port_is_red_with_its_owner_and_another_port(
     tmp_path: Path,
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        finding = of_topic(examined(patient(tmp_path, port=port)), "port")
+        finding = of_topic(examined(healthy_context(tmp_path, port=port)), "port")
     assert finding.level == "red"
     assert f"pid {os.getpid()}" in finding.text
     assert finding.fix == f"pensieve start --port {port + 1}"
 
 
-def test_a_running_server_is_asked_for_one_token_and_the_time_is_told(tmp_path: Path) -> None:
+def test_a_running_server_is_probed_for_one_token(tmp_path: Path) -> None:
     with serving() as server:
         server.whole = {"type": "message", "content": []}
-        findings = examined(served(patient(tmp_path), server))
+        findings = examined(served(healthy_context(tmp_path), server))
         ((headers, body),) = server.calls
     assert of_topic(findings, "port").text.endswith(f"is pensieve's (pid {os.getpid()})")
     assert body["max_tokens"] == 1
@@ -60,34 +60,36 @@ def test_a_running_server_is_asked_for_one_token_and_the_time_is_told(tmp_path: 
     assert finding.text.startswith("one token in ")
 
 
-def test_a_model_that_sleeps_is_not_woken_and_is_reported_as_asleep(tmp_path: Path) -> None:
+def test_a_sleeping_model_is_not_probed(tmp_path: Path) -> None:
     with serving() as server:
-        findings = examined(served(patient(tmp_path), server, Health("asleep", model="tiny")))
+        findings = examined(
+            served(healthy_context(tmp_path), server, Health("asleep", model="tiny"))
+        )
         assert server.calls == []
     assert "asleep" in of_topic(findings, "server").text
     finding = of_topic(findings, "probe")
     assert (finding.level, finding.text) == (
         "ok",
-        'not asked, the model is asleep; to wake it: pensieve chat "Hello"',
+        'skipped, the model is asleep; to wake it: pensieve chat "Hello"',
     )
 
 
 @pytest.mark.parametrize(
     ("status", "says"), [(401, "another key"), (529, "the model is cursed"), (500, "HTTP 500")]
 )
-def test_a_server_that_refuses_is_red(tmp_path: Path, status: int, says: str) -> None:
+def test_a_refused_probe_is_red(tmp_path: Path, status: int, says: str) -> None:
     with serving(refuse(status, "the model is cursed")) as server:
-        finding = of_topic(examined(served(patient(tmp_path), server)), "probe")
+        finding = of_topic(examined(served(healthy_context(tmp_path), server)), "probe")
     assert finding.level == "red"
     assert says in finding.text
     assert finding.fix == "pensieve restart"
 
 
-def test_a_server_that_has_just_gone_is_red(tmp_path: Path) -> None:
+def test_an_ended_server_is_red(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
-    of = with_server(patient(tmp_path), port, READY)
-    assert of_topic(examined(of), "probe").level == "red"
+    context = with_server(healthy_context(tmp_path), port, READY)
+    assert of_topic(examined(context), "probe").level == "red"
 
 
 @pytest.mark.parametrize(
@@ -102,42 +104,46 @@ def test_a_server_that_has_just_gone_is_red(tmp_path: Path) -> None:
         (Health("unreachable", "no answer"), "red", "pensieve restart"),
     ],
 )
-def test_a_server_that_is_not_well_is_told_with_its_own_words(
+def test_an_unhealthy_server_is_reported_with_its_detail(
     tmp_path: Path, health: Health, level: str, fix: str
 ) -> None:
     with serving(message("x")) as server:
-        finding = of_topic(examined(served(patient(tmp_path), server, health)), "server")
+        finding = of_topic(examined(served(healthy_context(tmp_path), server, health)), "server")
     assert (finding.level, finding.fix) == (level, fix)
     assert health.detail in finding.text
 
 
-def test_a_server_that_refuses_prompts_which_killed_it_says_how_many(tmp_path: Path) -> None:
+def test_poison_prompts_are_counted(tmp_path: Path) -> None:
     with serving(message("x")) as server:
-        of = served(patient(tmp_path), server, replace(READY, poison_prompts=3))
-        text = of_topic(examined(of), "server").text
+        context = served(healthy_context(tmp_path), server, replace(READY, poison_prompts=3))
+        text = of_topic(examined(context), "server").text
     assert "refuses 3 prompt(s)" in text
 
 
-def test_a_server_that_sleeps_is_well_and_answers_with_a_token(tmp_path: Path) -> None:
+def test_a_sleeping_server_is_healthy(tmp_path: Path) -> None:
     with serving() as server:
         server.whole = {"type": "message", "content": []}
-        found = examined(served(patient(tmp_path), server, replace(READY, status="asleep")))
-    assert of_topic(found, "server").level == "ok"
-    assert "asleep until the next request" in of_topic(found, "server").text
-    assert of_topic(found, "probe").level == "ok"
+        findings = examined(
+            served(healthy_context(tmp_path), server, replace(READY, status="asleep"))
+        )
+    assert of_topic(findings, "server").level == "ok"
+    assert "asleep until the next request" in of_topic(findings, "server").text
+    assert of_topic(findings, "probe").level == "ok"
 
 
 # log and panics
 
 
-def logged(of: DoctorContext, text: str) -> Finding:
-    of.settings.paths.logs.mkdir(parents=True, exist_ok=True)
-    of.settings.paths.server_log.write_text(text, encoding="utf-8")
-    return of_topic(examined(of), "log")
+def logged(context: DoctorContext, text: str) -> Finding:
+    context.settings.paths.logs.mkdir(parents=True, exist_ok=True)
+    context.settings.paths.server_log.write_text(text, encoding="utf-8")
+    return of_topic(examined(context), "log")
 
 
-def test_the_last_crash_is_told_with_advice(tmp_path: Path) -> None:
-    finding = logged(patient(tmp_path), f"2026-11-26T01:00:00Z INFO ready\n{MEMORY}\n{WATCHDOG}\n")
+def test_the_last_crash_is_reported_with_advice(tmp_path: Path) -> None:
+    finding = logged(
+        healthy_context(tmp_path), f"2026-11-26T01:00:00Z INFO ready\n{MEMORY}\n{WATCHDOG}\n"
+    )
     assert finding.level == "warning"
     assert "last crash (watchdog, 2026-11-26 01:00 UTC)" in finding.text
     assert "pensieve models" in finding.fix
@@ -147,38 +153,38 @@ def test_a_crash_of_the_homebrew_service_is_found_in_its_own_log(tmp_path: Path)
     keg = Keg(tmp_path / "homebrew", "pensieve")
     keg.log.parent.mkdir(parents=True)
     keg.log.write_text(f"2026-11-26T01:00:00Z INFO ready\n{WATCHDOG}\n", encoding="utf-8")
-    finding = of_topic(examined(replace(patient(tmp_path), keg=keg)), "log")
+    finding = of_topic(examined(replace(healthy_context(tmp_path), keg=keg)), "log")
     assert "last crash (watchdog" in finding.text
 
 
-def test_the_log_of_the_server_that_runs_counts_alone(tmp_path: Path) -> None:
+def test_only_the_running_servers_log_counts(tmp_path: Path) -> None:
     own = tmp_path / "service.log"
     own.write_text("2026-11-26T01:00:00Z INFO ready\n", encoding="utf-8")
     with serving(message("x")) as server:
-        of = served(patient(tmp_path), server)
-        assert of.record
-        of = replace(of, record=replace(of.record, log=str(own)))
-        assert logged(of, MEMORY).level == "ok"
+        context = served(healthy_context(tmp_path), server)
+        assert context.record
+        context = replace(context, record=replace(context.record, log=str(own)))
+        assert logged(context, MEMORY).level == "ok"
         own.write_text(f"{MEMORY}\n", encoding="utf-8")
-        assert of_topic(examined(of), "log").level == "warning"
+        assert of_topic(examined(context), "log").level == "warning"
 
 
-def test_a_crash_of_long_ago_is_not_dug_up(tmp_path: Path) -> None:
+def test_an_old_crash_is_not_reported(tmp_path: Path) -> None:
     later = "2026-11-26T01:00:00Z INFO msg_1 POST /v1/messages: 200 in 0.4 s\n" * 8000
-    assert logged(patient(tmp_path), f"{MEMORY}\n{later}").level == "ok"
-    assert logged(patient(tmp_path), "\xff\0 nonsense\n").level == "ok"
+    assert logged(healthy_context(tmp_path), f"{MEMORY}\n{later}").level == "ok"
+    assert logged(healthy_context(tmp_path), "\xff\0 nonsense\n").level == "ok"
 
 
-def test_a_recent_panic_of_the_gpu_driver_is_red_and_any_other_is_not_ours(tmp_path: Path) -> None:
-    of = patient(tmp_path)
+def test_only_a_recent_panic_of_the_gpu_driver_is_red(tmp_path: Path) -> None:
+    context = healthy_context(tmp_path)
     reports = tmp_path / "panics"
     reports.mkdir()
     (reports / "panic-full-1.panic").write_text('panic(cpu 1): "something else"')
-    assert [finding.topic for finding in examined(of)] == ["port", "server", "log"]
+    assert [finding.topic for finding in examined(context)] == ["port", "server", "log"]
     report = reports / "panic-full-2.panic"
     report.write_text(PANIC)
-    finding = of_topic(examined(of), "panic")
+    finding = of_topic(examined(context), "panic")
     assert finding.level == "red"
     assert "Update macOS" in finding.text
     os.utime(report, (1e9, 1e9))
-    assert [finding.topic for finding in examined(of)] == ["port", "server", "log"]
+    assert [finding.topic for finding in examined(context)] == ["port", "server", "log"]

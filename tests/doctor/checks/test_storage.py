@@ -1,4 +1,4 @@
-"""Settings and their origins, the key, who can read the files, the disk, the model's files."""
+"""Findings about settings, key, file modes, disk and the model's files."""
 
 import os
 from collections.abc import Callable
@@ -15,14 +15,14 @@ from pensieve.errors import SettingsError
 from pensieve.models.fetching.verify import sha256_of
 from pensieve.models.folder.snapshot import MARKER, ModelFile, Snapshot, write_snapshot
 from tests import tiny_models
-from tests.doctor.patients import of_topic, patient, with_server
+from tests.doctor.contexts import healthy_context, of_topic, with_server
 
 STRONG = "q8dV3nR7xK2mW9tB4yHs6LzPc1Fj"
 NAME = "owner/tiny"
 
 
-def examined(of: DoctorContext, *, is_thorough: bool = False) -> list[Finding]:
-    return list(check(of, is_thorough=is_thorough))
+def examined(context: DoctorContext, *, is_thorough: bool = False) -> list[Finding]:
+    return list(check(context, is_thorough=is_thorough))
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def stocked(tmp_path: Path, built: Path) -> DoctorContext:
     """A home with a model as a fetch leaves it."""
-    of = patient(tmp_path, model=NAME)
-    folder = of.settings.paths.models / "owner--tiny"
+    context = healthy_context(tmp_path, model=NAME)
+    folder = context.settings.paths.models / "owner--tiny"
     folder.mkdir(parents=True)
     for file in built.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
@@ -42,16 +42,18 @@ def stocked(tmp_path: Path, built: Path) -> DoctorContext:
         ModelFile(file.name, file.stat().st_size, sha256_of(file)) for file in built.iterdir()
     )
     write_snapshot(Snapshot(NAME, "f" * 40, files), folder / MARKER)
-    return of
+    return context
 
 
 # settings and key
 
 
-def test_each_setting_is_told_with_where_it_came_from(tmp_path: Path) -> None:
+def test_settings_are_listed_with_their_origins(tmp_path: Path) -> None:
     file = f"{tmp_path}/c.toml"
-    of = patient(tmp_path, port=9000, model="m", origins={"port": "environment", "model": file})
-    assert of_topic(examined(of), "settings").text == (
+    context = healthy_context(
+        tmp_path, port=9000, model="m", origins={"port": "environment", "model": file}
+    )
+    assert of_topic(examined(context), "settings").text == (
         "~/c.toml: model m; environment: port 9000; chosen by the machine: device, memory_gb,"
         " kv_bits, cache_gb, daily_write_gb; by default: host 127.0.0.1, thinking auto, idle_unload"
         " 30, keep_awake true; chosen by the model: temperature, top_p, top_k, min_p,"
@@ -59,11 +61,11 @@ def test_each_setting_is_told_with_where_it_came_from(tmp_path: Path) -> None:
     )
 
 
-def test_settings_that_cannot_be_read_are_red_and_the_rest_is_still_looked_at(
+def test_unreadable_settings_are_red_and_other_checks_run(
     tmp_path: Path,
 ) -> None:
     error = SettingsError("c.toml is not TOML.", hint="Mend it:\n  pensieve config reset")
-    findings = examined(replace(patient(tmp_path), settings_error=error))
+    findings = examined(replace(healthy_context(tmp_path), settings_error=error))
     finding = of_topic(findings, "settings")
     assert (finding.level, finding.fix) == ("red", "pensieve config reset")
     assert of_topic(findings, "disk")
@@ -80,10 +82,10 @@ def test_settings_that_cannot_be_read_are_red_and_the_rest_is_still_looked_at(
         ("0.0.0.0", "hunter2", "red"),
     ],
 )
-def test_a_key_is_judged_by_who_could_use_it_and_never_shown(
+def test_a_key_is_judged_by_its_reach_and_never_shown(
     tmp_path: Path, host: str, key: str, level: str
 ) -> None:
-    findings = examined(patient(tmp_path, host=host, api_key=key))
+    findings = examined(healthy_context(tmp_path, host=host, api_key=key))
     finding = of_topic(findings, "key")
     assert finding.level == level
     assert level == "ok" or "openssl rand" in finding.fix
@@ -93,60 +95,60 @@ def test_a_key_is_judged_by_who_could_use_it_and_never_shown(
 # files
 
 
-def open_to_all(of: DoctorContext) -> None:
-    (of.settings.paths.state / "server.json").chmod(0o644)
+def open_to_all(context: DoctorContext) -> None:
+    (context.settings.paths.state / "server.json").chmod(0o644)
 
 
-def open_folder(of: DoctorContext) -> None:
-    of.settings.paths.state.chmod(0o755)
+def open_folder(context: DoctorContext) -> None:
+    context.settings.paths.state.chmod(0o755)
 
 
-def open_prompts(of: DoctorContext) -> None:
-    prompts = of.settings.paths.prefixes / "model"
+def open_prompts(context: DoctorContext) -> None:
+    prompts = context.settings.paths.prefixes / "model"
     prompts.mkdir(parents=True, mode=0o700)
-    of.settings.paths.prefixes.chmod(0o755)
+    context.settings.paths.prefixes.chmod(0o755)
 
 
-def linked(of: DoctorContext) -> None:
-    state = of.settings.paths.state
+def linked(context: DoctorContext) -> None:
+    state = context.settings.paths.state
     state.rename(state.with_name("elsewhere"))
     state.symlink_to(state.with_name("elsewhere"))
 
 
 @pytest.mark.parametrize("damage", [open_to_all, open_folder, open_prompts, linked])
-def test_files_that_others_can_read_are_red_and_the_fix_mends_them(
+def test_files_readable_by_others_are_red_and_the_fix_works(
     tmp_path: Path, damage: Callable[[DoctorContext], None]
 ) -> None:
-    of = patient(tmp_path)
-    of.settings.paths.state.mkdir(parents=True, mode=0o700)
-    (of.settings.paths.state / "server.json").touch(0o600)
-    assert of_topic(examined(of), "files").level == "ok"
-    damage(of)
-    finding = of_topic(examined(of), "files")
+    context = healthy_context(tmp_path)
+    context.settings.paths.state.mkdir(parents=True, mode=0o700)
+    (context.settings.paths.state / "server.json").touch(0o600)
+    assert of_topic(examined(context), "files").level == "ok"
+    damage(context)
+    finding = of_topic(examined(context), "files")
     assert finding.level == "red"
     assert finding.fix.startswith("chmod -R go= ")
     if damage is not linked:
         assert os.system(finding.fix) == 0
-        assert of_topic(examined(of), "files").level == "ok"
+        assert of_topic(examined(context), "files").level == "ok"
 
 
-def test_a_configuration_file_that_others_can_read_is_red(tmp_path: Path) -> None:
-    of = patient(tmp_path)
-    of.settings.paths.config_file.parent.mkdir(parents=True)
-    of.settings.paths.config_file.touch(0o644)
-    assert "config.toml" in of_topic(examined(of), "files").text
+def test_a_configuration_file_readable_by_others_is_red(tmp_path: Path) -> None:
+    context = healthy_context(tmp_path)
+    context.settings.paths.config_file.parent.mkdir(parents=True)
+    context.settings.paths.config_file.touch(0o644)
+    assert "config.toml" in of_topic(examined(context), "files").text
 
 
 # model and disk
 
 
-def test_a_whole_model_is_told_by_size_and_on_demand_by_every_byte(stocked: DoctorContext) -> None:
+def test_a_complete_model_is_checked_by_size_and_on_request_by_hash(stocked: DoctorContext) -> None:
     assert "of the published sizes" in of_topic(examined(stocked), "model").text
     thorough = of_topic(examined(stocked, is_thorough=True), "model")
     assert (thorough.level, "every byte" in thorough.text) == ("ok", True)
 
 
-def test_a_flipped_bit_is_found_on_demand_and_pull_is_named(stocked: DoctorContext) -> None:
+def test_a_flipped_bit_is_found_on_request_with_the_fix(stocked: DoctorContext) -> None:
     weights = stocked.settings.paths.models / "owner--tiny" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
@@ -158,29 +160,29 @@ def test_a_flipped_bit_is_found_on_demand_and_pull_is_named(stocked: DoctorConte
     assert f"pensieve pull {NAME}" in finding.fix
 
 
-def test_a_cut_file_is_found_at_once(stocked: DoctorContext) -> None:
+def test_a_truncated_file_is_found_by_size(stocked: DoctorContext) -> None:
     weights = stocked.settings.paths.models / "owner--tiny" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     finding = of_topic(examined(stocked), "model")
     assert (finding.level, finding.fix) == ("red", f"pensieve pull {NAME}")
 
 
-def test_a_model_that_is_not_here_yet_is_no_fault(tmp_path: Path) -> None:
-    finding = of_topic(examined(patient(tmp_path)), "model")
+def test_a_model_to_be_fetched_is_a_warning(tmp_path: Path) -> None:
+    finding = of_topic(examined(healthy_context(tmp_path)), "model")
     assert (finding.level, finding.fix) == ("warning", "pensieve pull phi-3-mini")
 
 
 @pytest.mark.parametrize("model", ["no such thing", "/no/such/folder"])
-def test_a_model_that_is_none_is_red(tmp_path: Path, model: str) -> None:
-    assert of_topic(examined(patient(tmp_path, model=model)), "model").level == "red"
+def test_an_invalid_model_is_red(tmp_path: Path, model: str) -> None:
+    assert of_topic(examined(healthy_context(tmp_path, model=model)), "model").level == "red"
 
 
-def test_a_folder_of_ones_own_is_looked_at_too(tmp_path: Path, built: Path) -> None:
-    findings = examined(patient(tmp_path, model=str(built)), is_thorough=True)
+def test_a_local_folder_is_checked(tmp_path: Path, built: Path) -> None:
+    findings = examined(healthy_context(tmp_path, model=str(built)), is_thorough=True)
     assert "a folder of yours" in of_topic(findings, "model").text
 
 
-def test_the_model_that_is_served_is_looked_at_rather_than_the_next_one(
+def test_the_served_model_is_checked_before_the_configured_one(
     stocked: DoctorContext, built: Path
 ) -> None:
     other = replace(stocked, settings=replace(stocked.settings, model="qwen3-4b"))
@@ -191,21 +193,23 @@ def test_the_model_that_is_served_is_looked_at_rather_than_the_next_one(
     assert "a folder of yours" in of_topic(examined(folder), "model").text
 
 
-def test_the_free_disk_is_told(tmp_path: Path) -> None:
-    assert "GB free" in of_topic(examined(patient(tmp_path)), "disk").text
+def test_the_free_disk_space_is_reported(tmp_path: Path) -> None:
+    assert "GB free" in of_topic(examined(healthy_context(tmp_path)), "disk").text
 
 
-def test_what_is_let_in_beside_this_machine_is_shown(tmp_path: Path) -> None:
+def test_allowed_hosts_and_origins_are_reported(tmp_path: Path) -> None:
     let_in = {"allowed_hosts": "host.docker.internal, host.orb.internal"}
-    with_default_key = of_topic(list(check(patient(tmp_path, **let_in))), "hosts")
+    with_default_key = of_topic(list(check(healthy_context(tmp_path, **let_in))), "hosts")
     assert with_default_key.level == "warning"
     assert "this server host.docker.internal, host.orb.internal" in with_default_key.text
-    own = patient(tmp_path, **let_in, allowed_origins="http://localhost:3000", api_key=STRONG)
+    own = healthy_context(
+        tmp_path, **let_in, allowed_origins="http://localhost:3000", api_key=STRONG
+    )
     findings = list(check(own))
     assert of_topic(findings, "hosts").level == of_topic(findings, "origins").level == "ok"
 
 
-def test_nobody_is_let_in_beside_this_machine_unless_it_is_set(tmp_path: Path) -> None:
-    findings = list(check(patient(tmp_path)))
+def test_without_allowed_hosts_and_origins_there_is_no_finding(tmp_path: Path) -> None:
+    findings = list(check(healthy_context(tmp_path)))
     assert not [finding for finding in findings if finding.topic in {"hosts", "origins"}]
     assert "allowed_" not in of_topic(findings, "settings").text

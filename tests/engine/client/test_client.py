@@ -1,4 +1,4 @@
-"""The front end's side of the engine against real worker processes without a model."""
+"""The engine client with real worker processes that have no model."""
 
 import os
 import signal
@@ -34,14 +34,14 @@ from pensieve.errors import (
     WorkerDiedError,
 )
 from tests.engine.counting_backend import REFUSED_TOKEN
-from tests.engine.scripted_worker import KILLER, SLOW, STUCK, WEDGER
+from tests.engine.scripted_worker import HANGING, KILLER, SLOW, STUCK
 from tests.engine.states import in_state, until
 
 pytestmark = pytest.mark.anyio
 NO_END = 10**9
-# On a machine with much else to do a worker may not get to say anything for a while.
-PATIENT = HealthCheckPolicy()
-WATCHFUL = HealthCheckPolicy(interval_s=0.1, max_missed=5)
+# On a busy machine a worker may not get to run for a while.
+ORDINARY = HealthCheckPolicy()
+STRICT = HealthCheckPolicy(interval_s=0.1, max_missed=5)
 IDLE = EngineStats(8, "by script", 1, 2, 3)
 
 
@@ -56,10 +56,14 @@ open_scripted = partial(open_worker, program=SCRIPTED_WORKER)
 
 @asynccontextmanager
 async def scripted_engine(
-    folder: str = "model", watch: HealthCheckPolicy = PATIENT, planned_tokens: int | None = None
+    folder: str = "model",
+    health_checks: HealthCheckPolicy = ORDINARY,
+    planned_tokens: int | None = None,
 ) -> AsyncGenerator[Engine]:
     spec = WorkerSpec(Path(folder), "cpu", planned_tokens=planned_tokens)
-    async with running_engine(spec, open_worker=open_scripted, watch=watch) as engine:
+    async with running_engine(
+        spec, open_worker=open_scripted, health_checks=health_checks
+    ) as engine:
         yield engine
 
 
@@ -72,11 +76,11 @@ async def token_ids(engine: Engine, prompt: tuple[int, ...], max_tokens: int = 3
         return [event.token_id async for event in events if isinstance(event, Token)]
 
 
-# R9 in full: PENSIEVE_KILLS=102 pytest tests/engine/client/test_client.py -k killed
+# The full run: PENSIEVE_KILLS=102 pytest tests/engine/client/test_client.py -k killed
 KILLS = int(os.environ.get("PENSIEVE_KILLS", "3"))
 
 
-async def test_events_come_in_order_and_end() -> None:
+async def test_events_arrive_in_order_and_end_with_finished() -> None:
     async with scripted_engine() as engine:
         await ready(engine)
         async with engine.generate(Generation((1, 2), 2)) as events:
@@ -85,7 +89,7 @@ async def test_events_come_in_order_and_end() -> None:
         assert seen[-3:] == [Token(2), Token(3), Finished("length", 2)]
 
 
-async def test_generations_run_side_by_side_each_with_its_own_tokens() -> None:
+async def test_concurrent_requests_get_their_own_tokens() -> None:
     async with scripted_engine() as engine:
         await ready(engine)
         results: dict[int, list[int]] = {}
@@ -99,28 +103,28 @@ async def test_generations_run_side_by_side_each_with_its_own_tokens() -> None:
         assert results == {n: [n, n + 1, n + 2] for n in (1, 2, 3, 4)}
 
 
-async def test_entering_returns_at_once_and_says_that_the_model_loads() -> None:
+async def test_request_while_the_model_loads_is_refused_as_busy() -> None:
     async with scripted_engine() as engine:
         assert engine.health.state == "loading"
         with pytest.raises(EngineBusyError, match="loading"):
             await token_ids(engine, (1,))
 
 
-async def test_the_context_is_as_planned_until_the_worker_says_and_then_as_it_said() -> None:
+async def test_context_is_the_planned_one_until_the_worker_reports_it() -> None:
     async with scripted_engine(planned_tokens=77) as engine:
         assert engine.health.context_tokens == 77
         await ready(engine)
-        said = engine.health.context_tokens
-        assert said not in {None, 77}
+        reported = engine.health.context_tokens
+        assert reported not in {None, 77}
         os.kill(worker_of(engine), signal.SIGKILL)
         await in_state(engine, "loading")
-        assert engine.health.context_tokens == said
+        assert engine.health.context_tokens == reported
 
 
 async def test_leaving_the_block_frees_the_slot() -> None:
     async with scripted_engine() as engine:
         await ready(engine)
-        for _ in range(5):  # the worker has two places; five endless generations would fill them
+        for _ in range(5):  # the worker has two slots and queues two
             async with engine.generate(Generation((1,), NO_END)) as events:
                 async for event in events:
                     if isinstance(event, Token):
@@ -129,7 +133,7 @@ async def test_leaving_the_block_frees_the_slot() -> None:
         assert await token_ids(engine, (1, 2)) == [2, 3, 4]
 
 
-async def test_a_cancelled_task_frees_the_slot() -> None:
+async def test_cancelled_task_frees_the_slot() -> None:
     async with scripted_engine() as engine:
         await ready(engine)
         for _ in range(5):
@@ -138,7 +142,7 @@ async def test_a_cancelled_task_frees_the_slot() -> None:
         assert await token_ids(engine, (1, 2)) == [2, 3, 4]
 
 
-async def test_what_the_worker_has_no_room_for_is_answered_busy() -> None:
+async def test_request_beyond_the_queue_is_refused_as_busy() -> None:
     async with scripted_engine() as engine, anyio.create_task_group() as tasks:
         await ready(engine)
         for _ in range(2):
@@ -161,7 +165,7 @@ async def endless(engine: Engine, *, task_status: anyio.abc.TaskStatus[None]) ->
         await anyio.sleep_forever()
 
 
-async def test_a_request_that_fails_does_not_hurt_its_neighbour() -> None:
+async def test_failed_request_leaves_the_worker_usable() -> None:
     async with scripted_engine() as engine:
         await ready(engine)
         with pytest.raises(EngineError, match="refused"):
@@ -169,7 +173,7 @@ async def test_a_request_that_fails_does_not_hurt_its_neighbour() -> None:
         assert await token_ids(engine, (1,)) == [1, 2, 3]
 
 
-async def test_a_worker_that_dies_fails_its_generations_and_is_replaced() -> None:
+async def test_dead_worker_fails_its_requests_and_is_replaced() -> None:
     async with scripted_engine() as engine:
         await ready(engine)
         first_pid = engine.health.worker_pid
@@ -182,28 +186,28 @@ async def test_a_worker_that_dies_fails_its_generations_and_is_replaced() -> Non
 
 
 async def died_on(engine: Engine, prompt: tuple[int, ...]) -> PensieveError:
-    """How a request ends of which the worker dies; the next worker is ready."""
+    """Send a prompt that kills the worker; return its error once the next worker is ready."""
     with pytest.raises(PensieveError) as caught:
         await token_ids(engine, prompt, 50)
     await ready(engine)
     return caught.value
 
 
-async def test_a_prompt_that_kills_twice_before_any_of_it_is_processed_is_refused() -> None:
+async def test_prompt_that_kills_twice_at_its_start_is_refused() -> None:
     lethal = (KILLER,) * 5
     async with scripted_engine() as engine:
         await ready(engine)
         assert isinstance(await died_on(engine, lethal), WorkerDiedError)
         assert engine.health.poison_prompts == 0
-        told = "The engine ended 2 times while it began with this prompt."
-        assert told in (await died_on(engine, lethal)).message
-        with pytest.raises(LethalRequestError, match=told):
+        message = "The engine ended 2 times while it began with this prompt."
+        assert message in (await died_on(engine, lethal)).message
+        with pytest.raises(LethalRequestError, match=message):
             await token_ids(engine, lethal)
         assert (engine.health.restarts, engine.health.poison_prompts) == (2, 1)
         assert await token_ids(engine, (1,)) == [1, 2, 3]
 
 
-async def test_a_prompt_that_kills_twice_while_it_is_answered_is_an_error_of_the_engine() -> None:
+async def test_prompt_that_kills_twice_in_decode_is_an_engine_error() -> None:
     async with scripted_engine() as engine:
         await ready(engine)
         assert isinstance(await died_on(engine, (KILLER,)), WorkerDiedError)
@@ -213,7 +217,7 @@ async def test_a_prompt_that_kills_twice_while_it_is_answered_is_an_error_of_the
         assert engine.health.restarts == 2
 
 
-async def test_of_those_that_shared_a_death_only_the_one_that_kills_alone_is_refused() -> None:
+async def test_of_prompts_that_shared_a_death_only_the_lethal_one_is_refused() -> None:
     lethal, bystander = (KILLER,) * 5, (1, 2)
     outcomes: dict[tuple[int, ...], list[type[Exception] | list[int]]] = {lethal: [], bystander: []}
 
@@ -238,27 +242,25 @@ async def test_of_those_that_shared_a_death_only_the_one_that_kills_alone_is_ref
     assert outcomes[bystander][-1] == list(range(2, 5002))
 
 
-async def test_a_worker_that_hangs_is_noticed_and_replaced() -> None:
-    async with scripted_engine(watch=WATCHFUL) as engine:
+async def test_hung_worker_is_replaced() -> None:
+    async with scripted_engine(health_checks=STRICT) as engine:
         await ready(engine)
         with anyio.fail_after(30), pytest.raises(WorkerDiedError):
-            await token_ids(engine, (WEDGER,), 50)
+            await token_ids(engine, (HANGING,), 50)
         await ready(engine)
         assert engine.health.restarts == 1
         assert await token_ids(engine, (1,)) == [1, 2, 3]
 
 
-async def test_a_worker_is_left_alone_for_as_long_as_it_announced() -> None:
-    async with scripted_engine(watch=WATCHFUL) as engine:
+async def test_worker_within_its_announced_timeout_is_not_restarted() -> None:
+    async with scripted_engine(health_checks=STRICT) as engine:
         await ready(engine)
         assert await token_ids(engine, (SLOW,), 6) == [1, 2, 3, 4, 5, 6]
         assert engine.health.restarts == 0
 
 
-async def test_a_worker_that_takes_longer_than_it_announced_is_ended_and_the_work_is_named() -> (
-    None
-):
-    async with scripted_engine(watch=WATCHFUL) as engine:
+async def test_worker_beyond_its_announced_timeout_is_replaced_and_its_work_named() -> None:
+    async with scripted_engine(health_checks=STRICT) as engine:
         await ready(engine)
         with anyio.fail_after(30), pytest.raises(WorkerDiedError):
             await token_ids(engine, (STUCK,), 50)
@@ -268,15 +270,15 @@ async def test_a_worker_that_takes_longer_than_it_announced_is_ended_and_the_wor
         assert await token_ids(engine, (1,)) == [1, 2, 3]
 
 
-async def test_a_worker_that_hangs_while_it_loads_is_ended_and_counted_as_dead() -> None:
-    async with scripted_engine("hangs-in-loading", WATCHFUL) as engine:
+async def test_worker_that_hangs_in_loading_is_restarted() -> None:
+    async with scripted_engine("hangs-in-loading", STRICT) as engine:
         await until(lambda: engine.health.restarts == 1)
         assert "hung" in engine.health.detail
         assert "while reading the weights (3.2 of 16.1 GB)" in engine.health.detail
 
 
-async def test_a_worker_that_loads_slowly_is_left_alone_and_shows_how_far_it_is() -> None:
-    async with scripted_engine("loads-slowly", WATCHFUL) as engine:
+async def test_slowly_loading_worker_is_not_restarted_and_shows_its_progress() -> None:
+    async with scripted_engine("loads-slowly", STRICT) as engine:
         details: set[str] = set()
         with anyio.fail_after(30):
             while engine.health.state == "loading":
@@ -288,8 +290,8 @@ async def test_a_worker_that_loads_slowly_is_left_alone_and_shows_how_far_it_is(
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGABRT])
-async def test_a_worker_that_is_killed_at_any_moment_is_replaced(how: signal.Signals) -> None:
-    # Three of one engine's: a few more within a minute are a crash loop.
+async def test_worker_killed_at_any_moment_is_replaced(how: signal.Signals) -> None:
+    # Three for each engine: a few more within a minute are a crash loop.
     for _ in range(KILLS // 3):
         async with scripted_engine() as engine:
             await ready(engine)
@@ -304,7 +306,7 @@ async def test_a_worker_that_is_killed_at_any_moment_is_replaced(how: signal.Sig
             assert await token_ids(engine, (1,)) == [1, 2, 3]
 
 
-async def test_a_worker_that_was_put_to_sleep_goes_on_where_it_was() -> None:
+async def test_stopped_and_continued_worker_keeps_its_requests() -> None:
     naps = 0
     async with scripted_engine() as engine:
         await ready(engine)
@@ -322,9 +324,9 @@ async def test_a_worker_that_was_put_to_sleep_goes_on_where_it_was() -> None:
 async def killed_amid_an_answer(
     engine: Engine, how: signal.Signals, moment: type[EngineEvent], length: int
 ) -> None:
-    """Once, at the first event of this kind; those that were on their way still come.
+    """Kill the worker at the first event of this kind; events already sent still arrive.
 
-    length: of a prompt that no other has, so that none of them is taken for poison.
+    length: of the prompt; a different one for each kill, so that none is refused as lethal.
     """
     victim: int | None = worker_of(engine)
     async with engine.generate(Generation((1,) * length, NO_END)) as events:
@@ -340,17 +342,20 @@ def worker_of(engine: Engine) -> int:
     return pid
 
 
-async def test_a_worker_that_nobody_waits_for_may_be_silent() -> None:
-    async with scripted_engine(watch=WATCHFUL) as engine, scripted_engine(watch=WATCHFUL) as other:
+async def test_idle_worker_may_be_silent() -> None:
+    async with (
+        scripted_engine(health_checks=STRICT) as engine,
+        scripted_engine(health_checks=STRICT) as other,
+    ):
         await ready(engine)
         await ready(other)
         with anyio.fail_after(30), pytest.raises(WorkerDiedError):
-            await token_ids(other, (WEDGER,), 50)
+            await token_ids(other, (HANGING,), 50)
         assert engine.health.restarts == 0
         assert await token_ids(engine, (1,)) == [1, 2, 3]
 
 
-async def test_a_model_that_does_not_load_is_said_and_not_tried_again() -> None:
+async def test_model_that_does_not_load_fails_the_engine_without_a_retry() -> None:
     async with scripted_engine("no-model") as engine:
         await in_state(engine, "failed")
         assert "no weights here" in engine.health.detail
@@ -358,7 +363,7 @@ async def test_a_model_that_does_not_load_is_said_and_not_tried_again() -> None:
             await token_ids(engine, (1,))
 
 
-async def test_the_error_of_the_block_comes_out_as_it_is() -> None:
+async def test_error_raised_in_the_block_is_not_wrapped() -> None:
     with pytest.raises(KeyError):
         async with scripted_engine():
             raise KeyError
@@ -368,7 +373,7 @@ def with_grammar(lark: str) -> Generation:
     return Generation((1, 2), 3, frozenset({0}), grammar=Grammar(lark))
 
 
-async def test_a_grammar_that_does_not_compile_is_said_on_entering() -> None:
+async def test_invalid_grammar_is_raised_on_entering() -> None:
     async with scripted_engine() as engine:
         await ready(engine)
         with pytest.raises(GrammarError, match="nothing matches"):
@@ -378,7 +383,7 @@ async def test_a_grammar_that_does_not_compile_is_said_on_entering() -> None:
             assert [event async for event in events][-1] == Finished("length", 3)
 
 
-async def test_others_go_on_while_a_grammar_is_compiled() -> None:
+async def test_other_requests_run_while_a_grammar_compiles() -> None:
     async with scripted_engine() as engine, anyio.create_task_group() as tasks:
         await ready(engine)
         finished: list[str] = []
@@ -397,44 +402,44 @@ async def test_others_go_on_while_a_grammar_is_compiled() -> None:
     assert sorted(finished) == ["release", "slow"]
 
 
-async def test_nobody_has_to_wait_for_a_grammar_that_takes_long() -> None:
+async def test_request_with_a_slow_grammar_can_be_cancelled() -> None:
     async with scripted_engine() as engine:
         await ready(engine)
-        with anyio.move_on_after(0.05) as patience:
+        with anyio.move_on_after(0.05) as scope:
             async with engine.generate(with_grammar("slow")):
                 pytest.fail("it was taken")
-        assert patience.cancelled_caught
+        assert scope.cancelled_caught
         assert engine.health.in_flight == 0
         assert await token_ids(engine, (5, 5)) == [2, 3, 4]
 
 
-async def test_figures_are_there_when_it_is_ready_and_follow_what_it_does() -> None:
+async def test_stats_are_available_when_ready_and_follow_the_work() -> None:
     async with scripted_engine() as engine:
         await ready(engine)
-        assert engine.health.figures == IDLE
+        assert engine.health.stats == IDLE
         async with engine.generate(Generation((1,), NO_END)) as events:
             with anyio.fail_after(30):
                 async for _ in events:
-                    if (engine.health.figures or IDLE).kv_used_bytes:
+                    if (engine.health.stats or IDLE).kv_used_bytes:
                         break
         with anyio.fail_after(30):
-            while (engine.health.figures or IDLE).kv_used_bytes:
+            while (engine.health.stats or IDLE).kv_used_bytes:
                 await token_ids(engine, (1,))
-        assert (engine.health.figures or IDLE).tokens_per_second > 0
+        assert (engine.health.stats or IDLE).tokens_per_second > 0
 
 
-async def test_a_worker_that_died_has_no_figures() -> None:
+async def test_dead_worker_has_no_stats() -> None:
     async with scripted_engine() as engine:
         await ready(engine)
         with pytest.raises(WorkerDiedError):
             await token_ids(engine, (KILLER,), 50)
-        assert engine.health.figures is None
+        assert engine.health.stats is None
 
 
-async def test_what_lies_in_the_folder_one_stands_in_is_not_run(
+async def test_module_in_the_working_directory_is_not_imported_by_the_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker itself, which says that there is no model, where it would have died of that file."""
+    """The real worker reports that there is no model. It would have died of that file."""
     (tmp_path / "json.py").write_text("raise SystemExit('run')")
     monkeypatch.chdir(tmp_path)
     async with running_engine(WorkerSpec(tmp_path / "none", "cpu")) as engine:

@@ -1,4 +1,4 @@
-"""An engine without work: its worker ends, and the next generation starts another one."""
+"""Idle engines: the worker is unloaded, and the next request starts another one."""
 
 import os
 import socket
@@ -30,7 +30,7 @@ def anyio_backend() -> str:
 
 @dataclass
 class Opener:
-    """Opens workers with these scripts, then with the last one again and again."""
+    """Opens workers with these scripts in order, then repeats the last one."""
 
     scripts: Sequence[str] = ("model",)
     opened: list[int] = field(default_factory=list)
@@ -69,16 +69,16 @@ async def all_events(engine: Engine, prompt: tuple[int, ...]) -> list[EngineEven
         return [event async for event in events]
 
 
-async def test_without_work_the_worker_ends_and_what_it_measured_stays_known() -> None:
+async def test_idle_worker_exits_and_its_context_stays_known() -> None:
     opener = Opener()
     async with sleeping_engine(opener) as engine:
         await gone(opener.opened[0])
         health = engine.health
         assert (health.state, health.is_well, health.worker_pid) == ("asleep", True, None)
-        assert (health.context_tokens, health.figures) == (CONTEXT_TOKENS, None)
+        assert (health.context_tokens, health.stats) == (CONTEXT_TOKENS, None)
 
 
-async def test_a_generation_wakes_it_is_started_at_once_and_answered() -> None:
+async def test_request_to_a_sleeping_engine_is_started_at_once_and_answered() -> None:
     opener = Opener()
     async with sleeping_engine(opener) as engine:
         async with engine.generate(Generation((1, 2), 2)) as events:
@@ -90,7 +90,7 @@ async def test_a_generation_wakes_it_is_started_at_once_and_answered() -> None:
         assert (engine.health.state, engine.health.restarts) == ("ready", 0)
 
 
-async def test_eight_that_wake_it_at_once_start_one_worker() -> None:
+async def test_concurrent_requests_to_a_sleeping_engine_start_one_worker() -> None:
     opener = Opener(["roomy"])
     answers: dict[int, list[int]] = {}
     async with sleeping_engine(opener) as engine:
@@ -105,7 +105,7 @@ async def test_eight_that_wake_it_at_once_start_one_worker() -> None:
     assert answers == {n: [n, n + 1, n + 2] for n in range(1, 9)}
 
 
-async def test_it_sleeps_and_wakes_again_and_again() -> None:
+async def test_engine_sleeps_and_wakes_repeatedly_without_restarts() -> None:
     opener = Opener()
     async with sleeping_engine(opener) as engine:
         for _ in range(3):
@@ -115,17 +115,17 @@ async def test_it_sleeps_and_wakes_again_and_again() -> None:
     assert len(opener.opened) == 4
 
 
-async def test_it_does_not_sleep_while_anything_is_in_flight() -> None:
+async def test_engine_does_not_sleep_while_a_request_is_open() -> None:
     opener = Opener()
     async with waking_engine(opener) as engine:
         with pytest.raises(TimeoutError):
             async with engine.generate(Generation((1,), 10**9)):
-                await in_state(engine, "asleep", most_s=5 * SOON.unload_s)
+                await in_state(engine, "asleep", timeout_s=5 * SOON.unload_s)
         await in_state(engine, "asleep")
         await gone(opener.opened[0])
 
 
-async def test_who_leaves_while_it_wakes_is_forgotten() -> None:
+async def test_request_cancelled_during_wake_up_is_dropped() -> None:
     async with sleeping_engine(Opener()) as engine:
         async with engine.generate(Generation((1, 2), 2)) as events:
             await anext(events)
@@ -134,9 +134,7 @@ async def test_who_leaves_while_it_wakes_is_forgotten() -> None:
         assert await token_ids(engine, (1,)) == [1, 2, 3]
 
 
-async def test_a_worker_that_is_killed_while_it_wakes_is_replaced_and_the_generation_answered() -> (
-    None
-):
+async def test_worker_killed_during_wake_up_is_replaced_and_the_request_answered() -> None:
     opener = Opener(["model", "killed-at-start", "model"])
     async with sleeping_engine(opener) as engine:
         assert (await all_events(engine, (1, 2)))[-1] == Finished("length", 2)
@@ -144,7 +142,7 @@ async def test_a_worker_that_is_killed_while_it_wakes_is_replaced_and_the_genera
     assert len(opener.opened) == 3
 
 
-async def test_a_model_that_is_gone_when_it_wakes_is_told_to_who_waits() -> None:
+async def test_model_that_is_gone_at_wake_up_fails_the_waiting_request() -> None:
     async with sleeping_engine(Opener(["model", "no-model"])) as engine:
         with pytest.raises(EngineFailedError, match="no weights here"):
             await all_events(engine, (1,))
@@ -152,7 +150,7 @@ async def test_a_model_that_is_gone_when_it_wakes_is_told_to_who_waits() -> None
         assert engine.health.context_tokens == CONTEXT_TOKENS
 
 
-async def test_stopped_while_it_wakes_it_leaves_no_process() -> None:
+async def test_engine_closed_during_wake_up_leaves_no_process() -> None:
     opener = Opener(["model", "never-loads"])
     async with sleeping_engine(opener) as engine, engine.generate(Generation((1,), 2)) as events:
         await anext(events)
@@ -162,7 +160,7 @@ async def test_stopped_while_it_wakes_it_leaves_no_process() -> None:
     await gone(opener.opened[1])
 
 
-async def test_a_worker_that_does_not_end_is_ended_and_that_is_no_death() -> None:
+async def test_worker_that_ignores_unload_is_killed_without_counting_as_a_death() -> None:
     opener = Opener(["stubborn"])
     async with sleeping_engine(opener) as engine:
         await gone(opener.opened[0])
@@ -170,7 +168,7 @@ async def test_a_worker_that_does_not_end_is_ended_and_that_is_no_death() -> Non
         assert engine.health.restarts == 0
 
 
-async def test_a_prompt_that_is_refused_does_not_wake_it() -> None:
+async def test_refused_prompt_does_not_wake_a_sleeping_engine() -> None:
     opener = Opener()
     lethal = (KILLER,) * 5
     async with waking_engine(opener) as engine:

@@ -1,4 +1,4 @@
-"""Which prompt is blamed for the worker's death, and how it is refused then."""
+"""Which prompt is blamed for a worker's death, and how it is refused."""
 
 import re
 
@@ -21,8 +21,8 @@ BYSTANDER = tuple(range(50, 80))
 
 def after_deaths(*deaths: list[PromptInProgress]) -> LethalPrompts:
     poison = LethalPrompts()
-    for in_work in deaths:
-        poison.note_death(in_work)
+    for in_progress in deaths:
+        poison.note_death(in_progress)
     return poison
 
 
@@ -30,14 +30,14 @@ def prefilled(done_tokens: int = 0) -> list[PromptInProgress]:
     return [PromptInProgress(PROMPT, "prefill", done_tokens)]
 
 
-def test_one_death_refuses_nothing_but_makes_a_suspect() -> None:
+def test_one_death_makes_a_suspect_but_refuses_nothing() -> None:
     poison = after_deaths(prefilled())
     assert poison.refusal(PROMPT) is None
     assert poison.is_suspect(PROMPT)
     assert poison.count == 0
 
 
-def test_a_second_death_in_prefill_is_told_with_what_was_processed_and_with_no_limit() -> None:
+def test_second_death_in_prefill_is_refused_with_the_progress_and_no_limit() -> None:
     poison = after_deaths(prefilled(), prefilled(done_tokens=64))
     for prompt in (PROMPT, (*PROMPT, *PROMPT)):
         refusal = poison.refusal(prompt)
@@ -51,30 +51,30 @@ def test_a_second_death_in_prefill_is_told_with_what_was_processed_and_with_no_l
     assert poison.count == 1
 
 
-def test_clients_take_the_refusal_for_too_long_and_read_no_numbers_in_it() -> None:
-    """Claude Code 2.1.332 looks for the words and the numbers apart, in lower case."""
-    told = str(after_deaths(prefilled(), prefilled(done_tokens=64)).refusal(PROMPT)).lower()
-    assert "prompt is too long" in told
-    assert not re.search(r"prompt is too long[^0-9]*(\d+)\s*tokens?\s*>\s*(\d+)", told)
+def test_refusal_reads_as_too_long_for_clients_without_a_limit() -> None:
+    """Claude Code 2.1.332 searches for the phrase and the numbers separately, in lower case."""
+    message = str(after_deaths(prefilled(), prefilled(done_tokens=64)).refusal(PROMPT)).lower()
+    assert "prompt is too long" in message
+    assert not re.search(r"prompt is too long[^0-9]*(\d+)\s*tokens?\s*>\s*(\d+)", message)
 
 
-def test_where_nothing_was_processed_no_length_is_blamed() -> None:
+def test_refusal_blames_no_length_if_nothing_was_processed() -> None:
     refusal = after_deaths(prefilled(), prefilled()).refusal(PROMPT)
     assert isinstance(refusal, LethalRequestError)
     assert "too long" not in refusal.message
     assert "2 times while it began with this prompt" in refusal.message
 
 
-def test_tokens_that_were_cached_count_as_processed() -> None:
+def test_cached_tokens_count_as_processed() -> None:
     request = OpenRequest(Generation(PROMPT, max_tokens=1))
     for event in (Started(32), Admitted()):
-        request.take(event)
+        request.handle(event)
     assert (request.phase, request.done_tokens) == ("prefill", 32)
-    request.take(Prefilled(48))
+    request.handle(Prefilled(48))
     assert (request.phase, request.done_tokens) == ("prefill", 48)
 
 
-def test_a_second_death_in_decode_is_an_error_of_the_engine() -> None:
+def test_second_death_in_decode_is_an_engine_error() -> None:
     decoded = [PromptInProgress(PROMPT, "decode", len(PROMPT))]
     assert isinstance(after_deaths(decoded, decoded).refusal(PROMPT), LethalRequestError)
 
@@ -83,7 +83,7 @@ def test_deaths_in_different_phases_do_not_add_up() -> None:
     assert after_deaths(prefilled(), [PromptInProgress(PROMPT, "decode")]).refusal(PROMPT) is None
 
 
-def test_deaths_that_were_shared_refuse_nobody() -> None:
+def test_shared_deaths_refuse_no_prompt() -> None:
     shared = [*prefilled(), PromptInProgress(BYSTANDER, "decode")]
     poison = after_deaths(shared, shared, shared)
     assert poison.refusal(PROMPT) is None
@@ -92,13 +92,13 @@ def test_deaths_that_were_shared_refuse_nobody() -> None:
     assert poison.is_suspect(BYSTANDER)
 
 
-def test_a_shared_death_counts_against_the_one_that_is_alone_at_the_next() -> None:
+def test_shared_death_counts_against_the_prompt_alone_at_the_next_one() -> None:
     poison = after_deaths([*prefilled(), PromptInProgress(BYSTANDER, "decode")], prefilled())
     assert isinstance(poison.refusal(PROMPT), LethalRequestError)
     assert poison.refusal(BYSTANDER) is None
 
 
-def test_a_bystander_that_was_answered_is_no_suspect_any_more() -> None:
+def test_answered_prompt_is_no_longer_a_suspect() -> None:
     poison = after_deaths([*prefilled(), PromptInProgress(BYSTANDER, "decode")])
     poison.note_finished(BYSTANDER)
     assert not poison.is_suspect(BYSTANDER)
@@ -106,7 +106,7 @@ def test_a_bystander_that_was_answered_is_no_suspect_any_more() -> None:
 
 
 @pytest.mark.parametrize(("phase", "is_refused"), [("prefill", True), ("decode", False)])
-def test_what_begins_with_a_prompt_that_cannot_be_processed_cannot_be_either(
+def test_prompt_that_begins_with_one_lethal_in_prefill_is_refused(
     phase: Phase, is_refused: bool
 ) -> None:
     poison = after_deaths([PromptInProgress(PROMPT, phase)], [PromptInProgress(PROMPT, phase)])
@@ -114,7 +114,7 @@ def test_what_begins_with_a_prompt_that_cannot_be_processed_cannot_be_either(
     assert poison.refusal(PROMPT[:-1]) is None
 
 
-def test_only_the_last_are_remembered() -> None:
+def test_only_the_latest_suspects_are_remembered() -> None:
     poison = after_deaths(prefilled(), prefilled())
     for number in range(MAX_REMEMBERED):
         poison.note_death([PromptInProgress((number,), "prefill")])

@@ -1,3 +1,5 @@
+"""When a dead worker is restarted, and when that is given up."""
+
 from itertools import pairwise
 
 from pensieve.engine.client.supervisor import (
@@ -13,19 +15,19 @@ IN_PREFILL = Death("It aborted.", "prefill, signal 6")
 IN_DECODE = Death("It aborted.", "decode, signal 6")
 
 
-def test_the_pause_doubles_while_deaths_follow_each_other() -> None:
+def test_pause_doubles_with_each_death_in_a_row() -> None:
     policy = RestartPolicy()
     pauses = [policy.pause_after_death(now_s, KILLED) for now_s in (0, 1, 2, 3)]
     assert pauses == [0.5, 1.0, 2.0, 4.0]
 
 
-def test_a_worker_that_lived_well_starts_the_count_anew() -> None:
+def test_pause_starts_over_after_a_minute_without_a_death() -> None:
     policy = RestartPolicy()
     moments = (0, 100, 200, 300, 400, 500)
     assert [policy.pause_after_death(now_s, KILLED) for now_s in moments] == [0.5] * 6
 
 
-def test_a_crash_loop_is_given_up() -> None:
+def test_five_deaths_within_a_minute_end_the_restarts() -> None:
     policy = RestartPolicy()
     pauses = [policy.pause_after_death(now_s, KILLED) for now_s in range(DEATHS_OF_A_CRASH_LOOP)]
     assert pauses[-1] is None
@@ -38,17 +40,17 @@ def far_apart(policy: RestartPolicy, *deaths: Death) -> list[float | None]:
     return [policy.pause_after_death(*each) for each in zip(moments, deaths, strict=True)]
 
 
-def test_deaths_of_one_cause_without_an_answer_in_between_are_given_up_however_far_apart() -> None:
+def test_five_deaths_of_one_cause_end_the_restarts_however_far_apart() -> None:
     pauses = far_apart(RestartPolicy(), *[IN_PREFILL] * DEATHS_OF_A_CRASH_LOOP)
     assert pauses == [0.5] * (DEATHS_OF_A_CRASH_LOOP - 1) + [None]
 
 
-def test_deaths_of_other_causes_do_not_add_up() -> None:
+def test_deaths_of_different_causes_do_not_add_up() -> None:
     few = DEATHS_OF_A_CRASH_LOOP - 1
     assert None not in far_apart(RestartPolicy(), *[IN_PREFILL] * few, *[IN_DECODE] * few)
 
 
-def test_a_finished_answer_starts_the_count_of_causes_anew() -> None:
+def test_finished_answer_resets_the_count_of_causes() -> None:
     policy = RestartPolicy()
     few = [IN_PREFILL] * (DEATHS_OF_A_CRASH_LOOP - 1)
     before = far_apart(policy, *few)

@@ -1,4 +1,4 @@
-"""The worker's loop in this process: when it is unloaded, and when no frame wakes it."""
+"""The worker's main loop, run in this process: unloading, and memory relief while idle."""
 
 import socket
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ from tests.engine.counting_backend import BYTES_PER_TOKEN, CountingBackend
 
 
 class Clock:
-    """Time passes only while somebody sleeps."""
+    """Time passes only in `sleep`."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -39,20 +39,20 @@ class Clock:
         self.now_s += seconds
 
 
-def test_all_that_is_not_on_disk_is_handed_to_the_writer() -> None:
+def test_all_unstored_blocks_are_queued_for_the_disk() -> None:
     pauses, clock = iter([0.0, 0.0, 0.05, 0.5, None]), Clock()
     spill_rest(lambda: next(pauses), clock.sleep, clock)
     assert list(pauses) == []
     assert clock.now_s == 0.55
 
 
-def test_a_writer_that_pauses_is_not_waited_for() -> None:
+def test_spill_does_not_wait_for_a_paused_writer() -> None:
     clock = Clock()
     spill_rest(lambda: LAST_SPILL_S, clock.sleep, clock)
     assert clock.now_s == 0
 
 
-def test_a_writer_that_is_slow_is_waited_for_within_reason() -> None:
+def test_spill_waits_for_a_slow_writer_up_to_its_limit() -> None:
     clock = Clock()
     spill_rest(lambda: 0.5, clock.sleep, clock)
     assert LAST_SPILL_S - 1 <= clock.now_s <= LAST_SPILL_S
@@ -65,36 +65,36 @@ def sockets() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
-def work_of(prefixes: PrefixCache) -> WorkerContext:
+def context_of(prefixes: PrefixCache) -> WorkerContext:
     budget = KVBudget(1000 * BYTES_PER_TOKEN, BYTES_PER_TOKEN)
     scheduler = Scheduler(CountingBackend, prefixes, budget, QueueLimits())
 
-    def figures(_: float) -> EngineStats:
+    def read_stats(_: float) -> EngineStats:
         return EngineStats(None, "by script", 1, 2, 3, prefix_memory_bytes=prefixes.nbytes)
 
-    return WorkerContext(scheduler, 1000, GrammarQueue(lambda _: Future()), figures)
+    return WorkerContext(scheduler, 1000, GrammarQueue(lambda _: Future()), read_stats)
 
 
-def test_unloaded_it_spills_the_rest_and_returns(
+def test_unload_spills_the_remaining_blocks_and_ends_the_loop(
     sockets: tuple[socket.socket, socket.socket],
 ) -> None:
     ours, theirs = sockets
-    work = work_of(PrefixCache(b"model"))
-    left = iter([0.0, 0.0, None])
-    work.spill = lambda: next(left)
+    context = context_of(PrefixCache(b"model"))
+    pauses = iter([0.0, 0.0, None])
+    context.spill = lambda: next(pauses)
     ours.sendall(protocol.encode(Unload()))
-    with closing(work.anteroom):
-        serve(FrontEnd(theirs), work)
-    assert list(left) == []
+    with closing(context.grammar_queue):
+        serve(FrontEnd(theirs), context)
+    assert list(pauses) == []
 
 
-def test_idle_it_wakes_to_give_memory_back_and_says_so(
+def test_idle_worker_releases_memory_and_reports_it(
     sockets: tuple[socket.socket, socket.socket],
 ) -> None:
     ours, theirs = sockets
     prefixes = PrefixCache(b"model")
     prefixes.nbytes = 7
-    work = work_of(prefixes)
+    context = context_of(prefixes)
 
     def relieve() -> Iterator[float | None]:
         yield 0.0
@@ -104,8 +104,11 @@ def test_idle_it_wakes_to_give_memory_back_and_says_so(
         ours.shutdown(socket.SHUT_WR)
         yield None
 
-    work.relieve = relieve().__next__
-    with closing(work.anteroom), pytest.raises(FrontEndGoneError):
-        serve(FrontEnd(theirs), work)
-    told = FrameBuffer().feed(ours.recv(65536))
-    assert [frame.prefix_memory_bytes for frame in told if isinstance(frame, EngineStats)] == [7, 0]
+    context.relieve = relieve().__next__
+    with closing(context.grammar_queue), pytest.raises(FrontEndGoneError):
+        serve(FrontEnd(theirs), context)
+    frames = FrameBuffer().feed(ours.recv(65536))
+    assert [frame.prefix_memory_bytes for frame in frames if isinstance(frame, EngineStats)] == [
+        7,
+        0,
+    ]

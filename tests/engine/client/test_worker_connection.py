@@ -1,4 +1,4 @@
-"""The front end's end of a worker's socket, over a real one."""
+"""The front end's end of a worker's socket, over a real socket pair."""
 
 import socket
 from collections.abc import AsyncGenerator
@@ -22,35 +22,37 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-class Heard:
-    """Takes frames, and tells when there are so many."""
+class FrameCollector:
+    """Collects frames and waits for a number of them."""
 
     def __init__(self) -> None:
         self.frames: list[Frame] = []
-        self._more = anyio.Event()
+        self._has_more = anyio.Event()
 
     def take(self, frame: Frame) -> None:
         self.frames.append(frame)
-        self._more.set()
+        self._has_more.set()
 
     async def first(self, count: int) -> list[Frame]:
         with anyio.fail_after(30):
             while len(self.frames) < count:
-                self._more = anyio.Event()
-                await self._more.wait()
+                self._has_more = anyio.Event()
+                await self._has_more.wait()
         return self.frames
 
 
 @asynccontextmanager
-async def linked(heard: Heard) -> AsyncGenerator[tuple[WorkerConnection, socket.socket]]:
+async def connected(
+    collector: FrameCollector,
+) -> AsyncGenerator[tuple[WorkerConnection, socket.socket]]:
     ours, theirs = socket.socketpair()
     with theirs:
-        link = await WorkerConnection.over(ours, heard.take)
+        connection = await WorkerConnection.over(ours, collector.take)
         try:
-            yield link, theirs
+            yield connection, theirs
         finally:
-            link.close()
-            await link.wait_closed()
+            connection.close()
+            await connection.wait_closed()
 
 
 def send_in_pieces(connection: socket.socket, stream: bytes, size: int) -> None:
@@ -58,39 +60,39 @@ def send_in_pieces(connection: socket.socket, stream: bytes, size: int) -> None:
         connection.sendall(stream[start : start + size])
 
 
-async def test_frames_come_whole_however_their_bytes_come() -> None:
+async def test_frames_are_received_whole_however_their_bytes_arrive() -> None:
     stream = b"".join(map(protocol.encode, STEPS))
     for size in (1, 3, 7, len(stream)):
-        heard = Heard()
-        async with linked(heard) as (_, theirs):
+        collector = FrameCollector()
+        async with connected(collector) as (_, theirs):
             await anyio.to_thread.run_sync(send_in_pieces, theirs, stream, size)
-            assert await heard.first(len(STEPS)) == STEPS
+            assert await collector.first(len(STEPS)) == STEPS
 
 
-async def test_sending_waits_for_nobody_and_loses_nothing() -> None:
+async def test_send_does_not_block_and_loses_nothing() -> None:
     many = [Cancel(key) for key in range(100_000)]
     whole = b"".join(map(protocol.encode, many))
-    async with linked(Heard()) as (link, theirs):
+    async with connected(FrameCollector()) as (connection, theirs):
         for frame in many:
-            link.send(frame)
-        got = b""
+            connection.send(frame)
+        received = b""
         with anyio.fail_after(30):
-            while len(got) < len(whole):
-                got += await anyio.to_thread.run_sync(theirs.recv, 1 << 20)
-        assert got == whole
+            while len(received) < len(whole):
+                received += await anyio.to_thread.run_sync(theirs.recv, 1 << 20)
+        assert received == whole
 
 
-async def test_it_is_closed_when_the_worker_s_end_is_and_takes_frames_still() -> None:
-    async with linked(Heard()) as (link, theirs):
+async def test_connection_closes_with_the_workers_end_and_ignores_later_sends() -> None:
+    async with connected(FrameCollector()) as (connection, theirs):
         theirs.close()
         with anyio.fail_after(30):
-            await link.wait_closed()
-        link.send(Cancel(1))
+            await connection.wait_closed()
+        connection.send(Cancel(1))
 
 
-async def test_what_is_no_frame_closes_it(caplog: pytest.LogCaptureFixture) -> None:
-    async with linked(Heard()) as (link, theirs):
+async def test_invalid_frame_closes_the_connection(caplog: pytest.LogCaptureFixture) -> None:
+    async with connected(FrameCollector()) as (connection, theirs):
         theirs.sendall(protocol.encode(Cancel(1))[:4] + b"x" * 100)
         with anyio.fail_after(30):
-            await link.wait_closed()
-    assert "what is no frame" in caplog.text
+            await connection.wait_closed()
+    assert "invalid frame" in caplog.text

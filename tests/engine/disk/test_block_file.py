@@ -1,3 +1,5 @@
+"""Tests the format of a KV cache block: round trip and detection of damage."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,13 +29,13 @@ BLOCK = Block((1, 2, 3), [[0, 1]], (StoredArray("float32", (1,), b"abcd"),) * 2)
 
 
 @given(blocks)
-def test_a_block_comes_back_as_it_was(block: Block) -> None:
+def test_encoded_block_decodes_to_an_equal_block(block: Block) -> None:
     content = b"".join(encode(block, b"model"))
     assert decode(content, b"model") == block
     assert tokens_of(content[: 1 << 16]) == list(block.tokens)
 
 
-def test_every_flipped_bit_is_noticed() -> None:
+def test_every_flipped_bit_is_detected() -> None:
     content = b"".join(encode(BLOCK, b"model"))
     for at in range(len(content)):
         for bit in range(8):
@@ -43,7 +45,7 @@ def test_every_flipped_bit_is_noticed() -> None:
                 decode(bytes(damaged), b"model")
 
 
-def test_every_truncation_is_noticed() -> None:
+def test_every_truncation_is_detected() -> None:
     content = b"".join(encode(BLOCK, b"model"))
     for end in range(len(content)):
         with pytest.raises(DamagedBlockError):
@@ -51,16 +53,16 @@ def test_every_truncation_is_noticed() -> None:
         assert tokens_of(content[:end]) in ([], [1, 2, 3])
 
 
-def test_a_block_of_another_model_is_refused() -> None:
+def test_block_of_another_model_is_refused() -> None:
     with pytest.raises(DamagedBlockError, match="another model"):
         decode(b"".join(encode(BLOCK, b"one")), b"other")
 
 
 @pytest.mark.parametrize("page", [1, 7, 64])
-def test_a_block_of_the_right_size_with_pages_that_never_reached_the_disk_is_noticed(
+def test_block_with_zeroed_pages_is_detected(
     page: int,
 ) -> None:
-    """What a power cut leaves of a file that was not synced: any of its pages may read as zeros."""
+    """After a power cut, any page of a file that was not synced may read as zeros."""
     content = b"".join(encode(BLOCK, b"model"))
     for start in range(0, len(content), page):
         for end in (start + page, len(content)):
@@ -72,7 +74,7 @@ def test_a_block_of_the_right_size_with_pages_that_never_reached_the_disk_is_not
             assert tokens_of(torn) in ([], [1, 2, 3])
 
 
-def test_a_block_with_old_bytes_after_its_end_is_noticed() -> None:
+def test_block_followed_by_old_bytes_is_detected() -> None:
     content = b"".join(encode(BLOCK, b"model"))
     for old in (b"\0", b"x" * 4096, content):
         with pytest.raises(DamagedBlockError):

@@ -1,4 +1,7 @@
-"""Grammars and matchers over a small vocabulary, without a model: whatever is sampled among the allowed tokens obeys."""
+"""Tests grammars and matchers over a small vocabulary, without a model.
+
+Whatever is sampled among the allowed tokens must match the grammar.
+"""
 
 import json
 import re
@@ -48,13 +51,13 @@ def test_every_forced_call_validates(name: str) -> None:
 @pytest.mark.parametrize(
     ("repeat", "counts"), [("*", range(99)), ("?", range(2)), ("+", range(1, 99))]
 )
-def test_calls_in_free_text_come_as_often_as_they_may(repeat: str, counts: range) -> None:
+def test_calls_in_free_text_occur_as_often_as_allowed(repeat: str, counts: range) -> None:
     tools = cases.TOOL_SETS["files"]
-    # Little text, so that chance comes to its end.
+    # Little text, so that random answers end.
     grammar = compiled(cases.in_text(tools, repeat, free="/[a-z <]{0,20}/"))
     seen: set[int] = set()
     for seed in range(40):
-        answer = walk(Matcher(grammar, generation("")), seed, most=2000)
+        answer = walk(Matcher(grammar, generation("")), seed, max_tokens=2000)
         calls = re.findall("<call>(.*?)</call>", answer.text, re.DOTALL)
         for call in calls:
             check_call(call, tools)
@@ -64,7 +67,7 @@ def test_calls_in_free_text_come_as_often_as_they_may(repeat: str, counts: range
     assert min(counts) in seen
 
 
-def test_a_stop_token_is_allowed_exactly_where_the_grammar_may_end() -> None:
+def test_stop_token_is_allowed_exactly_where_the_grammar_may_end() -> None:
     answer = matcher('start: "ab" "cd"?')
     ends = [END in allowed(answer)]
     for token in ids("a") + ids("b") + ids("c") + ids("d"):
@@ -73,7 +76,7 @@ def test_a_stop_token_is_allowed_exactly_where_the_grammar_may_end() -> None:
     assert ends == [False, False, True, False, True]
 
 
-def test_when_nothing_more_may_come_only_stop_tokens_are_allowed() -> None:
+def test_only_stop_tokens_are_allowed_after_the_grammars_end() -> None:
     other = tokenizer().token_to_id("<|endoftext|>")
     for stops in ({END}, {other}, {END, other}):
         answer = matcher('start: "a"', stop_tokens=frozenset(stops))
@@ -81,8 +84,8 @@ def test_when_nothing_more_may_come_only_stop_tokens_are_allowed() -> None:
         assert allowed(answer) == stops
 
 
-def test_a_stop_token_that_is_spelled_like_text_does_not_end_it_in_the_middle() -> None:
-    """Phi-3's </s> is such a token: a JSON string may hold its text."""
+def test_stop_token_spelled_like_text_is_not_allowed_inside_a_string() -> None:
+    """Phi-3's </s> is such a token: a JSON string may contain its text."""
     plain = ids("x")[0]
     answer = matcher('start: "\\"" /x*/ "\\""', stop_tokens=frozenset({plain, END}))
     answer.advance(ids('"')[0])
@@ -91,13 +94,13 @@ def test_a_stop_token_that_is_spelled_like_text_does_not_end_it_in_the_middle() 
     assert allowed(answer) == {plain, END}
 
 
-def test_a_stop_token_that_the_grammar_names_may_come_there() -> None:
+def test_stop_token_named_by_the_grammar_is_allowed() -> None:
     answer = matcher(f'start: "a" <[{END}]> | "b"')
     answer.advance(ids("a")[0])
     assert allowed(answer) == {END}
 
 
-def test_no_text_spells_a_special_token_but_a_grammar_can_name_it() -> None:
+def test_special_token_is_allowed_only_where_the_grammar_names_it() -> None:
     text = matcher("start: /(.|\\n)*/")
     assert CALL not in allowed(text)
     named = matcher(f'start: /(.|\\n)*/ <[{CALL}]> "x"')
@@ -106,7 +109,7 @@ def test_no_text_spells_a_special_token_but_a_grammar_can_name_it() -> None:
     assert allowed(named) == set(ids("x"))
 
 
-def test_what_is_answered_already_is_behind_the_grammar() -> None:
+def test_resumed_answer_continues_at_its_position_in_the_grammar() -> None:
     lark = cases.forced(cases.TOOL_SETS["files"])
     whole = walk(matcher(lark), seed=3)
     for cut in range(0, len(whole.tokens), 7):
@@ -117,43 +120,43 @@ def test_what_is_answered_already_is_behind_the_grammar() -> None:
         assert allowed(resumed) == allowed(first)
 
 
-def test_an_answer_that_does_not_obey_is_not_gone_on_from() -> None:
+def test_resuming_an_answer_that_violates_the_grammar_raises() -> None:
     with pytest.raises(GrammarError):
         matcher('start: "ab"', answered=ids("b"))
 
 
-def test_strings_hold_any_text_and_are_cut_nowhere() -> None:
+def test_strings_allow_any_text() -> None:
     text = 'She said: "naïve"\\ \n\t😀 </call> <|im_end|> \u2028 ' + "東京" * 50
     lark = f"start: a\na: {cases.json_of({'type': 'string'})}\n"
     written = json.dumps(text, ensure_ascii=False)
     answer = matcher(lark)
-    # One by one: as a word, <|im_end|> would be a control token.
+    # Character by character: as one piece, <|im_end|> would be a control token.
     for token in [token for character in written for token in ids(character)]:
         assert token in allowed(answer)
         answer.advance(token)
     assert allowed(answer) == {END}
 
 
-def test_a_lexer_used_up_by_other_answers_is_no_fault_of_this_one() -> None:
+def test_lexer_used_up_by_other_answers_is_reset() -> None:
     few = LLParserLimits(max_lexer_states=1000, verbose_errors=False)
     remembering = Grammar(cases.HOSTILE["pattern: remembers 1000"])
     grammar = CompiledGrammar(vocabulary(), remembering, few)
-    answers = [walk(Matcher(grammar, generation("")), seed, most=40) for seed in range(12)]
+    answers = [walk(Matcher(grammar, generation("")), seed, max_tokens=40) for seed in range(12)]
     assert [len(answer.tokens) for answer in answers] == [40] * 12
 
 
-def test_the_batch_does_not_wait_for_a_large_grammar_to_be_compiled_again() -> None:
+def test_large_grammar_is_not_compiled_again_in_the_batch() -> None:
     few = LLParserLimits(max_lexer_states=1000, verbose_errors=False)
     keys: dict[str, cases.Schema] = {"first": {"type": "string", "pattern": "^.*a.{1000}$"}}
     keys |= {f"key_{n}": cases.COUNT for n in range(3000)}
     large = Grammar(f"start: a\na: {cases.json_of(cases.closed(list(keys), **keys))}\n")
     grammar = CompiledGrammar(vocabulary(), large, few)
-    with pytest.raises(GrammarError, match="too much"):
-        walk(Matcher(grammar, generation("")), seed=1, most=1000)
+    with pytest.raises(GrammarError, match="too large"):
+        walk(Matcher(grammar, generation("")), seed=1, max_tokens=1000)
     assert grammar.is_spent
 
 
-def test_an_answer_needs_a_stop_token_that_there_is() -> None:
+def test_generation_with_a_grammar_needs_an_existing_stop_token() -> None:
     with pytest.raises(ValueError, match="stop token"):
         Generation(PROMPT, 5, grammar=Grammar("start: /a/"))
     with pytest.raises(GrammarError, match="stop tokens"):
@@ -161,13 +164,13 @@ def test_an_answer_needs_a_stop_token_that_there_is() -> None:
 
 
 @pytest.mark.parametrize("answered", [-1, 3])
-def test_no_more_can_be_answered_than_the_prompt_holds(answered: int) -> None:
+def test_answered_tokens_outside_the_prompt_are_refused(answered: int) -> None:
     with pytest.raises(ValueError, match="answered"):
         Generation(PROMPT, 5, answered_tokens=answered)
 
 
 @pytest.mark.parametrize("lark", ["start: nothing", "", "start: start"])
-def test_what_does_not_compile_is_said_in_a_line(lark: str) -> None:
+def test_compile_error_is_a_single_line(lark: str) -> None:
     with pytest.raises(GrammarError) as raised:
         compiled(lark)
     assert raised.value.message

@@ -1,4 +1,4 @@
-"""Compiling: what hostile clients send is answered in time and kills nothing; what was compiled is kept."""
+"""Tests compiling: hostile grammars end in time and crash nothing; compiled ones are cached."""
 
 import json
 import os
@@ -17,16 +17,16 @@ from pensieve.errors import GrammarError
 from tests.engine import grammar_cases as cases
 from tests.engine.walking import END, allowed, generation, ids, vocabulary
 
-# Two seconds of a processor's time at the most; here as many as a busy machine may make of them.
+# At most two CPU seconds; here the wall clock time on a busy machine.
 DEADLINE_S = 15
 A = Grammar('start: "a"')
 
 
 @pytest.fixture
 def grammars() -> Iterator[GrammarCompiler]:
-    kept = GrammarCompiler(vocabulary)
-    yield kept
-    kept.close()
+    compiler = GrammarCompiler(vocabulary)
+    yield compiler
+    compiler.close()
 
 
 def fails(grammars: GrammarCompiler, lark: str) -> str:
@@ -37,21 +37,21 @@ def fails(grammars: GrammarCompiler, lark: str) -> str:
 
 def test_hostile_grammars_are_compiled_or_refused_in_time(grammars: GrammarCompiler) -> None:
     started = time.monotonic()
-    asked = [grammars.prepare(Grammar(lark)) for lark in cases.HOSTILE.values()]
-    errors = [compiled.exception() for compiled in asked]
+    futures = [grammars.prepare(Grammar(lark)) for lark in cases.HOSTILE.values()]
+    errors = [compiled.exception() for compiled in futures]
     assert len(errors) >= 60
     assert time.monotonic() - started < 2 * len(errors)
     assert all(error is None or isinstance(error, GrammarError) for error in errors)
-    # Some are harmless, however they look.
+    # Some only look hostile.
     assert 20 < sum(error is not None for error in errors) < 60
     assert allowed(grammars.matcher(generation(A.lark))) == set(ids("a"))
 
 
-def test_what_overflows_the_stack_ends_another_process(grammars: GrammarCompiler) -> None:
-    assert "too much" in fails(grammars, cases.HOSTILE["chain of 10 000 references"])
+def test_stack_overflow_ends_only_the_trial_process(grammars: GrammarCompiler) -> None:
+    assert "too many resources" in fails(grammars, cases.HOSTILE["chain of 10 000 references"])
 
 
-def test_what_takes_its_whole_time_keeps_nobody_else_waiting(grammars: GrammarCompiler) -> None:
+def test_slow_grammar_does_not_delay_others(grammars: GrammarCompiler) -> None:
     endless = grammars.prepare(Grammar(cases.HOSTILE["5000 keys that may be"]))
     started = time.monotonic()
     while not endless.done():
@@ -60,12 +60,12 @@ def test_what_takes_its_whole_time_keeps_nobody_else_waiting(grammars: GrammarCo
     assert time.monotonic() - started < DEADLINE_S
 
 
-def test_an_error_says_what_is_wrong(grammars: GrammarCompiler) -> None:
+def test_error_names_the_cause(grammars: GrammarCompiler) -> None:
     assert "nothing" in fails(grammars, "start: nothing")
     assert "regex" in fails(grammars, cases.HOSTILE["pattern: lookahead"])
 
 
-def test_a_grammar_names_the_models_special_tokens_by_their_ids_alone(
+def test_special_tokens_are_named_by_id_only(
     grammars: GrammarCompiler,
 ) -> None:
     assert grammars.prepare(Grammar(f"start: /a/ <[{END}]>")).exception() is None
@@ -79,7 +79,7 @@ def test_the_same_grammar_is_compiled_once(grammars: GrammarCompiler) -> None:
     assert grammars.prepare(A) is first
 
 
-def test_one_that_is_used_up_is_compiled_again(grammars: GrammarCompiler) -> None:
+def test_spent_grammar_is_compiled_again(grammars: GrammarCompiler) -> None:
     first = grammars.prepare(A)
     first.result().is_spent = True
     second = grammars.prepare(A)
@@ -88,7 +88,7 @@ def test_one_that_is_used_up_is_compiled_again(grammars: GrammarCompiler) -> Non
     assert grammars.prepare(A) is second
 
 
-def test_the_last_ones_are_kept(grammars: GrammarCompiler) -> None:
+def test_latest_grammars_are_cached_up_to_the_limit(grammars: GrammarCompiler) -> None:
     first = grammars.prepare(A)
     others = [Grammar(f"start: {n}") for n in range(subject.MAX_COMPILED - 1)]
     for other in others:
@@ -98,10 +98,10 @@ def test_the_last_ones_are_kept(grammars: GrammarCompiler) -> None:
         grammars.prepare(Grammar(other.lark + " ")).cancel()
     assert grammars.prepare(A) is first
     grammars.prepare(Grammar("start: ")).cancel()
-    assert len(grammars._kept) == subject.MAX_COMPILED
+    assert len(grammars._futures) == subject.MAX_COMPILED
 
 
-def test_a_model_whose_tokenizer_is_unknown_takes_no_grammars(tmp_path: Path) -> None:
+def test_unknown_tokenizer_fails_every_grammar(tmp_path: Path) -> None:
     strange = tmp_path / "tokenizer.json"
     strange.write_text(json.dumps({"model": {"type": "Unheard-of"}}))
     for file in (strange, tmp_path / "missing.json"):
@@ -110,8 +110,8 @@ def test_a_model_whose_tokenizer_is_unknown_takes_no_grammars(tmp_path: Path) ->
         grammars.close()
 
 
-def test_where_llguidance_does_not_load_a_grammar_fails_and_says_why(tmp_path: Path) -> None:
-    """In a process of its own, which finds a library like the one that macOS 27 refuses."""
+def test_grammar_error_explains_why_llguidance_does_not_load(tmp_path: Path) -> None:
+    """Uses a child process that finds a library like the one that macOS 27 refuses."""
     (tmp_path / "llguidance").mkdir()
     refused = "dlopen(_lib.abi3.so): mis-aligned LINKEDIT string pool"
     (tmp_path / "llguidance" / "__init__.py").write_text(f"raise ImportError({refused!r})\n")
@@ -124,9 +124,9 @@ print(repr(grammars.prepare(Grammar("start: /a/")).exception()))
 grammars.close()
 """
     path = os.pathsep.join([str(tmp_path), str(Path(subject.__file__).parents[2])])
-    said = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-c", program], env={"PYTHONPATH": path}, capture_output=True, check=True
     ).stdout.decode()
-    assert said.startswith("GrammarError(")
-    assert refused in said
-    assert f"{sys.prefix}/bin/python -m pip install --force-reinstall" in said
+    assert output.startswith("GrammarError(")
+    assert refused in output
+    assert f"{sys.prefix}/bin/python -m pip install --force-reinstall" in output

@@ -1,4 +1,4 @@
-"""Who waits for a grammar, and how the worker hears of it."""
+"""Tests which requests wait for a grammar, and how the worker is woken."""
 
 import select
 from collections.abc import Iterator
@@ -13,13 +13,13 @@ from pensieve.errors import EngineBusyError, GrammarError
 
 
 class Compiler:
-    """Compiles when told to."""
+    """Its futures are completed by the test."""
 
     def __init__(self) -> None:
-        self.asked: dict[str, Future[None]] = {}
+        self.futures: dict[str, Future[None]] = {}
 
     def prepare(self, grammar: Grammar) -> Future[None]:
-        return self.asked.setdefault(grammar.lark, Future())
+        return self.futures.setdefault(grammar.lark, Future())
 
 
 @pytest.fixture
@@ -28,42 +28,40 @@ def compiler() -> Compiler:
 
 
 @pytest.fixture
-def anteroom(compiler: Compiler) -> Iterator[GrammarQueue]:
-    anteroom = GrammarQueue(compiler.prepare)
-    yield anteroom
-    anteroom.close()
+def queue(compiler: Compiler) -> Iterator[GrammarQueue]:
+    queue = GrammarQueue(compiler.prepare)
+    yield queue
+    queue.close()
 
 
 def with_grammar(lark: str) -> Generation:
     return Generation((1,), 5, frozenset({0}), grammar=Grammar(lark))
 
 
-def rings(anteroom: GrammarQueue) -> bool:
-    return bool(select.select([anteroom.bell], [], [], 0)[0])
+def is_readable(queue: GrammarQueue) -> bool:
+    return bool(select.select([queue.wakeup], [], [], 0)[0])
 
 
-def test_who_has_a_grammar_leaves_in_the_order_of_arrival(
-    anteroom: GrammarQueue, compiler: Compiler
-) -> None:
+def test_ready_requests_leave_in_order_of_arrival(queue: GrammarQueue, compiler: Compiler) -> None:
     for key, lark in enumerate(["a", "b", "a", "c"]):
-        assert anteroom.add(key, with_grammar(lark)) is None
-    assert anteroom.take_ready() == []
-    assert not rings(anteroom)
-    compiler.asked["a"].set_result(None)
-    assert rings(anteroom)
-    assert anteroom.take_ready() == [(0, with_grammar("a")), (2, with_grammar("a"))]
-    assert not rings(anteroom)
-    compiler.asked["c"].set_result(None)
-    compiler.asked["b"].set_result(None)
-    assert anteroom.take_ready() == [(1, with_grammar("b")), (3, with_grammar("c"))]
+        assert queue.add(key, with_grammar(lark)) is None
+    assert queue.take_ready() == []
+    assert not is_readable(queue)
+    compiler.futures["a"].set_result(None)
+    assert is_readable(queue)
+    assert queue.take_ready() == [(0, with_grammar("a")), (2, with_grammar("a"))]
+    assert not is_readable(queue)
+    compiler.futures["c"].set_result(None)
+    compiler.futures["b"].set_result(None)
+    assert queue.take_ready() == [(1, with_grammar("b")), (3, with_grammar("c"))]
 
 
-def test_a_grammar_that_is_there_already_is_waited_for_no_time(
-    anteroom: GrammarQueue, compiler: Compiler
+def test_request_with_a_compiled_grammar_is_ready_at_once(
+    queue: GrammarQueue, compiler: Compiler
 ) -> None:
     compiler.prepare(Grammar("a")).set_result(None)
-    anteroom.add(1, with_grammar("a"))
-    assert anteroom.take_ready() == [(1, with_grammar("a"))]
+    queue.add(1, with_grammar("a"))
+    assert queue.take_ready() == [(1, with_grammar("a"))]
 
 
 @pytest.mark.parametrize(
@@ -74,35 +72,35 @@ def test_a_grammar_that_is_there_already_is_waited_for_no_time(
         (MemoryError("no"), "engine"),
     ],
 )
-def test_who_will_get_none_is_told_why(
-    anteroom: GrammarQueue, compiler: Compiler, error: Exception, kind: str
+def test_failed_grammar_reports_its_cause(
+    queue: GrammarQueue, compiler: Compiler, error: Exception, kind: str
 ) -> None:
-    anteroom.add(1, with_grammar("a"))
-    compiler.asked["a"].set_exception(error)
-    assert rings(anteroom)
-    ((key, failed),) = anteroom.take_ready()
+    queue.add(1, with_grammar("a"))
+    compiler.futures["a"].set_exception(error)
+    assert is_readable(queue)
+    ((key, failed),) = queue.take_ready()
     assert key == 1
     assert isinstance(failed, Failed)
     assert (failed.kind, "no" in failed.message) == (kind, True)
 
 
-def test_who_is_cancelled_leaves_never(anteroom: GrammarQueue, compiler: Compiler) -> None:
-    anteroom.add(1, with_grammar("a"))
-    anteroom.cancel(1)
-    anteroom.cancel(2)
-    compiler.asked["a"].set_result(None)
-    assert anteroom.take_ready() == []
+def test_cancelled_request_never_becomes_ready(queue: GrammarQueue, compiler: Compiler) -> None:
+    queue.add(1, with_grammar("a"))
+    queue.cancel(1)
+    queue.cancel(2)
+    compiler.futures["a"].set_result(None)
+    assert queue.take_ready() == []
 
 
-def test_too_many_are_told_to_come_again(anteroom: GrammarQueue) -> None:
-    assert {anteroom.add(key, with_grammar("a")) for key in range(MAX_WAITING)} == {None}
-    refused = anteroom.add(MAX_WAITING, with_grammar("a"))
+def test_request_beyond_the_limit_is_refused_as_busy(queue: GrammarQueue) -> None:
+    assert {queue.add(key, with_grammar("a")) for key in range(MAX_WAITING)} == {None}
+    refused = queue.add(MAX_WAITING, with_grammar("a"))
     assert refused is not None
     assert refused.kind == "busy"
 
 
-def test_what_is_compiled_after_the_end_disturbs_nobody(compiler: Compiler) -> None:
-    anteroom = GrammarQueue(compiler.prepare)
-    anteroom.add(1, with_grammar("a"))
-    anteroom.close()
-    compiler.asked["a"].set_result(None)
+def test_grammar_compiled_after_close_is_ignored(compiler: Compiler) -> None:
+    queue = GrammarQueue(compiler.prepare)
+    queue.add(1, with_grammar("a"))
+    queue.close()
+    compiler.futures["a"].set_result(None)

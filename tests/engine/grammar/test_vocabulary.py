@@ -1,4 +1,4 @@
-"""Control tokens that a schema spells: what a grammar forces is written by ordinary tokens."""
+"""Tests that text of control tokens in a schema is spelled by ordinary tokens."""
 
 import json
 from typing import Any
@@ -13,12 +13,14 @@ from pensieve.engine.grammar.special_tokens import special_tokens_of
 from tests.engine.grammar_cases import GUIDANCE
 
 CONTROLS = ("<|im_end|>", "<tool_call>", "[ARGS]")
-LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())
+BYTE_CHARS = sorted(pre_tokenizers.ByteLevel.alphabet())
 
 
 def byte_level(*, are_in_model: bool) -> Tokenizer:
-    """Of single bytes, its control tokens among the model's own or added to them."""
-    own = [*LETTERS, *(CONTROLS if are_in_model else ())]
+    """A tokenizer of single bytes; its control tokens are in the model's vocabulary or added to
+    it.
+    """
+    own = [*BYTE_CHARS, *(CONTROLS if are_in_model else ())]
     vocabulary = {text: at for at, text in enumerate(own)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -37,7 +39,7 @@ def unigram() -> Tokenizer:
 
 
 def with_unknown() -> Tokenizer:
-    own = ["[UNK]", *LETTERS, *CONTROLS]
+    own = ["[UNK]", *BYTE_CHARS, *CONTROLS]
     tokenizer = Tokenizer(
         models.BPE({text: at for at, text in enumerate(own)}, [], unk_token="[UNK]")
     )
@@ -48,9 +50,9 @@ def with_unknown() -> Tokenizer:
 
 
 def with_odd_bytes() -> Tokenizer:
-    """Merged tokens that begin with a byte that is in no UTF-8, as some vocabularies have them."""
+    """Some vocabularies have merged tokens that begin with a byte that never occurs in UTF-8."""
     merges = [("\u00ff", "T"), ("\u00ff", "\u00ff"), ("e", "n")]
-    own = [*LETTERS, *("".join(pair) for pair in merges)]
+    own = [*BYTE_CHARS, *("".join(pair) for pair in merges)]
     tokenizer = Tokenizer(models.BPE({text: at for at, text in enumerate(own)}, merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -68,8 +70,8 @@ TOKENIZERS = {
 any_tokenizer = pytest.mark.parametrize("name", TOKENIZERS)
 
 
-def followed(matcher: LLMatcher) -> list[int]:
-    """The tokens where there is no choice, up to the end."""
+def forced_tokens(matcher: LLMatcher) -> list[int]:
+    """Return the tokens up to the first choice or the end."""
     tokens: list[int] = []
     while not matcher.is_stopped():
         allowed = [token for token, bias in enumerate(matcher.compute_logit_bias()) if bias]
@@ -80,13 +82,13 @@ def followed(matcher: LLMatcher) -> list[int]:
     return tokens
 
 
-def lark_of(schema: dict[str, Any]) -> Grammar:
+def grammar_of(schema: dict[str, Any]) -> Grammar:
     return Grammar(f"start: %json {json.dumps({**schema, 'x-guidance': GUIDANCE})}\n")
 
 
 @any_tokenizer
 @pytest.mark.parametrize("text", ["a<|im_end|>b", "<tool_call>", "[ARGS]x", "<|im_end|>"])
-def test_text_of_a_control_token_in_a_schema_is_never_that_token(name: str, text: str) -> None:
+def test_control_token_text_in_a_schema_is_never_that_token(name: str, text: str) -> None:
     tokenizer = TOKENIZERS[name]
     controls = {tokenizer.token_to_id(control) for control in CONTROLS}
     key = {
@@ -96,8 +98,8 @@ def test_text_of_a_control_token_in_a_schema_is_never_that_token(name: str, text
         "additionalProperties": False,
     }
     for schema in ({"enum": [text]}, {"const": text}, key):
-        tokens = followed(
-            CompiledGrammar(Vocabulary(tokenizer.to_str()), lark_of(schema)).matcher()
+        tokens = forced_tokens(
+            CompiledGrammar(Vocabulary(tokenizer.to_str()), grammar_of(schema)).matcher()
         )
         assert not controls & set(tokens)
         written = json.loads(tokenizer.decode(tokens, skip_special_tokens=False))
@@ -105,17 +107,17 @@ def test_text_of_a_control_token_in_a_schema_is_never_that_token(name: str, text
 
 
 @any_tokenizer
-def test_a_control_token_that_a_grammar_names_is_that_token(name: str) -> None:
+def test_control_token_named_by_a_grammar_is_that_token(name: str) -> None:
     tokenizer = TOKENIZERS[name]
     first, last = (tokenizer.token_to_id(text) for text in CONTROLS[1:])
     grammar = Grammar(f'start: <[{first}]> "a" <[{last}]>\n')
-    tokens = followed(CompiledGrammar(Vocabulary(tokenizer.to_str()), grammar).matcher())
+    tokens = forced_tokens(CompiledGrammar(Vocabulary(tokenizer.to_str()), grammar).matcher())
     assert (tokens[0], tokens[-1]) == (first, last)
     assert tokenizer.decode(tokens[1:-1]) == "a"
 
 
 @any_tokenizer
-def test_no_free_text_holds_a_control_token(name: str) -> None:
+def test_free_text_never_contains_a_control_token(name: str) -> None:
     tokenizer = TOKENIZERS[name]
     vocabulary = Vocabulary(tokenizer.to_str())
     allowed = (
@@ -126,7 +128,7 @@ def test_no_free_text_holds_a_control_token(name: str) -> None:
 
 
 @any_tokenizer
-def test_the_special_tokens_are_those_that_llguidance_finds_in_the_whole_tokenizer(
+def test_special_tokens_equal_those_of_the_whole_tokenizer(
     name: str,
 ) -> None:
     text = TOKENIZERS[name].to_str()
@@ -143,6 +145,6 @@ def test_the_special_tokens_are_those_that_llguidance_finds_in_the_whole_tokeniz
 @pytest.mark.parametrize(
     "text", ["{}", "[]", "null", '{"model": []}', '{"model": {"vocab": 5}}', "[" * 99_999]
 )
-def test_what_is_no_tokenizer_is_a_value_error(text: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 -- whatever the library says
+def test_invalid_tokenizer_raises_value_error(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 -- the message is the library's
         Vocabulary(text)

@@ -1,4 +1,4 @@
-"""A library that is imported leaves the process as it was, whatever it does to it."""
+"""Tests that importing a library leaves the process unchanged."""
 
 import os
 import resource
@@ -12,14 +12,14 @@ import pytest
 from pensieve.engine.model.mlx_import import import_guarded
 from pensieve.isolation import python
 
-MEAN = """
+HOSTILE_LIBRARY = """
 import os, resource, signal
 from resource import RLIMIT_NOFILE, getrlimit
 resource.setrlimit(resource.RLIMIT_NOFILE, (1, 1))
 resource.prlimit(os.getpid(), RLIMIT_NOFILE, (1, 1))
 LIMITS = getrlimit(RLIMIT_NOFILE)
 SEEN = os.environ["HOME"]
-os.environ["MEAN"] = "set"
+os.environ["HOSTILE_LIBRARY"] = "set"
 os.environ["HOME"] = "/changed"
 del os.environ["PATH"]
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -28,11 +28,11 @@ signal.signal(signal.SIGUSR1, lambda *_: None)
 
 
 @pytest.mark.parametrize("end", ["", "raise ValueError('not allowed')", "import sys; sys.exit(3)"])
-def test_an_import_changes_no_limit_no_variable_and_no_signal(
+def test_import_changes_no_limit_variable_or_signal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
     name = f"mean_library_{len(end)}"
-    (tmp_path / f"{name}.py").write_text(MEAN + end)
+    (tmp_path / f"{name}.py").write_text(HOSTILE_LIBRARY + end)
     monkeypatch.syspath_prepend(tmp_path)
 
     def process() -> tuple[object, ...]:
@@ -65,7 +65,7 @@ print(json.dumps([*resource.getrlimit(resource.RLIMIT_NOFILE), threading.active_
         ("ulimit -Sn 300; ulimit -Hn 3000", "[300, 3000, 1]"),
     ],
 )
-def test_mlx_lm_comes_in_under_any_limit_of_open_files(shell_limit: str, limits: str) -> None:
+def test_mlx_lm_imports_under_any_open_file_limit(shell_limit: str, limits: str) -> None:
     pytest.importorskip("mlx.core")
     ended = subprocess.run(
         ["/bin/sh", "-c", f'{shell_limit}; exec "$@"', "sh", *python("-c", IMPORTING)],

@@ -1,4 +1,4 @@
-"""What a machine gives to pensieve, against what Macs were recorded to report."""
+"""Tests a machine's limits against values that Macs reported."""
 
 from dataclasses import replace
 
@@ -46,48 +46,52 @@ def mac(memory_gib: int, macos: str = "26.1", chip: str = "Apple M4", wired_mb: 
 
 
 @pytest.mark.parametrize(("memory_gib", "recorded_mb"), RECORDED_MB.items())
-def test_the_table_gives_what_was_recorded_and_never_more(
+def test_table_equals_the_recorded_values_and_never_exceeds_them(
     memory_gib: int, recorded_mb: float
 ) -> None:
-    """So that the engine, which takes the less of both, takes the table's."""
+    """The engine uses the minimum of both, so it must be the table's value."""
     bound = recorded_working_set(memory_gib * GIB, 26)
     assert 0 <= recorded_mb * 10**6 + 5000 - bound < 40_000
 
 
-def test_older_systems_give_less() -> None:
+def test_older_macos_has_a_smaller_working_set() -> None:
     assert recorded_working_set(24 * GIB, 14) == 16 * GIB
     assert recorded_working_set(64 * GIB, 14) == 48 * GIB
 
 
 @pytest.mark.parametrize("memory_gib", [8, 16, 18, 24, 32, 36, 48, 64, 96, 128, 192, 256, 512])
-def test_what_the_engine_may_use_is_what_was_planned(memory_gib: int) -> None:
+def test_engine_limit_equals_planned_limit(memory_gib: int) -> None:
     machine = mac(memory_gib)
     reported = {**M4_PRO, "max_recommended_working_set_size": working_set_bytes(machine) + 10_000}
-    assert device_limits_on(machine, "gpu", told=reported) == device_limits_on(machine, "gpu")
+    assert device_limits_on(machine, "gpu", device_info=reported) == device_limits_on(
+        machine, "gpu"
+    )
 
 
-def test_a_recorded_mac_is_planned_as_it_is() -> None:
-    assert device_limits_on(mac(48), "gpu", told=M4_PRO) == device_limits_on(mac(48), "gpu")
+def test_recorded_mac_gets_its_reported_limit() -> None:
+    assert device_limits_on(mac(48), "gpu", device_info=M4_PRO) == device_limits_on(mac(48), "gpu")
     assert device_limits_on(mac(48), "gpu").limit_bytes == 40_200_893_890 * 9 // 10
 
 
-def test_metal_that_gives_less_is_believed() -> None:
-    told = {"max_recommended_working_set_size": 4 * GIB}
-    assert device_limits_on(mac(48), "gpu", told=told).limit_bytes == 4 * GIB * 9 // 10
+def test_smaller_limit_of_metal_is_used() -> None:
+    device_info = {"max_recommended_working_set_size": 4 * GIB}
+    assert (
+        device_limits_on(mac(48), "gpu", device_info=device_info).limit_bytes == 4 * GIB * 9 // 10
+    )
 
 
-def test_a_limit_that_someone_set_comes_before_the_table() -> None:
+def test_configured_wired_limit_replaces_the_table() -> None:
     assert device_limits_on(mac(24, wired_mb=20_480), "gpu").limit_bytes == 20 * GIB * 9 // 10
     assert working_set_bytes(mac(24, wired_mb=99_999)) == 24 * GIB
 
 
-def test_small_macs_keep_room_for_others() -> None:
+def test_small_macs_leave_memory_for_other_programs() -> None:
     assert device_limits_on(mac(8), "gpu").limit_bytes == 4 * GIB
     assert 10.5e9 <= device_limits_on(mac(16), "gpu").limit_bytes <= 11e9
     assert device_limits_on(mac(16, wired_mb=15_000), "gpu").limit_bytes <= 11e9
 
 
-def test_what_is_asked_for_is_taken() -> None:
+def test_requested_limit_is_used() -> None:
     assert device_limits_on(mac(16), "gpu", 14 * 10**9, M4_PRO).limit_bytes == 14 * 10**9
 
 
@@ -105,13 +109,13 @@ def test_what_is_asked_for_is_taken() -> None:
         ("", "", "metal"),
     ],
 )
-def test_kernels_are_those_of_the_chip_and_the_system(chip: str, macos: str, backend: str) -> None:
+def test_metal_backend_depends_on_chip_and_macos(chip: str, macos: str, backend: str) -> None:
     assert device_limits_on(mac(16, macos, chip), "gpu").backend == backend
 
 
-def test_elsewhere_the_device_tells() -> None:
+def test_cuda_and_cpu_limits() -> None:
     linux = Machine("Linux", "x86_64", "3.13.1", memory_bytes=64 * GIB, has_mlx_cuda=True)
-    gpu = device_limits_on(linux, "gpu", told={"total_memory": 100 * GIB})
+    gpu = device_limits_on(linux, "gpu", device_info={"total_memory": 100 * GIB})
     assert (gpu.backend, gpu.limit_bytes) == ("cuda", 90 * GIB)
     processor = device_limits_on(linux, "cpu")
     assert (processor.backend, processor.limit_bytes, processor.computed_bytes) == (

@@ -1,6 +1,4 @@
-"""Which heads MLX's attention fuses, by device; what it does not is counted. Held to the MLX that
-the table was read from.
-"""
+"""Tests which heads MLX's attention fuses by device, and the memory of unfused scores."""
 
 from importlib import metadata
 
@@ -9,9 +7,10 @@ import pytest
 from pensieve.engine.planning.fused_attention import READ_FROM_MLX, Backend, is_fused, pair_bytes
 
 
-def test_the_table_was_read_from_the_mlx_that_is_installed() -> None:
-    """Another MLX may fuse other heads: read its scaled_dot_product_attention.cpp again, then write
-    its version here.
+def test_table_matches_the_installed_mlx_version() -> None:
+    """Another MLX may fuse other heads.
+
+    Read its scaled_dot_product_attention.cpp, then update `READ_FROM_MLX`.
     """
     assert metadata.version("mlx") == READ_FROM_MLX
 
@@ -36,7 +35,7 @@ def test_the_table_was_read_from_the_mlx_that_is_installed() -> None:
         ("cpu", 64, 1, False),
     ],
 )
-def test_heads_are_fused_as_read(
+def test_is_fused_follows_the_table(
     backend: Backend, head_dim: int, tokens: int, expected: bool
 ) -> None:
     assert is_fused(backend, head_dim, tokens) == expected
@@ -54,7 +53,7 @@ def test_heads_are_fused_as_read(
         ("metal", 0, 0, 0),
     ],
 )
-def test_scores_in_memory_cost_a_pair_of_tokens_all_query_heads(
+def test_unfused_scores_cost_every_query_head_per_pair(
     backend: Backend, head_dim: int, heads: int, expected: int
 ) -> None:
     assert pair_bytes(backend, head_dim, heads) == expected

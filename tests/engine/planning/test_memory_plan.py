@@ -1,6 +1,4 @@
-"""The arithmetic of the memory contract: how caches grow, what a sequence costs, what a plan adds
-up to. Pure.
-"""
+"""Tests memory plans: growth of caches, cost of a sequence, sums of a plan."""
 
 from dataclasses import replace
 
@@ -38,22 +36,20 @@ MAC_16 = DeviceLimits(10_700_000_000, "metal")
 
 
 @given(st.integers(1, 300_000), st.integers(1, 300_000))
-def test_room_is_made_for_an_eighth_more_and_never_beyond_the_context(
-    tokens: int, context: int
-) -> None:
+def test_capacity_grows_by_an_eighth_up_to_the_context(tokens: int, context: int) -> None:
     grown = grown_tokens(tokens, context)
     assert grown % 256 == 0
     assert tokens <= grown <= max(tokens + 255, -(-context // 256) * 256)
     assert grown <= tokens * 9 / 8 + 512
 
 
-def test_a_growing_sequence_is_copied_a_few_dozen_times_and_not_a_thousand() -> None:
+def test_growing_sequence_is_copied_fewer_than_60_times() -> None:
     sizes = {grown_tokens(tokens, 262_144) for tokens in range(1, 262_145, 64)}
     assert len(sizes) < 60
 
 
 @given(st.integers(0, 10**9), st.integers(1, 10**5), st.integers(0, 10**8))
-def test_the_longest_sequence_fits_and_a_longer_one_does_not(
+def test_context_tokens_is_the_longest_sequence_that_fits(
     kv_bytes: int, token: int, state: int
 ) -> None:
     budget = KVBudget(kv_bytes, token, state)
@@ -63,9 +59,10 @@ def test_the_longest_sequence_fits_and_a_longer_one_does_not(
     assert budget.sequence(0) == 0
 
 
-def test_a_plan_by_hand() -> None:
-    """Qwen3.5-9B on 16 GB, head dim 256: KV, 16 heads' scores of 256 tokens, a layer while it
-    grows, a state and its copies.
+def test_plan_matches_hand_calculation() -> None:
+    """Qwen3.5-9B on 16 GB, head dim 256.
+
+    KV, scores of 16 heads for 256 tokens, one layer while it grows, a state and its copies.
     """
     planned = plan(QWEN_9B, MAC_16)
     assert (planned.context_tokens, planned.precision.bits) == (96_000, None)
@@ -74,7 +71,7 @@ def test_a_plan_by_hand() -> None:
     assert planned.total_bytes <= MAC_16.limit_bytes < planned.total_bytes + 256 * 45_312
 
 
-def test_a_quantized_cache_costs_its_scales_and_one_layer_in_full() -> None:
+def test_quantized_cache_costs_scales_and_one_dequantized_layer() -> None:
     planned = plan(QWEN_9B, MAC_16, 8)
     token = 16_384 * (1 + 4 / 64)
     assert planned.budget.bytes_per_token == token
@@ -84,32 +81,32 @@ def test_a_quantized_cache_costs_its_scales_and_one_layer_in_full() -> None:
 
 
 @pytest.mark.parametrize("bits", [16, 8, 4])
-def test_every_chunk_of_a_prompt_stays_within_the_room_for_scores(bits: int) -> None:
+def test_every_chunk_of_a_prompt_stays_within_the_scores_budget(bits: int) -> None:
     planned = plan(QWEN_9B, MAC_16, bits)
     sizer = ChunkSizer(2048, AttentionScoresBudget(planned.scores_bytes, planned.pair_bytes))
     done = 0
     while done < planned.context_tokens:
-        most = sizer.scores.max_tokens(done)
-        assert most is not None
-        assert most >= SCORES_CHUNK_TOKENS or done + most >= planned.context_tokens
-        chunk = min(most, 2048, planned.context_tokens - done)
+        max_chunk = sizer.scores.max_tokens(done)
+        assert max_chunk is not None
+        assert max_chunk >= SCORES_CHUNK_TOKENS or done + max_chunk >= planned.context_tokens
+        chunk = min(max_chunk, 2048, planned.context_tokens - done)
         assert chunk * (done + chunk) * planned.pair_bytes <= planned.scores_bytes
         done += chunk
 
 
-def test_eight_bits_are_taken_where_full_precision_leaves_an_agent_too_little() -> None:
-    def with_room_for(tokens: int) -> DeviceLimits:
+def test_eight_bits_are_chosen_if_full_precision_holds_too_little_context() -> None:
+    def device_for(tokens: int) -> DeviceLimits:
         fixed = QWEN_9B.weights_bytes + PROCESS_BYTES + ACTIVATIONS_BYTES
         states = (1 + MAX_CHECKPOINTS) * QWEN_9B.state_bytes
         return DeviceLimits(fixed + states + tokens * (32_768 + 256 * 33 + 4096), "metal")
 
-    enough = plan(QWEN_9B, with_room_for(49_152))
+    enough = plan(QWEN_9B, device_for(49_152))
     assert (enough.precision, enough.reason) == (FULL, "full precision holds 49,152 tokens")
-    short = plan(QWEN_9B, with_room_for(49_151))
+    short = plan(QWEN_9B, device_for(49_151))
     assert short.precision.bits == 8
     assert short.reason == "8-bit: full precision would hold 48,896 tokens only"
-    # All that the model was built for is enough.
-    small = plan(replace(QWEN_9B, context_tokens=8192), with_room_for(8192))
+    # The model's whole context is always enough.
+    small = plan(replace(QWEN_9B, context_tokens=8192), device_for(8192))
     assert small.precision == FULL
 
 
@@ -120,25 +117,25 @@ def test_eight_bits_are_taken_where_full_precision_leaves_an_agent_too_little() 
         ({"head_dim": 80}, "full precision: heads of 80 values cannot be quantized"),
     ],
 )
-def test_what_cannot_be_quantized_is_kept_whole_whatever_is_asked(
+def test_unquantizable_model_keeps_full_precision_despite_request(
     changes: dict[str, int], reason: str
 ) -> None:
     planned = plan(replace(QWEN_9B, **changes), MAC_16, 8)
     assert (planned.precision, planned.reason) == (FULL, reason)
 
 
-def test_a_processor_keeps_full_precision_and_its_scores_in_memory() -> None:
+def test_cpu_keeps_full_precision_and_counts_its_scores() -> None:
     planned = plan(QWEN_9B, DeviceLimits(30 * GB, "cpu", computed_bytes=4))
     assert planned.reason == "full precision, the fastest on a processor"
     assert planned.scores_bytes == planned.context_tokens * 256 * (16 * 4 + 1)
 
 
-def test_a_model_that_does_not_fit_gets_nothing() -> None:
+def test_model_that_does_not_fit_gets_no_context() -> None:
     planned = plan(QWEN_9B, DeviceLimits(5 * GB, "metal"))
     assert (planned.context_tokens, planned.scores_bytes, planned.budget.kv_bytes) == (0, 0, 0)
 
 
-def test_what_a_model_needs_is_what_a_plan_adds_up_to_at_that_context() -> None:
+def test_needed_bytes_equals_the_plan_at_that_context() -> None:
     needed = needed_bytes(QWEN_9B, MAC_16, FULL)
     at_that = plan_at(QWEN_9B, DeviceLimits(needed, "metal"), FULL)
     assert at_that.context_tokens == 49_152

@@ -1,15 +1,15 @@
-"""No chunk of a prompt takes a third of the watchdog's patience: every card, on the slowest Mac
-that holds it, at any context.
+"""No prefill chunk takes a third of the health check's timeout: every model of the catalog, on the
+slowest Mac that holds it, at any context.
 
 Prefill rates are of quantized models through MLX, in tokens a second:
 
-- M1, a 9B model in 4 bits (5.95 GB): 100 at the start of a prompt, from 444 measured for a 2B model (mlx pull request
-  4505).
+- M1, a 9B model in 4 bits (5.95 GB): 100 at the start of a prompt, from 444 measured for a 2B
+  model (mlx pull request 4505).
 - Chips against an M1 by the operations a second of their GPUs.
 - A model by its weights, as if each token needed all of them: mixtures of experts are two to five
-  times faster (M2 Max: gpt-oss-20b 656 measured, 262 so; Qwen3.6-35B-A3B 753 measured, 154 so).
-- Measured dense models beside that: M4 Pro, 27B 116 (133 so); M2 Max and M2 Pro, Qwen3.5-9B 397
-  and 166 (530 and 267 so); M2 Pro, Qwen3.8-27B 46.7 (99 so; rapid's benchmarks, 2026). `DERATE` is
+  times faster (M2 Max: gpt-oss-20b 656 measured, 262 by this rule; Qwen3.6-35B-A3B 753 and 154).
+- Dense models as measured (and by this rule): M4 Pro, 27B 116 (133); M2 Max and M2 Pro, Qwen3.5-9B
+  397 and 166 (530 and 267); M2 Pro, Qwen3.8-27B 46.7 (99; rapid's benchmarks, 2026). `DERATE` is
   the largest of these differences.
 """
 
@@ -28,14 +28,14 @@ from pensieve.engine.scheduling.prefill_chunks import (
 )
 from pensieve.models.catalog.cards import CARDS, ModelCard
 
-WATCH = HealthCheckPolicy()
-WATCHDOG_S = WATCH.interval_s * WATCH.max_missed
-LARGEST = 2048
+HEALTH_CHECKS = HealthCheckPolicy()
+TIMEOUT_S = HEALTH_CHECKS.interval_s * HEALTH_CHECKS.max_missed
+MAX_CHUNK = 2048
 M1_RATE = 100.0
 M1_RATE_BYTES = 5.95e9
 DERATE = 0.47
-# The slowest chip that was sold with so much memory: what Metal lets a process have of it (recorded
-# by ggml on recent versions of macOS), and its prefill rate against an M1's.
+# The slowest chip sold with that much memory: the memory that Metal allows a process (recorded by
+# ggml on recent versions of macOS), and its prefill rate relative to an M1.
 SLOWEST = {
     "M1, 8 GB": (5.73e9, 1.0),
     "M1, 16 GB": (12.71e9, 1.0),
@@ -48,19 +48,17 @@ SLOWEST = {
     "M1 Ultra, 128 GB": (115.45e9, 8.3),
     "M3 Ultra, 512 GB": (470.0e9, 12.9),
 }
-# So many tokens before a token double what it takes: phi-3-mini and qwen3-4b, and Qwen3.5 on M1 to
-# M4 (20, 30 and 40 s for a chunk after 0, 64k and 125k tokens).
+# Preceding tokens that double the time of a token: phi-3-mini and qwen3-4b, and Qwen3.5 on M1 to M4
+# (20, 30 and 40 s for a chunk after 0, 64k and 125k tokens).
 DOUBLING = (14_000, 125_000)
 CONTEXT = 262_144
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a chunk takes on it. `swaps`: what each pass takes on top of that."""
-
     tokens_per_s: float
     doubling_tokens: int
-    pass_s: float = 0.1
+    pass_s: float = 0.1  # overhead of each pass, swapping included
 
     def seconds(self, tokens: int, before: int) -> float:
         middle = before + tokens / 2
@@ -68,7 +66,7 @@ class Machine:
 
 
 def slowest_machines(card: ModelCard) -> Iterator[Machine]:
-    """Of every chip that is the slowest with its memory, where the card fits."""
+    """Yield the slowest machine of each memory size that holds the model."""
     weights = card.shape.weights_bytes
     for working_set_bytes, ratio in SLOWEST.values():
         if weights < working_set_bytes:
@@ -77,11 +75,11 @@ def slowest_machines(card: ModelCard) -> Iterator[Machine]:
 
 
 def new_sizer() -> ChunkSizer:
-    return ChunkSizer(LARGEST, most_pairs=METAL_PAIRS)
+    return ChunkSizer(MAX_CHUNK, max_pairs=METAL_PAIRS)
 
 
 def processed(machine: Machine, sizer: ChunkSizer, start: int, end: int) -> list[float]:
-    """The times of all chunks of one prompt, of which `start` tokens are cached."""
+    """Return the times of all chunks of a prompt with `start` cached tokens."""
     times: list[float] = []
     done = start
     while done < end:
@@ -93,7 +91,7 @@ def processed(machine: Machine, sizer: ChunkSizer, start: int, end: int) -> list
 
 
 def a_day(machine: Machine) -> list[float]:
-    """Chunks of a long prompt, then of a new one, then of what follows a long cached prefix."""
+    """A long prompt, then a new one, then the end of a long cached one."""
     sizer = new_sizer()
     return [
         *processed(machine, sizer, 0, 60_000),
@@ -104,7 +102,7 @@ def a_day(machine: Machine) -> list[float]:
 
 
 def after_a_start(machine: Machine) -> list[float]:
-    """The first thing that a worker does: what follows a prefix that was read back from disk."""
+    """The first prompt of a worker continues a prefix restored from disk."""
     return [
         second
         for before in (0, 4000, 16_000, 60_000, 130_000, CONTEXT - 2000)
@@ -114,17 +112,17 @@ def after_a_start(machine: Machine) -> list[float]:
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.model.name)
 @pytest.mark.parametrize("life", [a_day, after_a_start])
-def test_no_chunk_comes_near_the_watchdog(
+def test_chunk_takes_less_than_a_third_of_the_health_check_timeout(
     card: ModelCard, life: Callable[[Machine], list[float]]
 ) -> None:
     machines = list(slowest_machines(card))
-    assert machines, "no Mac holds it"
+    assert machines, "no Mac holds this model"
     for machine in machines:
-        assert max(life(machine)) < WATCHDOG_S / 3
+        assert max(life(machine)) < TIMEOUT_S / 3
 
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.model.name)
-def test_once_it_is_measured_a_chunk_takes_what_it_should(card: ModelCard) -> None:
+def test_chunk_takes_its_time_budget_once_measured(card: ModelCard) -> None:
     for machine in slowest_machines(card):
         times = processed(machine, new_sizer(), 0, 60_000)
         assert max(times[1:]) < LONE_CHUNK_S * 1.5
@@ -133,29 +131,31 @@ def test_once_it_is_measured_a_chunk_takes_what_it_should(card: ModelCard) -> No
 @pytest.mark.parametrize("tokens_per_s", [4, 20, 64, 500])
 @pytest.mark.parametrize("swapping_s", [0, 15])
 @pytest.mark.parametrize("before", [0, 30_000, CONTEXT - 3000])
-def test_the_watch_waits_for_any_chunk_on_machines_slower_than_that(
+def test_health_check_waits_for_any_chunk_on_even_slower_machines(
     tokens_per_s: float, swapping_s: float, before: int
 ) -> None:
-    """Also for a first chunk, which is not measured, and where each pass reads from swap."""
+    """Also for a first, unmeasured chunk, and if each pass reads from swap."""
     machine = Machine(tokens_per_s, 14_000, swapping_s)
     sizer = new_sizer()
     for done in range(before, before + 3000, 500):
         chunk = sizer.next_chunk(done, is_shared=False)
-        patience: list[float] = []
-        announcer = StepAnnouncer(lambda _, seconds, to=patience: to.append(seconds))
+        timeouts: list[float] = []
+        announcer = StepAnnouncer(lambda _, seconds, to=timeouts: to.append(seconds))
         announcer.begin("a chunk", [chunk], sizer.expected_s(chunk, done))
         seconds = machine.seconds(chunk, done)
-        assert seconds < WATCH.interval_s * (WATCH.max_missed_within(patience[0]) - 1)
+        assert seconds < HEALTH_CHECKS.interval_s * (
+            HEALTH_CHECKS.max_missed_within(timeouts[0]) - 1
+        )
         sizer.note_chunk(chunk, done, seconds, is_shared=False)
 
 
-def test_a_dense_27b_on_an_m2_is_slow_but_not_taken_for_wedged() -> None:
+def test_dense_27b_on_an_m2_is_not_taken_for_hung() -> None:
     rate = DERATE * M1_RATE * 1.4 * M1_RATE_BYTES / 16e9
-    assert 10 < Machine(rate, 125_000).seconds(FIRST_CHUNK, 0) < WATCHDOG_S / 3
+    assert 10 < Machine(rate, 125_000).seconds(FIRST_CHUNK, 0) < TIMEOUT_S / 3
 
 
-def test_a_pass_of_a_model_that_was_swapped_out_is_waited_for() -> None:
-    assert WATCH.max_missed_within(0.0) == WATCH.max_missed
-    assert WATCH.max_missed_within(0.0, 16 * 10**9) == WATCH.max_missed
-    assert WATCH.max_missed_within(0.0, 100 * 10**9) * WATCH.interval_s == 200
-    assert WATCH.max_missed_within(MARGIN * 30) * WATCH.interval_s == 150
+def test_health_check_waits_for_a_model_that_was_paged_out() -> None:
+    assert HEALTH_CHECKS.max_missed_within(0.0) == HEALTH_CHECKS.max_missed
+    assert HEALTH_CHECKS.max_missed_within(0.0, 16 * 10**9) == HEALTH_CHECKS.max_missed
+    assert HEALTH_CHECKS.max_missed_within(0.0, 100 * 10**9) * HEALTH_CHECKS.interval_s == 200
+    assert HEALTH_CHECKS.max_missed_within(MARGIN * 30) * HEALTH_CHECKS.interval_s == 150

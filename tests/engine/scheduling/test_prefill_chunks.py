@@ -1,4 +1,4 @@
-"""How large a chunk is: by measured time, by memory and by pairs behind a long prompt."""
+"""Size of prefill chunks: by measured time, by memory and by pairs after a long prompt."""
 
 import pytest
 
@@ -20,68 +20,68 @@ def measured(sizer: ChunkSizer, tokens_per_s: float, before: int = 0) -> ChunkSi
     return sizer
 
 
-def test_the_first_chunk_is_small_and_smaller_behind_a_long_prompt() -> None:
+def test_first_chunk_is_small_and_smaller_after_a_long_prompt() -> None:
     sizer = ChunkSizer(2048)
     assert sizer.next_chunk(0, is_shared=False) == FIRST_CHUNK
     assert sizer.next_chunk(120_000, is_shared=False) == 16
 
 
-def test_a_machine_with_a_small_largest_chunk_begins_with_that() -> None:
+def test_first_chunk_does_not_exceed_the_maximum() -> None:
     assert ChunkSizer(128).next_chunk(0, is_shared=False) == 128
 
 
-def test_alone_a_chunk_on_a_fast_machine_is_as_large_as_it_may_be() -> None:
+def test_lone_chunk_on_a_fast_machine_has_the_maximum_size() -> None:
     assert measured(ChunkSizer(2048), FAST).next_chunk(512, is_shared=False) == 2048
 
 
 @pytest.mark.parametrize("tokens_per_s", [5, 20, 55, 100, 400, 580])
-def test_alone_a_chunk_on_a_slow_machine_takes_its_time_and_no_longer(tokens_per_s: float) -> None:
+def test_lone_chunk_on_a_slow_machine_takes_about_its_time_budget(tokens_per_s: float) -> None:
     chunk = measured(ChunkSizer(2048), tokens_per_s).next_chunk(0, is_shared=False)
     assert chunk == 16 or 0.6 * LONE_CHUNK_S < chunk / tokens_per_s <= LONE_CHUNK_S
 
 
-def test_a_lone_chunk_follows_the_newest_measurement_at_once() -> None:
+def test_lone_chunk_follows_the_newest_measurement_at_once() -> None:
     sizer = measured(ChunkSizer(2048), 10)
     assert sizer.next_chunk(0, is_shared=False) == 32
     assert measured(sizer, FAST).next_chunk(0, is_shared=False) == 2048
 
 
-def test_a_chunk_farther_behind_than_was_measured_is_expected_to_be_slower() -> None:
+def test_chunk_after_more_tokens_than_measured_is_expected_to_be_slower() -> None:
     sizer = measured(ChunkSizer(2048), SLOW)
     assert sizer.next_chunk(8192, is_shared=False) < sizer.next_chunk(0, is_shared=False) * 0.6
     far = measured(ChunkSizer(2048), SLOW, before=100_000)
     assert far.next_chunk(0, is_shared=False) == far.next_chunk(100_000, is_shared=False)
 
 
-def test_the_few_tokens_before_a_checkpoint_tell_nothing_of_a_whole_chunk() -> None:
+def test_tiny_chunk_before_a_checkpoint_does_not_count_as_a_measurement() -> None:
     sizer = measured(ChunkSizer(2048), FAST)
     sizer.note_chunk(1, 512, 0.3, is_shared=False)
     assert sizer.next_chunk(513, is_shared=False) == 2048
 
 
 @pytest.mark.parametrize("tokens", [1, 15, 16, 100, 512])
-def test_what_is_not_measured_is_expected_to_take_long(tokens: int) -> None:
+def test_unmeasured_chunk_is_expected_to_be_slow(tokens: int) -> None:
     unmeasured = ChunkSizer(2048).expected_s(tokens, 0)
     assert unmeasured == pytest.approx(tokens / 10)
     assert measured(ChunkSizer(2048), 200).expected_s(tokens, 0) == pytest.approx(tokens / 200)
 
 
 @pytest.mark.parametrize("before", [0, 1000, 32_768, 65_536, 131_072, 262_144])
-def test_macos_gets_no_more_pairs_than_it_bears(before: int) -> None:
-    sizer = measured(ChunkSizer(2048, most_pairs=METAL_PAIRS), 10**6)
+def test_chunk_on_metal_stays_within_the_pair_limit(before: int) -> None:
+    sizer = measured(ChunkSizer(2048, max_pairs=METAL_PAIRS), 10**6)
     chunk = sizer.next_chunk(before, is_shared=False)
     assert chunk == (2048 if before <= 32_768 else METAL_PAIRS // before)
 
 
 @pytest.mark.parametrize("before", [0, 7, 4000, 50_000, 99_999])
 @pytest.mark.parametrize("tokens_per_s", [3, 77, 333, 5000])
-def test_chunks_are_whole_tiles(before: int, tokens_per_s: float) -> None:
-    sizer = measured(ChunkSizer(2048, most_pairs=METAL_PAIRS), tokens_per_s)
+def test_chunk_sizes_are_whole_tiles(before: int, tokens_per_s: float) -> None:
+    sizer = measured(ChunkSizer(2048, max_pairs=METAL_PAIRS), tokens_per_s)
     chunk = sizer.next_chunk(before, is_shared=False)
     assert chunk % (64 if chunk >= 256 else 16) == 0
 
 
-def test_beside_others_a_chunk_takes_the_time_that_it_may_and_then_it_is_their_turn() -> None:
+def test_shared_chunk_takes_its_time_budget_and_then_decoding_is_due() -> None:
     sizer = ChunkSizer(2048)
     assert sizer.next_chunk(0, is_shared=True) == 16
     sizer.note_chunk(1000, 0, 1.0, is_shared=False)
@@ -93,15 +93,15 @@ def test_beside_others_a_chunk_takes_the_time_that_it_may_and_then_it_is_their_t
 
 
 @pytest.mark.parametrize("before", [0, 100, 5000, 16_000, 120_000])
-def test_the_scores_of_a_chunk_fit_their_room(before: int) -> None:
-    room = AttentionScoresBudget(9 * 10**9, 32 * 18)
-    chunk = measured(ChunkSizer(2048, room), 10**6).next_chunk(before, is_shared=False)
-    assert chunk * (before + chunk) * room.pair_bytes <= room.nbytes
+def test_attention_scores_of_a_chunk_fit_their_budget(before: int) -> None:
+    scores = AttentionScoresBudget(9 * 10**9, 32 * 18)
+    chunk = measured(ChunkSizer(2048, scores), 10**6).next_chunk(before, is_shared=False)
+    assert chunk * (before + chunk) * scores.pair_bytes <= scores.nbytes
     larger = chunk + 64
-    assert chunk == 2048 or larger * (before + larger) * room.pair_bytes > room.nbytes
+    assert chunk == 2048 or larger * (before + larger) * scores.pair_bytes > scores.nbytes
 
 
-def test_however_long_the_prompt_it_goes_on() -> None:
+def test_chunk_after_a_very_long_prompt_has_the_minimum_size() -> None:
     sizer = ChunkSizer(2048, AttentionScoresBudget(10**6, 32 * 18), METAL_PAIRS)
     assert sizer.next_chunk(1_000_000, is_shared=False) == 16
     assert sizer.next_chunk(1_000_000, is_shared=True) == 16

@@ -1,4 +1,4 @@
-"""The prefix cache over counting states: what is found, what is moved, what goes first, and that the bytes add up."""
+"""Look-up, moves, eviction order and byte count of the prefix cache, over fake KV states."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,10 @@ from pensieve.engine.scheduling.prefix_cache import BLOCK_TOKENS, PrefixCache
 
 @dataclass
 class CountingState:
-    """A KV cache of ten bytes a token; a fixed step stands for architectures that can only be cut at checkpoints."""
+    """A KV state of ten bytes a token.
+
+    `step` imitates architectures that can only be trimmed at checkpoints.
+    """
 
     tokens: int
     step: int = 1
@@ -34,14 +37,14 @@ class CountingState:
         return CountingState(tokens, self.step)
 
 
-def kept(*sequences: range | list[int]) -> PrefixCache:
+def cache_of(*sequences: range | list[int]) -> PrefixCache:
     cache = PrefixCache(b"model")
     for tokens in sequences:
         cache.insert(tokens, CountingState(len(tokens)))
     return cache
 
 
-def taken(cache: PrefixCache, tokens) -> int:
+def acquired_tokens(cache: PrefixCache, tokens) -> int:
     hit = cache.acquire(tokens)
     cache.check()
     if hit is None:
@@ -51,115 +54,115 @@ def taken(cache: PrefixCache, tokens) -> int:
 
 
 @pytest.mark.parametrize("length", [16, 100, 256, 257, 512, 1000])
-def test_a_continuation_finds_every_token_and_moves_the_cache(length: int) -> None:
-    cache = kept(range(length))
-    assert taken(cache, [*range(length), 7, 7]) == length
+def test_continuation_finds_every_token_and_moves_the_entry(length: int) -> None:
+    cache = cache_of(range(length))
+    assert acquired_tokens(cache, [*range(length), 7, 7]) == length
     assert len(cache) == 0
     assert cache.nbytes == 0
 
 
-def test_the_last_token_is_always_left_to_process() -> None:
-    assert taken(kept(range(300)), range(300)) == 299
+def test_last_token_is_never_taken_from_the_cache() -> None:
+    assert acquired_tokens(cache_of(range(300)), range(300)) == 299
 
 
-def test_a_branch_copies_and_leaves_the_longer_one_where_it_is() -> None:
-    cache = kept(range(2000))
-    assert taken(cache, [*range(700), -1, -2]) == 700
-    assert taken(cache, [*range(2000), 5]) == 2000
+def test_early_branch_copies_and_leaves_the_longer_entry() -> None:
+    cache = cache_of(range(2000))
+    assert acquired_tokens(cache, [*range(700), -1, -2]) == 700
+    assert acquired_tokens(cache, [*range(2000), 5]) == 2000
 
 
-def test_a_short_rest_is_not_worth_a_copy() -> None:
-    cache = kept(range(1000))
-    assert taken(cache, [*range(990), -1, -2]) == 990
+def test_late_branch_moves_the_entry_without_a_copy() -> None:
+    cache = cache_of(range(1000))
+    assert acquired_tokens(cache, [*range(990), -1, -2]) == 990
     assert len(cache) == 0
 
 
-def test_the_longest_of_several_is_found() -> None:
-    cache = kept([*range(600), 1, 1, 1], [*range(600), 2, 2, 2, 2], [*range(500), 3])
-    assert taken(cache, [*range(600), 2, 2, 9]) == 602
+def test_longest_of_several_prefixes_is_found() -> None:
+    cache = cache_of([*range(600), 1, 1, 1], [*range(600), 2, 2, 2, 2], [*range(500), 3])
+    assert acquired_tokens(cache, [*range(600), 2, 2, 9]) == 602
 
 
-def test_a_sequence_replaces_what_it_continues() -> None:
-    cache = kept(range(500), range(900))
+def test_inserted_sequence_replaces_its_own_prefix() -> None:
+    cache = cache_of(range(500), range(900))
     assert len(cache) == 1
     cache.check()
 
 
-def test_what_can_only_be_cut_at_checkpoints_is_used_at_the_last_one() -> None:
+def test_state_with_checkpoints_is_trimmed_to_the_last_usable_one() -> None:
     cache = PrefixCache(b"model")
     cache.insert(range(1000), CountingState(1000, step=300))
-    assert taken(cache, [*range(700), -1]) == 600
+    assert acquired_tokens(cache, [*range(700), -1]) == 600
 
 
-def test_nothing_is_shared_between_models() -> None:
+def test_hashes_differ_between_models() -> None:
     assert PrefixCache(b"a").hashes(range(256)) != PrefixCache(b"b").hashes(range(256))
 
 
-def test_the_least_recently_used_goes_first_and_a_hit_is_use() -> None:
-    cache = kept([1] * 1000, [2] * 1000)
-    assert taken(cache, [1] * 400 + [9]) == 400
+def test_least_recently_acquired_entry_is_evicted_first() -> None:
+    cache = cache_of([1] * 1000, [2] * 1000)
+    assert acquired_tokens(cache, [1] * 400 + [9]) == 400
     cache.evict(1)
-    assert taken(cache, [1] * 1000 + [9]) == 1000
-    assert taken(cache, [2] * 1000 + [9]) == 0
+    assert acquired_tokens(cache, [1] * 1000 + [9]) == 1000
+    assert acquired_tokens(cache, [2] * 1000 + [9]) == 0
 
 
-def test_a_prefix_that_was_only_looked_for_is_evicted_in_its_turn() -> None:
-    cache = kept([1] * 1000, [2] * 1000)
+def test_match_does_not_protect_an_entry_from_eviction() -> None:
+    cache = cache_of([1] * 1000, [2] * 1000)
     assert cache.match([1] * 1000 + [9]) == 1000
     cache.evict(1)
-    assert taken(cache, [2] * 1000 + [9]) == 1000
-    assert taken(cache, [1] * 1000 + [9]) == 0
+    assert acquired_tokens(cache, [2] * 1000 + [9]) == 1000
+    assert acquired_tokens(cache, [1] * 1000 + [9]) == 0
 
 
 @given(st.permutations(range(8)))
-def test_of_equally_long_prefixes_the_one_with_the_shortest_rest_is_moved(order: list[int]) -> None:
-    cache = kept(*([*range(600), *[-1 - number] * (10 + number)] for number in order))
-    assert taken(cache, [*range(600), 7]) == 600
-    assert sorted(len(left.tokens) for left in cache.sequences()) == list(range(611, 618))
+def test_entry_with_the_shortest_remainder_is_moved_among_equal_prefixes(order: list[int]) -> None:
+    cache = cache_of(*([*range(600), *[-1 - number] * (10 + number)] for number in order))
+    assert acquired_tokens(cache, [*range(600), 7]) == 600
+    assert sorted(len(entry.tokens) for entry in cache.sequences()) == list(range(611, 618))
 
 
 @given(st.permutations(range(8)))
-def test_which_of_equally_long_sequences_is_moved_depends_on_their_tokens_alone(
+def test_choice_among_equal_entries_depends_only_on_their_tokens(
     order: list[int],
 ) -> None:
-    cache = kept(*([*range(600), -1 - number] for number in order))
-    assert taken(cache, [*range(600), 7]) == 600
-    assert {left.tokens[-1] for left in cache.sequences()} == set(range(-7, 0))
+    cache = cache_of(*([*range(600), -1 - number] for number in order))
+    assert acquired_tokens(cache, [*range(600), 7]) == 600
+    assert {entry.tokens[-1] for entry in cache.sequences()} == set(range(-7, 0))
 
 
-def test_a_conversation_is_cut_back_to_its_pinned_prefix_before_that_goes_too() -> None:
+def test_conversation_is_trimmed_to_its_pinned_prefix_before_that_is_evicted() -> None:
     cache = PrefixCache(b"model")
     cache.insert(range(3000), CountingState(3000), pinned_tokens=1200)
     cache.insert([5] * 100, CountingState(100))
     assert cache.evict(18_000) == 18_000
-    assert taken(cache, range(3000)) == 1200
+    assert acquired_tokens(cache, range(3000)) == 1200
 
 
-def test_side_requests_go_before_any_conversation() -> None:
+def test_side_requests_are_evicted_before_conversations() -> None:
     cache = PrefixCache(b"model")
     cache.insert(range(1000), CountingState(1000))
     cache.insert([5] * 1000, CountingState(1000), is_side=True)
     cache.evict(1)
-    assert taken(cache, [*range(1000), 1]) == 1000
+    assert acquired_tokens(cache, [*range(1000), 1]) == 1000
 
 
-def test_room_is_made_as_far_as_there_is_any() -> None:
-    cache = kept(range(100), [3] * 100)
+def test_eviction_of_more_than_is_cached_empties_the_cache() -> None:
+    cache = cache_of(range(100), [3] * 100)
     assert cache.evict(10**9) == 2000
     assert len(cache) == 0
 
 
 class AnyHistory(RuleBasedStateMachine):
-    """Whatever is kept, taken and evicted: a hit is a true prefix, and the books balance."""
+    """After any operations a hit is a true prefix and the byte count is right."""
 
     def __init__(self) -> None:
         super().__init__()
         self.cache = PrefixCache(b"model")
 
-    # Long runs of few letters, so that prefixes are shared across block borders.
+    # Long runs of few tokens, so that prefixes are shared across block borders.
     sequences = st.lists(
         st.tuples(st.integers(0, 2), st.integers(1, BLOCK_TOKENS + 50)), min_size=1, max_size=5
-    ).map(lambda runs: [letter for letter, length in runs for _ in range(length)])
+    ).map(lambda runs: [token for token, length in runs for _ in range(length)])
 
     @rule(
         tokens=sequences,
@@ -167,12 +170,12 @@ class AnyHistory(RuleBasedStateMachine):
         is_side=st.booleans(),
         step=st.sampled_from([1, 100]),
     )
-    def keep(self, tokens: list[int], pinned: int, is_side: bool, step: int) -> None:
-        state = Remembering(tuple(tokens), step)
+    def insert(self, tokens: list[int], pinned: int, is_side: bool, step: int) -> None:
+        state = RememberedState(tuple(tokens), step)
         self.cache.insert(tokens, state, pinned_tokens=min(pinned, len(tokens)), is_side=is_side)
 
     @rule(tokens=sequences)
-    def take(self, tokens: list[int]) -> None:
+    def acquire(self, tokens: list[int]) -> None:
         hit = self.cache.acquire(tokens)
         if hit is not None:
             assert 0 < hit.cached_tokens < len(tokens)
@@ -180,17 +183,17 @@ class AnyHistory(RuleBasedStateMachine):
 
     @rule(nbytes=st.integers(0, 20_000))
     def evict(self, nbytes: int) -> None:
-        held = self.cache.nbytes
-        assert self.cache.evict(nbytes) >= min(nbytes, held)
+        nbytes_before = self.cache.nbytes
+        assert self.cache.evict(nbytes) >= min(nbytes, nbytes_before)
 
     @invariant()
-    def books_balance(self) -> None:
+    def bytes_add_up(self) -> None:
         self.cache.check()
 
 
 @dataclass
-class Remembering:
-    """A state that knows which tokens it is of."""
+class RememberedState:
+    """A KV state that remembers its tokens."""
 
     seen: tuple[int, ...]
     step: int
@@ -207,17 +210,17 @@ class Remembering:
         assert self.usable_tokens(tokens) == tokens
         self.seen = self.seen[:tokens]
 
-    def copy(self, tokens: int) -> "Remembering":
+    def copy(self, tokens: int) -> "RememberedState":
         assert self.usable_tokens(tokens) == tokens
-        return Remembering(self.seen[:tokens], self.step)
+        return RememberedState(self.seen[:tokens], self.step)
 
 
 TestAnyHistory = AnyHistory.TestCase
 
 
 @given(st.lists(st.integers(0, 1), min_size=17, max_size=700), st.integers(0, 700))
-def test_the_common_prefix_is_found_to_the_token(tokens: list[int], at: int) -> None:
+def test_common_prefix_is_found_to_the_token(tokens: list[int], at: int) -> None:
     at = min(at, len(tokens) - 1)
-    asked = [*tokens[:at], 1 - tokens[at], *tokens[at:]]
-    found = taken(kept(tokens), asked)
+    query = [*tokens[:at], 1 - tokens[at], *tokens[at:]]
+    found = acquired_tokens(cache_of(tokens), query)
     assert found == (at if at >= 16 else 0)

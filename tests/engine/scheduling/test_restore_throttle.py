@@ -1,4 +1,4 @@
-"""Reading back beside decoding, by a clock that is told: who decodes has its share of the time. No disk."""
+"""Restores take turns with decoding, by a fake clock and a fake disk."""
 
 from collections.abc import Generator, Sequence
 
@@ -14,8 +14,6 @@ STEP_S = 0.02
 
 
 class Clock:
-    """Tells what it was told."""
-
     now_s = 0.0
 
     def __call__(self) -> float:
@@ -23,7 +21,7 @@ class Clock:
 
 
 class SlowDisk:
-    """An archive of so many files, each of which takes `FILE_S`."""
+    """A disk tier whose restores read `files` files of `FILE_S` each."""
 
     def __init__(self, clock: Clock, files: int, error: Exception | None = None) -> None:
         self.clock, self.files, self.error = clock, files, error
@@ -44,65 +42,65 @@ class SlowDisk:
             self.is_closed = True
 
 
-def paced(disk: SlowDisk) -> tuple[Generator[None, None, Hit | None], ChunkSizer]:
+def throttled_restore(disk: SlowDisk) -> tuple[Generator[None, None, Hit | None], ChunkSizer]:
     chunks = ChunkSizer(2048)
     return ThrottledDiskTier(disk, chunks, clock=disk.clock).restore([], []), chunks
 
 
-def test_who_decodes_has_its_share_however_slow_the_disk_is() -> None:
+def test_decoding_gets_its_share_however_slow_the_disk_is() -> None:
     clock = Clock()
-    reading, chunks = paced(SlowDisk(clock, files=20))
+    steps, chunks = throttled_restore(SlowDisk(clock, files=20))
     decoded_s = longest_s = 0.0
     for _ in range(1000):
         began_s = clock.now_s
-        if next(reading, "read") == "read":
+        if next(steps, "read") == "read":
             break
         longest_s = max(longest_s, clock.now_s - began_s)
         clock.now_s += STEP_S
         chunks.note_decode(STEP_S)
         decoded_s += STEP_S
     else:
-        pytest.fail("it is never read")
+        pytest.fail("the restore never ends")
     assert longest_s == pytest.approx(FILE_S)
     assert DECODE_SHARE <= decoded_s / clock.now_s < DECODE_SHARE + 0.1
 
 
-def test_where_nobody_decodes_nothing_waits() -> None:
+def test_restore_does_not_pause_while_nothing_decodes() -> None:
     clock = Clock()
     disk = SlowDisk(clock, files=20)
-    reading, _ = paced(disk)
-    turns = sum(1 for _ in reading)
+    steps, _ = throttled_restore(disk)
+    turns = sum(1 for _ in steps)
     assert disk.is_closed
     assert turns <= 2 * disk.files
     assert clock.now_s == pytest.approx(disk.files * FILE_S)
 
 
-def test_who_stops_decoding_is_not_waited_for() -> None:
+def test_restore_does_not_wait_for_decoding_that_has_stopped() -> None:
     clock = Clock()
     disk = SlowDisk(clock, files=3)
-    reading, chunks = paced(disk)
-    next(reading)
+    steps, chunks = throttled_restore(disk)
+    next(steps)
     chunks.note_decode(STEP_S)
-    turns = sum(1 for _ in reading)
+    turns = sum(1 for _ in steps)
     assert disk.is_closed
     assert turns <= 2 * disk.files
 
 
-def test_what_is_wrong_with_the_disk_comes_out() -> None:
-    reading, _ = paced(SlowDisk(Clock(), files=1, error=OSError("no such disk")))
+def test_disk_error_is_raised_by_the_restore() -> None:
+    steps, _ = throttled_restore(SlowDisk(Clock(), files=1, error=OSError("no such disk")))
     with pytest.raises(OSError, match="no such disk"):
-        list(reading)
+        list(steps)
 
 
-def test_who_leaves_in_the_middle_closes_what_was_read() -> None:
+def test_closing_a_restore_closes_the_one_of_the_disk_tier() -> None:
     disk = SlowDisk(Clock(), files=3)
-    reading, _ = paced(disk)
-    next(reading)
-    reading.close()
+    steps, _ = throttled_restore(disk)
+    next(steps)
+    steps.close()
     assert disk.is_closed
 
 
-def test_how_much_there_is_is_what_the_archive_says() -> None:
+def test_match_is_that_of_the_disk_tier() -> None:
     disk = SlowDisk(Clock(), files=3)
-    archive = ThrottledDiskTier(disk, ChunkSizer(2048))
-    assert archive.match([b"a"], [1, 2]) == disk.match([b"a"], [1, 2])
+    throttled = ThrottledDiskTier(disk, ChunkSizer(2048))
+    assert throttled.match([b"a"], [1, 2]) == disk.match([b"a"], [1, 2])

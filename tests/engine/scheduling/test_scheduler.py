@@ -1,4 +1,4 @@
-"""The scheduler against a backend that plays a script: what is sampled, and when a step raises."""
+"""The scheduler over a backend that counts tokens and raises on demand."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -34,8 +34,8 @@ STOP = 0
 
 
 @dataclass
-class Shelf:
-    """An `DiskTier` with so many first tokens of whatever is asked for, in parts of 100."""
+class CountingDisk:
+    """A `DiskTier` that has the first `tokens` of any sequence, in parts of 100."""
 
     tokens: int
     is_broken: bool = False
@@ -45,18 +45,18 @@ class Shelf:
         return min(self.tokens, len(tokens) - 1)
 
     def restore(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> RestoreSteps:
-        held = self.match(hashes, tokens)
-        for _ in range(held // 100):
+        length = self.match(hashes, tokens)
+        for _ in range(length // 100):
             if self.is_broken and self.parts_read:
                 raise RuntimeError("no memory")
             self.parts_read += 1
             yield
-        return Hit(RememberedState(tuple(tokens[:held])), held)
+        return Hit(RememberedState(tuple(tokens[:length])), length)
 
 
 @dataclass
 class Bench:
-    """A scheduler, the backends it made, and everything it said."""
+    """A scheduler, the backends it made, and the events it sent."""
 
     is_bad: Callable[[tuple[int, ...]], bool] = lambda tokens: False
     max_batch: int = 4
@@ -64,10 +64,10 @@ class Bench:
     vocabulary_size: int = 10**6
     kv_tokens: int = 10**6
     chunk: int = 1000
-    shelf: Shelf | None = None
-    cut_step: int = 1
+    disk: CountingDisk | None = None
+    trim_step: int = 1
     backends: list[CountingBackend] = field(default_factory=list)
-    said: dict[int, list] = field(default_factory=dict)
+    events: dict[int, list] = field(default_factory=dict)
     admitted: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -78,11 +78,11 @@ class Bench:
             self.prefixes,
             self.budget,
             QueueLimits(self.max_batch, self.max_waiting, self.vocabulary_size),
-            self.shelf,
+            self.disk,
         )
 
     def _make_backend(self) -> CountingBackend:
-        self.backends.append(CountingBackend(self.is_bad, self.chunk, self.cut_step))
+        self.backends.append(CountingBackend(self.is_bad, self.chunk, self.trim_step))
         return self.backends[-1]
 
     @property
@@ -93,14 +93,14 @@ class Bench:
         self, key: int, prompt: tuple[int, ...], max_tokens: int = 3, priority: Priority = "main"
     ) -> None:
         generation = Generation(prompt, max_tokens, priority=priority)
-        self.hear([self.scheduler.submit(key, generation)])
+        self.record([self.scheduler.submit(key, generation)])
 
     def steps(self, number: int) -> None:
         for _ in range(number):
             self.step()
 
     def step(self) -> None:
-        self.hear(self.scheduler.step())
+        self.record(self.scheduler.step())
         self.prefixes.check()
         running = sum(
             self.budget.sequence(len(sequence.tokens))
@@ -108,33 +108,33 @@ class Bench:
         )
         assert running + self.prefixes.nbytes <= self.budget.kv_bytes
 
-    def hear(self, events) -> None:
+    def record(self, events) -> None:
         for key, event in events:
             if event == Admitted():
                 self.admitted.append(key)
             else:
-                self.said.setdefault(key, []).append(event)
+                self.events.setdefault(key, []).append(event)
 
-    def run(self, at_most: int = 500) -> None:
-        for _ in range(at_most):
+    def run(self, max_steps: int = 500) -> None:
+        for _ in range(max_steps):
             if self.scheduler.is_idle:
                 return
             self.step()
-        raise AssertionError("the scheduler does not come to rest")
+        raise AssertionError("the scheduler never becomes idle")
 
     def tokens(self, key: int) -> list[int]:
-        return [event.token_id for event in self.said[key] if isinstance(event, Token)]
+        return [event.token_id for event in self.events[key] if isinstance(event, Token)]
 
 
 def expected_tokens(prompt: tuple[int, ...], max_tokens: int) -> list[int]:
     return list(range(len(prompt), len(prompt) + max_tokens))
 
 
-def test_a_generation_is_started_prefilled_sampled_and_finished() -> None:
+def test_request_is_started_prefilled_sampled_and_finished_in_order() -> None:
     bench = Bench()
     bench.submit(1, (5, 6))
     bench.run()
-    assert bench.said[1] == [
+    assert bench.events[1] == [
         Started(cached_tokens=0),
         Prefilled(2),
         Token(2),
@@ -144,7 +144,7 @@ def test_a_generation_is_started_prefilled_sampled_and_finished() -> None:
     ]
 
 
-def test_what_does_not_fit_the_batch_waits_and_is_served() -> None:
+def test_requests_beyond_the_batch_wait_and_are_served() -> None:
     bench = Bench(max_batch=2)
     for key in range(5):
         bench.submit(key, (9,) * (key + 1))
@@ -153,54 +153,54 @@ def test_what_does_not_fit_the_batch_waits_and_is_served() -> None:
     assert all(bench.tokens(key) == expected_tokens((9,) * (key + 1), 3) for key in range(5))
 
 
-def test_a_full_line_is_answered_busy() -> None:
+def test_full_queue_refuses_requests_as_busy() -> None:
     bench = Bench(max_batch=1, max_waiting=1)
     for key in (1, 2, 3):
         bench.submit(key, (1,))
-    assert bench.said[2] == [Started(cached_tokens=0)]
-    assert bench.said[3] == [Failed("Overloaded: too many requests are waiting.", "busy")]
+    assert bench.events[2] == [Started(cached_tokens=0)]
+    assert bench.events[3] == [Failed("Overloaded: too many requests are waiting.", "busy")]
 
 
-def test_a_stop_token_is_not_shown_as_a_token() -> None:
+def test_stop_token_is_not_reported_as_a_token() -> None:
     bench = Bench()
     bench.submit(1, (1,))
     bench.step()
     bench.backends[0].step = lambda: [Sampled(1, STOP, "stop_token")]
     bench.step()
-    assert bench.said[1][-1] == Finished("stop_token", 1)
+    assert bench.events[1][-1] == Finished("stop_token", 1)
     assert bench.tokens(1) == []
 
 
 LONG = (9,) * 1001
 
 
-def test_who_decodes_gets_a_token_with_each_part_that_is_read_back() -> None:
-    bench = Bench(shelf=Shelf(1000))
+def test_decoding_continues_between_the_parts_of_a_restore() -> None:
+    bench = Bench(disk=CountingDisk(1000))
     bench.submit(1, (1,), max_tokens=100)
     bench.steps(3)
     before = len(bench.tokens(1))
     bench.submit(2, LONG)
     bench.steps(10)
-    assert bench.shelf.parts_read == 10
+    assert bench.disk.parts_read == 10
     assert len(bench.tokens(1)) == before + 10
     bench.run()
     assert bench.processed == 2
     assert bench.tokens(2) == expected_tokens(LONG, 3)
-    assert bench.said[2][0] == Started(cached_tokens=1000)
+    assert bench.events[2][0] == Started(cached_tokens=1000)
 
 
-def test_nothing_else_is_taken_in_while_a_prompt_is_read_back() -> None:
-    bench = Bench(shelf=Shelf(1000))
+def test_no_other_request_is_admitted_during_a_restore() -> None:
+    bench = Bench(disk=CountingDisk(1000))
     bench.submit(1, LONG)
     bench.steps(3)
     bench.submit(2, (1, 2))
     bench.run()
-    assert bench.shelf.parts_read == 10
+    assert bench.disk.parts_read == 10
     assert bench.tokens(2) == expected_tokens((1, 2), 3)
 
 
-def test_who_leaves_while_being_read_back_leaves_nothing() -> None:
-    bench = Bench(shelf=Shelf(1000))
+def test_cancel_during_a_restore_frees_everything() -> None:
+    bench = Bench(disk=CountingDisk(1000))
     bench.submit(1, LONG)
     bench.steps(3)
     bench.scheduler.cancel(1)
@@ -212,38 +212,38 @@ def test_who_leaves_while_being_read_back_leaves_nothing() -> None:
 
 
 @pytest.mark.parametrize("token", [-1, 10, 2**31])
-def test_a_token_that_the_model_does_not_have_is_refused_and_others_run(token: int) -> None:
+def test_token_outside_the_vocabulary_is_refused_and_others_run(token: int) -> None:
     bench = Bench(vocabulary_size=10)
     bench.submit(1, (9, token, 3))
     bench.submit(2, (9, 0, 3))
     bench.steps(5)
-    assert bench.said[1] == [
+    assert bench.events[1] == [
         Failed("The prompt has a token that the model does not have.", "engine")
     ]
-    assert isinstance(bench.said[2][-1], Finished)
+    assert isinstance(bench.events[2][-1], Finished)
 
 
-def test_what_cannot_be_read_back_ends_its_request_alone() -> None:
-    bench = Bench(shelf=Shelf(1000, is_broken=True))
+def test_failed_restore_fails_only_its_own_request() -> None:
+    bench = Bench(disk=CountingDisk(1000, is_broken=True))
     bench.submit(1, (1,), max_tokens=20)
     bench.steps(2)
     bench.submit(2, LONG)
     bench.run()
     assert bench.tokens(1) == expected_tokens((1,), 20)
-    assert bench.said[2][-1] == Failed("The engine failed on this request: no memory", "engine")
+    assert bench.events[2][-1] == Failed("The engine failed on this request: no memory", "engine")
 
 
-def test_a_step_that_raises_while_a_prompt_is_read_back_ends_only_its_own() -> None:
-    bench = Bench(is_bad=lambda tokens: len(tokens) == 5, shelf=Shelf(1000))
+def test_failed_step_during_a_restore_spares_the_restored_request() -> None:
+    bench = Bench(is_bad=lambda tokens: len(tokens) == 5, disk=CountingDisk(1000))
     bench.submit(1, (1,), max_tokens=20)
     bench.steps(2)
     bench.submit(2, LONG)
     bench.run()
-    assert isinstance(bench.said[1][-1], Failed)
+    assert isinstance(bench.events[1][-1], Failed)
     assert bench.tokens(2) == expected_tokens(LONG, 3)
 
 
-def test_a_sequence_that_breaks_ends_alone() -> None:
+def test_failed_sequence_fails_alone() -> None:
     bench = Bench()
     bench.submit(1, (1, 2), max_tokens=50)
     bench.submit(2, (3, 4, 5), max_tokens=5)
@@ -254,34 +254,34 @@ def test_a_sequence_that_breaks_ends_alone() -> None:
     bench.step()
     backend.step = steps
     bench.run()
-    assert bench.said[1][-2:] == [Token(4), Failed("nothing is allowed", "grammar")]
+    assert bench.events[1][-2:] == [Token(4), Failed("nothing is allowed", "grammar")]
     assert bench.tokens(2) == expected_tokens((3, 4, 5), 5)
     assert len(bench.backends) == 1
 
 
-def test_what_goes_back_to_the_line_tells_what_it_has_answered() -> None:
-    live = Request(1, 1, Generation((5, 6), 9, frozenset({0}), grammar=Grammar("start: /a/")))
-    assert live.continuation() is live.generation
-    live.sampled += [7, 8]
-    resumed = live.continuation()
+def test_continuation_counts_sampled_tokens_as_answered() -> None:
+    request = Request(1, 1, Generation((5, 6), 9, frozenset({0}), grammar=Grammar("start: /a/")))
+    assert request.continuation() is request.generation
+    request.sampled += [7, 8]
+    resumed = request.continuation()
     assert (resumed.prompt_tokens, resumed.max_tokens) == ((5, 6, 7, 8), 7)
-    assert (resumed.answered_tokens, resumed.grammar) == (2, live.generation.grammar)
+    assert (resumed.answered_tokens, resumed.grammar) == (2, request.generation.grammar)
 
 
 @pytest.mark.parametrize("steps_before", [0, 1, 2, 3])
-def test_a_cancelled_generation_says_no_more_and_frees_its_place(steps_before: int) -> None:
+def test_cancelled_request_sends_no_more_events_and_frees_its_slot(steps_before: int) -> None:
     bench = Bench(max_batch=1)
     bench.submit(1, (1,), max_tokens=50)
     bench.submit(2, (1, 2))
     bench.steps(steps_before)
-    said_before = list(bench.said[1])
+    events_before = list(bench.events[1])
     bench.scheduler.cancel(1)
     bench.run()
-    assert bench.said[1] == said_before
+    assert bench.events[1] == events_before
     assert bench.tokens(2) == expected_tokens((1, 2), 3)
 
 
-def test_cancelling_what_has_just_finished_is_no_mistake() -> None:
+def test_cancelling_a_finished_request_is_ignored() -> None:
     bench = Bench()
     bench.submit(1, (1,))
     bench.run()
@@ -289,12 +289,12 @@ def test_cancelling_what_has_just_finished_is_no_mistake() -> None:
     assert bench.scheduler.is_idle
 
 
-def test_a_sequence_that_cannot_be_inserted_fails_alone() -> None:
+def test_request_that_cannot_be_inserted_fails_alone() -> None:
     bench = Bench()
     bench.submit(1, (REFUSED_TOKEN,))
     bench.submit(2, (1, 2))
     bench.run()
-    assert bench.said[1][-1] == Failed(
+    assert bench.events[1][-1] == Failed(
         "The engine failed on this request: a refused token", "engine"
     )
     assert bench.tokens(2) == expected_tokens((1, 2), 3)
@@ -306,10 +306,10 @@ prompts = st.lists(
 
 
 @given(prompts, st.integers(1, 4), st.integers(1, 6), st.integers(1, 8))
-def test_whatever_fails_the_others_get_exactly_their_tokens(
+def test_failing_requests_leave_the_tokens_of_others_unchanged(
     prompts: list[tuple[int, ...]], max_batch: int, bad_token: int, bad_length: int
 ) -> None:
-    """A sequence with `bad_token` raises as soon as it is `bad_length` long, wherever that falls."""
+    """A sequence that begins with `bad_token` raises once it has `bad_length` tokens."""
 
     def is_bad(tokens: tuple[int, ...]) -> bool:
         return bad_token == tokens[0] and len(tokens) >= bad_length
@@ -320,16 +320,16 @@ def test_whatever_fails_the_others_get_exactly_their_tokens(
     bench.run()
     for key, prompt in enumerate(prompts):
         whole = expected_tokens(prompt, 4)
-        # The last token is sampled but never stands in a sequence that runs on.
+        # The last token is sampled but is never part of a sequence that continues.
         if is_bad((*prompt, *whole[:-1])):
-            assert isinstance(bench.said[key][-1], Failed)
+            assert isinstance(bench.events[key][-1], Failed)
             assert bench.tokens(key) == whole[: len(bench.tokens(key))]
         else:
-            assert bench.said[key][-1] == Finished("length", 4)
+            assert bench.events[key][-1] == Finished("length", 4)
             assert bench.tokens(key) == whole
 
 
-def test_every_backend_that_failed_was_closed() -> None:
+def test_failed_backends_are_closed() -> None:
     bench = Bench(lambda tokens: tokens[0] == 7)
     bench.submit(1, (7,))
     bench.submit(2, (1,))
@@ -344,11 +344,11 @@ def prompt_of(length: int, seed: int = 0) -> tuple[int, ...]:
 
 
 def started(bench: Bench, key: int) -> int:
-    assert isinstance(bench.said[key][0], Started)
-    return bench.said[key][0].cached_tokens
+    assert isinstance(bench.events[key][0], Started)
+    return bench.events[key][0].cached_tokens
 
 
-def test_the_next_turn_processes_only_what_is_new() -> None:
+def test_next_turn_processes_only_its_new_tokens() -> None:
     bench = Bench()
     bench.submit(1, prompt_of(2000))
     bench.run()
@@ -360,7 +360,7 @@ def test_the_next_turn_processes_only_what_is_new() -> None:
     assert bench.tokens(2) == [2007, 2008, 2009]
 
 
-def test_what_a_cancelled_generation_processed_is_not_lost() -> None:
+def test_prefill_of_a_cancelled_request_is_cached() -> None:
     bench = Bench(chunk=300)
     bench.submit(1, prompt_of(2000))
     bench.steps(3)
@@ -371,7 +371,7 @@ def test_what_a_cancelled_generation_processed_is_not_lost() -> None:
     assert bench.processed == 2000
 
 
-def test_an_identical_request_waits_for_the_one_in_work_and_copies_it() -> None:
+def test_identical_request_waits_for_the_prefill_and_copies_its_cache() -> None:
     bench = Bench(chunk=300)
     bench.submit(1, prompt_of(3000), max_tokens=50)
     bench.step()
@@ -379,14 +379,14 @@ def test_an_identical_request_waits_for_the_one_in_work_and_copies_it() -> None:
     bench.run()
     assert bench.tokens(1) == bench.tokens(2)
     assert bench.processed == 3001
-    # Told when it came, and again when its turn did.
-    assert [event for event in bench.said[2] if isinstance(event, Started)] == [
+    # Reported on submit, and again on admission.
+    assert [event for event in bench.events[2] if isinstance(event, Started)] == [
         Started(0),
         Started(2999),
     ]
 
 
-def test_prompts_that_share_a_long_beginning_process_it_once() -> None:
+def test_shared_prefix_of_waiting_prompts_is_processed_once() -> None:
     bench = Bench(chunk=500)
     for key in range(4):
         bench.submit(key, prompt_of(3000) + (key,) * 10, max_tokens=50)
@@ -394,19 +394,19 @@ def test_prompts_that_share_a_long_beginning_process_it_once() -> None:
     assert bench.processed == 3000 + 4 * 10
 
 
-def test_a_short_prompt_overtakes_a_long_one_that_is_in_work() -> None:
+def test_short_prompt_preempts_a_long_prefill() -> None:
     bench = Bench(chunk=200)
     bench.submit(1, prompt_of(20_000))
     bench.steps(3)
     bench.submit(2, prompt_of(100, seed=1))
     bench.steps(5)
-    assert isinstance(bench.said[2][-1], Finished)
+    assert isinstance(bench.events[2][-1], Finished)
     bench.run()
     assert bench.processed == 20_100
     assert bench.tokens(1) == expected_tokens(prompt_of(20_000), 3)
 
 
-def test_a_long_prompt_is_overtaken_a_bounded_number_of_times() -> None:
+def test_long_prompt_is_bypassed_a_bounded_number_of_times() -> None:
     bench = Bench(chunk=200, max_batch=2)
     bench.submit(1, prompt_of(2000))
     bench.step()
@@ -417,13 +417,13 @@ def test_a_long_prompt_is_overtaken_a_bounded_number_of_times() -> None:
         bench.step()
         finished += [
             key
-            for key, events in bench.said.items()
+            for key, events in bench.events.items()
             if isinstance(events[-1], Finished) and key not in finished
         ]
     assert finished.index(1) <= MAX_BYPASSES + 15
 
 
-def test_who_waits_for_an_answer_goes_before_who_does_not() -> None:
+def test_requests_run_in_order_of_priority() -> None:
     bench = Bench(chunk=200, max_batch=1)
     bench.submit(1, prompt_of(900, seed=1), priority="batch")
     bench.submit(2, prompt_of(900, seed=2), priority="side")
@@ -435,14 +435,14 @@ def test_who_waits_for_an_answer_goes_before_who_does_not() -> None:
     assert order == [3, 2, 1]
 
 
-def test_a_prompt_that_can_never_fit_is_answered() -> None:
+def test_prompt_that_can_never_fit_is_refused() -> None:
     bench = Bench(kv_tokens=1000)
     bench.submit(1, prompt_of(1200))
-    assert isinstance(bench.said[1][0], Failed)
-    assert bench.said[1][0].kind == "engine"
+    assert isinstance(bench.events[1][0], Failed)
+    assert bench.events[1][0].kind == "engine"
 
 
-def test_what_does_not_fit_beside_the_others_waits_for_them() -> None:
+def test_request_that_does_not_fit_in_memory_waits_for_the_others() -> None:
     bench = Bench(kv_tokens=4096)
     for key in range(4):
         bench.submit(key, prompt_of(2000, seed=key), max_tokens=5)
@@ -453,19 +453,19 @@ def test_what_does_not_fit_beside_the_others_waits_for_them() -> None:
     )
 
 
-def test_answers_that_outgrow_the_memory_go_back_to_the_line_and_lose_nothing() -> None:
+def test_answers_that_outgrow_memory_are_preempted_and_lose_no_token() -> None:
     bench = Bench(kv_tokens=4096)
     for key in range(3):
         bench.submit(key, prompt_of(500, seed=key), max_tokens=1500)
-    bench.run(at_most=20_000)
+    bench.run(max_steps=20_000)
     assert bench.backends[0].peak > 1
     assert all(
         bench.tokens(key) == expected_tokens(prompt_of(500, seed=key), 1500) for key in range(3)
     )
 
 
-def kept_seeds(bench: Bench) -> set[int]:
-    """Which of `prompt_of`'s seeds have a sequence at rest."""
+def cached_seeds(bench: Bench) -> set[int]:
+    """Return the seeds of `prompt_of` whose sequences are cached."""
     firsts = {prompt_of(1, seed)[0]: seed for seed in range(10)}
     return {firsts[sequence.tokens[0]] for sequence in bench.prefixes.sequences()}
 
@@ -479,9 +479,9 @@ def test_a_prefix_is_evicted_only_for_a_request_that_is_admitted() -> None:
     bench.submit(3, prompt_of(2500, seed=3))
     bench.steps(5)
     assert bench.admitted == [1, 2]
-    assert kept_seeds(bench) == {1}
+    assert cached_seeds(bench) == {1}
     bench.run()
-    assert 1 not in kept_seeds(bench)
+    assert 1 not in cached_seeds(bench)
 
 
 def test_a_request_that_is_not_admitted_does_not_keep_its_prefix_from_being_evicted() -> None:
@@ -493,10 +493,10 @@ def test_a_request_that_is_not_admitted_does_not_keep_its_prefix_from_being_evic
     bench.scheduler.cancel(3)
     bench.submit(4, prompt_of(2000, seed=4))
     bench.run()
-    assert kept_seeds(bench) == {2, 4}
+    assert cached_seeds(bench) == {2, 4}
 
 
-def test_room_for_a_request_is_not_made_from_its_own_prefix() -> None:
+def test_prefix_of_an_admitted_request_is_not_evicted_for_it() -> None:
     bench = Bench(kv_tokens=6000)
     for seed in (1, 2):
         bench.submit(seed, prompt_of(2000, seed))
@@ -504,7 +504,7 @@ def test_room_for_a_request_is_not_made_from_its_own_prefix() -> None:
     bench.submit(3, (*prompt_of(2000, seed=1), *prompt_of(2000, seed=3)))
     bench.run()
     assert bench.processed == 6000
-    assert kept_seeds(bench) == {1}
+    assert cached_seeds(bench) == {1}
 
 
 def test_a_request_copies_the_longest_prefix_among_running_sequences() -> None:
@@ -519,23 +519,23 @@ def test_a_request_copies_the_longest_prefix_among_running_sequences() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cut_step", "kept", "cached"),
+    ("trim_step", "stored", "expected"),
     [(10_000, 600, 600), (1000, 1200, 1200), (1000, 600, 1000), (800, 600, 1600), (1, 600, 1800)],
 )
-def test_a_kept_prefix_is_used_where_a_running_sequence_gives_less(
-    cut_step: int, kept: int, cached: int
+def test_cached_prefix_is_used_if_running_sequences_give_less(
+    trim_step: int, stored: int, expected: int
 ) -> None:
-    bench = Bench(cut_step=cut_step)
+    bench = Bench(trim_step=trim_step)
     bench.submit(1, prompt_of(1800) + prompt_of(300, seed=2), max_tokens=500)
     bench.steps(5)
-    bench.prefixes.insert(prompt_of(kept), RememberedState(prompt_of(kept), cut_step))
+    bench.prefixes.insert(prompt_of(stored), RememberedState(prompt_of(stored), trim_step))
     before = bench.processed
     bench.submit(2, prompt_of(2500))
     bench.steps(5)
-    assert bench.processed - before == 2500 - cached
+    assert bench.processed - before == 2500 - expected
 
 
-def test_a_side_request_does_not_push_the_conversation_out() -> None:
+def test_side_request_does_not_evict_the_conversation() -> None:
     bench = Bench(kv_tokens=6000)
     bench.submit(1, prompt_of(4000))
     bench.run()
@@ -561,33 +561,33 @@ def test_a_side_request_does_not_push_the_conversation_out() -> None:
     st.integers(1, 4),
     st.sampled_from([0, 700, 1400]),
 )
-def test_whatever_comes_and_goes_memory_holds_and_answers_are_exact(
+def test_any_mix_of_requests_stays_within_memory_with_exact_answers(
     calls: list[tuple[int, int, int, Priority, int]], kv_tokens: int, max_batch: int, on_disk: int
 ) -> None:
     """Prompts from four families share beginnings; some calls are cancelled a few steps later."""
-    bench = Bench(kv_tokens=kv_tokens, max_batch=max_batch, chunk=256, shelf=Shelf(on_disk))
+    bench = Bench(kv_tokens=kv_tokens, max_batch=max_batch, chunk=256, disk=CountingDisk(on_disk))
     cancelled: set[int] = set()
-    for key, (seed, length, max_tokens, priority, patience) in enumerate(calls):
+    for key, (seed, length, max_tokens, priority, steps) in enumerate(calls):
         bench.submit(key, prompt_of(length, seed), max_tokens, priority)
-        for _ in range(patience):
+        for _ in range(steps):
             if not bench.scheduler.is_idle:
                 bench.step()
-        if patience == 6:
+        if steps == 6:
             bench.scheduler.cancel(key)
             cancelled.add(key)
-    bench.run(at_most=50_000)
+    bench.run(max_steps=50_000)
     for key, (seed, length, max_tokens, *_) in enumerate(calls):
-        if key in cancelled or isinstance(bench.said[key][0], Failed):
+        if key in cancelled or isinstance(bench.events[key][0], Failed):
             continue
         fitting = min(max_tokens, bench.budget.context_tokens - length)
-        assert bench.said[key][-1] == Finished("length", fitting)
+        assert bench.events[key][-1] == Finished("length", fitting)
         assert bench.tokens(key) == expected_tokens(prompt_of(length, seed), fitting)
 
 
-# who is in work
+# Admission
 
 
-def test_who_is_let_in_is_said_before_anything_of_it_is_processed() -> None:
+def test_admission_is_reported_before_the_prefill_begins() -> None:
     bench = Bench()
     bench.submit(1, (5, 6))
     assert bench.scheduler.admit() == [(1, Admitted())]
@@ -595,11 +595,11 @@ def test_who_is_let_in_is_said_before_anything_of_it_is_processed() -> None:
     assert bench.scheduler.advance() == [(1, Prefilled(2))]
 
 
-def test_what_must_run_alone_does_so_to_its_end() -> None:
+def test_request_that_must_run_alone_runs_alone_to_its_end() -> None:
     bench = Bench()
     bench.submit(1, (1, 2), max_tokens=5)
     suspect = Generation((3, 4, 5), 5, runs_alone=True)
-    bench.hear([bench.scheduler.submit(2, suspect)])
+    bench.record([bench.scheduler.submit(2, suspect)])
     bench.submit(3, (6,), max_tokens=5)
     bench.run()
     assert bench.backends[0].peak == 1

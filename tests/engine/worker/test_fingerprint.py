@@ -1,4 +1,5 @@
-"""Prefixes that were kept under another key are not found: they could be felt out token by token."""
+"""Fingerprints of stored prefixes differ by API key: a shared one would let one client probe the
+prompts of another token by token."""
 
 import os
 from pathlib import Path
@@ -18,7 +19,7 @@ def fingerprint(folder: Path, *salts: str) -> bytes:
     return fingerprint_of(folder, Plan(), "cpu", *salts)
 
 
-def test_each_key_of_ones_own_has_prefixes_of_its_own(tmp_path: Path) -> None:
+def test_fingerprint_differs_between_api_keys(tmp_path: Path) -> None:
     one, other = prefix_salt_of("a key"), prefix_salt_of("another key")
     found = {fingerprint(tmp_path, salt) for salt in ("", one, other)}
     assert len(found) == 3
@@ -26,11 +27,11 @@ def test_each_key_of_ones_own_has_prefixes_of_its_own(tmp_path: Path) -> None:
     assert "a key" not in one
 
 
-def test_the_default_key_finds_what_was_kept_before_there_were_salts(tmp_path: Path) -> None:
+def test_fingerprint_of_the_default_key_has_no_salt(tmp_path: Path) -> None:
     assert fingerprint(tmp_path, prefix_salt_of(DEFAULT_API_KEY)) == fingerprint(tmp_path)
 
 
-def test_weights_of_the_same_size_that_were_written_again_are_another_model(tmp_path: Path) -> None:
+def test_fingerprint_changes_when_weights_of_the_same_size_are_rewritten(tmp_path: Path) -> None:
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(b"one")
     os.utime(weights, ns=(0, 1_700_000_000_000_000_001))
@@ -41,6 +42,6 @@ def test_weights_of_the_same_size_that_were_written_again_are_another_model(tmp_
     assert fingerprint(tmp_path) != before
 
 
-def test_the_worker_is_told_the_salt(tmp_path: Path) -> None:
+def test_load_frame_contains_the_salt(tmp_path: Path) -> None:
     spec = WorkerSpec(tmp_path, "cpu", tmp_path, prefix_salt="salt")
     assert spec.load_frame.prefix_salt == "salt"

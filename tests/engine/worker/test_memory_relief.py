@@ -1,4 +1,4 @@
-"""What is given back when, with a scripted clock and a scripted memory pressure."""
+"""When memory is released, with a scripted clock and a scripted memory pressure."""
 
 import ctypes
 from dataclasses import dataclass, field
@@ -13,9 +13,9 @@ from pensieve.engine.scheduling.request_queue import QueueLimits
 from pensieve.engine.scheduling.scheduler import Scheduler
 from pensieve.engine.worker.memory_pressure import CRITICAL, NORMAL, WARNING, pressure_reader
 from pensieve.engine.worker.memory_relief import (
-    IDLE_LOOK_S,
+    IDLE_CHECK_S,
     IDLE_S,
-    WORKING_LOOK_S,
+    WORKING_CHECK_S,
     MemoryRelief,
     ReleasableMemory,
 )
@@ -27,13 +27,13 @@ UNSTORED = tuple(range(1000, 1400))
 
 @dataclass
 class Bench:
-    """A scheduler at rest with two cached prefixes, of which one is on disk."""
+    """An idle scheduler with two cached prefixes, of which one is on disk."""
 
     level: int | None = None
     is_storing: bool = True
     now_s: float = 0.0
     cleared: int = 0
-    looks: int = 0
+    checks: int = 0
     backend: CountingBackend = field(default_factory=CountingBackend)
 
     def __post_init__(self) -> None:
@@ -42,11 +42,11 @@ class Bench:
             self.prefixes.insert(tokens, RememberedState(tokens))
         budget = KVBudget(10**6 * BYTES_PER_TOKEN, BYTES_PER_TOKEN)
         self.scheduler = Scheduler(lambda: self.backend, self.prefixes, budget, QueueLimits())
-        holdings = ReleasableMemory(
+        memory = ReleasableMemory(
             self.prefixes, self.clear, self.is_stored, lambda: self.is_storing
         )
         reader = None if self.level is None else self.read
-        self.relief = MemoryRelief(self.scheduler, holdings, reader, lambda: self.now_s)
+        self.relief = MemoryRelief(self.scheduler, memory, reader, lambda: self.now_s)
 
     def clear(self) -> None:
         self.cleared += 1
@@ -56,7 +56,7 @@ class Bench:
 
     def read(self) -> int:
         assert self.level is not None
-        self.looks += 1
+        self.checks += 1
         return self.level
 
     def at(self, now_s: float) -> float | None:
@@ -66,55 +66,55 @@ class Bench:
         return wait_s
 
     @property
-    def kept(self) -> list[tuple[int, ...]]:
+    def cached(self) -> list[tuple[int, ...]]:
         return [tuple(sequence.tokens) for sequence in self.prefixes.sequences()]
 
 
-def test_nothing_is_released_before_it_is_idle_for_long_enough() -> None:
+def test_nothing_is_released_before_the_idle_time_is_over() -> None:
     bench = Bench()
     assert bench.at(IDLE_S - 1) == 1
-    assert len(bench.kept) == 2
+    assert len(bench.cached) == 2
     assert bench.cleared == 0
 
 
-def test_after_long_idleness_what_is_on_disk_and_the_buffers_go_and_nothing_is_looked_at() -> None:
+def test_stored_prefixes_and_buffers_are_released_once_after_the_idle_time() -> None:
     bench = Bench()
     assert bench.at(IDLE_S) is None
-    assert bench.kept == [UNSTORED]
+    assert bench.cached == [UNSTORED]
     assert bench.cleared == 1
     bench.at(IDLE_S + 10)
     assert bench.cleared == 1
 
 
-def test_work_begins_the_idleness_anew() -> None:
+def test_work_restarts_the_idle_time() -> None:
     bench = Bench()
     bench.scheduler.submit(1, Generation((1, 2), 2))
     bench.at(IDLE_S)
     bench.scheduler.cancel(1)
     assert bench.at(2 * IDLE_S - 1) == 1
-    assert len(bench.kept) == 2
+    assert len(bench.cached) == 2
     bench.at(2 * IDLE_S)
-    assert bench.kept == [UNSTORED]
+    assert bench.cached == [UNSTORED]
 
 
-def test_under_pressure_what_is_on_disk_goes_at_once_and_the_rest_once_it_is_written() -> None:
+def test_pressure_releases_only_stored_prefixes_while_others_are_written() -> None:
     bench = Bench(level=WARNING)
-    bench.at(IDLE_LOOK_S)
-    assert bench.kept == [UNSTORED]
+    bench.at(IDLE_CHECK_S)
+    assert bench.cached == [UNSTORED]
     assert bench.cleared == 1
     assert not bench.scheduler.is_serial
 
 
-def test_under_pressure_all_goes_where_nothing_is_written() -> None:
+def test_pressure_releases_all_prefixes_if_none_are_written() -> None:
     bench = Bench(level=WARNING, is_storing=False)
-    bench.at(IDLE_LOOK_S)
-    assert bench.kept == []
+    bench.at(IDLE_CHECK_S)
+    assert bench.cached == []
 
 
-def test_under_critical_pressure_all_goes_and_sequences_are_let_in_one_at_a_time() -> None:
+def test_critical_pressure_releases_all_and_admits_one_sequence_at_a_time() -> None:
     bench = Bench(level=CRITICAL)
-    bench.at(IDLE_LOOK_S)
-    assert bench.kept == []
+    bench.at(IDLE_CHECK_S)
+    assert bench.cached == []
     for key in (1, 2):
         bench.scheduler.submit(key, Generation((key,) * 5, 3))
     while not bench.scheduler.is_idle:
@@ -122,11 +122,11 @@ def test_under_critical_pressure_all_goes_and_sequences_are_let_in_one_at_a_time
     assert bench.backend.peak == 1
 
 
-def test_when_the_pressure_is_over_sequences_run_together_again() -> None:
+def test_sequences_run_together_again_after_the_pressure() -> None:
     bench = Bench(level=CRITICAL)
-    bench.at(IDLE_LOOK_S)
+    bench.at(IDLE_CHECK_S)
     bench.level = NORMAL
-    bench.at(2 * IDLE_LOOK_S)
+    bench.at(2 * IDLE_CHECK_S)
     for key in (1, 2):
         bench.scheduler.submit(key, Generation((key,) * 5, 3))
     while not bench.scheduler.is_idle:
@@ -134,26 +134,26 @@ def test_when_the_pressure_is_over_sequences_run_together_again() -> None:
     assert bench.backend.peak == 2
 
 
-def test_pressure_is_looked_at_each_second_while_there_is_work_and_seldom_without() -> None:
+def test_pressure_is_checked_each_second_during_work_and_rarely_when_idle() -> None:
     bench = Bench(level=NORMAL)
-    assert bench.at(IDLE_LOOK_S / 2) == IDLE_LOOK_S / 2
-    assert bench.looks == 0
+    assert bench.at(IDLE_CHECK_S / 2) == IDLE_CHECK_S / 2
+    assert bench.checks == 0
     bench.scheduler.submit(1, Generation((1, 2), 2))
     for moment in range(1, 5):
-        bench.at(IDLE_LOOK_S / 2 + moment * WORKING_LOOK_S)
-        bench.at(IDLE_LOOK_S / 2 + (moment + 0.5) * WORKING_LOOK_S)
-    assert bench.looks == 4
-    assert len(bench.kept) == 2
+        bench.at(IDLE_CHECK_S / 2 + moment * WORKING_CHECK_S)
+        bench.at(IDLE_CHECK_S / 2 + (moment + 0.5) * WORKING_CHECK_S)
+    assert bench.checks == 4
+    assert len(bench.cached) == 2
 
 
-def test_where_nothing_is_left_to_release_nothing_is_looked_at() -> None:
+def test_checks_stop_when_nothing_is_left_to_release() -> None:
     bench = Bench(level=CRITICAL)
-    bench.at(IDLE_LOOK_S)
+    bench.at(IDLE_CHECK_S)
     assert bench.at(IDLE_S) is None
 
 
 class ScriptedKernel:
-    """A C library whose `sysctlbyname` is called as C would be."""
+    """A C library whose `sysctlbyname` checks how it is called."""
 
     def __init__(self, level: int, result: int = 0) -> None:
         self.names: list[bytes] = []
@@ -177,7 +177,7 @@ class ScriptedKernel:
 
 
 @pytest.mark.parametrize("level", [NORMAL, WARNING, CRITICAL])
-def test_a_mac_tells_its_memory_pressure(level: int) -> None:
+def test_pressure_is_read_by_sysctl_on_macos(level: int) -> None:
     kernel = ScriptedKernel(level)
     read = pressure_reader("darwin", lambda: kernel)
     assert read is not None
@@ -185,12 +185,12 @@ def test_a_mac_tells_its_memory_pressure(level: int) -> None:
     assert kernel.names == [b"kern.memorystatus_vm_pressure_level"]
 
 
-def test_a_kernel_that_does_not_tell_is_not_short_of_memory() -> None:
+def test_failed_sysctl_reads_as_normal_pressure() -> None:
     read = pressure_reader("darwin", lambda: ScriptedKernel(CRITICAL, result=-1))
     assert read is not None
     assert read() == NORMAL
 
 
 @pytest.mark.parametrize("platform", ["linux", "win32"])
-def test_only_a_mac_tells_its_memory_pressure(platform: str) -> None:
+def test_pressure_reader_exists_only_on_macos(platform: str) -> None:
     assert pressure_reader(platform) is None

@@ -1,4 +1,4 @@
-"""What a warm-up runs through, over a backend that counts."""
+"""The steps of a warm-up, over a backend that counts."""
 
 from dataclasses import dataclass, field
 
@@ -8,7 +8,7 @@ from tests.engine.counting_backend import CountingBackend
 
 @dataclass
 class Recording(CountingBackend):
-    """Notes how many sequences decode in each step, and lets each step take some time."""
+    """Records how many sequences decode in each step; each step takes `step_s`."""
 
     step_s: float = 0.0
     now_s: float = 0.0
@@ -23,20 +23,20 @@ class Recording(CountingBackend):
         return self.now_s
 
 
-def test_a_warm_up_decodes_with_every_number_of_rows_and_closes_the_batch() -> None:
+def test_warm_up_decodes_with_every_number_of_rows_and_closes_the_backend() -> None:
     backend = Recording(chunk=128)
     assert warm_up(backend, prompts_of(128, 8), 10.0, backend.clock) == 10
     assert backend.decoding == [0, 0, 1, 2, 3, 4, 5, 6, 7, 8]
     assert backend.is_closed
 
 
-def test_a_model_that_decodes_alone_is_warmed_up_alone() -> None:
+def test_warm_up_of_a_model_without_batching_uses_one_row() -> None:
     backend = Recording(chunk=128)
     warm_up(backend, prompts_of(128, 1), 10.0, backend.clock)
     assert backend.decoding == [0, 0, 1]
 
 
-def test_a_warm_up_ends_when_its_time_is_up() -> None:
+def test_warm_up_ends_when_its_time_is_up() -> None:
     backend = Recording(chunk=128, step_s=46.0)
     assert warm_up(backend, prompts_of(128, 8), 100.0, backend.clock) == 3
     assert backend.is_closed

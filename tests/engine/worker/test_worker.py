@@ -1,4 +1,4 @@
-"""Why a model did not load, in words that can be shown: a sentence, on a line."""
+"""The reason for a failed load is one line that can be shown."""
 
 import pytest
 
@@ -18,11 +18,11 @@ from pensieve.engine.worker.worker import MAX_REASON_CHARS, reason_of
         (RuntimeError("[metal::malloc] no\n  more"), "RuntimeError: [metal::malloc] no more"),
     ],
 )
-def test_a_reason_is_one_line(error: BaseException, reason: str) -> None:
+def test_reason_for_a_failed_load_is_one_line(error: BaseException, reason: str) -> None:
     assert reason_of(error) == reason
 
 
-def test_a_long_reason_is_shortened() -> None:
+def test_long_reason_is_truncated() -> None:
     reason = reason_of(ValueError("Missing parameters: " + "a" * 10_000))
     assert reason.endswith("aaa …")
     assert len(reason) == MAX_REASON_CHARS + 2

@@ -1,4 +1,4 @@
-"""The worker's process itself: what it inherits, what it hands on, and how it ends."""
+"""The worker's process: inherited sockets and the exit code after an abort."""
 
 import os
 import socket
@@ -16,9 +16,10 @@ ABORTS = {
 
 
 @pytest.mark.parametrize("where", ABORTS)
-def test_an_abort_on_any_thread_ends_the_worker_with_its_last_words_and_a_code(where: str) -> None:
+def test_abort_on_any_thread_exits_with_its_message_and_code_6(where: str) -> None:
     program = (
-        "import os, threading; from pensieve.engine.worker.worker import end_quietly_on_abort;"
+        "import os, threading;"
+        "from pensieve.engine.worker.worker import end_quietly_on_abort;"
         f"end_quietly_on_abort(); os.write(2, b'[METAL] failed'); {ABORTS[where]}"
     )
     done = subprocess.run(
@@ -27,7 +28,7 @@ def test_an_abort_on_any_thread_ends_the_worker_with_its_last_words_and_a_code(w
     assert (done.returncode, done.stderr) == (6, b"[METAL] failed")
 
 
-def test_the_workers_socket_is_not_handed_on_to_what_it_starts() -> None:
+def test_socket_of_the_worker_is_not_inherited_by_its_children() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         os.set_inheritable(theirs.fileno(), True)

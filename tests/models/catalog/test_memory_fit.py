@@ -1,4 +1,4 @@
-"""What a model gets of a machine's memory, before anything is loaded; and which one suits it."""
+"""Estimates of context and memory before a model is loaded."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +35,9 @@ LINUX = Machine("Linux", "x86_64", "3.13.1", memory_bytes=32 * GIB)
 
 
 @pytest.mark.parametrize(("memory_gib", "bits"), [(8, 8), (16, 8), (24, 8), (32, None), (64, None)])
-def test_full_precision_is_taken_where_it_holds_enough(memory_gib: int, bits: int | None) -> None:
+def test_full_precision_is_chosen_if_the_context_suffices(
+    memory_gib: int, bits: int | None
+) -> None:
     assert (
         estimate_fit(PHI_3_MINI_SHAPE, memory_limit_of_mac(memory_gib * GIB)).precision.bits == bits
     )
@@ -47,68 +49,66 @@ def test_full_precision_is_taken_where_it_holds_enough(memory_gib: int, bits: in
 def test_all_parts_of_a_plan_together_stay_within_the_limit(
     card: ModelCard, chip: str, bits: int | None
 ) -> None:
-    """The contract of every model on every Mac: at the end of the promised context, alone,
-    everything fits.
-    """
+    """For every model on every Mac: a single request with the full context fits into memory."""
     for memory_gib in (8, 16, 18, 24, 32, 36, 48, 64, 96, 128, 192, 256, 512):
         for macos in ("14.6", "26.1", "26.2"):
             machine = replace(mac(memory_gib), chip=chip, macos=macos)
-            place = memory_limit_on(machine).place
-            planned = plan(card.shape.facts(), place, bits)
+            device = memory_limit_on(machine).device
+            planned = plan(card.shape.facts(), device, bits)
             if not planned.context_tokens:
                 continue
-            assert planned.total_bytes <= place.limit_bytes
-            assert place.limit_bytes <= working_set_bytes(machine)
+            assert planned.total_bytes <= device.limit_bytes
+            assert device.limit_bytes <= working_set_bytes(machine)
             assert planned.context_tokens <= card.shape.context_tokens
-            # No room is left unused either, unless the model was built for no more.
-            more = replace(place, limit_bytes=place.limit_bytes - planned.total_bytes)
+            # No memory stays unused either, unless the model supports no longer context.
+            more = replace(device, limit_bytes=device.limit_bytes - planned.total_bytes)
             step = planned.total_bytes / planned.context_tokens * 300
             is_whole = planned.context_tokens == card.shape.context_tokens
             assert is_whole or more.limit_bytes < step
 
 
 @pytest.mark.parametrize("memory_gib", [8, 16, 24, 32, 48, 64, 128, 512])
-def test_what_is_said_of_a_mac_by_its_memory_is_what_is_said_on_it(memory_gib: int) -> None:
+def test_an_estimate_by_memory_equals_the_one_on_the_mac(memory_gib: int) -> None:
     for card in CARDS:
         there = estimate_fit(card.shape, memory_limit_of_mac(memory_gib * GIB))
         assert estimate_fit(card.shape, memory_limit_here(mac(memory_gib), SETTINGS)) == there
         assert estimate_fit(card.shape, memory_limit_on(mac(memory_gib))) == there
 
 
-def test_what_a_model_needs_gives_it_enough_context() -> None:
+def test_the_needed_memory_gives_enough_context() -> None:
     for card in CARDS:
         fitted = estimate_fit(card.shape, memory_limit_of_mac(96 * GIB))
-        room = memory_limit_here(
+        limit = memory_limit_here(
             mac(96), replace(SETTINGS, memory_gb=fitted.needs_bytes / GB + 1e-6)
         )
         enough = min(AMPLE_CONTEXT_TOKENS, card.shape.context_tokens)
-        assert estimate_fit_at(card.shape, room, fitted.precision).context_tokens == enough
+        assert estimate_fit_at(card.shape, limit, fitted.precision).context_tokens == enough
 
 
 def test_a_16_gb_mac_keeps_everything_below_11_gb() -> None:
     assert memory_limit_here(mac(16), SETTINGS).limit_bytes <= 11 * GB
 
 
-def test_what_is_asked_for_comes_before_what_the_machine_has() -> None:
-    room = memory_limit_here(mac(16), replace(SETTINGS, memory_gb=5.0, kv_bits=4))
-    assert room.limit_bytes == 5 * GB
-    fitted = estimate_fit(PHI_3_MINI_SHAPE, room)
+def test_a_requested_limit_precedes_the_machines() -> None:
+    limit = memory_limit_here(mac(16), replace(SETTINGS, memory_gb=5.0, kv_bits=4))
+    assert limit.limit_bytes == 5 * GB
+    fitted = estimate_fit(PHI_3_MINI_SHAPE, limit)
     assert (fitted.precision.bits, fitted.reason) == (4, "4-bit, as asked for")
     assert memory_limit_here(LINUX, replace(SETTINGS, memory_gb=2.0)).limit_bytes == 2 * GB
 
 
-def test_heads_that_cannot_be_quantized_are_kept_whole() -> None:
-    room = memory_limit_here(mac(16), replace(SETTINGS, kv_bits=8))
-    fitted = estimate_fit(replace(PHI_3_MINI_SHAPE, head_dim=80), room)
+def test_unquantizable_heads_keep_full_precision() -> None:
+    limit = memory_limit_here(mac(16), replace(SETTINGS, kv_bits=8))
+    fitted = estimate_fit(replace(PHI_3_MINI_SHAPE, head_dim=80), limit)
     assert fitted.precision.bits is None
     assert fitted.reason == "full precision: heads of 80 values cannot be quantized"
 
 
-def test_a_context_is_never_more_than_the_model_was_built_for() -> None:
+def test_the_context_never_exceeds_the_models() -> None:
     assert estimate_fit(PHI_3_MINI_SHAPE, memory_limit_of_mac(500 * GIB)).context_tokens == 131_072
 
 
-def test_what_does_not_fit_gets_no_context_and_says_what_it_needs() -> None:
+def test_a_model_that_does_not_fit_has_no_context_but_its_need() -> None:
     card = card_of(find("qwen3-coder-next"))
     assert card is not None
     fitted = estimate_fit(card.shape, memory_limit_of_mac(16 * GIB))
@@ -116,7 +116,7 @@ def test_what_does_not_fit_gets_no_context_and_says_what_it_needs() -> None:
     assert fitted.needs_bytes > 45 * GB
 
 
-def test_a_processor_computes_with_four_bytes_a_weight() -> None:
+def test_a_cpu_needs_four_bytes_per_weight() -> None:
     """As engine/model/loading.py does: SmolLM2's 98 MB are 0.54 GB there."""
     card = card_of(find("smollm2-135m"))
     assert card is not None

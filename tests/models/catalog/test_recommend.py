@@ -1,4 +1,4 @@
-"""Which model suits a machine: by measured quality, within its memory and the bandwidth of its chip."""
+"""Recommended models by measured quality, memory and the chip's bandwidth."""
 
 import itertools
 from pathlib import Path
@@ -13,7 +13,7 @@ from pensieve.models.catalog.find import find
 from pensieve.models.catalog.memory_fit import memory_limit_on
 from pensieve.models.catalog.recommend import better, recommended, resolve_auto
 from pensieve.models.catalog.sources import (
-    AUTOMATIC_WORDS,
+    AUTO_NAMES,
     BEST,
     CATALOG,
     FAST,
@@ -38,8 +38,8 @@ def mac(memory_gib: int, chip: str = "") -> Machine:
     return Machine("Darwin", "arm64", "3.13.1", macos="26.1", memory_bytes=memory_bytes, chip=chip)
 
 
-def suited_to(memory_gib: int, chip: str, word: str) -> HubModel | EmbeddedModel:
-    return resolve_auto(mac(memory_gib, chip), word)
+def suited_to(memory_gib: int, chip: str, name: str) -> HubModel | EmbeddedModel:
+    return resolve_auto(mac(memory_gib, chip), name)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def suited_to(memory_gib: int, chip: str, word: str) -> HubModel | EmbeddedModel
         (64, "not known", "qwen3.8-27b", "qwen3.6-35b"),
     ],
 )
-def test_auto_takes_the_best_agent_and_auto_fast_the_best_of_the_quick(
+def test_auto_selects_the_best_agent_and_auto_fast_the_best_fast_one(
     memory_gib: int, chip: str, best: str, fast: str
 ) -> None:
     assert suited_to(memory_gib, chip, BEST).name == best
@@ -78,12 +78,12 @@ def test_a_slow_chip_with_32_gb_gets_no_dense_27b() -> None:
         assert suited_to(32, chip, BEST).name in {"qwen3.5-9b", "qwen3.6-35b"}
 
 
-def test_weak_agents_are_no_automatic_picks_on_any_mac() -> None:
+def test_weak_agents_are_never_selected_automatically() -> None:
     picked = {
-        suited_to(memory, chip, word).name
-        for memory, chip, word in itertools.product(MEMORIES, CHIPS, AUTOMATIC_WORDS)
+        suited_to(memory, chip, name).name
+        for memory, chip, name in itertools.product(MEMORIES, CHIPS, AUTO_NAMES)
     }
-    # Phi-3-mini is what is left where nothing gets a context to work in.
+    # Phi-3-mini is the fallback if no model gets a sufficient context.
     assert picked <= {
         "phi-3-mini",
         "qwen3.5-4b",
@@ -95,9 +95,9 @@ def test_weak_agents_are_no_automatic_picks_on_any_mac() -> None:
 
 
 def test_more_memory_never_gets_a_worse_agent() -> None:
-    for chip, word in itertools.product(CHIPS, AUTOMATIC_WORDS):
-        ranks = [rank_of(suited_to(memory, chip, word)) for memory in MEMORIES]
-        assert ranks == sorted(ranks, reverse=True), (chip, word)
+    for chip, name in itertools.product(CHIPS, AUTO_NAMES):
+        ranks = [rank_of(suited_to(memory, chip, name)) for memory in MEMORIES]
+        assert ranks == sorted(ranks, reverse=True), (chip, name)
 
 
 def rank_of(model: HubModel | EmbeddedModel) -> int:
@@ -106,16 +106,16 @@ def rank_of(model: HubModel | EmbeddedModel) -> int:
     return (card.quality.agent_rank if card.quality else None) or 1000
 
 
-def test_nothing_is_recommended_where_nothing_gets_a_context_to_work_in() -> None:
+def test_without_a_sufficient_context_nothing_is_recommended() -> None:
     assert recommended(memory_limit_on(mac(4)), "Apple M1") is None
     assert suited_to(4, "Apple M1", BEST).name == "qwen3.5-4b"
 
 
-def test_auto_is_small_where_there_is_no_apple_silicon() -> None:
+def test_auto_selects_a_small_model_without_apple_silicon() -> None:
     assert resolve_auto(LINUX, BEST).name == "smollm2-135m"
     cuda = Machine("Linux", "x86_64", "3.13.1", memory_bytes=64 * GIB, has_mlx_cuda=True)
     assert resolve_auto(cuda, FAST).name == "phi-3-mini"
-    assert {find(word) for word in AUTOMATIC_WORDS} <= set(CATALOG)
+    assert {find(name) for name in AUTO_NAMES} <= set(CATALOG)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_the_bandwidth_is_that_of_the_chip_or_of_the_newest_of_its_kind(
     assert bandwidth_gb_s(chip) == bandwidth
 
 
-# what is suggested
+# suggestions
 
 
 def chosen(model: str, tmp_path: Path) -> Settings:
@@ -146,10 +146,10 @@ def chosen(model: str, tmp_path: Path) -> Settings:
 
 
 def test_the_suggestion_names_the_model_its_context_and_the_command(tmp_path: Path) -> None:
-    words = suggestion(chosen("phi-3-mini", tmp_path), mac(64, "Apple M1 Max"))
-    assert words == (
-        "qwen3.8-27b serves Claude Code better on this Mac than phi-3-mini: it is the better"
-        " agent,\nwith 262,144 tokens of context (16.1 GB). To have it served:\n"
+    text = suggestion(chosen("phi-3-mini", tmp_path), mac(64, "Apple M1 Max"))
+    assert text == (
+        "qwen3.8-27b works better with Claude Code on this Mac than phi-3-mini: it is the better"
+        " agent,\nwith 262,144 tokens of context (16.1 GB). Make it the default:\n"
         "  pensieve use qwen3.8-27b"
     )
 
@@ -157,22 +157,21 @@ def test_the_suggestion_names_the_model_its_context_and_the_command(tmp_path: Pa
 def test_on_8_gb_the_suggestion_is_the_longest_context_and_says_that_it_is_short(
     tmp_path: Path,
 ) -> None:
-    words = suggestion(chosen("phi-3-mini", tmp_path), mac(8, "Apple M2"))
-    assert words == (
-        "This Mac's memory holds no model with the context that Claude Code works well with. The longest"
-        "\nhas qwen3.5-4b: 19,200 tokens (3.1 GB). To have it served:\n  pensieve use qwen3.5-4b"
+    text = suggestion(chosen("phi-3-mini", tmp_path), mac(8, "Apple M2"))
+    assert text == (
+        "No model fits this Mac's memory with the context that Claude Code needs to work well."
+        "\nqwen3.5-4b has the longest: 19,200 tokens (3.1 GB). Make it the default:"
+        "\n  pensieve use qwen3.5-4b"
     )
     assert suggestion(chosen("qwen3.5-4b", tmp_path), mac(8, "Apple M2")) is None
 
 
 @pytest.mark.parametrize("model", ["qwen3.8-27b", "qwen3.8-27b-8bit", "owner/name", "no model"])
-def test_nothing_is_suggested_beside_the_best_or_what_nothing_is_known_of(
-    tmp_path: Path, model: str
-) -> None:
+def test_nothing_is_suggested_for_the_best_or_an_unknown_model(tmp_path: Path, model: str) -> None:
     assert suggestion(chosen(model, tmp_path), mac(64, "Apple M1 Max")) is None
 
 
-def test_nothing_is_suggested_where_mlx_has_no_metal(tmp_path: Path) -> None:
+def test_nothing_is_suggested_without_metal(tmp_path: Path) -> None:
     assert suggestion(chosen("phi-3-mini", tmp_path), LINUX) is None
     assert better(find("phi-3-mini"), memory_limit_on(LINUX), "Apple M1 Max") is None
 
@@ -196,8 +195,10 @@ def test_every_model_of_the_catalog_has_a_card_with_its_sources() -> None:
     ]
 
 
-def test_sizes_are_those_of_the_hub() -> None:
-    """Rapid-MLX's model_sizes.json, October 2026: weights and tokenizer; of gpt-oss-120b and the 8-bit one others' records."""
+def test_sizes_equal_the_hubs() -> None:
+    """Rapid-MLX's model_sizes.json, October 2026: weights and tokenizer; of gpt-oss-120b and the
+    8-bit one others' records.
+    """
     sizes = {
         "qwen3-4b": 2.279,
         "qwen3.5-4b": 3.061,

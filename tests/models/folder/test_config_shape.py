@@ -1,6 +1,4 @@
-"""A model's shape from its files: nested configs, states and windows, and what of its weights is
-not loaded.
-"""
+"""A model's shape from its files: nested configs, states, windows and unloaded weights."""
 
 import json
 import struct
@@ -29,19 +27,19 @@ FLAT = {
 
 
 @pytest.mark.parametrize("name", ["text_config", "llm_config", "language_config"])
-def test_a_nested_config_says_what_a_flat_one_says(name: str) -> None:
+def test_nested_and_flat_configs_have_the_same_shape(name: str) -> None:
     nested = {"model_type": "outer", "vision_config": {"hidden_size": 9}, name: FLAT}
     assert shape_from(nested, 10) == shape_from(FLAT, 10)
 
 
-def test_what_the_inner_config_leaves_out_is_the_outer_ones() -> None:
+def test_the_outer_config_fills_gaps_of_the_inner_one() -> None:
     inner = {key: value for key, value in FLAT.items() if key != "max_position_embeddings"}
     outer = {"max_position_embeddings": 4096, "quantization": {"bits": 8}, "text_config": inner}
     shape = shape_from(outer, 10)
     assert (shape.context_tokens, shape.bits, shape.head_dim) == (4096, 8, 64)
 
 
-def test_a_window_costs_its_layers_once_and_the_others_by_token() -> None:
+def test_sliding_windows_are_counted_once_and_other_layers_per_token() -> None:
     windowed = FLAT | {
         "sliding_window": 128,
         "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
@@ -52,11 +50,11 @@ def test_a_window_costs_its_layers_once_and_the_others_by_token() -> None:
     assert shape.state_bytes == 2 * 128 * 2 * 2 * 64 * 2
     by_pattern = shape_from(FLAT | {"sliding_window": 128, "sliding_window_pattern": 4}, 10)
     assert (by_pattern.layers, by_pattern.state_bytes) == (1, 3 * 128 * 2 * 2 * 64 * 2)
-    # A window that no layer is said to have is not one: Qwen's configs hold an unused field.
+    # A window without layers that use it does not count: Qwen's configs have an unused field.
     assert shape_from(FLAT | {"sliding_window": 128}, 10).state_bytes == 0
 
 
-def test_a_state_that_does_not_grow_is_counted_once() -> None:
+def test_a_constant_state_is_counted_once() -> None:
     """Qwen3.8-27B: 48 layers of 3 145 728 bytes of state and 61 440 of convolution."""
     config = FLAT | {
         "num_hidden_layers": 64,
@@ -72,14 +70,14 @@ def test_a_state_that_does_not_grow_is_counted_once() -> None:
     assert shape.state_bytes == 48 * (3_145_728 + 61_440)
 
 
-def test_heads_that_are_not_known_are_taken_for_many() -> None:
+def test_unknown_heads_are_overestimated() -> None:
     shape = shape_from(FLAT, 10)
     assert shape.facts().query_heads == 8
     assert shape.facts().token_values == 4 * 2 * 2 * 64
 
 
 def safetensors(file: Path, tensors: dict[str, int]) -> None:
-    """A file with tensors of so many bytes."""
+    """Write a file with tensors of these sizes."""
     header: dict[str, Any] = {"__metadata__": {"format": "mlx"}}
     at = 0
     for name, nbytes in tensors.items():
@@ -89,7 +87,7 @@ def safetensors(file: Path, tensors: dict[str, int]) -> None:
     file.write_bytes(struct.pack("<Q", len(text)) + text + bytes(at))
 
 
-def test_a_vision_tower_and_drafting_heads_are_not_counted_as_weights(tmp_path: Path) -> None:
+def test_vision_towers_and_draft_heads_are_not_counted(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"text_config": FLAT}))
     safetensors(
         tmp_path / "model-1.safetensors",
@@ -106,7 +104,7 @@ def test_a_vision_tower_and_drafting_heads_are_not_counted_as_weights(tmp_path: 
     assert shape.facts().weights_bytes == shape.weights_bytes - 1230
 
 
-def test_the_context_is_known_on_a_mac_before_the_model_is_loaded(tmp_path: Path) -> None:
+def test_the_context_on_a_mac_is_estimated_before_loading(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(FLAT))
     safetensors(tmp_path / "model.safetensors", {"model.norm.weight": 1000})
     mac = Machine("Darwin", "arm64", "3.14.0", macos="26.1", memory_bytes=8 << 30)
@@ -119,10 +117,12 @@ def test_the_context_is_known_on_a_mac_before_the_model_is_loaded(tmp_path: Path
     assert context_on_mac(tmp_path, settings, lambda: linux) is None
 
 
-def test_weights_are_counted_by_their_groups_and_what_is_not_loaded_is_left_out(
+def test_weights_are_counted_by_group_without_unloaded_ones(
     tmp_path: Path,
 ) -> None:
-    """A layer of 8 rows of 128 in 4 bits, another of 6 rows in groups of 32, a norm of 128, a tower."""
+    """A layer of 8 rows of 128 in 4 bits, another of 6 rows in groups of 32, a norm of 128, a
+    tower.
+    """
     shapes = {
         "model.up.weight": [8, 16],
         "model.up.scales": [8, 2],
@@ -144,14 +144,14 @@ def test_weights_are_counted_by_their_groups_and_what_is_not_loaded_is_left_out(
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 8, struct.pack("<Q", 9) + b"no object"])
-def test_weights_whose_header_cannot_be_read_count_whole(tmp_path: Path, content: bytes) -> None:
+def test_weights_with_an_unreadable_header_count_fully(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.json").write_text(json.dumps(FLAT))
     (tmp_path / "model.safetensors").write_bytes(content)
     assert shape_of(tmp_path).unloaded_bytes == 0
 
 
 @pytest.mark.parametrize("config", ["", "[]", "{}", '{"text_config": {"num_attention_heads": 1}}'])
-def test_a_config_that_does_not_tell_is_damaged(tmp_path: Path, config: str) -> None:
+def test_a_config_without_a_shape_is_damaged(tmp_path: Path, config: str) -> None:
     (tmp_path / "config.json").write_text(config)
     with pytest.raises(ModelDamagedError, match="does not tell the model's shape"):
         shape_of(tmp_path)

@@ -1,4 +1,4 @@
-"""What is taken from generation_config.json; nothing in its place keeps a model from opening."""
+"""Values from generation_config.json; no content of it prevents a model from opening."""
 
 import json
 import os
@@ -20,13 +20,13 @@ from pensieve.settings.resolve import Settings
 QWEN = {"do_sample": True, "temperature": 0.6, "top_p": 0.95, "top_k": 20, "eos_token_id": [7, 8]}
 
 
-def written(folder: Path, stated: object) -> Path:
-    (folder / NAME).write_text(json.dumps(stated), encoding="utf-8")
+def written(folder: Path, content: object) -> Path:
+    (folder / NAME).write_text(json.dumps(content), encoding="utf-8")
     return folder
 
 
 @pytest.mark.parametrize(
-    ("stated", "expected"),
+    ("content", "expected"),
     [
         (QWEN, SamplingDefaults(0.6, 0.95, 20)),
         ({"temperature": 1, "min_p": 0}, SamplingDefaults(1.0)),
@@ -37,25 +37,25 @@ def written(folder: Path, stated: object) -> Path:
         ({}, NEUTRAL),
     ],
 )
-def test_sampling_is_as_stated(
-    stated: dict[str, object], expected: SamplingDefaults, tmp_path: Path
+def test_sampling_values_are_read(
+    content: dict[str, object], expected: SamplingDefaults, tmp_path: Path
 ) -> None:
-    found = read_generation_config(written(tmp_path, stated))
-    assert found.sampling == expected
-    assert not found.complaints
+    config = read_generation_config(written(tmp_path, content))
+    assert config.sampling == expected
+    assert not config.problems
 
 
-def test_each_field_has_the_origin_that_came_first(tmp_path: Path) -> None:
+def test_each_field_has_the_origin_of_highest_precedence(tmp_path: Path) -> None:
     settings = Settings(under_home(tmp_path), top_k=40, min_p=0.0)
-    found = read_generation_config(written(tmp_path, QWEN)).with_settings(settings)
-    assert found.sampling.report() == {
+    config = read_generation_config(written(tmp_path, QWEN)).with_settings(settings)
+    assert config.sampling.report() == {
         "temperature": {"value": 0.6, "origin": NAME},
         "top_p": {"value": 0.95, "origin": NAME},
         "top_k": {"value": 40, "origin": "setting"},
         "min_p": {"value": 0.0, "origin": "setting"},
         "repetition_penalty": {"value": 1.0, "origin": "default"},
     }
-    assert str(found.sampling) == (
+    assert str(config.sampling) == (
         f"temperature 0.6 ({NAME}), top_p 0.95 ({NAME}), top_k 40 (setting), min_p 0 (setting)"
     )
     assert str(NEUTRAL) == "temperature 1 (default)"
@@ -83,20 +83,18 @@ def test_each_field_has_the_origin_that_came_first(tmp_path: Path) -> None:
         ("do_sample", 0),
     ],
 )
-def test_a_value_that_cannot_be_is_left_out_alone(
-    field: str, value: object, tmp_path: Path
-) -> None:
+def test_only_the_invalid_field_is_ignored(field: str, value: object, tmp_path: Path) -> None:
     fine = {"temperature": 0.6, "eos_token_id": 7}
-    found = read_generation_config(written(tmp_path, fine | {field: value}))
-    assert found.sampling == SamplingDefaults(1.0 if field == "temperature" else 0.6)
-    assert found.stop_tokens == (7,)
-    assert [complaint.partition(" ")[0] for complaint in found.complaints] == [field]
+    config = read_generation_config(written(tmp_path, fine | {field: value}))
+    assert config.sampling == SamplingDefaults(1.0 if field == "temperature" else 0.6)
+    assert config.stop_tokens == (7,)
+    assert [complaint.partition(" ")[0] for complaint in config.problems] == [field]
 
 
 @pytest.mark.parametrize("ends", [7, [7], [7, "8", None, True, -1, 1.0, [9]]])
-def test_ends_of_the_answer_are_ids_and_nothing_else(ends: object, tmp_path: Path) -> None:
-    found = read_generation_config(written(tmp_path, {"eos_token_id": ends}))
-    assert found.stop_tokens == (7,)
+def test_only_valid_ids_are_stop_tokens(ends: object, tmp_path: Path) -> None:
+    config = read_generation_config(written(tmp_path, {"eos_token_id": ends}))
+    assert config.stop_tokens == (7,)
 
 
 def looped(file: Path) -> None:
@@ -131,7 +129,7 @@ def holding(content: bytes) -> Callable[[Path], object]:
         (holding(b"null"), "not a JSON object"),
     ],
 )
-def test_a_model_opens_whatever_lies_there_and_one_line_tells_of_it(
+def test_a_model_opens_with_any_generation_config_and_logs_one_line(
     place: Callable[[Path], object],
     complaint: str,
     own_copy: ModelFolder,
@@ -146,7 +144,7 @@ def test_a_model_opens_whatever_lies_there_and_one_line_tells_of_it(
     assert complaint in line
 
 
-def test_a_folder_without_one_is_sampled_as_it_is(own_copy: ModelFolder) -> None:
+def test_a_folder_without_a_file_has_default_sampling(own_copy: ModelFolder) -> None:
     assert not (own_copy.folder / NAME).exists()
     assert open_model(own_copy).dialect.sampling.origins == {}
 
@@ -161,7 +159,7 @@ FIELDS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "do_sa
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(stated=st.dictionaries(st.sampled_from((*FIELDS, "eos_token_id")), json_values))
-def test_whatever_is_stated_the_engine_takes_what_is_left(
+def test_any_generation_config_leaves_valid_values(
     stated: dict[str, object], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     from pensieve.engine.generation import Sampling

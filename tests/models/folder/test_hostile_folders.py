@@ -1,6 +1,4 @@
-"""A hostile model folder fells nothing: what it brings along is not run (S13), and what it holds is
-served or refused in one sentence.
-"""
+"""A hostile model folder: its code never runs, and it is served or refused with one sentence."""
 
 import json
 import os
@@ -22,7 +20,7 @@ from pensieve.engine.planning.attention_shape import NESTED_CONFIGS
 from pensieve.errors import ModelError, ModelUnsupportedError
 from pensieve.models.catalog.sources import LocalModel
 from pensieve.models.fetching.fetch import check_here
-from pensieve.models.folder.config_limits import unbelievable
+from pensieve.models.folder.config_limits import implausible_field
 from pensieve.models.folder.config_shape import shape_of
 from pensieve.models.folder.snapshot import ModelFolder
 from pensieve.models.folder.thinking import thinking_in_folder
@@ -47,7 +45,7 @@ WORKER = (
 
 
 class Planted:
-    """Its pickle makes the canary when it is read."""
+    """Its pickle creates the canary when it is loaded."""
 
     def __init__(self, canary: Path) -> None:
         self.canary = canary
@@ -58,7 +56,7 @@ class Planted:
 
 @pytest.fixture
 def canary(own_copy: ModelFolder, tmp_path: Path) -> Path:
-    """Does not exist; made by whatever of the folder's code or pickles is run."""
+    """A path that exists only if the folder's code or pickles ran."""
     canary = tmp_path / "canary"
     code = f"import os\nos.mkdir({str(canary)!r})\n"
     for name in (
@@ -97,12 +95,12 @@ def loaded_by_the_engine(folder: Path) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_the_canary_is_made_by_who_reads_the_pickle(canary: Path, own_copy: ModelFolder) -> None:
+def test_reading_the_pickle_creates_the_canary(canary: Path, own_copy: ModelFolder) -> None:
     pickle.loads((own_copy.folder / "model.pkl").read_bytes())
     assert canary.exists()
 
 
-def test_a_folder_with_code_and_pickles_loads_and_runs_none_of_it(
+def test_a_folder_with_code_and_pickles_loads_without_running_them(
     canary: Path, own_copy: ModelFolder
 ) -> None:
     assert open_model(own_copy).context_tokens == 131072
@@ -111,9 +109,7 @@ def test_a_folder_with_code_and_pickles_loads_and_runs_none_of_it(
     assert not canary.exists()
 
 
-def test_a_folder_that_only_its_code_could_load_is_refused(
-    canary: Path, own_copy: ModelFolder
-) -> None:
+def test_a_folder_that_needs_its_own_code_is_refused(canary: Path, own_copy: ModelFolder) -> None:
     file = own_copy.folder / "config.json"
     file.write_text(json.dumps(json.loads(file.read_bytes()) | {"model_file": "modeling_phi3.py"}))
     with pytest.raises(ModelUnsupportedError, match="Python code") as refused:
@@ -123,17 +119,17 @@ def test_a_folder_that_only_its_code_could_load_is_refused(
     assert not canary.exists()
 
 
-def test_a_generation_config_that_is_none_keeps_neither_process_from_loading(
+def test_an_invalid_generation_config_does_not_prevent_loading(
     own_copy: ModelFolder,
 ) -> None:
-    """mlx-lm alone fails at a list, and waits at a pipe for ever."""
+    """mlx-lm alone fails on a list, and waits forever on a pipe."""
     file = own_copy.folder / "generation_config.json"
     os.mkfifo(file)
     assert open_model(own_copy).dialect.sampling == NEUTRAL
     assert loaded_by_the_engine(own_copy.folder).stdout == "loaded\n"
 
 
-def test_pickles_alone_are_no_weights(canary: Path, own_copy: ModelFolder) -> None:
+def test_a_folder_with_only_pickles_is_refused(canary: Path, own_copy: ModelFolder) -> None:
     (own_copy.folder / "model.safetensors").unlink()
     with pytest.raises(ModelUnsupportedError, match="has its weights in pickles"):
         open_model(own_copy)
@@ -148,7 +144,7 @@ def spoiled(spoil: Spoil, good: ModelFolder, folder: Path) -> ModelFolder:
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_folder_that_cannot_be_served_is_refused_in_one_sentence(
+def test_an_unservable_folder_raises_one_sentence(
     case: str, tiny_phi3: ModelFolder, tmp_path: Path
 ) -> None:
     with pytest.raises(ModelError) as refused:
@@ -159,7 +155,7 @@ def test_a_folder_that_cannot_be_served_is_refused_in_one_sentence(
 
 
 @pytest.mark.parametrize("case", BAD_AT_ONCE)
-def test_a_folder_without_a_model_is_refused_before_anything_is_opened(
+def test_a_folder_without_a_model_is_refused_first(
     case: str, tiny_phi3: ModelFolder, tmp_path: Path
 ) -> None:
     """By the check with which every command that names a model begins."""
@@ -173,9 +169,9 @@ def test_a_folder_without_a_model_is_refused_before_anything_is_opened(
 
 
 @pytest.mark.parametrize("kind", ["mamba", "mamba2", "rwkv7", "falcon_mamba"])
-def test_a_state_space_has_no_heads(kind: str) -> None:
-    stated = {"model_type": kind, "num_attention_heads": 0, "head_dim": None, "num_heads": 0}
-    assert unbelievable({**stated, "hidden_size": 768, "num_hidden_layers": 24}) is None
+def test_heads_of_state_space_models_are_not_checked(kind: str) -> None:
+    config = {"model_type": kind, "num_attention_heads": 0, "head_dim": None, "num_heads": 0}
+    assert implausible_field({**config, "hidden_size": 768, "num_hidden_layers": 24}) is None
 
 
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -190,12 +186,12 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("case", PUBLISHED)
-def test_a_config_of_a_kind_that_is_published_is_believed(case: str) -> None:
-    assert unbelievable({"model_type": "llama", **PUBLISHED[case]}) is None
+def test_published_configs_are_plausible(case: str) -> None:
+    assert implausible_field({"model_type": "llama", **PUBLISHED[case]}) is None
 
 
 @pytest.mark.parametrize("case", HARMLESS)
-def test_what_can_be_left_out_of_a_folder_is_and_the_rest_is_served(
+def test_a_folder_without_optional_files_is_served(
     case: str, tiny_phi3: ModelFolder, tmp_path: Path
 ) -> None:
     served = open_model(spoiled(HARMLESS[case], tiny_phi3, tmp_path / "model"))
@@ -205,7 +201,7 @@ def test_what_can_be_left_out_of_a_folder_is_and_the_rest_is_served(
 
 
 @pytest.mark.parametrize("case", [*BAD, *HARMLESS])
-def test_plans_for_a_hostile_folder_fail_as_for_a_damaged_one_if_at_all(
+def test_plans_for_a_hostile_folder_raise_only_model_damaged_error(
     case: str, tiny_phi3: ModelFolder, tmp_path: Path
 ) -> None:
     model = spoiled((BAD | HARMLESS)[case], tiny_phi3, tmp_path / "model")
@@ -223,7 +219,7 @@ json_values = st.recursive(
 
 @settings(max_examples=25)
 @given(st.data())
-def test_whatever_a_field_of_a_folder_holds_it_is_served_or_refused(
+def test_a_folder_with_any_field_value_is_served_or_refused(
     tiny_phi3: ModelFolder, data: st.DataObject
 ) -> None:
     name = data.draw(st.sampled_from(JSON_FILES))
@@ -234,22 +230,20 @@ def test_whatever_a_field_of_a_folder_holds_it_is_served_or_refused(
         open_model(spoiled(changes(name, **{field: value}), tiny_phi3, Path(folder) / "model"))
 
 
-def test_a_link_to_nothing_is_a_file_that_is_missing(own_copy: ModelFolder) -> None:
+def test_a_dangling_link_is_a_missing_file(own_copy: ModelFolder) -> None:
     links("config.json", "nowhere")(own_copy.folder)
     with pytest.raises(ModelError, match=r"config\.json .* is missing"):
         open_model(own_copy)
 
 
 @pytest.mark.parametrize("stated", ["2", 2**64])
-def test_end_tokens_that_are_no_ids_keep_the_engine_from_nothing(
-    stated: object, own_copy: ModelFolder
-) -> None:
+def test_invalid_end_tokens_do_not_stop_the_engine(stated: object, own_copy: ModelFolder) -> None:
     changes("config.json", eos_token_id=stated)(own_copy.folder)
     done = loaded_by_the_engine(own_copy.folder)
     assert done.stdout == "loaded\n", done.stderr
 
 
-def test_weights_that_git_did_not_fetch_are_named_as_such(own_copy: ModelFolder) -> None:
+def test_git_lfs_pointers_are_reported(own_copy: ModelFolder) -> None:
     writes("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n")(own_copy.folder)
     with pytest.raises(ModelError, match="Git LFS pointer"):
         open_model(own_copy)

@@ -1,4 +1,4 @@
-"""What lies on this machine: found by its markers, taken away whole."""
+"""Models on this machine: listed by their markers, removed completely."""
 
 from pathlib import Path
 
@@ -32,21 +32,21 @@ def others_of(models: Path) -> list[InstalledModel]:
     return [model for model in installed_models(models) if model.source not in CATALOG]
 
 
-def test_the_catalog_is_listed_where_nothing_was_fetched_yet(tmp_path: Path) -> None:
+def test_an_empty_home_lists_the_catalog(tmp_path: Path) -> None:
     models = installed_models(tmp_path / "models")
     assert tuple(model.source for model in models) == CATALOG
     assert not any(model.is_here or model.size_bytes or model.partial_bytes for model in models)
 
 
-def test_what_was_fetched_is_found_under_the_name_that_fetched_it(tmp_path: Path) -> None:
+def test_a_fetched_model_is_listed_by_its_name(tmp_path: Path) -> None:
     for source in OTHERS:
         put(tmp_path, source)
-    found = others_of(tmp_path)
-    assert tuple(model.source for model in found) == OTHERS
-    assert all(model.is_here and model.size_bytes > 2 for model in found)
+    others = others_of(tmp_path)
+    assert tuple(model.source for model in others) == OTHERS
+    assert all(model.is_here and model.size_bytes > 2 for model in others)
 
 
-def test_what_is_half_fetched_is_told_as_such(tmp_path: Path) -> None:
+def test_an_unfinished_fetch_is_listed_as_such(tmp_path: Path) -> None:
     put(tmp_path, OTHERS[0], ".partial")
     (found,) = others_of(tmp_path)
     assert found.source == OTHERS[0]
@@ -57,16 +57,16 @@ def test_what_is_half_fetched_is_told_as_such(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "marker", [b"", b"{}", b'{"repo": "someone/else", "revision": "1", "files": []}']
 )
-def test_a_folder_that_is_not_ours_is_passed_by(tmp_path: Path, marker: bytes) -> None:
+def test_foreign_folders_are_ignored(tmp_path: Path, marker: bytes) -> None:
     folder = tmp_path / "owner--name"
     folder.mkdir()
     (folder / MARKER).write_bytes(marker)
     assert others_of(tmp_path) == []
 
 
-def test_a_model_is_taken_away_with_what_a_fetch_left_of_it_and_no_other(tmp_path: Path) -> None:
-    kept = put(tmp_path, OTHERS[1])
+def test_remove_deletes_the_model_and_its_partial_folder_only(tmp_path: Path) -> None:
+    other = put(tmp_path, OTHERS[1])
     gone = put(tmp_path, OTHERS[0]), put(tmp_path, OTHERS[0], ".partial")
     remove(installed_model(OTHERS[0], tmp_path))
     assert not any(folder.exists() for folder in gone)
-    assert kept.exists()
+    assert other.exists()

@@ -9,7 +9,7 @@ from pensieve.models.tokenizer.chat_template import ChatTemplate
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 
-# Ways out of Jinja that work without a sandbox; {file} is what each would create.
+# Jinja escapes that work without a sandbox; each would create {file}.
 ESCAPES = [
     "{{ ''.__class__.__mro__[1].__subclasses__() }}",
     "{{ messages.__class__.__base__.__subclasses__() }}",
@@ -46,12 +46,12 @@ def test_a_template_cannot_leave_its_sandbox(source: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("source", ESCAPES)
-def test_what_a_client_writes_is_never_a_template(source: str) -> None:
+def test_client_text_is_never_a_template(source: str) -> None:
     template = ChatTemplate("{{ messages[0].content }}", {})
     assert template.render([{"role": "user", "content": source}]) == source
 
 
-def test_a_refused_conversation_is_the_clients_to_mend() -> None:
+def test_a_refused_conversation_is_an_invalid_request() -> None:
     template = ChatTemplate("{{ raise_exception('roles must alternate') }}", {})
     with pytest.raises(InvalidRequestError, match="roles must alternate"):
         template.render(MESSAGES)
@@ -60,19 +60,20 @@ def test_a_refused_conversation_is_the_clients_to_mend() -> None:
 @pytest.mark.parametrize(
     "source", ["{{ messages[7].content }}", "{{ 1 + messages[0].content }}", "{{ 1 // 0 }}"]
 )
-def test_a_template_that_fails_refuses_the_conversation(source: str) -> None:
+def test_a_failing_template_is_an_invalid_request(source: str) -> None:
     with pytest.raises(InvalidRequestError):
         ChatTemplate(source, {}).render(MESSAGES)
 
 
-def test_templates_have_what_transformers_gives_them() -> None:
+def test_templates_get_transformers_functions() -> None:
     source = """\
 {%- for m in messages %}
     {%- if m.role == 'skip' %}{% continue %}{% endif %}
     {%- generation %}{{ m | tojson }}{% endgeneration %}
     {%- break %}
 {%- endfor %}
-{{- bos_token }}{{ strftime_now('%d %b %Y') }}{{ add_generation_prompt }}{{ tools is none }}{{ sep_token is defined }}"""
+{{- bos_token }}{{ strftime_now('%d %b %Y') }}{{ add_generation_prompt }}{{ tools is none }}\
+{{ sep_token is defined }}"""
     template = ChatTemplate(
         source, {"bos_token": "<s>"}, now=lambda: datetime.datetime(2026, 11, 22)
     )
@@ -82,17 +83,20 @@ def test_templates_have_what_transformers_gives_them() -> None:
     )
 
 
-def test_blocks_leave_no_whitespace_of_their_own() -> None:
-    source = "{% for m in messages %}\n    {% if true %}\n{{ m.content }}\n    {% endif %}\n{% endfor %}\n"
+def test_blocks_add_no_whitespace() -> None:
+    source = (
+        "{% for m in messages %}\n    {% if true %}\n{{ m.content }}\n    {% endif %}\n"
+        "{% endfor %}\n"
+    )
     assert ChatTemplate(source, {}).render(MESSAGES) == "Hi\n"
 
 
-def test_tojson_takes_transformers_options() -> None:
+def test_tojson_accepts_transformers_options() -> None:
     source = "{{ messages[0] | tojson(indent=1, ensure_ascii=True) }}"
     assert ChatTemplate(source, {}).render([{"a": "é"}]) == '{\n "a": "\\u00e9"\n}'
 
 
-# Templates that would go on for ever, or grow without end.
+# Templates that would never end or grow without limit.
 SPINNING = [
     "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
     "{% for a in range(99999) %}{% for b in range(99999) if a == -b - 1 %}{% endfor %}{% endfor %}",
@@ -100,9 +104,18 @@ SPINNING = [
     "{% set n = namespace(x='ab') %}{% for a in range(999) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
     "{% set n = namespace(x='ab') %}{% for a in range(999) %}{% set n.x = n.x + n.x %}{% endfor %}",
     "{% set n = namespace(x=[1]) %}{% for a in range(999) %}{% set n.x = n.x + n.x %}{% endfor %}",
-    "{% set n = namespace(x=[1]) %}{% for a in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x }}",
-    "{% set n = namespace(x=[1]) %}{% for a in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x | tojson }}",
-    "{% set n = namespace(x='ab') %}{% for a in range(999) %}{% set x %}{{ n.x }}{{ n.x }}{% endset %}{% set n.x = x %}{% endfor %}",
+    (
+        "{% set n = namespace(x=[1]) %}{% for a in range(60) %}{% set n.x = [n.x, n.x] %}"
+        "{% endfor %}{{ n.x }}"
+    ),
+    (
+        "{% set n = namespace(x=[1]) %}{% for a in range(60) %}{% set n.x = [n.x, n.x] %}"
+        "{% endfor %}{{ n.x | tojson }}"
+    ),
+    (
+        "{% set n = namespace(x='ab') %}{% for a in range(999) %}{% set x %}{{ n.x }}"
+        "{{ n.x }}{% endset %}{% set n.x = x %}{% endfor %}"
+    ),
     "{% set x = 'ab' * 9999999 %}{% for a in range(99999) %}{{ x }}{% endfor %}",
     "{{ 9 ** 9 ** 9 ** 9 }}",
     "{{ 'x' * 99999999999 }}",
@@ -119,18 +132,19 @@ SPINNING = [
 
 
 @pytest.mark.parametrize("source", SPINNING)
-def test_a_template_that_would_never_end_is_ended(source: str) -> None:
-    """By the thread's own time: a busy machine makes it no shorter."""
+def test_an_endless_template_is_ended(source: str) -> None:
+    """By the thread's CPU time: a busy machine does not shorten it."""
     began_at = time.thread_time()
     with pytest.raises(InvalidRequestError):
         ChatTemplate(source, {}, limit_s=0.2).render(MESSAGES)
     assert time.thread_time() - began_at < 2.0
 
 
-def test_a_loop_knows_where_it_is() -> None:
-    """As without bounds: what a template asks of its loop is answered."""
+def test_loop_variables_work_with_limits() -> None:
+    """As without limits."""
     source = """\
-{%- for m in messages %}{{ loop.index }}/{{ loop.length }}{{ loop.last }}{{ loop.previtem is defined }}{{ loop.nextitem }};{% else %}none{% endfor %}
+{%- for m in messages %}{{ loop.index }}/{{ loop.length }}{{ loop.last }}\
+{{ loop.previtem is defined }}{{ loop.nextitem }};{% else %}none{% endfor %}
 {%- for a, b in pairs.items() %}{{ a ~ b }}{% endfor %}
 {%- for m in messages if m != 1 recursive %}{{ m }}{{ loop([7]) if m == 2 }}{% endfor %}
 {%- for m in nothing %}{% else %}none{% endfor %}{{ loop_controls }}"""
@@ -138,19 +152,19 @@ def test_a_loop_knows_where_it_is() -> None:
     assert template.render([1, 2], {"pairs": {"x": 1}}) == "1/2FalseFalse2;2/2TrueTrue;x127none"
 
 
-def test_a_long_conversation_is_within_the_bounds() -> None:
+def test_a_long_conversation_is_within_the_limits() -> None:
     source = "{% for m in messages %}{{ '<' ~ m.role ~ '>' + m.content | trim }}{% endfor %}"
     messages = [{"role": "user", "content": "x" * 300}] * 20_000
     assert len(ChatTemplate(source, {}).render(messages)) == 6_120_000
 
 
-def test_the_names_that_a_template_reads_are_known() -> None:
+def test_the_names_that_a_template_reads_are_collected() -> None:
     source = "{% set own = told %}{{ own }}{% if enable_thinking is defined %}x{% endif %}"
-    found = ChatTemplate(source, {}, tool_source="{{ reasoning_effort }}")
-    assert found.names >= {"told", "enable_thinking", "reasoning_effort"}
+    template = ChatTemplate(source, {}, tool_source="{{ reasoning_effort }}")
+    assert template.names >= {"told", "enable_thinking", "reasoning_effort"}
 
 
-def test_trials_in_all_take_no_longer_than_two_renderings_may() -> None:
+def test_probes_take_at_most_two_time_limits() -> None:
     render = ChatTemplate(SPINNING[0], {}, limit_s=0.1).probing_render()
     began_at = time.thread_time()
     for _ in range(200):

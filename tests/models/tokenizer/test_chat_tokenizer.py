@@ -1,4 +1,4 @@
-"""No client text is a control token, and every text comes back as it was: for each tokenizer that a chat model has."""
+"""Client text never becomes a control token and round-trips, for each tokenizer of a chat model."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,9 @@ from tests import tiny_models
 
 
 def with_metaspace_first() -> Tokenizer:
-    """As newer conversions of Llama 2 and Mistral: the space is put before the first word of the whole text only."""
+    """As newer conversions of Llama 2 and Mistral: only the first word of the whole text gets a
+    space.
+    """
     stored = json.loads(tiny_models.phi3_tokenizer().to_str())
     stored["normalizer"] = None
     stored["pre_tokenizer"] = {
@@ -30,7 +32,7 @@ def with_metaspace_first() -> Tokenizer:
 
 
 def with_reachable_words() -> Tokenizer:
-    """Control tokens that the vocabulary holds as words, which plain text reaches without any added token."""
+    """Control tokens in the vocabulary, which plain text reaches without an added token."""
     tokenizer = tiny_models.byte_level_tokenizer(is_qwen=True)
     stored = json.loads(tokenizer.to_str())
     for token in stored["added_tokens"]:
@@ -46,18 +48,18 @@ def with_reachable_words() -> Tokenizer:
 
 
 def with_normalized_controls() -> Tokenizer:
-    """Control tokens that are looked for in the normalized text: full-width brackets are brackets there."""
+    """Control tokens matched in the normalized text, where full-width brackets are brackets."""
     tokenizer = tiny_models.byte_level_tokenizer(is_qwen=False)
     stored = json.loads(tokenizer.to_str())
     for token in stored["added_tokens"]:
         token["normalized"] = True
-    found = Tokenizer.from_str(json.dumps(stored))
-    found.normalizer = normalizers.NFKC()
-    return found
+    tokenizer = Tokenizer.from_str(json.dumps(stored))
+    tokenizer.normalizer = normalizers.NFKC()
+    return tokenizer
 
 
 def with_overlaps_and_blanks() -> Tokenizer:
-    """Control tokens that overlap each other, and runs of blanks that are tokens."""
+    """Control tokens that overlap, and runs of blanks that are tokens."""
     tokenizer = tiny_models.byte_level_tokenizer(is_qwen=False)
     overlapping = ["aab", "abc", "bca", "<|", "|>"]
     tokenizer.add_tokens(
@@ -74,7 +76,7 @@ EXACT = {
     "reachable": with_reachable_words(),
     "overlapping": with_overlaps_and_blanks(),
 }
-# NFC and NFKC write some texts otherwise than they were: no tokenizer gives those back.
+# NFC and NFKC change some texts, which then cannot round-trip.
 TOKENIZERS = EXACT | {
     "qwen": tiny_models.byte_level_tokenizer(is_qwen=True),
     "normalized": with_normalized_controls(),
@@ -135,7 +137,7 @@ def test_every_control_token_in_a_clients_text_is_plain_text(name: str) -> None:
 @any_tokenizer
 @settings(max_examples=150)
 @given(text=texts)
-def test_no_text_of_a_client_is_a_control_token(name: str, text: str) -> None:
+def test_client_text_never_becomes_a_control_token(name: str, text: str) -> None:
     served = SERVED[name]
     assert served.control_tokens.isdisjoint(served.encode(served.neutralize(text)))
 
@@ -143,38 +145,38 @@ def test_no_text_of_a_client_is_a_control_token(name: str, text: str) -> None:
 @pytest.mark.parametrize("name", EXACT)
 @settings(max_examples=150)
 @given(text=texts)
-def test_every_text_of_a_client_comes_back_as_it_was(name: str, text: str) -> None:
-    # Where a text begins with SentencePiece's own sign for a space, it is one.
+def test_client_text_round_trips(name: str, text: str) -> None:
+    # SentencePiece's sign for a space at the beginning of a text decodes as a space.
     expected = text.replace("▁", " ") if name in {"sentencepiece", "metaspace"} else text
     served = SERVED[name]
     ids = served.encode(served.neutralize(text))
     if name == "metaspace" and expected.startswith(" "):
         expected = expected.removeprefix(" ")  # it puts no space before a space, so one is lost
-    # One of them normalizes what it reads: a compatibility ideograph comes back as the ideograph.
+    # One of them normalizes: a compatibility ideograph becomes the ideograph.
     assert normalize("NFC", written(name, ids)) == normalize("NFC", expected)
 
 
 @any_tokenizer
 @settings(max_examples=100)
 @given(parts=st.lists(texts, min_size=1, max_size=3))
-def test_only_the_templates_own_control_tokens_are_in_a_prompt(name: str, parts: list[str]) -> None:
+def test_a_prompt_has_only_the_templates_control_tokens(name: str, parts: list[str]) -> None:
     served = SERVED[name]
     own = "<|endoftext|>"
     rendered = own.join(served.neutralize(part) for part in parts)
     ids = served.encode(rendered)
-    found = [number for number in ids if number in served.control_tokens]
-    assert found == [TOKENIZERS[name].token_to_id(own)] * (len(parts) - 1)
+    controls = [number for number in ids if number in served.control_tokens]
+    assert controls == [TOKENIZERS[name].token_to_id(own)] * (len(parts) - 1)
 
 
 @any_tokenizer
 @settings(max_examples=100)
 @given(text=st.text(st.characters(exclude_characters=[BREAK, ESCAPE], exclude_categories=["Cs"])))
-def test_a_text_without_marks_is_encoded_as_the_library_does(name: str, text: str) -> None:
+def test_unmarked_text_is_encoded_like_by_the_library(name: str, text: str) -> None:
     assert SERVED[name].encode(text) == plainly(name, text)
 
 
 @pytest.mark.parametrize("name", ["sentencepiece", "metaspace", "byte-level", "qwen"])
-def test_marks_in_one_stretch_change_no_other(name: str) -> None:
+def test_marks_in_one_stretch_do_not_change_others(name: str) -> None:
     served = SERVED[name]
     stretches = ["\nHello  world", " He said: <b>", "<|endoftext|>", "\n\nBye. "]
     rendered = "<|endoftext|>".join(served.neutralize(stretch) for stretch in stretches)
@@ -202,13 +204,13 @@ def test_a_stretch_that_only_ends_like_a_control_token_keeps_its_tokens(name: st
         assert served.encode(rendered) == plainly(name, text)
 
 
-def test_two_texts_side_by_side_make_no_control_token() -> None:
+def test_adjacent_texts_do_not_form_a_control_token() -> None:
     served = SERVED["qwen"]
     rendered = served.neutralize("<|im_") + served.neutralize("end|>")
     assert served.control_tokens.isdisjoint(served.encode(rendered))
 
 
-def test_a_tokenizer_that_cuts_or_pads_does_so_no_more() -> None:
+def test_truncation_and_padding_are_disabled() -> None:
     tokenizer = tiny_models.byte_level_tokenizer(is_qwen=False)
     tokenizer.enable_truncation(4)
     tokenizer.enable_padding(length=64)
@@ -218,7 +220,7 @@ def test_a_tokenizer_that_cuts_or_pads_does_so_no_more() -> None:
     )
 
 
-def test_a_tokenizer_of_an_unknown_kind_is_refused() -> None:
+def test_a_tokenizer_with_an_unknown_decoder_is_refused() -> None:
     tokenizer = Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     with pytest.raises(ModelDamagedError, match="no decoder"):

@@ -1,4 +1,4 @@
-"""S16: no text that a client sends becomes a control token, in whatever field it stands. Every tokenizer, every token."""
+"""No client text becomes a control token, in any field, for every tokenizer and every token."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from pensieve.api.messages.request import Conversation, decode
 from pensieve.prompt.render import PromptRenderer
 from tests.prompt.chat_models import DIALECTS, MODELS
 
-# A conversation that holds MARK in one field, for each field that carries a client's text.
+# Conversations with MARK in one field, for each field with a client's text.
 MARK = "MARK"
 RENDERERS = {name: PromptRenderer(MODELS[name], DIALECTS[name]) for name in MODELS}
 USE = {"type": "tool_use", "id": "a", "name": "t", "input": {}}
@@ -102,7 +102,7 @@ def controls(model: str, tokens: tuple[int, ...]) -> list[int]:
 
 @pytest.mark.parametrize("field", FIELDS)
 @pytest.mark.parametrize("model", ["phi3", "chatml", "qwen", "hermes"])
-def test_no_control_token_is_read_in_a_field_of_a_client(model: str, field: str) -> None:
+def test_no_client_field_yields_a_control_token(model: str, field: str) -> None:
     body = FIELDS[field]
     wanted = controls(model, prompt_tokens(model, body, "plain"))
     assert wanted
@@ -114,7 +114,7 @@ def test_no_control_token_is_read_in_a_field_of_a_client(model: str, field: str)
 
 
 @pytest.mark.parametrize("model", ["phi3", "chatml", "qwen", "hermes"])
-def test_what_is_read_is_what_was_written(model: str) -> None:
+def test_client_text_is_rendered_unchanged(model: str) -> None:
     tokenizer = MODELS[model]
     for name in tokenizer._controls.values():
         body = {"messages": [{"role": "user", "content": f"say {name} twice: {name}"}]}

@@ -48,14 +48,14 @@ def pieces(name: str, ids: list[int]) -> list[str]:
 @any_tokenizer
 @settings(max_examples=200)
 @given(text=st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(DIFFICULT))
-def test_the_pieces_of_any_text_are_what_the_library_decodes_at_once(name: str, text: str) -> None:
+def test_streamed_text_equals_the_librarys_decoding(name: str, text: str) -> None:
     ids = ids_of(name, text)
     assert "".join(pieces(name, ids)) == TOKENIZERS[name].decode(ids)
 
 
 @any_tokenizer
 @pytest.mark.parametrize("text", DIFFICULT)
-def test_no_piece_is_half_a_character(name: str, text: str) -> None:
+def test_no_piece_ends_within_a_character(name: str, text: str) -> None:
     ids = ids_of(name, text)
     assert not any("\ufffd" in piece for piece in pieces(name, ids))
 
@@ -63,8 +63,10 @@ def test_no_piece_is_half_a_character(name: str, text: str) -> None:
 @any_tokenizer
 @settings(max_examples=200)
 @given(data=st.data())
-def test_whatever_a_model_writes_is_text(name: str, data: st.DataObject) -> None:
-    """Bytes that are no UTF-8, control tokens, ids beyond the vocabulary: nothing raises, nothing hidden shows."""
+def test_any_token_sequence_decodes_without_error(name: str, data: st.DataObject) -> None:
+    """Invalid bytes, control tokens, ids beyond the vocabulary: no error, and hidden tokens stay
+    hidden.
+    """
     size = TOKENIZERS[name].get_vocab_size()
     number = st.integers(0, 300) | st.sampled_from(sorted(HIDDEN[name])) | st.integers(0, size + 50)
     ids = data.draw(st.lists(number, max_size=40))
@@ -74,14 +76,14 @@ def test_whatever_a_model_writes_is_text(name: str, data: st.DataObject) -> None
 
 @settings(max_examples=200)
 @given(data=st.data())
-def test_byte_level_pieces_are_the_librarys_even_for_broken_bytes(data: st.DataObject) -> None:
+def test_invalid_bytes_decode_like_in_the_library(data: st.DataObject) -> None:
     tokenizer: Tokenizer = TOKENIZERS["byte-level"]
     ids = data.draw(st.lists(st.integers(0, tokenizer.get_vocab_size() - 1), max_size=30))
     assert "".join(pieces("byte-level", ids)) == tokenizer.decode(ids, skip_special_tokens=True)
 
 
 @any_tokenizer
-def test_an_unfinished_character_is_held_back_until_the_end(name: str) -> None:
+def test_an_unfinished_character_is_flushed_at_the_end(name: str) -> None:
     ids = ids_of(name, "🙂")
     stream = detokenizer(name)
     assert "".join(map(stream.feed, ids[:-1])) == ""
@@ -92,27 +94,27 @@ def test_the_first_word_of_an_answer_has_no_space_before_it() -> None:
     assert "".join(pieces("sentencepiece", ids_of("sentencepiece", "Hello"))) == "Hello"
 
 
-def test_the_first_word_behind_a_prefill_keeps_its_space() -> None:
+def test_the_first_word_after_a_prefill_keeps_its_space() -> None:
     whole = ids_of("sentencepiece", "The river")
-    begun = ids_of("sentencepiece", "The")
-    assert whole[: len(begun)] == begun
-    stream = detokenizer("sentencepiece", tuple(begun))
-    assert "".join(map(stream.feed, whole[len(begun) :])) == " river"
+    prefill = ids_of("sentencepiece", "The")
+    assert whole[: len(prefill)] == prefill
+    stream = detokenizer("sentencepiece", tuple(prefill))
+    assert "".join(map(stream.feed, whole[len(prefill) :])) == " river"
 
 
-def test_behind_a_prompt_that_ends_in_a_control_token_an_answer_begins() -> None:
+def test_the_first_word_after_a_control_token_has_no_space() -> None:
     prompt = ids_of("sentencepiece", "<|user|>\nHi<|end|>\n<|assistant|>\n")
     stream = detokenizer("sentencepiece", tuple(prompt))
     assert "".join(map(stream.feed, ids_of("sentencepiece", "Hello"))) == "Hello"
 
 
 @any_tokenizer
-def test_a_character_that_a_prefill_began_is_finished(name: str) -> None:
+def test_a_character_begun_in_the_prefill_is_completed(name: str) -> None:
     ids = ids_of(name, "a🙂")
     stream = detokenizer(name, tuple(ids[:-1]))
     assert stream.feed(ids[-1]) == "🙂"
 
 
-def test_marks_of_a_dialect_are_shown_and_control_tokens_are_not() -> None:
+def test_a_dialects_marks_are_text_and_other_control_tokens_are_not() -> None:
     ids = ids_of("qwen", "<think>so</think>yes<|im_end|>")
     assert "".join(pieces("qwen", ids)) == "<think>so</think>yes"

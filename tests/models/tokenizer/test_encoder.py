@@ -1,4 +1,6 @@
-"""A tokenizer that takes too much memory or time, or panics, is refused, and the process lives on."""
+"""A tokenizer that needs too much memory or time, or panics, is refused without harm to the
+process.
+"""
 
 import threading
 from collections.abc import Callable
@@ -7,7 +9,7 @@ from typing import Any
 import pytest
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-from pensieve.models.tokenizer.encoder import Encoder, EncodingError, try_out
+from pensieve.models.tokenizer.encoder import Encoder, EncodingError, find_fault
 from pensieve.models.tokenizer.growth_limits import MAX_GROWTH, MAX_PRE_GROWTH, growth_of
 
 LETTERS = {chr(code): code for code in range(128)}
@@ -38,7 +40,7 @@ def replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
     return {"type": "Replace", "pattern": pattern, "content": content}
 
 
-# As published models have them, and the bound for each.
+# Normalizers of published models, and the bound for each.
 PUBLISHED: dict[str, tuple[Any, float]] = {
     "none": (None, 1),
     "Qwen": ({"type": "NFC"}, 3),
@@ -50,7 +52,7 @@ PUBLISHED: dict[str, tuple[Any, float]] = {
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_the_normalizer_of_a_published_model_is_within_the_bound(name: str) -> None:
+def test_published_normalizers_are_within_the_limit(name: str) -> None:
     stored, bound = PUBLISHED[name]
     growth = growth_of({"normalizer": stored})
     assert growth.normalizer == bound
@@ -68,13 +70,13 @@ def test_the_normalizer_of_a_published_model_is_within_the_bound(name: str) -> N
         ({"type": "Unheard"}, float("inf")),
     ],
 )
-def test_a_pre_tokenizer_has_a_bound(stored: dict[str, Any], bound: float) -> None:
+def test_pre_tokenizers_are_bounded(stored: dict[str, Any], bound: float) -> None:
     growth = growth_of({"pre_tokenizer": stored})
     assert growth.pre_tokenizer == bound
     assert growth.is_bounded == (bound <= MAX_PRE_GROWTH)
 
 
-def test_the_bound_holds_for_each_kind_of_normalizer() -> None:
+def test_the_bound_holds_for_each_normalizer() -> None:
     texts = ("a", "\u1d1c0", "\ufdfa", "ȾȾ", "中", " ", "ΐ", "İ", "\U0001d1c0")
     for kind in ("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "BertNormalizer", "Nmt"):
         bound = growth_of({"normalizer": {"type": kind}}).normalizer
@@ -87,13 +89,13 @@ def grower(factor: int, times: int) -> normalizers.Normalizer:
     return normalizers.Sequence([normalizers.Replace("a", "a" * factor)] * times)
 
 
-def test_six_growing_normalizers_are_refused_before_a_text_is_encoded() -> None:
+def test_multiplying_normalizers_are_refused_before_encoding() -> None:
     encoder = Encoder(tokenizer(grower(28, 6)))
     assert encoder.growth.normalizer == 28**6 > MAX_GROWTH
-    assert "no memory" in str(try_out(encoder))
+    assert "no memory" in str(find_fault(encoder))
 
 
-def test_a_text_that_grows_too_much_is_refused_and_others_are_encoded() -> None:
+def test_only_a_text_that_grows_too_much_is_refused() -> None:
     encoder = Encoder(tokenizer(grower(10, 2)))
     assert encoder.growth.is_bounded
     assert len(encoder.ids("b" * 50_000)) == 50_000
@@ -104,25 +106,25 @@ def test_a_text_that_grows_too_much_is_refused_and_others_are_encoded() -> None:
         encoder.encoding("a" * 50_000)
 
 
-def test_a_panic_is_a_refusal_and_the_tokenizer_stays_of_use() -> None:
+def test_a_panic_raises_encoding_error_and_the_tokenizer_stays_usable() -> None:
     encoder = Encoder(tokenizer(pre_tokenizer=split("(b+)+$")))
     with pytest.raises(EncodingError, match="retry-limit"):
         encoder.ids("b" * 40 + "c")
     assert encoder.ids("abc") == [97, 98, 99]
 
 
-def test_a_fault_of_the_library_is_a_refusal() -> None:
+def test_a_library_error_raises_encoding_error() -> None:
     encoder = Encoder(Tokenizer(models.WordLevel({"a": 0}, unk_token="?")))
-    with pytest.raises(EncodingError, match="does not take this text"):
+    with pytest.raises(EncodingError, match="does not accept this text"):
         encoder.ids("b")
 
 
-def test_a_tokenizer_that_panics_at_ordinary_text_fails_its_trial() -> None:
-    assert "ordinary text" in str(try_out(Encoder(tokenizer(pre_tokenizer=split("(a+)+$|-")))))
+def test_a_tokenizer_that_panics_on_ordinary_text_has_a_fault() -> None:
+    assert "ordinary text" in str(find_fault(Encoder(tokenizer(pre_tokenizer=split("(a+)+$|-")))))
 
 
 class Waiting(Encoder):
-    """Is done when it is told so."""
+    """Encodes only after `until` returns."""
 
     def __init__(self, until: Callable[[], object]) -> None:
         super().__init__(tokenizer())
@@ -133,11 +135,11 @@ class Waiting(Encoder):
         return []
 
 
-def test_a_tokenizer_that_is_not_done_in_time_fails_its_trial() -> None:
+def test_a_slow_tokenizer_has_a_fault() -> None:
     end = threading.Event()
-    assert "more than 0.01 s" in str(try_out(Waiting(end.wait), limit_s=0.01))
+    assert "more than 0.01 s" in str(find_fault(Waiting(end.wait), limit_s=0.01))
     end.set()
 
 
-def test_an_ordinary_tokenizer_passes_its_trial() -> None:
-    assert try_out(Encoder(tokenizer(pre_tokenizer=split(r" ?\p{L}+|\s+(?!\S)|\s+")))) is None
+def test_an_ordinary_tokenizer_has_no_fault() -> None:
+    assert find_fault(Encoder(tokenizer(pre_tokenizer=split(r" ?\p{L}+|\s+(?!\S)|\s+")))) is None

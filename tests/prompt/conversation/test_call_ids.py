@@ -1,4 +1,4 @@
-"""The ids that a family writes into its calls."""
+"""Ids that a family writes into its calls."""
 
 from pensieve.api.messages.content_blocks import ToolUseBlock
 from pensieve.prompt.conversation.call_ids import CallIds
@@ -11,7 +11,7 @@ def use(name: str, use_id: str) -> ToolUseBlock:
     )
 
 
-def test_ids_are_read_in_the_order_of_the_calls_and_cleared() -> None:
+def test_call_ids_are_read_in_order_and_cleared() -> None:
     ids = CallIds(DIALECTS["mistral-with-id"])
     text = "x[TOOL_CALLS]a[CALL_ID]aaaaaaaa1[ARGS]{}[TOOL_CALLS]a[CALL_ID]aaaaaaaa2[ARGS]{}"
     ids.read([use("a", "one"), use("b", "none"), use("a", "two")], text)
@@ -20,13 +20,13 @@ def test_ids_are_read_in_the_order_of_the_calls_and_cleared() -> None:
     assert ids.get("one") is None
 
 
-def test_an_id_may_be_made_of_the_name_and_the_place() -> None:
+def test_call_id_may_consist_of_name_and_index() -> None:
     ids = CallIds(DIALECTS["kimi"])
     ids.read([use("a", "one")], "<|tool_call_begin|>functions.a:3<|tool_call_argument_begin|>{}")
     assert ids.get("one") == "functions.a:3"
 
 
-def test_a_family_without_ids_has_none() -> None:
+def test_family_without_ids_reads_none() -> None:
     ids = CallIds(DIALECTS["hermes"])
     ids.read([use("a", "one")], '{"name": "a", "arguments": ')
     assert not ids.is_used

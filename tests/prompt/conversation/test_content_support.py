@@ -1,4 +1,4 @@
-"""What no model here can do, in the words that clients have a way round for."""
+"""Refuse unsupported content with the error texts that clients recover from."""
 
 from typing import Any
 
@@ -34,30 +34,30 @@ def pdf(source: str) -> dict[str, Any]:
     return {"type": "document", "source": {"type": source}}
 
 
-def test_an_image_is_told_by_its_place_among_the_messages_as_they_were_sent() -> None:
+def test_image_is_refused_with_its_path_in_the_request() -> None:
     note = {"role": "system", "content": "the date changed"}
-    said = {"role": "user", "content": [TEXT, IMAGE]}
-    assert unreadable(HELLO, note, said) == f"messages.2.content.1.image: {NO_IMAGE}"
+    message = {"role": "user", "content": [TEXT, IMAGE]}
+    assert unreadable(HELLO, note, message) == f"messages.2.content.1.image: {NO_IMAGE}"
 
 
-def test_an_image_in_a_tool_result_is_told_by_its_place_in_that() -> None:
+def test_image_in_a_tool_result_is_refused_with_its_path() -> None:
     result = {"type": "tool_result", "tool_use_id": "a", "content": [TEXT, IMAGE]}
-    said = {"role": "user", "content": [TEXT, result]}
-    wanted = f"messages.0.content.1.tool_result.content.1.image: {NO_IMAGE}"
-    assert unreadable(said) == wanted
+    message = {"role": "user", "content": [TEXT, result]}
+    expected = f"messages.0.content.1.tool_result.content.1.image: {NO_IMAGE}"
+    assert unreadable(message) == expected
 
 
 @pytest.mark.parametrize("source", ["base64", "url"])
-def test_a_document_that_is_no_text_is_refused_wherever_it_stands(source: str) -> None:
-    said = {"role": "user", "content": [pdf(source)]}
-    assert unreadable(said) == f"messages.0.content.0.document: {NO_PDF}"
+def test_binary_document_is_refused_at_any_position(source: str) -> None:
+    message = {"role": "user", "content": [pdf(source)]}
+    assert unreadable(message) == f"messages.0.content.0.document: {NO_PDF}"
     result = {"type": "tool_result", "tool_use_id": "a", "content": [pdf(source)]}
     assert unreadable({"role": "user", "content": [result]}) == (
         f"messages.0.content.0.tool_result.content.0.document: {NO_PDF}"
     )
 
 
-def test_an_image_inside_a_document_is_refused() -> None:
+def test_image_inside_a_document_is_refused() -> None:
     mixed = {"type": "document", "source": {"type": "content", "content": [TEXT, IMAGE]}}
     assert unreadable({"role": "user", "content": [mixed]}) == (
         f"messages.0.content.0.document.source.content.1.image: {NO_IMAGE}"
@@ -65,25 +65,25 @@ def test_an_image_inside_a_document_is_refused() -> None:
 
 
 @pytest.mark.parametrize("content", ["", [], [{"type": "text", "text": ""}]])
-def test_a_user_who_says_nothing_is_refused(content: object) -> None:
+def test_empty_user_turn_is_refused(content: object) -> None:
     assert unreadable(HELLO, {"role": "user", "content": content}) == (
         "messages.1: all messages must have non-empty content"
         " except for the optional final assistant message"
     )
 
 
-def test_an_assistant_who_said_nothing_is_not() -> None:
+def test_empty_assistant_turn_is_accepted() -> None:
     check_content_supported(request(HELLO, {"role": "assistant", "content": []}, HELLO))
 
 
-def test_tools_that_need_eyes_are_refused_by_their_place() -> None:
+def test_computer_use_tools_are_refused_with_their_path() -> None:
     screen = {"type": "computer_20251124", "name": "computer", "display_width_px": 1}
     assert unreadable(tools=[TOOL, screen]) == (
         "tools.1: 'computer_20251124' is not supported by this model: it needs image input"
     )
 
 
-def test_mcp_servers_are_not_passed_over_in_silence() -> None:
+def test_mcp_servers_are_refused() -> None:
     server = {"type": "url", "name": "s", "url": "https://mcp.test"}
     assert unreadable(mcp_servers=[server]).startswith("mcp_servers: ")
     check_content_supported(request(mcp_servers=[]))
@@ -118,9 +118,7 @@ def test_mcp_servers_are_not_passed_over_in_silence() -> None:
         ),
     ],
 )
-def test_an_answer_of_a_kind_that_is_not_made_here_is_refused(
-    fields: dict[str, Any], message: str
-) -> None:
+def test_unsupported_kind_of_answer_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         check_generation_supported(request(**fields))
     assert caught.value.message == message
@@ -142,6 +140,6 @@ def test_an_answer_of_a_kind_that_is_not_made_here_is_refused(
         {"context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}},
     ],
 )
-def test_what_means_nothing_here_is_taken(fields: dict[str, Any]) -> None:
+def test_fields_without_effect_are_accepted(fields: dict[str, Any]) -> None:
     check_content_supported(request(**fields))
     check_generation_supported(request(**fields))

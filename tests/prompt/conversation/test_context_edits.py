@@ -1,4 +1,4 @@
-"""`context_management`: what is cleared, when, and what is told of it."""
+"""`context_management`: what is cleared, when, and what is reported."""
 
 from typing import Any
 
@@ -13,14 +13,14 @@ TOKENIZER = ByteTokenizer()
 
 
 def conversation(*edits: dict[str, Any], calls: int = 4, **fields: Any) -> Conversation:
-    """So many calls of tools t0, t1…, each answered at length."""
-    said: list[dict[str, Any]] = [{"role": "user", "content": "go"}]
+    """A conversation with calls of tools t0, t1…, each with a long result."""
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "go"}]
     for n in range(calls):
         use = {"type": "tool_use", "id": f"id{n}", "name": f"t{n}", "input": {"path": f"file{n}"}}
         result = {"type": "tool_result", "tool_use_id": f"id{n}", "content": f"result{n} " * 50}
         result["is_error"] = n == 0
-        said += [{"role": "assistant", "content": [use]}, {"role": "user", "content": [result]}]
-    body = {"model": "m", "messages": said, "context_management": {"edits": edits}, **fields}
+        messages += [{"role": "assistant", "content": [use]}, {"role": "user", "content": [result]}]
+    body = {"model": "m", "messages": messages, "context_management": {"edits": edits}, **fields}
     return decode(Conversation, body)
 
 
@@ -35,7 +35,7 @@ def rendered(*edits: dict[str, Any], **fields: Any) -> tuple[Prompt, str]:
     return prompt, TOKENIZER.decode(prompt.tokens)
 
 
-def test_old_results_go_and_the_last_ones_stay() -> None:
+def test_clear_tool_uses_clears_old_results_and_keeps_the_last() -> None:
     prompt, text = rendered(clear())
     plain, plain_text = rendered()
     assert [f"result{n}" in text for n in range(4)] == [False, False, False, True]
@@ -67,7 +67,7 @@ def test_old_results_go_and_the_last_ones_stay() -> None:
         {"type": "from_the_future"},
     ],
 )
-def test_what_has_nothing_to_do_is_told_as_not_applied(edit: dict[str, Any]) -> None:
+def test_edit_without_effect_is_reported_as_not_applied(edit: dict[str, Any]) -> None:
     prompt, _ = rendered(edit)
     plain, _ = rendered()
     assert prompt.tokens == plain.tokens
@@ -75,7 +75,7 @@ def test_what_has_nothing_to_do_is_told_as_not_applied(edit: dict[str, Any]) -> 
     assert prompt.edits.applied_edits == ()
 
 
-def test_tools_can_be_kept_out_and_inputs_let_go() -> None:
+def test_clear_tool_uses_excludes_tools_and_clears_inputs() -> None:
     _, text = rendered(clear(exclude_tools=["t1"], clear_tool_inputs=True))
     assert [f"result{n}" in text for n in range(4)] == [False, True, False, True]
     assert [f"file{n}" in text for n in range(4)] == [False, True, False, True]
@@ -83,21 +83,21 @@ def test_tools_can_be_kept_out_and_inputs_let_go() -> None:
     assert [f"file{n}" in text for n in range(4)] == [True, True, False, True]
 
 
-def test_so_many_tool_uses_can_be_what_triggers_it() -> None:
+def test_number_of_tool_uses_triggers_clearing() -> None:
     _, text = rendered(clear(trigger={"type": "tool_uses", "value": 3}))
     assert "result0" not in text
 
 
-def test_edits_are_applied_one_after_the_other() -> None:
-    least = {"type": "input_tokens", "value": 100_000}
+def test_edits_are_applied_in_order() -> None:
+    min_tokens = {"type": "input_tokens", "value": 100_000}
     prompt, text = rendered(
-        clear(clear_at_least=least), clear(keep={"type": "tool_uses", "value": 2}), clear()
+        clear(clear_at_least=min_tokens), clear(keep={"type": "tool_uses", "value": 2}), clear()
     )
     assert "result2" not in text
     assert prompt.edits is not None
     assert len(prompt.edits.applied_edits) == 2
 
 
-def test_without_the_field_nothing_is_told() -> None:
+def test_prompt_reports_no_edits_without_context_management() -> None:
     call = conversation().model_copy(update={"context_management": None})
     assert PromptRenderer(TOKENIZER).render(call).edits is None

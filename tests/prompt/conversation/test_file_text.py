@@ -1,4 +1,4 @@
-"""Documents named by a file's id."""
+"""Replace documents that refer to files by their texts."""
 
 import json
 
@@ -35,7 +35,7 @@ def as_text(text: str) -> dict[str, object]:
     return document("") | {"source": {"type": "text", "data": text}}
 
 
-def test_a_file_becomes_the_text_it_holds() -> None:
+def test_file_reference_becomes_the_files_text() -> None:
     blocks = [{"type": "text", "text": "read"}, document("file_1"), document("file_2")]
     expected = [blocks[0], as_text("one\n"), as_text("two")]
     assert with_file_texts(call(*blocks), file_text) == call(*expected)
@@ -49,17 +49,17 @@ def test_a_file_in_a_tool_result_is_read_too() -> None:
     assert found == call(result(as_text("one\n")))
 
 
-def test_a_call_without_files_is_left_as_it_is() -> None:
+def test_request_without_files_stays_unchanged() -> None:
     plain = call({"type": "text", "text": "hi"}, as_text("x"))
     assert with_file_texts(plain, file_text) is plain
 
 
-def test_an_unknown_file_is_told() -> None:
+def test_unknown_file_raises() -> None:
     with pytest.raises(NotFoundError, match="File not found: file_3"):
         with_file_texts(call(document("file_3")), file_text)
 
 
-def test_naming_a_large_file_often_is_a_large_request() -> None:
+def test_repeated_references_to_a_large_file_exceed_the_request_limit() -> None:
     with_file_texts(call(document("large"), document("large")), file_text)
     with pytest.raises(RequestTooLargeError):
         with_file_texts(call(document("large"), document("large"), document("file_2")), file_text)

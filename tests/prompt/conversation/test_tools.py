@@ -1,4 +1,4 @@
-"""The tools of a conversation: which are told of where, which may be called."""
+"""The tools of a conversation: which are listed or described, and which may be called."""
 
 import logging
 from typing import Any
@@ -25,7 +25,7 @@ def tool(name: str, **fields: Any) -> dict[str, Any]:
 
 
 def found(*names: str) -> list[dict[str, Any]]:
-    """A search by the client, and what it found."""
+    """A search by the client, and its result."""
     parts = [{"type": "tool_reference", "tool_name": name} for name in names]
     return [
         {
@@ -47,8 +47,8 @@ def offered(*messages: dict[str, Any], context_tokens: int = 8192, **fields: Any
     return tool_set_of(conversation(*messages, **fields), context_tokens)
 
 
-def names(offer: ToolSet) -> tuple[list[str], list[str]]:
-    return [spec.name for spec in offer.shown], list(offer.callable)
+def names(tool_set: ToolSet) -> tuple[list[str], list[str]]:
+    return [spec.name for spec in tool_set.listed], list(tool_set.callable)
 
 
 def prompt_text(model: str, *messages: dict[str, Any], **fields: Any) -> str:
@@ -58,26 +58,26 @@ def prompt_text(model: str, *messages: dict[str, Any], **fields: Any) -> str:
     return "".join(map(detokenizer.feed, tokens))
 
 
-def test_a_tool_of_the_clients_is_told_of_and_may_be_called() -> None:
+def test_client_tool_is_listed_and_callable() -> None:
     assert names(offered(tools=[tool("a"), tool("b")])) == (["a", "b"], ["a", "b"])
 
 
-def test_what_the_hosted_api_runs_is_left_out() -> None:
+def test_server_tools_are_left_out() -> None:
     assert names(offered(tools=[tool("a"), WEB])) == (["a"], ["a"])
 
 
-def test_a_deferred_tool_is_neither_told_of_nor_called_before_it_is_found() -> None:
+def test_deferred_tool_is_neither_listed_nor_callable_before_it_is_found() -> None:
     tools = [tool("a"), tool("b", defer_loading=True)]
     assert names(offered(tools=tools)) == (["a"], ["a"])
     assert names(offered(*found("b"), tools=tools)) == (["a"], ["a", "b"])
 
 
-def test_where_the_hosted_search_would_find_tools_all_are_there_from_the_start() -> None:
+def test_hosted_tool_search_lists_all_tools_from_the_start() -> None:
     tools = [SEARCH, tool("a", defer_loading=True), tool("b")]
     assert names(offered(tools=tools)) == (["a", "b"], ["a", "b"])
 
 
-def test_the_placeholder_of_deferred_tools_is_no_tool() -> None:
+def test_placeholder_of_deferred_tools_is_no_tool() -> None:
     assert names(offered(tools=[tool("a"), tool(PLACEHOLDER)])) == (["a"], ["a"])
 
 
@@ -94,28 +94,29 @@ def test_a_system_turn_adds_and_removes_tools() -> None:
     assert "The tool a cannot be used any more." in text
 
 
-def test_a_tool_that_is_defined_wrongly_where_it_comes_is_refused() -> None:
+def test_invalid_inline_tool_definition_is_refused() -> None:
     inline = {"type": "tool_addition", "tool": tool("bad name")}
     with pytest.raises(InvalidRequestError, match="String should match pattern"):
         offered({"role": "system", "content": [inline]})
 
 
 @pytest.mark.parametrize("model", ["qwen", "hermes"])
-def test_a_found_tool_is_told_of_where_it_was_found_and_nothing_before_moves(model: str) -> None:
+def test_found_tool_is_described_in_its_result_and_the_text_before_is_unchanged(model: str) -> None:
     tools = [tool("find"), tool("b", defer_loading=True)]
     before = prompt_text(model, tools=tools)
     after = prompt_text(model, *found("b"), tools=tools)
     shared = before.partition("assistant")[0]
     assert after.startswith(shared)
     definition = (
-        '<functions>\n<function>{"description": "about b", "name": "b", "parameters": {"type": "object"}}'
+        '<functions>\n<function>{"description": "about b", "name": "b", "parameters": {"type": '
+        '"object"}}'
         "</function>\n</functions>"
     )
     assert definition not in before
     assert definition in after
 
 
-def test_a_reference_to_a_tool_that_nobody_knows_stays_a_name() -> None:
+def test_reference_to_an_unknown_tool_stays_a_name() -> None:
     assert "<tool_reference>\nnope\n</tool_reference>" in prompt_text(
         "qwen", *found("nope"), tools=[tool("find")]
     )
@@ -129,34 +130,32 @@ def test_a_reference_to_a_tool_that_nobody_knows_stays_a_name() -> None:
         ("memory_20250818", ["view", "create", "str_replace", "insert", "delete", "rename"]),
     ],
 )
-def test_tools_that_anthropic_defines_have_their_known_schemas(
-    kind: str, commands: list[str]
-) -> None:
-    (spec,) = offered(tools=[{"type": kind, "name": "edit"}]).shown
+def test_tools_defined_by_anthropic_have_their_schemas(kind: str, commands: list[str]) -> None:
+    (spec,) = offered(tools=[{"type": kind, "name": "edit"}]).listed
     properties: Any = spec.schema["properties"]
     assert spec.name == "edit"
     assert properties["command"]["enum"] == commands
     assert ("insert_text" in properties) == (kind != "text_editor_20250124")
 
 
-def test_bash_takes_a_command_or_is_started_anew() -> None:
-    (spec,) = offered(tools=[{"type": "bash_20250124", "name": "bash"}]).shown
+def test_bash_tool_takes_a_command_or_a_restart() -> None:
+    (spec,) = offered(tools=[{"type": "bash_20250124", "name": "bash"}]).listed
     assert list(spec.schema["properties"]) == ["command", "restart"]
 
 
-def test_tools_that_would_fill_the_context_are_told_of_in_few_words(
+def test_tools_that_would_fill_the_context_are_summarized(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
     tools = [tool("a", description=f"It reads. {'And more. ' * 300}")]
-    assert "And more" in offered(tools=tools, context_tokens=8192).shown[0].description
+    assert "And more" in offered(tools=tools, context_tokens=8192).listed[0].description
     assert not caplog.records
-    assert offered(tools=tools, context_tokens=2048).shown[0].description == "It reads."
-    assert "1 tools are told of in few words" in caplog.text
+    assert offered(tools=tools, context_tokens=2048).listed[0].description == "It reads."
+    assert "1 tools are too long for the model's context" in caplog.text
 
 
-def test_the_plain_way_tells_of_tools_before_the_clients_own_system_prompt() -> None:
-    """Which names a folder or a day: conversations in other folders share what stands before it."""
+def test_plain_dialect_describes_tools_before_the_clients_system_prompt() -> None:
+    """The system prompt names a folder or a day: other conversations share the text before it."""
     here, there = (
         prompt_text("qwen", system=f"You work in /{folder}.", tools=[tool("a")])
         for folder in ("here", "there")
@@ -165,7 +164,7 @@ def test_the_plain_way_tells_of_tools_before_the_clients_own_system_prompt() -> 
     assert here.partition("You work in")[0] == there.partition("You work in")[0]
 
 
-def test_a_template_with_tools_of_its_own_is_given_them_and_results() -> None:
+def test_template_with_tools_gets_tools_and_results() -> None:
     text = prompt_text("hermes", *found("b"), system="Be brief.", tools=[tool("find")])
     assert '<tools>\n{"type": "function", "function": {"name": "find"' in text
     assert "input_schema" not in text

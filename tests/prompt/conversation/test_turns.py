@@ -1,4 +1,4 @@
-"""Anthropic's messages as a chat template's turns, and what their blocks say."""
+"""Convert messages to a chat template's turns and text."""
 
 from itertools import pairwise
 
@@ -19,90 +19,92 @@ TEXT_SOURCE = {"type": "text", "media_type": "text/plain", "data": "body"}
 WEB_RESULT = {"type": "web_search_result", "title": "T", "url": "u", "encrypted_content": "zz"}
 
 
-def said(*messages: dict[str, object], **fields: object) -> list[tuple[str, str]]:
-    """What a template is given: pairs of role and content."""
+def turns_of(*messages: dict[str, object], **fields: object) -> list[tuple[str, str]]:
+    """Return pairs of role and content, as a template gets them."""
     call = decode(Conversation, {"model": "m", "messages": messages, **fields})
-    known = ToolNames(tool_uses(call.messages), tool_set_of(call, 1000).known)
+    tool_names = ToolNames(tool_uses(call.messages), tool_set_of(call, 1000).presented)
     ids = CallIds(plain.DIALECT)
-    writer = ChatWriter(plain.DIALECT, known, str, lambda _: None, ids, lambda *_: None)
+    writer = ChatWriter(plain.DIALECT, tool_names, str, lambda _: None, ids, lambda *_: None)
     written = [message for turn in chat_turns(call) for message in writer.messages(turn)]
     return [(str(message["role"]), str(message["content"])) for message in written]
 
 
-def text(words: str, **fields: object) -> dict[str, object]:
-    return {"type": "text", "text": words, **fields}
+def text(content: str, **fields: object) -> dict[str, object]:
+    return {"type": "text", "text": content, **fields}
 
 
 def block_text(block: dict[str, object], role: str = "user") -> str:
-    """What one block says, between others that nothing is to be lost of."""
-    ((_, written),) = said({"role": role, "content": [text("before"), block, text("after")]})
+    """Return the text of one block between two texts, which must stay."""
+    ((_, written),) = turns_of({"role": role, "content": [text("before"), block, text("after")]})
     return written.removeprefix("before").removesuffix("after")
 
 
 def test_the_system_prompt_comes_first() -> None:
-    assert said(HELLO, system="be brief") == [("system", "be brief"), ("user", "hello")]
+    assert turns_of(HELLO, system="be brief") == [("system", "be brief"), ("user", "hello")]
 
 
 def test_turns_of_one_role_are_merged() -> None:
-    assert said(HELLO, {"role": "user", "content": "again"}) == [("user", "hello\n\nagain")]
+    assert turns_of(HELLO, {"role": "user", "content": "again"}) == [("user", "hello\n\nagain")]
 
 
-def test_a_system_turn_between_others_keeps_its_place() -> None:
+def test_system_turn_between_others_keeps_its_position() -> None:
     note = {"role": "system", "content": "the date changed"}
-    roles = [role for role, _ in said(HELLO, note, system="s")]
+    roles = [role for role, _ in turns_of(HELLO, note, system="s")]
     assert roles == ["system", "user", "system"]
 
 
 def test_a_system_turn_at_the_start_joins_the_system_prompt() -> None:
     note = {"role": "system", "content": "two"}
-    assert said(note, HELLO, system="one")[0] == ("system", "one\n\ntwo")
+    assert turns_of(note, HELLO, system="one")[0] == ("system", "one\n\ntwo")
 
 
 def test_blocks_of_a_user_are_lines_and_texts_of_the_assistant_are_one_text() -> None:
     blocks = [text("a"), text(""), text("b")]
-    written = said({"role": "user", "content": blocks}, {"role": "assistant", "content": blocks})
+    written = turns_of(
+        {"role": "user", "content": blocks}, {"role": "assistant", "content": blocks}
+    )
     assert written == [("user", "a\nb"), ("assistant", "ab")]
 
 
-def test_a_cache_breakpoint_changes_no_word() -> None:
+def test_cache_breakpoint_does_not_change_the_text() -> None:
     marked = text("hello", cache_control={"type": "ephemeral"})
-    assert said({"role": "user", "content": [marked]}) == said(HELLO)
+    assert turns_of({"role": "user", "content": [marked]}) == turns_of(HELLO)
 
 
 def test_claude_codes_billing_line_is_dropped() -> None:
     billing = text("x-anthropic-billing-header: cc_version=2.1.330.abc; cc_entrypoint=cli;")
     system = [billing, text("you are helpful", cache_control={"type": "ephemeral"})]
-    assert said(HELLO, system=system)[0] == ("system", "you are helpful")
+    assert turns_of(HELLO, system=system)[0] == ("system", "you are helpful")
 
 
 @pytest.mark.parametrize(
     "counter",
     ["<total_tokens>184000 tokens left", "<total_tokens>9,000 tokens left</total_tokens>"],
 )
-def test_counters_of_tokens_left_are_dropped_where_only_the_client_writes(counter: str) -> None:
+def test_counters_of_remaining_tokens_are_dropped_from_client_text(counter: str) -> None:
     note = {"role": "system", "content": f"{counter}\nthe date changed"}
     user = {"role": "user", "content": [text("hello"), text(counter)]}
-    assert said(user, note, system=f"be brief\n{counter}") == [
+    assert turns_of(user, note, system=f"be brief\n{counter}") == [
         ("system", "be brief\n"),
         ("user", "hello"),
         ("system", "the date changed"),
     ]
     question = f"what does {counter} mean?"
-    assert said({"role": "user", "content": question}) == [("user", question)]
+    assert turns_of({"role": "user", "content": question}) == [("user", question)]
 
 
-def test_a_system_turn_for_one_user_turn_goes_when_the_next_one_is_there() -> None:
+def test_temporary_system_turn_is_dropped_after_the_next_user_turn() -> None:
     passing = {"role": "system", "content": "plan mode", "clear_at": "next_user_message"}
     staying = {"role": "system", "content": "the date", "clear_at": "never"}
     answer = {"role": "assistant", "content": "ok"}
-    shown = ("system", "plan mode\n\nthe date")
-    assert said(HELLO, passing, staying) == [("user", "hello"), shown]
-    assert said(HELLO, passing, staying, answer)[1] == shown
-    assert said(HELLO, passing, staying, answer, HELLO)[1] == ("system", "the date")
+    note = ("system", "plan mode\n\nthe date")
+    assert turns_of(HELLO, passing, staying) == [("user", "hello"), note]
+    assert turns_of(HELLO, passing, staying, answer)[1] == note
+    assert turns_of(HELLO, passing, staying, answer, HELLO)[1] == ("system", "the date")
 
 
-def test_a_system_turn_of_settings_alone_says_nothing() -> None:
-    assert said(HELLO, {"role": "system", "output_config": {"effort": "low"}}) == [
+def test_system_turn_of_settings_alone_is_dropped() -> None:
+    assert turns_of(HELLO, {"role": "system", "output_config": {"effort": "low"}}) == [
         ("user", "hello")
     ]
 
@@ -113,22 +115,24 @@ def test_thinking_of_earlier_turns_is_left_out() -> None:
         {"type": "redacted_thinking", "data": "xyz"},
         text("answer"),
     ]
-    assert said(HELLO, {"role": "assistant", "content": blocks})[1] == ("assistant", "answer")
-    assert said(HELLO, {"role": "assistant", "content": blocks[:2]}) == [("user", "hello")]
+    assert turns_of(HELLO, {"role": "assistant", "content": blocks})[1] == ("assistant", "answer")
+    assert turns_of(HELLO, {"role": "assistant", "content": blocks[:2]}) == [("user", "hello")]
 
 
 def test_a_call_and_its_result_name_their_tool() -> None:
     use = {"type": "tool_use", "id": "a", "name": "get_weather", "input": {"z": "é", "a": [1.5]}}
     result = {"type": "tool_result", "tool_use_id": "a", "content": [text("sunny"), text("25°")]}
-    assert said(
+    assert turns_of(
         {"role": "assistant", "content": [text("Let me see."), use, use | {"id": "b"}]},
         {"role": "user", "content": [result, result | {"tool_use_id": "b"}, text("and now?")]},
     ) == [
         (
             "assistant",
             "Let me see.\n"
-            '<tool_call>\n{"name": "get_weather", "arguments": {"z": "é", "a": [1.5]}}\n</tool_call>\n'
-            '<tool_call>\n{"name": "get_weather", "arguments": {"z": "é", "a": [1.5]}}\n</tool_call>',
+            '<tool_call>\n{"name": "get_weather", "arguments": {"z": "é", "a": [1.5]}}\n'
+            "</tool_call>\n"
+            '<tool_call>\n{"name": "get_weather", "arguments": {"z": "é", "a": [1.5]}}\n'
+            "</tool_call>",
         ),
         (
             "user",
@@ -138,7 +142,7 @@ def test_a_call_and_its_result_name_their_tool() -> None:
     ]
 
 
-def test_a_result_that_is_an_error_says_so_and_an_empty_one_is_still_there() -> None:
+def test_error_result_is_marked_and_empty_result_is_written() -> None:
     failed = {
         "type": "tool_result",
         "tool_use_id": "a",
@@ -255,7 +259,7 @@ def test_a_result_that_is_an_error_says_so_and_an_empty_one_is_still_there() -> 
         ({"type": "compaction", "content": "in short"}, "in short"),
     ],
 )
-def test_what_a_block_holds_is_written_in_its_place(block: dict[str, object], written: str) -> None:
+def test_block_content_is_written_in_its_position(block: dict[str, object], written: str) -> None:
     assert block_text(block) == f"\n{written}\n"
 
 
@@ -268,7 +272,7 @@ def test_what_a_block_holds_is_written_in_its_place(block: dict[str, object], wr
         {"type": "mcp_tool_listing", "mcp_server_name": "s", "tools": []},
     ],
 )
-def test_what_only_the_hosted_api_reads_is_left_out(block: dict[str, object]) -> None:
+def test_blocks_for_the_hosted_api_are_left_out(block: dict[str, object]) -> None:
     assert block_text(block) == "\n"
 
 
@@ -289,7 +293,7 @@ def test_parts_of_a_result_are_written_too(part: dict[str, object], written: str
 
 
 @pytest.mark.parametrize(
-    ("texts", "kept"),
+    ("texts", "expected"),
     [
         (["a \n"], ["a"]),
         ([" a b ", " ", "\n"], [" a b"]),
@@ -297,12 +301,12 @@ def test_parts_of_a_result_are_written_too(part: dict[str, object], written: str
         ([], []),
     ],
 )
-def test_the_space_at_the_end_of_a_begun_answer_goes(texts: list[str], kept: list[str]) -> None:
-    begun = {"role": "assistant", "content": [text(words) for words in texts]}
+def test_trailing_whitespace_of_a_prefill_is_removed(texts: list[str], expected: list[str]) -> None:
+    begun = {"role": "assistant", "content": [text(content) for content in texts]}
     call = decode(Conversation, {"model": "m", "messages": [begun | {"role": "user"}]})
     turns = [trimmed(turn) for turn in chat_turns(call)]
     blocks = [block.text for turn in turns for block in turn.blocks]
-    assert blocks == kept
+    assert blocks == expected
 
 
 messages = st.builds(
@@ -313,8 +317,8 @@ messages = st.builds(
 
 
 @given(st.lists(messages, min_size=1))
-def test_no_role_comes_twice_in_a_row_and_no_word_is_lost(sent: list[dict[str, object]]) -> None:
-    written = said(*sent)
+def test_turns_alternate_and_keep_all_text(sent: list[dict[str, object]]) -> None:
+    written = turns_of(*sent)
     assert all(one != other for (one, _), (other, _) in pairwise(written))
-    spoken = "".join(content for _, content in written).replace("\n", "")
-    assert spoken == "".join(str(message["content"]) for message in sent)
+    all_text = "".join(content for _, content in written).replace("\n", "")
+    assert all_text == "".join(str(message["content"]) for message in sent)

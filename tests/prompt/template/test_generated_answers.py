@@ -1,4 +1,4 @@
-"""Answers as generated: what a client sends back, however it wrote it anew, renders to the tokens that were generated."""
+"""Generated answers: a conversation that clients send back altered renders to the same tokens."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from pensieve.api.messages.request import Conversation, decode
 from pensieve.prompt.render import PromptRenderer
 from pensieve.prompt.template.generated_answers import GeneratedAnswer, GeneratedAnswers
 from tests.prompt.chat_models import DIALECTS, MODELS
-from tests.prompt.sessions import ASKED, Session, as_client, begins, call, in_single_letters
+from tests.prompt.sessions import ASKED, Session, as_client, begins, call, in_single_chars
 
 any_model = pytest.mark.parametrize("model", MODELS)
 
@@ -31,7 +31,7 @@ def test_the_next_turn_begins_with_the_prompt_and_the_tokens_of_the_answer(
         call(model, line="3"),
         "Done, é!",
     ):
-        tokens = in_single_letters(model, text)
+        tokens = in_single_chars(model, text)
         before, message = session.answer(tokens)
         after = session.go_on(as_client(message))
         assert begins(after, before, tokens)
@@ -39,19 +39,19 @@ def test_the_next_turn_begins_with_the_prompt_and_the_tokens_of_the_answer(
     assert any(is_other)
 
 
-def test_thoughts_stay_in_the_prompt_where_the_client_sends_them_back() -> None:
+def test_returned_thoughts_stay_in_the_prompt() -> None:
     session = Session("thinking", thinking={"type": "adaptive"})
-    tokens = in_single_letters("thinking", "Done.")
+    tokens = in_single_chars("thinking", "Done.")
     before, message = session.answer(tokens)
     assert begins(session.go_on(as_client(message)), before, tokens)
-    again = in_single_letters("thinking", "Yes.")
+    again = in_single_chars("thinking", "Yes.")
     before, message = session.answer(again)
     assert begins(session.go_on(as_client(message)), before, again)
 
 
-def test_an_answer_that_was_cut_off_is_gone_on_from() -> None:
+def test_truncated_answer_is_continued() -> None:
     session = Session("hermes")
-    tokens = in_single_letters("hermes", "I was about to")
+    tokens = in_single_chars("hermes", "I was about to")
     before, message = session.answer(tokens, is_cut=True)
     assert begins(session.go_on(as_client(message)), before, tokens)
 
@@ -65,9 +65,9 @@ def test_an_answer_that_was_cut_off_is_gone_on_from() -> None:
         {"id": "toolu_other"},
     ],
 )
-def test_a_use_that_the_client_changed_is_rendered_as_it_says(change: dict[str, Any]) -> None:
+def test_tool_use_changed_by_the_client_is_rendered_as_changed(change: dict[str, Any]) -> None:
     session = Session("hermes")
-    tokens = in_single_letters("hermes", call("hermes", path="a"))
+    tokens = in_single_chars("hermes", call("hermes", path="a"))
     before, message = session.answer(tokens)
     (block,) = as_client(message)
     after = session.go_on([block | change])
@@ -77,9 +77,9 @@ def test_a_use_that_the_client_changed_is_rendered_as_it_says(change: dict[str, 
     assert json.dumps(change.get("input", {"all": False, "path": "a"}))[1:-1] in text
 
 
-def test_words_that_the_client_added_are_not_lost() -> None:
+def test_text_added_by_the_client_is_rendered() -> None:
     session = Session("hermes")
-    tokens = in_single_letters("hermes", call("hermes", path="a"))
+    tokens = in_single_chars("hermes", call("hermes", path="a"))
     before, message = session.answer(tokens)
     after = session.go_on([{"type": "text", "text": "zebra"}, *as_client(message)])
     assert not begins(after, before, tokens)
@@ -87,8 +87,8 @@ def test_words_that_the_client_added_are_not_lost() -> None:
     assert "zebra" in "".join(map(detokenizer.feed, after.tokens))
 
 
-def test_a_template_that_refuses_an_answer_as_generated_gets_it_rendered() -> None:
-    """One that wants calls where a result follows, say."""
+def test_answer_is_rendered_if_the_template_refuses_placeholders() -> None:
+    """For example a template that requires calls before a result."""
 
     class Particular:
         def __init__(self) -> None:
@@ -102,55 +102,53 @@ def test_a_template_that_refuses_an_answer_as_generated_gets_it_rendered() -> No
             return text.replace("\ufdd2", "")
 
     session = Session("hermes")
-    session.renderer = PromptRenderer(Particular(), DIALECTS["hermes"], spoken=session.spoken)  # type: ignore[arg-type]
-    _, message = session.answer(in_single_letters("hermes", call("hermes", path="zebra")))
+    session.renderer = PromptRenderer(Particular(), DIALECTS["hermes"], answers=session.answers)  # type: ignore[arg-type]
+    _, message = session.answer(in_single_chars("hermes", call("hermes", path="zebra")))
     after = session.go_on(as_client(message))
     detokenizer = MODELS["hermes"].detokenizer()
     assert "zebra" in "".join(map(detokenizer.feed, after.tokens))
 
 
-words = st.text(st.sampled_from(list("ab é🙂\n<>{}")), min_size=1, max_size=12).filter(str.strip)
+texts = st.text(st.sampled_from(list("ab é🙂\n<>{}")), min_size=1, max_size=12).filter(str.strip)
 
 
-@given(st.lists(words, min_size=1, max_size=3), words)
+@given(st.lists(texts, min_size=1, max_size=3), texts)
 @settings(max_examples=30)
-def test_whatever_is_said_in_whatever_turns_the_next_prompt_goes_on_from_it(
-    texts: list[str], path: str
-) -> None:
+def test_next_prompt_continues_any_answers_in_any_turns(texts: list[str], path: str) -> None:
     for model in ("hermes", "phi3"):
         session = Session(model)
         for text in texts:
-            tokens = in_single_letters(model, text + "\n" + call(model, path=path))
+            tokens = in_single_chars(model, text + "\n" + call(model, path=path))
             before, message = session.answer(tokens)
             assert begins(session.go_on(as_client(message)), before, tokens)
 
 
-def spoken(*content: Any, tokens: int = 3) -> GeneratedAnswer:
+def generated(*content: Any, tokens: int = 3) -> GeneratedAnswer:
     return GeneratedAnswer("", range(tokens), content)
 
 
-def test_what_was_said_longest_ago_goes_first() -> None:
+def test_least_recently_used_answer_is_removed_first() -> None:
     session = Session("hermes")
-    session.spoken = GeneratedAnswers(max_tokens=10)
+    session.answers = GeneratedAnswers(max_tokens=10)
     for name in "abc":
-        session.spoken.keep(spoken(ToolUseContent(id=name, name="t", input={}), tokens=4))
+        session.answers.add(generated(ToolUseContent(id=name, name="t", input={}), tokens=4))
     assert [found is not None for found in map(looked_up(session), "abc")] == [False, True, True]
-    assert [kept.content[0].id for kept in session.spoken.kept()] == ["b", "c"]  # type: ignore[union-attr]
+    assert [answer.content[0].id for answer in session.answers.entries()] == ["b", "c"]  # type: ignore[union-attr]
 
 
-def test_what_is_said_once_more_is_counted_once_and_goes_last() -> None:
+def test_repeated_answer_counts_once_and_is_removed_last() -> None:
     session = Session("hermes")
-    session.spoken = GeneratedAnswers(max_tokens=10)
+    session.answers = GeneratedAnswers(max_tokens=10)
     for name in "abaac":
-        session.spoken.keep(spoken(ToolUseContent(id=name, name="t", input={}), tokens=5))
+        session.answers.add(generated(ToolUseContent(id=name, name="t", input={}), tokens=5))
     assert [found is not None for found in map(looked_up(session), "abc")] == [True, False, True]
 
 
-def test_more_than_all_that_may_be_kept_is_not() -> None:
+def test_answer_larger_than_the_limit_is_not_stored() -> None:
     session = Session("hermes")
-    session.spoken = GeneratedAnswers(max_tokens=10)
-    session.spoken.keep(spoken(ToolUseContent(id="a", name="t", input={}), tokens=10))
-    session.spoken.keep(spoken(ToolUseContent(id="b", name="t", input={}), tokens=11))
+    session.answers = GeneratedAnswers(max_tokens=10)
+    session.answers.add(generated(ToolUseContent(id="a", name="t", input={}), tokens=10))
+    session.answers.add(generated(ToolUseContent(id="b", name="t", input={}), tokens=11))
     assert [found is not None for found in map(looked_up(session), "ab")] == [True, False]
 
 
@@ -161,14 +159,14 @@ def looked_up(session: Session) -> Any:
         use = {"type": "tool_use", "id": name, "name": "t", "input": {}}
         body = {"model": "m", "messages": [ASKED, {"role": "assistant", "content": [use]}]}
         blocks = decode(Conversation, body).messages[1].content
-        return session.spoken.find(ChatTurn("assistant", (blocks,)))
+        return session.answers.retrieve(ChatTurn("assistant", (blocks,)))
 
     return find
 
 
-def test_an_answer_of_nothing_is_not_kept() -> None:
-    words = GeneratedAnswers()
-    words.keep(spoken())
-    words.keep(spoken(TextContent(text="  ")))
-    words.keep(spoken(ThinkingContent(thinking="t", signature="s")))
-    assert len(words._kept) == 1
+def test_empty_answer_is_not_stored() -> None:
+    answers = GeneratedAnswers()
+    answers.add(generated())
+    answers.add(generated(TextContent(text="  ")))
+    answers.add(generated(ThinkingContent(thinking="t", signature="s")))
+    assert len(answers._entries) == 1

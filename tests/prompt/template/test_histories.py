@@ -1,4 +1,4 @@
-"""Tool loops in the families: what is said stays, in its order, and the next prompt is the model's to continue."""
+"""Tool loops in each family: texts stay in order, and the next prompt continues the previous."""
 
 import logging
 import re
@@ -14,7 +14,7 @@ from pensieve.api.messages.message import AnswerContent, TextContent, ToolUseCon
 from pensieve.api.messages.request import Conversation, decode
 from pensieve.dialects.dialect import ThinkingForm, ToolCall
 from pensieve.dialects.format_calls import format_calls
-from pensieve.dialects.grammar.schema_simplifier import held_schema
+from pensieve.dialects.grammar.schema_simplifier import arguments_schema
 from pensieve.dialects.grammar.tagged_values import tagged_values_of
 from pensieve.prompt.render import Prompt, PromptRenderer
 from pensieve.prompt.template.generated_answers import GeneratedAnswer, GeneratedAnswers
@@ -23,11 +23,11 @@ from tests.prompt.history_templates import FAMILIES, MODELS
 
 MISTRALS = ["mistral", "mistral-list-with-id"]
 any_family = pytest.mark.parametrize("family", FAMILIES)
-# Its template writes calls in changing ways: such answers are not recalled.
+# Its template writes calls differently each time: such answers are not recalled.
 RECALLED = sorted(set(FAMILIES) - {"minimax, changing"})
 SCHEMA = {"type": "object", "properties": {"p": {"type": "string"}}}
 TOOLS = [{"name": name, "description": "does", "input_schema": SCHEMA} for name in ("Read", "Grep")]
-# Text, calls, and whether the user says something after the results.
+# Text, calls, and whether the user adds a text after the results.
 STEPS = st.tuples(st.booleans(), st.integers(0, 3), st.booleans()).filter(lambda s: s[0] or s[1])
 
 
@@ -36,16 +36,16 @@ class Session:
 
     def __init__(self, family: str) -> None:
         self.model, self.dialect = MODELS[family]
-        self.spoken = GeneratedAnswers()
-        self.renderer = PromptRenderer(self.model, self.dialect, spoken=self.spoken)
+        self.answers = GeneratedAnswers()
+        self.renderer = PromptRenderer(self.model, self.dialect, answers=self.answers)
         self.messages: list[dict[str, Any]] = [{"role": "user", "content": "w0w"}]
-        self.words = ["w0w"]  # all that is said, in order
-        self.calls: list[tuple[str, str]] = []  # names of tools, and words of results
+        self.markers = ["w0w"]  # all texts, in order
+        self.calls: list[tuple[str, str]] = []  # names of tools, and texts of results
 
     def restart(self) -> None:
-        """Continue on a server that has kept no answers."""
-        self.spoken = GeneratedAnswers()
-        self.renderer = PromptRenderer(self.model, self.dialect, spoken=self.spoken)
+        """Continue on a server without stored answers."""
+        self.answers = GeneratedAnswers()
+        self.renderer = PromptRenderer(self.model, self.dialect, answers=self.answers)
 
     def prompt(self) -> Prompt:
         body = {"model": "m", "messages": self.messages, "tools": TOOLS}
@@ -57,30 +57,30 @@ class Session:
     def step(
         self, *, has_text: bool, calls: int, has_more: bool, without: str = ""
     ) -> tuple[Prompt, list[int]]:
-        """Let the model answer, and the user go on. Return the answer's prompt and tokens."""
+        """Generate an answer and append a user turn. Return the answer's prompt and tokens."""
         prompt = self.prompt()
-        text = self._word() if has_text else ""
+        text = self._new_marker() if has_text else ""
         uses = [self._use(at) for at in range(calls)]
-        said = text + self._written(uses)
-        tokens = self.model.encode(said.removesuffix(without))
+        answer_text = text + self._written(uses)
+        tokens = self.model.encode(answer_text.removesuffix(without))
         content: list[AnswerContent] = [TextContent(text=text)] if text else []
         content += [ToolUseContent(id=i, name=n, input=given) for i, n, given in uses]
         assert prompt.opening is not None
-        self.spoken.keep(GeneratedAnswer(prompt.opening, tokens, tuple(content)))
+        self.answers.add(GeneratedAnswer(prompt.opening, tokens, tuple(content)))
         blocks = [block.model_dump() for block in content]
         self.messages.append({"role": "assistant", "content": blocks})
         self.messages.append({"role": "user", "content": list(self._following(uses, has_more))})
         return prompt, tokens
 
-    def _word(self) -> str:
-        self.words.append(f"w{len(self.words)}w")
-        return self.words[-1]
+    def _new_marker(self) -> str:
+        self.markers.append(f"w{len(self.markers)}w")
+        return self.markers[-1]
 
     def _use(self, at: int) -> tuple[str, str, dict[str, object]]:
         name = TOOLS[at % 2]["name"]
         assert isinstance(name, str)
-        word = self._word()
-        return f"toolu_{word}", name, {"p": word}
+        marker = self._new_marker()
+        return f"toolu_{marker}", name, {"p": marker}
 
     def _written(self, uses: list[tuple[str, str, dict[str, object]]]) -> str:
         calls = [ToolCall(name, given, f"model{at:04}") for at, (_, name, given) in enumerate(uses)]
@@ -90,24 +90,26 @@ class Session:
         self, uses: list[tuple[str, str, dict[str, object]]], has_more: bool
     ) -> Iterator[dict[str, Any]]:
         for use_id, name, _ in uses:
-            word = self._word()
-            self.calls.append((name, word))
-            yield {"type": "tool_result", "tool_use_id": use_id, "content": word}
+            marker = self._new_marker()
+            self.calls.append((name, marker))
+            yield {"type": "tool_result", "tool_use_id": use_id, "content": marker}
         if has_more or not uses:
-            yield {"type": "text", "text": self._word()}
+            yield {"type": "text", "text": self._new_marker()}
 
     def assert_whole(self) -> None:
-        """Each word is there once, calls before their results, all else in order; no sign is left."""
+        """Assert that each marker occurs once, calls precede results, and no placeholder
+        remains.
+        """
         text = self.text()
         found = re.findall(r"w\d+w", text.replace("toolu_", ""))
-        assert sorted(found) == sorted(self.words), text
+        assert sorted(found) == sorted(self.markers), text
         assert "\ufdd2" not in text
-        places = [text.index(word) for word in self.words]
+        offsets = [text.index(marker) for marker in self.markers]
         for turn in self._turns():
-            assert [places[at] for at in turn] == sorted(places[at] for at in turn), text
+            assert [offsets[at] for at in turn] == sorted(offsets[at] for at in turn), text
 
     def _turns(self) -> Iterator[list[int]]:
-        """Places among the words that must be in order: of each turn with its results' last."""
+        """Yield indexes of markers that must be in order: each turn with its results."""
         at = 1
         yield [0, 1]
         for message in self.messages[1::2]:
@@ -121,7 +123,7 @@ class Session:
             at += len(message["content"]) + len(user)
 
     def assert_open(self) -> None:
-        """The prompt does not end in a closed turn, and begins an answer if the template does."""
+        """Assert that the prompt does not end in a closed turn, and begins an answer if it can."""
         text = self.text()
         opening = opening_of(self.model, {})
         assert opening is not None
@@ -130,7 +132,7 @@ class Session:
         assert is_begun or not opening.whole or not is_closed, text
 
 
-def test_each_family_is_found_by_its_template() -> None:
+def test_each_family_is_found_from_its_template() -> None:
     names = [name.partition(",")[0].removesuffix(" by id") for name in FAMILIES]
     assert [dialect.name for _, dialect in MODELS.values()] == names
 
@@ -138,7 +140,7 @@ def test_each_family_is_found_by_its_template() -> None:
 @any_family
 @given(steps=st.lists(STEPS, min_size=1, max_size=3), restarts=st.sets(st.integers(0, 2)))
 @settings(max_examples=12)
-def test_nothing_that_was_said_is_lost_or_moved_and_the_prompt_is_open(
+def test_history_keeps_all_texts_in_order_and_the_prompt_stays_open(
     family: str, steps: list[tuple[bool, int, bool]], restarts: set[int]
 ) -> None:
     session = Session(family)
@@ -153,7 +155,7 @@ def test_nothing_that_was_said_is_lost_or_moved_and_the_prompt_is_open(
 @pytest.mark.parametrize("family", RECALLED)
 @given(steps=st.lists(STEPS, min_size=1, max_size=3))
 @settings(max_examples=12)
-def test_the_next_prompt_begins_with_the_last_one_and_its_answer(
+def test_next_prompt_begins_with_the_previous_one_and_its_answer(
     family: str, steps: list[tuple[bool, int, bool]]
 ) -> None:
     session = Session(family)
@@ -168,8 +170,8 @@ def test_the_next_prompt_begins_with_the_last_one_and_its_answer(
 
 
 @pytest.mark.parametrize("mark", ["<|call|>", ""])
-def test_a_call_that_ends_its_answer_is_recalled_and_ended_once(mark: str) -> None:
-    """The token that ends a harmony call is a stop token, which no kept answer has."""
+def test_recalled_call_has_its_end_mark_once(mark: str) -> None:
+    """The token that ends a harmony call is a stop token, which no stored answer has."""
     session = Session("harmony")
     for _ in range(2):
         prompt, tokens = session.step(has_text=False, calls=1, has_more=False, without=mark)
@@ -183,23 +185,23 @@ def test_a_call_that_ends_its_answer_is_recalled_and_ended_once(mark: str) -> No
 
 
 @pytest.mark.parametrize("family", ["gemma4", "gemma4 by id", "function-gemma"])
-@pytest.mark.parametrize("is_kept", [True, False])
+@pytest.mark.parametrize("is_stored", [True, False])
 @pytest.mark.parametrize("has_text", [True, False])
 def test_results_follow_their_mark_and_name_their_tool(
-    family: str, is_kept: bool, has_text: bool
+    family: str, is_stored: bool, has_text: bool
 ) -> None:
     session = Session(family)
     session.step(has_text=has_text, calls=2, has_more=False)
     session.step(has_text=not has_text, calls=1, has_more=True)
-    if not is_kept:
+    if not is_stored:
         session.restart()
     text = session.text()
     pattern = r"<(?:\|tool_response|start_function_response)>response:(\w+)\{value:<.{3,6}>(w\d+w)"
     assert re.findall(pattern, text) == session.calls
 
 
-@pytest.mark.parametrize("is_kept", [True, False])
-def test_results_have_the_ids_that_their_calls_have(is_kept: bool) -> None:
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_results_have_the_ids_that_their_calls_have(is_stored: bool) -> None:
     for family, call, result in (
         ("mistral-list-with-id", r'"id": "(\w+)"', r"\[TOOL_RESULTS\](.+?)\[TOOL_CONTENT\]"),
         ("kimi", r"<\|tool_call_begin\|>(.+?)<", r"## Return of (.+)\n"),
@@ -207,13 +209,13 @@ def test_results_have_the_ids_that_their_calls_have(is_kept: bool) -> None:
     ):
         session = Session(family)
         session.step(has_text=True, calls=2, has_more=False)
-        if not is_kept:
+        if not is_stored:
             session.restart()
         text = session.text()
         ids = re.findall(call, text)
         assert len(set(ids)) == 2
         assert re.findall(result, text) == ids
-        if is_kept and family.startswith("mistral"):
+        if is_stored and family.startswith("mistral"):
             assert ids == ["model0000", "model0001"]
         if family == "kimi":
             assert ids == ["functions.Read:0", "functions.Grep:1"]
@@ -227,7 +229,7 @@ def test_results_have_the_ids_that_their_calls_have(is_kept: bool) -> None:
         ("minimax, one call", "takes no parallel calls"),
     ],
 )
-def test_what_a_template_cannot_do_is_logged_once(
+def test_template_limits_are_logged_once(
     family: str, limit: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "pensieve.prompt")
@@ -237,7 +239,9 @@ def test_what_a_template_cannot_do_is_logged_once(
     assert [limit in line for line in caplog.messages] == [True]
 
 
-def test_it_is_logged_once_for_all_ways_of_thinking(caplog: pytest.LogCaptureFixture) -> None:
+def test_template_limits_are_logged_once_for_all_thinking_options(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level(logging.INFO, "pensieve.prompt")
     model, dialect = MODELS["mistral"]
     switch = ThinkingForm(on={"thinks": True}, off={"thinks": False})
@@ -249,19 +253,19 @@ def test_it_is_logged_once_for_all_ways_of_thinking(caplog: pytest.LogCaptureFix
 
 
 @any_family
-@pytest.mark.parametrize("is_kept", [True, False])
-def test_results_after_a_text_of_the_user_stay(family: str, is_kept: bool) -> None:
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_results_after_a_text_of_the_user_stay(family: str, is_stored: bool) -> None:
     session = Session(family)
     session.step(has_text=True, calls=2, has_more=True)
     session.messages[-1]["content"].reverse()
-    if not is_kept:
+    if not is_stored:
         session.restart()
     found = re.findall(r"w\d+w", session.text().replace("toolu_", ""))
-    assert sorted(found) == sorted(session.words)
+    assert sorted(found) == sorted(session.markers)
 
 
 @pytest.mark.parametrize("family", ["minimax", "hermes", "kimi"])
-def test_a_template_that_can_do_all_is_not_mentioned(
+def test_template_without_limits_is_not_logged(
     family: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "pensieve.prompt")
@@ -269,16 +273,14 @@ def test_a_template_that_can_do_all_is_not_mentioned(
     assert caplog.messages == []
 
 
-def test_text_in_the_place_of_calls_begins_as_the_texts_of_its_template() -> None:
+def test_text_in_place_of_calls_begins_like_the_templates_texts() -> None:
     session = Session("minimax, text or calls")
     session.step(has_text=True, calls=1, has_more=False)
     session.restart()
     assert "]~b]ai\n[text]w1w\n<minimax:tool_call>" in session.text()
 
 
-def test_what_a_user_says_after_results_is_a_turn_of_its_own_where_turns_need_not_alternate() -> (
-    None
-):
+def test_user_text_after_results_is_a_separate_turn_if_turns_need_not_alternate() -> None:
     tried = {name: abilities_of(*MODELS[name], {}) for name in FAMILIES}
     assert [name for name in FAMILIES if not tried[name].text_after_results] == MISTRALS
     within = [name for name in FAMILIES if not tried[name].results_after_text]
@@ -293,7 +295,7 @@ ODD_SCHEMA = {
 
 
 @pytest.mark.parametrize("family", ["gemma4", "function-gemma", "minimax", "glm"])
-def test_a_history_has_the_names_and_texts_that_the_model_writes(family: str) -> None:
+def test_history_has_the_names_and_texts_that_the_model_writes(family: str) -> None:
     session = Session(family)
     given = dict(zip(ODD_NAMES, ["null", "x", "y", "z", "v"], strict=True))
     use = {"type": "tool_use", "id": "toolu_1", "name": "Read", "input": given}
@@ -307,7 +309,7 @@ def test_a_history_has_the_names_and_texts_that_the_model_writes(family: str) ->
     text = session.model._tokenizer.decode(list(prompt.tokens), skip_special_tokens=False)
     form = session.dialect.calls.parameters
     assert form is not None
-    slots = {"Read": tagged_values_of(held_schema(ODD_SCHEMA), form)}
+    slots = {"Read": tagged_values_of(arguments_schema(ODD_SCHEMA), form)}
     written = format_calls(session.dialect.calls, [ToolCall("Read", given)], str, slots)
     arguments = written[written.index(form.before_key + "file") :].rpartition("<")[0].strip()
     assert re.sub(r"\s", "", arguments) in re.sub(r"\s", "", text), text

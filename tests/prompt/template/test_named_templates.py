@@ -15,10 +15,11 @@ from pensieve.prompt.template.generated_answers import GeneratedAnswer, Generate
 from tests import tiny_models
 from tests.prompt.chat_models import HERMES_TEMPLATE
 
-# Knows no tools and no system part, and begins an answer otherwise than the other.
+# Has no tools and no system part, and begins an answer differently from the other.
 DEFAULT = """\
 {%- for message in messages %}
-{%- if message.role not in ('user', 'assistant') %}{{ raise_exception('no ' + message.role) }}{% endif %}
+{%- if message.role not in ('user', 'assistant') %}{{ raise_exception('no ' + message.role) }}\
+{% endif %}
 {{- '<|im_start|>' + message.role + ':' + message.content + '<|im_end|>' }}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant:' }}{% endif %}"""
@@ -27,57 +28,57 @@ USE = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {}}
 RESULT = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "walnut"}
 
 
-def renderer(spoken: GeneratedAnswers | None = None) -> PromptRenderer:
+def renderer(answers: GeneratedAnswers | None = None) -> PromptRenderer:
     template = ChatTemplate(DEFAULT, {}, tool_source=HERMES_TEMPLATE)
     model = ModelTokenizer(tiny_models.byte_level_tokenizer(is_qwen=True), template, ())
     dialect = dialect_of(template.source, model.render, model.controls, template.names)
     assert dialect.name == "hermes"
-    return PromptRenderer(model, replace(dialect, has_tool_template=True), spoken=spoken)
+    return PromptRenderer(model, replace(dialect, has_tool_template=True), answers=answers)
 
 
-def asked(of: PromptRenderer, *turns: dict[str, Any], **fields: Any) -> Prompt:
+def prompt_of(of: PromptRenderer, *turns: dict[str, Any], **fields: Any) -> Prompt:
     messages = [{"role": "user", "content": "hi"}, *turns]
     return of.render(decode(Conversation, {"model": "m", "messages": messages, **fields}))
 
 
 def test_the_template_is_chosen_by_the_request() -> None:
     of = renderer()
-    assert asked(of).rendered.text == "<|im_start|>user:hi<|im_end|><|im_start|>assistant:"
-    assert "<tools>" in asked(of, tools=[TOOL]).rendered.text
+    assert prompt_of(of).rendered.text == "<|im_start|>user:hi<|im_end|><|im_start|>assistant:"
+    assert "<tools>" in prompt_of(of, tools=[TOOL]).rendered.text
 
 
-def test_a_system_part_goes_where_the_template_in_use_takes_it() -> None:
+def test_system_part_goes_where_the_template_in_use_accepts_it() -> None:
     of = renderer()
-    assert asked(of, system="granite").rendered.text.startswith("<|im_start|>user:granite")
-    with_tools = asked(of, system="granite", tools=[TOOL]).rendered.text
+    assert prompt_of(of, system="granite").rendered.text.startswith("<|im_start|>user:granite")
+    with_tools = prompt_of(of, system="granite", tools=[TOOL]).rendered.text
     assert with_tools.startswith("<|im_start|>system\ngranite")
 
 
 def test_a_conversation_that_has_used_tools_keeps_their_template() -> None:
     turns = ({"role": "assistant", "content": [USE]}, {"role": "user", "content": [RESULT]})
-    text = asked(renderer(), *turns).rendered.text
+    text = prompt_of(renderer(), *turns).rendered.text
     assert "<tool_response>\nwalnut\n</tool_response>" in text
 
 
 @pytest.mark.parametrize("fields", [{}, {"tools": [TOOL]}, {"tools": [TOOL], "system": "granite"}])
 def test_the_next_prompt_begins_with_this_one_up_to_its_boundaries(fields: Any) -> None:
     of = renderer()
-    first = asked(of, **fields)
+    first = prompt_of(of, **fields)
     turns = ({"role": "assistant", "content": "yes"}, {"role": "user", "content": "more"})
-    second = asked(of, *turns, **fields)
+    second = prompt_of(of, *turns, **fields)
     assert first.boundaries
     for boundary in first.boundaries:
         assert first.tokens[:boundary] == second.tokens[:boundary]
 
 
-def test_an_answer_as_generated_stands_behind_its_own_prompt() -> None:
-    spoken = GeneratedAnswers()
-    of = renderer(spoken)
-    first = asked(of, tools=[TOOL])
+def test_generated_answer_follows_its_own_prompt() -> None:
+    answers = GeneratedAnswers()
+    of = renderer(answers)
+    first = prompt_of(of, tools=[TOOL])
     assert first.opening == "<|im_start|>assistant\n"
     written = tuple(b'<tool_call>{"name":"look","arguments":{}}</tool_call>')
     content = (ToolUseContent(id="toolu_1", name="look", input={}),)
-    spoken.keep(GeneratedAnswer(first.opening, written, content))
+    answers.add(GeneratedAnswer(first.opening, written, content))
     turns = ({"role": "assistant", "content": [USE]}, {"role": "user", "content": [RESULT]})
-    second = asked(of, *turns, tools=[TOOL])
+    second = prompt_of(of, *turns, tools=[TOOL])
     assert second.tokens[: len(first.tokens) + len(written)] == (*first.tokens, *written)

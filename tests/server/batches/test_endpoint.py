@@ -1,4 +1,4 @@
-"""`/v1/messages/batches` as clients see it, in memory and by Anthropic's own client over a socket."""
+"""`/v1/messages/batches` for clients, in memory and by Anthropic's client over a socket."""
 
 import json
 from collections.abc import AsyncGenerator
@@ -27,7 +27,7 @@ def entry(custom_id: str = "a", **params: object) -> dict[str, object]:
 
 @pytest.fixture
 async def client(tmp_path: Path):
-    """Nothing answers batches here: the queue is not at work."""
+    """The worker does not run: no batch is answered."""
     own = replace(SETTINGS, paths=under_home(tmp_path))
     async with in_memory(app_of(ScriptedEngine([says("ok")]), settings=own)) as client:
         yield client
@@ -58,7 +58,7 @@ async def ended(client: AsyncAnthropic, batch_id: str):
     return batch
 
 
-async def test_a_new_batch_is_in_progress(client: httpx.AsyncClient) -> None:
+async def test_new_batch_is_in_progress(client: httpx.AsyncClient) -> None:
     batch = await create(client, entry("a"), entry("b"))
     assert batch == {
         "id": batch["id"],
@@ -83,17 +83,17 @@ async def test_a_new_batch_is_in_progress(client: httpx.AsyncClient) -> None:
 
 
 async def test_batches_are_listed_in_pages(client: httpx.AsyncClient) -> None:
-    made = [(await create(client))["id"] for _ in range(3)][::-1]
+    batch_ids = [(await create(client))["id"] for _ in range(3)][::-1]
     page = (await client.get(f"{BATCHES}?limit=2")).json()
-    assert [batch["id"] for batch in page["data"]] == made[:2]
-    assert (page["has_more"], page["first_id"], page["last_id"]) == (True, *made[:2])
-    page = (await client.get(f"{BATCHES}?after_id={made[1]}")).json()
-    assert ([batch["id"] for batch in page["data"]], page["has_more"]) == (made[2:], False)
-    page = (await client.get(f"{BATCHES}?before_id={made[2]}&limit=1")).json()
-    assert ([batch["id"] for batch in page["data"]], page["has_more"]) == (made[1:2], True)
+    assert [batch["id"] for batch in page["data"]] == batch_ids[:2]
+    assert (page["has_more"], page["first_id"], page["last_id"]) == (True, *batch_ids[:2])
+    page = (await client.get(f"{BATCHES}?after_id={batch_ids[1]}")).json()
+    assert ([batch["id"] for batch in page["data"]], page["has_more"]) == (batch_ids[2:], False)
+    page = (await client.get(f"{BATCHES}?before_id={batch_ids[2]}&limit=1")).json()
+    assert ([batch["id"] for batch in page["data"]], page["has_more"]) == (batch_ids[1:2], True)
 
 
-async def test_a_batch_is_canceled_but_not_deleted_before_its_end(
+async def test_unfinished_batch_can_be_canceled_but_not_deleted(
     client: httpx.AsyncClient,
 ) -> None:
     batch = await create(client)
@@ -110,7 +110,7 @@ async def test_a_batch_is_canceled_but_not_deleted_before_its_end(
     ("method", "path"), [("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("GET", "/results")]
 )
 @pytest.mark.parametrize("batch_id", ["msgbatch_nope", "..", "%2e%2e%2fx", "a%00b"])
-async def test_an_unknown_batch_is_not_found(
+async def test_unknown_batch_is_not_found(
     client: httpx.AsyncClient, method: str, path: str, batch_id: str
 ) -> None:
     response = await client.request(method, f"{BATCHES}/{batch_id}{path}")
@@ -118,7 +118,7 @@ async def test_an_unknown_batch_is_not_found(
     assert response.json()["error"]["type"] in {"not_found_error", "invalid_request_error"}
 
 
-async def test_a_bad_batch_is_a_400_and_leaves_nothing(
+async def test_invalid_batch_returns_400_and_leaves_no_files(
     client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
     for content in (b"", b"[]", b"{}", b'{"requests": []}', b'{"requests": [{}]}'):
@@ -129,7 +129,7 @@ async def test_a_bad_batch_is_a_400_and_leaves_nothing(
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
 
 
-async def test_the_official_client_gets_what_became_of_each_request(tmp_path: Path) -> None:
+async def test_official_client_gets_each_result(tmp_path: Path) -> None:
     engine = ScriptedEngine([says("Hello!")])
     requests = [
         entry("good"),
@@ -143,7 +143,7 @@ async def test_the_official_client_gets_what_became_of_each_request(tmp_path: Pa
         batch = await client.messages.batches.create(requests=requests)
         batch = await ended(client, batch.id)
         assert batch.results_url == f"{client.base_url}/v1/messages/batches/{batch.id}/results"
-        found = {one.custom_id: one.result async for one in await results(client, batch.id)}
+        results_by_id = {one.custom_id: one.result async for one in await results(client, batch.id)}
         (listed,) = [one async for one in client.messages.batches.list(limit=1)]
         deleted = await client.messages.batches.delete(batch.id)
         with pytest.raises(anthropic.NotFoundError):
@@ -152,10 +152,12 @@ async def test_the_official_client_gets_what_became_of_each_request(tmp_path: Pa
     assert (deleted.id, deleted.type) == (batch.id, "message_batch_deleted")
     assert (batch.request_counts.succeeded, batch.request_counts.errored) == (2, 4)
     assert batch.request_counts.processing == 0
-    assert found["good"].message.content[0].text == "Hello!"
-    assert found["good"].message.usage.service_tier == "batch"
-    assert found["again"].message.stop_reason == "max_tokens"
-    assert {name: one.error.error.message for name, one in found.items() if name[0] in "bsle"} == {
+    assert results_by_id["good"].message.content[0].text == "Hello!"
+    assert results_by_id["good"].message.usage.service_tier == "batch"
+    assert results_by_id["again"].message.stop_reason == "max_tokens"
+    assert {
+        name: one.error.error.message for name, one in results_by_id.items() if name[0] in "bsle"
+    } == {
         "bad": "max_tokens: Input should be greater than or equal to 0",
         "streamed": "stream: Streaming is not supported in a message batch",
         "long": "prompt is too long: 5006 tokens > 4096 maximum",
@@ -168,7 +170,7 @@ async def results(client: AsyncAnthropic, batch_id: str):
     return await client.messages.batches.results(batch_id)
 
 
-async def test_the_official_client_cancels_a_batch_in_the_middle(tmp_path: Path) -> None:
+async def test_official_client_cancels_running_batch(tmp_path: Path) -> None:
     engine = ScriptedEngine([[*says("Hello")[:3], anyio.Event()]])
     async with sdk(engine, tmp_path) as client:
         batch = await client.messages.batches.create(requests=[entry(one) for one in "abc"])
@@ -180,7 +182,7 @@ async def test_the_official_client_cancels_a_batch_in_the_middle(tmp_path: Path)
     assert batch.request_counts.canceled == 3
 
 
-async def test_a_batch_outlives_its_server(tmp_path: Path) -> None:
+async def test_batch_survives_server_restart(tmp_path: Path) -> None:
     busy = ScriptedEngine([[]], refusal=EngineBusyError("The model is still loading."))
     async with sdk(busy, tmp_path) as client:
         batch = await client.messages.batches.create(requests=[entry(one) for one in "abc"])
@@ -192,7 +194,7 @@ async def test_a_batch_outlives_its_server(tmp_path: Path) -> None:
     assert {one.custom_id for one in answers} == {"a", "b", "c"}
 
 
-async def test_interactive_requests_are_answered_meanwhile(tmp_path: Path) -> None:
+async def test_interactive_requests_are_answered_during_a_batch(tmp_path: Path) -> None:
     stuck = [*says("x")[:1], anyio.Event()]
     engine = ScriptedEngine([stuck, stuck, says("Hello")])
     async with sdk(engine, tmp_path) as client:
@@ -204,7 +206,7 @@ async def test_interactive_requests_are_answered_meanwhile(tmp_path: Path) -> No
     assert [one.priority for one in engine.generations] == ["batch", "batch", "main"]
 
 
-async def test_the_official_client_keeps_files_and_names_them(tmp_path: Path) -> None:
+async def test_official_client_uploads_and_references_files(tmp_path: Path) -> None:
     engine = ScriptedEngine([says("ok")])
     async with sdk(engine, tmp_path) as client:
         file = await client.files.upload(file=("story.md", b"Once upon"), expires_in_seconds=3600)
@@ -214,17 +216,17 @@ async def test_the_official_client_keeps_files_and_names_them(tmp_path: Path) ->
         assert await client.files.retrieve_metadata(file.id) == file
         assert await (await client.files.download(file.id)).read() == b"Once upon"
         source = {"type": "file", "file_id": file.id}
-        asked = [{"role": "user", "content": [{"type": "document", "source": source}]}]
-        await client.messages.create(**CALL | {"messages": asked})
+        messages = [{"role": "user", "content": [{"type": "document", "source": source}]}]
+        await client.messages.create(**CALL | {"messages": messages})
         assert (await client.files.delete(file.id)).type == "file_deleted"
         with pytest.raises(anthropic.NotFoundError, match=f"File not found: {file.id}"):
-            await client.messages.create(**CALL | {"messages": asked})
+            await client.messages.create(**CALL | {"messages": messages})
     assert (file.filename, file.size_bytes, file.downloadable) == ("story.md", 9, True)
     prompt = bytes(token for token in engine.generations[0].prompt_tokens if token < 256)
     assert b"Once upon" in prompt
 
 
-async def test_the_official_client_pages_through_models(tmp_path: Path) -> None:
+async def test_official_client_pages_through_models(tmp_path: Path) -> None:
     async with sdk(ScriptedEngine([[]]), tmp_path, name="org/tiny") as client:
         listed = [model async for model in client.models.list(limit=1, lifecycle=["active"])]
         alias = await client.models.retrieve("claude-local/org/tiny")
@@ -233,7 +235,7 @@ async def test_the_official_client_pages_through_models(tmp_path: Path) -> None:
     assert alias.capabilities.batch.supported is True
 
 
-async def test_a_result_is_one_line_of_ascii(tmp_path: Path) -> None:
+async def test_result_is_one_line_of_ascii(tmp_path: Path) -> None:
     async with sdk(ScriptedEngine([says("a\u2028b\né")]), tmp_path) as client:
         batch = await client.messages.batches.create(requests=[entry()])
         url = (await ended(client, batch.id)).results_url

@@ -1,4 +1,4 @@
-"""Batches on disk: what a crash at any moment leaves, and that nothing is lost or done twice."""
+"""Batches on disk: a crash at any moment loses no result and repeats none."""
 
 import json
 import stat
@@ -25,8 +25,8 @@ def done(custom_id: str) -> BatchResultLine:
     return BatchResultLine(custom_id=custom_id, result=Succeeded(message=message(f"{custom_id}\n")))
 
 
-def waiting(store: BatchStore, batch: Batch) -> list[str]:
-    return [request.custom_id for request in store.waiting(batch)]
+def pending_ids(store: BatchStore, batch: Batch) -> list[str]:
+    return [request.custom_id for request in store.pending(batch)]
 
 
 @pytest.fixture
@@ -34,35 +34,35 @@ def store(tmp_path: Path) -> BatchStore:
     return BatchStore(tmp_path / "state" / "batches")
 
 
-def test_nothing_is_made_before_the_first_batch(store: BatchStore, tmp_path: Path) -> None:
-    assert store.all() == []
+def test_folder_is_not_created_before_first_batch(store: BatchStore, tmp_path: Path) -> None:
+    assert store.load_all() == []
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_batch_is_found_again_with_what_it_asks(store: BatchStore) -> None:
+def test_stored_batch_is_loaded_with_its_requests(store: BatchStore) -> None:
     batch = store.create(blank(), entries(IDS, deep={"n": [1, "é\u2028"]}))
-    assert store.all() == [batch]
+    assert store.load_all() == [batch]
     assert batch.stored_bytes > 0
-    (first, *_) = store.waiting(batch)
-    assert waiting(store, batch) == IDS
+    (first, *_) = store.pending(batch)
+    assert pending_ids(store, batch) == IDS
     assert store.params(batch, first) == b'{"text":"a","deep":{"n":[1,"\\u00e9\\u2028"]}}\n'
 
 
-def test_batches_are_told_oldest_first(store: BatchStore) -> None:
+def test_batches_are_loaded_oldest_first(store: BatchStore) -> None:
     for number in (3, 1, 2):
         store.create(blank(f"msgbatch_{number}", float(number)), entries(IDS))
-    assert [batch.id for batch in store.all()] == ["msgbatch_1", "msgbatch_2", "msgbatch_3"]
+    assert [batch.id for batch in store.load_all()] == ["msgbatch_1", "msgbatch_2", "msgbatch_3"]
 
 
-def test_a_request_with_a_result_waits_no_more(store: BatchStore) -> None:
+def test_request_with_result_is_not_pending(store: BatchStore) -> None:
     batch = store.create(blank(), entries(IDS))
     store.append(batch, done("b"))
-    assert waiting(store, batch) == ["a", "c"]
+    assert pending_ids(store, batch) == ["a", "c"]
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_result_cut_anywhere_is_made_again_and_no_other(
+def test_only_a_truncated_result_becomes_pending_again(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     store = BatchStore(tmp_path_factory.mktemp("batches"))
@@ -73,63 +73,64 @@ def test_a_result_cut_anywhere_is_made_again_and_no_other(
     cut = data.draw(st.integers(0, len(whole)))
     store.results(batch).write_bytes(whole[:cut] + data.draw(st.sampled_from([b"", b"\0" * 9])))
     left = whole[:cut].count(b"\n")
-    assert waiting(store, batch) == IDS[left:]
+    assert pending_ids(store, batch) == IDS[left:]
     for custom_id in IDS[left:]:
         store.append(batch, done(custom_id))
     assert store.results(batch).read_bytes() == whole
 
 
-def test_ending_gives_the_rest_its_result_and_counts_all(store: BatchStore) -> None:
+def test_end_fills_missing_results_and_counts_all(store: BatchStore) -> None:
     batch = store.create(blank(), entries(IDS))
     store.append(batch, done("b"))
     ended = store.end(batch, Canceled(), 5.0)
     assert (ended.ended_at, ended.outcomes) == (5.0, {"succeeded": 1, "canceled": 2})
-    assert store.all() == [ended]
+    assert store.load_all() == [ended]
     lines = store.results(batch).read_text().splitlines()
     assert lines[1:] == [
-        BatchResultLine(custom_id=one, result=Canceled()).to_json() for one in ("a", "c")
+        BatchResultLine(custom_id=custom_id, result=Canceled()).to_json()
+        for custom_id in ("a", "c")
     ]
 
 
-def test_an_end_that_crashed_halfway_is_ended_again(store: BatchStore, tmp_path: Path) -> None:
+def test_end_can_be_repeated_after_crash(store: BatchStore, tmp_path: Path) -> None:
     batch = store.create(blank(), entries(IDS))
     record = (tmp_path / "state" / "batches" / batch.id / RECORD).read_bytes()
     requests = (tmp_path / "state" / "batches" / batch.id / REQUESTS).read_bytes()
     first = store.end(batch, Expired(), 5.0)
     (tmp_path / "state" / "batches" / batch.id / RECORD).write_bytes(record)
     (tmp_path / "state" / "batches" / batch.id / REQUESTS).write_bytes(requests)
-    (again,) = store.all()
+    (again,) = store.load_all()
     assert again.ended_at is None
     assert store.end(again, Expired(), 5.0) == first
 
 
-def test_what_is_asked_is_forgotten_when_it_is_answered(store: BatchStore, tmp_path: Path) -> None:
+def test_requests_are_removed_when_batch_ends(store: BatchStore, tmp_path: Path) -> None:
     batch = store.create(blank(), entries(IDS))
     store.end(batch, Expired(), 5.0)
     names = {path.name for path in (tmp_path / "state" / "batches" / batch.id).iterdir()}
     assert names == {RECORD, RESULTS}
 
 
-def test_a_half_made_or_half_deleted_batch_is_cleared_away(store: BatchStore) -> None:
+def test_partly_created_or_deleted_batch_is_removed(store: BatchStore) -> None:
     batch = store.create(blank(), entries(IDS))
-    place = store.results(batch).parent
-    place.rename(place.with_name("msgbatch_2" + TEMPORARY))
-    assert store.all() == []
-    assert list(place.parent.iterdir()) == []
+    folder = store.results(batch).parent
+    folder.rename(folder.with_name("msgbatch_2" + TEMPORARY))
+    assert store.load_all() == []
+    assert list(folder.parent.iterdir()) == []
 
 
-def test_a_deleted_batch_is_gone(store: BatchStore) -> None:
+def test_deleted_batch_is_removed(store: BatchStore) -> None:
     batch = store.create(blank(), entries(IDS))
     store.delete(batch)
-    assert store.all() == []
+    assert store.load_all() == []
 
 
 @pytest.mark.parametrize("record", [b"", b"{", b"[]", b'{"id": "msgbatch_1"}', b"\xff"])
-def test_an_unreadable_record_stops_nobody(store: BatchStore, record: bytes) -> None:
-    kept = store.create(blank("msgbatch_2"), entries(IDS))
+def test_unreadable_record_does_not_affect_others(store: BatchStore, record: bytes) -> None:
+    stored = store.create(blank("msgbatch_2"), entries(IDS))
     broken = store.create(blank(), entries(IDS))
     (store.results(broken).parent / RECORD).write_bytes(record)
-    assert store.all() == [kept]
+    assert store.load_all() == [stored]
 
 
 @pytest.mark.parametrize(
@@ -140,35 +141,35 @@ def test_an_unreadable_record_stops_nobody(store: BatchStore, record: bytes) -> 
     ],
     ids=str,
 )
-def test_a_record_of_another_version_is_not_listed_and_stays(
+def test_record_of_another_version_is_not_listed_and_stays(
     store: BatchStore, change: dict[str, object]
 ) -> None:
-    kept = store.create(blank("msgbatch_2"), entries(IDS))
+    stored = store.create(blank("msgbatch_2"), entries(IDS))
     other = store.create(blank(), entries(IDS))
     record = store.results(other).parent / RECORD
     record.write_text(json.dumps(json.loads(record.read_text()) | change))
-    assert store.all() == [kept]
+    assert store.load_all() == [stored]
     assert record.exists()
 
 
-def test_a_batch_that_could_not_be_written_leaves_nothing(store: BatchStore) -> None:
+def test_failed_creation_leaves_no_files(store: BatchStore) -> None:
     def failing():
         yield entries(["a"])[0]
         raise OSError("no more")
 
     with pytest.raises(OSError, match="no more"):
         store.create(blank(), failing())
-    assert store.all() == []
+    assert store.load_all() == []
 
 
-def test_a_record_is_replaced(store: BatchStore) -> None:
+def test_save_replaces_record(store: BatchStore) -> None:
     batch = store.create(blank(), entries(IDS))
     canceling = replace(batch, cancel_initiated_at=4.0)
     store.save(canceling)
-    assert store.all() == [canceling]
+    assert store.load_all() == [canceling]
 
 
-def test_only_the_owner_can_read_a_batch(store: BatchStore, tmp_path: Path) -> None:
+def test_batch_files_are_private(store: BatchStore, tmp_path: Path) -> None:
     batch = store.create(blank(), entries(IDS))
     store.append(batch, done("a"))
     folder = tmp_path / "state" / "batches"

@@ -1,4 +1,4 @@
-"""The queue behind message batches, with a clock and an engine of its own: order, cancelling, expiry, restarts."""
+"""The batch worker with a fake clock and engine: order, cancellation, expiry, restarts."""
 
 import errno
 import json
@@ -20,7 +20,7 @@ from pensieve.errors import (
     StorageQuotaExceededError,
     WorkerDiedError,
 )
-from pensieve.server.batches.registry import KEPT_S, LIFE_S, BatchLimits, BatchRegistry
+from pensieve.server.batches.registry import LIFETIME_S, RETENTION_S, BatchLimits, BatchRegistry
 from pensieve.server.batches.retrying_completer import MAX_DEATHS
 from pensieve.server.batches.store import Batch, BatchStore
 from pensieve.server.batches.worker import SLOTS, BatchWorker
@@ -36,21 +36,21 @@ def store(tmp_path: Path) -> BatchStore:
 
 
 @asynccontextmanager
-async def working(book: BatchRegistry, answering: Answering) -> AsyncGenerator[None]:
-    """The queue at work; leaving the block is the server's end."""
+async def working(registry: BatchRegistry, answering: Answering) -> AsyncGenerator[None]:
+    """Run the worker; leaving the block is the end of the server."""
     with anyio.fail_after(10):
-        async with BatchWorker(book, answering, retry_s=0).working():
+        async with BatchWorker(registry, answering, retry_s=0).working():
             yield
 
 
-async def ended(book: BatchRegistry, batch: Batch) -> Batch:
-    while (current := await book.get(batch.id)).ended_at is None:
+async def ended(registry: BatchRegistry, batch: Batch) -> Batch:
+    while (current := await registry.get(batch.id)).ended_at is None:
         await anyio.lowlevel.checkpoint()
     return current
 
 
-async def results(book: BatchRegistry, batch: Batch) -> dict[str, dict[str, object]]:
-    text = (await book.results(batch.id)).read_text()
+async def results(registry: BatchRegistry, batch: Batch) -> dict[str, dict[str, object]]:
+    text = (await registry.results(batch.id)).read_text()
     lines = [json.loads(line) for line in text.splitlines()]
     assert len({line["custom_id"] for line in lines}) == len(lines)
     return {line["custom_id"]: line["result"] for line in lines}
@@ -62,42 +62,42 @@ async def until(condition) -> None:
 
 
 async def test_every_request_is_answered_once(store: BatchStore) -> None:
-    book, answering = BatchRegistry(store), Answering()
-    async with working(book, answering):
-        batch = await book.create(entries(map(str, range(20))))
-        assert (await ended(book, batch)).outcomes == {"succeeded": 20}
-    assert len(answering.asked) == len(set(answering.asked)) == 20
-    answers = await results(book, batch)
+    registry, answering = BatchRegistry(store), Answering()
+    async with working(registry, answering):
+        batch = await registry.create(entries(map(str, range(20))))
+        assert (await ended(registry, batch)).outcomes == {"succeeded": 20}
+    assert len(answering.received) == len(set(answering.received)) == 20
+    answers = await results(registry, batch)
     assert answers["7"]["message"]["usage"]["service_tier"] == "batch"
 
 
-async def test_few_are_answered_at_once_and_batches_take_turns(store: BatchStore) -> None:
+async def test_concurrency_is_limited_and_batches_take_turns(store: BatchStore) -> None:
     gate = anyio.Event()
-    book, answering = BatchRegistry(store), Answering([gate] * 9)
-    first = await book.create(entries(f"a{n}" for n in range(30)))
-    second = await book.create(entries(f"b{n}" for n in range(4)))
-    async with working(book, answering):
-        await until(lambda: answering.at_once == SLOTS)
+    registry, answering = BatchRegistry(store), Answering([gate] * 9)
+    first = await registry.create(entries(f"a{n}" for n in range(30)))
+    second = await registry.create(entries(f"b{n}" for n in range(4)))
+    async with working(registry, answering):
+        await until(lambda: answering.running == SLOTS)
         gate.set()
-        await ended(book, second)
-        assert (await book.get(first.id)).ended_at is None
-        await ended(book, first)
-    assert answering.most_at_once == SLOTS
+        await ended(registry, second)
+        assert (await registry.get(first.id)).ended_at is None
+        await ended(registry, first)
+    assert answering.max_running == SLOTS
 
 
-async def test_the_newest_batch_is_listed_first(store: BatchStore) -> None:
-    book = BatchRegistry(store)
-    made = [await book.create(entries("a")) for _ in range(3)]
-    assert await book.all() == made[::-1]
+async def test_newest_batch_is_listed_first(store: BatchStore) -> None:
+    registry = BatchRegistry(store)
+    batches = [await registry.create(entries("a")) for _ in range(3)]
+    assert await registry.list_batches() == batches[::-1]
 
 
-async def test_a_bad_request_is_a_result_like_any_other(store: BatchStore) -> None:
-    book = BatchRegistry(store)
+async def test_invalid_request_becomes_an_errored_result(store: BatchStore) -> None:
+    registry = BatchRegistry(store)
     answering = Answering([InvalidRequestError("max_tokens: Field required"), ValueError("a bug")])
-    async with working(book, answering):
-        batch = await book.create(entries("abc"))
-        assert (await ended(book, batch)).outcomes == {"errored": 2, "succeeded": 1}
-    errors = [one["error"] for one in (await results(book, batch)).values() if "error" in one]
+    async with working(registry, answering):
+        batch = await registry.create(entries("abc"))
+        assert (await ended(registry, batch)).outcomes == {"errored": 2, "succeeded": 1}
+    errors = [one["error"] for one in (await results(registry, batch)).values() if "error" in one]
     assert [one["error"] for one in errors] == [
         {"type": "invalid_request_error", "message": "max_tokens: Field required"},
         {"type": "api_error", "message": "Internal server error"},
@@ -109,170 +109,166 @@ async def test_a_bad_request_is_a_result_like_any_other(store: BatchStore) -> No
     "trouble",
     [EngineBusyError("loading"), EngineFailedError("broken"), WorkerDiedError("gone")],
 )
-async def test_an_engine_that_is_not_there_is_waited_for(
-    store: BatchStore, trouble: Exception
-) -> None:
-    book, answering = BatchRegistry(store), Answering([trouble] * (MAX_DEATHS - 1))
-    async with working(book, answering):
-        batch = await book.create(entries("a"))
-        assert (await ended(book, batch)).outcomes == {"succeeded": 1}
-    assert len(answering.asked) == MAX_DEATHS
+async def test_unavailable_engine_is_retried(store: BatchStore, trouble: Exception) -> None:
+    registry, answering = BatchRegistry(store), Answering([trouble] * (MAX_DEATHS - 1))
+    async with working(registry, answering):
+        batch = await registry.create(entries("a"))
+        assert (await ended(registry, batch)).outcomes == {"succeeded": 1}
+    assert len(answering.received) == MAX_DEATHS
 
 
-async def test_a_request_that_the_engine_dies_of_is_given_up(store: BatchStore) -> None:
-    book, answering = BatchRegistry(store), Answering([WorkerDiedError("gone")] * MAX_DEATHS)
-    async with working(book, answering):
-        batch = await book.create(entries("a"))
-        assert (await ended(book, batch)).outcomes == {"errored": 1}
-    (result,) = (await results(book, batch)).values()
+async def test_request_that_crashes_the_engine_repeatedly_is_errored(store: BatchStore) -> None:
+    registry, answering = BatchRegistry(store), Answering([WorkerDiedError("gone")] * MAX_DEATHS)
+    async with working(registry, answering):
+        batch = await registry.create(entries("a"))
+        assert (await ended(registry, batch)).outcomes == {"errored": 1}
+    (result,) = (await results(registry, batch)).values()
     assert result["error"]["error"]["type"] == "api_error"
 
 
-async def test_a_panic_is_one_requests_result_and_the_others_go_on(store: BatchStore) -> None:
-    book, answering = BatchRegistry(store), Answering([RustPanic("index out of bounds")])
-    async with working(book, answering):
-        batch = await book.create(entries("abc"))
-        assert (await ended(book, batch)).outcomes == {"errored": 1, "succeeded": 2}
+async def test_panic_errors_one_request_and_others_continue(store: BatchStore) -> None:
+    registry, answering = BatchRegistry(store), Answering([RustPanic("index out of bounds")])
+    async with working(registry, answering):
+        batch = await registry.create(entries("abc"))
+        assert (await ended(registry, batch)).outcomes == {"errored": 1, "succeeded": 2}
 
 
-async def test_a_canceled_batch_leaves_its_answers_in_the_middle(store: BatchStore) -> None:
-    book = BatchRegistry(store)
+async def test_cancel_stops_running_answers(store: BatchStore) -> None:
+    registry = BatchRegistry(store)
     answering = Answering([anyio.Event(), ValueError("done"), anyio.Event()])
-    async with working(book, answering):
-        batch = await book.create(entries("abcdef"))
-        await until(lambda: len(answering.asked) == 3)
-        canceling = await book.cancel(batch.id)
+    async with working(registry, answering):
+        batch = await registry.create(entries("abcdef"))
+        await until(lambda: len(answering.received) == 3)
+        canceling = await registry.cancel(batch.id)
         assert canceling.cancel_initiated_at is not None
-        assert (await ended(book, batch)).outcomes == {"errored": 1, "canceled": 5}
-    assert answering.at_once == 0
+        assert (await ended(registry, batch)).outcomes == {"errored": 1, "canceled": 5}
+    assert answering.running == 0
 
 
-async def test_a_batch_canceled_before_its_turn_is_never_begun(store: BatchStore) -> None:
-    book, answering = BatchRegistry(store), Answering()
-    batch = await book.create(entries("ab"))
-    await book.cancel(batch.id)
+async def test_batch_canceled_while_queued_is_never_started(store: BatchStore) -> None:
+    registry, answering = BatchRegistry(store), Answering()
+    batch = await registry.create(entries("ab"))
+    await registry.cancel(batch.id)
     again = BatchRegistry(store)
     async with working(again, answering):
         assert (await ended(again, batch)).outcomes == {"canceled": 2}
-    assert answering.asked == []
+    assert answering.received == []
 
 
-async def test_cancelling_twice_or_after_the_end_changes_nothing(store: BatchStore) -> None:
-    book, clock = BatchRegistry(store), Clock()
-    batch = await book.create(entries("ab"))
-    first = await book.cancel(batch.id)
+async def test_cancel_is_idempotent_and_ignored_after_end(store: BatchStore) -> None:
+    registry, clock = BatchRegistry(store), Clock()
+    batch = await registry.create(entries("ab"))
+    first = await registry.cancel(batch.id)
     clock.now += 5
-    assert await book.cancel(batch.id) == first
-    async with working(book, Answering()):
-        last = await ended(book, batch)
-    assert await book.cancel(batch.id) == last
+    assert await registry.cancel(batch.id) == first
+    async with working(registry, Answering()):
+        last = await ended(registry, batch)
+    assert await registry.cancel(batch.id) == last
 
 
-async def test_what_has_no_answer_after_a_day_expires(store: BatchStore) -> None:
+async def test_unanswered_requests_expire_after_a_day(store: BatchStore) -> None:
     clock, answering = Clock(), Answering()
     batch = await BatchRegistry(store, clock=clock).create(entries("ab"))
-    clock.now += LIFE_S
-    book = BatchRegistry(store, clock=clock)
-    async with working(book, answering):
-        assert (await ended(book, batch)).outcomes == {"expired": 2}
-    assert answering.asked == []
+    clock.now += LIFETIME_S
+    registry = BatchRegistry(store, clock=clock)
+    async with working(registry, answering):
+        assert (await ended(registry, batch)).outcomes == {"expired": 2}
+    assert answering.received == []
 
 
-async def test_time_is_looked_at_before_each_request(store: BatchStore) -> None:
+async def test_expiry_is_checked_before_each_request(store: BatchStore) -> None:
     clock, gate = Clock(), anyio.Event()
-    book, answering = BatchRegistry(store, clock=clock), Answering([gate])
-    async with working(book, answering):
-        batch = await book.create(entries("abcdefgh"))
-        await until(lambda: len(answering.asked) == 2)
-        clock.now += LIFE_S
+    registry, answering = BatchRegistry(store, clock=clock), Answering([gate])
+    async with working(registry, answering):
+        batch = await registry.create(entries("abcdefgh"))
+        await until(lambda: len(answering.received) == 2)
+        clock.now += LIFETIME_S
         gate.set()
-        outcomes = (await ended(book, batch)).outcomes
-    assert outcomes["expired"] == 8 - len(answering.asked)
+        outcomes = (await ended(registry, batch)).outcomes
+    assert outcomes["expired"] == 8 - len(answering.received)
 
 
-async def test_a_server_that_starts_again_goes_on_where_it_was(store: BatchStore) -> None:
-    book = BatchRegistry(store)
+async def test_restarted_server_continues_unfinished_batches(store: BatchStore) -> None:
+    registry = BatchRegistry(store)
     first = Answering([ValueError("1"), ValueError("2"), ValueError("3"), *[anyio.Event()] * 2])
-    async with working(book, first):
-        batch = await book.create(entries("abcdef"))
-        await until(lambda: len(first.asked) == 5)
+    async with working(registry, first):
+        batch = await registry.create(entries("abcdef"))
+        await until(lambda: len(first.received) == 5)
     again, second = BatchRegistry(store), Answering()
     async with working(again, second):
         assert (await ended(again, batch)).outcomes == {"errored": 3, "succeeded": 3}
-    assert set(first.asked[:3]) & set(second.asked) == set()
+    assert set(first.received[:3]) & set(second.received) == set()
     assert len(await results(again, batch)) == 6
 
 
 class FullStore(BatchStore):
-    """A disk that is full for a while."""
+    """A store whose disk is full for a while."""
 
     full_times = 0
 
-    def _say(self) -> None:
+    def _raise_if_full(self) -> None:
         if self.full_times:
             self.full_times -= 1
             raise OSError(errno.ENOSPC, "No space left on device")
 
     def create(self, batch: Batch, entries) -> Batch:
-        self._say()
+        self._raise_if_full()
         return super().create(batch, entries)
 
     def append(self, batch: Batch, line: BatchResultLine) -> None:
-        self._say()
+        self._raise_if_full()
         super().append(batch, line)
 
 
-async def test_a_full_disk_costs_no_answer(tmp_path: Path) -> None:
+async def test_full_disk_loses_no_result(tmp_path: Path) -> None:
     store = FullStore(tmp_path / "batches")
-    book, answering = BatchRegistry(store), Answering()
-    async with working(book, answering):
-        batch = await book.create(entries("abc"))
+    registry, answering = BatchRegistry(store), Answering()
+    async with working(registry, answering):
+        batch = await registry.create(entries("abc"))
         store.full_times = 5
-        assert (await ended(book, batch)).outcomes == {"succeeded": 3}
+        assert (await ended(registry, batch)).outcomes == {"succeeded": 3}
         store.full_times = 1
         with pytest.raises(DiskFullError):
-            await book.create(entries("d"))
-    assert len(answering.asked) == 3
-    assert await book.all() == [await book.get(batch.id)]
+            await registry.create(entries("d"))
+    assert len(answering.received) == 3
+    assert await registry.list_batches() == [await registry.get(batch.id)]
 
 
 @pytest.mark.parametrize("limits", [BatchLimits(batches=2), BatchLimits(stored_bytes=30)])
-async def test_no_more_is_kept_than_the_limits_allow(
-    store: BatchStore, limits: BatchLimits
-) -> None:
-    book = BatchRegistry(store, limits=limits)
-    async with working(book, Answering()):
-        kept = [await book.create(entries("a")) for _ in range(2)]
+async def test_storage_limits_are_enforced(store: BatchStore, limits: BatchLimits) -> None:
+    registry = BatchRegistry(store, limits=limits)
+    async with working(registry, Answering()):
+        stored = [await registry.create(entries("a")) for _ in range(2)]
         with pytest.raises(StorageQuotaExceededError):
-            await book.create(entries("a"))
-        for batch in kept:
-            await ended(book, batch)
-            await book.delete(batch.id)
-        await book.create(entries("a"))
+            await registry.create(entries("a"))
+        for batch in stored:
+            await ended(registry, batch)
+            await registry.delete(batch.id)
+        await registry.create(entries("a"))
 
 
-async def test_old_batches_are_forgotten(store: BatchStore) -> None:
+async def test_old_batches_are_deleted(store: BatchStore) -> None:
     clock = Clock()
-    book = BatchRegistry(store, clock=clock)
-    async with working(book, Answering()):
-        old = await book.create(entries("a"))
-        await ended(book, old)
-        clock.now += KEPT_S + 1
-        new = await book.create(entries("a"))
-        assert await book.all() == [new]
-    assert [batch.id for batch in store.all()] == [new.id]
+    registry = BatchRegistry(store, clock=clock)
+    async with working(registry, Answering()):
+        old = await registry.create(entries("a"))
+        await ended(registry, old)
+        clock.now += RETENTION_S + 1
+        new = await registry.create(entries("a"))
+        assert await registry.list_batches() == [new]
+    assert [batch.id for batch in store.load_all()] == [new.id]
 
 
-async def test_only_an_ended_batch_is_deleted_and_has_results(store: BatchStore) -> None:
-    book = BatchRegistry(store)
-    batch = await book.create(entries("a"))
+async def test_only_an_ended_batch_has_results_and_can_be_deleted(store: BatchStore) -> None:
+    registry = BatchRegistry(store)
+    batch = await registry.create(entries("a"))
     with pytest.raises(InvalidRequestError, match="still being processed"):
-        await book.delete(batch.id)
+        await registry.delete(batch.id)
     with pytest.raises(NotFoundError):
-        await book.results(batch.id)
-    async with working(book, Answering()):
-        await ended(book, batch)
-    await book.delete(batch.id)
-    for ask in (book.get, book.delete, book.cancel, book.results):
+        await registry.results(batch.id)
+    async with working(registry, Answering()):
+        await ended(registry, batch)
+    await registry.delete(batch.id)
+    for ask in (registry.get, registry.delete, registry.cancel, registry.results):
         with pytest.raises(NotFoundError):
             await ask(batch.id)

@@ -1,4 +1,6 @@
-"""S14: what a client writes as `model` is a name to look up, never a path, a repository or an address."""
+"""A client's `model` is a name to look up, never a path, a repository or an address (hardening
+S14).
+"""
 
 import sys
 from collections.abc import Generator
@@ -13,8 +15,10 @@ from tests.server.serving import CALL, app_of, in_memory
 pytestmark = pytest.mark.anyio
 
 STARTS = [
-    "..", "../..", "/etc", "/", "~", "file:///etc", "./", "%2e%2e", "..%2f..", "\\\\host\\share", "C:\\", "//host/x",
-    "http://127.0.0.1:1/x", "https://example.com/a/b", "hf://owner/name", "owner/name", "owner/name@main", "\0", "a\0b", "-x",
+    "..", "../..", "/etc", "/", "~", "file:///etc", "./", "%2e%2e", "..%2f..",
+    "\\\\host\\share", "C:\\", "//host/x",
+    "http://127.0.0.1:1/x", "https://example.com/a/b", "hf://owner/name",
+    "owner/name", "owner/name@main", "\0", "a\0b", "-x",
 ]  # fmt: skip
 ENDS = ["", "/passwd", "/config.json", "/../../etc/passwd", "%00.json"]
 NAMES = [start + end for start in STARTS for end in ENDS]
@@ -33,13 +37,13 @@ def _hook(event: str, arguments: tuple[object, ...]) -> None:
         _watched[-1].append(f"{event} {arguments[0]!r}")
 
 
-# An audit hook stays for as long as the process lives; it looks only while somebody watches.
+# An audit hook stays for the life of the process; it records only during `watching`.
 sys.addaudithook(_hook)
 
 
 @contextmanager
 def watching() -> Generator[list[str]]:
-    """What is opened, listed, connected to or started meanwhile."""
+    """Yield what is opened, listed, connected to or started during the block."""
     _watched.append([])
     try:
         yield _watched[-1]
@@ -47,26 +51,26 @@ def watching() -> Generator[list[str]]:
         _watched.pop()
 
 
-def test_the_watch_sees_what_it_should() -> None:
+def test_watch_records_file_and_socket_access() -> None:
     with watching() as seen, open(__file__, "rb"):  # noqa: PTH123
         pass
     assert seen == [f"open {__file__!r}"]
 
 
-async def test_no_name_of_a_model_opens_a_file_or_a_connection() -> None:
+async def test_model_name_never_opens_a_file_or_connection() -> None:
     assert len(NAMES) == 100
     async with in_memory(app_of(ScriptedEngine([says("ok")]))) as client:
-        await client.post("/v1/messages", json=CALL)  # loads what is loaded late
+        await client.post("/v1/messages", json=CALL)  # triggers late imports
         await client.get("/v1/models/none")
         with watching() as seen:
             for name in NAMES:
                 answered = await client.post("/v1/messages", json=CALL | {"model": name})
                 assert answered.status_code == 200, name
                 assert answered.json()["model"] == name
-                asked = await client.get(f"/v1/models/{quote(name, safe='')}")
-                if not name.strip("/"):  # the list's own address, with slashes too many
-                    assert asked.json()["data"], name
+                response = await client.get(f"/v1/models/{quote(name, safe='')}")
+                if not name.strip("/"):  # the address of the list, with redundant slashes
+                    assert response.json()["data"], name
                     continue
-                assert asked.status_code == 404, name
-                assert asked.json()["error"]["type"] == "not_found_error"
+                assert response.status_code == 404, name
+                assert response.json()["error"]["type"] == "not_found_error"
         assert seen == []

@@ -17,7 +17,7 @@ async def listed(query: str = "") -> dict[str, object]:
         return (await client.get(f"/v1/models{query}")).json()
 
 
-async def test_the_served_model_is_listed_under_its_name_and_one_for_claude_code() -> None:
+async def test_served_model_is_listed_under_its_name_and_claude_alias() -> None:
     page = await listed("?limit=1000&beta=true")
     assert [model["id"] for model in page["data"]] == NAMES
     assert (page["first_id"], page["last_id"], page["has_more"]) == (*NAMES, False)
@@ -53,7 +53,7 @@ async def test_models_are_listed_by_lifecycle(query: str, count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "words"),
+    ("query", "message"),
     [
         ("limit=0", "limit: Input should be greater than or equal to 1"),
         ("limit=1001", "limit: Input should be less than or equal to 1000"),
@@ -62,10 +62,10 @@ async def test_models_are_listed_by_lifecycle(query: str, count: int) -> None:
         ("lifecycle[]=young", "lifecycle[].0: Input should be 'active', 'deprecated' or 'retired'"),
     ],
 )
-async def test_a_bad_query_is_told(query: str, words: str) -> None:
+async def test_invalid_query_is_refused(query: str, message: str) -> None:
     error = (await listed(f"?{query}"))["error"]
     assert error["type"] == "invalid_request_error"
-    assert error["message"].startswith(words)
+    assert error["message"].startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -79,21 +79,21 @@ async def test_a_bad_query_is_told(query: str, words: str) -> None:
         ("org/tiny/", NAMES[0]),
     ],
 )
-async def test_a_model_is_found_by_each_of_its_names(path: str, model_id: str) -> None:
+async def test_model_is_retrieved_by_each_of_its_names(path: str, model_id: str) -> None:
     async with in_memory(app_of(ENGINE, name="org/tiny")) as client:
         response = await client.get(f"/v1/models/{path}")
     assert response.json()["id"] == model_id
 
 
 @pytest.mark.parametrize("path", ["claude-nope", "tiny", "Org/tiny"])
-async def test_an_unknown_model_is_named(path: str) -> None:
+async def test_unknown_model_error_names_it(path: str) -> None:
     async with in_memory(app_of(ENGINE, name="org/tiny")) as client:
         response = await client.get(f"/v1/models/{path}")
     assert response.status_code == 404
     assert response.json()["error"] == {"type": "not_found_error", "message": f"model: {path}"}
 
 
-async def test_a_model_tells_the_context_that_memory_guarantees() -> None:
+async def test_model_reports_context_that_memory_guarantees() -> None:
     engine = ScriptedEngine([[]], health=EngineHealth("ready", context_tokens=1000))
     async with in_memory(app_of(engine, name="tiny")) as client:
         model = (await client.get("/v1/models/tiny")).json()

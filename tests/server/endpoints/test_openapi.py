@@ -1,4 +1,4 @@
-"""The OpenAPI document: valid, complete, and true of what the server really answers."""
+"""The OpenAPI document is valid, complete, and matches real responses."""
 
 import json
 import re
@@ -32,43 +32,51 @@ async def document() -> dict[str, object]:
         return await document_of(client)
 
 
-async def test_the_document_is_valid(document: dict[str, object]) -> None:
+async def test_document_is_valid(document: dict[str, object]) -> None:
     assert list(OpenAPIV31SpecValidator(document).iter_errors()) == []
     assert document["openapi"] == "3.1.0"
 
 
-async def test_every_route_is_in_it_and_nothing_else(document: dict[str, object]) -> None:
+async def test_document_lists_exactly_the_routes(document: dict[str, object]) -> None:
     routes = {
         (route.path.replace(":path}", "}"), method.lower())
         for route in app_of(ScriptedEngine([[]])).routes
         if isinstance(route, Route)
         for method in route.methods or ()
     }
-    told = {(path, method) for path, item in document["paths"].items() for method in item}
-    assert {(path, method) for path, method in routes if method != "head"} == told
-    names = [one["operationId"] for item in document["paths"].values() for one in item.values()]
+    documented = {(path, method) for path, item in document["paths"].items() for method in item}
+    assert {(path, method) for path, method in routes if method != "head"} == documented
+    names = [
+        operation["operationId"]
+        for item in document["paths"].values()
+        for operation in item.values()
+    ]
     assert len(set(names)) == len(names)
 
 
-async def test_every_operation_tells_its_errors_and_its_request_id(
+async def test_every_operation_documents_errors_and_request_id(
     document: dict[str, object],
 ) -> None:
     for path, item in document["paths"].items():
-        for method, one in item.items():
-            expected = {"200", "403", "500"} | ({"401"} if one.get("security") != [] else set())
-            expected |= {"400", "413"} if "requestBody" in one else set()
-            assert expected <= one["responses"].keys(), (path, method)
-            assert all("request-id" in said["headers"] for said in one["responses"].values())
+        for method, operation in item.items():
+            expected = {"200", "403", "500"} | (
+                {"401"} if operation.get("security") != [] else set()
+            )
+            expected |= {"400", "413"} if "requestBody" in operation else set()
+            assert expected <= operation["responses"].keys(), (path, method)
+            assert all(
+                "request-id" in answer["headers"] for answer in operation["responses"].values()
+            )
 
 
-async def test_the_limits_of_a_request_are_told(document: dict[str, object]) -> None:
+async def test_document_states_request_limits(document: dict[str, object]) -> None:
     schemas = document["components"]["schemas"]
     assert schemas["MessagesRequest"]["required"] == ["model", "messages", "max_tokens"]
     assert schemas["BatchEntry"]["properties"]["custom_id"]["maxLength"] == 64
     (limit,) = [
-        one
-        for one in document["paths"]["/v1/models"]["get"]["parameters"]
-        if one["name"] == "limit"
+        parameter
+        for parameter in document["paths"]["/v1/models"]["get"]["parameters"]
+        if parameter["name"] == "limit"
     ]
     assert limit["schema"] | {"title": ""} == {
         "type": "integer",
@@ -80,7 +88,7 @@ async def test_the_limits_of_a_request_are_told(document: dict[str, object]) -> 
 
 
 class Checked:
-    """Holds what the server answers against what the document says it may."""
+    """Validates responses against the document."""
 
     def __init__(self, document: dict[str, object]) -> None:
         self._document = document
@@ -90,10 +98,14 @@ class Checked:
         await response.aread()
         method = response.request.method.lower()
         template = self._template(response.request.url.path, method)
-        told = self._document["paths"][template][method]["responses"]
-        assert str(response.status_code) in told, (template, response.status_code, response.text)
+        documented = self._document["paths"][template][method]["responses"]
+        assert str(response.status_code) in documented, (
+            template,
+            response.status_code,
+            response.text,
+        )
         media_type = response.headers["content-type"].partition(";")[0]
-        content = told[str(response.status_code)]["content"]
+        content = documented[str(response.status_code)]["content"]
         schema = content.get(media_type, content.get("*/*"))
         assert schema is not None, (template, media_type)
         if media_type == "application/json" and "*/*" not in content:
@@ -111,20 +123,18 @@ class Checked:
         Draft202012Validator(whole).validate(value)
 
     def _template(self, path: str, method: str) -> str:
-        found = [
+        templates = [
             template
             for template, item in self._document["paths"].items()
             if method in item and re.fullmatch(re.sub(r"{\w+}", "[^/]+", template), path)
         ]
-        return min(found, key=lambda template: template.count("{"))
+        return min(templates, key=lambda template: template.count("{"))
 
 
 FILE = {"file": ("a.txt", b"text", "text/plain")}
 
 
-async def test_real_answers_are_as_the_document_says(
-    document: dict[str, object], tmp_path: Path
-) -> None:
+async def test_responses_match_document(document: dict[str, object], tmp_path: Path) -> None:
     checked = Checked(document)
     app = app_of(
         ScriptedEngine([says("Hello", cached_tokens=2)]),
@@ -173,7 +183,7 @@ async def test_real_answers_are_as_the_document_says(
 @pytest.mark.parametrize(
     ("error", "status"), [(EngineBusyError("Overloaded"), 529), (EngineError("broken"), 500)]
 )
-async def test_an_engine_in_trouble_is_as_the_document_says(
+async def test_engine_errors_match_document(
     document: dict[str, object], error: Exception, status: int
 ) -> None:
     checked = Checked(document)

@@ -1,4 +1,4 @@
-"""`/v1/files`: text documents kept for clients."""
+"""`/v1/files`: text documents of clients."""
 
 import base64
 from dataclasses import replace
@@ -15,7 +15,7 @@ from tests.fakes import ScriptedEngine, says
 from tests.server.serving import KEY, SETTINGS, app_of, in_memory
 
 pytestmark = pytest.mark.anyio
-# What a token could hold that decoders choke on (hardening S8): depth, size, numbers, other alphabets.
+# Page tokens that decoders fail on (hardening S8): depth, size, numbers, other alphabets.
 ODD_PAGES = [
     "page=page_" + quote(base64.urlsafe_b64encode(content.encode()).decode())
     for content in [
@@ -53,7 +53,7 @@ async def upload(client: httpx.AsyncClient, file: object = TEXT, **fields: str) 
     return await client.post("/v1/files", files={"file": file}, data=fields)
 
 
-async def test_a_file_goes_up_and_comes_down(client: httpx.AsyncClient) -> None:
+async def test_uploaded_file_can_be_downloaded(client: httpx.AsyncClient) -> None:
     uploaded = await upload(client, expires_in_seconds="3600")
     metadata = uploaded.json()
     assert uploaded.status_code == 200
@@ -69,7 +69,7 @@ async def test_a_file_goes_up_and_comes_down(client: httpx.AsyncClient) -> None:
     assert content.headers["x-content-type-options"] == "nosniff"
 
 
-async def test_a_deleted_file_is_gone(client: httpx.AsyncClient) -> None:
+async def test_deleted_file_is_not_found(client: httpx.AsyncClient) -> None:
     file_id = (await upload(client)).json()["id"]
     deleted = await client.delete(f"/v1/files/{file_id}")
     assert deleted.json() == {"id": file_id, "type": "file_deleted"}
@@ -79,23 +79,23 @@ async def test_a_deleted_file_is_gone(client: httpx.AsyncClient) -> None:
         assert response.json()["error"]["message"] == f"File not found: {file_id}"
 
 
-async def test_pages_show_every_file_once_even_while_some_go(client: httpx.AsyncClient) -> None:
-    made = [(await upload(client)).json()["id"] for _ in range(5)]
+async def test_pages_list_every_file_once_during_deletions(client: httpx.AsyncClient) -> None:
+    file_ids = [(await upload(client)).json()["id"] for _ in range(5)]
     first = (await client.get("/v1/files?limit=2")).json()
-    for shown in first["data"]:
-        await client.delete(f"/v1/files/{shown['id']}")
+    for file in first["data"]:
+        await client.delete(f"/v1/files/{file['id']}")
     second = (await client.get(f"/v1/files?limit=2&page={first['next_page']}")).json()
     third = (await client.get(f"/v1/files?limit=2&page={second['next_page']}")).json()
     assert third["next_page"] is None
     seen = [file["id"] for page in (first, second, third) for file in page["data"]]
-    assert sorted(seen) == sorted(made)
+    assert sorted(seen) == sorted(file_ids)
 
 
 async def test_files_are_listed_by_their_ids(client: httpx.AsyncClient) -> None:
-    made = [(await upload(client)).json()["id"] for _ in range(3)]
-    params = [("ids[]", made[0]), ("ids[]", made[2]), ("ids[]", "file_unknown")]
+    file_ids = [(await upload(client)).json()["id"] for _ in range(3)]
+    params = [("ids[]", file_ids[0]), ("ids[]", file_ids[2]), ("ids[]", "file_unknown")]
     page = (await client.get("/v1/files", params=params)).json()
-    assert {file["id"] for file in page["data"]} == {made[0], made[2]}
+    assert {file["id"] for file in page["data"]} == {file_ids[0], file_ids[2]}
     assert page["next_page"] is None
 
 
@@ -103,13 +103,13 @@ async def test_files_are_listed_by_their_ids(client: httpx.AsyncClient) -> None:
     "query",
     ["limit=0", "page=page_x", "page=x", "page=", "ids[]=a&limit=3", "page=page_MTIz", *ODD_PAGES],
 )
-async def test_a_bad_query_is_told(client: httpx.AsyncClient, query: str) -> None:
+async def test_invalid_query_is_refused(client: httpx.AsyncClient, query: str) -> None:
     response = await client.get(f"/v1/files?{query}")
     assert response.status_code == 400
 
 
 @pytest.mark.parametrize(
-    ("said", "kept"),
+    ("sent", "stored"),
     [
         ("/etc/passwd", "passwd"),
         ("C:\\\\Users\\\\me\\\\a.txt", "a.txt"),
@@ -119,13 +119,15 @@ async def test_a_bad_query_is_told(client: httpx.AsyncClient, query: str) -> Non
         ("é" * 300, "é" * 255),
     ],
 )
-async def test_a_filename_is_no_path(client: httpx.AsyncClient, said: str, kept: str) -> None:
-    response = await upload(client, (said, b"x", "text/plain"))
-    assert response.json()["filename"] == kept
+async def test_filename_is_never_used_as_path(
+    client: httpx.AsyncClient, sent: str, stored: str
+) -> None:
+    response = await upload(client, (sent, b"x", "text/plain"))
+    assert response.json()["filename"] == stored
 
 
 @pytest.mark.parametrize(
-    ("name", "said", "kept"),
+    ("name", "sent", "stored"),
     [
         ("a.json", "application/json", "application/json"),
         ("a.md", "application/octet-stream", "text/markdown"),
@@ -137,15 +139,15 @@ async def test_a_filename_is_no_path(client: httpx.AsyncClient, said: str, kept:
         ("a.x", "application/vnd.api+json", "application/vnd.api+json"),
     ],
 )
-async def test_text_by_any_name_is_taken(
-    client: httpx.AsyncClient, name: str, said: str, kept: str
+async def test_text_is_accepted_under_any_file_name(
+    client: httpx.AsyncClient, name: str, sent: str, stored: str
 ) -> None:
-    response = await upload(client, (name, b"{}", said))
-    assert response.json()["mime_type"] == kept
+    response = await upload(client, (name, b"{}", sent))
+    assert response.json()["mime_type"] == stored
 
 
 @pytest.mark.parametrize(
-    ("file", "words"),
+    ("file", "message"),
     [
         (
             ("a.pdf", b"%PDF", "application/pdf"),
@@ -158,16 +160,16 @@ async def test_text_by_any_name_is_taken(
         (("a.txt", b"a\0b", "text/plain"), "the content is not text in UTF-8"),
     ],
 )
-async def test_what_no_text_model_reads_is_refused_in_words(
-    client: httpx.AsyncClient, file: object, words: str
+async def test_file_that_is_not_text_is_refused(
+    client: httpx.AsyncClient, file: object, message: str
 ) -> None:
     response = await upload(client, file)
     assert response.status_code == 400
-    assert response.json()["error"]["message"].startswith(f"file: {words}")
+    assert response.json()["error"]["message"].startswith(f"file: {message}")
 
 
-async def test_an_upload_that_is_none_is_told(client: httpx.AsyncClient) -> None:
-    for options, words in (
+async def test_invalid_upload_is_refused(client: httpx.AsyncClient) -> None:
+    for options, message in (
         ({"json": {}}, "content-type: Input should be 'multipart/form-data'"),
         ({"files": {"other": TEXT}}, "file: Field required"),
         ({"files": {"x": TEXT}, "data": {"file": "text"}}, "file: Input should be a file"),
@@ -177,10 +179,10 @@ async def test_an_upload_that_is_none_is_told(client: httpx.AsyncClient) -> None
     ):
         response = await client.post("/v1/files", **options)
         assert response.status_code == 400
-        assert response.json()["error"]["message"].startswith(words)
+        assert response.json()["error"]["message"].startswith(message)
 
 
-async def test_a_file_over_the_limit_is_refused_announced_or_not(
+async def test_file_over_limit_is_refused_announced_or_chunked(
     client: httpx.AsyncClient,
 ) -> None:
     boundary = {"content-type": "multipart/form-data; boundary=x"}
@@ -218,7 +220,7 @@ HEADS = st.sampled_from(
     pieces=st.lists(HEADS | st.binary(max_size=8), max_size=14),
     kind=st.sampled_from(["; boundary=x", "", "; boundary=", "; boundary=x; charset=hex", ";;="]),
 )
-def test_no_form_breaks_the_server(pieces: list[bytes], kind: str) -> None:
+def test_arbitrary_form_never_causes_a_server_error(pieces: list[bytes], kind: str) -> None:
     import anyio
 
     anyio.run(_post_form, b"".join(pieces), kind)

@@ -1,4 +1,4 @@
-"""Uploaded files on disk: what a crash leaves, what is let go, and that no name reaches outside the folder."""
+"""Uploaded files on disk: leftovers of a crash, deletion, names that could escape the folder."""
 
 import json
 import stat
@@ -8,7 +8,7 @@ import pytest
 
 from pensieve.atomic_files import TEMPORARY
 from pensieve.errors import FileExpiredError, NotFoundError, StorageQuotaExceededError
-from pensieve.server.files.store import REMEMBERED_S, FileStore, StorageLimits
+from pensieve.server.files.store import EXPIRED_RETENTION_S, FileStore, StorageLimits
 from tests.server.batch_cases import Clock
 
 
@@ -23,16 +23,16 @@ def store(tmp_path: Path, clock: Clock) -> FileStore:
     return FileStore(tmp_path / "state" / "files", limits=limits, clock=clock)
 
 
-def add(store: FileStore, content: bytes = b"x", life_s: int | None = None) -> str:
-    return store.add(content, "notes.txt", "text/plain", life_s).id
+def add(store: FileStore, content: bytes = b"x", lifetime_s: int | None = None) -> str:
+    return store.add(content, "notes.txt", "text/plain", lifetime_s).id
 
 
-def test_nothing_is_made_before_the_first_file(store: FileStore, tmp_path: Path) -> None:
-    assert store.all() == []
+def test_folder_is_not_created_before_first_file(store: FileStore, tmp_path: Path) -> None:
+    assert store.list_files() == []
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_is_found_again(store: FileStore) -> None:
+def test_stored_file_is_loaded(store: FileStore) -> None:
     file_id = add(store, "\ufeffé\r\n".encode())
     file = store.get(file_id)
     assert (file.filename, file.mime_type, file.size_bytes) == ("notes.txt", "text/plain", 7)
@@ -40,22 +40,22 @@ def test_a_file_is_found_again(store: FileStore) -> None:
     assert store.text(file_id) == "é\r\n"
 
 
-def test_the_newest_file_comes_first(store: FileStore, clock: Clock) -> None:
-    made = []
+def test_newest_file_is_listed_first(store: FileStore, clock: Clock) -> None:
+    file_ids = []
     for _ in range(3):
-        made.append(add(store))
+        file_ids.append(add(store))
         clock.now += 1
-    assert [file.id for file in store.all()] == made[::-1]
+    assert [file.id for file in store.list_files()] == file_ids[::-1]
 
 
-def test_only_the_owner_can_read_a_file(store: FileStore, tmp_path: Path) -> None:
+def test_stored_files_are_private(store: FileStore, tmp_path: Path) -> None:
     add(store)
     folder = tmp_path / "state" / "files"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert [stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()] == [0o600, 0o600]
 
 
-def test_a_deleted_file_is_gone(store: FileStore, tmp_path: Path) -> None:
+def test_deleted_file_is_removed(store: FileStore, tmp_path: Path) -> None:
     file_id = add(store)
     store.delete(file_id)
     for ask in (store.get, store.text, store.delete):
@@ -64,8 +64,8 @@ def test_a_deleted_file_is_gone(store: FileStore, tmp_path: Path) -> None:
     assert list((tmp_path / "state" / "files").iterdir()) == []
 
 
-def test_an_expired_file_says_so_and_is_then_forgotten(store: FileStore, clock: Clock) -> None:
-    file_id = add(store, b"0123456789", life_s=60)
+def test_expired_file_is_reported_then_removed(store: FileStore, clock: Clock) -> None:
+    file_id = add(store, b"0123456789", lifetime_s=60)
     clock.now += 60
     with pytest.raises(FileExpiredError):
         store.text(file_id)
@@ -74,14 +74,14 @@ def test_an_expired_file_says_so_and_is_then_forgotten(store: FileStore, clock: 
     assert store.get(file_id).size_bytes == 10
     with pytest.raises(FileExpiredError):
         store.text(file_id)
-    clock.now += REMEMBERED_S + 1
+    clock.now += EXPIRED_RETENTION_S + 1
     store.delete(other)
     add(store)
     with pytest.raises(NotFoundError):
         store.get(file_id)
 
 
-def test_no_more_is_kept_than_the_limits_allow(store: FileStore) -> None:
+def test_storage_limits_are_enforced(store: FileStore) -> None:
     first = add(store, b"0123456789")
     with pytest.raises(StorageQuotaExceededError):
         add(store)
@@ -92,21 +92,23 @@ def test_no_more_is_kept_than_the_limits_allow(store: FileStore) -> None:
         add(store)
 
 
-def test_what_a_crash_left_is_cleared_away(store: FileStore, tmp_path: Path) -> None:
-    kept = add(store)
+def test_leftovers_of_a_crash_are_removed(store: FileStore, tmp_path: Path) -> None:
+    stored = add(store)
     folder = tmp_path / "state" / "files"
     (folder / "file_01content").write_bytes(b"no record")
     (folder / f"file_02{TEMPORARY}").write_bytes(b"half")
-    assert [file.id for file in store.all()] == [kept]
+    assert [file.id for file in store.list_files()] == [stored]
     other = add(store)
-    assert {path.stem for path in folder.iterdir()} == {kept, other}
+    assert {path.stem for path in folder.iterdir()} == {stored, other}
 
 
 @pytest.mark.parametrize("record", [b"", b"{", b"[]", b"{}", b"\xff"])
-def test_an_unreadable_record_stops_nobody(store: FileStore, tmp_path: Path, record: bytes) -> None:
-    kept, broken = add(store), add(store)
+def test_unreadable_record_does_not_affect_others(
+    store: FileStore, tmp_path: Path, record: bytes
+) -> None:
+    stored, broken = add(store), add(store)
     (tmp_path / "state" / "files" / f"{broken}.json").write_bytes(record)
-    assert [file.id for file in store.all()] == [kept]
+    assert [file.id for file in store.list_files()] == [stored]
 
 
 @pytest.mark.parametrize(
@@ -117,14 +119,14 @@ def test_an_unreadable_record_stops_nobody(store: FileStore, tmp_path: Path, rec
     ],
     ids=str,
 )
-def test_a_record_of_another_version_is_not_listed_and_its_file_stays(
+def test_record_of_another_version_is_not_listed_and_its_file_stays(
     store: FileStore, tmp_path: Path, change: dict[str, object]
 ) -> None:
-    kept, other = add(store), add(store)
+    stored, other = add(store), add(store)
     record = tmp_path / "state" / "files" / f"{other}.json"
     record.write_text(json.dumps(json.loads(record.read_text()) | change))
     newest = add(store)
-    assert {file.id for file in store.all()} == {kept, newest}
+    assert {file.id for file in store.list_files()} == {stored, newest}
     assert record.with_suffix("").exists()
 
 
@@ -132,7 +134,7 @@ def test_a_record_of_another_version_is_not_listed_and_its_file_stays(
     "file_id",
     ["../secret", "file_../secret", "secret", "", "file_", "file_a/b", "file_a\0", "file_é"],
 )
-def test_an_id_that_is_none_reaches_no_disk(store: FileStore, tmp_path: Path, file_id: str) -> None:
+def test_invalid_id_never_reaches_the_disk(store: FileStore, tmp_path: Path, file_id: str) -> None:
     add(store)
     (tmp_path / "state" / "secret.json").write_text("{}")
     for ask in (store.get, store.text, store.delete):

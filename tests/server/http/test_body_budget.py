@@ -1,4 +1,4 @@
-"""Large bodies wait for each other within a budget, small ones never; whoever leaves gives back what was held."""
+"""Large bodies wait for each other within a budget, small ones never; cancelling releases bytes."""
 
 from collections.abc import AsyncIterator
 
@@ -17,18 +17,18 @@ LARGE = 3 * SMALL_BYTES
 
 
 class Holder:
-    """Holds a part of the budget until it is told to leave. is_in: it has its part."""
+    """Reserves bytes until `release` is set."""
 
     def __init__(self, budget: BodyBudget, nbytes: int) -> None:
         self.budget, self.nbytes = budget, nbytes
-        self.is_in = self.is_refused = False
-        self.leave = anyio.Event()
+        self.is_in = self.is_refused = False  # is_in: its bytes are reserved
+        self.release = anyio.Event()
 
     async def __call__(self) -> None:
         try:
-            async with self.budget.hold(self.nbytes):
+            async with self.budget.reserve(self.nbytes):
                 self.is_in = True
-                await self.leave.wait()
+                await self.release.wait()
         except EngineBusyError:
             self.is_refused = True
 
@@ -38,7 +38,7 @@ async def settled() -> None:
         await anyio.lowlevel.checkpoint()
 
 
-async def test_large_bodies_wait_in_their_order_and_small_ones_do_not() -> None:
+async def test_large_bodies_wait_in_order_and_small_ones_pass() -> None:
     budget = BodyBudget(max_bytes=2 * LARGE)
     holders = [Holder(budget, LARGE) for _ in range(4)]
     small = Holder(budget, SMALL_BYTES)
@@ -46,46 +46,46 @@ async def test_large_bodies_wait_in_their_order_and_small_ones_do_not() -> None:
         for holder in (*holders, small):
             tasks.start_soon(holder)
             await settled()
-        assert [one.is_in for one in holders] == [True, True, False, False]
+        assert [holder.is_in for holder in holders] == [True, True, False, False]
         assert small.is_in
-        assert budget.held_bytes == 2 * LARGE
-        holders[1].leave.set()
+        assert budget.reserved_bytes == 2 * LARGE
+        holders[1].release.set()
         await settled()
-        assert [one.is_in for one in holders] == [True, True, True, False]
-        for one in (*holders, small):
-            one.leave.set()
+        assert [holder.is_in for holder in holders] == [True, True, True, False]
+        for holder in (*holders, small):
+            holder.release.set()
     assert holders[3].is_in
-    assert budget.held_bytes == 0
+    assert budget.reserved_bytes == 0
 
 
-async def test_one_that_is_larger_than_all_of_it_is_let_in_alone() -> None:
+async def test_body_larger_than_budget_is_admitted_alone() -> None:
     budget = BodyBudget(max_bytes=LARGE)
     first, giant, last = (Holder(budget, size) for size in (LARGE, 50 * LARGE, LARGE))
     async with anyio.create_task_group() as tasks:
         for holder in (first, giant, last):
             tasks.start_soon(holder)
             await settled()
-        first.leave.set()
+        first.release.set()
         await settled()
         assert (giant.is_in, last.is_in) == (True, False)
-        giant.leave.set()
+        giant.release.set()
         await settled()
         assert last.is_in
-        last.leave.set()
+        last.release.set()
 
 
-async def test_whoever_waits_too_long_is_told_that_the_server_is_busy() -> None:
-    budget = BodyBudget(max_bytes=LARGE, patience_s=0)
-    async with budget.hold(LARGE):
+async def test_body_that_waits_too_long_is_refused_as_busy() -> None:
+    budget = BodyBudget(max_bytes=LARGE, timeout_s=0)
+    async with budget.reserve(LARGE):
         with pytest.raises(EngineBusyError):
-            async with budget.hold(LARGE):
+            async with budget.reserve(LARGE):
                 pass
-    assert budget.held_bytes == 0
-    async with budget.hold(LARGE):
-        assert budget.held_bytes == LARGE
+    assert budget.reserved_bytes == 0
+    async with budget.reserve(LARGE):
+        assert budget.reserved_bytes == LARGE
 
 
-async def test_whoever_leaves_while_waiting_keeps_nobody_out() -> None:
+async def test_cancelled_wait_does_not_block_others() -> None:
     budget = BodyBudget(max_bytes=LARGE)
     first, leaving, last = Holder(budget, LARGE), Holder(budget, 9 * LARGE), Holder(budget, LARGE)
     async with anyio.create_task_group() as tasks:
@@ -95,23 +95,23 @@ async def test_whoever_leaves_while_waiting_keeps_nobody_out() -> None:
             await settled()
             tasks.start_soon(last)
             await settled()
-            # Let in and cancelled at the same moment.
-            first.leave.set()
+            # Admitted and cancelled at the same moment.
+            first.release.set()
             waiting.cancel_scope.cancel()
         await settled()
         assert last.is_in
-        last.leave.set()
-    assert budget.held_bytes == 0
+        last.release.set()
+    assert budget.reserved_bytes == 0
 
 
-async def test_a_body_counts_as_what_it_is_once_it_is_here() -> None:
+async def test_reservation_shrinks_to_actual_size() -> None:
     budget = BodyBudget(max_bytes=10 * LARGE)
-    async with budget.hold(5 * LARGE) as hold:
-        hold.become(LARGE)
-        assert budget.held_bytes == LARGE
-        hold.become(SMALL_BYTES)
-        assert budget.held_bytes == 0
-    assert budget.held_bytes == 0
+    async with budget.reserve(5 * LARGE) as reservation:
+        reservation.resize(LARGE)
+        assert budget.reserved_bytes == LARGE
+        reservation.resize(SMALL_BYTES)
+        assert budget.reserved_bytes == 0
+    assert budget.reserved_bytes == 0
 
 
 async def pieces(total: int) -> AsyncIterator[bytes]:
@@ -120,14 +120,14 @@ async def pieces(total: int) -> AsyncIterator[bytes]:
 
 
 @pytest.mark.parametrize("is_announced", [True, False])
-async def test_a_large_request_is_answered_when_there_is_room_and_else_told_to_wait(
+async def test_large_request_is_answered_if_it_fits_and_refused_otherwise(
     *, is_announced: bool
 ) -> None:
-    budget = BodyBudget(max_bytes=LARGE, patience_s=0)
+    budget = BodyBudget(max_bytes=LARGE, timeout_s=0)
     content = b" " * LARGE if is_announced else pieces(LARGE)
     json_type = {"content-type": "application/json"}
     async with in_memory(app_of(ScriptedEngine([says("ok")]), budget=budget)) as client:
-        async with budget.hold(LARGE):
+        async with budget.reserve(LARGE):
             busy: httpx.Response = await client.post(
                 "/v1/messages", content=content, headers=json_type
             )
@@ -138,4 +138,4 @@ async def test_a_large_request_is_answered_when_there_is_room_and_else_told_to_w
     assert busy.headers["retry-after"]
     assert small.status_code == 200
     assert read.status_code == 400
-    assert budget.held_bytes == 0
+    assert budget.reserved_bytes == 0

@@ -1,4 +1,4 @@
-"""Bodies that are not what they should be: kind and encoding (hardening S3), size (S6), patience (S7), content (S8)."""
+"""Invalid bodies: type and encoding (hardening S3), size (S6), timeouts (S7), content (S8)."""
 
 import gzip
 import json
@@ -54,7 +54,7 @@ def error_of(response: httpx.Response) -> dict[str, object]:
         *["application/json, text/plain", "application/vnd.api+json", "application"],
     ],
 )
-async def test_only_what_says_it_is_json_is_read(content_type: str, path: str) -> None:
+async def test_only_json_content_type_is_read(content_type: str, path: str) -> None:
     response = await post(BODY, {"content-type": content_type}, path)
     assert response.status_code == 400
     assert error_of(response) == {
@@ -63,7 +63,7 @@ async def test_only_what_says_it_is_json_is_read(content_type: str, path: str) -
     }
 
 
-async def test_a_body_of_no_kind_is_not_read() -> None:
+async def test_body_without_content_type_is_refused() -> None:
     assert (await post(BODY, {})).status_code == 400
 
 
@@ -76,12 +76,12 @@ async def test_a_body_of_no_kind_is_not_read() -> None:
         *["application/json;", "application/json; version=1"],
     ],
 )
-async def test_json_may_be_said_in_many_ways(content_type: str) -> None:
+async def test_json_content_type_variants_are_accepted(content_type: str) -> None:
     assert (await post(BODY, {"content-type": content_type})).status_code == 200
 
 
 @pytest.mark.parametrize("charset", ["utf-16", "utf-32le", "windows-1252", "", "*"])
-async def test_another_charset_is_refused_with_the_code_that_clients_know(charset: str) -> None:
+async def test_other_charset_is_refused_with_anthropics_code(charset: str) -> None:
     response = await post(BODY, {"content-type": f"application/json; charset={charset}"})
     assert response.status_code == 400
     assert error_of(response)["details"] == {"error_code": "unsupported_charset"}
@@ -102,9 +102,7 @@ async def test_another_charset_is_refused_with_the_code_that_clients_know(charse
         ("nonsense", BODY),
     ],
 )
-async def test_an_encoded_body_is_refused_with_the_code_that_clients_know(
-    encoding: str, content: bytes
-) -> None:
+async def test_encoded_body_is_refused_with_anthropics_code(encoding: str, content: bytes) -> None:
     response = await post(content, JSON | {"content-encoding": encoding})
     error = error_of(response)
     assert (response.status_code, error["type"]) == (400, "invalid_request_error")
@@ -112,7 +110,7 @@ async def test_an_encoded_body_is_refused_with_the_code_that_clients_know(
 
 
 @pytest.mark.parametrize("encoding", ["identity", "Identity", ""])
-async def test_a_body_may_say_that_it_is_not_encoded(encoding: str) -> None:
+async def test_identity_encoding_is_accepted(encoding: str) -> None:
     assert (await post(BODY, JSON | {"content-encoding": encoding})).status_code == 200
 
 
@@ -123,12 +121,12 @@ async def spaces(count: int) -> AsyncIterator[bytes]:
     yield b" " * (count % 2**20)
 
 
-async def test_a_body_of_the_limit_is_read() -> None:
+async def test_body_at_the_limit_is_read() -> None:
     assert (await post(spaces(MAX_BODY_BYTES - len(BODY)))).status_code == 200
 
 
 @pytest.mark.parametrize("length", ["33554433", "99999999999999999999999", "1" * 400])
-async def test_an_announced_body_over_the_limit_is_not_read(length: str) -> None:
+async def test_announced_body_over_the_limit_is_not_read(length: str) -> None:
     response = await post(b"{", JSON | {"content-length": length})
     assert response.status_code == 413
     assert error_of(response) == {
@@ -137,12 +135,12 @@ async def test_an_announced_body_over_the_limit_is_not_read(length: str) -> None
     }
 
 
-async def test_a_body_over_the_limit_is_read_no_further() -> None:
+async def test_chunked_body_over_the_limit_is_not_read_further() -> None:
     response = await post(spaces(MAX_BODY_BYTES - len(BODY) + 1))
     assert (response.status_code, error_of(response)["type"]) == (413, "request_too_large")
 
 
-async def test_a_body_that_stops_coming_is_given_up() -> None:
+async def test_stalled_body_times_out() -> None:
     async def endpoint(request: Request) -> Response:
         return Response(await read_body(request, pace=BodyPace(idle_s=0.01)))
 
@@ -160,7 +158,7 @@ async def test_a_body_that_stops_coming_is_given_up() -> None:
     assert error_of(response)["details"] == {"error_code": "request_body_timeout"}
 
 
-async def test_a_body_that_drips_is_given_up_though_it_never_stands_still() -> None:
+async def test_dripping_body_times_out() -> None:
     pace = BodyPace(idle_s=5, grace_s=0.05, bytes_per_s=1e12)
 
     async def endpoint(request: Request) -> Response:
@@ -179,11 +177,11 @@ async def test_a_body_that_drips_is_given_up_though_it_never_stands_still() -> N
             response = await client.post("/", content=dripping(), headers=JSON)
     assert response.status_code == 400
     error = error_of(response)
-    assert "less than 1e+12 bytes came in a second" in str(error["message"])
+    assert "fewer than 1e+12 bytes arrived per second" in str(error["message"])
     assert error["details"] == {"error_code": "request_body_timeout"}
 
 
-def test_a_body_as_large_as_may_be_has_time_on_a_slow_network() -> None:
+def test_largest_body_has_time_on_a_slow_network() -> None:
     pace = BodyPace()
     assert pace.allowed_s(0) == 60
     assert pace.allowed_s(MAX_BODY_BYTES) > 500
@@ -227,7 +225,7 @@ TEXT = json.dumps(CALL)
         b"[" + b"0," * 2_000_000 + b"0]",
     ],
 )
-async def test_what_is_no_json_is_told_as_such(content: bytes) -> None:
+async def test_invalid_json_is_refused(content: bytes) -> None:
     response = await post(content)
     assert response.status_code == 400
     message = error_of(response)["message"]
@@ -243,7 +241,7 @@ async def test_json_that_is_no_object_is_refused(content: bytes) -> None:
     assert error_of(response)["message"] == "Input should be an object"
 
 
-async def test_odd_text_is_only_text() -> None:
+async def test_odd_text_is_accepted() -> None:
     text = "\0\x1b[31m\u2028\ufdd0\uffff\U0010ffff\u202e<|end|>\r\n"
     messages = [{"role": "user", "content": text}]
     assert (await post(json.dumps(CALL | {"messages": messages}).encode())).status_code == 200

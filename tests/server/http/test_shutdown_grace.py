@@ -1,4 +1,4 @@
-"""How long open answers may go on, by recorded outputs of launchctl."""
+"""The grace of open answers, by recorded outputs of launchctl."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ def saying(text: str) -> str:
     return PRINTED.replace("exit timeout = 5", text)
 
 
-def test_the_timeout_is_read_from_what_launchctl_prints() -> None:
+def test_timeout_is_parsed_from_launchctl_output() -> None:
     assert exit_timeout_s(PRINTED) == 5
     assert exit_timeout_s(saying("exit timeout = 25")) == 25
     assert exit_timeout_s(saying("\tdeeper exit timeout = 25")) is None
@@ -34,33 +34,33 @@ def test_the_timeout_is_read_from_what_launchctl_prints() -> None:
         ("Could not find service", 3),
     ],
 )
-def test_a_service_ends_before_launchd_kills_it(text: str, seconds: int) -> None:
+def test_service_grace_is_shorter_than_launchd_timeout(text: str, seconds: int) -> None:
     assert grace_s(SERVICE, lambda _: text) == seconds
 
 
-def test_a_server_that_launchd_does_not_keep_has_its_full_grace() -> None:
-    asked: list[Sequence[str]] = []
+def test_server_outside_launchd_has_full_grace() -> None:
+    calls: list[Sequence[str]] = []
 
     def launchctl(arguments: Sequence[str]) -> str:
-        asked.append(arguments)
+        calls.append(arguments)
         return PRINTED
 
     assert grace_s("", launchctl) == 15
-    assert asked == []
+    assert calls == []
 
 
 @pytest.mark.skipif(Path("/bin/launchctl").exists(), reason="launchctl is here")
-def test_without_launchctl_a_service_is_taken_for_launchds_default() -> None:
+def test_service_without_launchctl_uses_launchds_default() -> None:
     assert grace_s(SERVICE) == 3
 
 
-def test_the_service_is_asked_for_by_its_name() -> None:
-    asked: list[str] = []
+def test_launchctl_is_called_with_service_name() -> None:
+    calls: list[str] = []
 
     def launchctl(arguments: Sequence[str]) -> str:
-        asked.append(" ".join(arguments))
+        calls.append(" ".join(arguments))
         return ""
 
     grace_s(SERVICE, launchctl)
-    assert all(each.endswith(f"/{SERVICE}") and each.startswith("print ") for each in asked)
-    assert asked
+    assert all(each.endswith(f"/{SERVICE}") and each.startswith("print ") for each in calls)
+    assert calls

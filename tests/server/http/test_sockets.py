@@ -1,4 +1,4 @@
-"""The server behind a real socket: Anthropic's own client, clients that leave, and a server that stops."""
+"""The server on a real socket: Anthropic's client, disconnects, and a stopping server."""
 
 import asyncio
 import errno
@@ -40,7 +40,7 @@ async def client_of(
         yield client
 
 
-async def test_the_official_client_gets_its_message() -> None:
+async def test_official_client_gets_its_message() -> None:
     async with client_of(ScriptedEngine([says("Hello!")])) as client:
         message = await client.messages.create(**HELLO)
         count = await client.messages.count_tokens(model="m", messages=HELLO["messages"])
@@ -50,7 +50,7 @@ async def test_the_official_client_gets_its_message() -> None:
     assert message._request_id.startswith("req_01")
 
 
-async def test_the_official_client_gets_its_stream() -> None:
+async def test_official_client_gets_its_stream() -> None:
     engine = ScriptedEngine([says("Hello, \u2028 wörld!", cached_tokens=2)])
     async with client_of(engine) as client, client.messages.stream(**HELLO) as stream:
         text = "".join([piece async for piece in stream.text_stream])
@@ -60,7 +60,7 @@ async def test_the_official_client_gets_its_stream() -> None:
     assert message.usage.output_tokens == len(text.encode()) + 1
 
 
-async def test_the_official_client_finds_the_model() -> None:
+async def test_official_client_retrieves_model() -> None:
     async with client_of(ScriptedEngine([[]]), name="org/tiny") as client:
         listed = [model.id async for model in client.models.list()]
         model = await client.models.retrieve("org/tiny")
@@ -70,7 +70,7 @@ async def test_the_official_client_finds_the_model() -> None:
     assert listed == ["org/tiny", "claude-local/org/tiny"]
 
 
-async def test_the_official_client_raises_what_happened() -> None:
+async def test_official_client_raises_matching_error() -> None:
     busy = ScriptedEngine([[]], refusal=EngineBusyError("Overloaded"))
     async with client_of(busy) as client:
         with pytest.raises(anthropic.OverloadedError) as caught:
@@ -83,7 +83,7 @@ async def test_the_official_client_raises_what_happened() -> None:
             await client.messages.create(**HELLO)
 
 
-async def test_the_official_client_raises_what_happened_in_a_stream() -> None:
+async def test_official_client_raises_error_in_stream() -> None:
     script = [Started(0), *map(Token, b"Hi"), WorkerDiedError("The engine worker ended.")]
     async with client_of(ScriptedEngine([script])) as client:
         with pytest.raises(anthropic.APIStatusError, match="The engine worker ended"):
@@ -100,10 +100,12 @@ async def receive(client: httpx.AsyncClient, received: list[str]) -> None:
             received += [text]
 
 
-async def test_claude_code_sees_a_stream_that_fails_end_in_the_middle(
+async def test_failing_stream_of_claude_code_is_aborted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It streams again then; an `error` event would have it ask without streaming, and wait no more than 300 s."""
+    """It then retries the stream; after an `error` event it would retry without streaming, for at
+    most 300 s.
+    """
     script = [Started(0), *map(Token, b"Hi"), WorkerDiedError("The engine worker ended.")]
     async with (
         listening(app_of(ScriptedEngine([script]))) as url,
@@ -114,7 +116,7 @@ async def test_claude_code_sees_a_stream_that_fails_end_in_the_middle(
             await receive(client, received)
     assert '"text":"i"' in "".join(received)
     assert "event: error" not in "".join(received)
-    assert "cut off, to be asked again: The engine worker ended." in caplog.text
+    assert "so that the client retries: The engine worker ended." in caplog.text
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
@@ -141,7 +143,7 @@ async def connect(url: str) -> SocketStream:
         pytest.param([Started(0), Token(65)], id="decoding"),
     ],
 )
-async def test_a_client_that_leaves_frees_its_slot(script: list[object], *, stream: bool) -> None:
+async def test_disconnect_frees_the_slot(script: list[object], *, stream: bool) -> None:
     reached, never = anyio.Event(), anyio.Event()
     engine = ScriptedEngine([[*script, reached.set, never]])
     async with listening(app_of(engine)) as url:
@@ -153,7 +155,7 @@ async def test_a_client_that_leaves_frees_its_slot(script: list[object], *, stre
             await engine.left.wait()
 
 
-async def test_nothing_small_waits_for_an_acknowledgement() -> None:
+async def test_small_writes_do_not_wait_for_acknowledgement() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = http_server(app_of(ScriptedEngine([[]])))
         async with anyio.create_task_group() as tasks:
@@ -167,7 +169,7 @@ async def test_nothing_small_waits_for_an_acknowledgement() -> None:
             server.should_exit = True
 
 
-async def test_a_client_may_leave_while_it_sends() -> None:
+async def test_client_may_disconnect_while_sending() -> None:
     async with listening(app_of(ScriptedEngine([says("ok")]))) as url:
         connection = await connect(url)
         await connection.send(posted(stream=False)[:-5])
@@ -176,7 +178,7 @@ async def test_a_client_may_leave_while_it_sends() -> None:
             assert (await client.get("/health")).status_code == 200
 
 
-async def test_a_long_stream_goes_on_after_the_first_bytes_are_read() -> None:
+async def test_long_stream_continues_after_first_bytes_are_read() -> None:
     more = anyio.Event()
     engine = ScriptedEngine([[Started(0), more, *says("Hi")[1:]]])
     headers = {"x-api-key": KEY}
@@ -197,7 +199,7 @@ async def test_a_long_stream_goes_on_after_the_first_bytes_are_read() -> None:
 async def until_signal(
     engine: ScriptedEngine, grace_s: int, **headers: str
 ) -> AsyncGenerator[httpx.AsyncClient]:
-    """A client of a server that ends by a signal; the block ends when the server has."""
+    """Yield a client of a server that a signal stops; the block ends when the server has."""
     with socket.create_server(("127.0.0.1", 0)) as listener, anyio.fail_after(10):
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         async with anyio.create_task_group() as tasks:
@@ -211,7 +213,7 @@ async def until_signal(
 
 
 async def streamed(client: httpx.AsyncClient, at: str, then: Callable[[], object]) -> str:
-    """A stream's whole text; `then` is called once `at` has come."""
+    """Return a stream's whole text; `then` is called once `at` has arrived."""
     received = ""
     async with client.stream("POST", "/v1/messages", json=CALL | {"stream": True}) as response:
         async for text in response.aiter_text():
@@ -222,7 +224,7 @@ async def streamed(client: httpx.AsyncClient, at: str, then: Callable[[], object
     return received
 
 
-async def test_a_server_with_a_reason_to_end_lets_an_open_stream_finish() -> None:
+async def test_open_stream_finishes_when_reason_to_end_returns() -> None:
     reason, is_stopping = anyio.Event(), anyio.Event()
     engine = ScriptedEngine([[Started(0), Token(72), reason.set, is_stopping, *says("i")[1:]]])
     with socket.create_server(("127.0.0.1", 0)) as listener, anyio.fail_after(10):
@@ -250,7 +252,7 @@ async def test_a_server_with_a_reason_to_end_lets_an_open_stream_finish() -> Non
     assert has_left == [True]
 
 
-async def test_a_connection_that_was_reset_before_it_was_seen_is_no_error() -> None:
+async def test_connection_reset_before_accept_is_no_error() -> None:
     class ResetSocket:
         def setsockopt(self, *_: int) -> None:
             raise OSError(errno.EINVAL, "Invalid argument")
@@ -281,7 +283,7 @@ STOPPED = {"type": "overloaded_error", "message": "The server is stopping."}
 
 
 @pytest.mark.parametrize(("signals", "grace_s"), [(1, 0), (2, 60)])
-async def test_an_open_stream_ends_with_an_error_when_the_server_stops(
+async def test_open_stream_ends_with_error_when_server_stops(
     caplog: pytest.LogCaptureFixture, signals: int, grace_s: int
 ) -> None:
     engine = ScriptedEngine([[Started(0), *map(Token, b"Hi"), anyio.Event()]])
@@ -302,7 +304,7 @@ async def test_an_open_stream_ends_with_an_error_when_the_server_stops(
     assert not [record for record in caplog.records if record.exc_info]
 
 
-async def test_claude_code_sees_its_stream_end_when_the_server_stops() -> None:
+async def test_stream_of_claude_code_is_aborted_when_server_stops() -> None:
     stop = partial(signal.raise_signal, signal.SIGTERM)
     engine = ScriptedEngine([[Started(0), Token(65), stop, anyio.Event()]])
     async with until_signal(engine, 0, **CLAUDE_CODE) as client:
@@ -311,7 +313,7 @@ async def test_claude_code_sees_its_stream_end_when_the_server_stops() -> None:
     assert engine.left.is_set()
 
 
-async def test_a_call_that_waits_is_told_that_the_server_stops() -> None:
+async def test_waiting_call_is_refused_when_server_stops() -> None:
     stop = partial(signal.raise_signal, signal.SIGTERM)
     engine = ScriptedEngine([[Started(0), Token(65), stop, anyio.Event()]])
     async with until_signal(engine, 0) as client:
@@ -320,7 +322,7 @@ async def test_a_call_that_waits_is_told_that_the_server_stops() -> None:
     assert engine.left.is_set()
 
 
-async def test_a_stream_may_end_while_the_server_stops() -> None:
+async def test_stream_may_finish_while_server_stops() -> None:
     stop = partial(signal.raise_signal, signal.SIGINT)
     more = anyio.Event()
     engine = ScriptedEngine([[Started(0), stop, more, *says("Hi")[1:]]])

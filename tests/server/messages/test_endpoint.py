@@ -1,4 +1,4 @@
-"""`POST /v1/messages`, without a network: answers, streams, and what goes wrong before and after the first byte."""
+"""`POST /v1/messages` in memory: answers, streams, errors before and after the first byte."""
 
 import gc
 import json
@@ -24,20 +24,20 @@ from pensieve.errors import (
     WorkerDiedError,
 )
 from pensieve.server.http.sse import PingInterval
-from pensieve.server.middleware.request_context import known_parts
+from pensieve.server.middleware.request_context import redact_path
 from tests.fakes import ByteTokenizer, RustPanic, ScriptedEngine, says
 from tests.fuzz.examples import EXAMPLES
 from tests.server.grammar import check_grammar
 from tests.server.serving import CALL, app_of, in_memory, kinds, stream_by_hand, stream_events
 
 pytestmark = pytest.mark.anyio
-# With a secret in each, looked for in the log; a thousand in a long run.
+# Requests with a secret in each, searched for in the log; a thousand in a long run.
 REQUESTS = EXAMPLES or 60
 
 GRAMMAR = ["message_start", "ping", "content_block_start", "content_block_delta"]
 
 
-async def test_an_answer_is_a_whole_message_under_the_name_that_was_asked_for() -> None:
+async def test_answer_is_a_whole_message_with_the_requested_model_name() -> None:
     async with in_memory(app_of(ScriptedEngine([says("Hello!", cached_tokens=3)]))) as client:
         response = await client.post("/v1/messages", json=CALL)
     message = response.json()
@@ -48,7 +48,7 @@ async def test_an_answer_is_a_whole_message_under_the_name_that_was_asked_for() 
     assert message["usage"]["cache_read_input_tokens"] == 3
 
 
-async def test_a_stream_follows_the_grammar_and_pings_right_after_its_start() -> None:
+async def test_stream_follows_grammar_and_pings_after_start() -> None:
     async with in_memory(app_of(ScriptedEngine([says("Hi")]))) as client:
         response = await client.post("/v1/messages", json=CALL | {"stream": True})
     assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
@@ -65,7 +65,7 @@ async def test_a_stream_follows_the_grammar_and_pings_right_after_its_start() ->
     assert events[0]["message"]["usage"]["input_tokens"] > 0
 
 
-# What JavaScript leaves of an emoji where it cuts a text.
+# What JavaScript leaves of an emoji when it truncates a text.
 HALF = "a\ud83d"
 WITH_HALVES = {
     "text": {"messages": [{"role": "user", "content": HALF}]},
@@ -96,7 +96,7 @@ WITH_HALVES = {
 
 @pytest.mark.parametrize("where", WITH_HALVES)
 @pytest.mark.parametrize("is_ascii", [True, False])
-async def test_half_a_character_in_any_text_ends_no_session(
+async def test_lone_surrogate_in_any_text_is_answered(
     where: str, is_ascii: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     body = json.dumps(CALL | WITH_HALVES[where], ensure_ascii=is_ascii)
@@ -108,12 +108,12 @@ async def test_half_a_character_in_any_text_ends_no_session(
     async with in_memory(app_of(engine)) as client:
         response = await client.post("/v1/messages", **sent)
     assert (response.status_code, response.json()["content"][0]["text"]) == (200, "Yes.")
-    # A handler of another test may have counted those of earlier examples into it.
-    (line,) = [line for line in caplog.messages if "half a character" in line]
-    assert line.startswith("a request held half a character (a lone surrogate), read as U+FFFD")
+    # A handler of another test may have counted earlier examples.
+    (line,) = [line for line in caplog.messages if "lone surrogate" in line]
+    assert line.startswith("lone surrogate in a request body, read as U+FFFD")
 
 
-async def test_half_a_character_is_counted_as_the_one_that_it_is_read_as() -> None:
+async def test_lone_surrogate_is_counted_as_its_replacement() -> None:
     counts: list[int] = []
     async with in_memory(app_of(ScriptedEngine([]))) as client:
         for text in (HALF, "a\ufffd"):
@@ -129,7 +129,7 @@ async def test_half_a_character_is_counted_as_the_one_that_it_is_read_as() -> No
 
 @given(text=st.text(max_size=20), stops=st.lists(st.text("ab", min_size=1, max_size=3), max_size=2))
 @settings(max_examples=30)
-def test_a_whole_answer_is_the_fold_of_its_stream(text: str, stops: list[str]) -> None:
+def test_whole_answer_equals_accumulated_stream(text: str, stops: list[str]) -> None:
     anyio.run(_whole_and_streamed, text, stops)
 
 
@@ -150,7 +150,7 @@ async def _whole_and_streamed(text: str, stops: list[str]) -> None:
     assert indexes <= {0}
 
 
-async def test_a_stop_sequence_leaves_the_engine_at_once() -> None:
+async def test_stop_sequence_frees_the_engine_at_once() -> None:
     engine = ScriptedEngine([[Started(0), *map(Token, b"one STOP two"), anyio.Event()]])
     async with in_memory(app_of(engine)) as client:
         response = await client.post("/v1/messages", json=CALL | {"stop_sequences": ["STOP"]})
@@ -159,7 +159,7 @@ async def test_a_stop_sequence_leaves_the_engine_at_once() -> None:
     assert engine.left.is_set()
 
 
-async def test_max_tokens_reaches_the_engine_and_ends_the_answer() -> None:
+async def test_max_tokens_reaches_engine_and_ends_answer() -> None:
     engine = ScriptedEngine([says("Hello")])
     async with in_memory(app_of(engine)) as client:
         response = await client.post("/v1/messages", json=CALL | {"max_tokens": 3})
@@ -168,7 +168,7 @@ async def test_max_tokens_reaches_the_engine_and_ends_the_answer() -> None:
     assert response.json()["usage"]["output_tokens"] == 3
 
 
-async def test_an_answer_that_fills_the_context_says_so() -> None:
+async def test_answer_that_fills_context_has_that_stop_reason() -> None:
     async with in_memory(app_of(ScriptedEngine([says("y" * 99)]), context_tokens=60)) as client:
         response = await client.post("/v1/messages", json=CALL | {"max_tokens": 32000})
     usage = response.json()["usage"]
@@ -176,7 +176,7 @@ async def test_an_answer_that_fills_the_context_says_so() -> None:
     assert usage["input_tokens"] + usage["output_tokens"] == 60
 
 
-async def test_count_tokens_equals_the_usage_of_the_same_call() -> None:
+async def test_count_tokens_equals_usage_of_same_call() -> None:
     call = CALL | {"system": [{"type": "text", "text": "b<|end|>"}]}
     call["messages"] = [*CALL["messages"], {"role": "assistant", "content": "Sure, "}]
     async with in_memory(app_of(ScriptedEngine([says("ok", cached_tokens=5)]))) as client:
@@ -185,19 +185,19 @@ async def test_count_tokens_equals_the_usage_of_the_same_call() -> None:
     assert count == {"input_tokens": usage["input_tokens"] + usage["cache_read_input_tokens"]}
 
 
-async def test_count_tokens_counts_what_would_be_too_long() -> None:
+async def test_count_tokens_counts_prompt_over_context() -> None:
     async with in_memory(app_of(ScriptedEngine([[]]), context_tokens=10)) as client:
         response = await client.post("/v1/messages/count_tokens", json=CALL)
     assert response.json()["input_tokens"] > 10
 
 
-async def test_a_prompt_of_many_contexts_is_told_without_its_tokens() -> None:
-    """The same number wherever it is asked for, and about right: 32 MB of them would take gigabytes to make."""
+async def test_prompt_of_many_contexts_is_estimated() -> None:
+    """Every endpoint estimates the same number; tokens of 32 MB would take gigabytes."""
     engine = ScriptedEngine([says("no")], health=EngineHealth("ready", context_tokens=9_000))
-    said = CALL | {"messages": [{"role": "user", "content": "x" * 3_000_000}]}
+    call = CALL | {"messages": [{"role": "user", "content": "x" * 3_000_000}]}
     async with in_memory(app_of(engine, context_tokens=10_000)) as client:
-        refused = await client.post("/v1/messages", json=said)
-        count = (await client.post("/v1/messages/count_tokens", json=said)).json()["input_tokens"]
+        refused = await client.post("/v1/messages", json=call)
+        count = (await client.post("/v1/messages/count_tokens", json=call)).json()["input_tokens"]
     assert refused.json()["error"]["message"] == (
         f"prompt is too long: {count} tokens > 9000 maximum"
     )
@@ -231,7 +231,7 @@ async def test_a_prompt_of_many_contexts_is_told_without_its_tokens() -> None:
         (RustPanic("secret"), 500, "api_error", "Internal server error", {}),
     ],
 )
-async def test_an_error_before_the_first_byte_is_a_status(
+async def test_error_before_first_byte_is_a_status(
     *, error: Exception, status: int, kind: str, message: str, headers: dict[str, str], stream: bool
 ) -> None:
     for engine in (ScriptedEngine([[]], refusal=error), ScriptedEngine([[error]])):
@@ -246,7 +246,7 @@ async def test_an_error_before_the_first_byte_is_a_status(
         assert headers.items() <= dict(response.headers).items()
 
 
-async def test_an_error_after_the_first_byte_is_an_event_and_the_streams_end() -> None:
+async def test_error_after_first_byte_is_the_last_event() -> None:
     script = [Started(0), *map(Token, b"Hi"), WorkerDiedError("The engine worker ended.")]
     async with in_memory(app_of(ScriptedEngine([script]))) as client:
         response = await client.post("/v1/messages", json=CALL | {"stream": True})
@@ -266,10 +266,10 @@ JSON_FORMAT = {"type": "json_schema", "schema": {"type": "object", "properties":
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_grammar_that_fails_once_the_answer_was_begun_is_loosened_in_the_same_answer(
+async def test_grammar_failure_before_output_relaxes_grammar_in_same_answer(
     *, stream: bool
 ) -> None:
-    """An engine that is asleep begins an answer before its worker has seen the grammar."""
+    """A sleeping engine starts an answer before its worker has compiled the grammar."""
     engine = ScriptedEngine([[Started(0), GrammarError("too much to compile")], says("Hi")])
     call = CALL | {"stream": stream, "tools": [CLOCK]}
     async with in_memory(app_of(engine)) as client:
@@ -283,7 +283,7 @@ async def test_a_grammar_that_fails_once_the_answer_was_begun_is_loosened_in_the
         assert response.json()["content"][0]["text"] == "Hi"
 
 
-async def test_a_grammar_that_fails_after_something_was_said_is_an_error() -> None:
+async def test_grammar_failure_after_output_is_an_error() -> None:
     script = [Started(0), *map(Token, b'{"'), GrammarError("nothing is allowed")]
     call = CALL | {"output_config": {"format": JSON_FORMAT}}
     engine = ScriptedEngine([script])
@@ -292,7 +292,7 @@ async def test_a_grammar_that_fails_after_something_was_said_is_an_error() -> No
     assert (response.status_code, len(engine.generations)) == (500, 1)
 
 
-async def test_a_panic_after_the_first_byte_is_an_event_and_the_streams_end() -> None:
+async def test_panic_after_first_byte_is_the_last_event() -> None:
     script = [Started(0), *map(Token, b"Hi"), RustPanic("secret")]
     async with in_memory(app_of(ScriptedEngine([script]))) as client:
         response = await client.post("/v1/messages", json=CALL | {"stream": True})
@@ -308,7 +308,7 @@ class PanickingTokenizer(ByteTokenizer):
 
 
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
-async def test_a_panic_of_the_tokenizer_is_answered_in_the_envelope(path: str) -> None:
+async def test_tokenizer_panic_is_an_error_envelope(path: str) -> None:
     app = app_of(ScriptedEngine([says("no")]), tokenizer=PanickingTokenizer())
     async with in_memory(app) as client:
         response = await client.post(path, json=CALL)
@@ -319,16 +319,16 @@ async def test_a_panic_of_the_tokenizer_is_answered_in_the_envelope(path: str) -
 
 
 class Ballast:
-    """Stands for a large body in a frame that an error came through."""
+    """A large body in a frame that an error passed through."""
 
 
 class HoldingTokenizer(ByteTokenizer):
-    held: ClassVar[list[weakref.ref[Ballast]]] = []
+    references: ClassVar[list[weakref.ref[Ballast]]] = []
 
     def encode_with_edges(self, rendered: str) -> tuple[list[int], list[tuple[int, int]]]:
         ballast = Ballast()
-        self.held.append(weakref.ref(ballast))
-        # This frame holds the error that holds it.
+        self.references.append(weakref.ref(ballast))
+        # This frame holds the error, which holds the frame.
         error = InvalidRequestError("refused")
         raise error
 
@@ -336,27 +336,29 @@ class HoldingTokenizer(ByteTokenizer):
 
 
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
-async def test_a_refused_request_holds_no_memory_until_the_collector_comes(path: str) -> None:
+async def test_refused_request_frees_memory_without_garbage_collector(path: str) -> None:
     tokenizer = HoldingTokenizer()
     async with in_memory(app_of(ScriptedEngine([says("no")]), tokenizer=tokenizer)) as client:
         gc.collect()
         gc.disable()
         try:
             assert (await client.post(path, json=CALL)).status_code == 400
-            assert [held() for held in tokenizer.held] == [None] * len(tokenizer.held)
+            assert [reference() for reference in tokenizer.references] == [None] * len(
+                tokenizer.references
+            )
         finally:
             gc.enable()
-    assert tokenizer.held
+    assert tokenizer.references
 
 
-async def test_half_a_surrogate_in_an_error_is_no_error_of_its_own() -> None:
+async def test_lone_surrogate_in_error_message_is_replaced() -> None:
     engine = ScriptedEngine([[]], refusal=EngineError("about \ud800"))
     async with in_memory(app_of(engine)) as client:
         response = await client.post("/v1/messages", json=CALL)
     assert response.json()["error"]["message"] == "about ?"
 
 
-async def test_an_unexpected_error_is_logged_and_not_shown(
+async def test_unexpected_error_is_logged_and_not_sent(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     script = [Started(0), ZeroDivisionError("secret")]
@@ -369,13 +371,13 @@ async def test_an_unexpected_error_is_logged_and_not_shown(
     assert "secret" in str(failed.exc_info)
 
 
-async def test_an_engine_that_ends_without_a_word_is_an_error() -> None:
+async def test_engine_that_ends_without_last_event_is_an_error() -> None:
     async with in_memory(app_of(ScriptedEngine([[Started(0)]]))) as client:
         response = await client.post("/v1/messages", json=CALL)
     assert response.status_code == 500
 
 
-async def test_a_prompt_that_is_too_long_is_told_before_the_stream_opens() -> None:
+async def test_too_long_prompt_is_refused_before_stream_opens() -> None:
     engine = ScriptedEngine([says("no")])
     async with in_memory(app_of(engine, context_tokens=10)) as client:
         response = await client.post("/v1/messages", json=CALL | {"stream": True})
@@ -387,25 +389,25 @@ async def test_a_prompt_that_is_too_long_is_told_before_the_stream_opens() -> No
     assert engine.generations == []
 
 
-async def test_a_silent_stream_is_kept_alive_by_pings() -> None:
+async def test_silent_stream_sends_pings() -> None:
     more = anyio.Event()
     engine = ScriptedEngine([[Started(0), Prefilled(5), more, *says("Hi")[1:]]])
-    said: list[str] = []
+    bodies: list[str] = []
 
     async def send(message: dict[str, object]) -> None:
-        said.append(str(message.get("body", b"")))
+        bodies.append(str(message.get("body", b"")))
         if pings() == 3:
             more.set()
 
     def pings() -> int:
-        return sum("event: ping" in text for text in said)
+        return sum("event: ping" in text for text in bodies)
 
-    await stream_by_hand(app_of(engine, pace=PingInterval(ping_s=0.01)), send)
+    await stream_by_hand(app_of(engine, ping_interval=PingInterval(ping_s=0.01)), send)
     assert pings() >= 3
-    assert "message_stop" in said[-2]
+    assert "message_stop" in bodies[-2]
 
 
-async def test_a_large_call_is_answered_like_a_small_one() -> None:
+async def test_large_call_is_answered() -> None:
     call = CALL | {"messages": [{"role": "user", "content": "x" * 100_000}]}
     engine = ScriptedEngine([says("ok")])
     async with in_memory(app_of(engine, context_tokens=200_000)) as client:
@@ -414,7 +416,7 @@ async def test_a_large_call_is_answered_like_a_small_one() -> None:
     assert response.json()["content"][0]["text"] == "ok"
 
 
-async def test_one_line_is_logged_for_each_request_and_it_holds_no_secret(
+async def test_one_line_is_logged_per_request_without_secrets(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "pensieve.server")
@@ -425,14 +427,14 @@ async def test_one_line_is_logged_for_each_request_and_it_holds_no_secret(
     first, second = [record.getMessage() for record in caplog.records]
     assert first.startswith(f"{response.headers['request-id']} POST /v1/messages: 200 in ")
     assert first.endswith(" 6 out")
-    assert not [word for word in ("canary", "hello", "world", "local-key") if word in first]
+    assert not [secret for secret in ("canary", "hello", "world", "local-key") if secret in first]
     assert " GET /v1/models/*: 404 in " in second
 
 
-async def test_nothing_of_what_was_sent_is_in_the_log(
+async def test_request_content_is_never_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Whatever field, header or query a secret stands in, refused or answered (hardening S18)."""
+    """A secret in any field, header or query, refused or answered (hardening S18)."""
     caplog.set_level(logging.INFO, "pensieve")
     secret = "canary-7f3a"
     bodies = [
@@ -457,7 +459,7 @@ async def test_nothing_of_what_was_sent_is_in_the_log(
 
 
 @pytest.mark.parametrize(
-    ("path", "shown"),
+    ("path", "redacted"),
     [
         ("/v1/messages", "/v1/messages"),
         ("/v1/chat/completions", "/v1/chat/completions"),
@@ -473,11 +475,11 @@ async def test_nothing_of_what_was_sent_is_in_the_log(
         ("//", "//"),
     ],
 )
-def test_of_a_path_only_known_parts_are_logged(path: str, shown: str) -> None:
-    assert known_parts(path) == shown
+def test_unknown_path_segments_are_redacted(path: str, redacted: str) -> None:
+    assert redact_path(path) == redacted
 
 
-async def test_whoever_only_asks_how_it_is_leaves_no_line(
+async def test_health_checks_are_not_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "pensieve.server")
@@ -486,7 +488,7 @@ async def test_whoever_only_asks_how_it_is_leaves_no_line(
     assert not caplog.records
 
 
-async def test_the_tokens_of_a_finished_generation_are_the_engines_count() -> None:
+async def test_output_tokens_are_the_engines_count() -> None:
     script = [Started(0), Token(ord("a")), Finished("stop_token", 9)]
     async with in_memory(app_of(ScriptedEngine([script]))) as client:
         response = await client.post("/v1/messages", json=CALL)
@@ -500,9 +502,7 @@ CITED = {"type": "text", "text": "x", "citations": [{"type": "char_location"}]}
     ("version", "status"),
     [({}, 200), ("2023-06-01", 200), ("2026-10-21", 400), ("2030-01-01", 400)],
 )
-async def test_the_version_a_client_speaks_decides_on_what_it_may_send(
-    version: object, status: int
-) -> None:
+async def test_api_version_decides_which_fields_are_accepted(version: object, status: int) -> None:
     headers = {"anthropic-version": version} if isinstance(version, str) else {}
     call = CALL | {"messages": [{"role": "user", "content": [CITED]}]}
     async with in_memory(app_of(ScriptedEngine([says("ok")]))) as client:
@@ -511,7 +511,7 @@ async def test_the_version_a_client_speaks_decides_on_what_it_may_send(
     assert (response.status_code, counted.status_code) == (status, status)
 
 
-async def test_the_newer_version_honours_sampling_all_the_same() -> None:
+async def test_newer_version_honours_sampling() -> None:
     engine = ScriptedEngine([says("ok")])
     headers = {"anthropic-version": "2026-10-21", "anthropic-beta": "from-the-future-2031"}
     async with in_memory(app_of(engine)) as client:
@@ -521,17 +521,17 @@ async def test_the_newer_version_honours_sampling_all_the_same() -> None:
     assert engine.generations[0].sampling.temperature == 0.0
 
 
-async def test_tools_of_the_hosted_api_are_left_out_with_a_warning(
+async def test_hosted_tools_are_ignored_with_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     tools = [{"type": "web_search_20250305", "name": "web_search", "max_uses": 8}]
     async with in_memory(app_of(ScriptedEngine([says("ok")]))) as client:
         response = await client.post("/v1/messages", json=CALL | {"tools": tools})
     assert response.status_code == 200
-    assert "only the hosted API can run them: web_search_20250305" in caplog.text
+    assert "only the hosted API can run: web_search_20250305" in caplog.text
 
 
-async def test_a_form_of_another_kind_is_refused() -> None:
+async def test_unsupported_content_type_is_refused() -> None:
     call = CALL | {"output_config": {"format": {"type": "regex", "schema": {}}}}
     async with in_memory(app_of(ScriptedEngine([says("ok")]))) as client:
         response = await client.post("/v1/messages", json=call)

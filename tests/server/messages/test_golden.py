@@ -1,6 +1,7 @@
-"""Golden transcripts: what the server writes in each situation of a stream, byte for byte but for ids.
+"""Golden transcripts: the server's output in each situation of a stream, byte for byte except ids.
 
-`pytest tests/server/messages/test_golden.py --regenerate` writes golden/ anew; read the difference before it is kept.
+`pytest tests/server/messages/test_golden.py --regenerate` rewrites golden/; review the difference
+before committing it.
 """
 
 import re
@@ -47,7 +48,7 @@ _PINGS = re.compile(r'(event: ping\ndata: \{"type":"ping"\}\n\n)+')
 
 
 def normalised(text: str) -> str:
-    """Ids by their kind, and as many pings in a row as one: how many there are is the clock's business."""
+    """Replace ids by their kind and runs of pings by one: their number depends on the clock."""
     return _SIGNATURE.sub("pensieve1.name", _PINGS.sub(r"\1", _ID.sub(r"\1_01", text)))
 
 
@@ -57,7 +58,7 @@ def transcript(response: httpx.Response) -> str:
     return "\n".join([head, *retry, "", response.text.rstrip("\n"), ""])
 
 
-async def asked(script: list[Step], *calls: dict[str, Any], **app: Any) -> str:
+async def answer_of(script: list[Step], *calls: dict[str, Any], **app: Any) -> str:
     async with in_memory(app_of(ScriptedEngine([script]), **app)) as client:
         responses = [await client.post("/v1/messages", json=call) for call in calls or (STREAM,)]
     return "\n".join(map(transcript, responses))
@@ -73,7 +74,7 @@ async def thread() -> str:
 
 
 async def pings() -> str:
-    """Silence before the first word, and between two."""
+    """Silence before the first event, and between two."""
     first, second = anyio.Event(), anyio.Event()
     script = [Started(0), Prefilled(5), first, *says("Hi")[1:2], second, *says("Hi")[2:]]
     written: list[str] = []
@@ -86,40 +87,42 @@ async def pings() -> str:
         if first.is_set() and written[-1].startswith("event: ping") and "text_delta" in written[-2]:
             second.set()
 
-    await stream_by_hand(app_of(ScriptedEngine([script]), pace=PingInterval(ping_s=0.02)), send)
+    await stream_by_hand(
+        app_of(ScriptedEngine([script]), ping_interval=PingInterval(ping_s=0.02)), send
+    )
     return "".join(written)
 
 
 SITUATIONS: dict[str, Callable[[], Awaitable[str]]] = {
-    "text": lambda: asked(says("Hi")),
-    "text_whole": lambda: asked(says("Hi"), CALL),
-    "line_separators_and_emoji": lambda: asked(says("a\u2028\u2029\x85\n🙂\x00")),
-    "stop_sequence": lambda: asked(says("one STOP two"), STREAM | {"stop_sequences": ["STOP"]}),
-    "stop_sequence_first": lambda: asked(says("STOP"), STREAM | {"stop_sequences": ["STOP"]}),
-    "max_tokens": lambda: asked(says("Hello"), STREAM | {"max_tokens": 3}),
-    "context_exceeded": lambda: asked(
+    "text": lambda: answer_of(says("Hi")),
+    "text_whole": lambda: answer_of(says("Hi"), CALL),
+    "line_separators_and_emoji": lambda: answer_of(says("a\u2028\u2029\x85\n🙂\x00")),
+    "stop_sequence": lambda: answer_of(says("one STOP two"), STREAM | {"stop_sequences": ["STOP"]}),
+    "stop_sequence_first": lambda: answer_of(says("STOP"), STREAM | {"stop_sequences": ["STOP"]}),
+    "max_tokens": lambda: answer_of(says("Hello"), STREAM | {"max_tokens": 3}),
+    "context_exceeded": lambda: answer_of(
         says("y" * 99), STREAM | {"max_tokens": 32000}, context_tokens=15
     ),
-    "prompt_too_long": lambda: asked(says("no"), STREAM, context_tokens=10),
-    "prefill": lambda: asked(says(" 42"), STREAM | {"messages": PREFILL}),
-    "empty_answer": lambda: asked([Started(0), Finished("stop_token", 1)]),
-    "no_answer_wanted": lambda: asked(says("no"), CALL | {"max_tokens": 0}),
-    "cached_and_marked": lambda: asked(says("Hi", cached_tokens=3), STREAM | MARKED),
-    "context_management": lambda: asked(
+    "prompt_too_long": lambda: answer_of(says("no"), STREAM, context_tokens=10),
+    "prefill": lambda: answer_of(says(" 42"), STREAM | {"messages": PREFILL}),
+    "empty_answer": lambda: answer_of([Started(0), Finished("stop_token", 1)]),
+    "no_answer_wanted": lambda: answer_of(says("no"), CALL | {"max_tokens": 0}),
+    "cached_and_marked": lambda: answer_of(says("Hi", cached_tokens=3), STREAM | MARKED),
+    "context_management": lambda: answer_of(
         says("Hi"),
         STREAM | {"context_management": {"edits": [{"type": "clear_thinking_20251015"}]}},
     ),
-    "error_before": lambda: asked([EngineBusyError("Overloaded")]),
-    "error_in_the_middle": lambda: asked(
+    "error_before": lambda: answer_of([EngineBusyError("Overloaded")]),
+    "error_in_the_middle": lambda: answer_of(
         [Started(0), *map(Token, b"Hi"), WorkerDiedError("The engine worker ended.")]
     ),
-    "error_after_the_start": lambda: asked([Started(0), ZeroDivisionError("secret")]),
-    "invalid": lambda: asked(says("no"), STREAM | {"max_tokens": "many"}),
-    "tool_use": lambda: asked(says(CALLS), STREAM | {"tools": [CLOCK], "max_tokens": 400}),
-    "tool_use_whole": lambda: asked(says(CALLS), CALL | {"tools": [CLOCK], "max_tokens": 400}),
-    "tool_use_cut": lambda: asked(says(CALLS), STREAM | {"tools": [CLOCK], "max_tokens": 71}),
-    "thinking": lambda: asked(says(THOUGHT), THINKING, dialect=THINKER),
-    "thinking_hidden": lambda: asked(
+    "error_after_the_start": lambda: answer_of([Started(0), ZeroDivisionError("secret")]),
+    "invalid": lambda: answer_of(says("no"), STREAM | {"max_tokens": "many"}),
+    "tool_use": lambda: answer_of(says(CALLS), STREAM | {"tools": [CLOCK], "max_tokens": 400}),
+    "tool_use_whole": lambda: answer_of(says(CALLS), CALL | {"tools": [CLOCK], "max_tokens": 400}),
+    "tool_use_cut": lambda: answer_of(says(CALLS), STREAM | {"tools": [CLOCK], "max_tokens": 71}),
+    "thinking": lambda: answer_of(says(THOUGHT), THINKING, dialect=THINKER),
+    "thinking_hidden": lambda: answer_of(
         says(THOUGHT),
         STREAM | {"thinking": {"type": "adaptive", "display": "omitted"}},
         dialect=THINKER,
@@ -130,7 +133,9 @@ SITUATIONS: dict[str, Callable[[], Awaitable[str]]] = {
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)
-async def test_a_stream_is_written_as_ever(situation: str, request: pytest.FixtureRequest) -> None:
+async def test_stream_matches_golden_transcript(
+    situation: str, request: pytest.FixtureRequest
+) -> None:
     written = normalised(await SITUATIONS[situation]())
     file = GOLDEN / f"{situation}.sse"
     if request.config.getoption("--regenerate"):

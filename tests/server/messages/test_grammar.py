@@ -1,4 +1,4 @@
-"""Every stream obeys the grammar, whatever the engine says and wherever it breaks off; and the checker sees what is wrong."""
+"""Every stream obeys the grammar, for any engine output or error; violations are detected."""
 
 from dataclasses import replace
 from typing import Any
@@ -23,8 +23,17 @@ steps: st.SearchStrategy[Step] = st.one_of(
     st.builds(Prefilled, st.integers(0, 9)),
 )
 markup = st.sampled_from(
-    ["<tool_call>", '\n{"name": "clock", "arguments": {', '"a": "', '"}', "}}\n</tool_call>", "<think>", "</think>", "x"]
-).map(lambda text: list(map(Token, text.encode())))  # fmt: skip
+    [
+        "<tool_call>",
+        '\n{"name": "clock", "arguments": {',
+        '"a": "',
+        '"}',
+        "}}\n</tool_call>",
+        "<think>",
+        "</think>",
+        "x",
+    ]
+).map(lambda text: list(map(Token, text.encode())))
 CLOCK = {"name": "clock", "input_schema": {"type": "object"}}
 THINKER = replace(plain.DIALECT, thinking=ThinkingForm())
 ends: st.SearchStrategy[Step] = st.sampled_from(
@@ -39,18 +48,18 @@ ends: st.SearchStrategy[Step] = st.sampled_from(
     st.integers(1, 9),
 )
 @settings(max_examples=60)
-def test_a_stream_obeys_the_grammar_whatever_the_engine_says(
-    said: list[Step], end: Step, stops: list[str], max_tokens: int
+def test_stream_obeys_grammar_for_any_engine_script(
+    steps: list[Step], end: Step, stops: list[str], max_tokens: int
 ) -> None:
     call = CALL | {"stream": True, "stop_sequences": stops, "max_tokens": max_tokens}
-    text = anyio.run(_streamed, [Started(3), *said, end], call)
+    text = anyio.run(_streamed, [Started(3), *steps, end], call)
     assert text.isascii()
     check_grammar(stream_events(text))
 
 
 @given(st.lists(markup, max_size=12), ends, st.sampled_from([None, "omitted"]))
 @settings(max_examples=60)
-def test_a_stream_of_thoughts_and_calls_obeys_it_too(
+def test_stream_of_thoughts_and_calls_obeys_grammar(
     pieces: list[list[Step]], end: Step, display: str | None
 ) -> None:
     thinking = {"type": "adaptive", "display": display}
@@ -71,12 +80,12 @@ def whole_stream() -> list[dict[str, Any]]:
     return stream_events(text.partition("\n\n")[2].rstrip("\n") + "\n\n")
 
 
-def test_a_golden_transcript_obeys_the_grammar() -> None:
+def test_golden_transcript_obeys_grammar() -> None:
     check_grammar(whole_stream())
 
 
 @pytest.mark.parametrize("lost", [0, 2, 5, 6, 7])
-def test_a_lost_event_is_seen(lost: int) -> None:
+def test_checker_detects_lost_event(lost: int) -> None:
     events = whole_stream()
     del events[lost]
     with pytest.raises(AssertionError):
@@ -84,14 +93,14 @@ def test_a_lost_event_is_seen(lost: int) -> None:
 
 
 @pytest.mark.parametrize("twice", [0, 2, 5, 6, 7])
-def test_an_event_that_comes_twice_is_seen(twice: int) -> None:
+def test_checker_detects_duplicate_event(twice: int) -> None:
     events = whole_stream()
     events.insert(twice, events[twice])
     with pytest.raises((AssertionError, AttributeError)):
         check_grammar(events)
 
 
-def test_a_gap_between_indexes_and_shrinking_usage_are_seen() -> None:
+def test_checker_detects_index_gap_and_shrinking_usage() -> None:
     events = whole_stream()
     for event in events:
         if "index" in event:

@@ -1,4 +1,4 @@
-"""How the engine is asked to sample: the call's fields, then the settings', then the model's."""
+"""Sampling parameters: the call's fields override the settings, which override the model's."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,7 @@ TOOLS = [{"name": "Read", "input_schema": {}}]
 
 
 async def sampled(call: dict[str, object], settings: Settings = SETTINGS, **headers: str):
-    """The sampling that the engine is asked for."""
+    """Return the sampling that the engine gets."""
     engine = ScriptedEngine([says("ok")])
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     async with in_memory(build_app(engine, MODEL, settings), {"x-api-key": KEY, **named}) as client:
@@ -46,20 +46,20 @@ async def sampled(call: dict[str, object], settings: Settings = SETTINGS, **head
         ({"x_claude_code_session_id": "s", "x_claude_code_agent_id": "a"}, TOOLS, "agent"),
     ],
 )
-async def test_a_call_without_sampling_is_sampled_as_the_makers_say(
+async def test_call_without_sampling_uses_model_defaults(
     headers: dict[str, str], tools: list[object], priority: str
 ) -> None:
     assert await sampled({"tools": tools}, **headers) == (priority, AS_STATED)
 
 
-async def test_a_field_of_the_call_comes_before_a_setting_and_that_before_the_models() -> None:
+async def test_call_overrides_settings_and_settings_override_model() -> None:
     settings = replace(SETTINGS, temperature=0.3, top_k=0, min_p=0.1)
     call = {"temperature": 0.9, "top_p": None}
     assert await sampled(call, settings) == ("main", Sampling(0.9, 0.95, 0, None, 0.1, 1.05))
     assert await sampled({}, settings) == ("main", Sampling(0.3, 0.95, 0, None, 0.1, 1.05))
 
 
-async def test_a_batch_is_sampled_as_the_makers_say_and_as_each_request_asks(
+async def test_batch_uses_model_defaults_and_each_requests_fields(
     tmp_path: Path,
 ) -> None:
     engine = ScriptedEngine([says("ok")])
@@ -73,7 +73,7 @@ async def test_a_batch_is_sampled_as_the_makers_say_and_as_each_request_asks(
             await client.post("/v1/messages/batches", json={"requests": requests})
             while len(engine.generations) < 2:
                 await anyio.lowlevel.checkpoint()
-    assert {one.sampling for one in engine.generations} == {
+    assert {generation.sampling for generation in engine.generations} == {
         AS_STATED,
         replace(AS_STATED, temperature=0.0),
     }
@@ -85,7 +85,7 @@ async def counted(client: httpx.AsyncClient) -> int:
     return response.json()["input_tokens"]
 
 
-async def test_tokens_are_counted_as_for_a_model_that_states_nothing() -> None:
+async def test_sampling_defaults_do_not_change_token_count() -> None:
     engine = ScriptedEngine([says("ok")])
     async with (
         in_memory(build_app(engine, MODEL, SETTINGS)) as stated,
@@ -95,10 +95,10 @@ async def test_tokens_are_counted_as_for_a_model_that_states_nothing() -> None:
     assert engine.generations == []
 
 
-async def test_health_tells_what_holds_and_why() -> None:
+async def test_health_reports_sampling_and_its_source() -> None:
     settings = replace(SETTINGS, temperature=0.3)
     async with in_memory(build_app(ScriptedEngine([[]]), MODEL, settings)) as client:
-        told = (await client.get("/health")).json()["sampling"]
-    assert told["temperature"] == {"value": 0.3, "origin": "setting"}
-    assert told["top_p"] == {"value": 0.95, "origin": "generation_config.json"}
-    assert told["min_p"] == {"value": 0.0, "origin": "default"}
+        report = (await client.get("/health")).json()["sampling"]
+    assert report["temperature"] == {"value": 0.3, "origin": "setting"}
+    assert report["top_p"] == {"value": 0.95, "origin": "generation_config.json"}
+    assert report["min_p"] == {"value": 0.0, "origin": "default"}

@@ -1,4 +1,4 @@
-"""Sessions whose prompt does not go on from the last one: told in the log and counted, each agent's by itself."""
+"""Prompts that do not extend their session's last one are logged and counted, per agent."""
 
 import logging
 from typing import Any
@@ -15,8 +15,8 @@ TOOLS = [{"name": "Read", "input_schema": {}}]
 
 def turn(*texts: str, **fields: Any) -> dict[str, Any]:
     roles = ("user", "assistant")
-    said = [{"role": roles[at % 2], "content": text} for at, text in enumerate(texts)]
-    return CALL | {"messages": said, "tools": TOOLS, "system": "Be brief."} | fields
+    messages = [{"role": roles[at % 2], "content": text} for at, text in enumerate(texts)]
+    return CALL | {"messages": messages, "tools": TOOLS, "system": "Be brief."} | fields
 
 
 async def ask(client: httpx.AsyncClient, call: dict[str, Any], **headers: str) -> None:
@@ -29,7 +29,7 @@ async def diverged(client: httpx.AsyncClient) -> int:
     return (await client.get("/health")).json()["diverged_prompts"]
 
 
-async def test_a_prompt_that_does_not_go_on_is_told_by_token_and_block(
+async def test_diverging_prompt_is_logged_with_token_and_block(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "pensieve.server")
@@ -44,7 +44,7 @@ async def test_a_prompt_that_does_not_go_on_is_told_by_token_and_block(
     assert line.endswith(", in messages.0.content.0")
 
 
-async def test_sessions_agents_and_titles_are_told_apart() -> None:
+async def test_sessions_agents_and_titles_are_distinguished() -> None:
     async with in_memory(app_of(ScriptedEngine([says("ok")]))) as client:
         await ask(client, turn("one"), session="s")
         await ask(client, turn("a title", tools=[]), session="s")
@@ -57,7 +57,7 @@ async def test_sessions_agents_and_titles_are_told_apart() -> None:
         assert await diverged(client) == 0
 
 
-async def test_what_is_kept_is_bounded() -> None:
+async def test_stored_prompts_are_bounded() -> None:
     from pensieve.api.messages.request import Conversation, decode
     from pensieve.prompt.render import PromptRenderer
     from pensieve.server.messages.sessions import SESSION_HEADER, Sessions
@@ -65,7 +65,7 @@ async def test_what_is_kept_is_bounded() -> None:
 
     tokenizer = ByteTokenizer()
     renderer = PromptRenderer(tokenizer)
-    sessions = Sessions(tokenizer.neutralize, max_letters=1000)
+    sessions = Sessions(tokenizer.neutralize, max_chars=1000)
 
     def note(session: str, text: str) -> None:
         fields = {"model": "m", "messages": [{"role": "user", "content": text}]}
@@ -75,7 +75,7 @@ async def test_what_is_kept_is_bounded() -> None:
     note("first", "a" * 400)
     note("second", "b" * 400)
     note("third", "c" * 400)
-    note("first", "d" * 400)  # forgotten by now
+    note("first", "d" * 400)  # evicted by now
     assert sessions.diverged == 0
     note("third", "e" * 400)
     assert sessions.diverged == 1

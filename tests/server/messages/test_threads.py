@@ -1,4 +1,4 @@
-"""Message threads: created, continued once, forgotten in time; through HTTP, by the official client, and by hand."""
+"""Message threads over HTTP, by the official client and directly: creation, use, eviction."""
 
 from typing import Any
 
@@ -25,14 +25,14 @@ pytestmark = pytest.mark.anyio
 CREATE = CALL | {"thread": {"type": "create"}, "system": "be brief"}
 
 
-def after(message_id: str, *said: str, **fields: Any) -> dict[str, Any]:
-    messages = [{"role": "user", "content": text} for text in said]
+def after(message_id: str, *texts: str, **fields: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": text} for text in texts]
     thread = {"type": "continue", "previous_message_id": message_id}
     return CALL | {"messages": messages, "thread": thread, **fields}
 
 
 def prompts(engine: ScriptedEngine) -> list[str]:
-    return [ByteTokenizer().decode(asked.prompt_tokens) for asked in engine.generations]
+    return [ByteTokenizer().decode(generation.prompt_tokens) for generation in engine.generations]
 
 
 async def ask(client: httpx.AsyncClient, call: dict[str, Any]) -> httpx.Response:
@@ -44,7 +44,7 @@ def refusal(response: httpx.Response) -> tuple[int, str, str]:
     return response.status_code, error["type"], error["details"]["error_code"]
 
 
-async def test_a_continued_thread_is_answered_as_the_whole_conversation_would_be() -> None:
+async def test_continued_thread_equals_whole_conversation() -> None:
     engine = ScriptedEngine([says("Hi"), says("Paris"), says("again")])
     async with in_memory(app_of(engine)) as client:
         first = (await ask(client, CREATE)).json()
@@ -60,7 +60,7 @@ async def test_a_continued_thread_is_answered_as_the_whole_conversation_would_be
     assert len({first["id"], second["id"], third["id"]}) == 3
 
 
-async def test_a_stream_creates_and_continues_a_thread_too() -> None:
+async def test_stream_creates_and_continues_a_thread() -> None:
     engine = ScriptedEngine([says("Hi"), says("Paris"), says("end")])
     async with in_memory(app_of(engine)) as client:
         response = await ask(client, CREATE | {"stream": True})
@@ -72,15 +72,15 @@ async def test_a_stream_creates_and_continues_a_thread_too() -> None:
     assert "Paris<|end|>\n<|user|>\nwhy?" in prompts(engine)[2]
 
 
-async def test_the_tools_of_a_thread_hold_and_its_calls_are_answered_in_order() -> None:
+async def test_thread_reuses_tools_and_checks_order_of_results() -> None:
     use = {"type": "tool_use", "id": "a", "name": "x", "input": {}}
-    asked = [*CALL["messages"], {"role": "assistant", "content": [use]}]
+    messages = [*CALL["messages"], {"role": "assistant", "content": [use]}]
     answered = {"type": "tool_result", "tool_use_id": "a", "content": "42"}
     tools = [{"name": "x", "input_schema": {}}]
     engine = ScriptedEngine([says("Hi")])
     async with in_memory(app_of(engine)) as client:
-        said = [*asked, {"role": "user", "content": [answered]}]
-        first = (await ask(client, CREATE | {"tools": tools, "messages": said})).json()
+        messages = [*messages, {"role": "user", "content": [answered]}]
+        first = (await ask(client, CREATE | {"tools": tools, "messages": messages})).json()
         wrong = after(first["id"])
         wrong["messages"] = [{"role": "user", "content": [answered]}]
         response = await ask(client, wrong)
@@ -89,7 +89,7 @@ async def test_the_tools_of_a_thread_hold_and_its_calls_are_answered_in_order() 
         assert (await ask(client, after(first["id"], "and?"))).status_code == 200
 
 
-async def test_an_answer_is_continued_once() -> None:
+async def test_answer_can_be_continued_once() -> None:
     engine = ScriptedEngine([says("Hi")])
     async with in_memory(app_of(engine)) as client:
         first = (await ask(client, CREATE)).json()
@@ -99,7 +99,7 @@ async def test_an_answer_is_continued_once() -> None:
     assert response.headers["x-should-retry"] == "false"
 
 
-async def test_an_unknown_thread_is_not_found() -> None:
+async def test_unknown_thread_is_not_found() -> None:
     async with in_memory(app_of(ScriptedEngine([says("Hi")]))) as client:
         plain = (await ask(client, CALL)).json()
         for message_id in ("msg_01nobody", plain["id"]):
@@ -117,9 +117,7 @@ async def test_an_unknown_thread_is_not_found() -> None:
         ({"system": "s", "tools": [{"name": "x", "input_schema": {}}]}, "system, tools"),
     ],
 )
-async def test_what_holds_for_a_thread_is_not_changed_on_the_way(
-    fields: dict[str, Any], named: str
-) -> None:
+async def test_fixed_fields_of_a_thread_cannot_change(fields: dict[str, Any], named: str) -> None:
     async with in_memory(app_of(ScriptedEngine([says("Hi")]))) as client:
         first = (await ask(client, CREATE)).json()
         response = await ask(client, after(first["id"], "x", **fields))
@@ -131,13 +129,13 @@ async def test_what_holds_for_a_thread_is_not_changed_on_the_way(
 @pytest.mark.parametrize(
     "fields", [{"tool_choice": {"type": "none"}}, {"cache_control": {"type": "ephemeral"}}]
 )
-async def test_what_the_client_documents_as_a_turns_own_may_change(fields: dict[str, Any]) -> None:
+async def test_fields_of_a_turn_may_change(fields: dict[str, Any]) -> None:
     async with in_memory(app_of(ScriptedEngine([says("Hi")]))) as client:
         first = (await ask(client, CREATE)).json()
         assert (await ask(client, after(first["id"], "x", **fields))).status_code == 200
 
 
-async def test_a_turn_without_anything_new_is_refused() -> None:
+async def test_turn_without_new_messages_is_refused() -> None:
     async with in_memory(app_of(ScriptedEngine([says("Hi")]))) as client:
         first = (await ask(client, CREATE)).json()
         response = await ask(client, after(first["id"]))
@@ -145,7 +143,7 @@ async def test_a_turn_without_anything_new_is_refused() -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_turn_that_failed_can_be_sent_again(stream: bool) -> None:
+async def test_failed_turn_can_be_retried(stream: bool) -> None:
     died = [Started(0), *map(Token, b"Par"), WorkerDiedError("died")]
     engine = ScriptedEngine([says("Hi"), died, says("Paris")])
     async with in_memory(app_of(engine)) as client:
@@ -156,9 +154,9 @@ async def test_a_turn_that_failed_can_be_sent_again(stream: bool) -> None:
     assert prompts(engine)[1] == prompts(engine)[2]
 
 
-async def test_a_turn_whose_client_left_can_be_sent_again() -> None:
-    said, more = anyio.Event(), anyio.Event()
-    engine = ScriptedEngine([says("Hi"), [Started(0), said.set, more], says("Paris")])
+async def test_disconnected_turn_can_be_retried() -> None:
+    started, more = anyio.Event(), anyio.Event()
+    engine = ScriptedEngine([says("Hi"), [Started(0), started.set, more], says("Paris")])
     async with (
         listening(app_of(engine)) as address,
         httpx.AsyncClient(base_url=address, headers={"x-api-key": KEY}) as client,
@@ -166,7 +164,7 @@ async def test_a_turn_whose_client_left_can_be_sent_again() -> None:
         first = (await ask(client, CREATE)).json()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ask, client, after(first["id"], "where?"))
-            await said.wait()
+            await started.wait()
             busy = await ask(client, after(first["id"], "when?"))
             tasks.cancel_scope.cancel()
         await engine.left.wait()
@@ -175,7 +173,7 @@ async def test_a_turn_whose_client_left_can_be_sent_again() -> None:
     assert again.json()["content"][0]["text"] == "Paris"
 
 
-async def test_an_answer_that_went_on_from_given_words_is_kept_with_them() -> None:
+async def test_answer_to_prefill_is_stored_with_it() -> None:
     engine = ScriptedEngine([says(" 42."), says("ok")])
     begun = [*CALL["messages"], {"role": "assistant", "content": "The answer is "}]
     async with in_memory(app_of(engine)) as client:
@@ -184,7 +182,7 @@ async def test_an_answer_that_went_on_from_given_words_is_kept_with_them() -> No
     assert "<|assistant|>\nThe answer is 42.<|end|>\n<|user|>\nsure?" in prompts(engine)[1]
 
 
-async def test_an_empty_answer_does_not_end_a_thread() -> None:
+async def test_empty_answer_does_not_end_a_thread() -> None:
     engine = ScriptedEngine([says(""), says("ok")])
     async with in_memory(app_of(engine)) as client:
         first = (await ask(client, CREATE)).json()
@@ -193,7 +191,7 @@ async def test_an_empty_answer_does_not_end_a_thread() -> None:
     assert "<|user|>\nhello\n\nhm?<|end|>" in prompts(engine)[1]
 
 
-async def test_count_tokens_knows_no_thread() -> None:
+async def test_count_tokens_ignores_threads() -> None:
     async with in_memory(app_of(ScriptedEngine([says("Hi")]))) as client:
         first = (await ask(client, CREATE)).json()
         call = after(first["id"], "x")
@@ -202,7 +200,7 @@ async def test_count_tokens_knows_no_thread() -> None:
     assert response.json()["error"]["message"] == "thread: Extra inputs are not permitted"
 
 
-async def test_the_official_client_talks_in_threads_and_replays_what_is_gone() -> None:
+async def test_official_client_replays_an_evicted_thread() -> None:
     engine = ScriptedEngine([says("Hi"), says("Paris"), says("Because"), says("Again")])
     async with (
         listening(app_of(engine)) as address,
@@ -231,15 +229,15 @@ def answer(message_id: str, text: str = "ok") -> Message:
     return Message(id=message_id, model="any", usage=usage, content=(TextContent(text=text),))
 
 
-def take(threads: Threads, call: MessagesRequest, said: Message, size_bytes: int = 100) -> None:
+def take(threads: Threads, call: MessagesRequest, message: Message, size_bytes: int = 100) -> None:
     with threads.turn(call, size_bytes) as turn:
-        assert turn.keep is not None
-        turn.keep(said)
+        assert turn.on_answer is not None
+        turn.on_answer(message)
 
 
-def test_a_thread_is_kept_for_a_while_after_its_last_use() -> None:
+def test_thread_expires_after_its_last_use() -> None:
     now = [0.0]
-    threads = Threads(life_s=300, clock=lambda: now[0])
+    threads = Threads(lifetime_s=300, clock=lambda: now[0])
     take(threads, HELLO, answer("one"))
     now[0] = 299
     take(threads, continuing("one"), answer("two"))
@@ -249,23 +247,23 @@ def test_a_thread_is_kept_for_a_while_after_its_last_use() -> None:
     now[0] = 899
     with pytest.raises(ThreadNotFoundError), threads.turn(continuing("two"), 1):
         pass
-    assert threads.kept_bytes == 0
+    assert threads.stored_bytes == 0
 
 
-def test_an_answer_in_the_making_is_not_forgotten_for_its_age() -> None:
+def test_thread_in_flight_does_not_expire() -> None:
     now = [0.0]
-    threads = Threads(life_s=300, clock=lambda: now[0])
+    threads = Threads(lifetime_s=300, clock=lambda: now[0])
     take(threads, HELLO, answer("one"))
     with threads.turn(continuing("one"), 1) as turn:
         now[0] = 1000
         with pytest.raises(ThreadInFlightError), threads.turn(continuing("one"), 1):
             pass
-        assert turn.keep is not None
-        turn.keep(answer("two"))
+        assert turn.on_answer is not None
+        turn.on_answer(answer("two"))
     take(threads, continuing("two"), answer("three"))
 
 
-def test_the_least_recently_used_thread_goes_when_there_are_too_many_bytes() -> None:
+def test_least_recently_used_thread_is_evicted_over_byte_limit() -> None:
     threads = Threads(max_bytes=10_000)
     for name in ("one", "two"):
         take(threads, HELLO, answer(name), 3000)
@@ -275,10 +273,10 @@ def test_the_least_recently_used_thread_goes_when_there_are_too_many_bytes() -> 
     with pytest.raises(ThreadNotFoundError), threads.turn(continuing("two"), 1):
         pass
     take(threads, continuing("one"), answer("four"), 1)
-    assert 0 < threads.kept_bytes <= 10_000
+    assert 0 < threads.stored_bytes <= 10_000
 
 
-def test_a_conversation_over_all_bounds_leaves_the_others_alone() -> None:
+def test_conversation_over_limit_evicts_no_other() -> None:
     threads = Threads(max_bytes=10_000)
     take(threads, HELLO, answer("one"))
     take(threads, HELLO, answer("two", "x" * 20_000))
@@ -287,17 +285,17 @@ def test_a_conversation_over_all_bounds_leaves_the_others_alone() -> None:
     take(threads, continuing("one"), answer("three"))
 
 
-def test_a_continued_answer_is_remembered_without_its_conversation() -> None:
+def test_continued_answer_is_stored_without_its_conversation() -> None:
     threads = Threads()
     take(threads, HELLO, answer("one"), 50_000)
-    before = threads.kept_bytes
+    before = threads.stored_bytes
     take(threads, continuing("one"), answer("two"), 100)
-    assert threads.kept_bytes < before + 2000
+    assert threads.stored_bytes < before + 2000
     with pytest.raises(ThreadAlreadyContinuedError), threads.turn(continuing("one"), 1):
         pass
 
 
-def test_an_answer_outside_of_threads_is_kept_nowhere() -> None:
+def test_answer_without_thread_is_not_stored() -> None:
     threads = Threads()
     with threads.turn(decode(MessagesRequest, CALL), 100) as turn:
-        assert turn.keep is None
+        assert turn.on_answer is None

@@ -1,4 +1,4 @@
-"""Usage, true to the token: whatever is asked, `count_tokens` is input + read + written of the request when it is run."""
+"""`count_tokens` equals the sum of input, cache read and cache write tokens of the same request."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from tests.server.serving import CALL, app_of, in_memory, stream_events
 
 pytestmark = pytest.mark.anyio
 
-words = st.text("ab <|>\né", min_size=1, max_size=8)
+texts = st.text("ab <|>\né", min_size=1, max_size=8)
 marks = st.sampled_from(
     [
         {},
@@ -36,10 +36,10 @@ def block(kind: str, text: str) -> dict[str, Any]:
 
 
 def blocks(kinds: list[str]) -> st.SearchStrategy[list[dict[str, Any]]]:
-    one = st.builds(
-        lambda kind, text, mark: block(kind, text) | mark, st.sampled_from(kinds), words, marks
+    one_block = st.builds(
+        lambda kind, text, mark: block(kind, text) | mark, st.sampled_from(kinds), texts, marks
     )
-    return st.lists(one, min_size=1, max_size=3)
+    return st.lists(one_block, min_size=1, max_size=3)
 
 
 users = st.builds(
@@ -59,12 +59,12 @@ notes = st.builds(
 
 @st.composite
 def calls(draw: st.DrawFn) -> dict[str, Any]:
-    said = [draw(users)]
+    messages = [draw(users)]
     for n in range(draw(st.integers(0, 3))):
         name = f"call{n}"
-        use = {"type": "tool_use", "id": name, "name": "t", "input": {"a": draw(words)}}
-        result = {"type": "tool_result", "tool_use_id": name, "content": draw(words)} | draw(marks)
-        said += draw(
+        use = {"type": "tool_use", "id": name, "name": "t", "input": {"a": draw(texts)}}
+        result = {"type": "tool_result", "tool_use_id": name, "content": draw(texts)} | draw(marks)
+        messages += draw(
             st.sampled_from(
                 [
                     [draw(assistants), draw(users)],
@@ -90,7 +90,7 @@ def calls(draw: st.DrawFn) -> dict[str, Any]:
     }
     chosen = draw(st.sets(st.sampled_from(sorted(optional))))
     prefill = draw(st.sampled_from([[], [{"role": "assistant", "content": "Sure, "}]]))
-    return CALL | {"messages": said + prefill} | {name: optional[name] for name in chosen}
+    return CALL | {"messages": messages + prefill} | {name: optional[name] for name in chosen}
 
 
 CLEAR = {"type": "clear_tool_uses_20250919", "trigger": {"type": "tool_uses", "value": 1}}
@@ -98,7 +98,9 @@ CLEAR = {"type": "clear_tool_uses_20250919", "trigger": {"type": "tool_uses", "v
 
 @given(calls(), st.floats(0, 1), st.sampled_from(["anywhere", "first", "ignored", "never"]))
 @settings(max_examples=60)
-def test_the_count_is_the_sum_in_every_mode(call: dict[str, Any], share: float, kind: str) -> None:
+def test_count_equals_sum_of_usage_in_every_mode(
+    call: dict[str, Any], share: float, kind: str
+) -> None:
     anyio.run(_compare, call, share, kind)
 
 
@@ -143,7 +145,7 @@ def _check_edits(call: dict[str, Any], count: dict[str, Any], whole: dict[str, A
     assert original == count["input_tokens"] + cleared
 
 
-async def test_a_first_call_writes_and_a_second_one_reads() -> None:
+async def test_first_call_writes_cache_and_second_reads_it() -> None:
     call = CALL | {"cache_control": {"type": "ephemeral"}, "system": "be brief " * 9}
     engine = ScriptedEngine([says("ok"), says("ok", cached_tokens=30)])
     async with in_memory(app_of(engine)) as client:
@@ -158,7 +160,7 @@ async def test_a_first_call_writes_and_a_second_one_reads() -> None:
     assert min(first["input_tokens"], second["input_tokens"]) > 0
 
 
-async def test_what_memory_holds_bounds_the_context() -> None:
+async def test_memory_bounds_the_context() -> None:
     engine = ScriptedEngine([says("y" * 99)], health=EngineHealth("ready", context_tokens=60))
     async with in_memory(app_of(engine)) as client:
         answer = (await client.post("/v1/messages", json=CALL | {"max_tokens": 9000})).json()
@@ -184,7 +186,7 @@ async def test_what_memory_holds_bounds_the_context() -> None:
         ({"x-claude-code-parent-agent-id": "a"}, {}, "agent"),
     ],
 )
-async def test_who_waits_is_told_by_claude_codes_headers(
+async def test_priority_follows_claude_codes_headers(
     headers: dict[str, str], fields: dict[str, Any], priority: str
 ) -> None:
     engine = ScriptedEngine([says("ok")])
@@ -193,7 +195,7 @@ async def test_who_waits_is_told_by_claude_codes_headers(
     assert engine.generations[0].priority == priority
 
 
-async def test_the_engine_learns_where_the_prompt_can_be_shared() -> None:
+async def test_engine_gets_prefix_boundaries_of_prompt() -> None:
     engine = ScriptedEngine([says("ok")])
     async with in_memory(app_of(engine)) as client:
         await client.post("/v1/messages", json=CALL | {"system": "be brief"})

@@ -1,4 +1,4 @@
-"""Host, Origin and key (hardening S1, S2, S4). test_hostile.py asks the same over raw sockets."""
+"""Host, Origin and key (hardening S1, S2, S4). test_hostile.py sends the same over raw sockets."""
 
 import json
 from dataclasses import replace
@@ -46,7 +46,7 @@ def assert_refused(response: httpx.Response, status: int, kind: str) -> str:
         "my-mac.lan",
     ],
 )
-async def test_our_own_hosts_are_let_in(host: str) -> None:
+async def test_own_hosts_are_allowed(host: str) -> None:
     response = await ask(headers={"host": host, "x-api-key": KEY}, host="my-mac.lan")
     assert response.status_code == 200
 
@@ -62,14 +62,14 @@ async def test_our_own_hosts_are_let_in(host: str) -> None:
         *["localhost evil.com", "localhost/", "http://localhost", "l\u00f6calhost", "localhost\t"],
     ],
 )
-async def test_other_hosts_are_kept_out(host: str) -> None:
+async def test_other_hosts_are_refused(host: str) -> None:
     for path in ("/v1/models", "/health", "/nowhere"):
         headers = [(b"host", host.encode("latin-1")), (b"x-api-key", KEY.encode())]
         response = await ask(path=path, headers=headers, host="0.0.0.0")
         assert_refused(response, 403, "permission_error")
 
 
-async def test_two_hosts_are_no_host() -> None:
+async def test_two_host_headers_are_refused() -> None:
     headers = [("host", "localhost"), ("host", "localhost"), ("x-api-key", KEY)]
     assert_refused(await ask(headers=headers), 403, "permission_error")
 
@@ -110,7 +110,7 @@ async def test_two_hosts_are_no_host() -> None:
         *["http://localhost:7777 ", "capacitor://localhost"],
     ],
 )
-async def test_web_pages_are_kept_out(origin: str, method: str) -> None:
+async def test_foreign_origins_are_refused(origin: str, method: str) -> None:
     sent = [(b"origin", origin.encode()), (b"x-api-key", KEY.encode())]
     for content_type in (b"text/plain", b"application/json"):
         headers = [*sent, (b"content-type", content_type)]
@@ -118,12 +118,12 @@ async def test_web_pages_are_kept_out(origin: str, method: str) -> None:
         assert_refused(response, 403, "permission_error")
 
 
-async def test_two_origins_are_two_too_many() -> None:
+async def test_two_origin_headers_are_refused() -> None:
     headers = [("x-api-key", KEY), ("origin", "http://localhost:7777"), ("origin", "null")]
     assert_refused(await ask(headers=headers), 403, "permission_error")
 
 
-async def test_a_preflight_is_never_granted() -> None:
+async def test_foreign_preflight_is_refused() -> None:
     headers = {
         "origin": "http://evil.com",
         "access-control-request-method": "POST",
@@ -162,13 +162,11 @@ async def ask_there(
         *[("host.docker.internal.", 403), ("host.docker.internal,localhost", 403)],
     ],
 )
-async def test_names_of_the_settings_are_let_in_and_nothing_near_them(
-    host: str, status: int
-) -> None:
+async def test_configured_hosts_are_allowed_exactly(host: str, status: int) -> None:
     assert (await ask_there("POST", host=host))[0] == status
 
 
-async def test_a_refused_name_is_told_how_it_would_be_let_in() -> None:
+async def test_refused_host_error_names_the_fixing_command() -> None:
     response = await ask(headers={"host": "host.docker.internal:7777", "x-api-key": KEY})
     assert assert_refused(response, 403, "permission_error") == (
         "The Host header does not name this server. To let it in:"
@@ -177,7 +175,7 @@ async def test_a_refused_name_is_told_how_it_would_be_let_in() -> None:
 
 
 @pytest.mark.parametrize("origin", ["http://localhost:3000", "chrome-extension://abc"])
-async def test_a_page_of_an_origin_of_the_settings_may_ask_and_read_the_answer(origin: str) -> None:
+async def test_configured_origin_may_send_and_read(origin: str) -> None:
     status, headers = await ask_there("POST", origin=origin)
     assert (status, headers["access-control-allow-origin"], headers["vary"]) == (
         200,
@@ -206,13 +204,13 @@ async def test_a_page_of_an_origin_of_the_settings_may_ask_and_read_the_answer(o
         "http://evil.com",
     ],
 )
-async def test_a_page_of_another_origin_is_kept_out_beside_them(origin: str) -> None:
+async def test_other_origin_is_refused_next_to_configured_ones(origin: str) -> None:
     status, headers = await ask_there("POST", origin=origin)
     assert status == 403
     assert "access-control-allow-origin" not in headers
 
 
-async def test_our_own_origin_is_let_in() -> None:
+async def test_own_origin_is_allowed() -> None:
     headers = {"origin": "http://localhost:7777", "x-api-key": KEY}
     assert (await ask(headers=headers)).status_code == 200
 
@@ -227,7 +225,7 @@ async def test_our_own_origin_is_let_in() -> None:
         {"x-api-key": KEY, "authorization": "Bearer other"},
     ],
 )
-async def test_the_key_is_taken_from_either_header(headers: dict[str, str]) -> None:
+async def test_key_is_accepted_from_either_header(headers: dict[str, str]) -> None:
     assert (await ask(headers=headers)).status_code == 200
 
 
@@ -245,7 +243,7 @@ async def test_the_key_is_taken_from_either_header(headers: dict[str, str]) -> N
     ],
 )
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/messages", "/nowhere"])
-async def test_a_missing_or_wrong_key_is_told(
+async def test_missing_or_wrong_key_is_refused(
     headers: dict[str, str], message: str, path: str
 ) -> None:
     assert assert_refused(await ask(path=path, headers=headers), 401, "authentication_error") == (
@@ -255,19 +253,19 @@ async def test_a_missing_or_wrong_key_is_told(
 
 @pytest.mark.parametrize("path", ["/", "/health", "/api/hello"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_a_few_paths_need_no_key(method: str, path: str) -> None:
+async def test_public_paths_need_no_key(method: str, path: str) -> None:
     assert (await ask(method, path)).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/health/", "/healthz", "/Health", "/health%2F", "/health;x"])
-async def test_a_path_that_only_looks_public_is_not(path: str) -> None:
+async def test_path_that_resembles_a_public_one_needs_a_key(path: str) -> None:
     assert (await ask(path=path)).status_code == 401
 
 
 @given(st.binary(max_size=80), st.sampled_from(["x-api-key", "authorization"]))
 @settings(max_examples=200)
-def test_no_other_key_is_the_key(key: bytes, header: str) -> None:
-    """Whatever bytes a header can hold are compared, and none of them raises."""
+def test_any_other_key_is_refused(key: bytes, header: str) -> None:
+    """Any bytes that a header can contain are compared without raising."""
 
     async def status() -> int:
         return (await ask(headers=[(header.encode(), key)])).status_code
@@ -277,8 +275,8 @@ def test_no_other_key_is_the_key(key: bytes, header: str) -> None:
 
 @given(st.integers(0, len(KEY) - 1), st.characters(min_codepoint=33, max_codepoint=126))
 @settings(max_examples=50)
-def test_a_key_with_one_letter_changed_is_not_the_key(place: int, letter: str) -> None:
-    changed = KEY[:place] + letter + KEY[place + 1 :]
+def test_key_with_one_changed_character_is_refused(offset: int, char: str) -> None:
+    changed = KEY[:offset] + char + KEY[offset + 1 :]
     assume(changed != KEY)
 
     async def status() -> int:
@@ -287,13 +285,13 @@ def test_a_key_with_one_letter_changed_is_not_the_key(place: int, letter: str) -
     assert anyio.run(status) == 401
 
 
-async def test_the_server_shows_that_it_knows_the_key_and_never_the_key() -> None:
+async def test_proof_verifies_and_does_not_reveal_the_key() -> None:
     challenge = new_challenge()
     async with in_memory(app_of(ScriptedEngine([says("ok")])), headers={}) as client:
-        told = await client.get("/health", headers={CHALLENGE_HEADER: challenge})
-        unasked = await client.get("/health")
+        response = await client.get("/health", headers={CHALLENGE_HEADER: challenge})
+        unchallenged = await client.get("/health")
         odd = await client.get("/health", headers={CHALLENGE_HEADER: "give me the key"})
-    assert Prover(KEY).is_proof(told.json()[PROOF_FIELD], challenge, 7777)
-    assert KEY not in told.text
-    assert PROOF_FIELD not in unasked.json()
+    assert Prover(KEY).is_proof(response.json()[PROOF_FIELD], challenge, 7777)
+    assert KEY not in response.text
+    assert PROOF_FIELD not in unchallenged.json()
     assert odd.json()[PROOF_FIELD] == ""

@@ -1,10 +1,10 @@
-"""What clients make of a base URL is answered where it can only mean one thing, else told the right address."""
+"""Paths of wrong base URLs are served if unambiguous; otherwise the error names the right one."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pensieve.server.middleware.base_urls import intended
+from pensieve.server.middleware.base_urls import normalize_path
 from tests.fakes import ScriptedEngine, says
 from tests.server.serving import CALL, app_of, in_memory
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.parametrize(
-    ("sent", "meant"),
+    ("sent", "normalized"),
     [
         ("/v1/messages", "/v1/messages"),
         ("/v1/v1/messages", "/v1/messages"),
@@ -33,32 +33,32 @@ pytestmark = pytest.mark.anyio
         ("/v1/models/v1/v1", "/v1/models/v1/v1"),
     ],
 )
-def test_the_intended_path(sent: str, meant: str) -> None:
-    assert intended(sent) == meant
+def test_path_is_normalized(sent: str, normalized: str) -> None:
+    assert normalize_path(sent) == normalized
 
 
 @given(st.lists(st.sampled_from(["/", "v1", "messages", "models", "x", "%2F", "."])).map("".join))
-def test_a_path_is_one_after_one_look(path: str) -> None:
-    once = intended("/" + path)
+def test_normalization_is_idempotent(path: str) -> None:
+    once = normalize_path("/" + path)
     assert once.startswith("/")
-    assert intended(once) == once
+    assert normalize_path(once) == once
 
 
 @pytest.mark.parametrize("path", ["/v1/v1/messages", "//v1/messages", "/v1/messages/"])
-async def test_a_message_is_answered_at_the_address_that_was_meant(path: str) -> None:
+async def test_message_is_answered_under_redundant_base_url(path: str) -> None:
     async with in_memory(app_of(ScriptedEngine([says("Hi")]))) as client:
         response = await client.post(f"http://localhost:7777{path}", json=CALL)
     assert (response.status_code, response.json()["content"][0]["text"]) == (200, "Hi")
 
 
 @pytest.mark.parametrize("path", ["/v1/v1/messages", "//v1/messages", "/health/", "//health"])
-async def test_another_way_to_write_a_path_opens_nothing(path: str) -> None:
+async def test_path_variants_do_not_bypass_access_checks(path: str) -> None:
     async with in_memory(app_of(ScriptedEngine([])), {}) as client:
         assert (await client.get(f"http://localhost:7777{path}")).status_code == 401
 
 
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "hint"),
     [
         ("/messages", "It is at /v1/messages here: the base URL for clients is http"),
         ("/anthropic/v1/messages", "It is at /v1/messages here"),
@@ -68,11 +68,11 @@ async def test_another_way_to_write_a_path_opens_nothing(path: str) -> None:
         ("/nowhere", ""),
     ],
 )
-async def test_another_address_is_told_the_right_one(path: str, told: str) -> None:
+async def test_unknown_path_error_names_the_right_one(path: str, hint: str) -> None:
     async with in_memory(app_of(ScriptedEngine([]))) as client:
         response = await client.post(path, json=CALL)
     message = response.json()["error"]["message"]
     assert response.status_code == 404
     assert message.startswith("The requested resource could not be found.")
-    assert told in message
-    assert told or message.endswith("found.")
+    assert hint in message
+    assert hint or message.endswith("found.")

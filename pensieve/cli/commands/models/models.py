@@ -1,11 +1,11 @@
-"""`pensieve models`: which models there are, what each needs, and how much context it gets on this machine."""
+"""`pensieve models`: lists models with their size and the context each gets on this machine."""
 
 from dataclasses import replace
 from json import dumps
 
 from pensieve.cli.client.target import served_name
 from pensieve.cli.lifecycle.model_suggestion import suggestion
-from pensieve.cli.model_facts import entry_of, row
+from pensieve.cli.model_facts import model_entry, row
 from pensieve.cli.ui import output
 from pensieve.cli.ui.progress import in_bytes
 from pensieve.engine.planning.memory_plan import AMPLE_CONTEXT_TOKENS
@@ -18,14 +18,14 @@ COLUMNS = f"  {'':<20} {'size':>8} {'needs':>9} {'context here':>13}"
 
 
 def models(*, json: bool = False) -> int:
-    """List the models worth running, and those that are on this machine.
+    """List recommended models and those on this machine.
 
     For example:
       pensieve models
       pensieve show qwen3.5-9b
       pensieve pull qwen3.5-9b && pensieve use qwen3.5-9b
 
-    Any other mlx-lm model works too, by its Hugging Face name: owner/name.
+    Other mlx-lm models work too, by their Hugging Face name: owner/name.
 
     Parameters
     ----------
@@ -34,22 +34,24 @@ def models(*, json: bool = False) -> int:
     """
     settings = settings_module.resolve()
     machine = inspect()
-    room = memory_limit_here(machine, settings)
-    named = replace(settings, model=served_name(settings.model))
-    entries = [entry_of(model, room, named) for model in installed_models(settings.paths.models)]
+    limit = memory_limit_here(machine, settings)
+    with_name = replace(settings, model=served_name(settings.model))
+    entries = [
+        model_entry(model, limit, with_name) for model in installed_models(settings.paths.models)
+    ]
     if json:
-        output.data(dumps({"limit_bytes": room.limit_bytes, "models": entries}, indent=2))
+        output.data(dumps({"limit_bytes": limit.limit_bytes, "models": entries}, indent=2))
         return 0
     output.data("\n".join([COLUMNS, *map(row, entries)]))
-    output.hint(_footer(room))
-    if output.is_watched() and (words := suggestion(settings, machine)):
-        output.note(f"\n{words}")
+    output.hint(_footer(limit))
+    if output.is_interactive() and (text := suggestion(settings, machine)):
+        output.note(f"\n{text}")
     return 0
 
 
-def _footer(room: MemoryLimit) -> str:
+def _footer(limit: MemoryLimit) -> str:
     return (
-        f"\nneeds: with {AMPLE_CONTEXT_TOKENS:,} tokens of context."
-        f" pensieve may use {in_bytes(room.limit_bytes)} here.\n"
-        "pensieve show NAME tells more; pull NAME fetches it; use NAME has it served."
+        f"\nneeds: memory with {AMPLE_CONTEXT_TOKENS:,} tokens of context."
+        f" pensieve may use {in_bytes(limit.limit_bytes)} here.\n"
+        "More: pensieve show NAME. Download: pull NAME. Set as default: use NAME."
     )

@@ -1,4 +1,4 @@
-"""`pensieve pull`: fetches a model ahead of `start`, and repairs one whose files are not what was published."""
+"""`pensieve pull`: downloads a model, or verifies and repairs an installed one."""
 
 from json import dumps
 
@@ -14,13 +14,13 @@ from pensieve.sleep_blocker import awake, awake_command
 
 
 def pull(name: str, /, *, json: bool = False) -> int:
-    """Fetch a model; or check one that is here, and fetch anew what is damaged.
+    """Download a model, or verify and repair one that is here.
 
     For example:
       pensieve pull qwen3.5-9b
       pensieve pull mlx-community/Llama-3.2-3B-Instruct-4bit
 
-    A fetch that was broken off goes on where it was.
+    An interrupted download resumes.
 
     Parameters
     ----------
@@ -32,42 +32,42 @@ def pull(name: str, /, *, json: bool = False) -> int:
     settings = settings_module.resolve()
     source = source_of(name)
     model = installed_model(source, settings.paths.models)
-    with awake(awake_command(is_wanted=settings.keep_awake)):
-        mended = _pulled(source, model, settings)
-    told = {
+    with awake(awake_command(is_enabled=settings.keep_awake)):
+        repaired = _download_or_repair(source, model, settings)
+    result = {
         "name": source.name,
         "repo": source.repo,
         "folder": str(model.folder),
         "was_here": model.is_here,
-        "fetched_anew": list(mended),
+        "fetched_anew": list(repaired),
     }
-    output.data(dumps(told, indent=2) if json else _said(source.name, model, mended))
+    output.data(dumps(result, indent=2) if json else _message(source.name, model, repaired))
     return 0
 
 
-def _pulled(
+def _download_or_repair(
     source: HubModel | EmbeddedModel, model: InstalledModel, settings: Settings
 ) -> tuple[str, ...]:
-    """The names of files that were damaged and are fetched anew."""
-    shown = progress.for_terminal()
+    """Return the names of damaged files that were downloaded again. Raises `ModelError`."""
+    progress_view = progress.for_terminal()
     try:
         if not model.is_here:
-            fetch(source, settings.paths, shown)
+            fetch(source, settings.paths, progress_view)
             return ()
         if is_served(model, settings):
             raise ModelError(
-                f"{source.name} is being served, and its files are in use.",
-                hint="Check them when it is not:\n"
+                f"{source.name} is being served; files in use cannot be checked.",
+                hint="Stop the server for the check:\n"
                 f"  pensieve stop && pensieve pull {source.name} && pensieve start",
             )
-        return repair(source, settings.paths, shown)
+        return repair(source, settings.paths, progress_view)
     finally:
-        shown.end()
+        progress_view.end()
 
 
-def _said(name: str, model: InstalledModel, mended: tuple[str, ...]) -> str:
+def _message(name: str, model: InstalledModel, repaired: tuple[str, ...]) -> str:
     if not model.is_here:
-        return f"{name} is here. Serve it:\n  pensieve start --model {name}"
-    if mended:
-        return f"{name} was damaged ({', '.join(mended)}) and is whole again."
-    return f"{name} is here, and every file of it is as it was published."
+        return f"{name} is downloaded. Serve it:\n  pensieve start --model {name}"
+    if repaired:
+        return f"{name} was damaged and is repaired: {', '.join(repaired)}."
+    return f"{name} is here; every file matches its published hash."

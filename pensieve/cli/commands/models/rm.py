@@ -1,4 +1,4 @@
-"""`pensieve rm`: takes a model off this machine, after asking."""
+"""`pensieve rm`: removes a model's files from this machine after confirmation."""
 
 from json import dumps
 from typing import Annotated
@@ -24,37 +24,40 @@ def rm(
 
     For example:
       pensieve rm qwen3-4b
-      pensieve rm qwen3-4b -y                # without being asked
+      pensieve rm qwen3-4b -y                # without confirmation
 
     Parameters
     ----------
     name
         The model, as `pensieve models` lists it.
     yes
-        Do not ask.
+        Remove without confirmation.
     json
         Print one JSON object when it is done.
     """
     settings = settings_module.resolve()
     model = installed_model(source_of(name), settings.paths.models)
-    freed = model.size_bytes + model.partial_bytes
+    freed_bytes = model.size_bytes + model.partial_bytes
     if is_served(model, settings):
         raise ModelError(
             f"{model.source.name} is being served.",
             hint=f"Stop the server first:\n  pensieve stop && pensieve rm {model.source.name}",
         )
-    is_removed = bool(freed) and (yes or _is_sure(model, freed))
+    is_removed = bool(freed_bytes) and (yes or _confirm(model, freed_bytes))
     if is_removed:
         _remove(model)
-    told = {"name": model.source.name, "is_removed": is_removed, "bytes": freed}
-    output.data(dumps(told, indent=2) if json else _said(model, freed, is_removed=is_removed))
+    result = {"name": model.source.name, "is_removed": is_removed, "bytes": freed_bytes}
+    output.data(
+        dumps(result, indent=2) if json else _message(model, freed_bytes, is_removed=is_removed)
+    )
     return 0
 
 
-def _is_sure(model: InstalledModel, freed: int) -> bool:
+def _confirm(model: InstalledModel, freed_bytes: int) -> bool:
     name = model.source.name
     return output.confirm(
-        f"Remove {name} ({in_bytes(freed)}, {model.folder})?", command=f"pensieve rm {name} -y"
+        f"Remove {name} ({in_bytes(freed_bytes)}, {model.folder})?",
+        command=f"pensieve rm {name} -y",
     )
 
 
@@ -67,9 +70,11 @@ def _remove(model: InstalledModel) -> None:
         ) from error
 
 
-def _said(model: InstalledModel, freed: int, *, is_removed: bool) -> str:
+def _message(model: InstalledModel, freed_bytes: int, *, is_removed: bool) -> str:
     if is_removed:
-        return f"{model.source.name} is removed; {in_bytes(freed)} are free again."
+        return f"{model.source.name} is removed; {in_bytes(freed_bytes)} freed."
     return (
-        f"{model.source.name} stays." if freed else f"{model.source.name} is not on this machine."
+        f"{model.source.name} is not removed."
+        if freed_bytes
+        else f"{model.source.name} is not on this machine."
     )

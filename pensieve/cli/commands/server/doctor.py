@@ -1,4 +1,4 @@
-"""`pensieve doctor`: everything that can be wrong, looked at and told with its fix."""
+"""`pensieve doctor`: runs all checks and prints each finding with its fix."""
 
 import shutil
 import textwrap
@@ -29,16 +29,16 @@ def doctor(
     bundle: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     json: bool = False,
 ) -> int:
-    """Find out whether all is as it should be, and how to mend what is not.
+    """Diagnose problems, and show the command that fixes each.
 
     For example:
       pensieve doctor
-      pensieve doctor --verify               # reads every byte of the model
-      pensieve doctor --bundle report.tar.gz # for a bug report: no key, no prompt
+      pensieve doctor --verify               # also hash the model's files
+      pensieve doctor --bundle report.tar.gz # for a bug report
 
-    Looks at the machine, MLX, memory, settings, files, the model, the server (one
-    token from it), and at what would keep Claude Code from it.
-    Exit code 1: something is red.
+    Checks the machine, MLX, memory, settings, files, the model, the server (by
+    generating one token), and what would keep Claude Code from reaching it.
+    Exit code 1: a finding is red.
 
     Parameters
     ----------
@@ -46,38 +46,38 @@ def doctor(
         Compare the model's files with their published hashes.
     bundle
         Write an archive for a bug report: findings, versions and log lines, without
-        keys, prompts, names and paths of yours.
+        your keys, prompts, names and paths.
     json
         Print one JSON object instead.
     """
-    patient = collect()
+    context = collect()
     findings: list[Finding] = []
-    for finding in examined(patient, is_thorough=verify):
+    for finding in run_checks(context, is_thorough=verify):
         findings.append(finding)
         if not json:
-            output.labelled(rendered(finding), LABEL_CHARS, COLOURS[finding.level])
+            output.labelled(format_finding(finding), LABEL_CHARS, COLOURS[finding.level])
     if bundle:
-        bundling.write(bundle, patient, findings)
-        output.note(f"Written: {bundle}. Look into it before you send it: tar -xzf {bundle}")
+        bundling.write(bundle, context, findings)
+        output.note(f"Written: {bundle}. Check it before you send it: tar -xzf {bundle}")
     if json:
-        output.data(dumps(_object(findings), indent=2))
+        output.data(dumps(_as_json(findings), indent=2))
     else:
-        output.data(f"\n{conclusion(findings)}")
+        output.data(f"\n{summary_line(findings)}")
     return 0 if is_healthy(findings) else 1
 
 
-def examined(patient: DoctorContext, *, is_thorough: bool) -> Iterator[Finding]:
-    """Every finding, as it comes."""
+def run_checks(context: DoctorContext, *, is_thorough: bool) -> Iterator[Finding]:
+    """Yield every finding as soon as its check is done."""
     yield ok("pensieve", __version__)
-    yield from python.check(patient)
-    yield from hardware.check(patient)
-    yield from storage.check(patient, is_thorough=is_thorough)
-    yield from serving.check(patient)
-    yield from clients.check(patient)
+    yield from python.check(context)
+    yield from hardware.check(context)
+    yield from storage.check(context, is_thorough=is_thorough)
+    yield from serving.check(context)
+    yield from clients.check(context)
 
 
-def rendered(finding: Finding) -> str:
-    """Level, topic, words; below them the commands that mend it, whole."""
+def format_finding(finding: Finding) -> str:
+    """Return level, topic and text; the commands that fix it follow, unwrapped."""
     label = f"{LABELS[finding.level]:<{LABEL_CHARS}}"
     width = min(shutil.get_terminal_size().columns, MAX_COLUMNS) - MARGIN
     text = textwrap.wrap(finding.text, width + 4, break_long_words=False, break_on_hyphens=False)
@@ -88,21 +88,20 @@ def rendered(finding: Finding) -> str:
     return "\n".join([*lines, *fixes])
 
 
-def conclusion(findings: list[Finding]) -> str:
-    """How it stands, in a line."""
+def summary_line(findings: list[Finding]) -> str:
     reds = sum(finding.level == "red" for finding in findings)
-    looks = sum(finding.level == "warning" for finding in findings)
-    if not reds and not looks:
-        return "All is as it should be."
+    warnings = sum(finding.level == "warning" for finding in findings)
+    if not reds and not warnings:
+        return "No problems found."
     parts = [
-        f"{reds} {'thing is' if reds == 1 else 'things are'} red" if reds else "nothing is red",
-        f"{looks} {'deserves' if looks == 1 else 'deserve'} a look" if looks else "",
+        f"{reds} {'problem' if reds == 1 else 'problems'}" if reds else "no problems",
+        f"{warnings} {'warning' if warnings == 1 else 'warnings'}" if warnings else "",
     ]
-    said = ", ".join(part for part in parts if part)
-    return f"{said[0].upper()}{said[1:]}. What mends it stands below each."
+    counts = ", ".join(part for part in parts if part)
+    return f"{counts[0].upper()}{counts[1:]}. The fix follows each finding."
 
 
-def _object(findings: list[Finding]) -> dict[str, object]:
+def _as_json(findings: list[Finding]) -> dict[str, object]:
     return {
         "version": __version__,
         "is_healthy": is_healthy(findings),

@@ -1,4 +1,4 @@
-"""`pensieve logs`: what the server wrote, whether it runs or not."""
+"""`pensieve logs`: prints the server's log, whether the server runs or not."""
 
 import shlex
 from pathlib import Path
@@ -30,35 +30,35 @@ def logs(
     """Print the last lines of the server's log.
 
     For example:
-      pensieve logs -f                       # goes on until Ctrl-C
+      pensieve logs -f                       # until Ctrl-C
       pensieve logs -n 1000
 
     Parameters
     ----------
     follow_
-        Go on with what is written from now on, until Ctrl-C.
+        Print new lines as they are written, until Ctrl-C.
     lines
-        How many of the last lines, 40 unless given.
+        Print this many of the last lines; the default is 40.
     """
     paths = settings_module.resolve_paths()
     record = current(paths)
     *_, log = [paths.server_log, *logs_of(paths, record, keg_of())]
     if record and not record.log:
-        output.warning("the server runs in a terminal and writes there. This is of an earlier one:")
+        output.warning("the server logs to its terminal. This is the log of an earlier server:")
     try:
-        _print(log, lines, goes_on=follow_)
+        _print(log, lines, is_following=follow_)
     except PermissionError as error:
         raise MachineError(
-            f"{error.filename} cannot be read: it is another user's.",
+            f"{error.filename} cannot be read: it belongs to another user.",
             hint=f"Read it as that user:\n  sudo tail {shlex.quote(str(log))}",
         ) from error
     return 0
 
 
-def _print(log: Path, lines: int, *, goes_on: bool) -> None:
+def _print(log: Path, lines: int, *, is_following: bool) -> None:
     output.hint(f"{log}:" if log.exists() else f"{log}: not written yet.")
     for line in last_lines(log, lines):
         output.data(one_line(line))
-    if goes_on:
+    if is_following:
         for line in follow(log):
             output.stream(f"{one_line(line)}\n")

@@ -1,10 +1,10 @@
-"""`pensieve restart`: stop, then start with what the server had on its command line, unless another is given."""
+"""`pensieve restart`: restarts the server with the same flags, unless others are given."""
 
 from dataclasses import asdict
 from typing import Any
 
 from pensieve.cli.lifecycle.launching import default_dependencies, run_in_background
-from pensieve.cli.lifecycle.server_report import interruption_told
+from pensieve.cli.lifecycle.server_report import interruption_note
 from pensieve.cli.lifecycle.start_options import ComputeDevice, Host, IdleUnload, Model, Port
 from pensieve.cli.lifecycle.version_mismatch import restart_command
 from pensieve.cli.ui import output
@@ -25,43 +25,43 @@ def restart(  # noqa: PLR0913 -- each is an option
     device: ComputeDevice = None,
     idle_unload: IdleUnload = None,
 ) -> int:
-    """Stop the server and start it again; where none runs, start one.
+    """Restart the server, or start it if none runs.
 
     For example:
       pensieve restart
       pensieve restart --model smollm2-135m
 
-    What it was started with on the command line is kept; variables and the
-    configuration file are read anew.
+    Flags of the running server are reused; variables and the configuration file
+    are read again.
 
     Parameters
     ----------
     force
-        Do not wait for open answers: they are cut off.
+        Do not wait for open answers; abort them.
     no_wait
-        Do not wait until it answers.
+        Return without waiting until the server answers.
     """
     given = Flags(model=model, device=device, host=host, port=port, idle_unload=idle_unload)
     record = current(settings_module.resolve_paths())
-    flags = kept(record, given)
-    # Read before anything is stopped: what is wrong in them would leave nothing running.
+    flags = merge_flags(record, given)
+    # Resolved before the stop: an invalid setting must not leave nothing running.
     settings = settings_module.resolve(flags)
     settings_module.require_own_key(settings)
-    parts = default_dependencies()
-    parts.check(settings.model, settings.paths)
+    dependencies = default_dependencies()
+    dependencies.check(settings.model, settings.paths)
     if record and record.service:
         raise MachineError(
-            "Homebrew keeps this server; pensieve does not start it.",
-            hint=f"Start it anew with:\n  {restart_command(record)}",
+            "Homebrew manages this server; pensieve does not restart it.",
+            hint=f"Restart it with:\n  {restart_command(record)}",
         )
-    with interruption_told("The server ends once open answers have; then: pensieve start"):
-        ended = stop(settings.paths, is_forced=force)
-    if ended:
-        output.hint(f"pensieve has stopped (pid {ended.pid}).")
-    return run_in_background(settings, flags, parts, is_awaited=not no_wait)
+    with interruption_note("The server stops after its open answers. Then: pensieve start"):
+        stopped = stop(settings.paths, is_forced=force)
+    if stopped:
+        output.hint(f"pensieve has stopped (pid {stopped.pid}).")
+    return run_in_background(settings, flags, dependencies, is_awaited=not no_wait)
 
 
-def kept(record: ServerRecord | None, given: Flags) -> Flags:
-    """The flags of the server that runs, under those that are given now."""
-    both: dict[str, Any] = {**(record.flags if record else {}), **given.given()}
-    return Flags(**{name: both.get(name) for name in asdict(given)})
+def merge_flags(record: ServerRecord | None, given: Flags) -> Flags:
+    """Return the running server's flags, overridden by those given now."""
+    merged: dict[str, Any] = {**(record.flags if record else {}), **given.given()}
+    return Flags(**{name: merged.get(name) for name in asdict(given)})

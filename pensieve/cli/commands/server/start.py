@@ -1,7 +1,7 @@
-"""`pensieve start`: checks the machine, gets the model, starts the server, waits until it answers.
+"""`pensieve start`: checks the machine, gets the model, starts the server and waits for it.
 
-In the background it starts itself once more with `--foreground`; there the lock is taken, the record written, the port
-bound, and the rest is the server's.
+In the background it runs itself again with `--foreground`. That process takes the lock, writes
+the record, binds the port and runs the server.
 """
 
 from typing import TYPE_CHECKING
@@ -41,7 +41,7 @@ def start(  # noqa: PLR0913 -- each is an option
     foreground
         Stay in this terminal; Ctrl-C ends the server.
     no_wait
-        Do not wait: the model is fetched and loaded in the background.
+        Return at once; download and load the model in the background.
     """
     flags = Flags(model=model, device=device, host=host, port=port, idle_unload=idle_unload)
     settings = settings_module.resolve(flags)

@@ -1,4 +1,7 @@
-"""`pensieve status`: what runs and how it is. Exit codes as for init scripts (LSB): 0 runs, 3 stopped, 4 unhealthy."""
+"""`pensieve status`: shows the server's state.
+
+Exit codes as for init scripts (LSB): 0 runs, 3 stopped, 4 unhealthy.
+"""
 
 import json
 import time
@@ -14,7 +17,10 @@ from pensieve.settings import resolve as settings_module
 
 UNHEALTHY = 4
 CODES = {"ready": 0, "asleep": 0, "stopped": 3}
-WITHOUT_A_RECORD = {"starting": "pensieve is starting.", "stopped": "pensieve is not running."}
+MESSAGES_WITHOUT_RECORD = {
+    "starting": "pensieve is starting.",
+    "stopped": "pensieve is not running.",
+}
 
 
 def status(*, json_: bool = False) -> int:
@@ -24,13 +30,13 @@ def status(*, json_: bool = False) -> int:
       pensieve status && pensieve chat "Hello"
       pensieve status --json
 
-    Exit code 0: it runs and answers; asleep, once its model is loaded again.
-    3: it does not run. 4: it starts, or is unhealthy.
+    Exit code 0: it runs (asleep: the next request loads the model again).
+    3: it does not run. 4: it is starting, or unhealthy.
 
     Parameters
     ----------
     json_
-        As one JSON object.
+        Print one JSON object instead.
     """
     paths = settings_module.resolve_paths()
     record = current(paths)
@@ -40,11 +46,11 @@ def status(*, json_: bool = False) -> int:
     if json_:
         output.data(json.dumps(as_json(state, record, health, memory_bytes), indent=2))
     elif record:
-        shown = facts(record, health, time.time()) | {"memory": gigabytes(memory_bytes)}
-        output.data(table(shown))
+        rows = facts(record, health, time.time()) | {"memory": gigabytes(memory_bytes)}
+        output.data(table(rows))
         warn_of_other_version(record, health)
     else:
-        output.data(WITHOUT_A_RECORD[state])
+        output.data(MESSAGES_WITHOUT_RECORD[state])
         if state == "stopped":
             output.note("Start it:\n  pensieve start")
     return CODES.get(state, UNHEALTHY)

@@ -1,4 +1,4 @@
-"""`pensieve cache`: what kept prompts take on disk, what they may take, and how they are given up."""
+"""`pensieve cache`: shows the size and limits of the prompt cache on disk, or clears it."""
 
 import shutil
 from collections.abc import Mapping
@@ -18,42 +18,42 @@ GB = 10**9
 
 
 def cache(what: Literal["show", "clear"] = "show", /, *, json: bool = False) -> int:
-    """Show the prompts kept on disk, or clear them.
+    """Show or clear the prompt cache on disk.
 
     For example:
       pensieve cache
       pensieve cache clear
 
-    They let a conversation go on after a restart without being processed again.
-    Cleared, the next turn is processed anew; nothing else is lost.
+    The cache saves processing a conversation again after a restart. Clearing it
+    costs only that processing.
 
     Parameters
     ----------
     what
-        show, unless given; or clear.
+        show (the default) or clear.
     json
         Print one JSON object instead.
     """
     settings = settings_module.resolve()
     folder = settings.paths.prefixes
     files = _files(folder)
-    kept = sum(map(_size, files))
+    used = sum(map(_size, files))
     if what == "clear":
         for model_folder in folder.glob("*"):
             shutil.rmtree(model_folder, ignore_errors=True)
-    told = {
+    report = {
         "folder": str(folder),
         "files": len(files),
-        "bytes": kept,
+        "bytes": used,
         "is_cleared": what == "clear",
         **_limits(settings),
     }
-    output.data(dumps(told, indent=2) if json else _said(told))
+    output.data(dumps(report, indent=2) if json else _as_text(report))
     return 0
 
 
 def _limits(settings: Settings) -> dict[str, int | bool | None]:
-    """What the running engine says, else what is set; None: what the engine will choose at its start."""
+    """Return the running engine's limits, else the settings'; None: the engine chooses at start."""
     record = current(settings.paths)
     engine = ask(record).engine if record else EngineFigures()
     cap, daily = engine.prefix_disk_cap_bytes, engine.daily_write_budget_bytes
@@ -65,20 +65,20 @@ def _limits(settings: Settings) -> dict[str, int | bool | None]:
     }
 
 
-def _said(told: Mapping[str, object]) -> str:
-    kept = f"{counted(cast('int', told['files']), 'file')}, {_in_bytes(told['bytes'])}"
-    if told["is_cleared"]:
-        return f"Cleared {kept}."
-    of_cap = f" of at most {_in_bytes(told['cap_bytes'])}" if told["cap_bytes"] is not None else ""
-    written = told["written_today_bytes"]
-    of_day = f" of {_in_bytes(told['daily_write_bytes'])} a day"
+def _as_text(report: Mapping[str, object]) -> str:
+    used = f"{counted(cast('int', report['files']), 'file')}, {_in_bytes(report['bytes'])}"
+    if report["is_cleared"]:
+        return f"Cleared {used}."
+    cap = f" of at most {_in_bytes(report['cap_bytes'])}" if report["cap_bytes"] is not None else ""
+    written = report["written_today_bytes"]
+    per_day = f" of {_in_bytes(report['daily_write_bytes'])} a day"
     return table(
         {
-            "folder": str(told["folder"]),
-            "kept": f"{kept}{of_cap}",
-            "written": "" if written is None else f"{_in_bytes(written)}{of_day}",
-            "state": "writing is paused: full, or the day's share is used up"
-            if told["is_writing_paused"]
+            "folder": str(report["folder"]),
+            "cached": f"{used}{cap}",
+            "written": "" if written is None else f"{_in_bytes(written)}{per_day}",
+            "state": "writing is paused: full, or the daily limit is reached"
+            if report["is_writing_paused"]
             else "",
         }
     )
@@ -97,8 +97,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _size(file: Path) -> int:
-    """A file that the server has just removed takes nothing."""
     try:
         return file.stat().st_size
-    except FileNotFoundError:
+    except FileNotFoundError:  # the server has just evicted it
         return 0

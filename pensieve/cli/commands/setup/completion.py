@@ -1,11 +1,11 @@
-"""`pensieve completion`: the script with which a shell completes pensieve's commands and options."""
+"""`pensieve completion`: prints the script that completes commands and options in a shell."""
 
 from typing import Literal
 
 from pensieve.cli.ui import output
 
-# cyclopts' script defines a function and leaves the rest to a file of its name. Homebrew calls the file _pensieve, and
-# people read the script as it is.
+# cyclopts' script only defines a function and expects to be autoloaded from a file of that name.
+# Homebrew's file is named _pensieve, and users source the script directly.
 ZSH_END = """
 if [ "$funcstack[1]" = "_pensieve" ]; then
   _cyclopts_pensieve "$@"
@@ -15,14 +15,14 @@ fi"""
 
 
 def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
-    """Print the script that completes commands and options.
+    """Print the script that completes commands and options in a shell.
 
     For example:
       pensieve completion zsh > ~/.zfunc/_pensieve
       source <(pensieve completion bash)
       pensieve completion fish > ~/.config/fish/completions/pensieve.fish
 
-    Homebrew puts it in place by itself.
+    Homebrew installs it.
 
     Parameters
     ----------

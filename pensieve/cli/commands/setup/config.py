@@ -1,4 +1,4 @@
-"""`pensieve config`: what is set, where that came from, and changing it."""
+"""`pensieve config`: shows settings and their origins, and changes them."""
 
 import getpass
 import json
@@ -15,9 +15,8 @@ from pensieve.settings.resolve import Settings
 from pensieve.settings.spec import KEYS, SettingSpec, Value, as_typed
 
 
+# One setting in `config list --json`.
 class Row(TypedDict):
-    """A setting as `config list --json` has it."""
-
     value: Value | None
     origin: str
 
@@ -29,23 +28,23 @@ NAME_WIDTH = max(map(len, KEYS))
 config = App(
     name="config",
     help="""\
-Show or change what is set.
+Show or change settings.
 
 For example:
   pensieve config list --show-origin
   pensieve config set model phi-3-mini
-  pensieve config set api_key            # asks for it
+  pensieve config set api_key            # prompts for it
   pensieve config unset port
 
-A flag comes before a variable (PENSIEVE_PORT), that before the file, that
-before the default. A running server takes it up when it is restarted.
+Precedence: flag, variable (PENSIEVE_PORT), file, default. A running server
+applies a change after a restart.
 """,
 )
 
 
 @config.command
 def path() -> int:
-    """Print where the file is, whether there is one or not.
+    """Print the path of the configuration file, even if it does not exist.
 
     For example:
       "$EDITOR" "$(pensieve config path)"
@@ -56,7 +55,7 @@ def path() -> int:
 
 @config.command(name="list")
 def list_(*, show_origin: bool = False, json_: bool = False) -> int:
-    """Print every setting; a key is not shown.
+    """Print every setting; keys are redacted.
 
     For example:
       pensieve config list --show-origin
@@ -64,9 +63,9 @@ def list_(*, show_origin: bool = False, json_: bool = False) -> int:
     Parameters
     ----------
     show_origin
-        Show where each came from: flag, environment, the file, or default.
+        Show the origin of each: flag, environment, file or default.
     json_
-        As one JSON object.
+        Print one JSON object instead.
     """
     settings = settings_module.resolve()
     if json_:
@@ -74,7 +73,7 @@ def list_(*, show_origin: bool = False, json_: bool = False) -> int:
         return 0
     for key in KEYS.values():
         row = _row(key, settings)
-        value = _written(row["value"]) or f"({key.unset})"
+        value = _as_text(row["value"]) or f"({key.unset})"
         origin = f"  {row['origin']}" if show_origin else ""
         output.data(
             f"{key.name:<{NAME_WIDTH}}  {value:<{28 if show_origin else 0}}{origin}".rstrip()
@@ -84,7 +83,7 @@ def list_(*, show_origin: bool = False, json_: bool = False) -> int:
 
 @config.command
 def get(name: str, /, *, show_origin: bool = False) -> int:
-    """Print the value of one setting; nothing where the machine decides.
+    """Print the value of one setting; empty if chosen by the machine.
 
     For example:
       pensieve config get port
@@ -94,19 +93,19 @@ def get(name: str, /, *, show_origin: bool = False) -> int:
     name
         The setting, as `pensieve config list` names it.
     show_origin
-        Show where it came from too.
+        Show its origin too.
     """
     key = config_file.key_of(name)
     settings = settings_module.resolve()
     value = getattr(settings, key.name)
     origin = f"  {settings.origins.get(key.name, DEFAULT)}" if show_origin else ""
-    output.data(f"{_written(value)}{origin}")
+    output.data(f"{_as_text(value)}{origin}")
     return 0
 
 
 @config.command(name="set")
 def set_(name: str, value: str | None = None, /) -> int:
-    """Set one in the file. A key is asked for, or read from a pipe.
+    """Set a value in the file. A key is prompted for or read from a pipe.
 
     For example:
       pensieve config set port 8080
@@ -117,25 +116,25 @@ def set_(name: str, value: str | None = None, /) -> int:
     name
         The setting, as `pensieve config list` names it.
     value
-        What it shall be.
+        The new value.
     """
     key = config_file.key_of(name)
     text = _secret(key, value) if key.is_secret else value
     if text is None:
         raise UsageError(
-            f"{key.name} is given no value; it can be {key.allowed}.",
+            f"{key.name} needs a value; it can be {key.allowed}.",
             hint=f"For example:\n  pensieve config set {key.name} {key.example}",
         )
     file = settings_module.resolve_paths().config_file
     config_file.write(file, key.name, key.read(text, key.name))
     output.note(f"{key.name} is set in {file}.")
-    _note_when_it_holds(key)
+    _note_effect(key)
     return 0
 
 
 @config.command
 def unset(name: str, /) -> int:
-    """Take one out of the file, so that its default holds.
+    """Remove a setting from the file, so that its default applies.
 
     For example:
       pensieve config unset port
@@ -149,19 +148,19 @@ def unset(name: str, /) -> int:
     file = settings_module.resolve_paths().config_file
     config_file.write(file, key.name, None)
     output.note(f"{key.name} is not set in {file}.")
-    _note_when_it_holds(key)
+    _note_effect(key)
     return 0
 
 
 @config.command
 def reset() -> int:
-    """Put the file aside, so that every default holds.
+    """Move the file aside, so that all defaults apply.
 
     For example:
       pensieve config reset
     """
-    kept = config_file.back_up(settings_module.resolve_paths().config_file)
-    output.note(f"The defaults hold; the file is kept as {kept}." if kept else "There is no file.")
+    backup = config_file.back_up(settings_module.resolve_paths().config_file)
+    output.note(f"All defaults apply. The file is now {backup}." if backup else "There is no file.")
     return 0
 
 
@@ -171,24 +170,25 @@ def _row(key: SettingSpec, settings: Settings) -> Row:
     return {"value": REDACTED if key.is_secret and origin != DEFAULT else value, "origin": origin}
 
 
-def _written(value: Value | None) -> str:
+def _as_text(value: Value | None) -> str:
     return "" if value is None else as_typed(value)
 
 
 def _secret(key: SettingSpec, value: str | None) -> str:
-    """Never of the command line, which other users can list and the shell's history keeps."""
+    """Refuse the command line: other users can list it and the shell's history keeps it."""
     if value is not None:
         raise UsageError(
-            f"{key.name} does not belong on a command line: others can see it there.",
-            hint=f"Type it when asked, or pipe it in:\n  openssl rand -hex 32 | pensieve config set {key.name}",
+            f"{key.name} cannot be set on a command line: other users can see it there.",
+            hint="Type it at the prompt, or pipe it in:\n"
+            f"  openssl rand -hex 32 | pensieve config set {key.name}",
         )
     piped = output.piped_text()
     return getpass.getpass(f"{key.name}: ") if piped is None else piped.strip()
 
 
-def _note_when_it_holds(key: SettingSpec) -> None:
+def _note_effect(key: SettingSpec) -> None:
     settings = settings_module.resolve()
     if settings.origins.get(key.name, DEFAULT) == "environment":
-        output.warning(f"{key.variable} is set and comes before the file.")
+        output.warning(f"{key.variable} is set and overrides the file.")
     if current(settings.paths):
-        output.note("The server that runs takes it up with:\n  pensieve restart")
+        output.note("Apply it to the running server:\n  pensieve restart")

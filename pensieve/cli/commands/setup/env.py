@@ -1,4 +1,4 @@
-"""`pensieve env`: the variables that point Anthropic clients at the server, in the words of the user's shell."""
+"""`pensieve env`: prints the variables that point clients at the server, in a shell's syntax."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,7 +14,7 @@ from pensieve.settings import resolve as settings_module
 from pensieve.settings.resolve import ThinkingMode
 
 
-def env(  # noqa: PLR0913 -- each a word of the command line
+def env(  # noqa: PLR0913 -- each is an option
     *,
     shell: Shell | None = None,
     lite: bool = False,
@@ -29,30 +29,30 @@ def env(  # noqa: PLR0913 -- each a word of the command line
     For example:
       eval "$(pensieve env)"                 # bash, zsh, sh
       pensieve env | source                  # fish
-      eval "$(pensieve env --unset)"         # as if it had not been
+      eval "$(pensieve env --unset)"         # undo it
       pensieve env --dotenv > .env
 
-    The last line that it prints says how the shell in question reads it.
+    The last line of the output shows how to use it in that shell.
 
     Parameters
     ----------
     shell
-        bash, zsh, fish, sh, nu or pwsh; the one that $SHELL names unless given.
+        Use the syntax of bash, zsh, fish, sh, nu or pwsh; the default is $SHELL's.
     lite
-        For small models: three tools and a prompt of a thousand tokens.
+        Shorten the prompt for small models: three tools, a thousand tokens.
     thinking
-        on, off or auto: whether the model is to think first. auto, unless the setting
-        says otherwise: where `pensieve show` says that it thinks, and in bounds.
+        Let the model think before it answers: on, off or auto, which means if `pensieve
+        show` lists thinking limited by a budget. The default is the setting `thinking`.
     unset
-        Print what takes these variables away again, and no others.
+        Print the commands that remove these variables again.
     check
-        Print nothing and fail (exit code 69) unless the server answers.
+        Fail with exit code 69, printing nothing, unless the server answers.
     json
-        As one JSON object.
+        Print one JSON object instead.
     dotenv
-        As a .env file.
+        Print a .env file instead.
     """
-    _refuse_two_forms(shell is not None or unset, json, dotenv)
+    _require_one_format(shell is not None or unset, json, dotenv)
     settings = settings_module.resolve()
     settings = replace(settings, thinking=thinking or settings.thinking)
     target = find_target(settings)
@@ -61,49 +61,52 @@ def env(  # noqa: PLR0913 -- each a word of the command line
         output.data(_script(shell, variables(target), restored=restored(environ)))
         return 0
     target = measured(target, settings)
-    _tell_of_absence(target, must_run=check)
-    told = variables(target, is_lite=lite) | exception_for(target.host, environ)
+    _report_missing_server(target, must_run=check)
+    values = variables(target, is_lite=lite) | exception_for(target.host, environ)
     options = " --lite" * lite + (f" --thinking {thinking}" if thinking else "")
     if json:
-        output.data(dumps(told, indent=2))
+        output.data(dumps(values, indent=2))
     else:
-        output.data(_dotenv(told) if dotenv else _script(shell, told, options))
+        output.data(_dotenv(values) if dotenv else _script(shell, values, options))
     return 0
 
 
-def _dotenv(told: Mapping[str, str]) -> str:
-    return "\n".join(shells.dotenv(name, value) for name, value in told.items())
+def _dotenv(values: Mapping[str, str]) -> str:
+    return "\n".join(shells.dotenv(name, value) for name, value in values.items())
 
 
-def _refuse_two_forms(*asked: bool) -> None:
-    if sum(asked) > 1:
+def _require_one_format(*requested: bool) -> None:
+    if sum(requested) > 1:
         raise UsageError(
-            "--shell, --json and --dotenv are forms: one of them. --unset is for shells."
+            "--shell, --json and --dotenv exclude each other; so do --unset and the last two."
         )
 
 
 def _script(
-    asked: Shell | None,
-    told: Mapping[str, str],
+    requested: Shell | None,
+    values: Mapping[str, str],
     options: str = "",
     restored: Mapping[str, str] | None = None,
 ) -> str:
-    """What the shell reads, and how it does. restored: given where the variables are taken away again."""
+    """Return the shell's commands and a last line that shows how to use them.
+
+    restored: the values before `pensieve env`; given only for --unset.
+    """
     is_unset = restored is not None
-    shell = asked or shell_of(settings_module.shell_path())
-    words = f"pensieve env{f' --shell {asked}' if asked else ''}{options}"
+    shell = requested or shell_of(settings_module.shell_path())
+    command = f"pensieve env{f' --shell {requested}' if requested else ''}{options}"
     if is_unset:
-        script, words = shells.unsets(shell, told, restored), f"{words} --unset"
+        script, command = shells.unsets(shell, values, restored), f"{command} --unset"
     else:
-        script = shells.exports(shell, told)
-    return f"{script}\n# Use it with: {usage(shell, words, is_unset=is_unset)}"
+        script = shells.exports(shell, values)
+    return f"{script}\n# Use it with: {usage(shell, command, is_unset=is_unset)}"
 
 
-def _tell_of_absence(target: Target, *, must_run: bool) -> None:
+def _report_missing_server(target: Target, *, must_run: bool) -> None:
     if target.is_running:
         return
     if must_run:
         raise ServerUnavailableError(
-            "The server does not run.", hint="Start it with:\n  pensieve start"
+            "The server is not running.", hint="Start it with:\n  pensieve start"
         )
-    output.warning("the server does not run. Start it with: pensieve start")
+    output.warning("the server is not running. Start it with: pensieve start")

@@ -1,4 +1,4 @@
-"""`pensieve uninstall`: what remains on this machine once the program is gone, and removing it."""
+"""`pensieve uninstall`: lists or removes pensieve's files, not the program itself."""
 
 import shlex
 import shutil
@@ -22,7 +22,7 @@ from pensieve.settings import resolve as settings_module
 def uninstall(
     *, purge: bool = False, yes: Annotated[bool, Parameter(name=("--yes", "-y"))] = False
 ) -> int:
-    """List what pensieve keeps on this machine, and how all of it is removed.
+    """List the files that pensieve keeps on this machine, or remove them.
 
     For example:
       pensieve uninstall
@@ -31,33 +31,33 @@ def uninstall(
     Parameters
     ----------
     purge
-        Remove it: models, kept prompts, batches, files, logs, configuration.
+        Remove models, cached prompts, batches, files, logs and configuration.
     yes
-        Do not ask before that.
+        Remove without confirmation.
     """
     paths = settings_module.resolve_paths()
-    found = [each for each in places(paths, keg_of()) if each.exists()]
-    outer = [each for each in found if not set(found) & set(each.parents)]
-    kept = [(each, _size(each)) for each in outer]
-    for place, size_bytes in kept:
-        output.data(f"{in_bytes(size_bytes):>10}  {place}")
-    if not kept:
-        output.data("Nothing is kept on this machine.")
+    existing = [each for each in owned_paths(paths, keg_of()) if each.exists()]
+    outermost = [each for each in existing if not set(existing) & set(each.parents)]
+    sizes = [(each, _size(each)) for each in outermost]
+    for path, size_bytes in sizes:
+        output.data(f"{in_bytes(size_bytes):>10}  {path}")
+    if not sizes:
+        output.data("pensieve has no files on this machine.")
     elif not purge:
-        output.note("To remove that:\n  pensieve uninstall --purge")
-    elif not _purge(paths, [place for place, _ in kept], is_agreed=yes):
+        output.note("To remove all of it:\n  pensieve uninstall --purge")
+    elif not _purge(paths, [path for path, _ in sizes], is_confirmed=yes):
         output.note("Nothing is removed.")
         return 1
     else:
-        output.note("All of that is removed.")
+        output.note("All of it is removed.")
     service = service_file(Path.home())
-    stopped_first = f"  {_stop_service(service)}\n" if service else ""
-    output.note(f"To remove the program:\n{stopped_first}  {_removal(service)}")
+    stop_step = f"  {_stop_service(service)}\n" if service else ""
+    output.note(f"To remove the program:\n{stop_step}  {_removal_command(service)}")
     return 0
 
 
-def places(paths: Paths, keg: Keg | None) -> list[Path]:
-    """Every folder and file of pensieve's own. None of them is a folder that others use too."""
+def owned_paths(paths: Paths, keg: Keg | None) -> list[Path]:
+    """Return every folder and file of pensieve's own, none of which is shared with others."""
     return [
         paths.models,
         paths.prefixes,
@@ -69,18 +69,20 @@ def places(paths: Paths, keg: Keg | None) -> list[Path]:
     ]
 
 
-def _purge(paths: Paths, found: list[Path], *, is_agreed: bool) -> bool:
+def _purge(paths: Paths, existing: list[Path], *, is_confirmed: bool) -> bool:
     if server_lock.is_held(paths):
-        raise MachineError("The server runs.", hint=f"Stop it first:\n  {_stop_server(paths)}")
-    if not is_agreed and not output.confirm(
-        "Remove all of that?", command="pensieve uninstall --purge --yes"
+        raise MachineError(
+            "The server is running.", hint=f"Stop it first:\n  {_stop_server(paths)}"
+        )
+    if not is_confirmed and not output.confirm(
+        "Remove all of it?", command="pensieve uninstall --purge --yes"
     ):
         return False
-    for place in found:
+    for path in existing:
         try:
-            _remove(place)
+            _remove(path)
         except OSError as error:
-            raise NotWritableError(f"{place} cannot be removed: {error.strerror}.") from error
+            raise NotWritableError(f"{path} cannot be removed: {error.strerror}.") from error
     for folder in {paths.models.parent, paths.config_file.parent, paths.state.parent}:
         if folder.name == "pensieve" and folder.exists() and not any(folder.iterdir()):
             folder.rmdir()
@@ -94,27 +96,27 @@ def _stop_server(paths: Paths) -> str:
     )
 
 
-def _removal(service: Path | None) -> str:
-    """Return the command of what installed it: only Homebrew makes a service."""
+def _removal_command(service: Path | None) -> str:
+    """Return the installer's command: only Homebrew makes a service."""
     if service or keg_of():
         return "brew uninstall pensieve"
     return f"{shlex.quote(sys.executable)} -m pip uninstall pensieve-llm"
 
 
 def _stop_service(file: Path | None) -> str:
-    """`brew uninstall` leaves launchd's file where it is: launchd would try for ever to start a program that is gone."""
+    """`brew uninstall` keeps launchd's file, and launchd would retry the program forever."""
     as_root = "sudo " if file and file.parent == MACHINE_SERVICES else ""
     return f"{as_root}brew services stop pensieve"
 
 
-def _remove(place: Path) -> None:
-    """A link is removed, not what it leads to."""
-    if place.is_symlink() or place.is_file():
-        place.unlink()
-    elif place.exists():
-        shutil.rmtree(place)
+def _remove(path: Path) -> None:
+    """Remove a symlink itself, not its target."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
 
 
-def _size(place: Path) -> int:
-    files = place.rglob("*") if place.is_dir() else [place]
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.lstat().st_size for file in files if file.is_file())

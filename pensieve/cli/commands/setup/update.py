@@ -1,4 +1,4 @@
-"""`pensieve update`: says how; it asks nobody and changes nothing."""
+"""`pensieve update`: prints the update command; uses no network and changes nothing."""
 
 import shlex
 import sys
@@ -10,7 +10,7 @@ from pensieve.homebrew import Keg, keg_of
 
 
 def update() -> int:
-    """Say how pensieve is updated. Nothing is looked up or changed.
+    """Print the command that updates pensieve; change nothing.
 
     For example:
       pensieve update
@@ -22,17 +22,17 @@ def update() -> int:
 
 
 def afterwards(keg: Keg | None) -> str:
-    """Say what becomes of a server that runs: it ends when brew removes the program that it runs from."""
+    """Describe the effect on a running server: brew removes the program under it."""
     if keg:
         return (
-            "A server that runs ends once brew has removed the old program.\n"
-            "As a service it comes back by itself, otherwise with:\n  pensieve start"
+            "A running server stops when brew removes the old program.\n"
+            "A service restarts by itself; otherwise run:\n  pensieve start"
         )
-    return "A server that runs stays as it is until:\n  pensieve restart"
+    return "A running server keeps the old version until:\n  pensieve restart"
 
 
 def command(prefix: Path) -> str:
-    """By where it is installed: `prefix` is the folder of its Python environment."""
+    """Return the update command for the Python environment in the folder `prefix`."""
     if keg_of(prefix):
         return "brew upgrade pensieve"
     python = shlex.quote(str(prefix / "bin" / "python"))

@@ -1,4 +1,4 @@
-"""`pensieve version`: of pensieve and of what it stands on."""
+"""`pensieve version`: prints the versions of pensieve, its libraries and the system."""
 
 import json
 import platform
@@ -12,7 +12,7 @@ LIBRARIES = ("mlx", "mlx-lm", "transformers", "llguidance")
 
 
 def version(*, json_: bool = False) -> int:
-    """Print the version of pensieve, and of what it stands on.
+    """Print the versions of pensieve and its libraries.
 
     For example:
       pensieve version
@@ -20,7 +20,7 @@ def version(*, json_: bool = False) -> int:
     Parameters
     ----------
     json_
-        As one JSON object.
+        Print one JSON object instead.
     """
     versions = {
         "pensieve": __version__,

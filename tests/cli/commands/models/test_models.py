@@ -1,4 +1,4 @@
-"""Models for people: the list with what each needs here, what is known of one, fetching, mending and taking away."""
+"""The commands models, show, pull, rm and use."""
 
 import json
 import os
@@ -10,12 +10,12 @@ import pytest
 
 from pensieve.cli.app import run
 from pensieve.cli.commands.models.models import COLUMNS
-from pensieve.cli.model_facts import entry_of, row
+from pensieve.cli.model_facts import model_entry, row
 from pensieve.daemon import server_lock
 from pensieve.daemon.server_record import Address, own_record, publish
 from pensieve.models.catalog.find import find
 from pensieve.models.catalog.memory_fit import memory_limit_of_mac
-from pensieve.models.catalog.sources import AUTOMATIC_WORDS, CATALOG
+from pensieve.models.catalog.sources import AUTO_NAMES, CATALOG
 from pensieve.models.folder.installed import installed_models
 from pensieve.models.folder.snapshot import MARKER, ModelFile, Snapshot, write_snapshot
 from pensieve.paths import Paths, under_home
@@ -49,7 +49,7 @@ def hub(tiny: Path) -> Iterator[FakeHub]:
 
 @pytest.fixture
 def fetched(paths: Paths, tiny: Path) -> Path:
-    """The tiny model as a fetch would have left it."""
+    """The tiny model, as downloaded."""
     folder = paths.models / "mlx-community--tiny-llama"
     folder.mkdir(parents=True)
     for file in tiny.iterdir():
@@ -59,7 +59,7 @@ def fetched(paths: Paths, tiny: Path) -> Path:
     return folder
 
 
-def told(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+def report(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
     return json.loads(capsys.readouterr().out)
 
 
@@ -83,9 +83,9 @@ def test_the_list_has_size_need_and_context_here_within_80_columns(
 @pytest.mark.parametrize(
     ("memory_gib", "context"), [(8, "does not fit"), (16, "96,000"), (64, "262,144")]
 )
-def test_the_context_is_that_of_the_machine(paths: Paths, memory_gib: int, context: str) -> None:
+def test_context_depends_on_the_machine(paths: Paths, memory_gib: int, context: str) -> None:
     (model,) = [one for one in installed_models(paths.models) if one.source.name == "qwen3.5-9b"]
-    entry = entry_of(model, memory_limit_of_mac(memory_gib << 30), Settings(paths))
+    entry = model_entry(model, memory_limit_of_mac(memory_gib << 30), Settings(paths))
     assert row(entry).startswith(f"  {'qwen3.5-9b':<20}   6.0 GB ")
     assert row(entry).endswith(f" GB {context:>13}")
 
@@ -102,7 +102,7 @@ def test_the_list_marks_what_auto_means_here_and_suggests_nothing_to_a_pipe(
     assert "pensieve use" not in out + err
 
 
-def test_the_list_as_json_says_what_is_here_served_and_chosen(
+def test_models_json_marks_downloaded_served_and_chosen(
     paths: Paths, fetched: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with (
@@ -113,7 +113,7 @@ def test_the_list_as_json_says_what_is_here_served_and_chosen(
         assert run(["models"]) == 0
     out = capsys.readouterr().out
     assert run(["ls", "--json"]) == 0
-    assert told(capsys)["models"]
+    assert report(capsys)["models"]
     listed, end = json.JSONDecoder().raw_decode(out)
     by_name = {entry["name"]: entry for entry in listed["models"]}
     assert by_name[REPO]["is_here"] is by_name[REPO]["is_served"] is True
@@ -128,16 +128,16 @@ def test_the_list_as_json_says_what_is_here_served_and_chosen(
 # show
 
 
-def test_show_tells_context_quantization_size_licence_memory_and_source(
+def test_show_prints_context_quantization_size_licence_memory_and_source(
     paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["show", "qwen3-coder-30b"]) == 0
     out = capsys.readouterr().out
-    for words in (
+    for fact in (
         "262,144 tokens", "4 bits", "17.2 GB", "Apache-2.0", "a token", "mlx-community/Qwen3-Coder",
         "pensieve pull qwen3-coder-30b", "not tried", "rank 182 of 313", "SWE-bench Verified 31.8",
     ):  # fmt: skip
-        assert words in " ".join(out.split()), words
+        assert fact in " ".join(out.split()), fact
     assert max(map(len, out.splitlines())) < 80
 
 
@@ -145,7 +145,7 @@ def test_show_of_a_fetched_model_reads_its_files(
     paths: Paths, fetched: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["show", REPO, "--json"]) == 0
-    shown = told(capsys)
+    shown = report(capsys)
     assert shown["folder"] == str(fetched)
     assert shown["revision"] == "f" * 40
     assert shown["model_context_tokens"] == 8192
@@ -154,7 +154,7 @@ def test_show_of_a_fetched_model_reads_its_files(
     assert "see its page on the Hub" in capsys.readouterr().out
 
 
-def test_show_tells_how_a_model_is_sampled_and_why(
+def test_show_prints_sampling_and_its_origin(
     paths: Paths, fetched: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stated = {"temperature": 0.6, "top_k": 20, "top_p": 7}
@@ -162,34 +162,34 @@ def test_show_tells_how_a_model_is_sampled_and_why(
     monkeypatch.setenv("PENSIEVE_TOP_K", "40")
     assert run(["show", REPO]) == 0
     out, err = capsys.readouterr()
-    words = "sampling temperature 0.6 (generation_config.json), top_k 40 (setting)"
-    assert words in " ".join(out.split())
-    assert "generation_config.json: top_p is not a number above 0, up to 1" in err
+    sampling = "sampling temperature 0.6 (generation_config.json), top_k 40 (setting)"
+    assert sampling in " ".join(out.split())
+    assert "generation_config.json are ignored: top_p is not a number above 0, up to 1" in err
     assert run(["show", REPO, "--json"]) == 0
-    shown = told(capsys)["sampling"]
+    shown = report(capsys)["sampling"]
     assert shown["temperature"] == {"value": 0.6, "origin": "generation_config.json"}
     assert shown["top_p"] == {"value": 1.0, "origin": "default"}
     assert run(["show", "someone/something", "--json"]) == 0
-    assert told(capsys)["sampling"] is None
+    assert report(capsys)["sampling"] is None
 
 
-def test_show_of_a_folder_and_of_what_nobody_knows_yet(
+def test_show_of_a_folder_and_of_an_unknown_repository(
     paths: Paths, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["show", str(tiny)]) == 0
-    assert "a folder of yours" in capsys.readouterr().out
+    assert "your own folder" in capsys.readouterr().out
     assert run(["show", "someone/something"]) == 0
-    assert "known once it is fetched" in capsys.readouterr().out
+    assert "known after download" in capsys.readouterr().out
     assert run(["show", "someone/something", "--json"]) == 0
-    assert told(capsys)["size_bytes"] is None
+    assert report(capsys)["size_bytes"] is None
     assert run(["show", "phi3"]) == 69
 
 
-def test_show_tells_the_revision_that_would_be_fetched(
+def test_show_prints_the_revision_of_a_download(
     paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["show", "qwen3.8-27b", "--json"]) == 0
-    shown = told(capsys)
+    shown = report(capsys)
     assert shown["revision"] == "3e6447f082e89cc7f0bc6e5441afd38dfce760ff"
     assert shown["agent_rank"] == 52
 
@@ -206,15 +206,17 @@ def test_a_folder_that_would_not_load_is_refused(
     assert not paths.config_file.exists()
 
 
-@pytest.mark.parametrize("words", [["start"], ["start", "--no-wait"], ["start", "--foreground"]])
+@pytest.mark.parametrize(
+    "arguments", [["start"], ["start", "--no-wait"], ["start", "--foreground"]]
+)
 def test_a_folder_that_would_not_load_is_not_started(
-    paths: Paths, tmp_path: Path, words: list[str]
+    paths: Paths, tmp_path: Path, arguments: list[str]
 ) -> None:
     folder = tmp_path / "new"
     folder.mkdir()
     (folder / "config.json").write_text('{"model_type": "qwen9_super"}')
     done = pensieve(
-        *words, "--device", "cpu", "--port", "7833", "--model", str(folder), home=tmp_path
+        *arguments, "--device", "cpu", "--port", "7833", "--model", str(folder), home=tmp_path
     )
     assert done.returncode == 65
     assert done.stderr.decode().count("qwen9_super") == 1
@@ -251,26 +253,26 @@ def test_pull_refuses_a_model_that_would_not_load(
     assert not list(paths.models.glob("[!.]*"))
 
 
-def test_pull_fetches_then_checks_and_mends_what_is_damaged(hub: FakeHub, tmp_path: Path) -> None:
-    def pull(*words: str) -> str:
-        done = pensieve("pull", REPO, *words, home=tmp_path, HF_ENDPOINT=hub.endpoint)
+def test_pull_downloads_then_verifies_and_repairs(hub: FakeHub, tmp_path: Path) -> None:
+    def pull(*arguments: str) -> str:
+        done = pensieve("pull", REPO, *arguments, home=tmp_path, HF_ENDPOINT=hub.endpoint)
         assert done.returncode == 0, done.stderr
         assert b"\x1b" not in done.stderr
         return done.stdout.decode()
 
-    assert "is here. Serve it" in pull()
+    assert "is downloaded. Serve it" in pull()
     folder = tmp_path / "pensieve" / "models" / "mlx-community--tiny-llama"
-    assert "as it was published" in pull()
+    assert "matches its published hash" in pull()
     weights = bytearray((folder / WEIGHTS).read_bytes())
     weights[-1] ^= 1
     (folder / WEIGHTS).write_bytes(weights)
-    told = json.loads(pull("--json"))
-    assert told["fetched_anew"] == [WEIGHTS]
-    assert told["was_here"] is True
+    report = json.loads(pull("--json"))
+    assert report["fetched_anew"] == [WEIGHTS]
+    assert report["was_here"] is True
     assert (folder / WEIGHTS).read_bytes() == hub.files[WEIGHTS]
 
 
-def test_pull_leaves_a_served_model_alone(
+def test_pull_refuses_a_served_model(
     paths: Paths, fetched: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with (
@@ -286,7 +288,7 @@ def test_a_folder_is_neither_fetched_nor_removed(
 ) -> None:
     for command in ("pull", "rm"):
         assert run([command, str(tiny)]) == 2
-        assert "a folder of yours" in capsys.readouterr().err
+        assert "your own folder" in capsys.readouterr().err
     assert (tiny / "config.json").exists()
 
 
@@ -321,7 +323,7 @@ def test_rm_asks_at_a_terminal(
     assert terminal.exitstatus == 0
 
 
-def test_rm_refuses_what_is_served_and_shrugs_at_what_is_not_here(
+def test_rm_refuses_a_served_model_and_accepts_a_missing_one(
     paths: Paths, fetched: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with (
@@ -332,28 +334,28 @@ def test_rm_refuses_what_is_served_and_shrugs_at_what_is_not_here(
     assert f"pensieve stop && pensieve rm {REPO}" in capsys.readouterr().err
     assert fetched.exists()
     assert run(["rm", "qwen3-4b", "--json"]) == 0
-    assert told(capsys) == {"name": "qwen3-4b", "is_removed": False, "bytes": 0}
+    assert report(capsys) == {"name": "qwen3-4b", "is_removed": False, "bytes": 0}
 
 
 # use
 
 
-def test_use_writes_the_configuration_that_the_next_start_reads(
+def test_use_writes_the_configuration_of_the_next_start(
     paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["use", "qwen3-4b"]) == 0
     out, err = capsys.readouterr()
-    assert out == "qwen3-4b is served from the next start on.\n"
+    assert out == "qwen3-4b is the default model from the next start.\n"
     assert "pensieve pull qwen3-4b" in err
     assert resolve().model == "qwen3-4b"
     assert resolve().origins["model"] == str(paths.config_file)
-    for word in AUTOMATIC_WORDS:
-        assert run(["use", word, "--json"]) == 0
-        assert told(capsys)["model"] in {model.name for model in CATALOG}
-        assert resolve().model == word
+    for argument in AUTO_NAMES:
+        assert run(["use", argument, "--json"]) == 0
+        assert report(capsys)["model"] in {model.name for model in CATALOG}
+        assert resolve().model == argument
 
 
-def test_use_says_what_goes_on_until_then_and_what_comes_before_it(
+def test_use_names_the_running_model_and_an_overriding_variable(
     paths: Paths,
     fetched: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -371,7 +373,7 @@ def test_use_says_what_goes_on_until_then_and_what_comes_before_it(
     assert "pull" not in err
 
 
-def test_use_keeps_a_folder_by_its_full_path_and_refuses_what_is_no_model(
+def test_use_stores_a_folder_by_full_path_and_refuses_an_invalid_one(
     paths: Paths, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tiny.parent)

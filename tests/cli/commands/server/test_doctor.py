@@ -1,4 +1,4 @@
-"""The command itself: what it prints where, its exit code, its JSON, its archive."""
+"""`pensieve doctor`: streams, exit code, JSON and archive."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from pensieve.cli.app import run
-from pensieve.cli.commands.server.doctor import conclusion, rendered
+from pensieve.cli.commands.server.doctor import format_finding, summary_line
 from pensieve.doctor.finding import Finding, ok, red, warning
 from pensieve.paths import Paths, under_home
 from tests.cli.program import pensieve
@@ -39,7 +39,8 @@ SCHEMA = {
     },
 }
 TOPICS = {
-    "pensieve", "python", "machine", "mlx", "memory", "context", "settings", "key", "files", "model", "disk", "port", "server", "log",
+    "pensieve", "python", "machine", "mlx", "memory", "context", "settings", "key", "files",
+    "model", "disk", "port", "server", "log",
     "base url", "claude code", "its settings",
 }  # fmt: skip
 
@@ -56,20 +57,18 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
     return under_home(tmp_path / "pensieve")
 
 
-def test_with_no_server_and_no_model_it_says_what_it_found_as_one_object(
+def test_doctor_json_without_server_and_model(
     paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = run(["doctor", "--json"])
-    told = json.loads(capsys.readouterr().out)
-    jsonschema.validate(told, SCHEMA)
-    assert {finding["topic"] for finding in told["findings"]} == TOPICS
-    assert code == (0 if told["is_healthy"] else 1)
+    report = json.loads(capsys.readouterr().out)
+    jsonschema.validate(report, SCHEMA)
+    assert {finding["topic"] for finding in report["findings"]} == TOPICS
+    assert code == (0 if report["is_healthy"] else 1)
     assert not paths.state.exists()
 
 
-def test_one_red_thing_makes_the_exit_code_1_and_a_hint_stands_below_it(
-    tmp_path: Path, paths: Paths
-) -> None:
+def test_red_finding_exits_1_and_shows_its_fix(tmp_path: Path, paths: Paths) -> None:
     paths.config_file.parent.mkdir(parents=True)
     paths.config_file.write_text("model = [unfinished\n")
     done = pensieve("doctor", home=tmp_path, PENSIEVE_DEVICE="cpu", COLUMNS="80")
@@ -83,13 +82,13 @@ def test_one_red_thing_makes_the_exit_code_1_and_a_hint_stands_below_it(
     assert "pensieve config reset" in "\n".join(lines[at : at + 6])
 
 
-def test_an_archive_is_written_beside_what_is_said(
+def test_bundle_is_written_in_addition_to_the_output(
     paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(["doctor", "--bundle", str(tmp_path / "r.tar.gz"), "--json"])
     out, err = capsys.readouterr()
     jsonschema.validate(json.loads(out), SCHEMA)
-    assert "Look into it before you send it" in err
+    assert "Check it before you send it" in err
     with tarfile.open(tmp_path / "r.tar.gz") as archive:
         assert "pensieve-report/doctor.json" in archive.getnames()
 
@@ -97,20 +96,20 @@ def test_an_archive_is_written_beside_what_is_said(
 @pytest.mark.parametrize(
     ("findings", "says"),
     [
-        ([ok("a", "b")], "All is as it should be."),
-        ([red("a", "b")], "1 thing is red."),
-        ([red("a", "b"), red("a", "b"), warning("a", "b")], "2 things are red, 1 deserves a look."),
-        ([warning("a", "b"), warning("a", "b")], "Nothing is red, 2 deserve a look."),
+        ([ok("a", "b")], "No problems found."),
+        ([red("a", "b")], "1 problem."),
+        ([red("a", "b"), red("a", "b"), warning("a", "b")], "2 problems, 1 warning."),
+        ([warning("a", "b"), warning("a", "b")], "No problems, 2 warnings."),
     ],
 )
-def test_it_ends_in_how_it_stands(findings: list[Finding], says: str) -> None:
-    assert conclusion(findings).startswith(says)
+def test_doctor_ends_with_a_summary(findings: list[Finding], says: str) -> None:
+    assert summary_line(findings).startswith(says)
 
 
 def test_a_finding_is_wrapped_and_its_commands_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     command = "chmod -R go= " + "/a/long/folder" * 8
-    first, *rest = rendered(red("files", "word " * 40, f"{command}\nsecond")).splitlines()
+    first, *rest = format_finding(red("files", "word " * 40, f"{command}\nsecond")).splitlines()
     assert first.startswith("RED   files          word word")
     assert all(len(line) <= 80 for line in (first, *rest) if "chmod" not in line)
     assert [line.strip() for line in rest[-2:]] == [command, "second"]

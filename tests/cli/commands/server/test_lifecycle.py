@@ -1,4 +1,4 @@
-"""What status, stop, restart, version, update and uninstall say, and the options that every command has."""
+"""status, stop, restart, version, update and uninstall, and the options of every command."""
 
 import json
 import os
@@ -12,14 +12,14 @@ import pytest
 
 from pensieve import __version__
 from pensieve.cli.app import run
-from pensieve.cli.commands.server.restart import kept
-from pensieve.cli.commands.setup.uninstall import places
+from pensieve.cli.commands.server.restart import merge_flags
+from pensieve.cli.commands.setup.uninstall import owned_paths
 from pensieve.cli.commands.setup.update import afterwards
 from pensieve.cli.commands.setup.update import command as update_command
 from pensieve.cli.lifecycle.status_facts import as_json
 from pensieve.daemon import server_lock
 from pensieve.daemon.health_client import EngineFigures, Health, read
-from pensieve.daemon.launch import launch, launch_and_leave, wait_for_other
+from pensieve.daemon.launch import launch, launch_detached, wait_for_other
 from pensieve.daemon.processes import memory_of
 from pensieve.daemon.server_record import Address, ServerRecord, current, own_record, publish
 from pensieve.daemon.stop import stop
@@ -98,28 +98,28 @@ SCHEMA = {
 def test_status_as_json_has_one_shape_whatever_runs(
     paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def told(code: int) -> dict:
+    def expected(code: int) -> dict:
         assert run(["status", "--json"]) == code
         report = json.loads(capsys.readouterr().out)
         jsonschema.validate(report, SCHEMA)
         return report
 
-    assert told(3)["status"] == "stopped"
+    assert expected(3)["status"] == "stopped"
     with serving() as server, server_lock.acquire(paths):
-        assert told(4)["status"] == "starting"
+        assert expected(4)["status"] == "starting"
         server.healths = lambda: health() | {"engine": FIGURES}
         address = Address("127.0.0.1", server.server_port, "tiny", "cpu")
         with publish(paths, own_record(address)):
-            ready = told(0)
+            ready = expected(0)
             server.healths = lambda: health("asleep") | {"idle_unload": 30.0}
-            asleep = told(0)
+            asleep = expected(0)
     assert (ready["status"], ready["url"], ready["pid"]) == ("ready", server.url, os.getpid())
     assert ready["engine"] == FIGURES
     assert (asleep["status"], asleep["in_flight"], asleep["idle_unload"]) == ("asleep", 0, 30.0)
     assert ready["memory_bytes"] > 10_000_000
 
 
-def test_status_shows_what_the_engine_says_within_80_columns(
+def test_status_shows_engine_facts_within_80_columns(
     paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with serving() as server, server_lock.acquire(paths):
@@ -132,7 +132,7 @@ def test_status_shows_what_the_engine_says_within_80_columns(
     assert "1.2 GB of 6.4 GB\n" in out
     assert "precision  8-bit: full precision would hold 6,000 tokens only\n" in out
     assert "400 MB in memory, 3.1 GB of 20.0 GB on disk\n" in out
-    assert "nothing of 50.0 GB today (enough for today)\n" in out
+    assert "nothing of 50.0 GB today (writing paused)\n" in out
     assert "brew services" in out
     assert max(map(len, out.splitlines())) < 80
 
@@ -141,9 +141,9 @@ def test_status_shows_what_the_engine_says_within_80_columns(
     ("service", "command"),
     [("", "pensieve restart"), ("homebrew.mxcl.pensieve", "brew services restart pensieve")],
 )
-@pytest.mark.parametrize("words", [["status"], ["start"]])
-def test_a_server_of_another_version_is_told_with_what_replaces_it(
-    words: list[str],
+@pytest.mark.parametrize("arguments", [["status"], ["start"]])
+def test_version_mismatch_names_the_restart_command(
+    arguments: list[str],
     service: str,
     command: str,
     paths: Paths,
@@ -152,12 +152,12 @@ def test_a_server_of_another_version_is_told_with_what_replaces_it(
     with serving() as server, server_lock.acquire(paths):
         address = Address("127.0.0.1", server.server_port, "tiny", "cpu")
         with publish(paths, own_record(address, service=service)):
-            assert run(words) == 0
-            assert "this is" not in capsys.readouterr().err
+            assert run(arguments) == 0
+            assert "the server is" not in capsys.readouterr().err
             server.healths = lambda: health() | {"version": "0.0.9"}
-            assert run(words) == 0
+            assert run(arguments) == 0
     err = capsys.readouterr().err
-    assert f"the server is 0.0.9, this is {__version__}" in err
+    assert f"the server is version 0.0.9, the command {__version__}." in err
     assert f"\n  {command}\n" in err
 
 
@@ -165,7 +165,7 @@ def test_a_server_of_another_version_is_told_with_what_replaces_it(
     ("minutes", "line"),
     [(30.0, "after 30 minutes without work"), (0.5, "after 0.5"), (0.0, "never")],
 )
-def test_status_tells_when_an_idle_model_leaves_memory(
+def test_status_shows_the_idle_unload_time(
     minutes: float, line: str, paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
     detail = "the next request loads the model"
@@ -179,17 +179,17 @@ def test_status_tells_when_an_idle_model_leaves_memory(
     assert f"unloads    {line}" in out
 
 
-def test_figures_of_another_kind_or_unknown_ones_are_left_out() -> None:
-    said = {
+def test_invalid_or_unknown_engine_facts_are_left_out() -> None:
+    printed = {
         "status": "ready",
         "pid": 1,
         "engine": {"kv_bits": "8", "is_writing_paused": 1, "new": 2},
     }
-    assert read(said, pid=1) == Health("ready")
-    assert read(said | {"engine": [1]}, pid=1) == Health("ready")
+    assert read(printed, pid=1) == Health("ready")
+    assert read(printed | {"engine": [1]}, pid=1) == Health("ready")
 
 
-def test_a_server_that_fetches_its_model_is_starting_and_not_asked(
+def test_downloading_server_is_starting_and_not_queried(
     paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record = ServerRecord(
@@ -200,7 +200,7 @@ def test_a_server_that_fetches_its_model_is_starting_and_not_asked(
     assert "loading (fetching the model)" in capsys.readouterr().out
 
 
-def test_memory_is_that_of_a_process_and_of_what_it_started() -> None:
+def test_memory_includes_child_processes() -> None:
     alone = memory_of(os.getpid())
     assert alone > 10_000_000
     with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as child:
@@ -209,7 +209,7 @@ def test_memory_is_that_of_a_process_and_of_what_it_started() -> None:
     assert memory_of(2**30) == 0
 
 
-def test_json_of_nothing_known_is_null() -> None:
+def test_unknown_facts_are_null_in_json() -> None:
     report = as_json("stopped", None, Health("unreachable"), 0)
     assert report.pop("status") == "stopped"
     report.pop("engine")
@@ -219,14 +219,14 @@ def test_json_of_nothing_known_is_null() -> None:
 # restart and stop
 
 
-def test_a_restart_keeps_what_was_on_the_command_line_under_what_is_there_now() -> None:
+def test_restart_merges_old_flags_under_new_ones() -> None:
     record = own_record(HERE, flags={"model": "a", "port": 1, "of another version": "x"})
-    assert kept(record, Flags(port=2)) == Flags(model="a", port=2)
-    assert kept(None, Flags(port=2)) == Flags(port=2)
+    assert merge_flags(record, Flags(port=2)) == Flags(model="a", port=2)
+    assert merge_flags(None, Flags(port=2)) == Flags(port=2)
 
 
-def test_a_start_that_is_not_awaited_leaves_a_server_that_comes_up(paths: Paths) -> None:
-    pid = launch_and_leave(stand_in_command(paths.state.parent, free_port(), "slow"), paths)
+def test_start_without_wait_launches_a_server(paths: Paths) -> None:
+    pid = launch_detached(stand_in_command(paths.state.parent, free_port(), "slow"), paths)
     assert server_lock.is_held(paths)
     found = wait_for_other(paths)
     assert found
@@ -234,19 +234,19 @@ def test_a_start_that_is_not_awaited_leaves_a_server_that_comes_up(paths: Paths)
     assert stop(paths, is_forced=False)
 
 
-def test_a_start_that_is_not_awaited_is_stopped_by_the_very_next_command(paths: Paths) -> None:
-    launch_and_leave(stand_in_command(paths.state.parent, free_port(), "slow"), paths)
+def test_start_without_wait_can_be_stopped_at_once(paths: Paths) -> None:
+    launch_detached(stand_in_command(paths.state.parent, free_port(), "slow"), paths)
     assert run(["stop"]) == 0
     assert not server_lock.is_held(paths)
     with pytest.raises(StartFailedError, match="ended while starting"):
-        launch_and_leave(stand_in_command(paths.state.parent, free_port(), "dies"), paths)
+        launch_detached(stand_in_command(paths.state.parent, free_port(), "dies"), paths)
 
 
 @pytest.mark.parametrize(
-    ("words", "when"), [(["stop"], "next login"), (["stop", "--force"], "at once")]
+    ("arguments", "when"), [(["stop"], "next login"), (["stop", "--force"], "at once")]
 )
 def test_stopping_a_service_says_how_it_stays_stopped(
-    words: list[str],
+    arguments: list[str],
     when: str,
     paths: Paths,
     monkeypatch: pytest.MonkeyPatch,
@@ -256,31 +256,31 @@ def test_stopping_a_service_says_how_it_stays_stopped(
     launch(stand_in_command(paths.state.parent, free_port(), "ready"), paths)
     assert run(["restart"]) == 1
     assert "brew services restart pensieve" in capsys.readouterr().err
-    assert run(words) == 0
+    assert run(arguments) == 0
     err = capsys.readouterr().err
     assert when in err
     assert "brew services stop pensieve" in err
 
 
 @pytest.mark.parametrize(
-    ("mode", "words", "told"),
+    ("mode", "arguments", "expected"),
     [
-        ("never", ["start"], "The server goes on without this"),
-        ("stubborn", ["stop"], "The server ends by itself"),
-        ("stubborn", ["restart"], "The server ends once open answers have"),
+        ("never", ["start"], "The server keeps running."),
+        ("stubborn", ["stop"], "The server stops after its open answers."),
+        ("stubborn", ["restart"], "Then: pensieve start"),
     ],
 )
-def test_ctrl_c_while_something_is_waited_for_says_what_is_left_running(
-    mode: str, words: list[str], told: str, paths: Paths, capsys: pytest.CaptureFixture[str]
+def test_ctrl_c_while_waiting_reports_what_keeps_running(
+    mode: str, arguments: list[str], expected: str, paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pid = launch_and_leave(stand_in_command(paths.state.parent, free_port(), mode), paths)
+    pid = launch_detached(stand_in_command(paths.state.parent, free_port(), mode), paths)
     try:
         ctrl_c = threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT))
         ctrl_c.start()
-        assert run(words) == 130
+        assert run(arguments) == 130
         out, err = capsys.readouterr()
         assert (out, err.splitlines()[-1].partition(". ")[0]) == ("", "Interrupted")
-        assert told in err
+        assert expected in err
         record = current(paths)
         assert record
         assert record.pid == pid
@@ -298,17 +298,17 @@ def test_the_versions_are_one_object(capsys: pytest.CaptureFixture[str]) -> None
     assert all(isinstance(value, str | None) for value in versions.values())
 
 
-def test_update_only_tells(capsys: pytest.CaptureFixture[str]) -> None:
+def test_update_only_prints_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["update"]) == 0
     assert "does not update itself" in capsys.readouterr().out
     homebrews = Path("/opt/homebrew/Cellar/pensieve/0.1.0/libexec")
     assert update_command(homebrews) == "brew upgrade pensieve"
     assert update_command(Path("/a b")) == "'/a b/bin/python' -m pip install --upgrade pensieve-llm"
-    assert "comes back by itself" in afterwards(keg_of(homebrews))
+    assert "restarts by itself" in afterwards(keg_of(homebrews))
     assert "pensieve restart" in afterwards(keg_of(Path("/Users/me/.venv")))
 
 
-def test_an_uninstall_lists_what_is_kept_and_removes_it_only_when_told(tmp_path: Path) -> None:
+def test_uninstall_lists_files_and_removes_them_only_with_purge(tmp_path: Path) -> None:
     home = tmp_path / "pensieve"
     elsewhere = tmp_path / "models elsewhere"
     (home / "state").mkdir(parents=True)
@@ -327,10 +327,10 @@ def test_an_uninstall_lists_what_is_kept_and_removes_it_only_when_told(tmp_path:
     assert pensieve("uninstall", "--purge", "--yes", home=tmp_path).returncode == 0
     assert not home.exists()
     assert (elsewhere / "precious").exists()
-    assert b"Nothing is kept" in pensieve("uninstall", home=tmp_path).stdout
+    assert b"pensieve has no files" in pensieve("uninstall", home=tmp_path).stdout
 
 
-def test_nothing_is_removed_beside_a_running_server(
+def test_purge_is_refused_while_a_server_runs(
     paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with server_lock.acquire(paths):
@@ -338,9 +338,9 @@ def test_nothing_is_removed_beside_a_running_server(
     assert "pensieve stop" in capsys.readouterr().err
 
 
-def test_what_homebrew_leaves_of_the_services_log_is_ours_to_remove(paths: Paths) -> None:
+def test_log_of_the_homebrew_service_is_listed(paths: Paths) -> None:
     keg = Keg(Path("/opt/homebrew"), "pensieve")
-    of_service = set(places(paths, keg)) - set(places(paths, None))
+    of_service = set(owned_paths(paths, keg)) - set(owned_paths(paths, None))
     assert {file.name for file in of_service} == {"pensieve.log", "pensieve.log.1"}
 
 
@@ -366,11 +366,11 @@ def test_an_uninstall_stops_the_homebrew_service_first(
     assert "brew services stop pensieve" in capsys.readouterr().err
 
 
-def test_the_options_of_every_command_stand_anywhere_and_hold_for_one_run(
+def test_common_options_are_accepted_anywhere_for_one_run(
     paths: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for words in (["-q", "env"], ["env", "--quiet"]):
-        assert run(words) == 0
+    for arguments in (["-q", "env"], ["env", "--quiet"]):
+        assert run(arguments) == 0
         assert capsys.readouterr().err == ""
     assert run(["env"]) == 0
     assert "pensieve start" in capsys.readouterr().err
@@ -388,14 +388,14 @@ def test_the_options_of_every_command_stand_anywhere_and_hold_for_one_run(
     assert "NO_COLOR" not in os.environ
 
 
-def test_exit_codes_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_exit_codes_are_documented(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["help", "exit-codes"]) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for code in (0, 1, 2, 3, 4, 65, 69, 73, 75, 78, 130, 141, 143):
-        assert f" {code}  " in said
+        assert f" {code}  " in printed
 
 
-def test_a_folder_inside_another_is_listed_with_it_alone(tmp_path: Path) -> None:
+def test_nested_folder_is_not_listed_separately(tmp_path: Path) -> None:
     logs = tmp_path / ".local" / "state" / "pensieve" / "logs"
     logs.mkdir(parents=True)
     (logs / "server.log").write_bytes(b"x" * 5000)

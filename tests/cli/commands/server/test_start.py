@@ -1,4 +1,4 @@
-"""Starting: what is checked before what, what is printed, what is left. The server and the model are stand-ins."""
+"""`pensieve start`: order of checks, output, cleanup. Server and model are stand-ins."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ NO_FLAGS = Flags()
 
 
 class Recorder:
-    """Parts that write down what was asked of them."""
+    """Dependencies that record their calls."""
 
     def __init__(self, settings: Settings, machine: Machine = MAC, mode: str = "ready") -> None:
         self.settings = settings
@@ -40,17 +40,17 @@ class Recorder:
         self.mode = mode
         self.fetched: list[str] = []
         self.served: list[tuple[str, Device]] = []
-        self.is_watched = False
+        self.is_interactive = False
         self.on_serve = lambda: None
 
-    def parts(self) -> Dependencies:
+    def dependencies(self) -> Dependencies:
         return Dependencies(
             lambda: self.machine,
             self._fetch,
             self._serve,
             self._command,
             lambda *_: None,
-            is_watched=lambda: self.is_watched,
+            is_interactive=lambda: self.is_interactive,
         )
 
     def _fetch(self, name: str, paths: Paths) -> ModelFolder:
@@ -85,11 +85,11 @@ def files_of(settings: Settings) -> list[Path]:
 # in the background
 
 
-def test_a_start_says_where_what_how_much_and_what_next(
+def test_start_prints_address_model_context_and_next_commands(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recorder = Recorder(settings)
-    assert run_in_background(settings, NO_FLAGS, recorder.parts()) == 0
+    assert run_in_background(settings, NO_FLAGS, recorder.dependencies()) == 0
     out = capsys.readouterr().out
     assert recorder.fetched == ["tiny"]
     assert settings.base_url in out
@@ -100,14 +100,14 @@ def test_a_start_says_where_what_how_much_and_what_next(
 
 
 @pytest.mark.parametrize("is_awaited", [True, False])
-def test_a_start_with_the_default_names_a_better_model_once_to_who_looks(
+def test_start_with_the_default_model_suggests_a_better_one_on_a_terminal(
     settings: Settings, capsys: pytest.CaptureFixture[str], is_awaited: bool
 ) -> None:
     settings = replace(settings, model="phi-3-mini")
     recorder = Recorder(settings, replace(MAC, memory_bytes=24 << 30))
-    recorder.is_watched = True
+    recorder.is_interactive = True
     for _ in range(2):
-        run_in_background(settings, NO_FLAGS, recorder.parts(), is_awaited=is_awaited)
+        run_in_background(settings, NO_FLAGS, recorder.dependencies(), is_awaited=is_awaited)
         if not is_awaited:
             stop(settings.paths, is_forced=True)
             break
@@ -115,76 +115,79 @@ def test_a_start_with_the_default_names_a_better_model_once_to_who_looks(
 
 
 @pytest.mark.parametrize(
-    ("is_watched", "origins"), [(False, {}), (True, {"model": "flag"}), (True, {"model": "file"})]
+    ("is_interactive", "origins"),
+    [(False, {}), (True, {"model": "flag"}), (True, {"model": "file"})],
 )
-def test_nothing_is_suggested_to_a_pipe_or_to_who_has_chosen(
+def test_nothing_is_suggested_in_a_pipe_or_for_a_chosen_model(
     settings: Settings,
     capsys: pytest.CaptureFixture[str],
-    is_watched: bool,
+    is_interactive: bool,
     origins: dict[str, str],
 ) -> None:
     settings = replace(settings, model="phi-3-mini", origins=origins)
     recorder = Recorder(settings, replace(MAC, memory_bytes=24 << 30))
-    recorder.is_watched = is_watched
-    run_in_background(settings, NO_FLAGS, recorder.parts())
+    recorder.is_interactive = is_interactive
+    run_in_background(settings, NO_FLAGS, recorder.dependencies())
     assert "pensieve use" not in "".join(capsys.readouterr())
 
 
-def test_a_second_start_says_that_it_runs_already_and_touches_nothing(
+def test_second_start_reports_the_running_server(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_in_background(settings, NO_FLAGS, Recorder(settings).parts())
+    run_in_background(settings, NO_FLAGS, Recorder(settings).dependencies())
     record = current(settings.paths)
     assert record
     capsys.readouterr()
     second = Recorder(settings, machine=LINUX)
-    assert run_in_background(settings, NO_FLAGS, second.parts()) == 0
+    assert run_in_background(settings, NO_FLAGS, second.dependencies()) == 0
     out, err = capsys.readouterr()
-    assert f"pensieve runs already (pid {record.pid}, {settings.base_url})" in out
+    assert f"pensieve is already running (pid {record.pid}, {settings.base_url})" in out
     assert err == ""
     assert second.fetched == []
     assert current(settings.paths) == record
 
 
-def test_flags_that_the_running_server_does_not_have_are_named(
+def test_flags_without_effect_on_the_running_server_are_named(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_in_background(settings, NO_FLAGS, Recorder(settings).parts())
+    run_in_background(settings, NO_FLAGS, Recorder(settings).dependencies())
     capsys.readouterr()
     flags = Flags(model="other", device="cpu", port=settings.port, idle_unload=5.0)
-    assert run_in_background(settings, flags, Recorder(settings).parts()) == 0
+    assert run_in_background(settings, flags, Recorder(settings).dependencies()) == 0
     err = capsys.readouterr().err
     assert "pensieve restart --model other --idle-unload 5.0" in err
     assert "--port" not in err
 
 
-def test_a_server_that_sleeps_runs_already(
+def test_sleeping_server_counts_as_running(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_in_background(settings, NO_FLAGS, Recorder(settings, mode="asleep").parts())
+    run_in_background(settings, NO_FLAGS, Recorder(settings, mode="asleep").dependencies())
     capsys.readouterr()
-    assert run_in_background(settings, NO_FLAGS, Recorder(settings).parts()) == 0
-    assert "pensieve runs already" in capsys.readouterr().out
+    assert run_in_background(settings, NO_FLAGS, Recorder(settings).dependencies()) == 0
+    assert "pensieve is already running" in capsys.readouterr().out
 
 
-def test_a_machine_that_cannot_is_refused_before_anything_is_fetched(settings: Settings) -> None:
+def test_unsupported_machine_is_refused_before_the_download(settings: Settings) -> None:
     recorder = Recorder(settings, machine=LINUX)
     with pytest.raises(UnsupportedPlatformError):
-        run_in_background(settings, NO_FLAGS, recorder.parts())
+        run_in_background(settings, NO_FLAGS, recorder.dependencies())
     with pytest.raises(UnsupportedPlatformError):
-        run_in_foreground(settings, NO_FLAGS, recorder.parts())
+        run_in_foreground(settings, NO_FLAGS, recorder.dependencies())
     assert recorder.fetched == []
     assert not settings.paths.state.exists()
 
 
-def test_a_port_in_use_is_refused_before_anything_is_fetched(settings: Settings) -> None:
+def test_port_in_use_is_refused_before_the_download(settings: Settings) -> None:
     recorder = Recorder(settings)
     with serving() as server, pytest.raises(PortInUseError):
-        run_in_background(replace(settings, port=server.server_port), NO_FLAGS, recorder.parts())
+        run_in_background(
+            replace(settings, port=server.server_port), NO_FLAGS, recorder.dependencies()
+        )
     assert recorder.fetched == []
 
 
-def test_a_running_server_that_has_failed_is_told_of(settings: Settings) -> None:
+def test_failed_running_server_is_reported(settings: Settings) -> None:
     with serving() as server, server_lock.acquire(settings.paths):
         server.healths = lambda: health("failed", "weights are cursed")
         with (
@@ -193,14 +196,14 @@ def test_a_running_server_that_has_failed_is_told_of(settings: Settings) -> None
             ),
             pytest.raises(StartFailedError, match="weights are cursed") as failure,
         ):
-            run_in_background(settings, NO_FLAGS, Recorder(settings).parts())
+            run_in_background(settings, NO_FLAGS, Recorder(settings).dependencies())
     assert "pensieve restart" in (failure.value.hint or "")
 
 
 @pytest.mark.parametrize("mode", ["dies", "fails"])
-def test_a_server_that_does_not_come_up_leaves_nothing(mode: str, settings: Settings) -> None:
+def test_failed_start_leaves_nothing(mode: str, settings: Settings) -> None:
     with pytest.raises(StartFailedError):
-        run_in_background(settings, NO_FLAGS, Recorder(settings, mode=mode).parts())
+        run_in_background(settings, NO_FLAGS, Recorder(settings, mode=mode).dependencies())
     assert files_of(settings) == []
 
 
@@ -211,7 +214,7 @@ def test_the_server_runs_with_lock_port_and_record_and_leaves_none(settings: Set
     recorder = Recorder(settings)
     seen = []
     recorder.on_serve = lambda: seen.append(current(settings.paths))
-    assert run_in_foreground(settings, NO_FLAGS, recorder.parts()) == 0
+    assert run_in_foreground(settings, NO_FLAGS, recorder.dependencies()) == 0
     assert recorder.served == [("tiny", "gpu")]
     assert (seen[0].pid, seen[0].model, seen[0].port) == (os.getpid(), "tiny", settings.port)
     assert seen[0].log == ""
@@ -226,10 +229,10 @@ def test_a_signal_that_ends_the_server_leaves_nothing(
     before = signal.getsignal(signal.SIGTERM)
     recorder.on_serve = lambda: signal.raise_signal(stop_signal)
     if stop_signal == signal.SIGTERM:
-        assert run_in_foreground(settings, NO_FLAGS, recorder.parts()) == 0
+        assert run_in_foreground(settings, NO_FLAGS, recorder.dependencies()) == 0
     else:
         with pytest.raises(KeyboardInterrupt):
-            run_in_foreground(settings, NO_FLAGS, recorder.parts())
+            run_in_foreground(settings, NO_FLAGS, recorder.dependencies())
     assert files_of(settings) == []
     assert signal.getsignal(signal.SIGTERM) == before
 
@@ -238,25 +241,25 @@ def test_a_server_that_fails_leaves_nothing(settings: Settings) -> None:
     recorder = Recorder(settings)
     recorder.on_serve = lambda: 1 // 0
     with pytest.raises(ZeroDivisionError):
-        run_in_foreground(settings, NO_FLAGS, recorder.parts())
+        run_in_foreground(settings, NO_FLAGS, recorder.dependencies())
     assert files_of(settings) == []
 
 
-def test_a_foreground_start_beside_a_running_server_is_no_error(
+def test_foreground_start_next_to_a_running_server_is_no_error(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recorder = Recorder(settings)
     with server_lock.acquire(settings.paths):
-        assert run_in_foreground(settings, NO_FLAGS, recorder.parts()) == 0
-        assert "just starting" in capsys.readouterr().err
+        assert run_in_foreground(settings, NO_FLAGS, recorder.dependencies()) == 0
+        assert "already starting" in capsys.readouterr().err
         with publish(settings.paths, own_record(Address("127.0.0.1", 1, "tiny", "cpu"))):
-            assert run_in_foreground(settings, NO_FLAGS, recorder.parts()) == 0
-    assert f"runs already (pid {os.getpid()}" in capsys.readouterr().err
+            assert run_in_foreground(settings, NO_FLAGS, recorder.dependencies()) == 0
+    assert f"is already running (pid {os.getpid()}" in capsys.readouterr().err
     assert recorder.served == []
     assert recorder.fetched == []
 
 
-def test_a_host_that_others_reach_needs_a_key_of_ones_own(
+def test_public_host_requires_an_own_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PENSIEVE_HOME", str(tmp_path / "home"))
@@ -269,9 +272,9 @@ def test_a_host_that_others_reach_needs_a_key_of_ones_own(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_state_folder_that_cannot_be_made_is_told_by_name(settings: Settings) -> None:
+def test_uncreatable_state_folder_is_named(settings: Settings) -> None:
     settings.paths.state.parent.touch()
     with pytest.raises(NotWritableError, match="state") as failure:
-        run_in_foreground(settings, NO_FLAGS, Recorder(settings).parts())
+        run_in_foreground(settings, NO_FLAGS, Recorder(settings).dependencies())
     assert "PENSIEVE_HOME" in (failure.value.hint or "")
     settings.paths.state.parent.unlink()

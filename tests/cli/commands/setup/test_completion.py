@@ -1,4 +1,4 @@
-"""The completion scripts, in the shells that they are for."""
+"""The completion scripts, in real shells."""
 
 import shutil
 import subprocess
@@ -44,25 +44,25 @@ def said_by(shell: str, program: str, folder: Path) -> set[str]:
     return {line.partition("\t")[0] for line in done.stdout.splitlines() if line}
 
 
-@pytest.mark.parametrize(("words", "wanted"), CASES)
+@pytest.mark.parametrize(("arguments", "expected"), CASES)
 def test_bash_completes_commands_options_and_values(
-    words: list[str], wanted: set[str], scripts: Path
+    arguments: list[str], expected: set[str], scripts: Path
 ) -> None:
-    quoted = " ".join(f"'{word}'" for word in words)
+    quoted = " ".join(f"'{argument}'" for argument in arguments)
     program = (
-        f"source ./_pensieve.bash; COMP_WORDS=(pensieve {quoted}); COMP_CWORD={len(words)}; "
+        f"source ./_pensieve.bash; COMP_WORDS=(pensieve {quoted}); COMP_CWORD={len(arguments)}; "
         'COMP_LINE="pensieve $*"; _pensieve; printf "%s\\n" "${COMPREPLY[@]}"'
     )
-    assert {word.strip() for word in said_by("bash", program, scripts)} == wanted
+    assert {argument.strip() for argument in said_by("bash", program, scripts)} == expected
 
 
-@pytest.mark.parametrize(("words", "wanted"), CASES)
+@pytest.mark.parametrize(("arguments", "expected"), CASES)
 def test_fish_completes_commands_options_and_values(
-    words: list[str], wanted: set[str], scripts: Path
+    arguments: list[str], expected: set[str], scripts: Path
 ) -> None:
-    line = " ".join(["pensieve", *words])
+    line = " ".join(["pensieve", *arguments])
     program = f"source ./_pensieve.fish; complete -C '{line}'"
-    assert wanted <= said_by("fish", program, scripts)
+    assert expected <= said_by("fish", program, scripts)
 
 
 @pytest.mark.parametrize(
@@ -85,19 +85,20 @@ def test_zsh_completes_commands_and_options(
 
 
 LOADED = {
-    "from a folder": "fpath=($HOME/functions $fpath); autoload -Uz compinit; compinit -u -d $HOME/dump",
+    "from a folder": "fpath=($HOME/functions $fpath); autoload -Uz compinit;"
+    " compinit -u -d $HOME/dump",
     "as it is": "autoload -Uz compinit; compinit -u -d $HOME/dump; source $HOME/_pensieve.zsh",
 }
 
 
 def completes(loading: str, typed: str, completed: str, home: Path) -> bool:
-    """Whether an interactive zsh makes `completed` of what is typed, at Tab."""
+    """Return whether an interactive zsh completes the typed text to `completed` at Tab."""
     variables = environment(home, TERM="dumb")
     zsh = pexpect.spawn(
         "zsh", ["-f", "-i"], env=variables, encoding="utf-8", timeout=60, echo=False
     )
     try:
-        # Written so that the echo of the command is not taken for the prompt.
+        # Split so that the echo of the command does not match the prompt.
         zsh.sendline(f"unsetopt zle; {loading}; setopt zle; PS1='rea''dy> '")
         zsh.expect_exact("ready> ")
         zsh.send(f"{typed}\t")

@@ -1,4 +1,4 @@
-"""A patient made of values: a Mac in good health, changed as a test needs it."""
+"""DoctorContext values for tests: a healthy Mac, changed as a test needs it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +16,8 @@ MAC = Machine("Darwin", "arm64", "3.13.1", macos="26.1", memory_bytes=24 << 30)
 LINUX = Machine("Linux", "x86_64", "3.13.1", memory_bytes=24 << 30, has_mlx_cpu=True)
 
 
-def patient(home: Path, machine: Machine = MAC, **settings: Any) -> DoctorContext:
-    """Nothing runs, nothing is set but `settings`."""
+def healthy_context(home: Path, machine: Machine = MAC, **settings: Any) -> DoctorContext:
+    """No server runs and nothing is set but `settings`."""
     return DoctorContext(
         machine=machine,
         settings=Settings(under_home(home / "pensieve"), **settings),
@@ -31,17 +31,14 @@ def patient(home: Path, machine: Machine = MAC, **settings: Any) -> DoctorContex
 
 
 def with_variables(healthy: DoctorContext, **variables: str) -> DoctorContext:
-    """The same, in a shell with these variables."""
     return replace(healthy, environ={**healthy.environ, **variables})
 
 
 def with_server(healthy: DoctorContext, port: int, health: Health, pid: int = 1) -> DoctorContext:
-    """The same, with a server that says this of itself."""
     record = ServerRecord(pid, "start", "127.0.0.1", port, "tiny", "cpu", 0.0, "")
     return replace(healthy, record=record, health=health)
 
 
 def of_topic(findings: list[Finding], topic: str) -> Finding:
-    """The one finding about `topic`."""
-    (found,) = [finding for finding in findings if finding.topic == topic]
-    return found
+    (match,) = [finding for finding in findings if finding.topic == topic]
+    return match
