@@ -115,7 +115,7 @@ def _open_model(model: ModelFolder) -> "ServedModel":
     """Import the server's modules, which takes half a second, and open the model."""
     from pensieve.models.load import open_model
 
-    for module in ("app", "http"):
+    for module in ("app", "http.uvicorn_server"):
         import_module(f"pensieve.server.{module}")
     return open_model(model)
 

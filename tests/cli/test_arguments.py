@@ -131,9 +131,9 @@ def test_invalid_value_names_allowed_values_an_example_and_help(
         (["chat", "--temperature", "7"], "chat", "from 0 to 1, such as 0.7"),
         (["config", "set"], "config set", "NAME needs a value"),
         (["config", "frob"], "config", "path, list"),
-        (["start", "extra"], "start", 'no place for "extra"'),
+        (["start", "extra"], "start", 'Unexpected argument "extra"'),
         (["start", "--port", "1", "--port", "2"], "start", "multiple times"),
-        (["cache", "show", "clear"], "cache", 'no place for "clear"'),
+        (["cache", "show", "clear"], "cache", 'Unexpected argument "clear"'),
     ],
 )
 def test_usage_error_names_allowed_values_and_help(

@@ -105,7 +105,7 @@ parts = Dependencies(
 try:
     run_in_foreground(resolve(flags), flags, parts)
 except PensieveError as error:
-    sys.exit(app._tell(error))
+    sys.exit(app._report(error))
 """
 
 
@@ -136,7 +136,7 @@ def test_server_with_removed_keg_finishes_answers_and_exits_nonzero(
             server.stdin.flush()
             assert "".join(parts) == "last"
         stderr = server.stderr.read()
-        assert server.wait(20) == 75
+        assert server.wait(20) == 75, stderr
     assert "pensieve was replaced" in stderr
     assert "pensieve start" in stderr
     assert "Traceback" not in stderr
