@@ -1,4 +1,5 @@
 """Logging of the server: one line per event on standard error, and the size-capped file it goes to.
+A fault that repeats often is logged at a limited rate.
 
 Control characters (CR, LF, escapes, NUL) that a client or a model put into a message are escaped,
 so that they cannot forge a line or control the terminal. Knows no HTTP.
@@ -13,17 +14,24 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO, cast
 
 from pensieve.atomic_files import file_of
-from pensieve.log_rate_limit import LogRateLimit
 from pensieve.untrusted_text import one_line
 
 # About 50 000 requests of some 200 bytes each.
 MAX_BYTES = 10 * 2**20
 EARLIER = ".1"
 POLL_S = 0.2
+
+# The rate limit of one kind of warning: asyncio, for example, logs 2000 tracebacks at once while
+# accept() fails (2026-11-30, CPython 3.11).
+PERIOD_S = 10.0
+# Per kind and period.
+MAX_LINES = 5
+MAX_KINDS = 256
 
 
 def set_up(*, is_debug: bool, stream: TextIO | None = None) -> None:
@@ -151,3 +159,46 @@ def _read_from(file: Path, offset: int) -> bytes:
         opened.seek(offset)
         return opened.read()
     return b""
+
+
+@dataclass(slots=True)
+class _Period:
+    began_at: float
+    lines: int = 0
+    suppressed: int = 0
+
+
+class LogRateLimit(logging.Filter):
+    """Passes at most `MAX_LINES` warnings and errors of one kind per period.
+
+    The first one of a later period reports how many were suppressed.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._periods: dict[tuple[object, ...], _Period] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        now = self._clock()
+        period = self._period_of(record, now)
+        if now - period.began_at >= PERIOD_S:
+            if period.suppressed:
+                record.msg = f"{record.getMessage()} ({period.suppressed} more like it before)"
+                record.args = None
+            period.began_at, period.lines, period.suppressed = now, 0, 0
+        if period.lines < MAX_LINES:
+            period.lines += 1
+            return True
+        period.suppressed += 1
+        return False
+
+    def _period_of(self, record: logging.LogRecord, now: float) -> _Period:
+        """Group records by message template, logger, level and exception type."""
+        cause = record.exc_info[0] if record.exc_info else None
+        kind = (record.name, record.levelno, record.msg, cause)
+        if kind not in self._periods and len(self._periods) == MAX_KINDS:
+            self._periods.clear()
+        return self._periods.setdefault(kind, _Period(now))

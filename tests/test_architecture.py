@@ -15,6 +15,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 BASE = {
     *("errors", "paths", "atomic_files", "private_files", "untrusted_json", "untrusted_text"),
     *("settings", "logs", "homebrew", "sleep_blocker", "isolation", "peer_proof"),
+    "daemon_threads",
 }
 FILES_ON_DISK = {"atomic_files", "private_files", "untrusted_json"}
 
@@ -24,10 +25,10 @@ MAY_IMPORT = {
     "__init__": set(),
     "__main__": {"cli", "isolation"},
     **{name: set() for name in ("errors", "paths", "isolation", "atomic_files", "homebrew")},
-    **{name: set() for name in ("log_rate_limit", "peer_proof", "private_files", "sleep_blocker")},
+    **{name: set() for name in ("daemon_threads", "peer_proof", "private_files", "sleep_blocker")},
     **{name: set() for name in ("untrusted_json", "untrusted_text")},
     "settings": {"atomic_files", "errors", "paths", "private_files"},
-    "logs": {"atomic_files", "errors", "log_rate_limit", "untrusted_text"},
+    "logs": {"atomic_files", "errors", "untrusted_text"},
     "machine": {"errors", "paths", "settings"},
     "daemon": {"errors", "homebrew", "isolation", "paths", "settings"} | FILES_ON_DISK,
     "api": {"errors"},
@@ -57,7 +58,7 @@ MAY_IMPORT = {
     "prompt.conversation": {"api", "dialects", "errors"},
     "reply": {"api", "dialects", "engine.generation", "prompt.chat_tokenizer", "errors"},
     "models": {"machine", "dialects", "engine.planning"} | BASE,
-    "models.tokenizer": {"errors"},
+    "models.tokenizer": {"daemon_threads", "errors"},
     "server": {"api", "prompt", "reply", "engine.client", "engine.generation", "models"} | BASE,
     "server.http": {"api", "server.errors", "homebrew", "errors"},
     "server.middleware": {"api", "server.errors", "server.http", "settings", "errors"},

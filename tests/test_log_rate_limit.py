@@ -2,7 +2,7 @@
 
 import logging
 
-from pensieve.log_rate_limit import MAX_KINDS, MAX_LINES, PERIOD_S, LogRateLimit
+from pensieve.logs import MAX_KINDS, MAX_LINES, PERIOD_S, LogRateLimit
 
 
 class Clock:

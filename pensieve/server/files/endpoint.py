@@ -7,11 +7,11 @@ from starlette.responses import Response
 
 from pensieve.api.base import rfc3339
 from pensieve.api.files import DeletedFile, FileMetadata, FilePage, FilesQuery, page_token
-from pensieve.server.disk_io import run_disk_io
 from pensieve.server.files.store import FileStore, StoredFile, sort_key
 from pensieve.server.files.uploads import read_upload
 from pensieve.server.http.file_download import FileDownload
 from pensieve.server.http.json_response import json_response
+from pensieve.server.worker_threads import run_disk_io
 
 
 class FilesEndpoint:

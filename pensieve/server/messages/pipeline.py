@@ -26,10 +26,9 @@ from pensieve.prompt.conversation.content_support import (
 from pensieve.prompt.conversation.file_text import FileText, with_file_texts
 from pensieve.prompt.render import Prompt, PromptRenderer
 from pensieve.prompt.template.generated_answers import GeneratedAnswers
-from pensieve.server.deadline_threads import DeadlineThreads
 from pensieve.server.http.request_body import read_body
 from pensieve.server.messages.sessions import AGENT_HEADER, SESSION_HEADER
-from pensieve.server.worker_thread import run_in_thread
+from pensieve.server.worker_threads import DeadlineThreads, run_in_thread
 
 _log = logging.getLogger("pensieve.server")
 
