@@ -60,8 +60,10 @@ MAY_IMPORT = {
     "models": {"machine", "dialects", "engine.planning"} | BASE,
     "models.tokenizer": {"daemon_threads", "errors"},
     "server": {"api", "prompt", "reply", "engine.client", "engine.generation", "models"} | BASE,
-    "server.http": {"api", "server.errors", "homebrew", "errors"},
-    "server.middleware": {"api", "server.errors", "server.http", "settings", "errors"},
+    "server.http": {"api", "server.errors", "server.wire", "homebrew", "errors"},
+    "server.middleware": {
+        *("api", "server.errors", "server.http", "server.wire", "settings", "errors"),
+    },
     "doctor": {"models", "machine", "daemon"} | BASE,
     "cli": {"server", "models", "machine", "daemon", "doctor", "engine.planning"} | BASE,
     "cli.ui": {"errors", "settings", "untrusted_text"},

@@ -19,7 +19,7 @@ from pensieve.api.messages.events import ContentBlockDelta, StreamEvent
 from pensieve.api.messages.message import StopReason, Usage
 from pensieve.api.messages.request import CountTokensRequest, MessagesRequest
 from pensieve.api.messages.tools import ClientToolType, ComputerUseToolType, ServerToolType
-from pensieve.server.errors import _TABLE
+from pensieve.server.wire import _TABLE
 from tests.fakes import ScriptedEngine
 from tests.server.serving import app_of, in_memory
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from pensieve.api.messages.message import ClearedToolUses, ContextEdits
-from pensieve.api.messages.request import Conversation, MessagesRequest, Turn
+from pensieve.api.messages.request import Conversation, Turn
 from pensieve.api.messages.usage import Breakpoint
 from pensieve.dialects.dialect import Dialect, Variables
 from pensieve.dialects.families import plain
@@ -105,29 +105,35 @@ class PromptRenderer:
         self._options: dict[str, RenderOptions] = {}
         self._logged: set[str] = set()
 
-    def render(self, conversation: Conversation, max_tokens: int | None = None) -> Prompt:
+    def render(
+        self,
+        conversation: Conversation,
+        *,
+        context_tokens: int | None = None,
+        answer_tokens: int | None = None,
+    ) -> Prompt:
         """Return the prompt. A final assistant turn is continued: its text ends the prompt.
 
-        max_tokens: the model's limit; a prompt far longer is refused before it is tokenized. Raises
-        `PromptTooLongError` for that, and `InvalidRequestError` if the conversation cannot be
-        rendered.
+        context_tokens: a prompt far longer is refused before it is tokenized. answer_tokens: the
+        limit of the answer, which bounds its thought; None if there will be no answer. Raises
+        `PromptTooLongError`, and `InvalidRequestError` if the conversation cannot be rendered.
         """
         is_edited = bool((managed := conversation.context_management) and managed.edits)
-        original = self._draft(conversation, None if is_edited else max_tokens)
+        original = self._draft(conversation, None if is_edited else context_tokens)
         if conversation.context_management is None:
-            return self._prompt(original, original.length)
+            return self._prompt(original, original.length, answer_tokens)
         draft, applied = self._apply_edits(original)
-        prompt = self._prompt(draft, original.length)
+        prompt = self._prompt(draft, original.length, answer_tokens)
         return replace(prompt, edits=ContextEdits(applied_edits=tuple(applied)))
 
-    def _draft(self, conversation: Conversation, max_tokens: int | None = None) -> _Draft:
+    def _draft(self, conversation: Conversation, context_tokens: int | None = None) -> _Draft:
         tool_set = tool_set_of(conversation, self._context_tokens, self._dialect.calls.parameters)
         renderer = self._renderer(conversation, tool_set)
         layout, text = self._render_text(conversation, tool_set, renderer)
         if not renderer.has_all(text) and renderer.stop_replacing():
             layout, text = self._render_text(conversation, tool_set, renderer)
-        if max_tokens is not None:
-            self._refuse_long(text, max_tokens)
+        if context_tokens is not None:
+            self._refuse_long(text, context_tokens)
         return _Draft(conversation, tool_set, renderer, layout, renderer.encoded(text))
 
     def _refuse_long(self, text: str, max_tokens: int) -> None:
@@ -220,7 +226,7 @@ class PromptRenderer:
                 )
         return draft, applied
 
-    def _prompt(self, draft: _Draft, original_tokens: int) -> Prompt:
+    def _prompt(self, draft: _Draft, original_tokens: int, answer_tokens: int | None) -> Prompt:
         finder = BoundaryFinder(draft.rendered, draft.renderer.text)
         layout, text = draft.layout, draft.rendered.text
         ends = _TurnEnds(
@@ -237,7 +243,7 @@ class PromptRenderer:
                 draft.tool_set,
                 self._dialect,
                 self._tokenizer.controls,
-                self._thought(draft),
+                self._thought(draft, answer_tokens),
             ),
             opening=None if layout.prefill else draft.renderer.opening_in(text, layout.messages),
             boundaries=tuple(sorted({ends.system, ends.last, *ends.earlier()} - {0})),
@@ -246,14 +252,12 @@ class PromptRenderer:
             sampling=self._dialect.sampling,
         )
 
-    def _thought(self, draft: _Draft) -> BoundedThought:
-        conversation, has_prefill = draft.conversation, bool(draft.layout.prefill)
-        answer_tokens = None
-        if isinstance(conversation, MessagesRequest):
-            answer_tokens = min(conversation.max_tokens, self._context_tokens - draft.length)
+    def _thought(self, draft: _Draft, answer_tokens: int | None) -> BoundedThought:
+        if answer_tokens is not None:
+            answer_tokens = min(answer_tokens, self._context_tokens - draft.length)
         return BoundedThought(
-            thought_of(self._dialect, draft.rendered.text, has_prefill=has_prefill),
-            thinking_budget(self._dialect, conversation, answer_tokens),
+            thought_of(self._dialect, draft.rendered.text, has_prefill=bool(draft.layout.prefill)),
+            thinking_budget(self._dialect, draft.conversation, answer_tokens),
         )
 
     def _next_request_layout(self, draft: _Draft) -> Layout:

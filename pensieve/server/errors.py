@@ -1,29 +1,10 @@
-"""The one table from pensieve's errors to HTTP: status, Anthropic's error type, retry headers.
-
-Errors are looked up along their class's ancestors. An error that is not pensieve's own is logged,
-and the client sees an internal server error.
-"""
+"""What all errors of requests have in common, whatever the wire that writes them (wire.py)."""
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from starlette.responses import Response
-
-from pensieve.api.errors import ErrorBody, ErrorDetails, ErrorEnvelope, ErrorType
-from pensieve.errors import (
-    AuthenticationError,
-    EngineBusyError,
-    ForbiddenError,
-    HeadTooLargeError,
-    InvalidRequestError,
-    MethodNotAllowedError,
-    NotFoundError,
-    PensieveError,
-    RequestError,
-    RequestTooLargeError,
-)
+from pensieve.errors import EngineBusyError, PensieveError, RequestError
 
 _log = logging.getLogger("pensieve.server")
 
@@ -32,65 +13,31 @@ _log = logging.getLogger("pensieve.server")
 PASS_THROUGH = (asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit)
 INTERNAL_ERROR = "Internal server error"
 STOPPING = EngineBusyError("The server is stopping.")
+# For the error that a request gets when the server's stop cancels it.
+FINAL_SEND_TIMEOUT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorStatus:
-    status: int
-    kind: ErrorType
+class Failure:
+    """An error as the client may see it."""
+
+    error: BaseException
+    message: str
+    code: str | None  # for errors that clients handle specially
+    request_id: str
 
 
-_TABLE: Mapping[type[BaseException], ErrorStatus] = {
-    InvalidRequestError: ErrorStatus(400, "invalid_request_error"),
-    AuthenticationError: ErrorStatus(401, "authentication_error"),
-    ForbiddenError: ErrorStatus(403, "permission_error"),
-    NotFoundError: ErrorStatus(404, "not_found_error"),
-    MethodNotAllowedError: ErrorStatus(405, "invalid_request_error"),
-    RequestTooLargeError: ErrorStatus(413, "request_too_large"),
-    HeadTooLargeError: ErrorStatus(431, "request_too_large"),
-    RequestError: ErrorStatus(400, "invalid_request_error"),
-    EngineBusyError: ErrorStatus(529, "overloaded_error"),
-    PensieveError: ErrorStatus(500, "api_error"),
-    BaseException: ErrorStatus(500, "api_error"),
-}
-
-
-def error_status_of(error: BaseException) -> ErrorStatus:
-    return error_status_of_class(type(error))
-
-
-def error_status_of_class(kind: type[BaseException]) -> ErrorStatus:
-    return next(_TABLE[ancestor] for ancestor in kind.__mro__ if ancestor in _TABLE)
-
-
-def error_envelope(error: BaseException, request_id: str) -> ErrorEnvelope:
-    """Return Anthropic's envelope for `error`, which is also the `error` event of a stream.
-
-    Logs errors that are not pensieve's own.
-    """
-    code = error.error_code if isinstance(error, RequestError) else None
-    if isinstance(error, PensieveError):
-        message = error.message
-    else:
+def failure_of(error: BaseException, request_id: str) -> Failure:
+    """Log an error that is not pensieve's own; the client sees an internal server error."""
+    if not isinstance(error, PensieveError):
         _log.error("%s failed", request_id, exc_info=error)
-        message = INTERNAL_ERROR
-    body = ErrorBody(
-        type=error_status_of(error).kind,
+    message = error.message if isinstance(error, PensieveError) else INTERNAL_ERROR
+    return Failure(
+        error,
         # The message may quote the client's text, and a lone surrogate cannot be encoded.
-        message=message.encode(errors="replace").decode(),
-        details=None if code is None else ErrorDetails(error_code=code),
-    )
-    return ErrorEnvelope(error=body, request_id=request_id)
-
-
-def error_response(
-    error: BaseException, request_id: str, headers: Mapping[str, str] | None = None
-) -> Response:
-    return Response(
-        error_envelope(error, request_id).to_json(),
-        status_code=error_status_of(error).status,
-        headers={**_retry_headers(error), **(headers or {})},
-        media_type="application/json",
+        message.encode(errors="replace").decode(),
+        error.error_code if isinstance(error, RequestError) else None,
+        request_id,
     )
 
 
@@ -104,10 +51,3 @@ def release_frames(error: BaseException) -> None:
     while chained is not None:
         chained.__traceback__ = None
         chained = chained.__cause__ or chained.__context__
-
-
-def _retry_headers(error: BaseException) -> dict[str, str]:
-    """Clients retry an overloaded server after this delay, and no request that would fail again."""
-    if isinstance(error, EngineBusyError):
-        return {"retry-after": str(error.retry_after_s)}
-    return {"x-should-retry": "false"} if isinstance(error, PensieveError) else {}

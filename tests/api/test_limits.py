@@ -4,17 +4,27 @@ import json
 
 import pytest
 
-from pensieve.api.messages.request import MAX_MESSAGES, MessagesRequest, parse
-from pensieve.api.messages.validation import MAX_BLOCKS, MAX_DEFERRED_TOOLS, MAX_TOOLS, check_call
-from pensieve.api.version import ApiVersion
+from pensieve.api.messages.request import MAX_MESSAGES, ApiVersion, MessagesRequest, parse
 from pensieve.errors import InvalidRequestError
+from pensieve.prompt.conversation.validation import (
+    MAX_BLOCKS,
+    MAX_DEFERRED_TOOLS,
+    MAX_TOOLS,
+    validate,
+)
 
 VALID = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}
 TEXT = {"type": "text", "text": "x"}
+USE = [
+    {
+        "role": "assistant",
+        "content": [{"type": "tool_use", "id": "t", "name": "t", "input": {}}],
+    }
+]
 
 
 def check(**changes: object) -> None:
-    check_call(parse(MessagesRequest, json.dumps(VALID | changes).encode()), ApiVersion())
+    validate(parse(MessagesRequest, json.dumps(VALID | changes).encode()), ApiVersion())
 
 
 def user(*blocks: object) -> list[object]:
@@ -67,8 +77,8 @@ def result(count: int) -> dict[str, object]:
             None,
         ),
         (
-            {"messages": user(result(MAX_BLOCKS // 2), *[TEXT] * (MAX_BLOCKS // 2 - 1))},
-            {"messages": user(result(MAX_BLOCKS // 2), *[TEXT] * (MAX_BLOCKS // 2))},
+            {"messages": USE + user(result(MAX_BLOCKS // 2), *[TEXT] * (MAX_BLOCKS // 2 - 2))},
+            {"messages": USE + user(result(MAX_BLOCKS // 2), *[TEXT] * (MAX_BLOCKS // 2 - 1))},
             None,
         ),
     ],

@@ -4,16 +4,21 @@ from dataclasses import replace
 
 import pytest
 
-from pensieve.api.messages.request import MessagesRequest
 from pensieve.dialects.answer_format import AnswerFormat
 from pensieve.dialects.families import plain
 from pensieve.dialects.grammar.answer_grammar import CallLimits
 from pensieve.dialects.sampling_defaults import NEUTRAL, SamplingDefaults
 from pensieve.engine.generation import Grammar, Sampling
-from pensieve.errors import PromptTooLongError
+from pensieve.errors import GrammarError, PromptTooLongError
 from pensieve.prompt.boundaries import RenderedPrompt
 from pensieve.prompt.constraints import AnswerConstraints, AnswerGrammar
-from pensieve.prompt.generation import BoundedGeneration, ModelLimits, bounded_generation
+from pensieve.prompt.generation import (
+    AnswerOptions,
+    BoundedGeneration,
+    ModelLimits,
+    SamplingChoice,
+    bounded_generation,
+)
 from pensieve.prompt.render import Prompt
 
 PLAN = AnswerConstraints(AnswerFormat(plain.DIALECT))
@@ -25,15 +30,14 @@ def rendered(tokens: int) -> RenderedPrompt:
 
 
 def generation_of(
-    tokens: int = 1, defaults: SamplingDefaults = NEUTRAL, **fields: object
+    tokens: int = 1,
+    defaults: SamplingDefaults = NEUTRAL,
+    max_tokens: int | None = 10,
+    **sampling: float | None,
 ) -> BoundedGeneration:
     prompt = Prompt(rendered(tokens), tokens, PLAN, sampling=defaults)
-    return bounded_generation(call_for(**fields), prompt, LIMITS)
-
-
-def call_for(**fields: object) -> MessagesRequest:
-    call = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 10}
-    return MessagesRequest.model_validate(call | fields)
+    options = AnswerOptions("m", max_tokens, sampling=SamplingChoice(**sampling))
+    return bounded_generation(prompt, options, LIMITS)
 
 
 def test_max_tokens_is_unchanged_if_the_context_has_space() -> None:
@@ -64,15 +68,36 @@ def test_request_for_no_answer_generates_one_token() -> None:
     assert generation_of(90, max_tokens=0).generation.max_tokens == 1
 
 
+def test_answer_without_a_limit_gets_what_the_context_has_left() -> None:
+    bounded = generation_of(40, max_tokens=None)
+    assert bounded.generation.max_tokens == 60
+    assert bounded.length_stop == "model_context_window_exceeded"
+
+
+GRAMMAR = AnswerGrammar(plain.DIALECT, CallLimits(), {}, {}, "start: TEXT")
+
+
+def generation_with_grammar(max_tokens: int) -> BoundedGeneration:
+    prompt = Prompt(rendered(1), 1, replace(PLAN, grammar=GRAMMAR))
+    return bounded_generation(prompt, AnswerOptions("m", max_tokens), LIMITS)
+
+
 def test_generation_has_the_prompts_grammar_for_any_length() -> None:
-    grammar = AnswerGrammar(plain.DIALECT, CallLimits(), {}, {}, "start: TEXT")
-    prompt = Prompt(rendered(1), 1, replace(PLAN, grammar=grammar))
-    grammars = [
-        bounded_generation(call_for(max_tokens=length), prompt, LIMITS).generation.grammar
-        for length in (0, 1)
-    ]
+    grammars = [generation_with_grammar(length).generation.grammar for length in (0, 1)]
     assert grammars == [None, Grammar("start: TEXT")]
     assert generation_of().generation.grammar is None
+
+
+def test_generation_whose_grammar_fails_to_compile_is_left_without(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    error = GrammarError("too much to compile")
+    relaxed = generation_with_grammar(1).relaxed(error)
+    assert relaxed.generation.grammar is None
+    assert "grammar failed to compile, generating unconstrained: too much" in caplog.text
+    with pytest.raises(GrammarError) as caught:
+        relaxed.relaxed(error)
+    assert caught.value is error
 
 
 def test_sampling_is_taken_from_the_request() -> None:
@@ -101,7 +126,7 @@ GREEDY = SamplingDefaults(temperature=0.0)
     ],
 )
 def test_each_sampling_field_is_the_requests_or_else_the_models(
-    defaults: SamplingDefaults, fields: dict[str, object], expected: tuple[float, float, int]
+    defaults: SamplingDefaults, fields: dict[str, float | None], expected: tuple[float, float, int]
 ) -> None:
     chosen = generation_of(defaults=defaults, **fields).generation.sampling
     assert (chosen.temperature, chosen.top_p, chosen.top_k) == expected
@@ -118,7 +143,8 @@ def test_top_p_of_zero_is_greedy(defaults: SamplingDefaults) -> None:
 
 def test_generation_has_boundaries_pinned_tokens_and_priority() -> None:
     prompt = Prompt(rendered(9), 9, PLAN, boundaries=(3, 7), pinned_tokens=3)
-    generation = bounded_generation(call_for(), prompt, LIMITS, "agent").generation
+    options = AnswerOptions("m", 10, priority="agent")
+    generation = bounded_generation(prompt, options, LIMITS).generation
     assert generation.boundaries == (3, 7)
     assert generation.pinned_tokens == 3
     assert generation.priority == "agent"

@@ -61,18 +61,18 @@ def test_without_system_turns_the_system_prompt_begins_the_users_text() -> None:
     )
 
 
-@pytest.mark.parametrize("max_tokens", [None, 1000])
+@pytest.mark.parametrize("context_tokens", [None, 1000])
 def test_prompt_far_longer_than_the_context_is_refused_if_the_limit_is_given(
-    max_tokens: int | None,
+    context_tokens: int | None,
 ) -> None:
     renderer = PromptRenderer(ByteTokenizer())
     long = {"role": "user", "content": "x" * 100_000}
     call = Conversation.model_validate({"model": "m", "messages": [long]})
-    if max_tokens is None:
+    if context_tokens is None:
         assert renderer.render(call).original_tokens > 100_000
     else:
         with pytest.raises(PromptTooLongError, match="> 1000 maximum"):
-            renderer.render(call, max_tokens)
+            renderer.render(call, context_tokens=context_tokens)
 
 
 def test_conversation_without_user_turn_is_refused() -> None:

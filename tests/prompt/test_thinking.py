@@ -155,7 +155,8 @@ def prompt_of(name: str, **fields: Any) -> Prompt:
         **fields,
     }
     renderer = PromptRenderer(style.tokenizer, style.dialect, context_tokens=8192)
-    return renderer.render(decode(MessagesRequest, body))
+    call = decode(MessagesRequest, body)
+    return renderer.render(call, answer_tokens=call.max_tokens)
 
 
 def wish(thinking: Any = None, effort: Any = None) -> dict[str, Any]:

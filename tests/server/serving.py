@@ -12,9 +12,9 @@ from starlette.applications import Starlette
 
 from pensieve.paths import under_home
 from pensieve.server.app import build_app
-from pensieve.server.http.body_budget import BodyBudget
 from pensieve.server.http.connection_limits import ConnectionTimeouts
-from pensieve.server.http.sse import PingInterval
+from pensieve.server.http.event_stream import PingInterval
+from pensieve.server.http.request_body import BodyBudget
 from pensieve.server.http.uvicorn_server import http_server
 from pensieve.settings.resolve import Settings
 from tests.fakes import ScriptedEngine, served_model

@@ -1,9 +1,10 @@
-"""The bodies of `POST /v1/messages` and `/v1/messages/count_tokens`.
+"""The bodies of `POST /v1/messages` and `/v1/messages/count_tokens`, and the version of the API.
 
 Unknown fields are ignored. Fields that pensieve does not support, but must not ignore, are listed,
-so that validation.py and pensieve/prompt can refuse them by name.
+so that pensieve/prompt/conversation/validation.py can refuse them by name.
 """
 
+from dataclasses import dataclass
 from typing import Annotated, Literal, TypeVar, cast
 
 from pydantic import (
@@ -32,6 +33,8 @@ MAX_STOP_CHARS = 1024
 MAX_INT = 2**63 - 1
 
 Role = Literal["user", "assistant", "system"]
+Version = Literal["2023-06-01", "2026-10-21"]
+_OLD_VERSIONS = {"2023-01-01", "2023-06-01"}
 
 
 class Turn(RequestModel):
@@ -114,6 +117,27 @@ class MessagesRequest(Conversation):
     top_k: Annotated[StrictInt, Field(ge=0, le=MAX_INT)] | None = None
     thread: Thread | None = None
     compaction: JsonValue = None
+
+
+@dataclass(frozen=True, slots=True)
+class ApiVersion:
+    """The version and betas of the API that a client requests."""
+
+    version: Version = "2023-06-01"
+    betas: frozenset[str] = frozenset()
+
+
+def api_version_of(version: str | None, betas: str) -> ApiVersion:
+    """Parse the headers `anthropic-version`, absent as None, and `anthropic-beta`.
+
+    No version means 2023-06-01, an unknown one the newest.
+    """
+    return ApiVersion(
+        version="2023-06-01"
+        if version is None or version.strip() in _OLD_VERSIONS
+        else "2026-10-21",
+        betas=frozenset(beta.strip() for beta in betas.split(",") if beta.strip()),
+    )
 
 
 ConversationT = TypeVar("ConversationT", bound=Conversation)

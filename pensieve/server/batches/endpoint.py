@@ -8,7 +8,6 @@ from starlette.responses import Response
 from pensieve.api.base import rfc3339
 from pensieve.api.batch_reading import read_batch
 from pensieve.api.batches import (
-    MAX_BODY_BYTES,
     BatchPage,
     DeletedBatch,
     MessageBatch,
@@ -29,8 +28,7 @@ class BatchesEndpoint:
 
     async def create(self, request: Request) -> Response:
         """Create a batch; it is on disk before the response is sent."""
-        spooled = spooled_body(request, self._registry.folder, max_bytes=MAX_BODY_BYTES)
-        async with spooled as body:
+        async with spooled_body(request, self._registry.folder) as body:
             batch = await self._registry.create(read_batch(body))
         return json_response(_message_batch(batch, request))
 

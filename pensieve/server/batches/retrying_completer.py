@@ -11,7 +11,8 @@ from pensieve.api.base import new_id
 from pensieve.api.batches import BatchResult, Errored, Succeeded
 from pensieve.api.messages.message import Message
 from pensieve.errors import EngineBusyError, EngineError, EngineFailedError, WorkerDiedError
-from pensieve.server.errors import PASS_THROUGH, error_envelope, release_frames
+from pensieve.server.errors import PASS_THROUGH, failure_of, release_frames
+from pensieve.server.wire import error_envelope
 
 # Takes the JSON of a `BatchedRequest`; raises what `POST /v1/messages` raises.
 AnswerCall = Callable[[bytes], Awaitable[Message]]
@@ -54,4 +55,4 @@ def _with_batch_tier(message: Message) -> Message:
 
 
 def _errored(error: BaseException) -> Errored:
-    return Errored(error=error_envelope(error, new_id("req")))
+    return Errored(error=error_envelope(failure_of(error, new_id("req"))))

@@ -20,15 +20,13 @@ CHUNK_BYTES = 2**20
 
 
 @asynccontextmanager
-async def spooled_body(
-    request: Request, folder: Path, *, max_bytes: int
-) -> AsyncGenerator[bytes | mmap.mmap]:
+async def spooled_body(request: Request, folder: Path) -> AsyncGenerator[bytes | mmap.mmap]:
     """Yield the whole body of a JSON request. Creates `folder` if it is missing.
 
     Raises what `read_body` raises, OSError, and `DiskFullError`.
     """
     require_json(request)
-    chunks = body_chunks(request, max_bytes=max_bytes)
+    chunks = body_chunks(request)
     buffer = bytearray()
     async for chunk in chunks:
         buffer += chunk

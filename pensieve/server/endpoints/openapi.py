@@ -1,7 +1,7 @@
 """`GET /openapi.json`: the OpenAPI 3.1 document.
 
-It is generated from the operations, the types that validate requests, and the error table; nothing
-in it is written a second time.
+It is generated from the operations and their descriptions, the types that validate requests, and
+the error table; nothing in it is written a second time.
 """
 
 import json
@@ -25,8 +25,9 @@ from pensieve.errors import (
     PensieveError,
     RequestTooLargeError,
 )
-from pensieve.server.errors import error_status_of_class
-from pensieve.server.operations import Operation
+from pensieve.server.endpoints.descriptions import DESCRIPTIONS, Description
+from pensieve.server.routing import Operation
+from pensieve.server.wire import error_status
 
 _ALWAYS = (ForbiddenError, HeadTooLargeError, PensieveError)
 _WITH_A_BODY = (InvalidRequestError, RequestTooLargeError)
@@ -53,19 +54,13 @@ _STREAM = (
 
 
 class OpenApiEndpoint:
-    """Adds its own operation to `others` and serves the document of all."""
+    """Serves the document of the operations that it was last given, its own among them."""
 
-    def __init__(self, others: Sequence[Operation]) -> None:
-        own = Operation(
-            "GET",
-            "/openapi.json",
-            "openapi",
-            "This document.",
-            self.document,
-            _JSON,
-            is_public=True,
-        )
-        self.operations = (*others, own)
+    def __init__(self) -> None:
+        self._operations: Sequence[Operation] = ()
+
+    def describe(self, operations: Sequence[Operation]) -> None:
+        self._operations = operations
 
     async def document(self, _request: Request) -> Response:
         """The document is built at the first request."""
@@ -73,20 +68,22 @@ class OpenApiEndpoint:
 
     @cached_property
     def _json(self) -> str:
-        return json.dumps(document(self.operations))
+        return json.dumps(document(self._operations))
 
 
 def document(operations: Sequence[Operation]) -> dict[str, Any]:
+    found = [(one, DESCRIPTIONS[one.method, one.path]) for one in operations]
+    descriptions = [description for _, description in found]
     schema_set = schemas(
-        read={operation.body for operation in operations if operation.body is not None},
+        read={one.body for one in descriptions if one.body is not None},
         written={ErrorEnvelope}
-        | {operation.answer for operation in operations if isinstance(operation.answer, type)}
-        | {event for operation in operations for event in operation.parts},
+        | {one.answer for one in descriptions if isinstance(one.answer, type)}
+        | {event for one in descriptions for event in one.parts},
     )
     paths: dict[str, dict[str, Any]] = defaultdict(dict)
-    for operation in operations:
+    for operation, description in found:
         paths[operation.path.replace(":path}", "}")][operation.method.lower()] = _operation(
-            operation, schema_set
+            operation, description, schema_set
         )
     return {
         "openapi": "3.1.0",
@@ -108,30 +105,32 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
     }
 
 
-def _operation(operation: Operation, schema_set: Schemas) -> dict[str, Any]:
+def _operation(
+    operation: Operation, description: Description, schema_set: Schemas
+) -> dict[str, Any]:
     entry: dict[str, Any] = {
-        "operationId": operation.name,
-        "summary": operation.summary,
+        "operationId": description.name,
+        "summary": description.summary,
         "parameters": [
             *({"name": name, **_PATH_PARAMETER} for name in _path_parameters(operation.path)),
-            *(query_parameters(operation.query) if operation.query else ()),
+            *(query_parameters(description.query) if description.query else ()),
             *(() if operation.is_public else _VERSION_HEADERS),
         ],
         "responses": {
             **{
-                str(status): _success(operation, schema_set)
-                for status in (200, *operation.extra_statuses)
+                str(status): _success(description, schema_set)
+                for status in (200, *description.extra_statuses)
             },
-            **_failures(operation),
+            **_failures(description, is_public=operation.is_public),
         },
     }
     if operation.is_public:
         entry["security"] = []
-    if operation.body is not None:
-        content = {"application/json": {"schema": schema_set.read[operation.body]}}
+    if description.body is not None:
+        content = {"application/json": {"schema": schema_set.read[description.body]}}
         entry["requestBody"] = {"required": True, "content": content}
-    if operation.form is not None:
-        fields = {"file": _FILE, **text_fields(operation.form)}
+    if description.form is not None:
+        fields = {"file": _FILE, **text_fields(description.form)}
         schema = {"type": "object", "required": ["file"], "properties": fields}
         content = {"multipart/form-data": {"schema": schema}}
         entry["requestBody"] = {"required": True, "content": content}
@@ -167,33 +166,32 @@ def _path_parameters(path: str) -> list[str]:
     return re.findall(r"{(\w+)", path)
 
 
-def _success(operation: Operation, schema_set: Schemas) -> dict[str, Any]:
-    parts = [schema_set.written[part] for part in operation.parts]
+def _success(description: Description, schema_set: Schemas) -> dict[str, Any]:
+    parts = [schema_set.written[part] for part in description.parts]
     text: dict[str, Any] = {"schema": _TEXT, **({"x-parts": parts} if parts else {})}
-    description = "Success."
+    summary = "Success."
     content: dict[str, Any]
-    if operation.answer == _JSON:
+    if description.answer == _JSON:
         content = {_JSON: {"schema": {}}}
-    elif isinstance(operation.answer, str):
-        content = {operation.answer: text}
+    elif isinstance(description.answer, str):
+        content = {description.answer: text}
     else:
-        content = {_JSON: {"schema": schema_set.written[operation.answer]}}
+        content = {_JSON: {"schema": schema_set.written[description.answer]}}
         if parts:
-            description = _STREAM
+            summary = _STREAM
             content["text/event-stream"] = {"schema": _EVENT, "x-parts": parts}
-    return {"description": description, "headers": _REQUEST_ID, "content": content}
+    return {"description": summary, "headers": _REQUEST_ID, "content": content}
 
 
-def _failures(operation: Operation) -> dict[str, Any]:
+def _failures(description: Description, *, is_public: bool) -> dict[str, Any]:
     """Return a response for each status that an error of this operation has."""
-    kinds: list[type[Exception]] = [*_ALWAYS, *operation.errors]
-    kinds += () if operation.is_public else (AuthenticationError,)
-    kinds += (InvalidRequestError,) if operation.query else ()
-    kinds += _WITH_A_BODY if operation.body or operation.form else ()
+    kinds: list[type[Exception]] = [*_ALWAYS, *description.errors]
+    kinds += () if is_public else (AuthenticationError,)
+    kinds += (InvalidRequestError,) if description.query else ()
+    kinds += _WITH_A_BODY if description.body or description.form else ()
     by_status: dict[int, set[str]] = defaultdict(set)
     for kind in kinds:
-        error_status = error_status_of_class(kind)
-        by_status[error_status.status].add(error_status.kind)
+        by_status[error_status(kind).status].add(error_status(kind).kind)
     return {
         str(status): {
             "description": ", ".join(sorted(names)),

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from pensieve.api.base import rfc3339
 from pensieve.api.files import DeletedFile, FileMetadata, FilePage, FilesQuery, page_token
 from pensieve.server.files.store import FileStore, StoredFile, sort_key
-from pensieve.server.files.uploads import read_upload
+from pensieve.server.files.uploads import MAX_OVERHEAD_BYTES, read_upload
 from pensieve.server.http.file_download import FileDownload
 from pensieve.server.http.json_response import json_response
 from pensieve.server.worker_threads import run_disk_io
@@ -17,6 +17,7 @@ from pensieve.server.worker_threads import run_disk_io
 class FilesEndpoint:
     def __init__(self, store: FileStore) -> None:
         self._store = store
+        self.max_body = store.limits.file_bytes + MAX_OVERHEAD_BYTES
 
     async def upload(self, request: Request) -> Response:
         upload = await read_upload(request, max_bytes=self._store.limits.file_bytes)

@@ -87,18 +87,18 @@ async def read_upload(request: Request, *, max_bytes: int) -> Upload:
 
     Raises `InvalidRequestError` and `RequestTooLargeError`.
     """
-    form = await _read_form(request, max_bytes + MAX_OVERHEAD_BYTES)
+    form = await _read_form(request)
     try:
         return await _upload(form, max_bytes)
     finally:
         await form.close()
 
 
-async def _read_form(request: Request, max_bytes: int) -> FormData:
+async def _read_form(request: Request) -> FormData:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "multipart/form-data":
         raise InvalidRequestError("content-type: Input should be 'multipart/form-data'")
-    chunks = body_chunks(request, max_bytes=max_bytes)
+    chunks = body_chunks(request)
     parser = MultiPartParser(
         request.headers,
         chunks,

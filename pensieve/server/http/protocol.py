@@ -23,9 +23,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol  # noqa: TID253
 
 from pensieve.api.base import new_id
 from pensieve.errors import HeadTooLargeError, InvalidRequestError, PensieveError, RequestError
-from pensieve.server.errors import STOPPING, error_response, error_status_of
+from pensieve.server.errors import STOPPING
 from pensieve.server.http.connection_limits import MAX_HEAD_BYTES, MAX_HEADERS, ConnectionTimeouts
-from pensieve.server.http.disconnect import ABORT
+from pensieve.server.http.event_stream import ABORT
+from pensieve.server.wire import ANTHROPIC, error_response
 
 _log = logging.getLogger("pensieve.server")
 
@@ -211,8 +212,9 @@ class DeadlineProtocol(H11Protocol):
 
     def _error_bytes(self, error: PensieveError) -> bytes:
         request_id = new_id("req")
-        _log.info("%s -: %d %s", request_id, error_status_of(error).status, error.message)
-        response = error_response(error, request_id)
+        # No head was parsed, so there is no path that could choose another wire.
+        response = error_response(ANTHROPIC, error, request_id)
+        _log.info("%s -: %d %s", request_id, response.status_code, error.message)
         own = [(b"request-id", request_id.encode()), (b"connection", b"close")]
         events = (
             h11.Response(

@@ -1,30 +1,28 @@
-"""Turns a parsed call and its prompt into an answer, as message events.
+"""Turns a prompt into an answer, as message events. The one place that calls the engine.
 
-The one place that calls the engine. The messages endpoint streams the events or sends their
-accumulated message; batches use the message. The engine's generation is open exactly as long as a
-caller waits for the answer.
+An endpoint streams the events or sends their accumulated message; batches use the message. The
+engine's generation is open exactly as long as a caller waits for the answer.
 """
 
-import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pensieve.api.base import new_id
-from pensieve.api.batches import BatchedRequest
 from pensieve.api.messages.accumulate import MessageAccumulator
 from pensieve.api.messages.events import MessageEvent
 from pensieve.api.messages.message import Message
-from pensieve.api.messages.request import MessagesRequest
-from pensieve.engine.generation import Engine, Generation, Grammar, Priority, Token
+from pensieve.engine.generation import Engine, Generation, Token
 from pensieve.errors import EngineError, GrammarError
 from pensieve.models.served_model import ServedModel
-from pensieve.prompt.generation import ModelLimits, bounded_generation
+from pensieve.prompt.generation import (
+    AnswerOptions,
+    BoundedGeneration,
+    ModelLimits,
+    bounded_generation,
+)
 from pensieve.prompt.render import Prompt
 from pensieve.prompt.template.generated_answers import GeneratedAnswer
 from pensieve.reply.reply import Reply, ReplyContext
-from pensieve.server.messages.pipeline import RequestPipeline
-
-_log = logging.getLogger("pensieve.server")
 
 # The detokenizer needs the tokens just before the answer. Decoding the whole prompt would block the
 # event loop for 0.4 s at 250 000 tokens (2026-11-22, two-core Linux machine).
@@ -41,8 +39,10 @@ async def discard(_: list[MessageEvent]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
+    """An unstarted answer."""
+
     engine: Engine
-    generation: Generation
+    bounded: BoundedGeneration
     prompt: Prompt
     reply: Reply
     on_generated: OnGenerated  # gets the tokens, where the prompt records its opening
@@ -53,21 +53,15 @@ class Completion:
         Cancellation or a stop sequence frees the engine's slot. `on_answer` gets the whole message
         just before its last events are emitted.
         """
-        generation, grammar = self.generation, self.prompt.constraints.grammar
+        bounded = self.bounded
         accumulator = MessageAccumulator()
         while True:
             try:
-                return await self._generate(generation, accumulator, emit, on_answer)
+                return await self._generate(bounded.generation, accumulator, emit, on_answer)
             except GrammarError as error:
-                if generation.grammar is None or self.reply.usage.output_tokens:
+                if self.reply.usage.output_tokens:
                     raise
-                grammar = grammar and grammar.relaxed(error.message)
-                if grammar is None:
-                    _log.warning(
-                        "grammar failed to compile, generating unconstrained: %s", error.message
-                    )
-                relaxed = grammar and Grammar(grammar.lark)
-                generation = replace(generation, grammar=relaxed)
+                bounded = bounded.relaxed(error)
 
     async def _generate(
         self,
@@ -103,52 +97,29 @@ class Completion:
 class Completer:
     """Makes answers with one engine and one served model, which answers for any model name."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        model: ServedModel,
-        pipeline: RequestPipeline,
-        on_generated: OnGenerated,
-    ) -> None:
+    def __init__(self, engine: Engine, model: ServedModel, on_generated: OnGenerated) -> None:
         self._engine = engine
         self._model = model
-        self._pipeline = pipeline
         self._on_generated = on_generated
         self._markers = model.dialect.marks(model.tokenizer.controls)
 
-    def answer(
-        self, call: MessagesRequest, prompt: Prompt, priority: Priority = "main"
-    ) -> Completion:
-        """Return the unstarted answer to `call`; `prompt` is its whole conversation.
-
-        Raises `PromptTooLongError`.
-        """
-        bounded = bounded_generation(call, prompt, self._limits(), priority)
+    def complete(self, prompt: Prompt, options: AnswerOptions) -> Completion:
+        """Raises `PromptTooLongError`."""
+        context_tokens = self._engine.health.context_of(self._model.context_tokens)
+        limits = ModelLimits(context_tokens, self._model.stop_tokens)
+        bounded = bounded_generation(prompt, options, limits)
         context = ReplyContext(
             message_id=new_id("msg"),
-            model=call.model,
+            model=options.model,
             prompt_tokens=len(prompt.tokens),
             length_stop=bounded.length_stop,
             form=prompt.constraints.form,
-            stop_sequences=call.stop_sequences,
+            stop_sequences=options.stop_sequences,
             breakpoints=prompt.breakpoints,
             edits=prompt.edits,
-            is_silent=call.max_tokens == 0,
+            is_silent=options.max_tokens == 0,
             hides_thoughts=prompt.constraints.hides_thoughts,
         )
         preceding = prompt.tokens[-PRECEDING_TOKENS:]
         reply = Reply(context, self._model.tokenizer.detokenizer(preceding, self._markers))
-        return Completion(self._engine, bounded.generation, prompt, reply, self._on_generated)
-
-    async def answer_batched(self, params: bytes) -> Message:
-        """Return the answer to one request of a message batch.
-
-        Raises what `POST /v1/messages` raises.
-        """
-        call = await self._pipeline.parse(BatchedRequest, params)
-        prompt = await self._pipeline.render(call)
-        return await self.answer(call, prompt, "batch").run()
-
-    def _limits(self) -> ModelLimits:
-        context_tokens = self._engine.health.context_of(self._model.context_tokens)
-        return ModelLimits(context_tokens, self._model.stop_tokens)
+        return Completion(self._engine, bounded, prompt, reply, self._on_generated)

@@ -1,115 +1,165 @@
-"""`POST /v1/messages`: reads one call and answers it, streamed or whole."""
+"""`POST /v1/messages` and `/v1/messages/count_tokens`, and the requests of message batches.
+
+Each is one function that states the order of its steps.
+"""
 
 import logging
 
-import anyio
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from pensieve.api.messages.message import Message
-from pensieve.api.messages.request import MessagesRequest
-from pensieve.server.errors import PASS_THROUGH, STOPPING, error_envelope, release_frames
-from pensieve.server.http.disconnect import abort_of, run_until_disconnect
+from pensieve.api.batches import BatchedRequest
+from pensieve.api.messages.message import Message, OriginalTokens, TokenCount
+from pensieve.api.messages.request import (
+    ApiVersion,
+    CountTokensRequest,
+    MessagesRequest,
+    api_version_of,
+)
+from pensieve.engine.generation import Priority
+from pensieve.errors import PromptTooLongError
+from pensieve.prompt.generation import AnswerOptions, SamplingChoice
+from pensieve.server.errors import failure_of
+from pensieve.server.http.event_stream import (
+    EventWriter,
+    PingInterval,
+    abort_of,
+    run_until_disconnect,
+    stream_until_disconnect,
+)
 from pensieve.server.http.json_response import json_response
-from pensieve.server.http.sse import EventWriter, PingInterval
+from pensieve.server.http.request_body import read_body
 from pensieve.server.messages.completion import Completer, Completion
-from pensieve.server.messages.pipeline import RequestPipeline, is_claude_code, priority_of
-from pensieve.server.messages.sessions import Sessions
+from pensieve.server.messages.pipeline import RequestPipeline
+from pensieve.server.messages.sessions import Sessions, is_claude_code, priority_of
 from pensieve.server.messages.threads import Threads, ThreadTurn
-from pensieve.server.middleware.request_context import FINAL_SEND_TIMEOUT_S, request_context_of
+from pensieve.server.middleware.request_context import request_context_of
 
 _log = logging.getLogger("pensieve.server")
 
 
 class MessagesEndpoint:
-    """The ASGI application of the route. Owns the message threads."""
+    """Owns the message threads."""
 
     def __init__(
         self,
-        completer: Completer,
         pipeline: RequestPipeline,
+        completer: Completer,
         sessions: Sessions,
         ping_interval: PingInterval,
     ) -> None:
+        self._pipeline = pipeline
         self._completer = completer
         self._sessions = sessions
-        self._pipeline = pipeline
         self._ping_interval = ping_interval
         self._threads = Threads()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a conversation. A thread's earlier turns are joined first: the rest needs them."""
         request = Request(scope, receive)
-        call, size_bytes = await self._pipeline.read(request, MessagesRequest)
-        priority = priority_of(request.headers, call)
-        with self._threads.turn(call, size_bytes) as turn:
-            prompt = await self._pipeline.render(turn.call, stored_turns=turn.stored_turns)
-            if priority != "side":  # titles and searches are no turns of their session
+        body = await read_body(request)
+        call = await self._pipeline.parse(MessagesRequest, body)
+        with self._threads.join(call, len(body)) as turn:
+            version = _version_of(request)
+            await self._pipeline.validate(turn.call, version, stored_turns=turn.stored_turns)
+            options = _options_of(turn.call, priority_of(request.headers, turn.call))
+            prompt = await self._pipeline.render(turn.call, options)
+            if options.priority != "side":  # titles and searches are no turns of their session
                 self._sessions.note(request.headers, turn.call, prompt)
-            answer = self._completer.answer(turn.call, prompt, priority)
-            try:
-                if call.stream:
-                    await self._stream(answer, turn, scope, receive, send)
-                else:
-                    await self._whole(answer, turn, scope, receive, send)
-            finally:
-                request_context_of(scope).usage = answer.reply.usage
+            completion = self._completer.complete(prompt, options)
+            await self._write(completion, turn, scope, receive, send)
+
+    async def count_tokens(self, request: Request) -> Response:
+        """Count the input tokens that the same request to `create` would report, cached ones
+        included. An estimate for prompts far beyond the model's context.
+        """
+        call = await self._pipeline.parse(CountTokensRequest, await read_body(request))
+        await self._pipeline.validate(call, _version_of(request))
+        try:
+            prompt = await self._pipeline.render(call)
+        except PromptTooLongError as error:
+            return json_response(TokenCount(input_tokens=error.prompt_tokens))
+        original = OriginalTokens(original_input_tokens=prompt.original_tokens)
+        return json_response(
+            TokenCount(
+                input_tokens=len(prompt.tokens),
+                context_management=None if call.context_management is None else original,
+            )
+        )
+
+    async def answer_batched(self, params: bytes) -> Message:
+        """Return the answer to one request of a message batch. Raises what `create` raises."""
+        call = await self._pipeline.parse(BatchedRequest, params)
+        await self._pipeline.validate(call)
+        options = _options_of(call, "batch")
+        prompt = await self._pipeline.render(call, options)
+        return await self._completer.complete(prompt, options).run()
+
+    async def _write(
+        self, completion: Completion, turn: ThreadTurn, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        request_context_of(scope).usage = lambda: completion.reply.usage
+        write = self._stream if turn.call.stream else self._whole
+        await write(completion, turn, scope, receive, send)
 
     async def _whole(
-        self, answer: Completion, turn: ThreadTurn, scope: Scope, receive: Receive, send: Send
+        self, completion: Completion, turn: ThreadTurn, scope: Scope, receive: Receive, send: Send
     ) -> None:
         messages: list[Message] = []
 
         async def work() -> None:
-            messages.append(await answer.run(on_answer=turn.on_answer))
+            messages.append(await completion.run(on_answer=turn.on_answer))
 
         await run_until_disconnect(receive, work)
         await json_response(messages[0])(scope, receive, send)
 
     async def _stream(
-        self, answer: Completion, turn: ThreadTurn, scope: Scope, receive: Receive, send: Send
+        self, completion: Completion, turn: ThreadTurn, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        # An error before the stream begins is a status, which RequestMiddleware sends; later it is
-        # an event.
-        writer = EventWriter(send, self._ping_interval)
+        wire = request_context_of(scope).wire
+        writer = EventWriter(send, wire.ping, self._ping_interval)
+        format_events = wire.event_format()
 
         async def work() -> None:
-            await answer.run(writer.send, on_answer=turn.on_answer)
+            await completion.run(
+                lambda events: writer.write(format_events(events)), on_answer=turn.on_answer
+            )
 
-        try:
-            await run_until_disconnect(receive, work, background=writer.ping_when_silent)
-        except ClientDisconnect:
-            raise
-        except anyio.get_cancelled_exc_class():
-            with anyio.move_on_after(FINAL_SEND_TIMEOUT_S, shield=True):
-                await _fail(writer, STOPPING, scope)
-            raise
-        except PASS_THROUGH:
-            raise
-        except BaseException as error:
-            if not writer.has_begun:
-                raise
-            await _fail(writer, error, scope)
-            release_frames(error)
-        else:
-            await writer.end()
+        async def fail(error: BaseException) -> None:
+            await _fail(error, writer, scope)
+
+        await stream_until_disconnect(receive, work, writer, fail)
 
 
-async def _fail(writer: EventWriter, error: BaseException, scope: Scope) -> None:
+async def _fail(error: BaseException, writer: EventWriter, scope: Scope) -> None:
     """End a stream that has begun with an `error` event.
 
     Abort the connection of Claude Code instead: it then retries the stream.
     """
-    if not writer.has_begun:
-        return
-    request_id = request_context_of(scope).request_id
-    envelope = error_envelope(error, request_id)
+    context = request_context_of(scope)
+    failure = failure_of(error, context.request_id)
     if is_claude_code(Request(scope).headers) and (abort := abort_of(scope)):
         _log.warning(
             "%s failed in mid-stream, aborting the connection so that the client retries: %s",
-            request_id,
-            envelope.error.message,
+            failure.request_id,
+            failure.message,
         )
         abort()
         return
-    await writer.write([envelope])
-    await writer.end()
+    await writer.end(context.wire.error_event(failure))
+
+
+def _version_of(request: Request) -> ApiVersion:
+    headers = request.headers
+    return api_version_of(headers.get("anthropic-version"), headers.get("anthropic-beta", ""))
+
+
+def _options_of(call: MessagesRequest, priority: Priority) -> AnswerOptions:
+    return AnswerOptions(
+        call.model,
+        call.max_tokens,
+        call.stop_sequences,
+        SamplingChoice(call.temperature, call.top_p, call.top_k),
+        priority,
+    )

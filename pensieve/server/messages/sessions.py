@@ -1,7 +1,8 @@
-"""Checks whether each prompt of a Claude Code session, per agent, extends the session's last one.
+"""What the headers of Claude Code mean: its sessions, agents and side requests.
 
-The messages endpoint reports every prompt here. One that diverges must be processed again from the
-point of divergence, which shows only in its latency; so it is logged and counted.
+The messages endpoint reports every prompt here. One that does not extend the last prompt of its
+session and agent must be processed again from the point of divergence, which shows only in its
+latency; so it is logged and counted.
 """
 
 import logging
@@ -9,6 +10,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
 from pensieve.api.messages.request import Conversation
+from pensieve.api.messages.tools import ServerTool
+from pensieve.engine.generation import Priority
 from pensieve.prompt.cache_divergence import LastPrompt, divergence
 from pensieve.prompt.render import Prompt
 
@@ -16,8 +19,31 @@ _log = logging.getLogger("pensieve.server")
 
 SESSION_HEADER = "x-claude-code-session-id"
 AGENT_HEADER = "x-claude-code-agent-id"
+_AGENT_HEADERS = (AGENT_HEADER, "x-claude-code-parent-agent-id")
 # About as many bytes of memory for text in Latin script.
 MAX_CHARS = 32_000_000
+
+
+def is_claude_code(headers: Mapping[str, str]) -> bool:
+    """Return whether the client is Claude Code.
+
+    After an `error` event in mid-stream it retries once without streaming, with a timeout of 300 s;
+    after a connection that ended it retries the stream up to ten times (2.1.330).
+    """
+    return headers.get("user-agent", "").startswith("claude-cli/")
+
+
+def priority_of(headers: Mapping[str, str], call: Conversation) -> Priority:
+    """Return the priority of a call.
+
+    Claude Code marks its sub-agents by a header; its calls without tools are titles and summaries.
+    """
+    if any(name in headers for name in _AGENT_HEADERS):
+        return "agent"
+    has_own_tools = any(not isinstance(tool, ServerTool) for tool in call.tools)
+    if SESSION_HEADER in headers and not has_own_tools:
+        return "side"
+    return "main"
 
 
 class Sessions:

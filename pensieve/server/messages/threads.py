@@ -73,7 +73,7 @@ class Threads:
         return self._stored_bytes
 
     @contextmanager
-    def turn(self, call: MessagesRequest, size_bytes: int) -> Generator[ThreadTurn]:
+    def join(self, call: MessagesRequest, size_bytes: int) -> Generator[ThreadTurn]:
         """Join `call` with its thread, which is locked while the block lasts.
 
         `size_bytes` is the length of its body. Raises `ThreadNotFoundError`,

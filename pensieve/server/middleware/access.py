@@ -1,25 +1,29 @@
-"""ASGI middleware for access: Host and Origin checks that keep web pages out, and the key.
+"""ASGI middleware for access: Host and Origin checks that keep web pages out, the key, and CORS.
 
 Loopback is no security boundary: any page in the user's browser reaches it, by a simple request or
 a rebound DNS name. So Host must name this machine's loopback (or the configured host) and the port
 that was reached, or none; an Origin must be this server's own; and all but a few public paths need
 the key. The checks use the ASGI scope alone, never a URL built from headers. Settings add further
-names and origins, each matched exactly: a wildcard could be rebound.
+names and origins, each matched exactly: a wildcard could be rebound. Pages of this server need no
+CORS preflight; it is answered for tools that send one anyway.
 """
 
 import hmac
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from starlette.datastructures import Headers
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pensieve.errors import AuthenticationError, ForbiddenError
-from pensieve.server.middleware.cors import is_preflight
 from pensieve.server.middleware.request_context import RequestContext, request_context_of
 from pensieve.settings.resolve import Settings, listed
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
-PUBLIC_PATHS = frozenset({"/", "/health", "/api/hello", "/openapi.json"})
+PREFLIGHT_METHODS = "GET, HEAD, POST, DELETE"
+PREFLIGHT_AGE_S = 600
 
 MAX_NAME_CHARS = 100
 _WILDCARDS = {"", "0.0.0.0", "::"}  # noqa: S104 -- listening on all interfaces adds no host name
@@ -33,13 +37,15 @@ class Access:
     hosts: frozenset[str]
     origins: frozenset[bytes]
     key: bytes
+    public_paths: frozenset[str]  # need no key
 
 
-def access_of(settings: Settings) -> Access:
+def access_of(settings: Settings, public_paths: Iterable[str]) -> Access:
     return Access(
         LOOPBACK_HOSTS | _host_names(settings.host) | set(listed(settings.allowed_hosts)),
         frozenset(origin.encode() for origin in listed(settings.allowed_origins)),
         settings.api_key.encode(),
+        frozenset(public_paths),
     )
 
 
@@ -59,7 +65,7 @@ class AccessMiddleware:
                 )
             host = self._check_host(headers, scope.get("server"))
             self._check_origin(headers, host, request_context_of(scope))
-            if _needs_key(scope):
+            if self._needs_key(scope):
                 self._check_key(headers)
         await self._app(scope, receive, send)
 
@@ -89,6 +95,11 @@ class AccessMiddleware:
                 raise ForbiddenError("Requests from web pages are not allowed.")
             context.origin = origin
 
+    def _needs_key(self, scope: Scope) -> bool:
+        is_public = scope["path"] in self._access.public_paths
+        # Browsers send no key with a preflight.
+        return not (is_public and scope["method"] in {"GET", "HEAD"}) and not _is_preflight(scope)
+
     def _check_key(self, headers: list[tuple[bytes, bytes]]) -> None:
         keys = _values(headers, b"x-api-key")
         bearers = [_bearer(value) for value in _values(headers, b"authorization")]
@@ -105,12 +116,6 @@ def _allow_hint(name: str | None) -> str:
     if name is None or len(name) > MAX_NAME_CHARS:
         return ""
     return f" To let it in: pensieve config set allowed_hosts {name}, then pensieve restart."
-
-
-def _needs_key(scope: Scope) -> bool:
-    # Browsers send no key with a preflight.
-    is_public = scope["path"] in PUBLIC_PATHS and scope["method"] in {"GET", "HEAD"}
-    return not is_public and not is_preflight(scope)
 
 
 def _host_names(host: str) -> set[str]:
@@ -135,3 +140,43 @@ def _bearer(value: bytes) -> bytes:
 
 def _values(headers: list[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
     return [value for key, value in headers if key.lower() == name]
+
+
+# Preflights.
+
+
+def _is_preflight(scope: Scope) -> bool:
+    headers = Headers(scope=scope)
+    return (
+        scope["method"] == "OPTIONS"
+        and "origin" in headers
+        and "access-control-request-method" in headers
+    )
+
+
+class CORSMiddleware:
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and _is_preflight(scope):
+            is_same_origin = request_context_of(scope).origin is None
+            await _preflight_response(Headers(scope=scope), is_same_origin=is_same_origin)(
+                scope, receive, send
+            )
+        else:
+            await self._app(scope, receive, send)
+
+
+def _preflight_response(headers: Headers, *, is_same_origin: bool) -> Response:
+    # For other origins RequestMiddleware adds this header.
+    allow_origin = {"access-control-allow-origin": headers["origin"]} if is_same_origin else {}
+    response_headers = {
+        **allow_origin,
+        "access-control-allow-methods": PREFLIGHT_METHODS,
+        "access-control-max-age": str(PREFLIGHT_AGE_S),
+        "vary": "origin, access-control-request-method, access-control-request-headers",
+    }
+    if requested := headers.get("access-control-request-headers"):
+        response_headers["access-control-allow-headers"] = requested
+    return Response(status_code=204, headers=response_headers)

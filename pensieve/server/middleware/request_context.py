@@ -1,11 +1,12 @@
 """The outermost middleware: adds `request-id` to each response, answers errors, logs one line.
 
-It knows no routes. Endpoints record the usage in the request's `RequestContext`.
+It is handed how a path's errors are written. Endpoints record the usage in the request's `RequestContext`.
 """
 
 import logging
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import anyio
@@ -14,11 +15,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pensieve.api.base import new_id
 from pensieve.api.messages.message import Usage
-from pensieve.server.errors import PASS_THROUGH, STOPPING, error_response, release_frames
+from pensieve.server.errors import (
+    FINAL_SEND_TIMEOUT_S,
+    PASS_THROUGH,
+    STOPPING,
+    release_frames,
+)
+from pensieve.server.wire import Wire, error_response
 
 _log = logging.getLogger("pensieve.server")
 _KEY = "pensieve.context"
-FINAL_SEND_TIMEOUT_S = 1.0
 
 # Path segments of this API, and those that reveal for which other API a client takes this server.
 KNOWN_SEGMENTS = frozenset(
@@ -61,10 +67,11 @@ _ID = re.compile(r"(?:file|msgbatch)_01[0-9A-Za-z]{22}", re.ASCII)
 class RequestContext:
     """State of one request. RequestMiddleware makes and logs it."""
 
+    wire: Wire
     request_id: str = field(default_factory=lambda: new_id("req"))
     began_at: float = field(default_factory=time.monotonic)
     status: int | None = None
-    usage: Usage | None = None
+    usage: Callable[[], Usage] | None = None  # of the answer so far
     has_client_left: bool = False
     is_poll: bool = False  # a status poll, logged at DEBUG
     origin: bytes | None = None  # another origin whose pages may read the answer
@@ -77,14 +84,15 @@ def request_context_of(scope: Scope) -> RequestContext:
 
 
 class RequestMiddleware:
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, wire_of: Callable[[Scope], Wire]) -> None:
         self._app = app
+        self._wire_of = wire_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        context = RequestContext()
+        context = RequestContext(self._wire_of(scope))
         scope[_KEY] = context
         try:
             await self._answer(scope, receive, _with_headers(send, context), context)
@@ -115,7 +123,7 @@ async def _send_error(
     error: BaseException, scope: Scope, receive: Receive, send: Send, context: RequestContext
 ) -> None:
     if context.status is None:
-        await error_response(error, context.request_id)(scope, receive, send)
+        await error_response(context.wire, error, context.request_id)(scope, receive, send)
 
 
 def _with_headers(send: Send, context: RequestContext) -> Send:
@@ -159,10 +167,10 @@ def _log_line(scope: Scope, context: RequestContext) -> None:
     path = redact_path(scope["path"])
     elapsed_ms = (time.monotonic() - context.began_at) * 1000
     outcome = f"{context.status or '-'}{' client left' if context.has_client_left else ''}"
-    usage = context.usage
+    usage = context.usage() if context.usage is not None and context.status == 200 else None
     tokens = (
         ""
-        if usage is None or context.status != 200
+        if usage is None
         else f", {usage.input_tokens + usage.cache_creation_input_tokens} new"
         f" + {usage.cache_read_input_tokens} cached tokens in, {usage.output_tokens} out"
     )

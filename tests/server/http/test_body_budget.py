@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from pensieve.errors import EngineBusyError
-from pensieve.server.http.body_budget import SMALL_BYTES, BodyBudget
+from pensieve.server.http.request_body import SMALL_BYTES, BodyBudget
 from tests.fakes import ScriptedEngine, says
 from tests.server.serving import CALL, app_of, in_memory
 

@@ -18,6 +18,7 @@ from starlette.routing import Route
 from pensieve.api.messages.request import MAX_BODY_BYTES
 from pensieve.server.http.request_body import BodyPace, read_body
 from pensieve.server.middleware.request_context import RequestMiddleware
+from pensieve.server.wire import ANTHROPIC
 from tests.fakes import ScriptedEngine, says
 from tests.server.serving import CALL, KEY, app_of, in_memory
 
@@ -149,7 +150,9 @@ async def test_stalled_body_times_out() -> None:
         await anyio.sleep_forever()
 
     routes = [Route("/", endpoint, methods=["POST"])]
-    app = Starlette(routes=routes, middleware=[Middleware(RequestMiddleware)])
+    app = Starlette(
+        routes=routes, middleware=[Middleware(RequestMiddleware, wire_of=lambda _: ANTHROPIC)]
+    )
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         with anyio.fail_after(5):
@@ -170,7 +173,9 @@ async def test_dripping_body_times_out() -> None:
             await anyio.lowlevel.checkpoint()
 
     routes = [Route("/", endpoint, methods=["POST"])]
-    app = Starlette(routes=routes, middleware=[Middleware(RequestMiddleware)])
+    app = Starlette(
+        routes=routes, middleware=[Middleware(RequestMiddleware, wire_of=lambda _: ANTHROPIC)]
+    )
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         with anyio.fail_after(5):

@@ -23,7 +23,7 @@ from pensieve.errors import (
     PromptUnprocessableError,
     WorkerDiedError,
 )
-from pensieve.server.http.sse import PingInterval
+from pensieve.server.http.event_stream import PingInterval
 from pensieve.server.middleware.request_context import redact_path
 from tests.fakes import ByteTokenizer, RustPanic, ScriptedEngine, says
 from tests.fuzz.examples import EXAMPLES

@@ -18,7 +18,7 @@ from pensieve.dialects.dialect import ThinkingForm
 from pensieve.dialects.families import plain
 from pensieve.engine.generation import Finished, Prefilled, Started, Token
 from pensieve.errors import EngineBusyError, WorkerDiedError
-from pensieve.server.http.sse import PingInterval
+from pensieve.server.http.event_stream import PingInterval
 from tests.fakes import ScriptedEngine, Step, says
 from tests.server.serving import CALL, app_of, in_memory, stream_by_hand
 

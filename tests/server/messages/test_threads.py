@@ -230,7 +230,7 @@ def answer(message_id: str, text: str = "ok") -> Message:
 
 
 def take(threads: Threads, call: MessagesRequest, message: Message, size_bytes: int = 100) -> None:
-    with threads.turn(call, size_bytes) as turn:
+    with threads.join(call, size_bytes) as turn:
         assert turn.on_answer is not None
         turn.on_answer(message)
 
@@ -242,10 +242,10 @@ def test_thread_expires_after_its_last_use() -> None:
     now[0] = 299
     take(threads, continuing("one"), answer("two"))
     now[0] = 598
-    with threads.turn(continuing("two"), 1):
+    with threads.join(continuing("two"), 1):
         pass
     now[0] = 899
-    with pytest.raises(ThreadNotFoundError), threads.turn(continuing("two"), 1):
+    with pytest.raises(ThreadNotFoundError), threads.join(continuing("two"), 1):
         pass
     assert threads.stored_bytes == 0
 
@@ -254,9 +254,9 @@ def test_thread_in_flight_does_not_expire() -> None:
     now = [0.0]
     threads = Threads(lifetime_s=300, clock=lambda: now[0])
     take(threads, HELLO, answer("one"))
-    with threads.turn(continuing("one"), 1) as turn:
+    with threads.join(continuing("one"), 1) as turn:
         now[0] = 1000
-        with pytest.raises(ThreadInFlightError), threads.turn(continuing("one"), 1):
+        with pytest.raises(ThreadInFlightError), threads.join(continuing("one"), 1):
             pass
         assert turn.on_answer is not None
         turn.on_answer(answer("two"))
@@ -267,10 +267,10 @@ def test_least_recently_used_thread_is_evicted_over_byte_limit() -> None:
     threads = Threads(max_bytes=10_000)
     for name in ("one", "two"):
         take(threads, HELLO, answer(name), 3000)
-    with threads.turn(continuing("one"), 1):
+    with threads.join(continuing("one"), 1):
         pass
     take(threads, HELLO, answer("three"), 3000)
-    with pytest.raises(ThreadNotFoundError), threads.turn(continuing("two"), 1):
+    with pytest.raises(ThreadNotFoundError), threads.join(continuing("two"), 1):
         pass
     take(threads, continuing("one"), answer("four"), 1)
     assert 0 < threads.stored_bytes <= 10_000
@@ -280,7 +280,7 @@ def test_conversation_over_limit_evicts_no_other() -> None:
     threads = Threads(max_bytes=10_000)
     take(threads, HELLO, answer("one"))
     take(threads, HELLO, answer("two", "x" * 20_000))
-    with pytest.raises(ThreadNotFoundError), threads.turn(continuing("two"), 1):
+    with pytest.raises(ThreadNotFoundError), threads.join(continuing("two"), 1):
         pass
     take(threads, continuing("one"), answer("three"))
 
@@ -291,11 +291,11 @@ def test_continued_answer_is_stored_without_its_conversation() -> None:
     before = threads.stored_bytes
     take(threads, continuing("one"), answer("two"), 100)
     assert threads.stored_bytes < before + 2000
-    with pytest.raises(ThreadAlreadyContinuedError), threads.turn(continuing("one"), 1):
+    with pytest.raises(ThreadAlreadyContinuedError), threads.join(continuing("one"), 1):
         pass
 
 
 def test_answer_without_thread_is_not_stored() -> None:
     threads = Threads()
-    with threads.turn(decode(MessagesRequest, CALL), 100) as turn:
+    with threads.join(decode(MessagesRequest, CALL), 100) as turn:
         assert turn.on_answer is None

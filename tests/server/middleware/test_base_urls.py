@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pensieve.server.middleware.base_urls import normalize_path
+from pensieve.server.routing import normalize_path
 from tests.fakes import ScriptedEngine, says
 from tests.server.serving import CALL, app_of, in_memory
 

@@ -1,4 +1,4 @@
-"""Checks across the fields of a request, with the messages to which clients react."""
+"""Checks of a whole conversation, with the messages to which clients react."""
 
 from typing import Any
 
@@ -6,14 +6,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pensieve.api.messages.request import CountTokensRequest, MessagesRequest, Turn, decode
-from pensieve.api.messages.validation import check_call, check_choice, check_order
-from pensieve.api.version import ApiVersion, api_version_of
+from pensieve.api.messages.request import (
+    ApiVersion,
+    CountTokensRequest,
+    MessagesRequest,
+    api_version_of,
+    decode,
+)
 from pensieve.errors import InvalidRequestError
+from pensieve.prompt.conversation.validation import validate
 
 HELLO = {"role": "user", "content": "hello"}
 TOOL = {"name": "x", "input_schema": {}}
-NEW = ApiVersion("2026-10-21")
+OLD, NEW = ApiVersion(), ApiVersion("2026-10-21")
+TEXT = {"type": "text", "text": "look"}
+HI = ("user", [TEXT])
+IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": ""}}
+NO_IMAGE = "Could not process image: model 'm' does not support image input"
+NO_PDF = "Could not process document: model 'm' does not support PDF input"
 
 
 def use(name: str) -> dict[str, object]:
@@ -24,32 +34,32 @@ def result(name: str) -> dict[str, object]:
     return {"type": "tool_result", "tool_use_id": name, "content": "ok"}
 
 
-def turns(*entries: tuple[str, list[object]]) -> list[Turn]:
-    return [decode(Turn, {"role": role, "content": content}) for role, content in entries]
-
-
 def request(**fields: Any) -> MessagesRequest:
     return decode(
         MessagesRequest, {"model": "m", "messages": [HELLO], "max_tokens": 2000, **fields}
     )
 
 
-def refusal(api_version: ApiVersion = ApiVersion(), **fields: Any) -> str:  # noqa: B008 -- frozen
+def turns(*entries: tuple[str, list[object]]) -> MessagesRequest:
+    return request(messages=[{"role": role, "content": content} for role, content in entries])
+
+
+def refusal(api_version: ApiVersion = OLD, **fields: Any) -> str:
     with pytest.raises(InvalidRequestError) as caught:
-        check_call(request(**fields), api_version)
+        validate(request(**fields), api_version)
     return caught.value.message
 
 
 def order_error(*entries: tuple[str, list[object]], stored_turns: int = 0) -> str:
     with pytest.raises(InvalidRequestError) as caught:
-        check_order(turns(*entries), stored_turns=stored_turns)
+        validate(turns(*entries), OLD, stored_turns)
     return caught.value.message
 
 
 def test_a_conversation_with_all_tool_uses_answered_is_accepted() -> None:
-    check_order(
+    validate(
         turns(
-            ("user", [{"type": "text", "text": "hi"}]),
+            HI,
             ("assistant", [use("a"), use("b")]),
             ("user", [result("b")]),
             ("system", [{"type": "text", "text": "the date changed"}]),
@@ -57,7 +67,8 @@ def test_a_conversation_with_all_tool_uses_answered_is_accepted() -> None:
             ("assistant", [use("c")]),
             ("system", [{"type": "text", "text": "hm"}]),
             ("user", [result("c")]),
-        )
+        ),
+        OLD,
     )
 
 
@@ -68,9 +79,9 @@ def test_a_tool_use_without_its_result_is_refused_with_its_id() -> None:
         " message."
     )
     uses = ("assistant", [use("a"), use("b"), use("c")])
-    assert order_error(("user", []), uses, ("user", [result("c")])) == expected
-    assert order_error(("user", []), uses, ("user", [result("c")]), ("assistant", [])) == expected
-    assert order_error(("user", []), ("assistant", [use("a"), use("b")])) == expected
+    assert order_error(HI, uses, ("user", [result("c")])) == expected
+    assert order_error(HI, uses, ("user", [result("c")]), ("assistant", [])) == expected
+    assert order_error(HI, ("assistant", [use("a"), use("b")])) == expected
 
 
 def test_a_result_without_its_tool_use_is_refused_with_its_path() -> None:
@@ -78,10 +89,9 @@ def test_a_result_without_its_tool_use_is_refused_with_its_path() -> None:
         "messages.2.content.1: unexpected `tool_use_id` found in `tool_result` blocks: b. Each"
         " `tool_result` block must have a corresponding `tool_use` block in the previous message."
     )
-    entries = [("user", []), ("assistant", [use("a")]), ("user", [result("a"), result("b")])]
+    entries = [HI, ("assistant", [use("a")]), ("user", [result("a"), result("b")])]
     assert order_error(*entries) == expected
-    text = {"type": "text", "text": "hi"}
-    alone = [("user", [text]), ("system", [text]), ("user", [text, result("b")])]
+    alone = [HI, ("system", [TEXT]), ("user", [TEXT, result("b")])]
     assert order_error(*alone) == expected
 
 
@@ -102,7 +112,7 @@ def test_a_repeated_tool_use_id_is_refused() -> None:
 
 
 def test_error_paths_in_a_continued_thread_count_from_the_sent_messages() -> None:
-    stored = [("user", []), ("assistant", [use("a")])]
+    stored = [HI, ("assistant", [use("a")])]
     assert order_error(*stored, ("user", [result("b")]), stored_turns=2).startswith(
         "messages.0.content.0: unexp"
     )
@@ -119,10 +129,10 @@ def test_removing_any_tool_result_makes_a_conversation_invalid(
         for group in ids
         for entry in (
             ("assistant", [use(name) for name in group]),
-            ("user", [result(name) for name in data.draw(st.permutations(group))]),
+            ("user", [TEXT, *(result(name) for name in data.draw(st.permutations(group)))]),
         )
     ]
-    check_order(turns(*entries))
+    validate(turns(*entries), OLD)
     index = data.draw(st.integers(0, len(ids) - 1))
     entries[2 * index + 1][1].pop()
     assert order_error(*entries).startswith(
@@ -181,25 +191,25 @@ def test_contradictory_fields_are_refused(fields: dict[str, Any], message: str) 
 
 
 def test_zero_max_tokens_and_every_thinking_type_are_accepted() -> None:
-    check_call(request(max_tokens=0), ApiVersion())
+    validate(request(max_tokens=0), OLD)
     for kind in ("adaptive", "disabled", "between_tools"):
-        check_call(request(thinking={"type": kind, "display": "omitted"}), ApiVersion())
-    check_call(request(thinking={"type": "enabled", "budget_tokens": 1999}), ApiVersion())
+        validate(request(thinking={"type": kind, "display": "omitted"}), OLD)
+    validate(request(thinking={"type": "enabled", "budget_tokens": 1999}), OLD)
 
 
 def test_thinking_between_tools_may_exceed_the_answer() -> None:
     interleaved = ApiVersion(betas=frozenset({"interleaved-thinking-2025-05-14"}))
     long = request(tools=[TOOL], thinking={"type": "enabled", "budget_tokens": 9000})
-    check_call(long, interleaved)
+    validate(long, interleaved)
     with pytest.raises(InvalidRequestError):
-        check_call(long, ApiVersion())
+        validate(long, OLD)
 
 
 def test_a_deferred_tool_next_to_a_loaded_one_or_a_tool_search_is_accepted() -> None:
     deferred = TOOL | {"defer_loading": True}
-    check_call(request(tools=[deferred, TOOL | {"name": "y"}]), ApiVersion())
+    validate(request(tools=[deferred, TOOL | {"name": "y"}]), OLD)
     search = {"type": "tool_search_tool_regex_20251119", "name": "tool_search_tool_regex"}
-    check_call(request(tools=[deferred, search]), ApiVersion())
+    validate(request(tools=[deferred, search]), OLD)
 
 
 CITED = {"type": "text", "text": "x", "citations": [{"type": "char_location"}]}
@@ -229,16 +239,16 @@ def test_the_newer_version_refuses_blocks_that_the_older_one_accepts(
 ) -> None:
     fields = {"messages": [{"role": role, "content": [block]}, HELLO]}
     assert refusal(NEW, **fields) == message
-    check_call(request(**fields), ApiVersion())
+    validate(request(**fields), OLD)
 
 
 def test_citations_in_assistant_and_system_content_are_accepted_in_the_newer_version() -> None:
     call = request(messages=[HELLO, {"role": "assistant", "content": [CITED]}], system=[CITED])
-    check_call(call, NEW)
+    validate(call, NEW)
 
 
 def test_sampling_is_accepted_in_the_newer_version() -> None:
-    check_call(request(temperature=0.5, top_p=0.5, top_k=5), NEW)
+    validate(request(temperature=0.5, top_p=0.5, top_k=5), NEW)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +270,7 @@ def test_an_unknown_version_is_read_as_the_newest(header: str | None, version: s
 def test_counting_tokens_of_a_thread_is_refused() -> None:
     body = {"model": "m", "messages": [HELLO], "thread": {"type": "continue"}}
     with pytest.raises(InvalidRequestError, match=r"^thread: Extra inputs are not permitted$"):
-        check_call(decode(CountTokensRequest, body), ApiVersion())
+        validate(decode(CountTokensRequest, body), OLD)
 
 
 @pytest.mark.parametrize(
@@ -276,13 +286,136 @@ def test_a_choice_of_an_unknown_tool_is_refused(
 ) -> None:
     call = request(tools=[TOOL], tool_choice=choice)
     if message is None:
-        check_choice(call)
+        validate(call, OLD)
     else:
         with pytest.raises(InvalidRequestError) as caught:
-            check_choice(call)
+            validate(call, OLD)
         assert caught.value.message == message
 
 
 def test_tool_choice_any_without_tools_is_refused() -> None:
     with pytest.raises(InvalidRequestError, match="only be specified while providing `tools`"):
-        check_choice(request(tool_choice={"type": "any"}))
+        validate(request(tool_choice={"type": "any"}), OLD)
+
+
+def unreadable(*messages: dict[str, Any], **fields: Any) -> str:
+    return refusal(messages=messages or [HELLO], **fields)
+
+
+def pdf(source: str) -> dict[str, Any]:
+    return {"type": "document", "source": {"type": source}}
+
+
+def test_image_is_refused_with_its_path_in_the_request() -> None:
+    note = {"role": "system", "content": "the date changed"}
+    message = {"role": "user", "content": [TEXT, IMAGE]}
+    assert unreadable(HELLO, note, message) == f"messages.2.content.1.image: {NO_IMAGE}"
+
+
+def test_image_in_a_tool_result_is_refused_with_its_path() -> None:
+    result = {"type": "tool_result", "tool_use_id": "a", "content": [TEXT, IMAGE]}
+    message = {"role": "user", "content": [TEXT, result]}
+    expected = f"messages.0.content.1.tool_result.content.1.image: {NO_IMAGE}"
+    assert unreadable(message) == expected
+
+
+@pytest.mark.parametrize("source", ["base64", "url"])
+def test_binary_document_is_refused_at_any_position(source: str) -> None:
+    message = {"role": "user", "content": [pdf(source)]}
+    assert unreadable(message) == f"messages.0.content.0.document: {NO_PDF}"
+    result = {"type": "tool_result", "tool_use_id": "a", "content": [pdf(source)]}
+    assert unreadable({"role": "user", "content": [result]}) == (
+        f"messages.0.content.0.tool_result.content.0.document: {NO_PDF}"
+    )
+
+
+def test_image_inside_a_document_is_refused() -> None:
+    mixed = {"type": "document", "source": {"type": "content", "content": [TEXT, IMAGE]}}
+    assert unreadable({"role": "user", "content": [mixed]}) == (
+        f"messages.0.content.0.document.source.content.1.image: {NO_IMAGE}"
+    )
+
+
+@pytest.mark.parametrize("content", ["", [], [{"type": "text", "text": ""}]])
+def test_empty_user_turn_is_refused(content: object) -> None:
+    assert unreadable(HELLO, {"role": "user", "content": content}) == (
+        "messages.1: all messages must have non-empty content"
+        " except for the optional final assistant message"
+    )
+
+
+def test_empty_assistant_turn_is_accepted() -> None:
+    validate(request(messages=[HELLO, {"role": "assistant", "content": []}, HELLO]), OLD)
+
+
+def test_computer_use_tools_are_refused_with_their_path() -> None:
+    screen = {"type": "computer_20251124", "name": "computer", "display_width_px": 1}
+    assert unreadable(tools=[TOOL, screen]) == (
+        "tools.1: 'computer_20251124' is not supported by this model: it needs image input"
+    )
+
+
+def test_mcp_servers_are_refused() -> None:
+    server = {"type": "url", "name": "s", "url": "https://mcp.test"}
+    assert unreadable(mcp_servers=[server]).startswith("mcp_servers: ")
+    validate(request(mcp_servers=[]), OLD)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {
+                "output_config": {"format": {"type": "json_schema", "schema": {}}},
+                "messages": [HELLO, {"role": "assistant", "content": "{"}],
+            },
+            "output_config.format: Prefilling assistant messages is not supported with"
+            " structured output",
+        ),
+        ({"compaction": {"type": "summarize"}}, "compaction: Extra inputs are not permitted"),
+        (
+            {
+                "tools": [{"type": "web_search_20250305", "name": "web_search"}],
+                "tool_choice": {"type": "any"},
+            },
+            "tool_choice: 'any' cannot be honoured: all tools are the hosted API's, and none of"
+            " them can be run here",
+        ),
+        (
+            {
+                "tools": [{"type": "web_search_20250305", "name": "web_search"}],
+                "tool_choice": {"type": "tool", "name": "web_search"},
+            },
+            "tool_choice.name: 'web_search' is a tool of the hosted API and cannot be run here",
+        ),
+    ],
+)
+def test_unsupported_kind_of_answer_is_refused(fields: dict[str, Any], message: str) -> None:
+    assert refusal(**fields) == message
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"output_config": {"effort": "high", "format": None}},
+        {"output_config": {"format": {"type": "json_schema", "schema": {}}}},
+        {"tools": [TOOL], "tool_choice": {"type": "any"}},
+        {"tools": [TOOL], "tool_choice": {"type": "tool", "name": "x"}},
+        {"output_config": {"task_budget": {"type": "tokens", "total": 9}}},
+        {"tools": [TOOL], "tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
+        {"tools": [TOOL], "tool_choice": {"type": "none"}},
+        {"tools": [{"type": "web_search_20250305", "name": "web_search", "max_uses": 8}]},
+        {"tools": [{"type": "bash_20250124", "name": "bash"}]},
+        {"thinking": {"type": "adaptive", "display": "omitted"}},
+        {"context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}},
+    ],
+)
+def test_fields_without_effect_are_accepted(fields: dict[str, Any]) -> None:
+    validate(request(**fields), OLD)
+
+
+def test_earlier_turns_of_a_thread_were_validated_with_their_own_request() -> None:
+    stored = {"role": "user", "content": [CITED]}
+    with pytest.raises(InvalidRequestError):
+        validate(request(messages=[stored, HELLO]), NEW)
+    validate(request(messages=[stored, HELLO]), NEW, stored_turns=1)

@@ -1,25 +1,38 @@
-"""Check a request across its fields; called by server/messages/pipeline.py.
+"""Check a whole conversation before it is rendered; the one place that refuses a valid body.
 
-`check_call` takes a request as it was sent; `check_order` and `check_choice` take the conversation
-with the earlier turns of its thread. Error messages are Anthropic's.
+Refused are fields that contradict each other or the API's version, calls without results, and what
+no model served here can do, so that nothing requested is ignored silently. Error messages are
+Anthropic's, from which clients recover: Claude Code replaces an image.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from pensieve.api.messages.content_blocks import (
+    BinarySource,
     ContentBlock,
+    ContentSource,
     DocumentBlock,
+    DocumentPart,
+    ImageBlock,
+    MCPToolResultBlock,
+    ResultPart,
     SearchResultBlock,
     TextBlock,
     ToolResultBlock,
     ToolUseBlock,
 )
 from pensieve.api.messages.options import EnabledThinking
-from pensieve.api.messages.request import Conversation, CountTokensRequest, MessagesRequest, Turn
-from pensieve.api.messages.tools import AnyChoice, NamedChoice, ServerTool
-from pensieve.api.version import ApiVersion
+from pensieve.api.messages.request import (
+    ApiVersion,
+    Conversation,
+    CountTokensRequest,
+    MessagesRequest,
+    Turn,
+)
+from pensieve.api.messages.tools import AnyChoice, ComputerUseTool, NamedChoice, ServerTool
 from pensieve.errors import InvalidRequestError, TooManyToolsError
+from pensieve.prompt.conversation.turns import is_silent
 
 MAX_BLOCKS = 100_000
 MAX_TOOLS = 128
@@ -28,11 +41,16 @@ MAX_DEFERRED_TOOLS = 10_000
 _INTERLEAVED = "interleaved-thinking-2025-05-14"
 
 
-def check_call(call: Conversation, api_version: ApiVersion) -> None:
-    """Raises `InvalidRequestError` for fields that contradict each other or the API's version."""
-    _check_limits(call)
+def validate(call: Conversation, api_version: ApiVersion, stored_turns: int = 0) -> None:
+    """Raise `InvalidRequestError` for a conversation that cannot be answered as requested.
+
+    Its first `stored_turns` turns come from its thread and were validated with their own request:
+    paths in errors count from the turn after them.
+    """
+    sent = call.messages[stored_turns:]
+    _check_limits(call, sent)
     _check_tools(call)
-    _check_blocks(call.messages, api_version)
+    _check_blocks(sent, api_version)
     match call:
         case MessagesRequest():
             _check_max_tokens(call, api_version)
@@ -41,12 +59,20 @@ def check_call(call: Conversation, api_version: ApiVersion) -> None:
             raise InvalidRequestError("thread: Extra inputs are not permitted")
         case _:
             pass
+    _check_content_supported(call, sent)
+    _check_order(call.messages, stored_turns)
+    _check_choice(call)
+    if isinstance(call, MessagesRequest):
+        _check_generation_supported(call)
 
 
-def _check_limits(call: Conversation) -> None:
+# Fields that contradict each other or the API's version.
+
+
+def _check_limits(call: Conversation, sent: Sequence[Turn]) -> None:
     """Limit the work of a request, generously for any real client."""
     blocks = len(call.system)
-    for turn in call.messages:
+    for turn in sent:
         results = (block for block in turn.content if isinstance(block, ToolResultBlock))
         blocks += len(turn.content) + sum(len(block.content) for block in results)
     if blocks > MAX_BLOCKS:
@@ -71,21 +97,6 @@ def _check_tools(call: Conversation) -> None:
         raise InvalidRequestError(
             "tools: All tools have defer_loading: true. At least one must be loaded from the start."
         )
-
-
-def check_choice(call: Conversation) -> None:
-    """Raises `InvalidRequestError` if `tool_choice` does not fit the tools, also of the thread."""
-    match call.tool_choice:
-        case NamedChoice(name=name) if name not in {tool.name for tool in call.tools}:
-            raise InvalidRequestError(
-                f"tool_choice.name: Tool '{name}' not found in provided tools"
-            )
-        case AnyChoice() if not call.tools:
-            raise InvalidRequestError(
-                "tool_choice: `tool_choice` may only be specified while providing `tools`."
-            )
-        case _:
-            pass
 
 
 def _check_max_tokens(call: MessagesRequest, api_version: ApiVersion) -> None:
@@ -144,12 +155,25 @@ def _citable_texts(block: ContentBlock, path: str) -> Iterator[tuple[TextBlock, 
             yield text, f"{path}.search_result.content.{index}"
 
 
-def check_order(turns: Sequence[Turn], *, stored_turns: int = 0) -> None:
-    """Check that tool uses have unique ids and that their results are in the next user turn.
+def _check_choice(call: Conversation) -> None:
+    match call.tool_choice:
+        case NamedChoice(name=name) if name not in {tool.name for tool in call.tools}:
+            raise InvalidRequestError(
+                f"tool_choice.name: Tool '{name}' not found in provided tools"
+            )
+        case AnyChoice() if not call.tools:
+            raise InvalidRequestError(
+                "tool_choice: `tool_choice` may only be specified while providing `tools`."
+            )
+        case _:
+            pass
 
-    The first `stored_turns` turns are from the thread: paths in errors count from the turn after
-    them. Raises `InvalidRequestError`.
-    """
+
+# Calls and their results.
+
+
+def _check_order(turns: Sequence[Turn], stored_turns: int) -> None:
+    """Check that tool uses have unique ids and that their results are in the next user turn."""
     unanswered: dict[str, int] = {}  # tool use id to turn index
     seen: set[str] = set()
     for index, turn in enumerate(turns):
@@ -211,3 +235,85 @@ def _check_all_answered(unanswered: dict[str, int]) -> None:
         f" after: {ids}. Each `tool_use` block must have a corresponding `tool_result` block in the"
         " next message."
     )
+
+
+# What no model served here can do.
+
+
+def _check_content_supported(call: Conversation, sent: Sequence[Turn]) -> None:
+    """Refuse content that text models cannot read, tools out of reach, and empty user turns."""
+    if call.mcp_servers:
+        raise InvalidRequestError(
+            "mcp_servers: MCP servers are not reached from this server. Connect them to the client."
+        )
+    for index, tool in enumerate(call.tools):
+        if isinstance(tool, ComputerUseTool):
+            raise InvalidRequestError(
+                f"tools.{index}: '{tool.type}' is not supported by this model: it needs image input"
+            )
+    for index, turn in enumerate(sent):
+        _refuse_turn(turn, f"messages.{index}", call.model)
+
+
+def _refuse_turn(turn: Turn, path: str, model: str) -> None:
+    if turn.role == "user" and all(map(is_silent, turn.content)):
+        raise InvalidRequestError(
+            f"{path}: all messages must have non-empty content"
+            " except for the optional final assistant message"
+        )
+    for part, part_path in _parts(turn.content, f"{path}.content"):
+        if isinstance(part, ImageBlock):
+            raise _unreadable(part_path, "image", model)
+        if isinstance(part, DocumentBlock) and isinstance(part.source, BinarySource):
+            raise _unreadable(part_path, "document", model)
+
+
+def _parts(
+    blocks: Iterable[ContentBlock | ResultPart | DocumentPart], path: str
+) -> Iterator[tuple[ContentBlock | ResultPart | DocumentPart, str]]:
+    """Yield every block with its path, including those in tool results and documents."""
+    for at, block in enumerate(blocks):
+        part_path = f"{path}.{at}"
+        yield block, part_path
+        match block:
+            case ToolResultBlock() | MCPToolResultBlock():
+                yield from _parts(block.content, f"{part_path}.{block.type}.content")
+            case DocumentBlock(source=ContentSource(content=content)):
+                yield from _parts(content, f"{part_path}.document.source.content")
+            case _:
+                pass
+
+
+def _unreadable(part_path: str, kind: str, model: str) -> InvalidRequestError:
+    kind_name = "image" if kind == "image" else "PDF"
+    return InvalidRequestError(
+        f"{part_path}.{kind}: Could not process {kind}:"
+        f" model '{model}' does not support {kind_name} input"
+    )
+
+
+def _check_generation_supported(call: MessagesRequest) -> None:
+    if call.compaction is not None:
+        raise InvalidRequestError("compaction: Extra inputs are not permitted")
+    if call.output_schema is not None and call.messages[-1].role == "assistant":
+        raise InvalidRequestError(
+            "output_config.format: Prefilling assistant messages is not supported"
+            " with structured output"
+        )
+    hosted = _server_tools(call)
+    match call.tool_choice:
+        case NamedChoice(name=name) if name in hosted:
+            raise InvalidRequestError(
+                f"tool_choice.name: '{name}' is a tool of the hosted API and cannot be run here"
+            )
+        case AnyChoice() if len(hosted) == len(call.tools):
+            raise InvalidRequestError(
+                "tool_choice: 'any' cannot be honoured: all tools are the hosted API's, and none of"
+                " them can be run here"
+            )
+        case _:
+            pass
+
+
+def _server_tools(call: Conversation) -> set[str]:
+    return {tool.name for tool in call.tools if isinstance(tool, ServerTool)}

@@ -1,0 +1,148 @@
+"""What the OpenAPI document says of each operation, by method and path. The routes are routes.py."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pensieve.api.base import ApiModel
+from pensieve.api.batches import (
+    BatchPage,
+    BatchResultLine,
+    CreateBatchRequest,
+    DeletedBatch,
+    MessageBatch,
+)
+from pensieve.api.errors import ErrorEnvelope
+from pensieve.api.files import DeletedFile, FileMetadata, FilePage, FilesQuery, UploadFields
+from pensieve.api.messages.events import (
+    ContentBlockDelta,
+    ContentBlockStart,
+    ContentBlockStop,
+    MessageDelta,
+    MessageStart,
+    MessageStop,
+    Ping,
+)
+from pensieve.api.messages.message import Message, TokenCount
+from pensieve.api.messages.request import CountTokensRequest, MessagesRequest
+from pensieve.api.models import ModelInfo, ModelPage, ModelsQuery
+from pensieve.api.pagination import CursorQuery, Query
+from pensieve.errors import EngineBusyError, InvalidRequestError, NotFoundError
+
+STREAM_EVENTS = (
+    MessageStart,
+    ContentBlockStart,
+    ContentBlockDelta,
+    ContentBlockStop,
+    MessageDelta,
+    MessageStop,
+    Ping,
+    ErrorEnvelope,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    name: str
+    summary: str
+    answer: type[ApiModel] | str  # the value of a 200 response, or its media type
+    query: type[Query] | None = None
+    body: type[ApiModel] | None = None  # the value of a JSON body
+    form: type[ApiModel] | None = None  # the fields of a multipart form that also has a file
+    parts: tuple[type[ApiModel], ...] = ()  # a stream's events, or the lines of a JSONL file
+    errors: tuple[type[Exception], ...] = ()  # in addition to those of every request
+    extra_statuses: tuple[int, ...] = ()  # further statuses with the same body as 200
+
+
+DESCRIPTIONS: Mapping[tuple[str, str], Description] = {
+    ("POST", "/v1/messages"): Description(
+        "messages_create",
+        "Answer a conversation.",
+        Message,
+        body=MessagesRequest,
+        parts=STREAM_EVENTS,
+        errors=(NotFoundError, EngineBusyError),
+    ),
+    ("POST", "/v1/messages/count_tokens"): Description(
+        "messages_count_tokens",
+        "Count the tokens of a conversation.",
+        TokenCount,
+        body=CountTokensRequest,
+        errors=(NotFoundError,),
+    ),
+    ("POST", "/v1/messages/batches"): Description(
+        "batches_create",
+        "Create a batch of requests that are answered in the background within 24 hours.",
+        MessageBatch,
+        body=CreateBatchRequest,
+    ),
+    ("GET", "/v1/messages/batches"): Description(
+        "batches_list", "List message batches, newest first.", BatchPage, query=CursorQuery
+    ),
+    ("GET", "/v1/messages/batches/{message_batch_id}"): Description(
+        "batches_retrieve",
+        "Return the state of a batch.",
+        MessageBatch,
+        errors=(NotFoundError,),
+    ),
+    ("DELETE", "/v1/messages/batches/{message_batch_id}"): Description(
+        "batches_delete",
+        "Delete a batch that has ended.",
+        DeletedBatch,
+        errors=(InvalidRequestError, NotFoundError),
+    ),
+    ("POST", "/v1/messages/batches/{message_batch_id}/cancel"): Description(
+        "batches_cancel",
+        "Cancel a batch: its unfinished requests get the result `canceled`.",
+        MessageBatch,
+        errors=(NotFoundError,),
+    ),
+    ("GET", "/v1/messages/batches/{message_batch_id}/results"): Description(
+        "batches_results",
+        "Send the results of a batch as JSON lines (`BatchResultLine`).",
+        "application/x-jsonl",
+        parts=(BatchResultLine,),
+        errors=(NotFoundError,),
+    ),
+    ("GET", "/v1/models"): Description(
+        "models_list",
+        "List the served model under each of its names.",
+        ModelPage,
+        query=ModelsQuery,
+    ),
+    ("GET", "/v1/models/{model_id:path}"): Description(
+        "models_retrieve",
+        "Return a model. Its id may contain slashes.",
+        ModelInfo,
+        errors=(NotFoundError,),
+    ),
+    ("POST", "/v1/files"): Description(
+        "files_upload",
+        "Store a text document that messages can reference by its id.",
+        FileMetadata,
+        form=UploadFields,
+    ),
+    ("GET", "/v1/files"): Description(
+        "files_list", "List files, newest first.", FilePage, query=FilesQuery
+    ),
+    ("GET", "/v1/files/{file_id}"): Description(
+        "files_retrieve_metadata",
+        "Return a file's metadata.",
+        FileMetadata,
+        errors=(NotFoundError,),
+    ),
+    ("DELETE", "/v1/files/{file_id}"): Description(
+        "files_delete", "Delete a file.", DeletedFile, errors=(NotFoundError,)
+    ),
+    ("GET", "/v1/files/{file_id}/content"): Description(
+        "files_download", "Send a file's bytes.", "*/*", errors=(NotFoundError,)
+    ),
+    ("GET", "/health"): Description(
+        "health",
+        "Report whether the model can answer now: 503 if not.",
+        "application/json",
+        extra_statuses=(503,),
+    ),
+    ("GET", "/"): Description("root", "Return a greeting.", "text/plain"),
+    ("GET", "/api/hello"): Description("hello", "Return a greeting.", "text/plain"),
+    ("GET", "/openapi.json"): Description("openapi", "This document.", "application/json"),
+}

@@ -1,0 +1,144 @@
+"""From a request's path to the operation that answers it, and errors for paths without one.
+
+A path of a wrong base URL that can only mean one operation is served: some SDKs want /v1 in the
+base URL, others add it themselves. Access checks come before, with the path as sent.
+"""
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Literal, cast
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, compile_path, request_response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from pensieve.errors import MethodNotAllowedError, NotFoundError
+from pensieve.server.http.request_body import limited
+from pensieve.server.middleware.request_context import request_context_of
+from pensieve.server.wire import ANTHROPIC, Wire, error_response
+
+Method = Literal["GET", "POST", "DELETE"]
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+_DOUBLED = re.compile(r"/+(?:v1/+)+(?=.)|/{2,}(?=[^/])")
+# First segments after /v1.
+_OPERATIONS = {"messages", "models", "files"}
+_OPENAI_OPERATIONS = {"completions", "responses", "embeddings"}
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method on one path."""
+
+    method: Method
+    path: str  # in starlette's syntax
+    endpoint: Endpoint | ASGIApp
+    max_body: int = 0  # bytes; a body that the endpoint does not read is not refused
+    is_public: bool = False  # needs no key
+    wire: Wire = ANTHROPIC
+
+
+def routes_of(operations: Sequence[Operation]) -> list[Route]:
+    """Return a route for each path, so that 405 lists the allowed methods.
+
+    Operations of one path must be adjacent.
+    """
+    groups = ((path, list(group)) for path, group in groupby(operations, key=_path))
+    return [
+        Route(path, _ByMethod(group), methods=[operation.method for operation in group])
+        for path, group in groups
+    ]
+
+
+def wires_of(operations: Sequence[Operation]) -> Callable[[Scope], Wire]:
+    """Return a function that finds a request's wire, also before it is routed."""
+    wires = [(compile_path(operation.path)[0], operation.wire) for operation in operations]
+
+    def wire_of(scope: Scope) -> Wire:
+        path = normalize_path(scope["path"])
+        return next((wire for pattern, wire in wires if pattern.match(path)), ANTHROPIC)
+
+    return wire_of
+
+
+def _path(operation: Operation) -> str:
+    return operation.path
+
+
+class _ByMethod:
+    """ASGI application that dispatches by method. HEAD is GET without the body."""
+
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        self._operations = {operation.method: operation for operation in operations}
+        self._apps = {operation.method: _app(operation.endpoint) for operation in operations}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        max_body = self._operations[method].max_body
+        await self._apps[method](scope, limited(scope, receive, max_body), send)
+
+
+def _app(endpoint: Endpoint | ASGIApp) -> ASGIApp:
+    if len(inspect.signature(endpoint).parameters) == 1:
+        return request_response(cast("Endpoint", endpoint))
+    return cast("ASGIApp", endpoint)
+
+
+class BaseURLMiddleware:
+    """ASGI middleware that corrects paths of wrong base URLs."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope = {**scope, "path": normalize_path(scope["path"])}
+        await self._app(scope, receive, send)
+
+
+def normalize_path(path: str) -> str:
+    """Return the path without what a base URL adds: `//v1/v1/messages/` is `/v1/messages`.
+
+    Inner slashes stay: a model's id can be the path of its folder.
+    """
+    if match := _DOUBLED.match(path):
+        path = ("/v1/" if "v1" in match[0] else "/") + path[match.end() :]
+    return path.rstrip("/") or "/"
+
+
+async def routing_error(request: Request, error: Exception) -> Response:
+    """Write starlette's error for an unknown path or method in the request's wire."""
+    assert isinstance(error, HTTPException)
+    our_error = (
+        MethodNotAllowedError(f"Method {request.method} is not allowed here.")
+        if error.status_code == 405
+        else NotFoundError(
+            f"The requested resource could not be found.{_address_hint(request.scope)}"
+        )
+    )
+    context = request_context_of(request.scope)
+    return error_response(context.wire, our_error, context.request_id, headers=error.headers)
+
+
+def _address_hint(scope: Mapping[str, Any]) -> str:
+    """Return a sentence with the right address for an unknown path; empty if there is no guess."""
+    segments = scope["path"].strip("/").split("/")
+    base = _base_url(scope)
+    if _OPERATIONS & set(segments):
+        name = next(segment for segment in segments if segment in _OPERATIONS)
+        return f" It is at /v1/{name} here: the base URL for clients is {base}."
+    if _OPENAI_OPERATIONS & set(segments):
+        return f" This server speaks the Anthropic API: POST /v1/messages, base URL {base}."
+    return ""
+
+
+def _base_url(scope: Mapping[str, Any]) -> str:
+    """Built from the socket that was reached, never from a header."""
+    host, port = scope.get("server") or ("127.0.0.1", None)
+    authority = f"[{host}]" if ":" in host else host
+    return f"http://{authority}" if port is None else f"http://{authority}:{port}"

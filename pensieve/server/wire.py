@@ -1,0 +1,112 @@
+"""How an API writes its errors and the events of its streams. Each route names its wire (routes.py).
+
+Anthropic's is the default before a request has a route: for a head that is not valid HTTP, and for
+a path of no route. Errors are looked up along their class's ancestors.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from starlette.responses import Response
+
+from pensieve.api.base import ApiModel
+from pensieve.api.errors import ErrorBody, ErrorDetails, ErrorEnvelope, ErrorType
+from pensieve.api.messages.events import MessageEvent, Ping, StreamEvent
+from pensieve.errors import (
+    AuthenticationError,
+    EngineBusyError,
+    ForbiddenError,
+    HeadTooLargeError,
+    InvalidRequestError,
+    MethodNotAllowedError,
+    NotFoundError,
+    PensieveError,
+    RequestError,
+    RequestTooLargeError,
+)
+from pensieve.server.errors import Failure, failure_of
+
+# Writes the next events of one answer as server-sent events.
+EventFormat = Callable[[Sequence[MessageEvent]], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    error_status: Callable[[type[BaseException]], int]
+    error_body: Callable[[Failure], ApiModel]
+    event_format: Callable[[], EventFormat]  # a new one for each answer
+    error_event: Callable[[Failure], str]  # the last one of a stream that has begun
+    ping: str  # keeps a silent stream alive
+
+
+def error_response(
+    wire: Wire, error: BaseException, request_id: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    return Response(
+        wire.error_body(failure_of(error, request_id)).to_json(),
+        status_code=wire.error_status(type(error)),
+        headers={**_retry_headers(error), **(headers or {})},
+        media_type="application/json",
+    )
+
+
+def _retry_headers(error: BaseException) -> dict[str, str]:
+    """Clients retry an overloaded server after this delay, and no request that would fail again."""
+    if isinstance(error, EngineBusyError):
+        return {"retry-after": str(error.retry_after_s)}
+    return {"x-should-retry": "false"} if isinstance(error, PensieveError) else {}
+
+
+# Anthropic's.
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorStatus:
+    status: int
+    kind: ErrorType
+
+
+_TABLE: Mapping[type[BaseException], ErrorStatus] = {
+    InvalidRequestError: ErrorStatus(400, "invalid_request_error"),
+    AuthenticationError: ErrorStatus(401, "authentication_error"),
+    ForbiddenError: ErrorStatus(403, "permission_error"),
+    NotFoundError: ErrorStatus(404, "not_found_error"),
+    MethodNotAllowedError: ErrorStatus(405, "invalid_request_error"),
+    RequestTooLargeError: ErrorStatus(413, "request_too_large"),
+    HeadTooLargeError: ErrorStatus(431, "request_too_large"),
+    RequestError: ErrorStatus(400, "invalid_request_error"),
+    EngineBusyError: ErrorStatus(529, "overloaded_error"),
+    PensieveError: ErrorStatus(500, "api_error"),
+    BaseException: ErrorStatus(500, "api_error"),
+}
+
+
+def error_status(kind: type[BaseException]) -> ErrorStatus:
+    return next(_TABLE[ancestor] for ancestor in kind.__mro__ if ancestor in _TABLE)
+
+
+def error_envelope(failure: Failure) -> ErrorEnvelope:
+    body = ErrorBody(
+        type=error_status(type(failure.error)).kind,
+        message=failure.message,
+        details=None if failure.code is None else ErrorDetails(error_code=failure.code),
+    )
+    return ErrorEnvelope(error=body, request_id=failure.request_id)
+
+
+def _text(event: StreamEvent) -> str:
+    # `to_json` returns one line of ASCII, so no character of it can end the line.
+    return f"event: {event.type}\ndata: {event.to_json()}\n\n"
+
+
+def _texts(events: Sequence[MessageEvent]) -> str:
+    return "".join(map(_text, events))
+
+
+ANTHROPIC = Wire(
+    error_status=lambda kind: error_status(kind).status,
+    error_body=error_envelope,
+    event_format=lambda: _texts,
+    error_event=lambda failure: _text(error_envelope(failure)),
+    ping=_text(Ping()),
+)
