@@ -15,7 +15,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 BASE = {
     *("errors", "paths", "atomic_files", "private_files", "untrusted_json", "untrusted_text"),
     *("settings", "logs", "homebrew", "sleep_blocker", "isolation", "peer_proof"),
-    "daemon_threads",
+    "worker_threads",
 }
 FILES_ON_DISK = {"atomic_files", "private_files", "untrusted_json"}
 
@@ -25,8 +25,9 @@ MAY_IMPORT = {
     "__init__": set(),
     "__main__": {"cli", "isolation"},
     **{name: set() for name in ("errors", "paths", "isolation", "atomic_files", "homebrew")},
-    **{name: set() for name in ("daemon_threads", "peer_proof", "private_files", "sleep_blocker")},
+    **{name: set() for name in ("peer_proof", "private_files", "sleep_blocker")},
     **{name: set() for name in ("untrusted_json", "untrusted_text")},
+    "worker_threads": {"errors"},
     "settings": {"atomic_files", "errors", "paths", "private_files"},
     "logs": {"atomic_files", "errors", "untrusted_text"},
     "machine": {"errors", "paths", "settings"},
@@ -58,7 +59,7 @@ MAY_IMPORT = {
     "prompt.conversation": {"api", "dialects", "errors"},
     "reply": {"api", "dialects", "engine.generation", "prompt.chat_tokenizer", "errors"},
     "models": {"machine", "dialects", "engine.planning"} | BASE,
-    "models.tokenizer": {"daemon_threads", "errors"},
+    "models.tokenizer": {"worker_threads", "errors"},
     "server": {"api", "prompt", "reply", "engine.client", "engine.generation", "models"} | BASE,
     "server.http": {"api", "server.errors", "server.wire", "homebrew", "errors"},
     "server.middleware": {
@@ -91,7 +92,7 @@ WRAPPERS = {
     "markdown_it": {"cli"},
     "pygments": {"cli"},
     "prompt_toolkit": {"cli"},
-    "anyio": {"engine", "server"},
+    "anyio": {"engine", "server", "worker_threads"},
 }
 STDLIB_DOORS = {"print": {"cli.ui.output"}}
 MAX_LINES = 400

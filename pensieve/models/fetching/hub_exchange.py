@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from math import inf
 from typing import TYPE_CHECKING
 
-from pensieve.daemon_threads import within
+from pensieve.worker_threads import within
 
 if TYPE_CHECKING:
     import httpx2

@@ -12,9 +12,9 @@ from functools import cached_property
 
 from tokenizers import Encoding, Tokenizer
 
-from pensieve.daemon_threads import within
 from pensieve.errors import InvalidRequestError
 from pensieve.models.tokenizer.growth_limits import Growth, growth_of
+from pensieve.worker_threads import within
 
 # Allowed growth of a text's bytes; no published tokenizer exceeds it on ordinary text.
 MAX_GROWTH = 8

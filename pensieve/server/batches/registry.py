@@ -23,7 +23,7 @@ from pensieve.errors import (
     StorageQuotaExceededError,
 )
 from pensieve.server.batches.store import Batch, BatchStore, PendingRequest
-from pensieve.server.worker_threads import run_disk_io
+from pensieve.worker_threads import run_disk_io
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from pensieve.atomic_files import TEMPORARY
 from pensieve.private_files import make_folder
 from pensieve.server.http.request_body import body_chunks, require_json
-from pensieve.server.worker_threads import run_disk_io
+from pensieve.worker_threads import run_disk_io
 
 # Smaller bodies never touch the disk; larger ones are written in chunks of this size.
 CHUNK_BYTES = 2**20

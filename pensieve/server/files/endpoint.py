@@ -11,7 +11,7 @@ from pensieve.server.files.store import FileStore, StoredFile, sort_key
 from pensieve.server.files.uploads import MAX_OVERHEAD_BYTES, read_upload
 from pensieve.server.http.file_download import FileDownload
 from pensieve.server.http.json_response import json_response
-from pensieve.server.worker_threads import run_disk_io
+from pensieve.worker_threads import run_disk_io
 
 
 class FilesEndpoint:

@@ -18,7 +18,7 @@ from pensieve.prompt.conversation.validation import validate
 from pensieve.prompt.generation import AnswerOptions
 from pensieve.prompt.render import Prompt, PromptRenderer
 from pensieve.prompt.template.generated_answers import GeneratedAnswers
-from pensieve.server.worker_threads import DeadlineThreads, run_in_thread
+from pensieve.worker_threads import DeadlineThreads, run_in_thread
 
 _log = logging.getLogger("pensieve.server")
 

@@ -11,7 +11,7 @@ import anyio.lowlevel
 import pytest
 
 from pensieve.errors import EngineBusyError
-from pensieve.server.worker_threads import DeadlineThreads, run_in_thread
+from pensieve.worker_threads import DeadlineThreads, run_in_thread, within
 
 LONG_S = 30.0
 
@@ -141,3 +141,25 @@ async def test_error_from_a_thread_keeps_no_objects_alive(run, work) -> None:
 
 async def test_value_of_a_thread_is_returned() -> None:
     assert await run_in_thread(lambda: 7) == 7
+
+
+def test_work_within_the_deadline_returns_its_value() -> None:
+    assert within(LONG_S, lambda: 5) == 5
+
+
+def test_error_of_the_work_is_raised_in_the_caller() -> None:
+    with pytest.raises(ZeroDivisionError):
+        within(LONG_S, lambda: 1 // 0)
+
+
+def test_work_over_the_deadline_raises_and_continues() -> None:
+    is_released, has_ended = threading.Event(), threading.Event()
+
+    def work() -> None:
+        is_released.wait()
+        has_ended.set()
+
+    with pytest.raises(TimeoutError):
+        within(0.01, work)
+    is_released.set()
+    assert has_ended.wait(LONG_S)
