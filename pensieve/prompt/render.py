@@ -8,9 +8,9 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from pensieve.api.messages.content_blocks import Breakpoint
 from pensieve.api.messages.message import ClearedToolUses, ContextEdits
 from pensieve.api.messages.request import Conversation, Turn
-from pensieve.api.messages.usage import Breakpoint
 from pensieve.dialects.dialect import Dialect, Variables
 from pensieve.dialects.families import plain
 from pensieve.dialects.sampling_defaults import NEUTRAL, SamplingDefaults

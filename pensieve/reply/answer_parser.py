@@ -9,19 +9,21 @@ is quoted.
 """
 
 import re
+from collections.abc import Sequence
+from functools import cached_property
 from typing import assert_never
 
 from pensieve.dialects.answer_format import AnswerFormat
 from pensieve.reply.bare_calls import BareCallParser
-from pensieve.reply.char_parser import CharParser, UnexpectedError, find_first, settled_length
+from pensieve.reply.char_parser import CharParser, UnexpectedError
 from pensieve.reply.json_prefix import BLANKS
 from pensieve.reply.parse_events import (
     ParseEvent,
     Text,
     Thought,
+    ToolCallDelta,
     ToolCallEnd,
     ToolCallStart,
-    coalesce,
 )
 from pensieve.reply.parser_states import InBareCall, InCall, InText, InThought, State
 from pensieve.reply.tool_call_parser import ToolCallParser
@@ -35,17 +37,12 @@ class AnswerParser:
         self._tools = answer_format.tools
         self._has_text = answer_format.has_text
         self._calls_left = answer_format.max_calls
-        self._calls = ToolCallParser(
-            answer_format.dialect.calls, answer_format.tools, self._emit_call_event
-        )
         self._opening = answer_format.dialect.calls.opening if answer_format.tools else ""
         thinking = answer_format.dialect.thinking
         pair = (thinking.opening, thinking.closing) if thinking is not None else ()
         self._thought_marks = [mark for mark in pair if mark not in answer_format.dialect.silent]
         marks = (self._opening, *answer_format.dialect.silent, *self._thought_marks)
         self._marks = [mark for mark in marks if mark]
-        chars = "".join(sorted(self._bare_calls(is_after_call=True).first_chars))
-        self._bare_call_start = re.compile(rf"^[ \t]*([{re.escape(chars)}])", re.MULTILINE)
         self._state: State = (
             InThought()
             if answer_format.is_in_thought
@@ -53,6 +50,15 @@ class AnswerParser:
         )
         self._unparsed = ""
         self._events: list[ParseEvent] = []
+
+    @cached_property
+    def _calls(self) -> ToolCallParser:
+        return ToolCallParser(self._dialect.calls, self._tools, self._emit_call_event)
+
+    @cached_property
+    def _bare_call_start(self) -> re.Pattern[str]:
+        chars = "".join(sorted(self._bare_calls(is_after_call=True).first_chars))
+        return re.compile(rf"^[ \t]*([{re.escape(chars)}])", re.MULTILINE)
 
     @property
     def is_in_thought(self) -> bool:
@@ -303,3 +309,35 @@ class AnswerParser:
         self._state = state.before
         self._state.is_text_next = True
         self._unparsed = state.pending + self._unparsed
+
+
+def settled_length(text: str, marks: Sequence[str]) -> int:
+    """Return the length of `text` without an ending that may be the beginning of a mark."""
+    max_partial = max(map(len, marks), default=1) - 1
+    for length in range(min(max_partial, len(text)), 0, -1):
+        if any(mark.startswith(text[-length:]) for mark in marks):
+            return len(text) - length
+    return len(text)
+
+
+def find_first(marks: Sequence[str], text: str) -> tuple[int, str]:
+    """Return index and mark of the first, then longest, of `marks` in `text`, or (-1, "")."""
+    found = [(index, -len(mark), mark) for mark in marks if (index := text.find(mark)) >= 0]
+    index, _, mark = min(found, default=(-1, 0, ""))
+    return index, mark
+
+
+def coalesce(events: Sequence[ParseEvent]) -> list[ParseEvent]:
+    """Merge consecutive texts, thoughts and deltas."""
+    merged: list[ParseEvent] = []
+    for event in events:
+        match merged[-1:], event:
+            case [Text(before)], Text(text):
+                merged[-1] = Text(before + text)
+            case [Thought(before)], Thought(text):
+                merged[-1] = Thought(before + text)
+            case [ToolCallDelta(before)], ToolCallDelta(json):
+                merged[-1] = ToolCallDelta(before + json)
+            case _:
+                merged.append(event)
+    return merged

@@ -85,19 +85,3 @@ def json_value(emit: Callable[[str], None], first: str) -> CharParser[str | None
         if value.is_complete:
             return None
         following = yield
-
-
-def settled_length(text: str, marks: Sequence[str]) -> int:
-    """Return the length of `text` without an ending that may be the beginning of a mark."""
-    max_partial = max(map(len, marks), default=1) - 1
-    for length in range(min(max_partial, len(text)), 0, -1):
-        if any(mark.startswith(text[-length:]) for mark in marks):
-            return len(text) - length
-    return len(text)
-
-
-def find_first(marks: Sequence[str], text: str) -> tuple[int, str]:
-    """Return index and mark of the first, then longest, of `marks` in `text`, or (-1, "")."""
-    found = [(index, -len(mark), mark) for mark in marks if (index := text.find(mark)) >= 0]
-    index, _, mark = min(found, default=(-1, 0, ""))
-    return index, mark

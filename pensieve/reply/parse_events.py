@@ -1,6 +1,5 @@
 """Events of the answer parser: pieces of text, thoughts and tool calls. Knows no wire format."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -30,19 +29,3 @@ class ToolCallEnd:
 
 
 ParseEvent = Text | Thought | ToolCallStart | ToolCallDelta | ToolCallEnd
-
-
-def coalesce(events: Sequence[ParseEvent]) -> list[ParseEvent]:
-    """Merge consecutive texts, thoughts and deltas."""
-    merged: list[ParseEvent] = []
-    for event in events:
-        match merged[-1:], event:
-            case [Text(before)], Text(text):
-                merged[-1] = Text(before + text)
-            case [Thought(before)], Thought(text):
-                merged[-1] = Thought(before + text)
-            case [ToolCallDelta(before)], ToolCallDelta(json):
-                merged[-1] = ToolCallDelta(before + json)
-            case _:
-                merged.append(event)
-    return merged

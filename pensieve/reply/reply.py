@@ -7,9 +7,11 @@ is lost or invented. Knows no HTTP and does not call the engine.
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
+from pensieve.api.messages.content_blocks import Breakpoint, Ttl
 from pensieve.api.messages.events import (
     MessageDelta,
     MessageEvent,
@@ -26,7 +28,6 @@ from pensieve.api.messages.message import (
     StopReason,
     Usage,
 )
-from pensieve.api.messages.usage import Breakpoint, prompt_usage
 from pensieve.dialects.answer_format import AnswerFormat
 from pensieve.dialects.grammar.schema_validation import admits
 from pensieve.engine.generation import (
@@ -38,7 +39,7 @@ from pensieve.engine.generation import (
     Token,
 )
 from pensieve.prompt.chat_tokenizer import Detokenizer
-from pensieve.reply.answer_parser import AnswerParser
+from pensieve.reply.answer_parser import AnswerParser, settled_length
 from pensieve.reply.block_writer import BlockWriter
 from pensieve.reply.parse_events import (
     ParseEvent,
@@ -48,7 +49,6 @@ from pensieve.reply.parse_events import (
     ToolCallEnd,
     ToolCallStart,
 )
-from pensieve.reply.stop_sequences import Scanned, StopScanner
 
 _log = logging.getLogger("pensieve.reply")
 
@@ -188,7 +188,7 @@ class Reply:
         schema = self._context.form.tools.get(self._open_tool or "")
         return schema is None or admits(schema, json.loads("".join(self._tool_input)), schema)
 
-    def _write_scanned(self, scanned: Scanned) -> list[MessageEvent]:
+    def _write_scanned(self, scanned: "Scanned") -> list[MessageEvent]:
         events = self._blocks.write_text(scanned.text)
         if scanned.matched is not None:
             events += self._end("stop_sequence", scanned.matched)
@@ -233,3 +233,91 @@ class Reply:
             output_tokens=usage.output_tokens,
             output_tokens_details=usage.output_tokens_details,
         )
+
+
+# Stop sequences.
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    text: str  # no part of a sequence
+    matched: str | None = None  # the sequence that ended the text
+
+
+class StopScanner:
+    """Finds stop sequences in text that arrives in pieces; owns the text that may begin one.
+
+    The sequence that is complete first wins, and of those that end at the same character the
+    longest, so the result does not depend on how the text is split.
+    """
+
+    def __init__(self, sequences: tuple[str, ...]) -> None:
+        self._sequences = sequences
+        self._delayed = ""
+
+    def feed(self, piece: str) -> Scanned:
+        """Scan the next piece. Must not be called after a match."""
+        if not self._sequences:
+            return Scanned(piece)
+        text = self._delayed + piece
+        if found := self._first_match(text):
+            start, sequence = found
+            return Scanned(text[:start], sequence)
+        settled = settled_length(text, self._sequences)
+        self._delayed = text[settled:]
+        return Scanned(text[:settled])
+
+    def flush(self) -> str:
+        """Return the delayed text at the end of a text without a match."""
+        delayed, self._delayed = self._delayed, ""
+        return delayed
+
+    def _first_match(self, text: str) -> tuple[int, str] | None:
+        """Return start and text of the sequence that ends first."""
+        found = [
+            (start + len(sequence), start, sequence)
+            for sequence in self._sequences
+            if (start := text.find(sequence)) >= 0
+        ]
+        if not found:
+            return None
+        _, start, sequence = min(found)
+        return start, sequence
+
+
+# Usage.
+
+
+@dataclass(frozen=True, slots=True)
+class PromptUsage:
+    """Token counts, whose sum is the prompt."""
+
+    read: int
+    written_5m: int
+    written_1h: int
+    rest: int
+
+    @property
+    def written(self) -> int:
+        return self.written_5m + self.written_1h
+
+
+def prompt_usage(
+    prompt_tokens: int, cached_tokens: int, breakpoints: Sequence[Breakpoint]
+) -> PromptUsage:
+    """Split `prompt_tokens`, of which the first `cached_tokens` needed no processing.
+
+    Tokens count as read if they needed none, with or without a breakpoint, and as written if they
+    were processed and precede the last cache breakpoint.
+    """
+    written: dict[Ttl, int] = {"5m": 0, "1h": 0}
+    reached = cached_tokens
+    for mark in sorted(breakpoints, key=lambda mark: mark.tokens):
+        written[mark.ttl] += max(0, mark.tokens - reached)
+        reached = max(reached, mark.tokens)
+    return PromptUsage(
+        read=cached_tokens,
+        written_5m=written["5m"],
+        written_1h=written["1h"],
+        rest=prompt_tokens - reached,
+    )

@@ -14,7 +14,7 @@ from pensieve.api.json_body import decode
 from pensieve.dialects.answer_format import AnswerFormat
 from pensieve.dialects.dialect import ThinkingForm, ToolCall
 from pensieve.dialects.format_calls import format_calls
-from pensieve.reply.answer_parser import AnswerParser
+from pensieve.reply.answer_parser import AnswerParser, coalesce
 from pensieve.reply.json_prefix import BLANKS, MAX_DEPTH, is_json
 from pensieve.reply.parse_events import (
     ParseEvent,
@@ -23,7 +23,6 @@ from pensieve.reply.parse_events import (
     ToolCallDelta,
     ToolCallEnd,
     ToolCallStart,
-    coalesce,
 )
 from tests.dialects.cases import CASES, CODE, DIALECTS, HERMES, NOW, PARIS, ROME, TOOLS, Case
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pensieve.api.messages.accumulate import MessageAccumulator
+from pensieve.api.messages.content_blocks import Breakpoint
 from pensieve.api.messages.events import (
     ContentBlockDelta,
     ContentBlockStart,
@@ -26,7 +27,6 @@ from pensieve.api.messages.message import (
     ToolUseContent,
 )
 from pensieve.api.messages.signatures import thought_in
-from pensieve.api.messages.usage import Breakpoint
 from pensieve.dialects.answer_format import AnswerFormat
 from pensieve.dialects.dialect import ThinkingForm
 from pensieve.dialects.families import plain

@@ -5,6 +5,7 @@ conversation may have begun there. pensieve/prompt decides what to do with each.
 string becomes one text block. Identifiers and signatures of other servers are accepted.
 """
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue, StrictBool
@@ -18,6 +19,14 @@ class CacheControl(RequestModel):
     """A cache breakpoint: the prompt up to here should be cached."""
 
     type: Literal["ephemeral"]
+    ttl: Ttl = "5m"
+
+
+@dataclass(frozen=True, slots=True)
+class Breakpoint:
+    """A position in the prompt that the client marked with `cache_control`."""
+
+    tokens: int  # that precede it
     ttl: Ttl = "5m"
 
 
