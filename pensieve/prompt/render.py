@@ -5,8 +5,10 @@ conversation/block_text.py).
 """
 
 import logging
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from random import Random
 
 from pensieve.api.messages.content_blocks import Breakpoint
 from pensieve.api.messages.message import ClearedToolUses, ContextEdits
@@ -21,9 +23,10 @@ from pensieve.prompt.constraints import AnswerConstraints, constrain_answer
 from pensieve.prompt.conversation.block_text import ToolNames
 from pensieve.prompt.conversation.context_edits import clear_tool_uses
 from pensieve.prompt.conversation.tools import ToolSet, tool_set_of
-from pensieve.prompt.layout import Layout, lay_out
 from pensieve.prompt.template.chat_messages import (
     ChatWriter,
+    Layout,
+    lay_out,
     parallel_uses,
     template_tool,
     tool_uses,
@@ -31,7 +34,6 @@ from pensieve.prompt.template.chat_messages import (
 from pensieve.prompt.template.generated_answers import GeneratedAnswers
 from pensieve.prompt.template.probe import Abilities, abilities_of
 from pensieve.prompt.template.renderer import RenderOptions, TemplateRenderer, render_options_of
-from pensieve.prompt.text_length import length_beyond
 from pensieve.prompt.thinking import (
     BoundedThought,
     thinking_budget,
@@ -45,6 +47,13 @@ _log = logging.getLogger("pensieve.prompt")
 MAX_EARLIER_TURNS = 2
 # The API accepts no more; the last ones are used.
 MAX_BREAKPOINTS = 4
+
+# A text with fewer characters per token of the context is tokenized whole: it may fit, and costs
+# little more than one that does.
+CHARS_PER_TOKEN = 8
+PIECE_CHARS = 100_000
+# A piece cut from a text can have this many more tokens than the same characters within the text.
+_EXTRA_TOKENS_PER_PIECE = 8
 
 # Selects the template for tools without offering any; only for models that have one.
 _NO_TOOLS: Variables = {"tools": []}
@@ -270,6 +279,26 @@ class PromptRenderer:
         answer = {"role": "assistant", "content": layout.prefill + _PROBE}
         question = {"role": "user", "content": _PROBE}
         return replace(layout, messages=[*layout.messages, answer, question])
+
+
+def length_beyond(text: str, max_tokens: int, count: Callable[[str], int]) -> int | None:
+    """Return about how many tokens `text` has if that surely exceeds `max_tokens`; else None.
+
+    Counts random pieces until they exceed the limit: tokenizing millions of tokens takes seconds
+    and gigabytes, only to refuse the prompt. count: returns a text's number of tokens.
+    """
+    if len(text) <= max_tokens * CHARS_PER_TOKEN:
+        return None
+    starts = list(range(0, len(text), PIECE_CHARS))
+    Random(0).shuffle(starts)  # noqa: S311 -- a sample, the same each time
+    tokens = chars = 0
+    for start in starts:
+        piece = text[start : start + PIECE_CHARS]
+        tokens += max(0, count(piece) - _EXTRA_TOKENS_PER_PIECE)
+        chars += len(piece)
+        if tokens > max_tokens:
+            return math.ceil(tokens * (len(text) / chars))
+    return None
 
 
 def _probe_turn(role: str) -> Turn:

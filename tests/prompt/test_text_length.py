@@ -2,7 +2,7 @@
 
 import pytest
 
-from pensieve.prompt.text_length import CHARS_PER_TOKEN, PIECE_CHARS, length_beyond
+from pensieve.prompt.render import CHARS_PER_TOKEN, PIECE_CHARS, length_beyond
 
 CONTEXT = 1000
 

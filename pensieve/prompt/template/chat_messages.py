@@ -1,4 +1,4 @@
-"""Convert turns of blocks to the messages that a chat template gets.
+"""Convert a conversation to the messages that a chat template gets, and the prefill of its answer.
 
 Blocks of one message are joined by line breaks, except the assistant's texts, which were written in
 one go; messages of one role by an empty line. All client text is neutralized, so no field contains
@@ -8,7 +8,7 @@ a control token; the marks around the model's own calls are not.
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import accumulate, groupby
 from operator import itemgetter
 from typing import cast
 
@@ -19,15 +19,26 @@ from pensieve.api.messages.content_blocks import (
     ToolResultBlock,
     ToolUseBlock,
 )
-from pensieve.api.messages.request import Turn
+from pensieve.api.messages.request import Conversation, Turn
 from pensieve.api.messages.signatures import thought_in
 from pensieve.dialects.dialect import Dialect, ToolCall, ToolSpec
-from pensieve.dialects.format_calls import Neutralize, format_calls, template_arguments
+from pensieve.dialects.families.plain import tools_text
+from pensieve.dialects.format_calls import (
+    Neutralize,
+    format_calls,
+    format_minified,
+    template_arguments,
+)
+from pensieve.dialects.tool_presentation import text_escaping_note
+from pensieve.errors import InvalidRequestError
+from pensieve.prompt.constraints import output_schema
 from pensieve.prompt.conversation.block_text import ToolNames, block_text, result_text
-from pensieve.prompt.conversation.call_ids import CallIds
-from pensieve.prompt.conversation.turns import ChatTurn, is_silent
+from pensieve.prompt.conversation.tools import ToolSet
+from pensieve.prompt.conversation.turns import ChatTurn, chat_turns, is_silent, merged, trimmed
 from pensieve.prompt.template.call_turns import CallTurns
 from pensieve.prompt.template.placeholders import call_placeholder
+from pensieve.prompt.template.probe import SystemTurns
+from pensieve.prompt.template.renderer import CallIds
 
 Message = Mapping[str, object]
 
@@ -222,6 +233,77 @@ class ChatWriter:
 
     def _block_texts(self, blocks: Iterable[ContentBlock]) -> Iterator[str]:
         return (block_text(block, self.tool_names) for block in blocks)
+
+
+# Whole conversations.
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    turns: Sequence[ChatTurn]  # all
+    messages: Sequence[Message]  # what the template writes: all turns but the prefill's
+    ends: Sequence[int]  # for each turn, the number of messages up to its end
+    prefill: str  # text of a final assistant turn, which the answer continues
+
+
+def lay_out(
+    conversation: Conversation, tool_set: ToolSet, writer: ChatWriter, abilities: SystemTurns
+) -> Layout:
+    """Return the layout for one model. Raises `InvalidRequestError` if there is no user turn."""
+    tools = (
+        [tools_text(tool_set.listed)] if writer.dialect.tools == "text" and tool_set.listed else []
+    )
+    instructions = [*_output_instructions(conversation), *_call_instructions(tool_set, writer)]
+    turns = fold_system_turns(chat_turns(conversation, tools, instructions), abilities)
+    prefill = ""
+    rendered = turns
+    if turns and turns[-1].role == "assistant":
+        rendered = turns[:-1]
+        turns = [*rendered, trimmed(turns[-1])]
+        prefill = writer.text(turns[-1])
+    messages_by_turn = [writer.messages(turn) for turn in rendered]
+    messages = [message for per_turn in messages_by_turn for message in per_turn]
+    if not messages:
+        raise InvalidRequestError('messages: first message must use the "user" role')
+    return Layout(turns, messages, list(accumulate(map(len, messages_by_turn))), prefill)
+
+
+def _output_instructions(conversation: Conversation) -> Iterator[str]:
+    """Yield what follows the client's own text in the system part."""
+    if (schema := output_schema(conversation)) is not None:
+        yield (
+            "Answer with JSON that obeys this JSON Schema, and with nothing else:\n"
+            f"{format_minified(schema)}"
+        )
+
+
+def _call_instructions(tool_set: ToolSet, writer: ChatWriter) -> Iterator[str]:
+    if tool_set.listed and (instructions := text_escaping_note(writer.dialect.calls.parameters)):
+        yield instructions
+
+
+def fold_system_turns(turns: list[ChatTurn], abilities: SystemTurns) -> list[ChatTurn]:
+    """Turn system turns that the template does not write into user text at the same position."""
+    return merged(
+        turn if turn.role != "system" or _is_supported(index, abilities) else _as_user(index, turn)
+        for index, turn in enumerate(turns)
+    )
+
+
+def _is_supported(index: int, abilities: SystemTurns) -> bool:
+    return abilities.first if index == 0 else abilities.between
+
+
+def _as_user(index: int, turn: ChatTurn) -> ChatTurn:
+    if index == 0:
+        return ChatTurn("user", turn.messages)
+    opening = TextBlock(type="text", text="<system-reminder>")
+    closing = TextBlock(type="text", text="</system-reminder>")
+    messages = (message for message in turn.messages if not all(map(is_silent, message)))
+    return ChatTurn("user", tuple((opening, *message, closing) for message in messages))
+
+
+# Values of messages.
 
 
 def template_tool(tool: ToolSpec, neutralize: Neutralize) -> Mapping[str, object]:

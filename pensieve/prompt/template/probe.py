@@ -43,16 +43,6 @@ class Opening:
     written: str = ""  # all that precedes the text of earlier answers
     closings: tuple[str, ...] = ()  # ends of turns that the model does not continue
 
-    def completed(self, prompt: str) -> str:
-        """Append the beginning of an answer if the prompt ends in a closed turn without one.
-
-        Some templates do not begin an answer after a result, and close the turn that has it.
-        """
-        if not self.whole or prompt.endswith(self.whole):
-            return prompt
-        is_closed = any(prompt.endswith(closing) for closing in self.closings)
-        return prompt + self.whole if is_closed else prompt
-
 
 def abilities_of(
     tokenizer: ChatTokenizer, dialect: Dialect, variables: Mapping[str, object]

@@ -8,17 +8,19 @@ answer begins with that answer's prompt and tokens. A turn with text and calls t
 cannot write is replaced by our own text in the same way.
 """
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pensieve.api.messages.content_blocks import ToolUseBlock
-from pensieve.dialects.dialect import Dialect, Variables
+from pensieve.dialects.dialect import HOLES, Dialect, Variables
+from pensieve.dialects.grammar.schema_types import as_schema
+from pensieve.dialects.probing.probe import Message
 from pensieve.prompt.boundaries import RenderedPrompt
 from pensieve.prompt.chat_tokenizer import ChatTokenizer
-from pensieve.prompt.conversation.call_ids import CallIds
 from pensieve.prompt.conversation.turns import ChatTurn
 from pensieve.prompt.template.call_turns import CallTurns, call_turns_of
-from pensieve.prompt.template.chat_messages import Message
 from pensieve.prompt.template.generated_answers import GeneratedAnswer, GeneratedAnswers
 from pensieve.prompt.template.placeholders import Placeholders, Replacement
 from pensieve.prompt.template.probe import Opening, opening_of
@@ -109,7 +111,7 @@ class TemplateRenderer:
     def text(self, messages: Sequence[Message]) -> str:
         """Return the text, with placeholders. Raises `InvalidRequestError` from the template."""
         text = self._replaced(self._tokenizer.render(messages, self._variables))
-        return text if self._options.opening is None else self._options.opening.completed(text)
+        return text if self._options.opening is None else _opened(text, self._options.opening)
 
     def has_all(self, text: str) -> bool:
         """Return whether `text` has each replaced turn: some templates omit unexpected turns."""
@@ -182,3 +184,72 @@ class TemplateRenderer:
 
 def _uses(turn: ChatTurn) -> list[ToolUseBlock]:
     return [block for block in turn.blocks if isinstance(block, ToolUseBlock)]
+
+
+def _opened(prompt: str, opening: Opening) -> str:
+    """Append the beginning of an answer if the prompt ends in a closed turn without one.
+
+    Some templates do not begin an answer after a result, and close the turn that has it.
+    """
+    if not opening.whole or prompt.endswith(opening.whole):
+        return prompt
+    is_closed = any(prompt.endswith(closing) for closing in opening.closings)
+    return prompt + opening.whole if is_closed else prompt
+
+
+class CallIds:
+    """Ids of one prompt's calls, by the ids of their tool uses.
+
+    Some families write an id into each call, and their templates repeat it next to the result.
+    Empty for the others.
+    """
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self._ids: dict[str, str] = {}
+
+    @property
+    def is_used(self) -> bool:
+        """Whether calls of this family have ids."""
+        return bool(self._dialect.call_id)
+
+    def read(self, uses: Sequence[ToolUseBlock], text: str) -> None:
+        """Find the ids of a turn's calls in its text."""
+        start = 0
+        for use in uses if self.is_used else ():
+            if found := self._call(use.name).search(text, start):
+                start = found.end()
+                if (call_id := self._id(use.name, found)) is not None:
+                    self._ids[use.id] = call_id
+
+    def get(self, use_id: str) -> str | None:
+        """Return the id in the prompt of the call with this tool use."""
+        return self._ids.get(use_id)
+
+    def clear(self) -> None:
+        self._ids = {}
+
+    def _call(self, name: str) -> re.Pattern[str]:
+        form = self._dialect.calls
+        escaped = re.escape(form.before_name + name + form.after_name)
+        for hole, pattern in HOLES.items():
+            escaped = escaped.replace(re.escape(hole), f"(?P<{hole[1:-1]}>{pattern})")
+        return re.compile(escaped)
+
+    def _id(self, name: str, found: re.Match[str]) -> str | None:
+        if self._dialect.calls.keys is not None:
+            return _id_in_object(found.string[found.start() :])
+        call_id = self._dialect.call_id.replace("{name}", name)
+        for hole, value in found.groupdict().items():
+            call_id = call_id.replace(f"{{{hole}}}", value)
+        return call_id
+
+
+def _id_in_object(text: str) -> str | None:
+    """Return the id in the JSON object that `text` begins with."""
+    try:
+        call, _ = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return None
+    call_id = as_schema(call).get("id")
+    return call_id if isinstance(call_id, str) else None

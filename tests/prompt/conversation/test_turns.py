@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from pensieve.api.messages.request import Conversation, decode
 from pensieve.dialects.families import plain
 from pensieve.prompt.conversation.block_text import ToolNames
-from pensieve.prompt.conversation.call_ids import CallIds
 from pensieve.prompt.conversation.tools import tool_set_of
 from pensieve.prompt.conversation.turns import chat_turns, trimmed
 from pensieve.prompt.template.chat_messages import ChatWriter, tool_uses
+from pensieve.prompt.template.renderer import CallIds
 
 HELLO = {"role": "user", "content": "hello"}
 TEXT_SOURCE = {"type": "text", "media_type": "text/plain", "data": "body"}

@@ -1,7 +1,7 @@
 """Ids that a family writes into its calls."""
 
 from pensieve.api.messages.content_blocks import ToolUseBlock
-from pensieve.prompt.conversation.call_ids import CallIds
+from pensieve.prompt.template.renderer import CallIds
 from tests.dialects.cases import DIALECTS
 
 
