@@ -25,29 +25,29 @@ ROOT = f"{Path(__file__).parent.parent / 'pensieve'}/"
 
 @dataclass(slots=True)
 class Trace:
-    """The functions called while it is the profile function of all threads."""
+    """Files and functions in order of first call, while `note` is the profile function."""
 
-    _calls: dict[tuple[str, str], None] = field(default_factory=dict[tuple[str, str], None])
+    calls: dict[tuple[str, str], None] = field(default_factory=dict[tuple[str, str], None])
 
     def note(self, frame: FrameType, event: str, _argument: object) -> None:
         code = frame.f_code
         if event == "call" and code.co_filename.startswith(ROOT) and code.co_name != "<module>":
             # A comprehension or local function belongs to the function that contains it.
             function = code.co_qualname.partition(".<locals>")[0]
-            self._calls[code.co_filename.removeprefix(ROOT), function] = None
+            self.calls[code.co_filename.removeprefix(ROOT), function] = None
 
     @property
     def functions(self) -> Mapping[str, Sequence[str]]:
         """Functions by file, both in order of first call."""
         found: dict[str, list[str]] = {}
-        for file, function in self._calls:
+        for file, function in self.calls:
             found.setdefault(file, []).append(function)
         return found
 
     @property
     def returns(self) -> Counter[str]:
         """Files that are left and entered again for another function, and how often."""
-        visits = Counter(file for file, _ in groupby(file for file, _ in self._calls))
+        visits = Counter(file for file, _ in groupby(file for file, _ in self.calls))
         return visits - Counter(visits.keys())
 
 

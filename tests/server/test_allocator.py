@@ -5,12 +5,12 @@ import sys
 
 import pytest
 
-from pensieve.server.allocator import LARGE_BYTES, M_MMAP_THRESHOLD, return_large_allocations
+from pensieve.server.run import LARGE_BYTES, M_MMAP_THRESHOLD, return_large_allocations
 
 PROGRAM = """
 import threading
 from pathlib import Path
-from pensieve.server.allocator import return_large_allocations
+from pensieve.server.run import return_large_allocations
 
 return_large_allocations()
 texts = []

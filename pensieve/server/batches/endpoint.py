@@ -18,8 +18,7 @@ from pensieve.api.pagination import CursorQuery, window
 from pensieve.server.batches.registry import BatchRegistry
 from pensieve.server.batches.spool import spooled_body
 from pensieve.server.batches.store import Batch
-from pensieve.server.http.file_download import FileDownload
-from pensieve.server.http.json_response import json_response
+from pensieve.server.http.responses import FileDownload, json_response
 
 
 class BatchesEndpoint:

@@ -24,7 +24,7 @@ from pensieve.api.pagination import window
 from pensieve.engine.generation import Engine
 from pensieve.errors import NotFoundError
 from pensieve.models.served_model import ServedModel
-from pensieve.server.http.json_response import json_response
+from pensieve.server.http.responses import json_response
 
 ALIAS_PREFIX = "claude-local/"
 

@@ -9,8 +9,7 @@ from pensieve.api.base import rfc3339
 from pensieve.api.files import DeletedFile, FileMetadata, FilePage, FilesQuery, page_token
 from pensieve.server.files.store import FileStore, StoredFile, sort_key
 from pensieve.server.files.uploads import MAX_OVERHEAD_BYTES, read_upload
-from pensieve.server.http.file_download import FileDownload
-from pensieve.server.http.json_response import json_response
+from pensieve.server.http.responses import FileDownload, json_response
 from pensieve.worker_threads import run_disk_io
 
 

@@ -28,8 +28,8 @@ from pensieve.server.http.event_stream import (
     run_until_disconnect,
     stream_until_disconnect,
 )
-from pensieve.server.http.json_response import json_response
 from pensieve.server.http.request_body import read_body
+from pensieve.server.http.responses import json_response
 from pensieve.server.messages.completion import Completer, Completion
 from pensieve.server.messages.pipeline import RequestPipeline
 from pensieve.server.messages.sessions import Sessions, is_claude_code, priority_of

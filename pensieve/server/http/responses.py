@@ -1,7 +1,4 @@
-"""Response that streams a stored file.
-
-No ranges: they have caused denial of service (CVE-2025-62727).
-"""
+"""Responses of all endpoints: a wire value as JSON, and a stored file."""
 
 import os
 from pathlib import Path
@@ -10,11 +7,19 @@ import anyio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from pensieve.api.base import ApiModel
+
 CHUNK_BYTES = 256 * 1024
 
 
+def json_response(value: ApiModel) -> Response:
+    return Response(value.to_json(), media_type="application/json")
+
+
 class FileDownload(Response):
-    """The file may be deleted during the download. Raises OSError if it cannot be opened."""
+    """Streams a file. No ranges: they have caused denial of service (CVE-2025-62727).
+
+    The file may be deleted during the download. Raises OSError if it cannot be opened."""
 
     def __init__(self, path: Path, media_type: str) -> None:
         # A browser must not treat uploaded content as a page or script of this origin.
