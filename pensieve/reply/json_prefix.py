@@ -173,10 +173,6 @@ class JsonPrefix:
         return _REPLACEMENT if high else ""
 
 
-def is_json(text: str) -> bool:
-    return normalize_json(text) is not None
-
-
 def normalize_json(text: str) -> str | None:
     """Return `text` as `JsonPrefix` writes it, or None if it is not exactly one JSON value."""
     value = JsonPrefix()

@@ -58,7 +58,6 @@ def build_app(
     answer_store = GeneratedAnswerStore(
         settings.paths.answers, model.folder, generated_answers, model.tokenizer.has_token
     )
-
     pipeline = RequestPipeline(engine, model, files.text, generated_answers)
     completer = Completer(engine, model, answer_store.add)
     sessions = Sessions(model.tokenizer.neutralize)

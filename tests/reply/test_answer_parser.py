@@ -15,7 +15,7 @@ from pensieve.dialects.answer_format import AnswerFormat
 from pensieve.dialects.dialect import ThinkingForm, ToolCall
 from pensieve.dialects.format_calls import format_calls
 from pensieve.reply.answer_parser import AnswerParser, coalesce
-from pensieve.reply.json_prefix import BLANKS, MAX_DEPTH, is_json
+from pensieve.reply.json_prefix import BLANKS, MAX_DEPTH, normalize_json
 from pensieve.reply.parse_events import (
     ParseEvent,
     Text,
@@ -29,6 +29,10 @@ from tests.dialects.cases import CASES, CODE, DIALECTS, HERMES, NOW, PARIS, ROME
 any_dialect = pytest.mark.parametrize("name", DIALECTS)
 BARE = '{"name": "clock", "arguments": {}}'
 THINKING = ThinkingForm("<think>", "</think>")
+
+
+def is_json(text: str) -> bool:
+    return normalize_json(text) is not None
 
 
 def form_of(name: str, **fields: Any) -> AnswerFormat:

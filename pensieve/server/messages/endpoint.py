@@ -61,6 +61,7 @@ class MessagesEndpoint:
         body = await read_body(request)
         call = await self._pipeline.parse(MessagesRequest, body)
         with self._threads.join(call, len(body)) as turn:
+            del body  # the answer does not need its megabytes
             version = _version_of(request)
             await self._pipeline.validate(turn.call, version, stored_turns=turn.stored_turns)
             options = _options_of(turn.call, priority_of(request.headers, turn.call))

@@ -3,6 +3,7 @@
 import gc
 import json
 import logging
+import tracemalloc
 import weakref
 from typing import ClassVar
 
@@ -539,3 +540,21 @@ async def test_unsupported_content_type_is_refused() -> None:
     assert response.json()["error"]["message"] == (
         "output_config.format.type: Input should be 'json_schema'"
     )
+
+
+async def test_body_is_freed_while_its_answer_is_generated() -> None:
+    size = 8 * 2**20
+    body = json.dumps(CALL).encode() + b" " * size
+    held: list[int] = []
+    start, *rest = says("Hi")
+    script = [start, lambda: held.append(tracemalloc.get_traced_memory()[0]), *rest]
+    async with in_memory(app_of(ScriptedEngine([script]))) as client:
+        tracemalloc.start()
+        try:
+            response = await client.post(
+                "/v1/messages", content=body, headers={"content-type": "application/json"}
+            )
+        finally:
+            tracemalloc.stop()
+    assert response.status_code == 200
+    assert held[0] < size // 2
