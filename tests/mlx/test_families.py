@@ -150,6 +150,18 @@ def restore_all(steps: RestoreSteps) -> SequenceKVState:
             return read.value.state
 
 
+def test_prompt_that_ends_with_a_stored_block_is_answered(
+    family: str, model, tmp_path: Path
+) -> None:
+    before = Bench(model, tmp_path)
+    before.run(prompt_of(600))
+    before.close()
+    after = Bench(model, tmp_path)
+    assert after.run(prompt_of(512)) == [reference(model, prompt_of(512))]
+    assert after.cached == [511 if family in {*FULLY_RAGGED, "gemma2"} else 0]
+    after.close()
+
+
 def test_edited_turn_over_a_restored_prefix_is_exact(family: str, model, tmp_path: Path) -> None:
     before = Bench(model, tmp_path)
     before.run(prompt_of(610))

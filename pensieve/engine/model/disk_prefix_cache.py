@@ -144,7 +144,7 @@ class DiskPrefixCache:
                 continue
             # Of several with the same usable length, the shortest file is read fastest.
             candidate = (usable, -len(stored), name)
-            if usable and (best is None or candidate > best):
+            if usable > 0 and (best is None or candidate > best):
                 best = candidate
         if best:
             return _Plan(blocks, best[2], start + best[0])
