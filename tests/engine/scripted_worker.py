@@ -26,6 +26,7 @@ from pensieve.engine.protocol import Load, Loaded, LoadFailed
 from pensieve.engine.scheduling.prefix_cache import PrefixCache
 from pensieve.engine.scheduling.request_queue import QueueLimits
 from pensieve.engine.scheduling.scheduler import Scheduler
+from pensieve.engine.scheduling.tiered_prefix_cache import TieredPrefixCache
 from pensieve.engine.worker.context import WorkerContext
 from pensieve.engine.worker.worker import FrontEnd, FrontEndGoneError, serve
 from pensieve.errors import GrammarError
@@ -113,7 +114,7 @@ def main(socket_fd: int, script: str = "") -> None:
     budget = KVBudget(CONTEXT_TOKENS * BYTES_PER_TOKEN, BYTES_PER_TOKEN)
     scheduler = Scheduler(
         lambda: CountingBackend(partial(misbehave, front_end)),
-        PrefixCache(b"scripted"),
+        TieredPrefixCache(PrefixCache(b"scripted")),
         budget,
         QueueLimits() if script == "roomy" else QueueLimits(max_batch=2, max_waiting=2),
     )

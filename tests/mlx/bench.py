@@ -23,10 +23,11 @@ from pensieve.engine.planning.kv_precision import FULL, KVPrecision
 from pensieve.engine.planning.memory_plan import GB
 from pensieve.engine.protocol import Failed, WorkerEvent
 from pensieve.engine.scheduling.prefill_chunks import ChunkSizer
-from pensieve.engine.scheduling.prefix_cache import PrefixCache
+from pensieve.engine.scheduling.prefix_cache import Hit, PrefixCache
 from pensieve.engine.scheduling.request_queue import QueueLimits
-from pensieve.engine.scheduling.restore_throttle import ThrottledDiskTier
+from pensieve.engine.scheduling.restore import ThrottledRestore
 from pensieve.engine.scheduling.scheduler import Scheduler
+from pensieve.engine.scheduling.tiered_prefix_cache import TieredPrefixCache
 from tests.device import DEVICE
 
 GREEDY = Sampling(temperature=0)
@@ -46,17 +47,19 @@ class Bench:
     ) -> None:
         make_caches = CacheMaker(model, supports_ragged_kv(model), precision)
         self.prefixes = PrefixCache(b"test")
-        self.disk_cache = None
+        disk_tier = None
         if folder is not None:
             self.store = BlockStore(folder, limits, DailyWriteQuota(folder.parent / "written.json"))
-            self.disk_cache = DiskPrefixCache(self.store, make_caches, b"test")
+            disk_tier = DiskPrefixCache(self.store, make_caches, b"test")
         chunks = ChunkSizer(64)
+        self.prefix_cache = TieredPrefixCache(
+            self.prefixes, disk_tier, lambda restore: ThrottledRestore(restore, chunks)
+        )
         self.scheduler = Scheduler(
             lambda: backend(model, make_caches, chunks),
-            self.prefixes,
+            self.prefix_cache,
             plan_memory(make_caches, DEVICE, ResourceLimits(8 * GB)).budget,
             QueueLimits(max_batch=4 if supports_batching(make_caches) else 1, max_waiting=20),
-            ThrottledDiskTier(self.disk_cache, chunks) if self.disk_cache else None,
         )
 
     def run(
@@ -95,12 +98,21 @@ class Bench:
         elif isinstance(event, Failed):
             self.failed.append(key)
 
+    def restored(self, prompt: tuple[int, ...]) -> Hit | None:
+        """Return the longest cached prefix of a prompt, read back if it is on disk."""
+        restore = self.prefix_cache.acquire(prompt)
+        while not restore.is_done:
+            restore.step()
+        return restore.hit
+
+    def spill(self) -> None:
+        while self.prefix_cache.spill() is not None:
+            pass
+
     def close(self) -> None:
         """Write every cached prefix to disk and close, as a worker does."""
-        assert self.disk_cache is not None
-        while self.disk_cache.spill(self.prefixes) is not None:
-            pass
-        self.disk_cache.close()
+        self.spill()
+        self.prefix_cache.close()
 
 
 class FailingOnce(BatchBackend):

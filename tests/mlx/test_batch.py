@@ -23,6 +23,7 @@ from pensieve.engine.scheduling.prefill_chunks import ChunkSizer
 from pensieve.engine.scheduling.prefix_cache import PrefixCache
 from pensieve.engine.scheduling.request_queue import QueueLimits
 from pensieve.engine.scheduling.scheduler import Scheduler
+from pensieve.engine.scheduling.tiered_prefix_cache import TieredPrefixCache
 from tests.device import DEVICE
 from tests.mlx.bench import FailingOnce
 
@@ -41,7 +42,7 @@ def scheduler_over(model, backend: type[BatchBackend] = BatchBackend) -> Schedul
     budget = plan_memory(make_caches, DEVICE, ResourceLimits(8 * GB)).budget
     return Scheduler(
         lambda: backend(model, make_caches, chunks),
-        PrefixCache(b"test"),
+        TieredPrefixCache(PrefixCache(b"test")),
         budget,
         QueueLimits(max_batch=4, max_waiting=20),
     )

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from pensieve.engine.client.launch import worker_variables
-from pensieve.engine.scheduling.prefix_cache import PrefixCache
 from tests.device import DEVICE
 from tests.mlx import architectures
 from tests.mlx.bench import Bench, prompt_of, reference
@@ -32,8 +31,7 @@ bench = Bench(architectures.build(sys.argv[1]), Path(sys.argv[2]))
 for turn in range(10**6):
     bench.run(question(int(sys.argv[3]), turn), max_tokens=4)
     print(turn, flush=True)
-    while bench.disk_cache.spill(bench.prefixes) is not None:
-        pass
+    bench.spill()
 """
 MIN_TURNS = 7
 
@@ -76,8 +74,7 @@ def test_start_after_any_kill_answers_correctly_from_the_cache(family: str, tmp_
             second = (*first, *expected[first][:4], 5)
             assert bench.run(second, max_tokens=4) == [expected[first][4:]]
             warm += bench.cached[0] > 0
-        assert bench.disk_cache is not None
-        bench.disk_cache.close()
+        bench.prefix_cache.close()
     assert warm >= crashes
 
 
@@ -97,8 +94,7 @@ def check_answers_after(tmp_path: Path, damage) -> None:
         victim.write_bytes(damage(whole[victim], chosen))
         after = Bench(model, tmp_path)
         assert after.run((*prompt_of(600), 5), max_tokens=4) == [expected]
-        assert after.disk_cache is not None
-        after.disk_cache.close()
+        after.prefix_cache.close()
 
 
 def test_flipped_bit_never_causes_a_wrong_answer(tmp_path: Path) -> None:
@@ -118,17 +114,11 @@ def test_folder_emptied_at_runtime_is_a_miss(tmp_path: Path) -> None:
     model = architectures.build("llama")
     bench = Bench(model, tmp_path)
     bench.run(prompt_of(600), max_tokens=4)
-    assert bench.disk_cache is not None
-    while bench.disk_cache.spill(bench.prefixes) is not None:
-        pass
-    bench.disk_cache.close()
-    disk_cache = Bench(model, tmp_path).disk_cache
-    assert disk_cache is not None
+    bench.close()
+    bench = Bench(model, tmp_path)
     for file in tmp_path.iterdir():
         file.unlink()
-    hashes = PrefixCache(b"test").hashes(prompt_of(600))
-    assert disk_cache.match(hashes, prompt_of(600)) > 0
-    with pytest.raises(StopIteration) as read:
-        next(disk_cache.restore(hashes, prompt_of(600)))
-    assert read.value.value is None
-    disk_cache.close()
+    assert bench.prefix_cache.match(prompt_of(600)) > 0
+    assert bench.restored(prompt_of(600)) is None
+    assert bench.prefix_cache.match(prompt_of(600)) == 0
+    bench.prefix_cache.close()

@@ -40,7 +40,7 @@ from tests.device import DEVICE
 from tests.mlx.bench import Bench
 bench = Bench(load_weights(Path(sys.argv[1]), DEVICE), Path(sys.argv[2]))
 bench.run(tuple(map(int, sys.argv[3].split(","))), max_tokens=6)
-while bench.disk_cache.spill(bench.prefixes) is not None or not bench.store.is_idle:
+while bench.prefix_cache.spill() is not None or not bench.store.is_idle:
     pass
 print("written", flush=True)
 signal.pause()

@@ -12,10 +12,7 @@ import pytest
 from pensieve.engine.disk.block_store import StoreLimits
 from pensieve.engine.generation import Generation, Token
 from pensieve.engine.model.cache_maker import CacheMaker, supports_batching, supports_ragged_kv
-from pensieve.engine.model.kv_state import SequenceKVState
 from pensieve.engine.planning.kv_precision import KVPrecision
-from pensieve.engine.scheduling.backend import RestoreSteps
-from pensieve.engine.scheduling.prefix_cache import PrefixCache
 from tests.mlx import architectures
 from tests.mlx.bench import GREEDY, Bench, FailingOnce, prompt_of, reference
 
@@ -131,23 +128,15 @@ def test_restored_prefix_is_in_memory_only_once(tmp_path: Path) -> None:
     before = Bench(model, tmp_path)
     before.run(prompt)
     before.close()
-    disk_cache = Bench(model, tmp_path).disk_cache
-    assert disk_cache
+    after = Bench(model, tmp_path)
     mx.reset_peak_memory()
     before_bytes = mx.get_active_memory()
-    state = restore_all(disk_cache.restore(PrefixCache(b"test").hashes(prompt), prompt))
-    assert state.tokens == 3999
-    mx.eval([cache.state for cache in state.caches])
-    assert mx.get_peak_memory() - before_bytes < 1.25 * state.nbytes
-    disk_cache.close()
-
-
-def restore_all(steps: RestoreSteps) -> SequenceKVState:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as read:
-            return read.value.state
+    hit = after.restored(prompt)
+    assert hit is not None
+    assert hit.cached_tokens == 3999
+    mx.eval([cache.state for cache in hit.state.caches])
+    assert mx.get_peak_memory() - before_bytes < 1.25 * hit.state.nbytes
+    after.prefix_cache.close()
 
 
 def test_prompt_that_ends_with_a_stored_block_is_answered(

@@ -36,6 +36,7 @@ from pensieve.engine.scheduling.prefill_chunks import ChunkSizer
 from pensieve.engine.scheduling.prefix_cache import PrefixCache
 from pensieve.engine.scheduling.request_queue import QueueLimits
 from pensieve.engine.scheduling.scheduler import Scheduler
+from pensieve.engine.scheduling.tiered_prefix_cache import TieredPrefixCache
 from pensieve.errors import EngineError, GrammarError
 from tests import tiny_models
 from tests.device import DEVICE
@@ -66,7 +67,7 @@ class Bench:
             lambda: self.backend(
                 model, make_caches, ChunkSizer(64), self.match or self.grammars.matcher
             ),
-            PrefixCache(b"test"),
+            TieredPrefixCache(PrefixCache(b"test")),
             plan_memory(make_caches, DEVICE, ResourceLimits(8 * GB)).budget,
             QueueLimits(MAX_BATCH, max_waiting=1000),
         )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from pensieve.engine.worker.memory_relief import IDLE_S, MemoryRelief, ReleasableMemory
+from pensieve.engine.worker.memory_relief import IDLE_S, MemoryRelief
 from tests.mlx import architectures
 from tests.mlx.bench import Bench, prompt_of, reference
 
@@ -14,13 +14,10 @@ def test_stored_prefix_leaves_memory_when_idle_and_is_restored(
 ) -> None:
     model = architectures.build("llama")
     bench = Bench(model, tmp_path)
-    disk_cache = bench.disk_cache
-    assert disk_cache is not None
     now_s = [0.0]
-    holdings = ReleasableMemory(
-        bench.prefixes, mx.clear_cache, disk_cache.is_stored, lambda: disk_cache.is_storing
+    relief = MemoryRelief(
+        bench.scheduler, bench.prefix_cache, mx.clear_cache, clock=lambda: now_s[0]
     )
-    relief = MemoryRelief(bench.scheduler, holdings, clock=lambda: now_s[0])
     prompt = prompt_of(600)
     (answer,) = bench.run(prompt, max_tokens=4)
 
@@ -29,11 +26,10 @@ def test_stored_prefix_leaves_memory_when_idle_and_is_restored(
     assert bench.prefixes.nbytes > 0
     assert mx.get_cache_memory() == 0
 
-    while disk_cache.spill(bench.prefixes) is not None:
-        pass
+    bench.spill()
     relief.step()
     assert bench.prefixes.nbytes == 0
     second = (*prompt, *answer, 5)
     assert bench.run(second, max_tokens=4) == [reference(model, second, 4)]
     assert bench.cached == [len(prompt) + len(answer)]
-    disk_cache.close()
+    bench.prefix_cache.close()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 from array import array
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -35,9 +36,13 @@ from pensieve.engine.model.kv_layers import (
 from pensieve.engine.model.kv_layout import KVLayout
 from pensieve.engine.model.kv_restorer import KVRestorer
 from pensieve.engine.model.kv_state import SequenceKVState
-from pensieve.engine.scheduling.backend import RestoreSteps
-from pensieve.engine.scheduling.prefix_cache import BLOCK_TOKENS, CachedPrefix, Hit, PrefixCache
-from pensieve.engine.scheduling.request_queue import common_prefix_length
+from pensieve.engine.scheduling.prefix_cache import (
+    BLOCK_TOKENS,
+    CachedPrefix,
+    Hit,
+    PrefixCache,
+    common_prefix_length,
+)
 
 _log = logging.getLogger("pensieve.engine")
 
@@ -56,12 +61,17 @@ PAUSED_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
-    """The restorable part of a sequence: whole blocks, then part of one more file."""
+class RestorePlan:
+    """The files of the longest restorable prefix: whole blocks, then part of one more file."""
 
     blocks: int
     last: str | None  # the file after the whole blocks
     tokens: int  # in all
+
+    def names(self, hashes: Sequence[bytes]) -> list[str]:
+        """Return the files in order; `hashes` are those of the planned tokens."""
+        last = [] if self.last is None else [self.last]
+        return [*(_block_name(hashes, index) for index in range(self.blocks)), *last]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +89,7 @@ class _Part:
 
 
 class DiskPrefixCache:
-    """Implements `backend.DiskTier` over a `BlockStore`, which it closes."""
+    """Implements `tiered_prefix_cache.DiskTier` over a `BlockStore`, which it closes."""
 
     def __init__(self, store: BlockStore, make_caches: CacheMaker, fingerprint: bytes) -> None:
         self._store = store
@@ -104,19 +114,13 @@ class DiskPrefixCache:
 
     def match(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> int:
         """Return how many of the first tokens can be restored."""
-        return self._plan(hashes, tokens).tokens
+        return self.plan(hashes, tokens).tokens
 
-    def restore(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> RestoreSteps:
-        """Restore the longest readable prefix of `tokens`, one file per step.
+    def acquire(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> DiskRestore:
+        """Return the restore of the longest readable prefix of `tokens`."""
+        return DiskRestore(self, hashes, tokens)
 
-        Damaged files are deleted, and a shorter prefix is tried.
-        """
-        while (plan := self._plan(hashes, tokens)).tokens:
-            if hit := (yield from self._read_back(plan, hashes, tokens)):
-                return hit
-        return None
-
-    def _plan(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> _Plan:
+    def plan(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> RestorePlan:
         """Find the longest restorable prefix that leaves at least one token to process."""
         max_tokens = len(tokens) - 1
         found = 0
@@ -128,11 +132,11 @@ class DiskPrefixCache:
             plan = self._plan_after(hashes, tokens, blocks, max_tokens)
             if plan.last is not None:
                 return plan
-        return _Plan(0, None, 0)
+        return RestorePlan(0, None, 0)
 
     def _plan_after(
         self, hashes: Sequence[bytes], tokens: Sequence[int], blocks: int, max_tokens: int
-    ) -> _Plan:
+    ) -> RestorePlan:
         start = blocks * BLOCK_TOKENS
         parent = hashes[blocks - 1].hex() if blocks else ""
         rest = array("i", tokens[start : start + BLOCK_TOKENS])
@@ -147,47 +151,23 @@ class DiskPrefixCache:
             if usable > 0 and (best is None or candidate > best):
                 best = candidate
         if best:
-            return _Plan(blocks, best[2], start + best[0])
-        return _Plan(blocks, None, min(start, max_tokens) if self._is_trimmable else 0)
+            return RestorePlan(blocks, best[2], start + best[0])
+        return RestorePlan(blocks, None, min(start, max_tokens) if self._is_trimmable else 0)
 
     @cached_property
     def _layout(self) -> KVLayout:
         """Computed on first use: it runs the model on a prompt of three tokens."""
         return KVLayout.of(self._make_caches)
 
-    def _read(self, name: str, tokens: int) -> Block:
+    def make_restorer(self, tokens: int) -> KVRestorer:
+        return KVRestorer(self._make_caches(), self._layout, tokens)
+
+    def read(self, name: str, tokens: int) -> Block:
         """Read and decode one file of a sequence of `tokens` tokens. Raises `DamagedBlockError`."""
         content = self._store.read(name, self._layout.max_file_bytes(tokens))
         if content is None:
             raise DamagedBlockError("the file is missing")
         return decode(content, self._fingerprint)
-
-    def _read_back(
-        self, plan: _Plan, hashes: Sequence[bytes], tokens: Sequence[int]
-    ) -> RestoreSteps:
-        """Restore by `plan`. None if a file is damaged; that file is deleted."""
-        names = [_block_name(hashes, index) for index in range(plan.blocks)]
-        if plan.last is not None:
-            names.append(plan.last)
-        restorer = KVRestorer(self._make_caches(), self._layout, len(tokens))
-        name = ""
-        try:
-            for index, name in enumerate(names):
-                start = index * BLOCK_TOKENS
-                end = min(start + BLOCK_TOKENS, plan.tokens)
-                block = self._read(name, len(tokens))
-                _require_tokens(block, tokens[start:end])
-                restorer.add(block, start, end, is_tail=_is_tail(name))
-                yield
-            caches = restorer.caches(plan.tokens)
-        except DamagedBlockError as error:
-            _log.warning(
-                "cached prefix on disk is damaged and was deleted, processing its tokens again: %s",
-                error,
-            )
-            self._delete(name)
-            return None
-        return Hit(SequenceKVState(caches, plan.tokens), plan.tokens)
 
     # Memory to disk
 
@@ -196,9 +176,9 @@ class DiskPrefixCache:
         """Whether what is only in memory will be written soon."""
         return self._store.is_writing
 
-    def is_stored(self, sequence: CachedPrefix) -> bool:
-        """Whether all files of the sequence exist, so that memory may evict it without loss."""
-        return all(self._store.has(part.name) for part in _parts(sequence))
+    def is_stored(self, prefix: CachedPrefix) -> bool:
+        """Whether all files of the prefix exist, so that memory may evict it without loss."""
+        return all(self._store.has(part.name) for part in _parts(prefix))
 
     def spill(self, prefixes: PrefixCache) -> float | None:
         """Enqueue one missing file of the sequences in memory for writing.
@@ -230,7 +210,7 @@ class DiskPrefixCache:
         # The new file contains the earlier state of a conversation that has continued.
         for name, earlier in list(siblings.items()):
             if earlier is not None and tokens[: len(earlier)] == earlier:
-                self._delete(name)
+                self.delete(name)
         siblings[part.name] = tokens
         return True
 
@@ -260,15 +240,64 @@ class DiskPrefixCache:
             siblings[name] = tokens
         return tokens
 
-    def _delete(self, name: str) -> None:
+    def delete(self, name: str) -> None:
         self._store.delete(name)
         self._enqueued.discard(name)
         self._followers.get(_parent_of(name), {}).pop(name, None)
 
 
-def _require_tokens(block: Block, tokens: Sequence[int]) -> None:
-    if list(block.tokens[: len(tokens)]) != list(tokens):
-        raise DamagedBlockError("it holds other tokens")
+class DiskRestore:
+    """Implements `restore.Restore`: reads one file per step.
+
+    A damaged file is deleted, and a shorter prefix is tried.
+    """
+
+    def __init__(
+        self, cache: DiskPrefixCache, hashes: Sequence[bytes], tokens: Sequence[int]
+    ) -> None:
+        self._cache = cache
+        self._hashes = hashes
+        self._tokens = tokens
+        self.hit: Hit | None = None
+        self._begin()
+
+    @property
+    def is_done(self) -> bool:
+        return not self._unread
+
+    def step(self) -> None:
+        start, name = self._unread[0]
+        try:
+            self._read(start, name)
+            if len(self._unread) == 1:
+                self._finish()
+        except DamagedBlockError as error:
+            _log.warning(
+                "cached prefix on disk is damaged and was deleted, processing its tokens again: %s",
+                error,
+            )
+            self._cache.delete(name)
+            self._begin()
+        else:
+            self._unread.popleft()
+
+    def _begin(self) -> None:
+        """Begin with the longest prefix whose files are not known to be damaged."""
+        self._plan = self._cache.plan(self._hashes, self._tokens)
+        self._restorer = self._cache.make_restorer(len(self._tokens))
+        names = self._plan.names(self._hashes)
+        self._unread = deque((at * BLOCK_TOKENS, name) for at, name in enumerate(names))
+
+    def _read(self, start: int, name: str) -> None:
+        end = min(start + BLOCK_TOKENS, self._plan.tokens)
+        block = self._cache.read(name, len(self._tokens))
+        if list(block.tokens[: end - start]) != list(self._tokens[start:end]):
+            raise DamagedBlockError("it holds other tokens")
+        self._restorer.add(block, start, end, is_tail=_is_tail(name))
+
+    def _finish(self) -> None:
+        tokens = self._plan.tokens
+        self.hit = Hit(SequenceKVState(self._restorer.caches(tokens), tokens), tokens)
 
 
 def _parts(sequence: CachedPrefix) -> Iterator[_Part]:

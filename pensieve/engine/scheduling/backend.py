@@ -1,9 +1,9 @@
-"""What the scheduler needs of a batch and of the disk tier: protocols and values.
+"""What the scheduler needs of a batch: a protocol and its values.
 
-Implemented in engine/model/. No MLX.
+Implemented by engine/model/batch.py. No MLX.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,13 +45,8 @@ class SequenceFailed:
 Outcome = Sampled | PrefillProgress | SequenceFailed
 
 
-# Restores a prefix from disk. Each `next` reads one part, or pauses (restore_throttle.py); the
-# return value is the whole prefix.
-RestoreSteps = Generator[None, None, Hit | None]
-
-
 class Backend(Protocol):
-    """A batch of sequences that decodes together (engine/model/batch.py)."""
+    """A batch of sequences that decodes together."""
 
     def insert(self, key: int, generation: Generation, hit: Hit | None) -> None:
         """Add a sequence that continues from the KV caches of `hit`."""
@@ -73,15 +68,3 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None: ...
-
-
-class DiskTier(Protocol):
-    """KV caches on disk (engine/model/disk_prefix_cache.py)."""
-
-    def match(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> int:
-        """Return how many first tokens could be restored, at most all but one."""
-        ...
-
-    def restore(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> RestoreSteps:
-        """Read back the longest complete prefix; return None if its files turn out unusable."""
-        ...

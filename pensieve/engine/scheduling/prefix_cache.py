@@ -20,8 +20,6 @@ from hashlib import blake2b
 from itertools import count
 from typing import Protocol
 
-from pensieve.engine.scheduling.request_queue import common_prefix_length
-
 BLOCK_TOKENS = 256
 # A shorter remainder after a branch is not worth a copy.
 _BRANCH_TOKENS = BLOCK_TOKENS
@@ -228,3 +226,14 @@ def _chain(root: bytes, tokens: array[int]) -> Iterator[bytes]:
         block = tokens[start : start + BLOCK_TOKENS].tobytes()
         block_hash = blake2b(block_hash + block, digest_size=16).digest()
         yield block_hash
+
+
+def common_prefix_length(left: Sequence[int], right: Sequence[int]) -> int:
+    low, high = 0, min(len(left), len(right)) + 1  # the first difference lies in [low, high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if left[low:middle] == right[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low

@@ -3,10 +3,11 @@
 A short prompt may overtake a much longer one, also one in prefill, a bounded number of times.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from pensieve.engine.generation import PRIORITIES, Generation
+from pensieve.engine.scheduling.prefix_cache import BLOCK_TOKENS, common_prefix_length
 
 # A prompt with this many uncached tokens can be overtaken by one with a quarter of them.
 LONG_PROMPT_TOKENS = 1024
@@ -83,12 +84,10 @@ def may_preempt(other: Request, first: Request) -> bool:
     )
 
 
-def common_prefix_length(left: Sequence[int], right: Sequence[int]) -> int:
-    low, high = 0, min(len(left), len(right)) + 1  # the first difference lies in [low, high)
-    while high - low > 1:
-        middle = (low + high) // 2
-        if left[low:middle] == right[low:middle]:
-            low = middle
-        else:
-            high = middle
-    return low
+def waits_for(request: Request, prefilling: Request | None) -> bool:
+    """Whether the prompt in prefill will give `request` a longer prefix than any cache has now."""
+    if prefilling is None:
+        return False
+    prompt_tokens = request.generation.prompt_tokens
+    shared = common_prefix_length(prompt_tokens, prefilling.generation.prompt_tokens)
+    return shared >= request.cached_tokens + BLOCK_TOKENS

@@ -5,16 +5,16 @@ request_queue.py, while the other sequences decode. Requests continue from the p
 their KV caches return to it whether they finish or are cancelled. Prefixes on disk are read back
 one part a step. Every request that cannot run gets `Failed`.
 
-Memory: a request is admitted only if its KV cache fits once the prefix cache has evicted. Answers
-are not reserved to their last token; when running sequences outgrow the budget, the last in rank
-returns to the queue.
+Memory: a request is admitted only if its KV cache fits once the prefix cache has evicted. Only a
+step evicts, for what runs; admission never does. Answers are not reserved to their last token; when
+running sequences outgrow the budget, the last in rank returns to the queue.
 
 A step that raises leaves KV caches inconsistent with their tokens, so the backend is replaced and
 all requests restart from their tokens, each alone until it has sampled one; a request that fails
 alone is failed for good.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import count
 from typing import assert_never
@@ -24,22 +24,22 @@ from pensieve.engine.planning.memory_plan import KVBudget
 from pensieve.engine.protocol import Admitted, Failed, WorkerEvent
 from pensieve.engine.scheduling.backend import (
     Backend,
-    DiskTier,
     Outcome,
     PrefillProgress,
-    RestoreSteps,
+    ReleasedSequence,
     Sampled,
     SequenceFailed,
 )
-from pensieve.engine.scheduling.prefix_cache import BLOCK_TOKENS, Hit, PrefixCache
+from pensieve.engine.scheduling.prefix_cache import BLOCK_TOKENS, Hit, common_prefix_length
 from pensieve.engine.scheduling.request_queue import (
     QueueLimits,
     Request,
-    common_prefix_length,
     may_preempt,
     select_next,
+    waits_for,
 )
-from pensieve.engine.scheduling.tiered_prefix_cache import TieredPrefixCache, waits_for
+from pensieve.engine.scheduling.restore import Restore, Restored
+from pensieve.engine.scheduling.tiered_prefix_cache import TieredPrefixCache
 
 KeyedEvent = tuple[int, WorkerEvent]
 
@@ -53,24 +53,22 @@ class Scheduler:
     def __init__(
         self,
         make_backend: Callable[[], Backend],
-        prefix_cache: PrefixCache,
+        prefix_cache: TieredPrefixCache,
         budget: KVBudget,
         limits: QueueLimits,
-        disk_tier: DiskTier | None = None,
     ) -> None:
         self._make_backend = make_backend
         self._backend = make_backend()
-        self._memory_tier = prefix_cache
+        self._prefix_cache = prefix_cache
         self._budget = budget
         self._limits = limits
-        self._prefix_cache = TieredPrefixCache(prefix_cache, disk_tier)
         self.is_serial = False  # one request runs at a time: memory is short
         self._orders = count()
         self._waiting: dict[int, Request] = {}
         self._running: dict[int, Request] = {}
         self._prefilling: Request | None = None
-        # Steps that read its prefix back from disk; None once it is in the batch.
-        self._restore: RestoreSteps | None = None
+        # Of its prefix; None once it is in the batch.
+        self._restore: Restore | None = None
 
     @property
     def is_idle(self) -> bool:
@@ -115,7 +113,7 @@ class Scheduler:
     def advance(self) -> list[KeyedEvent]:
         self._keep_within_budget()
         events = self._step_restore()
-        if self._restore and len(self._running) == 1:
+        if self._restore is not None and len(self._running) == 1:
             return events
         try:
             outcomes = self._backend.step()
@@ -134,20 +132,16 @@ class Scheduler:
         while self._waiting and (request := self._next_admission()) is not None:
             self._preempt_prefill()
             self._dequeue(request)
-            try:
-                prefix = self._acquire_prefix(request)
-            except Exception as error:  # noqa: BLE001 - one bad request must not end the worker
-                events.append((request.key, Failed.of(error)))
-                continue
-            # After the prefix has moved into the request, so that it cannot be evicted for it.
-            self._evict_for(request)
-            self._running[request.key] = self._prefilling = request
-            events.append((request.key, Admitted()))
-            if isinstance(prefix, Generator):
-                self._restore = prefix
-            else:
-                events += self._insert(request, prefix)
+            events += self._begin_prefill(request)
         return events
+
+    def _begin_prefill(self, request: Request) -> list[KeyedEvent]:
+        try:
+            self._restore = self._acquire_prefix(request)
+        except Exception as error:  # noqa: BLE001 - one bad request must not end the worker
+            return [(request.key, Failed.of(error))]
+        self._running[request.key] = self._prefilling = request
+        return [(request.key, Admitted()), *self._insert_restored()]
 
     def _step_restore(self) -> list[KeyedEvent]:
         """Read the next part from disk; after the last one, insert the request into the batch."""
@@ -155,14 +149,19 @@ class Scheduler:
         if request is None or self._restore is None:
             return []
         try:
-            next(self._restore)
-        except StopIteration as end:
-            self._restore = None
-            return self._insert(request, end.value)
+            self._restore.step()
         except Exception as error:  # noqa: BLE001 - as in a step: other requests survive
             self._remove(request)
             return [(request.key, Failed.of(error))]
-        return []
+        return self._insert_restored()
+
+    def _insert_restored(self) -> list[KeyedEvent]:
+        """Insert the request in prefill into the batch if its prefix is in memory."""
+        request, restore = self._prefilling, self._restore
+        if request is None or restore is None or not restore.is_done:
+            return []
+        self._restore = None
+        return self._insert(request, restore.hit)
 
     def _insert(self, request: Request, hit: Hit | None) -> list[KeyedEvent]:
         """Insert into the batch; send `Started` again if the cached length changed."""
@@ -175,8 +174,15 @@ class Scheduler:
         except Exception as error:  # noqa: BLE001 - one bad request must not end the worker
             del self._running[request.key]
             self._prefilling = None
+            self._return_to_cache(request, hit)
             return [*events, (request.key, Failed.of(error))]
         return events
+
+    def _return_to_cache(self, request: Request, hit: Hit | None) -> None:
+        """Cache a prefix that was moved out: the client may try again, without a grammar."""
+        if hit and hit.cached_tokens > self._prefix_cache.match(request.tokens):
+            released = ReleasedSequence(request.tokens[: hit.cached_tokens], hit.state)
+            self._prefix_cache.insert(request.generation, released)
 
     def _dequeue(self, request: Request) -> None:
         del self._waiting[request.key]
@@ -193,7 +199,7 @@ class Scheduler:
         if self._prefilling is None:
             return request
         # A restore ends soon, and an unfinished one is worthless.
-        if self._restore or not may_preempt(request, self._prefilling):
+        if self._restore is not None or not may_preempt(request, self._prefilling):
             return None
         return request
 
@@ -211,10 +217,10 @@ class Scheduler:
             return False
         if len(self._running) >= self._limits.max_batch:
             return False
-        return self._needed_bytes(request) <= self._free_bytes
+        return self._bytes_of(request, ANSWER_TOKENS if self._running else 1) <= self._free_bytes
 
-    def _acquire_prefix(self, request: Request) -> Hit | RestoreSteps | None:
-        """Take the longest prefix: copied from a running sequence, from memory or from disk."""
+    def _acquire_prefix(self, request: Request) -> Restore:
+        """Take the longest prefix: copied from a running sequence, or from the prefix cache."""
         tokens = request.tokens
         shared, key = max(
             (
@@ -231,7 +237,7 @@ class Scheduler:
             and (hit := self._backend.fork(key, shared))
             and hit.cached_tokens >= min_tokens
         ):
-            return hit
+            return Restored(hit)
         return self._prefix_cache.acquire(tokens)
 
     # Memory
@@ -240,27 +246,22 @@ class Scheduler:
         remaining = request.generation.max_tokens - len(request.sampled)
         return self._budget.sequence(request.length + min(remaining, more_tokens))
 
-    def _needed_bytes(self, request: Request) -> int:
-        return self._bytes_of(request, ANSWER_TOKENS if self._running else 1)
-
     @property
     def _free_bytes(self) -> int:
         """Bytes not taken by running sequences: for others and for the prefix cache."""
         running = sum(self._bytes_of(other, ANSWER_TOKENS) for other in self._running.values())
         return self._budget.kv_bytes - running
 
-    def _evict_for(self, request: Request) -> None:
-        free_bytes = self._free_bytes - self._memory_tier.nbytes
-        self._memory_tier.evict(self._needed_bytes(request) - free_bytes)
-
     def _keep_within_budget(self) -> None:
         """Evict, then preempt the last in rank, until one more token fits for all."""
-        while True:
-            running = sum(self._bytes_of(request, 1) for request in self._running.values())
-            excess = running + self._memory_tier.nbytes - self._budget.kv_bytes
-            if excess <= 0 or self._memory_tier.evict(excess) >= excess or len(self._running) < 2:
-                return
+        while not self._evict_for(self._running.values()) and len(self._running) > 1:
             self._preempt(max(self._running.values(), key=lambda request: request.rank))
+
+    def _evict_for(self, requests: Iterable[Request]) -> bool:
+        """Evict prefixes until one more token of each request fits; return whether it does."""
+        needed = sum(self._bytes_of(request, 1) for request in requests)
+        excess = needed + self._prefix_cache.nbytes - self._budget.kv_bytes
+        return excess <= 0 or self._prefix_cache.evict(excess) >= excess
 
     def _preempt(self, request: Request) -> None:
         """Move a request back to the queue and cache its KV state."""
@@ -272,12 +273,11 @@ class Scheduler:
         del self._running[request.key]
         if self._prefilling is request:
             self._prefilling = None
-            if self._restore:
-                self._restore.close()
+            if self._restore is not None:
                 self._restore = None
                 return
         if released := self._backend.remove(request.key):
-            self._prefix_cache.insert(request, released)
+            self._prefix_cache.insert(request.generation, released)
 
     # Outcomes
 
@@ -288,7 +288,7 @@ class Scheduler:
         self._prefilling = self._restore = None
         self._backend.close()
         # The error may be a lack of memory.
-        self._memory_tier.clear()
+        self._prefix_cache.evict_all()
         self._backend = self._make_backend()
         if len(lost) == 1:
             return [(lost[0].key, Failed.of(error))]
@@ -328,7 +328,7 @@ class Scheduler:
         assert outcome.finish is not None
         del self._running[request.key]
         if outcome.released:
-            self._prefix_cache.insert(request, outcome.released)
+            self._prefix_cache.insert(request.generation, outcome.released)
         finished = (request.key, Finished(outcome.finish, len(request.sampled)))
         if outcome.finish == "stop_token":
             return [finished]

@@ -41,11 +41,12 @@ from pensieve.engine.protocol import Load
 from pensieve.engine.scheduling.prefill_chunks import METAL_PAIRS, AttentionScoresBudget, ChunkSizer
 from pensieve.engine.scheduling.prefix_cache import PrefixCache
 from pensieve.engine.scheduling.request_queue import QueueLimits
-from pensieve.engine.scheduling.restore_throttle import ThrottledDiskTier
+from pensieve.engine.scheduling.restore import ThrottledRestore
 from pensieve.engine.scheduling.scheduler import Scheduler
+from pensieve.engine.scheduling.tiered_prefix_cache import TieredPrefixCache
 from pensieve.engine.worker.context import WorkerContext
 from pensieve.engine.worker.memory_pressure import pressure_reader
-from pensieve.engine.worker.memory_relief import MemoryRelief, ReleasableMemory
+from pensieve.engine.worker.memory_relief import MemoryRelief
 from pensieve.engine.worker.warmup import (
     CHUNK_TOKENS,
     MAX_SECONDS,
@@ -82,11 +83,14 @@ def build_engine(load: Load, announce: Announce = announce_nothing) -> WorkerCon
     _limit_memory(plan, load)
     make_caches = replace(full, precision=plan.precision, max_tokens=plan.context_tokens)
     fingerprint = fingerprint_of(folder, plan, device, load.prefix_salt)
-    prefixes = PrefixCache(fingerprint)
     platform = _platform(device)
     chunks = _chunks(plan, device)
     store = _store(load, fingerprint)
-    disk_tier = DiskPrefixCache(store, make_caches, fingerprint) if store else None
+    prefix_cache = TieredPrefixCache(
+        PrefixCache(fingerprint),
+        DiskPrefixCache(store, make_caches, fingerprint) if store else None,
+        lambda restore: ThrottledRestore(restore, chunks, announce),
+    )
     announce("trying batches", TRYING_S)
     limits = QueueLimits() if supports_batching(make_caches) else QueueLimits(max_batch=1)
     limits = replace(limits, vocabulary_size=_vocabulary_size(model))
@@ -95,21 +99,18 @@ def build_engine(load: Load, announce: Announce = announce_nothing) -> WorkerCon
         _prepare_kernels(make_caches, platform, limits.max_batch, announcer)
     scheduler = Scheduler(
         lambda: BatchBackend(model, make_caches, chunks, grammars.matcher, announcer),
-        prefixes,
+        prefix_cache,
         plan.budget,
         limits,
-        ThrottledDiskTier(disk_tier, chunks, announce) if disk_tier else None,
     )
     return WorkerContext(
         scheduler,
         plan.context_tokens,
         GrammarQueue(grammars.prepare),
-        partial(_stats, plan, scheduler, prefixes, store),
-        spill=(lambda: disk_tier.spill(prefixes)) if disk_tier else lambda: None,
-        relieve=MemoryRelief(
-            scheduler, _releasable_memory(prefixes, disk_tier), pressure_reader()
-        ).step,
-        close=disk_tier.close if disk_tier else lambda: None,
+        partial(_stats, plan, scheduler, prefix_cache, store),
+        prefix_cache.spill,
+        MemoryRelief(scheduler, prefix_cache, mx.clear_cache, pressure_reader()).step,
+        prefix_cache.close,
     )
 
 
@@ -133,16 +134,6 @@ def _limit_memory(plan: MemoryPlan, load: Load) -> None:
 def _chunks(plan: MemoryPlan, device: Device) -> ChunkSizer:
     scores = AttentionScoresBudget(plan.scores_bytes, plan.pair_bytes)
     return ChunkSizer(MAX_CHUNK[device], scores, METAL_PAIRS if _platform(device) == "metal" else 0)
-
-
-def _releasable_memory(
-    prefixes: PrefixCache, disk_tier: DiskPrefixCache | None
-) -> ReleasableMemory:
-    if disk_tier is None:
-        return ReleasableMemory(prefixes, mx.clear_cache)
-    return ReleasableMemory(
-        prefixes, mx.clear_cache, disk_tier.is_stored, lambda: disk_tier.is_storing
-    )
 
 
 def _platform(device: Device) -> Platform:
@@ -174,7 +165,7 @@ def _vocabulary_size(model: Any) -> int:
 def _stats(
     plan: MemoryPlan,
     scheduler: Scheduler,
-    prefixes: PrefixCache,
+    prefix_cache: TieredPrefixCache,
     store: BlockStore | None,
     tokens_per_second: float,
 ) -> EngineStats:
@@ -185,7 +176,7 @@ def _stats(
         plan.weights_bytes,
         plan.budget.kv_bytes,
         scheduler.kv_used_bytes,
-        prefixes.nbytes,
+        prefix_cache.nbytes,
         is_writing_paused=True,
         tokens_per_second=tokens_per_second,
     )

@@ -8,27 +8,14 @@ critical, sequences run one at a time.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from pensieve.engine.scheduling.prefix_cache import CachedPrefix, PrefixCache
 from pensieve.engine.scheduling.scheduler import Scheduler
+from pensieve.engine.scheduling.tiered_prefix_cache import TieredPrefixCache
 from pensieve.engine.worker.memory_pressure import CRITICAL, WARNING, ReadPressure
 
 IDLE_S = 300.0
 # Between two checks of the memory pressure.
 WORKING_CHECK_S, IDLE_CHECK_S = 1.0, 30.0
-
-
-def _nothing_is_stored(_: CachedPrefix) -> bool:
-    return False
-
-
-@dataclass(frozen=True, slots=True)
-class ReleasableMemory:
-    prefixes: PrefixCache
-    clear_buffers: Callable[[], None]
-    is_stored: Callable[[CachedPrefix], bool] = _nothing_is_stored
-    is_storing: Callable[[], bool] = lambda: False  # prefixes are still being written
 
 
 class MemoryRelief:
@@ -37,12 +24,14 @@ class MemoryRelief:
     def __init__(
         self,
         scheduler: Scheduler,
-        memory: ReleasableMemory,
+        prefix_cache: TieredPrefixCache,
+        clear_buffers: Callable[[], None],  # MLX's
         read_pressure: ReadPressure | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._scheduler = scheduler
-        self._memory = memory
+        self._prefix_cache = prefix_cache
+        self._clear_buffers = clear_buffers
         self._read_pressure = read_pressure
         self._clock = clock
         self._last_work_s = clock()
@@ -58,8 +47,8 @@ class MemoryRelief:
         idle_in_s = self._last_work_s + IDLE_S - now_s
         if idle_in_s > 0:
             return idle_in_s if check_in_s is None else min(idle_in_s, check_in_s)
-        self._release(self._memory.is_stored)
-        return check_in_s if self._memory.prefixes.nbytes else None
+        self._release(self._prefix_cache.evict_stored)
+        return check_in_s if self._prefix_cache.nbytes else None
 
     def _check_pressure(self, now_s: float, *, is_idle: bool) -> float | None:
         if self._read_pressure is None:
@@ -76,12 +65,14 @@ class MemoryRelief:
         if level < WARNING:
             return
         self._has_buffers = True
-        releases_all = level >= CRITICAL or not self._memory.is_storing()
-        self._release((lambda _: True) if releases_all else self._memory.is_stored)
+        if level >= CRITICAL or not self._prefix_cache.is_storing:
+            self._release(self._prefix_cache.evict_all)
+        else:
+            self._release(self._prefix_cache.evict_stored)
 
-    def _release(self, is_releasable: Callable[[CachedPrefix], bool]) -> None:
-        before = self._memory.prefixes.nbytes
-        self._memory.prefixes.remove_if(is_releasable)
-        if self._has_buffers or self._memory.prefixes.nbytes < before:
-            self._memory.clear_buffers()
+    def _release(self, evict: Callable[[], None]) -> None:
+        before = self._prefix_cache.nbytes
+        evict()
+        if self._has_buffers or self._prefix_cache.nbytes < before:
+            self._clear_buffers()
             self._has_buffers = False

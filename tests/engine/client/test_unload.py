@@ -15,6 +15,7 @@ from pensieve.engine.protocol import FrameBuffer, Unload
 from pensieve.engine.scheduling.prefix_cache import PrefixCache
 from pensieve.engine.scheduling.request_queue import QueueLimits
 from pensieve.engine.scheduling.scheduler import Scheduler
+from pensieve.engine.scheduling.tiered_prefix_cache import TieredPrefixCache
 from pensieve.engine.worker.context import WorkerContext
 from pensieve.engine.worker.worker import (
     LAST_SPILL_S,
@@ -67,7 +68,7 @@ def sockets() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def context_of(prefixes: PrefixCache) -> WorkerContext:
     budget = KVBudget(1000 * BYTES_PER_TOKEN, BYTES_PER_TOKEN)
-    scheduler = Scheduler(CountingBackend, prefixes, budget, QueueLimits())
+    scheduler = Scheduler(CountingBackend, TieredPrefixCache(prefixes), budget, QueueLimits())
 
     def read_stats(_: float) -> EngineStats:
         return EngineStats(None, "by script", 1, 2, 3, prefix_memory_bytes=prefixes.nbytes)

@@ -18,10 +18,11 @@ from pensieve.engine.generation import (
 )
 from pensieve.engine.planning.memory_plan import KVBudget
 from pensieve.engine.protocol import Admitted, Failed
-from pensieve.engine.scheduling.backend import RestoreSteps, Sampled, SequenceFailed
+from pensieve.engine.scheduling.backend import Sampled, SequenceFailed
 from pensieve.engine.scheduling.prefix_cache import Hit, PrefixCache
 from pensieve.engine.scheduling.request_queue import MAX_BYPASSES, QueueLimits, Request
 from pensieve.engine.scheduling.scheduler import Scheduler
+from pensieve.engine.scheduling.tiered_prefix_cache import NoDiskTier, TieredPrefixCache
 from pensieve.errors import GrammarError
 from tests.engine.counting_backend import (
     BYTES_PER_TOKEN,
@@ -34,8 +35,8 @@ STOP = 0
 
 
 @dataclass
-class CountingDisk:
-    """A `DiskTier` that has the first `tokens` of any sequence, in parts of 100."""
+class CountingDisk(NoDiskTier):
+    """A disk tier that has the first `tokens` of any sequence, in parts of 100."""
 
     tokens: int
     is_broken: bool = False
@@ -44,14 +45,28 @@ class CountingDisk:
     def match(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> int:
         return min(self.tokens, len(tokens) - 1)
 
-    def restore(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> RestoreSteps:
-        length = self.match(hashes, tokens)
-        for _ in range(length // 100):
-            if self.is_broken and self.parts_read:
-                raise RuntimeError("no memory")
-            self.parts_read += 1
-            yield
-        return Hit(RememberedState(tuple(tokens[:length])), length)
+    def acquire(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> "CountingRestore":
+        return CountingRestore(self, tuple(tokens[: self.match(hashes, tokens)]))
+
+
+@dataclass
+class CountingRestore:
+    disk: CountingDisk
+    tokens: tuple[int, ...]
+    hit: Hit | None = None
+    parts_read: int = 0
+
+    @property
+    def is_done(self) -> bool:
+        return self.hit is not None
+
+    def step(self) -> None:
+        if self.disk.is_broken and self.disk.parts_read:
+            raise RuntimeError("no memory")
+        self.parts_read += 1
+        self.disk.parts_read += 1
+        if self.parts_read * 100 >= len(self.tokens):
+            self.hit = Hit(RememberedState(self.tokens), len(self.tokens))
 
 
 @dataclass
@@ -75,10 +90,9 @@ class Bench:
         self.budget = KVBudget(self.kv_tokens * BYTES_PER_TOKEN, BYTES_PER_TOKEN)
         self.scheduler = Scheduler(
             self._make_backend,
-            self.prefixes,
+            TieredPrefixCache(self.prefixes, self.disk),
             self.budget,
             QueueLimits(self.max_batch, self.max_waiting, self.vocabulary_size),
-            self.disk,
         )
 
     def _make_backend(self) -> CountingBackend:
@@ -221,6 +235,15 @@ def test_token_outside_the_vocabulary_is_refused_and_others_run(token: int) -> N
         Failed("The prompt has a token that the model does not have.", "engine")
     ]
     assert isinstance(bench.events[2][-1], Finished)
+
+
+def test_cached_tokens_are_reported_once_if_memory_has_about_as_much_as_the_disk() -> None:
+    bench = Bench(disk=CountingDisk(1100))
+    bench.prefixes.insert(prompt_of(1000), RememberedState(prompt_of(1000)))
+    bench.submit(1, prompt_of(2000))
+    bench.run()
+    assert [event for event in bench.events[1] if isinstance(event, Started)] == [Started(1000)]
+    assert bench.disk.parts_read == 0
 
 
 def test_failed_restore_fails_only_its_own_request() -> None:
@@ -505,6 +528,38 @@ def test_prefix_of_an_admitted_request_is_not_evicted_for_it() -> None:
     bench.run()
     assert bench.processed == 6000
     assert cached_seeds(bench) == {1}
+
+
+def test_prefix_of_a_request_that_cannot_be_inserted_stays_cached() -> None:
+    bench = Bench()
+    bench.submit(1, prompt_of(2000))
+    bench.run()
+    bench.submit(2, (*prompt_of(2000), REFUSED_TOKEN, 5))
+    bench.run()
+    assert isinstance(bench.events[2][-1], Failed)
+    bench.submit(3, (*prompt_of(2000), 5, 6))
+    assert started(bench, 3) == 2000
+
+
+def test_copied_prefix_of_a_request_that_cannot_be_inserted_is_not_cached_again() -> None:
+    bench = Bench()
+    bench.submit(1, prompt_of(2000))
+    bench.run()
+    bench.submit(2, (*prompt_of(700), REFUSED_TOKEN, 5))
+    bench.run()
+    assert isinstance(bench.events[2][-1], Failed)
+    assert len(bench.prefixes) == 1
+
+
+def test_nothing_is_evicted_for_a_request_that_cannot_be_inserted() -> None:
+    bench = Bench(kv_tokens=6000)
+    for seed in (1, 2):
+        bench.submit(seed, prompt_of(2000, seed))
+        bench.run()
+    bench.submit(3, (*prompt_of(4000, seed=3), REFUSED_TOKEN))
+    bench.run()
+    assert isinstance(bench.events[3][-1], Failed)
+    assert cached_seeds(bench) == {1, 2}
 
 
 def test_a_request_copies_the_longest_prefix_among_running_sequences() -> None:

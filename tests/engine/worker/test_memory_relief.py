@@ -11,18 +11,26 @@ from pensieve.engine.planning.memory_plan import KVBudget
 from pensieve.engine.scheduling.prefix_cache import CachedPrefix, PrefixCache
 from pensieve.engine.scheduling.request_queue import QueueLimits
 from pensieve.engine.scheduling.scheduler import Scheduler
+from pensieve.engine.scheduling.tiered_prefix_cache import NoDiskTier, TieredPrefixCache
 from pensieve.engine.worker.memory_pressure import CRITICAL, NORMAL, WARNING, pressure_reader
 from pensieve.engine.worker.memory_relief import (
     IDLE_CHECK_S,
     IDLE_S,
     WORKING_CHECK_S,
     MemoryRelief,
-    ReleasableMemory,
 )
 from tests.engine.counting_backend import BYTES_PER_TOKEN, CountingBackend, RememberedState
 
 STORED = tuple(range(300))
 UNSTORED = tuple(range(1000, 1400))
+
+
+@dataclass
+class HalfWrittenDisk(NoDiskTier):
+    is_storing: bool
+
+    def is_stored(self, prefix: CachedPrefix) -> bool:
+        return tuple(prefix.tokens) == STORED
 
 
 @dataclass
@@ -41,18 +49,13 @@ class Bench:
         for tokens in (STORED, UNSTORED):
             self.prefixes.insert(tokens, RememberedState(tokens))
         budget = KVBudget(10**6 * BYTES_PER_TOKEN, BYTES_PER_TOKEN)
-        self.scheduler = Scheduler(lambda: self.backend, self.prefixes, budget, QueueLimits())
-        memory = ReleasableMemory(
-            self.prefixes, self.clear, self.is_stored, lambda: self.is_storing
-        )
+        cache = TieredPrefixCache(self.prefixes, HalfWrittenDisk(self.is_storing))
+        self.scheduler = Scheduler(lambda: self.backend, cache, budget, QueueLimits())
         reader = None if self.level is None else self.read
-        self.relief = MemoryRelief(self.scheduler, memory, reader, lambda: self.now_s)
+        self.relief = MemoryRelief(self.scheduler, cache, self.clear, reader, lambda: self.now_s)
 
     def clear(self) -> None:
         self.cleared += 1
-
-    def is_stored(self, sequence: CachedPrefix) -> bool:
-        return tuple(sequence.tokens) == STORED
 
     def read(self) -> int:
         assert self.level is not None
