@@ -31,7 +31,10 @@ MAY_IMPORT = {
     "settings": {"atomic_files", "errors", "paths", "private_files"},
     "logs": {"atomic_files", "errors", "untrusted_text"},
     "machine": {"errors", "paths", "settings"},
-    "daemon": {"errors", "homebrew", "isolation", "paths", "settings"} | FILES_ON_DISK,
+    "daemon": {
+        *("engine.generation", "errors", "homebrew", "isolation", "paths", "settings"),
+    }
+    | FILES_ON_DISK,
     "api": {"errors"},
     "dialects": {"errors"},
     "dialects.grammar": {
@@ -66,7 +69,11 @@ MAY_IMPORT = {
         *("api", "server.errors", "server.http", "server.wire", "settings", "errors"),
     },
     "doctor": {"models", "machine", "daemon"} | BASE,
-    "cli": {"server", "models", "machine", "daemon", "doctor", "engine.planning"} | BASE,
+    "cli": {
+        *("server", "models", "machine", "daemon", "doctor"),
+        *("engine.generation", "engine.planning"),
+    }
+    | BASE,
     "cli.ui": {"errors", "settings", "untrusted_text"},
 }
 

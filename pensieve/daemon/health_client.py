@@ -6,10 +6,11 @@ Used by the commands, doctor and `launch`. Standard library only, and never thro
 from contextlib import closing
 from dataclasses import dataclass, fields
 from http.client import HTTPConnection, HTTPException
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 from pensieve.daemon.server_record import ServerRecord
+from pensieve.engine.generation import EngineStats
 from pensieve.untrusted_json import read_json
 
 # asleep: the model is unloaded after a time without work; the next request waits for its loading.
@@ -17,26 +18,6 @@ Status = Literal["loading", "ready", "asleep", "failed", "unreachable"]
 
 TIMEOUT_S = 5.0
 MAX_BYTES = 65536
-
-
-@dataclass(frozen=True, slots=True)
-class EngineFigures:
-    """The engine's memory, disk and speed; None for values that the server did not send."""
-
-    kv_bits: int | None = None  # of the KV caches of conversations
-    kv_reason: str | None = None  # why `kv_bits` was chosen; None: full precision
-    memory_limit_bytes: int | None = None
-    weights_bytes: int | None = None
-    kv_budget_bytes: int | None = None
-    kv_used_bytes: int | None = None
-    # prefix: the cache of earlier prompts
-    prefix_memory_bytes: int | None = None
-    prefix_disk_bytes: int | None = None
-    prefix_disk_cap_bytes: int | None = None
-    written_today_bytes: int | None = None
-    daily_write_budget_bytes: int | None = None
-    is_writing_paused: bool | None = None
-    tokens_per_second: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +34,7 @@ class Health:
     thinking: str = ""  # none, unbounded or bounded; empty from an older server
     in_flight: int = 0
     restarts: int = 0
-    engine: EngineFigures = EngineFigures()
+    engine: EngineStats | None = None  # None: not sent, or not as this version knows them
     poison_prompts: int = 0  # refused, because the engine crashed repeatedly on each
     is_model_at_fault: bool = False  # failed because the model does not load
     idle_unload: float | None = None  # minutes without work until the model is unloaded; 0: never
@@ -98,23 +79,27 @@ def read(body: object, pid: int) -> Health:
         thinking=_text(report, "thinking"),
         in_flight=_number(report, "in_flight"),
         restarts=_number(report, "restarts"),
-        engine=_engine_figures(report.get("engine")),
+        engine=_engine_stats(report.get("engine")),
         poison_prompts=_number(report, "poison_prompts"),
         is_model_at_fault=report.get("is_model_at_fault") is True,
         idle_unload=minutes if isinstance(minutes := report.get("idle_unload"), float) else None,
     )
 
 
-def _engine_figures(value: object) -> EngineFigures:
-    """Take the values of the expected type; another version's server may send more or fewer."""
+def _engine_stats(value: object) -> EngineStats | None:
+    """Parse the stats; None unless all are there. A newer server may send more."""
     report = cast("dict[str, object]", value) if isinstance(value, dict) else {}
-    kinds = {each.name: get_args(each.type) for each in fields(EngineFigures)}
-    values = {
-        name: report[name]
-        for name, (kind, _) in kinds.items()
-        if type(report.get(name)) in ({int, float} if kind is float else {kind})
-    }
-    return EngineFigures(**cast("dict[str, Any]", values))
+    kinds = {each.name: each.type for each in fields(EngineStats)}
+    if all(_is_of(report.get(name), kind) for name, kind in kinds.items()):
+        return EngineStats(**cast("dict[str, Any]", {name: report.get(name) for name in kinds}))
+    return None
+
+
+def _is_of(value: object, kind: Any) -> bool:
+    """Whether a JSON value is of a field's type; an integer is a float too, a bool is neither."""
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, int | float if kind is float else kind)
 
 
 def _text(report: dict[str, object], key: str) -> str:

@@ -2,11 +2,14 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 from pensieve.cli.ui.progress import in_bytes, in_time
-from pensieve.daemon.health_client import EngineFigures, Health
+from pensieve.daemon.health_client import Health
 from pensieve.daemon.server_record import ServerRecord
+from pensieve.engine.generation import EngineStats
+
+_STATS = tuple(each.name for each in fields(EngineStats))
 
 
 def as_json(
@@ -31,7 +34,7 @@ def as_json(
         "service": (record.service or None) if record else None,
         "log": (record.log or None) if record else None,
         "version": health.version or None,
-        "engine": asdict(health.engine),
+        "engine": asdict(health.engine) if health.engine else dict.fromkeys(_STATS),
     }
 
 
@@ -57,24 +60,18 @@ def facts(record: ServerRecord, health: Health, now: float) -> dict[str, str]:
     }
 
 
-def engine_facts(engine: EngineFigures) -> dict[str, str]:
+def engine_facts(engine: EngineStats | None) -> dict[str, str]:
+    if engine is None:
+        return {}
     rate = engine.tokens_per_second
+    written = _share(engine.written_today_bytes, engine.daily_write_budget_bytes)
     return {
         "speed": f"{rate:.1f} tokens per second" if rate else "",
         "KV caches": _share(engine.kv_used_bytes, engine.kv_budget_bytes),
-        "precision": engine.kv_reason or "",
-        "cached": _join(
-            f"{gigabytes(engine.prefix_memory_bytes)} in memory,"
-            if engine.prefix_memory_bytes is not None
-            else "",
-            _share(engine.prefix_disk_bytes, engine.prefix_disk_cap_bytes),
-            "on disk" if engine.prefix_disk_bytes is not None else "",
-        ),
-        "written": _join(
-            _share(engine.written_today_bytes, engine.daily_write_budget_bytes),
-            "today" if engine.written_today_bytes is not None else "",
-            "(writing paused)" if engine.is_writing_paused else "",
-        ),
+        "precision": engine.kv_reason,
+        "cached": f"{gigabytes(engine.prefix_memory_bytes)} in memory,"
+        f" {_share(engine.prefix_disk_bytes, engine.prefix_disk_cap_bytes)} on disk",
+        "written": f"{written} today{' (writing paused)' if engine.is_writing_paused else ''}",
     }
 
 
@@ -91,15 +88,9 @@ def _idle_unload(minutes: float | None) -> str:
     return f"after {minutes:g} minutes without work" if minutes else "never"
 
 
-def _join(*parts: str) -> str:
-    return " ".join(part for part in parts if part)
-
-
-def _share(part: int | None, whole: int | None) -> str:
-    if part is None:
-        return ""
+def _share(part: int, whole: int) -> str:
     return f"{gigabytes(part)} of {gigabytes(whole)}" if whole else gigabytes(part)
 
 
-def gigabytes(count: int | None) -> str:
-    return in_bytes(count) if count else "nothing" if count == 0 else ""
+def gigabytes(count: int) -> str:
+    return in_bytes(count) if count else "nothing"

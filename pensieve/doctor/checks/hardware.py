@@ -142,7 +142,7 @@ def _context(context: DoctorContext, limit: MemoryLimit) -> Iterator[Finding]:
     """Report the context as the running engine does; else estimate it from the model's shape."""
     health = context.health
     if health and health.is_well and health.context_tokens:
-        reason = health.engine.kv_reason or "as the engine measured"
+        reason = (health.engine and health.engine.kv_reason) or "as the engine measured"
         yield _context_finding(health.context_tokens, f"{health.model} on this server", reason)
         return
     with suppress(ModelError):

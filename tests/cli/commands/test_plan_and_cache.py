@@ -1,6 +1,7 @@
 """The memory plan and the prompt cache on disk."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from pensieve.cli.app import run
 from pensieve.cli.memory_figures import format_plan
 from pensieve.daemon import server_lock
 from pensieve.daemon.server_record import Address, own_record, publish
+from pensieve.engine.generation import EngineStats
 from pensieve.engine.planning.memory_plan import GB, DeviceLimits
 from pensieve.models.catalog.expected_model import planned_context
 from pensieve.models.catalog.memory_fit import MemoryLimit
@@ -172,19 +174,20 @@ def test_cache_shows_the_engines_limits(
     monkeypatch.setenv("PENSIEVE_CACHE_GB", "3")
     assert run(["cache"]) == 0
     assert "2 MB of at most 3.0 GB" in capsys.readouterr().out
-    figures = {
-        "prefix_disk_cap_bytes": 20 * GB,
-        "written_today_bytes": 50 * GB,
-        "daily_write_budget_bytes": 50 * GB,
-        "is_writing_paused": True,
-    }
+    stats = EngineStats(
+        *(None, "full precision", 3 * GB, GB, 2 * GB),
+        prefix_disk_cap_bytes=20 * GB,
+        written_today_bytes=50 * GB,
+        daily_write_budget_bytes=50 * GB,
+        is_writing_paused=True,
+    )
     paths = under_home(home)
     with (
         serving() as server,
         server_lock.acquire(paths),
         publish(paths, own_record(Address("127.0.0.1", server.server_port, "tiny", "cpu"))),
     ):
-        server.healths = lambda: health() | {"engine": figures}
+        server.healths = lambda: health() | {"engine": asdict(stats)}
         assert run(["cache"]) == 0
         printed = capsys.readouterr().out
         assert run(["cache", "--json"]) == 0

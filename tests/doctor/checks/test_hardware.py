@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pensieve.daemon.health_client import EngineFigures, Health
+from pensieve.daemon.health_client import Health
 from pensieve.doctor.checks.hardware import ask_mlx, check
 from pensieve.doctor.context import DoctorContext
 from pensieve.doctor.finding import Finding
+from pensieve.engine.generation import EngineStats
 from pensieve.machine import Machine
 from pensieve.settings.resolve import Device
 from tests.doctor.contexts import LINUX, MAC, healthy_context, of_topic, with_server
@@ -115,7 +116,7 @@ def test_a_short_context_is_a_warning(
 
 
 def test_the_engines_context_precedes_the_estimate(tmp_path: Path) -> None:
-    engine = EngineFigures(kv_bits=8, kv_reason="8-bit, as asked for")
+    engine = EngineStats(8, "8-bit, as asked for", 3, 1, 2)
     health = Health("ready", model="tiny", context_tokens=40_000, engine=engine)
     finding = of_topic(examined(with_server(healthy_context(tmp_path), 7777, health)), "context")
     assert finding.text == "40,000 tokens guaranteed for tiny on this server (8-bit, as asked for)"

@@ -9,7 +9,7 @@ from typing import Literal, cast
 from pensieve.cli.lifecycle.status_facts import table
 from pensieve.cli.ui import output
 from pensieve.cli.ui.progress import counted, in_bytes
-from pensieve.daemon.health_client import EngineFigures, ask
+from pensieve.daemon.health_client import ask
 from pensieve.daemon.server_record import current
 from pensieve.settings import resolve as settings_module
 from pensieve.settings.resolve import Settings
@@ -55,13 +55,14 @@ def cache(what: Literal["show", "clear"] = "show", /, *, json: bool = False) -> 
 def _limits(settings: Settings) -> dict[str, int | bool | None]:
     """Return the running engine's limits, else the settings'; None: the engine chooses at start."""
     record = current(settings.paths)
-    engine = ask(record).engine if record else EngineFigures()
-    cap, daily = engine.prefix_disk_cap_bytes, engine.daily_write_budget_bytes
+    engine = ask(record).engine if record else None
     return {
-        "cap_bytes": _bytes(settings.cache_gb) if cap is None else cap,
-        "written_today_bytes": engine.written_today_bytes,
-        "daily_write_bytes": _bytes(settings.daily_write_gb) if daily is None else daily,
-        "is_writing_paused": engine.is_writing_paused,
+        "cap_bytes": engine.prefix_disk_cap_bytes if engine else _bytes(settings.cache_gb),
+        "written_today_bytes": engine.written_today_bytes if engine else None,
+        "daily_write_bytes": (
+            engine.daily_write_budget_bytes if engine else _bytes(settings.daily_write_gb)
+        ),
+        "is_writing_paused": engine.is_writing_paused if engine else None,
     }
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -18,11 +19,12 @@ from pensieve.cli.commands.setup.update import afterwards
 from pensieve.cli.commands.setup.update import command as update_command
 from pensieve.cli.lifecycle.status_facts import as_json
 from pensieve.daemon import server_lock
-from pensieve.daemon.health_client import EngineFigures, Health, read
+from pensieve.daemon.health_client import Health, read
 from pensieve.daemon.launch import launch, launch_detached, wait_for_other
 from pensieve.daemon.processes import memory_of
 from pensieve.daemon.server_record import Address, ServerRecord, current, own_record, publish
 from pensieve.daemon.stop import stop
+from pensieve.engine.generation import EngineStats
 from pensieve.errors import StartFailedError
 from pensieve.homebrew import Keg, keg_of
 from pensieve.paths import Paths, under_home
@@ -82,11 +84,11 @@ SCHEMA = {
         "engine": {
             "type": "object",
             "properties": {
-                **dict.fromkeys(EngineFigures.__slots__, nullable("number")),
+                **dict.fromkeys(EngineStats.__slots__, nullable("number")),
                 "kv_reason": nullable("string"),
                 "is_writing_paused": nullable("boolean"),
             },
-            "required": list(EngineFigures.__slots__),
+            "required": list(EngineStats.__slots__),
             "additionalProperties": False,
         },
     },
@@ -179,14 +181,16 @@ def test_status_shows_the_idle_unload_time(
     assert f"unloads    {line}" in out
 
 
-def test_invalid_or_unknown_engine_facts_are_left_out() -> None:
-    printed = {
-        "status": "ready",
-        "pid": 1,
-        "engine": {"kv_bits": "8", "is_writing_paused": 1, "new": 2},
-    }
-    assert read(printed, pid=1) == Health("ready")
-    assert read(printed | {"engine": [1]}, pid=1) == Health("ready")
+def test_engine_facts_are_read_whole_or_not_at_all() -> None:
+    answer = {"status": "ready", "pid": 1}
+    stats = EngineStats(**FIGURES)
+    assert read(answer | {"engine": FIGURES | {"new": 2}}, pid=1).engine == stats
+    full_precision = read(answer | {"engine": FIGURES | {"kv_bits": None}}, pid=1)
+    assert full_precision.engine == replace(stats, kv_bits=None)
+    for invalid in ({"kv_bits": "8"}, {"is_writing_paused": 1}, {"kv_used_bytes": True}):
+        assert read(answer | {"engine": FIGURES | invalid}, pid=1) == Health("ready")
+    for invalid in ([1], None, {}, {"kv_bits": 8}):
+        assert read(answer | {"engine": invalid}, pid=1) == Health("ready")
 
 
 def test_downloading_server_is_starting_and_not_queried(
