@@ -2,7 +2,7 @@
 
 from pensieve.engine.generation import EngineStats, Started, Token
 from pensieve.engine.protocol import Frame, Step
-from pensieve.engine.worker.stats import Reporter
+from pensieve.engine.worker.worker import Reporter
 
 
 class Bench:
