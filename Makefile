@@ -1,6 +1,6 @@
 # make demo: the whole journey on this machine, with a small real model. make test: everything that is checked.
 # make test-claude: the real Claude Code alone. make brew: this checkout as a Homebrew package, with its service.
-.PHONY: demo brew test test-claude check types types-darwin format lock mutants docs formula-check release repository clean
+.PHONY: demo brew test test-claude check types types-darwin format lock mutants docs screenshots formula-check release repository clean
 
 bin := .venv/bin
 
@@ -46,6 +46,10 @@ mutants: .venv/dev.stamp
 # docs/commands.md and the man page, from the commands' own help.
 docs: .venv/dev.stamp
 	@PYTHONPATH=. $(bin)/python packaging/manual.py
+
+# docs/images/*.svg, recorded from real commands. Needs tmux, and port 7777 free.
+screenshots: .venv/dev.stamp
+	@$(bin)/python packaging/screenshots.py
 
 # What brew's own audit does not look at; and, once for each lock, what is in the wheels for macOS (210 MB to fetch).
 formula-check: .venv/dev.stamp

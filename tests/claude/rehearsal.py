@@ -69,14 +69,14 @@ class Rehearsal:
             home.mkdir()
             work.mkdir()
             path = f"{claude_code()}{os.pathsep}{os.environ['PATH']}"
-            with _journey(Path(place, "pensieve"), server) as journey:
+            with running_server(Path(place, "pensieve"), server) as journey:
                 for run in runs:
                     ClaudeCode(home, work, path).asked(journey, *run.words, stdin=run.stdin)
         return lessons
 
 
 @contextmanager
-def _journey(home: Path, server: FakeServer) -> Iterator[Journey]:
+def running_server(home: Path, server: FakeServer) -> Iterator[Journey]:
     """A home where `server` is the one that runs."""
     paths = under_home(home)
     address = Address("127.0.0.1", server.server_port, MODEL, "cpu")

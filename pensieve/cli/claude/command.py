@@ -24,8 +24,8 @@ from pensieve.settings import resolve as settings_module
 from pensieve.settings.resolve import Flags, Settings, ThinkingMode
 
 CONFIRMED_KEY_VARIABLE, KEY_VARIABLE = KEY_VARIABLES
-# Size of the first request of Claude Code 2.1.330: 4 000 to 4 300 tokens, with --lite 930 to
-# 1 050. The context must also fit a file and an answer.
+# Upper bounds of Claude Code's first request (docs/clients.md) for other tokenizers too. The
+# context must also fit a file and an answer.
 FIRST_REQUEST_TOKENS = 4500
 LITE_REQUEST_TOKENS = 1100
 MIN_WORKING_TOKENS = 2048

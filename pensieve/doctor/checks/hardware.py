@@ -162,7 +162,7 @@ def _context_finding(tokens: int, subject: str, reason: str) -> Finding:
         )
     text = f"{tokens:,} tokens guaranteed for {subject} ({reason})"
     if tokens < WORKING_CONTEXT_TOKENS:
-        few = "Claude Code begins with 12,000 to 14,000: little remains to work with"
+        few = "Claude Code's first request takes 4,000 to 9,500: little remains to work with"
         return warning("context", f"{text}. {few}", "pensieve models")
     return ok("context", text)
 

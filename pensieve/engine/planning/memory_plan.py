@@ -32,8 +32,7 @@ SCORES_CHUNK_TOKENS = 256
 # Copies of untrimmable layers that a sequence keeps (engine/model/kv_state.py).
 MAX_CHECKPOINTS = 3
 # If full precision holds so much, halving the bytes gains an agent nothing: Claude Code begins with
-# 12 000 to 14 000 tokens (2.1.330, 2026-11), and a task adds twice that and more before it
-# compacts.
+# 4 000 to 12 000 tokens (docs/clients.md), and a task adds twice that and more before it compacts.
 AMPLE_CONTEXT_TOKENS = 49_152
 
 

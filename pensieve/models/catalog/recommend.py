@@ -20,7 +20,7 @@ from pensieve.models.catalog.sources import (
 
 # A 27B model scored 93 of 100 points in an agent's task with a window of 72 000 tokens, and 12.5
 # with 25 000; a 35B one 37.5 with 37 000 (M1 Max with 32 GB, reported 2026). Claude Code's first
-# request alone has 12 000 to 14 000.
+# request alone has 4 000 to 12 000 (docs/clients.md).
 WORKING_CONTEXT_TOKENS = 32_768
 # `auto:fast` takes models that read at most this many billion weights per token. It separates the
 # small dense models and the mixtures of experts (3 to 5) from the 9B.
