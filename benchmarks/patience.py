@@ -1,4 +1,4 @@
-"""Whether clients that mean no good keep others waiting: 300 that never end their head, 50 that stop reading (hardening S7, R15).
+"""Whether clients that mean no good keep others waiting: 300 that never end their head, 50 that stop reading.
 
 usage: python -m benchmarks.patience
 

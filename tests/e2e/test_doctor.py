@@ -46,7 +46,7 @@ def test_a_running_server_passes_with_one_real_token(server: Journey, tmp_path: 
 def test_no_secret_of_a_client_is_in_the_log_the_report_or_the_processes(
     server: Journey, tmp_path: Path
 ) -> None:
-    """S18. Twenty requests in the ordinary run; `PENSIEVE_CANARIES=1000` for the whole measure."""
+    """Sends twenty requests; `PENSIEVE_CANARIES=1000` sends as many."""
     for number in range(COUNT):
         headers = {"content-type": "application/json", "x-api-key": KEYS[number % 2]}
         body = json.dumps({"model": "m", "max_tokens": number % 3, "messages": BODIES[number % 4]})

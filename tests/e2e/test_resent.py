@@ -1,4 +1,6 @@
-"""R14: a request that comes again, word for word, while the first one runs or after its client has left: the work is done once."""
+"""A request that is sent again unchanged, while the first one runs or after its client disconnected, is
+processed only once.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator

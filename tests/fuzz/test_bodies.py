@@ -1,4 +1,4 @@
-"""Nearly right bodies against the whole application: an answer or a refusal in the envelope, and soon (hardening S8)."""
+"""Nearly right bodies against the whole application: an answer or a refusal in the envelope, and soon."""
 
 import json
 import time

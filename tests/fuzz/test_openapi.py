@@ -1,4 +1,4 @@
-"""schemathesis against the server's own OpenAPI document, with all its checks (hardening S9).
+"""schemathesis against the server's own OpenAPI document, with all its checks.
 
 An ordinary run looks for seconds; PENSIEVE_FUZZ_EXAMPLES=10000 makes about as many requests and takes minutes.
 """

@@ -1,4 +1,4 @@
-"""Ids, cursors and queries that are any text at all: found, empty or refused in the envelope (hardening S8, S9)."""
+"""Ids, cursors and queries that are any text at all: found, empty or refused in the envelope."""
 
 import base64
 from collections.abc import Iterator

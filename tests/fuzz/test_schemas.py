@@ -1,4 +1,4 @@
-"""Tool schemas that are any JSON at all against the whole application, in every dialect (hardening S8, S10)."""
+"""Tool schemas that are any JSON at all against the whole application, in every dialect."""
 
 import json
 from collections.abc import Iterator

@@ -1,5 +1,5 @@
-"""Hostile clients over real sockets: Host (hardening S1), heads and framing (S6), timeouts (S7),
-disconnects (R13), clients that do not read (R15).
+"""Hostile clients over real sockets: Host, heads and framing, timeouts, disconnects,
+clients that do not read.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Names from clients never cause access outside: model names (hardening S14), URLs (S15)."""
+"""Names from clients never cause access outside: model names, URLs."""
 
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """The only module that writes to the terminal and reads typed lines; it keeps no state.
 
 Data goes to standard output, everything else to standard error. The chat's line editor
-(`chat/editor.py`) draws its own input, on `prompt_stream`. Untrusted text (a server's error, a
+(`cli/chat/editor.py`) draws its own input, on `prompt_stream`. Untrusted text (a server's error, a
 folder's name, a setting) is sanitized here for all commands; only `stream` and `status`, used by
 the views of answers, pass text through. With NO_COLOR, TERM=dumb or a pipe no escape sequence is
 written.

@@ -40,7 +40,7 @@ _CHARSETS = {"utf-8", "utf8", "us-ascii", "iso-8859-1"}
 
 @dataclass(frozen=True, slots=True)
 class BodyPace:
-    """Limits on how slowly a body may arrive: the longest pause (hardening S7) and a total time."""
+    """Limits on how slowly a body may arrive: the longest pause and a total time."""
 
     idle_s: float = 30.0
     grace_s: float = 60.0

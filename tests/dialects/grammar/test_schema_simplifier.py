@@ -1,4 +1,4 @@
-"""S10: simplified schemas are bounded, have supported keywords only, and are never narrower."""
+"""Simplified schemas are bounded, have supported keywords only, and are never narrower."""
 
 import json
 from typing import Any

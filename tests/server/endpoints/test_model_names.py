@@ -1,6 +1,4 @@
-"""A client's `model` is a name to look up, never a path, a repository or an address (hardening
-S14).
-"""
+"""A client's `model` is a name to look up, never a path, a repository or an address."""
 
 import sys
 from collections.abc import Generator

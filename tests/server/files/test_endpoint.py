@@ -15,7 +15,7 @@ from tests.fakes import ScriptedEngine, says
 from tests.server.serving import KEY, SETTINGS, app_of, in_memory
 
 pytestmark = pytest.mark.anyio
-# Page tokens that decoders fail on (hardening S8): depth, size, numbers, other alphabets.
+# Page tokens that decoders fail on: depth, size, numbers, other alphabets.
 ODD_PAGES = [
     "page=page_" + quote(base64.urlsafe_b64encode(content.encode()).decode())
     for content in [

@@ -1,4 +1,4 @@
-"""Invalid bodies: type and encoding (hardening S3), size (S6), timeouts (S7), content (S8)."""
+"""Invalid bodies: type and encoding, size, timeouts, content."""
 
 import gzip
 import json

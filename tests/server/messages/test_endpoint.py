@@ -435,7 +435,7 @@ async def test_one_line_is_logged_per_request_without_secrets(
 async def test_request_content_is_never_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A secret in any field, header or query, refused or answered (hardening S18)."""
+    """A secret in any field, header or query, refused or answered."""
     caplog.set_level(logging.INFO, "pensieve")
     secret = "canary-7f3a"
     bodies = [

@@ -1,4 +1,4 @@
-"""Host, Origin and key (hardening S1, S2, S4). test_hostile.py sends the same over raw sockets."""
+"""Host, Origin and key. test_hostile.py sends the same over raw sockets."""
 
 import json
 from dataclasses import replace
