@@ -19,7 +19,6 @@ from typing import Any
 
 from pensieve.api.messages.request import MessagesRequest, decode
 from pensieve.models.load import open_model
-from pensieve.paths import under_home
 from pensieve.prompt.render import PromptRenderer
 from tests.claude.driving import ClaudeCode
 from tests.claude.rehearsal import running_server
