@@ -126,7 +126,7 @@ def serve(listener: socket.socket, home: Path | None, context_tokens: int) -> No
         app.router.routes.append(Route("/peak", peak_mb, methods=["POST"]))
         ticking = asyncio.create_task(lag.tick())
         async with app.router.lifespan_context(app):
-            await run_until_signal(http_server(app), listener)
+            await run_until_signal(http_server(app), [listener])
         ticking.cancel()
 
     asyncio.run(run())
