@@ -99,6 +99,7 @@ WRAPPERS = {
     "markdown_it": {"cli"},
     "pygments": {"cli"},
     "prompt_toolkit": {"cli"},
+    "tomlkit": {"settings.config_file"},
     "anyio": {"engine", "server", "worker_threads"},
 }
 STDLIB_DOORS = {"print": {"cli.ui.output"}}

@@ -1,7 +1,7 @@
 """The configuration file: TOML with one `key = value` per line.
 
-Read as a whole; changed line by line, so that comments survive. It knows the keys, not the
-precedence of settings (resolve.py).
+Read with tomllib, which is quick to import, and changed with tomlkit, which keeps comments and
+order. It knows the keys, not the precedence of settings (resolve.py).
 """
 
 import re
@@ -54,19 +54,19 @@ def key_of(name: str, where: str = "") -> SettingSpec:
 
 
 def write(file: Path, name: str, value: Value | None) -> None:
-    """Set `name` in the file, or remove it if `value` is None; other lines do not change.
+    """Set `name` in the file, or remove it if `value` is None; comments and order stay.
 
     Raises `SettingsError` if the file is invalid, `NotWritableError` if it cannot be written.
     """
-    values = read(file)
-    expected = {key: each for key, each in {**values, name: value}.items() if each is not None}
-    text = _with_value(_read_text(file), name, value)
-    if not _parses_to(text, expected):
-        raise SettingsError(
-            f"{file} sets {name} in a form that this command cannot change.",
-            hint="Change it in an editor.",
-        )
-    _save(file, text)
+    import tomlkit  # slow to import, and needed for changes only
+
+    read(file)
+    document = tomlkit.parse(_read_text(file))
+    if value is None:
+        document.pop(name, None)
+    else:
+        document[name] = value
+    _save(file, tomlkit.dumps(document))
 
 
 def back_up(file: Path) -> Path | None:
@@ -122,16 +122,6 @@ def _impossible_number(text: str) -> str:
     return f"holds a value that cannot be read (at line {line})"
 
 
-def _parses_to(text: str, values: dict[str, Value]) -> bool:
-    """Also False if the line-wise change broke the file."""
-    import tomllib
-
-    try:
-        return tomllib.loads(text) == values
-    except ValueError:
-        return False
-
-
 def _broken(file: Path, problem: str) -> SettingsError:
     return SettingsError(
         f"{file} {problem}.",
@@ -139,45 +129,12 @@ def _broken(file: Path, problem: str) -> SettingsError:
     )
 
 
-def _setting_pattern(name: str) -> re.Pattern[str]:
-    """Match a line that sets `name`: the part before the value, the value, the rest."""
-    start = rf"""\s*(?:{re.escape(name)}|"{re.escape(name)}")\s*=\s*"""
-    return re.compile(rf"""({start})("(?:[^"\\]|\\.)*"|'[^']*'|[^#\s]+)(.*)""")
-
-
-def _find_line(text: str, pattern: re.Pattern[str]) -> int | None:
-    """Return the index of the first line that matches `pattern`."""
-    lines = enumerate(text.splitlines())
-    return next((number for number, line in lines if pattern.match(line)), None)
-
-
 def _location(file: Path, text: str, name: str) -> str:
     """Return the file and the line with `name`, as a key or as a table."""
-    line = _find_line(text, re.compile(rf"""\s*\[*\s*["']?{re.escape(name)}\b"""))
-    return str(file) if line is None else f"{file}, line {line + 1}"
-
-
-def _with_value(text: str, name: str, value: Value | None) -> str:
-    lines = text.splitlines()
-    index = _find_line(text, _setting_pattern(name))
-    if value is None:
-        lines = [line for number, line in enumerate(lines) if number != index]
-    elif index is None:
-        lines.append(f"{name} = {_literal(value)}")
-    else:
-        lines[index] = _setting_pattern(name).sub(
-            lambda match: f"{match[1]}{_literal(value)}{match[3]}", lines[index]
-        )
-    return "".join(f"{line}\n" for line in lines)
-
-
-def _literal(value: Value) -> str:
-    """Format as TOML. Settings hold no control characters, so only quotes and backslashes are
-    escaped.
-    """
-    if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return str(value).lower() if isinstance(value, bool) else f"{value:.12g}"
+    pattern = re.compile(rf"""\s*\[*\s*["']?{re.escape(name)}\b""")
+    found = (at for at, line in enumerate(text.splitlines(), 1) if pattern.match(line))
+    line = next(found, None)
+    return str(file) if line is None else f"{file}, line {line}"
 
 
 def _save(file: Path, text: str) -> None:
