@@ -260,6 +260,20 @@ class StartFailedError(MachineError):
         self.exit_code = exit_code
 
 
+class RecordUnreadableError(MachineError):
+    """A server runs, but the record with its address is missing or damaged."""
+
+    exit_code = 69
+
+    def __init__(self, file: str, pid: int | None) -> None:
+        process = "" if pid is None else f" (pid {pid})"
+        super().__init__(
+            f"A server runs{process}, but its record is missing or damaged, so its address is"
+            f" unknown: {file}",
+            hint="Stop it, and start it again:\n  pensieve stop\n  pensieve start",
+        )
+
+
 class ProgramReplacedError(MachineError):
     """The program was removed from the disk while the server ran from it, as `brew upgrade`
     does.

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pensieve.daemon import server_lock
 from pensieve.daemon.health_client import Health, ask
 from pensieve.daemon.private_dirs import make_private, open_private
-from pensieve.daemon.server_record import ServerRecord, current
+from pensieve.daemon.server_record import ServerRecord, current, require
 from pensieve.daemon.start_failure import StartLog
 from pensieve.daemon.stop import end_child
 from pensieve.isolation import python
@@ -85,7 +85,12 @@ def launch_detached(command: Sequence[str], paths: Paths) -> int:
 def wait_for_other(
     paths: Paths, timeout_s: float = TIMEOUT_S, show: Show = lambda _: None
 ) -> RunningServer | None:
-    """Wait for the server that runs already until it answers; None if it ends before."""
+    """Wait for the server that runs already until it answers; None if it ends before.
+
+    Raises `RecordUnreadableError` if its address is unknown.
+    """
+    if require(paths) is None:
+        return None
 
     def pause() -> bool:
         time.sleep(POLL_S)

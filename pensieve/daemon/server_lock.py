@@ -1,34 +1,59 @@
-"""One server per home: a lock file (flock) that the kernel releases when its holder ends."""
+"""One server per home: a lock file (flock) that the kernel releases when its holder ends.
+
+The file holds its holder's process id and start, so that a server without a readable record can be
+found.
+"""
 
 import fcntl
 import os
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 from pensieve import private_files
 from pensieve.daemon.private_dirs import make_private, open_private
+from pensieve.daemon.processes import is_running, start_of
 from pensieve.paths import Paths
 
 # `remove_stale` holds the lock for an instant; a starting server waits longer than that.
 TIMEOUT_S = 0.5
 RETRY_S = 0.02
+MAX_BYTES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    pid: int
+    process_start: str
 
 
 @contextmanager
 def acquire(paths: Paths) -> Generator[bool]:
-    """Hold the lock in the block; yield False if another process holds it.
+    """Hold the lock in the block as the server; yield False if another process holds it.
 
     Removes a dead server's record on entry, and the record and the lock file on exit.
     """
+    with _exclusive(paths) as descriptor:
+        if descriptor is not None:
+            text = f"{os.getpid()} {start_of(os.getpid())}\n"
+            with suppress(OSError):  # a full disk
+                os.truncate(descriptor, 0)
+                os.write(descriptor, text.encode())
+        yield descriptor is not None
+
+
+@contextmanager
+def _exclusive(paths: Paths) -> Generator[int | None]:
+    """Yield the descriptor of the locked file; None if another process holds the lock."""
     make_private(paths.state)
     descriptor = _acquire(paths)
     if descriptor is None:
-        yield False
+        yield None
         return
     try:
         paths.server_file.unlink(missing_ok=True)
-        yield True
+        yield descriptor
     finally:
         paths.server_file.unlink(missing_ok=True)
         # While still locked: a process that waits for this inode finds it unlinked and reopens.
@@ -48,10 +73,23 @@ def is_held(paths: Paths) -> bool:
         os.close(descriptor)
 
 
+def holder(paths: Paths) -> Holder | None:
+    """Return the server that holds the lock; None if none does, or if it has not written who it
+    is, as earlier versions do not.
+    """
+    if not is_held(paths):
+        return None
+    with suppress(OSError, ValueError):
+        pid, start = private_files.read_private(paths.lock_file, MAX_BYTES).decode().split()
+        if is_running(int(pid), start):
+            return Holder(int(pid), start)
+    return None
+
+
 def remove_stale(paths: Paths) -> None:
     """Remove the files of a killed server. Does nothing while one runs."""
     if paths.state.exists():
-        with acquire(paths):
+        with _exclusive(paths):
             pass
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pensieve.atomic_files import file_of, write_atomically
 from pensieve.daemon import server_lock
 from pensieve.daemon.processes import is_running, start_of
-from pensieve.errors import NotWritableError
+from pensieve.errors import NotWritableError, RecordUnreadableError
 from pensieve.homebrew import Keg
 from pensieve.paths import Paths
 from pensieve.private_files import read_private
@@ -23,6 +23,9 @@ from pensieve.untrusted_json import read_object
 Phase = Literal["fetching", "serving"]
 
 MAX_BYTES = 65536
+# A starting server holds its lock for a moment before it writes its record.
+TIMEOUT_S = 2.0
+POLL_S = 0.05
 
 # A server on "every address" is reached from here through loopback.
 FROM_HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- read, never bound
@@ -93,6 +96,20 @@ def current(paths: Paths) -> ServerRecord | None:
         return None
     record = _read(paths)
     return record if record and is_running(record.pid, record.process_start) else None
+
+
+def require(paths: Paths, timeout_s: float = TIMEOUT_S) -> ServerRecord | None:
+    """Return the running server's record, which a starting server writes soon; None if none runs.
+
+    Raises `RecordUnreadableError` if there is still none after `timeout_s`.
+    """
+    deadline = time.monotonic() + timeout_s
+    while (record := current(paths)) is None and server_lock.is_held(paths):
+        if time.monotonic() > deadline:
+            server = server_lock.holder(paths)
+            raise RecordUnreadableError(str(paths.server_file), server.pid if server else None)
+        time.sleep(POLL_S)
+    return record
 
 
 def logs_of(paths: Paths, record: ServerRecord | None, keg: Keg | None) -> list[Path]:

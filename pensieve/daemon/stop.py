@@ -6,9 +6,11 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 
 from pensieve.daemon import server_lock
 from pensieve.daemon.processes import is_running
+from pensieve.daemon.server_lock import Holder
 from pensieve.daemon.server_record import ServerRecord, current
 from pensieve.errors import StopFailedError
 from pensieve.paths import Paths
@@ -19,22 +21,30 @@ TIMEOUT_S = 30.0
 RECORD_TIMEOUT_S = 2.0
 
 
-def stop(paths: Paths, *, is_forced: bool, timeout_s: float = TIMEOUT_S) -> ServerRecord | None:
-    """End this home's server and remove its files; return its record, None if nothing ran.
+@dataclass(frozen=True, slots=True)
+class StoppedServer:
+    pid: int
+    service: str = ""  # launchd's name if it was Homebrew's service and had a readable record
+
+
+def stop(paths: Paths, *, is_forced: bool, timeout_s: float = TIMEOUT_S) -> StoppedServer | None:
+    """End this home's server and remove its files; return None if nothing ran.
 
     `is_forced`: send SIGKILL to it and its children instead of SIGTERM. Raises `StopFailedError` if
     it does not end.
     """
-    record = _find(paths, min(timeout_s, RECORD_TIMEOUT_S))
-    if record is not None:
-        _signal(record, is_forced=is_forced)
-        if not _is_gone(record, timeout_s):
-            raise StopFailedError(
-                f"The server (pid {record.pid}) has not ended after {timeout_s:.0f} s.",
-                hint="End it at once; open answers are cut off:\n  pensieve stop --force",
-            )
+    server = _find(paths, min(timeout_s, RECORD_TIMEOUT_S))
+    if server is None:
+        server_lock.remove_stale(paths)
+        return None
+    _signal(server.pid, is_forced=is_forced)
+    if not _is_gone(server, timeout_s):
+        raise StopFailedError(
+            f"The server (pid {server.pid}) has not ended after {timeout_s:.0f} s.",
+            hint="End it at once; open answers are cut off:\n  pensieve stop --force",
+        )
     server_lock.remove_stale(paths)
-    return record
+    return StoppedServer(server.pid, server.service if isinstance(server, ServerRecord) else "")
 
 
 def end_child(child: subprocess.Popen[bytes], paths: Paths, timeout_s: float = 10.0) -> None:
@@ -50,32 +60,34 @@ def end_child(child: subprocess.Popen[bytes], paths: Paths, timeout_s: float = 1
     server_lock.remove_stale(paths)
 
 
-def _find(paths: Paths, timeout_s: float) -> ServerRecord | None:
-    """Wait for the record: a starting server holds its lock for a moment before it writes one."""
+def _find(paths: Paths, timeout_s: float) -> ServerRecord | Holder | None:
+    """Find the server by its record, else by its lock, in which it writes its process id."""
     deadline = time.monotonic() + timeout_s
-    while (record := current(paths)) is None and server_lock.is_held(paths):
+    while server_lock.is_held(paths):
+        if server := current(paths) or server_lock.holder(paths):
+            return server
         if time.monotonic() > deadline:
             raise StopFailedError(
-                "A server holds the lock but has written no record.",
+                "A server holds the lock but has written neither a record nor its process id.",
                 hint=f"Find the process that holds it:\n  lsof {shlex.quote(str(paths.lock_file))}",
             )
         time.sleep(POLL_S)
-    return record
+    return None
 
 
-def _signal(record: ServerRecord, *, is_forced: bool) -> None:
+def _signal(pid: int, *, is_forced: bool) -> None:
     with suppress(ProcessLookupError):
         if not is_forced:
-            os.kill(record.pid, signal.SIGTERM)
-        elif os.getpgid(record.pid) == record.pid:
-            os.killpg(record.pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGTERM)
+        elif os.getpgid(pid) == pid:
+            os.killpg(pid, signal.SIGKILL)
         else:
-            os.kill(record.pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
 
 
-def _is_gone(record: ServerRecord, timeout_s: float) -> bool:
+def _is_gone(server: ServerRecord | Holder, timeout_s: float) -> bool:
     deadline = time.monotonic() + timeout_s
-    while is_running(record.pid, record.process_start):
+    while is_running(server.pid, server.process_start):
         if time.monotonic() > deadline:
             return False
         time.sleep(POLL_S)

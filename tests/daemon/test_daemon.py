@@ -30,12 +30,20 @@ from pensieve.daemon.bind import (
 from pensieve.daemon.health_client import Health, ask, read
 from pensieve.daemon.launch import launch, server_command, wait_for_other
 from pensieve.daemon.processes import command_of, start_of
-from pensieve.daemon.server_record import Address, ServerRecord, current, own_record, publish
+from pensieve.daemon.server_record import (
+    Address,
+    ServerRecord,
+    current,
+    own_record,
+    publish,
+    require,
+)
 from pensieve.daemon.start_failure import StartLog
-from pensieve.daemon.stop import stop
+from pensieve.daemon.stop import StoppedServer, stop
 from pensieve.errors import (
     NotWritableError,
     PortInUseError,
+    RecordUnreadableError,
     SettingsError,
     StartFailedError,
     StopFailedError,
@@ -164,8 +172,10 @@ def test_unknown_fields_of_a_record_are_ignored(paths: Paths) -> None:
 
 
 def test_a_lock_without_a_record_raises_with_a_pastable_command(paths: Paths) -> None:
-    with server_lock.acquire(paths), pytest.raises(StopFailedError, match="no record") as failure:
-        stop(paths, is_forced=False, timeout_s=0)
+    with server_lock.acquire(paths):
+        paths.lock_file.write_bytes(b"")  # as earlier versions leave it
+        with pytest.raises(StopFailedError, match="neither a record") as failure:
+            stop(paths, is_forced=False, timeout_s=0)
     *_, command = (failure.value.hint or "").splitlines()
     assert shlex.split(command) == ["lsof", str(paths.lock_file)]
 
@@ -422,7 +432,7 @@ def test_launch_returns_when_the_server_answers_and_stop_leaves_no_trace(
     assert os.getsid(answering.record.pid) == answering.record.pid
     assert mode_of(paths.server_log) == 0o600
     stopped = stop(paths, is_forced=False)
-    assert stopped == answering.record
+    assert stopped == StoppedServer(answering.record.pid)
     assert start_of(answering.record.pid) is None
     assert files_of(paths) == []
     assert stop(paths, is_forced=False) is None
@@ -527,9 +537,41 @@ def test_a_server_that_ignores_sigterm_raises_and_force_ends_it(
         stop(paths, is_forced=False, timeout_s=0.2)
     assert "pensieve stop --force" in (failure.value.hint or "")
     assert start_of(answering.record.pid)
-    assert stop(paths, is_forced=True) == answering.record
+    assert stop(paths, is_forced=True) == StoppedServer(answering.record.pid)
     assert start_of(answering.record.pid) is None
     assert files_of(paths) == []
+
+
+@pytest.mark.parametrize("is_missing", [True, False])
+@pytest.mark.parametrize("is_forced", [True, False])
+def test_a_server_with_a_damaged_record_is_named_by_start_and_ended_by_stop(
+    *, is_missing: bool, is_forced: bool, paths: Paths, command: Callable[[str], list[str]]
+) -> None:
+    pid = launch(command("ready"), paths).record.pid
+    if is_missing:
+        paths.server_file.unlink()
+    else:
+        paths.server_file.write_bytes(paths.server_file.read_bytes()[:40])
+    with pytest.raises(RecordUnreadableError, match=rf"\(pid {pid}\).*server\.json") as failure:
+        require(paths, timeout_s=0)
+    assert "pensieve stop" in (failure.value.hint or "")
+    assert failure.value.exit_code == 69
+    assert stop(paths, is_forced=is_forced) == StoppedServer(pid)
+    assert start_of(pid) is None
+    assert files_of(paths) == []
+
+
+def test_the_process_id_in_a_lock_of_a_killed_server_is_not_a_holder(paths: Paths) -> None:
+    with server_lock.acquire(paths):
+        assert server_lock.holder(paths) == server_lock.Holder(
+            os.getpid(), start_of(os.getpid()) or ""
+        )
+        for content in (f"{os.getpid()} 1", f"{os.getpid()}", "one two", "", "\xff"):
+            paths.lock_file.write_text(content)
+            assert server_lock.holder(paths) is None
+    private_dirs.make_private(paths.state)
+    paths.lock_file.write_text(f"{os.getpid()} {start_of(os.getpid())}")
+    assert server_lock.holder(paths) is None
 
 
 def test_stop_does_not_signal_a_reused_process_id(paths: Paths) -> None:

@@ -122,7 +122,7 @@ def test_a_change_keeps_comments_and_order(file: Path) -> None:
     ("before", "after"),
     [
         ('model = """\nphi"""  # mine\nport = 1\n', 'model = "other"  # mine\nport = 1\n'),
-        ('"model" = \'a\'\r\nport = 1\r\n', '"model" = "other"\r\nport = 1\r\n'),
+        ("\"model\" = 'a'\r\nport = 1\r\n", '"model" = "other"\r\nport = 1\r\n'),
     ],
 )
 def test_a_value_of_any_form_is_changed_in_its_place(before: str, after: str, file: Path) -> None:

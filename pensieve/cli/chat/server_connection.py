@@ -10,6 +10,7 @@ from pensieve.cli.client.server_identity import ServerInfo, identify
 from pensieve.cli.client.target import find_target, served_name
 from pensieve.cli.ui import output
 from pensieve.daemon import server_lock
+from pensieve.daemon.server_record import require
 from pensieve.errors import NoServerError, RequestError, ServerUnavailableError
 from pensieve.isolation import python
 from pensieve.settings.resolve import Settings
@@ -112,10 +113,13 @@ class ServerConnection:
         )
 
     def _start_or_wait(self) -> None:
-        """Accept a starting server, or start one if the user agrees. Raises `NoServerError`."""
+        """Accept a starting server, or start one if the user agrees.
+
+        Raises `NoServerError`, `RecordUnreadableError`.
+        """
         settings = self._options.settings
         target = find_target(settings)
-        if server_lock.is_held(settings.paths):
+        if require(settings.paths):
             output.hint("The server is starting …")
         elif self._options.ask_yes_no(
             f"No pensieve server answers at {target.base_url}. Start it now?"

@@ -8,7 +8,7 @@ from pensieve.cli.lifecycle.version_mismatch import restart_command, warn_of_oth
 from pensieve.cli.ui import output
 from pensieve.cli.ui.shells import shell_of, usage
 from pensieve.daemon.launch import RunningServer
-from pensieve.daemon.server_record import current
+from pensieve.daemon.server_record import require
 from pensieve.errors import StartFailedError
 from pensieve.settings import resolve as settings_module
 from pensieve.settings.resolve import Flags, Settings
@@ -46,8 +46,8 @@ def require_healthy(server: RunningServer) -> None:
 
 
 def report_already_running(settings: Settings) -> int:
-    """Report a server that runs or starts; it may not have written its record yet."""
-    record = current(settings.paths)
+    """Report a server that runs or starts. Raises `RecordUnreadableError`."""
+    record = require(settings.paths)
     if record is None or record.phase == "fetching":
         output.note("pensieve is already starting.")
     else:

@@ -13,6 +13,7 @@ from pensieve.daemon import server_lock
 from pensieve.daemon.health_client import Health, ask
 from pensieve.daemon.processes import memory_of
 from pensieve.daemon.server_record import current
+from pensieve.paths import Paths
 from pensieve.settings import resolve as settings_module
 
 UNHEALTHY = 4
@@ -20,6 +21,11 @@ CODES = {"ready": 0, "asleep": 0, "stopped": 3}
 MESSAGES_WITHOUT_RECORD = {
     "starting": "pensieve is starting.",
     "stopped": "pensieve is not running.",
+    "unreachable": "pensieve runs, but its record is missing or damaged.",
+}
+NEXT_STEPS = {
+    "stopped": "Start it:\n  pensieve start",
+    "unreachable": "Stop it, and start it again:\n  pensieve stop\n  pensieve start",
 }
 
 
@@ -41,7 +47,7 @@ def status(*, json_: bool = False) -> int:
     paths = settings_module.resolve_paths()
     record = current(paths)
     health = ask(record) if record else Health("unreachable")
-    state = health.status if record else "starting" if server_lock.is_held(paths) else "stopped"
+    state = health.status if record else _state_without_record(paths)
     memory_bytes = memory_of(record.pid) if record else 0
     if json_:
         output.data(json.dumps(as_json(state, record, health, memory_bytes), indent=2))
@@ -51,6 +57,12 @@ def status(*, json_: bool = False) -> int:
         warn_of_other_version(record, health)
     else:
         output.data(MESSAGES_WITHOUT_RECORD[state])
-        if state == "stopped":
-            output.note("Start it:\n  pensieve start")
+        if step := NEXT_STEPS.get(state):
+            output.note(step)
     return CODES.get(state, UNHEALTHY)
+
+
+def _state_without_record(paths: Paths) -> str:
+    if not server_lock.is_held(paths):
+        return "stopped"
+    return "unreachable" if paths.server_file.exists() else "starting"

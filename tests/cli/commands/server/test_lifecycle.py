@@ -121,6 +121,21 @@ def test_status_as_json_has_one_shape_whatever_runs(
     assert ready["memory_bytes"] > 10_000_000
 
 
+def test_commands_name_a_server_whose_record_is_damaged(
+    paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with server_lock.acquire(paths):
+        paths.server_file.write_text("{", encoding="utf-8")
+        assert run(["status"]) == 4
+        out, err = capsys.readouterr()
+        assert out == "pensieve runs, but its record is missing or damaged.\n"
+        assert "pensieve stop" in err
+        for arguments in (["start"], ["start", "--no-wait"], ["start", "--foreground"]):
+            assert run([*arguments, "--device", "cpu"]) == 69
+            out, err = capsys.readouterr()
+            assert (out, f"(pid {os.getpid()})" in err, "pensieve stop" in err) == ("", True, True)
+
+
 def test_status_shows_engine_facts_within_80_columns(
     paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -249,10 +249,12 @@ def test_foreground_start_next_to_a_running_server_is_no_error(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recorder = Recorder(settings)
+    record = own_record(Address("127.0.0.1", 1, "tiny", "cpu"))
     with server_lock.acquire(settings.paths):
-        assert run_in_foreground(settings, NO_FLAGS, recorder.dependencies()) == 0
+        with publish(settings.paths, replace(record, phase="fetching")):
+            assert run_in_foreground(settings, NO_FLAGS, recorder.dependencies()) == 0
         assert "already starting" in capsys.readouterr().err
-        with publish(settings.paths, own_record(Address("127.0.0.1", 1, "tiny", "cpu"))):
+        with publish(settings.paths, record):
             assert run_in_foreground(settings, NO_FLAGS, recorder.dependencies()) == 0
     assert f"is already running (pid {os.getpid()}" in capsys.readouterr().err
     assert recorder.served == []
