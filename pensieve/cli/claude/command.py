@@ -13,12 +13,11 @@ from typing import NoReturn
 from pensieve.cli.claude.environment import KEY_VARIABLES, variables
 from pensieve.cli.claude.no_proxy import exception_for
 from pensieve.cli.claude.settings import settings_files, variables_in_files, with_settings
-from pensieve.cli.client.target import Target, is_to_think
+from pensieve.cli.client.target import is_to_think, target_of
 from pensieve.cli.lifecycle.launching import Dependencies, default_dependencies, ensure_running
 from pensieve.cli.lifecycle.server_report import require_healthy
 from pensieve.cli.lifecycle.version_mismatch import warn_of_other_version
 from pensieve.cli.ui import output
-from pensieve.daemon.launch import RunningServer
 from pensieve.errors import ProgramMissingError, UsageError
 from pensieve.settings import resolve as settings_module
 from pensieve.settings.resolve import Flags, Settings, ThinkingMode
@@ -90,7 +89,12 @@ def exec_claude(
             "  npm install -g @anthropic-ai/claude-code",
         )
     server = ensure_running(settings, Flags(), dependencies)
-    target = _target_of(server, settings)
+    require_healthy(server)
+    target = replace(
+        target_of(server.record, settings),
+        context_tokens=server.health.context_tokens,
+        thinks=is_to_think(settings, server.health.thinking),
+    )
     warn_of_other_version(server.record, server.health)
     _require_context(target.context_tokens, target.model, is_lite=is_lite)
     target_variables = variables(target, is_lite=is_lite) | exception_for(
@@ -118,19 +122,6 @@ def _effective_environment() -> dict[str, str]:
     """Return the environment, overridden by Claude Code's own settings files."""
     environ = settings_module.child_environment({})
     return environ | variables_in_files(settings_files(environ))
-
-
-def _target_of(running: RunningServer, settings: Settings) -> Target:
-    record, health = running.record, running.health
-    require_healthy(running)
-    return Target(
-        record.base_url,
-        settings.api_key,
-        record.model,
-        is_running=True,
-        context_tokens=health.context_tokens,
-        thinks=is_to_think(settings, health.thinking),
-    )
 
 
 def _require_context(context_tokens: int, model: str, *, is_lite: bool) -> None:

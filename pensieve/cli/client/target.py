@@ -36,16 +36,20 @@ class Target:
 def find_target(settings: Settings) -> Target:
     """Use the lock and the record only; makes no request."""
     if record := current(settings.paths):
-        return Target(
-            record.base_url,
-            settings.api_key,
-            record.model,
-            is_running=True,
-            pid=record.pid,
-            is_listening=record.phase == "serving",
-        )
+        return target_of(record, settings)
     return Target(
         settings.base_url, settings.api_key, served_name(settings.model), is_running=False
+    )
+
+
+def target_of(record: ServerRecord, settings: Settings) -> Target:
+    return Target(
+        record.base_url,
+        settings.api_key,
+        record.model,
+        is_running=True,
+        pid=record.pid,
+        is_listening=record.phase == "serving",
     )
 
 
