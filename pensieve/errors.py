@@ -54,6 +54,9 @@ class PromptUnprocessableError(InvalidRequestError):
             f" {prompt_tokens} tokens, the last time after {done_tokens}. It is refused until the"
             " server restarts; a shorter or another one may be answered."
         )
+        self.deaths = deaths
+        self.prompt_tokens = prompt_tokens
+        self.done_tokens = done_tokens
 
 
 class ThreadAlreadyContinuedError(InvalidRequestError):

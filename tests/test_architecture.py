@@ -70,7 +70,7 @@ MAY_IMPORT = {
     },
     "doctor": {"models", "machine", "daemon"} | BASE,
     "cli": {
-        *("server", "models", "machine", "daemon", "doctor"),
+        *("api", "server", "models", "machine", "daemon", "doctor"),
         *("engine.generation", "engine.planning"),
     }
     | BASE,

@@ -29,6 +29,13 @@ from tests.cli.program import OWN_KEY
 MODEL = "tiny"
 PROVER = Prover(OWN_KEY)
 Event = dict[str, object]
+MODEL_INFO: Event = {
+    "id": MODEL,
+    "display_name": "Tiny",
+    "created_at": "2026-01-01T00:00:00Z",
+    "max_input_tokens": 8192,
+    "max_tokens": 8192,
+}
 
 
 class Refusal(Exception):  # noqa: N818
@@ -37,7 +44,8 @@ class Refusal(Exception):  # noqa: N818
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
-        self.body = {"type": "error", "error": {"type": "any_error", "message": message}}
+        error = {"type": "invalid_request_error", "message": message}
+        self.body = {"type": "error", "error": error, "request_id": "req_1"}
 
 
 def delta(text: str) -> Event:
@@ -54,7 +62,7 @@ def message(
     """A whole answer, including events that the chat ignores."""
     usage = {"input_tokens": 3, "cache_read_input_tokens": 4, "output_tokens": 1}
     return [
-        {"type": "message_start", "message": {"model": MODEL, "usage": usage}},
+        {"type": "message_start", "message": {"id": "msg_1", "model": MODEL, "usage": usage}},
         *thought(thoughts),
         {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
         {"type": "ping"},
@@ -63,10 +71,16 @@ def message(
         {
             "type": "message_delta",
             "delta": {"stop_reason": stop_reason},
-            "usage": {"output_tokens": len(texts)},
+            "usage": {**usage, "output_tokens": len(texts)},
         },
         {"type": "message_stop"},
     ]
+
+
+def text_of(turn: Event) -> str:
+    """Return the text of a turn of a call, without its thought."""
+    *_, text = turn["content"]  # type: ignore[misc]
+    return text["text"]
 
 
 def thought(texts: Iterable[str]) -> list[Event]:
@@ -142,7 +156,7 @@ class Routes(BaseHTTPRequestHandler):
         self.server.seen.append({k.lower(): v for k, v in self.headers.items()})
         if self.path.startswith("/v1/models/"):
             types = {"adaptive": {"supported": self.server.thinks}}
-            self._json(200, {"id": MODEL, "capabilities": {"thinking": {"types": types}}})
+            self._json(200, MODEL_INFO | {"capabilities": {"thinking": {"types": types}}})
             return
         report = self.server.healths() | self._proof()
         self._json(200 if report.get("status") == "ready" else 503, report)

@@ -7,7 +7,7 @@ and error may replace the rest.
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
 from pensieve.api.base import ApiModel, is_none
 from pensieve.api.errors import ErrorEnvelope
@@ -121,3 +121,19 @@ MessageEvent = (
     | MessageStop
 )
 StreamEvent = MessageEvent | Ping | ErrorEnvelope
+_STREAM_EVENT: TypeAdapter[StreamEvent] = TypeAdapter(
+    Annotated[StreamEvent, Field(discriminator="type")]
+)
+
+
+def parse_event(data: str) -> StreamEvent | None:
+    """Return the event; None for a kind of event, block or delta that is not one of these.
+
+    Raises ValueError.
+    """
+    try:
+        return _STREAM_EVENT.validate_json(data)
+    except ValidationError as error:
+        if any(each["type"] == "union_tag_invalid" for each in error.errors()):
+            return None
+        raise

@@ -159,7 +159,7 @@ def _as_json(answer: Answer) -> dict[str, object]:
         **thinking,
         "model": end.model if end else "",
         "stop_reason": end.stop_reason if end else "",
-        "usage": dict(end.usage) if end else {},
+        "usage": end.usage.model_dump(mode="json") if end else {},
         "timings": {
             "first_text_s": round(timing.first_text_s, 3),
             "total_s": round(timing.total_s, 3),

@@ -6,7 +6,7 @@ from pensieve.cli.chat.receive import Answer
 from pensieve.cli.client.connection import Server
 from pensieve.cli.client.messages import Call, count_tokens
 from pensieve.cli.ui.progress import counted
-from pensieve.errors import PromptTooLongError
+from pensieve.errors import PromptTooLongError, PromptUnprocessableError
 
 # The fraction of the context that is reserved for the answer when a conversation is trimmed: 1/4.
 ANSWER_DIVISOR = 4
@@ -52,17 +52,28 @@ class ContextUsage:
         return "\n".join(part for part in (total, f"last: {self._last}", str(self)) if part)
 
 
-def without_oldest(server: Server, call: Call, error: PromptTooLongError) -> Call:
+TooLongError = PromptTooLongError | PromptUnprocessableError
+
+
+def without_oldest(server: Server, call: Call, error: TooLongError) -> Call:
     """Return `call` without as many oldest exchanges as needed. Costs a request per exchange.
 
     Raises `error` if even the question alone is too long.
     """
-    limit = error.context_tokens - min(call.max_tokens, error.context_tokens // ANSWER_DIVISOR)
+    limit, refused = _limits(error, call.max_tokens)
     turns = call.turns
     while len(turns) > 1:
         turns = turns[2:]
         shorter = replace(call, turns=turns)
         tokens = count_tokens(server, shorter)
-        if tokens <= limit or (len(turns) == 1 and tokens < error.context_tokens):
+        if tokens <= limit or (len(turns) == 1 and tokens < refused):
             return shorter
     raise error
+
+
+def _limits(error: TooLongError, max_tokens: int) -> tuple[int, int]:
+    """Return the length to trim a prompt to, and the one from which it is certainly refused."""
+    if isinstance(error, PromptUnprocessableError):
+        return error.done_tokens, error.prompt_tokens
+    context_tokens = error.context_tokens
+    return context_tokens - min(max_tokens, context_tokens // ANSWER_DIVISOR), context_tokens

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pensieve.cli.chat import slash_commands, transcript
-from pensieve.cli.chat.context_usage import ContextUsage, without_oldest
+from pensieve.cli.chat.context_usage import ContextUsage, TooLongError, without_oldest
 from pensieve.cli.chat.receive import Answer
 from pensieve.cli.chat.server_connection import ConnectedModel, ServerConnection
 from pensieve.cli.chat.view import View
 from pensieve.cli.client.messages import Call, Turn
 from pensieve.cli.ui import output
-from pensieve.errors import PensieveError, PromptTooLongError
+from pensieve.errors import PensieveError, PromptTooLongError, PromptUnprocessableError
 
 if TYPE_CHECKING:
     from pensieve.cli.chat.editor import Editor
@@ -129,7 +129,7 @@ class Conversation:
         turns = (*self._turns, Turn("user", question))
         try:
             self._receive(connected, options.call(connected, turns, self._system))
-        except PromptTooLongError as error:
+        except (PromptTooLongError, PromptUnprocessableError) as error:
             self._trim(connected, options, turns, error)
 
     def _receive(self, connected: ConnectedModel, call: Call) -> None:
@@ -147,19 +147,17 @@ class Conversation:
         connected: ConnectedModel,
         options: ChatOptions,
         turns: tuple[Turn, ...],
-        error: PromptTooLongError,
+        error: TooLongError,
     ) -> None:
         """Drop the oldest exchanges if the user agrees, and ask again. Raises if it cannot help."""
         if len(turns) < 3:
-            error.message = (
-                f"The question has {error.prompt_tokens} tokens; the model's context is"
-                f" {error.context_tokens}."
-            )
+            if isinstance(error, PromptTooLongError):
+                error.message = (
+                    f"The question has {error.prompt_tokens} tokens; the model's context is"
+                    f" {error.context_tokens}."
+                )
             raise error
-        output.warning(
-            f"the conversation has {error.prompt_tokens} tokens, and the model's context is"
-            f" {error.context_tokens}. /clear starts over."
-        )
+        output.warning(f"{_reason(error)} /clear starts over.")
         if not self._options.ask_yes_no("Drop the oldest questions and answers, and ask again?"):
             return
         call = without_oldest(connected.server, options.call(connected, turns, self._system), error)
@@ -250,6 +248,18 @@ def conclude(answer: Answer, options: ChatOptions) -> None:
         output.warning("the answer stopped because the model's context is full.")
     if options.shows_timing:
         output.hint(str(answer.timing))
+
+
+def _reason(error: TooLongError) -> str:
+    if isinstance(error, PromptTooLongError):
+        return (
+            f"the conversation has {error.prompt_tokens} tokens, and the model's context is"
+            f" {error.context_tokens}."
+        )
+    return (
+        f"the engine ended {error.deaths} times at the first {error.prompt_tokens} tokens of this"
+        " conversation, so it is too long to be processed here."
+    )
 
 
 def _abbreviated(text: str) -> str:

@@ -4,8 +4,10 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+from pensieve.api.messages import request
+from pensieve.api.messages.content_blocks import TextBlock, ThinkingBlock
 from pensieve.atomic_files import write_atomically
 from pensieve.cli.client.messages import Turn
 from pensieve.errors import NotWritableError, UsageError
@@ -32,7 +34,9 @@ def save(path: Path, conversation: Transcript) -> None:
     body = {
         "model": conversation.model,
         "system": conversation.system,
-        "messages": [turn.as_json() for turn in conversation.turns],
+        "messages": [
+            turn.as_value().model_dump(exclude_defaults=True) for turn in conversation.turns
+        ],
     }
     try:
         write_atomically(
@@ -64,12 +68,13 @@ def _read(path: Path) -> Transcript | None:
     return Transcript(turns, str(system), str(model)) if is_whole else None
 
 
-def _turn(body: dict[str, Any]) -> Turn:
-    """Raises ValueError, KeyError or TypeError for an invalid turn."""
-    role, content = body["role"], body["content"]
-    if role not in {"user", "assistant"}:
-        raise ValueError(role)
-    if isinstance(content, str):
-        return Turn(role, content)
-    thought, text = cast("list[dict[str, str]]", content)
-    return Turn(role, text["text"], thought["thinking"], thought["signature"])
+def _turn(stored: object) -> Turn:
+    """Raises ValueError for an invalid turn."""
+    turn = request.Turn.model_validate(stored)
+    match turn.role, turn.content:
+        case ("user" | "assistant") as role, (TextBlock(text=text),):
+            return Turn(role, text)
+        case "assistant", (ThinkingBlock() as thought, TextBlock(text=text)):
+            return Turn("assistant", text, thought.thinking, thought.signature)
+        case _:
+            raise ValueError(turn.role)

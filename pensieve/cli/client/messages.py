@@ -4,15 +4,34 @@ Ignores unknown events, as the API requires of its clients. Knows no terminal.
 """
 
 import re
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pensieve.cli.client.connection import Server, decode_object, http_client, key_header
-from pensieve.cli.client.sse import events, lines
+from pensieve.api.errors import ErrorEnvelope
+from pensieve.api.messages import request
+from pensieve.api.messages.content_blocks import TextBlock, ThinkingBlock
+from pensieve.api.messages.events import (
+    ContentBlockDelta,
+    ContentBlockStart,
+    MessageDelta,
+    MessageStart,
+    MessageStop,
+    Ping,
+    SignatureDelta,
+    StreamEvent,
+    TextDelta,
+    ThinkingDelta,
+    parse_event,
+)
+from pensieve.api.messages.message import DeltaUsage, ThinkingContent, TokenCount, Usage
+from pensieve.api.messages.options import UnbudgetedThinking
+from pensieve.cli.client.connection import Server, http_client, key_header
+from pensieve.cli.client.sse import event_data, lines
 from pensieve.errors import (
     PensieveError,
     PromptTooLongError,
+    PromptUnprocessableError,
     RequestError,
     ServerUnavailableError,
 )
@@ -23,26 +42,32 @@ if TYPE_CHECKING:
 BUSY = frozenset({429, 503, 529})
 # Long, because a large prompt on a slow machine takes minutes; the server only pings meanwhile.
 READ_TIMEOUT_S = 600.0
+# What the messages of these errors say, as pensieve/errors.py writes them.
 TOO_LONG = re.compile(r"prompt is too long: (\d+) tokens > (\d+) maximum")
-PROMPT_FIELDS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+UNPROCESSABLE = re.compile(
+    r"prompt is too long to be processed here: the engine ended (\d+) times at its first (\d+)"
+    r" tokens, the last time after (\d+)"
+)
 
-Role = Literal["user", "assistant"]
 Thinking = Literal["none", "shown", "hidden"]
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    role: Role
+    role: Literal["user", "assistant"]
     text: str
     # The thinking block before an answer, sent back unchanged.
     thought: str = ""
     signature: str = ""
 
-    def as_json(self) -> dict[str, object]:
+    def as_value(self) -> request.Turn:
+        text = TextBlock(type="text", text=_encodable(self.text))
         if not self.signature:
-            return {"role": self.role, "content": self.text}
-        thought = {"type": "thinking", "thinking": self.thought, "signature": self.signature}
-        return {"role": self.role, "content": [thought, {"type": "text", "text": self.text}]}
+            return request.Turn(role=self.role, content=(text,))
+        thought = ThinkingBlock(
+            type="thinking", thinking=_encodable(self.thought), signature=self.signature
+        )
+        return request.Turn(role=self.role, content=(thought, text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,29 +79,31 @@ class Call:
     system: str = ""
     thinking: Thinking = "none"  # "hidden": the model thinks, but the thought is not sent
 
-    def as_json(self) -> dict[str, object]:
-        """Return the body of `POST /v1/messages`."""
-        body: dict[str, object] = {
-            **self.prompt_as_json(),
-            "max_tokens": self.max_tokens,
-            "stream": True,
-        }
-        if self.temperature is not None:
-            body["temperature"] = self.temperature
-        return body
+    def as_value(self) -> request.MessagesRequest:
+        return request.MessagesRequest(
+            model=self.model,
+            messages=tuple(turn.as_value() for turn in self.turns),
+            system=(TextBlock(type="text", text=_encodable(self.system)),) if self.system else (),
+            thinking=self._thinking(),
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            stream=True,
+        )
 
-    def prompt_as_json(self) -> dict[str, object]:
+    def as_json(self) -> str:
+        """Return the body of `POST /v1/messages`."""
+        return self.as_value().model_dump_json(exclude_defaults=True)
+
+    def prompt_as_json(self) -> str:
         """Return the fields of the prompt: the body of `POST /v1/messages/count_tokens`."""
-        body: dict[str, object] = {
-            "model": self.model,
-            "messages": [turn.as_json() for turn in self.turns],
-        }
-        if self.system:
-            body["system"] = self.system
-        if self.thinking != "none":
-            display = {"display": "omitted"} if self.thinking == "hidden" else {}
-            body["thinking"] = {"type": "adaptive", **display}
-        return body
+        fields = set(request.Conversation.model_fields)
+        return self.as_value().model_dump_json(exclude_defaults=True, include=fields)
+
+    def _thinking(self) -> UnbudgetedThinking | None:
+        if self.thinking == "none":
+            return None
+        display = "omitted" if self.thinking == "hidden" else None
+        return UnbudgetedThinking(type="adaptive", display=display)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,22 +126,20 @@ class Waiting:
 @dataclass(frozen=True, slots=True)
 class StreamEnd:
     stop_reason: str
-    usage: Mapping[str, Any]  # as reported by the server
+    usage: DeltaUsage
     model: str = ""
     signature: str = ""  # of the thinking block, empty without one
 
     @property
     def prompt_tokens(self) -> int:
         """Return the length of the whole prompt, cached or not."""
-        return sum(self._count(name) for name in PROMPT_FIELDS)
+        usage = self.usage
+        cached_tokens = usage.cache_creation_input_tokens + usage.cache_read_input_tokens
+        return usage.input_tokens + cached_tokens
 
     @property
     def output_tokens(self) -> int:
-        return self._count("output_tokens")
-
-    def _count(self, name: str) -> int:
-        value = self.usage.get(name)
-        return value if isinstance(value, int) else 0
+        return self.usage.output_tokens
 
 
 Event = Text | Thought | Waiting | StreamEnd
@@ -127,39 +152,55 @@ def answer(server: Server, call: Call) -> Generator[Event]:
     connection fails, `PromptTooLongError` and other `RequestError`s if it refuses.
     """
     with (
-        http_client(server, READ_TIMEOUT_S, headers=key_header(server)) as client,
-        client.stream("POST", "/v1/messages", json=call.as_json()) as response,
+        http_client(server, READ_TIMEOUT_S, headers=_headers(server)) as client,
+        client.stream("POST", "/v1/messages", content=call.as_json()) as response,
     ):
         _check(response)
-        yield from _read(events(lines(response.iter_bytes())))
+        yield from _read(_events(response.iter_bytes()))
 
 
 def count_tokens(server: Server, call: Call) -> int:
     """Return the prompt's length in tokens. Raises as `answer` does."""
-    with http_client(server, READ_TIMEOUT_S, headers=key_header(server)) as client:
-        response = client.post("/v1/messages/count_tokens", json=call.prompt_as_json())
+    with http_client(server, READ_TIMEOUT_S, headers=_headers(server)) as client:
+        response = client.post("/v1/messages/count_tokens", content=call.prompt_as_json())
         _check(response)
-        return int(decode_object(response.content).get("input_tokens", 0))
+        try:
+            return TokenCount.model_validate_json(response.content).input_tokens
+        except ValueError as error:
+            raise _unreadable() from error
 
 
-def _read(stream: Iterable[dict[str, Any]]) -> Iterator[Event]:
-    usage: dict[str, Any] = {}
+def _headers(server: Server) -> dict[str, str]:
+    return {"content-type": "application/json", **key_header(server)}
+
+
+def _events(chunks: Iterable[bytes]) -> Iterator[StreamEvent]:
+    for data in event_data(lines(chunks)):
+        try:
+            event = parse_event(data)
+        except ValueError as error:
+            raise _unreadable() from error
+        if event:
+            yield event
+
+
+def _read(stream: Iterable[StreamEvent]) -> Iterator[Event]:
+    usage = Usage(input_tokens=0, output_tokens=0)
     model = signature = stop_reason = ""
     for event in stream:
         match event:
-            case {"type": "content_block_delta", "delta": {"type": "signature_delta", **delta}}:
-                signature += str(delta.get("signature", ""))
-            case {"type": "message_start", "message": {**message}}:
-                model = str(message.get("model", ""))
-                usage |= message.get("usage") or {}
-            case {"type": "message_delta", "delta": {**delta}}:
-                stop_reason = str(delta.get("stop_reason") or "")
-                usage |= event.get("usage") or {}
-            case {"type": "message_stop"}:
+            case ContentBlockDelta(delta=SignatureDelta(signature=part)):
+                signature += part
+            case MessageStart(message=message):
+                model, usage = message.model, message.usage
+            case MessageDelta(delta=stop):
+                stop_reason = stop.stop_reason
+                usage = usage.model_copy(update=dict(event.usage))
+            case MessageStop():
                 yield StreamEnd(stop_reason, usage, model, signature)
                 return
-            case {"type": "error"}:
-                raise _error_of(event, is_busy=True)
+            case ErrorEnvelope(error=error):
+                raise _error_of(error.message, is_busy=True)
             case _:
                 yield from _content_events(event)
     raise ServerUnavailableError(
@@ -167,18 +208,15 @@ def _read(stream: Iterable[dict[str, Any]]) -> Iterator[Event]:
     )
 
 
-def _content_events(event: dict[str, Any]) -> Iterator[Event]:
+def _content_events(event: StreamEvent) -> Iterator[Event]:
     match event:
-        case {"type": "content_block_delta", "delta": {"type": "text_delta", "text": str(text)}}:
+        case ContentBlockDelta(delta=TextDelta(text=text)):
             yield Text(text)
-        case {
-            "type": "content_block_delta",
-            "delta": {"type": "thinking_delta", "thinking": str(text)},
-        }:
+        case ContentBlockDelta(delta=ThinkingDelta(thinking=text)):
             yield Thought(text)
-        case {"type": "content_block_start", "content_block": {"type": "thinking"}}:
+        case ContentBlockStart(content_block=ThinkingContent()):
             yield Thought("")
-        case {"type": "ping"}:
+        case Ping():
             yield Waiting()
         case _:
             pass
@@ -194,19 +232,34 @@ def _check(response: "httpx.Response") -> None:
             hint="It was started with another PENSIEVE_API_KEY than this shell's. Set the same\n"
             "one here, or restart the server from here: pensieve stop, then pensieve start",
         )
-    is_busy = response.status_code in BUSY
-    raise _error_of(decode_object(response.content), is_busy=is_busy, status=response.status_code)
+    raise _error_of(_message_of(response), is_busy=response.status_code in BUSY)
 
 
-def _error_of(body: object, *, is_busy: bool, status: int | None = None) -> PensieveError:
-    match body:
-        case {"error": {"message": str(message)}}:
-            text = message
-        case _:
-            text = f"HTTP status {status}; it may not be a pensieve server."
+def _message_of(response: "httpx.Response") -> str:
+    try:
+        return ErrorEnvelope.model_validate_json(response.content).error.message
+    except ValueError:
+        return f"HTTP status {response.status_code}; it may not be a pensieve server."
+
+
+def _error_of(message: str, *, is_busy: bool) -> PensieveError:
     if is_busy:
         hint = "Try again in a moment, or check the server:\n  pensieve status"
-        return ServerUnavailableError(f"The server cannot answer now: {text}", hint=hint)
-    if too_long := TOO_LONG.search(text):
-        return PromptTooLongError(*map(int, too_long.groups()))
-    return RequestError(f"The server refused: {text}")
+        return ServerUnavailableError(f"The server cannot answer now: {message}", hint=hint)
+    if found := TOO_LONG.search(message):
+        return PromptTooLongError(*map(int, found.groups()))
+    if found := UNPROCESSABLE.search(message):
+        return PromptUnprocessableError(*map(int, found.groups()))
+    return RequestError(f"The server refused: {message}")
+
+
+def _unreadable() -> ServerUnavailableError:
+    return ServerUnavailableError(
+        "The server's answer cannot be read; it may be of another version than this program.",
+        hint="Restart the server:\n  pensieve restart",
+    )
+
+
+def _encodable(text: str) -> str:
+    """Replace lone surrogates, which bytes that are not UTF-8 become when they are typed."""
+    return text.encode("utf-8", "replace").decode()

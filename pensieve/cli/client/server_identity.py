@@ -1,10 +1,12 @@
 """Checks that a server is ours before the key or any prompt is sent, and reads its state."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
+from pensieve.api.models import ModelInfo
 from pensieve.cli.client.connection import (
     SHORT_TIMEOUT_S,
     Server,
@@ -46,18 +48,14 @@ def identify(server: Server) -> ServerInfo:
     """
     challenge = new_challenge()
     with http_client(server, SHORT_TIMEOUT_S, headers={CHALLENGE_HEADER: challenge}) as client:
-        body = _get(client, "/health")
+        body = decode_object(_get(client, "/health"))
     _check_identity(server, body, challenge)
     pid = body.get("pid")
     health = read(body, pid if isinstance(pid, int) else 0)
     with http_client(server, SHORT_TIMEOUT_S, headers=key_header(server)) as client:
         model = _get(client, f"/v1/models/{quote(health.model, safe='')}")
-    match model:
-        case {"capabilities": {"thinking": {"types": {"adaptive": {"supported": True}}}}}:
-            thinks = True
-        case _:
-            thinks = False
-    return ServerInfo(health, pid if isinstance(pid, int) else 0, thinks, _temperature(body))
+    pid = pid if isinstance(pid, int) else 0
+    return ServerInfo(health, pid, _thinks(model), _temperature(body))
 
 
 def _check_identity(server: Server, health: Mapping[str, Any], challenge: str) -> None:
@@ -72,15 +70,22 @@ def _check_identity(server: Server, health: Mapping[str, Any], challenge: str) -
     raise ForeignServerError(server.base_url, hint=hint)
 
 
-def _get(client: "httpx.Client", path: str) -> dict[str, Any]:
-    """Return the JSON object at `path`. Read at most `MAX_BYTES` of the untrusted answer."""
+def _thinks(model: bytes) -> bool:
+    """Return whether the model supports thinking; False if the answer is not a model."""
+    with suppress(ValueError):
+        return ModelInfo.model_validate_json(model).capabilities.thinking.types.adaptive.supported
+    return False
+
+
+def _get(client: "httpx.Client", path: str) -> bytes:
+    """Return the untrusted body at `path`, empty if it is larger than `MAX_BYTES`."""
     content = b""
     with client.stream("GET", path, headers={"accept-encoding": "identity"}) as response:
         for chunk in response.iter_raw():
             content += chunk
             if len(content) > MAX_BYTES:
-                return {}
-    return decode_object(content)
+                return b""
+    return content
 
 
 def _temperature(health: Mapping[str, Any]) -> float:

@@ -1,10 +1,6 @@
 """Parses server-sent events (WHATWG HTML 9.2.6), as far as the Messages API uses them."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, cast
-
-from pensieve.errors import ServerUnavailableError
-from pensieve.untrusted_json import read_json
 
 
 def lines(chunks: Iterable[bytes]) -> Iterator[str]:
@@ -19,22 +15,12 @@ def lines(chunks: Iterable[bytes]) -> Iterator[str]:
             yield line.removesuffix(b"\r").decode("utf-8", "replace")
 
 
-def events(stream: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Yield the decoded `data` of each event. An event without its final blank line is dropped."""
+def event_data(stream: Iterable[str]) -> Iterator[str]:
+    """Yield the `data` of each event. An event without its final blank line is dropped."""
     data: list[str] = []
     for line in stream:
         if line.startswith("data:"):
             data.append(line[5:].removeprefix(" "))
         elif not line and data:
-            yield _decode("\n".join(data))
+            yield "\n".join(data)
             data = []
-
-
-def _decode(text: str) -> dict[str, Any]:
-    try:
-        event = read_json(text)
-    except ValueError as error:
-        raise ServerUnavailableError(
-            "The server's answer cannot be read: it is not JSON."
-        ) from error
-    return cast("dict[str, Any]", event) if isinstance(event, dict) else {}

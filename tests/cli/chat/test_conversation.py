@@ -14,10 +14,19 @@ from pensieve.cli.chat.server_connection import ConnectOptions, ServerConnection
 from pensieve.cli.chat.slash_commands import Command, Message, Unknown
 from pensieve.cli.chat.view import PlainView
 from pensieve.daemon.server_record import Address, own_record, publish
-from pensieve.errors import NoServerError
+from pensieve.errors import NoServerError, PromptUnprocessableError
 from pensieve.paths import under_home
 from pensieve.settings.resolve import Settings
-from tests.cli.fake_server import Event, FakeServer, delta, health, message, refuse, serving
+from tests.cli.fake_server import (
+    Event,
+    FakeServer,
+    delta,
+    health,
+    message,
+    refuse,
+    serving,
+    text_of,
+)
 from tests.cli.program import OWN_KEY
 
 Typed = str | type[BaseException] | Callable[[], str]
@@ -78,9 +87,11 @@ class Talk:
 
     @property
     def questions(self) -> list[list[str]]:
-        return [
-            [str(turn["content"]) for turn in body["messages"]] for _, body in self.server.calls
-        ]
+        return questions_of(self.server)
+
+
+def questions_of(server: FakeServer) -> list[list[str]]:
+    return [[text_of(turn) for turn in body["messages"]] for _, body in server.calls]
 
 
 @contextmanager
@@ -164,7 +175,8 @@ def test_system_sets_shows_and_removes_instructions(
 ) -> None:
     with talk(tmp_path, message("a"), message("b")) as chat:
         chat.run("/system Be brief.", "one", "/system", "/system off", "two")
-        assert [body.get("system") for _, body in chat.server.calls] == ["Be brief.", None]
+        systems = [body.get("system") for _, body in chat.server.calls]
+        assert systems == [[{"type": "text", "text": "Be brief."}], None]
     assert capsys.readouterr().err.count("Instructions: Be brief.") == 2
 
 
@@ -230,7 +242,7 @@ def test_loaded_conversation_continues(tmp_path: Path) -> None:
         chat.run(f"/load {path}", "three")
         body = chat.server.calls[2][1]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert body["system"] == "Be brief."
+    assert body["system"] == [{"type": "text", "text": "Be brief."}]
     assert [turn["role"] for turn in body["messages"]] == ["user", "assistant"] * 2 + ["user"]
     assert body["messages"][:4] == json.loads(path.read_text())["messages"]
 
@@ -335,6 +347,31 @@ def test_oldest_turns_are_dropped_if_the_user_agrees(
     assert "Dropped the oldest 2 of 3 questions, and their answers." in printed
 
 
+def test_oldest_turns_are_dropped_after_a_refusal_without_a_limit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refusal = PromptUnprocessableError(2, prompt_tokens=130, done_tokens=70).message
+    answers = [message("a"), message("b"), refuse(400, refusal), message("c")]
+    with talk(tmp_path, *answers) as chat:
+        chat.server.tokens = lambda body: 25 * len(body["messages"])
+        chat.run("one", "two", "three")
+        assert chat.questions[3:] == [["three"]]
+    assert len(chat.agreed) == 1
+    printed = capsys.readouterr().err
+    assert "ended 2 times at the first 130 tokens of this conversation" in printed
+    assert "Dropped the oldest 2 of 2 questions, and their answers." in printed
+
+
+def test_question_that_cannot_be_processed_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refusal = PromptUnprocessableError(2, prompt_tokens=130, done_tokens=70).message
+    with talk(tmp_path, refuse(400, refusal)) as chat:
+        chat.run("long")
+    assert chat.agreed == []
+    assert refusal in " ".join(capsys.readouterr().err.split())
+
+
 def test_nothing_is_dropped_if_the_user_declines(tmp_path: Path) -> None:
     with talk(tmp_path, message("a"), too_long(140), message("b")) as chat:
         chat.answers_yes = False
@@ -385,8 +422,7 @@ def test_stopped_server_is_started_if_the_user_agrees(
         chat.settings.paths.state.mkdir(parents=True)
         with holding(chat, address):
             chat.run("one", once_gone)
-        questions = [[turn["content"] for turn in body["messages"]] for _, body in new.calls]
-    assert questions == [["one", "a", "two"]]
+    assert questions_of(new) == [["one", "a", "two"]]
     assert len(chat.agreed) == 1
     assert chat.started[0][-3:] == ["start", "--model", health()["repo"]]
     assert "Reconnected" in capsys.readouterr().err
