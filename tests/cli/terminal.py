@@ -17,7 +17,6 @@ class Terminal:
         self.columns, self.lines = columns, lines
         self._rows: list[list[str]] = [[]]
         self._row = self._column = 0
-        self._wraps = True
         self.writes: list[str] = []
 
     def size(self) -> tuple[int, int]:
@@ -63,27 +62,19 @@ class Terminal:
                 pass
             case "A", _:
                 self._row = max(len(self._rows) - self.lines, 0, self._row - int(numbers or 1))
-            case "K", "":
-                del self._rows[self._row][self._last_column() :]
-            case "J", "":
-                del self._rows[self._row][self._last_column() :]
-                del self._rows[self._row + 1 :]
-            case (("h" | "l"), "?7"):
-                self._wraps = letter == "h"
-            case (("h" | "l"), ("?25" | "?2026")):
+            case "K", "2":
+                self._rows[self._row] = []
+            case (("h" | "l"), "?2026"):
                 pass
             case _:
                 raise AssertionError(f"not one of the chat's sequences: {numbers}{letter}")
-
-    def _last_column(self) -> int:
-        """Return the cursor's column; after a full row that is its last character."""
-        return min(self._column, self.columns - 1)
 
     def _show(self, character: str) -> None:
         if character == "\r":
             self._column = 0
         elif character == "\n":
             self._down()
+            self._column = 0
         else:
             assert character >= " ", repr(character)
             self._put(character, cell_len(character))
@@ -95,11 +86,8 @@ class Terminal:
 
     def _put(self, character: str, width: int) -> None:
         if self._column + width > self.columns:
-            if not self._wraps:
-                self._column = self.columns - width
-            else:
-                self._down()
-                self._column = 0
+            self._down()
+            self._column = 0
         row = self._rows[self._row]
         row += " " * (self._column - len(row))
         if width:

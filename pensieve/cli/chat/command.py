@@ -187,11 +187,10 @@ def _views(*, is_raw: bool, is_buffered: bool, hides_thinking: bool) -> Callable
 
 
 def _drawn_view(*, hides_thinking: bool) -> View:
-    from pensieve.cli.chat.markdown_rows import Rows
-    from pensieve.cli.chat.screen import Screen
+    from pensieve.cli.chat.drawing import Screen  # rich is slow to import
 
-    screen = Screen(output.stream, output.size)
-    return DrawnView(Rows(output.encoding()), screen, hides_thoughts=hides_thinking)
+    screen = Screen(output.stream, output.size, output.encoding())
+    return DrawnView(screen, hides_thoughts=hides_thinking)
 
 
 def _buffered(view: View, *, is_buffered: bool) -> View:

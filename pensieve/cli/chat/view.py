@@ -8,11 +8,12 @@ from pensieve.cli.ui import output
 from pensieve.cli.ui.escapes import EscapeStripper
 
 if TYPE_CHECKING:
-    from pensieve.cli.chat.markdown_blocks import Piece
-    from pensieve.cli.chat.markdown_rows import Row, Rows
-    from pensieve.cli.chat.screen import Screen
+    from rich.console import RenderableType
 
-# Between two drawings of unfinished rows; a higher rate is not visible.
+    from pensieve.cli.chat.blocks import Block
+    from pensieve.cli.chat.drawing import Screen
+
+# Between two drawings; a higher rate is not visible.
 MIN_INTERVAL_S = 1 / 30
 
 
@@ -114,88 +115,85 @@ class DrawnView:
 
     def __init__(
         self,
-        rows: "Rows",
         screen: "Screen",
         *,
         hides_thoughts: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        from pensieve.cli.chat.markdown_blocks import Blocks
+        from pensieve.cli.chat import drawing
+        from pensieve.cli.chat.blocks import MarkdownBlocks
 
-        self._blocks = Blocks()
-        self._rows, self._screen = rows, screen
+        self._drawing = drawing
+        self._blocks = MarkdownBlocks()
+        self._screen = screen
         self._hides_thoughts = hides_thoughts
         self._clock = clock
         self._answer, self._thought = EscapeStripper(), EscapeStripper()
         self._thinking = self._note = ""
         self._has_above = False
-        self._pending: list[Row] = []
-        self._drawn_at = float("-inf")
+        self._pending: list[RenderableType] = []
+        self._next_at = float("-inf")
 
     def show_waiting(self, waited_s: float) -> None:
-        """Show the waiting time until there is text, and draw pending rows."""
+        """Show the waiting time until there is text, and draw what is pending."""
         self._note = f"waiting for the answer, {waited_s:.0f} s …" if waited_s >= 1 else "…"
-        self._draw(is_urgent=True)
+        self._draw()
 
     def add_thought(self, text: str) -> None:
         self._note = "thinking …"
         if not self._hides_thoughts:
             *lines, self._thinking = (self._thinking + self._thought.feed(text)).split("\n")
-            self._pending += [row for line in lines for row in self._thought_rows(line)]
-        self._draw()
+            for line in lines:
+                self._finish_thought(line)
+        self._draw_sometimes()
 
     def add_text(self, text: str) -> None:
         self._end_thought()
-        self._note = ""
         self._finish(self._blocks.feed(self._answer.feed(text)))
-        self._draw()
+        self._draw_sometimes()
 
     def end(self) -> None:
         self._end_thought()
-        self._note = ""
         self._finish(self._blocks.end())
-        self._draw(is_urgent=True)
-
-    def _finish(self, pieces: "Sequence[Piece]") -> None:
-        self._pending += self._layout(pieces, folds=False)
-        self._has_above = self._has_above or bool(pieces)
+        self._draw()
 
     def _end_thought(self) -> None:
-        if self._thinking:
-            self._pending += self._thought_rows(self._thinking)
-        self._thinking = ""
+        self._finish_thought(self._thinking)
+        self._thinking = self._note = ""
 
-    def _thought_rows(self, line: str) -> "list[Row]":
-        if not line.strip():
-            return []
-        self._has_above = True
-        return self._rows.of_thought(line.strip(), self._screen.columns)
+    def _finish_thought(self, line: str) -> None:
+        if line.strip():
+            self._pending.append(self._drawing.thought(line.strip()))
+            self._has_above = True
 
-    def _layout(self, pieces: "Sequence[Piece]", *, folds: bool) -> "list[Row]":
-        """Return the rows of `pieces`, with a blank row above each block except the first."""
-        from pensieve.cli.chat.markdown_blocks import FenceOpening, Prose
-        from pensieve.cli.chat.markdown_rows import BLANK
+    def _finish(self, blocks: "Sequence[Block]") -> None:
+        self._pending += self._spaced(blocks, is_live=False)
+        self._has_above = self._has_above or bool(blocks)
 
-        rows: list[Row] = []
-        for piece in pieces:
-            is_next = isinstance(piece, Prose) and piece.is_next
-            begins = isinstance(piece, Prose | FenceOpening) and not is_next
-            if begins and (rows or self._has_above):
-                rows.append(BLANK)
-            rows += self._rows.of(piece, self._screen.columns, folds=folds)
-        return rows
+    def _spaced(self, blocks: "Sequence[Block]", *, is_live: bool) -> "list[RenderableType]":
+        """Return the drawings, with a blank row above each block except the first."""
+        drawings: list[RenderableType] = []
+        for block in blocks:
+            if (drawings or self._has_above) and block.opens:
+                drawings.append(self._drawing.BLANK)
+            drawings.append(self._drawing.drawing_of(block, is_live=is_live))
+        return drawings
 
-    def _draw(self, *, is_urgent: bool = False) -> None:
-        now = self._clock()
-        if not is_urgent and now - self._drawn_at < MIN_INTERVAL_S:
-            return
+    def _draw_sometimes(self) -> None:
+        if self._clock() >= self._next_at:
+            self._draw()
+
+    def _draw(self) -> None:
+        """Draw now. Waits longer before the next drawing if this one was slow."""
+        started_at = self._clock()
         self._screen.draw(self._pending, self._live())
-        self._pending, self._drawn_at = [], now
+        self._pending = []
+        ended_at = self._clock()
+        self._next_at = ended_at + max(MIN_INTERVAL_S, ended_at - started_at)
 
-    def _live(self) -> "list[Row]":
-        columns = self._screen.columns
-        if rest := self._layout(self._blocks.rest(), folds=True):
-            return rest
+    def _live(self) -> "list[RenderableType]":
+        if rest := self._blocks.rest():
+            return self._spaced(rest, is_live=True)
         if self._thinking.strip():
-            return self._rows.of_thought(self._thinking.strip(), columns)
-        return self._rows.of_note(self._note, columns) if self._note else []
+            return [self._drawing.thought(self._thinking.strip())]
+        return [self._drawing.note(self._note)] if self._note else []

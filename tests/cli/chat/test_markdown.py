@@ -7,9 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pensieve.cli.chat.markdown_blocks import Blocks, Prose
-from pensieve.cli.chat.markdown_rows import Rows
-from pensieve.cli.chat.screen import Screen
+from pensieve.cli.chat.drawing import Screen
 from pensieve.cli.chat.view import BufferedView, DrawnView
 from tests.cli.terminal import Terminal
 
@@ -94,7 +92,6 @@ texts = st.lists(st.sampled_from(PARTS) | st.text(max_size=4), max_size=25).map(
 
 def view_on(terminal: Terminal, **changes: bool) -> DrawnView:
     return DrawnView(
-        Rows(),
         Screen(terminal.write, terminal.size),
         **{"hides_thoughts": False, **changes},
         clock=iter(range(10**9)).__next__,
@@ -143,11 +140,11 @@ an this narrow terminal is wide"
 
 ────────────────────────────────────────
 
- 1. First with many words so that it is wrapped somewhere
- 2. Second
-     • nested
- 3. Third
-    code
+1. First with many words so that it is wrapped somewhere
+2. Second
+    • nested
+3. Third
+   code
 
 ▌ quoted
 
@@ -309,11 +306,11 @@ def test_colours_are_legible_on_light_and_dark_backgrounds() -> None:
 
 
 def test_multiline_string_stays_highlighted() -> None:
-    rows = Rows()
-    blocks = Blocks()
-    pieces = blocks.feed('```python\na = """\nfor\n"""\n')
-    drawn = [row.text for piece in pieces for row in rows.of(piece, 80, folds=False)]
-    assert "\x1b[32mfor\x1b[0m" in drawn
+    terminal = Terminal()
+    view = view_on(terminal)
+    for line in ('```python\na = """\n', "for\n", '"""\n'):
+        view.add_text(line)
+    assert "\x1b[32mfor\x1b[0m" in "".join(terminal.writes)
 
 
 @pytest.mark.parametrize(
@@ -341,7 +338,7 @@ def test_escapes_in_an_answer_do_not_reach_the_terminal(text: str) -> None:
     for character in text:
         view.add_text(character)
     view.end()
-    allowed = r"\x1b\[(\d*A|[\d;]*m|[KJ]|\?(7|25|2026)[hl])|\r\n|\r(?=\x1b|$)"
+    allowed = r"\x1b\[(1A|[\d;]*m|2K|\?2026[hl])|\n|\r(?=\x1b)"
     for written in terminal.writes:
         assert not re.search(r"[\x00-\x1f\x7f-\x9f]", re.sub(allowed, "", written)), written
 
@@ -364,7 +361,7 @@ def test_link_shows_its_target() -> None:
         ("[a]: http://b", "[a]: http://b"),
         ("Roses\nViolets", "Roses\nViolets"),
         ("9. nine\n10. ten", " 9. nine\n10. ten"),
-        ("1. a\n1. b\n1. c", " 1. a\n 2. b\n 3. c"),
+        ("1. a\n1. b\n1. c", "1. a\n2. b\n3. c"),
         ("- a\n\n- b\n\n  c", " • a\n • b\n   c"),
         ("a :smile: [bold]b[/bold]", "a :smile: [bold]b[/bold]"),
     ],
@@ -410,7 +407,6 @@ def test_rate_limited_drawing_drops_no_piece() -> None:
     terminal = Terminal(40)
     now = [0.0]
     view = DrawnView(
-        Rows(),
         Screen(terminal.write, terminal.size),
         hides_thoughts=False,
         clock=lambda: now[0],
@@ -435,10 +431,48 @@ def test_buffered_view_shows_the_complete_answer() -> None:
 
 
 def test_ascii_terminal_gets_plain_characters() -> None:
-    (row,) = Rows("ascii").of(Blocks().feed("```py\n")[0], 40, folds=False)
-    assert row.text.isascii()
+    terminal = Terminal(40)
+    view = DrawnView(Screen(terminal.write, terminal.size, "ascii"), hides_thoughts=False)
+    view.show_waiting(2.0)
+    view.add_text("- a\n\n```py\n1\n```\n\n> b\n\n| c | d |\n|---|---|\n| 1 | 2 |\n\n---\n")
+    view.end()
+    assert "".join(terminal.writes).isascii()
+    assert "* a\n\n-- py -" in terminal.text
 
 
-def test_lists_are_finished_item_by_item() -> None:
-    finished = Blocks().feed("3. a\n4. b\n   c\n5. d\n")
-    assert finished == [Prose("3. a", 3, is_next=False), Prose("4. b\n   c", 4, is_next=True)]
+def test_lines_of_code_scroll_away_as_they_come() -> None:
+    terminal = Terminal(40, 20)
+    view = view_on(terminal)
+    lines = [f"line{n} = {n}" for n in range(80)]
+    view.add_text("Look:\n\n```python\n")
+    for count, line in enumerate(lines, 1):
+        view.add_text(line[:5])
+        view.add_text(f"{line[5:]}\n")
+        assert terminal.rows[3 : 3 + count] == lines[:count]
+    view.add_text("```\n")
+    view.end()
+    assert terminal.rows[3:83] == lines
+    written = re.sub(r"\x1b\[[?\d;]*[a-zA-Z]", "", "".join(terminal.writes))
+    assert [written.count(f"{line}\n") for line in lines] == [1] * 80
+
+
+def test_list_higher_than_the_terminal_is_whole_in_the_end() -> None:
+    terminal = Terminal(40, 8)
+    view = view_on(terminal)
+    view.add_text("Before.\n\n")
+    for n in range(1, 31):
+        view.add_text(f"{n}. item")
+        view.add_text(f" {n}\n")
+        assert terminal.rows[-1].endswith(f"{n}. item {n}")
+        assert len(terminal.rows) <= 8 + 2
+    view.end()
+    items = [row.strip() for row in terminal.rows[2:]]
+    assert items == [*(f"{n}. item {n}" for n in range(1, 31)), ""]
+
+
+@pytest.mark.parametrize("columns", [1, 2, 5, 12])
+def test_narrow_terminal_shows_all_of_it(columns: int) -> None:
+    shown = draw_all(f"{ANSWER}\n\n```\n日本語 code\n```\n", columns=columns)
+    for word in ("emphasis", "nested", "phi-3-mini", "return f", "quoted", "本語 code"):
+        letters = word.replace(" ", "")
+        assert letters in re.sub(r"\s", "", shown)
