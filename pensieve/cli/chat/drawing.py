@@ -27,6 +27,7 @@ from rich.control import Control
 from rich.segment import ControlType, Segment, Segments
 from rich.style import Style
 from rich.syntax import ANSISyntaxTheme, Syntax
+from rich.table import Table
 from rich.text import Text
 from rich.theme import Theme
 
@@ -238,6 +239,14 @@ class _Line(markdown.HorizontalRule):
         yield _rule()
 
 
+class _Table(markdown.TableElement):
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for table in cast("Iterable[Table]", super().__rich_console__(console, options)):
+            for column in table.columns:
+                column.overflow = "fold"  # otherwise long words are cut off in narrow columns
+            yield table
+
+
 class _ListItem(markdown.ListItem):
     def render_number(
         self, console: Console, options: ConsoleOptions, number: int, last_number: int
@@ -255,6 +264,7 @@ class _Answer(markdown.Markdown):
         "fence": _CodeBlock,
         "code_block": _CodeBlock,
         "hr": _Line,
+        "table_open": _Table,
         "list_item_open": _ListItem,
     }
 

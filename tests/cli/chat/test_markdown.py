@@ -470,6 +470,13 @@ def test_list_higher_than_the_terminal_is_whole_in_the_end() -> None:
     assert items == [*(f"{n}. item {n}" for n in range(1, 31)), ""]
 
 
+def test_long_word_in_a_narrow_table_is_whole() -> None:
+    shown = draw_all("| a | b |\n|---|---|\n| incomprehensibilities | antidisestablishment |\n")
+    narrow = draw_all("| a |\n|---|\n| incomprehensibilities |\n", columns=20)
+    assert "antidisestablishm" in shown
+    assert "…" not in shown + narrow
+
+
 @pytest.mark.parametrize("columns", [1, 2, 5, 12])
 def test_narrow_terminal_shows_all_of_it(columns: int) -> None:
     shown = draw_all(f"{ANSWER}\n\n```\n日本語 code\n```\n", columns=columns)
