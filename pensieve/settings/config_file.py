@@ -60,12 +60,12 @@ def write(file: Path, name: str, value: Value | None) -> None:
     """
     import tomlkit  # slow to import, and needed for changes only
 
-    read(file)
+    before = read(file)
     document = tomlkit.parse(_read_text(file))
-    if value is None:
-        document.pop(name, None)
-    else:
+    if value is not None:
         document[name] = value
+    elif name in before:
+        document.remove(name)
     _save(file, tomlkit.dumps(document))
 
 

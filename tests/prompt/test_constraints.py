@@ -126,6 +126,10 @@ def test_too_complex_schema_is_not_enforced_and_logged(
             "supported",
         ),
         (
+            {"output_config": {"format": {"type": "json_schema", "schema": {"not": {}}}}},
+            "output_config.format.schema: For 'object' type, properties not are not supported",
+        ),
+        (
             {"output_config": {"format": {"type": "json_schema"}}},
             "output_config.format.schema: Input should be an object",
         ),

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pensieve.dialects.grammar.object_shapes import kinds_of
-from pensieve.dialects.grammar.schema_validation import MAX_DEPTH, admits, same
+from pensieve.dialects.grammar.schema_validation import MAX_DEPTH, MAX_STEPS, admits, same
 
 KINDS = ["object", "array", "string", "integer", "number", "boolean", "null"]
 DEFINITIONS = {"N": {"properties": {"a": {"$ref": "#/$defs/N"}, "b": {"type": "integer"}}}}
@@ -78,6 +78,11 @@ def test_value_is_admitted_exactly_if_jsonschema_accepts_it(schema: Any, value: 
         ({"minimum": "low", "maxLength": "x", "required": 5, "unheard": 1}, 1, True),
         ({"$ref": "https://elsewhere.test"}, 1, True),
         ({"items": 5, "properties": 5, "allOf": 5}, [1], True),
+        ({"items": False}, [1], False),
+        ({"additionalProperties": False}, {"a": 1}, False),
+        ({"prefixItems": [{"type": "string"}], "items": {"type": "null"}}, ["a", None], True),
+        ({"prefixItems": [{"type": "string"}], "items": {"type": "null"}}, [None], False),
+        ({"prefixItems": [{"type": "string"}], "items": {"type": "null"}}, ["a", "b"], False),
         ({"type": "integer"}, 1.0, True),
         ({"type": "integer"}, 1.5, False),
     ],
@@ -92,6 +97,22 @@ def test_validation_of_self_referring_and_growing_schemas_ends() -> None:
     assert admits({"$ref": "#"}, 1, {"$ref": "#"})
     doubling = {"allOf": [{"$ref": "#"}, {"$ref": "#"}]}
     assert admits(doubling, 1, doubling)
+
+
+def test_values_are_validated_down_to_the_maximum_depth() -> None:
+    schema: Any = {"type": "integer"}
+    value: Any = "x"
+    for _ in range(MAX_DEPTH):
+        schema, value = {"items": schema}, [value]
+    assert not admits(schema, value, schema)
+    assert admits({"items": schema}, [value], schema)
+
+
+def test_values_are_validated_up_to_the_maximum_number() -> None:
+    schema = {"items": {"type": "integer"}}
+    most = [1] * (MAX_STEPS - 2)
+    assert not admits(schema, [*most, "x"], schema)
+    assert admits(schema, [*most, 1, "x"], schema)
 
 
 def test_value_deeper_than_the_limit_counts_as_valid() -> None:
