@@ -78,6 +78,7 @@ class ServerConnection:
             raise
 
     def _find(self) -> ConnectedModel:
+        require(self._options.settings.paths)
         target = find_target(self._options.settings)
         if not target.is_listening:
             raise NoServerError(target.base_url)
@@ -113,13 +114,10 @@ class ServerConnection:
         )
 
     def _start_or_wait(self) -> None:
-        """Accept a starting server, or start one if the user agrees.
-
-        Raises `NoServerError`, `RecordUnreadableError`.
-        """
+        """Accept a starting server, or start one if the user agrees. Raises `NoServerError`."""
         settings = self._options.settings
         target = find_target(settings)
-        if require(settings.paths):
+        if server_lock.is_held(settings.paths):
             output.hint("The server is starting …")
         elif self._options.ask_yes_no(
             f"No pensieve server answers at {target.base_url}. Start it now?"

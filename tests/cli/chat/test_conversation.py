@@ -1,6 +1,7 @@
 """Turns and slash commands of a conversation. Typing is scripted; the server is the fake one."""
 
 import json
+import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -13,8 +14,9 @@ from pensieve.cli.chat.conversation import ChatOptions, Conversation
 from pensieve.cli.chat.server_connection import ConnectOptions, ServerConnection
 from pensieve.cli.chat.slash_commands import Command, Message, Unknown
 from pensieve.cli.chat.view import PlainView
+from pensieve.daemon import server_lock
 from pensieve.daemon.server_record import Address, own_record, publish
-from pensieve.errors import NoServerError, PromptUnprocessableError
+from pensieve.errors import NoServerError, PromptUnprocessableError, RecordUnreadableError
 from pensieve.paths import under_home
 from pensieve.settings.resolve import Settings
 from tests.cli.fake_server import (
@@ -433,8 +435,6 @@ def holding(chat: Talk, address: Address) -> Iterator[None]:
     """Simulate a start: take the lock and publish the record of the new server."""
     from contextlib import ExitStack
 
-    from pensieve.daemon import server_lock
-
     with ExitStack() as stack:
 
         def start() -> None:
@@ -469,6 +469,14 @@ def test_requested_model_is_the_one_that_is_started(tmp_path: Path) -> None:
     with pytest.raises(NoServerError):
         chat.run("Hi", model="smollm2-135m")
     assert chat.started[0][-2:] == ["--model", "smollm2-135m"]
+
+
+def test_server_whose_record_is_damaged_is_named(tmp_path: Path) -> None:
+    with talk(tmp_path) as chat, server_lock.acquire(chat.settings.paths):
+        chat.settings.paths.server_file.write_text("{", encoding="utf-8")
+        with pytest.raises(RecordUnreadableError, match=rf"pid {os.getpid()}"):
+            chat.run("Hi")
+    assert chat.agreed == []
 
 
 def test_loading_server_is_awaited(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
