@@ -1,21 +1,25 @@
-"""`pensieve chat`: parses its options and runs one question or a conversation."""
+"""`pensieve chat`: parses its options and runs one question or a conversation.
+
+The values of the API are slow to import, and help does not need them.
+"""
 
 from collections.abc import Callable
 from json import dumps
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from pensieve.cli.chat.conversation import ChatOptions, Conversation, conclude
-from pensieve.cli.chat.receive import Answer
-from pensieve.cli.chat.server_connection import ConnectOptions, ServerConnection
 from pensieve.cli.chat.view import BufferedView, DrawnView, NoView, PlainView, View
-from pensieve.cli.client.messages import Turn
 from pensieve.cli.lifecycle.start_options import Allowed
 from pensieve.cli.ui import output
 from pensieve.errors import UsageError
 from pensieve.paths import Paths
 from pensieve.settings import resolve as settings_module
+
+if TYPE_CHECKING:
+    from pensieve.cli.chat.conversation import ChatOptions
+    from pensieve.cli.chat.receive import Answer
+    from pensieve.cli.chat.server_connection import ServerConnection
 
 # Fits a long thought and a long piece of code.
 DEFAULT_MAX_TOKENS = 4096
@@ -108,6 +112,9 @@ def chat(  # noqa: PLR0913 -- each is a flag
     no_history
         Do not save typed lines.
     """
+    from pensieve.cli.chat.conversation import ChatOptions
+    from pensieve.cli.chat.server_connection import ConnectOptions, ServerConnection
+
     settings = settings_module.resolve()
     is_plain = print or json
     options = ChatOptions(
@@ -123,25 +130,29 @@ def chat(  # noqa: PLR0913 -- each is a flag
     connection = ServerConnection(ConnectOptions(settings, is_interactive), model)
     prompt = _join(output.piped_text(), question)
     if prompt:
-        return _answer_once(options, connection, (Turn("user", prompt),), system, as_json=json)
+        return _answer_once(options, connection, prompt, system, as_json=json)
     if is_plain or not output.stdin_is_tty():
         raise _no_question()
     return _converse(options, connection, system, None if no_history else settings.paths)
 
 
 def _answer_once(
-    options: ChatOptions,
-    connection: ServerConnection,
-    turns: tuple[Turn, ...],
+    options: "ChatOptions",
+    connection: "ServerConnection",
+    prompt: str,
     system: str,
     *,
     as_json: bool,
 ) -> int:
+    from pensieve.cli.chat.conversation import conclude
+    from pensieve.cli.chat.receive import Answer
+    from pensieve.cli.client.messages import Turn
+
     connected = connection.connect()
     answer = Answer()
     answer.receive(
         connected.server,
-        options.call(connected, turns, system),
+        options.call(connected, (Turn("user", prompt),), system),
         NoView() if as_json else options.view(),
     )
     if as_json:
@@ -150,7 +161,7 @@ def _answer_once(
     return 0
 
 
-def _as_json(answer: Answer) -> dict[str, object]:
+def _as_json(answer: "Answer") -> dict[str, object]:
     """Return one answer as an object, times in seconds; `thinking` only if there was some."""
     timing, turn, end = answer.timing, answer.turn, answer.end
     thinking = {"thinking": turn.thought} if turn.thought else {}
@@ -169,8 +180,9 @@ def _as_json(answer: Answer) -> dict[str, object]:
 
 
 def _converse(
-    options: ChatOptions, connection: ServerConnection, system: str, paths: Paths | None
+    options: "ChatOptions", connection: "ServerConnection", system: str, paths: Paths | None
 ) -> int:
+    from pensieve.cli.chat.conversation import Conversation
     from pensieve.cli.chat.editor import editor_for
 
     history = paths.chat_history if paths else None
