@@ -110,13 +110,14 @@ class Screen:
     def draw(self, finished: Sequence[RenderableType], live: Sequence[RenderableType]) -> None:
         """Replace the live rows by `finished` for good, and draw `live` below."""
         columns, lines = self._console.size = ConsoleDimensions(*self._size())
-        rows = self._console.render_lines(Group(*live), pad=False)[1 - lines :] if live else []
+        drawn = self._console.render_lines(Group(*live), pad=False) if live else []
+        rows = drawn[-max(1, lines - 1) :]
         can_keep = not finished and columns == self._columns
         kept = _common_rows(self._live, rows) if can_keep else 0
         erased = sum(_height(row, columns) for row in self._live[kept:])
         if erased or finished or rows:
-            drawn = Group(_erasure(erased), *finished, Segments(_joined(rows[kept:])))
-            self._console.print(drawn, crop=False)
+            change = Group(_erasure(erased), *finished, Segments(_joined(rows[kept:])))
+            self._console.print(change, crop=False)
         self._live, self._columns = rows, columns
 
 

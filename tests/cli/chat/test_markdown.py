@@ -456,15 +456,16 @@ def test_lines_of_code_scroll_away_as_they_come() -> None:
     assert [written.count(f"{line}\n") for line in lines] == [1] * 80
 
 
-def test_list_higher_than_the_terminal_is_whole_in_the_end() -> None:
-    terminal = Terminal(40, 8)
+@pytest.mark.parametrize("lines", [1, 2, 8])
+def test_list_higher_than_the_terminal_is_whole_in_the_end(lines: int) -> None:
+    terminal = Terminal(40, lines)
     view = view_on(terminal)
     view.add_text("Before.\n\n")
     for n in range(1, 31):
         view.add_text(f"{n}. item")
         view.add_text(f" {n}\n")
         assert terminal.rows[-1].endswith(f"{n}. item {n}")
-        assert len(terminal.rows) <= 8 + 2
+        assert len(terminal.rows) <= lines + 2
     view.end()
     items = [row.strip() for row in terminal.rows[2:]]
     assert items == [*(f"{n}. item {n}" for n in range(1, 31)), ""]
