@@ -9,6 +9,7 @@ mutmut 3.8 cannot select tests again whose parameters are texts with quotes and 
 
 import ast
 import contextlib
+import copy
 import gc
 import io
 import json
@@ -42,7 +43,18 @@ OPERATORS = (
     *((ast.Lt, ast.LtE), (ast.Gt, ast.GtE), (ast.Eq, ast.NotEq), (ast.Is, ast.IsNot)),
     *((ast.In, ast.NotIn), (ast.And, ast.Or), (ast.Add, ast.Sub), (ast.Mult, ast.FloorDiv)),
 )
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 SWAPS = {**dict(OPERATORS), **{new: old for old, new in OPERATORS}}
+# What an emptied function returns, by its annotation; None for all others. A generator yields nothing.
+EMPTY = {
+    "bool": ("False", "True"),
+    "str": ("''",),
+    "int": ("0",),
+    **dict.fromkeys(("list", "tuple", "Sequence"), ("[]",)),
+    "Iterator": ("iter(())",),
+    **dict.fromkeys(("dict", "Mapping"), ("{}",)),
+    "frozenset": ("frozenset()",),
+}
 
 
 class FunctionKey(NamedTuple):
@@ -97,8 +109,19 @@ def variants(node: ast.AST) -> Iterator[ast.AST]:  # noqa: C901 - a table
             yield ast.Return(ast.Constant(None))
         case ast.Expr(ast.Call()) | ast.AugAssign():
             yield ast.Pass()
+        case ast.FunctionDef() | ast.AsyncFunctionDef():
+            yield from emptied(node)
         case _:
             pass
+
+
+def emptied(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[ast.AST]:
+    """The function, returning at once. Its statements stay: they make it a generator or a closure."""
+    annotation = ast.unparse(function.returns).split("[")[0] if function.returns else ""
+    for value in EMPTY.get(annotation, ("None",)):
+        changed = copy.copy(function)
+        changed.body = [ast.Return(ast.parse(value, mode="eval").body), *function.body]
+        yield changed
 
 
 class Place(NamedTuple):
@@ -118,32 +141,38 @@ class Place(NamedTuple):
 
 
 def places(parent: ast.AST, function: ast.AST | None = None) -> Iterator[Place]:
-    is_function = isinstance(parent, ast.FunctionDef | ast.AsyncFunctionDef)
+    if function is None and isinstance(parent, FUNCTIONS):
+        function = parent
     for name, value in ast.iter_fields(parent):
         if name in {"decorator_list", "annotation", "returns"}:
             continue
-        around = parent if is_function and function is None and name == "body" else function
+        around = function if name == "body" or function is not parent else None
         is_list = isinstance(value, list)
         for index, node in enumerate(value if is_list else [value]):
             if isinstance(node, ast.AST) and not is_beside_the_point(parent, node):
-                yield Place(parent, name, index if is_list else None, node, around)
+                outermost = node if around is None and isinstance(node, FUNCTIONS) else around
+                yield Place(parent, name, index if is_list else None, node, outermost)
                 yield from places(node, around)
 
 
 def is_beside_the_point(parent: ast.AST, node: ast.AST) -> bool:
     """What only people or type checkers read, what states an invariant, what a test takes from the module."""
     match parent, node:
-        case _, ast.Assert() | ast.Subscript(ast.Name("Literal" | "Callable")):
-            return True
-        case _, ast.Expr(ast.Call(ast.Name("assert_never"))) | ast.ClassDef(
-            bases=[ast.Name("Protocol")]
+        case _, (
+            ast.Assert()
+            | ast.Subscript(ast.Name("Literal" | "Callable"))
+            | ast.Expr(ast.Call(ast.Name("assert_never")))
+            | ast.FunctionDef(body=[ast.Expr(ast.Constant())])
+            | ast.ClassDef(bases=[ast.Name("Protocol")])
         ):
             return True
         case ast.Expr() | ast.JoinedStr() | ast.FormattedValue(), ast.Constant() | ast.JoinedStr():
             return True
         case ast.Raise(), ast.Call():  # the words of an error
             return True
-        case ast.Call(ast.Attribute(ast.Name("_log" | "re"))), ast.Constant():
+        case ast.Call(
+            ast.Attribute(ast.Name("_log" | "logging" | "re")) | ast.Name("cast" | "TypeVar")
+        ), ast.Constant():
             return True
         case ast.Module(), ast.Assign([ast.Name()], ast.Constant(int() | float())):  # a limit
             return True
@@ -159,13 +188,20 @@ def changes(path: str) -> Iterator[Change]:
         for variant in variants(place.node):
             ast.copy_location(variant, place.node)
             place.put(ast.fix_missing_locations(variant))
-            old, new = (ast.unparse(each).split("\n")[0] for each in (place.node, variant))
+            old, new = (first_words(each) for each in (place.node, variant))
             line = getattr(place.node, "lineno", 0)
             function = place.function
             key = function and FunctionKey(path, names[id(function)], first_line(function))
             text = f"{Path(path).relative_to(ROOT)}:{line}: {old}  →  {new}"
             yield Change(path, text, compile(tree, path, "exec"), key)
             place.put(place.node)
+
+
+def first_words(node: ast.AST) -> str:
+    match node:
+        case ast.FunctionDef(name, body=body) | ast.AsyncFunctionDef(name, body=body):
+            return f"{name}: {first_words(body[0])}"
+    return ast.unparse(node).split("\n")[0]
 
 
 def qualified(node: ast.AST, prefix: str = "") -> Iterator[tuple[ast.AST, str]]:

@@ -156,7 +156,7 @@ class AnswerParser:
         elif mark in self._thought_marks:
             self._handle_thought_mark(state, mark)
         else:
-            self._state = InText(may_be_call=False, keeps_leading_blanks=False)
+            self._state = InText(keeps_leading_blanks=False)
         return True
 
     def _parse_beginning(self, state: InText) -> bool | None:
@@ -298,7 +298,7 @@ class AnswerParser:
             state.calls.finish(state.parser)
         if state.calls.events:
             self._events += state.calls.events
-            self._state = InText(may_think=False, may_be_call=False, keeps_leading_blanks=False)
+            self._state = InText()
             return
         self._reparse_as_text(state)
         while self._unparsed and self._step():

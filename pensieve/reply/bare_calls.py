@@ -33,7 +33,7 @@ class BareCallParser:
         tools: Mapping[str, Schema],
         max_calls: int,
         *,
-        is_after_call: bool = False,  # a separator of calls may come first
+        is_after_call: bool,  # a separator of calls may come first
     ) -> None:
         self._tools = tools
         self._max_calls = max_calls

@@ -2,6 +2,7 @@
 
 import json
 import re
+import string
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -81,7 +82,11 @@ def test_every_split_of_a_familys_output_parses_to_the_expected_events(case: Cas
         assert read(form_of(case.dialect), [case.written[:at], case.written[at:]]) == whole
 
 
-@any_case
+@pytest.mark.parametrize(
+    "case",
+    [case for case in CASES if any(not isinstance(part, str) for part in case.means)],
+    ids=lambda case: f"{case.dialect}: {case.written[:40]}",
+)
 def test_the_input_so_far_is_always_the_beginning_of_its_json(
     case: Case,
 ) -> None:
@@ -250,9 +255,12 @@ def test_texts_and_calls_are_emitted_in_order(name: str, parts: list[Any]) -> No
     assert meaning(read(form_of(name), [written])) == expected
 
 
-def test_an_answer_without_tools_is_all_text() -> None:
-    text = f" {HERMES} <think>x</think>\n"
-    assert read(AnswerFormat(DIALECTS["hermes"]), [text]) == [Text(text)]
+@any_dialect
+def test_an_answer_without_tools_is_all_text(name: str) -> None:
+    dialect = replace(DIALECTS[name], thinking=None, silent=())
+    written = filled(format_calls(dialect.calls, [ToolCall(*PARIS)]))
+    text = f" {written} {HERMES} <think>x</think>\n{BARE}\n{string.printable}"
+    assert read(AnswerFormat(dialect), [text]) == [Text(text)]
 
 
 HIDDEN = [
@@ -344,16 +352,30 @@ def test_a_call_with_invalid_input_is_emitted_up_to_the_fault() -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["hermes", "llama3"])
 @pytest.mark.parametrize("rest", ["<think>x</think>", BARE])
-def test_everything_after_an_invalid_call_is_text(rest: str) -> None:
-    form = AnswerFormat(replace(DIALECTS["hermes"], thinking=THINKING), TOOLS)
-    events = read(form, [f'<tool_call>{{"name": "clock", "arguments": {{"a" \n{rest}'])
+def test_everything_after_an_invalid_call_is_text(name: str, rest: str) -> None:
+    form = AnswerFormat(replace(DIALECTS[name], thinking=THINKING), TOOLS)
+    opening = DIALECTS[name].calls.opening
+    events = read(form, [f'{opening}{{"name": "clock", "arguments": {{"a" \n{rest}'])
     assert events == [
         ToolCallStart("clock"),
         ToolCallDelta('{"a" \n'),
         ToolCallEnd(is_whole=False),
         Text(rest),
     ]
+
+
+def test_text_in_the_place_of_a_closing_mark_follows_the_call_without_blanks() -> None:
+    written = '<tool_call>\n{"name": "clock", "arguments": {}}\n it is'
+    assert meaning(read(form_of("hermes"), [written])) == [NOW, "it is"]
+    assert meaning(read(form_of("hermes"), written)) == [NOW, "it is"]
+
+
+def test_a_second_call_that_text_follows_is_text_in_a_dialect_without_marks() -> None:
+    text = f"{BARE} is a call"
+    assert meaning(read(form_of("llama3"), [f"{BARE}\n{text}"])) == [NOW, text]
+    assert meaning(read(form_of("llama3"), f"{BARE}\n{text}")) == [NOW, text]
 
 
 def test_a_call_that_is_cut_off_has_no_end_event() -> None:

@@ -56,7 +56,7 @@ def test_any_python_literal_argument_parses_to_its_value(value: Any) -> None:
     ("written", "text"),
     [
         (r"'\u00e9\xe9\/\b\f'", "éé/\b\f"),
-        (r"'\u00E9a\xE9a'", "éaéa"),
+        (r"'\u00E9a\xE9a\xFF'", "éaéaÿ"),
         (r"'a\qb\?'", r"a\qb\?"),
         (r"'\u12g4 \xg1 \x1g'", r"\u12g4 \xg1 \x1g"),
         ("'a\\\nb'", "ab"),
@@ -69,6 +69,13 @@ def test_any_python_literal_argument_parses_to_its_value(value: Any) -> None:
 def test_unknown_escapes_and_invalid_values_become_text(written: str, text: str) -> None:
     call = f"<|tool_call_start|>[clock(a={written})]<|tool_call_end|>"
     assert meaning(read(form_of("lfm2"), [call])) == [("clock", {"a": text})]
+
+
+@pytest.mark.parametrize("written", ["x]", "x}", "[1]]"])
+def test_an_unbalanced_bracket_leaves_a_python_call_unfinished(written: str) -> None:
+    call = f"<|tool_call_start|>[clock(a={written})]<|tool_call_end|>"
+    [(tool, _, state)] = meaning(read(form_of("lfm2"), [call]))
+    assert (tool, state) == ("clock", "unfinished")
 
 
 @pytest.mark.parametrize("name", ["hermes", "gemma4", "lfm2"])
@@ -137,6 +144,12 @@ def test_an_input_that_is_not_an_object_ends_the_call_as_incomplete(
         ({"type": ["string", "null"]}, "x", "x"),
         ({"type": ["string", "null"]}, '"null"', "null"),
         ({"type": ["string", "array"]}, '["x"]', ["x"]),
+        (
+            {"anyOf": [{"enum": ["x"]}, {"type": "array"}]},
+            '["</parameter></arg_value>"]',
+            ["</parameter></arg_value>"],
+        ),
+        ({"anyOf": [{"enum": ["x"]}, {"type": "array"}]}, "x", "x"),
         ({"type": "integer"}, "5", 5),
         ({"type": "integer"}, "-5 x", "-5 x"),
         ({"type": "array"}, '[1, "</parameter></arg_value>"]', [1, "</parameter></arg_value>"]),

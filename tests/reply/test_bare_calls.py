@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pensieve.dialects.dialect import ToolCall
@@ -113,6 +113,9 @@ def test_several_bare_calls_are_all_parsed(name: str, written: str, means: list[
         f"{CALL}\n```\n{LATER}",
         f"```json\n{CALL}\n\n```\nThat is it.\n",
         f"{CALL}, {LATER} x",
+        f"{CALL}? {LATER}",
+        f"{CALL}\n{LATER[:-1]}",
+        f"{CALL}\n``",
     ],
 )
 def test_several_bare_calls_with_an_invalid_one_are_text(name: str, text: str) -> None:
@@ -125,6 +128,8 @@ def test_bare_calls_beyond_the_maximum_are_text(name: str) -> None:
     form = form_of(name, max_calls=1)
     assert meaning(read(form, [CALL])) == [PARIS]
     assert meaning(read(form, [f"{CALL}\n{LATER}"])) == [CALL, NOW]
+    marked = filled(format_calls(DIALECTS[name].calls, [ToolCall(*PARIS)]))
+    assert meaning(read(form, [f"{marked}\n{LATER}"])) == [PARIS, LATER]
 
 
 def unmarked(name: str, *calls: tuple[str, dict[str, Any]]) -> str:
@@ -170,9 +175,32 @@ def test_a_bare_family_call_that_violates_the_schemas_is_text(name: str) -> None
 
 @any_dialect
 def test_a_tool_name_at_the_beginning_of_a_line_is_text(name: str) -> None:
-    text = "clock\nget_weather is a tool\nwrite: a, b\ncall:clock\n[clock]\n<function"
-    assert meaning(read(form_of(name), [text])) == [text]
-    assert meaning(read(form_of(name), text)) == [text]
+    several = "clock\nget_weather is a tool\nwrite: a, b\ncall:clock\n[clock]\n<function"
+    for text in (several, "clock", "Which?\nclock"):
+        assert meaning(read(form_of(name), [text])) == [text]
+        assert meaning(read(form_of(name), text)) == [text]
+
+
+SEPARATORS = [
+    (name, separator)
+    for name, dialect in DIALECTS.items()
+    for form in [dialect.calls]
+    for separator in dict.fromkeys(
+        part.strip() for part in (form.closing, form.separator or "", form.between)
+    )
+    if separator
+]
+
+
+@pytest.mark.parametrize(("name", "separator"), SEPARATORS)
+def test_a_separator_of_calls_counts_only_directly_after_a_call(name: str, separator: str) -> None:
+    written = filled(format_calls(DIALECTS[name].calls, [ToolCall(*PARIS)]))
+    text = f"{separator} {LATER}"
+    assert meaning(read(form_of(name), [f"{written}\n{text}"])) == [PARIS, NOW]
+    for before in ("", "Look.\n"):
+        assert meaning(read(form_of(name), [before + text])) == [before + text]
+    after = meaning(read(form_of(name), [f"{written}\nLook.\n{text}"]))
+    assert after == [PARIS, f"Look.\n{text}"]
 
 
 @any_dialect
@@ -204,6 +232,7 @@ pieces = st.sampled_from(
 
 @any_dialect
 @given(st.lists(pieces, max_size=10))
+@example(["x", "\n", "{", "x"])
 @settings(max_examples=60)
 def test_every_split_of_bare_calls_gives_the_same_events(name: str, parts: list[str]) -> None:
     text = "".join(parts)

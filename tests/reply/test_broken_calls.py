@@ -17,9 +17,11 @@ WHOLE = f'{BEGUN}", "content": "b"}}}}\n</tool_call>'
 
 def stop_reason_of(text: str, reason: FinishReason) -> StopReason | None:
     form = AnswerFormat(DIALECTS["hermes"], TOOLS)
-    reply = Reply(ReplyContext("msg_01a", "m", 10, "max_tokens", form), Pieces([text]))
-    script = [Started(0), Token(0), Finished(reason, 2)]
-    return accumulated([event for step in script for event in reply.feed(step)]).stop_reason
+    reply = Reply(ReplyContext("msg_01a", "m", 10, "max_tokens", form), Pieces(text))
+    script = [Started(0), *map(Token, range(len(text))), Finished(reason, len(text) + 1)]
+    message = accumulated([event for step in script for event in reply.feed(step)])
+    assert message.content[0].name == "write"
+    return message.stop_reason
 
 
 @pytest.mark.parametrize(

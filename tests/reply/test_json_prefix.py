@@ -59,6 +59,7 @@ def refuse(constant: str) -> None:
 @given(documents)
 @example('"\\ud800\\ud800\\udc00\\udc00"')
 @example('"\\ud800')
+@example('"\\udfff\\ue000"')
 @settings(max_examples=600)
 def test_exactly_valid_json_is_accepted_with_the_same_value(text: str) -> None:
     written = normalize_json(text)

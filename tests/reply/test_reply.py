@@ -30,7 +30,14 @@ from pensieve.api.messages.signatures import thought_in
 from pensieve.dialects.answer_format import AnswerFormat
 from pensieve.dialects.dialect import ThinkingForm
 from pensieve.dialects.families import plain
-from pensieve.engine.generation import EngineEvent, Finished, Prefilled, Started, Token
+from pensieve.engine.generation import (
+    EngineEvent,
+    Finished,
+    FinishReason,
+    Prefilled,
+    Started,
+    Token,
+)
 from pensieve.reply.reply import Reply, ReplyContext
 from tests.dialects.cases import DIALECTS, HERMES, TOOLS
 from tests.reply.test_stop_sequences import expected_scan
@@ -181,15 +188,42 @@ def test_events_after_the_end_are_ignored() -> None:
     reply = reply_to(["STOP", "more"], "STOP")
     for event in (Started(0), Token(0)):
         reply.feed(event)
+    assert reply.is_ended
     assert reply.feed(Token(1)) == reply.feed(Finished("stop_token", 9)) == []
 
 
 def test_a_stop_sequence_at_the_start_leaves_no_block() -> None:
-    assert kinds(answer(["ST", "OP"], "STOP")) == SILENT
+    events = answer(["ST", "OP"], "STOP")
+    assert kinds(events) == SILENT
+    assert accumulated(events).stop_sequence == "STOP"
 
 
 def test_delayed_text_is_emitted_at_the_end() -> None:
     assert text_of(answer(["a S", "T"], "STOP", at_end="\ufffd")) == "a ST\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("written", "reason", "text"),
+    [
+        ("a <tool_c", "stop_token", "a <tool_c"),
+        ("a <tool_c", "length", "a <tool_c"),
+        ("a\n<tool_call>\n{", "stop_token", "a\n<tool_call>\n{"),
+        ("a\n<tool_call>\n{", "length", "a"),
+    ],
+)
+def test_an_incomplete_mark_is_text_and_the_beginning_of_a_cut_call_is_not(
+    written: str, reason: FinishReason, text: str
+) -> None:
+    form = AnswerFormat(DIALECTS["hermes"], TOOLS)
+    reply = Reply(ReplyContext("msg_01a", "m", 10, "max_tokens", form), Pieces([written]))
+    script = [Started(0), Token(0), Finished(reason, 1)]
+    events = [event for step in script for event in reply.feed(step)]
+    assert text_of(events) == text
+
+
+def test_usage_before_the_start_counts_the_whole_prompt() -> None:
+    usage = reply_to([]).usage
+    assert (usage.input_tokens, usage.cache_read_input_tokens, usage.output_tokens) == (10, 0, 0)
 
 
 def test_a_stop_sequence_completed_by_the_final_flush_ends_the_answer() -> None:

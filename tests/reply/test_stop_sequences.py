@@ -50,7 +50,7 @@ def test_a_partial_sequence_that_does_not_complete_is_emitted() -> None:
     assert scanner.feed("ART").text == "START"
 
 
-@pytest.mark.parametrize("text", ["", "x", "xy"])
+@pytest.mark.parametrize("text", ["x", "xy"])
 def test_text_that_cannot_begin_a_sequence_is_not_delayed(text: str) -> None:
     assert StopScanner(("STOP",)).feed(text).text == text
 
