@@ -34,7 +34,7 @@ def json_length_limit(schema: Schema) -> str:
     return f'\\"{length_limit(schema, _JSON_CHAR) or f"{_JSON_CHAR}*"}\\"'
 
 
-def pattern_limit(schema: Schema, mark: str = "") -> str | None:
+def pattern_limit(schema: Schema, mark: str) -> str | None:
     """Return the expression for texts that the pattern of `schema` matches.
 
     None if it is not enforced: it is too complex, or may match texts that contain `mark`.
@@ -57,7 +57,7 @@ def pattern_limit(schema: Schema, mark: str = "") -> str | None:
 
 def _matches(part: str, char: str) -> bool:
     """Return whether a part of a pattern is one character that may be `char`."""
-    if len(part) == 1 and part in "()*+?{}|":
+    if len(part) == 1 and part in "()*+?{}":
         return False
     return re.fullmatch(part, char) is not None
 

@@ -28,6 +28,13 @@ CASES: list[tuple[dict[str, Any], list[str], list[str]]] = [
 def test_text_obeys_its_length_and_pattern(
     name: str, *, has_tokens: bool, keywords: dict[str, Any], taken: list[str], refused: list[str]
 ) -> None:
+    check(name, keywords, taken, refused, has_tokens=has_tokens)
+
+
+def check(
+    name: str, keywords: dict[str, Any], taken: list[str], refused: list[str], *, has_tokens: bool
+) -> None:
+    """Check which texts the grammar of a schema with `keywords` takes."""
     schema = {
         "type": "object",
         "properties": {"a": {"type": "string", **keywords}},
@@ -42,6 +49,20 @@ def test_text_obeys_its_length_and_pattern(
         assert is_taken == (text in taken), text
 
 
+NESTED = ("gemma4", "function-gemma")
+
+
+@pytest.mark.parametrize("name", ["qwen-coder", "glm", "minimax", *NESTED])
+def test_text_with_the_closing_mark_obeys_its_length_and_pattern(name: str) -> None:
+    form = DIALECTS[name].calls.parameters
+    assert form is not None
+    mark = form.text_end
+    lengths = {"minLength": len(mark) + 1, "maxLength": len(mark) + 1}
+    check(name, lengths, [f"{mark}a"], [mark, f"{mark}ab"], has_tokens=False)
+    if name in NESTED:
+        check(name, {"pattern": "a$"}, [f"{mark}a"], [f"{mark}b"], has_tokens=False)
+
+
 @pytest.mark.parametrize(
     ("pattern", "mark", "expression"),
     [
@@ -51,6 +72,10 @@ def test_text_obeys_its_length_and_pattern(
         ("^a", "", "(?:a)(?s:.*)"),
         ("^[<]$", "", "(?:[<])"),
         ("^(?:a|b)$", "</p>", "(?:(?:a|b))"),
+        ("a|b", "", "(?s:.*)(?:a|b)(?s:.*)"),
+        ("^a\nb$", "</p>", r"(?:a\nb)"),
+        ("^a{64}$", "</p>", "(?:a{64})"),
+        (f"^{'a' * 126}$", "</p>", f"(?:{'a' * 126})"),
         # They may match texts that contain the mark.
         ("a", "</p>", None),
         ("^[<]$", "</p>", None),
@@ -59,6 +84,9 @@ def test_text_obeys_its_length_and_pattern(
         (r"^\S$", "</p>", None),
         # These are not plain patterns.
         ("^a|b$", "", None),
+        ("^a|b", "", None),
+        ("a|b$", "", None),
+        ("^(a)|b$", "", None),
         ("a^b", "", None),
         ("(^a|b)", "", None),
         ("a{65}", "", None),

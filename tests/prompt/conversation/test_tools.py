@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from pensieve.api.messages.request import Conversation, decode
+from pensieve.dialects.families import lfm2, qwen_coder
+from pensieve.dialects.grammar.schema_validation import admits
 from pensieve.errors import InvalidRequestError
 from pensieve.prompt.conversation.tools import PLACEHOLDER, ToolSet, tool_set_of
 from pensieve.prompt.render import PromptRenderer
@@ -94,6 +96,27 @@ def test_a_system_turn_adds_and_removes_tools() -> None:
     assert "The tool a cannot be used any more." in text
 
 
+@pytest.mark.parametrize("key", ["name", "tool_name"])
+def test_an_added_tool_is_named_by_either_key(key: str) -> None:
+    added = {"type": "tool_addition", "tool": {"type": "tool_reference", key: "b"}}
+    tools = [tool("a"), tool("b", defer_loading=True)]
+    system = {"role": "system", "content": [added]}
+    assert names(offered(system, tools=tools)) == (["a"], ["a", "b"])
+
+
+def test_value_slots_are_those_of_called_tools_in_a_form_between_tags() -> None:
+    integer = {"type": "object", "properties": {"n": {"type": "integer"}}}
+    tools = [tool("find", input_schema=integer), tool("b")]
+    call = conversation(*found("b"), tools=tools)
+    tagged, quoted = (one.DIALECT.calls.parameters for one in (qwen_coder, lfm2))
+    slots = tool_set_of(call, 8192, tagged).slots
+    assert list(slots) == ["find"]
+    assert slots["find"].of("n").is_value
+    assert not tool_set_of(conversation(*found("b"), tools=tools[1:]), 8192, tagged).slots
+    assert not tool_set_of(call, 8192, quoted).slots
+    assert not tool_set_of(call, 8192).slots
+
+
 def test_invalid_inline_tool_definition_is_refused() -> None:
     inline = {"type": "tool_addition", "tool": tool("bad name")}
     with pytest.raises(InvalidRequestError, match="String should match pattern"):
@@ -136,6 +159,54 @@ def test_tools_defined_by_anthropic_have_their_schemas(kind: str, commands: list
     assert spec.name == "edit"
     assert properties["command"]["enum"] == commands
     assert ("insert_text" in properties) == (kind != "text_editor_20250124")
+
+
+BASH = ("bash_20241022", "bash_20250124")
+OLD_EDITORS = ("text_editor_20241022", "text_editor_20250124", "text_editor_20250429")
+EDITORS = (*OLD_EDITORS, "text_editor_20250728", "memory_20250818")
+# Inputs as Anthropic documents them, with the types of tools that take them.
+INPUTS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
+    (BASH, {"command": "ls"}),
+    (BASH, {"restart": True}),
+    (EDITORS, {"command": "view", "path": "/a", "view_range": [1, -1]}),
+    (EDITORS, {"command": "create", "path": "/a", "file_text": "x"}),
+    (EDITORS, {"command": "str_replace", "path": "/a", "old_str": "x", "new_str": "y"}),
+    (OLD_EDITORS, {"command": "insert", "path": "/a", "insert_line": 0, "new_str": "y"}),
+    (EDITORS[3:], {"command": "insert", "path": "/a", "insert_line": 0, "insert_text": "y"}),
+    (OLD_EDITORS[:2], {"command": "undo_edit", "path": "/a"}),
+    (EDITORS[4:], {"command": "rename", "old_path": "/a", "new_path": "/b"}),
+    (EDITORS[4:], {"command": "delete", "path": "/a"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "written"), [(kind, written) for kinds, written in INPUTS for kind in kinds]
+)
+def test_tools_defined_by_anthropic_take_the_documented_inputs_and_no_others(
+    kind: str, written: dict[str, Any]
+) -> None:
+    (spec,) = offered(tools=[{"type": kind, "name": "run"}]).listed
+    assert spec.name == "run"
+    assert admits(spec.schema, written, spec.schema)
+    assert not admits(spec.schema, written | {"other": 1}, spec.schema)
+    for name in written:
+        assert not admits(spec.schema, written | {name: {}}, spec.schema)
+
+
+@pytest.mark.parametrize("kind", EDITORS)
+def test_an_editor_takes_no_unknown_command_incomplete_input_or_range(kind: str) -> None:
+    (spec,) = offered(tools=[{"type": kind, "name": "edit"}]).listed
+    view = {"command": "view", "path": "/a"}
+    for wrong in (
+        {"path": "/a"},
+        view | {"command": "run"},
+        view | {"view_range": [1]},
+        view | {"view_range": [1, 2, 3]},
+        view | {"view_range": ["1", "2"]},
+    ):
+        assert not admits(spec.schema, wrong, spec.schema)
+    if kind != "memory_20250818":  # to rename takes no path
+        assert not admits(spec.schema, {"command": "view"}, spec.schema)
 
 
 def test_bash_tool_takes_a_command_or_a_restart() -> None:

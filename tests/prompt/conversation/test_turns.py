@@ -241,6 +241,22 @@ def test_error_result_is_marked_and_empty_result_is_written() -> None:
         ),
         (
             {
+                "type": "text_editor_code_execution_tool_result",
+                "tool_use_id": "s",
+                "content": {"lines": ["-a", "+b"]},
+            },
+            "-a\n+b",
+        ),
+        (
+            {
+                "type": "bash_code_execution_tool_result",
+                "tool_use_id": "s",
+                "content": {"content": [text("x")]},
+            },
+            "x",
+        ),
+        (
+            {
                 "type": "tool_search_tool_result",
                 "tool_use_id": "s",
                 "content": {"tool_references": [{"type": "tool_reference", "tool_name": "t"}]},
@@ -276,6 +292,11 @@ def test_blocks_for_the_hosted_api_are_left_out(block: dict[str, object]) -> Non
     assert block_text(block) == "\n"
 
 
+def test_an_added_tool_that_is_not_defined_has_no_text() -> None:
+    added = {"type": "tool_addition", "tool": {"type": "tool_reference", "name": "nope"}}
+    assert not block_text(added, "system").strip()
+
+
 @pytest.mark.parametrize(
     ("part", "written"),
     [
@@ -307,6 +328,36 @@ def test_trailing_whitespace_of_a_prefill_is_removed(texts: list[str], expected:
     turns = [trimmed(turn) for turn in chat_turns(call)]
     blocks = [block.text for turn in turns for block in turn.blocks]
     assert blocks == expected
+
+
+def test_a_prefill_that_ends_in_a_call_is_unchanged() -> None:
+    use = {"type": "tool_use", "id": "a", "name": "t", "input": {}}
+    for content, count in (([text("a "), use], 2), ([use, text(" ")], 1)):
+        call = decode(
+            Conversation, {"model": "m", "messages": [{"role": "assistant", "content": content}]}
+        )
+        (turn,) = chat_turns(call)
+        assert list(trimmed(turn).blocks) == list(turn.blocks)[:count]
+
+
+def test_the_last_cache_breakpoint_of_a_turn_counts() -> None:
+    marks = [{"type": "ephemeral", "ttl": ttl} for ttl in ("5m", "1h")]
+    content = [*(text("a", cache_control=mark) for mark in marks), text("b")]
+    call = decode(Conversation, {"model": "m", "messages": [{"role": "user", "content": content}]})
+    (turn,) = chat_turns(call)
+    assert turn.cache_control is not None
+    assert turn.cache_control.ttl == "1h"
+
+
+def test_tool_texts_precede_the_system_prompt_and_instructions_follow_it() -> None:
+    call = decode(Conversation, {"model": "m", "messages": [HELLO], "system": "s"})
+    system, _ = chat_turns(call, ["tools"], ["instructions"])
+    assert [getattr(block, "text", None) for block in system.blocks] == [
+        "tools",
+        "s",
+        "instructions",
+    ]
+    assert chat_turns(call)[0].cache_control is None
 
 
 messages = st.builds(
