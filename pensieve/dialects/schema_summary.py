@@ -42,7 +42,7 @@ def _part(key: str, value: object) -> object:
             key != "description" or len(value) <= MAX_NOTE_CHARS
         )
         return value if is_included else None
-    return value if key in {"enum", "required", "const"} else _compacted(value)
+    return value if key in {"enum", "const"} else _compacted(value)
 
 
 def _first_sentence(text: str, max_chars: int) -> str:

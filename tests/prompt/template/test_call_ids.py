@@ -26,6 +26,18 @@ def test_call_id_may_consist_of_name_and_index() -> None:
     assert ids.get("one") == "functions.a:3"
 
 
+def test_call_id_may_be_a_key_of_the_calls_object() -> None:
+    ids = CallIds(DIALECTS["mistral-list-with-id"])
+    calls = [
+        '{"name": "a", "arguments": {"id": "x"}, "id": "VvvODy9mT"}',
+        '{"name": "a", "arguments": {}, "id": 5}',
+        '{"name": "a", "arguments": {"id": "x"',
+    ]
+    uses = [use("a", name) for name in ("one", "number", "cut")]
+    ids.read(uses, f"[TOOL_CALLS][{', '.join(calls)}")
+    assert [ids.get(one.id) for one in uses] == ["VvvODy9mT", None, None]
+
+
 def test_family_without_ids_reads_none() -> None:
     ids = CallIds(DIALECTS["hermes"])
     ids.read([use("a", "one")], '{"name": "a", "arguments": ')
