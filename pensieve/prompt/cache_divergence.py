@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from pensieve.api.messages.content_blocks import (
     ContentBlock,
-    ThinkingBlock,
     ToolResultBlock,
     ToolUseBlock,
 )
@@ -95,5 +94,5 @@ def _blocks(conversation: Conversation) -> Iterator[tuple[str, ContentBlock]]:
         yield f"system.{at}", block
     for at, turn in enumerate(conversation.messages):
         for within, block in enumerate(turn.content):
-            if not is_silent(block) and not isinstance(block, ThinkingBlock):
+            if not is_silent(block):
                 yield f"messages.{at}.content.{within}", block

@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pensieve.api.messages.request import Conversation, decode
+from pensieve.errors import InvalidRequestError
+from pensieve.prompt.boundaries import BoundaryFinder, RenderedPrompt, common_prefix_length
 from pensieve.prompt.render import MAX_BREAKPOINTS, Prompt, PromptRenderer
 from tests.fakes import ByteTokenizer
 from tests.prompt.chat_models import DIALECTS, MODELS
@@ -186,3 +188,24 @@ def test_tokens_with_edges_are_the_tokens(model: str, system: str, text: str) ->
     ]
     for chars, count in edges:
         assert tokenizer.encode(written[:chars]) == tokens[:count]
+
+
+def test_tokens_within_a_text_end_at_its_edges_and_before_the_last_token() -> None:
+    prompt = RenderedPrompt("abcd", (1, 2, 3), ((1, 1), (2, 2), (4, 3)))
+    assert [prompt.tokens_within(chars) for chars in range(6)] == [0, 1, 2, 2, 2, 2]
+
+
+def test_a_conversation_that_the_template_refuses_shares_nothing() -> None:
+    def refuse(_: object) -> str:
+        raise InvalidRequestError("roles must alternate")
+
+    prompt = RenderedPrompt("ab", (1, 2), ((1, 1), (2, 2)))
+    assert BoundaryFinder(prompt, lambda _: "ab").shared_with([]) == 1
+    assert BoundaryFinder(prompt, refuse).shared_with([]) == 0
+
+
+@given(st.text("ab", max_size=5), st.text("ab", max_size=5))
+def test_common_prefix_is_the_longest_beginning_of_both(one: str, other: str) -> None:
+    length = common_prefix_length(one, other)
+    assert one[:length] == other[:length]
+    assert length in {len(one), len(other)} or one[length] != other[length]

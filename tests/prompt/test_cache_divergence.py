@@ -60,6 +60,10 @@ def change_question(fields: dict[str, Any]) -> None:
     fields["messages"][0]["content"][1]["text"] = "Read y."
 
 
+def change_question_to_the_next_text(fields: dict[str, Any]) -> None:
+    fields["messages"][0]["content"][1]["text"] = "I read it."
+
+
 def change_result(fields: dict[str, Any]) -> None:
     fields["messages"][2]["content"] = [RESULT | {"content": "The file says: much."}]
 
@@ -83,6 +87,7 @@ def change_use(fields: dict[str, Any]) -> None:
         (change_tool, "tools.0"),
         (change_system, "system.1"),
         (change_question, "messages.0.content.1"),
+        (change_question_to_the_next_text, "messages.0.content.1"),
         (change_use, "messages.1.content.1"),
         (change_result, "messages.2.content.0"),
         (change_answer, "messages.3.content.0"),
@@ -124,6 +129,21 @@ def test_usual_changes_between_requests_are_no_divergence(model: str) -> None:
             {"model": "m", "messages": client.session.messages, **client.session.fields},
         )
         assert divergence(LastPrompt.of(before), after, call, MODELS[model].neutralize) is None
+
+
+@any_model
+def test_divergence_before_all_blocks_is_in_the_templates_text(model: str) -> None:
+    prompt, conversation = rendered(model, body())
+    difference = divergence(LastPrompt("?", 1, 7), prompt, conversation, MODELS[model].neutralize)
+    assert difference == Divergence(0, 7, "the template's own text")
+
+
+@any_model
+def test_all_of_a_prompt_with_a_prefill_is_continued(model: str) -> None:
+    fields = body()
+    fields["messages"].append({"role": "assistant", "content": "Now it"})
+    prompt, _ = rendered(model, fields)
+    assert LastPrompt.of(prompt).shared_chars == len(prompt.rendered.text)
 
 
 def test_template_that_moves_earlier_text_causes_a_divergence() -> None:
