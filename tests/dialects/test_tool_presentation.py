@@ -42,10 +42,10 @@ def test_recursive_schema_keeps_its_definitions() -> None:
 def test_references_are_resolved_wherever_a_schema_is_and_in_no_value() -> None:
     found, resolved = (
         {
-            **dict.fromkeys(("patternProperties", "dependentSchemas"), {"^x": one}),
+            **{key: {"^x": one} for key in ("patternProperties", "dependentSchemas")},
             **dict.fromkeys(("items", "additionalProperties", "contains", "not"), one),
             **dict.fromkeys(("if", "then", "else"), one),
-            **dict.fromkeys(("anyOf", "oneOf", "allOf", "prefixItems"), [one, True]),
+            **{key: [one, True] for key in ("anyOf", "oneOf", "allOf", "prefixItems")},
         }
         for one in ({"$ref": "#/$defs/F"}, INNER)
     )

@@ -11,9 +11,14 @@ from hypothesis import strategies as st
 from pensieve.dialects.grammar.schema_simplifier import (
     FREE_OBJECT,
     MAX_BYTES,
+    MAX_COUNT,
     MAX_DEPTH,
     MAX_NODES,
+    MAX_PATTERN_CHARS,
+    MAX_REPEATS,
+    MAX_VISITS,
     SchemaTooComplexError,
+    arguments_schema,
     compilable,
     compilable_object,
 )
@@ -63,6 +68,20 @@ def test_annotations_are_dropped_without_report() -> None:
 
 
 @pytest.mark.parametrize(
+    "schema",
+    [
+        {"minItems": 0, "maxLength": MAX_COUNT},
+        {"pattern": "x" * MAX_PATTERN_CHARS},
+        {"pattern": f"x{{{MAX_REPEATS}}}"},
+        {"pattern": f"(x{{0}}){{{MAX_REPEATS}}}"},
+    ],
+    ids=lambda one: str(one)[:30],
+)
+def test_keywords_at_their_limits_stay(schema: dict[str, Any]) -> None:
+    assert fit(schema) == (schema, set())
+
+
+@pytest.mark.parametrize(
     ("schema", "dropped"),
     [
         ({"not": {}}, "not"),
@@ -77,13 +96,15 @@ def test_annotations_are_dropped_without_report() -> None:
         ({"pattern": "(?<=x)y"}, "pattern"),
         ({"pattern": "(x)\\1"}, "pattern"),
         ({"pattern": "\\bx"}, "pattern"),
-        ({"pattern": "x" * 600}, "pattern"),
+        ({"pattern": "x" * (MAX_PATTERN_CHARS + 1)}, "pattern"),
+        ({"pattern": f"x{{{MAX_REPEATS + 1}}}"}, "pattern"),
         ({"pattern": "(x{1,1000}){1,1000}"}, "pattern"),
         ({"pattern": "x{99999999999}"}, "pattern"),
         ({"format": "weird"}, "format"),
         ({"type": "animal"}, "type"),
         ({"type": ["animal"]}, "type"),
-        ({"maxItems": 10**9}, "maxItems"),
+        ({"maxItems": MAX_COUNT + 1}, "maxItems"),
+        ({"minItems": -1}, "minItems"),
         ({"minLength": 10**9}, "minLength"),
         ({"minimum": "low"}, "minimum"),
         ({"minimum": True}, "minimum"),
@@ -139,8 +160,38 @@ def test_schema_of_more_nodes_than_the_limit_is_too_complex() -> None:
 
 
 def test_schema_longer_than_the_limit_is_too_complex() -> None:
+    longest = MAX_BYTES - len(json.dumps({"description": ""}))
+    compilable({"description": "x" * longest})
     with pytest.raises(SchemaTooComplexError):
-        compilable({"description": "x" * MAX_BYTES})
+        compilable({"description": "x" * (longest + 1)})
+
+
+@pytest.mark.parametrize("key", ["allOf", "anyOf", "oneOf"])
+def test_combinations_that_double_each_other_are_too_complex(key: str) -> None:
+    parts: dict[str, Any] = {
+        f"d{at}": {key: [{"$ref": f"#/$defs/d{at + 1}"}, {"$ref": f"#/$defs/d{at + 1}"}]}
+        for at in range(40)
+    }
+    schema = {"properties": {"a": {"$ref": "#/$defs/d0"}}, "$defs": {**parts, "d40": {}}}
+    with pytest.raises(SchemaTooComplexError):
+        compilable_object(schema)
+    assert arguments_schema(schema) == FREE_OBJECT
+
+
+def test_choices_are_followed_up_to_the_maximum_number_of_visits() -> None:
+    # Each reference counts with what it refers to and the 56 choices there: with itself in its
+    # place and its text these are 59, and all other parts are 118.
+    references = {f"p{at}": {"$ref": "#/$defs/F"} for at in range((MAX_VISITS + 1) // 59 - 2)}
+    schema = {"properties": references, "$defs": {"F": {"anyOf": [{}] * 56}}}
+    compilable_object(schema)
+    with pytest.raises(SchemaTooComplexError):
+        compilable_object({**schema, "minProperties": 0})
+
+
+def test_schema_that_admits_no_object_is_reported() -> None:
+    assert compilable_object({"type": "string"}).dropped == {"type"}
+    assert compilable_object({"type": "string", "not": {}}).dropped == {"type", "not"}
+    assert compilable_object({"type": "object"}).dropped == frozenset()
 
 
 @pytest.mark.parametrize(
