@@ -62,9 +62,32 @@ def test_supported_keywords_stay_unchanged() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("keyword", "values"),
+    [
+        ("type", ["object", "array", "string", "number", "integer", "boolean", "null"]),
+        ("format", ["date-time", "time", "date", "duration", "email", "hostname", "uri"]),
+        ("format", ["ipv4", "ipv6", "uuid"]),
+        *((key, [1]) for key in ("minLength", "maxLength", "minItems", "maxItems")),
+        *((key, [1]) for key in ("minProperties", "maxProperties", "multipleOf")),
+        *((key, [-1.5]) for key in ("minimum", "maximum")),
+        *((key, [-1.5]) for key in ("exclusiveMinimum", "exclusiveMaximum")),
+        *((key, [{"a": {"const": 1}}]) for key in ("properties", "patternProperties")),
+        *((key, [{"a": {"const": 1}}]) for key in ("$defs", "definitions")),
+        *((key, [[{"const": 1}, {}]]) for key in ("anyOf", "oneOf", "allOf", "prefixItems")),
+        *((key, [{"const": 1}, False]) for key in ("items", "additionalProperties")),
+    ],
+)
+def test_each_supported_keyword_stays(keyword: str, values: list[Any]) -> None:
+    for value in values:
+        assert fit({keyword: value}) == ({keyword: value}, set())
+
+
 def test_annotations_are_dropped_without_report() -> None:
-    annotations = {"$schema": "x", "title": "t", "description": "d", "default": 1, "examples": [1]}
-    assert fit({"type": "object", **annotations}) == ({"type": "object"}, set())
+    names = ["$schema", "$id", "$comment", "$anchor", "title", "description", "default"]
+    names += ["examples", "example", "deprecated", "readOnly", "writeOnly"]
+    names += ["contentMediaType", "contentEncoding"]
+    assert fit({"type": "object", **dict.fromkeys(names, 1)}) == ({"type": "object"}, set())
 
 
 @pytest.mark.parametrize(
