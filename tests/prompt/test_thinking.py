@@ -1,13 +1,17 @@
 """Map thinking options to the template's variables and to the beginning of the prompt."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from pensieve.api.messages.request import Conversation, CountTokensRequest, MessagesRequest, decode
 from pensieve.api.messages.signatures import signature_of
+from pensieve.dialects.dialect import ThinkingForm
+from pensieve.dialects.families import plain
 from pensieve.prompt.constraints import AnswerConstraints
 from pensieve.prompt.render import Prompt, PromptRenderer
+from pensieve.prompt.thinking import thinking_variables
 from tests import tiny_models
 from tests.prompt.chat_models import chat_model, dialect_of_template
 from tests.prompt.thinking_styles import STYLES
@@ -179,6 +183,11 @@ ADAPTIVE = {"type": "adaptive"}
         ("qwen", wish(ADAPTIVE, "low"), "Think briefly."),
         ("qwen", wish(ADAPTIVE, "max"), "Think long."),
         ("qwen", wish(ENABLED | {"budget_tokens": 1024}), "Think briefly."),
+        ("seed", wish(ENABLED | {"budget_tokens": 4096}), "Your budget: 1024<seed:eos>"),
+        ("seed", wish(ENABLED | {"budget_tokens": 4097}), "Your budget: 4096<seed:eos>"),
+        ("seed", wish(ENABLED | {"budget_tokens": 16384}), "Your budget: 4096<seed:eos>"),
+        ("seed", wish(ENABLED | {"budget_tokens": 16385}), "Your budget: 16384<seed:eos>"),
+        ("seed", wish(ENABLED, "weird"), "Your budget: 1024<seed:eos>"),
         ("seed", wish(ADAPTIVE, "low"), "Your budget: 1024<seed:eos>"),
         ("seed", wish(ADAPTIVE), "Your budget: 4096<seed:eos>"),
         ("seed", wish(ADAPTIVE, "max"), "Your budget: 16384<seed:eos>"),
@@ -199,6 +208,14 @@ def test_requested_effort_maps_to_the_templates_values(
     name: str, fields: Any, expected: str
 ) -> None:
     assert expected in prompt_of(name, **fields).rendered.text
+
+
+def test_disabled_thought_without_a_switch_has_the_weakest_effort() -> None:
+    form = ThinkingForm(efforts={"minimal": {"effort": 1}, "low": {"effort": 2}})
+    dialect = replace(plain.DIALECT, thinking=form)
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+    disabled = decode(Conversation, body | {"thinking": {"type": "disabled"}})
+    assert thinking_variables(dialect, disabled) == {"effort": 1}
 
 
 @pytest.mark.parametrize("effort", [None, "medium", "high", "weird"])
@@ -234,6 +251,7 @@ def test_thought_state_is_read_from_the_end_of_the_prompt(name: str, off: str, o
 @pytest.mark.parametrize(
     ("fields", "tokens"),
     [
+        (wish(ADAPTIVE, "minimal"), 250),
         (wish(ADAPTIVE, "low"), 250),
         (wish(ADAPTIVE, "medium"), 500),
         (wish(ADAPTIVE), 750),
@@ -241,6 +259,7 @@ def test_thought_state_is_read_from_the_end_of_the_prompt(name: str, off: str, o
         (wish(ENABLED) | {"max_tokens": 8000}, 1024),
         (wish(ENABLED) | {"max_tokens": 1100}, 825),
         (wish(ADAPTIVE, "low") | {"max_tokens": 400}, 100),
+        (wish(ADAPTIVE) | {"max_tokens": 1}, 1),
     ],
 )
 def test_thinking_budget_leaves_tokens_for_the_answer(fields: Any, tokens: int) -> None:
