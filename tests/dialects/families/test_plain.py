@@ -46,7 +46,11 @@ def test_tools_text_lists_tools_as_json_lines_with_a_rule_and_an_example() -> No
     [
         ({"type": "integer"}, 1),
         ({"type": "boolean"}, True),
+        ({"type": "number"}, 1),
         ({"type": "array"}, []),
+        ({"type": "object"}, {}),
+        ({"type": "null"}, None),
+        ({"enum": [], "type": "boolean"}, True),
         ({"enum": ["b", "a"]}, "b"),
         ({"type": ["string", "null"]}, "..."),
         ({}, "..."),

@@ -12,7 +12,7 @@ from pensieve.dialects.registry import dialect_of
 from pensieve.models.tokenizer.chat_template import ChatTemplate
 from tests import tiny_models
 from tests.prompt.chat_models import HERMES_TEMPLATE
-from tests.prompt.thinking_styles import QWEN, STYLES
+from tests.prompt.thinking_styles import COHERE, QWEN, STYLES
 
 any_style = pytest.mark.parametrize("name", STYLES)
 
@@ -54,6 +54,28 @@ def test_marks_around_an_answers_text_are_silent() -> None:
     assert STYLES["sky"].dialect.silent == ("<|begin_of_solution|>",)
     assert STYLES["cohere"].dialect.silent == ("<|START_RESPONSE|>",)
     assert form_of("sky").after == "\n\n<|begin_of_solution|>\n"
+
+
+def test_mark_before_a_text_is_silent_with_and_without_what_follows_a_thought() -> None:
+    source = COHERE.replace("'<|END_THINKING|>' }}{%", "'<|END_THINKING|><|SEP|>' }}{%")
+    template = ChatTemplate(source, {})
+    controls = ["<|START_THINKING|>", "<|END_THINKING|>", "<|START_RESPONSE|>", "<|SEP|>"]
+    assert dialect_of(source, template.render, controls, template.names).silent == (
+        "<|SEP|><|START_RESPONSE|>",
+        "<|START_RESPONSE|>",
+    )
+
+
+def test_likely_switches_are_tried_before_other_names() -> None:
+    source = tiny_models.CHATML_TEMPLATE.replace(
+        "assistant\n' }}", "assistant\n<think>' + ('</think>' if not enable_thinking else '') }}"
+    )
+    names = [*(f"a_reason_{at}" for at in range(20)), "enable_thinking"]
+    form = dialect_of(
+        source, ChatTemplate(source, {}).render, ["<think>", "</think>"], names
+    ).thinking
+    assert form is not None
+    assert (form.on, form.off) == ({"enable_thinking": True}, {"enable_thinking": False})
 
 
 @pytest.mark.parametrize(
