@@ -77,6 +77,14 @@ def test_tool_use_changed_by_the_client_is_rendered_as_changed(change: dict[str,
     assert json.dumps(change.get("input", {"all": False, "path": "a"}))[1:-1] in text
 
 
+def test_empty_text_added_by_the_client_changes_nothing() -> None:
+    session = Session("hermes")
+    tokens = in_single_chars("hermes", call("hermes", path="a"))
+    before, message = session.answer(tokens)
+    after = session.go_on([{"type": "text", "text": ""}, *as_client(message)])
+    assert begins(after, before, tokens)
+
+
 def test_text_added_by_the_client_is_rendered() -> None:
     session = Session("hermes")
     tokens = in_single_chars("hermes", call("hermes", path="a"))
