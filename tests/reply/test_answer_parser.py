@@ -15,7 +15,7 @@ from pensieve.api.json_body import decode
 from pensieve.dialects.answer_format import AnswerFormat
 from pensieve.dialects.dialect import ThinkingForm, ToolCall
 from pensieve.dialects.format_calls import format_calls
-from pensieve.reply.answer_parser import AnswerParser, coalesce
+from pensieve.reply.answer_parser import AnswerParser, coalesce, find_first, settled_length
 from pensieve.reply.json_prefix import BLANKS, MAX_DEPTH, normalize_json
 from pensieve.reply.parse_events import (
     ParseEvent,
@@ -519,3 +519,34 @@ def test_the_deepest_accepted_input_can_be_sent_back() -> None:
     use = f'{{"type": "tool_use", "id": "toolu_1", "name": "find", "input": {deepest}}}'
     turn = f'{{"role": "assistant", "content": [{use}]}}'
     decode(f'{{"requests": [{{"params": {{"messages": [{turn}]}}}}]}}'.encode())
+
+
+@pytest.mark.parametrize(
+    ("text", "marks", "length"),
+    [
+        ("ab<", ["<x>"], 2),
+        ("a<x", ["<x>"], 1),
+        ("a<x>", ["<x>"], 4),
+        ("<x", ["y", "<x>", ""], 0),
+        ("ab", ["<x>"], 2),
+        ("ab", [], 2),
+        ("xy", ["y"], 2),
+    ],
+)
+def test_only_an_ending_that_may_begin_a_mark_is_unsettled(
+    text: str, marks: list[str], length: int
+) -> None:
+    assert settled_length(text, marks) == length
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("<x><y>", (0, "<x>")),
+        ("a<y><x>", (1, "<y>")),
+        ("<x>z", (0, "<x>z")),
+        ("<x", (-1, "")),
+    ],
+)
+def test_the_first_and_longest_mark_is_found(text: str, found: tuple[int, str]) -> None:
+    assert find_first(["<x>", "<y>", "<x>z"], text) == found

@@ -9,11 +9,9 @@ from pensieve.reply.char_parser import (
     CharParser,
     UnexpectedError,
     blank_tolerant,
-    find_first,
     json_value,
     next_non_blank,
     one_of,
-    settled_length,
     text_until,
     up_to,
 )
@@ -107,34 +105,3 @@ def test_blanks_of_a_literal_are_optional_and_other_characters_are_not(
     pattern = re.compile(blank_tolerant(literal))
     assert all(pattern.fullmatch(text) for text in texts)
     assert not any(pattern.fullmatch(text) for text in ("<a?b>", "axb", "x"))
-
-
-@pytest.mark.parametrize(
-    ("text", "marks", "length"),
-    [
-        ("ab<", ["<x>"], 2),
-        ("a<x", ["<x>"], 1),
-        ("a<x>", ["<x>"], 4),
-        ("<x", ["y", "<x>", ""], 0),
-        ("ab", ["<x>"], 2),
-        ("ab", [], 2),
-        ("xy", ["y"], 2),
-    ],
-)
-def test_only_an_ending_that_may_begin_a_mark_is_unsettled(
-    text: str, marks: list[str], length: int
-) -> None:
-    assert settled_length(text, marks) == length
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("<x><y>", (0, "<x>")),
-        ("a<y><x>", (1, "<y>")),
-        ("<x>z", (0, "<x>z")),
-        ("<x", (-1, "")),
-    ],
-)
-def test_the_first_and_longest_mark_is_found(text: str, found: tuple[int, str]) -> None:
-    assert find_first(["<x>", "<y>", "<x>z"], text) == found
