@@ -1,4 +1,4 @@
-"""How long to look: a few hundred examples in an ordinary run, as many as PENSIEVE_FUZZ_EXAMPLES says in a long one."""
+"""The number of examples per test: a few hundred, or PENSIEVE_FUZZ_EXAMPLES."""
 
 import os
 
@@ -7,9 +7,9 @@ from hypothesis import HealthCheck, settings
 EXAMPLES = int(os.environ.get("PENSIEVE_FUZZ_EXAMPLES", "0"))
 
 
-def looking(examples: int) -> settings:
-    """Settings for a test that takes `examples` in an ordinary run."""
+def max_examples(ordinary: int) -> settings:
+    """Return hypothesis settings; `ordinary` holds unless the variable is set."""
     return settings(
-        max_examples=EXAMPLES or examples,
+        max_examples=EXAMPLES or ordinary,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )

@@ -1,4 +1,4 @@
-"""Requests that are nearly right: valid bodies with a few things dropped, doubled, replaced, nested or broken."""
+"""Nearly valid requests: valid bodies with parts dropped, doubled, replaced, nested or damaged."""
 
 import copy
 import json
@@ -38,17 +38,17 @@ THOUGHTS = [
     {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "q"}},
     {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": []},
     {"type": "mcp_tool_use", "id": "m", "name": "n", "server_name": "s", "input": {}},
-    {"type": "compaction", "content": "what was said"},
+    {"type": "compaction", "content": "a summary"},
     {"type": "text", "text": "so", "citations": None},
 ]
 CALL = {"model": "m", "max_tokens": 20, "messages": [USER]}
 
 
 def with_result(*parts: object) -> dict[str, Any]:
-    """A conversation in which a tool answered with `parts`."""
-    asking = {"role": "assistant", "content": [USE]}
+    """Return a conversation with a tool result of `parts`."""
+    call = {"role": "assistant", "content": [USE]}
     return CALL | {
-        "messages": [USER, asking, {"role": "user", "content": [RESULT | {"content": list(parts)}]}]
+        "messages": [USER, call, {"role": "user", "content": [RESULT | {"content": list(parts)}]}]
     }
 
 
@@ -167,7 +167,7 @@ odd_names = st.sampled_from(
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every container with each of its keys."""
+    """Yield every container with each of its keys."""
     keys = value.keys() if isinstance(value, dict) else range(len(value))
     for key in keys:
         yield value, key
@@ -177,7 +177,7 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 @st.composite
 def mutated(draw: st.DrawFn) -> Any:
-    """A valid body after one to three changes somewhere in it."""
+    """Draw a valid body with one to three changes."""
     body = copy.deepcopy(draw(st.sampled_from(VALID)))
     for _ in range(draw(st.integers(1, 3))):
         if places := list(_places(body)):
@@ -203,18 +203,18 @@ def _change(draw: st.DrawFn, container: Any, key: Any) -> None:
             container.append(draw(odd_values))
 
 
-def written(value: Any) -> bytes:
-    """As careless clients write JSON: NaN, surrogates and all."""
+def dumps_lenient(value: Any) -> bytes:
+    """Return JSON as careless clients write it, with NaN and surrogates."""
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
-bodies = mutated().map(written) | mutated().map(lambda value: json.dumps(value).encode())
+bodies = mutated().map(dumps_lenient) | mutated().map(lambda value: json.dumps(value).encode())
 
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    """A body with its bytes cut, doubled or overwritten."""
-    body = bytearray(written(draw(st.sampled_from(VALID))))
+    """Draw a body with bytes removed, doubled or overwritten."""
+    body = bytearray(dumps_lenient(draw(st.sampled_from(VALID))))
     for _ in range(draw(st.integers(1, 3))):
         start = draw(st.integers(0, len(body)))
         end = draw(st.integers(start, min(len(body), start + 20)))

@@ -1,4 +1,4 @@
-"""Nearly right bodies against the whole application: an answer or a refusal in the envelope, and soon."""
+"""The whole application answers or refuses nearly valid bodies, in the envelope and quickly."""
 
 import json
 import time
@@ -13,11 +13,11 @@ from hypothesis import example, given
 
 from pensieve.paths import under_home
 from tests.fakes import ScriptedEngine, says
-from tests.fuzz.examples import looking
+from tests.fuzz.examples import max_examples
 from tests.fuzz.mutations import bodies, damaged
 from tests.server.serving import KEY, SETTINGS, app_of, stream_events
 
-LONGEST_S = 2.0
+MAX_RESPONSE_S = 2.0
 HEADERS = {"x-api-key": KEY, "content-type": "application/json"}
 REFUSALS = {
     400: "invalid_request_error",
@@ -26,8 +26,8 @@ REFUSALS = {
 }
 
 
-class Asker:
-    """Asks one application, on one event loop, from where no event loop is."""
+class BlockingClient:
+    """A client of one application for tests without an event loop."""
 
     def __init__(self, portal: anyio.from_thread.BlockingPortal, client: httpx.AsyncClient) -> None:
         self._portal = portal
@@ -36,7 +36,7 @@ class Asker:
     def post(self, path: str, body: bytes) -> httpx.Response:
         began_at = time.monotonic()
         response = self._portal.call(self._post, path, body)
-        assert time.monotonic() - began_at < LONGEST_S
+        assert time.monotonic() - began_at < MAX_RESPONSE_S
         return response
 
     async def _post(self, path: str, body: bytes) -> httpx.Response:
@@ -44,13 +44,13 @@ class Asker:
 
 
 @pytest.fixture(scope="module")
-def asker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asker]:
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BlockingClient]:
     home = under_home(tmp_path_factory.mktemp("home"))
     app = app_of(ScriptedEngine([says("Hello!")]), settings=replace(SETTINGS, paths=home))
     transport = httpx.ASGITransport(app)
-    client = httpx.AsyncClient(transport=transport, base_url="http://localhost:7777")
+    http = httpx.AsyncClient(transport=transport, base_url="http://localhost:7777")
     with anyio.from_thread.start_blocking_portal() as portal:
-        yield Asker(portal, client)
+        yield BlockingClient(portal, http)
 
 
 def assert_answered(response: httpx.Response) -> None:
@@ -74,25 +74,29 @@ def assert_refused(response: httpx.Response) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
-@looking(250)
+@max_examples(250)
 @given(body=bodies)
 @example(body=b"[" * 100_000)
 @example(body=b'{"model": "m", "max_tokens": 5, "messages": ' + b'[{"role": "user"},' * 100_000)
-def test_a_nearly_right_body_is_answered_or_refused(path: str, body: bytes, asker: Asker) -> None:
-    assert_answered(asker.post(path, body))
+def test_a_nearly_valid_body_is_answered_or_refused(
+    path: str, body: bytes, client: BlockingClient
+) -> None:
+    assert_answered(client.post(path, body))
 
 
-@looking(150)
+@max_examples(150)
 @given(body=bodies)
-def test_a_batch_of_nearly_right_requests_is_taken_or_refused(body: bytes, asker: Asker) -> None:
+def test_a_batch_with_a_nearly_valid_request_is_accepted_or_refused(
+    body: bytes, client: BlockingClient
+) -> None:
     batch = b'{"requests": [{"custom_id": "a", "params": ' + body + b"}]}"
-    assert_answered(asker.post("/v1/messages/batches", batch))
+    assert_answered(client.post("/v1/messages/batches", batch))
 
 
-@looking(250)
+@max_examples(250)
 @given(body=damaged())
-def test_a_damaged_body_is_answered_or_refused(body: bytes, asker: Asker) -> None:
-    response = asker.post("/v1/messages", body)
+def test_a_damaged_body_is_answered_or_refused(body: bytes, client: BlockingClient) -> None:
+    response = client.post("/v1/messages", body)
     assert_answered(response)
     if not is_json(body):
         assert response.status_code == 400

@@ -1,6 +1,7 @@
-"""schemathesis against the server's own OpenAPI document, with all its checks.
+"""Run schemathesis with all its checks against the server's own OpenAPI document.
 
-An ordinary run looks for seconds; PENSIEVE_FUZZ_EXAMPLES=10000 makes about as many requests and takes minutes.
+An ordinary run takes seconds. PENSIEVE_FUZZ_EXAMPLES=10000 sends about as many requests and takes
+minutes.
 """
 
 import sys
@@ -20,7 +21,7 @@ CONFIG = Path(__file__).with_name("schemathesis.toml")
 OPERATIONS = 18
 
 
-async def test_the_server_is_what_its_document_says(tmp_path: Path) -> None:
+async def test_the_server_conforms_to_its_openapi_document(tmp_path: Path) -> None:
     settings = replace(SETTINGS, paths=under_home(tmp_path / "home"))
     app = app_of(ScriptedEngine([says("Hello!")]), settings=settings)
     phases = "examples,coverage,fuzzing,stateful" if EXAMPLES else "fuzzing,stateful"

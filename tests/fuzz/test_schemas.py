@@ -1,4 +1,4 @@
-"""Tool schemas that are any JSON at all against the whole application, in every dialect."""
+"""The whole application answers or refuses tool schemas of arbitrary JSON, in every dialect."""
 
 import json
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from tests.dialects.cases import DIALECTS
 from tests.fakes import ScriptedEngine, says
-from tests.fuzz.examples import looking
+from tests.fuzz.examples import max_examples
 from tests.fuzz.mutations import CALL, odd_values
-from tests.fuzz.test_bodies import Asker, assert_answered
+from tests.fuzz.test_bodies import BlockingClient, assert_answered
 from tests.server.serving import app_of
 
 KEYWORDS = [
@@ -34,25 +34,25 @@ nested = schemas.map(lambda schema: {"type": "object", "properties": {"a": schem
 
 
 @pytest.fixture(scope="module", params=DIALECTS)
-def asker(request: pytest.FixtureRequest) -> Iterator[Asker]:
+def client(request: pytest.FixtureRequest) -> Iterator[BlockingClient]:
     app = app_of(ScriptedEngine([says("Hello!")]), dialect=DIALECTS[request.param])
     transport = httpx.ASGITransport(app)
-    client = httpx.AsyncClient(transport=transport, base_url="http://localhost:7777")
+    http = httpx.AsyncClient(transport=transport, base_url="http://localhost:7777")
     with anyio.from_thread.start_blocking_portal() as portal:
-        yield Asker(portal, client)
+        yield BlockingClient(portal, http)
 
 
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
-@looking(40)
+@max_examples(40)
 @given(schema=schemas | nested, is_strict=st.booleans())
 @example(schema={"type": [[]]}, is_strict=False)
 @example(schema={"format": {}}, is_strict=True)
 @example(schema={"properties": {"a": {"type": [{}], "format": [[]]}}}, is_strict=False)
 @example(schema={"properties": {"a": {"$ref": [], "enum": {}}}, "required": [[]]}, is_strict=False)
-def test_any_schema_is_answered_or_refused(
-    path: str, schema: dict[str, object], is_strict: bool, asker: Asker
+def test_an_arbitrary_schema_is_answered_or_refused(
+    path: str, schema: dict[str, object], is_strict: bool, client: BlockingClient
 ) -> None:
     tool = {"name": "tool", "input_schema": schema, "strict": is_strict}
-    held = {"format": {"type": "json_schema", "schema": schema}}
-    for body in (CALL | {"tools": [tool]}, CALL | {"output_config": held}):
-        assert_answered(asker.post(path, json.dumps(body).encode()))
+    output_config = {"format": {"type": "json_schema", "schema": schema}}
+    for body in (CALL | {"tools": [tool]}, CALL | {"output_config": output_config}):
+        assert_answered(client.post(path, json.dumps(body).encode()))
