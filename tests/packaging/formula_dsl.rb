@@ -1,5 +1,6 @@
-# Evaluates a Homebrew formula without Homebrew and prints what it says as JSON: which words in which order, what `install` runs,
-# the service and launchd's file of it. Strict: an unknown word, a word said twice, a resource without url or sha256, two resources of one name raise.
+# Evaluates a Homebrew formula without Homebrew and prints it as JSON: its stanzas in their order,
+# the commands of `install`, the service and its launchd plist. Unknown or repeated stanzas,
+# resources without url or sha256, and two resources with the same name raise an error.
 # usage: ruby formula_dsl.rb FORMULA MACOS_VERSION     (Ruby 3.0 or newer)
 require "cgi"
 require "json"
@@ -21,42 +22,47 @@ module OnRelease
   RELEASES.each do |name, number|
     define_method("on_#{name}") do |condition = nil, &block|
       here = MacOS.version.number
-      applies = { nil => here == number, or_newer: here >= number, or_older: here <= number }.fetch(condition)
+      conditions = { nil => here == number, or_newer: here >= number, or_older: here <= number }
+      applies = conditions.fetch(condition)
       instance_eval(&block) if applies
     end
   end
 end
 
-# A block of the formula, of which each word may be said once.
-class Words
-  WORDS = {
+# A block of the formula; each key may occur once.
+class Block
+  KEYS = {
     resource:  %i[url sha256 mirror version],
     livecheck: %i[url regex strategy formula skip],
-    service:   %i[run run_type keep_alive working_dir log_path error_log_path environment_variables process_type
-                  restart_delay throttle_interval stop_timeout require_root run_at_load nice],
+    service:   %i[run run_type keep_alive working_dir log_path error_log_path environment_variables
+                  process_type restart_delay throttle_interval stop_timeout require_root run_at_load
+                  nice],
   }.freeze
   PROCESS_TYPES = %i[background standard interactive adaptive].freeze
+  INTEGERS = %i[stop_timeout throttle_interval restart_delay nice].freeze
   KEEP_ALIVE = %i[always successful_exit crashed path].freeze
 
-  attr_reader :said
+  attr_reader :values
 
   def initialize(kind)
-    @said = {}
-    WORDS.fetch(kind).each do |word|
-      define_singleton_method(word) do |*values, **options|
-        raise ArgumentError, "#{kind}: #{word} without a value" if values.empty? && options.empty?
-        raise ArgumentError, "#{kind}: #{word} twice" if @said.key?(word)
-        @said[word] = options.empty? ? values.first : options
+    @values = {}
+    KEYS.fetch(kind).each do |key|
+      define_singleton_method(key) do |*arguments, **options|
+        is_empty = arguments.empty? && options.empty?
+        raise ArgumentError, "#{kind}: #{key} without a value" if is_empty
+        raise ArgumentError, "#{kind}: #{key} twice" if @values.key?(key)
+        @values[key] = options.empty? ? arguments.first : options
       end
     end
   end
 
   def check_service
-    type, alive = @said[:process_type], @said[:keep_alive]
+    type, alive = @values[:process_type], @values[:keep_alive]
     raise ArgumentError, "process_type #{type}" unless type.nil? || PROCESS_TYPES.include?(type)
-    raise ArgumentError, "keep_alive #{alive}" if alive.is_a?(Hash) && !(alive.keys - KEEP_ALIVE).empty?
-    whole = %i[stop_timeout throttle_interval restart_delay nice].reject { |word| @said.fetch(word, 0).is_a?(Integer) }
-    raise ArgumentError, "no whole number: #{whole.join(", ")}" unless whole.empty?
+    is_wrong = alive.is_a?(Hash) && !(alive.keys - KEEP_ALIVE).empty?
+    raise ArgumentError, "keep_alive #{alive}" if is_wrong
+    wrong = INTEGERS.reject { |key| @values.fetch(key, 0).is_a?(Integer) }
+    raise ArgumentError, "not an integer: #{wrong.join(", ")}" unless wrong.empty?
   end
 
   def bin = Pathname("BIN")
@@ -68,20 +74,30 @@ class Words
   def std_service_path_env = "STD_PATH"
 end
 
-# launchd's file of a service as Homebrew writes it: Service#to_plist of Homebrew/brew in 2026-08, ExitTimeOut by its #23294.
-# Our reading of it; tests/packaging/test_formula.py compares the two where Homebrew is installed.
+# The launchd plist of a service as Homebrew writes it: Service#to_plist of Homebrew/brew in
+# 2026-08, ExitTimeOut by its #23294. tests/packaging/test_formula.py compares both where Homebrew
+# is installed.
 class Plist
   SESSIONS = %w[Aqua Background LoginWindow StandardIO System].freeze
 
-  def initialize(formula, said) = (@formula, @said = formula, said)
+  def initialize(formula, values) = (@formula, @values = formula, values)
 
   def keys
     {
-      Label: "homebrew.mxcl.#{@formula}", ProgramArguments: Array(@said[:run]).map(&:to_s), RunAtLoad: @said.fetch(:run_at_load, true),
-      ExitTimeOut: @said[:stop_timeout], TimeOut: @said[:restart_delay], ThrottleInterval: @said[:throttle_interval],
-      ProcessType: @said[:process_type]&.to_s&.capitalize, Nice: @said[:nice], WorkingDirectory: @said[:working_dir]&.to_s,
-      StandardOutPath: @said[:log_path]&.to_s, StandardErrorPath: @said[:error_log_path]&.to_s,
-      EnvironmentVariables: @said[:environment_variables], KeepAlive: keep_alive, LimitLoadToSessionType: SESSIONS
+      Label: "homebrew.mxcl.#{@formula}",
+      ProgramArguments: Array(@values[:run]).map(&:to_s),
+      RunAtLoad: @values.fetch(:run_at_load, true),
+      ExitTimeOut: @values[:stop_timeout],
+      TimeOut: @values[:restart_delay],
+      ThrottleInterval: @values[:throttle_interval],
+      ProcessType: @values[:process_type]&.to_s&.capitalize,
+      Nice: @values[:nice],
+      WorkingDirectory: @values[:working_dir]&.to_s,
+      StandardOutPath: @values[:log_path]&.to_s,
+      StandardErrorPath: @values[:error_log_path]&.to_s,
+      EnvironmentVariables: @values[:environment_variables],
+      KeepAlive: keep_alive,
+      LimitLoadToSessionType: SESSIONS
     }.compact
   end
 
@@ -93,7 +109,7 @@ class Plist
   private
 
   def keep_alive
-    alive = @said[:keep_alive]
+    alive = @values[:keep_alive]
     return alive unless alive.is_a?(Hash)
     return { SuccessfulExit: alive[:successful_exit] } if alive.key?(:successful_exit)
     alive.key?(:crashed) ? { Crashed: alive[:crashed] } : alive[:always]
@@ -104,10 +120,12 @@ class Plist
     when true, false then "<#{value}/>"
     when Integer then "<integer>#{value}</integer>"
     when Array then "<array>#{value.map { |one| element(one) }.join}</array>"
-    when Hash then "<dict>#{value.map { |key, one| "<key>#{key}</key>#{element(one)}" }.join}</dict>"
+    when Hash then "<dict>#{value.map { |key, one| entry(key, one) }.join}</dict>"
     else "<string>#{CGI.escapeHTML(value.to_s)}</string>"
     end
   end
+
+  def entry(key, value) = "<key>#{key}</key>#{element(value)}"
 end
 
 module Language
@@ -115,12 +133,14 @@ module Language
     module Virtualenv
       Environment = Struct.new(:formula) do
         def pip_install_and_link(target, link_manpages: true, build_isolation: true)
-          formula.done << ["pip_install_and_link", target.to_s, { build_isolation: build_isolation }]
+          options = { build_isolation: build_isolation }
+          formula.steps << ["pip_install_and_link", target.to_s, options]
         end
       end
 
       def virtualenv_create(root, python, system_site_packages: true)
-        done << ["virtualenv_create", root.to_s, python, { system_site_packages: system_site_packages }]
+        options = { system_site_packages: system_site_packages }
+        steps << ["virtualenv_create", root.to_s, python, options]
         Environment.new(self)
       end
     end
@@ -130,53 +150,60 @@ end
 class Formula
   extend OnRelease
 
-  # Where `man1.install` and its like note what they install.
+  # Records what `man1.install` and the like install.
   Folder = Struct.new(:formula, :name) do
-    def install(*files) = formula.done << ["#{name}.install", *files.map(&:to_s)]
-    def install_symlink(*files) = formula.done << ["#{name}.install_symlink", *files.map(&:to_s)]
+    def install(*files) = formula.steps << ["#{name}.install", *files.map(&:to_s)]
+    def install_symlink(*files) = formula.steps << ["#{name}.install_symlink", *files.map(&:to_s)]
     def /(other) = Pathname(name.upcase) / other
     def to_s = name.upcase
   end
 
   class << self
-    def told = (@told ||= { order: [], depends_on: [], resources: {} })
+    def facts = (@facts ||= { order: [], depends_on: [], resources: {} })
 
-    %i[desc homepage url sha256 license version revision].each do |word|
-      define_method(word) { |value, **options| tell(word, options.empty? ? value : [value, options]) }
+    %i[desc homepage url sha256 license version revision].each do |stanza|
+      define_method(stanza) do |value, **options|
+        record(stanza, options.empty? ? value : [value, options])
+      end
     end
 
-    def head(url, branch:) = tell(:head, [url, branch])
-    def preserve_rpath = tell(:preserve_rpath, true)
-    def livecheck(&block) = tell(:livecheck, words(:livecheck, &block).said.transform_values { |v| v.is_a?(Regexp) ? v.source : v })
+    def head(url, branch:) = record(:head, [url, branch])
+    def preserve_rpath = record(:preserve_rpath, true)
+
+    def livecheck(&block)
+      values = block_of(:livecheck, &block).values
+      record(:livecheck, values.transform_values { |v| v.is_a?(Regexp) ? v.source : v })
+    end
 
     def service(&block)
-      said = words(:service, &block)
-      said.check_service
-      tell(:service, said.said)
-      told[:plist] = Plist.new(name.downcase, said.said).to_s
+      service = block_of(:service, &block)
+      service.check_service
+      record(:service, service.values)
+      facts[:plist] = Plist.new(name.downcase, service.values).to_s
     end
 
     def test(&block)
       raise ArgumentError, "an empty test" unless block
-      tell(:test, true)
+      record(:test, true)
     end
 
     def depends_on(what)
-      raise ArgumentError, "depends_on #{what} twice" if told[:depends_on].include?(what)
-      told[:order] << :depends_on unless told[:order].last == :depends_on
-      told[:depends_on] << what
+      raise ArgumentError, "depends_on #{what} twice" if facts[:depends_on].include?(what)
+      facts[:order] << :depends_on unless facts[:order].last == :depends_on
+      facts[:depends_on] << what
     end
 
     def resource(name, &block)
-      said = words(:resource, &block).said
-      raise ArgumentError, "resource #{name} twice" if told[:resources].key?(name)
-      raise ArgumentError, "resource #{name} without url or sha256" unless said[:url] && said[:sha256]
-      told[:order] << :resource unless told[:order].last == :resource
-      told[:resources][name] = said
+      values = block_of(:resource, &block).values
+      raise ArgumentError, "resource #{name} twice" if facts[:resources].key?(name)
+      is_whole = values[:url] && values[:sha256]
+      raise ArgumentError, "resource #{name} without url or sha256" unless is_whole
+      facts[:order] << :resource unless facts[:order].last == :resource
+      facts[:resources][name] = values
     end
 
     def method_added(name)
-      told[:order] << name if %i[install caveats].include?(name) && self != Formula
+      facts[:order] << name if %i[install caveats].include?(name) && self != Formula
     end
 
     def inherited(formula)
@@ -191,19 +218,22 @@ class Formula
 
     private
 
-    def tell(word, value)
-      raise ArgumentError, "#{word} twice" if told.key?(word)
-      told[:order] << word
-      told[word] = value
+    def record(stanza, value)
+      raise ArgumentError, "#{stanza} twice" if facts.key?(stanza)
+      facts[:order] << stanza
+      facts[stanza] = value
     end
 
-    def words(kind, &block) = Words.new(kind).tap { |words| words.instance_eval(&block) }
+    def block_of(kind, &block) = Block.new(kind).tap { |one| one.instance_eval(&block) }
   end
 
-  def done = (@done ||= [])
-  def system(*words) = done << ["system", *words.map(&:to_s)]
-  def generate_completions_from_executable(*words) = done << ["completions", *words.map(&:to_s)]
-  def inreplace(file, before, after) = done << ["inreplace", file.to_s, before.source, after]
+  def steps = (@steps ||= [])
+  def system(*command) = steps << ["system", *command.map(&:to_s)]
+  def generate_completions_from_executable(*command)
+    steps << ["completions", *command.map(&:to_s)]
+  end
+
+  def inreplace(file, before, after) = steps << ["inreplace", file.to_s, before.source, after]
   def buildpath = Pathname("BUILDPATH")
   def libexec = Pathname("LIBEXEC")
   %i[bin man1].each { |name| define_method(name) { Folder.new(self, name.to_s) } }
@@ -214,4 +244,5 @@ eval(source, TOPLEVEL_BINDING, ARGV.fetch(0))
 formula = Formula.only.new
 formula.install
 caveats = formula.respond_to?(:caveats) ? formula.caveats : nil
-puts JSON.generate(**Formula.only.told, name: Formula.only.name, install: formula.done, caveats: caveats)
+result = { name: Formula.only.name, install: formula.steps, caveats: caveats }
+puts JSON.generate(**Formula.only.facts, **result)

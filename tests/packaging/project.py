@@ -1,4 +1,4 @@
-"""What the packaging tests read: the project's own files, and its scripts as modules."""
+"""The project's files and the scripts of packaging/, for the packaging tests."""
 
 import importlib.util
 import sys
@@ -23,7 +23,7 @@ def pyproject() -> dict[str, Any]:
 
 @cache
 def script(name: str) -> ModuleType:
-    """A file of packaging/ as a module; the folder is no package (one of the same name is installed)."""
+    """Import a file of packaging/. The folder is no package: one of its name is installed."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "packaging" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module

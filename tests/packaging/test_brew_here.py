@@ -1,4 +1,4 @@
-"""`make brew`: what it lays into the local tap, and what it asks of a `brew` that only notes it down."""
+"""`make brew`: the local tap that it writes, and its calls of a `brew` that only records them."""
 
 import hashlib
 import os
@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.packaging.project import ROOT, pyproject, read
+from tests.support.programs import run
 
 BREW = """#!/bin/sh
 case $1 in
     --repository | --prefix) echo "$BREW" ;;
-    *) echo "$@" >>"$BREW/asked" ;;
+    *) echo "$@" >>"$BREW/calls" ;;
 esac
 """
 NAME = "local/pensieve/pensieve"
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.skipif(shutil.which("shasum") is None, reason="no shasu
 
 
 class Checkout:
-    """A repository with this project's formula, and a Homebrew of its own."""
+    """A repository with this project's formula, and its own Homebrew."""
 
     def __init__(self, folder: Path) -> None:
         self.path, self.brew = folder / "a checkout", folder / "homebrew"
@@ -38,12 +39,9 @@ class Checkout:
         self.git("init", "--quiet")
         self.commit()
 
-    def git(self, *words: str) -> str:
+    def git(self, *arguments: str) -> str:
         identity = ("-c", "user.name=A", "-c", "user.email=a@example.com")
-        command = ["git", *identity, *words]
-        return subprocess.run(
-            command, cwd=self.path, check=True, capture_output=True, text=True
-        ).stdout.strip()
+        return run(["git", *identity, *arguments], cwd=self.path).stdout.strip()
 
     def commit(self) -> str:
         self.git("add", "--all")
@@ -74,8 +72,8 @@ class Checkout:
         return list(self.tap.rglob("*.tar.gz"))
 
     @property
-    def asked(self) -> list[str]:
-        return (self.brew / "asked").read_text().splitlines()
+    def brew_calls(self) -> list[str]:
+        return (self.brew / "calls").read_text().splitlines()
 
 
 @pytest.fixture
@@ -83,13 +81,13 @@ def checkout(tmp_path: Path) -> Checkout:
     return Checkout(tmp_path)
 
 
-def test_the_formula_in_the_tap_is_this_one_but_for_an_archive_of_the_commit(
+def test_the_tap_has_this_formula_with_an_archive_of_the_commit(
     checkout: Checkout,
 ) -> None:
     (checkout.path / "unfinished").write_text("not committed")
-    ended = checkout.run()
-    assert (ended.returncode, checkout.asked) == (0, [f"install --formula {NAME}"]), ended.stderr
-    assert "not committed is not installed" in ended.stderr
+    done = checkout.run()
+    assert (done.returncode, checkout.brew_calls) == (0, [f"install --formula {NAME}"]), done.stderr
+    assert "not committed is not installed" in done.stderr
     [archive] = checkout.archives
     sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
     changed = set(checkout.formula.splitlines()) - set(read("Formula/pensieve.rb").splitlines())
@@ -100,21 +98,21 @@ def test_the_formula_in_the_tap_is_this_one_but_for_an_archive_of_the_commit(
         assert f"{prefix}/unfinished" not in opened.getnames()
 
 
-def test_a_later_commit_has_another_address_and_is_installed_again(checkout: Checkout) -> None:
+def test_a_later_commit_has_another_url_and_is_reinstalled(checkout: Checkout) -> None:
     checkout.run()
     first = checkout.archives
     (checkout.brew / "opt" / "pensieve").mkdir(parents=True)
     commit = checkout.commit()
-    ended = checkout.run()
-    assert checkout.asked[-1] == f"reinstall --formula {NAME}"
-    assert "brew services restart pensieve" in ended.stdout
+    done = checkout.run()
+    assert checkout.brew_calls[-1] == f"reinstall --formula {NAME}"
+    assert "brew services restart pensieve" in done.stdout
     [archive] = checkout.archives
     assert archive.parent.name == commit
     assert [archive] != first
 
 
-def test_without_homebrew_it_names_what_does_without(checkout: Checkout) -> None:
-    ended = checkout.run(path="/usr/bin:/bin")
-    assert ended.returncode == 1
-    assert re.search(r"Homebrew is not installed.*make demo", ended.stderr)
+def test_without_homebrew_the_error_names_make_demo(checkout: Checkout) -> None:
+    done = checkout.run(path="/usr/bin:/bin")
+    assert done.returncode == 1
+    assert re.search(r"Homebrew is not installed.*make demo", done.stderr)
     assert not checkout.tap.exists()

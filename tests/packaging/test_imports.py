@@ -1,4 +1,4 @@
-"""What pensieve imports is declared in pyproject.toml, and what is declared is imported."""
+"""Third-party imports and declared dependencies are the same."""
 
 import ast
 import sys
@@ -11,8 +11,8 @@ from packaging.utils import canonicalize_name
 
 from tests.packaging.project import ROOT, pyproject
 
-# Starlette imports it, to read forms.
-FOR_OTHERS = {"python-multipart"}
+# Starlette imports it to read forms.
+INDIRECT = {"python-multipart"}
 
 
 @cache
@@ -22,7 +22,7 @@ def declared() -> set[str]:
 
 
 def imported() -> dict[str, str]:
-    """Third-party modules by their top-level name, each with a file that imports it."""
+    """Return third-party top-level modules, each with a file that imports it."""
     return {
         name: str(file.relative_to(ROOT))
         for file in sorted((ROOT / "pensieve").rglob("*.py"))
@@ -40,19 +40,19 @@ def top_levels(source: str) -> Iterator[str]:
 
 
 def distributions(module: str) -> set[str]:
-    """The packages that bring a module; for mlx its builds for Linux are among them."""
+    """Return the packages that provide a module; for mlx they include its Linux builds."""
     return {canonicalize_name(name) for name in metadata.packages_distributions()[module]}
 
 
 def test_every_third_party_import_is_declared() -> None:
-    found = imported()
-    assert len(found) > 15
+    modules = imported()
+    assert len(modules) > 15
     undeclared = {
-        name: file for name, file in found.items() if not distributions(name) & declared()
+        name: file for name, file in modules.items() if not distributions(name) & declared()
     }
     assert not undeclared
 
 
 def test_every_dependency_is_imported() -> None:
-    brought = set().union(*map(distributions, imported()))
-    assert declared() - brought == FOR_OTHERS
+    provided = set().union(*map(distributions, imported()))
+    assert declared() - provided == INDIRECT

@@ -1,4 +1,4 @@
-"""Libraries with a misaligned string table, made by hand: found, mended without loss, and left alone otherwise."""
+"""Mach-O libraries with a misaligned string table are aligned; other files stay unchanged."""
 
 import struct
 import subprocess
@@ -14,7 +14,7 @@ LINKEDIT_START = 4096
 
 
 def library(strings_at: int, *, is_signed: bool = True, after: bytes = b"") -> bytes:
-    """A Mach-O file for Apple silicon with nothing in it but what ends up in its last segment."""
+    """Return an arm64 Mach-O file with nothing but a last segment."""
     end = strings_at + len(STRINGS)
     signature_at = end + -end % 16
     segment = struct.pack(
@@ -36,32 +36,30 @@ def strings_of(image: bytes) -> tuple[int, bytes]:
 
 @pytest.mark.parametrize("past", [0, 1, 4, 7])
 @pytest.mark.parametrize("is_signed", [True, False])
-def test_the_strings_move_to_a_multiple_of_eight_and_stay_the_same(
-    past: int, *, is_signed: bool
-) -> None:
+def test_strings_move_to_a_multiple_of_eight_unchanged(past: int, *, is_signed: bool) -> None:
     image = library(LINKEDIT_START + past, is_signed=is_signed)
     assert macho.misalignment(image) == past
-    mended = macho.aligned(image)
-    assert macho.misalignment(mended) == 0
-    assert strings_of(mended) == (LINKEDIT_START + (8 if past else 0), STRINGS)
+    aligned = macho.aligned(image)
+    assert macho.misalignment(aligned) == 0
+    assert strings_of(aligned) == (LINKEDIT_START + (8 if past else 0), STRINGS)
 
 
-def test_the_signature_goes_and_the_last_segment_ends_with_the_file() -> None:
-    mended = macho.aligned(library(LINKEDIT_START + 4))
-    count, size = struct.unpack_from("<II", mended, 16)
+def test_the_signature_is_removed_and_the_last_segment_ends_with_the_file() -> None:
+    aligned = macho.aligned(library(LINKEDIT_START + 4))
+    count, size = struct.unpack_from("<II", aligned, 16)
     assert (count, size) == (2, 72 + 24)
-    assert SIGNATURE not in mended
-    [file_bytes] = struct.unpack_from("<Q", mended, 32 + 48)
-    assert LINKEDIT_START + file_bytes == len(mended)
+    assert SIGNATURE not in aligned
+    [file_bytes] = struct.unpack_from("<Q", aligned, 32 + 48)
+    assert LINKEDIT_START + file_bytes == len(aligned)
 
 
-def test_what_comes_after_the_strings_is_not_thrown_away() -> None:
+def test_data_after_the_strings_is_refused() -> None:
     image = library(LINKEDIT_START + 4, is_signed=False, after=b"more")
     with pytest.raises(ValueError, match="not the last thing"):
         macho.aligned(image)
 
 
-def test_a_file_for_several_processors_is_read_where_apple_silicon_is() -> None:
+def test_a_universal_file_is_read_at_its_arm64_part() -> None:
     start = 128
     fat = struct.pack(">II", 0xCAFEBABE, 2)
     fat += struct.pack(">5I", 0x01000007, 3, 64, 32, 0)
@@ -72,7 +70,7 @@ def test_a_file_for_several_processors_is_read_where_apple_silicon_is() -> None:
         macho.aligned(image)
 
 
-def test_the_room_for_a_librarys_name_goes_to_where_its_first_section_begins() -> None:
+def test_space_for_a_library_name_ends_at_the_first_section() -> None:
     name = b"@rpath/lib.so\0\0\0"
     section = struct.pack("<16s16sQQ8I", b"__text", b"__TEXT", 0, 0, 400, 0, 0, 0, 0, 0, 0, 0)
     zeros = struct.pack("<16s16sQQ8I", b"__bss", b"__DATA", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
@@ -84,39 +82,39 @@ def test_the_room_for_a_librarys_name_goes_to_where_its_first_section_begins() -
     assert macho.name_and_max_bytes(library(LINKEDIT_START)) is None
 
 
-def unsigned(_: Path) -> None:
-    """In codesign's place: a library made by hand needs no signature."""
+def sign_nothing(_: Path) -> None:
+    """Replace codesign: hand-made libraries need no signature."""
 
 
-def refused(file: Path) -> None:
+def fail_to_sign(file: Path) -> None:
     raise subprocess.CalledProcessError(1, ["codesign", str(file)])
 
 
 def package(folder: Path) -> Path:
-    """A package's folder with one library that macOS 27 refuses."""
+    """Make a package folder with one library that macOS 27 refuses."""
     folder.mkdir()
     (folder / "_lib.abi3.so").write_bytes(library(LINKEDIT_START + 4))
     return folder
 
 
-def test_only_libraries_that_need_it_are_written(tmp_path: Path) -> None:
-    fine, wrong = library(LINKEDIT_START), library(LINKEDIT_START + 4)
+def test_only_misaligned_libraries_are_written(tmp_path: Path) -> None:
+    aligned, misaligned = library(LINKEDIT_START), library(LINKEDIT_START + 4)
     (tmp_path / "package").mkdir()
-    (tmp_path / "package" / "wrong.so").write_bytes(wrong)
-    (tmp_path / "package" / "fine.dylib").write_bytes(fine)
+    (tmp_path / "package" / "wrong.so").write_bytes(misaligned)
+    (tmp_path / "package" / "fine.dylib").write_bytes(aligned)
     (tmp_path / "script.so").write_text("no library")
-    (tmp_path / "wrong.bin").write_bytes(wrong)
-    assert macho.align(tmp_path, unsigned) == [tmp_path / "package" / "wrong.so"]
-    assert (tmp_path / "package" / "fine.dylib").read_bytes() == fine
+    (tmp_path / "wrong.bin").write_bytes(misaligned)
+    assert macho.align(tmp_path, sign_nothing) == [tmp_path / "package" / "wrong.so"]
+    assert (tmp_path / "package" / "fine.dylib").read_bytes() == aligned
     assert (tmp_path / "script.so").read_text() == "no library"
-    assert (tmp_path / "wrong.bin").read_bytes() == wrong
-    assert macho.align(tmp_path, unsigned) == []
+    assert (tmp_path / "wrong.bin").read_bytes() == misaligned
+    assert macho.align(tmp_path, sign_nothing) == []
 
 
-def test_an_aligned_library_is_a_new_file_that_was_signed_before_it_took_the_place(
+def test_an_aligned_library_is_a_new_file_signed_before_the_replacement(
     tmp_path: Path,
 ) -> None:
-    """macOS ends a process that maps a file whose signature has changed since it was first mapped."""
+    """macOS ends a process that maps a file whose signature changed since its first mapping."""
     file = package(tmp_path / "package") / "_lib.abi3.so"
     file.chmod(0o755)
     before = file.stat()
@@ -133,20 +131,20 @@ def test_an_aligned_library_is_a_new_file_that_was_signed_before_it_took_the_pla
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_a_package_of_pips_is_aligned_where_it_loads_then(tmp_path: Path) -> None:
+def test_a_pip_package_is_aligned_if_it_then_loads(tmp_path: Path) -> None:
     folder = package(tmp_path / "package")
-    assert llguidance_import.align_package(folder, unsigned, loads=lambda: True)
+    assert llguidance_import.align_package(folder, sign_nothing, loads=lambda: True)
     assert macho.misaligned(folder) == []
 
 
 @pytest.mark.parametrize(
     ("sign", "loads"),
     [
-        pytest.param(unsigned, False, id="it does not load either"),
-        pytest.param(refused, True, id="codesign fails"),
+        pytest.param(sign_nothing, False, id="it does not load either"),
+        pytest.param(fail_to_sign, True, id="codesign fails"),
     ],
 )
-def test_a_package_that_cannot_be_made_to_load_is_as_it_was(
+def test_a_package_that_still_does_not_load_stays_unchanged(
     tmp_path: Path, sign: macho.Sign, *, loads: bool
 ) -> None:
     folder = package(tmp_path / "package")
@@ -155,12 +153,12 @@ def test_a_package_that_cannot_be_made_to_load_is_as_it_was(
     assert list(folder.iterdir()) == [folder / "_lib.abi3.so"]
 
 
-def test_a_package_without_such_a_library_is_not_tried(tmp_path: Path) -> None:
+def test_a_package_without_misaligned_libraries_is_not_loaded(tmp_path: Path) -> None:
     def never() -> bool:
         raise AssertionError("tried")
 
-    assert not llguidance_import.align_package(tmp_path, unsigned, loads=never)
-    assert not llguidance_import.align_package(tmp_path / "missing", unsigned, loads=never)
+    assert not llguidance_import.align_package(tmp_path, sign_nothing, loads=never)
+    assert not llguidance_import.align_package(tmp_path / "missing", sign_nothing, loads=never)
 
 
 @pytest.mark.parametrize(
@@ -169,11 +167,10 @@ def test_a_package_without_such_a_library_is_not_tried(tmp_path: Path) -> None:
         ("/opt/homebrew/Cellar/pensieve/0.1.0/libexec", "brew reinstall pensieve"),
         (
             "/Users/me/pensieve/.venv",
-            "/Users/me/pensieve/.venv/bin/python -m pip install --force-reinstall --no-deps llguidance==",
+            "/Users/me/pensieve/.venv/bin/python -m pip install --force-reinstall --no-deps "
+            "llguidance==",
         ),
     ],
 )
-def test_the_command_that_installs_it_again_is_that_of_the_installation(
-    prefix: str, command: str
-) -> None:
+def test_the_reinstall_command_fits_the_kind_of_installation(prefix: str, command: str) -> None:
     assert llguidance_import.reinstall_command(Path(prefix)).startswith(command)

@@ -1,4 +1,4 @@
-"""The formula's lock: what pyproject.toml asks for and all that this needs, each by its hashes, in the tested versions."""
+"""The lock files: every requirement of pyproject.toml, by hash, in the tested versions."""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 from tests.packaging.project import pyproject, read
 
 LOCKS = ["requirements.lock", "requirements-dev.lock", "requirements-macos.lock"]
-# A Mac with Apple silicon, with the Python that the formula depends on.
+# The markers of a Mac with Apple silicon and the formula's Python.
 MAC = {
     "sys_platform": "darwin",
     "platform_system": "Darwin",
@@ -29,8 +29,6 @@ MAC = {
 
 @dataclass(frozen=True)
 class Pin:
-    """One package of a lock."""
-
     requirement: Requirement
     hashes: tuple[str, ...]
 
@@ -56,7 +54,7 @@ def _pin(entry: str) -> Pin:
     return Pin(Requirement(requirement), tuple(hashes))
 
 
-def on_the_mac(lock: str) -> dict[str, str]:
+def mac_versions(lock: str) -> dict[str, str]:
     return {pin.name: pin.version for pin in pins(lock) if applies(pin.requirement)}
 
 
@@ -64,14 +62,14 @@ def applies(requirement: Requirement, extra: str = "") -> bool:
     return requirement.marker is None or requirement.marker.evaluate(MAC | {"extra": extra})
 
 
-def asked() -> Iterator[Requirement]:
+def requirements() -> Iterator[Requirement]:
     project = pyproject()
     texts = [*project["project"]["dependencies"], *project["dependency-groups"]["formula"]]
     return filter(applies, map(Requirement, texts))
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_every_package_has_one_version_and_its_hashes(lock: str) -> None:
+def test_every_package_has_one_version_and_hashes(lock: str) -> None:
     assert len(pins(lock)) > 40
     for pin in pins(lock):
         assert pin.version
@@ -82,57 +80,57 @@ def test_every_package_has_one_version_and_its_hashes(lock: str) -> None:
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_no_lock_names_an_address(lock: str) -> None:
+def test_no_lock_has_a_url(lock: str) -> None:
     assert not re.search(r"://| @ |--index|--find-links", read(f"packaging/{lock}"))
 
 
-def test_the_lock_is_within_the_ranges_that_the_project_asks_for() -> None:
-    locked = on_the_mac("requirements-macos.lock")
-    for requirement in asked():
+def test_locked_versions_are_within_the_projects_ranges() -> None:
+    locked = mac_versions("requirements-macos.lock")
+    for requirement in requirements():
         version = locked[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), f"run `make lock`: {requirement}"
 
 
-def test_the_lock_holds_all_that_its_packages_need_and_nothing_else() -> None:
-    """By what the packages that are installed here say of themselves."""
-    locked = on_the_mac("requirements-macos.lock")
+def test_the_lock_has_exactly_the_needed_packages() -> None:
+    """Uses the metadata of the packages installed here."""
+    locked = mac_versions("requirements-macos.lock")
     needed: set[str] = set()
-    waiting = [(canonicalize_name(r.name), frozenset(r.extras)) for r in asked()]
-    while waiting:
-        name, extras = waiting.pop()
+    queue = [(canonicalize_name(r.name), frozenset(r.extras)) for r in requirements()]
+    while queue:
+        name, extras = queue.pop()
         needed.add(name)
-        waiting += [found for found in _needs(name, extras) if found[0] not in needed or found[1]]
+        queue += [need for need in _needs(name, extras) if need[0] not in needed or need[1]]
     assert needed == locked.keys()
 
 
 def _needs(name: str, extras: frozenset[str]) -> list[tuple[str, frozenset[str]]]:
-    if name == "mlx":  # its build for Linux is another package, and says so of itself
+    if name == "mlx":  # its Linux build is another package with other requirements
         return [("mlx-metal", frozenset())]
     try:
         texts = metadata.requires(name) or []
     except metadata.PackageNotFoundError:
         return []
-    found = map(Requirement, texts)
+    parsed = map(Requirement, texts)
     return [
         (canonicalize_name(requirement.name), frozenset(requirement.extras))
-        for requirement in found
+        for requirement in parsed
         if any(applies(requirement, extra) for extra in {"", *extras})
     ]
 
 
-def test_homebrew_gets_the_versions_that_the_tests_run_with() -> None:
-    tested = on_the_mac("requirements.lock")
-    locked = on_the_mac("requirements-macos.lock")
+def test_homebrew_gets_the_tested_versions() -> None:
+    tested = mac_versions("requirements.lock")
+    locked = mac_versions("requirements-macos.lock")
     only_for_homebrew = {"pip", "mlx-metal"}
     assert {name for name in locked if locked[name] != tested.get(name)} <= only_for_homebrew
     assert locked["mlx-metal"] == locked["mlx"]
 
 
-def test_the_tests_run_with_what_the_lock_of_this_machine_says() -> None:
-    here = {
+def test_the_installed_versions_are_the_locked_ones() -> None:
+    locked = {
         pin.name: pin.version
         for pin in pins("requirements-dev.lock")
         if pin.requirement.marker is None
     }
-    installed = {name: metadata.version(name) for name in here}
-    assert installed == here, "run `make .venv/dev.stamp`"
+    installed = {name: metadata.version(name) for name in locked}
+    assert installed == locked, "run `make .venv/dev.stamp`"

@@ -1,23 +1,23 @@
-"""What is done for a Mac when the environment is made; pip, Python and the system's programs only note what is asked of them."""
+"""The Mac-specific steps of make-environment.sh; pip, Python and system programs are stand-ins."""
 
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.packaging.project import ROOT
+from tests.support.programs import run
 
 PYTHON = """#!/bin/sh
-echo "$@" >>asked
-case $2 in *mac_ver*) echo "$CALLED" ;; esac
+echo "$@" >>calls
+case $2 in *mac_ver*) echo "$MACOS_OF_PYTHON" ;; esac
 """
 ALIGN = "-P -m pensieve.engine.grammar.macho .venv"
 
 
-def make(folder: Path, system: str, macos: str, called: str) -> tuple[list[str], str]:
-    """What is asked of the environment's Python, and what is said."""
+def make(folder: Path, system: str, macos: str, macos_of_python: str) -> tuple[list[str], str]:
+    """Run the script; return the calls of the environment's Python and standard error."""
     programs = {
         ".venv/bin/python": PYTHON,
         "bin/uname": f"#!/bin/sh\necho {system}\n",
@@ -29,31 +29,27 @@ def make(folder: Path, system: str, macos: str, called: str) -> tuple[list[str],
         (folder / name).chmod(0o755)
     (folder / "packaging").mkdir()
     script = shutil.copy(ROOT / "packaging" / "make-environment.sh", folder / "packaging")
-    ended = subprocess.run(
-        ["/bin/sh", script, "a.lock"],
-        env={"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "CALLED": called},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return (folder / "asked").read_text().splitlines(), ended.stderr
+    path = f"{folder / 'bin'}:{os.environ['PATH']}"
+    variables = {"PATH": path, "MACOS_OF_PYTHON": macos_of_python}
+    done = run(["/bin/sh", script, "a.lock"], env=variables)
+    return (folder / "calls").read_text().splitlines(), done.stderr
 
 
 @pytest.mark.parametrize(
     ("system", "macos", "is_aligned"),
     [("Linux", "", False), ("Darwin", "26.4", False), ("Darwin", "27.0", True)],
 )
-def test_libraries_are_aligned_from_macos_27_on_after_they_are_installed(
+def test_libraries_are_aligned_after_installation_from_macos_27(
     tmp_path: Path, system: str, macos: str, *, is_aligned: bool
 ) -> None:
-    asked, said = make(tmp_path, system, macos, called=macos.partition(".")[0])
-    assert (ALIGN in asked) == is_aligned
+    calls, errors = make(tmp_path, system, macos, macos_of_python=macos.partition(".")[0])
+    assert (ALIGN in calls) == is_aligned
     if is_aligned:
-        assert asked.index(ALIGN) > max(n for n, line in enumerate(asked) if "pip install" in line)
-    assert "older macOS" not in said
+        assert calls.index(ALIGN) > max(n for n, line in enumerate(calls) if "pip install" in line)
+    assert "older macOS" not in errors
 
 
-def test_a_python_that_takes_macos_26_for_16_is_told(tmp_path: Path) -> None:
-    _, said = make(tmp_path, "Darwin", "26.4", called="16")
-    assert "it calls macOS 26 16" in said
-    assert "brew install python@3.14" in said
+def test_a_python_built_for_an_older_macos_causes_a_warning(tmp_path: Path) -> None:
+    _, errors = make(tmp_path, "Darwin", "26.4", macos_of_python="16")
+    assert "it calls macOS 26 16" in errors
+    assert "brew install python@3.14" in errors

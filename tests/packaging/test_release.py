@@ -1,4 +1,4 @@
-"""`make release` in a small repository of its own: what it refuses, and what it leaves behind."""
+"""`make release` in a small repository: its commits, tag and refusals."""
 
 import os
 import shutil
@@ -39,11 +39,11 @@ pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="no git here
 
 @dataclass(frozen=True)
 class Checkout:
-    """A repository with the files that a release changes, and a Makefile that takes no time."""
+    """A repository with the files that a release changes, and an instant Makefile."""
 
     root: Path
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.root),
@@ -54,16 +54,16 @@ class Checkout:
             "GIT_COMMITTER_EMAIL": "a@example.org",
         }
         return subprocess.run(
-            words, cwd=self.root, env=environment, capture_output=True, text=True, check=False
+            arguments, cwd=self.root, env=environment, capture_output=True, text=True, check=False
         )
 
-    def git(self, *words: str) -> str:
-        ended = self.run("git", *words)
-        assert ended.returncode == 0, ended.stderr
-        return ended.stdout.strip()
+    def git(self, *arguments: str) -> str:
+        done = self.run("git", *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
 
-    def release(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return self.run(sys.executable, str(ROOT / "packaging" / "release.py"), *words)
+    def release(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.run(sys.executable, str(ROOT / "packaging" / "release.py"), *arguments)
 
     def commit(self) -> None:
         self.git("add", "--all")
@@ -83,19 +83,19 @@ def checkout(tmp_path: Path) -> Checkout:
     (tmp_path / "packaging" / "requirements-macos.lock").write_text("")
     (tmp_path / "CHANGELOG.md").write_text(CHANGELOG)
     (tmp_path / "Makefile").write_text(MAKEFILE)
-    made = Checkout(tmp_path)
-    made.git("init", "--quiet", "--initial-branch", "main")
-    made.commit()
-    return made
+    checkout = Checkout(tmp_path)
+    checkout.git("init", "--quiet", "--initial-branch", "main")
+    checkout.commit()
+    return checkout
 
 
 def sha256_in(formula: str) -> str:
     return formula.partition('sha256 "')[2][:64]
 
 
-def test_a_release_is_a_tagged_commit_and_one_after_it(checkout: Checkout) -> None:
-    made = checkout.release("0.1.0")
-    assert made.returncode == 0, made.stderr
+def test_a_release_is_a_tagged_commit_and_one_more(checkout: Checkout) -> None:
+    done = checkout.release("0.1.0")
+    assert done.returncode == 0, done.stderr
     assert checkout.git("log", "--format=%s").splitlines()[:2] == [
         "Let the formula install 0.1.0",
         "Release 0.1.0",
@@ -103,11 +103,11 @@ def test_a_release_is_a_tagged_commit_and_one_after_it(checkout: Checkout) -> No
     assert checkout.git("cat-file", "-t", "v0.1.0") == "tag"
     assert checkout.git("rev-parse", "v0.1.0^{}") == checkout.git("rev-parse", "HEAD~1")
     assert checkout.git("status", "--porcelain") == ""
-    assert made.stdout.rstrip().endswith("git push --atomic origin main v0.1.0")
+    assert done.stdout.rstrip().endswith("git push --atomic origin main v0.1.0")
     assert checkout.at("v0.1.0", "packaging/requirements-macos.lock").startswith("locked ")
 
 
-def test_the_version_stands_in_every_place_of_the_tag(checkout: Checkout) -> None:
+def test_the_tag_has_the_version_in_every_file(checkout: Checkout) -> None:
     assert checkout.release("1.2.3").returncode == 0
     assert '\nversion = "1.2.3"\n' in checkout.at("v1.2.3", "pyproject.toml")
     assert '__version__ = "1.2.3"' in checkout.at("v1.2.3", "pensieve/__init__.py")
@@ -116,18 +116,18 @@ def test_the_version_stands_in_every_place_of_the_tag(checkout: Checkout) -> Non
     assert sha256_in(formula) == release.PENDING
 
 
-def test_the_formula_gets_the_hash_of_the_tags_archive(checkout: Checkout) -> None:
+def test_the_formula_gets_the_sha256_of_the_tags_archive(checkout: Checkout) -> None:
     assert checkout.release("0.1.0").returncode == 0
     pipeline = (
         "git archive --format=tar --prefix=homebrew-pensieve-0.1.0/ v0.1.0 | gzip -cn | sha256sum"
     )
-    told = checkout.run("sh", "-c", pipeline).stdout[:64]
-    assert len(told) == 64
-    assert sha256_in(checkout.at("HEAD", "Formula/pensieve.rb")) == told
+    sha256 = checkout.run("sh", "-c", pipeline).stdout[:64]
+    assert len(sha256) == 64
+    assert sha256_in(checkout.at("HEAD", "Formula/pensieve.rb")) == sha256
     assert checkout.git("diff", "--stat", "HEAD~1").splitlines()[-1].startswith(" 1 file changed")
 
 
-def test_the_changelog_gets_a_heading_and_links_that_compare(checkout: Checkout) -> None:
+def test_the_changelog_gets_a_heading_and_comparison_links(checkout: Checkout) -> None:
     assert checkout.release("0.1.0").returncode == 0
     file = checkout.root / "CHANGELOG.md"
     file.write_text(
@@ -146,70 +146,70 @@ def test_the_changelog_gets_a_heading_and_links_that_compare(checkout: Checkout)
     )
 
 
-def test_a_dry_run_shows_the_changes_and_makes_none(checkout: Checkout) -> None:
+def test_a_dry_run_shows_changes_without_making_them(checkout: Checkout) -> None:
     before = checkout.git("rev-parse", "HEAD")
-    shown = checkout.release("0.3.0", "--dry-run")
-    assert shown.returncode == 0
-    assert '+version = "0.3.0"' in shown.stdout
-    assert "+## [0.3.0] - " in shown.stdout
-    assert "Nothing was changed." in shown.stdout
+    done = checkout.release("0.3.0", "--dry-run")
+    assert done.returncode == 0
+    assert '+version = "0.3.0"' in done.stdout
+    assert "+## [0.3.0] - " in done.stdout
+    assert "Nothing was changed." in done.stdout
     assert checkout.git("rev-parse", "HEAD") == before
     assert checkout.git("status", "--porcelain") == ""
     assert checkout.git("tag") == ""
 
 
-def refused(checkout: Checkout, version: str = "0.1.0") -> str:
+def refusal(checkout: Checkout, version: str = "0.1.0") -> str:
     before = checkout.git("rev-parse", "HEAD"), checkout.git("tag")
-    ended = checkout.release(version)
-    assert ended.returncode == 1
+    done = checkout.release(version)
+    assert done.returncode == 1
     assert (checkout.git("rev-parse", "HEAD"), checkout.git("tag")) == before
-    assert "Traceback" not in ended.stderr
-    return ended.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
 
 
-def test_changes_that_are_not_committed_are_refused(checkout: Checkout) -> None:
+def test_uncommitted_changes_are_refused(checkout: Checkout) -> None:
     (checkout.root / "new").touch()
-    assert "git stash" in refused(checkout)
+    assert "git stash" in refusal(checkout)
 
 
-def test_checks_that_fail_are_refused_and_the_files_are_as_before(checkout: Checkout) -> None:
+def test_failing_checks_are_refused_and_files_restored(checkout: Checkout) -> None:
     (checkout.root / "broken").touch()
     checkout.commit()
-    assert "make test fails" in refused(checkout)
+    assert "make test fails" in refusal(checkout)
     assert checkout.git("status", "--porcelain") == ""
 
 
 @pytest.mark.parametrize("version", ["", "1.0", "v1.0.0", "1.0.0rc1", "01.0.0"])
-def test_what_is_no_version_is_refused(version: str, checkout: Checkout) -> None:
-    assert "no version" in refused(checkout, version)
+def test_an_invalid_version_is_refused(version: str, checkout: Checkout) -> None:
+    assert "no version" in refusal(checkout, version)
 
 
-def test_a_version_that_is_there_or_earlier_is_refused(checkout: Checkout) -> None:
+def test_an_existing_or_earlier_version_is_refused(checkout: Checkout) -> None:
     checkout.git("tag", "v0.10.0")
-    assert "v0.10.0 is there already." in refused(checkout, "0.10.0")
-    assert "later than 0.9.0" in refused(checkout, "0.9.0")
+    assert "v0.10.0 is there already." in refusal(checkout, "0.10.0")
+    assert "later than 0.9.0" in refusal(checkout, "0.9.0")
 
 
-def test_nothing_to_release_is_refused(checkout: Checkout) -> None:
+def test_an_empty_unreleased_section_is_refused(checkout: Checkout) -> None:
     assert checkout.release("0.1.0").returncode == 0
-    assert "nothing under [Unreleased]" in refused(checkout, "0.2.0")
+    assert "nothing under [Unreleased]" in refusal(checkout, "0.2.0")
 
 
 def test_an_undecided_repository_is_refused(checkout: Checkout) -> None:
     (checkout.root / "packaging" / "REPOSITORY").write_text("OWNER/pensieve\n")
     checkout.commit()
-    assert "make repository NAME=" in refused(checkout)
+    assert "make repository NAME=" in refusal(checkout)
 
 
-def test_one_command_says_everywhere_where_pensieve_is_published(checkout: Checkout) -> None:
+def test_make_repository_changes_every_url(checkout: Checkout) -> None:
     shutil.copy(ROOT / "packaging" / "repository.sh", checkout.root / "packaging")
     checkout.commit()
     assert REPOSITORY in (checkout.root / "Formula" / "pensieve.rb").read_text()
-    changed = checkout.run("sh", "packaging/repository.sh", "me/homebrew-tools")
-    assert changed.returncode == 0, changed.stderr
-    left = checkout.run(
+    done = checkout.run("sh", "packaging/repository.sh", "me/homebrew-tools")
+    assert done.returncode == 0, done.stderr
+    occurrences = checkout.run(
         "git", "grep", "-F", REPOSITORY, "--", "Formula", "CHANGELOG.md", "packaging"
     )
-    assert left.stdout == ""
+    assert occurrences.stdout == ""
     assert (checkout.root / "packaging" / "REPOSITORY").read_text() == "me/homebrew-tools\n"
     assert checkout.run("sh", "packaging/repository.sh", "no repository").returncode == 2

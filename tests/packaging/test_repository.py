@@ -1,4 +1,4 @@
-"""Where pensieve is published stands in one file; every other place says the same."""
+"""packaging/REPOSITORY names the published repository; all documents name the same one."""
 
 import re
 
@@ -6,14 +6,14 @@ import pytest
 
 from tests.packaging.project import REPOSITORY, ROOT, read
 
-PLACES = [
+FILES = [
     "README.md",
     "CHANGELOG.md",
     "Formula/pensieve.rb",
-    *(str(file.relative_to(ROOT)) for file in sorted((ROOT / "docs").glob("*.md"))),
-    *(str(file.relative_to(ROOT)) for file in sorted((ROOT / ".github").rglob("*.yml"))),
+    *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").glob("*.md"))),
+    *(str(path.relative_to(ROOT)) for path in sorted((ROOT / ".github").rglob("*.yml"))),
 ]
-# The tap that `make brew` makes, which is published nowhere.
+# The unpublished tap of `make brew`.
 LOCAL = "local/pensieve"
 OWN = re.compile(
     r"github\.com/([\w.-]+/(?:homebrew-)?pensieve)\b"
@@ -21,15 +21,15 @@ OWN = re.compile(
 )
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_a_place_that_names_the_repository_names_the_one_in_its_file(place: str) -> None:
-    named = {one or other for one, other in OWN.findall(read(place))}
-    assert named <= {REPOSITORY, LOCAL}
+@pytest.mark.parametrize("file", FILES)
+def test_documents_name_only_this_repository(file: str) -> None:
+    names = {one or other for one, other in OWN.findall(read(file))}
+    assert names <= {REPOSITORY, LOCAL}
 
 
-def test_the_formula_and_the_changelog_name_it() -> None:
-    for place in ("Formula/pensieve.rb", "CHANGELOG.md"):
-        assert f"github.com/{REPOSITORY}" in read(place)
+def test_formula_and_changelog_name_the_repository() -> None:
+    for file in ("Formula/pensieve.rb", "CHANGELOG.md"):
+        assert f"github.com/{REPOSITORY}" in read(file)
 
 
 @pytest.mark.parametrize(
@@ -42,5 +42,5 @@ def test_the_formula_and_the_changelog_name_it() -> None:
         "brew services start other/tap/pensieve",
     ],
 )
-def test_another_repository_would_be_noticed(text: str) -> None:
+def test_the_pattern_finds_other_repositories(text: str) -> None:
     assert OWN.search(text)

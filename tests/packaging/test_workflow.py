@@ -1,4 +1,4 @@
-"""The workflow for Macs, as far as it can be read here: it is YAML, its scripts parse, and it uses what the repository has."""
+"""The macOS workflow is YAML, its scripts parse, and what it names exists."""
 
 import re
 import subprocess
@@ -37,37 +37,37 @@ def test_every_step_is_a_script_that_parses(job: str) -> None:
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_every_script_of_the_project_parses(name: str) -> None:
-    checked = parsed(read(f"packaging/{name}"))
-    assert (checked.returncode, checked.stderr) == (0, "")
+    done = parsed(read(f"packaging/{name}"))
+    assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_what_the_steps_run_is_there() -> None:
-    every = "\n".join(script for job in jobs() for script in runs(job))
-    scripts = set(re.findall(r"packaging/[\w-]+\.sh", every))
+def test_named_scripts_targets_and_tests_exist() -> None:
+    source = "\n".join(script for job in jobs() for script in runs(job))
+    scripts = set(re.findall(r"packaging/[\w-]+\.sh", source))
     assert scripts == {"packaging/ask.sh", "packaging/record-mac.sh"}
     assert all((ROOT / script).stat().st_mode & 0o111 for script in scripts)
-    targets = set(re.findall(r"\bmake ([\w./-]+)", every))
+    targets = set(re.findall(r"\bmake ([\w./-]+)", source))
     assert targets == {"brew", "test", ".venv/dev.stamp"}
     assert all(re.search(rf"^{re.escape(one)}:", read("Makefile"), re.MULTILINE) for one in targets)
-    named = re.findall(r"tests/[\w/.]+", every)
-    assert named
-    assert all((ROOT / path).exists() for path in named)
+    paths = re.findall(r"tests/[\w/.]+", source)
+    assert paths
+    assert all((ROOT / path).exists() for path in paths)
 
 
-def test_brew_styles_the_formula_and_not_the_whole_tap() -> None:
+def test_brew_style_covers_the_formula_alone() -> None:
     [styled] = [script for script in runs("formula") if "brew style" in script]
     assert 'brew style "$FORMULA"' in styled
     assert jobs()["formula"]["env"]["FORMULA"].endswith("/pensieve")
 
 
-def test_the_service_is_started_asked_recorded_and_stopped_in_this_order() -> None:
+def test_service_steps_are_start_request_record_and_stop() -> None:
     script = "\n".join(runs("formula"))
     steps = ("services start", "ask.sh 48", "record-mac.sh", "exit timeout = 25", "services stop")
     places = [script.index(step) for step in steps]
     assert places == sorted(places)
 
 
-def test_the_tests_on_a_virtual_gpu_may_fail() -> None:
+def test_tests_on_a_virtual_gpu_may_fail() -> None:
     metal = jobs()["metal"]
     assert metal["continue-on-error"] is True
     assert metal["steps"][-1]["env"] == {"PENSIEVE_TEST_DEVICE": "gpu"}
