@@ -1,5 +1,6 @@
 #!/bin/sh
-# The whole journey on this machine: start, ask, stop. A server that runs already is asked and left running.
+# Start a server with a small model, send it a question and stop it.
+# A server that runs already gets the question and keeps running.
 set -eu
 cd "$(dirname "$0")/.."
 pensieve=.venv/bin/pensieve
@@ -8,7 +9,7 @@ device="--device cpu"
 
 started_here=no
 if ! "$pensieve" status >/dev/null 2>&1; then
-    # shellcheck disable=SC2086 # no word at all where the machine's own device is right
+    # shellcheck disable=SC2086 # no argument if the default device is right
     "$pensieve" start --model smollm2-135m $device
     started_here=yes
 fi

@@ -1,30 +1,34 @@
-"""Metal kernels and parameters of MLX that the engine needs, by name, to look for in MLX's macOS wheels.
+"""Names of the Metal kernels and parameters of MLX that the engine needs in MLX's macOS wheels.
 
-MLX looks a kernel up by its name when an operation first runs; one that is missing ends the worker in the middle of an answer.
-`packaging/wheels.py` calls this for each build; a test fails when the lock has another MLX than the tables were read from.
+MLX looks a kernel up by name when an operation first runs; a missing one ends the worker in the
+middle of an answer. `packaging/wheels.py` calls this for each build. A test fails when the lock has
+another MLX than the tables were read from.
 """
 
 import ast
 import struct
 from collections.abc import Iterator, Mapping
 
-# The names come from this version's macOS wheels (2026-11-30). With another version: see which kernels
-# mlx/backend/metal/{scaled_dot_product_attention,quantized}.cpp ask for, correct the tables, then this line.
+# The names come from this version's macOS wheels (2026-11-30). For another version: see which
+# kernels mlx/backend/metal/{scaled_dot_product_attention,quantized}.cpp look up, correct the
+# tables, then this line.
 READ_FROM_MLX = "0.32.4"
 
-# 16-bit types, as some kernels write them and as the others do.
+# The two spellings of 16-bit types in kernel names.
 TYPES = {"float16": "float16_t", "bfloat16": "bfloat16_t"}
 
-# Prefill (engine/model/kv_cache.py, more than 8 tokens), by head dim. "bk": keys in a block, "wn": simdgroups across.
+# Prefill (engine/model/kv_cache.py, more than 8 tokens), by head dim.
+# "bk": keys in a block, "wn": simdgroups across.
 PREFILL = {64: "bk32 wn1", 72: "bk32 wn1", 80: "bk32 wn1", 96: "bk32 wn1", 128: "bk16 wn1"}
-# With force_fused=True only: on M1 to M4, MLX by itself keeps these heads' scores in memory.
+# With force_fused=True only: on M1 to M4, MLX otherwise keeps these heads' scores in memory.
 PREFILL_FORCED = {256: "bk16 wn2"}
-# What M5 takes, in the build for macOS 26.
+# For M5, in the build for macOS 26.
 PREFILL_NAX = {64: "bk32 wn1", 96: "bk32 wn1", 128: "bk32 wn1", 256: "bk32 wn1"}
-# Decode: heads of 72 and 80 have no kernel there, and are composed of other operations.
+# Decode: heads of 72 and 80 have no kernel; MLX composes other operations.
 DECODE = (64, 96, 128, 256)
 
-# The cache in 8 and 4 bits: groups of 64, and of 32 where a head is no multiple of 64 (engine/planning/memory_plan.py).
+# The cache in 8 and 4 bits: groups of 64, or of 32 if the head dim is no multiple of 64
+# (engine/planning/memory_plan.py).
 KV_GROUPS = ((64, 8), (64, 4), (32, 8), (32, 4))
 # Weights of mlx-community's models: affine 4 and 8 bits; gpt-oss's experts are mxfp4.
 WEIGHTS = (("affine", 64, 4), ("affine", 64, 8), ("affine", 32, 4), ("mxfp4", 32, 4))
@@ -49,7 +53,10 @@ PARAMETERS: Mapping[tuple[str, str], str] = {
 
 
 def needed(*, has_nax: bool) -> set[str]:
-    """Return the kernels that the engine may ask for. has_nax: the build has M5's matrix units (macOS 26)."""
+    """Return the kernels that the engine may use.
+
+    has_nax: the build supports M5's matrix units (macOS 26).
+    """
     names: set[str] = set()
     for plain, suffixed in TYPES.items():
         names.update(_prefill(plain, has_nax=has_nax))
@@ -85,7 +92,10 @@ def _elementwise(kind: str) -> Iterator[str]:
 
 
 def _quantized_cache(kind: str) -> Iterator[str]:
-    """Storing, restoring, and the product with one token's queries (keys: qmv, values: qvm) or with a few (qmm)."""
+    """Yield kernels of quantizing, dequantizing and products.
+
+    Products with the queries of one token (keys: qmv, values: qvm) and of a few tokens (qmm).
+    """
     for group, bits in KV_GROUPS:
         shape = f"{kind}_gs_{group}_b_{bits}"
         yield f"affine_quantize_{shape}"
@@ -100,7 +110,7 @@ def _quantized_cache(kind: str) -> Iterator[str]:
 
 
 def _quantized_weights(kind: str) -> Iterator[str]:
-    """A layer of weights with a chunk or a token; `gather` for the experts of a mixture."""
+    """Yield products of weights with a chunk or one token; `gather` is for mixture experts."""
     for mode, group, bits in WEIGHTS:
         shape = f"{kind}_gs_{group}_b_{bits}"
         yield from (f"{mode}_qmm_t_{shape}_alN_{whole}_batch_0" for whole in ("true", "false"))
@@ -120,7 +130,10 @@ def _quantized_weights_nax(kind: str) -> Iterator[str]:
 
 
 def names_in(metallib: bytes) -> set[str]:
-    """Return the functions of a Metal library: at the offset in its header, a count, then an entry of tagged fields for each."""
+    """Return the function names of a Metal library.
+
+    Its header has the offset of a count and of that many entries of tagged fields.
+    """
     [start] = struct.unpack_from("<Q", metallib, 24)
     [count] = struct.unpack_from("<I", metallib, start)
     names: set[str] = set()
@@ -136,20 +149,23 @@ def names_in(metallib: bytes) -> set[str]:
 
 
 def parameters_in(stub: str) -> dict[str, str]:
-    """Return the parameters of each function in a stub, in their order."""
+    """Return the ordered parameters of each function in a stub."""
     functions = (node for node in ast.parse(stub).body if isinstance(node, ast.FunctionDef))
-    found: dict[str, str] = {}
+    parameters: dict[str, str] = {}
     for function in functions:
-        given = function.args
-        every = (*given.posonlyargs, *given.args, *given.kwonlyargs)
-        found.setdefault(function.name, " ".join(one.arg for one in every))
-    return found
+        args = function.args
+        every = (*args.posonlyargs, *args.args, *args.kwonlyargs)
+        parameters.setdefault(function.name, " ".join(one.arg for one in every))
+    return parameters
 
 
 def changed_parameters(stubs: Mapping[str, str]) -> Iterator[str]:
-    """Yield what is called otherwise than the engine calls it. stubs: their text, by path in the wheel."""
-    read = {path: parameters_in(text) for path, text in stubs.items()}
+    """Yield functions whose parameters differ from the engine's calls.
+
+    stubs: their text, by path in the wheel.
+    """
+    functions = {path: parameters_in(text) for path, text in stubs.items()}
     for (path, name), expected in PARAMETERS.items():
-        actual = read[path].get(name)
+        actual = functions[path].get(name)
         if actual != expected:
             yield f"{path}: {name}({actual}), and the engine was written for ({expected})"

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Pins every package with its hashes, without the address of any registry: for development on any machine (Python 3.11 and
-# newer), and for the Homebrew formula (macOS on Apple silicon, Python 3.14), which get the same versions.
-# A version that is pinned already stays while it fits; `packaging/lock.sh --upgrade` takes the newest.
+# Pin every package with its hashes and without registry URLs: for development on any machine
+# (Python 3.11 and newer) and for the Homebrew formula (macOS on Apple silicon, Python 3.14), in the
+# same versions. Pinned versions stay while they fit; `packaging/lock.sh --upgrade` takes the newest.
 set -eu
 cd "$(dirname "$0")/.."
 uv=${UV:-.venv/bin/uv}
@@ -9,23 +9,26 @@ uv=${UV:-.venv/bin/uv}
 [ "${1:-}" != --upgrade ] || rm -f packaging/requirements*.lock
 
 compile() {
-    "$uv" pip compile pyproject.toml --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet "$@"
+    "$uv" pip compile pyproject.toml --generate-hashes --no-emit-index-url --no-emit-find-links \
+        --no-header --no-annotate --quiet "$@"
 }
 
 for_any_machine() {
     MACOSX_DEPLOYMENT_TARGET=14.0 compile --universal --python-version 3.11 --extra cpu "$@"
 }
 
-# usage: for_homebrew MACOS …   Without the variable uv takes macOS 13, for which the newest mlx is an old one.
+# usage: for_homebrew MACOS …   Without the variable uv assumes macOS 13 and picks an old mlx.
 for_homebrew() {
     macos=$1
     shift
-    MACOSX_DEPLOYMENT_TARGET=$macos compile --python-platform aarch64-apple-darwin --python-version 3.14 --only-binary :all: \
+    MACOSX_DEPLOYMENT_TARGET=$macos compile --python-platform aarch64-apple-darwin \
+        --python-version 3.14 --only-binary :all: \
         --group formula --constraints packaging/requirements.lock "$@"
 }
 
 for_any_machine --group build -o packaging/requirements.lock
-for_any_machine --group dev --constraints packaging/requirements.lock -o packaging/requirements-dev.lock
+for_any_machine --group dev --constraints packaging/requirements.lock \
+    -o packaging/requirements-dev.lock
 for_homebrew 14.0 -o packaging/requirements-macos.lock
 
 newest=$(mktemp)

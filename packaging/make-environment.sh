@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes .venv and installs what a lock file names, hash by hash, then pensieve itself from this folder.
+# Make .venv, install the packages of a lock file by hash, then pensieve from this folder.
 # usage: packaging/make-environment.sh LOCK   (PYTHON=… chooses the interpreter)
 set -eu
 cd "$(dirname "$0")/.."
@@ -15,7 +15,11 @@ find_python() {
         fi
     done
     found=$(${PYTHON:-python3} --version 2>&1 || true)
-    echo "pensieve needs Python 3.11 or newer; here is: ${found:-none}. Install one (macOS: brew install python@3.14; Debian: apt-get install python3 python3-venv), or name one: make PYTHON=/path/to/python3" >&2
+    cat >&2 <<END
+pensieve needs Python 3.11 or newer; found: ${found:-none}.
+Install one (macOS: brew install python@3.14; Debian: apt-get install python3 python3-venv),
+or name one: make PYTHON=/path/to/python3
+END
     exit 1
 }
 
@@ -23,31 +27,37 @@ if ! [ -x .venv/bin/python ]; then
     python=$(find_python)
     "$python" -m venv .venv >/dev/null 2>&1 || {
         rm -rf .venv
-        # Debian keeps venv's pip in a package of its own; a Python that has pip can lend it.
-        if "$python" -m venv --without-pip .venv && "$python" -m pip --python .venv/bin/python install -q pip 2>/dev/null; then
+        # Debian has venv's pip in a separate package; a Python with pip can install it.
+        if "$python" -m venv --without-pip .venv &&
+            "$python" -m pip --python .venv/bin/python install -q pip 2>/dev/null; then
             :
         else
             rm -rf .venv
-            echo "This Python cannot make environments with pip in them. On Debian: apt-get install python3-venv" >&2
+            echo "This Python cannot make environments with pip." >&2
+            echo "On Debian: apt-get install python3-venv" >&2
             exit 1
         fi
     }
 fi
 is_new_enough .venv/bin/python || {
-    echo "The environment in .venv has a Python older than 3.11; remove the folder .venv and try again." >&2
+    echo "The Python in .venv is older than 3.11; remove the folder .venv and try again." >&2
     exit 1
 }
-echo "Installing what $lock names into .venv …" >&2
-# Python compiles what it imports by itself; compiling all of it here takes twice as long as installing it.
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes --no-deps --only-binary :all: -r "$lock"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+echo "Installing the packages of $lock into .venv …" >&2
+install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "$@"; }
+# Python compiles modules at import; compiling all of them here takes twice as long as installing.
+install --no-compile --require-hashes --only-binary :all: -r "$lock"
+install --no-build-isolation --editable .
 [ "$(uname -s)" = Darwin ] || exit 0
 macos=$(sw_vers -productVersion | cut -d . -f 1)
-# macOS 27 loads no library whose string table is misaligned, as llguidance's is.
+# macOS 27 refuses libraries with a misaligned string table, as llguidance's.
 if [ "$macos" -ge 27 ]; then
     .venv/bin/python -P -m pensieve.engine.grammar.macho .venv
 fi
-# pip goes by what Python calls the system; one built for an older macOS calls 26 and later 16.
-called=$(.venv/bin/python -c 'import platform; print(platform.mac_ver()[0].partition(".")[0])')
-[ "$called" = "$macos" ] ||
-    echo "This Python was built for an older macOS: it calls macOS $macos $called, and got an MLX without the kernels for M5. For another: brew install python@3.14, rm -rf .venv, make PYTHON=python3.14 demo" >&2
+# pip uses the macOS version that Python reports; a Python built for an older macOS reports 16.
+reported=$(.venv/bin/python -c 'import platform; print(platform.mac_ver()[0].partition(".")[0])')
+[ "$reported" = "$macos" ] || cat >&2 <<END
+This Python was built for an older macOS: it reports macOS $macos as $reported, so that the
+installed MLX lacks the kernels for M5. Use another Python:
+brew install python@3.14, rm -rf .venv, make PYTHON=python3.14 demo
+END

@@ -1,6 +1,7 @@
-"""Writes docs/commands.md and the man page docs/pensieve.1 from what `--help` says. usage: make docs
+"""Write docs/commands.md and the man page docs/pensieve.1 from the help of the commands.
 
-The texts are the commands' own docstrings, laid out for two readers; nothing is written here but headings.
+usage: make docs
+The texts are the commands' docstrings; only headings are written here.
 """
 
 import inspect
@@ -32,7 +33,7 @@ What `pensieve COMMAND --help` says, on one page; `man pensieve` has it too.
 
 @dataclass
 class Page:
-    """What the help of one command says. Filled by cyclopts, as a help formatter of its kind."""
+    """The help of one command. cyclopts fills it: it has the interface of a help formatter."""
 
     words: tuple[str, ...]
     usage: str = ""
@@ -45,7 +46,7 @@ class Page:
 
     @property
     def summary(self) -> str:
-        """The first line, as a phrase."""
+        """The first line without its full stop."""
         return self.description.partition("\n")[0].rstrip(".")
 
     def render_usage(self, console: object, options: object, usage: object) -> None:
@@ -64,7 +65,7 @@ class Page:
 
 
 def pages() -> list[Page]:
-    """The program's own page and one for each command, in the order of their names."""
+    """Return the program's page, then one for each command by name."""
     return list(_pages(build_app(), ()))
 
 
@@ -80,13 +81,13 @@ def _pages(app: App, words: tuple[str, ...]) -> Iterator[Page]:
 
 
 def _plain(text: object) -> str:
-    """cyclopts hands over str, rich's Text, or its own InlineText around one."""
+    """Return plain text of a str, rich's Text, or cyclopts' InlineText around one."""
     plain = getattr(getattr(text, "primary_renderable", text), "plain", text)
     return str(plain).strip("\n")
 
 
 def passages(text: str) -> Iterator[tuple[bool, str]]:
-    """Paragraphs and examples (indented lines) in turn: whether it is an example, and the text."""
+    """Yield paragraphs and examples (indented lines): whether it is an example, and the text."""
     for block in text.split("\n\n"):
         lines: list[str] = []
         was_example = False
@@ -102,7 +103,7 @@ def passages(text: str) -> Iterator[tuple[bool, str]]:
 
 
 def markdown(all_pages: list[Page]) -> str:
-    """The page docs/commands.md."""
+    """Return docs/commands.md."""
     return "\n".join([HEAD, *map(_markdown_section, all_pages)])
 
 
@@ -111,10 +112,10 @@ def _markdown_section(page: Page) -> str:
     for is_example, text in passages(page.description):
         parts.append(f"```\n{textwrap.dedent(text)}\n```" if is_example else _literal(text))
     for title, rows in page.groups:
-        listed = [
+        entries = [
             f"- `{label}`: {_literal(text)}" if text else f"- `{label}`" for label, text in rows
         ]
-        parts.append("\n".join([f"{title}:\n", *listed]))
+        parts.append("\n".join([f"{title}:\n", *entries]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -123,7 +124,7 @@ def _literal(text: str) -> str:
 
 
 def roff(all_pages: list[Page]) -> str:
-    """The man page, in the macros of man(7)."""
+    """Return the man page in the macros of man(7)."""
     root, *commands = all_pages
     lines = [
         '.TH PENSIEVE 1 "" pensieve "User Commands"',
@@ -157,34 +158,33 @@ def _roff_rows(rows: list[tuple[str, str]]) -> Iterator[str]:
 
 
 def _escaped(text: str) -> str:
-    """What begins with a full stop or an apostrophe would be a request."""
+    """Escape a line; a leading full stop or apostrophe would make it a request."""
     escaped = text.replace("\\", "\\e").replace("-", "\\-")
     return f"\\&{escaped}" if escaped.startswith((".", "'")) else escaped
 
 
 def exit_codes() -> list[tuple[str, str]]:
-    """Each code with what it stands for, out of the errors' own words."""
-    words: dict[int, list[str]] = {0: ["It is done."], 2: ["The command line is wrong."]}
+    """Return exit codes and their meanings, from the docstrings of the errors."""
+    meanings: dict[int, list[str]] = {0: ["It is done."], 2: ["The command line is wrong."]}
     for kind in vars(errors).values():
         is_error = isinstance(kind, type) and issubclass(kind, errors.PensieveError)
         if is_error and "exit_code" in vars(kind) and kind.exit_code not in (1, 2):
-            words.setdefault(kind.exit_code, []).append(
+            meanings.setdefault(kind.exit_code, []).append(
                 " ".join((inspect.getdoc(kind) or "").split())
             )
-    words[1] = ["Anything else that went wrong."]
-    words[130] = ["Ctrl-C."]
-    words[143] = ["SIGTERM."]
-    return [(str(code), " ".join(words[code])) for code in sorted(words)]
+    meanings[1] = ["Anything else that went wrong."]
+    meanings[130] = ["Ctrl-C."]
+    meanings[143] = ["SIGTERM."]
+    return [(str(code), " ".join(meanings[code])) for code in sorted(meanings)]
 
 
 def files() -> dict[Path, str]:
-    """What each file should say."""
-    made = pages()
-    return {DOCS / "commands.md": markdown(made), DOCS / "pensieve.1": roff(made)}
+    """Return the content of each file."""
+    all_pages = pages()
+    return {DOCS / "commands.md": markdown(all_pages), DOCS / "pensieve.1": roff(all_pages)}
 
 
 def main() -> int:
-    """Write them."""
     for file, text in files().items():
         file.write_text(text, encoding="utf-8")
     return 0

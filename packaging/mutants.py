@@ -1,10 +1,10 @@
-"""Change modules in one small place at a time, and print each change that their tests do not notice.
+"""Mutation testing: change one small place at a time and print changes that no test notices.
 
-usage: packaging/mutants.py "MODULE.py or FOLDER …" "TESTS and further words for pytest"
-The tests are collected once. A change inside a function is put into a forked process, which runs only
-the tests that call the function, until one fails. A change that takes effect at import, and one in a
-function that runs at import, is tried in a process that imports everything again.
-mutmut 3.8 cannot select tests again whose parameters are texts with quotes and line breaks.
+usage: packaging/mutants.py "MODULE.py or FOLDER …" "TESTS and further arguments of pytest"
+Tests are collected once. A change inside a function is applied in a forked process, which runs the
+tests that call the function until one fails. A change that takes effect at import, or in a function
+that runs at import, is tried in a process that imports everything again.
+(mutmut 3.8 cannot reselect tests whose parameters are texts with quotes and line breaks.)
 """
 
 import ast
@@ -32,7 +32,7 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 ROOT = Path(__file__).parents[1]
-TIMEOUT_S = 2  # of CPU, as all here
+TIMEOUT_S = 2  # CPU time, like all times here
 IMPORT_TIMEOUT_S = 180
 MEMORY_BYTES = 6 * 2**30
 PYTEST = (
@@ -65,27 +65,27 @@ class FunctionKey(NamedTuple):
 
 @dataclass
 class Change:
-    """One change of a module. code: of the whole module, changed. function: what it is in, if any."""
+    """One change of a module."""
 
     path: str
     text: str
-    code: CodeType
-    function: FunctionKey | None
+    code: CodeType  # of the whole changed module
+    function: FunctionKey | None  # the function that contains the change
 
 
 @dataclass
 class Outcome:
-    """Of one module."""
+    """The counts of one module."""
 
     tried: int = 0
     survived: int = 0
 
 
-# --- What is changed
+# --- Changes
 
 
 def variants(node: ast.AST) -> Iterator[ast.AST]:  # noqa: C901 - a table
-    """What may stand in the place of `node`."""
+    """Yield replacements of `node`."""
     match node:
         case ast.Compare(left, [op], [right]) if type(op) in SWAPS:
             yield ast.Compare(left, [SWAPS[type(op)]()], [right])
@@ -125,13 +125,13 @@ def emptied(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[ast.AS
 
 
 class Place(NamedTuple):
-    """Where a node hangs in the tree. function: the outermost one around it, which a change can be put into."""
+    """A position in the tree."""
 
     parent: ast.AST
     field: str
     index: int | None
     node: ast.AST
-    function: ast.AST | None
+    function: ast.AST | None  # the outermost function around it, whose code a change replaces
 
     def put(self, node: ast.AST) -> None:
         if self.index is None:
@@ -149,14 +149,14 @@ def places(parent: ast.AST, function: ast.AST | None = None) -> Iterator[Place]:
         around = function if name == "body" or function is not parent else None
         is_list = isinstance(value, list)
         for index, node in enumerate(value if is_list else [value]):
-            if isinstance(node, ast.AST) and not is_beside_the_point(parent, node):
+            if isinstance(node, ast.AST) and not is_irrelevant(parent, node):
                 outermost = node if around is None and isinstance(node, FUNCTIONS) else around
                 yield Place(parent, name, index if is_list else None, node, outermost)
                 yield from places(node, around)
 
 
-def is_beside_the_point(parent: ast.AST, node: ast.AST) -> bool:
-    """What only people or type checkers read, what states an invariant, what a test takes from the module."""
+def is_irrelevant(parent: ast.AST, node: ast.AST) -> bool:
+    """Return whether only people or type checkers read it, or tests take it from the module."""
     match parent, node:
         case _, (
             ast.Assert()
@@ -168,7 +168,7 @@ def is_beside_the_point(parent: ast.AST, node: ast.AST) -> bool:
             return True
         case ast.Expr() | ast.JoinedStr() | ast.FormattedValue(), ast.Constant() | ast.JoinedStr():
             return True
-        case ast.Raise(), ast.Call():  # the words of an error
+        case ast.Raise(), ast.Call():  # an error message
             return True
         case ast.Call(
             ast.Attribute(ast.Name("_log" | "logging" | "re")) | ast.Name("cast" | "TypeVar")
@@ -205,7 +205,7 @@ def first_words(node: ast.AST) -> str:
 
 
 def qualified(node: ast.AST, prefix: str = "") -> Iterator[tuple[ast.AST, str]]:
-    """The functions of a module and of its classes by their qualified names."""
+    """Yield functions and methods with their qualified names."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.ClassDef):
             yield from qualified(child, f"{prefix}{child.name}.")
@@ -231,36 +231,36 @@ def codes(code: CodeType) -> Iterator[CodeType]:
             yield from codes(constant)
 
 
-# --- How it is tried
+# --- Trials
 
 
 def in_child(work: Callable[[], Any]) -> Any:
-    """What `work` gives back in a process of its own; None where it fails or dies."""
+    """Run `work` in a forked process; return its result, or None if it fails or dies."""
     reading, writing = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a fork beside threads
+        warnings.simplefilter("ignore")  # fork in a process with threads
         pid = os.fork()
     if pid == 0:
         os.close(reading)
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-        with contextlib.suppress(BaseException), os.fdopen(writing, "w") as answer:
-            json.dump(work(), answer)
+        with contextlib.suppress(BaseException), os.fdopen(writing, "w") as pipe:
+            json.dump(work(), pipe)
         os._exit(0)
     os.close(writing)
-    with os.fdopen(reading) as answer:
-        text = answer.read()
+    with os.fdopen(reading) as pipe:
+        text = pipe.read()
     os.waitpid(pid, 0)
     return json.loads(text) if text else None
 
 
-def pytest_main(words: Sequence[str], *plugins: object) -> int:
+def pytest_main(arguments: Sequence[str], *plugins: object) -> int:
     sink = io.StringIO()
     with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
-        return int(pytest.main([*PYTEST, *words], plugins))
+        return int(pytest.main([*PYTEST, *arguments], plugins))
 
 
 class Loader(SourceFileLoader):
-    """Loads one module changed, in the process that it was put into."""
+    """Load one module changed."""
 
     def __init__(self, change: Change) -> None:
         name = ".".join(Path(change.path).relative_to(ROOT).with_suffix("").parts)
@@ -276,32 +276,32 @@ class Loader(SourceFileLoader):
         return ModuleSpec(name, self, origin=self.path)
 
 
-def survives_import(change: Change, words: Sequence[str]) -> bool:
-    """Whether all tests pass in a process that imports the changed module."""
+def survives_import(change: Change, arguments: Sequence[str]) -> bool:
+    """Return whether all tests pass in a process that imports the changed module."""
 
     def work() -> bool:
         signal.setitimer(signal.ITIMER_PROF, IMPORT_TIMEOUT_S)
         sys.meta_path.insert(0, Loader(change))
-        return pytest_main(words) == 0
+        return pytest_main(arguments) == 0
 
     return in_child(work) or False
 
 
 class Calls:
-    """Which functions of the modules were called."""
+    """Record which functions of the modules are called."""
 
     def __init__(self, paths: Iterable[str]) -> None:
         self._paths = frozenset(paths)
         self.keys: set[FunctionKey] = set()
 
     def __enter__(self) -> "Calls":
-        sys.setprofile(self._note)
+        sys.setprofile(self._record)
         return self
 
     def __exit__(self, *_: object) -> None:
         sys.setprofile(None)
 
-    def _note(self, frame: FrameType, event: str, _: object) -> None:
+    def _record(self, frame: FrameType, event: str, _: object) -> None:
         if event == "call" and frame.f_code.co_filename in self._paths:
             self.keys.add(key_of(frame.f_code))
 
@@ -309,14 +309,14 @@ class Calls:
 class Session:
     """A pytest plugin that runs the collected tests once for each change, each time in a child."""
 
-    def __init__(self, paths: Sequence[str], say: Callable[[str], None]) -> None:
+    def __init__(self, paths: Sequence[str], report: Callable[[str], None]) -> None:
         self._paths = paths
-        self._say = say
+        self._report = report
         self._items: list[pytest.Item] = []
         self._callers: dict[FunctionKey, list[tuple[float, int]]] = {}
         self._at_import = Calls(paths)
         self.survivors: list[int] = []
-        self.undecided: list[int] = []  # may be noticed only where the module is imported changed
+        self.undecided: list[int] = []  # only a changed import can decide
 
     def pytest_collection(self) -> None:
         self._at_import.__enter__()
@@ -325,11 +325,11 @@ class Session:
         self._at_import.__exit__()
         self._items = session.items
         for index, item in enumerate(self._items):
-            called = in_child(lambda item=item: self._called_by(item))
-            if called is None:
-                self._say(f"{item.nodeid} fails without any change.")
+            result = in_child(lambda item=item: self._calls_of(item))
+            if result is None:
+                self._report(f"{item.nodeid} fails without any change.")
                 os._exit(1)
-            duration, keys = called
+            duration, keys = result
             for key in keys:
                 self._callers.setdefault(FunctionKey(*key), []).append((duration, index))
         functions = self._functions()
@@ -345,17 +345,17 @@ class Session:
                 self.undecided.append(number)
             else:
                 self.survivors.append(number)
-                self._say(change.text)
+                self._report(change.text)
 
     def _functions(self) -> dict[FunctionKey | None, list[FunctionType]]:
-        found: dict[FunctionKey | None, list[FunctionType]] = {}
+        functions: dict[FunctionKey | None, list[FunctionType]] = {}
         for one in gc.get_objects():
             if isinstance(one, FunctionType) and one.__code__.co_filename in self._paths:
-                found.setdefault(key_of(one.__code__), []).append(one)
-        return found
+                functions.setdefault(key_of(one.__code__), []).append(one)
+        return functions
 
-    def _called_by(self, item: pytest.Item) -> tuple[float, list[FunctionKey]] | None:
-        """How long a test takes and what it calls, with nothing cached by another; None if it fails."""
+    def _calls_of(self, item: pytest.Item) -> tuple[float, list[FunctionKey]] | None:
+        """Return a test's CPU time and the functions that it calls; None if it fails."""
         begun_at = time.process_time()
         with Calls(self._paths) as calls:
             if not passes(item, IMPORT_TIMEOUT_S):
@@ -375,24 +375,23 @@ class Session:
 
 
 def passes(item: pytest.Item, usual_s: float) -> bool:
-    """Whether a test passes. One that takes far longer than usual ends the process."""
+    """Return whether a test passes. If it takes far longer than usual, the process ends."""
     signal.setitimer(signal.ITIMER_PROF, TIMEOUT_S + 2 * usual_s)
     return not any(report.failed for report in runtestprotocol(item, log=False, nextitem=None))
 
 
-def main(modules: str, words: Sequence[str]) -> None:
+def main(modules: str, arguments: Sequence[str]) -> None:
     hypothesis.settings.register_profile(
         "mutants", database=None, phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate]
     )
     hypothesis.settings.load_profile("mutants")
-    found = [path for name in modules.split() for path in modules_in(ROOT / name)]
-    paths = list(map(str, found))
-    survivors, undecided = map(set, tried_in_functions(paths, words))
+    paths = [str(path) for name in modules.split() for path in modules_in(ROOT / name)]
+    survivors, undecided = map(set, try_in_functions(paths, arguments))
     outcomes = {path: Outcome() for path in paths}
     for number, change in enumerate(one for path in paths for one in changes(path)):
         outcome = outcomes[change.path]
         outcome.tried += 1
-        if number in undecided and survives_import(change, words):
+        if number in undecided and survives_import(change, arguments):
             survivors.add(number)
             print(change.text, flush=True)
         outcome.survived += number in survivors
@@ -405,13 +404,13 @@ def modules_in(path: Path) -> list[Path]:
     return sorted(path.rglob("*.py")) if path.is_dir() else [path]
 
 
-def tried_in_functions(paths: Sequence[str], words: Sequence[str]) -> tuple[list[int], list[int]]:
-    """By number: the changes that no test noticed, and those that only an import decides on."""
-    out = os.fdopen(os.dup(1), "w")  # pytest takes the other one away
+def try_in_functions(paths: Sequence[str], arguments: Sequence[str]) -> tuple[list[int], list[int]]:
+    """Return the numbers of the survivors, and of changes that only an import can decide."""
+    out = os.fdopen(os.dup(1), "w")  # pytest captures the other one
     session = Session(paths, lambda text: print(text, file=out, flush=True))
 
     def work() -> tuple[list[int], list[int]]:
-        pytest_main(words, session)
+        pytest_main(arguments, session)
         return session.survivors, session.undecided
 
     return in_child(work) or sys.exit("The tests fail without any change.")

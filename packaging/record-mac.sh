@@ -1,12 +1,14 @@
 #!/bin/sh
-# Records what a Mac's own programs say of it and of a pensieve service that runs: what our tests read is made of such outputs.
-# usage: packaging/record-mac.sh FOLDER      Look through the files before you give them to others: they hold process names.
+# Record the output of a Mac's own programs about it and a running pensieve service. The recorded
+# outputs that our tests parse are made this way.
+# usage: packaging/record-mac.sh FOLDER
+# Read the files before you share them: they contain process names.
 set -u
 folder=$1
 mkdir -p "$folder"
 service=homebrew.mxcl.pensieve
 
-# A program that is missing or fails leaves its complaint in its file.
+# The file of a missing or failing program has its error message.
 record() {
     file=$folder/$1
     shift
@@ -26,12 +28,18 @@ record lsof-port.txt lsof -nP -iTCP:7777 -sTCP:LISTEN -Fp
 record vm_stat.txt vm_stat
 record memory_pressure.txt memory_pressure -Q
 record sysctl-hw.txt sysctl hw machdep.cpu
-record sysctl-memory.txt sysctl kern.memorystatus_vm_pressure_level iogpu.wired_limit_mb vm.swapusage kern.osproductversion
+record sysctl-memory.txt sysctl kern.memorystatus_vm_pressure_level iogpu.wired_limit_mb \
+    vm.swapusage kern.osproductversion
 record pmset-assertions.txt pmset -g assertions
 record launchctl-print.txt print_service
 record plist.txt plutil -p "$HOME/Library/LaunchAgents/$service.plist"
 record limits.txt launchctl limit
 python=$(command -v brew >/dev/null && brew --prefix pensieve)/libexec/bin/python
-record device_info.txt "$python" -c 'import json, platform, mlx.core as mx; print(platform.mac_ver()); print(json.dumps(mx.device_info()))'
+record device_info.txt "$python" -c '
+import json, platform
+import mlx.core as mx
+print(platform.mac_ver())
+print(json.dumps(mx.device_info()))
+'
 record status.json pensieve status --json
 ls "$folder"

@@ -1,12 +1,14 @@
-"""Makes a release, in the one order in which it can be made. usage: make release VERSION=X.Y.Z [DRY_RUN=1]
+"""Make a release in the only possible order.
 
-1. The version goes into pyproject.toml and pensieve/__init__.py, CHANGELOG.md's Unreleased section gets its heading, the
-   formula the new address; everything is locked anew and checked.
-2. That is committed and tagged.
-3. The formula gets the tag's sha256 in a commit after it: a tag cannot hold its own hash. Whoever follows the tap follows main.
+usage: make release VERSION=X.Y.Z [DRY_RUN=1]
+1. Write the version to pyproject.toml, pensieve/__init__.py, CHANGELOG.md and the formula's URL;
+   lock and run all checks.
+2. Commit and tag.
+3. Write the tag's sha256 into the formula in another commit: a tag cannot contain its own hash.
+   The tap follows main.
 
-Nothing leaves this machine; the last line says how to push. The sha256 is that of the archive that GitHub will make of the
-tag, computed here: `git archive` through GNU gzip gives the same bytes.
+Nothing leaves this machine; the last line shows how to push. The sha256 is that of the archive that
+GitHub makes of the tag: `git archive` through GNU gzip gives the same bytes.
 """
 
 import argparse
@@ -27,19 +29,19 @@ Texts = Mapping[str, str]
 
 
 class RefusedError(Exception):
-    """The release cannot be made; the text says why and what to do."""
+    """The release cannot be made. The message has the cause and the remedy."""
 
 
-def git(*words: str) -> str:
-    """What git says. Raises `RefusedError` where it fails."""
-    ended = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
-    if ended.returncode != 0:
-        raise RefusedError(f"git {' '.join(words)} failed: {ended.stderr.strip()}")
-    return ended.stdout.strip()
+def git(*arguments: str) -> str:
+    """Run git and return its output. Raise `RefusedError` if it fails."""
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RefusedError(f"git {' '.join(arguments)} failed: {done.stderr.strip()}")
+    return done.stdout.strip()
 
 
 def check_ready(version: str, repository: str) -> None:
-    """Raises `RefusedError` for what would make a wrong release."""
+    """Raise `RefusedError` if the release would be wrong."""
     check_gzip()
     if not VERSION.fullmatch(version):
         raise RefusedError(f"{version!r} is no version: three numbers, as in 0.2.0.")
@@ -58,20 +60,21 @@ def check_ready(version: str, repository: str) -> None:
 
 
 def check_gzip() -> None:
-    """macOS has another gzip, which packs the same into other bytes. Raises `RefusedError`."""
-    told = subprocess.run(["gzip", "--version"], capture_output=True, text=True, check=False).stdout
-    if not told.startswith("gzip "):
+    """Raise `RefusedError` unless gzip is GNU's: that of macOS writes other bytes."""
+    command = ["gzip", "--version"]
+    version = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    if not version.startswith("gzip "):
         raise RefusedError("This gzip is not GNU's, whose bytes GitHub serves: brew install gzip")
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    found = VERSION.fullmatch(version.removeprefix("v"))
-    return tuple(map(int, found.groups())) if found else ()
+    match = VERSION.fullmatch(version.removeprefix("v"))
+    return tuple(map(int, match.groups())) if match else ()
 
 
 def bumped(texts: Texts, version: str, repository: str, today: str) -> dict[str, str]:
-    """The files as the tag has them. Raises `RefusedError` where one is not as expected."""
-    address = f'url "https://github.com/{repository}/archive/refs/tags/v{version}.tar.gz"'
+    """Return the files of the tag. Raise `RefusedError` if one has another form."""
+    url = f'url "https://github.com/{repository}/archive/refs/tags/v{version}.tar.gz"'
     return {
         "pyproject.toml": _replaced(
             texts, "pyproject.toml", r'^version = ".*"$', f'version = "{version}"'
@@ -80,7 +83,7 @@ def bumped(texts: Texts, version: str, repository: str, today: str) -> dict[str,
             texts, "pensieve/__init__.py", r'^__version__ = ".*"$', f'__version__ = "{version}"'
         ),
         "Formula/pensieve.rb": _with_sha256(
-            _replaced(texts, "Formula/pensieve.rb", r'(?<=^  )url ".*/archive/.*"$', address),
+            _replaced(texts, "Formula/pensieve.rb", r'(?<=^  )url ".*/archive/.*"$', url),
             PENDING,
         ),
         "CHANGELOG.md": released(texts["CHANGELOG.md"], version, repository, today),
@@ -99,7 +102,7 @@ def _with_sha256(formula: str, sha256: str) -> str:
 
 
 def released(changelog: str, version: str, repository: str, today: str) -> str:
-    """Keep a Changelog's form: what was unreleased under its version and day, and the links that compare."""
+    """Return the changelog with the unreleased section under its version, and comparison links."""
     before, heading, after = changelog.partition("## [Unreleased]\n")
     entries = re.split(r"^(?:## |\[Unreleased\]:)", after, maxsplit=1, flags=re.MULTILINE)[0]
     if not heading or "- " not in entries:
@@ -113,7 +116,7 @@ def released(changelog: str, version: str, repository: str, today: str) -> str:
 
 
 def archive_sha256(tag: str, prefix: str) -> str:
-    """Of the archive that GitHub makes of a tag."""
+    """Return the sha256 of the archive that GitHub makes of a tag."""
     archive = subprocess.run(
         ["git", "archive", "--format=tar", f"--prefix={prefix}/", tag],
         capture_output=True,
@@ -123,8 +126,8 @@ def archive_sha256(tag: str, prefix: str) -> str:
     return hashlib.sha256(packed).hexdigest()
 
 
-def release(version: str, repository: str, say: Callable[[str], object]) -> None:
-    """The three steps. Raises `RefusedError`; what step 1 changed is then undone."""
+def release(version: str, repository: str, show: Callable[[str], object]) -> None:
+    """Do the three steps. Raise `RefusedError`, with the changes of step 1 undone."""
     texts = _read()
     new = bumped(texts, version, repository, f"{datetime.now(UTC):%Y-%m-%d}")
     try:
@@ -141,19 +144,19 @@ def release(version: str, repository: str, say: Callable[[str], object]) -> None
     _write({"Formula/pensieve.rb": _with_sha256(new["Formula/pensieve.rb"], sha256)})
     git("commit", "--all", "--message", f"Let the formula install {version}")
     branch = git("branch", "--show-current")
-    say(f"{version} is made. It goes out with: git push --atomic origin {branch} v{version}")
+    show(f"{version} is made. It goes out with: git push --atomic origin {branch} v{version}")
 
 
-def preview(version: str, repository: str, say: Callable[[str], object]) -> None:
-    """The changes of step 1, without making them."""
+def preview(version: str, repository: str, show: Callable[[str], object]) -> None:
+    """Show the changes of step 1 without making them."""
     texts = _read()
     for name, text in bumped(texts, version, repository, f"{datetime.now(UTC):%Y-%m-%d}").items():
         lines = difflib.unified_diff(
             texts[name].splitlines(), text.splitlines(), name, name, n=0, lineterm=""
         )
-        say("\n".join(lines))
-    say("\nThen: make lock, make test, make formula-check, commit, tag, sha256, commit.")
-    say("Nothing was changed.")
+        show("\n".join(lines))
+    show("\nThen: make lock, make test, make formula-check, commit, tag, sha256, commit.")
+    show("Nothing was changed.")
 
 
 def _read() -> dict[str, str]:
@@ -172,15 +175,14 @@ def _make(target: str) -> None:
 
 
 def main() -> int:
-    """Runs in the repository's root."""
-    parser = argparse.ArgumentParser(description="Makes a release.")
+    parser = argparse.ArgumentParser(description="Make a release; run it in the root folder.")
     parser.add_argument("version")
     parser.add_argument("--dry-run", action="store_true")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     repository = Path("packaging/REPOSITORY").read_text(encoding="utf-8").strip()
     try:
-        check_ready(asked.version, repository)
-        (preview if asked.dry_run else release)(asked.version, repository, print)
+        check_ready(arguments.version, repository)
+        (preview if arguments.dry_run else release)(arguments.version, repository, print)
     except RefusedError as refused:
         sys.stderr.write(f"No release: {refused}\n")
         return 1

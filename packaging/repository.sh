@@ -1,5 +1,5 @@
 #!/bin/sh
-# Says where pensieve is published, everywhere at once. usage: make repository NAME=owner/name
+# Change the published repository everywhere. usage: make repository NAME=owner/name
 set -eu
 cd "$(dirname "$0")/.."
 new=$1
@@ -9,6 +9,10 @@ case $new in
     */*) usable=yes ;;
     *) usable=no ;;
 esac
-[ "$usable" = yes ] || { echo "A repository on GitHub, please: make repository NAME=owner/name" >&2; exit 2; }
-git grep -lzF "$old" -- README.md CHANGELOG.md Formula docs .github packaging/REPOSITORY | xargs -0 perl -pi -e "s|\Q$old\E|$new|g"
+[ "$usable" = yes ] || {
+    echo "Not a GitHub repository: $new. Use: make repository NAME=owner/name" >&2
+    exit 2
+}
+git grep -lzF "$old" -- README.md CHANGELOG.md Formula docs .github packaging/REPOSITORY |
+    xargs -0 perl -pi -e "s|\Q$old\E|$new|g"
 git --no-pager diff --stat

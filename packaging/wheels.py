@@ -1,8 +1,9 @@
-"""Fetches the wheels that the formula's lock names, for the oldest and the newest MLX build, and looks into them.
+"""Download the wheels of the formula's lock and check them, for the oldest and newest MLX build.
 
-What macOS 27 would refuse must be what linkedit.py can align, the name that brew may write into a library must fit there, and
-MLX must have the kernels and the parameters that the engine needs (kernels.py). Fetched once for each lock, into build/ (210 MB).
 usage: make formula-check
+Checks: libraries that macOS 27 refuses can be aligned (pensieve/engine/grammar/macho.py), brew's
+name for a library fits into it, and MLX has the kernels and parameters that the engine needs
+(kernels.py). Wheels are downloaded once per lock into build/ (210 MB).
 """
 
 import hashlib
@@ -19,29 +20,32 @@ from pensieve.engine.grammar import macho
 
 ROOT = Path(__file__).parent.parent
 LOCK = ROOT / "packaging" / "requirements-macos.lock"
-# Where brew puts what is in a wheel.
+# Where brew installs the content of wheels.
 SITE_PACKAGES = "/opt/homebrew/opt/pensieve/libexec/lib/python3.14/site-packages"
-# The newest build alone has the kernels for M5's matrix units.
+# By platform: whether the build has the kernels for M5's matrix units.
 PLATFORMS = {"macosx_14_0_arm64": False, "macosx_26_0_arm64": True}
 METALLIB = "mlx/lib/mlx.metallib"
 
 
-def fetched(platform: str) -> Path:
-    """The folder with a platform's wheels. Raises CalledProcessError where one is missing or another than locked."""
+def fetch(platform: str) -> Path:
+    """Return the folder of a platform's wheels.
+
+    Raise CalledProcessError if a wheel is missing or has another hash than the lock.
+    """
     version = hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]
     folder = ROOT / "build" / f"wheels-{version}" / platform
     if not folder.is_dir():
         partial = folder.with_name(folder.name + ".partial")
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-        locked = ["--no-deps", "--only-binary=:all:", "--require-hashes", f"--requirement={LOCK}"]
+        options = ["--no-deps", "--only-binary=:all:", "--require-hashes", f"--requirement={LOCK}"]
         target = [f"--platform={platform}", "--python-version=3.14", f"--dest={partial}"]
-        subprocess.run([*pip, *locked, *target], check=True)
+        subprocess.run([*pip, *options, *target], check=True)
         partial.rename(folder)
     return folder
 
 
 def libraries(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Each library in a folder's wheels: its path, and the file."""
+    """Yield the path and content of each library in a folder's wheels."""
     for wheel in sorted(folder.glob("*.whl")):
         with zipfile.ZipFile(wheel) as archive:
             for name in archive.namelist():
@@ -50,20 +54,20 @@ def libraries(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def faults(name: str, image: bytes) -> Iterator[str]:
-    """What a library could not be installed for."""
+    """Yield what prevents the installation of a library."""
     if macho.misalignment(image):
         print(f"  to be aligned for macOS 27: {name}")
         try:
             macho.aligned(image)
         except ValueError as error:
             yield f"macOS 27 refuses {name}: {error}"
-    named = macho.name_and_max_bytes(image)
-    if named and named[1] <= len(f"{SITE_PACKAGES}/{name}"):
-        yield f"brew's name for {name} does not fit into it ({named[1]} bytes)"
+    name_and_size = macho.name_and_max_bytes(image)
+    if name_and_size and name_and_size[1] <= len(f"{SITE_PACKAGES}/{name}"):
+        yield f"brew's name for {name} does not fit into it ({name_and_size[1]} bytes)"
 
 
 def kernel_faults(folder: Path, *, has_nax: bool) -> Iterator[str]:
-    """Yield what the engine needs of MLX and this build has not."""
+    """Yield kernels and parameters that the engine needs and this build lacks."""
     metallib = _read(folder, "mlx_metal-*.whl", METALLIB)
     needed = kernels.needed(has_nax=has_nax)
     missing = needed - kernels.names_in(metallib)
@@ -75,31 +79,36 @@ def kernel_faults(folder: Path, *, has_nax: bool) -> Iterator[str]:
 
 
 def _read(folder: Path, wheel: str, name: str) -> bytes:
-    [found] = folder.glob(wheel)
-    with zipfile.ZipFile(found) as archive:
+    [path] = folder.glob(wheel)
+    with zipfile.ZipFile(path) as archive:
         return archive.read(name)
 
 
 def unread_version() -> Iterator[str]:
-    """Yield a fault where the lock has another MLX than the tables of kernels were read from."""
+    """Yield a fault if the kernel tables were read from another MLX than the locked one."""
     [locked] = re.findall(r"^mlx==(\S+)", LOCK.read_text(encoding="utf-8"), flags=re.MULTILINE)
     if locked != kernels.READ_FROM_MLX:
-        yield f"packaging/kernels.py was read from MLX {kernels.READ_FROM_MLX}, the lock has {locked}: see its first lines"
+        yield (
+            f"packaging/kernels.py was read from MLX {kernels.READ_FROM_MLX}, "
+            f"the lock has {locked}: see its first lines"
+        )
 
 
 def main() -> int:
-    """0 where the formula can install every library so that it loads, and MLX has what the engine needs."""
-    found = list(unread_version())
+    """Return 0 if every library can be installed and MLX has what the engine needs."""
+    all_faults = list(unread_version())
     for platform, has_nax in PLATFORMS.items():
-        folder = fetched(platform)
+        folder = fetch(platform)
         wheels = list(folder.glob("*.whl"))
-        print(
-            f"{platform}: {len(wheels)} wheels, {sum(w.stat().st_size for w in wheels) / 1e6:.1f} MB"
-        )
-        found += [fault for name, image in libraries(folder) for fault in faults(name, image)]
-        found += kernel_faults(folder, has_nax=has_nax)
-    print("\n".join(found) or "Every library can be installed, and MLX has what the engine needs.")
-    return 1 if found else 0
+        size_mb = sum(wheel.stat().st_size for wheel in wheels) / 1e6
+        print(f"{platform}: {len(wheels)} wheels, {size_mb:.1f} MB")
+        all_faults += [fault for name, image in libraries(folder) for fault in faults(name, image)]
+        all_faults += kernel_faults(folder, has_nax=has_nax)
+    print(
+        "\n".join(all_faults)
+        or "Every library can be installed, and MLX has what the engine needs."
+    )
+    return 1 if all_faults else 0
 
 
 if __name__ == "__main__":

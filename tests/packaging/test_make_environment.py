@@ -51,5 +51,5 @@ def test_libraries_are_aligned_after_installation_from_macos_27(
 
 def test_a_python_built_for_an_older_macos_causes_a_warning(tmp_path: Path) -> None:
     _, errors = make(tmp_path, "Darwin", "26.4", macos_of_python="16")
-    assert "it calls macOS 26 16" in errors
+    assert "it reports macOS 26 as 16" in errors
     assert "brew install python@3.14" in errors
