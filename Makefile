@@ -1,6 +1,8 @@
-# make demo: the whole journey on this machine, with a small real model. make test: everything that is checked.
-# make test-claude: the real Claude Code alone. make brew: this checkout as a Homebrew package, with its service.
-.PHONY: demo brew test test-claude check types types-darwin format lock mutants docs screenshots formula-check release repository clean
+# make demo: start, question and stop with a small real model. make test: all checks and tests.
+# make test-claude: the tests with the real Claude Code. make brew: install this checkout with
+# Homebrew, with its service.
+.PHONY: demo brew test test-claude check types types-darwin format lock mutants docs
+.PHONY: screenshots formula-check release repository clean
 
 bin := .venv/bin
 
@@ -21,7 +23,7 @@ check: .venv/dev.stamp
 	$(bin)/ruff format --check .
 	@$(MAKE) --no-print-directory --jobs 2 types types-darwin
 
-# Each takes one processor for half a minute; what is written for a Mac alone is read by the second.
+# Each uses one core for half a minute; the second checks the code for macOS.
 types: .venv/dev.stamp
 	$(bin)/basedpyright --pythonpath $(bin)/python
 
@@ -35,15 +37,16 @@ format: .venv/dev.stamp
 lock: .venv/dev.stamp
 	@sh packaging/lock.sh
 
-# Changes to modules that their tests do not notice: make mutants MODULE="pensieve/reply/tool_call_parser.py pensieve/prompt" TESTS="tests/reply -k call"
-# (minutes for a module; PENSIEVE_LAW_EXAMPLES=5 shortens what tests/dialects takes).
+# Mutation testing; takes minutes for a module:
+#   make mutants MODULE="pensieve/reply/tool_call_parser.py" TESTS="tests/reply -k call"
+# PENSIEVE_LAW_EXAMPLES=5 shortens tests/dialects.
 MODULE := pensieve/reply
 TESTS := tests/reply
 
 mutants: .venv/dev.stamp
 	@$(bin)/python packaging/mutants.py "$(MODULE)" "$(TESTS)"
 
-# docs/commands.md and the man page, from the commands' own help.
+# docs/commands.md and the man page, from the help of the commands.
 docs: .venv/dev.stamp
 	@PYTHONPATH=. $(bin)/python packaging/manual.py
 
@@ -51,7 +54,7 @@ docs: .venv/dev.stamp
 screenshots: .venv/dev.stamp
 	@$(bin)/python packaging/screenshots.py
 
-# What brew's own audit does not look at; and, once for each lock, what is in the wheels for macOS (210 MB to fetch).
+# What brew's own audit skips; and once per lock the wheels for macOS (a download of 210 MB).
 formula-check: .venv/dev.stamp
 	$(bin)/python -m pytest tests/packaging
 	$(bin)/python packaging/wheels.py

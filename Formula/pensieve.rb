@@ -22,12 +22,12 @@ class Pensieve < Formula
 
   def install
     venv = virtualenv_create(libexec, "python3.14", system_site_packages: false)
-    # Every package by its hash, the build backend too: nothing is resolved here, and nothing else is downloaded.
+    # Every package by its hash, with the build backend: nothing is resolved or downloaded besides.
     system "python3.14", "-m", "pip", "--python=#{libexec}/bin/python", "install",
            "--no-deps", "--only-binary=:all:", "--require-hashes",
            "--requirement=packaging/requirements-macos.lock"
     venv.pip_install_and_link buildpath, build_isolation: false
-    # The user's PYTHONHOME and PYTHONPATH lead to other Pythons: the first would keep this one from starting at all.
+    # The user's PYTHONHOME and PYTHONPATH belong to other Pythons; PYTHONHOME would stop this one.
     inreplace libexec/"bin/pensieve", /\A#!.+$/, "\\0 -I"
     # macOS 27 loads no library whose string table is misaligned, as llguidance's is.
     system libexec/"bin/python", "-I", "-m", "pensieve.engine.grammar.macho", libexec if MacOS.version >= :golden_gate
@@ -72,7 +72,7 @@ class Pensieve < Formula
   test do
     assert_match version.to_s, shell_output("#{bin}/pensieve --version")
 
-    # A small model that comes from the Python package index (93 MB), on the CPU: virtual machines have no Metal.
+    # A small model from the Python package index (93 MB), on the CPU: virtual machines lack Metal.
     ENV["PENSIEVE_HOME"] = (testpath/"home").to_s
     port = free_port
     pid = spawn bin/"pensieve", "start", "--foreground", "--port", port.to_s,
