@@ -1,4 +1,4 @@
-"""Anthropic's own Python client, connected to a server of the test's."""
+"""A fixture that connects Anthropic's Python client to a test server."""
 
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
@@ -19,7 +19,7 @@ Connect = Callable[..., Anthropic]
 
 @pytest.fixture
 def connect(tmp_path: Path) -> Generator[Connect]:
-    """Makes a client of a new server around an engine; both end with the test. Answers are checked strictly."""
+    """Start a server for an engine and connect a client that validates answers strictly."""
     with ExitStack() as stack:
 
         def connect(

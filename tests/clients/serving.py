@@ -1,6 +1,6 @@
-"""A real server for clients that live outside the test's event loop: the scripted engine behind uvicorn on loopback.
+"""A real server with a scripted engine, for clients outside the test's event loop.
 
-It runs in a thread of its own, so a blocking client or another process can talk to it.
+It runs in its own thread, so that a blocking client or another process can connect to it.
 """
 
 import json
@@ -23,7 +23,7 @@ from tests.server.serving import SETTINGS, app_of, listening
 
 @contextmanager
 def serving(engine: ScriptedEngine, home: Path, **model: object) -> Generator[str]:
-    """The address of a server whose files and batches lie in `home`."""
+    """Yield the URL of a server that stores files and batches in `home`."""
     app = app_of(engine, settings=replace(SETTINGS, paths=under_home(home)), **model)
     with (
         start_blocking_portal("asyncio") as portal,
@@ -33,56 +33,55 @@ def serving(engine: ScriptedEngine, home: Path, **model: object) -> Generator[st
 
 
 @dataclass
-class RememberingEngine:
-    """Says the same again and again, and finds in its cache what earlier prompts began with."""
+class CachingEngine:
+    """An engine with one answer; its cache has the prefixes of earlier prompts."""
 
     text: str
     health: EngineHealth = field(default_factory=lambda: EngineHealth("ready", worker_pid=1))
-    seen: list[tuple[int, ...]] = field(default_factory=list)
+    earlier: list[tuple[int, ...]] = field(default_factory=list)
 
     @asynccontextmanager
     async def generate(self, generation: Generation) -> AsyncIterator[AsyncIterator[EngineEvent]]:
         prompt = tuple(generation.prompt_tokens)
-        cached = max((_shared(prompt, before) for before in self.seen), default=0)
-        self.seen.append(prompt)
-        script = says(self.answer(generation), cached_tokens=min(cached, len(prompt) - 1))
+        cached = max((_common_prefix(prompt, other) for other in self.earlier), default=0)
+        self.earlier.append(prompt)
+        script = says(self.answer_to(generation), cached_tokens=min(cached, len(prompt) - 1))
         async with ScriptedEngine([script]).generate(generation) as events:
             yield events
 
-    def answer(self, generation: Generation) -> str:
-        """What it says to this."""
+    def answer_to(self, generation: Generation) -> str:
         return self.text
 
 
 @dataclass
-class ToolUsingEngine(RememberingEngine):
-    """Calls the first of the tools at hand with an input that is written down here, and answers in words after a result.
+class ToolCallingEngine(CachingEngine):
+    """Calls the first known tool with its input; answers with text after a tool result."""
 
-    inputs: by the tool's name; "…" stands for what the last message has in quotes. form: its answer where one is asked for.
-    """
-
+    # By the tool's name; "…" stands for the quoted part of the last message.
     inputs: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    form: Mapping[str, object] = field(default_factory=dict)
+    # The answer to a request with an output format.
+    structured_output: Mapping[str, object] = field(default_factory=dict)
 
-    def answer(self, generation: Generation) -> str:
+    def answer_to(self, generation: Generation) -> str:
         last = ByteTokenizer().decode(generation.prompt_tokens).rpartition("<|user|>")[2]
         if generation.grammar is None or "<tool_result" in last:
             return self.text
-        called = [name for name in self.inputs if f'{name}\\"' in generation.grammar.lark]
-        if not called:
-            return json.dumps(self.form)
+        callable_tools = [name for name in self.inputs if f'{name}\\"' in generation.grammar.lark]
+        if not callable_tools:
+            return json.dumps(self.structured_output)
         quoted = next(iter(re.findall("'(.*?)'", last)), "")
-        given = {
-            key: quoted if value == "…" else value for key, value in self.inputs[called[0]].items()
+        name = callable_tools[0]
+        arguments = {
+            key: quoted if value == "…" else value for key, value in self.inputs[name].items()
         }
-        return format_calls(plain.DIALECT.calls, [ToolCall(called[0], given)])
+        return format_calls(plain.DIALECT.calls, [ToolCall(name, arguments)])
 
 
-def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+def _common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
     length = min(len(one), len(other))
     return next((at for at in range(length) if one[at] != other[at]), length)
 
 
 def prompts(engine: ScriptedEngine) -> list[str]:
-    """What the engine was asked, as text with the control tokens by name."""
-    return [ByteTokenizer().decode(asked.prompt_tokens) for asked in engine.generations]
+    """Return the prompts of all generations, with the names of control tokens."""
+    return [ByteTokenizer().decode(each.prompt_tokens) for each in engine.generations]

@@ -1,4 +1,4 @@
-"""Clients that cannot be installed: a registry that is not reached skips their tests, all else fails them."""
+"""Clients that cannot be installed skip their tests without a registry, and fail them otherwise."""
 
 import shutil
 from pathlib import Path
@@ -11,7 +11,7 @@ NOWHERE = "http://127.0.0.1:9/"
 
 
 @pytest.fixture(autouse=True)
-def _an_empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
@@ -28,14 +28,14 @@ def _no_registry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_no_registry")
-def test_without_a_registry_the_tests_of_pythons_clients_are_skipped() -> None:
+def test_python_clients_are_skipped_without_a_registry() -> None:
     with pytest.raises(pytest.skip.Exception, match="no registry is reached"):
         installed.langchain_python()
 
 
 @pytest.mark.skipif(not shutil.which("npm"), reason="no npm here")
 @pytest.mark.usefixtures("_no_registry")
-def test_without_a_registry_the_tests_of_nodes_clients_are_skipped(
+def test_node_clients_are_skipped_without_a_registry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("npm_config_cache", str(tmp_path / "npm"))
@@ -43,7 +43,7 @@ def test_without_a_registry_the_tests_of_nodes_clients_are_skipped(
         installed.nushell()
 
 
-def test_pins_that_do_not_install_fail_with_pips_words(tmp_path: Path) -> None:
+def test_uninstallable_pins_fail_with_pips_message(tmp_path: Path) -> None:
     pins = tmp_path / "pins.txt"
     pins.write_text("certifi==0.0.0.dev0\n", encoding="utf-8")
     with pytest.raises(pytest.fail.Exception, match="No matching distribution"):

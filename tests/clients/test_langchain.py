@@ -1,7 +1,7 @@
-"""LangChain's standard tests of chat models, through langchain-anthropic: against the scripted engine behind a real server.
+"""LangChain's standard tests of chat models, through langchain-anthropic and a scripted engine.
 
-They run in one process of an environment of their own; each of them is a case here. Which run and which ask for what no
-model here does is written down, so that none is left out by accident.
+They run in one process of a separate environment; each is a case here. The tests that run and the
+unsupported ones are listed, so that none is left out by accident.
 """
 
 import os
@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.clients.installed import FOREIGN, langchain_python
-from tests.clients.serving import ToolUsingEngine, serving
+from tests.clients.serving import ToolCallingEngine, serving
 from tests.server.serving import KEY
 
 STANDARD = FOREIGN / "langchain_standard.py"
 
-RUN = {
+TEXT = {
     "test_invoke",
     "test_ainvoke",
     "test_stream[model0]",
@@ -64,8 +64,8 @@ TOOLS = {
     "test_agent_loop[model1]",
     "test_unicode_tool_call_integration",
 }
-# Pictures, sound and PDFs; OpenAI's JSON mode; a recording of the network.
-NOT_HERE = {
+# Images, audio and PDFs; OpenAI's JSON mode; a recording of the network.
+UNSUPPORTED = {
     "test_image_inputs",
     "test_image_tool_message",
     "test_audio_inputs",
@@ -74,9 +74,7 @@ NOT_HERE = {
     "test_json_mode",
     "test_stream_time",
 }
-
-
-# What the tests ask for, by the tool that they bring.
+# The inputs that the tests expect, by their tool.
 INPUTS: dict[str, dict[str, object]] = {
     "magic_function": {"input": 3},
     "magic_function_no_args": {},
@@ -92,12 +90,13 @@ INPUTS: dict[str, dict[str, object]] = {
 def outcomes(
     python: Path, folder: Path, url: str, *more: str, model: str = "m", has_tools: bool = False
 ) -> dict[str, str]:
-    """How each of LangChain's tests ended, by its name: "passed", "skipped", or what it said."""
+    """Return the outcome of each test by name: "passed", "skipped", or its failure."""
     report = folder / "report.xml"
-    alone = ["-c", os.devnull, f"--rootdir={FOREIGN}", f"--confcutdir={FOREIGN}"]
+    isolation = ["-c", os.devnull, f"--rootdir={FOREIGN}", f"--confcutdir={FOREIGN}"]
     plugins = ["-p", "no:cacheprovider", "-o", "asyncio_mode=auto"]
-    subprocess.run(
-        [python, "-m", "pytest", "-q", *alone, *plugins, f"--junitxml={report}", *more, STANDARD],
+    pytest_command = [python, "-m", "pytest", "-q", *isolation, *plugins, f"--junitxml={report}"]
+    done = subprocess.run(
+        [*pytest_command, *more, STANDARD],
         cwd=folder,
         env={
             "PATH": os.environ["PATH"],
@@ -108,34 +107,36 @@ def outcomes(
             **({"PENSIEVE_TEST_TOOLS": "1"} if has_tools else {}),
         },
         capture_output=True,
+        text=True,
         timeout=300,
         check=False,
     )
+    assert report.exists(), done.stdout + done.stderr
     return {case.attrib["name"]: _outcome(case) for case in ET.parse(report).iter("testcase")}
 
 
 def _outcome(case: ET.Element) -> str:
     if case.find("skipped") is not None:
         return "skipped"
-    wrong = [found for kind in ("failure", "error") for found in case.iter(kind)]
-    return "\n".join(found.text or "" for found in wrong) or "passed"
+    faults = [fault for kind in ("failure", "error") for fault in case.iter(kind)]
+    return "\n".join(fault.text or "" for fault in faults) or "passed"
 
 
 @pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     python = langchain_python()
     folder = tmp_path_factory.mktemp("langchain")
-    engine = ToolUsingEngine("Hello there.", inputs=INPUTS, form=INPUTS["Joke"])
+    engine = ToolCallingEngine("Hello there.", inputs=INPUTS, structured_output=INPUTS["Joke"])
     with serving(engine, folder) as url:
         return outcomes(python, folder, url, has_tools=True)
 
 
-def test_every_standard_test_has_its_place(ended: dict[str, str]) -> None:
-    assert ended.keys() == RUN | TOOLS | NOT_HERE
-    skipped = {name for name, outcome in ended.items() if outcome == "skipped"}
-    assert skipped == NOT_HERE
+def test_every_standard_test_is_listed(results: dict[str, str]) -> None:
+    assert results.keys() == TEXT | TOOLS | UNSUPPORTED
+    skipped = {name for name, outcome in results.items() if outcome == "skipped"}
+    assert skipped == UNSUPPORTED
 
 
-@pytest.mark.parametrize("name", sorted(RUN | TOOLS))
-def test_a_standard_test_passes(ended: dict[str, str], name: str) -> None:
-    assert ended[name] == "passed", ended[name]
+@pytest.mark.parametrize("name", sorted(TEXT | TOOLS))
+def test_a_standard_test_passes(results: dict[str, str], name: str) -> None:
+    assert results[name] == "passed", results[name]

@@ -1,4 +1,4 @@
-"""Anthropic's Python client, blocking, as it is installed: against the scripted engine behind a real server."""
+"""Anthropic's blocking Python client against a real server with a scripted engine."""
 
 import inspect
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from anthropic import Anthropic
 
 from tests.clients.conftest import Connect
-from tests.clients.serving import RememberingEngine, prompts
+from tests.clients.serving import CachingEngine, prompts
 from tests.fakes import ScriptedEngine, says
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -17,7 +17,7 @@ OLD = {"anthropic-version": "2023-06-01"}
 TOOL = {"name": "get_weather", "description": "Tells it.", "input_schema": {"type": "object"}}
 
 
-def test_create_gives_a_message(connect: Connect) -> None:
+def test_create_returns_a_message(connect: Connect) -> None:
     message = connect(ScriptedEngine([says("Hello!")])).messages.create(**CALL)
     assert message.content[0].text == "Hello!"
     assert (message.role, message.model, message.stop_reason) == ("assistant", "m", "end_turn")
@@ -26,7 +26,7 @@ def test_create_gives_a_message(connect: Connect) -> None:
     assert message._request_id.startswith("req_01")
 
 
-def test_create_can_stream(connect: Connect) -> None:
+def test_create_streams_events_in_order(connect: Connect) -> None:
     with connect(ScriptedEngine([says("Hi")])).messages.create(**CALL, stream=True) as stream:
         kinds = [event.type for event in stream]
     assert kinds == [
@@ -40,7 +40,7 @@ def test_create_can_stream(connect: Connect) -> None:
     ]
 
 
-def test_stream_gives_pieces_snapshots_and_the_whole(connect: Connect) -> None:
+def test_stream_yields_deltas_snapshots_and_the_message(connect: Connect) -> None:
     client = connect(ScriptedEngine([says("Hé \U0001f980!")]))
     with client.messages.stream(**CALL) as stream:
         events = list(stream)
@@ -57,7 +57,7 @@ def test_stream_gives_pieces_snapshots_and_the_whole(connect: Connect) -> None:
     assert message.content[0].text == client.messages.create(**CALL).content[0].text
 
 
-def test_an_answer_without_text_has_no_content(connect: Connect) -> None:
+def test_an_empty_answer_has_no_content(connect: Connect) -> None:
     client = connect(ScriptedEngine([says("")]))
     with client.messages.stream(**CALL) as stream:
         assert stream.get_final_message().content == []
@@ -79,19 +79,19 @@ def test_an_answer_without_text_has_no_content(connect: Connect) -> None:
         ),
     ],
 )
-def test_every_stop_reason_of_text_comes_through(
+def test_stop_reasons_are_returned(
     connect: Connect, fields: dict[str, Any], reason: str, sequence: str | None
 ) -> None:
     client = connect(ScriptedEngine([says("hello world")]), timeout=60)
     message = client.messages.create(**CALL | fields)
-    wanted = "model_context_window_exceeded" if reason == "full" else reason
-    assert (message.stop_reason, message.stop_sequence) == (wanted, sequence)
+    expected = "model_context_window_exceeded" if reason == "full" else reason
+    assert (message.stop_reason, message.stop_sequence) == (expected, sequence)
     with client.messages.stream(**CALL | fields) as stream:
-        assert stream.get_final_message().stop_reason == wanted
+        assert stream.get_final_message().stop_reason == expected
 
 
-def test_count_tokens_is_what_the_request_then_uses(connect: Connect) -> None:
-    client = connect(RememberingEngine("ok"))
+def test_count_tokens_equals_the_requests_usage(connect: Connect) -> None:
+    client = connect(CachingEngine("ok"))
     fields = {
         "model": "m",
         "messages": HELLO,
@@ -107,8 +107,8 @@ def test_count_tokens_is_what_the_request_then_uses(connect: Connect) -> None:
         assert usage.input_tokens + read + written == count
 
 
-# Every parameter of `messages.create` that says something of the request, as the client's own tests fill them.
-EVERYTHING: dict[str, Any] = {
+# Every parameter of `messages.create` about the request, with values of the client's own tests.
+ALL_PARAMETERS: dict[str, Any] = {
     "model": "m",
     "max_tokens": 1024,
     "messages": [
@@ -141,20 +141,20 @@ EVERYTHING: dict[str, Any] = {
     "user_profile_id": "user_profile_1",
     "workspace_id": "wrkspc_1",
 }
-OF_THE_CLIENT = {"self", "stream", "timeout", "extra_headers", "extra_query", "extra_body"}
+CLIENT_PARAMETERS = {"self", "stream", "timeout", "extra_headers", "extra_query", "extra_body"}
 
 
-def test_every_parameter_of_create_is_taken(connect: Connect) -> None:
-    known = set(inspect.signature(Anthropic(api_key="x").messages.create).parameters)
-    assert known == EVERYTHING.keys() | OF_THE_CLIENT - {"self"}
+def test_every_parameter_of_create_is_accepted(connect: Connect) -> None:
+    parameters = set(inspect.signature(Anthropic(api_key="x").messages.create).parameters)
+    assert parameters == ALL_PARAMETERS.keys() | CLIENT_PARAMETERS - {"self"}
     client = connect(ScriptedEngine([says("ok")]))
-    assert client.messages.create(**EVERYTHING).content[0].text == "ok"
-    with client.messages.stream(**EVERYTHING) as stream:
+    assert client.messages.create(**ALL_PARAMETERS).content[0].text == "ok"
+    with client.messages.stream(**ALL_PARAMETERS) as stream:
         assert stream.get_final_text() == "ok"
 
 
 @pytest.mark.parametrize("headers", [{}, OLD, {"x-api-key": "pensieve-local-key"}])
-def test_sampling_is_honoured_whatever_version_is_spoken(
+def test_sampling_is_used_with_any_version_header(
     connect: Connect, headers: dict[str, str]
 ) -> None:
     engine = ScriptedEngine([says("ok")])
@@ -165,15 +165,15 @@ def test_sampling_is_honoured_whatever_version_is_spoken(
     assert (sampling.temperature, sampling.top_p, sampling.top_k) == (0.25, 0.5, 7)
 
 
-def test_a_begun_answer_is_gone_on_with(connect: Connect) -> None:
+def test_a_prefilled_answer_is_continued(connect: Connect) -> None:
     engine = ScriptedEngine([says(" 42.")])
-    begun = [*HELLO, {"role": "assistant", "content": "The answer is "}]
-    message = connect(engine).messages.create(**CALL | {"messages": begun})
+    messages = [*HELLO, {"role": "assistant", "content": "The answer is "}]
+    message = connect(engine).messages.create(**CALL | {"messages": messages})
     assert message.content[0].text == " 42."
     assert prompts(engine)[0].endswith("<|assistant|>\nThe answer is")
 
 
-def test_the_response_can_be_had_raw(connect: Connect) -> None:
+def test_raw_responses_have_ids_and_event_lines(connect: Connect) -> None:
     client = connect(ScriptedEngine([says("Hi")]))
     raw = client.messages.with_raw_response.create(**CALL)
     assert raw.headers["request-id"] == raw.parse()._request_id
@@ -185,7 +185,7 @@ def test_the_response_can_be_had_raw(connect: Connect) -> None:
     assert "[DONE]" not in "".join(lines)
 
 
-def test_headers_that_mean_nothing_here_are_ignored(connect: Connect) -> None:
+def test_headers_without_meaning_are_ignored(connect: Connect) -> None:
     headers = {
         "anthropic-workspace-id": "wrkspc_1",
         "anthropic-user-profile-id": "p",
@@ -199,13 +199,13 @@ def test_headers_that_mean_nothing_here_are_ignored(connect: Connect) -> None:
     assert client.messages.create(**CALL).content[0].text == "ok"
 
 
-def test_no_header_tells_what_only_the_hosted_api_knows(connect: Connect) -> None:
+def test_responses_have_no_headers_of_the_hosted_api(connect: Connect) -> None:
     client = connect(ScriptedEngine([says("ok")]))
     raw = client.messages.with_raw_response.create(**CALL)
     assert not [name for name in raw.headers if name.startswith("anthropic-")]
 
 
-def test_models_are_listed_and_found(connect: Connect) -> None:
+def test_models_are_listed_and_retrieved(connect: Connect) -> None:
     client = connect(ScriptedEngine([[]]), name="org/tiny")
     listed = list(client.models.list(limit=1))
     assert [model.id for model in listed] == ["org/tiny", "claude-local/org/tiny"]
@@ -214,7 +214,7 @@ def test_models_are_listed_and_found(connect: Connect) -> None:
     assert list(client.models.list(lifecycle=["retired"])) == []
 
 
-def test_a_batch_goes_its_way(connect: Connect) -> None:
+def test_a_batch_is_created_answered_and_deleted(connect: Connect) -> None:
     client = connect(ScriptedEngine([says("Hello!")]))
     batches = client.messages.batches
     params = CALL | {"metadata": {"user_id": "u"}}
@@ -234,7 +234,7 @@ def test_a_batch_goes_its_way(connect: Connect) -> None:
     assert list(batches.list()) == []
 
 
-def test_files_are_kept_named_and_deleted(connect: Connect) -> None:
+def test_files_are_stored_referenced_and_deleted(connect: Connect) -> None:
     engine = ScriptedEngine([says("ok")])
     client = connect(engine)
     file = client.files.upload(file=("story.md", b"Once upon", "text/markdown"))

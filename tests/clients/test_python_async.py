@@ -1,5 +1,7 @@
-"""Anthropic's asynchronous Python client, against the scripted engine behind a real server. More of it is used in
-tests/server: test_sockets.py, test_batches.py, test_threads.py.
+"""Anthropic's asynchronous Python client against a real server with a scripted engine.
+
+More of it is used in tests/server: http/test_sockets.py, batches/test_endpoint.py,
+messages/test_threads.py.
 """
 
 from collections.abc import AsyncGenerator
@@ -34,7 +36,7 @@ async def client_of(engine: Engine) -> AsyncGenerator[AsyncAnthropic]:
             yield client
 
 
-async def test_create_stream_and_count_tokens_tell_the_same() -> None:
+async def test_create_stream_and_count_tokens_agree() -> None:
     async with client_of(ScriptedEngine([says("Hello!")])) as client:
         message = await client.messages.create(**CALL)
         async with client.messages.stream(**CALL) as stream:
@@ -48,21 +50,21 @@ async def test_create_stream_and_count_tokens_tell_the_same() -> None:
     assert (events[0], events[-1]) == ("message_start", "message_stop")
 
 
-async def test_many_are_answered_at_once() -> None:
+async def test_concurrent_streams_are_all_answered() -> None:
     async with client_of(ScriptedEngine([says("Hello!")])) as client:
         texts: list[str] = []
 
-        async def ask() -> None:
+        async def stream_one() -> None:
             async with client.messages.stream(**CALL) as stream:
                 texts.append(await stream.get_final_text())
 
         async with anyio.create_task_group() as tasks:
             for _ in range(20):
-                tasks.start_soon(ask)
+                tasks.start_soon(stream_one)
     assert texts == ["Hello!"] * 20
 
 
-async def test_a_stream_that_is_closed_early_frees_its_slot() -> None:
+async def test_a_stream_closed_early_frees_its_slot() -> None:
     engine = ScriptedEngine([[Started(0), *map(Token, b"Hi"), anyio.Event()]])
     async with client_of(engine) as client:
         async with client.messages.stream(**CALL) as stream:
@@ -70,7 +72,7 @@ async def test_a_stream_that_is_closed_early_frees_its_slot() -> None:
         await engine.left.wait()
 
 
-async def test_a_call_that_is_given_up_frees_its_slot() -> None:
+async def test_a_cancelled_call_frees_its_slot() -> None:
     reached = anyio.Event()
     engine = ScriptedEngine([[Started(0), reached.set, anyio.Event()]])
     async with client_of(engine) as client:
@@ -81,13 +83,13 @@ async def test_a_call_that_is_given_up_frees_its_slot() -> None:
         await engine.left.wait()
 
 
-async def test_a_thread_is_gone_on_with() -> None:
+async def test_a_thread_is_continued() -> None:
     engine = ScriptedEngine([says("Hi"), says("Paris")])
     async with client_of(engine) as client:
         thread = client.beta.messages.thread(model="m", max_tokens=50)
         await thread.send({"role": "user", "content": "hello"})
         async with thread.stream({"role": "user", "content": "where?"}) as stream:
             assert await stream.get_final_text() == "Paris"
-        lost = {"type": "continue", "previous_message_id": "msg_01nobody"}
+        unknown = {"type": "continue", "previous_message_id": "msg_01unknown"}
         with pytest.raises(ThreadNotFoundError):
-            await client.beta.messages.create(**CALL, thread=lost)
+            await client.beta.messages.create(**CALL, thread=unknown)

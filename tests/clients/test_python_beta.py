@@ -1,5 +1,6 @@
-"""The beta namespace of Anthropic's Python client, against the scripted engine behind a real server: threads, the tool
-runner as far as a model that only writes text carries it, edits of the context, and every parameter there is.
+"""The beta namespace of Anthropic's Python client against a real server with a scripted engine.
+
+Threads, the tool runner with a model that only writes text, context edits, and every parameter.
 """
 
 import inspect
@@ -18,13 +19,17 @@ from pensieve.engine.generation import Started, Token
 from pensieve.errors import WorkerDiedError
 from tests.clients.conftest import Connect
 from tests.clients.serving import prompts
-from tests.clients.test_python import CALL, EVERYTHING, HELLO, OF_THE_CLIENT
+from tests.clients.test_python import ALL_PARAMETERS, CALL, CLIENT_PARAMETERS, HELLO
 from tests.fakes import ScriptedEngine, says
 
 MCP_SERVER = {"type": "url", "name": "s", "url": "https://mcp.test"}
 USE = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {"at": "x"}}
 RESULT = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "a very old result " * 9}
-SEEN = [*HELLO, {"role": "assistant", "content": [USE]}, {"role": "user", "content": [RESULT]}]
+CONVERSATION = [
+    *HELLO,
+    {"role": "assistant", "content": [USE]},
+    {"role": "user", "content": [RESULT]},
+]
 CLEAR = {
     "type": "clear_tool_uses_20250919",
     "trigger": {"type": "tool_uses", "value": 0},
@@ -32,19 +37,19 @@ CLEAR = {
 }
 
 
-def said(text: str) -> dict[str, Any]:
+def user(text: str) -> dict[str, Any]:
     return {"role": "user", "content": text}
 
 
 @beta_tool
 def get_weather(city: str) -> str:
-    """Tell the weather of a city."""
-    raise AssertionError(f"nothing calls it for {city}")
+    """Return the weather of a city."""
+    raise AssertionError(f"called for {city}")
 
 
 REFUSED_FIELDS = {"compaction"}
 BETA_FIELDS: dict[str, Any] = {
-    "betas": ["context-management-2025-06-27", "from-the-future-2031-01-01"],
+    "betas": ["context-management-2025-06-27", "unknown-2031-01-01"],
     "billing_policy": {"type": "billing_policy", "bill_to": "self"},
     "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}, CLEAR]},
     "fallback_credit_token": "x",
@@ -54,15 +59,19 @@ BETA_FIELDS: dict[str, Any] = {
 }
 
 
-def test_every_parameter_of_create_is_taken_but_one(connect: Connect) -> None:
-    known = set(inspect.signature(Anthropic(api_key="x").beta.messages.create).parameters)
-    assert known == EVERYTHING.keys() | BETA_FIELDS.keys() | REFUSED_FIELDS | OF_THE_CLIENT - {
-        "self"
-    }
+def test_every_parameter_of_create_except_compaction_is_accepted(connect: Connect) -> None:
+    parameters = set(inspect.signature(Anthropic(api_key="x").beta.messages.create).parameters)
+    assert (
+        parameters
+        == ALL_PARAMETERS.keys()
+        | BETA_FIELDS.keys()
+        | REFUSED_FIELDS
+        | CLIENT_PARAMETERS - {"self"}
+    )
     client = connect(ScriptedEngine([says("ok")]))
-    message = client.beta.messages.create(**EVERYTHING | BETA_FIELDS)
+    message = client.beta.messages.create(**ALL_PARAMETERS | BETA_FIELDS)
     assert message.content[0].text == "ok"
-    with client.beta.messages.stream(**EVERYTHING | BETA_FIELDS) as stream:
+    with client.beta.messages.stream(**ALL_PARAMETERS | BETA_FIELDS) as stream:
         assert stream.get_final_text() == "ok"
 
 
@@ -76,17 +85,17 @@ def test_every_parameter_of_create_is_taken_but_one(connect: Connect) -> None:
         ),
     ],
 )
-def test_what_would_be_lost_in_silence_is_refused(
+def test_fields_that_cannot_be_ignored_are_refused(
     connect: Connect, fields: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(anthropic.BadRequestError, match=message):
         connect(ScriptedEngine([says("no")])).beta.messages.create(**CALL | fields)
 
 
-def test_edits_of_the_context_are_applied_and_told(connect: Connect) -> None:
+def test_context_edits_are_applied_and_reported(connect: Connect) -> None:
     engine = ScriptedEngine([says("ok")])
     client = connect(engine)
-    fields = {"messages": SEEN, "context_management": {"edits": [CLEAR]}}
+    fields = {"messages": CONVERSATION, "context_management": {"edits": [CLEAR]}}
     message = client.beta.messages.create(**CALL | fields)
     (edit,) = message.context_management.applied_edits
     assert (edit.type, edit.cleared_tool_uses) == ("clear_tool_uses_20250919", 1)
@@ -99,75 +108,73 @@ def test_edits_of_the_context_are_applied_and_told(connect: Connect) -> None:
     assert before - count.input_tokens == edit.cleared_input_tokens > 0
 
 
-def test_a_thread_sends_only_what_is_new_and_is_answered_as_a_whole(connect: Connect) -> None:
+def test_a_thread_sends_new_messages_and_is_answered_as_a_whole(connect: Connect) -> None:
     engine = ScriptedEngine([says("Hi"), says("Paris"), says("Because"), says("again")])
     client = connect(engine)
     thread = client.beta.messages.thread(model="m", max_tokens=50, system="be brief")
-    first = thread.send(said("hello"))
+    first = thread.send(user("hello"))
     assert thread.previous_message_id == first.id
-    with thread.stream(said("where?"), max_tokens=20) as stream:
+    with thread.stream(user("where?"), max_tokens=20) as stream:
         assert stream.get_final_text() == "Paris"
-    assert thread.send(said("why?")).content[0].text == "Because"
+    assert thread.send(user("why?")).content[0].text == "Because"
     client.beta.messages.create(
         model="m", max_tokens=50, system="be brief", messages=thread.messages[:5]
     )
     assert prompts(engine)[2] == prompts(engine)[3]
     with pytest.raises(AnthropicError, match="Cannot change `system`"):
-        thread.send(said("x"), system="be long")
+        thread.send(user("x"), system="be long")
 
 
-def test_a_thread_that_another_went_on_with_is_replayed(connect: Connect) -> None:
+def test_a_thread_continued_by_another_is_replayed(connect: Connect) -> None:
     engine = ScriptedEngine([says("Hi"), says("one"), says("two")])
     client = connect(engine)
     thread = client.beta.messages.thread(model="m", max_tokens=50)
-    first = thread.send(said("hello"))
+    first = thread.send(user("hello"))
     other = {"type": "continue", "previous_message_id": first.id}
-    call = {"model": "m", "max_tokens": 50, "messages": [said("mine")], "thread": other}
+    call = {"model": "m", "max_tokens": 50, "messages": [user("mine")], "thread": other}
     client.beta.messages.create(**call)
     with pytest.raises(ThreadAlreadyContinuedError):
         client.beta.messages.create(**call)
-    assert thread.send(said("yours")).content[0].text == "two"
+    assert thread.send(user("yours")).content[0].text == "two"
     assert "mine" not in prompts(engine)[2]
     assert "hello" in prompts(engine)[2]
 
 
-def test_the_errors_of_threads_are_their_own(connect: Connect) -> None:
+def test_thread_errors_have_their_own_types(connect: Connect) -> None:
     client = connect(ScriptedEngine([says("Hi")]))
-    lost = {"type": "continue", "previous_message_id": "msg_01nobody"}
+    unknown = {"type": "continue", "previous_message_id": "msg_01unknown"}
     with pytest.raises(ThreadNotFoundError):
-        client.beta.messages.create(**CALL, thread=lost)
+        client.beta.messages.create(**CALL, thread=unknown)
     first = client.beta.messages.create(**CALL, thread={"type": "create"})
-    known = {"type": "continue", "previous_message_id": first.id}
+    existing = {"type": "continue", "previous_message_id": first.id}
     with pytest.raises(ThreadFingerprintMismatchError, match="model"):
-        client.beta.messages.create(**CALL | {"model": "other"}, thread=known)
+        client.beta.messages.create(**CALL | {"model": "other"}, thread=existing)
 
 
-def test_a_turn_whose_stream_broke_off_is_sent_again(connect: Connect) -> None:
+def test_a_turn_with_a_broken_stream_is_sent_again(connect: Connect) -> None:
     broken = [Started(0), *map(Token, b"Pa"), WorkerDiedError("The engine worker ended.")]
     engine = ScriptedEngine([says("Hi"), broken, says("Paris")])
     thread = connect(engine).beta.messages.thread(model="m", max_tokens=50)
-    thread.send(said("hello"))
-    with pytest.raises(anthropic.APIStatusError), thread.stream(said("where?")) as stream:
+    thread.send(user("hello"))
+    with pytest.raises(anthropic.APIStatusError), thread.stream(user("where?")) as stream:
         stream.until_done()
     assert thread.send().content[0].text == "Paris"
     assert prompts(engine)[1] == prompts(engine)[2]
 
 
 @pytest.mark.parametrize("thread", [None, False])
-def test_the_tool_runner_ends_where_no_tool_is_called(
-    connect: Connect, thread: bool | None
-) -> None:
+def test_the_tool_runner_ends_without_a_tool_call(connect: Connect, thread: bool | None) -> None:
     client = connect(ScriptedEngine([says("Sunny, I guess.")]))
     runner = client.beta.messages.tool_runner(**CALL, tools=[get_weather], thread=thread)
     assert [message.content[0].text for message in runner] == ["Sunny, I guess."]
 
 
-def test_the_tool_runner_goes_on_with_a_thread(connect: Connect) -> None:
+def test_the_tool_runner_continues_a_thread(connect: Connect) -> None:
     engine = ScriptedEngine([says("Hi"), says("Paris")])
     messages = connect(engine).beta.messages
     thread = messages.thread(model="m", max_tokens=50, tools=[get_weather])
-    thread.send(said("hello"))
-    thread.append(said("where?"))
+    thread.send(user("hello"))
+    thread.append(user("where?"))
     assert thread.tool_runner(max_iterations=3).until_done().content[0].text == "Paris"
     assert len(engine.generations) == 2
     assert (
@@ -182,7 +189,7 @@ def test_the_tool_runner_streams(connect: Connect) -> None:
     assert "".join(texts) == "Hi"
 
 
-def test_batches_and_models_are_there_too(connect: Connect) -> None:
+def test_batches_and_models_are_in_beta_too(connect: Connect) -> None:
     client = connect(ScriptedEngine([says("ok")]))
     batches = client.beta.messages.batches
     batch = batches.create(requests=[{"custom_id": "a", "params": CALL}])

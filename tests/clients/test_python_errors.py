@@ -1,4 +1,4 @@
-"""What Anthropic's Python client raises and what it asks again, against the scripted engine behind a real server."""
+"""Errors and retries of Anthropic's Python client, against a scripted engine."""
 
 import time
 from typing import Any
@@ -26,7 +26,7 @@ from tests.fakes import ScriptedEngine, says
     ],
 )
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_bad_request_is_a_bad_request_error(
+def test_an_invalid_request_raises_bad_request_error(
     connect: Connect, fields: dict[str, Any], message: str, stream: bool
 ) -> None:
     client = connect(ScriptedEngine([says("no")]), max_retries=2)
@@ -38,7 +38,7 @@ def test_a_bad_request_is_a_bad_request_error(
     assert error.request_id == error.body["request_id"] == error.response.headers["request-id"]
 
 
-def test_every_status_is_its_own_error(connect: Connect) -> None:
+def test_every_status_raises_its_own_error(connect: Connect) -> None:
     client = connect(ScriptedEngine([says("ok")]))
     with pytest.raises(anthropic.AuthenticationError, match="Invalid bearer token") as refused:
         client.with_options(api_key="wrong").messages.create(**CALL)
@@ -46,8 +46,8 @@ def test_every_status_is_its_own_error(connect: Connect) -> None:
     with pytest.raises(anthropic.PermissionDeniedError) as forbidden:
         client.messages.create(**CALL, extra_headers={"origin": "http://evil.test"})
     assert forbidden.value.type == "permission_error"
-    with pytest.raises(anthropic.NotFoundError, match="model: nobody") as absent:
-        client.models.retrieve("nobody")
+    with pytest.raises(anthropic.NotFoundError, match="model: unknown") as absent:
+        client.models.retrieve("unknown")
     assert absent.value.type == "not_found_error"
     with pytest.raises(anthropic.APIStatusError) as not_allowed:
         client.post("/v1/models", cast_to=object)
@@ -69,7 +69,7 @@ def test_every_status_is_its_own_error(connect: Connect) -> None:
     ],
 )
 @pytest.mark.parametrize("stream", [True, False])
-def test_an_engine_in_trouble_is_an_error_before_the_first_byte(
+def test_a_failing_engine_raises_before_the_first_byte(
     connect: Connect,
     error: Exception,
     kind: type[anthropic.APIStatusError],
@@ -82,7 +82,7 @@ def test_an_engine_in_trouble_is_an_error_before_the_first_byte(
     assert "secret" not in str(caught.value)
 
 
-def test_an_engine_in_trouble_is_an_error_in_the_stream(connect: Connect) -> None:
+def test_a_failing_engine_raises_in_the_stream(connect: Connect) -> None:
     script = [Started(0), *map(Token, b"Hi"), WorkerDiedError("The engine worker ended.")]
     with connect(ScriptedEngine([script])).messages.stream(**CALL) as stream:
         with pytest.raises(anthropic.APIStatusError, match="The engine worker ended") as caught:
@@ -91,16 +91,16 @@ def test_an_engine_in_trouble_is_an_error_in_the_stream(connect: Connect) -> Non
     assert (caught.value.status_code, caught.value.type) == (200, "overloaded_error")
 
 
-def test_what_is_busy_is_asked_again_when_it_says_so(connect: Connect) -> None:
+def test_a_busy_engine_is_retried_after_the_given_delay(connect: Connect) -> None:
     engine = ScriptedEngine([[EngineBusyError("Busy.", retry_after_s=1)], says("Hi")])
-    began = time.monotonic()
+    began_at = time.monotonic()
     message = connect(engine, max_retries=1).messages.create(**CALL)
     assert message.content[0].text == "Hi"
-    assert time.monotonic() - began >= 1
+    assert time.monotonic() - began_at >= 1
     assert len(engine.generations) == 2
 
 
-def test_what_a_retry_cannot_heal_is_not_asked_again(connect: Connect) -> None:
+def test_an_error_that_a_retry_cannot_fix_is_not_retried(connect: Connect) -> None:
     engine = ScriptedEngine([[EngineFailedError("No.")], says("Hi")])
     with pytest.raises(anthropic.InternalServerError):
         connect(engine, max_retries=2).messages.create(**CALL)
@@ -115,10 +115,10 @@ def test_what_a_retry_cannot_heal_is_not_asked_again(connect: Connect) -> None:
         *["dreams", "tunnels", "nowhere"],
     ],
 )
-def test_what_only_the_hosted_api_has_is_not_found(connect: Connect, path: str) -> None:
+def test_endpoints_of_the_hosted_api_are_not_found(connect: Connect, path: str) -> None:
     client = connect(ScriptedEngine([says("no")]))
-    for ask in (client.get, client.post):
+    for request in (client.get, client.post):
         with pytest.raises(anthropic.NotFoundError) as caught:
-            ask(f"/v1/{path}", cast_to=object)
+            request(f"/v1/{path}", cast_to=object)
         assert caught.value.type == "not_found_error"
         assert caught.value.response.headers["x-should-retry"] == "false"

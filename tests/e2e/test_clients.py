@@ -9,7 +9,7 @@ from anthropic import Anthropic, beta_tool
 
 from tests.clients.installed import langchain_python, node_modules
 from tests.clients.test_langchain import outcomes
-from tests.clients.test_typescript import play_case
+from tests.clients.test_typescript import run_case_at
 from tests.e2e.conftest import KEY, MODEL, Journey
 
 GREEDY: dict[str, Any] = {"model": MODEL, "max_tokens": 24, "extra_body": {"temperature": 0}}
@@ -70,7 +70,7 @@ def test_a_prompt_over_the_context_is_told_with_both_numbers(strict: Anthropic) 
 
 
 def test_the_typescript_client_gets_the_same_in_every_way(server: Journey) -> None:
-    seen = play_case(node_modules(), "embedded", server.base_url)
+    seen = run_case_at(node_modules(), "embedded", server.base_url)
     assert "Paris" in seen["whole"]["content"][0]["text"]
     assert seen["streamed"]["content"][0]["text"] == seen["whole"]["content"][0]["text"]
     assert [model["id"] for model in seen["listed"]] == [MODEL, f"claude-local/{MODEL}"]

@@ -1,7 +1,7 @@
-"""LangChain's standard tests of chat models, for langchain-anthropic and a server at PENSIEVE_TEST_URL.
+"""LangChain's standard tests of chat models, with langchain-anthropic and PENSIEVE_TEST_URL.
 
-Run by tests/clients/test_langchain.py in an environment of its own; it knows nothing of pensieve. What LangChain's
-tests ask of the words of an answer is little: that there are some.
+tests/clients/test_langchain.py runs it in a separate environment without pensieve. The tests
+require of an answer's text only that it is not empty.
 """
 
 import os
@@ -12,13 +12,11 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 
 USAGE = ["cache_read_input", "cache_creation_input"]
-
-
 HAS_TOOLS = "PENSIEVE_TEST_TOOLS" in os.environ
 
 
 class TestText(ChatModelIntegrationTests):
-    """What a model carries that reads and writes text, and uses tools where it is said to."""
+    """The features of a text model, with tools if PENSIEVE_TEST_TOOLS is set."""
 
     chat_model_class = ChatAnthropic
     has_tool_calling = HAS_TOOLS
@@ -39,18 +37,18 @@ class TestText(ChatModelIntegrationTests):
         }
 
     def invoke_with_cache_creation_input(self, *, stream: bool = False) -> AIMessage:
-        first, _ = self._asked_twice(stream)
-        told = first.usage_metadata["input_token_details"]
-        # A whole answer tells for how long, the last event of a stream does not.
-        assert told.get("ephemeral_5m_input_tokens", 0) + told["cache_creation"] > 0
+        first, _ = self._invoke_twice(stream)
+        details = first.usage_metadata["input_token_details"]
+        # A whole answer has the time to live, the last event of a stream does not.
+        assert details.get("ephemeral_5m_input_tokens", 0) + details["cache_creation"] > 0
         return first
 
     def invoke_with_cache_read_input(self, *, stream: bool = False) -> AIMessage:
-        _, second = self._asked_twice(stream)
+        _, second = self._invoke_twice(stream)
         assert second.usage_metadata["input_token_details"]["cache_read"] > 0
         return second
 
-    def _asked_twice(self, stream: bool) -> list[AIMessage]:
+    def _invoke_twice(self, stream: bool) -> list[AIMessage]:
         model = self.chat_model_class(**self.chat_model_params, streaming=stream)
         rules = f"{uuid.uuid4()} " * 3
         marked = {"type": "text", "text": rules, "cache_control": {"type": "ephemeral"}}

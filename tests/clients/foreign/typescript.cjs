@@ -1,5 +1,5 @@
-// What a program in TypeScript does with Anthropic's client, one case a run: `node typescript.cjs <case> <address> <key>`.
-// NODE_PATH names the folder that the client is installed in. Prints what was seen, as one line of JSON.
+// Uses Anthropic's TypeScript client, one case per run: `node typescript.cjs <case> <url> <key>`.
+// NODE_PATH is the folder of the installed client. Prints the results as one line of JSON.
 
 const Anthropic = require("@anthropic-ai/sdk");
 const { toFile } = Anthropic;
@@ -14,14 +14,15 @@ async function caught(promise) {
     return { answered: await promise };
   } catch (error) {
     const { status, requestID, type, message } = error;
-    return { name: error.constructor.name, status, requestID, type, message, errorCode: error.errorCode };
+    const { name } = error.constructor;
+    return { name, status, requestID, type, message, errorCode: error.errorCode };
   }
 }
 
 async function all(list) {
-  const found = [];
-  for await (const one of list) found.push(one);
-  return found;
+  const items = [];
+  for await (const item of list) items.push(item);
+  return items;
 }
 
 const cases = {
@@ -31,15 +32,15 @@ const cases = {
   },
 
   async stream(client) {
-    const seen = { text: "", kinds: [], blocks: [], whole: null };
+    const events = { text: "", kinds: [], blocks: [], whole: null };
     const stream = client.messages
       .stream(CALL)
-      .on("text", (delta) => (seen.text += delta))
-      .on("streamEvent", (event) => seen.kinds.push(event.type))
-      .on("contentBlock", (block) => seen.blocks.push(block))
-      .on("message", (message) => (seen.whole = message));
+      .on("text", (delta) => (events.text += delta))
+      .on("streamEvent", (event) => events.kinds.push(event.type))
+      .on("contentBlock", (block) => events.blocks.push(block))
+      .on("message", (message) => (events.whole = message));
     const final = await stream.finalMessage();
-    return { ...seen, final, finalText: await stream.finalText() };
+    return { ...events, final, finalText: await stream.finalText() };
   },
 
   async rawStream(client) {
@@ -58,7 +59,7 @@ const cases = {
   async models(client) {
     const listed = await all(client.models.list({ limit: 1 }));
     const found = await Promise.all(listed.map((model) => client.models.retrieve(model.id)));
-    return { listed, found, absent: await caught(client.models.retrieve("nobody")) };
+    return { listed, found, absent: await caught(client.models.retrieve("unknown")) };
   },
 
   async batches(client) {
@@ -72,25 +73,30 @@ const cases = {
     const listed = await all(batches.list({ limit: 1 }));
     const canceled = await batches.cancel(made.id);
     const deleted = await batches.delete(made.id);
-    return { made, batch, results, listed, canceled, deleted, absent: await caught(batches.retrieve(made.id)) };
+    const absent = await caught(batches.retrieve(made.id));
+    return { made, batch, results, listed, canceled, deleted, absent };
   },
 
   async files(client) {
-    const file = await client.files.upload({ file: await toFile(Buffer.from("Once upon"), "story.md", { type: "text/markdown" }) });
+    const type = "text/markdown";
+    const upload = await toFile(Buffer.from("Once upon"), "story.md", { type });
+    const file = await client.files.upload({ file: upload });
     const content = await (await client.files.download(file.id)).text();
     const listed = await all(client.files.list());
     const document = { type: "document", source: { type: "file", file_id: file.id } };
     await client.messages.create({ ...CALL, messages: [{ role: "user", content: [document] }] });
     const deleted = await client.files.delete(file.id);
-    return { file, content, listed, deleted, absent: await caught(client.files.retrieveMetadata(file.id)) };
+    const absent = await caught(client.files.retrieveMetadata(file.id));
+    return { file, content, listed, deleted, absent };
   },
 
   async thread(client) {
     const thread = client.beta.messages.thread({ model: "m", max_tokens: 50, system: "be brief" });
     await thread.send({ role: "user", content: "hello" });
     const reply = await thread.stream({ role: "user", content: "where?" }).finalMessage();
-    const lost = { type: "continue", previous_message_id: "msg_01nobody" };
-    return { reply, absent: await caught(client.beta.messages.create({ ...CALL, thread: lost })) };
+    const unknown = { type: "continue", previous_message_id: "msg_01unknown" };
+    const absent = await caught(client.beta.messages.create({ ...CALL, thread: unknown }));
+    return { reply, absent };
   },
 
   async toolRunner(client) {
@@ -98,7 +104,7 @@ const cases = {
       name: "get_weather",
       description: "Tells it.",
       input_schema: { type: "object", properties: {} },
-      run: () => "nothing calls it",
+      run: () => "not called",
       parse: (input) => input,
     };
     const runner = client.beta.messages.toolRunner({ ...CALL, tools: [tool] });
@@ -106,12 +112,13 @@ const cases = {
   },
 
   async errors(client) {
-    const words = (text) => [{ role: "user", content: text }];
+    const messages = (text) => [{ role: "user", content: text }];
+    const huge = "x".repeat(32 * 1024 * 1024);
     const forbidden = { headers: { origin: "http://evil.test" } };
     return {
       bad: await caught(client.messages.create({ ...CALL, max_tokens: -1 })),
-      long: await caught(client.messages.create({ ...CALL, messages: words("x".repeat(5000)) })),
-      large: await caught(client.messages.create({ ...CALL, messages: words("x".repeat(32 * 1024 * 1024)) })),
+      long: await caught(client.messages.create({ ...CALL, messages: messages("x".repeat(5000)) })),
+      large: await caught(client.messages.create({ ...CALL, messages: messages(huge) })),
       key: await caught(connect({ apiKey: "wrong" }).messages.create(CALL)),
       forbidden: await caught(client.messages.create(CALL, forbidden)),
       method: await caught(client.post("/v1/models")),
@@ -126,14 +133,14 @@ const cases = {
     const stream = client.messages.stream(CALL);
     let text = "";
     stream.on("text", (delta) => (text += delta));
-    const ended = await caught(stream.finalMessage());
-    return { ...ended, text };
+    const outcome = await caught(stream.finalMessage());
+    return { ...outcome, text };
   },
 
   async retried() {
-    const began = performance.now();
+    const beganAt = performance.now();
     const answer = await caught(connect({ maxRetries: 2 }).messages.create(CALL));
-    return { ...answer, elapsedMs: performance.now() - began };
+    return { ...answer, elapsedMs: performance.now() - beganAt };
   },
 
   async aborted(client) {
@@ -146,18 +153,18 @@ const cases = {
     const greedy = { ...CALL, model: "smollm2-135m", max_tokens: 24, temperature: 0 };
     greedy.messages = [{ role: "user", content: "What is the capital of France?" }];
     const client = connect();
-    const { max_tokens, temperature, ...asked } = greedy;
+    const { max_tokens, temperature, ...countable } = greedy;
     return {
       whole: await client.messages.create(greedy),
       streamed: await client.messages.stream(greedy).finalMessage(),
-      counted: await client.messages.countTokens(asked),
+      counted: await client.messages.countTokens(countable),
       listed: await all(client.models.list()),
     };
   },
 };
 
 cases[name](connect()).then(
-  (seen) => console.log(JSON.stringify(seen)),
+  (result) => console.log(JSON.stringify(result)),
   (error) => {
     console.error(error);
     process.exitCode = 1;
