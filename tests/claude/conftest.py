@@ -9,7 +9,8 @@ import pytest
 from tests.claude.driving import ClaudeCode
 from tests.claude.taught import taught_folder
 from tests.clients.installed import claude_code
-from tests.e2e.conftest import Journey, free_port
+from tests.e2e.installation import Installation
+from tests.support.ports import free_port
 
 
 @pytest.fixture(scope="session")
@@ -19,24 +20,24 @@ def commands() -> Path:
 
 
 @pytest.fixture(scope="session")
-def taught(commands: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
+def taught(commands: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """A server on a model that was taught what to do, with a context of 32 768 tokens."""
-    journey = Journey(tmp_path_factory.mktemp("taught home"), free_port())
+    journey = Installation(tmp_path_factory.mktemp("taught home"), free_port())
     start(journey)
     yield journey
     journey.pensieve("stop")
 
 
 @pytest.fixture(scope="session")
-def embedded(commands: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
+def embedded(commands: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """A server on the embedded model, with a context of 8192 tokens."""
-    journey = Journey(tmp_path_factory.mktemp("home"), free_port())
+    journey = Installation(tmp_path_factory.mktemp("home"), free_port())
     journey.start()
     yield journey
     journey.pensieve("stop")
 
 
-def start(journey: Journey) -> None:
+def start(journey: Installation) -> None:
     """Start the server of `taught`, also once more."""
     journey.pensieve("start", "--model", str(taught_folder()), "--device", "cpu")
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Journey
+from tests.e2e.installation import Installation
 
 ROOT = Path(__file__).parents[2]
 PENSIEVE = [sys.executable, "-m", "pensieve"]
@@ -38,7 +38,7 @@ class ClaudeCode:
     work: Path
     path: str
 
-    def environment(self, journey: Journey) -> dict[str, str]:
+    def environment(self, journey: Installation) -> dict[str, str]:
         """Nothing of the tester's own but what programs need."""
         kept = {name: os.environ[name] for name in ("LANG", "TMPDIR") if name in os.environ}
         return kept | {
@@ -53,7 +53,7 @@ class ClaudeCode:
         }
 
     def asked(
-        self, journey: Journey, *words: str, stdin: str = "", before: tuple[str, ...] = ()
+        self, journey: Installation, *words: str, stdin: str = "", before: tuple[str, ...] = ()
     ) -> "Said":
         """What it says to `pensieve claude` with these words. before: a command that runs it."""
         done = subprocess.run(
@@ -70,7 +70,7 @@ class ClaudeCode:
 
     @contextmanager
     def streaming(
-        self, journey: Journey, *words: str, stdin: str
+        self, journey: Installation, *words: str, stdin: str
     ) -> Iterator[Iterator[dict[str, Any]]]:
         """Its lines as they come."""
         command = [*PENSIEVE, "claude", *words, *STREAMED, "--include-partial-messages"]
@@ -92,7 +92,7 @@ class ClaudeCode:
                 process.kill()
 
     @contextmanager
-    def terminal(self, journey: Journey, script: str) -> Iterator["Terminal"]:
+    def terminal(self, journey: Installation, script: str) -> Iterator["Terminal"]:
         """A terminal in which `sh` runs `script`; where a person has been through the first questions about colours."""
         if shutil.which("tmux") is None:
             pytest.skip("tmux is not installed")

@@ -23,7 +23,7 @@ from pensieve.paths import under_home
 from tests.claude.driving import ClaudeCode
 from tests.cli.fake_server import MODEL, Event, FakeServer, health, message, serving
 from tests.clients.installed import claude_code
-from tests.e2e.conftest import Journey
+from tests.e2e.installation import Installation
 from tests.trained_model import Lesson
 
 CONTEXT_TOKENS = 32_768
@@ -76,14 +76,14 @@ class Rehearsal:
 
 
 @contextmanager
-def running_server(home: Path, server: FakeServer) -> Iterator[Journey]:
+def running_server(home: Path, server: FakeServer) -> Iterator[Installation]:
     """A home where `server` is the one that runs."""
     paths = under_home(home)
     address = Address("127.0.0.1", server.server_port, MODEL, "cpu")
     with server_lock.acquire(paths) as is_ours:
         assert is_ours
         with publish(paths, own_record(address, service="")):
-            yield Journey(home, server.server_port)
+            yield Installation(home, server.server_port)
 
 
 def _content(answer: Answer, sign: str) -> tuple[AnswerContent, ...]:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.claude.driving import ROOT, ClaudeCode
 from tests.claude.taught import DONE, REPLY, TASK, WORD
-from tests.e2e.conftest import Journey
+from tests.e2e.installation import Installation
 
 LONG = "Nothing of this matters at all. " * 8000
 
@@ -28,7 +28,7 @@ def prompt_tokens(usage: dict[str, int]) -> int:
     return sum(usage[kind] for kind in kinds)
 
 
-def test_the_embedded_model_answers_a_question(claude: ClaudeCode, embedded: Journey) -> None:
+def test_the_embedded_model_answers_a_question(claude: ClaudeCode, embedded: Installation) -> None:
     """Its first words: how long such a model goes on is nobody's business. Nobody listens then, and it is free again."""
     question = "What is the capital of France?"
     with claude.streaming(embedded, "--lite", "-p", question, stdin="") as lines:
@@ -44,7 +44,7 @@ def test_the_embedded_model_answers_a_question(claude: ClaudeCode, embedded: Jou
 
 
 def test_a_taught_model_creates_a_file_edits_it_and_runs_a_command(
-    claude: ClaudeCode, taught: Journey
+    claude: ClaudeCode, taught: Installation
 ) -> None:
     said = claude.asked(taught, "-p", TASK, "--allowedTools", "Write,Edit,Bash")
     assert said.tools_used == ["Write", "Edit", "Bash"]
@@ -55,7 +55,7 @@ def test_a_taught_model_creates_a_file_edits_it_and_runs_a_command(
 
 
 def test_the_second_turn_of_a_session_is_read_from_the_cache(
-    claude: ClaudeCode, taught: Journey
+    claude: ClaudeCode, taught: Installation
 ) -> None:
     first = claude.asked(taught, "-p", WORD)
     second = claude.asked(taught, "--continue", "-p", WORD)
@@ -68,7 +68,7 @@ def test_the_second_turn_of_a_session_is_read_from_the_cache(
 
 
 def test_a_prompt_over_the_context_is_reported_in_words(
-    claude: ClaudeCode, taught: Journey
+    claude: ClaudeCode, taught: Installation
 ) -> None:
     said = claude.asked(taught, "-p", WORD, stdin=LONG)
     assert said.result["is_error"]
@@ -76,7 +76,7 @@ def test_a_prompt_over_the_context_is_reported_in_words(
 
 
 def test_a_conversation_that_nears_the_context_is_compacted_and_goes_on(
-    claude: ClaudeCode, taught: Journey
+    claude: ClaudeCode, taught: Installation
 ) -> None:
     paper = (ROOT / "LICENSE").read_text(encoding="utf-8") * 3
     assert claude.asked(taught, "-p", WORD, stdin=paper).text == REPLY
@@ -86,7 +86,7 @@ def test_a_conversation_that_nears_the_context_is_compacted_and_goes_on(
 
 
 def test_it_speaks_to_nobody_but_the_server(
-    claude: ClaudeCode, taught: Journey, tmp_path: Path
+    claude: ClaudeCode, taught: Installation, tmp_path: Path
 ) -> None:
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")

@@ -9,7 +9,7 @@ import pytest
 from tests.claude.conftest import start
 from tests.claude.driving import ROOT, ClaudeCode
 from tests.claude.taught import REPLY, WORD
-from tests.e2e.conftest import Journey
+from tests.e2e.installation import Installation
 
 # Processing it takes seconds, once the stream has begun.
 PAPER = (ROOT / "LICENSE").read_text(encoding="utf-8") * 2
@@ -17,7 +17,7 @@ PAPER = (ROOT / "LICENSE").read_text(encoding="utf-8") * 2
 
 @pytest.mark.parametrize("who", ["worker", "server"])
 def test_an_answer_that_was_cut_off_is_asked_for_again(
-    who: str, claude: ClaudeCode, taught: Journey
+    who: str, claude: ClaudeCode, taught: Installation
 ) -> None:
     server = server_pid(taught)
     victim = server if who == "server" else child_of(server)
@@ -39,7 +39,7 @@ def event_of(line: dict[str, dict[str, str]]) -> str | None:
     return line["event"]["type"] if line["type"] == "stream_event" else None
 
 
-def server_pid(journey: Journey) -> int:
+def server_pid(journey: Installation) -> int:
     shown = journey.pensieve("status", check=False).stdout
     rows = dict(line.split(maxsplit=1) for line in shown.splitlines())
     return int(rows["pid"])

@@ -6,7 +6,7 @@ import pytest
 
 from tests.claude.driving import PENSIEVE, ClaudeCode, Terminal
 from tests.claude.taught import REPLY, WORD
-from tests.e2e.conftest import Journey
+from tests.e2e.installation import Installation
 
 TRUSTED = "Yes, I trust this folder"
 PROMPT = "? for shortcuts"
@@ -32,7 +32,7 @@ def talk(terminal: Terminal) -> None:
 
 
 def test_pensieve_claude_asks_nothing_but_whether_the_folder_is_trusted(
-    claude: ClaudeCode, taught: Journey
+    claude: ClaudeCode, taught: Installation
 ) -> None:
     with claude.terminal(taught, shlex.join([*PENSIEVE, "claude"])) as terminal:
         choose(terminal, TRUSTED, "Down")
@@ -44,7 +44,7 @@ def test_pensieve_claude_asks_nothing_but_whether_the_folder_is_trusted(
 
 @pytest.mark.parametrize("answer", ["No (recommended)", "Yes"])
 def test_with_pensieve_env_either_answer_to_the_question_about_the_key_works(
-    answer: str, claude: ClaudeCode, taught: Journey
+    answer: str, claude: ClaudeCode, taught: Installation
 ) -> None:
     script = f'eval "$({shlex.join([*PENSIEVE, "env"])})"; claude'
     with claude.terminal(taught, script) as terminal:

@@ -22,7 +22,7 @@ from pensieve.daemon.server_record import Address, own_record, publish
 from pensieve.paths import Paths, under_home
 from tests.cli.fake_server import health, serving
 from tests.cli.program import PROGRAM, ROOT, environment, pensieve, shell_program
-from tests.e2e.conftest import free_port
+from tests.support.ports import free_port
 
 HEAVY = {
     "anyio", "httpx", "huggingface_hub", "jinja2", "mlx", "mlx_lm", "numpy", "pydantic",

@@ -1,4 +1,4 @@
-"""`pensieve chat` with the real server and the small model: a script's question, a person's conversation."""
+"""`pensieve chat` with a real server and the small model, in a script and in a terminal."""
 
 import json
 import sys
@@ -8,21 +8,21 @@ import httpx
 import pexpect
 import pytest
 
-from tests.e2e.conftest import MODEL, Journey, free_port
+from tests.e2e.installation import MODEL, Installation, installation_with_model
 
-# pexpect forks; no thread here holds a lock that the child would miss before it executes pensieve.
+# pexpect forks; no other thread holds a lock that the child needs before it executes pensieve.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
 CAPITAL = "What is the capital of France?"
-LIKELIEST = ("--temperature", "0")
+GREEDY = ("--temperature", "0")
 PROMPT = "\x1b[?2004h"  # the line editor turns bracketed paste on for each line
 
 
-def on_terminal(journey: Journey) -> "pexpect.spawn[str]":
+def spawn_chat(installation: Installation) -> "pexpect.spawn[str]":
     return pexpect.spawn(
         sys.executable,
-        ["-m", "pensieve", "chat", *LIKELIEST],
-        env=journey.environment
+        ["-m", "pensieve", "chat", *GREEDY],
+        env=installation.environment
         | {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", "PENSIEVE_MODEL": MODEL}
         | {"PENSIEVE_DEVICE": "cpu"},
         encoding="utf-8",
@@ -31,12 +31,13 @@ def on_terminal(journey: Journey) -> "pexpect.spawn[str]":
     )
 
 
-def says(child: "pexpect.spawn[str]", line: str) -> None:
+def type_line(child: "pexpect.spawn[str]", line: str) -> None:
     child.expect_exact(PROMPT)
     child.send(line + "\r")
 
 
-def leaves(child: "pexpect.spawn[str]") -> int:
+def close(child: "pexpect.spawn[str]") -> int:
+    """End the input; return the exit code."""
     child.expect_exact(PROMPT)
     child.sendeof()
     child.read()
@@ -44,47 +45,43 @@ def leaves(child: "pexpect.spawn[str]") -> int:
     return child.exitstatus
 
 
-def wait_for_answers(server: Journey, count: int) -> None:
-    """Until so many are being made."""
+def wait_for_in_flight(server: Installation, count: int) -> None:
     began_at = time.monotonic()
     while httpx.get(f"{server.base_url}/health").json()["in_flight"] != count:
         assert time.monotonic() < began_at + 60
 
 
-def test_a_scripts_question_is_one_object(server: Journey) -> None:
-    asked = ("chat", CAPITAL, "--json", "--max-tokens", "24", *LIKELIEST)
-    said = json.loads(server.pensieve(*asked).stdout)
-    assert "Paris" in said["text"]
-    assert (said["model"], said["stop_reason"]) == (MODEL, "end_turn")
-    assert said["usage"]["output_tokens"] > 1
-    assert said["timings"]["tokens_per_second"] > 0
+def test_json_output_is_one_object(server: Installation) -> None:
+    command = ("chat", CAPITAL, "--json", "--max-tokens", "24", *GREEDY)
+    answer = json.loads(server.pensieve(*command).stdout)
+    assert "Paris" in answer["text"]
+    assert (answer["model"], answer["stop_reason"]) == (MODEL, "end_turn")
+    assert answer["usage"]["output_tokens"] > 1
+    assert answer["timings"]["tokens_per_second"] > 0
 
 
-def test_ctrl_c_ends_the_answer_in_the_server_too(server: Journey) -> None:
-    child = on_terminal(server)
-    says(child, "Write a long story about a dragon.")
-    # What was typed is shown before it is sent: the server tells when it has it.
-    wait_for_answers(server, 1)
+def test_ctrl_c_cancels_the_answer_in_the_server(server: Installation) -> None:
+    child = spawn_chat(server)
+    type_line(child, "Write a long story about a dragon.")
+    # The terminal shows a line before it is sent: ask the server whether it has it.
+    wait_for_in_flight(server, 1)
     child.sendintr()
-    wait_for_answers(server, 0)
+    wait_for_in_flight(server, 0)
     child.expect("ended")
-    says(child, "/clear")
-    says(child, CAPITAL)
+    type_line(child, "/clear")
+    type_line(child, CAPITAL)
     child.expect("Paris")
     child.expect(r"tokens per second")
-    assert leaves(child) == 0
+    assert close(child) == 0
 
 
-def test_a_conversation_begins_without_a_server_and_outlives_one(server: Journey) -> None:
-    """In a home of its own, whose model is already there."""
-    own = Journey(server.home.parent / "chat home", free_port())
-    own.home.mkdir()
-    (own.home / "models").symlink_to(server.home / "models")
-    child = on_terminal(own)
+def test_a_conversation_starts_a_server_and_survives_its_stop(server: Installation) -> None:
+    own = installation_with_model(server, server.home.parent / "chat home")
+    child = spawn_chat(own)
     try:
         child.expect("Start it now")
         child.send("\r")
-        says(child, CAPITAL)
+        type_line(child, CAPITAL)
         child.expect("Paris")
         child.expect_exact(PROMPT)
         own.pensieve("stop")
@@ -93,8 +90,8 @@ def test_a_conversation_begins_without_a_server_and_outlives_one(server: Journey
         child.send("\r")
         child.expect("Reconnected")
         child.expect("tokens per second")
-        says(child, "/stats")
+        type_line(child, "/stats")
         child.expect("2 answers")
-        assert leaves(child) == 0
+        assert close(child) == 0
     finally:
         own.pensieve("stop")

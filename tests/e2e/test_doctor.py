@@ -1,4 +1,4 @@
-"""`pensieve doctor` beside a real server with a real model."""
+"""`pensieve doctor` with a real server and a real model."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 from pensieve.daemon.processes import command_of
-from tests.e2e.conftest import KEY, Journey
+from tests.e2e.installation import KEY, Installation
 
 COUNT = int(os.environ.get("PENSIEVE_CANARIES", "20"))
 CANARY = "canary-7f3a9c"
@@ -22,15 +22,17 @@ BODIES = [
 
 
 def processes() -> list[Path]:
-    """Of this machine; none where there is no /proc."""
+    """Return the processes of this machine; none without /proc."""
     return list(Path("/proc").glob("[0-9]*"))
 
 
-def test_a_running_server_passes_with_one_real_token(server: Journey, tmp_path: Path) -> None:
+def test_a_running_server_passes_all_checks_with_one_real_token(
+    server: Installation, tmp_path: Path
+) -> None:
     report = tmp_path / "report.tar.gz"
     done = server.pensieve("doctor", "--verify", "--json", "--bundle", str(report), check=False)
-    told = json.loads(done.stdout)
-    by_topic = {finding["topic"]: finding for finding in told["findings"]}
+    report_json = json.loads(done.stdout)
+    by_topic = {finding["topic"]: finding for finding in report_json["findings"]}
     for topic in ("machine", "mlx", "memory", "model", "port", "server", "probe", "log", "files"):
         assert by_topic[topic]["level"] == "ok", by_topic[topic]
     assert by_topic["probe"]["text"].startswith("one token in")
@@ -43,10 +45,10 @@ def test_a_running_server_passes_with_one_real_token(server: Journey, tmp_path: 
     assert str(server.home) not in content
 
 
-def test_no_secret_of_a_client_is_in_the_log_the_report_or_the_processes(
-    server: Journey, tmp_path: Path
+def test_secrets_of_clients_are_in_no_log_report_or_command_line(
+    server: Installation, tmp_path: Path
 ) -> None:
-    """Sends twenty requests; `PENSIEVE_CANARIES=1000` sends as many."""
+    """Sends twenty requests, or PENSIEVE_CANARIES of them."""
     for number in range(COUNT):
         headers = {"content-type": "application/json", "x-api-key": KEYS[number % 2]}
         body = json.dumps({"model": "m", "max_tokens": number % 3, "messages": BODIES[number % 4]})

@@ -1,4 +1,4 @@
-"""The endpoints beside messages on a real model: batches across a restart, files, models, the document."""
+"""Batches, files and the OpenAPI document on a server with a real model."""
 
 from collections.abc import Iterator
 
@@ -6,13 +6,13 @@ import anthropic
 import httpx
 import pytest
 
-from tests.e2e.conftest import KEY, MODEL, Journey, free_port
+from tests.e2e.installation import KEY, MODEL, Installation, installation_with_model
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
 
 @pytest.fixture
-def client(server: Journey) -> Iterator[anthropic.Anthropic]:
+def client(server: Installation) -> Iterator[anthropic.Anthropic]:
     with anthropic.Anthropic(base_url=server.base_url, api_key=KEY) as client:
         yield client
 
@@ -22,14 +22,17 @@ def entry(custom_id: str, **more: object) -> dict[str, object]:
     return {"custom_id": custom_id, "params": params | more}
 
 
-def outcome(server: Journey, client: anthropic.Anthropic, batch_id: str) -> dict[str, object]:
-    """The results of a batch by custom id, once it has ended. To ask over and over would take the time from the engine."""
+def outcome(server: Installation, client: anthropic.Anthropic, batch_id: str) -> dict[str, object]:
+    """Wait for the end of a batch and return its results by custom id.
+
+    Follows the log, since polling takes time from the engine.
+    """
     server.wait_for(f"{batch_id} ended")
     assert client.messages.batches.retrieve(batch_id).processing_status == "ended"
     return {line.custom_id: line.result for line in client.messages.batches.results(batch_id)}
 
 
-def test_a_batch_is_answered(server: Journey, client: anthropic.Anthropic) -> None:
+def test_a_batch_is_answered(server: Installation, client: anthropic.Anthropic) -> None:
     batch = client.messages.batches.create(
         requests=[entry("one"), entry("two"), entry("bad", max_tokens="x")]
     )
@@ -41,11 +44,8 @@ def test_a_batch_is_answered(server: Journey, client: anthropic.Anthropic) -> No
     assert client.messages.batches.delete(batch.id).id == batch.id
 
 
-def test_a_batch_goes_on_after_a_restart(server: Journey) -> None:
-    """On a server of its own, in the home whose model is already there, so that nothing needs the network."""
-    own = Journey(server.home.parent / "batch home", free_port())
-    own.home.mkdir()
-    (own.home / "models").symlink_to(server.home / "models")
+def test_a_batch_continues_after_a_restart(server: Installation) -> None:
+    own = installation_with_model(server, server.home.parent / "batch home")
     own.start()
     with anthropic.Anthropic(base_url=own.base_url, api_key=KEY, max_retries=8) as client:
         requests = [entry(str(number)) for number in range(16)]
@@ -59,20 +59,20 @@ def test_a_batch_goes_on_after_a_restart(server: Journey) -> None:
     assert {result.type for result in results.values()} == {"succeeded"}
 
 
-def test_a_file_is_read_in_a_message(client: anthropic.Anthropic) -> None:
+def test_a_referenced_file_is_in_the_prompt(client: anthropic.Anthropic) -> None:
     file = client.files.upload(file=("fact.txt", b"The code word is swordfish.", "text/plain"))
     source = {"type": "file", "file_id": file.id}
-    asked = [{"type": "document", "source": source}, {"type": "text", "text": "The code word?"}]
+    content = [{"type": "document", "source": source}, {"type": "text", "text": "The code word?"}]
     message = client.messages.create(
         model=MODEL,
         max_tokens=16,
-        messages=[{"role": "user", "content": asked}],
+        messages=[{"role": "user", "content": content}],
         extra_body={"temperature": 0},
     )
     assert "swordfish" in message.content[0].text.lower()
     client.files.delete(file.id)
 
 
-def test_the_document_is_there_without_a_key(server: Journey) -> None:
+def test_the_openapi_document_needs_no_key(server: Installation) -> None:
     document = httpx.get(f"{server.base_url}/openapi.json").json()
     assert "/v1/messages/batches" in document["paths"]

@@ -1,6 +1,6 @@
-"""The server's life as a whole, with the real program: many starts at once, sudden deaths, and its end amid open answers.
+"""Starts at the same time, kills and stops during answers, with the real program.
 
-PENSIEVE_LIFE_ROUNDS raises how often each is done (1 in the suite), PENSIEVE_LIFE_STARTS how many starts come at once.
+PENSIEVE_LIFE_ROUNDS: repetitions (default 1). PENSIEVE_LIFE_STARTS: starts at once (default 6).
 """
 
 import contextlib
@@ -17,8 +17,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.conftest import KEY, MODEL, Journey, free_port
-from tests.e2e.test_journey import health, is_alive, worker_pids
+from tests.e2e.installation import (
+    KEY,
+    MODEL,
+    Installation,
+    health,
+    installation_with_model,
+    is_alive,
+    worker_pids,
+)
 
 ROUNDS = int(os.environ.get("PENSIEVE_LIFE_ROUNDS", "1"))
 STARTS = int(os.environ.get("PENSIEVE_LIFE_STARTS", "6"))
@@ -27,32 +34,29 @@ SERVICE = "homebrew.mxcl.pensieve"
 
 
 @pytest.fixture
-def own(server: Journey, tmp_path: Path) -> Iterator[Journey]:
-    """A home of its own in which the model is already."""
-    own = Journey(tmp_path / "own home", free_port())
-    own.home.mkdir()
-    (own.home / "models").symlink_to(server.home / "models")
+def own(server: Installation, tmp_path: Path) -> Iterator[Installation]:
+    own = installation_with_model(server, tmp_path / "own home")
     yield own
     own.pensieve("stop", "--force")
 
 
 def servers_of(home: Path) -> list[int]:
-    """Processes that serve this home."""
-    found = []
+    """Return the server processes of this home."""
+    pids = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             is_server = b"--foreground" in (process / "cmdline").read_bytes()
             variables = (process / "environ").read_bytes().split(b"\0")
             if is_server and f"PENSIEVE_HOME={home}".encode() in variables:
-                found.append(int(process.name))
-    return [pid for pid in found if is_alive(pid)]
+                pids.append(int(process.name))
+    return [pid for pid in pids if is_alive(pid)]
 
 
-def start_processes(own: Journey, count: int) -> list[subprocess.Popen[str]]:
-    words = [sys.executable, "-m", "pensieve", "start", "--model", MODEL, "--device", "cpu"]
+def start_processes(own: Installation, count: int) -> list[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "pensieve", "start", "--model", MODEL, "--device", "cpu"]
     return [
         subprocess.Popen(
-            words,
+            command,
             env=own.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -64,20 +68,20 @@ def start_processes(own: Journey, count: int) -> list[subprocess.Popen[str]]:
 
 
 @pytest.mark.parametrize("_round", range(ROUNDS))
-def test_of_many_starts_at_once_one_becomes_the_server_and_none_fails(
-    _round: int, own: Journey
+def test_of_many_starts_one_becomes_the_server_and_none_fails(
+    _round: int, own: Installation
 ) -> None:
     starts = start_processes(own, STARTS)
-    said = [start.communicate(timeout=300) for start in starts]
-    assert [start.returncode for start in starts] == [0] * STARTS, said
+    outputs = [start.communicate(timeout=300) for start in starts]
+    assert [start.returncode for start in starts] == [0] * STARTS, outputs
     (pid,) = servers_of(own.home)
     assert health(own)["pid"] == pid
-    assert all(f"(pid {pid}, {own.base_url})" in out for out, _ in said)
-    assert sum("is running" in out for out, _ in said) == 1
+    assert all(f"(pid {pid}, {own.base_url})" in out for out, _ in outputs)
+    assert sum("is running" in out for out, _ in outputs) == 1
 
 
 @pytest.mark.parametrize("_round", range(ROUNDS))
-def test_ctrl_c_ends_a_start_and_what_it_started(_round: int, own: Journey) -> None:
+def test_ctrl_c_ends_a_start_and_its_server(_round: int, own: Installation) -> None:
     (start,) = start_processes(own, 1)
     own.wait_for("pensieve serves")
     assert (own.home / "state" / "server.json").exists()
@@ -89,33 +93,30 @@ def test_ctrl_c_ends_a_start_and_what_it_started(_round: int, own: Journey) -> N
     assert [path for path in (own.home / "state").rglob("*") if path.is_file()] == []
 
 
-def test_a_model_that_is_damaged_ends_a_start_with_its_own_code(
-    own: Journey, tmp_path: Path
-) -> None:
+def test_a_damaged_model_ends_a_start_with_code_65(own: Installation, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     done = own.pensieve("start", "--model", str(tmp_path), "--device", "cpu", check=False)
     assert (done.returncode, done.stdout) == (65, "")
     assert "tokenizer.json" in done.stderr
 
 
-def test_a_killed_server_is_no_obstacle_to_the_next(own: Journey) -> None:
+def test_a_killed_server_does_not_prevent_the_next_start(own: Installation) -> None:
     own.start()
     for _ in range(ROUNDS):
         workers, pid = worker_pids(own), health(own)["pid"]
         os.kill(pid, signal.SIGKILL)
-        said = own.start().stdout
-        assert "is running" in said
+        assert "is running" in own.start().stdout
         assert health(own)["pid"] != pid
         assert not any(map(is_alive, [pid, *workers]))
         assert len(servers_of(own.home)) == 1
 
 
-# its end
+# Stops
 
 
 @contextlib.contextmanager
-def service(own: Journey) -> Iterator[subprocess.Popen[bytes]]:
-    """A server as `brew services` runs it."""
+def service(own: Installation) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server as `brew services` does."""
     log = own.home / "brew.log"
     with (
         log.open("ab") as output,
@@ -128,21 +129,21 @@ def service(own: Journey) -> Iterator[subprocess.Popen[bytes]]:
             stderr=output,
         ) as child,
     ):
-        # A start beside it would otherwise become the server as likely as this.
+        # Otherwise a concurrent start might become the server.
         own.wait_for("pensieve serves", log)
         yield child
         child.kill()
 
 
 class Stream(threading.Thread):
-    """One open answer; `kinds` are its events, in order."""
+    """One open answer; `kinds` are the types of its events, in order."""
 
-    def __init__(self, own: Journey, max_tokens: int) -> None:
+    def __init__(self, own: Installation, max_tokens: int) -> None:
         super().__init__()
-        self.has_begun = threading.Event()
+        self.has_started = threading.Event()
         self.kinds: list[str] = []
         self.last: dict = {}
-        self.broke: Exception | None = None
+        self.error: Exception | None = None
         self._url = f"{own.base_url}/v1/messages"
         self._body = {
             "model": MODEL,
@@ -163,28 +164,30 @@ class Stream(threading.Thread):
                         self.last = json.loads(line.removeprefix("data: "))
                         self.kinds.append(self.last["type"])
                     if "content_block_delta" in self.kinds:
-                        self.has_begun.set()
+                        self.has_started.set()
         except httpx.HTTPError as error:
-            self.broke = error
+            self.error = error
         finally:
-            self.has_begun.set()
+            self.has_started.set()
 
 
-def open_streams(own: Journey, max_tokens: list[int]) -> list[Stream]:
+def open_streams(own: Installation, max_tokens: list[int]) -> list[Stream]:
     streams = [Stream(own, count) for count in max_tokens]
-    assert all(stream.has_begun.wait(120) for stream in streams)
+    assert all(stream.has_started.wait(120) for stream in streams)
     return streams
 
 
 def ended_properly(stream: Stream) -> bool:
-    """With its last event, or with the error that clients take for a busy server; and the response closed."""
+    """Return whether a stream has its last event or a retryable error, and was closed."""
     stream.join(60)
     is_whole = stream.kinds[-1] == "message_stop"
-    is_told = stream.kinds[-1] == "error" and stream.last["error"]["type"] == "overloaded_error"
-    return stream.broke is None and (is_whole or is_told)
+    is_retryable = (
+        stream.kinds[-1] == "error" and stream.last["error"]["type"] == "overloaded_error"
+    )
+    return stream.error is None and (is_whole or is_retryable)
 
 
-def is_refused(own: Journey) -> bool:
+def is_refused(own: Installation) -> bool:
     try:
         httpx.get(f"{own.base_url}/health", timeout=30)
     except httpx.HTTPError:
@@ -193,14 +196,13 @@ def is_refused(own: Journey) -> bool:
 
 
 @pytest.mark.parametrize("_round", range(ROUNDS))
-def test_a_service_is_recognised_lets_answers_end_and_at_a_second_signal_ends_them(
-    _round: int, own: Journey
+def test_a_service_finishes_answers_and_ends_them_at_a_second_signal(
+    _round: int, own: Installation
 ) -> None:
     with service(own) as child:
-        said = own.start()
-        assert f"is already running (pid {child.pid}" in said.stdout
-        told = json.loads(own.pensieve("status", "--json").stdout)
-        assert (told["service"], told["log"]) == (SERVICE, str(own.home / "brew.log"))
+        assert f"is already running (pid {child.pid}" in own.start().stdout
+        status = json.loads(own.pensieve("status", "--json").stdout)
+        assert (status["service"], status["log"]) == (SERVICE, str(own.home / "brew.log"))
         assert "is loaded" in own.pensieve("logs").stdout
         refused = own.pensieve("restart", check=False)
         assert (refused.returncode, child.poll()) == (1, None)
@@ -221,19 +223,19 @@ def test_a_service_is_recognised_lets_answers_end_and_at_a_second_signal_ends_th
 
 @pytest.mark.skipif("PENSIEVE_LIFE_ROUNDS" not in os.environ, reason="takes 15 s each")
 @pytest.mark.parametrize("_round", range(ROUNDS))
-def test_a_service_amid_long_answers_ends_before_launchd_kills_it(
-    _round: int, own: Journey
+def test_a_service_during_long_answers_ends_before_launchd_kills_it(
+    _round: int, own: Installation
 ) -> None:
     with service(own) as child:
         own.start()
         workers = worker_pids(own)
         streams = open_streams(own, [60, 200, 4000, 8000] * (STREAMS // 4))
-        began_at = time.monotonic()
+        stopped_at = time.monotonic()
         child.send_signal(signal.SIGTERM)
         assert child.wait(60) == 0
-        took_s = time.monotonic() - began_at
+        duration_s = time.monotonic() - stopped_at
         assert all(map(ended_properly, streams))
         kinds = [stream.kinds[-1] for stream in streams]
-        sys.stderr.write(f"ended in {took_s:.1f} s: {kinds.count('message_stop')} whole\n")
-        assert took_s <= 5
+        sys.stderr.write(f"ended in {duration_s:.1f} s: {kinds.count('message_stop')} whole\n")
+        assert duration_s <= 5
         assert not any(map(is_alive, workers))

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from pensieve.server.run import program_removed, raise_file_limit
-from tests.e2e.conftest import free_port
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 INFINITY = 2**63 - 1

@@ -31,7 +31,7 @@ from pensieve.paths import Paths, under_home
 from pensieve.settings.resolve import Flags
 from tests.cli.fake_server import health, serving, stand_in_command
 from tests.cli.program import pensieve
-from tests.e2e.conftest import free_port
+from tests.support.ports import free_port
 
 HERE = Address("127.0.0.1", 7777, "tiny", "cpu")
 FIGURES = {
