@@ -1,14 +1,13 @@
-"""A tiny llama that is taught a few answers by heart, as a complete mlx-lm folder: greedy, it says them and nothing else.
+"""Train a tiny llama to give a few answers, as a complete mlx-lm folder; decode it greedily.
 
-What it is taught stands behind the very prompts that pensieve renders. Two layers, a quarter of a million weights; under a
-minute on two cores. With a tokenizer trained on the prompts themselves. With a window it looks no further back than that, twice:
-taught with other beginnings each time, it answers right behind any.
+It is trained on the prompts that pensieve renders, with a tokenizer trained on the same texts. Two
+layers, a quarter of a million weights; under a minute on two cores. A model with a window attends
+to at most two windows: trained with random text before each prompt, it answers after any text.
 """
 
 import json
 import math
 import random
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,129 +26,135 @@ from pensieve.models.load import open_model
 from pensieve.prompt.render import PromptRenderer
 from pensieve.prompt.template.generated_answers import GeneratedAnswer, GeneratedAnswers
 from pensieve.settings.resolve import child_environment
+from tests.support.programs import run
 from tests.tiny_models import CHATML_ADDED, CHATML_TEMPLATE
 
 ROOT = Path(__file__).parents[1]
 WIDTH = 96
 LAYERS = 2
-# Of one descent. After it hardly one answer in a hundred is missed that was not taught; where a look finds one, another follows.
+# Of one cycle of the learning rate. After it hardly one in a hundred unseen answers is wrong; if
+# validation finds one, another cycle follows.
 STEPS = 60
-STEPS_BEHIND_ANYTHING = 160
-MAX_DESCENTS = 5
+STEPS_AFTER_ANY_TEXT = 160
+MAX_CYCLES = 5
 SEEDS = (7, 8, 9)
 PEAK_RATE = 8e-3
-# Versions that are not taught: by them it is seen whether what was learnt is what the others have in common.
-UNSEEN = 12
-LOOKS = 3
-# For clients that sample, at a temperature of 1: what it would say becomes all that it says.
-SHARPNESS = 6.0
-# Of every token of an answer, after that.
-SURE = 0.9999
-# Tokens of a prompt that are learnt from, where others may stand before them.
-LONGEST_PROMPT = 200
+# Versions that are held out for validation.
+HELD_OUT = 12
+VALIDATION_BATCHES = 3
+# Factor of the logits for clients that sample at a temperature of 1.
+LOGIT_SCALE = 6.0
+# Of every token of an answer, with scaled logits.
+MIN_PROBABILITY = 0.9999
+# Tokens at the end of a prompt that are trained on, after random text.
+MAX_PROMPT_TOKENS = 200
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """A request's body, and the text that answers it. content: what a client was told of that answer, if one was."""
+    """A request's body and the text of its answer."""
 
     body: dict[str, Any]
     answer: str
-    content: tuple[AnswerContent, ...] = ()
+    content: tuple[AnswerContent, ...] = ()  # the answer's blocks, if a client received it
 
     def texts(self) -> list[str]:
-        """What its prompt and its answer say, about."""
-        told = [
+        """Return texts for the tokenizer's training, roughly those of prompt and answer."""
+        specs = [
             ToolSpec(tool["name"], tool["description"], tool["input_schema"])
             for tool in self.body.get("tools", ())
         ]
-        tools = [tools_text(told)] if told else []
+        tools = [tools_text(specs)] if specs else []
         return [*tools, json.dumps(self.body["messages"]), self.answer]
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Prompts and answers, arrays. tokens: [rows, longest]. For each token of the answers, what it is, and where the one before it is."""
+    """Arrays of prompts and answers."""
 
-    tokens: Any
+    tokens: Any  # [rows, length]
+    # For each token of the answers: the row and position of its predecessor, and the token.
     row: Any
-    place: Any
-    said: Any
+    position: Any
+    target: Any
 
 
 def train(lessons: Sequence[Lesson], folder: Path) -> ModelFolder:
-    """Fill `folder` with a model that has learnt `lessons`."""
+    """Fill `folder` with a model that is trained on `lessons`."""
     texts = [text for lesson in lessons for text in lesson.texts()]
-    model, config = _untrained(texts, folder, context_tokens=8192, window=0)
+    model, config = _make_untrained(texts, folder, context_tokens=8192, window=0)
     batch = _batch(_rows(model, lessons))
-    _teach(config, lambda: batch, folder, STEPS, lambda taught: _knows(taught, batch))
+    _train(config, lambda: batch, folder, STEPS, lambda trained: _predicts(trained, batch))
     return model
 
 
 def train_apart(module: str, folder: Path) -> None:
-    """Run `python -m module folder`, which fills the folder: in a process of its own, which alone can have OpenBLAS before MLX's
-    own BLAS. 20 times as fast.
+    """Run `python -m module folder`, which fills the folder.
+
+    Only a new process can load OpenBLAS before MLX's BLAS, which makes training 20 times as fast.
     """
-    command = [sys.executable, "-m", module, str(folder)]
-    subprocess.run(command, check=True, cwd=ROOT, env=child_environment(worker_variables("cpu")))
+    variables = child_environment(worker_variables("cpu"))
+    run([sys.executable, "-m", module, folder], cwd=ROOT, env=variables)
 
 
-def train_behind_anything(
+def train_after_any_text(
     lessons: Sequence[Sequence[Lesson]],
     noise: Sequence[str],
-    exam: Sequence[Lesson],
+    validation: Sequence[Lesson],
     folder: Path,
     *,
     window: int,
 ) -> ModelFolder:
-    """Fill `folder` with a model that has learnt `lessons`, each in several versions, whatever text precedes them.
+    """Fill `folder` with a model that is trained on `lessons` after any text.
 
-    noise: texts that may precede them. exam: requests that it is not taught, in their order, and has to answer rightly,
-    also where the answer is sampled, and whether earlier answers come back in their own tokens or are rendered. window: tokens to look back, in each of two layers. Raises AssertionError where no try passes.
+    lessons: each in several versions. noise: texts that may precede them. validation: requests that
+    it is not trained on and must answer, also when sampled, with earlier answers as their own
+    tokens or rendered again. window: tokens of attention in each of two layers. Raise
+    AssertionError if no attempt passes validation.
     """
     texts = [text for versions in lessons for lesson in versions for text in lesson.texts()]
-    model, config = _untrained([*texts, *noise], folder, context_tokens=32768, window=window)
+    model, config = _make_untrained([*texts, *noise], folder, context_tokens=32768, window=window)
     rows = [_rows(model, versions) for versions in lessons]
-    asked = [*_rows(model, exam), *_rows(model, exam, GeneratedAnswers())]
-    papers = [(prompt[-LAYERS * window :], answer) for prompt, answer in asked]
-    before = open_model(model).tokenizer.encode("\n".join(noise))
+    valid_rows = [*_rows(model, validation), *_rows(model, validation, GeneratedAnswers())]
+    trimmed = [(prompt[-LAYERS * window :], answer) for prompt, answer in valid_rows]
+    noise_tokens = open_model(model).tokenizer.encode("\n".join(noise))
     draw = random.Random(7)
 
     def batch(versions: slice, times: int) -> _Batch:
         drawn = (draw.choice(row[versions]) for row in rows for _ in range(times))
-        return _batch([_behind_noise(one, before, draw) for one in drawn])
+        return _batch([_after_noise(one, noise_tokens, draw) for one in drawn])
 
-    def has_learnt(taught: Any) -> bool:
-        return all(_knows(taught, batch(slice(UNSEEN), 16)) for _ in range(LOOKS)) and all(
-            _is_sure(taught, _batch([paper])) for paper in papers
+    def is_valid(trained: Any) -> bool:
+        held_out = (batch(slice(HELD_OUT), 16) for _ in range(VALIDATION_BATCHES))
+        return all(_predicts(trained, each) for each in held_out) and all(
+            _is_confident(trained, _batch([row])) for row in trimmed
         )
 
-    _teach(
+    _train(
         config,
-        lambda: batch(slice(UNSEEN, None), 1),
+        lambda: batch(slice(HELD_OUT, None), 1),
         folder,
-        STEPS_BEHIND_ANYTHING,
-        has_learnt,
-        sharpness=SHARPNESS,
+        STEPS_AFTER_ANY_TEXT,
+        is_valid,
+        logit_scale=LOGIT_SCALE,
     )
     return model
 
 
-def _behind_noise(
+def _after_noise(
     row: tuple[list[int], list[int]], noise: list[int], draw: random.Random
 ) -> tuple[list[int], list[int]]:
-    """The end of the prompt, as far as anything in it counts."""
+    """Return a row with random text before the last tokens of its prompt."""
     length = draw.choice([0, 10, 40])
     start = draw.randrange(len(noise) - length)
     prompt, answer = row
-    return noise[start : start + length] + prompt[-LONGEST_PROMPT:], answer
+    return noise[start : start + length] + prompt[-MAX_PROMPT_TOKENS:], answer
 
 
-def _untrained(
+def _make_untrained(
     texts: Sequence[str], folder: Path, *, context_tokens: int, window: int
 ) -> tuple[ModelFolder, dict[str, Any]]:
-    """A folder with weights to begin with: one without any is not a model."""
-
+    """Make a folder with initial weights: without weights it is no model folder."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(texts, 1500 if window else 900)
     config = _config(tokenizer, context_tokens) | _window_config(window)
@@ -159,7 +164,7 @@ def _untrained(
     (folder / "tokenizer_config.json").write_text(json.dumps(named | own))
     (folder / "config.json").write_text(json.dumps(config))
     _save(_seeded(config, SEEDS[0]), folder)
-    return ModelFolder(name="taught", repo="tests/taught", folder=folder), config
+    return ModelFolder(name="trained", repo="tests/trained", folder=folder), config
 
 
 def _tokenizer(texts: Sequence[str], size: int) -> Tokenizer:
@@ -194,27 +199,30 @@ def _config(tokenizer: Tokenizer, context_tokens: int) -> dict[str, Any]:
 
 
 def _rows(
-    model: ModelFolder, lessons: Sequence[Lesson], spoken: GeneratedAnswers | None = None
+    model: ModelFolder, lessons: Sequence[Lesson], answers: GeneratedAnswers | None = None
 ) -> list[tuple[list[int], list[int]]]:
-    """Each lesson's prompt as pensieve renders it, and its answer up to the token that ends it.
+    """Return the tokens of each lesson's prompt as pensieve renders it, and of its answer.
 
-    spoken: keeps the answers, so that they come back in their own tokens, as with a server.
+    answers: stores the answers, so that later prompts have their own tokens, as in a server.
     """
     served = open_model(model)
-    renderer = PromptRenderer(served.tokenizer, served.dialect, served.context_tokens, spoken)
+    renderer = PromptRenderer(served.tokenizer, served.dialect, served.context_tokens, answers)
     end = min(served.stop_tokens & {served.tokenizer.controls["<|im_end|>"]})
     rows: list[tuple[list[int], list[int]]] = []
     for lesson in lessons:
         prompt = renderer.render(decode(MessagesRequest, lesson.body))
         answer = [*served.tokenizer.encode(lesson.answer), end]
-        if spoken is not None and prompt.opening is not None:
-            spoken.add(GeneratedAnswer(prompt.opening, answer, lesson.content))
+        if answers is not None and prompt.opening is not None:
+            answers.add(GeneratedAnswer(prompt.opening, answer, lesson.content))
         rows.append((list(prompt.tokens), answer))
     return rows
 
 
 def _window_config(window: int) -> dict[str, Any]:
-    """mlx-lm wants one layer that looks back at everything: it is there, does nothing and is not taught."""
+    """Return sliding-window layers, and the full-attention layer that mlx-lm requires.
+
+    The latter has zero output and is not trained.
+    """
     if not window:
         return {}
     layers = ["sliding_attention"] * LAYERS + ["full_attention"]
@@ -242,32 +250,29 @@ def _save(model: Any, folder: Path) -> None:
     mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
 
 
-def _teach(
+def _train(
     config: dict[str, Any],
     batch: Callable[[], _Batch],
     folder: Path,
     steps: int,
-    has_learnt: Callable[[Any], bool],
-    sharpness: float = 1.0,
+    is_valid: Callable[[Any], bool],
+    logit_scale: float = 1.0,
 ) -> None:
-    """In descents of so many steps until the model has learnt; where it does not, once more from other weights.
-
-    sharpness: what its logits are multiplied by afterwards.
-    """
+    """Train in cycles of `steps` until the model is valid; if never, from other weights."""
     for seed in SEEDS:
         model = _seeded(config, seed)
         layers = model.model.layers
         model.model.layers = layers[:LAYERS]
-        if _descend(model, batch, steps, has_learnt):
-            model.model.norm.weight = model.model.norm.weight * sharpness
+        if _optimize(model, batch, steps, is_valid):
+            model.model.norm.weight = model.model.norm.weight * logit_scale
             model.model.layers = layers
             _save(model, folder)
             return
-    raise AssertionError(f"not learnt from any of {len(SEEDS)} beginnings")
+    raise AssertionError(f"not valid after training from {len(SEEDS)} seeds")
 
 
-def _descend(
-    model: Any, batch: Callable[[], _Batch], steps: int, has_learnt: Callable[[Any], bool]
+def _optimize(
+    model: Any, batch: Callable[[], _Batch], steps: int, is_valid: Callable[[Any], bool]
 ) -> bool:
     import mlx.core as mx
     import mlx.nn as nn
@@ -275,58 +280,58 @@ def _descend(
 
     optimizer = optim.AdamW(learning_rate=PEAK_RATE, betas=[0.9, 0.98], weight_decay=0.0)
     step = nn.value_and_grad(model, _loss)
-    for at in range(MAX_DESCENTS * steps):
+    for at in range(MAX_CYCLES * steps):
         optimizer.learning_rate = PEAK_RATE * _rate(at % steps, steps)
         loss, gradients = step(model, batch())
         gradients, _ = optim.clip_grad_norm(gradients, 1.0)
         optimizer.update(model, gradients)
         mx.eval(model.parameters(), optimizer.state, loss)
-        if (at + 1) % steps == 0 and has_learnt(model):
+        if (at + 1) % steps == 0 and is_valid(model):
             return True
     return False
 
 
 def _rate(step: int, steps: int) -> float:
-    """A short rise, then along a cosine."""
+    """Return the factor of the learning rate: a short warm-up, then a cosine."""
     return min(1, (step + 1) / 10) * (0.04 + 0.96 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
 def _batch(rows: Sequence[tuple[list[int], list[int]]]) -> _Batch:
     import mlx.core as mx
 
-    longest = max(len(prompt) + len(answer) for prompt, answer in rows)
-    tokens = [prompt + answer + [0] * (longest - len(prompt + answer)) for prompt, answer in rows]
-    before = [
-        (at, len(prompt) + place - 1)
-        for at, (prompt, answer) in enumerate(rows)
-        for place in range(len(answer))
+    length = max(len(prompt) + len(answer) for prompt, answer in rows)
+    tokens = [prompt + answer + [0] * (length - len(prompt + answer)) for prompt, answer in rows]
+    predecessors = [
+        (row, len(prompt) + index - 1)
+        for row, (prompt, answer) in enumerate(rows)
+        for index in range(len(answer))
     ]
-    said = [token for _, answer in rows for token in answer]
-    return _Batch(mx.array(tokens), *mx.array(before).T, mx.array(said))
+    target = [token for _, answer in rows for token in answer]
+    return _Batch(mx.array(tokens), *mx.array(predecessors).T, mx.array(target))
 
 
 def _logits(model: Any, batch: _Batch) -> Any:
-    """[tokens of answers, vocabulary]. Those of prompts would cost as much again."""
-    # A cache for each layer that the folder has, or it looks for that of one which is not taught.
+    """Return logits [answer tokens, vocabulary]; those of prompts would double the cost."""
+    # One cache per layer of the config: the model looks up that of the untrained layer.
     hidden = model.model(batch.tokens, [None] * model.args.num_hidden_layers)
-    return model.model.embed_tokens.as_linear(hidden[batch.row, batch.place])
+    return model.model.embed_tokens.as_linear(hidden[batch.row, batch.position])
 
 
 def _loss(model: Any, batch: _Batch) -> Any:
     import mlx.nn as nn
 
-    return nn.losses.cross_entropy(_logits(model, batch), batch.said, reduction="mean")
+    return nn.losses.cross_entropy(_logits(model, batch), batch.target, reduction="mean")
 
 
-def _knows(model: Any, batch: _Batch) -> bool:
+def _predicts(model: Any, batch: _Batch) -> bool:
     import mlx.core as mx
 
-    return mx.all(mx.argmax(_logits(model, batch), -1) == batch.said).item()
+    return mx.all(mx.argmax(_logits(model, batch), -1) == batch.target).item()
 
 
-def _is_sure(model: Any, batch: _Batch) -> bool:
+def _is_confident(model: Any, batch: _Batch) -> bool:
     import mlx.core as mx
 
-    logits = _logits(model, batch) * SHARPNESS
-    said = mx.take_along_axis(logits, batch.said[:, None], -1).squeeze(-1)
-    return mx.all(said - mx.logsumexp(logits, -1) > math.log(SURE)).item()
+    logits = _logits(model, batch) * LOGIT_SCALE
+    target = mx.take_along_axis(logits, batch.target[:, None], -1).squeeze(-1)
+    return mx.all(target - mx.logsumexp(logits, -1) > math.log(MIN_PROBABILITY)).item()

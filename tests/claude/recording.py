@@ -1,6 +1,7 @@
-"""What the real Claude Code sends in these tests, answered rightly by a server that knows the answers.
+"""Record the requests of the real Claude Code in these tests, with a server of scripted answers.
 
-The taught model learns behind these texts and is examined on these requests (taught.py). None is kept in a file.
+The model is trained after these texts and validated with these requests (trained.py). They are in
+no file of this repository.
 """
 
 import json
@@ -20,7 +21,7 @@ from pensieve.dialects.dialect import ToolCall
 from pensieve.dialects.families.plain import DIALECT
 from pensieve.dialects.format_calls import format_calls
 from pensieve.paths import under_home
-from tests.claude.driving import ClaudeCode
+from tests.claude.claude_code import ClaudeCode
 from tests.cli.fake_server import MODEL, Event, FakeServer, health, message, serving
 from tests.clients.installed import claude_code
 from tests.e2e.installation import Installation
@@ -33,19 +34,19 @@ Answer = ToolCall | str
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A command line of `pensieve claude`, and what it reads."""
+    """One run of `pensieve claude`."""
 
-    words: tuple[str, ...]
+    arguments: tuple[str, ...]
     stdin: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Rehearsal:
-    """answers: to the requests that carry `task` and no, one, two, … results of tools. reply: to all others."""
+class Recorder:
+    """The script of a server that records requests."""
 
     task: str
-    answers: Sequence[Answer]
-    reply: str
+    answers: Sequence[Answer]  # to requests with `task`, by their number of tool results
+    reply: str  # to all other requests
 
     def answer_to(self, body: Mapping[str, Any]) -> Answer:
         blocks = [block for turn in body["messages"] for block in blocks_of(turn["content"])]
@@ -54,40 +55,40 @@ class Rehearsal:
         return self.answers[sum(block["type"] == "tool_result" for block in blocks)]
 
     def record(self, runs: Iterable[Run]) -> list[Lesson]:
-        """The requests of one user who runs `pensieve claude` so, one after another, and their answers."""
+        """Return the requests of these runs, one after another in one home, and their answers."""
         lessons: list[Lesson] = []
 
         def events_for(body: Event) -> list[Event]:
             answer, sign = self.answer_to(body), uuid4().hex
-            lessons.append(Lesson(body, _written(answer), _content(answer, sign)))
+            lessons.append(Lesson(body, _text_of(answer), _content(answer, sign)))
             return _events(body, answer, sign)
 
-        with TemporaryDirectory() as place, serving() as server:
+        with TemporaryDirectory() as folder, serving() as server:
             server.answer_to = events_for
             server.healths = lambda: health() | {"context_tokens": CONTEXT_TOKENS}
-            home, work = Path(place, "home"), Path(place, "work")
+            home, work = Path(folder, "home"), Path(folder, "work")
             home.mkdir()
             work.mkdir()
             path = f"{claude_code()}{os.pathsep}{os.environ['PATH']}"
-            with running_server(Path(place, "pensieve"), server) as journey:
+            with running_server(Path(folder, "pensieve"), server) as installation:
                 for run in runs:
-                    ClaudeCode(home, work, path).asked(journey, *run.words, stdin=run.stdin)
+                    ClaudeCode(home, work, path).run(installation, *run.arguments, stdin=run.stdin)
         return lessons
 
 
 @contextmanager
 def running_server(home: Path, server: FakeServer) -> Iterator[Installation]:
-    """A home where `server` is the one that runs."""
+    """Make a home in which `server` is the running server."""
     paths = under_home(home)
     address = Address("127.0.0.1", server.server_port, MODEL, "cpu")
-    with server_lock.acquire(paths) as is_ours:
-        assert is_ours
+    with server_lock.acquire(paths) as is_acquired:
+        assert is_acquired
         with publish(paths, own_record(address, service="")):
             yield Installation(home, server.server_port)
 
 
 def _content(answer: Answer, sign: str) -> tuple[AnswerContent, ...]:
-    """What the client is told of an answer."""
+    """Return the content blocks of an answer."""
     if isinstance(answer, str):
         return (TextContent(type="text", text=answer),)
     use = {"id": f"toolu_{sign}", "name": answer.name, "input": dict(answer.arguments)}
@@ -95,10 +96,13 @@ def _content(answer: Answer, sign: str) -> tuple[AnswerContent, ...]:
 
 
 def _events(body: Event, answer: Answer, sign: str) -> list[Event]:
-    """Tells so many tokens of prompt that the client compacts a conversation with two long papers."""
+    """Return the events of an answer.
+
+    Their prompt tokens make the client compact a conversation with two long papers.
+    """
     tokens = len(json.dumps(body)) // CHARS_PER_TOKEN
-    about = {
-        # The client takes answers of one id for parts of one answer.
+    start_message = {
+        # The client merges answers with the same id.
         "id": f"msg_{sign}",
         "type": "message",
         "role": "assistant",
@@ -108,7 +112,7 @@ def _events(body: Event, answer: Answer, sign: str) -> list[Event]:
         "stop_sequence": None,
         "usage": {"input_tokens": tokens, "output_tokens": 1},
     }
-    start = {"type": "message_start", "message": about}
+    start = {"type": "message_start", "message": start_message}
     if isinstance(answer, str):
         return [start, *message(answer)[1:]]
     use = {"type": "tool_use", "id": f"toolu_{sign}", "name": answer.name, "input": {}}
@@ -122,8 +126,7 @@ def _events(body: Event, answer: Answer, sign: str) -> list[Event]:
     ]
 
 
-def _written(answer: Answer) -> str:
-    """As the model writes it."""
+def _text_of(answer: Answer) -> str:
     return answer if isinstance(answer, str) else format_calls(DIALECT.calls, [answer])
 
 
