@@ -1,5 +1,6 @@
-"""Settings of every test: one kind of event loop, and MLX as the worker has it on a CPU, without its
-compiler and with OpenBLAS, which saves seconds and changes no result.
+"""Settings of all tests: the event loop, hypothesis, markers, and MLX as the worker runs on a CPU.
+
+Without MLX's compiler and with OpenBLAS, which saves seconds.
 """
 
 import ctypes
@@ -14,15 +15,16 @@ from xdist.scheduler import LoadScopeScheduling
 
 from pensieve.engine.client.launch import find_openblas
 
-# Folders whose tests share a server, a taught model or what is fetched for them: in one process, one after another.
-TOGETHER = {"claude", "clients", "e2e", "mlx"}
+# Folders whose tests share a server, a trained model or downloads: in one process, one after
+# another. They are slow.
+SHARED_FOLDERS = {"claude", "clients", "e2e", "mlx"}
 
 os.environ.setdefault("MLX_DISABLE_COMPILE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # Two threads are a fifth faster and take the core that the tests beside them need.
+    # Two threads are a fifth faster, but use the core of the other test process.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# Neither chance nor a slow machine decides whether a change lands: the same examples each time, unless they are to be
-# others (PENSIEVE_EXPLORE=1 pytest …), and no time limits.
+# Results depend neither on chance nor on a slow machine: the same examples each time (others with
+# PENSIEVE_EXPLORE=1), and no time limits.
 settings.register_profile(
     "repeatable",
     derandomize="PENSIEVE_EXPLORE" not in os.environ,
@@ -30,10 +32,10 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("repeatable")
-# A shell's background jobs ignore Ctrl-C, and so would every program that a test interrupts.
+# A shell's background jobs ignore SIGINT, and programs that a test interrupts would inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if sys.platform == "linux" and (openblas := find_openblas()):
-    # Here before MLX is, its names hold instead of those of the BLAS that MLX's wheel brings.
+    # Loaded before MLX, its symbols replace those of the BLAS in MLX's wheel.
     ctypes.CDLL(openblas, mode=ctypes.RTLD_GLOBAL)
 
 
@@ -41,20 +43,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--regenerate",
         action="store_true",
-        help="write golden transcripts anew instead of comparing",
+        help="rewrite golden transcripts instead of comparing",
     )
 
 
-class ByFolder(LoadScopeScheduling):
-    """Hands out tests one by one, and those of `TOGETHER` a folder at a time."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if folder_of(item.nodeid) in SHARED_FOLDERS:
+            item.add_marker("slow")
+
+
+class FolderScheduling(LoadScopeScheduling):
+    """Distributes single tests, but those of shared folders a folder at a time."""
 
     def _split_scope(self, nodeid: str) -> str:
-        folder = nodeid.split("/")[1]
-        return folder if folder in TOGETHER else nodeid
+        folder = folder_of(nodeid)
+        return folder if folder in SHARED_FOLDERS else nodeid
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFolder:
-    return ByFolder(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FolderScheduling:
+    return FolderScheduling(config, log)
+
+
+def folder_of(nodeid: str) -> str:
+    """Return the name of the folder of `tests` that has a test."""
+    return nodeid.split("/")[1]
 
 
 @pytest.fixture

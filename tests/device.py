@@ -1,4 +1,4 @@
-"""The device that tests of real MLX run on: `PENSIEVE_TEST_DEVICE`, "gpu" or "cpu" (the default)."""
+"""The MLX device of the tests: `PENSIEVE_TEST_DEVICE`, "gpu" or "cpu" (default)."""
 
 import os
 from typing import cast
@@ -13,5 +13,5 @@ if DEVICE not in {"gpu", "cpu"}:
 
 
 def use_device() -> None:
-    """Make it this process's default: before mlx-lm is imported, which then makes its stream."""
+    """Set the process's default device. Call it before importing mlx-lm, which makes its stream."""
     mx.set_default_device(mx.gpu if DEVICE == "gpu" else mx.cpu)

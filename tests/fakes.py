@@ -1,4 +1,4 @@
-"""Small honest stand-ins that any test may hand in: an engine that says what its script says, a tokenizer over bytes."""
+"""Fakes for any test: an engine that plays scripts, and a tokenizer over bytes."""
 
 import codecs
 import re
@@ -27,48 +27,49 @@ Step = EngineEvent | BaseException | anyio.Event | Callable[[], object]
 
 
 class RustPanic(BaseException):
-    """As pyo3 raises a library's panic: no `Exception`, so that what catches those lets it pass."""
+    """A library's panic as pyo3 raises it: no `Exception`."""
 
 
 def says(text: str, *, cached_tokens: int = 0) -> list[Step]:
-    """A script: the bytes of `text` as tokens, then the stop token."""
-    spoken = text.encode()
-    tokens = [Token(byte) for byte in spoken]
-    return [Started(cached_tokens), *tokens, Finished("stop_token", len(spoken) + 1)]
+    """Return a script: the bytes of `text` as tokens, then the stop token."""
+    tokens = [Token(byte) for byte in text.encode()]
+    return [Started(cached_tokens), *tokens, Finished("stop_token", len(tokens) + 1)]
 
 
 @dataclass
 class ScriptedEngine:
-    """Plays one script per generation, the last one again and again. An event in a script is waited for, a callable called.
+    """Plays one script per generation, and the last one repeatedly.
 
-    A script longer than max_tokens is cut there, as an engine would. `left` is set when a block is left before its end.
+    It waits for anyio events in a script and calls callables. A script ends at max_tokens, as in an
+    engine.
     """
 
     scripts: Iterable[Sequence[Step]]
     health: EngineHealth = field(default_factory=lambda: EngineHealth("ready", worker_pid=1))
     refusal: BaseException | None = None
     generations: list[Generation] = field(default_factory=list)
+    # Set when a caller leaves a generation before its end.
     left: anyio.Event = field(default_factory=anyio.Event)
 
     def __post_init__(self) -> None:
-        self._coming = list(self.scripts)
+        self._remaining = list(self.scripts)
 
     @asynccontextmanager
     async def generate(self, generation: Generation) -> AsyncIterator[AsyncIterator[EngineEvent]]:
         if self.refusal is not None:
             raise self.refusal
         self.generations.append(generation)
-        script = self._coming.pop(0) if len(self._coming) > 1 else self._coming[0]
-        played = _Played(list(script), generation.max_tokens)
+        script = self._remaining.pop(0) if len(self._remaining) > 1 else self._remaining[0]
+        playback = _Playback(list(script), generation.max_tokens)
         try:
-            yield played
+            yield playback
         finally:
-            if not played.is_over:
+            if not playback.is_over:
                 self.left.set()
 
 
-class _Played:
-    """One script being played; like the real engine's events, a wait for one can be cancelled and taken up again."""
+class _Playback:
+    """The events of one script. As with the real engine, a cancelled wait can be repeated."""
 
     def __init__(self, steps: list[Step], max_tokens: int) -> None:
         self._steps = steps
@@ -76,7 +77,7 @@ class _Played:
         self._sampled = 0
         self.is_over = False
 
-    def __aiter__(self) -> "_Played":
+    def __aiter__(self) -> "_Playback":
         return self
 
     async def __anext__(self) -> EngineEvent:
@@ -91,9 +92,9 @@ class _Played:
         if self.is_over or not self._steps:
             self.is_over = True
             raise StopAsyncIteration
-        return self._take(self._steps.pop(0))
+        return self._event_of(self._steps.pop(0))
 
-    def _take(self, step: Step) -> EngineEvent:
+    def _event_of(self, step: Step) -> EngineEvent:
         if isinstance(step, BaseException):
             self.is_over = True
             raise step
@@ -114,7 +115,7 @@ _PIECES = re.compile(
 
 
 class ByteDetokenizer:
-    """Bytes to text as they come; a character is said when it is whole."""
+    """Decodes bytes incrementally; returns whole characters."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -128,12 +129,11 @@ class ByteDetokenizer:
 
 @dataclass(frozen=True)
 class ByteTokenizer:
-    """A token per byte of UTF-8, and four control tokens. `system_turns`: what its template does with them.
+    """A token per byte of UTF-8, and four control tokens."""
 
-    "anywhere" writes them all, "first" refuses those after the first turn, "never" refuses all, "ignored" drops those
-    after the first turn without a word, as some real templates do.
-    """
-
+    # How the template treats system turns: "anywhere" renders all, "first" refuses them after the
+    # first turn, "never" refuses all, "ignored" drops those after the first turn, as some real
+    # templates do.
     system_turns: str = "anywhere"
 
     @property
@@ -145,9 +145,9 @@ class ByteTokenizer:
         messages: Sequence[Mapping[str, object]],
         variables: Mapping[str, object] | None = None,
     ) -> str:
-        written = "".join(self._turn(index, turn) for index, turn in enumerate(messages))
+        rendered = "".join(self._turn(index, turn) for index, turn in enumerate(messages))
         is_open = (variables or {}).get("add_generation_prompt", True)
-        return written + ("<|assistant|>\n" if is_open else "")
+        return rendered + ("<|assistant|>\n" if is_open else "")
 
     def _turn(self, index: int, turn: Mapping[str, object]) -> str:
         role = turn["role"]
@@ -164,18 +164,18 @@ class ByteTokenizer:
         return token_id < 256 or token_id in CONTROLS.values()
 
     def neutralize(self, text: str) -> str:
-        return re.sub(f"[<{_LITERAL}]", lambda found: _LITERAL + found[0], text)
+        return re.sub(f"[<{_LITERAL}]", lambda match: _LITERAL + match[0], text)
 
     def encode(self, rendered: str) -> list[int]:
-        return [token for found in _PIECES.finditer(rendered) for token in _tokens(found)]
+        return [token for match in _PIECES.finditer(rendered) for token in _tokens(match)]
 
     def encode_with_edges(self, rendered: str) -> tuple[list[int], list[tuple[int, int]]]:
         tokens: list[int] = []
         edges: list[tuple[int, int]] = []
-        for found in _PIECES.finditer(rendered):
-            tokens += _tokens(found)
-            if found[2]:
-                edges.append((found.end(), len(tokens)))
+        for match in _PIECES.finditer(rendered):
+            tokens += _tokens(match)
+            if match[2]:
+                edges.append((match.end(), len(tokens)))
         return tokens, edges
 
     def detokenizer(
@@ -184,15 +184,15 @@ class ByteTokenizer:
         return ByteDetokenizer()
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """What the tokens say, control tokens by name."""
+        """Return the text of tokens, with the names of control tokens."""
         names = {token: name for name, token in CONTROLS.items()}
         return b"".join(
             names[token].encode() if token in names else bytes([token]) for token in tokens
         ).decode()
 
 
-def _tokens(found: re.Match[str]) -> list[int]:
-    literal, control, plain = found.groups()
+def _tokens(match: re.Match[str]) -> list[int]:
+    literal, control, plain = match.groups()
     return [CONTROLS[control]] if control else list((literal or plain).encode())
 
 
@@ -203,7 +203,6 @@ def served_model(
     tokenizer: ByteTokenizer | None = None,
     dialect: Dialect = plain.DIALECT,
 ) -> ServedModel:
-    """A served model over bytes."""
     return ServedModel(
         name=name,
         repo=f"someone/{name}",

@@ -1,5 +1,7 @@
-"""Tiny random models as complete mlx-lm folders, built in a second each: architectures, quantization and tokenizers of
-the real ones, weights that say nothing. Random, and the same at every build on one machine.
+"""Tiny random models as complete mlx-lm folders, built in a second each.
+
+Architectures, quantization and tokenizers are those of real models. The random weights are the same
+at every build on one machine.
 """
 
 import json
@@ -39,26 +41,29 @@ CHATML_ADDED = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 QWEN_MARKS = ["<think>", "</think>", "<tool_call>", "</tool_call>"]
 
 CORPUS = (
-    "The quick brown fox jumps over the lazy dog. Where does the water in the river come from, and where does it go?\n",
+    "The quick brown fox jumps over the lazy dog. "
+    "Where does the water in the river come from, and where does it go?\n",
     "def add(left: int, right: int) -> int:\n    return left + right\n",
     'Hello, world! It is 1984, and she said: "I do not know what you are talking about."\n',
     "Straße, café, naïve; 東京 и Москва. {'name': 'value', 'list': [1, 2, 3]}\n",
 )
 
 PHI3_TEMPLATE = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] + '<|end|>\n' }}{% endfor %}"
+    "{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>\n' + message['content'] + '<|end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"
 )
 CHATML_TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
 
 def build(kind: Kind, folder: Path, **sizes: int) -> Path:
-    """Fill `folder` with a tiny model of `kind`. "phi3" has the rope scaling type "su" that transformers stumbles over.
+    """Fill `folder` with a tiny model of `kind`; `sizes` replace values of its config.
 
-    sizes: instead of those in its config.
+    "phi3" has the rope scaling type "su", which transformers does not know.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer, tokenizer_config = _tokenizer_of(kind)
@@ -71,20 +76,22 @@ def build(kind: Kind, folder: Path, **sizes: int) -> Path:
 
 
 def folder_of(kind: Kind, folder: Path) -> ModelFolder:
-    """`build`, as pensieve's own value."""
+    """Build a model and return its `ModelFolder`."""
     return ModelFolder(name=f"tiny-{kind}", repo=f"tests/tiny-{kind}", folder=build(kind, folder))
 
 
 def phi3_tokenizer() -> Tokenizer:
-    """As Phi-3's: SentencePiece BPE with byte fallback, a space before the first word, control tokens from 32000 on that
-    swallow the whitespace behind them.
+    """Return a tokenizer like Phi-3's: SentencePiece BPE with byte fallback.
+
+    It adds a space before the first word; control tokens from 32000 on strip the whitespace after
+    them.
     """
     pieces, merges = _trained_pieces()
     vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2}
     for token in [*(f"<0x{byte:02X}>" for byte in range(256)), *pieces]:
         vocabulary.setdefault(token, len(vocabulary))
     for number in range(len(vocabulary), 32000):
-        vocabulary[f"\U000f0000{number}"] = number  # never in a text: no merge makes it
+        vocabulary[f"\U000f0000{number}"] = number  # no merge results in it
     tokenizer = Tokenizer(
         models.BPE(
             vocab=vocabulary, merges=merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True
@@ -102,16 +109,16 @@ def phi3_tokenizer() -> Tokenizer:
         ]
     )
     for text in ["<unk>", "<s>", "</s>", *PHI3_ADDED]:
-        swallows = text not in {"<unk>", "<s>", "<|endoftext|>"}
+        strips_right = text not in {"<unk>", "<s>", "<|endoftext|>"}
         is_special = text != "</s>"
         tokenizer.add_tokens(
-            [AddedToken(text, special=is_special, normalized=False, rstrip=swallows)]
+            [AddedToken(text, special=is_special, normalized=False, rstrip=strips_right)]
         )
     return tokenizer
 
 
 def byte_level_tokenizer(*, is_qwen: bool) -> Tokenizer:
-    """As Llama 3's or Qwen's: byte-level BPE behind a splitting pattern, ChatML control tokens."""
+    """Return a tokenizer like Llama 3's or Qwen's: byte-level BPE, ChatML control tokens."""
     tokenizer = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(
         Regex(r"\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"), "isolated"
@@ -150,13 +157,13 @@ def _tokenizer_of(kind: Kind) -> tuple[Tokenizer, dict[str, Any]]:
     common = {"clean_up_tokenization_spaces": False, "tokenizer_class": "PreTrainedTokenizerFast"}
     match kind:
         case "phi3" | "phi3-longrope":
-            named = {"bos_token": "<s>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+            names = {"bos_token": "<s>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
             own = {"chat_template": PHI3_TEMPLATE, "model_max_length": 131072}
-            return phi3_tokenizer(), common | named | own
+            return phi3_tokenizer(), common | names | own
         case "llama" | "qwen3":
-            named = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+            names = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
             own = {"chat_template": CHATML_TEMPLATE, "model_max_length": 8192}
-            return byte_level_tokenizer(is_qwen=kind == "qwen3"), common | named | own
+            return byte_level_tokenizer(is_qwen=kind == "qwen3"), common | names | own
 
 
 def _config_of(kind: Kind, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -185,7 +192,7 @@ def _config_of(kind: Kind, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _phi3_config(rope_type: str) -> dict[str, Any]:
-    """Microsoft's file in small, with the keys that have made trouble: auto_map, "su", no stop token but one."""
+    """Return a small version of Microsoft's config: with auto_map, "su" and one stop token."""
     pairs = 8
     return {
         "model_type": "phi3",
@@ -214,7 +221,7 @@ def _phi3_config(rope_type: str) -> dict[str, Any]:
 
 
 def _write_weights(config: Mapping[str, Any], folder: Path) -> None:
-    """Random weights, as mlx-lm's own classes make them from the config."""
+    """Write the random initial weights of mlx-lm's classes."""
     from importlib import import_module
 
     import mlx.core as mx
@@ -224,7 +231,7 @@ def _write_weights(config: Mapping[str, Any], folder: Path) -> None:
     architecture = import_module(f"mlx_lm.models.{config['model_type']}")
     mx.random.seed(7)
     model = architecture.Model(architecture.ModelArgs.from_dict(dict(config)))
-    # Larger than MLX's own initial weights: what is generated varies from token to token.
+    # Larger than MLX's initial weights, so that generated tokens vary.
     model.update(
         tree_map(lambda weights: weights * 3 if weights.ndim > 1 else weights, model.parameters())
     )

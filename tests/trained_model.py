@@ -115,8 +115,8 @@ def train_after_any_text(
     texts = [text for versions in lessons for lesson in versions for text in lesson.texts()]
     model, config = _make_untrained([*texts, *noise], folder, context_tokens=32768, window=window)
     rows = [_rows(model, versions) for versions in lessons]
-    valid_rows = [*_rows(model, validation), *_rows(model, validation, GeneratedAnswers())]
-    trimmed = [(prompt[-LAYERS * window :], answer) for prompt, answer in valid_rows]
+    validation_rows = [*_rows(model, validation), *_rows(model, validation, GeneratedAnswers())]
+    trimmed = [(prompt[-LAYERS * window :], answer) for prompt, answer in validation_rows]
     noise_tokens = open_model(model).tokenizer.encode("\n".join(noise))
     draw = random.Random(7)
 

@@ -110,7 +110,9 @@ def tiny_wheel(gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> E
             b"Metadata-Version: 2.1\nName: tiny-gguf\nVersion: 1.0\nRequires-Dist: "
             b"llama-cpp-python\n"
         ),
-        f"{about}/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{about}/WHEEL": (
+            b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        ),
     }
     with zipfile.ZipFile(wheel, "w") as archive:
         for name, content in contents.items():
