@@ -1,9 +1,9 @@
-"""What the commands cost that a shell's start, a prompt or a status line runs: CPU time, against an interpreter that does nothing.
+"""CPU time of short commands, in ms and as a ratio to `python -c pass`.
 
 usage: python -m benchmarks.command_line [--rounds N]
-
-User and system time of the whole process, beside `python -c pass` of the same interpreter in the same run, in turns; medians. Read the
-ratios: they are to be 8 at most. Each command is run in an empty home, and again beside a server that answers.
+The commands are those that a shell's start, a prompt or a status line runs. Measured is the user
+and system time of the whole process; medians of runs in turns with the empty interpreter. Compare
+the ratios, whose target is 8 at most. Each command runs in an empty home and with a running server.
 """
 
 # pyright: basic
@@ -26,13 +26,13 @@ from pensieve.paths import under_home
 from tests.cli.fake_server import serving
 from tests.cli.program import PROGRAM, environment
 
-NOTHING = "python -c pass"
+BASELINE = "python -c pass"
 COMMANDS = ("--help", "--version", "env", "status")
 WITH_SERVER = ("env", "status")
 
 
 def cpu_ms(command: list[str], home: Path) -> float:
-    """User and system time of one run. Compiled files are there from the run before."""
+    """Return the user and system time of one run."""
     process = subprocess.Popen(
         command,
         env=environment(home),
@@ -46,19 +46,19 @@ def cpu_ms(command: list[str], home: Path) -> float:
 
 
 def medians(commands: dict[str, list[str]], home: Path, rounds: int) -> dict[str, float]:
-    """Milliseconds of each, taken in turns so that a busy machine is busy for all."""
+    """Return the median milliseconds of commands that run in turns."""
     times: dict[str, list[float]] = {name: [] for name in commands}
     for number in range(rounds + 1):
         for name, command in commands.items():
-            took_ms = cpu_ms(command, home)
+            duration_ms = cpu_ms(command, home)
             if number:  # the first run compiles
-                times[name].append(took_ms)
+                times[name].append(duration_ms)
     return {name: statistics.median(each) for name, each in times.items()}
 
 
 @contextmanager
-def answering_server(home: Path) -> Iterator[None]:
-    """A server of this home, as far as these commands can tell."""
+def running_server(home: Path) -> Iterator[None]:
+    """Run a fake server that these commands take for that of this home."""
     paths = under_home(home / "pensieve")
     with serving() as server, server_lock.acquire(paths):
         record = own_record(Address("127.0.0.1", server.server_port, "tiny", "cpu"))
@@ -67,9 +67,8 @@ def answering_server(home: Path) -> Iterator[None]:
 
 
 def table(measured: dict[str, float]) -> str:
-    """Markdown, in the order of running."""
-    least = measured[NOTHING]
-    rows = [f"| {name} | {ms:.1f} ms | {ms / least:.1f} |" for name, ms in measured.items()]
+    baseline = measured[BASELINE]
+    rows = [f"| {name} | {ms:.1f} ms | {ms / baseline:.1f} |" for name, ms in measured.items()]
     return "\n".join(["| | CPU time | ratio |", "|---|---|---|", *rows])
 
 
@@ -77,19 +76,19 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=31)
     rounds = parser.parse_args().rounds
-    nothing = {NOTHING: [sys.executable, "-c", "pass"]}
-    alone = nothing | {f"pensieve {word}": [*PROGRAM, word] for word in COMMANDS}
-    beside = nothing | {
-        f"pensieve {word}, of a server that answers": [*PROGRAM, word] for word in WITH_SERVER
+    baseline = {BASELINE: [sys.executable, "-c", "pass"]}
+    without_server = baseline | {f"pensieve {command}": [*PROGRAM, command] for command in COMMANDS}
+    with_server = baseline | {
+        f"pensieve {command}, with a server": [*PROGRAM, command] for command in WITH_SERVER
     }
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        measured = medians(alone, home, rounds)
-        with answering_server(home):
-            found = medians(beside, home, rounds)
-    # The second run has its own interpreter that does nothing; its ratios are what counts.
-    scale = measured[NOTHING] / found.pop(NOTHING)
-    measured |= {name: ms * scale for name, ms in found.items()}
+        measured = medians(without_server, home, rounds)
+        with running_server(home):
+            more = medians(with_server, home, rounds)
+    # The second run has its own baseline: keep its ratios.
+    scale = measured[BASELINE] / more.pop(BASELINE)
+    measured |= {name: ms * scale for name, ms in more.items()}
     print(
         f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, Python {platform.python_version()}\n"
     )

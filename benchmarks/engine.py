@@ -1,10 +1,12 @@
-"""Speed and memory of the whole server beside raw mlx-lm and mlx_lm.server, on the same model, one after another in one run.
+"""Decode rate (tokens/s), time to first token (s) and memory (GB) of pensieve and mlx-lm.
 
-usage: python benchmarks/engine.py [--device cpu|gpu] [--model FOLDER | --shape tiny|phi3|wide] [--lengths 1000,4000] [--rounds 3] [--json FILE]
-
-`--shape phi3` makes a model of Phi-3-mini's shape with random 4-bit weights: right for speed and bytes, says nothing. Prompts
-are words; every server gets the same ones. Rates and times to the first token are the best of the rounds, raw mlx-lm's of rounds before and after all others:
-machines are shared, and what others take makes a figure worse, never better. Read them as ratios; only one run is one machine.
+usage: python benchmarks/engine.py [--device cpu|gpu] [--model FOLDER | --shape tiny|phi3|wide]
+    [--lengths 1000,4000] [--rounds 3] [--json FILE]
+Measured are raw mlx-lm, the pensieve server and mlx_lm.server, with the same model and prompts, one
+after another. `--shape phi3` makes a model of Phi-3-mini's shape with random 4-bit weights, which
+has the speed and size of the real one. Rates and times are the best of the rounds, since other load
+on a shared machine only makes figures worse; raw mlx-lm runs before and after the others. Compare
+ratios within one run.
 """
 
 # pyright: basic
@@ -37,19 +39,19 @@ ANSWER_TOKENS = 64
 TOKEN_COUNTS = {
     "input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens",
 }  # fmt: skip
-PER_TOKEN = "KV cache, KB a token"
+KV_PER_TOKEN = "KV cache, KB a token"
 KEY = {"x-api-key": "pensieve-local-key"}
 
 
 @dataclass
 class Stream:
-    """One streamed answer as its client saw it: seconds since the request was sent. tokens: prompt and answer, cached or not."""
+    """One streamed answer; times are seconds since the request was sent."""
 
-    arrivals_s: list[float] = field(default_factory=list)
+    arrivals_s: list[float] = field(default_factory=list)  # of each token
     end_s: float = 0.0
     output_tokens: int = 0
     cached_tokens: int = 0
-    tokens: int = 0
+    tokens: int = 0  # of prompt and answer, cached or not
 
     @property
     def ttft_s(self) -> float:
@@ -63,14 +65,14 @@ class Stream:
 
 @dataclass(frozen=True)
 class Server:
-    """A running server and how to ask it. `path` tells the dialect: Anthropic's or OpenAI's."""
+    """A running server; `path` is that of Anthropic's or OpenAI's API."""
 
     name: str
     url: str
     path: str
     process: subprocess.Popen[bytes]
 
-    async def ask(self, prompt: str, max_tokens: int = ANSWER_TOKENS) -> Stream:
+    async def stream(self, prompt: str, max_tokens: int = ANSWER_TOKENS) -> Stream:
         body = {
             "model": "default_model",
             "max_tokens": max_tokens,
@@ -81,14 +83,17 @@ class Server:
         if self.path.endswith("completions"):
             body["stream_options"] = {"include_usage": True}
         pieces = await asyncio.to_thread(self._pieces, json.dumps(body))
-        # Read only now: on a small machine a client takes its time from the servers.
+        # Parsed afterwards: on a small machine a client takes CPU time from the servers.
         stream = Stream(end_s=pieces[-1][0])
         for at_s, payload in payloads(pieces):
-            note(payload, stream, at_s)
+            record(payload, stream, at_s)
         return stream
 
     def _pieces(self, body: str) -> list[tuple[float, bytes]]:
-        """The answer's bytes as they came. Over http.client: httpx takes 0.7 ms a token on a machine where one is made in 4."""
+        """Return the answer's bytes with their times.
+
+        http.client: httpx takes 0.7 ms a token on a machine that makes one in 4 ms.
+        """
         connection = http.client.HTTPConnection(urlsplit(self.url).netloc)
         with contextlib.closing(connection):
             started = time.perf_counter()
@@ -103,7 +108,7 @@ class Server:
 
 
 def payloads(pieces: list[tuple[float, bytes]]) -> Iterator[tuple[float, dict]]:
-    """Each event's JSON, with the time at which the end of its line arrived."""
+    """Yield each event's JSON with the time at which its line was complete."""
     rest = b""
     for at_s, piece in pieces:
         *lines, rest = (rest + piece).split(b"\n")
@@ -112,14 +117,14 @@ def payloads(pieces: list[tuple[float, bytes]]) -> Iterator[tuple[float, dict]]:
                 yield at_s, json.loads(line[6:])
 
 
-def note(payload: dict, stream: Stream, at_s: float) -> None:
+def record(payload: dict, stream: Stream, at_s: float) -> None:
     if payload.get("type") == "content_block_delta":
         stream.arrivals_s.append(at_s)
     elif payload.get("type") == "message_delta":
-        used = payload["usage"]
-        stream.output_tokens = used["output_tokens"]
-        stream.cached_tokens = used["cache_read_input_tokens"]
-        stream.tokens = sum(number for name, number in used.items() if name in TOKEN_COUNTS)
+        usage = payload["usage"]
+        stream.output_tokens = usage["output_tokens"]
+        stream.cached_tokens = usage["cache_read_input_tokens"]
+        stream.tokens = sum(number for name, number in usage.items() if name in TOKEN_COUNTS)
     elif (choices := payload.get("choices")) and (choices[0].get("delta") or {}).get("content"):
         stream.arrivals_s.append(at_s)
     if usage := payload.get("usage"):
@@ -127,7 +132,7 @@ def note(payload: dict, stream: Stream, at_s: float) -> None:
 
 
 def resident_gb(pid: int) -> float:
-    """Peak resident memory of a process and its children; on a GPU the device's own memory is not in it."""
+    """Return the peak resident memory of a process and its children, without device memory."""
     pids = [pid]
     with contextlib.suppress(OSError):
         pids += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
@@ -140,20 +145,20 @@ def resident_gb(pid: int) -> float:
 
 
 def device_gb() -> float:
-    """Memory in use on the first NVIDIA device."""
+    """Return the used memory of the first NVIDIA device."""
     query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-    told = subprocess.run(query, capture_output=True, text=True, check=False).stdout
-    return float(told.split()[0]) * 2**20 / 1e9 if told else 0.0
+    output = subprocess.run(query, capture_output=True, text=True, check=False).stdout
+    return float(output.split()[0]) * 2**20 / 1e9 if output else 0.0
 
 
-def held_bytes(server: Server) -> int:
-    """What pensieve's KV caches hold in memory."""
+def kv_bytes(server: Server) -> int:
+    """Return the bytes of pensieve's KV caches in memory."""
     engine = httpx.get(server.url + "/health", headers=KEY).json()["engine"]
     return engine["kv_used_bytes"] + engine["prefix_memory_bytes"]
 
 
-def kill_family(pid: int) -> None:
-    """SIGKILL for a process and its children, as a crash of the machine would."""
+def kill_with_children(pid: int) -> None:
+    """Kill a process and its children with SIGKILL, as if the machine had crashed."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     for one in (pid, *map(int, children)):
         os.kill(one, signal.SIGKILL)
@@ -170,11 +175,11 @@ class Bench:
     def __init__(self, folder: Path, device: str, home: Path, rounds: int = 1) -> None:
         self.folder, self.device, self.home, self.rounds = folder, device, home, rounds
         self.environment = os.environ | {"PENSIEVE_HOME": str(home)}
-        self.words = random.Random(0)
+        self.random = random.Random(0)
 
     def prompt(self, tokens: int) -> str:
-        """About so many tokens, different each time."""
-        return " ".join(self.words.choice(WORDS) for _ in range(int(tokens / TOKENS_PER_WORD)))
+        """Return another prompt of about so many tokens."""
+        return " ".join(self.random.choice(WORDS) for _ in range(int(tokens / TOKENS_PER_WORD)))
 
     @contextlib.contextmanager
     def pensieve(self):
@@ -211,7 +216,7 @@ class Bench:
             log.close()
 
     async def measure(self, server: Server, lengths: list[int]) -> dict[str, float]:
-        """Every figure of one server."""
+        """Return all figures of one server."""
         figures: dict[str, float] = {}
         await self.warm_up(server, lengths)
         for streams in (1, 4, 8):
@@ -221,35 +226,35 @@ class Bench:
             answers = [await self.cold_and_warm(server, length) for _ in range(self.rounds)]
             figures[f"TTFT cold {length}, s"] = min(cold for cold, _ in answers)
             figures[f"TTFT warm {length}, s"] = min(warm for _, warm in answers)
-        figures["longest gap beside a long prompt, s"] = await self.gap(server, max(lengths))
+        figures["longest gap during a long prefill, s"] = await self.gap(server, max(lengths))
         if server.name == "pensieve":
-            figures[PER_TOKEN] = await self.kb_per_token(server, max(lengths))
+            figures[KV_PER_TOKEN] = await self.kb_per_token(server, max(lengths))
         figures["peak memory of its processes, GB"] = resident_gb(server.process.pid)
         if self.device == "gpu":
-            figures["device memory held, GB"] = device_gb()
+            figures["device memory, GB"] = device_gb()
         return figures
 
     async def cold_and_warm(self, server: Server, length: int) -> tuple[float, float]:
-        """Seconds to the first token of a new prompt, and of the same with two words more."""
+        """Return the times to first token of a new prompt, and of it with two more words."""
         prompt = self.prompt(length)
-        cold = await server.ask(prompt, 4)
-        warm = await server.ask(prompt + " and then", 4)
+        cold = await server.stream(prompt, 4)
+        warm = await server.stream(prompt + " and then", 4)
         return cold.ttft_s, warm.ttft_s
 
     async def warm_up(self, server: Server, lengths: list[int]) -> None:
-        """Kernels compile at their first use, some of them for each size."""
+        """Use all sizes once: kernels compile at first use, some for each size."""
         for streams in (1, 4, 8):
             await self.decode_rate(server, streams)
         for length in lengths:
             prompt = self.prompt(length)
-            await server.ask(prompt, 4)
-            await server.ask(prompt + " and then", 4)
+            await server.stream(prompt, 4)
+            await server.stream(prompt + " and then", 4)
 
     async def decode_rate(self, server: Server, streams: int) -> float:
-        """Tokens per second of all streams together, from the last one's first token to the first one's last."""
+        """Return the total tokens/s of all streams, while all of them decode."""
         prompts = [self.prompt(60) for _ in range(streams)]
         answers = await asyncio.gather(
-            *(server.ask(prompt, 4 * ANSWER_TOKENS) for prompt in prompts)
+            *(server.stream(prompt, 4 * ANSWER_TOKENS) for prompt in prompts)
         )
         begin = max(answer.arrivals_s[0] for answer in answers)
         end = min(answer.arrivals_s[-1] for answer in answers)
@@ -259,31 +264,31 @@ class Bench:
         return sum(rates)
 
     async def gap(self, server: Server, length: int) -> float:
-        """The longest silence in a running answer while a long prompt is processed beside it."""
-        running = asyncio.create_task(server.ask(self.prompt(60), 400))
+        """Return the longest gap of a running answer during the prefill of a long prompt."""
+        running = asyncio.create_task(server.stream(self.prompt(60), 400))
         await asyncio.sleep(0.5)
-        await server.ask(self.prompt(length), 4)
+        await server.stream(self.prompt(length), 4)
         return (await running).longest_gap_s
 
     async def kb_per_token(self, server: Server, length: int) -> float:
-        """What the KV cache of a long prompt takes in memory, by the engine's own count."""
-        before = held_bytes(server)
-        answer = await server.ask(self.prompt(length), 4)
-        # The engine tells its figures once a second.
+        """Return the KB per token of a long prompt's KV cache, as counted by the engine."""
+        before = kv_bytes(server)
+        answer = await server.stream(self.prompt(length), 4)
+        # The engine reports its stats once a second.
         await asyncio.sleep(1.5)
-        return (held_bytes(server) - before) / answer.tokens / 1000
+        return (kv_bytes(server) - before) / answer.tokens / 1000
 
     async def after_restart(self, length: int) -> dict[str, float]:
-        """pensieve killed with SIGKILL a second after an answer; the next turn on a new process."""
+        """Return figures of the next turn after SIGKILL a second after an answer."""
         prompt = self.prompt(length)
         with self.pensieve() as server:
-            await server.ask(self.prompt(50))
-            cold = await server.ask(prompt, 4)
+            await server.stream(self.prompt(50))
+            cold = await server.stream(prompt, 4)
             await asyncio.sleep(1)
-            kill_family(server.process.pid)
+            kill_with_children(server.process.pid)
         with self.pensieve() as server:
-            await server.ask(self.prompt(50))
-            warm = await server.ask(prompt + " and then", 4)
+            await server.stream(self.prompt(50))
+            warm = await server.stream(prompt + " and then", 4)
         return {
             f"TTFT after SIGKILL {length}, s": warm.ttft_s,
             f"  as a part of cold, {length}": warm.ttft_s / cold.ttft_s,
@@ -291,14 +296,14 @@ class Bench:
         }
 
     async def first_answer(self, maker) -> float:
-        """From the start of the process to the first word of the first answer."""
+        """Return the seconds from the start of the process to the first token."""
         started = time.perf_counter()
         with maker() as server:
-            answer = await server.ask("Hello", 2)
+            answer = await server.stream("Hello", 2)
             return time.perf_counter() - started - answer.end_s + answer.ttft_s
 
     def raw(self, lengths: list[int]) -> dict[str, float]:
-        """mlx-lm's own stream_generate in a process of its own."""
+        """Return the figures of mlx-lm's generate_step in another process."""
         lengths_json = json.dumps(lengths)
         done = subprocess.run(
             [
@@ -332,7 +337,8 @@ model = load_weights(Path(folder), device)
 def run(n, tokens, cache=None):
     prompt = mx.array([(7 * i) % 251 + 3 for i in range(n)])
     started = time.perf_counter(); first = None
-    for count, _ in enumerate(generate_step(prompt, model, max_tokens=tokens, prompt_cache=cache), 1):
+    steps = generate_step(prompt, model, max_tokens=tokens, prompt_cache=cache)
+    for count, _ in enumerate(steps, 1):
         first = first or time.perf_counter()
     return first - started, (count - 1) / (time.perf_counter() - first)
 """
@@ -340,7 +346,7 @@ def run(n, tokens, cache=None):
 RAW = (
     RAW_LOOP
     + """
-NEW_TOKENS = 13  # two words, the answer before them, and a chat template's marks
+NEW_TOKENS = 13  # two words, the answer before them, and control tokens
 lengths, rounds = json.loads(sys.argv[3]), int(sys.argv[4])
 def length_of(cache):
     return max(getattr(layer, "offset", 0) for layer in cache)
@@ -354,7 +360,7 @@ run(60, 256)
 figures["decode tok/s, 1 streams"] = max(run(60, 256)[1] for _ in range(rounds))
 for n in lengths:
     cold_and_warm(n)
-    # Of other lengths each time, as a server's prompts are.
+    # Another length each time, as with a server's prompts.
     both = [cold_and_warm(n + 1 + 3 * i) for i in range(rounds)]
     figures[f"TTFT cold {n}, s"] = min(cold for cold, _ in both)
     figures[f"TTFT warm {n}, s"] = min(warm for _, warm in both)
@@ -364,14 +370,15 @@ print(json.dumps(figures))
 )
 
 WORDS = [
-    "river", "stone", "window", "letter", "garden", "music", "number", "silver", "yellow", "morning",
-    "paper", "bridge", "summer", "winter", "forest", "market", "planet", "doctor", "engine", "signal",
+    "river", "stone", "window", "letter", "garden", "music", "number", "silver", "yellow",
+    "morning", "paper", "bridge", "summer", "winter", "forest", "market", "planet", "doctor",
+    "engine", "signal",
 ]  # fmt: skip
 TOKENS_PER_WORD = 1.0
 
 
 def calibrate(folder: Path) -> None:
-    """How many tokens a word is for this tokenizer."""
+    """Set the tokens per word of this tokenizer."""
     from tokenizers import Tokenizer
 
     global TOKENS_PER_WORD  # noqa: PLW0603
@@ -380,8 +387,8 @@ def calibrate(folder: Path) -> None:
     TOKENS_PER_WORD = len(tokenizer.encode(text, add_special_tokens=False).ids) / (20 * len(WORDS))
 
 
-def wait_until_ready(server: Server, patience_s: float = 300) -> None:
-    deadline = time.monotonic() + patience_s
+def wait_until_ready(server: Server, timeout_s: float = 300) -> None:
+    deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         assert server.process.poll() is None, f"{server.name} ended"
         with contextlib.suppress(httpx.HTTPError):
@@ -392,8 +399,10 @@ def wait_until_ready(server: Server, patience_s: float = 300) -> None:
 
 
 def make_model(shape: str, folder: Path) -> Path:
-    """A random model: `tiny` in float32 for CPUs, `phi3` of Phi-3-mini's shape in 4 bits for GPUs, `wide` of 17 GB in bfloat16, of few
-    and wide layers, where the GPU and not the processor is what a token takes.
+    """Make a random model.
+
+    `tiny`: float32, for CPUs. `phi3`: Phi-3-mini's shape in 4 bits, for GPUs. `wide`: 17 GB in
+    bfloat16 with few wide layers, whose decoding is bound by the GPU instead of the CPU.
     """
     sys.path.insert(0, str(ROOT))
     from tests import tiny_models
@@ -414,28 +423,31 @@ folder, shape = Path(sys.argv[1]), sys.argv[2]
 config = json.loads((folder / "config.json").read_text())
 config["tie_word_embeddings"] = False
 if shape == "tiny":
-    config |= dict(hidden_size=256, num_hidden_layers=4, intermediate_size=512, num_attention_heads=4,
-                   num_key_value_heads=2, head_dim=64, max_position_embeddings=65536)
+    config |= dict(hidden_size=256, num_hidden_layers=4, intermediate_size=512, head_dim=64,
+                   num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=65536)
     config.pop("quantization", None)
 else:
     if shape == "wide":
-        config |= dict(hidden_size=8192, num_hidden_layers=10, intermediate_size=28672, num_attention_heads=64,
-                       num_key_value_heads=8, head_dim=128)
+        config |= dict(hidden_size=8192, num_hidden_layers=10, intermediate_size=28672,
+                       num_attention_heads=64, num_key_value_heads=8, head_dim=128)
         config.pop("quantization", None)
     else:
-        config |= dict(hidden_size=3072, num_hidden_layers=32, intermediate_size=8192, num_attention_heads=32,
-                       num_key_value_heads=32, head_dim=96)
+        config |= dict(hidden_size=3072, num_hidden_layers=32, intermediate_size=8192,
+                       num_attention_heads=32, num_key_value_heads=32, head_dim=96)
         config["quantization"] = dict(group_size=64, bits=4)
     factors = [1.0 + 0.1 * i for i in range(config["head_dim"] // 2)]
     config["rope_scaling"] |= dict(long_factor=factors, short_factor=factors)
 model_class, args_class = _get_classes(config)
 mx.random.seed(0)
 model = model_class(args_class.from_dict(config))
-# Only tokens that begin a word ever win: every token is seen by the client at once, and none ends the answer.
+# Only tokens that begin a word are generated: the client receives each at once, and none is a stop
+# token.
 vocabulary = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
-letters = [number for text, number in vocabulary.items() if text[0] in "\u2581\u0120" and text[1:].isascii() and text[1:].isalpha()]
-is_letter = mx.zeros(config["vocab_size"]).at[mx.array(letters)].add(1)
-model.lm_head.weight = model.lm_head.weight * is_letter[:, None]
+def begins_word(text):
+    return text[0] in "\u2581\u0120" and text[1:].isascii() and text[1:].isalpha()
+word_ids = [number for text, number in vocabulary.items() if begins_word(text)]
+is_word = mx.zeros(config["vocab_size"]).at[mx.array(word_ids)].add(1)
+model.lm_head.weight = model.lm_head.weight * is_word[:, None]
 if shape == "tiny":
     model.set_dtype(mx.float32)
 else:
@@ -443,13 +455,14 @@ else:
 if shape == "phi3":
     nn.quantize(model, 64, 4)
 mx.eval(model.parameters())
-mx.save_safetensors(str(folder / "model.safetensors"), dict(tree_flatten(model.parameters())), metadata={"format": "mlx"})
+weights = dict(tree_flatten(model.parameters()))
+mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
 (folder / "config.json").write_text(json.dumps(config))
 """
 
 
-def better(some: dict[str, float], others: dict[str, float]) -> dict[str, float]:
-    """Of each figure the better one."""
+def best_of(some: dict[str, float], others: dict[str, float]) -> dict[str, float]:
+    """Return the better one of each figure."""
     return {
         name: (max if "tok/s" in name else min)(figure, others[name])
         for name, figure in some.items()
@@ -468,7 +481,7 @@ def table(rows: dict[str, dict[str, float]]) -> str:
 
 
 def argument_parser(description: str | None) -> argparse.ArgumentParser:
-    """With what says which model runs where."""
+    """Return a parser with the options of model and device."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--device", default="cpu", choices=["cpu", "gpu"])
     parser.add_argument("--model", type=Path)
@@ -494,9 +507,9 @@ async def main() -> None:
             first = statistics.median([await bench.first_answer(maker) for _ in range(3)])
             with maker() as server:
                 rows[server.name] = await bench.measure(server, lengths)
-                rows[server.name]["first word after start, s"] = first
+                rows[server.name]["first token after start, s"] = first
             print(json.dumps(rows), flush=True)
-        rows["raw mlx-lm"] = better(rows["raw mlx-lm"], bench.raw(lengths))
+        rows["raw mlx-lm"] = best_of(rows["raw mlx-lm"], bench.raw(lengths))
         for length in lengths:
             rows["pensieve"] |= await bench.after_restart(length)
     print(table(rows))

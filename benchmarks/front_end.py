@@ -1,12 +1,13 @@
-"""What the front end costs by itself: HTTP, JSON, validation, chat template, tokenizing, SSE, before an engine that only talks.
+"""Cost of the front end with a scripted engine: requests/s, ms, µs per token, and event loop lag.
 
 usage: python -m benchmarks.front_end [--home FOLDER] [--beyond CONTEXT_TOKENS]
-(smollm2-135m is read from the folder; fetched where it is not. With --beyond, only requests of up to 31 MB that such a context refuses.)
+HTTP, JSON, validation, chat template, tokenizing and event stream are measured, without a model.
+smollm2-135m's tokenizer is read from FOLDER and downloaded if missing. With --beyond, only requests
+of up to 31 MB are sent, which such a context refuses.
 
-A process of its own serves, once the real application and once a bare Starlette endpoint of the same size; this one asks
-both over loopback. Read the ratios: milliseconds belong to one machine. The event loop's lag is how much later than asked
-a task that sleeps for 1 ms comes back, at worst, in one round; of the rounds, the median and the best are told, since one round
-without a hiccup of the machine's is what the code costs.
+Another process serves the real application, then a bare Starlette endpoint with responses of the
+same size. Compare the ratios. The lag is the worst delay in ms of a task that sleeps for 1 ms, in
+one round; the median and the best of the rounds are printed.
 """
 
 # pyright: basic
@@ -55,7 +56,7 @@ SMALL = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content":
 
 
 class Lag:
-    """The worst lag of the event loop since it was last asked for, told at `/lag`."""
+    """Serves the worst lag of the event loop since the previous request, at `/lag`."""
 
     def __init__(self) -> None:
         self._worst_s = 0.0
@@ -66,13 +67,13 @@ class Lag:
             await asyncio.sleep(0.001)
             self._worst_s = max(self._worst_s, time.perf_counter() - began_at - 0.001)
 
-    async def tell(self, _request: Request) -> JSONResponse:
+    async def respond(self, _request: Request) -> JSONResponse:
         worst_s, self._worst_s = self._worst_s, 0.0
         return JSONResponse(worst_s * 1000)
 
 
 def real_app(home: Path, context_tokens: int) -> Starlette:
-    """The application with the embedded model's tokenizer and a context of so many tokens."""
+    """Return the application with the embedded model's tokenizer."""
     model = open_model(embedded_model_folder(home))
     word = model.tokenizer.encode(" word")[0]
     engine = ScriptedEngine(
@@ -88,15 +89,15 @@ def real_app(home: Path, context_tokens: int) -> Starlette:
 
 
 def bare_app() -> Starlette:
-    """What nobody can do without: reads JSON, answers with as many bytes."""
+    """Return the minimum: it parses JSON and responds with as many bytes."""
     message = {"content": [{"type": "text", "text": " word"}], "filler": "x" * 400}
     frame = (
         b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":{}}\n\n'
     )
 
     async def whole(request: Request) -> JSONResponse | StreamingResponse:
-        asked = await request.json()
-        return StreamingResponse(frames()) if asked.get("stream") else JSONResponse(message)
+        fields = await request.json()
+        return StreamingResponse(frames()) if fields.get("stream") else JSONResponse(message)
 
     async def frames():
         for _ in range(STREAMED_TOKENS):
@@ -112,17 +113,17 @@ def bare_app() -> Starlette:
 
 
 async def peak_mb(_request: Request) -> JSONResponse:
-    """The most memory that this process had."""
+    """Return the peak memory of this process."""
     return JSONResponse(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def serve(listener: socket.socket, home: Path | None, context_tokens: int) -> None:
-    """A process's whole life."""
+    """Serve until the process is terminated."""
 
     async def run() -> None:
         app = bare_app() if home is None else real_app(home, context_tokens)
         lag = Lag()
-        app.router.routes.append(Route("/lag", lag.tell, methods=["POST"]))
+        app.router.routes.append(Route("/lag", lag.respond, methods=["POST"]))
         app.router.routes.append(Route("/peak", peak_mb, methods=["POST"]))
         ticking = asyncio.create_task(lag.tick())
         async with app.router.lifespan_context(app):
@@ -134,7 +135,7 @@ def serve(listener: socket.socket, home: Path | None, context_tokens: int) -> No
 
 @contextmanager
 def serving(home: Path | None, context_tokens: int = CONTEXT_TOKENS) -> Iterator[int]:
-    """The port of a server that ends with the block."""
+    """Run a server in another process; yield its port."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         process = multiprocessing.get_context("fork").Process(
             target=serve, args=(listener, home, context_tokens)
@@ -148,7 +149,7 @@ def serving(home: Path | None, context_tokens: int = CONTEXT_TOKENS) -> Iterator
 
 
 class Client:
-    """One connection, asking by hand, so that the asking costs as little as it can."""
+    """One connection with minimal client-side cost."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -158,8 +159,10 @@ class Client:
     async def at(cls, port: int) -> "Client":
         return cls(*await asyncio.open_connection("127.0.0.1", port, limit=2**24))
 
-    async def send(self, body: bytes, path: str = "/v1/messages", *, is_fine: bool = False) -> None:
-        """Ask, and read the head of the response. is_fine: also one that refuses."""
+    async def send(
+        self, body: bytes, path: str = "/v1/messages", *, may_fail: bool = False
+    ) -> None:
+        """Send a request and read the head of the response, which must be 200 unless `may_fail`."""
         head = (
             f"POST {path} HTTP/1.1\r\nhost: localhost\r\nx-api-key: {KEY}\r\n"
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
@@ -167,10 +170,9 @@ class Client:
         self._writer.write(head.encode() + body)
         await self._writer.drain()
         self._head = (await self._reader.readuntil(b"\r\n\r\n")).decode().lower()
-        assert is_fine or " 200 " in self._head, self._head + str(await self._reader.read(500))
+        assert may_fail or " 200 " in self._head, self._head + str(await self._reader.read(500))
 
-    async def rest(self) -> bytes:
-        """The body of the response."""
+    async def read_body(self) -> bytes:
         if "content-length: " in self._head:
             size = int(self._head.split("content-length: ")[1].split("\r\n")[0])
             return await self._reader.readexactly(size)
@@ -180,25 +182,25 @@ class Client:
         await self._reader.readline()
         return bytes(body)
 
-    async def ask(self, body: bytes, path: str = "/v1/messages") -> bytes:
+    async def post(self, body: bytes, path: str = "/v1/messages") -> bytes:
         await self.send(body, path)
-        return await self.rest()
+        return await self.read_body()
 
-    async def refused(self, body: bytes) -> bytes:
-        """Ask for what may be refused."""
-        await self.send(body, is_fine=True)
-        return await self.rest()
+    async def post_refused(self, body: bytes) -> bytes:
+        """Send a request that may be refused."""
+        await self.send(body, may_fail=True)
+        return await self.read_body()
 
     async def lag_ms(self) -> float:
-        return float(await self.ask(b"{}", "/lag"))
+        return float(await self.post(b"{}", "/lag"))
 
 
 @dataclass
 class Figures:
-    """One server's: milliseconds unless their name says otherwise."""
+    """The figures of one server."""
 
     requests_per_s: float
-    first_byte: float
+    first_byte_ms: float
     per_token_us: float
 
 
@@ -209,33 +211,33 @@ async def timed(work: Callable[[], Awaitable[object]]) -> float:
 
 
 async def small_requests(port: int) -> Figures:
-    """Throughput with several clients; the first byte and the tokens of a stream with one."""
+    """Measure throughput with several clients, and a stream with one."""
     clients = [await Client.at(port) for _ in range(CLIENTS)]
     small = json.dumps(SMALL).encode()
     stream = json.dumps(SMALL | {"max_tokens": STREAMED_TOKENS, "stream": True}).encode()
 
-    async def ask_often(client: Client) -> None:
+    async def post_often(client: Client) -> None:
         for _ in range(50):
-            await client.ask(small)
+            await client.post(small)
 
-    async def all_ask() -> None:
-        await asyncio.gather(*map(ask_often, clients))
+    async def all_post() -> None:
+        await asyncio.gather(*map(post_often, clients))
 
-    await all_ask()
-    rounds = [await timed(all_ask) for _ in range(ROUNDS)]
+    await all_post()
+    rounds = [await timed(all_post) for _ in range(ROUNDS)]
     first, tokens = [], []
     for _ in range(ROUNDS):
         first.append(await timed(lambda: clients[0].send(stream)))
-        tokens.append(await timed(clients[0].rest))
+        tokens.append(await timed(clients[0].read_body))
     return Figures(
         requests_per_s=CLIENTS * 50 / statistics.median(rounds),
-        first_byte=statistics.median(first) * 1000,
+        first_byte_ms=statistics.median(first) * 1000,
         per_token_us=statistics.median(tokens) / STREAMED_TOKENS * 1e6,
     )
 
 
 def real_text(size: int) -> str:
-    """Python's own source: code and prose as tools show them, the same wherever this Python is."""
+    """Return source code of Python, the same for every installation of this version."""
     files = sorted(Path(json.__file__).parents[1].glob("*.py"))
     text = "".join(file.read_text(encoding="utf-8", errors="replace") for file in files)
     assert len(text) > size
@@ -243,7 +245,7 @@ def real_text(size: int) -> str:
 
 
 def large_requests() -> dict[str, bytes]:
-    """1 MB of JSON each: one message; a long session with tools; very many blocks."""
+    """Return requests of 1 MB: one message, a long session with tools, and many blocks."""
     text = real_text(940_000)
     turns: list[object] = [{"role": "user", "content": "Read everything."}]
     for at in range(0, 880_000, 8_000):
@@ -265,36 +267,37 @@ def large_requests() -> dict[str, bytes]:
 
 
 async def large_request(port: int, body: bytes) -> tuple[float, list[float]]:
-    """Milliseconds that count_tokens takes for `body`, and the loop's worst lag in each round."""
+    """Return the median ms of count_tokens, and the worst lag of each round."""
     client, watcher = await Client.at(port), await Client.at(port)
     path = "/v1/messages/count_tokens"
-    await client.ask(body, path)
+    await client.post(body, path)
     times, lags = [], []
     for _ in range(ROUNDS):
         await watcher.lag_ms()
-        times.append(await timed(lambda: client.ask(body, path)))
+        times.append(await timed(lambda: client.post(body, path)))
         lags.append(await watcher.lag_ms())
     return statistics.median(times) * 1000, lags
 
 
 async def beyond_the_context(home: Path, context_tokens: int) -> None:
-    """What requests cost that are refused for their length: time, the loop's lag, memory."""
+    """Print time, lag and memory of requests that are refused for their length."""
     for megabytes in (1, 4, 16, 31):
         body = json.dumps(
             SMALL | {"messages": [{"role": "user", "content": real_text(940_000) * megabytes}]}
         ).encode()[: 32 * 2**20]
         with serving(home, context_tokens) as port:
             client, watcher = await Client.at(port), await Client.at(port)
-            before_mb = float(await watcher.ask(b"{}", "/peak"))
-            await client.refused(body)
+            before_mb = float(await watcher.post(b"{}", "/peak"))
+            await client.post_refused(body)
             times, lags = [], []
             for _ in range(3):
                 await watcher.lag_ms()
-                times.append(await timed(partial(client.refused, body)))
+                times.append(await timed(partial(client.post_refused, body)))
                 lags.append(await watcher.lag_ms())
-            more_mb = float(await watcher.ask(b"{}", "/peak")) - before_mb
+            more_mb = float(await watcher.post(b"{}", "/peak")) - before_mb
         print(
-            f"{len(body):,} bytes, context of {context_tokens}: {statistics.median(times) * 1000:.0f} ms;"
+            f"{len(body):,} bytes, context of {context_tokens}:"
+            f" {statistics.median(times) * 1000:.0f} ms;"
             f" lag {spread(lags)}; {more_mb:.0f} MB more memory"
         )
 
@@ -310,7 +313,7 @@ async def idle_lags(port: int) -> list[float]:
 
 
 def stages(home: Path, body: bytes) -> dict[str, float]:
-    """Milliseconds of each stage, called one after another without a server."""
+    """Return the ms of each stage, called one after another without a server."""
     renderer = PromptRenderer(open_model(embedded_model_folder(home)).tokenizer)
     spent: dict[str, list[float]] = {"decode": [], "validate": [], "render and tokenize": []}
     for _ in range(ROUNDS):
@@ -338,11 +341,11 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--home", type=Path, default=Path(tempfile.gettempdir()) / "pensieve-bench")
     parser.add_argument("--beyond", type=int, metavar="CONTEXT_TOKENS")
-    asked = parser.parse_args()
-    home = asked.home
+    arguments = parser.parse_args()
+    home = arguments.home
     embedded_model_folder(home)
-    if asked.beyond:
-        await beyond_the_context(home, asked.beyond)
+    if arguments.beyond:
+        await beyond_the_context(home, arguments.beyond)
         return
     with serving(None) as bare_port:
         bare = await small_requests(bare_port)
@@ -353,10 +356,10 @@ async def main() -> None:
         print(f"{datetime.now(UTC):%Y-%m-%d}, {platform.platform()}, {python}\n")
         print("| | pensieve | bare Starlette | ratio |\n|---|---|---|---|")
         print(row("small requests per second", ours.requests_per_s, bare.requests_per_s, ""))
-        print(row("first byte of a stream", ours.first_byte, bare.first_byte, "ms"))
+        print(row("first byte of a stream", ours.first_byte_ms, bare.first_byte_ms, "ms"))
         print(row("streamed token", ours.per_token_us, bare.per_token_us, "µs"))
         print(
-            f"\nidle: lag {spread(await idle_lags(port))}; bare reads 1 MB in {bare_large:.1f} ms"
+            f"\nidle: lag {spread(await idle_lags(port))}; bare parses 1 MB in {bare_large:.1f} ms"
         )
         for name, body in large_requests().items():
             whole, lags = await large_request(port, body)

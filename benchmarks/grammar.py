@@ -1,10 +1,10 @@
-"""What grammars cost: vocabulary, trial, compiling, and the mask of each token; and whether what a real model calls validates.
+"""Cost of grammars: s per vocabulary, ms per tool set, µs per token; or counts of valid calls.
 
 usage: python -m benchmarks.grammar [--device cpu|gpu] tokenizer.json …
        python -m benchmarks.grammar --calls MODEL_FOLDER [--minutes 5]
-
-The first measures over every vocabulary given, with twelve tools of the kind that a coding agent has. The second has the model
-call those tools at temperature 1, through the engine, for so long, and checks every call with jsonschema.
+The first measures each vocabulary with twelve tools like those of a coding agent. With --calls, the
+model calls these tools at temperature 1 through the engine, and every call is checked with
+jsonschema.
 """
 
 # pyright: basic
@@ -62,7 +62,9 @@ TOOLS = {
     "Bash": tool("command", command=TEXT, description=TEXT, timeout=COUNT, background=FLAG),
     "Read": tool("file_path", file_path=TEXT, offset=COUNT, limit=COUNT),
     "Write": tool("file_path", "content", file_path=TEXT, content=TEXT),
-    "Edit": tool("file_path", "old_string", "new_string", file_path=TEXT, **REPLACEMENT["properties"]),
+    "Edit": tool(
+        "file_path", "old_string", "new_string", file_path=TEXT, **REPLACEMENT["properties"]
+    ),
     "MultiEdit": tool("file_path", "edits", file_path=TEXT, edits=some(REPLACEMENT)),
     "Glob": tool("pattern", pattern=TEXT, path=TEXT),
     "Grep": tool(
@@ -95,10 +97,13 @@ TOOLS = {
 }  # fmt: skip
 ANSWER = (
     "I'll look at where the tax is computed first, then write the plan down.\n<tool_call>\n"
-    '{"name": "Edit", "arguments": {"file_path": "/home/me/shop/tax.py", "old_string": "def tax(net):\\n    return net * 0.19\\n",'
-    ' "new_string": "def tax(net: float, rate: float = 0.19) -> float:\\n    \\"Umsatzsteuer für Güter\\"\\n    return net * rate\\n",'
+    '{"name": "Edit", "arguments": {"file_path": "/home/me/shop/tax.py",'
+    ' "old_string": "def tax(net):\\n    return net * 0.19\\n",'
+    ' "new_string": "def tax(net: float, rate: float = 0.19) -> float:\\n'
+    '    \\"Umsatzsteuer für Güter\\"\\n    return net * rate\\n",'
     ' "replace_all": false}}\n</tool_call>\nNow the plan:\n<tool_call>\n'
-    '{"name": "TodoWrite", "arguments": {"todos": [{"content": "Run the tests", "status": "in_progress"},'
+    '{"name": "TodoWrite", "arguments": {"todos": ['
+    '{"content": "Run the tests", "status": "in_progress"},'
     ' {"content": "Look for other callers", "status": "pending"}]}}\n</tool_call>\nThat is all.'
 )
 
@@ -107,10 +112,9 @@ def grammar(tools: dict, *, is_forced: bool) -> Grammar:
     names = [f"t{at}" for at in range(len(tools))]
     alternatives = " | ".join(names)
     rules = [
-        f"{name}: %json "
-        + json.dumps({"x-guidance": GUIDANCE, **tool("name", "arguments", name={"const": called}, arguments=schema)})
-        for name, (called, schema) in zip(names, tools.items(), strict=True)
-    ]  # fmt: skip
+        f"{name}: %json {json.dumps({'x-guidance': GUIDANCE, **call_schema(*each)})}"
+        for name, each in zip(names, tools.items(), strict=True)
+    ]
     head = (
         [f"start: {alternatives}"]
         if is_forced
@@ -122,6 +126,10 @@ def grammar(tools: dict, *, is_forced: bool) -> Grammar:
         ]
     )
     return Grammar("\n".join([*head, *rules]) + "\n")
+
+
+def call_schema(name: str, arguments: dict) -> dict:
+    return tool("name", "arguments", name={"const": name}, arguments=arguments)
 
 
 def seconds(work, repeat: int = 1) -> float:
@@ -136,11 +144,12 @@ def seconds(work, repeat: int = 1) -> float:
 def spread(times_s: list[float]) -> str:
     ordered = sorted(time_s * 1e6 for time_s in times_s)
     p95 = ordered[int(0.95 * len(ordered))]
-    return f"{statistics.mean(ordered):.0f} / {statistics.median(ordered):.0f} / {p95:.0f} / {ordered[-1]:.0f}"
+    figures = statistics.mean(ordered), statistics.median(ordered), p95, ordered[-1]
+    return " / ".join(f"{figure:.0f}" for figure in figures)
 
 
 def measure(file: Path) -> dict[str, str]:
-    """Times of one vocabulary, in the words of the table's rows."""
+    """Return the times of one vocabulary by the rows of the table."""
     text = file.read_text(encoding="utf-8")
     build_s = seconds(lambda: Vocabulary(text))
     vocabulary, tokenizer = Vocabulary(text), Tokenizer.from_str(text)
@@ -148,24 +157,28 @@ def measure(file: Path) -> dict[str, str]:
     compiled = CompiledGrammar(vocabulary, tools)
     stop = vocabulary.tokenizer.eos_tokens[0]
     generation = Generation((1,), 1, frozenset({stop}), grammar=tools)
+    trial_s = seconds(lambda: trial_compile(vocabulary, tools), 5)
+    compile_s = seconds(lambda: CompiledGrammar(vocabulary, tools), 5)
+    copy_s = seconds(lambda: Matcher(compiled, generation), 5)
     mask_s, advance_s, apply_s = follow(compiled, generation, tokenizer)
+    sum_s = statistics.mean(map(sum, zip(mask_s, advance_s, apply_s, strict=True)))
     return {
         "tokens": f"{vocabulary.tokenizer.vocab_size}",
         "vocabulary built": f"{build_s:.2f} s",
-        "trial in a process of its own": f"{seconds(lambda: trial_compile(vocabulary, tools), 5) * 1e3:.0f} ms",
-        "compiled": f"{seconds(lambda: CompiledGrammar(vocabulary, tools), 5) * 1e3:.1f} ms",
-        "copied for an answer": f"{seconds(lambda: Matcher(compiled, generation), 5) * 1e3:.2f} ms",
+        "trial in another process": f"{trial_s * 1e3:.0f} ms",
+        "compiled": f"{compile_s * 1e3:.1f} ms",
+        "copied for an answer": f"{copy_s * 1e3:.2f} ms",
         "mask, µs: mean / median / p95 / longest": spread(mask_s),
         "advance, µs": spread(advance_s),
         "apply to the logits, µs": spread(apply_s),
-        "sum per token, ms": f"{statistics.mean(map(sum, zip(mask_s, advance_s, apply_s, strict=True))) * 1e3:.3f}",
+        "sum per token, ms": f"{sum_s * 1e3:.3f}",
     }
 
 
 def follow(
     compiled: CompiledGrammar, generation: Generation, tokenizer: Tokenizer
 ) -> tuple[list[float], list[float], list[float]]:
-    """What each token of the answer costs; the first time through, the lexer learns."""
+    """Return the seconds of each token of the answer, with the lexer's cold cache."""
     matcher = Matcher(compiled, generation)
     logits = mx.zeros((1, compiled.vocabulary.tokenizer.vocab_size), dtype=mx.float16)
     mx.eval(masked(logits, matcher.allowed()))
@@ -189,11 +202,11 @@ def table(columns: list[dict[str, str]]) -> str:
     return "\n".join([lines[0], "|---" * (len(columns) + 1) + "|", *lines[1:]])
 
 
-# Real calls.
+# Calls by a model
 
 
 def bounded(schema):
-    """So that a model that knows no end comes to one."""
+    """Return a schema with limits, so that a model without a stop comes to an end."""
     if isinstance(schema, list):
         return [bounded(part) for part in schema]
     if not isinstance(schema, dict):
@@ -229,14 +242,14 @@ TASKS = (
 
 
 async def calls(folder: Path, device: Device, minutes: float) -> Counter[str]:
-    """How calls of the twelve tools came out, eight at a time, a grammar of one tool in every second."""
+    """Count outcomes of calls, eight at a time; every second grammar has one tool."""
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tools = {name: bounded(schema) for name, schema in TOOLS.items()}
     choices = [tools, *({name: schema} for name, schema in tools.items())]
     orders = itertools.count()
     counted: Counter[str] = Counter()
     async with running_engine(WorkerSpec(folder, device)) as engine:
-        while engine.health.state != "ready":  # noqa: ASYNC110 - health is looked at, not waited for
+        while engine.health.state != "ready":  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(0.05)
         until = time.monotonic() + 60 * minutes
 
@@ -270,7 +283,7 @@ async def answer(engine: Engine, tokenizer: Tokenizer, task: str, tools: dict) -
                 tokens.append(event.token_id)
             if isinstance(event, Finished):
                 return tokenizer.decode(tokens), event.reason
-    raise AssertionError("an answer without an end")
+    raise AssertionError("the answer did not finish")
 
 
 def main() -> None:
@@ -279,14 +292,14 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
     parser.add_argument("--calls", type=Path, metavar="MODEL_FOLDER")
     parser.add_argument("--minutes", type=float, default=5)
-    asked = parser.parse_args()
-    mx.set_default_device(mx.gpu if asked.device == "gpu" else mx.cpu)
-    if asked.tokenizers:
-        print(table([measure(file) for file in asked.tokenizers]))
-    if asked.calls:
-        counted = asyncio.run(calls(asked.calls, asked.device, asked.minutes))
-        ended, cut = counted.pop("stop_token", 0), counted.pop("length", 0)
-        print(f"{ended} calls, all valid; {cut} cut by their length; {dict(counted)}")
+    arguments = parser.parse_args()
+    mx.set_default_device(mx.gpu if arguments.device == "gpu" else mx.cpu)
+    if arguments.tokenizers:
+        print(table([measure(file) for file in arguments.tokenizers]))
+    if arguments.calls:
+        counted = asyncio.run(calls(arguments.calls, arguments.device, arguments.minutes))
+        finished, truncated = counted.pop("stop_token", 0), counted.pop("length", 0)
+        print(f"{finished} calls, all valid; {truncated} truncated; {dict(counted)}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Decoding at one stream: raw mlx-lm, pensieve through HTTP and mlx_lm.server in turns, an answer each, all three loaded at once.
+"""Decode rate (tokens/s) at one stream: raw mlx-lm, pensieve over HTTP and mlx_lm.server in turns.
 
-usage: python -m benchmarks.turns [--device cpu|gpu] [--model FOLDER | --shape tiny|phi3|wide] [--turns 25] [--no-disk]
-
-What others take of a shared machine swings by half within a minute: of turns, the median of the ratios is what holds.
-`--no-disk` has pensieve keep nothing on disk, which otherwise writes each answer while the next one runs.
+usage: python -m benchmarks.decode_rate [--device cpu|gpu] [--model FOLDER | --shape tiny|phi3|wide]
+    [--turns 25] [--no-disk]
+All three are loaded at once and answer one after another. The speed of a shared machine varies by
+half within a minute, so that the median of each turn's ratio is the result. `--no-disk` turns off
+pensieve's disk cache, which otherwise writes each answer while the next one runs.
 """
 
 # pyright: basic
@@ -20,7 +21,7 @@ from pathlib import Path
 from benchmarks.engine import RAW_LOOP, Bench, argument_parser, calibrate, make_model
 from pensieve.engine.client.launch import worker_variables
 
-# Between two answers: what the one before leaves to be done is done.
+# Between two answers, for the work after an answer.
 _PAUSE_S = 0.2
 
 RAW_TURNS = (
@@ -35,7 +36,7 @@ for _ in sys.stdin:
 
 @contextlib.contextmanager
 def raw_loop(bench: Bench) -> Iterator[subprocess.Popen[str]]:
-    """mlx-lm's own loop in a process that decodes once for every line that it is sent."""
+    """Run mlx-lm's loop in a process that decodes once per line of its input."""
     command = [sys.executable, "-c", RAW_TURNS, str(bench.folder), bench.device]
     environment = bench.environment | worker_variables(bench.device)
     pipe = subprocess.PIPE
@@ -51,23 +52,23 @@ def raw_rate(process: subprocess.Popen[str]) -> float:
 
 
 async def rates(bench: Bench, turns: int) -> dict[str, list[float]]:
-    """Tokens per second of each, turn by turn."""
+    """Return the tokens/s of each turn."""
     with contextlib.ExitStack() as running:
         raw = running.enter_context(raw_loop(bench))
-        # First alone: the kernels that it compiles are there for the others.
+        # Alone first: it compiles kernels for the others.
         raw_rate(raw)
         ours = running.enter_context(bench.pensieve())
         theirs = running.enter_context(bench.mlx_lm_server())
-        found: dict[str, list[float]] = {"raw mlx-lm": [], ours.name: [], theirs.name: []}
+        results: dict[str, list[float]] = {"raw mlx-lm": [], ours.name: [], theirs.name: []}
         for server in (ours, theirs):
             await bench.decode_rate(server, 1)
         for _ in range(turns):
-            found["raw mlx-lm"].append(raw_rate(raw))
+            results["raw mlx-lm"].append(raw_rate(raw))
             for server in (ours, theirs):
                 await asyncio.sleep(_PAUSE_S)
-                found[server.name].append(await bench.decode_rate(server, 1))
+                results[server.name].append(await bench.decode_rate(server, 1))
             await asyncio.sleep(_PAUSE_S)
-    return found
+    return results
 
 
 def line(name: str, own: list[float], raw: list[float]) -> str:
@@ -89,11 +90,11 @@ async def main() -> None:
         bench = Bench(folder, arguments.device, home)
         if arguments.no_disk:
             bench.environment["PENSIEVE_CACHE_GB"] = "0"
-        found = await rates(bench, arguments.turns)
-    heads = ("least", "quarter", "median", "3/4", "most", "of raw")
+        results = await rates(bench, arguments.turns)
+    heads = ("minimum", "quarter", "median", "3/4", "maximum", "of raw")
     print(f"{'tokens/s':16}" + "".join(f"{head:>10}" for head in heads))
-    for name, own in found.items():
-        print(line(name, own, found["raw mlx-lm"]))
+    for name, own in results.items():
+        print(line(name, own, results["raw mlx-lm"]))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""A first start without compiled kernels: what the engine shows while it prepares them, and a burst
-of requests right after.
+"""A first start without compiled kernels: seconds of warm-up, and of a burst right after it.
 
-usage: python -m benchmarks.kernels [--device cpu|gpu] [--model FOLDER | --shape tiny|phi3|wide]
-[--requests 8]
-
-On CUDA with an empty kernel cache (it is given one). No request may end in an error, and no worker
-may be replaced.
+usage: python -m benchmarks.first_start [--device cpu|gpu] [--model FOLDER | --shape tiny|phi3|wide]
+    [--requests 8]
+Printed are the states while the engine prepares kernels, then the time to first token and the
+longest gap of each request. On CUDA it starts with an empty kernel cache. No request may end in an
+error, and no worker may be replaced.
 """
 
 # pyright: basic
@@ -27,23 +26,23 @@ from pensieve.engine.generation import Engine, Generation, Sampling, Token
 LENGTHS = (700, 40, 12, 300, 25, 90, 1500, 8)
 
 
-async def loaded(engine: Engine, started: float) -> None:
-    """Print what the engine says while it loads."""
-    shown = ""
+async def wait_until_loaded(engine: Engine, started: float) -> None:
+    """Print the states of the engine while it loads."""
+    printed = ""
     while (health := engine.health).state == "loading":
-        if health.detail != shown:
+        if health.detail != printed:
             print(f"{time.monotonic() - started:7.1f} s  {health.detail}", flush=True)
-            shown = health.detail
+            printed = health.detail
         await asyncio.sleep(0.02)
     print(f"{time.monotonic() - started:7.1f} s  {health.state} {health.detail}", flush=True)
 
 
-async def ask(engine: Engine, length: int, began: float) -> None:
+async def generate(engine: Engine, length: int, began: float) -> None:
     prompt = tuple((at * at + at) % 251 + 3 for at in range(length))
     try:
         async with engine.generate(Generation(prompt, 32, sampling=Sampling(seed=1))) as events:
             arrivals = [time.monotonic() async for event in events if isinstance(event, Token)]
-    except Exception as error:  # noqa: BLE001 - shown
+    except Exception as error:  # noqa: BLE001 - printed
         print(f"{length:6} tokens: {type(error).__name__}: {error}", flush=True)
         return
     gaps = [late - early for early, late in pairwise(arrivals)]
@@ -63,11 +62,11 @@ async def main() -> None:
         for life in ("no kernels", "kernels on disk"):
             print(f"--- {life}")
             async with running_engine(WorkerSpec(folder, arguments.device)) as engine:
-                await loaded(engine, time.monotonic())
+                await wait_until_loaded(engine, time.monotonic())
                 began = time.monotonic()
                 async with anyio.create_task_group() as tasks:
                     for number in range(arguments.requests):
-                        tasks.start_soon(ask, engine, LENGTHS[number % len(LENGTHS)], began)
+                        tasks.start_soon(generate, engine, LENGTHS[number % len(LENGTHS)], began)
                 print(f"workers replaced: {engine.health.restarts}", flush=True)
 
 
