@@ -1,6 +1,7 @@
 """Foreign JSON parses or raises one kind of error."""
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 
 import pytest
@@ -16,10 +17,8 @@ from pensieve.untrusted_json import read_json, read_object, read_record
 @example(b"9" * 5_000)
 @example(b"\xff\xfe")
 def test_any_bytes_parse_or_raise_value_error(content: bytes) -> None:
-    try:
+    with suppress(ValueError):
         read_json(content)
-    except ValueError:
-        return
 
 
 def test_text_over_the_limit_is_refused_before_parsing() -> None:

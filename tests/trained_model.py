@@ -26,7 +26,7 @@ from pensieve.models.load import open_model
 from pensieve.prompt.render import PromptRenderer
 from pensieve.prompt.template.generated_answers import GeneratedAnswer, GeneratedAnswers
 from pensieve.settings.resolve import child_environment
-from tests.support.programs import run
+from tests.support.programs import run_program
 from tests.tiny_models import CHATML_ADDED, CHATML_TEMPLATE
 
 ROOT = Path(__file__).parents[1]
@@ -94,7 +94,7 @@ def train_apart(module: str, folder: Path) -> None:
     Only a new process can load OpenBLAS before MLX's BLAS, which makes training 20 times as fast.
     """
     variables = child_environment(worker_variables("cpu"))
-    run([sys.executable, "-m", module, folder], cwd=ROOT, env=variables)
+    run_program([sys.executable, "-m", module, folder], cwd=ROOT, env=variables)
 
 
 def train_after_any_text(

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.installation import Installation
-from tests.support.programs import run
+from tests.support.programs import run_program
 
 ROOT = Path(__file__).parents[2]
 PENSIEVE = [sys.executable, "-m", "pensieve"]
@@ -159,7 +159,7 @@ class Terminal:
         self.tmux("-f", "/dev/null", "new-session", "-d", *size, "-c", str(folder), command)
 
     def tmux(self, *arguments: str) -> str:
-        return run(["tmux", "-L", self.name, *arguments]).stdout
+        return run_program(["tmux", "-L", self.name, *arguments]).stdout
 
     def press(self, *keys: str) -> None:
         """Type texts, or press keys by their tmux names."""

@@ -9,7 +9,7 @@ from tests.claude.claude_code import ROOT, ClaudeCode
 from tests.claude.conftest import start
 from tests.claude.trained import CUE, REPLY
 from tests.e2e.installation import Installation
-from tests.support.programs import run
+from tests.support.programs import run_program
 
 # Its prefill takes seconds after the start of the stream.
 PAPER = (ROOT / "LICENSE").read_text(encoding="utf-8") * 2
@@ -47,4 +47,4 @@ def server_pid(installation: Installation) -> int:
 
 def child_of(pid: int) -> int:
     """Return the worker, the server's only child."""
-    return int(run(["pgrep", "-P", str(pid)]).stdout)
+    return int(run_program(["pgrep", "-P", str(pid)]).stdout)

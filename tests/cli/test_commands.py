@@ -23,6 +23,7 @@ from pensieve.paths import Paths, under_home
 from tests.cli.fake_server import health, serving
 from tests.cli.program import PROGRAM, ROOT, environment, pensieve, shell_program
 from tests.support.ports import free_port
+from tests.support.programs import run_program
 
 HEAVY = {
     "anyio", "httpx", "huggingface_hub", "jinja2", "mlx", "mlx_lm", "numpy", "pydantic",
@@ -177,13 +178,7 @@ PROBE = (
 
 def loaded_by(arguments: str, home: Path) -> set[str]:
     """Return the packages that are loaded after the command has run."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROBE, *arguments.split()],
-        capture_output=True,
-        check=True,
-        env=environment(home),
-        text=True,
-    )
+    done = run_program([sys.executable, "-c", PROBE, *arguments.split()], env=environment(home))
     loaded = {name.partition(".")[0] for name in done.stderr.splitlines()[-1].split()}
     assert "pensieve" in loaded
     return loaded
@@ -352,15 +347,13 @@ def test_shell_that_evaluates_env_has_the_exact_key(
     shell: str, script: str, tmp_path: Path
 ) -> None:
     command = " ".join([*PROGRAM, "env"])
-    done = subprocess.run(
+    done = run_program(
         [shell_program(shell), "-c", script.format(command)],
-        capture_output=True,
-        check=True,
         env=environment(tmp_path, SHELL=f"/bin/{shell}", PENSIEVE_API_KEY=NASTY_KEY),
     )
-    got = dict(pair.split(b"=", 1) for pair in done.stdout.split(b"\0") if pair)
-    assert got[b"ANTHROPIC_API_KEY"].decode() == NASTY_KEY
-    assert got[b"ANTHROPIC_AUTH_TOKEN"].decode() == NASTY_KEY
+    exported = dict(pair.split("=", 1) for pair in done.stdout.split("\0") if pair)
+    assert exported["ANTHROPIC_API_KEY"] == NASTY_KEY
+    assert exported["ANTHROPIC_AUTH_TOKEN"] == NASTY_KEY
 
 
 @pytest.mark.parametrize(
@@ -380,13 +373,11 @@ def test_shell_that_evaluates_env_has_the_exact_key(
 def test_unset_removes_only_variables_of_env(shell: str, script: str, tmp_path: Path) -> None:
     own = {"ANTHROPIC_BETAS": "mine", "CLAUDE_CODE_X": "1", "HTTP_PROXY": "http://proxy:3128"}
     own |= {"NO_PROXY": "corp.example"}
-    done = subprocess.run(
+    done = run_program(
         [shell_program(shell), "-c", script.format(" ".join([*PROGRAM, "env"]))],
-        capture_output=True,
-        check=True,
         env=environment(tmp_path, SHELL=f"/bin/{shell}", **own),
     )
-    left = dict(pair.decode().split("=", 1) for pair in done.stdout.split(b"\0") if pair)
+    left = dict(pair.split("=", 1) for pair in done.stdout.split("\0") if pair)
     assert left.keys() & variables(target_of(8192)).keys() == set()
     assert own.items() <= left.items()
     assert "no_proxy" not in left

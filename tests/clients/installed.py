@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.programs import ProgramError, run
+from tests.support.programs import ProgramError, run_program
 
 FOREIGN = Path(__file__).parent / "foreign"
 TYPESCRIPT = "@anthropic-ai/sdk@1.14.0"
@@ -63,7 +63,7 @@ def _npm_installed(package: str) -> Path:
 
     def install(folder: Path) -> None:
         options = ["--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder)]
-        run(["npm", "install", *options, package])
+        run_program(["npm", "install", *options, package])
 
     return _installed(package.rpartition("/")[2], install) / "node_modules"
 
@@ -77,10 +77,10 @@ def langchain_python(pins: Path = LANGCHAIN) -> Path:
 
     def install(folder: Path) -> None:
         # This environment's pip installs: adding a pip takes longer than most installations.
-        run([sys.executable, "-m", "venv", "--without-pip", folder])
+        run_program([sys.executable, "-m", "venv", "--without-pip", folder])
         options = ["--quiet", "--disable-pip-version-check", "--only-binary=:all:", "--no-compile"]
         pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python")]
-        run([*pip, "install", *options, "-r", pins])
+        run_program([*pip, "install", *options, "-r", pins])
 
     name = f"langchain-{hashlib.sha256(pins.read_bytes()).hexdigest()[:12]}-python-{version}"
     return _installed(name, install) / "bin" / "python"

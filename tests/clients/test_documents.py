@@ -15,7 +15,7 @@ from tests.clients.installed import langchain_python, node_modules
 from tests.clients.serving import serving
 from tests.fakes import ScriptedEngine, says
 from tests.server.serving import KEY
-from tests.support.programs import run
+from tests.support.programs import run_program
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "clients.md"
 ANSWER = "Because of Rayleigh."
@@ -46,7 +46,7 @@ def test_an_example_prints_the_models_answer(
 ) -> None:
     modules = str(node_modules()) if heading == "TypeScript" else ""
     with serving(ScriptedEngine([says(ANSWER)]), tmp_path) as url:
-        done = run(
+        done = run_program(
             [*program(), example(heading)],
             env={
                 "PATH": os.environ["PATH"],

@@ -16,7 +16,7 @@ from tests.clients.installed import FOREIGN, node_modules
 from tests.clients.serving import prompts, serving
 from tests.fakes import ScriptedEngine, says
 from tests.server.serving import KEY, app_of, listening
-from tests.support.programs import run
+from tests.support.programs import run_program
 
 Result = dict[str, Any]
 RunCase = Callable[..., Result]
@@ -29,7 +29,7 @@ def modules() -> Path:
 
 def run_case_at(modules: Path, case: str, url: str) -> Result:
     """Run a case of typescript.cjs and return its result."""
-    done = run(
+    done = run_program(
         ["node", str(FOREIGN / "typescript.cjs"), case, url, KEY],
         env={"NODE_PATH": str(modules), "PATH": os.environ["PATH"]},
         timeout=120,

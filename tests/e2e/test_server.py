@@ -21,7 +21,7 @@ from tests.e2e.installation import (
     is_alive,
     worker_pids,
 )
-from tests.support.programs import run
+from tests.support.programs import run_program
 
 CAPITAL = "What is the capital of France?"
 MESSAGES = [{"role": "user", "content": CAPITAL}]
@@ -157,7 +157,7 @@ def test_greedy_output_equals_mlx_lms_alone_and_batched(
     folder = model_folder(server)
     tokenizer = open_model(ModelFolder(MODEL, MODEL, folder)).tokenizer
     prompt = tokenizer.encode(tokenizer.render([{"role": "user", "content": CAPITAL}]))
-    reference = run(
+    reference = run_program(
         [sys.executable, "-c", REFERENCE],
         input=json.dumps([prompt, str(folder)]),
         env=os.environ | worker_variables("cpu"),

@@ -1,7 +1,6 @@
 import errno
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +22,7 @@ from pensieve.models.folder.snapshot import (
 )
 from pensieve.models.load import open_model
 from tests import tiny_models
+from tests.support.programs import run_program
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 
@@ -116,13 +116,8 @@ def test_opening_a_model_loads_neither_mlx_nor_transformers_nor_the_hub(
         "open_model(ModelFolder('n', 'r', Path(sys.argv[1])));"
         "print({'mlx', 'mlx_lm', 'transformers', 'huggingface_hub', 'numpy'} & sys.modules.keys())"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code, str(tiny_phi3.folder)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = [sys.executable, "-c", code, tiny_phi3.folder]
+    result = run_program(command, cwd=Path(__file__).parents[2])
     assert result.stdout.strip() == "set()"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.packaging.project import ROOT, pyproject, read
-from tests.support.programs import run
+from tests.support.programs import run_program
 
 BREW = """#!/bin/sh
 case $1 in
@@ -41,7 +41,7 @@ class Checkout:
 
     def git(self, *arguments: str) -> str:
         identity = ("-c", "user.name=A", "-c", "user.email=a@example.com")
-        return run(["git", *identity, *arguments], cwd=self.path).stdout.strip()
+        return run_program(["git", *identity, *arguments], cwd=self.path).stdout.strip()
 
     def commit(self) -> str:
         self.git("add", "--all")

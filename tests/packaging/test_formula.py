@@ -15,7 +15,7 @@ import pytest
 
 from pensieve.server.http.shutdown_grace import GRACE_S
 from tests.packaging.project import REPOSITORY, ROOT, pyproject, read, script
-from tests.support.programs import run
+from tests.support.programs import run_program
 
 FORMULA = ROOT / "Formula" / "pensieve.rb"
 DSL = Path(__file__).with_name("formula_dsl.rb")
@@ -46,7 +46,7 @@ def pip_command(macos: str = TAHOE) -> list[str]:
 
 
 def test_ruby_finds_no_syntax_error_or_warning() -> None:
-    done = run(["ruby", "-wc", FORMULA])
+    done = run_program(["ruby", "-wc", FORMULA])
     assert (done.stdout.strip(), done.stderr) == ("Syntax OK", "")
 
 
@@ -198,7 +198,7 @@ def homebrew_prefix() -> Path | None:
     brew = shutil.which("brew")
     if brew is None:
         return None
-    prefix = Path(run([brew, "--prefix"]).stdout.strip())
+    prefix = Path(run_program([brew, "--prefix"]).stdout.strip())
     return prefix if (prefix / "opt" / "pensieve").is_dir() else None
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.packaging.project import ROOT
-from tests.support.programs import run
+from tests.support.programs import run_program
 
 PYTHON = """#!/bin/sh
 echo "$@" >>calls
@@ -31,7 +31,7 @@ def make(folder: Path, system: str, macos: str, macos_of_python: str) -> tuple[l
     script = shutil.copy(ROOT / "packaging" / "make-environment.sh", folder / "packaging")
     path = f"{folder / 'bin'}:{os.environ['PATH']}"
     variables = {"PATH": path, "MACOS_OF_PYTHON": macos_of_python}
-    done = run(["/bin/sh", script, "a.lock"], env=variables)
+    done = run_program(["/bin/sh", script, "a.lock"], env=variables)
     return (folder / "calls").read_text().splitlines(), done.stderr
 
 

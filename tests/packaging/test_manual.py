@@ -6,7 +6,7 @@ import pytest
 
 from pensieve.cli.app import build_app
 from tests.packaging.project import ROOT, script
-from tests.support.programs import run
+from tests.support.programs import run_program
 
 manual = script("manual")
 
@@ -49,4 +49,4 @@ def test_the_man_page_escapes_requests() -> None:
 def test_groff_accepts_the_man_page_without_warnings() -> None:
     page = ROOT / "docs" / "pensieve.1"
     command = ["groff", "-man", "-Tutf8", "-ww", "-z", str(page)]
-    assert run(command).stderr == ""
+    assert run_program(command).stderr == ""

@@ -11,14 +11,14 @@ import pytest
 
 import pensieve
 from tests.packaging.project import ROOT, pyproject
-from tests.support.programs import run
+from tests.support.programs import run_program
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    run(command, cwd=ROOT)
+    run_program(command, cwd=ROOT)
     [built] = folder.glob("*.whl")
     with zipfile.ZipFile(built) as archive:
         yield archive

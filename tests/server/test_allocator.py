@@ -1,11 +1,11 @@
 """Memory of large bodies returns to the system when they are freed."""
 
-import subprocess
 import sys
 
 import pytest
 
 from pensieve.server.run import LARGE_BYTES, M_MMAP_THRESHOLD, return_large_allocations
+from tests.support.programs import run_program
 
 PROGRAM = """
 import threading
@@ -28,8 +28,7 @@ print(int(status["VmRSS"].split()[0]) // 1024)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_freed_texts_of_threads_return_to_the_system() -> None:
-    run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, check=True)
-    assert int(run.stdout) < 62
+    assert int(run_program([sys.executable, "-c", PROGRAM]).stdout) < 62
 
 
 def test_allocator_without_mallopt_is_not_changed() -> None:

@@ -3,7 +3,6 @@ clients that do not read.
 """
 
 import asyncio
-import subprocess
 import sys
 import tracemalloc
 from collections.abc import AsyncIterator
@@ -35,6 +34,7 @@ from tests.server.raw import (
     response_of,
 )
 from tests.server.serving import app_of, listening
+from tests.support.programs import run_program
 
 pytestmark = pytest.mark.anyio
 CHUNKED = b"transfer-encoding: chunked"
@@ -229,13 +229,8 @@ def test_memory_of_chunked_body_is_bounded_by_the_limit() -> None:
     """Measured in its own process: threads of other tests may still work on large texts."""
     module = test_memory_of_chunked_body_is_bounded_by_the_limit.__module__
     program = f"import anyio; from {module} import chunked_body; print(anyio.run(chunked_body))"
-    run = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        check=True,
-        cwd=Path(__file__).parents[2],
-    )
-    assert 30 * 1024 * 1024 < int(run.stdout) <= 40 * 1024 * 1024
+    done = run_program([sys.executable, "-c", program], cwd=Path(__file__).parents[2])
+    assert 30 * 1024 * 1024 < int(done.stdout) <= 40 * 1024 * 1024
 
 
 async def chunked_body() -> int:

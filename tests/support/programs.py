@@ -13,7 +13,7 @@ class ProgramError(AssertionError):
     """A program failed or took too long; the message has its output."""
 
 
-def run(command: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess[str]:
+def run_program(command: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a program and capture its text output. Raise `ProgramError` unless it exits with 0.
 
     options: those of `subprocess.run`.

@@ -14,6 +14,7 @@ import pytest
 
 from tests.cli.fake_server import Event, FakeServer, delta, endlessly, message, serving, text_of
 from tests.cli.program import PROGRAM, environment
+from tests.support.programs import run_program
 
 # pexpect forks. The fake server's thread holds no lock that the child needs before its exec.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -278,13 +279,10 @@ def test_the_editor_is_not_loaded_for_a_single_question(tmp_path: Path) -> None:
         "print(*sys.modules, file=sys.stderr)"
     )
     with serving(message("x")) as server:
-        done = subprocess.run(
+        done = run_program(
             [sys.executable, "-c", program, "chat", "Hi"],
             env=environment(tmp_path, PENSIEVE_PORT=str(server.server_port)),
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=True,
         )
     loaded = {name.split(".")[0] for name in done.stderr.split()}
     assert not loaded & {"prompt_toolkit", "markdown_it"}

@@ -2,7 +2,6 @@
 
 import shutil
 import string
-import subprocess
 import sys
 from pathlib import Path
 from typing import get_args
@@ -12,6 +11,7 @@ import pytest
 from pensieve.cli.ui.shells import Shell, dotenv, exports, shell_of, unsets, usage
 from pensieve.errors import SettingsError
 from tests.cli.program import shell_program
+from tests.support.programs import run_program
 
 VALUES = [
     "plain",
@@ -49,17 +49,15 @@ def environment_after(
 ) -> dict[str, str]:
     """Return the environment of the shell's child after `script`."""
     name, *options = command
-    done = subprocess.run(
+    done = run_program(
         [shell_program(name), *options, "-c", f"{script}; env -0"],
-        capture_output=True,
-        check=True,
         env={
             "PATH": "/usr/bin:/bin:/usr/local/bin:/opt/homebrew/bin",
             "HOME": str(home),
             **variables,
         },
     )
-    return dict(pair.split("=", 1) for pair in done.stdout.decode().split("\0") if pair)
+    return dict(pair.split("=", 1) for pair in done.stdout.split("\0") if pair)
 
 
 @pytest.mark.parametrize(("shell", "command"), COMMANDS, ids=str)
@@ -165,7 +163,7 @@ def test_dotenv_value_is_the_same_for_python_node_and_sh(value: str, tmp_path: P
     for reader, script in readers.items():
         if shutil.which(reader):
             command = [reader, *script, str(file)]
-            done = subprocess.run(command, capture_output=True, check=True, text=True)
+            done = run_program(command)
             assert (reader, done.stdout) == (reader, value)
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pensieve.engine.grammar.compiler import GrammarCompiler
 from pensieve.errors import GrammarError
 from tests.engine import grammar_cases as cases
 from tests.engine.walking import END, allowed, generation, ids, vocabulary
+from tests.support.programs import run_program
 
 # At most two CPU seconds; here the wall clock time on a busy machine.
 DEADLINE_S = 15
@@ -124,9 +124,7 @@ print(repr(grammars.prepare(Grammar("start: /a/")).exception()))
 grammars.close()
 """
     path = os.pathsep.join([str(tmp_path), str(Path(subject.__file__).parents[2])])
-    output = subprocess.run(
-        [sys.executable, "-c", program], env={"PYTHONPATH": path}, capture_output=True, check=True
-    ).stdout.decode()
+    output = run_program([sys.executable, "-c", program], env={"PYTHONPATH": path}).stdout
     assert output.startswith("GrammarError(")
     assert refused in output
     assert f"{sys.prefix}/bin/python -m pip install --force-reinstall" in output

@@ -1,7 +1,6 @@
 """The completion scripts, in real shells."""
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import pexpect
@@ -10,6 +9,7 @@ import pytest
 from pensieve.cli import app
 from tests.cli.program import environment, pensieve
 from tests.cli.test_commands import HEAVY, loaded_by
+from tests.support.programs import run_program
 
 CASES = [
     (["st"], {"start", "stop", "status"}),
@@ -32,14 +32,7 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def said_by(shell: str, program: str, folder: Path) -> set[str]:
     if not shutil.which(shell):
         pytest.skip(f"no {shell} here")
-    done = subprocess.run(
-        [shell, "-c", program],
-        capture_output=True,
-        check=True,
-        cwd=folder,
-        env=environment(folder),
-        text=True,
-    )
+    done = run_program([shell, "-c", program], cwd=folder, env=environment(folder))
     assert done.stderr == ""
     return {line.partition("\t")[0] for line in done.stdout.splitlines() if line}
 
