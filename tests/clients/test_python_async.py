@@ -37,15 +37,17 @@ async def client_of(engine: Engine) -> AsyncGenerator[AsyncAnthropic]:
 
 
 async def test_create_stream_and_count_tokens_agree() -> None:
-    async with client_of(ScriptedEngine([says("Hello!")])) as client:
+    text = "Hello, \u2028 wörld!"
+    async with client_of(ScriptedEngine([says(text)])) as client:
         message = await client.messages.create(**CALL)
         async with client.messages.stream(**CALL) as stream:
-            pieces = [piece async for piece in stream.text_stream]
+            deltas = [delta async for delta in stream.text_stream]
             streamed = await stream.get_final_message()
         events = [event.type async for event in await client.messages.create(**CALL, stream=True)]
         count = await client.messages.count_tokens(model="m", messages=CALL["messages"])
-    assert "".join(pieces) == message.content[0].text == streamed.content[0].text == "Hello!"
+    assert "".join(deltas) == message.content[0].text == streamed.content[0].text == text
     assert message.usage == streamed.usage
+    assert message.usage.output_tokens == len(text.encode()) + 1
     assert count.input_tokens == message.usage.input_tokens
     assert (events[0], events[-1]) == ("message_start", "message_stop")
 
