@@ -1,6 +1,4 @@
-"""docs/conformance.md against the code: what it names exists, and every server feature has a
-row.
-"""
+"""docs/conformance.md names existing tests and messages, and has a row for every feature."""
 
 import ast
 import re
@@ -25,7 +23,7 @@ from tests.server.serving import app_of, in_memory
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "conformance.md"
-WORDS = ("supported", "flattened", "ignored", "refused", "not here")
+STATES = ("supported", "flattened", "ignored", "refused", "not here")
 ABSENT = ("not here",)
 
 SOURCES = set((ROOT / "pensieve").rglob("*.py"))
@@ -109,7 +107,7 @@ def test_the_page_has_rows() -> None:
 
 @pytest.mark.parametrize("row", list(rows()), ids=lambda row: row.subject[:60])
 def test_every_row_states_behaviour_and_tests(row: Row) -> None:
-    assert row.here.startswith(WORDS)
+    assert row.here.startswith(STATES)
     tests = _NAMED.findall(row.shown_by)
     assert _NAMED.sub("", row.shown_by).strip() in {"", "-"}
     assert tests
