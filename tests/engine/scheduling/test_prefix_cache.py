@@ -1,46 +1,18 @@
 """Look-up, moves, eviction order and byte count of the prefix cache, over fake KV states."""
 
-from dataclasses import dataclass
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from pensieve.engine.scheduling.prefix_cache import BLOCK_TOKENS, PrefixCache
-
-
-@dataclass
-class CountingState:
-    """A KV state of ten bytes a token.
-
-    `step` imitates architectures that can only be trimmed at checkpoints.
-    """
-
-    tokens: int
-    step: int = 1
-
-    @property
-    def nbytes(self) -> int:
-        return 10 * self.tokens
-
-    def usable_tokens(self, tokens: int) -> int:
-        tokens = min(tokens, self.tokens)
-        return tokens if tokens == self.tokens else tokens // self.step * self.step
-
-    def trim(self, tokens: int) -> None:
-        assert self.usable_tokens(tokens) == tokens
-        self.tokens = tokens
-
-    def copy(self, tokens: int) -> "CountingState":
-        assert self.usable_tokens(tokens) == tokens
-        return CountingState(tokens, self.step)
+from tests.engine.counting_backend import RememberedState
 
 
 def cache_of(*sequences: range | list[int]) -> PrefixCache:
     cache = PrefixCache(b"model")
     for tokens in sequences:
-        cache.insert(tokens, CountingState(len(tokens)))
+        cache.insert(tokens, RememberedState(tuple(tokens)))
     return cache
 
 
@@ -49,7 +21,7 @@ def acquired_tokens(cache: PrefixCache, tokens) -> int:
     cache.check()
     if hit is None:
         return 0
-    assert hit.state.tokens == hit.cached_tokens
+    assert len(hit.state.seen) == hit.cached_tokens
     return hit.cached_tokens
 
 
@@ -90,7 +62,7 @@ def test_inserted_sequence_replaces_its_own_prefix() -> None:
 
 def test_state_with_checkpoints_is_trimmed_to_the_last_usable_one() -> None:
     cache = PrefixCache(b"model")
-    cache.insert(range(1000), CountingState(1000, step=300))
+    cache.insert(range(1000), RememberedState(tuple(range(1000)), step=300))
     assert acquired_tokens(cache, [*range(700), -1]) == 600
 
 
@@ -132,16 +104,16 @@ def test_choice_among_equal_entries_depends_only_on_their_tokens(
 
 def test_conversation_is_trimmed_to_its_pinned_prefix_before_that_is_evicted() -> None:
     cache = PrefixCache(b"model")
-    cache.insert(range(3000), CountingState(3000), pinned_tokens=1200)
-    cache.insert([5] * 100, CountingState(100))
+    cache.insert(range(3000), RememberedState(tuple(range(3000))), pinned_tokens=1200)
+    cache.insert([5] * 100, RememberedState((5,) * 100))
     assert cache.evict(18_000) == 18_000
     assert acquired_tokens(cache, range(3000)) == 1200
 
 
 def test_side_requests_are_evicted_before_conversations() -> None:
     cache = PrefixCache(b"model")
-    cache.insert(range(1000), CountingState(1000))
-    cache.insert([5] * 1000, CountingState(1000), is_side=True)
+    cache.insert(range(1000), RememberedState(tuple(range(1000))))
+    cache.insert([5] * 1000, RememberedState((5,) * 1000), is_side=True)
     cache.evict(1)
     assert acquired_tokens(cache, [*range(1000), 1]) == 1000
 
@@ -189,30 +161,6 @@ class AnyHistory(RuleBasedStateMachine):
     @invariant()
     def bytes_add_up(self) -> None:
         self.cache.check()
-
-
-@dataclass
-class RememberedState:
-    """A KV state that remembers its tokens."""
-
-    seen: tuple[int, ...]
-    step: int
-
-    @property
-    def nbytes(self) -> int:
-        return 10 * len(self.seen)
-
-    def usable_tokens(self, tokens: int) -> int:
-        tokens = min(tokens, len(self.seen))
-        return tokens if tokens == len(self.seen) else tokens // self.step * self.step
-
-    def trim(self, tokens: int) -> None:
-        assert self.usable_tokens(tokens) == tokens
-        self.seen = self.seen[:tokens]
-
-    def copy(self, tokens: int) -> "RememberedState":
-        assert self.usable_tokens(tokens) == tokens
-        return RememberedState(self.seen[:tokens], self.step)
 
 
 TestAnyHistory = AnyHistory.TestCase
