@@ -405,7 +405,7 @@ def make_model(shape: str, folder: Path) -> Path:
     bfloat16 with few wide layers, whose decoding is bound by the GPU instead of the CPU.
     """
     sys.path.insert(0, str(ROOT))
-    from tests import tiny_models
+    from tests.support import tiny_models
 
     tiny_models.build("llama" if shape == "tiny" else "phi3-longrope", folder)
     subprocess.run([sys.executable, "-c", GROW, str(folder), shape], check=True)

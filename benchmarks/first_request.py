@@ -20,12 +20,12 @@ from typing import Any
 from pensieve.api.messages.request import MessagesRequest, decode
 from pensieve.models.load import open_model
 from pensieve.prompt.render import PromptRenderer
-from tests.claude.driving import ClaudeCode
-from tests.claude.rehearsal import running_server
+from tests.claude.claude_code import ClaudeCode
+from tests.claude.recording import running_server
 from tests.cli.fake_server import MODEL, health, message, serving
 from tests.cli.program import OWN_KEY
 from tests.clients.installed import CLAUDE_CODE, claude_code
-from tests.embedded_model import embedded_model_folder
+from tests.support.embedded_model import embedded_model_folder
 
 CONTEXTS = (8_192, 32_768, 131_072)
 QUESTION = '-p "What is in here?"'

@@ -44,8 +44,8 @@ from pensieve.prompt.render import PromptRenderer
 from pensieve.server.app import build_app
 from pensieve.server.http.uvicorn_server import http_server, run_until_signal
 from pensieve.settings.resolve import Settings
-from tests.embedded_model import embedded_model_folder
-from tests.fakes import ScriptedEngine
+from tests.support.embedded_model import embedded_model_folder
+from tests.support.fakes import ScriptedEngine
 
 KEY = "pensieve-local-key"
 CONTEXT_TOKENS = 10_000_000

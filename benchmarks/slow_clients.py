@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from benchmarks.front_end import KEY, SMALL, Client, serving, timed
-from tests.embedded_model import embedded_model_folder
+from tests.support.embedded_model import embedded_model_folder
 
 SLOW_HEADS, GOOD, SLOW_READERS = 300, 10, 50
 

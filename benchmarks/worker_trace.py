@@ -23,7 +23,7 @@ from pensieve.engine.protocol import FrameBuffer, Load, Step, Submit, encode
 from pensieve.engine.worker.build import build_engine
 from pensieve.engine.worker.context import WorkerContext
 from pensieve.engine.worker.worker import FrontEnd, FrontEndGoneError, serve, spill_rest
-from tests import tiny_models
+from tests.support import tiny_models
 
 ROOT = Path(__file__).parent.parent / "pensieve" / "engine"
 # Memory relief, requests whose grammar compiles, and the figures of /health.

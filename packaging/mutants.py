@@ -45,7 +45,7 @@ OPERATORS = (
 )
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 SWAPS = {**dict(OPERATORS), **{new: old for old, new in OPERATORS}}
-# What an emptied function returns, by its annotation; None for all others. A generator yields nothing.
+# What an emptied function returns, by its annotation; None for others. A generator yields nothing.
 EMPTY = {
     "bool": ("False", "True"),
     "str": ("''",),
@@ -116,7 +116,7 @@ def variants(node: ast.AST) -> Iterator[ast.AST]:  # noqa: C901 - a table
 
 
 def emptied(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[ast.AST]:
-    """The function, returning at once. Its statements stay: they make it a generator or a closure."""
+    """Yield the function, returning at once. Its statements stay: it may be a generator or closure."""
     annotation = ast.unparse(function.returns).split("[")[0] if function.returns else ""
     for value in EMPTY.get(annotation, ("None",)):
         changed = copy.copy(function)

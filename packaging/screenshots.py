@@ -1,7 +1,8 @@
-"""Records docs/images/*.svg: real commands, in a real terminal, against a real server. usage: make screenshots
+"""Records docs/images/*.svg: real commands, in a real terminal, against a real server.
 
-tmux is the terminal, rich draws what it shows. Each recording has a home of its own, which is removed
-afterwards, so the model is fetched each time (93 MB from the Python package index).
+usage: make screenshots
+tmux is the terminal, rich draws what it shows. Each recording has a home of its own, which is
+removed afterwards, so the model is fetched each time (93 MB from the Python package index).
 """
 
 import getpass
@@ -47,7 +48,8 @@ TEMPLATE = """\
     {lines}
     </defs>
     {chrome}
-    <g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
+    <g transform="translate({terminal_x}, {terminal_y})"
+        clip-path="url(#{unique_id}-clip-terminal)">
     {backgrounds}
     <g class="{unique_id}-matrix">
     {matrix}

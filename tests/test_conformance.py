@@ -18,8 +18,8 @@ from pensieve.api.messages.message import StopReason, Usage
 from pensieve.api.messages.request import CountTokensRequest, MessagesRequest
 from pensieve.api.messages.tools import ClientToolType, ComputerUseToolType, ServerToolType
 from pensieve.server.wire import _TABLE
-from tests.fakes import ScriptedEngine
 from tests.server.serving import app_of, in_memory
+from tests.support.fakes import ScriptedEngine
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "conformance.md"

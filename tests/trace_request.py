@@ -17,8 +17,8 @@ from types import FrameType
 
 import anyio
 
-from tests.fakes import ScriptedEngine, says
 from tests.server.serving import app_of, stream_by_hand
+from tests.support.fakes import ScriptedEngine, says
 
 ROOT = f"{Path(__file__).parent.parent / 'pensieve'}/"
 

@@ -11,7 +11,7 @@ _SINGLE_QUOTE = re.compile(r"(?:\A|\W)'\Z")
 
 
 class Quoting:
-    """Tracks whether the end of a text is quoted: in a fenced block, inline code or quotation marks.
+    """Tracks whether a text's end is quoted: in a fenced block, inline code or quotation marks.
 
     A mark that is quoted is text. Owns the current line, and whether a fenced block is open before
     it, so the text may arrive in any pieces.

@@ -1,4 +1,4 @@
-"""How an API writes its errors and the events of its streams. Each route names its wire (routes.py).
+"""How an API writes its errors and its streams' events. Each route names its wire (routes.py).
 
 Anthropic's is the default before a request has a route: for a head that is not valid HTTP, and for
 a path of no route. Errors are looked up along their class's ancestors.

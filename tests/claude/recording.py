@@ -25,7 +25,7 @@ from tests.claude.claude_code import ClaudeCode
 from tests.cli.fake_server import MODEL, Event, FakeServer, health, message, serving
 from tests.clients.installed import claude_code
 from tests.e2e.installation import Installation
-from tests.trained_model import Lesson
+from tests.support.trained_model import Lesson
 
 CONTEXT_TOKENS = 32_768
 CHARS_PER_TOKEN = 3

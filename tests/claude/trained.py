@@ -16,11 +16,11 @@ from typing import Any
 from pensieve.dialects.dialect import ToolCall
 from pensieve.dialects.families.plain import DIALECT
 from pensieve.dialects.format_calls import format_calls
-from tests import trained_model
 from tests.claude import recording
 from tests.claude.recording import Recorder, Run, blocks_of
 from tests.clients.installed import CLAUDE_CODE, cached_folder
-from tests.trained_model import Lesson, train_after_any_text, train_apart
+from tests.support import trained_model
+from tests.support.trained_model import Lesson, train_after_any_text, train_apart
 
 ROOT = Path(__file__).parents[2]
 # Limits of the client's texts that are used as noise; its tools are one text.

@@ -11,8 +11,8 @@ from anthropic import Anthropic
 from pensieve.dialects.dialect import Dialect
 from pensieve.dialects.families import plain
 from tests.clients.serving import serving
-from tests.fakes import ScriptedEngine
 from tests.server.serving import KEY
+from tests.support.fakes import ScriptedEngine
 
 Connect = Callable[..., Anthropic]
 

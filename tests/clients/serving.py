@@ -17,8 +17,8 @@ from pensieve.dialects.families import plain
 from pensieve.dialects.format_calls import format_calls
 from pensieve.engine.generation import EngineEvent, EngineHealth, Generation
 from pensieve.paths import under_home
-from tests.fakes import ByteTokenizer, ScriptedEngine, says
 from tests.server.serving import SETTINGS, app_of, listening
+from tests.support.fakes import ByteTokenizer, ScriptedEngine, says
 
 
 @contextmanager

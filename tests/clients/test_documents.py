@@ -13,8 +13,8 @@ from pensieve.cli.claude.environment import variables
 from pensieve.cli.client.target import Target
 from tests.clients.installed import langchain_python, node_modules
 from tests.clients.serving import serving
-from tests.fakes import ScriptedEngine, says
 from tests.server.serving import KEY
+from tests.support.fakes import ScriptedEngine, says
 from tests.support.programs import run_program
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "clients.md"

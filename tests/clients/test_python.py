@@ -9,7 +9,7 @@ from anthropic import Anthropic
 
 from tests.clients.conftest import Connect
 from tests.clients.serving import CachingEngine, prompts
-from tests.fakes import ScriptedEngine, says
+from tests.support.fakes import ScriptedEngine, says
 
 HELLO = [{"role": "user", "content": "hello"}]
 CALL: dict[str, Any] = {"model": "m", "max_tokens": 50, "messages": HELLO}

@@ -15,8 +15,8 @@ from anthropic.types import ThreadNotFoundError
 
 from pensieve.engine.generation import Engine, Started, Token
 from tests.clients.test_python import CALL
-from tests.fakes import ScriptedEngine, says
 from tests.server.serving import KEY, app_of, listening
+from tests.support.fakes import ScriptedEngine, says
 
 pytestmark = pytest.mark.anyio
 

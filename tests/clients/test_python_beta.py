@@ -20,7 +20,7 @@ from pensieve.errors import WorkerDiedError
 from tests.clients.conftest import Connect
 from tests.clients.serving import prompts
 from tests.clients.test_python import ALL_PARAMETERS, CALL, CLIENT_PARAMETERS, HELLO
-from tests.fakes import ScriptedEngine, says
+from tests.support.fakes import ScriptedEngine, says
 
 MCP_SERVER = {"type": "url", "name": "s", "url": "https://mcp.test"}
 USE = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {"at": "x"}}

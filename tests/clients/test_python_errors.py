@@ -10,7 +10,7 @@ from pensieve.engine.generation import Started, Token
 from pensieve.errors import EngineBusyError, EngineFailedError, WorkerDiedError
 from tests.clients.conftest import Connect
 from tests.clients.test_python import CALL
-from tests.fakes import ScriptedEngine, says
+from tests.support.fakes import ScriptedEngine, says
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from pensieve.dialects.format_calls import format_calls
 from tests.clients.conftest import Connect
 from tests.clients.serving import prompts
 from tests.clients.test_python import CALL
-from tests.fakes import ScriptedEngine, says
+from tests.support.fakes import ScriptedEngine, says
 
 INPUT = {"path": 'a "b"\\n.py', "text": "ünï\n" * 60}
 TOOL = {

@@ -14,8 +14,8 @@ from pensieve.engine.generation import Started, Token
 from pensieve.errors import EngineBusyError, EngineFailedError, WorkerDiedError
 from tests.clients.installed import FOREIGN, node_modules
 from tests.clients.serving import prompts, serving
-from tests.fakes import ScriptedEngine, says
 from tests.server.serving import KEY, app_of, listening
+from tests.support.fakes import ScriptedEngine, says
 from tests.support.programs import run_program
 
 Result = dict[str, Any]

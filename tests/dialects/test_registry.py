@@ -7,8 +7,8 @@ import pytest
 from pensieve.dialects.dialect import ThinkingForm
 from pensieve.dialects.registry import DIALECTS, dialect_of
 from pensieve.models.tokenizer.chat_template import ChatTemplate
-from tests import tiny_models
 from tests.prompt.chat_models import HERMES_TEMPLATE, THINKING_TEMPLATE
+from tests.support import tiny_models
 
 # The specific part of each family's template, around a loop that writes tools, turns and results.
 OWN = {

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from pensieve.models.folder.snapshot import ModelFolder
-from tests import tiny_models
 from tests.e2e.installation import Installation
 from tests.models.hostile_folders import BAD, Spoil, changes
+from tests.support import tiny_models
 from tests.support.ports import free_port
 
 # Detected only when the weights are read.

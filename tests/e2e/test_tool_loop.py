@@ -19,7 +19,7 @@ from pensieve.dialects.families.plain import DIALECT
 from pensieve.dialects.format_calls import format_calls
 from tests.e2e.installation import KEY, Installation
 from tests.support.ports import free_port
-from tests.trained_model import Lesson, train, train_apart
+from tests.support.trained_model import Lesson, train, train_apart
 
 # The tokens of a tool result with the control tokens of its turn.
 MAX_NEW_TOKENS = 32

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 
 from pensieve.engine.generation import Generation, Grammar
 from pensieve.engine.grammar.compiled import CompiledGrammar, Matcher, Vocabulary
-from tests import tiny_models
+from tests.support import tiny_models
 
 
 @cache

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import example, given
 
 from pensieve.paths import under_home
-from tests.fakes import ScriptedEngine, says
 from tests.fuzz.examples import max_examples
 from tests.fuzz.mutations import bodies, damaged
 from tests.server.serving import KEY, SETTINGS, app_of, stream_events
+from tests.support.fakes import ScriptedEngine, says
 
 MAX_RESPONSE_S = 2.0
 HEADERS = {"x-api-key": KEY, "content-type": "application/json"}

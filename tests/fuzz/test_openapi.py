@@ -12,9 +12,9 @@ import anyio
 import pytest
 
 from pensieve.paths import under_home
-from tests.fakes import ScriptedEngine, says
 from tests.fuzz.examples import EXAMPLES
 from tests.server.serving import KEY, SETTINGS, app_of, listening
+from tests.support.fakes import ScriptedEngine, says
 
 pytestmark = pytest.mark.anyio
 CONFIG = Path(__file__).with_name("schemathesis.toml")

@@ -12,11 +12,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pensieve.paths import under_home
-from tests.fakes import ScriptedEngine, says
 from tests.fuzz.examples import max_examples
 from tests.fuzz.mutations import ODD_NUMBERS, ODD_TEXTS
 from tests.fuzz.test_bodies import HEADERS, assert_refused
 from tests.server.serving import SETTINGS, app_of
+from tests.support.fakes import ScriptedEngine, says
 
 NAMES = ["limit", "page", "ids[]", "after_id", "before_id", "lifecycle[]", "lifecycle", "x", ""]
 texts = st.one_of(

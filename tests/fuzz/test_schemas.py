@@ -10,11 +10,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.dialects.cases import DIALECTS
-from tests.fakes import ScriptedEngine, says
 from tests.fuzz.examples import max_examples
 from tests.fuzz.mutations import CALL, odd_values
 from tests.fuzz.test_bodies import BlockingClient, assert_answered
 from tests.server.serving import app_of
+from tests.support.fakes import ScriptedEngine, says
 
 KEYWORDS = [
     *["type", "enum", "const", "format", "pattern", "required", "properties", "items", "anyOf"],

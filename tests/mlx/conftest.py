@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import tiny_models
-from tests.device import use_device
+from tests.support import tiny_models
+from tests.support.device import use_device
 
 use_device()
 

@@ -24,8 +24,8 @@ from pensieve.engine.scheduling.prefix_cache import PrefixCache
 from pensieve.engine.scheduling.request_queue import QueueLimits
 from pensieve.engine.scheduling.scheduler import Scheduler
 from pensieve.engine.scheduling.tiered_prefix_cache import TieredPrefixCache
-from tests.device import DEVICE
-from tests.mlx.bench import FailingOnce
+from tests.mlx.scheduler_bench import FailingOnce
+from tests.support.device import DEVICE
 
 GREEDY = Sampling(temperature=0)
 PROMPTS = [tuple(range(3, 3 + length)) for length in (1, 2, 17, 150)]

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from pensieve.engine.client.launch import worker_variables
-from tests.device import DEVICE
-from tests.mlx import architectures
-from tests.mlx.bench import Bench, prompt_of, reference
+from tests.mlx.scheduler_bench import Bench, prompt_of, reference
+from tests.support import tiny_architectures
+from tests.support.device import DEVICE
 
 CRASHES = int(os.environ.get("PENSIEVE_CRASHES", "4"))
 
@@ -24,10 +24,10 @@ CRASHES = int(os.environ.get("PENSIEVE_CRASHES", "4"))
 WRITER = """
 import sys
 from pathlib import Path
-from tests.mlx import architectures
-from tests.mlx.bench import Bench, prompt_of
+from tests.support import tiny_architectures
+from tests.mlx.scheduler_bench import Bench, prompt_of
 from tests.mlx.test_crash import question
-bench = Bench(architectures.build(sys.argv[1]), Path(sys.argv[2]))
+bench = Bench(tiny_architectures.build(sys.argv[1]), Path(sys.argv[2]))
 for turn in range(10**6):
     bench.run(question(int(sys.argv[3]), turn), max_tokens=4)
     print(turn, flush=True)
@@ -57,9 +57,9 @@ def kill_while_writing(family: str, folder: Path, crash: int) -> None:
         writer.send_signal(signal.SIGKILL)
 
 
-@pytest.mark.parametrize("family", architectures.FAMILIES)
+@pytest.mark.parametrize("family", tiny_architectures.FAMILIES)
 def test_start_after_any_kill_answers_correctly_from_the_cache(family: str, tmp_path: Path) -> None:
-    model = architectures.build(family)
+    model = tiny_architectures.build(family)
     expected: dict[tuple[int, ...], list[int]] = {}
     warm = 0
     crashes = CRASHES if family == "llama" else max(1, CRASHES // 10)
@@ -79,7 +79,7 @@ def test_start_after_any_kill_answers_correctly_from_the_cache(family: str, tmp_
 
 
 def check_answers_after(tmp_path: Path, damage) -> None:
-    model = architectures.build("llama")
+    model = tiny_architectures.build("llama")
     before = Bench(model, tmp_path)
     before.run(prompt_of(600), max_tokens=4)
     before.close()
@@ -111,7 +111,7 @@ def test_truncation_never_causes_a_wrong_answer(tmp_path: Path) -> None:
 
 
 def test_folder_emptied_at_runtime_is_a_miss(tmp_path: Path) -> None:
-    model = architectures.build("llama")
+    model = tiny_architectures.build("llama")
     bench = Bench(model, tmp_path)
     bench.run(prompt_of(600), max_tokens=4)
     bench.close()

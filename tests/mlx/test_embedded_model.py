@@ -15,9 +15,9 @@ from tokenizers import Tokenizer
 from pensieve.engine.client.launch import worker_variables
 from pensieve.engine.model.loading import load_weights
 from pensieve.engine.planning.kv_precision import KVPrecision
-from tests.device import DEVICE
-from tests.embedded_model import embedded_model_folder
-from tests.mlx.bench import Bench, FailingOnce, reference
+from tests.mlx.scheduler_bench import Bench, FailingOnce, reference
+from tests.support.device import DEVICE
+from tests.support.embedded_model import embedded_model_folder
 
 TEXTS = (
     "The river that runs through the old town is called",
@@ -36,8 +36,8 @@ WRITER = """
 import signal, sys
 from pathlib import Path
 from pensieve.engine.model.loading import load_weights
-from tests.device import DEVICE
-from tests.mlx.bench import Bench
+from tests.support.device import DEVICE
+from tests.mlx.scheduler_bench import Bench
 bench = Bench(load_weights(Path(sys.argv[1]), DEVICE), Path(sys.argv[2]))
 bench.run(tuple(map(int, sys.argv[3].split(","))), max_tokens=6)
 while bench.prefix_cache.spill() is not None or not bench.store.is_idle:

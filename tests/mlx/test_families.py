@@ -13,22 +13,22 @@ from pensieve.engine.disk.block_store import StoreLimits
 from pensieve.engine.generation import Generation, Token
 from pensieve.engine.model.cache_maker import CacheMaker, supports_batching, supports_ragged_kv
 from pensieve.engine.planning.kv_precision import KVPrecision
-from tests.mlx import architectures
-from tests.mlx.bench import GREEDY, Bench, FailingOnce, prompt_of, reference
+from tests.mlx.scheduler_bench import GREEDY, Bench, FailingOnce, prompt_of, reference
+from tests.support import tiny_architectures
 
 FULLY_RAGGED = {"llama", "qwen3", "phi3"}
 # mlx-lm cannot decode sequences of different lengths together for these.
 ONE_AT_A_TIME = {"gemma2"}
 
 
-@pytest.fixture(scope="module", params=list(architectures.FAMILIES))
+@pytest.fixture(scope="module", params=list(tiny_architectures.FAMILIES))
 def family(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 @pytest.fixture(scope="module")
 def model(family: str):
-    return architectures.build(family)
+    return tiny_architectures.build(family)
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_answer_over_a_restored_prefix_equals_a_fresh_one(model, tmp_path: Path)
 def test_other_requests_get_a_token_with_each_restored_file(
     tmp_path: Path,
 ) -> None:
-    model = architectures.build("llama")
+    model = tiny_architectures.build("llama")
     before = Bench(model, tmp_path)
     before.run(prompt_of(1500))
     before.close()
@@ -123,7 +123,7 @@ def test_other_requests_get_a_token_with_each_restored_file(
 
 
 def test_restored_prefix_is_in_memory_only_once(tmp_path: Path) -> None:
-    model = architectures.build("llama")
+    model = tiny_architectures.build("llama")
     prompt = prompt_of(4000)
     before = Bench(model, tmp_path)
     before.run(prompt)

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from pensieve.engine.disk.block_file import MAGIC
-from tests.mlx import architectures
-from tests.mlx.bench import Bench, prompt_of, reference
+from tests.mlx.scheduler_bench import Bench, prompt_of, reference
+from tests.support import tiny_architectures
 
 # Full attention in blocks; a sliding window; a state space.
 FAMILIES = ("llama", "gemma3_text", "qwen3_next")
@@ -121,7 +121,7 @@ FORGERIES: dict[str, Forgery] = {
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def model(request: pytest.FixtureRequest) -> Any:
-    return architectures.build(request.param)
+    return tiny_architectures.build(request.param)
 
 
 @pytest.fixture(scope="module")

@@ -38,11 +38,11 @@ from pensieve.engine.scheduling.request_queue import QueueLimits
 from pensieve.engine.scheduling.scheduler import Scheduler
 from pensieve.engine.scheduling.tiered_prefix_cache import TieredPrefixCache
 from pensieve.errors import EngineError, GrammarError
-from tests import tiny_models
-from tests.device import DEVICE
 from tests.engine import grammar_cases as cases
-from tests.fakes import RustPanic
-from tests.mlx.bench import FailingOnce
+from tests.mlx.scheduler_bench import FailingOnce
+from tests.support import tiny_models
+from tests.support.device import DEVICE
+from tests.support.fakes import RustPanic
 
 GREEDY = Sampling(temperature=0)
 MAX_BATCH = 16

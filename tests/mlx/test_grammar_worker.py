@@ -16,10 +16,10 @@ from pensieve.engine.client.client import running_engine
 from pensieve.engine.client.launch import WorkerSpec
 from pensieve.engine.generation import Engine, Finished, Generation, Grammar, Sampling, Token
 from pensieve.errors import GrammarError
-from tests import tiny_models
-from tests.device import DEVICE
 from tests.engine import grammar_cases as cases
 from tests.engine.states import in_state
+from tests.support import tiny_models
+from tests.support.device import DEVICE
 
 pytestmark = pytest.mark.anyio
 

@@ -21,7 +21,7 @@ from pensieve.engine.planning.memory_plan import ModelFacts, plan
 from pensieve.machine import GIB, Machine
 from pensieve.models.catalog.cards import CARDS, ModelCard
 from pensieve.models.catalog.memory_fit import estimate_fit, memory_limit_on
-from tests.mlx import architectures
+from tests.support import tiny_architectures
 
 QWEN35 = {
     "num_attention_heads": 16,
@@ -258,6 +258,6 @@ def test_plan_and_engine_promise_the_same_context(
         assert planned.kv_bytes == engine.budget.kv_bytes
 
 
-@pytest.mark.parametrize("family", list(architectures.FAMILIES))
+@pytest.mark.parametrize("family", list(tiny_architectures.FAMILIES))
 def test_own_caches_lists_families_without_ragged_kv(family: str) -> None:
-    assert (family in OWN_CACHES) != supports_ragged_kv(architectures.build(family))
+    assert (family in OWN_CACHES) != supports_ragged_kv(tiny_architectures.build(family))

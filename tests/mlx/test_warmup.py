@@ -14,10 +14,9 @@ from pensieve.engine.model.loading import load_weights, parts_of
 from pensieve.engine.scheduling.backend import PrefillProgress, Sampled
 from pensieve.engine.scheduling.prefill_chunks import ChunkSizer
 from pensieve.engine.worker.warmup import CHUNK_TOKENS, FixedChunks, prompts_of, warm_up
-from tests import tiny_models
-from tests.device import DEVICE
-from tests.mlx import architectures
-from tests.mlx.bench import prompt_of
+from tests.mlx.scheduler_bench import prompt_of
+from tests.support import tiny_architectures, tiny_models
+from tests.support.device import DEVICE
 
 Announced = list[tuple[str, float]]
 COMPILING_S = 1000.0
@@ -98,7 +97,7 @@ def test_weights_are_split_into_parts_of_limited_size() -> None:
 @pytest.mark.parametrize("family", ["llama", "qwen3_next"])
 def test_every_chunk_is_announced_with_its_size(family: str) -> None:
     """Includes a model whose checkpoints end chunks early."""
-    model = architectures.build(family)
+    model = tiny_architectures.build(family)
     caches = CacheMaker(model, supports_ragged_kv(model))
     announced: list[str] = []
     announcer = StepAnnouncer(lambda work, _: announced.append(work))

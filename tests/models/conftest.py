@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from pensieve.models.folder.snapshot import ModelFolder
-from tests import tiny_models
-from tests.embedded_model import embedded_model_folder
+from tests.support import tiny_models
+from tests.support.embedded_model import embedded_model_folder
 
 
 @pytest.fixture(scope="session", params=tiny_models.KINDS)

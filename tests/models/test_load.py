@@ -21,7 +21,7 @@ from pensieve.models.folder.snapshot import (
     write_snapshot,
 )
 from pensieve.models.load import open_model
-from tests import tiny_models
+from tests.support import tiny_models
 from tests.support.programs import run_program
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"

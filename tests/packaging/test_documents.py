@@ -1,5 +1,6 @@
-"""The pages name files, links, commands, options, settings and `make` targets that exist, and the code
-cites only files of this repository.
+"""The pages name files, links, commands, options, settings and `make` targets that exist.
+
+The code cites only files of this repository.
 """
 
 import re
@@ -78,7 +79,8 @@ def test_unknown_commands_and_options_are_noticed(line: str, fault: str) -> None
 
 
 def test_commands_of_a_page_are_found() -> None:
-    text = 'Try `pensieve stop --force`:\n\n```\neval "$(pensieve env)"  # sets\n$ pensieve logs -f\n```\n'
+    block = 'eval "$(pensieve env)"  # sets\n$ pensieve logs -f\n'
+    text = f"Try `pensieve stop --force`:\n\n```\n{block}```\n"
     assert list(commands_on(text)) == ["env", "logs -f", "stop --force"]
 
 

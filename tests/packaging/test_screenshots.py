@@ -1,5 +1,5 @@
-"""The committed images show real commands, those of the pages, and nothing of the machine that they were
-recorded on. Recording them is `make screenshots`.
+"""The committed images show the pages' commands, and nothing of the machine they come from.
+Recording them is `make screenshots`.
 """
 
 import re

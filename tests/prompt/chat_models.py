@@ -6,7 +6,7 @@ from pensieve.dialects.dialect import Dialect
 from pensieve.dialects.registry import dialect_of
 from pensieve.models.tokenizer.chat_template import ChatTemplate
 from pensieve.models.tokenizer.chat_tokenizer import ModelTokenizer
-from tests import tiny_models
+from tests.support import tiny_models
 
 # Like Qwen3's: omits earlier thinking, and begins an answer with an empty thought.
 THINKING_TEMPLATE = """\

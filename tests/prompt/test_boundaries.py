@@ -10,8 +10,8 @@ from pensieve.api.messages.request import Conversation, decode
 from pensieve.errors import InvalidRequestError
 from pensieve.prompt.boundaries import BoundaryFinder, RenderedPrompt, common_prefix_length
 from pensieve.prompt.render import MAX_BREAKPOINTS, Prompt, PromptRenderer
-from tests.fakes import ByteTokenizer
 from tests.prompt.chat_models import DIALECTS, MODELS
+from tests.support.fakes import ByteTokenizer
 
 any_model = pytest.mark.parametrize("model", MODELS)
 RENDERERS = {name: PromptRenderer(MODELS[name], DIALECTS[name]) for name in MODELS}

@@ -8,7 +8,7 @@ from pensieve.api.messages.request import Conversation
 from pensieve.errors import InvalidRequestError, PromptTooLongError
 from pensieve.prompt.render import PromptRenderer
 from pensieve.prompt.template.probe import SystemTurns, system_turns
-from tests.fakes import CONTROLS, ByteTokenizer
+from tests.support.fakes import CONTROLS, ByteTokenizer
 
 USER = {"role": "user", "content": "hi"}
 SYSTEM = {"role": "system", "content": "note"}

@@ -12,9 +12,9 @@ from pensieve.dialects.families import plain
 from pensieve.prompt.constraints import AnswerConstraints
 from pensieve.prompt.render import Prompt, PromptRenderer
 from pensieve.prompt.thinking import thinking_variables
-from tests import tiny_models
 from tests.prompt.chat_models import chat_model, dialect_of_template
 from tests.prompt.thinking_styles import STYLES
+from tests.support import tiny_models
 
 # Like Qwen3's: thoughts after the last question stay; an empty one disables thinking.
 SWITCHED = """\

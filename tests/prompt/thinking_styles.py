@@ -15,7 +15,7 @@ from pensieve.dialects.probing.turn_ends import ends_of_turn
 from pensieve.dialects.registry import dialect_of
 from pensieve.models.tokenizer.chat_template import ChatTemplate
 from pensieve.models.tokenizer.chat_tokenizer import ModelTokenizer
-from tests import tiny_models
+from tests.support import tiny_models
 
 
 def efforts_of(variable: str, *accepted: str) -> dict[str, Variables]:

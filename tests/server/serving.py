@@ -17,7 +17,7 @@ from pensieve.server.http.event_stream import PingInterval
 from pensieve.server.http.request_body import BodyBudget
 from pensieve.server.http.uvicorn_server import http_server
 from pensieve.settings.resolve import Settings
-from tests.fakes import ScriptedEngine, served_model
+from tests.support.fakes import ScriptedEngine, served_model
 
 KEY = "pensieve-local-key"
 CALL = {"model": "any", "max_tokens": 50, "messages": [{"role": "user", "content": "hello"}]}

@@ -8,7 +8,7 @@ import pytest
 from pensieve.engine.generation import Generation
 from pensieve.server.awake_engine import AwakeEngine
 from pensieve.sleep_blocker import SleepBlocker
-from tests.fakes import ScriptedEngine, says
+from tests.support.fakes import ScriptedEngine, says
 from tests.test_sleep_blocker import STAND_IN, OwnStandIns
 
 pytestmark = [

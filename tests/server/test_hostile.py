@@ -17,7 +17,6 @@ from anyio.abc import SocketAttribute, SocketStream
 
 from pensieve.engine.generation import EngineEvent, Generation, Prefilled, Started, Token
 from pensieve.server.http.connection_limits import MAX_HEAD_BYTES, MAX_HEADERS, ConnectionTimeouts
-from tests.fakes import ScriptedEngine, says
 from tests.server.raw import (
     BODY,
     CALL_BYTES,
@@ -34,6 +33,7 @@ from tests.server.raw import (
     response_of,
 )
 from tests.server.serving import app_of, listening
+from tests.support.fakes import ScriptedEngine, says
 from tests.support.programs import run_program
 
 pytestmark = pytest.mark.anyio

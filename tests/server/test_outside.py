@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.fakes import ScriptedEngine, says
 from tests.server.serving import CALL, app_of, in_memory
+from tests.support.fakes import ScriptedEngine, says
 
 pytestmark = pytest.mark.anyio
 WATCHED = {

@@ -5,8 +5,8 @@ import httpx
 import pytest
 
 from pensieve.engine.generation import EngineHealth, EngineStats
-from tests.fakes import ScriptedEngine, says
 from tests.server.serving import KEY, app_of, in_memory, listening
+from tests.support.fakes import ScriptedEngine, says
 
 pytestmark = pytest.mark.anyio
 ENGINE = ScriptedEngine([says("ok")])

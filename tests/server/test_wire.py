@@ -32,8 +32,8 @@ from pensieve.server.routing import (
     wires_of,
 )
 from pensieve.server.wire import EventFormat, Wire
-from tests.fakes import ScriptedEngine, Step, says, served_model
 from tests.server.serving import CALL, KEY, SETTINGS
+from tests.support.fakes import ScriptedEngine, Step, says, served_model
 
 pytestmark = pytest.mark.anyio
 HEADERS = {"x-api-key": KEY}

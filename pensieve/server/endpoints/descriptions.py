@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of each operation, by method and path. The routes are routes.py."""
+"""What the OpenAPI document says of each operation in routes.py, by method and path."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,6 +1,7 @@
 """The outermost middleware: adds `request-id` to each response, answers errors, logs one line.
 
-It is handed how a path's errors are written. Endpoints record the usage in the request's `RequestContext`.
+It is handed how a path's errors are written. Endpoints record the usage in the request's
+`RequestContext`.
 """
 
 import logging

@@ -15,10 +15,10 @@ from pensieve.daemon import server_lock
 from pensieve.daemon.server_record import Address, own_record, publish
 from pensieve.paths import Paths, under_home
 from pensieve.settings.resolve import Settings
-from tests import tiny_models
 from tests.cli.claude.test_command import became
 from tests.cli.fake_server import FakeServer, health, serving
 from tests.prompt.thinking_styles import QWEN
+from tests.support import tiny_models
 
 OFF = "-mid_conv_system,-mid_conv_tool_change,-context_management,-effort,-adaptive_thinking"
 ON = "-mid_conv_system,-mid_conv_tool_change,-context_management"

@@ -17,8 +17,8 @@ from pensieve.models.catalog.memory_fit import MemoryLimit
 from pensieve.models.folder.config_shape import PHI_3_MINI_SHAPE, shape_of
 from pensieve.paths import under_home
 from pensieve.settings.resolve import Settings
-from tests import tiny_models
 from tests.cli.fake_server import health, serving
+from tests.support import tiny_models
 
 GIB = 2**30
 

@@ -10,9 +10,9 @@ from pensieve.dialects.probing.thinking_controls import nearest_effort
 from pensieve.dialects.probing.turn_ends import ends_of_turn
 from pensieve.dialects.registry import dialect_of
 from pensieve.models.tokenizer.chat_template import ChatTemplate
-from tests import tiny_models
 from tests.prompt.chat_models import HERMES_TEMPLATE
 from tests.prompt.thinking_styles import COHERE, QWEN, STYLES
+from tests.support import tiny_models
 
 any_style = pytest.mark.parametrize("name", STYLES)
 

@@ -14,8 +14,8 @@ from pensieve.doctor.finding import Finding
 from pensieve.errors import SettingsError
 from pensieve.models.fetching.verify import sha256_of
 from pensieve.models.folder.snapshot import MARKER, ModelFile, Snapshot, write_snapshot
-from tests import tiny_models
 from tests.doctor.contexts import healthy_context, of_topic, with_server
+from tests.support import tiny_models
 
 STRONG = "q8dV3nR7xK2mW9tB4yHs6LzPc1Fj"
 NAME = "owner/tiny"

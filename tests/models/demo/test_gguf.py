@@ -22,8 +22,8 @@ from pensieve.models.demo.gguf import convert, unpermuted
 from pensieve.models.demo.wheel import WheelImport
 from pensieve.models.folder.snapshot import MARKER, ModelFolder, read_snapshot
 from pensieve.models.load import open_model
-from tests import tiny_models
 from tests.models.recorded_progress import RecordedProgress
+from tests.support import tiny_models
 
 HEADS, KV_HEADS, WIDTH, HEAD_WIDTH = 4, 2, 64, 16
 METADATA = {

@@ -30,8 +30,8 @@ from pensieve.models.folder.snapshot import (
 )
 from pensieve.models.load import open_model
 from pensieve.paths import under_home
-from tests.fake_hub import FakeHub, files_of, serving
 from tests.models.recorded_progress import RecordedProgress
+from tests.support.fake_hub import FakeHub, files_of, serving
 
 KILLS = int(os.environ.get("PENSIEVE_KILLS", "2"))
 REPO = "mlx-community/tiny-phi3"

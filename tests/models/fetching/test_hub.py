@@ -23,8 +23,8 @@ from pensieve.models.fetching.hub_exchange import (
 )
 from pensieve.models.fetching.hub_listing import read_listing
 from pensieve.models.folder.snapshot import ModelFolder, folder_of
-from tests.fake_hub import COMMIT, FakeHub, files_of, serving
 from tests.models.recorded_progress import RecordedProgress
+from tests.support.fake_hub import COMMIT, FakeHub, files_of, serving
 
 REPO = "mlx-community/tiny-phi3"
 MODEL = HubModel(REPO, REPO)

@@ -15,8 +15,8 @@ from pensieve.models.fetching.hub import Hub
 from pensieve.models.folder.architecture_support import MlxLm, check_config, installed_mlx_lm
 from pensieve.models.folder.snapshot import ModelFolder
 from pensieve.paths import under_home
-from tests.fake_hub import FakeHub, files_of, serving
 from tests.models.recorded_progress import RecordedProgress
+from tests.support.fake_hub import FakeHub, files_of, serving
 
 REPO = "mlx-community/tiny-phi3"
 WEIGHTS = "model.safetensors"

@@ -13,7 +13,7 @@ from pensieve.errors import ModelDamagedError
 from pensieve.models.tokenizer.chat_template import ChatTemplate
 from pensieve.models.tokenizer.chat_tokenizer import ModelTokenizer
 from pensieve.models.tokenizer.control_tokens import BREAK, ESCAPE
-from tests import tiny_models
+from tests.support import tiny_models
 
 
 def with_metaspace_first() -> Tokenizer:

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from pensieve.models.tokenizer.detokenizer import StreamDetokenizer, TokenTexts
-from tests import tiny_models
+from tests.support import tiny_models
 
 TOKENIZERS = {
     "sentencepiece": tiny_models.phi3_tokenizer(),

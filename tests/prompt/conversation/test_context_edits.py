@@ -7,7 +7,7 @@ import pytest
 from pensieve.api.messages.message import ClearedToolUses
 from pensieve.api.messages.request import Conversation, decode
 from pensieve.prompt.render import Prompt, PromptRenderer
-from tests.fakes import ByteTokenizer
+from tests.support.fakes import ByteTokenizer
 
 TOKENIZER = ByteTokenizer()
 

@@ -12,8 +12,8 @@ from pensieve.models.tokenizer.chat_template import ChatTemplate
 from pensieve.models.tokenizer.chat_tokenizer import ModelTokenizer
 from pensieve.prompt.render import Prompt, PromptRenderer
 from pensieve.prompt.template.generated_answers import GeneratedAnswer, GeneratedAnswers
-from tests import tiny_models
 from tests.prompt.chat_models import HERMES_TEMPLATE
+from tests.support import tiny_models
 
 # Has no tools and no system part, and begins an answer differently from the other.
 DEFAULT = """\

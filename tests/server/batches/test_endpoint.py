@@ -14,8 +14,8 @@ from anthropic import AsyncAnthropic
 
 from pensieve.errors import EngineBusyError
 from pensieve.paths import under_home
-from tests.fakes import ScriptedEngine, says
 from tests.server.serving import CALL, KEY, SETTINGS, app_of, in_memory, listening
+from tests.support.fakes import ScriptedEngine, says
 
 pytestmark = pytest.mark.anyio
 BATCHES = "/v1/messages/batches"

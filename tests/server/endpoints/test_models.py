@@ -3,8 +3,8 @@
 import pytest
 
 from pensieve.engine.generation import EngineHealth
-from tests.fakes import ScriptedEngine, says
 from tests.server.serving import app_of, in_memory
+from tests.support.fakes import ScriptedEngine, says
 
 pytestmark = pytest.mark.anyio
 ENGINE = ScriptedEngine([says("ok")])

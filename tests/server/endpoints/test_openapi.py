@@ -13,8 +13,8 @@ from starlette.routing import Route
 
 from pensieve.errors import EngineBusyError, EngineError
 from pensieve.paths import under_home
-from tests.fakes import ScriptedEngine, says
 from tests.server.serving import CALL, SETTINGS, app_of, in_memory, stream_events
+from tests.support.fakes import ScriptedEngine, says
 
 pytestmark = pytest.mark.anyio
 

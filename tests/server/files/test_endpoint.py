@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pensieve.paths import under_home
-from tests.fakes import ScriptedEngine, says
 from tests.server.serving import KEY, SETTINGS, app_of, in_memory
+from tests.support.fakes import ScriptedEngine, says
 
 pytestmark = pytest.mark.anyio
 # Page tokens that decoders fail on: depth, size, numbers, other alphabets.

@@ -9,8 +9,8 @@ import pytest
 
 from pensieve.errors import EngineBusyError
 from pensieve.server.http.request_body import SMALL_BYTES, BodyBudget
-from tests.fakes import ScriptedEngine, says
 from tests.server.serving import CALL, app_of, in_memory
+from tests.support.fakes import ScriptedEngine, says
 
 pytestmark = pytest.mark.anyio
 LARGE = 3 * SMALL_BYTES

@@ -19,8 +19,8 @@ from pensieve.api.messages.request import MAX_BODY_BYTES
 from pensieve.server.http.request_body import BodyPace, read_body
 from pensieve.server.middleware.request_context import RequestMiddleware
 from pensieve.server.wire import ANTHROPIC
-from tests.fakes import ScriptedEngine, says
 from tests.server.serving import CALL, KEY, app_of, in_memory
+from tests.support.fakes import ScriptedEngine, says
 
 pytestmark = pytest.mark.anyio
 BODY = json.dumps(CALL).encode()

@@ -20,8 +20,8 @@ from anyio.abc import SocketStream
 from pensieve.engine.generation import Prefilled, Started, Token
 from pensieve.errors import EngineBusyError, WorkerDiedError
 from pensieve.server.http.uvicorn_server import http_server, run_until_signal
-from tests.fakes import ScriptedEngine, says
 from tests.server.serving import CALL, KEY, app_of, listening, stream_events
+from tests.support.fakes import ScriptedEngine, says
 
 pytestmark = pytest.mark.anyio
 HELLO = {"model": "m", "max_tokens": 50, "messages": [{"role": "user", "content": "hello"}]}

@@ -26,10 +26,10 @@ from pensieve.errors import (
 )
 from pensieve.server.http.event_stream import PingInterval
 from pensieve.server.middleware.request_context import redact_path
-from tests.fakes import ByteTokenizer, RustPanic, ScriptedEngine, says
 from tests.fuzz.examples import EXAMPLES
 from tests.server.grammar import check_grammar
 from tests.server.serving import CALL, app_of, in_memory, kinds, stream_by_hand, stream_events
+from tests.support.fakes import ByteTokenizer, RustPanic, ScriptedEngine, says
 
 pytestmark = pytest.mark.anyio
 # Requests with a secret in each, searched for in the log; a thousand in a long run.

@@ -19,8 +19,8 @@ from pensieve.dialects.families import plain
 from pensieve.engine.generation import Finished, Prefilled, Started, Token
 from pensieve.errors import EngineBusyError, WorkerDiedError
 from pensieve.server.http.event_stream import PingInterval
-from tests.fakes import ScriptedEngine, Step, says
 from tests.server.serving import CALL, app_of, in_memory, stream_by_hand
+from tests.support.fakes import ScriptedEngine, Step, says
 
 pytestmark = pytest.mark.anyio
 

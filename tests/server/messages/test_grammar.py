@@ -12,10 +12,10 @@ from pensieve.dialects.dialect import Dialect, ThinkingForm
 from pensieve.dialects.families import plain
 from pensieve.engine.generation import Finished, Prefilled, Started, Token
 from pensieve.errors import WorkerDiedError
-from tests.fakes import ScriptedEngine, Step
 from tests.server.grammar import check_grammar
 from tests.server.messages.test_golden import GOLDEN
 from tests.server.serving import CALL, app_of, in_memory, stream_events
+from tests.support.fakes import ScriptedEngine, Step
 
 steps: st.SearchStrategy[Step] = st.one_of(
     st.builds(Token, st.integers(0, 255)),

@@ -13,8 +13,8 @@ from pensieve.engine.generation import Sampling
 from pensieve.paths import under_home
 from pensieve.server.app import build_app
 from pensieve.settings.resolve import Settings
-from tests.fakes import ScriptedEngine, says, served_model
 from tests.server.serving import CALL, KEY, SETTINGS, in_memory
+from tests.support.fakes import ScriptedEngine, says, served_model
 
 pytestmark = pytest.mark.anyio
 

@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.fakes import ScriptedEngine, says
 from tests.server.serving import CALL, KEY, app_of, in_memory
+from tests.support.fakes import ScriptedEngine, says
 
 pytestmark = pytest.mark.anyio
 TOOLS = [{"name": "Read", "input_schema": {}}]
@@ -61,7 +61,7 @@ async def test_stored_prompts_are_bounded() -> None:
     from pensieve.api.messages.request import Conversation, decode
     from pensieve.prompt.render import PromptRenderer
     from pensieve.server.messages.sessions import SESSION_HEADER, Sessions
-    from tests.fakes import ByteTokenizer
+    from tests.support.fakes import ByteTokenizer
 
     tokenizer = ByteTokenizer()
     renderer = PromptRenderer(tokenizer)

@@ -17,8 +17,8 @@ from pensieve.errors import (
     WorkerDiedError,
 )
 from pensieve.server.messages.threads import Threads
-from tests.fakes import ByteTokenizer, ScriptedEngine, says
 from tests.server.serving import CALL, KEY, app_of, in_memory, listening, stream_events
+from tests.support.fakes import ByteTokenizer, ScriptedEngine, says
 
 pytestmark = pytest.mark.anyio
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pensieve.engine.generation import EngineHealth
-from tests.fakes import ByteTokenizer, ScriptedEngine, says
 from tests.server.serving import CALL, app_of, in_memory, stream_events
+from tests.support.fakes import ByteTokenizer, ScriptedEngine, says
 
 pytestmark = pytest.mark.anyio
 

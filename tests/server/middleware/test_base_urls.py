@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pensieve.server.routing import normalize_path
-from tests.fakes import ScriptedEngine, says
 from tests.server.serving import CALL, app_of, in_memory
+from tests.support.fakes import ScriptedEngine, says
 
 pytestmark = pytest.mark.anyio
 

@@ -20,9 +20,9 @@ from pensieve.models.folder.installed import installed_models
 from pensieve.models.folder.snapshot import MARKER, ModelFile, Snapshot, write_snapshot
 from pensieve.paths import Paths, under_home
 from pensieve.settings.resolve import Settings, resolve
-from tests import tiny_models
 from tests.cli.program import at_terminal, pensieve
-from tests.fake_hub import FakeHub, files_of, serving
+from tests.support import tiny_models
+from tests.support.fake_hub import FakeHub, files_of, serving
 
 REPO = "mlx-community/tiny-llama"
 WEIGHTS = "model.safetensors"

@@ -28,7 +28,7 @@ from pensieve.engine.scheduling.request_queue import QueueLimits
 from pensieve.engine.scheduling.restore import ThrottledRestore
 from pensieve.engine.scheduling.scheduler import Scheduler
 from pensieve.engine.scheduling.tiered_prefix_cache import TieredPrefixCache
-from tests.device import DEVICE
+from tests.support.device import DEVICE
 
 GREEDY = Sampling(temperature=0)
 PLENTY = StoreLimits(10**9, 10**9)

@@ -14,8 +14,8 @@ from pensieve.engine.planning.memory_plan import GB, PROCESS_BYTES
 from pensieve.engine.protocol import Load
 from pensieve.engine.worker.build import build_engine
 from pensieve.engine.worker.context import WorkerContext
-from tests import tiny_models
-from tests.device import DEVICE
+from tests.support import tiny_models
+from tests.support.device import DEVICE
 
 PROMPT = tuple(range(3, 250)) * 4
 

@@ -5,14 +5,14 @@ from pathlib import Path
 import mlx.core as mx
 
 from pensieve.engine.worker.memory_relief import IDLE_S, MemoryRelief
-from tests.mlx import architectures
-from tests.mlx.bench import Bench, prompt_of, reference
+from tests.mlx.scheduler_bench import Bench, prompt_of, reference
+from tests.support import tiny_architectures
 
 
 def test_stored_prefix_leaves_memory_when_idle_and_is_restored(
     tmp_path: Path,
 ) -> None:
-    model = architectures.build("llama")
+    model = tiny_architectures.build("llama")
     bench = Bench(model, tmp_path)
     now_s = [0.0]
     relief = MemoryRelief(

@@ -27,9 +27,9 @@ from pensieve.prompt.render import PromptRenderer
 from pensieve.prompt.template.generated_answers import GeneratedAnswer, GeneratedAnswers
 from pensieve.settings.resolve import child_environment
 from tests.support.programs import run_program
-from tests.tiny_models import CHATML_ADDED, CHATML_TEMPLATE
+from tests.support.tiny_models import CHATML_ADDED, CHATML_TEMPLATE
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WIDTH = 96
 LAYERS = 2
 # Of one cycle of the learning rate. After it hardly one in a hundred unseen answers is wrong; if

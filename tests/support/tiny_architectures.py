@@ -8,7 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from tests.device import use_device
+from tests.support.device import use_device
 
 BASE = {
     "hidden_size": 128,
