@@ -116,7 +116,7 @@ def variants(node: ast.AST) -> Iterator[ast.AST]:  # noqa: C901 - a table
 
 
 def emptied(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[ast.AST]:
-    """Yield the function, returning at once. Its statements stay: it may be a generator or closure."""
+    """Yield the function, returning at once. Its statements stay: it may be a generator."""
     annotation = ast.unparse(function.returns).split("[")[0] if function.returns else ""
     for value in EMPTY.get(annotation, ("None",)):
         changed = copy.copy(function)

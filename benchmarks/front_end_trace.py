@@ -2,7 +2,7 @@
 
 Prints the files of pensieve/ that the front end enters and the functions that it calls, in order of
 first call, and the files that it enters again for another function. The engine and the tokenizer
-are those of the tests. Run it with `.venv/bin/python -m tests.trace_request`.
+are those of the tests. usage: python -m benchmarks.front_end_trace
 """
 
 import sys

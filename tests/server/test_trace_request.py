@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.trace_request import Trace, trace_request
+from benchmarks.front_end_trace import Trace, trace_request
 
 # 53 and 233 on 2026-11-30, before small modules were merged.
 MAX_FILES = 36
