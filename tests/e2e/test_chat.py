@@ -67,7 +67,7 @@ def test_ctrl_c_cancels_the_answer_in_the_server(server: Installation) -> None:
     wait_for_in_flight(server, 1)
     child.sendintr()
     wait_for_in_flight(server, 0)
-    child.expect("ended")
+    child.expect("stopped")
     type_line(child, "/clear")
     type_line(child, CAPITAL)
     child.expect("Paris")
