@@ -130,7 +130,7 @@ def _open_model(model: ModelFolder) -> "ServedModel":
     """Import the server's modules, which takes half a second, and open the model."""
     from pensieve.models.load import open_model
 
-    for module in ("app", "http.uvicorn_server"):
+    for module in ("app", "http.protocol"):
         import_module(f"pensieve.server.{module}")
     return open_model(model)
 

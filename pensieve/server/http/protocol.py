@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import h11
 
-# Only http_server() imports this module, when the server starts.
+# Imported only where a server starts: in run.py and by http_server().
 from uvicorn.protocols.http.h11_impl import H11Protocol  # noqa: TID253
 
 from pensieve.api.base import new_id
