@@ -40,12 +40,12 @@ class Paths:
 
     @property
     def batches(self) -> Path:
-        """Message batches, a folder each: requests and results."""
+        """Message batches: a database, and the bodies of those that have not ended."""
         return self.state / "batches"
 
     @property
     def files(self) -> Path:
-        """Files that clients uploaded to `/v1/files`."""
+        """Files that clients uploaded to `/v1/files`, and a database of their metadata."""
         return self.state / "files"
 
     @property

@@ -78,7 +78,7 @@ MAY_IMPORT = {
     "cli.ui": {"errors", "settings", "untrusted_text"},
 }
 
-# Foreign libraries and the parts that alone may import them.
+# Foreign libraries (and SQLite) and the parts that alone may import them.
 WRAPPERS = {
     "mlx": {"engine.model", "engine.worker", "engine.grammar.mask", "machine", "models.demo.gguf"},
     "mlx_lm": {"engine.model", "engine.worker"},
@@ -102,6 +102,7 @@ WRAPPERS = {
     "prompt_toolkit": {"cli"},
     "tomlkit": {"settings.config_file"},
     "anyio": {"engine", "server", "worker_threads"},
+    "sqlite3": {"server.database"},
 }
 STDLIB_DOORS = {"print": {"cli.ui.output"}}
 MAX_LINES = 400

@@ -13,10 +13,9 @@ from pensieve.errors import NotWritableError
 from pensieve.models.folder.snapshot import check_owner, locked
 from pensieve.paths import under_home
 from pensieve.private_files import NotOursError, claim, make_folder, open_private, read_private
-from pensieve.server.batches.store import Batch, BatchStore
+from pensieve.server.database import Database
 from pensieve.server.files.store import FileStore
 from pensieve.settings import config_file
-from tests.server.batch_cases import entries
 
 WRITE = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
@@ -53,12 +52,15 @@ def test_stored_files_are_private_under_an_open_umask(tmp_path: Path) -> None:
     paths = under_home(tmp_path / "home")
     config_file.write(paths.config_file, "port", 7777)
     FileStore(paths.files).add(b"text", "a.txt", "text/plain")
-    BatchStore(paths.batches).create(Batch("b", 0.0, 1.0, 1, 0), entries("a"))
+    batches = Database(paths.batches, "CREATE TABLE batches (id TEXT);")
+    with batches.write() as connection:
+        connection.execute("INSERT INTO batches VALUES ('a')")
     with locked(paths.models / "some--model"):
         (paths.models / "some--model").mkdir()
         (paths.models / "some--model" / "tokenizer.json").write_text("{}")
         write_atomically(paths.models / "some--model" / "pensieve.json", b"{}", mode=0o666)
     assert modes_of(tmp_path / "home") == PRIVATE
+    assert {path.suffix for path in paths.batches.iterdir()} == {"", ".db", ".db-wal", ".db-shm"}
 
 
 @pytest.mark.usefixtures("open_umask")

@@ -5,8 +5,10 @@ so is the remainder of the body. Runs in a thread: the longest step without givi
 loop is the scan of one string. Knows neither HTTP nor where the bytes are stored.
 """
 
+import json
 import re
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from mmap import mmap
 
 from pydantic import ValidationError
@@ -32,26 +34,45 @@ _FIELD = "requests"
 # The name with every character escaped, and two quotes.
 _MAX_FIELD_BYTES = 6 * len(_FIELD) + 2
 
+# Start and end.
+Span = tuple[int, int]
 # First byte, start and end.
 Token = tuple[int, int, int]
 
 
-def read_batch(body: Buffer) -> Iterator[BatchEntry]:
+@dataclass(frozen=True, slots=True)
+class LocatedEntry:
+    """A request, and where its text lies in the body."""
+
+    custom_id: str
+    start: int
+    size: int
+
+
+def read_batch(body: Buffer) -> Iterator[LocatedEntry]:
     """Yield the requests in `body`, without validating their `params`.
 
     Raises `InvalidRequestError` and `RequestTooLargeError`, also after some requests.
     """
     remainder = _Remainder(body)
     custom_ids: set[str] = set()
-    for index, text in enumerate(_all_elements(body, remainder)):
+    for index, (start, end) in enumerate(_all_elements(body, remainder)):
         if index == MAX_REQUESTS:
             raise _error(f"List should have at most {MAX_REQUESTS} items after validation")
-        entry = _entry(index, text)
-        if entry.custom_id in custom_ids:
-            raise _error(f"each custom_id must be unique, '{entry.custom_id}' is not")
-        custom_ids.add(entry.custom_id)
-        yield entry
+        custom_id = _entry(index, body[start:end]).custom_id
+        if custom_id in custom_ids:
+            raise _error(f"each custom_id must be unique, '{custom_id}' is not")
+        custom_ids.add(custom_id)
+        yield LocatedEntry(custom_id, start, end - start)
     remainder.check(is_empty=not custom_ids)
+
+
+def params_of(text: bytes) -> bytes:
+    """Return the `params` in the text of a request, as JSON.
+
+    Raises `InvalidRequestError`, if the text was altered after `read_batch`.
+    """
+    return json.dumps(_entry(0, text).params, separators=(",", ":")).encode()
 
 
 class _Remainder:
@@ -91,7 +112,7 @@ def _entry(index: int, text: bytes) -> BatchEntry:
         raise InvalidRequestError(f"{_FIELD}.{index}{separator}{first_error(error)}") from None
 
 
-def _all_elements(body: Buffer, remainder: _Remainder) -> Iterator[bytes]:
+def _all_elements(body: Buffer, remainder: _Remainder) -> Iterator[Span]:
     """Yield the elements of `requests` and add everything else to the remainder.
 
     A field that occurs twice also does so in the remainder, whose check refuses it.
@@ -142,7 +163,7 @@ def _is_requests(body: Buffer, key: tuple[int, int], list_start: int) -> bool:
 
 def _elements(
     body: Buffer, tokens: Iterator[Token], element_start: int
-) -> Generator[bytes, None, int]:
+) -> Generator[Span, None, int]:
     """Yield the elements of a list; return the index of its closing bracket."""
     depth, is_first = 0, True
     for kind, start, end in tokens:
@@ -150,12 +171,12 @@ def _elements(
             depth += 1
         elif kind == _COMMA:
             if depth == 0:
-                yield _bounded(body, element_start, start)
+                yield _bounded(element_start, start)
                 element_start, is_first = end, False
         elif kind != _QUOTE:
             if depth == 0:
-                last = _bounded(body, element_start, start)
-                if not is_first or last.strip(_BLANKS):
+                last = _bounded(element_start, start)
+                if not is_first or body[element_start:start].strip(_BLANKS):
                     yield last
                 return start
             depth -= 1
@@ -164,7 +185,7 @@ def _elements(
     )
 
 
-def _bounded(body: Buffer, start: int, end: int) -> bytes:
+def _bounded(start: int, end: int) -> Span:
     if end - start > MAX_ENTRY_BYTES:
         raise RequestTooLargeError("Request exceeds the maximum size")
-    return body[start:end]
+    return start, end

@@ -1,7 +1,7 @@
 """Builds the application: every operation and layer, in one place. `run` and tests call it."""
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -53,7 +53,8 @@ def build_app(
     """
     model = model.with_settings(settings)
     files = FileStore(settings.paths.files)
-    registry = BatchRegistry(BatchStore(settings.paths.batches))
+    batches = BatchStore(settings.paths.batches)
+    registry = BatchRegistry(batches)
     generated_answers = GeneratedAnswers()
     answer_store = GeneratedAnswerStore(
         settings.paths.answers, model.folder, generated_answers, model.tokenizer.has_token
@@ -75,8 +76,9 @@ def build_app(
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
-        async with answer_store.open(), batch_worker.working():
-            yield
+        with closing(files), closing(batches):
+            async with answer_store.open(), batch_worker.working():
+                yield
 
     app = Starlette(
         routes=routes_of(table),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pensieve.api.batch_reading import MAX_ENTRY_BYTES, MAX_REMAINDER_BYTES, read_batch
+from pensieve.api.batch_reading import MAX_ENTRY_BYTES, MAX_REMAINDER_BYTES, params_of, read_batch
 from pensieve.api.batches import CreateBatchRequest
 from pensieve.api.json_body import decode
 from pensieve.errors import InvalidRequestError, RequestTooLargeError
@@ -42,19 +42,22 @@ bodies = st.dictionaries(
 separators = st.sampled_from([(",", ":"), (", ", ": "), (" ,\n", "\t:\r\n")])
 
 
-def read_whole(body: bytes) -> list[Any] | None:
-    """Return None if the body is refused."""
+def read_whole(body: bytes) -> dict[str, Any] | None:
+    """Return the params by custom id, or None if the body is refused."""
     try:
         batch = CreateBatchRequest.model_validate(decode(body))
     except (InvalidRequestError, ValidationError):
         return None
-    custom_ids = [entry.custom_id for entry in batch.requests]
-    return list(batch.requests) if len(set(custom_ids)) == len(custom_ids) else None
+    params = {entry.custom_id: entry.params for entry in batch.requests}
+    return params if len(params) == len(batch.requests) else None
 
 
-def read(body: bytes) -> list[Any] | None:
+def read(body: bytes | mmap.mmap) -> dict[str, Any] | None:
     try:
-        return list(read_batch(body))
+        return {
+            entry.custom_id: decode(params_of(body[entry.start : entry.start + entry.size]))
+            for entry in read_batch(body)
+        }
     except InvalidRequestError:
         return None
 
@@ -121,12 +124,12 @@ def test_a_mapped_file_reads_like_bytes() -> None:
         file.write(body)
         file.flush()
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            assert list(read_batch(mapped)) == read_whole(body)
+            assert read(mapped) == read_whole(body) == {"a": ENTRY["params"]}
 
 
 def test_a_lone_surrogate_in_a_batch_is_replaced() -> None:
-    (entry,) = read_batch(b'{"requests": [{"custom_id": "a", "params": {"x": "\\ud800"}}]}')
-    assert entry.params == {"x": "\ufffd"}
+    body = b'{"requests": [{"custom_id": "a", "params": {"x": "\\ud800"}}]}'
+    assert read(body) == {"a": {"x": "\ufffd"}}
 
 
 def test_an_oversized_request_or_remainder_is_refused() -> None:

@@ -4,15 +4,15 @@ import json
 
 import pytest
 
-from pensieve.api.batch_reading import read_batch
-from pensieve.api.batches import BatchedRequest, BatchEntry
+from pensieve.api.batch_reading import LocatedEntry, params_of, read_batch
+from pensieve.api.batches import BatchedRequest
 from pensieve.api.messages.request import parse
 from pensieve.errors import InvalidRequestError
 
 CALL = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
 
 
-def read(body: object) -> list[BatchEntry]:
+def read(body: object) -> list[LocatedEntry]:
     return list(read_batch(json.dumps(body).encode()))
 
 
@@ -28,7 +28,13 @@ def entry(custom_id: object = "a", params: object = CALL) -> dict[str, object]:
 
 def test_params_of_a_new_batch_are_not_validated() -> None:
     (only,) = read({"requests": [entry(params={"anything": 1})]})
-    assert only.params == {"anything": 1}
+    assert only.custom_id == "a"
+
+
+@pytest.mark.parametrize("text", [b"", b'{"custom_id": "a", "par', b"[]", b"{}", b"\xff"])
+def test_params_of_a_damaged_entry_are_refused(text: bytes) -> None:
+    with pytest.raises(InvalidRequestError):
+        params_of(text)
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,34 @@
-"""Shared by the tests of message batches: entries, a clock, and answers without a model."""
+"""Shared by the tests of message batches: bodies, a clock, and answers without a model."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import anyio.lowlevel
 
-from pensieve.api.batches import BatchEntry
+from pensieve.api.batch_reading import LocatedEntry, read_batch
 from pensieve.api.messages.message import Message, TextContent, Usage
+from pensieve.server.batches.registry import BatchRegistry
+from pensieve.server.batches.store import Batch
 
 
-def entries(custom_ids: Iterable[str], **params: object) -> list[BatchEntry]:
-    return [
-        BatchEntry(custom_id=custom_id, params={"text": custom_id, **params})
+def received(path: Path, custom_ids: Iterable[str], **params: object) -> Iterator[LocatedEntry]:
+    """Write the body of a new batch to `path`, as the endpoint does; return its entries."""
+    requests = [
+        {"custom_id": custom_id, "params": {"text": custom_id, **params}}
         for custom_id in custom_ids
     ]
+    body = json.dumps({"requests": requests}).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(body)
+    path.chmod(0o600)
+    return read_batch(body)
+
+
+async def create(registry: BatchRegistry, custom_ids: Iterable[str]) -> Batch:
+    path = await registry.new_body()
+    return await registry.create(path, received(path, custom_ids))
 
 
 def message(text: str = "ok") -> Message:

@@ -11,7 +11,7 @@ from pensieve.api.messages.message import Message
 from pensieve.server.batches.registry import BatchRegistry
 from pensieve.server.batches.store import BatchStore
 from pensieve.server.batches.worker import BatchWorker
-from tests.server.batch_cases import entries, message
+from tests.server.batch_cases import create, message
 
 REQUESTS = 60
 
@@ -26,7 +26,7 @@ async def main(folder: Path) -> None:
         return message(params.decode() * 500)
 
     if not await registry.list_batches():
-        await registry.create(entries(map(str, range(REQUESTS))))
+        await create(registry, map(str, range(REQUESTS)))
     async with BatchWorker(registry, answer).working():
         while any(batch.ended_at is None for batch in await registry.list_batches()):
             await anyio.lowlevel.checkpoint()

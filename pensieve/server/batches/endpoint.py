@@ -15,10 +15,10 @@ from pensieve.api.batches import (
     RequestCounts,
 )
 from pensieve.api.pagination import CursorQuery, window
+from pensieve.server.batches.received_body import received_body
 from pensieve.server.batches.registry import BatchRegistry
-from pensieve.server.batches.spool import spooled_body
 from pensieve.server.batches.store import Batch
-from pensieve.server.http.responses import FileDownload, json_response
+from pensieve.server.http.responses import Download, json_response
 
 
 class BatchesEndpoint:
@@ -27,8 +27,9 @@ class BatchesEndpoint:
 
     async def create(self, request: Request) -> Response:
         """Create a batch; it is on disk before the response is sent."""
-        async with spooled_body(request, self._registry.folder) as body:
-            batch = await self._registry.create(read_batch(body))
+        path = await self._registry.new_body()
+        async with received_body(request, path) as body:
+            batch = await self._registry.create(path, read_batch(body))
         return json_response(_message_batch(batch, request))
 
     async def list(self, request: Request) -> Response:
@@ -50,7 +51,7 @@ class BatchesEndpoint:
         return json_response(_message_batch(await self._registry.get(_batch_id(request)), request))
 
     async def results(self, request: Request) -> Response:
-        return FileDownload(await self._registry.results(_batch_id(request)), "application/x-jsonl")
+        return Download(await self._registry.results(_batch_id(request)), "application/x-jsonl")
 
     async def cancel(self, request: Request) -> Response:
         return json_response(

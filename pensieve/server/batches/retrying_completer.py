@@ -4,15 +4,18 @@ The batch worker calls it. It knows no batch and no disk.
 """
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import anyio
 
 from pensieve.api.base import new_id
+from pensieve.api.batch_reading import params_of
 from pensieve.api.batches import BatchResult, Errored, Succeeded
 from pensieve.api.messages.message import Message
 from pensieve.errors import EngineBusyError, EngineError, EngineFailedError, WorkerDiedError
 from pensieve.server.errors import PASS_THROUGH, failure_of, release_frames
 from pensieve.server.wire import error_envelope
+from pensieve.worker_threads import run_in_thread
 
 # Takes the JSON of a `BatchedRequest`; raises what `POST /v1/messages` raises.
 AnswerCall = Callable[[bytes], Awaitable[Message]]
@@ -28,11 +31,15 @@ class RetryingCompleter:
         self._answer = answer
         self._retry_s = retry_s
 
-    async def result(self, params: bytes) -> BatchResult:
-        """Never raises for the request itself: its error is the result."""
+    async def result(self, entry: bytes) -> BatchResult:
+        """Return the result of a request as it was sent.
+
+        Never raises for the request itself: its error is the result.
+        """
         deaths = 0
         while True:
             try:
+                params = await run_in_thread(partial(params_of, entry))
                 return Succeeded(message=_with_batch_tier(await self._answer(params)))
             except (EngineBusyError, EngineFailedError) as error:
                 deaths += isinstance(error, WorkerDiedError)

@@ -1,242 +1,234 @@
-"""Stores message batches on disk: their requests and the results so far.
+"""Stores message batches: their requests and the results so far.
 
-A batch is a folder: `batch.json`, its record, replaced atomically; `requests.txt`, a line each
-(custom id, blank, params as JSON), written before the folder gets its final name and removed when
-the batch has ended; `results.jsonl`, appended and synced line by line. Consistent after a crash at
-any point: a line that was cut short is truncated, and its request counts as not done. All calls
-block, so the registry makes them in worker threads, and for one batch never two at once.
+A request is a row of `requests` until its result is a row of `results`. The params of requests stay
+in the body that the client sent: a file named like the batch, which exists from before the batch
+does until it has ended. So a crash leaves at most a body without an open batch, which the next
+start removes. All calls block, so the registry makes them in worker threads.
 """
 
 import json
 import logging
-import os
 import shutil
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
-from itertools import count
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pensieve.api.batches import BatchEntry, BatchResult, BatchResultLine
-from pensieve.atomic_files import TEMPORARY, sync, sync_path, write_atomically
-from pensieve.private_files import make_folder, open_private
-from pensieve.untrusted_json import read_json, read_record
+from pensieve.api.base import new_id
+from pensieve.api.batch_reading import LocatedEntry
+from pensieve.api.batches import BatchResult, BatchResultLine
+from pensieve.atomic_files import sync_path
+from pensieve.errors import NotFoundError
+from pensieve.server.database import Database
+from pensieve.server.http.responses import Content, in_chunks
 
 _log = logging.getLogger("pensieve.server")
 
-RECORD = "batch.json"
-REQUESTS = "requests.txt"
-RESULTS = "results.jsonl"
-_OUTCOMES = {"succeeded", "errored", "canceled", "expired"}
+_SCHEMA = """
+CREATE TABLE batches (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    created_at REAL NOT NULL,
+    expires_at REAL NOT NULL,
+    requests INTEGER NOT NULL,
+    stored_bytes INTEGER NOT NULL,
+    outcomes TEXT NOT NULL,
+    cancel_initiated_at REAL,
+    ended_at REAL
+) STRICT;
+CREATE TABLE requests (
+    number INTEGER PRIMARY KEY,
+    batch INTEGER NOT NULL,
+    custom_id TEXT NOT NULL,
+    start INTEGER NOT NULL,
+    size INTEGER NOT NULL
+) STRICT;
+CREATE TABLE results (
+    number INTEGER PRIMARY KEY,
+    batch INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    line BLOB NOT NULL
+) STRICT;
+CREATE INDEX requests_of_batch ON requests (batch);
+CREATE INDEX results_of_batch ON results (batch);
+"""
+_ADD_RESULT = "INSERT INTO results (batch, outcome, line) VALUES (?, ?, ?)"
+_ID = "msgbatch"
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """One batch's record. Times are Unix seconds."""
 
+    number: int  # its key in the database; a deleted batch's may be used again
     id: str
     created_at: float
     expires_at: float
     requests: int
-    stored_bytes: int
+    stored_bytes: int  # of the body, then of the results
+    outcomes: dict[str, int]  # how many requests ended with each, once the batch has ended
     cancel_initiated_at: float | None = None
     ended_at: float | None = None
-    # How many requests ended with each outcome, once the batch has ended.
-    outcomes: dict[str, int] = field(default_factory=dict[str, int])
 
 
 @dataclass(frozen=True, slots=True)
 class PendingRequest:
-    """A request without a result, and the position of its params in the file."""
+    """A request without a result, and the position of its entry in the body."""
 
+    number: int
     custom_id: str
     start: int
     size: int
 
 
 class BatchStore:
-    """Owns the folder, which is created with the first batch."""
-
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self._database = Database(folder, _SCHEMA)
 
-    def load_all(self) -> list[Batch]:
-        """Return every batch, oldest first.
+    def close(self) -> None:
+        self._database.close()
 
-        Removes leftovers of creations and deletions that crashed.
-        """
-        if not self.folder.exists():
-            return []
-        batches: list[Batch] = []
-        for folder in self.folder.iterdir():
-            if folder.name.endswith(TEMPORARY):
-                shutil.rmtree(folder, ignore_errors=True)
-            elif (batch := _read_record(folder)) is not None:
-                batches.append(batch)
-        return sorted(batches, key=_sort_key)
+    def new_body(self) -> Path:
+        """Return the path for the body of a new batch. Its folder may not exist yet."""
+        return self._database.folder / new_id(_ID)
 
-    def create(self, batch: Batch, entries: Iterable[BatchEntry]) -> Batch:
-        """Store a new batch, completely or not at all, and set its size and number of requests.
+    def create(
+        self, body: Path, entries: Iterable[LocatedEntry], *, created_at: float, expires_at: float
+    ) -> Batch:
+        """Store a new batch, completely or not at all, and with it the body at `new_body`.
 
         Raises OSError, and what `entries` raise.
         """
-        draft = self._path(batch.id + TEMPORARY)
-        make_folder(self.folder)
-        draft.mkdir(mode=0o700)
-        try:
-            counter = count()  # `zip` advances it only if there is an entry
-            lines = (_request_line(entry) for entry, _ in zip(entries, counter, strict=False))
-            size = _write_lines(draft / REQUESTS, lines)
-            batch = replace(batch, requests=next(counter), stored_bytes=size)
-            self._write_record(draft, batch)
-            draft.rename(self._path(batch.id))
-        except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise
-        sync_path(self.folder)
-        return batch
+        for path in (body, body.parent):
+            sync_path(path)
+        values = (body.name, created_at, expires_at, 0, body.stat().st_size, "{}")
+        with self._database.write() as connection:
+            number = connection.execute(
+                "INSERT INTO batches (id, created_at, expires_at, requests, stored_bytes, outcomes)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                values,
+            ).lastrowid
+            rows = ((number, entry.custom_id, entry.start, entry.size) for entry in entries)
+            count = connection.executemany(
+                "INSERT INTO requests (batch, custom_id, start, size) VALUES (?, ?, ?, ?)", rows
+            ).rowcount
+            connection.execute("UPDATE batches SET requests = ? WHERE number = ?", (count, number))
+        return self.get(body.name)
 
-    def save(self, batch: Batch) -> None:
-        """Raises OSError."""
-        self._write_record(self._path(batch.id), batch)
+    def get(self, batch_id: str) -> Batch:
+        """Raises `NotFoundError`, OSError."""
+        with self._database.read() as connection:
+            row = connection.execute("SELECT * FROM batches WHERE id = ?", (batch_id,)).fetchone()
+        if row is None:
+            raise NotFoundError(f"Message batch {batch_id} not found")
+        return _batch(row)
+
+    def list_batches(self) -> list[Batch]:
+        """Return every batch, newest first. Raises OSError."""
+        with self._database.read() as connection:
+            rows = connection.execute("SELECT * FROM batches ORDER BY number DESC")
+            return [_batch(row) for row in rows]
+
+    def load_unfinished(self) -> list[Batch]:
+        """Return the batches that have not ended, oldest first. Raises OSError.
+
+        Removes bodies of no such batch, and what earlier versions stored. For the start alone,
+        because a body that is being received has no batch yet.
+        """
+        unfinished = [batch for batch in self.list_batches() if batch.ended_at is None][::-1]
+        ids = {batch.id for batch in unfinished}
+        leftovers = [
+            path for path in self._database.folder.glob(f"{_ID}_*") if path.name not in ids
+        ]
+        for path in leftovers:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if leftovers:
+            _log.info("removed %d files that belong to no unfinished batch", len(leftovers))
+        return unfinished
+
+    def cancel(self, batch_id: str, now: float) -> Batch:
+        """Set the time of a batch's first cancellation, unless it has ended.
+
+        Raises `NotFoundError`, OSError.
+        """
+        with self._database.free() as connection:
+            connection.execute(
+                "UPDATE batches SET cancel_initiated_at = ? WHERE id = ?"
+                " AND cancel_initiated_at IS NULL AND ended_at IS NULL",
+                (now, batch_id),
+            )
+        return self.get(batch_id)
 
     def pending(self, batch: Batch) -> list[PendingRequest]:
         """Return the requests without a result, in order. Raises OSError."""
-        done = self._outcomes(batch)
-        return [request for request in self._requests(batch) if request.custom_id not in done]
+        query = "SELECT number, custom_id, start, size FROM requests WHERE batch = ?"
+        with self._database.read() as connection:
+            return [PendingRequest(*row) for row in connection.execute(query, (batch.number,))]
 
-    def params(self, batch: Batch, request: PendingRequest) -> bytes:
-        """Return a request's params as JSON. Raises OSError."""
-        with (self._path(batch.id) / REQUESTS).open("rb") as file:
-            file.seek(request.start)
-            return file.read(request.size)
+    def entry(self, batch: Batch, request: PendingRequest) -> bytes:
+        """Return a request as it was sent, or nothing if the body was removed. Raises OSError."""
+        try:
+            with (self._database.folder / batch.id).open("rb") as body:
+                body.seek(request.start)
+                return body.read(request.size)
+        except FileNotFoundError:
+            return b""
 
-    def append(self, batch: Batch, line: BatchResultLine) -> None:
-        """Add one result. Raises OSError, and then no part of the result is stored."""
-        _write_lines(self.results(batch), [_result_line(line)])
+    def add_result(self, batch: Batch, request: PendingRequest, result: BatchResult) -> None:
+        """Replace a request by its result. Raises `NotFoundError`, OSError."""
+        with self._database.write() as connection:
+            is_pending = connection.execute(
+                "DELETE FROM requests WHERE number = ?"
+                " AND batch = (SELECT number FROM batches WHERE id = ?)",
+                (request.number, batch.id),
+            ).rowcount
+            if not is_pending:  # the database was removed meanwhile
+                raise NotFoundError(f"Message batch {batch.id} has no such request")
+            connection.execute(_ADD_RESULT, _result_row(batch, request.custom_id, result))
 
     def end(self, batch: Batch, rest: BatchResult, ended_at: float) -> Batch:
-        """End the batch: requests without a result get `rest`. Can be repeated after an OSError."""
-        outcomes = self._outcomes(batch)
-        requests = self._requests(batch)
-        unanswered = [
-            request.custom_id for request in requests if request.custom_id not in outcomes
-        ]
-        lines = (BatchResultLine(custom_id=custom_id, result=rest) for custom_id in unanswered)
-        _write_lines(self.results(batch), map(_result_line, lines))
-        ended = replace(
-            batch,
-            ended_at=ended_at,
-            outcomes=dict(Counter([*outcomes.values(), *(rest.type for _ in unanswered)])),
-            stored_bytes=self.results(batch).stat().st_size,
-        )
-        self.save(ended)
-        (self._path(batch.id) / REQUESTS).unlink(missing_ok=True)
-        return ended
+        """End the batch: requests without a result get `rest`. Raises OSError."""
+        key = (batch.number,)
+        with self._database.write() as connection:
+            rows = connection.execute("SELECT custom_id FROM requests WHERE batch = ?", key)
+            connection.executemany(
+                _ADD_RESULT, (_result_row(batch, custom_id, rest) for (custom_id,) in rows)
+            )
+            connection.execute("DELETE FROM requests WHERE batch = ?", key)
+            outcomes = connection.execute(
+                "SELECT outcome, count(*) FROM results WHERE batch = ? GROUP BY outcome", key
+            )
+            connection.execute(
+                "UPDATE batches SET ended_at = ?, outcomes = ?, stored_bytes ="
+                " (SELECT sum(length(line)) FROM results WHERE batch = batches.number)"
+                " WHERE number = ?",
+                (ended_at, json.dumps(dict(outcomes.fetchall())), *key),
+            )
+        (self._database.folder / batch.id).unlink(missing_ok=True)
+        return self.get(batch.id)
 
-    def results(self, batch: Batch) -> Path:
-        """Return the path of the results, JSON lines."""
-        return self._path(batch.id) / RESULTS
+    @contextmanager
+    def results(self, batch: Batch) -> Generator[Content]:
+        """Yield the results of an ended batch, also if it is deleted meanwhile. Raises OSError."""
+        query = "SELECT line FROM results WHERE batch = ? ORDER BY number"
+        with self._database.read() as connection:
+            lines = (line for (line,) in connection.execute(query, (batch.number,)))
+            yield Content(batch.stored_bytes, in_chunks(lines))
 
     def delete(self, batch: Batch) -> None:
-        """Raises OSError."""
-        deleted = self._path(batch.id + TEMPORARY)
-        self._path(batch.id).rename(deleted)
-        sync_path(self.folder)
-        shutil.rmtree(deleted, ignore_errors=True)
-
-    def _path(self, name: str) -> Path:
-        return self.folder / name
-
-    def _write_record(self, folder: Path, batch: Batch) -> None:
-        write_atomically(folder / RECORD, json.dumps(asdict(batch), indent=2).encode())
-
-    def _requests(self, batch: Batch) -> Iterator[PendingRequest]:
-        with (self._path(batch.id) / REQUESTS).open("rb") as file:
-            start = 0
-            for line in file:
-                custom_id = line.partition(b" ")[0]
-                params_start = start + len(custom_id) + 1
-                start += len(line)
-                yield PendingRequest(
-                    custom_id.decode(errors="replace"), params_start, start - params_start
-                )
-
-    def _outcomes(self, batch: Batch) -> dict[str, str]:
-        """Return the kinds of the results by custom id.
-
-        Truncates a partial last line of the file.
-        """
-        outcomes: dict[str, str] = {}
-        whole_bytes = 0
-        if not self.results(batch).exists():
-            return outcomes
-        with self.results(batch).open("r+b") as file:
-            for line in file:
-                if (outcome := _outcome(line)) is None:
-                    _log.warning(
-                        "batch %s: dropping a partial result, its request is answered again",
-                        batch.id,
-                    )
-                    break
-                outcomes.update([outcome])
-                whole_bytes += len(line)
-            file.truncate(whole_bytes)
-        return outcomes
+        """Delete a batch that has ended. Raises OSError."""
+        with self._database.free() as connection:
+            connection.execute("DELETE FROM results WHERE batch = ?", (batch.number,))
+            connection.execute("DELETE FROM batches WHERE number = ?", (batch.number,))
 
 
-def _sort_key(batch: Batch) -> tuple[float, str]:
-    return batch.created_at, batch.id
+def _batch(row: Iterable[Any]) -> Batch:
+    columns = list(row)
+    columns[6] = json.loads(columns[6])  # the outcomes
+    return Batch(*columns)
 
 
-def _read_record(folder: Path) -> Batch | None:
-    try:
-        batch = read_record(Batch, (folder / RECORD).read_bytes())
-    except (OSError, ValueError) as error:
-        # The folder stays, for diagnosis.
-        _log.warning("failed to read a batch record, ignoring %s: %s", folder, error)
-        return None
-    is_valid = batch.id == folder.name and batch.outcomes.keys() <= _OUTCOMES
-    return batch if is_valid else None
-
-
-def _request_line(entry: BatchEntry) -> bytes:
-    return f"{entry.custom_id} {json.dumps(entry.params, separators=(',', ':'))}\n".encode()
-
-
-def _result_line(line: BatchResultLine) -> bytes:
-    return f"{line.to_json()}\n".encode()
-
-
-def _outcome(line: bytes) -> tuple[str, str] | None:
-    """Return a result's custom id and kind, or None for a partial line."""
-    try:
-        result: Any = read_json(line)
-        return (result["custom_id"], result["result"]["type"]) if line.endswith(b"\n") else None
-    except (ValueError, TypeError, LookupError):
-        return None
-
-
-def _write_lines(path: Path, lines: Iterable[bytes]) -> int:
-    """Append `lines` to a private file and sync it, all or none. Return its size."""
-    descriptor = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    try:
-        size = os.fstat(descriptor).st_size
-        try:
-            for line in lines:
-                _write(descriptor, line)
-            sync(descriptor)
-        except OSError:
-            os.ftruncate(descriptor, size)
-            raise
-        return os.fstat(descriptor).st_size
-    finally:
-        os.close(descriptor)
-
-
-def _write(descriptor: int, content: bytes) -> None:
-    """Unbuffered: bytes of a failed write must not be written when the file is closed."""
-    rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
+def _result_row(batch: Batch, custom_id: str, result: BatchResult) -> tuple[int, str, bytes]:
+    line = BatchResultLine(custom_id=custom_id, result=result)
+    return batch.number, result.type, f"{line.to_json()}\n".encode()

@@ -14,7 +14,6 @@ from typing import TypeVar
 
 import anyio
 
-from pensieve.api.batches import BatchResultLine
 from pensieve.errors import DiskFullError
 from pensieve.server.batches.registry import BatchRegistry, OpenBatch
 from pensieve.server.batches.retrying_completer import AnswerCall, RetryingCompleter
@@ -92,10 +91,9 @@ class BatchWorker:
                     await self._answer(batch, pending.popleft())
 
     async def _answer(self, batch: Batch, request: PendingRequest) -> None:
-        params = await self._retry_disk(partial(self._registry.params, batch, request))
-        result = await self._completer.result(params)
-        line = BatchResultLine(custom_id=request.custom_id, result=result)
-        await self._retry_disk(partial(self._registry.add_result, batch, line))
+        entry = await self._retry_disk(partial(self._registry.entry, batch, request))
+        result = await self._completer.result(entry)
+        await self._retry_disk(partial(self._registry.add_result, batch, request, result))
 
     async def _retry_disk(self, work: Callable[[], Awaitable[T]]) -> T:
         """Retry `work` until the disk allows it."""

@@ -9,7 +9,7 @@ from pensieve.api.base import rfc3339
 from pensieve.api.files import DeletedFile, FileMetadata, FilePage, FilesQuery, page_token
 from pensieve.server.files.store import FileStore, StoredFile, sort_key
 from pensieve.server.files.uploads import MAX_OVERHEAD_BYTES, read_upload
-from pensieve.server.http.responses import FileDownload, json_response
+from pensieve.server.http.responses import Download, file_content, json_response
 from pensieve.worker_threads import run_disk_io
 
 
@@ -50,7 +50,7 @@ class FilesEndpoint:
 
     async def content(self, request: Request) -> Response:
         file = await run_disk_io(partial(self._store.get, _file_id(request)))
-        return FileDownload(self._store.content(file), file.mime_type)
+        return Download(file_content(self._store.content(file)), file.mime_type)
 
     async def delete(self, request: Request) -> Response:
         await run_disk_io(partial(self._store.delete, _file_id(request)))

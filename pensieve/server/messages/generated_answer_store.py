@@ -1,15 +1,15 @@
 """Stores answers as generated on disk, so that prompts after a restart still match the prefix
 cache.
 
-There is one file per tokenizer; those of models not used lately are removed. Each answer is a line
-that starts with a checksum: a line that a crash cut short or that was altered is skipped. One
-thread writes in the background; on a full disk answers are dropped and nothing else fails.
+Token ids are valid for one tokenizer alone, so each answer carries its tokenizer; answers of
+tokenizers not used lately are removed. SQLite has no checksums, so each answer also has one: an
+altered answer is skipped. One thread writes in the background; on a full disk answers are dropped
+and nothing else fails.
 """
 
 import logging
-import os
 import zlib
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import cached_property
@@ -19,25 +19,38 @@ from pathlib import Path
 import anyio.to_thread
 
 from pensieve.api.messages.message import AnswerRecord
-from pensieve.atomic_files import write_atomically
-from pensieve.private_files import make_folder, open_private, read_private
 from pensieve.prompt.template.generated_answers import GeneratedAnswer, GeneratedAnswers
+from pensieve.server.database import Connection, Database
 
 _log = logging.getLogger("pensieve.server")
 
-# Twice the size of all answers in memory as lines. A larger file is rewritten with those.
+# Twice the size of all answers in memory. More are replaced by those in memory.
 MAX_BYTES = 64_000_000
-# An answer may be appended after the size was checked.
-MAX_READ_BYTES = 2 * MAX_BYTES
-# How many files of other tokenizers stay when a server starts: those used last.
-OTHER_FILES = 3
-_CHECKSUM_CHARS = 8
+# How many tokenizers' answers stay: those of the current one, and those added to last.
+TOKENIZERS = 4
+
+_SCHEMA = """
+CREATE TABLE answers (
+    number INTEGER PRIMARY KEY,
+    tokenizer TEXT NOT NULL,
+    checksum INTEGER NOT NULL,
+    record BLOB NOT NULL
+) STRICT;
+CREATE INDEX answers_of_tokenizer ON answers (tokenizer);
+"""
+_ADD = "INSERT INTO answers (tokenizer, checksum, record) VALUES (?, ?, ?)"
+_REMOVE_OLD = """
+DELETE FROM answers WHERE tokenizer NOT IN (
+    SELECT tokenizer FROM answers GROUP BY tokenizer
+    ORDER BY tokenizer = ? DESC, max(number) DESC LIMIT ?
+)
+"""
 
 
 class GeneratedAnswerStore:
-    """Owns the file while it is `open`, and the thread that writes it.
+    """Owns the database while it is `open`, and the thread that writes it.
 
-    The file is a copy of `answers`.
+    The database is a copy of `answers`.
     """
 
     def __init__(
@@ -48,7 +61,7 @@ class GeneratedAnswerStore:
         has_token: Callable[[int], bool],
         max_bytes: int = MAX_BYTES,
     ) -> None:
-        self._folder = folder
+        self._database = Database(folder, _SCHEMA, is_durable=False)
         self._model_folder = model_folder
         self._answers = answers
         self._has_token = has_token
@@ -58,15 +71,15 @@ class GeneratedAnswerStore:
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
-        """Read the file in the background, then append the answers that are added."""
+        """Read the answers in the background, then append those that are added."""
         writer = ThreadPoolExecutor(1, thread_name_prefix="answers")
-        writer.submit(self._remove_old_files)
         writer.submit(self._read)
         self._writer = writer
         try:
             yield
         finally:
             self._writer = None
+            writer.submit(self._database.close)
             await anyio.to_thread.run_sync(writer.shutdown)
 
     def add(self, answer: GeneratedAnswer) -> None:
@@ -78,79 +91,59 @@ class GeneratedAnswerStore:
     # The following run on the writer's thread.
 
     @cached_property
-    def _file(self) -> Path:
-        # Token ids are valid for one tokenizer alone.
+    def _tokenizer(self) -> str:
         digest = blake2b(digest_size=16)
         for pattern in ("tokenizer*", "chat_template*"):
             for file in sorted(self._model_folder.glob(pattern)):
                 digest.update(file.read_bytes())
-        return self._folder / f"{digest.hexdigest()}.jsonl"
-
-    def _remove_old_files(self) -> None:
-        try:
-            others = [file for file in self._folder.glob("*.jsonl") if file != self._file]
-            others.sort(key=lambda file: file.stat().st_mtime)
-            for file in others[:-OTHER_FILES]:
-                file.unlink()
-        except OSError as error:
-            _log.warning(
-                "failed to remove stored answers of other models, they stay on disk: %s", error
-            )
+        return digest.hexdigest()
 
     def _read(self) -> None:
+        query = "SELECT checksum, record FROM answers WHERE tokenizer = ? ORDER BY number"
         try:
-            content = read_private(self._file, MAX_READ_BYTES)
-        except FileNotFoundError:
-            return
+            with self._database.read() as connection:
+                for checksum, record in connection.execute(query, (self._tokenizer,)):
+                    self._bytes += len(record)
+                    if zlib.crc32(record) == checksum:
+                        self._add_stored(record)
         except OSError as error:
             _log.warning(
                 "failed to read stored answers, old conversations may miss the prefix cache: %s",
                 error,
             )
+
+    def _add_stored(self, text: bytes) -> None:
+        try:
+            record = AnswerRecord.model_validate_json(text)
+        except ValueError:  # of another version
             return
-        self._bytes = len(content)
-        for answer in _intact(content):
-            if all(0 <= token < 2**31 and self._has_token(token) for token in set(answer.tokens)):
-                self._answers.add(answer)
+        if all(0 <= token < 2**31 and self._has_token(token) for token in set(record.tokens)):
+            self._answers.add(GeneratedAnswer(record.opening, record.tokens, record.content))
 
     def _append(self, answer: GeneratedAnswer) -> None:
-        line = _line(answer)
+        row = self._row(answer)
         try:
-            if self._bytes + len(line) > self._max_bytes:
-                self._rewrite()
-                return
-            for folder in (self._folder.parent, self._folder):
-                make_folder(folder)
-            descriptor = open_private(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            with os.fdopen(descriptor, "ab") as file:
-                self._bytes = file.tell() + file.write(line)
+            with self._database.write() as connection:
+                if self._bytes + len(row[-1]) <= self._max_bytes:
+                    connection.execute(_ADD, row)
+                    self._bytes += len(row[-1])
+                else:
+                    self._rewrite(connection)
+                connection.execute(_REMOVE_OLD, (self._tokenizer, TOKENIZERS))
         except OSError as error:
             _log.warning(
                 "failed to store an answer on disk, it is lost at the next restart: %s", error
             )
 
-    def _rewrite(self) -> None:
-        lines = [_line(answer) for answer in self._answers.entries()]
-        self._bytes = write_atomically(self._file, lines)
+    def _rewrite(self, connection: Connection) -> None:
+        rows = [self._row(answer) for answer in self._answers.entries()]
+        connection.execute("DELETE FROM answers WHERE tokenizer = ?", (self._tokenizer,))
+        connection.executemany(_ADD, rows)
+        self._bytes = sum(len(record) for *_, record in rows)
 
-
-def _line(answer: GeneratedAnswer) -> bytes:
-    record = AnswerRecord(
-        opening=answer.opening, tokens=tuple(answer.tokens), content=answer.content
-    )
-    text = record.to_json().encode()
-    # The leading line break separates it from a line that a crash cut short.
-    return b"\n%08x%s\n" % (zlib.crc32(text), text)
-
-
-def _intact(content: bytes) -> Iterator[GeneratedAnswer]:
-    """Yield the answers whose lines are intact."""
-    for line in content.split(b"\n"):
-        checksum, text = line[:_CHECKSUM_CHARS], line[_CHECKSUM_CHARS:]
-        if not text or checksum != b"%08x" % zlib.crc32(text):
-            continue
-        try:
-            record = AnswerRecord.model_validate_json(text)
-        except ValueError:  # of another version
-            continue
-        yield GeneratedAnswer(record.opening, record.tokens, record.content)
+    def _row(self, answer: GeneratedAnswer) -> tuple[str, int, bytes]:
+        record = AnswerRecord(
+            opening=answer.opening, tokens=tuple(answer.tokens), content=answer.content
+        )
+        text = record.to_json().encode()
+        return self._tokenizer, zlib.crc32(text), text

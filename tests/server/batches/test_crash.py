@@ -32,9 +32,11 @@ def test_killed_worker_loses_no_result_and_repeats_none(tmp_path: Path) -> None:
     killed_after = [1, 7, 20]
     answered = sum(work(tmp_path, answers) for answers in killed_after)
     answered += work(tmp_path, None)
-    (batch,) = BatchStore(tmp_path).load_all()
+    store = BatchStore(tmp_path)
+    (batch,) = store.list_batches()
     assert batch.outcomes == {"succeeded": REQUESTS}
-    lines = BatchStore(tmp_path).results(batch).read_text().splitlines()
+    with store.results(batch) as content:
+        lines = b"".join(content.chunks).splitlines()
     ids = [json.loads(line)["custom_id"] for line in lines]
     assert sorted(ids, key=int) == [str(number) for number in range(REQUESTS)]
     # Only requests in flight when a process died are answered again: at most two each time.

@@ -2,7 +2,7 @@
 
 import errno
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -10,7 +10,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from pensieve.api.batches import BatchResultLine
+from pensieve.api.batch_reading import LocatedEntry
+from pensieve.api.batches import BatchResult
 from pensieve.errors import (
     DiskFullError,
     EngineBusyError,
@@ -22,10 +23,10 @@ from pensieve.errors import (
 )
 from pensieve.server.batches.registry import LIFETIME_S, RETENTION_S, BatchLimits, BatchRegistry
 from pensieve.server.batches.retrying_completer import MAX_DEATHS
-from pensieve.server.batches.store import Batch, BatchStore
+from pensieve.server.batches.store import Batch, BatchStore, PendingRequest
 from pensieve.server.batches.worker import SLOTS, BatchWorker
-from tests.server.batch_cases import Answering, Clock, entries
 from tests.support.fakes import RustPanic
+from tests.server.batch_cases import Answering, Clock, create
 
 pytestmark = pytest.mark.anyio
 
@@ -50,8 +51,8 @@ async def ended(registry: BatchRegistry, batch: Batch) -> Batch:
 
 
 async def results(registry: BatchRegistry, batch: Batch) -> dict[str, dict[str, object]]:
-    text = (await registry.results(batch.id)).read_text()
-    lines = [json.loads(line) for line in text.splitlines()]
+    with await registry.results(batch.id) as content:
+        lines = [json.loads(line) for line in b"".join(content.chunks).splitlines()]
     assert len({line["custom_id"] for line in lines}) == len(lines)
     return {line["custom_id"]: line["result"] for line in lines}
 
@@ -64,7 +65,7 @@ async def until(condition) -> None:
 async def test_every_request_is_answered_once(store: BatchStore) -> None:
     registry, answering = BatchRegistry(store), Answering()
     async with working(registry, answering):
-        batch = await registry.create(entries(map(str, range(20))))
+        batch = await create(registry, map(str, range(20)))
         assert (await ended(registry, batch)).outcomes == {"succeeded": 20}
     assert len(answering.received) == len(set(answering.received)) == 20
     answers = await results(registry, batch)
@@ -74,8 +75,8 @@ async def test_every_request_is_answered_once(store: BatchStore) -> None:
 async def test_concurrency_is_limited_and_batches_take_turns(store: BatchStore) -> None:
     gate = anyio.Event()
     registry, answering = BatchRegistry(store), Answering([gate] * 9)
-    first = await registry.create(entries(f"a{n}" for n in range(30)))
-    second = await registry.create(entries(f"b{n}" for n in range(4)))
+    first = await create(registry, (f"a{n}" for n in range(30)))
+    second = await create(registry, (f"b{n}" for n in range(4)))
     async with working(registry, answering):
         await until(lambda: answering.running == SLOTS)
         gate.set()
@@ -87,7 +88,7 @@ async def test_concurrency_is_limited_and_batches_take_turns(store: BatchStore) 
 
 async def test_newest_batch_is_listed_first(store: BatchStore) -> None:
     registry = BatchRegistry(store)
-    batches = [await registry.create(entries("a")) for _ in range(3)]
+    batches = [await create(registry, "a") for _ in range(3)]
     assert await registry.list_batches() == batches[::-1]
 
 
@@ -95,7 +96,7 @@ async def test_invalid_request_becomes_an_errored_result(store: BatchStore) -> N
     registry = BatchRegistry(store)
     answering = Answering([InvalidRequestError("max_tokens: Field required"), ValueError("a bug")])
     async with working(registry, answering):
-        batch = await registry.create(entries("abc"))
+        batch = await create(registry, "abc")
         assert (await ended(registry, batch)).outcomes == {"errored": 2, "succeeded": 1}
     errors = [one["error"] for one in (await results(registry, batch)).values() if "error" in one]
     assert [one["error"] for one in errors] == [
@@ -112,7 +113,7 @@ async def test_invalid_request_becomes_an_errored_result(store: BatchStore) -> N
 async def test_unavailable_engine_is_retried(store: BatchStore, trouble: Exception) -> None:
     registry, answering = BatchRegistry(store), Answering([trouble] * (MAX_DEATHS - 1))
     async with working(registry, answering):
-        batch = await registry.create(entries("a"))
+        batch = await create(registry, "a")
         assert (await ended(registry, batch)).outcomes == {"succeeded": 1}
     assert len(answering.received) == MAX_DEATHS
 
@@ -120,7 +121,7 @@ async def test_unavailable_engine_is_retried(store: BatchStore, trouble: Excepti
 async def test_request_that_crashes_the_engine_repeatedly_is_errored(store: BatchStore) -> None:
     registry, answering = BatchRegistry(store), Answering([WorkerDiedError("gone")] * MAX_DEATHS)
     async with working(registry, answering):
-        batch = await registry.create(entries("a"))
+        batch = await create(registry, "a")
         assert (await ended(registry, batch)).outcomes == {"errored": 1}
     (result,) = (await results(registry, batch)).values()
     assert result["error"]["error"]["type"] == "api_error"
@@ -129,15 +130,24 @@ async def test_request_that_crashes_the_engine_repeatedly_is_errored(store: Batc
 async def test_panic_errors_one_request_and_others_continue(store: BatchStore) -> None:
     registry, answering = BatchRegistry(store), Answering([RustPanic("index out of bounds")])
     async with working(registry, answering):
-        batch = await registry.create(entries("abc"))
+        batch = await create(registry, "abc")
         assert (await ended(registry, batch)).outcomes == {"errored": 1, "succeeded": 2}
+
+
+async def test_requests_whose_body_was_removed_are_errored(tmp_path: Path) -> None:
+    registry, answering = BatchRegistry(BatchStore(tmp_path / "batches")), Answering()
+    batch = await create(registry, "ab")
+    (tmp_path / "batches" / batch.id).unlink()
+    async with working(registry, answering):
+        assert (await ended(registry, batch)).outcomes == {"errored": 2}
+    assert answering.received == []
 
 
 async def test_cancel_stops_running_answers(store: BatchStore) -> None:
     registry = BatchRegistry(store)
     answering = Answering([anyio.Event(), ValueError("done"), anyio.Event()])
     async with working(registry, answering):
-        batch = await registry.create(entries("abcdef"))
+        batch = await create(registry, "abcdef")
         await until(lambda: len(answering.received) == 3)
         canceling = await registry.cancel(batch.id)
         assert canceling.cancel_initiated_at is not None
@@ -147,7 +157,7 @@ async def test_cancel_stops_running_answers(store: BatchStore) -> None:
 
 async def test_batch_canceled_while_queued_is_never_started(store: BatchStore) -> None:
     registry, answering = BatchRegistry(store), Answering()
-    batch = await registry.create(entries("ab"))
+    batch = await create(registry, "ab")
     await registry.cancel(batch.id)
     again = BatchRegistry(store)
     async with working(again, answering):
@@ -157,7 +167,7 @@ async def test_batch_canceled_while_queued_is_never_started(store: BatchStore) -
 
 async def test_cancel_is_idempotent_and_ignored_after_end(store: BatchStore) -> None:
     registry, clock = BatchRegistry(store), Clock()
-    batch = await registry.create(entries("ab"))
+    batch = await create(registry, "ab")
     first = await registry.cancel(batch.id)
     clock.now += 5
     assert await registry.cancel(batch.id) == first
@@ -168,7 +178,7 @@ async def test_cancel_is_idempotent_and_ignored_after_end(store: BatchStore) -> 
 
 async def test_unanswered_requests_expire_after_a_day(store: BatchStore) -> None:
     clock, answering = Clock(), Answering()
-    batch = await BatchRegistry(store, clock=clock).create(entries("ab"))
+    batch = await create(BatchRegistry(store, clock=clock), "ab")
     clock.now += LIFETIME_S
     registry = BatchRegistry(store, clock=clock)
     async with working(registry, answering):
@@ -180,7 +190,7 @@ async def test_expiry_is_checked_before_each_request(store: BatchStore) -> None:
     clock, gate = Clock(), anyio.Event()
     registry, answering = BatchRegistry(store, clock=clock), Answering([gate])
     async with working(registry, answering):
-        batch = await registry.create(entries("abcdefgh"))
+        batch = await create(registry, "abcdefgh")
         await until(lambda: len(answering.received) == 2)
         clock.now += LIFETIME_S
         gate.set()
@@ -192,7 +202,7 @@ async def test_restarted_server_continues_unfinished_batches(store: BatchStore) 
     registry = BatchRegistry(store)
     first = Answering([ValueError("1"), ValueError("2"), ValueError("3"), *[anyio.Event()] * 2])
     async with working(registry, first):
-        batch = await registry.create(entries("abcdef"))
+        batch = await create(registry, "abcdef")
         await until(lambda: len(first.received) == 5)
     again, second = BatchRegistry(store), Answering()
     async with working(again, second):
@@ -211,57 +221,57 @@ class FullStore(BatchStore):
             self.full_times -= 1
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    def create(self, batch: Batch, entries) -> Batch:
+    def create(self, body: Path, entries: Iterable[LocatedEntry], **times: float) -> Batch:
         self._raise_if_full()
-        return super().create(batch, entries)
+        return super().create(body, entries, **times)
 
-    def append(self, batch: Batch, line: BatchResultLine) -> None:
+    def add_result(self, batch: Batch, request: PendingRequest, result: BatchResult) -> None:
         self._raise_if_full()
-        super().append(batch, line)
+        super().add_result(batch, request, result)
 
 
 async def test_full_disk_loses_no_result(tmp_path: Path) -> None:
     store = FullStore(tmp_path / "batches")
     registry, answering = BatchRegistry(store), Answering()
     async with working(registry, answering):
-        batch = await registry.create(entries("abc"))
+        batch = await create(registry, "abc")
         store.full_times = 5
         assert (await ended(registry, batch)).outcomes == {"succeeded": 3}
         store.full_times = 1
         with pytest.raises(DiskFullError):
-            await registry.create(entries("d"))
+            await create(registry, "d")
     assert len(answering.received) == 3
     assert await registry.list_batches() == [await registry.get(batch.id)]
 
 
-@pytest.mark.parametrize("limits", [BatchLimits(batches=2), BatchLimits(stored_bytes=30)])
+@pytest.mark.parametrize("limits", [BatchLimits(batches=2), BatchLimits(stored_bytes=100)])
 async def test_storage_limits_are_enforced(store: BatchStore, limits: BatchLimits) -> None:
     registry = BatchRegistry(store, limits=limits)
     async with working(registry, Answering()):
-        stored = [await registry.create(entries("a")) for _ in range(2)]
+        stored = [await create(registry, "a") for _ in range(2)]
         with pytest.raises(StorageQuotaExceededError):
-            await registry.create(entries("a"))
+            await create(registry, "a")
         for batch in stored:
             await ended(registry, batch)
             await registry.delete(batch.id)
-        await registry.create(entries("a"))
+        await create(registry, "a")
 
 
 async def test_old_batches_are_deleted(store: BatchStore) -> None:
     clock = Clock()
     registry = BatchRegistry(store, clock=clock)
     async with working(registry, Answering()):
-        old = await registry.create(entries("a"))
+        old = await create(registry, "a")
         await ended(registry, old)
         clock.now += RETENTION_S + 1
-        new = await registry.create(entries("a"))
+        new = await create(registry, "a")
         assert await registry.list_batches() == [new]
-    assert [batch.id for batch in store.load_all()] == [new.id]
+    assert store.list_batches() == [new]
 
 
 async def test_only_an_ended_batch_has_results_and_can_be_deleted(store: BatchStore) -> None:
     registry = BatchRegistry(store)
-    batch = await registry.create(entries("a"))
+    batch = await create(registry, "a")
     with pytest.raises(InvalidRequestError, match="still being processed"):
         await registry.delete(batch.id)
     with pytest.raises(NotFoundError):
