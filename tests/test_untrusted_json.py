@@ -1,5 +1,7 @@
 """Foreign JSON parses or raises one kind of error."""
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st

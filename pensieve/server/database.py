@@ -131,7 +131,7 @@ class Database:
 
     def _prepare(self) -> Connection:
         make_folder(self.folder)
-        # Before SQLite opens them: closing any descriptor of a file drops the process's locks on it.
+        # Before SQLite opens them: closing a descriptor of a file drops the process's locks on it.
         for suffix in FILES:
             with suppress(FileNotFoundError):
                 flags = os.O_RDWR if suffix else os.O_RDWR | os.O_CREAT

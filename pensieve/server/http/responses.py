@@ -1,4 +1,4 @@
-"""Responses of all endpoints: a wire value as JSON, and stored bytes: a file, or rows of a database."""
+"""Responses of all endpoints: a value as JSON, and stored bytes: a file, or rows of a database."""
 
 import os
 from collections.abc import Generator, Iterable, Iterator

@@ -25,8 +25,8 @@ from pensieve.server.batches.registry import LIFETIME_S, RETENTION_S, BatchLimit
 from pensieve.server.batches.retrying_completer import MAX_DEATHS
 from pensieve.server.batches.store import Batch, BatchStore, PendingRequest
 from pensieve.server.batches.worker import SLOTS, BatchWorker
-from tests.support.fakes import RustPanic
 from tests.server.batch_cases import Answering, Clock, create
+from tests.support.fakes import RustPanic
 
 pytestmark = pytest.mark.anyio
 
