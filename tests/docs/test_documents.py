@@ -44,6 +44,15 @@ def test_every_path_on_a_page_exists(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PAGES)
+def test_every_module_that_a_page_runs_exists(name: str) -> None:
+    modules = re.findall(r"python -m ((?:benchmarks|tests|pensieve)[\w.]*)", read(name))
+    missing = [
+        module for module in modules if not (ROOT / f"{module.replace('.', '/')}.py").exists()
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", PAGES)
 def test_every_link_of_a_page_leads_to_a_file_and_a_heading(name: str) -> None:
     page = ROOT / name
     for path, anchor in LINK.findall(read(name)):
