@@ -11,23 +11,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
+from pensieve.api.base import new_id
 from pensieve.api.messages.content_blocks import Breakpoint, Ttl
 from pensieve.api.messages.events import (
+    ContentBlockDelta,
+    ContentBlockStart,
+    ContentBlockStop,
+    Delta,
+    InputJsonDelta,
     MessageDelta,
     MessageEvent,
     MessageStart,
     MessageStop,
+    SignatureDelta,
     StopDelta,
+    TextDelta,
+    ThinkingDelta,
 )
 from pensieve.api.messages.message import (
+    AnswerContent,
     CacheCreation,
     ContextEdits,
     DeltaUsage,
     Message,
     OutputTokensDetails,
     StopReason,
+    TextContent,
+    ThinkingContent,
+    ToolUseContent,
     Usage,
 )
+from pensieve.api.messages.signatures import signature_of
 from pensieve.dialects.answer_format import AnswerFormat
 from pensieve.dialects.grammar.schema_validation import admits
 from pensieve.engine.generation import (
@@ -40,7 +54,6 @@ from pensieve.engine.generation import (
 )
 from pensieve.prompt.chat_tokenizer import Detokenizer
 from pensieve.reply.answer_parser import AnswerParser, settled_length
-from pensieve.reply.block_writer import BlockWriter
 from pensieve.reply.parse_events import (
     ParseEvent,
     Text,
@@ -233,6 +246,66 @@ class Reply:
             output_tokens=usage.output_tokens,
             output_tokens_details=usage.output_tokens_details,
         )
+
+
+# Content blocks.
+
+
+class BlockWriter:
+    """Writes content blocks as events. Owns which one is open, at most one, and its index."""
+
+    def __init__(self, *, hides_thoughts: bool) -> None:
+        self._hides_thoughts = hides_thoughts  # they are only in the signature
+        self._block: AnswerContent | None = None  # the open one, as it began
+        self._thought: list[str] = []  # the open block's so far
+        self._index = -1
+        self.has_tool_use = False
+
+    def write_text(self, text: str) -> list[MessageEvent]:
+        if not text:
+            return []
+        events: list[MessageEvent] = []
+        if not isinstance(self._block, TextContent):
+            events = self._open(TextContent(text=""))
+        return [*events, self._delta(TextDelta(text=text))]
+
+    def write_thought(self, text: str) -> list[MessageEvent]:
+        events: list[MessageEvent] = []
+        if not isinstance(self._block, ThinkingContent):
+            events = self._open(ThinkingContent(thinking="", signature=""))
+        self._thought.append(text)
+        if not self._hides_thoughts:
+            events.append(self._delta(ThinkingDelta(thinking=text)))
+        return events
+
+    def open_tool_use(self, name: str) -> list[MessageEvent]:
+        self.has_tool_use = True
+        return self._open(ToolUseContent(id=new_id("toolu"), name=name, input={}))
+
+    def write_tool_input(self, text: str) -> list[MessageEvent]:
+        assert isinstance(self._block, ToolUseContent)
+        return [self._delta(InputJsonDelta(partial_json=text))]
+
+    def close(self) -> list[MessageEvent]:
+        """Close the open block, if any."""
+        if self._block is None:
+            return []
+        events: list[MessageEvent] = []
+        if isinstance(self._block, ThinkingContent):
+            thought = "".join(self._thought)
+            signature = signature_of(thought, carries_text=self._hides_thoughts)
+            events.append(self._delta(SignatureDelta(signature=signature)))
+        self._block, self._thought = None, []
+        return [*events, ContentBlockStop(index=self._index)]
+
+    def _open(self, block: AnswerContent) -> list[MessageEvent]:
+        closing = self.close()
+        self._index += 1
+        self._block = block
+        return [*closing, ContentBlockStart(index=self._index, content_block=block)]
+
+    def _delta(self, delta: Delta) -> ContentBlockDelta:
+        return ContentBlockDelta(index=self._index, delta=delta)
 
 
 # Stop sequences.
