@@ -14,11 +14,11 @@ from pensieve.api.messages.content_blocks import (
     ToolUseBlock,
 )
 from pensieve.api.messages.request import Conversation
-from pensieve.prompt.boundaries import common_prefix_length
 from pensieve.prompt.conversation.block_text import ToolNames, block_text, result_text
 from pensieve.prompt.conversation.turns import is_silent
 from pensieve.prompt.render import Prompt
 from pensieve.prompt.template.chat_messages import tool_uses
+from pensieve.prompt.template.renderer import common_prefix_length
 
 # Leading characters of a block's text to search for.
 _CHARS = 60

@@ -17,7 +17,6 @@ from pensieve.dialects.dialect import Dialect, Variables
 from pensieve.dialects.families import plain
 from pensieve.dialects.sampling_defaults import NEUTRAL, SamplingDefaults
 from pensieve.errors import InvalidRequestError, PromptTooLongError
-from pensieve.prompt.boundaries import BoundaryFinder, RenderedPrompt
 from pensieve.prompt.chat_tokenizer import ChatTokenizer
 from pensieve.prompt.constraints import AnswerConstraints, constrain_answer
 from pensieve.prompt.conversation.block_text import ToolNames
@@ -33,7 +32,13 @@ from pensieve.prompt.template.chat_messages import (
 )
 from pensieve.prompt.template.generated_answers import GeneratedAnswers
 from pensieve.prompt.template.probe import Abilities, abilities_of
-from pensieve.prompt.template.renderer import RenderOptions, TemplateRenderer, render_options_of
+from pensieve.prompt.template.renderer import (
+    BoundaryFinder,
+    RenderedPrompt,
+    RenderOptions,
+    TemplateRenderer,
+    render_options_of,
+)
 from pensieve.prompt.thinking import (
     BoundedThought,
     thinking_budget,

@@ -8,8 +8,12 @@ from hypothesis import strategies as st
 
 from pensieve.api.messages.request import Conversation, decode
 from pensieve.errors import InvalidRequestError
-from pensieve.prompt.boundaries import BoundaryFinder, RenderedPrompt, common_prefix_length
 from pensieve.prompt.render import MAX_BREAKPOINTS, Prompt, PromptRenderer
+from pensieve.prompt.template.renderer import (
+    BoundaryFinder,
+    RenderedPrompt,
+    common_prefix_length,
+)
 from tests.prompt.chat_models import DIALECTS, MODELS
 from tests.support.fakes import ByteTokenizer
 

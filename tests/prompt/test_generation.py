@@ -10,7 +10,6 @@ from pensieve.dialects.grammar.answer_grammar import CallLimits
 from pensieve.dialects.sampling_defaults import NEUTRAL, SamplingDefaults
 from pensieve.engine.generation import Grammar, Sampling
 from pensieve.errors import GrammarError, PromptTooLongError
-from pensieve.prompt.boundaries import RenderedPrompt
 from pensieve.prompt.constraints import AnswerConstraints, AnswerGrammar
 from pensieve.prompt.generation import (
     AnswerOptions,
@@ -20,6 +19,7 @@ from pensieve.prompt.generation import (
     bounded_generation,
 )
 from pensieve.prompt.render import Prompt
+from pensieve.prompt.template.renderer import RenderedPrompt
 
 PLAN = AnswerConstraints(AnswerFormat(plain.DIALECT))
 LIMITS = ModelLimits(context_tokens=100, stop_tokens=frozenset({259}))

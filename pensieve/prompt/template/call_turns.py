@@ -7,11 +7,11 @@ and some take one call only. renderer.py works around what is found here.
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from os.path import commonprefix
 
 from pensieve.dialects.dialect import CallForm, Dialect, Variables
 from pensieve.dialects.probing.probe import Message
 from pensieve.errors import InvalidRequestError
-from pensieve.prompt.boundaries import common_prefix_length
 from pensieve.prompt.chat_tokenizer import ChatTokenizer
 
 # Texts of the turns. No template contains them.
@@ -135,7 +135,7 @@ class _Trial:
         called = self._text(_QUESTION_TURN, _call_turn(1))
         if called:  # without a result; what both have in common may include the end of the turn
             rest = called.removeprefix(before).partition(_NAMES[0])[2]
-            between = between[: common_prefix_length(between, rest)]
+            between = commonprefix([between, rest])  # noqa: RUF071 -- no paths
             between = between.removesuffix(answered.partition(_TEXT)[2])
         marks = self.dialect.marks(self.tokenizer.controls)
         others = set(self.tokenizer.controls) - marks

@@ -7,12 +7,12 @@ call_turns.py does the same for calls.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os.path import commonprefix
 
 from pensieve.dialects.dialect import Dialect
 from pensieve.dialects.probing.probe import MORE
 from pensieve.dialects.probing.turn_ends import RESULT, call_turn
 from pensieve.errors import InvalidRequestError
-from pensieve.prompt.boundaries import common_prefix_length
 from pensieve.prompt.chat_tokenizer import ChatTokenizer
 
 _FIRST = [("system", "zebra"), ("user", "quartz")]
@@ -84,7 +84,7 @@ def opening_of(tokenizer: ChatTokenizer, variables: Mapping[str, object]) -> Ope
     ends = (before.rpartition("quartz")[2], ended.rpartition("zebra")[2])
     return Opening(
         whole,
-        whole[: common_prefix_length(whole, written)],
+        commonprefix([whole, written]),  # noqa: RUF071 -- no paths
         written,
         tuple(end for end in ends if end.strip()),
     )
