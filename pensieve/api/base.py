@@ -94,6 +94,11 @@ def is_none(value: object) -> bool:
     return value is None
 
 
+def one_text_block(content: object) -> object:
+    """For `BeforeValidator`: content given as a string is one text block."""
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
 def new_id(prefix: str) -> str:
     """Return a random identifier in Anthropic's form: `msg_01…`, `req_01…`."""
     return f"{prefix}_01" + "".join(secrets.choice(_ID_CHARS) for _ in range(22))

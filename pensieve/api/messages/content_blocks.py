@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue, StrictBool
 
-from pensieve.api.base import RequestModel
+from pensieve.api.base import RequestModel, one_text_block
 
 Ttl = Literal["5m", "1h"]
 
@@ -32,10 +32,6 @@ class Breakpoint:
 
 class _Block(RequestModel):
     cache_control: CacheControl | None = None
-
-
-def one_text_block(content: object) -> object:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
 class TextBlock(_Block):
