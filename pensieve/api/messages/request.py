@@ -4,6 +4,7 @@ Unknown fields are ignored. Fields that pensieve does not support, but must not 
 so that pensieve/prompt/conversation/validation.py can refuse them by name.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeVar, cast
 
@@ -21,7 +22,18 @@ from pydantic_core import PydanticCustomError
 from pensieve.api import json_body
 from pensieve.api.base import RequestModel
 from pensieve.api.errors import first_error
-from pensieve.api.messages.content_blocks import CacheControl, Content, SystemContent
+from pensieve.api.messages.content_blocks import (
+    CacheControl,
+    Content,
+    ContentBlock,
+    DocumentBlock,
+    FileSource,
+    MCPToolResultBlock,
+    ResultPart,
+    SystemContent,
+    ToolChangeBlock,
+    ToolResultBlock,
+)
 from pensieve.api.messages.options import ContextManagement, OutputConfig, Thinking, Thread
 from pensieve.api.messages.tools import Tool, ToolChoice
 from pensieve.errors import InvalidRequestError, RequestTooLargeError
@@ -86,6 +98,30 @@ class Conversation(RequestModel):
     def output_schema(self) -> JsonValue:
         """Return the requested format of the answer, from the current or the former field."""
         return self.output_config.format or self.output_format
+
+    @property
+    def blocks(self) -> Iterator[ContentBlock]:
+        return (block for turn in self.messages for block in turn.content)
+
+    @property
+    def declares_tools(self) -> bool:
+        """Whether there are tools, from the start or added by a turn."""
+        return bool(self.tools) or any(isinstance(block, ToolChangeBlock) for block in self.blocks)
+
+    @property
+    def names_files(self) -> bool:
+        """Whether a document refers to an uploaded file."""
+        return any(map(_names_file, self.blocks))
+
+
+def _names_file(block: ContentBlock | ResultPart) -> bool:
+    match block:
+        case DocumentBlock(source=FileSource()):
+            return True
+        case ToolResultBlock() | MCPToolResultBlock():
+            return any(map(_names_file, block.content))
+        case _:
+            return False
 
 
 class CountTokensRequest(Conversation):

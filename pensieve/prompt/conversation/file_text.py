@@ -29,20 +29,8 @@ def with_file_texts(call: ConversationT, file_text: FileText) -> ConversationT:
 
     Raises `RequestTooLargeError`, and what `file_text` raises.
     """
-    if not any(_names_file(block) for turn in call.messages for block in turn.content):
-        return call
     reader = _FileReader(file_text)
     return call.model_copy(update={"messages": tuple(map(reader.turn, call.messages))})
-
-
-def _names_file(block: ContentBlock | ResultPart) -> bool:
-    match block:
-        case DocumentBlock(source=FileSource()):
-            return True
-        case ToolResultBlock() | MCPToolResultBlock():
-            return any(map(_names_file, block.content))
-        case _:
-            return False
 
 
 class _FileReader:

@@ -57,9 +57,12 @@ class RequestPipeline:
 
         Raises `InvalidRequestError`, `RequestTooLargeError`, and `NotFoundError` for a file.
         """
-        return await run_in_thread(
-            lambda: with_file_texts(parse(kind, body), self._file_text),
-        )
+
+        def parsed() -> ConversationT:
+            call = parse(kind, body)
+            return with_file_texts(call, self._file_text) if call.names_files else call
+
+        return await run_in_thread(parsed)
 
     async def validate(
         self,

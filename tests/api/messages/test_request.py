@@ -36,6 +36,35 @@ def test_a_string_and_one_text_block_are_the_same_content() -> None:
     assert parsed(system="s").system == (TextBlock(type="text", text="s"),)
 
 
+FILE = {"type": "document", "source": {"type": "file", "file_id": "file_1"}}
+TEXT = {"type": "document", "source": {"type": "text", "data": "file"}}
+
+
+@pytest.mark.parametrize(
+    ("block", "names_files"),
+    [
+        (FILE, True),
+        ({"type": "tool_result", "tool_use_id": "t", "content": [TEXT, FILE]}, True),
+        (TEXT, False),
+        ({"type": "tool_result", "tool_use_id": "t", "content": [TEXT]}, False),
+    ],
+)
+def test_a_call_names_files_if_a_document_at_any_depth_does(
+    block: dict[str, object], names_files: bool
+) -> None:
+    turns = [*HELLO, {"role": "user", "content": [block]}]
+    assert parsed(messages=turns).names_files == names_files
+
+
+def test_a_call_declares_tools_in_its_own_field_or_in_a_turn() -> None:
+    tool = {"name": "a", "input_schema": {"type": "object"}}
+    addition = {"type": "tool_addition", "tool": tool}
+    turns = [*HELLO, {"role": "system", "content": [addition]}]
+    assert parsed(tools=[tool]).declares_tools
+    assert parsed(messages=turns).declares_tools
+    assert not parsed().declares_tools
+
+
 def test_omitted_fields_have_anthropics_defaults() -> None:
     call = parsed()
     assert not call.stream

@@ -45,13 +45,10 @@ def test_a_file_in_a_tool_result_is_read_too() -> None:
     def result(part: dict[str, object]) -> dict[str, object]:
         return {"type": "tool_result", "tool_use_id": "t", "content": [part]}
 
-    found = with_file_texts(call(result(document("file_1"))), file_text)
+    read = call(result(document("file_1")))
+    assert read.names_files
+    found = with_file_texts(read, file_text)
     assert found == call(result(as_text("one\n")))
-
-
-def test_request_without_files_stays_unchanged() -> None:
-    plain = call({"type": "text", "text": "hi"}, as_text("x"))
-    assert with_file_texts(plain, file_text) is plain
 
 
 def test_unknown_file_raises() -> None:
