@@ -192,9 +192,12 @@ class AnswerParser:
         """Emit text, without trailing blanks if they may belong to a mark that follows."""
         if text:
             state.is_text_next = False
-        state.quoting.feed(text)
         pending = state.trailing_blanks + text
-        text = pending.rstrip(BLANKS) if self._tools or self._marks else pending
+        if self._tools or self._marks:
+            state.quoting.feed(text)
+            text = pending.rstrip(BLANKS)
+        else:
+            text = pending
         state.trailing_blanks = pending[len(text) :]
         if not state.has_begun and not state.keeps_leading_blanks:
             text = text.lstrip(BLANKS)

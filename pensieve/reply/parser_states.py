@@ -1,7 +1,7 @@
 """States of the answer parser. Only answer_parser.py changes them."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pensieve.reply.bare_calls import BareCallParser
 from pensieve.reply.char_parser import CharParser
@@ -10,6 +10,7 @@ _FENCE = "```"
 _SINGLE_QUOTE = re.compile(r"(?:\A|\W)'\Z")
 
 
+@dataclass(slots=True)
 class Quoting:
     """Tracks whether a text's end is quoted: in a fenced block, inline code or quotation marks.
 
@@ -17,28 +18,26 @@ class Quoting:
     it, so the text may arrive in any pieces.
     """
 
-    def __init__(self) -> None:
-        self._line = ""
-        self._is_in_block = False
+    line: str = ""
+    is_in_block: bool = False
 
     @property
     def is_open(self) -> bool:
         """Whether the next character is quoted."""
-        line = self._line
+        line = self.line
         is_in_line = line.count("`") % 2 == 1 or line.count('"') % 2 == 1
-        return self._is_in_block or is_in_line or bool(_SINGLE_QUOTE.search(line))
+        return self.is_in_block or is_in_line or bool(_SINGLE_QUOTE.search(line))
 
     def is_new_line_after(self, text: str) -> bool:
         """Whether a line that is blank so far is open after `text`, outside of fenced blocks."""
-        after = Quoting()
-        after._line, after._is_in_block = self._line, self._is_in_block
+        after = replace(self)
         after.feed(text)
-        return not after._is_in_block and not after._line.strip()
+        return not after.is_in_block and not after.line.strip()
 
     def feed(self, text: str) -> None:
-        *lines, self._line = (self._line + text).split("\n")
+        *lines, self.line = (self.line + text).split("\n")
         for line in lines:
-            self._is_in_block ^= line.lstrip().startswith(_FENCE)
+            self.is_in_block ^= line.lstrip().startswith(_FENCE)
 
 
 @dataclass(slots=True)
