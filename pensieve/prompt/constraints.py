@@ -141,7 +141,9 @@ def _call_limits(
     conversation: Conversation, tool_set: ToolSet, thought: BoundedThought
 ) -> CallLimits:
     tools = list(tool_set.callable.values())
-    schema = output_schema(conversation)
+    schema = None
+    if (output_format := conversation.output_schema) is not None:
+        schema = json_schema_of(output_format)
     min_calls, max_calls = 0, MAX_CALLS
     match conversation.tool_choice:
         case None:
@@ -165,15 +167,12 @@ def _call_limits(
     )
 
 
-def output_schema(conversation: Conversation) -> Schema | None:
+def json_schema_of(output_format: object) -> Schema:
     """Return the schema of the answer's text.
 
     Raises `InvalidRequestError` for an output format other than JSON Schema.
     """
-    form = conversation.output_schema
-    if form is None:
-        return None
-    fields = as_schema(form)
+    fields = as_schema(output_format)
     if fields.get("type") != "json_schema":
         raise InvalidRequestError("output_config.format.type: Input should be 'json_schema'")
     if not isinstance(fields.get("schema"), Mapping):

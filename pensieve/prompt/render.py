@@ -13,6 +13,7 @@ from random import Random
 from pensieve.api.messages.content_blocks import Breakpoint
 from pensieve.api.messages.message import ClearedToolUses, ContextEdits
 from pensieve.api.messages.request import Conversation, Turn
+from pensieve.dialects.answer_format import AnswerFormat
 from pensieve.dialects.dialect import Dialect, Variables
 from pensieve.dialects.families import plain
 from pensieve.dialects.sampling_defaults import NEUTRAL, SamplingDefaults
@@ -43,7 +44,6 @@ from pensieve.prompt.thinking import (
     BoundedThought,
     thinking_budget,
     thinking_variables,
-    thought_of,
 )
 
 _log = logging.getLogger("pensieve.prompt")
@@ -141,7 +141,7 @@ class PromptRenderer:
         return replace(prompt, edits=ContextEdits(applied_edits=tuple(applied)))
 
     def _draft(self, conversation: Conversation, context_tokens: int | None = None) -> _Draft:
-        tool_set = tool_set_of(conversation, self._context_tokens, self._dialect.calls.parameters)
+        tool_set = self._tool_set(conversation)
         renderer = self._renderer(conversation, tool_set)
         layout, text = self._render_text(conversation, tool_set, renderer)
         if not renderer.has_all(text) and renderer.stop_replacing():
@@ -149,6 +149,11 @@ class PromptRenderer:
         if context_tokens is not None:
             self._refuse_long(text, context_tokens)
         return _Draft(conversation, tool_set, renderer, layout, renderer.encoded(text))
+
+    def _tool_set(self, conversation: Conversation) -> ToolSet:
+        if not conversation.declares_tools:
+            return ToolSet()
+        return tool_set_of(conversation, self._context_tokens, self._dialect.calls.parameters)
 
     def _refuse_long(self, text: str, max_tokens: int) -> None:
         length = length_beyond(text, max_tokens, lambda piece: len(self._tokenizer.encode(piece)))
@@ -169,7 +174,9 @@ class PromptRenderer:
 
     def _renderer(self, conversation: Conversation, tool_set: ToolSet) -> TemplateRenderer:
         tools: Variables = _NO_TOOLS if self._has_tool_template(conversation, tool_set) else {}
-        variables = {**thinking_variables(self._dialect, conversation), **tools}
+        variables = tools
+        if (form := self._dialect.thinking) is not None:
+            variables = {**thinking_variables(form, conversation), **tools}
         key = repr(sorted(variables.items()))
         if key not in self._options:
             self._options[key] = render_options_of(self._tokenizer, self._dialect, variables)
@@ -252,13 +259,7 @@ class PromptRenderer:
         return Prompt(
             rendered=draft.rendered,
             original_tokens=original_tokens,
-            constraints=constrain_answer(
-                draft.conversation,
-                draft.tool_set,
-                self._dialect,
-                self._tokenizer.controls,
-                self._thought(draft, answer_tokens),
-            ),
+            constraints=self._constraints(draft, answer_tokens),
             opening=None if layout.prefill else draft.renderer.opening_in(text, layout.messages),
             boundaries=tuple(sorted({ends.system, ends.last, *ends.earlier()} - {0})),
             pinned_tokens=ends.system,
@@ -266,12 +267,28 @@ class PromptRenderer:
             sampling=self._dialect.sampling,
         )
 
+    def _constraints(self, draft: _Draft, answer_tokens: int | None) -> AnswerConstraints:
+        conversation = draft.conversation
+        thinks = self._dialect.thinking is not None
+        if not thinks and not conversation.declares_tools and conversation.output_schema is None:
+            return AnswerConstraints(AnswerFormat(self._dialect, may_think=False))
+        return constrain_answer(
+            conversation,
+            draft.tool_set,
+            self._dialect,
+            self._tokenizer.controls,
+            self._thought(draft, answer_tokens),
+        )
+
     def _thought(self, draft: _Draft, answer_tokens: int | None) -> BoundedThought:
+        form = self._dialect.thinking
+        if form is None:
+            return BoundedThought("none")
         if answer_tokens is not None:
             answer_tokens = min(answer_tokens, self._context_tokens - draft.length)
         return BoundedThought(
-            thought_of(self._dialect, draft.rendered.text, has_prefill=bool(draft.layout.prefill)),
-            thinking_budget(self._dialect, draft.conversation, answer_tokens),
+            "none" if draft.layout.prefill else form.state_after(draft.rendered.text),
+            thinking_budget(form, draft.conversation, answer_tokens),
         )
 
     def _next_request_layout(self, draft: _Draft) -> Layout:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pensieve.api.messages.options import EnabledThinking, UnbudgetedThinking
 from pensieve.api.messages.request import Conversation
 from pensieve.api.messages.tools import AnyChoice, NamedChoice
-from pensieve.dialects.dialect import Dialect, ThinkingForm, Thought, Variables
+from pensieve.dialects.dialect import ThinkingForm, Thought, Variables
 from pensieve.dialects.probing.thinking_controls import SCALE, nearest_effort
 
 # Efforts for requests with a budget and no effort, by the largest budget. The API's minimum is
@@ -23,11 +23,8 @@ class BoundedThought:
     max_tokens: int | None = None  # None: not bounded
 
 
-def thinking_variables(dialect: Dialect, conversation: Conversation) -> Variables:
+def thinking_variables(form: ThinkingForm, conversation: Conversation) -> Variables:
     """Return the template's variables. A model that must call a tool does not think first."""
-    form = dialect.thinking
-    if form is None:
-        return {}
     if not _is_enabled(conversation) and form.off:
         return form.off
     effort = _effort(form, conversation)
@@ -69,23 +66,15 @@ def _is_disabled(conversation: Conversation) -> bool:
     return isinstance(conversation.thinking, UnbudgetedThinking) and not _is_enabled(conversation)
 
 
-def thought_of(dialect: Dialect, prompt: str, *, has_prefill: bool) -> Thought:
-    """Return whether the answer begins in a thought, may begin with one, or has none."""
-    if dialect.thinking is None or has_prefill:
-        return "none"
-    return dialect.thinking.state_after(prompt)
-
-
 def thinking_budget(
-    dialect: Dialect, conversation: Conversation, answer_tokens: int | None
+    form: ThinkingForm, conversation: Conversation, answer_tokens: int | None
 ) -> int | None:
     """Return the tokens that a thought may have; None if it is not bounded.
 
     answer_tokens: the limit of the whole answer; None if only the prompt is rendered.
     """
-    form = dialect.thinking
     budget = _requested_budget(conversation)
-    if answer_tokens is None or form is None:
+    if answer_tokens is None:
         return budget
     thinks = form.is_used and (_is_enabled(conversation) or not form.off)
     if budget is None and not thinks:

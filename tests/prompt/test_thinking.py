@@ -1,6 +1,5 @@
 """Map thinking options to the template's variables and to the beginning of the prompt."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +7,6 @@ import pytest
 from pensieve.api.messages.request import Conversation, CountTokensRequest, MessagesRequest, decode
 from pensieve.api.messages.signatures import signature_of
 from pensieve.dialects.dialect import ThinkingForm
-from pensieve.dialects.families import plain
 from pensieve.prompt.constraints import AnswerConstraints
 from pensieve.prompt.render import Prompt, PromptRenderer
 from pensieve.prompt.thinking import thinking_variables
@@ -212,10 +210,9 @@ def test_requested_effort_maps_to_the_templates_values(
 
 def test_disabled_thought_without_a_switch_has_the_weakest_effort() -> None:
     form = ThinkingForm(efforts={"minimal": {"effort": 1}, "low": {"effort": 2}})
-    dialect = replace(plain.DIALECT, thinking=form)
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
     disabled = decode(Conversation, body | {"thinking": {"type": "disabled"}})
-    assert thinking_variables(dialect, disabled) == {"effort": 1}
+    assert thinking_variables(form, disabled) == {"effort": 1}
 
 
 @pytest.mark.parametrize("effort", [None, "medium", "high", "weird"])

@@ -34,12 +34,16 @@ MAX_CONTEXT_SHARE = 0.25
 
 @dataclass(frozen=True, slots=True)
 class ToolSet:
-    listed: tuple[ToolSpec, ...]  # at the start of the prompt
-    callable: Mapping[str, ToolSpec]  # now, by name; as declared
-    presented: Mapping[str, ToolSpec]  # all tools as the model sees them, by name
-    declared: Mapping[str, ToolSpec]  # all as the client defined them; calls are validated by these
-    strict: Mapping[str, str]  # path in the request of each tool with `strict`, by name
-    # Of called tools, by name: how values are written, if arguments are written between tags.
+    listed: tuple[ToolSpec, ...] = ()  # at the start of the prompt
+    # The others are by name. Callable now, as declared.
+    callable: Mapping[str, ToolSpec] = field(default_factory=dict[str, ToolSpec])
+    # All tools as the model sees them.
+    presented: Mapping[str, ToolSpec] = field(default_factory=dict[str, ToolSpec])
+    # All as the client defined them; calls are validated by these.
+    declared: Mapping[str, ToolSpec] = field(default_factory=dict[str, ToolSpec])
+    # Path in the request of each tool with `strict`.
+    strict: Mapping[str, str] = field(default_factory=dict[str, str])
+    # Of called tools: how values are written, if arguments are written between tags.
     slots: Mapping[str, TaggedValues] = field(default_factory=dict[str, TaggedValues])
 
 

@@ -31,7 +31,7 @@ from pensieve.dialects.format_calls import (
 )
 from pensieve.dialects.tool_presentation import text_escaping_note
 from pensieve.errors import InvalidRequestError
-from pensieve.prompt.constraints import output_schema
+from pensieve.prompt.constraints import json_schema_of
 from pensieve.prompt.conversation.block_text import ToolNames, block_text, result_text
 from pensieve.prompt.conversation.tools import ToolSet
 from pensieve.prompt.conversation.turns import ChatTurn, chat_turns, is_silent, merged, trimmed
@@ -225,14 +225,13 @@ class ChatWriter:
                     )
                 case "use":
                     pass
-                case "text" if is_contiguous:
-                    pieces.append(self.neutralize("".join(self._block_texts(blocks))))
+                case "text":
+                    texts = (block.text for block in cast("Iterator[TextBlock]", blocks))
+                    pieces.append(self.neutralize(("" if is_contiguous else "\n").join(texts)))
                 case _:
-                    pieces.append(self.neutralize("\n".join(self._block_texts(blocks))))
+                    texts = (block_text(block, self.tool_names) for block in blocks)
+                    pieces.append(self.neutralize("\n".join(texts)))
         return "\n".join(pieces)
-
-    def _block_texts(self, blocks: Iterable[ContentBlock]) -> Iterator[str]:
-        return (block_text(block, self.tool_names) for block in blocks)
 
 
 # Whole conversations.
@@ -270,10 +269,10 @@ def lay_out(
 
 def _output_instructions(conversation: Conversation) -> Iterator[str]:
     """Yield what follows the client's own text in the system part."""
-    if (schema := output_schema(conversation)) is not None:
+    if (output_format := conversation.output_schema) is not None:
         yield (
             "Answer with JSON that obeys this JSON Schema, and with nothing else:\n"
-            f"{format_minified(schema)}"
+            f"{format_minified(json_schema_of(output_format))}"
         )
 
 
