@@ -59,7 +59,7 @@ MAY_IMPORT = {
         *("errors", "machine", "settings"),
     },
     "engine.worker": {"engine", "errors", "machine", "settings"} | FILES_ON_DISK,
-    "prompt": {"api", "dialects", "engine.generation", "errors"},
+    "prompt": {"api", "dialects", "errors"},
     "prompt.conversation": {"api", "dialects", "errors"},
     "reply": {"api", "dialects", "engine.generation", "prompt.chat_tokenizer", "errors"},
     "models": {"machine", "dialects", "engine.planning"} | BASE,

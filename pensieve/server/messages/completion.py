@@ -1,36 +1,84 @@
 """Turns a prompt into an answer, as message events. The one place that calls the engine.
 
 An endpoint streams the events or sends their accumulated message; batches use the message. The
-engine's generation is open exactly as long as a caller waits for the answer.
+engine's generation is open exactly as long as a caller waits for the answer. Knows no wire: each
+endpoint passes what its request wants of the answer as `AnswerOptions`.
 """
 
+import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from pensieve.api.base import new_id
 from pensieve.api.messages.accumulate import MessageAccumulator
 from pensieve.api.messages.events import MessageEvent
 from pensieve.api.messages.message import Message
-from pensieve.engine.generation import Engine, Generation, Token
-from pensieve.errors import EngineError, GrammarError
+from pensieve.engine.generation import Engine, Generation, Grammar, Priority, Sampling, Token
+from pensieve.errors import EngineError, GrammarError, PromptTooLongError
 from pensieve.models.served_model import ServedModel
-from pensieve.prompt.generation import (
-    AnswerOptions,
-    BoundedGeneration,
-    ModelLimits,
-    bounded_generation,
-)
+from pensieve.prompt.constraints import AnswerGrammar
 from pensieve.prompt.render import Prompt
 from pensieve.prompt.template.generated_answers import GeneratedAnswer
 from pensieve.reply.reply import Reply, ReplyContext
+
+_log = logging.getLogger("pensieve.server")
 
 # The detokenizer needs the tokens just before the answer. Decoding the whole prompt would block the
 # event loop for 0.4 s at 250 000 tokens (2026-11-22, two-core Linux machine).
 PRECEDING_TOKENS = 16
 
+LengthStop = Literal["max_tokens", "model_context_window_exceeded"]
 Emit = Callable[[list[MessageEvent]], Awaitable[None]]
 OnAnswer = Callable[[Message], None]
 OnGenerated = Callable[[GeneratedAnswer], None]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingChoice:
+    """The sampling that a request sets. None: from the settings or the model."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOptions:
+    model: str  # the name that the answer reports
+    max_tokens: int | None = None  # None: as many as fit; 0: process the prompt alone
+    stop_sequences: tuple[str, ...] = ()
+    sampling: SamplingChoice = SamplingChoice()
+    priority: Priority = "main"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLimits:
+    context_tokens: int  # prompt and answer together
+    stop_tokens: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class BoundedGeneration:
+    generation: Generation
+    length_stop: LengthStop  # the stop reason if the generation ends by its length
+    grammar: AnswerGrammar | None = None  # the generation's
+
+    def relaxed(self, error: GrammarError) -> "BoundedGeneration":
+        """Return the generation with a grammar that may compile where this one does not, or none.
+
+        Raises `error` if it has none, and `InvalidRequestError` if the client relies on it.
+        """
+        if self.grammar is None:
+            raise error
+        grammar = self.grammar.relaxed(error.message)
+        if grammar is None:
+            _log.warning("grammar failed to compile, generating unconstrained: %s", error.message)
+        return replace(
+            self,
+            generation=replace(self.generation, grammar=grammar and Grammar(grammar.lark)),
+            grammar=grammar,
+        )
 
 
 async def discard(_: list[MessageEvent]) -> None:
@@ -123,3 +171,48 @@ class Completer:
         preceding = prompt.tokens[-PRECEDING_TOKENS:]
         reply = Reply(context, self._model.tokenizer.detokenizer(preceding, self._markers))
         return Completion(self._engine, bounded, prompt, reply, self._on_generated)
+
+
+def bounded_generation(
+    prompt: Prompt, options: AnswerOptions, limits: ModelLimits
+) -> BoundedGeneration:
+    """Return what the engine generates; max_tokens is reduced to what the context has left.
+
+    A request for no answer gets one token, which reply drops: the engine processes no prompt
+    without sampling. Raises `PromptTooLongError` if no token is left for an answer.
+    """
+    available_tokens = limits.context_tokens - len(prompt.tokens)
+    if available_tokens < 1:
+        raise PromptTooLongError(len(prompt.tokens), limits.context_tokens)
+    max_tokens = limits.context_tokens if options.max_tokens is None else options.max_tokens
+    grammar = None if options.max_tokens == 0 else prompt.constraints.grammar
+    generation = Generation(
+        prompt_tokens=prompt.tokens,
+        max_tokens=min(max(max_tokens, 1), available_tokens),
+        stop_tokens=limits.stop_tokens,
+        sampling=_sampling(options.sampling, prompt),
+        boundaries=prompt.boundaries,
+        pinned_tokens=prompt.pinned_tokens,
+        priority=options.priority,
+        grammar=grammar and Grammar(grammar.lark),
+    )
+    is_reduced = max_tokens > available_tokens
+    length_stop = "model_context_window_exceeded" if is_reduced else "max_tokens"
+    return BoundedGeneration(generation, length_stop, grammar)
+
+
+def _sampling(choice: SamplingChoice, prompt: Prompt) -> Sampling:
+    """Choose field by field, as vLLM does: a request that sets only a temperature keeps top_p.
+
+    A top_p of 0 keeps the likeliest token alone, so it means greedy sampling.
+    """
+    defaults = prompt.sampling
+    top_p = defaults.top_p if choice.top_p is None else choice.top_p
+    temperature = defaults.temperature if choice.temperature is None else choice.temperature
+    return Sampling(
+        temperature=temperature if top_p else 0.0,
+        top_p=top_p or 1.0,
+        top_k=defaults.top_k if choice.top_k is None else choice.top_k,
+        min_p=defaults.min_p,
+        repetition_penalty=defaults.repetition_penalty,
+    )

@@ -19,7 +19,6 @@ from pensieve.api.messages.request import (
 )
 from pensieve.engine.generation import Priority
 from pensieve.errors import PromptTooLongError
-from pensieve.prompt.generation import AnswerOptions, SamplingChoice
 from pensieve.server.errors import failure_of
 from pensieve.server.http.event_stream import (
     EventWriter,
@@ -30,7 +29,12 @@ from pensieve.server.http.event_stream import (
 )
 from pensieve.server.http.request_body import read_body
 from pensieve.server.http.responses import json_response
-from pensieve.server.messages.completion import Completer, Completion
+from pensieve.server.messages.completion import (
+    AnswerOptions,
+    Completer,
+    Completion,
+    SamplingChoice,
+)
 from pensieve.server.messages.pipeline import RequestPipeline
 from pensieve.server.messages.sessions import Sessions, is_claude_code, priority_of
 from pensieve.server.messages.threads import Threads, ThreadTurn

@@ -15,9 +15,9 @@ from pensieve.errors import InvalidRequestError
 from pensieve.models.served_model import ServedModel
 from pensieve.prompt.conversation.file_text import FileText, with_file_texts
 from pensieve.prompt.conversation.validation import validate
-from pensieve.prompt.generation import AnswerOptions
 from pensieve.prompt.render import Prompt, PromptRenderer
 from pensieve.prompt.template.generated_answers import GeneratedAnswers
+from pensieve.server.messages.completion import AnswerOptions
 from pensieve.worker_threads import DeadlineThreads, run_in_thread
 
 _log = logging.getLogger("pensieve.server")

@@ -1,4 +1,4 @@
-"""Build generations: the prompt, the sampling, and the limit of the answer."""
+"""What a prompt and the options of its answer let the engine generate: sampling, limits, grammar."""
 
 from dataclasses import replace
 
@@ -11,15 +11,15 @@ from pensieve.dialects.sampling_defaults import NEUTRAL, SamplingDefaults
 from pensieve.engine.generation import Grammar, Sampling
 from pensieve.errors import GrammarError, PromptTooLongError
 from pensieve.prompt.constraints import AnswerConstraints, AnswerGrammar
-from pensieve.prompt.generation import (
+from pensieve.prompt.render import Prompt
+from pensieve.prompt.template.renderer import RenderedPrompt
+from pensieve.server.messages.completion import (
     AnswerOptions,
     BoundedGeneration,
     ModelLimits,
     SamplingChoice,
     bounded_generation,
 )
-from pensieve.prompt.render import Prompt
-from pensieve.prompt.template.renderer import RenderedPrompt
 
 PLAN = AnswerConstraints(AnswerFormat(plain.DIALECT))
 LIMITS = ModelLimits(context_tokens=100, stop_tokens=frozenset({259}))
