@@ -21,9 +21,8 @@ from pensieve.server.files.store import FileStore
 from pensieve.server.http.event_stream import PingInterval
 from pensieve.server.http.request_body import BodyAdmission, BodyBudget
 from pensieve.server.messages.completion import Completer
-from pensieve.server.messages.endpoint import MessagesEndpoint
+from pensieve.server.messages.endpoint import MessagesEndpoint, RequestPipeline
 from pensieve.server.messages.generated_answer_store import GeneratedAnswerStore
-from pensieve.server.messages.pipeline import RequestPipeline
 from pensieve.server.messages.sessions import Sessions
 from pensieve.server.middleware.access import AccessMiddleware, CORSMiddleware, access_of
 from pensieve.server.middleware.request_context import RequestMiddleware

@@ -19,8 +19,7 @@ from pensieve.server.errors import Failure
 from pensieve.server.http.event_stream import PingInterval
 from pensieve.server.http.request_body import read_body
 from pensieve.server.messages.completion import Completer
-from pensieve.server.messages.endpoint import MessagesEndpoint
-from pensieve.server.messages.pipeline import RequestPipeline
+from pensieve.server.messages.endpoint import MessagesEndpoint, RequestPipeline
 from pensieve.server.messages.sessions import Sessions
 from pensieve.server.middleware.access import AccessMiddleware, access_of
 from pensieve.server.middleware.request_context import RequestMiddleware

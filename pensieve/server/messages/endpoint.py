@@ -1,9 +1,12 @@
 """`POST /v1/messages` and `/v1/messages/count_tokens`, and the requests of message batches.
 
-Each is one function that states the order of its steps.
+Each is one function that states the order of its steps; `RequestPipeline` has those up to the
+prompt.
 """
 
 import logging
+from functools import partial
+from typing import TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,12 +16,20 @@ from pensieve.api.batches import BatchedRequest
 from pensieve.api.messages.message import Message, OriginalTokens, TokenCount
 from pensieve.api.messages.request import (
     ApiVersion,
+    Conversation,
     CountTokensRequest,
     MessagesRequest,
     api_version_of,
+    parse,
 )
-from pensieve.engine.generation import Priority
-from pensieve.errors import PromptTooLongError
+from pensieve.api.messages.tools import ServerTool
+from pensieve.engine.generation import Engine, Priority
+from pensieve.errors import InvalidRequestError, PromptTooLongError
+from pensieve.models.served_model import ServedModel
+from pensieve.prompt.conversation.file_text import FileText, with_file_texts
+from pensieve.prompt.conversation.validation import validate
+from pensieve.prompt.render import Prompt, PromptRenderer
+from pensieve.prompt.template.generated_answers import GeneratedAnswers
 from pensieve.server.errors import failure_of
 from pensieve.server.http.event_stream import (
     EventWriter,
@@ -35,12 +46,22 @@ from pensieve.server.messages.completion import (
     Completion,
     SamplingChoice,
 )
-from pensieve.server.messages.pipeline import RequestPipeline
 from pensieve.server.messages.sessions import Sessions, is_claude_code, priority_of
 from pensieve.server.messages.threads import Threads, ThreadTurn
 from pensieve.server.middleware.request_context import request_context_of
+from pensieve.worker_threads import DeadlineThreads, run_in_thread
 
 _log = logging.getLogger("pensieve.server")
+
+# Rendering keeps a core busy: more threads at once are no faster, and each delays the event loop.
+MAX_RENDER_THREADS = 4
+# Rendering and tokenizing 8 million characters, which no context exceeds, takes 10 s (2026-11-30,
+# two-core Linux). Some expressions in tokenizers take hours for some texts.
+RENDER_TIMEOUT_S = 120.0
+# What a request means that names no version.
+OLDEST_VERSION = ApiVersion()
+
+ConversationT = TypeVar("ConversationT", bound=Conversation)
 
 
 class MessagesEndpoint:
@@ -48,7 +69,7 @@ class MessagesEndpoint:
 
     def __init__(
         self,
-        pipeline: RequestPipeline,
+        pipeline: "RequestPipeline",
         completer: Completer,
         sessions: Sessions,
         ping_interval: PingInterval,
@@ -135,6 +156,81 @@ class MessagesEndpoint:
             await _fail(error, writer, scope)
 
         await stream_until_disconnect(receive, work, writer, fail)
+
+
+class RequestPipeline:
+    """The steps from a request's body to its prompt, for one served model.
+
+    They run in worker threads: tokenizing can take seconds and must not block the event loop. A
+    crossing between threads costs about 0.1 ms.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        model: ServedModel,
+        file_text: FileText,  # raises `NotFoundError`
+        generated_answers: GeneratedAnswers,
+        threads: DeadlineThreads | None = None,
+    ) -> None:
+        self._engine = engine
+        self._context_tokens = model.context_tokens
+        self._file_text = file_text
+        self._threads = threads or DeadlineThreads(MAX_RENDER_THREADS, RENDER_TIMEOUT_S)
+        self._renderer = PromptRenderer(
+            model.tokenizer, model.dialect, model.context_tokens, generated_answers
+        )
+
+    async def parse(self, kind: type[ConversationT], body: bytes) -> ConversationT:
+        """Return the call in `body`, with the texts of its files.
+
+        Raises `InvalidRequestError`, `RequestTooLargeError`, and `NotFoundError` for a file.
+        """
+
+        def parsed() -> ConversationT:
+            call = parse(kind, body)
+            return with_file_texts(call, self._file_text) if call.names_files else call
+
+        return await run_in_thread(parsed)
+
+    async def validate(
+        self,
+        call: Conversation,
+        api_version: ApiVersion = OLDEST_VERSION,
+        *,
+        stored_turns: int = 0,
+    ) -> None:
+        """Raises what `prompt.conversation.validation.validate` raises."""
+        await run_in_thread(partial(validate, call, api_version, stored_turns))
+        server_tools = [tool.type for tool in call.tools if isinstance(tool, ServerTool)]
+        if server_tools:
+            _log.warning(
+                "ignoring tools that only the hosted API can run: %s", ", ".join(server_tools)
+            )
+
+    async def render(self, call: Conversation, options: AnswerOptions | None = None) -> Prompt:
+        """Return the prompt of a whole conversation. options: of its answer, if there will be one.
+
+        Raises `InvalidRequestError`, also on timeout, and `PromptTooLongError` without tokenizing
+        for a prompt far beyond the context.
+        """
+        try:
+            return await self._threads.run(partial(self._render, call, options))
+        except TimeoutError:
+            raise InvalidRequestError(
+                "messages: the model's chat template and tokenizer take too long for this prompt"
+            ) from None
+
+    def _render(self, call: Conversation, options: AnswerOptions | None) -> Prompt:
+        context_tokens = self._engine.health.context_of(self._context_tokens)
+        answer_tokens = None
+        if options is not None:
+            answer_tokens = (
+                self._context_tokens if options.max_tokens is None else options.max_tokens
+            )
+        return self._renderer.render(
+            call, context_tokens=context_tokens, answer_tokens=answer_tokens
+        )
 
 
 async def _fail(error: BaseException, writer: EventWriter, scope: Scope) -> None:

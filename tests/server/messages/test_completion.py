@@ -1,4 +1,4 @@
-"""What a prompt and the options of its answer let the engine generate: sampling, limits, grammar."""
+"""What the engine generates for a prompt: its sampling, grammar and limits."""
 
 from dataclasses import replace
 
