@@ -177,14 +177,15 @@ def test_strict_schemas_are_never_relaxed(fields: dict[str, Any]) -> None:
         grammar.relaxed("too much to compile")
 
 
-def test_output_format_is_described_to_the_model_and_enforced() -> None:
+@pytest.mark.parametrize("model", ["hermes", "chatml"])  # one that thinks, and one that does not
+def test_output_format_is_described_to_the_model_and_enforced(model: str) -> None:
     form = {"type": "json_schema", "schema": SCHEMA}
-    renderer = PromptRenderer(MODELS["hermes"], DIALECTS["hermes"])
+    renderer = PromptRenderer(MODELS[model], DIALECTS[model])
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
     prompt = renderer.render(decode(Conversation, body | {"output_config": {"format": form}}))
-    text = "".join(map(MODELS["hermes"].detokenizer().feed, prompt.tokens))
+    text = "".join(map(MODELS[model].detokenizer().feed, prompt.tokens))
     assert '{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"]}' in text
-    assert "%json" in lark(output_config={"format": form})
+    assert "%json" in lark(model=model, output_config={"format": form})
 
 
 def test_required_tool_use_overrides_the_output_format() -> None:
