@@ -2,9 +2,10 @@
 
 Prints the files of pensieve/ that the front end enters and the functions that it calls, in order of
 first call, and the files that it enters again for another function. The engine and the tokenizer
-are those of the tests. usage: python -m benchmarks.front_end_trace
+are those of the tests. Writing the log is not counted. usage: python -m benchmarks.front_end_trace
 """
 
+import logging
 import sys
 import threading
 from collections import Counter
@@ -53,6 +54,7 @@ class Trace:
 
 @contextmanager
 def _profiled(trace: Trace) -> Iterator[None]:
+    logging.disable()
     threading.setprofile(trace.note)
     sys.setprofile(trace.note)
     try:
@@ -60,6 +62,7 @@ def _profiled(trace: Trace) -> Iterator[None]:
     finally:
         sys.setprofile(None)
         threading.setprofile(None)
+        logging.disable(logging.NOTSET)
 
 
 async def _discard(_message: object) -> None:

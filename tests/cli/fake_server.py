@@ -249,7 +249,7 @@ def stand_in(home: str, port: str, mode: str) -> None:
         os.kill(os.getppid(), signal.SIGINT)
     signal.signal(signal.SIGTERM, signal.SIG_IGN if mode == "stubborn" else lambda *_: sys.exit(0))
     paths = under_home(Path(home))
-    loading = {"slow": 3, "large": 12}.get(mode, 0)
+    loading = {"slow": 3, "large": 18}.get(mode, 0)
     healths = iter([health("loading", f"{done} of {loading} GB") for done in range(loading)])
     settled = {
         "fails": health("failed", "weights are cursed"),
