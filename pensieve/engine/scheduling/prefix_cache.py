@@ -24,7 +24,7 @@ BLOCK_TOKENS = 256
 # A shorter remainder after a branch is not worth a copy.
 _BRANCH_TOKENS = BLOCK_TOKENS
 # Shorter prompts are cheaper to process again than to keep.
-_MIN_TOKENS = 16
+MIN_TOKENS = 16
 
 
 class KVState(Protocol):
@@ -103,11 +103,19 @@ class PrefixCache:
         return self._hand_out(*best) if best else None
 
     def _best(self, tokens: Sequence[int]) -> tuple[_Entry, int] | None:
-        """Return the entry to continue from and how many of its tokens are usable."""
+        """Return the entry to continue from and how many of its tokens are usable.
+
+        Entries that share more blocks come first. One that cannot be trimmed anywhere may have
+        fewer usable tokens than another that shares less.
+        """
         query = array("i", tokens)
-        matches = [(entry, _usable_tokens(entry, query)) for entry in self._candidates(query)]
-        long_enough = [match for match in matches if match[1] >= _MIN_TOKENS]
-        return min(long_enough, key=_preference, default=None)
+        best: list[tuple[_Entry, int]] = []
+        for blocks, entries in self._by_shared_blocks(query):
+            if best and best[0][1] >= (blocks + 1) * BLOCK_TOKENS:
+                break  # these share fewer tokens than are usable already
+            best += [(entry, _usable_tokens(entry, query)) for entry in entries]
+            best = sorted(best, key=_preference)[:1]
+        return best[0] if best and best[0][1] >= MIN_TOKENS else None
 
     def insert(
         self,
@@ -118,11 +126,12 @@ class PrefixCache:
         is_side: bool = False,
     ) -> None:
         """Add a sequence and remove those that are prefixes of it."""
-        if len(tokens) < _MIN_TOKENS:
+        if len(tokens) < MIN_TOKENS:
             return
         inserted = array("i", tokens)
         entry = _Entry(inserted, self.hashes(tokens), state, pinned_tokens, is_side)
-        for other in list(self._candidates(inserted)):
+        _, sharing_most = next(self._by_shared_blocks(inserted), (0, set[_Entry]()))
+        for other in sharing_most:
             length = len(other.tokens)
             if length <= len(inserted) and inserted[:length] == other.tokens:
                 entry.pinned_tokens = max(entry.pinned_tokens, other.pinned_tokens)
@@ -157,13 +166,14 @@ class PrefixCache:
         assert set().union(*self._by_hash.values()) == self._entries
         assert all(self._by_hash.values())
 
-    def _candidates(self, tokens: array[int]) -> set[_Entry]:
-        """Return the entries that share the most whole blocks with `tokens`."""
+    def _by_shared_blocks(self, tokens: array[int]) -> Iterator[tuple[int, set[_Entry]]]:
+        """Yield numbers of whole blocks, descending, and the entries that share just as many."""
+        seen: set[_Entry] = set()
         hashes = [self._root, *_chain(self._root, tokens)]
-        for block_hash in reversed(hashes):
-            if found := self._by_hash.get(block_hash):
-                return set(found)
-        return set()
+        for blocks, block_hash in reversed(list(enumerate(hashes))):
+            if entries := self._by_hash.get(block_hash, set()) - seen:
+                yield blocks, entries
+                seen |= entries
 
     def _hand_out(self, entry: _Entry, tokens: int) -> Hit:
         entry.used = next(self._clock)
@@ -177,7 +187,7 @@ class PrefixCache:
         """Drop an entry; of a conversation keep the pinned prefix."""
         self._drop(entry)
         pinned = entry.state.usable_tokens(entry.pinned_tokens)
-        if _MIN_TOKENS <= pinned < len(entry.tokens):
+        if MIN_TOKENS <= pinned < len(entry.tokens):
             state = entry.state.copy(pinned)
             tokens = entry.tokens[:pinned]
             hashes = entry.hashes[: pinned // BLOCK_TOKENS]

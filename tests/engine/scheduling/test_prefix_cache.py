@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from pensieve.engine.scheduling.prefix_cache import BLOCK_TOKENS, PrefixCache
+from pensieve.engine.scheduling.prefix_cache import BLOCK_TOKENS, MIN_TOKENS, PrefixCache
 from tests.engine.counting_backend import RememberedState
 
 
@@ -64,6 +64,34 @@ def test_state_with_checkpoints_is_trimmed_to_the_last_usable_one() -> None:
     cache = PrefixCache(b"model")
     cache.insert(range(1000), RememberedState(tuple(range(1000)), step=300))
     assert acquired_tokens(cache, [*range(700), -1]) == 600
+
+
+def test_entry_that_shares_less_is_used_if_more_of_it_is_usable() -> None:
+    cache = PrefixCache(b"model")
+    cache.insert([*range(1600), 1], RememberedState((*range(1600), 1), step=1500))
+    cache.insert([*range(1000), 2], RememberedState((*range(1000), 2)))
+    prompt = [*range(1400), -1]
+    assert cache.match(prompt) == 1000
+    assert acquired_tokens(cache, prompt) == 1000
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 1500), st.sampled_from([1, 300, 700])), max_size=6),
+    st.integers(0, 1500),
+)
+def test_match_is_the_most_usable_tokens_of_any_entry(
+    branches: list[tuple[int, int]], length: int
+) -> None:
+    cache = PrefixCache(b"model")
+    prompt = [*range(length), -1]
+    usable = [0]
+    for number, (shared, step) in enumerate(branches):
+        tokens = (*range(shared), *[-2 - number] * 800)  # no entry is a prefix of another
+        state = RememberedState(tokens, step)
+        cache.insert(tokens, state)
+        usable.append(state.usable_tokens(min(shared, length)))
+    longest = max(usable)
+    assert cache.match(prompt) == (longest if longest >= MIN_TOKENS else 0)
 
 
 def test_hashes_differ_between_models() -> None:
