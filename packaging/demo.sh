@@ -15,7 +15,8 @@ if ! "$pensieve" status >/dev/null 2>&1; then
 fi
 question="What is the capital of France?"
 printf '\n> %s\n\n' "$question"
-"$pensieve" chat --stats "$question" </dev/null
+# Greedy and short: so small a model rambles when it samples.
+"$pensieve" chat --stats --temperature 0 --max-tokens 60 "$question" </dev/null
 echo
 [ "$started_here" = no ] || "$pensieve" stop
 cat <<END

@@ -46,7 +46,7 @@ def doctor(
         Compare the model's files with their published hashes.
     bundle
         Write an archive for a bug report: findings, versions and log lines, without
-        your keys, prompts, names and paths.
+        your keys, prompts and names. Your home folder is written as ~.
     json
         Print one JSON object instead.
     """
