@@ -246,7 +246,11 @@ class InstallationError(MachineError):
     """A Python package that pensieve needs is missing, or shadowed by another one."""
 
 
-class DiskFullError(MachineError):
+class StorageError(MachineError):
+    """What is stored on disk cannot be read or written: a failing drive, or a damaged database."""
+
+
+class DiskFullError(StorageError):
     """The disk has not enough free space for the write."""
 
     exit_code = 73

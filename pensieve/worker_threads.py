@@ -12,6 +12,7 @@ garbage collection (2026-11, Linux).
 import asyncio
 import contextvars
 import errno
+import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,7 +24,9 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
-from pensieve.errors import DiskFullError, EngineBusyError
+from pensieve.errors import DiskFullError, EngineBusyError, StorageError
+
+_log = logging.getLogger("pensieve.server")
 
 T = TypeVar("T")
 
@@ -41,12 +44,20 @@ async def run_in_thread(work: Callable[[], T]) -> T:
 
 
 async def run_disk_io(work: Callable[[], T]) -> T:
-    """Raises what `work` raises, or `DiskFullError` for a full disk or an exhausted quota."""
+    """Raises what `work` raises, `DiskFullError` for a full disk or an exhausted quota, and
+    `StorageError` for what cannot be read or written.
+    """
     try:
         return await run_in_thread(work)
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise DiskFullError("The disk is full: nothing more can be stored.") from error
+        if error.errno == errno.EIO:
+            _log.error("failed to read or write stored data: %s", error)
+            raise StorageError(
+                "What is stored here cannot be read or written. If the log names a damaged"
+                " database, this sets it aside: pensieve restart"
+            ) from error
         raise
 
 

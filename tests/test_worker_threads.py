@@ -1,6 +1,7 @@
 """Work in threads: values, errors, deadlines, slots; a failed request keeps no objects alive."""
 
 import contextvars
+import errno
 import gc
 import threading
 import weakref
@@ -10,8 +11,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from pensieve.errors import EngineBusyError
-from pensieve.worker_threads import DeadlineThreads, run_in_thread, within
+from pensieve.errors import DiskFullError, EngineBusyError, PensieveError, StorageError
+from pensieve.worker_threads import DeadlineThreads, run_disk_io, run_in_thread, within
 
 LONG_S = 30.0
 
@@ -34,6 +35,17 @@ async def test_failed_work_raises_and_frees_its_slot() -> None:
         with pytest.raises(ZeroDivisionError):
             await threads.run(lambda: 1 // 0)
     assert await threads.run(lambda: 5) == 5
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.ENOSPC, DiskFullError), (errno.EIO, StorageError)]
+)
+async def test_disk_errors_are_explained(number: int, kind: type[PensieveError]) -> None:
+    def fail() -> None:
+        raise OSError(number, "refused by the drive")
+
+    with pytest.raises(kind, match=r"The disk is full|pensieve restart"):
+        await run_disk_io(fail)
 
 
 async def test_work_sees_context_variables_of_caller() -> None:

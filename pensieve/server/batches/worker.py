@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import anyio
 
-from pensieve.errors import DiskFullError
+from pensieve.errors import StorageError
 from pensieve.server.batches.registry import BatchRegistry, OpenBatch
 from pensieve.server.batches.retrying_completer import AnswerCall, RetryingCompleter
 from pensieve.server.batches.store import Batch, PendingRequest
@@ -100,7 +100,7 @@ class BatchWorker:
         while True:
             try:
                 return await work()
-            except (OSError, DiskFullError) as error:
+            except (OSError, StorageError) as error:
                 _log.warning("batches paused, disk I/O failed: %s", error)
             await anyio.sleep(self._retry_s)
 
