@@ -42,9 +42,13 @@ def schemas(read: Iterable[type[ApiModel]], written: Iterable[type[ApiModel]]) -
     references, definitions = models_json_schema(
         list(modes), ref_template=_REF, schema_generator=_Generator
     )
+
+    def of(mode: JsonSchemaMode) -> dict[type[ApiModel], Schema]:
+        return {kind: references[kind, mode] for kind, other in modes if other == mode}
+
     return Schemas(
-        read={kind: ref for (kind, mode), ref in references.items() if mode == "validation"},  # pyright: ignore[reportArgumentType]
-        written={kind: ref for (kind, mode), ref in references.items() if mode == "serialization"},  # pyright: ignore[reportArgumentType]
+        read=of("validation"),
+        written=of("serialization"),
         components=definitions.get("$defs", {}),
     )
 

@@ -33,7 +33,8 @@ DISTRIBUTIONS = (
 HIDDEN = "[hidden]"
 SECRET_NAMES = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL|AUTH|COOKIE", re.IGNORECASE)
 SECRETS = re.compile(
-    r"sk-[\w-]{8,}|hf_\w{8,}|gh[pousr]_\w{8,}|(?<=Bearer )\S+|(?<=x-api-key: )\S+|(?<=://)[^/\s@]+@",
+    r"sk-[\w-]{8,}|hf_\w{8,}|gh[pousr]_\w{8,}"
+    r"|(?<=Bearer )\S+|(?<=x-api-key: )\S+|(?<=://)[^/\s@]+@",
     re.IGNORECASE,
 )
 # Our own lines (logs.py): time, level, message. Metal's error lines come from C++ without those.

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, closing
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.types import Lifespan
 
 from pensieve.engine.generation import Engine
 from pensieve.models.served_model import ServedModel
@@ -79,9 +80,15 @@ def build_app(
             async with answer_store.open(), batch_worker.working():
                 yield
 
+    return _application(table, _middleware(settings, table, budget or BodyBudget()), lifespan)
+
+
+def _application(
+    table: Sequence[Operation], middleware: Sequence[Middleware], lifespan: Lifespan[Starlette]
+) -> Starlette:
     app = Starlette(
         routes=routes_of(table),
-        middleware=_middleware(settings, table, budget or BodyBudget()),
+        middleware=middleware,
         exception_handlers={HTTPException: routing_error},
         lifespan=lifespan,
     )

@@ -117,15 +117,9 @@ def chat(  # noqa: PLR0913 -- each is a flag
 
     settings = settings_module.resolve()
     is_plain = print or json
-    options = ChatOptions(
-        max_tokens=max_tokens,
-        temperature=temperature,
-        hides_thinking=hide_thinking,
-        shows_timing=stats or (output.stderr_is_tty() and not is_plain),
-        view=_views(
-            is_raw=raw or print, is_buffered=no_stream, hides_thinking=hide_thinking or print
-        ),
-    )
+    view = _views(is_raw=raw or print, is_buffered=no_stream, hides_thinking=hide_thinking or print)
+    shows_timing = stats or (output.stderr_is_tty() and not is_plain)
+    options = ChatOptions(max_tokens, temperature, hide_thinking, shows_timing, view)
     is_interactive = output.stdin_is_tty() and output.stderr_is_tty()
     connection = ServerConnection(ConnectOptions(settings, is_interactive), model)
     prompt = _join(output.piped_text(), question)

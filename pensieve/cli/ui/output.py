@@ -125,13 +125,19 @@ def confirm(question: str, *, command: str) -> bool:
 
 def piped_text() -> str | None:
     """Return all of standard input; None if it is a terminal or closed."""
-    if stdin_is_tty() or sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison] -- None under `<&-`
+    stdin = _stdin()
+    if stdin is None or stdin.isatty():
         return None
-    return sys.stdin.buffer.read().decode("utf-8", "replace")
+    return stdin.buffer.read().decode("utf-8", "replace")
 
 
 def stdin_is_tty() -> bool:
-    return sys.stdin is not None and sys.stdin.isatty()  # pyright: ignore[reportUnnecessaryComparison]
+    stdin = _stdin()
+    return stdin is not None and stdin.isatty()
+
+
+def _stdin() -> TextIO | None:
+    return sys.stdin  # None if the shell closed it: `<&-`
 
 
 def stderr_is_tty() -> bool:

@@ -105,7 +105,9 @@ class DeadlineProtocol(H11Protocol):
         self._has_received = False
         self._is_refused = False
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def connection_made(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, transport: asyncio.Transport
+    ) -> None:
         super().connection_made(transport)
         # asyncio sets this only for sockets created with IPPROTO_TCP. Without it a body waits for
         # the acknowledgement of its head, and each event of a stream for that of the one before: 40

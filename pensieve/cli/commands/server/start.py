@@ -4,8 +4,6 @@ In the background it runs itself again with `--foreground`. That process takes t
 the record, binds the port and runs the server.
 """
 
-from typing import TYPE_CHECKING
-
 from pensieve.cli.lifecycle.launching import (
     default_dependencies,
     run_in_background,
@@ -14,9 +12,6 @@ from pensieve.cli.lifecycle.launching import (
 from pensieve.cli.lifecycle.start_options import ComputeDevice, Host, IdleUnload, Model, Port
 from pensieve.settings import resolve as settings_module
 from pensieve.settings.resolve import Flags
-
-if TYPE_CHECKING:
-    pass
 
 
 def start(  # noqa: PLR0913 -- each is an option
