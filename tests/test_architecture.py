@@ -47,6 +47,7 @@ MAY_IMPORT = {
     "engine.scheduling": {
         *("engine.generation", "engine.protocol", "engine.long_operations", "engine.planning"),
     },
+    "engine.speculation": {"engine.generation"},
     "engine.disk": FILES_ON_DISK,
     "engine.grammar": {"engine.generation", "engine.protocol", "errors", "isolation"},
     "engine.client": {
