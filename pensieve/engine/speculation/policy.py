@@ -1,0 +1,191 @@
+"""How many drafts of each sequence a decode step verifies.
+
+Two widths pay: a few drafts, which share one read of the weights ("near"), and all that one tile of
+the device's matrix product takes ("far"). Every sequence of the batch waits for a wide step, so its
+price is in plain steps of all of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pensieve.engine.speculation.cost_curve import CostCurve
+from pensieve.engine.speculation.draft_source import NO_DRAFT, Draft
+from pensieve.engine.speculation.row_ledger import RowLedger
+from pensieve.engine.speculation.step_costs import StepCosts
+
+NEAR_DRAFTS = 3
+# Of Metal's matrix product: up to here all steps beyond the near ones cost the same.
+TILE_ROWS = 32
+FAR_DRAFTS = TILE_ROWS - 1
+# A far draft follows so many accepted drafts in a row, or a match of such a length.
+_FAR_RUN = 8
+_FAR_MATCH = 32
+# Least speed-up, with all drafts accepted, of a width that can pay: some are always refused.
+_MIN_SPEEDUP = 1.25
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """Whether drafts can pay on a device, and why."""
+
+    reason: Literal["pays", "not_measured", "no_width_pays"]
+    rows: int = 1  # of the width with the largest speed-up
+    ratio: float = 1.0  # of its time to that of one row
+
+    @property
+    def is_on(self) -> bool:
+        return self.reason == "pays"
+
+    @property
+    def text(self) -> str:
+        if self.reason == "not_measured":
+            return "off: step times were not measured"
+        state = "on" if self.is_on else "off, drafts cannot pay"
+        return f"{state}: a step of {self.rows} rows takes {self.ratio:.1f} times one of 1 row"
+
+
+def assess(curve: CostCurve | None) -> Assessment:
+    if curve is None:
+        return Assessment("not_measured")
+    widths = [
+        (rows / (ratio := curve.ratio(rows, 1, context_class)), rows, ratio)
+        for context_class in range(len(curve.contexts))
+        for rows in curve.usable_rows(context_class)
+        if rows <= TILE_ROWS
+    ]
+    speedup, rows, ratio = max(widths)
+    return Assessment("pays" if speedup >= _MIN_SPEEDUP else "no_width_pays", rows, ratio)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One sequence of a step."""
+
+    ledger: RowLedger
+    draft: Draft = NO_DRAFT  # as proposed for `plan`, as fed for `settle`
+    accepted: int = 0  # drafts
+
+    @property
+    def may_draft(self) -> bool:
+        return bool(len(self.draft)) and self.ledger.purse > 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """Prices of one step, in tokens of the whole batch."""
+
+    costs: StepCosts
+    sequences: int
+    context_class: int
+
+    def can_add(self, drafts: int) -> bool:
+        rows = self.sequences + drafts
+        return self.costs.curve.is_usable(rows, self.context_class)
+
+    def price(self, drafts: int) -> float:
+        rows = self.sequences + drafts
+        ratio = self.costs.ratio(rows, self.sequences, self.context_class)
+        return self.sequences * (ratio - 1.0)
+
+
+class SpeculationPolicy:
+    """Owned by a worker; each sequence has a `RowLedger` of its own."""
+
+    def __init__(self, curve: CostCurve | None) -> None:
+        self.assessment = assess(curve)
+        self._costs = StepCosts(curve) if curve is not None else None
+
+    def new_ledger(self) -> RowLedger:
+        return RowLedger(far_tokens=FAR_DRAFTS / 2)
+
+    def plan(self, rows: Sequence[Row], context_tokens: int) -> tuple[int, ...]:
+        """Return how many drafts of each sequence to feed.
+
+        rows: all sequences of the step. context_tokens: of all of them.
+        """
+        step = self._step(len(rows), context_tokens)
+        if step is None or not any(row.may_draft for row in rows):
+            return (0,) * len(rows)
+        near, near_gain = _near(rows, step)
+        far, far_gain = _far(rows, step)
+        return far if far_gain > near_gain else near
+
+    def settle(self, rows: Sequence[Row], context_tokens: int, seconds: float) -> None:
+        """Account for a step. seconds: from the end of the step before it."""
+        costs, sequences = self._costs, len(rows)
+        if costs is None:
+            return
+        context_class = costs.curve.context_class(context_tokens)
+        drafts = sum(len(row.draft) for row in rows)
+        price = 0.0
+        if drafts:
+            ratio = costs.note_wide(sequences + drafts, sequences, context_class, seconds)
+            price = sequences * (ratio - 1.0) / drafts
+        else:
+            costs.note_plain(sequences, context_class, seconds)
+        for row in rows:
+            _settle_row(row, price * len(row.draft), FAR_DRAFTS + 1 - sequences)
+
+    def _step(self, sequences: int, context_tokens: int) -> _Step | None:
+        """Return None where drafts have no price."""
+        costs = self._costs
+        if costs is None or not self.assessment.is_on:
+            return None
+        context_class = costs.curve.context_class(context_tokens)
+        if not costs.is_known(sequences, context_class):
+            return None
+        return _Step(costs, sequences, context_class)
+
+
+def _near(rows: Sequence[Row], step: _Step) -> tuple[tuple[int, ...], float]:
+    """Return each sequence's few drafts with the largest gain, and their gain together."""
+    widths: list[int] = []
+    total = 0.0
+    for row in rows:
+        width, gain = _near_width(row, step, sum(widths)) if row.may_draft else (0, 0.0)
+        widths.append(width)
+        total += gain
+    return tuple(widths), total
+
+
+def _near_width(row: Row, step: _Step, others: int) -> tuple[int, float]:
+    """Return a number of drafts next to `others` of other sequences, and its gain."""
+    expected = row.ledger.expected_tokens(row.draft)
+    longest = min(len(row.draft), max(NEAR_DRAFTS, row.draft.certain_tokens))
+    before = step.price(others)
+    best, width = 0.0, 0
+    for drafts in range(1, longest + 1):
+        if step.can_add(others + drafts):
+            gain = expected[drafts] - (step.price(others + drafts) - before)
+            if gain > best:
+                best, width = gain, drafts
+    return width, best
+
+
+def _far(rows: Sequence[Row], step: _Step) -> tuple[tuple[int, ...], float]:
+    """Return the best far draft of one sequence, without drafts of the others, and its gain."""
+    nothing = (0,) * len(rows)
+    best = (nothing, 0.0)
+    for at, row in enumerate(rows):
+        width = _far_width(row, step) if row.may_draft else 0
+        gain = min(row.ledger.far_tokens, width) - step.price(width)
+        if width and gain > best[1]:
+            best = ((*nothing[:at], width, *nothing[at + 1 :]), gain)
+    return best
+
+
+def _far_width(row: Row, step: _Step) -> int:
+    if row.ledger.run < _FAR_RUN and row.draft.match_length < _FAR_MATCH:
+        return 0
+    longest = min(len(row.draft), TILE_ROWS - step.sequences)
+    usable = (drafts for drafts in range(longest, NEAR_DRAFTS, -1) if step.can_add(drafts))
+    return next(usable, 0)
+
+
+def _settle_row(row: Row, price: float, max_far: int) -> None:
+    is_far = len(row.draft) - row.draft.certain_tokens > NEAR_DRAFTS
+    row.ledger.note(row.draft, row.accepted, is_far=is_far)
+    if not is_far:
+        row.ledger.note_run(max_far)
+    row.ledger.settle(row.accepted + 1, row.accepted, price)

@@ -1,0 +1,93 @@
+"""Prices of steps: the measured cost curve, corrected by the times of real steps.
+
+Owned by a worker, since they hold for all its sequences. Machines slow down and speed up as a
+whole, so what is corrected is the ratio of a wide step to a plain one, not seconds.
+"""
+
+from dataclasses import dataclass, field
+
+from pensieve.engine.speculation.cost_curve import CostCurve
+
+# Plain steps timed before drafts are priced by them.
+MIN_PLAIN_STEPS = 3
+# A step that takes several times what is expected was held up by something else.
+MAX_SURPRISE = 3.0
+# A correction of a width that is not used halves in so many steps: a wrong one must not disable
+# the width for good.
+HALF_LIFE_STEPS = 2000
+_PLAIN_WEIGHT = 0.1
+_WIDE_WEIGHT = 0.25
+
+
+@dataclass(slots=True)
+class _Average:
+    """Moving average: of all samples at first, then mainly of the newest."""
+
+    value: float
+    weight: float  # least weight of a sample
+    samples: int = 0
+    noted_at: int = 0  # step
+
+    def note(self, sample: float, step: int) -> None:
+        self.samples += 1
+        weight = max(self.weight, 1 / self.samples)
+        self.value += weight * (sample - self.value)
+        self.noted_at = step
+
+
+@dataclass(slots=True)
+class StepCosts:
+    curve: CostCurve
+    # By (rows, context class).
+    _plain_s: dict[tuple[int, int], _Average] = field(
+        default_factory=dict[tuple[int, int], _Average]
+    )
+    _corrections: dict[tuple[int, int], _Average] = field(
+        default_factory=dict[tuple[int, int], _Average]
+    )
+    _steps: int = 0
+
+    def is_known(self, plain_rows: int, context_class: int) -> bool:
+        """Return whether enough plain steps were timed to price wide ones."""
+        plain = self._plain_s.get((plain_rows, context_class))
+        return plain is not None and plain.samples >= MIN_PLAIN_STEPS
+
+    def ratio(self, rows: int, plain_rows: int, context_class: int) -> float:
+        """Return the expected time of a step of `rows`, relative to one of `plain_rows`."""
+        if rows == plain_rows:
+            return 1.0
+        curve = self.curve.ratio(rows, plain_rows, context_class)
+        return curve * self._correction(rows, context_class)
+
+    def note_plain(self, rows: int, context_class: int, seconds: float) -> None:
+        self._steps += 1
+        if not self.curve.is_usable(rows, context_class):
+            return
+        measured = self.curve.contexts[context_class].bounds(rows)
+        expected = measured[1] if measured else seconds
+        plain = self._plain_s.setdefault((rows, context_class), _Average(expected, _PLAIN_WEIGHT))
+        plain.note(_plausible(seconds, plain.value), self._steps)
+
+    def note_wide(self, rows: int, plain_rows: int, context_class: int, seconds: float) -> float:
+        """Record the time of a step with drafts. Return it relative to a plain step."""
+        self._steps += 1
+        expected = self.ratio(rows, plain_rows, context_class)
+        plain_s = self._plain_s[plain_rows, context_class].value
+        ratio = _plausible(seconds / plain_s, expected)
+        correction = self._corrections.setdefault(
+            (rows, context_class), _Average(1.0, _WIDE_WEIGHT)
+        )
+        correction.value = self._correction(rows, context_class)
+        correction.note(ratio / self.curve.ratio(rows, plain_rows, context_class), self._steps)
+        return ratio
+
+    def _correction(self, rows: int, context_class: int) -> float:
+        correction = self._corrections.get((rows, context_class))
+        if correction is None:
+            return 1.0
+        age = self._steps - correction.noted_at
+        return 1.0 + (correction.value - 1.0) * 0.5 ** (age / HALF_LIFE_STEPS)
+
+
+def _plausible(value: float, expected: float) -> float:
+    return min(max(value, expected / MAX_SURPRISE), expected * MAX_SURPRISE)
