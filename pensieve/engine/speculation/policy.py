@@ -72,12 +72,22 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class StepPlan:
+    drafts: tuple[int, ...]  # of each sequence
+    context_class: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class _Step:
     """Prices of one step, in tokens of the whole batch."""
 
     costs: StepCosts
     sequences: int
     context_class: int
+
+    @property
+    def has_prices(self) -> bool:
+        return self.costs.is_known(self.sequences, self.context_class)
 
     def can_add(self, drafts: int) -> bool:
         rows = self.sequences + drafts
@@ -87,6 +97,15 @@ class _Step:
         rows = self.sequences + drafts
         ratio = self.costs.ratio(rows, self.sequences, self.context_class)
         return self.sequences * (ratio - 1.0)
+
+    def note(self, drafts: int, seconds: float) -> float:
+        """Record the step's time. Return what each draft cost."""
+        if not drafts:
+            self.costs.note_plain(self.sequences, self.context_class, seconds)
+            return 0.0
+        rows = self.sequences + drafts
+        ratio = self.costs.note_wide(rows, self.sequences, self.context_class, seconds)
+        return self.sequences * (ratio - 1.0) / drafts
 
 
 class SpeculationPolicy:
@@ -99,43 +118,36 @@ class SpeculationPolicy:
     def new_ledger(self) -> RowLedger:
         return RowLedger(far_tokens=FAR_DRAFTS / 2)
 
-    def plan(self, rows: Sequence[Row], context_tokens: int) -> tuple[int, ...]:
+    def plan(self, rows: Sequence[Row], context_tokens: int) -> StepPlan:
         """Return how many drafts of each sequence to feed.
 
-        rows: all sequences of the step. context_tokens: of all of them.
+        rows: all sequences of the step; their drafts are valid for the grammar and the answer's
+        length. context_tokens: in the KV cache, of all of them together.
         """
-        step = self._step(len(rows), context_tokens)
-        if step is None or not any(row.may_draft for row in rows):
-            return (0,) * len(rows)
-        near, near_gain = _near(rows, step)
-        far, far_gain = _far(rows, step)
-        return far if far_gain > near_gain else near
+        nothing = (0,) * len(rows)
+        if self._costs is None:
+            return StepPlan(nothing)
+        context_class = self._costs.curve.context_class(context_tokens)
+        step = _Step(self._costs, len(rows), context_class)
+        may_draft = self.assessment.is_on and any(row.may_draft for row in rows)
+        return StepPlan(_widths(rows, step) if may_draft else nothing, context_class)
 
-    def settle(self, rows: Sequence[Row], context_tokens: int, seconds: float) -> None:
+    def settle(self, plan: StepPlan, rows: Sequence[Row], seconds: float) -> None:
         """Account for a step. seconds: from the end of the step before it."""
-        costs, sequences = self._costs, len(rows)
-        if costs is None:
+        if self._costs is None:
             return
-        context_class = costs.curve.context_class(context_tokens)
-        drafts = sum(len(row.draft) for row in rows)
-        price = 0.0
-        if drafts:
-            ratio = costs.note_wide(sequences + drafts, sequences, context_class, seconds)
-            price = sequences * (ratio - 1.0) / drafts
-        else:
-            costs.note_plain(sequences, context_class, seconds)
+        step = _Step(self._costs, len(rows), plan.context_class)
+        price = step.note(sum(len(row.draft) for row in rows), seconds)
         for row in rows:
-            _settle_row(row, price * len(row.draft), FAR_DRAFTS + 1 - sequences)
+            _settle_row(row, price * len(row.draft), TILE_ROWS - len(rows))
 
-    def _step(self, sequences: int, context_tokens: int) -> _Step | None:
-        """Return None where drafts have no price."""
-        costs = self._costs
-        if costs is None or not self.assessment.is_on:
-            return None
-        context_class = costs.curve.context_class(context_tokens)
-        if not costs.is_known(sequences, context_class):
-            return None
-        return _Step(costs, sequences, context_class)
+
+def _widths(rows: Sequence[Row], step: _Step) -> tuple[int, ...]:
+    if not step.has_prices:
+        return (0,) * len(rows)
+    near, near_gain = _near(rows, step)
+    far, far_gain = _far(rows, step)
+    return far if far_gain > near_gain else near
 
 
 def _near(rows: Sequence[Row], step: _Step) -> tuple[tuple[int, ...], float]:

@@ -16,6 +16,7 @@ from pensieve.engine.speculation.policy import (
     Assessment,
     Row,
     SpeculationPolicy,
+    StepPlan,
     assess,
 )
 from pensieve.engine.speculation.row_ledger import PURSE_PER_TOKEN, PURSE_START, RowLedger
@@ -47,6 +48,7 @@ class Decoder:
     policy: SpeculationPolicy
     seconds: dict[int, float]
     ledgers: list[RowLedger]
+    context_tokens: int = CONTEXT
 
     @classmethod
     def of(
@@ -58,21 +60,26 @@ class Decoder:
 
     def warmed(self) -> "Decoder":
         for _ in range(MIN_PLAIN_STEPS):
-            self.policy.settle([Row(ledger) for ledger in self.ledgers], CONTEXT, self.time(0))
+            self.step([NO_DRAFT] * len(self.ledgers), [0] * len(self.ledgers))
         return self
 
     def plan(self, *drafts: Draft) -> tuple[int, ...]:
+        return self._plan(drafts).drafts
+
+    def _plan(self, drafts: Sequence[Draft]) -> StepPlan:
         rows = [Row(*pair) for pair in zip(self.ledgers, drafts, strict=True)]
-        return self.policy.plan(rows, CONTEXT)
+        return self.policy.plan(rows, self.context_tokens)
 
     def step(self, drafts: Sequence[Draft], right: Sequence[int]) -> list[Row]:
         """Decode once. right: how many drafts of each sequence are right, at most."""
-        widths = self.plan(*drafts)
+        plan = self._plan(drafts)
         rows = [
             Row(ledger, draft.first(width), min(width, count))
-            for ledger, draft, width, count in zip(self.ledgers, drafts, widths, right, strict=True)
+            for ledger, draft, width, count in zip(
+                self.ledgers, drafts, plan.drafts, right, strict=True
+            )
         ]
-        self.policy.settle(rows, CONTEXT, self.time(sum(widths)))
+        self.policy.settle(plan, rows, self.time(sum(plan.drafts)))
         return rows
 
     def time(self, drafts: int) -> float:
@@ -287,11 +294,9 @@ def test_drafts_of_a_step_stay_within_the_measured_widths() -> None:
 
 def test_far_drafts_are_off_in_contexts_where_they_were_not_measured() -> None:
     near = {rows: time for rows, time in M3.items() if rows <= 4}
-    policy = SpeculationPolicy(curve_of(M3, near))
-    ledger = policy.new_ledger()
-    for _ in range(MIN_PLAIN_STEPS):
-        policy.settle([Row(ledger)], 16 * CONTEXT, 1.0)
-    assert policy.plan([Row(ledger, looked_up(31, 32))], 16 * CONTEXT) == (NEAR_DRAFTS,)
+    decoder = Decoder.of(curve_of(M3, near))
+    decoder.context_tokens = 16 * CONTEXT
+    assert decoder.warmed().plan(looked_up(31, 32)) == (NEAR_DRAFTS,)
 
 
 def test_only_measured_widths_are_fed_where_each_is_compiled() -> None:
@@ -328,22 +333,18 @@ def test_forced_tokens_tell_nothing_about_a_match() -> None:
 
 
 def test_drafts_are_off_where_rows_cost_as_much_as_steps() -> None:
-    policy = SpeculationPolicy(curve_of(CPU_4_BIT))
-    assert policy.assessment.reason == "no_width_pays"
-    assert policy.assessment.text == (
+    decoder = Decoder.of(curve_of(CPU_4_BIT)).warmed()
+    assert decoder.plan(looked_up(15, 32)) == (0,)
+    assert decoder.policy.assessment.reason == "no_width_pays"
+    assert decoder.policy.assessment.text == (
         "off, drafts cannot pay: a step of 16 rows takes 14.1 times one of 1 row"
     )
-    ledger = policy.new_ledger()
-    for _ in range(MIN_PLAIN_STEPS):
-        policy.settle([Row(ledger)], CONTEXT, 1.0)
-    assert policy.plan([Row(ledger, looked_up(31, 32))], CONTEXT) == (0,)
 
 
 def test_drafts_are_off_without_a_curve() -> None:
     policy = SpeculationPolicy(None)
-    ledger = policy.new_ledger()
-    policy.settle([Row(ledger)], CONTEXT, 1.0)
-    assert policy.plan([Row(ledger, looked_up(31, 32))], CONTEXT) == (0,)
+    decoder = Decoder(policy, M3, [policy.new_ledger()]).warmed()
+    assert decoder.plan(looked_up(31, 32)) == (0,)
     assert policy.assessment.text == "off: step times were not measured"
 
 
