@@ -1,0 +1,108 @@
+"""Texts that an answer is likely to copy, in the form in which it would write them.
+
+A Read result has line numbers, a file in a Write call is JSON-escaped: neither continues the other.
+The engine's lookup gets these texts tokenized, next to the prompt; the model never sees them
+(engine/speculation/lookup_index.py).
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import cast
+
+from pensieve.api.messages.content_blocks import (
+    ContentBlock,
+    TextBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+)
+from pensieve.api.messages.request import Conversation
+from pensieve.dialects.dialect import CallForm
+from pensieve.dialects.format_calls import format_json
+
+# About 30 000 tokens, 3 MB in the index.
+MAX_CHARS = 120_000
+# Shorter texts save no more than a step.
+MIN_CHARS = 64
+# As Claude Code's Read writes them.
+_LINE_NUMBER = re.compile(r"^[ \t]*\d+(?:→|\t)", re.MULTILINE)
+
+
+def shadow_texts(
+    conversation: Conversation, form: CallForm, max_chars: int = MAX_CHARS
+) -> tuple[str, ...]:
+    """Return tool results and earlier arguments, oldest first; the newest within `max_chars`.
+
+    form: of the model's calls. Texts that the prompt already has in the same form are omitted.
+    """
+    is_escaped = _escapes_texts(form)
+    newest_first = (
+        text
+        for turn in reversed(conversation.messages)
+        for block in reversed(turn.content)
+        for text in _copies(block, is_escaped=is_escaped)
+        if len(text) >= MIN_CHARS
+    )
+    return tuple(reversed(_within(newest_first, max_chars)))
+
+
+def without_line_numbers(text: str) -> str:
+    """Return the text of a numbered file; any other text unchanged."""
+    stripped, numbers = _LINE_NUMBER.subn("", text)
+    return stripped if 2 * numbers > len(text.splitlines()) else text
+
+
+def escaped(text: str) -> str:
+    """Return the inside of the text as a JSON string."""
+    return format_json(text)[1:-1]
+
+
+def _escapes_texts(form: CallForm) -> bool:
+    return form.parameters is None or form.parameters.quote == '"'
+
+
+def _copies(block: ContentBlock, *, is_escaped: bool) -> Iterator[str]:
+    """Yield the forms of a block's texts that the prompt does not have."""
+    match block:
+        case ToolResultBlock():
+            for part in reversed(block.content):
+                if isinstance(part, TextBlock):
+                    yield from _result_copies(part.text, is_escaped=is_escaped)
+        case ToolUseBlock() if is_escaped:
+            yield from (text for text in _strings(block.input) if escaped(text) != text)
+        case _:
+            pass
+
+
+def _result_copies(text: str, *, is_escaped: bool) -> Iterator[str]:
+    plain = without_line_numbers(text)
+    if plain != text:
+        yield plain
+    if is_escaped and (inside := escaped(plain)) != plain:
+        yield inside
+
+
+def _strings(value: object) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case dict():
+            for one in cast("dict[str, object]", value).values():
+                yield from _strings(one)
+        case list():
+            for one in cast("list[object]", value):
+                yield from _strings(one)
+        case _:
+            pass
+
+
+def _within(texts: Iterable[str], max_chars: int) -> list[str]:
+    """Return the first different texts; the last one trimmed to fit."""
+    fitting: dict[str, None] = {}
+    left = max_chars
+    for text in texts:
+        if left <= 0:
+            break
+        if text not in fitting:
+            fitting[text[:left]] = None
+            left -= len(text)
+    return list(fitting)
