@@ -47,8 +47,15 @@ CURVES = {
     "M5 Max": {1: 1.0, 2: 1.05, 3: 1.12, 4: 1.3, 5: 1.48, 8: 2.25, 12: 3.2, 16: 3.9, 32: 3.9},
     "CPU f32": {1: 1.0, 2: 1.24, 3: 1.37, 4: 1.63, 6: 1.89, 8: 2.11, 16: 2.7, 32: 4.8},
     "H200": {1: 1.0, 2: 1.52, 3: 2.03, 4: 2.67, 6: 3.63, 8: 2.2, 16: 2.33, 32: 3.27},
-    "CPU 4-bit": {1: 1.0, 2: 1.87, 3: 2.75, 4: 3.66, 6: 5.46, 8: 7.12, 16: 14.1},
+    "CPU 4-bit": {1: 1.0, 2: 1.87, 3: 2.75, 4: 3.66, 6: 5.46, 8: 7.12, 16: 14.1, 32: 28.0},
 }
+# The curve that the policy is given, and the true one.
+WRONG_CURVES = (
+    ("M3/M4", "H200"),
+    ("M3/M4", "CPU 4-bit"),
+    ("M5 Max", "CPU f32"),
+    ("CPU f32", "M3/M4"),
+)
 LOST_OVERLAP = 0.04
 PLAIN_STEP_S = 0.02
 CONTEXT = 2000
@@ -231,13 +238,17 @@ class Answer:
         self.is_known = is_read
 
 
+def step_costs(curve: dict[int, float]) -> ContextCosts:
+    return ContextCosts(CONTEXT, {rows: PLAIN_STEP_S * time for rows, time in curve.items()})
+
+
 class Batch:
     """Answers of one batch, one step ahead of the host."""
 
-    def __init__(self, curve: dict[int, float]) -> None:
-        times = {rows: PLAIN_STEP_S * time for rows, time in curve.items()}
-        self.costs = ContextCosts(CONTEXT, times)
-        self.policy = SpeculationPolicy(CostCurve((self.costs,)))
+    def __init__(self, curve: dict[int, float], true_curve: dict[int, float] | None = None) -> None:
+        """true_curve: what steps really take, where `curve` is wrong."""
+        self.policy = SpeculationPolicy(CostCurve((step_costs(curve),)))
+        self.costs = step_costs(true_curve or curve)
         self.steps = 0.0
 
     def run(self, answers: Sequence[Answer]) -> list[float]:
@@ -294,17 +305,30 @@ def speed_row(case: Case, vocabulary: int) -> list[str]:
     cells = [case.name]
     for curve in CURVES.values():
         found = (
-            (len(case.answer) - 1) / finished([case], vocabulary, curve, has_shadows=has_shadows)[0]
+            speed(case, vocabulary, Batch(curve), has_shadows=has_shadows)
             for has_shadows in (False, True)
         )
         cells.append(" / ".join(f"{figure:.2f}" for figure in found))
     return cells
 
 
+def wrong_curve_row(case: Case, vocabulary: int) -> list[str]:
+    found = (
+        speed(case, vocabulary, Batch(CURVES[given], CURVES[true]), has_shadows=True)
+        for given, true in WRONG_CURVES
+    )
+    return [case.name, *(f"{figure:.2f}" for figure in found)]
+
+
+def speed(case: Case, vocabulary: int, batch: Batch, *, has_shadows: bool) -> float:
+    """Return how many times as fast as without drafts an answer is."""
+    (steps,) = finished([case], vocabulary, batch, has_shadows=has_shadows)
+    return (len(case.answer) - 1) / steps
+
+
 def finished(
-    cases: Sequence[Case], vocabulary: int, curve: dict[int, float], *, has_shadows: bool
+    cases: Sequence[Case], vocabulary: int, batch: Batch, *, has_shadows: bool
 ) -> list[float]:
-    batch = Batch(curve)
     return batch.run(
         [
             Answer(case, case.index(vocabulary, has_shadows=has_shadows), batch.policy.new_ledger())
@@ -320,7 +344,7 @@ def batch_row(cases: Sequence[Case], vocabulary: int) -> list[str]:
     for curve in BATCH_CURVES:
         rows = CURVES[curve]
         plain = Batch(rows).time(len(cut), has_drafts=False)
-        ends = finished(cut, vocabulary, rows, has_shadows=True)
+        ends = finished(cut, vocabulary, Batch(rows), has_shadows=True)
         longest = max(len(case.answer) for case in cut) * plain
         cells.append(f"{longest:.0f} → {', '.join(f'{end:.0f}' for end in ends)}")
     return cells
@@ -373,6 +397,9 @@ def main() -> None:
     print(table(head, [lookup_row(case, vocabulary) for case in found]))
     print("\nTimes as fast as plain, with the policy: lookup / + shadow\n")
     print(table(["answer", *CURVES], [speed_row(case, vocabulary) for case in found]))
+    print("\nThe same, + shadow, while the policy starts with a wrong curve: given / true\n")
+    pairs = [" / ".join(pair) for pair in WRONG_CURVES]
+    print(table(["answer", *pairs], [wrong_curve_row(case, vocabulary) for case in found]))
     print(
         f"\nWhen each of several answers of {BATCH_TOKENS} tokens is finished, in steps of one row\n"
     )

@@ -144,7 +144,7 @@ class _PairChains:
         return longest, best
 
     def text_from(self, place: int, max_tokens: int) -> list[int]:
-        """Return what stands from `place` on in the same text."""
+        """Return the tokens from `place` to the end of its text."""
         copied = self.tokens[place : place + max_tokens]
         return copied[: copied.index(self._edge)] if self._edge in copied else copied
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from pensieve.engine.speculation.cost_curve import CostCurve
 from pensieve.engine.speculation.draft_source import NO_DRAFT, Draft
+from pensieve.engine.speculation.lookup_index import MAX_MATCH
 from pensieve.engine.speculation.row_ledger import RowLedger
 from pensieve.engine.speculation.step_costs import StepCosts
 
@@ -18,9 +19,8 @@ NEAR_DRAFTS = 3
 # Of Metal's matrix product: up to here all steps beyond the near ones cost the same.
 TILE_ROWS = 32
 FAR_DRAFTS = TILE_ROWS - 1
-# A far draft follows so many accepted drafts in a row, or a match of such a length.
+# A far draft follows so many accepted drafts in a row, or a match of the largest length.
 _FAR_RUN = 8
-_FAR_MATCH = 32
 # Least speed-up, with all drafts accepted, of a width that can pay: some are always refused.
 _MIN_SPEEDUP = 1.25
 
@@ -188,7 +188,7 @@ def _far(rows: Sequence[Row], step: _Step) -> tuple[tuple[int, ...], float]:
 
 
 def _far_width(row: Row, step: _Step) -> int:
-    if row.ledger.run < _FAR_RUN and row.draft.match_length < _FAR_MATCH:
+    if row.ledger.run < _FAR_RUN and row.draft.match_length < MAX_MATCH:
         return 0
     longest = min(len(row.draft), TILE_ROWS - step.sequences)
     usable = (drafts for drafts in range(longest, NEAR_DRAFTS, -1) if step.can_add(drafts))

@@ -142,6 +142,20 @@ def test_copy_continues_after_a_replaced_token() -> None:
     assert index.propose((), 1).tokens == (2,)
 
 
+def test_longer_match_is_preferred_to_continuing_a_copy() -> None:
+    index = index_of([1, 2, 3, 3, 0, 0, 2, *[2, 0, 0, 3], 1, 2])
+    assert index.propose((), 4).tokens == (3, 3, 0, 0)
+    index.extend((3, 2, 0, 0))
+    assert index.propose((), 1) == Proposal("lookup", (3,), 3)
+
+
+def test_only_the_newest_candidates_are_compared() -> None:
+    newer = [1, 0, 0, 2] * 2
+    # The last place after 0 0 is the sequence's own end.
+    assert index_of([3, 0, 0, 3, *newer, 3, 0, 0], candidates=4).propose((), 1).match_length == 3
+    assert index_of([3, 0, 0, 3, *newer, 3, 0, 0], candidates=3).propose((), 1).match_length == 2
+
+
 @pytest.mark.parametrize("wrong", [-1, VOCABULARY])
 def test_ids_beyond_the_vocabulary_are_refused(wrong: int) -> None:
     index = index_of([0, 1, 0, 1])
