@@ -63,7 +63,7 @@ class Row:
     """One sequence of a step."""
 
     ledger: RowLedger
-    draft: Draft = NO_DRAFT  # as proposed for `plan`, as fed for `settle`
+    draft: Draft = NO_DRAFT  # proposed, for `plan`; its fed part, for `settle`
     accepted: int = 0  # drafts
 
     @property
@@ -133,13 +133,18 @@ class SpeculationPolicy:
         return StepPlan(_widths(rows, step) if may_draft else nothing, context_class)
 
     def settle(self, plan: StepPlan, rows: Sequence[Row], seconds: float) -> None:
-        """Account for a step. seconds: from the end of the step before it."""
+        """Account for a step with exactly the planned drafts.
+
+        rows: those of `plan`; a cancelled one may be missing. seconds: since the end of the step
+        before it.
+        """
         if self._costs is None:
             return
-        step = _Step(self._costs, len(rows), plan.context_class)
-        price = step.note(sum(len(row.draft) for row in rows), seconds)
+        sequences = len(plan.drafts)
+        step = _Step(self._costs, sequences, plan.context_class)
+        price = step.note(sum(plan.drafts), seconds)
         for row in rows:
-            _settle_row(row, price * len(row.draft), TILE_ROWS - len(rows))
+            _settle_row(row, price * len(row.draft), TILE_ROWS - sequences)
 
 
 def _widths(rows: Sequence[Row], step: _Step) -> tuple[int, ...]:

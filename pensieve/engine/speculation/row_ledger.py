@@ -50,10 +50,11 @@ class RowLedger:
             return
         is_refused = accepted < drafted
         self.run = 0 if is_refused else self.run + accepted
-        if is_far:
-            self.far_tokens += _FAR_WEIGHT * (accepted - self.far_tokens)
-        else:
+        if not is_far:
             self._count(draft.match_length, accepted, is_refused=is_refused)
+        elif is_refused or accepted > self.far_tokens:
+            # A short draft that was right to its end says nothing about longer ones.
+            self.far_tokens += _FAR_WEIGHT * (accepted - self.far_tokens)
 
     def note_run(self, max_far: int) -> None:
         """Expect more of far drafts while near ones are right for longer."""

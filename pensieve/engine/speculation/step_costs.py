@@ -35,16 +35,15 @@ class _Average:
         self.noted_at = step
 
 
+_Averages = dict[tuple[int, int], _Average]
+
+
 @dataclass(slots=True)
 class StepCosts:
     curve: CostCurve
-    # By (rows, context class).
-    _plain_s: dict[tuple[int, int], _Average] = field(
-        default_factory=dict[tuple[int, int], _Average]
-    )
-    _corrections: dict[tuple[int, int], _Average] = field(
-        default_factory=dict[tuple[int, int], _Average]
-    )
+    # By rows and context class.
+    _plain_s: _Averages = field(default_factory=dict[tuple[int, int], _Average])
+    _corrections: _Averages = field(default_factory=dict[tuple[int, int], _Average])
     _steps: int = 0
 
     def is_known(self, plain_rows: int, context_class: int) -> bool:
@@ -61,11 +60,11 @@ class StepCosts:
 
     def note_plain(self, rows: int, context_class: int, seconds: float) -> None:
         self._steps += 1
-        if not self.curve.is_usable(rows, context_class):
+        bounds = self.curve.contexts[context_class].bounds(rows)
+        if bounds is None:
             return
-        measured = self.curve.contexts[context_class].bounds(rows)
-        expected = measured[1] if measured else seconds
-        plain = self._plain_s.setdefault((rows, context_class), _Average(expected, _PLAIN_WEIGHT))
+        new = _Average(bounds[1], _PLAIN_WEIGHT)
+        plain = self._plain_s.setdefault((rows, context_class), new)
         plain.note(_plausible(seconds, plain.value), self._steps)
 
     def note_wide(self, rows: int, plain_rows: int, context_class: int, seconds: float) -> float:
@@ -74,9 +73,8 @@ class StepCosts:
         expected = self.ratio(rows, plain_rows, context_class)
         plain_s = self._plain_s[plain_rows, context_class].value
         ratio = _plausible(seconds / plain_s, expected)
-        correction = self._corrections.setdefault(
-            (rows, context_class), _Average(1.0, _WIDE_WEIGHT)
-        )
+        new = _Average(1.0, _WIDE_WEIGHT)
+        correction = self._corrections.setdefault((rows, context_class), new)
         correction.value = self._correction(rows, context_class)
         correction.note(ratio / self.curve.ratio(rows, plain_rows, context_class), self._steps)
         return ratio

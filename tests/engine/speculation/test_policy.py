@@ -190,6 +190,16 @@ def test_sequences_share_the_price_of_a_step_by_their_drafts() -> None:
     assert decoder.ledgers[1].purse == pytest.approx(1.02 - 0.2)
 
 
+def test_cancelled_sequence_pays_its_share_of_the_step() -> None:
+    decoder = Decoder.of(curve_of({1: 1.0, 2: 1.0, 5: 1.3, 32: 9.0}), sequences=2).warmed()
+    drafts = [looked_up(2, 20), looked_up(1, 20)]
+    plan = decoder.policy.plan(list(map(Row, decoder.ledgers, drafts)), CONTEXT)
+    (staying, _) = decoder.ledgers
+    staying.purse = 1.0
+    decoder.policy.settle(plan, [Row(staying, drafts[0])], 1.3)
+    assert staying.purse == pytest.approx(1.02 - 0.4)
+
+
 def test_purse_does_not_grow_without_limit() -> None:
     decoder = Decoder.of(curve_of(M3)).warmed()
     for _ in range(20):
@@ -305,6 +315,8 @@ def test_only_measured_widths_are_fed_where_each_is_compiled() -> None:
     assert decoder.plan(looked_up(2, 24)) == (1,)
     assert decoder.plan(looked_up(31, 32)) == (15,)
     assert decoder.plan(looked_up(12, 32)) == (7,)
+    batch = Decoder.of(replace(curve_of(flat), has_exact_widths=True), sequences=3).warmed()
+    assert batch.plan(*[looked_up(1, 24)] * 3) == (1, 0, 0)
 
 
 def test_refused_drafts_of_one_match_length_do_not_count_for_another() -> None:

@@ -39,6 +39,14 @@ def test_far_drafts_are_expected_to_give_what_they_gave_lately() -> None:
     assert ledger.chance(4) == RowLedger(15.0).chance(4)
 
 
+def test_short_draft_that_is_right_to_its_end_does_not_lower_what_longer_ones_give() -> None:
+    ledger = RowLedger(15.0)
+    ledger.note(looked_up(5), 5, is_far=True)
+    assert ledger.far_tokens == 15.0
+    ledger.note(looked_up(31), 31, is_far=True)
+    assert ledger.far_tokens > 15.0
+
+
 def test_long_runs_of_near_drafts_raise_what_far_ones_are_expected_to_give() -> None:
     ledger = RowLedger(4.0)
     for _ in range(40):
