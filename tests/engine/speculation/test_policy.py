@@ -111,7 +111,7 @@ steps = st.tuples(proposals, st.sampled_from([0, 0, 1, 2, 3, 10, 99]))
     script=st.lists(steps, min_size=1, max_size=12),
     repeats=st.integers(1, 20),
 )
-@settings(max_examples=200)
+@settings(max_examples=120)
 def test_drafts_cost_two_percent_and_one_step_at_most(
     times: list[float],
     errors: list[float],
