@@ -32,11 +32,12 @@ from pensieve.models.load import open_model
 from pensieve.models.served_model import ServedModel
 from pensieve.prompt.render import PromptRenderer
 from pensieve.prompt.shadow import shadow_texts
-from tests.embedded_model import embedded_model_folder
+from tests.support.embedded_model import embedded_model_folder
 
 ROOT = Path(__file__).parent.parent
 FILE = "pensieve/engine/scheduling/prefix_cache.py"
 TESTS = "tests/engine/scheduling/test_prefix_cache.py"
+RULES = "You are a coding agent. You call tools as JSON. The folder is /home/me/pensieve.\n"
 OLD_NAME, NEW_NAME = "acquire", "take_entry"
 # Time of a step, by rows, relative to one row. Apple, 4-bit weights: mlx pull requests 3852
 # (M4 Pro), 3863 (M3 Max), 3791 (M5 Max); M1 and M2 by MLX's source: rows one by one up to 5, then
@@ -99,9 +100,7 @@ def call(name: str, **arguments: object) -> str:
     return format_calls(JSON_CALL, [ToolCall(name, arguments)])
 
 
-def conversation(
-    task: str, *steps: tuple[str, dict[str, object], str], system: str = ""
-) -> Conversation:
+def conversation(task: str, *steps: tuple[str, dict[str, object], str]) -> Conversation:
     """A task, then calls (name, arguments, result) that were made for it."""
     messages: list[dict[str, object]] = [{"role": "user", "content": task}]
     for at, (name, arguments, result) in enumerate(steps):
@@ -109,8 +108,7 @@ def conversation(
         answer = {"type": "tool_result", "tool_use_id": f"t{at}", "content": result}
         messages.append({"role": "assistant", "content": [use]})
         messages.append({"role": "user", "content": [answer]})
-    rules = f"You are a coding agent. You call tools as JSON. The folder is /home/me/pensieve.\n{system}"
-    return decode(Conversation, {"model": "m", "system": rules, "messages": messages})
+    return decode(Conversation, {"model": "m", "system": RULES, "messages": messages})
 
 
 def read_step(path: str) -> tuple[str, dict[str, object], str]:
@@ -137,20 +135,32 @@ def json_calls() -> tuple[Conversation, str]:
         path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("pensieve/engine/*/*.py"))
     ]
     listing = "\n".join(f"/home/me/pensieve/{path}" for path in paths[:24])
+    root = "/home/me/pensieve"
+    log = f"cd {root} && git log --oneline"
+    search: dict[str, object] = {
+        "pattern": "PrefixCache",
+        "path": root,
+        "output_mode": "content",
+    }
     asked = conversation(
         "Look through the engine for uses of the prefix cache.",
         ("Glob", {"pattern": "pensieve/engine/**/*.py"}, listing),
-        ("Grep", {"pattern": "PrefixCache", "path": "/home/me/pensieve", "output_mode": "content"}, "5 matches"),
-        ("Bash", {"command": "cd /home/me/pensieve && git log --oneline | head -3", "description": "Show commits"}, ""),
-    )  # fmt: skip
-    reads = [call("Read", file_path=f"/home/me/pensieve/{path}") for path in paths[3:18:4]]
+        ("Grep", search, "5 matches"),
+        ("Bash", {"command": f"{log} | head -3", "description": "Show commits"}, ""),
+    )
+    reads = [call("Read", file_path=f"{root}/{path}") for path in paths[3:18:4]]
+    todos = [
+        {"content": "Read the scheduler", "status": "in_progress"},
+        {"content": "Read the batch", "status": "pending"},
+    ]
+    engine_log = f"{log} -- pensieve/engine | head -9"
     others = [
-        call("Grep", pattern="TieredPrefixCache", path="/home/me/pensieve/pensieve/engine", output_mode="content"),
-        call("Bash", command="cd /home/me/pensieve && git log --oneline -- pensieve/engine | head -9", description="Show commits of the engine"),
-        call("Grep", pattern="def insert", path="/home/me/pensieve", output_mode="files_with_matches"),
-        call("TodoWrite", todos=[{"content": "Read the scheduler", "status": "in_progress"}, {"content": "Read the batch", "status": "pending"}]),
+        call("Grep", pattern="TieredPrefixCache", path=f"{root}/pensieve", output_mode="content"),
+        call("Bash", command=engine_log, description="Show commits of the engine"),
+        call("Grep", pattern="def insert", path=root, output_mode="files_with_matches"),
+        call("TodoWrite", todos=todos),
         call("Glob", pattern="tests/engine/**/test_*.py"),
-    ]  # fmt: skip
+    ]
     return asked, "\n".join([*reads, *others])
 
 
@@ -401,7 +411,7 @@ def main() -> None:
     pairs = [" / ".join(pair) for pair in WRONG_CURVES]
     print(table(["answer", *pairs], [wrong_curve_row(case, vocabulary) for case in found]))
     print(
-        f"\nWhen each of several answers of {BATCH_TOKENS} tokens is finished, in steps of one row\n"
+        f"\nWhen each of several answers is finished, in steps of one row ({BATCH_TOKENS} tokens)\n"
     )
     rows = [batch_row([found[at] for at in which], vocabulary) for which in BATCHES]
     print(table(["answers, + shadow", *BATCH_CURVES], rows))

@@ -1,4 +1,4 @@
-"""Index of a sequence and of texts that it may copy, which proposes what followed the longest match.
+"""Index of a sequence and of texts that it may copy: proposes what followed the longest match.
 
 The texts ("shadows") are never fed to the model: a file without the line numbers that the prompt
 has, or as JSON escapes it. As in LZ77, places after equal token pairs are chained, newest first.
