@@ -228,6 +228,58 @@ def test_seeded_tokens_do_not_depend_on_other_requests(scheduler: Scheduler) -> 
     assert alone != different
 
 
+SEEDED = (
+    Sampling(temperature=1.0, seed=7),
+    Sampling(temperature=0.7, top_p=0.9, seed=7),
+    Sampling(temperature=1.3, top_k=40, min_p=0.01, seed=-3),
+)
+
+
+def test_seeded_tokens_are_the_same_alone_and_between_others_that_join_later(model) -> None:
+    generations = [Generation(PROMPTS[2], 10, sampling=sampling) for sampling in SEEDED]
+    alone = [tokens(run(scheduler_over(model), {1: each})[1]) for each in generations]
+    scheduler, drawn = scheduler_over(model), [[], [], []]
+    for steps, (key, generation) in zip((3, 1, 40), enumerate(generations), strict=True):
+        scheduler.submit(key, generation)
+        for _ in range(steps):
+            for at, event in scheduler.step():
+                drawn[at] += [event.token_id] if isinstance(event, Token) else []
+    assert drawn == alone
+    assert len({tuple(each) for each in alone}) == 3
+
+
+def test_seeded_answer_resumed_from_its_tokens_continues_with_the_same_tokens(model) -> None:
+    whole = tokens(
+        run(scheduler_over(model), {1: Generation(PROMPTS[2], 12, sampling=SEEDED[0])})[1]
+    )
+    begun = (*PROMPTS[2], *whole[:5])
+    rest = Generation(begun, 7, sampling=SEEDED[0], answered_tokens=5)
+    assert tokens(run(scheduler_over(model), {1: rest})[1]) == whole[5:]
+
+
+def test_seeded_rows_of_one_call_equal_calls_position_by_position() -> None:
+    sampler = make_sampler(Sampling(seed=3))
+    rows = mx.random.normal((6, 50), key=mx.random.key(1))
+    together = sampler(rows, 4).tolist()
+    assert together == [sampler(rows[at : at + 1], 4 + at).item() for at in range(6)]
+    assert together != sampler(rows, 5).tolist()
+
+
+# The 99.9 % quantile of chi-squared with two degrees of freedom.
+CHI_SQUARED = 13.8
+
+
+def test_seeded_draws_have_the_distribution_of_the_logits() -> None:
+    draws, shares = 20_000, (0.5, 0.3, 0.2)
+    logits = mx.broadcast_to(mx.log(mx.array(shares)), (draws // 20, 3))
+    sampler = make_sampler(Sampling(seed=11))
+    drawn = [token for at in range(20) for token in sampler(logits, at * draws // 20).tolist()]
+    expected = [draws * share for share in shares]
+    surplus = [(drawn.count(at) - each) ** 2 / each for at, each in enumerate(expected)]
+    assert len(drawn) == draws
+    assert sum(surplus) < CHI_SQUARED
+
+
 LOGPROBS = mx.log(mx.array([[0.5, 0.25, 0.15, 0.07, 0.03], [0.03, 0.07, 0.15, 0.25, 0.5]]))
 
 

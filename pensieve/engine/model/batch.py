@@ -248,6 +248,7 @@ def _slot(prompt: _Prompt) -> DecodeSlot:
         make_sampler(generation.sampling),
         prompt.mask,
         prompt.checkpoints,
+        answer_start=len(generation.prompt_tokens) - generation.answered_tokens,
         repetition_penalty=generation.sampling.repetition_penalty,
     )
 

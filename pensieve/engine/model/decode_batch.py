@@ -33,11 +33,16 @@ class DecodeSlot:
     # Copies of untrimmable layers: by token count, then by layer.
     checkpoints: dict[int, dict[int, Any]] = field(default_factory=dict[int, dict[int, Any]])
     sampled: int = 0
+    answer_start: int = 0  # where the answer begins in `tokens`
     repetition_penalty: float = 1.0
 
     @property
     def is_adjusted(self) -> bool:
         return self.mask is not None or self.repetition_penalty != 1
+
+    def position_after(self, fed: int) -> int:
+        """Return the position in the answer of the token after `tokens` and `fed` more."""
+        return len(self.tokens) + fed - self.answer_start
 
     def adjusted(self, fed: mx.array, logits: mx.array) -> mx.array:
         """Apply penalty and mask to the logits [1, vocabulary] that follow `tokens` and `fed`."""
@@ -147,14 +152,16 @@ class DecodeBatch:
             logits = mx.concatenate(
                 [slot.adjusted(tokens[at], logits[at : at + 1]) for at, slot in enumerate(slots)]
             )
-        sampled = _sample(slots, logits)
+        positions = [slot.position_after(tokens.shape[1]) for slot in slots]
+        sampled = _sample(slots, logits, positions)
         mx.async_eval(sampled)
         return sampled
 
 
-def _sample(slots: Sequence[DecodeSlot], logits: mx.array) -> mx.array:
+def _sample(slots: Sequence[DecodeSlot], logits: mx.array, positions: Sequence[int]) -> mx.array:
     """Sample rows that share a sampler in one call."""
     first = slots[0].sampler
     if all(slot.sampler is first for slot in slots):
-        return first(logits)
-    return mx.concatenate([slot.sampler(logits[at : at + 1]) for at, slot in enumerate(slots)])
+        return first(logits, positions[0])
+    rows = zip(slots, mx.split(logits, len(slots)), positions, strict=True)
+    return mx.concatenate([slot.sampler(row, position) for slot, row, position in rows])

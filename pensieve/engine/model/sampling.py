@@ -8,25 +8,34 @@ process, and has no seed per request.
 """
 
 import math
-from collections.abc import Callable
 from functools import lru_cache
+from hashlib import blake2b
+from typing import Protocol
 
 import mlx.core as mx  # noqa: TID253
 
 from pensieve.engine.generation import Sampling
 
-Sampler = Callable[[mx.array], mx.array]
-
 # How many of the newest tokens are penalized: mlx-lm's default (0.32.2, `make_repetition_penalty`).
 PENALIZED_TOKENS = 20
 
 
+class Sampler(Protocol):
+    def __call__(self, logits: mx.array, position: int = 0) -> mx.array:
+        """Draw token ids [rows] from logits [rows, vocabulary], normalized or not.
+
+        position: in the answer, of the first row's token. Only seeded samplers use it; their rows
+        are consecutive positions.
+        """
+        ...
+
+
 def make_sampler(sampling: Sampling) -> Sampler:
-    """Return a function from logits [rows, vocabulary], normalized or not, to token ids [rows].
+    """Return a function from logits to token ids.
 
     Requests with equal settings and no seed share one function, which decode_batch.py calls once
-    for all of their rows. A seeded function has its own random key, split at every call, so its
-    tokens do not depend on other requests.
+    for all of their rows. A seeded one draws each token with a random key of seed and position, so
+    its tokens depend neither on other requests nor on how many tokens a step draws.
     """
     if sampling.temperature == 0:
         return _greedy
@@ -54,25 +63,32 @@ def penalized(logits: mx.array, earlier: list[int], newest: mx.array, penalty: f
     return mx.put_along_axis(logits, recent, lowered, axis=-1)
 
 
-def _greedy(logits: mx.array) -> mx.array:
+def _greedy(logits: mx.array, position: int = 0) -> mx.array:
     return mx.argmax(logits, axis=-1)
 
 
 @lru_cache(maxsize=256)
 def _unseeded(sampling: Sampling) -> Sampler:
-    return lambda logits: mx.random.categorical(_narrow(logits, sampling))
+    def sample(logits: mx.array, position: int = 0) -> mx.array:
+        return mx.random.categorical(_narrow(logits, sampling))
+
+    return sample
 
 
 def _seeded(sampling: Sampling) -> Sampler:
-    assert sampling.seed is not None
-    key = mx.random.key(sampling.seed)
-
-    def sample(logits: mx.array) -> mx.array:
-        nonlocal key
-        key, this_draw = mx.random.split(key)
-        return mx.random.categorical(_narrow(logits, sampling), key=this_draw)
+    def sample(logits: mx.array, position: int = 0) -> mx.array:
+        rows, vocabulary = logits.shape
+        keys = (_key(sampling.seed, position + row) for row in range(rows))
+        noise = [mx.random.gumbel((1, vocabulary), key=key) for key in keys]
+        # The Gumbel-max trick, as in `mx.random.categorical`.
+        return mx.argmax(_narrow(logits, sampling) + mx.concatenate(noise), axis=-1)
 
     return sample
+
+
+def _key(seed: int | None, position: int) -> mx.array:
+    digest = blake2b(f"{seed}/{position}".encode(), digest_size=8).digest()
+    return mx.random.key(int.from_bytes(digest, "big"))
 
 
 def _narrow(logits: mx.array, sampling: Sampling) -> mx.array:
