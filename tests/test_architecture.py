@@ -56,7 +56,7 @@ MAY_IMPORT = {
     },
     "engine.model": {
         *("engine.generation", "engine.protocol", "engine.long_operations", "engine.disk"),
-        *("engine.grammar", "engine.planning", "engine.scheduling"),
+        *("engine.grammar", "engine.planning", "engine.scheduling", "engine.speculation"),
         *("errors", "machine", "settings"),
     },
     "engine.worker": {"engine", "errors", "machine", "settings"} | FILES_ON_DISK,

@@ -116,9 +116,9 @@ class CountingBackend:
         sequence.sampled += (token,)
         sequence.remaining -= 1
         if sequence.remaining:
-            return Sampled(key, token)
+            return Sampled(key, (token,))
         del self.sequences[key]
-        return Sampled(key, token, "length", self._release(sequence))
+        return Sampled(key, (token,), "length", self._release(sequence))
 
     def _release(self, sequence: Sequence) -> ReleasedSequence:
         tokens = sequence.prompt[: sequence.done] + sequence.sampled

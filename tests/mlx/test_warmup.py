@@ -53,7 +53,7 @@ def answers(backend: BatchBackend, prompts: list[tuple[int, ...]]) -> dict[int, 
     while any(len(tokens) < 5 for tokens in sampled.values()):
         for outcome in backend.step():
             if isinstance(outcome, Sampled):
-                sampled[outcome.key].append(outcome.token_id)
+                sampled[outcome.key] += outcome.tokens
     return sampled
 
 

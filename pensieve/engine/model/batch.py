@@ -18,6 +18,7 @@ from pensieve.engine.generation import Generation
 from pensieve.engine.grammar.mask import Matcher, TokenMask
 from pensieve.engine.long_operations import StepAnnouncer
 from pensieve.engine.model.decode_batch import DecodeBatch, DecodeSlot, Step
+from pensieve.engine.model.kv_cache import SequenceKVCache
 from pensieve.engine.model.kv_state import SequenceKVState, add_checkpoint, checkpoint_of
 from pensieve.engine.model.sampling import make_sampler
 from pensieve.engine.scheduling.backend import (
@@ -29,6 +30,7 @@ from pensieve.engine.scheduling.backend import (
 )
 from pensieve.engine.scheduling.prefill_chunks import ChunkSizer
 from pensieve.engine.scheduling.prefix_cache import Hit
+from pensieve.engine.speculation.drafter import Drafter, Speculation
 from pensieve.errors import GrammarError
 
 # The last tokens of a prompt, up to this many, share one pass with its last token; that pass
@@ -48,6 +50,7 @@ class _Prompt:
     done: int  # the prompt tokens that the caches hold
     checkpoint_ends: deque[int]  # token counts at which a checkpoint is due, ascending
     mask: TokenMask | None
+    drafter: Drafter
     checkpoints: dict[int, dict[int, Any]] = field(default_factory=dict[int, dict[int, Any]])
 
     @property
@@ -70,13 +73,15 @@ def without_grammars(_: Generation) -> Matcher:
 class BatchBackend:
     """Owns the prompts in prefill, in order of arrival, and the decoding sequences."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- three have defaults
         self,
         model: Any,
         make_caches: Callable[[], list[Any]],
         chunks: ChunkSizer,
         match: Callable[[Generation], Matcher] = without_grammars,  # a matcher of its grammar
         announcer: StepAnnouncer | None = None,  # None: no front end watches
+        *,
+        speculation: Speculation | None = None,  # None: no drafts
     ) -> None:
         self._model = model
         self._make_caches = make_caches
@@ -84,8 +89,12 @@ class BatchBackend:
         self._chunks = chunks
         self._announcer = announcer or StepAnnouncer()
         self._prompts: deque[_Prompt] = deque()
-        self._decode_batch = DecodeBatch(model)
-        self._is_always_trimmable = not checkpoint_of(make_caches())
+        caches = make_caches()
+        # Refused drafts are dropped again.
+        can_rewind = all(type(cache) is SequenceKVCache for cache in caches)
+        self._speculation = speculation if can_rewind else None
+        self._decode_batch = self._new_batch()
+        self._is_always_trimmable = not checkpoint_of(caches)
 
     def insert(self, key: int, generation: Generation, hit: Hit | None) -> None:
         """Queue one sequence for prefill; `hit` holds its cached prefix."""
@@ -100,6 +109,7 @@ class BatchBackend:
                 done,
                 deque(self._checkpoint_ends(generation, done)),
                 TokenMask(self._match(generation)) if generation.grammar else None,
+                self._drafter_of(generation),
                 dict(checkpoints),
             )
         )
@@ -130,7 +140,8 @@ class BatchBackend:
         return Hit(state.copy(usable), usable) if usable else None
 
     def step(self) -> list[Outcome]:
-        """Decode one token per decoding sequence, then process a chunk of the first prompt.
+        """Decode the next tokens of all decoding sequences, then process a chunk of the first
+        prompt.
 
         The chunk is skipped when `ChunkSizer` gives this step to decoding alone.
         """
@@ -183,8 +194,16 @@ class BatchBackend:
     def close(self) -> None:
         """Drop the batch and free the buffers that MLX caches for it."""
         self._prompts.clear()
-        self._decode_batch = DecodeBatch(self._model)
+        self._decode_batch = self._new_batch()
         mx.clear_cache()
+
+    def _new_batch(self) -> DecodeBatch:
+        return DecodeBatch(self._model, self._speculation.policy if self._speculation else None)
+
+    def _drafter_of(self, generation: Generation) -> Drafter:
+        if self._speculation is None or generation.grammar is not None:
+            return Drafter()
+        return self._speculation.drafter_of(generation)
 
     def _checkpoint_ends(self, generation: Generation, done: int) -> list[int]:
         """Return the token counts between `done` and the end at which a checkpoint is due."""
@@ -200,6 +219,7 @@ class BatchBackend:
         end = min(prompt.done + chunk, len(tokens) - 1, *list(prompt.checkpoint_ends)[:1])
         if _is_at_end(prompt, chunk) or end == prompt.done:
             return
+        self._decode_batch.note_other_work()
         self._model(mx.array([tokens[prompt.done : end]]), cache=prompt.caches)
         mx.eval([cache.state for cache in prompt.caches])
         prompt.done = end
@@ -217,9 +237,24 @@ class BatchBackend:
             return None
         tokens = prompt.generation.prompt_tokens
         self._prompts.remove(prompt)
-        self._decode_batch.add(_slot(prompt), prompt.caches, tokens[prompt.done :])
+        self._decode_batch.add(self._slot(prompt), prompt.caches, tokens[prompt.done :])
         prompt.done = len(tokens)
         return PrefillProgress(prompt.key, len(tokens), is_done=True)
+
+    def _slot(self, prompt: _Prompt) -> DecodeSlot:
+        generation = prompt.generation
+        return DecodeSlot(
+            prompt.key,
+            prompt.tokens,
+            generation.max_tokens,
+            generation.stop_tokens,
+            make_sampler(generation.sampling),
+            prompt.mask,
+            prompt.checkpoints,
+            answer_start=len(generation.prompt_tokens) - generation.answered_tokens,
+            repetition_penalty=generation.sampling.repetition_penalty,
+            drafter=prompt.drafter,
+        )
 
     def _grammar_failures(self) -> Iterator[SequenceFailed]:
         for slot in self._decode_batch.slots:
@@ -238,27 +273,12 @@ def _is_at_end(prompt: _Prompt, chunk: int) -> bool:
     return left <= min(_LAST_TOKENS, chunk) and not prompt.checkpoint_ends
 
 
-def _slot(prompt: _Prompt) -> DecodeSlot:
-    generation = prompt.generation
-    return DecodeSlot(
-        prompt.key,
-        prompt.tokens,
-        generation.max_tokens,
-        generation.stop_tokens,
-        make_sampler(generation.sampling),
-        prompt.mask,
-        prompt.checkpoints,
-        answer_start=len(generation.prompt_tokens) - generation.answered_tokens,
-        repetition_penalty=generation.sampling.repetition_penalty,
-    )
-
-
 def _sampled(step: Step) -> Sampled:
     slot = step.slot
     if step.caches is None:
-        return Sampled(slot.key, step.token)
+        return Sampled(slot.key, step.tokens)
     return Sampled(
-        slot.key, step.token, step.finish, _released(step.caches, slot.tokens, slot.checkpoints)
+        slot.key, step.tokens, step.finish, _released(step.caches, slot.tokens, slot.checkpoints)
     )
 
 

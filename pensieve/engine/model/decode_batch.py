@@ -1,12 +1,18 @@
 # pyright: basic
-"""Sequences that decode together, one token each per step, one step ahead of the reader.
+"""Sequences that decode together: each step feeds their last tokens, and drafts of the next ones.
 
-Called by `BatchBackend`. The forward pass over the newest tokens is scheduled before those tokens
-are read, so that neither the device nor Python waits for the other. mlx-lm's BatchGenerator does
-the same but cannot limit the length of a prompt chunk. Knows no prompts and no chunks.
+Called by `BatchBackend`. Without drafts the forward pass over the newest tokens is scheduled before
+those tokens are read, so that neither the device nor Python waits for the other. mlx-lm's
+BatchGenerator does the same but cannot limit the length of a prompt chunk. Knows no prompts and no
+chunks.
+
+A draft for a sequence whose last token is not read yet begins with a guess of that token. Only if
+such a guess is right, or the token was known, are the tokens of the step itself read at once; from
+then on every draft follows known tokens. Drafts need caches that can be rewound (`RaggedKV`).
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +21,19 @@ import mlx.core as mx  # noqa: TID253
 from pensieve.engine.generation import FinishReason
 from pensieve.engine.grammar.mask import TokenMask
 from pensieve.engine.model.sampling import Sampler, penalized
+from pensieve.engine.speculation.acceptance import accept
+from pensieve.engine.speculation.draft_source import NO_DRAFT, Draft
+from pensieve.engine.speculation.drafter import Drafter
+from pensieve.engine.speculation.policy import Policy, Row, StepPlan
 
 # MLX keeps freed buffers of every size it has seen; they are released every this many steps.
 _STEPS_BEFORE_CLEARING = 512
+
+
+def read(tokens: mx.array) -> list[int]:
+    """Wait for token ids [rows]."""
+    ids: Any = tokens.tolist()
+    return ids
 
 
 @dataclass(slots=True)
@@ -35,6 +51,9 @@ class DecodeSlot:
     sampled: int = 0
     answer_start: int = 0  # where the answer begins in `tokens`
     repetition_penalty: float = 1.0
+    drafter: Drafter = field(default_factory=Drafter)
+    # The answer's last token, not fed yet, once it was read.
+    last: int | None = None
 
     @property
     def is_adjusted(self) -> bool:
@@ -44,19 +63,28 @@ class DecodeSlot:
         """Return the position in the answer of the token after `tokens` and `fed` more."""
         return len(self.tokens) + fed - self.answer_start
 
+    def propose(self) -> Draft:
+        """Propose drafts, with a guess of the last token before them unless it was read."""
+        guesses = 1 if self.last is None else 0
+        left = self.max_tokens - self.sampled - guesses - 1
+        draft = self.drafter.propose(guesses, left) if left > 0 else NO_DRAFT
+        return draft if len(draft) > guesses else NO_DRAFT
+
     def adjusted(self, fed: mx.array, logits: mx.array) -> mx.array:
-        """Apply penalty and mask to the logits [1, vocabulary] that follow `tokens` and `fed`."""
+        """Apply penalty and mask to the logits that follow `tokens` and `fed`.
+
+        They have a row for each of the last of the `fed` tokens.
+        """
         if self.repetition_penalty != 1:
-            logits = penalized(logits, self.tokens, fed, self.repetition_penalty)
+            logits = self._penalized(fed, logits)
         return self.mask(fed[-1:], logits) if self.mask else logits
 
-    def take(self, token: int) -> FinishReason | None:
-        """Record a sampled token, which the caches hold now; return the finish reason, if any."""
-        self.tokens.append(token)
-        self.sampled += 1
-        if token in self.stop_tokens:
-            return "stop_token"
-        return "length" if self.sampled >= self.max_tokens else None
+    def _penalized(self, fed: mx.array, logits: mx.array) -> mx.array:
+        rows, before = logits.shape[0], len(fed) - logits.shape[0]
+        pairs = [(fed[: before + at + 1], logits[at : at + 1]) for at in range(rows)]
+        return mx.concatenate(
+            [penalized(row, self.tokens, newest, self.repetition_penalty) for newest, row in pairs]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +92,91 @@ class Step:
     """The result of one step for one sequence."""
 
     slot: DecodeSlot
-    token: int
+    tokens: tuple[int, ...]  # at least one
     finish: FinishReason | None = None
     caches: list[Any] | None = None  # the sequence's own, if it finished
+
+
+@dataclass(slots=True)
+class _Part:
+    """One sequence in one pass."""
+
+    slot: DecodeSlot
+    start: int = 0  # of its rows
+    guess: int | None = None  # of its last token; None: no drafts, or the token was read before
+    draft: Draft = NO_DRAFT  # fed after the last token
+    accepted: int = 0  # drafts
+    has_chance: bool = False  # the drafts follow the last token
+    new: list[int] = field(default_factory=list[int])  # tokens of the answer
+    finish: FinishReason | None = None
+
+    @classmethod
+    def proposed(cls, slot: DecodeSlot) -> "_Part":
+        draft = slot.propose()
+        if slot.last is None and len(draft):
+            return cls(slot, guess=draft.tokens[0], draft=draft.without_first(1))
+        return cls(slot, draft=draft)
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.start, self.start + 1 + len(self.draft))
+
+    @property
+    def is_verified(self) -> bool:
+        return self.has_chance and self.finish is None
+
+    @property
+    def account(self) -> Row:
+        return Row(self.slot.drafter.ledger, self.draft, self.accepted)
+
+    def note_last(self, token: int | None) -> None:
+        """Record the last token, which the caches hold now. None: it was read before."""
+        slot = self.slot
+        if token is not None:
+            self._take((), [token])
+        assert slot.last is not None
+        self.has_chance = bool(len(self.draft)) and self.guess in {None, slot.last}
+        slot.tokens.append(slot.last)
+        slot.last = None
+
+    def verify(self, drawn: Sequence[int]) -> None:
+        """Record the tokens that were drawn after the last token and each draft."""
+        drafts = self.draft.tokens if self.has_chance else ()
+        self._take(drafts, drawn[: len(drafts) + 1])
+        self.slot.tokens.extend(self.new[-1 - self.accepted : -1])
+
+    def _take(self, drafts: Sequence[int], drawn: Sequence[int]) -> None:
+        slot = self.slot
+        result = accept(drafts, drawn, slot.stop_tokens, slot.max_tokens - slot.sampled)
+        slot.sampled += len(result.tokens)
+        slot.last = result.tokens[-1]
+        slot.drafter.extend(result.tokens)
+        self.new += result.tokens
+        self.accepted, self.finish = result.drafts, result.finish
 
 
 class DecodeBatch:
     """Owns the slots and one batch cache per layer. For one thread."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(
+        self,
+        model: Any,
+        policy: Policy | None = None,  # None: no drafts
+        read: Callable[[mx.array], list[int]] = read,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._model = model
+        self._policy = policy
+        self._read = read
+        self._clock = clock
         self._caches: list[Any] = []
         # Token ids [rows]: sampled, but not fed to the model yet.
         self._next = mx.array([], dtype=mx.uint32)
         self._steps = 0
+        # The newest pass, until its tokens are read.
+        self._pass: tuple[StepPlan, list[_Part]] | None = None
+        # When the tokens of the pass before were read; None: the device did other work since.
+        self._read_s: float | None = None
         self.slots: list[DecodeSlot] = []
 
     def add(self, slot: DecodeSlot, caches: list[Any], last: Sequence[int]) -> None:
@@ -85,7 +184,12 @@ class DecodeBatch:
 
         Its batch caches of one row hold all tokens before those.
         """
-        sampled = self._forward([slot], caches, mx.array([last]))
+        fed = mx.array(list(last))
+        logits = self._model(fed[None], cache=caches)[:, -1, :]
+        if slot.is_adjusted:
+            logits = slot.adjusted(fed, logits)
+        sampled = slot.sampler(logits, slot.position_after(len(last)))
+        mx.async_eval(sampled)
         slot.tokens.extend(last)
         if self.slots:
             for own, new in zip(self._caches, caches, strict=True):
@@ -94,18 +198,31 @@ class DecodeBatch:
         else:
             self._caches, self._next = caches, sampled
         self.slots = [*self.slots, slot]
+        self.note_other_work()
+
+    def note_other_work(self) -> None:
+        """The time until the next tokens says nothing about decoding."""
+        self._read_s = None
 
     def step(self) -> list[Step]:
-        """Return the next token of each sequence and schedule the pass for the one after it."""
+        """Return the next tokens of each sequence and schedule the pass for the ones after them.
+
+        A sequence has none in this step if its last token was read in the step before and no
+        sequence has drafts.
+        """
         if not self.slots:
             return []
-        fed = self._next
-        self._next = self._forward(self.slots, self._caches, fed[:, None])
-        tokens: list[int] = fed.tolist()  # type: ignore[assignment]
+        plan, parts = self._plan()
+        last = self._next
+        sampled = self._schedule(parts)
+        self._read_last(parts, last)
+        self._pass = (plan, parts)
+        self._verify(parts, sampled)
         self._steps += 1
         if self._steps % _STEPS_BEFORE_CLEARING == 0:
             mx.clear_cache()
-        return self._record(tokens)
+        self._rewind(parts, sampled)
+        return self._finish(parts)
 
     def caches_of(self, slot: DecodeSlot) -> list[Any]:
         return self._extract(self.slots.index(slot))
@@ -113,18 +230,98 @@ class DecodeBatch:
     def remove(self, slot: DecodeSlot) -> None:
         self._filter([at for at, other in enumerate(self.slots) if other is not slot])
 
-    def _record(self, tokens: Sequence[int]) -> list[Step]:
-        steps: list[Step] = []
-        unfinished: list[int] = []
-        for at, (slot, token) in enumerate(zip(self.slots, tokens, strict=True)):
-            finish = slot.take(token)
-            caches = None
-            if finish is None:
-                unfinished.append(at)
-            else:
-                caches = self._extract(at)
-            steps.append(Step(slot, token, finish, caches))
-        if len(unfinished) < len(self.slots):
+    def _plan(self) -> tuple[StepPlan, list[_Part]]:
+        """Choose the drafts of each sequence."""
+        if self._policy is None:
+            parts = [_Part(slot, start) for start, slot in enumerate(self.slots)]
+            return StepPlan((0,) * len(parts)), parts
+        parts = [_Part.proposed(slot) for slot in self.slots]
+        context_tokens = sum(len(slot.tokens) for slot in self.slots)
+        plan = self._policy.plan([part.account for part in parts], context_tokens)
+        start = 0
+        for part, drafts in zip(parts, plan.drafts, strict=True):
+            part.start, part.draft = start, part.draft.first(drafts)
+            start += 1 + drafts
+        return plan, parts
+
+    def _schedule(self, parts: Sequence[_Part]) -> mx.array:
+        """Feed last tokens and drafts; schedule the sampling of what follows each."""
+        fed = self._fed(parts)
+        logits = self._logits(fed, [1 + len(part.draft) for part in parts])
+        sampled = _sample(parts, fed, logits)
+        mx.async_eval(sampled)
+        return sampled
+
+    def _fed(self, parts: Sequence[_Part]) -> mx.array:
+        drafts = [token for part in parts for token in part.draft.tokens]
+        if not drafts:
+            return self._next
+        order: list[int] = []
+        for at, part in enumerate(parts):
+            after = len(order) - at + len(parts)
+            order += [at, *range(after, after + len(part.draft))]
+        every = mx.concatenate([self._next, mx.array(drafts, dtype=self._next.dtype)])
+        return every[mx.array(order)]
+
+    def _logits(self, fed: mx.array, widths: Sequence[int]) -> mx.array:
+        """Return the logits [rows, vocabulary] after each fed token."""
+        if len(fed) == len(widths):
+            return self._model(fed[:, None], cache=self._caches)[:, -1, :]
+        if len(widths) == 1:
+            return self._model(fed[None], cache=self._caches)[0]
+        packed = [cache.packed(widths) for cache in self._caches]
+        return self._model(fed[:, None], cache=packed)[:, -1, :]
+
+    def _read_last(self, parts: Sequence[_Part], last: mx.array) -> None:
+        """Read the last tokens, unless all were read before."""
+        unread = [part.slot.last is None for part in parts]
+        tokens = self._read(last) if any(unread) else [0] * len(parts)
+        if any(unread):
+            self._settle()
+        for part, token, is_unread in zip(parts, tokens, unread, strict=True):
+            part.note_last(token if is_unread else None)
+
+    def _verify(self, parts: Sequence[_Part], sampled: mx.array) -> None:
+        """Read the sampled tokens if drafts may be among them."""
+        if not any(part.is_verified for part in parts):
+            return
+        drawn = self._read(sampled)
+        for part in parts:
+            if part.finish is None:
+                part.verify(drawn[part.rows])
+        self._settle()
+
+    def _settle(self) -> None:
+        """Account for the pass whose tokens were just read."""
+        now_s = self._clock()
+        if self._policy is not None and self._pass is not None:
+            plan, parts = self._pass
+            seconds = None if self._read_s is None else now_s - self._read_s
+            self._policy.settle(plan, [part.account for part in parts], seconds)
+        self._pass, self._read_s = None, now_s
+
+    def _rewind(self, parts: Sequence[_Part], sampled: mx.array) -> None:
+        """Drop refused drafts from the caches and select each sequence's newest token."""
+        self._next = sampled
+        if len(sampled) == len(parts):
+            return
+        refused = [len(part.draft) - part.accepted for part in parts]
+        for cache in self._caches:
+            cache.rewind(refused)
+        self._next = sampled[mx.array([part.start + part.accepted for part in parts])]
+        mx.async_eval(self._next)
+
+    def _finish(self, parts: Sequence[_Part]) -> list[Step]:
+        """Return the new tokens; remove the sequences that finished."""
+        steps = [
+            Step(
+                part.slot, tuple(part.new), part.finish, self._extract(at) if part.finish else None
+            )
+            for at, part in enumerate(parts)
+            if part.new
+        ]
+        unfinished = [at for at, part in enumerate(parts) if part.finish is None]
+        if len(unfinished) < len(parts):
             self._filter(unfinished)
         return steps
 
@@ -143,25 +340,18 @@ class DecodeBatch:
             cache.filter(indexes)
         self._next = self._next[mx.array(indexes)]
 
-    def _forward(
-        self, slots: Sequence[DecodeSlot], caches: list[Any], tokens: mx.array
-    ) -> mx.array:
-        """Feed `tokens` [rows, new tokens]; schedule the sampling of the result [rows]."""
-        logits = self._model(tokens, cache=caches)[:, -1, :]
-        if any(slot.is_adjusted for slot in slots):
-            logits = mx.concatenate(
-                [slot.adjusted(tokens[at], logits[at : at + 1]) for at, slot in enumerate(slots)]
-            )
-        positions = [slot.position_after(tokens.shape[1]) for slot in slots]
-        sampled = _sample(slots, logits, positions)
-        mx.async_eval(sampled)
-        return sampled
 
-
-def _sample(slots: Sequence[DecodeSlot], logits: mx.array, positions: Sequence[int]) -> mx.array:
-    """Sample rows that share a sampler in one call."""
-    first = slots[0].sampler
-    if all(slot.sampler is first for slot in slots):
+def _sample(parts: Sequence[_Part], fed: mx.array, logits: mx.array) -> mx.array:
+    """Sample what follows each fed token; parts that share a sampler in one call."""
+    if any(part.slot.is_adjusted for part in parts):
+        logits = mx.concatenate(
+            [part.slot.adjusted(fed[part.rows], logits[part.rows]) for part in parts]
+        )
+    positions = [part.slot.position_after(1) for part in parts]
+    first = parts[0].slot.sampler
+    if all(part.slot.sampler is first for part in parts):
         return first(logits, positions[0])
-    rows = zip(slots, mx.split(logits, len(slots)), positions, strict=True)
-    return mx.concatenate([slot.sampler(row, position) for slot, row, position in rows])
+    pairs = zip(parts, positions, strict=True)
+    return mx.concatenate(
+        [part.slot.sampler(logits[part.rows], position) for part, position in pairs]
+    )

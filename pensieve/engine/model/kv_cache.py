@@ -1,5 +1,6 @@
 # pyright: basic
-"""KV caches of one layer: `SequenceKVCache` for one sequence, `RaggedKV` for a batch of them.
+"""KV caches of one layer: `SequenceKVCache` for one sequence, `RaggedKV` for a batch of them,
+`PackedKV` for a pass in which these have several tokens each.
 
 mlx-lm's own batch cache pads every sequence to the longest and cannot be quantized. Here adding,
 removing and moving a sequence copies nothing. Attention runs sequence by sequence; the rest of a
@@ -15,6 +16,7 @@ Shapes: keys, values and queries [1, heads, tokens, head_dim].
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate, chain
 from typing import Any
 
 import mlx.core as mx  # noqa: TID253
@@ -177,6 +179,10 @@ class SequenceKVCache(_BaseCache):
             self._keys, self._values = _trim(self._keys, size), _trim(self._values, size)
         return dropped
 
+    def rewind(self, tokens: int) -> None:
+        """Drop the newest tokens; unlike `trim`, keep the capacity that they needed."""
+        self.offset -= tokens
+
     @property
     def nbytes(self) -> int:
         """Bytes of the arrays, unused capacity included."""
@@ -293,8 +299,18 @@ class RaggedKV(_BaseCache):
         self._set_sequences(self.sequences + other.sequences)
 
     def extract(self, row: int) -> SequenceKVCache:
-        """Return one row's cache itself, not a copy."""
+        """Return one row's cache itself, not a copy, without capacity for dropped tokens."""
+        self.sequences[row].trim(0)
         return self.sequences[row]
+
+    def packed(self, widths: Sequence[int]) -> "PackedKV":
+        """Return these caches for one pass in which each sequence has `widths` tokens."""
+        return PackedKV(self.sequences, widths)
+
+    def rewind(self, tokens: Sequence[int]) -> None:
+        """Drop the newest tokens of each row."""
+        for sequence, dropped in zip(self.sequences, tokens, strict=True):
+            sequence.rewind(dropped)
 
     @property
     def state(self) -> Any:
@@ -312,6 +328,44 @@ class RaggedKV(_BaseCache):
         return sum(sequence.nbytes for sequence in self.sequences)
 
 
+class PackedKV(_BaseCache):
+    """One layer's caches in a pass in which sequences have several tokens each.
+
+    Each row of the pass is one token, and those of a sequence follow each other: so no row is
+    padded, and a matrix product has as many rows as there are tokens.
+    """
+
+    group_size = 32
+    bits = 8  # as in `RaggedKV`
+
+    def __init__(self, sequences: Sequence[SequenceKVCache], widths: Sequence[int]) -> None:
+        self._sequences = sequences
+        self._ends = list(accumulate(widths))[:-1]
+        pairs = zip(sequences, widths, strict=True)
+        positions = (range(one.offset, one.offset + width) for one, width in pairs)
+        self.offset: Any = _positions(tuple(chain.from_iterable(positions)))
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Any, Any]:
+        triples = zip(self._sequences, self._split(keys), self._split(values), strict=True)
+        for sequence, own_keys, own_values in triples:
+            sequence.append(own_keys, own_values)
+        return self, self
+
+    def attend(self, queries: mx.array, scale: float) -> mx.array:
+        """Attention of each token over its own sequence, up to itself."""
+        pairs = zip(self._sequences, self._split(queries), strict=True)
+        return mx.concatenate(
+            [sequence.attend(own, scale).swapaxes(0, 2) for sequence, own in pairs], axis=0
+        )
+
+    def make_mask(self, tokens: int, *_: Any, **__: Any) -> None:
+        """`attend` is causal itself."""
+
+    def _split(self, rows: mx.array) -> list[mx.array]:
+        """Split [all tokens, heads, 1, head_dim] into [1, heads, tokens, head_dim] of each."""
+        return [part.swapaxes(0, 2) for part in mx.split(rows, self._ends)]
+
+
 def _rows(batched: mx.array) -> list[mx.array]:
     rows: Any = mx.split(batched, batched.shape[0])
     return rows
@@ -324,7 +378,7 @@ def _positions(offsets: tuple[int, ...]) -> mx.array:
 
 
 def _attention(queries: Any, keys: Any, values: Any, scale: float, mask: Any, **sizes: Any) -> Any:
-    if isinstance(keys, RaggedKV):
+    if isinstance(keys, RaggedKV | PackedKV):
         return keys.attend(queries, scale)
     return _quantized_attention(queries, keys, values, scale=scale, mask=mask, **sizes)
 

@@ -22,7 +22,7 @@ class ReleasedSequence:
 @dataclass(frozen=True, slots=True)
 class Sampled:
     key: int
-    token_id: int
+    tokens: tuple[int, ...]  # at least one
     finish: FinishReason | None = None  # set with the last token
     released: ReleasedSequence | None = None  # with the last token, for the prefix cache
 
@@ -61,7 +61,7 @@ class Backend(Protocol):
         ...
 
     def step(self) -> list[Outcome]:
-        """Decode one token for all sequences and process at most one chunk of a prompt.
+        """Decode the next tokens of all sequences and process at most one chunk of a prompt.
 
         The backend is unusable after any exception.
         """

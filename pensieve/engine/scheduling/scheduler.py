@@ -304,7 +304,7 @@ class Scheduler:
             case PrefillProgress():
                 return self._record_progress(request, outcome)
             case Sampled():
-                return self._record_token(request, outcome)
+                return self._record_tokens(request, outcome)
             case SequenceFailed(_, error):
                 self._remove(request)
                 return [(request.key, Failed.of(error))]
@@ -317,19 +317,18 @@ class Scheduler:
         request.cached_tokens = outcome.prompt_tokens
         return [(request.key, Prefilled(outcome.prompt_tokens))]
 
-    def _record_token(self, request: Request, outcome: Sampled) -> list[KeyedEvent]:
-        request.sampled.append(outcome.token_id)
+    def _record_tokens(self, request: Request, outcome: Sampled) -> list[KeyedEvent]:
+        request.sampled.extend(outcome.tokens)
         request.is_suspect = request.generation.runs_alone
-        if outcome.finish is None:
-            return [(request.key, Token(outcome.token_id))]
-        return self._finish(request, outcome)
+        is_stopped = outcome.finish == "stop_token"
+        visible = outcome.tokens[:-1] if is_stopped else outcome.tokens
+        events: list[KeyedEvent] = [(request.key, Token(token)) for token in visible]
+        return events + self._finish(request, outcome)
 
     def _finish(self, request: Request, outcome: Sampled) -> list[KeyedEvent]:
-        assert outcome.finish is not None
+        if outcome.finish is None:
+            return []
         del self._running[request.key]
         if outcome.released:
             self._prefix_cache.insert(request.generation, outcome.released)
-        finished = (request.key, Finished(outcome.finish, len(request.sampled)))
-        if outcome.finish == "stop_token":
-            return [finished]
-        return [(request.key, Token(outcome.token_id)), finished]
+        return [(request.key, Finished(outcome.finish, len(request.sampled)))]

@@ -8,6 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+# Of Metal's matrix product: up to here all steps beyond the near ones cost the same.
+TILE_ROWS = 32
+FAR_DRAFTS = TILE_ROWS - 1
+
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
@@ -21,6 +25,10 @@ class Proposal:
 
 
 class DraftSource(Protocol):
+    def extend(self, tokens: Sequence[int]) -> None:
+        """Add the sequence's next known tokens."""
+        ...
+
     def propose(self, after: Sequence[int], max_tokens: int) -> Proposal:
         """Propose what follows the sequence's known tokens and `after`, drafts of other sources."""
         ...

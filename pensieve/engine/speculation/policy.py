@@ -7,18 +7,15 @@ price is in plain steps of all of them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from pensieve.engine.speculation.cost_curve import CostCurve
-from pensieve.engine.speculation.draft_source import NO_DRAFT, Draft
+from pensieve.engine.speculation.draft_source import FAR_DRAFTS, NO_DRAFT, TILE_ROWS, Draft
 from pensieve.engine.speculation.lookup_index import MAX_MATCH
 from pensieve.engine.speculation.row_ledger import RowLedger
 from pensieve.engine.speculation.step_costs import StepCosts
 
 NEAR_DRAFTS = 3
-# Of Metal's matrix product: up to here all steps beyond the near ones cost the same.
-TILE_ROWS = 32
-FAR_DRAFTS = TILE_ROWS - 1
 # A far draft follows so many accepted drafts in a row, or a match of the largest length.
 _FAR_RUN = 8
 # Least speed-up, with all drafts accepted, of a width that can pay: some are always refused.
@@ -98,14 +95,24 @@ class _Step:
         ratio = self.costs.ratio(rows, self.sequences, self.context_class)
         return self.sequences * (ratio - 1.0)
 
-    def note(self, drafts: int, seconds: float) -> float:
+    def note(self, drafts: int, seconds: float | None) -> float:
         """Record the step's time. Return what each draft cost."""
+        if seconds is None:
+            return self.price(drafts) / drafts if drafts else 0.0
         if not drafts:
             self.costs.note_plain(self.sequences, self.context_class, seconds)
             return 0.0
         rows = self.sequences + drafts
         ratio = self.costs.note_wide(rows, self.sequences, self.context_class, seconds)
         return self.sequences * (ratio - 1.0) / drafts
+
+
+class Policy(Protocol):
+    """What a batch needs of `SpeculationPolicy`."""
+
+    def plan(self, rows: Sequence[Row], context_tokens: int) -> StepPlan: ...
+
+    def settle(self, plan: StepPlan, rows: Sequence[Row], seconds: float | None) -> None: ...
 
 
 class SpeculationPolicy:
@@ -116,7 +123,7 @@ class SpeculationPolicy:
         self._costs = StepCosts(curve) if curve is not None else None
 
     def new_ledger(self) -> RowLedger:
-        return RowLedger(far_tokens=FAR_DRAFTS / 2)
+        return RowLedger(FAR_DRAFTS / 2)
 
     def plan(self, rows: Sequence[Row], context_tokens: int) -> StepPlan:
         """Return how many drafts of each sequence to feed.
@@ -132,11 +139,11 @@ class SpeculationPolicy:
         may_draft = self.assessment.is_on and any(row.may_draft for row in rows)
         return StepPlan(_widths(rows, step) if may_draft else nothing, context_class)
 
-    def settle(self, plan: StepPlan, rows: Sequence[Row], seconds: float) -> None:
+    def settle(self, plan: StepPlan, rows: Sequence[Row], seconds: float | None) -> None:
         """Account for a step with exactly the planned drafts.
 
         rows: those of `plan`; a cancelled one may be missing. seconds: since the end of the step
-        before it.
+        before it; None if the device did something else in that time.
         """
         if self._costs is None:
             return

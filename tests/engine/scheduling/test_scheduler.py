@@ -179,7 +179,7 @@ def test_stop_token_is_not_reported_as_a_token() -> None:
     bench = Bench()
     bench.submit(1, (1,))
     bench.step()
-    bench.backends[0].step = lambda: [Sampled(1, STOP, "stop_token")]
+    bench.backends[0].step = lambda: [Sampled(1, (STOP,), "stop_token")]
     bench.step()
     assert bench.events[1][-1] == Finished("stop_token", 1)
     assert bench.tokens(1) == []

@@ -16,6 +16,9 @@ class Fixed:
 
     proposal: Proposal
 
+    def extend(self, tokens: Sequence[int]) -> None:
+        pass
+
     def propose(self, after: Sequence[int], max_tokens: int) -> Proposal:
         return self.proposal
 

@@ -363,3 +363,16 @@ def test_drafts_are_off_without_a_curve() -> None:
 def test_drafts_are_on_where_one_width_pays() -> None:
     assert assess(curve_of(M1)) == Assessment("pays", 32, 5.0)
     assert assess(curve_of(CPU_4_BIT, M3)).is_on
+
+
+def test_step_of_unknown_duration_costs_what_is_expected_and_corrects_nothing() -> None:
+    decoder = Decoder.of(curve_of(M3)).warmed()
+    (ledger,) = decoder.ledgers
+    before = ledger.purse
+    plan = decoder.policy.plan([Row(ledger, looked_up(3, 8))], CONTEXT)
+    (drafts,) = plan.drafts
+    decoder.policy.settle(plan, [Row(ledger, looked_up(drafts, 8))], None)
+    price = M3[1 + drafts] / M3[1] - 1
+    assert drafts
+    assert ledger.purse == pytest.approx(before + PURSE_PER_TOKEN - price)
+    assert decoder.plan(looked_up(3, 32))[0] >= drafts

@@ -1,0 +1,41 @@
+"""One sequence's drafts: its sources, asked in order, and what drafts gave it so far."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from pensieve.engine.generation import Generation
+from pensieve.engine.speculation.draft_source import FAR_DRAFTS, Draft, DraftSource, combine
+from pensieve.engine.speculation.policy import Policy
+from pensieve.engine.speculation.row_ledger import RowLedger
+
+
+def _new_ledger() -> RowLedger:
+    return RowLedger(FAR_DRAFTS / 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Drafter:
+    """Owned by one sequence. Without sources it has no drafts."""
+
+    sources: Sequence[DraftSource] = ()
+    ledger: RowLedger = field(default_factory=_new_ledger)
+
+    def extend(self, tokens: Sequence[int]) -> None:
+        """Add the sequence's next known tokens."""
+        for source in self.sources:
+            source.extend(tokens)
+
+    def propose(self, guesses: int, max_tokens: int) -> Draft:
+        """Propose at most `max_tokens` tokens after `guesses` of tokens that are not read yet."""
+        if self.ledger.purse <= 0:
+            return Draft()
+        return combine(self.sources, guesses + min(max_tokens, FAR_DRAFTS))
+
+
+@dataclass(frozen=True, slots=True)
+class Speculation:
+    """What a batch needs for drafts. Owned by a worker; outlives its batches."""
+
+    policy: Policy
+    # The drafts of a new sequence, whose prompt its sources know.
+    drafter_of: Callable[[Generation], Drafter]
