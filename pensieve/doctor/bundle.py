@@ -139,6 +139,7 @@ def _settings(context: DoctorContext) -> dict[str, Any]:
         "cache_gb",
         "daily_write_gb",
         "wired",
+        "speculation",
         "idle_unload",
         "keep_awake",
     )

@@ -62,6 +62,9 @@ class Generation:
     grammar: Grammar | None = None
     # The prompt's last tokens that belong to the answer: the grammar covers them too.
     answered_tokens: int = 0
+    # Texts that the answer may copy; they are looked up for drafts, never fed. Later ones are
+    # preferred.
+    hints: tuple[tuple[int, ...], ...] = ()
     runs_alone: bool = False  # set by the engine client: a worker died with this prompt in progress
 
     def __post_init__(self) -> None:

@@ -66,6 +66,7 @@ class Load:
     prefix_folder: str | None = None  # the disk prefix cache; None: no disk tier
     limits: ResourceLimits = field(default_factory=ResourceLimits)
     prefix_salt: str = ""  # prefixes stored under another salt are not found
+    has_speculation: bool = True  # where it pays on the device
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,5 +230,6 @@ def _generation(fields: dict[str, Any]) -> Generation:
         priority=fields["priority"],
         grammar=Grammar(**grammar) if grammar else None,
         answered_tokens=fields["answered_tokens"],
+        hints=tuple(tuple(hint) for hint in fields["hints"]),
         runs_alone=fields["runs_alone"],
     )

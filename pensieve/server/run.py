@@ -69,6 +69,7 @@ async def _serve(
         resource_limits_of(settings),
         planned_tokens,
         prefix_salt_of(settings.api_key),
+        settings.speculation == "auto",
     )
     idle = IdlePolicy(settings.idle_unload * 60)
     with SleepBlocker(awake_command(is_enabled=settings.keep_awake)) as blocker:

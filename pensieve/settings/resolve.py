@@ -24,6 +24,7 @@ from pensieve.settings.spec import KEYS, SAMPLING_KEYS, Value
 Device = Literal["gpu", "cpu"]
 KVBits = Literal[16, 8, 4]
 ThinkingMode = Literal["on", "off", "auto"]
+SpeculationMode = Literal["auto", "off"]
 
 DEFAULT_MODEL = "phi-3-mini"
 DEFAULT_HOST = "127.0.0.1"
@@ -51,6 +52,7 @@ class Settings:
     daily_write_gb: float | None = None  # GB of cached prompts written per day
     thinking: ThinkingMode = "auto"  # for Claude Code; auto: by the model
     wired: bool = False
+    speculation: SpeculationMode = "auto"  # auto: where it pays on the device
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None

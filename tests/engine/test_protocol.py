@@ -60,6 +60,7 @@ constrained = st.builds(
     stop_tokens=st.frozensets(counts, min_size=1),
     grammar=st.builds(Grammar, st.text()),
     answered_tokens=st.integers(0, 2),
+    hints=st.lists(st.lists(st.integers(0, 9), max_size=3).map(tuple), max_size=3).map(tuple),
 )
 events = st.one_of(
     st.just(Admitted()),

@@ -30,12 +30,18 @@ class WorkerSpec:
     # The context expected to fit in memory, reported until the worker has measured it.
     planned_tokens: int | None = None
     prefix_salt: str = ""  # prefixes stored under another salt are not found
+    has_speculation: bool = True  # where it pays on the device
 
     @property
     def load_frame(self) -> Load:
         prefix_folder = str(self.prefix_folder) if self.prefix_folder else None
         return Load(
-            str(self.model_folder), self.device, prefix_folder, self.limits, self.prefix_salt
+            str(self.model_folder),
+            self.device,
+            prefix_folder,
+            self.limits,
+            self.prefix_salt,
+            self.has_speculation,
         )
 
 

@@ -253,13 +253,14 @@ class Scheduler:
         return self._budget.kv_bytes - running
 
     def _keep_within_budget(self) -> None:
-        """Evict, then preempt the last in rank, until one more token fits for all."""
+        """Evict, then preempt the last in rank, until the next step fits for all."""
         while not self._evict_for(self._running.values()) and len(self._running) > 1:
             self._preempt(max(self._running.values(), key=lambda request: request.rank))
 
     def _evict_for(self, requests: Iterable[Request]) -> bool:
-        """Evict prefixes until one more token of each request fits; return whether it does."""
-        needed = sum(self._bytes_of(request, 1) for request in requests)
+        """Evict prefixes until the next step of each request fits; return whether it does."""
+        step_tokens = self._limits.step_tokens
+        needed = sum(self._bytes_of(request, step_tokens) for request in requests)
         excess = needed + self._prefix_cache.nbytes - self._budget.kv_bytes
         return excess <= 0 or self._prefix_cache.evict(excess) >= excess
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from pensieve.engine.generation import Generation
 from pensieve.engine.speculation.draft_source import FAR_DRAFTS, Draft, DraftSource, combine
+from pensieve.engine.speculation.lookup_index import LookupIndex
 from pensieve.engine.speculation.policy import Policy
 from pensieve.engine.speculation.row_ledger import RowLedger
 
@@ -39,3 +40,18 @@ class Speculation:
     policy: Policy
     # The drafts of a new sequence, whose prompt its sources know.
     drafter_of: Callable[[Generation], Drafter]
+
+
+def lookup_drafter(vocabulary: int, generation: Generation) -> Drafter:
+    """Return drafts that are looked up in the prompt, the answer and the generation's hints.
+
+    Hints with tokens that the model does not have are ignored.
+    """
+    hints = [hint for hint in generation.hints if _are_below(vocabulary, hint)]
+    index = LookupIndex(vocabulary, hints)
+    index.extend(generation.prompt_tokens)
+    return Drafter([index])
+
+
+def _are_below(vocabulary: int, tokens: Sequence[int]) -> bool:
+    return not tokens or 0 <= min(tokens) <= max(tokens) < vocabulary

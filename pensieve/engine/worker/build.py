@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,6 +37,7 @@ from pensieve.engine.model.cache_maker import CacheMaker, supports_batching, sup
 from pensieve.engine.model.disk_prefix_cache import DiskPrefixCache
 from pensieve.engine.model.loading import load_weights, set_memory_limit, set_wired_limit
 from pensieve.engine.model.memory import plan_memory
+from pensieve.engine.model.step_times import VERSION as STEP_TIMES_VERSION
 from pensieve.engine.planning.memory_plan import GB, MAX_CHUNK_TOKENS, PROCESS_BYTES, MemoryPlan
 from pensieve.engine.protocol import Load
 from pensieve.engine.scheduling.prefill_chunks import METAL_PAIRS, AttentionScoresBudget, ChunkSizer
@@ -44,7 +46,11 @@ from pensieve.engine.scheduling.request_queue import QueueLimits
 from pensieve.engine.scheduling.restore import ThrottledRestore
 from pensieve.engine.scheduling.scheduler import Scheduler
 from pensieve.engine.scheduling.tiered_prefix_cache import TieredPrefixCache
+from pensieve.engine.speculation.cost_curve import CurveKey
+from pensieve.engine.speculation.draft_source import TILE_ROWS
+from pensieve.engine.speculation.drafter import Speculation
 from pensieve.engine.worker.context import WorkerContext
+from pensieve.engine.worker.drafting import can_draft, speculation_of, step_curve
 from pensieve.engine.worker.memory_pressure import pressure_reader
 from pensieve.engine.worker.memory_relief import MemoryRelief
 from pensieve.engine.worker.warmup import (
@@ -64,6 +70,8 @@ _log = logging.getLogger("pensieve.engine")
 MAX_CHUNK: dict[Device, int] = {"gpu": MAX_CHUNK_TOKENS, "cpu": 128}
 # Increase whenever the stored format, or how KV caches are computed, changes.
 STORE_VERSION = 3
+# Of values in the KV cache that are not quantized.
+FULL_BITS = 16
 
 
 def build_engine(load: Load, announce: Announce = announce_nothing) -> WorkerContext:
@@ -92,16 +100,18 @@ def build_engine(load: Load, announce: Announce = announce_nothing) -> WorkerCon
         lambda restore: ThrottledRestore(restore, chunks, announce),
     )
     announce("trying batches", TRYING_S)
-    limits = QueueLimits() if supports_batching(make_caches) else QueueLimits(max_batch=1)
-    limits = replace(limits, vocabulary_size=_vocabulary_size(model))
+    limits = _queue_limits(make_caches)
     announcer = StepAnnouncer(announce, COMPILING_S[platform])
-    if MAX_SECONDS[platform]:
-        _prepare_kernels(make_caches, platform, limits.max_batch, announcer)
+    _prepare_kernels(make_caches, platform, limits.max_batch, announcer)
+    announce("measuring its steps", TRYING_S)
+    speculation = _speculation(load, make_caches, platform, fingerprint)
     scheduler = Scheduler(
-        lambda: BatchBackend(model, make_caches, chunks, grammars.matcher, announcer),
+        lambda: BatchBackend(
+            model, make_caches, chunks, grammars.matcher, announcer, speculation=speculation
+        ),
         prefix_cache,
         plan.budget,
-        limits,
+        replace(limits, step_tokens=TILE_ROWS) if speculation else limits,
     )
     return WorkerContext(
         scheduler,
@@ -146,6 +156,8 @@ def _prepare_kernels(
     make_caches: CacheMaker, platform: Platform, rows: int, announcer: StepAnnouncer
 ) -> None:
     # Errors are only logged: they occur again in the first answer, which reports them.
+    if not MAX_SECONDS[platform]:
+        return
     began_s = time.monotonic()
     chunk = CHUNK_TOKENS[platform]
     preparing = announcer.with_prefix("preparing kernels: ")
@@ -155,6 +167,32 @@ def _prepare_kernels(
         _log.info("kernels prepared: %d steps in %.1f s", steps, time.monotonic() - began_s)
     except Exception as error:  # noqa: BLE001 - MLX may raise anything
         _log.warning("preparing kernels failed, the first answers are slower: %s", error)
+
+
+def _speculation(
+    load: Load, make_caches: CacheMaker, platform: Platform, fingerprint: bytes
+) -> Speculation | None:
+    """Return None if drafts are off, impossible for this model's caches, or do not pay."""
+    if not load.has_speculation or not can_draft(make_caches):
+        return None
+    key = CurveKey(
+        fingerprint.hex(),
+        platform,
+        f"{version('mlx')}/{STEP_TIMES_VERSION}",
+        make_caches.precision.bits or FULL_BITS,
+    )
+    folder = Path(load.prefix_folder) if load.prefix_folder else None
+    try:
+        curve = step_curve(make_caches, make_caches.max_tokens, key, folder)
+    except Exception as error:  # noqa: BLE001 - MLX may raise anything
+        _log.warning("measuring steps failed, there are no drafts: %s", error)
+        return None
+    return speculation_of(curve, _vocabulary_size(make_caches.model))
+
+
+def _queue_limits(make_caches: CacheMaker) -> QueueLimits:
+    limits = QueueLimits() if supports_batching(make_caches) else QueueLimits(max_batch=1)
+    return replace(limits, vocabulary_size=_vocabulary_size(make_caches.model))
 
 
 def _vocabulary_size(model: Any) -> int:

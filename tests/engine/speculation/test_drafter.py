@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from pensieve.engine.generation import Generation
 from pensieve.engine.speculation.draft_source import FAR_DRAFTS, NO_DRAFT, Proposal
-from pensieve.engine.speculation.drafter import Drafter
+from pensieve.engine.speculation.drafter import Drafter, lookup_drafter
 
 
 @dataclass
@@ -39,3 +40,12 @@ def test_empty_purse_and_missing_sources_propose_nothing() -> None:
     drafter = Drafter([Endless()])
     drafter.ledger.purse = 0.0
     assert drafter.propose(1, 5) == NO_DRAFT
+
+
+def test_lookup_drafter_copies_from_prompt_answer_and_hints_of_the_models_tokens() -> None:
+    hints = ((40, 41, 42, 43, 44), (40, 41, 42, 900))
+    drafter = lookup_drafter(100, Generation((1, 2, 3, 4, 1, 2), 9, hints=hints))
+    assert drafter.propose(0, 2).tokens == (3, 4)
+    drafter.extend([40, 41, 42])
+    assert drafter.propose(0, 9).tokens == (43, 44)
+    assert drafter.propose(0, 9).drafted_by_source() == {"shadow": 2}

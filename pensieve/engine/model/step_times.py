@@ -1,0 +1,111 @@
+# pyright: basic
+"""Measures what decode steps of several rows take on this device, for the policy of drafts.
+
+Called once when a model is loaded. The caches are filled with zeros: their content does not change
+the time, and processing a prompt would take longer than all the steps.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx  # noqa: TID253
+
+from pensieve.engine.model.cache_maker import CacheMaker, prefilled
+from pensieve.engine.model.kv_cache import SequenceKVCache
+from pensieve.engine.planning.memory_plan import grown_tokens
+from pensieve.engine.speculation.cost_curve import ContextCosts, CostCurve
+
+# The most telling first: time may not suffice for all. Between two, the policy expects the worse.
+WIDTHS = (1, 4, 32, 8, 2, 16, 3, 6)
+CONTEXTS = (256, 4096)  # tokens
+BUDGET_S = 1.0
+# Increase when the measurement changes.
+VERSION = 1
+_REPEATS = 3
+_ANY_TOKEN = 1
+
+# Decode one step of so many rows and wait for its tokens.
+RunStep = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class StepTimer:
+    """Measures steps within a budget of time."""
+
+    budget_s: float = BUDGET_S
+    clock: Callable[[], float] = time.monotonic
+
+    def curve(self, steps: dict[int, RunStep], *, has_exact_widths: bool) -> CostCurve | None:
+        """Return the times of steps after each context; None if there was no time for one row."""
+        contexts: list[ContextCosts] = []
+        for tokens, run in sorted(steps.items()):
+            seconds = self._seconds(run, self.clock() + self.budget_s / len(steps))
+            if 1 in seconds:
+                contexts.append(ContextCosts(tokens, seconds))
+        return CostCurve(tuple(contexts), has_exact_widths) if contexts else None
+
+    def _seconds(self, run: RunStep, end_s: float) -> dict[int, float]:
+        seconds: dict[int, float] = {}
+        for width in WIDTHS:
+            # A step that prepares kernels and buffers, and one to be timed.
+            if self.clock() + 2 * seconds.get(1, 0.0) >= end_s:
+                break
+            run(width)
+            seconds[width] = self._time(run, width)
+            for _ in range(_REPEATS - 1):
+                if self.clock() < end_s:
+                    seconds[width] = min(seconds[width], self._time(run, width))
+        return seconds
+
+    def _time(self, run: RunStep, width: int) -> float:
+        started_s = self.clock()
+        run(width)
+        return max(self.clock() - started_s, 1e-9)
+
+
+def is_complete(curve: CostCurve) -> bool:
+    """Whether every width was measured in the shortest context: worth keeping."""
+    return set(curve.contexts[0].seconds) == set(WIDTHS)
+
+
+def steps_of(make_caches: CacheMaker, max_tokens: int) -> dict[int, RunStep]:
+    """Return steps by context; those of contexts that fit `max_tokens`.
+
+    The caches must be `SequenceKVCache`s.
+    """
+    longest = max_tokens - max(WIDTHS)
+    return {
+        tokens: _step(make_caches.model, _filled(make_caches, tokens))
+        for tokens in CONTEXTS
+        if tokens <= longest
+    }
+
+
+def _filled(make_caches: CacheMaker, tokens: int) -> Sequence[SequenceKVCache]:
+    short = prefilled(make_caches.model, make_caches(), [_ANY_TOKEN])
+    size = grown_tokens(tokens + max(WIDTHS), make_caches.max_tokens)
+    return [
+        SequenceKVCache.from_arrays(
+            [
+                mx.zeros((*one.shape[:2], size, one.shape[3]), one.dtype)
+                for one in layer.arrays(0, 1)
+            ],
+            layer,
+            tokens,
+        )
+        for layer in short
+    ]
+
+
+def _step(model: Any, caches: Sequence[SequenceKVCache]) -> RunStep:
+    batch = [cache.merge([cache]) for cache in caches]
+
+    def run(width: int) -> None:
+        tokens = mx.full((1, width), _ANY_TOKEN, mx.uint32)
+        mx.argmax(model(tokens, cache=batch)[0], axis=-1).tolist()
+        for cache in batch:
+            cache.rewind([width])
+
+    return run

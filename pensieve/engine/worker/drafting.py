@@ -1,0 +1,73 @@
+"""Decides when a model is loaded whether drafts pay, by step times measured now or before."""
+
+import json
+import logging
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+
+from pensieve.atomic_files import write_atomically
+from pensieve.engine.model.cache_maker import CacheMaker
+from pensieve.engine.model.kv_cache import SequenceKVCache
+from pensieve.engine.model.step_times import StepTimer, is_complete, steps_of
+from pensieve.engine.speculation.cost_curve import (
+    CostCurve,
+    CurveKey,
+    cache_record,
+    cached_curve,
+)
+from pensieve.engine.speculation.drafter import Speculation, lookup_drafter
+from pensieve.engine.speculation.policy import SpeculationPolicy
+from pensieve.private_files import read_private
+from pensieve.untrusted_json import read_json
+
+_log = logging.getLogger("pensieve.engine")
+
+_MAX_BYTES = 64 * 1024
+
+
+def can_draft(make_caches: CacheMaker) -> bool:
+    """Whether refused drafts can be dropped from the caches again."""
+    return all(type(cache) is SequenceKVCache for cache in make_caches())
+
+
+def speculation_of(curve: CostCurve | None, vocabulary: int) -> Speculation | None:
+    """Return None if drafts cannot pay."""
+    policy = SpeculationPolicy(curve)
+    _log.info("speculation %s", policy.assessment.text)
+    if not policy.assessment.is_on:
+        return None
+    return Speculation(policy, partial(lookup_drafter, vocabulary))
+
+
+def step_curve(
+    make_caches: CacheMaker, max_tokens: int, key: CurveKey, folder: Path | None
+) -> CostCurve | None:
+    """Return the step times of this model on this device; measured once if there is a folder."""
+    file = folder / f"step-times-{_digest(key)}.json" if folder else None
+    if file and (curve := _stored(file, key)):
+        return curve
+    # Only CUDA compiles its kernels by width.
+    is_exact = key.device == "cuda"
+    curve = StepTimer().curve(steps_of(make_caches, max_tokens), has_exact_widths=is_exact)
+    if file and curve and is_complete(curve):
+        _store(file, key, curve)
+    return curve
+
+
+def _digest(key: CurveKey) -> str:
+    return blake2b(repr(key).encode(), digest_size=8).hexdigest()
+
+
+def _stored(file: Path, key: CurveKey) -> CostCurve | None:
+    try:
+        return cached_curve(read_json(read_private(file, _MAX_BYTES), max_bytes=_MAX_BYTES), key)
+    except (OSError, ValueError):
+        return None
+
+
+def _store(file: Path, key: CurveKey, curve: CostCurve) -> None:
+    try:
+        write_atomically(file, json.dumps(cache_record(key, curve)).encode())
+    except OSError as error:
+        _log.warning("storing step times failed, the next start measures them again: %s", error)

@@ -1,0 +1,91 @@
+"""Tests that steps are measured within a budget, over caches as a prompt leaves them, and kept."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from pensieve.engine.model.cache_maker import CacheMaker
+from pensieve.engine.model.step_times import CONTEXTS, WIDTHS, StepTimer, is_complete, steps_of
+from pensieve.engine.planning.kv_precision import FULL, KVPrecision
+from pensieve.engine.speculation.cost_curve import CurveKey
+from pensieve.engine.worker.drafting import can_draft, speculation_of, step_curve
+from tests.support import tiny_architectures
+
+
+@dataclass
+class Device:
+    """Takes `seconds` for a step of a width, and `preparing_s` more for the first one."""
+
+    seconds: dict[int, float]
+    preparing_s: float = 0.0
+    now_s: float = 0.0
+    seen: list[int] = field(default_factory=list)
+
+    def clock(self) -> float:
+        return self.now_s
+
+    def run(self, width: int) -> None:
+        self.now_s += self.seconds[width] + self.preparing_s * (width not in self.seen)
+        self.seen.append(width)
+
+
+def test_every_width_is_timed_without_its_preparation_where_steps_are_fast() -> None:
+    seconds = {width: 0.001 * width for width in WIDTHS}
+    device = Device(seconds, preparing_s=0.02)
+    curve = StepTimer(clock=device.clock).curve({256: device.run}, has_exact_widths=True)
+    assert curve is not None
+    assert curve.contexts[0].seconds == pytest.approx(seconds)
+    assert curve.has_exact_widths
+    assert is_complete(curve)
+
+
+def test_slow_steps_stop_at_the_budget_after_the_most_telling_widths() -> None:
+    device = Device({width: 0.1 + 0.01 * width for width in WIDTHS})
+    curve = StepTimer(1.0, device.clock).curve({256: device.run}, has_exact_widths=False)
+    assert curve is not None
+    assert list(curve.contexts[0].seconds) == [1, 4]
+    assert not is_complete(curve)
+    assert device.now_s < 2.0
+
+
+def test_no_time_for_one_row_is_no_curve() -> None:
+    device = Device(dict.fromkeys(WIDTHS, 1.0))
+    timer = StepTimer(0.0, device.clock)
+    assert timer.curve({256: device.run}, has_exact_widths=False) is None
+    assert device.seen == []
+
+
+@pytest.mark.parametrize("precision", [FULL, KVPrecision(8, 32)])
+def test_steps_run_over_any_precision_and_leave_the_context_as_it_was(
+    precision: KVPrecision,
+) -> None:
+    make_caches = CacheMaker(tiny_architectures.build("llama"), True, precision)
+    steps = steps_of(make_caches, 4000)
+    assert list(steps) == [CONTEXTS[0]]
+    for width in (32, 1, 32):
+        steps[CONTEXTS[0]](width)
+    assert list(steps_of(make_caches, 9000)) == list(CONTEXTS)
+
+
+def test_curve_is_measured_once_for_a_key(tmp_path: Path) -> None:
+    make_caches = CacheMaker(tiny_architectures.build("llama"), True)
+    key = CurveKey("weights", "cpu", "1", 16)
+    first = step_curve(make_caches, 1000, key, tmp_path)
+    assert first is not None
+    assert step_curve(make_caches, 1000, key, tmp_path) == first
+    (file,) = tmp_path.iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+    file.write_bytes(b"{")
+    again = step_curve(make_caches, 1000, key, tmp_path)
+    assert again is not None
+    assert again != first
+
+
+def test_only_caches_that_can_be_rewound_get_drafts() -> None:
+    for family, expected in (("llama", True), ("gemma3_text", False), ("qwen3_next", False)):
+        assert can_draft(CacheMaker(tiny_architectures.build(family), True)) is expected
+
+
+def test_missing_curve_is_no_speculation() -> None:
+    assert speculation_of(None, 100) is None
