@@ -5,7 +5,7 @@ Their tokens are all about equally likely, so that errors in the masks show.
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -286,33 +286,42 @@ class LimitedMatcher:
     def advance(self, token_id: int) -> None:
         self.advanced.append(token_id)
 
-    def allowed(self) -> bytearray:
+    def masks(self, drafts: Sequence[int]) -> list[bytearray]:
         if len(self.advanced) >= self.max_calls:
             raise GrammarError("no more")
-        return bytearray([0] * ALLOWED_TOKEN + [1])
+        return [bytearray([0] * ALLOWED_TOKEN + [1])]
+
+    def forced(self) -> list[int]:
+        return []
+
+    def valid(self, tokens: Sequence[int]) -> int:
+        return 0
 
 
-def test_mask_advances_once_per_token_and_never_raises() -> None:
+def test_mask_of_a_failed_grammar_masks_nothing_and_never_raises() -> None:
     limited = LimitedMatcher(max_calls=2)
     mask = TokenMask(limited)
     logits = mx.zeros((1, 5))
-    prompt = [4, 4, 4]
-    for tokens in (prompt, [*prompt, 2]):
-        assert mask(mx.array(tokens), logits).tolist() == [[-mx.inf, -mx.inf, 0, -mx.inf, -mx.inf]]
+    for tokens in ([], [2]):
+        mask.extend(tokens)
+        masked_logits, drafts = mask(logits)
+        assert masked_logits.tolist() == [[-mx.inf, -mx.inf, 0, -mx.inf, -mx.inf]]
+        assert drafts == 0
     assert mask.failure is None
-    for tokens in ([*prompt, 2, 3], [*prompt, 2, 3, 4]):
-        assert mask(mx.array(tokens), logits).tolist() == [[0] * 5]
+    for tokens in ([3], [4]):
+        mask.extend(tokens)
+        assert mask(logits)[0].tolist() == [[0] * 5]
     assert str(mask.failure) == "no more"
     assert limited.advanced == [2, 3]
 
 
 def test_panic_of_the_grammar_library_ends_only_one_answer() -> None:
     class Panicking(LimitedMatcher):
-        def allowed(self) -> bytearray:
+        def masks(self, drafts: Sequence[int]) -> list[bytearray]:
             raise RustPanic("index out of bounds")
 
     mask = TokenMask(Panicking(max_calls=0))
-    assert mask(mx.array([4]), mx.zeros((1, 2))).tolist() == [[0, 0]]
+    assert mask(mx.zeros((1, 2)))[0].tolist() == [[0, 0]]
     assert isinstance(mask.failure, EngineError)
 
 

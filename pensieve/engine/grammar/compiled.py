@@ -13,9 +13,9 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
@@ -44,6 +44,8 @@ TRIAL_TIMEOUT_S = 10.0
 RESET_S = 0.05
 # A grammar's forced beginning, such as `{"name": "`, is followed for at most this many tokens.
 _MAX_FORCED = 256
+
+ResultT = TypeVar("ResultT")
 
 _ALLOWED = 1
 _REFUSED = 3
@@ -153,6 +155,43 @@ class Matcher:
             _check(self._matcher)
         self._set_stop_tokens(allowed)
         return allowed
+
+    def masks(self, drafts: Sequence[int]) -> list[bytearray]:
+        """Return `allowed` now and after each draft; fewer if a draft exceeds the limits."""
+        masks = [self.allowed()]
+        for draft in drafts:
+            if not self._matcher.consume_token(draft) or self._matcher.is_error():
+                break
+            after = bytearray(self._matcher.compute_logit_bias())
+            if self._matcher.is_error():
+                break
+            self._set_stop_tokens(after)
+            masks.append(after)
+        if self._matcher.is_error() or not self._matcher.rollback(len(masks) - 1):
+            self._restart()
+        return masks
+
+    def forced(self) -> list[int]:
+        """Return the tokens that must be next; none where that is too costly."""
+        return self._before_stop(self._checked(self._matcher.compute_ff_tokens(), []))
+
+    def valid(self, tokens: Sequence[int]) -> int:
+        """Return how many of the tokens may be next and are no stop token."""
+        return self._checked(self._matcher.validate_tokens(self._before_stop(tokens)), 0)
+
+    def _before_stop(self, tokens: Sequence[int]) -> list[int]:
+        size = self._tokenizer.vocab_size
+        ends = (
+            at for at, token in enumerate(tokens) if token in self._stop_tokens or token >= size
+        )
+        return list(tokens[: next(ends, len(tokens))])
+
+    def _checked(self, result: ResultT, default: ResultT) -> ResultT:
+        """Return `default` if finding the result exceeded the limits."""
+        if not self._matcher.is_error():
+            return result
+        self._restart()
+        return default
 
     def _set_stop_tokens(self, allowed: bytearray) -> None:
         """Allow stop tokens where the grammar may end or names them.

@@ -1,17 +1,19 @@
 # pyright: basic
 """Token masks: set the logits of tokens that an answer's grammar forbids to -inf.
 
-Called by decode_batch.py once per step, the first time for the prompt. Never raises, since that
-would fail the step of the whole batch; errors are stored in `failure`. The mask is computed while
-the device computes the logits. Plain array operations, the same on every device. Knows no
-llguidance.
+Called by decode_batch.py once per step, the first time for the prompt, while the device computes
+the logits. Never raises, since that would fail the step of the whole batch; errors are stored in
+`failure`. Plain array operations, the same on every device. Knows no llguidance.
 """
 
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import mlx.core as mx  # noqa: TID253
 
 from pensieve.errors import EngineError
+
+ResultT = TypeVar("ResultT")
 
 
 class Matcher(Protocol):
@@ -21,8 +23,19 @@ class Matcher(Protocol):
         """Append one token to the answer."""
         ...
 
-    def allowed(self) -> bytearray:
-        """Return a byte per token of the vocabulary, 0 if it must not be next."""
+    def masks(self, drafts: Sequence[int]) -> list[bytearray]:
+        """Return a mask of the next token, and one after each draft; fewer if that is too costly.
+
+        A mask has a byte per token of the vocabulary, 0 if it must not be next.
+        """
+        ...
+
+    def forced(self) -> list[int]:
+        """Return the tokens that must be next."""
+        ...
+
+    def valid(self, tokens: Sequence[int]) -> int:
+        """Return how many of the tokens may be next, one after the other, and are no stop token."""
         ...
 
 
@@ -32,16 +45,40 @@ class TokenMask:
     def __init__(self, matcher: Matcher) -> None:
         self.failure: Exception | None = None
         self._matcher = matcher
-        self._has_begun = False
+        self._vocabulary = 0  # of the model; known after the first logits
 
-    def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
-        """Return logits [1, vocabulary] with -inf for tokens not allowed after `tokens`."""
-        # Reading the last token waits for the previous step; start this step's forward pass before.
-        mx.async_eval(logits)
+    def __call__(self, logits: mx.array, drafts: Sequence[int] = ()) -> tuple[mx.array, int]:
+        """Mask logits [rows, vocabulary] of the next token and of those after each draft.
+
+        Return how many drafts have masked logits after them; others must not be accepted.
+        """
+        self._vocabulary = logits.shape[-1]
+        masks = self._guarded(lambda: self._matcher.masks(drafts), [])
+        rows = [masked(logits[at : at + 1], allowed) for at, allowed in enumerate(masks)]
+        rest = logits[len(masks) :]
+        return mx.concatenate([*rows, rest] if len(rest) else rows), max(0, len(masks) - 1)
+
+    def extend(self, tokens: Sequence[int]) -> None:
+        """Append tokens to the answer."""
+        for token in tokens:
+            self._guarded(lambda token=token: self._matcher.advance(token), None)
+
+    def forced(self) -> list[int]:
+        """Return the tokens that must be next."""
+        tokens = self._guarded(self._matcher.forced, [])
+        beyond = (at for at, token in enumerate(tokens) if token >= self._vocabulary)
+        return tokens[: next(beyond, len(tokens))]
+
+    def valid(self, tokens: Sequence[int]) -> int:
+        """Return how many of the tokens the grammar allows."""
+        return self._guarded(lambda: self._matcher.valid(tokens), 0)
+
+    def _guarded(self, call: Callable[[], ResultT], default: ResultT) -> ResultT:
+        """Return `default` after a failure, now or earlier."""
         if self.failure is not None:
-            return logits
+            return default
         try:
-            return masked(logits, self._allowed_after(tokens))
+            return call()
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001 - fails this answer only
@@ -50,14 +87,7 @@ class TokenMask:
             self.failure = (
                 error if is_exception else EngineError(f"The grammar library failed: {error}")
             )
-            return logits
-
-    def _allowed_after(self, tokens: mx.array) -> bytearray:
-        if self._has_begun:
-            last: Any = tokens[-1].item()
-            self._matcher.advance(last)
-        self._has_begun = True
-        return self._matcher.allowed()
+            return default
 
 
 def masked(logits: mx.array, allowed: bytearray) -> mx.array:

@@ -9,7 +9,7 @@ tests/mlx checks for every cache kind.
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import mlx.core as mx  # noqa: TID253
@@ -30,7 +30,7 @@ from pensieve.engine.scheduling.backend import (
 )
 from pensieve.engine.scheduling.prefill_chunks import ChunkSizer
 from pensieve.engine.scheduling.prefix_cache import Hit
-from pensieve.engine.speculation.drafter import Drafter, Speculation
+from pensieve.engine.speculation.drafter import Drafter, ForcedTokens, Speculation
 from pensieve.errors import GrammarError
 
 # The last tokens of a prompt, up to this many, share one pass with its last token; that pass
@@ -101,6 +101,7 @@ class BatchBackend:
         caches = hit.state.caches if hit else self._make_caches()  # type: ignore[attr-defined]
         checkpoints = hit.state.checkpoints if hit else {}  # type: ignore[attr-defined]
         done = hit.cached_tokens if hit else 0
+        mask = TokenMask(self._match(generation)) if generation.grammar else None
         self._prompts.append(
             _Prompt(
                 key,
@@ -108,8 +109,8 @@ class BatchBackend:
                 [cache.merge([cache]) for cache in caches],
                 done,
                 deque(self._checkpoint_ends(generation, done)),
-                TokenMask(self._match(generation)) if generation.grammar else None,
-                self._drafter_of(generation),
+                mask,
+                self._drafter_of(generation, mask),
                 dict(checkpoints),
             )
         )
@@ -200,10 +201,13 @@ class BatchBackend:
     def _new_batch(self) -> DecodeBatch:
         return DecodeBatch(self._model, self._speculation.policy if self._speculation else None)
 
-    def _drafter_of(self, generation: Generation) -> Drafter:
-        if self._speculation is None or generation.grammar is not None:
+    def _drafter_of(self, generation: Generation, mask: TokenMask | None) -> Drafter:
+        if self._speculation is None:
             return Drafter()
-        return self._speculation.drafter_of(generation)
+        drafter = self._speculation.drafter_of(generation)
+        if mask is None:
+            return drafter
+        return replace(drafter, sources=(ForcedTokens(mask.forced), *drafter.sources))
 
     def _checkpoint_ends(self, generation: Generation, done: int) -> list[int]:
         """Return the token counts between `done` and the end at which a checkpoint is due."""

@@ -68,18 +68,17 @@ class DecodeSlot:
         guesses = 1 if self.last is None else 0
         left = self.max_tokens - self.sampled - guesses - 1
         draft = self.drafter.propose(guesses, left) if left > 0 else NO_DRAFT
+        if self.mask is not None and len(draft) > guesses:
+            draft = draft.first(self.mask.valid(draft.tokens))
         return draft if len(draft) > guesses else NO_DRAFT
 
-    def adjusted(self, fed: mx.array, logits: mx.array) -> mx.array:
-        """Apply penalty and mask to the logits that follow `tokens` and `fed`.
+    def penalized(self, fed: mx.array, logits: mx.array) -> mx.array:
+        """Penalize recent tokens in the logits that follow `tokens` and `fed`.
 
         They have a row for each of the last of the `fed` tokens.
         """
-        if self.repetition_penalty != 1:
-            logits = self._penalized(fed, logits)
-        return self.mask(fed[-1:], logits) if self.mask else logits
-
-    def _penalized(self, fed: mx.array, logits: mx.array) -> mx.array:
+        if self.repetition_penalty == 1:
+            return logits
         rows, before = logits.shape[0], len(fed) - logits.shape[0]
         pairs = [(fed[: before + at + 1], logits[at : at + 1]) for at in range(rows)]
         return mx.concatenate(
@@ -107,6 +106,7 @@ class _Part:
     draft: Draft = NO_DRAFT  # fed after the last token
     accepted: int = 0  # drafts
     has_chance: bool = False  # the drafts follow the last token
+    usable: int | None = None  # drafts that may be accepted; None: all
     new: list[int] = field(default_factory=list[int])  # tokens of the answer
     finish: FinishReason | None = None
 
@@ -130,18 +130,33 @@ class _Part:
         return Row(self.slot.drafter.ledger, self.draft, self.accepted)
 
     def note_last(self, token: int | None) -> None:
-        """Record the last token, which the caches hold now. None: it was read before."""
-        slot = self.slot
+        """Record the last token. None: it was read before."""
         if token is not None:
             self._take((), [token])
-        assert slot.last is not None
-        self.has_chance = bool(len(self.draft)) and self.guess in {None, slot.last}
-        slot.tokens.append(slot.last)
-        slot.last = None
+        self.has_chance = bool(len(self.draft)) and self.guess in {None, self.slot.last}
+
+    def hold_last(self) -> None:
+        """The caches hold the last token now."""
+        assert self.slot.last is not None
+        self.slot.tokens.append(self.slot.last)
+        self.slot.last = None
+
+    def adjusted(self, fed: mx.array, logits: mx.array) -> mx.array:
+        """Apply the sequence's penalty and mask to its rows of the logits after `fed`."""
+        slot, logits = self.slot, logits[self.rows]
+        logits = slot.penalized(fed[self.rows], logits)
+        if slot.mask is None or self.finish is not None:
+            return logits
+        logits, self.usable = slot.mask(logits, self._chances)
+        return logits
+
+    @property
+    def _chances(self) -> tuple[int, ...]:
+        return self.draft.tokens[: self.usable] if self.has_chance else ()
 
     def verify(self, drawn: Sequence[int]) -> None:
         """Record the tokens that were drawn after the last token and each draft."""
-        drafts = self.draft.tokens if self.has_chance else ()
+        drafts = self._chances
         self._take(drafts, drawn[: len(drafts) + 1])
         self.slot.tokens.extend(self.new[-1 - self.accepted : -1])
 
@@ -151,6 +166,8 @@ class _Part:
         slot.sampled += len(result.tokens)
         slot.last = result.tokens[-1]
         slot.drafter.extend(result.tokens)
+        if slot.mask is not None:
+            slot.mask.extend(result.tokens)
         self.new += result.tokens
         self.accepted, self.finish = result.drafts, result.finish
 
@@ -186,8 +203,10 @@ class DecodeBatch:
         """
         fed = mx.array(list(last))
         logits = self._model(fed[None], cache=caches)[:, -1, :]
-        if slot.is_adjusted:
-            logits = slot.adjusted(fed, logits)
+        mx.async_eval(logits)
+        logits = slot.penalized(fed, logits)
+        if slot.mask is not None:
+            logits, _ = slot.mask(logits)
         sampled = slot.sampler(logits, slot.position_after(len(last)))
         mx.async_eval(sampled)
         slot.tokens.extend(last)
@@ -213,10 +232,10 @@ class DecodeBatch:
         if not self.slots:
             return []
         plan, parts = self._plan()
-        last = self._next
         sampled = self._schedule(parts)
-        self._read_last(parts, last)
         self._pass = (plan, parts)
+        for part in parts:
+            part.hold_last()
         self._verify(parts, sampled)
         self._steps += 1
         if self._steps % _STEPS_BEFORE_CLEARING == 0:
@@ -245,11 +264,21 @@ class DecodeBatch:
         return plan, parts
 
     def _schedule(self, parts: Sequence[_Part]) -> mx.array:
-        """Feed last tokens and drafts; schedule the sampling of what follows each."""
+        """Feed last tokens and drafts, schedule the sampling of what follows each, and read the
+        last tokens.
+
+        They are read first if a mask needs them, while the device computes the logits.
+        """
         fed = self._fed(parts)
         logits = self._logits(fed, [1 + len(part.draft) for part in parts])
+        is_masked = any(part.slot.mask for part in parts)
+        if is_masked:
+            mx.async_eval(logits)
+            self._read_last(parts)
         sampled = _sample(parts, fed, logits)
         mx.async_eval(sampled)
+        if not is_masked:
+            self._read_last(parts)
         return sampled
 
     def _fed(self, parts: Sequence[_Part]) -> mx.array:
@@ -272,10 +301,10 @@ class DecodeBatch:
         packed = [cache.packed(widths) for cache in self._caches]
         return self._model(fed[:, None], cache=packed)[:, -1, :]
 
-    def _read_last(self, parts: Sequence[_Part], last: mx.array) -> None:
+    def _read_last(self, parts: Sequence[_Part]) -> None:
         """Read the last tokens, unless all were read before."""
         unread = [part.slot.last is None for part in parts]
-        tokens = self._read(last) if any(unread) else [0] * len(parts)
+        tokens = self._read(self._next) if any(unread) else [0] * len(parts)
         if any(unread):
             self._settle()
         for part, token, is_unread in zip(parts, tokens, unread, strict=True):
@@ -344,9 +373,7 @@ class DecodeBatch:
 def _sample(parts: Sequence[_Part], fed: mx.array, logits: mx.array) -> mx.array:
     """Sample what follows each fed token; parts that share a sampler in one call."""
     if any(part.slot.is_adjusted for part in parts):
-        logits = mx.concatenate(
-            [part.slot.adjusted(fed[part.rows], logits[part.rows]) for part in parts]
-        )
+        logits = mx.concatenate([part.adjusted(fed, logits) for part in parts])
     positions = [part.slot.position_after(1) for part in parts]
     first = parts[0].slot.sampler
     if all(part.slot.sampler is first for part in parts):

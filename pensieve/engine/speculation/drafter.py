@@ -4,7 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from pensieve.engine.generation import Generation
-from pensieve.engine.speculation.draft_source import FAR_DRAFTS, Draft, DraftSource, combine
+from pensieve.engine.speculation.draft_source import (
+    FAR_DRAFTS,
+    Draft,
+    DraftSource,
+    Proposal,
+    combine,
+)
 from pensieve.engine.speculation.lookup_index import LookupIndex
 from pensieve.engine.speculation.policy import Policy
 from pensieve.engine.speculation.row_ledger import RowLedger
@@ -31,6 +37,19 @@ class Drafter:
         if self.ledger.purse <= 0:
             return Draft()
         return combine(self.sources, guesses + min(max_tokens, FAR_DRAFTS))
+
+
+@dataclass(frozen=True, slots=True)
+class ForcedTokens:
+    """A draft source: what the answer's grammar forces. Comes before other sources."""
+
+    forced: Callable[[], list[int]]  # after the known tokens, which the grammar gets elsewhere
+
+    def extend(self, tokens: Sequence[int]) -> None:
+        pass
+
+    def propose(self, after: Sequence[int], max_tokens: int) -> Proposal:
+        return Proposal("grammar", tuple(self.forced()[:max_tokens]), is_certain=True)
 
 
 @dataclass(frozen=True, slots=True)

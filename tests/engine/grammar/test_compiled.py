@@ -145,6 +145,60 @@ def test_lexer_used_up_by_other_answers_is_reset() -> None:
     assert [len(answer.tokens) for answer in answers] == [40] * 12
 
 
+CALL_OF_ONE_TOOL = 'start: "{\\"name\\": \\"Read\\", \\"path\\": \\"" /[a-c]{1,4}/ "\\"}"'
+
+
+def test_forced_tokens_are_the_only_ones_allowed_one_after_the_other() -> None:
+    answer, other = matcher(CALL_OF_ONE_TOOL), matcher(CALL_OF_ONE_TOOL)
+    forced = answer.forced()
+    assert len(forced) > 3
+    assert answer.forced() == forced
+    for token in forced:
+        assert token in allowed(other)
+        other.advance(token)
+    assert other.forced() == []
+
+
+def test_masks_of_drafts_equal_those_of_advancing_and_leave_the_position() -> None:
+    answer, other = matcher(CALL_OF_ONE_TOOL), matcher(CALL_OF_ONE_TOOL)
+    drafts = answer.forced()
+    masks = answer.masks(drafts)
+    assert len(masks) == len(drafts) + 1
+    for mask, token in zip(masks, [*drafts, None], strict=True):
+        assert mask == other.allowed()
+        if token is not None:
+            other.advance(token)
+    assert answer.masks([]) == [masks[0]]
+    assert answer.forced() == drafts
+
+
+def test_drafts_are_valid_until_the_grammar_or_a_stop_token_ends_them() -> None:
+    answer = matcher(CALL_OF_ONE_TOOL)
+    drafts = [*answer.forced(), *ids("ab"), *ids("z"), *ids("a")]
+    assert answer.valid(drafts) == len(drafts) - 2
+    assert answer.valid([END]) == 0
+    assert answer.valid([10**6]) == 0
+    assert matcher('start: "a"').valid([*ids("a"), END]) == 1
+
+
+def test_lexer_used_up_within_drafts_gives_fewer_masks_and_goes_on_from_the_answer() -> None:
+    few = LLParserLimits(max_lexer_states=1000, verbose_errors=False)
+    remembering = Grammar(cases.HOSTILE["pattern: remembers 1000"])
+    grammar = CompiledGrammar(vocabulary(), remembering, few)
+    written = walk(Matcher(grammar, generation("")), 1, max_tokens=200).tokens
+    answers = [Matcher(grammar, generation("")) for _ in range(12)]
+    counts: list[int] = []
+    for answer in answers:
+        for at in range(0, 160, 8):
+            drafts = written[at : at + 8]
+            counts.append(len(answer.masks(drafts[: answer.valid(drafts)])))
+            for token in drafts:
+                assert answer.allowed()[token]
+                answer.advance(token)
+    assert max(counts) == 9
+    assert min(counts) < 9
+
+
 def test_large_grammar_is_not_compiled_again_in_the_batch() -> None:
     few = LLParserLimits(max_lexer_states=1000, verbose_errors=False)
     keys: dict[str, cases.Schema] = {"first": {"type": "string", "pattern": "^.*a.{1000}$"}}
