@@ -23,6 +23,7 @@ from pensieve.prompt.constraints import AnswerConstraints, constrain_answer
 from pensieve.prompt.conversation.block_text import ToolNames
 from pensieve.prompt.conversation.context_edits import clear_tool_uses
 from pensieve.prompt.conversation.tools import ToolSet, tool_set_of
+from pensieve.prompt.shadow import ShadowTokens
 from pensieve.prompt.template.chat_messages import (
     ChatWriter,
     Layout,
@@ -79,6 +80,7 @@ class Prompt:
     breakpoints: tuple[Breakpoint, ...] = ()
     edits: ContextEdits | None = None  # applied ones, if the client requested any
     sampling: SamplingDefaults = NEUTRAL  # for fields that the request does not set
+    hints: tuple[tuple[int, ...], ...] = ()  # as in `Generation`
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -115,6 +117,7 @@ class PromptRenderer:
         self._dialect = dialect
         self._context_tokens = context_tokens
         self._answers = answers or GeneratedAnswers()
+        self._shadows = ShadowTokens(tokenizer, dialect.calls)
         self._abilities: dict[bool, Abilities] = {False: abilities_of(tokenizer, dialect, {})}
         self._options: dict[str, RenderOptions] = {}
         self._logged: set[str] = set()
@@ -265,6 +268,7 @@ class PromptRenderer:
             pinned_tokens=ends.system,
             breakpoints=tuple(_breakpoints(draft, ends))[-MAX_BREAKPOINTS:],
             sampling=self._dialect.sampling,
+            hints=() if answer_tokens is None else self._hints(draft.conversation),
         )
 
     def _constraints(self, draft: _Draft, answer_tokens: int | None) -> AnswerConstraints:
@@ -279,6 +283,10 @@ class PromptRenderer:
             self._tokenizer.controls,
             self._thought(draft, answer_tokens),
         )
+
+    def _hints(self, conversation: Conversation) -> tuple[tuple[int, ...], ...]:
+        # Answers copy what tools returned; most requests without any are short.
+        return self._shadows.of(conversation) if tool_uses(conversation.messages) else ()
 
     def _thought(self, draft: _Draft, answer_tokens: int | None) -> BoundedThought:
         form = self._dialect.thinking

@@ -7,6 +7,7 @@ The engine's lookup gets these texts tokenized, next to the prompt; the model ne
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import cast
 
 from pensieve.api.messages.content_blocks import (
@@ -18,13 +19,32 @@ from pensieve.api.messages.content_blocks import (
 from pensieve.api.messages.request import Conversation
 from pensieve.dialects.dialect import CallForm
 from pensieve.dialects.format_calls import format_json
+from pensieve.prompt.chat_tokenizer import ChatTokenizer
 
 # About 30 000 tokens, 3 MB in the index.
 MAX_CHARS = 120_000
 # Shorter texts save no more than a step.
 MIN_CHARS = 64
+# Tokenized texts that are kept: a conversation sends the same ones with every turn. 1 MB each at
+# most.
+_KEPT_TEXTS = 32
 # As Claude Code's Read writes them.
 _LINE_NUMBER = re.compile(r"^[ \t]*\d+(?:→|\t)", re.MULTILINE)
+
+
+class ShadowTokens:
+    """Tokenizes the texts that an answer may copy, for one model. For any thread."""
+
+    def __init__(self, tokenizer: ChatTokenizer, form: CallForm) -> None:
+        def encode(text: str) -> tuple[int, ...]:
+            return tuple(tokenizer.encode(tokenizer.neutralize(text)))
+
+        self._form = form
+        self._encode = lru_cache(_KEPT_TEXTS)(encode)
+
+    def of(self, conversation: Conversation) -> tuple[tuple[int, ...], ...]:
+        """Return them as `Generation.hints`."""
+        return tuple(self._encode(text) for text in shadow_texts(conversation, self._form))
 
 
 def shadow_texts(

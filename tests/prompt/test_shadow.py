@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from pensieve.api.messages.request import Conversation, decode
 from pensieve.dialects.dialect import JSON_CALL, CallForm
 from pensieve.dialects.families import gemma, lfm2, qwen_coder
-from pensieve.prompt.shadow import MIN_CHARS, escaped, shadow_texts, without_line_numbers
+from pensieve.prompt.render import PromptRenderer
+from pensieve.prompt.shadow import (
+    MIN_CHARS,
+    ShadowTokens,
+    escaped,
+    shadow_texts,
+    without_line_numbers,
+)
+from tests.support.fakes import ByteTokenizer
 
 TAGGED = qwen_coder.DIALECT.calls
 FILE = (
@@ -123,3 +131,39 @@ def test_thoughts_texts_and_images_are_not_copied() -> None:
     answer = {"role": "assistant", "content": [thought, {"type": "text", "text": FILE}]}
     assert shadows({"role": "user", "content": FILE}, answer) == ()
     assert shadows(result("Read", [{"type": "image"}])) == ()
+
+
+def test_tokens_of_a_shadow_are_those_of_its_text_and_are_found_once() -> None:
+    tokenizer = CountingTokenizer()
+    tokens = ShadowTokens(tokenizer, TAGGED)
+    messages = [result("Read", numbered(FILE)), result("Other", numbered(OTHER))]
+    conversation = decode(Conversation, {"model": "m", "messages": messages})
+    expected = tuple(tuple(tokenizer.encode(text)) for text in (FILE, OTHER))
+    tokenizer.encoded.clear()
+    assert tokens.of(conversation) == expected
+    assert tokens.of(conversation) == expected
+    assert sorted(tokenizer.encoded) == sorted([FILE, OTHER])
+
+
+class CountingTokenizer(ByteTokenizer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoded: list[str] = []
+
+    def encode(self, rendered: str) -> list[int]:
+        self.encoded.append(rendered)
+        return super().encode(rendered)
+
+
+def test_prompt_has_the_hints_of_its_tool_results_if_there_will_be_an_answer() -> None:
+    tokenizer = ByteTokenizer()
+    renderer = PromptRenderer(tokenizer)
+    messages = [
+        {"role": "user", "content": "go"},
+        use("Read", path="a"),
+        result("Read", numbered(FILE)),
+    ]
+    call = decode(Conversation, {"model": "m", "messages": messages})
+    hints = renderer.render(call, answer_tokens=10).hints
+    assert FILE in [tokenizer.decode(list(hint)) for hint in hints]
+    assert renderer.render(call).hints == ()

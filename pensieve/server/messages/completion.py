@@ -195,6 +195,7 @@ def bounded_generation(
         pinned_tokens=prompt.pinned_tokens,
         priority=options.priority,
         grammar=grammar and Grammar(grammar.lark),
+        hints=prompt.hints,
     )
     is_reduced = max_tokens > available_tokens
     length_stop = "model_context_window_exceeded" if is_reduced else "max_tokens"

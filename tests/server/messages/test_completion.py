@@ -40,6 +40,12 @@ def generation_of(
     return bounded_generation(prompt, options, LIMITS)
 
 
+def test_generation_has_the_prompts_hints() -> None:
+    prompt = Prompt(rendered(1), 1, PLAN, hints=((1, 2), (3,)))
+    options = AnswerOptions("m", 10)
+    assert bounded_generation(prompt, options, LIMITS).generation.hints == ((1, 2), (3,))
+
+
 def test_max_tokens_is_unchanged_if_the_context_has_space() -> None:
     bounded = generation_of(90)
     assert bounded.generation.max_tokens == 10
