@@ -5,6 +5,7 @@ Called once when a model is loaded. The caches are filled with zeros: their cont
 the time, and processing a prompt would take longer than all the steps.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,24 +40,27 @@ class StepTimer:
 
     def curve(self, steps: dict[int, RunStep], *, has_exact_widths: bool) -> CostCurve | None:
         """Return the times of steps after each context; None if there was no time for one row."""
+        for run in steps.values():
+            run(1)  # fills the caches and loads libraries
         contexts: list[ContextCosts] = []
+        end_s = self.clock()
         for tokens, run in sorted(steps.items()):
-            seconds = self._seconds(run, self.clock() + self.budget_s / len(steps))
-            if 1 in seconds:
+            end_s += self.budget_s / len(steps)
+            if seconds := self._seconds(run, end_s):
                 contexts.append(ContextCosts(tokens, seconds))
         return CostCurve(tuple(contexts), has_exact_widths) if contexts else None
 
     def _seconds(self, run: RunStep, end_s: float) -> dict[int, float]:
+        """Return the shortest time of each width; each once before any again."""
         seconds: dict[int, float] = {}
-        for width in WIDTHS:
-            # A step that prepares kernels and buffers, and one to be timed.
-            if self.clock() + 2 * seconds.get(1, 0.0) >= end_s:
-                break
-            run(width)
-            seconds[width] = self._time(run, width)
-            for _ in range(_REPEATS - 1):
-                if self.clock() < end_s:
-                    seconds[width] = min(seconds[width], self._time(run, width))
+        for repeat in range(_REPEATS):
+            for width in WIDTHS:
+                expected_s = seconds.get(width, 2 * seconds.get(1, 0.0))
+                if self.clock() + expected_s >= end_s:
+                    return seconds
+                if not repeat:
+                    run(width)  # prepares kernels and buffers
+                seconds[width] = min(seconds.get(width, math.inf), self._time(run, width))
         return seconds
 
     def _time(self, run: RunStep, width: int) -> float:
