@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx  # noqa: TID253
+from mlx import nn  # noqa: TID253
 from mlx.utils import tree_flatten  # noqa: TID253
 
 from pensieve.engine.long_operations import PART_BYTES, Announce, announce_nothing, reading_s
@@ -21,6 +22,10 @@ from pensieve.settings.resolve import Device
 # MLX keeps freed buffers for reuse, by default up to 1.5 times the working set. No budget counts
 # them, since MLX frees them before it exceeds its memory limit (`set_memory_limit`).
 _BUFFER_CACHE_BYTES = 512 * 1024 * 1024
+# On CUDA, from here on a product over several rows reads the weights once. In smaller layers the
+# two changes of shape take longer than the product.
+_MIN_FLAT_ROWS = 8
+_MIN_FLAT_WEIGHTS = 4 << 20
 
 
 def load_weights(folder: Path, device: Device, announce: Announce = announce_nothing) -> Any:
@@ -39,8 +44,30 @@ def load_weights(folder: Path, device: Device, announce: Announce = announce_not
         # In this order: the reverse takes more than twice as long.
         model.set_dtype(mx.float32)
         model = dequantize_model(model)
+    if device == "gpu" and mx.cuda.is_available():
+        flatten_products(model)
     _read(model, announce)
     return model
+
+
+class FlatQuantizedLinear(nn.QuantizedLinear):
+    """Multiplies the rows of a decode step [rows, 1, values] as one matrix.
+
+    MLX 0.32.4 multiplies each of them by itself on CUDA: 8 rows by Phi-3-mini's largest layer took
+    448 us, 32 rows 1741 us; as one matrix 66 and 91 us (H200, 2026-11-30).
+    """
+
+    def __call__(self, x: mx.array) -> mx.array:
+        if x.ndim != 3 or x.shape[1] != 1 or x.shape[0] < _MIN_FLAT_ROWS:
+            return super().__call__(x)
+        return super().__call__(x.swapaxes(0, 1)).swapaxes(0, 1)
+
+
+def flatten_products(model: Any, min_weights: int = _MIN_FLAT_WEIGHTS) -> None:
+    """Make the large quantized layers `FlatQuantizedLinear`s."""
+    for _, layer in model.named_modules():
+        if type(layer) is nn.QuantizedLinear and layer.weight.size * 32 >= min_weights * layer.bits:
+            layer.__class__ = FlatQuantizedLinear
 
 
 class _WithoutGenerationConfig(type(Path())):

@@ -86,6 +86,25 @@ class _Step:
     def has_prices(self) -> bool:
         return self.costs.is_known(self.sequences, self.context_class)
 
+    @property
+    def near_drafts(self) -> int:
+        """Return how many drafts of a sequence count as few.
+
+        More than `NEAR_DRAFTS` where a step with more rows takes no longer: on CUDA 8 take less
+        time than 4.
+        """
+        least, curve = self.sequences + NEAR_DRAFTS, self.costs.curve
+        times = {
+            rows: curve.ratio(rows, self.sequences, self.context_class)
+            for rows in curve.usable_rows(self.context_class)
+            if least <= rows <= TILE_ROWS
+        }
+        if not times:
+            return NEAR_DRAFTS
+        longest = times[min(times)]
+        widest = max(rows for rows, time in times.items() if time <= longest)
+        return max(NEAR_DRAFTS, widest // self.sequences - 1)
+
     def can_add(self, drafts: int) -> bool:
         rows = self.sequences + drafts
         return self.costs.curve.is_usable(rows, self.context_class)
@@ -151,7 +170,7 @@ class SpeculationPolicy:
         step = _Step(self._costs, sequences, plan.context_class)
         price = step.note(sum(plan.drafts), seconds)
         for row in rows:
-            _settle_row(row, price * len(row.draft), TILE_ROWS - sequences)
+            _settle_row(row, price * len(row.draft), step)
 
 
 def _widths(rows: Sequence[Row], step: _Step) -> tuple[int, ...]:
@@ -176,7 +195,7 @@ def _near(rows: Sequence[Row], step: _Step) -> tuple[tuple[int, ...], float]:
 def _near_width(row: Row, step: _Step, others: int) -> tuple[int, float]:
     """Return a number of drafts next to `others` of other sequences, and its gain."""
     expected = row.ledger.expected_tokens(row.draft)
-    longest = min(len(row.draft), max(NEAR_DRAFTS, row.draft.certain_tokens))
+    longest = min(len(row.draft), max(step.near_drafts, row.draft.certain_tokens))
     before = step.price(others)
     best, width = 0.0, 0
     for drafts in range(1, longest + 1):
@@ -203,13 +222,13 @@ def _far_width(row: Row, step: _Step) -> int:
     if row.ledger.run < _FAR_RUN and row.draft.match_length < MAX_MATCH:
         return 0
     longest = min(len(row.draft), TILE_ROWS - step.sequences)
-    usable = (drafts for drafts in range(longest, NEAR_DRAFTS, -1) if step.can_add(drafts))
+    usable = (drafts for drafts in range(longest, step.near_drafts, -1) if step.can_add(drafts))
     return next(usable, 0)
 
 
-def _settle_row(row: Row, price: float, max_far: int) -> None:
-    is_far = len(row.draft) - row.draft.certain_tokens > NEAR_DRAFTS
+def _settle_row(row: Row, price: float, step: _Step) -> None:
+    is_far = len(row.draft) - row.draft.certain_tokens > step.near_drafts
     row.ledger.note(row.draft, row.accepted, is_far=is_far)
     if not is_far:
-        row.ledger.note_run(max_far)
+        row.ledger.note_run(TILE_ROWS - step.sequences)
     row.ledger.settle(row.accepted + 1, row.accepted, price)

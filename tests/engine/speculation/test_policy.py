@@ -210,6 +210,17 @@ def test_purse_does_not_grow_without_limit() -> None:
 # Widths.
 
 
+def test_drafts_that_cost_no_more_than_few_count_as_few() -> None:
+    h200 = {1: 6.0, 2: 9.0, 3: 11.9, 4: 13.8, 6: 18.0, 8: 12.6, 16: 12.8, 32: 16.8}
+    decoder = Decoder.of(replace(curve_of(h200), has_exact_widths=True)).warmed()
+    assert decoder.plan(looked_up(31, 24)) == (15,)
+    assert decoder.plan(looked_up(7, 24)) == (7,)
+    decoder.step([looked_up(15, 24)], [0])
+    assert decoder.ledgers[0].chance(24) < RowLedger(0.0).chance(24)
+    batch = Decoder.of(curve_of(h200), sequences=4).warmed()
+    assert NEAR_DRAFTS < max(batch.plan(*[looked_up(31, 24)] * 4)) <= 7
+
+
 def test_first_drafts_wait_for_plain_steps() -> None:
     decoder = Decoder.of(curve_of(M3))
     assert decoder.plan(looked_up(31, 20)) == (0,)
