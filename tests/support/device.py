@@ -5,6 +5,7 @@ from typing import cast
 
 import mlx.core as mx
 
+from pensieve.engine.client.launch import worker_variables
 from pensieve.settings.resolve import Device
 
 DEVICE = cast("Device", os.environ.get("PENSIEVE_TEST_DEVICE") or "cpu")
@@ -13,5 +14,10 @@ if DEVICE not in {"gpu", "cpu"}:
 
 
 def use_device() -> None:
-    """Set the process's default device. Call it before importing mlx-lm, which makes its stream."""
+    """Set the process's default device and a worker's precision.
+
+    Call it before importing mlx-lm, which makes its stream.
+    """
+    if DEVICE == "gpu":
+        os.environ |= worker_variables(DEVICE)
     mx.set_default_device(mx.gpu if DEVICE == "gpu" else mx.cpu)

@@ -91,8 +91,13 @@ async def end_worker(process: Process) -> None:
 def worker_variables(device: Device, platform: str = sys.platform) -> dict[str, str]:
     """Return the worker's environment variables on top of ours."""
     if device == "gpu":
-        # Makes macOS slower to abort GPU work that holds up the screen (omlx issue 1387).
-        return {"AGX_RELAX_CDM_CTXSTORE_TIMEOUT": "1"} if platform == "darwin" else {}
+        # In TF32, products of one row and of several round differently: an answer of float32
+        # weights was not the same alone and in a batch (H200, 2026-11-30).
+        variables = {"MLX_ENABLE_TF32": "0"}
+        if platform == "darwin":
+            # Makes macOS slower to abort GPU work that holds up the screen (omlx issue 1387).
+            variables["AGX_RELAX_CDM_CTXSTORE_TIMEOUT"] = "1"
+        return variables
     # On a CPU, MLX compiles small graphs with the system's C++ compiler at first use: seconds of
     # delay, no gain (x86-64, 2026-11-22; on a Mac not measured).
     variables = {"MLX_DISABLE_COMPILE": "1"}

@@ -6,11 +6,13 @@ from pensieve.engine.client.launch import worker_variables
 
 
 def test_macos_gpu_worker_gets_the_relaxed_timeout() -> None:
-    assert worker_variables("gpu", "darwin") == {"AGX_RELAX_CDM_CTXSTORE_TIMEOUT": "1"}
+    assert worker_variables("gpu", "darwin")["AGX_RELAX_CDM_CTXSTORE_TIMEOUT"] == "1"
+    assert "AGX_RELAX_CDM_CTXSTORE_TIMEOUT" not in worker_variables("gpu", "linux")
 
 
-def test_cuda_worker_gets_no_extra_variables() -> None:
-    assert worker_variables("gpu", "linux") == {}
+@pytest.mark.parametrize("platform", ["darwin", "linux"])
+def test_gpu_worker_multiplies_in_full_precision(platform: str) -> None:
+    assert worker_variables("gpu", platform)["MLX_ENABLE_TF32"] == "0"
 
 
 @pytest.mark.parametrize("platform", ["darwin", "linux"])
