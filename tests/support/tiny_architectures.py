@@ -23,6 +23,14 @@ BASE = {
     "tie_word_embeddings": False,
     "head_dim": 64,
 }
+GATED_DELTA_NET = {
+    "full_attention_interval": 2,
+    "linear_num_value_heads": 2,
+    "linear_num_key_heads": 2,
+    "linear_key_head_dim": 32,
+    "linear_value_head_dim": 32,
+    "linear_conv_kernel_dim": 4,
+}
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {},
     "qwen3": {},
@@ -37,13 +45,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "attn_logit_softcapping": 50.0,
         "final_logit_softcapping": 30.0,
     },
-    "qwen3_next": {
-        "full_attention_interval": 2,
-        "linear_num_value_heads": 2,
-        "linear_num_key_heads": 2,
-        "linear_key_head_dim": 32,
-        "linear_value_head_dim": 32,
-        "linear_conv_kernel_dim": 4,
+    "qwen3_next": GATED_DELTA_NET
+    | {
         "num_experts": 2,
         "num_experts_per_tok": 1,
         "decoder_sparse_step": 1,
@@ -52,6 +55,22 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "moe_intermediate_size": 64,
         "norm_topk_prob": True,
         "partial_rotary_factor": 0.25,
+    },
+    "qwen3_5": GATED_DELTA_NET,
+    "granitemoehybrid": {
+        "layer_types": ["mamba", "attention"] * 2,
+        "attention_bias": False,
+        "embedding_multiplier": 1.0,
+        "attention_multiplier": 0.125,
+        "logits_scaling": 1.0,
+        "residual_multiplier": 1.0,
+        "mamba_n_heads": 2,
+        "mamba_d_head": 64,
+        "mamba_proj_bias": False,
+        "mamba_d_state": 16,
+        "mamba_d_conv": 4,
+        "mamba_n_groups": 1,
+        "mamba_conv_bias": True,
     },
 }
 

@@ -60,7 +60,7 @@ CHATML_TEMPLATE = (
 )
 
 
-def build(kind: Kind, folder: Path, **sizes: int) -> Path:
+def build(kind: Kind, folder: Path, **sizes: Any) -> Path:
     """Fill `folder` with a tiny model of `kind`; `sizes` replace values of its config.
 
     "phi3" has the rope scaling type "su", which transformers does not know.

@@ -18,7 +18,7 @@ from pensieve.engine.generation import Generation
 from pensieve.engine.grammar.mask import Matcher, TokenMask
 from pensieve.engine.long_operations import StepAnnouncer
 from pensieve.engine.model.decode_batch import DecodeBatch, DecodeSlot, Step
-from pensieve.engine.model.kv_cache import SequenceKVCache
+from pensieve.engine.model.kv.rewinding import can_rewind
 from pensieve.engine.model.kv_state import SequenceKVState, add_checkpoint, checkpoint_of
 from pensieve.engine.model.sampling import make_sampler
 from pensieve.engine.scheduling.backend import (
@@ -90,9 +90,7 @@ class BatchBackend:
         self._announcer = announcer or StepAnnouncer()
         self._prompts: deque[_Prompt] = deque()
         caches = make_caches()
-        # Refused drafts are dropped again.
-        can_rewind = all(type(cache) is SequenceKVCache for cache in caches)
-        self._speculation = speculation if can_rewind else None
+        self._speculation = speculation if can_rewind(caches) else None
         self._decode_batch = self._new_batch()
         self._is_always_trimmable = not checkpoint_of(caches)
 

@@ -8,7 +8,9 @@ chunks.
 
 A draft for a sequence whose last token is not read yet begins with a guess of that token. Only if
 such a guess is right, or the token was known, are the tokens of the step itself read at once; from
-then on every draft follows known tokens. Drafts need caches that can be rewound (`RaggedKV`).
+then on every draft follows known tokens. Refused drafts are dropped from the caches
+(kv/rewinding.py). State-space layers drop the whole pass, and its tokens that stay are fed again
+before the next ones; for lone sequences only: the rows of such a batch would have to be padded.
 """
 
 import time
@@ -20,9 +22,10 @@ import mlx.core as mx  # noqa: TID253
 
 from pensieve.engine.generation import FinishReason
 from pensieve.engine.grammar.mask import TokenMask
+from pensieve.engine.model.kv.rewinding import RewindPoint, has_states
 from pensieve.engine.model.sampling import Sampler, penalized
 from pensieve.engine.speculation.acceptance import accept
-from pensieve.engine.speculation.draft_source import NO_DRAFT, Draft
+from pensieve.engine.speculation.draft_source import FAR_DRAFTS, NO_DRAFT, Draft
 from pensieve.engine.speculation.drafter import Drafter
 from pensieve.engine.speculation.policy import Policy, Row, StepPlan
 
@@ -52,6 +55,8 @@ class DecodeSlot:
     answer_start: int = 0  # where the answer begins in `tokens`
     repetition_penalty: float = 1.0
     drafter: Drafter = field(default_factory=Drafter)
+    # After `tokens`, dropped from the caches with refused drafts: fed again before the last one.
+    again: list[int] = field(default_factory=list[int])
     # The answer's last token, not fed yet, once it was read.
     last: int | None = None
 
@@ -60,30 +65,24 @@ class DecodeSlot:
         return self.mask is not None or self.repetition_penalty != 1
 
     def position_after(self, fed: int) -> int:
-        """Return the position in the answer of the token after `tokens` and `fed` more."""
-        return len(self.tokens) + fed - self.answer_start
+        """Return the position in the answer of the token after the known ones and `fed` more."""
+        return len(self.tokens) + len(self.again) + fed - self.answer_start
 
     def propose(self) -> Draft:
         """Propose drafts, with a guess of the last token before them unless it was read."""
         guesses = 1 if self.last is None else 0
         left = self.max_tokens - self.sampled - guesses - 1
+        left = min(left, FAR_DRAFTS - len(self.again))  # all are one pass
         draft = self.drafter.propose(guesses, left) if left > 0 else NO_DRAFT
         if self.mask is not None and len(draft) > guesses:
             draft = draft.first(self.mask.valid(draft.tokens))
         return draft if len(draft) > guesses else NO_DRAFT
 
     def penalized(self, fed: mx.array, logits: mx.array) -> mx.array:
-        """Penalize recent tokens in the logits that follow `tokens` and `fed`.
-
-        They have a row for each of the last of the `fed` tokens.
-        """
+        """Penalize recent tokens in the logits after the last of the `fed` tokens."""
         if self.repetition_penalty == 1:
             return logits
-        rows, before = logits.shape[0], len(fed) - logits.shape[0]
-        pairs = [(fed[: before + at + 1], logits[at : at + 1]) for at in range(rows)]
-        return mx.concatenate(
-            [penalized(row, self.tokens, newest, self.repetition_penalty) for newest, row in pairs]
-        )
+        return penalized(logits, [*self.tokens, *self.again], fed, self.repetition_penalty)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +100,9 @@ class _Part:
     """One sequence in one pass."""
 
     slot: DecodeSlot
-    start: int = 0  # of its rows
+    start: int  # of its rows
+    again: Sequence[int]  # fed before the last token
+    is_fed_again: bool  # what stays of the pass, after refused drafts
     guess: int | None = None  # of its last token; None: no drafts, or the token was read before
     draft: Draft = NO_DRAFT  # fed after the last token
     accepted: int = 0  # drafts
@@ -110,12 +111,11 @@ class _Part:
     new: list[int] = field(default_factory=list[int])  # tokens of the answer
     finish: FinishReason | None = None
 
-    @classmethod
-    def proposed(cls, slot: DecodeSlot) -> "_Part":
-        draft = slot.propose()
-        if slot.last is None and len(draft):
-            return cls(slot, guess=draft.tokens[0], draft=draft.without_first(1))
-        return cls(slot, draft=draft)
+    def propose(self) -> None:
+        draft = self.slot.propose()
+        if self.slot.last is None and len(draft):
+            self.guess, draft = draft.tokens[0], draft.without_first(1)
+        self.draft = draft
 
     @property
     def rows(self) -> slice:
@@ -127,7 +127,8 @@ class _Part:
 
     @property
     def account(self) -> Row:
-        return Row(self.slot.drafter.ledger, self.draft, self.accepted)
+        again = len(self.again)
+        return Row(self.slot.drafter.ledger, self.draft, self.accepted, again, self.is_fed_again)
 
     def note_last(self, token: int | None) -> None:
         """Record the last token. None: it was read before."""
@@ -138,8 +139,19 @@ class _Part:
     def hold_last(self) -> None:
         """The caches hold the last token now."""
         assert self.slot.last is not None
-        self.slot.tokens.append(self.slot.last)
-        self.slot.last = None
+        self.slot.tokens += [*self.again, self.slot.last]
+        self.slot.again, self.slot.last = [], None
+
+    def drop(self) -> int:
+        """The caches are as before the pass; return how many tokens they lost.
+
+        Those that stay in the answer are fed again.
+        """
+        tokens = self.slot.tokens
+        held = len(tokens) - len(self.again) - 1 - self.accepted
+        self.slot.again = tokens[held:]
+        del tokens[held:]
+        return len(self.again) + 1 + len(self.draft)
 
     def adjusted(self, fed: mx.array, logits: mx.array) -> mx.array:
         """Apply the sequence's penalty and mask to its rows of the logits after `fed`."""
@@ -189,6 +201,7 @@ class DecodeBatch:
         self._caches: list[Any] = []
         # Token ids [rows]: sampled, but not fed to the model yet.
         self._next = mx.array([], dtype=mx.uint32)
+        self._has_states = False  # in layers of the model
         self._steps = 0
         # The newest pass, until its tokens are read.
         self._pass: tuple[StepPlan, list[_Part]] | None = None
@@ -211,11 +224,13 @@ class DecodeBatch:
         mx.async_eval(sampled)
         slot.tokens.extend(last)
         if self.slots:
+            self._feed_again()
             for own, new in zip(self._caches, caches, strict=True):
                 own.extend(new)
             self._next = mx.concatenate([self._next, sampled])
         else:
             self._caches, self._next = caches, sampled
+            self._has_states = has_states(caches)
         self.slots = [*self.slots, slot]
         self.note_other_work()
 
@@ -232,6 +247,7 @@ class DecodeBatch:
         if not self.slots:
             return []
         plan, parts = self._plan()
+        point = RewindPoint(self._caches) if any(plan.drafts) else None
         sampled = self._schedule(parts)
         self._pass = (plan, parts)
         for part in parts:
@@ -240,7 +256,9 @@ class DecodeBatch:
         self._steps += 1
         if self._steps % _STEPS_BEFORE_CLEARING == 0:
             mx.clear_cache()
-        self._rewind(parts, sampled)
+        self._next = sampled
+        if point is not None:
+            self._rewind(point, parts, sampled)
         return self._finish(parts)
 
     def caches_of(self, slot: DecodeSlot) -> list[Any]:
@@ -251,10 +269,11 @@ class DecodeBatch:
 
     def _plan(self) -> tuple[StepPlan, list[_Part]]:
         """Choose the drafts of each sequence."""
+        parts = [_Part(slot, start, slot.again, self._has_states) for start, slot in enumerate(self.slots)]
         if self._policy is None:
-            parts = [_Part(slot, start) for start, slot in enumerate(self.slots)]
             return StepPlan((0,) * len(parts)), parts
-        parts = [_Part.proposed(slot) for slot in self.slots]
+        for part in parts if len(parts) == 1 or not self._has_states else ():
+            part.propose()
         context_tokens = sum(len(slot.tokens) for slot in self.slots)
         plan = self._policy.plan([part.account for part in parts], context_tokens)
         start = 0
@@ -270,7 +289,7 @@ class DecodeBatch:
         They are read first if a mask needs them, while the device computes the logits.
         """
         fed = self._fed(parts)
-        logits = self._logits(fed, [1 + len(part.draft) for part in parts])
+        logits = self._logits(fed, parts)
         is_masked = any(part.slot.mask for part in parts)
         if is_masked:
             mx.async_eval(logits)
@@ -292,14 +311,23 @@ class DecodeBatch:
         every = mx.concatenate([self._next, mx.array(drafts, dtype=self._next.dtype)])
         return every[mx.array(order)]
 
-    def _logits(self, fed: mx.array, widths: Sequence[int]) -> mx.array:
+    def _logits(self, fed: mx.array, parts: Sequence[_Part]) -> mx.array:
         """Return the logits [rows, vocabulary] after each fed token."""
-        if len(fed) == len(widths):
+        if again := parts[0].again:
+            fed = mx.concatenate([mx.array(again, dtype=fed.dtype), fed])
+        elif len(fed) == len(parts):
             return self._model(fed[:, None], cache=self._caches)[:, -1, :]
-        if len(widths) == 1:
-            return self._model(fed[None], cache=self._caches)[0]
-        packed = [cache.packed(widths) for cache in self._caches]
+        if len(parts) == 1:
+            return self._model(fed[None], cache=self._caches)[0, len(again) :]
+        packed = [cache.packed([1 + len(part.draft) for part in parts]) for cache in self._caches]
         return self._model(fed[:, None], cache=packed)[:, -1, :]
+
+    def _feed_again(self) -> None:
+        """Feed what was dropped with refused drafts, since others join its lone sequence."""
+        slot = self.slots[0]
+        if slot.again:
+            self._model(mx.array([slot.again]), cache=self._caches)
+            slot.tokens, slot.again = [*slot.tokens, *slot.again], []
 
     def _read_last(self, parts: Sequence[_Part]) -> None:
         """Read the last tokens, unless all were read before."""
@@ -329,14 +357,11 @@ class DecodeBatch:
             self._policy.settle(plan, [part.account for part in parts], seconds)
         self._pass, self._read_s = None, now_s
 
-    def _rewind(self, parts: Sequence[_Part], sampled: mx.array) -> None:
+    def _rewind(self, point: RewindPoint, parts: Sequence[_Part], sampled: mx.array) -> None:
         """Drop refused drafts from the caches and select each sequence's newest token."""
-        self._next = sampled
-        if len(sampled) == len(parts):
-            return
         refused = [len(part.draft) - part.accepted for part in parts]
-        for cache in self._caches:
-            cache.rewind(refused)
+        if any(refused):
+            point.rewind([part.drop() for part in parts] if point.is_whole else refused)
         self._next = sampled[mx.array([part.start + part.accepted for part in parts])]
         mx.async_eval(self._next)
 

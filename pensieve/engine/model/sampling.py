@@ -44,23 +44,30 @@ def make_sampler(sampling: Sampling) -> Sampler:
     return _seeded(sampling)
 
 
-def penalized(logits: mx.array, earlier: list[int], newest: mx.array, penalty: float) -> mx.array:
-    """Return logits [1, vocabulary] in which recent tokens are less likely.
+def penalized(logits: mx.array, earlier: list[int], fed: mx.array, penalty: float) -> mx.array:
+    """Return logits [rows, vocabulary] in which recent tokens are less likely.
 
-    `newest` [tokens] follow `earlier`; they may still be on the device and are not awaited. A
-    positive logit is divided by `penalty`, a negative one multiplied
+    `fed` [tokens] follow `earlier`, and the logits the last of them; they may still be on the
+    device and are not awaited. A positive logit is divided by `penalty`, a negative one multiplied
     (https://arxiv.org/abs/1909.05858). As in mlx-lm, and unlike transformers, only the last
     `PENALIZED_TOKENS` of prompt and answer count: over a whole prompt every name in an agent's
     files would be penalized.
     """
+    rows = logits.shape[0]
+    ends = range(len(fed) - rows + 1, len(fed) + 1)
+    pairs = zip(ends, mx.split(logits, rows), strict=True)
+    return mx.concatenate([_penalized(row, earlier, fed[:end], penalty) for end, row in pairs])
+
+
+def _penalized(row: mx.array, earlier: list[int], newest: mx.array, penalty: float) -> mx.array:
     newest = newest[-PENALIZED_TOKENS:]
     missing = PENALIZED_TOKENS - len(newest)
     before = mx.array(earlier[-missing:] if missing else [], dtype=newest.dtype)
     recent = mx.concatenate([before, newest])[None]
-    current = mx.take_along_axis(logits, recent, axis=-1)
+    current = mx.take_along_axis(row, recent, axis=-1)
     lowered = mx.where(current < 0, current * penalty, current / penalty)
     # A repeated token is written twice with the same value.
-    return mx.put_along_axis(logits, recent, lowered, axis=-1)
+    return mx.put_along_axis(row, recent, lowered, axis=-1)
 
 
 def _greedy(logits: mx.array, position: int = 0) -> mx.array:

@@ -14,7 +14,7 @@ from typing import Any
 import mlx.core as mx  # noqa: TID253
 
 from pensieve.engine.model.cache_maker import CacheMaker, prefilled
-from pensieve.engine.model.kv_cache import SequenceKVCache
+from pensieve.engine.model.kv.rewinding import RewindPoint, filled
 from pensieve.engine.planning.memory_plan import grown_tokens
 from pensieve.engine.speculation.cost_curve import ContextCosts, CostCurve
 
@@ -77,7 +77,7 @@ def is_complete(curve: CostCurve) -> bool:
 def steps_of(make_caches: CacheMaker, max_tokens: int) -> dict[int, RunStep]:
     """Return steps by context; those of contexts that fit `max_tokens`.
 
-    The caches must be `SequenceKVCache`s.
+    The caches must be such that drafts are possible.
     """
     longest = max_tokens - max(WIDTHS)
     return {
@@ -87,29 +87,19 @@ def steps_of(make_caches: CacheMaker, max_tokens: int) -> dict[int, RunStep]:
     }
 
 
-def _filled(make_caches: CacheMaker, tokens: int) -> Sequence[SequenceKVCache]:
+def _filled(make_caches: CacheMaker, tokens: int) -> Sequence[Any]:
     short = prefilled(make_caches.model, make_caches(), [_ANY_TOKEN])
     size = grown_tokens(tokens + max(WIDTHS), make_caches.max_tokens)
-    return [
-        SequenceKVCache.from_arrays(
-            [
-                mx.zeros((*one.shape[:2], size, one.shape[3]), one.dtype)
-                for one in layer.arrays(0, 1)
-            ],
-            layer,
-            tokens,
-        )
-        for layer in short
-    ]
+    return [filled(layer, tokens, size) for layer in short]
 
 
-def _step(model: Any, caches: Sequence[SequenceKVCache]) -> RunStep:
+def _step(model: Any, caches: Sequence[Any]) -> RunStep:
     batch = [cache.merge([cache]) for cache in caches]
 
     def run(width: int) -> None:
+        point = RewindPoint(batch)
         tokens = mx.full((1, width), _ANY_TOKEN, mx.uint32)
         mx.argmax(model(tokens, cache=batch)[0], axis=-1).tolist()
-        for cache in batch:
-            cache.rewind([width])
+        point.rewind([width])
 
     return run

@@ -62,16 +62,27 @@ class Row:
     ledger: RowLedger
     draft: Draft = NO_DRAFT  # proposed, for `plan`; its fed part, for `settle`
     accepted: int = 0  # drafts
+    # Tokens fed once more before the drafts: state-space layers forgot them with refused ones.
+    again: int = 0
+    is_fed_again: bool = False  # after refused drafts, the tokens of a step that stay
 
     @property
     def may_draft(self) -> bool:
         return bool(len(self.draft)) and self.ledger.purse > 0
+
+    def price(self, price: float, chance: float) -> float:
+        """Return the price of drafts, all of which are accepted with this chance.
+
+        What is fed again after a refusal costs as much as the drafts did, at most.
+        """
+        return price * (2.0 - chance) if self.is_fed_again else price
 
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
     drafts: tuple[int, ...]  # of each sequence
     context_class: int = 0
+    again: int = 0  # tokens of all sequences that are fed once more
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +92,11 @@ class _Step:
     costs: StepCosts
     sequences: int
     context_class: int
+    again: int = 0  # rows that the step has without drafts, next to one of each sequence
 
     @property
     def has_prices(self) -> bool:
-        return self.costs.is_known(self.sequences, self.context_class)
+        return self._has_price(self.again)
 
     @property
     def near_drafts(self) -> int:
@@ -106,24 +118,36 @@ class _Step:
         return max(NEAR_DRAFTS, widest // self.sequences - 1)
 
     def can_add(self, drafts: int) -> bool:
-        rows = self.sequences + drafts
+        rows = self.sequences + self.again + drafts
         return self.costs.curve.is_usable(rows, self.context_class)
 
     def price(self, drafts: int) -> float:
-        rows = self.sequences + drafts
-        ratio = self.costs.ratio(rows, self.sequences, self.context_class)
-        return self.sequences * (ratio - 1.0)
+        return self._price_of(self.again + drafts) - self._price_of(self.again)
 
     def note(self, drafts: int, seconds: float | None) -> float:
-        """Record the step's time. Return what each draft cost."""
-        if seconds is None:
-            return self.price(drafts) / drafts if drafts else 0.0
-        if not drafts:
-            self.costs.note_plain(self.sequences, self.context_class, seconds)
+        """Record the step's time. Return what each draft and each token fed again cost."""
+        more = self.again + drafts
+        if not more:
+            if seconds is not None:
+                self.costs.note_plain(self.sequences, self.context_class, seconds)
             return 0.0
-        rows = self.sequences + drafts
+        if not self._has_price(more):
+            return 0.0
+        if seconds is None:
+            return self._price_of(more) / more
+        rows = self.sequences + more
         ratio = self.costs.note_wide(rows, self.sequences, self.context_class, seconds)
-        return self.sequences * (ratio - 1.0) / drafts
+        return self.sequences * (ratio - 1.0) / more
+
+    def _has_price(self, more: int) -> bool:
+        costs = self.costs.curve.contexts[self.context_class]
+        is_measured = costs.bounds(self.sequences + more) is not None
+        return is_measured and self.costs.is_known(self.sequences, self.context_class)
+
+    def _price_of(self, more: int) -> float:
+        rows = self.sequences + more
+        ratio = self.costs.ratio(rows, self.sequences, self.context_class)
+        return self.sequences * (ratio - 1.0)
 
 
 class Policy(Protocol):
@@ -154,9 +178,10 @@ class SpeculationPolicy:
         if self._costs is None:
             return StepPlan(nothing)
         context_class = self._costs.curve.context_class(context_tokens)
-        step = _Step(self._costs, len(rows), context_class)
+        again = sum(row.again for row in rows)
+        step = _Step(self._costs, len(rows), context_class, again)
         may_draft = self.assessment.is_on and any(row.may_draft for row in rows)
-        return StepPlan(_widths(rows, step) if may_draft else nothing, context_class)
+        return StepPlan(_widths(rows, step) if may_draft else nothing, context_class, again)
 
     def settle(self, plan: StepPlan, rows: Sequence[Row], seconds: float | None) -> None:
         """Account for a step with exactly the planned drafts.
@@ -167,10 +192,10 @@ class SpeculationPolicy:
         if self._costs is None:
             return
         sequences = len(plan.drafts)
-        step = _Step(self._costs, sequences, plan.context_class)
+        step = _Step(self._costs, sequences, plan.context_class, plan.again)
         price = step.note(sum(plan.drafts), seconds)
         for row in rows:
-            _settle_row(row, price * len(row.draft), step)
+            _settle_row(row, price * (len(row.draft) + row.again), step)
 
 
 def _widths(rows: Sequence[Row], step: _Step) -> tuple[int, ...]:
@@ -200,7 +225,9 @@ def _near_width(row: Row, step: _Step, others: int) -> tuple[int, float]:
     best, width = 0.0, 0
     for drafts in range(1, longest + 1):
         if step.can_add(others + drafts):
-            gain = expected[drafts] - (step.price(others + drafts) - before)
+            price = step.price(others + drafts) - before
+            chance = expected[drafts] - expected[drafts - 1]
+            gain = expected[drafts] - row.price(price, chance)
             if gain > best:
                 best, width = gain, drafts
     return width, best
@@ -212,8 +239,11 @@ def _far(rows: Sequence[Row], step: _Step) -> tuple[tuple[int, ...], float]:
     best = (nothing, 0.0)
     for at, row in enumerate(rows):
         width = _far_width(row, step) if row.may_draft else 0
-        gain = min(row.ledger.far_tokens, width) - step.price(width)
-        if width and gain > best[1]:
+        if not width:
+            continue
+        expected = min(row.ledger.far_tokens, width)
+        gain = expected - row.price(step.price(width), expected / width)
+        if gain > best[1]:
             best = ((*nothing[:at], width, *nothing[at + 1 :]), gain)
     return best
 
@@ -221,7 +251,7 @@ def _far(rows: Sequence[Row], step: _Step) -> tuple[tuple[int, ...], float]:
 def _far_width(row: Row, step: _Step) -> int:
     if row.ledger.run < _FAR_RUN and row.draft.match_length < MAX_MATCH:
         return 0
-    longest = min(len(row.draft), TILE_ROWS - step.sequences)
+    longest = min(len(row.draft), TILE_ROWS - step.sequences - step.again)
     usable = (drafts for drafts in range(longest, step.near_drafts, -1) if step.can_add(drafts))
     return next(usable, 0)
 

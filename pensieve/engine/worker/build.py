@@ -35,6 +35,7 @@ from pensieve.engine.long_operations import (
 from pensieve.engine.model.batch import BatchBackend
 from pensieve.engine.model.cache_maker import CacheMaker, supports_batching, supports_ragged_kv
 from pensieve.engine.model.disk_prefix_cache import DiskPrefixCache
+from pensieve.engine.model.kv.rewinding import can_rewind
 from pensieve.engine.model.loading import load_weights, set_memory_limit, set_wired_limit
 from pensieve.engine.model.memory import plan_memory
 from pensieve.engine.model.step_times import VERSION as STEP_TIMES_VERSION
@@ -50,7 +51,7 @@ from pensieve.engine.speculation.cost_curve import CurveKey
 from pensieve.engine.speculation.draft_source import TILE_ROWS
 from pensieve.engine.speculation.drafter import Speculation
 from pensieve.engine.worker.context import WorkerContext
-from pensieve.engine.worker.drafting import can_draft, speculation_of, step_curve
+from pensieve.engine.worker.drafting import speculation_of, step_curve
 from pensieve.engine.worker.memory_pressure import pressure_reader
 from pensieve.engine.worker.memory_relief import MemoryRelief
 from pensieve.engine.worker.warmup import (
@@ -173,7 +174,7 @@ def _speculation(
     load: Load, make_caches: CacheMaker, platform: Platform, fingerprint: bytes
 ) -> Speculation | None:
     """Return None if drafts are off, impossible for this model's caches, or do not pay."""
-    if not load.has_speculation or not can_draft(make_caches):
+    if not load.has_speculation or not can_rewind(make_caches()):
         return None
     key = CurveKey(
         fingerprint.hex(),

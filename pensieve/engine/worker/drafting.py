@@ -8,7 +8,6 @@ from pathlib import Path
 
 from pensieve.atomic_files import write_atomically
 from pensieve.engine.model.cache_maker import CacheMaker
-from pensieve.engine.model.kv_cache import SequenceKVCache
 from pensieve.engine.model.step_times import StepTimer, is_complete, steps_of
 from pensieve.engine.speculation.cost_curve import (
     CostCurve,
@@ -24,11 +23,6 @@ from pensieve.untrusted_json import read_json
 _log = logging.getLogger("pensieve.engine")
 
 _MAX_BYTES = 64 * 1024
-
-
-def can_draft(make_caches: CacheMaker) -> bool:
-    """Whether refused drafts can be dropped from the caches again."""
-    return all(type(cache) is SequenceKVCache for cache in make_caches())
 
 
 def speculation_of(curve: CostCurve | None, vocabulary: int) -> Speculation | None:

@@ -49,6 +49,8 @@ class Decoder:
     seconds: dict[int, float]
     ledgers: list[RowLedger]
     context_tokens: int = CONTEXT
+    is_fed_again: bool = False  # what stays of a step with refused drafts
+    again: int = 0  # tokens that the next step feeds once more
 
     @classmethod
     def of(
@@ -67,19 +69,23 @@ class Decoder:
         return self._plan(drafts).drafts
 
     def _plan(self, drafts: Sequence[Draft]) -> StepPlan:
-        rows = [Row(*pair) for pair in zip(self.ledgers, drafts, strict=True)]
+        pairs = zip(self.ledgers, drafts, strict=True)
+        rows = [Row(*pair, 0, self.again, self.is_fed_again) for pair in pairs]
         return self.policy.plan(rows, self.context_tokens)
 
     def step(self, drafts: Sequence[Draft], right: Sequence[int]) -> list[Row]:
         """Decode once. right: how many drafts of each sequence are right, at most."""
         plan = self._plan(drafts)
         rows = [
-            Row(ledger, draft.first(width), min(width, count))
+            Row(ledger, draft.first(width), min(width, count), self.again, self.is_fed_again)
             for ledger, draft, width, count in zip(
                 self.ledgers, drafts, plan.drafts, right, strict=True
             )
         ]
-        self.policy.settle(plan, rows, self.time(sum(plan.drafts)))
+        self.policy.settle(plan, rows, self.time(self.again + sum(plan.drafts)))
+        for row in rows if self.is_fed_again else ():
+            is_refused = row.accepted < len(row.draft)
+            self.again = self.again + 1 + row.accepted if is_refused else 0
         return rows
 
     def time(self, drafts: int) -> float:
@@ -140,6 +146,31 @@ def test_drafts_cost_two_percent_and_one_step_at_most(
             assert losses[which] <= limit + 1e-6
 
 
+@given(
+    times=true_times,
+    errors=errors,
+    script=st.lists(steps, min_size=1, max_size=12),
+    repeats=st.integers(1, 20),
+)
+@settings(max_examples=120)
+def test_drafts_and_what_they_feed_again_cost_two_percent_and_two_steps_at_most(
+    times: list[float], errors: list[float], script: list[tuple[Draft, int]], repeats: int
+) -> None:
+    seconds = dict(enumerate(times, 1))
+    curve = curve_of({rows: time * errors[rows - 1] for rows, time in seconds.items()})
+    decoder = Decoder.of(curve, 1, seconds).warmed()
+    decoder.is_fed_again = True
+    assume(decoder.policy.assessment.is_on)
+    tokens, loss, widest = float(MIN_PLAIN_STEPS), 0.0, 0.0
+    for draft, right in script * repeats:
+        (row,) = decoder.step([draft], [right])
+        delay = decoder.time(row.again + len(row.draft)) / decoder.time(0) - 1.0
+        tokens += 1 + row.accepted
+        loss += delay - row.accepted
+        widest = max(widest, delay)
+        assert loss <= PURSE_PER_TOKEN * tokens + PURSE_START + 2 * widest + 1e-6
+
+
 def test_curve_that_is_wrong_tenfold_costs_a_few_steps_once() -> None:
     seconds = {1: 1.0, 2: 8.0, 3: 9.0, 4: 10.0, 32: 12.0}
     decoder = Decoder.of(curve_of({rows: time**0.1 for rows, time in seconds.items()})).warmed()
@@ -198,6 +229,18 @@ def test_cancelled_sequence_pays_its_share_of_the_step() -> None:
     staying.purse = 1.0
     decoder.policy.settle(plan, [Row(staying, drafts[0])], 1.3)
     assert staying.purse == pytest.approx(1.02 - 0.4)
+
+
+def test_purse_pays_for_what_is_fed_again() -> None:
+    decoder = Decoder.of(curve_of({1: 1.0, 4: 1.5, 32: 9.0})).warmed()
+    (ledger,) = decoder.ledgers
+    ledger.purse, decoder.is_fed_again = 1.0, True
+    (row,) = decoder.step([looked_up(3, 20)], [2])
+    assert (len(row.draft), decoder.again) == (3, 3)
+    assert ledger.purse == pytest.approx(1.0 + 3 * PURSE_PER_TOKEN + 2 - 0.5)
+    decoder.step([NO_DRAFT], [0])
+    assert decoder.again == 0
+    assert ledger.purse == pytest.approx(1.0 + 4 * PURSE_PER_TOKEN + 2 - 0.5 - 0.5)
 
 
 def test_purse_does_not_grow_without_limit() -> None:
@@ -304,6 +347,31 @@ def test_drafts_that_delay_neighbours_have_to_give_more() -> None:
     assert lone.plan(looked_up(3, 24)) == (NEAR_DRAFTS,)
     (width, *_) = batch.plan(looked_up(3, 24), NO_DRAFT, NO_DRAFT, NO_DRAFT)
     assert width < NEAR_DRAFTS
+
+
+def test_drafts_whose_refusal_is_dear_have_to_give_more() -> None:
+    curve = curve_of({1: 1.0, 2: 1.6, 32: 30.0})
+    for is_fed_again, expected in ((False, (1,)), (True, (0,))):
+        decoder = Decoder.of(curve).warmed()
+        decoder.is_fed_again = is_fed_again
+        assert decoder.plan(looked_up(1, 16)) == expected
+
+
+def test_drafts_next_to_tokens_that_are_fed_again_fit_the_tile() -> None:
+    decoder = Decoder.of(curve_of(M3)).warmed()
+    decoder.is_fed_again, decoder.again = True, 20
+    assert decoder.plan(looked_up(31, 32)) == (TILE_ROWS - 1 - 20,)
+    decoder.again = 31
+    assert decoder.plan(looked_up(31, 32)) == (0,)
+
+
+def test_tokens_fed_again_beyond_the_measured_widths_have_no_price() -> None:
+    decoder = Decoder.of(curve_of({1: 1.0, 4: 1.5}), seconds=M3).warmed()
+    (ledger,) = decoder.ledgers
+    decoder.is_fed_again, decoder.again, before = True, 6, ledger.purse
+    (row,) = decoder.step([looked_up(3, 32)], [0])
+    assert len(row.draft) == 0
+    assert ledger.purse == pytest.approx(before + PURSE_PER_TOKEN)
 
 
 def test_drafts_of_a_step_stay_within_the_measured_widths() -> None:

@@ -1,0 +1,1 @@
+"""KV caches of the engine's own kinds, and how a batch drops refused drafts from caches."""
