@@ -17,7 +17,8 @@ import mlx.core as mx  # noqa: TID253
 from pensieve.engine.generation import Generation
 from pensieve.engine.grammar.mask import Matcher, TokenMask
 from pensieve.engine.long_operations import StepAnnouncer
-from pensieve.engine.model.decode_batch import DecodeBatch, DecodeSlot, Step
+from pensieve.engine.model.decode_batch import DecodeBatch, Step
+from pensieve.engine.model.decode_slot import DecodeSlot
 from pensieve.engine.model.kv.rewinding import can_rewind
 from pensieve.engine.model.kv_state import SequenceKVState, add_checkpoint, checkpoint_of
 from pensieve.engine.model.sampling import make_sampler

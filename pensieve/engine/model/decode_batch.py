@@ -15,19 +15,15 @@ before the next ones; for lone sequences only: the rows of such a batch would ha
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx  # noqa: TID253
 
 from pensieve.engine.generation import FinishReason
-from pensieve.engine.grammar.mask import TokenMask
+from pensieve.engine.model.decode_slot import DecodeSlot, SlotPass
 from pensieve.engine.model.kv.rewinding import RewindPoint, has_states
-from pensieve.engine.model.sampling import Sampler, penalized
-from pensieve.engine.speculation.acceptance import accept
-from pensieve.engine.speculation.draft_source import FAR_DRAFTS, NO_DRAFT, Draft
-from pensieve.engine.speculation.drafter import Drafter
-from pensieve.engine.speculation.policy import Policy, Row, StepPlan
+from pensieve.engine.speculation.policy import Policy, StepPlan
 
 # MLX keeps freed buffers of every size it has seen; they are released every this many steps.
 _STEPS_BEFORE_CLEARING = 512
@@ -39,52 +35,6 @@ def read(tokens: mx.array) -> list[int]:
     return ids
 
 
-@dataclass(slots=True)
-class DecodeSlot:
-    """One sequence in the batch."""
-
-    key: int
-    tokens: list[int]  # that its caches hold
-    max_tokens: int
-    stop_tokens: frozenset[int]
-    sampler: Sampler
-    mask: TokenMask | None = None
-    # Copies of untrimmable layers: by token count, then by layer.
-    checkpoints: dict[int, dict[int, Any]] = field(default_factory=dict[int, dict[int, Any]])
-    sampled: int = 0
-    answer_start: int = 0  # where the answer begins in `tokens`
-    repetition_penalty: float = 1.0
-    drafter: Drafter = field(default_factory=Drafter)
-    # After `tokens`, dropped from the caches with refused drafts: fed again before the last one.
-    again: list[int] = field(default_factory=list[int])
-    # The answer's last token, not fed yet, once it was read.
-    last: int | None = None
-
-    @property
-    def is_adjusted(self) -> bool:
-        return self.mask is not None or self.repetition_penalty != 1
-
-    def position_after(self, fed: int) -> int:
-        """Return the position in the answer of the token after the known ones and `fed` more."""
-        return len(self.tokens) + len(self.again) + fed - self.answer_start
-
-    def propose(self) -> Draft:
-        """Propose drafts, with a guess of the last token before them unless it was read."""
-        guesses = 1 if self.last is None else 0
-        left = self.max_tokens - self.sampled - guesses - 1
-        left = min(left, FAR_DRAFTS - len(self.again))  # all are one pass
-        draft = self.drafter.propose(guesses, left) if left > 0 else NO_DRAFT
-        if self.mask is not None and len(draft) > guesses:
-            draft = draft.first(self.mask.valid(draft.tokens))
-        return draft if len(draft) > guesses else NO_DRAFT
-
-    def penalized(self, fed: mx.array, logits: mx.array) -> mx.array:
-        """Penalize recent tokens in the logits after the last of the `fed` tokens."""
-        if self.repetition_penalty == 1:
-            return logits
-        return penalized(logits, [*self.tokens, *self.again], fed, self.repetition_penalty)
-
-
 @dataclass(frozen=True, slots=True)
 class Step:
     """The result of one step for one sequence."""
@@ -93,95 +43,6 @@ class Step:
     tokens: tuple[int, ...]  # at least one
     finish: FinishReason | None = None
     caches: list[Any] | None = None  # the sequence's own, if it finished
-
-
-@dataclass(slots=True)
-class _Part:
-    """One sequence in one pass."""
-
-    slot: DecodeSlot
-    start: int  # of its rows
-    again: Sequence[int]  # fed before the last token
-    is_fed_again: bool  # what stays of the pass, after refused drafts
-    guess: int | None = None  # of its last token; None: no drafts, or the token was read before
-    draft: Draft = NO_DRAFT  # fed after the last token
-    accepted: int = 0  # drafts
-    has_chance: bool = False  # the drafts follow the last token
-    usable: int | None = None  # drafts that may be accepted; None: all
-    new: list[int] = field(default_factory=list[int])  # tokens of the answer
-    finish: FinishReason | None = None
-
-    def propose(self) -> None:
-        draft = self.slot.propose()
-        if self.slot.last is None and len(draft):
-            self.guess, draft = draft.tokens[0], draft.without_first(1)
-        self.draft = draft
-
-    @property
-    def rows(self) -> slice:
-        return slice(self.start, self.start + 1 + len(self.draft))
-
-    @property
-    def is_verified(self) -> bool:
-        return self.has_chance and self.finish is None
-
-    @property
-    def account(self) -> Row:
-        again = len(self.again)
-        return Row(self.slot.drafter.ledger, self.draft, self.accepted, again, self.is_fed_again)
-
-    def note_last(self, token: int | None) -> None:
-        """Record the last token. None: it was read before."""
-        if token is not None:
-            self._take((), [token])
-        self.has_chance = bool(len(self.draft)) and self.guess in {None, self.slot.last}
-
-    def hold_last(self) -> None:
-        """The caches hold the last token now."""
-        assert self.slot.last is not None
-        self.slot.tokens += [*self.again, self.slot.last]
-        self.slot.again, self.slot.last = [], None
-
-    def drop(self) -> int:
-        """The caches are as before the pass; return how many tokens they lost.
-
-        Those that stay in the answer are fed again.
-        """
-        tokens = self.slot.tokens
-        held = len(tokens) - len(self.again) - 1 - self.accepted
-        self.slot.again = tokens[held:]
-        del tokens[held:]
-        return len(self.again) + 1 + len(self.draft)
-
-    def adjusted(self, fed: mx.array, logits: mx.array) -> mx.array:
-        """Apply the sequence's penalty and mask to its rows of the logits after `fed`."""
-        slot, logits = self.slot, logits[self.rows]
-        logits = slot.penalized(fed[self.rows], logits)
-        if slot.mask is None or self.finish is not None:
-            return logits
-        logits, self.usable = slot.mask(logits, self._chances)
-        return logits
-
-    @property
-    def _chances(self) -> tuple[int, ...]:
-        return self.draft.tokens[: self.usable] if self.has_chance else ()
-
-    def verify(self, drawn: Sequence[int]) -> None:
-        """Record the tokens that were drawn after the last token and each draft."""
-        drafts = self._chances
-        self._take(drafts, drawn[: len(drafts) + 1])
-        self.slot.tokens.extend(self.new[-1 - self.accepted : -1])
-
-    def _take(self, drafts: Sequence[int], drawn: Sequence[int]) -> None:
-        slot = self.slot
-        result = accept(drafts, drawn, slot.stop_tokens, slot.max_tokens - slot.sampled)
-        slot.sampled += len(result.tokens)
-        slot.last = result.tokens[-1]
-        slot.drafter.extend(result.tokens)
-        if slot.mask is not None:
-            slot.mask.extend(result.tokens)
-        self.new += result.tokens
-        self.accepted, self.finish = result.drafts, result.finish
 
 
 class DecodeBatch:
@@ -204,7 +65,7 @@ class DecodeBatch:
         self._has_states = False  # in layers of the model
         self._steps = 0
         # The newest pass, until its tokens are read.
-        self._pass: tuple[StepPlan, list[_Part]] | None = None
+        self._pass: tuple[StepPlan, list[SlotPass]] | None = None
         # When the tokens of the pass before were read; None: the device did other work since.
         self._read_s: float | None = None
         self.slots: list[DecodeSlot] = []
@@ -267,9 +128,12 @@ class DecodeBatch:
     def remove(self, slot: DecodeSlot) -> None:
         self._filter([at for at, other in enumerate(self.slots) if other is not slot])
 
-    def _plan(self) -> tuple[StepPlan, list[_Part]]:
+    def _plan(self) -> tuple[StepPlan, list[SlotPass]]:
         """Choose the drafts of each sequence."""
-        parts = [_Part(slot, start, slot.again, self._has_states) for start, slot in enumerate(self.slots)]
+        parts = [
+            SlotPass(slot, start, slot.again, self._has_states)
+            for start, slot in enumerate(self.slots)
+        ]
         if self._policy is None:
             return StepPlan((0,) * len(parts)), parts
         for part in parts if len(parts) == 1 or not self._has_states else ():
@@ -282,7 +146,7 @@ class DecodeBatch:
             start += 1 + drafts
         return plan, parts
 
-    def _schedule(self, parts: Sequence[_Part]) -> mx.array:
+    def _schedule(self, parts: Sequence[SlotPass]) -> mx.array:
         """Feed last tokens and drafts, schedule the sampling of what follows each, and read the
         last tokens.
 
@@ -300,7 +164,7 @@ class DecodeBatch:
             self._read_last(parts)
         return sampled
 
-    def _fed(self, parts: Sequence[_Part]) -> mx.array:
+    def _fed(self, parts: Sequence[SlotPass]) -> mx.array:
         drafts = [token for part in parts for token in part.draft.tokens]
         if not drafts:
             return self._next
@@ -311,7 +175,7 @@ class DecodeBatch:
         every = mx.concatenate([self._next, mx.array(drafts, dtype=self._next.dtype)])
         return every[mx.array(order)]
 
-    def _logits(self, fed: mx.array, parts: Sequence[_Part]) -> mx.array:
+    def _logits(self, fed: mx.array, parts: Sequence[SlotPass]) -> mx.array:
         """Return the logits [rows, vocabulary] after each fed token."""
         if again := parts[0].again:
             fed = mx.concatenate([mx.array(again, dtype=fed.dtype), fed])
@@ -329,7 +193,7 @@ class DecodeBatch:
             self._model(mx.array([slot.again]), cache=self._caches)
             slot.tokens, slot.again = [*slot.tokens, *slot.again], []
 
-    def _read_last(self, parts: Sequence[_Part]) -> None:
+    def _read_last(self, parts: Sequence[SlotPass]) -> None:
         """Read the last tokens, unless all were read before."""
         unread = [part.slot.last is None for part in parts]
         tokens = self._read(self._next) if any(unread) else [0] * len(parts)
@@ -338,7 +202,7 @@ class DecodeBatch:
         for part, token, is_unread in zip(parts, tokens, unread, strict=True):
             part.note_last(token if is_unread else None)
 
-    def _verify(self, parts: Sequence[_Part], sampled: mx.array) -> None:
+    def _verify(self, parts: Sequence[SlotPass], sampled: mx.array) -> None:
         """Read the sampled tokens if drafts may be among them."""
         if not any(part.is_verified for part in parts):
             return
@@ -357,7 +221,7 @@ class DecodeBatch:
             self._policy.settle(plan, [part.account for part in parts], seconds)
         self._pass, self._read_s = None, now_s
 
-    def _rewind(self, point: RewindPoint, parts: Sequence[_Part], sampled: mx.array) -> None:
+    def _rewind(self, point: RewindPoint, parts: Sequence[SlotPass], sampled: mx.array) -> None:
         """Drop refused drafts from the caches and select each sequence's newest token."""
         refused = [len(part.draft) - part.accepted for part in parts]
         if any(refused):
@@ -365,7 +229,7 @@ class DecodeBatch:
         self._next = sampled[mx.array([part.start + part.accepted for part in parts])]
         mx.async_eval(self._next)
 
-    def _finish(self, parts: Sequence[_Part]) -> list[Step]:
+    def _finish(self, parts: Sequence[SlotPass]) -> list[Step]:
         """Return the new tokens; remove the sequences that finished."""
         steps = [
             Step(
@@ -395,7 +259,7 @@ class DecodeBatch:
         self._next = self._next[mx.array(indexes)]
 
 
-def _sample(parts: Sequence[_Part], fed: mx.array, logits: mx.array) -> mx.array:
+def _sample(parts: Sequence[SlotPass], fed: mx.array, logits: mx.array) -> mx.array:
     """Sample what follows each fed token; parts that share a sampler in one call."""
     if any(part.slot.is_adjusted for part in parts):
         logits = mx.concatenate([part.adjusted(fed, logits) for part in parts])

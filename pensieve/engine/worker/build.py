@@ -38,7 +38,6 @@ from pensieve.engine.model.disk_prefix_cache import DiskPrefixCache
 from pensieve.engine.model.kv.rewinding import can_rewind
 from pensieve.engine.model.loading import load_weights, set_memory_limit, set_wired_limit
 from pensieve.engine.model.memory import plan_memory
-from pensieve.engine.model.step_times import VERSION as STEP_TIMES_VERSION
 from pensieve.engine.planning.memory_plan import GB, MAX_CHUNK_TOKENS, PROCESS_BYTES, MemoryPlan
 from pensieve.engine.protocol import Load
 from pensieve.engine.scheduling.prefill_chunks import METAL_PAIRS, AttentionScoresBudget, ChunkSizer
@@ -54,6 +53,7 @@ from pensieve.engine.worker.context import WorkerContext
 from pensieve.engine.worker.drafting import speculation_of, step_curve
 from pensieve.engine.worker.memory_pressure import pressure_reader
 from pensieve.engine.worker.memory_relief import MemoryRelief
+from pensieve.engine.worker.step_times import VERSION as STEP_TIMES_VERSION
 from pensieve.engine.worker.warmup import (
     CHUNK_TOKENS,
     MAX_SECONDS,

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from pensieve.atomic_files import write_atomically
 from pensieve.engine.model.cache_maker import CacheMaker
-from pensieve.engine.model.step_times import StepTimer, is_complete, steps_of
 from pensieve.engine.speculation.cost_curve import (
     CostCurve,
     CurveKey,
@@ -17,6 +16,7 @@ from pensieve.engine.speculation.cost_curve import (
 )
 from pensieve.engine.speculation.drafter import Speculation, lookup_drafter
 from pensieve.engine.speculation.policy import SpeculationPolicy
+from pensieve.engine.worker.step_times import StepTimer, is_complete, steps_of
 from pensieve.private_files import read_private
 from pensieve.untrusted_json import read_json
 

@@ -21,7 +21,8 @@ from pensieve.engine.generation import (
 )
 from pensieve.engine.model.batch import BatchBackend
 from pensieve.engine.model.cache_maker import CacheMaker, supports_ragged_kv
-from pensieve.engine.model.decode_batch import DecodeBatch, DecodeSlot, read
+from pensieve.engine.model.decode_batch import DecodeBatch, read
+from pensieve.engine.model.decode_slot import DecodeSlot
 from pensieve.engine.model.memory import plan_memory
 from pensieve.engine.model.sampling import make_sampler
 from pensieve.engine.planning.kv_precision import FULL, KVPrecision

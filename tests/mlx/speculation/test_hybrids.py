@@ -13,8 +13,10 @@ import pytest
 from pensieve.engine.generation import Finished, Generation
 from pensieve.engine.model.batch import BatchBackend
 from pensieve.engine.model.cache_maker import CacheMaker
-from pensieve.engine.model.decode_batch import DecodeBatch, DecodeSlot
+from pensieve.engine.model.decode_batch import DecodeBatch
+from pensieve.engine.model.decode_slot import DecodeSlot
 from pensieve.engine.model.sampling import make_sampler
+from pensieve.engine.scheduling.prefill_chunks import ChunkSizer
 from pensieve.engine.speculation.draft_source import FAR_DRAFTS
 from pensieve.engine.speculation.drafter import Speculation
 from tests.mlx.speculation.test_decoding import (
@@ -172,7 +174,6 @@ def test_cancelled_answer_leaves_exact_caches_and_the_next_turn_is_exact(
     plain = Bench(model)
     plain.submit(0, generation(second))
     expected = plain.run().tokens(0)
-    bench.scheduler._backend._speculation = None
     assert bench.run().tokens(1) == expected
 
 
@@ -196,10 +197,8 @@ def test_sequence_joins_another_whose_tokens_are_to_be_fed_again(model: Habit) -
 def test_running_sequence_is_forked_without_what_is_to_be_fed_again(model: Habit) -> None:
     answers = plain_answers(model, GREEDY)
     speculation = Speculation(EverythingFed(longest=3), readers(answers, "liar"))
-    bench = Bench(model)
-    backend = BatchBackend(
-        model, bench.make_caches, bench.scheduler._backend._chunks, speculation=speculation
-    )
+    make_caches = CacheMaker(model, is_ragged=True)
+    backend = BatchBackend(model, make_caches, ChunkSizer(64), speculation=speculation)
     backend.insert(0, generation(PROMPT), None)
     sampled: list[int] = []
     while len(sampled) < 12:

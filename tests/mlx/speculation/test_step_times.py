@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from pensieve.engine.model.cache_maker import CacheMaker
-from pensieve.engine.model.step_times import CONTEXTS, WIDTHS, StepTimer, is_complete, steps_of
 from pensieve.engine.planning.kv_precision import FULL, KVPrecision
 from pensieve.engine.speculation.cost_curve import CurveKey
 from pensieve.engine.worker.drafting import speculation_of, step_curve
+from pensieve.engine.worker.step_times import CONTEXTS, WIDTHS, StepTimer, is_complete, steps_of
 from tests.support import tiny_architectures
 
 

@@ -1,0 +1,154 @@
+# pyright: basic
+"""One sequence of a decode batch, and what becomes of its drafts in one pass.
+
+Used by decode_batch.py, which feeds the model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import mlx.core as mx  # noqa: TID253
+
+from pensieve.engine.generation import FinishReason
+from pensieve.engine.grammar.mask import TokenMask
+from pensieve.engine.model.sampling import Sampler, penalized
+from pensieve.engine.speculation.acceptance import accept
+from pensieve.engine.speculation.draft_source import FAR_DRAFTS, NO_DRAFT, Draft
+from pensieve.engine.speculation.drafter import Drafter
+from pensieve.engine.speculation.policy import Row
+
+
+@dataclass(slots=True)
+class DecodeSlot:
+    """One sequence in the batch."""
+
+    key: int
+    tokens: list[int]  # that its caches hold
+    max_tokens: int
+    stop_tokens: frozenset[int]
+    sampler: Sampler
+    mask: TokenMask | None = None
+    # Copies of untrimmable layers: by token count, then by layer.
+    checkpoints: dict[int, dict[int, Any]] = field(default_factory=dict[int, dict[int, Any]])
+    sampled: int = 0
+    answer_start: int = 0  # where the answer begins in `tokens`
+    repetition_penalty: float = 1.0
+    drafter: Drafter = field(default_factory=Drafter)
+    # After `tokens`, dropped from the caches with refused drafts: fed again before the last one.
+    again: list[int] = field(default_factory=list[int])
+    # The answer's last token, not fed yet, once it was read.
+    last: int | None = None
+
+    @property
+    def is_adjusted(self) -> bool:
+        return self.mask is not None or self.repetition_penalty != 1
+
+    def position_after(self, fed: int) -> int:
+        """Return the position in the answer of the token after the known ones and `fed` more."""
+        return len(self.tokens) + len(self.again) + fed - self.answer_start
+
+    def propose(self) -> Draft:
+        """Propose drafts, with a guess of the last token before them unless it was read."""
+        guesses = 1 if self.last is None else 0
+        left = self.max_tokens - self.sampled - guesses - 1
+        left = min(left, FAR_DRAFTS - len(self.again))  # all are one pass
+        draft = self.drafter.propose(guesses, left) if left > 0 else NO_DRAFT
+        if self.mask is not None and len(draft) > guesses:
+            draft = draft.first(self.mask.valid(draft.tokens))
+        return draft if len(draft) > guesses else NO_DRAFT
+
+    def penalized(self, fed: mx.array, logits: mx.array) -> mx.array:
+        """Penalize recent tokens in the logits after the last of the `fed` tokens."""
+        if self.repetition_penalty == 1:
+            return logits
+        return penalized(logits, [*self.tokens, *self.again], fed, self.repetition_penalty)
+
+
+@dataclass(slots=True)
+class SlotPass:
+    """One sequence in one pass."""
+
+    slot: DecodeSlot
+    start: int  # of its rows
+    again: Sequence[int]  # fed before the last token
+    is_fed_again: bool  # what stays of the pass, after refused drafts
+    guess: int | None = None  # of its last token; None: no drafts, or the token was read before
+    draft: Draft = NO_DRAFT  # fed after the last token
+    accepted: int = 0  # drafts
+    has_chance: bool = False  # the drafts follow the last token
+    usable: int | None = None  # drafts that may be accepted; None: all
+    new: list[int] = field(default_factory=list[int])  # tokens of the answer
+    finish: FinishReason | None = None
+
+    def propose(self) -> None:
+        draft = self.slot.propose()
+        if self.slot.last is None and len(draft):
+            self.guess, draft = draft.tokens[0], draft.without_first(1)
+        self.draft = draft
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.start, self.start + 1 + len(self.draft))
+
+    @property
+    def is_verified(self) -> bool:
+        return self.has_chance and self.finish is None
+
+    @property
+    def account(self) -> Row:
+        again = len(self.again)
+        return Row(self.slot.drafter.ledger, self.draft, self.accepted, again, self.is_fed_again)
+
+    def note_last(self, token: int | None) -> None:
+        """Record the last token. None: it was read before."""
+        if token is not None:
+            self._take((), [token])
+        self.has_chance = bool(len(self.draft)) and self.guess in {None, self.slot.last}
+
+    def hold_last(self) -> None:
+        """The caches hold the last token now."""
+        assert self.slot.last is not None
+        self.slot.tokens += [*self.again, self.slot.last]
+        self.slot.again, self.slot.last = [], None
+
+    def drop(self) -> int:
+        """The caches are as before the pass; return how many tokens they lost.
+
+        Those that stay in the answer are fed again.
+        """
+        tokens = self.slot.tokens
+        held = len(tokens) - len(self.again) - 1 - self.accepted
+        self.slot.again = tokens[held:]
+        del tokens[held:]
+        return len(self.again) + 1 + len(self.draft)
+
+    def adjusted(self, fed: mx.array, logits: mx.array) -> mx.array:
+        """Apply the sequence's penalty and mask to its rows of the logits after `fed`."""
+        slot, logits = self.slot, logits[self.rows]
+        logits = slot.penalized(fed[self.rows], logits)
+        if slot.mask is None or self.finish is not None:
+            return logits
+        logits, self.usable = slot.mask(logits, self._chances)
+        return logits
+
+    @property
+    def _chances(self) -> tuple[int, ...]:
+        return self.draft.tokens[: self.usable] if self.has_chance else ()
+
+    def verify(self, drawn: Sequence[int]) -> None:
+        """Record the tokens that were drawn after the last token and each draft."""
+        drafts = self._chances
+        self._take(drafts, drawn[: len(drafts) + 1])
+        self.slot.tokens.extend(self.new[-1 - self.accepted : -1])
+
+    def _take(self, drafts: Sequence[int], drawn: Sequence[int]) -> None:
+        slot = self.slot
+        result = accept(drafts, drawn, slot.stop_tokens, slot.max_tokens - slot.sampled)
+        slot.sampled += len(result.tokens)
+        slot.last = result.tokens[-1]
+        slot.drafter.extend(result.tokens)
+        if slot.mask is not None:
+            slot.mask.extend(result.tokens)
+        self.new += result.tokens
+        self.accepted, self.finish = result.drafts, result.finish
