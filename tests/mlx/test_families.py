@@ -17,6 +17,8 @@ from tests.mlx.scheduler_bench import GREEDY, Bench, FailingOnce, prompt_of, ref
 from tests.support import tiny_architectures
 
 FULLY_RAGGED = {"llama", "qwen3", "phi3"}
+# Windows of 64 tokens, of which the 256 tokens before stay, too.
+WITH_WINDOWS = {"gemma3_text", "gpt_oss"}
 # mlx-lm cannot decode sequences of different lengths together for these.
 ONE_AT_A_TIME = {"gemma2"}
 
@@ -42,6 +44,8 @@ def test_ragged_caches_are_used_where_the_model_supports_them(family: str, model
     kinds = {type(cache).__name__ for cache in CacheMaker(model, supports_ragged_kv(model))()}
     if family in FULLY_RAGGED:
         assert kinds == {"SequenceKVCache"}
+    if family in WITH_WINDOWS:
+        assert kinds == {"SequenceKVCache", "WindowKVCache"}
     assert ("SequenceKVCache" in kinds) == (family != "gemma2")
 
 
@@ -66,6 +70,14 @@ def test_next_turn_reuses_the_whole_previous_one(model, bench: Bench) -> None:
 def test_edited_turn_reuses_up_to_the_last_usable_boundary(family: str, model, bench) -> None:
     bench.run(prompt_of(310))
     edited = (*prompt_of(310)[:250], 9, 8, 7)
+    assert bench.run(edited) == [reference(model, edited)]
+    is_trimmable = family in {*FULLY_RAGGED, *WITH_WINDOWS, "gemma2"}
+    assert bench.cached == [250 if is_trimmable else 200]
+
+
+def test_edit_before_what_a_window_holds_reuses_up_to_a_boundary(family: str, model, bench) -> None:
+    bench.run(prompt_of(600))
+    edited = (*prompt_of(600)[:250], 9, 8, 7)
     assert bench.run(edited) == [reference(model, edited)]
     assert bench.cached == [250 if family in {*FULLY_RAGGED, "gemma2"} else 200]
 

@@ -40,6 +40,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "sliding_window_pattern": 2,
         "query_pre_attn_scalar": 64,
     },
+    "gpt_oss": {"sliding_window": 64, "num_local_experts": 2, "num_experts_per_tok": 1},
     "gemma2": {
         "query_pre_attn_scalar": 64,
         "attn_logit_softcapping": 50.0,

@@ -20,7 +20,12 @@ from pensieve.engine.long_operations import StepAnnouncer
 from pensieve.engine.model.decode_batch import DecodeBatch, Step
 from pensieve.engine.model.decode_slot import DecodeSlot
 from pensieve.engine.model.kv.rewinding import can_rewind
-from pensieve.engine.model.kv_state import SequenceKVState, add_checkpoint, checkpoint_of
+from pensieve.engine.model.kv_state import (
+    SequenceKVState,
+    add_checkpoint,
+    checkpoint_of,
+    is_always_trimmable,
+)
 from pensieve.engine.model.sampling import make_sampler
 from pensieve.engine.scheduling.backend import (
     Outcome,
@@ -93,7 +98,7 @@ class BatchBackend:
         caches = make_caches()
         self._speculation = speculation if can_rewind(caches) else None
         self._decode_batch = self._new_batch()
-        self._is_always_trimmable = not checkpoint_of(caches)
+        self._is_always_trimmable = all(is_always_trimmable(cache) for cache in caches)
 
     def insert(self, key: int, generation: Generation, hit: Hit | None) -> None:
         """Queue one sequence for prefill; `hit` holds its cached prefix."""

@@ -1,8 +1,8 @@
 # pyright: basic
-"""Selects the KV cache of each model layer: ours for plain attention, mlx-lm's otherwise.
+"""Selects the KV cache of each model layer: ours for attention, mlx-lm's otherwise.
 
-Used when a model is loaded, and by the batch for each new sequence. Sliding windows, state-space
-layers and a model's own kinds keep mlx-lm's caches. Whether a model's attention works with ours is
+Used when a model is loaded, and by the batch for each new sequence. State-space layers and a
+model's own kinds keep mlx-lm's caches. Whether a model's attention works with ours is
 tried with a short prompt, not guessed.
 """
 
@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx  # noqa: TID253
-from mlx_lm.models.cache import KVCache, make_prompt_cache  # noqa: TID253
+from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache  # noqa: TID253
 
+from pensieve.engine.model.kv.window import WindowKVCache
 from pensieve.engine.model.kv_cache import SequenceKVCache
 from pensieve.engine.planning.kv_precision import FULL, KVPrecision
 from pensieve.engine.planning.memory_plan import MAX_GROWN_TOKENS
@@ -36,16 +37,24 @@ class CacheMaker:
 
 
 def _with_ragged_kv(stock: list[Any], precision: KVPrecision, max_tokens: int) -> list[Any]:
-    return [
-        SequenceKVCache(precision, max_tokens) if type(cache) is KVCache else cache
-        for cache in stock
-    ]
+    return [_ragged_kv(cache, precision, max_tokens) or cache for cache in stock]
+
+
+def _ragged_kv(
+    stock: Any, precision: KVPrecision = FULL, max_tokens: int = MAX_GROWN_TOKENS
+) -> SequenceKVCache | None:
+    """Return our cache of the same kind; None if there is none."""
+    if type(stock) is KVCache:
+        return SequenceKVCache(precision, max_tokens)
+    if type(stock) is RotatingKVCache and not stock.keep:
+        return WindowKVCache(stock.max_size)
+    return None
 
 
 def supports_ragged_kv(model: Any) -> bool:
     """Whether two short prompts give the same logits over our caches as over mlx-lm's."""
     stock = make_prompt_cache(model)
-    if not any(type(cache) is KVCache for cache in stock):
+    if not any(map(_ragged_kv, stock)):
         return False
     try:
         ours = _probe_together(model, CacheMaker(model, is_ragged=True))
@@ -62,7 +71,7 @@ def supports_batching(make_caches: CacheMaker) -> bool:
 
     mlx-lm's Gemma 2 does not: its scores accept no batch mask.
     """
-    if all(type(cache) is SequenceKVCache for cache in make_caches()):
+    if all(isinstance(cache, SequenceKVCache) for cache in make_caches()):
         return True  # tried by `supports_ragged_kv`
     try:
         mx.eval(_probe_together(make_caches.model, make_caches, [_PROBE[0], _PROBE[1][:2]]))

@@ -22,6 +22,7 @@ import mlx.core as mx  # noqa: TID253
 
 from pensieve.engine.generation import FinishReason
 from pensieve.engine.model.decode_slot import DecodeSlot, SlotPass
+from pensieve.engine.model.kv.packed import PackedKV
 from pensieve.engine.model.kv.rewinding import RewindPoint, has_states
 from pensieve.engine.speculation.policy import Policy, StepPlan
 
@@ -183,7 +184,8 @@ class DecodeBatch:
             return self._model(fed[:, None], cache=self._caches)[:, -1, :]
         if len(parts) == 1:
             return self._model(fed[None], cache=self._caches)[0, len(again) :]
-        packed = [cache.packed([1 + len(part.draft) for part in parts]) for cache in self._caches]
+        widths = [1 + len(part.draft) for part in parts]
+        packed = [PackedKV(cache.sequences, widths) for cache in self._caches]
         return self._model(fed[:, None], cache=packed)[:, -1, :]
 
     def _feed_again(self) -> None:

@@ -71,7 +71,7 @@ class SlotPass:
 
     slot: DecodeSlot
     start: int  # of its rows
-    again: Sequence[int]  # fed before the last token
+    again: list[int]  # fed before the last token
     is_fed_again: bool  # what stays of the pass, after refused drafts
     guess: int | None = None  # of its last token; None: no drafts, or the token was read before
     draft: Draft = NO_DRAFT  # fed after the last token

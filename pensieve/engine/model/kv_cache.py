@@ -1,22 +1,21 @@
 # pyright: basic
-"""KV caches of one layer: `SequenceKVCache` for one sequence, `RaggedKV` for a batch of them,
-`PackedKV` for a pass in which these have several tokens each.
+"""KV caches of one layer: `SequenceKVCache` for one sequence, `RaggedKV` for a batch of them.
 
 mlx-lm's own batch cache pads every sequence to the longest and cannot be quantized. Here adding,
 removing and moving a sequence copies nothing. Attention runs sequence by sequence; the rest of a
 layer runs for the whole batch. (Short rows next to each other in one padded array were tried and
 were no faster on an H100: benchmarks/RESULTS.md.)
 
-`RaggedKV` reaches the models through one replaced function of mlx-lm,
-`models.base.quantized_scaled_dot_product_attention`, to which mlx-lm routes every cache that has
-`bits`.
+`RaggedKV` reaches the models through two replaced functions of mlx-lm's `models.base`:
+`quantized_scaled_dot_product_attention`, to which mlx-lm routes every cache that has `bits`, and
+`scaled_dot_product_attention` for attention sinks, which mlx-lm refuses there. Models that were
+imported before this module have only the former, and keep mlx-lm's caches if they have sinks.
 
 Shapes: keys, values and queries [1, heads, tokens, head_dim].
 """
 
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import accumulate, chain
 from typing import Any
 
 import mlx.core as mx  # noqa: TID253
@@ -33,6 +32,7 @@ _DECODE_TOKENS = 8
 
 # Bound before `_attention` replaces it in mlx-lm. It accepts mask="causal", despite its annotation.
 _quantized_attention: Any = base.quantized_scaled_dot_product_attention
+_stock_attention: Any = base.scaled_dot_product_attention
 
 
 class SequenceKVCache(_BaseCache):
@@ -78,12 +78,12 @@ class SequenceKVCache(_BaseCache):
         self.offset = end
         return stored_keys[..., :end, :], stored_values[..., :end, :]
 
-    def attend(self, queries: mx.array, scale: float) -> mx.array:
+    def attend(self, queries: mx.array, scale: float, sinks: mx.array | None = None) -> mx.array:
         """Causal attention of the newest `queries.shape[2]` tokens over all stored tokens."""
         if self.precision.is_rotated:
             rotation = _rotation(queries.shape[-1], queries.dtype)
-            return self._attend(queries @ rotation, scale) @ rotation.T
-        return self._attend(queries, scale)
+            return self._attend(queries @ rotation, scale, sinks) @ rotation.T
+        return self._attend(queries, scale, sinks)
 
     def attend_unfused(self, queries: mx.array) -> mx.array:
         """Attention of the newest token in full precision.
@@ -91,24 +91,24 @@ class SequenceKVCache(_BaseCache):
         Queries are scaled and grouped by shared keys and values: [1, kv_heads, group, head_dim]. So
         is the result.
         """
-        keys, values = self._view(self._keys)[0], self._view(self._values)[0]
+        keys, values = self._seen(self._keys, 1)[0], self._seen(self._values, 1)[0]
         return mx.softmax(queries @ keys.swapaxes(-1, -2), axis=-1, precise=True) @ values
 
-    def _attend(self, queries: mx.array, scale: float) -> mx.array:
+    def _attend(self, queries: mx.array, scale: float, sinks: mx.array | None) -> mx.array:
         tokens = queries.shape[2]
-        mask = "causal" if tokens > 1 else None
-        keys, values = self._view(self._keys), self._view(self._values)
+        mask = self._mask(tokens)
+        keys, values = self._seen(self._keys, tokens), self._seen(self._values, tokens)
         precision = self.precision
         if precision.bits is None:
             return mx.fast.scaled_dot_product_attention(
-                queries, keys[0], values[0], scale=scale, mask=mask
+                queries, keys[0], values[0], scale=scale, mask=mask, sinks=sinks
             )
-        if precision.can_multiply and tokens <= _DECODE_TOKENS:
+        if precision.can_multiply and tokens <= _DECODE_TOKENS and sinks is None:
             return _quantized_attention(
                 queries, keys, values, scale, mask, precision.group_size, precision.bits
             )
         return mx.fast.scaled_dot_product_attention(
-            queries, self._decode(keys), self._decode(values), scale=scale, mask=mask
+            queries, self._decode(keys), self._decode(values), scale=scale, mask=mask, sinks=sinks
         )
 
     def _encode(self, x: mx.array) -> tuple[mx.array, ...]:
@@ -123,8 +123,19 @@ class SequenceKVCache(_BaseCache):
         group_size, bits = self.precision.group_size, self.precision.bits
         return mx.dequantize(weights, scales, biases, group_size, bits).astype(self._dtype)
 
-    def _view(self, arrays: tuple[mx.array, ...]) -> tuple[mx.array, ...]:
+    def _seen(self, arrays: tuple[mx.array, ...], _: int) -> tuple[mx.array, ...]:
+        """Return the tokens that the newest so many tokens see."""
         return tuple(array[..., : self.offset, :] for array in arrays)
+
+    def _mask(self, tokens: int) -> Any:
+        """Return the mask of the newest tokens over those that they see."""
+        return "causal" if tokens > 1 else None
+
+    def make_mask(self, tokens: int, window_size: int | None = None, **_: Any) -> Any:
+        """Return the mask for the next tokens."""
+        if window_size is not None:
+            raise ValueError("these caches have no window")
+        return "causal" if tokens > 1 else None
 
     def arrays(self, start: int, end: int) -> list[mx.array]:
         """Return the stored tokens [start, end), the arrays of keys before those of values."""
@@ -253,7 +264,7 @@ class RaggedKV(_BaseCache):
         """The next position, for rotary embeddings: an int for one sequence, else [batch]."""
         if len(self.sequences) == 1:
             return self.sequences[0].offset
-        return _positions(tuple([sequence.offset for sequence in self.sequences]))
+        return positions_of(tuple([sequence.offset for sequence in self.sequences]))
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Any, Any]:
         """Append a chunk [batch, kv_heads, tokens, head_dim].
@@ -267,12 +278,12 @@ class RaggedKV(_BaseCache):
             sequence.append(row_keys, row_values)
         return self, self
 
-    def attend(self, queries: mx.array, scale: float) -> mx.array:
+    def attend(self, queries: mx.array, scale: float, sinks: mx.array | None = None) -> mx.array:
         """Attention of each row's queries over its own sequence."""
-        if self._is_unfused and queries.shape[2] == 1:
+        if self._is_unfused and queries.shape[2] == 1 and sinks is None:
             return self._attend_unfused(queries, scale)
         pairs = zip(self.sequences, _rows(queries), strict=True)
-        rows = [sequence.attend(row, scale) for sequence, row in pairs]
+        rows = [sequence.attend(row, scale, sinks) for sequence, row in pairs]
         return rows[0] if len(rows) == 1 else mx.concatenate(rows, axis=0)
 
     def _attend_unfused(self, queries: mx.array, scale: float) -> mx.array:
@@ -287,9 +298,9 @@ class RaggedKV(_BaseCache):
         rows = [sequence.attend_unfused(row) for sequence, row in pairs]
         return mx.concatenate(rows, axis=0).reshape(queries.shape)
 
-    def make_mask(self, tokens: int, *_: Any, **__: Any) -> str | None:
-        """`attend` is causal itself; only the stock attention needs a mask."""
-        return "causal" if tokens > 1 and self._plain is not None else None
+    def make_mask(self, tokens: int, window_size: int | None = None, **_: Any) -> Any:
+        """`attend` masks itself; only the stock attention needs a mask."""
+        return self.sequences[0].make_mask(tokens if self._plain else 1, window_size)
 
     def filter(self, keep: Sequence[int]) -> None:
         self._set_sequences([self.sequences[int(row)] for row in keep])
@@ -302,10 +313,6 @@ class RaggedKV(_BaseCache):
         """Return one row's cache itself, not a copy, without capacity for dropped tokens."""
         self.sequences[row].trim(0)
         return self.sequences[row]
-
-    def packed(self, widths: Sequence[int]) -> "PackedKV":
-        """Return these caches for one pass in which each sequence has `widths` tokens."""
-        return PackedKV(self.sequences, widths)
 
     def rewind(self, tokens: Sequence[int]) -> None:
         """Drop the newest tokens of each row."""
@@ -328,44 +335,6 @@ class RaggedKV(_BaseCache):
         return sum(sequence.nbytes for sequence in self.sequences)
 
 
-class PackedKV(_BaseCache):
-    """One layer's caches in a pass in which sequences have several tokens each.
-
-    Each row of the pass is one token, and those of a sequence follow each other: so no row is
-    padded, and a matrix product has as many rows as there are tokens.
-    """
-
-    group_size = 32
-    bits = 8  # as in `RaggedKV`
-
-    def __init__(self, sequences: Sequence[SequenceKVCache], widths: Sequence[int]) -> None:
-        self._sequences = sequences
-        self._ends = list(accumulate(widths))[:-1]
-        pairs = zip(sequences, widths, strict=True)
-        positions = (range(one.offset, one.offset + width) for one, width in pairs)
-        self.offset: Any = _positions(tuple(chain.from_iterable(positions)))
-
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Any, Any]:
-        triples = zip(self._sequences, self._split(keys), self._split(values), strict=True)
-        for sequence, own_keys, own_values in triples:
-            sequence.append(own_keys, own_values)
-        return self, self
-
-    def attend(self, queries: mx.array, scale: float) -> mx.array:
-        """Attention of each token over its own sequence, up to itself."""
-        pairs = zip(self._sequences, self._split(queries), strict=True)
-        return mx.concatenate(
-            [sequence.attend(own, scale).swapaxes(0, 2) for sequence, own in pairs], axis=0
-        )
-
-    def make_mask(self, tokens: int, *_: Any, **__: Any) -> None:
-        """`attend` is causal itself."""
-
-    def _split(self, rows: mx.array) -> list[mx.array]:
-        """Split [all tokens, heads, 1, head_dim] into [1, heads, tokens, head_dim] of each."""
-        return [part.swapaxes(0, 2) for part in mx.split(rows, self._ends)]
-
-
 def _rows(batched: mx.array) -> list[mx.array]:
     rows: Any = mx.split(batched, batched.shape[0])
     return rows
@@ -373,15 +342,24 @@ def _rows(batched: mx.array) -> list[mx.array]:
 
 # All layers request the same positions in a step and share the array.
 @lru_cache(maxsize=8)
-def _positions(offsets: tuple[int, ...]) -> mx.array:
+def positions_of(offsets: tuple[int, ...]) -> mx.array:
     return mx.array(offsets)
 
 
 def _attention(queries: Any, keys: Any, values: Any, scale: float, mask: Any, **sizes: Any) -> Any:
-    if isinstance(keys, RaggedKV | PackedKV):
+    if isinstance(keys, _BaseCache):
         return keys.attend(queries, scale)
     return _quantized_attention(queries, keys, values, scale=scale, mask=mask, **sizes)
 
 
+def _sinks_attention(  # noqa: PLR0913, PLR0917 -- as in mlx-lm
+    queries: Any, keys: Any, values: Any, cache: Any, scale: float, mask: Any, sinks: Any = None
+) -> Any:
+    if sinks is not None and isinstance(keys, _BaseCache):
+        return keys.attend(queries, scale, sinks)
+    return _stock_attention(queries, keys, values, cache, scale, mask, sinks)
+
+
 _models_base: Any = base
 _models_base.quantized_scaled_dot_product_attention = _attention
+_models_base.scaled_dot_product_attention = _sinks_attention

@@ -12,6 +12,7 @@ import numpy as np
 from mlx_lm.models.cache import KVCache  # noqa: TID253
 
 from pensieve.engine.disk.block_file import StoredArray
+from pensieve.engine.model.kv.window import WindowKVCache
 from pensieve.engine.model.kv_cache import SequenceKVCache
 
 # MLX types that numpy lacks, and numpy types of the same size.
@@ -20,7 +21,7 @@ _AS_STORED = {mx.bfloat16: mx.uint16}
 
 def is_trimmable(cache: Any) -> bool:
     """Whether any prefix of the layer can be extracted, so that it can be stored in blocks."""
-    return isinstance(cache, SequenceKVCache) or type(cache) is KVCache
+    return type(cache) in {SequenceKVCache, KVCache}
 
 
 def layer_arrays(cache: Any, start: int, end: int) -> list[mx.array]:
@@ -45,12 +46,21 @@ def layer_state(cache: Any, arrays: list[mx.array]) -> Any:
 
     Its arrays are appended to `arrays`; the JSON refers to them by index.
     """
-    return _to_outline(cache.state, arrays)
+    state = cache.state
+    if isinstance(cache, WindowKVCache):
+        state = [cache.arrays(cache.start, cache.offset), cache.offset, cache.max_size]
+    return _to_outline(state, arrays)
 
 
 def layer_from_state(empty: Any, outline: Any, arrays: Sequence[mx.array]) -> Any:
     """Make a layer like `empty` from the results of `layer_state`."""
-    return type(empty).from_state(_from_outline(outline, arrays))
+    state = _from_outline(outline, arrays)
+    if not isinstance(empty, WindowKVCache):
+        return type(empty).from_state(state)
+    own_arrays, tokens, max_size = state
+    restored = WindowKVCache.from_arrays(own_arrays, empty, tokens)
+    restored.max_size = max_size
+    return restored
 
 
 def trim_to_window(cache: Any) -> None:

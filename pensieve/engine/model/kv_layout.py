@@ -12,9 +12,11 @@ from math import prod
 from typing import Any
 
 import mlx.core as mx  # noqa: TID253
+from mlx_lm.models.cache import ArraysCache  # noqa: TID253
 
 from pensieve.engine.disk.block_file import Block, DamagedBlockError, StoredArray
 from pensieve.engine.model.cache_maker import CacheMaker, prefilled
+from pensieve.engine.model.kv.window import WindowKVCache
 from pensieve.engine.model.kv_layers import dtype_name, is_trimmable, layer_arrays, layer_state
 
 _PROBE = [3, 1, 2]
@@ -118,6 +120,8 @@ def check_restored(cache: Any, empty: Any, tokens: int) -> None:
         raise DamagedBlockError("it ends at a different token")
     if getattr(cache, "keys", None) is not None:
         _check_window(cache)
+    if isinstance(cache, WindowKVCache) and not cache.is_whole:
+        raise DamagedBlockError("it holds fewer tokens than its window")
 
 
 def _check_window(cache: Any) -> None:
@@ -134,7 +138,7 @@ def _layer_layout(cache: Any) -> LayerLayout:
     arrays: list[mx.array] = []
     outline = layer_state(cache, arrays)
     # State spaces have arrays of fixed size, and no keys.
-    has_tokens = hasattr(cache, "keys") or hasattr(cache, "caches")
+    has_tokens = not isinstance(cache, ArraysCache)
     layouts = (_array_layout(array, has_tokens=has_tokens) for array in arrays)
     return LayerLayout(tuple(layouts), outline)
 

@@ -1,14 +1,16 @@
 # pyright: basic
 """The KV caches of all layers of one sequence: implements `prefix_cache.KVState`.
 
-If every layer is trimmable, every prefix is usable. Full sliding windows and state-space layers are
-not; copies of their (small) state are kept at checkpoints, and usable prefixes end there.
+If every layer is trimmable, every prefix is usable. State-space layers are not, and sliding windows
+only while what they need is still there; copies of their (small) state are kept at checkpoints, and
+other usable prefixes end there.
 """
 
 import copy
 from collections.abc import Mapping
 from typing import Any
 
+from pensieve.engine.model.kv.window import WindowKVCache
 from pensieve.engine.model.kv_layers import trim_to_window
 from pensieve.engine.planning.memory_plan import MAX_CHECKPOINTS
 
@@ -37,7 +39,7 @@ class SequenceKVState:
         """Return the length of the longest usable prefix of at most `tokens` tokens."""
         if tokens >= self.tokens:
             return self.tokens
-        if all(cache.is_trimmable() for cache in self.caches):
+        if all(_can_trim(cache, tokens) for cache in self.caches):
             return tokens
         return max((end for end in self.checkpoints if end <= tokens), default=0)
 
@@ -49,7 +51,7 @@ class SequenceKVState:
         saved = self.checkpoints.get(tokens, {})
         for layer, cache in enumerate(self.caches):
             if layer in saved:
-                self.caches[layer] = copy.deepcopy(saved[layer])
+                self.caches[layer] = _copy_layer(saved[layer], tokens, tokens)
             else:
                 cache.trim(dropped)
         self.tokens = tokens
@@ -61,7 +63,7 @@ class SequenceKVState:
         """Copy a usable prefix."""
         saved = self.checkpoints.get(tokens, {})
         caches = [
-            copy.deepcopy(saved[layer])
+            _copy_layer(saved[layer], tokens, tokens)
             if layer in saved
             else _copy_layer(cache, self.tokens, tokens)
             for layer, cache in enumerate(self.caches)
@@ -97,17 +99,29 @@ def checkpoint_of(caches: list[Any]) -> dict[int, Any]:
 
     `caches` are just extracted, in layer order.
     """
-    copies = {
-        layer: copy.deepcopy(cache)
+    return {
+        layer: _window_of(cache)
         for layer, cache in enumerate(caches)
-        if not _is_always_trimmable(cache)
+        if not is_always_trimmable(cache)
     }
-    for cache in copies.values():
-        trim_to_window(cache)
-    return copies
 
 
-def _is_always_trimmable(cache: Any) -> bool:
+def _window_of(cache: Any) -> Any:
+    """Copy an untrimmable layer, without what lies before its window."""
+    if isinstance(cache, WindowKVCache):
+        return cache.copy(cache.offset, kept_tokens=0)
+    copied = copy.deepcopy(cache)
+    trim_to_window(copied)
+    return copied
+
+
+def _can_trim(cache: Any, tokens: int) -> bool:
+    if isinstance(cache, WindowKVCache):
+        return cache.can_trim(tokens)
+    return cache.is_trimmable()
+
+
+def is_always_trimmable(cache: Any) -> bool:
     """A sliding window is trimmable until it is full, so its current answer does not count."""
     return cache.is_trimmable() and not hasattr(cache, "max_size")
 

@@ -26,6 +26,8 @@ PROCESS_BYTES = 600 * 10**6
 ACTIVATIONS_BYTES = 500 * 10**6
 # The longest prefill chunk (engine/worker/build.py), which sliding windows hold in addition.
 MAX_CHUNK_TOKENS = 2048
+# Tokens that layers with a window hold next to it (engine/model/kv/window.py).
+WINDOW_SPARE_TOKENS = 2 * GROWTH_TOKENS
 # A prefill chunk at the end of the promised context has at least this many tokens; the same memory
 # allows larger chunks earlier.
 SCORES_CHUNK_TOKENS = 256
@@ -165,6 +167,7 @@ def plan_at(
     token = int(facts.token_values * chosen.bytes_per_value(device.computed_bytes))
     copied = _copied_bytes(facts, device, chosen)
     sequence_bytes = facts.state_bytes * (1 + MAX_CHECKPOINTS)
+    sequence_bytes += facts.window_token_bytes * WINDOW_SPARE_TOKENS
     windows_bytes = facts.window_token_bytes * MAX_CHUNK_TOKENS
     fixed = facts.weights_bytes + PROCESS_BYTES + ACTIVATIONS_BYTES + windows_bytes
     free = device.limit_bytes - fixed

@@ -13,12 +13,13 @@ from typing import Any
 import mlx.core as mx  # noqa: TID253
 from mlx_lm.models.cache import ArraysCache  # noqa: TID253
 
+from pensieve.engine.model.kv.window import KEPT_TOKENS, WindowKVCache
 from pensieve.engine.model.kv_cache import RaggedKV, SequenceKVCache
 
 
 def can_rewind(caches: Iterable[Any]) -> bool:
     """Whether drafts are possible over these caches of one sequence."""
-    return all(type(cache) in {SequenceKVCache, ArraysCache} for cache in caches)
+    return all(isinstance(cache, SequenceKVCache | ArraysCache) for cache in caches)
 
 
 class RewindPoint:
@@ -49,9 +50,11 @@ def filled(cache: Any, tokens: int, capacity: int) -> Any:
     """
     if not isinstance(cache, SequenceKVCache):
         return cache
+    if isinstance(cache, WindowKVCache):
+        capacity = min(tokens, cache.max_size + KEPT_TOKENS)
     arrays = cache.arrays(0, 1)
     zeros = [mx.zeros((*one.shape[:2], capacity, one.shape[3]), one.dtype) for one in arrays]
-    return SequenceKVCache.from_arrays(zeros, cache, tokens)
+    return type(cache).from_arrays(zeros, cache, tokens)
 
 
 def has_states(caches: Iterable[Any]) -> bool:
