@@ -1,12 +1,15 @@
 """Tests that one layer's KV cache allocates what the budget counts, whatever its history."""
 
+import random
+
 import mlx.core as mx
 import pytest
 
+from pensieve.engine.model.kv.window import KEPT_TOKENS, WindowKVCache
 from pensieve.engine.model.kv_cache import SequenceKVCache
 from pensieve.engine.model.kv_layers import layer_arrays, layer_from_arrays
 from pensieve.engine.planning.kv_precision import FULL, KVPrecision
-from pensieve.engine.planning.memory_plan import KVBudget, grown_tokens
+from pensieve.engine.planning.memory_plan import WINDOW_SPARE_TOKENS, KVBudget, grown_tokens
 
 HEADS, HEAD_DIM = 2, 64
 PRECISIONS = [FULL, KVPrecision(8, 64), KVPrecision(4, 64, is_rotated=True)]
@@ -68,3 +71,71 @@ def test_copied_and_restored_caches_grow_like_the_original() -> None:
     restored = layer_from_arrays(cache, layer_arrays(cache, 0, 2900), 2900)
     for other in (copied, restored):
         assert filled(other, 1300).nbytes == filled(SequenceKVCache(FULL, 4200), 4200).nbytes
+
+
+WINDOW = 20
+
+
+def check_window(cache: WindowKVCache, tokens: int) -> None:
+    """Compare attention of the newest tokens with that over all tokens and a mask of the window."""
+    scale, end = 0.1, cache.offset
+    queries = mx.random.normal((1, HEADS, tokens, HEAD_DIM), key=mx.random.key(end))
+    every = filled(SequenceKVCache(), end)
+    keys, values = every.arrays(0, end)
+    at = mx.arange(end - tokens, end)[:, None]
+    mask = (mx.arange(end) <= at) & (mx.arange(end) > at - WINDOW)
+    expected = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
+    assert mx.allclose(cache.attend(queries, scale), expected, atol=0.02).item()
+
+
+def test_window_sees_the_same_tokens_whatever_was_appended_rewound_trimmed_and_copied() -> None:
+    choose, cache = random.Random(1), WindowKVCache(WINDOW)
+    starts: set[int] = set()
+    for _ in range(250):
+        tokens = choose.choice([1, 1, 1, 7, 32, 300])
+        filled(cache, tokens)
+        check_window(cache, min(tokens, 40))
+        match choose.randrange(6):
+            case 0:
+                cache.rewind(choose.randrange(tokens))
+            case 1 if cache.can_trim(cache.offset - 200):
+                cache.trim(200)
+            case 2:
+                cache = cache.copy(cache.offset, choose.choice([0, KEPT_TOKENS]))
+        starts.add(cache.start)
+        assert cache.can_trim(cache.offset)
+        assert cache.is_whole
+    assert len(starts) > 30
+
+
+def test_window_is_trimmed_within_what_it_holds() -> None:
+    cache = filled(WindowKVCache(WINDOW), *[1] * 2000)
+    least = cache.start + WINDOW
+    assert 2000 - least >= KEPT_TOKENS
+    assert (cache.can_trim(least), cache.can_trim(least - 1)) == (True, False)
+    cache.trim(2000 - least)
+    check_window(cache, 1)
+    short = filled(WindowKVCache(WINDOW), 100)
+    assert short.can_trim(1)
+    short.trim(99)
+    check_window(filled(short, 5), 5)
+
+
+def test_window_allocates_what_is_counted_and_less_after_its_sequence_left_the_batch() -> None:
+    cache = WindowKVCache(WINDOW)
+    for tokens in (1, 2048, *[1] * 600):
+        filled(cache, tokens)
+        most = WINDOW + WINDOW_SPARE_TOKENS + (tokens if tokens > 1 else 0)
+        assert cache.nbytes <= token_bytes(FULL) * most
+    cache.trim(0)
+    assert cache.nbytes <= token_bytes(FULL) * (WINDOW + KEPT_TOKENS)
+    assert cache.copy(cache.offset, 0).nbytes == token_bytes(FULL) * WINDOW
+
+
+def test_mask_of_another_window_is_refused() -> None:
+    cache = WindowKVCache(WINDOW)
+    assert cache.make_mask(3, WINDOW) == "causal"
+    with pytest.raises(ValueError, match="20 tokens, not 21"):
+        cache.make_mask(3, WINDOW + 1)
+    with pytest.raises(ValueError, match="no window"):
+        SequenceKVCache().make_mask(3, WINDOW)

@@ -15,7 +15,12 @@ from mlx_lm.models.cache import ArraysCache  # noqa: TID253
 
 from pensieve.engine.generation import ResourceLimits
 from pensieve.engine.model.cache_maker import CacheMaker
-from pensieve.engine.planning.attention_shape import context_of, head_dim_of, text_part
+from pensieve.engine.planning.attention_shape import (
+    context_of,
+    head_dim_of,
+    is_quantizable,
+    text_part,
+)
 from pensieve.engine.planning.device_limits import device_limits_on
 from pensieve.engine.planning.kv_precision import FULL
 from pensieve.engine.planning.memory_plan import MemoryPlan, ModelFacts, plan
@@ -73,7 +78,7 @@ def measure_model(make_caches: CacheMaker, config: Mapping[str, Any]) -> tuple[M
         head_dim=head_dim_of(text) if heads else 0,
         state_bytes=state_bytes,
         window_token_bytes=window_token_bytes,
-        is_quantizable=make_caches.is_ragged,
+        is_quantizable=make_caches.is_ragged and is_quantizable(text),
     )
     return facts, computed_bytes
 

@@ -26,7 +26,10 @@ NO_LIMIT_TOKENS = 100_000_000
 # Families whose attention does not work with pensieve's caches, so that these stay in full
 # precision (engine/model/cache_maker.py tries it at load; tests/mlx/test_shapes.py compares this
 # list with the result).
-OWN_CACHES = frozenset({"gpt_oss", "gemma2", "deepseek_v2", "deepseek_v3", "mamba", "mamba2"})
+OWN_CACHES = frozenset({"gemma2", "deepseek_v2", "deepseek_v3", "mamba", "mamba2"})
+# Families with attention sinks: MLX's quantized product has none, so that each token would
+# dequantize the whole cache.
+WITH_SINKS = frozenset({"gpt_oss"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +95,13 @@ def shape_from(
         + window_token_bytes * int(text.get("sliding_window") or 0),
         window_token_bytes=window_token_bytes,
         unloaded_bytes=unloaded_bytes,
-        is_quantizable=str(text.get("model_type")) not in OWN_CACHES,
+        is_quantizable=is_quantizable(text),
     )
+
+
+def is_quantizable(text: Mapping[str, Any]) -> bool:
+    """Whether the family's KV caches are quantized if a plan says so."""
+    return str(text.get("model_type")) not in OWN_CACHES | WITH_SINKS
 
 
 def _fields(value: object) -> Mapping[str, Any]:

@@ -98,7 +98,7 @@ class ModelFacts:
     head_dim: int
     state_bytes: int = 0  # of one sequence, whatever its length: recurrent states, full windows
     window_token_bytes: int = 0  # keys and values of one token in all layers with a window
-    is_quantizable: bool = True  # its KV caches are ours
+    is_quantizable: bool = True  # its KV caches are ours, and their attention is fast quantized
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +215,7 @@ def _is_metal(device: DeviceLimits) -> bool:
 def _obstacle(facts: ModelFacts) -> str | None:
     """Return why this model's caches cannot be quantized; None if they can."""
     if not facts.is_quantizable:
-        return "this model keeps caches of its own kind"
+        return "this model's caches cannot be quantized"
     if group_size_for(facts.head_dim) is None:
         return f"heads of {facts.head_dim} values cannot be quantized"
     return None

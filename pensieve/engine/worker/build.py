@@ -70,7 +70,7 @@ _log = logging.getLogger("pensieve.engine")
 # about a hundred a second.
 MAX_CHUNK: dict[Device, int] = {"gpu": MAX_CHUNK_TOKENS, "cpu": 128}
 # Increase whenever the stored format, or how KV caches are computed, changes.
-STORE_VERSION = 3
+STORE_VERSION = 4
 # Of values in the KV cache that are not quantized.
 FULL_BITS = 16
 

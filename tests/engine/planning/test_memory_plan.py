@@ -113,7 +113,7 @@ def test_eight_bits_are_chosen_if_full_precision_holds_too_little_context() -> N
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"is_quantizable": False}, "full precision: this model keeps caches of its own kind"),
+        ({"is_quantizable": False}, "full precision: this model's caches cannot be quantized"),
         ({"head_dim": 80}, "full precision: heads of 80 values cannot be quantized"),
     ],
 )
