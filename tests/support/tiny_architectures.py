@@ -74,15 +74,58 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "mamba_conv_bias": True,
     },
 }
+# Other families with sliding windows, of 16 tokens.
+WITH_WINDOWS: dict[str, dict[str, Any]] = {
+    family: {
+        "sliding_window": 16,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "num_experts": 2,
+        "num_experts_per_tok": 1,
+        "moe_intermediate_size": 64,
+    }
+    | fields
+    for family, fields in {
+        "afmoe": {},
+        "cohere2": {"sliding_window_pattern": 2},
+        "exaone4": {"sliding_window_pattern": "LG", "rope_scaling": None},
+        "gemma4_text": {
+            "num_kv_shared_layers": 0,
+            "hidden_size_per_layer_input": 0,
+            "global_head_dim": 64,
+        },
+        "llama": {},
+        "ministral3": {
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "llama_4_scaling_beta": 0.1,
+                "original_max_position_embeddings": 4096,
+            }
+        },
+        "olmo3": {},
+        "recurrent_gemma": {
+            "attention_bias": False,
+            "conv1d_width": 4,
+            "lru_width": None,
+            "block_types": ["recurrent", "attention"],
+            "logits_soft_cap": 30.0,
+            "embeddings_scale_by_sqrt_dim": True,
+            "attention_window_size": 16,
+        },
+    }.items()
+}
 
 
-def build(family: str) -> Any:
-    """Return a float32 model of the family, the same at every call."""
+def build(family: str, fields: dict[str, Any] | None = None) -> Any:
+    """Return a float32 model of the family, the same at every call.
+
+    fields: of its config; None: those in `FAMILIES`.
+    """
     module = importlib.import_module(f"mlx_lm.models.{family}")
     use_device()
     mx.random.seed(1)
     model = module.Model(
-        module.ModelArgs.from_dict({"model_type": family} | BASE | FAMILIES[family])
+        module.ModelArgs.from_dict(BASE | {"model_type": family} | (fields or FAMILIES[family]))
     )
     # MLX's initial weights are small: larger ones make answers depend on every token before.
     model.update(_scaled(model.parameters()))

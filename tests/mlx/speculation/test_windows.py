@@ -15,6 +15,7 @@ from tests.mlx.speculation.test_decoding import (
     check_caches,
     readers,
 )
+from tests.mlx.speculation.test_decoding import PROMPTS as SHORT_PROMPTS
 from tests.support import tiny_architectures
 
 # Tokens are dropped when the arrays are full, which is at this length for the second time.
@@ -33,13 +34,18 @@ def model(request: pytest.FixtureRequest) -> Habit:
 
 @pytest.fixture(scope="module")
 def answers(model: Habit) -> dict[tuple[int, ...], list[int]]:
-    """mlx-lm's own."""
+    return mlx_lms(model, PROMPTS, ANSWER_TOKENS)
+
+
+def mlx_lms(
+    model: Habit, prompts: list[tuple[int, ...]], max_tokens: int
+) -> dict[tuple[int, ...], list[int]]:
+    """Return mlx-lm's own answers."""
     return {
         prompt: [
-            int(token)
-            for token, _ in generate_step(mx.array(prompt), model, max_tokens=ANSWER_TOKENS)
+            int(token) for token, _ in generate_step(mx.array(prompt), model, max_tokens=max_tokens)
         ]
-        for prompt in PROMPTS
+        for prompt in prompts
     }
 
 
@@ -65,3 +71,19 @@ def windows(bench: Bench) -> list[WindowKVCache]:
     return [
         one for layer in batch._caches for one in layer.sequences if isinstance(one, WindowKVCache)
     ]
+
+
+@pytest.mark.parametrize("family", tiny_architectures.WITH_WINDOWS)
+def test_every_family_gives_mlx_lms_answers_beyond_its_window(family: str) -> None:
+    """The prompt that is tried when a model is loaded is shorter than any window."""
+    fields = tiny_architectures.WITH_WINDOWS[family]
+    model = Habit(tiny_architectures.build(family, fields), 20)
+    prompts = SHORT_PROMPTS[:2]
+    answers = mlx_lms(model, prompts, 24)
+    bench = Bench(model, drafter_of=readers(answers, "mixed"))
+    assert any(isinstance(cache, WindowKVCache) for cache in bench.make_caches())
+    for key, prompt in enumerate(prompts):
+        bench.submit(key, Generation(prompt, 24 + 8 * key, sampling=GREEDY))
+    bench.run()
+    assert [bench.tokens(key)[:24] for key in (0, 1)] == [answers[prompt] for prompt in prompts]
+    assert bench.policy.accepted
