@@ -48,7 +48,7 @@ MAY_IMPORT = {
         *("engine.generation", "engine.protocol", "engine.long_operations", "engine.planning"),
     },
     "engine.speculation": {"engine.generation"},
-    "engine.disk": FILES_ON_DISK,
+    "engine.disk": {"engine.generation"} | FILES_ON_DISK,
     "engine.grammar": {"engine.generation", "engine.protocol", "errors", "isolation"},
     "engine.client": {
         *("engine.generation", "engine.protocol", "engine.long_operations"),
@@ -73,7 +73,7 @@ MAY_IMPORT = {
     "doctor": {"models", "machine", "daemon"} | BASE,
     "cli": {
         *("api", "server", "models", "machine", "daemon", "doctor"),
-        *("engine.generation", "engine.planning"),
+        *("engine.generation", "engine.planning", "engine.disk.speculation_record"),
     }
     | BASE,
     "cli.ui": {"errors", "settings", "untrusted_text"},

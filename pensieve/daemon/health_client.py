@@ -4,17 +4,19 @@ Used by the commands, doctor and `launch`. Standard library only, and never thro
 """
 
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from http.client import HTTPConnection, HTTPException
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 from urllib.parse import urlsplit
 
 from pensieve.daemon.server_record import ServerRecord
-from pensieve.engine.generation import EngineStats
+from pensieve.engine.generation import EngineStats, SpeculationState
 from pensieve.untrusted_json import read_json
 
 # asleep: the model is unloaded after a time without work; the next request waits for its loading.
 Status = Literal["loading", "ready", "asleep", "failed", "unreachable"]
+
+ValueT = TypeVar("ValueT")
 
 TIMEOUT_S = 5.0
 MAX_BYTES = 65536
@@ -38,6 +40,7 @@ class Health:
     poison_prompts: int = 0  # refused, because the engine crashed repeatedly on each
     is_model_at_fault: bool = False  # failed because the model does not load
     idle_unload: float | None = None  # minutes without work until the model is unloaded; 0: never
+    speculation: SpeculationState | None = None  # None: not decided yet, or not sent
 
     @property
     def is_well(self) -> bool:
@@ -79,24 +82,28 @@ def read(body: object, pid: int) -> Health:
         thinking=_text(report, "thinking"),
         in_flight=_number(report, "in_flight"),
         restarts=_number(report, "restarts"),
-        engine=_engine_stats(report.get("engine")),
+        engine=_parsed(EngineStats, report.get("engine")),
         poison_prompts=_number(report, "poison_prompts"),
         is_model_at_fault=report.get("is_model_at_fault") is True,
         idle_unload=minutes if isinstance(minutes := report.get("idle_unload"), float) else None,
+        speculation=SpeculationState.from_json(report.get("speculation")),
     )
 
 
-def _engine_stats(value: object) -> EngineStats | None:
-    """Parse the stats; None unless all are there. A newer server may send more."""
+def _parsed(kind: type[ValueT], value: object) -> ValueT | None:
+    """Parse a dataclass; None unless all its fields are there. A newer server may send more."""
     report = cast("dict[str, object]", value) if isinstance(value, dict) else {}
-    kinds = {each.name: each.type for each in fields(EngineStats)}
-    if all(_is_of(report.get(name), kind) for name, kind in kinds.items()):
-        return EngineStats(**cast("dict[str, Any]", {name: report.get(name) for name in kinds}))
-    return None
+    kinds: dict[str, Any] = {each.name: each.type for each in fields(cast("Any", kind))}
+    values: dict[str, Any] = {
+        name: _parsed(cast("Any", of), report.get(name)) if is_dataclass(of) else report.get(name)
+        for name, of in kinds.items()
+    }
+    is_whole = all(_is_of(values[name], of) for name, of in kinds.items())
+    return kind(**values) if is_whole else None
 
 
 def _is_of(value: object, kind: Any) -> bool:
-    """Whether a JSON value is of a field's type; an integer is a float too, a bool is neither."""
+    """Whether a value is of a field's type; an integer is a float too, a bool is neither."""
     if isinstance(value, bool):
         return kind is bool
     return isinstance(value, int | float if kind is float else kind)

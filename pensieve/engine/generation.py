@@ -4,10 +4,10 @@ The front end builds a `Generation`; the engine sends `Started`, then any number
 `Token`, then one `Finished`. A generation that fails ends in an `EngineError` instead.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 FinishReason = Literal["stop_token", "length"]
 # A conversation, a sub-agent, a side request (title, summary), a message batch.
@@ -95,9 +95,61 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceCounts:
+    drafted: int = 0
+    accepted: int = 0
+
+    def __add__(self, other: "SourceCounts") -> "SourceCounts":
+        return SourceCounts(self.drafted + other.drafted, self.accepted + other.accepted)
+
+
+@dataclass(frozen=True, slots=True)
+class DraftCounts:
+    """Tokens that steps verified next to the one that each computes anyway, by their source."""
+
+    grammar: SourceCounts = SourceCounts()  # the answer's grammar forces them
+    lookup: SourceCounts = SourceCounts()  # followed the same tokens before, in prompt or answer
+    shadow: SourceCounts = SourceCounts()  # the same in a hint
+
+    @classmethod
+    def of(cls, drafted: Mapping[str, int], accepted: Mapping[str, int]) -> "DraftCounts":
+        """Both: tokens by source."""
+        return cls(
+            **{
+                source: SourceCounts(drafted.get(source, 0), accepted.get(source, 0))
+                for source in cls.__slots__
+            }
+        )
+
+    @property
+    def by_source(self) -> Mapping[str, SourceCounts]:
+        return {source: getattr(self, source) for source in self.__slots__}
+
+    @property
+    def total(self) -> SourceCounts:
+        return self.grammar + self.lookup + self.shadow
+
+    def __add__(self, other: "DraftCounts") -> "DraftCounts":
+        return DraftCounts(
+            self.grammar + other.grammar, self.lookup + other.lookup, self.shadow + other.shadow
+        )
+
+    def tokens_per_step(self, tokens: int) -> float:
+        """Return the tokens per step of answers of so many `tokens`; 0 without any.
+
+        Each step of a sequence yields one token more than drafts are accepted in it.
+        """
+        return tokens / max(1, tokens - self.total.accepted)
+
+
+NO_DRAFTS = DraftCounts()
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     reason: FinishReason
     output_tokens: int  # the stop token included
+    drafts: DraftCounts = NO_DRAFTS
 
 
 EngineEvent = Started | Prefilled | Token | Finished
@@ -117,6 +169,62 @@ class ResourceLimits:
     is_wired: bool = False  # keep macOS from paging out the model's memory
 
 
+SpeculationReason = Literal["pays", "no_width_pays", "not_measured", "caches", "setting"]
+_REASONS: tuple[SpeculationReason, ...] = get_args(SpeculationReason)
+
+
+@dataclass(frozen=True, slots=True)
+class SpeculationState:
+    """Whether steps verify drafts with this model on this device, as decided at its loading."""
+
+    reason: SpeculationReason
+    rows: int = 1  # tokens of the step with the largest speed-up
+    ratio: float = 1.0  # of its time to that of a step of one
+
+    @classmethod
+    def from_json(cls, value: object) -> "SpeculationState | None":
+        """Parse what was written from `asdict`; None for anything else."""
+        match value:
+            case {"reason": str(reason), "rows": int(rows), "ratio": float(ratio)}:
+                return cls(reason, rows, ratio) if reason in _REASONS else None
+            case _:
+                return None
+
+    @property
+    def is_on(self) -> bool:
+        return self.reason == "pays"
+
+    @property
+    def text(self) -> str:
+        times = f"{self.rows} tokens at once take {self.ratio:.1f} times as long as one"
+        match self.reason:
+            case "pays":
+                return f"on: {times}"
+            case "no_width_pays":
+                return f"off, cannot pay: {times}"
+            case "not_measured":
+                return "off: its steps could not be timed"
+            case "caches":
+                return "off: this model's caches cannot drop refused tokens"
+            case "setting":
+                return "off by the setting"
+
+    def fix(self, *, is_service: bool = False) -> str:
+        """Return the command that may turn it on, empty if none does. is_service: of Homebrew."""
+        match self.reason:
+            case "setting" if is_service:
+                return "pensieve config set speculation auto"
+            case "setting":
+                return "pensieve restart --speculation auto"
+            case "not_measured":
+                return "brew services restart pensieve" if is_service else "pensieve restart"
+            case _:
+                return ""
+
+
+NOT_MEASURED = SpeculationState("not_measured")
+
+
 @dataclass(frozen=True, slots=True)
 class EngineStats:
     # At most a second old while the engine works. `/health` shows these names.
@@ -134,6 +242,9 @@ class EngineStats:
     # The disk is full, the daily budget is spent, or there is no disk tier.
     is_writing_paused: bool = False
     tokens_per_second: float = 0.0  # of all answers together, over the latest burst
+    # Both since the model was loaded. 0: no tokens yet.
+    tokens_per_step: float = 0.0  # of an answer
+    drafts: DraftCounts = NO_DRAFTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +259,12 @@ class EngineHealth:
     stats: EngineStats | None = None  # while the model is loaded
     poison_prompts: int = 0  # refused because each killed the worker repeatedly
     is_model_at_fault: bool = False  # failed because the model does not load
+    speculation: SpeculationState | None = None  # None: not decided yet
+
+    @property
+    def takes_hints(self) -> bool:
+        """Whether hints of generations may save a step."""
+        return self.speculation is None or self.speculation.is_on
 
     @property
     def is_well(self) -> bool:

@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, assert_never
 
 from pensieve.engine.generation import (
+    NOT_MEASURED,
+    DraftCounts,
     EngineEvent,
     EngineStats,
     Finished,
@@ -24,6 +26,8 @@ from pensieve.engine.generation import (
     Prefilled,
     ResourceLimits,
     Sampling,
+    SourceCounts,
+    SpeculationState,
     Started,
     Token,
 )
@@ -97,6 +101,7 @@ class Unload:
 class Loaded:
     load_s: float
     context_tokens: int  # of prompt and answer together, guaranteed to fit in memory
+    speculation: SpeculationState = NOT_MEASURED
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +152,12 @@ def decode(body: bytes) -> Frame:
         case "Load":
             values["limits"] = ResourceLimits(**values["limits"])
             return Load(**values)
+        case "Loaded":
+            values["speculation"] = SpeculationState(**values["speculation"])
+            return Loaded(**values)
+        case "EngineStats":
+            values["drafts"] = _drafts(values["drafts"])
+            return EngineStats(**values)
         case _:
             return _PLAIN[name](**values)
 
@@ -176,11 +187,9 @@ class FrameBuffer:
         return body
 
 
-_PLAIN: dict[str, Any] = {
-    kind.__name__: kind for kind in (Cancel, Unload, Loaded, LoadFailed, Begun, EngineStats)
-}
+_PLAIN: dict[str, Any] = {kind.__name__: kind for kind in (Cancel, Unload, LoadFailed, Begun)}
 _EVENTS: dict[str, Any] = {
-    kind.__name__: kind for kind in (Admitted, Started, Prefilled, Token, Finished, Failed)
+    kind.__name__: kind for kind in (Admitted, Started, Prefilled, Token, Failed)
 }
 
 
@@ -206,8 +215,8 @@ def _values(event: WorkerEvent) -> list[Any]:
             return [prompt_tokens]
         case Token(token_id):
             return [token_id]
-        case Finished(reason, output_tokens):
-            return [reason, output_tokens]
+        case Finished(reason, output_tokens, drafts):
+            return [reason, output_tokens, asdict(drafts)]
         case Failed(message, kind):
             return [message, kind]
         case _:
@@ -215,7 +224,14 @@ def _values(event: WorkerEvent) -> list[Any]:
 
 
 def _event(kind: str, values: list[Any]) -> WorkerEvent:
+    if kind == "Finished":
+        reason, output_tokens, drafts = values
+        return Finished(reason, output_tokens, _drafts(drafts))
     return _EVENTS[kind](*values)
+
+
+def _drafts(values: dict[str, Any]) -> DraftCounts:
+    return DraftCounts(**{source: SourceCounts(**counts) for source, counts in values.items()})
 
 
 def _generation_fields(generation: Generation) -> dict[str, Any]:

@@ -128,19 +128,22 @@ class PromptRenderer:
         *,
         context_tokens: int | None = None,
         answer_tokens: int | None = None,
+        has_hints: bool = True,
     ) -> Prompt:
         """Return the prompt. A final assistant turn is continued: its text ends the prompt.
 
         context_tokens: a prompt far longer is refused before it is tokenized. answer_tokens: the
-        limit of the answer, which bounds its thought; None if there will be no answer. Raises
-        `PromptTooLongError`, and `InvalidRequestError` if the conversation cannot be rendered.
+        limit of the answer, which bounds its thought; None if there will be no answer. has_hints:
+        whether the engine uses hints. Raises `PromptTooLongError`, and `InvalidRequestError` if the
+        conversation cannot be rendered.
         """
+        has_hints = has_hints and answer_tokens is not None
         is_edited = bool((managed := conversation.context_management) and managed.edits)
         original = self._draft(conversation, None if is_edited else context_tokens)
         if conversation.context_management is None:
-            return self._prompt(original, original.length, answer_tokens)
+            return self._prompt(original, original.length, answer_tokens, has_hints=has_hints)
         draft, applied = self._apply_edits(original)
-        prompt = self._prompt(draft, original.length, answer_tokens)
+        prompt = self._prompt(draft, original.length, answer_tokens, has_hints=has_hints)
         return replace(prompt, edits=ContextEdits(applied_edits=tuple(applied)))
 
     def _draft(self, conversation: Conversation, context_tokens: int | None = None) -> _Draft:
@@ -250,7 +253,9 @@ class PromptRenderer:
                 )
         return draft, applied
 
-    def _prompt(self, draft: _Draft, original_tokens: int, answer_tokens: int | None) -> Prompt:
+    def _prompt(
+        self, draft: _Draft, original_tokens: int, answer_tokens: int | None, *, has_hints: bool
+    ) -> Prompt:
         finder = BoundaryFinder(draft.rendered, draft.renderer.text)
         layout, text = draft.layout, draft.rendered.text
         ends = _TurnEnds(
@@ -268,7 +273,7 @@ class PromptRenderer:
             pinned_tokens=ends.system,
             breakpoints=tuple(_breakpoints(draft, ends))[-MAX_BREAKPOINTS:],
             sampling=self._dialect.sampling,
-            hints=() if answer_tokens is None else self._hints(draft.conversation),
+            hints=self._hints(draft.conversation) if has_hints else (),
         )
 
     def _constraints(self, draft: _Draft, answer_tokens: int | None) -> AnswerConstraints:

@@ -45,6 +45,7 @@ from pensieve.api.messages.signatures import signature_of
 from pensieve.dialects.answer_format import AnswerFormat
 from pensieve.dialects.grammar.schema_validation import admits
 from pensieve.engine.generation import (
+    NO_DRAFTS,
     EngineEvent,
     Finished,
     FinishReason,
@@ -96,6 +97,7 @@ class Reply:
         self._thinking_tokens = 0
         self._has_begun = False
         self._is_ended = False
+        self.drafts = NO_DRAFTS  # once the engine has finished
         self._open_tool: str | None = None  # the tool whose call is being parsed
         self._tool_input: list[str] = []  # its input so far
         self._has_broken_call = False
@@ -136,8 +138,8 @@ class Reply:
             case Token(token_id):
                 self._output_tokens += 1
                 return self._read(self._detokenizer.feed(token_id))
-            case Finished(reason, output_tokens):
-                self._output_tokens = output_tokens
+            case Finished(reason, output_tokens, drafts):
+                self._output_tokens, self.drafts = output_tokens, drafts
                 return self._finish(reason)
             case _:
                 assert_never(event)

@@ -19,7 +19,7 @@ import threading
 from concurrent.futures import Future
 from functools import partial
 
-from pensieve.engine.generation import EngineStats, Grammar
+from pensieve.engine.generation import EngineStats, Grammar, SpeculationState
 from pensieve.engine.grammar.queue import GrammarQueue
 from pensieve.engine.planning.memory_plan import KVBudget
 from pensieve.engine.protocol import Load, Loaded, LoadFailed
@@ -42,6 +42,7 @@ PARTS = 6
 PART_S = 0.2
 PART_TIMEOUT_S = 1.0
 CONTEXT_TOKENS = 2**20
+SPECULATION = SpeculationState("no_width_pays", 16, 14.1)
 
 
 def pause(seconds: float | None = None) -> None:
@@ -127,7 +128,7 @@ def main(socket_fd: int, script: str = "") -> None:
         ),
     )
     front_end.send(context.read_stats(0.0))
-    front_end.send(Loaded(0.1, CONTEXT_TOKENS))
+    front_end.send(Loaded(0.1, CONTEXT_TOKENS, SPECULATION))
     serve(front_end, context)
     if script == "stubborn":
         threading.Event().wait()

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from pensieve.engine import protocol
 from pensieve.engine.generation import (
     PRIORITIES,
+    DraftCounts,
     EngineStats,
     Finished,
     Generation,
@@ -14,6 +15,8 @@ from pensieve.engine.generation import (
     Prefilled,
     ResourceLimits,
     Sampling,
+    SourceCounts,
+    SpeculationState,
     Started,
     Token,
 )
@@ -62,21 +65,24 @@ constrained = st.builds(
     answered_tokens=st.integers(0, 2),
     hints=st.lists(st.lists(st.integers(0, 9), max_size=3).map(tuple), max_size=3).map(tuple),
 )
+source_counts = st.builds(SourceCounts, counts, counts)
+drafts = st.builds(DraftCounts, source_counts, source_counts, source_counts)
+states = st.builds(SpeculationState, st.sampled_from(["pays", "caches"]), counts, st.floats(1, 9))
 events = st.one_of(
     st.just(Admitted()),
     st.builds(Started, counts),
     st.builds(Prefilled, counts),
     st.builds(Token, counts),
-    st.builds(Finished, st.sampled_from(["stop_token", "length"]), counts),
+    st.builds(Finished, st.sampled_from(["stop_token", "length"]), counts, drafts),
     st.builds(Failed, st.text(), st.sampled_from(["busy", "grammar", "engine"])),
 )
 frames = st.one_of(
     st.builds(Load, st.text(), st.sampled_from(["gpu", "cpu"]), limits=st.builds(ResourceLimits)),
-    st.builds(EngineStats),
+    st.builds(EngineStats, drafts=drafts),
     st.builds(Submit, counts, generations | constrained),
     st.builds(Cancel, counts),
     st.just(Unload()),
-    st.builds(Loaded, st.floats(0, 1e6), counts),
+    st.builds(Loaded, st.floats(0, 1e6), counts, states),
     st.builds(LoadFailed, st.text()),
     st.builds(Begun, st.text(), st.floats(0, 1e6)),
     st.builds(Step, st.lists(st.tuples(counts, events)).map(tuple)),

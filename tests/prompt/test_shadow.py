@@ -167,3 +167,18 @@ def test_prompt_has_the_hints_of_its_tool_results_if_there_will_be_an_answer() -
     hints = renderer.render(call, answer_tokens=10).hints
     assert FILE in [tokenizer.decode(list(hint)) for hint in hints]
     assert renderer.render(call).hints == ()
+
+
+def test_no_text_is_tokenized_for_hints_that_the_engine_does_not_use() -> None:
+    tokenizer = CountingTokenizer()
+    renderer = PromptRenderer(tokenizer)
+    messages = [
+        {"role": "user", "content": "go"},
+        use("Read", path="a"),
+        result("Read", numbered(FILE)),
+    ]
+    call = decode(Conversation, {"model": "m", "messages": messages})
+    assert renderer.render(call, answer_tokens=10, has_hints=False).hints == ()
+    assert FILE not in tokenizer.encoded
+    assert renderer.render(call, answer_tokens=10).hints
+    assert FILE in tokenizer.encoded

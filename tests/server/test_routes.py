@@ -4,7 +4,13 @@ import anyio
 import httpx
 import pytest
 
-from pensieve.engine.generation import EngineHealth, EngineStats
+from pensieve.engine.generation import (
+    DraftCounts,
+    EngineHealth,
+    EngineStats,
+    SourceCounts,
+    SpeculationState,
+)
 from tests.server.serving import KEY, app_of, in_memory, listening
 from tests.support.fakes import ScriptedEngine, says
 
@@ -121,6 +127,7 @@ async def test_health_reports_model_and_state() -> None:
         "idle_unload": 30.0,
         "in_flight": 0,
         "engine": None,
+        "speculation": None,
         "sampling": {
             "temperature": {"value": 1.0, "origin": "default"},
             "top_p": {"value": 1.0, "origin": "default"},
@@ -134,11 +141,19 @@ async def test_health_reports_model_and_state() -> None:
 
 
 async def test_health_reports_engine_memory() -> None:
-    figures = EngineStats(8, "why", 12, 2, 10, kv_used_bytes=4, tokens_per_second=24.5)
-    engine = ScriptedEngine([[]], health=EngineHealth("ready", stats=figures))
-    async with in_memory(app_of(engine), {}) as client:
-        report = (await client.get("/health")).json()["engine"]
-    assert report == {
+    figures = EngineStats(
+        *(8, "why", 12, 2, 10),
+        kv_used_bytes=4,
+        tokens_per_second=24.5,
+        tokens_per_step=2.5,
+        drafts=DraftCounts(SourceCounts(3, 2), shadow=SourceCounts(31, 30)),
+    )
+    state = SpeculationState("pays", 32, 4.8)
+    health = EngineHealth("ready", stats=figures, speculation=state)
+    async with in_memory(app_of(ScriptedEngine([[]], health=health)), {}) as client:
+        report = (await client.get("/health")).json()
+    assert report["speculation"] == {"reason": "pays", "rows": 32, "ratio": 4.8}
+    assert report["engine"] == {
         "kv_bits": 8,
         "kv_reason": "why",
         "memory_limit_bytes": 12,
@@ -152,6 +167,12 @@ async def test_health_reports_engine_memory() -> None:
         "daily_write_budget_bytes": 0,
         "is_writing_paused": False,
         "tokens_per_second": 24.5,
+        "tokens_per_step": 2.5,
+        "drafts": {
+            "grammar": {"drafted": 3, "accepted": 2},
+            "lookup": {"drafted": 0, "accepted": 0},
+            "shadow": {"drafted": 31, "accepted": 30},
+        },
     }
 
 

@@ -7,11 +7,12 @@ from pensieve.cli.lifecycle.status_facts import facts, table
 from pensieve.cli.lifecycle.version_mismatch import restart_command, warn_of_other_version
 from pensieve.cli.ui import output
 from pensieve.cli.ui.shells import shell_of, usage
+from pensieve.daemon.health_client import Health
 from pensieve.daemon.launch import RunningServer
 from pensieve.daemon.server_record import require
 from pensieve.errors import StartFailedError
 from pensieve.settings import resolve as settings_module
-from pensieve.settings.resolve import Flags, Settings
+from pensieve.settings.resolve import Flags, Settings, SpeculationMode
 
 
 def report(server: RunningServer, flags: Flags) -> int:
@@ -65,6 +66,10 @@ def interruption_note(consequence: str) -> Generator[None]:
         raise
 
 
+def _speculation_of(health: Health) -> SpeculationMode:
+    return "off" if health.speculation and health.speculation.reason == "setting" else "auto"
+
+
 def _note_differences(server: RunningServer, flags: Flags) -> None:
     actual = {
         "model": {server.record.model, server.health.repo},
@@ -72,6 +77,7 @@ def _note_differences(server: RunningServer, flags: Flags) -> None:
         "host": {server.record.host},
         "port": {server.record.port},
         "idle_unload": {server.health.idle_unload},
+        "speculation": {_speculation_of(server.health)},
     }
     ignored = {name: value for name, value in flags.given().items() if value not in actual[name]}
     if ignored:

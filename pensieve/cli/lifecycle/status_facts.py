@@ -34,6 +34,7 @@ def as_json(
         "service": (record.service or None) if record else None,
         "log": (record.log or None) if record else None,
         "version": health.version or None,
+        "speculation": asdict(health.speculation) if health.speculation else None,
         "engine": asdict(health.engine) if health.engine else dict.fromkeys(_STATS),
     }
 
@@ -49,6 +50,7 @@ def facts(record: ServerRecord, health: Health, now: float) -> dict[str, str]:
         "device": health.device or record.device,
         "in flight": str(health.in_flight) if health.is_well else "",
         **engine_facts(health.engine),
+        "speculation": _speculation(health, is_service=bool(record.service)),
         "memory": "",
         "unloads": _idle_unload(health.idle_unload),
         "restarts": str(health.restarts) if health.restarts else "",
@@ -73,6 +75,20 @@ def engine_facts(engine: EngineStats | None) -> dict[str, str]:
         f" {_share(engine.prefix_disk_bytes, engine.prefix_disk_cap_bytes)} on disk",
         "written": f"{written} today{' (writing paused)' if engine.is_writing_paused else ''}",
     }
+
+
+def _speculation(health: Health, *, is_service: bool) -> str:
+    """Return what drafts gave so far, else whether there are any and the command that helps."""
+    if (state := health.speculation) is None:
+        return ""
+    engine = health.engine
+    if engine is None or not (drafts := engine.drafts.total).drafted:
+        fix = state.fix(is_service=is_service)
+        return f"{state.text} ({fix})" if fix else state.text
+    return (
+        f"on: {engine.tokens_per_step:.1f} tokens a step,"
+        f" {drafts.accepted:,} of {drafts.drafted:,} drafts accepted"
+    )
 
 
 def table(rows: Mapping[str, str]) -> str:

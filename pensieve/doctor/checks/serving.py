@@ -24,9 +24,10 @@ LOG_BYTES = 1 << 18
 
 
 def check(context: DoctorContext, panics: Path = crash_reports.PANIC_FOLDER) -> Iterator[Finding]:
-    """Check port, server, probe, log and macOS's reports."""
+    """Check port, server, speculation, probe, log and macOS's reports."""
     yield _port(context)
     yield _server(context)
+    yield from _speculation(context)
     if context.record and context.health:
         yield from _probe(context.record, context.health, context.settings.api_key)
     yield _log(context)
@@ -145,6 +146,20 @@ def _well(record: ServerRecord, health: Health, where: str) -> Finding:
         fix = "brew services restart pensieve" if record.service else "pensieve restart"
         return warning("server", f"{text}; it is {health.version}, this is {__version__}", fix)
     return ok("server", text)
+
+
+def _speculation(context: DoctorContext) -> Iterator[Finding]:
+    """Report whether the running server's steps verify drafts, and why not."""
+    state = context.health.speculation if context.record and context.health else None
+    if state is None:
+        return
+    if state.is_on:
+        yield ok("speculation", f"{state.text}, so likely tokens are verified together")
+        return
+    fix = state.fix(is_service=bool(context.record and context.record.service))
+    level = "warning" if state.reason == "not_measured" else "ok"
+    text = f"{state.text}; each step yields one token, the answers are the same"
+    yield Finding("speculation", level, text, fix)
 
 
 def _log(context: DoctorContext) -> Finding:

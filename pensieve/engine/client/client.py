@@ -21,7 +21,14 @@ from pensieve.engine.client.launch import WorkerSpec, describe_exit, end_worker,
 from pensieve.engine.client.open_requests import OpenRequest, OpenRequests, WorkerHandle
 from pensieve.engine.client.supervisor import Death, HealthCheckPolicy, IdlePolicy, RestartPolicy
 from pensieve.engine.client.worker_connection import WorkerConnection
-from pensieve.engine.generation import Engine, EngineEvent, EngineHealth, EngineStats, Generation
+from pensieve.engine.generation import (
+    Engine,
+    EngineEvent,
+    EngineHealth,
+    EngineStats,
+    Generation,
+    SpeculationState,
+)
 from pensieve.engine.protocol import (
     Begun,
     Cancel,
@@ -81,7 +88,10 @@ class EngineClient:
         self._requests = OpenRequests()
         self._last_work_s = time.monotonic()
         self._health = EngineHealth(
-            "loading", "The engine worker is starting.", context_tokens=spec.planned_tokens
+            "loading",
+            "The engine worker is starting.",
+            context_tokens=spec.planned_tokens,
+            speculation=None if spec.has_speculation else SpeculationState("setting"),
         )
 
     @property
@@ -284,7 +294,13 @@ class EngineClient:
         _log.info("the model is loaded (%.1f s); memory holds %d tokens", loaded.load_s, tokens)
         self._requests.worker.has_loaded = True
         self._last_work_s = time.monotonic()
-        self._health = replace(self._health, state="ready", detail="", context_tokens=tokens)
+        self._health = replace(
+            self._health,
+            state="ready",
+            detail="",
+            context_tokens=tokens,
+            speculation=loaded.speculation,
+        )
         self._requests.submit_waiting()
 
     def _detach(self, worker: WorkerHandle) -> None:

@@ -284,10 +284,9 @@ def _is_at_end(prompt: _Prompt, chunk: int) -> bool:
 def _sampled(step: Step) -> Sampled:
     slot = step.slot
     if step.caches is None:
-        return Sampled(slot.key, step.tokens)
-    return Sampled(
-        slot.key, step.tokens, step.finish, _released(step.caches, slot.tokens, slot.checkpoints)
-    )
+        return Sampled(slot.key, step.tokens, drafts=step.drafts)
+    released = _released(step.caches, slot.tokens, slot.checkpoints)
+    return Sampled(slot.key, step.tokens, step.finish, released, step.drafts)
 
 
 def _released(

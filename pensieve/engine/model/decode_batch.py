@@ -20,7 +20,7 @@ from typing import Any
 
 import mlx.core as mx  # noqa: TID253
 
-from pensieve.engine.generation import FinishReason
+from pensieve.engine.generation import DraftCounts, FinishReason
 from pensieve.engine.model.decode_slot import DecodeSlot, SlotPass
 from pensieve.engine.model.kv.packed import PackedKV
 from pensieve.engine.model.kv.rewinding import RewindPoint, has_states
@@ -44,6 +44,7 @@ class Step:
     tokens: tuple[int, ...]  # at least one
     finish: FinishReason | None = None
     caches: list[Any] | None = None  # the sequence's own, if it finished
+    drafts: DraftCounts | None = None  # None: none were fed
 
 
 class DecodeBatch:
@@ -235,7 +236,11 @@ class DecodeBatch:
         """Return the new tokens; remove the sequences that finished."""
         steps = [
             Step(
-                part.slot, tuple(part.new), part.finish, self._extract(at) if part.finish else None
+                part.slot,
+                tuple(part.new),
+                part.finish,
+                self._extract(at) if part.finish else None,
+                part.draft.counts(part.accepted) if part.draft.proposals else None,
             )
             for at, part in enumerate(parts)
             if part.new

@@ -6,7 +6,7 @@ A short prompt may overtake a much longer one, also one in prefill, a bounded nu
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from pensieve.engine.generation import PRIORITIES, Generation
+from pensieve.engine.generation import NO_DRAFTS, PRIORITIES, DraftCounts, Generation
 from pensieve.engine.scheduling.prefix_cache import BLOCK_TOKENS, common_prefix_length
 
 # A prompt with this many uncached tokens can be overtaken by one with a quarter of them.
@@ -32,6 +32,7 @@ class Request:
     generation: Generation
     cached_tokens: int = 0  # when the caches were last checked
     sampled: list[int] = field(default_factory=list[int])
+    drafts: DraftCounts = NO_DRAFTS
     times_bypassed: int = 0
     has_run: bool = False  # admitted before
     # Runs alone: a step or a worker failed with it, and it has sampled no token since.

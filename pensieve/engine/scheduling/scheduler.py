@@ -19,7 +19,14 @@ from dataclasses import replace
 from itertools import count
 from typing import assert_never
 
-from pensieve.engine.generation import Finished, Generation, Prefilled, Started, Token
+from pensieve.engine.generation import (
+    NO_DRAFTS,
+    Finished,
+    Generation,
+    Prefilled,
+    Started,
+    Token,
+)
 from pensieve.engine.planning.memory_plan import KVBudget
 from pensieve.engine.protocol import Admitted, Failed, WorkerEvent
 from pensieve.engine.scheduling.backend import (
@@ -69,6 +76,9 @@ class Scheduler:
         self._prefilling: Request | None = None
         # Of its prefix; None once it is in the batch.
         self._restore: Restore | None = None
+        # Of all requests.
+        self.drafts = NO_DRAFTS
+        self._sampled_tokens = 0
 
     @property
     def is_idle(self) -> bool:
@@ -81,6 +91,11 @@ class Scheduler:
             self._budget.sequence(min(request.cached_tokens + len(request.sampled), request.length))
             for request in self._running.values()
         )
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Of an answer; 0 if nothing was sampled yet."""
+        return self.drafts.tokens_per_step(self._sampled_tokens)
 
     def submit(self, key: int, generation: Generation) -> KeyedEvent:
         """Queue a generation. The event is `Started`, or `Failed` if it can never run."""
@@ -320,6 +335,10 @@ class Scheduler:
 
     def _record_tokens(self, request: Request, outcome: Sampled) -> list[KeyedEvent]:
         request.sampled.extend(outcome.tokens)
+        self._sampled_tokens += len(outcome.tokens)
+        if outcome.drafts is not None:
+            request.drafts += outcome.drafts
+            self.drafts += outcome.drafts
         request.is_suspect = request.generation.runs_alone
         is_stopped = outcome.finish == "stop_token"
         visible = outcome.tokens[:-1] if is_stopped else outcome.tokens
@@ -332,4 +351,4 @@ class Scheduler:
         del self._running[request.key]
         if outcome.released:
             self._prefix_cache.insert(request.generation, outcome.released)
-        return [(request.key, Finished(outcome.finish, len(request.sampled)))]
+        return [(request.key, Finished(outcome.finish, len(request.sampled), request.drafts))]

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from pensieve.engine.generation import DraftCounts
+
 # Of Metal's matrix product: up to here all steps beyond the near ones cost the same.
 TILE_ROWS = 32
 FAR_DRAFTS = TILE_ROWS - 1
@@ -17,7 +19,7 @@ FAR_DRAFTS = TILE_ROWS - 1
 class Proposal:
     """Tokens of one source."""
 
-    source: str  # its name in figures
+    source: str  # a field of `DraftCounts`
     tokens: tuple[int, ...] = ()
     # Preceding tokens that were found elsewhere, followed by these; 0 without a search.
     match_length: int = 0
@@ -67,6 +69,9 @@ class Draft:
         of that token.
         """
         return self._between(count, len(self))
+
+    def counts(self, accepted: int) -> DraftCounts:
+        return DraftCounts.of(self.drafted_by_source(), self.accepted_by_source(accepted))
 
     def accepted_by_source(self, accepted: int) -> dict[str, int]:
         """Return how many of the first `accepted` tokens are from which source."""

@@ -7,8 +7,9 @@ price is in plain steps of all of them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
+from pensieve.engine.generation import NOT_MEASURED, SpeculationState
 from pensieve.engine.speculation.cost_curve import CostCurve
 from pensieve.engine.speculation.draft_source import FAR_DRAFTS, NO_DRAFT, TILE_ROWS, Draft
 from pensieve.engine.speculation.lookup_index import MAX_MATCH
@@ -22,37 +23,23 @@ _FAR_RUN = 8
 _MIN_SPEEDUP = 1.25
 
 
-@dataclass(frozen=True, slots=True)
-class Assessment:
-    """Whether drafts can pay on a device, and why."""
-
-    reason: Literal["pays", "not_measured", "no_width_pays"]
-    rows: int = 1  # of the width with the largest speed-up
-    ratio: float = 1.0  # of its time to that of one row
-
-    @property
-    def is_on(self) -> bool:
-        return self.reason == "pays"
-
-    @property
-    def text(self) -> str:
-        if self.reason == "not_measured":
-            return "off: step times were not measured"
-        state = "on" if self.is_on else "off, drafts cannot pay"
-        return f"{state}: a step of {self.rows} rows takes {self.ratio:.1f} times one of 1 row"
+def assess(curve: CostCurve | None) -> SpeculationState:
+    """Return whether drafts can pay."""
+    speedups = _speedups(curve) if curve is not None else []
+    if not speedups:
+        return NOT_MEASURED
+    speedup, rows, ratio = max(speedups)
+    return SpeculationState("pays" if speedup >= _MIN_SPEEDUP else "no_width_pays", rows, ratio)
 
 
-def assess(curve: CostCurve | None) -> Assessment:
-    if curve is None:
-        return Assessment("not_measured")
-    widths = [
+def _speedups(curve: CostCurve) -> list[tuple[float, int, float]]:
+    """Return the speed-up if all drafts are accepted, the rows and the ratio of each wide step."""
+    return [
         (rows / (ratio := curve.ratio(rows, 1, context_class)), rows, ratio)
         for context_class in range(len(curve.contexts))
         for rows in curve.usable_rows(context_class)
-        if rows <= TILE_ROWS
+        if 1 < rows <= TILE_ROWS
     ]
-    speedup, rows, ratio = max(widths)
-    return Assessment("pays" if speedup >= _MIN_SPEEDUP else "no_width_pays", rows, ratio)
 
 
 @dataclass(frozen=True, slots=True)

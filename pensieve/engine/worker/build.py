@@ -20,8 +20,9 @@ import mlx.core as mx  # noqa: TID253
 
 from pensieve.atomic_files import exclude_from_backups
 from pensieve.engine.disk.block_store import QUOTA_FILE, BlockStore, StoreLimits, default_limits
+from pensieve.engine.disk.speculation_record import store_state
 from pensieve.engine.disk.write_quota import DailyWriteQuota
-from pensieve.engine.generation import EngineStats
+from pensieve.engine.generation import EngineStats, SpeculationState
 from pensieve.engine.grammar.compiler import GrammarCompiler
 from pensieve.engine.grammar.queue import GrammarQueue
 from pensieve.engine.long_operations import (
@@ -105,7 +106,7 @@ def build_engine(load: Load, announce: Announce = announce_nothing) -> WorkerCon
     announcer = StepAnnouncer(announce, COMPILING_S[platform])
     _prepare_kernels(make_caches, platform, limits.max_batch, announcer)
     announce("measuring its steps", TRYING_S)
-    speculation = _speculation(load, make_caches, platform, fingerprint)
+    state, speculation = _speculation(load, make_caches, platform, fingerprint)
     scheduler = Scheduler(
         lambda: BatchBackend(
             model, make_caches, chunks, grammars.matcher, announcer, speculation=speculation
@@ -122,6 +123,7 @@ def build_engine(load: Load, announce: Announce = announce_nothing) -> WorkerCon
         prefix_cache.spill,
         MemoryRelief(scheduler, prefix_cache, mx.clear_cache, pressure_reader()).step,
         prefix_cache.close,
+        state,
     )
 
 
@@ -172,22 +174,34 @@ def _prepare_kernels(
 
 def _speculation(
     load: Load, make_caches: CacheMaker, platform: Platform, fingerprint: bytes
-) -> Speculation | None:
-    """Return None if drafts are off, impossible for this model's caches, or do not pay."""
-    if not load.has_speculation or not can_rewind(make_caches()):
-        return None
+) -> tuple[SpeculationState, Speculation | None]:
+    """Decide on drafts; store the decision unless it is the setting's."""
+    if not load.has_speculation:
+        return SpeculationState("setting"), None
+    folder = Path(load.prefix_folder) if load.prefix_folder else None
+    state, speculation = _measured_speculation(make_caches, platform, fingerprint, folder)
+    _log.info("speculation %s", state.text)
+    if folder:
+        store_state(folder, Path(load.model_folder), state)
+    return state, speculation
+
+
+def _measured_speculation(
+    make_caches: CacheMaker, platform: Platform, fingerprint: bytes, folder: Path | None
+) -> tuple[SpeculationState, Speculation | None]:
+    if not can_rewind(make_caches()):
+        return SpeculationState("caches"), None
     key = CurveKey(
         fingerprint.hex(),
         platform,
         f"{version('mlx')}/{STEP_TIMES_VERSION}",
         make_caches.precision.bits or FULL_BITS,
     )
-    folder = Path(load.prefix_folder) if load.prefix_folder else None
     try:
         curve = step_curve(make_caches, make_caches.max_tokens, key, folder)
     except Exception as error:  # noqa: BLE001 - MLX may raise anything
         _log.warning("measuring steps failed, there are no drafts: %s", error)
-        return None
+        curve = None
     return speculation_of(curve, _vocabulary_size(make_caches.model))
 
 
@@ -218,6 +232,8 @@ def _stats(
         prefix_cache.nbytes,
         is_writing_paused=True,
         tokens_per_second=tokens_per_second,
+        tokens_per_step=round(scheduler.tokens_per_step, 2),
+        drafts=scheduler.drafts,
     )
     if store is None:
         return stats

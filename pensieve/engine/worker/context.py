@@ -6,7 +6,7 @@ Its own file because tests build one without MLX.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pensieve.engine.generation import EngineStats
+from pensieve.engine.generation import NOT_MEASURED, EngineStats, SpeculationState
 from pensieve.engine.grammar.queue import GrammarQueue
 from pensieve.engine.scheduling.scheduler import Scheduler
 
@@ -21,3 +21,4 @@ class WorkerContext:
     spill: Callable[[], float | None] = lambda: None  # queue one block of a prefix for the disk
     relieve: Callable[[], float | None] = lambda: None  # release memory
     close: Callable[[], None] = lambda: None
+    speculation: SpeculationState = NOT_MEASURED

@@ -7,6 +7,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from pensieve.atomic_files import write_atomically
+from pensieve.engine.generation import SpeculationState
 from pensieve.engine.model.cache_maker import CacheMaker
 from pensieve.engine.speculation.cost_curve import (
     CostCurve,
@@ -25,13 +26,14 @@ _log = logging.getLogger("pensieve.engine")
 _MAX_BYTES = 64 * 1024
 
 
-def speculation_of(curve: CostCurve | None, vocabulary: int) -> Speculation | None:
-    """Return None if drafts cannot pay."""
+def speculation_of(
+    curve: CostCurve | None, vocabulary: int
+) -> tuple[SpeculationState, Speculation | None]:
+    """Return whether drafts can pay, and what they need then."""
     policy = SpeculationPolicy(curve)
-    _log.info("speculation %s", policy.assessment.text)
     if not policy.assessment.is_on:
-        return None
-    return Speculation(policy, partial(lookup_drafter, vocabulary))
+        return policy.assessment, None
+    return policy.assessment, Speculation(policy, partial(lookup_drafter, vocabulary))
 
 
 def step_curve(

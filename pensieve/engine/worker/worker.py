@@ -263,7 +263,8 @@ def _load(front_end: FrontEnd) -> WorkerContext | None:
     gc.freeze()
     # In this order, so that an engine that is ready has its stats.
     front_end.send(context.read_stats(0.0))
-    front_end.send(Loaded(time.monotonic() - started, context.context_tokens))
+    load_s = time.monotonic() - started
+    front_end.send(Loaded(load_s, context.context_tokens, context.speculation))
     return context
 
 

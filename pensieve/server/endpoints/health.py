@@ -48,6 +48,7 @@ class HealthEndpoint:
             "idle_unload": self._settings.idle_unload,
             "in_flight": health.in_flight,
             "engine": asdict(health.stats) if health.stats else None,
+            "speculation": asdict(health.speculation) if health.speculation else None,
             "sampling": self._model.dialect.sampling.report(),
             "diverged_prompts": self._sessions.diverged,
             "device": self._settings.device,

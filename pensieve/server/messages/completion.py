@@ -14,7 +14,15 @@ from pensieve.api.base import new_id
 from pensieve.api.messages.accumulate import MessageAccumulator
 from pensieve.api.messages.events import MessageEvent
 from pensieve.api.messages.message import Message
-from pensieve.engine.generation import Engine, Generation, Grammar, Priority, Sampling, Token
+from pensieve.engine.generation import (
+    DraftCounts,
+    Engine,
+    Generation,
+    Grammar,
+    Priority,
+    Sampling,
+    Token,
+)
 from pensieve.errors import EngineError, GrammarError, PromptTooLongError
 from pensieve.models.served_model import ServedModel
 from pensieve.prompt.constraints import AnswerGrammar
@@ -171,6 +179,17 @@ class Completer:
         preceding = prompt.tokens[-PRECEDING_TOKENS:]
         reply = Reply(context, self._model.tokenizer.detokenizer(preceding, self._markers))
         return Completion(self._engine, bounded, prompt, reply, self._on_generated)
+
+
+def drafts_text(drafts: DraftCounts, tokens: int) -> str:
+    """Return the end of the log line of an answer of so many tokens that had drafts."""
+    used = [
+        f"{counts.accepted} of {counts.drafted} {source}"
+        for source, counts in drafts.by_source.items()
+        if counts.drafted
+    ]
+    accepted = f"drafts accepted: {', '.join(used)}"
+    return f" ({drafts.tokens_per_step(tokens):.1f} tokens a step, {accepted})"
 
 
 def bounded_generation(

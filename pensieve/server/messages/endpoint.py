@@ -23,7 +23,7 @@ from pensieve.api.messages.request import (
     parse,
 )
 from pensieve.api.messages.tools import ServerTool
-from pensieve.engine.generation import Engine, Priority
+from pensieve.engine.generation import NO_DRAFTS, Engine, Priority
 from pensieve.errors import InvalidRequestError, PromptTooLongError
 from pensieve.models.served_model import ServedModel
 from pensieve.prompt.conversation.file_text import FileText, with_file_texts
@@ -45,6 +45,7 @@ from pensieve.server.messages.completion import (
     Completer,
     Completion,
     SamplingChoice,
+    drafts_text,
 )
 from pensieve.server.messages.sessions import Sessions, is_claude_code, priority_of
 from pensieve.server.messages.threads import Threads, ThreadTurn
@@ -125,7 +126,13 @@ class MessagesEndpoint:
     async def _write(
         self, completion: Completion, turn: ThreadTurn, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        request_context_of(scope).usage = lambda: completion.reply.usage
+        context, reply = request_context_of(scope), completion.reply
+        context.usage = lambda: reply.usage
+        context.drafts_text = lambda: (
+            drafts_text(reply.drafts, reply.usage.output_tokens)
+            if reply.drafts != NO_DRAFTS
+            else ""
+        )
         write = self._stream if turn.call.stream else self._whole
         await write(completion, turn, scope, receive, send)
 
@@ -222,14 +229,17 @@ class RequestPipeline:
             ) from None
 
     def _render(self, call: Conversation, options: AnswerOptions | None) -> Prompt:
-        context_tokens = self._engine.health.context_of(self._context_tokens)
+        health = self._engine.health
         answer_tokens = None
         if options is not None:
             answer_tokens = (
                 self._context_tokens if options.max_tokens is None else options.max_tokens
             )
         return self._renderer.render(
-            call, context_tokens=context_tokens, answer_tokens=answer_tokens
+            call,
+            context_tokens=health.context_of(self._context_tokens),
+            answer_tokens=answer_tokens,
+            has_hints=health.takes_hints,
         )
 
 

@@ -73,6 +73,7 @@ class RequestContext:
     began_at: float = field(default_factory=time.monotonic)
     status: int | None = None
     usage: Callable[[], Usage] | None = None  # of the answer so far
+    drafts_text: Callable[[], str] = lambda: ""  # what drafts gave the answer, for the log line
     has_client_left: bool = False
     is_poll: bool = False  # a status poll, logged at DEBUG
     origin: bytes | None = None  # another origin whose pages may read the answer
@@ -174,6 +175,7 @@ def _log_line(scope: Scope, context: RequestContext) -> None:
         if usage is None
         else f", {usage.input_tokens + usage.cache_creation_input_tokens} new"
         f" + {usage.cache_read_input_tokens} cached tokens in, {usage.output_tokens} out"
+        f"{context.drafts_text()}"
     )
     _log.log(
         logging.DEBUG if context.is_poll else logging.INFO,

@@ -11,6 +11,7 @@ from pensieve.daemon.health_client import Health
 from pensieve.doctor.checks.serving import check
 from pensieve.doctor.context import DoctorContext
 from pensieve.doctor.finding import Finding
+from pensieve.engine.generation import SpeculationState
 from pensieve.homebrew import Keg
 from tests.cli.fake_server import FakeServer, message, refuse, serving
 from tests.doctor.checks.test_crashes import MEMORY, PANIC, WATCHDOG
@@ -188,3 +189,24 @@ def test_only_a_recent_panic_of_the_gpu_driver_is_red(tmp_path: Path) -> None:
     assert "Update macOS" in finding.text
     os.utime(report, (1e9, 1e9))
     assert [finding.topic for finding in examined(context)] == ["port", "server", "log"]
+
+
+@pytest.mark.parametrize(
+    ("state", "level", "text", "fix"),
+    [
+        (SpeculationState("pays", 32, 4.8), "ok", "likely tokens are verified together", ""),
+        (SpeculationState("no_width_pays", 16, 14.1), "ok", "each step yields one token", ""),
+        (SpeculationState("setting"), "ok", "off", "pensieve restart --speculation auto"),
+        (SpeculationState("not_measured"), "warning", "not be timed", "pensieve restart"),
+    ],
+)
+def test_the_servers_speculation_is_reported_with_its_reason(
+    tmp_path: Path, state: SpeculationState, level: str, text: str, fix: str
+) -> None:
+    with serving() as server:
+        health = Health("asleep", model="tiny", speculation=state)
+        finding = of_topic(
+            examined(served(healthy_context(tmp_path), server, health)), "speculation"
+        )
+    assert (finding.level, finding.fix) == (level, fix)
+    assert text in finding.text

@@ -21,6 +21,7 @@ from pensieve.engine.generation import (
     Finished,
     Generation,
     Grammar,
+    SpeculationState,
     Started,
     Token,
 )
@@ -34,7 +35,7 @@ from pensieve.errors import (
     WorkerDiedError,
 )
 from tests.engine.counting_backend import REFUSED_TOKEN
-from tests.engine.scripted_worker import HANGING, KILLER, SLOW, STUCK
+from tests.engine.scripted_worker import HANGING, KILLER, SLOW, SPECULATION, STUCK
 from tests.engine.states import in_state, until
 
 pytestmark = pytest.mark.anyio
@@ -119,6 +120,24 @@ async def test_context_is_the_planned_one_until_the_worker_reports_it() -> None:
         os.kill(worker_of(engine), signal.SIGKILL)
         await in_state(engine, "loading")
         assert engine.health.context_tokens == reported
+
+
+async def test_hints_are_taken_until_the_worker_reports_that_speculation_is_off() -> None:
+    async with scripted_engine() as engine:
+        assert (engine.health.speculation, engine.health.takes_hints) == (None, True)
+        await ready(engine)
+        assert engine.health.speculation == SPECULATION
+        assert not engine.health.takes_hints
+        os.kill(worker_of(engine), signal.SIGKILL)
+        await in_state(engine, "loading")
+        assert not engine.health.takes_hints
+
+
+async def test_no_hints_are_taken_where_the_setting_is_off() -> None:
+    spec = WorkerSpec(Path("model"), "cpu", has_speculation=False)
+    async with running_engine(spec, open_worker=open_scripted) as engine:
+        assert engine.health.speculation == SpeculationState("setting")
+        assert not engine.health.takes_hints
 
 
 async def test_leaving_the_block_frees_the_slot() -> None:

@@ -1,18 +1,20 @@
 """The scheduler over a backend that counts tokens and raises on demand."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pensieve.engine.generation import (
+    DraftCounts,
     Finished,
     Generation,
     Grammar,
     Prefilled,
     Priority,
+    SourceCounts,
     Started,
     Token,
 )
@@ -660,3 +662,40 @@ def test_request_that_must_run_alone_runs_alone_to_its_end() -> None:
     assert bench.backends[0].peak == 1
     assert bench.admitted == [1, 2, 3]
     assert bench.tokens(2) == expected_tokens((3, 4, 5), 5)
+
+
+class DraftingBackend(CountingBackend):
+    """Every step of a sequence has two drafts, one of them accepted."""
+
+    def step(self) -> list:
+        drafts = DraftCounts(lookup=SourceCounts(2, 1))
+        return [
+            replace(outcome, drafts=drafts) if isinstance(outcome, Sampled) else outcome
+            for outcome in super().step()
+        ]
+
+
+def test_finished_has_the_drafts_of_its_answer_also_after_a_preemption() -> None:
+    bench = Bench()
+    bench.scheduler = Scheduler(
+        DraftingBackend, TieredPrefixCache(bench.prefixes), bench.budget, QueueLimits()
+    )
+    for key, max_tokens in ((1, 8), (2, 4)):
+        bench.record([bench.scheduler.submit(key, Generation((key, 5), max_tokens))])
+    for _ in range(4):
+        bench.record(bench.scheduler.step())
+    bench.scheduler._preempt(bench.scheduler._running[1])
+    while not bench.scheduler.is_idle:
+        bench.record(bench.scheduler.step())
+    assert bench.events[1][-1] == Finished("length", 8, DraftCounts(lookup=SourceCounts(16, 8)))
+    assert bench.events[2][-1] == Finished("length", 4, DraftCounts(lookup=SourceCounts(8, 4)))
+    assert bench.scheduler.drafts == DraftCounts(lookup=SourceCounts(24, 12))
+
+
+def test_tokens_per_step_are_those_of_all_answers() -> None:
+    bench = Bench()
+    assert bench.scheduler.tokens_per_step == 0.0
+    bench.submit(1, (1, 2), max_tokens=3)
+    bench.run()
+    assert bench.scheduler.tokens_per_step == 1.0
+    assert bench.events[1][-1] == Finished("length", 3)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pensieve.engine.generation import DraftCounts, SourceCounts
 from pensieve.engine.speculation.draft_source import Draft, Proposal, combine
 from pensieve.engine.speculation.lookup_index import LookupIndex
 
@@ -69,3 +70,20 @@ def test_accepted_tokens_are_counted_by_source() -> None:
     draft = combine([FORCED, MTP], 4)
     assert draft.accepted_by_source(1) == {"grammar": 1}
     assert draft.accepted_by_source(3) == {"grammar": 2, "mtp": 1}
+
+
+def test_counts_have_the_known_sources_alone() -> None:
+    lookup = Fixed(Proposal("lookup", (4, 4, 4)))
+    assert combine([FORCED, lookup], 4).counts(3) == DraftCounts(
+        grammar=SourceCounts(2, 2), lookup=SourceCounts(2, 1)
+    )
+    assert combine([MTP], 4).counts(1) == DraftCounts()
+
+
+def test_tokens_per_step_are_one_and_what_drafts_add() -> None:
+    counts = DraftCounts(SourceCounts(9, 5), SourceCounts(8, 3), SourceCounts(1, 0))
+    assert counts.total == SourceCounts(18, 8)
+    assert counts.tokens_per_step(10) == 5.0
+    assert DraftCounts().tokens_per_step(10) == 1.0
+    assert DraftCounts().tokens_per_step(0) == 0.0
+    assert (counts + counts).by_source["lookup"] == SourceCounts(16, 6)

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from pensieve.engine.generation import NOT_MEASURED, SpeculationState
 from pensieve.engine.speculation.cost_curve import ContextCosts, CostCurve
 from pensieve.engine.speculation.draft_source import NO_DRAFT, Draft, Proposal
 from pensieve.engine.speculation.policy import (
     FAR_DRAFTS,
     NEAR_DRAFTS,
     TILE_ROWS,
-    Assessment,
     Row,
     SpeculationPolicy,
     StepPlan,
@@ -426,21 +426,18 @@ def test_forced_tokens_tell_nothing_about_a_match() -> None:
 def test_drafts_are_off_where_rows_cost_as_much_as_steps() -> None:
     decoder = Decoder.of(curve_of(CPU_4_BIT)).warmed()
     assert decoder.plan(looked_up(15, 32)) == (0,)
-    assert decoder.policy.assessment.reason == "no_width_pays"
-    assert decoder.policy.assessment.text == (
-        "off, drafts cannot pay: a step of 16 rows takes 14.1 times one of 1 row"
-    )
+    assert decoder.policy.assessment == SpeculationState("no_width_pays", 16, 14.1)
 
 
 def test_drafts_are_off_without_a_curve() -> None:
     policy = SpeculationPolicy(None)
     decoder = Decoder(policy, M3, [policy.new_ledger()]).warmed()
     assert decoder.plan(looked_up(31, 32)) == (0,)
-    assert policy.assessment.text == "off: step times were not measured"
+    assert policy.assessment == NOT_MEASURED
 
 
 def test_drafts_are_on_where_one_width_pays() -> None:
-    assert assess(curve_of(M1)) == Assessment("pays", 32, 5.0)
+    assert assess(curve_of(M1)) == SpeculationState("pays", 32, 5.0)
     assert assess(curve_of(CPU_4_BIT, M3)).is_on
 
 
@@ -455,3 +452,7 @@ def test_step_of_unknown_duration_costs_what_is_expected_and_corrects_nothing() 
     assert drafts
     assert ledger.purse == pytest.approx(before + PURSE_PER_TOKEN - price)
     assert decoder.plan(looked_up(3, 32))[0] >= drafts
+
+
+def test_a_single_measured_width_says_nothing_about_drafts() -> None:
+    assert assess(curve_of({1: 1.0})) == NOT_MEASURED

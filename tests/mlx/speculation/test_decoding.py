@@ -12,10 +12,12 @@ import mlx.core as mx
 import pytest
 
 from pensieve.engine.generation import (
+    NO_DRAFTS,
     Finished,
     Generation,
     ResourceLimits,
     Sampling,
+    SourceCounts,
     Started,
     Token,
 )
@@ -94,7 +96,7 @@ class Reader:
     def propose(self, after: Sequence[int], max_tokens: int) -> Proposal:
         start = self.position + len(after)
         known = list(enumerate(self.answer))[start : start + max_tokens]
-        return Proposal("reader", tuple(self.distort(at, token) for at, token in known), 32)
+        return Proposal("lookup", tuple(self.distort(at, token) for at, token in known), 32)
 
 
 DISTORTIONS: dict[str, Callable[[int, int], int]] = {
@@ -230,18 +232,29 @@ def test_tokens_with_drafts_equal_those_without_alone_and_in_a_changing_batch(
         alone = Bench(model, stored, drafter_of)
         alone.submit(0, generation(PROMPTS[0], chosen))
         assert alone.run().tokens(0) == answers[PROMPTS[0]], kind
+        check_counts(alone)
         bench = Bench(model, stored, drafter_of)
         for key, prompt in enumerate(PROMPTS):
             bench.submit(key, generation(prompt, chosen, max_tokens=ANSWER_TOKENS - 16 * key))
             for _ in range(3):
                 bench.step()
         bench.run()
+        check_counts(bench)
         for key, prompt in enumerate(PROMPTS):
             assert bench.tokens(key) == answers[prompt][: ANSWER_TOKENS - 16 * key], kind
         if kind == "lookup" and sampling != "greedy":
             continue  # little recurs
         assert bench.policy.drafted
         assert (bench.policy.accepted > 0) == (kind != "liar")
+
+
+def check_counts(bench: Bench) -> None:
+    """Compare the counts of finished answers, and of all together, with what was fed."""
+    counts = [events[-1].drafts for events in bench.events.values()]
+    assert sum((count.lookup for count in counts), SourceCounts()) == SourceCounts(
+        bench.policy.drafted, bench.policy.accepted
+    )
+    assert sum(counts, NO_DRAFTS) == bench.scheduler.drafts
 
 
 def test_right_drafts_need_a_seventh_of_the_passes(model: Habit) -> None:
@@ -252,6 +265,7 @@ def test_right_drafts_need_a_seventh_of_the_passes(model: Habit) -> None:
     bench.run()
     # The prompt, the guess, and seven tokens a pass.
     assert len(model.passes) <= 2 + -(-ANSWER_TOKENS // 7)
+    assert bench.scheduler.tokens_per_step == pytest.approx(ANSWER_TOKENS / len(model.passes), 0.2)
     assert bench.policy.accepted == bench.policy.drafted > 32
 
 
@@ -264,7 +278,13 @@ def test_answer_has_exactly_the_allowed_tokens(model: Habit, max_tokens: int) ->
     bench.run()
     for key, prompt in enumerate(PROMPTS[:2]):
         assert bench.tokens(key) == answers[prompt][: max_tokens + key]
-        assert bench.events[key][-1] == Finished("length", max_tokens + key)
+        assert_finished(bench, key, "length", max_tokens + key)
+
+
+def assert_finished(bench: Bench, key: int, reason: str, tokens: int) -> None:
+    last = bench.events[key][-1]
+    assert isinstance(last, Finished)
+    assert (last.reason, last.output_tokens) == (reason, tokens)
 
 
 def first_seen(answer: list[int]) -> list[int]:
@@ -282,7 +302,7 @@ def test_stop_token_inside_an_accepted_run_ends_the_answer(model: Habit) -> None
         bench.submit(0, generation(PROMPTS[0], sampling, stop_tokens=stops))
         bench.run()
         assert bench.tokens(0) == answer[:at]
-        assert bench.events[0][-1] == Finished("stop_token", at + 1)
+        assert_finished(bench, 0, "stop_token", at + 1)
 
 
 def check_caches(bench: Bench, prompt: tuple[int, ...], answer: list[int]) -> int:

@@ -5,12 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from pensieve.engine.disk.speculation_record import stored_state
+from pensieve.engine.generation import NO_DRAFTS, NOT_MEASURED, SpeculationState
 from pensieve.engine.model.cache_maker import CacheMaker
 from pensieve.engine.planning.kv_precision import FULL, KVPrecision
+from pensieve.engine.protocol import Load
 from pensieve.engine.speculation.cost_curve import CurveKey
+from pensieve.engine.worker.build import _measured_speculation, build_engine
 from pensieve.engine.worker.drafting import speculation_of, step_curve
 from pensieve.engine.worker.step_times import CONTEXTS, WIDTHS, StepTimer, is_complete, steps_of
-from tests.support import tiny_architectures
+from tests.support import tiny_architectures, tiny_models
+from tests.support.device import DEVICE
 
 
 @dataclass
@@ -90,4 +95,24 @@ def test_steps_of_state_spaces_leave_states_and_context_as_they_were() -> None:
 
 
 def test_missing_curve_is_no_speculation() -> None:
-    assert speculation_of(None, 100) is None
+    assert speculation_of(None, 100) == (NOT_MEASURED, None)
+
+
+@pytest.mark.parametrize("is_on", [False, True])
+def test_loading_decides_on_drafts_and_stores_why_unless_the_setting_did(
+    tmp_path: Path, is_on: bool
+) -> None:
+    folder = tiny_models.build("llama", tmp_path / "llama")
+    context = build_engine(Load(str(folder), DEVICE, str(tmp_path), has_speculation=is_on))
+    for close in (context.scheduler.close, context.grammar_queue.close, context.close):
+        close()
+    assert (context.speculation.reason != "setting") is is_on
+    assert stored_state(tmp_path, folder) == (context.speculation if is_on else None)
+    assert context.read_stats(0.0).drafts == NO_DRAFTS
+
+
+def test_caches_that_cannot_be_rewound_are_the_reason_for_no_drafts(tmp_path: Path) -> None:
+    make_caches = CacheMaker(tiny_architectures.build("gemma2"), is_ragged=False)
+    decided = _measured_speculation(make_caches, "cpu", b"model", tmp_path)
+    assert decided == (SpeculationState("caches"), None)
+    assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pensieve.engine.generation import EngineHealth, Finished, Prefilled, Started, Token
+from pensieve.engine.generation import (
+    DraftCounts,
+    EngineHealth,
+    Finished,
+    Prefilled,
+    SourceCounts,
+    SpeculationState,
+    Started,
+    Token,
+)
 from pensieve.errors import (
     EngineBusyError,
     EngineError,
@@ -558,3 +567,56 @@ async def test_body_is_freed_while_its_answer_is_generated() -> None:
             tracemalloc.stop()
     assert response.status_code == 200
     assert held[0] < size // 2
+
+
+async def test_log_line_of_an_answer_has_what_its_drafts_gave(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "pensieve.server")
+    drafts = DraftCounts(SourceCounts(4, 4), shadow=SourceCounts(31, 4))
+    scripts = [
+        [Started(0), *map(Token, b"Hi there."), Finished("stop_token", 10, drafts)],
+        says("Plain."),
+    ]
+    async with in_memory(app_of(ScriptedEngine(scripts))) as client:
+        for _ in scripts:
+            await client.post("/v1/messages", json=CALL)
+    drafted, plain = [line for line in caplog.messages if "/v1/messages" in line]
+    assert drafted.endswith(
+        ", 10 out (5.0 tokens a step, drafts accepted: 4 of 4 grammar, 4 of 31 shadow)"
+    )
+    assert plain.endswith(", 7 out")
+
+
+FILE = "".join(f"{number:6}\tx = {number}  # some text\n" for number in range(20))
+READ = [
+    {"role": "user", "content": "go"},
+    {
+        "role": "assistant",
+        "content": [{"type": "tool_use", "id": "toolu_1", "name": "Read", "input": {}}],
+    },
+    {
+        "role": "user",
+        "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": FILE}],
+    },
+]
+
+
+@pytest.mark.parametrize(
+    ("state", "has_hints"),
+    [
+        (None, True),
+        (SpeculationState("pays", 32, 4.8), True),
+        (SpeculationState("no_width_pays", 16, 14.1), False),
+        (SpeculationState("setting"), False),
+    ],
+)
+async def test_hints_are_sent_only_where_the_engine_may_use_them(
+    state: SpeculationState | None, has_hints: bool
+) -> None:
+    engine = ScriptedEngine([says("ok")], health=EngineHealth("ready", speculation=state))
+    async with in_memory(app_of(engine)) as client:
+        response = await client.post("/v1/messages", json=CALL | {"messages": READ})
+    assert response.status_code == 200
+    (generation,) = engine.generations
+    assert bool(generation.hints) is has_hints

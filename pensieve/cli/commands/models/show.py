@@ -12,6 +12,8 @@ from pensieve.cli.memory_figures import plan_json, verdict
 from pensieve.cli.model_facts import shape_of_installed
 from pensieve.cli.ui import output
 from pensieve.cli.ui.progress import in_bytes
+from pensieve.engine.disk.speculation_record import stored_state
+from pensieve.engine.generation import SpeculationState
 from pensieve.errors import ModelError
 from pensieve.machine import inspect
 from pensieve.models.catalog.cards import ModelCard, card_of
@@ -58,14 +60,14 @@ def show(name: str, /, *, json: bool = False) -> int:
         output.data(dumps({**_as_json(model, limit, settings), "sampling": sampling}, indent=2))
         return 0
     sampling_row = {"sampling": str(generation.sampling)} if generation else {}
-    thinking = {"thinking": _thinking(model, settings)}
     output.data(
         _wrapped(
             {
                 **_fact_rows(model),
                 **_memory_rows(model, limit),
                 **sampling_row,
-                **thinking,
+                "thinking": _thinking(model, settings),
+                "speculation": _speculation(model, settings),
             }
         )
     )
@@ -197,6 +199,22 @@ def _thinking_object(model: ModelFacts, settings: Settings) -> dict[str, object]
     return {**asdict(found), "claude_code": is_to_think(settings, found.kind)}
 
 
+def _speculation_state(model: ModelFacts, settings: Settings) -> SpeculationState | None:
+    """Return the setting's state, else that of the model's last loading; None if there is none."""
+    if settings.speculation == "off":
+        return SpeculationState("setting")
+    return stored_state(settings.paths.prefixes, model.folder) if model.is_here else None
+
+
+def _speculation(model: ModelFacts, settings: Settings) -> str:
+    if (state := _speculation_state(model, settings)) is None:
+        return "decided at its first start: on where verifying several tokens at once is faster"
+    if state.is_on:
+        return f"{state.text} (measured at its last start)"
+    fix = f" ({state.fix()})" if state.fix() else ""
+    return f"{state.text}{fix}; each step yields one token, the answers are the same"
+
+
 def _as_json(model: ModelFacts, limit: MemoryLimit, settings: Settings) -> dict[str, object]:
     card = model.card
     return {
@@ -214,6 +232,7 @@ def _as_json(model: ModelFacts, limit: MemoryLimit, settings: Settings) -> dict[
         "tried": card.tried if card else None,
         "sources": list(card.sources) if card else [],
         "thinking": _thinking_object(model, settings),
+        "speculation": asdict(state) if (state := _speculation_state(model, settings)) else None,
         **(plan_json(model.shape, limit) if model.shape else {}),
     }
 

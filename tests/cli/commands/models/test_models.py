@@ -13,6 +13,8 @@ from pensieve.cli.commands.models.models import COLUMNS
 from pensieve.cli.model_facts import model_entry, row
 from pensieve.daemon import server_lock
 from pensieve.daemon.server_record import Address, own_record, publish
+from pensieve.engine.disk.speculation_record import store_state
+from pensieve.engine.generation import SpeculationState
 from pensieve.models.catalog.find import find
 from pensieve.models.catalog.memory_fit import memory_limit_of_mac
 from pensieve.models.catalog.sources import AUTO_NAMES, CATALOG
@@ -171,6 +173,34 @@ def test_show_prints_sampling_and_its_origin(
     assert shown["top_p"] == {"value": 1.0, "origin": "default"}
     assert run(["show", "someone/something", "--json"]) == 0
     assert report(capsys)["sampling"] is None
+
+
+@pytest.mark.parametrize(
+    ("state", "setting", "row"),
+    [
+        (None, "auto", "decided at its first start"),
+        (SpeculationState("pays", 32, 4.8), "auto", "on: 32 tokens at once take 4.8 times"),
+        (SpeculationState("caches"), "auto", "off: this model's caches cannot drop"),
+        (SpeculationState("pays"), "off", "off by the setting (pensieve restart --speculation"),
+    ],
+)
+def test_show_prints_why_steps_verify_drafts_or_do_not(
+    state: SpeculationState | None,
+    setting: str,
+    row: str,
+    paths: Paths,
+    fetched: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if state is not None:
+        store_state(paths.prefixes, fetched, state)
+    monkeypatch.setenv("PENSIEVE_SPECULATION", setting)
+    assert run(["show", REPO]) == 0
+    assert f"speculation {row}" in " ".join(capsys.readouterr().out.split())
+    assert run(["show", REPO, "--json"]) == 0
+    reason = (report(capsys)["speculation"] or {}).get("reason")
+    assert reason == ("setting" if setting == "off" else state and state.reason)
 
 
 def test_show_of_a_folder_and_of_an_unknown_repository(

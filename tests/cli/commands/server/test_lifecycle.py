@@ -17,14 +17,20 @@ from pensieve.cli.commands.server.restart import merge_flags
 from pensieve.cli.commands.setup.uninstall import owned_paths
 from pensieve.cli.commands.setup.update import afterwards
 from pensieve.cli.commands.setup.update import command as update_command
-from pensieve.cli.lifecycle.status_facts import as_json
+from pensieve.cli.lifecycle.status_facts import as_json, facts
 from pensieve.daemon import server_lock
 from pensieve.daemon.health_client import Health, read
 from pensieve.daemon.launch import launch, launch_detached, wait_for_other
 from pensieve.daemon.processes import memory_of
 from pensieve.daemon.server_record import Address, ServerRecord, current, own_record, publish
 from pensieve.daemon.stop import stop
-from pensieve.engine.generation import EngineStats
+from pensieve.engine.generation import (
+    NOT_MEASURED,
+    DraftCounts,
+    EngineStats,
+    SourceCounts,
+    SpeculationState,
+)
 from pensieve.errors import StartFailedError
 from pensieve.homebrew import Keg, keg_of
 from pensieve.paths import Paths, under_home
@@ -48,7 +54,15 @@ FIGURES = {
     "daily_write_budget_bytes": 50_000_000_000,
     "is_writing_paused": True,
     "tokens_per_second": 41,
+    "tokens_per_step": 2.5,
+    "drafts": {
+        "grammar": {"drafted": 400, "accepted": 400},
+        "lookup": {"drafted": 0, "accepted": 0},
+        "shadow": {"drafted": 8910, "accepted": 3720},
+    },
 }
+DRAFTS = DraftCounts(SourceCounts(400, 400), shadow=SourceCounts(8910, 3720))
+STATE = {"reason": "pays", "rows": 32, "ratio": 4.8}
 
 
 @pytest.fixture
@@ -81,18 +95,20 @@ SCHEMA = {
         },
         **dict.fromkeys(NUMBERS, nullable("number")),
         **dict.fromkeys(TEXTS, nullable("string")),
+        "speculation": {"type": ["object", "null"], "required": ["reason", "rows", "ratio"]},
         "engine": {
             "type": "object",
             "properties": {
                 **dict.fromkeys(EngineStats.__slots__, nullable("number")),
                 "kv_reason": nullable("string"),
                 "is_writing_paused": nullable("boolean"),
+                "drafts": nullable("object"),
             },
             "required": list(EngineStats.__slots__),
             "additionalProperties": False,
         },
     },
-    "required": ["status", *NUMBERS, *TEXTS, "engine"],
+    "required": ["status", *NUMBERS, *TEXTS, "speculation", "engine"],
     "additionalProperties": False,
 }
 
@@ -109,14 +125,14 @@ def test_status_as_json_has_one_shape_whatever_runs(
     assert expected(3)["status"] == "stopped"
     with serving() as server, server_lock.acquire(paths):
         assert expected(4)["status"] == "starting"
-        server.healths = lambda: health() | {"engine": FIGURES}
+        server.healths = lambda: health() | {"engine": FIGURES, "speculation": STATE}
         address = Address("127.0.0.1", server.server_port, "tiny", "cpu")
         with publish(paths, own_record(address)):
             ready = expected(0)
             server.healths = lambda: health("asleep") | {"idle_unload": 30.0}
             asleep = expected(0)
     assert (ready["status"], ready["url"], ready["pid"]) == ("ready", server.url, os.getpid())
-    assert ready["engine"] == FIGURES
+    assert (ready["engine"], ready["speculation"]) == (FIGURES, STATE)
     assert (asleep["status"], asleep["in_flight"], asleep["idle_unload"]) == ("asleep", 0, 30.0)
     assert ready["memory_bytes"] > 10_000_000
 
@@ -140,14 +156,15 @@ def test_status_shows_engine_facts_within_80_columns(
     paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with serving() as server, server_lock.acquire(paths):
-        server.healths = lambda: health() | {"engine": FIGURES}
+        server.healths = lambda: health() | {"engine": FIGURES, "speculation": STATE}
         address = Address("127.0.0.1", server.server_port, "tiny", "cpu")
         with publish(paths, own_record(address, service="homebrew.mxcl.pensieve")):
             assert run(["status"]) == 0
     out = capsys.readouterr().out
     assert "41.0 tokens per second\n" in out
     assert "1.2 GB of 6.4 GB\n" in out
-    assert "precision  8-bit: full precision would hold 6,000 tokens only\n" in out
+    assert "speculation  on: 2.5 tokens a step, 4,120 of 9,310 drafts accepted\n" in out
+    assert "precision    8-bit: full precision would hold 6,000 tokens only\n" in out
     assert "400 MB in memory, 3.1 GB of 20.0 GB on disk\n" in out
     assert "nothing of 50.0 GB today (writing paused)\n" in out
     assert "brew services" in out
@@ -196,13 +213,44 @@ def test_status_shows_the_idle_unload_time(
     assert f"unloads    {line}" in out
 
 
+SETTING = SpeculationState("setting")
+NO_FACTS = EngineStats(None, "full precision", 1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("state", "engine", "service", "expected"),
+    [
+        (None, NO_FACTS, "", ""),
+        (SpeculationState("pays", 32, 4.8), NO_FACTS, "", "on: 32 tokens at once take 4.8 times"),
+        (SpeculationState("no_width_pays", 16, 14.1), None, "", "off, cannot pay: 16 tokens at"),
+        (SpeculationState("caches"), NO_FACTS, "", "off: this model's caches cannot drop"),
+        (NOT_MEASURED, NO_FACTS, "", "could not be timed (pensieve restart)"),
+        (NOT_MEASURED, NO_FACTS, "homebrew.x", "timed (brew services restart pensieve)"),
+        (SETTING, NO_FACTS, "", "off by the setting (pensieve restart --speculation auto)"),
+        (SETTING, NO_FACTS, "homebrew.x", "(pensieve config set speculation auto)"),
+    ],
+)
+def test_status_names_the_reason_and_the_command_that_changes_it(
+    state: SpeculationState | None, engine: EngineStats | None, service: str, expected: str
+) -> None:
+    record = own_record(HERE, service=service)
+    row = facts(record, Health("ready", engine=engine, speculation=state), 0.0)["speculation"]
+    assert expected in row
+    assert bool(row) is (state is not None)
+    assert len(row) < 80 - len("speculation  ")
+
+
 def test_engine_facts_are_read_whole_or_not_at_all() -> None:
     answer = {"status": "ready", "pid": 1}
-    stats = EngineStats(**FIGURES)
+    stats = replace(EngineStats(**FIGURES), drafts=DRAFTS)
     assert read(answer | {"engine": FIGURES | {"new": 2}}, pid=1).engine == stats
     full_precision = read(answer | {"engine": FIGURES | {"kv_bits": None}}, pid=1)
     assert full_precision.engine == replace(stats, kv_bits=None)
-    for invalid in ({"kv_bits": "8"}, {"is_writing_paused": 1}, {"kv_used_bytes": True}):
+    without_lookup = {name: FIGURES["drafts"][name] for name in ("grammar", "shadow")}
+    for invalid in (
+        *({"kv_bits": "8"}, {"is_writing_paused": 1}, {"kv_used_bytes": True}),
+        *({"drafts": None}, {"drafts": without_lookup}),
+    ):
         assert read(answer | {"engine": FIGURES | invalid}, pid=1) == Health("ready")
     for invalid in ([1], None, {}, {"kv_bits": 8}):
         assert read(answer | {"engine": invalid}, pid=1) == Health("ready")

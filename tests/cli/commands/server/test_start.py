@@ -152,11 +152,13 @@ def test_flags_without_effect_on_the_running_server_are_named(
 ) -> None:
     run_in_background(settings, NO_FLAGS, Recorder(settings).dependencies())
     capsys.readouterr()
-    flags = Flags(model="other", device="cpu", port=settings.port, idle_unload=5.0)
+    flags = Flags("other", "cpu", port=settings.port, idle_unload=5.0, speculation="off")
     assert run_in_background(settings, flags, Recorder(settings).dependencies()) == 0
     err = capsys.readouterr().err
-    assert "pensieve restart --model other --idle-unload 5.0" in err
+    assert "pensieve restart --model other --idle-unload 5.0 --speculation off" in err
     assert "--port" not in err
+    run_in_background(settings, Flags(speculation="auto"), Recorder(settings).dependencies())
+    assert capsys.readouterr().err == ""
 
 
 def test_sleeping_server_counts_as_running(
