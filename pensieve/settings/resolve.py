@@ -87,6 +87,7 @@ class Flags:
     host: str | None = None
     port: int | None = None
     idle_unload: float | None = None
+    speculation: SpeculationMode | None = None
 
     def given(self) -> dict[str, str | float]:
         values = {each.name: getattr(self, each.name) for each in fields(self)}

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from pensieve.settings.resolve import Device
+from pensieve.settings.resolve import Device, SpeculationMode
 from pensieve.settings.spec import KEYS
 
 
@@ -73,5 +73,14 @@ ComputeDevice = Annotated[
         validator=allowed_by_setting("device"),
         metavar="gpu|cpu",
         help="Compute on this device. The default on Apple silicon is the GPU.",
+    ),
+]
+Speculation = Annotated[
+    SpeculationMode | None,
+    Parameter(
+        validator=allowed_by_setting("speculation"),
+        metavar="auto|off",
+        help="Verify several likely tokens per step: auto, the default, where that is faster on"
+        " this machine, or off. It changes the speed, not the answers.",
     ),
 ]

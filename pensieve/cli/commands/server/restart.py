@@ -5,7 +5,14 @@ from typing import Any
 
 from pensieve.cli.lifecycle.launching import default_dependencies, run_in_background
 from pensieve.cli.lifecycle.server_report import interruption_note
-from pensieve.cli.lifecycle.start_options import ComputeDevice, Host, IdleUnload, Model, Port
+from pensieve.cli.lifecycle.start_options import (
+    ComputeDevice,
+    Host,
+    IdleUnload,
+    Model,
+    Port,
+    Speculation,
+)
 from pensieve.cli.lifecycle.version_mismatch import restart_command
 from pensieve.cli.ui import output
 from pensieve.daemon.server_record import ServerRecord, current
@@ -24,6 +31,7 @@ def restart(  # noqa: PLR0913 -- each is an option
     model: Model = None,
     device: ComputeDevice = None,
     idle_unload: IdleUnload = None,
+    speculation: Speculation = None,
 ) -> int:
     """Restart the server, or start it if none runs.
 
@@ -41,7 +49,14 @@ def restart(  # noqa: PLR0913 -- each is an option
     no_wait
         Return without waiting until the server answers.
     """
-    given = Flags(model=model, device=device, host=host, port=port, idle_unload=idle_unload)
+    given = Flags(
+        model=model,
+        device=device,
+        host=host,
+        port=port,
+        idle_unload=idle_unload,
+        speculation=speculation,
+    )
     record = current(settings_module.resolve_paths())
     flags = merge_flags(record, given)
     # Resolved before the stop: an invalid setting must not leave nothing running.

@@ -9,7 +9,14 @@ from pensieve.cli.lifecycle.launching import (
     run_in_background,
     run_in_foreground,
 )
-from pensieve.cli.lifecycle.start_options import ComputeDevice, Host, IdleUnload, Model, Port
+from pensieve.cli.lifecycle.start_options import (
+    ComputeDevice,
+    Host,
+    IdleUnload,
+    Model,
+    Port,
+    Speculation,
+)
 from pensieve.settings import resolve as settings_module
 from pensieve.settings.resolve import Flags
 
@@ -23,6 +30,7 @@ def start(  # noqa: PLR0913 -- each is an option
     model: Model = None,
     device: ComputeDevice = None,
     idle_unload: IdleUnload = None,
+    speculation: Speculation = None,
 ) -> int:
     """Start the server in the background and wait until it answers.
 
@@ -38,7 +46,14 @@ def start(  # noqa: PLR0913 -- each is an option
     no_wait
         Return at once; download and load the model in the background.
     """
-    flags = Flags(model=model, device=device, host=host, port=port, idle_unload=idle_unload)
+    flags = Flags(
+        model=model,
+        device=device,
+        host=host,
+        port=port,
+        idle_unload=idle_unload,
+        speculation=speculation,
+    )
     settings = settings_module.resolve(flags)
     settings_module.require_own_key(settings)
     if foreground:
