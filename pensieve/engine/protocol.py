@@ -75,6 +75,7 @@ class Load:
     limits: ResourceLimits = field(default_factory=ResourceLimits)
     prefix_salt: str = ""  # prefixes stored under another salt are not found
     has_speculation: bool = True  # where it pays on the device
+    has_preload: bool = True  # of pinned prefixes from disk
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,10 @@ from pensieve.engine.model.memory import plan_memory
 from pensieve.engine.planning.kv_precision import FULL, KVPrecision
 from pensieve.engine.planning.memory_plan import GB
 from pensieve.engine.protocol import Failed, WorkerEvent
+from pensieve.engine.scheduling.disk_tier import NoDiskTier
 from pensieve.engine.scheduling.prefill_chunks import ChunkSizer
 from pensieve.engine.scheduling.prefix_cache import Hit, PrefixCache
+from pensieve.engine.scheduling.preload import Preload
 from pensieve.engine.scheduling.request_queue import QueueLimits
 from pensieve.engine.scheduling.restore import ThrottledRestore
 from pensieve.engine.scheduling.scheduler import Scheduler
@@ -47,18 +49,22 @@ class Bench:
     ) -> None:
         make_caches = CacheMaker(model, supports_ragged_kv(model), precision)
         self.prefixes = PrefixCache(b"test")
-        disk_tier = None
+        disk_tier = NoDiskTier()
         if folder is not None:
             self.store = BlockStore(folder, limits, DailyWriteQuota(folder.parent / "written.json"))
             disk_tier = DiskPrefixCache(self.store, make_caches, b"test")
         chunks = ChunkSizer(64)
+        budget = plan_memory(make_caches, DEVICE, ResourceLimits(8 * GB)).budget
         self.prefix_cache = TieredPrefixCache(
-            self.prefixes, disk_tier, lambda restore: ThrottledRestore(restore, chunks)
+            self.prefixes,
+            disk_tier,
+            lambda restore: ThrottledRestore(restore, chunks),
+            Preload(self.prefixes, disk_tier, budget),
         )
         self.scheduler = Scheduler(
             lambda: backend(model, make_caches, chunks),
             self.prefix_cache,
-            plan_memory(make_caches, DEVICE, ResourceLimits(8 * GB)).budget,
+            budget,
             QueueLimits(max_batch=4 if supports_batching(make_caches) else 1, max_waiting=20),
         )
 
@@ -66,6 +72,7 @@ class Bench:
         self,
         *prompts: tuple[int, ...],
         max_tokens: int = 8,
+        pinned_tokens: int = 0,
         cancel_after: dict[int, int] | None = None,
     ) -> list[list[int]]:
         """Return the greedy answers to prompts that are submitted together.
@@ -76,8 +83,14 @@ class Bench:
         self.cached: list[int] = []
         self.failed: list[int] = []
         for key, prompt in enumerate(prompts):
-            turns = tuple(range(100, len(prompt), 100))
-            generation = Generation(prompt, max_tokens, sampling=GREEDY, boundaries=turns)
+            turns = {*range(100, len(prompt), 100), pinned_tokens} - {0}
+            generation = Generation(
+                prompt,
+                max_tokens,
+                sampling=GREEDY,
+                boundaries=tuple(sorted(turns)),
+                pinned_tokens=pinned_tokens,
+            )
             _, started = self.scheduler.submit(key, generation)
             assert isinstance(started, Started)
             self.cached.append(started.cached_tokens)
@@ -104,6 +117,10 @@ class Bench:
         while not restore.is_done:
             restore.step()
         return restore.hit
+
+    def preload(self) -> None:
+        while self.prefix_cache.preload() is not None:
+            pass
 
     def spill(self) -> None:
         while self.prefix_cache.spill() is not None:

@@ -198,7 +198,8 @@ class EngineClient:
 
     async def _run_until_closed(self, worker: WorkerHandle, process: Process) -> None:
         """Have the model loaded, then run the health checks until the connection closes."""
-        worker.connection.send(self._spec.load_frame)
+        has_preload = not self._restarts.has_died_idle
+        worker.connection.send(replace(self._spec.load_frame, has_preload=has_preload))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._check_health, process, worker)
             if self._idle.unload_s:

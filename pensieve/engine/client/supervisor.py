@@ -64,6 +64,8 @@ class RestartPolicy:
 
     deaths_s: list[float] = field(default_factory=list[float])
     deaths_by_cause: Counter[str] = field(default_factory=Counter[str])
+    # Whether a worker died while idle. A preload may have killed it, and would kill the next ones.
+    has_died_idle: bool = False
 
     def pause_after_death(self, now_s: float, death: Death) -> float | None:
         """Record a death; return the seconds until the restart, None in a crash loop."""
@@ -71,6 +73,8 @@ class RestartPolicy:
         self.deaths_s = [*recent, now_s]
         if death.cause:
             self.deaths_by_cause[death.cause] += 1
+        else:
+            self.has_died_idle = True
         deaths = max(len(self.deaths_s), self.deaths_by_cause[death.cause or ""])
         if deaths >= DEATHS_OF_A_CRASH_LOOP:
             return None

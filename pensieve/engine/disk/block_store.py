@@ -154,9 +154,9 @@ class BlockStore:
             return None
 
     def read(self, name: str, max_bytes: int) -> bytes | None:
-        """Return a file's content and mark it as used, also if it is only queued; None if missing.
+        """Return a file's content, also if it is only queued; None if missing.
 
-        At most `max_bytes` of a file are returned.
+        At most `max_bytes` of a file are returned. Does not mark it as used.
         """
         with self._lock:
             queued = self._queue.get(name)
@@ -167,10 +167,10 @@ class BlockStore:
         except OSError:
             self.delete(name)
             return None
-        self._mark_used(name)
         return content
 
-    def _mark_used(self, name: str) -> None:
+    def mark_used(self, name: str) -> None:
+        """Have the cap evict the file later than all others."""
         file = self._folder / name
         with self._lock:
             if file in self._sizes:

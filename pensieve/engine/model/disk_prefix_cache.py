@@ -5,7 +5,9 @@ A sequence is stored as whole blocks of `BLOCK_TOKENS`, named by the prefix cach
 and one shorter tail up to its last token. Each name also contains the hash of the block before it,
 so that the file in which a prompt diverges from a stored sequence is found and trimmed: a restored
 prefix is exact to the token. Untrimmable layers (sliding windows, state spaces) are stored with the
-tail in their final state, and only whole tails restore them.
+tail in their final state, and only whole tails restore them. The pinned prefix of a conversation
+has a tail of its own, also if the conversation continues in the same block: it ends what other
+conversations share, and names what a new worker brings back before the first request.
 
 Runs on the engine's thread, one block at a time: writes while the engine is idle, reads one per
 step. The store's own thread writes the files.
@@ -19,7 +21,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from hashlib import blake2b
 from typing import Any
 
 import mlx.core as mx  # noqa: TID253
@@ -43,6 +44,18 @@ from pensieve.engine.scheduling.prefix_cache import (
     PrefixCache,
     common_prefix_length,
 )
+from pensieve.engine.scheduling.prefix_parts import (
+    PINNED_TAIL,
+    TAIL,
+    Part,
+    block_name,
+    blocks_of,
+    hash_of,
+    is_pinned_tail,
+    is_tail,
+    parent_of,
+    tail_of,
+)
 
 _log = logging.getLogger("pensieve.engine")
 
@@ -50,7 +63,6 @@ _log = logging.getLogger("pensieve.engine")
 MIN_TOKENS = 256
 # Enough bytes of a tail's file to contain its header.
 _HEADER_BYTES = 1 << 17
-_TAIL_PREFIX = "t"
 # Of the followers of one block, only the newest are compared: each is read once for its tokens.
 _MAX_FOLLOWERS = 64
 # Seconds until `spill` is called again: the write queue is full; the last files are being written;
@@ -71,21 +83,7 @@ class RestorePlan:
     def names(self, hashes: Sequence[bytes]) -> list[str]:
         """Return the files in order; `hashes` are those of the planned tokens."""
         last = [] if self.last is None else [self.last]
-        return [*(_block_name(hashes, index) for index in range(self.blocks)), *last]
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """One file of a sequence: the tokens [start, end)."""
-
-    name: str
-    parent: str  # hash of the block before it
-    start: int
-    end: int
-
-    @property
-    def is_tail(self) -> bool:
-        return _is_tail(self.name)
+        return [*(block_name(hashes, index) for index in range(self.blocks)), *last]
 
 
 class DiskPrefixCache:
@@ -104,7 +102,7 @@ class DiskPrefixCache:
         # first use.
         self._followers: dict[str, dict[str, array | None]] = {}
         for name in store.names():
-            self._followers.setdefault(_parent_of(name), {})[name] = None
+            self._followers.setdefault(parent_of(name), {})[name] = None
 
     def close(self) -> None:
         """Wait for the writer to finish its queue, within the store's timeout."""
@@ -116,15 +114,35 @@ class DiskPrefixCache:
         """Return how many of the first tokens can be restored."""
         return self.plan(hashes, tokens).tokens
 
-    def acquire(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> DiskRestore:
+    def acquire(
+        self, hashes: Sequence[bytes], tokens: Sequence[int], *, is_use: bool = True
+    ) -> DiskRestore:
         """Return the restore of the longest readable prefix of `tokens`."""
-        return DiskRestore(self, hashes, tokens)
+        return DiskRestore(self, hashes, tokens, is_use=is_use)
+
+    def pinned(self) -> Iterator[Sequence[int]]:
+        """Yield the pinned prefixes, most recently used first.
+
+        The tokens match no file where one before the tail is missing or damaged.
+        """
+        tails = [name for name in self._store.names() if is_pinned_tail(name)]
+        for tail in reversed(tails):
+            yield self._tokens_through(tail)
+
+    def _tokens_through(self, tail: str) -> list[int]:
+        """Return the tokens of a tail and of all blocks before it, from their files' heads."""
+        names = {hash_of(name): name for siblings in self._followers.values() for name in siblings}
+        chain = [tail]
+        # Files that another program named may form a circle.
+        while len(chain) <= len(names) and (before := names.get(parent_of(chain[-1]))):
+            chain.append(before)
+        return [token for name in reversed(chain) for token in self._tokens_of(name)]
 
     def plan(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> RestorePlan:
         """Find the longest restorable prefix that leaves at least one token to process."""
         max_tokens = len(tokens) - 1
         found = 0
-        while found < len(hashes) and self._store.has(_block_name(hashes, found)):
+        while found < len(hashes) and self._store.has(block_name(hashes, found)):
             found += 1
         if self._is_trimmable:
             return self._plan_after(hashes, tokens, found, max_tokens)
@@ -144,7 +162,7 @@ class DiskPrefixCache:
         for name in list(self._followers.get(parent, {}))[-_MAX_FOLLOWERS:]:
             stored = self._tokens_of(name)
             usable = min(common_prefix_length(stored, rest), max_tokens - start)
-            if not self._is_trimmable and (usable < len(stored) or not _is_tail(name)):
+            if not self._is_trimmable and (usable < len(stored) or not is_tail(name)):
                 continue
             # Of several with the same usable length, the shortest file is read fastest.
             candidate = (usable, -len(stored), name)
@@ -169,6 +187,13 @@ class DiskPrefixCache:
             raise DamagedBlockError("the file is missing")
         return decode(content, self._fingerprint)
 
+    def mark_used(self, name: str) -> None:
+        """Have the store evict the file later than all others, and prompts compare it first."""
+        self._store.mark_used(name)
+        siblings = self._followers.get(parent_of(name), {})
+        if name in siblings:
+            siblings[name] = siblings.pop(name)
+
     # Memory to disk
 
     @property
@@ -178,7 +203,7 @@ class DiskPrefixCache:
 
     def is_stored(self, prefix: CachedPrefix) -> bool:
         """Whether all files of the prefix exist, so that memory may evict it without loss."""
-        return all(self._store.has(part.name) for part in _parts(prefix))
+        return all(self._store.has(part.name) for part in self._parts(prefix))
 
     def spill(self, prefixes: PrefixCache) -> float | None:
         """Enqueue one missing file of the sequences in memory for writing.
@@ -190,13 +215,39 @@ class DiskPrefixCache:
         if not self._store.is_writing:
             return PAUSED_S
         for sequence in prefixes.sequences():
-            for part in _parts(sequence):
+            for part in self._parts(sequence):
                 if part.name not in self._enqueued and not self._store.has(part.name):
                     return 0 if self._write(part, sequence) else QUEUE_FULL_S
         self._spilled_version = prefixes.version
+        if (newest := next(prefixes.sequences(), None)) is not None:
+            self._mark_pinned_used(newest)
         return None
 
-    def _write(self, part: _Part, sequence: CachedPrefix) -> bool:
+    def _mark_pinned_used(self, sequence: CachedPrefix) -> None:
+        """Keep the pinned prefix on disk: the requests that continue from memory do not read it."""
+        if sequence.pinned_tokens < MIN_TOKENS:
+            return
+        tail = tail_of(sequence, sequence.pinned_tokens, PINNED_TAIL)
+        for part in (*blocks_of(sequence, tail.start // BLOCK_TOKENS), tail):
+            self.mark_used(part.name)
+
+    def _parts(self, sequence: CachedPrefix) -> Iterator[Part]:
+        """Yield the files that a sequence is stored as."""
+        length, pinned = len(sequence.tokens), sequence.pinned_tokens
+        if length < MIN_TOKENS:
+            return
+        yield from blocks_of(sequence, len(sequence.hashes))
+        if pinned >= MIN_TOKENS and self._can_end(sequence, pinned):
+            yield tail_of(sequence, pinned, PINNED_TAIL)
+        if length % BLOCK_TOKENS and length != pinned:
+            yield tail_of(sequence, length, TAIL)
+
+    def _can_end(self, sequence: CachedPrefix, end: int) -> bool:
+        """Whether the state of untrimmable layers is known after `end` tokens."""
+        checkpoints = sequence.state.checkpoints  # type: ignore[attr-defined]
+        return self._is_trimmable or end == len(sequence.tokens) or end in checkpoints
+
+    def _write(self, part: Part, sequence: CachedPrefix) -> bool:
         block = self._block(part, sequence)
         write = PendingWrite(block.nbytes, partial(encode, block, self._fingerprint))
         if write.nbytes > self._store.limits.cap_bytes:
@@ -209,22 +260,26 @@ class DiskPrefixCache:
         siblings = self._followers.setdefault(part.parent, {})
         # The new file contains the earlier state of a conversation that has continued.
         for name, earlier in list(siblings.items()):
-            if earlier is not None and tokens[: len(earlier)] == earlier:
+            is_continued = earlier is not None and tokens[: len(earlier)] == earlier
+            if is_continued and not is_pinned_tail(name):
                 self.delete(name)
         siblings[part.name] = tokens
         return True
 
-    def _block(self, part: _Part, sequence: CachedPrefix) -> Block:
+    def _block(self, part: Part, sequence: CachedPrefix) -> Block:
         start, end = part.start, part.end
         outline: list[Any] = []
         arrays: list[mx.array] = []
-        for cache in sequence.state.caches:  # type: ignore[attr-defined]
+        state: Any = sequence.state
+        for layer, cache in enumerate(state.caches):
             if is_trimmable(cache):
                 new = layer_arrays(cache, start, end)
                 outline.append(list(range(len(arrays), len(arrays) + len(new))))
                 arrays += new
+            elif part.is_tail:
+                outline.append(layer_state(state.layer_at(layer, end), arrays))
             else:
-                outline.append(layer_state(cache, arrays) if part.is_tail else None)
+                outline.append(None)
         arrays = [mx.contiguous(piece) for piece in arrays]
         mx.eval(arrays)
         return Block(tuple(sequence.tokens[start:end]), outline, tuple(map(to_stored, arrays)))
@@ -233,7 +288,7 @@ class DiskPrefixCache:
 
     def _tokens_of(self, name: str) -> array:
         """Return the file's tokens; empty if it is missing or damaged."""
-        siblings = self._followers[_parent_of(name)]
+        siblings = self._followers[parent_of(name)]
         tokens = siblings[name]
         if tokens is None:
             tokens = array("i", tokens_of(self._store.head(name, _HEADER_BYTES) or b""))
@@ -243,7 +298,7 @@ class DiskPrefixCache:
     def delete(self, name: str) -> None:
         self._store.delete(name)
         self._enqueued.discard(name)
-        self._followers.get(_parent_of(name), {}).pop(name, None)
+        self._followers.get(parent_of(name), {}).pop(name, None)
 
 
 class DiskRestore:
@@ -253,11 +308,17 @@ class DiskRestore:
     """
 
     def __init__(
-        self, cache: DiskPrefixCache, hashes: Sequence[bytes], tokens: Sequence[int]
+        self,
+        cache: DiskPrefixCache,
+        hashes: Sequence[bytes],
+        tokens: Sequence[int],
+        *,
+        is_use: bool,
     ) -> None:
         self._cache = cache
         self._hashes = hashes
         self._tokens = tokens
+        self._is_use = is_use
         self.hit: Hit | None = None
         self._begin()
 
@@ -293,38 +354,10 @@ class DiskRestore:
         block = self._cache.read(name, len(self._tokens))
         if list(block.tokens[: end - start]) != list(self._tokens[start:end]):
             raise DamagedBlockError("it holds other tokens")
-        self._restorer.add(block, start, end, is_tail=_is_tail(name))
+        self._restorer.add(block, start, end, is_tail=is_tail(name))
+        if self._is_use:
+            self._cache.mark_used(name)
 
     def _finish(self) -> None:
         tokens = self._plan.tokens
         self.hit = Hit(SequenceKVState(self._restorer.caches(tokens), tokens), tokens)
-
-
-def _parts(sequence: CachedPrefix) -> Iterator[_Part]:
-    """Yield the files that a sequence is stored as."""
-    if len(sequence.tokens) < MIN_TOKENS:
-        return
-    parent = ""
-    for index, block_hash in enumerate(sequence.hashes):
-        start = index * BLOCK_TOKENS
-        name = _block_name(sequence.hashes, index)
-        yield _Part(name, parent, start, start + BLOCK_TOKENS)
-        parent = block_hash.hex()
-    start = len(sequence.hashes) * BLOCK_TOKENS
-    if start < len(sequence.tokens):
-        digest = blake2b(sequence.tokens[start:].tobytes(), digest_size=16).hexdigest()
-        name = f"{parent}-{_TAIL_PREFIX}{digest}.kv"
-        yield _Part(name, parent, start, len(sequence.tokens))
-
-
-def _block_name(hashes: Sequence[bytes], index: int) -> str:
-    parent = hashes[index - 1].hex() if index else ""
-    return f"{parent}-{hashes[index].hex()}.kv"
-
-
-def _parent_of(name: str) -> str:
-    return name.partition("-")[0]
-
-
-def _is_tail(name: str) -> bool:
-    return name.partition("-")[2].startswith(_TAIL_PREFIX)

@@ -43,6 +43,10 @@ class SequenceKVState:
             return tokens
         return max((end for end in self.checkpoints if end <= tokens), default=0)
 
+    def layer_at(self, layer: int, tokens: int) -> Any:
+        """Return an untrimmable layer's cache at the end or at a checkpoint."""
+        return self.caches[layer] if tokens == self.tokens else self.checkpoints[tokens][layer]
+
     def trim(self, tokens: int) -> None:
         """Trim to a usable prefix."""
         dropped = self.tokens - tokens

@@ -6,9 +6,9 @@ shows that a whole prefix is equal; inside the last block tokens are compared on
 *moved* out when a conversation continues from it, and copied only when a request branches off
 early: a move costs no memory and no time.
 
-Eviction takes the least recently used of side requests first, then trims conversations to their
-pinned prefix (system prompt and tools), then takes pinned prefixes. Invariant, asserted by `check`:
-the byte count is the sum over the entries.
+Eviction takes spare prefixes first, which no request has used; then the least recently used of side
+requests; then it trims conversations to their pinned prefix (system prompt and tools); then it
+takes pinned prefixes. Invariant, asserted by `check`: the byte count is the sum over the entries.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ class CachedPrefix:
     tokens: array[int]
     hashes: list[bytes]
     state: KVState
+    pinned_tokens: int  # that other conversations share; 0 for side requests
 
 
 @dataclass(slots=True, eq=False)
@@ -66,11 +67,16 @@ class _Entry:
     state: KVState
     pinned_tokens: int  # the prefix that is evicted last
     is_side: bool
+    is_spare: bool = False
     used: int = 0  # by the cache's clock
     nbytes: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.nbytes = self.state.nbytes
+
+    def snapshot(self) -> CachedPrefix:
+        pinned_tokens = 0 if self.is_side else self.pinned_tokens
+        return CachedPrefix(self.tokens, self.hashes, self.state, pinned_tokens)
 
 
 class PrefixCache:
@@ -83,7 +89,7 @@ class PrefixCache:
         self._entries: set[_Entry] = set()
         self._clock = count(1)
         self.nbytes = 0
-        self.version = 0  # grows with every insertion
+        self.version = 0  # grows with every insertion but those of spare prefixes
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -138,6 +144,14 @@ class PrefixCache:
                 self._drop(other)
         self._add(entry)
 
+    def insert_spare(self, tokens: Sequence[int], state: KVState) -> None:
+        """Add a pinned prefix from disk that no request has used: all others are evicted later."""
+        inserted = array("i", tokens)
+        entry = _Entry(
+            inserted, self.hashes(tokens), state, len(inserted), is_side=False, is_spare=True
+        )
+        self._add(entry, used=min((other.used for other in self._entries), default=0) - 1)
+
     def evict(self, nbytes: int) -> int:
         """Evict until `nbytes` are freed or the cache is empty; return the bytes freed."""
         before = self.nbytes
@@ -148,7 +162,7 @@ class PrefixCache:
     def remove_if(self, is_expendable: Callable[[CachedPrefix], bool]) -> None:
         """Drop matching sequences whole, their pinned prefixes included."""
         for entry in list(self._entries):
-            if is_expendable(CachedPrefix(entry.tokens, entry.hashes, entry.state)):
+            if is_expendable(entry.snapshot()):
                 self._drop(entry)
 
     def clear(self) -> None:
@@ -157,7 +171,7 @@ class PrefixCache:
     def sequences(self) -> Iterator[CachedPrefix]:
         """Yield all entries, most recently used first."""
         for entry in sorted(self._entries, key=lambda entry: -entry.used):
-            yield CachedPrefix(entry.tokens, entry.hashes, entry.state)
+            yield entry.snapshot()
 
     def check(self) -> None:
         """Assert the invariants."""
@@ -197,7 +211,7 @@ class PrefixCache:
         entry.used = next(self._clock) if used is None else used
         self._entries.add(entry)
         self.nbytes += entry.nbytes
-        self.version += 1
+        self.version += not entry.is_spare
         for block_hash in (self._root, *entry.hashes):
             self._by_hash.setdefault(block_hash, set()).add(entry)
 
@@ -223,11 +237,11 @@ def _preference(match: tuple[_Entry, int]) -> tuple[int, int, array[int], int]:
     return (-usable, len(entry.tokens), entry.tokens, entry.used)
 
 
-def _retention(entry: _Entry) -> tuple[bool, bool, int]:
-    # The smallest is evicted first: side requests, then conversations, then bare pinned prefixes;
-    # the oldest of each.
+def _retention(entry: _Entry) -> tuple[bool, bool, bool, int]:
+    # The smallest is evicted first: spare prefixes, then side requests, then conversations, then
+    # bare pinned prefixes; the oldest of each.
     is_bare_prefix = 0 < entry.pinned_tokens == len(entry.tokens)
-    return (not entry.is_side, is_bare_prefix, entry.used)
+    return (not entry.is_spare, not entry.is_side, is_bare_prefix, entry.used)
 
 
 def _chain(root: bytes, tokens: array[int]) -> Iterator[bytes]:

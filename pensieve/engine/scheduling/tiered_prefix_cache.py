@@ -5,63 +5,17 @@ prefix_cache.py and engine/model/disk_prefix_cache.py.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from pensieve.engine.generation import Generation
+from pensieve.engine.planning.memory_plan import KVBudget
 from pensieve.engine.scheduling.backend import ReleasedSequence
-from pensieve.engine.scheduling.prefix_cache import BLOCK_TOKENS, CachedPrefix, PrefixCache
+from pensieve.engine.scheduling.disk_tier import DiskTier, NoDiskTier
+from pensieve.engine.scheduling.prefix_cache import BLOCK_TOKENS, PrefixCache
+from pensieve.engine.scheduling.preload import Preload
 from pensieve.engine.scheduling.restore import Restore, Restored
 
 # Shorter side requests are cheaper to process again than to keep.
 _MIN_SIDE_TOKENS = 1024
-
-
-class DiskTier(Protocol):
-    """KV caches on disk."""
-
-    @property
-    def is_storing(self) -> bool:
-        """Whether what is only in memory will be written soon."""
-        ...
-
-    def match(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> int:
-        """Return how many first tokens `acquire` would give, at most all but one."""
-        ...
-
-    def acquire(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> Restore:
-        """Return the restore of the longest complete prefix; it has read nothing yet."""
-        ...
-
-    def is_stored(self, prefix: CachedPrefix) -> bool:
-        """Whether memory may evict the prefix without loss."""
-        ...
-
-    def spill(self, prefixes: PrefixCache) -> float | None:
-        """Write some of what is only in memory; return the seconds until the next call.
-
-        None if everything is written.
-        """
-        ...
-
-    def close(self) -> None: ...
-
-
-class NoDiskTier:
-    is_storing = False
-
-    def match(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> int:
-        return 0
-
-    def acquire(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> Restore:
-        return Restored(None)
-
-    def is_stored(self, prefix: CachedPrefix) -> bool:
-        return False
-
-    def spill(self, prefixes: PrefixCache) -> float | None:
-        return None
-
-    def close(self) -> None: ...
 
 
 class TieredPrefixCache:
@@ -72,15 +26,17 @@ class TieredPrefixCache:
         memory_tier: PrefixCache,
         disk_tier: DiskTier | None = None,
         throttle: Callable[[Restore], Restore] = lambda restore: restore,  # of restores from disk
+        preload: Preload | None = None,  # over the same tiers; None: nothing is preloaded
     ) -> None:
         self._memory_tier = memory_tier
         self._disk_tier = disk_tier or NoDiskTier()
         self._throttle = throttle
+        self._preload = preload or Preload(memory_tier, NoDiskTier(), KVBudget(0, 0))
 
     @property
     def nbytes(self) -> int:
-        """Bytes in memory."""
-        return self._memory_tier.nbytes
+        """Bytes in memory, those of an unfinished preload included."""
+        return self._memory_tier.nbytes + self._preload.nbytes
 
     @property
     def is_storing(self) -> bool:
@@ -111,14 +67,24 @@ class TieredPrefixCache:
 
     def evict(self, nbytes: int) -> int:
         """Evict until `nbytes` are freed or memory has no prefix left; return the bytes freed."""
-        return self._memory_tier.evict(nbytes)
+        freed = self._preload.stop()
+        return freed + self._memory_tier.evict(nbytes - freed)
 
     def evict_stored(self) -> None:
         """Evict what is also on disk."""
+        self._preload.stop()
         self._memory_tier.remove_if(self._disk_tier.is_stored)
 
     def evict_all(self) -> None:
+        self._preload.stop()
         self._memory_tier.clear()
+
+    def preload(self) -> float | None:
+        """Read one part of the pinned prefixes on disk; return the seconds until the next call.
+
+        None if all are in memory, or memory was short once.
+        """
+        return self._preload.step()
 
     def spill(self) -> float | None:
         """Write some of what is only in memory to disk; return the seconds until the next call.

@@ -41,8 +41,10 @@ from pensieve.engine.model.loading import load_weights, set_memory_limit, set_wi
 from pensieve.engine.model.memory import plan_memory
 from pensieve.engine.planning.memory_plan import GB, MAX_CHUNK_TOKENS, PROCESS_BYTES, MemoryPlan
 from pensieve.engine.protocol import Load
+from pensieve.engine.scheduling.disk_tier import NoDiskTier
 from pensieve.engine.scheduling.prefill_chunks import METAL_PAIRS, AttentionScoresBudget, ChunkSizer
 from pensieve.engine.scheduling.prefix_cache import PrefixCache
+from pensieve.engine.scheduling.preload import Preload
 from pensieve.engine.scheduling.request_queue import QueueLimits
 from pensieve.engine.scheduling.restore import ThrottledRestore
 from pensieve.engine.scheduling.scheduler import Scheduler
@@ -87,19 +89,20 @@ def build_engine(load: Load, announce: Announce = announce_nothing) -> WorkerCon
     announce("trying the model", TRYING_S)
     full = CacheMaker(model, supports_ragged_kv(model))
     announce("planning its memory", TRYING_S)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    plan = plan_memory(full, device, load.limits, config)
-    _require_context(plan)
+    plan = _plan(full, load)
     _limit_memory(plan, load)
     make_caches = replace(full, precision=plan.precision, max_tokens=plan.context_tokens)
     fingerprint = fingerprint_of(folder, plan, device, load.prefix_salt)
     platform = _platform(device)
     chunks = _chunks(plan, device)
     store = _store(load, fingerprint)
+    memory_tier = PrefixCache(fingerprint)
+    disk_tier = DiskPrefixCache(store, make_caches, fingerprint) if store else NoDiskTier()
     prefix_cache = TieredPrefixCache(
-        PrefixCache(fingerprint),
-        DiskPrefixCache(store, make_caches, fingerprint) if store else None,
+        memory_tier,
+        disk_tier,
         lambda restore: ThrottledRestore(restore, chunks, announce),
+        Preload(memory_tier, disk_tier, plan.budget, announce) if load.has_preload else None,
     )
     announce("trying batches", TRYING_S)
     limits = _queue_limits(make_caches)
@@ -121,16 +124,19 @@ def build_engine(load: Load, announce: Announce = announce_nothing) -> WorkerCon
         GrammarQueue(grammars.prepare),
         partial(_stats, plan, scheduler, prefix_cache, store),
         prefix_cache.spill,
+        prefix_cache.preload,
         MemoryRelief(scheduler, prefix_cache, mx.clear_cache, pressure_reader()).step,
         prefix_cache.close,
         state,
     )
 
 
-def _require_context(plan: MemoryPlan) -> None:
+def _plan(make_caches: CacheMaker, load: Load) -> MemoryPlan:
     """Raise ValueError if no prompt fits: the server would refuse every request."""
+    config = json.loads((Path(load.model_folder) / "config.json").read_text(encoding="utf-8"))
+    plan = plan_memory(make_caches, cast("Device", load.device), load.limits, config)
     if plan.context_tokens:
-        return
+        return plan
     raise ValueError(
         f"its weights take {plan.weights_bytes / GB:.1f} of the {plan.limit_bytes / GB:.1f} GB that"
         " pensieve may use, which leaves no memory for a prompt. Choose a smaller model"

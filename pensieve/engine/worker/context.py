@@ -17,8 +17,9 @@ class WorkerContext:
     context_tokens: int
     grammar_queue: GrammarQueue
     read_stats: Callable[[float], EngineStats]  # of tokens per second
-    # Both return the seconds until their next call is due; None: nothing left to do.
+    # These return the seconds until their next call is due; None: nothing left to do.
     spill: Callable[[], float | None] = lambda: None  # queue one block of a prefix for the disk
+    preload: Callable[[], float | None] = lambda: None  # read one block; called while idle
     relieve: Callable[[], float | None] = lambda: None  # release memory
     close: Callable[[], None] = lambda: None
     speculation: SpeculationState = NOT_MEASURED

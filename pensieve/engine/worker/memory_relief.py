@@ -6,6 +6,7 @@ are written, or at once if nothing is being written or the pressure is critical.
 critical, sequences run one at a time.
 """
 
+import math
 import time
 from collections.abc import Callable
 
@@ -35,7 +36,7 @@ class MemoryRelief:
         self._read_pressure = read_pressure
         self._clock = clock
         self._last_work_s = clock()
-        self._last_check_s = clock()
+        self._last_check_s = -math.inf  # the first step checks, before anything is preloaded
         self._has_buffers = True
 
     def step(self) -> float | None:

@@ -165,18 +165,18 @@ class Reporter:
 
 
 def serve(front_end: FrontEnd, context: WorkerContext) -> None:
-    """Handle frames, step the batch and spill prefixes to disk until `Unload`.
+    """Handle frames, step the batch, and copy prefixes to disk and back until `Unload`.
 
     Raises `FrontEndGoneError`.
     """
     scheduler, reporter = context.scheduler, Reporter(front_end.send, context.read_stats)
     front_end.watch(context.grammar_queue.wakeup)
     next_spill_s = 0.0
-    spill_in_s: float | None = 0
+    copy_in_s: float | None = 0
     while True:
         relieve_in_s = context.relieve()
-        reporter.send_stats(is_last=scheduler.is_idle and spill_in_s is None)
-        frames = front_end.receive(_sooner(spill_in_s, relieve_in_s) if scheduler.is_idle else 0)
+        reporter.send_stats(is_last=scheduler.is_idle and copy_in_s is None)
+        frames = front_end.receive(_sooner(copy_in_s, relieve_in_s) if scheduler.is_idle else 0)
         if Unload() in frames:
             spill_rest(context.spill)
             return
@@ -185,13 +185,15 @@ def serve(front_end: FrontEnd, context: WorkerContext) -> None:
         if not scheduler.is_idle:
             reporter.send_events(scheduler.admit())
             reporter.send_events(scheduler.advance())
-            spill_in_s = 0
+            copy_in_s = 0
             if time.monotonic() < next_spill_s:
                 continue
         began_s = time.monotonic()
-        spill_in_s = context.spill()
+        copy_in_s = context.spill()
         ended_s = time.monotonic()
         next_spill_s = ended_s + (ended_s - began_s) / SPILL_SHARE
+        if scheduler.is_idle:
+            copy_in_s = _sooner(copy_in_s, context.preload())
 
 
 def spill_rest(

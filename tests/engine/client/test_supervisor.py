@@ -34,6 +34,15 @@ def test_five_deaths_within_a_minute_end_the_restarts() -> None:
     assert all(pause is not None and pause <= MAX_PAUSE_S for pause in pauses[:-1])
 
 
+def test_only_the_death_of_an_idle_worker_is_remembered_as_one() -> None:
+    policy = RestartPolicy()
+    far_apart(policy, IN_PREFILL, IN_DECODE)
+    assert not policy.has_died_idle
+    far_apart(policy, KILLED)
+    policy.note_finished()
+    assert policy.has_died_idle
+
+
 def far_apart(policy: RestartPolicy, *deaths: Death) -> list[float | None]:
     moments = [index * 10 * CRASH_LOOP_S for index in range(len(deaths))]
     assert all(later - earlier > CRASH_LOOP_S for earlier, later in pairwise(moments))

@@ -86,7 +86,8 @@ def test_least_recently_used_files_are_evicted_at_the_cap(folder: Path) -> None:
     for name in ("a.kv", "b.kv", "c.kv"):
         store.enqueue(name, pending_write(bytes(100)))
         wait_for(store)
-    store.read("a.kv", 100)
+    store.read("b.kv", 100)
+    store.mark_used("a.kv")
     store.enqueue("d.kv", pending_write(bytes(100)))
     wait_for(store)
     assert [name for name in ("a.kv", "b.kv", "c.kv", "d.kv") if store.has(name)] == [

@@ -146,6 +146,38 @@ def test_side_requests_are_evicted_before_conversations() -> None:
     assert acquired_tokens(cache, [*range(1000), 1]) == 1000
 
 
+def test_spare_prefixes_are_evicted_before_all_others_the_last_inserted_first() -> None:
+    cache = PrefixCache(b"model")
+    cache.insert([5] * 1000, RememberedState((5,) * 1000), is_side=True)
+    for token in (1, 2):
+        cache.insert_spare([token] * 1000, RememberedState((token,) * 1000))
+    cache.insert([6] * 1000, RememberedState((6,) * 1000))
+    left: list[list[int]] = []
+    while cache.evict(1):
+        left.append([entry.tokens[0] for entry in cache.sequences()])
+    assert left == [[6, 5, 1], [6, 5], [6], []]
+
+
+def test_spare_prefix_that_a_request_continued_is_kept_like_any_other() -> None:
+    cache = PrefixCache(b"model")
+    cache.insert_spare([1] * 1000, RememberedState((1,) * 1000))
+    hit = cache.acquire([1] * 1000 + [2])
+    assert hit is not None
+    assert hit.cached_tokens == 1000
+    cache.insert([1] * 1000 + [2], hit.state)
+    cache.insert([5] * 1000, RememberedState((5,) * 1000), is_side=True)
+    cache.evict(1)
+    assert cache.match([1] * 1000 + [2, 3]) > 0
+
+
+def test_spare_prefix_needs_no_writing() -> None:
+    cache = PrefixCache(b"model")
+    cache.insert_spare([1] * 1000, RememberedState((1,) * 1000))
+    assert cache.version == 0
+    cache.insert([1] * 20, RememberedState((1,) * 20))
+    assert cache.version == 1
+
+
 def test_eviction_of_more_than_is_cached_empties_the_cache() -> None:
     cache = cache_of(range(100), [3] * 100)
     assert cache.evict(10**9) == 2000
@@ -173,6 +205,10 @@ class AnyHistory(RuleBasedStateMachine):
     def insert(self, tokens: list[int], pinned: int, is_side: bool, step: int) -> None:
         state = RememberedState(tuple(tokens), step)
         self.cache.insert(tokens, state, pinned_tokens=min(pinned, len(tokens)), is_side=is_side)
+
+    @rule(tokens=sequences)
+    def insert_spare(self, tokens: list[int]) -> None:
+        self.cache.insert_spare(tokens, RememberedState(tuple(tokens)))
 
     @rule(tokens=sequences)
     def acquire(self, tokens: list[int]) -> None:

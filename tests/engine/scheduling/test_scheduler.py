@@ -21,10 +21,11 @@ from pensieve.engine.generation import (
 from pensieve.engine.planning.memory_plan import KVBudget
 from pensieve.engine.protocol import Admitted, Failed
 from pensieve.engine.scheduling.backend import Sampled, SequenceFailed
+from pensieve.engine.scheduling.disk_tier import NoDiskTier
 from pensieve.engine.scheduling.prefix_cache import Hit, PrefixCache
 from pensieve.engine.scheduling.request_queue import MAX_BYPASSES, QueueLimits, Request
 from pensieve.engine.scheduling.scheduler import Scheduler
-from pensieve.engine.scheduling.tiered_prefix_cache import NoDiskTier, TieredPrefixCache
+from pensieve.engine.scheduling.tiered_prefix_cache import TieredPrefixCache
 from pensieve.errors import GrammarError
 from tests.engine.counting_backend import (
     BYTES_PER_TOKEN,
@@ -47,7 +48,9 @@ class CountingDisk(NoDiskTier):
     def match(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> int:
         return min(self.tokens, len(tokens) - 1)
 
-    def acquire(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> "CountingRestore":
+    def acquire(
+        self, hashes: Sequence[bytes], tokens: Sequence[int], *, is_use: bool = True
+    ) -> "CountingRestore":
         return CountingRestore(self, tuple(tokens[: self.match(hashes, tokens)]))
 
 

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from pensieve.engine.generation import Generation, Priority
 from pensieve.engine.scheduling.backend import ReleasedSequence
+from pensieve.engine.scheduling.disk_tier import NoDiskTier
 from pensieve.engine.scheduling.prefix_cache import BLOCK_TOKENS, CachedPrefix, Hit, PrefixCache
 from pensieve.engine.scheduling.restore import Restore
-from pensieve.engine.scheduling.tiered_prefix_cache import NoDiskTier, TieredPrefixCache
+from pensieve.engine.scheduling.tiered_prefix_cache import TieredPrefixCache
 from tests.engine.counting_backend import RememberedState
 
 TOKENS = tuple(range(2000))
@@ -39,7 +40,9 @@ class ScriptedDisk(NoDiskTier):
     def match(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> int:
         return min(self.tokens, len(tokens) - 1)
 
-    def acquire(self, hashes: Sequence[bytes], tokens: Sequence[int]) -> OnePartRestore:
+    def acquire(
+        self, hashes: Sequence[bytes], tokens: Sequence[int], *, is_use: bool = True
+    ) -> OnePartRestore:
         return OnePartRestore(tuple(tokens[: self.match(hashes, tokens)]))
 
     def is_stored(self, prefix: CachedPrefix) -> bool:

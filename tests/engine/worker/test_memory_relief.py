@@ -8,10 +8,11 @@ import pytest
 
 from pensieve.engine.generation import Generation
 from pensieve.engine.planning.memory_plan import KVBudget
+from pensieve.engine.scheduling.disk_tier import NoDiskTier
 from pensieve.engine.scheduling.prefix_cache import CachedPrefix, PrefixCache
 from pensieve.engine.scheduling.request_queue import QueueLimits
 from pensieve.engine.scheduling.scheduler import Scheduler
-from pensieve.engine.scheduling.tiered_prefix_cache import NoDiskTier, TieredPrefixCache
+from pensieve.engine.scheduling.tiered_prefix_cache import TieredPrefixCache
 from pensieve.engine.worker.memory_pressure import CRITICAL, NORMAL, WARNING, pressure_reader
 from pensieve.engine.worker.memory_relief import (
     IDLE_CHECK_S,
@@ -125,6 +126,12 @@ def test_critical_pressure_releases_all_and_admits_one_sequence_at_a_time() -> N
     assert bench.backend.peak == 1
 
 
+def test_pressure_at_the_start_releases_prefixes_at_the_first_step() -> None:
+    bench = Bench(level=WARNING)
+    bench.at(0)
+    assert bench.cached == [UNSTORED]
+
+
 def test_sequences_run_together_again_after_the_pressure() -> None:
     bench = Bench(level=CRITICAL)
     bench.at(IDLE_CHECK_S)
@@ -139,13 +146,14 @@ def test_sequences_run_together_again_after_the_pressure() -> None:
 
 def test_pressure_is_checked_each_second_during_work_and_rarely_when_idle() -> None:
     bench = Bench(level=NORMAL)
+    bench.at(0)
     assert bench.at(IDLE_CHECK_S / 2) == IDLE_CHECK_S / 2
-    assert bench.checks == 0
+    assert bench.checks == 1
     bench.scheduler.submit(1, Generation((1, 2), 2))
     for moment in range(1, 5):
         bench.at(IDLE_CHECK_S / 2 + moment * WORKING_CHECK_S)
         bench.at(IDLE_CHECK_S / 2 + (moment + 0.5) * WORKING_CHECK_S)
-    assert bench.checks == 4
+    assert bench.checks == 5
     assert len(bench.cached) == 2
 
 
