@@ -4,7 +4,7 @@ Run as `python -m tests.engine.scripted_worker [SCRIPT] FD`. The script defaults
 model folder: "no-model" reports that the model does not load, "dies-at-start" exits with code 3,
 "killed-at-start" kills itself, "never-loads" waits for ever, "hangs-in-loading" announces one part
 and waits, "loads-slowly" announces several parts, "stubborn" ignores `Unload`, "roomy" has a long
-queue.
+queue, "dies-in-preload" kills itself at the first part of a preload.
 
 The grammar "bad" does not compile; "slow" compiles once "release" is submitted. A sequence of five
 tokens that begins with 666 kills the process; with 667 it hangs; with 668 it announces a step and
@@ -71,6 +71,11 @@ def load_slowly(front_end: FrontEnd) -> None:
         pause(PART_S)
 
 
+def preload(load: Load) -> None:
+    if load.model_folder == "dies-in-preload" and load.has_preload:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 class ScriptedGrammars:
     """Compiles or fails by the grammar's name."""
 
@@ -127,6 +132,7 @@ def main(socket_fd: int, script: str = "") -> None:
             8, "by script", 1, 2, 3, scheduler.kv_used_bytes, tokens_per_second=rate
         ),
     )
+    context.preload = partial(preload, load)
     front_end.send(context.read_stats(0.0))
     front_end.send(Loaded(0.1, CONTEXT_TOKENS, SPECULATION))
     serve(front_end, context)

@@ -325,6 +325,14 @@ async def test_worker_killed_at_any_moment_is_replaced(how: signal.Signals) -> N
             assert await token_ids(engine, (1,)) == [1, 2, 3]
 
 
+async def test_worker_that_dies_in_a_preload_is_replaced_by_one_that_does_not_preload() -> None:
+    async with scripted_engine("dies-in-preload") as engine:
+        await until(lambda: engine.health.restarts == 1)
+        await ready(engine)
+        assert await token_ids(engine, (1,)) == [1, 2, 3]
+        assert engine.health.restarts == 1
+
+
 async def test_stopped_and_continued_worker_keeps_its_requests() -> None:
     naps = 0
     async with scripted_engine() as engine:
