@@ -2,10 +2,11 @@
 
 Front end to worker: `Load` once, then `Submit` and `Cancel`, and `Unload` at the end. Worker to
 front end: `Loaded` or `LoadFailed` once, then one `Step` with the events of each decode step,
-`EngineStats` about once a second, and `Begun` before long work, the parts of loading included. The
-end of the stream in either direction means that the other process is gone. JSON and never pickle,
-so that no frame can run code. A generation's token ids are base64 of 32-bit numbers: 30 000 of them
-are written in 0.6 ms, as a JSON array in 2 (2026-11-30, two x86-64 cores).
+`EngineStats` about once a second, `Begun` before long work, the parts of loading included, and
+`Preloaded` at most once. The end of the stream in either direction means that the other process is
+gone. JSON and never pickle, so that no frame can run code. A generation's token ids are base64 of
+32-bit numbers: 30 000 of them are written in 0.6 ms, as a JSON array in 2 (2026-11-30, two x86-64
+cores).
 """
 
 import json
@@ -121,11 +122,22 @@ class Begun:
 
 
 @dataclass(frozen=True, slots=True)
+class Preloaded:
+    """Pinned prefixes are back in memory, read from disk while nothing ran."""
+
+    prefixes: int
+    tokens: int
+    spent_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     events: tuple[tuple[int, WorkerEvent], ...]  # in order, each with its generation's key
 
 
-Frame = Load | Submit | Cancel | Unload | Loaded | LoadFailed | Begun | Step | EngineStats
+Frame = (
+    Load | Submit | Cancel | Unload | Loaded | LoadFailed | Begun | Preloaded | Step | EngineStats
+)
 
 
 def encode(frame: Frame) -> bytes:
@@ -188,7 +200,9 @@ class FrameBuffer:
         return body
 
 
-_PLAIN: dict[str, Any] = {kind.__name__: kind for kind in (Cancel, Unload, LoadFailed, Begun)}
+_PLAIN: dict[str, Any] = {
+    kind.__name__: kind for kind in (Cancel, Unload, LoadFailed, Begun, Preloaded)
+}
 _EVENTS: dict[str, Any] = {
     kind.__name__: kind for kind in (Admitted, Started, Prefilled, Token, Failed)
 }
@@ -200,7 +214,9 @@ def _fields(frame: Frame) -> Any:
             return [(key, type(event).__name__, _values(event)) for key, event in events]
         case Submit(key, generation):
             return {"key": key, "generation": _generation_fields(generation)}
-        case Load() | Cancel() | Unload() | Loaded() | LoadFailed() | Begun() | EngineStats():
+        case Load() | Cancel() | Unload() | Loaded() | LoadFailed() | Begun():
+            return asdict(frame)
+        case Preloaded() | EngineStats():
             return asdict(frame)
         case _:
             assert_never(frame)

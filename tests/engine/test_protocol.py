@@ -30,6 +30,7 @@ from pensieve.engine.protocol import (
     Load,
     Loaded,
     LoadFailed,
+    Preloaded,
     Step,
     Submit,
     Unload,
@@ -85,6 +86,7 @@ frames = st.one_of(
     st.builds(Loaded, st.floats(0, 1e6), counts, states),
     st.builds(LoadFailed, st.text()),
     st.builds(Begun, st.text(), st.floats(0, 1e6)),
+    st.builds(Preloaded, counts, counts, st.floats(0, 1e6)),
     st.builds(Step, st.lists(st.tuples(counts, events)).map(tuple)),
 )
 

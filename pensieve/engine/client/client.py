@@ -36,6 +36,7 @@ from pensieve.engine.protocol import (
     Load,
     Loaded,
     LoadFailed,
+    Preloaded,
     Step,
     Submit,
     Unload,
@@ -261,12 +262,18 @@ class EngineClient:
         self._note_frame(frame)
         match frame:
             case Step(events):
-                if self._requests.worker:
-                    self._requests.worker.dispatch(events)
+                self._requests.dispatch(events)
             case Begun(work):
                 self._note_progress(work)
             case Loaded():
                 self._note_loaded(frame)
+            case Preloaded(prefixes, tokens, spent_s):
+                _log.info(
+                    "prompts of the last projects are back in memory: %d (%d tokens, %.1f s)",
+                    prefixes,
+                    tokens,
+                    spent_s,
+                )
             case EngineStats():
                 self._health = replace(self._health, stats=frame)
             case LoadFailed(message):

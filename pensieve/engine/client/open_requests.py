@@ -128,6 +128,11 @@ class OpenRequests:
         self.wake.set()
         return key
 
+    def dispatch(self, events: Sequence[tuple[int, WorkerEvent]]) -> None:
+        """Pass events of the worker, if it has not been detached, to their requests."""
+        if self.worker:
+            self.worker.dispatch(events)
+
     def remove(self, key: int) -> None:
         """Cancel a request, sent or waiting."""
         self._waiting.pop(key, None)

@@ -14,6 +14,7 @@ from itertools import islice
 
 from pensieve.engine.long_operations import READ_BACK_S, Announce, announce_nothing
 from pensieve.engine.planning.memory_plan import KVBudget
+from pensieve.engine.protocol import Preloaded
 from pensieve.engine.scheduling.disk_tier import DiskTier
 from pensieve.engine.scheduling.prefix_cache import BLOCK_TOKENS, PrefixCache
 from pensieve.engine.scheduling.restore import Restore
@@ -36,18 +37,21 @@ class _Unfinished:
 class Preload:
     """Owned by the tiered prefix cache; the worker's loop steps it while nothing runs."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- three have defaults
         self,
         memory_tier: PrefixCache,
         disk_tier: DiskTier,
         budget: KVBudget,
+        *,
         announce: Announce = announce_nothing,  # called before each part is read
+        report: Callable[[Preloaded], None] = lambda _: None,  # called once, after the last part
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._memory_tier = memory_tier
         self._disk_tier = disk_tier
         self._budget = budget
         self._announce = announce
+        self._report = report
         self._clock = clock
         self._pinned: Iterator[Sequence[int]] | None = islice(disk_tier.pinned(), MAX_PREFIXES)
         self._unfinished: _Unfinished | None = None
@@ -78,13 +82,9 @@ class Preload:
     def stop(self) -> int:
         """Preload nothing any more; return the bytes freed."""
         freed = self.nbytes
-        if self._lengths and self._pinned is not None:
-            _log.info(
-                "pinned prefixes preloaded: %d (%d tokens) in %.2f s",
-                len(self._lengths),
-                sum(self._lengths),
-                self._spent_s,
-            )
+        if self._lengths:
+            self._report(Preloaded(len(self._lengths), sum(self._lengths), self._spent_s))
+            self._lengths = []
         self._pinned = self._unfinished = None
         return freed
 

@@ -9,6 +9,7 @@ import logging
 import re
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
@@ -40,7 +41,7 @@ from pensieve.engine.model.kv.rewinding import can_rewind
 from pensieve.engine.model.loading import load_weights, set_memory_limit, set_wired_limit
 from pensieve.engine.model.memory import plan_memory
 from pensieve.engine.planning.memory_plan import GB, MAX_CHUNK_TOKENS, PROCESS_BYTES, MemoryPlan
-from pensieve.engine.protocol import Load
+from pensieve.engine.protocol import Load, Preloaded
 from pensieve.engine.scheduling.disk_tier import NoDiskTier
 from pensieve.engine.scheduling.prefill_chunks import METAL_PAIRS, AttentionScoresBudget, ChunkSizer
 from pensieve.engine.scheduling.prefix_cache import PrefixCache
@@ -78,7 +79,11 @@ STORE_VERSION = 4
 FULL_BITS = 16
 
 
-def build_engine(load: Load, announce: Announce = announce_nothing) -> WorkerContext:
+def build_engine(
+    load: Load,
+    announce: Announce = announce_nothing,
+    report: Callable[[Preloaded], None] = lambda _: None,
+) -> WorkerContext:
     """Load the model and build the engine around it; announce each part before it begins.
 
     Raises whatever mlx-lm raises for a model that does not load, and ValueError if no prompt fits.
@@ -102,7 +107,9 @@ def build_engine(load: Load, announce: Announce = announce_nothing) -> WorkerCon
         memory_tier,
         disk_tier,
         lambda restore: ThrottledRestore(restore, chunks, announce),
-        Preload(memory_tier, disk_tier, plan.budget, announce) if load.has_preload else None,
+        Preload(memory_tier, disk_tier, plan.budget, announce=announce, report=report)
+        if load.has_preload
+        else None,
     )
     announce("trying batches", TRYING_S)
     limits = _queue_limits(make_caches)

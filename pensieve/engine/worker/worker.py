@@ -31,6 +31,7 @@ from pensieve.engine.protocol import (
     Load,
     Loaded,
     LoadFailed,
+    Preloaded,
     Step,
     Submit,
     Unload,
@@ -225,7 +226,9 @@ def _handle(frame: Frame, context: WorkerContext) -> list[KeyedEvent]:
             context.grammar_queue.cancel(key)
             context.scheduler.cancel(key)
             return []
-        case Load() | Unload() | Loaded() | LoadFailed() | Begun() | Step() | EngineStats():
+        case Load() | Unload() | Loaded() | LoadFailed() | Begun() | Preloaded():
+            raise ValueError(f"unexpected {type(frame).__name__} frame: the model is loaded")
+        case Step() | EngineStats():
             raise ValueError(f"unexpected {type(frame).__name__} frame: the model is loaded")
         case _:
             assert_never(frame)
@@ -251,7 +254,7 @@ def _load(front_end: FrontEnd) -> WorkerContext | None:
         import_mlx_lm()
         from pensieve.engine.worker.build import build_engine
 
-        context = build_engine(load, front_end.announce)
+        context = build_engine(load, front_end.announce, front_end.send)
     except FrontEndGoneError:
         raise
     # Every error is reported to the front end. One module of mlx-lm calls sys.exit.

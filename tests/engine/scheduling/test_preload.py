@@ -1,8 +1,8 @@
 """Pinned prefixes are brought back while nothing runs, next to a scheduler with its requests."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 import pytest
 from hypothesis import given
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pensieve.engine.generation import Generation, Token
 from pensieve.engine.planning.memory_plan import KVBudget
+from pensieve.engine.protocol import Preloaded
 from pensieve.engine.scheduling.disk_tier import NoDiskTier
 from pensieve.engine.scheduling.prefix_cache import Hit, PrefixCache
 from pensieve.engine.scheduling.preload import MAX_PREFIXES, MEMORY_SHARE, Preload
@@ -75,8 +76,14 @@ class Bench:
         self.memory = PrefixCache(b"model")
         self.budget = KVBudget(kv_tokens * BYTES_PER_TOKEN, BYTES_PER_TOKEN)
         self.announced: list[str] = []
+        self.reports: list[Preloaded] = []
         preload = Preload(
-            self.memory, disk, self.budget, lambda work, _: self.announced.append(work)
+            self.memory,
+            disk,
+            self.budget,
+            announce=lambda work, _: self.announced.append(work),
+            report=self.reports.append,
+            clock=count().__next__,
         )
         self.cache = TieredPrefixCache(self.memory, disk, preload=preload)
         self.backend = CountingBackend()
@@ -117,15 +124,23 @@ def test_prefixes_are_read_one_part_a_step_newest_first_and_each_read_is_announc
     assert bench.cache.preload() is None
 
 
-def test_result_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_result_is_reported_once_with_the_time_of_the_steps_alone() -> None:
     bench = Bench(PinnedDisk([project(1), project(2)]))
-    with caplog.at_level(logging.INFO, "pensieve.engine"):
-        bench.preload()
-        bench.cache.evict_all()
-        bench.preload()
-    assert [record.getMessage()[:44] for record in caplog.records] == [
-        "pinned prefixes preloaded: 2 (2048 tokens) i"
-    ]
+    bench.run(project(7))
+    bench.preload()
+    # A beginning and four parts of each, then the end; the clock ticks once in each.
+    expected = [Preloaded(prefixes=2, tokens=2 * LENGTH, spent_s=11)]
+    assert bench.reports == expected
+    bench.cache.evict_all()
+    bench.preload()
+    assert bench.reports == expected
+
+
+def test_nothing_is_reported_if_nothing_is_preloaded() -> None:
+    bench = Bench(PinnedDisk([]))
+    bench.preload()
+    bench.cache.evict_all()
+    assert bench.reports == []
 
 
 def test_only_the_last_projects_are_preloaded() -> None:
