@@ -46,13 +46,14 @@ class Bench:
         precision: KVPrecision = FULL,
         limits: StoreLimits = PLENTY,
         backend: type[BatchBackend] = BatchBackend,
+        fingerprint: bytes = b"test",
     ) -> None:
         make_caches = CacheMaker(model, supports_ragged_kv(model), precision)
-        self.prefixes = PrefixCache(b"test")
+        self.prefixes = PrefixCache(fingerprint)
         disk_tier = NoDiskTier()
         if folder is not None:
             self.store = BlockStore(folder, limits, DailyWriteQuota(folder.parent / "written.json"))
-            disk_tier = DiskPrefixCache(self.store, make_caches, b"test")
+            disk_tier = DiskPrefixCache(self.store, make_caches, fingerprint)
         chunks = ChunkSizer(64)
         budget = plan_memory(make_caches, DEVICE, ResourceLimits(8 * GB)).budget
         self.prefix_cache = TieredPrefixCache(

@@ -69,6 +69,21 @@ def test_pinned_prefix_is_restored_for_another_question_without_a_preload(
     after.close()
 
 
+@pytest.mark.parametrize("family", tiny_architectures.FAMILIES)
+def test_pinned_prefix_outlives_the_conversations_that_continue_from_disk(
+    family: str, tmp_path: Path
+) -> None:
+    model = tiny_architectures.build(family)
+    remember(model, tmp_path, PROJECT)
+    later = Bench(model, tmp_path)
+    later.run(opening(PROJECT, 1), max_tokens=4, pinned_tokens=PINNED)
+    later.close()
+    after = Bench(model, tmp_path)
+    after.preload()
+    assert in_memory(after) == [PROJECT]
+    after.close()
+
+
 def test_preload_writes_nothing_and_its_prefixes_count_as_stored(tmp_path: Path) -> None:
     model = tiny_architectures.build("llama")
     remember(model, tmp_path, PROJECT, OTHER_PROJECT)
