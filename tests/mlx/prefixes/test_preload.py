@@ -4,12 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from pensieve.engine.client.launch import worker_variables
 from pensieve.engine.disk.block_store import StoreLimits
+from pensieve.engine.planning.kv_precision import KVPrecision
 from tests.mlx.scheduler_bench import Bench, prompt_of, reference
 from tests.support import tiny_architectures
 from tests.support.device import DEVICE
@@ -152,6 +154,34 @@ def test_damaged_file_costs_only_its_prefix_and_no_answer(damage: str, tmp_path:
     assert in_memory(after) == [OTHER_PROJECT]
     second = opening(PROJECT, 1)
     assert after.run(second) == [reference(model, second)]
+    after.close()
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3_next"])
+def test_prefixes_of_another_fingerprint_or_precision_are_not_preloaded(
+    family: str, tmp_path: Path
+) -> None:
+    model = tiny_architectures.build(family)
+    others = {
+        "fingerprint": partial(Bench, fingerprint=b"another"),
+        "precision": partial(Bench, precision=KVPrecision(8, group_size=32)),
+    }
+    for name, other in others.items():
+        remember(model, tmp_path / name, PROJECT)
+        after = other(model, tmp_path / name)
+        after.preload()
+        assert in_memory(after) == []
+        second = opening(PROJECT, 1)
+        assert after.run(second) == other(model).run(second)
+        after.close()
+
+
+def test_nothing_is_preloaded_with_a_disk_cap_of_0(tmp_path: Path) -> None:
+    model = tiny_architectures.build("llama")
+    remember(model, tmp_path, PROJECT)
+    after = Bench(model, tmp_path, limits=StoreLimits(cap_bytes=0, daily_bytes=10**9))
+    after.preload()
+    assert in_memory(after) == []
     after.close()
 
 
