@@ -22,6 +22,8 @@ from pensieve.engine.scheduling.restore import Restore
 _log = logging.getLogger("pensieve.engine")
 
 MAX_PREFIXES = 8
+# Of the newest ones on disk: many may be almost the same, or damaged.
+MAX_EXAMINED = 32
 # Of the memory for KV caches: prefixes that no request may ever use should not fill it.
 MEMORY_SHARE = 0.5
 # Stands for the first token after a prefix: a restore leaves one to process. No model has it.
@@ -53,7 +55,7 @@ class Preload:
         self._announce = announce
         self._report = report
         self._clock = clock
-        self._pinned: Iterator[Sequence[int]] | None = islice(disk_tier.pinned(), MAX_PREFIXES)
+        self._pinned: Iterator[Sequence[int]] | None = islice(disk_tier.pinned(), MAX_EXAMINED)
         self._unfinished: _Unfinished | None = None
         self._lengths: list[int] = []  # of the prefixes brought back
         self._spent_s = 0.0
@@ -67,6 +69,8 @@ class Preload:
         """Read one part; return the seconds until the next call, None if there is none."""
         if self._pinned is None:
             return None
+        if self._unfinished is not None:
+            self._announce("reading a stored prefix back", READ_BACK_S)
         began_s = self._clock()
         try:
             has_more = self._read_part(self._pinned)
@@ -92,12 +96,11 @@ class Preload:
         """Read the next part; return False after the last one of the last prefix."""
         unfinished = self._unfinished
         if unfinished is None:
-            tokens = next(pinned, None)
+            tokens = next(pinned, None) if len(self._lengths) < MAX_PREFIXES else None
             if tokens and self._is_wanted(tokens):
                 self._begin(tokens)
             return tokens is not None
         if not unfinished.restore.is_done:
-            self._announce("reading a stored prefix back", READ_BACK_S)
             unfinished.restore.step()
         if unfinished.restore.is_done:
             self._finish(unfinished)

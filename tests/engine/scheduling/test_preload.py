@@ -13,7 +13,12 @@ from pensieve.engine.planning.memory_plan import KVBudget
 from pensieve.engine.protocol import Preloaded
 from pensieve.engine.scheduling.disk_tier import NoDiskTier
 from pensieve.engine.scheduling.prefix_cache import Hit, PrefixCache
-from pensieve.engine.scheduling.preload import MAX_PREFIXES, MEMORY_SHARE, Preload
+from pensieve.engine.scheduling.preload import (
+    MAX_EXAMINED,
+    MAX_PREFIXES,
+    MEMORY_SHARE,
+    Preload,
+)
 from pensieve.engine.scheduling.request_queue import QueueLimits
 from pensieve.engine.scheduling.scheduler import Scheduler
 from pensieve.engine.scheduling.tiered_prefix_cache import TieredPrefixCache
@@ -147,6 +152,13 @@ def test_only_the_last_projects_are_preloaded() -> None:
     bench = Bench(PinnedDisk([project(number) for number in range(MAX_PREFIXES + 3)]))
     bench.preload()
     assert bench.cached == [project(number) for number in range(MAX_PREFIXES)]
+
+
+def test_prefixes_like_one_in_memory_are_passed_over_within_bounds() -> None:
+    alike = [(*project(1), number) for number in range(MAX_EXAMINED - 1)]
+    bench = Bench(PinnedDisk([*alike, project(2), project(3)]))
+    bench.preload()
+    assert bench.cached == [alike[0], project(2)]
 
 
 @given(
