@@ -272,13 +272,15 @@ class RecordUnreadableError(MachineError):
 
     exit_code = 69
 
-    def __init__(self, file: str, pid: int | None) -> None:
+    def __init__(self, file: str, pid: int | None, *, is_missing: bool) -> None:
         process = "" if pid is None else f" (pid {pid})"
+        damage = "missing" if is_missing else "damaged"
         super().__init__(
-            f"A server runs{process}, but its record is missing or damaged, so its address is"
-            f" unknown: {file}",
-            hint="Stop it, and start it again:\n  pensieve stop\n  pensieve start",
+            f"A server runs{process}, but its record is {damage}, so its address is unknown:"
+            f" {file}",
+            hint="Restart it:\n  pensieve restart",
         )
+        self.pid = pid
 
 
 class ProgramReplacedError(MachineError):

@@ -53,6 +53,12 @@ def bind(host: str, port: int) -> socket.socket:
     return _bound(family, address, host, port)
 
 
+def check_host(host: str) -> None:
+    """Raise `SettingsError` if `host` is no address of this machine."""
+    family, address = _resolve(host, 0)
+    _bound(family, address, host, 0).close()
+
+
 def _bound(
     family: socket.AddressFamily, address: tuple[Any, ...], host: str, port: int
 ) -> socket.socket:

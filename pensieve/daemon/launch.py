@@ -12,7 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import Any
 
 from pensieve.daemon import server_lock
 from pensieve.daemon.health_client import Health, ask
@@ -20,9 +22,11 @@ from pensieve.daemon.private_dirs import make_private, open_private
 from pensieve.daemon.server_record import ServerRecord, current, require
 from pensieve.daemon.start_failure import StartLog
 from pensieve.daemon.stop import end_child
+from pensieve.errors import SettingsError
 from pensieve.isolation import python
 from pensieve.paths import Paths
 from pensieve.settings.resolve import Flags
+from pensieve.settings.spec import KEYS
 
 POLL_S = 0.2
 SHORT_POLL_S = 0.02
@@ -45,9 +49,24 @@ def server_command(flags: Flags) -> list[str]:
 
     It resolves all other settings from the same sources as this process.
     """
-    options = {name.replace("_", "-"): str(value) for name, value in flags.given().items()}
-    arguments = [each for name, value in options.items() for each in (f"--{name}", value)]
-    return python("-m", "pensieve", "start", "--foreground", *arguments)
+    return python("-m", "pensieve", "start", "--foreground", *flags.as_arguments())
+
+
+def flags_of(command: Sequence[str]) -> Flags:
+    """Return the flags of a foreground server by its command line, as `server_command` or a person
+    wrote it. What is no such flag is ignored.
+    """
+    arguments = [part for each in command for part in _split_option(each)]
+    names = {f"--{each.name.replace('_', '-')}": each.name for each in fields(Flags)}
+    given: dict[str, Any] = {}
+    for option, value in pairwise(arguments):
+        with suppress(KeyError, SettingsError):
+            given[names[option]] = KEYS[names[option]].read(value, option)
+    return Flags(**given)
+
+
+def _split_option(argument: str) -> list[str]:
+    return argument.split("=", 1) if argument.startswith("--") else [argument]
 
 
 def launch(

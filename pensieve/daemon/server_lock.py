@@ -73,6 +73,15 @@ def is_held(paths: Paths) -> bool:
         os.close(descriptor)
 
 
+def age_s(paths: Paths) -> float:
+    """Return for how long the lock has been held, by the time of its last holder's entry; 0 without
+    a lock file.
+    """
+    with suppress(OSError):
+        return time.time() - paths.lock_file.stat().st_mtime
+    return 0.0
+
+
 def holder(paths: Paths) -> Holder | None:
     """Return the server that holds the lock; None if none does, or if it has not written who it
     is, as earlier versions do not.

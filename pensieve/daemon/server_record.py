@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Generator, Mapping
@@ -17,6 +18,7 @@ from pensieve.errors import NotWritableError, RecordUnreadableError
 from pensieve.homebrew import Keg
 from pensieve.paths import Paths
 from pensieve.private_files import read_private
+from pensieve.settings.resolve import Flags
 from pensieve.untrusted_json import read_object
 
 # fetching: the server downloads its model and does not listen yet.
@@ -106,10 +108,45 @@ def require(paths: Paths, timeout_s: float = TIMEOUT_S) -> ServerRecord | None:
     deadline = time.monotonic() + timeout_s
     while (record := current(paths)) is None and server_lock.is_held(paths):
         if time.monotonic() > deadline:
-            server = server_lock.holder(paths)
-            raise RecordUnreadableError(str(paths.server_file), server.pid if server else None)
+            raise _unreadable(paths)
         time.sleep(POLL_S)
     return record
+
+
+def lost_record(paths: Paths) -> RecordUnreadableError | None:
+    """Return the error for a running server whose record is missing or damaged, without waiting.
+
+    None if no server runs, if its record is readable, or if it can still be about to write it.
+    """
+    # Read in this order: a record that is written meanwhile is found by `current`.
+    is_due = paths.server_file.exists() or server_lock.age_s(paths) > TIMEOUT_S
+    if not is_due or current(paths) or not server_lock.is_held(paths):
+        return None
+    return _unreadable(paths)
+
+
+def _unreadable(paths: Paths) -> RecordUnreadableError:
+    server = server_lock.holder(paths)
+    return RecordUnreadableError(
+        str(paths.server_file),
+        server.pid if server else None,
+        is_missing=not paths.server_file.exists(),
+    )
+
+
+def restart_command(record: ServerRecord | None, flags: Flags | None = None) -> str:
+    """Return the commands that restart the server, with these flags instead of its own.
+
+    launchd manages Homebrew's service: it has no flags, only settings.
+    """
+    changed = flags or Flags()
+    if record is None or not record.service:
+        return shlex.join(["pensieve", "restart", *changed.as_arguments()])
+    settings = [
+        shlex.join(["pensieve", "config", "set", name, str(value)])
+        for name, value in changed.given().items()
+    ]
+    return "\n  ".join([*settings, "brew services restart pensieve"])
 
 
 def logs_of(paths: Paths, record: ServerRecord | None, keg: Keg | None) -> list[Path]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pensieve.daemon.health_client import Health, ask
-from pensieve.daemon.server_record import ServerRecord, current, logs_of
-from pensieve.errors import SettingsError
+from pensieve.daemon.server_record import ServerRecord, current, logs_of, lost_record
+from pensieve.errors import RecordUnreadableError, SettingsError
 from pensieve.homebrew import Keg, keg_of
 from pensieve.machine import Machine, inspect
 from pensieve.settings import resolve as settings_module
@@ -26,11 +26,18 @@ class DoctorContext:
     record: ServerRecord | None  # of the running server
     health: Health | None
     keg: Keg | None = None  # of a Homebrew installation
+    lost_record: RecordUnreadableError | None = None  # a server runs, but its record is unreadable
 
     @property
     def logs(self) -> list[Path]:
         """The logs of this home's servers, the last written one last."""
         return logs_of(self.settings.paths, self.record, self.keg)
+
+    @property
+    def server_pid(self) -> int | None:
+        """The running server's process id; None if none runs, or if it is unknown."""
+        server = self.record or self.lost_record
+        return server.pid if server else None
 
     @property
     def model(self) -> str:
@@ -57,6 +64,7 @@ def collect() -> DoctorContext:
         record=record,
         health=ask(record) if record else None,
         keg=keg_of(),
+        lost_record=lost_record(settings.paths),
     )
 
 

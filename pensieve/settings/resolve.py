@@ -93,6 +93,11 @@ class Flags:
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: value for name, value in values.items() if value is not None}
 
+    def as_arguments(self) -> list[str]:
+        """Return the options of `pensieve start` that give these flags."""
+        options = {f"--{name.replace('_', '-')}": value for name, value in self.given().items()}
+        return [each for name, value in options.items() for each in (name, str(value))]
+
 
 def resolve(flags: Flags | None = None, environ: Mapping[str, str] | None = None) -> Settings:
     """Merge by precedence: flag, PENSIEVE_* variable, configuration file, default.

@@ -274,7 +274,7 @@ def stand_in_command(home: Path, port: int, mode: str) -> list[str]:
     root = str(Path(__file__).parents[2])
     program = (
         f"import sys; sys.path.insert(0, {root!r}); "
-        "from tests.cli.fake_server import stand_in; stand_in(*sys.argv[1:])"
+        "from tests.cli.fake_server import stand_in; stand_in(*sys.argv[1:4])"
     )
     return [sys.executable, "-c", program, str(home), str(port), mode]
 

@@ -555,7 +555,7 @@ def test_a_server_with_a_damaged_record_is_named_by_start_and_ended_by_stop(
         paths.server_file.write_bytes(paths.server_file.read_bytes()[:40])
     with pytest.raises(RecordUnreadableError, match=rf"\(pid {pid}\).*server\.json") as failure:
         require(paths, timeout_s=0)
-    assert "pensieve stop" in (failure.value.hint or "")
+    assert "pensieve restart" in (failure.value.hint or "")
     assert failure.value.exit_code == 69
     assert stop(paths, is_forced=is_forced) == StoppedServer(pid)
     assert start_of(pid) is None

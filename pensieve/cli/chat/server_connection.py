@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from pensieve.cli.client.connection import Server
 from pensieve.cli.client.server_identity import ServerInfo, identify
-from pensieve.cli.client.target import find_target, served_name
+from pensieve.cli.client.target import find_target, require_servable, served_name
 from pensieve.cli.ui import output
 from pensieve.daemon import server_lock
-from pensieve.daemon.server_record import require
-from pensieve.errors import NoServerError, RequestError, ServerUnavailableError
+from pensieve.daemon.server_record import current, require, restart_command
+from pensieve.errors import NoServerError, PensieveError, RequestError, ServerUnavailableError
 from pensieve.isolation import python
-from pensieve.settings.resolve import Settings
+from pensieve.settings.resolve import Flags, Settings
 
 POLL_S = 0.2
 
@@ -50,7 +50,8 @@ class ServerConnection:
     def connect(self) -> ConnectedModel:
         """Return the current server; on a terminal, wait until it is ready.
 
-        Raises `NoServerError`, or `RequestError` if it serves another model than requested.
+        Raises `NoServerError`; `RequestError` if it serves another model than requested, or
+        `ModelError` if there is no such model.
         """
         try:
             found = self._find()
@@ -73,7 +74,7 @@ class ServerConnection:
         before, self._model = self._model, model
         try:
             return self.connect()
-        except RequestError:
+        except PensieveError:
             self._model = before
             raise
 
@@ -107,10 +108,13 @@ class ServerConnection:
             return connected
         if self._model in _names(connected) or served_name(self._model) in _names(connected):
             return connected
+        paths = self._options.settings.paths
+        require_servable(self._model, paths)
+        restart = restart_command(current(paths), Flags(model=self._model))
         raise RequestError(
             f"The server at {connected.server.base_url} serves {connected.model},"
             f" not {self._model}.",
-            hint=f"Serve it instead:\n  pensieve restart --model {self._model}",
+            hint=f"Serve it instead:\n  {restart}",
         )
 
     def _start_or_wait(self) -> None:

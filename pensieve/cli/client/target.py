@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from pensieve.daemon.server_record import ServerRecord, current
 from pensieve.errors import ModelError, ModelUnavailableError
+from pensieve.paths import Paths
 from pensieve.settings.resolve import Settings
 
 if TYPE_CHECKING:
@@ -116,3 +117,13 @@ def served_name(model: str) -> str:
         return find(model).name
     except ModelUnavailableError:
         return model
+
+
+def require_servable(model: str, paths: Paths) -> None:
+    """Raise `ModelError` if no server could serve `model`, as far as that is known without the
+    network.
+    """
+    from pensieve.models.catalog.find import find
+    from pensieve.models.fetching.fetch import check_here
+
+    check_here(find(model), paths)

@@ -1,5 +1,6 @@
 """Starts a server or finds the running one, for `start`, `restart` and `claude`."""
 
+import shlex
 import signal
 import socket
 from collections.abc import Callable, Generator, Sequence
@@ -56,6 +57,8 @@ def run_in_background(
     """
     if is_awaited:
         server = ensure_running(settings, flags, dependencies)
+        if flags.model and not server.is_new:
+            dependencies.check(flags.model, settings.paths)
         report(server, flags)
         if server.is_new:
             _suggest(settings, dependencies)
@@ -93,17 +96,27 @@ def ensure_running(settings: Settings, flags: Flags, dependencies: Dependencies)
     device = choose_device(settings.device, dependencies.inspect())
     if not _can_listen(settings):
         return ensure_running(settings, flags, dependencies)
-    folder = _fetch_model(settings, dependencies)
+    folder = fetch_model(settings, dependencies, _resume(start_command(flags)))
     with (
-        interruption_note("No server is running. Start it again with: pensieve start"),
+        interruption_note(f"No server is running. Start it again with: {start_command(flags)}"),
         progress.waiting(f"Loading {folder.name} on the {DEVICE_NAMES[device]}") as show,
     ):
         return launch(dependencies.server_command(flags), settings.paths, show=show)
 
 
-def _fetch_model(settings: Settings, dependencies: Dependencies) -> "ModelFolder":
-    with awake(awake_command(is_enabled=settings.keep_awake)):
+def fetch_model(settings: Settings, dependencies: Dependencies, on_interrupt: str) -> "ModelFolder":
+    """Return the model, downloaded if it is missing. `on_interrupt`: printed at Ctrl-C."""
+    with awake(awake_command(is_enabled=settings.keep_awake)), interruption_note(on_interrupt):
         return dependencies.fetch(settings.model, settings.paths)
+
+
+def start_command(flags: Flags, *options: str) -> str:
+    """Return the command that a person types to start a server with these flags."""
+    return shlex.join(["pensieve", "start", *options, *flags.as_arguments()])
+
+
+def _resume(command: str) -> str:
+    return f"No server is running. Resume with: {command}"
 
 
 def _can_listen(settings: Settings) -> bool:
@@ -130,7 +143,8 @@ def run_in_foreground(settings: Settings, flags: Flags, dependencies: Dependenci
             address, service=settings_module.homebrew_service(), flags=flags.given()
         )
         with publish(settings.paths, replace(record, phase="fetching")):
-            folder = _fetch_model(settings, dependencies)
+            resume = _resume(start_command(flags, "--foreground"))
+            folder = fetch_model(settings, dependencies, resume)
             with (
                 bind_with_retry(settings.host, settings.port) as listener,
                 publish(settings.paths, replace(record, model=folder.name)),
@@ -150,11 +164,10 @@ def _fetch(name: str, paths: Paths) -> "ModelFolder":
     from pensieve.models.fetching.fetch import fetch
 
     progress_view = progress.for_terminal()
-    with interruption_note("No server is running. Resume with: pensieve start"):
-        try:
-            return fetch(find(name), paths, progress_view)
-        finally:
-            progress_view.end()
+    try:
+        return fetch(find(name), paths, progress_view)
+    finally:
+        progress_view.end()
 
 
 def _check(name: str, paths: Paths) -> None:

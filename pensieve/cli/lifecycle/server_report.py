@@ -1,15 +1,17 @@
 """Messages of `start`, `restart` and `stop` about a new, running or interrupted server."""
 
+import shlex
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 from pensieve.cli.lifecycle.status_facts import facts, table
-from pensieve.cli.lifecycle.version_mismatch import restart_command, warn_of_other_version
+from pensieve.cli.lifecycle.version_mismatch import warn_of_other_version
 from pensieve.cli.ui import output
 from pensieve.cli.ui.shells import shell_of, usage
 from pensieve.daemon.health_client import Health
 from pensieve.daemon.launch import RunningServer
-from pensieve.daemon.server_record import require
+from pensieve.daemon.server_record import require, restart_command
 from pensieve.errors import StartFailedError
 from pensieve.settings import resolve as settings_module
 from pensieve.settings.resolve import Flags, Settings, SpeculationMode
@@ -79,8 +81,10 @@ def _note_differences(server: RunningServer, flags: Flags) -> None:
         "idle_unload": {server.health.idle_unload},
         "speculation": {_speculation_of(server.health)},
     }
-    ignored = {name: value for name, value in flags.given().items() if value not in actual[name]}
+    given = flags.given().items()
+    ignored: dict[str, Any] = {name: value for name, value in given if value not in actual[name]}
     if ignored:
-        options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in ignored.items())
+        flags = Flags(**ignored)
+        options = shlex.join(flags.as_arguments())
         output.warning(f"{options} has no effect on a running server. Restart it with:")
-        output.note(f"  pensieve restart {options}")
+        output.note(f"  {restart_command(server.record, flags)}")

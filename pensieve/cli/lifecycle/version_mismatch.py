@@ -3,7 +3,7 @@
 from pensieve import __version__
 from pensieve.cli.ui import output
 from pensieve.daemon.health_client import Health
-from pensieve.daemon.server_record import ServerRecord
+from pensieve.daemon.server_record import ServerRecord, restart_command
 
 
 def warn_of_other_version(record: ServerRecord, health: Health, version: str = __version__) -> None:
@@ -14,8 +14,3 @@ def warn_of_other_version(record: ServerRecord, health: Health, version: str = _
         f"the server is version {health.version}, the command {version}. Restart it with:"
     )
     output.note(f"  {restart_command(record)}")
-
-
-def restart_command(record: ServerRecord) -> str:
-    """Return the restart command; launchd manages a service."""
-    return "brew services restart pensieve" if record.service else "pensieve restart"

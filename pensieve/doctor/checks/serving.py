@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pensieve import __version__
 from pensieve.daemon.bind import find_owner
 from pensieve.daemon.health_client import MAX_BYTES, Health
-from pensieve.daemon.server_record import ServerRecord
+from pensieve.daemon.server_record import ServerRecord, restart_command
 from pensieve.doctor.checks import crash_reports
 from pensieve.doctor.checks.crashes import exception_of, timestamp_of
 from pensieve.doctor.context import DoctorContext
@@ -56,15 +56,17 @@ def probe(record: ServerRecord, api_key: str, timeout_s: float = PROBE_TIMEOUT_S
         status, answer = _post(record.base_url, api_key, body, timeout_s)
     except (OSError, HTTPException, ValueError) as error:
         return red(
-            "probe", f"no answer from the model ({type(error).__name__})", "pensieve restart"
+            "probe", f"no answer from the model ({type(error).__name__})", restart_command(record)
         )
     if status == 200:
         return ok("probe", f"one token in {time.monotonic() - began:.1f} s")
     if status == 401:
         text = "the server was started with another key than this shell has"
-        return red("probe", text, "pensieve restart")
+        return red("probe", text, restart_command(record))
     return red(
-        "probe", f"the model did not answer (HTTP {status}): {_message(answer)}", "pensieve restart"
+        "probe",
+        f"the model did not answer (HTTP {status}): {_message(answer)}",
+        restart_command(record),
     )
 
 
@@ -104,7 +106,7 @@ def _port(context: DoctorContext) -> Finding:
     owner = find_owner(port)
     if owner is None:
         return ok("port", f"{port} is free")
-    if context.record and owner.pid == context.record.pid:
+    if owner.pid == context.server_pid:
         return ok("port", f"{port} is pensieve's (pid {owner.pid})")
     name = Path(owner.command[0]).name if owner.command else "a program"
     if owner.is_pensieve:
@@ -117,6 +119,8 @@ def _port(context: DoctorContext) -> Finding:
 
 def _server(context: DoctorContext) -> Finding:
     record, health = context.record, context.health
+    if context.lost_record:
+        return red("server", context.lost_record.message, "pensieve restart")
     if record is None or health is None:
         return ok("server", "not running; to start it: pensieve start")
     where = f"pid {record.pid}, {record.base_url}"
@@ -126,7 +130,9 @@ def _server(context: DoctorContext) -> Finding:
         case "loading":
             return warning("server", f"not ready yet ({where}): {health.detail}", "pensieve status")
         case "failed" | "unreachable":
-            return red("server", f"{health.status} ({where}): {health.detail}", "pensieve restart")
+            return red(
+                "server", f"{health.status} ({where}): {health.detail}", restart_command(record)
+            )
 
 
 def _well(record: ServerRecord, health: Health, where: str) -> Finding:
@@ -143,8 +149,8 @@ def _well(record: ServerRecord, health: Health, where: str) -> Finding:
     if health.restarts or health.poison_prompts:
         return warning("server", text, "pensieve logs -n 50")
     if health.version not in {"", __version__}:
-        fix = "brew services restart pensieve" if record.service else "pensieve restart"
-        return warning("server", f"{text}; it is {health.version}, this is {__version__}", fix)
+        text += f"; it is {health.version}, this is {__version__}"
+        return warning("server", text, restart_command(record))
     return ok("server", text)
 
 

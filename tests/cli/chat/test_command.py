@@ -203,9 +203,13 @@ def test_requested_model_must_be_the_served_one(tmp_path: Path) -> None:
         for name in ("tiny", "someone/tiny"):
             assert pensieve("chat", "?", "-m", name, home=tmp_path, **where).returncode == 0
         other = pensieve("chat", "?", "--model", "phi-3-mini", home=tmp_path, **where)
+        missing = pensieve("chat", "?", "--model", "nosuch", home=tmp_path, **where)
     assert other.returncode == 1
     assert b"serves tiny, not phi-3-mini" in other.stderr
     assert b"pensieve restart --model phi-3-mini" in other.stderr
+    assert missing.returncode == 69
+    assert b"There is no model called 'nosuch'" in missing.stderr
+    assert b"restart" not in missing.stderr
 
 
 @pytest.mark.parametrize("language", ["C", "POSIX"])

@@ -12,6 +12,7 @@ from pensieve.doctor.checks.serving import check
 from pensieve.doctor.context import DoctorContext
 from pensieve.doctor.finding import Finding
 from pensieve.engine.generation import SpeculationState
+from pensieve.errors import RecordUnreadableError
 from pensieve.homebrew import Keg
 from tests.cli.fake_server import FakeServer, message, refuse, serving
 from tests.doctor.checks.test_crashes import MEMORY, PANIC, WATCHDOG
@@ -35,6 +36,26 @@ def test_with_no_server_the_port_is_free_and_nothing_is_red(tmp_path: Path) -> N
     assert {finding.level for finding in findings} == {"ok"}
     assert [finding.topic for finding in findings] == ["port", "server", "log"]
     assert "pensieve start" in of_topic(findings, "server").text
+
+
+def test_a_server_without_a_record_is_red_and_owns_its_port(tmp_path: Path) -> None:
+    error = RecordUnreadableError("server.json", os.getpid(), is_missing=True)
+    with socket.create_server(("127.0.0.1", 0)) as ours:
+        context = healthy_context(tmp_path, port=ours.getsockname()[1])
+        findings = examined(replace(context, lost_record=error))
+    assert of_topic(findings, "port").text.endswith(f"is pensieve's (pid {os.getpid()})")
+    finding = of_topic(findings, "server")
+    assert (finding.level, finding.fix) == ("red", "pensieve restart")
+    assert "its record is missing" in finding.text
+
+
+def test_a_failed_service_is_restarted_by_homebrew(tmp_path: Path) -> None:
+    with serving() as server:
+        context = served(healthy_context(tmp_path), server, Health("failed", "weights are cursed"))
+        assert context.record
+        record = replace(context.record, service="homebrew.mxcl.pensieve")
+        finding = of_topic(examined(replace(context, record=record)), "server")
+    assert finding.fix == "brew services restart pensieve"
 
 
 def test_a_taken_port_is_red_with_its_owner_and_another_port(

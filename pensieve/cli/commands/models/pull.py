@@ -4,6 +4,7 @@ from json import dumps
 
 from pensieve.cli.model_facts import is_served, source_of
 from pensieve.cli.ui import output, progress
+from pensieve.daemon.server_record import require
 from pensieve.errors import ModelError
 from pensieve.models.catalog.sources import EmbeddedModel, HubModel
 from pensieve.models.fetching.fetch import fetch, repair
@@ -54,6 +55,7 @@ def _download_or_repair(
         if not model.is_here:
             fetch(source, settings.paths, progress_view)
             return ()
+        require(settings.paths)  # without a record it is unknown which model is served
         if is_served(model, settings):
             raise ModelError(
                 f"{source.name} is being served; files in use cannot be checked.",

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from pensieve.cli.model_facts import is_served, source_of
 from pensieve.cli.ui import output
 from pensieve.cli.ui.progress import in_bytes
+from pensieve.daemon.server_record import require
 from pensieve.errors import ModelError, NotWritableError
 from pensieve.models.folder.installed import InstalledModel, installed_model, remove
 from pensieve.settings import resolve as settings_module
@@ -38,6 +39,7 @@ def rm(
     settings = settings_module.resolve()
     model = installed_model(source_of(name), settings.paths.models)
     freed_bytes = model.size_bytes + model.partial_bytes
+    require(settings.paths)  # without a record it is unknown which model is served
     if is_served(model, settings):
         raise ModelError(
             f"{model.source.name} is being served.",

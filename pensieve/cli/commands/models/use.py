@@ -3,14 +3,14 @@
 from json import dumps
 
 from pensieve.cli.ui import output
-from pensieve.daemon.server_record import current
+from pensieve.daemon.server_record import current, restart_command
 from pensieve.models.catalog.find import find
 from pensieve.models.catalog.sources import AUTO_NAMES, LocalModel
 from pensieve.models.fetching.fetch import check_here
 from pensieve.models.folder.snapshot import is_present
 from pensieve.settings import config_file
 from pensieve.settings import resolve as settings_module
-from pensieve.settings.resolve import Settings
+from pensieve.settings.resolve import Flags, Settings
 
 
 def use(name: str, /, *, json: bool = False) -> int:
@@ -63,5 +63,8 @@ def _next_steps(settings: Settings, name: str, *, is_here: bool) -> list[str]:
     )
     record = current(settings.paths)
     if record and record.model != name:
-        steps.append(f"The server still runs {record.model}. Switch now:\n  pensieve restart")
+        # Its flag would override the new default.
+        flags = Flags(model=name) if "model" in record.flags else None
+        restart = restart_command(record, flags)
+        steps.append(f"The server still runs {record.model}. Switch now:\n  {restart}")
     return steps

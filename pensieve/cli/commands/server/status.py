@@ -12,21 +12,12 @@ from pensieve.cli.ui import output
 from pensieve.daemon import server_lock
 from pensieve.daemon.health_client import Health, ask
 from pensieve.daemon.processes import memory_of
-from pensieve.daemon.server_record import current
+from pensieve.daemon.server_record import current, lost_record
 from pensieve.paths import Paths
 from pensieve.settings import resolve as settings_module
 
 UNHEALTHY = 4
 CODES = {"ready": 0, "asleep": 0, "stopped": 3}
-MESSAGES_WITHOUT_RECORD = {
-    "starting": "pensieve is starting.",
-    "stopped": "pensieve is not running.",
-    "unreachable": "pensieve runs, but its record is missing or damaged.",
-}
-NEXT_STEPS = {
-    "stopped": "Start it:\n  pensieve start",
-    "unreachable": "Stop it, and start it again:\n  pensieve stop\n  pensieve start",
-}
 
 
 def status(*, json_: bool = False) -> int:
@@ -46,23 +37,34 @@ def status(*, json_: bool = False) -> int:
     """
     paths = settings_module.resolve_paths()
     record = current(paths)
-    health = ask(record) if record else Health("unreachable")
-    state = health.status if record else _state_without_record(paths)
-    memory_bytes = memory_of(record.pid) if record else 0
+    if record is None:
+        return _without_record(paths, is_json=json_)
+    health, memory_bytes = ask(record), memory_of(record.pid)
     if json_:
-        output.data(json.dumps(as_json(state, record, health, memory_bytes), indent=2))
-    elif record:
+        output.data(json.dumps(as_json(health.status, record, health, memory_bytes), indent=2))
+    else:
         rows = facts(record, health, time.time()) | {"memory": gigabytes(memory_bytes)}
         output.data(table(rows))
         warn_of_other_version(record, health)
+    return CODES.get(health.status, UNHEALTHY)
+
+
+def _without_record(paths: Paths, *, is_json: bool) -> int:
+    state, message, next_step = _state_without_record(paths)
+    if is_json:
+        health = Health("unreachable", message if state == "unreachable" else "")
+        output.data(json.dumps(as_json(state, None, health, 0), indent=2))
     else:
-        output.data(MESSAGES_WITHOUT_RECORD[state])
-        if step := NEXT_STEPS.get(state):
-            output.note(step)
+        output.data(message)
+        if next_step:
+            output.note(next_step)
     return CODES.get(state, UNHEALTHY)
 
 
-def _state_without_record(paths: Paths) -> str:
-    if not server_lock.is_held(paths):
-        return "stopped"
-    return "unreachable" if paths.server_file.exists() else "starting"
+def _state_without_record(paths: Paths) -> tuple[str, str, str | None]:
+    """Return the state, what to say of it, and the next step."""
+    if error := lost_record(paths):
+        return "unreachable", error.message, error.hint
+    if server_lock.is_held(paths):
+        return "starting", "pensieve is starting.", None
+    return "stopped", "pensieve is not running.", "Start it:\n  pensieve start"

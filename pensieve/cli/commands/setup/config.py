@@ -2,16 +2,16 @@
 
 import getpass
 import json
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from cyclopts import App
 
 from pensieve.cli.ui import output
-from pensieve.daemon.server_record import current
+from pensieve.daemon.server_record import current, restart_command
 from pensieve.errors import UsageError
 from pensieve.settings import config_file
 from pensieve.settings import resolve as settings_module
-from pensieve.settings.resolve import Settings
+from pensieve.settings.resolve import Flags, Settings
 from pensieve.settings.spec import KEYS, SettingSpec, Value, as_typed
 
 
@@ -190,5 +190,8 @@ def _note_effect(key: SettingSpec) -> None:
     settings = settings_module.resolve()
     if settings.origins.get(key.name, DEFAULT) == "environment":
         output.warning(f"{key.variable} is set and overrides the file.")
-    if current(settings.paths):
-        output.note("Apply it to the running server:\n  pensieve restart")
+    if record := current(settings.paths):
+        # Its flag would override the new value.
+        given: dict[str, Any] = {key.name: getattr(settings, key.name)}
+        flags = Flags(**given) if key.name in record.flags else None
+        output.note(f"Apply it to the running server:\n  {restart_command(record, flags)}")

@@ -399,8 +399,17 @@ def test_use_names_the_running_model_and_an_overriding_variable(
         assert run(["use", REPO]) == 0
     err = capsys.readouterr().err
     assert "unset PENSIEVE_MODEL" in err
-    assert "pensieve restart" in err
+    assert err.endswith("Switch now:\n  pensieve restart\n")
     assert "pull" not in err
+
+
+def test_use_names_a_restart_that_overrides_the_running_servers_flag(
+    paths: Paths, fetched: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = own_record(Address("127.0.0.1", 1, "tiny", "cpu"), flags={"model": "tiny"})
+    with server_lock.acquire(paths), publish(paths, record):
+        assert run(["use", REPO]) == 0
+    assert capsys.readouterr().err.endswith(f"Switch now:\n  pensieve restart --model {REPO}\n")
 
 
 def test_use_stores_a_folder_by_full_path_and_refuses_an_invalid_one(

@@ -18,6 +18,7 @@ from pensieve.cli.commands.setup.uninstall import owned_paths
 from pensieve.cli.commands.setup.update import afterwards
 from pensieve.cli.commands.setup.update import command as update_command
 from pensieve.cli.lifecycle.status_facts import as_json, facts
+from pensieve.cli.model_facts import source_of
 from pensieve.daemon import server_lock
 from pensieve.daemon.health_client import Health, read
 from pensieve.daemon.launch import launch, launch_detached, wait_for_other
@@ -33,6 +34,7 @@ from pensieve.engine.generation import (
 )
 from pensieve.errors import StartFailedError
 from pensieve.homebrew import Keg, keg_of
+from pensieve.models.folder.snapshot import MARKER, Snapshot, folder_of, write_snapshot
 from pensieve.paths import Paths, under_home
 from pensieve.settings.resolve import Flags
 from tests.cli.fake_server import health, serving, stand_in_command
@@ -144,12 +146,44 @@ def test_commands_name_a_server_whose_record_is_damaged(
         paths.server_file.write_text("{", encoding="utf-8")
         assert run(["status"]) == 4
         out, err = capsys.readouterr()
-        assert out == "pensieve runs, but its record is missing or damaged.\n"
-        assert "pensieve stop" in err
+        assert f"(pid {os.getpid()}), but its record is damaged" in out
+        assert "pensieve restart" in err
         for arguments in (["start"], ["start", "--no-wait"], ["start", "--foreground"]):
             assert run([*arguments, "--device", "cpu"]) == 69
             out, err = capsys.readouterr()
-            assert (out, f"(pid {os.getpid()})" in err, "pensieve stop" in err) == ("", True, True)
+            assert (out, f"(pid {os.getpid()})" in err) == ("", True)
+            assert "  pensieve restart\n" in err
+
+
+def test_status_names_a_server_whose_record_was_removed(
+    paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with server_lock.acquire(paths):
+        os.utime(paths.lock_file, (1e9, 1e9))  # locked for years
+        assert run(["status"]) == 4
+        out, err = capsys.readouterr()
+        assert f"(pid {os.getpid()}), but its record is missing" in out
+        assert err == "Restart it:\n  pensieve restart\n"
+        assert run(["status", "--json"]) == 4
+        report = json.loads(capsys.readouterr().out)
+    jsonschema.validate(report, SCHEMA)
+    assert report["status"] == "unreachable"
+    assert "its record is missing" in report["detail"]
+
+
+@pytest.mark.parametrize("arguments", [["rm", "smollm2-135m", "-y"], ["pull", "smollm2-135m"]])
+def test_a_model_is_not_touched_while_it_is_unknown_which_one_is_served(
+    paths: Paths, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = source_of("smollm2-135m")
+    folder = folder_of(source, paths.models)
+    folder.mkdir(parents=True)
+    write_snapshot(Snapshot(source.repo, "f" * 40, ()), folder / MARKER)
+    with server_lock.acquire(paths):
+        os.utime(paths.lock_file, (1e9, 1e9))
+        assert run(arguments) == 69
+    assert "its record is missing" in capsys.readouterr().err
+    assert (folder / MARKER).exists()
 
 
 def test_status_shows_engine_facts_within_80_columns(
@@ -287,9 +321,9 @@ def test_unknown_facts_are_null_in_json() -> None:
 
 
 def test_restart_merges_old_flags_under_new_ones() -> None:
-    record = own_record(HERE, flags={"model": "a", "port": 1, "of another version": "x"})
-    assert merge_flags(record, Flags(port=2)) == Flags(model="a", port=2)
-    assert merge_flags(None, Flags(port=2)) == Flags(port=2)
+    running = {"model": "a", "port": 1, "of another version": "x"}
+    assert merge_flags(running, Flags(port=2)) == Flags(model="a", port=2)
+    assert merge_flags({}, Flags(port=2)) == Flags(port=2)
 
 
 def test_start_without_wait_launches_a_server(paths: Paths) -> None:
@@ -334,7 +368,6 @@ def test_stopping_a_service_says_how_it_stays_stopped(
     [
         ("never", ["start"], "The server keeps running."),
         ("stubborn", ["stop"], "The server stops after its open answers."),
-        ("stubborn", ["restart"], "Then: pensieve start"),
     ],
 )
 def test_ctrl_c_while_waiting_reports_what_keeps_running(

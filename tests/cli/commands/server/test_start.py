@@ -15,6 +15,7 @@ from pensieve.daemon import server_lock
 from pensieve.daemon.server_record import Address, current, own_record, publish
 from pensieve.daemon.stop import stop
 from pensieve.errors import (
+    ModelUnavailableError,
     NotWritableError,
     PortInUseError,
     StartFailedError,
@@ -159,6 +160,35 @@ def test_flags_without_effect_on_the_running_server_are_named(
     assert "--port" not in err
     run_in_background(settings, Flags(speculation="auto"), Recorder(settings).dependencies())
     assert capsys.readouterr().err == ""
+
+
+def test_a_model_that_does_not_exist_is_refused_next_to_a_running_server(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_in_background(settings, NO_FLAGS, Recorder(settings).dependencies())
+    capsys.readouterr()
+
+    def check(name: str, _: Paths) -> None:
+        raise ModelUnavailableError(f"There is no model called {name!r}.")
+
+    dependencies = replace(Recorder(settings).dependencies(), check=check)
+    with pytest.raises(ModelUnavailableError, match="nosuch"):
+        run_in_background(settings, Flags(model="nosuch"), dependencies)
+    assert "restart" not in capsys.readouterr().err
+
+
+def test_options_for_a_service_are_advised_as_settings(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving() as server, server_lock.acquire(settings.paths):
+        address = Address("127.0.0.1", server.server_port, "tiny", "cpu")
+        record = own_record(address, service="homebrew.mxcl.pensieve")
+        with publish(settings.paths, record):
+            flags = Flags(model="my own")
+            run_in_background(settings, flags, Recorder(settings).dependencies())
+    assert capsys.readouterr().err.endswith(
+        "  pensieve config set model 'my own'\n  brew services restart pensieve\n"
+    )
 
 
 def test_sleeping_server_counts_as_running(

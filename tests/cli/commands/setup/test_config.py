@@ -63,6 +63,26 @@ def test_change_with_a_running_server_names_the_restart(
     assert "restart" not in printed(capsys, "unset", "port")[1]
 
 
+@pytest.mark.parametrize(
+    ("service", "flags", "command"),
+    [
+        ("", {"port": 1}, "pensieve restart --port 8000"),
+        ("homebrew.mxcl.pensieve", {}, "brew services restart pensieve"),
+    ],
+)
+def test_the_restart_applies_the_change_to_a_flag_and_to_a_service(
+    service: str,
+    flags: dict[str, str | float],
+    command: str,
+    file: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    paths = under_home(file.parent)
+    record = own_record(Address("127.0.0.1", 1, "tiny", "cpu"), service=service, flags=flags)
+    with server_lock.acquire(paths), publish(paths, record):
+        assert printed(capsys, "set", "port", "8000")[1].endswith(f"server:\n  {command}\n")
+
+
 def test_sampling_is_the_models_until_it_is_set(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
