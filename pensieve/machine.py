@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal, assert_never
 
 from pensieve.errors import UnsupportedPlatformError
+from pensieve.installation import Installation, installation
 from pensieve.settings.resolve import Device
 
 Kind = Literal["apple_silicon", "rosetta", "intel_mac", "linux", "other"]
@@ -128,7 +129,11 @@ def is_translated(system: str, architecture: str, sysctl: Callable[[str], str]) 
     return "1" in {sysctl("sysctl.proc_translated"), sysctl("hw.optional.arm64")}
 
 
-def choose_device(requested: Device | None, machine: Machine) -> Device:
+def choose_device(
+    requested: Device | None,
+    machine: Machine,
+    installed: Callable[[], Installation] = installation,
+) -> Device:
     """Return `requested` if this machine supports it; the GPU on Apple silicon without a request.
 
     Raises `UnsupportedPlatformError` with the facts and, if there is one, a way to run pensieve.
@@ -138,11 +143,11 @@ def choose_device(requested: Device | None, machine: Machine) -> Device:
         case "apple_silicon":
             return _on_apple_silicon(requested, machine)
         case "rosetta":
-            raise _rosetta(machine)
+            raise _rosetta(machine, installed())
         case "intel_mac":
             raise _intel_mac(machine)
         case "linux":
-            return _on_linux(requested, machine)
+            return _on_linux(requested, machine, installed)
         case "other":
             raise _other(machine)
         case _:
@@ -160,49 +165,55 @@ def _on_apple_silicon(requested: Device | None, machine: Machine) -> Device:
     return requested or "gpu"
 
 
-def _on_linux(requested: Device | None, machine: Machine) -> Device:
+def _on_linux(
+    requested: Device | None, machine: Machine, installed: Callable[[], Installation]
+) -> Device:
     match requested:
         case None:
-            raise _no_device_given(machine)
+            raise _no_device_given(machine, installed())
         case "cpu":
             if machine.has_mlx_cpu or machine.has_mlx_cuda:
                 return "cpu"
-            raise _not_installed("cpu", "CPU", machine)
+            raise _not_installed("cpu", "CPU", machine, installed())
         case "gpu":
             if machine.has_mlx_cuda:
                 return "gpu"
-            raise _not_installed("gpu", "CUDA", machine)
+            raise _not_installed("gpu", "CUDA", machine, installed())
         case _:
             assert_never(requested)
 
 
-def _no_device_given(machine: Machine) -> UnsupportedPlatformError:
-    cpu = machine.has_mlx_cpu or machine.has_mlx_cuda
+def _no_device_given(machine: Machine, installed: Installation) -> UnsupportedPlatformError:
+    has_cpu = machine.has_mlx_cpu or machine.has_mlx_cuda
+    cpu = "" if has_cpu else f"\nTo install the CPU build:\n  {installed.install_command('cpu')}"
+    cuda = (
+        ""
+        if machine.has_mlx_cuda
+        else f"\nTo install the CUDA build:\n  {installed.install_command('cuda')}"
+    )
     return _unsupported(
         machine,
         "To run it here anyway, name the device:\n"
         "  pensieve start --device cpu   MLX's CPU back end: slow, good for a try\n"
-        f"                                {_state(cpu, 'cpu')}\n"
+        f"                                ({'not installed' if cpu else 'installed'})\n"
         "  pensieve start --device gpu   MLX's CUDA build, on an NVIDIA GPU\n"
-        f"                                {_state(machine.has_mlx_cuda, 'cuda')}\n"
-        "A small model to begin with: --model smollm2-135m",
+        f"                                ({'not installed' if cuda else 'installed'})\n"
+        f"A small model to begin with: --model smollm2-135m{cpu}{cuda}",
     )
 
 
-def _state(is_installed: bool, extra: str) -> str:  # noqa: FBT001 -- clear at both calls
-    return "(installed)" if is_installed else f"(needs: pip install 'pensieve-llm[{extra}]')"
-
-
-def _not_installed(device: Device, build: str, machine: Machine) -> UnsupportedPlatformError:
+def _not_installed(
+    device: Device, build: str, machine: Machine, installed: Installation
+) -> UnsupportedPlatformError:
     extra = "cpu" if device == "cpu" else "cuda"
     return UnsupportedPlatformError(
         f"--device {device} needs MLX's {build} build, which is not installed here.\n"
         f"Found: {machine.describe()}.",
-        hint=f"Install it, then start again:\n  pip install 'pensieve-llm[{extra}]'",
+        hint=f"Install it, then start again:\n  {installed.install_command(extra)}",
     )
 
 
-def _rosetta(machine: Machine) -> UnsupportedPlatformError:
+def _rosetta(machine: Machine, installed: Installation) -> UnsupportedPlatformError:
     return UnsupportedPlatformError(
         "Unsupported platform: this Mac has Apple silicon, but this Python is\n"
         "built for Intel and runs under Rosetta, where MLX cannot reach the GPU.\n"
@@ -211,7 +222,7 @@ def _rosetta(machine: Machine) -> UnsupportedPlatformError:
         "is /opt/homebrew (the one in /usr/local is Intel's):\n"
         "  /opt/homebrew/bin/brew install python@3.13\n"
         "  /opt/homebrew/bin/python3.13 -m venv ~/pensieve\n"
-        "  ~/pensieve/bin/pip install pensieve-llm\n"
+        f"  ~/pensieve/bin/pip install {installed.requirement()}\n"
         "In Finder's Get Info on the terminal, 'Open using Rosetta' should be off.",
     )
 

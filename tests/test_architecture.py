@@ -15,7 +15,7 @@ ROOT = TESTS.parent / "pensieve"
 FILES = sorted(ROOT.rglob("*.py"))
 BASE = {
     *("errors", "paths", "atomic_files", "private_files", "untrusted_json", "untrusted_text"),
-    *("settings", "logs", "homebrew", "sleep_blocker", "isolation", "peer_proof"),
+    *("settings", "logs", "installation", "sleep_blocker", "isolation", "peer_proof"),
     "worker_threads",
 }
 FILES_ON_DISK = {"atomic_files", "private_files", "untrusted_json"}
@@ -25,15 +25,16 @@ FILES_ON_DISK = {"atomic_files", "private_files", "untrusted_json"}
 MAY_IMPORT = {
     "__init__": set(),
     "__main__": {"cli", "isolation"},
-    **{name: set() for name in ("errors", "paths", "isolation", "atomic_files", "homebrew")},
+    **{name: set() for name in ("errors", "paths", "isolation", "atomic_files")},
     **{name: set() for name in ("peer_proof", "private_files", "sleep_blocker")},
     **{name: set() for name in ("untrusted_json", "untrusted_text")},
+    "installation": {"untrusted_json"},
     "worker_threads": {"errors"},
     "settings": {"atomic_files", "errors", "paths", "private_files"},
     "logs": {"atomic_files", "errors", "untrusted_text"},
-    "machine": {"errors", "paths", "settings"},
+    "machine": {"errors", "installation", "paths", "settings"},
     "daemon": {
-        *("engine.generation", "errors", "homebrew", "isolation", "paths", "settings"),
+        *("engine.generation", "errors", "installation", "isolation", "paths", "settings"),
     }
     | FILES_ON_DISK,
     "api": {"errors"},
@@ -66,7 +67,7 @@ MAY_IMPORT = {
     "models": {"machine", "dialects", "engine.planning"} | BASE,
     "models.tokenizer": {"worker_threads", "errors"},
     "server": {"api", "prompt", "reply", "engine.client", "engine.generation", "models"} | BASE,
-    "server.http": {"api", "server.errors", "server.wire", "homebrew", "errors"},
+    "server.http": {"api", "server.errors", "server.wire", "installation", "errors"},
     "server.middleware": {
         *("api", "server.errors", "server.http", "server.wire", "settings", "errors"),
     },

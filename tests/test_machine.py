@@ -1,8 +1,11 @@
 """The device that each machine may use, and the errors for unsupported machines."""
 
+from pathlib import Path
+
 import pytest
 
 from pensieve.errors import UnsupportedPlatformError
+from pensieve.installation import Installation
 from pensieve.machine import (
     GIB,
     Machine,
@@ -22,6 +25,9 @@ BARE_LINUX = Machine("Linux", "x86_64", "3.11.2", memory_bytes=8 * GIB)
 LINUX_CPU = Machine("Linux", "aarch64", "3.11.2", has_mlx_cpu=True)
 LINUX_CUDA = Machine("Linux", "x86_64", "3.11.2", has_mlx_cuda=True)
 WINDOWS = Machine("Windows", "AMD64", "3.12.0")
+CLONE = Installation(Path("/clone/.venv/bin/python"), checkout=Path("/clone"), is_editable=True)
+INSTALL_CPU = "/clone/.venv/bin/python -m pip install --editable '/clone[cpu]'"
+INSTALL_CUDA = "/clone/.venv/bin/python -m pip install --editable '/clone[cuda]'"
 
 
 @pytest.mark.parametrize(
@@ -45,13 +51,17 @@ def test_supported_machines_get_their_device(
 @pytest.mark.parametrize(
     ("machine", "requested", "fragments"),
     [
-        (BARE_LINUX, None, ["M1 or later", "Linux on x86_64", "--device cpu", "pensieve-llm[cpu]"]),
-        (BARE_LINUX, None, ["--device gpu", "CUDA", "pensieve-llm[cuda]"]),
-        (LINUX_CPU, None, ["--device cpu", "(installed)", "pensieve-llm[cuda]"]),
+        (BARE_LINUX, None, ["M1 or later", "Linux on x86_64", "--device cpu", INSTALL_CPU]),
+        (BARE_LINUX, None, ["--device gpu", "CUDA", INSTALL_CUDA]),
+        (LINUX_CPU, None, ["--device cpu", "(installed)", INSTALL_CUDA]),
         (LINUX_CUDA, None, ["--device gpu", "(installed)"]),
-        (BARE_LINUX, "cpu", ["--device cpu", "pip install 'pensieve-llm[cpu]'"]),
-        (LINUX_CPU, "gpu", ["--device gpu", "CUDA", "pip install 'pensieve-llm[cuda]'"]),
-        (ROSETTA, None, ["Rosetta", "/opt/homebrew", "arm64"]),
+        (BARE_LINUX, "cpu", ["--device cpu", INSTALL_CPU]),
+        (LINUX_CPU, "gpu", ["--device gpu", "CUDA", INSTALL_CUDA]),
+        (
+            ROSETTA,
+            None,
+            ["Rosetta", "/opt/homebrew", "arm64", "~/pensieve/bin/pip install /clone\n"],
+        ),
         (ROSETTA, "cpu", ["Rosetta"]),
         (INTEL_MAC, None, ["M1 or later", "Intel Mac", "macOS 13.6 on x86_64", "16 GiB"]),
         (INTEL_MAC, "cpu", ["Intel Mac", "no --device helps"]),
@@ -63,7 +73,7 @@ def test_unsupported_machines_get_an_error_with_facts_and_advice(
     machine: Machine, requested: Device | None, fragments: list[str]
 ) -> None:
     with pytest.raises(UnsupportedPlatformError) as refusal:
-        choose_device(requested, machine)
+        choose_device(requested, machine, lambda: CLONE)
     message = f"{refusal.value.message}\n{refusal.value.hint}"
     assert [fragment for fragment in fragments if fragment not in message] == []
     assert refusal.value.exit_code == 1
@@ -75,7 +85,7 @@ def test_unsupported_machines_get_an_error_with_facts_and_advice(
 @pytest.mark.parametrize("requested", [None, "gpu"])
 def test_an_error_fits_one_screen(machine: Machine, requested: Device | None) -> None:
     try:
-        choose_device(requested, machine)
+        choose_device(requested, machine, lambda: CLONE)
     except UnsupportedPlatformError as refusal:
         lines = f"Error: {refusal.message}\n{refusal.hint}".splitlines()
         assert max(map(len, lines)) <= 80

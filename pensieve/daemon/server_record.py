@@ -15,7 +15,7 @@ from pensieve.atomic_files import file_of, write_atomically
 from pensieve.daemon import server_lock
 from pensieve.daemon.processes import is_running, start_of
 from pensieve.errors import NotWritableError, RecordUnreadableError
-from pensieve.homebrew import Keg
+from pensieve.installation import Keg
 from pensieve.paths import Paths
 from pensieve.private_files import read_private
 from pensieve.settings.resolve import Flags

@@ -9,7 +9,7 @@ from pathlib import Path
 from pensieve.daemon.health_client import Health, ask
 from pensieve.daemon.server_record import ServerRecord, current, logs_of, lost_record
 from pensieve.errors import RecordUnreadableError, SettingsError
-from pensieve.homebrew import Keg, keg_of
+from pensieve.installation import Installation, installation
 from pensieve.machine import Machine, inspect
 from pensieve.settings import resolve as settings_module
 from pensieve.settings.resolve import Settings
@@ -25,13 +25,13 @@ class DoctorContext:
     working_folder: Path  # where Claude Code looks for a project's settings
     record: ServerRecord | None  # of the running server
     health: Health | None
-    keg: Keg | None = None  # of a Homebrew installation
+    installation: Installation
     lost_record: RecordUnreadableError | None = None  # a server runs, but its record is unreadable
 
     @property
     def logs(self) -> list[Path]:
         """The logs of this home's servers, the last written one last."""
-        return logs_of(self.settings.paths, self.record, self.keg)
+        return logs_of(self.settings.paths, self.record, self.installation.keg)
 
     @property
     def server_pid(self) -> int | None:
@@ -63,7 +63,7 @@ def collect() -> DoctorContext:
         working_folder=_working_folder(),
         record=record,
         health=ask(record) if record else None,
-        keg=keg_of(),
+        installation=installation(),
         lost_record=lost_record(settings.paths),
     )
 

@@ -19,7 +19,7 @@ import anyio.to_thread
 from pensieve.engine.client.client import IdlePolicy, WorkerSpec, running_engine
 from pensieve.engine.generation import Engine, ResourceLimits
 from pensieve.errors import ProgramReplacedError
-from pensieve.homebrew import is_installed
+from pensieve.installation import is_installed
 from pensieve.models.catalog.expected_model import context_on_mac
 from pensieve.models.folder.snapshot import ModelFolder
 from pensieve.private_files import PRIVATE_UMASK

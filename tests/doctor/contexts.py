@@ -8,6 +8,7 @@ from pensieve.daemon.health_client import Health
 from pensieve.daemon.server_record import ServerRecord
 from pensieve.doctor.context import DoctorContext
 from pensieve.doctor.finding import Finding
+from pensieve.installation import Installation
 from pensieve.machine import Machine
 from pensieve.paths import under_home
 from pensieve.settings.resolve import Settings
@@ -27,6 +28,7 @@ def healthy_context(home: Path, machine: Machine = MAC, **settings: Any) -> Doct
         working_folder=home / "work",
         record=None,
         health=None,
+        installation=Installation(home / "python", checkout=home / "clone"),
     )
 
 

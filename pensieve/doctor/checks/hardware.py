@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, cast
 from pensieve.doctor.context import DoctorContext
 from pensieve.doctor.finding import Finding, ok, red, warning
 from pensieve.errors import ModelError, UnsupportedPlatformError
+from pensieve.installation import Installation
 from pensieve.isolation import python
 from pensieve.machine import Machine, chip, choose_device
 from pensieve.models.catalog.expected_model import shape_by_name
@@ -45,7 +45,7 @@ def check(
     requested = cast("Device", context.record.device) if context.record else context.settings.device
     summary = f"{chip()}, {machine.describe()}"
     try:
-        device = choose_device(requested, machine)
+        device = choose_device(requested, machine, lambda: context.installation)
     except UnsupportedPlatformError as error:
         yield red("machine", f"{summary}. {error.message.splitlines()[0]}", _commands(error))
         yield from _context(context, memory_limit_here(machine, context.settings))
@@ -53,7 +53,7 @@ def check(
     yield ok("machine", summary)
     yield from _python(machine, (sw_vers or _sw_vers)())
     answer = ask_mlx(device, run or _run)
-    yield _mlx(device, answer)
+    yield _mlx(device, answer, machine, context.installation)
     limit = memory_limit_here(machine, context.settings, answer.facts)
     yield _memory(machine, context.settings, answer, limit)
     yield from _context(context, limit)
@@ -110,14 +110,11 @@ def _run(device: Device) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def _mlx(device: Device, answer: MLXAnswer) -> Finding:
+def _mlx(device: Device, answer: MLXAnswer, machine: Machine, installed: Installation) -> Finding:
     versions = f"MLX {_version('mlx')}, mlx-lm {_version('mlx-lm')}"
     if answer.problem:
-        fix = (
-            "brew reinstall pensieve"
-            if sys.platform == "darwin"
-            else "pip install 'pensieve-llm[cpu]'"
-        )
+        extra = {"gpu": "cuda", "cpu": "cpu"}[device] if machine.kind == "linux" else ""
+        fix = installed.install_command(extra)
         return red("mlx", f"{versions}: it does not compute on the {device}: {answer.problem}", fix)
     name = answer.facts.get("device_name", "this device")
     return ok("mlx", f"{versions} computes on the {device.upper()} ({name})")
@@ -169,8 +166,9 @@ def _context_finding(tokens: int, subject: str, reason: str) -> Finding:
 
 def _commands(error: UnsupportedPlatformError) -> str:
     """Return the commands in an error's hint without their explanations."""
-    lines = [line.strip().partition("   ")[0] for line in (error.hint or "").splitlines()]
-    return "\n".join(line for line in lines if line.startswith(("pensieve ", "pip ", "/opt/")))
+    indented = (line for line in (error.hint or "").splitlines() if line.startswith("  "))
+    lines = (line.strip().partition("   ")[0] for line in indented)
+    return "\n".join(line for line in lines if not line.startswith("("))
 
 
 def _version(distribution: str) -> str:

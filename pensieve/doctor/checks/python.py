@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING
 
 from pensieve.doctor.finding import Finding, ok, warning
 from pensieve.errors import InstallationError
+from pensieve.installation import DISTRIBUTION, installation
 from pensieve.isolation import python_variables
 
 if TYPE_CHECKING:
     from pensieve.doctor.context import DoctorContext
-
-DISTRIBUTION = "pensieve-llm"
 
 
 def check(context: "DoctorContext") -> Iterator[Finding]:
@@ -146,6 +145,8 @@ def _fix(entry: Path, environ: Mapping[str, str]) -> str:
 
 
 def _reinstall() -> str:
-    if sys.platform == "darwin" and "Cellar" in sys.prefix:
-        return "brew reinstall pensieve"
-    return f"python3 -m venv ~/pensieve && ~/pensieve/bin/pip install {DISTRIBUTION}"
+    installed = installation()
+    if installed.keg:
+        return installed.install_command()
+    requirement = installed.requirement("cpu" if sys.platform == "linux" else "")
+    return f"python3 -m venv ~/pensieve && ~/pensieve/bin/pip install {requirement}"

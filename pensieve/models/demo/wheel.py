@@ -20,6 +20,7 @@ from typing import IO
 
 from pensieve.atomic_files import sync_path
 from pensieve.errors import ModelDamagedError, ModelUnavailableError
+from pensieve.installation import installation
 from pensieve.isolation import python
 from pensieve.models.catalog.sources import EmbeddedModel
 from pensieve.models.fetching.download import Disk, check_space, free_bytes
@@ -149,7 +150,7 @@ class WheelImport:
         if result.returncode != 0:
             raise ModelUnavailableError(
                 f"The embedded model could not be converted: {_last_error(result.stderr)}",
-                hint="It needs MLX. On Linux: pip install 'pensieve-llm[cpu]'",
+                hint=f"It needs MLX. On Linux:\n  {installation().install_command('cpu')}",
             )
 
 

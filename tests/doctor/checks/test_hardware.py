@@ -63,7 +63,11 @@ def test_a_python_with_the_right_macos_version_has_no_finding(macos: str, tmp_pa
 def test_an_unsupported_machine_is_red_with_commands(tmp_path: Path) -> None:
     finding = of_topic(examined(healthy_context(tmp_path, LINUX)), "machine")
     assert finding.level == "red"
-    assert "pensieve start --device cpu" in finding.fix.splitlines()
+    assert finding.fix.splitlines() == [
+        "pensieve start --device cpu",
+        "pensieve start --device gpu",
+        f"{tmp_path}/python -m pip install '{tmp_path}/clone[cuda]'",
+    ]
     finding = of_topic(examined(healthy_context(tmp_path, LINUX, device="cpu")), "machine")
     assert finding.level == "ok"
 
@@ -78,7 +82,9 @@ def test_an_aborting_mlx_is_red_with_its_error(tmp_path: Path) -> None:
     finding = of_topic(examined(healthy_context(tmp_path), aborted), "mlx")
     assert finding.level == "red"
     assert "[METAL] no device" in finding.text
-    assert finding.fix
+    assert finding.fix == f"{tmp_path}/python -m pip install {tmp_path}/clone"
+    on_linux = examined(healthy_context(tmp_path, LINUX, device="cpu"), aborted)
+    assert of_topic(on_linux, "mlx").fix.endswith("/clone[cpu]'")
 
 
 def test_mlx_really_computes_in_a_process_of_its_own(tmp_path: Path) -> None:

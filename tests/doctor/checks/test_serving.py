@@ -13,7 +13,7 @@ from pensieve.doctor.context import DoctorContext
 from pensieve.doctor.finding import Finding
 from pensieve.engine.generation import SpeculationState
 from pensieve.errors import RecordUnreadableError
-from pensieve.homebrew import Keg
+from pensieve.installation import Installation, Keg
 from tests.cli.fake_server import FakeServer, message, refuse, serving
 from tests.doctor.checks.test_crashes import MEMORY, PANIC, WATCHDOG
 from tests.doctor.contexts import healthy_context, of_topic, with_server
@@ -175,7 +175,10 @@ def test_a_crash_of_the_homebrew_service_is_found_in_its_own_log(tmp_path: Path)
     keg = Keg(tmp_path / "homebrew", "pensieve")
     keg.log.parent.mkdir(parents=True)
     keg.log.write_text(f"2026-11-26T01:00:00Z INFO ready\n{WATCHDOG}\n", encoding="utf-8")
-    finding = of_topic(examined(replace(healthy_context(tmp_path), keg=keg)), "log")
+    finding = of_topic(
+        examined(replace(healthy_context(tmp_path), installation=Installation(tmp_path, keg))),
+        "log",
+    )
     assert "last crash (watchdog" in finding.text
 
 

@@ -10,7 +10,7 @@ from pensieve.cli.lifecycle.start_options import Allowed
 from pensieve.cli.ui import output
 from pensieve.daemon.server_record import current, logs_of
 from pensieve.errors import MachineError
-from pensieve.homebrew import keg_of
+from pensieve.installation import keg_of
 from pensieve.logs import follow, last_lines
 from pensieve.settings import resolve as settings_module
 from pensieve.untrusted_text import one_line

@@ -1,8 +1,6 @@
 """`pensieve uninstall`: lists or removes pensieve's files, not the program itself."""
 
-import shlex
 import shutil
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +11,7 @@ from pensieve.cli.ui.progress import in_bytes
 from pensieve.daemon import server_lock
 from pensieve.daemon.server_record import current
 from pensieve.errors import MachineError, NotWritableError
-from pensieve.homebrew import MACHINE_SERVICES, Keg, keg_of, service_file
+from pensieve.installation import MACHINE_SERVICES, Keg, installation, keg_of, service_file
 from pensieve.logs import earlier
 from pensieve.paths import Paths
 from pensieve.settings import resolve as settings_module
@@ -98,9 +96,7 @@ def _stop_server(paths: Paths) -> str:
 
 def _removal_command(service: Path | None) -> str:
     """Return the installer's command: only Homebrew makes a service."""
-    if service or keg_of():
-        return "brew uninstall pensieve"
-    return f"{shlex.quote(sys.executable)} -m pip uninstall pensieve-llm"
+    return "brew uninstall pensieve" if service else installation().removal_command()
 
 
 def _stop_service(file: Path | None) -> str:

@@ -1,12 +1,8 @@
 """`pensieve update`: prints the update command; uses no network and changes nothing."""
 
-import shlex
-import sys
-from pathlib import Path
-
 from pensieve import __version__
 from pensieve.cli.ui import output
-from pensieve.homebrew import Keg, keg_of
+from pensieve.installation import Keg, installation
 
 
 def update() -> int:
@@ -16,8 +12,9 @@ def update() -> int:
       pensieve update
     """
     output.data(f"This is pensieve {__version__}; it does not update itself. To update it:")
-    output.data(f"  {command(Path(sys.prefix))}")
-    output.data(afterwards(keg_of()))
+    installed = installation()
+    output.data(f"  {installed.update_command()}")
+    output.data(afterwards(installed.keg))
     return 0
 
 
@@ -29,11 +26,3 @@ def afterwards(keg: Keg | None) -> str:
             "A service restarts by itself; otherwise run:\n  pensieve start"
         )
     return "A running server keeps the old version until:\n  pensieve restart"
-
-
-def command(prefix: Path) -> str:
-    """Return the update command for the Python environment in the folder `prefix`."""
-    if keg_of(prefix):
-        return "brew upgrade pensieve"
-    python = shlex.quote(str(prefix / "bin" / "python"))
-    return f"{python} -m pip install --upgrade pensieve-llm"

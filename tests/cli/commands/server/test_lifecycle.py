@@ -16,7 +16,6 @@ from pensieve.cli.app import run
 from pensieve.cli.commands.server.restart import merge_flags
 from pensieve.cli.commands.setup.uninstall import owned_paths
 from pensieve.cli.commands.setup.update import afterwards
-from pensieve.cli.commands.setup.update import command as update_command
 from pensieve.cli.lifecycle.status_facts import as_json, facts
 from pensieve.cli.model_facts import source_of
 from pensieve.daemon import server_lock
@@ -33,7 +32,7 @@ from pensieve.engine.generation import (
     SpeculationState,
 )
 from pensieve.errors import StartFailedError
-from pensieve.homebrew import Keg, keg_of
+from pensieve.installation import Keg
 from pensieve.models.folder.snapshot import MARKER, Snapshot, folder_of, write_snapshot
 from pensieve.paths import Paths, under_home
 from pensieve.settings.resolve import Flags
@@ -401,11 +400,8 @@ def test_the_versions_are_one_object(capsys: pytest.CaptureFixture[str]) -> None
 def test_update_only_prints_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["update"]) == 0
     assert "does not update itself" in capsys.readouterr().out
-    homebrews = Path("/opt/homebrew/Cellar/pensieve/0.1.0/libexec")
-    assert update_command(homebrews) == "brew upgrade pensieve"
-    assert update_command(Path("/a b")) == "'/a b/bin/python' -m pip install --upgrade pensieve-llm"
-    assert "restarts by itself" in afterwards(keg_of(homebrews))
-    assert "pensieve restart" in afterwards(keg_of(Path("/Users/me/.venv")))
+    assert "restarts by itself" in afterwards(Keg(Path("/opt/homebrew"), "pensieve"))
+    assert "pensieve restart" in afterwards(None)
 
 
 def test_uninstall_lists_files_and_removes_them_only_with_purge(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""Homebrew's locations of the program, its service and log, with folders as Homebrew creates
-them.
+"""The program's folder, service and log with folders as Homebrew creates them; the commands that
+install, update and remove it, by where it came from.
 """
 
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -10,8 +11,101 @@ from pathlib import Path
 import pytest
 
 from pensieve.daemon.server_record import Address, logs_of, own_record
-from pensieve.homebrew import Keg, is_installed, keg_of, service_file
+from pensieve.installation import (
+    Installation,
+    Keg,
+    is_installed,
+    keg_of,
+    pip_installation,
+    service_file,
+    tap_of,
+)
 from pensieve.paths import under_home
+
+INTERPRETER = Path("/my venv/bin/python")
+PYTHON = "'/my venv/bin/python'"
+KEG = Keg(Path("/opt/homebrew"), "pensieve")
+
+
+def installed(tmp_path: Path, origin: object = None) -> Installation:
+    """`origin`: what pip's direct_url.json says."""
+    return pip_installation(
+        INTERPRETER, tmp_path / "site-packages", json.dumps(origin) if origin else ""
+    )
+
+
+def test_a_clone_that_the_program_runs_from_is_installed_again_from_itself(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").touch()
+    stale = json.dumps({"url": "file:///elsewhere", "dir_info": {"editable": True}})
+    clone = pip_installation(INTERPRETER, tmp_path, stale)
+    install = f"{PYTHON} -m pip install --editable"
+    assert clone.install_command("cuda") == f"{install} '{tmp_path}[cuda]'"
+    assert clone.update_command() == f"git -C {tmp_path} pull && {install} {tmp_path}"
+    assert clone.removal_command() == f"{PYTHON} -m pip uninstall pensieve-llm"
+
+
+@pytest.mark.parametrize(
+    ("origin", "requirement"),
+    [
+        ({"url": "file:///my%20clone", "dir_info": {}}, "'/my clone[cpu]'"),
+        (
+            {"url": "https://host/x.git", "vcs_info": {"vcs": "git", "commit_id": "0"}},
+            "'pensieve-llm[cpu] @ git+https://host/x.git'",
+        ),
+        (
+            {"url": "file:///x/pensieve.whl", "archive_info": {}},
+            "'pensieve-llm[cpu] @ file:///x/pensieve.whl'",
+        ),
+        (None, "'pensieve-llm[cpu]'"),
+        ({"uri": 1}, "'pensieve-llm[cpu]'"),
+        ([], "'pensieve-llm[cpu]'"),
+    ],
+)
+def test_what_pip_installed_is_installed_again_from_the_same_place(
+    tmp_path: Path, origin: object, requirement: str
+) -> None:
+    installation = installed(tmp_path, origin)
+    assert installation.requirement("cpu") == requirement
+    assert installation.install_command("cpu") == f"{PYTHON} -m pip install {requirement}"
+
+
+def test_a_copy_is_updated_from_its_clone_and_from_an_index(tmp_path: Path) -> None:
+    copied = installed(tmp_path, {"url": "file:///clone", "dir_info": {}})
+    assert copied.update_command() == f"git -C /clone pull && {PYTHON} -m pip install /clone"
+    assert installed(tmp_path).update_command() == f"{PYTHON} -m pip install --upgrade pensieve-llm"
+
+
+@pytest.mark.parametrize(
+    ("is_from_local_tap", "update"),
+    [(False, "brew upgrade pensieve"), (True, "git pull && make brew    # in your clone")],
+)
+def test_homebrew_updates_what_is_not_from_a_local_tap(
+    update: str, *, is_from_local_tap: bool
+) -> None:
+    installation = Installation(INTERPRETER, KEG, is_from_local_tap=is_from_local_tap)
+    assert installation.update_command().startswith(update)
+    assert installation.install_command("cpu") == "brew reinstall pensieve"
+    assert installation.removal_command() == "brew uninstall pensieve"
+
+
+@pytest.mark.parametrize(
+    ("receipt", "tap"),
+    [
+        ('{"source": {"tap": "local/pensieve"}}', "local/pensieve"),
+        ('{"source": null}', None),
+        ("[", None),
+        (None, None),
+    ],
+)
+def test_a_tap_is_read_from_homebrews_receipt(
+    tmp_path: Path, receipt: str | None, tap: str | None
+) -> None:
+    if receipt:
+        (tmp_path / "INSTALL_RECEIPT.json").write_text(receipt)
+    assert tap_of(tmp_path / "libexec") == tap
+
+
+# Homebrew's folders
 
 
 @pytest.mark.parametrize(
