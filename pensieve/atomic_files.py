@@ -1,11 +1,13 @@
 """Write files that exist whole or not at all, whatever ends the process or the machine meanwhile.
 
-Also: flush files to the drive, find the file of a stream, exclude folders from backups.
+Also: set aside what is broken, flush files to the drive, find the file of a stream, exclude folders
+from backups.
 """
 
 import errno
 import fcntl
 import os
+import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterable
@@ -15,6 +17,8 @@ from typing import Any, TextIO
 
 # A crash can leave such a file. It is never read; the owner of the folder removes it.
 TEMPORARY = ".writing"
+BROKEN = ".broken"
+MAX_BROKEN = 3
 # Errors of fcntl(2) on file systems (SMB, NFS, some exFAT drivers) that cannot flush the drive's
 # cache.
 UNSUPPORTED = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY})
@@ -60,6 +64,26 @@ def write_atomically(
     if is_durable:
         sync_path(path.parent)
     return written
+
+
+def set_aside(path: Path) -> Path:
+    """Rename what cannot be read to the first free one of `set_aside_names`; return the new path.
+
+    The earliest ones hold the most: if all are taken, only the last is replaced. Raises OSError.
+    """
+    path.lstat()
+    names = set_aside_names(path)
+    aside = next((each for each in names if not os.path.lexists(each)), names[-1])
+    if aside.is_dir() and not aside.is_symlink():
+        shutil.rmtree(aside)
+    else:
+        aside.unlink(missing_ok=True)
+    return path.rename(aside)
+
+
+def set_aside_names(path: Path) -> list[Path]:
+    numbers = ("", *(f".{number}" for number in range(2, MAX_BROKEN + 1)))
+    return [path.with_name(f"{path.name}{BROKEN}{number}") for number in numbers]
 
 
 def _check_replaceable(path: Path) -> None:

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from pensieve.atomic_files import (
+    MAX_BROKEN,
     TEMPORARY,
     UNSUPPORTED,
     exclude_from_backups,
+    set_aside,
+    set_aside_names,
     sync,
     sync_path,
     write_atomically,
@@ -125,3 +128,37 @@ def test_write_refuses_to_replace_special_files(tmp_path: Path) -> None:
     write_atomically(link, b"x")
     assert link.read_bytes() == b"x"
     assert sorted(tmp_path.iterdir()) == [link, pipe]
+
+
+# set aside
+
+
+def test_what_is_set_aside_keeps_the_first_ones_and_the_last(tmp_path: Path) -> None:
+    path = tmp_path / "things"
+    for number in range(MAX_BROKEN + 2):
+        path.mkdir()
+        (path / "number").write_text(str(number), encoding="ascii")
+        set_aside(path)
+    kept = [(each / "number").read_text() for each in set_aside_names(path)]
+    assert kept == ["0", "1", "4"]
+    assert len(list(tmp_path.iterdir())) == MAX_BROKEN == 3
+
+
+def test_setting_aside_what_is_missing_removes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "things"
+    for name in set_aside_names(path):
+        name.write_text("kept", encoding="ascii")
+    with pytest.raises(FileNotFoundError):
+        set_aside(path)
+    assert len(list(tmp_path.iterdir())) == MAX_BROKEN
+
+
+def test_links_at_the_names_for_what_is_set_aside_are_not_followed(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    path = tmp_path / "things"
+    for name in set_aside_names(path):
+        name.symlink_to(target)
+    path.touch()
+    assert set_aside(path).is_file()
+    assert target.is_dir()

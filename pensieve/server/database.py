@@ -8,15 +8,14 @@ database (uploads, bodies of batches): in SQLite it would be written three times
 
 Write-ahead logging: readers and writers do not wait for each other. A full disk raises ENOSPC and
 the transaction leaves nothing. A folder whose database is damaged, or of another version, becomes
-`<folder>.broken` as a whole, in place of an earlier one. All calls block, so callers make them in
-worker threads.
+`<folder>.broken` as a whole, or `.broken.2` and so on next to an earlier one. All calls block, so
+callers make them in worker threads.
 """
 
 import errno
 import logging
 import os
 import shlex
-import shutil
 import sqlite3
 import threading
 from collections.abc import Generator
@@ -24,7 +23,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from sqlite3 import Connection
 
-from pensieve.atomic_files import sync_path, write_atomically
+from pensieve.atomic_files import set_aside, sync_path, write_atomically
 from pensieve.private_files import make_folder, open_private
 
 __all__ = ["Connection", "Database"]
@@ -33,7 +32,6 @@ _log = logging.getLogger("pensieve.server")
 
 VERSION = 1
 DAMAGED = -1  # in place of the version
-BROKEN = ".broken"
 # SQLite creates the last two with the mode of the first.
 FILES = ("", "-wal", "-shm")
 
@@ -180,9 +178,7 @@ class Database:
 
     def _set_aside(self, error: sqlite3.Error) -> None:
         self.close()
-        aside = self.folder.with_name(self.folder.name + BROKEN)
-        shutil.rmtree(aside, ignore_errors=True)
-        self.folder.replace(aside)
+        aside = set_aside(self.folder)
         _log.error(
             "failed to read %s (%s), starting without what it holds; its folder is moved."
             " To free the space: rm -r %s",

@@ -8,13 +8,12 @@ import re
 import shlex
 from pathlib import Path
 
-from pensieve.atomic_files import write_atomically
+from pensieve.atomic_files import set_aside, write_atomically
 from pensieve.errors import NotWritableError, SettingsError
 from pensieve.private_files import make_missing
 from pensieve.settings.spec import KEYS, SettingSpec, Value
 
 MAX_BYTES = 2**20
-BROKEN = ".broken"
 OTHERS = 0o077
 # Python refuses to parse longer numbers.
 _LONG_NUMBER = re.compile(r"[0-9_]{4301,}", re.ASCII)
@@ -71,9 +70,8 @@ def write(file: Path, name: str, value: Value | None) -> None:
 
 def back_up(file: Path) -> Path | None:
     """Rename the file, so that the defaults apply; return its new name, None if there was none."""
-    backup = file.with_name(file.name + BROKEN)
     try:
-        return file.replace(backup)
+        return set_aside(file)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -87,8 +85,10 @@ def _read_text(file: Path) -> str:
             content = opened.read(MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         return ""
+    except IsADirectoryError as error:
+        raise _broken(file, "is a folder, not a file") from error
     except OSError as error:
-        raise SettingsError(f"{file} cannot be read: {error.strerror}.") from error
+        raise _broken(file, f"cannot be read: {error.strerror}") from error
     if len(content) > MAX_BYTES:
         raise _broken(file, "is larger than a configuration file can be")
     try:

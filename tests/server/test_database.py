@@ -157,6 +157,18 @@ def test_damaged_database_is_set_aside_with_its_folder(
     assert f"rm -r {broken(folder)}" in caplog.text
 
 
+def test_a_second_damage_keeps_what_the_first_one_set_aside(
+    database: Database, folder: Path
+) -> None:
+    for text in ("first", "second"):
+        folder.mkdir(parents=True, exist_ok=True)
+        file_of(folder).write_bytes(text.encode())
+        assert texts(database) == []
+        database.close()
+    assert file_of(broken(folder)).read_bytes() == b"first"
+    assert file_of(folder.with_name("things.broken.2")).read_bytes() == b"second"
+
+
 def test_database_of_another_version_is_set_aside(
     database: Database, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

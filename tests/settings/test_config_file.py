@@ -91,7 +91,7 @@ def test_no_file_and_an_empty_one_set_nothing(file: Path) -> None:
 def test_too_large_and_special_files_are_refused(file: Path) -> None:
     with pytest.raises(SettingsError, match="larger"):
         config_file.read(written(file, "#" * (config_file.MAX_BYTES + 1)))
-    with pytest.raises(SettingsError, match="cannot be read"):
+    with pytest.raises(SettingsError, match="is a folder"):
         config_file.read(file.parent)
 
 
@@ -231,3 +231,17 @@ def test_a_refused_value_is_reported_with_allowed_values_and_an_example(key: Set
 def test_an_absurd_number_is_refused_by_every_setting(key: SettingSpec, value: str) -> None:
     with pytest.raises(SettingsError, match="it can be "):
         key.read(value, key.name)
+
+
+def test_a_second_back_up_keeps_the_first(file: Path) -> None:
+    backups = [config_file.back_up(written(file, f"port = {port}")) for port in (1, 2)]
+    assert [backup and backup.read_text() for backup in backups] == ["port = 1", "port = 2"]
+
+
+def test_a_folder_instead_of_the_file_is_named_with_its_fix(file: Path) -> None:
+    file.mkdir(parents=True)
+    with pytest.raises(SettingsError, match="is a folder, not a file") as refusal:
+        config_file.read(file)
+    assert "pensieve config reset" in (refusal.value.hint or "")
+    assert config_file.back_up(file)
+    assert config_file.read(file) == {}

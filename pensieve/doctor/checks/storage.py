@@ -3,10 +3,11 @@
 import os
 import shlex
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from pensieve.atomic_files import set_aside_names
 from pensieve.doctor.context import DoctorContext
 from pensieve.doctor.finding import Finding, ok, red, warning
 from pensieve.errors import ModelError
@@ -27,18 +28,28 @@ from pensieve.paths import Paths
 from pensieve.settings.resolve import DEFAULT_API_KEY, Settings, is_loopback, is_strong, listed
 from pensieve.settings.spec import KEYS, as_typed
 
+MB = 10**6
 GB = 10**9
+# Enough for a record, the reserves of the databases and some files of clients.
+MIN_STATE_BYTES = 50 * MB
 # Space for cached prompts, logs and an update.
 LOW_DISK_BYTES = 5 * GB
 OTHERS = 0o077
 
 
-def check(context: DoctorContext, *, is_thorough: bool = False) -> Iterator[Finding]:
+def check(
+    context: DoctorContext,
+    *,
+    is_thorough: bool = False,
+    free: Callable[[Path], int] = free_bytes,
+) -> Iterator[Finding]:
     """Check all. `is_thorough`: read every byte of the model and compare hashes."""
     yield from _settings(context)
     yield _key(context.settings)
     yield from _allowed_clients(context.settings)
     yield from _files(context.settings.paths, context.home)
+    yield from _set_aside(context.settings.paths, context.home)
+    yield from _state_disk(context.settings.paths, free)
     settings = replace(context.settings, model=context.model)
     yield from _model_and_disk(settings, is_thorough=is_thorough)
 
@@ -132,6 +143,36 @@ def _not_private(root: Path) -> Iterator[tuple[Path, str]]:
             yield path, "can be read by other users"
 
 
+def _set_aside(paths: Paths, home: Path) -> Iterator[Finding]:
+    """Name what could not be read and was renamed: it may hold what its owner wants back."""
+    originals = (paths.batches, paths.files, paths.answers, paths.config_file)
+    found = [each for path in originals for each in set_aside_names(path) if os.path.lexists(each)]
+    if found:
+        names = ", ".join(_short(str(each), home) for each in found)
+        text = f"set aside because it was damaged or reset: {names}. Look whether you need it, then"
+        fix = "\n".join(f"rm -r {shlex.quote(str(each))}" for each in found)
+        yield warning("set aside", f"{text} remove it", fix)
+
+
+def _state_disk(paths: Paths, free: Callable[[Path], int]) -> Iterator[Finding]:
+    """Check the disk of what is small but needed: the server's record, lock, files, batches."""
+    folder = _existing(paths.state)
+    free_here = free(folder)
+    if free_here >= MIN_STATE_BYTES:
+        return
+    text = (
+        f"{free_here / MB:.0f} MB free in {folder}: a server cannot write its record, and refuses"
+        " files and message batches"
+    )
+    is_shared = _existing(paths.prefixes).stat().st_dev == folder.stat().st_dev
+    fix = f"df -h {shlex.quote(str(folder))}"
+    yield red("state disk", text, f"pensieve cache clear\n{fix}" if is_shared else fix)
+
+
+def _existing(path: Path) -> Path:
+    return next(each for each in (path, *path.parents) if each.exists())
+
+
 def _model_and_disk(settings: Settings, *, is_thorough: bool) -> Iterator[Finding]:
     try:
         source = find(settings.model)
@@ -179,10 +220,8 @@ def _missing_bytes(source: ModelSource, settings: Settings) -> int:
 
 
 def _disk(settings: Settings, missing_bytes: int) -> Finding:
-    folder = next(
-        path for path in (settings.paths.models, *settings.paths.models.parents) if path.exists()
-    )
-    free, needed = free_bytes(folder), int(missing_bytes * DISK_MARGIN)
+    free = free_bytes(_existing(settings.paths.models))
+    needed = int(missing_bytes * DISK_MARGIN)
     text = f"{free / GB:.1f} GB free on the models' disk"
     if free < needed:
         return red(

@@ -213,3 +213,26 @@ def test_without_allowed_hosts_and_origins_there_is_no_finding(tmp_path: Path) -
     findings = list(check(healthy_context(tmp_path)))
     assert not [finding for finding in findings if finding.topic in {"hosts", "origins"}]
     assert "allowed_" not in of_topic(findings, "settings").text
+
+
+def test_what_was_set_aside_is_named_with_its_removal(tmp_path: Path) -> None:
+    context = healthy_context(tmp_path)
+    assert "set aside" not in {finding.topic for finding in examined(context)}
+    names = [context.settings.paths.state / name for name in ("batches.broken", "files.broken.2")]
+    for folder in names:
+        folder.mkdir(parents=True)
+    finding = of_topic(examined(context), "set aside")
+    assert finding.level == "warning"
+    assert "~/pensieve/state/batches.broken, ~/pensieve/state/files.broken.2" in finding.text
+    assert finding.fix == "\n".join(f"rm -r {folder}" for folder in names)
+
+
+@pytest.mark.parametrize("free_bytes", [0, 10**7])
+def test_a_full_disk_of_the_state_is_red(tmp_path: Path, free_bytes: int) -> None:
+    context = healthy_context(tmp_path)
+    findings = list(check(context, free=lambda _: free_bytes))
+    finding = of_topic(findings, "state disk")
+    assert finding.level == "red"
+    assert f"{free_bytes // 10**6} MB free in {tmp_path}" in finding.text
+    assert finding.fix.splitlines()[-1] == f"df -h {tmp_path}"
+    assert "state disk" not in {each.topic for each in check(context, free=lambda _: 10**9)}

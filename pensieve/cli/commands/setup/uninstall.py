@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from pensieve.atomic_files import set_aside_names
 from pensieve.cli.ui import output
 from pensieve.cli.ui.progress import in_bytes
 from pensieve.daemon import server_lock
@@ -62,7 +63,7 @@ def owned_paths(paths: Paths, keg: Keg | None) -> list[Path]:
         paths.state,
         paths.logs,
         paths.config_file,
-        paths.config_file.with_name(paths.config_file.name + ".broken"),
+        *set_aside_names(paths.config_file),
         *([keg.log, earlier(keg.log)] if keg else []),
     ]
 
