@@ -115,7 +115,6 @@ def run(arguments: Sequence[str]) -> int:
         except KeyboardInterrupt:
             return INTERRUPTED
         except BrokenPipeError:
-            output.discard_stdout()
             return BROKEN_PIPE
         except Exception as error:  # noqa: BLE001 -- the last boundary
             return _report(error)

@@ -472,6 +472,76 @@ def test_closed_output_pipe_is_no_error(tmp_path: Path) -> None:
     assert printed == b""
 
 
+FULL = Path("/dev/full")
+is_linux = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
+
+
+def redirected(home: Path, *arguments: str, out: int, err: int) -> tuple[int, bytes, bytes]:
+    done = subprocess.run(
+        [*PROGRAM, *arguments],
+        stdout=out,
+        stderr=err,
+        env=environment(home),
+        cwd=ROOT,
+        check=False,
+        timeout=60,
+    )
+    return done.returncode, done.stdout or b"", done.stderr or b""
+
+
+@is_linux
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--version"],
+        ["--help"],
+        ["start", "--help"],
+        ["status"],
+        ["doctor"],
+        ["config", "list"],
+        ["completion", "bash"],
+        ["logs"],
+    ],
+    ids=" ".join,
+)
+def test_output_that_cannot_be_written_is_one_sentence(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    log = tmp_path / "pensieve" / "logs" / "server.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("a line\n" * 10_000)
+    with FULL.open("wb") as full:
+        code, _, printed = redirected(tmp_path, *arguments, out=full.fileno(), err=subprocess.PIPE)
+    assert code == 73
+    *_, last = printed.decode().splitlines()
+    assert last == "Error: The output cannot be written: No space left on device."
+    assert b"Traceback" not in printed
+    assert b"Internal" not in printed
+
+
+@is_linux
+def test_messages_that_cannot_be_written_change_no_result(tmp_path: Path) -> None:
+    with FULL.open("wb") as full:
+        code, printed, _ = redirected(tmp_path, "env", out=subprocess.PIPE, err=full.fileno())
+        assert (code, b"ANTHROPIC_BASE_URL" in printed) == (0, True)
+        assert redirected(tmp_path, "nosuch", out=subprocess.PIPE, err=full.fileno())[0] == 2
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_stream_is_written_to_by_nothing(closed: str, tmp_path: Path) -> None:
+    command = f'exec "$@" {closed}'
+    done = subprocess.run(
+        ["sh", "-c", command, "sh", *PROGRAM, "status"],
+        capture_output=True,
+        env=environment(tmp_path),
+        cwd=ROOT,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 3
+    assert b"Error" not in done.stdout + done.stderr
+
+
 def test_output_to_a_pipe_has_no_colour(tmp_path: Path) -> None:
     done = pensieve("env", home=tmp_path, TERM="xterm-256color")
     assert b"\x1b" not in done.stdout + done.stderr

@@ -19,9 +19,10 @@ import textwrap
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from itertools import chain
+from pathlib import Path
 from typing import TextIO
 
-from pensieve.errors import UsageError
+from pensieve.errors import NotWritableError, UsageError
 from pensieve.settings.resolve import is_colour_enabled, is_quiet
 from pensieve.untrusted_text import lines, one_line
 
@@ -34,24 +35,35 @@ MAX_MESSAGE_CHARS = 2000
 
 
 def prepare() -> None:
-    """Print `?` for a character that the terminal's encoding lacks, instead of raising."""
+    """Print `?` for a character that the terminal's encoding lacks, instead of raising; write
+    nothing to a stream that is closed (`>&-`).
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
 def data(text: str) -> None:
-    print(lines(text))
+    """Raises `NotWritableError`, as everything does here that writes to standard output, and
+    BrokenPipeError.
+    """
+    with _stdout_errors():
+        print(lines(text))
 
 
 def labelled(text: str, label_chars: int, code: str) -> None:
     """Print like `data`, with the first `label_chars` in colour if colour is allowed."""
-    print(_in_colour(lines(text[:label_chars]), code) + lines(text[label_chars:]))
+    with _stdout_errors():
+        print(_in_colour(lines(text[:label_chars]), code) + lines(text[label_chars:]))
 
 
 def stream(text: str) -> None:
     """Print text that its view has already stripped of terminal control, and flush."""
-    print(text, end="", flush=True)
+    with _stdout_errors():
+        print(text, end="", flush=True)
 
 
 def note(text: str) -> None:
@@ -68,12 +80,12 @@ def rewrite_line(text: str) -> None:
     """Replace the current line of the terminal; an empty text erases it."""
     columns = shutil.get_terminal_size().columns - 1
     visible = _styled(one_line(text)[:columns], DIM) if text else ""
-    print(f"\r\x1b[2K{visible}", end="", file=sys.stderr, flush=True)
+    _write_to_stderr(f"\r\x1b[2K{visible}")
 
 
 def status(text: str) -> None:
     """Print dim text without a line end, and flush."""
-    print(_styled(text, DIM), end="", file=sys.stderr, flush=True)
+    _write_to_stderr(_styled(text, DIM))
 
 
 def warning(text: str) -> None:
@@ -211,13 +223,30 @@ def echo_disabled() -> Generator[None]:
 
 def flush() -> None:
     """Flush standard output now, so that a closed pipe is noticed here and not at exit."""
-    sys.stdout.flush()
+    with _stdout_errors():
+        sys.stdout.flush()
 
 
-def discard_stdout() -> None:
-    """Redirect standard output to the null device: its reader closed the pipe."""
+def discard(stream: TextIO) -> None:
+    """Redirect a stream to the null device: its reader closed the pipe, or the disk is full. Python
+    writes what it has buffered at exit.
+    """
     with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@contextmanager
+def _stdout_errors() -> Generator[None]:
+    """Raise `NotWritableError` if the block cannot write; a closed pipe stays BrokenPipeError."""
+    try:
+        yield
+    except OSError as error:
+        discard(sys.stdout)
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise NotWritableError(
+            f"The output cannot be written: {error.strerror or error}."
+        ) from error
 
 
 def _note(text: str) -> None:
@@ -227,9 +256,17 @@ def _note(text: str) -> None:
 
 def _print_to_stderr(text: str) -> None:
     """Flush standard output first, to keep the order if both go into one pipe."""
-    with suppress(OSError, ValueError, AttributeError):  # the pipe or stream is closed
+    with suppress(OSError, ValueError):  # reported by the next write to it
         sys.stdout.flush()
-    print(text, file=sys.stderr, flush=True)
+    _write_to_stderr(f"{text}\n")
+
+
+def _write_to_stderr(text: str) -> None:
+    """Messages that cannot be written end no command: its result and exit code stay right."""
+    try:
+        print(text, end="", file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        discard(sys.stderr)
 
 
 def _wrapped(text: str) -> str:
