@@ -61,8 +61,21 @@ def ask(record: ServerRecord, timeout_s: float = TIMEOUT_S) -> Health:
             connection.request("GET", "/health")
             body = read_json(connection.getresponse().read(MAX_BYTES))
     except (OSError, HTTPException, ValueError) as error:
-        return Health("unreachable", f"no answer at {record.base_url} ({type(error).__name__})")
+        return Health("unreachable", f"no answer at {record.base_url}: {reason_of(error)}")
     return read(body, record.pid)
+
+
+def reason_of(error: OSError | HTTPException | ValueError) -> str:
+    """Return in plain words why a request to the server failed."""
+    match error:
+        case TimeoutError():
+            return "it does not answer in time"
+        case ConnectionRefusedError():
+            return "nothing listens there"
+        case OSError() | HTTPException():
+            return "the connection was closed"
+        case _:
+            return "what answers there is not pensieve"
 
 
 def read(body: object, pid: int) -> Health:

@@ -128,7 +128,7 @@ def test_invalid_value_names_allowed_values_an_example_and_help(
         (["start", "--no-wait=maybe"], "start", "true or false"),
         (["env", "--shell"], "env", "bash, zsh"),
         (["env", "--shell", "csh"], "env", '"bash", "zsh"'),
-        (["chat", "--temperature", "7"], "chat", "from 0 to 1, such as 0.7"),
+        (["chat", "--temperature", "7"], "chat", "from 0 to 2, such as 0.7"),
         (["config", "set"], "config set", "NAME needs a value"),
         (["config", "frob"], "config", "path, list"),
         (["start", "extra"], "start", 'Unexpected argument "extra"'),

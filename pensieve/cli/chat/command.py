@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from pensieve.cli.chat.view import BufferedView, DrawnView, NoView, PlainView, View
-from pensieve.cli.lifecycle.start_options import Allowed
+from pensieve.cli.lifecycle.start_options import Allowed, allowed_by_setting
 from pensieve.cli.ui import output
-from pensieve.errors import UsageError
+from pensieve.errors import PromptTooLongError, PromptUnprocessableError, UsageError
 from pensieve.paths import Paths
 from pensieve.settings import resolve as settings_module
 
@@ -64,9 +64,9 @@ MaxTokens = Annotated[
 Temperature = Annotated[
     float | None,
     Parameter(
-        validator=Allowed("a number from 0 to 1, such as 0.7", lambda value: 0 <= value <= 1),
+        validator=allowed_by_setting("temperature"),
         metavar="T",
-        help="Sample at this temperature, from 0 (always the likeliest token) to 1. The"
+        help="Sample at this temperature, from 0 (always the likeliest token) to 2. The"
         " default comes from the server's settings or the model.",
     ),
 ]
@@ -138,17 +138,21 @@ def _answer_once(
     *,
     as_json: bool,
 ) -> int:
+    from pensieve.cli.chat.context_usage import explain
     from pensieve.cli.chat.conversation import conclude
     from pensieve.cli.chat.receive import Answer
     from pensieve.cli.client.messages import Turn
 
     connected = connection.connect()
     answer = Answer()
-    answer.receive(
-        connected.server,
-        options.call(connected, (Turn("user", prompt),), system),
-        NoView() if as_json else options.view(),
-    )
+    try:
+        answer.receive(
+            connected.server,
+            options.call(connected, (Turn("user", prompt),), system),
+            NoView() if as_json else options.view(),
+        )
+    except (PromptTooLongError, PromptUnprocessableError) as error:
+        raise explain(error, prompt) from error
     if as_json:
         output.data(dumps(_as_json(answer)))
     conclude(answer, options)

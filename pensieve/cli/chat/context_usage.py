@@ -55,6 +55,23 @@ class ContextUsage:
 TooLongError = PromptTooLongError | PromptUnprocessableError
 
 
+def explain(error: TooLongError, question: str) -> TooLongError:
+    """Return the error of a question that alone is too long, in words for people and with a fix."""
+    if isinstance(error, PromptTooLongError):
+        error.message = (
+            f"The question has {error.prompt_tokens:,} tokens; the model's context is"
+            f" {error.context_tokens:,}."
+        )
+    limit, _ = _limits(error, error.prompt_tokens)
+    chars = len(question) * limit // max(1, error.prompt_tokens)
+    error.hint = (
+        f"Send about {chars:,} of its {len(question):,} characters:\n"
+        f'  head -c {chars} FILE | pensieve chat "…"\n'
+        "Or serve a model with a longer context here:\n  pensieve models"
+    )
+    return error
+
+
 def without_oldest(server: Server, call: Call, error: TooLongError) -> Call:
     """Return `call` without as many oldest exchanges as needed. Costs a request per exchange.
 

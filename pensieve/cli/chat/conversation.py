@@ -6,12 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pensieve.cli.chat import slash_commands, transcript
-from pensieve.cli.chat.context_usage import ContextUsage, TooLongError, without_oldest
+from pensieve.cli.chat.context_usage import (
+    ContextUsage,
+    TooLongError,
+    explain,
+    without_oldest,
+)
 from pensieve.cli.chat.receive import Answer
 from pensieve.cli.chat.server_connection import ConnectedModel, ServerConnection
 from pensieve.cli.chat.view import View
 from pensieve.cli.client.messages import Call, Turn
 from pensieve.cli.ui import output
+from pensieve.cli.ui.progress import counted
 from pensieve.errors import PensieveError, PromptTooLongError, PromptUnprocessableError
 
 if TYPE_CHECKING:
@@ -23,6 +29,10 @@ INTERRUPTED = 130
 RETRY_TEMPERATURE = 0.8
 
 
+def _confirm_replacement(question: str) -> bool:
+    return output.confirm(question, command="/save ANOTHER-FILE")
+
+
 # The same for every question of a conversation.
 @dataclass(frozen=True, slots=True)
 class ChatOptions:
@@ -32,6 +42,7 @@ class ChatOptions:
     shows_timing: bool  # after each answer
     view: Callable[[], View]  # creates the view of one answer
     ask_yes_no: Callable[[str], bool] = output.ask_yes_no
+    confirm: Callable[[str], bool] = _confirm_replacement
 
     def call(self, connected: ConnectedModel, turns: tuple[Turn, ...], system: str) -> Call:
         """Return the request for the next answer. A model that can think is asked to."""
@@ -59,6 +70,7 @@ class Conversation:
         self._turns: tuple[Turn, ...] = ()
         self._last_question = ""
         self._prefill = ""
+        self._file: Path | None = None  # that this conversation was saved to or loaded from
         self._usage = ContextUsage()
         self._commands: dict[str, Callable[[str], None]] = {
             "help": lambda _: output.note(slash_commands.help_text()),
@@ -151,20 +163,13 @@ class Conversation:
     ) -> None:
         """Drop the oldest exchanges if the user agrees, and ask again. Raises if it cannot help."""
         if len(turns) < 3:
-            if isinstance(error, PromptTooLongError):
-                error.message = (
-                    f"The question has {error.prompt_tokens} tokens; the model's context is"
-                    f" {error.context_tokens}."
-                )
-            raise error
+            raise explain(error, self._last_question)
         output.warning(f"{_reason(error)} /clear starts over.")
         if not self._options.ask_yes_no("Drop the oldest questions and answers, and ask again?"):
             return
         call = without_oldest(connected.server, options.call(connected, turns, self._system), error)
         dropped = (len(turns) - len(call.turns)) // 2
-        output.hint(
-            f"Dropped the oldest {dropped} of {len(turns) // 2} questions, and their answers."
-        )
+        output.hint(f"Dropped the oldest {dropped} of {_with_answers(len(turns) // 2)}.")
         self._turns = call.turns[:-1]
         self._receive(connected, call)
 
@@ -192,18 +197,26 @@ class Conversation:
             output.failure("/save takes the name of a file.", None)
             return
         path = Path(name).expanduser()
+        if path.exists() and path != self._file and transcript.is_transcript(path):
+            question = f"{path} holds another conversation. Replace it?"
+            if not self._options.confirm(question):
+                output.hint("Not saved.")
+                return
         transcript.save(
             path, transcript.Transcript(self._turns, self._system, self._connection.connect().model)
         )
+        self._file = path
         output.hint(f"Saved: {path}")
 
     def _load(self, name: str) -> None:
         if not name:
             output.failure("/load takes the name of a file.", None)
             return
-        loaded = transcript.load(Path(name).expanduser())
+        path = Path(name).expanduser()
+        loaded = transcript.load(path)
         self._turns, self._system, self._last_question = loaded.turns, loaded.system, ""
-        output.hint(f"Loaded: {len(loaded.turns) // 2} questions and their answers.")
+        self._file = path
+        output.hint(f"Loaded: {_with_answers(len(loaded.turns) // 2)}.")
 
     def _retry(self, _: str) -> None:
         if not self._last_question:
@@ -260,6 +273,11 @@ def _reason(error: TooLongError) -> str:
         f"the engine ended {error.deaths} times at the first {error.prompt_tokens} tokens of this"
         " conversation, so it is too long to be processed here."
     )
+
+
+def _with_answers(questions: int) -> str:
+    answers = "its answer" if questions == 1 else "their answers"
+    return f"{counted(questions, 'question')} and {answers}"
 
 
 def _abbreviated(text: str) -> str:

@@ -46,6 +46,10 @@ def save(path: Path, conversation: Transcript) -> None:
         raise NotWritableError(f"{path} cannot be written: {error.strerror}.") from error
 
 
+def is_transcript(path: Path) -> bool:
+    return _read(path) is not None
+
+
 def load(path: Path) -> Transcript:
     """Raises `UsageError` if the file is missing or no conversation."""
     if not path.is_file() or not os.access(path, os.R_OK):

@@ -46,11 +46,20 @@ def http_client(
             yield client
     except httpx.ConnectError as error:
         raise NoServerError(server.base_url) from error
-    except httpx.HTTPError as error:
-        raise ServerUnavailableError(
-            f"The connection to {server.base_url} failed ({type(error).__name__}).",
-            hint="Check the server:\n  pensieve status",
+    except httpx.TimeoutException as error:
+        raise _failed(f"The server at {server.base_url} has not answered in time.") from error
+    except httpx.TransportError as error:
+        raise _failed(
+            f"The server at {server.base_url} closed the connection before its answer was"
+            " complete: it was stopped or has crashed."
         ) from error
+    except httpx.HTTPError as error:
+        raise _failed(f"The connection to {server.base_url} failed: {error}.") from error
+
+
+def _failed(message: str) -> ServerUnavailableError:
+    hint = "Check the server, then ask again:\n  pensieve status"
+    return ServerUnavailableError(message, hint=hint)
 
 
 def decode_object(content: bytes) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pensieve import __version__
 from pensieve.daemon.bind import find_owner
-from pensieve.daemon.health_client import MAX_BYTES, Health
+from pensieve.daemon.health_client import MAX_BYTES, Health, reason_of
 from pensieve.daemon.server_record import ServerRecord, restart_command
 from pensieve.doctor.checks import crash_reports
 from pensieve.doctor.checks.crashes import exception_of, timestamp_of
@@ -56,7 +56,7 @@ def probe(record: ServerRecord, api_key: str, timeout_s: float = PROBE_TIMEOUT_S
         status, answer = _post(record.base_url, api_key, body, timeout_s)
     except (OSError, HTTPException, ValueError) as error:
         return red(
-            "probe", f"no answer from the model ({type(error).__name__})", restart_command(record)
+            "probe", f"no answer from the model: {reason_of(error)}", restart_command(record)
         )
     if status == 200:
         return ok("probe", f"one token in {time.monotonic() - began:.1f} s")

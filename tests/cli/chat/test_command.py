@@ -10,6 +10,7 @@ import pexpect
 import pytest
 
 from pensieve.cli.chat.receive import AnswerTiming
+from pensieve.errors import PensieveError, PromptTooLongError, PromptUnprocessableError
 from tests.cli.fake_server import FakeServer, endlessly, message, refuse, serving, text_of
 from tests.cli.program import OWN_KEY, PROGRAM, environment, pensieve
 
@@ -140,8 +141,40 @@ def test_refusal_shows_the_servers_message(tmp_path: Path) -> None:
     with serving(refuse(400, "prompt is too long: 9 tokens > 8 maximum")) as server:
         done = pensieve("chat", "Hi", home=tmp_path, PENSIEVE_PORT=str(server.server_port))
     assert done.returncode == 1
-    assert b"prompt is too long" in done.stderr
+    assert b"The question has 9 tokens; the model's context is 8." in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("refusal", "message", "chars"),
+    [
+        (
+            PromptTooLongError(4000, 1000),
+            "The question has 4,000 tokens; the model's context is 1,000.",
+            3750,  # a quarter of the context is for the answer
+        ),
+        (PromptUnprocessableError(2, 4000, 1000), "the engine ended 2 times", 5000),
+    ],
+)
+def test_too_long_piped_text_is_refused_with_a_length_that_fits(
+    refusal: PensieveError, message: str, chars: int, tmp_path: Path
+) -> None:
+    with serving(refuse(400, refusal.message)) as server:
+        where = {"PENSIEVE_PORT": str(server.server_port)}
+        done = pensieve("chat", home=tmp_path, stdin=b"x" * 20_000, **where)
+    printed = done.stderr.decode()
+    assert done.returncode == 1
+    assert message in printed
+    assert f"about {chars:,} of its 20,000 characters:\n  head -c {chars} FILE" in printed
+    assert "  pensieve models\n" in printed
+
+
+def test_temperatures_up_to_the_apis_limit_are_sent(tmp_path: Path) -> None:
+    with serving(message("x")) as server:
+        where = {"PENSIEVE_PORT": str(server.server_port)}
+        assert pensieve("chat", "?", "--temperature", "2", home=tmp_path, **where).returncode == 0
+        ((_, body),) = server.calls
+    assert body["temperature"] == 2
 
 
 def test_the_answer_can_be_one_json_object(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ class Talk:
         connect_options = ConnectOptions(
             self.settings, is_interactive, self._agree, self._start, pause=lambda: None
         )
-        options = ChatOptions(**self._options, ask_yes_no=self._agree)
+        options = ChatOptions(**self._options, ask_yes_no=self._agree, confirm=self._agree)
         return Conversation(
             options, ServerConnection(connect_options, model), self.editor, ""
         ).run()
@@ -249,6 +249,34 @@ def test_loaded_conversation_continues(tmp_path: Path) -> None:
     assert body["messages"][:4] == json.loads(path.read_text())["messages"]
 
 
+@pytest.mark.parametrize("is_replaced", [True, False])
+def test_save_asks_before_it_replaces_another_conversation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], *, is_replaced: bool
+) -> None:
+    path = tmp_path / "other.json"
+    with talk(tmp_path, message("a"), message("b"), message("c")) as chat:
+        chat.run("one", f"/save {path}")
+        before = path.read_text()
+        assert chat.agreed == []
+        chat.answers_yes = is_replaced
+        chat.run("two", f"/save {path}")
+    assert chat.agreed == [f"{path} holds another conversation. Replace it?"]
+    assert (path.read_text() != before) is is_replaced
+    assert ("Not saved." in capsys.readouterr().err) is not is_replaced
+
+
+def test_one_loaded_question_is_in_the_singular(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "one.json"
+    with talk(tmp_path, message("a"), message("b")) as chat:
+        chat.run("one", f"/save {path}", f"/load {path}", "two", f"/save {path}", f"/load {path}")
+    printed = capsys.readouterr().err
+    assert "Loaded: 1 question and its answer.\n" in printed
+    assert "Loaded: 2 questions and their answers.\n" in printed
+    assert chat.agreed == []
+
+
 def test_save_spares_other_files_and_load_names_the_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -346,7 +374,7 @@ def test_oldest_turns_are_dropped_if_the_user_agrees(
     assert len(chat.agreed) == 1
     printed = capsys.readouterr().err
     assert "140 tokens, and the model's context is 100. /clear" in printed
-    assert "Dropped the oldest 2 of 3 questions, and their answers." in printed
+    assert "Dropped the oldest 2 of 3 questions and their answers." in printed
 
 
 def test_oldest_turns_are_dropped_after_a_refusal_without_a_limit(
@@ -361,7 +389,7 @@ def test_oldest_turns_are_dropped_after_a_refusal_without_a_limit(
     assert len(chat.agreed) == 1
     printed = capsys.readouterr().err
     assert "ended 2 times at the first 130 tokens of this conversation" in printed
-    assert "Dropped the oldest 2 of 2 questions, and their answers." in printed
+    assert "Dropped the oldest 2 of 2 questions and their answers." in printed
 
 
 def test_question_that_cannot_be_processed_is_reported(

@@ -111,7 +111,11 @@ def test_an_ended_server_is_red(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
     context = with_server(healthy_context(tmp_path), port, READY)
-    assert of_topic(examined(context), "probe").level == "red"
+    finding = of_topic(examined(context), "probe")
+    assert (finding.level, finding.text) == (
+        "red",
+        "no answer from the model: nothing listens there",
+    )
 
 
 @pytest.mark.parametrize(
