@@ -1,6 +1,7 @@
 #!/bin/sh
 # Start a server with a small model, send it a question and stop it.
-# A server that runs already gets the question and keeps running.
+# A server that runs already gets the question and keeps running; one that is started here stops
+# again, after Ctrl-C and a failure too.
 set -eu
 cd "$(dirname "$0")/.."
 pensieve=.venv/bin/pensieve
@@ -8,6 +9,13 @@ device="--device cpu"
 [ "$(uname -sm)" = "Darwin arm64" ] && device=""
 
 started_here=no
+stop() {
+    [ "$started_here" = no ] || "$pensieve" stop
+    started_here=no
+}
+trap stop EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 if ! "$pensieve" status >/dev/null 2>&1; then
     # shellcheck disable=SC2086 # no argument if the default device is right
     "$pensieve" start --model smollm2-135m $device
@@ -18,7 +26,7 @@ printf '\n> %s\n\n' "$question"
 # Greedy and short: so small a model rambles when it samples.
 "$pensieve" chat --stats --temperature 0 --max-tokens 60 "$question" </dev/null
 echo
-[ "$started_here" = no ] || "$pensieve" stop
+stop
 cat <<END
 
 Next:
