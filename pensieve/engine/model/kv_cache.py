@@ -346,8 +346,13 @@ def positions_of(offsets: tuple[int, ...]) -> mx.array:
     return mx.array(offsets)
 
 
+def _is_cache(keys: Any) -> bool:
+    """Whether `keys` are a cache of ours, returned in their place by `update_and_fetch`."""
+    return isinstance(keys, _BaseCache)
+
+
 def _attention(queries: Any, keys: Any, values: Any, scale: float, mask: Any, **sizes: Any) -> Any:
-    if isinstance(keys, _BaseCache):
+    if _is_cache(keys):
         return keys.attend(queries, scale)
     return _quantized_attention(queries, keys, values, scale=scale, mask=mask, **sizes)
 
@@ -355,7 +360,7 @@ def _attention(queries: Any, keys: Any, values: Any, scale: float, mask: Any, **
 def _sinks_attention(  # noqa: PLR0913, PLR0917 -- as in mlx-lm
     queries: Any, keys: Any, values: Any, cache: Any, scale: float, mask: Any, sinks: Any = None
 ) -> Any:
-    if sinks is not None and isinstance(keys, _BaseCache):
+    if sinks is not None and _is_cache(keys):
         return keys.attend(queries, scale, sinks)
     return _stock_attention(queries, keys, values, cache, scale, mask, sinks)
 

@@ -3,7 +3,7 @@
 
 mlx-lm's rotating cache overwrites its oldest token, so that a full one cannot be trimmed, and its
 batches are padded. This one appends, is read from the start of the window, and drops what lies
-before it only now and then.
+before it only now and then. In full precision: its size is bounded.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,6 @@ import mlx.core as mx  # noqa: TID253
 from mlx_lm.models.base import create_causal_mask  # noqa: TID253
 
 from pensieve.engine.model.kv_cache import SequenceKVCache
-from pensieve.engine.planning.kv_precision import FULL, KVPrecision
 from pensieve.engine.planning.memory_plan import GROWTH_TOKENS, WINDOW_SPARE_TOKENS
 
 # Tokens before the window that stay when others are dropped: so far the cache can be trimmed.
@@ -28,20 +27,18 @@ class WindowKVCache(SequenceKVCache):
     chunk, for the chunk in addition.
     """
 
-    def __init__(self, max_size: int, precision: KVPrecision = FULL) -> None:
-        super().__init__(precision)
+    def __init__(self, max_size: int) -> None:
+        super().__init__()
         self.max_size = max_size  # the window, the newest token included
         self.start = 0
 
     def append(self, keys: mx.array, values: mx.array) -> None:
-        self._dtype = keys.dtype
-        new = (*self._encode(keys), *self._encode(values))
         tokens = keys.shape[2]
         if not self._keys or self._keys[0].shape[2] < self.offset - self.start + tokens:
-            self._make_room(new)
+            self._make_room(keys, values)
         at = self.offset - self.start
-        for stored, added in zip((*self._keys, *self._values), new, strict=True):
-            stored[..., at : at + tokens, :] = added
+        self._keys[0][..., at : at + tokens, :] = keys
+        self._values[0][..., at : at + tokens, :] = values
         self.offset += tokens
 
     def append_and_view(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
@@ -49,7 +46,7 @@ class WindowKVCache(SequenceKVCache):
         tokens = keys.shape[2]
         return self._seen(self._keys, tokens)[0], self._seen(self._values, tokens)[0]
 
-    def _make_room(self, new: Sequence[mx.array]) -> None:
+    def _make_room(self, *new: mx.array) -> None:
         """Move the newest tokens to arrays that have room for `new` ones."""
         kept = min(self.offset - self.start, self.max_size + KEPT_TOKENS)
         room = max(new[0].shape[2], GROWTH_TOKENS)
@@ -63,8 +60,7 @@ class WindowKVCache(SequenceKVCache):
         self.start = self.offset - kept
 
     def _set_arrays(self, arrays: Sequence[mx.array]) -> None:
-        half = len(arrays) // 2
-        self._keys, self._values = tuple(arrays[:half]), tuple(arrays[half:])
+        self._keys, self._values = (arrays[0],), (arrays[1],)
 
     def _seen(self, arrays: tuple[mx.array, ...], tokens: int) -> tuple[mx.array, ...]:
         end = self.offset - self.start
@@ -85,9 +81,8 @@ class WindowKVCache(SequenceKVCache):
     @classmethod
     def from_arrays(cls, arrays: Sequence[mx.array], empty: Any, tokens: int) -> "WindowKVCache":
         """Make a cache like `empty` of `tokens` tokens, of which the arrays hold the last ones."""
-        restored = cls(empty.max_size, empty.precision)
+        restored = cls(empty.max_size)
         restored._set_arrays(arrays)
-        restored._dtype = arrays[len(arrays) // 2 - 1].dtype
         restored.offset = tokens
         restored.start = tokens - arrays[0].shape[2]
         return restored
