@@ -124,6 +124,8 @@ def test_invalid_value_names_allowed_values_an_example_and_help(
     [
         (["start", "--device", "tpu"], "start", "'gpu' or 'cpu'"),
         (["start", "--device"], "start", "'gpu' or 'cpu'"),
+        (["start", "--speculation", "on"], "start", "'auto' or 'off'"),
+        (["restart", "--speculation"], "restart", "'auto' or 'off'"),
         (["restart", "--host", ""], "restart", "such as 127.0.0.1"),
         (["start", "--no-wait=maybe"], "start", "true or false"),
         (["env", "--shell"], "env", "bash, zsh"),

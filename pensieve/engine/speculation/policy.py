@@ -29,7 +29,8 @@ def assess(curve: CostCurve | None) -> SpeculationState:
     if not speedups:
         return NOT_MEASURED
     speedup, rows, ratio = max(speedups)
-    return SpeculationState("pays" if speedup >= _MIN_SPEEDUP else "no_width_pays", rows, ratio)
+    reason = "pays" if speedup >= _MIN_SPEEDUP else "no_width_pays"
+    return SpeculationState(reason, rows, round(ratio, 2))
 
 
 def _speedups(curve: CostCurve) -> list[tuple[float, int, float]]:
