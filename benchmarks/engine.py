@@ -82,6 +82,10 @@ class Server:
         }
         if self.path.endswith("completions"):
             body["stream_options"] = {"include_usage": True}
+        return await self.send(body)
+
+    async def send(self, body: dict) -> Stream:
+        """Stream the answer to a request."""
         pieces = await asyncio.to_thread(self._pieces, json.dumps(body))
         # Parsed afterwards: on a small machine a client takes CPU time from the servers.
         stream = Stream(end_s=pieces[-1][0])

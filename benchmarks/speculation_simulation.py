@@ -15,7 +15,7 @@ import difflib
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,13 +31,14 @@ from pensieve.engine.speculation.row_ledger import RowLedger
 from pensieve.models.load import open_model
 from pensieve.models.served_model import ServedModel
 from pensieve.prompt.render import PromptRenderer
-from pensieve.prompt.shadow import shadow_texts
+from pensieve.prompt.shadow import ShadowTokens
 from tests.support.embedded_model import embedded_model_folder
 
 ROOT = Path(__file__).parent.parent
 FILE = "pensieve/engine/scheduling/prefix_cache.py"
 TESTS = "tests/engine/scheduling/test_prefix_cache.py"
 RULES = "You are a coding agent. You call tools as JSON. The folder is /home/me/pensieve.\n"
+OPENING = "Look at the code first."
 OLD_NAME, NEW_NAME = "acquire", "take_entry"
 # Time of a step, by rows, relative to one row. Apple, 4-bit weights: mlx pull requests 3852
 # (M4 Pro), 3863 (M3 Max), 3791 (M5 Max); M1 and M2 by MLX's source: rows one by one up to 5, then
@@ -65,6 +66,9 @@ BATCHES = ((0, 6), (0, 2, 3, 6), (6, 5, 6, 3), (0, 1, 2, 4))
 BATCH_CURVES = ("M1/M2", "M3/M4", "M5 Max")
 BATCH_TOKENS = 450
 LONGEST = (4, 8, 31)
+
+
+Body = dict[str, object]  # of a request
 
 
 @dataclass(frozen=True)
@@ -100,15 +104,16 @@ def call(name: str, **arguments: object) -> str:
     return format_calls(JSON_CALL, [ToolCall(name, arguments)])
 
 
-def conversation(task: str, *steps: tuple[str, dict[str, object], str]) -> Conversation:
-    """A task, then calls (name, arguments, result) that were made for it."""
-    messages: list[dict[str, object]] = [{"role": "user", "content": task}]
+def request(task: str, *steps: tuple[str, dict[str, object], str]) -> Body:
+    """Calls (name, arguments, result), then a task: requests after the same calls share them."""
+    messages: list[dict[str, object]] = [{"role": "user", "content": OPENING}]
     for at, (name, arguments, result) in enumerate(steps):
         use = {"type": "tool_use", "id": f"t{at}", "name": name, "input": arguments}
         answer = {"type": "tool_result", "tool_use_id": f"t{at}", "content": result}
         messages.append({"role": "assistant", "content": [use]})
         messages.append({"role": "user", "content": [answer]})
-    return decode(Conversation, {"model": "m", "system": RULES, "messages": messages})
+    messages.append({"role": "user", "content": task})
+    return {"model": "m", "system": RULES, "messages": messages}
 
 
 def read_step(path: str) -> tuple[str, dict[str, object], str]:
@@ -130,7 +135,7 @@ def edits(old: str, new: str) -> Iterator[str]:
         )
 
 
-def json_calls() -> tuple[Conversation, str]:
+def json_calls() -> tuple[Body, str]:
     paths = [
         path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("pensieve/engine/*/*.py"))
     ]
@@ -142,7 +147,7 @@ def json_calls() -> tuple[Conversation, str]:
         "path": root,
         "output_mode": "content",
     }
-    asked = conversation(
+    asked = request(
         "Look through the engine for uses of the prefix cache.",
         ("Glob", {"pattern": "pensieve/engine/**/*.py"}, listing),
         ("Grep", search, "5 matches"),
@@ -164,10 +169,11 @@ def json_calls() -> tuple[Conversation, str]:
     return asked, "\n".join([*reads, *others])
 
 
-def texts() -> Iterator[tuple[str, Conversation, str]]:
+def texts() -> Iterator[tuple[str, Body, str]]:
+    """Yield names, requests, and the answers that a capable model would write to them."""
     old = source(FILE)
     new = old.replace(OLD_NAME, NEW_NAME)
-    asked = conversation(f"Rename {OLD_NAME} to {NEW_NAME} in {FILE}.", read_step(FILE))
+    asked = request(f"Rename {OLD_NAME} to {NEW_NAME} in {FILE}.", read_step(FILE))
     yield "rewrite, code block", asked, f"Here is the file:\n\n```python\n{new}```\n"
     yield (
         "rewrite, Write call",
@@ -181,19 +187,19 @@ def texts() -> Iterator[tuple[str, Conversation, str]]:
     )
     yield "unified diff", asked, "```diff\n" + "\n".join(diff) + "\n```\n"
     tests = source(TESTS).partition("\n\n\n")[2][:2400]
-    yield "unit tests", conversation(f"Write tests for {FILE}.", read_step(FILE)), tests
+    yield "unit tests", request(f"Write tests for {FILE}.", read_step(FILE)), tests
     prose = source("docs/architecture.md").partition("## The life of")[0][:3000]
-    yield "prose", conversation("Describe how the project is built.", read_step(FILE)), prose
+    yield "prose", request("Describe how the project is built.", read_step(FILE)), prose
 
 
-def cases(model: ServedModel) -> Iterator[Case]:
+def cases(model: ServedModel, written: Iterable[tuple[str, Body, str]]) -> Iterator[Case]:
+    """Return the texts in the tokens of a model that calls tools as JSON."""
     renderer = PromptRenderer(model.tokenizer, model.dialect)
-    for name, asked, answer in texts():
-        shadows = [
-            model.tokenizer.encode(model.tokenizer.neutralize(text))
-            for text in shadow_texts(asked, JSON_CALL)
-        ]
-        yield Case(name, renderer.render(asked).tokens, shadows, model.tokenizer.encode(answer))
+    shadow_tokens = ShadowTokens(model.tokenizer, JSON_CALL)
+    for name, body, answer in written:
+        asked = decode(Conversation, body)
+        prompt = renderer.render(asked).tokens
+        yield Case(name, prompt, shadow_tokens.of(asked), model.tokenizer.encode(answer))
 
 
 # The walks.
@@ -400,7 +406,7 @@ def main() -> None:
     parser.add_argument("--home", type=Path)
     home = parser.parse_args().home or Path(tempfile.mkdtemp())
     model = open_model(embedded_model_folder(home))
-    found = list(cases(model))
+    found = list(cases(model, texts()))
     vocabulary = 1 + max(max(map(max, case.texts)) for case in found)
     print(f"Tokens a step, drafts of at most {LONGEST}, everything verified\n")
     head = ["answer (prompt → answer tokens)", "lookup", "+ shadow"]

@@ -5,7 +5,7 @@ at every build on one machine.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -117,7 +117,9 @@ def phi3_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def byte_level_tokenizer(*, is_qwen: bool) -> Tokenizer:
+def byte_level_tokenizer(
+    *, is_qwen: bool, corpus: Iterable[str] = CORPUS, size: int = 500
+) -> Tokenizer:
     """Return a tokenizer like Llama 3's or Qwen's: byte-level BPE, ChatML control tokens."""
     tokenizer = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(
@@ -127,11 +129,11 @@ def byte_level_tokenizer(*, is_qwen: bool) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=500,
+        vocab_size=size,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.train_from_iterator(corpus, trainer)
     if is_qwen:
         tokenizer.normalizer = normalizers.NFC()
     special = [AddedToken(text, special=True, normalized=False) for text in CHATML_ADDED]
