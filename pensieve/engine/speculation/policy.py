@@ -93,16 +93,7 @@ class _Step:
         More than `NEAR_DRAFTS` where a step with more rows takes no longer: on CUDA 8 take less
         time than 4.
         """
-        least, curve = self.sequences + NEAR_DRAFTS, self.costs.curve
-        times = {
-            rows: curve.ratio(rows, self.sequences, self.context_class)
-            for rows in curve.usable_rows(self.context_class)
-            if least <= rows <= TILE_ROWS
-        }
-        if not times:
-            return NEAR_DRAFTS
-        longest = times[min(times)]
-        widest = max(rows for rows, time in times.items() if time <= longest)
+        widest = self.costs.widest(self.sequences + NEAR_DRAFTS, self.context_class)
         return max(NEAR_DRAFTS, widest // self.sequences - 1)
 
     def can_add(self, drafts: int) -> bool:

@@ -7,6 +7,7 @@ whole, so what is corrected is the ratio of a wide step to a plain one, not seco
 from dataclasses import dataclass, field
 
 from pensieve.engine.speculation.cost_curve import CostCurve
+from pensieve.engine.speculation.draft_source import TILE_ROWS
 
 # Plain steps timed before drafts are priced by them.
 MIN_PLAIN_STEPS = 3
@@ -45,6 +46,7 @@ class StepCosts:
     _plain_s: _Averages = field(default_factory=dict[tuple[int, int], _Average])
     _corrections: _Averages = field(default_factory=dict[tuple[int, int], _Average])
     _steps: int = 0
+    _widest: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
 
     def is_known(self, plain_rows: int, context_class: int) -> bool:
         """Return whether enough plain steps were timed to price wide ones."""
@@ -57,6 +59,26 @@ class StepCosts:
             return 1.0
         curve = self.curve.ratio(rows, plain_rows, context_class)
         return curve * self._correction(rows, context_class)
+
+    def widest(self, rows: int, context_class: int) -> int:
+        """Return the most rows, up to a tile, whose step takes no longer than one of `rows`.
+
+        By the measured curve, so it is computed once: every plain step asks for it.
+        """
+        key = rows, context_class
+        if key not in self._widest:
+            self._widest[key] = self._find_widest(rows, context_class)
+        return self._widest[key]
+
+    def _find_widest(self, rows: int, context_class: int) -> int:
+        usable = self.curve.usable_rows(context_class)
+        times = {
+            width: self.curve.ratio(width, 1, context_class)
+            for width in usable
+            if rows <= width <= TILE_ROWS
+        }
+        longest = times[min(times)] if times else 0.0
+        return max((width for width, time in times.items() if time <= longest), default=rows)
 
     def note_plain(self, rows: int, context_class: int, seconds: float) -> None:
         self._steps += 1

@@ -22,8 +22,12 @@ from pensieve.engine.speculation.cost_curve import ContextCosts, CostCurve
 WIDTHS = (1, 4, 32, 8, 2, 16, 3, 6)
 CONTEXTS = (256, 4096)  # tokens
 BUDGET_S = 1.0
+# A device that is slow, or busy at the time, may take this much longer in each context for the
+# widths without which no draft can pay: a few rows, and a tile of them.
+EXTRA_S = 0.5
+LEAST_WIDTHS = frozenset((1, 4, 32))
 # Increase when the measurement changes.
-VERSION = 1
+VERSION = 2
 _REPEATS = 3
 _ANY_TOKEN = 1
 
@@ -36,6 +40,7 @@ class StepTimer:
     """Measures steps within a budget of time."""
 
     budget_s: float = BUDGET_S
+    extra_s: float = EXTRA_S
     clock: Callable[[], float] = time.monotonic
 
     def curve(self, steps: dict[int, RunStep], *, has_exact_widths: bool) -> CostCurve | None:
@@ -46,20 +51,21 @@ class StepTimer:
         end_s = self.clock()
         for tokens, run in sorted(steps.items()):
             end_s += self.budget_s / len(steps)
-            if seconds := self._seconds(run, end_s):
+            if seconds := self._seconds(run, end_s, has_exact_widths=has_exact_widths):
                 contexts.append(ContextCosts(tokens, seconds))
         return CostCurve(tuple(contexts), has_exact_widths) if contexts else None
 
-    def _seconds(self, run: RunStep, end_s: float) -> dict[int, float]:
+    def _seconds(self, run: RunStep, end_s: float, *, has_exact_widths: bool) -> dict[int, float]:
         """Return the shortest time of each width; each once before any again."""
         seconds: dict[int, float] = {}
         for repeat in range(_REPEATS):
             for width in WIDTHS:
                 expected_s = seconds.get(width, 2 * seconds.get(1, 0.0))
-                if self.clock() + expected_s >= end_s:
+                extra_s = 0.0 if repeat or width not in LEAST_WIDTHS else self.extra_s
+                if self.clock() + expected_s >= end_s + extra_s:
                     return seconds
-                if not repeat:
-                    run(width)  # prepares kernels and buffers
+                if has_exact_widths and not repeat:
+                    run(width)  # compiles its kernels
                 seconds[width] = min(seconds.get(width, math.inf), self._time(run, width))
         return seconds
 
