@@ -1,6 +1,7 @@
 """Texts that an answer is likely to copy, in the form in which it would write them.
 
-A Read result has line numbers, a file in a Write call is JSON-escaped: neither continues the other.
+A Read result has line numbers, a file in a Write call is JSON-escaped, a diff has a blank before
+each unchanged line: none continues another.
 The engine's lookup gets these texts tokenized, next to the prompt; the model never sees them
 (engine/speculation/lookup_index.py).
 """
@@ -8,6 +9,7 @@ The engine's lookup gets these texts tokenized, next to the prompt; the model ne
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import chain
 from typing import cast
 
 from pensieve.api.messages.content_blocks import (
@@ -27,7 +29,7 @@ MAX_CHARS = 120_000
 MIN_CHARS = 64
 # Tokenized texts that are kept: a conversation sends the same ones with every turn. 1 MB each at
 # most.
-_KEPT_TEXTS = 32
+_KEPT_TEXTS = 48
 # As Claude Code's Read writes them.
 _LINE_NUMBER = re.compile(r"^[ \t]*\d+(?:→|\t)", re.MULTILINE)
 
@@ -55,20 +57,25 @@ def shadow_texts(
     form: of the model's calls. Texts that the prompt already has in the same form are omitted.
     """
     is_escaped = _escapes_texts(form)
-    newest_first = (
-        text
-        for turn in reversed(conversation.messages)
-        for block in reversed(turn.content)
-        for text in _copies(block, is_escaped=is_escaped)
-        if len(text) >= MIN_CHARS
+    blocks = [block for turn in conversation.messages for block in turn.content]
+    newest_first = chain(
+        (text for block in reversed(blocks) for text in _copies(block, is_escaped=is_escaped)),
+        # Rarer than the others, so they get what those leave of the limit.
+        (in_diff(text) for block in reversed(blocks) for text in _numbered_files(block)),
     )
-    return tuple(reversed(_within(newest_first, max_chars)))
+    long_enough = (text for text in newest_first if len(text) >= MIN_CHARS)
+    return tuple(reversed(_within(long_enough, max_chars)))
 
 
 def without_line_numbers(text: str) -> str:
     """Return the text of a numbered file; any other text unchanged."""
     stripped, numbers = _LINE_NUMBER.subn("", text)
     return stripped if 2 * numbers > len(text.splitlines()) else text
+
+
+def in_diff(text: str) -> str:
+    """Return the text as a unified diff has its unchanged lines."""
+    return " " + text.replace("\n", "\n ")
 
 
 def escaped(text: str) -> str:
@@ -84,13 +91,17 @@ def _copies(block: ContentBlock, *, is_escaped: bool) -> Iterator[str]:
     """Yield the forms of a block's texts that the prompt does not have."""
     match block:
         case ToolResultBlock():
-            for part in reversed(block.content):
-                if isinstance(part, TextBlock):
-                    yield from _result_copies(part.text, is_escaped=is_escaped)
+            for text in _result_texts(block):
+                yield from _result_copies(text, is_escaped=is_escaped)
         case ToolUseBlock() if is_escaped:
             yield from (text for text in _strings(block.input) if escaped(text) != text)
         case _:
             pass
+
+
+def _result_texts(block: ToolResultBlock) -> Iterator[str]:
+    """Yield the last one first."""
+    return (part.text for part in reversed(block.content) if isinstance(part, TextBlock))
 
 
 def _result_copies(text: str, *, is_escaped: bool) -> Iterator[str]:
@@ -99,6 +110,13 @@ def _result_copies(text: str, *, is_escaped: bool) -> Iterator[str]:
         yield plain
     if is_escaped and (inside := escaped(plain)) != plain:
         yield inside
+
+
+def _numbered_files(block: ContentBlock) -> Iterator[str]:
+    """Yield them without their numbers."""
+    if isinstance(block, ToolResultBlock):
+        pairs = ((without_line_numbers(text), text) for text in _result_texts(block))
+        yield from (plain for plain, text in pairs if plain != text)
 
 
 def _strings(value: object) -> Iterator[str]:

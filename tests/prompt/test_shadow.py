@@ -1,5 +1,6 @@
 """Texts that an answer may copy: tool results without line numbers, arguments as plain text."""
 
+import difflib
 import json
 from typing import Any
 
@@ -15,6 +16,7 @@ from pensieve.prompt.shadow import (
     MIN_CHARS,
     ShadowTokens,
     escaped,
+    in_diff,
     shadow_texts,
     without_line_numbers,
 )
@@ -50,8 +52,8 @@ def shadows(*messages: dict[str, Any], form: CallForm = JSON_CALL, **limit: int)
 @pytest.mark.parametrize("mark", ["→", "\t"])
 def test_numbered_file_is_copied_without_its_numbers(mark: str) -> None:
     read = result("Read", numbered(FILE, mark))
-    assert shadows(read, form=TAGGED) == (FILE,)
-    assert set(shadows(read)) == {FILE, escaped(FILE)}
+    assert shadows(read, form=TAGGED) == (in_diff(FILE), FILE)
+    assert set(shadows(read)) == {FILE, escaped(FILE), in_diff(FILE)}
 
 
 @given(text=texts, mark=st.sampled_from(["→", "\t"]))
@@ -72,6 +74,19 @@ def test_lines_without_a_number_stay_in_a_numbered_file() -> None:
 @given(text=texts)
 def test_escaped_text_is_the_inside_of_a_json_string(text: str) -> None:
     assert json.loads(f'"{escaped(text)}"') == text
+
+
+def test_unchanged_lines_of_a_diff_are_those_of_the_file_in_it() -> None:
+    lines = FILE.split("\n")
+    diff = list(difflib.unified_diff(lines, [*lines, "end"], n=len(lines), lineterm=""))
+    assert "\n".join(diff[3:-1]) == in_diff(FILE)
+
+
+def test_texts_of_diffs_displace_no_other_text() -> None:
+    reads = [result("Read", numbered(FILE)), result("Read", numbered(OTHER))]
+    limit = len(FILE) + len(OTHER) + 10
+    expected = (in_diff(OTHER)[:10], FILE, OTHER)
+    assert shadows(*reads, form=TAGGED, max_chars=limit) == expected
 
 
 def test_plain_results_are_copied_only_escaped() -> None:
@@ -138,11 +153,12 @@ def test_tokens_of_a_shadow_are_those_of_its_text_and_are_found_once() -> None:
     tokens = ShadowTokens(tokenizer, TAGGED)
     messages = [result("Read", numbered(FILE)), result("Other", numbered(OTHER))]
     conversation = decode(Conversation, {"model": "m", "messages": messages})
-    expected = tuple(tuple(tokenizer.encode(text)) for text in (FILE, OTHER))
+    texts = (in_diff(FILE), in_diff(OTHER), FILE, OTHER)
+    expected = tuple(tuple(tokenizer.encode(text)) for text in texts)
     tokenizer.encoded.clear()
     assert tokens.of(conversation) == expected
     assert tokens.of(conversation) == expected
-    assert sorted(tokenizer.encoded) == sorted([FILE, OTHER])
+    assert sorted(tokenizer.encoded) == sorted(texts)
 
 
 class CountingTokenizer(ByteTokenizer):
