@@ -48,6 +48,7 @@ class Stream:
     """One streamed answer; times are seconds since the request was sent."""
 
     arrivals_s: list[float] = field(default_factory=list)  # of each token
+    text: str = ""
     end_s: float = 0.0
     output_tokens: int = 0
     cached_tokens: int = 0
@@ -124,6 +125,7 @@ def payloads(pieces: list[tuple[float, bytes]]) -> Iterator[tuple[float, dict]]:
 def record(payload: dict, stream: Stream, at_s: float) -> None:
     if payload.get("type") == "content_block_delta":
         stream.arrivals_s.append(at_s)
+        stream.text += payload["delta"].get("text", "")
     elif payload.get("type") == "message_delta":
         usage = payload["usage"]
         stream.output_tokens = usage["output_tokens"]

@@ -64,7 +64,7 @@ class Row:
 class Run:
     """Answers of one row in one turn."""
 
-    tokens: tuple[tuple[int, ...], ...]
+    answers: tuple[object, ...]  # tokens or text
     ends_s: tuple[float, ...]  # when each was finished
     rate: float  # tokens/s of all
     tokens_per_step: float = 0.0  # of one answer; 0 if unknown
@@ -118,6 +118,7 @@ class Process:
     def __exit__(self, *_: object) -> None:
         for engine in self._engines.values():
             engine.close()
+            engine.grammar_queue.close()
 
     def run(self, row: Row, mode: str) -> Run:
         generations = [self._generation(row, number, mode) for number in row.numbers]
@@ -214,7 +215,8 @@ class Http:
         end_s = max(stream.end_s for stream in streams)
         tokens = sum(stream.output_tokens for stream in streams)
         ends_s = tuple(stream.end_s - began_s for stream in streams)
-        return Run((), ends_s, (tokens - 1) / max(end_s - began_s, 1e-9))
+        texts = tuple(stream.text for stream in streams)
+        return Run(texts, ends_s, (tokens - 1) / max(end_s - began_s, 1e-9))
 
     def _body(self, row: Row, number: int, max_tokens: int | None) -> Body:
         own = {"max_tokens": max_tokens or len(self._answers[number]), "stream": True}
@@ -264,8 +266,7 @@ def line(row: Row, runs: dict[str, list[Run]]) -> str:
 
 
 def remark(row: Row, runs: dict[str, list[Run]]) -> str:
-    tokens = {run.tokens for each in runs.values() for run in each}
-    if len(tokens) > 1:
+    if len({run.answers for each in runs.values() for run in each}) > 1:
         return "  answers differ"
     target = next((least for part, least in TARGETS.items() if part in row.name), 0.0)
     is_measured = not row.is_own and len(row.numbers) == 1
@@ -294,10 +295,10 @@ def retokenized(folder: Path) -> Path:
     sources = (Path(__file__).parent.parent / "pensieve").rglob("*.py")
     corpus = (file.read_text(encoding="utf-8") for file in sources)
     tokenizer = tiny_models.byte_level_tokenizer(is_qwen=False, corpus=corpus, size=31_000)
-    first_added = 32_000  # as in Phi-3
-    unused = range(tokenizer.get_vocab_size(), first_added)
+    # Phi-3's control tokens follow 32000 others and <|endoftext|>, which this tokenizer has.
+    unused = range(tokenizer.get_vocab_size(), 32_001)
     tokenizer.add_tokens(["<s>", *(f"<unused{number}>" for number in unused[1:])])
-    for text in tiny_models.PHI3_ADDED:
+    for text in tiny_models.PHI3_ADDED[1:]:
         tokenizer.add_tokens([AddedToken(text, special=True, normalized=False)])
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder
