@@ -1,7 +1,8 @@
 """Tokens/s with drafts and without, in turns: in one process, and through HTTP.
 
 usage: python -m benchmarks.speculation [--device cpu|gpu] [--model FOLDER | --shape phi3|wide]
-    [--rows rewrite,Edit,…] [--tokens 240] [--rounds 3] [--only process|http] [--home FOLDER]
+    [--rows rewrite,Edit,…] [--tokens 240] [--rounds 3] [--only process|http] [--cpu-time]
+    [--home FOLDER]
 
 *lookup* drafts from prompt and answer, *+ shadow* also from what a client's texts would look like
 in the answer (pensieve/prompt/shadow.py). Without a model the embedded one is measured; `--shape`
@@ -12,7 +13,8 @@ line numbers, then the file with one name replaced, the Edit calls and the diff 
 calls with paths of a listing, its tests, prose (speculation_simulation.py). They copy verbatim, as
 a capable model would at best: figures are an upper bound for copying. *own* rows are what the model
 itself writes greedily, which often repeats itself. A ratio is the median of each turn's ratio to
-its plain answer, since the speed of a shared machine varies within a minute.
+its plain answer, since the speed of a shared machine varies within a minute. `--cpu-time` counts
+seconds of processor time, with one BLAS thread, on a machine that is too busy for that.
 """
 
 # pyright: basic
@@ -21,7 +23,9 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -34,6 +38,7 @@ from typing import cast
 from benchmarks.engine import Bench, Server, argument_parser, free_port, make_model
 from benchmarks.playback import playback_of, played_back, top_k_of
 from benchmarks.speculation_simulation import Body, Case, cases, texts
+from pensieve import paths
 from pensieve.engine.client.launch import worker_variables
 from pensieve.engine.generation import Generation, Sampling, Token
 from pensieve.engine.protocol import Load
@@ -48,6 +53,8 @@ MODES = ("plain", "lookup", "+ shadow")
 # Least ratio with all drafts, of one answer, on two cores in float32.
 TARGETS = {"rewrite": 3.0, "Edit": 2.0, "JSON": 1.4, "prose": 0.98}
 TOGETHER = ("rewrite, code block", "2 Edit calls", "9 JSON calls", "prose")
+# Prompts that an engine on a CPU has processed: minutes there.
+PREFIXES = "prefixes"
 _GREEDY = Sampling(temperature=0)
 
 
@@ -90,8 +97,14 @@ def rows_of(names: Sequence[str], wanted: Sequence[str]) -> list[Row]:
 class Process:
     """Two engines on the same weights: one without drafts, one with."""
 
-    def __init__(self, load: Load, written: Sequence[Case], rows: Sequence[Row]) -> None:
-        self._load, self._written = load, written
+    def __init__(
+        self,
+        load: Load,
+        written: Sequence[Case],
+        rows: Sequence[Row],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._load, self._written, self._clock = load, written, clock
         used = (written[number].prompt for row in rows for number in row.numbers)
         self._prompts = dict.fromkeys(map(tuple, used))
         self._engines: dict[bool, WorkerContext] = {}
@@ -122,7 +135,7 @@ class Process:
 
     def run(self, row: Row, mode: str) -> Run:
         generations = [self._generation(row, number, mode) for number in row.numbers]
-        return run_together(self._engines[mode != "plain"], generations)
+        return run_together(self._engines[mode != "plain"], generations, self._clock)
 
     def _generation(self, row: Row, number: int, mode: str) -> Generation:
         case = self._written[number]
@@ -201,6 +214,10 @@ class Http:
         command = [sys.executable, "-m", "benchmarks.playback", "server", str(answers)]
         command += ["start", "--foreground", "--port", str(port)]
         command += ["--model", str(self._bench.folder), "--device", self._bench.device]
+        own = paths.under_home(self._bench.home / speculation)
+        processed = self._bench.home / PREFIXES
+        if processed.exists():
+            shutil.copytree(processed, own.prefixes, dirs_exist_ok=True)
         home = {"PENSIEVE_HOME": str(self._bench.home / speculation)}
         environment = os.environ | home | {"PENSIEVE_SPECULATION": speculation}
         return self._bench.running(speculation, command, port, "/v1/messages", environment)
@@ -311,17 +328,18 @@ def model_of(arguments: argparse.Namespace, home: Path) -> ModelFolder:
     if folder is None:
         folder = home / arguments.shape
         if not (folder / "model.safetensors").exists():
-            retokenized(make_model(arguments.shape, folder))
+            make_model(arguments.shape, folder)
+            if arguments.shape != "tiny":
+                retokenized(folder)
     return ModelFolder(folder.name, str(folder), folder)
 
 
-def preload(device: Device) -> None:
+def preload(device: Device, *, is_cpu_time: bool) -> None:
     """Start this program again with the worker's variables: OpenBLAS is loaded before MLX's."""
-    missing = {
-        name: value
-        for name, value in worker_variables(device).items()
-        if os.environ.get(name) != value
-    }
+    # Idle BLAS threads spin, which processor time would count.
+    threads = {"OPENBLAS_NUM_THREADS": "1"} if is_cpu_time else {}
+    variables = worker_variables(device) | threads
+    missing = {name: value for name, value in variables.items() if os.environ.get(name) != value}
     if missing:
         arguments = [sys.executable, "-m", "benchmarks.speculation", *sys.argv[1:]]
         os.execve(sys.executable, arguments, os.environ | missing)
@@ -344,6 +362,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tokens", default=240, type=int)
     parser.add_argument("--rounds", default=3, type=int)
     parser.add_argument("--only", choices=["process", "http"])
+    parser.add_argument("--cpu-time", action="store_true")
     parser.add_argument("--home", type=Path)
     return parser.parse_args()
 
@@ -351,7 +370,10 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     device = cast("Device", arguments.device)
-    preload(device)
+    # What the measured step times mean for drafts.
+    logging.basicConfig(format="%(message)s", stream=sys.stdout)
+    logging.getLogger("pensieve.engine").setLevel(logging.INFO)
+    preload(device, is_cpu_time=arguments.cpu_time)
     with home_of(arguments.home) as home:
         model = model_of(arguments, home)
         written = list(texts())
@@ -361,11 +383,12 @@ def main() -> None:
         ]
         rows = rows_of([case.name for case in found], arguments.rows.split(","))
         if arguments.only != "http":
-            prefixes = str(home / "prefixes") if device == "cpu" else None
+            prefixes = str(home / PREFIXES) if device == "cpu" else None
             load = Load(str(model.folder), device, prefixes)
+            clock = time.process_time if arguments.cpu_time else time.perf_counter
             with (
                 played_back([case.answer for case in found]),
-                Process(load, found, rows) as process,
+                Process(load, found, rows, clock) as process,
             ):
                 measure(process, "in one process", rows, arguments.rounds)
         if arguments.only != "process":

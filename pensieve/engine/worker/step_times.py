@@ -24,7 +24,7 @@ CONTEXTS = (256, 4096)  # tokens
 BUDGET_S = 1.0
 # A device that is slow, or busy at the time, may take this much longer in each context for the
 # widths without which no draft can pay: a few rows, and a tile of them.
-EXTRA_S = 0.5
+EXTRA_S = 1.0
 LEAST_WIDTHS = frozenset((1, 4, 32))
 # Increase when the measurement changes.
 VERSION = 2

@@ -53,11 +53,11 @@ def test_noisy_times_give_their_mean() -> None:
     assert costs.ratio(4, 1, 0) == pytest.approx(2.0, rel=0.15)
 
 
-def test_one_step_that_was_held_up_counts_at_most_threefold() -> None:
+def test_one_wide_step_that_was_held_up_counts_at_most_twofold() -> None:
     costs = costs_after(1.0)
     costs.note_wide(4, 1, 0, 1.5)
-    assert costs.note_wide(4, 1, 0, 100.0) == pytest.approx(4.5)
-    assert costs.ratio(4, 1, 0) == pytest.approx(3.0)
+    assert costs.note_wide(4, 1, 0, 100.0) == pytest.approx(3.0)
+    assert costs.ratio(4, 1, 0) == pytest.approx(2.25)
 
 
 def test_correction_of_an_unused_width_fades() -> None:
