@@ -1,12 +1,14 @@
 """Decode rate (tokens/s), time to first token (s) and memory (GB) of pensieve and mlx-lm.
 
-usage: python benchmarks/engine.py [--device cpu|gpu] [--model FOLDER | --shape tiny|phi3|wide]
-    [--lengths 1000,4000] [--rounds 3] [--json FILE]
+usage: python -m benchmarks.engine [--device cpu|gpu] [--model FOLDER | --shape tiny|phi3|wide]
+    [--lengths 1000,4000] [--rounds 3] [--turns 5] [--bursts 4,8] [--answers 16,64]
+    [--only bursts] [--json FILE]
 Measured are raw mlx-lm, the pensieve server and mlx_lm.server, with the same model and prompts, one
 after another. `--shape phi3` makes a model of Phi-3-mini's shape with random 4-bit weights, which
 has the speed and size of the real one. Rates and times are the best of the rounds, since other load
 on a shared machine only makes figures worse; raw mlx-lm runs before and after the others. Compare
-ratios within one run.
+ratios within one run. Bursts of short requests are measured last, with both servers in turns
+(benchmarks/bursts.py).
 """
 
 # pyright: basic
@@ -26,12 +28,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 
+from benchmarks.bursts import ANSWERS, SIZES, in_turns
 from pensieve.engine.client.launch import worker_variables
 
 ROOT = Path(__file__).parent.parent
@@ -41,6 +45,8 @@ TOKEN_COUNTS = {
 }  # fmt: skip
 KV_PER_TOKEN = "KV cache, KB a token"
 KEY = {"x-api-key": "pensieve-local-key"}
+# asyncio's own pool has six threads on two cores, too few for eight streams.
+_CLIENTS = ThreadPoolExecutor(32)
 
 
 @dataclass
@@ -87,7 +93,8 @@ class Server:
 
     async def send(self, body: dict) -> Stream:
         """Stream the answer to a request."""
-        pieces = await asyncio.to_thread(self._pieces, json.dumps(body))
+        loop = asyncio.get_running_loop()
+        pieces = await loop.run_in_executor(_CLIENTS, self._pieces, json.dumps(body))
         # Parsed afterwards: on a small machine a client takes CPU time from the servers.
         stream = Stream(end_s=pieces[-1][0])
         for at_s, payload in payloads(pieces):
@@ -495,10 +502,41 @@ def argument_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+async def one_by_one(bench: Bench, lengths: list[int]) -> dict[str, dict[str, float]]:
+    """Return the figures of raw mlx-lm and of each server, while no other runs."""
+    rows = {"raw mlx-lm": bench.raw(lengths)}
+    for maker in (bench.pensieve, bench.mlx_lm_server):
+        first = statistics.median([await bench.first_answer(maker) for _ in range(3)])
+        with maker() as server:
+            rows[server.name] = await bench.measure(server, lengths)
+            rows[server.name]["first token after start, s"] = first
+        print(json.dumps(rows), flush=True)
+    rows["raw mlx-lm"] = best_of(rows["raw mlx-lm"], bench.raw(lengths))
+    for length in lengths:
+        rows["pensieve"] |= await bench.after_restart(length)
+    return rows
+
+
+async def burst_figures(
+    bench: Bench, turns: int, sizes: tuple[int, ...] = SIZES, answers: tuple[int, ...] = ANSWERS
+) -> dict[str, dict[str, float]]:
+    """Return the figures of bursts, with both servers loaded at once."""
+    with bench.pensieve() as ours, bench.mlx_lm_server() as theirs:
+        return await in_turns(bench.prompt, [ours, theirs], turns, sizes, answers)
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(","))
+
+
 async def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--lengths", default="1000,4000")
     parser.add_argument("--rounds", default=3, type=int)
+    parser.add_argument("--turns", default=5, type=int, help="of each burst")
+    parser.add_argument("--bursts", default=SIZES, type=numbers, help="requests at once")
+    parser.add_argument("--answers", default=ANSWERS, type=numbers, help="tokens of each")
+    parser.add_argument("--only", choices=["bursts"])
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     lengths = [int(length) for length in arguments.lengths.split(",")]
@@ -508,16 +546,11 @@ async def main() -> None:
         folder = arguments.model or make_model(arguments.shape, home / "model")
         calibrate(folder)
         bench = Bench(folder, arguments.device, home, arguments.rounds)
-        rows["raw mlx-lm"] = bench.raw(lengths)
-        for maker in (bench.pensieve, bench.mlx_lm_server):
-            first = statistics.median([await bench.first_answer(maker) for _ in range(3)])
-            with maker() as server:
-                rows[server.name] = await bench.measure(server, lengths)
-                rows[server.name]["first token after start, s"] = first
-            print(json.dumps(rows), flush=True)
-        rows["raw mlx-lm"] = best_of(rows["raw mlx-lm"], bench.raw(lengths))
-        for length in lengths:
-            rows["pensieve"] |= await bench.after_restart(length)
+        if arguments.only != "bursts":
+            rows = await one_by_one(bench, lengths)
+        bursts = burst_figures(bench, arguments.turns, arguments.bursts, arguments.answers)
+        for name, figures in (await bursts).items():
+            rows[name] = rows.get(name, {}) | figures
     print(table(rows))
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1))
