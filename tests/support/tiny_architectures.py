@@ -116,16 +116,18 @@ WITH_WINDOWS: dict[str, dict[str, Any]] = {
 }
 
 
-def build(family: str, fields: dict[str, Any] | None = None) -> Any:
+def build(family: str, fields: dict[str, Any] | None = None, **sizes: Any) -> Any:
     """Return a float32 model of the family, the same at every call.
 
-    fields: of its config; None: those in `FAMILIES`.
+    fields: of its config; None: those in `FAMILIES`. `sizes` replace values of either.
     """
     module = importlib.import_module(f"mlx_lm.models.{family}")
     use_device()
     mx.random.seed(1)
     model = module.Model(
-        module.ModelArgs.from_dict(BASE | {"model_type": family} | (fields or FAMILIES[family]))
+        module.ModelArgs.from_dict(
+            BASE | {"model_type": family} | (fields or FAMILIES[family]) | sizes
+        )
     )
     # MLX's initial weights are small: larger ones make answers depend on every token before.
     model.update(_scaled(model.parameters()))
