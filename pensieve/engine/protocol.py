@@ -61,11 +61,16 @@ class Failed:
 class Admitted:
     """The generation's prefill begins.
 
-    Sent before the work, so that the front end knows which prompt a crash belongs to.
+    Sent before the work, so that the front end knows which prompts a crash belongs to.
     """
 
 
-WorkerEvent = EngineEvent | Failed | Admitted
+@dataclass(frozen=True, slots=True)
+class Requeued:
+    """An admitted generation waits again; another `Admitted` follows."""
+
+
+WorkerEvent = EngineEvent | Failed | Admitted | Requeued
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,7 @@ class Submit:
 
     key: int
     generation: Generation
+    followers: int = 0  # other generations that are being prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +167,12 @@ def decode(body: bytes) -> Frame:
         case "Step":
             return Step(tuple((key, _event(kind, of_event)) for key, kind, of_event in values))
         case "Submit":
+<<<<<<< HEAD
             return Submit(values["key"], _generation(values["generation"]))
+=======
+            generation = _generation(fields["generation"])
+            return Submit(fields["key"], generation, fields["followers"])
+>>>>>>> 58d5a5f (Process short prompts that arrive together in one pass)
         case "Load":
             values["limits"] = ResourceLimits(**values["limits"])
             return Load(**values)
@@ -204,7 +215,12 @@ _PLAIN: dict[str, Any] = {
     kind.__name__: kind for kind in (Cancel, Unload, LoadFailed, Begun, Preloaded)
 }
 _EVENTS: dict[str, Any] = {
+<<<<<<< HEAD
     kind.__name__: kind for kind in (Admitted, Started, Prefilled, Token, Failed)
+=======
+    kind.__name__: kind
+    for kind in (Admitted, Requeued, Started, Prefilled, Token, Finished, Failed)
+>>>>>>> 58d5a5f (Process short prompts that arrive together in one pass)
 }
 
 
@@ -212,19 +228,39 @@ def _fields(frame: Frame) -> Any:
     match frame:
         case Step(events):
             return [(key, type(event).__name__, _values(event)) for key, event in events]
+<<<<<<< HEAD
         case Submit(key, generation):
             return {"key": key, "generation": _generation_fields(generation)}
         case Load() | Cancel() | Unload() | Loaded() | LoadFailed() | Begun():
             return asdict(frame)
         case Preloaded() | EngineStats():
+=======
+        case Submit(key, generation, followers):
+            return {
+                "key": key,
+                "generation": _generation_fields(generation),
+                "followers": followers,
+            }
+        case Load() | Cancel() | Unload() | Loaded() | LoadFailed() | Begun() | EngineStats():
+>>>>>>> 58d5a5f (Process short prompts that arrive together in one pass)
             return asdict(frame)
         case _:
             assert_never(frame)
 
 
+def _generation_fields(generation: Generation) -> dict[str, Any]:
+    # `asdict` copies every token: 29 of the 33 ms for 45 000 (two x86-64 cores, 2026-11-30).
+    grammar = generation.grammar
+    return {name: getattr(generation, name) for name in Generation.__slots__} | {
+        "stop_tokens": sorted(generation.stop_tokens),
+        "sampling": asdict(generation.sampling),
+        "grammar": asdict(grammar) if grammar else None,
+    }
+
+
 def _values(event: WorkerEvent) -> list[Any]:
     match event:
-        case Admitted():
+        case Admitted() | Requeued():
             return []
         case Started(cached_tokens):
             return [cached_tokens]

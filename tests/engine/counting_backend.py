@@ -96,19 +96,25 @@ class CountingBackend:
         outcomes: list[Sampled | PrefillProgress] = [
             self._sample(key) for key in list(self.sequences) if key not in prompts
         ]
-        if prompts:
-            outcomes.append(self._process(prompts[0]))
-        return outcomes
+        return outcomes + self._process(prompts)
 
     def close(self) -> None:
         self.is_closed = True
 
-    def _process(self, key: int) -> PrefillProgress:
-        sequence = self.sequences[key]
-        new = min(self.chunk, len(sequence.prompt) - sequence.done)
-        sequence.done += new
-        self.processed += new
-        return PrefillProgress(key, sequence.done, is_done=sequence.is_decoding)
+    def _process(self, keys: list[int]) -> list[PrefillProgress]:
+        """Process a chunk of the first prompt, or the first ones to their ends."""
+        room = self.chunk
+        outcomes: list[PrefillProgress] = []
+        for key in keys:
+            sequence = self.sequences[key]
+            new = min(room, len(sequence.prompt) - sequence.done)
+            if outcomes and new < len(sequence.prompt) - sequence.done:
+                break
+            sequence.done += new
+            self.processed += new
+            room -= new
+            outcomes.append(PrefillProgress(key, sequence.done, is_done=sequence.is_decoding))
+        return outcomes
 
     def _sample(self, key: int) -> Sampled:
         sequence = self.sequences[key]

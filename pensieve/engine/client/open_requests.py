@@ -12,7 +12,15 @@ from pensieve.engine.client.lethal_prompts import LethalPrompts, Phase, PromptIn
 from pensieve.engine.client.supervisor import STARTING_S
 from pensieve.engine.client.worker_connection import WorkerConnection
 from pensieve.engine.generation import Finished, Generation, Prefilled, Started, Token
-from pensieve.engine.protocol import Admitted, Begun, Cancel, Failed, Submit, WorkerEvent
+from pensieve.engine.protocol import (
+    Admitted,
+    Begun,
+    Cancel,
+    Failed,
+    Requeued,
+    Submit,
+    WorkerEvent,
+)
 from pensieve.errors import EngineFailedError, PensieveError, WorkerDiedError
 
 _log = logging.getLogger("pensieve.engine")
@@ -32,10 +40,13 @@ class OpenRequest:
         return self.generation.prompt_tokens
 
     def handle(self, event: WorkerEvent) -> None:
-        """Record the phase and pass the event on, except `Admitted`."""
+        """Record the phase and pass the event on, except `Admitted` and `Requeued`."""
         match event:
             case Admitted():
                 self.phase = "prefill"
+                return
+            case Requeued():
+                self.phase = None
                 return
             case Token():
                 self.phase = "decode"
@@ -77,9 +88,12 @@ class WorkerHandle:
         phases = {work.phase for work in self.in_progress}
         return next((phase for phase in ("prefill", "decode") if phase in phases), None)
 
-    def submit(self, key: int, request: OpenRequest, *, runs_alone: bool) -> None:
+    def submit(
+        self, key: int, request: OpenRequest, *, runs_alone: bool, followers: int = 0
+    ) -> None:
         self.open[key] = request
-        self.connection.send(Submit(key, replace(request.generation, runs_alone=runs_alone)))
+        generation = replace(request.generation, runs_alone=runs_alone)
+        self.connection.send(Submit(key, generation, followers))
 
     def cancel(self, key: int) -> None:
         """Cancel a request. Unknown keys are ignored: its worker may be gone."""
@@ -89,16 +103,8 @@ class WorkerHandle:
     def dispatch(self, events: Sequence[tuple[int, WorkerEvent]]) -> None:
         """Pass events to their requests. Events of cancelled requests are dropped."""
         for key, event in events:
-            if isinstance(event, Admitted):
-                self._note_preemption()
             if request := self.open.get(key):
                 request.handle(event)
-
-    def _note_preemption(self) -> None:
-        # One prompt is in prefill at a time: admitting another preempts it.
-        for request in self.open.values():
-            if request.phase == "prefill":
-                request.phase = None
 
 
 class OpenRequests:
@@ -108,6 +114,7 @@ class OpenRequests:
         self.worker: WorkerHandle | None = None
         self.poison = LethalPrompts()
         self.wake = anyio.Event()  # a request waits for a worker to start
+        self.expected = 0  # generations that are being prepared
         self._waiting: dict[int, OpenRequest] = {}
         self._keys = itertools.count(1)
 
@@ -162,7 +169,8 @@ class OpenRequests:
 
     def _send(self, key: int, request: OpenRequest) -> None:
         assert self.worker is not None
-        self.worker.submit(key, request, runs_alone=self.poison.is_suspect(request.prompt))
+        runs_alone = self.poison.is_suspect(request.prompt)
+        self.worker.submit(key, request, runs_alone=runs_alone, followers=self.expected)
 
     def _error_of_death(self, prompt: Sequence[int]) -> PensieveError:
         if refusal := self.poison.refusal(prompt):

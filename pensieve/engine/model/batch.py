@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import accumulate, chain
 from typing import Any
 
 import mlx.core as mx  # noqa: TID253
@@ -19,13 +20,16 @@ from pensieve.engine.grammar.mask import Matcher, TokenMask
 from pensieve.engine.long_operations import StepAnnouncer
 from pensieve.engine.model.decode_batch import DecodeBatch, Step
 from pensieve.engine.model.decode_slot import DecodeSlot
+from pensieve.engine.model.kv.packed import PackedKV
 from pensieve.engine.model.kv.rewinding import can_rewind
+from pensieve.engine.model.kv_cache import SequenceKVCache
 from pensieve.engine.model.kv_state import (
     SequenceKVState,
     add_checkpoint,
     checkpoint_of,
     is_always_trimmable,
 )
+from pensieve.engine.model.loading import logit_rows_of
 from pensieve.engine.model.sampling import make_sampler
 from pensieve.engine.scheduling.backend import (
     Outcome,
@@ -34,13 +38,13 @@ from pensieve.engine.scheduling.backend import (
     Sampled,
     SequenceFailed,
 )
-from pensieve.engine.scheduling.prefill_chunks import ChunkSizer
+from pensieve.engine.scheduling.prefill_chunks import ChunkSizer, PromptRest
 from pensieve.engine.scheduling.prefix_cache import Hit
 from pensieve.engine.speculation.drafter import Drafter, ForcedTokens, Speculation
 from pensieve.errors import GrammarError
 
-# The last tokens of a prompt, up to this many, share one pass with its last token; that pass
-# computes the logits of all of them.
+# Up to this many last tokens of a prompt are fed without waiting for the device. Without
+# `LogitRows`, that pass computes the logits after all of them, so it has no more tokens.
 _LAST_TOKENS = 32
 # Models with untrimmable layers get a checkpoint at least every this many prompt tokens.
 CHECKPOINT_TOKENS = 2048
@@ -62,6 +66,10 @@ class _Prompt:
     @property
     def tokens(self) -> list[int]:
         return list(self.generation.prompt_tokens[: self.done])
+
+    @property
+    def rest(self) -> PromptRest:
+        return PromptRest(len(self.generation.prompt_tokens) - self.done, self.done)
 
     def tokens_within(self, chunk: int) -> int:
         """Return the length of the next chunk: it ends at the prompt's end or at a checkpoint."""
@@ -95,8 +103,11 @@ class BatchBackend:
         self._chunks = chunks
         self._announcer = announcer or StepAnnouncer()
         self._prompts: deque[_Prompt] = deque()
+        self._logit_rows = logit_rows_of(model)
         caches = make_caches()
         self._speculation = speculation if can_rewind(caches) else None
+        is_ragged = all(type(cache) is SequenceKVCache for cache in caches)
+        self._can_pack = is_ragged and self._logit_rows is not None
         self._decode_batch = self._new_batch()
         self._is_always_trimmable = all(is_always_trimmable(cache) for cache in caches)
 
@@ -146,7 +157,7 @@ class BatchBackend:
 
     def step(self) -> list[Outcome]:
         """Decode the next tokens of all decoding sequences, then process a chunk of the first
-        prompt.
+        prompt, or the first prompts to their ends if one chunk has room for them.
 
         The chunk is skipped when `ChunkSizer` gives this step to decoding alone.
         """
@@ -154,47 +165,67 @@ class BatchBackend:
         chunk = 0
         if self._prompts:
             chunk = self._chunks.next_chunk(self._prompts[0].done, is_shared=is_shared)
-        self._announce(chunk)
+        prompts = self._prompts_of(chunk, is_shared=is_shared)
+        self._announce(prompts, chunk)
         started = time.monotonic()
         outcomes: list[Outcome] = [_sampled(step) for step in self._decode_batch.step()]
-        if chunk:
-            outcomes.append(self._step_prefill(chunk, started, is_shared=is_shared))
+        if prompts:
+            outcomes += self._step_prefill(prompts, chunk, started, is_shared=is_shared)
         else:
             self._chunks.note_decode(time.monotonic() - started)
         return [*outcomes, *self._grammar_failures()]
 
-    def _announce(self, chunk: int) -> None:
+    def _prompts_of(self, chunk: int, *, is_shared: bool) -> list[_Prompt]:
+        """Return the prompts that the next chunk processes; none if there is no chunk."""
+        if not chunk:
+            return []
+        count = 1
+        if self._can_pack and len(self._prompts) > 1:
+            rests = [prompt.rest for prompt in self._prompts]
+            count = max(1, self._chunks.prompts_in_chunk(rests, is_shared=is_shared))
+        return list(self._prompts)[:count]
+
+    def _announce(self, prompts: list[_Prompt], chunk: int) -> None:
         """Announce what may take long: a chunk, and passes of a new size."""
         rows = len(self._decode_batch.slots)
-        if not chunk:
+        if not prompts:
             self._announcer.begin(f"decoding {rows} answers", [rows], 0.0)
             return
-        prompt = self._prompts[0]
-        tokens = prompt.tokens_within(chunk)
+        tokens = sum(prompt.tokens_within(chunk) for prompt in prompts)
+        before = max(prompt.done for prompt in prompts)
         # If the prompt ends in this chunk, its last token may have a pass of its own.
-        last = 1 if prompt.done + chunk >= len(prompt.generation.prompt_tokens) else 0
+        last = 1 if chunk >= prompts[0].rest.tokens else 0
         self._announcer.begin(
-            f"processing {tokens} tokens after {prompt.done}",
+            f"processing {tokens} tokens after {before}",
             [rows, tokens, last],
-            self._chunks.expected_s(tokens, prompt.done),
+            self._chunks.expected_s(tokens, before),
         )
 
-    def _step_prefill(self, chunk: int, started: float, *, is_shared: bool) -> PrefillProgress:
-        """Process the next chunk of the first prompt. `started` is the start of the whole step."""
-        prompt = self._prompts[0]
-        before = prompt.done
-        self._process(prompt, chunk)
-        processed = prompt.done - before
+    def _step_prefill(
+        self, prompts: list[_Prompt], chunk: int, started: float, *, is_shared: bool
+    ) -> list[Outcome]:
+        """Process the next chunk. `started` is the start of the whole step."""
+        before = max(prompt.done for prompt in prompts)
+        awaited = self._process(prompts[0], chunk)
+        first: list[Outcome] = []
+        if self._is_at_end(prompts[0], chunk - awaited):
+            tokens = self._start_decoding(prompts)
+            # The token of a failed answer must not be seen.
+            if not is_shared and not any(self._grammar_failures()):
+                first = [_sampled(step) for step in self._decode_batch.read_first()]
+            awaited += 0 if is_shared and tokens <= _LAST_TOKENS else tokens
         spent_s = time.monotonic() - started
-        if processed:
-            self._chunks.note_chunk(processed, before, spent_s, is_shared=is_shared)
+        if awaited:
+            self._chunks.note_chunk(awaited, before, spent_s, is_shared=is_shared)
         else:
-            # Only the last tokens are left, and they are computed after this step: its duration
+            # Only a few last tokens are left, and they are computed after this step: its duration
             # says nothing about the time per token.
             self._chunks.note_other(spent_s if is_shared else 0.0)
-        return self._start_decoding(prompt, chunk - processed) or PrefillProgress(
-            prompt.key, prompt.done
+        progress = (
+            PrefillProgress(prompt.key, prompt.done, is_done=not prompt.rest.tokens)
+            for prompt in prompts
         )
+        return [*progress, *first]
 
     def close(self) -> None:
         """Drop the batch and free the buffers that MLX caches for it."""
@@ -221,33 +252,58 @@ class BatchBackend:
         ends = set(generation.boundaries) | set(range(0, length, CHECKPOINT_TOKENS))
         return sorted(end for end in ends if done < end < length)
 
-    def _process(self, prompt: _Prompt, chunk: int) -> None:
-        """Process the next tokens of a prompt, except its last few."""
-        tokens = prompt.generation.prompt_tokens
-        end = min(prompt.done + chunk, len(tokens) - 1, *list(prompt.checkpoint_ends)[:1])
-        if _is_at_end(prompt, chunk) or end == prompt.done:
-            return
+    def _process(self, prompt: _Prompt, chunk: int) -> int:
+        """Process the next tokens of a prompt, but not its last ones; return how many."""
+        tokens, before = prompt.generation.prompt_tokens, prompt.done
+        end = min(before + chunk, len(tokens) - 1, *list(prompt.checkpoint_ends)[:1])
+        if self._is_at_end(prompt, chunk) or end == before:
+            return 0
         self._decode_batch.note_other_work()
-        self._model(mx.array([tokens[prompt.done : end]]), cache=prompt.caches)
+        self._model(mx.array([tokens[before:end]]), cache=prompt.caches)
         mx.eval([cache.state for cache in prompt.caches])
         prompt.done = end
         if prompt.checkpoint_ends and prompt.checkpoint_ends[0] == end:
             prompt.checkpoint_ends.popleft()
             saved = checkpoint_of(prompt.own_caches())
             add_checkpoint(prompt.checkpoints, end, saved, prompt.generation.pinned_tokens)
+        return end - before
 
-    def _start_decoding(self, prompt: _Prompt, chunk: int) -> PrefillProgress | None:
-        """Feed the last few tokens if `chunk`, the rest of this step's chunk, has room for them.
+    def _is_at_end(self, prompt: _Prompt, chunk: int) -> bool:
+        """Whether the next pass, of at most `chunk` tokens, is the prompt's last."""
+        largest = chunk if self._logit_rows else min(_LAST_TOKENS, chunk)
+        return prompt.rest.tokens <= largest and not prompt.checkpoint_ends
 
-        Their pass is only scheduled on the device when this returns.
+    def _start_decoding(self, prompts: list[_Prompt]) -> int:
+        """Feed the last tokens of these prompts in one pass; return how many.
+
+        A few are only scheduled on the device when this returns.
         """
-        if not _is_at_end(prompt, chunk):
-            return None
-        tokens = prompt.generation.prompt_tokens
-        self._prompts.remove(prompt)
-        self._decode_batch.add(self._slot(prompt), prompt.caches, tokens[prompt.done :])
-        prompt.done = len(tokens)
-        return PrefillProgress(prompt.key, len(tokens), is_done=True)
+        lasts = [prompt.generation.prompt_tokens[prompt.done :] for prompt in prompts]
+        tokens = sum(len(last) for last in lasts)
+        logits = self._last_logits(prompts, lasts)
+        if tokens > _LAST_TOKENS:
+            mx.eval(logits)
+        for prompt, last, row in zip(prompts, lasts, logits, strict=True):
+            self._prompts.remove(prompt)
+            self._decode_batch.add(self._slot(prompt), prompt.caches, last, row[None])
+            prompt.done += len(last)
+        return tokens
+
+    def _last_logits(self, prompts: list[_Prompt], lasts: list[tuple[int, ...]]) -> mx.array:
+        """Return the logits [prompts, vocabulary] after their last tokens."""
+        if self._logit_rows is None:
+            (prompt,), (last,) = prompts, lasts
+            return self._model(mx.array([last]), cache=prompt.caches)[:, -1, :]
+        widths = [len(last) for last in lasts]
+        with self._logit_rows.only([end - 1 for end in accumulate(widths)]):
+            if len(prompts) == 1:
+                return self._model(mx.array(lasts), cache=prompts[0].caches)[:, -1, :]
+            packed = [
+                PackedKV([cache.sequences[0] for cache in layer], widths)
+                for layer in zip(*(prompt.caches for prompt in prompts), strict=True)
+            ]
+            fed = mx.array(list(chain.from_iterable(lasts)))
+            return self._model(fed[:, None], cache=packed)[:, -1, :]
 
     def _slot(self, prompt: _Prompt) -> DecodeSlot:
         generation = prompt.generation
@@ -274,11 +330,6 @@ class BatchBackend:
 
     def _slot_of(self, key: int) -> DecodeSlot:
         return next(slot for slot in self._decode_batch.slots if slot.key == key)
-
-
-def _is_at_end(prompt: _Prompt, chunk: int) -> bool:
-    left = len(prompt.generation.prompt_tokens) - prompt.done
-    return left <= min(_LAST_TOKENS, chunk) and not prompt.checkpoint_ends
 
 
 def _sampled(step: Step) -> Sampled:

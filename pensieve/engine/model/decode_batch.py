@@ -72,13 +72,17 @@ class DecodeBatch:
         self._read_s: float | None = None
         self.slots: list[DecodeSlot] = []
 
-    def add(self, slot: DecodeSlot, caches: list[Any], last: Sequence[int]) -> None:
+    def add(
+        self, slot: DecodeSlot, caches: list[Any], last: Sequence[int], logits: Any = None
+    ) -> None:
         """Add a sequence and feed the `last` tokens of its prompt.
 
-        Its batch caches of one row hold all tokens before those.
+        Its batch caches of one row hold all tokens before those, or these as well if the `logits`
+        [1, vocabulary] after them are given.
         """
         fed = mx.array(list(last))
-        logits = self._model(fed[None], cache=caches)[:, -1, :]
+        if logits is None:
+            logits = self._model(fed[None], cache=caches)[:, -1, :]
         mx.async_eval(logits)
         logits = slot.penalized(fed, logits)
         if slot.mask is not None:
@@ -100,6 +104,12 @@ class DecodeBatch:
     def note_other_work(self) -> None:
         """The time until the next tokens says nothing about decoding."""
         self._read_s = None
+
+    def read_first(self) -> list[Step]:
+        """Return the first token of every sequence before any pass after it is scheduled."""
+        parts = [_Part(slot, start) for start, slot in enumerate(self.slots)]
+        self._read_last(parts)
+        return self._finish(parts)
 
     def step(self) -> list[Step]:
         """Return the next tokens of each sequence and schedule the pass for the ones after them.

@@ -62,7 +62,8 @@ class Backend(Protocol):
         ...
 
     def step(self) -> list[Outcome]:
-        """Decode the next tokens of all sequences and process at most one chunk of a prompt.
+        """Decode the next tokens of all sequences and process at most one chunk, of one prompt or
+        of several short ones.
 
         The backend is unusable after any exception.
         """

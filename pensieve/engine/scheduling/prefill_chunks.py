@@ -1,5 +1,5 @@
 """Number of prompt tokens in the next prefill chunk: by measured time, by memory, and by what macOS
-allows one command buffer.
+allows one command buffer. Short prompts share a chunk.
 
 Plain arithmetic for engine/model/batch.py, which measures the time. A chunk alone takes about
 `LONE_CHUNK_S`. While others decode, a chunk takes about `SHARED_CHUNK_S`, and decode steps run
@@ -8,7 +8,9 @@ prompt.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 SHARED_CHUNK_S = 0.25
 DECODE_SHARE = 0.3
@@ -32,6 +34,12 @@ SLOWEST_TOKEN_S = 0.1
 # 1087); after 32 000 there are no reports.
 METAL_PAIRS = 2048 * 32_768
 _MIN_CHUNK = 16
+# Tokens of several prompts in one chunk, where a lone prompt's chunk is smaller: on a CPU, whose
+# attention is slow for many tokens of one prompt (1000 tokens of a tiny model: 0.24 s in chunks of
+# 128 tokens, 0.39 s in chunks of 512; two x86-64 cores, 2026-11-30).
+_MAX_TOGETHER = 512
+# Shorter prompts share a pass whatever else is in it.
+_SHORT_PROMPT = 128
 # Large chunks are whole tiles of the matrix kernels, and MLX can reuse more of its buffers.
 _TILE = 64
 _NEWEST_WEIGHT = 0.5
@@ -48,6 +56,13 @@ class AttentionScoresBudget:
         if not self.pair_bytes:
             return None
         return (math.isqrt(before**2 + 4 * self.nbytes // self.pair_bytes) - before) // 2
+
+
+class PromptRest(NamedTuple):
+    """The tokens of a prompt that are not processed yet."""
+
+    tokens: int
+    before: int  # tokens that are
 
 
 @dataclass(slots=True)
@@ -71,10 +86,33 @@ class ChunkSizer:
 
     def next_chunk(self, before: int, *, is_shared: bool) -> int:
         """Return the prompt tokens of the next chunk after `before`; 0 if decoding is due."""
+        return self._chunk(before, self.max_chunk, is_shared=is_shared)
+
+    def chunk_of_several(self, before: int, *, is_shared: bool) -> int:
+        """Return the tokens of the next chunk if they are of several prompts."""
+        return self._chunk(before, max(self.max_chunk, _MAX_TOGETHER), is_shared=is_shared)
+
+    def _chunk(self, before: int, largest: int, *, is_shared: bool) -> int:
         if is_shared and self._decode_debt_s > 0:
             return 0
         in_time = self._shared_chunk(before) if is_shared else self._lone_chunk(before)
-        return _rounded(min(in_time, self._chunk_limit(before)))
+        return _rounded(min(in_time, self._chunk_limit(before, largest)))
+
+    def prompts_in_chunk(self, rests: Sequence[PromptRest], *, is_shared: bool) -> int:
+        """Return how many of these prompts, from the first on, are processed to their ends in one
+        chunk; 0 if it ends within the first.
+
+        No prompt waits for one that is much longer than those before it.
+        """
+        share, total = 0.0, 0
+        for count, rest in enumerate(rests):
+            if rest.tokens > self.next_chunk(rest.before, is_shared=is_shared):
+                return count
+            share += rest.tokens / self.chunk_of_several(rest.before, is_shared=is_shared)
+            if share > 1 or (count and rest.tokens > max(total, _SHORT_PROMPT)):
+                return count
+            total += rest.tokens
+        return len(rests)
 
     def expected_s(self, tokens: int, before: int) -> float:
         """Estimate a chunk's duration; pessimistic until something is measured."""
@@ -92,8 +130,8 @@ class ChunkSizer:
             return _MIN_CHUNK
         return int(SHARED_CHUNK_S / self._token_s_after(before))
 
-    def _chunk_limit(self, before: int) -> int:
-        limit = self.max_chunk
+    def _chunk_limit(self, before: int, largest: int) -> int:
+        limit = largest
         if (by_memory := self.scores.max_tokens(before)) is not None:
             limit = min(limit, by_memory)
         if self.max_pairs:

@@ -1,9 +1,10 @@
 """Order of waiting requests: by priority, then by arrival. Pure.
 
-A short prompt may overtake a much longer one, also one in prefill, a bounded number of times.
+A short prompt may overtake a much longer one, also one in prefill, a bounded number of times. Short
+prompts of one priority may be in prefill together.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from pensieve.engine.generation import NO_DRAFTS, PRIORITIES, DraftCounts, Generation
@@ -86,10 +87,18 @@ def may_preempt(other: Request, first: Request) -> bool:
     )
 
 
-def waits_for(request: Request, prefilling: Request | None) -> bool:
+def may_join(request: Request, prefilling: Sequence[Request]) -> bool:
+    """Whether `request` may be in prefill with these: all together are no longer than a prompt that
+    is never preempted, and none has priority.
+    """
+    together = (request, *prefilling)
+    return sum(other.uncached_tokens for other in together) < LONG_PROMPT_TOKENS and all(
+        other.rank[0] == request.rank[0] for other in prefilling
+    )
+
+
+def waits_for(request: Request, prefilling: Request) -> bool:
     """Whether the prompt in prefill will give `request` a longer prefix than any cache has now."""
-    if prefilling is None:
-        return False
     prompt_tokens = request.generation.prompt_tokens
     shared = common_prefix_length(prompt_tokens, prefilling.generation.prompt_tokens)
     return shared >= request.cached_tokens + BLOCK_TOKENS

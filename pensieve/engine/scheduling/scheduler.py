@@ -1,9 +1,9 @@
 """Admission, preemption and failure recovery of running requests.
 
-Pure: no thread, clock, queue or MLX. One prompt is in prefill at a time, chosen by
-request_queue.py, while the other sequences decode. Requests continue from the prefix cache, and
-their KV caches return to it whether they finish or are cancelled. Prefixes on disk are read back
-one part a step. Every request that cannot run gets `Failed`.
+Pure: no thread, clock, queue or MLX. One prompt, or a few short ones that arrive together, are in
+prefill at a time, chosen by request_queue.py, while the other sequences decode. Requests continue
+from the prefix cache, and their KV caches return to it whether they finish or are cancelled.
+Prefixes on disk are read back one part a step. Every request that cannot run gets `Failed`.
 
 Memory: a request is admitted only if its KV cache fits once the prefix cache has evicted. Only a
 step evicts, for what runs; admission never does. Answers are not reserved to their last token; when
@@ -28,7 +28,7 @@ from pensieve.engine.generation import (
     Token,
 )
 from pensieve.engine.planning.memory_plan import KVBudget
-from pensieve.engine.protocol import Admitted, Failed, WorkerEvent
+from pensieve.engine.protocol import Admitted, Failed, Requeued, WorkerEvent
 from pensieve.engine.scheduling.backend import (
     Backend,
     Outcome,
@@ -41,6 +41,7 @@ from pensieve.engine.scheduling.prefix_cache import BLOCK_TOKENS, Hit, common_pr
 from pensieve.engine.scheduling.request_queue import (
     QueueLimits,
     Request,
+    may_join,
     may_preempt,
     select_next,
     waits_for,
@@ -73,8 +74,8 @@ class Scheduler:
         self._orders = count()
         self._waiting: dict[int, Request] = {}
         self._running: dict[int, Request] = {}
-        self._prefilling: Request | None = None
-        # Of its prefix; None once it is in the batch.
+        self._prefilling: list[Request] = []  # in the order of admission
+        # Of the last one's prefix; None once it is in the batch.
         self._restore: Restore | None = None
         # Of all requests.
         self.drafts = NO_DRAFTS
@@ -126,8 +127,7 @@ class Scheduler:
         return [*self.admit(), *self.advance()]
 
     def advance(self) -> list[KeyedEvent]:
-        self._keep_within_budget()
-        events = self._step_restore()
+        events = [*self._keep_within_budget(), *self._step_restore()]
         if self._restore is not None and len(self._running) == 1:
             return events
         try:
@@ -142,10 +142,11 @@ class Scheduler:
     # Admission
 
     def admit(self) -> list[KeyedEvent]:
-        """Admit requests until none fits or one needs prefill."""
+        """Admit requests until none fits or none may join those in prefill."""
         events: list[KeyedEvent] = []
         while self._waiting and (request := self._next_admission()) is not None:
-            self._preempt_prefill()
+            if not may_join(request, self._prefilling):
+                events += self._preempt_prefills()
             self._dequeue(request)
             events += self._begin_prefill(request)
         return events
@@ -155,28 +156,29 @@ class Scheduler:
             self._restore = self._acquire_prefix(request)
         except Exception as error:  # noqa: BLE001 - one bad request must not end the worker
             return [(request.key, Failed.of(error))]
-        self._running[request.key] = self._prefilling = request
+        self._running[request.key] = request
+        self._prefilling.append(request)
         return [(request.key, Admitted()), *self._insert_restored()]
 
     def _step_restore(self) -> list[KeyedEvent]:
         """Read the next part from disk; after the last one, insert the request into the batch."""
-        request = self._prefilling
-        if request is None or self._restore is None:
+        if self._restore is None:
             return []
         try:
             self._restore.step()
         except Exception as error:  # noqa: BLE001 - as in a step: other requests survive
+            request = self._prefilling[-1]
             self._remove(request)
             return [(request.key, Failed.of(error))]
         return self._insert_restored()
 
     def _insert_restored(self) -> list[KeyedEvent]:
-        """Insert the request in prefill into the batch if its prefix is in memory."""
-        request, restore = self._prefilling, self._restore
-        if request is None or restore is None or not restore.is_done:
+        """Insert the last request in prefill into the batch if its prefix is in memory."""
+        restore = self._restore
+        if restore is None or not restore.is_done:
             return []
         self._restore = None
-        return self._insert(request, restore.hit)
+        return self._insert(self._prefilling[-1], restore.hit)
 
     def _insert(self, request: Request, hit: Hit | None) -> list[KeyedEvent]:
         """Insert into the batch; send `Started` again if the cached length changed."""
@@ -188,7 +190,7 @@ class Scheduler:
             self._backend.insert(request.key, request.continuation(), hit)
         except Exception as error:  # noqa: BLE001 - one bad request must not end the worker
             del self._running[request.key]
-            self._prefilling = None
+            self._prefilling.remove(request)
             self._return_to_cache(request, hit)
             return [*events, (request.key, Failed.of(error))]
         return events
@@ -205,24 +207,32 @@ class Scheduler:
             other.times_bypassed += other.rank < request.rank
 
     def _next_admission(self) -> Request | None:
-        """Return the request to admit now; None if none fits or none may preempt the prefill."""
+        """Return the request to admit now.
+
+        None if none fits, or none may join or preempt those in prefill.
+        """
+        # A restore ends soon, and an unfinished one is worthless.
+        if self._restore is not None:
+            return None
         request = select_next(
-            other for other in self._waiting.values() if not waits_for(other, self._prefilling)
+            request
+            for request in self._waiting.values()
+            if not any(waits_for(request, other) for other in self._prefilling)
         )
         if request is None or not self._fits(request):
             return None
-        if self._prefilling is None:
-            return request
-        # A restore ends soon, and an unfinished one is worthless.
-        if self._restore is not None or not may_preempt(request, self._prefilling):
-            return None
-        return request
+        may_run = may_join(request, self._prefilling) or all(
+            may_preempt(request, other) for other in self._prefilling
+        )
+        return request if may_run else None
 
-    def _preempt_prefill(self) -> None:
-        """Return the prompt in prefill, if any, to the queue."""
-        if self._prefilling:
-            self._prefilling.times_bypassed += 1
-            self._preempt(self._prefilling)
+    def _preempt_prefills(self) -> list[KeyedEvent]:
+        """Return the prompts in prefill, if any, to the queue."""
+        events: list[KeyedEvent] = []
+        for request in list(self._prefilling):
+            request.times_bypassed += 1
+            events.append(self._preempt(request))
+        return events
 
     def _fits(self, request: Request) -> bool:
         """Whether there is a slot, and memory once the prefix cache has evicted."""
@@ -267,10 +277,13 @@ class Scheduler:
         running = sum(self._bytes_of(other, ANSWER_TOKENS) for other in self._running.values())
         return self._budget.kv_bytes - running
 
-    def _keep_within_budget(self) -> None:
+    def _keep_within_budget(self) -> list[KeyedEvent]:
         """Evict, then preempt the last in rank, until the next step fits for all."""
+        events: list[KeyedEvent] = []
         while not self._evict_for(self._running.values()) and len(self._running) > 1:
-            self._preempt(max(self._running.values(), key=lambda request: request.rank))
+            last = max(self._running.values(), key=lambda request: request.rank)
+            events.append(self._preempt(last))
+        return events
 
     def _evict_for(self, requests: Iterable[Request]) -> bool:
         """Evict prefixes until the next step of each request fits; return whether it does."""
@@ -279,19 +292,21 @@ class Scheduler:
         excess = needed + self._prefix_cache.nbytes - self._budget.kv_bytes
         return excess <= 0 or self._prefix_cache.evict(excess) >= excess
 
-    def _preempt(self, request: Request) -> None:
+    def _preempt(self, request: Request) -> KeyedEvent:
         """Move a request back to the queue and cache its KV state."""
         self._remove(request)
         request.cached_tokens = self._prefix_cache.match(request.tokens)
         self._waiting[request.key] = request
+        return request.key, Requeued()
 
     def _remove(self, request: Request) -> None:
         del self._running[request.key]
-        if self._prefilling is request:
-            self._prefilling = None
-            if self._restore is not None:
-                self._restore = None
-                return
+        if self._restore is not None and request is self._prefilling[-1]:
+            self._restore = None
+            self._prefilling.pop()
+            return
+        if request in self._prefilling:
+            self._prefilling.remove(request)
         if released := self._backend.remove(request.key):
             self._prefix_cache.insert(request.generation, released)
 
@@ -301,7 +316,8 @@ class Scheduler:
         """Requeue all running requests from their tokens; fail one that ran alone."""
         lost = list(self._running.values())
         self._running.clear()
-        self._prefilling = self._restore = None
+        self._prefilling.clear()
+        self._restore = None
         self._backend.close()
         # The error may be a lack of memory.
         self._prefix_cache.evict_all()
@@ -312,7 +328,7 @@ class Scheduler:
             request.is_suspect = True
             request.cached_tokens = 0
             self._waiting[request.key] = request
-        return []
+        return [(request.key, Requeued()) for request in lost]
 
     def _translate(self, outcome: Outcome) -> list[KeyedEvent]:
         request = self._running[outcome.key]
@@ -328,8 +344,8 @@ class Scheduler:
                 assert_never(outcome)
 
     def _record_progress(self, request: Request, outcome: PrefillProgress) -> list[KeyedEvent]:
-        if outcome.is_done and self._prefilling is request:
-            self._prefilling = None
+        if outcome.is_done and request in self._prefilling:
+            self._prefilling.remove(request)
         request.cached_tokens = outcome.prompt_tokens
         return [(request.key, Prefilled(outcome.prompt_tokens))]
 

@@ -47,12 +47,16 @@ def warm_up(
     Return the number of steps.
     """
     end_s = clock() + max_s
-    for key, tokens in enumerate(prompts):
-        # Enough tokens that no sequence finishes before the last prompt is in.
-        backend.insert(key, Generation((_ANY_TOKEN,) * tokens, max_tokens=len(prompts) + 3), None)
     steps = 0
-    # Two steps for the first prompt, one for each other, and one for the whole batch.
-    while steps < len(prompts) + 2 and clock() < end_s:
+    # Two steps for the first prompt, one for each other, and one for the whole batch. The prompts
+    # come one by one: together they would share a pass.
+    for number in range(len(prompts) + 2):
+        if clock() >= end_s:
+            break
+        if number != 1 and (key := max(0, number - 1)) < len(prompts):
+            # Enough tokens that no sequence finishes before the last prompt is in.
+            generation = Generation((_ANY_TOKEN,) * prompts[key], max_tokens=len(prompts) + 3)
+            backend.insert(key, generation, None)
         backend.step()
         steps += 1
     backend.close()

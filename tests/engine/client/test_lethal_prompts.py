@@ -1,6 +1,7 @@
 """Which prompt is blamed for a worker's death, and how it is refused."""
 
 import re
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -10,13 +11,23 @@ from pensieve.engine.client.lethal_prompts import (
     Phase,
     PromptInProgress,
 )
-from pensieve.engine.client.open_requests import OpenRequest
+from pensieve.engine.client.open_requests import OpenRequest, OpenRequests, WorkerHandle
 from pensieve.engine.generation import Generation, Prefilled, Started
-from pensieve.engine.protocol import Admitted
+from pensieve.engine.protocol import Admitted, Frame, Requeued
 from pensieve.errors import InvalidRequestError, LethalRequestError, PromptUnprocessableError
 
 PROMPT = tuple(range(100))
 BYSTANDER = tuple(range(50, 80))
+
+
+@dataclass
+class SentFrames:
+    """A worker's connection that keeps what is sent."""
+
+    frames: list[Frame] = field(default_factory=list)
+
+    def send(self, frame: Frame) -> None:
+        self.frames.append(frame)
 
 
 def after_deaths(*deaths: list[PromptInProgress]) -> LethalPrompts:
@@ -72,6 +83,32 @@ def test_cached_tokens_count_as_processed() -> None:
     assert (request.phase, request.done_tokens) == ("prefill", 32)
     request.handle(Prefilled(48))
     assert (request.phase, request.done_tokens) == ("prefill", 48)
+
+
+def test_requeued_prompt_is_not_in_progress_until_it_is_admitted_again() -> None:
+    request = OpenRequest(Generation(PROMPT, max_tokens=1))
+    for event in (Started(0), Admitted(), Requeued()):
+        request.handle(event)
+    assert request.phase is None
+    request.handle(Admitted())
+    assert request.phase == "prefill"
+
+
+def test_all_prompts_in_a_shared_prefill_are_in_progress() -> None:
+    handle = WorkerHandle(SentFrames())
+    for key in (1, 2, 3):
+        handle.submit(key, OpenRequest(Generation((key,), max_tokens=1)), runs_alone=False)
+    handle.dispatch([(1, Admitted()), (2, Admitted()), (1, Requeued()), (3, Admitted())])
+    assert [work.tokens for work in handle.in_progress] == [(2,), (3,)]
+
+
+def test_submitted_request_names_the_number_of_those_that_are_being_prepared() -> None:
+    connection = SentFrames()
+    requests = OpenRequests()
+    requests.worker = WorkerHandle(connection)
+    requests.expected = 2
+    requests.submit(OpenRequest(Generation(PROMPT, max_tokens=1)))
+    assert [frame.followers for frame in connection.frames] == [2]
 
 
 def test_second_death_in_decode_is_an_engine_error() -> None:

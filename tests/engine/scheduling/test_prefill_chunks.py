@@ -1,6 +1,8 @@
 """Size of prefill chunks: by measured time, by memory and by pairs after a long prompt."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pensieve.engine.scheduling.prefill_chunks import (
     FIRST_CHUNK,
@@ -9,6 +11,7 @@ from pensieve.engine.scheduling.prefill_chunks import (
     SHARED_CHUNK_S,
     AttentionScoresBudget,
     ChunkSizer,
+    PromptRest,
 )
 
 FAST = 10_000
@@ -105,3 +108,53 @@ def test_chunk_after_a_very_long_prompt_has_the_minimum_size() -> None:
     sizer = ChunkSizer(2048, AttentionScoresBudget(10**6, 32 * 18), METAL_PAIRS)
     assert sizer.next_chunk(1_000_000, is_shared=False) == 16
     assert sizer.next_chunk(1_000_000, is_shared=True) == 16
+
+
+rests = st.lists(
+    st.builds(PromptRest, st.integers(1, 600), st.integers(0, 20_000)), min_size=1, max_size=8
+)
+
+
+@given(rests, st.sampled_from([60, 400, 3000]), st.booleans())
+def test_prompts_of_a_chunk_take_its_time_budget_together(
+    rests: list[PromptRest], tokens_per_s: float, is_shared: bool
+) -> None:
+    sizer = measured(ChunkSizer(2048), tokens_per_s)
+    count = sizer.prompts_in_chunk(rests, is_shared=is_shared)
+    budget_s = SHARED_CHUNK_S if is_shared else LONE_CHUNK_S
+    if count > 1:
+        assert sum(sizer.expected_s(*rest) for rest in rests[:count]) <= budget_s + 1e-9
+
+
+def test_short_prompts_share_a_chunk_until_it_is_full() -> None:
+    sizer = measured(ChunkSizer(2048), 100)
+    assert sizer.prompts_in_chunk([PromptRest(40, 0)] * 4, is_shared=False) == 4
+    assert sizer.prompts_in_chunk([PromptRest(80, 0)] * 8, is_shared=False) == 4
+
+
+def test_no_chunk_ends_within_a_prompt_that_shares_it() -> None:
+    sizer = measured(ChunkSizer(2048), 100)
+    assert sizer.prompts_in_chunk([PromptRest(400, 0), PromptRest(40, 0)], is_shared=False) == 0
+    assert sizer.prompts_in_chunk([PromptRest(80, 0), PromptRest(300, 0)], is_shared=False) == 1
+
+
+def test_short_prompt_does_not_wait_for_a_much_longer_one() -> None:
+    sizer = measured(ChunkSizer(2048), FAST)
+    short, long = PromptRest(60, 0), PromptRest(700, 0)
+    assert sizer.prompts_in_chunk([short, long], is_shared=False) == 1
+    assert sizer.prompts_in_chunk([long, short], is_shared=False) == 2
+    assert sizer.prompts_in_chunk([long, long], is_shared=False) == 2
+
+
+def test_no_prompt_has_room_while_decoding_is_due() -> None:
+    sizer = measured(ChunkSizer(2048), FAST)
+    sizer.note_other(1.0)
+    assert sizer.prompts_in_chunk([PromptRest(20, 0)] * 2, is_shared=True) == 0
+    assert sizer.prompts_in_chunk([PromptRest(20, 0)] * 2, is_shared=False) == 2
+
+
+def test_several_prompts_are_no_fewer_where_chunks_of_one_are_small() -> None:
+    sizer = measured(ChunkSizer(128), 300)
+    assert sizer.next_chunk(0, is_shared=False) == 128
+    assert sizer.prompts_in_chunk([PromptRest(60, 0)] * 8, is_shared=False) == 8
+    assert sizer.prompts_in_chunk([PromptRest(60, 0), PromptRest(129, 0)], is_shared=False) == 1

@@ -19,7 +19,7 @@ from pensieve.engine.generation import (
     Token,
 )
 from pensieve.engine.planning.memory_plan import KVBudget
-from pensieve.engine.protocol import Admitted, Failed
+from pensieve.engine.protocol import Admitted, Failed, Requeued
 from pensieve.engine.scheduling.backend import Sampled, SequenceFailed
 from pensieve.engine.scheduling.disk_tier import NoDiskTier
 from pensieve.engine.scheduling.prefix_cache import Hit, PrefixCache
@@ -89,6 +89,7 @@ class Bench:
     backends: list[CountingBackend] = field(default_factory=list)
     events: dict[int, list] = field(default_factory=dict)
     admitted: list[int] = field(default_factory=list)
+    requeued: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.prefixes = PrefixCache(b"model")
@@ -131,6 +132,8 @@ class Bench:
         for key, event in events:
             if event == Admitted():
                 self.admitted.append(key)
+            elif event == Requeued():
+                self.requeued.append(key)
             else:
                 self.events.setdefault(key, []).append(event)
 
@@ -667,6 +670,7 @@ def test_request_that_must_run_alone_runs_alone_to_its_end() -> None:
     assert bench.tokens(2) == expected_tokens((3, 4, 5), 5)
 
 
+<<<<<<< HEAD
 class DraftingBackend(CountingBackend):
     """Every step of a sequence has two drafts, one of them accepted."""
 
@@ -702,3 +706,125 @@ def test_tokens_per_step_are_those_of_all_answers() -> None:
     bench.run()
     assert bench.scheduler.tokens_per_step == 1.0
     assert bench.events[1][-1] == Finished("length", 3)
+=======
+# Bursts
+
+
+def burst(bench: Bench, lengths: Sequence[int], priority: Priority = "main") -> dict[int, tuple]:
+    """Submit prompts of these lengths; return them by key."""
+    prompts = {key: prompt_of(length, seed=key) for key, length in enumerate(lengths, 1)}
+    for key, prompt in prompts.items():
+        bench.submit(key, prompt, priority=priority)
+    return prompts
+
+
+def prefilled(bench: Bench) -> list[int]:
+    """Return the keys of all requests whose prompt is processed."""
+    return [
+        key for key, events in bench.events.items() if any(isinstance(e, Prefilled) for e in events)
+    ]
+
+
+def test_short_prompts_that_arrive_together_are_processed_in_one_step_in_order() -> None:
+    bench = Bench()
+    prompts = burst(bench, [40, 70, 50, 60])
+    bench.step()
+    assert bench.admitted == [1, 2, 3, 4]
+    assert prefilled(bench) == [1, 2, 3, 4]
+    bench.step()
+    assert all(bench.tokens(key) == [len(prompt)] for key, prompt in prompts.items())
+    bench.run()
+    assert all(bench.tokens(key) == expected_tokens(prompts[key], 3) for key in prompts)
+
+
+def test_answer_gets_a_token_in_every_step_of_a_burst() -> None:
+    bench = Bench(chunk=100, max_batch=8)
+    bench.submit(9, (5,), max_tokens=100)
+    bench.steps(2)
+    burst(bench, [40, 70, 50, 60, 90])
+    before = len(bench.tokens(9))
+    # Of 100 tokens at most: 40, 70, 50 and the beginning of none, 60, 90.
+    for steps, expected in enumerate([[1], [1, 2], [1, 2, 3], [1, 2, 3, 4], [1, 2, 3, 4, 5]], 1):
+        bench.step()
+        assert [key for key in prefilled(bench) if key != 9] == expected
+        assert len(bench.tokens(9)) == before + steps
+
+
+def test_prompts_in_prefill_together_are_shorter_than_a_long_prompt() -> None:
+    bench = Bench(chunk=100, max_batch=8)
+    burst(bench, [300, 300, 300, 300])
+    bench.step()
+    assert bench.admitted == [1, 2, 3]
+    bench.run()
+    assert bench.admitted == [1, 2, 3, 4]
+    assert bench.requeued == []
+
+
+def test_request_of_lower_priority_does_not_join_a_prefill() -> None:
+    bench = Bench(chunk=50)
+    bench.submit(1, prompt_of(100, seed=1))
+    bench.submit(2, prompt_of(20, seed=2), priority="side")
+    bench.step()
+    assert bench.admitted == [1]
+    bench.run()
+    assert bench.admitted == [1, 2]
+
+
+def test_request_of_higher_priority_preempts_all_prompts_in_prefill() -> None:
+    bench = Bench(chunk=50)
+    prompts = burst(bench, [100, 100, 100], "side")
+    bench.step()
+    bench.submit(4, prompt_of(20, seed=4))
+    bench.step()
+    assert bench.admitted == [1, 2, 3, 4]
+    assert bench.requeued == [1, 2, 3]
+    assert prefilled(bench)[-1] == 4
+    bench.run()
+    assert bench.admitted == [1, 2, 3, 4, 1, 2, 3]
+    assert all(bench.tokens(key) == expected_tokens(prompts[key], 3) for key in prompts)
+
+
+def test_prompt_that_fails_in_a_shared_step_fails_alone_and_the_others_are_answered() -> None:
+    prompts = {key: prompt_of(40, seed=key) for key in (1, 2, 3)}
+    bench = Bench(is_bad=lambda tokens: tokens[:40] == prompts[2])
+    burst(bench, [40, 40, 40])
+    bench.run()
+    assert bench.backends[0].peak == 3
+    assert bench.requeued == [1, 2, 3]
+    assert isinstance(bench.events[2][-1], Failed)
+    assert all(bench.tokens(key) == expected_tokens(prompts[key], 3) for key in (1, 3))
+
+
+def test_prompt_cancelled_in_a_shared_prefill_leaves_the_others() -> None:
+    bench = Bench(chunk=50)
+    prompts = burst(bench, [100, 100, 100])
+    bench.step()
+    bench.scheduler.cancel(2)
+    bench.run()
+    assert bench.tokens(2) == []
+    assert all(bench.tokens(key) == expected_tokens(prompts[key], 3) for key in (1, 3))
+
+
+def test_prompt_joins_others_in_prefill_with_its_prefix_from_disk() -> None:
+    bench = Bench(disk=CountingDisk(990), chunk=10)
+    bench.submit(1, (7,) * 40)
+    bench.step()
+    bench.submit(2, prompt_of(1000))
+    bench.step()
+    bench.submit(3, (8,) * 20)
+    bench.run()
+    assert bench.admitted == [1, 2, 3]
+    assert bench.requeued == []
+    assert bench.processed < 1000
+    assert bench.tokens(2) == expected_tokens(prompt_of(1000), 3)
+
+
+def test_preempted_answer_is_reported_as_waiting() -> None:
+    bench = Bench(kv_tokens=4096)
+    for key in range(3):
+        bench.submit(key, prompt_of(500, seed=key), max_tokens=1500)
+    bench.run(max_steps=20_000)
+    assert set(bench.requeued) <= {1, 2}
+    assert sorted(bench.admitted) == sorted([0, 1, 2, *bench.requeued])
+    assert bench.requeued
+>>>>>>> 58d5a5f (Process short prompts that arrive together in one pass)
