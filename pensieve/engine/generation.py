@@ -5,7 +5,7 @@ The front end builds a `Generation`; the engine sends `Started`, then any number
 """
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, get_args
 
@@ -283,6 +283,12 @@ class Engine(Protocol):
 
     @property
     def health(self) -> EngineHealth: ...
+
+    def expect(self) -> AbstractContextManager[None]:
+        """Have an idle engine wait a moment, so that a generation that starts during the block and
+        the one that is being prepared in it begin together.
+        """
+        ...
 
     def generate(
         self, generation: Generation

@@ -167,12 +167,8 @@ def decode(body: bytes) -> Frame:
         case "Step":
             return Step(tuple((key, _event(kind, of_event)) for key, kind, of_event in values))
         case "Submit":
-<<<<<<< HEAD
-            return Submit(values["key"], _generation(values["generation"]))
-=======
-            generation = _generation(fields["generation"])
-            return Submit(fields["key"], generation, fields["followers"])
->>>>>>> 58d5a5f (Process short prompts that arrive together in one pass)
+            generation = _generation(values["generation"])
+            return Submit(values["key"], generation, values["followers"])
         case "Load":
             values["limits"] = ResourceLimits(**values["limits"])
             return Load(**values)
@@ -215,12 +211,7 @@ _PLAIN: dict[str, Any] = {
     kind.__name__: kind for kind in (Cancel, Unload, LoadFailed, Begun, Preloaded)
 }
 _EVENTS: dict[str, Any] = {
-<<<<<<< HEAD
-    kind.__name__: kind for kind in (Admitted, Started, Prefilled, Token, Failed)
-=======
-    kind.__name__: kind
-    for kind in (Admitted, Requeued, Started, Prefilled, Token, Finished, Failed)
->>>>>>> 58d5a5f (Process short prompts that arrive together in one pass)
+    kind.__name__: kind for kind in (Admitted, Requeued, Started, Prefilled, Token, Failed)
 }
 
 
@@ -228,21 +219,15 @@ def _fields(frame: Frame) -> Any:
     match frame:
         case Step(events):
             return [(key, type(event).__name__, _values(event)) for key, event in events]
-<<<<<<< HEAD
-        case Submit(key, generation):
-            return {"key": key, "generation": _generation_fields(generation)}
-        case Load() | Cancel() | Unload() | Loaded() | LoadFailed() | Begun():
-            return asdict(frame)
-        case Preloaded() | EngineStats():
-=======
         case Submit(key, generation, followers):
             return {
                 "key": key,
                 "generation": _generation_fields(generation),
                 "followers": followers,
             }
-        case Load() | Cancel() | Unload() | Loaded() | LoadFailed() | Begun() | EngineStats():
->>>>>>> 58d5a5f (Process short prompts that arrive together in one pass)
+        case Load() | Cancel() | Unload() | Loaded() | LoadFailed() | Begun():
+            return asdict(frame)
+        case Preloaded() | EngineStats():
             return asdict(frame)
         case _:
             assert_never(frame)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 
 from pensieve.engine.generation import Engine, EngineEvent, EngineHealth, Generation
 from pensieve.sleep_blocker import SleepBlocker
@@ -24,6 +24,9 @@ class AwakeEngine:
     @property
     def health(self) -> EngineHealth:
         return self._engine.health
+
+    def expect(self) -> AbstractContextManager[None]:
+        return self._engine.expect()
 
     @asynccontextmanager
     async def generate(self, generation: Generation) -> AsyncGenerator[AsyncIterator[EngineEvent]]:

@@ -6,7 +6,7 @@ It runs in its own thread, so that a blocking client or another process can conn
 import json
 import re
 from collections.abc import AsyncIterator, Generator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -39,6 +39,9 @@ class CachingEngine:
     text: str
     health: EngineHealth = field(default_factory=lambda: EngineHealth("ready", worker_pid=1))
     earlier: list[tuple[int, ...]] = field(default_factory=list)
+
+    def expect(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     @asynccontextmanager
     async def generate(self, generation: Generation) -> AsyncIterator[AsyncIterator[EngineEvent]]:

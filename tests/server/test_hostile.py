@@ -6,7 +6,13 @@ import asyncio
 import sys
 import tracemalloc
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import (
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    nullcontext,
+    suppress,
+)
 from pathlib import Path
 from socket import SO_RCVBUF, SOL_SOCKET
 
@@ -366,6 +372,9 @@ class WatchedEngine(ScriptedEngine):
     """Counts the generations that have ended."""
 
     ended_generations = 0
+
+    def expect(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     @asynccontextmanager
     async def generate(self, generation: Generation) -> AsyncIterator[AsyncIterator[EngineEvent]]:

@@ -2,8 +2,16 @@
 
 import codecs
 import re
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,17 +56,28 @@ class ScriptedEngine:
     health: EngineHealth = field(default_factory=lambda: EngineHealth("ready", worker_pid=1))
     refusal: BaseException | None = None
     generations: list[Generation] = field(default_factory=list)
+    expected: int = 0  # generations in preparation
+    expected_at_start: list[int] = field(default_factory=list)  # others, when each began
     # Set when a caller leaves a generation before its end.
     left: anyio.Event = field(default_factory=anyio.Event)
 
     def __post_init__(self) -> None:
         self._remaining = list(self.scripts)
 
+    @contextmanager
+    def expect(self) -> Iterator[None]:
+        self.expected += 1
+        try:
+            yield
+        finally:
+            self.expected -= 1
+
     @asynccontextmanager
     async def generate(self, generation: Generation) -> AsyncIterator[AsyncIterator[EngineEvent]]:
         if self.refusal is not None:
             raise self.refusal
         self.generations.append(generation)
+        self.expected_at_start.append(self.expected)
         script = self._remaining.pop(0) if len(self._remaining) > 1 else self._remaining[0]
         playback = _Playback(list(script), generation.max_tokens)
         try:

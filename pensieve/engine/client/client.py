@@ -9,8 +9,8 @@ another one and waits for it. Runs on the front end's event loop and never impor
 import logging
 import socket
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import assert_never
 
@@ -99,6 +99,14 @@ class EngineClient:
     def health(self) -> EngineHealth:
         requests = self._requests
         return replace(self._health, in_flight=len(requests), poison_prompts=requests.poison.count)
+
+    @contextmanager
+    def expect(self) -> Generator[None]:
+        self._requests.expected += 1
+        try:
+            yield
+        finally:
+            self._requests.expected -= 1
 
     @asynccontextmanager
     async def generate(self, generation: Generation) -> AsyncGenerator[AsyncIterator[EngineEvent]]:

@@ -107,7 +107,7 @@ class DecodeBatch:
 
     def read_first(self) -> list[Step]:
         """Return the first token of every sequence before any pass after it is scheduled."""
-        parts = [_Part(slot, start) for start, slot in enumerate(self.slots)]
+        parts = self._parts()
         self._read_last(parts)
         return self._finish(parts)
 
@@ -140,12 +140,15 @@ class DecodeBatch:
     def remove(self, slot: DecodeSlot) -> None:
         self._filter([at for at, other in enumerate(self.slots) if other is not slot])
 
-    def _plan(self) -> tuple[StepPlan, list[SlotPass]]:
-        """Choose the drafts of each sequence."""
-        parts = [
+    def _parts(self) -> list[SlotPass]:
+        return [
             SlotPass(slot, start, slot.again, self._has_states)
             for start, slot in enumerate(self.slots)
         ]
+
+    def _plan(self) -> tuple[StepPlan, list[SlotPass]]:
+        """Choose the drafts of each sequence."""
+        parts = self._parts()
         if self._policy is None:
             return StepPlan((0,) * len(parts)), parts
         for part in parts if len(parts) == 1 or not self._has_states else ():

@@ -7,6 +7,7 @@ endpoint passes what its request wants of the answer as `AnswerOptions`.
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -158,6 +159,10 @@ class Completer:
         self._model = model
         self._on_generated = on_generated
         self._markers = model.dialect.marks(model.tokenizer.controls)
+
+    def expect(self) -> AbstractContextManager[None]:
+        """Return a block in which a prompt is prepared (`Engine.expect`)."""
+        return self._engine.expect()
 
     def complete(self, prompt: Prompt, options: AnswerOptions) -> Completion:
         """Raises `PromptTooLongError`."""

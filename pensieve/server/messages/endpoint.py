@@ -5,6 +5,7 @@ prompt.
 """
 
 import logging
+from contextlib import ExitStack
 from functools import partial
 from typing import TypeVar
 
@@ -85,13 +86,15 @@ class MessagesEndpoint:
         """Answer a conversation. A thread's earlier turns are joined first: the rest needs them."""
         request = Request(scope, receive)
         body = await read_body(request)
-        call = await self._pipeline.parse(MessagesRequest, body)
-        with self._threads.join(call, len(body)) as turn:
-            del body  # the answer does not need its megabytes
-            version = _version_of(request)
-            await self._pipeline.validate(turn.call, version, stored_turns=turn.stored_turns)
-            options = _options_of(turn.call, priority_of(request.headers, turn.call))
-            prompt = await self._pipeline.render(turn.call, options)
+        with ExitStack() as answering:
+            with self._completer.expect():
+                call = await self._pipeline.parse(MessagesRequest, body)
+                turn = answering.enter_context(self._threads.join(call, len(body)))
+                del body  # the answer does not need its megabytes
+                version = _version_of(request)
+                await self._pipeline.validate(turn.call, version, stored_turns=turn.stored_turns)
+                options = _options_of(turn.call, priority_of(request.headers, turn.call))
+                prompt = await self._pipeline.render(turn.call, options)
             if options.priority != "side":  # titles and searches are no turns of their session
                 self._sessions.note(request.headers, turn.call, prompt)
             completion = self._completer.complete(prompt, options)

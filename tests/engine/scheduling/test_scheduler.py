@@ -670,7 +670,6 @@ def test_request_that_must_run_alone_runs_alone_to_its_end() -> None:
     assert bench.tokens(2) == expected_tokens((3, 4, 5), 5)
 
 
-<<<<<<< HEAD
 class DraftingBackend(CountingBackend):
     """Every step of a sequence has two drafts, one of them accepted."""
 
@@ -706,7 +705,8 @@ def test_tokens_per_step_are_those_of_all_answers() -> None:
     bench.run()
     assert bench.scheduler.tokens_per_step == 1.0
     assert bench.events[1][-1] == Finished("length", 3)
-=======
+
+
 # Bursts
 
 
@@ -827,4 +827,3 @@ def test_preempted_answer_is_reported_as_waiting() -> None:
     assert set(bench.requeued) <= {1, 2}
     assert sorted(bench.admitted) == sorted([0, 1, 2, *bench.requeued])
     assert bench.requeued
->>>>>>> 58d5a5f (Process short prompts that arrive together in one pass)

@@ -5,6 +5,7 @@ import json
 import logging
 import tracemalloc
 import weakref
+from functools import partial
 from typing import ClassVar
 
 import anyio
@@ -73,6 +74,25 @@ async def test_stream_follows_grammar_and_pings_after_start() -> None:
         "message_stop",
     ]
     assert events[0]["message"]["usage"]["input_tokens"] > 0
+
+
+async def test_engine_expects_the_other_requests_of_a_burst_while_they_are_prepared() -> None:
+    engine = ScriptedEngine([says("Hi")])
+    async with in_memory(app_of(engine)) as client, anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(partial(client.post, "/v1/messages", json=CALL))
+    # However the three are interleaved, the last has no others to wait for.
+    assert len(engine.expected_at_start) == 3
+    assert engine.expected_at_start[0] > 0
+    assert engine.expected_at_start[-1] == 0
+
+
+async def test_engine_expects_no_request_that_was_refused() -> None:
+    engine = ScriptedEngine([says("Hi")])
+    async with in_memory(app_of(engine)) as client:
+        await client.post("/v1/messages", json=CALL | {"messages": []})
+    assert engine.expected == 0
+    assert engine.generations == []
 
 
 # What JavaScript leaves of an emoji when it truncates a text.
