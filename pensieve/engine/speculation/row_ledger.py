@@ -6,7 +6,8 @@ from pensieve.engine.speculation.draft_source import Draft
 
 # In plain steps of the sequence. Each token of the answer adds `PURSE_PER_TOKEN`, each accepted
 # draft 1; drafts take out what they lengthened the step by. While it is empty there are no drafts,
-# so they delay an answer by 2 % and one wide step at most.
+# so they delay an answer by 2 % and one wide step at most; two where refused drafts make the next
+# step feed tokens again.
 PURSE_START = 1.0
 PURSE_PER_TOKEN = 0.02
 PURSE_CAP = 4.0
