@@ -12,7 +12,6 @@ from math import prod
 from typing import Any
 
 import mlx.core as mx  # noqa: TID253
-from mlx_lm.models.cache import ArraysCache  # noqa: TID253
 
 from pensieve.engine.disk.block_file import Block, DamagedBlockError, StoredArray
 from pensieve.engine.model.cache_maker import CacheMaker, prefilled
@@ -138,7 +137,7 @@ def _layer_layout(cache: Any) -> LayerLayout:
     arrays: list[mx.array] = []
     outline = layer_state(cache, arrays)
     # State spaces have arrays of fixed size, and no keys.
-    has_tokens = not isinstance(cache, ArraysCache)
+    has_tokens = any(hasattr(cache, name) for name in ("keys", "caches", "arrays"))
     layouts = (_array_layout(array, has_tokens=has_tokens) for array in arrays)
     return LayerLayout(tuple(layouts), outline)
 
