@@ -139,3 +139,21 @@ def test_mask_of_another_window_is_refused() -> None:
         cache.make_mask(3, WINDOW + 1)
     with pytest.raises(ValueError, match="no window"):
         SequenceKVCache().make_mask(3, WINDOW)
+
+
+@pytest.mark.parametrize(
+    ("keys", "values", "tokens", "expected"),
+    [
+        (30, 30, 100, True),
+        (7, 7, 7, True),
+        (30, 29, 100, False),
+        (19, 19, 100, False),
+        (30, 30, 29, False),
+    ],
+)
+def test_window_from_stored_arrays_is_whole_if_they_cover_it(
+    keys: int, values: int, tokens: int, expected: bool
+) -> None:
+    arrays = [mx.zeros((1, HEADS, length, HEAD_DIM)) for length in (keys, values)]
+    cache = WindowKVCache.from_arrays(arrays, WindowKVCache(WINDOW), tokens)
+    assert cache.is_whole is expected
