@@ -14,7 +14,8 @@ calls with paths of a listing, its tests, prose (speculation_simulation.py). The
 a capable model would at best: figures are an upper bound for copying. *own* rows are what the model
 itself writes greedily, which often repeats itself. A ratio is the median of each turn's ratio to
 its plain answer, since the speed of a shared machine varies within a minute. `--cpu-time` counts
-seconds of processor time, with one BLAS thread, on a machine that is too busy for that.
+seconds of processor time in one process, with one BLAS thread, where a machine is too busy; the
+engine then measures its steps by that clock too.
 """
 
 # pyright: basic
@@ -72,7 +73,7 @@ class Run:
     """Answers of one row in one turn."""
 
     answers: tuple[object, ...]  # tokens or text
-    ends_s: tuple[float, ...]  # when each was finished
+    ends_s: tuple[float, ...]  # when each was finished, since all were sent
     rate: float  # tokens/s of all
     tokens_per_step: float = 0.0  # of one answer; 0 if unknown
 
@@ -156,8 +157,8 @@ def run_together(
     scheduler = engine.scheduler
     tokens: list[list[int]] = [[] for _ in generations]
     ends_s = [0.0] * len(generations)
-    began_s, before, steps = clock(), 0, 0
-    is_begun = False
+    sent_s = began_s = clock()
+    before, steps, is_begun = 0, 0, False
     for key, generation in enumerate(generations):
         scheduler.submit(key, generation)
     while not scheduler.is_idle:
@@ -173,7 +174,7 @@ def run_together(
     counted = sum(map(len, tokens)) - before
     return Run(
         tuple(map(tuple, tokens)),
-        tuple(end_s - began_s for end_s in ends_s),
+        tuple(end_s - sent_s for end_s in ends_s),
         counted / max(max(ends_s) - began_s, 1e-9),
         counted / max(steps, 1) / len(generations),
     )
@@ -231,7 +232,7 @@ class Http:
         began_s = min(stream.ttft_s for stream in streams)
         end_s = max(stream.end_s for stream in streams)
         tokens = sum(stream.output_tokens for stream in streams)
-        ends_s = tuple(stream.end_s - began_s for stream in streams)
+        ends_s = tuple(stream.end_s for stream in streams)
         texts = tuple(stream.text for stream in streams)
         return Run(texts, ends_s, (tokens - 1) / max(end_s - began_s, 1e-9))
 
@@ -385,7 +386,10 @@ def main() -> None:
         if arguments.only != "http":
             prefixes = str(home / PREFIXES) if device == "cpu" else None
             load = Load(str(model.folder), device, prefixes)
-            clock = time.process_time if arguments.cpu_time else time.perf_counter
+            clock = time.perf_counter
+            if arguments.cpu_time:
+                # The engine is imported later: it prices its steps by this clock as well.
+                clock = time.monotonic = time.process_time
             with (
                 played_back([case.answer for case in found]),
                 Process(load, found, rows, clock) as process,

@@ -70,6 +70,8 @@ class DecodeBatch:
         self._pass: tuple[StepPlan, list[SlotPass]] | None = None
         # When the tokens of the pass before were read; None: the device did other work since.
         self._read_s: float | None = None
+        self._is_read_at_once = False  # that pass: the next one could only be built afterwards
+        self._building_s = 0.0  # of the newest pass
         self.slots: list[DecodeSlot] = []
 
     def add(
@@ -167,15 +169,18 @@ class DecodeBatch:
 
         They are read first if a mask needs them, while the device computes the logits.
         """
+        began_s = self._clock()
         fed = self._fed(parts)
         logits = self._logits(fed, parts)
         is_masked = any(part.slot.mask for part in parts)
         if is_masked:
             mx.async_eval(logits)
+            self._building_s = self._clock() - began_s
             self._read_last(parts)
         sampled = _sample(parts, fed, logits)
         mx.async_eval(sampled)
         if not is_masked:
+            self._building_s = self._clock() - began_s
             self._read_last(parts)
         return sampled
 
@@ -214,7 +219,7 @@ class DecodeBatch:
         unread = [part.slot.last is None for part in parts]
         tokens = self._read(self._next) if any(unread) else [0] * len(parts)
         if any(unread):
-            self._settle()
+            self._settle(is_read_at_once=False)
         for part, token, is_unread in zip(parts, tokens, unread, strict=True):
             part.note_last(token if is_unread else None)
 
@@ -226,16 +231,27 @@ class DecodeBatch:
         for part in parts:
             if part.finish is None:
                 part.verify(drawn[part.rows])
-        self._settle()
+        self._settle(is_read_at_once=True)
 
-    def _settle(self) -> None:
+    def _settle(self, *, is_read_at_once: bool) -> None:
         """Account for the pass whose tokens were just read."""
         now_s = self._clock()
         if self._policy is not None and self._pass is not None:
             plan, parts = self._pass
-            seconds = None if self._read_s is None else now_s - self._read_s
+            seconds = self._seconds(now_s, plan, is_read_at_once=is_read_at_once)
             self._policy.settle(plan, [part.account for part in parts], seconds)
-        self._pass, self._read_s = None, now_s
+        self._pass, self._read_s, self._is_read_at_once = None, now_s, is_read_at_once
+
+    def _seconds(self, now_s: float, plan: StepPlan, *, is_read_at_once: bool) -> float | None:
+        """Return what the pass took; None if its time says nothing.
+
+        While a pass is read at once the next one cannot be built, which plain passes do. The first
+        such pass pays for that, and the first plain pass after it does not count.
+        """
+        if self._read_s is None or (self._is_read_at_once and not any(plan.drafts)):
+            return None
+        is_first = is_read_at_once and not self._is_read_at_once
+        return now_s - self._read_s + (self._building_s if is_first else 0.0)
 
     def _rewind(self, point: RewindPoint, parts: Sequence[SlotPass], sampled: mx.array) -> None:
         """Drop refused drafts from the caches and select each sequence's newest token."""

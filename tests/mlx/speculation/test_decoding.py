@@ -6,7 +6,7 @@ index. Every draft is fed, whatever the policy would say.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import count, pairwise
+from itertools import pairwise
 
 import mlx.core as mx
 import pytest
@@ -403,10 +403,22 @@ def test_interrupted_answer_resumes_with_the_same_tokens(model: Habit) -> None:
     assert bench.run().tokens(0) == answers[PROMPTS[0]]
 
 
-def test_every_pass_is_settled_in_order_with_the_time_since_the_read_before(model: Habit) -> None:
-    policy, ticks = EverythingFed(longest=3), count()
+def test_every_pass_is_settled_in_order_with_its_building_and_the_time_since_the_read_before(
+    model: Habit,
+) -> None:
+    policy = EverythingFed(longest=3)
     answers = plain_answers(model, GREEDY)
-    batch = DecodeBatch(model, policy, clock=lambda: float(next(ticks)))
+    built, waited = len(model.passes), 0.0
+
+    def clock() -> float:
+        return len(model.passes) - built + waited
+
+    def wait_and_read(tokens: mx.array) -> list[int]:
+        nonlocal waited
+        waited += 10.0
+        return read(tokens)
+
+    batch = DecodeBatch(model, policy, wait_and_read, clock)
     for prompt in PROMPTS[:2]:
         caches = [cache.merge([cache]) for cache in CacheMaker(model, is_ragged=True)()]
         drafter = readers(answers, "mixed")(generation(prompt))
@@ -418,7 +430,10 @@ def test_every_pass_is_settled_in_order_with_the_time_since_the_read_before(mode
     assert settled == policy.plans[: len(settled)]
     # The last pass of all is not needed, unless a draft was in it.
     assert len(policy.plans) - len(settled) <= 1
-    assert set(policy.seconds) == {1.0}
+    # Without a time: plain passes after one that was read at once, built when nothing else ran.
+    assert set(policy.seconds) == {11.0, None}
+    pairs = list(zip(settled, policy.seconds, strict=True))
+    assert not any(sum(plan.drafts) for plan, seconds in pairs if seconds is None)
     assert any(row.accepted < len(row.draft) for _, rows in policy.settled for row in rows)
 
 
