@@ -40,15 +40,17 @@ class _Average:
         self.noted_at = step
 
 
-_Averages = dict[tuple[int, int], _Average]
+_Averages = dict[tuple[int, ...], _Average]
 
 
 @dataclass(slots=True)
 class StepCosts:
     curve: CostCurve
     # By rows and context class.
-    _plain_s: _Averages = field(default_factory=dict[tuple[int, int], _Average])
-    _corrections: _Averages = field(default_factory=dict[tuple[int, int], _Average])
+    _plain_s: _Averages = field(default_factory=dict[tuple[int, ...], _Average])
+    # By rows, plain rows and context class: eight rows of one sequence cost other than two of each
+    # of four.
+    _corrections: _Averages = field(default_factory=dict[tuple[int, ...], _Average])
     _steps: int = 0
     _widest: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
 
@@ -62,7 +64,7 @@ class StepCosts:
         if rows == plain_rows:
             return 1.0
         curve = self.curve.ratio(rows, plain_rows, context_class)
-        return curve * self._correction(rows, context_class)
+        return curve * self._correction(rows, plain_rows, context_class)
 
     def widest(self, rows: int, context_class: int) -> int:
         """Return the most rows, up to a tile, whose step takes no longer than one of `rows`.
@@ -100,13 +102,13 @@ class StepCosts:
         plain_s = self._plain_s[plain_rows, context_class].value
         ratio = _plausible(seconds / plain_s, expected, MAX_WIDE_SURPRISE)
         new = _Average(1.0, _WIDE_WEIGHT)
-        correction = self._corrections.setdefault((rows, context_class), new)
-        correction.value = self._correction(rows, context_class)
+        correction = self._corrections.setdefault((rows, plain_rows, context_class), new)
+        correction.value = self._correction(rows, plain_rows, context_class)
         correction.note(ratio / self.curve.ratio(rows, plain_rows, context_class), self._steps)
         return ratio
 
-    def _correction(self, rows: int, context_class: int) -> float:
-        correction = self._corrections.get((rows, context_class))
+    def _correction(self, rows: int, plain_rows: int, context_class: int) -> float:
+        correction = self._corrections.get((rows, plain_rows, context_class))
         if correction is None:
             return 1.0
         age = self._steps - correction.noted_at

@@ -46,6 +46,16 @@ def test_wrong_curve_is_corrected_by_a_few_steps(wrong: float) -> None:
     assert costs.ratio(2, 1, 0) == pytest.approx(1.1)
 
 
+def test_correction_of_a_batch_does_not_hold_for_one_sequence() -> None:
+    costs = costs_after(1.0)
+    for _ in range(MIN_PLAIN_STEPS):
+        costs.note_plain(2, 0, 1.1)
+    for _ in range(8):
+        costs.note_wide(4, 2, 0, 4.4)
+    assert costs.ratio(4, 2, 0) == pytest.approx(4.0, rel=0.1)
+    assert costs.ratio(4, 1, 0) == pytest.approx(1.5)
+
+
 def test_noisy_times_give_their_mean() -> None:
     random, costs = Random(1), costs_after(1.0)
     for _ in range(200):
