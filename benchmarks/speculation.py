@@ -294,8 +294,8 @@ def remark(row: Row, runs: dict[str, list[Run]]) -> str:
 
 def measure(runner: Process | Http, title: str, rows: Sequence[Row], rounds: int) -> None:
     modes = MODES if isinstance(runner, Process) else (MODES[0], MODES[2])
-    heads = "".join(f"{mode}, ratio, tokens a step (turns)   " for mode in modes[1:])
-    print(f"\n{title}: tokens/s plain, {heads}, worst wait")
+    print(f"\n{title}: tokens/s, ratio to plain, tokens a step (each turn's ratio), longest wait")
+    print(f"{'':34}{'plain':>9}   {'   '.join(modes[1:])}")
     for row in rows:
         print(line(row, turns(runner, row, modes, rounds)), flush=True)
 
