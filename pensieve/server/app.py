@@ -22,8 +22,9 @@ from pensieve.server.files.store import FileStore
 from pensieve.server.http.event_stream import PingInterval
 from pensieve.server.http.request_body import BodyAdmission, BodyBudget
 from pensieve.server.messages.completion import Completer
-from pensieve.server.messages.endpoint import MessagesEndpoint, RequestPipeline
+from pensieve.server.messages.endpoint import MessagesEndpoint
 from pensieve.server.messages.generated_answer_store import GeneratedAnswerStore
+from pensieve.server.messages.pipeline import AnswerWriter, RequestPipeline
 from pensieve.server.messages.sessions import Sessions
 from pensieve.server.middleware.access import AccessMiddleware, CORSMiddleware, access_of
 from pensieve.server.middleware.request_context import RequestMiddleware
@@ -62,7 +63,8 @@ def build_app(
     pipeline = RequestPipeline(engine, model, files.text, generated_answers)
     completer = Completer(engine, model, answer_store.add)
     sessions = Sessions(model.tokenizer.neutralize)
-    messages = MessagesEndpoint(pipeline, completer, sessions, ping_interval or PingInterval())
+    writer = AnswerWriter(ping_interval or PingInterval())
+    messages = MessagesEndpoint(pipeline, completer, sessions, writer)
     batch_worker = BatchWorker(registry, messages.answer_batched)
     table = operations(
         Endpoints(

@@ -1,17 +1,17 @@
-"""How an API writes its errors and its streams' events. Each route names its wire (routes.py).
+"""How an API writes its errors and keeps its streams alive. Each route names its wire (routes.py).
 
 Anthropic's is the default before a request has a route: for a head that is not valid HTTP, and for
 a path of no route. Errors are looked up along their class's ancestors.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from starlette.responses import Response
 
 from pensieve.api.base import ApiModel
 from pensieve.api.errors import ErrorBody, ErrorDetails, ErrorEnvelope, ErrorType
-from pensieve.api.messages.events import MessageEvent, Ping, StreamEvent
+from pensieve.api.messages.events import Ping, StreamEvent
 from pensieve.errors import (
     AuthenticationError,
     EngineBusyError,
@@ -26,15 +26,11 @@ from pensieve.errors import (
 )
 from pensieve.server.errors import Failure, failure_of
 
-# Writes the next events of one answer as server-sent events.
-EventFormat = Callable[[Sequence[MessageEvent]], str]
-
 
 @dataclass(frozen=True, slots=True)
 class Wire:
     error_status: Callable[[type[BaseException]], int]
     error_body: Callable[[Failure], ApiModel]
-    event_format: Callable[[], EventFormat]  # a new one for each answer
     error_event: Callable[[Failure], str]  # the last one of a stream that has begun
     ping: str  # keeps a silent stream alive
 
@@ -94,19 +90,14 @@ def error_envelope(failure: Failure) -> ErrorEnvelope:
     return ErrorEnvelope(error=body, request_id=failure.request_id)
 
 
-def _text(event: StreamEvent) -> str:
+def event_text(event: StreamEvent) -> str:
     # `to_json` returns one line of ASCII, so no character of it can end the line.
     return f"event: {event.type}\ndata: {event.to_json()}\n\n"
-
-
-def _texts(events: Sequence[MessageEvent]) -> str:
-    return "".join(map(_text, events))
 
 
 ANTHROPIC = Wire(
     error_status=lambda kind: error_status(kind).status,
     error_body=error_envelope,
-    event_format=lambda: _texts,
-    error_event=lambda failure: _text(error_envelope(failure)),
-    ping=_text(Ping()),
+    error_event=lambda failure: event_text(error_envelope(failure)),
+    ping=event_text(Ping()),
 )

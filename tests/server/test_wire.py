@@ -1,4 +1,4 @@
-"""A route's wire writes its errors, also those before routing, and the events of its streams."""
+"""A route's wire writes its errors, also those before routing, and the pings of its streams."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,6 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from pensieve.api.base import ApiModel
-from pensieve.api.messages.events import MessageEvent
 from pensieve.engine.generation import Started, Token
 from pensieve.errors import EngineBusyError, WorkerDiedError
 from pensieve.prompt.template.generated_answers import GeneratedAnswers
@@ -19,7 +18,8 @@ from pensieve.server.errors import Failure
 from pensieve.server.http.event_stream import PingInterval
 from pensieve.server.http.request_body import read_body
 from pensieve.server.messages.completion import Completer
-from pensieve.server.messages.endpoint import MessagesEndpoint, RequestPipeline
+from pensieve.server.messages.endpoint import MessagesEndpoint
+from pensieve.server.messages.pipeline import AnswerWriter, RequestPipeline
 from pensieve.server.messages.sessions import Sessions
 from pensieve.server.middleware.access import AccessMiddleware, access_of
 from pensieve.server.middleware.request_context import RequestMiddleware
@@ -30,7 +30,7 @@ from pensieve.server.routing import (
     routing_error,
     wires_of,
 )
-from pensieve.server.wire import EventFormat, Wire
+from pensieve.server.wire import Wire
 from tests.server.serving import CALL, KEY, SETTINGS
 from tests.support.fakes import ScriptedEngine, Step, says, served_model
 
@@ -42,18 +42,6 @@ class Fault(ApiModel):
     fault: str
 
 
-def numbered() -> EventFormat:
-    """Return a format with a state of its own: it numbers the events of one answer."""
-    count = 0
-
-    def format_events(events: Sequence[MessageEvent]) -> str:
-        nonlocal count
-        count += len(events)
-        return f"data: {count}\n\n"
-
-    return format_events
-
-
 def fault_of(failure: Failure) -> Fault:
     return Fault(fault=failure.message)
 
@@ -61,7 +49,6 @@ def fault_of(failure: Failure) -> Fault:
 NUMBERS = Wire(
     error_status=lambda kind: 503 if issubclass(kind, EngineBusyError) else 418,
     error_body=fault_of,
-    event_format=numbered,
     error_event=lambda failure: f"data: {fault_of(failure).to_json()}\n\n",
     ping=": ping\n\n",
 )
@@ -77,7 +64,7 @@ def client_of(script: Sequence[Step] = ()) -> httpx.AsyncClient:
         RequestPipeline(engine, model, str, GeneratedAnswers()),
         Completer(engine, model, lambda _: None),
         Sessions(str),
-        PingInterval(),
+        AnswerWriter(PingInterval()),
     )
     table = (
         Operation("POST", "/v1/numbers", messages.create, 1000, wire=NUMBERS),
@@ -97,20 +84,18 @@ def client_of(script: Sequence[Step] = ()) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, base_url="http://localhost:7777")
 
 
-async def test_stream_has_the_events_and_ping_of_its_route() -> None:
+async def test_stream_has_the_ping_of_its_route() -> None:
     async with client_of(says("Hi")) as client:
-        for _ in range(2):
-            response = await client.post(
-                "/v1/numbers", json=CALL | {"stream": True}, headers=HEADERS
-            )
-            assert response.text == ("data: 1\n\n: ping\n\ndata: 3\n\ndata: 4\n\ndata: 7\n\n")
+        response = await client.post("/v1/numbers", json=CALL | {"stream": True}, headers=HEADERS)
+    assert response.text.count(": ping\n\n") == 1
+    assert "event: ping" not in response.text
 
 
 async def test_error_within_a_stream_is_written_by_its_route() -> None:
     script = [Started(0), Token(ord("x")), WorkerDiedError("died")]
     async with client_of(script) as client:
         response = await client.post("/v1/numbers", json=CALL | {"stream": True}, headers=HEADERS)
-    assert response.text.endswith('data: 3\n\ndata: {"fault":"died"}\n\n')
+    assert response.text.endswith('}\n\ndata: {"fault":"died"}\n\n')
 
 
 @pytest.mark.parametrize("path", ["/v1/numbers", "//v1/v1/numbers/"])

@@ -1,0 +1,233 @@
+"""The steps that the endpoints of every wire share: from a request's body to its prompt
+(`RequestPipeline`), and from the answer to the client (`AnswerWriter`).
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, TypeVar
+
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from pensieve.api.base import ApiModel
+from pensieve.api.messages.events import MessageEvent
+from pensieve.api.messages.message import Message
+from pensieve.api.messages.request import ApiVersion, Conversation, parse
+from pensieve.api.messages.tools import ServerTool
+from pensieve.engine.generation import NO_DRAFTS, Engine
+from pensieve.errors import InvalidRequestError
+from pensieve.models.served_model import ServedModel
+from pensieve.prompt.conversation.file_text import FileText, with_file_texts
+from pensieve.prompt.conversation.validation import validate
+from pensieve.prompt.render import Prompt, PromptRenderer
+from pensieve.prompt.template.generated_answers import GeneratedAnswers
+from pensieve.server.errors import failure_of
+from pensieve.server.http.event_stream import (
+    EventWriter,
+    PingInterval,
+    abort_of,
+    run_until_disconnect,
+    stream_until_disconnect,
+)
+from pensieve.server.http.responses import json_response
+from pensieve.server.messages.completion import AnswerOptions, Completion, OnAnswer, drafts_text
+from pensieve.server.messages.sessions import is_claude_code
+from pensieve.server.middleware.request_context import request_context_of
+from pensieve.worker_threads import DeadlineThreads, run_in_thread
+
+_log = logging.getLogger("pensieve.server")
+
+# Rendering keeps a core busy: more threads at once are no faster, and each delays the event loop.
+MAX_RENDER_THREADS = 4
+# Rendering and tokenizing 8 million characters, which no context exceeds, takes 10 s (2026-11-30,
+# two-core Linux). Some expressions in tokenizers take hours for some texts.
+RENDER_TIMEOUT_S = 120.0
+# What a request means that names no version.
+OLDEST_VERSION = ApiVersion()
+
+ConversationT = TypeVar("ConversationT", bound=Conversation)
+
+
+class RequestPipeline:
+    """The steps from a request's body to its prompt, for one served model.
+
+    They run in worker threads: tokenizing can take seconds and must not block the event loop. A
+    crossing between threads costs about 0.1 ms.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        model: ServedModel,
+        file_text: FileText,  # raises `NotFoundError`
+        generated_answers: GeneratedAnswers,
+        threads: DeadlineThreads | None = None,
+    ) -> None:
+        self._engine = engine
+        self._context_tokens = model.context_tokens
+        self._file_text = file_text
+        self._threads = threads or DeadlineThreads(MAX_RENDER_THREADS, RENDER_TIMEOUT_S)
+        self._renderer = PromptRenderer(
+            model.tokenizer, model.dialect, model.context_tokens, generated_answers
+        )
+
+    async def parse(self, kind: type[ConversationT], body: bytes) -> ConversationT:
+        """Return the call in `body`, with the texts of its files.
+
+        Raises `InvalidRequestError`, `RequestTooLargeError`, and `NotFoundError` for a file.
+        """
+
+        def parsed() -> ConversationT:
+            call = parse(kind, body)
+            return with_file_texts(call, self._file_text) if call.names_files else call
+
+        return await run_in_thread(parsed)
+
+    async def validate(
+        self,
+        call: Conversation,
+        api_version: ApiVersion = OLDEST_VERSION,
+        *,
+        stored_turns: int = 0,
+    ) -> None:
+        """Raises what `prompt.conversation.validation.validate` raises."""
+        await run_in_thread(partial(validate, call, api_version, stored_turns))
+        server_tools = [tool.type for tool in call.tools if isinstance(tool, ServerTool)]
+        if server_tools:
+            _log.warning(
+                "ignoring tools that only the hosted API can run: %s", ", ".join(server_tools)
+            )
+
+    async def render(self, call: Conversation, options: AnswerOptions | None = None) -> Prompt:
+        """Return the prompt of a whole conversation. options: of its answer, if there will be one.
+
+        Raises `InvalidRequestError`, also on timeout, and `PromptTooLongError` without tokenizing
+        for a prompt far beyond the context.
+        """
+        try:
+            return await self._threads.run(partial(self._render, call, options))
+        except TimeoutError:
+            raise InvalidRequestError(
+                "messages: the model's chat template and tokenizer take too long for this prompt"
+            ) from None
+
+    def _render(self, call: Conversation, options: AnswerOptions | None) -> Prompt:
+        health = self._engine.health
+        answer_tokens = None
+        if options is not None:
+            answer_tokens = (
+                self._context_tokens if options.max_tokens is None else options.max_tokens
+            )
+        return self._renderer.render(
+            call,
+            context_tokens=health.context_of(self._context_tokens),
+            answer_tokens=answer_tokens,
+            has_hints=health.takes_hints,
+        )
+
+
+# The answer.
+
+
+class AnswerFormat(Protocol):
+    """How an endpoint writes one answer."""
+
+    def feed(self, events: Sequence[MessageEvent]) -> str:
+        """Return the answer's next events as server-sent events."""
+        ...
+
+    def body(self, message: Message) -> ApiModel:
+        """Return the whole answer. All its events were fed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request's ASGI arguments. Its body was read."""
+
+    scope: Scope
+    receive: Receive
+    send: Send
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerWriter:
+    ping_interval: PingInterval
+
+    async def write(
+        self,
+        completion: Completion,
+        answer_format: AnswerFormat,
+        to: Exchange,
+        *,
+        stream: bool,
+        on_answer: OnAnswer | None = None,
+    ) -> None:
+        context, reply = request_context_of(to.scope), completion.reply
+        context.usage = lambda: reply.usage
+        context.drafts_text = lambda: (
+            drafts_text(reply.drafts, reply.usage.output_tokens)
+            if reply.drafts != NO_DRAFTS
+            else ""
+        )
+        write = self._stream if stream else self._whole
+        await write(completion, answer_format, to, on_answer)
+
+    async def _whole(
+        self,
+        completion: Completion,
+        answer_format: AnswerFormat,
+        to: Exchange,
+        on_answer: OnAnswer | None,
+    ) -> None:
+        bodies: list[ApiModel] = []
+
+        async def feed(events: list[MessageEvent]) -> None:
+            answer_format.feed(events)
+
+        async def work() -> None:
+            message = await completion.run(feed, on_answer=on_answer)
+            bodies.append(answer_format.body(message))
+
+        await run_until_disconnect(to.receive, work)
+        await json_response(bodies[0])(to.scope, to.receive, to.send)
+
+    async def _stream(
+        self,
+        completion: Completion,
+        answer_format: AnswerFormat,
+        to: Exchange,
+        on_answer: OnAnswer | None,
+    ) -> None:
+        ping = request_context_of(to.scope).wire.ping
+        writer = EventWriter(to.send, ping, self.ping_interval)
+
+        async def work() -> None:
+            await completion.run(
+                lambda events: writer.write(answer_format.feed(events)), on_answer=on_answer
+            )
+
+        async def fail(error: BaseException) -> None:
+            await _fail(error, writer, to.scope)
+
+        await stream_until_disconnect(to.receive, work, writer, fail)
+
+
+async def _fail(error: BaseException, writer: EventWriter, scope: Scope) -> None:
+    """End a stream that has begun with an error.
+
+    Abort the connection of Claude Code instead: it then retries the stream.
+    """
+    context = request_context_of(scope)
+    failure = failure_of(error, context.request_id)
+    if is_claude_code(Request(scope).headers) and (abort := abort_of(scope)):
+        _log.warning(
+            "%s failed in mid-stream, aborting the connection so that the client retries: %s",
+            failure.request_id,
+            failure.message,
+        )
+        abort()
+        return
+    await writer.end(context.wire.error_event(failure))
