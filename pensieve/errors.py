@@ -145,6 +145,14 @@ class NotFoundError(RequestError):
     """There is no such path, model or object."""
 
 
+class ModelNotFoundError(NotFoundError):
+    """No model is served under the requested name."""
+
+    def __init__(self, model_id: str) -> None:
+        super().__init__(f"model: {model_id}")
+        self.model_id = model_id
+
+
 class ThreadNotFoundError(NotFoundError):
     """The thread that the request continues is not stored, or no longer."""
 

@@ -63,10 +63,14 @@ MAY_IMPORT = {
     "engine.worker": {"engine", "errors", "machine", "settings"} | FILES_ON_DISK,
     "prompt": {"api", "dialects", "errors"},
     "prompt.conversation": {"api", "dialects", "errors"},
+    "openai": {"api", "errors"},
     "reply": {"api", "dialects", "engine.generation", "prompt.chat_tokenizer", "errors"},
     "models": {"machine", "dialects", "engine.planning"} | BASE,
     "models.tokenizer": {"worker_threads", "errors"},
-    "server": {"api", "prompt", "reply", "engine.client", "engine.generation", "models"} | BASE,
+    "server": {
+        *("api", "openai", "prompt", "reply", "engine.client", "engine.generation", "models"),
+    }
+    | BASE,
     "server.http": {"api", "server.errors", "server.wire", "installation", "errors"},
     "server.middleware": {
         *("api", "server.errors", "server.http", "server.wire", "settings", "errors"),
@@ -86,8 +90,8 @@ WRAPPERS = {
     "mlx_lm": {"engine.model", "engine.worker"},
     "llguidance": {"engine.grammar"},
     "numpy": {"engine"},
-    "pydantic": {"api"},
-    "pydantic_core": {"api"},
+    "pydantic": {"api", "openai"},
+    "pydantic_core": {"api", "openai"},
     "huggingface_hub": {"models.fetching"},
     "transformers": {"models"},
     "tokenizers": {"models"},

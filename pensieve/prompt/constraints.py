@@ -150,9 +150,11 @@ def _call_limits(
             pass
         case NoChoice():
             max_calls = 0
-        case AutoChoice(disable_parallel_tool_use=is_single):
+        case AutoChoice(allowed=allowed, disable_parallel_tool_use=is_single):
+            tools = _allowed(tools, allowed)
             max_calls = 1 if is_single else MAX_CALLS
-        case AnyChoice(disable_parallel_tool_use=is_single):
+        case AnyChoice(allowed=allowed, disable_parallel_tool_use=is_single):
+            tools = _allowed(tools, allowed)
             min_calls, max_calls = 1, 1 if is_single else MAX_CALLS
         case NamedChoice(name=name):
             min_calls, max_calls = 1, 1
@@ -165,6 +167,10 @@ def _call_limits(
         thought=thought.state,
         thinking_tokens=thought.max_tokens,
     )
+
+
+def _allowed(tools: list[ToolSpec], names: Iterable[str] | None) -> list[ToolSpec]:
+    return tools if names is None else [tool for tool in tools if tool.name in set(names)]
 
 
 def json_schema_of(output_format: object) -> Schema:

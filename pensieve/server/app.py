@@ -28,6 +28,7 @@ from pensieve.server.messages.pipeline import AnswerWriter, RequestPipeline
 from pensieve.server.messages.sessions import Sessions
 from pensieve.server.middleware.access import AccessMiddleware, CORSMiddleware, access_of
 from pensieve.server.middleware.request_context import RequestMiddleware
+from pensieve.server.openai.chat import ChatEndpoint
 from pensieve.server.routes import Endpoints, operations
 from pensieve.server.routing import (
     BaseURLMiddleware,
@@ -65,10 +66,12 @@ def build_app(
     sessions = Sessions(model.tokenizer.neutralize)
     writer = AnswerWriter(ping_interval or PingInterval())
     messages = MessagesEndpoint(pipeline, completer, sessions, writer)
+    chat = ChatEndpoint(pipeline, completer, sessions, writer)
     batch_worker = BatchWorker(registry, messages.answer_batched)
     table = operations(
         Endpoints(
             messages,
+            chat,
             BatchesEndpoint(registry),
             ModelsEndpoint(engine, model),
             FilesEndpoint(files),

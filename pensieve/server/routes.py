@@ -10,12 +10,15 @@ from pensieve.server.endpoints.models import ModelsEndpoint
 from pensieve.server.endpoints.openapi import OpenApiEndpoint
 from pensieve.server.files.endpoint import FilesEndpoint
 from pensieve.server.messages.endpoint import MessagesEndpoint
+from pensieve.server.openai.chat import ChatEndpoint
+from pensieve.server.openai.wire import OPENAI
 from pensieve.server.routing import Operation
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
     messages: MessagesEndpoint
+    chat: ChatEndpoint
     batches: BatchesEndpoint
     models: ModelsEndpoint
     files: FilesEndpoint
@@ -38,8 +41,9 @@ def operations(to: Endpoints) -> tuple[Operation, ...]:
         Operation("DELETE", "/v1/messages/batches/{message_batch_id}", batches.delete),
         Operation("POST", "/v1/messages/batches/{message_batch_id}/cancel", batches.cancel),
         Operation("GET", "/v1/messages/batches/{message_batch_id}/results", batches.results),
-        Operation("GET", "/v1/models", to.models.list),
-        Operation("GET", "/v1/models/{model_id:path}", to.models.retrieve),
+        Operation("POST", "/v1/chat/completions", to.chat.create, MESSAGE_BYTES, wire=OPENAI),
+        Operation("GET", "/v1/models", to.models.list, shared_with=OPENAI),
+        Operation("GET", "/v1/models/{model_id:path}", to.models.retrieve, shared_with=OPENAI),
         Operation("POST", "/v1/files", files.upload, files.max_body),
         Operation("GET", "/v1/files", files.list),
         Operation("GET", "/v1/files/{file_id}", files.retrieve),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal, cast
 
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pensieve.errors import MethodNotAllowedError, NotFoundError
 from pensieve.server.http.request_body import limited
 from pensieve.server.middleware.request_context import request_context_of
+from pensieve.server.openai.wire import OPENAI
 from pensieve.server.wire import ANTHROPIC, Wire, error_response
 
 Method = Literal["GET", "POST", "DELETE"]
@@ -28,7 +30,16 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 _DOUBLED = re.compile(r"/+(?:v1/+)+(?=.)|/{2,}(?=[^/])")
 # First segments after /v1.
 _OPERATIONS = {"messages", "models", "files"}
-_OPENAI_OPERATIONS = {"completions", "responses", "embeddings"}
+# Those of OpenAI's API that are served without /v1, too: its clients want /v1 in the base URL, and
+# many users leave it out.
+_BARE = {"chat", "completions", "models"}
+# Segments by which a path can only be OpenAI's.
+_OPENAI_SEGMENTS = {
+    *("assistants", "audio", "chat", "completions", "conversations", "embeddings", "evals"),
+    *("fine_tuning", "images", "moderations", "realtime", "responses", "threads", "uploads"),
+    *("vector_stores", "videos"),
+}
+_OPENAI_PATHS = "/v1/chat/completions and /v1/models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +52,8 @@ class Operation:
     max_body: int = 0  # bytes; a body that the endpoint does not read is not refused
     is_public: bool = False  # needs no key
     wire: Wire = ANTHROPIC
+    # The wire of requests without `anthropic-version`, if two APIs have the path.
+    shared_with: Wire | None = None
 
 
 def routes_of(operations: Sequence[Operation]) -> list[Route]:
@@ -57,13 +70,22 @@ def routes_of(operations: Sequence[Operation]) -> list[Route]:
 
 def wires_of(operations: Sequence[Operation]) -> Callable[[Scope], Wire]:
     """Return a function that finds a request's wire, also before it is routed."""
-    wires = [(compile_path(operation.path)[0], operation.wire) for operation in operations]
+    patterns = [(compile_path(operation.path)[0], operation) for operation in operations]
 
     def wire_of(scope: Scope) -> Wire:
         path = normalize_path(scope["path"])
-        return next((wire for pattern, wire in wires if pattern.match(path)), ANTHROPIC)
+        for pattern, operation in patterns:
+            if pattern.match(path):
+                return _wire(operation, scope)
+        return OPENAI if _OPENAI_SEGMENTS & set(path.split("/")) else ANTHROPIC
 
     return wire_of
+
+
+def _wire(operation: Operation, scope: Scope) -> Wire:
+    if operation.shared_with is None or "anthropic-version" in Headers(scope=scope):
+        return operation.wire
+    return operation.shared_with
 
 
 def _path(operation: Operation) -> str:
@@ -102,12 +124,15 @@ class BaseURLMiddleware:
 
 
 def normalize_path(path: str) -> str:
-    """Return the path without what a base URL adds: `//v1/v1/messages/` is `/v1/messages`.
+    """Return the path as for the right base URL: `//v1/v1/messages/` is `/v1/messages`, and
+    `/chat/completions` is `/v1/chat/completions`.
 
     Inner slashes stay: a model's id can be the path of its folder.
     """
     if match := _DOUBLED.match(path):
         path = ("/v1/" if "v1" in match[0] else "/") + path[match.end() :]
+    if _BARE.intersection(path.split("/", 2)[1:2]):
+        path = "/v1" + path
     return path.rstrip("/") or "/"
 
 
@@ -132,8 +157,8 @@ def _address_hint(scope: Mapping[str, Any]) -> str:
     if _OPERATIONS & set(segments):
         name = next(segment for segment in segments if segment in _OPERATIONS)
         return f" It is at /v1/{name} here: the base URL for clients is {base}."
-    if _OPENAI_OPERATIONS & set(segments):
-        return f" This server speaks the Anthropic API: POST /v1/messages, base URL {base}."
+    if _OPENAI_SEGMENTS & set(segments):
+        return f" Of OpenAI's API this server has {_OPENAI_PATHS}; the base URL is {base}/v1."
     return ""
 
 

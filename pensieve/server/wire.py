@@ -1,11 +1,12 @@
 """How an API writes its errors and keeps its streams alive. Each route names its wire (routes.py).
 
 Anthropic's is the default before a request has a route: for a head that is not valid HTTP, and for
-a path of no route. Errors are looked up along their class's ancestors.
+most paths of no route. Errors are looked up along their class's ancestors.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from starlette.responses import Response
 
@@ -26,11 +27,21 @@ from pensieve.errors import (
 )
 from pensieve.server.errors import Failure, failure_of
 
+Kind_co = TypeVar("Kind_co", bound=str, covariant=True)
+
+
+@dataclass(frozen=True)
+class ErrorStatus(Generic[Kind_co]):
+    status: int
+    kind: Kind_co  # the `type` in the body
+    code: str | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    error_status: Callable[[type[BaseException]], int]
+    error_status: Callable[[type[BaseException]], ErrorStatus[str]]
     error_body: Callable[[Failure], ApiModel]
+    error_type: type[ApiModel]  # of the body
     error_event: Callable[[Failure], str]  # the last one of a stream that has begun
     ping: str  # keeps a silent stream alive
 
@@ -40,7 +51,7 @@ def error_response(
 ) -> Response:
     return Response(
         wire.error_body(failure_of(error, request_id)).to_json(),
-        status_code=wire.error_status(type(error)),
+        status_code=wire.error_status(type(error)).status,
         headers={**_retry_headers(error), **(headers or {})},
         media_type="application/json",
     )
@@ -53,16 +64,15 @@ def _retry_headers(error: BaseException) -> dict[str, str]:
     return {"x-should-retry": "false"} if isinstance(error, PensieveError) else {}
 
 
+def status_in(
+    table: Mapping[type[BaseException], ErrorStatus[Kind_co]], kind: type[BaseException]
+) -> ErrorStatus[Kind_co]:
+    return next(table[ancestor] for ancestor in kind.__mro__ if ancestor in table)
+
+
 # Anthropic's.
 
-
-@dataclass(frozen=True, slots=True)
-class ErrorStatus:
-    status: int
-    kind: ErrorType
-
-
-_TABLE: Mapping[type[BaseException], ErrorStatus] = {
+_TABLE: Mapping[type[BaseException], ErrorStatus[ErrorType]] = {
     InvalidRequestError: ErrorStatus(400, "invalid_request_error"),
     AuthenticationError: ErrorStatus(401, "authentication_error"),
     ForbiddenError: ErrorStatus(403, "permission_error"),
@@ -77,13 +87,9 @@ _TABLE: Mapping[type[BaseException], ErrorStatus] = {
 }
 
 
-def error_status(kind: type[BaseException]) -> ErrorStatus:
-    return next(_TABLE[ancestor] for ancestor in kind.__mro__ if ancestor in _TABLE)
-
-
 def error_envelope(failure: Failure) -> ErrorEnvelope:
     body = ErrorBody(
-        type=error_status(type(failure.error)).kind,
+        type=status_in(_TABLE, type(failure.error)).kind,
         message=failure.message,
         details=None if failure.code is None else ErrorDetails(error_code=failure.code),
     )
@@ -96,8 +102,9 @@ def event_text(event: StreamEvent) -> str:
 
 
 ANTHROPIC = Wire(
-    error_status=lambda kind: error_status(kind).status,
+    error_status=lambda kind: status_in(_TABLE, kind),
     error_body=error_envelope,
+    error_type=ErrorEnvelope,
     error_event=lambda failure: event_text(error_envelope(failure)),
     ping=event_text(Ping()),
 )

@@ -30,7 +30,7 @@ from pensieve.server.routing import (
     routing_error,
     wires_of,
 )
-from pensieve.server.wire import Wire
+from pensieve.server.wire import ErrorStatus, Wire
 from tests.server.serving import CALL, KEY, SETTINGS
 from tests.support.fakes import ScriptedEngine, Step, says, served_model
 
@@ -47,8 +47,9 @@ def fault_of(failure: Failure) -> Fault:
 
 
 NUMBERS = Wire(
-    error_status=lambda kind: 503 if issubclass(kind, EngineBusyError) else 418,
+    error_status=lambda kind: ErrorStatus(503 if issubclass(kind, EngineBusyError) else 418, ""),
     error_body=fault_of,
+    error_type=Fault,
     error_event=lambda failure: f"data: {fault_of(failure).to_json()}\n\n",
     ping=": ping\n\n",
 )

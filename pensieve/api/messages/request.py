@@ -176,11 +176,10 @@ def api_version_of(version: str | None, betas: str) -> ApiVersion:
     )
 
 
-ConversationT = TypeVar("ConversationT", bound=Conversation)
 RequestT = TypeVar("RequestT", bound=RequestModel)
 
 
-def parse(kind: type[ConversationT], body: bytes) -> ConversationT:
+def parse(kind: type[RequestT], body: bytes) -> RequestT:
     """Raises `InvalidRequestError` in Anthropic's wording and `RequestTooLargeError`."""
     if len(body) > MAX_BODY_BYTES:
         raise RequestTooLargeError("Request exceeds the maximum size")

@@ -122,16 +122,18 @@ Tool = Annotated[
 
 
 class AutoChoice(RequestModel):
-    """The model may call tools."""
+    """The model may call tools: all, or those of `allowed`, which is not Anthropic's."""
 
     type: Literal["auto"]
+    allowed: tuple[str, ...] | None = None
     disable_parallel_tool_use: StrictBool = False
 
 
 class AnyChoice(RequestModel):
-    """The model must call some tool."""
+    """The model must call some tool: any, or one of `allowed`, which is not Anthropic's."""
 
     type: Literal["any"]
+    allowed: tuple[str, ...] | None = None
     disable_parallel_tool_use: StrictBool = False
 
 

@@ -27,6 +27,10 @@ from pensieve.api.messages.request import CountTokensRequest, MessagesRequest
 from pensieve.api.models import ModelInfo, ModelPage, ModelsQuery
 from pensieve.api.pagination import CursorQuery, Query
 from pensieve.errors import EngineBusyError, InvalidRequestError, NotFoundError
+from pensieve.openai.chat_completion import ChatChunk, ChatChunkWithUsage, ChatCompletion
+from pensieve.openai.chat_request import ChatRequest
+from pensieve.openai.errors import OpenAIError
+from pensieve.openai.models import Model, ModelList
 
 STREAM_EVENTS = (
     MessageStart,
@@ -38,6 +42,17 @@ STREAM_EVENTS = (
     Ping,
     ErrorEnvelope,
 )
+_MESSAGE_STREAM = (
+    "With `stream: true`: server-sent events, each an `event:` line with its type and a"
+    " `data:` line with its JSON. message_start; then blocks, each content_block_start,"
+    " content_block_delta…, content_block_stop; then message_delta and message_stop. ping may"
+    " occur anywhere after the start; error may replace all remaining events."
+)
+_CHAT_STREAM = (
+    "With `stream: true`: server-sent events, each a `data:` line with its JSON: chunks, the last"
+    " one with a `finish_reason`; with `include_usage`, one more without choices; then"
+    " `data: [DONE]`. Comments keep the connection alive. An error may replace what remains."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +60,13 @@ class Description:
     name: str
     summary: str
     answer: type[ApiModel] | str  # the value of a 200 response, or its media type
+    # The value for clients of the other API that has the path.
+    other_answer: type[ApiModel] | None = None
     query: type[Query] | None = None
     body: type[ApiModel] | None = None  # the value of a JSON body
     form: type[ApiModel] | None = None  # the fields of a multipart form that also has a file
     parts: tuple[type[ApiModel], ...] = ()  # a stream's events, or the lines of a JSONL file
+    stream: str = "Success."  # what the events are
     errors: tuple[type[Exception], ...] = ()  # in addition to those of every request
     extra_statuses: tuple[int, ...] = ()  # further statuses with the same body as 200
 
@@ -60,6 +78,7 @@ DESCRIPTIONS: Mapping[tuple[str, str], Description] = {
         Message,
         body=MessagesRequest,
         parts=STREAM_EVENTS,
+        stream=_MESSAGE_STREAM,
         errors=(NotFoundError, EngineBusyError),
     ),
     ("POST", "/v1/messages/count_tokens"): Description(
@@ -103,16 +122,27 @@ DESCRIPTIONS: Mapping[tuple[str, str], Description] = {
         parts=(BatchResultLine,),
         errors=(NotFoundError,),
     ),
+    ("POST", "/v1/chat/completions"): Description(
+        "chat_completions_create",
+        "Answer a conversation, as OpenAI's API does.",
+        ChatCompletion,
+        body=ChatRequest,
+        parts=(ChatChunk, ChatChunkWithUsage, OpenAIError),
+        stream=_CHAT_STREAM,
+        errors=(EngineBusyError,),
+    ),
     ("GET", "/v1/models"): Description(
         "models_list",
         "List the served model under each of its names.",
         ModelPage,
+        other_answer=ModelList,
         query=ModelsQuery,
     ),
     ("GET", "/v1/models/{model_id:path}"): Description(
         "models_retrieve",
         "Return a model. Its id may contain slashes.",
         ModelInfo,
+        other_answer=Model,
         errors=(NotFoundError,),
     ),
     ("POST", "/v1/files"): Description(

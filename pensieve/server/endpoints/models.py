@@ -2,7 +2,8 @@
 
 It is listed twice: under the name that people type, and under one that begins with `claude`, since
 Claude Code's model discovery shows no other (2026-11, Claude Code 2.1.330). Its Hub name is
-accepted but not listed.
+accepted but not listed. A client that names a version of Anthropic's API gets that API's values,
+others those of both.
 """
 
 from starlette.requests import Request
@@ -22,9 +23,12 @@ from pensieve.api.models import (
 )
 from pensieve.api.pagination import window
 from pensieve.engine.generation import Engine
-from pensieve.errors import NotFoundError
+from pensieve.errors import ModelNotFoundError
 from pensieve.models.served_model import ServedModel
+from pensieve.openai.models import Model, ModelList
 from pensieve.server.http.responses import json_response
+from pensieve.server.middleware.request_context import request_context_of
+from pensieve.server.wire import ANTHROPIC
 
 ALIAS_PREFIX = "claude-local/"
 
@@ -68,16 +72,24 @@ class ModelsEndpoint:
             first_id=data[0].id if data else None,
             last_id=data[-1].id if data else None,
         )
-        return json_response(page)
+        if _is_anthropics(request):
+            return json_response(page)
+        return json_response(
+            ModelList(
+                data=tuple(map(self._with_both, data)),
+                has_more=page.has_more,
+                first_id=page.first_id,
+                last_id=page.last_id,
+            )
+        )
 
     async def retrieve(self, request: Request) -> Response:
         """The id may contain slashes, plain or encoded."""
         model_id = str(request.path_params["model_id"])
-        if model_id == self._alias:
-            return json_response(self._info(self._alias))
-        if model_id in {self._model.name, self._model.repo}:
-            return json_response(self._info(self._model.name))
-        raise NotFoundError(f"model: {model_id}")
+        if model_id not in {self._alias, self._model.name, self._model.repo}:
+            raise ModelNotFoundError(model_id)
+        info = self._info(self._alias if model_id == self._alias else self._model.name)
+        return json_response(info if _is_anthropics(request) else self._with_both(info))
 
     def _info(self, model_id: str) -> ModelInfo:
         context_tokens = self._engine.health.context_of(self._model.context_tokens)
@@ -89,3 +101,14 @@ class ModelsEndpoint:
             max_tokens=context_tokens,
             capabilities=self._capabilities,
         )
+
+    def _with_both(self, info: ModelInfo) -> Model:
+        return Model(
+            **dict(info),
+            created=int(self._model.created_at),
+            context_length=info.max_input_tokens,
+        )
+
+
+def _is_anthropics(request: Request) -> bool:
+    return request_context_of(request.scope).wire is ANTHROPIC

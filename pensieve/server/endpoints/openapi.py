@@ -7,15 +7,16 @@ the error table; nothing in it is written a second time.
 import json
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 import pensieve
-from pensieve.api.errors import ErrorEnvelope
+from pensieve.api.base import ApiModel
 from pensieve.api.schemas import Schema, Schemas, query_parameters, schemas, text_fields
 from pensieve.errors import (
     AuthenticationError,
@@ -27,7 +28,7 @@ from pensieve.errors import (
 )
 from pensieve.server.endpoints.descriptions import DESCRIPTIONS, Description
 from pensieve.server.routing import Operation
-from pensieve.server.wire import error_status
+from pensieve.server.wire import ANTHROPIC, Wire
 
 _ALWAYS = (ForbiddenError, HeadTooLargeError, PensieveError)
 _WITH_A_BODY = (InvalidRequestError, RequestTooLargeError)
@@ -45,12 +46,6 @@ _VERSION_HEADERS = [
         "anthropic-beta": "Beta features, separated by commas. Unknown ones are ignored.",
     }.items()
 ]
-_STREAM = (
-    "With `stream: true`: server-sent events, each an `event:` line with its type and a"
-    " `data:` line with its JSON. message_start; then blocks, each content_block_start,"
-    " content_block_delta…, content_block_stop; then message_delta and message_stop. ping may"
-    " occur anywhere after the start; error may replace all remaining events."
-)
 
 
 class OpenApiEndpoint:
@@ -76,8 +71,9 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
     descriptions = [description for _, description in found]
     schema_set = schemas(
         read={one.body for one in descriptions if one.body is not None},
-        written={ErrorEnvelope}
+        written={wire.error_type for one in operations for wire in _wires(one)}
         | {one.answer for one in descriptions if isinstance(one.answer, type)}
+        | {one.other_answer for one in descriptions if one.other_answer is not None}
         | {event for one in descriptions for event in one.parts},
     )
     paths: dict[str, dict[str, Any]] = defaultdict(dict)
@@ -108,20 +104,21 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
 def _operation(
     operation: Operation, description: Description, schema_set: Schemas
 ) -> dict[str, Any]:
+    has_versions = operation.wire is ANTHROPIC and not operation.is_public
     entry: dict[str, Any] = {
         "operationId": description.name,
         "summary": description.summary,
         "parameters": [
             *({"name": name, **_PATH_PARAMETER} for name in _path_parameters(operation.path)),
             *(query_parameters(description.query) if description.query else ()),
-            *(() if operation.is_public else _VERSION_HEADERS),
+            *(_VERSION_HEADERS if has_versions else ()),
         ],
         "responses": {
             **{
                 str(status): _success(description, schema_set)
                 for status in (200, *description.extra_statuses)
             },
-            **_failures(description, is_public=operation.is_public),
+            **_failures(description, operation, schema_set),
         },
     }
     if operation.is_public:
@@ -148,7 +145,7 @@ _FILE = {"type": "string", "format": "binary", "description": "Text in UTF-8."}
 # OpenAPI 3.1 describes a stream by the schema of one event.
 _EVENT = {
     "type": "object",
-    "required": ["event", "data"],
+    "required": ["data"],
     "properties": {
         "event": {"type": "string"},
         "data": {"type": "string", "contentMediaType": "application/json"},
@@ -176,27 +173,41 @@ def _success(description: Description, schema_set: Schemas) -> dict[str, Any]:
     elif isinstance(description.answer, str):
         content = {description.answer: text}
     else:
-        content = {_JSON: {"schema": schema_set.written[description.answer]}}
+        kinds = filter(None, (description.answer, description.other_answer))
+        content = {_JSON: {"schema": _any_of(kinds, schema_set)}}
         if parts:
-            summary = _STREAM
+            summary = description.stream
             content["text/event-stream"] = {"schema": _EVENT, "x-parts": parts}
     return {"description": summary, "headers": _REQUEST_ID, "content": content}
 
 
-def _failures(description: Description, *, is_public: bool) -> dict[str, Any]:
+def _wires(operation: Operation) -> tuple[Wire, ...]:
+    return tuple(filter(None, (operation.wire, operation.shared_with)))
+
+
+def _any_of(kinds: Iterable[type[ApiModel]], schema_set: Schemas) -> Schema:
+    found = [schema_set.written[kind] for kind in kinds]
+    return found[0] if len(found) == 1 else {"anyOf": found}
+
+
+def _failures(
+    description: Description, operation: Operation, schema_set: Schemas
+) -> dict[str, Any]:
     """Return a response for each status that an error of this operation has."""
     kinds: list[type[Exception]] = [*_ALWAYS, *description.errors]
-    kinds += () if is_public else (AuthenticationError,)
+    kinds += () if operation.is_public else (AuthenticationError,)
     kinds += (InvalidRequestError,) if description.query else ()
     kinds += _WITH_A_BODY if description.body or description.form else ()
     by_status: dict[int, set[str]] = defaultdict(set)
-    for kind in kinds:
-        by_status[error_status(kind).status].add(error_status(kind).kind)
+    for kind, wire in product(kinds, _wires(operation)):
+        error = wire.error_status(kind)
+        by_status[error.status].add(error.kind)
+    schema = _any_of((wire.error_type for wire in _wires(operation)), schema_set)
     return {
         str(status): {
             "description": ", ".join(sorted(names)),
             "headers": _REQUEST_ID,
-            "content": {_JSON: {"schema": {"$ref": "#/components/schemas/ErrorEnvelope"}}},
+            "content": {_JSON: {"schema": schema}},
         }
         for status, names in sorted(by_status.items())
     }

@@ -50,6 +50,9 @@ class SamplingChoice:
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None  # None: every answer is drawn anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,10 +237,12 @@ def _sampling(choice: SamplingChoice, prompt: Prompt) -> Sampling:
     defaults = prompt.sampling
     top_p = defaults.top_p if choice.top_p is None else choice.top_p
     temperature = defaults.temperature if choice.temperature is None else choice.temperature
+    penalty = choice.repetition_penalty
     return Sampling(
         temperature=temperature if top_p else 0.0,
         top_p=top_p or 1.0,
         top_k=defaults.top_k if choice.top_k is None else choice.top_k,
-        min_p=defaults.min_p,
-        repetition_penalty=defaults.repetition_penalty,
+        seed=choice.seed,
+        min_p=defaults.min_p if choice.min_p is None else choice.min_p,
+        repetition_penalty=defaults.repetition_penalty if penalty is None else penalty,
     )

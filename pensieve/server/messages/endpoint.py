@@ -26,7 +26,7 @@ from pensieve.server.http.request_body import read_body
 from pensieve.server.http.responses import json_response
 from pensieve.server.messages.completion import AnswerOptions, Completer, SamplingChoice
 from pensieve.server.messages.pipeline import AnswerWriter, Exchange, RequestPipeline
-from pensieve.server.messages.sessions import Sessions, priority_of
+from pensieve.server.messages.sessions import Sessions, priority_of, session_of
 from pensieve.server.messages.threads import Threads
 from pensieve.server.wire import event_text
 
@@ -71,7 +71,7 @@ class MessagesEndpoint:
                 options = _options_of(turn.call, priority_of(request.headers, turn.call))
                 prompt = await self._pipeline.render(turn.call, options)
             if options.priority != "side":  # titles and searches are no turns of their session
-                self._sessions.note(request.headers, turn.call, prompt)
+                self._sessions.note(session_of(request.headers), turn.call, prompt)
             completion = self._completer.complete(prompt, options)
             await self._writer.write(
                 completion,

@@ -1,6 +1,6 @@
 """What the headers of Claude Code mean: its sessions, agents and side requests.
 
-The messages endpoint reports every prompt here. One that does not extend the last prompt of its
+The endpoints report every prompt here. One that does not extend the last prompt of its
 session and agent must be processed again from the point of divergence, which shows only in its
 latency; so it is logged and counted.
 """
@@ -20,6 +20,7 @@ _log = logging.getLogger("pensieve.server")
 SESSION_HEADER = "x-claude-code-session-id"
 AGENT_HEADER = "x-claude-code-agent-id"
 _AGENT_HEADERS = (AGENT_HEADER, "x-claude-code-parent-agent-id")
+Session = tuple[str, ...]
 # About as many bytes of memory for text in Latin script.
 MAX_CHARS = 32_000_000
 
@@ -46,6 +47,13 @@ def priority_of(headers: Mapping[str, str], call: Conversation) -> Priority:
     return "main"
 
 
+def session_of(headers: Mapping[str, str]) -> Session | None:
+    """Return the session and agent of Claude Code; None for other clients."""
+    if SESSION_HEADER not in headers:
+        return None
+    return headers[SESSION_HEADER], headers.get(AGENT_HEADER, "")
+
+
 class Sessions:
     """Owns the last prompt of each session.
 
@@ -56,18 +64,17 @@ class Sessions:
         self._neutralize = neutralize
         self._max_chars = max_chars
         self._chars = 0
-        self._last: OrderedDict[tuple[str, str], LastPrompt] = OrderedDict()
+        self._last: OrderedDict[Session, LastPrompt] = OrderedDict()
         self.diverged = 0
 
-    def note(self, headers: Mapping[str, str], conversation: Conversation, prompt: Prompt) -> None:
+    def note(self, session: Session | None, conversation: Conversation, prompt: Prompt) -> None:
         """Compare the prompt with the session's last one, and store it.
 
         Requests without a session are ignored.
         """
-        if SESSION_HEADER not in headers:
+        if session is None:
             return
-        key = (headers[SESSION_HEADER], headers.get(AGENT_HEADER, ""))
-        if (last := self._last.pop(key, None)) is not None:
+        if (last := self._last.pop(session, None)) is not None:
             self._chars -= len(last.text)
             if found := divergence(last, prompt, conversation, self._neutralize):
                 self.diverged += 1
@@ -77,10 +84,10 @@ class Sessions:
                     found.last_tokens,
                     found.path,
                 )
-        self._store(key, LastPrompt.of(prompt))
+        self._store(session, LastPrompt.of(prompt))
 
-    def _store(self, key: tuple[str, str], last: LastPrompt) -> None:
-        self._last[key] = last
+    def _store(self, session: Session, last: LastPrompt) -> None:
+        self._last[session] = last
         self._chars += len(last.text)
         while self._chars > self._max_chars:
             self._chars -= len(self._last.popitem(last=False)[1].text)

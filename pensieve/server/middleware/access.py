@@ -101,7 +101,7 @@ class AccessMiddleware:
         return not (is_public and scope["method"] in {"GET", "HEAD"}) and not _is_preflight(scope)
 
     def _check_key(self, headers: list[tuple[bytes, bytes]]) -> None:
-        keys = _values(headers, b"x-api-key")
+        keys = [*_values(headers, b"x-api-key"), *_values(headers, b"api-key")]
         bearers = [_bearer(value) for value in _values(headers, b"authorization")]
         # All are compared, so that timing does not reveal which one was right.
         matches = [hmac.compare_digest(key, self._access.key) for key in (*keys, *bearers)]

@@ -1,4 +1,4 @@
-"""The outermost middleware: adds `request-id` to each response, answers errors, logs one line.
+"""The outermost middleware: adds a request id to each response, answers errors, logs one line.
 
 It is handed how a path's errors are written. Endpoints record the usage in the request's
 `RequestContext`.
@@ -61,6 +61,7 @@ KNOWN_SEGMENTS = frozenset(
 ) | {""}
 MAX_SEGMENTS = 8
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_EXPOSED_HEADERS = b"request-id, x-request-id, retry-after, x-should-retry"
 _ID = re.compile(r"(?:file|msgbatch)_01[0-9A-Za-z]{22}", re.ASCII)
 
 
@@ -129,13 +130,15 @@ async def _send_error(
 
 
 def _with_headers(send: Send, context: RequestContext) -> Send:
-    """Add the `request-id` header and those that let a page of another origin read the response."""
-    header = (b"request-id", context.request_id.encode())
+    """Add the request's id, and what lets a page of another origin read the response."""
+    request_id = context.request_id.encode()
+    # By Anthropic's name and by OpenAI's.
+    ids = ((b"request-id", request_id), (b"x-request-id", request_id))
 
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             context.status = message["status"]
-            headers = [*message["headers"], header, *_cors_headers(context.origin)]
+            headers = [*message["headers"], *ids, *_cors_headers(context.origin)]
             message = {**message, "headers": headers}
         await send(message)
 
@@ -159,7 +162,10 @@ def _cors_headers(origin: bytes | None) -> list[tuple[bytes, bytes]]:
         return []
     return [
         (b"access-control-allow-origin", origin),
-        (b"access-control-expose-headers", b"request-id, retry-after, x-should-retry"),
+        (
+            b"access-control-expose-headers",
+            _EXPOSED_HEADERS,
+        ),
         (b"vary", b"origin"),
     ]
 

@@ -70,5 +70,5 @@ async def test_model_name_never_opens_a_file_or_connection() -> None:
                     assert response.json()["data"], name
                     continue
                 assert response.status_code == 404, name
-                assert response.json()["error"]["type"] == "not_found_error"
+                assert response.json()["error"]["code"] == "model_not_found"
         assert seen == []

@@ -3,17 +3,18 @@
 import pytest
 
 from pensieve.engine.generation import EngineHealth
-from tests.server.serving import app_of, in_memory
+from tests.server.serving import KEY, app_of, in_memory
 from tests.support.fakes import ScriptedEngine, says
 
 pytestmark = pytest.mark.anyio
 ENGINE = ScriptedEngine([says("ok")])
 NAMES = ["org/tiny", "claude-local/org/tiny"]
+HEADERS = {"x-api-key": KEY, "anthropic-version": "2023-06-01"}
 NOTHING = {"data": [], "has_more": False, "first_id": None, "last_id": None}
 
 
 async def listed(query: str = "") -> dict[str, object]:
-    async with in_memory(app_of(ENGINE, name="org/tiny")) as client:
+    async with in_memory(app_of(ENGINE, name="org/tiny"), HEADERS) as client:
         return (await client.get(f"/v1/models{query}")).json()
 
 
@@ -80,14 +81,14 @@ async def test_invalid_query_is_refused(query: str, message: str) -> None:
     ],
 )
 async def test_model_is_retrieved_by_each_of_its_names(path: str, model_id: str) -> None:
-    async with in_memory(app_of(ENGINE, name="org/tiny")) as client:
+    async with in_memory(app_of(ENGINE, name="org/tiny"), HEADERS) as client:
         response = await client.get(f"/v1/models/{path}")
     assert response.json()["id"] == model_id
 
 
 @pytest.mark.parametrize("path", ["claude-nope", "tiny", "Org/tiny"])
 async def test_unknown_model_error_names_it(path: str) -> None:
-    async with in_memory(app_of(ENGINE, name="org/tiny")) as client:
+    async with in_memory(app_of(ENGINE, name="org/tiny"), HEADERS) as client:
         response = await client.get(f"/v1/models/{path}")
     assert response.status_code == 404
     assert response.json()["error"] == {"type": "not_found_error", "message": f"model: {path}"}
@@ -98,3 +99,39 @@ async def test_model_reports_context_that_memory_guarantees() -> None:
     async with in_memory(app_of(engine, name="tiny")) as client:
         model = (await client.get("/v1/models/tiny")).json()
     assert (model["max_input_tokens"], model["max_tokens"]) == (1000, 1000)
+
+
+OPENAI_KEYS = {
+    "id": "org/tiny",
+    "object": "model",
+    "created": 1_700_000_000,
+    "owned_by": "pensieve",
+}
+
+
+async def test_models_have_the_keys_of_both_apis_for_clients_that_name_no_version() -> None:
+    theirs = await listed()
+    async with in_memory(app_of(ENGINE, name="org/tiny")) as client:
+        page = (await client.get("/v1/models")).json()
+        model = (await client.get("/models/org%2Ftiny")).json()
+    assert page["object"] == "list"
+    assert page["data"][0] == model
+    assert OPENAI_KEYS.items() <= model.items()
+    assert model["context_length"] == 4096
+    assert theirs["data"][0].items() <= model.items()
+    assert "object" not in theirs["data"][0]
+    assert {key: page[key] for key in NOTHING if key != "data"}.items() <= theirs.items()
+
+
+async def test_unknown_model_has_openais_error_for_clients_that_name_no_version() -> None:
+    async with in_memory(app_of(ENGINE, name="org/tiny")) as client:
+        response = await client.get("/v1/models/gpt-x")
+        query = (await client.get("/v1/models?limit=0")).json()["error"]
+    assert response.status_code == 404
+    assert response.json()["error"] == {
+        "message": "There is no model 'gpt-x'.",
+        "type": "invalid_request_error",
+        "param": "model",
+        "code": "model_not_found",
+    }
+    assert (query["param"], query["type"]) == ("limit", "invalid_request_error")

@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from pensieve.errors import EngineBusyError, EngineError
 from pensieve.paths import under_home
+from tests.server.openai.calls import chunks_of
 from tests.server.serving import CALL, SETTINGS, app_of, in_memory, stream_events
 from tests.support.fakes import ScriptedEngine, says
 
@@ -111,7 +112,8 @@ class Checked:
         if media_type == "application/json" and "*/*" not in content:
             self.validate(response.json(), schema["schema"])
         elif media_type == "text/event-stream":
-            for event in stream_events(response.text):
+            read = chunks_of if response.text.startswith("data: ") else stream_events
+            for event in read(response.text):
                 self.validate(event, {"anyOf": schema["x-parts"]})
         elif media_type == "application/x-jsonl":
             for line in response.text.splitlines():
@@ -147,9 +149,18 @@ async def test_responses_match_document(document: dict[str, object], tmp_path: P
             await client.get(path)
         await client.get("/v1/models/bytes")
         await client.get("/v1/models/nope")
+        version = {"anthropic-version": "2023-06-01"}
+        for path in ("/v1/models", "/v1/models/bytes", "/v1/models/nope"):
+            await client.get(path, headers=version)
         await client.post("/v1/messages", json=CALL)
         await client.post("/v1/messages", json=CALL | {"stream": True})
         await client.post("/v1/messages", json={})
+        chat = {"messages": CALL["messages"]}
+        await client.post("/v1/chat/completions", json=chat)
+        await client.post("/v1/chat/completions", json=chat | {"stream": True})
+        usage = {"stream": True, "stream_options": {"include_usage": True}}
+        await client.post("/v1/chat/completions", json=chat | usage)
+        await client.post("/v1/chat/completions", json={})
         await client.post("/v1/messages/count_tokens", json=counted)
         batch = {"requests": [{"custom_id": "a", "params": CALL}, {"custom_id": "b", "params": {}}]}
         batch_id = (await client.post("/v1/messages/batches", json=batch)).json()["id"]
@@ -190,3 +201,5 @@ async def test_engine_errors_match_document(
     async with in_memory(app_of(ScriptedEngine([[]], refusal=error))) as client:
         client.event_hooks = {"response": [checked.check]}
         assert (await client.post("/v1/messages", json=CALL)).status_code == status
+        chat = await client.post("/v1/chat/completions", json={"messages": CALL["messages"]})
+        assert chat.status_code == {529: 503}.get(status, status)

@@ -21,7 +21,8 @@ async def ask(
     method: str = "GET", path: str = "/v1/models", *, host: str = "127.0.0.1", **options: object
 ) -> httpx.Response:
     settings = replace(SETTINGS, host=host)
-    async with in_memory(app_of(ScriptedEngine([says("ok")]), settings=settings), {}) as client:
+    app = app_of(ScriptedEngine([says("ok")]), settings=settings)
+    async with in_memory(app, {"anthropic-version": "2023-06-01"}) as client:
         return await client.request(method, path, **options)
 
 

@@ -31,13 +31,25 @@ pytestmark = pytest.mark.anyio
         ("/v1beta/v1/messages", "/v1beta/v1/messages"),
         ("/v1/models//Users/me/v1/v1/model", "/v1/models//Users/me/v1/v1/model"),
         ("/v1/models/v1/v1", "/v1/models/v1/v1"),
+        ("/chat/completions", "/v1/chat/completions"),
+        ("//chat/completions/", "/v1/chat/completions"),
+        ("/v1/v1/chat/completions", "/v1/chat/completions"),
+        ("/models", "/v1/models"),
+        ("/models//Users/me/model", "/v1/models//Users/me/model"),
+        ("/chat", "/v1/chat"),
+        ("/messages", "/messages"),
+        ("/chats/completions", "/chats/completions"),
     ],
 )
 def test_path_is_normalized(sent: str, normalized: str) -> None:
     assert normalize_path(sent) == normalized
 
 
-@given(st.lists(st.sampled_from(["/", "v1", "messages", "models", "x", "%2F", "."])).map("".join))
+@given(
+    st.lists(st.sampled_from(["/", "v1", "messages", "models", "chat", "x", "%2F", "."])).map(
+        "".join
+    )
+)
 def test_normalization_is_idempotent(path: str) -> None:
     once = normalize_path("/" + path)
     assert once.startswith("/")
@@ -49,6 +61,36 @@ async def test_message_is_answered_under_redundant_base_url(path: str) -> None:
     async with in_memory(app_of(ScriptedEngine([says("Hi")]))) as client:
         response = await client.post(f"http://localhost:7777{path}", json=CALL)
     assert (response.status_code, response.json()["content"][0]["text"]) == (200, "Hi")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *["/v1/chat/completions", "/chat/completions", "/v1/v1/chat/completions/"],
+        *["//chat/completions", "/chat/completions/"],
+    ],
+)
+async def test_chat_is_answered_under_any_base_url(path: str) -> None:
+    async with in_memory(app_of(ScriptedEngine([says("Hi")]))) as client:
+        response = await client.post(f"http://localhost:7777{path}", json=CALL)
+    answer = response.json()["choices"][0]["message"]["content"]
+    assert (response.status_code, answer) == (200, "Hi")
+
+
+@pytest.mark.parametrize(
+    ("path", "is_openai"),
+    [
+        *[("/v1/responses", True), ("/v1/embeddings", True), ("/v1/chat/completions/x", True)],
+        *[("/v1/audio/speech", True), ("/openai/deployments/x/chat/completions", True)],
+        *[("/v1/messages/x", False), ("/v1/messages/batches/x/y", False), ("/nowhere", False)],
+    ],
+)
+async def test_unknown_path_has_the_errors_of_its_api(path: str, is_openai: bool) -> None:
+    async with in_memory(app_of(ScriptedEngine([]))) as client:
+        response = await client.post(path, json=CALL)
+    assert response.status_code == 404
+    assert ("param" in response.json()["error"]) == is_openai
+    assert ("request_id" in response.json()) == (not is_openai)
 
 
 @pytest.mark.parametrize("path", ["/v1/v1/messages", "//v1/messages", "/health/", "//health"])
@@ -63,8 +105,9 @@ async def test_path_variants_do_not_bypass_access_checks(path: str) -> None:
         ("/messages", "It is at /v1/messages here: the base URL for clients is http"),
         ("/anthropic/v1/messages", "It is at /v1/messages here"),
         ("/api/models/x", "It is at /v1/models here"),
-        ("/v1/chat/completions", "This server speaks the Anthropic API: POST /v1/messages"),
-        ("/responses", "This server speaks the Anthropic API"),
+        ("/openai/v1/chat/completions", "Of OpenAI's API this server has /v1/chat/completions"),
+        ("/v1/responses", "Of OpenAI's API this server has /v1/chat/completions"),
+        ("/embeddings", "the base URL is http://localhost:7777/v1."),
         ("/nowhere", ""),
     ],
 )

@@ -1,0 +1,56 @@
+"""The error envelope of OpenAI's API. Knows no HTTP status.
+
+An error of a request's content names its field by a path at the beginning of the message, as
+`messages.0.content: Field required`: here that is `param`.
+"""
+
+import re
+from typing import Literal
+
+from pensieve.api.base import ApiModel
+
+ErrorType = Literal["invalid_request_error", "server_error"]
+
+_PATH = re.compile(r"([a-z_]+(?:\.[A-Za-z0-9_]+)*): (.+)", re.DOTALL)
+_INDEX = re.compile(r"\.([0-9]+)(?=\.|$)")
+# Fields of the conversation that a request is translated to, in which later steps find errors.
+_FIELDS = (
+    (re.compile(r"^output_config\.format(?:\.schema)?"), "response_format.json_schema.schema"),
+    (re.compile(r"^(tools\.[0-9]+)\.custom\.input_schema"), r"\1.function.parameters"),
+    (re.compile(r"^(tools\.[0-9]+)\.custom"), r"\1.function"),
+)
+
+
+class OpenAIErrorBody(ApiModel):
+    """What went wrong."""
+
+    message: str
+    type: ErrorType
+    param: str | None = None
+    code: str | None = None
+
+
+class OpenAIError(ApiModel):
+    """The body of every error response; also the last event of a stream that failed."""
+
+    error: OpenAIErrorBody
+
+
+def with_param(message: str) -> tuple[str, str | None]:
+    """Return the message with the path as a client writes it, and the path."""
+    match = _PATH.fullmatch(message)
+    if match is None:
+        return message, None
+    path = match[1]
+    for pattern, replacement in _FIELDS:
+        path = pattern.sub(replacement, path)
+    param = _INDEX.sub(r"[\1]", path)
+    return f"{param}: {match[2]}", param
+
+
+def too_long(prompt_tokens: int, context_tokens: int) -> str:
+    """Return OpenAI's sentence for a prompt over the context: clients compact when they read it."""
+    return (
+        f"This model's maximum context length is {context_tokens} tokens. However, your messages"
+        f" resulted in {prompt_tokens} tokens. Please reduce the length of the messages."
+    )

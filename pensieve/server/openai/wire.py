@@ -1,0 +1,89 @@
+"""How OpenAI's API writes errors, events and keep-alive comments."""
+
+from collections.abc import Mapping
+
+from pensieve.api.base import ApiModel
+from pensieve.errors import (
+    AuthenticationError,
+    EngineBusyError,
+    ForbiddenError,
+    HeadTooLargeError,
+    MethodNotAllowedError,
+    ModelNotFoundError,
+    NotFoundError,
+    PromptTooLongError,
+    PromptUnprocessableError,
+    RequestError,
+    RequestTooLargeError,
+)
+from pensieve.openai.errors import (
+    ErrorType,
+    OpenAIError,
+    OpenAIErrorBody,
+    too_long,
+    with_param,
+)
+from pensieve.server.errors import Failure
+from pensieve.server.wire import ErrorStatus, Wire, status_in
+
+# The end of every stream.
+DONE = "data: [DONE]\n\n"
+_NO_KEY = (
+    "The API key is missing or wrong. Send pensieve's as `Authorization: Bearer KEY`; the command"
+    " `pensieve env` prints it."
+)
+
+
+_INVALID: ErrorType = "invalid_request_error"
+ERRORS: Mapping[type[BaseException], ErrorStatus[ErrorType]] = {
+    PromptTooLongError: ErrorStatus(400, _INVALID, "context_length_exceeded"),
+    PromptUnprocessableError: ErrorStatus(400, _INVALID, "context_length_exceeded"),
+    AuthenticationError: ErrorStatus(401, _INVALID, "invalid_api_key"),
+    ForbiddenError: ErrorStatus(403, _INVALID),
+    ModelNotFoundError: ErrorStatus(404, _INVALID, "model_not_found"),
+    NotFoundError: ErrorStatus(404, _INVALID, "not_found"),
+    MethodNotAllowedError: ErrorStatus(405, _INVALID),
+    RequestTooLargeError: ErrorStatus(413, _INVALID, "request_too_large"),
+    HeadTooLargeError: ErrorStatus(431, _INVALID, "request_too_large"),
+    RequestError: ErrorStatus(400, _INVALID),
+    EngineBusyError: ErrorStatus(503, "server_error", "server_is_overloaded"),
+    BaseException: ErrorStatus(500, "server_error"),
+}
+
+
+def error_envelope(failure: Failure) -> OpenAIError:
+    status = status_in(ERRORS, type(failure.error))
+    message, param = _message(failure)
+    return OpenAIError(
+        error=OpenAIErrorBody(
+            message=message, type=status.kind, param=param, code=status.code or failure.code
+        )
+    )
+
+
+def _message(failure: Failure) -> tuple[str, str | None]:
+    match failure.error:
+        case PromptTooLongError(prompt_tokens=prompt, context_tokens=context):
+            return too_long(prompt, context), "messages"
+        case PromptUnprocessableError():
+            return failure.message, "messages"
+        case ModelNotFoundError():
+            return f"There is no model '{failure.message.removeprefix('model: ')}'.", "model"
+        case AuthenticationError():
+            return _NO_KEY, None
+        case _:
+            return with_param(failure.message)
+
+
+def data_event(value: ApiModel) -> str:
+    # `to_json` returns one line of ASCII, so no character of it can end the line.
+    return f"data: {value.to_json()}\n\n"
+
+
+OPENAI = Wire(
+    error_status=lambda kind: status_in(ERRORS, kind),
+    error_body=error_envelope,
+    error_type=OpenAIError,
+    error_event=lambda failure: data_event(error_envelope(failure)) + DONE,
+    ping=": keep-alive\n\n",
+)

@@ -1,0 +1,78 @@
+"""Golden transcripts of `POST /v1/chat/completions`, byte for byte except ids and times.
+
+`pytest tests/server/openai/test_golden.py --regenerate` rewrites golden/; review the difference
+before committing it.
+"""
+
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pensieve.engine.generation import Finished, Started, Token
+from pensieve.errors import EngineBusyError, WorkerDiedError
+from tests.server.messages.test_golden import CALLS, THINKER, THOUGHT, transcript
+from tests.server.openai.calls import CALL, CLOCK, PATCH, STREAM
+from tests.server.serving import app_of, in_memory
+from tests.support.fakes import ScriptedEngine, Step, says
+
+pytestmark = pytest.mark.anyio
+
+GOLDEN = Path(__file__).parent / "golden"
+USAGE = STREAM | {"stream_options": {"include_usage": True}}
+PATCHED = '<tool_call>\n{"name": "patch", "arguments": {"input": "a\\nb"}}\n</tool_call>'
+
+_ID = re.compile(r"\b(chatcmpl-|call_)01[0-9A-Za-z]{22}\b")
+_CREATED = re.compile(r'"created":[0-9]+')
+_KEEP_ALIVES = re.compile(r"(: keep-alive\n\n)+")
+
+
+def normalised(text: str) -> str:
+    text = _CREATED.sub('"created":0', _ID.sub(r"\g<1>01", text))
+    return _KEEP_ALIVES.sub(r"\1", text)
+
+
+async def answer_of(script: list[Step], call: dict[str, Any], **app: Any) -> str:
+    async with in_memory(app_of(ScriptedEngine([script]), **app)) as client:
+        return transcript(await client.post("/v1/chat/completions", json=call))
+
+
+SITUATIONS: dict[str, Callable[[], Awaitable[str]]] = {
+    "text": lambda: answer_of(says("Hi"), STREAM),
+    "text_whole": lambda: answer_of(says("Hi", cached_tokens=3), CALL),
+    "usage": lambda: answer_of(says("Hi", cached_tokens=3), USAGE),
+    "line_separators_and_emoji": lambda: answer_of(says("a\u2028\u2029\x85\n🙂\x00"), STREAM),
+    "stop": lambda: answer_of(says("one\ntwo"), STREAM | {"stop": "\n"}),
+    "length": lambda: answer_of(says("Hello"), STREAM | {"max_tokens": 3}),
+    "empty_answer": lambda: answer_of([Started(0), Finished("stop_token", 1)], STREAM),
+    "tool_calls": lambda: answer_of(says(CALLS), STREAM | {"tools": [CLOCK]}),
+    "tool_calls_whole": lambda: answer_of(says(CALLS), CALL | {"tools": [CLOCK]}),
+    "tool_calls_cut": lambda: answer_of(says(CALLS), STREAM | {"tools": [CLOCK], "max_tokens": 71}),
+    "custom_tool": lambda: answer_of(says(PATCHED), STREAM | {"tools": [PATCH]}),
+    "reasoning": lambda: answer_of(says(THOUGHT), STREAM, dialect=THINKER),
+    "reasoning_whole": lambda: answer_of(says(THOUGHT), CALL, dialect=THINKER),
+    "prompt_too_long": lambda: answer_of(says("no"), STREAM, context_tokens=7),
+    "invalid": lambda: answer_of(says("no"), STREAM | {"messages": [{"role": "user"}, 5]}),
+    "error_before": lambda: answer_of([EngineBusyError("Overloaded")], STREAM),
+    "error_in_the_middle": lambda: answer_of(
+        [Started(0), *map(Token, b"Hi"), WorkerDiedError("The engine worker ended.")], STREAM
+    ),
+    "error_after_the_start": lambda: answer_of([Started(0), ZeroDivisionError("secret")], STREAM),
+}
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+async def test_chat_matches_golden_transcript(
+    situation: str, request: pytest.FixtureRequest
+) -> None:
+    written = normalised(await SITUATIONS[situation]())
+    file = GOLDEN / f"{situation}.sse"
+    if request.config.getoption("--regenerate"):
+        file.write_text(written, encoding="utf-8")
+    assert written == file.read_text(encoding="utf-8")
+
+
+def test_every_transcript_has_its_situation() -> None:
+    assert {file.stem for file in GOLDEN.iterdir()} == SITUATIONS.keys()
