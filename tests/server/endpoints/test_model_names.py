@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.server.serving import CALL, app_of, in_memory
+from tests.server.serving import CALL, KEY, app_of, in_memory
 from tests.support.fakes import ScriptedEngine, says
 
 pytestmark = pytest.mark.anyio
@@ -57,7 +57,8 @@ def test_watch_records_file_and_socket_access() -> None:
 
 async def test_model_name_never_opens_a_file_or_connection() -> None:
     assert len(NAMES) == 100
-    async with in_memory(app_of(ScriptedEngine([says("ok")]))) as client:
+    headers = {"x-api-key": KEY, "anthropic-version": "2023-06-01"}
+    async with in_memory(app_of(ScriptedEngine([says("ok")])), headers) as client:
         await client.post("/v1/messages", json=CALL)  # triggers late imports
         await client.get("/v1/models/none")
         with watching() as seen:
@@ -70,5 +71,5 @@ async def test_model_name_never_opens_a_file_or_connection() -> None:
                     assert response.json()["data"], name
                     continue
                 assert response.status_code == 404, name
-                assert response.json()["error"]["code"] == "model_not_found"
+                assert response.json()["error"]["type"] == "not_found_error"
         assert seen == []
