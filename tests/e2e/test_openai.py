@@ -1,0 +1,142 @@
+"""OpenAI's Python client against a real server with the embedded model.
+
+A model this small does not call tools by itself, so that calls are required. PENSIEVE_ROUNDS
+multiplies the number of calls.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema
+import openai
+import pytest
+from openai import OpenAI
+
+from tests.e2e.installation import KEY, MODEL, Installation
+
+GREEDY: dict[str, Any] = {"model": MODEL, "temperature": 0, "max_completion_tokens": 24}
+QUESTION = {"role": "user", "content": "What is the capital of France?"}
+ROUNDS = int(os.environ.get("PENSIEVE_ROUNDS", "2"))
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string", "maxLength": 20},
+        "sky": {"enum": ["clear", "cloudy"]},
+        "degrees": {"type": "integer", "minimum": -50, "maximum": 60},
+    },
+    "required": ["city", "sky", "degrees"],
+    "additionalProperties": False,
+}
+TOOLS: list[Any] = [
+    {"type": "function", "function": {"name": "weather", "parameters": SCHEMA, "strict": True}},
+    {"type": "function", "function": {"name": "now"}},
+]
+
+
+@pytest.fixture
+def client(server: Installation) -> Iterator[OpenAI]:
+    """Validates every answer against its own types."""
+    url = f"{server.base_url}/v1"
+    with OpenAI(base_url=url, api_key=KEY, _strict_response_validation=True) as client:
+        yield client
+
+
+def test_answers_are_equal_whole_and_streamed(client: OpenAI) -> None:
+    whole = client.chat.completions.create(**GREEDY, messages=[QUESTION])
+    with client.chat.completions.stream(
+        **GREEDY, messages=[QUESTION], stream_options={"include_usage": True}
+    ) as stream:
+        pieces = [event.delta for event in stream if event.type == "content.delta"]
+        streamed = stream.get_final_completion()
+    assert "Paris" in whole.choices[0].message.content
+    assert whole.choices[0].message.content == "".join(pieces)
+    assert whole.choices[0].finish_reason == streamed.choices[0].finish_reason
+    assert whole.usage.prompt_tokens == streamed.usage.prompt_tokens
+    assert len(pieces) > 2
+
+
+def test_a_seed_repeats_the_answer(client: OpenAI) -> None:
+    def answer(seed: int) -> str | None:
+        call = GREEDY | {"temperature": 1, "seed": seed}
+        return (
+            client.chat.completions.create(**call, messages=[QUESTION]).choices[0].message.content
+        )
+
+    assert answer(5) == answer(5)
+    assert len({answer(seed) for seed in range(4)}) > 1
+
+
+def test_the_next_turn_reads_its_prompt_from_the_cache(client: OpenAI) -> None:
+    messages: list[Any] = [
+        {"role": "system", "content": "Answer in few words. " * 40},
+        QUESTION,
+    ]
+    first = client.chat.completions.create(**GREEDY, messages=messages)
+    messages += [first.choices[0].message, {"role": "user", "content": "And of Italy?"}]
+    second = client.chat.completions.create(**GREEDY, messages=messages).usage
+    assert second.prompt_tokens_details.cached_tokens > 0.9 * second.prompt_tokens
+
+
+@pytest.mark.parametrize(
+    "choice", ["required", {"type": "function", "function": {"name": "weather"}}]
+)
+@pytest.mark.parametrize("stream", [True, False])
+def test_required_calls_are_valid(client: OpenAI, choice: Any, stream: bool) -> None:
+    call: dict[str, Any] = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "How is the weather in Rome? Use a tool."}],
+        "tools": TOOLS,
+        "tool_choice": choice,
+        "parallel_tool_calls": False,
+    }
+    for seed in range(ROUNDS):
+        if stream:
+            with client.chat.completions.stream(**call, seed=seed) as events:
+                (answer,) = events.get_final_completion().choices
+        else:
+            (answer,) = client.chat.completions.create(**call, seed=seed).choices
+        (made,) = answer.message.tool_calls
+        arguments = json.loads(made.function.arguments)
+        schema = {"weather": SCHEMA, "now": {"type": "object"}}[made.function.name]
+        jsonschema.validate(arguments, schema)
+        assert answer.finish_reason == "tool_calls"
+
+
+def test_a_result_is_answered_from_the_cached_prompt(client: OpenAI) -> None:
+    messages: list[Any] = [{"role": "user", "content": "How is the weather in Rome?"}]
+    options = GREEDY | {"tools": TOOLS, "max_completion_tokens": 80}
+    forced = client.chat.completions.create(
+        **options, messages=messages, tool_choice=TOOLS[0] | {"function": {"name": "weather"}}
+    )
+    message = forced.choices[0].message
+    result = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "clear, 20"}
+    last = client.chat.completions.create(
+        **options, messages=[*messages, message, result], tool_choice="none"
+    )
+    assert last.choices[0].message.content
+    assert last.choices[0].message.tool_calls is None
+    assert last.usage.prompt_tokens_details.cached_tokens > 0.8 * last.usage.prompt_tokens
+
+
+def test_formats_are_kept(client: OpenAI) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "w", "schema": SCHEMA, "strict": True}}
+    messages: list[Any] = [{"role": "user", "content": "How is the weather in Rome?"}]
+    for seed in range(ROUNDS):
+        call: dict[str, Any] = {"model": MODEL, "messages": messages, "seed": seed}
+        answer = client.chat.completions.create(**call, response_format=form)
+        jsonschema.validate(json.loads(answer.choices[0].message.content), SCHEMA)
+        free = client.chat.completions.create(
+            **call, response_format={"type": "json_object"}, max_tokens=200
+        )
+        if free.choices[0].finish_reason == "stop":
+            assert isinstance(json.loads(free.choices[0].message.content), dict)
+        assert free.choices[0].message.content.startswith("{")
+
+
+def test_a_long_prompt_is_refused_with_its_code(client: OpenAI) -> None:
+    long = {"role": "user", "content": "word " * 20_000}
+    with pytest.raises(openai.BadRequestError, match="maximum context length") as caught:
+        client.chat.completions.create(**GREEDY, messages=[long])
+    assert caught.value.code == "context_length_exceeded"
