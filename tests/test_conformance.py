@@ -1,4 +1,4 @@
-"""docs/conformance.md names existing tests and messages, and has a row for every feature."""
+"""The pages on each API name existing tests and messages, and have a row for every feature."""
 
 import ast
 import re
@@ -17,12 +17,16 @@ from pensieve.api.messages.events import ContentBlockDelta, StreamEvent
 from pensieve.api.messages.message import StopReason, Usage
 from pensieve.api.messages.request import CountTokensRequest, MessagesRequest
 from pensieve.api.messages.tools import ClientToolType, ComputerUseToolType, ServerToolType
+from pensieve.openai.chat_completion import FinishReason
+from pensieve.openai.chat_request import ChatRequest, Role
+from pensieve.server.openai.wire import ERRORS
 from pensieve.server.wire import _TABLE
 from tests.server.serving import app_of, in_memory
 from tests.support.fakes import ScriptedEngine
 
 ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs" / "conformance.md"
+PAGES = (ROOT / "docs" / "conformance.md", ROOT / "docs" / "openai.md")
+TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 STATES = ("supported", "flattened", "ignored", "refused", "not here")
 ABSENT = ("not here",)
 
@@ -36,7 +40,7 @@ _CODE = re.compile(r"`([^`]+)`")
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table of the page."""
+    """One row of a table of the pages."""
 
     section: str
     subject: str
@@ -50,7 +54,7 @@ class Row:
 
 def rows(section: str | None = None) -> Iterator[Row]:
     heading = ""
-    for line in PAGE.read_text(encoding="utf-8").splitlines():
+    for line in TEXT.splitlines():
         if line.startswith("## "):
             heading = line.removeprefix("## ")
         cells = [cell.strip() for cell in line.strip("|").split(" | ")]
@@ -100,7 +104,7 @@ def families(kinds: Iterable[str]) -> set[str]:
     return {re.sub(r"(_regex|_bm25)?(_[0-9]{8})?$", "", kind) for kind in kinds}
 
 
-def test_the_page_has_rows() -> None:
+def test_the_pages_have_rows() -> None:
     assert len(list(rows())) > 100
     assert all(row.section for row in rows())
 
@@ -127,11 +131,9 @@ def test_quoted_error_messages_occur_in_code_or_tests(row: Row) -> None:
             assert any(part.strip() in text for text in texts), part
 
 
-@pytest.mark.parametrize(
-    "path", sorted({file for file, _ in _NAMED.findall(PAGE.read_text("utf-8"))})
-)
+@pytest.mark.parametrize("path", sorted({file for file, _ in _NAMED.findall(TEXT)}))
 def test_every_named_test_exists(path: str) -> None:
-    names = {name for file, name in _NAMED.findall(PAGE.read_text("utf-8")) if file == path}
+    names = {name for file, name in _NAMED.findall(TEXT) if file == path}
     assert Path(path).name.startswith("test_")
     assert all(name.startswith("test_") for name in names)
     assert names <= functions_of(ROOT / path)
@@ -182,6 +184,22 @@ def test_every_fault_of_the_server_has_its_row() -> None:
     here = [row for row in rows("Errors") if not row.here.startswith(ABSENT)]
     assert {(int(row.subject[:3]), *row.names) for row in here} == sent
     assert set(get_args(ErrorType)) <= named("Errors")
+
+
+def test_every_field_of_a_chat_request_has_its_row() -> None:
+    assert ChatRequest.model_fields.keys() <= named("Chat request fields")
+    roles = {*get_args(Role)}
+    assert roles <= named("Chat messages")
+
+
+def test_every_finish_reason_has_its_row() -> None:
+    assert {*get_args(FinishReason)} <= named("Chat answers", absent=False)
+
+
+def test_every_error_of_openais_api_has_its_row() -> None:
+    sent = {(one.status, *filter(None, [one.code])) for one in ERRORS.values()}
+    here = {(int(row.subject[:3]), *row.names) for row in rows("OpenAI errors")}
+    assert here == sent - {(431, "request_too_large")}
 
 
 def test_every_error_code_has_its_row() -> None:

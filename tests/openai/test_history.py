@@ -192,10 +192,8 @@ def test_thought_precedes_text_and_calls(field: str) -> None:
 def test_part_that_is_not_text_is_refused_with_its_path(part: object, kind: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         turns({"role": "user", "content": [{"type": "text", "text": "look"}, part]})
-    assert caught.value.message == (
-        f"messages.0.content.1.type: Could not process {kind}: model 'm' does not support"
-        f" {kind} input"
-    )
+    image = "Could not process image: model 'm' does not support image input"
+    assert caught.value.message == f"messages.0.content.1.type: {image.replace('image', kind)}"
 
 
 def test_unknown_part_with_text_is_text() -> None:

@@ -60,6 +60,13 @@ async def test_answer_repeats_the_requested_name() -> None:
     assert unnamed.json()["model"] == "local"
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_answer_has_no_headers_of_the_hosted_api(stream: bool) -> None:
+    response = await post(ScriptedEngine([says("Hi")]), CALL | {"stream": stream})
+    absent = ("openai-", "x-ratelimit-")
+    assert not [name for name in response.headers if name.startswith(absent)]
+
+
 async def test_stream_begins_at_once_and_ends_with_done() -> None:
     response = await post(ScriptedEngine([says("Hi")]), STREAM)
     assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
