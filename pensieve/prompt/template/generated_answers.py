@@ -3,7 +3,7 @@
 Clients send answers back altered: keys sorted, defaults added, numbers for their texts. Such a turn
 renders to other tokens than were generated, and the prefix cache would end before it. An answer is
 found again by what clients must return unchanged: a tool use's id, a thought's signature, or the
-text.
+text. Clients of other APIs return a thought without its signature, or drop it.
 """
 
 import re
@@ -11,8 +11,9 @@ import secrets
 import threading
 from array import array
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import cast
 
 from pensieve.api.messages.content_blocks import (
@@ -48,6 +49,8 @@ class GeneratedAnswers:
     def __init__(self, max_tokens: int = MAX_TOKENS) -> None:
         self._max_tokens = max_tokens
         self._entries: OrderedDict[str, tuple[int, GeneratedAnswer]] = OrderedDict()
+        # Keys by thoughts, for clients that return no signature.
+        self._keys: dict[str, str] = {}
         self._tokens = 0
         self._count = 0
         self._lock = threading.Lock()
@@ -71,6 +74,7 @@ class GeneratedAnswers:
                 self._count += 1
                 number = self._count
             self._entries[key] = (number, packed)
+            self._keys |= dict.fromkeys(_thoughts(answer.content), key)
             self._tokens += len(packed.tokens)
             while self._tokens > self._max_tokens:
                 self._remove(next(iter(self._entries)))
@@ -90,6 +94,7 @@ class GeneratedAnswers:
         if key is None:
             return None
         with self._lock:
+            key = self._keys.get(key, key)
             found = self._entries.get(key)
             if found is None:
                 return None
@@ -106,6 +111,9 @@ class GeneratedAnswers:
     def _remove(self, key: str) -> None:
         if removed := self._entries.pop(key, None):
             self._tokens -= len(removed[1].tokens)
+            for thought in _thoughts(removed[1].content):
+                if self._keys.get(thought) == key:
+                    del self._keys[thought]
 
 
 def _is_compared(block: ContentBlock) -> bool:
@@ -121,7 +129,11 @@ def _key_of_content(content: Sequence[AnswerContent]) -> str | None:
 
 def _key_of_blocks(blocks: Sequence[ContentBlock]) -> str | None:
     uses = [block.id for block in blocks if isinstance(block, ToolUseBlock)]
-    thoughts = [block.signature for block in blocks if isinstance(block, ThinkingBlock)]
+    thoughts = [
+        block.signature or _thought_key(block.thinking)
+        for block in blocks
+        if isinstance(block, ThinkingBlock)
+    ]
     texts = [block.text.strip() for block in blocks if isinstance(block, TextBlock)]
     return _key(uses, thoughts, texts)
 
@@ -134,7 +146,21 @@ def _key(uses: Sequence[str], thoughts: Sequence[str], texts: Sequence[str]) -> 
     return f"text {''.join(texts)}" if any(texts) else None
 
 
+def _thoughts(content: Sequence[AnswerContent]) -> Iterator[str]:
+    """Yield the key under which an answer with this content is looked up without a signature."""
+    for block in content:
+        if isinstance(block, ThinkingContent) and block.thinking:
+            yield f"thought {_thought_key(block.thinking)}"
+            return
+
+
+def _thought_key(thought: str) -> str:
+    return blake2b(thought.strip().encode(errors="replace"), digest_size=16).hexdigest()
+
+
 def _matches(blocks: Sequence[ContentBlock], content: Sequence[AnswerContent]) -> bool:
+    if not any(isinstance(block, ThinkingBlock) for block in blocks):
+        content = [block for block in content if not isinstance(block, ThinkingContent)]
     return len(blocks) == len(content) and all(map(_is_same, blocks, content))
 
 
@@ -142,6 +168,8 @@ def _is_same(block: ContentBlock, content: AnswerContent) -> bool:
     match block, content:
         case TextBlock(text=text), TextContent(text=other):
             return text.strip() == other.strip()
+        case ThinkingBlock(signature=""), ThinkingContent():
+            return block.thinking.strip() == content.thinking.strip()
         case ThinkingBlock(signature=signature), ThinkingContent(signature=other):
             return signature == other
         case ToolUseBlock(), ToolUseContent():

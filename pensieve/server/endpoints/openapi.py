@@ -86,7 +86,7 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
         "info": {
             "title": "pensieve",
             "version": pensieve.__version__,
-            "description": "A local model that speaks Anthropic's API and OpenAI's chat completions.",
+            "description": "A local model that speaks the APIs of Anthropic and OpenAI.",
         },
         "servers": [{"url": "/"}],
         "security": [{"x-api-key": []}, {"bearer": []}],

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pensieve.api.messages.message import TextContent, ThinkingContent, ToolUseContent
 from pensieve.api.messages.request import Conversation, decode
+from pensieve.prompt.conversation.turns import ChatTurn
 from pensieve.prompt.render import PromptRenderer
 from pensieve.prompt.template.generated_answers import GeneratedAnswer, GeneratedAnswers
 from tests.prompt.chat_models import DIALECTS, MODELS
@@ -161,8 +162,6 @@ def test_answer_larger_than_the_limit_is_not_stored() -> None:
 
 
 def looked_up(session: Session) -> Any:
-    from pensieve.prompt.conversation.turns import ChatTurn
-
     def find(name: str) -> Any:
         use = {"type": "tool_use", "id": name, "name": "t", "input": {}}
         body = {"model": "m", "messages": [ASKED, {"role": "assistant", "content": [use]}]}
@@ -170,6 +169,56 @@ def looked_up(session: Session) -> Any:
         return session.answers.retrieve(ChatTurn("assistant", (blocks,)))
 
     return find
+
+
+THOUGHT = {"type": "thinking", "thinking": "Hm."}
+USE = {"type": "tool_use", "id": "a", "name": "t", "input": {}}
+TEXT = {"type": "text", "text": "Done."}
+THINKING = ThinkingContent(thinking="Hm.", signature="s")
+WITH_CALL = (THINKING, ToolUseContent(id="a", name="t", input={}))
+WITH_TEXT = (THINKING, TextContent(text="Done."))
+
+
+def is_found(answers: GeneratedAnswers, *blocks: dict[str, Any]) -> bool:
+    body = {"model": "m", "messages": [ASKED, {"role": "assistant", "content": blocks}]}
+    turn = ChatTurn("assistant", (decode(Conversation, body).messages[1].content,))
+    return answers.retrieve(turn) is not None
+
+
+@pytest.mark.parametrize(
+    ("content", "blocks", "found"),
+    [
+        (WITH_CALL, [THOUGHT | {"signature": "s"}, USE], True),
+        (WITH_CALL, [THOUGHT | {"signature": "x"}, USE], False),
+        (WITH_CALL, [THOUGHT, USE], True),
+        (WITH_CALL, [THOUGHT | {"thinking": "Hm. "}, USE], True),
+        (WITH_CALL, [THOUGHT | {"thinking": "Well."}, USE], False),
+        (WITH_CALL, [USE], True),
+        (WITH_TEXT, [THOUGHT, TEXT], True),
+        (WITH_TEXT, [THOUGHT | {"thinking": "Well."}, TEXT], False),
+        (WITH_TEXT, [THOUGHT, TEXT | {"text": "Gone."}], False),
+        # Two answers may have the same text after different thoughts.
+        (WITH_TEXT, [TEXT], False),
+    ],
+)
+def test_answer_is_found_by_its_thought_without_signature_or_by_its_call_alone(
+    content: Any, blocks: list[dict[str, Any]], found: bool
+) -> None:
+    answers = GeneratedAnswers()
+    answers.add(generated(*content))
+    assert is_found(answers, *blocks) == found
+
+
+def test_removed_answer_is_not_found_by_its_thought() -> None:
+    answers = GeneratedAnswers(max_tokens=6)
+    for signature in "ab":
+        thinking = ThinkingContent(thinking="Hm.", signature=signature)
+        answers.add(generated(thinking, TextContent(text="Done.")))
+    assert is_found(answers, THOUGHT, TEXT)
+    for text in "xy":
+        answers.add(generated(TextContent(text=text)))
+    assert not is_found(answers, THOUGHT, TEXT)
+    assert answers._keys == {}
 
 
 def test_empty_answer_is_not_stored() -> None:
