@@ -7,11 +7,11 @@ means.
 
 from typing import Annotated, Literal, cast
 
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, StrictBool, StrictInt
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Field, JsonValue, StrictBool, StrictInt
 
 from pensieve.api.base import RequestModel, one_text_block
-from pensieve.api.messages.request import MAX_INT, MAX_MESSAGES, MAX_STOP_CHARS, MAX_STOP_SEQUENCES
+from pensieve.api.messages.request import MAX_INT, MAX_MESSAGES
+from pensieve.openai.generation_fields import GenerationFields, TokenLimit
 
 MAX_TOOLS = 10_000
 
@@ -166,12 +166,6 @@ class ResponseFormat(RequestModel):
     value: Annotated[dict[str, JsonValue] | None, Field(alias="schema")] = None
 
 
-class StreamOptions(RequestModel):
-    """Options of a stream."""
-
-    include_usage: StrictBool = False
-
-
 class Reasoning(RequestModel):
     """OpenRouter's options of thinking."""
 
@@ -181,57 +175,16 @@ class Reasoning(RequestModel):
     exclude: StrictBool = False  # the answer leaves the thought out
 
 
-def _unlimited(tokens: int) -> int | None:
-    if tokens == 0:
-        raise PydanticCustomError(
-            "no_tokens", "Input should be greater than or equal to 1, or -1 for no limit"
-        )
-    return None if tokens < 0 else tokens
-
-
-def _stop_list(stop: object) -> object:
-    texts = [stop] if isinstance(stop, str) else stop
-    if not isinstance(texts, list):
-        return texts
-    return [text for text in cast("list[object]", texts) if text != ""]
-
-
-# -1 means no limit to llama.cpp and LM Studio.
-TokenLimit = Annotated[StrictInt, Field(ge=-1, le=MAX_INT), AfterValidator(_unlimited)] | None
-Number = Annotated[float, Field(strict=True)]
-StopText = Annotated[str, Field(max_length=MAX_STOP_CHARS)]
-
-
-class ChatRequest(RequestModel):
+class ChatRequest(GenerationFields):
     """The body of `POST /v1/chat/completions`."""
 
     messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1, max_length=MAX_MESSAGES)]
-    model: Annotated[str, Field(min_length=1)] = "local"
-    stream: StrictBool = False
-    stream_options: StreamOptions = StreamOptions()
     # Both count the thought. The first one takes precedence.
     max_completion_tokens: TokenLimit = None
     max_tokens: TokenLimit = None
-    stop: Annotated[
-        tuple[StopText, ...],
-        Field(max_length=MAX_STOP_SEQUENCES),
-        BeforeValidator(_stop_list, json_schema_input_type=str | tuple[StopText, ...]),
-    ] = ()
-    # None: from the settings or the model.
-    temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[Number, Field(ge=0, le=1)] | None = None
-    top_k: Annotated[StrictInt, Field(ge=-1, le=MAX_INT)] | None = None  # -1 is off
-    min_p: Annotated[Number, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[Number, Field(gt=0, le=2)] | None = None
-    seed: Annotated[StrictInt, Field(ge=-MAX_INT - 1, le=MAX_INT)] | None = None
-    # Without effect so far, but for a line in the log.
-    frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] = 0
-    presence_penalty: Annotated[Number, Field(ge=-2, le=2)] = 0
     # Refused unless they ask for nothing.
-    n: StrictInt = 1
     logprobs: StrictBool = False
     top_logprobs: StrictInt = 0
-    logit_bias: dict[str, JsonValue] = {}  # noqa: RUF012 -- pydantic copies it
     modalities: tuple[str, ...] = ()
     audio: JsonValue = None
     functions: JsonValue = None

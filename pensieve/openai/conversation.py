@@ -45,8 +45,7 @@ _CHOICES = "none, auto, required, or an object that names a tool or `allowed_too
 
 def conversation_of(request: ChatRequest) -> Conversation:
     """Raises `InvalidRequestError` for what cannot be honoured and must not be ignored."""
-    _refuse_unsupported(request)
-    _log_ignored(request)
+    _check(request)
     tools = tuple(_tools(request.tools))
     turns = turns_of(request.messages, request.model)
     schema = _output_schema(request)
@@ -65,34 +64,22 @@ def conversation_of(request: ChatRequest) -> Conversation:
     )
 
 
-def custom_tools_of(request: ChatRequest) -> frozenset[str]:
-    """Return the names of the tools whose input is text."""
-    return frozenset(tool.custom.name for tool in request.tools if tool.custom is not None)
-
-
-# What is not here.
-
-
-def _refuse_unsupported(request: ChatRequest) -> None:
-    refused = {
-        "n": request.n != 1,
-        "logprobs": request.logprobs,
-        "top_logprobs": request.top_logprobs != 0,
-        "logit_bias": bool(request.logit_bias),
-        "modalities": any(kind != "text" for kind in request.modalities),
-        "audio": request.audio is not None,
-    }
-    for field, is_refused in refused.items():
-        if is_refused:
-            raise InvalidRequestError(f"{field}: This server does not support it")
+def _check(request: ChatRequest) -> None:
+    request.check(
+        {
+            "logprobs": request.logprobs,
+            "top_logprobs": request.top_logprobs != 0,
+            "modalities": any(kind != "text" for kind in request.modalities),
+            "audio": request.audio is not None,
+        }
+    )
     if request.functions is not None:
         raise InvalidRequestError("functions: This server supports their successor `tools` alone")
 
 
-def _log_ignored(request: ChatRequest) -> None:
-    penalties = (request.frequency_penalty, request.presence_penalty)
-    if any(penalties):
-        _log.info("ignoring a request's frequency and presence penalties: %s, %s", *penalties)
+def custom_tools_of(request: ChatRequest) -> frozenset[str]:
+    """Return the names of the tools whose input is text."""
+    return frozenset(tool.custom.name for tool in request.tools if tool.custom is not None)
 
 
 # Tools.
