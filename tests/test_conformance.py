@@ -19,6 +19,7 @@ from pensieve.api.messages.request import CountTokensRequest, MessagesRequest
 from pensieve.api.messages.tools import ClientToolType, ComputerUseToolType, ServerToolType
 from pensieve.openai.chat_completion import FinishReason
 from pensieve.openai.chat_request import ChatRequest, Role
+from pensieve.openai.text_completion import TextCompletionRequest
 from pensieve.server.openai.wire import ERRORS
 from pensieve.server.wire import _TABLE
 from tests.server.serving import app_of, in_memory
@@ -188,8 +189,9 @@ def test_every_fault_of_the_server_has_its_row() -> None:
 
 def test_every_field_of_a_chat_request_has_its_row() -> None:
     assert ChatRequest.model_fields.keys() <= named("Chat request fields")
-    roles = {*get_args(Role)}
-    assert roles <= named("Chat messages")
+    own = TextCompletionRequest.model_fields.keys() - ChatRequest.model_fields.keys()
+    assert own <= named("Text completions")
+    assert {*get_args(Role)} <= named("Chat messages")
 
 
 def test_every_finish_reason_has_its_row() -> None:

@@ -47,7 +47,7 @@ from pensieve.openai.chat_completion import (
     ToolCallDelta,
 )
 
-_FINISH_REASONS: dict[StopReason, FinishReason] = {
+FINISH_REASONS: dict[StopReason, FinishReason] = {
     "end_turn": "stop",
     "stop_sequence": "stop",
     "tool_use": "tool_calls",
@@ -116,7 +116,7 @@ class ChatFold:
             reasoning=thought,
             tool_calls=tuple(call.whole for call in self._calls) or None,
         )
-        choice = Choice(message=message, finish_reason=_FINISH_REASONS[self._end.delta.stop_reason])
+        choice = Choice(message=message, finish_reason=FINISH_REASONS[self._end.delta.stop_reason])
         return ChatCompletion(
             id=self._id,
             created=self._options.created,
@@ -201,7 +201,7 @@ class ChatFold:
 
     def _finish(self, event: MessageDelta) -> list[ChatChunk]:
         self._end = event
-        reason = _FINISH_REASONS[event.delta.stop_reason]
+        reason = FINISH_REASONS[event.delta.stop_reason]
         last = self._chunk(ChoiceDelta(), reason)
         return [last, self._of()] if self._options.includes_usage else [last]
 

@@ -26,6 +26,11 @@ class ChatTokenizer(Protocol):
         """Control tokens by their text: only the chat template and the model write them."""
         ...
 
+    @property
+    def text_start(self) -> tuple[int, ...]:
+        """Tokens that begin a text without a chat template."""
+        ...
+
     def render(
         self,
         messages: Sequence[Mapping[str, object]],

@@ -81,6 +81,7 @@ class Prompt:
     edits: ContextEdits | None = None  # applied ones, if the client requested any
     sampling: SamplingDefaults = NEUTRAL  # for fields that the request does not set
     hints: tuple[tuple[int, ...], ...] = ()  # as in `Generation`
+    stop_tokens: frozenset[int] = frozenset()  # in addition to the model's
 
     @property
     def tokens(self) -> tuple[int, ...]:

@@ -29,6 +29,7 @@ from pensieve.server.messages.sessions import Sessions
 from pensieve.server.middleware.access import AccessMiddleware, CORSMiddleware, access_of
 from pensieve.server.middleware.request_context import RequestMiddleware
 from pensieve.server.openai.chat import ChatEndpoint
+from pensieve.server.openai.completions import CompletionsEndpoint
 from pensieve.server.routes import Endpoints, operations
 from pensieve.server.routing import (
     BaseURLMiddleware,
@@ -67,11 +68,13 @@ def build_app(
     writer = AnswerWriter(ping_interval or PingInterval())
     messages = MessagesEndpoint(pipeline, completer, sessions, writer)
     chat = ChatEndpoint(pipeline, completer, sessions, writer)
+    completions = CompletionsEndpoint(pipeline, completer, writer)
     batch_worker = BatchWorker(registry, messages.answer_batched)
     table = operations(
         Endpoints(
             messages,
             chat,
+            completions,
             BatchesEndpoint(registry),
             ModelsEndpoint(engine, model),
             FilesEndpoint(files),

@@ -11,7 +11,8 @@ from pensieve.server.endpoints.openapi import OpenApiEndpoint
 from pensieve.server.files.endpoint import FilesEndpoint
 from pensieve.server.messages.endpoint import MessagesEndpoint
 from pensieve.server.openai.chat import ChatEndpoint
-from pensieve.server.openai.wire import OPENAI
+from pensieve.server.openai.completions import CompletionsEndpoint
+from pensieve.server.openai.wire import OPENAI, OPENAI_TEXT
 from pensieve.server.routing import Operation
 
 
@@ -19,6 +20,7 @@ from pensieve.server.routing import Operation
 class Endpoints:
     messages: MessagesEndpoint
     chat: ChatEndpoint
+    completions: CompletionsEndpoint
     batches: BatchesEndpoint
     models: ModelsEndpoint
     files: FilesEndpoint
@@ -42,6 +44,9 @@ def operations(to: Endpoints) -> tuple[Operation, ...]:
         Operation("POST", "/v1/messages/batches/{message_batch_id}/cancel", batches.cancel),
         Operation("GET", "/v1/messages/batches/{message_batch_id}/results", batches.results),
         Operation("POST", "/v1/chat/completions", to.chat.create, MESSAGE_BYTES, wire=OPENAI),
+        Operation(
+            "POST", "/v1/completions", to.completions.create, MESSAGE_BYTES, wire=OPENAI_TEXT
+        ),
         Operation("GET", "/v1/models", to.models.list, shared_with=OPENAI),
         Operation("GET", "/v1/models/{model_id:path}", to.models.retrieve, shared_with=OPENAI),
         Operation("POST", "/v1/files", files.upload, files.max_body),

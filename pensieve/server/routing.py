@@ -39,7 +39,7 @@ _OPENAI_SEGMENTS = {
     *("fine_tuning", "images", "moderations", "realtime", "responses", "threads", "uploads"),
     *("vector_stores", "videos"),
 }
-_OPENAI_PATHS = "/v1/chat/completions and /v1/models"
+_OPENAI_PATHS = "/v1/chat/completions, /v1/completions and /v1/models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +76,12 @@ def wires_of(operations: Sequence[Operation]) -> Callable[[Scope], Wire]:
         path = normalize_path(scope["path"])
         for pattern, operation in patterns:
             if pattern.match(path):
-                return _wire(operation, scope)
+                is_anthropics = "anthropic-version" in Headers(scope=scope)
+                other = None if is_anthropics else operation.shared_with
+                return other or operation.wire
         return OPENAI if _OPENAI_SEGMENTS & set(path.split("/")) else ANTHROPIC
 
     return wire_of
-
-
-def _wire(operation: Operation, scope: Scope) -> Wire:
-    if operation.shared_with is None or "anthropic-version" in Headers(scope=scope):
-        return operation.wire
-    return operation.shared_with
 
 
 def _path(operation: Operation) -> str:

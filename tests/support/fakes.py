@@ -159,6 +159,10 @@ class ByteTokenizer:
     def controls(self) -> Mapping[str, int]:
         return CONTROLS
 
+    @property
+    def text_start(self) -> tuple[int, ...]:
+        return ()
+
     def render(
         self,
         messages: Sequence[Mapping[str, object]],

@@ -67,6 +67,11 @@ class ModelTokenizer:
         """Control tokens' ids by their texts."""
         return {text: number for number, text in self._controls.items()}
 
+    @property
+    def text_start(self) -> tuple[int, ...]:
+        """The control tokens that the tokenizer's post-processor writes before a text."""
+        return self._encoder.text_start
+
     def render(
         self,
         messages: Sequence[Mapping[str, object]],

@@ -9,6 +9,8 @@ import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import takewhile
+from operator import itemgetter
 
 from tokenizers import Encoding, Tokenizer
 
@@ -34,7 +36,9 @@ class EncodingError(InvalidRequestError):
 
 
 class Encoder:
-    """Encodes with one tokenizer, without the special tokens of its post-processor."""
+    """Encodes with one tokenizer, without the special tokens of its post-processor, but for
+    `text_start`.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -53,6 +57,13 @@ class Encoder:
         with _faults_translated():
             self._require_growth(text)
             return self._tokenizer.encode_batch([text], add_special_tokens=False)[0]
+
+    @cached_property
+    def text_start(self) -> tuple[int, ...]:
+        with _faults_translated():
+            encoding = self._tokenizer.encode("a")
+        marked = zip(encoding.ids, encoding.special_tokens_mask, strict=True)
+        return tuple(number for number, _ in takewhile(itemgetter(1), marked))
 
     @cached_property
     def growth(self) -> Growth:

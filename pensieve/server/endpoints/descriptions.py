@@ -31,6 +31,7 @@ from pensieve.openai.chat_completion import ChatChunk, ChatChunkWithUsage, ChatC
 from pensieve.openai.chat_request import ChatRequest
 from pensieve.openai.errors import OpenAIError
 from pensieve.openai.models import Model, ModelList
+from pensieve.openai.text_completion import TextCompletion, TextCompletionRequest
 
 STREAM_EVENTS = (
     MessageStart,
@@ -128,6 +129,15 @@ DESCRIPTIONS: Mapping[tuple[str, str], Description] = {
         ChatCompletion,
         body=ChatRequest,
         parts=(ChatChunk, ChatChunkWithUsage, OpenAIError),
+        stream=_CHAT_STREAM,
+        errors=(EngineBusyError,),
+    ),
+    ("POST", "/v1/completions"): Description(
+        "completions_create",
+        "Continue a text, or fill a gap in it, without a chat template.",
+        TextCompletion,
+        body=TextCompletionRequest,
+        parts=(TextCompletion, OpenAIError),
         stream=_CHAT_STREAM,
         errors=(EngineBusyError,),
     ),

@@ -216,7 +216,7 @@ def bounded_generation(
     generation = Generation(
         prompt_tokens=prompt.tokens,
         max_tokens=min(max(max_tokens, 1), available_tokens),
-        stop_tokens=limits.stop_tokens,
+        stop_tokens=limits.stop_tokens | prompt.stop_tokens,
         sampling=_sampling(options.sampling, prompt),
         boundaries=prompt.boundaries,
         pinned_tokens=prompt.pinned_tokens,

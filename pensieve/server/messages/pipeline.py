@@ -21,6 +21,7 @@ from pensieve.errors import InvalidRequestError
 from pensieve.models.served_model import ServedModel
 from pensieve.prompt.conversation.file_text import FileText, with_file_texts
 from pensieve.prompt.conversation.validation import validate
+from pensieve.prompt.raw_text import raw_prompt
 from pensieve.prompt.render import Prompt, PromptRenderer
 from pensieve.prompt.template.generated_answers import GeneratedAnswers
 from pensieve.server.errors import failure_of
@@ -69,6 +70,7 @@ class RequestPipeline:
         self._context_tokens = model.context_tokens
         self._file_text = file_text
         self._threads = threads or DeadlineThreads(MAX_RENDER_THREADS, RENDER_TIMEOUT_S)
+        self._model = model
         self._renderer = PromptRenderer(
             model.tokenizer, model.dialect, model.context_tokens, generated_answers
         )
@@ -112,6 +114,22 @@ class RequestPipeline:
             raise InvalidRequestError(
                 "messages: the model's chat template and tokenizer take too long for this prompt"
             ) from None
+
+    async def render_text(self, text: str, suffix: str | None = None) -> Prompt:
+        """Return the prompt of a text without a chat template. Raises what `raw_prompt` raises,
+        and `InvalidRequestError` on timeout.
+        """
+        try:
+            return await self._threads.run(partial(self._render_text, text, suffix))
+        except TimeoutError:
+            raise InvalidRequestError(
+                "prompt: the model's tokenizer takes too long for this prompt"
+            ) from None
+
+    def _render_text(self, text: str, suffix: str | None) -> Prompt:
+        model = self._model
+        context_tokens = self._engine.health.context_of(self._context_tokens)
+        return raw_prompt(text, suffix, model.tokenizer, context_tokens, model.dialect.sampling)
 
     def _render(self, call: Conversation, options: AnswerOptions | None) -> Prompt:
         health = self._engine.health

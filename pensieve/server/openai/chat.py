@@ -7,7 +7,7 @@ from functools import partial
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from pensieve.api.messages.events import MessageEvent, MessageStop
+from pensieve.api.messages.events import MessageEvent
 from pensieve.api.messages.message import Message
 from pensieve.api.messages.request import Conversation, parse
 from pensieve.openai.chat_chunks import ChatAnswerOptions, ChatFold
@@ -15,10 +15,10 @@ from pensieve.openai.chat_completion import ChatCompletion
 from pensieve.openai.chat_request import ChatRequest
 from pensieve.openai.conversation import conversation_of, custom_tools_of
 from pensieve.server.http.request_body import read_body
-from pensieve.server.messages.completion import AnswerOptions, Completer, SamplingChoice
+from pensieve.server.messages.completion import Completer
 from pensieve.server.messages.pipeline import AnswerWriter, Exchange, RequestPipeline
 from pensieve.server.messages.sessions import Sessions
-from pensieve.server.openai.wire import DONE, data_event
+from pensieve.server.openai.options import answer_options, stream_text
 from pensieve.worker_threads import run_in_thread
 
 # Headers in which clients name their session, besides the field `prompt_cache_key`.
@@ -30,9 +30,7 @@ class ChatFormat:
         self._fold = ChatFold(options)
 
     def feed(self, events: Sequence[MessageEvent]) -> str:
-        chunks = "".join(map(data_event, self._fold.feed(events)))
-        is_end = any(isinstance(event, MessageStop) for event in events)
-        return chunks + DONE if is_end else chunks
+        return stream_text(events, self._fold.feed(events))
 
     def body(self, message: Message) -> ChatCompletion:
         return self._fold.completion
@@ -59,7 +57,8 @@ class ChatEndpoint:
         call, conversation = await run_in_thread(partial(_parsed, body))
         del body  # the answer does not need its megabytes
         await self._pipeline.validate(conversation)
-        options = _options_of(call)
+        max_tokens = call.max_completion_tokens
+        options = answer_options(call, call.max_tokens if max_tokens is None else max_tokens)
         prompt = await self._pipeline.render(conversation, options)
         self._sessions.note(_session_of(request, call), conversation, prompt)
         completion = self._completer.complete(prompt, options)
@@ -85,20 +84,3 @@ def _session_of(request: Request, call: ChatRequest) -> tuple[str, ...] | None:
     names = (request.headers.get(header) for header in SESSION_HEADERS)
     name = next(filter(None, names), call.prompt_cache_key)
     return ("chat", name) if isinstance(name, str) else None
-
-
-def _options_of(call: ChatRequest) -> AnswerOptions:
-    max_tokens = call.max_completion_tokens
-    return AnswerOptions(
-        call.model,
-        call.max_tokens if max_tokens is None else max_tokens,
-        call.stop,
-        SamplingChoice(
-            temperature=call.temperature,
-            top_p=call.top_p,
-            top_k=None if call.top_k is None else max(call.top_k, 0),
-            min_p=call.min_p,
-            repetition_penalty=call.repetition_penalty,
-            seed=call.seed,
-        ),
-    )

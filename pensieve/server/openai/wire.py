@@ -1,6 +1,7 @@
 """How OpenAI's API writes errors, events and keep-alive comments."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from pensieve.api.base import ApiModel
 from pensieve.errors import (
@@ -51,9 +52,10 @@ ERRORS: Mapping[type[BaseException], ErrorStatus[ErrorType]] = {
 }
 
 
-def error_envelope(failure: Failure) -> OpenAIError:
+def error_envelope(failure: Failure, prompt_field: str = "messages") -> OpenAIError:
+    """prompt_field: what an error for a long prompt names."""
     status = status_in(ERRORS, type(failure.error))
-    message, param = _message(failure)
+    message, param = _message(failure, prompt_field)
     return OpenAIError(
         error=OpenAIErrorBody(
             message=message, type=status.kind, param=param, code=status.code or failure.code
@@ -61,12 +63,12 @@ def error_envelope(failure: Failure) -> OpenAIError:
     )
 
 
-def _message(failure: Failure) -> tuple[str, str | None]:
+def _message(failure: Failure, prompt_field: str) -> tuple[str, str | None]:
     match failure.error:
         case PromptTooLongError(prompt_tokens=prompt, context_tokens=context):
-            return too_long(prompt, context), "messages"
+            return too_long(prompt, context), prompt_field
         case PromptUnprocessableError():
-            return failure.message, "messages"
+            return failure.message, prompt_field
         case ModelNotFoundError():
             return f"There is no model '{failure.message.removeprefix('model: ')}'.", "model"
         case AuthenticationError():
@@ -87,3 +89,5 @@ OPENAI = Wire(
     error_event=lambda failure: data_event(error_envelope(failure)) + DONE,
     ping=": keep-alive\n\n",
 )
+# Of text completions.
+OPENAI_TEXT = replace(OPENAI, error_body=lambda failure: error_envelope(failure, "prompt"))

@@ -112,7 +112,7 @@ class Checked:
         if media_type == "application/json" and "*/*" not in content:
             self.validate(response.json(), schema["schema"])
         elif media_type == "text/event-stream":
-            read = chunks_of if response.text.startswith("data: ") else stream_events
+            read = chunks_of if "event: " not in response.text else stream_events
             for event in read(response.text):
                 self.validate(event, {"anyOf": schema["x-parts"]})
         elif media_type == "application/x-jsonl":
@@ -161,6 +161,10 @@ async def test_responses_match_document(document: dict[str, object], tmp_path: P
         usage = {"stream": True, "stream_options": {"include_usage": True}}
         await client.post("/v1/chat/completions", json=chat | usage)
         await client.post("/v1/chat/completions", json={})
+        text = {"prompt": "def f("}
+        await client.post("/v1/completions", json=text)
+        await client.post("/v1/completions", json=text | usage)
+        await client.post("/v1/completions", json={})
         await client.post("/v1/messages/count_tokens", json=counted)
         batch = {"requests": [{"custom_id": "a", "params": CALL}, {"custom_id": "b", "params": {}}]}
         batch_id = (await client.post("/v1/messages/batches", json=batch)).json()["id"]

@@ -1,0 +1,60 @@
+"""`POST /v1/completions`: a text continued without a chat template, for editors."""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from pensieve.api.messages.events import MessageEvent
+from pensieve.api.messages.message import Message
+from pensieve.api.messages.request import parse
+from pensieve.openai.text_completion import TextCompletion, TextCompletionRequest, TextFold
+from pensieve.server.http.request_body import read_body
+from pensieve.server.messages.completion import Completer
+from pensieve.server.messages.pipeline import AnswerWriter, Exchange, RequestPipeline
+from pensieve.server.openai.options import answer_options, stream_text
+from pensieve.worker_threads import run_in_thread
+
+
+class TextFormat:
+    def __init__(self, fold: TextFold) -> None:
+        self._fold = fold
+
+    def feed(self, events: Sequence[MessageEvent]) -> str:
+        return stream_text(events, self._fold.feed(events))
+
+    def body(self, message: Message) -> TextCompletion:
+        return self._fold.completion
+
+
+class CompletionsEndpoint:
+    def __init__(
+        self,
+        pipeline: RequestPipeline,
+        completer: Completer,
+        writer: AnswerWriter,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._pipeline = pipeline
+        self._completer = completer
+        self._writer = writer
+        self._clock = clock
+
+    async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await read_body(Request(scope, receive))
+        call = await run_in_thread(partial(_parsed, body))
+        del body  # the answer does not need its megabytes
+        prompt = await self._pipeline.render_text(call.prompt, call.suffix)
+        completion = self._completer.complete(prompt, answer_options(call, call.max_tokens))
+        includes_usage = call.stream and call.stream_options.include_usage
+        fold = TextFold(int(self._clock()), includes_usage=includes_usage)
+        exchange = Exchange(scope, receive, send)
+        await self._writer.write(completion, TextFormat(fold), exchange, stream=call.stream)
+
+
+def _parsed(body: bytes) -> TextCompletionRequest:
+    call = parse(TextCompletionRequest, body)
+    call.check_supported()
+    return call
