@@ -173,7 +173,8 @@ def _output_schema(request: ChatRequest) -> JsonValue:
     if form.type == "json_schema" and form.json_schema is None:
         raise InvalidRequestError("response_format.json_schema: Field required")
     schema = form.value if form.json_schema is None else form.json_schema.value
-    return {"type": "json_schema", "schema": schema or {"type": "object"}}
+    is_strict = form.json_schema is not None and form.json_schema.strict
+    return {"type": "json_schema", "schema": schema or {"type": "object"}, "strict": is_strict}
 
 
 def _effort(request: ChatRequest) -> JsonValue:

@@ -45,6 +45,7 @@ class AnswerGrammar:
     controls: Mapping[str, int]  # the model's control tokens
     strict_paths: Mapping[str, str]  # path in the request of each strict tool, by its name
     lark: str
+    is_format_strict: bool = True  # the client relies on the schema of the answer's text
 
     def relaxed(self, error: str) -> "AnswerGrammar | None":
         """Return the grammar without the schema that llguidance rejects; None if it has none.
@@ -53,7 +54,7 @@ class AnswerGrammar:
         schema.
         """
         if self.limits.schema is not None:
-            raise InvalidRequestError(f"output_config.format.schema: {_TOO_COMPLEX}")
+            return self._with_free_format(error)
         tools = self.limits.tools
         found = _POSITION.search(error)
         tool_index = tool_in_line(self.lark, int(found[1])) if found else None
@@ -80,6 +81,16 @@ class AnswerGrammar:
             self.controls,
             self.strict_paths,
         )
+
+    def _with_free_format(self, error: str) -> "AnswerGrammar | None":
+        if self.is_format_strict:
+            raise InvalidRequestError(f"output_config.format.schema: {_TOO_COMPLEX}")
+        if self.limits.schema == FREE_OBJECT:
+            return None
+        _log.warning("output format failed to compile, any JSON object is accepted: %s", error)
+        limits = replace(self.limits, schema=FREE_OBJECT)
+        grammar = _grammar(self.dialect, limits, self.controls, self.strict_paths)
+        return replace(grammar, is_format_strict=False)
 
     def _refuse_if_strict(self, name: str) -> None:
         if name in self.strict_paths:
@@ -123,7 +134,10 @@ def constrain_answer(
     if needs_grammar:
         simplified = [_simplified_tool(tool, tool_set.strict) for tool in limits.tools]
         limits = replace(limits, tools=simplified)
-        grammar = _grammar(dialect, limits, controls, tool_set.strict)
+        grammar = replace(
+            _grammar(dialect, limits, controls, tool_set.strict),
+            is_format_strict=_is_strict(conversation.output_schema),
+        )
     return AnswerConstraints(form, grammar, hides_thoughts(conversation))
 
 
@@ -163,7 +177,9 @@ def _call_limits(
         tools=tools,
         min_calls=min_calls,
         max_calls=max_calls,
-        schema=None if min_calls or schema is None else _simplified_output(schema),
+        schema=None
+        if min_calls or schema is None
+        else _simplified_output(schema, is_strict=_is_strict(output_format)),
         thought=thought.state,
         thinking_tokens=thought.max_tokens,
     )
@@ -186,13 +202,22 @@ def json_schema_of(output_format: object) -> Schema:
     return as_schema(fields["schema"])
 
 
-def _simplified_output(schema: Schema) -> Schema:
+def _is_strict(output_format: object) -> bool:
+    """Return whether the client relies on the schema. Only OpenAI's API has formats that say no."""
+    return as_schema(output_format).get("strict") is not False
+
+
+def _simplified_output(schema: Schema, *, is_strict: bool) -> Schema:
     path = "output_config.format.schema"
     try:
         fit = compilable(schema)
     except SchemaTooComplexError:
-        raise InvalidRequestError(f"{path}: {_TOO_COMPLEX}") from None
-    _refuse_dropped(fit, path)
+        if is_strict:
+            raise InvalidRequestError(f"{path}: {_TOO_COMPLEX}") from None
+        _log.warning("output format is too complex, any JSON object is accepted")
+        return FREE_OBJECT
+    if is_strict:
+        _refuse_dropped(fit, path)
     return fit.schema
 
 

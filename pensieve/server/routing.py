@@ -18,7 +18,12 @@ from starlette.responses import Response
 from starlette.routing import Route, compile_path, request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pensieve.errors import MethodNotAllowedError, NotFoundError
+from pensieve.errors import (
+    InvalidRequestError,
+    MethodNotAllowedError,
+    NotFoundError,
+    RequestError,
+)
 from pensieve.server.http.request_body import limited
 from pensieve.server.middleware.request_context import request_context_of
 from pensieve.server.openai.wire import OPENAI
@@ -135,15 +140,19 @@ def normalize_path(path: str) -> str:
 async def routing_error(request: Request, error: Exception) -> Response:
     """Write starlette's error for an unknown path or method in the request's wire."""
     assert isinstance(error, HTTPException)
-    our_error = (
-        MethodNotAllowedError(f"Method {request.method} is not allowed here.")
-        if error.status_code == 405
-        else NotFoundError(
-            f"The requested resource could not be found.{_address_hint(request.scope)}"
-        )
-    )
     context = request_context_of(request.scope)
+    our_error = _fault_of(request, error.status_code)
     return error_response(context.wire, our_error, context.request_id, headers=error.headers)
+
+
+def _fault_of(request: Request, status: int) -> RequestError:
+    if status == 405:
+        return MethodNotAllowedError(f"Method {request.method} is not allowed here.")
+    if request.scope["path"].endswith("/embeddings"):
+        return InvalidRequestError("model: A chat model is served here, which has no embeddings")
+    return NotFoundError(
+        f"The requested resource could not be found.{_address_hint(request.scope)}"
+    )
 
 
 def _address_hint(scope: Mapping[str, Any]) -> str:

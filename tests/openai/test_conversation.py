@@ -190,18 +190,20 @@ def test_malformed_field_is_refused_with_its_path(fields: dict[str, object], pat
 
 
 @pytest.mark.parametrize(
-    ("form", "schema"),
+    ("form", "schema", "strict"),
     [
-        ({"type": "json_object"}, {"type": "object"}),
-        ({"type": "json_object", "schema": SCHEMA}, SCHEMA),
-        ({"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}, SCHEMA),
-        ({"type": "json_schema", "json_schema": {"name": "x"}}, {"type": "object"}),
+        ({"type": "json_object"}, {"type": "object"}, False),
+        ({"type": "json_object", "schema": SCHEMA}, SCHEMA, False),
+        ({"type": "json_schema", "json_schema": {"schema": SCHEMA}}, SCHEMA, False),
+        ({"type": "json_schema", "json_schema": {"schema": SCHEMA, "strict": True}}, SCHEMA, True),
+        ({"type": "json_schema", "json_schema": {"name": "x"}}, {"type": "object"}, False),
     ],
 )
-def test_response_format_is_an_output_schema(form: object, schema: object) -> None:
+def test_response_format_is_an_output_schema(form: object, schema: object, strict: bool) -> None:
     assert conversation(response_format=form).output_schema == {
         "type": "json_schema",
         "schema": schema,
+        "strict": strict,
     }
     assert conversation(response_format={"type": "text"}).output_schema is None
 

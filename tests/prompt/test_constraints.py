@@ -188,6 +188,28 @@ def test_output_format_is_described_to_the_model_and_enforced(model: str) -> Non
     assert "%json" in lark(model=model, output_config={"format": form})
 
 
+@pytest.mark.parametrize("schema", [DEEP, {"type": "string", "pattern": "(?=x)"}])
+def test_output_format_that_is_not_strict_is_enforced_as_far_as_possible(
+    schema: dict[str, Any],
+) -> None:
+    form = {"type": "json_schema", "schema": schema}
+    assert "output_config.format.schema: " in refusal(output_config={"format": form})
+    grammar = constraints_of(output_config={"format": form | {"strict": False}}).grammar
+    assert grammar is not None
+    assert grammar.limits.schema is not None
+
+
+def test_output_format_that_fails_to_compile_is_any_object_unless_it_is_strict() -> None:
+    form = {"type": "json_schema", "schema": SCHEMA, "strict": False}
+    grammar = constraints_of(output_config={"format": form}).grammar
+    assert grammar is not None
+    freed = grammar.relaxed("too much to compile")
+    assert freed is not None
+    assert freed.limits.schema == FREE_OBJECT
+    assert freed.lark != grammar.lark
+    assert freed.relaxed("too much to compile") is None
+
+
 def test_required_tool_use_overrides_the_output_format() -> None:
     form = {"type": "json_schema", "schema": SCHEMA}
     constraints = constraints_of(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 from pensieve.api.base import ApiModel
 from pensieve.errors import (
@@ -90,4 +91,4 @@ OPENAI = Wire(
     ping=": keep-alive\n\n",
 )
 # Of text completions.
-OPENAI_TEXT = replace(OPENAI, error_body=lambda failure: error_envelope(failure, "prompt"))
+OPENAI_TEXT = replace(OPENAI, error_body=partial(error_envelope, prompt_field="prompt"))

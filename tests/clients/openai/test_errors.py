@@ -122,7 +122,7 @@ def test_an_error_that_a_retry_cannot_fix_is_not_retried(connect: Connect) -> No
 @pytest.mark.parametrize(
     "path",
     [
-        *["responses", "embeddings", "images/generations", "audio/speech", "moderations"],
+        *["responses", "images/generations", "audio/speech", "moderations"],
         *["assistants", "threads", "vector_stores", "conversations", "chat/completions/x"],
     ],
 )
@@ -133,3 +133,10 @@ def test_other_endpoints_are_not_found(connect: Connect, path: str) -> None:
             request(f"/{path}", cast_to=object)
         assert (caught.value.type, caught.value.code) == ("invalid_request_error", "not_found")
         assert caught.value.response.headers["x-should-retry"] == "false"
+
+
+def test_embeddings_are_refused_with_the_reason(connect: Connect) -> None:
+    client = connect(ScriptedEngine([says("no")]))
+    with pytest.raises(openai.BadRequestError, match="which has no embeddings") as caught:
+        client.embeddings.create(model="m", input="x")
+    assert caught.value.param == "model"
