@@ -104,7 +104,7 @@ def _nested(tool: object) -> object:
     if not isinstance(tool, dict):
         return tool
     fields = cast("dict[str, object]", tool)
-    is_function = fields.get("type", "function") in {"function", None}
+    is_function = fields.get("type", "function") in ("function", None)
     if not is_function or "function" in fields or "name" not in fields:
         return fields
     parameters = fields.get("parameters", fields.get("input_schema"))

@@ -176,9 +176,9 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 @st.composite
-def mutated(draw: st.DrawFn) -> Any:
+def mutated(draw: st.DrawFn, valid: list[dict[str, Any]]) -> Any:
     """Draw a valid body with one to three changes."""
-    body = copy.deepcopy(draw(st.sampled_from(VALID)))
+    body = copy.deepcopy(draw(st.sampled_from(valid)))
     for _ in range(draw(st.integers(1, 3))):
         if places := list(_places(body)):
             _change(draw, *draw(st.sampled_from(places)))
@@ -208,7 +208,13 @@ def dumps_lenient(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
-bodies = mutated().map(dumps_lenient) | mutated().map(lambda value: json.dumps(value).encode())
+def bodies_of(valid: list[dict[str, Any]]) -> st.SearchStrategy[bytes]:
+    return mutated(valid).map(dumps_lenient) | mutated(valid).map(
+        lambda value: json.dumps(value).encode()
+    )
+
+
+bodies = bodies_of(VALID)
 
 
 @st.composite

@@ -174,6 +174,7 @@ def test_what_cannot_be_honoured_is_refused(fields: dict[str, object], message: 
         ({"tools": [{"type": "function", "function": {}}]}, "tools.0.function.name"),
         ({"tools": [{"name": "a b"}]}, "tools.0.function.name"),
         ({"tools": 5}, "tools"),
+        ({"tools": [{"type": {}, "name": "f"}]}, "tools.0.type"),
         ({"temperature": 2.1}, "temperature"),
         ({"temperature": "1"}, "temperature"),
         ({"top_p": -0.1}, "top_p"),
