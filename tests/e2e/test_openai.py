@@ -140,3 +140,13 @@ def test_a_long_prompt_is_refused_with_its_code(client: OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="maximum context length") as caught:
         client.chat.completions.create(**GREEDY, messages=[long])
     assert caught.value.code == "context_length_exceeded"
+
+
+def test_a_text_is_continued_without_a_chat_template(client: OpenAI) -> None:
+    call: dict[str, Any] = {"model": MODEL, "prompt": "The capital of France is", "temperature": 0}
+    answer = client.completions.create(**call)
+    (choice,) = answer.choices
+    assert choice.text.startswith(" Paris")
+    assert (choice.finish_reason, answer.usage.completion_tokens) == ("length", 16)
+    with pytest.raises(openai.BadRequestError, match="no marks for a gap"):
+        client.completions.create(**call, suffix=".")

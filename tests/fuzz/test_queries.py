@@ -45,7 +45,8 @@ def send(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
     client = httpx.AsyncClient(transport=transport, base_url="http://localhost:7777")
 
     async def request(method: str, target: str) -> httpx.Response:
-        return await client.request(method, target, headers=HEADERS)
+        headers = HEADERS | {"anthropic-version": "2023-06-01"}
+        return await client.request(method, target, headers=headers)
 
     with anyio.from_thread.start_blocking_portal() as portal:
         yield lambda method, target: portal.call(request, method, target)

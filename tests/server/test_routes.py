@@ -16,7 +16,7 @@ from tests.support.fakes import ScriptedEngine, says
 
 pytestmark = pytest.mark.anyio
 ENGINE = ScriptedEngine([says("ok")])
-HEADERS = {"x-api-key": KEY}
+HEADERS = {"x-api-key": KEY, "anthropic-version": "2023-06-01"}
 
 
 @pytest.mark.parametrize(
