@@ -83,4 +83,5 @@ def _parsed(body: bytes) -> tuple[ChatRequest, Conversation]:
 def _session_of(request: Request, call: ChatRequest) -> tuple[str, ...] | None:
     names = (request.headers.get(header) for header in SESSION_HEADERS)
     name = next(filter(None, names), call.prompt_cache_key)
-    return ("chat", name) if isinstance(name, str) else None
+    # Without tools: the title of a session, which is no turn of it.
+    return ("chat", name, str(bool(call.tools))) if isinstance(name, str) else None

@@ -405,6 +405,16 @@ async def test_prompt_that_diverges_from_its_session_is_logged(
     assert "diverged from the session's last one" in caplog.text
 
 
+async def test_title_of_a_session_is_no_turn_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    headers = {"x-api-key": KEY, "x-session-id": "s"}
+    async with in_memory(app_of(ScriptedEngine([says("ok")])), headers) as client:
+        await client.post(PATH, json=CALL | {"tools": [CLOCK]})
+        await client.post(PATH, json=CALL | {"messages": [{"role": "user", "content": "Title?"}]})
+        await client.post(PATH, json=CALL | {"tools": [CLOCK]})
+    assert "diverged" not in caplog.text
+
+
 async def test_one_line_is_logged_with_tokens_and_without_secrets(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
