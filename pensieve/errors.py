@@ -150,7 +150,6 @@ class ModelNotFoundError(NotFoundError):
 
     def __init__(self, model_id: str) -> None:
         super().__init__(f"model: {model_id}")
-        self.model_id = model_id
 
 
 class ThreadNotFoundError(NotFoundError):
