@@ -24,6 +24,7 @@ TYPESCRIPT = "@anthropic-ai/sdk@1.14.0"
 CLAUDE_CODE = "@anthropic-ai/claude-code@2.1.332"
 NUSHELL = "nushell@0.115.1"
 LANGCHAIN = FOREIGN / "langchain.txt"
+LANGCHAIN_OPENAI = FOREIGN / "langchain_openai.txt"
 # Error messages of npm and pip without a network.
 UNREACHABLE = re.compile(
     r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ENETUNREACH|EHOSTUNREACH|ETIMEDOUT"
@@ -69,7 +70,7 @@ def _npm_installed(package: str) -> Path:
 
 
 def langchain_python(pins: Path = LANGCHAIN) -> Path:
-    """Return a Python with langchain-anthropic and LangChain's tests, without this project.
+    """Return a Python with LangChain's tests and the packages of `pins`, without this project.
 
     Skip without a registry.
     """

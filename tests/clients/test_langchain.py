@@ -88,7 +88,13 @@ INPUTS: dict[str, dict[str, object]] = {
 
 
 def outcomes(
-    python: Path, folder: Path, url: str, *more: str, model: str = "m", has_tools: bool = False
+    python: Path,
+    folder: Path,
+    url: str,
+    *more: str,
+    model: str = "m",
+    has_tools: bool = False,
+    standard: Path = STANDARD,
 ) -> dict[str, str]:
     """Return the outcome of each test by name: "passed", "skipped", or its failure."""
     report = folder / "report.xml"
@@ -96,7 +102,7 @@ def outcomes(
     plugins = ["-p", "no:cacheprovider", "-o", "asyncio_mode=auto"]
     pytest_command = [python, "-m", "pytest", "-q", *isolation, *plugins, f"--junitxml={report}"]
     done = subprocess.run(
-        [*pytest_command, *more, STANDARD],
+        [*pytest_command, *more, standard],
         cwd=folder,
         env={
             "PATH": os.environ["PATH"],
