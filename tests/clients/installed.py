@@ -21,6 +21,10 @@ from tests.support.programs import ProgramError, run_program
 
 FOREIGN = Path(__file__).parent / "foreign"
 TYPESCRIPT = "@anthropic-ai/sdk@1.14.0"
+AI_SDK = (
+    *("ai@7.0.173", "@ai-sdk/openai@4.0.118"),
+    *("@ai-sdk/openai-compatible@3.0.92", "zod@4.6.7"),
+)
 CLAUDE_CODE = "@anthropic-ai/claude-code@2.1.332"
 NUSHELL = "nushell@0.115.1"
 LANGCHAIN = FOREIGN / "langchain.txt"
@@ -36,6 +40,11 @@ UNREACHABLE = re.compile(
 def node_modules() -> Path:
     """Return the value of NODE_PATH. Skip without node, npm or registry."""
     return _npm_installed(TYPESCRIPT)
+
+
+def ai_sdk_modules() -> Path:
+    """Return the value of NODE_PATH for Vercel's AI SDK. Skip without node, npm or registry."""
+    return _npm_installed(*AI_SDK)
 
 
 def claude_code() -> Path:
@@ -57,16 +66,16 @@ def nushell() -> Path:
     return _npm_installed(NUSHELL) / ".bin"
 
 
-def _npm_installed(package: str) -> Path:
+def _npm_installed(*packages: str) -> Path:
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
 
     def install(folder: Path) -> None:
         options = ["--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder)]
-        run_program(["npm", "install", *options, package])
+        run_program(["npm", "install", *options, *packages])
 
-    return _installed(package.rpartition("/")[2], install) / "node_modules"
+    return _installed(packages[0].rpartition("/")[2], install) / "node_modules"
 
 
 def langchain_python(pins: Path = LANGCHAIN) -> Path:
