@@ -113,6 +113,13 @@ def test_missing_result_is_supplied(
     assert "1 tool calls have no result" in caplog.text
 
 
+def test_only_a_supplied_result_is_an_error() -> None:
+    messages = [HI, calls("a", "b"), result("a")]
+    made = turns_of([ChatMessage.model_validate(message) for message in messages], "m")
+    results = [block for turn in made[2:] for block in turn.content]
+    assert [(block.tool_use_id, block.is_error) for block in results] == [("a", False), ("b", True)]
+
+
 def test_result_without_its_call_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     assert turns(HI, result("x"), calls("a"), result("a"), result("a")) == [
