@@ -59,13 +59,13 @@ def test_answers_are_equal_whole_and_streamed(client: OpenAI) -> None:
 
 def test_a_seed_repeats_the_answer(client: OpenAI) -> None:
     def answer(seed: int) -> str | None:
-        call = GREEDY | {"temperature": 1, "seed": seed}
+        call = GREEDY | {"temperature": 1, "seed": seed, "max_completion_tokens": 8}
         return (
             client.chat.completions.create(**call, messages=[QUESTION]).choices[0].message.content
         )
 
     assert answer(5) == answer(5)
-    assert len({answer(seed) for seed in range(4)}) > 1
+    assert len({answer(seed) for seed in range(3)}) > 1
 
 
 def test_the_next_turn_reads_its_prompt_from_the_cache(client: OpenAI) -> None:

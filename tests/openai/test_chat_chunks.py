@@ -152,9 +152,10 @@ def test_input_of_a_custom_tool_is_sent_as_text() -> None:
 
 
 def test_cut_input_is_sent_as_far_as_it_goes() -> None:
-    _, whole = fold(("patch", ['{"input": "a\\nb']), ("f", ['{"a": "b']), stop="max_tokens")
-    custom, function = whole["choices"][0]["message"]["tool_calls"]
-    assert custom["custom"]["input"] == "a\nb"
+    cut = ["patch", ['{"input": "a\\nb']]
+    _, whole = fold(("patch", []), cut, ("f", ['{"a": "b']), stop="max_tokens")
+    empty, custom, function = whole["choices"][0]["message"]["tool_calls"]
+    assert (empty["custom"]["input"], custom["custom"]["input"]) == ("", "a\nb")
     assert function["function"]["arguments"] == '{"a": "b'
     assert whole["choices"][0]["finish_reason"] == "length"
 

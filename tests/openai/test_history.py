@@ -192,7 +192,10 @@ def test_thought_precedes_text_and_calls(field: str) -> None:
     ("part", "kind"),
     [
         ({"type": "image_url", "image_url": {"url": "http://127.0.0.1/x.png"}}, "image"),
+        ({"type": "input_image", "image_url": "data:"}, "image"),
+        ({"type": "image", "source": {}}, "image"),
         ({"type": "input_audio", "input_audio": {}}, "audio"),
+        ({"type": "input_file", "file_id": "x"}, "file"),
         ({"type": "file", "file": {"file_id": "x"}}, "file"),
     ],
 )
