@@ -2,7 +2,7 @@
 
 import pytest
 
-from pensieve.openai.errors import with_param
+from pensieve.openai.errors import too_long, with_param
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,10 @@ from pensieve.openai.errors import with_param
 )
 def test_param_is_the_path_of_the_message(message: str, rewritten: str, param: str | None) -> None:
     assert with_param(message) == (rewritten, param)
+
+
+def test_long_prompt_has_openais_sentence() -> None:
+    assert too_long(9, 4) == (
+        "This model's maximum context length is 4 tokens. However, your messages resulted in 9"
+        " tokens. Please reduce the length of the messages."
+    )
