@@ -15,11 +15,23 @@ MAX_TEXT_BYTES = 4 * 1024 * 1024
 
 def signature_of(thought: str, *, carries_text: bool) -> str:
     """Return a new signature, different at every call."""
-    name = secrets.token_urlsafe(12)
-    if not carries_text:
-        return f"{_VERSION}.{name}"
+    signature = f"{_VERSION}.{secrets.token_urlsafe(12)}"
+    return with_text(signature, thought) if carries_text else signature
+
+
+def with_text(signature: str, thought: str) -> str:
+    """Return a signature without text as one that contains its thought."""
     packed = base64.b64encode(zlib.compress(thought.encode()))
-    return f"{_VERSION}.{name}.{packed.decode()}"
+    return f"{signature}.{packed.decode()}"
+
+
+def bare_signature(signature: str) -> str:
+    """Return the signature without the text that `with_text` added; another server's unchanged."""
+    match signature.split("."):
+        case [version, name, _] if version == _VERSION:
+            return f"{version}.{name}"
+        case _:
+            return signature
 
 
 def thought_in(signature: str) -> str | None:

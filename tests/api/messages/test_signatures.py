@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pensieve.api.messages.signatures import MAX_TEXT_BYTES, signature_of, thought_in
+from pensieve.api.messages.signatures import (
+    MAX_TEXT_BYTES,
+    bare_signature,
+    signature_of,
+    thought_in,
+    with_text,
+)
 
 
 @given(st.text())
@@ -37,3 +43,11 @@ def test_a_signature_without_the_thought_is_short_and_unique() -> None:
 )
 def test_foreign_and_damaged_signatures_contain_no_thought(signature: str) -> None:
     assert thought_in(signature) is None
+
+
+@given(st.text())
+def test_a_signature_is_recovered_from_the_one_with_its_thought(thought: str) -> None:
+    bare = signature_of("", carries_text=False)
+    assert thought_in(with_text(bare, thought)) == thought
+    assert bare_signature(with_text(bare, thought)) == bare_signature(bare) == bare
+    assert bare_signature("another.servers.signature") == "another.servers.signature"
