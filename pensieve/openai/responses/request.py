@@ -1,0 +1,92 @@
+"""The bodies of `POST /v1/responses` and `/v1/responses/input_tokens`. Unknown fields are ignored.
+
+Input items, tools and the text's options stay the objects that the client sent: a response shows
+them again, and a kind that is not known here fails no request.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, JsonValue, StrictBool, StrictInt
+
+from pensieve.api.base import RequestModel
+from pensieve.api.messages.request import MAX_INT, MAX_MESSAGES
+
+MAX_TOOLS = 10_000
+
+JsonObject = dict[str, JsonValue]
+
+
+def _one_message(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return [{"type": "message", "role": "user", "content": value}] if value else []
+
+
+class TextFormat(RequestModel):
+    """The form of the answer's text."""
+
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    value: Annotated[JsonObject | None, Field(alias="schema")] = None
+
+
+class ReasoningOptions(RequestModel):
+    """Options of thinking."""
+
+    effort: JsonValue = None
+    # Asks for the thought as a summary: here the summary is the thought.
+    summary: JsonValue = None
+    generate_summary: JsonValue = None  # the former name
+
+
+class InputTokensRequest(RequestModel):
+    """The body of `POST /v1/responses/input_tokens`."""
+
+    model: Annotated[str, Field(min_length=1)] = "local"
+    # A string is one message of the user.
+    input: Annotated[
+        tuple[JsonObject, ...],
+        Field(max_length=MAX_MESSAGES),
+        BeforeValidator(_one_message, json_schema_input_type=str | tuple[JsonObject, ...]),
+    ] = ()
+    instructions: str = ""
+    previous_response_id: str | None = None
+    tools: Annotated[tuple[JsonObject, ...], Field(max_length=MAX_TOOLS)] = ()
+    tool_choice: JsonValue = None
+    parallel_tool_calls: StrictBool = True
+    text: JsonObject = {}  # noqa: RUF012 -- pydantic copies it
+    reasoning: ReasoningOptions = ReasoningOptions()
+    # Refused: conversations are not stored.
+    conversation: JsonValue = None
+
+
+class ResponsesRequest(InputTokensRequest):
+    """The body of `POST /v1/responses`."""
+
+    stream: StrictBool = False
+    max_output_tokens: Annotated[StrictInt, Field(ge=1, le=MAX_INT)] | None = None
+    # None: from the settings or the model.
+    temperature: Annotated[float, Field(ge=0, le=2, strict=True)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1, strict=True)] | None = None
+    include: tuple[str, ...] = ()
+    store: StrictBool = True
+    # Refused unless they ask for nothing.
+    background: StrictBool = False
+    prompt: JsonValue = None
+    top_logprobs: StrictInt = 0
+    # Shown again in the response, without effect.
+    metadata: dict[str, str] = {}  # noqa: RUF012 -- pydantic copies it
+    max_tool_calls: StrictInt | None = None
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
+    user: str | None = None
+
+    @property
+    def seals_thoughts(self) -> bool:
+        """Whether the client wants to send thoughts back in `encrypted_content`."""
+        return "reasoning.encrypted_content" in self.include
+
+    @property
+    def has_summary(self) -> bool:
+        """Whether the thought is sent as a summary, where clients look for it."""
+        reasoning = self.reasoning
+        return self.seals_thoughts or bool(reasoning.summary or reasoning.generate_summary)

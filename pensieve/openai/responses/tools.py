@@ -1,0 +1,166 @@
+"""Tools of a Responses request, as tools with names and schemas that a model can call.
+
+A model calls by one name: a namespaced tool is shown under a joined one. A custom tool, whose input
+is text, is shown as a function of one text. `DeclaredTools` translates the calls back.
+"""
+
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2s
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue, StrictBool
+
+from pensieve.api.base import RequestModel
+from pensieve.api.messages.tools import CustomTool as ToolWithSchema
+from pensieve.openai.responses.items import decode_at
+from pensieve.openai.responses.request import JsonObject
+
+_log = logging.getLogger("pensieve.openai")
+
+MAX_NAME_CHARS = 64
+_DIGEST_CHARS = 8
+_NO_ARGUMENTS: JsonObject = {"type": "object", "properties": {}}
+_OTHER_CHARS = re.compile(r"[^A-Za-z0-9_-]+")
+
+ToolKind = Literal["function", "custom"]
+ToolName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,128}$")]
+
+
+class FunctionTool(RequestModel):
+    """A function that the client runs."""
+
+    name: ToolName
+    description: str = ""
+    parameters: JsonObject = {}  # noqa: RUF012 -- pydantic copies it
+    strict: StrictBool = False
+
+
+class CustomTool(RequestModel):
+    """A tool of the client whose input is text."""
+
+    name: ToolName
+    description: str = ""
+    format: JsonObject = {}  # noqa: RUF012 -- pydantic copies it
+
+
+class Namespace(RequestModel):
+    """A group of tools."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    tools: tuple[JsonObject, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ToolRef:
+    """A tool as its client knows it."""
+
+    kind: ToolKind
+    name: str
+    namespace: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredTools:
+    tools: tuple[ToolWithSchema, ...] = ()
+    refs: Mapping[str, ToolRef] = field(default_factory=dict[str, ToolRef])  # by the model's name
+
+    def ref(self, model_name: str) -> ToolRef:
+        return self.refs.get(model_name) or ToolRef("function", model_name)
+
+    def model_name(self, name: str, namespace: str | None = None) -> str:
+        """Return the name by which the model calls a tool, also for one that was not declared."""
+        names = (
+            model_name
+            for model_name, ref in self.refs.items()
+            if (ref.name, ref.namespace) == (name, namespace or None)
+        )
+        return next(names, joined_name(name, namespace))
+
+
+def declared_tools(tools: Sequence[JsonObject], path: str = "tools") -> DeclaredTools:
+    """Return all tools that a model can call; others are logged and left out.
+
+    Raises `InvalidRequestError`.
+    """
+    refs: dict[str, ToolRef] = {}
+    shown: list[ToolWithSchema] = []
+    for ref, tool in _tools(tools, path):
+        name = joined_name(ref.name, ref.namespace)
+        if ref.namespace and name in refs:
+            name = _shortened(f"{ref.namespace} {ref.name}")
+        refs[name] = ref
+        shown.append(tool.model_copy(update={"name": name}))
+    return DeclaredTools(tuple(shown), refs)
+
+
+def joined_name(name: str, namespace: str | None) -> str:
+    if not namespace:
+        return name
+    joined = _OTHER_CHARS.sub("_", f"{namespace}__{name}")
+    return joined if len(joined) <= MAX_NAME_CHARS else _shortened(joined)
+
+
+def _shortened(name: str) -> str:
+    """Return a name for `name` that no other one has, the same in every request."""
+    digest = blake2s(name.encode()).hexdigest()[:_DIGEST_CHARS]
+    start = _OTHER_CHARS.sub("_", name)[: MAX_NAME_CHARS - _DIGEST_CHARS - 1]
+    return f"{start}_{digest}"
+
+
+def _tools(
+    tools: Sequence[JsonObject], path: str, namespace: str | None = None
+) -> Iterator[tuple[ToolRef, ToolWithSchema]]:
+    for at, fields in enumerate(tools):
+        tool_path = f"{path}.{at}"
+        match fields.get("type", "function"):
+            case "function" | None:
+                function = decode_at(tool_path, FunctionTool, fields)
+                yield ToolRef("function", function.name, namespace), _function(function)
+            case "custom":
+                custom = decode_at(tool_path, CustomTool, fields)
+                yield ToolRef("custom", custom.name, namespace), _custom(custom)
+            case "namespace" if namespace is None:
+                group = decode_at(tool_path, Namespace, fields)
+                yield from _tools(group.tools, f"{tool_path}.tools", group.name)
+            case kind:
+                _log.info("ignoring a tool that this server cannot run, of type %.60r", kind)
+
+
+def _function(tool: FunctionTool) -> ToolWithSchema:
+    # Also with `defer_loading`: the tool that would search for it runs elsewhere.
+    return ToolWithSchema(
+        type="custom",
+        name=tool.name,
+        description=tool.description,
+        input_schema=tool.parameters or _NO_ARGUMENTS,
+        strict=tool.strict,
+    )
+
+
+def _custom(tool: CustomTool) -> ToolWithSchema:
+    """Return a function of one text. A small regex is enforced; of a larger one, or a Lark grammar,
+    the model is told.
+    """
+    text: dict[str, JsonValue] = {"type": "string"}
+    description = tool.description
+    match tool.format:
+        case {"type": "grammar", "syntax": str(syntax), "definition": str(definition)}:
+            description += f"\n\nThe input matches this {syntax} grammar:\n{definition}"
+            if syntax == "regex":
+                text["pattern"] = f"^(?:{definition})$"
+        case _:
+            pass
+    return ToolWithSchema(
+        type="custom",
+        name=tool.name,
+        description=description.strip(),
+        input_schema={
+            "type": "object",
+            "properties": {"input": text},
+            "required": ["input"],
+            "additionalProperties": False,
+        },
+    )

@@ -1,0 +1,101 @@
+"""Builds the turns of a conversation, in which every call has exactly one result.
+
+Agents that were interrupted leave calls without results and results without calls, which would fail
+every later request of their session: a missing result is supplied, an orphan is dropped. Calls and
+results are matched within one answer, as some servers give the same ids again.
+"""
+
+import logging
+from collections.abc import Sequence
+
+from pensieve.api.messages.content_blocks import (
+    ContentBlock,
+    TextBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+)
+from pensieve.api.messages.request import Role, Turn
+from pensieve.openai.call_ids import tool_use_id
+from pensieve.openai.responses.request import JsonObject
+
+_log = logging.getLogger("pensieve.openai")
+
+NO_RESULT = "There is no result: the call was interrupted."
+
+
+class TurnBuilder:
+    """Owns the turns so far and the calls of the last answer that have no result yet."""
+
+    def __init__(self) -> None:
+        self._turns: list[Turn] = []
+        self._open: list[tuple[str, str]] = []  # the client's id and ours
+        self._ids: set[str] = set()  # of all calls
+        self._has_result = False  # since the last answer
+
+    def add_system(self, blocks: Sequence[ContentBlock]) -> None:
+        self._append("system", blocks)
+
+    def add_user(self, blocks: Sequence[ContentBlock]) -> None:
+        self._close()
+        self._append("user", blocks)
+
+    def add_answer(self, blocks: Sequence[ContentBlock]) -> None:
+        """Add a part of the assistant's answer."""
+        if self._has_result:
+            self._close()
+        self._append("assistant", blocks)
+
+    def add_call(self, call_id: str, name: str, tool_input: JsonObject) -> None:
+        use_id = self._new_id(call_id)
+        self.add_answer([ToolUseBlock(type="tool_use", id=use_id, name=name, input=tool_input)])
+        self._open.append((call_id, use_id))
+
+    def add_result(self, call_id: str, texts: Sequence[TextBlock]) -> None:
+        match = next((pair for pair in self._open if pair[0] == call_id), None)
+        if match is None:
+            _log.warning("ignoring the result of an unknown call, which has the id %.60r", call_id)
+            return
+        self._open.remove(match)
+        self._has_result = True
+        self._append("user", [_result(match[1], texts)])
+
+    def finished(self) -> tuple[Turn, ...]:
+        """Return the turns. The last system turn is the user's if there are only such ones: no
+        template begins without.
+        """
+        self._close()
+        turns = self._turns
+        if turns and all(turn.role == "system" for turn in turns):
+            turns = [*turns[:-1], turns[-1].model_copy(update={"role": "user"})]
+        return tuple(turns)
+
+    def _append(self, role: Role, blocks: Sequence[ContentBlock]) -> None:
+        if blocks:
+            self._turns.append(Turn.model_construct(role=role, content=tuple(blocks)))
+
+    def _new_id(self, call_id: str) -> str:
+        use_id = tool_use_id(call_id)
+        if use_id in self._ids:
+            use_id = f"{use_id}.{len(self._ids)}"
+        self._ids.add(use_id)
+        return use_id
+
+    def _close(self) -> None:
+        """Supply the results that are missing."""
+        missing = [
+            _result(use_id, [text_block(NO_RESULT)], is_error=True) for _, use_id in self._open
+        ]
+        if missing:
+            _log.warning("%d tool calls have no result, telling the model so", len(missing))
+        self._append("user", missing)
+        self._open, self._has_result = [], False
+
+
+def text_block(text: str) -> TextBlock:
+    return TextBlock(type="text", text=text)
+
+
+def _result(use_id: str, texts: Sequence[TextBlock], *, is_error: bool = False) -> ToolResultBlock:
+    return ToolResultBlock(
+        type="tool_result", tool_use_id=use_id, content=tuple(texts), is_error=is_error
+    )
