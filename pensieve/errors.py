@@ -173,6 +173,17 @@ class FileExpiredError(NotFoundError):
         super().__init__(f"File {file_id} has expired; its content is no longer available.")
 
 
+class PreviousResponseNotFoundError(InvalidRequestError):
+    """The response that the request continues is not stored, or no longer."""
+
+    error_code = "previous_response_not_found"
+
+    def __init__(self, response_id: str) -> None:
+        super().__init__(
+            f"previous_response_id: Previous response with id '{response_id}' not found."
+        )
+
+
 class StorageQuotaExceededError(RequestError):
     """What the server stores for its clients (files, message batches) would exceed its limit."""
 

@@ -49,6 +49,11 @@ class Paths:
         return self.state / "files"
 
     @property
+    def responses(self) -> Path:
+        """Responses of OpenAI's API, which clients continue: a database."""
+        return self.state / "responses"
+
+    @property
     def server_log(self) -> Path:
         """Standard output and error of the background server."""
         return self.logs / "server.log"

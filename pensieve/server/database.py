@@ -1,10 +1,11 @@
 """SQLite databases of what clients store. One folder holds one database and the files next to it.
 
-There are three, because they are kept and removed in different ways. `state/batches` and
+There are four, because they are kept and removed in different ways. `state/batches` and
 `state/files` are promises to clients: a commit is on the drive, after a power cut as well.
-`prefixes/answers` saves time only: it survives a killed process, may lose its end in a power cut,
-and `pensieve cache clear` removes it. What is large and read as bytes stays a file next to its
-database (uploads, bodies of batches): in SQLite it would be written three times.
+`state/responses` and `prefixes/answers` survive a killed process and may lose their end in a power
+cut, after which clients send more; `pensieve cache clear` removes the latter. What is large and
+read as bytes stays a file next to its database (uploads, bodies of batches): in SQLite it would be
+written three times.
 
 Write-ahead logging: readers and writers do not wait for each other. A full disk raises ENOSPC and
 the transaction leaves nothing. A folder whose database is damaged, or of another version, becomes

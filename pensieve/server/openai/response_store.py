@@ -1,0 +1,250 @@
+"""Stores responses and their items, so that later requests continue them or refer to their items.
+
+A response stores only what is new in it, and names the one before. The least recently used are
+removed first; the responses that a continued one continues count as used with it. One thread reads
+and writes, so what was added is found, although `add` does not wait. Best effort: on a full disk a
+response is not stored, and a client that continues it sends everything again.
+"""
+
+import json
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar, cast
+
+import anyio.to_thread
+
+from pensieve.errors import NotFoundError, PreviousResponseNotFoundError
+from pensieve.openai.responses.request import JsonObject
+from pensieve.server.database import Connection, Database
+from pensieve.worker_threads import run_disk_io
+
+_log = logging.getLogger("pensieve.server")
+
+_T = TypeVar("_T")
+
+MAX_BYTES = 256 * 1024 * 1024
+# As long as OpenAI stores them.
+LIFETIME_S = 30 * 24 * 3600.0
+
+_SCHEMA = """
+CREATE TABLE responses (
+    id TEXT PRIMARY KEY,
+    previous_id TEXT,
+    used_at REAL NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    body BLOB NOT NULL
+) STRICT;
+CREATE INDEX responses_by_use ON responses (used_at);
+CREATE TABLE items (
+    number INTEGER PRIMARY KEY,
+    response_id TEXT NOT NULL,
+    is_output INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    body BLOB NOT NULL
+) STRICT;
+CREATE INDEX items_of_response ON items (response_id);
+CREATE INDEX items_by_id ON items (id);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResponse:
+    id: str
+    body: bytes  # as sent to the client
+    previous_id: str | None
+    input: tuple[JsonObject, ...]  # items with ids, without those of earlier responses
+    output: tuple[JsonObject, ...]
+
+
+class ResponseStore:
+    """Owns the database while it is `open`, and the thread that uses it. Closed, it is empty."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_bytes: int = MAX_BYTES,
+        lifetime_s: float = LIFETIME_S,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = Database(folder, _SCHEMA, is_durable=False)
+        self._max_bytes = max_bytes
+        self._lifetime_s = lifetime_s
+        self._clock = clock
+        self._thread: ThreadPoolExecutor | None = None
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[None]:
+        thread = ThreadPoolExecutor(1, thread_name_prefix="responses")
+        self._thread = thread
+        try:
+            yield
+        finally:
+            self._thread = None
+            thread.submit(self._database.close)
+            await anyio.to_thread.run_sync(thread.shutdown)
+
+    def add(self, response: StoredResponse) -> None:
+        """Queue the response's write. Does not block."""
+        if self._thread is not None:
+            self._thread.submit(self._add, response)
+
+    async def history(self, response_id: str) -> list[JsonObject]:
+        """Return all items of the conversation that the response ends, and mark it as used.
+
+        Raises `PreviousResponseNotFoundError`.
+        """
+        items = await self._run(lambda: self._history(response_id))
+        if items is None:
+            raise PreviousResponseNotFoundError(response_id)
+        return items
+
+    async def items(self, item_ids: Sequence[str]) -> list[JsonObject]:
+        """Return the items with these ids. Raises `NotFoundError`."""
+        items = await self._run(lambda: self._items(item_ids)) or []
+        found = {item["id"]: item for item in items}
+        if missing := [item_id for item_id in item_ids if item_id not in found]:
+            raise NotFoundError(f"Item with id '{missing[0]}' not found.")
+        return [found[item_id] for item_id in item_ids]
+
+    async def retrieve(self, response_id: str) -> bytes:
+        """Return a response's body. Raises `NotFoundError`."""
+        if body := await self._run(lambda: self._body(response_id)):
+            return body
+        raise _not_found(response_id)
+
+    async def input_items(self, response_id: str) -> list[JsonObject]:
+        """Return all items that the response answers, the oldest first. Raises `NotFoundError`."""
+        items = await self._run(lambda: self._chain_items(response_id, with_output=False))
+        if items is None:
+            raise _not_found(response_id)
+        return items
+
+    async def delete(self, response_id: str) -> None:
+        """Raises `NotFoundError`."""
+        if not await self._run(lambda: self._delete(response_id)):
+            raise _not_found(response_id)
+
+    async def _run(self, work: Callable[[], _T]) -> _T | None:
+        thread = self._thread
+        if thread is None:
+            return None
+        return await run_disk_io(lambda: thread.submit(work).result())
+
+    # The following run on the thread.
+
+    def _add(self, response: StoredResponse) -> None:
+        rows = [
+            (response.id, is_output, item["id"], json.dumps(item).encode())
+            for is_output, items in ((0, response.input), (1, response.output))
+            for item in items
+        ]
+        size = len(response.body) + sum(len(body) for *_, body in rows)
+        if size > self._max_bytes:
+            _log.warning("a response of %d bytes is too large to be stored", size)
+            return
+        row = (response.id, response.previous_id, self._clock(), size, response.body)
+        try:
+            with self._database.write() as connection:
+                self._evict_for(connection, size)
+                connection.execute("INSERT INTO responses VALUES (?, ?, ?, ?, ?)", row)
+                connection.executemany(
+                    "INSERT INTO items (response_id, is_output, id, body) VALUES (?, ?, ?, ?)", rows
+                )
+        except OSError as error:
+            _log.warning("failed to store a response, it cannot be continued: %s", error)
+
+    def _evict_for(self, connection: Connection, size: int) -> None:
+        total: float = connection.execute("SELECT total(size_bytes) FROM responses").fetchone()[0]
+        oldest = connection.execute(
+            "SELECT id, size_bytes, used_at FROM responses ORDER BY used_at, rowid"
+        ).fetchall()
+        expired_at = self._clock() - self._lifetime_s
+        for response_id, its_size, used_at in oldest:
+            if total + size <= self._max_bytes and used_at >= expired_at:
+                return
+            _remove(connection, response_id)
+            total -= its_size
+
+    def _history(self, response_id: str) -> list[JsonObject] | None:
+        items = self._chain_items(response_id, with_output=True)
+        if items is not None:
+            with self._database.write() as connection:
+                used = [(self._clock(), each) for each in _chain(connection, response_id) or ()]
+                connection.executemany("UPDATE responses SET used_at = ? WHERE id = ?", used)
+        return items
+
+    def _chain_items(self, response_id: str, *, with_output: bool) -> list[JsonObject] | None:
+        """Return items of the conversation; None if the response, or one before it, is missing.
+
+        with_output: those of the response itself as well.
+        """
+        query = "SELECT body FROM items WHERE response_id = ? AND is_output <= ? ORDER BY number"
+        with self._database.read() as connection:
+            chain = _chain(connection, response_id)
+            if chain is None:
+                return None
+            return [
+                item
+                for each in chain
+                for item in _decoded(
+                    connection.execute(query, (each, with_output or each != response_id))
+                )
+            ]
+
+    def _items(self, item_ids: Sequence[str]) -> list[JsonObject]:
+        # Of several with one id, which clients may send, the last one.
+        query = "SELECT body FROM items WHERE id = ? ORDER BY number DESC LIMIT 1"
+        with self._database.read() as connection:
+            return [
+                item
+                for item_id in item_ids
+                for item in _decoded(connection.execute(query, (item_id,)))
+            ]
+
+    def _body(self, response_id: str) -> bytes | None:
+        query = "SELECT body FROM responses WHERE id = ?"
+        with self._database.read() as connection:
+            row = connection.execute(query, (response_id,)).fetchone()
+        return row and row[0]
+
+    def _delete(self, response_id: str) -> bool:
+        if self._body(response_id) is None:
+            return False
+        with self._database.write() as connection:
+            _remove(connection, response_id)
+        return True
+
+
+def _chain(connection: Connection, response_id: str) -> list[str] | None:
+    """Return the ids of the responses of a conversation up to this one, the first one first.
+
+    None if one of them is missing.
+    """
+    query = "SELECT previous_id FROM responses WHERE id = ?"
+    chain = [response_id]
+    while True:
+        row = connection.execute(query, (chain[0],)).fetchone()
+        if row is None:
+            return None
+        if row[0] is None:
+            return chain
+        chain.insert(0, row[0])
+
+
+def _remove(connection: Connection, response_id: str) -> None:
+    connection.execute("DELETE FROM items WHERE response_id = ?", (response_id,))
+    connection.execute("DELETE FROM responses WHERE id = ?", (response_id,))
+
+
+def _decoded(rows: Iterable[tuple[bytes]]) -> list[JsonObject]:
+    return [cast("JsonObject", json.loads(body)) for (body,) in rows]
+
+
+def _not_found(response_id: str) -> NotFoundError:
+    return NotFoundError(f"Response with id '{response_id}' not found.")
