@@ -5,6 +5,8 @@ An error of a request's content names its field by a path at the beginning of th
 """
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from pensieve.api.base import ApiModel
@@ -13,11 +15,38 @@ ErrorType = Literal["invalid_request_error", "server_error"]
 
 _PATH = re.compile(r"([a-z_]+(?:\.[A-Za-z0-9_]+)*): (.+)", re.DOTALL)
 _INDEX = re.compile(r"\.([0-9]+)(?=\.|$)")
-# Fields of the conversation that a request is translated to, in which later steps find errors.
-_FIELDS = (
-    (re.compile(r"^output_config\.format(?:\.schema)?"), "response_format.json_schema.schema"),
-    (re.compile(r"^(tools\.[0-9]+)\.custom\.input_schema"), r"\1.function.parameters"),
-    (re.compile(r"^(tools\.[0-9]+)\.custom"), r"\1.function"),
+
+
+@dataclass(frozen=True, slots=True)
+class FieldPaths:
+    """A request's fields, for those of the conversation that it is translated to, in which later
+    steps find errors.
+    """
+
+    prompt: str
+    renamed: Sequence[tuple[re.Pattern[str], str]]
+
+
+_FORMAT = re.compile(r"^output_config\.format(?:\.schema)?")
+_SCHEMA = re.compile(r"^(tools\.[0-9]+)\.custom\.input_schema")
+_TOOL = re.compile(r"^(tools\.[0-9]+)\.custom")
+CHAT_FIELDS = FieldPaths(
+    "messages",
+    (
+        (_FORMAT, "response_format.json_schema.schema"),
+        (_SCHEMA, r"\1.function.parameters"),
+        (_TOOL, r"\1.function"),
+    ),
+)
+TEXT_FIELDS = FieldPaths("prompt", ())
+RESPONSES_FIELDS = FieldPaths(
+    "input",
+    (
+        (_FORMAT, "text.format.schema"),
+        (_SCHEMA, r"\1.parameters"),
+        (_TOOL, r"\1"),
+        (re.compile("^messages"), "input"),
+    ),
 )
 
 
@@ -36,13 +65,13 @@ class OpenAIError(ApiModel):
     error: OpenAIErrorBody
 
 
-def with_param(message: str) -> tuple[str, str | None]:
+def with_param(message: str, fields: FieldPaths = CHAT_FIELDS) -> tuple[str, str | None]:
     """Return the message with the path as a client writes it, and the path."""
     match = _PATH.fullmatch(message)
     if match is None:
         return message, None
     path = match[1]
-    for pattern, replacement in _FIELDS:
+    for pattern, replacement in fields.renamed:
         path = pattern.sub(replacement, path)
     param = _INDEX.sub(r"[\1]", path)
     return f"{param}: {match[2]}", param

@@ -30,6 +30,8 @@ from pensieve.server.middleware.access import AccessMiddleware, CORSMiddleware, 
 from pensieve.server.middleware.request_context import RequestMiddleware
 from pensieve.server.openai.chat import ChatEndpoint
 from pensieve.server.openai.completions import CompletionsEndpoint
+from pensieve.server.openai.response_store import ResponseStore
+from pensieve.server.openai.responses import ResponsesEndpoint
 from pensieve.server.routes import Endpoints, operations
 from pensieve.server.routing import (
     BaseURLMiddleware,
@@ -69,12 +71,15 @@ def build_app(
     messages = MessagesEndpoint(pipeline, completer, sessions, writer)
     chat = ChatEndpoint(pipeline, completer, sessions, writer)
     completions = CompletionsEndpoint(pipeline, completer, writer)
+    stored_responses = ResponseStore(settings.paths.responses)
+    responses = ResponsesEndpoint(pipeline, completer, sessions, writer, stored_responses)
     batch_worker = BatchWorker(registry, messages.answer_batched)
     table = operations(
         Endpoints(
             messages,
             chat,
             completions,
+            responses,
             BatchesEndpoint(registry),
             ModelsEndpoint(engine, model),
             FilesEndpoint(files),
@@ -85,7 +90,7 @@ def build_app(
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
         with closing(files), closing(batches):
-            async with answer_store.open(), batch_worker.working():
+            async with answer_store.open(), stored_responses.open(), batch_worker.working():
                 yield
 
     return _application(table, _middleware(settings, table, budget or BodyBudget()), lifespan)

@@ -12,8 +12,11 @@ from pensieve.server.files.endpoint import FilesEndpoint
 from pensieve.server.messages.endpoint import MessagesEndpoint
 from pensieve.server.openai.chat import ChatEndpoint
 from pensieve.server.openai.completions import CompletionsEndpoint
-from pensieve.server.openai.wire import OPENAI, OPENAI_TEXT
+from pensieve.server.openai.responses import ResponsesEndpoint
+from pensieve.server.openai.wire import OPENAI, OPENAI_TEXT, RESPONSES
 from pensieve.server.routing import Operation
+
+_RESPONSE = "/v1/responses/{response_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,7 @@ class Endpoints:
     messages: MessagesEndpoint
     chat: ChatEndpoint
     completions: CompletionsEndpoint
+    responses: ResponsesEndpoint
     batches: BatchesEndpoint
     models: ModelsEndpoint
     files: FilesEndpoint
@@ -32,7 +36,7 @@ def operations(to: Endpoints) -> tuple[Operation, ...]:
 
     Operations of one path are adjacent. All but the public ones need the key.
     """
-    batches, files, messages = to.batches, to.files, to.messages
+    batches, files, messages, responses = to.batches, to.files, to.messages, to.responses
     openapi = OpenApiEndpoint()
     table = (
         Operation("POST", "/v1/messages", messages.create, MESSAGE_BYTES),
@@ -47,6 +51,18 @@ def operations(to: Endpoints) -> tuple[Operation, ...]:
         Operation(
             "POST", "/v1/completions", to.completions.create, MESSAGE_BYTES, wire=OPENAI_TEXT
         ),
+        Operation("POST", "/v1/responses", responses.create, MESSAGE_BYTES, wire=RESPONSES),
+        Operation(
+            "POST",
+            "/v1/responses/input_tokens",
+            responses.count_tokens,
+            MESSAGE_BYTES,
+            wire=RESPONSES,
+        ),
+        Operation("GET", _RESPONSE, responses.retrieve, wire=RESPONSES),
+        Operation("DELETE", _RESPONSE, responses.delete, wire=RESPONSES),
+        Operation("GET", f"{_RESPONSE}/input_items", responses.input_items, wire=RESPONSES),
+        Operation("POST", f"{_RESPONSE}/cancel", responses.cancel, wire=RESPONSES),
         Operation("GET", "/v1/models", to.models.list, shared_with=OPENAI),
         Operation("GET", "/v1/models/{model_id:path}", to.models.retrieve, shared_with=OPENAI),
         Operation("POST", "/v1/files", files.upload, files.max_body),

@@ -37,14 +37,14 @@ _DOUBLED = re.compile(r"/+(?:v1/+)+(?=.)|/{2,}(?=[^/])")
 _OPERATIONS = {"messages", "models", "files"}
 # Those of OpenAI's API that are served without /v1, too: its clients want /v1 in the base URL, and
 # many users leave it out.
-_BARE = {"chat", "completions", "models"}
+_BARE = {"chat", "completions", "models", "responses"}
 # Segments by which a path can only be OpenAI's.
 _OPENAI_SEGMENTS = {
     *("assistants", "audio", "chat", "completions", "conversations", "embeddings", "evals"),
     *("fine_tuning", "images", "moderations", "realtime", "responses", "threads", "uploads"),
     *("vector_stores", "videos"),
 }
-_OPENAI_PATHS = "/v1/chat/completions, /v1/completions and /v1/models"
+_OPENAI_PATHS = "/v1/chat/completions, /v1/responses, /v1/completions and /v1/models"
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ class Wire:
     error_body: Callable[[Failure], ApiModel]
     error_type: type[ApiModel]  # of the body
     error_event: Callable[[Failure], str]  # the last one of a stream that has begun
-    ping: str  # keeps a silent stream alive
+    ping: Callable[[], str]  # keeps a silent stream alive
 
 
 def error_response(
@@ -106,5 +106,5 @@ ANTHROPIC = Wire(
     error_body=error_envelope,
     error_type=ErrorEnvelope,
     error_event=lambda failure: event_text(error_envelope(failure)),
-    ping=event_text(Ping()),
+    ping=lambda: event_text(Ping()),
 )

@@ -51,7 +51,7 @@ NUMBERS = Wire(
     error_body=fault_of,
     error_type=Fault,
     error_event=lambda failure: f"data: {fault_of(failure).to_json()}\n\n",
-    ping=": ping\n\n",
+    ping=lambda: ": ping\n\n",
 )
 
 

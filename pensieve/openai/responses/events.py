@@ -5,9 +5,9 @@ Order: response.created, response.in_progress (repeated while there is nothing e
 then response.completed, .incomplete or .failed.
 """
 
-from typing import Annotated, Literal
+from typing import Literal, get_args
 
-from pydantic import Field, JsonValue
+from pydantic import JsonValue
 
 from pensieve.api.base import ApiModel
 from pensieve.openai.responses.response import (
@@ -175,7 +175,7 @@ class InputDone(ApiModel):
     input: str
 
 
-ResponseStreamEvent = Annotated[
+ResponseStreamEvent = (
     ResponseEvent
     | OutputItemEvent
     | ContentPartEvent
@@ -187,8 +187,8 @@ ResponseStreamEvent = Annotated[
     | SummaryTextDelta
     | SummaryTextDone
     | FunctionCallDelta
-    | CustomToolCallDelta
     | ArgumentsDone
-    | InputDone,
-    Field(discriminator="type"),
-]
+    | CustomToolCallDelta
+    | InputDone
+)
+STREAM_EVENTS: tuple[type[ResponseStreamEvent], ...] = get_args(ResponseStreamEvent)

@@ -82,6 +82,10 @@ class ResponseFold:
         return self._response
 
     @property
+    def is_ended(self) -> bool:
+        return self._response.status != "in_progress"
+
+    @property
     def stored_items(self) -> list[OutputItem]:
         """The output items, with the signatures under which their answer is stored."""
         return [

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, JsonValue, StrictBool, StrictInt
 
 from pensieve.api.base import RequestModel
 from pensieve.api.messages.request import MAX_INT, MAX_MESSAGES
+from pensieve.api.pagination import INTEGER_TEXT, Query
 
 MAX_TOOLS = 10_000
 
@@ -36,6 +37,21 @@ class ReasoningOptions(RequestModel):
     # Asks for the thought as a summary: here the summary is the thought.
     summary: JsonValue = None
     generate_summary: JsonValue = None  # the former name
+
+
+class RetrieveQuery(Query):
+    """What the response is sent as: refused unless it is a whole."""
+
+    stream: bool = False
+    starting_after: Annotated[int | None, INTEGER_TEXT] = None
+
+
+class InputItemsQuery(Query):
+    """A page of items."""
+
+    limit: Annotated[int, Field(ge=1, le=100), INTEGER_TEXT] = 20
+    order: Literal["asc", "desc"] = "desc"
+    after: str | None = None
 
 
 class InputTokensRequest(RequestModel):

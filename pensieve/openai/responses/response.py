@@ -13,7 +13,8 @@ from pensieve.openai.responses.request import JsonObject
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 ResponseStatus = Literal["in_progress", "completed", "incomplete", "failed"]
-ErrorCode = Literal["server_error", "invalid_prompt"]
+# The last one is not in OpenAI's list: Codex says by it that the context is full.
+ErrorCode = Literal["server_error", "invalid_prompt", "context_length_exceeded"]
 OptionalText = Annotated[str | None, Field(exclude_if=is_none)]
 
 

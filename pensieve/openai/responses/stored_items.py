@@ -1,10 +1,12 @@
 """Items as they are stored: with an id, and messages with parts, so that they can be listed."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 from pensieve.api.base import new_id
+from pensieve.errors import InvalidRequestError
 from pensieve.openai.responses.items import kind_of
-from pensieve.openai.responses.request import JsonObject
+from pensieve.openai.responses.request import InputItemsQuery, JsonObject
+from pensieve.openai.responses.response import ItemList
 
 _PREFIXES: Mapping[str, str] = {
     "message": "msg",
@@ -32,9 +34,27 @@ def stored_item(item: JsonObject) -> JsonObject:
     return stored
 
 
-def listed_items(items: Iterable[JsonObject]) -> list[JsonObject]:
-    """Return stored items as a client sees them: without the signatures of thoughts."""
-    return [
-        {name: value for name, value in item.items() if name != "encrypted_content"}
-        for item in items
-    ]
+def item_page(items: Sequence[JsonObject], query: InputItemsQuery) -> ItemList:
+    """Return a page of stored items, which begin with the oldest.
+
+    Raises `InvalidRequestError` for an unknown cursor.
+    """
+    ordered = items if query.order == "asc" else items[::-1]
+    start = 0
+    if query.after is not None:
+        ids = [item["id"] for item in ordered]
+        if query.after not in ids:
+            raise InvalidRequestError("after: no item here has this id")
+        start = ids.index(query.after) + 1
+    page = [_listed(item) for item in ordered[start : start + query.limit]]
+    return ItemList(
+        data=tuple(page),
+        first_id=str(page[0]["id"]) if page else None,
+        last_id=str(page[-1]["id"]) if page else None,
+        has_more=start + query.limit < len(ordered),
+    )
+
+
+def _listed(item: JsonObject) -> JsonObject:
+    """Return a stored item as clients see it: without the signature of a thought."""
+    return {name: value for name, value in item.items() if name != "encrypted_content"}

@@ -31,6 +31,14 @@ from pensieve.openai.chat_completion import ChatChunk, ChatChunkWithUsage, ChatC
 from pensieve.openai.chat_request import ChatRequest
 from pensieve.openai.errors import OpenAIError
 from pensieve.openai.models import Model, ModelList
+from pensieve.openai.responses.events import STREAM_EVENTS as RESPONSE_EVENTS
+from pensieve.openai.responses.request import (
+    InputItemsQuery,
+    InputTokensRequest,
+    ResponsesRequest,
+    RetrieveQuery,
+)
+from pensieve.openai.responses.response import DeletedResponse, InputTokens, ItemList, Response
 from pensieve.openai.text_completion import TextCompletion, TextCompletionRequest
 
 STREAM_EVENTS = (
@@ -53,6 +61,14 @@ _CHAT_STREAM = (
     "With `stream: true`: server-sent events, each a `data:` line with its JSON: chunks, the last"
     " one with a `finish_reason`; with `include_usage`, one more without choices; then"
     " `data: [DONE]`. Comments keep the connection alive. An error may replace what remains."
+)
+
+_RESPONSE_STREAM = (
+    "With `stream: true`: server-sent events, each an `event:` line with its type and a"
+    " `data:` line with its JSON, numbered by `sequence_number`. response.created, then"
+    " response.in_progress, which is repeated while there is nothing else; then items, each"
+    " response.output_item.added, its parts and deltas, response.output_item.done; then"
+    " response.completed, response.incomplete or response.failed with the whole response."
 )
 
 
@@ -140,6 +156,48 @@ DESCRIPTIONS: Mapping[tuple[str, str], Description] = {
         parts=(TextCompletion, OpenAIError),
         stream=_CHAT_STREAM,
         errors=(EngineBusyError,),
+    ),
+    ("POST", "/v1/responses"): Description(
+        "responses_create",
+        "Answer input items, as OpenAI's API does.",
+        Response,
+        body=ResponsesRequest,
+        parts=RESPONSE_EVENTS,
+        stream=_RESPONSE_STREAM,
+        errors=(NotFoundError, EngineBusyError),
+    ),
+    ("POST", "/v1/responses/input_tokens"): Description(
+        "responses_input_tokens",
+        "Count the tokens of input items.",
+        InputTokens,
+        body=InputTokensRequest,
+        errors=(NotFoundError,),
+    ),
+    ("GET", "/v1/responses/{response_id}"): Description(
+        "responses_retrieve",
+        "Return a stored response.",
+        Response,
+        query=RetrieveQuery,
+        errors=(NotFoundError,),
+    ),
+    ("DELETE", "/v1/responses/{response_id}"): Description(
+        "responses_delete",
+        "Delete a stored response.",
+        DeletedResponse,
+        errors=(NotFoundError,),
+    ),
+    ("GET", "/v1/responses/{response_id}/input_items"): Description(
+        "responses_input_items",
+        "List the items that a stored response answers, newest first.",
+        ItemList,
+        query=InputItemsQuery,
+        errors=(NotFoundError,),
+    ),
+    ("POST", "/v1/responses/{response_id}/cancel"): Description(
+        "responses_cancel",
+        "Refused: no response is generated in the background.",
+        Response,
+        errors=(InvalidRequestError, NotFoundError),
     ),
     ("GET", "/v1/models"): Description(
         "models_list",

@@ -34,7 +34,7 @@ class PingInterval:
 class EventWriter:
     """Owns one stream's response: starts it with the first events, pings while it is silent."""
 
-    def __init__(self, send: Send, ping: str, ping_interval: PingInterval) -> None:
+    def __init__(self, send: Send, ping: Callable[[], str], ping_interval: PingInterval) -> None:
         self._send = send
         self._ping = ping
         self._ping_interval = ping_interval
@@ -55,7 +55,7 @@ class EventWriter:
         if not self.has_begun:
             await self._send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             self._begun.set()
-            events += self._ping
+            events += self._ping()
         await self._send_text(events, is_last=False)
 
     async def end(self, events: str = "") -> None:
@@ -69,7 +69,7 @@ class EventWriter:
         while True:
             silent_s = time.monotonic() - self._written_at
             if silent_s >= self._ping_interval.ping_s:
-                await self._send_text(self._ping, is_last=False)
+                await self._send_text(self._ping(), is_last=False)
             else:
                 await anyio.sleep(self._ping_interval.ping_s - silent_s)
 

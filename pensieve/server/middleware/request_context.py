@@ -45,6 +45,8 @@ KNOWN_SEGMENTS = frozenset(
         "generate",
         "health",
         "hello",
+        "input_items",
+        "input_tokens",
         "messages",
         "models",
         "openapi.json",
@@ -62,7 +64,7 @@ KNOWN_SEGMENTS = frozenset(
 MAX_SEGMENTS = 8
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _EXPOSED_HEADERS = b"request-id, x-request-id, retry-after, x-should-retry"
-_ID = re.compile(r"(?:file|msgbatch)_01[0-9A-Za-z]{22}", re.ASCII)
+_ID = re.compile(r"(?:file|msgbatch|resp)_01[0-9A-Za-z]{22}", re.ASCII)
 
 
 @dataclass(slots=True)

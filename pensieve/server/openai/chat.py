@@ -17,7 +17,7 @@ from pensieve.openai.conversation import conversation_of, custom_tools_of
 from pensieve.server.http.request_body import read_body
 from pensieve.server.messages.completion import Completer
 from pensieve.server.messages.pipeline import AnswerWriter, Exchange, RequestPipeline
-from pensieve.server.messages.sessions import Sessions
+from pensieve.server.messages.sessions import Session, Sessions
 from pensieve.server.openai.options import answer_options, stream_text
 from pensieve.worker_threads import run_in_thread
 
@@ -60,7 +60,8 @@ class ChatEndpoint:
         max_tokens = call.max_completion_tokens
         options = answer_options(call, call.max_tokens if max_tokens is None else max_tokens)
         prompt = await self._pipeline.render(conversation, options)
-        self._sessions.note(_session_of(request, call), conversation, prompt)
+        session = session_of(request, call.prompt_cache_key, has_tools=bool(call.tools))
+        self._sessions.note(session, conversation, prompt)
         completion = self._completer.complete(prompt, options)
         answer_format = ChatFormat(self._answer_options_of(call))
         exchange = Exchange(scope, receive, send)
@@ -80,8 +81,9 @@ def _parsed(body: bytes) -> tuple[ChatRequest, Conversation]:
     return call, conversation_of(call)
 
 
-def _session_of(request: Request, call: ChatRequest) -> tuple[str, ...] | None:
+def session_of(request: Request, cache_key: object, *, has_tools: bool) -> Session | None:
+    """Return the session that a header or `prompt_cache_key` names."""
     names = (request.headers.get(header) for header in SESSION_HEADERS)
-    name = next(filter(None, names), call.prompt_cache_key)
+    name = next(filter(None, names), cache_key)
     # Without tools: the title of a session, which is no turn of it.
-    return ("chat", name, str(bool(call.tools))) if isinstance(name, str) else None
+    return ("openai", name, str(has_tools)) if isinstance(name, str) else None

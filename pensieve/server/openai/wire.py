@@ -19,12 +19,18 @@ from pensieve.errors import (
     RequestTooLargeError,
 )
 from pensieve.openai.errors import (
+    CHAT_FIELDS,
+    RESPONSES_FIELDS,
+    TEXT_FIELDS,
     ErrorType,
+    FieldPaths,
     OpenAIError,
     OpenAIErrorBody,
     too_long,
     with_param,
 )
+from pensieve.openai.responses.events import ResponseStreamEvent
+from pensieve.openai.responses.response import ErrorCode
 from pensieve.server.errors import Failure
 from pensieve.server.wire import ErrorStatus, Wire, status_in
 
@@ -53,10 +59,9 @@ ERRORS: Mapping[type[BaseException], ErrorStatus[ErrorType]] = {
 }
 
 
-def error_envelope(failure: Failure, prompt_field: str = "messages") -> OpenAIError:
-    """prompt_field: what an error for a long prompt names."""
+def error_envelope(failure: Failure, fields: FieldPaths = CHAT_FIELDS) -> OpenAIError:
     status = status_in(ERRORS, type(failure.error))
-    message, param = _message(failure, prompt_field)
+    message, param = _message(failure, fields)
     return OpenAIError(
         error=OpenAIErrorBody(
             message=message, type=status.kind, param=param, code=status.code or failure.code
@@ -64,18 +69,25 @@ def error_envelope(failure: Failure, prompt_field: str = "messages") -> OpenAIEr
     )
 
 
-def _message(failure: Failure, prompt_field: str) -> tuple[str, str | None]:
+def error_code(failure: Failure) -> ErrorCode:
+    """Return the code with which an error fails a response that has begun."""
+    if isinstance(failure.error, PromptTooLongError | PromptUnprocessableError):
+        return "context_length_exceeded"
+    return "invalid_prompt" if isinstance(failure.error, RequestError) else "server_error"
+
+
+def _message(failure: Failure, fields: FieldPaths) -> tuple[str, str | None]:
     match failure.error:
         case PromptTooLongError(prompt_tokens=prompt, context_tokens=context):
-            return too_long(prompt, context), prompt_field
+            return too_long(prompt, context), fields.prompt
         case PromptUnprocessableError():
-            return failure.message, prompt_field
+            return failure.message, fields.prompt
         case ModelNotFoundError():
             return f"There is no model '{failure.message.removeprefix('model: ')}'.", "model"
         case AuthenticationError():
             return _NO_KEY, None
         case _:
-            return with_param(failure.message)
+            return with_param(failure.message, fields)
 
 
 def data_event(value: ApiModel) -> str:
@@ -83,12 +95,18 @@ def data_event(value: ApiModel) -> str:
     return f"data: {value.to_json()}\n\n"
 
 
+def named_event(event: ResponseStreamEvent) -> str:
+    return f"event: {event.type}\n{data_event(event)}"
+
+
 OPENAI = Wire(
     error_status=lambda kind: status_in(ERRORS, kind),
     error_body=error_envelope,
     error_type=OpenAIError,
     error_event=lambda failure: data_event(error_envelope(failure)) + DONE,
-    ping=": keep-alive\n\n",
+    ping=lambda: ": keep-alive\n\n",
 )
 # Of text completions.
-OPENAI_TEXT = replace(OPENAI, error_body=partial(error_envelope, prompt_field="prompt"))
+OPENAI_TEXT = replace(OPENAI, error_body=partial(error_envelope, fields=TEXT_FIELDS))
+# Its streams have events of their own for the last two (responses.py).
+RESPONSES = replace(OPENAI, error_body=partial(error_envelope, fields=RESPONSES_FIELDS))

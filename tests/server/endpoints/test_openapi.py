@@ -133,6 +133,19 @@ class Checked:
         return min(templates, key=lambda template: template.count("{"))
 
 
+async def check_responses(client: httpx.AsyncClient) -> None:
+    call = {"input": "Hi", "tools": [{"type": "function", "name": "f"}, {"type": "web_search"}]}
+    await client.post("/v1/responses", json={"input": 5})
+    await client.post("/v1/responses", json=call | {"stream": True})
+    await client.post("/v1/responses/input_tokens", json=call)
+    at = f"/v1/responses/{(await client.post('/v1/responses', json=call)).json()['id']}"
+    await client.get(at)
+    await client.get(f"{at}/input_items")
+    await client.post(f"{at}/cancel")
+    await client.delete(at)
+    await client.get(at)
+
+
 FILE = {"file": ("a.txt", b"text", "text/plain")}
 
 
@@ -165,6 +178,7 @@ async def test_responses_match_document(document: dict[str, object], tmp_path: P
         await client.post("/v1/completions", json=text)
         await client.post("/v1/completions", json=text | usage)
         await client.post("/v1/completions", json={})
+        await check_responses(client)
         await client.post("/v1/messages/count_tokens", json=counted)
         batch = {"requests": [{"custom_id": "a", "params": CALL}, {"custom_id": "b", "params": {}}]}
         batch_id = (await client.post("/v1/messages/batches", json=batch)).json()["id"]
@@ -188,7 +202,10 @@ async def test_responses_match_document(document: dict[str, object], tmp_path: P
         await client.delete(f"/v1/files/{file_id}")
         client.headers["x-api-key"] = "wrong"
         await client.get("/v1/models")
-    successes = {(path, method) for path, method, status in checked.seen if status == 200}
+    # No response is generated in the background, so none can be cancelled.
+    assert ("/v1/responses/{response_id}/cancel", "post", 400) in checked.seen
+    successes = {("/v1/responses/{response_id}/cancel", "post")}
+    successes |= {(path, method) for path, method, status in checked.seen if status == 200}
     assert successes == {
         (path, method) for path, item in document["paths"].items() for method in item
     }

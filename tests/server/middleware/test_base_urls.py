@@ -80,7 +80,7 @@ async def test_chat_is_answered_under_any_base_url(path: str) -> None:
 @pytest.mark.parametrize(
     ("path", "is_openai"),
     [
-        *[("/v1/responses", True), ("/v1/moderations", True), ("/v1/chat/completions/x", True)],
+        *[("/v1/responses/a/b", True), ("/v1/moderations", True), ("/v1/chat/completions/x", True)],
         *[("/v1/audio/speech", True), ("/openai/deployments/x/chat/completions", True)],
         *[("/v1/messages/x", False), ("/v1/messages/batches/x/y", False), ("/nowhere", False)],
     ],
@@ -106,7 +106,7 @@ async def test_path_variants_do_not_bypass_access_checks(path: str) -> None:
         ("/anthropic/v1/messages", "It is at /v1/messages here"),
         ("/api/models/x", "It is at /v1/models here"),
         ("/openai/v1/chat/completions", "Of OpenAI's API this server has /v1/chat/completions"),
-        ("/v1/responses", "Of OpenAI's API this server has /v1/chat/completions"),
+        ("/v1/moderations", "Of OpenAI's API this server has /v1/chat/completions"),
         ("/v1/audio/speech", "the base URL is http://localhost:7777/v1."),
         ("/nowhere", ""),
     ],

@@ -1,0 +1,202 @@
+"""`POST /v1/responses` and what belongs to it: stored responses and token counts.
+
+The steps are those of a message, between a translation in and one out.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response as HttpResponse
+from starlette.types import Receive, Scope, Send
+
+from pensieve.api.messages.events import MessageEvent
+from pensieve.api.messages.message import Message
+from pensieve.api.messages.request import parse
+from pensieve.errors import InvalidRequestError, PromptTooLongError
+from pensieve.openai.responses.conversation import TranslatedRequest, translated
+from pensieve.openai.responses.echo import response_to
+from pensieve.openai.responses.fold import FoldOptions, ResponseFold
+from pensieve.openai.responses.request import (
+    InputItemsQuery,
+    InputTokensRequest,
+    ResponsesRequest,
+    RetrieveQuery,
+)
+from pensieve.openai.responses.response import (
+    DeletedResponse,
+    InputTokens,
+    Response,
+    ResponseError,
+)
+from pensieve.openai.responses.stored_items import item_page, reference_of, stored_item
+from pensieve.server.errors import Failure
+from pensieve.server.http.request_body import read_body
+from pensieve.server.http.responses import json_response
+from pensieve.server.messages.completion import AnswerOptions, Completer, SamplingChoice
+from pensieve.server.messages.pipeline import AnswerWriter, Exchange, RequestPipeline
+from pensieve.server.messages.sessions import Sessions
+from pensieve.server.middleware.request_context import request_context_of
+from pensieve.server.openai.chat import session_of
+from pensieve.server.openai.response_store import ResponseStore, StoredResponse
+from pensieve.server.openai.wire import RESPONSES, error_code, named_event
+from pensieve.server.wire import Wire
+from pensieve.worker_threads import run_in_thread
+
+_RequestT = TypeVar("_RequestT", bound=InputTokensRequest)
+_JSON = "application/json"
+
+
+class ResponsesFormat:
+    """Writes one response; calls `on_end` before its last event is written."""
+
+    def __init__(self, fold: ResponseFold, on_end: Callable[[ResponseFold], None]) -> None:
+        self._fold = fold
+        self._on_end = on_end
+
+    @property
+    def wire(self) -> Wire:
+        """The wire of this response: events that keep it alive, or fail it, are numbered, too."""
+        return replace(RESPONSES, ping=self._ping, error_event=self._error_event)
+
+    def feed(self, events: Sequence[MessageEvent]) -> str:
+        written = self._fold.feed(events)
+        if self._fold.is_ended:
+            self._on_end(self._fold)
+        return "".join(map(named_event, written))
+
+    def body(self, message: Message) -> Response:
+        return self._fold.response
+
+    def _ping(self) -> str:
+        return named_event(self._fold.in_progress())
+
+    def _error_event(self, failure: Failure) -> str:
+        error = ResponseError(code=error_code(failure), message=failure.message)
+        return named_event(self._fold.failed(error))
+
+
+class ResponsesEndpoint:
+    def __init__(
+        self,
+        pipeline: RequestPipeline,
+        completer: Completer,
+        sessions: Sessions,
+        writer: AnswerWriter,
+        store: ResponseStore,
+    ) -> None:
+        self._pipeline = pipeline
+        self._completer = completer
+        self._sessions = sessions
+        self._writer = writer
+        self._store = store
+
+    async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        call, whole = await self._read(ResponsesRequest, request)
+        await self._pipeline.validate(whole.conversation)
+        options = _options_of(call, whole)
+        prompt = await self._pipeline.render(whole.conversation, options)
+        session = session_of(request, call.prompt_cache_key, has_tools=bool(call.tools))
+        self._sessions.note(session, whole.conversation, prompt)
+        completion = self._completer.complete(prompt, options)
+        answer_format = ResponsesFormat(self._fold_of(call, whole), partial(self._add, call))
+        request_context_of(scope).wire = answer_format.wire
+        exchange = Exchange(scope, receive, send)
+        await self._writer.write(completion, answer_format, exchange, stream=call.stream)
+
+    async def count_tokens(self, request: Request) -> HttpResponse:
+        """Count the input tokens that the same request to `create` would report."""
+        _, whole = await self._read(InputTokensRequest, request)
+        await self._pipeline.validate(whole.conversation)
+        try:
+            prompt = await self._pipeline.render(whole.conversation)
+        except PromptTooLongError as error:
+            return json_response(InputTokens(input_tokens=error.prompt_tokens))
+        return json_response(InputTokens(input_tokens=len(prompt.tokens)))
+
+    async def retrieve(self, request: Request) -> HttpResponse:
+        query = RetrieveQuery.of(request.query_params.multi_items())
+        if query.stream or query.starting_after is not None:
+            raise InvalidRequestError("stream: Only background responses can be streamed again")
+        body = await self._store.retrieve(_id_of(request))
+        return HttpResponse(body, media_type=_JSON)
+
+    async def delete(self, request: Request) -> HttpResponse:
+        await self._store.delete(_id_of(request))
+        return json_response(DeletedResponse(id=_id_of(request)))
+
+    async def input_items(self, request: Request) -> HttpResponse:
+        query = InputItemsQuery.of(request.query_params.multi_items())
+        items = await self._store.input_items(_id_of(request))
+        return json_response(item_page(items, query))
+
+    async def cancel(self, request: Request) -> HttpResponse:
+        await self._store.retrieve(_id_of(request))
+        raise InvalidRequestError("Only background responses can be cancelled.")
+
+    async def _read(
+        self, kind: type[_RequestT], request: Request
+    ) -> tuple[_RequestT, TranslatedRequest]:
+        """Return the request without references, and its conversation.
+
+        Raises `InvalidRequestError`, also for an unknown previous response, and `NotFoundError` for
+        an unknown item.
+        """
+        body = await read_body(request)
+        call = await run_in_thread(partial(parse, kind, body))
+        del body  # the answer does not need its megabytes
+        call = await self._without_references(call)
+        previous_id = call.previous_response_id
+        stored = [] if previous_id is None else await self._store.history(previous_id)
+        return call, await run_in_thread(partial(translated, call, stored))
+
+    async def _without_references(self, call: _RequestT) -> _RequestT:
+        ids = list(filter(None, map(reference_of, call.input)))
+        if not ids:
+            return call
+        found = iter(await self._store.items(ids))
+        items = (next(found) if reference_of(item) else item for item in call.input)
+        return call.model_copy(update={"input": tuple(items)})
+
+    def _fold_of(self, call: ResponsesRequest, whole: TranslatedRequest) -> ResponseFold:
+        return ResponseFold(
+            FoldOptions(
+                response_to(call, created_at=_now()),
+                _now,
+                whole.tools,
+                has_summary=call.has_summary,
+                seals_thoughts=call.seals_thoughts,
+            )
+        )
+
+    def _add(self, call: ResponsesRequest, fold: ResponseFold) -> None:
+        if call.store:
+            self._store.add(
+                StoredResponse(
+                    id=fold.response.id,
+                    body=fold.response.to_json().encode(),
+                    previous_id=call.previous_response_id,
+                    input=tuple(map(stored_item, call.input)),
+                    output=tuple(item.model_dump(mode="json") for item in fold.stored_items),
+                )
+            )
+
+
+def _now() -> int:
+    return int(time.time())
+
+
+def _options_of(call: ResponsesRequest, whole: TranslatedRequest) -> AnswerOptions:
+    return AnswerOptions(
+        call.model,
+        0 if whole.is_empty else call.max_output_tokens,
+        sampling=SamplingChoice(temperature=call.temperature, top_p=call.top_p),
+    )
+
+
+def _id_of(request: Request) -> str:
+    return str(request.path_params["response_id"])
