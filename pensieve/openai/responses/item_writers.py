@@ -201,7 +201,8 @@ class FunctionCallWriter:
 
     def close(self, status: ItemStatus) -> list[Event]:
         # Without arguments the model writes nothing, but clients parse them.
-        added = [] if self._pieces else self.add("{}")
+        is_bare = status == "completed" and not self._pieces
+        added = self.add("{}") if is_bare else []
         arguments = "".join(self._pieces)
         done = self._place.event(ArgumentsDone, name=self._ref.name, arguments=arguments)
         return [*added, done, self._place.done(self.item(status))]

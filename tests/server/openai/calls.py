@@ -22,3 +22,26 @@ def chunks_of(text: str) -> list[dict[str, Any]]:
     data = [event for event in events if event != ": keep-alive"]
     assert all(event.startswith("data: ") and "\n" not in event for event in data)
     return [json.loads(event.removeprefix("data: ")) for event in data]
+
+
+# Responses.
+
+RESPOND: dict[str, Any] = {"model": "any", "input": "hello"}
+RESPOND_STREAM = RESPOND | {"stream": True}
+SPACE = {
+    "type": "namespace",
+    "name": "mcp__x",
+    "tools": [
+        {
+            "type": "function",
+            "name": "find",
+            "parameters": {"type": "object", "properties": {"what": {}}},
+        }
+    ],
+}
+SPACED = (
+    'Let me look.\n<tool_call>\n{"name": "mcp__x__find", "arguments": {"what": "\u00e9"}}'
+    "\n</tool_call>"
+    '\n<tool_call>\n{"name": "mcp__x__find", "arguments": {}}\n</tool_call>'
+)
+PATCHED = '<tool_call>\n{"name": "patch", "arguments": {"input": "a\\nb"}}\n</tool_call>'
