@@ -43,6 +43,9 @@ class TurnBuilder:
         """Add a part of the assistant's answer."""
         if self._has_result:
             self._close()
+        # An answer is found in the cache by all its blocks, so they are of one turn.
+        if self._turns and self._turns[-1].role == "assistant":
+            blocks = (*self._turns.pop().content, *blocks)
         self._append("assistant", blocks)
 
     def add_call(self, call_id: str, name: str, tool_input: JsonObject) -> None:

@@ -78,9 +78,14 @@ def test_calls_and_their_outputs_become_uses_and_results() -> None:
         {"type": "custom_tool_call_output", "call_id": "c", "output": "ok"},
     ) == [
         ("user", [text("When?")]),
-        ("assistant", [use("a", "clock", {"zone": "CET"})]),
-        ("assistant", [use("b", "mcp__x__find", {"what": 1})]),
-        ("assistant", [use("c", "patch", {"input": "*** x"})]),
+        (
+            "assistant",
+            [
+                use("a", "clock", {"zone": "CET"}),
+                use("b", "mcp__x__find", {"what": 1}),
+                use("c", "patch", {"input": "*** x"}),
+            ],
+        ),
         ("user", [result("b", "one", "two")]),
         ("user", [result("a", "noon")]),
         ("user", [result("c", "ok")]),
@@ -138,8 +143,7 @@ def test_missing_results_are_supplied_and_orphans_dropped() -> None:
         output("a", "late"),
         call("a"),
     ) == [
-        ("assistant", [use("a", "clock", {})]),
-        ("assistant", [use("b", "clock", {})]),
+        ("assistant", [use("a", "clock", {}), use("b", "clock", {})]),
         ("user", [result("b", "done")]),
         ("user", [result("a", NO_RESULT, is_error=True)]),
         ("user", [text("Stop")]),
