@@ -26,6 +26,7 @@ AI_SDK = (
     *("@ai-sdk/openai-compatible@3.0.92", "zod@4.6.7"),
 )
 CLAUDE_CODE = "@anthropic-ai/claude-code@2.1.332"
+CODEX = "@openai/codex@0.171.0"
 NUSHELL = "nushell@0.115.1"
 LANGCHAIN = FOREIGN / "langchain.txt"
 LANGCHAIN_OPENAI = FOREIGN / "langchain_openai.txt"
@@ -59,6 +60,11 @@ def claude_code() -> Path:
     if not commands.is_dir():
         pytest.skip("Claude Code has no program for this machine")
     return commands
+
+
+def codex() -> Path:
+    """Return the command `codex`. Skip without node, npm or registry."""
+    return _npm_installed(CODEX) / ".bin" / "codex"
 
 
 def nushell() -> Path:

@@ -61,16 +61,16 @@ def translated(request: InputTokensRequest, stored: Sequence[JsonObject] = ()) -
 
 
 def _refuse_unsupported(request: InputTokensRequest) -> None:
-    refused = {"conversation": request.conversation is not None}
+    if request.conversation is not None:
+        raise InvalidRequestError("conversation: This server does not support it")
     if isinstance(request, ResponsesRequest):
-        refused |= {
-            "background": request.background,
-            "prompt": request.prompt is not None,
-            "top_logprobs": request.top_logprobs != 0,
-        }
-    for field, is_refused in refused.items():
-        if is_refused:
-            raise InvalidRequestError(f"{field}: This server does not support it")
+        request.check(
+            {
+                "background": request.background,
+                "prompt": request.prompt is not None,
+                "top_logprobs": request.top_logprobs != 0,
+            }
+        )
 
 
 def _with_added(tools: DeclaredTools, items: Sequence[JsonObject]) -> DeclaredTools:

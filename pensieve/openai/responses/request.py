@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, JsonValue, StrictBool, StrictInt
 
 from pensieve.api.base import RequestModel
-from pensieve.api.messages.request import MAX_INT, MAX_MESSAGES
+from pensieve.api.messages.request import MAX_MESSAGES
 from pensieve.api.pagination import INTEGER_TEXT, Query
+from pensieve.openai.generation_fields import GenerationFields, TokenLimit
 
 MAX_TOOLS = 10_000
 
@@ -75,14 +76,10 @@ class InputTokensRequest(RequestModel):
     conversation: JsonValue = None
 
 
-class ResponsesRequest(InputTokensRequest):
+class ResponsesRequest(GenerationFields, InputTokensRequest):
     """The body of `POST /v1/responses`."""
 
-    stream: StrictBool = False
-    max_output_tokens: Annotated[StrictInt, Field(ge=1, le=MAX_INT)] | None = None
-    # None: from the settings or the model.
-    temperature: Annotated[float, Field(ge=0, le=2, strict=True)] | None = None
-    top_p: Annotated[float, Field(ge=0, le=1, strict=True)] | None = None
+    max_output_tokens: TokenLimit = None
     include: tuple[str, ...] = ()
     store: StrictBool = True
     # Refused unless they ask for nothing.

@@ -1,0 +1,176 @@
+"""The real Codex CLI, headless, against a real server with a scripted engine.
+
+Its proxy is a closed port, so that it reaches nothing but the server.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pensieve.engine.generation import EngineEvent, EngineHealth, Generation, Started, Token
+from pensieve.errors import WorkerDiedError
+from tests.clients.installed import FOREIGN, codex
+from tests.clients.serving import serving
+from tests.clients.test_python_tools import THINKING_DIALECT, call_text
+from tests.server.serving import KEY
+from tests.support.fakes import ByteTokenizer, ScriptedEngine, Step, says
+
+# Codex sends 40 kB, which are as many tokens here.
+CONTEXT_TOKENS = 400_000
+CONFIG = """
+model = "local"
+model_provider = "pensieve"
+approval_policy = "never"
+sandbox_mode = "danger-full-access"
+check_for_update_on_startup = false
+[analytics]
+enabled = false
+[model_providers.pensieve]
+name = "pensieve"
+base_url = "{url}/v1"
+wire_api = "responses"
+env_key = "PENSIEVE_KEY"
+"""
+MCP = """
+[mcp_servers.stub]
+command = {python}
+args = [{program}]
+"""
+
+
+@dataclass
+class Engine:
+    """Plays one script per request; keeps the prompts as texts."""
+
+    scripts: Sequence[Sequence[Step]]
+    health: EngineHealth = field(default_factory=lambda: EngineHealth("ready", worker_pid=1))
+    prompts: list[str] = field(default_factory=list)
+
+    @asynccontextmanager
+    async def generate(self, generation: Generation) -> AsyncIterator[AsyncIterator[EngineEvent]]:
+        self.prompts.append(ByteTokenizer().decode(generation.prompt_tokens))
+        script = self.scripts[len(self.prompts) - 1]
+        async with ScriptedEngine([script]).generate(generation) as events:
+            yield events
+
+
+@dataclass(frozen=True)
+class Codex:
+    command: Path
+    home: Path
+    work: Path
+
+    def run(self, url: str, *arguments: str, config: str = "") -> subprocess.CompletedProcess[str]:
+        (self.home / "config.toml").write_text(CONFIG.format(url=url) + config)
+        closed = "http://127.0.0.1:9"
+        return subprocess.run(
+            [self.command, "exec", "--skip-git-repo-check", *arguments, "Do it."],
+            cwd=self.work,
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(self.home),
+                "PENSIEVE_KEY": KEY,
+                "CODEX_HOME": str(self.home),
+                "NO_PROXY": "127.0.0.1",
+                "HTTP_PROXY": closed,
+                "HTTPS_PROXY": closed,
+                "ALL_PROXY": closed,
+            },
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def command() -> Path:
+    return codex()
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def run(command: Path, work: Path, tmp_path: Path) -> Run:
+    """A function that runs Codex against a server with an engine."""
+    (tmp_path / "codex").mkdir()
+    program = Codex(command, tmp_path / "codex", work)
+
+    def run(
+        engine: Engine, *arguments: str, config: str = "", **model: Any
+    ) -> subprocess.CompletedProcess[str]:
+        model = {"context_tokens": CONTEXT_TOKENS} | model
+        with serving(engine, tmp_path / "home", **model) as url:  # type: ignore[arg-type]
+            return program.run(url, *arguments, config=config)
+
+    return run
+
+
+def test_codex_runs_a_command_and_ends_in_a_text(run: Run, work: Path) -> None:
+    call = call_text("exec_command", {"cmd": "echo hi > out.txt"})
+    answer = f"<think>\nI write.\n</think>\n\nLet me write.\n{call}"
+    engine = Engine([says(answer), says("Done.")])
+    done = run(engine, dialect=THINKING_DIALECT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "Done."
+    assert (work / "out.txt").read_text() == "hi\n"
+    assert "I write." in done.stderr
+    # The second prompt continues the first answer as it was generated.
+    first, second = engine.prompts
+    assert second.startswith(first + answer)
+
+
+def test_codex_calls_a_tool_of_an_mcp_server(run: Run) -> None:
+    program = FOREIGN / "mcp_stub.py"
+    config = MCP.format(python=json.dumps(sys.executable), program=json.dumps(str(program)))
+    engine = Engine([says(call_text("mcp__stub__lookup", {"word": "moon"})), says("It is 42.")])
+    done = run(engine, config=config)
+    assert done.stdout.strip() == "It is 42.", done.stderr
+    assert "forty-two" in engine.prompts[1].rpartition("<tool_result")[2]
+
+
+def test_codex_gets_an_answer_of_its_schema(run: Run, work: Path) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"city": {"type": "string"}},
+        "required": ["city"],
+        "additionalProperties": False,
+    }
+    (work / "schema.json").write_text(json.dumps(schema))
+    answer = work / "answer.json"
+    options = ("--output-schema", str(work / "schema.json"), "-o", str(answer))
+    done = run(Engine([says('{"city": "Rome"}')]), *options)
+    assert json.loads(answer.read_text()) == {"city": "Rome"}, done.stderr
+
+
+def test_codex_repeats_a_response_that_failed(run: Run) -> None:
+    failing = [Started(0), *map(Token, b"Hel"), WorkerDiedError("The engine worker ended.")]
+    engine = Engine([failing, says("Hello.")])
+    done = run(engine)
+    assert done.stdout.strip() == "Hello.", done.stderr
+    assert engine.prompts[0] == engine.prompts[1]
+
+
+def test_codex_says_that_a_prompt_is_too_long(run: Run) -> None:
+    engine = Engine([])
+    done = run(engine, context_tokens=9000)
+    assert done.returncode != 0
+    assert "ran out of room" in done.stderr
+    assert engine.prompts == []
