@@ -1,4 +1,4 @@
-"""What chat and text completions have in common: answer options, and the text of their streams."""
+"""What the endpoints have in common: answer options, and the text of completions' streams."""
 
 from collections.abc import Iterable, Sequence
 

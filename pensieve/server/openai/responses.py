@@ -36,11 +36,12 @@ from pensieve.openai.responses.stored_items import item_page, reference_of, stor
 from pensieve.server.errors import Failure
 from pensieve.server.http.request_body import read_body
 from pensieve.server.http.responses import json_response
-from pensieve.server.messages.completion import AnswerOptions, Completer, SamplingChoice
+from pensieve.server.messages.completion import Completer
 from pensieve.server.messages.pipeline import AnswerWriter, Exchange, RequestPipeline
 from pensieve.server.messages.sessions import Sessions
 from pensieve.server.middleware.request_context import request_context_of
 from pensieve.server.openai.chat import session_of
+from pensieve.server.openai.options import answer_options
 from pensieve.server.openai.response_store import ResponseStore, StoredResponse
 from pensieve.server.openai.wire import RESPONSES, error_code, named_event
 from pensieve.server.wire import Wire
@@ -98,7 +99,7 @@ class ResponsesEndpoint:
         request = Request(scope, receive)
         call, whole = await self._read(ResponsesRequest, request)
         await self._pipeline.validate(whole.conversation)
-        options = _options_of(call, whole)
+        options = answer_options(call, 0 if whole.is_empty else call.max_output_tokens)
         prompt = await self._pipeline.render(whole.conversation, options)
         session = session_of(request, call.prompt_cache_key, has_tools=bool(call.tools))
         self._sessions.note(session, whole.conversation, prompt)
@@ -188,14 +189,6 @@ class ResponsesEndpoint:
 
 def _now() -> int:
     return int(time.time())
-
-
-def _options_of(call: ResponsesRequest, whole: TranslatedRequest) -> AnswerOptions:
-    return AnswerOptions(
-        call.model,
-        0 if whole.is_empty else call.max_output_tokens,
-        sampling=SamplingChoice(temperature=call.temperature, top_p=call.top_p),
-    )
 
 
 def _id_of(request: Request) -> str:
