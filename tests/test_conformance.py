@@ -19,6 +19,10 @@ from pensieve.api.messages.request import CountTokensRequest, MessagesRequest
 from pensieve.api.messages.tools import ClientToolType, ComputerUseToolType, ServerToolType
 from pensieve.openai.chat_completion import FinishReason
 from pensieve.openai.chat_request import ChatRequest, Role
+from pensieve.openai.responses.events import STREAM_EVENTS
+from pensieve.openai.responses.items import _KINDS
+from pensieve.openai.responses.request import ResponsesRequest
+from pensieve.openai.responses.response import ResponseStatus
 from pensieve.openai.text_completion import TextCompletionRequest
 from pensieve.server.openai.wire import ERRORS
 from pensieve.server.wire import _TABLE
@@ -26,7 +30,11 @@ from tests.server.serving import app_of, in_memory
 from tests.support.fakes import ScriptedEngine
 
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "docs" / "conformance.md", ROOT / "docs" / "openai.md")
+PAGES = (
+    ROOT / "docs" / "conformance.md",
+    ROOT / "docs" / "openai.md",
+    ROOT / "docs" / "responses.md",
+)
 TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 STATES = ("supported", "flattened", "ignored", "refused", "not here")
 ABSENT = ("not here",)
@@ -202,6 +210,16 @@ def test_every_error_of_openais_api_has_its_row() -> None:
     sent = {(one.status, *filter(None, [one.code])) for one in ERRORS.values()}
     here = {(int(row.subject[:3]), *row.names) for row in rows("OpenAI errors")}
     assert here == sent - {(431, "request_too_large")}
+
+
+def test_every_part_of_responses_has_its_row() -> None:
+    assert ResponsesRequest.model_fields.keys() <= named("Response request fields")
+    assert _KINDS.keys() <= named("Input items")
+    sent = {
+        kind for event in STREAM_EVENTS for kind in get_args(event.model_fields["type"].annotation)
+    }
+    assert sent == named("Response stream events", absent=False) - {"sequence_number"}
+    assert {*get_args(ResponseStatus)} <= named("Response output", absent=False)
 
 
 def test_every_error_code_has_its_row() -> None:

@@ -122,7 +122,7 @@ def test_an_error_that_a_retry_cannot_fix_is_not_retried(connect: Connect) -> No
 @pytest.mark.parametrize(
     "path",
     [
-        *["responses", "images/generations", "audio/speech", "moderations"],
+        *["responses/a/b", "images/generations", "audio/speech", "moderations"],
         *["assistants", "threads", "vector_stores", "conversations", "chat/completions/x"],
     ],
 )
