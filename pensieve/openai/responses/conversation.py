@@ -98,7 +98,8 @@ def _output_schema(text: JsonObject) -> JsonValue:
         return None
     if form.type == "json_schema" and form.value is None:
         raise InvalidRequestError("text.format.schema: Field required")
-    return {"type": "json_schema", "schema": form.value or {"type": "object"}}
+    schema = form.value or {"type": "object"}
+    return {"type": "json_schema", "schema": schema, "strict": form.strict}
 
 
 # Tool choices.

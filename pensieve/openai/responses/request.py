@@ -29,6 +29,7 @@ class TextFormat(RequestModel):
 
     type: Literal["text", "json_object", "json_schema"] = "text"
     value: Annotated[JsonObject | None, Field(alias="schema")] = None
+    strict: StrictBool = False
 
 
 class ReasoningOptions(RequestModel):

@@ -65,16 +65,17 @@ def test_an_effort_of_none_alone_switches_thinking_off(effort, thinking) -> None
 
 
 @pytest.mark.parametrize(
-    ("form", "schema"),
+    ("form", "schema", "is_strict"),
     [
-        ({"type": "text"}, None),
-        ({"type": "json_object"}, {"type": "object"}),
-        ({"type": "json_schema", "name": "n", "schema": {"type": "array"}}, {"type": "array"}),
+        ({"type": "json_object"}, {"type": "object"}, False),
+        ({"type": "json_schema", "schema": {"type": "array"}}, {"type": "array"}, False),
+        ({"type": "json_schema", "schema": {"a": 1}, "strict": True}, {"a": 1}, True),
     ],
 )
-def test_a_text_format_becomes_the_schema_of_the_answer(form, schema) -> None:
+def test_a_text_format_becomes_the_schema_of_the_answer(form, schema, is_strict) -> None:
     found = conversation(text={"format": form, "verbosity": "low"}).output_schema
-    assert found == (schema and {"type": "json_schema", "schema": schema})
+    assert found == {"type": "json_schema", "schema": schema, "strict": is_strict}
+    assert conversation(text={"format": {"type": "text"}}).output_schema is None
 
 
 @pytest.mark.parametrize(

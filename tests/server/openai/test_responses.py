@@ -166,7 +166,7 @@ async def test_refusals_have_their_status_before_the_stream_begins() -> None:
             "tools[0]",
         ),
         (
-            {"text": {"format": {"type": "json_schema", "name": "n", "schema": {"not": {}}}}},
+            {"text": {"format": {"type": "json_schema", "schema": {"not": {}}, "strict": True}}},
             "text.format.schema",
         ),
     ],
@@ -177,7 +177,8 @@ async def test_later_errors_name_the_clients_fields(fields: dict, param: str) ->
 
 
 async def test_a_grammar_that_does_not_compile_fails_its_response() -> None:
-    form = {"format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}}}
+    schema = {"type": "object", "properties": {}}
+    form = {"format": {"type": "json_schema", "name": "n", "schema": schema, "strict": True}}
     engine = ScriptedEngine([[Started(0), GrammarError("too complex")]])
     response = await post(engine, RESPOND_STREAM | {"text": form})
     last = stream_events(response.text)[-1]
