@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pensieve.api.messages.request import ApiVersion, Conversation
 from pensieve.errors import InvalidRequestError
 from pensieve.openai.chat_request import ChatMessage
-from pensieve.openai.history import NO_RESULT, turns_of
+from pensieve.openai.history import turns_of
+from pensieve.openai.turns import NO_RESULT
 from pensieve.prompt.conversation.validation import validate
 
 HI = {"role": "user", "content": "hi"}

@@ -40,8 +40,9 @@ def translated(request: InputTokensRequest, stored: Sequence[JsonObject] = ()) -
     """
     _refuse_unsupported(request)
     tools = declared_tools(request.tools)
-    known = _with_added(tools, request.input)
-    turns = turns_of((*stored, *request.input), known, request.model, len(stored))
+    items = (*stored, *request.input)
+    known = _with_added(tools, items)
+    turns = turns_of(items, known, request.model, len(stored))
     schema = _output_schema(request.text)
     if schema is not None and turns and turns[-1].role == "assistant":
         raise InvalidRequestError(
@@ -76,10 +77,10 @@ def _refuse_unsupported(request: InputTokensRequest) -> None:
 def _with_added(tools: DeclaredTools, items: Sequence[JsonObject]) -> DeclaredTools:
     """Return `tools` with the names of those that input items add."""
     refs = dict(tools.refs)
-    for at, item in enumerate(items):
+    for item in items:
         if kind_of(item) == "additional_tools":
-            added = decode_at(f"input.{at}", AddedTools, item)
-            refs |= declared_tools(added.tools, f"input.{at}.tools").refs
+            added = decode_at("input", AddedTools, item)
+            refs |= declared_tools(added.tools, "input.tools").refs
     return replace(tools, refs=refs)
 
 

@@ -3,12 +3,10 @@
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from typing import assert_never, cast
+from typing import assert_never
 
 from pydantic import JsonValue
 
-from pensieve.api.json_body import decode
 from pensieve.api.messages.content_blocks import (
     ContentBlock,
     TextBlock,
@@ -18,7 +16,6 @@ from pensieve.api.messages.content_blocks import (
 from pensieve.api.messages.request import Turn
 from pensieve.api.messages.signatures import bare_signature, thought_in
 from pensieve.api.messages.tools import CustomTool
-from pensieve.errors import InvalidRequestError
 from pensieve.openai.responses.items import (
     AddedTools,
     BuiltInCall,
@@ -35,12 +32,9 @@ from pensieve.openai.responses.items import (
 )
 from pensieve.openai.responses.request import JsonObject
 from pensieve.openai.responses.tools import DeclaredTools, declared_tools
-from pensieve.openai.responses.turns import TurnBuilder, text_block
+from pensieve.openai.turns import UNREADABLE, TurnBuilder, arguments_of, text_block, unreadable
 
 _log = logging.getLogger("pensieve.openai")
-
-# What only other models read, by kind of part.
-_UNREADABLE = {"input_image": "image", "input_file": "file", "input_audio": "audio"}
 
 
 def turns_of(
@@ -71,18 +65,18 @@ class _History:
         match item:
             case Message():
                 self._add_message(item, path)
-            case FunctionCall(call_id=call_id, name=name, namespace=namespace):
+            case FunctionCall(name=name, namespace=namespace):
                 model_name = self._tools.model_name(name, namespace)
-                self.turns.add_call(call_id, model_name, _arguments(item))
-            case CustomToolCall(call_id=call_id, name=name, namespace=namespace):
+                self._add_call(item.call_id, model_name, arguments_of(item.arguments))
+            case CustomToolCall(name=name, namespace=namespace):
                 model_name = self._tools.model_name(name, namespace)
-                self.turns.add_call(call_id, model_name, {"input": item.input})
+                self._add_call(item.call_id, model_name, {"input": item.input})
             case BuiltInCall():
-                self.turns.add_call(item.call_id, item.name, item.input)
+                self._add_call(item.call_id, item.name, item.input)
             case CallOutput(call_id=call_id, output=output):
                 self.turns.add_result(call_id, tuple(_output_texts(output, path)))
             case Reasoning():
-                self.turns.add_answer(tuple(_thoughts(item)))
+                self._add_answer(tuple(_thoughts(item)))
             case AddedTools(tools=tools):
                 added = declared_tools(tools, f"{path}.tools").tools
                 self.turns.add_system(tuple(map(_addition, added)))
@@ -95,18 +89,24 @@ class _History:
             case "user":
                 self.turns.add_user(texts)
             case "assistant":
-                self.turns.add_answer(texts)
+                self._add_answer(texts)
             case "system" | "developer":
                 self.turns.add_system(texts)
+
+    def _add_call(self, call_id: str, name: str, tool_input: JsonObject) -> None:
+        self.turns.begin_answer()
+        self.turns.extend_answer([self.turns.new_call(call_id, name, tool_input)])
+
+    def _add_answer(self, blocks: Sequence[ContentBlock]) -> None:
+        self.turns.begin_answer()
+        # An answer is found in the cache by all its blocks, so they are of one turn.
+        self.turns.extend_answer(blocks)
 
 
 def _texts(parts: Sequence[Part], path: str, model: str) -> Iterator[TextBlock]:
     for at, part in enumerate(parts):
-        if kind := _UNREADABLE.get(part.type):
-            raise InvalidRequestError(
-                f"{path}.content.{at}.type: Could not process {kind}: model '{model}' does not"
-                f" support {kind} input"
-            )
+        if kind := UNREADABLE.get(part.type):
+            raise unreadable(f"{path}.content.{at}.type", kind, model)
         if text := part.text or part.refusal:
             yield text_block(text)
 
@@ -118,17 +118,6 @@ def _thoughts(item: Reasoning) -> Iterator[ContentBlock]:
     if sealed or thought:
         signature = bare_signature(sealed)
         yield ThinkingBlock(type="thinking", thinking=thought, signature=signature)
-
-
-def _arguments(call: FunctionCall) -> JsonObject:
-    """Return the arguments as an object. Text that is none, as of a cut answer, stays text."""
-    arguments = call.arguments
-    if isinstance(arguments, str):
-        with suppress(InvalidRequestError):
-            arguments = cast("JsonValue", decode(arguments.encode()))
-    if isinstance(arguments, dict):
-        return arguments
-    return {"arguments": arguments} if arguments else {}
 
 
 def _output_texts(output: JsonValue, path: str) -> Iterator[TextBlock]:
@@ -143,7 +132,7 @@ def _output_texts(output: JsonValue, path: str) -> Iterator[TextBlock]:
             yield text_block(json.dumps(fields))
             continue
         part = decode_at(f"{path}.output.{at}", Part, fields)
-        if kind := _UNREADABLE.get(part.type):
+        if kind := UNREADABLE.get(part.type):
             yield text_block(f"[{kind} that this model cannot read]")
         elif part.text:
             yield text_block(part.text)

@@ -178,6 +178,8 @@ def test_tools_that_are_added_later_are_known() -> None:
     call = translation(input=[{"role": "user", "content": "Hi"}, added], tools=[CLOCK])
     assert [tool.name for tool in call.conversation.tools] == ["clock"]
     assert call.tools.ref("patch") == ToolRef("custom", "patch")
+    later = translated(request(input="Hi"), [added])
+    assert later.tools.ref("patch") == ToolRef("custom", "patch")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pensieve.api.messages.signatures import signature_of, with_text
 from pensieve.errors import InvalidRequestError
 from pensieve.openai.responses.history import turns_of
 from pensieve.openai.responses.tools import declared_tools
-from pensieve.openai.responses.turns import NO_RESULT
+from pensieve.openai.turns import NO_RESULT
 
 TOOLS = declared_tools(
     [

@@ -7,7 +7,12 @@ results are matched within one answer, as some servers give the same ids again.
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import cast
 
+from pydantic import JsonValue
+
+from pensieve.api.json_body import decode
 from pensieve.api.messages.content_blocks import (
     ContentBlock,
     TextBlock,
@@ -15,12 +20,21 @@ from pensieve.api.messages.content_blocks import (
     ToolUseBlock,
 )
 from pensieve.api.messages.request import Role, Turn
+from pensieve.errors import InvalidRequestError
 from pensieve.openai.call_ids import tool_use_id
-from pensieve.openai.responses.request import JsonObject
 
 _log = logging.getLogger("pensieve.openai")
 
 NO_RESULT = "There is no result: the call was interrupted."
+# What only other models read, by kind of part.
+UNREADABLE = {
+    "image_url": "image",
+    "input_image": "image",
+    "image": "image",
+    "input_audio": "audio",
+    "file": "file",
+    "input_file": "file",
+}
 
 
 class TurnBuilder:
@@ -39,24 +53,31 @@ class TurnBuilder:
         self._close()
         self._append("user", blocks)
 
-    def add_answer(self, blocks: Sequence[ContentBlock]) -> None:
-        """Add a part of the assistant's answer."""
+    def begin_answer(self) -> None:
+        """Must precede the calls of an answer and its `add_answer`."""
         if self._has_result:
             self._close()
-        # An answer is found in the cache by all its blocks, so they are of one turn.
+
+    def new_call(self, call_id: str, name: str, tool_input: dict[str, JsonValue]) -> ToolUseBlock:
+        """Return a call, which then waits for its result."""
+        use_id = self._new_id(call_id)
+        self._open.append((call_id, use_id))
+        return ToolUseBlock(type="tool_use", id=use_id, name=name, input=tool_input)
+
+    def add_answer(self, blocks: Sequence[ContentBlock]) -> None:
+        self._append("assistant", blocks)
+
+    def extend_answer(self, blocks: Sequence[ContentBlock]) -> None:
+        """Add to the last answer if nothing came after it."""
         if self._turns and self._turns[-1].role == "assistant":
             blocks = (*self._turns.pop().content, *blocks)
         self._append("assistant", blocks)
 
-    def add_call(self, call_id: str, name: str, tool_input: JsonObject) -> None:
-        use_id = self._new_id(call_id)
-        self.add_answer([ToolUseBlock(type="tool_use", id=use_id, name=name, input=tool_input)])
-        self._open.append((call_id, use_id))
-
     def add_result(self, call_id: str, texts: Sequence[TextBlock]) -> None:
-        match = next((pair for pair in self._open if pair[0] == call_id), None)
+        """Add a result. Without an id it is that of the first call that waits for one."""
+        match = next((pair for pair in self._open if pair[0] == call_id or not call_id), None)
         if match is None:
-            _log.warning("ignoring the result of an unknown call, which has the id %.60r", call_id)
+            _log.warning("ignoring a result without a call, which has the id %.60r", call_id)
             return
         self._open.remove(match)
         self._has_result = True
@@ -77,7 +98,7 @@ class TurnBuilder:
             self._turns.append(Turn.model_construct(role=role, content=tuple(blocks)))
 
     def _new_id(self, call_id: str) -> str:
-        use_id = tool_use_id(call_id)
+        use_id = tool_use_id(call_id) if call_id else f"call_{len(self._ids)}"
         if use_id in self._ids:
             use_id = f"{use_id}.{len(self._ids)}"
         self._ids.add(use_id)
@@ -99,6 +120,25 @@ def text_block(text: str) -> TextBlock:
 
 
 def _result(use_id: str, texts: Sequence[TextBlock], *, is_error: bool = False) -> ToolResultBlock:
+    content = tuple(texts)
     return ToolResultBlock(
-        type="tool_result", tool_use_id=use_id, content=tuple(texts), is_error=is_error
+        type="tool_result", tool_use_id=use_id, content=content, is_error=is_error
+    )
+
+
+def arguments_of(arguments: JsonValue) -> dict[str, JsonValue]:
+    """Return the arguments of a call as an object. Text that is none, as of a cut answer, stays
+    text.
+    """
+    if isinstance(arguments, str):
+        with suppress(InvalidRequestError):
+            arguments = cast("JsonValue", decode(arguments.encode()))
+    if isinstance(arguments, dict):
+        return arguments
+    return {"arguments": arguments} if arguments else {}
+
+
+def unreadable(path: str, kind: str, model: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"{path}: Could not process {kind}: model '{model}' does not support {kind} input"
     )
