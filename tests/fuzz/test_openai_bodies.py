@@ -10,7 +10,9 @@ from tests.fuzz.mutations import bodies_of
 from tests.fuzz.test_bodies import BlockingClient
 from tests.fuzz.test_bodies import client as client  # noqa: PLC0414 -- a fixture
 from tests.server.openai.calls import chunks_of
+from tests.server.serving import stream_events
 
+ENDS = {"response.completed", "response.incomplete"}
 USER = {"role": "user", "content": "hello"}
 PLACE = {"type": "object", "properties": {"place": {"type": "string"}}}
 TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": PLACE}}
@@ -49,19 +51,61 @@ TEXTS: list[dict[str, Any]] = [
     {"model": "m", "prompt": ["def f("], "stream": True, "temperature": 0, "best_of": 1},
     {"model": "m", "prompt": "def f(", "suffix": "return x"},
 ]
+FLAT: dict[str, Any] = {"type": "function", "name": "get_weather", "parameters": PLACE}
+LARK = {"type": "grammar", "syntax": "lark", "definition": 'start: "x"'}
+MADE = {"type": "function_call", "call_id": "call_1", "name": "get_weather", "arguments": "{}"}
+SHOWN = {"type": "input_text", "text": "cold"}
+RESPOND: dict[str, Any] = {"model": "m", "max_output_tokens": 20, "input": "hello", "store": False}
+RESPONSES: list[dict[str, Any]] = [
+    RESPOND,
+    RESPOND | {"stream": True, "instructions": "Be kind.", "metadata": {"a": "b"}, "stop": ["END"]},
+    RESPOND | {"input": [{"role": "developer", "content": [SHOWN]}, USER], "temperature": 0.5},
+    RESPOND | {"tools": [FLAT, {"type": "custom", "name": "patch", "format": LARK}, {
+        "type": "namespace", "name": "mcp__x", "description": "x", "tools": [FLAT]}],
+        "tool_choice": {"type": "function", "name": "get_weather", "namespace": "mcp__x"}},
+    RESPOND | {"tools": [FLAT], "tool_choice": {"type": "allowed_tools", "mode": "required",
+        "tools": [{"type": "function", "name": "get_weather"}]}, "parallel_tool_calls": False},
+    RESPOND | {"tools": [FLAT, {"type": "web_search"}], "input": [
+        USER,
+        {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "hm"}],
+            "encrypted_content": "pensieve1.name.eJzzyNVRqEwt1gMACxICgQ=="},
+        MADE,
+        {"type": "function_call_output", "call_id": "call_1", "output": [SHOWN]},
+        {"type": "custom_tool_call", "call_id": "call_2", "name": "patch", "input": "x"},
+        {"type": "custom_tool_call_output", "call_id": "call_2", "output": "done"},
+        {"type": "local_shell_call", "call_id": "call_3", "action": {"command": ["ls"]}},
+        {"type": "web_search_call", "id": "ws_1", "action": {"query": "x"}},
+        {"type": "additional_tools", "role": "developer", "tools": [FLAT | {"name": "late"}]},
+    ]},
+    RESPOND | {"text": {"format": {"type": "json_schema", "name": "x", "schema": PLACE,
+        "strict": True}}, "include": ["reasoning.encrypted_content"]},
+    RESPOND | {"text": {"format": {"type": "json_object"}}, "reasoning": {"effort": "low"}},
+    RESPOND | {"input": [{"type": "item_reference", "id": "rs_1"}], "background": False},
+]  # fmt: skip
 
 
-def assert_answered(response: httpx.Response) -> None:
+def assert_answered(response: httpx.Response, *statuses: int) -> None:
+    """statuses: those of refusals, besides 400."""
     assert response.headers["x-request-id"].startswith("req_")
     if response.status_code != 200:
         error = response.json()["error"]
         assert error.keys() == {"message", "type", "param", "code"}
-        assert (response.status_code, error["type"]) == (400, "invalid_request_error")
+        assert response.status_code in {400, *statuses}
+        assert error["type"] == "invalid_request_error"
         assert error["message"]
     elif response.headers["content-type"].startswith("text/event-stream"):
         assert all("choices" in chunk for chunk in chunks_of(response.text))
     else:
         assert response.json()["choices"]
+
+
+def assert_responded(response: httpx.Response) -> None:
+    if response.status_code != 200:
+        assert_answered(response, 404)  # an item that is not stored
+    elif response.headers["content-type"].startswith("text/event-stream"):
+        assert stream_events(response.text)[-1]["type"] in ENDS
+    else:
+        assert f"response.{response.json()['status']}" in ENDS
 
 
 @max_examples(250)
@@ -76,3 +120,12 @@ def test_a_nearly_valid_chat_is_answered_or_refused(body: bytes, client: Blockin
 @given(body=bodies_of(TEXTS))
 def test_a_nearly_valid_text_is_answered_or_refused(body: bytes, client: BlockingClient) -> None:
     assert_answered(client.post("/v1/completions", body))
+
+
+@max_examples(250)
+@given(body=bodies_of(RESPONSES))
+@example(body=b'{"input": ' + b'[{"role": "user"},' * 100_000)
+def test_a_nearly_valid_response_is_answered_or_refused(
+    body: bytes, client: BlockingClient
+) -> None:
+    assert_responded(client.post("/v1/responses", body))
