@@ -6,6 +6,7 @@ most paths of no route. Errors are looked up along their class's ancestors.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 from starlette.responses import Response
@@ -106,5 +107,5 @@ ANTHROPIC = Wire(
     error_body=error_envelope,
     error_type=ErrorEnvelope,
     error_event=lambda failure: event_text(error_envelope(failure)),
-    ping=lambda: event_text(Ping()),
+    ping=partial(event_text, Ping()),
 )
