@@ -5,7 +5,7 @@ An error of a request's content names its field by a path at the beginning of th
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,7 +24,7 @@ class FieldPaths:
     """
 
     prompt: str
-    renamed: Sequence[tuple[re.Pattern[str], str]]
+    renamed: Sequence[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]]
 
 
 _FORMAT = re.compile(r"^output_config\.format(?:\.schema)?")
@@ -39,15 +39,26 @@ CHAT_FIELDS = FieldPaths(
     ),
 )
 TEXT_FIELDS = FieldPaths("prompt", ())
-RESPONSES_FIELDS = FieldPaths(
-    "input",
-    (
-        (_FORMAT, "text.format.schema"),
-        (_SCHEMA, r"\1.parameters"),
-        (_TOOL, r"\1"),
-        (re.compile("^messages"), "input"),
-    ),
-)
+
+
+def responses_fields(tool_paths: Sequence[str] = ()) -> FieldPaths:
+    """tool_paths: where the conversation's tools are in the request, which has others, and groups
+    of them.
+    """
+
+    def tool(match: re.Match[str]) -> str:
+        index = int(match[0].split(".")[1])
+        return tool_paths[index] if index < len(tool_paths) else match[1]
+
+    return FieldPaths(
+        "input",
+        (
+            (_FORMAT, "text.format.schema"),
+            (_SCHEMA, lambda match: f"{tool(match)}.parameters"),
+            (_TOOL, tool),
+            (re.compile("^messages"), "input"),
+        ),
+    )
 
 
 class OpenAIErrorBody(ApiModel):

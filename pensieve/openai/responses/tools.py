@@ -65,6 +65,7 @@ class ToolRef:
 @dataclass(frozen=True, slots=True)
 class DeclaredTools:
     tools: tuple[ToolWithSchema, ...] = ()
+    paths: tuple[str, ...] = ()  # of `tools` in the request
     refs: Mapping[str, ToolRef] = field(default_factory=dict[str, ToolRef])  # by the model's name
 
     def ref(self, model_name: str) -> ToolRef:
@@ -87,13 +88,15 @@ def declared_tools(tools: Sequence[JsonObject], path: str = "tools") -> Declared
     """
     refs: dict[str, ToolRef] = {}
     shown: list[ToolWithSchema] = []
-    for ref, tool in _tools(tools, path):
+    paths: list[str] = []
+    for tool_path, ref, tool in _tools(tools, path):
         name = joined_name(ref.name, ref.namespace)
         if ref.namespace and name in refs:
             name = _shortened(f"{ref.namespace} {ref.name}")
         refs[name] = ref
         shown.append(tool.model_copy(update={"name": name}))
-    return DeclaredTools(tuple(shown), refs)
+        paths.append(tool_path)
+    return DeclaredTools(tuple(shown), tuple(paths), refs)
 
 
 def joined_name(name: str, namespace: str | None) -> str:
@@ -112,16 +115,17 @@ def _shortened(name: str) -> str:
 
 def _tools(
     tools: Sequence[JsonObject], path: str, namespace: str | None = None
-) -> Iterator[tuple[ToolRef, ToolWithSchema]]:
+) -> Iterator[tuple[str, ToolRef, ToolWithSchema]]:
+    """Yield the path of each tool, how its client knows it, and how a model does."""
     for at, fields in enumerate(tools):
         tool_path = f"{path}.{at}"
         match fields.get("type", "function"):
             case "function" | None:
                 function = decode_at(tool_path, FunctionTool, fields)
-                yield ToolRef("function", function.name, namespace), _function(function)
+                yield tool_path, ToolRef("function", function.name, namespace), _function(function)
             case "custom":
                 custom = decode_at(tool_path, CustomTool, fields)
-                yield ToolRef("custom", custom.name, namespace), _custom(custom)
+                yield tool_path, ToolRef("custom", custom.name, namespace), _custom(custom)
             case "namespace" if namespace is None:
                 group = decode_at(tool_path, Namespace, fields)
                 yield from _tools(group.tools, f"{tool_path}.tools", group.name)

@@ -17,6 +17,7 @@ from pensieve.api.messages.events import MessageEvent
 from pensieve.api.messages.message import Message
 from pensieve.api.messages.request import parse
 from pensieve.errors import InvalidRequestError, PromptTooLongError
+from pensieve.openai.errors import FieldPaths, responses_fields
 from pensieve.openai.responses.conversation import TranslatedRequest, translated
 from pensieve.openai.responses.echo import response_to
 from pensieve.openai.responses.fold import FoldOptions, ResponseFold
@@ -43,7 +44,7 @@ from pensieve.server.middleware.request_context import request_context_of
 from pensieve.server.openai.chat import session_of
 from pensieve.server.openai.options import answer_options
 from pensieve.server.openai.response_store import ResponseStore, StoredResponse
-from pensieve.server.openai.wire import RESPONSES, error_code, named_event
+from pensieve.server.openai.wire import RESPONSES, error_code, error_envelope, named_event
 from pensieve.server.wire import Wire
 from pensieve.worker_threads import run_in_thread
 
@@ -54,14 +55,22 @@ _JSON = "application/json"
 class ResponsesFormat:
     """Writes one response; calls `on_end` before its last event is written."""
 
-    def __init__(self, fold: ResponseFold, on_end: Callable[[ResponseFold], None]) -> None:
+    def __init__(
+        self, fold: ResponseFold, fields: FieldPaths, on_end: Callable[[ResponseFold], None]
+    ) -> None:
         self._fold = fold
+        self._fields = fields
         self._on_end = on_end
 
     @property
     def wire(self) -> Wire:
         """The wire of this response: events that keep it alive, or fail it, are numbered, too."""
-        return replace(RESPONSES, ping=self._ping, error_event=self._error_event)
+        return replace(
+            RESPONSES,
+            error_body=partial(error_envelope, fields=self._fields),
+            error_event=self._error_event,
+            ping=self._ping,
+        )
 
     def feed(self, events: Sequence[MessageEvent]) -> str:
         written = self._fold.feed(events)
@@ -76,7 +85,8 @@ class ResponsesFormat:
         return named_event(self._fold.in_progress())
 
     def _error_event(self, failure: Failure) -> str:
-        error = ResponseError(code=error_code(failure), message=failure.message)
+        message = error_envelope(failure, self._fields).error.message
+        error = ResponseError(code=error_code(failure), message=message)
         return named_event(self._fold.failed(error))
 
 
@@ -98,20 +108,26 @@ class ResponsesEndpoint:
     async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         call, whole = await self._read(ResponsesRequest, request)
+        fields = responses_fields(whole.tools.paths)
+        answer_format = ResponsesFormat(
+            self._fold_of(call, whole), fields, partial(self._add, call)
+        )
+        request_context_of(scope).wire = answer_format.wire
         await self._pipeline.validate(whole.conversation)
         options = answer_options(call, 0 if whole.is_empty else call.max_output_tokens)
         prompt = await self._pipeline.render(whole.conversation, options)
         session = session_of(request, call.prompt_cache_key, has_tools=bool(call.tools))
         self._sessions.note(session, whole.conversation, prompt)
         completion = self._completer.complete(prompt, options)
-        answer_format = ResponsesFormat(self._fold_of(call, whole), partial(self._add, call))
-        request_context_of(scope).wire = answer_format.wire
         exchange = Exchange(scope, receive, send)
         await self._writer.write(completion, answer_format, exchange, stream=call.stream)
 
     async def count_tokens(self, request: Request) -> HttpResponse:
         """Count the input tokens that the same request to `create` would report."""
         _, whole = await self._read(InputTokensRequest, request)
+        fields = responses_fields(whole.tools.paths)
+        error_body = partial(error_envelope, fields=fields)
+        request_context_of(request.scope).wire = replace(RESPONSES, error_body=error_body)
         await self._pipeline.validate(whole.conversation)
         try:
             prompt = await self._pipeline.render(whole.conversation)

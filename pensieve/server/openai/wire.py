@@ -20,12 +20,12 @@ from pensieve.errors import (
 )
 from pensieve.openai.errors import (
     CHAT_FIELDS,
-    RESPONSES_FIELDS,
     TEXT_FIELDS,
     ErrorType,
     FieldPaths,
     OpenAIError,
     OpenAIErrorBody,
+    responses_fields,
     too_long,
     with_param,
 )
@@ -109,4 +109,4 @@ OPENAI = Wire(
 # Of text completions.
 OPENAI_TEXT = replace(OPENAI, error_body=partial(error_envelope, fields=TEXT_FIELDS))
 # Its streams have events of their own for the last two (responses.py).
-RESPONSES = replace(OPENAI, error_body=partial(error_envelope, fields=RESPONSES_FIELDS))
+RESPONSES = replace(OPENAI, error_body=partial(error_envelope, fields=responses_fields()))

@@ -25,6 +25,7 @@ from tests.support.fakes import ByteTokenizer, ScriptedEngine, says
 pytestmark = pytest.mark.anyio
 PATH = "/v1/responses"
 CLOCK = {"type": "function", "name": "clock", "parameters": {"type": "object"}}
+STRICT = CLOCK | {"name": "s", "strict": True, "parameters": {"type": "object", "not": {}}}
 USER = {"type": "message", "role": "user", "content": "hello"}
 
 
@@ -162,8 +163,8 @@ async def test_refusals_have_their_status_before_the_stream_begins() -> None:
     ("fields", "param"),
     [
         (
-            {"tools": [CLOCK | {"strict": True, "parameters": {"type": "object", "not": {}}}]},
-            "tools[0]",
+            {"tools": [CLOCK, {"type": "web_search"}, SPACE | {"tools": [CLOCK, STRICT]}]},
+            "tools[2].tools[1]",
         ),
         (
             {"text": {"format": {"type": "json_schema", "schema": {"not": {}}, "strict": True}}},
@@ -174,6 +175,9 @@ async def test_refusals_have_their_status_before_the_stream_begins() -> None:
 async def test_later_errors_name_the_clients_fields(fields: dict, param: str) -> None:
     response = await post(ScriptedEngine([says("x")]), RESPOND | fields)
     assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+    async with client_of(ScriptedEngine([])) as client:
+        counted = await client.post(f"{PATH}/input_tokens", json=RESPOND | fields)
+    assert counted.json() == response.json()
 
 
 async def test_a_grammar_that_does_not_compile_fails_its_response() -> None:
