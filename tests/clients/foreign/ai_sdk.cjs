@@ -10,6 +10,7 @@ const [, , kind, name, url, apiKey] = process.argv;
 const baseURL = `${url}/v1`;
 const models = {
   openai: () => createOpenAI({ baseURL, apiKey }).chat("m"),
+  responses: () => createOpenAI({ baseURL, apiKey })("m"),
   compatible: () =>
     createOpenAICompatible({
       name: "pensieve",
