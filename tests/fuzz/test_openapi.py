@@ -18,7 +18,7 @@ from tests.support.fakes import ScriptedEngine, says
 
 pytestmark = pytest.mark.anyio
 CONFIG = Path(__file__).with_name("schemathesis.toml")
-OPERATIONS = 20
+OPERATIONS = 27
 
 
 async def test_the_server_conforms_to_its_openapi_document(tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+import logging
+
 import pytest
 
 from pensieve.api.messages.request import parse
@@ -134,6 +136,26 @@ def test_every_tool_that_a_model_can_call_is_shown_by_one_name() -> None:
         "required": ["input"],
         "additionalProperties": False,
     }
+
+
+def test_a_function_without_parameters_takes_none() -> None:
+    fields = {"type": "function", "name": "now", "strict": True, "description": None}
+    (tool,) = declared_tools([fields]).tools
+    assert tool.input_schema == {"type": "object", "properties": {}}
+    assert (tool.strict, tool.description) == (True, "")
+    assert declared_tools([CLOCK]).tools[0].strict is False
+    assert declared_tools([CLOCK]).tools[0].input_schema == CLOCK["parameters"]
+
+
+def test_tools_that_cannot_be_run_here_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "pensieve.openai")
+    assert declared_tools(TOOLS).paths == (
+        "tools.0",
+        "tools.1",
+        "tools.2.tools.0",
+        "tools.2.tools.1",
+    )
+    assert "web_search" in caplog.text
 
 
 def test_a_tool_is_known_by_kind_name_and_namespace() -> None:

@@ -64,7 +64,8 @@ def fold_of(**fields):
 
 def end(reason="end_turn"):
     usage = DeltaUsage(
-        input_tokens=2,
+        input_tokens=1,
+        cache_creation_input_tokens=1,
         cache_read_input_tokens=3,
         output_tokens=4,
         output_tokens_details=OutputTokensDetails(thinking_tokens=1),
@@ -314,6 +315,14 @@ def test_a_silent_stream_repeats_that_the_response_is_in_progress() -> None:
     assert [event.sequence_number for event in fold.feed(text(0, "Hi"))] == [3, 4, 5]
 
 
+def test_a_fold_ends_with_its_response() -> None:
+    fold = fold_of()
+    fold.feed([START, *text(0, "Hi")])
+    assert not fold.is_ended
+    fold.feed(end())
+    assert fold.is_ended
+
+
 # Laws.
 
 PIECES = st.lists(st.text(max_size=5), max_size=4)
@@ -391,6 +400,9 @@ def test_every_stream_follows_the_grammar(blocks, reason, options) -> None:
     for index, group in groupby(items, lambda event: event["output_index"]):
         of_item = list(group)
         assert (kinds(of_item)[0], kinds(of_item)[-1]) == ("output_item.added", "output_item.done")
+        opened, part = of_item[0]["item"], of_item[1].get("part", {"text": ""})
+        assert (opened["status"], part["text"]) == ("in_progress", "")
+        assert not any(opened.get(name) for name in ("content", "arguments", "input"))
         ids = {event.get("item_id") or event["item"]["id"] for event in of_item}
         assert len(ids) == 1, index
         deltas = "".join(event.get("delta", "") for event in of_item)
