@@ -97,6 +97,10 @@ def test_a_text_format_becomes_the_schema_of_the_answer(form, schema, is_strict)
         ({"tool_choice": {"type": "function", "name": "x"}}, "tool_choice: Tool 'x' not found"),
         ({"tool_choice": {"type": "allowed_tools"}}, "tool_choice: `mode` and `tools` are"),
         (
+            {"tool_choice": {"type": "allowed_tools", "mode": "required", "tools": [SEARCH]}},
+            "tool_choice: There is no tool",
+        ),
+        (
             {
                 "input": [{"role": "assistant", "content": "{"}],
                 "text": {"format": {"type": "json_object"}},

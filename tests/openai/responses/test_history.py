@@ -152,6 +152,16 @@ def test_missing_results_are_supplied_and_orphans_dropped() -> None:
     ]
 
 
+@pytest.mark.parametrize("following", [message("assistant", "Go on"), call("c")])
+def test_an_answer_after_a_result_begins_when_all_results_are_there(following) -> None:
+    made = turns(call("a"), call("b"), output("b"), following)
+    assert made[1:3] == [
+        ("user", [result("b", "done")]),
+        ("user", [result("a", NO_RESULT, is_error=True)]),
+    ]
+    assert made[3][0] == "assistant"
+
+
 def test_a_sealed_thought_has_its_answers_signature() -> None:
     signature = signature_of("", carries_text=False)
     sealed = with_text(signature, "Hm.")
