@@ -133,10 +133,11 @@ def _bare(item: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in item.items() if name != "id"}
 
 
-async def test_a_silent_stream_repeats_in_progress_with_running_numbers() -> None:
+async def test_a_silent_stream_repeats_in_progress_with_running_numbers(tmp_path: Path) -> None:
     quiet, written = anyio.Event(), ""
     script = [Started(0), Prefilled(5), quiet, *says("Hi")[1:]]
-    app = app_of(ScriptedEngine([script]), ping_interval=PingInterval(ping_s=0.02))
+    home = replace(SETTINGS, paths=under_home(tmp_path))
+    app = app_of(ScriptedEngine([script]), settings=home, ping_interval=PingInterval(ping_s=0.02))
     async with (
         listening(app) as url,
         httpx.AsyncClient(headers={"x-api-key": "pensieve-local-key"}) as client,
