@@ -54,13 +54,14 @@ class ChatEndpoint:
     async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         body = await read_body(request)
-        call, conversation = await run_in_thread(partial(_parsed, body))
-        del body  # the answer does not need its megabytes
-        await self._pipeline.validate(conversation)
-        max_tokens = call.max_completion_tokens
-        options = answer_options(call, call.max_tokens if max_tokens is None else max_tokens)
-        prompt = await self._pipeline.render(conversation, options)
-        session = session_of(request, call.prompt_cache_key, has_tools=bool(call.tools))
+        with self._completer.expect():
+            call, conversation = await run_in_thread(partial(_parsed, body))
+            del body  # the answer does not need its megabytes
+            await self._pipeline.validate(conversation)
+            max_tokens = call.max_completion_tokens
+            options = answer_options(call, call.max_tokens if max_tokens is None else max_tokens)
+            prompt = await self._pipeline.render(conversation, options)
+            session = session_of(request, call.prompt_cache_key, has_tools=bool(call.tools))
         self._sessions.note(session, conversation, prompt)
         completion = self._completer.complete(prompt, options)
         answer_format = ChatFormat(self._answer_options_of(call))

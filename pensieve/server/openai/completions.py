@@ -44,9 +44,10 @@ class CompletionsEndpoint:
 
     async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(Request(scope, receive))
-        call = await run_in_thread(partial(_parsed, body))
-        del body  # the answer does not need its megabytes
-        prompt = await self._pipeline.render_text(call.prompt, call.suffix)
+        with self._completer.expect():
+            call = await run_in_thread(partial(_parsed, body))
+            del body  # the answer does not need its megabytes
+            prompt = await self._pipeline.render_text(call.prompt, call.suffix)
         completion = self._completer.complete(prompt, answer_options(call, call.max_tokens))
         includes_usage = call.stream and call.stream_options.include_usage
         fold = TextFold(int(self._clock()), includes_usage=includes_usage)

@@ -107,15 +107,18 @@ class ResponsesEndpoint:
 
     async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        call, whole = await self._read(ResponsesRequest, request)
-        fields = responses_fields(whole.tools.paths)
-        answer_format = ResponsesFormat(
-            self._fold_of(call, whole), fields, partial(self._add, call)
-        )
-        request_context_of(scope).wire = answer_format.wire
-        await self._pipeline.validate(whole.conversation)
-        options = answer_options(call, 0 if whole.is_empty else call.max_output_tokens)
-        prompt = await self._pipeline.render(whole.conversation, options)
+        body = await read_body(request)
+        with self._completer.expect():
+            call, whole = await self._translated(ResponsesRequest, body)
+            del body  # the answer does not need its megabytes
+            fields = responses_fields(whole.tools.paths)
+            answer_format = ResponsesFormat(
+                self._fold_of(call, whole), fields, partial(self._add, call)
+            )
+            request_context_of(scope).wire = answer_format.wire
+            await self._pipeline.validate(whole.conversation)
+            options = answer_options(call, 0 if whole.is_empty else call.max_output_tokens)
+            prompt = await self._pipeline.render(whole.conversation, options)
         session = session_of(request, call.prompt_cache_key, has_tools=bool(call.tools))
         self._sessions.note(session, whole.conversation, prompt)
         completion = self._completer.complete(prompt, options)
@@ -124,7 +127,7 @@ class ResponsesEndpoint:
 
     async def count_tokens(self, request: Request) -> HttpResponse:
         """Count the input tokens that the same request to `create` would report."""
-        _, whole = await self._read(InputTokensRequest, request)
+        _, whole = await self._translated(InputTokensRequest, await read_body(request))
         fields = responses_fields(whole.tools.paths)
         error_body = partial(error_envelope, fields=fields)
         request_context_of(request.scope).wire = replace(RESPONSES, error_body=error_body)
@@ -155,17 +158,15 @@ class ResponsesEndpoint:
         await self._store.retrieve(_id_of(request))
         raise InvalidRequestError("Only background responses can be cancelled.")
 
-    async def _read(
-        self, kind: type[_RequestT], request: Request
+    async def _translated(
+        self, kind: type[_RequestT], body: bytes
     ) -> tuple[_RequestT, TranslatedRequest]:
-        """Return the request without references, and its conversation.
+        """Return the request in `body` without references, and its conversation.
 
         Raises `InvalidRequestError`, also for an unknown previous response, and `NotFoundError` for
         an unknown item.
         """
-        body = await read_body(request)
         call = await run_in_thread(partial(parse, kind, body))
-        del body  # the answer does not need its megabytes
         call = await self._without_references(call)
         previous_id = call.previous_response_id
         stored = [] if previous_id is None else await self._store.history(previous_id)
