@@ -65,8 +65,8 @@ def train(folder: Path) -> None:
             Run(("-p", TASK, "--allowedTools", "Write,Edit,Bash")),
             Run(("-p", CUE)),
             Run(("--continue", "-p", CUE)),
-            Run(("-p", CUE), paper * 3),
-            Run(("--continue", "-p", CUE), paper * 3),
+            Run(("-p", CUE), paper * 4),
+            Run(("--continue", "-p", CUE), paper * 4),
         ]
     )
     sent = {text for lesson in validation for text in _texts(lesson.body)}

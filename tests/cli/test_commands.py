@@ -103,7 +103,7 @@ def test_the_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
         (["start", "--device", "tpu"], "--device"),
         (["env", "--shell", "tcsh"], "--shell"),
         (["chat", "hi", "--max-tokens", "0"], "--max-tokens"),
-        (["chat", "hi", "--temperature", "2"], "--temperature"),
+        (["chat", "hi", "--temperature", "2.5"], "--temperature"),
         (["stop", "now"], "now"),
     ],
 )

@@ -88,7 +88,8 @@ def test_ctrl_c_ends_a_start_and_its_server(_round: int, own: Installation) -> N
     start.send_signal(signal.SIGINT)
     out, err = start.communicate(timeout=60)
     assert (start.returncode, out) == (130, "")
-    assert err.endswith("Interrupted. No server is running. Start it again with: pensieve start\n")
+    again = f"pensieve start --model {MODEL} --device cpu"
+    assert err.endswith(f"Interrupted. No server is running. Start it again with: {again}\n")
     assert servers_of(own.home) == []
     assert [path for path in (own.home / "state").rglob("*") if path.is_file()] == []
 
