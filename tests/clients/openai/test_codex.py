@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,9 @@ class Engine:
     scripts: Sequence[Sequence[Step]]
     health: EngineHealth = field(default_factory=lambda: EngineHealth("ready", worker_pid=1))
     prompts: list[str] = field(default_factory=list)
+
+    def expect(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     @asynccontextmanager
     async def generate(self, generation: Generation) -> AsyncIterator[AsyncIterator[EngineEvent]]:
