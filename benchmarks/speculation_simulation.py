@@ -24,9 +24,9 @@ from pensieve.dialects.dialect import JSON_CALL, ToolCall
 from pensieve.dialects.format_calls import format_calls
 from pensieve.engine.speculation.acceptance import accept
 from pensieve.engine.speculation.cost_curve import ContextCosts, CostCurve
-from pensieve.engine.speculation.draft_source import Draft, combine
+from pensieve.engine.speculation.draft_source import FAR_DRAFTS, Draft, combine
 from pensieve.engine.speculation.lookup_index import LookupIndex
-from pensieve.engine.speculation.policy import FAR_DRAFTS, Row, SpeculationPolicy
+from pensieve.engine.speculation.policy import Row, SpeculationPolicy
 from pensieve.engine.speculation.row_ledger import RowLedger
 from pensieve.models.load import open_model
 from pensieve.models.served_model import ServedModel
@@ -347,7 +347,7 @@ def finished(
 ) -> list[float]:
     return batch.run(
         [
-            Answer(case, case.index(vocabulary, has_shadows=has_shadows), batch.policy.new_ledger())
+            Answer(case, case.index(vocabulary, has_shadows=has_shadows), RowLedger())
             for case in cases
         ]
     )

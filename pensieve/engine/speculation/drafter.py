@@ -16,16 +16,12 @@ from pensieve.engine.speculation.policy import Policy
 from pensieve.engine.speculation.row_ledger import RowLedger
 
 
-def _new_ledger() -> RowLedger:
-    return RowLedger(FAR_DRAFTS / 2)
-
-
 @dataclass(frozen=True, slots=True)
 class Drafter:
     """Owned by one sequence. Without sources it has no drafts."""
 
     sources: Sequence[DraftSource] = ()
-    ledger: RowLedger = field(default_factory=_new_ledger)
+    ledger: RowLedger = field(default_factory=RowLedger)
 
     def extend(self, tokens: Sequence[int]) -> None:
         """Add the sequence's next known tokens."""

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from pensieve.engine.generation import NOT_MEASURED, SpeculationState
 from pensieve.engine.speculation.cost_curve import CostCurve
-from pensieve.engine.speculation.draft_source import FAR_DRAFTS, NO_DRAFT, TILE_ROWS, Draft
+from pensieve.engine.speculation.draft_source import NO_DRAFT, TILE_ROWS, Draft
 from pensieve.engine.speculation.lookup_index import MAX_MATCH
 from pensieve.engine.speculation.row_ledger import RowLedger
 from pensieve.engine.speculation.step_costs import StepCosts
@@ -143,9 +143,6 @@ class SpeculationPolicy:
     def __init__(self, curve: CostCurve | None) -> None:
         self.assessment = assess(curve)
         self._costs = StepCosts(curve) if curve is not None else None
-
-    def new_ledger(self) -> RowLedger:
-        return RowLedger(FAR_DRAFTS / 2)
 
     def plan(self, rows: Sequence[Row], context_tokens: int) -> StepPlan:
         """Return how many drafts of each sequence to feed.

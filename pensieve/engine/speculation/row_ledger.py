@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from pensieve.engine.speculation.draft_source import Draft
+from pensieve.engine.speculation.draft_source import FAR_DRAFTS, Draft
 
 # In plain steps of the sequence. Each token of the answer adds `PURSE_PER_TOKEN`, each accepted
 # draft 1; drafts take out what they lengthened the step by. While it is empty there are no drafts,
@@ -22,7 +22,7 @@ _RUN_WEIGHT = 0.1
 
 @dataclass(slots=True)
 class RowLedger:
-    far_tokens: float  # that a far draft gave lately
+    far_tokens: float = FAR_DRAFTS / 2  # that a far draft gave lately
     purse: float = PURSE_START
     run: int = 0  # uncertain drafts accepted in a row
     # Fading counts of accepted and refused tokens, by class of match length.

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from pensieve.engine.generation import NOT_MEASURED, SpeculationState
 from pensieve.engine.speculation.cost_curve import ContextCosts, CostCurve
-from pensieve.engine.speculation.draft_source import NO_DRAFT, Draft, Proposal
+from pensieve.engine.speculation.draft_source import FAR_DRAFTS, NO_DRAFT, Draft, Proposal
 from pensieve.engine.speculation.policy import (
-    FAR_DRAFTS,
     NEAR_DRAFTS,
     TILE_ROWS,
     Row,
@@ -57,7 +56,7 @@ class Decoder:
         cls, curve: CostCurve, sequences: int = 1, seconds: dict[int, float] | None = None
     ) -> "Decoder":
         policy = SpeculationPolicy(curve)
-        ledgers = [policy.new_ledger() for _ in range(sequences)]
+        ledgers = [RowLedger() for _ in range(sequences)]
         return cls(policy, seconds or dict(curve.contexts[0].seconds), ledgers)
 
     def warmed(self) -> "Decoder":
@@ -431,7 +430,7 @@ def test_drafts_are_off_where_rows_cost_as_much_as_steps() -> None:
 
 def test_drafts_are_off_without_a_curve() -> None:
     policy = SpeculationPolicy(None)
-    decoder = Decoder(policy, M3, [policy.new_ledger()]).warmed()
+    decoder = Decoder(policy, M3, [RowLedger()]).warmed()
     assert decoder.plan(looked_up(31, 32)) == (0,)
     assert policy.assessment == NOT_MEASURED
 
