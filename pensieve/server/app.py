@@ -69,16 +69,14 @@ def build_app(
     sessions = Sessions(model.tokenizer.neutralize)
     writer = AnswerWriter(ping_interval or PingInterval())
     messages = MessagesEndpoint(pipeline, completer, sessions, writer)
-    chat = ChatEndpoint(pipeline, completer, sessions, writer)
-    completions = CompletionsEndpoint(pipeline, completer, writer)
     stored_responses = ResponseStore(settings.paths.responses)
     responses = ResponsesEndpoint(pipeline, completer, sessions, writer, stored_responses)
     batch_worker = BatchWorker(registry, messages.answer_batched)
     table = operations(
         Endpoints(
             messages,
-            chat,
-            completions,
+            ChatEndpoint(pipeline, completer, sessions, writer),
+            CompletionsEndpoint(pipeline, completer, writer),
             responses,
             BatchesEndpoint(registry),
             ModelsEndpoint(engine, model),

@@ -91,28 +91,21 @@ def build_engine(
     folder, device = Path(load.model_folder), cast("Device", load.device)
     grammars = GrammarCompiler.of(folder / "tokenizer.json")
     model = load_weights(folder, device, announce)
-    announce("trying the model", TRYING_S)
-    full = CacheMaker(model, supports_ragged_kv(model))
-    announce("planning its memory", TRYING_S)
-    plan = _plan(full, load)
-    _limit_memory(plan, load)
-    make_caches = replace(full, precision=plan.precision, max_tokens=plan.context_tokens)
+    make_caches, plan = _planned_caches(model, load, announce)
     fingerprint = fingerprint_of(folder, plan, device, load.prefix_salt)
     platform = _platform(device)
     chunks = _chunks(plan, device)
     store = _store(load, fingerprint)
-    memory_tier = PrefixCache(fingerprint)
     disk_tier = DiskPrefixCache(store, make_caches, fingerprint) if store else NoDiskTier()
+    memory_tier = PrefixCache(fingerprint)
+    preload = Preload(memory_tier, disk_tier, plan.budget, announce=announce, report=report)
     prefix_cache = TieredPrefixCache(
         memory_tier,
         disk_tier,
         lambda restore: ThrottledRestore(restore, chunks, announce),
-        Preload(memory_tier, disk_tier, plan.budget, announce=announce, report=report)
-        if load.has_preload
-        else None,
+        preload if load.has_preload else None,
     )
-    announce("trying batches", TRYING_S)
-    limits = _queue_limits(make_caches)
+    limits = _queue_limits(make_caches, announce)
     announcer = StepAnnouncer(announce, COMPILING_S[platform])
     _prepare_kernels(make_caches, platform, limits.max_batch, announcer)
     announce("measuring its steps", TRYING_S)
@@ -136,6 +129,16 @@ def build_engine(
         prefix_cache.close,
         state,
     )
+
+
+def _planned_caches(model: Any, load: Load, announce: Announce) -> tuple[CacheMaker, MemoryPlan]:
+    """Plan the memory, and set its limits for this process. Raises what `_plan` raises."""
+    announce("trying the model", TRYING_S)
+    full = CacheMaker(model, supports_ragged_kv(model))
+    announce("planning its memory", TRYING_S)
+    plan = _plan(full, load)
+    _limit_memory(plan, load)
+    return replace(full, precision=plan.precision, max_tokens=plan.context_tokens), plan
 
 
 def _plan(make_caches: CacheMaker, load: Load) -> MemoryPlan:
@@ -218,7 +221,8 @@ def _measured_speculation(
     return speculation_of(curve, _vocabulary_size(make_caches.model))
 
 
-def _queue_limits(make_caches: CacheMaker) -> QueueLimits:
+def _queue_limits(make_caches: CacheMaker, announce: Announce) -> QueueLimits:
+    announce("trying batches", TRYING_S)
     limits = QueueLimits() if supports_batching(make_caches) else QueueLimits(max_batch=1)
     return replace(limits, vocabulary_size=_vocabulary_size(make_caches.model))
 
