@@ -41,14 +41,24 @@ def test_flat_product_has_the_values_and_the_shape_of_the_plain_one(shape: tuple
     assert mx.allclose(layers.large(rows), expected, atol=1e-5)
 
 
-def test_product_of_a_step_with_many_rows_is_one_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[int, ...]] = []
-    plain = nn.QuantizedLinear.__call__
-    monkeypatch.setattr(
-        nn.QuantizedLinear, "__call__", lambda layer, x: (seen.append(x.shape), plain(layer, x))[1]
-    )
-    layers = _quantized()
-    flatten_products(layers, min_weights=1)
-    layers.large(mx.zeros((8, 1, 64)))
-    layers.large(mx.zeros((7, 1, 64)))
-    assert seen == [(1, 8, 64), (7, 1, 64)]
+class _Recorder(nn.QuantizedLinear):
+    """Keeps the shapes that reach the plain product."""
+
+    def __init__(self) -> None:
+        super().__init__(64, 128, group_size=32, bits=4)
+        self.seen: list[tuple[int, ...]] = []
+
+    def __call__(self, x: mx.array) -> mx.array:
+        self.seen.append(x.shape)
+        return super().__call__(x)
+
+
+class _RecordedFlat(FlatQuantizedLinear, _Recorder):
+    pass
+
+
+def test_product_of_a_step_with_many_rows_is_one_matrix() -> None:
+    layer = _RecordedFlat()
+    layer(mx.zeros((8, 1, 64)))
+    layer(mx.zeros((7, 1, 64)))
+    assert layer.seen == [(1, 8, 64), (7, 1, 64)]
