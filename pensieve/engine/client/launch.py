@@ -97,6 +97,10 @@ def worker_variables(device: Device, platform: str = sys.platform) -> dict[str, 
         if platform == "darwin":
             # Makes macOS slower to abort GPU work that holds up the screen (omlx issue 1387).
             variables["AGX_RELAX_CDM_CTXSTORE_TIMEOUT"] = "1"
+        else:
+            # Plans of attention, 70 to 130 ms each; 16 by default, which a prompt of 33 000 tokens
+            # has (engine/model/kv/composed.py).
+            variables["MLX_CUDA_SDPA_CACHE_SIZE"] = "256"
         return variables
     # On a CPU, MLX compiles small graphs with the system's C++ compiler at first use: seconds of
     # delay, no gain (x86-64, 2026-11-22; on a Mac not measured).

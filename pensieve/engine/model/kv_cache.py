@@ -8,12 +8,13 @@ were no faster on an H100: benchmarks/RESULTS.md.)
 
 `RaggedKV` reaches the models through two replaced functions of mlx-lm's `models.base`:
 `quantized_scaled_dot_product_attention`, to which mlx-lm routes every cache that has `bits`, and
-`scaled_dot_product_attention` for attention sinks, which mlx-lm refuses there. Models that were
-imported before this module have only the former, and keep mlx-lm's caches if they have sinks.
+`scaled_dot_product_attention` for attention sinks, which mlx-lm refuses there, and for CUDA
+(kv/composed.py).
 
 Shapes: keys, values and queries [1, heads, tokens, head_dim].
 """
 
+import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -22,6 +23,7 @@ import mlx.core as mx  # noqa: TID253
 from mlx_lm.models import base  # noqa: TID253
 from mlx_lm.models.cache import _BaseCache  # noqa: TID253
 
+from pensieve.engine.model.kv.composed import attention, composed_attention, is_composed
 from pensieve.engine.planning.kv_precision import FULL, KVPrecision
 from pensieve.engine.planning.memory_plan import MAX_GROWN_TOKENS, grown_tokens
 
@@ -100,16 +102,13 @@ class SequenceKVCache(_BaseCache):
         keys, values = self._seen(self._keys, tokens), self._seen(self._values, tokens)
         precision = self.precision
         if precision.bits is None:
-            return mx.fast.scaled_dot_product_attention(
-                queries, keys[0], values[0], scale=scale, mask=mask, sinks=sinks
-            )
+            return attention(queries, keys[0], values[0], scale=scale, mask=mask, sinks=sinks)
         if precision.can_multiply and tokens <= _DECODE_TOKENS and sinks is None:
             return _quantized_attention(
                 queries, keys, values, scale, mask, precision.group_size, precision.bits
             )
-        return mx.fast.scaled_dot_product_attention(
-            queries, self._decode(keys), self._decode(values), scale=scale, mask=mask, sinks=sinks
-        )
+        keys, values = self._decode(keys), self._decode(values)
+        return attention(queries, keys, values, scale=scale, mask=mask, sinks=sinks)
 
     def _encode(self, x: mx.array) -> tuple[mx.array, ...]:
         if self.precision.bits is None:
@@ -362,9 +361,14 @@ def _sinks_attention(  # noqa: PLR0913, PLR0917 -- as in mlx-lm
 ) -> Any:
     if sinks is not None and _is_cache(keys):
         return keys.attend(queries, scale, sinks)
+    if sinks is None and isinstance(keys, mx.array) and is_composed(queries, keys, mask):
+        return composed_attention(queries, keys, values, scale, mask)
     return _stock_attention(queries, keys, values, cache, scale, mask, sinks)
 
 
 _models_base: Any = base
 _models_base.quantized_scaled_dot_product_attention = _attention
-_models_base.scaled_dot_product_attention = _sinks_attention
+# A model's module binds this one when it is imported.
+for _module in [one for name, one in sys.modules.items() if name.startswith("mlx_lm.models.")]:
+    if getattr(_module, "scaled_dot_product_attention", None) is _stock_attention:
+        vars(_module)["scaled_dot_product_attention"] = _sinks_attention

@@ -6,10 +6,10 @@ from pensieve.engine.speculation.draft_source import FAR_DRAFTS, Draft
 
 # In plain steps of the sequence. Each token of the answer adds `PURSE_PER_TOKEN`, each accepted
 # draft 1; drafts take out what they lengthened the step by. While it is empty there are no drafts,
-# so they delay an answer by 2 % and one wide step at most; two where refused drafts make the next
+# so they delay an answer by 1.5 % and one wide step at most; two where refused drafts make the next
 # step feed tokens again.
 PURSE_START = 1.0
-PURSE_PER_TOKEN = 0.02
+PURSE_PER_TOKEN = 0.015
 PURSE_CAP = 4.0
 # Accepted and refused tokens are counted by the length of the match that they follow.
 _LENGTHS_PER_CLASS = 4

@@ -205,9 +205,9 @@ def test_purse_pays_for_the_time_that_drafts_added() -> None:
     (ledger,) = decoder.ledgers
     ledger.purse = 1.0
     decoder.step([looked_up(3, 20)], [0])
-    assert ledger.purse == pytest.approx(1.0 + 0.02 - 0.35)
+    assert ledger.purse == pytest.approx(1.0 + PURSE_PER_TOKEN - 0.35)
     decoder.step([looked_up(3, 20)], [2])
-    assert ledger.purse == pytest.approx(1.0 + 0.02 - 0.35 + 3 * 0.02 + 2 - 0.35)
+    assert ledger.purse == pytest.approx(1.0 + 4 * PURSE_PER_TOKEN - 0.35 + 2 - 0.35)
 
 
 def test_sequences_share_the_price_of_a_step_by_their_drafts() -> None:
@@ -216,8 +216,8 @@ def test_sequences_share_the_price_of_a_step_by_their_drafts() -> None:
         ledger.purse = 1.0
     rows = decoder.step([looked_up(2, 20), looked_up(1, 20)], [0, 0])
     assert [len(row.draft) for row in rows] == [2, 1]
-    assert decoder.ledgers[0].purse == pytest.approx(1.02 - 0.4)
-    assert decoder.ledgers[1].purse == pytest.approx(1.02 - 0.2)
+    assert decoder.ledgers[0].purse == pytest.approx(1.0 + PURSE_PER_TOKEN - 0.4)
+    assert decoder.ledgers[1].purse == pytest.approx(1.0 + PURSE_PER_TOKEN - 0.2)
 
 
 def test_cancelled_sequence_pays_its_share_of_the_step() -> None:
@@ -227,7 +227,7 @@ def test_cancelled_sequence_pays_its_share_of_the_step() -> None:
     (staying, _) = decoder.ledgers
     staying.purse = 1.0
     decoder.policy.settle(plan, [Row(staying, drafts[0])], 1.3)
-    assert staying.purse == pytest.approx(1.02 - 0.4)
+    assert staying.purse == pytest.approx(1.0 + PURSE_PER_TOKEN - 0.4)
 
 
 def test_purse_pays_for_what_is_fed_again() -> None:
