@@ -54,6 +54,11 @@ class Paths:
         return self.state / "responses"
 
     @property
+    def agents(self) -> Path:
+        """A folder for each agent of `pensieve launch`: its configuration for this server."""
+        return self.state / "agents"
+
+    @property
     def server_log(self) -> Path:
         """Standard output and error of the background server."""
         return self.logs / "server.log"

@@ -12,6 +12,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, TypeGuard
 
 from pensieve import __version__
+from pensieve.cli.arguments import (
+    COMMON_OPTIONS,
+    SHORT_OPTIONS,
+    separate_agent_arguments,
+    split_common_options,
+)
 from pensieve.cli.ui import output
 from pensieve.cli.ui.help import TOPICS, HelpLayout, columns
 from pensieve.errors import PensieveError, UsageError
@@ -31,6 +37,7 @@ For example:
   pensieve start                         # first time: downloads the model
   pensieve chat "Why is the sky blue?"
   pensieve claude                        # Claude Code on the local model
+  pensieve launch codex                  # or another coding agent
   pensieve status
   pensieve stop
 """
@@ -42,8 +49,9 @@ COMMANDS = {
     "restart": "Restart the server, or start it if none runs.",
     "status": "Show whether the server runs, where, and with which model.",
     "logs": "Print the last lines of the server's log.",
-    "env": "Print the variables that point Claude Code and other Anthropic clients here.",
+    "env": "Print what points Claude Code, or another client, to the local model.",
     "claude": "Run Claude Code on the local model; start the server if needed.",
+    "launch": "Run a coding agent on the local model; start the server if needed.",
     "chat": "Ask the model a question, or chat with it.",
     "models": "List recommended models and those on this machine.",
     "pull": "Download a model, or verify and repair one that is here.",
@@ -70,17 +78,6 @@ PACKAGES = {
 # Names of the same commands in comparable programs.
 ALIASES = {"ls": "models", "ps": "status"}
 
-# Options of every command: each sets a variable for this run and its child processes.
-COMMON_OPTIONS = {
-    "--quiet": ("PENSIEVE_QUIET", "Print only results and errors."),
-    "--verbose": ("PENSIEVE_DEBUG", "Show where an error comes from; log more in the server."),
-    "--no-color": ("NO_COLOR", "Print no colours."),
-}
-SHORT_OPTIONS = {"-q": "--quiet", "-v": "--verbose"}
-# Options of `pensieve claude`, read only before the first argument of Claude Code.
-CLAUDE_FLAGS = {"--lite", "-h", "--help"}
-CLAUDE_VALUE_OPTION = "--thinking"
-
 
 def build_app() -> "App":
     """Return the parser of every command. Errors of a command propagate out of the call."""
@@ -106,7 +103,7 @@ def build_app() -> "App":
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line and return the exit code. Raises only `SystemExit`."""
-    variables, arguments = _split_common_options(_separate_claude_arguments(arguments))
+    variables, arguments = split_common_options(separate_agent_arguments(arguments))
     with variables_set(variables):
         output.prepare()
         try:
@@ -183,45 +180,6 @@ def _has_no_required_parameter(command: object) -> bool:
 def _import_path(name: str) -> str:
     module = f"{PACKAGES[name]}.{name}" if name in PACKAGES else f"{name}.command"
     return f"pensieve.cli.{module}:{name}"
-
-
-def _split_common_options(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Return the variables that the common options stand for, and the other arguments."""
-    # What follows `--` belongs to the command.
-    end = list(arguments).index("--") if "--" in arguments else len(arguments)
-    options = [
-        COMMON_OPTIONS.get(SHORT_OPTIONS.get(argument, argument)) for argument in arguments[:end]
-    ]
-    rest = [
-        argument for argument, option in zip(arguments, options, strict=False) if option is None
-    ]
-    return {option[0]: "1" for option in options if option}, [*rest, *arguments[end:]]
-
-
-def _separate_claude_arguments(arguments: Sequence[str]) -> Sequence[str]:
-    """Insert `--` before the arguments that belong to Claude Code."""
-    start = next(
-        (
-            at
-            for at, argument in enumerate(arguments)
-            if SHORT_OPTIONS.get(argument, argument) not in COMMON_OPTIONS
-        ),
-        0,
-    )
-    if arguments[start : start + 1] != ["claude"]:
-        return arguments
-    end = start + 1
-    while end < len(arguments) and (count := _own_argument_count(arguments[end])):
-        end = min(end + count, len(arguments))
-    is_whole = end == len(arguments) or arguments[end] == "--"
-    return arguments if is_whole else [*arguments[:end], "--", *arguments[end:]]
-
-
-def _own_argument_count(argument: str) -> int:
-    """Return how many arguments an option of `pensieve claude` takes; 0 for Claude Code's."""
-    if argument == CLAUDE_VALUE_OPTION:
-        return 2
-    return int(argument in CLAUDE_FLAGS or argument.startswith(f"{CLAUDE_VALUE_OPTION}="))
 
 
 def _unknown_command(name: str) -> UsageError:

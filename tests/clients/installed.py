@@ -27,9 +27,13 @@ AI_SDK = (
 )
 CLAUDE_CODE = "@anthropic-ai/claude-code@2.1.332"
 CODEX = "@openai/codex@0.171.0"
+OPENCODE = "opencode-ai@1.18.33"
 NUSHELL = "nushell@0.115.1"
 LANGCHAIN = FOREIGN / "langchain.txt"
 LANGCHAIN_OPENAI = FOREIGN / "langchain_openai.txt"
+AIDER = FOREIGN / "aider.txt"
+# pip's own one has the path of the folder before it was renamed.
+AIDER_COMMAND = '#!/bin/sh\nexec "${0%/*}/../bin/python" -m aider "$@"\n'
 # Error messages of npm and pip without a network.
 UNREACHABLE = re.compile(
     r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ENETUNREACH|EHOSTUNREACH|ETIMEDOUT"
@@ -67,6 +71,26 @@ def codex() -> Path:
     return _npm_installed(CODEX) / ".bin" / "codex"
 
 
+def opencode() -> Path:
+    """Return the command `opencode`. Skip without node, npm or registry."""
+    modules = _npm_installed(OPENCODE)
+    programs = sorted(modules.glob("opencode-*/bin/opencode"), key=lambda path: len(str(path)))
+    if not programs:
+        pytest.skip("opencode has no program for this machine")
+    return programs[0]
+
+
+def aider() -> Path:
+    """Return the command `aider`. Skip without a registry, or under a Python that it refuses."""
+    if sys.version_info >= (3, 13):
+        pytest.skip("aider needs an older Python")
+    command = _python_installed("aider", AIDER) / "commands" / "aider"
+    command.parent.mkdir(exist_ok=True)
+    command.write_text(AIDER_COMMAND)
+    command.chmod(0o755)
+    return command
+
+
 def nushell() -> Path:
     """Return the folder of the command `nu`. Skip without node, npm or registry."""
     return _npm_installed(NUSHELL) / ".bin"
@@ -89,7 +113,11 @@ def langchain_python(pins: Path = LANGCHAIN) -> Path:
 
     Skip without a registry.
     """
-    version = ".".join(map(str, sys.version_info[:2]))
+    return _python_installed("langchain", pins) / "bin" / "python"
+
+
+def _python_installed(name: str, pins: Path) -> Path:
+    """Return a virtual environment with the packages of `pins`."""
 
     def install(folder: Path) -> None:
         # This environment's pip installs: adding a pip takes longer than most installations.
@@ -98,8 +126,9 @@ def langchain_python(pins: Path = LANGCHAIN) -> Path:
         pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python")]
         run_program([*pip, "install", *options, "-r", pins])
 
-    name = f"langchain-{hashlib.sha256(pins.read_bytes()).hexdigest()[:12]}-python-{version}"
-    return _installed(name, install) / "bin" / "python"
+    version = ".".join(map(str, sys.version_info[:2]))
+    digest = hashlib.sha256(pins.read_bytes()).hexdigest()[:12]
+    return _installed(f"{name}-{digest}-python-{version}", install)
 
 
 def _installed(name: str, install: Callable[[Path], None]) -> Path:

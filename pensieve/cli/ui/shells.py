@@ -1,7 +1,8 @@
 """Variables in the syntax of each shell and of .env files; does not know what they mean."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, assert_never
 
 from pensieve.errors import SettingsError
@@ -23,28 +24,45 @@ def shell_of(path: str) -> Shell:
             return "sh"
 
 
-def exports(shell: Shell, values: Mapping[str, str]) -> str:
+# A variable that keeps the value of another one.
+@dataclass(frozen=True, slots=True)
+class Copy:
+    name: str
+    source: str
+    value: str  # used only where the syntax cannot name the source
+
+
+def exports(shell: Shell, values: Mapping[str, str], kept: Sequence[Copy] = ()) -> str:
     """Return one export a line; for nu, which evaluates no text, a record.
 
-    Raises `SettingsError` for a value that one line cannot hold.
+    kept: copied before the exports. Raises `SettingsError` for a value that one line cannot hold.
     """
-    lines = [_export(shell, name, value) for name, value in values.items()]
+    lines = [_copy(shell, each) for each in kept]
+    lines += [_export(shell, name, value) for name, value in values.items()]
     return "\n".join(["{", *lines, "}"] if shell == "nu" else lines)
 
 
-def unsets(shell: Shell, names: Iterable[str], restored: Mapping[str, str] | None = None) -> str:
+def unsets(
+    shell: Shell,
+    names: Iterable[str],
+    restored: Mapping[str, str] | None = None,
+    kept: Sequence[Copy] = (),
+) -> str:
     """Return the commands that remove `names`, if set; for nu a record.
 
-    restored: values to set again; an empty one is removed.
+    restored: values to set again; an empty one is removed. kept: copies to set again; their
+    sources are removed.
     """
     restored = restored or {}
     removed = [*names, *(name for name, value in restored.items() if not value)]
     nonempty = {name: value for name, value in restored.items() if value}
     unset = [_unset(shell, name) for name in removed]
-    exported = [_export(shell, name, value) for name, value in nonempty.items()]
+    copied = [_copy(shell, each) for each in kept]
+    forgotten = [_unset(shell, each.source) for each in kept]
+    exported = [*(_export(shell, name, value) for name, value in nonempty.items()), *copied]
     if shell == "nu":
-        return "\n".join(["{hide: [", *unset, "], load: {", *exported, "}}"])
-    return "\n".join([*unset, *exported])
+        return "\n".join(["{hide: [", *unset, *forgotten, "], load: {", *exported, "}}"])
+    return "\n".join([*unset, *exported, *forgotten])
 
 
 def usage(shell: Shell, command: str = "pensieve env", *, is_unset: bool = False) -> str:
@@ -92,6 +110,20 @@ def _export(shell: Shell, name: str, value: str) -> str:
             return f"  {name}: {_nu_quote(value)}"
         case "pwsh":
             return f"$env:{name} = {_powershell_quote(value)}"
+        case _:
+            assert_never(shell)
+
+
+def _copy(shell: Shell, copy: Copy) -> str:
+    match shell:
+        case "bash" | "zsh" | "sh":
+            return f'export {copy.name}="${copy.source}"'
+        case "fish":
+            return f"set -gx {copy.name} ${copy.source}"
+        case "nu":
+            return _export(shell, copy.name, copy.value)
+        case "pwsh":
+            return f"$env:{copy.name} = $env:{copy.source}"
         case _:
             assert_never(shell)
 

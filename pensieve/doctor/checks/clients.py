@@ -1,5 +1,5 @@
-"""Check what keeps Claude Code and other clients from this server: variables, proxies, settings
-files.
+"""Check what keeps Claude Code and other clients of Anthropic's API from this server: variables,
+proxies, settings files.
 
 In Claude Code (2.1.330, observed 2026-11) the `env` of a settings file overrides the shell's
 variables.
@@ -39,7 +39,7 @@ def check(context: DoctorContext, managed: Path | None = None) -> Iterator[Findi
     if claude is None:
         yield ok("claude code", "not installed; pensieve does not need it")
     else:
-        yield ok("claude code", _version(claude))
+        yield ok("claude code", version_of(claude))
     conflicts = list(_settings_files(context, managed or MANAGED.get(sys.platform)))
     yield from conflicts or [ok("its settings", "no settings file overrides pensieve's variables")]
 
@@ -53,6 +53,11 @@ def _base_url(context: DoctorContext) -> Finding:
     return ok("base url", "ANTHROPIC_BASE_URL points here")
 
 
+def port_of(context: DoctorContext) -> int:
+    """Return the port of the running server, else that of the settings."""
+    return context.record.port if context.record else context.settings.port
+
+
 def _address_problem(url: str, context: DoctorContext) -> tuple[Level, str] | None:
     """Return an address's problem for clients and its level. Shows only the host: an address can
     hold a password.
@@ -62,7 +67,7 @@ def _address_problem(url: str, context: DoctorContext) -> tuple[Level, str] | No
         host, port = address.hostname or "", address.port or 80
     except ValueError:
         return "red", "is not an address"
-    ours = context.record.port if context.record else context.settings.port
+    ours = port_of(context)
     if host not in HERE | {context.settings.host} or port != ours:
         return "warning", f"points to {host}:{port}, not to this pensieve (port {ours})"
     if address.path.rstrip("/").endswith("/v1"):
@@ -150,10 +155,10 @@ def _is_overridden(name: str, value: str, context: DoctorContext) -> bool:
     return value not in {served, context.settings.api_key, ""}
 
 
-def _version(claude: str) -> str:
+def version_of(program: str) -> str:
     with suppress(OSError, subprocess.SubprocessError):
-        result = subprocess.run(  # noqa: S603 -- the user's own claude
-            [claude, "--version"],
+        result = subprocess.run(  # noqa: S603 -- the user's own program
+            [program, "--version"],
             capture_output=True,
             text=True,
             timeout=VERSION_TIMEOUT_S,
@@ -161,4 +166,4 @@ def _version(claude: str) -> str:
         )
         if version := result.stdout.strip().partition("\n")[0]:
             return version
-    return f"{claude} does not report its version"
+    return f"{program} does not report its version"

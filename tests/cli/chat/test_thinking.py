@@ -182,7 +182,7 @@ def test_claude_code_starts_at_medium_effort_if_it_thinks(server: FakeServer, pa
 
 
 def test_leading_thinking_option_is_not_passed_to_claude_code() -> None:
-    from pensieve.cli.app import _separate_claude_arguments as cut
+    from pensieve.cli.arguments import separate_agent_arguments as cut
 
     assert cut(["claude", "--thinking", "on", "-p", "x"]) == [
         *("claude", "--thinking", "on", "--", "-p", "x")

@@ -10,8 +10,9 @@ from typing import NoReturn
 import pytest
 
 from pensieve.cli.app import run
-from pensieve.cli.claude.command import Program, exec_claude
+from pensieve.cli.claude.command import exec_claude
 from pensieve.cli.claude.settings import with_settings
+from pensieve.cli.launch.agent import Program
 from pensieve.daemon import server_lock
 from pensieve.daemon.server_record import Address, own_record, publish
 from pensieve.errors import ProgramMissingError, UsageError
@@ -38,7 +39,7 @@ def execute(path: str, words: list[str], environment: Mapping[str, str]) -> NoRe
     raise Became(path, words, environment)
 
 
-HERE = Program(lambda: "/opt/claude", execute)
+HERE = Program(lambda _: "/opt/claude", execute)
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def test_claude_code_that_cannot_be_executed_is_reported(settings: Settings) -> 
     def fails(path: str, words: list[str], environment: Mapping[str, str]) -> NoReturn:
         raise OSError(8, "Exec format error")
 
-    program = Program(lambda: "/opt/claude", fails)
+    program = Program(lambda _: "/opt/claude", fails)
     with pytest.raises(ProgramMissingError, match="/opt/claude: Exec format error"):
         exec_claude(
             program, settings, Recorder(settings).dependencies(), ["-p", "hi"], is_lite=False
@@ -134,17 +135,6 @@ def test_our_settings_override_the_env_of_a_settings_file(
     assert "Agent" in printed["permissions"]["deny"]
 
 
-def test_leading_lite_option_is_not_passed_to_claude_code() -> None:
-    from pensieve.cli.app import _separate_claude_arguments as cut
-
-    assert cut(["claude", "--lite", "-p", "--lite"]) == ["claude", "--lite", "--", "-p", "--lite"]
-    assert cut(["claude", "--", "-p"]) == ["claude", "--", "-p"]
-    assert cut(["claude", "-p", "--", "x"]) == ["claude", "--", "-p", "--", "x"]
-    assert cut(["-q", "claude", "-v"]) == ["-q", "claude", "--", "-v"]
-    assert cut(["claude", "--lite"]) == ["claude", "--lite"]
-    assert cut(["chat", "--lite"]) == ["chat", "--lite"]
-
-
 @pytest.mark.parametrize("form", ["words", "one word", "file"])
 def test_user_settings_are_merged_and_take_precedence(form: str, tmp_path: Path) -> None:
     own = {"permissions": {"deny": ["Bash"]}, "model": "opus", "env": {"DISABLE_TELEMETRY": "0"}}
@@ -180,7 +170,7 @@ def test_arguments_after_two_dashes_are_no_options() -> None:
 def test_missing_claude_code_names_the_install_command(settings: Settings) -> None:
     with pytest.raises(ProgramMissingError, match="not installed") as caught:
         exec_claude(
-            Program(lambda: None, execute),
+            Program(lambda _: None, execute),
             settings,
             Recorder(settings).dependencies(),
             [],

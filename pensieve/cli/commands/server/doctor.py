@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from pensieve import __version__
 from pensieve.cli.ui import output
 from pensieve.doctor import bundle as bundling
-from pensieve.doctor.checks import clients, hardware, python, serving, storage
+from pensieve.doctor.checks import agents, clients, hardware, python, serving, storage
 from pensieve.doctor.context import DoctorContext, collect
 from pensieve.doctor.finding import Finding, is_healthy, ok
 
@@ -37,7 +37,7 @@ def doctor(
       pensieve doctor --bundle report.tar.gz # for a bug report
 
     Checks the machine, MLX, memory, settings, files, the model, the server (by
-    generating one token), and what would keep Claude Code from reaching it.
+    generating one token), and what would keep Claude Code and other agents from it.
     Exit code 1: a finding is red.
 
     Parameters
@@ -74,6 +74,7 @@ def run_checks(context: DoctorContext, *, is_thorough: bool) -> Iterator[Finding
     yield from storage.check(context, is_thorough=is_thorough)
     yield from serving.check(context)
     yield from clients.check(context)
+    yield from agents.check(context)
 
 
 def format_finding(finding: Finding) -> str:

@@ -1,21 +1,34 @@
-"""`pensieve env`: prints the variables that point clients at the server, in a shell's syntax."""
+"""`pensieve env`: prints what points a client at the server: variables, or a part of a file."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from json import dumps
+from typing import Literal
 
-from pensieve.cli.claude.environment import variables
-from pensieve.cli.claude.no_proxy import exception_for, restored
+from pensieve.cli.claude.environment import variables as claude_variables
 from pensieve.cli.client.target import Target, find_target, measured
+from pensieve.cli.launch import aider, codex, opencode, programs, replaced
+from pensieve.cli.launch.no_proxy import exception_for, restored
 from pensieve.cli.ui import output, shells
 from pensieve.cli.ui.shells import Shell, shell_of, usage
 from pensieve.errors import ServerUnavailableError, UsageError
 from pensieve.settings import resolve as settings_module
 from pensieve.settings.resolve import ThinkingMode
 
+Client = Literal["claude", "openai", "codex", "opencode", "aider", "zed", "continue", "llm"]
+VARIABLES = {"openai": programs.openai_variables, "aider": aider.variables}
+SNIPPETS = {
+    "codex": codex.snippet,
+    "opencode": opencode.snippet,
+    "zed": programs.zed,
+    "continue": programs.continue_dev,
+    "llm": programs.llm,
+}
+
 
 def env(  # noqa: PLR0913 -- each is an option
     *,
+    for_: Client = "claude",
     shell: Shell | None = None,
     lite: bool = False,
     thinking: ThinkingMode | None = None,
@@ -24,27 +37,33 @@ def env(  # noqa: PLR0913 -- each is an option
     json: bool = False,
     dotenv: bool = False,
 ) -> int:
-    """Print the variables that point Claude Code and other Anthropic clients here.
+    """Print what points Claude Code, or another client, to the local model.
 
     For example:
       eval "$(pensieve env)"                 # bash, zsh, sh
       pensieve env | source                  # fish
       eval "$(pensieve env --unset)"         # undo it
+      eval "$(pensieve env --for openai)"    # clients of OpenAI's API
+      pensieve env --for opencode            # a part of its configuration file
       pensieve env --dotenv > .env
 
     The last line of the output shows how to use it in that shell.
 
     Parameters
     ----------
+    for_
+        Print for claude (the default; also for other clients of Anthropic's API), openai
+        or aider the variables, for codex, opencode, zed, continue or llm what to add to
+        its configuration file.
     shell
         Use the syntax of bash, zsh, fish, sh, nu or pwsh; the default is $SHELL's.
     lite
-        Shorten the prompt for small models: three tools, a thousand tokens.
+        Shorten Claude Code's prompt for small models: three tools, a thousand tokens.
     thinking
         Let the model think before it answers: on, off or auto, which means if `pensieve
         show` lists thinking limited by a budget. The default is the setting `thinking`.
     unset
-        Print the commands that remove these variables again.
+        Print the commands that undo it.
     check
         Fail with exit code 69, printing nothing, unless the server answers.
     json
@@ -56,23 +75,85 @@ def env(  # noqa: PLR0913 -- each is an option
     settings = settings_module.resolve()
     settings = replace(settings, thinking=thinking or settings.thinking)
     target = find_target(settings)
-    environ = settings_module.child_environment({})
     if unset:
-        output.data(_script(shell, variables(target), restored=restored(environ)))
+        _print_undo(for_, shell, target)
         return 0
     target = measured(target, settings)
     _report_missing_server(target, must_run=check)
-    values = variables(target, is_lite=lite) | exception_for(target.host, environ)
-    options = " --lite" * lite + (f" --thinking {thinking}" if thinking else "")
+    if for_ in SNIPPETS:
+        _require_file_format(for_, is_for_a_shell=shell is not None or dotenv or lite)
+        _print_snippet(for_, target, as_json=json)
+        return 0
+    values = _variables(for_, target, is_lite=lite)
+    exception = exception_for(target.host, settings_module.child_environment({}))
     if json:
-        output.data(dumps(values, indent=2))
+        output.data(dumps({**values, **exception}, indent=2))
+    elif dotenv:
+        output.data(_dotenv({**values, **exception}))
     else:
-        output.data(_dotenv(values) if dotenv else _script(shell, values, options))
+        options = " --lite" * lite + (f" --thinking {thinking}" if thinking else "")
+        output.data(_script(for_, shell, values, exception, options))
     return 0
+
+
+def _variables(client: Client, target: Target, *, is_lite: bool = False) -> Mapping[str, str]:
+    if client == "claude":
+        return claude_variables(target, is_lite=is_lite)
+    return VARIABLES[client](target)
 
 
 def _dotenv(values: Mapping[str, str]) -> str:
     return "\n".join(shells.dotenv(name, value) for name, value in values.items())
+
+
+def _script(
+    client: Client,
+    requested: Shell | None,
+    values: Mapping[str, str],
+    exception: Mapping[str, str],
+    options: str,
+) -> str:
+    """Return the shell's commands and a last line that shows how to use them."""
+    shell = requested or shell_of(settings_module.shell_path())
+    environ = settings_module.child_environment({})
+    kept = () if client == "claude" else replaced.to_keep(values, environ)
+    script = shells.exports(shell, {**values, **exception}, kept)
+    return f"{script}\n{_usage(client, shell, requested, options)}"
+
+
+def _print_undo(client: Client, requested: Shell | None, target: Target) -> None:
+    if client in SNIPPETS:
+        place = SNIPPETS[client](target).place
+        output.note(f"Nothing is set in a shell. Remove what you added to {place}.")
+        return
+    shell = requested or shell_of(settings_module.shell_path())
+    environ = settings_module.child_environment({})
+    names = _variables(client, target)
+    script = shells.unsets(shell, names, restored(environ), replaced.to_restore(names, environ))
+    output.data(f"{script}\n{_usage(client, shell, requested, ' --unset', is_unset=True)}")
+
+
+def _usage(
+    client: Client, shell: Shell, requested: Shell | None, options: str, *, is_unset: bool = False
+) -> str:
+    """Return a comment with the command that evaluates what is printed with these options."""
+    command = "pensieve env"
+    command += f" --for {client}" if client != "claude" else ""
+    command += f" --shell {requested}" if requested else ""
+    return f"# Use it with: {usage(shell, command + options, is_unset=is_unset)}"
+
+
+def _print_snippet(client: Client, target: Target, *, as_json: bool) -> None:
+    """Print the part of a file, and where it belongs on standard error."""
+    snippet = SNIPPETS[client](target)
+    if as_json:
+        output.data(dumps({"place": snippet.place, "text": snippet.text}, indent=2))
+        return
+    output.data(snippet.text)
+    output.note(f"\nAdd it to {snippet.place}. {snippet.next_step}".rstrip())
+    if exception := exception_for(target.host, settings_module.child_environment({})):
+        exports = shells.exports("sh", exception)
+        output.warning(f"a proxy is set. Keep clients from using it for this machine:\n{exports}")
 
 
 def _require_one_format(*requested: bool) -> None:
@@ -82,24 +163,11 @@ def _require_one_format(*requested: bool) -> None:
         )
 
 
-def _script(
-    requested: Shell | None,
-    values: Mapping[str, str],
-    options: str = "",
-    restored: Mapping[str, str] | None = None,
-) -> str:
-    """Return the shell's commands and a last line that shows how to use them.
-
-    restored: the values before `pensieve env`; given only for --unset.
-    """
-    is_unset = restored is not None
-    shell = requested or shell_of(settings_module.shell_path())
-    command = f"pensieve env{f' --shell {requested}' if requested else ''}{options}"
-    if is_unset:
-        script, command = shells.unsets(shell, values, restored), f"{command} --unset"
-    else:
-        script = shells.exports(shell, values)
-    return f"{script}\n# Use it with: {usage(shell, command, is_unset=is_unset)}"
+def _require_file_format(client: Client, *, is_for_a_shell: bool) -> None:
+    if is_for_a_shell:
+        raise UsageError(
+            f"--for {client} prints a part of a file; --shell, --dotenv and --lite do not apply."
+        )
 
 
 def _report_missing_server(target: Target, *, must_run: bool) -> None:

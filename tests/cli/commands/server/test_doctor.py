@@ -42,7 +42,7 @@ SCHEMA = {
 TOPICS = {
     "pensieve", "python", "machine", "mlx", "memory", "context", "settings", "key", "files",
     "model", "disk", "port", "server", "log",
-    "base url", "claude code", "its settings",
+    "base url", "claude code", "its settings", "agents",
 }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pensieve.cli.claude.no_proxy import NAMES, PROXIES, exception_for, restored
+from pensieve.cli.launch.no_proxy import NAMES, PROXIES, exception_for, restored
 from pensieve.settings.resolve import variables_set
 from tests.cli.fake_server import serving
 

@@ -1,0 +1,1 @@
+"""Coding agents on the local model: their configuration, and `pensieve launch`."""
