@@ -46,7 +46,7 @@ def _separate_launched(arguments: Sequence[str], command: int, agent: int) -> Se
             return arguments
         case ["claude"]:
             between, rest = arguments[command + 1 : agent], arguments[agent + 1 :]
-            return separate_agent_arguments([*arguments[:command], "claude", *between, *rest])
+            return separate_agent_arguments([*arguments[:command], *between, "claude", *rest])
         case _:
             return _separated(arguments, agent + 1)
 

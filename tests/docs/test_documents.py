@@ -79,6 +79,7 @@ def test_every_command_on_a_page_exists_with_its_options(name: str) -> None:
         ("start --port 8080", ""),
         ("config set port 8080", ""),
         ("claude --continue", ""),
+        ("launch codex --search", ""),
         ("help", "no command help"),
         ("start --prot 8080", "no option --prot"),
     ],
@@ -107,8 +108,8 @@ def fault_of(line: str) -> str:
     options = known()
     if words[0] not in options:
         return f"no command {words[0]}"
-    # All but its own options go to Claude Code.
-    if words[0] == "claude":
+    # All but its own options go to Claude Code or another agent.
+    if words[0] in {"claude", "launch"}:
         return ""
     used = [word.partition("=")[0] for word in words if word.startswith("-")]
     unknown = [option for option in used if option not in options[words[0]]]

@@ -2,7 +2,8 @@
 
 Checked with aider 0.86. It loads a project's `.env` over the environment, so `setup` passes options
 instead; only the key is a variable, to keep it out of the list of processes. aider's own names of
-variables leave the user's OPENAI_API_KEY as it is.
+variables leave the user's OPENAI_API_KEY as it is. litellm prefers OPENAI_BASE_URL to what
+`--openai-api-base` sets, hence `--set-env`.
 """
 
 import json
@@ -13,7 +14,7 @@ from pensieve.cli.client.target import Target
 from pensieve.cli.launch.agent import Agent
 from pensieve.cli.launch.setup import Setup, openai_url, output_tokens
 
-AGENT = Agent("aider", "aider", "uv tool install --python 3.12 aider-chat", 3000)
+AGENT = Agent("aider", "aider", "uv tool install --python 3.12 aider-chat", 2000)
 METADATA = "model-metadata.json"
 KEY = "AIDER_OPENAI_API_KEY"
 # Keeps litellm from fetching a list of prices.
@@ -30,6 +31,7 @@ def setup(target: Target, folder: Path) -> Setup:
         "--weak-model": name,
         "--editor-model": name,
         "--openai-api-base": openai_url(target),
+        "--set-env": f"OPENAI_BASE_URL={openai_url(target)}",
         "--model-metadata-file": str(folder / METADATA),
         "--timeout": str(TIMEOUT_S),
     }
@@ -49,6 +51,7 @@ def variables(target: Target) -> Mapping[str, str]:
     return {
         **dict.fromkeys(("AIDER_MODEL", "AIDER_WEAK_MODEL", "AIDER_EDITOR_MODEL"), _name(target)),
         "AIDER_OPENAI_API_BASE": openai_url(target),
+        "AIDER_SET_ENV": f"OPENAI_BASE_URL={openai_url(target)}",
         KEY: target.api_key,
         "AIDER_SHOW_MODEL_WARNINGS": "false",
         **OFFLINE,

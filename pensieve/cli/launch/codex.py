@@ -14,15 +14,17 @@ from pensieve.cli.client.target import Target
 from pensieve.cli.launch.agent import Agent
 from pensieve.cli.launch.setup import KEY_VARIABLE, PROVIDER, Setup, Snippet, openai_url
 
-AGENT = Agent("Codex", "codex", "npm install -g @openai/codex", 7500)
+AGENT = Agent("Codex", "codex", "npm install -g @openai/codex", 9000)
 # Tables of config.toml; the first one has no heading.
 Tables = Mapping[str, Mapping[str, object]]
 
 LEAN = {"multi_agent": False, "goals": False}
+# No requests but to the server.
 OFFLINE: Tables = {
     "": {"check_for_update_on_startup": False},
     "analytics": {"enabled": False},
     "feedback": {"enabled": False},
+    "features": {"plugins": False, "apps": False},
 }
 
 

@@ -16,7 +16,7 @@ from pensieve.cli.launch.setup import (
     output_tokens,
 )
 
-AGENT = Agent("opencode", "opencode", "npm install -g opencode-ai", 9000)
+AGENT = Agent("opencode", "opencode", "npm install -g opencode-ai", 8500)
 # No requests but to the server: no list of hosted models, no update, no plugins for logins.
 OFFLINE = {
     "OPENCODE_DISABLE_MODELS_FETCH": "1",

@@ -135,11 +135,11 @@ def test_missing_agent_names_the_install_command(agent: str, settings: Settings)
 def test_context_too_small_for_the_first_request_is_refused(agent: str, tmp_path: Path) -> None:
     settings = Settings(under_home(tmp_path / "home"))
     with serving() as server, server_lock.acquire(settings.paths):
-        server.healths = lambda: health() | {"context_tokens": 4096}
+        server.healths = lambda: health() | {"context_tokens": 3000}
         address = Address("127.0.0.1", server.server_port, "tiny", "cpu")
         with (
             publish(settings.paths, own_record(address)),
-            pytest.raises(UsageError, match="tiny has a context of 4096 tokens"),
+            pytest.raises(UsageError, match="tiny has a context of 3000 tokens"),
         ):
             exec_agent(agent, HERE, settings, Recorder(settings).dependencies(), [])
 
@@ -188,7 +188,7 @@ def test_missing_command_ends_with_its_code(
         ("launch --help", "launch --help"),
         ("launch", "launch"),
         ("launch claude --lite -p x", "claude --lite -- -p x"),
-        ("-q launch -v claude -v", "-q claude -v -- -v"),
+        ("-q launch -v claude -v", "-q -v claude -- -v"),
         ("claude --lite -p --lite", "claude --lite -- -p --lite"),
         ("claude -- -p", "claude -- -p"),
         ("claude -p -- x", "claude -- -p -- x"),

@@ -36,6 +36,7 @@ base_url = "{CLOSED}/v1"
 OPENCODE_CONFIG = f"""\
 {{
   // theirs
+  "$schema": "https://opencode.ai/config.json",
   "model": "theirs/theirs",
   "provider": {{"theirs": {{
     "npm": "@ai-sdk/openai-compatible",
@@ -45,7 +46,12 @@ OPENCODE_CONFIG = f"""\
 }}
 """
 AIDER_CONFIG = f"model: openai/theirs\nweak-model: openai/theirs\nopenai-api-base: {CLOSED}\n"
-AIDER_DOTENV = f"OPENAI_API_KEY=theirs\nOPENAI_API_BASE={CLOSED}\nAIDER_MODEL=openai/theirs\n"
+AIDER_DOTENV = f"""\
+OPENAI_API_KEY=theirs
+OPENAI_API_BASE={CLOSED}
+OPENAI_BASE_URL={CLOSED}
+AIDER_MODEL=openai/theirs
+"""
 
 
 @dataclass
