@@ -127,7 +127,7 @@ def test_missing_agent_names_the_install_command(agent: str, settings: Settings)
     absent = Program(lambda _: None, execute)
     with pytest.raises(ProgramMissingError, match=f"`{agent}` was not found") as caught:
         exec_agent(agent, absent, settings, Recorder(settings).dependencies(), [])
-    assert AGENTS[agent].install in caught.value.hint
+    assert AGENTS[agent].install in (caught.value.hint or "")
     assert not settings.paths.agents.exists()
 
 

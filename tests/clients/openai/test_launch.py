@@ -7,7 +7,7 @@ server: neither is used, and the user's files stay as they are.
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,7 +67,7 @@ class Engine:
         return nullcontext()
 
     @asynccontextmanager
-    async def generate(self, generation: Generation) -> AsyncIterator[AsyncIterator[EngineEvent]]:
+    async def generate(self, generation: Generation) -> AsyncGenerator[AsyncIterator[EngineEvent]]:
         prompt = ByteTokenizer().decode(generation.prompt_tokens)
         answer = "A title"
         if not self.tool or self.tool in (generation.grammar.lark if generation.grammar else ""):

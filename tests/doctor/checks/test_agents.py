@@ -107,7 +107,7 @@ def test_a_file_with_another_port_is_a_warning(tmp_path: Path, name: str, file: 
 
 def test_a_managed_file_that_names_a_model_is_a_warning(tmp_path: Path) -> None:
     file = write(tmp_path / "managed.toml", 'model_provider = "theirs"\n')
-    platforms = dict.fromkeys(("darwin", "linux"), (file,))
+    platforms = {"darwin": (file,), "linux": (file,)}
     (finding,) = warnings(installed(tmp_path, "codex"), Agent("codex", (), (), platforms))
     assert f"{file} sets model_provider" in finding.text
     write(file, 'sandbox_mode = "read-only"\n')
