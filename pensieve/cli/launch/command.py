@@ -62,7 +62,7 @@ def launch(agent: Name | None = None, /, *arguments: str) -> int:
       pensieve launch opencode run "What does this project do?"
       pensieve launch aider --edit-format diff
 
-    The agent's own configuration files are not changed. `pensieve launch claude` is
+    Your own configuration of the agent is not changed. `pensieve launch claude` is
     the same as `pensieve claude`.
 
     Parameters

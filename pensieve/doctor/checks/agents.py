@@ -20,6 +20,8 @@ EVAL = 'eval "$(pensieve env --for openai)"'
 URLS = ("OPENAI_BASE_URL", "OPENAI_API_BASE")
 KEY = "OPENAI_API_KEY"
 MAX_CHARS = 1 << 20
+# Folders of the home folder, and the variables that put them elsewhere.
+MOVABLE = {".codex": "CODEX_HOME", ".config": "XDG_CONFIG_HOME"}
 _LOCAL = re.compile(r"https?://(?:localhost|127\.0\.0\.1|\[::1\]):(\d{1,5})")
 _AIDER_VARIABLE = re.compile(
     r"^\s*(?:export\s+)?(AIDER_(?:OPENAI_API_\w+|\w*MODEL))\s*=", re.MULTILINE
@@ -106,7 +108,7 @@ def _is_here(url: str, context: DoctorContext) -> bool:
 
 def _stale_addresses(agent: Agent, context: DoctorContext) -> Iterator[Finding]:
     """Warn of a file with a provider called pensieve, and only other ports of this machine."""
-    files = [context.home / name for name in agent.own_files]
+    files = [_own(name, context) for name in agent.own_files]
     files += [context.working_folder / name for name in agent.project_files]
     for file in dict.fromkeys(files):
         text = _text(file)
@@ -115,6 +117,12 @@ def _stale_addresses(agent: Agent, context: DoctorContext) -> Iterator[Finding]:
             other = ", ".join(map(str, sorted(ports)))
             found = f"{file} points to port {other}, not to this pensieve (port {port_of(context)})"
             yield warning(agent.name, found, f"pensieve env --for {agent.name}")
+
+
+def _own(name: str, context: DoctorContext) -> Path:
+    first, _, rest = name.partition("/")
+    moved = context.environ.get(MOVABLE.get(first, ""))
+    return Path(moved, rest) if moved else context.home / name
 
 
 def _managed(agent: Agent) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from pensieve.cli.ui.shells import Shell, dotenv, exports, shell_of, unsets, usage
+from pensieve.cli.ui.shells import Copy, Shell, dotenv, exports, shell_of, unsets, usage
 from pensieve.errors import SettingsError
 from tests.cli.program import shell_program
 from tests.support.programs import run_program
@@ -124,6 +124,23 @@ def test_multiline_value_is_refused(shell: Shell, value: str) -> None:
 )
 def test_shell_is_recognized_by_its_name(path: str, shell: Shell) -> None:
     assert shell_of(path) == shell
+
+
+@pytest.mark.parametrize(
+    ("shell", "line"),
+    [
+        ("zsh", 'export MINE="$THEIRS"'),
+        ("fish", "set -gx MINE $THEIRS"),
+        ("nu", '  MINE: "it\'s"'),
+        ("pwsh", "$env:MINE = $env:THEIRS"),
+    ],
+)
+def test_a_copy_names_its_source_where_the_shell_can(shell: Shell, line: str) -> None:
+    copy = Copy("MINE", "THEIRS", "it's")
+    assert line in exports(shell, {"THEIRS": "ours"}, [copy]).splitlines()
+    undone = unsets(shell, ["MINE"], kept=[copy]).splitlines()
+    assert line in undone
+    assert any("THEIRS" in each for each in undone if each != line)
 
 
 NU_UNSETTING = (

@@ -105,6 +105,22 @@ def test_a_file_with_another_port_is_a_warning(tmp_path: Path, name: str, file: 
     assert warnings(context) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "variable", "file"),
+    [
+        ("codex", "CODEX_HOME", "config.toml"),
+        ("zed", "XDG_CONFIG_HOME", "zed/settings.json"),
+    ],
+)
+def test_a_moved_configuration_is_found(
+    tmp_path: Path, name: str, variable: str, file: str
+) -> None:
+    path = write(tmp_path / "moved" / file, STALE)
+    context = with_variables(installed(tmp_path, name), **{variable: str(tmp_path / "moved")})
+    (finding,) = warnings(context)
+    assert str(path) in finding.text
+
+
 def test_a_managed_file_that_names_a_model_is_a_warning(tmp_path: Path) -> None:
     file = write(tmp_path / "managed.toml", 'model_provider = "theirs"\n')
     platforms = {"darwin": (file,), "linux": (file,)}

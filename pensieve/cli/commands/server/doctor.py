@@ -37,7 +37,7 @@ def doctor(
       pensieve doctor --bundle report.tar.gz # for a bug report
 
     Checks the machine, MLX, memory, settings, files, the model, the server (by
-    generating one token), and what would keep Claude Code and other agents from it.
+    generating one token), and what would keep Claude Code and others from it.
     Exit code 1: a finding is red.
 
     Parameters
