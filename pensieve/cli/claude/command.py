@@ -10,15 +10,9 @@ from typing import NoReturn
 
 from pensieve.cli.claude.environment import KEY_VARIABLES, variables
 from pensieve.cli.claude.settings import settings_files, variables_in_files, with_settings
-from pensieve.cli.launch.agent import (
-    Agent,
-    Program,
-    execute,
-    find,
-    require_context,
-    running_target,
-)
+from pensieve.cli.launch.agent import Agent
 from pensieve.cli.launch.no_proxy import exception_for
+from pensieve.cli.launch.program import Program, execute, find, require_context, running_target
 from pensieve.cli.lifecycle.launching import Dependencies, default_dependencies
 from pensieve.settings import resolve as settings_module
 from pensieve.settings.resolve import Settings, ThinkingMode

@@ -1,23 +1,19 @@
-"""What `pensieve launch` and `pensieve claude` share: an agent, the running server, the exec."""
+"""An agent and what it is given, as values; and what several configurations have in common.
 
-import os
-import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import NoReturn
+`pensieve env` imports it, so it imports nothing that starts a server.
+"""
 
-from pensieve.cli.client.target import Target, is_to_think, target_of
-from pensieve.cli.lifecycle.launching import Dependencies, ensure_running
-from pensieve.cli.lifecycle.server_report import require_healthy
-from pensieve.cli.lifecycle.version_mismatch import warn_of_other_version
-from pensieve.cli.ui import output
-from pensieve.errors import ProgramMissingError, UsageError
-from pensieve.settings.resolve import Flags, Settings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-# What a context must hold next to the first request: a file and an answer.
-MIN_WORKING_TOKENS = 2048
+from pensieve.cli.client.target import Target
 
-Execute = Callable[[str, list[str], Mapping[str, str]], NoReturn]
+# The provider's name in the agents' configurations.
+PROVIDER = "pensieve"
+# Has the key for agents that read it from a variable. Not the setting's own variable, which a user
+# may have set for pensieve itself.
+KEY_VARIABLE = "PENSIEVE_KEY"
+MAX_OUTPUT_TOKENS = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,60 +24,27 @@ class Agent:
     first_request_tokens: int  # upper bound, for other tokenizers than the measured one too
 
 
-# How to find an agent's command and exec it; tests replace it.
 @dataclass(frozen=True, slots=True)
-class Program:
-    find: Callable[[str], str | None] = shutil.which
-    execute: Execute = os.execve
+class Setup:
+    arguments: tuple[str, ...] = ()  # before the user's own, which take precedence
+    variables: Mapping[str, str] = field(default_factory=dict[str, str])
+    files: Mapping[str, str] = field(
+        default_factory=dict[str, str]
+    )  # by name in the agent's folder
 
 
-def find(program: Program, agent: Agent) -> str:
-    """Return the path of the agent's command. Raises `ProgramMissingError`."""
-    if found := program.find(agent.command):
-        return found
-    raise ProgramMissingError(
-        f"{agent.title} is not installed: the command `{agent.command}` was not found.",
-        hint=f"Install it, for example with this, and try again:\n  {agent.install}",
-    )
+# What `pensieve env --for` prints for a program that reads a file.
+@dataclass(frozen=True, slots=True)
+class Snippet:
+    place: str
+    text: str
+    next_step: str = ""
 
 
-def running_target(settings: Settings, dependencies: Dependencies) -> Target:
-    """Return the running server with its model's context, started if needed."""
-    server = ensure_running(settings, Flags(), dependencies)
-    require_healthy(server)
-    warn_of_other_version(server.record, server.health)
-    return replace(
-        target_of(server.record, settings),
-        context_tokens=server.health.context_tokens,
-        thinks=is_to_think(settings, server.health.thinking),
-    )
+def openai_url(target: Target) -> str:
+    return f"{target.base_url}/v1"
 
 
-def require_context(target: Target, agent: Agent, other_way: str = "") -> None:
-    """Raise `UsageError` if the first request leaves too little context to work with."""
-    if target.context_tokens >= agent.first_request_tokens + MIN_WORKING_TOKENS:
-        return
-    raise UsageError(
-        f"{target.model} has a context of {target.context_tokens} tokens here. The first request"
-        f" of {agent.title} takes about {agent.first_request_tokens} of them, which leaves too few"
-        " to work with.",
-        hint=f"Use a model with a larger context{other_way or '.'}",
-    )
-
-
-def execute(
-    program: Program,
-    agent: Agent,
-    path: str,
-    arguments: Sequence[str],
-    environment: Mapping[str, str],
-) -> NoReturn:
-    """Replace this process with the agent. Returns only by raising."""
-    output.flush()
-    try:
-        program.execute(path, [path, *arguments], environment)
-    except OSError as error:
-        raise ProgramMissingError(
-            f"{agent.title} cannot be run: {path}: {error.strerror}.",
-            hint=f"Reinstall it, for example with this:\n  {agent.install}",
-        ) from error
+def output_tokens(target: Target) -> int:
+    """Return an answer length that leaves room in the context."""
+    return min(MAX_OUTPUT_TOKENS, target.context_tokens // 8)

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pensieve.cli.client.target import Target
-from pensieve.cli.launch.agent import Agent
-from pensieve.cli.launch.setup import Setup, openai_url, output_tokens
+from pensieve.cli.launch.agent import Agent, Setup, openai_url, output_tokens
 
 AGENT = Agent("aider", "aider", "uv tool install --python 3.12 aider-chat", 2000)
 METADATA = "model-metadata.json"

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from pensieve.cli.client.target import Target
-from pensieve.cli.launch.agent import Agent
-from pensieve.cli.launch.setup import KEY_VARIABLE, PROVIDER, Setup, Snippet, openai_url
+from pensieve.cli.launch.agent import KEY_VARIABLE, PROVIDER, Agent, Setup, Snippet, openai_url
 
 AGENT = Agent("Codex", "codex", "npm install -g @openai/codex", 9000)
 # Tables of config.toml; the first one has no heading.

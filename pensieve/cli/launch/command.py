@@ -14,16 +14,9 @@ from pensieve.cli.claude.command import AGENT as CLAUDE_CODE
 from pensieve.cli.claude.command import claude
 from pensieve.cli.client.target import Target
 from pensieve.cli.launch import aider, codex, opencode
-from pensieve.cli.launch.agent import (
-    Agent,
-    Program,
-    execute,
-    find,
-    require_context,
-    running_target,
-)
+from pensieve.cli.launch.agent import Agent, Setup
 from pensieve.cli.launch.no_proxy import exception_for
-from pensieve.cli.launch.setup import Setup
+from pensieve.cli.launch.program import Program, execute, find, require_context, running_target
 from pensieve.cli.lifecycle.launching import Dependencies, default_dependencies
 from pensieve.cli.ui import output
 from pensieve.daemon.private_dirs import make_private

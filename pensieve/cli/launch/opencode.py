@@ -7,14 +7,7 @@ import json
 from pathlib import Path
 
 from pensieve.cli.client.target import Target
-from pensieve.cli.launch.agent import Agent
-from pensieve.cli.launch.setup import (
-    PROVIDER,
-    Setup,
-    Snippet,
-    openai_url,
-    output_tokens,
-)
+from pensieve.cli.launch.agent import PROVIDER, Agent, Setup, Snippet, openai_url, output_tokens
 
 AGENT = Agent("opencode", "opencode", "npm install -g opencode-ai", 8500)
 # No requests but to the server: no list of hosted models, no update, no plugins for logins.

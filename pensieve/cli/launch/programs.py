@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 
 from pensieve.cli.client.target import Target
-from pensieve.cli.launch.setup import PROVIDER, Snippet, openai_url, output_tokens
+from pensieve.cli.launch.agent import PROVIDER, Snippet, openai_url, output_tokens
 
 
 def openai_variables(target: Target) -> Mapping[str, str]:

@@ -12,7 +12,7 @@ import pytest
 from pensieve.cli.app import run
 from pensieve.cli.claude.command import exec_claude
 from pensieve.cli.claude.settings import with_settings
-from pensieve.cli.launch.agent import Program
+from pensieve.cli.launch.program import Program
 from pensieve.daemon import server_lock
 from pensieve.daemon.server_record import Address, own_record, publish
 from pensieve.errors import ProgramMissingError, UsageError

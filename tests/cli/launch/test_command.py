@@ -10,8 +10,8 @@ import pytest
 
 from pensieve.cli.app import run
 from pensieve.cli.arguments import separate_agent_arguments
-from pensieve.cli.launch.agent import Program
 from pensieve.cli.launch.command import AGENTS, LAUNCHERS, exec_agent, listing
+from pensieve.cli.launch.program import Program
 from pensieve.daemon import server_lock
 from pensieve.daemon.server_record import Address, own_record, publish
 from pensieve.errors import NotWritableError, ProgramMissingError, UsageError

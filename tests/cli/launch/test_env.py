@@ -1,6 +1,7 @@
 """`pensieve env --for`: what other clients than Claude Code need."""
 
 import json
+import sys
 import tomllib
 from pathlib import Path
 from typing import get_args
@@ -8,10 +9,10 @@ from typing import get_args
 import pytest
 
 from pensieve.cli.app import run
-from pensieve.cli.commands.setup.env import SNIPPETS, VARIABLES, Client
+from pensieve.cli.commands.setup.env import FILE_CLIENTS, Client
 from pensieve.paths import Paths
 from tests.cli.program import PROGRAM, environment, shell_program
-from tests.cli.test_commands import NASTY_KEY, paths
+from tests.cli.test_commands import NASTY_KEY, PROBE, paths
 from tests.support.programs import run_program
 
 __all__ = ["paths"]
@@ -44,8 +45,19 @@ def environment_after(shell: str, script: str, home: Path, **own: str) -> dict[s
     return dict(pair.split("=", 1) for pair in done.stdout.split("\0") if pair)
 
 
-def test_every_client_has_variables_or_a_snippet() -> None:
-    assert {"claude", *VARIABLES, *SNIPPETS} == set(get_args(Client))
+@pytest.mark.parametrize("arguments", [[], ["--for", "codex"]])
+def test_env_loads_nothing_that_starts_servers(arguments: list[str], tmp_path: Path) -> None:
+    done = run_program([sys.executable, "-c", PROBE, "env", *arguments], env=environment(tmp_path))
+    modules = set(done.stderr.splitlines()[-1].split())
+    assert ("pensieve.cli.launch.codex" in modules) is bool(arguments)
+    assert {each for each in modules if each.startswith("pensieve.cli.lifecycle")} == set()
+
+
+@pytest.mark.parametrize("client", get_args(Client))
+def test_every_client_is_pointed_at_the_server(
+    client: str, paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "http://127.0.0.1:7777" in printed(capsys, "--for", client)[0]
 
 
 @pytest.mark.parametrize("arguments", [[], ["--unset"], ["--json"], ["--for", "aider"]])
@@ -102,7 +114,7 @@ def test_json_files_have_the_address(
     assert f"{client}" in err
 
 
-@pytest.mark.parametrize("client", SNIPPETS)
+@pytest.mark.parametrize("client", sorted(FILE_CLIENTS))
 def test_snippet_is_undone_in_its_file(
     client: str, paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,7 +123,7 @@ def test_snippet_is_undone_in_its_file(
     assert "Remove" in err
 
 
-@pytest.mark.parametrize("client", SNIPPETS)
+@pytest.mark.parametrize("client", sorted(FILE_CLIENTS))
 def test_snippet_as_json_has_place_and_text(
     client: str, paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:

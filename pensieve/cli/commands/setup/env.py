@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from json import dumps
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pensieve.cli.claude.environment import variables as claude_variables
 from pensieve.cli.client.target import Target, find_target, measured
-from pensieve.cli.launch import aider, codex, opencode, programs, replaced
+from pensieve.cli.launch import replaced
 from pensieve.cli.launch.no_proxy import exception_for, restored
 from pensieve.cli.ui import output, shells
 from pensieve.cli.ui.shells import Shell, shell_of, usage
@@ -15,15 +15,12 @@ from pensieve.errors import ServerUnavailableError, UsageError
 from pensieve.settings import resolve as settings_module
 from pensieve.settings.resolve import ThinkingMode
 
+if TYPE_CHECKING:
+    from pensieve.cli.launch.agent import Snippet
+
 Client = Literal["claude", "openai", "codex", "opencode", "aider", "zed", "continue", "llm"]
-VARIABLES = {"openai": programs.openai_variables, "aider": aider.variables}
-SNIPPETS = {
-    "codex": codex.snippet,
-    "opencode": opencode.snippet,
-    "zed": programs.zed,
-    "continue": programs.continue_dev,
-    "llm": programs.llm,
-}
+# What prints a part of a file; the others print variables.
+FILE_CLIENTS = frozenset({"codex", "opencode", "zed", "continue", "llm"})
 
 
 def env(  # noqa: PLR0913 -- each is an option
@@ -80,7 +77,7 @@ def env(  # noqa: PLR0913 -- each is an option
         return 0
     target = measured(target, settings)
     _report_missing_server(target, must_run=check)
-    if for_ in SNIPPETS:
+    if for_ in FILE_CLIENTS:
         _require_file_format(for_, is_for_a_shell=shell is not None or dotenv or lite)
         _print_snippet(for_, target, as_json=json)
         return 0
@@ -99,7 +96,23 @@ def env(  # noqa: PLR0913 -- each is an option
 def _variables(client: Client, target: Target, *, is_lite: bool = False) -> Mapping[str, str]:
     if client == "claude":
         return claude_variables(target, is_lite=is_lite)
-    return VARIABLES[client](target)
+    # Not at the top: a plain `pensieve env` may run whenever a shell starts.
+    from pensieve.cli.launch import aider, programs
+
+    return aider.variables(target) if client == "aider" else programs.openai_variables(target)
+
+
+def _snippet(client: Client, target: Target) -> "Snippet":
+    from pensieve.cli.launch import codex, opencode, programs
+
+    snippets = {
+        "codex": codex.snippet,
+        "opencode": opencode.snippet,
+        "zed": programs.zed,
+        "continue": programs.continue_dev,
+        "llm": programs.llm,
+    }
+    return snippets[client](target)
 
 
 def _dotenv(values: Mapping[str, str]) -> str:
@@ -122,8 +135,8 @@ def _script(
 
 
 def _print_undo(client: Client, requested: Shell | None, target: Target) -> None:
-    if client in SNIPPETS:
-        place = SNIPPETS[client](target).place
+    if client in FILE_CLIENTS:
+        place = _snippet(client, target).place
         output.note(f"Nothing is set in a shell. Remove what you added to {place}.")
         return
     shell = requested or shell_of(settings_module.shell_path())
@@ -145,7 +158,7 @@ def _usage(
 
 def _print_snippet(client: Client, target: Target, *, as_json: bool) -> None:
     """Print the part of a file, and where it belongs on standard error."""
-    snippet = SNIPPETS[client](target)
+    snippet = _snippet(client, target)
     if as_json:
         output.data(dumps({"place": snippet.place, "text": snippet.text}, indent=2))
         return
