@@ -1,6 +1,6 @@
 """What programs without a launcher of ours need: variables of a shell, or a part of a file. Pure.
 
-The files of Zed and Continue follow their documentation (2026-11); llm was tried.
+The files of Zed and Continue follow their documentation; llm was tried.
 """
 
 import json
@@ -24,7 +24,13 @@ def zed(target: Target) -> Snippet:
         "name": target.model,
         "max_tokens": target.context_tokens,
         "max_output_tokens": output_tokens(target),
-        "capabilities": {"tools": True, "images": False, "parallel_tool_calls": True},
+        "capabilities": {
+            "tools": True,
+            "images": False,
+            "parallel_tool_calls": True,
+            "prompt_cache_key": True,
+            "interleaved_reasoning": target.thinks,
+        },
     }
     provider = {"api_url": openai_url(target), "available_models": [model]}
     settings = {"language_models": {"openai_compatible": {PROVIDER: provider}}}
@@ -50,7 +56,10 @@ def continue_dev(target: Target) -> Snippet:
         f"      contextLength: {target.context_tokens}",
         f"      maxTokens: {output_tokens(target)}",
     ]
-    return Snippet("~/.continue/config.yaml", "\n".join(rows))
+    return Snippet(
+        "~/.continue/config.yaml, which needs a `name`, a `version` and `schema: v1` as well",
+        "\n".join(rows),
+    )
 
 
 def llm(target: Target) -> Snippet:

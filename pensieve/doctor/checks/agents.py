@@ -1,7 +1,6 @@
 """Check coding agents other than Claude Code, and the variables of OpenAI's clients.
 
-What overrides what was tried with Codex 0.171, opencode 1.18 and aider 0.86; the rest follows their
-documentation (2026-11).
+aider's `.env` was tried with 0.86; the managed files follow the agents' documentation.
 """
 
 import re
