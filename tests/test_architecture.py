@@ -44,7 +44,7 @@ MAY_IMPORT = {
     },
     "dialects.probing": {"dialects.dialect", "dialects.format_calls", "errors"},
     "engine": {"errors"},
-    "engine.planning": {"machine", "settings"},
+    "engine.planning": {"machine", "settings", "untrusted_json"},
     "engine.scheduling": {
         *("engine.generation", "engine.protocol", "engine.long_operations", "engine.planning"),
     },

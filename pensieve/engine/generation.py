@@ -7,7 +7,7 @@ The front end builds a `Generation`; the engine sends `Started`, then any number
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, cast, get_args
 
 FinishReason = Literal["stop_token", "length"]
 # A conversation, a sub-agent, a side request (title, summary), a message batch.
@@ -110,6 +110,7 @@ class DraftCounts:
     grammar: SourceCounts = SourceCounts()  # the answer's grammar forces them
     lookup: SourceCounts = SourceCounts()  # followed the same tokens before, in prompt or answer
     shadow: SourceCounts = SourceCounts()  # the same in a hint
+    mtp: SourceCounts = SourceCounts()  # the model's MTP head predicts them
 
     @classmethod
     def of(cls, drafted: Mapping[str, int], accepted: Mapping[str, int]) -> "DraftCounts":
@@ -127,11 +128,14 @@ class DraftCounts:
 
     @property
     def total(self) -> SourceCounts:
-        return self.grammar + self.lookup + self.shadow
+        return self.grammar + self.lookup + self.shadow + self.mtp
 
     def __add__(self, other: "DraftCounts") -> "DraftCounts":
         return DraftCounts(
-            self.grammar + other.grammar, self.lookup + other.lookup, self.shadow + other.shadow
+            self.grammar + other.grammar,
+            self.lookup + other.lookup,
+            self.shadow + other.shadow,
+            self.mtp + other.mtp,
         )
 
     def tokens_per_step(self, tokens: int) -> float:
@@ -180,13 +184,15 @@ class SpeculationState:
     reason: SpeculationReason
     rows: int = 1  # tokens of the step with the largest speed-up
     ratio: float = 1.0  # of its time to that of a step of one
+    has_head: bool = False  # an MTP head of the model is one of the sources
 
     @classmethod
     def from_json(cls, value: object) -> "SpeculationState | None":
         """Parse what was written from `asdict`; None for anything else."""
         match value:
             case {"reason": str(reason), "rows": int(rows), "ratio": float(ratio)}:
-                return cls(reason, rows, ratio) if reason in _REASONS else None
+                has_head = cast("dict[str, object]", value).get("has_head") is True
+                return cls(reason, rows, ratio, has_head) if reason in _REASONS else None
             case _:
                 return None
 
@@ -199,7 +205,7 @@ class SpeculationState:
         times = f"{self.rows} tokens at once take {self.ratio:.1f} times as long as one"
         match self.reason:
             case "pays":
-                return f"on: {times}"
+                return f"on{', with MTP' if self.has_head else ''}: {times}"
             case "no_width_pays":
                 return f"off, cannot pay: {times}"
             case "not_measured":

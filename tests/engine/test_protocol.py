@@ -67,8 +67,9 @@ constrained = st.builds(
     hints=st.lists(st.lists(st.integers(0, 9), max_size=3).map(tuple), max_size=3).map(tuple),
 )
 source_counts = st.builds(SourceCounts, counts, counts)
-drafts = st.builds(DraftCounts, source_counts, source_counts, source_counts)
-states = st.builds(SpeculationState, st.sampled_from(["pays", "caches"]), counts, st.floats(1, 9))
+drafts = st.builds(DraftCounts, source_counts, source_counts, source_counts, source_counts)
+reasons = st.sampled_from(["pays", "caches"])
+states = st.builds(SpeculationState, reasons, counts, st.floats(1, 9), st.booleans())
 events = st.one_of(
     st.just(Admitted()),
     st.builds(Started, counts),

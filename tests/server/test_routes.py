@@ -146,13 +146,14 @@ async def test_health_reports_engine_memory() -> None:
         kv_used_bytes=4,
         tokens_per_second=24.5,
         tokens_per_step=2.5,
-        drafts=DraftCounts(SourceCounts(3, 2), shadow=SourceCounts(31, 30)),
+        drafts=DraftCounts(SourceCounts(3, 2), shadow=SourceCounts(31, 30), mtp=SourceCounts(9, 7)),
     )
-    state = SpeculationState("pays", 32, 4.8)
+    state = SpeculationState("pays", 32, 4.8, has_head=True)
     health = EngineHealth("ready", stats=figures, speculation=state)
     async with in_memory(app_of(ScriptedEngine([[]], health=health)), {}) as client:
         report = (await client.get("/health")).json()
-    assert report["speculation"] == {"reason": "pays", "rows": 32, "ratio": 4.8}
+    shown = {"reason": "pays", "rows": 32, "ratio": 4.8, "has_head": True}
+    assert report["speculation"] == shown
     assert report["engine"] == {
         "kv_bits": 8,
         "kv_reason": "why",
@@ -172,6 +173,7 @@ async def test_health_reports_engine_memory() -> None:
             "grammar": {"drafted": 3, "accepted": 2},
             "lookup": {"drafted": 0, "accepted": 0},
             "shadow": {"drafted": 31, "accepted": 30},
+            "mtp": {"drafted": 9, "accepted": 7},
         },
     }
 

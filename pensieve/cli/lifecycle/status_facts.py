@@ -85,9 +85,11 @@ def _speculation(health: Health, *, is_service: bool) -> str:
     if engine is None or not (drafts := engine.drafts.total).drafted:
         fix = state.fix(is_service=is_service)
         return f"{state.text} ({fix})" if fix else state.text
+    head = engine.drafts.mtp
+    by_head = f", MTP {head.accepted / head.drafted:.0%}" if head.drafted else ""
     return (
         f"on: {engine.tokens_per_step:.1f} tokens a step,"
-        f" {drafts.accepted:,} of {drafts.drafted:,} drafts accepted"
+        f" {drafts.accepted:,} of {drafts.drafted:,} drafts accepted{by_head}"
     )
 
 

@@ -30,6 +30,7 @@ from pensieve.engine.model.kv_state import (
     is_always_trimmable,
 )
 from pensieve.engine.model.loading import logit_rows_of
+from pensieve.engine.model.mtp.drafts import HeadDrafts
 from pensieve.engine.model.sampling import make_sampler
 from pensieve.engine.scheduling.backend import (
     Outcome,
@@ -234,7 +235,11 @@ class BatchBackend:
         mx.clear_cache()
 
     def _new_batch(self) -> DecodeBatch:
-        return DecodeBatch(self._model, self._speculation.policy if self._speculation else None)
+        if self._speculation is None:
+            return DecodeBatch(self._model)
+        head, rows = self._speculation.head, self._logit_rows
+        drafts = HeadDrafts(head, rows) if head and rows else None
+        return DecodeBatch(self._model, self._speculation.policy, head=drafts)
 
     def _drafter_of(self, generation: Generation, mask: TokenMask | None) -> Drafter:
         if self._speculation is None:

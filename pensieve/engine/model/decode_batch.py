@@ -11,11 +11,14 @@ such a guess is right, or the token was known, are the tokens of the step itself
 then on every draft follows known tokens. Refused drafts are dropped from the caches
 (kv/rewinding.py). State-space layers drop the whole pass, and its tokens that stay are fed again
 before the next ones; for lone sequences only: the rows of such a batch would have to be padded.
+
+An MTP head (mtp/) drafts the token after a known one, also for lone sequences only. So a pass whose
+next one shall have such a draft is read at once, even if it has no drafts itself.
 """
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.core as mx  # noqa: TID253
@@ -24,6 +27,8 @@ from pensieve.engine.generation import DraftCounts, FinishReason
 from pensieve.engine.model.decode_slot import DecodeSlot, SlotPass
 from pensieve.engine.model.kv.packed import PackedKV
 from pensieve.engine.model.kv.rewinding import RewindPoint, has_states
+from pensieve.engine.model.mtp.drafts import HeadDrafts
+from pensieve.engine.speculation.draft_source import HEAD, NO_DRAFT, Draft, Proposal
 from pensieve.engine.speculation.policy import Policy, StepPlan
 
 # MLX keeps freed buffers of every size it has seen; they are released every this many steps.
@@ -56,8 +61,11 @@ class DecodeBatch:
         policy: Policy | None = None,  # None: no drafts
         read: Callable[[mx.array], list[int]] = read,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        head: HeadDrafts | None = None,  # used with a policy only
     ) -> None:
         self._model = model
+        self._head = head
         self._policy = policy
         self._read = read
         self._clock = clock
@@ -100,6 +108,8 @@ class DecodeBatch:
         else:
             self._caches, self._next = caches, sampled
             self._has_states = has_states(caches)
+            if self._head is not None:
+                self._head.begin(last, sampled)
         self.slots = [*self.slots, slot]
         self.note_other_work()
 
@@ -134,6 +144,8 @@ class DecodeBatch:
         self._next = sampled
         if point is not None:
             self._rewind(point, parts, sampled)
+        if self._head is not None and len(parts) == 1:
+            self._head.note(len(parts[0].again), sampled, 1 + parts[0].accepted)
         return self._finish(parts)
 
     def caches_of(self, slot: DecodeSlot) -> list[Any]:
@@ -157,11 +169,30 @@ class DecodeBatch:
             part.propose()
         context_tokens = sum(len(slot.tokens) for slot in self.slots)
         plan = self._policy.plan([part.account for part in parts], context_tokens)
+        if self._head is not None and len(parts) == 1:
+            plan = self._with_head(plan, parts[0], self._head, self._policy)
         start = 0
         for part, drafts in zip(parts, plan.drafts, strict=True):
             part.start, part.draft = start, part.draft.first(drafts)
             start += 1 + drafts
         return plan, parts
+
+    def _with_head(
+        self, plan: StepPlan, part: SlotPass, head: HeadDrafts, policy: Policy
+    ) -> StepPlan:
+        """Replace the planned drafts by one of the MTP head if that is worth more."""
+        slot = part.slot
+        if slot.max_drafts < 1 or not policy.prefers_head(plan, part.account):
+            return plan
+        if slot.last is None:
+            part.is_awaited, part.draft = True, NO_DRAFT
+            return replace(plan, drafts=(0,))
+        if not head.is_ready:
+            return plan
+        began_s = self._clock()
+        tokens = tuple(self._read(head.draft()))
+        part.draft = slot.valid(Draft((Proposal(HEAD, tokens),)))
+        return replace(plan, drafts=(len(part.draft),), head_s=self._clock() - began_s)
 
     def _schedule(self, parts: Sequence[SlotPass]) -> mx.array:
         """Feed last tokens and drafts, schedule the sampling of what follows each, and read the
@@ -250,7 +281,7 @@ class DecodeBatch:
         """
         if self._read_s is None or (self._is_read_at_once and not any(plan.drafts)):
             return None
-        is_first = is_read_at_once and not self._is_read_at_once
+        is_first = is_read_at_once and not self._is_read_at_once and any(plan.drafts)
         return now_s - self._read_s + (self._building_s if is_first else 0.0)
 
     def _rewind(self, point: RewindPoint, parts: Sequence[SlotPass], sampled: mx.array) -> None:
@@ -287,6 +318,8 @@ class DecodeBatch:
 
     def _filter(self, indexes: list[int]) -> None:
         self.slots = [self.slots[at] for at in indexes]
+        if self._head is not None:
+            self._head.clear()
         if not indexes:
             self._caches, self._next = [], mx.array([], dtype=mx.uint32)
             return

@@ -48,15 +48,26 @@ class DecodeSlot:
         """Return the position in the answer of the token after the known ones and `fed` more."""
         return len(self.tokens) + len(self.again) + fed - self.answer_start
 
+    @property
+    def guesses(self) -> int:
+        """Return how many tokens of a draft are guesses of tokens that are not read yet."""
+        return 1 if self.last is None else 0
+
+    @property
+    def max_drafts(self) -> int:
+        left = self.max_tokens - self.sampled - self.guesses - 1
+        return min(left, FAR_DRAFTS - len(self.again))  # all are one pass
+
     def propose(self) -> Draft:
         """Propose drafts, with a guess of the last token before them unless it was read."""
-        guesses = 1 if self.last is None else 0
-        left = self.max_tokens - self.sampled - guesses - 1
-        left = min(left, FAR_DRAFTS - len(self.again))  # all are one pass
-        draft = self.drafter.propose(guesses, left) if left > 0 else NO_DRAFT
-        if self.mask is not None and len(draft) > guesses:
+        left = self.max_drafts
+        return self.valid(self.drafter.propose(self.guesses, left)) if left > 0 else NO_DRAFT
+
+    def valid(self, draft: Draft) -> Draft:
+        """Return what the answer's grammar allows of a draft."""
+        if self.mask is not None and len(draft) > self.guesses:
             draft = draft.first(self.mask.valid(draft.tokens))
-        return draft if len(draft) > guesses else NO_DRAFT
+        return draft if len(draft) > self.guesses else NO_DRAFT
 
     def penalized(self, fed: mx.array, logits: mx.array) -> mx.array:
         """Penalize recent tokens in the logits after the last of the `fed` tokens."""
@@ -77,6 +88,7 @@ class SlotPass:
     draft: Draft = NO_DRAFT  # fed after the last token
     accepted: int = 0  # drafts
     has_chance: bool = False  # the drafts follow the last token
+    is_awaited: bool = False  # the next draft needs the token that the pass draws
     usable: int | None = None  # drafts that may be accepted; None: all
     new: list[int] = field(default_factory=list[int])  # tokens of the answer
     finish: FinishReason | None = None
@@ -93,7 +105,7 @@ class SlotPass:
 
     @property
     def is_verified(self) -> bool:
-        return self.has_chance and self.finish is None
+        return (self.has_chance or self.is_awaited) and self.finish is None
 
     @property
     def account(self) -> Row:

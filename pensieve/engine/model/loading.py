@@ -37,18 +37,26 @@ def load_weights(folder: Path, device: Device, announce: Announce = announce_not
     that are missing, damaged or of an unknown architecture. Never runs code from the folder
     (`model_file`).
     """
-    from mlx_lm.utils import dequantize_model, load_model
+    from mlx_lm.utils import load_model
 
     mx.set_default_device(mx.gpu if device == "gpu" else mx.cpu)
     mx.set_cache_limit(_BUFFER_CACHE_BYTES)
     model, _ = load_model(_WithoutGenerationConfig(folder), lazy=True)
+    model = fit_to_device(model, device)
+    read_weights(model, announce)
+    return model
+
+
+def fit_to_device(model: Any, device: Device) -> Any:
+    """Return a model, or a part of one, in the form that runs fastest on the device."""
+    from mlx_lm.utils import dequantize_model
+
     if device == "cpu" and sys.platform == "linux":
         # In this order: the reverse takes more than twice as long.
         model.set_dtype(mx.float32)
         model = dequantize_model(model)
     if device == "gpu" and mx.cuda.is_available():
         flatten_products(model)
-    _read(model, announce)
     return model
 
 
@@ -76,11 +84,14 @@ class LogitRows:
     """Has a model compute logits only after chosen tokens of a pass.
 
     A prompt needs those after its last token alone. mlx-lm's models compute them after every token,
-    a tenth to a fifth of the work of a small model.
+    a tenth to a fifth of the work of a small model. What a model computes logits from are its
+    hidden states; those of the newest pass are kept if an MTP head needs them.
     """
 
     def __init__(self) -> None:
         self._rows: mx.array | None = None
+        self.keeps_hidden = False
+        self.hidden: mx.array | None = None  # of the newest pass, after each of its tokens
 
     @contextmanager
     def only(self, rows: Sequence[int]) -> Generator[None]:
@@ -95,6 +106,8 @@ class LogitRows:
             self._rows = None
 
     def of(self, hidden: mx.array) -> mx.array:
+        if self.keeps_hidden:
+            self.hidden = hidden
         if self._rows is None:
             return hidden
         return hidden.reshape(-1, 1, hidden.shape[-1])[self._rows]
@@ -156,7 +169,7 @@ class _WithoutGenerationConfig(type(Path())):
         return super().__truediv__(name)
 
 
-def _read(model: Any, announce: Announce) -> None:
+def read_weights(model: Any, announce: Announce) -> None:
     """Evaluate the weights part by part, so that even a slow disk shows progress."""
     flat: Any = tree_flatten(model.parameters())
     weights: list[mx.array] = [array for _, array in flat]

@@ -36,15 +36,18 @@ def plan_memory(
     device: Device,
     allowance: ResourceLimits = ResourceLimits(),  # noqa: B008 - a frozen value
     config: Mapping[str, Any] | None = None,
+    head_bytes: int = 0,
 ) -> MemoryPlan:
     """Return the plan for this model on this machine.
 
-    `make_caches` may have any precision; `config` is the model's config.json, or None.
+    `make_caches` may have any precision; `config` is the model's config.json, or None. head_bytes:
+    of its MTP head.
     """
     facts, computed_bytes = measure_model(
         make_caches, vars(make_caches.model.args) if config is None else config
     )
     device_info = {} if device == "cpu" else mx.device_info()
+    facts = replace(facts, weights_bytes=facts.weights_bytes + head_bytes)
     device_limits = device_limits_on(inspect(), device, allowance.memory_limit_bytes, device_info)
     return plan(facts, replace(device_limits, computed_bytes=computed_bytes), allowance.kv_bits)
 

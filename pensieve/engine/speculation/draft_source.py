@@ -1,18 +1,19 @@
 """Drafts: tokens that a step verifies next to the one that it computes anyway, and their sources.
 
-A source is a lookup, a grammar's forced tokens, later an MTP head or a draft model.
-engine/model feeds the combined draft; policy.py decides on its length.
+A source is a lookup, a grammar's forced tokens, or a model's MTP head. engine/model feeds the
+combined draft; policy.py decides on its length.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from pensieve.engine.generation import DraftCounts
 
 # Of Metal's matrix product: up to here all steps beyond the near ones cost the same.
 TILE_ROWS = 32
 FAR_DRAFTS = TILE_ROWS - 1
+HEAD = "mtp"  # source of the tokens of a `DraftHead`
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,24 @@ class DraftSource(Protocol):
 
     def propose(self, after: Sequence[int], max_tokens: int) -> Proposal:
         """Propose what follows the sequence's known tokens and `after`, drafts of other sources."""
+        ...
+
+
+class DraftHead(Protocol):
+    """Predicts the token after the next, by what the model computed for the next one.
+
+    Arrays are MLX's. A pair is the hidden state after a token, and the token that follows it.
+    """
+
+    def make_cache(self) -> Any:
+        """Return an empty cache of pairs."""
+        ...
+
+    def draft(self, hidden: Any, tokens: Any, cache: Any) -> Any:
+        """Add pairs to the cache: hidden states [1, pairs, values] and tokens [1, pairs].
+
+        Return the token [1] that is likely to follow the last one.
+        """
         ...
 
 
@@ -58,6 +77,10 @@ class Draft:
         """Of the uncertain tokens; 0 if there are none."""
         uncertain = (one.match_length for one in self.proposals if not one.is_certain)
         return next(uncertain, 0)
+
+    @property
+    def is_by_head(self) -> bool:
+        return any(one.source == HEAD for one in self.proposals)
 
     def first(self, count: int) -> "Draft":
         return self._between(0, count)

@@ -7,6 +7,7 @@ from pensieve.engine.generation import Generation
 from pensieve.engine.speculation.draft_source import (
     FAR_DRAFTS,
     Draft,
+    DraftHead,
     DraftSource,
     Proposal,
     combine,
@@ -55,6 +56,7 @@ class Speculation:
     policy: Policy
     # The drafts of a new sequence, whose prompt its sources know.
     drafter_of: Callable[[Generation], Drafter]
+    head: DraftHead | None = None  # has drafts for lone sequences
 
 
 def lookup_drafter(vocabulary: int, generation: Generation) -> Drafter:

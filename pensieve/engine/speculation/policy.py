@@ -6,7 +6,7 @@ price is in plain steps of all of them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pensieve.engine.generation import NOT_MEASURED, SpeculationState
@@ -31,6 +31,17 @@ def assess(curve: CostCurve | None) -> SpeculationState:
     speedup, rows, ratio = max(speedups)
     reason = "pays" if speedup >= _MIN_SPEEDUP else "no_width_pays"
     return SpeculationState(reason, rows, round(ratio, 2))
+
+
+def head_can_pay(curve: CostCurve | None, head_s: float | None) -> bool:
+    """Whether drafts of an MTP head can pay: one more row, and `head_s` for the draft itself."""
+    if curve is None or head_s is None or not assess(curve).is_on:
+        return False
+    return any(
+        2 / (curve.ratio(2, 1, at) + head_s / costs.seconds[1]) >= _MIN_SPEEDUP
+        for at, costs in enumerate(curve.contexts)
+        if curve.is_usable(2, at)
+    )
 
 
 def _speedups(curve: CostCurve) -> list[tuple[float, int, float]]:
@@ -71,6 +82,8 @@ class StepPlan:
     drafts: tuple[int, ...]  # of each sequence
     context_class: int = 0
     again: int = 0  # tokens of all sequences that are fed once more
+    gain: float = 0.0  # expected of the drafts, in tokens
+    head_s: float = 0.0  # that the MTP head took for the draft; 0: it was not asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +147,18 @@ class Policy(Protocol):
 
     def plan(self, rows: Sequence[Row], context_tokens: int) -> StepPlan: ...
 
+    def prefers_head(self, plan: StepPlan, row: Row) -> bool: ...
+
     def settle(self, plan: StepPlan, rows: Sequence[Row], seconds: float | None) -> None: ...
 
 
 class SpeculationPolicy:
     """Owned by a worker; each sequence has a `RowLedger` of its own."""
 
-    def __init__(self, curve: CostCurve | None) -> None:
-        self.assessment = assess(curve)
-        self._costs = StepCosts(curve) if curve is not None else None
+    def __init__(self, curve: CostCurve | None, head_s: float | None = None) -> None:
+        """head_s: of a draft of the model's MTP head; None: it has none."""
+        self.assessment = replace(assess(curve), has_head=head_can_pay(curve, head_s))
+        self._costs = StepCosts(curve, head_s or 0.0) if curve is not None else None
 
     def plan(self, rows: Sequence[Row], context_tokens: int) -> StepPlan:
         """Return how many drafts of each sequence to feed.
@@ -157,7 +173,21 @@ class SpeculationPolicy:
         again = sum(row.again for row in rows)
         step = _Step(self._costs, len(rows), context_class, again)
         may_draft = self.assessment.is_on and any(row.may_draft for row in rows)
-        return StepPlan(_widths(rows, step) if may_draft else nothing, context_class, again)
+        widths, gain = _widths(rows, step) if may_draft else (nothing, 0.0)
+        return StepPlan(widths, context_class, again, gain)
+
+    def prefers_head(self, plan: StepPlan, row: Row) -> bool:
+        """Whether a draft of the MTP head is worth more than the planned ones of a lone sequence.
+
+        The head computes it first, so its time is part of the price.
+        """
+        if self._costs is None or not self.assessment.has_head or row.ledger.purse <= 0:
+            return False
+        step = _Step(self._costs, 1, plan.context_class, row.again)
+        if not step.has_prices or not step.can_add(1):
+            return False
+        chance, head = row.ledger.head_chance, self._costs.head_price(plan.context_class)
+        return chance - row.price(step.price(1), chance) - head > plan.gain
 
     def settle(self, plan: StepPlan, rows: Sequence[Row], seconds: float | None) -> None:
         """Account for a step with exactly the planned drafts.
@@ -169,17 +199,20 @@ class SpeculationPolicy:
             return
         sequences = len(plan.drafts)
         step = _Step(self._costs, sequences, plan.context_class, plan.again)
-        price = step.note(sum(plan.drafts), seconds)
+        head = self._costs.note_head(plan.context_class, plan.head_s) if plan.head_s else 0.0
+        pass_s = None if seconds is None else seconds - plan.head_s
+        price = step.note(sum(plan.drafts), pass_s)
         for row in rows:
-            _settle_row(row, price * (len(row.draft) + row.again), step)
+            _settle_row(row, price * (len(row.draft) + row.again) + head, step)
 
 
-def _widths(rows: Sequence[Row], step: _Step) -> tuple[int, ...]:
+def _widths(rows: Sequence[Row], step: _Step) -> tuple[tuple[int, ...], float]:
+    """Return each sequence's drafts with the largest gain, and their gain together."""
     if not step.has_prices:
-        return (0,) * len(rows)
+        return (0,) * len(rows), 0.0
     near, near_gain = _near(rows, step)
     far, far_gain = _far(rows, step)
-    return far if far_gain > near_gain else near
+    return (far, far_gain) if far_gain > near_gain else (near, near_gain)
 
 
 def _near(rows: Sequence[Row], step: _Step) -> tuple[tuple[int, ...], float]:

@@ -14,6 +14,10 @@ PURSE_CAP = 4.0
 # Accepted and refused tokens are counted by the length of the match that they follow.
 _LENGTHS_PER_CLASS = 4
 _LONGEST_CLASS = 24
+# Those of an MTP head, by themselves. Heads are right 7 times out of 10 (Qwen3.5, depth 1), which
+# an answer believes until it has counted.
+_HEAD_CLASS = -1
+_HEAD_PRIOR = (7.0, 3.0)
 _FADING = 0.95
 # Moving averages of what a far draft gives: of far drafts, and of runs that outgrew it.
 _FAR_WEIGHT = 0.3
@@ -34,6 +38,13 @@ class RowLedger:
         prior = match_length / 8
         return (accepted + 1.0 + prior) / (accepted + refused + 2.0 + prior)
 
+    @property
+    def head_chance(self) -> float:
+        """Return the probability that a token of an MTP head is right."""
+        accepted, refused = self._counts.get(_HEAD_CLASS, (0.0, 0.0))
+        right, wrong = _HEAD_PRIOR
+        return (accepted + right) / (accepted + refused + right + wrong)
+
     def expected_tokens(self, draft: Draft) -> list[float]:
         """Return the expected number of accepted tokens for each length of the draft, from 0."""
         chance, certain = self.chance(draft.match_length), draft.certain_tokens
@@ -50,9 +61,12 @@ class RowLedger:
         if not drafted:
             return
         is_refused = accepted < drafted
+        if draft.is_by_head:
+            self._count(_HEAD_CLASS, accepted, is_refused=is_refused)
+            return  # says nothing about copies
         self.run = 0 if is_refused else self.run + accepted
         if not is_far:
-            self._count(draft.match_length, accepted, is_refused=is_refused)
+            self._count(_length_class(draft.match_length), accepted, is_refused=is_refused)
         elif is_refused or accepted > self.far_tokens:
             # A short draft that was right to its end says nothing about longer ones.
             self.far_tokens += _FAR_WEIGHT * (accepted - self.far_tokens)
@@ -67,8 +81,7 @@ class RowLedger:
         gain = PURSE_PER_TOKEN * tokens + accepted - price
         self.purse = min(PURSE_CAP, self.purse + gain)
 
-    def _count(self, match_length: int, accepted: int, *, is_refused: bool) -> None:
-        key = _length_class(match_length)
+    def _count(self, key: int, accepted: int, *, is_refused: bool) -> None:
         right, wrong = self._counts.get(key, (0.0, 0.0))
         self._counts[key] = (_FADING * right + accepted, _FADING * wrong + is_refused)
 

@@ -46,11 +46,13 @@ _Averages = dict[tuple[int, ...], _Average]
 @dataclass(slots=True)
 class StepCosts:
     curve: CostCurve
+    head_s: float = 0.0  # of one draft of the MTP head, if there is one; as measured at load
     # By rows and context class.
     _plain_s: _Averages = field(default_factory=dict[tuple[int, ...], _Average])
     # By rows, plain rows and context class: eight rows of one sequence cost other than two of each
     # of four.
     _corrections: _Averages = field(default_factory=dict[tuple[int, ...], _Average])
+    _head: _Average = field(default_factory=lambda: _Average(1.0, _WIDE_WEIGHT))  # correction
     _steps: int = 0
     _widest: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
 
@@ -107,10 +109,23 @@ class StepCosts:
         correction.note(ratio / self.curve.ratio(rows, plain_rows, context_class), self._steps)
         return ratio
 
+    def head_price(self, context_class: int) -> float:
+        """Return the expected time of a draft of the MTP head, in plain steps of one row."""
+        expected_s = self.head_s * self._faded(self._head)
+        return expected_s / self._plain_s[1, context_class].value
+
+    def note_head(self, context_class: int, seconds: float) -> float:
+        """Record what a draft of the MTP head took. Return it in plain steps of one row."""
+        self._head.value = self._faded(self._head)
+        seconds = _plausible(seconds, self.head_s * self._head.value, MAX_WIDE_SURPRISE)
+        self._head.note(seconds / self.head_s, self._steps)
+        return seconds / self._plain_s[1, context_class].value
+
     def _correction(self, rows: int, plain_rows: int, context_class: int) -> float:
         correction = self._corrections.get((rows, plain_rows, context_class))
-        if correction is None:
-            return 1.0
+        return 1.0 if correction is None else self._faded(correction)
+
+    def _faded(self, correction: _Average) -> float:
         age = self._steps - correction.noted_at
         return 1.0 + (correction.value - 1.0) * 0.5 ** (age / HALF_LIFE_STEPS)
 

@@ -40,6 +40,7 @@ from pensieve.engine.model.disk_prefix_cache import DiskPrefixCache
 from pensieve.engine.model.kv.rewinding import can_rewind
 from pensieve.engine.model.loading import load_weights, set_memory_limit, set_wired_limit
 from pensieve.engine.model.memory import plan_memory
+from pensieve.engine.model.mtp.head import MtpHead, load_head
 from pensieve.engine.planning.memory_plan import GB, MAX_CHUNK_TOKENS, PROCESS_BYTES, MemoryPlan
 from pensieve.engine.protocol import Load, Preloaded
 from pensieve.engine.scheduling.disk_tier import NoDiskTier
@@ -58,6 +59,7 @@ from pensieve.engine.worker.drafting import speculation_of, step_curve
 from pensieve.engine.worker.memory_pressure import pressure_reader
 from pensieve.engine.worker.memory_relief import MemoryRelief
 from pensieve.engine.worker.step_times import VERSION as STEP_TIMES_VERSION
+from pensieve.engine.worker.step_times import head_seconds
 from pensieve.engine.worker.warmup import (
     CHUNK_TOKENS,
     MAX_SECONDS,
@@ -91,7 +93,8 @@ def build_engine(
     folder, device = Path(load.model_folder), cast("Device", load.device)
     grammars = GrammarCompiler.of(folder / "tokenizer.json")
     model = load_weights(folder, device, announce)
-    make_caches, plan = _planned_caches(model, load, announce)
+    head = load_head(model, folder, device, announce) if load.has_speculation else None
+    make_caches, plan = _planned_caches(model, load, announce, head.nbytes if head else 0)
     fingerprint = fingerprint_of(folder, plan, device, load.prefix_salt)
     platform = _platform(device)
     chunks = _chunks(plan, device)
@@ -109,7 +112,7 @@ def build_engine(
     announcer = StepAnnouncer(announce, COMPILING_S[platform])
     _prepare_kernels(make_caches, platform, limits.max_batch, announcer)
     announce("measuring its steps", TRYING_S)
-    state, speculation = _speculation(load, make_caches, platform, fingerprint)
+    state, speculation = _speculation(load, make_caches, platform, fingerprint, head)
     scheduler = Scheduler(
         lambda: BatchBackend(
             model, make_caches, chunks, grammars.matcher, announcer, speculation=speculation
@@ -131,20 +134,22 @@ def build_engine(
     )
 
 
-def _planned_caches(model: Any, load: Load, announce: Announce) -> tuple[CacheMaker, MemoryPlan]:
+def _planned_caches(
+    model: Any, load: Load, announce: Announce, head_bytes: int
+) -> tuple[CacheMaker, MemoryPlan]:
     """Plan the memory, and set its limits for this process. Raises what `_plan` raises."""
     announce("trying the model", TRYING_S)
     full = CacheMaker(model, supports_ragged_kv(model))
     announce("planning its memory", TRYING_S)
-    plan = _plan(full, load)
+    plan = _plan(full, load, head_bytes)
     _limit_memory(plan, load)
     return replace(full, precision=plan.precision, max_tokens=plan.context_tokens), plan
 
 
-def _plan(make_caches: CacheMaker, load: Load) -> MemoryPlan:
+def _plan(make_caches: CacheMaker, load: Load, head_bytes: int) -> MemoryPlan:
     """Raise ValueError if no prompt fits: the server would refuse every request."""
     config = json.loads((Path(load.model_folder) / "config.json").read_text(encoding="utf-8"))
-    plan = plan_memory(make_caches, cast("Device", load.device), load.limits, config)
+    plan = plan_memory(make_caches, cast("Device", load.device), load.limits, config, head_bytes)
     if plan.context_tokens:
         return plan
     raise ValueError(
@@ -189,13 +194,17 @@ def _prepare_kernels(
 
 
 def _speculation(
-    load: Load, make_caches: CacheMaker, platform: Platform, fingerprint: bytes
+    load: Load,
+    make_caches: CacheMaker,
+    platform: Platform,
+    fingerprint: bytes,
+    head: MtpHead | None,
 ) -> tuple[SpeculationState, Speculation | None]:
     """Decide on drafts; store the decision unless it is the setting's."""
     if not load.has_speculation:
         return SpeculationState("setting"), None
     folder = Path(load.prefix_folder) if load.prefix_folder else None
-    state, speculation = _measured_speculation(make_caches, platform, fingerprint, folder)
+    state, speculation = _measured_speculation(make_caches, platform, fingerprint, folder, head)
     _log.info("speculation %s", state.text)
     if folder:
         store_state(folder, Path(load.model_folder), state)
@@ -203,7 +212,11 @@ def _speculation(
 
 
 def _measured_speculation(
-    make_caches: CacheMaker, platform: Platform, fingerprint: bytes, folder: Path | None
+    make_caches: CacheMaker,
+    platform: Platform,
+    fingerprint: bytes,
+    folder: Path | None,
+    head: MtpHead | None = None,
 ) -> tuple[SpeculationState, Speculation | None]:
     if not can_rewind(make_caches()):
         return SpeculationState("caches"), None
@@ -214,11 +227,16 @@ def _measured_speculation(
         make_caches.precision.bits or FULL_BITS,
     )
     try:
-        curve = step_curve(make_caches, make_caches.max_tokens, key, folder)
+        longest, has_head = make_caches.max_tokens, head is not None
+        curve = step_curve(make_caches, longest, key, folder, has_head=has_head)
+        head_s = head_seconds(head) if head else None
+        if curve and head_s:
+            plain_s = curve.contexts[0].seconds[1]
+            _log.info("a draft of the MTP head takes %.0f %% of a step", 100 * head_s / plain_s)
     except Exception as error:  # noqa: BLE001 - MLX may raise anything
         _log.warning("measuring steps failed, there are no drafts: %s", error)
-        curve = None
-    return speculation_of(curve, _vocabulary_size(make_caches.model))
+        curve, head_s = None, None
+    return speculation_of(curve, _vocabulary_size(make_caches.model), head, head_s)
 
 
 def _queue_limits(make_caches: CacheMaker, announce: Announce) -> QueueLimits:

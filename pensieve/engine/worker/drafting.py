@@ -9,6 +9,7 @@ from pathlib import Path
 from pensieve.atomic_files import write_atomically
 from pensieve.engine.generation import SpeculationState
 from pensieve.engine.model.cache_maker import CacheMaker
+from pensieve.engine.model.mtp.head import MtpHead
 from pensieve.engine.speculation.cost_curve import (
     CostCurve,
     CurveKey,
@@ -17,7 +18,13 @@ from pensieve.engine.speculation.cost_curve import (
 )
 from pensieve.engine.speculation.drafter import Speculation, lookup_drafter
 from pensieve.engine.speculation.policy import SpeculationPolicy
-from pensieve.engine.worker.step_times import StepTimer, is_complete, steps_of
+from pensieve.engine.worker.step_times import (
+    LEAST_WIDTHS,
+    LEAST_WIDTHS_WITH_HEAD,
+    StepTimer,
+    is_complete,
+    steps_of,
+)
 from pensieve.private_files import read_private
 from pensieve.untrusted_json import read_json
 
@@ -27,17 +34,30 @@ _MAX_BYTES = 64 * 1024
 
 
 def speculation_of(
-    curve: CostCurve | None, vocabulary: int
+    curve: CostCurve | None,
+    vocabulary: int,
+    head: MtpHead | None = None,
+    head_s: float | None = None,
 ) -> tuple[SpeculationState, Speculation | None]:
-    """Return whether drafts can pay, and what they need then."""
-    policy = SpeculationPolicy(curve)
-    if not policy.assessment.is_on:
-        return policy.assessment, None
-    return policy.assessment, Speculation(policy, partial(lookup_drafter, vocabulary))
+    """Return whether drafts can pay, and what they need then.
+
+    head_s: of a draft of the head; None without one.
+    """
+    policy = SpeculationPolicy(curve, head_s)
+    state = policy.assessment
+    if not state.is_on:
+        return state, None
+    drafter_of = partial(lookup_drafter, vocabulary)
+    return state, Speculation(policy, drafter_of, head if state.has_head else None)
 
 
 def step_curve(
-    make_caches: CacheMaker, max_tokens: int, key: CurveKey, folder: Path | None
+    make_caches: CacheMaker,
+    max_tokens: int,
+    key: CurveKey,
+    folder: Path | None,
+    *,
+    has_head: bool = False,
 ) -> CostCurve | None:
     """Return the step times of this model on this device; measured once if there is a folder."""
     file = folder / f"step-times-{_digest(key)}.json" if folder else None
@@ -45,7 +65,8 @@ def step_curve(
         return curve
     # Only CUDA compiles its kernels by width.
     is_exact = key.device == "cuda"
-    curve = StepTimer().curve(steps_of(make_caches, max_tokens), has_exact_widths=is_exact)
+    timer = StepTimer(least_widths=LEAST_WIDTHS_WITH_HEAD if has_head else LEAST_WIDTHS)
+    curve = timer.curve(steps_of(make_caches, max_tokens), has_exact_widths=is_exact)
     if file and curve and is_complete(curve):
         _store(file, key, curve)
     return curve

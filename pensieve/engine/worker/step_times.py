@@ -15,6 +15,7 @@ import mlx.core as mx  # noqa: TID253
 
 from pensieve.engine.model.cache_maker import CacheMaker, prefilled
 from pensieve.engine.model.kv.rewinding import RewindPoint, filled
+from pensieve.engine.model.mtp.head import CONTEXT_PAIRS, MtpHead
 from pensieve.engine.planning.memory_plan import grown_tokens
 from pensieve.engine.speculation.cost_curve import ContextCosts, CostCurve
 
@@ -25,7 +26,9 @@ BUDGET_S = 1.0
 # A device that is slow, or busy at the time, may take this much longer in each context for the
 # widths without which no draft can pay: a few rows, and a tile of them.
 EXTRA_S = 1.0
-LEAST_WIDTHS = frozenset((1, 4, 32))
+LEAST_WIDTHS = (1, 4, 32)
+# Steps with a draft of an MTP head have 2 rows.
+LEAST_WIDTHS_WITH_HEAD = (1, 2, 4, 32)
 # Increase when the measurement changes.
 VERSION = 2
 _REPEATS = 3
@@ -42,6 +45,7 @@ class StepTimer:
     budget_s: float = BUDGET_S
     extra_s: float = EXTRA_S
     clock: Callable[[], float] = time.monotonic
+    least_widths: tuple[int, ...] = LEAST_WIDTHS
 
     def curve(self, steps: dict[int, RunStep], *, has_exact_widths: bool) -> CostCurve | None:
         """Return the times of steps after each context; None if there was no time for one row."""
@@ -59,9 +63,9 @@ class StepTimer:
         """Return the shortest time of each width; each once before any again."""
         seconds: dict[int, float] = {}
         for repeat in range(_REPEATS):
-            for width in WIDTHS:
+            for width in dict.fromkeys((*self.least_widths, *WIDTHS)):
                 expected_s = seconds.get(width, 2 * seconds.get(1, 0.0))
-                extra_s = 0.0 if repeat or width not in LEAST_WIDTHS else self.extra_s
+                extra_s = 0.0 if repeat or width not in self.least_widths else self.extra_s
                 if self.clock() + expected_s >= end_s + extra_s:
                     return seconds
                 if has_exact_widths and not repeat:
@@ -73,6 +77,24 @@ class StepTimer:
         started_s = self.clock()
         run(width)
         return max(self.clock() - started_s, 1e-9)
+
+
+def head_seconds(head: MtpHead, clock: Callable[[], float] = time.monotonic) -> float:
+    """Return the shortest time of a draft of the MTP head, after as many pairs as it sees."""
+    cache = head.make_cache()
+
+    def run(pairs: int) -> None:
+        hidden = mx.zeros((1, pairs, head.hidden_size), head.dtype)
+        head.draft(hidden, mx.full((1, pairs), _ANY_TOKEN, mx.uint32), cache).tolist()
+
+    for pairs in (CONTEXT_PAIRS, 2, 1):
+        run(pairs)  # compiles its kernels
+    times: list[float] = []
+    for _ in range(_REPEATS):
+        started_s = clock()
+        run(1)
+        times.append(max(clock() - started_s, 1e-9))
+    return min(times)
 
 
 def is_complete(curve: CostCurve) -> bool:

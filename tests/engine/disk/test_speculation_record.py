@@ -14,7 +14,7 @@ STATE = SpeculationState("no_width_pays", 16, 14.1)
 def test_state_is_that_of_the_models_last_loading(tmp_path: Path) -> None:
     folder = tmp_path / "prefixes"
     assert stored_state(folder, MODEL) is None
-    for state in (SpeculationState("caches"), STATE):
+    for state in (SpeculationState("caches"), SpeculationState("pays", 4, 1.5, True), STATE):
         store_state(folder, MODEL, state)
         assert stored_state(folder, MODEL) == state
     assert stored_state(folder, Path("/models/two")) is None

@@ -77,7 +77,8 @@ def test_counts_have_the_known_sources_alone() -> None:
     assert combine([FORCED, lookup], 4).counts(3) == DraftCounts(
         grammar=SourceCounts(2, 2), lookup=SourceCounts(2, 1)
     )
-    assert combine([MTP], 4).counts(1) == DraftCounts()
+    assert combine([MTP], 4).counts(1) == DraftCounts(mtp=SourceCounts(1, 1))
+    assert combine([Fixed(Proposal("other", (5,)))], 4).counts(1) == DraftCounts()
 
 
 def test_tokens_per_step_are_one_and_what_drafts_add() -> None:

@@ -34,7 +34,7 @@ from pensieve.engine.scheduling.prefix_cache import PrefixCache
 from pensieve.engine.scheduling.request_queue import QueueLimits
 from pensieve.engine.scheduling.scheduler import Scheduler
 from pensieve.engine.scheduling.tiered_prefix_cache import TieredPrefixCache
-from pensieve.engine.speculation.draft_source import Proposal
+from pensieve.engine.speculation.draft_source import DraftHead, Proposal
 from pensieve.engine.speculation.drafter import Drafter, Speculation
 from pensieve.engine.speculation.lookup_index import LookupIndex
 from pensieve.engine.speculation.policy import Row, StepPlan
@@ -120,6 +120,9 @@ class EverythingFed:
         self.plans.append(StepPlan(tuple(min(len(row.draft), self.longest) for row in rows)))
         return self.plans[-1]
 
+    def prefers_head(self, plan: StepPlan, row: Row) -> bool:
+        return not any(plan.drafts)
+
     def settle(self, plan: StepPlan, rows: Sequence[Row], seconds: float | None) -> None:
         self.settled.append((plan, list(rows)))
         self.seconds.append(seconds)
@@ -142,10 +145,11 @@ class Bench:
         precision: KVPrecision = FULL,
         drafter_of: Callable[[Generation], Drafter] | None = None,
         longest: int = 6,
+        head: DraftHead | None = None,
     ) -> None:
         self.model, self.policy = model, EverythingFed(longest)
         self.make_caches = CacheMaker(model, supports_ragged_kv(model), precision)
-        speculation = Speculation(self.policy, drafter_of) if drafter_of else None
+        speculation = Speculation(self.policy, drafter_of, head) if drafter_of else None
         chunks = ChunkSizer(64)
         self.prefixes = PrefixCache(b"test")
         self.scheduler = Scheduler(

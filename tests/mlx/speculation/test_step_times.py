@@ -13,7 +13,15 @@ from pensieve.engine.protocol import Load
 from pensieve.engine.speculation.cost_curve import CurveKey
 from pensieve.engine.worker.build import _measured_speculation, build_engine
 from pensieve.engine.worker.drafting import speculation_of, step_curve
-from pensieve.engine.worker.step_times import CONTEXTS, WIDTHS, StepTimer, is_complete, steps_of
+from pensieve.engine.worker.step_times import (
+    CONTEXTS,
+    LEAST_WIDTHS,
+    LEAST_WIDTHS_WITH_HEAD,
+    WIDTHS,
+    StepTimer,
+    is_complete,
+    steps_of,
+)
 from tests.support import tiny_architectures, tiny_models
 from tests.support.device import DEVICE
 
@@ -46,13 +54,16 @@ def test_every_width_is_timed_without_its_preparation_where_steps_are_fast() -> 
 
 
 @pytest.mark.parametrize(("step_s", "longest_s"), [(0.2, 1.0), (0.35, 1.5)])
+@pytest.mark.parametrize("least", [LEAST_WIDTHS, LEAST_WIDTHS_WITH_HEAD])
 def test_slow_steps_stop_at_the_budget_after_the_least_widths(
-    step_s: float, longest_s: float
+    step_s: float, longest_s: float, least: tuple[int, ...]
 ) -> None:
     device = Device({width: step_s + 0.002 * width for width in WIDTHS})
-    curve = StepTimer(1.0, 0.5, device.clock).curve({256: device.run}, has_exact_widths=False)
+    timer = StepTimer(1.0, 0.5 + step_s * (len(least) - 3), device.clock, least)
+    curve = timer.curve({256: device.run}, has_exact_widths=False)
+    longest_s += step_s * (len(least) - 3)
     assert curve is not None
-    assert list(curve.contexts[0].seconds) == [1, 4, 32]
+    assert tuple(curve.contexts[0].seconds) == least
     assert not is_complete(curve)
     filling_s = step_s + 0.002
     assert device.now_s - filling_s < longest_s

@@ -60,10 +60,11 @@ FIGURES = {
         "grammar": {"drafted": 400, "accepted": 400},
         "lookup": {"drafted": 0, "accepted": 0},
         "shadow": {"drafted": 8910, "accepted": 3720},
+        "mtp": {"drafted": 0, "accepted": 0},
     },
 }
 DRAFTS = DraftCounts(SourceCounts(400, 400), shadow=SourceCounts(8910, 3720))
-STATE = {"reason": "pays", "rows": 32, "ratio": 4.8}
+STATE = {"reason": "pays", "rows": 32, "ratio": 4.8, "has_head": False}
 
 
 @pytest.fixture
@@ -248,6 +249,12 @@ def test_status_shows_the_idle_unload_time(
 
 SETTING = SpeculationState("setting")
 NO_FACTS = EngineStats(None, "full precision", 1, 2, 3)
+WITH_HEAD = SpeculationState("pays", 32, 4.8, has_head=True)
+BY_HEAD = replace(
+    NO_FACTS,
+    tokens_per_step=12.5,
+    drafts=DraftCounts(shadow=SourceCounts(89100, 37200), mtp=SourceCounts(4000, 3120)),
+)
 
 
 @pytest.mark.parametrize(
@@ -255,6 +262,8 @@ NO_FACTS = EngineStats(None, "full precision", 1, 2, 3)
     [
         (None, NO_FACTS, "", ""),
         (SpeculationState("pays", 32, 4.8), NO_FACTS, "", "on: 32 tokens at once take 4.8 times"),
+        (WITH_HEAD, NO_FACTS, "", "on, with MTP: 32 tokens at once take 4.8 times"),
+        (WITH_HEAD, BY_HEAD, "", "40,320 of 93,100 drafts accepted, MTP 78%"),
         (SpeculationState("no_width_pays", 16, 14.1), None, "", "off, cannot pay: 16 tokens at"),
         (SpeculationState("caches"), NO_FACTS, "", "off: this model's caches cannot drop"),
         (NOT_MEASURED, NO_FACTS, "", "could not be timed (pensieve restart)"),
