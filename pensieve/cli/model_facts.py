@@ -2,11 +2,13 @@
 
 from pensieve.cli.ui.progress import in_bytes
 from pensieve.daemon.server_record import current
+from pensieve.engine.planning.mtp_files import config_of, is_head
 from pensieve.errors import ModelError, UsageError
 from pensieve.models.catalog.cards import card_of
 from pensieve.models.catalog.find import find
 from pensieve.models.catalog.memory_fit import MemoryLimit, estimate_fit
 from pensieve.models.catalog.sources import EmbeddedModel, HubModel, LocalModel
+from pensieve.models.folder.architecture_support import model_for_head
 from pensieve.models.folder.config_shape import ModelShape, shape_of
 from pensieve.models.folder.installed import InstalledModel
 from pensieve.settings.resolve import Settings
@@ -26,6 +28,7 @@ def model_entry(model: InstalledModel, limit: MemoryLimit, settings: Settings) -
         "needs_bytes": fit.needs_bytes if fit else None,
         "context_tokens": fit.context_tokens if fit else None,
         "is_here": model.is_here,
+        "is_head": is_separate_head(model),
         "partial_bytes": model.partial_bytes,
         "is_served": is_served(model, settings),
         "is_chosen": model.source.name == settings.model,
@@ -36,15 +39,21 @@ def model_entry(model: InstalledModel, limit: MemoryLimit, settings: Settings) -
 def row(entry: dict[str, object]) -> str:
     """Return one line of the list. A name wider than its column shifts the other columns."""
     mark = "*" if entry["is_served"] else " "
-    line = (
-        f"{mark} {entry['name']:<20} {_bytes(entry['size_bytes']):>8}"
-        f" {_bytes(entry['needs_bytes']):>9} {_context(entry['context_tokens']):>13}"
-    )
+    line = f"{mark} {entry['name']:<20} {_bytes(entry['size_bytes']):>8}"
+    if not entry["is_head"]:
+        line += f" {_bytes(entry['needs_bytes']):>9} {_context(entry['context_tokens']):>13}"
     return f"{line}  {_state(entry)}".rstrip()
+
+
+def is_separate_head(model: InstalledModel) -> bool:
+    """Whether it is an MTP head, which is no model."""
+    return model.is_here and is_head(config_of(model.folder))
 
 
 def shape_of_installed(model: InstalledModel) -> ModelShape | None:
     """Return the shape from the model's files, else from the catalog; None if both lack it."""
+    if is_separate_head(model):
+        return None
     try:
         if model.is_here:
             return shape_of(model.folder)
@@ -60,6 +69,8 @@ def is_served(model: InstalledModel, settings: Settings) -> bool:
 
 
 def _state(entry: dict[str, object]) -> str:
+    if entry["is_head"]:
+        return f"MTP head for {model_for_head(str(entry['repo']))}"
     if entry["is_served"]:
         return "served now"
     if entry["is_here"]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pensieve.atomic_files import sync_path
+from pensieve.engine.planning.mtp_files import is_head
 from pensieve.errors import DiskFullError, ModelDamagedError, ModelUnsupportedError
 from pensieve.models.catalog.sources import HubModel
 from pensieve.models.fetching.hub import Hub, HubInterruptedError, RevisionNotFoundError, Transfer
@@ -67,6 +68,7 @@ class Download:
     sleep: Callable[[float], None] = time.sleep  # between attempts
     free: Disk = free_bytes
     mlx_lm: MlxLm | None = field(default_factory=installed_mlx_lm)  # refuses what it cannot load
+    takes_heads: bool = False  # also MTP heads, which are no models
 
     def into(self, destination: Path, model: HubModel) -> None:
         """Make `destination` a complete model folder. The caller holds its lock.
@@ -104,7 +106,9 @@ class Download:
 
     def _check_supported(self, partial: Path, snapshot: Snapshot, model: HubModel) -> None:
         try:
-            check_config(model.repo, self._config(partial, snapshot, model), self.mlx_lm)
+            config = self._config(partial, snapshot, model)
+            if not self.takes_heads or not is_head(config):
+                check_config(model.repo, config, self.mlx_lm)
         except ModelUnsupportedError:
             shutil.rmtree(partial, ignore_errors=True)
             raise

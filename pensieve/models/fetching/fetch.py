@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import NoReturn, assert_never
 
+from pensieve.engine.planning.mtp_files import config_of, is_head
 from pensieve.errors import ModelDamagedError, ModelUnavailableError
 from pensieve.models.catalog.sources import EmbeddedModel, HubModel, LocalModel, ModelSource
 from pensieve.models.demo.wheel import WheelImport
@@ -33,17 +34,22 @@ from pensieve.paths import Paths
 __all__ = ["Progress", "check_here", "fetch", "repair"]
 
 
-def fetch(source: ModelSource, paths: Paths, progress: Progress) -> ModelFolder:
+def fetch(
+    source: ModelSource, paths: Paths, progress: Progress, *, takes_heads: bool = False
+) -> ModelFolder:
     """Return the model's folder, fetching missing files; no network is used if it is complete.
 
-    Raises `ModelUnsupportedError` for a kind of model that does not load, before large files are
-    fetched; `ModelUnavailableError`, `ModelDamagedError`, `DiskFullError` or `NotWritableError`.
+    takes_heads: whether it may be an MTP head instead of a model. Raises `ModelUnsupportedError`
+    for a kind of model that does not load, before large files are fetched; `ModelUnavailableError`,
+    `ModelDamagedError`, `DiskFullError` or `NotWritableError`.
     """
     check_owner(paths.models)
     if not isinstance(source, LocalModel) and not is_present(source, paths.models):
-        _fill(source, paths, progress)
-    check_here(source, paths)
-    return _folder(source, paths)
+        _fill(source, paths, progress, takes_heads=takes_heads)
+    folder = _folder(source, paths)
+    if not takes_heads or not is_head(config_of(folder.folder)):
+        check_here(source, paths)
+    return folder
 
 
 def check_here(source: ModelSource, paths: Paths) -> None:
@@ -69,14 +75,14 @@ def _folder(source: ModelSource, paths: Paths) -> ModelFolder:
 
 
 def repair(source: HubModel | EmbeddedModel, paths: Paths, progress: Progress) -> tuple[str, ...]:
-    """Compare a model's files with their published hashes, fetch differing ones again; return their
-    names.
+    """Compare the files of a model or an MTP head with their published hashes, fetch differing ones
+    again; return their names.
 
     No process may have the model open. Raises like `fetch`.
     """
     names = invalidate(source, paths, progress)
     if names:
-        _fill(source, paths, progress)
+        _fill(source, paths, progress, takes_heads=True)
     return names
 
 
@@ -109,7 +115,9 @@ def _compare(name: str, folder: Path, snapshot: Snapshot, progress: Progress) ->
         progress.end()
 
 
-def _fill(source: HubModel | EmbeddedModel, paths: Paths, progress: Progress) -> None:
+def _fill(
+    source: HubModel | EmbeddedModel, paths: Paths, progress: Progress, *, takes_heads: bool
+) -> None:
     folder = folder_of(source, paths.models)
     with locked(folder):
         # Another process may have fetched it while this one waited for the lock.
@@ -119,7 +127,7 @@ def _fill(source: HubModel | EmbeddedModel, paths: Paths, progress: Progress) ->
             case HubModel():
                 hub = Hub()
                 with usable_proxies(hub.endpoint):
-                    Download(hub, progress).into(folder, source)
+                    Download(hub, progress, takes_heads=takes_heads).into(folder, source)
             case EmbeddedModel():
                 WheelImport(progress).into(folder, source)
             case _:

@@ -11,10 +11,13 @@ import importlib.util
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
+from pensieve.engine.planning.mtp_files import is_head, is_named_for, model_named_by
 from pensieve.errors import ModelUnsupportedError
+from pensieve.models.catalog.sources import CATALOG
 
 OTHERS = "Models that pensieve serves:\n  pensieve models"
 MLX_FORMAT = (
@@ -158,7 +161,25 @@ def check_config(name: str, config: Mapping[str, Any], mlx_lm: MlxLm | None) -> 
         )
 
 
+def refuse_head(name: str, hint: str) -> NoReturn:
+    """Raise the error for an MTP head in the place of a model."""
+    raise ModelUnsupportedError(
+        f"{name} is an MTP head, which makes another model faster and writes nothing by itself.",
+        hint=hint,
+    )
+
+
+def model_for_head(repo: str) -> str:
+    """Return the model for a head: of the catalog, else what its name suggests."""
+    is_for = partial(is_named_for, repo.rpartition("/")[2])
+    named = (model.name for model in CATALOG if is_for(model.repo.rpartition("/")[2]))
+    return next(named, model_named_by(repo))
+
+
 def _check_job(name: str, config: Mapping[str, Any]) -> None:
+    if is_head(config):
+        commands = f"  pensieve pull {name}\n  pensieve start --model {model_for_head(name)}"
+        refuse_head(name, f"Download it, and serve its model:\n{commands}")
     classes = _architectures(config)
     if _DRAFT_TYPE.search(config["model_type"]) or any(map(_DRAFT_CLASS.search, classes)):
         raise ModelUnsupportedError(

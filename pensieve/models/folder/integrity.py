@@ -14,9 +14,16 @@ from typing import Any, NoReturn, cast
 
 from pensieve import untrusted_json
 from pensieve.engine.planning.attention_shape import text_part
+from pensieve.engine.planning.mtp_files import is_head, model_named_by
 from pensieve.errors import ModelDamagedError
 from pensieve.models.fetching.verify import of_other_size
-from pensieve.models.folder.architecture_support import check_config, check_files, installed_mlx_lm
+from pensieve.models.folder.architecture_support import (
+    check_config,
+    check_files,
+    installed_mlx_lm,
+    model_for_head,
+    refuse_head,
+)
 from pensieve.models.folder.config_limits import implausible_field
 from pensieve.models.folder.model_files import read_file, read_header, read_text, start_of
 from pensieve.models.folder.snapshot import MARKER, ModelFolder, read_snapshot
@@ -50,10 +57,28 @@ def check_kind(model: ModelFolder) -> dict[str, Any]:
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or len(model_type) > MAX_TYPE_CHARS:
         damaged(model, "config.json", "names no model_type")
+    if is_head(config):
+        _refuse_head(model)
     check_config(str(model.folder), config, installed_mlx_lm())
     if problem := implausible_field(text_part(config)):
         damaged(model, "config.json", problem)
     return config
+
+
+def _refuse_head(model: ModelFolder) -> NoReturn:
+    if (model.folder / MARKER).exists():
+        refuse_head(
+            model.repo,
+            "It is used when its model is served:\n"
+            f"  pensieve start --model {model_for_head(model.repo)}",
+        )
+    served = model.folder.with_name(model_named_by(model.folder.name))
+    refuse_head(
+        str(model.folder),
+        "It is used when its model is served from a folder next to it with a similar name, as"
+        " Qwen3.8-27B-4bit is to Qwen3.8-27B-MTP-4bit:\n"
+        f"  pensieve start --model {shlex.quote(str(served))}",
+    )
 
 
 def read_json(model: ModelFolder, name: str) -> dict[str, Any] | None:

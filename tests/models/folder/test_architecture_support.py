@@ -41,7 +41,7 @@ CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
         " is of the type ../models/llama, which mlx-lm 0.32.2 does not load.",
     ),
     "a draft by its type": (
-        {"model_type": "qwen3_5_mtp"},
+        {"model_type": "deepseek_v4_mtp"},
         " is a draft, which makes another model faster and writes nothing by itself.",
     ),
     "a draft by its type alone": (

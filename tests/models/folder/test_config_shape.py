@@ -104,6 +104,25 @@ def test_vision_towers_and_draft_heads_are_not_counted(tmp_path: Path) -> None:
     assert shape.facts().weights_bytes == shape.weights_bytes - 1230
 
 
+@pytest.mark.parametrize("has_own", [True, False])
+def test_heads_that_the_engine_loads_count_as_weights(tmp_path: Path, has_own: bool) -> None:
+    model, head = tmp_path / "Tiny-4bit", tmp_path / "Tiny-MTP-4bit"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps(FLAT | {"model_type": "qwen3_5"}))
+    own = {"mtp.fc.weight": 30} if has_own else {}
+    safetensors(model / "model.safetensors", {"model.norm.weight": 10, **own})
+    alone = shape_of(model)
+    assert alone.unloaded_bytes == 0
+    assert alone.weights == 10 + 30 * has_own
+    head.mkdir()
+    (head / "config.json").write_text(json.dumps({"model_type": "qwen3_5_mtp"}))
+    safetensors(head / "model.safetensors", {"fc.weight": 50})
+    both = shape_of(model)
+    separate_bytes = 0 if has_own else (head / "model.safetensors").stat().st_size
+    assert both.weights_bytes == alone.weights_bytes + separate_bytes
+    assert both.weights == alone.weights + (0 if has_own else 50)
+
+
 def test_the_context_on_a_mac_is_estimated_before_loading(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(FLAT))
     safetensors(tmp_path / "model.safetensors", {"model.norm.weight": 1000})

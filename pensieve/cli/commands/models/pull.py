@@ -5,9 +5,11 @@ from json import dumps
 from pensieve.cli.model_facts import is_served, source_of
 from pensieve.cli.ui import output, progress
 from pensieve.daemon.server_record import require
+from pensieve.engine.planning.mtp_files import config_of, is_head
 from pensieve.errors import ModelError
 from pensieve.models.catalog.sources import EmbeddedModel, HubModel
 from pensieve.models.fetching.fetch import fetch, repair
+from pensieve.models.folder.architecture_support import model_for_head
 from pensieve.models.folder.installed import InstalledModel, installed_model
 from pensieve.settings import resolve as settings_module
 from pensieve.settings.resolve import Settings
@@ -53,7 +55,7 @@ def _download_or_repair(
     progress_view = progress.for_terminal()
     try:
         if not model.is_here:
-            fetch(source, settings.paths, progress_view)
+            fetch(source, settings.paths, progress_view, takes_heads=True)
             return ()
         require(settings.paths)  # without a record it is unknown which model is served
         if is_served(model, settings):
@@ -68,6 +70,12 @@ def _download_or_repair(
 
 
 def _message(name: str, model: InstalledModel, repaired: tuple[str, ...]) -> str:
+    if not model.is_here and is_head(config_of(model.folder)):
+        served = model_for_head(model.source.repo)
+        return (
+            f"{name} is downloaded. It drafts tokens for its model from that one's next start on:\n"
+            f"  pensieve start --model {served}"
+        )
     if not model.is_here:
         return f"{name} is downloaded. Serve it:\n  pensieve start --model {name}"
     if repaired:

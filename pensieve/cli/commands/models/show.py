@@ -9,7 +9,7 @@ from typing import assert_never
 
 from pensieve.cli.client.target import is_to_think
 from pensieve.cli.memory_figures import plan_json, verdict
-from pensieve.cli.model_facts import shape_of_installed
+from pensieve.cli.model_facts import is_separate_head, shape_of_installed
 from pensieve.cli.ui import output
 from pensieve.cli.ui.progress import in_bytes
 from pensieve.engine.disk.speculation_record import stored_state
@@ -113,6 +113,8 @@ class ModelFacts:
 
 def _of_hub(source: HubModel | EmbeddedModel, settings: Settings) -> ModelFacts:
     model, card = installed_model(source, settings.paths.models), card_of(source)
+    if is_separate_head(model):
+        check_here(source, settings.paths)  # refuses it
     size = model.size_bytes or (card.shape.weights_bytes if card else 0)
     return ModelFacts(source, model.folder, model.is_here, size, shape_of_installed(model), card)
 

@@ -274,13 +274,83 @@ def test_a_restart_refuses_such_a_folder_before_anything_is_stopped(
 def test_pull_refuses_a_model_that_would_not_load(
     hub: FakeHub, paths: Paths, tmp_path: Path
 ) -> None:
-    hub.files["config.json"] = b'{"model_type": "qwen3_5_mtp"}'
+    hub.files["config.json"] = b'{"model_type": "deepseek_v4_mtp"}'
     done = pensieve("pull", REPO, home=tmp_path, HF_ENDPOINT=hub.endpoint)
     assert done.returncode == 65
     assert done.stderr.decode().startswith(f"Error: {REPO} is a draft")
     assert b"Traceback" not in done.stderr
     assert hub.sent == {"config.json": len(hub.files["config.json"])}
     assert not list(paths.models.glob("[!.]*"))
+
+
+HEAD = "acme/Qwen3.8-27B-MTP-4bit"
+
+
+@pytest.fixture
+def head_hub(tiny: Path) -> Iterator[FakeHub]:
+    """A Hub with an MTP head."""
+    files = {
+        "config.json": b'{"model_type": "qwen3_5_mtp", "text_config": {"hidden_size": 64}}',
+        WEIGHTS: (tiny / WEIGHTS).read_bytes(),
+    }
+    with serving(FakeHub(HEAD, files)) as hub:
+        yield hub
+
+
+def test_head_is_pulled_and_listed_and_refused_as_a_model(
+    head_hub: FakeHub,
+    paths: Paths,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    for _ in range(2):  # downloads, then verifies
+        done = pensieve("pull", HEAD, home=tmp_path, HF_ENDPOINT=head_hub.endpoint)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.decode().count(HEAD) == 1
+        head_hub.endpoint = "http://127.0.0.1:1"
+    assert "every file matches" in done.stdout.decode()
+    assert run(["models"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if HEAD in line)
+    assert line.endswith("MTP head for qwen3.8-27b")
+    assert run(["models", "--json"]) == 0
+    listed = {each["name"]: each for each in json.loads(capsys.readouterr().out)["models"]}
+    assert (listed[HEAD]["is_head"], listed[HEAD]["context_tokens"]) == (True, None)
+    assert not listed["phi-3-mini"]["is_head"]
+    for command in (["show", HEAD], ["plan", "--model", HEAD], ["use", HEAD]):
+        assert run(command) == 65, command
+        err = capsys.readouterr().err
+        assert err.startswith(f"Error: {HEAD} is an MTP head, which makes another model faster")
+        assert "pensieve start --model qwen3.8-27b" in err
+    assert run(["start", "--device", "cpu", "--model", HEAD]) == 65
+    assert "pensieve start --model qwen3.8-27b" in capsys.readouterr().err
+    assert run(["rm", HEAD, "-y"]) == 0
+    assert not list(paths.models.glob("[!.]*"))
+
+
+def test_start_refuses_a_head_before_its_download_and_says_what_to_do(
+    head_hub: FakeHub, paths: Paths, tmp_path: Path
+) -> None:
+    arguments = ("start", "--device", "cpu", "--model", HEAD)
+    done = pensieve(*arguments, home=tmp_path, HF_ENDPOINT=head_hub.endpoint)
+    assert done.returncode == 65
+    err = done.stderr.decode()
+    assert f"{HEAD} is an MTP head" in err
+    assert f"  pensieve pull {HEAD}\n  pensieve start --model qwen3.8-27b" in err
+    assert set(head_hub.sent) == {"config.json"}
+    assert not list(paths.models.glob("[!.]*"))
+
+
+def test_head_in_an_own_folder_is_refused_with_its_model_next_to_it(
+    paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = tmp_path / "Tiny-9B-MTP-4bit"
+    head.mkdir()
+    (head / "config.json").write_text('{"model_type": "qwen3_5_mtp"}')
+    (head / WEIGHTS).write_bytes(b"")
+    for command in (["show", str(head)], ["plan", "--model", str(head)]):
+        assert run(command) == 65
+        assert f"pensieve start --model {tmp_path / 'Tiny-9B-4bit'}" in capsys.readouterr().err
 
 
 def test_pull_downloads_then_verifies_and_repairs(hub: FakeHub, tmp_path: Path) -> None:
