@@ -13,6 +13,7 @@ FinishReason = Literal["stop_token", "length"]
 # A conversation, a sub-agent, a side request (title, summary), a message batch.
 Priority = Literal["main", "agent", "side", "batch"]
 PRIORITIES: tuple[Priority, ...] = ("main", "agent", "side", "batch")
+MAX_TOP_LOGPROBS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,10 @@ class Sampling:
     seed: int | None = None  # None: the worker's own random stream
     min_p: float = 0.0  # relative to the likeliest token's probability; 0 is off
     repetition_penalty: float = 1.0  # divides the logits of recent tokens; 1 is off
+    # Both lower the logits of tokens of the answer, and raise them if negative; 0 is off.
+    frequency_penalty: float = 0.0  # for each time that a token occurs
+    presence_penalty: float = 0.0  # once
+    logit_bias: tuple[tuple[int, float], ...] = ()  # added to the logits of these tokens
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.temperature <= 2.0:
@@ -37,6 +42,19 @@ class Sampling:
             raise ValueError(f"min_p {self.min_p} is not in 0..1")
         if not 0.0 < self.repetition_penalty <= 2.0:
             raise ValueError(f"repetition_penalty {self.repetition_penalty} is not in (0, 2]")
+        if not all(-2.0 <= penalty <= 2.0 for penalty in self._answer_penalties):
+            raise ValueError(f"penalties {self._answer_penalties} are not in -2..2")
+        if not all(-100.0 <= bias <= 100.0 for _, bias in self.logit_bias):
+            raise ValueError("a logit bias is not in -100..100")
+
+    @property
+    def _answer_penalties(self) -> tuple[float, float]:
+        return self.frequency_penalty, self.presence_penalty
+
+    @property
+    def counts_answer(self) -> bool:
+        """Whether tokens depend on how often they are in the answer already."""
+        return any(self._answer_penalties)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +83,11 @@ class Generation:
     # Texts that the answer may copy; they are looked up for drafts, never fed. Later ones are
     # preferred.
     hints: tuple[tuple[int, ...], ...] = ()
+    # Likeliest tokens to report with each token and its own logarithmic probability; None: report
+    # neither.
+    top_logprobs: int | None = None
+    # Generations with the same prompt are submitted together: it is processed once.
+    shares_prompt: bool = False
     runs_alone: bool = False  # set by the engine client: a worker died with this prompt in progress
 
     def __post_init__(self) -> None:
@@ -74,6 +97,8 @@ class Generation:
             raise ValueError(f"max_tokens {self.max_tokens} is less than 1")
         if not 0 <= self.answered_tokens < len(self.prompt_tokens):
             raise ValueError(f"{self.answered_tokens} answered tokens do not fit the prompt")
+        if self.top_logprobs is not None and not 0 <= self.top_logprobs <= MAX_TOP_LOGPROBS:
+            raise ValueError(f"{self.top_logprobs} top_logprobs are not in 0..{MAX_TOP_LOGPROBS}")
         if self.grammar is not None and not self.stop_tokens:
             raise ValueError("an answer with a grammar needs a stop token to end with")
 
@@ -90,8 +115,19 @@ class Prefilled:
 
 
 @dataclass(frozen=True, slots=True)
+class Logprobs:
+    """Natural logarithms of probabilities, as the model computes them: before any bias, penalty,
+    grammar or temperature.
+    """
+
+    token: float  # of the token itself
+    top: tuple[tuple[int, float], ...] = ()  # the likeliest tokens, in descending order
+
+
+@dataclass(frozen=True, slots=True)
 class Token:
     token_id: int  # never a stop token: `Finished` follows instead
+    logprobs: Logprobs | None = None  # None: the generation asks for none
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from pensieve.engine.generation import (
     Finished,
     Generation,
     Grammar,
+    Logprobs,
     Prefilled,
     ResourceLimits,
     Sampling,
@@ -241,8 +242,8 @@ def _values(event: WorkerEvent) -> list[Any]:
             return [cached_tokens]
         case Prefilled(prompt_tokens):
             return [prompt_tokens]
-        case Token(token_id):
-            return [token_id]
+        case Token(token_id, logprobs):
+            return [token_id, *((logprobs.token, logprobs.top) if logprobs else ())]
         case Finished(reason, output_tokens, drafts):
             return [reason, output_tokens, asdict(drafts)]
         case Failed(message, kind):
@@ -255,11 +256,23 @@ def _event(kind: str, values: list[Any]) -> WorkerEvent:
     if kind == "Finished":
         reason, output_tokens, drafts = values
         return Finished(reason, output_tokens, _drafts(drafts))
+    if kind == "Token" and len(values) > 1:
+        token_id, logprob, top = values
+        return Token(token_id, Logprobs(logprob, _pairs(top)))
     return _EVENTS[kind](*values)
 
 
 def _drafts(values: dict[str, Any]) -> DraftCounts:
     return DraftCounts(**{source: SourceCounts(**counts) for source, counts in values.items()})
+
+
+def _pairs(values: list[list[Any]]) -> tuple[tuple[int, float], ...]:
+    return tuple((token, number) for token, number in values)
+
+
+def _sampling(values: dict[str, Any]) -> Sampling:
+    values["logit_bias"] = _pairs(values["logit_bias"])
+    return Sampling(**values)
 
 
 def _generation_fields(generation: Generation) -> dict[str, Any]:
@@ -291,12 +304,14 @@ def _generation(values: dict[str, Any]) -> Generation:
         prompt_tokens=_unpacked(values["prompt_tokens"]),
         max_tokens=values["max_tokens"],
         stop_tokens=frozenset(values["stop_tokens"]),
-        sampling=Sampling(**values["sampling"]),
+        sampling=_sampling(values["sampling"]),
         boundaries=tuple(values["boundaries"]),
         pinned_tokens=values["pinned_tokens"],
         priority=values["priority"],
         grammar=Grammar(**grammar) if grammar else None,
         answered_tokens=values["answered_tokens"],
         hints=tuple(map(_unpacked, values["hints"])),
+        top_logprobs=values["top_logprobs"],
+        shares_prompt=values["shares_prompt"],
         runs_alone=values["runs_alone"],
     )

@@ -12,6 +12,7 @@ from pensieve.engine.generation import (
     Finished,
     Generation,
     Grammar,
+    Logprobs,
     Prefilled,
     ResourceLimits,
     Sampling,
@@ -45,6 +46,9 @@ sampling = st.builds(
     seed=st.none() | counts,
     min_p=st.floats(0, 1),
     repetition_penalty=st.floats(0.01, 2),
+    frequency_penalty=st.floats(-2, 2),
+    presence_penalty=st.floats(-2, 2),
+    logit_bias=st.lists(st.tuples(counts, st.floats(-100, 100)), max_size=3).map(tuple),
 )
 generations = st.builds(
     Generation,
@@ -55,6 +59,8 @@ generations = st.builds(
     boundaries=st.lists(counts).map(tuple),
     pinned_tokens=counts,
     priority=st.sampled_from(PRIORITIES),
+    top_logprobs=st.none() | st.integers(0, 20),
+    shares_prompt=st.booleans(),
     runs_alone=st.booleans(),
 )
 constrained = st.builds(
@@ -70,11 +76,13 @@ source_counts = st.builds(SourceCounts, counts, counts)
 drafts = st.builds(DraftCounts, source_counts, source_counts, source_counts, source_counts)
 reasons = st.sampled_from(["pays", "caches"])
 states = st.builds(SpeculationState, reasons, counts, st.floats(1, 9), st.booleans())
+numbers = st.floats(-9999, 0)
+logprobs = st.builds(Logprobs, numbers, st.lists(st.tuples(counts, numbers)).map(tuple))
 events = st.one_of(
     st.just(Admitted()),
     st.builds(Started, counts),
     st.builds(Prefilled, counts),
-    st.builds(Token, counts),
+    st.builds(Token, counts, st.none() | logprobs),
     st.builds(Finished, st.sampled_from(["stop_token", "length"]), counts, drafts),
     st.builds(Failed, st.text(), st.sampled_from(["busy", "grammar", "engine"])),
 )

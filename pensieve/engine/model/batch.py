@@ -255,6 +255,8 @@ class BatchBackend:
             return []
         length = len(generation.prompt_tokens)
         ends = set(generation.boundaries) | set(range(0, length, CHECKPOINT_TOKENS))
+        if generation.shares_prompt:
+            ends.add(length - 1)  # the others feed the last token themselves
         return sorted(end for end in ends if done < end < length)
 
     def _process(self, prompt: _Prompt, chunk: int) -> int:
@@ -321,7 +323,8 @@ class BatchBackend:
             prompt.mask,
             prompt.checkpoints,
             answer_start=len(generation.prompt_tokens) - generation.answered_tokens,
-            repetition_penalty=generation.sampling.repetition_penalty,
+            sampling=generation.sampling,
+            top_logprobs=generation.top_logprobs,
             drafter=prompt.drafter,
         )
 
@@ -340,9 +343,9 @@ class BatchBackend:
 def _sampled(step: Step) -> Sampled:
     slot = step.slot
     if step.caches is None:
-        return Sampled(slot.key, step.tokens, drafts=step.drafts)
+        return Sampled(slot.key, step.tokens, drafts=step.drafts, logprobs=step.logprobs)
     released = _released(step.caches, slot.tokens, slot.checkpoints)
-    return Sampled(slot.key, step.tokens, step.finish, released, step.drafts)
+    return Sampled(slot.key, step.tokens, step.finish, released, step.drafts, step.logprobs)
 
 
 def _released(

@@ -23,7 +23,7 @@ from typing import Any
 
 import mlx.core as mx  # noqa: TID253
 
-from pensieve.engine.generation import DraftCounts, FinishReason
+from pensieve.engine.generation import DraftCounts, FinishReason, Logprobs
 from pensieve.engine.model.decode_slot import DecodeSlot, SlotPass
 from pensieve.engine.model.kv.packed import PackedKV
 from pensieve.engine.model.kv.rewinding import RewindPoint, has_states
@@ -50,6 +50,7 @@ class Step:
     finish: FinishReason | None = None
     caches: list[Any] | None = None  # the sequence's own, if it finished
     drafts: DraftCounts | None = None  # None: none were fed
+    logprobs: tuple[Logprobs, ...] = ()  # of the tokens; none if the sequence reports none
 
 
 class DecodeBatch:
@@ -94,11 +95,11 @@ class DecodeBatch:
         if logits is None:
             logits = self._model(fed[None], cache=caches)[:, -1, :]
         mx.async_eval(logits)
-        logits = slot.penalized(fed, logits)
+        adjusted = slot.adjusted(fed, logits)
         if slot.mask is not None:
-            logits, _ = slot.mask(logits)
-        sampled = slot.sampler(logits, slot.position_after(len(last)))
-        mx.async_eval(sampled)
+            adjusted, _ = slot.mask(adjusted)
+        sampled = slot.sampler(adjusted, slot.position_after(len(last)))
+        mx.async_eval(sampled, *slot.note_drawn(logits, sampled))
         slot.tokens.extend(last)
         if self.slots:
             self._feed_again()
@@ -209,7 +210,9 @@ class DecodeBatch:
             self._building_s = self._clock() - began_s
             self._read_last(parts)
         sampled = _sample(parts, fed, logits)
-        mx.async_eval(sampled)
+        mx.async_eval(
+            sampled, *(each for part in parts for each in part.note_drawn(logits, sampled))
+        )
         if not is_masked:
             self._building_s = self._clock() - began_s
             self._read_last(parts)
@@ -301,6 +304,7 @@ class DecodeBatch:
                 part.finish,
                 self._extract(at) if part.finish else None,
                 part.draft.counts(part.accepted) if part.draft.proposals else None,
+                tuple(part.new_logprobs),
             )
             for at, part in enumerate(parts)
             if part.new
@@ -330,13 +334,13 @@ class DecodeBatch:
 
 def _sample(parts: Sequence[SlotPass], fed: mx.array, logits: mx.array) -> mx.array:
     """Sample what follows each fed token; parts that share a sampler in one call."""
-    if any(part.slot.is_adjusted for part in parts):
-        logits = mx.concatenate([part.adjusted(fed, logits) for part in parts])
     positions = [part.slot.position_after(1) for part in parts]
     first = parts[0].slot.sampler
     if all(part.slot.sampler is first for part in parts):
+        if any(part.slot.is_adjusted for part in parts):
+            logits = mx.concatenate([part.adjusted(fed, logits) for part in parts])
         return first(logits, positions[0])
     pairs = zip(parts, positions, strict=True)
     return mx.concatenate(
-        [part.slot.sampler(logits[part.rows], position) for part, position in pairs]
+        [part.slot.sampler(part.adjusted(fed, logits), position) for part, position in pairs]
     )

@@ -1,8 +1,9 @@
 # pyright: basic
-"""Sampling: repetition penalty, grammar mask, temperature, top-k, top-p, min-p, in this order.
+"""Sampling: temperature, top-k, top-p, min-p, in this order.
 
-Used by decode_batch.py. The order is that of Hugging Face and llama.cpp; the mask is the last step
-that changes single logits. Replaces mlx-lm's `make_sampler`, which computes the nucleus before the
+Used by decode_batch.py, after bias, penalties and the grammar's mask (logits/adjustments.py,
+grammar/mask.py). The order is that of Hugging Face and llama.cpp; the mask is the last step that
+changes single logits. Replaces mlx-lm's `make_sampler`, which computes the nucleus before the
 temperature, raises inside `mx.compile` on a bad value and thereby breaks sampling for the whole
 process, and has no seed per request.
 """
@@ -15,9 +16,6 @@ from typing import Protocol
 import mlx.core as mx  # noqa: TID253
 
 from pensieve.engine.generation import Sampling
-
-# How many of the newest tokens are penalized: mlx-lm's default (0.32.2, `make_repetition_penalty`).
-PENALIZED_TOKENS = 20
 
 
 class Sampler(Protocol):
@@ -33,41 +31,15 @@ class Sampler(Protocol):
 def make_sampler(sampling: Sampling) -> Sampler:
     """Return a function from logits to token ids.
 
-    Requests with equal settings and no seed share one function, which decode_batch.py calls once
-    for all of their rows. A seeded one draws each token with a random key of seed and position, so
-    its tokens depend neither on other requests nor on how many tokens a step draws.
+    Requests with equal values of these and no seed share one function, which decode_batch.py calls
+    once for all of their rows. A seeded one draws each token with a random key of seed and
+    position, so its tokens depend neither on other requests nor on how many tokens a step draws.
     """
     if sampling.temperature == 0:
         return _greedy
     if sampling.seed is None:
-        return _unseeded(sampling)
+        return _unseeded(sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p)
     return _seeded(sampling)
-
-
-def penalized(logits: mx.array, earlier: list[int], fed: mx.array, penalty: float) -> mx.array:
-    """Return logits [rows, vocabulary] in which recent tokens are less likely.
-
-    `fed` [tokens] follow `earlier`, and the logits the last of them; they may still be on the
-    device and are not awaited. A positive logit is divided by `penalty`, a negative one multiplied
-    (https://arxiv.org/abs/1909.05858). As in mlx-lm, and unlike transformers, only the last
-    `PENALIZED_TOKENS` of prompt and answer count: over a whole prompt every name in an agent's
-    files would be penalized.
-    """
-    rows = logits.shape[0]
-    ends = range(len(fed) - rows + 1, len(fed) + 1)
-    pairs = zip(ends, mx.split(logits, rows), strict=True)
-    return mx.concatenate([_penalized(row, earlier, fed[:end], penalty) for end, row in pairs])
-
-
-def _penalized(row: mx.array, earlier: list[int], newest: mx.array, penalty: float) -> mx.array:
-    newest = newest[-PENALIZED_TOKENS:]
-    missing = PENALIZED_TOKENS - len(newest)
-    before = mx.array(earlier[-missing:] if missing else [], dtype=newest.dtype)
-    recent = mx.concatenate([before, newest])[None]
-    current = mx.take_along_axis(row, recent, axis=-1)
-    lowered = mx.where(current < 0, current * penalty, current / penalty)
-    # A repeated token is written twice with the same value.
-    return mx.put_along_axis(row, recent, lowered, axis=-1)
 
 
 def _greedy(logits: mx.array, position: int = 0) -> mx.array:
@@ -75,7 +47,9 @@ def _greedy(logits: mx.array, position: int = 0) -> mx.array:
 
 
 @lru_cache(maxsize=256)
-def _unseeded(sampling: Sampling) -> Sampler:
+def _unseeded(temperature: float, top_k: int, top_p: float, min_p: float) -> Sampler:
+    sampling = Sampling(temperature, top_p, top_k, min_p=min_p)
+
     def sample(logits: mx.array, position: int = 0) -> mx.array:
         return mx.random.categorical(_narrow(logits, sampling))
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from pensieve.engine.generation import DraftCounts, FinishReason, Generation
+from pensieve.engine.generation import DraftCounts, FinishReason, Generation, Logprobs
 from pensieve.engine.scheduling.prefix_cache import Hit, KVState
 
 
@@ -26,6 +26,7 @@ class Sampled:
     finish: FinishReason | None = None  # set with the last token
     released: ReleasedSequence | None = None  # with the last token, for the prefix cache
     drafts: DraftCounts | None = None  # of the step; None: there were none
+    logprobs: tuple[Logprobs, ...] = ()  # of the tokens; none if the generation asks for none
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,5 +100,8 @@ def may_join(request: Request, prefilling: Sequence[Request]) -> bool:
 def waits_for(request: Request, prefilling: Request) -> bool:
     """Whether the prompt in prefill will give `request` a longer prefix than any cache has now."""
     prompt_tokens = request.generation.prompt_tokens
-    shared = common_prefix_length(prompt_tokens, prefilling.generation.prompt_tokens)
+    other_tokens = prefilling.generation.prompt_tokens
+    if request.generation.shares_prompt and prompt_tokens == other_tokens:
+        return True
+    shared = common_prefix_length(prompt_tokens, other_tokens)
     return shared >= request.cached_tokens + BLOCK_TOKENS

@@ -16,7 +16,7 @@ alone is failed for good.
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from itertools import count
+from itertools import count, repeat
 from typing import assert_never
 
 from pensieve.engine.generation import (
@@ -103,9 +103,11 @@ class Scheduler:
         max_requests = self._limits.max_batch + self._limits.max_waiting
         if len(self._waiting) + len(self._running) >= max_requests:
             return key, Failed("Overloaded: too many requests are waiting.", "busy")
-        if not all(0 <= token < self._limits.vocabulary_size for token in generation.prompt_tokens):
+        if not self._has_tokens(generation.prompt_tokens):
             # MLX reads past its embeddings for such a token: a crash or a nonsense answer.
             return key, Failed("The prompt has a token that the model does not have.", "engine")
+        if not self._has_tokens(token for token, _ in generation.sampling.logit_bias):
+            return key, Failed("A bias is for a token that the model does not have.", "engine")
         max_tokens = self._budget.context_tokens - len(generation.prompt_tokens)
         if max_tokens < 1:
             return key, Failed("The prompt does not fit the memory budget.", "engine")
@@ -115,6 +117,9 @@ class Scheduler:
         request.cached_tokens = self._prefix_cache.match(request.tokens)
         self._waiting[key] = request
         return key, Started(request.cached_tokens)
+
+    def _has_tokens(self, tokens: Iterable[int]) -> bool:
+        return all(0 <= token < self._limits.vocabulary_size for token in tokens)
 
     def cancel(self, key: int) -> None:
         """Cancel a request. Unknown keys are ignored: it may have finished already."""
@@ -256,6 +261,8 @@ class Scheduler:
         )
         shared = min(shared, len(tokens) - 1)
         min_tokens = self._prefix_cache.match(tokens) + BLOCK_TOKENS
+        if request.generation.shares_prompt and shared == len(tokens) - 1:
+            min_tokens = min(min_tokens, shared)
         # Caches that cannot be trimmed anywhere give less than is shared, or nothing.
         if (
             shared >= min_tokens
@@ -358,7 +365,11 @@ class Scheduler:
         request.is_suspect = request.generation.runs_alone
         is_stopped = outcome.finish == "stop_token"
         visible = outcome.tokens[:-1] if is_stopped else outcome.tokens
-        events: list[KeyedEvent] = [(request.key, Token(token)) for token in visible]
+        logprobs = outcome.logprobs or repeat(None)
+        events: list[KeyedEvent] = [
+            (request.key, Token(token, each))
+            for token, each in zip(visible, logprobs, strict=False)
+        ]
         return events + self._finish(request, outcome)
 
     def _finish(self, request: Request, outcome: Sampled) -> list[KeyedEvent]:

@@ -12,8 +12,10 @@ from pensieve.engine.generation import (
     Finished,
     Generation,
     Grammar,
+    Logprobs,
     Prefilled,
     Priority,
+    Sampling,
     SourceCounts,
     Started,
     Token,
@@ -288,6 +290,53 @@ def test_failed_sequence_fails_alone() -> None:
     assert bench.events[1][-2:] == [Token(4), Failed("nothing is allowed", "grammar")]
     assert bench.tokens(2) == expected_tokens((3, 4, 5), 5)
     assert len(bench.backends) == 1
+
+
+@pytest.mark.parametrize("length", [2, 40, 5000])
+@pytest.mark.parametrize("first_tokens", [2, 60])
+def test_prompt_of_several_generations_is_processed_once(length: int, first_tokens: int) -> None:
+    bench = Bench(max_batch=3)
+    for key in range(5):
+        max_tokens = first_tokens if key == 0 else 4
+        generation = Generation((9,) * length, max_tokens, shares_prompt=True)
+        bench.record([bench.scheduler.submit(key, generation)])
+    bench.submit(5, (8,) * 30)
+    bench.run()
+    # Each later one processes the last token. Short prompts are not kept after an answer's end.
+    again = 0 if length >= 40 or first_tokens == 60 else 4 * length
+    assert bench.processed <= length + 4 + 30 + again
+    for key in range(1, 5):
+        assert bench.tokens(key) == expected_tokens((9,) * length, 4)
+
+
+def test_prompt_of_several_generations_that_cannot_be_trimmed_is_processed_by_each() -> None:
+    bench = Bench(trim_step=10**6)
+    for key in range(3):
+        generation = Generation((9,) * 100, 4, shares_prompt=True)
+        bench.record([bench.scheduler.submit(key, generation)])
+    bench.run()
+    assert all(bench.tokens(key) == expected_tokens((9,) * 100, 4) for key in range(3))
+
+
+def test_tokens_carry_the_logprobs_of_the_step() -> None:
+    bench = Bench()
+    bench.submit(1, (1,))
+    bench.step()
+    one, two = Logprobs(-0.5, ((3, -0.5),)), Logprobs(-1.0)
+    bench.backends[0].step = lambda: [
+        Sampled(1, (7, 8, STOP), "stop_token", logprobs=(one, two, Logprobs(-3.0)))
+    ]
+    bench.step()
+    assert bench.events[1][-3:] == [Token(7, one), Token(8, two), Finished("stop_token", 3)]
+
+
+def test_bias_of_a_token_outside_the_vocabulary_is_refused() -> None:
+    bench = Bench(vocabulary_size=10)
+    biased = Generation((1,), 3, sampling=Sampling(logit_bias=((3, 1.0), (10, 1.0))))
+    bench.record([bench.scheduler.submit(1, biased)])
+    message = "A bias is for a token that the model does not have."
+    assert bench.events[1] == [Failed(message, "engine")]
+    assert bench.scheduler.is_idle
 
 
 def test_continuation_counts_sampled_tokens_as_answered() -> None:
