@@ -31,6 +31,18 @@ class ChatTokenizer(Protocol):
         """Tokens that begin a text without a chat template."""
         ...
 
+    def has_token(self, token_id: int) -> bool:
+        """Whether the vocabulary has this id, which must be in [0, 2**32)."""
+        ...
+
+    def bytes_of(self, token_id: int) -> bytes | None:
+        """Return a token's bytes in a text; None if it is a control token."""
+        ...
+
+    def name_of(self, token_id: int) -> str:
+        """Return a token's name in the vocabulary; empty for an unknown id."""
+        ...
+
     def render(
         self,
         messages: Sequence[Mapping[str, object]],

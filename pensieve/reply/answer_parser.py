@@ -26,6 +26,7 @@ from pensieve.reply.parse_events import (
     ToolCallStart,
 )
 from pensieve.reply.parser_states import InBareCall, InCall, InText, InThought, State
+from pensieve.reply.spans import Span, part_of
 from pensieve.reply.tool_call_parser import ToolCallParser
 
 
@@ -49,6 +50,7 @@ class AnswerParser:
             else InText(may_think=answer_format.may_think)
         )
         self._unparsed = ""
+        self._length = 0  # of the text so far
         self._events: list[ParseEvent] = []
 
     @cached_property
@@ -67,6 +69,7 @@ class AnswerParser:
     def feed(self, piece: str) -> list[ParseEvent]:
         """Append to the text; return the events that no later text can change."""
         self._unparsed += piece
+        self._length += len(piece)
         while self._unparsed and self._step():
             pass
         return self._take_events()
@@ -189,26 +192,39 @@ class AnswerParser:
         self._emit_text(state, mark)
 
     def _emit_text(self, state: InText, text: str) -> None:
-        """Emit text, without trailing blanks if they may belong to a mark that follows."""
+        """Emit the text that was just taken, without trailing blanks if they may belong to a mark
+        that follows.
+        """
         if text:
             state.is_text_next = False
-        pending = state.trailing_blanks + text
+        pending, spans = state.trailing_blanks + text, self._spans(state, text)
         if self._tools or self._marks:
             state.quoting.feed(text)
             text = pending.rstrip(BLANKS)
         else:
             text = pending
-        state.trailing_blanks = pending[len(text) :]
+        end = len(text)
+        state.trailing_blanks = pending[end:]
+        state.blank_spans = part_of(spans, end, len(pending))
         if not state.has_begun and not state.keeps_leading_blanks:
             text = text.lstrip(BLANKS)
         if text:
             state.has_begun = True
-            self._events.append(Text(text))
+            self._events.append(Text(text, part_of(spans, end - len(text), end)))
 
     def _end_text(self, state: InText) -> None:
         self._emit_text(state, self._take(len(self._unparsed)))
         if state.trailing_blanks and (state.has_begun or state.keeps_leading_blanks):
-            self._events.append(Text(state.trailing_blanks))
+            self._events.append(Text(state.trailing_blanks, state.blank_spans))
+
+    @property
+    def _position(self) -> int:
+        return self._length - len(self._unparsed)
+
+    def _spans(self, state: InText, text: str) -> tuple[Span, ...]:
+        """Return where the trailing blanks and the `text` that was just taken are."""
+        blanks = part_of(state.blank_spans, 0, len(state.trailing_blanks))
+        return *blanks, (self._position - len(text), self._position)
 
     # Calls.
 
@@ -258,8 +274,8 @@ class AnswerParser:
             return
         self._state = state.before
         self._state.may_be_call = False
-        self._emit_text(self._state, self._opening)
-        self._unparsed = state.pending.removeprefix(self._opening) + self._unparsed
+        self._unparsed = state.pending + self._unparsed
+        self._emit_text(self._state, self._take(len(self._opening)))
 
     # Calls without marks, at the end of the answer.
 
@@ -335,8 +351,8 @@ def coalesce(events: Sequence[ParseEvent]) -> list[ParseEvent]:
     merged: list[ParseEvent] = []
     for event in events:
         match merged[-1:], event:
-            case [Text(before)], Text(text):
-                merged[-1] = Text(before + text)
+            case [Text(before, spans)], Text(text, more):
+                merged[-1] = Text(before + text, (*spans, *more))
             case [Thought(before)], Thought(text):
                 merged[-1] = Thought(before + text)
             case [ToolCallDelta(before)], ToolCallDelta(json):

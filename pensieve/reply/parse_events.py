@@ -1,11 +1,15 @@
 """Events of the answer parser: pieces of text, thoughts and tool calls. Knows no wire format."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from pensieve.reply.spans import Span
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
     text: str
+    # Where it is in the answer as generated, in order: gaps are blanks and marks that were dropped.
+    spans: tuple[Span, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from pensieve.reply.bare_calls import BareCallParser
 from pensieve.reply.char_parser import CharParser
+from pensieve.reply.spans import Span
 
 _FENCE = "```"
 _SINGLE_QUOTE = re.compile(r"(?:\A|\W)'\Z")
@@ -60,6 +61,7 @@ class InText:
     is_text_next: bool = False  # the next character was tried as a bare call and is text
     keeps_leading_blanks: bool = True  # no mark precedes the text
     trailing_blanks: str = ""  # dropped if a mark follows
+    blank_spans: tuple[Span, ...] = ()  # where they are in the answer
     has_begun: bool = False
     quoting: Quoting = field(default_factory=Quoting)
     open_thoughts: int = 0  # opening marks in the text that nothing has closed yet

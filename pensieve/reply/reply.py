@@ -7,12 +7,11 @@ is lost or invented. Knows no HTTP and does not call the engine.
 
 import json
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
 from pensieve.api.base import new_id
-from pensieve.api.messages.content_blocks import Breakpoint, Ttl
+from pensieve.api.messages.content_blocks import Breakpoint
 from pensieve.api.messages.events import (
     ContentBlockDelta,
     ContentBlockStart,
@@ -23,11 +22,13 @@ from pensieve.api.messages.events import (
     MessageEvent,
     MessageStart,
     MessageStop,
+    ScoredTextDelta,
     SignatureDelta,
     StopDelta,
     TextDelta,
     ThinkingDelta,
 )
+from pensieve.api.messages.logprobs import TextLogprob
 from pensieve.api.messages.message import (
     AnswerContent,
     CacheCreation,
@@ -54,7 +55,7 @@ from pensieve.engine.generation import (
     Token,
 )
 from pensieve.prompt.chat_tokenizer import Detokenizer
-from pensieve.reply.answer_parser import AnswerParser, settled_length
+from pensieve.reply.answer_parser import AnswerParser
 from pensieve.reply.parse_events import (
     ParseEvent,
     Text,
@@ -63,6 +64,9 @@ from pensieve.reply.parse_events import (
     ToolCallEnd,
     ToolCallStart,
 )
+from pensieve.reply.prompt_usage import prompt_usage
+from pensieve.reply.stop_sequences import StopScanner
+from pensieve.reply.text_logprobs import TextLogprobs
 
 _log = logging.getLogger("pensieve.reply")
 
@@ -86,8 +90,14 @@ class ReplyContext:
 class Reply:
     """Owns one answer's state. One task feeds it, from `Started` to the end."""
 
-    def __init__(self, context: ReplyContext, detokenizer: Detokenizer) -> None:
+    def __init__(
+        self,
+        context: ReplyContext,
+        detokenizer: Detokenizer,
+        logprobs: TextLogprobs | None = None,  # None: texts come without logprobs
+    ) -> None:
         self._context = context
+        self._logprobs = logprobs
         self._detokenizer = detokenizer
         self._parser = AnswerParser(context.form)
         self._scanner = StopScanner(context.stop_sequences)
@@ -135,9 +145,9 @@ class Reply:
                 return []
             case Token() | Finished() if self._context.is_silent:
                 return self._end("max_tokens")
-            case Token(token_id):
+            case Token():
                 self._output_tokens += 1
-                return self._read(self._detokenizer.feed(token_id))
+                return self._read_token(event)
             case Finished(reason, output_tokens, drafts):
                 self._output_tokens, self.drafts = output_tokens, drafts
                 return self._finish(reason)
@@ -153,7 +163,10 @@ class Reply:
         message = Message(id=self._context.message_id, model=self._context.model, usage=self.usage)
         return [MessageStart(message=message)]
 
-    def _read(self, piece: str) -> list[MessageEvent]:
+    def _read_token(self, token: Token) -> list[MessageEvent]:
+        piece = self._detokenizer.feed(token.token_id)
+        if self._logprobs is not None:
+            self._logprobs.note_token(token, piece)
         was_in_thought = self._parser.is_in_thought
         parsed = self._parser.feed(piece)
         self._thinking_tokens += was_in_thought or self._parser.is_in_thought
@@ -169,8 +182,8 @@ class Reply:
     def _write_event(self, event: ParseEvent) -> list[MessageEvent]:
         # Stop sequences count in text alone, and do not span thoughts or calls.
         if isinstance(event, Text):
-            return self._write_scanned(self._scanner.feed(event.text))
-        before = self._blocks.write_text(self._scanner.flush())
+            return self._write_scanned(event)
+        before = self._write_text(self._scanner.flush()) + self._end_text()
         match event:
             case Thought(text):
                 return before + self._blocks.write_thought(text)
@@ -203,18 +216,34 @@ class Reply:
         schema = self._context.form.tools.get(self._open_tool or "")
         return schema is None or admits(schema, json.loads("".join(self._tool_input)), schema)
 
-    def _write_scanned(self, scanned: "Scanned") -> list[MessageEvent]:
-        events = self._blocks.write_text(scanned.text)
+    def _write_scanned(self, parsed: Text) -> list[MessageEvent]:
+        if self._logprobs is not None:
+            self._logprobs.note_spans(parsed.spans)
+        scanned = self._scanner.feed(parsed.text)
+        events = self._write_text(scanned.text)
         if scanned.matched is not None:
             events += self._end("stop_sequence", scanned.matched)
         return events
 
+    def _write_text(self, text: str) -> list[MessageEvent]:
+        """Write text of the answer; with logprobs, as far as it is whole tokens."""
+        if self._logprobs is None:
+            return self._blocks.write_text(text)
+        return self._blocks.write_text(*self._logprobs.feed(text))
+
+    def _end_text(self) -> list[MessageEvent]:
+        """Write the part of a token whose rest is not in the text."""
+        return [] if self._logprobs is None else self._blocks.write_text(*self._logprobs.flush())
+
     def _finish(self, reason: FinishReason) -> list[MessageEvent]:
-        events = self._write(self._parser.feed(self._detokenizer.flush()))
+        piece = self._detokenizer.flush()
+        if self._logprobs is not None:
+            self._logprobs.note_end(piece)
+        events = self._write(self._parser.feed(piece))
         events += self._write(self._parser.flush(is_cut=reason == "length"))
         if self._is_ended:
             return events
-        events += self._blocks.write_text(self._scanner.flush())
+        events += self._write_text(self._scanner.flush())
         return events + self._end(self._stop_reason(reason))
 
     def _stop_reason(self, reason: FinishReason) -> StopReason:
@@ -230,6 +259,7 @@ class Reply:
     def _end(self, reason: StopReason, sequence: str | None = None) -> list[MessageEvent]:
         self._is_ended = True
         return [
+            *self._end_text(),
             *self._blocks.close(),
             MessageDelta(
                 delta=StopDelta(stop_reason=reason, stop_sequence=sequence),
@@ -263,13 +293,17 @@ class BlockWriter:
         self._index = -1
         self.has_tool_use = False
 
-    def write_text(self, text: str) -> list[MessageEvent]:
+    def write_text(
+        self, text: str, logprobs: tuple[TextLogprob, ...] | None = None
+    ) -> list[MessageEvent]:
         if not text:
             return []
         events: list[MessageEvent] = []
         if not isinstance(self._block, TextContent):
             events = self._open(TextContent(text=""))
-        return [*events, self._delta(TextDelta(text=text))]
+        if logprobs is None:
+            return [*events, self._delta(TextDelta(text=text))]
+        return [*events, self._delta(ScoredTextDelta(text=text, logprobs=logprobs))]
 
     def write_thought(self, text: str) -> list[MessageEvent]:
         events: list[MessageEvent] = []
@@ -308,91 +342,3 @@ class BlockWriter:
 
     def _delta(self, delta: Delta) -> ContentBlockDelta:
         return ContentBlockDelta(index=self._index, delta=delta)
-
-
-# Stop sequences.
-
-
-@dataclass(frozen=True, slots=True)
-class Scanned:
-    text: str  # no part of a sequence
-    matched: str | None = None  # the sequence that ended the text
-
-
-class StopScanner:
-    """Finds stop sequences in text that arrives in pieces; owns the text that may begin one.
-
-    The sequence that is complete first wins, and of those that end at the same character the
-    longest, so the result does not depend on how the text is split.
-    """
-
-    def __init__(self, sequences: tuple[str, ...]) -> None:
-        self._sequences = sequences
-        self._delayed = ""
-
-    def feed(self, piece: str) -> Scanned:
-        """Scan the next piece. Must not be called after a match."""
-        if not self._sequences:
-            return Scanned(piece)
-        text = self._delayed + piece
-        if found := self._first_match(text):
-            start, sequence = found
-            return Scanned(text[:start], sequence)
-        settled = settled_length(text, self._sequences)
-        self._delayed = text[settled:]
-        return Scanned(text[:settled])
-
-    def flush(self) -> str:
-        """Return the delayed text at the end of a text without a match."""
-        delayed, self._delayed = self._delayed, ""
-        return delayed
-
-    def _first_match(self, text: str) -> tuple[int, str] | None:
-        """Return start and text of the sequence that ends first."""
-        found = [
-            (start + len(sequence), start, sequence)
-            for sequence in self._sequences
-            if (start := text.find(sequence)) >= 0
-        ]
-        if not found:
-            return None
-        _, start, sequence = min(found)
-        return start, sequence
-
-
-# Usage.
-
-
-@dataclass(frozen=True, slots=True)
-class PromptUsage:
-    """Token counts, whose sum is the prompt."""
-
-    read: int
-    written_5m: int
-    written_1h: int
-    rest: int
-
-    @property
-    def written(self) -> int:
-        return self.written_5m + self.written_1h
-
-
-def prompt_usage(
-    prompt_tokens: int, cached_tokens: int, breakpoints: Sequence[Breakpoint]
-) -> PromptUsage:
-    """Split `prompt_tokens`, of which the first `cached_tokens` needed no processing.
-
-    Tokens count as read if they needed none, with or without a breakpoint, and as written if they
-    were processed and precede the last cache breakpoint.
-    """
-    written: dict[Ttl, int] = {"5m": 0, "1h": 0}
-    reached = cached_tokens
-    for mark in sorted(breakpoints, key=lambda mark: mark.tokens):
-        written[mark.ttl] += max(0, mark.tokens - reached)
-        reached = max(reached, mark.tokens)
-    return PromptUsage(
-        read=cached_tokens,
-        written_5m=written["5m"],
-        written_1h=written["1h"],
-        rest=prompt_tokens - reached,
-    )

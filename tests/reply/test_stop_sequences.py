@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pensieve.reply.reply import StopScanner
+from pensieve.reply.stop_sequences import StopScanner
 
 fragments = st.text("ab", max_size=12)
 sequences = st.lists(st.text("ab", min_size=1, max_size=4), max_size=3).map(tuple)

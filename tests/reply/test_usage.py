@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pensieve.api.messages.content_blocks import Breakpoint
-from pensieve.reply.reply import PromptUsage, prompt_usage
+from pensieve.reply.prompt_usage import PromptUsage, prompt_usage
 
 breakpoints = st.lists(
     st.builds(Breakpoint, tokens=st.integers(0, 100), ttl=st.sampled_from(["5m", "1h"])), max_size=5

@@ -186,6 +186,12 @@ class ByteTokenizer:
     def has_token(self, token_id: int) -> bool:
         return token_id < 256 or token_id in CONTROLS.values()
 
+    def bytes_of(self, token_id: int) -> bytes | None:
+        return bytes([token_id]) if token_id < 256 else None
+
+    def name_of(self, token_id: int) -> str:
+        return next((name for name, token in CONTROLS.items() if token == token_id), "")
+
     def neutralize(self, text: str) -> str:
         return re.sub(f"[<{_LITERAL}]", lambda match: _LITERAL + match[0], text)
 

@@ -11,6 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from pensieve.api.base import ApiModel, is_none
 from pensieve.api.errors import ErrorEnvelope
+from pensieve.api.messages.logprobs import TextLogprob
 from pensieve.api.messages.message import (
     AnswerContent,
     ContextEdits,
@@ -40,6 +41,12 @@ class TextDelta(ApiModel):
 
     type: Literal["text_delta"] = "text_delta"
     text: str
+
+
+class ScoredTextDelta(TextDelta):
+    """Text and its tokens, which the Messages API does not have: it is written without them."""
+
+    logprobs: tuple[TextLogprob, ...]
 
 
 class ThinkingDelta(ApiModel):

@@ -62,6 +62,14 @@ class ModelTokenizer:
         """Whether the vocabulary has this id, which must be in [0, 2**32)."""
         return self._tokenizer.id_to_token(token_id) is not None
 
+    def bytes_of(self, token_id: int) -> bytes | None:
+        """Return a token's bytes in a text; None if it is hidden there, or unknown."""
+        return self._texts.bytes_of(token_id) or None
+
+    def name_of(self, token_id: int) -> str:
+        """Return a token's name in the vocabulary; empty for an unknown id."""
+        return self._texts.name_of(token_id).decode()
+
     @property
     def controls(self) -> Mapping[str, int]:
         """Control tokens' ids by their texts."""

@@ -117,6 +117,17 @@ def written(name: str, ids: Sequence[int]) -> str:
 
 
 @any_tokenizer
+def test_bytes_of_tokens_are_the_text_and_control_tokens_have_a_name_instead(name: str) -> None:
+    served, text = SERVED[name], " naïve 🙂\n  x"
+    spelled = b"".join(served.bytes_of(token) or b"" for token in plainly(name, text))
+    assert spelled.decode().strip(" ") == text.strip(" ")
+    hidden = [number for number in served.control_tokens if served.bytes_of(number) is None]
+    assert hidden
+    assert all(served.name_of(number) == TOKENIZERS[name].id_to_token(number) for number in hidden)
+    assert (served.bytes_of(2**31), served.name_of(2**31)) == (None, "")
+
+
+@any_tokenizer
 def test_every_control_token_in_a_clients_text_is_plain_text(name: str) -> None:
     served = SERVED[name]
     assert served.control_tokens
