@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pensieve.api.base import ApiModel, is_none
+from pensieve.api.messages.logprobs import TextLogprob
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 # Both names are read: `reasoning_content` by most clients, `reasoning` by OpenRouter's.
@@ -81,12 +82,19 @@ class AnswerMessage(ApiModel):
     tool_calls: Annotated[tuple[AnyToolCall, ...] | None, Field(exclude_if=is_none)] = None
 
 
+class ChoiceLogprobs(ApiModel):
+    """The tokens of a text."""
+
+    content: tuple[TextLogprob, ...]
+    refusal: None = None
+
+
 class Choice(ApiModel):
     """One answer."""
 
     index: int = 0
     message: AnswerMessage
-    logprobs: None = None
+    logprobs: ChoiceLogprobs | None = None
     finish_reason: FinishReason
 
 
@@ -137,7 +145,7 @@ class ChunkChoice(ApiModel):
 
     index: int = 0
     delta: ChoiceDelta
-    logprobs: None = None
+    logprobs: ChoiceLogprobs | None = None
     finish_reason: FinishReason | None = None
 
 

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, JsonValue, StrictBool, StrictInt
 
 from pensieve.api.base import RequestModel, one_text_block
 from pensieve.api.messages.request import MAX_INT, MAX_MESSAGES
-from pensieve.openai.generation_fields import GenerationFields, TokenLimit
+from pensieve.openai.generation_fields import MAX_TOP_LOGPROBS, GenerationFields, TokenLimit
 
 MAX_TOOLS = 10_000
 
@@ -182,9 +182,9 @@ class ChatRequest(GenerationFields):
     # Both count the thought. The first one takes precedence.
     max_completion_tokens: TokenLimit = None
     max_tokens: TokenLimit = None
-    # Refused unless they ask for nothing.
     logprobs: StrictBool = False
-    top_logprobs: StrictInt = 0
+    top_logprobs: Annotated[StrictInt, Field(ge=0, le=MAX_TOP_LOGPROBS)] = 0
+    # Refused unless they ask for nothing.
     modalities: tuple[str, ...] = ()
     audio: JsonValue = None
     functions: JsonValue = None

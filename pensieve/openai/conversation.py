@@ -28,6 +28,7 @@ from pensieve.openai.chat_request import (
     ChatTool,
     FunctionTool,
 )
+from pensieve.openai.generation_fields import check_supported
 from pensieve.openai.history import turns_of
 
 _log = logging.getLogger("pensieve.openai")
@@ -65,14 +66,14 @@ def conversation_of(request: ChatRequest) -> Conversation:
 
 
 def _check(request: ChatRequest) -> None:
-    request.check(
+    check_supported(
         {
-            "logprobs": request.logprobs,
-            "top_logprobs": request.top_logprobs != 0,
             "modalities": any(kind != "text" for kind in request.modalities),
             "audio": request.audio is not None,
         }
     )
+    if request.top_logprobs and not request.logprobs:
+        raise InvalidRequestError("top_logprobs: Only allowed if `logprobs` is true")
     if request.functions is not None:
         raise InvalidRequestError("functions: This server supports their successor `tools` alone")
 

@@ -1,17 +1,20 @@
 """Fields that the requests of several endpoints have: limits, sampling and streams."""
 
-import logging
+import re
 from collections.abc import Mapping
 from typing import Annotated, cast
 
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, StrictBool, StrictInt
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from pensieve.api.base import RequestModel
 from pensieve.api.messages.request import MAX_INT, MAX_STOP_CHARS, MAX_STOP_SEQUENCES
 from pensieve.errors import InvalidRequestError
 
-_log = logging.getLogger("pensieve.openai")
+MAX_CHOICES = 8
+MAX_TOP_LOGPROBS = 20
+MAX_BIASES = 10_000
+_TOKEN_ID = re.compile("^[0-9]{1,9}$")
 
 
 class StreamOptions(RequestModel):
@@ -35,10 +38,31 @@ def _stop_list(stop: object) -> object:
     return [text for text in cast("list[object]", texts) if text != ""]
 
 
+def _check_token_ids(biases: dict[str, float]) -> dict[str, float]:
+    if not all(map(_TOKEN_ID.fullmatch, biases)):
+        raise PydanticCustomError("token_ids", "Keys should be token ids")
+    return biases
+
+
 # -1 means no limit to llama.cpp and LM Studio.
 TokenLimit = Annotated[StrictInt, Field(ge=-1, le=MAX_INT), AfterValidator(_unlimited)] | None
 Number = Annotated[float, Field(strict=True)]
 StopText = Annotated[str, Field(max_length=MAX_STOP_CHARS)]
+
+# By token id, which JSON has as text.
+LogitBias = Annotated[
+    dict[str, Annotated[Number, Field(ge=-100, le=100)]],
+    Field(max_length=MAX_BIASES),
+    AfterValidator(_check_token_ids),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "maxProperties": MAX_BIASES,
+            "propertyNames": {"pattern": _TOKEN_ID.pattern},
+            "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+        }
+    ),
+]
 
 
 class GenerationFields(RequestModel):
@@ -59,22 +83,17 @@ class GenerationFields(RequestModel):
     min_p: Annotated[Number, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[Number, Field(gt=0, le=2)] | None = None
     seed: Annotated[StrictInt, Field(ge=-MAX_INT - 1, le=MAX_INT)] | None = None
-    # Without effect so far, but for a line in the log.
     frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] = 0
     presence_penalty: Annotated[Number, Field(ge=-2, le=2)] = 0
-    # Refused unless they ask for nothing.
-    n: StrictInt = 1
-    logit_bias: dict[str, JsonValue] = {}  # noqa: RUF012 -- pydantic copies it
+    logit_bias: LogitBias = {}  # noqa: RUF012 -- pydantic copies it
+    n: Annotated[StrictInt, Field(ge=1, le=MAX_CHOICES)] = 1
 
-    def check(self, refused: Mapping[str, bool]) -> None:
-        """Raise `InvalidRequestError` for what cannot be honoured; log what is ignored.
 
-        refused: the endpoint's own fields, and whether their values are such.
-        """
-        common = {"n": self.n != 1, "logit_bias": bool(self.logit_bias)}
-        for field, is_refused in {**common, **refused}.items():
-            if is_refused:
-                raise InvalidRequestError(f"{field}: This server does not support it")
-        penalties = (self.frequency_penalty, self.presence_penalty)
-        if any(penalties):
-            _log.info("ignoring a request's frequency and presence penalties: %s, %s", *penalties)
+def check_supported(refused: Mapping[str, bool]) -> None:
+    """Raise `InvalidRequestError` for what cannot be honoured.
+
+    refused: fields, and whether their values are such.
+    """
+    for field, is_refused in refused.items():
+        if is_refused:
+            raise InvalidRequestError(f"{field}: This server does not support it")

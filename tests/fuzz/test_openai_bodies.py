@@ -42,6 +42,8 @@ CHATS: list[dict[str, Any]] = [
         "name": "x", "schema": PLACE, "strict": True}}},
     CALL | {"response_format": {"type": "json_object"}, "reasoning_effort": "low"},
     CALL | {"reasoning": {"effort": "high", "max_tokens": 2000, "exclude": True}},
+    CALL | {"logit_bias": {"5": 1}, "n": 2, "presence_penalty": 1, "stream": True},
+    CALL | {"logprobs": True, "top_logprobs": 2, "frequency_penalty": -1.5},
     CALL | {"logit_bias": {}, "n": 1, "chat_template_kwargs": {"enable_thinking": False}},
     CALL | {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {
         "url": "http://169.254.169.254/latest"}}]}]},
@@ -49,6 +51,7 @@ CHATS: list[dict[str, Any]] = [
 TEXTS: list[dict[str, Any]] = [
     {"model": "m", "prompt": "def f(", "max_tokens": 5, "stop": "\n"},
     {"model": "m", "prompt": ["def f("], "stream": True, "temperature": 0, "best_of": 1},
+    {"model": "m", "prompt": "x", "logprobs": 2, "n": 2, "best_of": 2, "logit_bias": {"5": -1}},
     {"model": "m", "prompt": "def f(", "suffix": "return x"},
 ]
 FLAT: dict[str, Any] = {"type": "function", "name": "get_weather", "parameters": PLACE}

@@ -18,11 +18,13 @@ from pensieve.api.messages.events import (
     MessageEvent,
     MessageStart,
     MessageStop,
+    ScoredTextDelta,
     SignatureDelta,
     StopDelta,
     TextDelta,
     ThinkingDelta,
 )
+from pensieve.api.messages.logprobs import TextLogprob, TokenLogprob
 from pensieve.api.messages.message import (
     DeltaUsage,
     Message,
@@ -69,6 +71,32 @@ def events_of(blocks: Iterable[Block], stop: StopReason = "end_turn") -> list[Me
         events.append(ContentBlockStop(index=index))
     end = MessageDelta(delta=StopDelta(stop_reason=stop), usage=USAGE)
     return [*events, end, MessageStop()]
+
+
+def scored_text(pieces: Sequence[tuple[str, Sequence[bytes]]]) -> list[MessageEvent]:
+    """Return the events of an answer with one text: pieces, and their tokens."""
+    top = (TokenLogprob(token="x", logprob=-0.25, bytes=(120,)),)
+    return [
+        event.model_copy(
+            update={
+                "delta": ScoredTextDelta(
+                    text=event.delta.text,
+                    logprobs=tuple(
+                        TextLogprob(
+                            token=token.decode("utf-8", "backslashreplace"),
+                            logprob=-0.5,
+                            bytes=tuple(token),
+                            top_logprobs=top,
+                        )
+                        for token in dict(pieces)[event.delta.text]
+                    ),
+                )
+            }
+        )
+        if isinstance(event, ContentBlockDelta)
+        else event
+        for event in events_of([("text", [text for text, _ in pieces])])
+    ]
 
 
 def fold(
@@ -192,6 +220,57 @@ def test_stop_reason_is_a_finish_reason(stop: StopReason, finish: str) -> None:
     chunks, whole = fold(("text", ["x"]), stop=stop)
     assert whole["choices"][0]["finish_reason"] == chunks[-2]["choices"][0]["finish_reason"]
     assert whole["choices"][0]["finish_reason"] == finish
+
+
+def test_each_chunk_has_the_logprobs_of_its_text() -> None:
+    answer = ChatFold(ChatAnswerOptions(created=9))
+    chunks = answer.feed(scored_text([("Hi", [b"H", b"i"]), ("!", [b"!"])]))
+    found = [chunk.choices[0].logprobs for chunk in chunks]
+    assert found[0] is found[-1] is None
+    top = [{"token": "x", "logprob": -0.25, "bytes": [120]}]
+    assert [one.model_dump(mode="json") for one in found[1:-1]] == [
+        {
+            "content": [
+                {"token": "H", "logprob": -0.5, "bytes": [72], "top_logprobs": top},
+                {"token": "i", "logprob": -0.5, "bytes": [105], "top_logprobs": top},
+            ],
+            "refusal": None,
+        },
+        {
+            "content": [{"token": "!", "logprob": -0.5, "bytes": [33], "top_logprobs": top}],
+            "refusal": None,
+        },
+    ]
+    (whole,) = answer.completion.choices
+    assert [one.token for one in whole.logprobs.content] == ["H", "i", "!"]
+    state = ChatCompletionStreamState()
+    for chunk in chunks:
+        state.handle_chunk(ChatCompletionChunk.model_validate_json(chunk.to_json()))
+    (streamed,) = state.get_final_completion().choices
+    assert streamed.logprobs.model_dump() == whole.logprobs.model_dump(mode="json")
+
+
+def test_several_answers_are_choices_with_their_index_and_one_usage() -> None:
+    options = ChatAnswerOptions(created=9, includes_usage=True, choices=2)
+    answer = ChatFold(options)
+    first, second = events_of([("text", ["a"])]), events_of([("f", ["{}"])], "tool_use")
+    chunks = answer.feed(second[:4], 1) + answer.feed(first, 0)
+    assert not answer.is_ended
+    chunks += answer.feed(second[4:], 1)
+    *choices, usage = chunks
+    assert [chunk.choices[0].index for chunk in choices] == [1, 1, 1, 0, 0, 0, 1]
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert usage.choices == ()
+    assert usage.model_dump()["usage"] == answer.completion.usage.model_dump()
+    assert usage.model_dump()["usage"] | {"completion_tokens_details": 0} == {
+        "prompt_tokens": 10,
+        "completion_tokens": 14,
+        "total_tokens": 24,
+        "prompt_tokens_details": {"cached_tokens": 3},
+        "completion_tokens_details": 0,
+    }
+    whole = answer.completion.choices
+    assert [(one.index, one.finish_reason) for one in whole] == [(0, "stop"), (1, "tool_calls")]
 
 
 def test_service_tier_is_told_where_it_was_sent() -> None:

@@ -1,6 +1,5 @@
 """A chat request becomes a conversation, or is refused by the path of what cannot be honoured."""
 
-import logging
 from typing import Any
 
 import pytest
@@ -131,10 +130,7 @@ def test_choice_without_tools_that_needs_none_is_no_error(choice: object, tools:
         ),
         ({"tools": [{"type": "function"}]}, "tools.0.function: Field required"),
         ({"tools": [F, {"type": "custom"}]}, "tools.1.custom: Field required"),
-        ({"n": 2}, "n: This server does not support it"),
-        ({"logprobs": True}, "logprobs: This server does not support it"),
-        ({"top_logprobs": 1}, "top_logprobs: This server does not support it"),
-        ({"logit_bias": {"1": 5}}, "logit_bias: This server does not support it"),
+        ({"top_logprobs": 1}, "top_logprobs: Only allowed if `logprobs` is true"),
         ({"modalities": ["text", "audio"]}, "modalities: This server does not support it"),
         ({"audio": {"voice": "alloy"}}, "audio: This server does not support it"),
         (
@@ -178,6 +174,15 @@ def test_what_cannot_be_honoured_is_refused(fields: dict[str, object], message: 
         ({"temperature": 2.1}, "temperature"),
         ({"temperature": "1"}, "temperature"),
         ({"top_p": -0.1}, "top_p"),
+        ({"n": 0}, "n"),
+        ({"n": 9}, "n"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"frequency_penalty": 2.1}, "frequency_penalty"),
+        ({"presence_penalty": "1"}, "presence_penalty"),
+        ({"logit_bias": {"5": 101}}, "logit_bias.5"),
+        ({"logit_bias": {"x": 1}}, "logit_bias"),
+        ({"logit_bias": {"-1": 1}}, "logit_bias"),
+        ({"logit_bias": {str(at): 1 for at in range(10_001)}}, "logit_bias"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_completion_tokens": 1.5}, "max_completion_tokens"),
         ({"stop": 5}, "stop"),
@@ -243,11 +248,3 @@ def test_thought_can_be_left_out_and_bounded() -> None:
     made = conversation(reasoning={"max_tokens": 4000}).thinking
     assert (made.type, made.budget_tokens) == ("enabled", 4000)
     assert conversation(reasoning={"max_tokens": 5}).thinking.budget_tokens == 1024
-
-
-def test_penalties_without_effect_are_logged(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    conversation(frequency_penalty=0, presence_penalty=0)
-    assert "penalties" not in caplog.text
-    conversation(presence_penalty=0.5)
-    assert "ignoring a request's frequency and presence penalties: 0, 0.5" in caplog.text

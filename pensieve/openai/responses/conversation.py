@@ -11,6 +11,7 @@ from pensieve.api.messages.options import OutputConfig, UnbudgetedThinking
 from pensieve.api.messages.request import Conversation, Turn
 from pensieve.api.messages.tools import AnyChoice, AutoChoice, NamedChoice, NoChoice, ToolChoice
 from pensieve.errors import InvalidRequestError
+from pensieve.openai.generation_fields import check_supported
 from pensieve.openai.responses.history import turns_of
 from pensieve.openai.responses.items import AddedTools, decode_at, kind_of
 from pensieve.openai.responses.request import (
@@ -65,11 +66,11 @@ def _refuse_unsupported(request: InputTokensRequest) -> None:
     if request.conversation is not None:
         raise InvalidRequestError("conversation: This server does not support it")
     if isinstance(request, ResponsesRequest):
-        request.check(
+        check_supported(
             {
                 "background": request.background,
                 "prompt": request.prompt is not None,
-                "top_logprobs": request.top_logprobs != 0,
+                "n": request.n != 1,
             }
         )
 

@@ -26,7 +26,10 @@ def response_to(request: ResponsesRequest, *, created_at: int) -> Response:
         text={"format": {"type": "text"}, **request.text},
         tool_choice=request.tool_choice or "auto",
         tools=tuple(_tools(request.tools)),
+        top_logprobs=request.top_logprobs,
         top_p=request.top_p,
+        presence_penalty=request.presence_penalty,
+        frequency_penalty=request.frequency_penalty,
         user=request.user,
         metadata=request.metadata,
     )

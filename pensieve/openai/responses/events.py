@@ -7,9 +7,8 @@ then response.completed, .incomplete or .failed.
 
 from typing import Literal, get_args
 
-from pydantic import JsonValue
-
 from pensieve.api.base import ApiModel
+from pensieve.api.messages.logprobs import TextLogprob
 from pensieve.openai.responses.response import (
     OutputItem,
     OutputText,
@@ -73,7 +72,7 @@ class OutputTextDelta(ApiModel):
     output_index: int
     content_index: Literal[0] = 0
     delta: str
-    logprobs: tuple[JsonValue, ...] = ()
+    logprobs: tuple[TextLogprob, ...] = ()
 
 
 class OutputTextDone(ApiModel):
@@ -85,7 +84,7 @@ class OutputTextDone(ApiModel):
     output_index: int
     content_index: Literal[0] = 0
     text: str
-    logprobs: tuple[JsonValue, ...] = ()
+    logprobs: tuple[TextLogprob, ...] = ()
 
 
 class ReasoningTextDelta(ApiModel):

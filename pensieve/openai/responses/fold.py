@@ -19,6 +19,7 @@ from pensieve.api.messages.events import (
     MessageEvent,
     MessageStart,
     MessageStop,
+    ScoredTextDelta,
     SignatureDelta,
     TextDelta,
     ThinkingDelta,
@@ -160,6 +161,9 @@ class ResponseFold:
     def _add(self, delta: Delta) -> list[ResponseStreamEvent]:
         assert self._open is not None
         match delta:
+            case ScoredTextDelta(text=text, logprobs=logprobs):
+                assert isinstance(self._open, MessageWriter)
+                return self._open.add(text, logprobs)
             case TextDelta(text=text) | ThinkingDelta(thinking=text):
                 return self._open.add(text)
             case InputJsonDelta(partial_json=text):

@@ -3,12 +3,13 @@
 fold.py decides which item is open.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from pydantic_core import from_json
 
+from pensieve.api.messages.logprobs import TextLogprob
 from pensieve.api.messages.signatures import with_text
 from pensieve.openai.call_ids import call_id
 from pensieve.openai.responses.events import (
@@ -119,37 +120,40 @@ class TextWriter:
     def open(self) -> list[Event]:
         return [self._part("added", "")]
 
-    def add(self, text: str) -> list[Event]:
+    def add(self, text: str, **fields: object) -> list[Event]:
         self._texts.append(text)
-        return [self._place.event(self._events.delta, delta=text)]
+        return [self._place.event(self._events.delta, delta=text, **fields)]
 
-    def close(self) -> list[Event]:
-        done = self._place.event(self._events.done, text=self.text)
-        return [done, self._part("done", self.text)]
+    def close(self, **fields: object) -> list[Event]:
+        done = self._place.event(self._events.done, text=self.text, **fields)
+        return [done, self._part("done", self.text, **fields)]
 
-    def _part(self, change: str, text: str) -> Event:
+    def _part(self, change: str, text: str, **fields: object) -> Event:
         events = self._events
         kind = f"{events.part_type}.{change}"
-        return self._place.event(events.part_event, type=kind, part=events.part(text=text))
+        part = events.part.model_validate({"text": text, **fields})
+        return self._place.event(events.part_event, type=kind, part=part)
 
 
 class MessageWriter:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._text = TextWriter(place, _OUTPUT)
+        self._logprobs: list[TextLogprob] = []
 
     def open(self) -> list[Event]:
         item = MessageItem(id=self._place.item_id, status="in_progress")
         return [self._place.added(item), *self._text.open()]
 
-    def add(self, text: str) -> list[Event]:
-        return self._text.add(text)
+    def add(self, text: str, logprobs: Sequence[TextLogprob] = ()) -> list[Event]:
+        self._logprobs += logprobs
+        return self._text.add(text, logprobs=logprobs)
 
     def close(self, status: ItemStatus) -> list[Event]:
-        return [*self._text.close(), self._place.done(self.item(status))]
+        return [*self._text.close(logprobs=self._logprobs), self._place.done(self.item(status))]
 
     def item(self, status: ItemStatus) -> MessageItem:
-        content = (OutputText(text=self._text.text),)
+        content = (OutputText(text=self._text.text, logprobs=tuple(self._logprobs)),)
         return MessageItem(id=self._place.item_id, status=status, content=content)
 
 

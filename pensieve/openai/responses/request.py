@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, JsonValue, StrictBool, StrictInt
 from pensieve.api.base import RequestModel
 from pensieve.api.messages.request import MAX_MESSAGES
 from pensieve.api.pagination import INTEGER_TEXT, Query
-from pensieve.openai.generation_fields import GenerationFields, TokenLimit
+from pensieve.openai.generation_fields import MAX_TOP_LOGPROBS, GenerationFields, TokenLimit
 
 MAX_TOOLS = 10_000
 
@@ -82,17 +82,21 @@ class ResponsesRequest(GenerationFields, InputTokensRequest):
 
     max_output_tokens: TokenLimit = None
     include: tuple[str, ...] = ()
+    top_logprobs: Annotated[StrictInt, Field(ge=0, le=MAX_TOP_LOGPROBS)] = 0
     store: StrictBool = True
     # Refused unless they ask for nothing.
     background: StrictBool = False
     prompt: JsonValue = None
-    top_logprobs: StrictInt = 0
     # Shown again in the response, without effect.
     metadata: dict[str, str] = {}  # noqa: RUF012 -- pydantic copies it
     max_tool_calls: StrictInt | None = None
     prompt_cache_key: str | None = None
     safety_identifier: str | None = None
     user: str | None = None
+
+    @property
+    def has_logprobs(self) -> bool:
+        return "message.output_text.logprobs" in self.include or self.top_logprobs > 0
 
     @property
     def seals_thoughts(self) -> bool:

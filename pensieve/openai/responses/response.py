@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue
 
 from pensieve.api.base import ApiModel, is_none
+from pensieve.api.messages.logprobs import TextLogprob
 from pensieve.openai.responses.request import JsonObject
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
@@ -24,7 +25,7 @@ class OutputText(ApiModel):
     type: Literal["output_text"] = "output_text"
     text: str
     annotations: tuple[JsonValue, ...] = ()
-    logprobs: tuple[JsonValue, ...] = ()
+    logprobs: tuple[TextLogprob, ...] = ()
 
 
 class ReasoningText(ApiModel):

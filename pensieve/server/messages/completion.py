@@ -24,12 +24,13 @@ from pensieve.engine.generation import (
     Sampling,
     Token,
 )
-from pensieve.errors import EngineError, GrammarError, PromptTooLongError
+from pensieve.errors import EngineError, GrammarError, InvalidRequestError, PromptTooLongError
 from pensieve.models.served_model import ServedModel
 from pensieve.prompt.constraints import AnswerGrammar
 from pensieve.prompt.render import Prompt
 from pensieve.prompt.template.generated_answers import GeneratedAnswer
 from pensieve.reply.reply import Reply, ReplyContext
+from pensieve.reply.text_logprobs import TextLogprobs
 
 _log = logging.getLogger("pensieve.server")
 
@@ -53,6 +54,13 @@ class SamplingChoice:
     min_p: float | None = None
     repetition_penalty: float | None = None
     seed: int | None = None  # None: every answer is drawn anew
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+
+    def of_choice(self, index: int) -> "SamplingChoice":
+        """Return the sampling of one of several answers: with a seed, each has the next one."""
+        return self if self.seed is None else replace(self, seed=self.seed + index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +70,9 @@ class AnswerOptions:
     stop_sequences: tuple[str, ...] = ()
     sampling: SamplingChoice = SamplingChoice()
     priority: Priority = "main"
+    # Likeliest tokens to report with each token of the text; None: no logprobs at all.
+    top_logprobs: int | None = None
+    choices: int = 1  # answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +179,8 @@ class Completer:
         return self._engine.expect()
 
     def complete(self, prompt: Prompt, options: AnswerOptions) -> Completion:
-        """Raises `PromptTooLongError`."""
+        """Raises `PromptTooLongError`, and `InvalidRequestError` for a bias of an unknown token."""
+        self._check_bias(options.sampling)
         context_tokens = self._engine.health.context_of(self._model.context_tokens)
         limits = ModelLimits(context_tokens, self._model.stop_tokens)
         bounded = bounded_generation(prompt, options, limits)
@@ -185,8 +197,26 @@ class Completer:
             hides_thoughts=prompt.constraints.hides_thoughts,
         )
         preceding = prompt.tokens[-PRECEDING_TOKENS:]
-        reply = Reply(context, self._model.tokenizer.detokenizer(preceding, self._markers))
+        tokenizer = self._model.tokenizer
+        reply = Reply(
+            context,
+            tokenizer.detokenizer(preceding, self._markers),
+            None if options.top_logprobs is None else TextLogprobs(tokenizer),
+        )
         return Completion(self._engine, bounded, prompt, reply, self._on_generated)
+
+    def choices(self, prompt: Prompt, options: AnswerOptions) -> list[Completion]:
+        """Return `options.choices` answers. Raises what `complete` raises."""
+        return [
+            self.complete(prompt, replace(options, sampling=options.sampling.of_choice(at)))
+            for at in range(options.choices)
+        ]
+
+    def _check_bias(self, sampling: SamplingChoice) -> None:
+        has_token = self._model.tokenizer.has_token
+        for token_id, _ in sampling.logit_bias:
+            if not (0 <= token_id < 2**31 and has_token(token_id)):
+                raise InvalidRequestError(f"logit_bias: The model has no token {token_id}")
 
 
 def drafts_text(drafts: DraftCounts, tokens: int) -> str:
@@ -223,6 +253,8 @@ def bounded_generation(
         priority=options.priority,
         grammar=grammar and Grammar(grammar.lark),
         hints=prompt.hints,
+        top_logprobs=options.top_logprobs,
+        shares_prompt=options.choices > 1,
     )
     is_reduced = max_tokens > available_tokens
     length_stop = "model_context_window_exceeded" if is_reduced else "max_tokens"
@@ -245,4 +277,7 @@ def _sampling(choice: SamplingChoice, prompt: Prompt) -> Sampling:
         seed=choice.seed,
         min_p=defaults.min_p if choice.min_p is None else choice.min_p,
         repetition_penalty=defaults.repetition_penalty if penalty is None else penalty,
+        frequency_penalty=choice.frequency_penalty,
+        presence_penalty=choice.presence_penalty,
+        logit_bias=choice.logit_bias,
     )

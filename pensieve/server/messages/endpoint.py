@@ -34,7 +34,7 @@ from pensieve.server.wire import event_text
 class MessagesFormat:
     """Anthropic's: the events as they are, and their message."""
 
-    def feed(self, events: Sequence[MessageEvent]) -> str:
+    def feed(self, events: Sequence[MessageEvent], choice: int) -> str:
         return "".join(map(event_text, events))
 
     def body(self, message: Message) -> Message:
@@ -74,7 +74,7 @@ class MessagesEndpoint:
                 self._sessions.note(session_of(request.headers), turn.call, prompt)
             completion = self._completer.complete(prompt, options)
             await self._writer.write(
-                completion,
+                [completion],
                 MessagesFormat(),
                 Exchange(scope, receive, send),
                 stream=turn.call.stream,

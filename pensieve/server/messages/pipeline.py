@@ -33,6 +33,7 @@ from pensieve.server.http.event_stream import (
     stream_until_disconnect,
 )
 from pensieve.server.http.responses import json_response
+from pensieve.server.messages.choices import Choices
 from pensieve.server.messages.completion import AnswerOptions, Completion, OnAnswer, drafts_text
 from pensieve.server.messages.sessions import is_claude_code
 from pensieve.server.middleware.request_context import request_context_of
@@ -152,8 +153,10 @@ class RequestPipeline:
 class AnswerFormat(Protocol):
     """How an endpoint writes one answer."""
 
-    def feed(self, events: Sequence[MessageEvent]) -> str:
-        """Return the answer's next events as server-sent events."""
+    def feed(self, events: Sequence[MessageEvent], choice: int) -> str:
+        """Return the next events as server-sent events. choice: the index of their answer, if there
+        are several.
+        """
         ...
 
     def body(self, message: Message) -> ApiModel:
@@ -176,37 +179,37 @@ class AnswerWriter:
 
     async def write(
         self,
-        completion: Completion,
+        completions: Sequence[Completion],
         answer_format: AnswerFormat,
         to: Exchange,
         *,
         stream: bool,
         on_answer: OnAnswer | None = None,
     ) -> None:
-        context, reply = request_context_of(to.scope), completion.reply
-        context.usage = lambda: reply.usage
+        context, choices = request_context_of(to.scope), Choices(completions)
+        context.usage = lambda: choices.usage
         context.drafts_text = lambda: (
-            drafts_text(reply.drafts, reply.usage.output_tokens)
-            if reply.drafts != NO_DRAFTS
+            drafts_text(choices.drafts, choices.usage.output_tokens)
+            if choices.drafts != NO_DRAFTS
             else ""
         )
         write = self._stream if stream else self._whole
-        await write(completion, answer_format, to, on_answer)
+        await write(choices, answer_format, to, on_answer)
 
     async def _whole(
         self,
-        completion: Completion,
+        choices: Choices,
         answer_format: AnswerFormat,
         to: Exchange,
         on_answer: OnAnswer | None,
     ) -> None:
         bodies: list[ApiModel] = []
 
-        async def feed(events: list[MessageEvent]) -> None:
-            answer_format.feed(events)
+        async def feed(events: list[MessageEvent], choice: int) -> None:
+            answer_format.feed(events, choice)
 
         async def work() -> None:
-            message = await completion.run(feed, on_answer=on_answer)
+            message = await choices.run(feed, on_answer=on_answer)
             bodies.append(answer_format.body(message))
 
         await run_until_disconnect(to.receive, work)
@@ -214,7 +217,7 @@ class AnswerWriter:
 
     async def _stream(
         self,
-        completion: Completion,
+        choices: Choices,
         answer_format: AnswerFormat,
         to: Exchange,
         on_answer: OnAnswer | None,
@@ -223,8 +226,9 @@ class AnswerWriter:
         writer = EventWriter(to.send, ping, self.ping_interval)
 
         async def work() -> None:
-            await completion.run(
-                lambda events: writer.write(answer_format.feed(events)), on_answer=on_answer
+            await choices.run(
+                lambda events, choice: writer.write(answer_format.feed(events, choice)),
+                on_answer=on_answer,
             )
 
         async def fail(error: BaseException) -> None:

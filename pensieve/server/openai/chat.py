@@ -15,7 +15,7 @@ from pensieve.openai.chat_completion import ChatCompletion
 from pensieve.openai.chat_request import ChatRequest
 from pensieve.openai.conversation import conversation_of, custom_tools_of
 from pensieve.server.http.request_body import read_body
-from pensieve.server.messages.completion import Completer
+from pensieve.server.messages.completion import AnswerOptions, Completer
 from pensieve.server.messages.pipeline import AnswerWriter, Exchange, RequestPipeline
 from pensieve.server.messages.sessions import Session, Sessions
 from pensieve.server.openai.options import answer_options, stream_text
@@ -29,8 +29,9 @@ class ChatFormat:
     def __init__(self, options: ChatAnswerOptions) -> None:
         self._fold = ChatFold(options)
 
-    def feed(self, events: Sequence[MessageEvent]) -> str:
-        return stream_text(events, self._fold.feed(events))
+    def feed(self, events: Sequence[MessageEvent], choice: int) -> str:
+        chunks = self._fold.feed(events, choice)
+        return stream_text(chunks, is_end=self._fold.is_ended)
 
     def body(self, message: Message) -> ChatCompletion:
         return self._fold.completion
@@ -58,15 +59,14 @@ class ChatEndpoint:
             call, conversation = await run_in_thread(partial(_parsed, body))
             del body  # the answer does not need its megabytes
             await self._pipeline.validate(conversation)
-            max_tokens = call.max_completion_tokens
-            options = answer_options(call, call.max_tokens if max_tokens is None else max_tokens)
+            options = _options_of(call)
             prompt = await self._pipeline.render(conversation, options)
             session = session_of(request, call.prompt_cache_key, has_tools=bool(call.tools))
         self._sessions.note(session, conversation, prompt)
-        completion = self._completer.complete(prompt, options)
+        completions = self._completer.choices(prompt, options)
         answer_format = ChatFormat(self._answer_options_of(call))
         exchange = Exchange(scope, receive, send)
-        await self._writer.write(completion, answer_format, exchange, stream=call.stream)
+        await self._writer.write(completions, answer_format, exchange, stream=call.stream)
 
     def _answer_options_of(self, call: ChatRequest) -> ChatAnswerOptions:
         return ChatAnswerOptions(
@@ -74,12 +74,22 @@ class ChatEndpoint:
             custom_tools=custom_tools_of(call),
             includes_usage=call.stream and call.stream_options.include_usage,
             service_tier=None if call.service_tier is None else "default",
+            choices=call.n,
         )
 
 
 def _parsed(body: bytes) -> tuple[ChatRequest, Conversation]:
     call = parse(ChatRequest, body)
     return call, conversation_of(call)
+
+
+def _options_of(call: ChatRequest) -> AnswerOptions:
+    max_tokens = call.max_completion_tokens
+    return answer_options(
+        call,
+        call.max_tokens if max_tokens is None else max_tokens,
+        call.top_logprobs if call.logprobs else None,
+    )
 
 
 def session_of(request: Request, cache_key: object, *, has_tools: bool) -> Session | None:

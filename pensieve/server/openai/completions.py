@@ -22,8 +22,9 @@ class TextFormat:
     def __init__(self, fold: TextFold) -> None:
         self._fold = fold
 
-    def feed(self, events: Sequence[MessageEvent]) -> str:
-        return stream_text(events, self._fold.feed(events))
+    def feed(self, events: Sequence[MessageEvent], choice: int) -> str:
+        chunks = self._fold.feed(events, choice)
+        return stream_text(chunks, is_end=self._fold.is_ended)
 
     def body(self, message: Message) -> TextCompletion:
         return self._fold.completion
@@ -48,11 +49,13 @@ class CompletionsEndpoint:
             call = await run_in_thread(partial(_parsed, body))
             del body  # the answer does not need its megabytes
             prompt = await self._pipeline.render_text(call.prompt, call.suffix)
-        completion = self._completer.complete(prompt, answer_options(call, call.max_tokens))
+        options = answer_options(call, call.max_tokens, call.logprobs)
+        completions = self._completer.choices(prompt, options)
         includes_usage = call.stream and call.stream_options.include_usage
-        fold = TextFold(int(self._clock()), includes_usage=includes_usage)
+        created = int(self._clock())
+        fold = TextFold(created, includes_usage=includes_usage, choices=call.n)
         exchange = Exchange(scope, receive, send)
-        await self._writer.write(completion, TextFormat(fold), exchange, stream=call.stream)
+        await self._writer.write(completions, TextFormat(fold), exchange, stream=call.stream)
 
 
 def _parsed(body: bytes) -> TextCompletionRequest:

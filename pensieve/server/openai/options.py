@@ -1,15 +1,17 @@
 """What the endpoints have in common: answer options, and the text of completions' streams."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from pensieve.api.base import ApiModel
-from pensieve.api.messages.events import MessageEvent, MessageStop
 from pensieve.openai.generation_fields import GenerationFields
 from pensieve.server.messages.completion import AnswerOptions, SamplingChoice
 from pensieve.server.openai.wire import DONE, data_event
 
 
-def answer_options(call: GenerationFields, max_tokens: int | None) -> AnswerOptions:
+def answer_options(
+    call: GenerationFields, max_tokens: int | None, top_logprobs: int | None = None
+) -> AnswerOptions:
+    """top_logprobs: None for no logprobs at all."""
     return AnswerOptions(
         call.model,
         max_tokens,
@@ -21,12 +23,16 @@ def answer_options(call: GenerationFields, max_tokens: int | None) -> AnswerOpti
             min_p=call.min_p,
             repetition_penalty=call.repetition_penalty,
             seed=call.seed,
+            frequency_penalty=call.frequency_penalty,
+            presence_penalty=call.presence_penalty,
+            logit_bias=tuple((int(token), bias) for token, bias in call.logit_bias.items()),
         ),
+        top_logprobs=top_logprobs,
+        choices=call.n,
     )
 
 
-def stream_text(events: Sequence[MessageEvent], chunks: Iterable[ApiModel]) -> str:
-    """Return the chunks of the events as server-sent events, and the end of the stream."""
+def stream_text(chunks: Iterable[ApiModel], *, is_end: bool) -> str:
+    """Return the chunks as server-sent events, and the end of the stream."""
     text = "".join(map(data_event, chunks))
-    is_end = any(isinstance(event, MessageStop) for event in events)
     return text + DONE if is_end else text

@@ -72,7 +72,7 @@ class ResponsesFormat:
             ping=self._ping,
         )
 
-    def feed(self, events: Sequence[MessageEvent]) -> str:
+    def feed(self, events: Sequence[MessageEvent], choice: int) -> str:
         written = self._fold.feed(events)
         if self._fold.is_ended:
             self._on_end(self._fold)
@@ -117,13 +117,17 @@ class ResponsesEndpoint:
             )
             request_context_of(scope).wire = answer_format.wire
             await self._pipeline.validate(whole.conversation)
-            options = answer_options(call, 0 if whole.is_empty else call.max_output_tokens)
+            options = answer_options(
+                call,
+                0 if whole.is_empty else call.max_output_tokens,
+                call.top_logprobs if call.has_logprobs else None,
+            )
             prompt = await self._pipeline.render(whole.conversation, options)
         session = session_of(request, call.prompt_cache_key, has_tools=bool(call.tools))
         self._sessions.note(session, whole.conversation, prompt)
         completion = self._completer.complete(prompt, options)
         exchange = Exchange(scope, receive, send)
-        await self._writer.write(completion, answer_format, exchange, stream=call.stream)
+        await self._writer.write([completion], answer_format, exchange, stream=call.stream)
 
     async def count_tokens(self, request: Request) -> HttpResponse:
         """Count the input tokens that the same request to `create` would report."""

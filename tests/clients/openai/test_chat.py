@@ -197,7 +197,9 @@ def test_every_parameter_of_create_is_accepted(connect: Connect) -> None:
     assert answer.choices[0].message.content == "ok"
     assert answer.service_tier == "default"
     (generation,) = engine.generations
-    assert generation.sampling == Sampling(0.5, 0.9, 5, 7)
+    assert generation.sampling == Sampling(
+        0.5, 0.9, 5, 7, frequency_penalty=0.1, presence_penalty=0.1
+    )
     assert generation.max_tokens == 20
 
 

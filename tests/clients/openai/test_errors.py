@@ -19,7 +19,7 @@ from tests.support.fakes import ScriptedEngine, says
         ({"messages": [{"role": "robot"}]}, "messages[0].role", None),
         ({"temperature": 5}, "temperature", None),
         ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name", None),
-        ({"n": 3}, "n", None),
+        ({"n": 9}, "n", None),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
             "messages[0].content[0].type",

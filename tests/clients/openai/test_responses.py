@@ -9,13 +9,14 @@ import pytest
 from openai import AsyncOpenAI
 from pydantic import BaseModel
 
+from pensieve.engine.generation import Finished, Logprobs, Started, Token
 from pensieve.errors import EngineBusyError
 from tests.clients.openai.conftest import Connect
 from tests.clients.serving import ToolCallingEngine, prompts
 from tests.clients.test_python_tools import INPUT, THINKING_DIALECT, call_text
 from tests.server.openai.calls import PATCHED, SPACE, SPACED
 from tests.server.serving import KEY
-from tests.support.fakes import ScriptedEngine, says
+from tests.support.fakes import STOP_TOKEN, ScriptedEngine, says
 
 CALL: dict[str, Any] = {"model": "m", "input": "hello"}
 WRITE: dict[str, Any] = {
@@ -30,6 +31,7 @@ WRITE: dict[str, Any] = {
     },
     "strict": True,
 }
+END = Finished("stop_token", 3)
 THOUGHT = "<think>\nHm.\n</think>\n\nHello."
 
 
@@ -54,6 +56,21 @@ def test_stream_yields_events_in_order(connect: Connect) -> None:
     deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
     assert "".join(deltas) == events[-1].response.output_text == "Hello!"
     assert (events[0].type, events[-1].type) == ("response.created", "response.completed")
+
+
+def test_logprobs_are_whole_and_streamed(connect: Connect) -> None:
+    top = ((STOP_TOKEN, -0.25), (0xE6, -0.5))
+    script = [Started(0), *(Token(byte, Logprobs(-0.5, top)) for byte in b"Hi"), END]
+    client = connect(ScriptedEngine([script]))
+    call = CALL | {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
+    reported = client.responses.create(**call).output[0].content[0].logprobs
+    assert [(one.token, one.logprob, len(one.top_logprobs)) for one in reported] == [
+        ("H", -0.5, 2),
+        ("i", -0.5, 2),
+    ]
+    events = list(client.responses.create(**call, stream=True))
+    deltas = [event for event in events if event.type == "response.output_text.delta"]
+    assert [one.token for event in deltas for one in event.logprobs] == ["H", "i"]
 
 
 def test_stream_helper_returns_the_response(connect: Connect) -> None:

@@ -68,6 +68,38 @@ def test_a_seed_repeats_the_answer(client: OpenAI) -> None:
     assert len({answer(seed) for seed in range(3)}) > 1
 
 
+def test_choices_have_their_own_seeds_and_logprobs(client: OpenAI) -> None:
+    call: dict[str, Any] = {
+        "model": MODEL,
+        "messages": [QUESTION],
+        "max_tokens": 6,
+        "logprobs": True,
+        "top_logprobs": 2,
+        "frequency_penalty": 0.5,
+    }
+    lone = [client.chat.completions.create(**call, seed=seed).choices[0] for seed in (8, 9)]
+    both = client.chat.completions.create(**call, seed=8, n=2)
+    texts = [choice.message.content for choice in both.choices]
+    assert texts == [choice.message.content for choice in lone]
+    assert both.usage.completion_tokens == 12
+    pieces = {0: "", 1: ""}
+    for chunk in client.chat.completions.create(**call, seed=8, n=2, stream=True):
+        (choice,) = chunk.choices
+        if choice.delta.content:
+            reported = [byte for one in choice.logprobs.content for byte in one.bytes]
+            assert bytes(reported).decode() == choice.delta.content
+            pieces[choice.index] += choice.delta.content
+    assert [pieces[0], pieces[1]] == texts
+    for choice, alone in zip(both.choices, lone, strict=True):
+        reported = choice.logprobs.content
+        assert "".join(one.token for one in reported) == choice.message.content
+        assert [one.logprob for one in reported] == pytest.approx(
+            [one.logprob for one in alone.logprobs.content], abs=0.05
+        )
+        assert all(one.top_logprobs[0].logprob >= one.logprob for one in reported)
+        assert all(len(one.top_logprobs) == 2 for one in reported)
+
+
 def test_the_next_turn_reads_its_prompt_from_the_cache(client: OpenAI) -> None:
     messages: list[Any] = [
         {"role": "system", "content": "Answer in few words. " * 40},
@@ -144,9 +176,11 @@ def test_a_long_prompt_is_refused_with_its_code(client: OpenAI) -> None:
 
 def test_a_text_is_continued_without_a_chat_template(client: OpenAI) -> None:
     call: dict[str, Any] = {"model": MODEL, "prompt": "The capital of France is", "temperature": 0}
-    answer = client.completions.create(**call)
+    answer = client.completions.create(**call, logprobs=2)
     (choice,) = answer.choices
     assert choice.text.startswith(" Paris")
+    assert "".join(choice.logprobs.tokens) == choice.text
+    assert choice.logprobs.tokens[0] == next(iter(choice.logprobs.top_logprobs[0])) == " Paris"
     assert (choice.finish_reason, answer.usage.completion_tokens) == ("length", 16)
     with pytest.raises(openai.BadRequestError, match="no marks for a gap"):
         client.completions.create(**call, suffix=".")

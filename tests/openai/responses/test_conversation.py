@@ -86,7 +86,7 @@ def test_a_text_format_becomes_the_schema_of_the_answer(form, schema, is_strict)
         ({"conversation": "c"}, "conversation: This server does not support it"),
         ({"background": True}, "background: This server does not support it"),
         ({"prompt": {"id": "p"}}, "prompt: This server does not support it"),
-        ({"top_logprobs": 2}, "top_logprobs: This server does not support it"),
+        ({"n": 2}, "n: This server does not support it"),
         ({"text": {"format": {"type": "json_schema"}}}, "text.format.schema: Field required"),
         ({"text": {"format": {"type": "xml"}}}, "text.format.type: Input should be 'text'"),
         ({"tools": [{"type": "function"}]}, "tools.0.name: Field required"),

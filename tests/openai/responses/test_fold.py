@@ -14,11 +14,13 @@ from pensieve.api.messages.events import (
     MessageDelta,
     MessageStart,
     MessageStop,
+    ScoredTextDelta,
     SignatureDelta,
     StopDelta,
     TextDelta,
     ThinkingDelta,
 )
+from pensieve.api.messages.logprobs import TextLogprob
 from pensieve.api.messages.message import (
     DeltaUsage,
     Message,
@@ -110,6 +112,22 @@ def without(event, *names):
 
 
 # Literals.
+
+
+def test_a_text_has_the_logprobs_of_its_tokens() -> None:
+    tokens = [TextLogprob(token=char, logprob=-0.5, bytes=(ord(char),)) for char in "Hi"]
+    deltas = [ScoredTextDelta(text=token.token, logprobs=(token,)) for token in tokens]
+    events = stream(*block(0, TextContent(text=""), *deltas), *end())
+    expected = [
+        {"token": char, "logprob": -0.5, "bytes": [ord(char)], "top_logprobs": []} for char in "Hi"
+    ]
+    found = {event["type"]: event for event in events}
+    pieces = [event for event in events if event["type"] == "response.output_text.delta"]
+    assert [piece["logprobs"] for piece in pieces] == [[one] for one in expected]
+    assert found["response.output_text.done"]["logprobs"] == expected
+    assert found["response.content_part.done"]["part"]["logprobs"] == expected
+    assert found["response.output_item.done"]["item"]["content"][0]["logprobs"] == expected
+    assert events[-1]["response"]["output"][0]["content"][0]["logprobs"] == expected
 
 
 def test_a_text_is_a_message_with_one_part() -> None:

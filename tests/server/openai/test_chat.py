@@ -148,7 +148,11 @@ async def test_answer_that_fills_the_context_ends_by_length() -> None:
         ({"seed": 5}, Sampling(seed=5)),
         ({"seed": -(2**63)}, Sampling(seed=-(2**63))),
         ({"min_p": 0.1, "repetition_penalty": 1.1}, Sampling(min_p=0.1, repetition_penalty=1.1)),
-        ({"frequency_penalty": 0.5, "presence_penalty": -1}, Sampling()),
+        (
+            {"frequency_penalty": 0.5, "presence_penalty": -1},
+            Sampling(frequency_penalty=0.5, presence_penalty=-1),
+        ),
+        ({"logit_bias": {"97": -100, "98": 0.5}}, Sampling(logit_bias=((97, -100), (98, 0.5)))),
     ],
 )
 async def test_sampling_reaches_the_engine(fields: dict[str, object], sampling: Sampling) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pensieve.engine.generation import Finished, Started, Token
+from pensieve.engine.generation import Finished, Logprobs, Started, Token
 from pensieve.errors import EngineBusyError, WorkerDiedError
 from tests.server.messages.test_golden import CALLS, THINKER, THOUGHT, transcript
 from tests.server.openai.calls import CALL, CLOCK, PATCH, STREAM
@@ -22,6 +22,14 @@ pytestmark = pytest.mark.anyio
 
 GOLDEN = Path(__file__).parent / "golden"
 USAGE = STREAM | {"stream_options": {"include_usage": True}}
+SCORED: list[Step] = [
+    Started(0),
+    *(
+        Token(byte, Logprobs(-0.25 * at, ((0xC3, -0.5),)))
+        for at, byte in enumerate("é!".encode(), 1)
+    ),
+    Finished("stop_token", 4),
+]
 PATCHED = '<tool_call>\n{"name": "patch", "arguments": {"input": "a\\nb"}}\n</tool_call>'
 
 _ID = re.compile(r"\b(chatcmpl-|call_)01[0-9A-Za-z]{22}\b")
@@ -47,6 +55,9 @@ SITUATIONS: dict[str, Callable[[], Awaitable[str]]] = {
     "stop": lambda: answer_of(says("one\ntwo"), STREAM | {"stop": "\n"}),
     "length": lambda: answer_of(says("Hello"), STREAM | {"max_tokens": 3}),
     "empty_answer": lambda: answer_of([Started(0), Finished("stop_token", 1)], STREAM),
+    "choices": lambda: answer_of(says("Hi"), USAGE | {"n": 2}),
+    "logprobs": lambda: answer_of(SCORED, STREAM | {"logprobs": True, "top_logprobs": 1}),
+    "logprobs_whole": lambda: answer_of(SCORED, CALL | {"logprobs": True, "top_logprobs": 1}),
     "tool_calls": lambda: answer_of(says(CALLS), STREAM | {"tools": [CLOCK]}),
     "tool_calls_whole": lambda: answer_of(says(CALLS), CALL | {"tools": [CLOCK]}),
     "tool_calls_cut": lambda: answer_of(says(CALLS), STREAM | {"tools": [CLOCK], "max_tokens": 71}),

@@ -13,7 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pensieve.engine.generation import Generation, Prefilled, Sampling, Started
+from pensieve.engine.generation import (
+    Finished,
+    Generation,
+    Logprobs,
+    Prefilled,
+    Sampling,
+    Started,
+    Token,
+)
 from pensieve.errors import EngineBusyError, GrammarError
 from pensieve.paths import under_home
 from pensieve.server.http.event_stream import PingInterval
@@ -88,6 +96,38 @@ async def test_without_a_limit_the_context_is_the_bound(fields: dict, max_tokens
 async def test_sampling_is_the_requests() -> None:
     generation = await generated({"temperature": 0.5, "top_p": 0.9})
     assert generation.sampling == replace(Sampling(0.5, 0.9), seed=generation.sampling.seed)
+    penalties = {"frequency_penalty": 0.5, "presence_penalty": -1, "logit_bias": {"97": 2}}
+    assert (await generated(penalties)).sampling == Sampling(
+        frequency_penalty=0.5, presence_penalty=-1, logit_bias=((97, 2),)
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "top"),
+    [
+        ({}, None),
+        ({"top_logprobs": 0}, None),
+        ({"include": ["message.output_text.logprobs"]}, 0),
+        ({"include": ["message.output_text.logprobs"], "top_logprobs": 3}, 3),
+        ({"top_logprobs": 3}, 3),
+    ],
+)
+async def test_logprobs_are_generated_if_they_are_included_or_counted(
+    fields: dict[str, Any], top: int | None
+) -> None:
+    assert (await generated(fields)).top_logprobs == top
+
+
+async def test_response_has_the_logprobs_of_its_text() -> None:
+    script = [Started(0), *(Token(byte, Logprobs(-0.5)) for byte in b"Hi"), Finished("length", 2)]
+    call = RESPOND | {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
+    response = (await post(ScriptedEngine([script]), call)).json()
+    (part,) = response["output"][0]["content"]
+    assert [(one["token"], one["logprob"]) for one in part["logprobs"]] == [
+        ("H", -0.5),
+        ("i", -0.5),
+    ]
+    assert response["top_logprobs"] == 2
 
 
 async def test_a_forced_tool_is_the_only_one_in_the_grammar() -> None:
