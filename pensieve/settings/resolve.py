@@ -24,6 +24,7 @@ from pensieve.settings.spec import KEYS, SAMPLING_KEYS, Value
 Device = Literal["gpu", "cpu"]
 KVBits = Literal[16, 8, 4]
 ThinkingMode = Literal["on", "off", "auto"]
+KeyRequirement = Literal["auto", "on", "off"]
 SpeculationMode = Literal["auto", "off"]
 
 DEFAULT_MODEL = "phi-3-mini"
@@ -44,6 +45,7 @@ class Settings:
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
     api_key: str = DEFAULT_API_KEY
+    require_key: KeyRequirement = "auto"  # auto: not the default key, from this machine
     allowed_hosts: str = ""
     allowed_origins: str = ""
     memory_gb: float | None = None  # for the model and its caches together
@@ -88,6 +90,7 @@ class Flags:
     port: int | None = None
     idle_unload: float | None = None
     speculation: SpeculationMode | None = None
+    require_key: KeyRequirement | None = None
 
     def given(self) -> dict[str, str | float]:
         values = {each.name: getattr(self, each.name) for each in fields(self)}
@@ -168,8 +171,17 @@ def is_loopback(host: str) -> bool:
 
 
 def require_own_key(settings: Settings) -> None:
-    """Raise `SettingsError` if other machines can reach the server and the key is not strong."""
-    if is_loopback(settings.host) or is_strong(settings.api_key):
+    """Raise `SettingsError` if other machines can reach the server without a strong key."""
+    if is_loopback(settings.host):
+        return
+    if settings.require_key == "off":
+        raise SettingsError(
+            f"--host {settings.host} lets other machines in, and require_key = off would let them"
+            " in without a key.",
+            hint="Require the key, or omit --host to serve this machine only:\n"
+            f"  pensieve start --host {settings.host} --require-key auto",
+        )
+    if is_strong(settings.api_key):
         return
     what = "the default key" if settings.api_key == DEFAULT_API_KEY else "a weak key"
     raise SettingsError(

@@ -227,6 +227,14 @@ _TABLE = (
         is_secret=True,
     ),
     SettingSpec(
+        "require_key",
+        "whether clients need the key",
+        "'auto', 'on' or 'off'",
+        "auto",
+        str,
+        {"auto", "on", "off"}.__contains__,
+    ),
+    SettingSpec(
         "allowed_hosts",
         "further names that clients may call this server",
         "names without ports, with commas between: host.docker.internal",

@@ -413,10 +413,11 @@ def test_an_ended_server_is_unreachable(port: int) -> None:
 
 
 def test_the_server_command_has_the_flags_and_never_a_key() -> None:
-    command = server_command(Flags(model="a b", port=9, idle_unload=0.5, speculation="off"))
+    given = Flags(model="a b", port=9, idle_unload=0.5, speculation="off", require_key="on")
+    command = server_command(given)
     assert command[1:5] == ["-E", "-P", "-m", "pensieve"]
     flags = ["--model", "a b", "--port", "9", "--idle-unload", "0.5", "--speculation", "off"]
-    assert command[5:] == ["start", "--foreground", *flags]
+    assert command[5:] == ["start", "--foreground", *flags, "--require-key", "on"]
     assert "api_key" not in Flags.__slots__
 
 

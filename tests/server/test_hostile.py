@@ -343,7 +343,7 @@ async def test_idle_connection_is_closed(before: bytes) -> None:
 
 async def test_answered_client_that_keeps_sending_is_closed() -> None:
     timeouts = ConnectionTimeouts(rest_s=0.1)
-    sent = head(HOST, JSON_LINE, b"content-length: 1000000")
+    sent = head(HOST, JSON_LINE, b"x-api-key: wrong", b"content-length: 1000000")
     async with (
         listening(app_of(ScriptedEngine([[]])), timeouts=timeouts) as url,
         await connect(url) as connection,

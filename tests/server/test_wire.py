@@ -102,9 +102,11 @@ async def test_error_within_a_stream_is_written_by_its_route() -> None:
 @pytest.mark.parametrize("path", ["/v1/numbers", "//v1/v1/numbers/"])
 async def test_error_before_routing_is_written_by_the_route_of_the_path(path: str) -> None:
     async with client_of() as client:
-        response = await client.post(f"http://localhost:7777{path}", json=CALL)
+        response = await client.post(
+            f"http://localhost:7777{path}", json=CALL, headers={"x-api-key": "wrong"}
+        )
     assert response.status_code == 418
-    assert response.json() == {"fault": "x-api-key header is required"}
+    assert response.json() == {"fault": "invalid x-api-key"}
 
 
 async def test_wrong_method_is_written_by_the_route_of_the_path() -> None:
@@ -124,7 +126,7 @@ async def test_error_of_an_answer_has_the_status_of_its_route() -> None:
 @pytest.mark.parametrize("path", ["/v1/plain", "/nowhere"])
 async def test_other_paths_have_anthropics_errors(path: str) -> None:
     async with client_of() as client:
-        response = await client.get(path)
+        response = await client.get(path, headers={"x-api-key": "wrong"})
     assert response.status_code == 401
     assert response.json()["error"]["type"] == "authentication_error"
 

@@ -97,6 +97,7 @@ def test_a_relative_xdg_folder_is_ignored() -> None:
         ("PENSIEVE_TOP_K", "0.5"),
         ("PENSIEVE_MIN_P", "nan"),
         ("PENSIEVE_REPETITION_PENALTY", "-1"),
+        ("PENSIEVE_REQUIRE_KEY", "never"),
         ("PENSIEVE_API_KEY", "two words"),
         ("PENSIEVE_API_KEY", "line\nend"),
         ("PENSIEVE_API_KEY", "ключ"),
@@ -138,6 +139,15 @@ def test_a_weak_key_is_refused_for_other_hosts(host: str, key: str) -> None:
     assert refusal.value.exit_code == 78
     assert refusal.value.hint
     assert "PENSIEVE_API_KEY" in refusal.value.hint
+
+
+def test_requiring_no_key_is_refused_for_other_hosts() -> None:
+    environ = {**HOME, "PENSIEVE_API_KEY": secrets.token_hex(16), "PENSIEVE_REQUIRE_KEY": "off"}
+    require_own_key(resolve(environ=environ))
+    require_own_key(resolve(Flags(host="0.0.0.0", require_key="on"), environ))
+    with pytest.raises(SettingsError, match=r"--host 0\.0\.0\.0 lets other machines in") as refusal:
+        require_own_key(resolve(Flags(host="0.0.0.0"), environ))
+    assert "pensieve start --host 0.0.0.0 --require-key auto" in str(refusal.value.hint)
 
 
 @pytest.mark.parametrize("make", [secrets.token_urlsafe, secrets.token_hex])

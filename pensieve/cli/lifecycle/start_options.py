@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from pensieve.settings.resolve import Device, SpeculationMode
+from pensieve.settings.resolve import Device, KeyRequirement, SpeculationMode
 from pensieve.settings.spec import KEYS
 
 
@@ -82,5 +82,14 @@ Speculation = Annotated[
         metavar="auto|off",
         help="Verify several likely tokens per step: auto, the default, where that is faster on"
         " this machine, or off. It changes the speed, not the answers.",
+    ),
+]
+RequireKey = Annotated[
+    KeyRequirement | None,
+    Parameter(
+        validator=allowed_by_setting("require_key"),
+        metavar="WHEN",
+        help="Require the API key: auto, the default, lets programs on this machine in without"
+        " one while it is the public default key; on; or off, on this machine alone.",
     ),
 ]

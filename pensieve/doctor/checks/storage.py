@@ -84,16 +84,28 @@ def _by_origin(context: DoctorContext) -> Iterator[str]:
 
 def _key(settings: Settings) -> Finding:
     """Describe the key without showing it."""
+    if settings.require_key == "off":
+        return _key_not_required(settings)
     new = 'export PENSIEVE_API_KEY="$(openssl rand -hex 32)"'
     if not is_loopback(settings.host) and not is_strong(settings.api_key):
         what = "the default key" if settings.api_key == DEFAULT_API_KEY else "a weak key"
         return red("key", f"{what}, and --host {settings.host} lets other machines in", new)
     if settings.api_key == DEFAULT_API_KEY:
-        return ok("key", "the default one, which only programs on this machine can use")
+        none = "; they may also send none" if settings.require_key == "auto" else ""
+        return ok("key", f"the default one, which only programs on this machine can use{none}")
     origin = settings.origins.get("api_key", "environment")
     if not is_strong(settings.api_key):
         return warning("key", f"your own ({origin}), but short: it could be guessed", new)
     return ok("key", f"your own, strong ({origin})")
+
+
+def _key_not_required(settings: Settings) -> Finding:
+    fix = "pensieve config set require_key auto"
+    if not is_loopback(settings.host):
+        return red("key", f"not required, and --host {settings.host} lets other machines in", fix)
+    text = "not required (require_key = off): every user of this machine is let in"
+    is_own = settings.api_key != DEFAULT_API_KEY
+    return warning("key", f"{text}, in spite of your own key", fix) if is_own else ok("key", text)
 
 
 def _allowed_clients(settings: Settings) -> Iterator[Finding]:

@@ -89,12 +89,14 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
             "description": "A local model that speaks the APIs of Anthropic and OpenAI.",
         },
         "servers": [{"url": "/"}],
-        "security": [{"x-api-key": []}, {"bearer": []}],
+        # The last one is none: `require_key` lets programs on this machine in without a key.
+        "security": [{"x-api-key": []}, {"api-key": []}, {"bearer": []}, {}],
         "paths": paths,
         "components": {
             "schemas": schema_set.components,
             "securitySchemes": {
                 "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+                "api-key": {"type": "apiKey", "in": "header", "name": "api-key"},
                 "bearer": {"type": "http", "scheme": "bearer"},
             },
         },
@@ -151,11 +153,13 @@ _EVENT = {
         "data": {"type": "string", "contentMediaType": "application/json"},
     },
 }
+# By Anthropic's name and by OpenAI's.
 _REQUEST_ID = {
-    "request-id": {
+    name: {
         "description": "Names this request in the server's log.",
         "schema": {"type": "string", "pattern": "^req_"},
     }
+    for name in ("request-id", "x-request-id")
 }
 
 

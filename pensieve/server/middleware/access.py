@@ -3,9 +3,11 @@
 Loopback is no security boundary: any page in the user's browser reaches it, by a simple request or
 a rebound DNS name. So Host must name this machine's loopback (or the configured host) and the port
 that was reached, or none; an Origin must be this server's own; and all but a few public paths need
-the key. The checks use the ASGI scope alone, never a URL built from headers. Settings add further
-names and origins, each matched exactly: a wildcard could be rebound. Pages of this server need no
-CORS preflight; it is answered for tools that send one anyway.
+the key. Some programs can send none: `require_key` lets them in from this machine, but never what a
+browser marks as sent by a page, since a page can send a key. The checks use the ASGI scope alone,
+never a URL built from headers. Settings add further names and origins, each matched exactly: a
+wildcard could be rebound. Pages of this server need no CORS preflight; it is answered for tools
+that send one anyway.
 """
 
 import hmac
@@ -19,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pensieve.errors import AuthenticationError, ForbiddenError
 from pensieve.server.middleware.request_context import RequestContext, request_context_of
-from pensieve.settings.resolve import Settings, listed
+from pensieve.settings.resolve import DEFAULT_API_KEY, Settings, is_loopback, listed
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 PREFLIGHT_METHODS = "GET, HEAD, POST, DELETE"
@@ -38,15 +40,32 @@ class Access:
     origins: frozenset[bytes]
     key: bytes
     public_paths: frozenset[str]  # need no key
+    keyless_hosts: frozenset[str]  # under these, programs need no key
+    accepts_any_key: bool  # from those programs
 
 
 def access_of(settings: Settings, public_paths: Iterable[str]) -> Access:
+    own_hosts = LOOPBACK_HOSTS | _host_names(settings.host)
+    hosts = own_hosts | set(listed(settings.allowed_hosts))
     return Access(
-        LOOPBACK_HOSTS | _host_names(settings.host) | set(listed(settings.allowed_hosts)),
+        hosts,
         frozenset(origin.encode() for origin in listed(settings.allowed_origins)),
         settings.api_key.encode(),
         frozenset(public_paths),
+        _keyless_hosts(settings, own_hosts, hosts),
+        accepts_any_key=settings.require_key == "off",
     )
+
+
+def _keyless_hosts(
+    settings: Settings, own_hosts: frozenset[str], hosts: frozenset[str]
+) -> frozenset[str]:
+    if not is_loopback(settings.host):
+        return frozenset()
+    if settings.require_key == "off":
+        return hosts
+    is_public = settings.api_key == DEFAULT_API_KEY
+    return own_hosts if settings.require_key == "auto" and is_public else frozenset()
 
 
 class AccessMiddleware:
@@ -66,7 +85,7 @@ class AccessMiddleware:
             host = self._check_host(headers, scope.get("server"))
             self._check_origin(headers, host, request_context_of(scope))
             if self._needs_key(scope):
-                self._check_key(headers)
+                self._check_key(headers, host)
         await self._app(scope, receive, send)
 
     def _check_host(
@@ -100,15 +119,27 @@ class AccessMiddleware:
         # Browsers send no key with a preflight.
         return not (is_public and scope["method"] in {"GET", "HEAD"}) and not _is_preflight(scope)
 
-    def _check_key(self, headers: list[tuple[bytes, bytes]]) -> None:
+    def _check_key(self, headers: list[tuple[bytes, bytes]], host: bytes) -> None:
         keys = [*_values(headers, b"x-api-key"), *_values(headers, b"api-key")]
         bearers = [_bearer(value) for value in _values(headers, b"authorization")]
+        # Clients with an empty setting send an empty header.
+        sent = [key for key in (*keys, *bearers) if key]
         # All are compared, so that timing does not reveal which one was right.
-        matches = [hmac.compare_digest(key, self._access.key) for key in (*keys, *bearers)]
-        if not matches:
+        matches = [hmac.compare_digest(key, self._access.key) for key in sent]
+        if any(matches) or self._is_let_in_without(sent, headers, host):
+            return
+        if not sent:
             raise AuthenticationError("x-api-key header is required")
-        if not any(matches):
-            raise AuthenticationError("invalid x-api-key" if keys else "Invalid bearer token")
+        raise AuthenticationError("invalid x-api-key" if any(keys) else "Invalid bearer token")
+
+    def _is_let_in_without(
+        self, sent: list[bytes], headers: list[tuple[bytes, bytes]], host: bytes
+    ) -> bool:
+        """Return whether a request without the right key is allowed. `sent`: its other keys."""
+        name, _ = _authority(host)
+        if name not in self._access.keyless_hosts or (sent and not self._access.accepts_any_key):
+            return False
+        return not _is_of_page(headers)
 
 
 def _allow_hint(name: str | None) -> str:
@@ -135,7 +166,17 @@ def _authority(value: bytes) -> tuple[str | None, int | None]:
 
 def _bearer(value: bytes) -> bytes:
     scheme, _, token = value.partition(b" ")
-    return token.strip() if scheme.lower() == b"bearer" else b""
+    # Another scheme counts as a wrong key, not as none; no key has blanks.
+    return token.strip() if not value or scheme.lower() == b"bearer" else b" "
+
+
+def _is_of_page(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Return whether a browser marks the request as sent by a page, whatever its origin.
+
+    `Sec-Fetch-Site: none` is a person's, who typed the address.
+    """
+    sites = _values(headers, b"sec-fetch-site")
+    return bool(_values(headers, b"origin")) or any(site != b"none" for site in sites)
 
 
 def _values(headers: list[tuple[bytes, bytes]], name: bytes) -> list[bytes]:

@@ -55,9 +55,9 @@ def test_settings_are_listed_with_their_origins(tmp_path: Path) -> None:
     )
     assert of_topic(examined(context), "settings").text == (
         "~/c.toml: model m; environment: port 9000; chosen by the machine: device, memory_gb,"
-        " kv_bits, cache_gb, daily_write_gb; by default: host 127.0.0.1, thinking auto, speculation"
-        " auto, idle_unload 30, keep_awake true; chosen by the model: temperature, top_p, top_k,"
-        " min_p, repetition_penalty"
+        " kv_bits, cache_gb, daily_write_gb; by default: host 127.0.0.1, require_key auto,"
+        " thinking auto, speculation auto, idle_unload 30, keep_awake true; chosen by the model:"
+        " temperature, top_p, top_k, min_p, repetition_penalty"
     )
 
 
@@ -90,6 +90,19 @@ def test_a_key_is_judged_by_its_reach_and_never_shown(
     assert finding.level == level
     assert level == "ok" or "openssl rand" in finding.fix
     assert not any(key in f"{each.text}{each.fix}" for each in findings)
+
+
+@pytest.mark.parametrize(
+    ("host", "key", "level"),
+    [("127.0.0.1", "pensieve-local-key", "ok"), ("::1", STRONG, "warning"), ("::", STRONG, "red")],
+)
+def test_a_key_that_is_not_required_is_judged_by_its_reach(
+    tmp_path: Path, host: str, key: str, level: str
+) -> None:
+    context = healthy_context(tmp_path, host=host, api_key=key, require_key="off")
+    finding = of_topic(examined(context), "key")
+    assert finding.level == level
+    assert level == "ok" or finding.fix == "pensieve config set require_key auto"
 
 
 # files

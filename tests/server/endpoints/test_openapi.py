@@ -66,8 +66,17 @@ async def test_every_operation_documents_errors_and_request_id(
             expected |= {"400", "413"} if "requestBody" in operation else set()
             assert expected <= operation["responses"].keys(), (path, method)
             assert all(
-                "request-id" in answer["headers"] for answer in operation["responses"].values()
+                {"request-id", "x-request-id"} <= answer["headers"].keys()
+                for answer in operation["responses"].values()
             )
+
+
+async def test_document_names_every_way_to_send_the_key_and_that_none_may_do(
+    document: dict[str, object],
+) -> None:
+    schemes = document["components"]["securitySchemes"]
+    assert document["security"] == [{name: []} for name in schemes] + [{}]
+    assert schemes.keys() == {"x-api-key", "api-key", "bearer"}
 
 
 async def test_document_states_request_limits(document: dict[str, object]) -> None:

@@ -1,26 +1,36 @@
 """Host, Origin and key. test_hostile.py sends the same over raw sockets."""
 
 import json
+import re
 from dataclasses import replace
+from itertools import product
 
 import anyio
 import httpx
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from starlette.routing import Route
 
 from pensieve.peer_proof import CHALLENGE_HEADER, PROOF_FIELD, Prover, new_challenge
+from pensieve.settings.resolve import Settings
 from tests.server.serving import CALL, KEY, SETTINGS, app_of, in_memory
 from tests.support.fakes import ScriptedEngine, says
 
 pytestmark = pytest.mark.anyio
 BODY = json.dumps(CALL).encode()
+KEY_REQUIRED = replace(SETTINGS, require_key="on")
 
 
 async def ask(
-    method: str = "GET", path: str = "/v1/models", *, host: str = "127.0.0.1", **options: object
+    method: str = "GET",
+    path: str = "/v1/models",
+    *,
+    host: str = "127.0.0.1",
+    settings: Settings = KEY_REQUIRED,
+    **options: object,
 ) -> httpx.Response:
-    settings = replace(SETTINGS, host=host)
+    settings = replace(settings, host=host)
     app = app_of(ScriptedEngine([says("ok")]), settings=settings)
     async with in_memory(app, {"anthropic-version": "2023-06-01"}) as client:
         return await client.request(method, path, **options)
@@ -234,7 +244,8 @@ async def test_key_is_accepted_from_either_header(headers: dict[str, str]) -> No
     ("headers", "message"),
     [
         ({}, "x-api-key header is required"),
-        ({"x-api-key": ""}, "invalid x-api-key"),
+        ({"x-api-key": ""}, "x-api-key header is required"),
+        ({"authorization": "Bearer "}, "x-api-key header is required"),
         ({"x-api-key": KEY + "x"}, "invalid x-api-key"),
         ({"x-api-key": "k" * 65536}, "invalid x-api-key"),
         ({"x-api-key": "schl\u00fcssel".encode("latin-1")}, "invalid x-api-key"),
@@ -250,6 +261,110 @@ async def test_missing_or_wrong_key_is_refused(
     assert assert_refused(await ask(path=path, headers=headers), 401, "authentication_error") == (
         message
     )
+
+
+OWN_KEY = "0123456789abcdef" * 2
+PUBLIC = {"/", "/health", "/api/hello", "/openapi.json"}
+KEYLESS = [
+    {},
+    {"x-api-key": ""},
+    {"api-key": ""},
+    {"authorization": "Bearer "},
+    {"authorization": "", "sec-fetch-mode": "cors"},
+    {"sec-fetch-site": "none", "sec-fetch-mode": "navigate"},
+]
+WRONG = [
+    {"x-api-key": "other"},
+    {"api-key": "other"},
+    {"authorization": "Bearer other"},
+    {"authorization": "Basic b3RoZXI="},
+    {"x-api-key": "", "authorization": "Bearer other"},
+]
+OF_PAGES = [
+    {"origin": "http://localhost:7777"},
+    {"origin": "http://localhost:3000"},
+    {"sec-fetch-site": "cross-site"},
+    {"sec-fetch-site": "same-site"},
+    {"sec-fetch-site": "same-origin"},
+    {"sec-fetch-site": ""},
+]
+
+
+async def status_of(headers: dict[str, str], path: str = "/v1/models", **changed: str) -> int:
+    changed = {"allowed_origins": "http://localhost:3000", **changed}
+    settings, host = replace(SETTINGS, **changed), changed.get("host", "127.0.0.1")
+    return (await ask(path=path, headers=headers, settings=settings, host=host)).status_code
+
+
+@pytest.mark.parametrize("headers", KEYLESS)
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.0.0.2"])
+@pytest.mark.parametrize("mode", ["auto", "off"])
+async def test_programs_need_no_key_while_it_is_the_default_one_on_loopback(
+    headers: dict[str, str], host: str, mode: str
+) -> None:
+    assert await status_of(headers, host=host, require_key=mode) == 200
+    assert await status_of(headers, "/nowhere", host=host, require_key=mode) == 404
+
+
+async def test_every_route_but_the_public_ones_refuses_a_wrong_key_and_pages_without_one() -> None:
+    app = app_of(ScriptedEngine([says("ok")]))
+    refused = {"wrong": {"x-api-key": "wrong"}, "page": {"sec-fetch-site": "cross-site"}}
+    statuses: dict[str, set[int]] = {"none": set(), "wrong": set(), "page": set()}
+    async with in_memory(app, {}) as client:
+        for route in app.routes:
+            assert isinstance(route, Route)
+            if route.path in PUBLIC:
+                continue
+            path = re.sub(r"{\w+(:path)?}", "x", route.path)
+            for method, name in product(route.methods or (), statuses):
+                response = await client.request(method, path, headers=refused.get(name, {}))
+                statuses[name].add(response.status_code)
+    assert statuses["wrong"] == statuses["page"] == {401}
+    assert statuses["none"] == {200, 400, 404}
+
+
+@pytest.mark.parametrize("headers", WRONG)
+async def test_wrong_key_is_refused_where_none_would_do(headers: dict[str, str]) -> None:
+    assert await status_of(headers) == 401
+    assert await status_of({**headers, "api-key": KEY}) == 200
+
+
+@pytest.mark.parametrize("headers", [*KEYLESS, *WRONG])
+@pytest.mark.parametrize("key", [KEY, OWN_KEY])
+async def test_key_is_not_looked_at_where_it_is_off(headers: dict[str, str], key: str) -> None:
+    assert await status_of(headers, require_key="off", api_key=key) == 200
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"require_key": "on"},
+        {"api_key": OWN_KEY},
+        {"host": "0.0.0.0"},
+        {"host": "my-mac.lan"},
+        {"host": "0.0.0.0", "require_key": "off"},
+    ],
+)
+async def test_key_is_required_elsewhere(changed: dict[str, str]) -> None:
+    headers = {"host": "localhost"}
+    assert await status_of(headers, **changed) == 401
+    assert await status_of({**headers, "x-api-key": changed.get("api_key", KEY)}, **changed) == 200
+
+
+@pytest.mark.parametrize("headers", OF_PAGES)
+@pytest.mark.parametrize("mode", ["auto", "off"])
+async def test_page_needs_the_key_where_programs_do_not(headers: dict[str, str], mode: str) -> None:
+    assert await status_of(headers, require_key=mode) == 401
+    assert await status_of({**headers, "x-api-key": "other"}, require_key=mode) == 401
+    assert await status_of({**headers, "x-api-key": KEY}, require_key=mode) == 200
+
+
+@pytest.mark.parametrize(("mode", "status"), [("auto", 401), ("off", 200)])
+async def test_key_is_required_under_another_name_unless_it_is_off(mode: str, status: int) -> None:
+    """Such a name could be rebound, so only loopback's own ones count as this machine."""
+    names = {"allowed_hosts": "host.docker.internal", "require_key": mode}
+    assert await status_of({"host": "host.docker.internal:7777"}, **names) == status
+    assert await status_of({"host": "localhost:7777"}, **names) == 200
 
 
 @pytest.mark.parametrize("path", ["/", "/health", "/api/hello"])

@@ -95,7 +95,7 @@ async def test_unknown_path_has_the_errors_of_its_api(path: str, is_openai: bool
 
 @pytest.mark.parametrize("path", ["/v1/v1/messages", "//v1/messages", "/health/", "//health"])
 async def test_path_variants_do_not_bypass_access_checks(path: str) -> None:
-    async with in_memory(app_of(ScriptedEngine([])), {}) as client:
+    async with in_memory(app_of(ScriptedEngine([])), {"x-api-key": "wrong"}) as client:
         assert (await client.get(f"http://localhost:7777{path}")).status_code == 401
 
 

@@ -23,6 +23,7 @@ from pensieve.cli.lifecycle.start_options import (
     IdleUnload,
     Model,
     Port,
+    RequireKey,
     Speculation,
 )
 from pensieve.cli.ui import output
@@ -55,6 +56,7 @@ def restart(  # noqa: PLR0913 -- each is an option
     device: ComputeDevice = None,
     idle_unload: IdleUnload = None,
     speculation: Speculation = None,
+    require_key: RequireKey = None,
 ) -> int:
     """Restart the server, or start it if none runs.
 
@@ -80,6 +82,7 @@ def restart(  # noqa: PLR0913 -- each is an option
         port=port,
         idle_unload=idle_unload,
         speculation=speculation,
+        require_key=require_key,
     )
     return restart_server(given, default_dependencies(), is_forced=force, is_awaited=not no_wait)
 

@@ -15,6 +15,7 @@ from pensieve.cli.lifecycle.start_options import (
     IdleUnload,
     Model,
     Port,
+    RequireKey,
     Speculation,
 )
 from pensieve.settings import resolve as settings_module
@@ -31,6 +32,7 @@ def start(  # noqa: PLR0913 -- each is an option
     device: ComputeDevice = None,
     idle_unload: IdleUnload = None,
     speculation: Speculation = None,
+    require_key: RequireKey = None,
 ) -> int:
     """Start the server in the background and wait until it answers.
 
@@ -53,6 +55,7 @@ def start(  # noqa: PLR0913 -- each is an option
         port=port,
         idle_unload=idle_unload,
         speculation=speculation,
+        require_key=require_key,
     )
     settings = settings_module.resolve(flags)
     settings_module.require_own_key(settings)
