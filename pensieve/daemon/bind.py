@@ -5,6 +5,7 @@ to `localhost` may reach ::1, and macOS allows binding 127.0.0.1 under another p
 """
 
 import errno
+import logging
 import os
 import socket
 import subprocess
@@ -21,11 +22,17 @@ from pensieve.daemon.processes import command_of
 from pensieve.errors import MachineError, PortInUseError, SettingsError
 from pensieve.settings.resolve import is_loopback
 
+_log = logging.getLogger("pensieve.server")
+
 BACKLOG = 2048
 CONNECT_TIMEOUT_S = 0.5
 TIMEOUT_S = 1.0
 RETRY_S = 0.05
 LISTENING = "0A"  # TCP_LISTEN in /proc/net/tcp
+OTHER_LOOPBACK = {
+    "127.0.0.1": (socket.AF_INET6, "::1"),
+    "::1": (socket.AF_INET, "127.0.0.1"),
+}
 WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 -- compared, never bound
 
 
@@ -62,15 +69,21 @@ def check_host(host: str) -> None:
 def _bound(
     family: socket.AddressFamily, address: tuple[Any, ...], host: str, port: int
 ) -> socket.socket:
-    listener = socket.socket(family, socket.SOCK_STREAM)
     try:
+        return _listening(family, address)
+    except OSError as error:
+        raise _refusal(error, host, port) from error
+
+
+def _listening(family: socket.AddressFamily, address: tuple[Any, ...]) -> socket.socket:
+    """Raises OSError."""
+    with ExitStack() as on_failure:
+        listener = on_failure.enter_context(socket.socket(family, socket.SOCK_STREAM))
         # Otherwise a restart has to wait until the last server's connections time out.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise _refusal(error, host, port) from error
+        on_failure.pop_all()
     return listener
 
 
@@ -78,17 +91,25 @@ def _bound(
 def both_loopbacks(listener: socket.socket) -> Generator[list[socket.socket]]:
     """Yield `listener` and, if it is at one loopback address, a second socket at the other one.
 
-    A client that connects to `localhost` may try ::1 alone. Without IPv6, or if the port is taken
-    there, only `listener` is yielded.
+    A client that connects to `localhost` may try ::1 alone. Without IPv6, or if the port was taken
+    there since `bind` looked, only `listener` is yielded.
     """
-    other = {"127.0.0.1": "::1", "::1": "127.0.0.1"}.get(listener.getsockname()[0])
+    host, port = listener.getsockname()[:2]
     with ExitStack() as open_sockets:
         listeners = [listener]
-        if other is not None:
-            with suppress(MachineError, SettingsError, OSError):
-                port = listener.getsockname()[1]
-                second = _bound(*_resolve(other, port), other, port)
-                listeners.append(open_sockets.enter_context(second))
+        if host in OTHER_LOOPBACK:
+            family, other = OTHER_LOOPBACK[host]
+            try:
+                listeners.append(open_sockets.enter_context(_listening(family, (other, port))))
+            except OSError as error:
+                _log.warning(
+                    "not listening at %s port %d (%s), clients that connect to localhost must try"
+                    " %s, too",
+                    other,
+                    port,
+                    error.strerror,
+                    host,
+                )
         yield listeners
 
 

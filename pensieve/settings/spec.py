@@ -22,7 +22,9 @@ MAX_SHOWN_CHARS = 80
 _NO_NAME = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 # No wildcards: the owner of a domain can rebind any of its names to this machine.
 _HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?|\[[0-9a-f:]+\]", re.ASCII | re.IGNORECASE)
+# Schemes of browsers' own cannot be rebound, and some programs choose their names at random.
 _ORIGIN = re.compile(
+    r"(?!https?:)[a-z][a-z0-9+.-]*://\*|"
     r"[a-z][a-z0-9+.-]*://([a-z0-9_-][a-z0-9._-]*|\[[0-9a-f:]+\])(:[0-9]{1,5})?",
     re.ASCII | re.IGNORECASE,
 )
@@ -246,7 +248,7 @@ _TABLE = (
     SettingSpec(
         "allowed_origins",
         "web pages that may send requests",
-        "origins with commas between: http://localhost:3000",
+        "origins with commas between: http://localhost:3000, vscode-webview://*",
         "http://localhost:3000",
         str,
         _are(_ORIGIN),

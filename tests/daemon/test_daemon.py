@@ -51,6 +51,7 @@ from pensieve.errors import (
 from pensieve.paths import Paths, under_home
 from pensieve.settings.resolve import Flags
 from tests.cli.fake_server import stand_in_command, stand_ins_of
+from tests.support.ports import has_ipv6
 
 HERE = Address("127.0.0.1", 7777, "tiny", "cpu")
 
@@ -648,7 +649,9 @@ def test_a_server_at_one_loopback_address_also_listens_at_the_other(host: str, o
     assert listeners[1].fileno() == -1
 
 
-def test_a_taken_second_loopback_address_is_skipped() -> None:
+def test_a_taken_second_loopback_address_is_skipped_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     if not has_ipv6():
         pytest.skip("no IPv6 here")
     with bind("127.0.0.1", 0) as listener:
@@ -658,15 +661,9 @@ def test_a_taken_second_loopback_address_is_skipped() -> None:
             both_loopbacks(listener) as listeners,
         ):
             assert listeners == [listener]
+    assert f"not listening at ::1 port {address[1]} (Address already in use)" in caplog.text
 
 
 def test_a_server_for_other_machines_listens_only_at_its_address() -> None:
     with bind("0.0.0.0", 0) as listener, both_loopbacks(listener) as listeners:
         assert listeners == [listener]
-
-
-def has_ipv6() -> bool:
-    with suppress(OSError), socket.socket(socket.AF_INET6) as probe:
-        probe.bind(("::1", 0))
-        return True
-    return False

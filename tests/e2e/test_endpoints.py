@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from tests.e2e.installation import KEY, MODEL, Installation, installation_with_model
+from tests.support.ports import has_ipv6
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
@@ -71,6 +72,16 @@ def test_a_referenced_file_is_in_the_prompt(client: anthropic.Anthropic) -> None
     )
     assert "swordfish" in message.content[0].text.lower()
     client.files.delete(file.id)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
+def test_loopback_is_the_server_by_every_name_and_needs_no_key(
+    server: Installation, host: str
+) -> None:
+    if host == "[::1]" and not has_ipv6():
+        pytest.skip("no IPv6 here")
+    listed = httpx.get(f"http://{host}:{server.port}/v1/models", trust_env=False)
+    assert [model["id"] for model in listed.json()["data"]] == [MODEL, f"claude-local/{MODEL}"]
 
 
 def test_the_openapi_document_needs_no_key(server: Installation) -> None:

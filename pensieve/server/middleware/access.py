@@ -6,8 +6,9 @@ that was reached, or none; an Origin must be this server's own; and all but a fe
 the key. Some programs can send none: `require_key` lets them in from this machine, but never what a
 browser marks as sent by a page, since a page can send a key. The checks use the ASGI scope alone,
 never a URL built from headers. Settings add further names and origins, each matched exactly: a
-wildcard could be rebound. Pages of this server need no CORS preflight; it is answered for tools
-that send one anyway.
+wildcard could be rebound. Only of a scheme that is not the web's, such as an editor's webviews, all
+origins can be allowed. Pages of this server need no CORS preflight; it is answered for tools that
+send one anyway.
 """
 
 import hmac
@@ -110,7 +111,8 @@ class AccessMiddleware:
         for origin in _values(headers, b"origin"):
             if origin.lower() == b"http://" + host.lower():
                 continue
-            if origin.lower() not in self._access.origins:
+            scheme, separator, _ = origin.lower().partition(b"://")
+            if not {origin.lower(), scheme + separator + b"*"} & self._access.origins:
                 raise ForbiddenError("Requests from web pages are not allowed.")
             context.origin = origin
 

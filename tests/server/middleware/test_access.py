@@ -206,6 +206,22 @@ async def test_configured_origin_may_send_and_read(origin: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("vscode-webview://0l2v8r3k", 200),
+        ("VSCODE-webview://x", 200),
+        ("vscode-webviewer://x", 403),
+        ("http://vscode-webview://x", 403),
+        ("vscode-webview", 403),
+        ("null", 403),
+    ],
+)
+async def test_every_origin_of_a_configured_scheme_is_allowed(origin: str, status: int) -> None:
+    headers = {"origin": origin, "x-api-key": KEY}
+    assert await status_of(headers, allowed_origins="vscode-webview://*") == status
+
+
+@pytest.mark.parametrize(
     "origin",
     [
         "http://localhost:3001",
