@@ -24,10 +24,9 @@ def test_first_request_after_a_restart_finds_its_system_prompt_in_memory(
     server: Installation, tmp_path: Path
 ) -> None:
     own = installation_with_model(server, tmp_path / "own home")
-    own.start("--idle-unload", "0.01")
+    own.start()
     cold = ask(own, "Which ship is that?")
-    # A worker writes all that is not on disk yet before it unloads.
-    own.wait_for("engine worker unloaded while idle")
+    # At once: the worker writes what is not on disk yet before it ends.
     own.pensieve("stop")
     own.start()
     own.wait_for("prompts of the last projects are back in memory: 1 (")

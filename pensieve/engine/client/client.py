@@ -19,7 +19,13 @@ from anyio.abc import Process
 
 from pensieve.engine.client.launch import WorkerSpec, describe_exit, end_worker, open_worker
 from pensieve.engine.client.open_requests import OpenRequest, OpenRequests, WorkerHandle
-from pensieve.engine.client.supervisor import Death, HealthCheckPolicy, IdlePolicy, RestartPolicy
+from pensieve.engine.client.supervisor import (
+    STOP_TIMEOUT_S,
+    Death,
+    HealthCheckPolicy,
+    IdlePolicy,
+    RestartPolicy,
+)
 from pensieve.engine.client.worker_connection import WorkerConnection
 from pensieve.engine.generation import (
     Engine,
@@ -58,9 +64,13 @@ async def running_engine(
     open_worker: OpenWorker = open_worker,
     health_checks: HealthCheckPolicy = HealthCheckPolicy(),  # noqa: B008 - a frozen value
     idle: IdlePolicy = IdlePolicy(),  # noqa: B008 - a frozen value
+    stop_timeout_s: float = STOP_TIMEOUT_S,
 ) -> AsyncGenerator[Engine]:
-    """Run an engine while the block lasts; entering does not wait for the model."""
-    client = EngineClient(spec, open_worker, health_checks, idle)
+    """Run an engine while the block lasts; entering does not wait for the model.
+
+    At its end the worker may write its prefixes to disk for `stop_timeout_s`.
+    """
+    client = EngineClient(spec, open_worker, health_checks, idle, stop_timeout_s)
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(client.supervise)
@@ -80,8 +90,10 @@ class EngineClient:
         open_worker: OpenWorker,
         health_checks: HealthCheckPolicy,
         idle: IdlePolicy,
+        stop_timeout_s: float,
     ) -> None:
         self._spec = spec
+        self._stop_timeout_s = stop_timeout_s
         self._health_checks = health_checks
         self._idle = idle
         self._open_worker = open_worker
@@ -198,6 +210,10 @@ class EngineClient:
         try:
             await self._run_until_closed(worker, process)
             activity, ended = worker.activity, await describe_exit(process)
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True):
+                await self._unload_at_stop(process, worker)
+            raise
         finally:
             self._detach(worker)
         if worker.is_unloading:
@@ -229,6 +245,20 @@ class EngineClient:
             self._idle.timeout_s,
         )
         process.kill()
+
+    async def _unload_at_stop(self, process: Process, worker: WorkerHandle) -> None:
+        """Let a loaded worker write its prefixes to disk. It is killed after that."""
+        if not worker.has_loaded:
+            return
+        worker.connection.send(Unload())
+        with anyio.move_on_after(self._stop_timeout_s):
+            await process.wait()
+            return
+        _log.info(
+            "engine worker did not exit within %g s of the stop, killing it: its last prefixes"
+            " may be processed again",
+            self._stop_timeout_s,
+        )
 
     async def _wait_idle(self) -> None:
         """Wait until a loaded model has been idle for `unload_s`."""

@@ -17,6 +17,8 @@ CRASH_LOOP_S = 60.0
 
 # Until a worker's first frame: it imports Python modules, from a slow disk at worst.
 STARTING_S = 180.0
+# For a worker to write its last prefixes to disk when the server stops.
+STOP_TIMEOUT_S = 2.0
 # A pass reads all weights and KV caches. A machine that is short of memory pages them in from its
 # disk.
 PAGED_IN_BYTES_S = 500 * 10**6

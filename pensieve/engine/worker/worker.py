@@ -209,10 +209,11 @@ def serve(front_end: FrontEnd, context: WorkerContext) -> None:
         frames = front_end.receive(_sooner(copy_in_s, relieve_in_s) if scheduler.is_idle else 0)
         if scheduler.is_idle:
             frames += receive_followers(front_end.receive, frames)
+        events = [event for frame in frames for event in _handle(frame, context)]
         if Unload() in frames:
+            # After the cancellations that came with it, which release what they have processed.
             spill_rest(context.spill)
             return
-        events = [event for frame in frames for event in _handle(frame, context)]
         reporter.send_events(events + _submit_ready(context))
         if not scheduler.is_idle:
             reporter.send_events(scheduler.admit())
@@ -276,7 +277,9 @@ def _handle(frame: Frame, context: WorkerContext) -> list[KeyedEvent]:
             context.grammar_queue.cancel(key)
             context.scheduler.cancel(key)
             return []
-        case Load() | Unload() | Loaded() | LoadFailed() | Begun() | Preloaded():
+        case Unload():
+            return []
+        case Load() | Loaded() | LoadFailed() | Begun() | Preloaded():
             raise ValueError(f"unexpected {type(frame).__name__} frame: the model is loaded")
         case Step() | EngineStats():
             raise ValueError(f"unexpected {type(frame).__name__} frame: the model is loaded")

@@ -9,8 +9,8 @@ import subprocess
 from collections.abc import Callable, Sequence
 
 GRACE_S = 15
-# For the final events of canceled answers, and for the engine to end.
-MARGIN_S = 2
+# For the final events of canceled answers, and for the engine to write its last prefixes and end.
+MARGIN_S = 3
 # launchd's "system-defined" timeout: every `launchctl print` found says 5 (six projects, macOS 15
 # and 26, 2025 and 2026). If launchd knows the formula's `stop_timeout`, it prints that.
 LAUNCHD_TIMEOUT_S = 5

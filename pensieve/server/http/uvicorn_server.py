@@ -5,8 +5,10 @@ Only this module and protocol.py, which it loads at start, import uvicorn.
 
 import asyncio
 import gc
+import signal
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from signal import SIGINT, SIGTERM
 from typing import TYPE_CHECKING, Any
@@ -60,14 +62,15 @@ async def run_until_signal(
 
     When `reason_to_end` returns, the server stops as after a signal; return True in that case.
     uvicorn raises the signals that it took again after it has stopped: receiving them here prevents
-    that from ending the process before the engine has ended.
+    that from ending the process before the engine has ended. A signal that comes later, while the
+    engine writes to disk, is handled as before the call.
     """
     # Objects loaded by now live for ever. Each full collection over them would stop everything for
     # 30 ms, and a large request triggers one (2026-11-22, two-core Linux machine).
     gc.collect()
     gc.freeze()
     is_reason_met = False
-    with anyio.open_signal_receiver(SIGINT, SIGTERM) as signals:
+    with _handlers_restored(), anyio.open_signal_receiver(SIGINT, SIGTERM) as signals:
         async with anyio.create_task_group() as tasks:
 
             async def cancel_on_second_signal() -> None:
@@ -87,6 +90,17 @@ async def run_until_signal(
             await _wait_for_cancelled(server)
             tasks.cancel_scope.cancel()
     return is_reason_met
+
+
+@contextmanager
+def _handlers_restored() -> Generator[None]:
+    """Restore the handlers of SIGINT and SIGTERM after the block: asyncio sets the defaults."""
+    before = {number: signal.getsignal(number) for number in (SIGINT, SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 async def _wait_for_cancelled(server: "uvicorn.Server") -> None:

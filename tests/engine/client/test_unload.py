@@ -8,11 +8,11 @@ from contextlib import closing
 import pytest
 
 from pensieve.engine import protocol
-from pensieve.engine.generation import EngineStats
+from pensieve.engine.generation import EngineStats, Generation
 from pensieve.engine.grammar.queue import GrammarQueue
 from pensieve.engine.planning.memory_plan import KVBudget
-from pensieve.engine.protocol import FrameBuffer, Unload
-from pensieve.engine.scheduling.prefix_cache import PrefixCache
+from pensieve.engine.protocol import Cancel, FrameBuffer, Submit, Unload
+from pensieve.engine.scheduling.prefix_cache import MIN_TOKENS, PrefixCache
 from pensieve.engine.scheduling.request_queue import QueueLimits
 from pensieve.engine.scheduling.scheduler import Scheduler
 from pensieve.engine.scheduling.tiered_prefix_cache import TieredPrefixCache
@@ -87,6 +87,28 @@ def test_unload_spills_the_remaining_blocks_and_ends_the_loop(
     with closing(context.grammar_queue):
         serve(FrontEnd(theirs), context)
     assert list(pauses) == []
+
+
+def test_unload_spills_what_the_cancellations_before_it_release(
+    sockets: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, theirs = sockets
+    prefixes = PrefixCache(b"model")
+    context = context_of(prefixes)
+    spilled: list[int] = []
+
+    def spill() -> float | None:
+        """The first call is made while the request runs."""
+        if not spilled:
+            ours.sendall(protocol.encode(Cancel(1)) + protocol.encode(Unload()))
+        spilled.append(len(list(prefixes.sequences())))
+        return None
+
+    context.spill = spill
+    ours.sendall(protocol.encode(Submit(1, Generation((1,) * MIN_TOKENS, 500))))
+    with closing(context.grammar_queue):
+        serve(FrontEnd(theirs), context)
+    assert (spilled[0], spilled[-1]) == (0, 1)
 
 
 def test_idle_worker_releases_memory_and_reports_it(

@@ -25,13 +25,13 @@ def test_timeout_is_parsed_from_launchctl_output() -> None:
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [
-        (PRINTED, 3),
+        (PRINTED, 2),
         (saying("exit timeout = 25"), 15),
-        (saying("exit timeout = 10"), 8),
+        (saying("exit timeout = 10"), 7),
         (saying("exit timeout = 1"), 1),
         (saying("exit timeout = 0"), 15),
-        ("", 3),
-        ("Could not find service", 3),
+        ("", 2),
+        ("Could not find service", 2),
     ],
 )
 def test_service_grace_is_shorter_than_launchd_timeout(text: str, seconds: int) -> None:
@@ -51,7 +51,7 @@ def test_server_outside_launchd_has_full_grace() -> None:
 
 @pytest.mark.skipif(Path("/bin/launchctl").exists(), reason="launchctl is here")
 def test_service_without_launchctl_uses_launchds_default() -> None:
-    assert grace_s(SERVICE) == 3
+    assert grace_s(SERVICE) == 2
 
 
 def test_launchctl_is_called_with_service_name() -> None:

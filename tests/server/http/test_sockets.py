@@ -186,6 +186,24 @@ async def streamed(client: httpx.AsyncClient, at: str, then: Callable[[], object
     return received
 
 
+async def test_signals_after_the_end_are_handled_as_before_the_start() -> None:
+    """The engine writes to disk then: a default handler would end the process before it has."""
+
+    def handle(_signal: int, _frame: object) -> None:
+        pass
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        async with until_signal(ScriptedEngine([says("Hi")]), grace_s=1) as client:
+            await client.get("/health")
+            signal.raise_signal(signal.SIGTERM)
+        assert [signal.getsignal(number) for number in numbers] == [handle, handle]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 async def test_open_stream_finishes_when_reason_to_end_returns() -> None:
     reason, is_stopping = anyio.Event(), anyio.Event()
     engine = ScriptedEngine([[Started(0), Token(72), reason.set, is_stopping, *says("i")[1:]]])
