@@ -34,6 +34,7 @@ from pensieve.api.messages.message import (
 )
 from pensieve.openai.responses.events import ResponseEvent, ResponseStreamEvent
 from pensieve.openai.responses.item_writers import (
+    CallWriter,
     CustomToolCallWriter,
     FunctionCallWriter,
     ItemWriter,
@@ -75,6 +76,7 @@ class ResponseFold:
         self._response = options.response
         self._items: list[OutputItem] = []
         self._open: ItemWriter | None = None
+        self._calls: list[CallWriter] = []
         self._signatures: dict[str, str] = {}  # of thoughts, by the id of their item
 
     @property
@@ -143,12 +145,16 @@ class ResponseFold:
                     is_sealed=options.seals_thoughts,
                 )
             case ToolUseContent(id=use_id, name=name):
-                ref = self._options.tools.ref(name)
-                if ref.kind == "custom":
-                    return CustomToolCallWriter(self._place("ctc"), ref, use_id)
-                return FunctionCallWriter(self._place("fc"), ref, use_id)
+                self._calls.append(self._call_writer(use_id, name))
+                return self._calls[-1]
             case _:
                 assert_never(block)
+
+    def _call_writer(self, use_id: str, name: str) -> CallWriter:
+        ref = self._options.tools.ref(name)
+        if ref.kind == "custom":
+            return CustomToolCallWriter(self._place("ctc"), ref, use_id)
+        return FunctionCallWriter(self._place("fc"), ref, use_id)
 
     def _place(self, prefix: str) -> Place:
         index = len(self._items)
@@ -188,7 +194,7 @@ class ResponseFold:
         return events
 
     def _finish(self, end: MessageDelta) -> list[ResponseStreamEvent]:
-        is_cut = end.delta.stop_reason in _CUT
+        is_cut = self._is_cut(end)
         closed = self._close("incomplete" if is_cut else "completed")
         self._change(usage=usage_of(end.usage))
         if is_cut:
@@ -196,6 +202,24 @@ class ResponseFold:
             return [*closed, self._event("response.incomplete")]
         self._change(status="completed", completed_at=self._options.now())
         return [*closed, self._event("response.completed")]
+
+    def _is_cut(self, end: MessageDelta) -> bool:
+        """Return whether the answer lacks something that its client could not see.
+
+        Arguments that are no JSON can be seen: the client reports them to the model, which calls
+        again, and Codex makes room in a full context before. An incomplete response would end its
+        work. A text, or the input of a custom tool, does not show that it was cut off. A client
+        that set a limit, which was reached, expects an incomplete response.
+        """
+        reason, limit = end.delta.stop_reason, self._response.max_output_tokens
+        if reason not in _CUT:
+            return False
+        if limit is not None and end.usage.output_tokens >= limit:
+            return True
+        broken = [call for call in self._calls if call.is_broken]
+        is_seen = bool(broken) and all(isinstance(call, FunctionCallWriter) for call in broken)
+        # For "max_tokens" without a limit the model broke a call off by itself (reply.py).
+        return not is_seen or (reason != "max_tokens" and self._open not in broken)
 
     def _change(self, **fields: object) -> None:
         self._response = self._response.model_copy(update=fields)

@@ -196,6 +196,10 @@ class FunctionCallWriter:
         self._use_id = use_id
         self._pieces: list[str] = []
 
+    @property
+    def is_broken(self) -> bool:
+        return not _is_json(self._pieces)
+
     def open(self) -> list[Event]:
         return [self._place.added(self._item("", "in_progress"))]
 
@@ -234,6 +238,10 @@ class CustomToolCallWriter:
         self._use_id = use_id
         self._pieces: list[str] = []
 
+    @property
+    def is_broken(self) -> bool:
+        return not _is_json(self._pieces)
+
     def open(self) -> list[Event]:
         return [self._place.added(self._item("", "in_progress"))]
 
@@ -262,6 +270,18 @@ class CustomToolCallWriter:
             namespace=self._ref.namespace,
             input=text,
         )
+
+
+CallWriter = FunctionCallWriter | CustomToolCallWriter
+
+
+def _is_json(pieces: Sequence[str]) -> bool:
+    """Return whether the arguments in `pieces` were written to their end, or are none."""
+    try:
+        from_json("".join(pieces) or "{}")
+    except ValueError:
+        return False
+    return True
 
 
 def _input(text: str) -> str:

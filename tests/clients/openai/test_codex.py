@@ -37,6 +37,8 @@ enabled = false
 name = "pensieve"
 base_url = "{url}/v1"
 wire_api = "responses"
+"""
+WITH_KEY = """
 env_key = "PENSIEVE_KEY"
 """
 MCP = """
@@ -71,7 +73,9 @@ class Codex:
     home: Path
     work: Path
 
-    def run(self, url: str, *arguments: str, config: str = "") -> subprocess.CompletedProcess[str]:
+    def run(
+        self, url: str, *arguments: str, config: str = WITH_KEY
+    ) -> subprocess.CompletedProcess[str]:
         (self.home / "config.toml").write_text(CONFIG.format(url=url) + config)
         closed = "http://127.0.0.1:9"
         return subprocess.run(
@@ -117,7 +121,7 @@ def run(command: Path, work: Path, tmp_path: Path) -> Run:
     program = Codex(command, tmp_path / "codex", work)
 
     def run(
-        engine: Engine, *arguments: str, config: str = "", **model: Any
+        engine: Engine, *arguments: str, config: str = WITH_KEY, **model: Any
     ) -> subprocess.CompletedProcess[str]:
         model = {"context_tokens": CONTEXT_TOKENS} | model
         with serving(engine, tmp_path / "home", **model) as url:  # type: ignore[arg-type]
@@ -140,16 +144,27 @@ def test_codex_runs_a_command_and_ends_in_a_text(run: Run, work: Path) -> None:
     assert second.startswith(first + answer)
 
 
+def test_codex_reports_a_call_that_was_broken_off(run: Run, work: Path) -> None:
+    call = call_text("exec_command", {"cmd": "echo hi > out.txt"})
+    engine = Engine([says(call[: call.index("out.txt")]), says("Done.")])
+    done = run(engine)
+    assert done.stdout.strip() == "Done.", done.stderr
+    assert not (work / "out.txt").exists()
+    assert "failed to parse function arguments" in engine.prompts[1].rpartition("<tool_result")[2]
+
+
 def test_codex_calls_a_tool_of_an_mcp_server(run: Run) -> None:
     program = FOREIGN / "mcp_stub.py"
-    config = MCP.format(python=json.dumps(sys.executable), program=json.dumps(str(program)))
+    config = WITH_KEY + MCP.format(
+        python=json.dumps(sys.executable), program=json.dumps(str(program))
+    )
     engine = Engine([says(call_text("mcp__stub__lookup", {"word": "moon"})), says("It is 42.")])
     done = run(engine, config=config)
     assert done.stdout.strip() == "It is 42.", done.stderr
     assert "forty-two" in engine.prompts[1].rpartition("<tool_result")[2]
 
 
-def test_codex_gets_an_answer_of_its_schema(run: Run, work: Path) -> None:
+def test_codex_without_a_key_gets_an_answer_of_its_schema(run: Run, work: Path) -> None:
     schema = {
         "type": "object",
         "properties": {"city": {"type": "string"}},
@@ -159,7 +174,7 @@ def test_codex_gets_an_answer_of_its_schema(run: Run, work: Path) -> None:
     (work / "schema.json").write_text(json.dumps(schema))
     answer = work / "answer.json"
     options = ("--output-schema", str(work / "schema.json"), "-o", str(answer))
-    done = run(Engine([says('{"city": "Rome"}')]), *options)
+    done = run(Engine([says('{"city": "Rome"}')]), *options, config="")
     assert json.loads(answer.read_text()) == {"city": "Rome"}, done.stderr
 
 

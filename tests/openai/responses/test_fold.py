@@ -305,13 +305,50 @@ def test_the_input_of_a_custom_tool_is_what_was_written_of_it(generated, sent) -
 
 @pytest.mark.parametrize("reason", ["max_tokens", "model_context_window_exceeded"])
 def test_a_cut_answer_is_incomplete_and_so_is_its_last_item(reason) -> None:
-    events = stream(*text(0, "One"), *use(1, "clock", '{"zo'), *end(reason), tools=TOOLS)
+    cut = use(1, "clock", '{"zo')
+    events = stream(*text(0, "One"), *cut, *end(reason), tools=TOOLS, max_output_tokens=4)
     response = events[-1]["response"]
     assert events[-1]["type"] == "response.incomplete"
     assert (response["status"], response["completed_at"]) == ("incomplete", None)
     assert response["incomplete_details"] == {"reason": "max_output_tokens"}
     assert [item["status"] for item in response["output"]] == ["completed", "incomplete"]
     assert response["output"][1]["arguments"] == '{"zo'
+
+
+@pytest.mark.parametrize("limit", [None, 5])
+@pytest.mark.parametrize(
+    ("blocks", "reason"),
+    [
+        (use(1, "clock", '{"zo'), "model_context_window_exceeded"),
+        (use(1, "clock", '{"zo'), "max_tokens"),
+        ([*use(1, "clock", '{"zo'), *use(2, "clock", "{}")], "max_tokens"),
+        ([*use(1, "clock", '{"zo'), *text(2, "Hm")], "max_tokens"),
+    ],
+)
+def test_a_call_that_was_broken_off_is_sent_for_the_client_to_report(blocks, reason, limit) -> None:
+    events = stream(*blocks, *end(reason), tools=TOOLS, max_output_tokens=limit)
+    response = events[-1]["response"]
+    assert (response["status"], response["completed_at"]) == ("completed", 9)
+    assert {item["status"] for item in response["output"]} == {"completed"}
+    assert response["output"][0]["arguments"] == '{"zo'
+
+
+@pytest.mark.parametrize(
+    ("blocks", "reason"),
+    [
+        (text(1, "On"), "model_context_window_exceeded"),
+        (thought(1, "Hm"), "model_context_window_exceeded"),
+        ([*use(1, "clock", '{"zo'), *text(2, "Hm")], "model_context_window_exceeded"),
+        (use(1, "patch", '{"input": "*** Beg'), "model_context_window_exceeded"),
+        (use(1, "patch", '{"input": "*** Beg'), "max_tokens"),
+        ([*use(1, "patch", '{"input": "x'), *use(2, "clock", '{"zo')], "max_tokens"),
+        (use(1, "clock"), "model_context_window_exceeded"),
+    ],
+)
+def test_a_cut_that_does_not_show_is_an_incomplete_response(blocks, reason) -> None:
+    response = stream(*blocks, *end(reason), tools=TOOLS)[-1]["response"]
+    assert response["status"] == "incomplete"
+    assert response["output"][-1]["status"] == "incomplete"
 
 
 def test_a_failed_response_has_its_finished_items() -> None:
