@@ -78,6 +78,14 @@ def _check(request: ChatRequest) -> None:
         raise InvalidRequestError("functions: This server supports their successor `tools` alone")
 
 
+def tool_paths_of(request: ChatRequest) -> list[str]:
+    """Return where the tools of the conversation are in the request."""
+    kinds = (
+        "function" if tool.function else "custom" if tool.custom else None for tool in request.tools
+    )
+    return [f"tools.{at}.{kind}" for at, kind in enumerate(kinds) if kind]
+
+
 def custom_tools_of(request: ChatRequest) -> frozenset[str]:
     """Return the names of the tools whose input is text."""
     return frozenset(tool.custom.name for tool in request.tools if tool.custom is not None)

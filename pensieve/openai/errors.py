@@ -17,6 +17,9 @@ _PATH = re.compile(r"([a-z_]+(?:\.[A-Za-z0-9_]+)*): (.+)", re.DOTALL)
 _INDEX = re.compile(r"\.([0-9]+)(?=\.|$)")
 
 
+_Renaming = tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]
+
+
 @dataclass(frozen=True, slots=True)
 class FieldPaths:
     """A request's fields, for those of the conversation that it is translated to, in which later
@@ -24,41 +27,44 @@ class FieldPaths:
     """
 
     prompt: str
-    renamed: Sequence[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]]
+    renamed: Sequence[_Renaming]
 
 
 _FORMAT = re.compile(r"^output_config\.format(?:\.schema)?")
-_SCHEMA = re.compile(r"^(tools\.[0-9]+)\.custom\.input_schema")
-_TOOL = re.compile(r"^(tools\.[0-9]+)\.custom")
-CHAT_FIELDS = FieldPaths(
-    "messages",
-    (
-        (_FORMAT, "response_format.json_schema.schema"),
-        (_SCHEMA, r"\1.function.parameters"),
-        (_TOOL, r"\1.function"),
-    ),
-)
+_SCHEMA = re.compile(r"^tools\.([0-9]+)\.custom\.input_schema")
+_TOOL = re.compile(r"^tools\.([0-9]+)\.custom")
+# Of requests before their translation: the fields are the clients' own.
+CHAT_FIELDS = FieldPaths("messages", ())
 TEXT_FIELDS = FieldPaths("prompt", ())
+RESPONSES_FIELDS = FieldPaths("input", ())
 
 
-def responses_fields(tool_paths: Sequence[str] = ()) -> FieldPaths:
+def chat_fields(tool_paths: Sequence[str]) -> FieldPaths:
+    """tool_paths: where the conversation's tools are in the request, which has others, too."""
+    renamed = (_FORMAT, "response_format.json_schema.schema"), *_tools_at(tool_paths)
+    return FieldPaths(CHAT_FIELDS.prompt, renamed)
+
+
+def responses_fields(tool_paths: Sequence[str]) -> FieldPaths:
     """tool_paths: where the conversation's tools are in the request, which has others, and groups
     of them.
     """
-
-    def tool(match: re.Match[str]) -> str:
-        index = int(match[0].split(".")[1])
-        return tool_paths[index] if index < len(tool_paths) else match[1]
-
     return FieldPaths(
-        "input",
+        RESPONSES_FIELDS.prompt,
         (
             (_FORMAT, "text.format.schema"),
-            (_SCHEMA, lambda match: f"{tool(match)}.parameters"),
-            (_TOOL, tool),
+            *_tools_at(tool_paths),
             (re.compile("^messages"), "input"),
         ),
     )
+
+
+def _tools_at(paths: Sequence[str]) -> Sequence[_Renaming]:
+    def tool(match: re.Match[str]) -> str:
+        index = int(match[1])
+        return paths[index] if index < len(paths) else f"tools.{index}"
+
+    return (_SCHEMA, lambda match: f"{tool(match)}.parameters"), (_TOOL, tool)
 
 
 class OpenAIErrorBody(ApiModel):
@@ -76,7 +82,7 @@ class OpenAIError(ApiModel):
     error: OpenAIErrorBody
 
 
-def with_param(message: str, fields: FieldPaths = CHAT_FIELDS) -> tuple[str, str | None]:
+def with_param(message: str, fields: FieldPaths) -> tuple[str, str | None]:
     """Return the message with the path as a client writes it, and the path."""
     match = _PATH.fullmatch(message)
     if match is None:

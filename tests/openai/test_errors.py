@@ -2,7 +2,10 @@
 
 import pytest
 
-from pensieve.openai.errors import too_long, with_param
+from pensieve.openai.errors import CHAT_FIELDS, chat_fields, too_long, with_param
+
+# The second of four tools was left out.
+FIELDS = chat_fields(["tools.0.function", "tools.2.custom", "tools.3.function"])
 
 
 @pytest.mark.parametrize(
@@ -20,10 +23,11 @@ from pensieve.openai.errors import too_long, with_param
             "response_format.json_schema.schema",
         ),
         (
-            "tools.10.custom.input_schema: Too complex.",
-            "tools[10].function.parameters: Too complex.",
-            "tools[10].function.parameters",
+            "tools.2.custom.input_schema: Too complex.",
+            "tools[3].function.parameters: Too complex.",
+            "tools[3].function.parameters",
         ),
+        ("tools.1.custom.name: Taken.", "tools[2].custom.name: Taken.", "tools[2].custom.name"),
         ("tools: at most: 128", "tools: at most: 128", "tools"),
         ("No field: none", "No field: none", None),
         ("content-type: no", "content-type: no", None),
@@ -32,7 +36,12 @@ from pensieve.openai.errors import too_long, with_param
     ],
 )
 def test_param_is_the_path_of_the_message(message: str, rewritten: str, param: str | None) -> None:
-    assert with_param(message) == (rewritten, param)
+    assert with_param(message, FIELDS) == (rewritten, param)
+
+
+def test_fields_of_an_untranslated_request_are_the_clients_own() -> None:
+    message = "tools.4.custom.name: Field required"
+    assert with_param(message, CHAT_FIELDS)[1] == "tools[4].custom.name"
 
 
 def test_long_prompt_has_openais_sentence() -> None:

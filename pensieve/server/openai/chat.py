@@ -13,12 +13,15 @@ from pensieve.api.messages.request import Conversation, parse
 from pensieve.openai.chat_chunks import ChatAnswerOptions, ChatFold
 from pensieve.openai.chat_completion import ChatCompletion
 from pensieve.openai.chat_request import ChatRequest
-from pensieve.openai.conversation import conversation_of, custom_tools_of
+from pensieve.openai.conversation import conversation_of, custom_tools_of, tool_paths_of
+from pensieve.openai.errors import chat_fields
 from pensieve.server.http.request_body import read_body
 from pensieve.server.messages.completion import AnswerOptions, Completer
 from pensieve.server.messages.pipeline import AnswerWriter, Exchange, RequestPipeline
 from pensieve.server.messages.sessions import Session, Sessions
+from pensieve.server.middleware.request_context import request_context_of
 from pensieve.server.openai.options import answer_options, stream_text
+from pensieve.server.openai.wire import openai_wire
 from pensieve.worker_threads import run_in_thread
 
 # Headers in which clients name their session, besides the field `prompt_cache_key`.
@@ -58,6 +61,7 @@ class ChatEndpoint:
         with self._completer.expect():
             call, conversation = await run_in_thread(partial(_parsed, body))
             del body  # the answer does not need its megabytes
+            request_context_of(scope).wire = openai_wire(chat_fields(tool_paths_of(call)))
             await self._pipeline.validate(conversation)
             options = _options_of(call)
             prompt = await self._pipeline.render(conversation, options)

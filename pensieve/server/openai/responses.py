@@ -44,7 +44,7 @@ from pensieve.server.middleware.request_context import request_context_of
 from pensieve.server.openai.chat import session_of
 from pensieve.server.openai.options import answer_options
 from pensieve.server.openai.response_store import ResponseStore, StoredResponse
-from pensieve.server.openai.wire import RESPONSES, error_code, error_envelope, named_event
+from pensieve.server.openai.wire import error_code, error_envelope, named_event, openai_wire
 from pensieve.server.wire import Wire
 from pensieve.worker_threads import run_in_thread
 
@@ -66,8 +66,7 @@ class ResponsesFormat:
     def wire(self) -> Wire:
         """The wire of this response: events that keep it alive, or fail it, are numbered, too."""
         return replace(
-            RESPONSES,
-            error_body=partial(error_envelope, fields=self._fields),
+            openai_wire(self._fields),
             error_event=self._error_event,
             ping=self._ping,
         )
@@ -133,8 +132,7 @@ class ResponsesEndpoint:
         """Count the input tokens that the same request to `create` would report."""
         _, whole = await self._translated(InputTokensRequest, await read_body(request))
         fields = responses_fields(whole.tools.paths)
-        error_body = partial(error_envelope, fields=fields)
-        request_context_of(request.scope).wire = replace(RESPONSES, error_body=error_body)
+        request_context_of(request.scope).wire = openai_wire(fields)
         await self._pipeline.validate(whole.conversation)
         try:
             prompt = await self._pipeline.render(whole.conversation)

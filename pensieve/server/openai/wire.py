@@ -1,7 +1,6 @@
 """How OpenAI's API writes errors, events and keep-alive comments."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 
 from pensieve.api.base import ApiModel
@@ -20,12 +19,12 @@ from pensieve.errors import (
 )
 from pensieve.openai.errors import (
     CHAT_FIELDS,
+    RESPONSES_FIELDS,
     TEXT_FIELDS,
     ErrorType,
     FieldPaths,
     OpenAIError,
     OpenAIErrorBody,
-    responses_fields,
     too_long,
     with_param,
 )
@@ -59,7 +58,7 @@ ERRORS: Mapping[type[BaseException], ErrorStatus[ErrorType]] = {
 }
 
 
-def error_envelope(failure: Failure, fields: FieldPaths = CHAT_FIELDS) -> OpenAIError:
+def error_envelope(failure: Failure, fields: FieldPaths) -> OpenAIError:
     status = status_in(ERRORS, type(failure.error))
     message, param = _message(failure, fields)
     return OpenAIError(
@@ -99,14 +98,18 @@ def named_event(event: ResponseStreamEvent) -> str:
     return f"event: {event.type}\n{data_event(event)}"
 
 
-OPENAI = Wire(
-    error_status=lambda kind: status_in(ERRORS, kind),
-    error_body=error_envelope,
-    error_type=OpenAIError,
-    error_event=lambda failure: data_event(error_envelope(failure)) + DONE,
-    ping=lambda: ": keep-alive\n\n",
-)
-# Of text completions.
-OPENAI_TEXT = replace(OPENAI, error_body=partial(error_envelope, fields=TEXT_FIELDS))
+def openai_wire(fields: FieldPaths) -> Wire:
+    """Return the wire of a request with these fields, which its errors name."""
+    return Wire(
+        error_status=lambda kind: status_in(ERRORS, kind),
+        error_body=partial(error_envelope, fields=fields),
+        error_type=OpenAIError,
+        error_event=lambda failure: data_event(error_envelope(failure, fields)) + DONE,
+        ping=lambda: ": keep-alive\n\n",
+    )
+
+
+OPENAI = openai_wire(CHAT_FIELDS)
+OPENAI_TEXT = openai_wire(TEXT_FIELDS)
 # Its streams have events of their own for the last two (responses.py).
-RESPONSES = replace(OPENAI, error_body=partial(error_envelope, fields=responses_fields()))
+RESPONSES = openai_wire(RESPONSES_FIELDS)

@@ -273,13 +273,13 @@ TOO_LONG = {
             {"x-should-retry": "false"},
         ),
         (
-            InvalidRequestError("tools.0.custom.input_schema: No."),
+            InvalidRequestError("output_config.format.schema: No."),
             400,
             {
                 "type": "invalid_request_error",
                 "code": None,
-                "param": "tools[0].function.parameters",
-                "message": "tools[0].function.parameters: No.",
+                "param": "response_format.json_schema.schema",
+                "message": "response_format.json_schema.schema: No.",
             },
             {"x-should-retry": "false"},
         ),
@@ -295,6 +295,17 @@ async def test_error_before_the_first_byte_is_a_status(
         assert (response.status_code, response.json()) == (status, {"error": body})
         assert headers.items() <= dict(response.headers).items()
         assert response.headers["x-request-id"] == response.headers["request-id"]
+
+
+async def test_error_of_a_tool_names_it_as_the_client_counts() -> None:
+    strict = {"name": "f", "parameters": {"type": "object", "not": {}}, "strict": True}
+    tools = [{"type": "web_search"}, CLOCK, {"type": "function", "function": strict}]
+    response = await post(ScriptedEngine([says("no")]), CALL | {"tools": tools})
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "tools[2].function"
+    unnamed = {"type": "custom", "custom": {}}
+    response = await post(ScriptedEngine([says("no")]), CALL | {"tools": [*tools[:2], unnamed]})
+    assert response.json()["error"]["param"] == "tools[2].custom.name"
 
 
 async def test_error_in_a_stream_is_its_last_chunk() -> None:
