@@ -25,6 +25,8 @@ AI_SDK = (
     *("ai@7.0.173", "@ai-sdk/openai@4.0.118"),
     *("@ai-sdk/openai-compatible@3.0.92", "zod@4.6.7"),
 )
+# The last version for Node 20.
+OPENAI = "openai@6.49.0"
 CLAUDE_CODE = "@anthropic-ai/claude-code@2.1.332"
 CODEX = "@openai/codex@0.171.0"
 OPENCODE = "opencode-ai@1.18.33"
@@ -50,6 +52,11 @@ def node_modules() -> Path:
 def ai_sdk_modules() -> Path:
     """Return the value of NODE_PATH for Vercel's AI SDK. Skip without node, npm or registry."""
     return _npm_installed(*AI_SDK)
+
+
+def openai_modules() -> Path:
+    """Return the value of NODE_PATH for OpenAI's client. Skip without node, npm or registry."""
+    return _npm_installed(OPENAI)
 
 
 def claude_code() -> Path:

@@ -169,6 +169,7 @@ async def test_invalid_http_gets_an_error_envelope(sent: bytes, reason: str) -> 
     assert response.error["type"] == "invalid_request_error"
     assert response.error["message"].startswith("The request is not valid HTTP: ")
     assert reason in response.error["message"]
+    assert response.headers["x-request-id"] == response.headers["request-id"]
     assert not reached
 
 

@@ -217,7 +217,8 @@ class DeadlineProtocol(H11Protocol):
         # No head was parsed, so there is no path that could choose another wire.
         response = error_response(ANTHROPIC, error, request_id)
         _log.info("%s -: %d %s", request_id, response.status_code, error.message)
-        own = [(b"request-id", request_id.encode()), (b"connection", b"close")]
+        names = (b"request-id", b"x-request-id")
+        own = [*((name, request_id.encode()) for name in names), (b"connection", b"close")]
         events = (
             h11.Response(
                 status_code=response.status_code, headers=[*response.raw_headers, *own], reason=b""

@@ -1,9 +1,12 @@
 """Errors and retries of OpenAI's Python client, against a scripted engine."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import openai
 import pytest
+from openai import Omit, OpenAI
 
 from pensieve.engine.generation import Started, Token
 from pensieve.errors import EngineBusyError, EngineFailedError, WorkerDiedError
@@ -57,25 +60,110 @@ def test_a_long_prompt_is_refused_in_the_words_on_which_clients_compact(connect:
     )
 
 
-def test_every_status_raises_its_own_error(connect: Connect) -> None:
-    client = connect(ScriptedEngine([says("ok")]))
-    create = client.chat.completions.create
-    with pytest.raises(openai.AuthenticationError, match="pensieve env") as refused:
-        client.with_options(api_key="wrong").chat.completions.create(**CALL)
-    assert refused.value.code == "invalid_api_key"
-    with pytest.raises(openai.PermissionDeniedError) as forbidden:
-        create(**CALL, extra_headers={"origin": "http://evil.test"})
-    assert forbidden.value.type == "invalid_request_error"
-    with pytest.raises(openai.NotFoundError, match="There is no model 'gpt-x'") as absent:
-        client.models.retrieve("gpt-x")
-    assert (absent.value.code, absent.value.param) == ("model_not_found", "model")
-    with pytest.raises(openai.APIStatusError) as not_allowed:
-        client.get("/chat/completions", cast_to=object)
-    assert not_allowed.value.status_code == 405
-    large_text = [{"role": "user", "content": "x" * (32 * 1024 * 1024)}]
-    with pytest.raises(openai.APIStatusError) as large:
-        create(**CALL | {"messages": large_text})
-    assert (large.value.status_code, large.value.code) == (413, "request_too_large")
+@dataclass(frozen=True)
+class Refusal:
+    """What the official clients make of a request that no repetition mends."""
+
+    name: str  # of the class
+    status: int
+    request: Callable[[OpenAI], object]
+    code: str | None = None
+    param: str | None = None
+    text: str = ""  # in the message
+
+    @property
+    def fields(self) -> tuple[int, str | None, str | None]:
+        return self.status, self.code, self.param
+
+
+def chats(**fields: Any) -> Callable[[OpenAI], object]:
+    return lambda client: client.chat.completions.create(**CALL | fields)
+
+
+def responds(**fields: Any) -> Callable[[OpenAI], object]:
+    return lambda client: client.responses.create(model="m", **{"input": "hello", **fields})
+
+
+def user(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+LONG = "x" * 5000
+REFUSALS = {
+    "invalid": Refusal(
+        *("BadRequestError", 400, chats(messages=[{"role": "robot"}])), param="messages[0].role"
+    ),
+    "tooLong": Refusal(
+        *("BadRequestError", 400, chats(messages=user(LONG))),
+        *("context_length_exceeded", "messages", "maximum context length is 4096 tokens"),
+    ),
+    "tooLongInput": Refusal(
+        *("BadRequestError", 400, responds(input=LONG)),
+        *("context_length_exceeded", "input", "maximum context length is 4096 tokens"),
+    ),
+    "key": Refusal(
+        *("AuthenticationError", 401, lambda client: client.copy(api_key="wrong").models.list()),
+        *("invalid_api_key", None, "pensieve env"),
+    ),
+    "forbidden": Refusal(
+        *("PermissionDeniedError", 403, chats(extra_headers={"origin": "http://evil.test"})),
+        text="Requests from web pages are not allowed.",
+    ),
+    "path": Refusal(
+        *("NotFoundError", 404, lambda client: client.get("/assistants", cast_to=object)),
+        *("not_found", None, "/v1/chat/completions"),
+    ),
+    "model": Refusal(
+        *("NotFoundError", 404, lambda client: client.models.retrieve("gpt-x")),
+        *("model_not_found", "model", "There is no model 'gpt-x'"),
+    ),
+    "response": Refusal(
+        *("NotFoundError", 404, lambda client: client.responses.retrieve("resp_x")),
+        *("not_found", None, "Response with id 'resp_x' not found."),
+    ),
+    "item": Refusal(
+        *("NotFoundError", 404, responds(input=[{"type": "item_reference", "id": "rs_x"}])),
+        *("not_found", None, "Item with id 'rs_x' not found."),
+    ),
+    "previous": Refusal(
+        *("BadRequestError", 400, responds(previous_response_id="resp_x")),
+        *("previous_response_not_found", "previous_response_id", "resp_x"),
+    ),
+    "embeddings": Refusal(
+        *("BadRequestError", 400, lambda client: client.embeddings.create(model="m", input="x")),
+        *(None, "model", "which has no embeddings"),
+    ),
+    "method": Refusal(
+        *("APIStatusError", 405, lambda client: client.get("/chat/completions", cast_to=object)),
+        text="Method GET is not allowed here.",
+    ),
+    "large": Refusal(
+        *("APIStatusError", 413, chats(messages=user("x" * 2**25))), code="request_too_large"
+    ),
+}
+
+
+@pytest.mark.parametrize("row", REFUSALS)
+def test_every_refusal_raises_the_class_of_its_status(connect: Connect, row: str) -> None:
+    refusal = REFUSALS[row]
+    engine = ScriptedEngine([says("no")])
+    with pytest.raises(openai.APIStatusError) as caught:
+        refusal.request(connect(engine, max_retries=2))
+    error = caught.value
+    assert type(error).__name__ == refusal.name
+    assert (error.status_code, error.code, error.param) == refusal.fields
+    assert error.type == "invalid_request_error"
+    assert refusal.text in error.body["message"]
+    assert error.request_id == error.response.headers["x-request-id"]
+    assert error.response.headers["x-should-retry"] == "false"
+    assert engine.generations == []
+
+
+def test_a_client_that_sends_no_key_is_answered(connect: Connect) -> None:
+    create = connect(ScriptedEngine([says("Hi")])).chat.completions.with_raw_response.create
+    response = create(**CALL, extra_headers={"Authorization": Omit()})
+    assert "authorization" not in response.http_request.headers
+    assert response.parse().choices[0].message.content == "Hi"
 
 
 @pytest.mark.parametrize(
@@ -94,6 +182,13 @@ def test_a_failing_engine_raises_before_the_first_byte(
         connect(ScriptedEngine([[error]])).chat.completions.create(**CALL, stream=stream)
     assert (caught.value.type, caught.value.code) == ("server_error", code)
     assert "secret" not in str(caught.value)
+    response = caught.value.response
+    is_busy = code is not None
+    assert (response.status_code, "retry-after" in response.headers) == (
+        503 if is_busy else 500,
+        is_busy,
+    )
+    assert caught.value.request_id == response.headers["x-request-id"]
 
 
 def test_a_failing_engine_raises_in_the_stream(connect: Connect) -> None:
@@ -133,10 +228,3 @@ def test_other_endpoints_are_not_found(connect: Connect, path: str) -> None:
             request(f"/{path}", cast_to=object)
         assert (caught.value.type, caught.value.code) == ("invalid_request_error", "not_found")
         assert caught.value.response.headers["x-should-retry"] == "false"
-
-
-def test_embeddings_are_refused_with_the_reason(connect: Connect) -> None:
-    client = connect(ScriptedEngine([says("no")]))
-    with pytest.raises(openai.BadRequestError, match="which has no embeddings") as caught:
-        client.embeddings.create(model="m", input="x")
-    assert caught.value.param == "model"
