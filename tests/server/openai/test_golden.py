@@ -1,4 +1,4 @@
-"""Golden transcripts of `POST /v1/chat/completions`, byte for byte except ids and times.
+"""Golden transcripts of chat and text completions, byte for byte except ids and times.
 
 `pytest tests/server/openai/test_golden.py --regenerate` rewrites golden/; review the difference
 before committing it.
@@ -32,7 +32,10 @@ SCORED: list[Step] = [
 ]
 PATCHED = '<tool_call>\n{"name": "patch", "arguments": {"input": "a\\nb"}}\n</tool_call>'
 
-_ID = re.compile(r"\b(chatcmpl-|call_)01[0-9A-Za-z]{22}\b")
+CHAT = "/v1/chat/completions"
+TEXT = {"model": "any", "prompt": "def"}
+
+_ID = re.compile(r"\b(chatcmpl-|cmpl-|call_)01[0-9A-Za-z]{22}\b")
 _CREATED = re.compile(r'"created":[0-9]+')
 _KEEP_ALIVES = re.compile(r"(: keep-alive\n\n)+")
 
@@ -42,9 +45,13 @@ def normalised(text: str) -> str:
     return _KEEP_ALIVES.sub(r"\1", text)
 
 
-async def answer_of(script: list[Step], call: dict[str, Any], **app: Any) -> str:
+async def answer_of(script: list[Step], call: dict[str, Any], path: str = CHAT, **app: Any) -> str:
     async with in_memory(app_of(ScriptedEngine([script]), **app)) as client:
-        return transcript(await client.post("/v1/chat/completions", json=call))
+        return transcript(await client.post(path, json=call))
+
+
+async def completion_of(script: list[Step], **fields: Any) -> str:
+    return await answer_of(script, TEXT | fields, "/v1/completions")
 
 
 SITUATIONS: dict[str, Callable[[], Awaitable[str]]] = {
@@ -71,11 +78,20 @@ SITUATIONS: dict[str, Callable[[], Awaitable[str]]] = {
         [Started(0), *map(Token, b"Hi"), WorkerDiedError("The engine worker ended.")], STREAM
     ),
     "error_after_the_start": lambda: answer_of([Started(0), ZeroDivisionError("secret")], STREAM),
+    "completion": lambda: completion_of(
+        says(" f():", cached_tokens=1), stream=True, stream_options={"include_usage": True}
+    ),
+    "completion_whole": lambda: completion_of(says(" f():", cached_tokens=1)),
+    "completion_length": lambda: completion_of(says(" f():"), stream=True, max_tokens=3),
+    "completion_invalid": lambda: completion_of(says("no"), prompt=["a", "b"]),
+    "completion_error": lambda: completion_of(
+        [Started(0), *map(Token, b"Hi"), WorkerDiedError("The engine worker ended.")], stream=True
+    ),
 }
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)
-async def test_chat_matches_golden_transcript(
+async def test_answer_matches_golden_transcript(
     situation: str, request: pytest.FixtureRequest
 ) -> None:
     written = normalised(await SITUATIONS[situation]())
