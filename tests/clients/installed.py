@@ -10,9 +10,11 @@ import os
 import re
 import shutil
 import sys
+import tarfile
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -25,8 +27,8 @@ AI_SDK = (
     *("ai@7.0.173", "@ai-sdk/openai@4.0.118"),
     *("@ai-sdk/openai-compatible@3.0.92", "zod@4.6.7"),
 )
-# The last version for Node 20.
-OPENAI = "openai@6.49.0"
+# Its engines ask for a newer node; without a version, npm takes an old one there.
+OPENAI = ("openai@7.59.0", "zod@4.6.7")
 CLAUDE_CODE = "@anthropic-ai/claude-code@2.1.332"
 CODEX = "@openai/codex@0.171.0"
 OPENCODE = "opencode-ai@1.18.33"
@@ -36,6 +38,7 @@ LANGCHAIN_OPENAI = FOREIGN / "langchain_openai.txt"
 AIDER = FOREIGN / "aider.txt"
 # pip's own one has the path of the folder before it was renamed.
 AIDER_COMMAND = '#!/bin/sh\nexec "${0%/*}/../bin/python" -m aider "$@"\n'
+LLM = FOREIGN / "llm.txt"
 # Error messages of npm and pip without a network.
 UNREACHABLE = re.compile(
     r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ENETUNREACH|EHOSTUNREACH|ETIMEDOUT"
@@ -55,8 +58,8 @@ def ai_sdk_modules() -> Path:
 
 
 def openai_modules() -> Path:
-    """Return the value of NODE_PATH for OpenAI's client. Skip without node, npm or registry."""
-    return _npm_installed(OPENAI)
+    """Return the value of NODE_PATH for OpenAI's package. Skip without node, npm or registry."""
+    return _npm_installed(*OPENAI)
 
 
 def claude_code() -> Path:
@@ -121,6 +124,29 @@ def langchain_python(pins: Path = LANGCHAIN) -> Path:
     Skip without a registry.
     """
     return _python_installed("langchain", pins) / "bin" / "python"
+
+
+def llm_python() -> Path:
+    """Return a Python that has `llm` as a module. Skip without a registry."""
+    return _python_installed("llm", LLM) / "bin" / "python"
+
+
+def openai_source() -> Path:
+    """Return the source of the installed version of `openai`, which has its tests.
+
+    Skip without a registry.
+    """
+    package = f"openai-{metadata.version('openai')}"
+
+    def fill(folder: Path) -> None:
+        options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-binary=openai"]
+        name = package.replace("-", "==")
+        pip = [sys.executable, "-m", "pip"]
+        run_program([*pip, "download", *options, "--dest", folder, name])
+        with tarfile.open(folder / f"{package}.tar.gz") as archive:
+            archive.extractall(folder, filter="data")
+
+    return _installed(f"source-of-{package}", fill) / package
 
 
 def _python_installed(name: str, pins: Path) -> Path:

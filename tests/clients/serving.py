@@ -22,9 +22,13 @@ from tests.support.fakes import ByteTokenizer, ScriptedEngine, says
 
 
 @contextmanager
-def serving(engine: ScriptedEngine, home: Path, **model: object) -> Generator[str]:
+def serving(
+    engine: ScriptedEngine, home: Path, *middleware: type, **model: object
+) -> Generator[str]:
     """Yield the URL of a server that stores files and batches in `home`."""
     app = app_of(engine, settings=replace(SETTINGS, paths=under_home(home)), **model)
+    for each in middleware:
+        app.add_middleware(each)
     with (
         start_blocking_portal("asyncio") as portal,
         portal.wrap_async_context_manager(listening(app)) as url,
@@ -34,7 +38,7 @@ def serving(engine: ScriptedEngine, home: Path, **model: object) -> Generator[st
 
 @dataclass
 class CachingEngine:
-    """An engine with one answer; its cache has the prefixes of earlier prompts."""
+    """An engine with one answer; its cache has earlier prompts and their answers."""
 
     text: str
     health: EngineHealth = field(default_factory=lambda: EngineHealth("ready", worker_pid=1))
@@ -47,8 +51,9 @@ class CachingEngine:
     async def generate(self, generation: Generation) -> AsyncIterator[AsyncIterator[EngineEvent]]:
         prompt = tuple(generation.prompt_tokens)
         cached = max((_common_prefix(prompt, other) for other in self.earlier), default=0)
-        self.earlier.append(prompt)
-        script = says(self.answer_to(generation), cached_tokens=min(cached, len(prompt) - 1))
+        answer = self.answer_to(generation)
+        self.earlier.append((*prompt, *answer.encode()))
+        script = says(answer, cached_tokens=min(cached, len(prompt) - 1))
         async with ScriptedEngine([script]).generate(generation) as events:
             yield events
 

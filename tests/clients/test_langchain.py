@@ -96,7 +96,7 @@ def outcomes(
     has_tools: bool = False,
     standard: Path = STANDARD,
 ) -> dict[str, str]:
-    """Return the outcome of each test by name: "passed", "skipped", or its failure."""
+    """Return the outcome of each test by class and name: "passed", "skipped", or its failure."""
     report = folder / "report.xml"
     isolation = ["-c", os.devnull, f"--rootdir={FOREIGN}", f"--confcutdir={FOREIGN}"]
     plugins = ["-p", "no:cacheprovider", "-o", "asyncio_mode=auto"]
@@ -118,7 +118,11 @@ def outcomes(
         check=False,
     )
     assert report.exists(), done.stdout + done.stderr
-    return {case.attrib["name"]: _outcome(case) for case in ET.parse(report).iter("testcase")}
+    return {_name(case): _outcome(case) for case in ET.parse(report).iter("testcase")}
+
+
+def _name(case: ET.Element) -> str:
+    return f"{case.attrib['classname'].rpartition('.')[2]}.{case.attrib['name']}"
 
 
 def _outcome(case: ET.Element) -> str:
@@ -138,11 +142,12 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def test_every_standard_test_is_listed(results: dict[str, str]) -> None:
-    assert results.keys() == TEXT | TOOLS | UNSUPPORTED
+    assert results.keys() == {f"TestText.{name}" for name in TEXT | TOOLS | UNSUPPORTED}
     skipped = {name for name, outcome in results.items() if outcome == "skipped"}
-    assert skipped == UNSUPPORTED
+    assert skipped == {f"TestText.{name}" for name in UNSUPPORTED}
 
 
 @pytest.mark.parametrize("name", sorted(TEXT | TOOLS))
 def test_a_standard_test_passes(results: dict[str, str], name: str) -> None:
-    assert results[name] == "passed", results[name]
+    outcome = results[f"TestText.{name}"]
+    assert outcome == "passed", outcome

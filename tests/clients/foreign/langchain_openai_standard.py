@@ -44,3 +44,11 @@ class TestChat(ChatModelIntegrationTests):
     def invoke_with_reasoning_output(self, *, stream: bool = False) -> AIMessage:
         model = self.chat_model_class(**self.chat_model_params, streaming=stream)
         return model.invoke("Hello")
+
+
+class TestResponses(TestChat):
+    """The same features by the Responses API."""
+
+    @property
+    def chat_model_params(self) -> dict:
+        return super().chat_model_params | {"use_responses_api": True}

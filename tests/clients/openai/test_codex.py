@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pensieve.engine.generation import EngineEvent, EngineHealth, Generation, Started, Token
 from pensieve.errors import WorkerDiedError
@@ -65,6 +66,23 @@ class Engine:
         script = self.scripts[len(self.prompts) - 1]
         async with ScriptedEngine([script]).generate(generation) as events:
             yield events
+
+
+class CutOnce:
+    """Cuts the connection in the middle of the first response that has a text."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._has_cut = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_until_cut(message: Message) -> None:
+            await send(message)
+            if not self._has_cut and b"output_text.delta" in message.get("body", b""):
+                self._has_cut = True
+                raise ConnectionAbortedError
+
+        await self._app(scope, receive, send_until_cut)
 
 
 @dataclass(frozen=True)
@@ -121,27 +139,36 @@ def run(command: Path, work: Path, tmp_path: Path) -> Run:
     program = Codex(command, tmp_path / "codex", work)
 
     def run(
-        engine: Engine, *arguments: str, config: str = WITH_KEY, **model: Any
+        engine: Engine,
+        *arguments: str,
+        config: str = WITH_KEY,
+        middleware: Sequence[type] = (),
+        **model: Any,
     ) -> subprocess.CompletedProcess[str]:
         model = {"context_tokens": CONTEXT_TOKENS} | model
-        with serving(engine, tmp_path / "home", **model) as url:  # type: ignore[arg-type]
+        with serving(engine, tmp_path / "home", *middleware, **model) as url:  # type: ignore[arg-type]
             return program.run(url, *arguments, config=config)
 
     return run
 
 
-def test_codex_runs_a_command_and_ends_in_a_text(run: Run, work: Path) -> None:
-    call = call_text("exec_command", {"cmd": "echo hi > out.txt"})
-    answer = f"<think>\nI write.\n</think>\n\nLet me write.\n{call}"
-    engine = Engine([says(answer), says("Done.")])
+def test_codex_writes_a_file_runs_it_and_ends_in_a_text(run: Run, work: Path) -> None:
+    commands = ("echo 'echo moon' > program", "sh program > out.txt; cat out.txt")
+    writing, running = (
+        f"<think>\nI think.\n</think>\n\nLet me.\n{call_text('exec_command', {'cmd': command})}"
+        for command in commands
+    )
+    engine = Engine([says(writing), says(running), says("Done.")])
     done = run(engine, dialect=THINKING_DIALECT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "Done."
-    assert (work / "out.txt").read_text() == "hi\n"
-    assert "I write." in done.stderr
-    # The second prompt continues the first answer as it was generated.
-    first, second = engine.prompts
-    assert second.startswith(first + answer)
+    assert (work / "out.txt").read_text() == "moon\n"
+    assert "I think." in done.stderr
+    # Each prompt continues the answer before it as it was generated.
+    first, second, third = engine.prompts
+    assert second.startswith(first + writing)
+    assert third.startswith(second + running)
+    assert "moon" in third.removeprefix(second + running)
 
 
 def test_codex_reports_a_call_that_was_broken_off(run: Run, work: Path) -> None:
@@ -183,6 +210,13 @@ def test_codex_repeats_a_response_that_failed(run: Run) -> None:
     engine = Engine([failing, says("Hello.")])
     done = run(engine)
     assert done.stdout.strip() == "Hello.", done.stderr
+    assert engine.prompts[0] == engine.prompts[1]
+
+
+def test_codex_repeats_a_response_whose_stream_was_cut(run: Run) -> None:
+    engine = Engine([says("Hello."), says("Hello again.")])
+    done = run(engine, middleware=[CutOnce])
+    assert done.stdout.strip() == "Hello again.", done.stderr
     assert engine.prompts[0] == engine.prompts[1]
 
 
