@@ -29,7 +29,10 @@ const cases = {
       execute: async ({ zone }) => `noon in ${zone}`,
     });
     const prompt = "What time is it in 'Rome'?";
-    const run = streamText({ model, prompt, tools: { clock }, stopWhen: stepCountIs(3) });
+    // So long that the new tokens of the second request are few.
+    const instructions = "Be brief. ".repeat(250);
+    const options = { model, instructions, prompt, tools: { clock } };
+    const run = streamText({ ...options, stopWhen: stepCountIs(3) });
     const pieces = [];
     for await (const piece of run.textStream) pieces.push(piece);
     const [first, second] = await run.steps;

@@ -76,7 +76,7 @@ const cases = {
   },
   async responseTools() {
     const clock = helpers.zodResponsesFunction({ name: "clock", parameters: Zone });
-    const call = { model: "m", tools: [clock] };
+    const call = { model: "m", instructions: "Be brief. ".repeat(250), tools: [clock] };
     const first = await client.responses.parse({ ...call, input: TIME });
     const made = first.output.find(({ type }) => type === "function_call");
     const output = { type: "function_call_output", call_id: made.call_id, output: "12:00" };

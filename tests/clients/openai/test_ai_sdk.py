@@ -50,7 +50,7 @@ def test_a_tool_loop_streams_its_text(run_case: RunCase) -> None:
     assert "".join(result["pieces"]) == "It is noon."
     assert len(result["pieces"]) > 2
     usage = result["usage"]
-    assert usage["inputTokenDetails"]["cacheReadTokens"] > 0.8 * usage["inputTokens"]
+    assert usage["inputTokenDetails"]["cacheReadTokens"] >= 0.95 * usage["inputTokens"]
 
 
 def test_an_object_has_its_schema(run_case: RunCase) -> None:

@@ -83,7 +83,10 @@ def test_a_tool_loop_ends_in_a_text(connect: Connect) -> None:
     client = connect(engine)
     zone = {"type": "object", "properties": {"zone": {"type": "string"}}, "required": ["zone"]}
     tools = [{"type": "function", "function": {"name": "clock", "parameters": zone}}]
-    messages: list[Any] = [{"role": "user", "content": "What time is it in 'Rome'?"}]
+    messages: list[Any] = [
+        {"role": "system", "content": "Be brief. " * 250},
+        {"role": "user", "content": "What time is it in 'Rome'?"},
+    ]
     for _ in range(2):
         answer = client.chat.completions.create(model="m", messages=messages, tools=tools)
         message = answer.choices[0].message
@@ -93,7 +96,7 @@ def test_a_tool_loop_ends_in_a_text(connect: Connect) -> None:
             messages.append({"role": "tool", "tool_call_id": called.id, "content": "12:00"})
     assert (message.content, answer.choices[0].finish_reason) == ("It is noon.", "stop")
     usage = answer.usage
-    assert usage.prompt_tokens_details.cached_tokens > 0.5 * usage.prompt_tokens
+    assert usage.prompt_tokens_details.cached_tokens >= 0.95 * usage.prompt_tokens
 
 
 @pytest.mark.parametrize("parallel", [True, False])

@@ -105,7 +105,7 @@ def test_a_tool_loop_of_responses_ends_in_a_text(answered: Answered) -> None:
     assert result["input"] == {"zone": "Rome"}
     assert (result["second"]["output_text"], result["second"]["status"]) == ("Hello.", "completed")
     usage = result["second"]["usage"]
-    assert usage["input_tokens_details"]["cached_tokens"] > 0.5 * usage["input_tokens"]
+    assert usage["input_tokens_details"]["cached_tokens"] >= 0.95 * usage["input_tokens"]
 
 
 def test_parsed_answers_have_their_schema(answered: Answered) -> None:

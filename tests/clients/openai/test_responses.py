@@ -122,7 +122,8 @@ def test_a_tool_loop_ends_in_a_text(connect: Connect, is_stored: bool) -> None:
         {"type": "web_search"},
     ]
     items: list[Any] = [{"role": "user", "content": "What time is it in 'Rome'?"}]
-    options = {"store": is_stored, "include": ["reasoning.encrypted_content"]}
+    options: dict[str, Any] = {"store": is_stored, "include": ["reasoning.encrypted_content"]}
+    options["instructions"] = "Be brief. " * 250
     first = client.responses.create(model="m", input=items, tools=tools, **options)
     (call,) = first.output
     assert json.loads(call.arguments) == {"zone": "Rome"}
@@ -135,7 +136,7 @@ def test_a_tool_loop_ends_in_a_text(connect: Connect, is_stored: bool) -> None:
     second = client.responses.create(model="m", input=items, tools=tools, **options)
     assert (second.output_text, second.status) == ("It is noon.", "completed")
     usage = second.usage
-    assert usage.input_tokens_details.cached_tokens > 0.5 * usage.input_tokens
+    assert usage.input_tokens_details.cached_tokens >= 0.95 * usage.input_tokens
 
 
 @pytest.mark.parametrize("parallel", [True, False])

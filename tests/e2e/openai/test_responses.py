@@ -65,7 +65,7 @@ def test_responses_are_equal_whole_and_streamed(client: OpenAI) -> None:
 
 @pytest.mark.parametrize("is_stored", [True, False])
 def test_the_next_turn_reads_its_prompt_from_the_cache(client: OpenAI, is_stored: bool) -> None:
-    instructions = "Answer in few words. " * 40
+    instructions = "Answer in few words. " * 100
     call = GREEDY | {"instructions": instructions, "store": is_stored}
     items: list[Any] = [{"role": "user", "content": f"{QUESTION} {is_stored}"}]
     first = client.responses.create(**call, input=items)
@@ -76,7 +76,10 @@ def test_the_next_turn_reads_its_prompt_from_the_cache(client: OpenAI, is_stored
     else:
         items += [*first.output, following]
     usage = client.responses.create(**call, input=items).usage
-    assert usage.input_tokens_details.cached_tokens > 0.9 * usage.input_tokens
+    cached = usage.input_tokens_details.cached_tokens
+    # The last token of the answer was not processed.
+    assert cached >= first.usage.total_tokens - 1
+    assert cached >= 0.95 * usage.input_tokens
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -86,6 +89,7 @@ def test_required_calls_are_valid(client: OpenAI, stream: bool) -> None:
         "input": "How is the weather in Rome? Use a tool.",
         "tools": [SPACE],
         "parallel_tool_calls": False,
+        "temperature": 1,
     }
     for _ in range(ROUNDS):
         if stream:
@@ -115,6 +119,9 @@ def test_formats_are_kept(client: OpenAI) -> None:
     form = {"type": "json_schema", "name": "w", "schema": SCHEMA, "strict": True}
     for _ in range(ROUNDS):
         answer = client.responses.create(
-            model=MODEL, input="How is the weather in Rome?", text={"format": form}
+            model=MODEL,
+            input="How is the weather in Rome?",
+            text={"format": form},
+            temperature=1,
         )
         jsonschema.validate(json.loads(answer.output_text), SCHEMA)
