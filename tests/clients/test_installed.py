@@ -1,6 +1,7 @@
 """Clients that cannot be installed skip their tests without a registry, and fail them otherwise."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,10 +28,11 @@ def _no_registry(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.mark.parametrize("install", [installed.langchain_python, installed.openai_source])
 @pytest.mark.usefixtures("_no_registry")
-def test_python_clients_are_skipped_without_a_registry() -> None:
+def test_python_clients_are_skipped_without_a_registry(install: Callable[[], Path]) -> None:
     with pytest.raises(pytest.skip.Exception, match="no registry is reached"):
-        installed.langchain_python()
+        install()
 
 
 @pytest.mark.skipif(not shutil.which("npm"), reason="no npm here")
