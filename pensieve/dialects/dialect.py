@@ -26,12 +26,21 @@ ToolWriter = Literal["template", "text"]
 
 
 @dataclass(frozen=True, slots=True)
+class InputGrammar:
+    """A client's grammar for the text that a tool takes as its one argument."""
+
+    syntax: Literal["lark", "regex"]
+    definition: str
+
+
+@dataclass(frozen=True, slots=True)
 class ToolSpec:
     """A tool as a model sees it."""
 
     name: str
     description: str
     schema: Schema
+    input_grammar: InputGrammar | None = None
 
 
 @dataclass(frozen=True, slots=True)

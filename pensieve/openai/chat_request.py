@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, JsonValue, StrictBool, StrictInt
 
 from pensieve.api.base import RequestModel, one_text_block
 from pensieve.api.messages.request import MAX_INT, MAX_MESSAGES
+from pensieve.api.messages.tools import InputGrammar
 from pensieve.openai.generation_fields import MAX_TOP_LOGPROBS, GenerationFields, TokenLimit
 
 MAX_TOOLS = 10_000
@@ -83,12 +84,19 @@ class FunctionTool(RequestModel):
     strict: StrictBool = False
 
 
+class CustomFormat(RequestModel):
+    """The form of a custom tool's input: any text, or that of a grammar."""
+
+    type: str = "text"
+    grammar: InputGrammar | None = None
+
+
 class ChatCustomTool(RequestModel):
     """A tool of the client whose input is text."""
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,128}$")]
     description: str = ""
-    format: JsonValue = None
+    format: CustomFormat = CustomFormat()
 
 
 class ChatTool(RequestModel):

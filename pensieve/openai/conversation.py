@@ -28,6 +28,7 @@ from pensieve.openai.chat_request import (
     ChatTool,
     FunctionTool,
 )
+from pensieve.openai.custom_tools import text_tool
 from pensieve.openai.generation_fields import check_supported
 from pensieve.openai.history import turns_of
 
@@ -35,12 +36,6 @@ _log = logging.getLogger("pensieve.openai")
 
 MIN_BUDGET = 1024  # the Messages API's
 _NO_ARGUMENTS: dict[str, JsonValue] = {"type": "object", "properties": {}}
-_TEXT_INPUT: dict[str, JsonValue] = {
-    "type": "object",
-    "properties": {"input": {"type": "string"}},
-    "required": ["input"],
-    "additionalProperties": False,
-}
 _CHOICES = "none, auto, required, or an object that names a tool or `allowed_tools`"
 
 
@@ -99,7 +94,7 @@ def _tools(tools: Sequence[ChatTool]) -> Iterator[CustomTool]:
         if tool.function is not None:
             yield _function(tool.function)
         elif tool.custom is not None:
-            yield _custom(tool.custom)
+            yield _custom(tool.custom, f"tools.{at}.custom")
         elif tool.type in {"function", "custom"}:
             raise InvalidRequestError(f"tools.{at}.{tool.type}: Field required")
         else:
@@ -116,19 +111,12 @@ def _function(tool: FunctionTool) -> CustomTool:
     )
 
 
-def _custom(tool: ChatCustomTool) -> CustomTool:
-    """Return a tool with one text argument. The model sees its grammar; nothing enforces it."""
-    match tool.format:
-        case {"type": "grammar", "grammar": {"syntax": str(syntax), "definition": str(text)}}:
-            grammar = f"\n\nThe input matches this {syntax} grammar:\n{text}"
-        case _:
-            grammar = ""
-    return CustomTool(
-        type="custom",
-        name=tool.name,
-        description=f"{tool.description}{grammar}".strip(),
-        input_schema=_TEXT_INPUT,
-    )
+def _custom(tool: ChatCustomTool, path: str) -> CustomTool:
+    form = tool.format
+    if form.type == "grammar" and form.grammar is None:
+        raise InvalidRequestError(f"{path}.format.grammar: Field required")
+    grammar = form.grammar if form.type == "grammar" else None
+    return text_tool(tool.name, tool.description, grammar)
 
 
 def _choice(request: ChatRequest, names: Sequence[str]) -> ToolChoice | None:

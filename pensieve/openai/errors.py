@@ -31,8 +31,8 @@ class FieldPaths:
 
 
 _FORMAT = re.compile(r"^output_config\.format(?:\.schema)?")
-_SCHEMA = re.compile(r"^tools\.([0-9]+)\.custom\.input_schema")
-_TOOL = re.compile(r"^tools\.([0-9]+)\.custom")
+# A tool of the conversation, or its schema or grammar.
+_TOOL = re.compile(r"^tools\.([0-9]+)\.custom(?:\.(input_schema|input_grammar))?")
 # Of requests before their translation: the fields are the clients' own.
 CHAT_FIELDS = FieldPaths("messages", ())
 TEXT_FIELDS = FieldPaths("prompt", ())
@@ -41,8 +41,9 @@ RESPONSES_FIELDS = FieldPaths("input", ())
 
 def chat_fields(tool_paths: Sequence[str]) -> FieldPaths:
     """tool_paths: where the conversation's tools are in the request, which has others, too."""
-    renamed = (_FORMAT, "response_format.json_schema.schema"), *_tools_at(tool_paths)
-    return FieldPaths(CHAT_FIELDS.prompt, renamed)
+    answer = (_FORMAT, "response_format.json_schema.schema")
+    tools = _tools_at(tool_paths, ".format.grammar.definition")
+    return FieldPaths(CHAT_FIELDS.prompt, (answer, tools))
 
 
 def responses_fields(tool_paths: Sequence[str]) -> FieldPaths:
@@ -53,18 +54,20 @@ def responses_fields(tool_paths: Sequence[str]) -> FieldPaths:
         RESPONSES_FIELDS.prompt,
         (
             (_FORMAT, "text.format.schema"),
-            *_tools_at(tool_paths),
+            _tools_at(tool_paths, ".format.definition"),
             (re.compile("^messages"), "input"),
         ),
     )
 
 
-def _tools_at(paths: Sequence[str]) -> Sequence[_Renaming]:
+def _tools_at(paths: Sequence[str], grammar: str) -> _Renaming:
+    parts = {None: "", "input_schema": ".parameters", "input_grammar": grammar}
+
     def tool(match: re.Match[str]) -> str:
         index = int(match[1])
-        return paths[index] if index < len(paths) else f"tools.{index}"
+        return (paths[index] if index < len(paths) else f"tools.{index}") + parts[match[2]]
 
-    return (_SCHEMA, lambda match: f"{tool(match)}.parameters"), (_TOOL, tool)
+    return _TOOL, tool
 
 
 class OpenAIErrorBody(ApiModel):

@@ -1,8 +1,8 @@
 """Derive how an answer is constrained and parsed: its format, tools and grammar.
 
 If a tool's schema cannot be compiled to a grammar, the tool takes any JSON object, and a warning is
-logged. If the client relies on the schema (`strict`, `output_config.format`), the request is
-refused instead.
+logged. If the client relies on the schema (`strict`, `output_config.format`), or has a grammar of
+its own for the tool's input, the request is refused instead.
 """
 
 import logging
@@ -20,6 +20,7 @@ from pensieve.dialects.grammar.answer_grammar import (
     answer_grammar,
     tool_in_line,
 )
+from pensieve.dialects.grammar.regex_syntax import TextGrammarError
 from pensieve.dialects.grammar.schema_simplifier import (
     FREE_OBJECT,
     Compilable,
@@ -28,6 +29,8 @@ from pensieve.dialects.grammar.schema_simplifier import (
     compilable_object,
 )
 from pensieve.dialects.grammar.schema_types import as_schema
+from pensieve.dialects.grammar.text_grammar import TextGrammar, text_grammar_of
+from pensieve.dialects.grammar.text_input import check_enforceable
 from pensieve.errors import InvalidRequestError
 from pensieve.prompt.conversation.tools import ToolSet
 from pensieve.prompt.thinking import BoundedThought, hides_thoughts
@@ -44,6 +47,8 @@ class AnswerGrammar:
     limits: CallLimits
     controls: Mapping[str, int]  # the model's control tokens
     strict_paths: Mapping[str, str]  # path in the request of each strict tool, by its name
+    # And of the client's grammar for the input of each tool that has one.
+    input_paths: Mapping[str, str]
     lark: str
     is_format_strict: bool = True  # the client relies on the schema of the answer's text
 
@@ -51,19 +56,14 @@ class AnswerGrammar:
         """Return the grammar without the schema that llguidance rejects; None if it has none.
 
         error: llguidance's message. Raises `InvalidRequestError` if the client relies on the
-        schema.
+        schema, or the grammar has one of the client's.
         """
         if self.limits.schema is not None:
             return self._with_free_format(error)
         tools = self.limits.tools
-        found = _POSITION.search(error)
-        tool_index = tool_in_line(self.lark, int(found[1])) if found else None
-        offenders = [
-            at
-            for at, tool in enumerate(tools)
-            if tool.schema != FREE_OBJECT and (tool_index is None or at == tool_index)
-        ]
+        offenders = self._offenders(error)
         if not offenders:
+            self._refuse_input_grammar(error)
             return None
         for at in offenders:
             self._refuse_if_strict(tools[at].name)
@@ -75,22 +75,44 @@ class AnswerGrammar:
         relaxed_tools = [
             _unconstrained(tool) if at in offenders else tool for at, tool in enumerate(tools)
         ]
-        return _grammar(
-            self.dialect,
-            replace(self.limits, tools=relaxed_tools),
-            self.controls,
-            self.strict_paths,
-        )
+        return self._with(replace(self.limits, tools=relaxed_tools))
+
+    def _with(self, limits: CallLimits) -> "AnswerGrammar":
+        lark = answer_grammar(self.dialect, limits, self.controls)
+        return replace(self, limits=limits, lark=lark)
+
+    def _offenders(self, error: str) -> list[int]:
+        """Return the indices of tools whose schemas may be to blame, and can be dropped."""
+        tool_index = self._tool_index(error)
+        return [
+            at
+            for at, tool in enumerate(self.limits.tools)
+            if tool.schema != FREE_OBJECT
+            and tool.name not in self.limits.texts
+            and (tool_index is None or at == tool_index)
+        ]
 
     def _with_free_format(self, error: str) -> "AnswerGrammar | None":
         if self.is_format_strict:
             raise InvalidRequestError(f"output_config.format.schema: {_TOO_COMPLEX}")
         if self.limits.schema == FREE_OBJECT:
+            self._refuse_input_grammar(error)
             return None
         _log.warning("output format failed to compile, any JSON object is accepted: %s", error)
-        limits = replace(self.limits, schema=FREE_OBJECT)
-        grammar = _grammar(self.dialect, limits, self.controls, self.strict_paths)
-        return replace(grammar, is_format_strict=False)
+        return self._with(replace(self.limits, schema=FREE_OBJECT))
+
+    def _tool_index(self, error: str) -> int | None:
+        found = _POSITION.search(error)
+        return tool_in_line(self.lark, int(found[1])) if found else None
+
+    def _refuse_input_grammar(self, error: str) -> None:
+        """Raise `InvalidRequestError` if a client's grammar would be lost."""
+        if not (names := list(self.limits.texts)):
+            return
+        tool_index = self._tool_index(error)
+        named = None if tool_index is None else self.limits.tools[tool_index].name
+        name = named if named in names else names[0]
+        raise _unenforceable(self.input_paths, name, error)
 
     def _refuse_if_strict(self, name: str) -> None:
         if name in self.strict_paths:
@@ -98,6 +120,12 @@ class AnswerGrammar:
 
 
 _TOO_COMPLEX = "Schema is too complex for compilation."
+
+
+def _unenforceable(paths: Mapping[str, str], tool: str, error: object) -> InvalidRequestError:
+    """paths: of grammars in the request, by tool. One in the conversation itself has none."""
+    path = paths.get(tool, "tools")
+    return InvalidRequestError(f"{path}: The grammar of {tool} cannot be enforced: {error}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +147,7 @@ def constrain_answer(
     Raises `InvalidRequestError` for a strict schema that cannot be compiled.
     """
     limits = _call_limits(conversation, tool_set, thought)
+    limits = replace(limits, texts=_texts(limits, dialect, tool_set.input_grammars))
     tools = {tool.name: tool.schema for tool in limits.tools}
     form = AnswerFormat(
         dialect,
@@ -134,21 +163,35 @@ def constrain_answer(
     if needs_grammar:
         simplified = [_simplified_tool(tool, tool_set.strict) for tool in limits.tools]
         limits = replace(limits, tools=simplified)
-        grammar = replace(
-            _grammar(dialect, limits, controls, tool_set.strict),
+        grammar = AnswerGrammar(
+            dialect,
+            limits,
+            controls,
+            tool_set.strict,
+            tool_set.input_grammars,
+            answer_grammar(dialect, limits, controls),
             is_format_strict=_is_strict(conversation.output_schema),
         )
     return AnswerConstraints(form, grammar, hides_thoughts(conversation))
 
 
-def _grammar(
-    dialect: Dialect,
-    limits: CallLimits,
-    controls: Mapping[str, int],
-    strict_paths: Mapping[str, str],
-) -> AnswerGrammar:
-    lark = answer_grammar(dialect, limits, controls)
-    return AnswerGrammar(dialect, limits, controls, strict_paths, lark)
+def _texts(
+    limits: CallLimits, dialect: Dialect, paths: Mapping[str, str]
+) -> Mapping[str, TextGrammar]:
+    """Return the clients' grammars of callable tools, by tool.
+
+    Raises `InvalidRequestError` for one that is invalid, or that the dialect cannot enforce.
+    """
+    texts: dict[str, TextGrammar] = {}
+    for tool in limits.tools if limits.max_calls else ():
+        if tool.input_grammar is None:
+            continue
+        try:
+            texts[tool.name] = text_grammar_of(tool.input_grammar)
+            check_enforceable(texts[tool.name], dialect.calls.parameters)
+        except TextGrammarError as error:
+            raise _unenforceable(paths, tool.name, error) from None
+    return texts
 
 
 def _call_limits(

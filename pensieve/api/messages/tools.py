@@ -76,6 +76,19 @@ class CustomTool(_Tool):
     strict: StrictBool = False
 
 
+class InputGrammar(RequestModel):
+    """What a text must match."""
+
+    syntax: Literal["lark", "regex"]
+    definition: str
+
+
+class TextTool(CustomTool):
+    """A tool whose one argument is the text `input`. Only OpenAI's API has such tools."""
+
+    input_grammar: InputGrammar | None = None
+
+
 class ClientTool(_Tool):
     """A tool that Anthropic defines and the client runs."""
 

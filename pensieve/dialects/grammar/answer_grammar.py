@@ -7,7 +7,7 @@ it.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pensieve.dialects.dialect import HOLES, Dialect, Schema, ThinkingForm, Thought, ToolSpec
 from pensieve.dialects.grammar.lark import (
@@ -20,11 +20,13 @@ from pensieve.dialects.grammar.lark import (
     text_without,
 )
 from pensieve.dialects.grammar.parameters import Parameters
+from pensieve.dialects.grammar.text_grammar import TextGrammar
+from pensieve.dialects.grammar.text_input import TextInput, text_schema
 
 # Calls in one answer. Stops a model that repeats itself.
 MAX_CALLS = 16
 
-_TOOL = re.compile(r"(?:fenced_|more_|next_)?tool(\d+)")
+_TOOL = re.compile(r"(?:fenced_|more_|next_)?tool(\d+)", re.IGNORECASE)
 _HOLE = re.compile(f"({'|'.join(map(re.escape, HOLES))})")
 _FENCE = "```json\n"
 _LINE_BREAK = "\n"
@@ -40,6 +42,8 @@ class CallLimits:
     schema: Schema | None = None  # of the text, which then is JSON
     thought: Thought = "none"
     thinking_tokens: int | None = None  # the thought is closed after this many
+    # Of the tools whose input is a text of a grammar, by name. Each can be enforced.
+    texts: Mapping[str, TextGrammar] = field(default_factory=dict[str, TextGrammar])
 
 
 def answer_grammar(dialect: Dialect, limits: CallLimits, controls: Mapping[str, int]) -> str:
@@ -96,13 +100,21 @@ class _Grammar:
         calls = [
             {
                 "type": "object",
-                "properties": {name: {"const": tool.name}, arguments: tool.schema},
+                "properties": {name: {"const": tool.name}, arguments: tool_schema},
                 "required": [name, arguments],
                 "additionalProperties": False,
             }
             for tool in self._limits.tools
+            if (tool_schema := self._schema(tool)) is not None
         ]
         return schema if "$ref" in str(schema) else {"anyOf": [schema, *calls]}
+
+    def _schema(self, tool: ToolSpec) -> Schema | None:
+        """Return the schema of a tool's arguments; None if its grammar cannot be one."""
+        text = self._limits.texts.get(tool.name)
+        if text is None:
+            return tool.schema
+        return text_schema(text) if text.recursive is None else None
 
     # Calls.
 
@@ -117,7 +129,11 @@ class _Grammar:
     def _call(self, name: str, tool: ToolSpec, begun: str) -> Iterator[str]:
         form = self._form
         yield from self._filled(begun + form.before_name + tool.name + form.after_name)
-        if form.parameters is None:
+        text = self._limits.texts.get(tool.name)
+        if text is not None:
+            writer = TextInput(form.parameters, self._literals, self._rule, f"{name}_input", text)
+            yield writer.written()
+        elif form.parameters is None:
             yield self._rule(f"{name}_input", json_of(tool.schema))
         else:
             writer = Parameters(form.parameters, self._literals, self._rule, tool.schema)

@@ -139,5 +139,6 @@ def _output_texts(output: JsonValue, path: str) -> Iterator[TextBlock]:
 
 
 def _addition(tool: CustomTool) -> ToolChangeBlock:
-    fields = tool.model_dump(include={"name", "description", "input_schema"})
+    included = {"name", "description", "input_schema", "input_grammar"}
+    fields = tool.model_dump(include=included, exclude_none=True)
     return ToolChangeBlock(type="tool_addition", tool=fields)

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from hashlib import blake2s
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, StrictBool
+from pydantic import Field, StrictBool
 
 from pensieve.api.base import RequestModel
 from pensieve.api.messages.tools import CustomTool as ToolWithSchema
+from pensieve.api.messages.tools import InputGrammar
+from pensieve.openai.custom_tools import text_tool
 from pensieve.openai.responses.items import decode_at
 from pensieve.openai.responses.request import JsonObject
 
@@ -125,7 +127,8 @@ def _tools(
                 yield tool_path, ToolRef("function", function.name, namespace), _function(function)
             case "custom":
                 custom = decode_at(tool_path, CustomTool, fields)
-                yield tool_path, ToolRef("custom", custom.name, namespace), _custom(custom)
+                ref = ToolRef("custom", custom.name, namespace)
+                yield tool_path, ref, _custom(custom, tool_path)
             case "namespace" if namespace is None:
                 group = decode_at(tool_path, Namespace, fields)
                 yield from _tools(group.tools, f"{tool_path}.tools", group.name)
@@ -144,27 +147,8 @@ def _function(tool: FunctionTool) -> ToolWithSchema:
     )
 
 
-def _custom(tool: CustomTool) -> ToolWithSchema:
-    """Return a function of one text. A small regex is enforced; of a larger one, or a Lark grammar,
-    the model is told.
-    """
-    text: dict[str, JsonValue] = {"type": "string"}
-    description = tool.description
-    match tool.format:
-        case {"type": "grammar", "syntax": str(syntax), "definition": str(definition)}:
-            description += f"\n\nThe input matches this {syntax} grammar:\n{definition}"
-            if syntax == "regex":
-                text["pattern"] = f"^(?:{definition})$"
-        case _:
-            pass
-    return ToolWithSchema(
-        type="custom",
-        name=tool.name,
-        description=description.strip(),
-        input_schema={
-            "type": "object",
-            "properties": {"input": text},
-            "required": ["input"],
-            "additionalProperties": False,
-        },
-    )
+def _custom(tool: CustomTool, path: str) -> ToolWithSchema:
+    grammar = None
+    if tool.format.get("type") == "grammar":
+        grammar = decode_at(f"{path}.format", InputGrammar, tool.format)
+    return text_tool(tool.name, tool.description, grammar)

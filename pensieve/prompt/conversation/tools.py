@@ -16,8 +16,15 @@ from pensieve.api.messages.content_blocks import (
     ToolUseBlock,
 )
 from pensieve.api.messages.request import Conversation, Turn, decode
-from pensieve.api.messages.tools import ClientTool, ComputerUseTool, CustomTool, ServerTool, Tool
-from pensieve.dialects.dialect import ParameterForm, ToolSpec
+from pensieve.api.messages.tools import (
+    ClientTool,
+    ComputerUseTool,
+    CustomTool,
+    ServerTool,
+    TextTool,
+    Tool,
+)
+from pensieve.dialects.dialect import InputGrammar, ParameterForm, ToolSpec
 from pensieve.dialects.grammar.schema_simplifier import arguments_schema
 from pensieve.dialects.grammar.tagged_values import TaggedValues, tagged_values_of
 from pensieve.dialects.schema_summary import CHARS_PER_TOKEN, chars_of, summarized
@@ -41,8 +48,9 @@ class ToolSet:
     presented: Mapping[str, ToolSpec] = field(default_factory=dict[str, ToolSpec])
     # All as the client defined them; calls are validated by these.
     declared: Mapping[str, ToolSpec] = field(default_factory=dict[str, ToolSpec])
-    # Path in the request of each tool with `strict`.
+    # Path in the request of each tool with `strict`, and with a grammar for its input.
     strict: Mapping[str, str] = field(default_factory=dict[str, str])
+    input_grammars: Mapping[str, str] = field(default_factory=dict[str, str])
     # Of called tools: how values are written, if arguments are written between tags.
     slots: Mapping[str, TaggedValues] = field(default_factory=dict[str, TaggedValues])
 
@@ -83,6 +91,11 @@ def tool_set_of(
             for at, tool in enumerate(conversation.tools)
             if isinstance(tool, CustomTool) and tool.strict
         },
+        input_grammars={
+            tool.name: f"tools.{at}.custom.input_grammar"
+            for at, tool in enumerate(conversation.tools)
+            if isinstance(tool, TextTool) and tool.input_grammar is not None
+        },
         slots=dict(_slots(conversation, declared, form)),
     )
 
@@ -106,11 +119,17 @@ def _is_offered(tool: Tool) -> bool:
 def _spec(tool: Tool) -> ToolSpec:
     match tool:
         case CustomTool():
-            return ToolSpec(tool.name, tool.description, tool.input_schema)
+            return _custom_spec(tool)
         case ClientTool():
             return client_tool(tool)
         case ServerTool() | ComputerUseTool():
             raise AssertionError("models are not offered such tools")
+
+
+def _custom_spec(tool: CustomTool) -> ToolSpec:
+    source = tool.input_grammar if isinstance(tool, TextTool) else None
+    grammar = source and InputGrammar(source.syntax, source.definition)
+    return ToolSpec(tool.name, tool.description, tool.input_schema, grammar)
 
 
 def _are_large(tools: Iterable[ToolSpec], context_tokens: int) -> bool:
@@ -154,5 +173,6 @@ def _inline_tools(turns: Iterable[Turn]) -> Iterator[ToolSpec]:
     for turn in turns:
         for block in turn.content:
             if isinstance(block, ToolChangeBlock) and "input_schema" in block.tool:
-                tool = decode(CustomTool, {**block.tool, "type": "custom"})
-                yield ToolSpec(tool.name, tool.description, tool.input_schema)
+                kind = TextTool if "input_grammar" in block.tool else CustomTool
+                tool = decode(kind, {**block.tool, "type": "custom"})
+                yield _custom_spec(tool)
