@@ -48,6 +48,7 @@ class Example:
     refused: tuple[str, ...]
 
 
+WORDS = [f"word{at}" for at in range(90)]
 EXAMPLES = {
     "patch": Example(
         PATCH,
@@ -58,12 +59,12 @@ EXAMPLES = {
             PATCHES[0] + "x",
             PATCHES[0].replace("\n", " "),
             PATCHES[1].replace("+", "", 1),
-            PATCHES[2].replace("@@\n", ""),
+            PATCHES[2].replace("@@ def f\n", ""),
         ),
     ),
     "regex": Example(regex("[A-Z]{2}-[0-9]{3}"), ("AB-123",), ("AB-12", "ab-123", "AB-1234", "")),
     "long regex": Example(
-        regex(rf"^(?P<first>{'|'.join(f'word{at}' for at in range(90))})\s+(?i:a|b)*?(?:st|nd)?$"),
+        regex(rf"^(?P<first>{'|'.join(WORDS)})[ \t\n]+(?i:a|b)*?(?:st|nd)?$"),
         ("word5 aBst", "word89\n\t"),
         ("word90 ", "word5", "word5 c", "xword5 a"),
     ),
@@ -181,4 +182,37 @@ INVALID: dict[str, tuple[InputGrammar, str]] = {
     "no rule": (lark("+"), "line 1: expected a rule"),
     "unclosed text": (lark('start: "a'), "line 1: unexpected character"),
     "unclosed brackets": (lark('start: ("a"'), r"line 1: expected '\)'"),
+}
+
+# Are read, but may cost too much, or admit nothing.
+HOSTILE: dict[str, InputGrammar] = {
+    "nested plus": regex("(a+)+b"),
+    "many dots": regex("(?s:.*.*.*.*.*.*.*.*)x"),
+    "counted four times": regex("((((a{1,100}){1,100}){1,100}){1,100})"),
+    "thousand gaps": regex("(.{0,1000}x){1000}"),
+    "remembers 1000": regex("(?s:.*)a(?s:.){1000}"),
+    "letters": regex(r"\p{L}{1,1000}"),
+    "unknown letters": regex(r"\p{Zebra}"),
+    "no character": regex(r"\u{110000}"),
+    "backward range": regex("[z-a]"),
+    "long": regex("ab?" * 10_000),
+    "words": regex("|".join(f"w{n}x{n * 7919}" for n in range(2_000))),
+    "nothing at all": regex(r"[^\w\W]"),
+    "left recursion": lark('start: start "a" | "a"'),
+    "left recursion for ever": lark("start: start"),
+    "only itself": lark('start: "a" start'),
+    "ambiguous": lark('start: start start start | "a" | ""'),
+    "empty in a star": lark("start: (a*)* start? \na: /x*/"),
+    "palindromes": lark('start: "a" start "a" | "b" start "b" | ""'),
+    "ignores anything": lark('start: "a" start?\n%ignore /(?s:.)*/'),
+    "deep recursion": lark("start: " + "(" * 40 + '"a" start' + ")?" * 40),
+    "chain": lark("start: r900\nr0: /x/\n" + "\n".join(f"r{n + 1}: r{n}" for n in range(900))),
+    "recursive chain": lark(
+        "start: r900\nr0: /x/ start?\n" + "\n".join(f"r{n + 1}: r{n}" for n in range(900))
+    ),
+    "all depend on all": lark(
+        "start: r0\n"
+        + "\n".join(f"r{n}: /x{n}/ ({'|'.join(f'r{m}' for m in range(60))})?" for n in range(60))
+    ),
+    "thousand times a thousand": lark('start: ("a" start? "b") ~ 1000\na: start ~ 1000'),
 }

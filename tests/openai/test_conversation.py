@@ -5,7 +5,14 @@ from typing import Any
 import pytest
 
 from pensieve.api.messages.request import Conversation, decode
-from pensieve.api.messages.tools import AnyChoice, AutoChoice, NamedChoice, NoChoice
+from pensieve.api.messages.tools import (
+    AnyChoice,
+    AutoChoice,
+    InputGrammar,
+    NamedChoice,
+    NoChoice,
+    TextTool,
+)
 from pensieve.errors import InvalidRequestError
 from pensieve.openai.chat_request import ChatRequest
 from pensieve.openai.conversation import conversation_of, custom_tools_of
@@ -55,10 +62,12 @@ def test_flat_function_is_read(field: str, kind: dict[str, object]) -> None:
     assert (tool.name, tool.description, tool.input_schema) == ("f", "d", SCHEMA)
 
 
-def test_custom_tool_takes_a_text_and_shows_its_grammar() -> None:
-    grammar = {"type": "grammar", "grammar": {"syntax": "lark", "definition": "start: /a/"}}
-    custom = PATCH["custom"] | {"format": grammar}
+def test_custom_tool_takes_a_text_of_its_grammar() -> None:
+    grammar = {"syntax": "lark", "definition": "start: /a/"}
+    custom = PATCH["custom"] | {"format": {"type": "grammar", "grammar": grammar}}
     (tool,) = conversation(tools=[PATCH | {"custom": custom}]).tools
+    assert isinstance(tool, TextTool)
+    assert tool.input_grammar == InputGrammar(**grammar)
     assert tool.description == "Edit.\n\nThe input matches this lark grammar:\nstart: /a/"
     assert tool.input_schema["properties"] == {"input": {"type": "string"}}
     assert custom_tools_of(decode(ChatRequest, CALL | {"tools": TOOLS})) == {"patch"}
@@ -130,6 +139,14 @@ def test_choice_without_tools_that_needs_none_is_no_error(choice: object, tools:
         ),
         ({"tools": [{"type": "function"}]}, "tools.0.function: Field required"),
         ({"tools": [F, {"type": "custom"}]}, "tools.1.custom: Field required"),
+        (
+            {"tools": [F, {"custom": {"name": "p", "format": {"type": "grammar"}}}]},
+            "tools.1.custom.format.grammar: Field required",
+        ),
+        (
+            {"tools": [{"custom": {"name": "p", "format": {"grammar": {"syntax": "gbnf"}}}}]},
+            "tools.0.custom.format.grammar.syntax: Input should be 'lark' or 'regex'",
+        ),
         ({"top_logprobs": 1}, "top_logprobs: Only allowed if `logprobs` is true"),
         ({"modalities": ["text", "audio"]}, "modalities: This server does not support it"),
         ({"audio": {"voice": "alloy"}}, "audio: This server does not support it"),

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from pensieve.api.messages.request import Conversation, decode
+from pensieve.api.messages.tools import InputGrammar, TextTool
 from pensieve.dialects.grammar.schema_simplifier import FREE_OBJECT
 from pensieve.errors import InvalidRequestError
 from pensieve.prompt.constraints import AnswerConstraints
@@ -175,6 +176,82 @@ def test_strict_schemas_are_never_relaxed(fields: dict[str, Any]) -> None:
     assert grammar is not None
     with pytest.raises(InvalidRequestError, match=r"Schema is too complex for compilation\."):
         grammar.relaxed("too much to compile")
+
+
+def text_tool(definition: str, name: str = "patch") -> TextTool:
+    text = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
+    grammar = InputGrammar(syntax="lark", definition=definition)
+    return TextTool(type="custom", name=name, input_schema=text, input_grammar=grammar)
+
+
+def with_text_tools(*tools: TextTool, **fields: Any) -> AnswerConstraints:
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **fields}
+    conversation = decode(Conversation, body)
+    conversation = conversation.model_copy(update={"tools": (*conversation.tools, *tools)})
+    return PromptRenderer(MODELS["hermes"], DIALECTS["hermes"]).render(conversation).constraints
+
+
+def test_grammar_of_a_text_tool_is_in_the_answers() -> None:
+    grammar = with_text_tools(text_tool('start: "zebra"+')).grammar
+    assert grammar is not None
+    assert "zebra" in grammar.lark
+    assert list(grammar.limits.texts) == ["patch"]
+
+
+def test_grammar_of_a_tool_that_is_added_later_is_in_the_answers() -> None:
+    tool = text_tool('start: "zebra"+').model_dump(exclude={"type"})
+    added = {"role": "system", "content": [{"type": "tool_addition", "tool": tool}]}
+    user = {"role": "user", "content": "hi"}
+    grammar = with_text_tools(messages=[user, added]).grammar
+    assert grammar is not None
+    assert "zebra" in grammar.lark
+
+
+@pytest.mark.parametrize(
+    ("definition", "reason"),
+    [
+        ("start: A", "A is not defined"),
+        ('start: "(" start ")" | /[^()]*/', "it is recursive, and then this model can"),
+    ],
+)
+def test_grammar_that_cannot_be_enforced_is_refused_by_its_path(
+    definition: str, reason: str
+) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        with_text_tools(text_tool(definition), tools=[CLOCK])
+    message = "tools.1.custom.input_grammar: The grammar of patch cannot be enforced: "
+    assert caught.value.message.startswith(message + reason)
+
+
+def test_grammar_of_a_tool_that_may_not_be_called_is_not_read() -> None:
+    assert with_text_tools(text_tool("?"), tool_choice={"type": "none"}).grammar is not None
+
+
+def test_grammar_of_a_text_tool_is_never_relaxed() -> None:
+    tools = (text_tool('start: "a"', "first"), text_tool('start: "b"', "second"))
+    grammar = with_text_tools(*tools, tools=[WEATHER]).grammar
+    assert grammar is not None
+    # What may be at fault and is not promised is dropped first.
+    freed = grammar.relaxed("too much to compile")
+    assert freed is not None
+    assert [tool.schema == FREE_OBJECT for tool in freed.limits.tools] == [True, False, False]
+    with pytest.raises(InvalidRequestError, match="grammar of first cannot be enforced: too much"):
+        freed.relaxed("too much")
+    line = 1 + next(
+        at for at, text in enumerate(grammar.lark.splitlines()) if text.startswith("tool2_input")
+    )
+    with pytest.raises(InvalidRequestError, match=r"^tools\.2\.custom.*grammar of second"):
+        grammar.relaxed(f"at {line}(14): no")
+
+
+def test_grammar_of_a_text_tool_is_not_lost_with_the_output_format() -> None:
+    form = {"type": "json_schema", "schema": SCHEMA, "strict": False}
+    grammar = with_text_tools(text_tool('start: "a"'), output_config={"format": form}).grammar
+    assert grammar is not None
+    freed = grammar.relaxed("too much")
+    assert freed is not None
+    with pytest.raises(InvalidRequestError, match="grammar of patch"):
+        freed.relaxed("too much")
 
 
 @pytest.mark.parametrize("model", ["hermes", "chatml"])  # one that thinks, and one that does not

@@ -216,11 +216,12 @@ class _Parser:
                 raise TextGrammarError(f"line {token.line}: {token.text} is not supported")
 
     def _read_import(self, token: _Token) -> None:
-        if self._next().text != "common" or not self._accept("."):
+        if self._next().text != "common":
             raise TextGrammarError(f"line {token.line}: only Lark's `common` can be imported")
-        if not self._accept("("):
+        if self._accept("."):
             self._import(self._take("name"), has_alias=True)
             return
+        self._expect("(")
         while not self._accept(")"):
             self._import(self._take("name"), has_alias=False)
             self._accept(",")

@@ -96,8 +96,9 @@ class TextInput:
         return f"{before} {next(iter(rules))} {after}".strip()
 
     def _text_up_to(self, end: str) -> str:
-        excluded = [holds(end.strip()), *([_JSON_TEXT] if self.form and not self.form.quote else [])]
-        conditions = [f"/{self.grammar.pattern}/", *(f"~/{one}/" for one in excluded)]
+        conditions = [f"/{self.grammar.pattern}/", f"~/{holds(end.strip())}/"]
+        if self.form is not None and self.form.quote is None:
+            conditions.append(f"~/{_JSON_TEXT}/")
         text = self._terminal("text", " & ".join(conditions))
         closing = self.literals.from_token(end)
         if closing is None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from llguidance import LLMatcher
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pensieve.engine.generation import EngineEvent, EngineHealth, Generation, Started, Token
@@ -21,6 +22,7 @@ from pensieve.errors import WorkerDiedError
 from tests.clients.installed import FOREIGN, codex
 from tests.clients.serving import serving
 from tests.clients.test_python_tools import THINKING_DIALECT, call_text
+from tests.dialects.grammar.test_answer_grammar import vocabulary
 from tests.server.serving import KEY
 from tests.support.fakes import ByteTokenizer, ScriptedEngine, Step, says
 
@@ -42,6 +44,29 @@ wire_api = "responses"
 WITH_KEY = """
 env_key = "PENSIEVE_KEY"
 """
+# A model to which Codex offers its tool of patches, whose input has a grammar.
+CATALOG = {
+    "slug": "local",
+    "display_name": "local",
+    "description": "A model on this machine.",
+    "supported_reasoning_levels": [],
+    "shell_type": "shell_command",
+    "visibility": "list",
+    "supported_in_api": True,
+    "priority": 1,
+    "base_instructions": "Be brief.",
+    "supports_reasoning_summaries": False,
+    "default_reasoning_summary": "auto",
+    "support_verbosity": False,
+    "apply_patch_tool_type": "freeform",
+    "truncation_policy": {"mode": "bytes", "limit": 10_000},
+    "supports_parallel_tool_calls": True,
+    "context_window": CONTEXT_TOKENS,
+    "effective_context_window_percent": 95,
+    "experimental_supported_tools": [],
+    "input_modalities": ["text"],
+}
+PATCH = "*** Begin Patch\n*** Add File: out.txt\n+hi\n*** End Patch"
 MCP = """
 [mcp_servers.stub]
 command = {python}
@@ -56,6 +81,7 @@ class Engine:
     scripts: Sequence[Sequence[Step]]
     health: EngineHealth = field(default_factory=lambda: EngineHealth("ready", worker_pid=1))
     prompts: list[str] = field(default_factory=list)
+    grammars: list[str] = field(default_factory=list)
 
     def expect(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -63,6 +89,7 @@ class Engine:
     @asynccontextmanager
     async def generate(self, generation: Generation) -> AsyncIterator[AsyncIterator[EngineEvent]]:
         self.prompts.append(ByteTokenizer().decode(generation.prompt_tokens))
+        self.grammars.append(generation.grammar.lark if generation.grammar else "")
         script = self.scripts[len(self.prompts) - 1]
         async with ScriptedEngine([script]).generate(generation) as events:
             yield events
@@ -189,6 +216,26 @@ def test_codex_calls_a_tool_of_an_mcp_server(run: Run) -> None:
     done = run(engine, config=config)
     assert done.stdout.strip() == "It is 42.", done.stderr
     assert "forty-two" in engine.prompts[1].rpartition("<tool_result")[2]
+
+
+def test_codex_edits_a_file_by_a_patch_of_its_grammar(run: Run, work: Path, tmp_path: Path) -> None:
+    catalog = tmp_path / "catalog.json"
+    catalog.write_text(json.dumps({"models": [CATALOG]}))
+    call = call_text("apply_patch", {"input": PATCH})
+    engine = Engine([says(call), says("Done.")])
+    done = run(engine, "-c", f"model_catalog_json={json.dumps(str(catalog))}")
+    assert (work / "out.txt").read_text() == "hi\n", done.stderr
+    assert done.stdout.strip() == "Done."
+    grammar = engine.grammars[0]
+    assert is_answer(grammar, call)
+    assert not is_answer(grammar, call_text("apply_patch", {"input": PATCH.replace("+hi", "hi")}))
+
+
+def is_answer(grammar: str, text: str) -> bool:
+    """Return whether a grammar admits the whole answer."""
+    at = LLMatcher(vocabulary(False), grammar)
+    tokens = list(text.encode())
+    return at.try_consume_tokens(tokens) == len(tokens) and at.is_accepting()
 
 
 def test_codex_without_a_key_gets_an_answer_of_its_schema(run: Run, work: Path) -> None:

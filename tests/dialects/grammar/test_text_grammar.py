@@ -1,6 +1,7 @@
 """Clients' grammars of a text: what they admit, and which are refused, and why."""
 
 import re
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -63,10 +64,10 @@ def test_characters_that_a_text_may_contain_are_known() -> None:
 
 PIECES = st.sampled_from(
     [
-        *("a", "b", "-", "/", "{", "}", "]", "#", "&", " ", "\n", "\t", '"', "'", "é", ",", "~", "<"),
-        *(".", r"\d", r"\W", r"\.", r"\\", r"\/", r"\-", r"\n", r"\x41", r"\"", r"\ ", r"\<", r"\é"),
+        *"ab-/{}]#& \n\t\"'é,~<.|",
+        *(r"\d \W \. \\ \/ \- \n \x41 \" \< \ ".split(" ")[:-1]),
         *("[ab]", "[^a]", "[]a]", "[^]a]", "[a-c-]", r"[\]\\/]", r"[\w^-]", "[{}#~&]", "[<\n|]"),
-        *("(a|b)", "(?:a|)", "(?P<n>ab)", "(?i:Ab)", "a*", "a+?", "(?:ab){2}", "b{0,2}", "|", "c??"),
+        *"(a|b) (?:a|) (?P<n>ab) (?i:Ab) a* a+? (?:ab){2} b{0,2} c??".split(" "),
     ]
 )
 
@@ -89,8 +90,6 @@ def test_any_text_is_an_expression_in_python_or_refused(pattern: str) -> None:
 
 @given(st.text('startab:|()[]?*+~.,!{}%#/"\\->\n 12', max_size=60))
 def test_any_text_is_a_grammar_or_refused(definition: str) -> None:
-    try:
-        text_grammar_of(lark(definition))
-        text_grammar_of(lark(f"start: {definition}"))
-    except TextGrammarError as error:
-        assert str(error)
+    for text in (definition, f"start: {definition}"):
+        with suppress(TextGrammarError):
+            assert text_grammar_of(lark(text)).atoms is not None

@@ -1,10 +1,12 @@
-"""Calls of tools with a grammar for their text: it is enforced, and the text is parsed unchanged."""
+"""Calls of tools with a grammar for their text: it is enforced, and the text parsed unchanged."""
 
 import re
+from functools import cache
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from llguidance import LLMatcher
 
 from pensieve.dialects.answer_format import AnswerFormat
 from pensieve.dialects.dialect import Dialect, InputGrammar, ToolCall, ToolSpec
@@ -53,10 +55,15 @@ def call_of(dialect: Dialect, text: str) -> str:
     return filled(format_calls(dialect.calls, [call], spelled_out, slots))
 
 
-def admits(dialect: Dialect, limits: CallLimits, text: str, *, has_tokens: bool) -> bool:
-    parts = call_of(dialect, text).split(SEAM)
+@cache
+def started(name: str, grammar: InputGrammar, has_tokens: bool) -> LLMatcher:
+    return matcher(DIALECTS[name], forced(grammar), has_tokens)
+
+
+def admits(name: str, grammar: InputGrammar, text: str, *, has_tokens: bool) -> bool:
+    parts = call_of(DIALECTS[name], text).split(SEAM)
     tokens = [token for part in parts for token in tokens_of(part, has_tokens)]
-    at = matcher(dialect, limits, has_tokens)
+    at = started(name, grammar, has_tokens).deep_copy()
     return at.try_consume_tokens(tokens) == len(tokens) and at.is_accepting()
 
 
@@ -79,12 +86,11 @@ def is_enforceable(dialect: Dialect, grammar: InputGrammar) -> bool:
 @both
 @pytest.mark.parametrize("example", EXAMPLES.values(), ids=EXAMPLES)
 def test_text_is_held_to_its_grammar(name: str, has_tokens: bool, example: Example) -> None:
-    dialect, limits = DIALECTS[name], forced(example.grammar)
     for text in example.admitted:
-        assert admits(dialect, limits, text, has_tokens=has_tokens), text
-        assert is_parsed(dialect, text, 1)
+        assert admits(name, example.grammar, text, has_tokens=has_tokens), text
+        assert is_parsed(DIALECTS[name], text, 1)
     for text in example.refused:
-        assert not admits(dialect, limits, text, has_tokens=has_tokens), text
+        assert not admits(name, example.grammar, text, has_tokens=has_tokens), text
 
 
 @any_dialect
@@ -93,18 +99,13 @@ def test_text_is_held_to_its_grammar(name: str, has_tokens: bool, example: Examp
 def test_recursive_grammar_is_enforced_where_its_text_needs_no_escapes(
     name: str, has_tokens: bool, example: Example
 ) -> None:
-    dialect, limits = DIALECTS[name], forced(example.grammar)
-    assume_enforceable(name, example)
-    for text in example.admitted:
-        assert admits(dialect, limits, text, has_tokens=has_tokens), text
-        assert is_parsed(dialect, text, 1)
-    for text in example.refused:
-        assert not admits(dialect, limits, text, has_tokens=has_tokens), text
-
-
-def assume_enforceable(name: str, example: Example) -> None:
     if not is_enforceable(DIALECTS[name], example.grammar):
         pytest.skip("refused, see below")
+    for text in example.admitted:
+        assert admits(name, example.grammar, text, has_tokens=has_tokens), text
+        assert is_parsed(DIALECTS[name], text, 1)
+    for text in example.refused:
+        assert not admits(name, example.grammar, text, has_tokens=has_tokens), text
 
 
 @any_dialect
@@ -120,16 +121,18 @@ def test_recursive_grammar_that_cannot_be_enforced_is_known(name: str) -> None:
     assert found == expected
 
 
+# Not for repetitions of repetitions, for which Python takes exponential time.
 TEXTS = {
     name: st.from_regex(re.compile(python_pattern(example.grammar)), fullmatch=True)
     for name, example in EXAMPLES.items()
+    if name != "ignored"
 }
 JSON_TEXT = re.compile(r'"(?s:.*)\\[u/](?s:.*)"')
 
 
 @any_dialect
-@given(st.data(), st.sampled_from(sorted(EXAMPLES)), st.booleans(), st.integers(1, 40))
-@settings(max_examples=LAW_EXAMPLES, suppress_health_check=list(HealthCheck), deadline=None)
+@given(st.data(), st.sampled_from(sorted(TEXTS)), st.booleans(), st.integers(1, 40))
+@settings(max_examples=LAW_EXAMPLES // 4, suppress_health_check=list(HealthCheck), deadline=None)
 def test_texts_of_a_grammar_are_admitted_and_parsed_unchanged(
     name: str, data: st.DataObject, key: str, has_tokens: bool, size: int
 ) -> None:
@@ -137,18 +140,18 @@ def test_texts_of_a_grammar_are_admitted_and_parsed_unchanged(
     dialect, form = DIALECTS[name], DIALECTS[name].calls.parameters
     mark = "" if form is None else form.text_end
     assume(not mark or (mark not in text and not JSON_TEXT.fullmatch(text)))
-    assert admits(dialect, forced(EXAMPLES[key].grammar), text, has_tokens=has_tokens)
+    assert admits(name, EXAMPLES[key].grammar, text, has_tokens=has_tokens)
     assert is_parsed(dialect, text, size)
 
 
 @any_dialect
 @given(
-    st.sampled_from(sorted(EXAMPLES)),
+    st.sampled_from(sorted(TEXTS)),
     st.data(),
     st.integers(0, 400),
     st.sampled_from(["", "\n", '"', "\\", "x", "</parameter>", "+", "=", "\t"]),
 )
-@settings(max_examples=LAW_EXAMPLES, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=LAW_EXAMPLES // 4, suppress_health_check=list(HealthCheck), deadline=None)
 def test_only_texts_of_a_grammar_are_admitted(
     name: str, key: str, data: st.DataObject, at: int, inserted: str
 ) -> None:
@@ -156,7 +159,7 @@ def test_only_texts_of_a_grammar_are_admitted(
     text = text[:at] + inserted + text[at + 1 :]
     grammar = EXAMPLES[key].grammar
     is_match = re.fullmatch(python_pattern(grammar), text) is not None
-    assert is_match or not admits(DIALECTS[name], forced(grammar), text, has_tokens=False)
+    assert is_match or not admits(name, grammar, text, has_tokens=False)
 
 
 @any_dialect
@@ -168,7 +171,9 @@ def test_closing_mark_never_occurs_in_the_text(name: str, has_tokens: bool) -> N
         pytest.skip("a text is escaped")
     limits = forced(regex("(?s:.*)"))
     end = form.text_end
-    for text in (f"a{end}b", f'"a{end.replace("<", chr(92) + "u003c")}b"'):
+    # Between tags a text that escapes the mark is read as JSON.
+    escaped = f'"a{end.replace("<", chr(92) + "u003c")}b"'
+    for text in (f"a{end}b", *([escaped] if form.quote is None else [])):
         call = call_of(dialect, "zebra").replace("zebra", text)
         assert not takes(dialect, limits, call, has_tokens=has_tokens)
 

@@ -6,6 +6,7 @@ multiplies the number of calls.
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from openai import OpenAI
 from openai.types import CompletionUsage
 
 from tests.e2e.installation import KEY, MODEL, Installation
+from tests.e2e.openai.grammars import GRAMMARS
 
 GREEDY: dict[str, Any] = {"model": MODEL, "temperature": 0, "max_completion_tokens": 24}
 QUESTION = {"role": "user", "content": "What is the capital of France?"}
@@ -143,6 +145,25 @@ def test_required_calls_are_valid(client: OpenAI, choice: Any, stream: bool) -> 
         schema = {"weather": SCHEMA, "now": {"type": "object"}}[made.function.name]
         jsonschema.validate(arguments, schema)
         assert answer.finish_reason == "tool_calls"
+
+
+@pytest.mark.parametrize("name", GRAMMARS)
+def test_custom_calls_match_their_grammar(client: OpenAI, name: str) -> None:
+    grammar, pattern = GRAMMARS[name]
+    custom = {"name": "code", "format": {"type": "grammar", "grammar": grammar}}
+    call: dict[str, Any] = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "Write something for me."}],
+        "tools": [*TOOLS, {"type": "custom", "custom": custom}],
+        "tool_choice": {"type": "custom", "custom": {"name": "code"}},
+        "temperature": 1,
+        "max_completion_tokens": 200,
+    }
+    for seed in range(ROUNDS):
+        (answer,) = client.chat.completions.create(**call, seed=seed).choices
+        (made,) = answer.message.tool_calls
+        assert made.custom.name == "code"
+        assert re.fullmatch(pattern, made.custom.input), made.custom.input
 
 
 def test_a_result_is_answered_from_the_cached_prompt(client: OpenAI) -> None:

@@ -9,10 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from pensieve.dialects.dialect import Dialect, ToolSpec
+from pensieve.dialects.families import hermes, qwen_coder
+from pensieve.dialects.grammar.answer_grammar import CallLimits, answer_grammar
+from pensieve.dialects.grammar.text_grammar import text_grammar_of
 from pensieve.engine.generation import Grammar
 from pensieve.engine.grammar import compiler as subject
 from pensieve.engine.grammar.compiler import GrammarCompiler
 from pensieve.errors import GrammarError
+from tests.dialects import text_grammars
 from tests.engine import grammar_cases as cases
 from tests.engine.walking import END, allowed, generation, ids, vocabulary
 from tests.support.programs import run_program
@@ -45,6 +50,23 @@ def test_hostile_grammars_are_compiled_or_refused_in_time(grammars: GrammarCompi
     # Some only look hostile.
     assert 20 < sum(error is not None for error in errors) < 60
     assert allowed(grammars.matcher(generation(A.lark))) == set(ids("a"))
+
+
+@pytest.mark.parametrize("dialect", [hermes.DIALECT, qwen_coder.DIALECT], ids=["json", "tags"])
+def test_hostile_grammars_of_clients_are_compiled_or_refused_in_time(
+    grammars: GrammarCompiler, dialect: Dialect
+) -> None:
+    tool = ToolSpec("patch", "", {"type": "object"})
+    limits = [
+        CallLimits([tool], min_calls=1, max_calls=1, texts={"patch": text_grammar_of(grammar)})
+        for grammar in text_grammars.HOSTILE.values()
+    ]
+    started = time.monotonic()
+    compiled = [grammars.prepare(Grammar(answer_grammar(dialect, one, {}))) for one in limits]
+    errors = [one.exception() for one in compiled]
+    assert all(error is None or isinstance(error, GrammarError) for error in errors)
+    assert time.monotonic() - started < 2 * len(errors)
+    assert 3 < sum(error is not None for error in errors) < len(errors)
 
 
 def test_stack_overflow_ends_only_the_trial_process(grammars: GrammarCompiler) -> None:

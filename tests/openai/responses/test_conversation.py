@@ -3,7 +3,7 @@ import logging
 import pytest
 
 from pensieve.api.messages.request import parse
-from pensieve.api.messages.tools import AnyChoice, AutoChoice, NamedChoice, NoChoice
+from pensieve.api.messages.tools import AnyChoice, AutoChoice, InputGrammar, NamedChoice, NoChoice
 from pensieve.errors import InvalidRequestError
 from pensieve.openai.responses.conversation import translated
 from pensieve.openai.responses.echo import response_to
@@ -187,16 +187,16 @@ def test_joined_names_are_short_and_unique_and_the_same_in_each_request() -> Non
     assert names == [tool.name for tool in declared_tools(tools).tools]
 
 
-def test_a_grammar_is_described_and_a_regex_enforced() -> None:
-    def shown(**grammar):
-        tool = PATCH | {"format": {"type": "grammar", **grammar}}
-        return declared_tools([tool]).tools[0]
-
-    lark = shown(syntax="lark", definition='start: "x"')
-    assert lark.description == 'Edit.\n\nThe input matches this lark grammar:\nstart: "x"'
-    assert lark.input_schema["properties"] == {"input": {"type": "string"}}
-    regex = shown(syntax="regex", definition="[0-9]|x")
-    assert regex.input_schema["properties"]["input"]["pattern"] == "^(?:[0-9]|x)$"
+def test_a_grammar_is_described_and_enforced() -> None:
+    grammar = {"syntax": "lark", "definition": 'start: "x"'}
+    tool = PATCH | {"format": {"type": "grammar", **grammar}}
+    (shown,) = declared_tools([SPACE | {"tools": [tool]}]).tools
+    assert shown.name == "mcp__x__patch"
+    assert shown.description == 'Edit.\n\nThe input matches this lark grammar:\nstart: "x"'
+    assert shown.input_schema["properties"] == {"input": {"type": "string"}}
+    assert shown.input_grammar == InputGrammar(**grammar)
+    (free,) = declared_tools([PATCH | {"format": {"type": "text", **grammar}}]).tools
+    assert (free.description, free.input_grammar) == ("Edit.", None)
 
 
 def test_tools_that_are_added_later_are_known() -> None:

@@ -15,6 +15,7 @@ from pensieve.errors import (
     EngineBusyError,
     EngineError,
     EngineFailedError,
+    GrammarError,
     InvalidRequestError,
     PromptTooLongError,
     PromptUnprocessableError,
@@ -177,6 +178,40 @@ async def test_tools_constrain_the_answer() -> None:
         assert prompt_of(generation) == prompt_of(free)
         lark = generation.grammar.lark
         assert ('clock\\"' in lark, 'patch\\"' in lark) == is_callable, choice
+
+
+def patch(syntax: str, definition: str) -> dict[str, Any]:
+    grammar = {"syntax": syntax, "definition": definition}
+    return {
+        "type": "custom",
+        "custom": {"name": "patch", "format": {"type": "grammar", "grammar": grammar}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("tool", "field", "reason"),
+    [
+        (patch("lark", "start: A"), ".definition", "cannot be enforced: A is not defined"),
+        (patch("regex", "(?!a)"), ".definition", r"cannot be enforced: groups with (?"),
+        (patch("gbnf", "root ::= a"), ".syntax", "Input should be 'lark' or 'regex'"),
+    ],
+)
+async def test_grammar_that_cannot_be_enforced_is_refused(
+    tool: dict[str, Any], field: str, reason: str
+) -> None:
+    response = await post(ScriptedEngine([]), CALL | {"tools": [CLOCK, tool]})
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (400, f"tools[1].custom.format.grammar{field}")
+    assert reason in error["message"]
+
+
+async def test_grammar_that_does_not_compile_is_refused() -> None:
+    engine = ScriptedEngine([[GrammarError("too complex")]])
+    response = await post(engine, CALL | {"tools": [patch("regex", "a")]})
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (
+        *(400, "tools[0].custom.format.grammar.definition"),
+    )
 
 
 async def test_required_subset_is_one_of_its_tools() -> None:

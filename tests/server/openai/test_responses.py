@@ -34,7 +34,12 @@ pytestmark = pytest.mark.anyio
 PATH = "/v1/responses"
 CLOCK = {"type": "function", "name": "clock", "parameters": {"type": "object"}}
 STRICT = CLOCK | {"name": "s", "strict": True, "parameters": {"type": "object", "not": {}}}
+SEARCH = {"type": "web_search"}
 USER = {"type": "message", "role": "user", "content": "hello"}
+
+
+def patch(**grammar: str) -> dict[str, Any]:
+    return {"type": "custom", "name": "patch", "format": {"type": "grammar", **grammar}}
 
 
 @asynccontextmanager
@@ -211,6 +216,18 @@ async def test_refusals_have_their_status_before_the_stream_begins() -> None:
             {"text": {"format": {"type": "json_schema", "schema": {"not": {}}, "strict": True}}},
             "text.format.schema",
         ),
+        (
+            {"tools": [SEARCH, SPACE | {"tools": [CLOCK, patch(syntax="lark", definition="?")]}]},
+            "tools[1].tools[1].format.definition",
+        ),
+        (
+            {"tools": [patch(syntax="regex", definition="(?=a)")]},
+            "tools[0].format.definition",
+        ),
+        (
+            {"tools": [patch(syntax="gbnf", definition="")]},
+            "tools[0].format.syntax",
+        ),
     ],
 )
 async def test_later_errors_name_the_clients_fields(fields: dict, param: str) -> None:
@@ -219,6 +236,17 @@ async def test_later_errors_name_the_clients_fields(fields: dict, param: str) ->
     async with client_of(ScriptedEngine([])) as client:
         counted = await client.post(f"{PATH}/input_tokens", json=RESPOND | fields)
     assert counted.json() == response.json()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_grammar_of_a_tool_that_does_not_compile_is_refused(stream: bool) -> None:
+    engine = ScriptedEngine([[GrammarError("too complex")]])
+    tools = [SEARCH, SPACE | {"tools": [patch(syntax="regex", definition="a")]}]
+    response = await post(engine, RESPOND | {"tools": tools, "stream": stream})
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error["param"] == "tools[1].tools[0].format.definition"
+    assert "The grammar of mcp__x__patch cannot be enforced: too complex" in error["message"]
 
 
 async def test_a_grammar_that_does_not_compile_fails_its_response() -> None:
