@@ -15,6 +15,7 @@ import openai
 import pytest
 from openai import OpenAI
 from openai.types import CompletionUsage
+from pydantic_core import from_json
 
 from tests.e2e.installation import KEY, MODEL, Installation
 from tests.e2e.openai.grammars import GRAMMARS
@@ -195,20 +196,15 @@ def test_formats_are_kept(client: OpenAI) -> None:
     form = {"type": "json_schema", "json_schema": {"name": "w", "schema": SCHEMA, "strict": True}}
     messages: list[Any] = [{"role": "user", "content": "How is the weather in Rome?"}]
     for seed in range(ROUNDS):
-        call: dict[str, Any] = {
-            "model": MODEL,
-            "messages": messages,
-            "seed": seed,
-            "temperature": 1,
-        }
+        call: dict[str, Any] = {"model": MODEL, "messages": messages, "seed": seed}
+        call["temperature"] = 1
         answer = client.chat.completions.create(**call, response_format=form)
         jsonschema.validate(json.loads(answer.choices[0].message.content), SCHEMA)
         free = client.chat.completions.create(
-            **call, response_format={"type": "json_object"}, max_tokens=200
+            **call, response_format={"type": "json_object"}, max_tokens=100
         )
-        if free.choices[0].finish_reason == "stop":
-            assert isinstance(json.loads(free.choices[0].message.content), dict)
-        assert free.choices[0].message.content.startswith("{")
+        text, is_cut = free.choices[0].message.content, free.choices[0].finish_reason == "length"
+        assert isinstance(from_json(text, allow_partial=is_cut), dict), text
 
 
 def test_a_long_prompt_is_refused_with_its_code(client: OpenAI) -> None:

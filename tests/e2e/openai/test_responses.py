@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 from openai import OpenAI
+from pydantic_core import from_json
 
 from tests.e2e.installation import KEY, MODEL, Installation
 from tests.e2e.openai.grammars import GRAMMARS
@@ -119,11 +120,13 @@ def test_the_input_of_a_custom_tool_matches_its_grammar(client: OpenAI, name: st
 
 def test_formats_are_kept(client: OpenAI) -> None:
     form = {"type": "json_schema", "name": "w", "schema": SCHEMA, "strict": True}
+    call: dict[str, Any] = {"model": MODEL, "input": "How is the weather in Rome?"}
+    call["temperature"] = 1
     for _ in range(ROUNDS):
-        answer = client.responses.create(
-            model=MODEL,
-            input="How is the weather in Rome?",
-            text={"format": form},
-            temperature=1,
-        )
+        answer = client.responses.create(**call, text={"format": form})
         jsonschema.validate(json.loads(answer.output_text), SCHEMA)
+        free = client.responses.create(
+            **call, text={"format": {"type": "json_object"}}, max_output_tokens=100
+        )
+        text, is_cut = free.output_text, free.status == "incomplete"
+        assert isinstance(from_json(text, allow_partial=is_cut), dict), text
