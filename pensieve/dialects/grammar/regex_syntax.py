@@ -49,7 +49,11 @@ class Regex:
 
     def may_contain(self, chars: Iterable[str]) -> bool:
         """Return whether a text that this matches may have one of `chars`."""
-        return any(_matches(atom, char) for atom in self.atoms for char in chars)
+        try:
+            atom = re.compile("|".join(self.atoms), re.DOTALL | re.IGNORECASE)
+        except re.error:  # has a class that Python does not know
+            return True
+        return any(atom.fullmatch(char) for char in chars)
 
 
 def regex_of(pattern: str, *, is_whole: bool = False) -> Regex:
@@ -199,11 +203,3 @@ def _literal(char: str) -> str:
     if char in _PUNCTUATION:
         return "\\" + char
     return f"\\x{ord(char):02x}" if char < " " or char == "\x7f" else char
-
-
-def _matches(atom: str, char: str) -> bool:
-    """Return whether an expression of one character matches `char`; True if that is not known."""
-    try:
-        return re.fullmatch(atom, char, re.DOTALL | re.IGNORECASE) is not None
-    except re.error:  # a class that Python does not have
-        return True
