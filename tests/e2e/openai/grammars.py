@@ -17,7 +17,7 @@ _CHANGE = (
     rf"|=== Change: {_PATH}\n@@(?: {_TEXT})?\n(?:[+ -]{_TEXT}\n){{1,3}})"
 )
 CODES = "|".join(f"{letter}{letter}-[0-9]{{3}}" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-SUM = 'start: term ("+" start)?\nterm: /[0-9]{1,2}/ | "(" start ")"'
+SUM = 'start: /[0-9]{1,2}/ ("+" "(" start ")")?'
 
 GRAMMARS = {
     "lark": (

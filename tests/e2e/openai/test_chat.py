@@ -158,7 +158,7 @@ def test_custom_calls_match_their_grammar(client: OpenAI, name: str) -> None:
         "tools": [*TOOLS, {"type": "custom", "custom": custom}],
         "tool_choice": {"type": "custom", "custom": {"name": "code"}},
         "temperature": 1,
-        "max_completion_tokens": 200,
+        "max_completion_tokens": 400,
     }
     for seed in range(ROUNDS):
         (answer,) = client.chat.completions.create(**call, seed=seed).choices

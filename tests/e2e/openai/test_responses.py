@@ -110,7 +110,7 @@ def test_the_input_of_a_custom_tool_matches_its_grammar(client: OpenAI, name: st
         "tools": [SPACE | {"tools": [WEATHER, tool]}],
         "tool_choice": {"type": "custom", "name": "code", "namespace": "home"},
         "temperature": 1,
-        "max_output_tokens": 200,
+        "max_output_tokens": 400,
     }
     for at in range(ROUNDS):
         (made,) = client.responses.create(**call, extra_body={"seed": at}).output
