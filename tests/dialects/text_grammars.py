@@ -126,6 +126,8 @@ INVALID: dict[str, tuple[InputGrammar, str]] = {
     "word boundary": (regex(r"\bword\b"), r"\\b is not supported"),
     "inner anchor": (regex("a(^b|c$)"), "only at the ends"),
     "anchor after an escaped bar": (regex(r"\|^a"), "only at the ends"),
+    "anchor after a group": (regex("(a)^b"), "only at the ends"),
+    "backslash at the end": (regex("a\\"), "nothing after the last backslash"),
     "verbose flag": (regex("(?x) a b"), r"groups with \(\?"),
     "open group": (regex("(a"), "not closed"),
     "closed group": (regex("a)|(b"), "is closed that is not open"),

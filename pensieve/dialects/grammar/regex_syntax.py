@@ -30,7 +30,6 @@ _TOKEN = re.compile(
 )
 _IN_CLASS = re.compile(rf"{_ESCAPE}|(?s:.)")
 _NAME = re.compile(r"\(\?P?<")
-_FLAGS = re.compile(r"\(\?[ims-]+\)")
 _SET_OPERATIONS = ("&&", "--", "~~")
 _PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;=?@[\\]^_`{|}~")
 _CLASSES = frozenset("dDwWsS")
@@ -95,6 +94,7 @@ class _Writer:
     _atoms: set[str] = field(default_factory=set[str])
     _depth: int = 0
     _is_repeatable: bool = False  # the last part
+    _has_begun: bool = False  # the alternative has parts besides flags
 
     def finished(self) -> Regex:
         if self._depth:
@@ -123,7 +123,7 @@ class _Writer:
     def _add_atom(self, atom: str) -> None:
         self._parts.append(atom)
         self._atoms.add(atom)
-        self._is_repeatable = True
+        self._is_repeatable = self._has_begun = True
 
     def _add_operator(self, token: re.Match[str]) -> None:
         is_group = token.lastgroup == "group"
@@ -133,13 +133,15 @@ class _Writer:
         is_plain = token[0] == "(" or _NAME.match(token[0])
         self._parts.append("(?:" if is_group and is_plain else token[0])
         self._is_repeatable = False
+        if token.lastgroup != "flags":
+            self._has_begun = is_group
 
     def _close(self) -> None:
         self._depth -= 1
         if self._depth < 0:
             raise TextGrammarError("a group is closed that is not open")
         self._parts.append(")")
-        self._is_repeatable = True
+        self._is_repeatable = self._has_begun = True
 
     def _add_repeat(self, token: re.Match[str]) -> None:
         """Add a repetition. Laziness changes no whole match."""
@@ -154,7 +156,7 @@ class _Writer:
     def _check_anchor(self, token: re.Match[str], pattern: str) -> None:
         """Drop anchors where a text begins and ends anyway."""
         if token.lastgroup == "start":
-            at_edge = all(map(_FLAGS.fullmatch, self._parts)) or self._parts[-1] == "|"
+            at_edge = not self._has_begun
         else:
             at_edge = pattern[token.end() : token.end() + 1] in ("", "|")
         if not self.is_whole or self._depth or not at_edge:
@@ -167,6 +169,8 @@ def _char(char: str, following: str) -> str:
         raise TextGrammarError("a class of characters is not closed, or has another one in it")
     if char == "(":
         raise TextGrammarError("groups with (? are supported only if named, or with flags i, m, s")
+    if char == "\\":
+        raise TextGrammarError("there is nothing after the last backslash")
     if char == "{" and following == ",":
         raise TextGrammarError("a repetition has no minimum")
     return _literal(char)

@@ -100,9 +100,8 @@ def test_required_calls_are_valid(client: OpenAI, stream: bool) -> None:
         jsonschema.validate(json.loads(made.arguments), SCHEMA)
 
 
-@pytest.mark.parametrize("name", GRAMMARS)
-def test_the_input_of_a_custom_tool_matches_its_grammar(client: OpenAI, name: str) -> None:
-    grammar, pattern = GRAMMARS[name]
+def test_the_input_of_a_custom_tool_matches_its_grammar(client: OpenAI) -> None:
+    grammar, pattern = GRAMMARS["lark"]
     tool = {"type": "custom", "name": "code", "format": {"type": "grammar", **grammar}}
     call: dict[str, Any] = {
         "model": MODEL,
