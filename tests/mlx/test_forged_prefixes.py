@@ -18,7 +18,8 @@ from tests.support import tiny_architectures
 
 # Full attention in blocks; a sliding window; a state space.
 FAMILIES = ("llama", "gemma3_text", "qwen3_next")
-PROMPT = prompt_of(600)
+# A whole block and a tail.
+PROMPT = prompt_of(300)
 FOLLOWING = (*PROMPT, 5)
 
 Header = dict[str, Any]
