@@ -1,10 +1,11 @@
 """Install clients that are no dependencies of this project, on first use, into a user's cache.
 
-A client is installed into a temporary folder and then renamed, so that two runs at once do not
-conflict. A client that cannot be installed fails its tests; they are skipped if its installer is
-missing or reaches no registry.
+A client is installed into a temporary folder and then renamed, under a lock: once, if tests at the
+same time need it. A client that cannot be installed fails its tests; they are skipped if its
+installer is missing or reaches no registry.
 """
 
+import fcntl
 import hashlib
 import os
 import re
@@ -34,7 +35,6 @@ CODEX = "@openai/codex@0.171.0"
 OPENCODE = "opencode-ai@1.18.33"
 NUSHELL = "nushell@0.115.1"
 LANGCHAIN = FOREIGN / "langchain.txt"
-LANGCHAIN_OPENAI = FOREIGN / "langchain_openai.txt"
 AIDER = FOREIGN / "aider.txt"
 # pip's own one has the path of the folder before it was renamed.
 AIDER_COMMAND = '#!/bin/sh\nexec "${0%/*}/../bin/python" -m aider "$@"\n'
@@ -180,10 +180,16 @@ def cached_folder(name: str, fill: Callable[[Path], None]) -> Path:
     folder = cache / name
     if not folder.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as temporary:
-            new = Path(temporary) / name
-            new.mkdir()
-            fill(new)
+        with (cache / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             if not folder.is_dir():
-                new.rename(folder)
+                _fill(folder, fill)
     return folder
+
+
+def _fill(folder: Path, fill: Callable[[Path], None]) -> None:
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        new = Path(temporary) / folder.name
+        new.mkdir()
+        fill(new)
+        new.rename(folder)

@@ -4,7 +4,7 @@ engine.
 
 import pytest
 
-from tests.clients.installed import FOREIGN, LANGCHAIN_OPENAI, langchain_python
+from tests.clients.installed import FOREIGN, langchain_python
 from tests.clients.serving import ToolCallingEngine, serving
 from tests.clients.test_langchain import INPUTS, TEXT, TOOLS, UNSUPPORTED, outcomes
 
@@ -19,7 +19,7 @@ ONE_LOOP = ["-o", "asyncio_default_test_loop_scope=session"]
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    python = langchain_python(LANGCHAIN_OPENAI)
+    python = langchain_python()
     folder = tmp_path_factory.mktemp("langchain")
     engine = ToolCallingEngine("Hello there.", inputs=INPUTS, structured_output=INPUTS["Joke"])
     with serving(engine, folder) as url:
