@@ -12,8 +12,11 @@ demo: .venv/runtime.stamp
 brew:
 	@sh packaging/brew-here.sh
 
+# For two cores: a third of the time, a test waits for another process.
+PROCESSES := 3
+
 test: .venv/dev.stamp check
-	$(bin)/python -m pytest --numprocesses 2
+	$(bin)/python -m pytest --numprocesses $(PROCESSES)
 
 test-claude: .venv/dev.stamp
 	$(bin)/python -m pytest tests/claude

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 from pensieve.engine.client.launch import find_openblas
 
@@ -59,6 +60,13 @@ class FolderScheduling(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         folder = folder_of(nodeid)
         return folder if folder in SHARED_FOLDERS else nodeid
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        """Assign after forgetting finished units: xdist counts in all of them after each test."""
+        units = self.assigned_work[node]
+        for scope in [scope for scope, tests in units.items() if all(tests.values())]:
+            del units[scope]
+        super()._assign_work_unit(node)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FolderScheduling:
