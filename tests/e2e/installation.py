@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import httpx
@@ -52,15 +53,16 @@ class Installation:
     def start(self, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return self.pensieve("start", "--model", MODEL, "--device", "cpu", *options, check=check)
 
-    def wait_for(self, text: str, log: Path | None = None) -> None:
-        """Wait until a log, by default the server's, contains `text`; at most five minutes."""
+    def wait_for(self, text: str, log: Path | None = None, *, times: int = 1) -> None:
+        """Wait for lines of a log, by default the server's, with `text`; at most five minutes."""
         log = log or self.home / "logs" / "server.log"
         follow = ["timeout", "300", "tail", "--lines=+1", "-F", str(log)]
         with subprocess.Popen(
             follow, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         ) as tail:
             assert tail.stdout
-            assert any(text in line for line in tail.stdout), log.read_text()
+            found = islice((line for line in tail.stdout if text in line), times)
+            assert len(list(found)) == times, log.read_text()
             tail.terminate()
 
 

@@ -43,16 +43,6 @@ def resident_bytes(pid: int) -> int:
     return int(fields.get("VmRSS", "0 kB").split()[0]) * 1024
 
 
-def unload_count(own: Installation) -> int:
-    return (own.home / "logs" / "server.log").read_text().count(ASLEEP)
-
-
-def wait_for_unloads(own: Installation, times: int) -> None:
-    deadline = time.monotonic() + 120
-    while unload_count(own) < times:
-        assert time.monotonic() < deadline
-
-
 def stream_story(own: Installation) -> tuple[float, list[dict]]:
     """Return the seconds until the first line of a stream, and its events."""
     body = {
@@ -86,7 +76,7 @@ def test_an_idle_server_frees_its_memory_and_reuses_cached_prefixes(own: Install
     assert loaded_bytes > 200_000_000
     context = health(own)["context_tokens"]
 
-    wait_for_unloads(own, 1)
+    own.wait_for(ASLEEP)
     assert not is_alive(worker)
     assert (resident_bytes(worker), worker_pids(own)) == (0, [])
     report = httpx.get(f"{own.base_url}/health")
@@ -111,6 +101,6 @@ def test_an_idle_server_frees_its_memory_and_reuses_cached_prefixes(own: Install
     assert usage["cache_read_input_tokens"] > 256
     assert health(own)["restarts"] == 0
 
-    wait_for_unloads(own, 2)
+    own.wait_for(ASLEEP, times=2)
     own.pensieve("stop")
     assert not is_alive(worker)

@@ -40,6 +40,16 @@ def own(server: Installation, tmp_path: Path) -> Iterator[Installation]:
     own.pensieve("stop", "--force")
 
 
+@pytest.fixture(scope="module")
+def shared(
+    server: Installation, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installation]:
+    """A home for tests that begin with a start, which finds the server of the test before."""
+    shared = installation_with_model(server, tmp_path_factory.mktemp("shared") / "home")
+    yield shared
+    shared.pensieve("stop", "--force")
+
+
 def servers_of(home: Path) -> list[int]:
     """Return the server processes of this home."""
     pids = []
@@ -69,14 +79,15 @@ def start_processes(own: Installation, count: int) -> list[subprocess.Popen[str]
 
 @pytest.mark.parametrize("_round", range(ROUNDS))
 def test_of_many_starts_one_becomes_the_server_and_none_fails(
-    _round: int, own: Installation
+    _round: int, shared: Installation
 ) -> None:
-    starts = start_processes(own, STARTS)
+    shared.pensieve("stop")
+    starts = start_processes(shared, STARTS)
     outputs = [start.communicate(timeout=300) for start in starts]
     assert [start.returncode for start in starts] == [0] * STARTS, outputs
-    (pid,) = servers_of(own.home)
-    assert health(own)["pid"] == pid
-    assert all(f"(pid {pid}, {own.base_url})" in out for out, _ in outputs)
+    (pid,) = servers_of(shared.home)
+    assert health(shared)["pid"] == pid
+    assert all(f"(pid {pid}, {shared.base_url})" in out for out, _ in outputs)
     assert sum("is running" in out for out, _ in outputs) == 1
 
 
@@ -101,18 +112,30 @@ def test_a_damaged_model_ends_a_start_with_code_65(own: Installation, tmp_path: 
     assert "tokenizer.json" in done.stderr
 
 
-def test_a_killed_server_does_not_prevent_the_next_start(own: Installation) -> None:
-    own.start()
+def test_a_killed_server_does_not_prevent_the_next_start(shared: Installation) -> None:
+    shared.start()
     for _ in range(ROUNDS):
-        workers, pid = worker_pids(own), health(own)["pid"]
+        workers, pid = worker_pids(shared), health(shared)["pid"]
         os.kill(pid, signal.SIGKILL)
-        assert "is running" in own.start().stdout
-        assert health(own)["pid"] != pid
+        assert "is running" in shared.start().stdout
+        assert health(shared)["pid"] != pid
         assert not any(map(is_alive, [pid, *workers]))
-        assert len(servers_of(own.home)) == 1
+        assert len(servers_of(shared.home)) == 1
 
 
 # Stops
+
+
+def test_stop_leaves_no_process_and_no_state_file(shared: Installation) -> None:
+    shared.start()
+    server_pid = health(shared)["pid"]
+    workers = worker_pids(shared)
+    shared.pensieve("stop")
+    assert workers
+    assert not [pid for pid in (server_pid, *workers) if is_alive(pid)]
+    assert not [path for path in (shared.home / "state").rglob("*") if path.is_file()]
+    assert shared.pensieve("status", check=False).returncode == 3
+    assert shared.pensieve("stop").returncode == 0
 
 
 @contextlib.contextmanager

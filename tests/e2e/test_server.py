@@ -17,8 +17,6 @@ from tests.e2e.installation import (
     MODEL,
     Installation,
     health,
-    installation_with_model,
-    is_alive,
     worker_pids,
 )
 from tests.support.programs import run_program
@@ -223,16 +221,3 @@ def test_status_has_url_and_model(server: Installation) -> None:
     status = server.pensieve("status").stdout
     assert server.base_url in status
     assert MODEL in status
-
-
-def test_stop_leaves_no_process_and_no_state_file(server: Installation) -> None:
-    own = installation_with_model(server, server.home.parent / "own home")
-    own.start()
-    server_pid = health(own)["pid"]
-    workers = worker_pids(own)
-    own.pensieve("stop")
-    assert workers
-    assert not [pid for pid in (server_pid, *workers) if is_alive(pid)]
-    assert not [path for path in (own.home / "state").rglob("*") if path.is_file()]
-    assert own.pensieve("status", check=False).returncode == 3
-    assert own.pensieve("stop").returncode == 0

@@ -43,7 +43,7 @@ def client(request: pytest.FixtureRequest) -> Iterator[BlockingClient]:
 
 
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
-@max_examples(40)
+@max_examples(20)
 @given(schema=schemas | nested, is_strict=st.booleans())
 @example(schema={"type": [[]]}, is_strict=False)
 @example(schema={"format": {}}, is_strict=True)

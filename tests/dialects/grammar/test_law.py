@@ -24,7 +24,7 @@ from tests.reply.test_answer_parser import filled, meaning, read
 
 SEAM = "\ue000"
 MARK = re.compile("|".join(map(re.escape, MARKS)))
-EXAMPLES = int(os.environ.get("PENSIEVE_LAW_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("PENSIEVE_LAW_EXAMPLES", "60"))
 
 
 def spelled_out(text: str) -> str:

@@ -22,7 +22,7 @@ from tests.e2e.openai.grammars import GRAMMARS
 
 GREEDY: dict[str, Any] = {"model": MODEL, "temperature": 0, "max_completion_tokens": 24}
 QUESTION = {"role": "user", "content": "What is the capital of France?"}
-ROUNDS = int(os.environ.get("PENSIEVE_ROUNDS", "2"))
+ROUNDS = int(os.environ.get("PENSIEVE_ROUNDS", "1"))
 SCHEMA = {
     "type": "object",
     "properties": {

@@ -16,7 +16,7 @@ from tests.e2e.openai.grammars import GRAMMARS
 
 GREEDY: dict[str, Any] = {"model": MODEL, "temperature": 0, "max_output_tokens": 24}
 QUESTION = "What is the capital of France?"
-ROUNDS = int(os.environ.get("PENSIEVE_ROUNDS", "2"))
+ROUNDS = int(os.environ.get("PENSIEVE_ROUNDS", "1"))
 SCHEMA = {
     "type": "object",
     "properties": {

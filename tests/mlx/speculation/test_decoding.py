@@ -218,8 +218,6 @@ def lookups(model: Habit) -> Callable[[Generation], Drafter]:
 
 CASES = [
     *[(sampling, "16") for sampling in SAMPLINGS],
-    ("greedy", "8"),
-    ("greedy", "4"),
     ("seeded", "8"),
     ("top_p", "4"),
 ]
@@ -537,8 +535,10 @@ class Constant:
         return Proposal("constant", self.drafts[:max_tokens])
 
 
-@pytest.mark.parametrize("seed", [None, 3])
-@pytest.mark.parametrize("drafts", [(), (0, 1, 0, 0, 2, 0)])
+# Those with a seed and without drafts are in test_batch.py.
+@pytest.mark.parametrize(
+    ("seed", "drafts"), [(None, ()), (None, (0, 1, 0, 0, 2, 0)), (3, (0, 1, 0, 0, 2, 0))]
+)
 def test_twenty_thousand_draws_have_the_models_distribution(
     seed: int | None, drafts: tuple[int, ...]
 ) -> None:
