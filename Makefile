@@ -12,7 +12,7 @@ demo: .venv/runtime.stamp
 brew:
 	@sh packaging/brew-here.sh
 
-# For two cores: a third of the time, a test waits for another process.
+# For two cores: a quarter of the time, a test waits for another process.
 PROCESSES := 3
 
 test: .venv/dev.stamp check

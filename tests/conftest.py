@@ -17,8 +17,9 @@ from xdist.workermanage import WorkerController
 from pensieve.engine.client.launch import find_openblas
 
 # Folders whose tests share a server, a trained model or downloads: in one process, one after
-# another. They are slow.
-SHARED_FOLDERS = {"claude", "clients", "e2e", "mlx"}
+# another. The longest is first.
+SHARED_FOLDERS = ("e2e", "claude", "clients")
+SLOW_FOLDERS = (*SHARED_FOLDERS, "mlx")
 
 os.environ.setdefault("MLX_DISABLE_COMPILE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -50,16 +51,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if folder_of(item.nodeid) in SHARED_FOLDERS:
+        if folder_of(item.nodeid) in SLOW_FOLDERS:
             item.add_marker("slow")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # So that all processes end with short tests, at the same time.
+        order = {folder: place for place, folder in enumerate(SLOW_FOLDERS)}
+        items.sort(key=lambda item: order.get(folder_of(item.nodeid), len(order)))
 
 
 class FolderScheduling(LoadScopeScheduling):
-    """Distributes single tests, but those of shared folders a folder at a time."""
+    """Distributes single tests, but shared folders whole and those of real MLX by module."""
 
     def _split_scope(self, nodeid: str) -> str:
         folder = folder_of(nodeid)
-        return folder if folder in SHARED_FOLDERS else nodeid
+        if folder in SHARED_FOLDERS:
+            return folder
+        return super()._split_scope(nodeid) if folder in SLOW_FOLDERS else nodeid
 
     def _assign_work_unit(self, node: WorkerController) -> None:
         """Assign after forgetting finished units: xdist counts in all of them after each test."""
@@ -70,6 +77,7 @@ class FolderScheduling(LoadScopeScheduling):
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FolderScheduling:
+    config.option.loadscopereorder = False
     return FolderScheduling(config, log)
 
 
