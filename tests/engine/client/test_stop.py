@@ -15,7 +15,7 @@ from anyio.abc import Process
 from pensieve.engine.client.client import running_engine
 from pensieve.engine.client.launch import WorkerSpec, open_worker
 from pensieve.engine.client.supervisor import STOP_TIMEOUT_S
-from pensieve.engine.generation import Engine, Generation, Token
+from pensieve.engine.generation import Engine, Generation, Started, Token
 from pensieve.server.http.shutdown_grace import MARGIN_S
 from tests.engine.client.test_client import SCRIPTED_WORKER, ready
 from tests.engine.scripted_worker import HANGING
@@ -93,14 +93,17 @@ async def test_worker_that_hangs_in_a_prompt_is_killed() -> None:
     opener = Opener()
     async with engine_of(opener, SOON_S) as engine, anyio.create_task_group() as tasks:
         await ready(engine)
+        is_started = anyio.Event()
 
         async def ask() -> None:
             async with engine.generate(Generation((HANGING,) * 5, 2)) as events:
-                await anext(events)
+                # The worker sends it just before the step that hangs.
+                assert await anext(events) == Started(0)
+                is_started.set()
                 await anext(events)
 
         tasks.start_soon(ask)
-        await anyio.lowlevel.checkpoint()
+        await is_started.wait()
         tasks.cancel_scope.cancel()
     assert opener.exit_codes == [KILLED]
 
