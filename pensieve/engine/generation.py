@@ -42,19 +42,16 @@ class Sampling:
             raise ValueError(f"min_p {self.min_p} is not in 0..1")
         if not 0.0 < self.repetition_penalty <= 2.0:
             raise ValueError(f"repetition_penalty {self.repetition_penalty} is not in (0, 2]")
-        if not all(-2.0 <= penalty <= 2.0 for penalty in self._answer_penalties):
-            raise ValueError(f"penalties {self._answer_penalties} are not in -2..2")
+        penalties = self.frequency_penalty, self.presence_penalty
+        if not all(-2.0 <= penalty <= 2.0 for penalty in penalties):
+            raise ValueError(f"penalties {penalties} are not in -2..2")
         if not all(-100.0 <= bias <= 100.0 for _, bias in self.logit_bias):
             raise ValueError("a logit bias is not in -100..100")
 
     @property
-    def _answer_penalties(self) -> tuple[float, float]:
-        return self.frequency_penalty, self.presence_penalty
-
-    @property
     def counts_answer(self) -> bool:
         """Whether tokens depend on how often they are in the answer already."""
-        return any(self._answer_penalties)
+        return bool(self.frequency_penalty or self.presence_penalty)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,8 @@ from pensieve.reply.tool_call_parser import ToolCallParser
 class AnswerParser:
     """Owns the parser state of one answer."""
 
-    def __init__(self, answer_format: AnswerFormat) -> None:
+    def __init__(self, answer_format: AnswerFormat, *, has_spans: bool = False) -> None:
+        self._has_spans = has_spans  # texts know where they are in the answer
         self._dialect = answer_format.dialect
         self._tools = answer_format.tools
         self._has_text = answer_format.has_text
@@ -197,7 +198,8 @@ class AnswerParser:
         """
         if text:
             state.is_text_next = False
-        pending, spans = state.trailing_blanks + text, self._spans(state, text)
+        pending = state.trailing_blanks + text
+        spans = self._spans(state, text) if self._has_spans else ()
         if self._tools or self._marks:
             state.quoting.feed(text)
             text = pending.rstrip(BLANKS)
@@ -205,12 +207,14 @@ class AnswerParser:
             text = pending
         end = len(text)
         state.trailing_blanks = pending[end:]
-        state.blank_spans = part_of(spans, end, len(pending))
+        if spans:
+            state.blank_spans = part_of(spans, end, len(pending))
         if not state.has_begun and not state.keeps_leading_blanks:
             text = text.lstrip(BLANKS)
         if text:
             state.has_begun = True
-            self._events.append(Text(text, part_of(spans, end - len(text), end)))
+            own = part_of(spans, end - len(text), end) if spans else ()
+            self._events.append(Text(text, own))
 
     def _end_text(self, state: InText) -> None:
         self._emit_text(state, self._take(len(self._unparsed)))

@@ -7,11 +7,12 @@ is lost or invented. Knows no HTTP and does not call the engine.
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
 from pensieve.api.base import new_id
-from pensieve.api.messages.content_blocks import Breakpoint
+from pensieve.api.messages.content_blocks import Breakpoint, Ttl
 from pensieve.api.messages.events import (
     ContentBlockDelta,
     ContentBlockStart,
@@ -64,7 +65,6 @@ from pensieve.reply.parse_events import (
     ToolCallEnd,
     ToolCallStart,
 )
-from pensieve.reply.prompt_usage import prompt_usage
 from pensieve.reply.stop_sequences import StopScanner
 from pensieve.reply.text_logprobs import TextLogprobs
 
@@ -99,8 +99,9 @@ class Reply:
         self._context = context
         self._logprobs = logprobs
         self._detokenizer = detokenizer
-        self._parser = AnswerParser(context.form)
-        self._scanner = StopScanner(context.stop_sequences)
+        self._parser = AnswerParser(context.form, has_spans=logprobs is not None)
+        sequences = context.stop_sequences
+        self._scanner = StopScanner(sequences) if sequences else None
         self._blocks = BlockWriter(hides_thoughts=context.hides_thoughts)
         self._cached_tokens = 0
         self._output_tokens = 0
@@ -125,7 +126,7 @@ class Reply:
         return Usage(
             input_tokens=prompt.rest,
             cache_read_input_tokens=prompt.read,
-            cache_creation_input_tokens=prompt.written,
+            cache_creation_input_tokens=prompt.written_5m + prompt.written_1h,
             cache_creation=CacheCreation(
                 ephemeral_5m_input_tokens=prompt.written_5m,
                 ephemeral_1h_input_tokens=prompt.written_1h,
@@ -183,7 +184,9 @@ class Reply:
         # Stop sequences count in text alone, and do not span thoughts or calls.
         if isinstance(event, Text):
             return self._write_scanned(event)
-        before = self._write_text(self._scanner.flush()) + self._end_text()
+        before = self._write_held()
+        if self._logprobs is not None:
+            before += self._end_text(self._logprobs)
         match event:
             case Thought(text):
                 return before + self._blocks.write_thought(text)
@@ -219,6 +222,8 @@ class Reply:
     def _write_scanned(self, parsed: Text) -> list[MessageEvent]:
         if self._logprobs is not None:
             self._logprobs.note_spans(parsed.spans)
+        if self._scanner is None:
+            return self._write_text(parsed.text)
         scanned = self._scanner.feed(parsed.text)
         events = self._write_text(scanned.text)
         if scanned.matched is not None:
@@ -231,9 +236,13 @@ class Reply:
             return self._blocks.write_text(text)
         return self._blocks.write_text(*self._logprobs.feed(text))
 
-    def _end_text(self) -> list[MessageEvent]:
+    def _write_held(self) -> list[MessageEvent]:
+        """Write the text that might have begun a stop sequence."""
+        return [] if self._scanner is None else self._write_text(self._scanner.flush())
+
+    def _end_text(self, logprobs: TextLogprobs) -> list[MessageEvent]:
         """Write the part of a token whose rest is not in the text."""
-        return [] if self._logprobs is None else self._blocks.write_text(*self._logprobs.flush())
+        return self._blocks.write_text(*logprobs.flush())
 
     def _finish(self, reason: FinishReason) -> list[MessageEvent]:
         piece = self._detokenizer.flush()
@@ -243,7 +252,8 @@ class Reply:
         events += self._write(self._parser.flush(is_cut=reason == "length"))
         if self._is_ended:
             return events
-        events += self._write_text(self._scanner.flush())
+        if self._scanner is not None:
+            events += self._write_text(self._scanner.flush())
         return events + self._end(self._stop_reason(reason))
 
     def _stop_reason(self, reason: FinishReason) -> StopReason:
@@ -259,7 +269,7 @@ class Reply:
     def _end(self, reason: StopReason, sequence: str | None = None) -> list[MessageEvent]:
         self._is_ended = True
         return [
-            *self._end_text(),
+            *([] if self._logprobs is None else self._end_text(self._logprobs)),
             *self._blocks.close(),
             MessageDelta(
                 delta=StopDelta(stop_reason=reason, stop_sequence=sequence),
@@ -278,6 +288,40 @@ class Reply:
             output_tokens=usage.output_tokens,
             output_tokens_details=usage.output_tokens_details,
         )
+
+
+# Usage.
+
+
+@dataclass(frozen=True, slots=True)
+class PromptUsage:
+    """Token counts, whose sum is the prompt."""
+
+    read: int
+    written_5m: int
+    written_1h: int
+    rest: int
+
+
+def prompt_usage(
+    prompt_tokens: int, cached_tokens: int, breakpoints: Sequence[Breakpoint]
+) -> PromptUsage:
+    """Split `prompt_tokens`, of which the first `cached_tokens` needed no processing.
+
+    Tokens count as read if they needed none, with or without a breakpoint, and as written if they
+    were processed and precede the last cache breakpoint.
+    """
+    written: dict[Ttl, int] = {"5m": 0, "1h": 0}
+    reached = cached_tokens
+    for mark in sorted(breakpoints, key=lambda mark: mark.tokens):
+        written[mark.ttl] += max(0, mark.tokens - reached)
+        reached = max(reached, mark.tokens)
+    return PromptUsage(
+        read=cached_tokens,
+        written_5m=written["5m"],
+        written_1h=written["1h"],
+        rest=prompt_tokens - reached,
+    )
 
 
 # Content blocks.

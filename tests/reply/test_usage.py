@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pensieve.api.messages.content_blocks import Breakpoint
-from pensieve.reply.prompt_usage import PromptUsage, prompt_usage
+from pensieve.reply.reply import PromptUsage, prompt_usage
 
 breakpoints = st.lists(
     st.builds(Breakpoint, tokens=st.integers(0, 100), ttl=st.sampled_from(["5m", "1h"])), max_size=5
@@ -15,7 +15,7 @@ breakpoints = st.lists(
 @given(st.integers(0, 100), breakpoints)
 def test_read_written_and_rest_add_up_to_the_prompt(cached: int, marks: list[Breakpoint]) -> None:
     usage = prompt_usage(100, cached, marks)
-    assert usage.read + usage.written + usage.rest == 100
+    assert usage.read + usage.written_5m + usage.written_1h + usage.rest == 100
     assert min(usage.read, usage.written_5m, usage.written_1h, usage.rest) >= 0
     assert usage.read == cached
 

@@ -6,15 +6,18 @@ endpoint passes what its request wants of the answer as `AnswerOptions`.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
+
+import anyio
 
 from pensieve.api.base import new_id
 from pensieve.api.messages.accumulate import MessageAccumulator
 from pensieve.api.messages.events import MessageEvent
-from pensieve.api.messages.message import Message
+from pensieve.api.messages.message import Message, OutputTokensDetails, Usage
 from pensieve.engine.generation import (
     DraftCounts,
     Engine,
@@ -40,6 +43,8 @@ PRECEDING_TOKENS = 16
 
 LengthStop = Literal["max_tokens", "model_context_window_exceeded"]
 Emit = Callable[[list[MessageEvent]], Awaitable[None]]
+# The index of an answer, and its events.
+EmitChoice = Callable[[int, list[MessageEvent]], Awaitable[None]]
 OnAnswer = Callable[[Message], None]
 OnGenerated = Callable[[GeneratedAnswer], None]
 
@@ -165,6 +170,57 @@ class Completion:
             self.on_generated(GeneratedAnswer(self.prompt.opening, tokens, message.content))
 
 
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """Several answers to one prompt, generated together. Most requests want one."""
+
+    completions: Sequence[Completion]  # at least one
+
+    async def run(self, emit: EmitChoice, *, on_answer: OnAnswer | None = None) -> Message:
+        """Generate all, as `Completion.run` does; return the first message.
+
+        `emit` is called for one answer at a time. If one fails, so do the others.
+        """
+        first, *others = self.completions
+        if not others:
+            return await first.run(partial(emit, 0), on_answer=on_answer)
+        messages: dict[int, Message] = {}
+        lock = anyio.Lock()
+
+        async def run(choice: int, completion: Completion) -> None:
+            async def emit_alone(events: list[MessageEvent]) -> None:
+                async with lock:
+                    await emit(choice, events)
+
+            messages[choice] = await completion.run(emit_alone, on_answer=on_answer)
+
+        try:
+            async with anyio.create_task_group() as tasks:
+                for choice, completion in enumerate(self.completions):
+                    tasks.start_soon(run, choice, completion)
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+        return messages[0]
+
+    @property
+    def usage(self) -> Usage:
+        """The usage so far: the prompt counts once, as far as it was processed."""
+        usages = [completion.reply.usage for completion in self.completions]
+        prompt = min(usages, key=lambda usage: usage.cache_read_input_tokens)
+        thinking = sum(usage.output_tokens_details.thinking_tokens for usage in usages)
+        return prompt.model_copy(
+            update={
+                "output_tokens": sum(usage.output_tokens for usage in usages),
+                "output_tokens_details": OutputTokensDetails(thinking_tokens=thinking),
+            }
+        )
+
+    @property
+    def drafts(self) -> DraftCounts:
+        first, *others = (completion.reply.drafts for completion in self.completions)
+        return sum(others, first)
+
+
 class Completer:
     """Makes answers with one engine and one served model, which answers for any model name."""
 
@@ -180,7 +236,8 @@ class Completer:
 
     def complete(self, prompt: Prompt, options: AnswerOptions) -> Completion:
         """Raises `PromptTooLongError`, and `InvalidRequestError` for a bias of an unknown token."""
-        self._check_bias(options.sampling)
+        if options.sampling.logit_bias:
+            self._check_bias(options.sampling)
         context_tokens = self._engine.health.context_of(self._model.context_tokens)
         limits = ModelLimits(context_tokens, self._model.stop_tokens)
         bounded = bounded_generation(prompt, options, limits)

@@ -33,8 +33,13 @@ from pensieve.server.http.event_stream import (
     stream_until_disconnect,
 )
 from pensieve.server.http.responses import json_response
-from pensieve.server.messages.choices import Choices
-from pensieve.server.messages.completion import AnswerOptions, Completion, OnAnswer, drafts_text
+from pensieve.server.messages.completion import (
+    AnswerOptions,
+    Choices,
+    Completion,
+    OnAnswer,
+    drafts_text,
+)
 from pensieve.server.messages.sessions import is_claude_code
 from pensieve.server.middleware.request_context import request_context_of
 from pensieve.worker_threads import DeadlineThreads, run_in_thread
@@ -205,7 +210,7 @@ class AnswerWriter:
     ) -> None:
         bodies: list[ApiModel] = []
 
-        async def feed(events: list[MessageEvent], choice: int) -> None:
+        async def feed(choice: int, events: list[MessageEvent]) -> None:
             answer_format.feed(events, choice)
 
         async def work() -> None:
@@ -227,7 +232,7 @@ class AnswerWriter:
 
         async def work() -> None:
             await choices.run(
-                lambda events, choice: writer.write(answer_format.feed(events, choice)),
+                lambda choice, events: writer.write(answer_format.feed(events, choice)),
                 on_answer=on_answer,
             )
 

@@ -80,7 +80,7 @@ def test_answer_without_a_limit_gets_what_the_context_has_left() -> None:
     assert bounded.length_stop == "model_context_window_exceeded"
 
 
-GRAMMAR = AnswerGrammar(plain.DIALECT, CallLimits(), {}, {}, "start: TEXT")
+GRAMMAR = AnswerGrammar(plain.DIALECT, CallLimits(), {}, {}, {}, "start: TEXT")
 
 
 def generation_with_grammar(max_tokens: int) -> BoundedGeneration:
