@@ -46,6 +46,8 @@ def client(request: pytest.FixtureRequest) -> Iterator[BlockingClient]:
 @max_examples(20)
 @given(schema=schemas | nested, is_strict=st.booleans())
 @example(schema={"type": [[]]}, is_strict=False)
+@example(schema={"properties": {"a": {"anyOf": [False]}}}, is_strict=False)
+@example(schema={"properties": {"a": {"enum": []}}}, is_strict=True)
 @example(schema={"format": {}}, is_strict=True)
 @example(schema={"properties": {"a": {"type": [{}], "format": [[]]}}}, is_strict=False)
 @example(schema={"properties": {"a": {"$ref": [], "enum": {}}}, "required": [[]]}, is_strict=False)

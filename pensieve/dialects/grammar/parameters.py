@@ -133,6 +133,8 @@ class Parameters:
             return f"{self._json(name, slot.part)} {self._literals.literal(after)}"
         bodies: list[str] = []
         choices = list(alternatives(slot.part, slot.whole))
+        if not choices:  # nothing is valid, which the compiler says
+            return self._json(name, slot.part)
         for at, choice in enumerate(choices):
             values = listed_values(choice)
             if values is None and "string" in kinds_of(choice, slot.whole):

@@ -49,8 +49,8 @@ NOT_HERE = (
 )
 # The first of the parameters that are refused.
 REFUSED = {
-    "chat.completions.method_create_with_all_params_overload_1": "400 max_completion_tokens",
-    "chat.completions.method_create_with_all_params_overload_2": "400 max_completion_tokens",
+    "chat.completions.method_create_with_all_params_overload_1": "400 logit_bias",
+    "chat.completions.method_create_with_all_params_overload_2": "400 logit_bias",
     "chat.completions.method_list_with_all_params": "405 None",
     "completions.method_create_with_all_params_overload_1": "400 logit_bias",
     "completions.method_create_with_all_params_overload_2": "400 logit_bias",

@@ -1,19 +1,18 @@
-"""The real `llm` with the settings of docs/clients.md, and a scripted engine."""
+"""The real `llm` with the settings of `pensieve env --for llm`, and a scripted engine."""
 
 import json
 import os
-import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
+from pensieve.cli.client.target import Target
+from pensieve.cli.launch.programs import llm
 from tests.clients.installed import llm_python
 from tests.clients.serving import ToolCallingEngine, serving
 from tests.server.serving import KEY
 from tests.support.programs import run_program
 
-PAGE = Path(__file__).parents[3] / "docs" / "clients.md"
 Run = Callable[..., str]
 
 
@@ -24,9 +23,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     home = tmp_path_factory.mktemp("llm")
     answer = {"city": "Rome", "degrees": 20}
     engine = ToolCallingEngine("It is 0.36.", inputs={"llm_version": {}}, structured_output=answer)
-    settings = re.search(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[1]
     with serving(engine, home / "server") as url:
-        written = settings.replace("http://127.0.0.1:7777", url)
+        written = llm(Target(url, KEY, "local", is_running=True)).text
         (home / "extra-openai-models.yaml").write_text(written, encoding="utf-8")
         variables = {"PATH": os.environ["PATH"], "LLM_USER_PATH": str(home), "HOME": str(home)}
 
