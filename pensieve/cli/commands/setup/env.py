@@ -1,7 +1,7 @@
 """`pensieve env`: prints what points a client at the server: variables, or a part of a file."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from json import dumps
 from typing import TYPE_CHECKING, Literal
 
@@ -42,7 +42,6 @@ def env(  # noqa: PLR0913 -- each is an option
       eval "$(pensieve env --unset)"         # undo it
       eval "$(pensieve env --for openai)"    # clients of OpenAI's API
       pensieve env --for opencode            # a part of its configuration file
-      pensieve env --dotenv > .env
 
     The last line of the output shows how to use it in that shell.
 
@@ -69,28 +68,51 @@ def env(  # noqa: PLR0913 -- each is an option
         Print a .env file instead.
     """
     _require_one_format(shell is not None or unset, json, dotenv)
+    request = _Request(for_, shell, lite, thinking, json, dotenv)
+    return _print_undo(for_, shell) if unset else _print(request, must_run=check)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    client: Client
+    shell: Shell | None
+    is_lite: bool
+    thinking: ThinkingMode | None
+    as_json: bool
+    as_dotenv: bool
+
+    @property
+    def is_for_a_shell(self) -> bool:
+        return self.shell is not None or self.as_dotenv or self.is_lite
+
+    @property
+    def options(self) -> str:
+        thinking = f" --thinking {self.thinking}" if self.thinking else ""
+        return " --lite" * self.is_lite + thinking
+
+
+def _print(request: _Request, *, must_run: bool) -> int:
     settings = settings_module.resolve()
-    settings = replace(settings, thinking=thinking or settings.thinking)
-    target = find_target(settings)
-    if unset:
-        _print_undo(for_, shell, target)
-        return 0
-    target = measured(target, settings)
-    _report_missing_server(target, must_run=check)
-    if for_ in FILE_CLIENTS:
-        _require_file_format(for_, is_for_a_shell=shell is not None or dotenv or lite)
-        _print_snippet(for_, target, as_json=json)
-        return 0
-    values = _variables(for_, target, is_lite=lite)
-    exception = exception_for(target.host, settings_module.child_environment({}))
-    if json:
-        output.data(dumps({**values, **exception}, indent=2))
-    elif dotenv:
-        output.data(_dotenv({**values, **exception}))
+    settings = replace(settings, thinking=request.thinking or settings.thinking)
+    target = measured(find_target(settings), settings)
+    _report_missing_server(target, must_run=must_run)
+    if request.client in FILE_CLIENTS:
+        _require_file_format(request)
+        _print_snippet(request.client, target, as_json=request.as_json)
     else:
-        options = " --lite" * lite + (f" --thinking {thinking}" if thinking else "")
-        output.data(_script(for_, shell, values, exception, options))
+        output.data(_values(request, target))
     return 0
+
+
+def _values(request: _Request, target: Target) -> str:
+    """Return the variables in the format that was requested."""
+    values = _variables(request.client, target, is_lite=request.is_lite)
+    exception = exception_for(target.host, settings_module.child_environment({}))
+    if request.as_json:
+        return dumps({**values, **exception}, indent=2)
+    if request.as_dotenv:
+        return _dotenv({**values, **exception})
+    return _script(request, values, exception)
 
 
 def _variables(client: Client, target: Target, *, is_lite: bool = False) -> Mapping[str, str]:
@@ -119,31 +141,28 @@ def _dotenv(values: Mapping[str, str]) -> str:
     return "\n".join(shells.dotenv(name, value) for name, value in values.items())
 
 
-def _script(
-    client: Client,
-    requested: Shell | None,
-    values: Mapping[str, str],
-    exception: Mapping[str, str],
-    options: str,
-) -> str:
+def _script(request: _Request, values: Mapping[str, str], exception: Mapping[str, str]) -> str:
     """Return the shell's commands and a last line that shows how to use them."""
-    shell = requested or shell_of(settings_module.shell_path())
+    client = request.client
+    shell = request.shell or shell_of(settings_module.shell_path())
     environ = settings_module.child_environment({})
     kept = () if client == "claude" else replaced.to_keep(values, environ)
     script = shells.exports(shell, {**values, **exception}, kept)
-    return f"{script}\n{_usage(client, shell, requested, options)}"
+    return f"{script}\n{_usage(client, shell, request.shell, request.options)}"
 
 
-def _print_undo(client: Client, requested: Shell | None, target: Target) -> None:
+def _print_undo(client: Client, requested: Shell | None) -> int:
+    target = find_target(settings_module.resolve())
     if client in FILE_CLIENTS:
         place = _snippet(client, target).place
         output.note(f"Nothing is set in a shell. Remove what you added to {place}.")
-        return
+        return 0
     shell = requested or shell_of(settings_module.shell_path())
     environ = settings_module.child_environment({})
     names = _variables(client, target)
     script = shells.unsets(shell, names, restored(environ), replaced.to_restore(names, environ))
     output.data(f"{script}\n{_usage(client, shell, requested, ' --unset', is_unset=True)}")
+    return 0
 
 
 def _usage(
@@ -176,10 +195,11 @@ def _require_one_format(*requested: bool) -> None:
         )
 
 
-def _require_file_format(client: Client, *, is_for_a_shell: bool) -> None:
-    if is_for_a_shell:
+def _require_file_format(request: _Request) -> None:
+    if request.is_for_a_shell:
         raise UsageError(
-            f"--for {client} prints a part of a file; --shell, --dotenv and --lite do not apply."
+            f"--for {request.client} prints a part of a file; --shell, --dotenv and --lite do not"
+            " apply."
         )
 
 
