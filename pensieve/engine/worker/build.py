@@ -113,14 +113,11 @@ def build_engine(
     _prepare_kernels(make_caches, platform, limits.max_batch, announcer)
     announce("measuring its steps", TRYING_S)
     state, speculation = _speculation(load, make_caches, platform, fingerprint, head)
-    scheduler = Scheduler(
-        lambda: BatchBackend(
-            model, make_caches, chunks, grammars.matcher, announcer, speculation=speculation
-        ),
-        prefix_cache,
-        plan.budget,
-        replace(limits, step_tokens=TILE_ROWS) if speculation else limits,
-    )
+    if speculation is not None:
+        limits = replace(limits, step_tokens=TILE_ROWS)
+    backend = partial(BatchBackend, model, make_caches, chunks, grammars.matcher, announcer)
+    new_backend = partial(backend, speculation=speculation)
+    scheduler = Scheduler(new_backend, prefix_cache, plan.budget, limits)
     return WorkerContext(
         scheduler,
         plan.context_tokens,
