@@ -180,7 +180,7 @@ async def test_tools_constrain_the_answer() -> None:
         assert ('clock\\"' in lark, 'patch\\"' in lark) == is_callable, choice
 
 
-def patch(syntax: str, definition: str) -> dict[str, Any]:
+def freeform(syntax: str, definition: str) -> dict[str, Any]:
     grammar = {"syntax": syntax, "definition": definition}
     return {
         "type": "custom",
@@ -191,9 +191,9 @@ def patch(syntax: str, definition: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("tool", "field", "reason"),
     [
-        (patch("lark", "start: A"), ".definition", "cannot be enforced: A is not defined"),
-        (patch("regex", "(?!a)"), ".definition", r"cannot be enforced: groups with (?"),
-        (patch("gbnf", "root ::= a"), ".syntax", "Input should be 'lark' or 'regex'"),
+        (freeform("lark", "start: A"), ".definition", "cannot be enforced: A is not defined"),
+        (freeform("regex", "(?!a)"), ".definition", r"cannot be enforced: groups with (?"),
+        (freeform("gbnf", "root ::= a"), ".syntax", "Input should be 'lark' or 'regex'"),
     ],
 )
 async def test_grammar_that_cannot_be_enforced_is_refused(
@@ -207,7 +207,7 @@ async def test_grammar_that_cannot_be_enforced_is_refused(
 
 async def test_grammar_that_does_not_compile_is_refused() -> None:
     engine = ScriptedEngine([[GrammarError("too complex")]])
-    response = await post(engine, CALL | {"tools": [patch("regex", "a")]})
+    response = await post(engine, CALL | {"tools": [freeform("regex", "a")]})
     error = response.json()["error"]
     assert (response.status_code, error["param"]) == (
         *(400, "tools[0].custom.format.grammar.definition"),

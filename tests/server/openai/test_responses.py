@@ -38,7 +38,7 @@ SEARCH = {"type": "web_search"}
 USER = {"type": "message", "role": "user", "content": "hello"}
 
 
-def patch(**grammar: str) -> dict[str, Any]:
+def freeform(**grammar: str) -> dict[str, Any]:
     return {"type": "custom", "name": "patch", "format": {"type": "grammar", **grammar}}
 
 
@@ -217,15 +217,20 @@ async def test_refusals_have_their_status_before_the_stream_begins() -> None:
             "text.format.schema",
         ),
         (
-            {"tools": [SEARCH, SPACE | {"tools": [CLOCK, patch(syntax="lark", definition="?")]}]},
+            {
+                "tools": [
+                    SEARCH,
+                    SPACE | {"tools": [CLOCK, freeform(syntax="lark", definition="?")]},
+                ]
+            },
             "tools[1].tools[1].format.definition",
         ),
         (
-            {"tools": [patch(syntax="regex", definition="(?=a)")]},
+            {"tools": [freeform(syntax="regex", definition="(?=a)")]},
             "tools[0].format.definition",
         ),
         (
-            {"tools": [patch(syntax="gbnf", definition="")]},
+            {"tools": [freeform(syntax="gbnf", definition="")]},
             "tools[0].format.syntax",
         ),
     ],
@@ -241,7 +246,7 @@ async def test_later_errors_name_the_clients_fields(fields: dict, param: str) ->
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_grammar_of_a_tool_that_does_not_compile_is_refused(stream: bool) -> None:
     engine = ScriptedEngine([[GrammarError("too complex")]])
-    tools = [SEARCH, SPACE | {"tools": [patch(syntax="regex", definition="a")]}]
+    tools = [SEARCH, SPACE | {"tools": [freeform(syntax="regex", definition="a")]}]
     response = await post(engine, RESPOND | {"tools": tools, "stream": stream})
     assert response.status_code == 400
     error = response.json()["error"]
