@@ -15,8 +15,8 @@ from typing import Any
 PROMPT_TOKENS = 40
 SIZES = (4, 8)  # requests
 ANSWERS = (16, 64)  # tokens of each
-# Of the answer that runs beside. It lasts longer than the burst.
-_BESIDE_TOKENS = 160
+# Of the other answer, which runs longer than the burst.
+_OTHER_TOKENS = 160
 # Between two bursts, for the work after an answer.
 _PAUSE_S = 0.3
 
@@ -39,30 +39,30 @@ async def burst(server: Server, prompts: Sequence[str], answer_tokens: int) -> F
     }
 
 
-async def gap_beside(
-    server: Server, beside: str, prompts: Sequence[str], answer_tokens: int
+async def gap_during_burst(
+    server: Server, other: str, prompts: Sequence[str], answer_tokens: int
 ) -> Figures:
     """Return the longest gap of an answer that runs while a burst begins and ends."""
-    running = asyncio.create_task(server.stream(beside, _BESIDE_TOKENS))
+    running = asyncio.create_task(server.stream(other, _OTHER_TOKENS))
     await asyncio.sleep(0.5)
     await burst(server, prompts, answer_tokens)
-    name = f"burst of {len(prompts)} x {answer_tokens}, longest gap beside, s"
+    name = f"burst of {len(prompts)} x {answer_tokens}, longest gap of another answer, s"
     return {name: (await running).longest_gap_s}
 
 
 async def turn(
     make_prompt: MakePrompt, servers: Sequence[Server], size: int, answer_tokens: int
 ) -> dict[str, Figures]:
-    """Return each server's figures of one burst, and of another one beside an answer."""
+    """Return each server's figures of one burst, and of another one during an answer."""
     prompts = [make_prompt(PROMPT_TOKENS) for _ in range(size)]
     others = [make_prompt(PROMPT_TOKENS) for _ in range(size)]
-    beside = make_prompt(PROMPT_TOKENS)
+    other = make_prompt(PROMPT_TOKENS)
     figures: dict[str, Figures] = {}
     for server in servers:
         await asyncio.sleep(_PAUSE_S)
         alone = await burst(server, prompts, answer_tokens)
         await asyncio.sleep(_PAUSE_S)
-        figures[server.name] = alone | await gap_beside(server, beside, others, answer_tokens)
+        figures[server.name] = alone | await gap_during_burst(server, other, others, answer_tokens)
     return figures
 
 

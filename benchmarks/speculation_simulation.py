@@ -61,7 +61,7 @@ WRONG_CURVES = (
 LOST_OVERLAP = 0.04
 PLAIN_STEP_S = 0.02
 CONTEXT = 2000
-# Several answers at once, cut to so many tokens.
+# Several answers at once, cut to this many tokens.
 BATCHES = ((0, 6), (0, 2, 3, 6), (6, 5, 6, 3), (0, 1, 2, 4))
 BATCH_CURVES = ("M1/M2", "M3/M4", "M5 Max")
 BATCH_TOKENS = 450

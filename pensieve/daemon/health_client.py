@@ -66,7 +66,7 @@ def ask(record: ServerRecord, timeout_s: float = TIMEOUT_S) -> Health:
 
 
 def reason_of(error: OSError | HTTPException | ValueError) -> str:
-    """Return in plain words why a request to the server failed."""
+    """Return for people why a request to the server failed."""
     match error:
         case TimeoutError():
             return "it does not answer in time"

@@ -172,7 +172,7 @@ class DraftCounts:
         )
 
     def tokens_per_step(self, tokens: int) -> float:
-        """Return the tokens per step of answers of so many `tokens`; 0 without any.
+        """Return the tokens per step of answers of `tokens` tokens; 0 without any.
 
         Each step of a sequence yields one token more than drafts are accepted in it.
         """

@@ -13,7 +13,7 @@ _INPUT: dict[str, JsonValue] = {
 
 
 def text_tool(name: str, description: str, grammar: InputGrammar | None) -> TextTool:
-    """Return the tool. The model is told of its grammar, too: it writes better what it expects."""
+    """Return the tool. Its description has the grammar: a model writes better what it expects."""
     if grammar is not None:
         description += f"\n\nThe input matches this {grammar.syntax} grammar:\n{grammar.definition}"
     return TextTool(

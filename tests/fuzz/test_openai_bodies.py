@@ -88,7 +88,7 @@ RESPONSES: list[dict[str, Any]] = [
 
 
 def assert_answered(response: httpx.Response, *statuses: int) -> None:
-    """statuses: those of refusals, besides 400."""
+    """statuses: those of refusals, next to 400."""
     assert response.headers["x-request-id"].startswith("req_")
     if response.status_code != 200:
         error = response.json()["error"]

@@ -56,7 +56,7 @@ TooLongError = PromptTooLongError | PromptUnprocessableError
 
 
 def explain(error: TooLongError, question: str) -> TooLongError:
-    """Return the error of a question that alone is too long, in words for people and with a fix."""
+    """Return the error of a question that alone is too long, with its fix."""
     if isinstance(error, PromptTooLongError):
         error.message = (
             f"The question has {error.prompt_tokens:,} tokens; the model's context is"

@@ -94,7 +94,7 @@ class _Writer:
     _atoms: set[str] = field(default_factory=set[str])
     _depth: int = 0
     _is_repeatable: bool = False  # the last part
-    _has_begun: bool = False  # the alternative has parts besides flags
+    _has_begun: bool = False  # the alternative has parts that are no flags
 
     def finished(self) -> Regex:
         if self._depth:

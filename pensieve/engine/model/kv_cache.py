@@ -123,7 +123,7 @@ class SequenceKVCache(_BaseCache):
         return mx.dequantize(weights, scales, biases, group_size, bits).astype(self._dtype)
 
     def _seen(self, arrays: tuple[mx.array, ...], _: int) -> tuple[mx.array, ...]:
-        """Return the tokens that the newest so many tokens see."""
+        """Return the tokens that the newest tokens see; the second argument is their number."""
         return tuple(array[..., : self.offset, :] for array in arrays)
 
     def _mask(self, tokens: int) -> Any:

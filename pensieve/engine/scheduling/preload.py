@@ -26,7 +26,7 @@ MAX_PREFIXES = 8
 MAX_EXAMINED = 32
 # Of the memory for KV caches: prefixes that no request may ever use should not fill it.
 MEMORY_SHARE = 0.5
-# Stands for the first token after a prefix: a restore leaves one to process. No model has it.
+# In place of the first token after a prefix: a restore leaves one to process. No model has it.
 _NEXT_TOKEN = -1
 
 

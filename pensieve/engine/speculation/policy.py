@@ -17,7 +17,7 @@ from pensieve.engine.speculation.row_ledger import RowLedger
 from pensieve.engine.speculation.step_costs import StepCosts
 
 NEAR_DRAFTS = 3
-# A far draft follows so many accepted drafts in a row, or a match of the largest length.
+# A far draft follows this many accepted drafts in a row, or a match of the largest length.
 _FAR_RUN = 8
 # Least speed-up, with all drafts accepted, of a width that can pay: some are always refused.
 _MIN_SPEEDUP = 1.25

@@ -17,7 +17,7 @@ MIN_PLAIN_STEPS = 3
 # was 1.8 instead of 3.1 times as fast, the median 3.6 instead of 3.9; 2026-11-30.)
 MAX_SURPRISE = 3.0
 MAX_WIDE_SURPRISE = 2.0
-# A correction of a width that is not used halves in so many steps: a wrong one must not disable
+# A correction of a width that is not used halves in this many steps: a wrong one must not disable
 # the width for good.
 HALF_LIFE_STEPS = 2000
 _PLAIN_WEIGHT = 0.1

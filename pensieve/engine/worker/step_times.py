@@ -34,7 +34,7 @@ VERSION = 2
 _REPEATS = 3
 _ANY_TOKEN = 1
 
-# Decode one step of so many rows and wait for its tokens.
+# Decode one step of this many rows and wait for its tokens.
 RunStep = Callable[[int], None]
 
 

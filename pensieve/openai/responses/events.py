@@ -19,7 +19,7 @@ from pensieve.openai.responses.response import (
 
 
 class ResponseEvent(ApiModel):
-    """Carries the response as it is."""
+    """Carries the response so far."""
 
     type: Literal[
         "response.created",

@@ -81,7 +81,7 @@ class ResponseFold:
 
     @property
     def response(self) -> Response:
-        """The response as it is."""
+        """The response so far."""
         return self._response
 
     @property

@@ -122,7 +122,7 @@ def _thoughts(item: Reasoning) -> Iterator[ContentBlock]:
 
 def _output_texts(output: JsonValue, path: str) -> Iterator[TextBlock]:
     """Yield the texts of a result. An image in it would fail every later request of a session, so
-    the model is told instead.
+    a sentence takes its place.
     """
     if not isinstance(output, list):
         yield text_block(output if isinstance(output, str) else json.dumps(output))

@@ -19,7 +19,7 @@ _PREFIXES: Mapping[str, str] = {
 
 
 def reference_of(item: JsonObject) -> str | None:
-    """Return the id of the item that `item` stands for; None if it is one itself."""
+    """Return the id of the item that `item` refers to; None if it is one itself."""
     item_id = item.get("id") if kind_of(item) == "item_reference" else None
     return item_id if isinstance(item_id, str) else None
 

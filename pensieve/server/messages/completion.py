@@ -58,7 +58,7 @@ class SamplingChoice:
     top_k: int | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
-    seed: int | None = None  # None: every answer is drawn anew
+    seed: int | None = None  # None: every answer is another one
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     logit_bias: tuple[tuple[int, float], ...] = ()
@@ -277,7 +277,7 @@ class Completer:
 
 
 def drafts_text(drafts: DraftCounts, tokens: int) -> str:
-    """Return the end of the log line of an answer of so many tokens that had drafts."""
+    """Return the end of the log line of an answer of `tokens` tokens that had drafts."""
     used = [
         f"{counts.accepted} of {counts.drafted} {source}"
         for source, counts in drafts.by_source.items()

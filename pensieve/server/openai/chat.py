@@ -24,7 +24,7 @@ from pensieve.server.openai.options import answer_options, stream_text
 from pensieve.server.openai.wire import openai_wire
 from pensieve.worker_threads import run_in_thread
 
-# Headers in which clients name their session, besides the field `prompt_cache_key`.
+# Headers in which clients name their session, next to the field `prompt_cache_key`.
 SESSION_HEADERS = ("x-session-id", "session-id")
 
 

@@ -1,4 +1,4 @@
-"""Errors of the connection to a server, in plain words."""
+"""Errors of the connection to a server, for people."""
 
 import socket
 from collections.abc import Generator

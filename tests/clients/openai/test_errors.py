@@ -62,7 +62,7 @@ def test_a_long_prompt_is_refused_in_the_words_on_which_clients_compact(connect:
 
 @dataclass(frozen=True)
 class Refusal:
-    """What the official clients make of a request that no repetition mends."""
+    """What the official clients make of a request that fails however often it is sent."""
 
     name: str  # of the class
     status: int

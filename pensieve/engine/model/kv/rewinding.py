@@ -35,7 +35,7 @@ class RewindPoint:
         return bool(self._states)
 
     def rewind(self, tokens: Sequence[int]) -> None:
-        """Drop so many of the newest tokens of each row."""
+        """Drop this many of the newest tokens of each row."""
         for cache in self._caches:
             if isinstance(cache, RaggedKV):
                 cache.rewind(tokens)

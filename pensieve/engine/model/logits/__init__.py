@@ -1,1 +1,1 @@
-"""What is computed from the model's logits besides the next tokens."""
+"""What is computed from the model's logits next to the tokens."""
