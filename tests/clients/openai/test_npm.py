@@ -4,13 +4,12 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from pensieve.engine.generation import Generation, Started, Token
-from pensieve.errors import EngineBusyError, WorkerDiedError
+from pensieve.errors import WorkerDiedError
 from tests.clients.installed import FOREIGN, openai_modules
 from tests.clients.serving import ToolCallingEngine, serving
 from tests.clients.test_python_tools import THINKING_DIALECT
@@ -26,15 +25,8 @@ CONTEXT_TOKENS = 16_384
 Answered = Callable[[str], Any]
 
 
-@dataclass
 class Engine(ToolCallingEngine):
-    """Breaks off and is busy once if a prompt says so."""
-
-    busy: ScriptedEngine = field(
-        default_factory=lambda: ScriptedEngine(
-            [[EngineBusyError("Busy.", retry_after_s=1)], says("At last.")]
-        )
-    )
+    """Breaks off if a prompt says so."""
 
     def generate(self, generation: Generation) -> AbstractAsyncContextManager[Any]:
         prompt = ByteTokenizer().decode(generation.prompt_tokens)
@@ -42,8 +34,6 @@ class Engine(ToolCallingEngine):
             return ScriptedEngine([BREAKING]).generate(generation)
         if prompt == "def":
             return ScriptedEngine([says("Hello.")]).generate(generation)
-        if "busy" in prompt:
-            return self.busy.generate(generation)
         return super().generate(generation)
 
 
@@ -142,28 +132,6 @@ def test_a_text_is_completed_in_pieces(answered: Answered) -> None:
     pieces = [choice["text"] for chunk in answered("text") for choice in chunk["choices"]]
     assert "".join(pieces) == "Hello."
     assert len(pieces) > 2
-
-
-def test_every_error_has_its_class_code_and_param(answered: Answered) -> None:
-    result = answered("errors")
-    found = {
-        case: (error["name"], error["status"], error["code"], error["param"])
-        for case, error in result.items()
-    }
-    assert found == {
-        "invalid": ("BadRequestError", 400, None, "temperature"),
-        "long": ("BadRequestError", 400, "context_length_exceeded", "messages"),
-        "longResponse": ("BadRequestError", 400, "context_length_exceeded", "input"),
-        "key": ("AuthenticationError", 401, "invalid_api_key", None),
-        "path": ("NotFoundError", 404, "not_found", None),
-        "embeddings": ("BadRequestError", 400, None, "model"),
-    }
-    assert all(error["requestID"].startswith("req_") for error in result.values())
-    assert "maximum context length is 16384 tokens" in result["long"]["message"]
-
-
-def test_a_busy_engine_is_retried(answered: Answered) -> None:
-    assert answered("retried")["choices"][0]["message"]["content"] == "At last."
 
 
 def test_a_broken_stream_is_an_error(answered: Answered) -> None:
