@@ -3,14 +3,16 @@
 Used by the commands, doctor and `launch`. Standard library only, and never through a proxy.
 """
 
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, fields, is_dataclass
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from typing import Any, Literal, TypeVar, cast
 from urllib.parse import urlsplit
 
 from pensieve.daemon.server_record import ServerRecord
 from pensieve.engine.generation import EngineStats, SpeculationState
+from pensieve.errors import AuthenticationError
 from pensieve.untrusted_json import read_json
 
 # asleep: the model is unloaded after a time without work; the next request waits for its loading.
@@ -63,6 +65,24 @@ def ask(record: ServerRecord, timeout_s: float = TIMEOUT_S) -> Health:
     except (OSError, HTTPException, ValueError) as error:
         return Health("unreachable", f"no answer at {record.base_url}: {reason_of(error)}")
     return read(body, record.pid)
+
+
+def require_key(base_url: str, api_key: str, timeout_s: float = TIMEOUT_S) -> None:
+    """Raise `AuthenticationError` if the server, which has been identified, refuses the key."""
+    address = urlsplit(base_url)
+    connection = HTTPConnection(address.hostname or "", address.port, timeout=timeout_s)
+    with closing(connection), suppress(OSError, HTTPException):
+        connection.request("GET", "/v1/models", headers={"x-api-key": api_key})
+        if connection.getresponse().status == HTTPStatus.UNAUTHORIZED:
+            raise key_refused()
+
+
+def key_refused() -> AuthenticationError:
+    return AuthenticationError(
+        "The server rejects this key.",
+        hint="It was started with another PENSIEVE_API_KEY than this shell's. Set the same\n"
+        "one here, or restart the server with this shell's:\n  pensieve restart",
+    )
 
 
 def reason_of(error: OSError | HTTPException | ValueError) -> str:

@@ -135,6 +135,7 @@ class FakeServer(ThreadingHTTPServer):
         self.prover: Prover | None = PROVER
         self.healths: Callable[[], Event] = health
         self.thinks = False
+        self.key: str | None = None  # the only one that is not refused
         self.tokens: Callable[[Event], int] = lambda body: len(body["messages"])
         self.seen: list[dict[str, str]] = []
         self.calls: list[tuple[dict[str, str], dict[str, object]]] = []
@@ -154,6 +155,9 @@ class Routes(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.seen.append({k.lower(): v for k, v in self.headers.items()})
+        if self.server.key not in {None, self.headers.get("x-api-key", self.server.key)}:
+            self._json(401, {})
+            return
         if self.path.startswith("/v1/models/"):
             types = {"adaptive": {"supported": self.server.thinks}}
             self._json(200, MODEL_INFO | {"capabilities": {"thinking": {"types": types}}})

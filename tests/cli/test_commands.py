@@ -294,6 +294,23 @@ def test_env_check_fails_if_the_server_does_not_answer(
     assert "pensieve start" in err
 
 
+def test_env_reports_a_key_that_the_server_refuses(
+    paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (
+        serving() as server,
+        server_lock.acquire(paths),
+        publish(paths, own_record(Address("127.0.0.1", server.server_port, "tiny", "cpu"))),
+    ):
+        server.key = "another"
+        assert run(["env", "--check"]) == 1
+        out, err = capsys.readouterr()
+        assert (out, "rejects this key" in err, "pensieve restart" in err) == ("", True, True)
+        assert run(["env"]) == 0
+        out, err = capsys.readouterr()
+        assert ("ANTHROPIC_BASE_URL" in out, "rejects this key" in err) == (True, True)
+
+
 def test_env_json_and_dotenv_hold_the_same_values(
     paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,10 +18,19 @@ from pensieve.settings import resolve as settings_module
 from pensieve.settings.resolve import Settings, ThinkingMode
 
 CONFIRMED_KEY_VARIABLE, KEY_VARIABLE = KEY_VARIABLES
-# First requests: docs/clients.md.
-AGENT = Agent("Claude Code", "claude", "npm install -g @anthropic-ai/claude-code", 4500)
-LITE_AGENT = replace(AGENT, first_request_tokens=1100)
-LITE_WAY = ", or Claude Code with a shorter prompt:\n  pensieve claude --lite"
+QUIET = (
+    *("agents", "auth", "auto-mode", "config", "doctor", "import", "install", "logs", "mcp"),
+    *("plugin", "plugins", "purge", "rm", "setup-token", "stop", "update", "upgrade", "-v"),
+)
+AGENT = Agent(
+    "Claude Code",
+    "claude",
+    "npm install -g @anthropic-ai/claude-code",
+    3960,
+    dict.fromkeys(QUIET, 0),
+)
+LITE_AGENT = replace(AGENT, first_request_tokens=1060)
+LITE_WAY = "\nOr Claude Code with a shorter prompt:\n  pensieve claude --lite"
 # Claude Code's default is "high", the slowest effort of some models. The user's `--effort` takes
 # precedence over this (tried with 2.1.330).
 DEFAULT_EFFORT = "medium"
@@ -68,9 +77,9 @@ def exec_claude(
     path = find(program, AGENT)
     target = running_target(settings, dependencies)
     if is_lite:
-        require_context(target, LITE_AGENT)
+        require_context(target, LITE_AGENT, arguments)
     else:
-        require_context(target, AGENT, LITE_WAY)
+        require_context(target, AGENT, arguments, LITE_WAY)
     target_variables = variables(target, is_lite=is_lite) | exception_for(
         target.host, _effective_environment()
     )

@@ -28,6 +28,7 @@ from pensieve.api.messages.message import DeltaUsage, ThinkingContent, TokenCoun
 from pensieve.api.messages.options import UnbudgetedThinking
 from pensieve.cli.client.connection import Server, http_client, key_header
 from pensieve.cli.client.sse import event_data, lines
+from pensieve.daemon.health_client import key_refused
 from pensieve.errors import (
     PensieveError,
     PromptTooLongError,
@@ -227,11 +228,7 @@ def _check(response: "httpx.Response") -> None:
         return
     response.read()
     if response.status_code == 401:
-        raise RequestError(
-            "The server rejects this key.",
-            hint="It was started with another PENSIEVE_API_KEY than this shell's. Set the same\n"
-            "one here, or restart the server from here: pensieve stop, then pensieve start",
-        )
+        raise key_refused()
     raise _error_of(_message_of(response), is_busy=response.status_code in BUSY)
 
 

@@ -3,7 +3,7 @@
 `pensieve env` imports it, so it imports nothing that starts a server.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pensieve.cli.client.target import Target
@@ -14,6 +14,8 @@ PROVIDER = "pensieve"
 # may have set for pensieve itself.
 KEY_VARIABLE = "PENSIEVE_KEY"
 MAX_OUTPUT_TOKENS = 8192
+# Options of each agent.
+ASKING_NOTHING = frozenset({"--help", "-h", "--version"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,16 @@ class Agent:
     title: str  # as its makers write it
     command: str
     install: str  # the command that installs it
-    first_request_tokens: int  # upper bound, for other tokenizers than the measured one too
+    first_request_tokens: int  # as docs/clients.md has them
+    # The same of subcommands that ask for less; 0: nothing is asked of the model.
+    subcommand_tokens: Mapping[str, int] = field(default_factory=dict[str, int])
+
+    def tokens_of(self, arguments: Sequence[str]) -> int:
+        """Return the tokens of the first request of a run with these arguments."""
+        if any(argument in ASKING_NOTHING for argument in arguments):
+            return 0
+        first = arguments[0] if arguments else ""
+        return self.subcommand_tokens.get(first, self.first_request_tokens)
 
 
 @dataclass(frozen=True, slots=True)

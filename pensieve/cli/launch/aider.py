@@ -13,7 +13,7 @@ from pathlib import Path
 from pensieve.cli.client.target import Target
 from pensieve.cli.launch.agent import Agent, Setup, openai_url, output_tokens
 
-AGENT = Agent("aider", "aider", "uv tool install --python 3.12 aider-chat", 2000)
+AGENT = Agent("aider", "aider", "uv tool install --python 3.12 aider-chat", 1800)
 METADATA = "model-metadata.json"
 KEY = "AIDER_OPENAI_API_KEY"
 # Keeps litellm from fetching a list of prices.
@@ -23,7 +23,7 @@ QUIET = ("--no-check-update", "--no-analytics", "--no-show-release-notes")
 TIMEOUT_S = 3600
 
 
-def setup(target: Target, folder: Path) -> Setup:
+def setup(target: Target, folder: Path, _environ: Mapping[str, str]) -> Setup:
     name = _name(target)
     options = {
         "--model": name,

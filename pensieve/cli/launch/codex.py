@@ -13,11 +13,22 @@ from typing import cast
 from pensieve.cli.client.target import Target
 from pensieve.cli.launch.agent import KEY_VARIABLE, PROVIDER, Agent, Setup, Snippet, openai_url
 
-AGENT = Agent("Codex", "codex", "npm install -g @openai/codex", 9000)
+QUIET = (
+    *("agents", "app-server", "apply", "archive", "cloud", "completion", "debug", "delete"),
+    *("doctor", "exec-server", "features", "help", "login", "logout", "mcp", "plugin"),
+    *("sandbox", "unarchive", "update", "-V"),
+)
+AGENT = Agent(
+    "Codex",
+    "codex",
+    "npm install -g @openai/codex",
+    8000,
+    {"exec": 5700, "e": 5700, **dict.fromkeys(QUIET, 0)},
+)
 # Tables of config.toml; the first one has no heading.
 Tables = Mapping[str, Mapping[str, object]]
 
-LEAN = {"multi_agent": False, "goals": False}
+LEAN: Tables = {"features": {"goals": False}, "agents": {"enabled": False}}
 # No requests but to the server.
 OFFLINE: Tables = {
     "": {"check_for_update_on_startup": False},
@@ -27,7 +38,7 @@ OFFLINE: Tables = {
 }
 
 
-def setup(target: Target, folder: Path) -> Setup:
+def setup(target: Target, folder: Path, _environ: Mapping[str, str]) -> Setup:
     """Return options instead of a file: Codex itself writes the file, for example which folders the
     user trusts.
     """
@@ -57,7 +68,7 @@ def _tables(target: Target, key: Mapping[str, object]) -> Tables:
             "model_context_window": target.context_tokens,
             "web_search": "disabled",
         },
-        "features": LEAN,
+        **LEAN,
         f"model_providers.{PROVIDER}": {
             "name": PROVIDER,
             "base_url": openai_url(target),

@@ -30,7 +30,8 @@ Name = Literal["claude", "codex", "opencode", "aider", "zed"]
 @dataclass(frozen=True, slots=True)
 class Launcher:
     agent: Agent
-    setup: Callable[[Target, Path], Setup]  # Path: the agent's folder in our state
+    # Of the agent's folder in our state, and the user's environment.
+    setup: Callable[[Target, Path, Mapping[str, str]], Setup]
 
 
 LAUNCHERS = {
@@ -96,11 +97,12 @@ def exec_agent(
     launcher = LAUNCHERS[name]
     path = find(program, launcher.agent)
     target = running_target(settings, dependencies)
-    require_context(target, launcher.agent)
+    require_context(target, launcher.agent, arguments)
     folder = settings.paths.agents / name
-    setup = launcher.setup(target, folder)
+    environ = settings_module.child_environment({})
+    setup = launcher.setup(target, folder, environ)
     _write(folder, setup.files)
-    exception = exception_for(target.host, settings_module.child_environment({}))
+    exception = exception_for(target.host, environ)
     environment = settings_module.child_environment({**setup.variables, **exception})
     execute(program, launcher.agent, path, [*setup.arguments, *arguments], environment)
 

@@ -12,11 +12,15 @@ from pensieve.cli.lifecycle.launching import Dependencies, ensure_running
 from pensieve.cli.lifecycle.server_report import require_healthy
 from pensieve.cli.lifecycle.version_mismatch import warn_of_other_version
 from pensieve.cli.ui import output
+from pensieve.daemon.health_client import require_key
 from pensieve.errors import ProgramMissingError, UsageError
 from pensieve.settings.resolve import Flags, Settings
 
 # What a context must hold next to the first request: a file and an answer.
 MIN_WORKING_TOKENS = 2048
+# Of another tokenizer than the one that the first requests were measured with.
+MORE_TOKENS = 1.125
+LARGER_CONTEXT = "pensieve use auto && pensieve restart"
 
 Execute = Callable[[str, list[str], Mapping[str, str]], NoReturn]
 
@@ -42,6 +46,7 @@ def running_target(settings: Settings, dependencies: Dependencies) -> Target:
     """Return the running server with its model's context, started if needed."""
     server = ensure_running(settings, Flags(), dependencies)
     require_healthy(server)
+    require_key(server.record.base_url, settings.api_key)
     warn_of_other_version(server.record, server.health)
     return replace(
         target_of(server.record, settings),
@@ -50,15 +55,17 @@ def running_target(settings: Settings, dependencies: Dependencies) -> Target:
     )
 
 
-def require_context(target: Target, agent: Agent, other_way: str = "") -> None:
+def require_context(
+    target: Target, agent: Agent, arguments: Sequence[str], other_way: str = ""
+) -> None:
     """Raise `UsageError` if the first request leaves too little context to work with."""
-    if target.context_tokens >= agent.first_request_tokens + MIN_WORKING_TOKENS:
+    tokens = agent.tokens_of(arguments)
+    if not tokens or target.context_tokens >= tokens * MORE_TOKENS + MIN_WORKING_TOKENS:
         return
     raise UsageError(
         f"{target.model} has a context of {target.context_tokens} tokens here. The first request"
-        f" of {agent.title} takes about {agent.first_request_tokens} of them, which leaves too few"
-        " to work with.",
-        hint=f"Use a model with a larger context{other_way or '.'}",
+        f" of {agent.title} takes about {tokens} of them, which leaves too few to work with.",
+        hint=f"Use a model with a larger context:\n  {LARGER_CONTEXT}{other_way}",
     )
 
 

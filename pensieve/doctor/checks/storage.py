@@ -4,6 +4,7 @@ import os
 import shlex
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +36,7 @@ MIN_STATE_BYTES = 50 * MB
 # Space for cached prompts, logs and an update.
 LOW_DISK_BYTES = 5 * GB
 OTHERS = 0o077
+ENTER = 0o011
 
 
 def check(
@@ -144,15 +146,26 @@ def _not_private(root: Path) -> Iterator[tuple[Path, str]]:
     if root.is_symlink():
         yield root, "is a symbolic link, so pensieve refuses to use it"
         return
-    for path in (root, *root.rglob("*")):
-        try:
-            status = path.lstat()
-        except OSError:
-            continue
-        if status.st_uid != os.geteuid():
-            yield path, "belongs to another user"
-        elif not stat.S_ISLNK(status.st_mode) and status.st_mode & OTHERS:
-            yield path, "can be read by other users"
+    yield from _open_to_others(root, is_reachable=True)
+
+
+def _open_to_others(path: Path, *, is_reachable: bool) -> Iterator[tuple[Path, str]]:
+    """is_reachable: others can enter the folder. Agents keep files in folders of ours, with modes
+    that mean nothing where they cannot.
+    """
+    try:
+        status = path.lstat()
+    except OSError:
+        return
+    if status.st_uid != os.geteuid():
+        yield path, "belongs to another user"
+    elif is_reachable and not stat.S_ISLNK(status.st_mode) and status.st_mode & OTHERS:
+        yield path, "can be read by other users"
+    if stat.S_ISDIR(status.st_mode):
+        lets_in = is_reachable and bool(status.st_mode & ENTER)
+        with suppress(OSError):
+            for inner in sorted(path.iterdir()):
+                yield from _open_to_others(inner, is_reachable=lets_in)
 
 
 def _set_aside(paths: Paths, home: Path) -> Iterator[Finding]:

@@ -10,11 +10,17 @@ import pytest
 
 from pensieve.cli.app import run
 from pensieve.cli.arguments import separate_agent_arguments
+from pensieve.cli.launch.agent import Agent
 from pensieve.cli.launch.command import AGENTS, LAUNCHERS, exec_agent, listing
 from pensieve.cli.launch.program import Program
 from pensieve.daemon import server_lock
 from pensieve.daemon.server_record import Address, own_record, publish
-from pensieve.errors import NotWritableError, ProgramMissingError, UsageError
+from pensieve.errors import (
+    AuthenticationError,
+    NotWritableError,
+    ProgramMissingError,
+    UsageError,
+)
 from pensieve.paths import under_home
 from pensieve.settings.resolve import DEFAULT_API_KEY, Settings
 from tests.cli.claude.test_command import Became, execute
@@ -23,6 +29,7 @@ from tests.cli.fake_server import health, serving
 
 HERE = Program(lambda name: f"/opt/{name}", execute)
 CONTEXT_TOKENS = 65_536
+CLIENTS = Path(__file__).parents[3] / "docs" / "clients.md"
 
 
 @pytest.fixture
@@ -142,6 +149,78 @@ def test_context_too_small_for_the_first_request_is_refused(agent: str, tmp_path
             pytest.raises(UsageError, match="tiny has a context of 3000 tokens"),
         ):
             exec_agent(agent, HERE, settings, Recorder(settings).dependencies(), [])
+
+
+@pytest.fixture
+def small(settings: Settings) -> Iterator[Settings]:
+    """Settings of a home whose server has a context of 8192 tokens."""
+    with serving() as server, server_lock.acquire(settings.paths):
+        address = Address("127.0.0.1", server.server_port, "tiny", "cpu")
+        with publish(settings.paths, own_record(address)):
+            yield settings
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--version"], ["mcp", "list"], ["resume", "--help"], ["debug", "config"]]
+)
+@pytest.mark.parametrize("agent", ["codex", "opencode"])
+def test_what_asks_nothing_of_the_model_needs_no_context(
+    agent: str, arguments: list[str], small: Settings
+) -> None:
+    assert launched(small, agent, *arguments).words[-len(arguments) :] == arguments
+
+
+def test_codex_exec_needs_less_context(small: Settings) -> None:
+    with pytest.raises(UsageError, match="about 8000 of them") as caught:
+        exec_agent("codex", HERE, small, Recorder(small).dependencies(), ["fix", "it"])
+    assert "pensieve use auto" in (caught.value.hint or "")
+    with pytest.raises(UsageError, match="about 5700 of them"):
+        exec_agent("codex", HERE, small, Recorder(small).dependencies(), ["exec", "fix it"])
+
+
+def test_documented_first_requests_are_those_that_are_required() -> None:
+    page = CLIENTS.read_text()
+    numbers = {number for agent in AGENTS.values() for number in _first_requests(agent)} - {0}
+    assert {number for number in numbers if f"{number:,}" not in page} == set()
+
+
+def _first_requests(agent: Agent) -> set[int]:
+    return {agent.first_request_tokens, *agent.subcommand_tokens.values()}
+
+
+@pytest.mark.parametrize("agent", LAUNCHERS)
+def test_refused_key_is_reported_before_the_agent_starts(agent: str, tmp_path: Path) -> None:
+    settings = Settings(under_home(tmp_path / "home"))
+    with serving() as server, server_lock.acquire(settings.paths):
+        server.healths = lambda: health() | {"context_tokens": CONTEXT_TOKENS}
+        server.key = "another"
+        address = Address("127.0.0.1", server.server_port, "tiny", "cpu")
+        with (
+            publish(settings.paths, own_record(address)),
+            pytest.raises(AuthenticationError, match="rejects this key") as caught,
+        ):
+            exec_agent(agent, HERE, settings, Recorder(settings).dependencies(), [])
+    assert "pensieve restart" in (caught.value.hint or "")
+
+
+def test_users_own_opencode_content_is_merged(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {"permission": {"bash": "deny"}, "model": "a/b", "provider": {"a": {"npm": "a"}}}
+    monkeypatch.setenv("OPENCODE_CONFIG_CONTENT", json.dumps(own))
+    content = json.loads(launched(settings, "opencode").environment["OPENCODE_CONFIG_CONTENT"])
+    assert content["permission"] == {"bash": "deny"}
+    assert content["model"] == "pensieve/tiny"
+    assert set(content["provider"]) == {"a", "pensieve"}
+
+
+@pytest.mark.parametrize("content", ["{permission", "[]", "[" * 100_000])
+def test_opencode_content_that_cannot_be_merged_is_refused(
+    content: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENCODE_CONFIG_CONTENT", content)
+    with pytest.raises(UsageError, match="OPENCODE_CONFIG_CONTENT is not a JSON object"):
+        exec_agent("opencode", HERE, settings, Recorder(settings).dependencies(), [])
 
 
 def test_list_names_each_agent_and_how_to_install_it() -> None:

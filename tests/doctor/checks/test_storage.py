@@ -109,6 +109,7 @@ def test_a_key_that_is_not_required_is_judged_by_its_reach(
 
 
 def open_to_all(context: DoctorContext) -> None:
+    context.settings.paths.state.chmod(0o711)
     (context.settings.paths.state / "server.json").chmod(0o644)
 
 
@@ -143,6 +144,18 @@ def test_files_readable_by_others_are_red_and_the_fix_works(
     if damage is not linked:
         assert os.system(finding.fix) == 0
         assert of_topic(examined(context), "files").level == "ok"
+
+
+def test_modes_do_not_matter_in_a_folder_that_others_cannot_enter(tmp_path: Path) -> None:
+    context = healthy_context(tmp_path)
+    agent = context.settings.paths.agents / "codex"
+    agent.mkdir(parents=True)
+    context.settings.paths.state.chmod(0o700)
+    (agent / "skills.json").touch(0o644)
+    assert of_topic(examined(context), "files").level == "ok"
+    for folder in (agent.parent, context.settings.paths.state):
+        folder.chmod(0o711)
+    assert of_topic(examined(context), "files").level == "red"
 
 
 def test_a_configuration_file_readable_by_others_is_red(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pensieve.cli.launch import replaced
 from pensieve.cli.launch.no_proxy import exception_for, restored
 from pensieve.cli.ui import output, shells
 from pensieve.cli.ui.shells import Shell, shell_of, usage
-from pensieve.errors import ServerUnavailableError, UsageError
+from pensieve.errors import AuthenticationError, ServerUnavailableError, UsageError
 from pensieve.settings import resolve as settings_module
 from pensieve.settings.resolve import ThinkingMode
 
@@ -61,7 +61,8 @@ def env(  # noqa: PLR0913 -- each is an option
     unset
         Print the commands that undo it.
     check
-        Fail with exit code 69, printing nothing, unless the server answers.
+        Fail, printing nothing, unless the server answers (exit code 69) and accepts this
+        shell's key (1).
     json
         Print one JSON object instead.
     dotenv
@@ -95,7 +96,7 @@ def _print(request: _Request, *, must_run: bool) -> int:
     settings = settings_module.resolve()
     settings = replace(settings, thinking=request.thinking or settings.thinking)
     target = measured(find_target(settings), settings)
-    _report_missing_server(target, must_run=must_run)
+    _report_server(target, must_run=must_run)
     if request.client in FILE_CLIENTS:
         _require_file_format(request)
         _print_snippet(request.client, target, as_json=request.as_json)
@@ -203,11 +204,24 @@ def _require_file_format(request: _Request) -> None:
         )
 
 
-def _report_missing_server(target: Target, *, must_run: bool) -> None:
+def _report_server(target: Target, *, must_run: bool) -> None:
+    """Raise an error, or print a warning, if what is printed will not work."""
     if target.is_running:
+        _report_key(target, must_run=must_run)
         return
     if must_run:
         raise ServerUnavailableError(
             "The server is not running.", hint="Start it with:\n  pensieve start"
         )
     output.warning("the server is not running. Start it with: pensieve start")
+
+
+def _report_key(target: Target, *, must_run: bool) -> None:
+    from pensieve.daemon.health_client import require_key
+
+    try:
+        require_key(target.base_url, target.api_key)
+    except AuthenticationError as error:
+        if must_run:
+            raise
+        output.warning(f"{error.message} {error.hint}")
