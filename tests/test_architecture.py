@@ -73,8 +73,10 @@ MAY_IMPORT = {
     | BASE,
     "server.http": {"api", "server.errors", "server.wire", "installation", "errors"},
     "server.middleware": {
-        *("api", "server.errors", "server.http", "server.wire", "settings", "errors"),
+        *("api", "server.activity", "server.errors", "server.http", "server.wire"),
+        *("settings", "errors"),
     },
+    "server.activity": {"engine.generation"},
     "doctor": {"models", "machine", "daemon"} | BASE,
     "cli": {
         *("api", "server", "models", "machine", "daemon", "doctor"),

@@ -6,7 +6,7 @@ The docstring of a value's class is its description in `/openapi.json`.
 import secrets
 import string
 from datetime import UTC, datetime
-from typing import Annotated, cast
+from typing import Annotated, Protocol, cast
 
 from pydantic import (
     BaseModel,
@@ -40,6 +40,24 @@ class ApiModel(BaseModel):
     def to_json(self) -> str:
         """Return one line of ASCII, since old clients also split lines at U+2028."""
         return self.model_dump_json(ensure_ascii=True)
+
+
+class Event(Protocol):
+    """A value with a type, as streams have them."""
+
+    @property
+    def type(self) -> str: ...
+
+    def to_json(self) -> str: ...
+
+
+def data_event(value: ApiModel | Event) -> str:
+    """Return a server-sent event. `to_json` returns one line, so nothing in it can end the line."""
+    return f"data: {value.to_json()}\n\n"
+
+
+def named_event(event: Event) -> str:
+    return f"event: {event.type}\ndata: {event.to_json()}\n\n"
 
 
 class RequestModel(ApiModel):

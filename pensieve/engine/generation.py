@@ -1,7 +1,8 @@
 """The engine's interface: requests, events and health as plain values. No MLX.
 
-The front end builds a `Generation`; the engine sends `Started`, then any number of `Prefilled` and
-`Token`, then one `Finished`. A generation that fails ends in an `EngineError` instead.
+The front end builds a `Generation`; the engine sends `Started`, `Admitted`, then any number of
+`Prefilled` and `Token`, then one `Finished`. A generation that fails ends in an `EngineError`
+instead.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -107,6 +108,19 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class Admitted:
+    """The generation's prefill begins.
+
+    Sent before the work, so that the front end knows which prompts a crash belongs to.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Requeued:
+    """An admitted generation waits again; another `Admitted` follows."""
+
+
+@dataclass(frozen=True, slots=True)
 class Prefilled:
     prompt_tokens: int  # processed so far, cached ones included
 
@@ -189,7 +203,7 @@ class Finished:
     drafts: DraftCounts = NO_DRAFTS
 
 
-EngineEvent = Started | Prefilled | Token | Finished
+EngineEvent = Started | Admitted | Requeued | Prefilled | Token | Finished
 
 
 # asleep: unloaded while idle; the next generation starts a worker and waits for it.

@@ -18,6 +18,7 @@ from typing import Any, Literal, assert_never
 
 from pensieve.engine.generation import (
     NOT_MEASURED,
+    Admitted,
     DraftCounts,
     EngineEvent,
     EngineStats,
@@ -26,6 +27,7 @@ from pensieve.engine.generation import (
     Grammar,
     Logprobs,
     Prefilled,
+    Requeued,
     ResourceLimits,
     Sampling,
     SourceCounts,
@@ -58,20 +60,7 @@ class Failed:
         return cls(f"The engine failed on this request: {error}", "engine")
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """The generation's prefill begins.
-
-    Sent before the work, so that the front end knows which prompts a crash belongs to.
-    """
-
-
-@dataclass(frozen=True, slots=True)
-class Requeued:
-    """An admitted generation waits again; another `Admitted` follows."""
-
-
-WorkerEvent = EngineEvent | Failed | Admitted | Requeued
+WorkerEvent = EngineEvent | Failed
 
 
 @dataclass(frozen=True, slots=True)

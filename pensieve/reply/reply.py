@@ -47,11 +47,12 @@ from pensieve.api.messages.signatures import signature_of
 from pensieve.dialects.answer_format import AnswerFormat
 from pensieve.dialects.grammar.schema_validation import admits
 from pensieve.engine.generation import (
-    NO_DRAFTS,
+    Admitted,
     EngineEvent,
     Finished,
     FinishReason,
     Prefilled,
+    Requeued,
     Started,
     Token,
 )
@@ -107,16 +108,10 @@ class Reply:
         self._output_tokens = 0
         self._thinking_tokens = 0
         self._has_begun = False
-        self._is_ended = False
-        self.drafts = NO_DRAFTS  # once the engine has finished
+        self.is_ended = False  # the answer is complete: further engine events are ignored
         self._open_tool: str | None = None  # the tool whose call is being parsed
         self._tool_input: list[str] = []  # its input so far
         self._has_broken_call = False
-
-    @property
-    def is_ended(self) -> bool:
-        """Whether the answer is complete: further engine events are ignored."""
-        return self._is_ended
 
     @property
     def usage(self) -> Usage:
@@ -142,15 +137,15 @@ class Reply:
         match event:
             case Started(cached_tokens):
                 return self._begin(cached_tokens)
-            case Prefilled():
+            case Admitted() | Requeued() | Prefilled():
                 return []
             case Token() | Finished() if self._context.is_silent:
                 return self._end("max_tokens")
             case Token():
                 self._output_tokens += 1
                 return self._read_token(event)
-            case Finished(reason, output_tokens, drafts):
-                self._output_tokens, self.drafts = output_tokens, drafts
+            case Finished(reason, output_tokens):
+                self._output_tokens = output_tokens
                 return self._finish(reason)
             case _:
                 assert_never(event)
@@ -176,7 +171,7 @@ class Reply:
     def _write(self, parsed: list[ParseEvent]) -> list[MessageEvent]:
         events: list[MessageEvent] = []
         for event in parsed:
-            if not self._is_ended:
+            if not self.is_ended:
                 events += self._write_event(event)
         return events
 
@@ -250,7 +245,7 @@ class Reply:
             self._logprobs.note_end(piece)
         events = self._write(self._parser.feed(piece))
         events += self._write(self._parser.flush(is_cut=reason == "length"))
-        if self._is_ended:
+        if self.is_ended:
             return events
         if self._scanner is not None:
             events += self._write_text(self._scanner.flush())
@@ -267,7 +262,7 @@ class Reply:
         return "tool_use" if self._blocks.has_tool_use else "end_turn"
 
     def _end(self, reason: StopReason, sequence: str | None = None) -> list[MessageEvent]:
-        self._is_ended = True
+        self.is_ended = True
         return [
             *([] if self._logprobs is None else self._end_text(self._logprobs)),
             *self._blocks.close(),

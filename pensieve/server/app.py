@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -11,10 +12,12 @@ from starlette.types import Lifespan
 from pensieve.engine.generation import Engine
 from pensieve.models.served_model import ServedModel
 from pensieve.prompt.template.generated_answers import GeneratedAnswers
+from pensieve.server.activity.registry import Activity
 from pensieve.server.batches.endpoint import BatchesEndpoint
 from pensieve.server.batches.registry import BatchRegistry
 from pensieve.server.batches.store import BatchStore
 from pensieve.server.batches.worker import BatchWorker
+from pensieve.server.endpoints.activity import ActivityEndpoint
 from pensieve.server.endpoints.health import HealthEndpoint
 from pensieve.server.endpoints.models import ModelsEndpoint
 from pensieve.server.files.endpoint import FilesEndpoint
@@ -38,18 +41,22 @@ from pensieve.server.routing import (
     Operation,
     routes_of,
     routing_error,
-    wires_of,
+    targets_of,
 )
 from pensieve.settings.resolve import Settings
 
 
+@dataclass(frozen=True, slots=True)
+class AppParts:
+    """What an application is built with in addition to its model; tests replace some of it."""
+
+    ping_interval: PingInterval = field(default_factory=PingInterval)
+    budget: BodyBudget = field(default_factory=BodyBudget)
+    activity: Activity = field(default_factory=Activity)
+
+
 def build_app(
-    engine: Engine,
-    model: ServedModel,
-    settings: Settings,
-    *,
-    ping_interval: PingInterval | None = None,
-    budget: BodyBudget | None = None,
+    engine: Engine, model: ServedModel, settings: Settings, parts: AppParts | None = None
 ) -> Starlette:
     """Return the server for one model; `settings` gives the key, the requested host and the device.
 
@@ -67,11 +74,13 @@ def build_app(
     pipeline = RequestPipeline(engine, model, files.text, generated_answers)
     completer = Completer(engine, model, answer_store.add)
     sessions = Sessions(model.tokenizer.neutralize)
-    writer = AnswerWriter(ping_interval or PingInterval())
+    parts = parts or AppParts()
+    writer = AnswerWriter(parts.ping_interval)
     messages = MessagesEndpoint(pipeline, completer, sessions, writer)
     stored_responses = ResponseStore(settings.paths.responses)
     responses = ResponsesEndpoint(pipeline, completer, sessions, writer, stored_responses)
-    batch_worker = BatchWorker(registry, messages.answer_batched)
+    batch_worker = BatchWorker(registry, messages.answer_batched, parts.activity)
+    health = HealthEndpoint(engine, model, settings, sessions)
     table = operations(
         Endpoints(
             messages,
@@ -81,7 +90,8 @@ def build_app(
             BatchesEndpoint(registry),
             ModelsEndpoint(engine, model),
             FilesEndpoint(files),
-            HealthEndpoint(engine, model, settings, sessions),
+            health,
+            ActivityEndpoint(parts.activity, health.report),
         )
     )
 
@@ -91,7 +101,7 @@ def build_app(
             async with answer_store.open(), stored_responses.open(), batch_worker.working():
                 yield
 
-    return _application(table, _middleware(settings, table, budget or BodyBudget()), lifespan)
+    return _application(table, _middleware(settings, table, parts), lifespan)
 
 
 def _application(
@@ -109,14 +119,14 @@ def _application(
 
 
 def _middleware(
-    settings: Settings, table: Sequence[Operation], budget: BodyBudget
+    settings: Settings, table: Sequence[Operation], parts: AppParts
 ) -> list[Middleware]:
     # From the outside in: access is decided by the path as sent, before anything is read.
     public_paths = [operation.path for operation in table if operation.is_public]
     return [
-        Middleware(RequestMiddleware, wire_of=wires_of(table)),
+        Middleware(RequestMiddleware, target_of=targets_of(table), activity=parts.activity),
         Middleware(AccessMiddleware, access=access_of(settings, public_paths)),
         Middleware(CORSMiddleware),
         Middleware(BaseURLMiddleware),
-        Middleware(BodyAdmission, budget=budget),
+        Middleware(BodyAdmission, budget=parts.budget),
     ]

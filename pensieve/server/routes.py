@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 
+from starlette.types import ASGIApp
+
 from pensieve.api.batches import MAX_BODY_BYTES as BATCH_BYTES
 from pensieve.api.messages.request import MAX_BODY_BYTES as MESSAGE_BYTES
 from pensieve.server.batches.endpoint import BatchesEndpoint
+from pensieve.server.endpoints.activity import ActivityEndpoint
 from pensieve.server.endpoints.health import HealthEndpoint, greeting
 from pensieve.server.endpoints.models import ModelsEndpoint
 from pensieve.server.endpoints.openapi import OpenApiEndpoint
@@ -15,6 +18,7 @@ from pensieve.server.openai.completions import CompletionsEndpoint
 from pensieve.server.openai.responses import ResponsesEndpoint
 from pensieve.server.openai.wire import OPENAI, OPENAI_TEXT, RESPONSES
 from pensieve.server.routing import Operation
+from pensieve.server.wire import ANTHROPIC, Wire
 
 _RESPONSE = "/v1/responses/{response_id}"
 
@@ -29,6 +33,7 @@ class Endpoints:
     models: ModelsEndpoint
     files: FilesEndpoint
     health: HealthEndpoint
+    activity: ActivityEndpoint
 
 
 def operations(to: Endpoints) -> tuple[Operation, ...]:
@@ -39,7 +44,7 @@ def operations(to: Endpoints) -> tuple[Operation, ...]:
     batches, files, messages, responses = to.batches, to.files, to.messages, to.responses
     openapi = OpenApiEndpoint()
     table = (
-        Operation("POST", "/v1/messages", messages.create, MESSAGE_BYTES),
+        _answered("/v1/messages", messages.create, ANTHROPIC),
         Operation("POST", "/v1/messages/count_tokens", messages.count_tokens, MESSAGE_BYTES),
         Operation("POST", "/v1/messages/batches", batches.create, BATCH_BYTES),
         Operation("GET", "/v1/messages/batches", batches.list),
@@ -47,11 +52,9 @@ def operations(to: Endpoints) -> tuple[Operation, ...]:
         Operation("DELETE", "/v1/messages/batches/{message_batch_id}", batches.delete),
         Operation("POST", "/v1/messages/batches/{message_batch_id}/cancel", batches.cancel),
         Operation("GET", "/v1/messages/batches/{message_batch_id}/results", batches.results),
-        Operation("POST", "/v1/chat/completions", to.chat.create, MESSAGE_BYTES, wire=OPENAI),
-        Operation(
-            "POST", "/v1/completions", to.completions.create, MESSAGE_BYTES, wire=OPENAI_TEXT
-        ),
-        Operation("POST", "/v1/responses", responses.create, MESSAGE_BYTES, wire=RESPONSES),
+        _answered("/v1/chat/completions", to.chat.create, OPENAI),
+        _answered("/v1/completions", to.completions.create, OPENAI_TEXT),
+        _answered("/v1/responses", responses.create, RESPONSES),
         Operation(
             "POST",
             "/v1/responses/input_tokens",
@@ -71,9 +74,16 @@ def operations(to: Endpoints) -> tuple[Operation, ...]:
         Operation("DELETE", "/v1/files/{file_id}", files.delete),
         Operation("GET", "/v1/files/{file_id}/content", files.content),
         Operation("GET", "/health", to.health.health, is_public=True),
+        Operation("GET", "/activity", to.activity.now),
+        Operation("GET", "/activity/history", to.activity.history),
         Operation("GET", "/", greeting, is_public=True),
         Operation("GET", "/api/hello", greeting, is_public=True),
         Operation("GET", "/openapi.json", openapi.document, is_public=True),
     )
     openapi.describe(table)
     return table
+
+
+def _answered(path: str, create: ASGIApp, wire: Wire) -> Operation:
+    """Return an operation that the model answers."""
+    return Operation("POST", path, create, MESSAGE_BYTES, wire=wire, generates=True)

@@ -25,7 +25,7 @@ from pensieve.errors import (
     RequestError,
 )
 from pensieve.server.http.request_body import limited
-from pensieve.server.middleware.request_context import request_context_of
+from pensieve.server.middleware.request_context import Target, request_context_of
 from pensieve.server.openai.wire import OPENAI
 from pensieve.server.wire import ANTHROPIC, Wire, error_response
 
@@ -59,6 +59,7 @@ class Operation:
     wire: Wire = ANTHROPIC
     # The wire of requests without `anthropic-version`, if two APIs have the path.
     shared_with: Wire | None = None
+    generates: bool = False  # an answer of the model
 
 
 def routes_of(operations: Sequence[Operation]) -> list[Route]:
@@ -73,20 +74,21 @@ def routes_of(operations: Sequence[Operation]) -> list[Route]:
     ]
 
 
-def wires_of(operations: Sequence[Operation]) -> Callable[[Scope], Wire]:
-    """Return a function that finds a request's wire, also before it is routed."""
+def targets_of(operations: Sequence[Operation]) -> Callable[[Scope], Target]:
+    """Return a function that finds a request's wire and route, also before it is routed."""
     patterns = [(compile_path(operation.path)[0], operation) for operation in operations]
 
-    def wire_of(scope: Scope) -> Wire:
+    def target_of(scope: Scope) -> Target:
         path = normalize_path(scope["path"])
         for pattern, operation in patterns:
             if pattern.match(path):
                 is_anthropics = "anthropic-version" in Headers(scope=scope)
                 other = None if is_anthropics else operation.shared_with
-                return other or operation.wire
-        return OPENAI if _OPENAI_SEGMENTS & set(path.split("/")) else ANTHROPIC
+                generates = operation.generates and scope["method"] == operation.method
+                return Target(other or operation.wire, operation.path, generates)
+        return Target(OPENAI if _OPENAI_SEGMENTS & set(path.split("/")) else ANTHROPIC)
 
-    return wire_of
+    return target_of
 
 
 def _path(operation: Operation) -> str:

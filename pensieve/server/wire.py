@@ -11,9 +11,9 @@ from typing import Generic, TypeVar
 
 from starlette.responses import Response
 
-from pensieve.api.base import ApiModel
+from pensieve.api.base import ApiModel, named_event
 from pensieve.api.errors import ErrorBody, ErrorDetails, ErrorEnvelope, ErrorType
-from pensieve.api.messages.events import Ping, StreamEvent
+from pensieve.api.messages.events import Ping
 from pensieve.errors import (
     AuthenticationError,
     EngineBusyError,
@@ -40,6 +40,7 @@ class ErrorStatus(Generic[Kind_co]):
 
 @dataclass(frozen=True, slots=True)
 class Wire:
+    name: str  # anthropic, chat, completions or responses
     error_status: Callable[[type[BaseException]], ErrorStatus[str]]
     error_body: Callable[[Failure], ApiModel]
     error_type: type[ApiModel]  # of the body
@@ -97,15 +98,11 @@ def error_envelope(failure: Failure) -> ErrorEnvelope:
     return ErrorEnvelope(error=body, request_id=failure.request_id)
 
 
-def event_text(event: StreamEvent) -> str:
-    # `to_json` returns one line of ASCII, so no character of it can end the line.
-    return f"event: {event.type}\ndata: {event.to_json()}\n\n"
-
-
 ANTHROPIC = Wire(
+    "anthropic",
     error_status=lambda kind: status_in(_TABLE, kind),
     error_body=error_envelope,
     error_type=ErrorEnvelope,
-    error_event=lambda failure: event_text(error_envelope(failure)),
-    ping=partial(event_text, Ping()),
+    error_event=lambda failure: named_event(error_envelope(failure)),
+    ping=partial(named_event, Ping()),
 )

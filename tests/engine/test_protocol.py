@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from pensieve.engine import protocol
 from pensieve.engine.generation import (
     PRIORITIES,
+    Admitted,
     DraftCounts,
     EngineStats,
     Finished,
@@ -22,7 +23,6 @@ from pensieve.engine.generation import (
     Token,
 )
 from pensieve.engine.protocol import (
-    Admitted,
     Begun,
     Cancel,
     Failed,

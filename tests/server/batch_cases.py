@@ -11,6 +11,7 @@ from pensieve.api.batch_reading import LocatedEntry, read_batch
 from pensieve.api.messages.message import Message, TextContent, Usage
 from pensieve.server.batches.registry import BatchRegistry
 from pensieve.server.batches.store import Batch
+from pensieve.server.messages.completion import OnBegin
 
 
 def received(path: Path, custom_ids: Iterable[str], **params: object) -> Iterator[LocatedEntry]:
@@ -56,7 +57,7 @@ class Answering:
     max_running: int = 0
     running: int = 0
 
-    async def __call__(self, params: bytes) -> Message:
+    async def __call__(self, params: bytes, _on_begin: OnBegin) -> Message:
         self.received.append(params)
         self.running += 1
         self.max_running = max(self.max_running, self.running)

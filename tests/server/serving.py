@@ -11,10 +11,8 @@ import httpx
 from starlette.applications import Starlette
 
 from pensieve.paths import under_home
-from pensieve.server.app import build_app
+from pensieve.server.app import AppParts, build_app
 from pensieve.server.http.connection_limits import ConnectionTimeouts
-from pensieve.server.http.event_stream import PingInterval
-from pensieve.server.http.request_body import BodyBudget
 from pensieve.server.http.uvicorn_server import http_server
 from pensieve.settings.resolve import Settings
 from tests.support.fakes import ScriptedEngine, served_model
@@ -27,14 +25,11 @@ SETTINGS = Settings(paths=under_home(Path("/nowhere")), device="cpu")
 def app_of(
     engine: ScriptedEngine,
     *,
-    ping_interval: PingInterval | None = None,
-    budget: BodyBudget | None = None,
+    parts: AppParts | None = None,
     settings: Settings = SETTINGS,
     **model: object,
 ) -> Starlette:
-    return build_app(
-        engine, served_model(**model), settings, ping_interval=ping_interval, budget=budget
-    )
+    return build_app(engine, served_model(**model), settings, parts)
 
 
 def in_memory(app: Starlette, headers: dict[str, str] | None = None) -> httpx.AsyncClient:

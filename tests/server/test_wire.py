@@ -14,6 +14,7 @@ from pensieve.api.base import ApiModel
 from pensieve.engine.generation import Started, Token
 from pensieve.errors import EngineBusyError, WorkerDiedError
 from pensieve.prompt.template.generated_answers import GeneratedAnswers
+from pensieve.server.activity.registry import Activity
 from pensieve.server.errors import Failure
 from pensieve.server.http.event_stream import PingInterval
 from pensieve.server.http.request_body import read_body
@@ -28,7 +29,7 @@ from pensieve.server.routing import (
     Operation,
     routes_of,
     routing_error,
-    wires_of,
+    targets_of,
 )
 from pensieve.server.wire import ErrorStatus, Wire
 from tests.server.serving import CALL, KEY, SETTINGS
@@ -47,6 +48,7 @@ def fault_of(failure: Failure) -> Fault:
 
 
 NUMBERS = Wire(
+    "numbers",
     error_status=lambda kind: ErrorStatus(503 if issubclass(kind, EngineBusyError) else 418, ""),
     error_body=fault_of,
     error_type=Fault,
@@ -75,7 +77,7 @@ def client_of(script: Sequence[Step] = ()) -> httpx.AsyncClient:
     app = Starlette(
         routes=routes_of(table),
         middleware=[
-            Middleware(RequestMiddleware, wire_of=wires_of(table)),
+            Middleware(RequestMiddleware, target_of=targets_of(table), activity=Activity()),
             Middleware(AccessMiddleware, access=access_of(SETTINGS, ())),
             Middleware(BaseURLMiddleware),
         ],

@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import pensieve
 from pensieve.api.errors import ErrorEnvelope
 from pensieve.api.messages import request
 from pensieve.api.messages.content_blocks import TextBlock, ThinkingBlock
@@ -172,7 +173,11 @@ def count_tokens(server: Server, call: Call) -> int:
 
 
 def _headers(server: Server) -> dict[str, str]:
-    return {"content-type": "application/json", **key_header(server)}
+    return {
+        "content-type": "application/json",
+        "user-agent": f"pensieve-chat/{pensieve.__version__}",
+        **key_header(server),
+    }
 
 
 def _events(chunks: Iterable[bytes]) -> Iterator[StreamEvent]:

@@ -11,16 +11,16 @@ from pensieve.engine.client.event_stream import EventStream
 from pensieve.engine.client.lethal_prompts import LethalPrompts, Phase, PromptInProgress
 from pensieve.engine.client.supervisor import STARTING_S
 from pensieve.engine.client.worker_connection import WorkerConnection
-from pensieve.engine.generation import Finished, Generation, Prefilled, Started, Token
-from pensieve.engine.protocol import (
+from pensieve.engine.generation import (
     Admitted,
-    Begun,
-    Cancel,
-    Failed,
+    Finished,
+    Generation,
+    Prefilled,
     Requeued,
-    Submit,
-    WorkerEvent,
+    Started,
+    Token,
 )
+from pensieve.engine.protocol import Begun, Cancel, Failed, Submit, WorkerEvent
 from pensieve.errors import EngineFailedError, PensieveError, WorkerDiedError
 
 _log = logging.getLogger("pensieve.engine")
@@ -40,14 +40,12 @@ class OpenRequest:
         return self.generation.prompt_tokens
 
     def handle(self, event: WorkerEvent) -> None:
-        """Record the phase and pass the event on, except `Admitted` and `Requeued`."""
+        """Record the phase and pass the event on."""
         match event:
             case Admitted():
                 self.phase = "prefill"
-                return
             case Requeued():
                 self.phase = None
-                return
             case Token():
                 self.phase = "decode"
             case Started(cached_tokens):

@@ -21,14 +21,16 @@ from typing import assert_never
 
 from pensieve.engine.generation import (
     NO_DRAFTS,
+    Admitted,
     Finished,
     Generation,
     Prefilled,
+    Requeued,
     Started,
     Token,
 )
 from pensieve.engine.planning.memory_plan import KVBudget
-from pensieve.engine.protocol import Admitted, Failed, Requeued, WorkerEvent
+from pensieve.engine.protocol import Failed, WorkerEvent
 from pensieve.engine.scheduling.backend import (
     Backend,
     Outcome,

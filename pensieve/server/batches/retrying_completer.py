@@ -13,12 +13,17 @@ from pensieve.api.batch_reading import params_of
 from pensieve.api.batches import BatchResult, Errored, Succeeded
 from pensieve.api.messages.message import Message
 from pensieve.errors import EngineBusyError, EngineError, EngineFailedError, WorkerDiedError
+from pensieve.server.activity.record import RequestRecord
+from pensieve.server.activity.registry import Activity
 from pensieve.server.errors import PASS_THROUGH, failure_of, release_frames
-from pensieve.server.wire import error_envelope
+from pensieve.server.messages.completion import OnBegin
+from pensieve.server.wire import ANTHROPIC, error_envelope
 from pensieve.worker_threads import run_in_thread
 
 # Takes the JSON of a `BatchedRequest`; raises what `POST /v1/messages` raises.
-AnswerCall = Callable[[bytes], Awaitable[Message]]
+AnswerCall = Callable[[bytes, OnBegin], Awaitable[Message]]
+
+_ROUTE = "/v1/messages/batches"
 
 # A request may be what crashes the engine; others that ran at the same time are retried.
 MAX_DEATHS = 5
@@ -27,8 +32,9 @@ MAX_DEATHS = 5
 class RetryingCompleter:
     """Retries after `retry_s` while the engine is loading, busy, failed or restarting."""
 
-    def __init__(self, answer: AnswerCall, *, retry_s: float) -> None:
+    def __init__(self, answer: AnswerCall, activity: Activity, *, retry_s: float) -> None:
         self._answer = answer
+        self._activity = activity
         self._retry_s = retry_s
 
     async def result(self, entry: bytes) -> BatchResult:
@@ -36,21 +42,30 @@ class RetryingCompleter:
 
         Never raises for the request itself: its error is the result.
         """
+        record = self._activity.open(new_id("req"), _ROUTE, "batch", generates=True)
+        try:
+            return await self._result(entry, record)
+        finally:
+            self._activity.close(record)
+
+    async def _result(self, entry: bytes, record: RequestRecord) -> BatchResult:
         deaths = 0
         while True:
             try:
                 params = await run_in_thread(partial(params_of, entry))
-                return Succeeded(message=_with_batch_tier(await self._answer(params)))
+                record.generations.clear()  # of the attempts before
+                answer = await self._answer(params, record.begin)
+                record.status = 200
+                return Succeeded(message=_with_batch_tier(answer))
             except (EngineBusyError, EngineFailedError) as error:
                 deaths += isinstance(error, WorkerDiedError)
                 if deaths == MAX_DEATHS:
-                    return _errored(
-                        EngineError(f"The engine ended {deaths} times on this request.")
-                    )
+                    message = f"The engine ended {deaths} times on this request."
+                    return _errored(EngineError(message), record)
             except PASS_THROUGH:
                 raise
             except BaseException as error:  # noqa: BLE001 -- any error is this request's result
-                result = _errored(error)
+                result = _errored(error, record)
                 release_frames(error)
                 return result
             await anyio.sleep(self._retry_s)
@@ -61,5 +76,6 @@ def _with_batch_tier(message: Message) -> Message:
     return message.model_copy(update={"usage": usage})
 
 
-def _errored(error: BaseException) -> Errored:
-    return Errored(error=error_envelope(failure_of(error, new_id("req"))))
+def _errored(error: BaseException, record: RequestRecord) -> Errored:
+    record.status = ANTHROPIC.error_status(type(error)).status
+    return Errored(error=error_envelope(failure_of(error, record.id)))

@@ -15,6 +15,7 @@ from typing import TypeVar
 import anyio
 
 from pensieve.errors import StorageError
+from pensieve.server.activity.registry import Activity
 from pensieve.server.batches.registry import BatchRegistry, OpenBatch
 from pensieve.server.batches.retrying_completer import AnswerCall, RetryingCompleter
 from pensieve.server.batches.store import Batch, PendingRequest
@@ -32,10 +33,15 @@ class BatchWorker:
     """Owns the background tasks. `retry_s` is the delay after an engine or disk failure."""
 
     def __init__(
-        self, registry: BatchRegistry, answer: AnswerCall, *, retry_s: float = RETRY_S
+        self,
+        registry: BatchRegistry,
+        answer: AnswerCall,
+        activity: Activity,
+        *,
+        retry_s: float = RETRY_S,
     ) -> None:
         self._registry = registry
-        self._completer = RetryingCompleter(answer, retry_s=retry_s)
+        self._completer = RetryingCompleter(answer, activity, retry_s=retry_s)
         self._retry_s = retry_s
         self._slots = anyio.Semaphore(SLOTS)
 

@@ -240,6 +240,16 @@ DESCRIPTIONS: Mapping[tuple[str, str], Description] = {
         "application/json",
         extra_statuses=(503,),
     ),
+    ("GET", "/activity"): Description(
+        "activity",
+        "Report the health, and how far each open request is.",
+        "application/json",
+    ),
+    ("GET", "/activity/history"): Description(
+        "activity_history",
+        "Report the last hour's speed, the last requests, findings and the log's end.",
+        "application/json",
+    ),
     ("GET", "/"): Description("root", "Return a greeting.", "text/plain"),
     ("GET", "/api/hello"): Description("hello", "Return a greeting.", "text/plain"),
     ("GET", "/openapi.json"): Description("openapi", "This document.", "application/json"),

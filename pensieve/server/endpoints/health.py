@@ -6,6 +6,7 @@ failed.
 
 import os
 from dataclasses import asdict
+from typing import Any
 
 import anyio.to_thread
 from starlette.requests import Request
@@ -34,8 +35,14 @@ class HealthEndpoint:
     async def health(self, request: Request) -> Response:
         """Return everything that `pensieve status` shows."""
         request_context_of(request.scope).is_poll = True
+        report = self.report()
+        if challenge := request.headers.get(CHALLENGE_HEADER):
+            report[PROOF_FIELD] = await self._proof(challenge, request.scope)
+        return JSONResponse(report, status_code=200 if self._engine.health.is_well else 503)
+
+    def report(self) -> dict[str, Any]:
         health = self._engine.health
-        report = {
+        return {
             "status": health.state,
             "model": self._model.name,
             "repo": self._model.repo,
@@ -55,9 +62,6 @@ class HealthEndpoint:
             "version": pensieve.__version__,
             "pid": os.getpid(),
         }
-        if challenge := request.headers.get(CHALLENGE_HEADER):
-            report[PROOF_FIELD] = await self._proof(challenge, request.scope)
-        return JSONResponse(report, status_code=200 if health.is_well else 503)
 
     async def _proof(self, challenge: str, scope: Scope) -> str:
         # In a thread: the first proof takes as long as generating some tokens.

@@ -17,10 +17,10 @@ import anyio
 from pensieve.api.base import new_id
 from pensieve.api.messages.accumulate import MessageAccumulator
 from pensieve.api.messages.events import MessageEvent
-from pensieve.api.messages.message import Message, OutputTokensDetails, Usage
+from pensieve.api.messages.message import Message
 from pensieve.engine.generation import (
-    DraftCounts,
     Engine,
+    EngineEvent,
     Generation,
     Grammar,
     Priority,
@@ -46,6 +46,10 @@ Emit = Callable[[list[MessageEvent]], Awaitable[None]]
 # The index of an answer, and its events.
 EmitChoice = Callable[[int, list[MessageEvent]], Awaitable[None]]
 OnAnswer = Callable[[Message], None]
+OnEvent = Callable[[EngineEvent], None]
+# Gets a generation as it is submitted, and the most tokens of its answer; returns what gets the
+# events of it.
+OnBegin = Callable[[Generation, int], OnEvent]
 OnGenerated = Callable[[GeneratedAnswer], None]
 
 
@@ -90,6 +94,7 @@ class ModelLimits:
 class BoundedGeneration:
     generation: Generation
     length_stop: LengthStop  # the stop reason if the generation ends by its length
+    max_tokens: int  # of the answer; 0: its only token is dropped
     grammar: AnswerGrammar | None = None  # the generation's
 
     def relaxed(self, error: GrammarError) -> "BoundedGeneration":
@@ -113,6 +118,10 @@ async def discard(_: list[MessageEvent]) -> None:
     pass
 
 
+def unobserved(_generation: Generation, _max_tokens: int) -> OnEvent:
+    return lambda _: None
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
     """An unstarted answer."""
@@ -123,7 +132,13 @@ class Completion:
     reply: Reply
     on_generated: OnGenerated  # gets the tokens, where the prompt records its opening
 
-    async def run(self, emit: Emit = discard, *, on_answer: OnAnswer | None = None) -> Message:
+    async def run(
+        self,
+        emit: Emit = discard,
+        *,
+        on_answer: OnAnswer | None = None,
+        on_begin: OnBegin = unobserved,
+    ) -> Message:
         """Generate, passing message events to `emit`.
 
         Cancellation or a stop sequence frees the engine's slot. `on_answer` gets the whole message
@@ -133,7 +148,10 @@ class Completion:
         accumulator = MessageAccumulator()
         while True:
             try:
-                return await self._generate(bounded.generation, accumulator, emit, on_answer)
+                on_event = on_begin(bounded.generation, bounded.max_tokens)
+                return await self._generate(
+                    bounded.generation, accumulator, emit, on_answer, on_event
+                )
             except GrammarError as error:
                 if self.reply.usage.output_tokens:
                     raise
@@ -145,10 +163,12 @@ class Completion:
         accumulator: MessageAccumulator,
         emit: Emit,
         on_answer: OnAnswer | None,
+        on_event: OnEvent,
     ) -> Message:
         tokens: list[int] = []
         async with self.engine.generate(generation) as engine_events:
             async for event in engine_events:
+                on_event(event)
                 if isinstance(event, Token):
                     tokens.append(event.token_id)
                 message_events = self.reply.feed(event)
@@ -175,6 +195,7 @@ class Choices:
     """Several answers to one prompt, generated together. Most requests want one."""
 
     completions: Sequence[Completion]  # at least one
+    on_begin: OnBegin = unobserved
 
     async def run(self, emit: EmitChoice, *, on_answer: OnAnswer | None = None) -> Message:
         """Generate all, as `Completion.run` does; return the first message.
@@ -183,7 +204,7 @@ class Choices:
         """
         first, *others = self.completions
         if not others:
-            return await first.run(partial(emit, 0), on_answer=on_answer)
+            return await first.run(partial(emit, 0), on_answer=on_answer, on_begin=self.on_begin)
         messages: dict[int, Message] = {}
         lock = anyio.Lock()
 
@@ -192,7 +213,9 @@ class Choices:
                 async with lock:
                     await emit(choice, events)
 
-            messages[choice] = await completion.run(emit_alone, on_answer=on_answer)
+            messages[choice] = await completion.run(
+                emit_alone, on_answer=on_answer, on_begin=self.on_begin
+            )
 
         try:
             async with anyio.create_task_group() as tasks:
@@ -201,24 +224,6 @@ class Choices:
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
         return messages[0]
-
-    @property
-    def usage(self) -> Usage:
-        """The usage so far: the prompt counts once, as far as it was processed."""
-        usages = [completion.reply.usage for completion in self.completions]
-        prompt = min(usages, key=lambda usage: usage.cache_read_input_tokens)
-        thinking = sum(usage.output_tokens_details.thinking_tokens for usage in usages)
-        return prompt.model_copy(
-            update={
-                "output_tokens": sum(usage.output_tokens for usage in usages),
-                "output_tokens_details": OutputTokensDetails(thinking_tokens=thinking),
-            }
-        )
-
-    @property
-    def drafts(self) -> DraftCounts:
-        first, *others = (completion.reply.drafts for completion in self.completions)
-        return sum(others, first)
 
 
 class Completer:
@@ -276,17 +281,6 @@ class Completer:
                 raise InvalidRequestError(f"logit_bias: The model has no token {token_id}")
 
 
-def drafts_text(drafts: DraftCounts, tokens: int) -> str:
-    """Return the end of the log line of an answer of `tokens` tokens that had drafts."""
-    used = [
-        f"{counts.accepted} of {counts.drafted} {source}"
-        for source, counts in drafts.by_source.items()
-        if counts.drafted
-    ]
-    accepted = f"drafts accepted: {', '.join(used)}"
-    return f" ({drafts.tokens_per_step(tokens):.1f} tokens a step, {accepted})"
-
-
 def bounded_generation(
     prompt: Prompt, options: AnswerOptions, limits: ModelLimits
 ) -> BoundedGeneration:
@@ -315,7 +309,8 @@ def bounded_generation(
     )
     is_reduced = max_tokens > available_tokens
     length_stop = "model_context_window_exceeded" if is_reduced else "max_tokens"
-    return BoundedGeneration(generation, length_stop, grammar)
+    answer_tokens = min(max_tokens, available_tokens)
+    return BoundedGeneration(generation, length_stop, answer_tokens, grammar)
 
 
 def _sampling(choice: SamplingChoice, prompt: Prompt) -> Sampling:

@@ -4,38 +4,45 @@ Each is one function that states the order of its steps; `RequestPipeline` has t
 prompt, `AnswerWriter` the last one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from pensieve.api.base import named_event
 from pensieve.api.batches import BatchedRequest
 from pensieve.api.messages.events import MessageEvent
 from pensieve.api.messages.message import Message, OriginalTokens, TokenCount
 from pensieve.api.messages.request import (
     ApiVersion,
+    Conversation,
     CountTokensRequest,
     MessagesRequest,
     api_version_of,
 )
+from pensieve.api.messages.tools import ServerTool
 from pensieve.engine.generation import Priority
 from pensieve.errors import PromptTooLongError
 from pensieve.server.http.request_body import read_body
 from pensieve.server.http.responses import json_response
-from pensieve.server.messages.completion import AnswerOptions, Completer, SamplingChoice
+from pensieve.server.messages.completion import AnswerOptions, Completer, OnBegin, SamplingChoice
 from pensieve.server.messages.pipeline import AnswerWriter, Exchange, RequestPipeline
-from pensieve.server.messages.sessions import Sessions, priority_of, session_of
+from pensieve.server.messages.sessions import Session, Sessions
 from pensieve.server.messages.threads import Threads
-from pensieve.server.wire import event_text
+from pensieve.server.middleware.request_context import request_context_of
+
+SESSION_HEADER = "x-claude-code-session-id"
+AGENT_HEADER = "x-claude-code-agent-id"
+_AGENT_HEADERS = (AGENT_HEADER, "x-claude-code-parent-agent-id")
 
 
 class MessagesFormat:
     """Anthropic's: the events as they are, and their message."""
 
     def feed(self, events: Sequence[MessageEvent], choice: int) -> str:
-        return "".join(map(event_text, events))
+        return "".join(map(named_event, events))
 
     def body(self, message: Message) -> Message:
         return message
@@ -70,8 +77,11 @@ class MessagesEndpoint:
                 await self._pipeline.validate(turn.call, version, stored_turns=turn.stored_turns)
                 options = _options_of(turn.call, priority_of(request.headers, turn.call))
                 prompt = await self._pipeline.render(turn.call, options)
-            if options.priority != "side":  # titles and searches are no turns of their session
-                self._sessions.note(session_of(request.headers), turn.call, prompt)
+            if session := session_of(request.headers):
+                record = request_context_of(scope).record
+                record.session = session.name
+                if options.priority != "side":  # titles and searches are no turns of their session
+                    record.diverged_at = self._sessions.note(session, turn.call, prompt)
             completion = self._completer.complete(prompt, options)
             await self._writer.write(
                 [completion],
@@ -99,13 +109,13 @@ class MessagesEndpoint:
             )
         )
 
-    async def answer_batched(self, params: bytes) -> Message:
+    async def answer_batched(self, params: bytes, on_begin: OnBegin) -> Message:
         """Return the answer to one request of a message batch. Raises what `create` raises."""
         call = await self._pipeline.parse(BatchedRequest, params)
         await self._pipeline.validate(call)
         options = _options_of(call, "batch")
         prompt = await self._pipeline.render(call, options)
-        return await self._completer.complete(prompt, options).run()
+        return await self._completer.complete(prompt, options).run(on_begin=on_begin)
 
 
 def _version_of(request: Request) -> ApiVersion:
@@ -121,3 +131,23 @@ def _options_of(call: MessagesRequest, priority: Priority) -> AnswerOptions:
         SamplingChoice(call.temperature, call.top_p, call.top_k),
         priority,
     )
+
+
+def priority_of(headers: Mapping[str, str], call: Conversation) -> Priority:
+    """Return the priority of a call.
+
+    Claude Code marks its sub-agents by a header; its calls without tools are titles and summaries.
+    """
+    if any(name in headers for name in _AGENT_HEADERS):
+        return "agent"
+    has_own_tools = any(not isinstance(tool, ServerTool) for tool in call.tools)
+    if SESSION_HEADER in headers and not has_own_tools:
+        return "side"
+    return "main"
+
+
+def session_of(headers: Mapping[str, str]) -> Session | None:
+    """Return the session and agent of Claude Code; None for other clients."""
+    if SESSION_HEADER not in headers:
+        return None
+    return Session(headers[SESSION_HEADER], headers.get(AGENT_HEADER, ""))

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
 
-from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from pensieve.api.base import ApiModel
@@ -16,7 +15,7 @@ from pensieve.api.messages.events import MessageEvent
 from pensieve.api.messages.message import Message
 from pensieve.api.messages.request import ApiVersion, Conversation, parse
 from pensieve.api.messages.tools import ServerTool
-from pensieve.engine.generation import NO_DRAFTS, Engine
+from pensieve.engine.generation import Engine
 from pensieve.errors import InvalidRequestError
 from pensieve.models.served_model import ServedModel
 from pensieve.prompt.conversation.file_text import FileText, with_file_texts
@@ -38,9 +37,7 @@ from pensieve.server.messages.completion import (
     Choices,
     Completion,
     OnAnswer,
-    drafts_text,
 )
-from pensieve.server.messages.sessions import is_claude_code
 from pensieve.server.middleware.request_context import request_context_of
 from pensieve.worker_threads import DeadlineThreads, run_in_thread
 
@@ -191,13 +188,9 @@ class AnswerWriter:
         stream: bool,
         on_answer: OnAnswer | None = None,
     ) -> None:
-        context, choices = request_context_of(to.scope), Choices(completions)
-        context.usage = lambda: choices.usage
-        context.drafts_text = lambda: (
-            drafts_text(choices.drafts, choices.usage.output_tokens)
-            if choices.drafts != NO_DRAFTS
-            else ""
-        )
+        record = request_context_of(to.scope).record
+        record.is_streamed = stream
+        choices = Choices(completions, record.begin)
         write = self._stream if stream else self._whole
         await write(choices, answer_format, to, on_answer)
 
@@ -249,7 +242,7 @@ async def _fail(error: BaseException, writer: EventWriter, scope: Scope) -> None
     """
     context = request_context_of(scope)
     failure = failure_of(error, context.request_id)
-    if is_claude_code(Request(scope).headers) and (abort := abort_of(scope)):
+    if _is_claude_code(scope) and (abort := abort_of(scope)):
         _log.warning(
             "%s failed in mid-stream, aborting the connection so that the client retries: %s",
             failure.request_id,
@@ -258,3 +251,10 @@ async def _fail(error: BaseException, writer: EventWriter, scope: Scope) -> None
         abort()
         return
     await writer.end(context.wire.error_event(failure))
+
+
+def _is_claude_code(scope: Scope) -> bool:
+    """After an `error` event in mid-stream it retries once without streaming, with a timeout of
+    300 s; after a connection that ended it retries the stream up to ten times (2.1.330).
+    """
+    return request_context_of(scope).record.user_agent.startswith("claude-cli/")

@@ -1,21 +1,22 @@
 """The outermost middleware: adds a request id to each response, answers errors, logs one line.
 
-It is handed how a path's errors are written. Endpoints record the usage in the request's
+It is handed how a path's errors are written. Endpoints fill in the record of the request's
 `RequestContext`.
 """
 
 import logging
 import re
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import anyio
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pensieve.api.base import new_id
-from pensieve.api.messages.message import Usage
+from pensieve.server.activity.record import RequestRecord
+from pensieve.server.activity.registry import Activity
 from pensieve.server.errors import (
     FINAL_SEND_TIMEOUT_S,
     PASS_THROUGH,
@@ -30,6 +31,7 @@ _KEY = "pensieve.context"
 # Path segments of this API, and those that reveal for which other API a client takes this server.
 KNOWN_SEGMENTS = frozenset(
     [
+        "activity",
         "api",
         "batches",
         "beta",
@@ -45,6 +47,7 @@ KNOWN_SEGMENTS = frozenset(
         "generate",
         "health",
         "hello",
+        "history",
         "input_items",
         "input_tokens",
         "messages",
@@ -67,17 +70,22 @@ _EXPOSED_HEADERS = b"request-id, x-request-id, retry-after, x-should-retry"
 _ID = re.compile(r"(?:file|msgbatch|resp)_01[0-9A-Za-z]{22}", re.ASCII)
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a request's path names, known before it is routed."""
+
+    wire: Wire
+    route: str = "other"  # an operation's path
+    generates: bool = False  # an answer of the model
+
+
 @dataclass(slots=True)
 class RequestContext:
     """State of one request. RequestMiddleware makes and logs it."""
 
     wire: Wire
-    request_id: str = field(default_factory=lambda: new_id("req"))
-    began_at: float = field(default_factory=time.monotonic)
-    status: int | None = None
-    usage: Callable[[], Usage] | None = None  # of the answer so far
-    drafts_text: Callable[[], str] = lambda: ""  # what drafts gave the answer, for the log line
-    has_client_left: bool = False
+    record: RequestRecord
+    request_id: str
     is_poll: bool = False  # a status poll, logged at DEBUG
     origin: bytes | None = None  # another origin whose pages may read the answer
 
@@ -89,19 +97,30 @@ def request_context_of(scope: Scope) -> RequestContext:
 
 
 class RequestMiddleware:
-    def __init__(self, app: ASGIApp, *, wire_of: Callable[[Scope], Wire]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, target_of: Callable[[Scope], Target], activity: Activity
+    ) -> None:
         self._app = app
-        self._wire_of = wire_of
+        self._target_of = target_of
+        self._activity = activity
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        context = RequestContext(self._wire_of(scope))
-        scope[_KEY] = context
+        target = self._target_of(scope)
+        record = self._activity.open(
+            new_id("req"),
+            target.route,
+            target.wire.name,
+            user_agent=Headers(scope=scope).get("user-agent", ""),
+            generates=target.generates,
+        )
+        scope[_KEY] = context = RequestContext(target.wire, record, record.id)
         try:
             await self._answer(scope, receive, _with_headers(send, context), context)
         finally:
+            self._activity.close(record)
             _log_line(scope, context)
 
     async def _answer(
@@ -110,7 +129,7 @@ class RequestMiddleware:
         try:
             await self._app(scope, receive, send)
         except ClientDisconnect:
-            context.has_client_left = True
+            context.record.is_client_gone = True
         except anyio.get_cancelled_exc_class():
             # Only uvicorn cancels requests, after the grace of a stop.
             with anyio.move_on_after(FINAL_SEND_TIMEOUT_S, shield=True):
@@ -118,7 +137,7 @@ class RequestMiddleware:
         except PASS_THROUGH:
             raise
         except BaseException as error:
-            if context.status is not None:
+            if context.record.status is not None:
                 raise
             await _send_error(error, scope, receive, send, context)
             release_frames(error)
@@ -127,7 +146,7 @@ class RequestMiddleware:
 async def _send_error(
     error: BaseException, scope: Scope, receive: Receive, send: Send, context: RequestContext
 ) -> None:
-    if context.status is None:
+    if context.record.status is None:
         await error_response(context.wire, error, context.request_id)(scope, receive, send)
 
 
@@ -139,7 +158,7 @@ def _with_headers(send: Send, context: RequestContext) -> Send:
 
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            context.status = message["status"]
+            context.record.status = message["status"]
             headers = [*message["headers"], *ids, *_cors_headers(context.origin)]
             message = {**message, "headers": headers}
         await send(message)
@@ -175,16 +194,8 @@ def _cors_headers(origin: bytes | None) -> list[tuple[bytes, bytes]]:
 def _log_line(scope: Scope, context: RequestContext) -> None:
     # Never a body, a key or a query; of a path only known segments.
     path = redact_path(scope["path"])
-    elapsed_ms = (time.monotonic() - context.began_at) * 1000
-    outcome = f"{context.status or '-'}{' client left' if context.has_client_left else ''}"
-    usage = context.usage() if context.usage is not None and context.status == 200 else None
-    tokens = (
-        ""
-        if usage is None
-        else f", {usage.input_tokens + usage.cache_creation_input_tokens} new"
-        f" + {usage.cache_read_input_tokens} cached tokens in, {usage.output_tokens} out"
-        f"{context.drafts_text()}"
-    )
+    record = context.record
+    outcome = f"{record.status or '-'}{' client left' if record.is_client_gone else ''}"
     _log.log(
         logging.DEBUG if context.is_poll else logging.INFO,
         "%s %s %s: %s in %.0f ms%s",
@@ -192,6 +203,28 @@ def _log_line(scope: Scope, context: RequestContext) -> None:
         scope["method"] if scope["method"] in METHODS else "*",
         path,
         outcome,
-        elapsed_ms,
-        tokens,
+        record.total_s * 1000,
+        _tokens_text(record),
     )
+
+
+def _tokens_text(record: RequestRecord) -> str:
+    if record.status != 200 or (prompt := record.prompt_tokens) is None:
+        return ""
+    cached = record.cached_tokens or 0
+    return (
+        f", {prompt - cached} new + {cached} cached tokens in, {record.output_tokens} out"
+        f"{_drafts_text(record)}"
+    )
+
+
+def _drafts_text(record: RequestRecord) -> str:
+    used = [
+        f"{counts.accepted} of {counts.drafted} {source}"
+        for source, counts in record.drafts.by_source.items()
+        if counts.drafted
+    ]
+    if not used:
+        return ""
+    speed = record.drafts.tokens_per_step(record.output_tokens)
+    return f" ({speed:.1f} tokens a step, drafts accepted: {', '.join(used)})"

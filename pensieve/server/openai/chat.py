@@ -61,12 +61,15 @@ class ChatEndpoint:
         with self._completer.expect():
             call, conversation = await run_in_thread(partial(_parsed, body))
             del body  # the answer does not need its megabytes
-            request_context_of(scope).wire = openai_wire(chat_fields(tool_paths_of(call)))
+            request_context_of(scope).wire = openai_wire("chat", chat_fields(tool_paths_of(call)))
             await self._pipeline.validate(conversation)
             options = _options_of(call)
             prompt = await self._pipeline.render(conversation, options)
             session = session_of(request, call.prompt_cache_key, has_tools=bool(call.tools))
-        self._sessions.note(session, conversation, prompt)
+        if session is not None:
+            record = request_context_of(scope).record
+            record.session = session.name
+            record.diverged_at = self._sessions.note(session, conversation, prompt)
         completions = self._completer.choices(prompt, options)
         answer_format = ChatFormat(self._answer_options_of(call))
         exchange = Exchange(scope, receive, send)
@@ -101,4 +104,4 @@ def session_of(request: Request, cache_key: object, *, has_tools: bool) -> Sessi
     names = (request.headers.get(header) for header in SESSION_HEADERS)
     name = next(filter(None, names), cache_key)
     # Without tools: the title of a session, which is no turn of it.
-    return ("openai", name, str(has_tools)) if isinstance(name, str) else None
+    return Session(name, f"openai {has_tools}") if isinstance(name, str) else None

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 
-from pensieve.api.base import ApiModel
+from pensieve.api.base import ApiModel, data_event
 from pensieve.openai.generation_fields import GenerationFields
 from pensieve.server.messages.completion import AnswerOptions, SamplingChoice
-from pensieve.server.openai.wire import DONE, data_event
+from pensieve.server.openai.wire import DONE
 
 
 def answer_options(

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response as HttpResponse
 from starlette.types import Receive, Scope, Send
 
+from pensieve.api.base import named_event
 from pensieve.api.messages.events import MessageEvent
 from pensieve.api.messages.message import Message
 from pensieve.api.messages.request import parse
@@ -44,7 +45,7 @@ from pensieve.server.middleware.request_context import request_context_of
 from pensieve.server.openai.chat import session_of
 from pensieve.server.openai.options import answer_options
 from pensieve.server.openai.response_store import ResponseStore, StoredResponse
-from pensieve.server.openai.wire import error_code, error_envelope, named_event, openai_wire
+from pensieve.server.openai.wire import error_code, error_envelope, openai_wire
 from pensieve.server.wire import Wire
 from pensieve.worker_threads import run_in_thread
 
@@ -66,7 +67,7 @@ class ResponsesFormat:
     def wire(self) -> Wire:
         """The wire of this response: events that keep it alive, or fail it, are numbered, too."""
         return replace(
-            openai_wire(self._fields),
+            openai_wire("responses", self._fields),
             error_event=self._error_event,
             ping=self._ping,
         )
@@ -123,7 +124,10 @@ class ResponsesEndpoint:
             )
             prompt = await self._pipeline.render(whole.conversation, options)
         session = session_of(request, call.prompt_cache_key, has_tools=bool(call.tools))
-        self._sessions.note(session, whole.conversation, prompt)
+        if session is not None:
+            record = request_context_of(scope).record
+            record.session = session.name
+            record.diverged_at = self._sessions.note(session, whole.conversation, prompt)
         completion = self._completer.complete(prompt, options)
         exchange = Exchange(scope, receive, send)
         await self._writer.write([completion], answer_format, exchange, stream=call.stream)
@@ -132,7 +136,7 @@ class ResponsesEndpoint:
         """Count the input tokens that the same request to `create` would report."""
         _, whole = await self._translated(InputTokensRequest, await read_body(request))
         fields = responses_fields(whole.tools.paths)
-        request_context_of(request.scope).wire = openai_wire(fields)
+        request_context_of(request.scope).wire = openai_wire("responses", fields)
         await self._pipeline.validate(whole.conversation)
         try:
             prompt = await self._pipeline.render(whole.conversation)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from functools import partial
 
-from pensieve.api.base import ApiModel
+from pensieve.api.base import data_event
 from pensieve.errors import (
     AuthenticationError,
     EngineBusyError,
@@ -28,7 +28,6 @@ from pensieve.openai.errors import (
     too_long,
     with_param,
 )
-from pensieve.openai.responses.events import ResponseStreamEvent
 from pensieve.openai.responses.response import ErrorCode
 from pensieve.server.errors import Failure
 from pensieve.server.wire import ErrorStatus, Wire, status_in
@@ -89,18 +88,10 @@ def _message(failure: Failure, fields: FieldPaths) -> tuple[str, str | None]:
             return with_param(failure.message, fields)
 
 
-def data_event(value: ApiModel) -> str:
-    # `to_json` returns one line of ASCII, so no character of it can end the line.
-    return f"data: {value.to_json()}\n\n"
-
-
-def named_event(event: ResponseStreamEvent) -> str:
-    return f"event: {event.type}\n{data_event(event)}"
-
-
-def openai_wire(fields: FieldPaths) -> Wire:
+def openai_wire(name: str, fields: FieldPaths) -> Wire:
     """Return the wire of a request with these fields, which its errors name."""
     return Wire(
+        name,
         error_status=lambda kind: status_in(ERRORS, kind),
         error_body=partial(error_envelope, fields=fields),
         error_type=OpenAIError,
@@ -109,7 +100,7 @@ def openai_wire(fields: FieldPaths) -> Wire:
     )
 
 
-OPENAI = openai_wire(CHAT_FIELDS)
-OPENAI_TEXT = openai_wire(TEXT_FIELDS)
+OPENAI = openai_wire("chat", CHAT_FIELDS)
+OPENAI_TEXT = openai_wire("completions", TEXT_FIELDS)
 # Its streams have events of their own for the last two (responses.py).
-RESPONSES = openai_wire(RESPONSES_FIELDS)
+RESPONSES = openai_wire("responses", RESPONSES_FIELDS)

@@ -12,8 +12,8 @@ from pensieve.engine.client.lethal_prompts import (
     PromptInProgress,
 )
 from pensieve.engine.client.open_requests import OpenRequest, OpenRequests, WorkerHandle
-from pensieve.engine.generation import Generation, Prefilled, Started
-from pensieve.engine.protocol import Admitted, Frame, Requeued
+from pensieve.engine.generation import Admitted, Generation, Prefilled, Requeued, Started
+from pensieve.engine.protocol import Frame
 from pensieve.errors import InvalidRequestError, LethalRequestError, PromptUnprocessableError
 
 PROMPT = tuple(range(100))

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pensieve.engine.generation import (
+    Admitted,
     DraftCounts,
     Finished,
     Generation,
@@ -15,13 +16,14 @@ from pensieve.engine.generation import (
     Logprobs,
     Prefilled,
     Priority,
+    Requeued,
     Sampling,
     SourceCounts,
     Started,
     Token,
 )
 from pensieve.engine.planning.memory_plan import KVBudget
-from pensieve.engine.protocol import Admitted, Failed, Requeued
+from pensieve.engine.protocol import Failed
 from pensieve.engine.scheduling.backend import Sampled, SequenceFailed
 from pensieve.engine.scheduling.disk_tier import NoDiskTier
 from pensieve.engine.scheduling.prefix_cache import Hit, PrefixCache

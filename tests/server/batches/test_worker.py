@@ -21,6 +21,7 @@ from pensieve.errors import (
     StorageQuotaExceededError,
     WorkerDiedError,
 )
+from pensieve.server.activity.registry import Activity
 from pensieve.server.batches.registry import LIFETIME_S, RETENTION_S, BatchLimits, BatchRegistry
 from pensieve.server.batches.retrying_completer import MAX_DEATHS
 from pensieve.server.batches.store import Batch, BatchStore, PendingRequest
@@ -40,7 +41,7 @@ def store(tmp_path: Path) -> BatchStore:
 async def working(registry: BatchRegistry, answering: Answering) -> AsyncGenerator[None]:
     """Run the worker; leaving the block is the end of the server."""
     with anyio.fail_after(10):
-        async with BatchWorker(registry, answering, retry_s=0).working():
+        async with BatchWorker(registry, answering, Activity(), retry_s=0).working():
             yield
 
 

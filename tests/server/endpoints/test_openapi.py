@@ -209,6 +209,8 @@ async def test_responses_match_document(document: dict[str, object], tmp_path: P
         await client.get(f"/v1/files/{file_id}/content")
         await client.delete(f"/v1/files/{file_id}")
         await client.delete(f"/v1/files/{file_id}")
+        await client.get("/activity")
+        await client.get("/activity/history")
         client.headers["x-api-key"] = "wrong"
         await client.get("/v1/models")
     # No response is generated in the background, so none can be cancelled.

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from pensieve.errors import EngineBusyError
+from pensieve.server.app import AppParts
 from pensieve.server.http.request_body import SMALL_BYTES, BodyBudget
 from tests.server.serving import CALL, app_of, in_memory
 from tests.support.fakes import ScriptedEngine, says
@@ -126,7 +127,9 @@ async def test_large_request_is_answered_if_it_fits_and_refused_otherwise(
     budget = BodyBudget(max_bytes=LARGE, timeout_s=0)
     content = b" " * LARGE if is_announced else pieces(LARGE)
     json_type = {"content-type": "application/json"}
-    async with in_memory(app_of(ScriptedEngine([says("ok")]), budget=budget)) as client:
+    async with in_memory(
+        app_of(ScriptedEngine([says("ok")]), parts=AppParts(budget=budget))
+    ) as client:
         async with budget.reserve(LARGE):
             busy: httpx.Response = await client.post(
                 "/v1/messages", content=content, headers=json_type

@@ -16,8 +16,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from pensieve.api.messages.request import MAX_BODY_BYTES
+from pensieve.server.activity.registry import Activity
 from pensieve.server.http.request_body import BodyPace, read_body
-from pensieve.server.middleware.request_context import RequestMiddleware
+from pensieve.server.middleware.request_context import RequestMiddleware, Target
 from pensieve.server.wire import ANTHROPIC
 from tests.server.serving import CALL, KEY, app_of, in_memory
 from tests.support.fakes import ScriptedEngine, says
@@ -27,6 +28,7 @@ BODY = json.dumps(CALL).encode()
 # The same in every process that collects the tests.
 GZIPPED = gzip.compress(BODY, mtime=0)
 JSON = {"content-type": "application/json"}
+REQUESTS = Middleware(RequestMiddleware, target_of=lambda _: Target(ANTHROPIC), activity=Activity())
 
 
 async def post(
@@ -150,9 +152,7 @@ async def test_stalled_body_times_out() -> None:
         await anyio.sleep_forever()
 
     routes = [Route("/", endpoint, methods=["POST"])]
-    app = Starlette(
-        routes=routes, middleware=[Middleware(RequestMiddleware, wire_of=lambda _: ANTHROPIC)]
-    )
+    app = Starlette(routes=routes, middleware=[REQUESTS])
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         with anyio.fail_after(5):
@@ -173,9 +173,7 @@ async def test_dripping_body_times_out() -> None:
             await anyio.lowlevel.checkpoint()
 
     routes = [Route("/", endpoint, methods=["POST"])]
-    app = Starlette(
-        routes=routes, middleware=[Middleware(RequestMiddleware, wire_of=lambda _: ANTHROPIC)]
-    )
+    app = Starlette(routes=routes, middleware=[REQUESTS])
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         with anyio.fail_after(5):

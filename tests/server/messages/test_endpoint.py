@@ -34,6 +34,7 @@ from pensieve.errors import (
     PromptUnprocessableError,
     WorkerDiedError,
 )
+from pensieve.server.app import AppParts
 from pensieve.server.http.event_stream import PingInterval
 from pensieve.server.middleware.request_context import redact_path
 from tests.fuzz.examples import EXAMPLES
@@ -432,7 +433,9 @@ async def test_silent_stream_sends_pings() -> None:
     def pings() -> int:
         return sum("event: ping" in text for text in bodies)
 
-    await stream_by_hand(app_of(engine, ping_interval=PingInterval(ping_s=0.01)), send)
+    await stream_by_hand(
+        app_of(engine, parts=AppParts(ping_interval=PingInterval(ping_s=0.01))), send
+    )
     assert pings() >= 3
     assert "message_stop" in bodies[-2]
 

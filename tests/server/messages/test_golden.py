@@ -18,6 +18,7 @@ from pensieve.dialects.dialect import ThinkingForm
 from pensieve.dialects.families import plain
 from pensieve.engine.generation import Finished, Prefilled, Started, Token
 from pensieve.errors import EngineBusyError, WorkerDiedError
+from pensieve.server.app import AppParts
 from pensieve.server.http.event_stream import PingInterval
 from tests.server.serving import CALL, app_of, in_memory, stream_by_hand
 from tests.support.fakes import ScriptedEngine, Step, says
@@ -88,7 +89,8 @@ async def pings() -> str:
             second.set()
 
     await stream_by_hand(
-        app_of(ScriptedEngine([script]), ping_interval=PingInterval(ping_s=0.02)), send
+        app_of(ScriptedEngine([script]), parts=AppParts(ping_interval=PingInterval(ping_s=0.02))),
+        send,
     )
     return "".join(written)
 

@@ -60,7 +60,7 @@ async def test_sessions_agents_and_titles_are_distinguished() -> None:
 async def test_stored_prompts_are_bounded() -> None:
     from pensieve.api.messages.request import Conversation, decode
     from pensieve.prompt.render import PromptRenderer
-    from pensieve.server.messages.sessions import Sessions
+    from pensieve.server.messages.sessions import Session, Sessions
     from tests.support.fakes import ByteTokenizer
 
     tokenizer = ByteTokenizer()
@@ -70,7 +70,7 @@ async def test_stored_prompts_are_bounded() -> None:
     def note(session: str, text: str) -> None:
         fields = {"model": "m", "messages": [{"role": "user", "content": text}]}
         call = decode(Conversation, fields)
-        sessions.note((session,), call, renderer.render(call))
+        sessions.note(Session(session, ""), call, renderer.render(call))
 
     note("first", "a" * 400)
     note("second", "b" * 400)

@@ -21,6 +21,7 @@ from pensieve.errors import (
     PromptUnprocessableError,
     WorkerDiedError,
 )
+from pensieve.server.app import AppParts
 from pensieve.server.http.event_stream import PingInterval
 from tests.server.messages.test_golden import CALLS, THINKER, THOUGHT
 from tests.server.openai.calls import CALL, CLOCK, PATCH, STREAM, chunks_of
@@ -413,7 +414,7 @@ async def test_other_method_is_refused_in_this_wire() -> None:
 async def test_silent_stream_is_kept_alive_by_comments() -> None:
     more = anyio.Event()
     engine = ScriptedEngine([[Started(0), more, *says("Hi")[1:]]])
-    app = app_of(engine, ping_interval=PingInterval(ping_s=0.01))
+    app = app_of(engine, parts=AppParts(ping_interval=PingInterval(ping_s=0.01)))
     async with listening(app) as url, httpx.AsyncClient() as client:
         headers = {"authorization": f"Bearer {KEY}"}
         async with client.stream("POST", url + PATH, json=STREAM, headers=headers) as response:

@@ -24,6 +24,7 @@ from pensieve.engine.generation import (
 )
 from pensieve.errors import EngineBusyError, GrammarError
 from pensieve.paths import under_home
+from pensieve.server.app import AppParts
 from pensieve.server.http.event_stream import PingInterval
 from tests.server.messages.test_golden import THINKER, THOUGHT
 from tests.server.openai.calls import PATCHED, RESPOND, RESPOND_STREAM, SPACE, SPACED
@@ -182,7 +183,11 @@ async def test_a_silent_stream_repeats_in_progress_with_running_numbers(tmp_path
     quiet, written = anyio.Event(), ""
     script = [Started(0), Prefilled(5), quiet, *says("Hi")[1:]]
     home = replace(SETTINGS, paths=under_home(tmp_path))
-    app = app_of(ScriptedEngine([script]), settings=home, ping_interval=PingInterval(ping_s=0.02))
+    app = app_of(
+        ScriptedEngine([script]),
+        settings=home,
+        parts=AppParts(ping_interval=PingInterval(ping_s=0.02)),
+    )
     async with (
         listening(app) as url,
         httpx.AsyncClient(headers={"x-api-key": "pensieve-local-key"}) as client,

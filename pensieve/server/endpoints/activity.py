@@ -1,0 +1,58 @@
+"""`GET /activity`: what the server does now. `GET /activity/history`: what it did in the last hour.
+
+Both need the key: they tell which programs are in use, and when.
+"""
+
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from pensieve.server.activity.registry import INTERVAL_S, Activity
+from pensieve.server.activity.report import ended_request, open_request, session_names
+from pensieve.server.middleware.request_context import request_context_of
+
+HealthReport = Callable[[], Mapping[str, Any]]
+
+
+class ActivityEndpoint:
+    def __init__(self, activity: Activity, health: HealthReport) -> None:
+        self._activity = activity
+        self._health = health
+        self._session_name = session_names(secrets.token_bytes(16))
+
+    async def now(self, request: Request) -> Response:
+        request_context_of(request.scope).is_poll = True
+        requests = self._activity.requests
+        return JSONResponse(
+            {
+                "at": self._activity.now,
+                "health": self._health(),
+                "requests": [open_request(record, self._session_name) for record in requests],
+            }
+        )
+
+    async def history(self, request: Request) -> Response:
+        request_context_of(request.scope).is_poll = True
+        intervals, recent = self._activity.last_hour, self._activity.recent
+        return JSONResponse(
+            {
+                "at": self._activity.now,
+                "interval_s": INTERVAL_S,
+                "speed": [
+                    (interval.began_at, round(speed, 2))
+                    for interval in intervals
+                    if (speed := interval.tokens_per_second) is not None
+                ],
+                "first_token": [
+                    (interval.began_at, round(first, 3))
+                    for interval in intervals
+                    if (first := interval.median_first_token_s) is not None
+                ],
+                "recent": [ended_request(record, self._session_name) for record in recent],
+                "findings": [],
+                "log": [],
+            }
+        )

@@ -1,0 +1,117 @@
+"""`GET /activity` and `GET /activity/history` of a whole application with a scripted engine."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from pensieve.engine.generation import Admitted, Finished, Prefilled, Started, Token
+from pensieve.errors import EngineError
+from tests.server.serving import CALL, app_of, in_memory
+from tests.support.fakes import ScriptedEngine, Step, says
+
+pytestmark = pytest.mark.anyio
+STREAMED = CALL | {"stream": True}
+CLAUDE = {"user-agent": "claude-cli/2.1", "x-claude-code-session-id": "the session"}
+
+
+class Gates:
+    """Events of a script, of which the test opens one after another."""
+
+    def __init__(self) -> None:
+        self.reached = [anyio.Event() for _ in range(3)]
+        self.opened = [anyio.Event() for _ in range(3)]
+
+    @property
+    def script(self) -> list[Step]:
+        def gate(at: int) -> list[Step]:
+            return [self.reached[at].set, self.opened[at]]
+
+        return [
+            *[Started(2), *gate(0), Admitted(), Prefilled(8), *gate(1)],
+            *[Token(ord("H")), Token(ord("i")), *gate(2), Finished("stop_token", 3)],
+        ]
+
+
+@asynccontextmanager
+async def asking(client: httpx.AsyncClient, gates: Gates) -> AsyncIterator[None]:
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+
+            async def ask() -> None:
+                await client.post("/v1/messages", json=STREAMED, headers=CLAUDE)
+
+            tasks.start_soon(ask)
+            yield
+
+
+async def activity(client: httpx.AsyncClient) -> dict[str, Any]:
+    return (await client.get("/activity")).json()
+
+
+async def history(client: httpx.AsyncClient) -> dict[str, Any]:
+    return (await client.get("/activity/history")).json()
+
+
+async def test_open_request_is_followed_through_its_phases() -> None:
+    gates = Gates()
+    async with in_memory(app_of(ScriptedEngine([gates.script]))) as client:
+        async with asking(client, gates):
+            await gates.reached[0].wait()
+            (queued,) = (await activity(client))["requests"]
+            gates.opened[0].set()
+            await gates.reached[1].wait()
+            (prompt,) = (await activity(client))["requests"]
+            gates.opened[1].set()
+            await gates.reached[2].wait()
+            report = await activity(client)
+            (answer,) = report["requests"]
+            gates.opened[2].set()
+        after = await activity(client)
+    assert [each["phase"] for each in (queued, prompt, answer)] == ["queued", "prompt", "answer"]
+    assert [each["processed_tokens"] for each in (queued, prompt)] == [2, 8]
+    assert (answer["output_tokens"], answer["max_tokens"], answer["is_streamed"]) == (2, 50, True)
+    assert (answer["wire"], answer["route"]) == ("anthropic", "/v1/messages")
+    assert (answer["client"], len(answer["session"])) == ("claude-code", 8)
+    assert report["health"]["status"] == "ready"
+    assert after["requests"] == []
+
+
+async def test_ended_requests_are_in_the_history_newest_first() -> None:
+    engine = ScriptedEngine([says("Hi", cached_tokens=3), [Started(0), EngineError("no")]])
+    async with in_memory(app_of(engine)) as client:
+        first = await client.post("/v1/messages", json=CALL)
+        second = await client.post("/v1/chat/completions", json=CALL)
+        await client.post("/v1/messages/count_tokens", json=CALL)
+        await client.get("/v1/messages")
+        report = await history(client)
+    assert [each["id"] for each in report["recent"]] == [
+        second.headers["request-id"],
+        first.headers["request-id"],
+    ]
+    failed, answered = report["recent"]
+    assert (failed["status"], failed["wire"], failed["output_tokens"]) == (500, "chat", 0)
+    assert (answered["status"], answered["cached_tokens"], answered["output_tokens"]) == (200, 3, 3)
+    assert answered["content"] is None
+    assert len(report["first_token"]) == 1
+
+
+@pytest.mark.parametrize("path", ["/activity", "/activity/history"])
+async def test_activity_needs_the_key(path: str) -> None:
+    async with in_memory(app_of(ScriptedEngine([])), {"x-api-key": "wrong"}) as client:
+        assert (await client.get(path)).status_code == 401
+
+
+async def test_diverging_prompt_is_in_the_history() -> None:
+    tools = [{"name": "Read", "input_schema": {}}]
+    async with in_memory(app_of(ScriptedEngine([says("ok")]))) as client:
+        for text in ("one", "another"):
+            call = CALL | {"messages": [{"role": "user", "content": text}], "tools": tools}
+            await client.post("/v1/messages", json=call, headers=CLAUDE)
+        second, first = (await history(client))["recent"]
+    assert first["diverged_at"] is None
+    assert second["diverged_at"] > 0
+    assert first["session"] == second["session"] != "the session"
