@@ -6,17 +6,20 @@ so that they cannot forge a line or control the terminal. Knows no HTTP.
 """
 
 import fcntl
+import json
 import logging
 import os
 import shutil
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO, cast
+from typing import Protocol, TextIO, cast, runtime_checkable
 
 from pensieve.atomic_files import file_of
 from pensieve.untrusted_text import one_line
@@ -34,7 +37,19 @@ MAX_LINES = 5
 MAX_KINDS = 256
 
 
-def set_up(*, is_debug: bool, stream: TextIO | None = None) -> None:
+# The id of the request that the present task or thread works for; each of its lines has it.
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+
+
+@runtime_checkable
+class Fields(Protocol):
+    """A message with values of its own, for a log in JSON. As text it is `str` of it."""
+
+    @property
+    def fields(self) -> Mapping[str, object]: ...
+
+
+def set_up(*, is_debug: bool, is_json: bool = False, stream: TextIO | None = None) -> None:
     """Log pensieve's records from INFO (or DEBUG) and libraries' from WARNING; replace earlier
     set-ups.
 
@@ -44,7 +59,7 @@ def set_up(*, is_debug: bool, stream: TextIO | None = None) -> None:
     stream = stream or cast("TextIO", sys.stderr)
     log = file_of(stream)
     handler = SizeCappedHandler(stream, log) if log else logging.StreamHandler(stream)
-    handler.setFormatter(OneLine())
+    handler.setFormatter(JSONLine() if is_json else OneLine())
     handler.addFilter(LogRateLimit())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("pensieve").setLevel(logging.DEBUG if is_debug else logging.INFO)
@@ -125,16 +140,51 @@ def follow(log: Path, pause: Callable[[], object] = lambda: time.sleep(POLL_S)) 
         pause()
 
 
+@contextmanager
+def naming(request_id: str) -> Generator[None]:
+    """Have lines of the block name this request."""
+    token = REQUEST_ID.set(request_id)
+    try:
+        yield
+    finally:
+        REQUEST_ID.reset(token)
+
+
 class OneLine(logging.Formatter):
-    """Formats a record, with its traceback, as `2026-01-31T10:20:30Z level message` on one line."""
+    """Formats a record, with its traceback, as `2026-01-31T10:20:30Z level message` on one line.
+
+    The request's id precedes the message of a line that belongs to one.
+    """
 
     converter = time.gmtime
 
     def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+        form = "%(asctime)s %(levelname)s %(request)s%(message)s"
+        super().__init__(form, "%Y-%m-%dT%H:%M:%SZ")
 
     def format(self, record: logging.LogRecord) -> str:
+        request_id = REQUEST_ID.get()
+        record.request = f"{request_id} " if request_id else ""
         return one_line(super().format(record))
+
+
+class JSONLine(logging.Formatter):
+    """Formats a record as a JSON object on one line, in ASCII."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line: dict[str, object] = {
+            "time": time.replace("+00:00", "Z"),
+            "level": record.levelname,
+            "message": record.getMessage(),
+        }
+        if request_id := REQUEST_ID.get():
+            line["request_id"] = request_id
+        if isinstance(record.msg, Fields):
+            line |= record.msg.fields
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
 
 
 def _text(line: bytes) -> str:

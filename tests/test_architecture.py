@@ -71,12 +71,12 @@ MAY_IMPORT = {
         *("api", "openai", "prompt", "reply", "engine.client", "engine.generation", "models"),
     }
     | BASE,
-    "server.http": {"api", "server.errors", "server.wire", "installation", "errors"},
+    "server.http": {"api", "server.errors", "server.wire", "installation", "logs", "errors"},
     "server.middleware": {
         *("api", "server.activity", "server.errors", "server.http", "server.wire"),
-        *("settings", "errors"),
+        *("logs", "settings", "errors"),
     },
-    "server.activity": {"engine.generation"},
+    "server.activity": {"api", "engine.generation"},
     "doctor": {"models", "machine", "daemon"} | BASE,
     "cli": {
         *("api", "server", "models", "machine", "daemon", "doctor"),

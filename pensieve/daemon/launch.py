@@ -66,6 +66,11 @@ def flags_of(command: Sequence[str]) -> Flags:
 
 
 def _split_option(argument: str) -> list[str]:
+    """Return an option and its value apart. Of a switch, the value is in its name."""
+    for prefix, value in (("--no-", "false"), ("--", "true")):
+        name = argument.removeprefix(prefix).replace("-", "_")
+        if argument.startswith(prefix) and name in KEYS and KEYS[name].kind is bool:
+            return [f"--{name.replace('_', '-')}", value]
     return argument.split("=", 1) if argument.startswith("--") else [argument]
 
 

@@ -75,7 +75,7 @@ def build_app(
     completer = Completer(engine, model, answer_store.add)
     sessions = Sessions(model.tokenizer.neutralize)
     parts = parts or AppParts()
-    writer = AnswerWriter(parts.ping_interval)
+    writer = AnswerWriter(parts.ping_interval, settings.show_content)
     messages = MessagesEndpoint(pipeline, completer, sessions, writer)
     stored_responses = ResponseStore(settings.paths.responses)
     responses = ResponsesEndpoint(pipeline, completer, sessions, writer, stored_responses)

@@ -30,7 +30,7 @@ class Failure:
 def failure_of(error: BaseException, request_id: str) -> Failure:
     """Log an error that is not pensieve's own; the client sees an internal server error."""
     if not isinstance(error, PensieveError):
-        _log.error("%s failed", request_id, exc_info=error)
+        _log.error("the request failed", exc_info=error)
     message = error.message if isinstance(error, PensieveError) else INTERNAL_ERROR
     return Failure(
         error,

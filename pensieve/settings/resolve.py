@@ -19,13 +19,14 @@ from pensieve import paths
 from pensieve.errors import SettingsError
 from pensieve.paths import Paths
 from pensieve.settings import config_file
-from pensieve.settings.spec import KEYS, SAMPLING_KEYS, Value
+from pensieve.settings.spec import KEYS, SAMPLING_KEYS, Value, as_typed
 
 Device = Literal["gpu", "cpu"]
 KVBits = Literal[16, 8, 4]
 ThinkingMode = Literal["on", "off", "auto"]
 KeyRequirement = Literal["auto", "on", "off"]
 SpeculationMode = Literal["auto", "off"]
+LogFormat = Literal["text", "json"]
 
 DEFAULT_MODEL = "phi-3-mini"
 DEFAULT_HOST = "127.0.0.1"
@@ -62,6 +63,8 @@ class Settings:
     repetition_penalty: float | None = None
     # Minutes without work until the model is unloaded from memory; 0: never.
     idle_unload: float = DEFAULT_IDLE_UNLOAD_MIN
+    log_format: LogFormat = "text"
+    show_content: bool = False  # the last requests' texts, in memory, at /activity/history
     keep_awake: bool = True  # a Mac does not sleep during work
     is_debug: bool = False
     # Source of each key that is set: the file's path, "environment" or "flag".
@@ -91,15 +94,23 @@ class Flags:
     idle_unload: float | None = None
     speculation: SpeculationMode | None = None
     require_key: KeyRequirement | None = None
+    log_format: LogFormat | None = None
+    show_content: bool | None = None
 
-    def given(self) -> dict[str, str | float]:
+    def given(self) -> dict[str, Value]:
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: value for name, value in values.items() if value is not None}
 
     def as_arguments(self) -> list[str]:
         """Return the options of `pensieve start` that give these flags."""
         options = {f"--{name.replace('_', '-')}": value for name, value in self.given().items()}
-        return [each for name, value in options.items() for each in (name, str(value))]
+        return [part for name, value in options.items() for part in _as_option(name, value)]
+
+
+def _as_option(name: str, value: Value) -> list[str]:
+    if isinstance(value, bool):
+        return [f"{name}={as_typed(value)}"]
+    return [name, str(value)]
 
 
 def resolve(flags: Flags | None = None, environ: Mapping[str, str] | None = None) -> Settings:

@@ -286,6 +286,15 @@ _TABLE = (
     SettingSpec("wired", "keep the model's memory wired", "true or false", "true", bool),
     *_SAMPLING,
     SettingSpec("idle_unload", "unload without work for", MINUTES, "60", float, _is_amount_or_none),
+    SettingSpec(
+        "log_format",
+        "how the log is written",
+        "'text' or 'json'",
+        "json",
+        str,
+        {"text", "json"}.__contains__,
+    ),
+    SettingSpec("show_content", "last texts in /activity/history", "true or false", "true", bool),
     SettingSpec("keep_awake", "no sleep during work (Mac)", "true or false", "true", bool),
 )
 

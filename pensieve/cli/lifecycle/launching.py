@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pensieve import logs
 from pensieve.cli.lifecycle.model_suggestion import suggestion
 from pensieve.cli.lifecycle.server_report import interruption_note, report, report_already_running
+from pensieve.cli.lifecycle.status_facts import SHOWS_CONTENT
 from pensieve.cli.ui import output, progress
 from pensieve.daemon import server_lock
 from pensieve.daemon.bind import bind_with_retry, both_loopbacks
@@ -133,7 +134,7 @@ def _can_listen(settings: Settings) -> bool:
 def run_in_foreground(settings: Settings, flags: Flags, dependencies: Dependencies) -> int:
     """Run the server in this process until SIGTERM or Ctrl-C; clean up on both."""
     device = choose_device(settings.device, dependencies.inspect())
-    logs.set_up(is_debug=settings.is_debug)
+    logs.set_up(is_debug=settings.is_debug, is_json=settings.log_format == "json")
     with _sigterm_raises(), server_lock.acquire(settings.paths) as is_ours:
         if not is_ours:
             return report_already_running(settings)
@@ -150,6 +151,8 @@ def run_in_foreground(settings: Settings, flags: Flags, dependencies: Dependenci
                 publish(settings.paths, replace(record, model=folder.name)),
             ):
                 output.note(f"pensieve serves {folder.name} at {record.base_url}; Ctrl-C stops it.")
+                if settings.show_content:
+                    output.warning(f"{SHOWS_CONTENT} (show_content).")
                 dependencies.serve(settings, folder, device, listener)
     return 0
 

@@ -5,7 +5,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-from pensieve.cli.lifecycle.status_facts import facts, table
+from pensieve.cli.lifecycle.status_facts import SHOWS_CONTENT, facts, table
 from pensieve.cli.lifecycle.version_mismatch import warn_of_other_version
 from pensieve.cli.ui import output
 from pensieve.cli.ui.shells import shell_of, usage
@@ -26,6 +26,8 @@ def report(server: RunningServer, flags: Flags) -> int:
     warn_of_other_version(record, health)
     rows = facts(record, health, record.started_at)
     output.data(table({f"  {name}": rows[name] for name in ("model", "context", "device")}))
+    if health.shows_content:
+        output.warning(f"{SHOWS_CONTENT} (show_content).")
     if not server.is_new:
         _note_differences(server, flags)
     output.data("\nNext:")
@@ -73,6 +75,7 @@ def _speculation_of(health: Health) -> SpeculationMode:
 
 
 def _note_differences(server: RunningServer, flags: Flags) -> None:
+    flags_before = server.record.flags
     actual = {
         "model": {server.record.model, server.health.repo},
         "device": {server.record.device},
@@ -80,6 +83,9 @@ def _note_differences(server: RunningServer, flags: Flags) -> None:
         "port": {server.record.port},
         "idle_unload": {server.health.idle_unload},
         "speculation": {_speculation_of(server.health)},
+        "require_key": {flags_before.get("require_key")},
+        "log_format": {flags_before.get("log_format")},
+        "show_content": {server.health.shows_content},
     }
     given = flags.given().items()
     ignored: dict[str, Any] = {name: value for name, value in given if value not in actual[name]}

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from pensieve.settings.resolve import Device, KeyRequirement, SpeculationMode
+from pensieve.settings.resolve import Device, KeyRequirement, LogFormat, SpeculationMode
 from pensieve.settings.spec import KEYS
 
 
@@ -91,5 +91,21 @@ RequireKey = Annotated[
         metavar="WHEN",
         help="Require the API key: auto, the default, lets programs on this machine in without"
         " one while it is the public default key; on; or off, on this machine alone.",
+    ),
+]
+LogFormatOption = Annotated[
+    LogFormat | None,
+    Parameter(
+        name="--log-format",
+        validator=allowed_by_setting("log_format"),
+        metavar="text|json",
+        help="Write the log as text, the default, or as one JSON object per line.",
+    ),
+]
+ShowContent = Annotated[
+    bool | None,
+    Parameter(
+        help="Keep the texts of the last requests in memory and show them, shortened, to clients"
+        " with the key at /activity/history. Off by default.",
     ),
 ]

@@ -9,6 +9,7 @@ from pensieve.daemon.health_client import Health
 from pensieve.daemon.server_record import ServerRecord
 from pensieve.engine.generation import EngineStats
 
+SHOWS_CONTENT = "the texts of the last requests are kept and shown, with the key"
 _STATS = tuple(each.name for each in fields(EngineStats))
 
 
@@ -28,6 +29,7 @@ def as_json(
         "device": health.device or (record.device if record else None),
         "in_flight": health.in_flight if health.is_well else None,
         "idle_unload": health.idle_unload,
+        "shows_content": health.shows_content,
         "memory_bytes": memory_bytes or None,
         "uptime_s": round(max(0.0, time.time() - record.started_at), 1) if record else None,
         "restarts": health.restarts if record else None,
@@ -53,6 +55,7 @@ def facts(record: ServerRecord, health: Health, now: float) -> dict[str, str]:
         "speculation": _speculation(health, is_service=bool(record.service)),
         "memory": "",
         "unloads": _idle_unload(health.idle_unload),
+        "content": SHOWS_CONTENT if health.shows_content else "",
         "restarts": str(health.restarts) if health.restarts else "",
         "uptime": in_time(max(0.0, now - record.started_at)),
         "pid": str(record.pid),

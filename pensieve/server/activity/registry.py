@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from statistics import median
 
-from pensieve.server.activity.record import Clock, Listener, RequestRecord
+from pensieve.server.activity.record import PHASES, Clock, Listener, RequestRecord
 
 MAX_RECENT = 50
 INTERVAL_S = 10
@@ -32,14 +32,14 @@ class Interval:
 
 
 class Activity:
-    """Opens and closes the records of requests; the first to listen to them."""
+    """Opens and closes the records of requests, and tells listeners of them."""
 
     def __init__(
         self,
         clock: Clock = time.monotonic,
         wall_clock: Clock = time.time,
     ) -> None:
-        self._listeners: list[Listener] = [self]
+        self._listeners: list[Listener] = []
         self._clock = clock
         self._wall_clock = wall_clock
         self._open: dict[str, RequestRecord] = {}
@@ -74,45 +74,45 @@ class Activity:
     def open(
         self, request_id: str, route: str, wire: str, *, user_agent: str = "", generates: bool
     ) -> RequestRecord:
+        now = self._clock()
         record = RequestRecord(
             request_id,
             route,
             wire,
             user_agent,
             generates,
-            self._clock,
-            self._listeners,
-            self._clock(),
+            began_at=now,
+            clock=self._clock,
+            on_token=self._note_token,
+            phase_began_at=now,
+            phase_s=dict.fromkeys(PHASES, 0.0),
         )
         self._open[request_id] = record
         return record
 
     def close(self, record: RequestRecord) -> None:
-        record.end(self._clock(), self._wall_clock())
+        """Tell of a request with an outcome; forget one that will be tried again."""
+        now = self._clock()
+        record.update_phase(now)
+        record.total_s, record.ended_at = now - record.began_at, self._wall_clock()
         del self._open[record.id]
+        if record.status is None and not record.is_client_gone:
+            return
+        if record.generates:
+            self._recent.append(record)
+        if record.first_token_s is not None:
+            self._intervals[-1].first_token_s.append(record.first_token_s)
         for listener in self._listeners:
             listener.note_ended(record)
 
-    # As a listener.
-
-    def note_token(self, gap_s: float | None) -> None:
-        now = self._clock()
-        if gap_s is not None:
-            interval = self._interval()
-            interval.tokens += 1
-            interval.busy_s += min(gap_s, now - self._last_token_at)
-        self._last_token_at = now
-
-    def note_ended(self, record: RequestRecord) -> None:
-        if record.generates:
-            self._recent.append(record)
-        if (first_token_s := record.first_token_s) is not None:
-            self._interval().first_token_s.append(first_token_s)
-
-    def _interval(self) -> Interval:
-        """Return the present one."""
-        now = int(self._wall_clock())
-        began_at = now - now % INTERVAL_S
+    def _note_token(self, gap_s: float | None) -> None:
+        now, unix_s = self._clock(), int(self._wall_clock())
+        began_at = unix_s - unix_s % INTERVAL_S
         if not self._intervals or self._intervals[-1].began_at != began_at:
             self._intervals.append(Interval(began_at))
-        return self._intervals[-1]
+        if gap_s is not None:
+            self._intervals[-1].tokens += 1
+            self._intervals[-1].busy_s += min(gap_s, now - self._last_token_at)
+        self._last_token_at = now
+        for listener in self._listeners:
+            listener.note_token(gap_s)

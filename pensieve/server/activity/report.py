@@ -5,6 +5,7 @@ own text.
 """
 
 from collections.abc import Callable
+from dataclasses import asdict
 from hashlib import blake2b
 from typing import Any
 
@@ -83,7 +84,7 @@ def ended_request(record: RequestRecord, name: SessionName) -> dict[str, Any]:
         "drafted": drafts.drafted,
         "accepted": drafts.accepted,
         "diverged_at": record.diverged_at,
-        "content": None,
+        "content": asdict(record.content) if record.content else None,
     }
 
 

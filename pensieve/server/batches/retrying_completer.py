@@ -13,7 +13,7 @@ from pensieve.api.batch_reading import params_of
 from pensieve.api.batches import BatchResult, Errored, Succeeded
 from pensieve.api.messages.message import Message
 from pensieve.errors import EngineBusyError, EngineError, EngineFailedError, WorkerDiedError
-from pensieve.server.activity.record import RequestRecord
+from pensieve.logs import naming
 from pensieve.server.activity.registry import Activity
 from pensieve.server.errors import PASS_THROUGH, failure_of, release_frames
 from pensieve.server.messages.completion import OnBegin
@@ -42,33 +42,35 @@ class RetryingCompleter:
 
         Never raises for the request itself: its error is the result.
         """
-        record = self._activity.open(new_id("req"), _ROUTE, "batch", generates=True)
-        try:
-            return await self._result(entry, record)
-        finally:
-            self._activity.close(record)
-
-    async def _result(self, entry: bytes, record: RequestRecord) -> BatchResult:
         deaths = 0
         while True:
             try:
-                params = await run_in_thread(partial(params_of, entry))
-                record.generations.clear()  # of the attempts before
-                answer = await self._answer(params, record.begin)
-                record.status = 200
-                return Succeeded(message=_with_batch_tier(answer))
+                return await self._attempt(entry)
             except (EngineBusyError, EngineFailedError) as error:
                 deaths += isinstance(error, WorkerDiedError)
                 if deaths == MAX_DEATHS:
                     message = f"The engine ended {deaths} times on this request."
-                    return _errored(EngineError(message), record)
-            except PASS_THROUGH:
+                    return _errored(EngineError(message), new_id("req"))
+            await anyio.sleep(self._retry_s)
+
+    async def _attempt(self, entry: bytes) -> BatchResult:
+        """Raises `EngineBusyError` and `EngineFailedError`, after which another one may succeed."""
+        record = self._activity.open(new_id("req"), _ROUTE, "batch", generates=True)
+        with naming(record.id):
+            try:
+                params = await run_in_thread(partial(params_of, entry))
+                message = await self._answer(params, record.begin)
+                record.status = 200
+                return Succeeded(message=_with_batch_tier(message))
+            except (EngineBusyError, EngineFailedError, *PASS_THROUGH):
                 raise
             except BaseException as error:  # noqa: BLE001 -- any error is this request's result
-                result = _errored(error, record)
+                record.status = ANTHROPIC.error_status(type(error)).status
+                result = _errored(error, record.id)
                 release_frames(error)
                 return result
-            await anyio.sleep(self._retry_s)
+            finally:
+                self._activity.close(record)
 
 
 def _with_batch_tier(message: Message) -> Message:
@@ -76,6 +78,5 @@ def _with_batch_tier(message: Message) -> Message:
     return message.model_copy(update={"usage": usage})
 
 
-def _errored(error: BaseException, record: RequestRecord) -> Errored:
-    record.status = ANTHROPIC.error_status(type(error)).status
-    return Errored(error=error_envelope(failure_of(error, record.id)))
+def _errored(error: BaseException, request_id: str) -> Errored:
+    return Errored(error=error_envelope(failure_of(error, request_id)))

@@ -57,6 +57,7 @@ class HealthEndpoint:
             "engine": asdict(health.stats) if health.stats else None,
             "speculation": asdict(health.speculation) if health.speculation else None,
             "sampling": self._model.dialect.sampling.report(),
+            "shows_content": self._settings.show_content,
             "diverged_prompts": self._sessions.diverged,
             "device": self._settings.device,
             "version": pensieve.__version__,

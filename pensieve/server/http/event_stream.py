@@ -52,7 +52,7 @@ class EventWriter:
         A ping follows the first ones, so that a client sees a live stream. Waits while the client
         does not read; protocol.py ends that by its timeout.
         """
-        if not self.has_begun:
+        if not self._begun.is_set():
             await self._send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             self._begun.set()
             events += self._ping()

@@ -23,6 +23,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol  # noqa: TID253
 
 from pensieve.api.base import new_id
 from pensieve.errors import HeadTooLargeError, InvalidRequestError, PensieveError, RequestError
+from pensieve.logs import naming
 from pensieve.server.errors import STOPPING
 from pensieve.server.http.connection_limits import MAX_HEAD_BYTES, MAX_HEADERS, ConnectionTimeouts
 from pensieve.server.http.event_stream import ABORT
@@ -216,7 +217,8 @@ class DeadlineProtocol(H11Protocol):
         request_id = new_id("req")
         # No head was parsed, so there is no path that could choose another wire.
         response = error_response(ANTHROPIC, error, request_id)
-        _log.info("%s -: %d %s", request_id, response.status_code, error.message)
+        with naming(request_id):
+            _log.info("-: %d %s", response.status_code, error.message)
         names = (b"request-id", b"x-request-id")
         own = [*((name, request_id.encode()) for name in names), (b"connection", b"close")]
         events = (

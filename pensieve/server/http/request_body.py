@@ -219,14 +219,12 @@ class BodyAdmission:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        async with self._budget.reserve(_expected_bytes(scope)) as reservation:
+        headers = Headers(scope=scope)
+        # A chunked body does not announce its size: assume the maximum until it has arrived.
+        is_chunked = "transfer-encoding" in headers
+        expected_bytes = MAX_BODY_BYTES if is_chunked else announced_bytes(headers)
+        async with self._budget.reserve(expected_bytes) as reservation:
             await self._app(scope, _resize_as_received(receive, reservation), send)
-
-
-def _expected_bytes(scope: Scope) -> int:
-    """A chunked body does not announce its size: assume the maximum until it has arrived."""
-    headers = Headers(scope=scope)
-    return MAX_BODY_BYTES if "transfer-encoding" in headers else announced_bytes(headers)
 
 
 def _resize_as_received(receive: Receive, reservation: Reservation) -> Receive:

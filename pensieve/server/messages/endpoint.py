@@ -86,7 +86,7 @@ class MessagesEndpoint:
             await self._writer.write(
                 [completion],
                 MessagesFormat(),
-                Exchange(scope, receive, send),
+                Exchange(scope, receive, send, turn.call),
                 stream=turn.call.stream,
                 on_answer=turn.on_answer,
             )

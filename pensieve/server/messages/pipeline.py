@@ -23,6 +23,7 @@ from pensieve.prompt.conversation.validation import validate
 from pensieve.prompt.raw_text import raw_prompt
 from pensieve.prompt.render import Prompt, PromptRenderer
 from pensieve.prompt.template.generated_answers import GeneratedAnswers
+from pensieve.server.activity.content import keeping_content
 from pensieve.server.errors import failure_of
 from pensieve.server.http.event_stream import (
     EventWriter,
@@ -173,11 +174,13 @@ class Exchange:
     scope: Scope
     receive: Receive
     send: Send
+    asked: Conversation | str  # or a text to continue
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerWriter:
     ping_interval: PingInterval
+    shows_content: bool = False  # to users who look at the last requests
 
     async def write(
         self,
@@ -190,6 +193,8 @@ class AnswerWriter:
     ) -> None:
         record = request_context_of(to.scope).record
         record.is_streamed = stream
+        if self.shows_content:
+            on_answer = keeping_content(record, to.asked, on_answer)
         choices = Choices(completions, record.begin)
         write = self._stream if stream else self._whole
         await write(choices, answer_format, to, on_answer)
@@ -244,8 +249,7 @@ async def _fail(error: BaseException, writer: EventWriter, scope: Scope) -> None
     failure = failure_of(error, context.request_id)
     if _is_claude_code(scope) and (abort := abort_of(scope)):
         _log.warning(
-            "%s failed in mid-stream, aborting the connection so that the client retries: %s",
-            failure.request_id,
+            "failed in mid-stream, aborting the connection so that the client retries: %s",
             failure.message,
         )
         abort()

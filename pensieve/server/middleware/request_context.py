@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pensieve.api.base import new_id
+from pensieve.logs import REQUEST_ID
 from pensieve.server.activity.record import RequestRecord
 from pensieve.server.activity.registry import Activity
 from pensieve.server.errors import (
@@ -23,51 +24,14 @@ from pensieve.server.errors import (
     STOPPING,
     release_frames,
 )
+from pensieve.server.middleware.request_line import RequestLine
 from pensieve.server.wire import Wire, error_response
 
 _log = logging.getLogger("pensieve.server")
 _KEY = "pensieve.context"
 
-# Path segments of this API, and those that reveal for which other API a client takes this server.
-KNOWN_SEGMENTS = frozenset(
-    [
-        "activity",
-        "api",
-        "batches",
-        "beta",
-        "cancel",
-        "chat",
-        "complete",
-        "completions",
-        "content",
-        "count_tokens",
-        "embeddings",
-        "favicon.ico",
-        "files",
-        "generate",
-        "health",
-        "hello",
-        "history",
-        "input_items",
-        "input_tokens",
-        "messages",
-        "models",
-        "openapi.json",
-        "ps",
-        "rerank",
-        "responses",
-        "results",
-        "show",
-        "tags",
-        "v1",
-        "v2",
-        "version",
-    ]
-) | {""}
-MAX_SEGMENTS = 8
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _EXPOSED_HEADERS = b"request-id, x-request-id, retry-after, x-should-retry"
-_ID = re.compile(r"(?:file|msgbatch|resp)_01[0-9A-Za-z]{22}", re.ASCII)
+_CLIENT_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +49,7 @@ class RequestContext:
 
     wire: Wire
     record: RequestRecord
-    request_id: str
+    request_id: str  # the server's
     is_poll: bool = False  # a status poll, logged at DEBUG
     origin: bytes | None = None  # another origin whose pages may read the answer
 
@@ -108,20 +72,25 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        target = self._target_of(scope)
+        target, headers = self._target_of(scope), Headers(scope=scope)
         record = self._activity.open(
             new_id("req"),
             target.route,
             target.wire.name,
-            user_agent=Headers(scope=scope).get("user-agent", ""),
+            user_agent=headers.get("user-agent", ""),
             generates=target.generates,
         )
+        if _CLIENT_ID.fullmatch(named := headers.get("x-request-id", "")):
+            record.client_id = named
         scope[_KEY] = context = RequestContext(target.wire, record, record.id)
+        token = REQUEST_ID.set(record.id)
         try:
             await self._answer(scope, receive, _with_headers(send, context), context)
         finally:
             self._activity.close(record)
-            _log_line(scope, context)
+            line = RequestLine(scope["method"], scope["path"], record)
+            _log.log(logging.DEBUG if context.is_poll else logging.INFO, line)
+            REQUEST_ID.reset(token)
 
     async def _answer(
         self, scope: Scope, receive: Receive, send: Send, context: RequestContext
@@ -152,79 +121,28 @@ async def _send_error(
 
 def _with_headers(send: Send, context: RequestContext) -> Send:
     """Add the request's id, and what lets a page of another origin read the response."""
-    request_id = context.request_id.encode()
-    # By Anthropic's name and by OpenAI's.
-    ids = ((b"request-id", request_id), (b"x-request-id", request_id))
+    request_id, client_id = context.request_id, context.record.client_id
+    # Anthropic's name of it, and OpenAI's, which echoes the client's own.
+    ids = (
+        (b"request-id", request_id.encode()),
+        (b"x-request-id", (client_id or request_id).encode()),
+    )
 
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             context.record.status = message["status"]
-            headers = [*message["headers"], *ids, *_cors_headers(context.origin)]
+            headers = [*message["headers"], *ids]
+            if context.origin is not None:
+                headers += _cors_headers(context.origin)
             message = {**message, "headers": headers}
         await send(message)
 
     return send_with_headers
 
 
-def redact_path(path: str) -> str:
-    """Return `path` with `*` for each segment that could be a misplaced secret.
-
-    Ids stay: they are random and the server's own.
-    """
-    segments = path.split("/")[:MAX_SEGMENTS]
-    return "/".join(
-        segment if segment in KNOWN_SEGMENTS or _ID.fullmatch(segment) else "*"
-        for segment in segments
-    )
-
-
-def _cors_headers(origin: bytes | None) -> list[tuple[bytes, bytes]]:
-    if origin is None:
-        return []
+def _cors_headers(origin: bytes) -> list[tuple[bytes, bytes]]:
     return [
         (b"access-control-allow-origin", origin),
-        (
-            b"access-control-expose-headers",
-            _EXPOSED_HEADERS,
-        ),
+        (b"access-control-expose-headers", _EXPOSED_HEADERS),
         (b"vary", b"origin"),
     ]
-
-
-def _log_line(scope: Scope, context: RequestContext) -> None:
-    # Never a body, a key or a query; of a path only known segments.
-    path = redact_path(scope["path"])
-    record = context.record
-    outcome = f"{record.status or '-'}{' client left' if record.is_client_gone else ''}"
-    _log.log(
-        logging.DEBUG if context.is_poll else logging.INFO,
-        "%s %s %s: %s in %.0f ms%s",
-        context.request_id,
-        scope["method"] if scope["method"] in METHODS else "*",
-        path,
-        outcome,
-        record.total_s * 1000,
-        _tokens_text(record),
-    )
-
-
-def _tokens_text(record: RequestRecord) -> str:
-    if record.status != 200 or (prompt := record.prompt_tokens) is None:
-        return ""
-    cached = record.cached_tokens or 0
-    return (
-        f", {prompt - cached} new + {cached} cached tokens in, {record.output_tokens} out"
-        f"{_drafts_text(record)}"
-    )
-
-
-def _drafts_text(record: RequestRecord) -> str:
-    used = [
-        f"{counts.accepted} of {counts.drafted} {source}"
-        for source, counts in record.drafts.by_source.items()
-        if counts.drafted
-    ]
-    if not used:
-        return ""
-    speed = record.drafts.tokens_per_step(record.output_tokens)
-    return f" ({speed:.1f} tokens a step, drafts accepted: {', '.join(used)})"

@@ -72,7 +72,7 @@ class ChatEndpoint:
             record.diverged_at = self._sessions.note(session, conversation, prompt)
         completions = self._completer.choices(prompt, options)
         answer_format = ChatFormat(self._answer_options_of(call))
-        exchange = Exchange(scope, receive, send)
+        exchange = Exchange(scope, receive, send, conversation)
         await self._writer.write(completions, answer_format, exchange, stream=call.stream)
 
     def _answer_options_of(self, call: ChatRequest) -> ChatAnswerOptions:

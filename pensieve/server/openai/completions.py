@@ -54,7 +54,7 @@ class CompletionsEndpoint:
         includes_usage = call.stream and call.stream_options.include_usage
         created = int(self._clock())
         fold = TextFold(created, includes_usage=includes_usage, choices=call.n)
-        exchange = Exchange(scope, receive, send)
+        exchange = Exchange(scope, receive, send, call.prompt)
         await self._writer.write(completions, TextFormat(fold), exchange, stream=call.stream)
 
 

@@ -129,7 +129,7 @@ class ResponsesEndpoint:
             record.session = session.name
             record.diverged_at = self._sessions.note(session, whole.conversation, prompt)
         completion = self._completer.complete(prompt, options)
-        exchange = Exchange(scope, receive, send)
+        exchange = Exchange(scope, receive, send, whole.conversation)
         await self._writer.write([completion], answer_format, exchange, stream=call.stream)
 
     async def count_tokens(self, request: Request) -> HttpResponse:

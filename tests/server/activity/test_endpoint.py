@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -10,7 +11,7 @@ import pytest
 
 from pensieve.engine.generation import Admitted, Finished, Prefilled, Started, Token
 from pensieve.errors import EngineError
-from tests.server.serving import CALL, app_of, in_memory
+from tests.server.serving import CALL, SETTINGS, app_of, in_memory
 from tests.support.fakes import ScriptedEngine, Step, says
 
 pytestmark = pytest.mark.anyio
@@ -115,3 +116,41 @@ async def test_diverging_prompt_is_in_the_history() -> None:
     assert first["diverged_at"] is None
     assert second["diverged_at"] > 0
     assert first["session"] == second["session"] != "the session"
+
+
+@pytest.mark.parametrize(
+    ("path", "call", "is_streamed"),
+    [
+        ("/v1/messages", CALL, False),
+        ("/v1/messages", CALL, True),
+        ("/v1/chat/completions", CALL, True),
+        ("/v1/responses", {"model": "m", "input": "hello", "store": False}, False),
+        ("/v1/completions", {"model": "m", "prompt": "hello", "max_tokens": 50}, False),
+    ],
+)
+async def test_content_is_shown_where_the_user_wants_it(
+    path: str, call: dict[str, Any], is_streamed: bool
+) -> None:
+    settings = replace(SETTINGS, show_content=True)
+    app = app_of(ScriptedEngine([says("Hi there")]), settings=settings)
+    async with in_memory(app) as client:
+        await client.post(path, json=call | {"stream": is_streamed})
+        (request,) = (await history(client))["recent"]
+        assert (await client.get("/health")).json()["shows_content"] is True
+    assert request["content"] == {"prompt": "hello", "answer": "Hi there"}
+
+
+async def test_shown_content_is_the_last_text_of_the_user_and_shortened() -> None:
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "result"}
+    use = {"type": "tool_use", "id": "toolu_1", "name": "Read", "input": {}}
+    turns = [
+        {"role": "user", "content": "x" * 1000},
+        {"role": "assistant", "content": [use]},
+        {"role": "user", "content": [result]},
+    ]
+    settings = replace(SETTINGS, show_content=True)
+    app = app_of(ScriptedEngine([says("y" * 1000)]), settings=settings)
+    async with in_memory(app) as client:
+        await client.post("/v1/messages", json=CALL | {"messages": turns, "max_tokens": 2000})
+        (request,) = (await history(client))["recent"]
+    assert request["content"] == {"prompt": "x" * 500 + "…", "answer": "y" * 500 + "…"}

@@ -55,7 +55,9 @@ class Bench:
         self.activity.listen(self.heard)
 
     def opened(self, request_id: str = "req_1", *, generates: bool = True) -> RequestRecord:
-        return self.activity.open(request_id, "/v1/messages", "anthropic", generates=generates)
+        record = self.activity.open(request_id, "/v1/messages", "anthropic", generates=generates)
+        record.status = 200
+        return record
 
     def play(self, record: RequestRecord, *events: tuple[float, EngineEvent]) -> None:
         """Submit a generation; each event comes its seconds after the one before."""
@@ -175,6 +177,14 @@ def test_ended_request_is_heard_and_no_longer_open() -> None:
     assert bench.activity.requests == [first, second]
     bench.activity.close(first)
     assert (bench.activity.requests, bench.heard.ended) == ([second], [first])
+
+
+def test_request_without_an_outcome_is_forgotten() -> None:
+    bench = Bench()
+    record = bench.opened()
+    record.status = None
+    bench.activity.close(record)
+    assert (bench.heard.ended, bench.activity.recent, bench.activity.requests) == ([], [], [])
 
 
 def test_recent_requests_are_bounded_and_newest_first() -> None:

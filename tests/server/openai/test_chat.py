@@ -474,7 +474,7 @@ async def test_one_line_is_logged_with_tokens_and_without_secrets(
     await post(ScriptedEngine([says("s3cret", cached_tokens=2)]), CALL)
     (line,) = [one.getMessage() for one in caplog.records if one.name == "pensieve.server"]
     assert "POST /v1/chat/completions: 200 in" in line
-    assert line.endswith("9 new + 2 cached tokens in, 7 out")
+    assert "9 new + 2 cached tokens in, 7 out, queued " in line
     assert "s3cret" not in caplog.text
     assert "hello" not in caplog.text
 

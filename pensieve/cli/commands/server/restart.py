@@ -21,9 +21,11 @@ from pensieve.cli.lifecycle.start_options import (
     ComputeDevice,
     Host,
     IdleUnload,
+    LogFormatOption,
     Model,
     Port,
     RequireKey,
+    ShowContent,
     Speculation,
 )
 from pensieve.cli.ui import output
@@ -57,6 +59,8 @@ def restart(  # noqa: PLR0913 -- each is an option
     idle_unload: IdleUnload = None,
     speculation: Speculation = None,
     require_key: RequireKey = None,
+    log_format: LogFormatOption = None,
+    show_content: ShowContent = None,
 ) -> int:
     """Restart the server, or start it if none runs.
 
@@ -83,6 +87,8 @@ def restart(  # noqa: PLR0913 -- each is an option
         idle_unload=idle_unload,
         speculation=speculation,
         require_key=require_key,
+        log_format=log_format,
+        show_content=show_content,
     )
     return restart_server(given, default_dependencies(), is_forced=force, is_awaited=not no_wait)
 

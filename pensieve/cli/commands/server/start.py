@@ -13,9 +13,11 @@ from pensieve.cli.lifecycle.start_options import (
     ComputeDevice,
     Host,
     IdleUnload,
+    LogFormatOption,
     Model,
     Port,
     RequireKey,
+    ShowContent,
     Speculation,
 )
 from pensieve.settings import resolve as settings_module
@@ -33,6 +35,8 @@ def start(  # noqa: PLR0913 -- each is an option
     idle_unload: IdleUnload = None,
     speculation: Speculation = None,
     require_key: RequireKey = None,
+    log_format: LogFormatOption = None,
+    show_content: ShowContent = None,
 ) -> int:
     """Start the server in the background and wait until it answers.
 
@@ -56,6 +60,8 @@ def start(  # noqa: PLR0913 -- each is an option
         idle_unload=idle_unload,
         speculation=speculation,
         require_key=require_key,
+        log_format=log_format,
+        show_content=show_content,
     )
     settings = settings_module.resolve(flags)
     settings_module.require_own_key(settings)
