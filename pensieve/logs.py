@@ -9,6 +9,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import time
@@ -36,6 +37,13 @@ PERIOD_S = 10.0
 MAX_LINES = 5
 MAX_KINDS = 256
 
+
+# Our own lines above DEBUG, in both formats. Metal's error lines, for example, come from C++.
+OWN_LINE = re.compile(
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ (?:INFO|WARNING|ERROR|CRITICAL) "
+    r'|\{"time": "[0-9T:.-]+Z", "level": "(?:INFO|WARNING|ERROR|CRITICAL)", '
+)
+TAIL_BYTES = 64 * 1024
 
 # The id of the request that the present task or thread works for; each of its lines has it.
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -118,6 +126,13 @@ def last_lines(log: Path, count: int) -> Iterator[str]:
         with suppress(FileNotFoundError, NotADirectoryError), file.open("rb") as opened:
             lines.extend(map(_text, opened))
     return iter(lines)
+
+
+def own_tail(log: Path, count: int) -> list[str]:
+    """Return the last `count` of our own lines above DEBUG, as far as the log's end has them."""
+    start = max(0, _size(log) - TAIL_BYTES)
+    lines = map(_text, _read_from(log, start).splitlines())
+    return [one_line(line) for line in lines if OWN_LINE.match(line)][-count:]
 
 
 def follow(log: Path, pause: Callable[[], object] = lambda: time.sleep(POLL_S)) -> Iterator[str]:

@@ -76,7 +76,7 @@ MAY_IMPORT = {
         *("api", "server.activity", "server.errors", "server.http", "server.wire"),
         *("logs", "settings", "errors"),
     },
-    "server.activity": {"api", "engine.generation"},
+    "server.activity": {"api", "engine.generation", "worker_threads"},
     "doctor": {"models", "machine", "daemon"} | BASE,
     "cli": {
         *("api", "server", "models", "machine", "daemon", "doctor"),

@@ -1,18 +1,23 @@
 """The log's format, escaping, rotation, following, and limit for repeated lines."""
 
 import io
+import json
 import logging
 import re
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pensieve import logs
 from pensieve.logs import MAX_KINDS, MAX_LINES, PERIOD_S, LogRateLimit
+from pensieve.worker_threads import DeadlineThreads, run_in_thread
 
 
 @pytest.fixture
@@ -225,3 +230,77 @@ def test_info_records_are_never_suppressed() -> None:
 def test_the_number_of_tracked_kinds_is_limited() -> None:
     damping = LogRateLimit(Clock())
     assert all(damping.filter(record(f"kind {number}")) for number in range(3 * MAX_KINDS))
+
+
+def test_json_line_has_time_level_message_and_the_request_of_its_block(
+    stream: io.StringIO,
+) -> None:
+    logs.set_up(is_debug=False, is_json=True, stream=stream)
+    log = logging.getLogger("pensieve.server")
+    log.info("the model is loaded (%s s)", 3)
+    with logs.naming("req_1"):
+        log.warning("line\nbreak \u2028 \x1b[31m \ud800")
+    first, second = map(json.loads, stream.getvalue().splitlines())
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first.pop("time"))
+    assert first == {"level": "INFO", "message": "the model is loaded (3 s)"}
+    assert second["request_id"] == "req_1"
+    assert second["message"] == "line\nbreak \u2028 \x1b[31m \ud800"
+    assert stream.getvalue().isascii()
+
+
+def test_json_line_has_the_fields_of_its_message_and_its_traceback(stream: io.StringIO) -> None:
+    @dataclass
+    class Line:
+        def __str__(self) -> str:
+            return "the text"
+
+        @property
+        def fields(self) -> dict[str, object]:
+            return {"status": 200, "total_s": 0.25}
+
+    logs.set_up(is_debug=False, is_json=True, stream=stream)
+    logging.getLogger("pensieve").info(Line())
+    try:
+        int("why")
+    except ValueError:
+        logging.getLogger("pensieve").exception("it failed")
+    first, second = map(json.loads, stream.getvalue().splitlines())
+    assert (first["message"], first["status"], first["total_s"]) == ("the text", 200, 0.25)
+    assert second["exception"].endswith("ValueError: invalid literal for int() with base 10: 'why'")
+
+
+def test_text_line_names_the_request_of_its_block_also_in_its_threads(
+    stream: io.StringIO,
+) -> None:
+    log = logging.getLogger("pensieve")
+
+    async def work() -> None:
+        with logs.naming("req_1"):
+            await run_in_thread(partial(log.info, "in a thread"))
+            await DeadlineThreads(1, 10).run(partial(log.info, "with a deadline"))
+        log.info("after it")
+
+    logs.set_up(is_debug=False, stream=stream)
+    anyio.run(work)
+    assert [line.split(" ", 1)[1] for line in stream.getvalue().splitlines()] == [
+        "INFO req_1 in a thread",
+        "INFO req_1 with a deadline",
+        "INFO after it",
+    ]
+
+
+@pytest.mark.parametrize("is_json", [False, True])
+def test_tail_has_our_own_lines_above_debug_in_both_formats(
+    tmp_path: Path, stream: io.StringIO, *, is_json: bool
+) -> None:
+    log = tmp_path / "server.log"
+    with log.open("w+") as file:
+        logs.set_up(is_debug=True, is_json=is_json, stream=file)
+        for number in range(5000):
+            logging.getLogger("pensieve").info("line %d of some length", number)
+        logging.getLogger("pensieve").debug("canary")
+        file.write("canary of another library\n")
+        logging.getLogger("pensieve").error("the end")
+    tail = logs.own_tail(log, 3)
+    assert ["4998" in tail[0], "4999" in tail[1], "the end" in tail[2]] == [True] * 3
+    assert logs.own_tail(tmp_path / "none", 3) == []

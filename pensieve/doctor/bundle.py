@@ -21,6 +21,7 @@ from pensieve.doctor.checks.serving import log_tail
 from pensieve.doctor.context import DoctorContext
 from pensieve.doctor.finding import Finding
 from pensieve.errors import NotWritableError
+from pensieve.logs import OWN_LINE
 from pensieve.settings.spec import shortened
 
 FOLDER = "pensieve-report/"
@@ -37,8 +38,6 @@ SECRETS = re.compile(
     r"|(?<=Bearer )\S+|(?<=x-api-key: )\S+|(?<=://)[^/\s@]+@",
     re.IGNORECASE,
 )
-# Our own lines (logs.py): time, level, message. Metal's error lines come from C++ without those.
-OURS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ (INFO|WARNING|ERROR|CRITICAL) ")
 DEATHS = re.compile(r"libc\+\+abi|\[malloc\]|metallib|\[METAL\]|\[metal::|kIOGPU|terminat|panic\(")
 
 
@@ -123,7 +122,7 @@ def _secret_values(environ: Mapping[str, str]) -> set[str]:
 
 def _shareable_lines(log: str) -> str:
     """Return our own lines above DEBUG, and lines about crashes."""
-    lines = [line for line in log.splitlines() if OURS.match(line) or DEATHS.search(line)]
+    lines = [line for line in log.splitlines() if OWN_LINE.match(line) or DEATHS.search(line)]
     return "\n".join(lines[-LOG_LINES:]) + "\n"
 
 

@@ -68,6 +68,22 @@ def collect() -> DoctorContext:
     )
 
 
+def context_within_server(settings: Settings) -> DoctorContext:
+    """Return what a server knows without asking itself."""
+    environ = settings_module.child_environment({})
+    return DoctorContext(
+        machine=inspect(),
+        settings=settings,
+        settings_error=None,
+        environ=environ,
+        home=Path(environ.get("HOME") or Path.home()),
+        working_folder=Path("/"),
+        record=None,
+        health=None,
+        installation=installation(),
+    )
+
+
 def _settings() -> tuple[Settings, SettingsError | None]:
     try:
         return settings_module.resolve(), None

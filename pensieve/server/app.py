@@ -1,8 +1,9 @@
 """Builds the application: every operation and layer, in one place. `run` and tests call it."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -12,6 +13,7 @@ from starlette.types import Lifespan
 from pensieve.engine.generation import Engine
 from pensieve.models.served_model import ServedModel
 from pensieve.prompt.template.generated_answers import GeneratedAnswers
+from pensieve.server.activity.findings import Findings, FindingsCache
 from pensieve.server.activity.registry import Activity
 from pensieve.server.batches.endpoint import BatchesEndpoint
 from pensieve.server.batches.registry import BatchRegistry
@@ -53,6 +55,8 @@ class AppParts:
     ping_interval: PingInterval = field(default_factory=PingInterval)
     budget: BodyBudget = field(default_factory=BodyBudget)
     activity: Activity = field(default_factory=Activity)
+    find: Callable[[], Findings] = tuple  # what is wrong with this machine
+    log: Path | None = None  # None: it is no file
 
 
 def build_app(
@@ -91,7 +95,7 @@ def build_app(
             ModelsEndpoint(engine, model),
             FilesEndpoint(files),
             health,
-            ActivityEndpoint(parts.activity, health.report),
+            ActivityEndpoint(parts.activity, health.report, FindingsCache(parts.find), parts.log),
         )
     )
 

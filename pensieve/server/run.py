@@ -5,6 +5,7 @@ import logging
 import os
 import resource
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 
+from pensieve.atomic_files import file_of
 from pensieve.engine.client.client import IdlePolicy, WorkerSpec, running_engine
 from pensieve.engine.generation import Engine, ResourceLimits
 from pensieve.errors import ProgramReplacedError
@@ -30,6 +32,7 @@ from pensieve.sleep_blocker import SleepBlocker, awake_command
 
 if TYPE_CHECKING:
     from pensieve.models.served_model import ServedModel
+    from pensieve.server.activity.findings import Findings
 
 _log = logging.getLogger("pensieve.server")
 
@@ -43,23 +46,33 @@ LARGE_BYTES = 1 << 20
 
 
 def run(
-    settings: Settings, model: ModelFolder, device: Device, listeners: Sequence[socket.socket]
+    settings: Settings,
+    model: ModelFolder,
+    device: Device,
+    listeners: Sequence[socket.socket],
+    find: Callable[[], "Findings"] = tuple,
 ) -> None:
     """Serve `model` on the bound `listeners` until SIGTERM or SIGINT.
 
     Open answers may finish for up to 15 s (shutdown_grace.py), then they end with an error that
     clients treat as a busy server; a second signal ends them at once. The worker ends with the
-    server. Raises what `open_model` raises for a damaged model, and `ProgramReplacedError` if the
-    server ended because its program was replaced or removed.
+    server. `find` returns what is wrong with this machine. Raises what `open_model` raises for a
+    damaged model, and `ProgramReplacedError` if the server ended because its program was replaced
+    or removed.
     """
     raise_file_limit()
     return_large_allocations()
     os.umask(PRIVATE_UMASK)
-    anyio.run(partial(_serve, replace(settings, device=device), model, device, listeners))
+    settings = replace(settings, device=device)
+    anyio.run(partial(_serve, settings, model, device, listeners, find))
 
 
 async def _serve(
-    settings: Settings, model: ModelFolder, device: Device, listeners: Sequence[socket.socket]
+    settings: Settings,
+    model: ModelFolder,
+    device: Device,
+    listeners: Sequence[socket.socket],
+    find: Callable[[], "Findings"],
 ) -> None:
     planned_tokens = context_on_mac(model.folder, settings)
     spec = WorkerSpec(
@@ -76,19 +89,24 @@ async def _serve(
         async with running_engine(spec, idle=idle) as engine:
             # In a thread, so that the worker loads the weights at the same time.
             served = await anyio.to_thread.run_sync(_open_model, model)
-            is_replaced = await _listen(AwakeEngine(engine, blocker), served, settings, listeners)
+            awake = AwakeEngine(engine, blocker)
+            is_replaced = await _listen(awake, served, settings, listeners, find)
     if is_replaced:
         raise ProgramReplacedError
 
 
 async def _listen(
-    engine: Engine, served: "ServedModel", settings: Settings, listeners: Sequence[socket.socket]
+    engine: Engine,
+    served: "ServedModel",
+    settings: Settings,
+    listeners: Sequence[socket.socket],
+    find: Callable[[], "Findings"],
 ) -> bool:
     """Serve until a signal or until the program is removed. Return whether it was removed."""
-    from pensieve.server.app import build_app
+    from pensieve.server.app import AppParts, build_app
     from pensieve.server.http.uvicorn_server import http_server, run_until_signal
 
-    app = build_app(engine, served, settings)
+    app = build_app(engine, served, settings, AppParts(find=find, log=file_of(sys.stderr)))
     grace = await anyio.to_thread.run_sync(grace_s, homebrew_service())
     async with app.router.lifespan_context(app):
         server = http_server(app, grace_s=grace)

@@ -186,8 +186,13 @@ def _serve_http(
 ) -> None:
     from pensieve.server.run import run
 
+    def find() -> list[dict[str, str]]:
+        from pensieve.doctor.own_findings import own_findings
+
+        return own_findings(settings)
+
     with both_loopbacks(listener) as listeners:
-        run(settings, folder, device, listeners)
+        run(settings, folder, device, listeners, find)
 
 
 class _Terminated(SystemExit):

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from pensieve.doctor.finding import Level
 
-# The timestamp of logs.py, to the minute.
-TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\dZ ")
+# The timestamp of logs.py, to the minute, in both of its formats.
+TIMESTAMP = re.compile(r'(?:\{"time": ")?(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d(?:Z |\.\d+Z")')
 
 
 @dataclass(frozen=True, slots=True)

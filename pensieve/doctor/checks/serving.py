@@ -30,7 +30,7 @@ def check(context: DoctorContext, panics: Path = crash_reports.PANIC_FOLDER) -> 
     yield from _speculation(context)
     if context.record and context.health:
         yield from _probe(context.record, context.health, context.settings.api_key)
-    yield _log(context)
+    yield check_log(context)
     yield from crash_reports.check(context.home, panics)
 
 
@@ -168,7 +168,7 @@ def _speculation(context: DoctorContext) -> Iterator[Finding]:
     yield Finding("speculation", level, text, fix)
 
 
-def _log(context: DoctorContext) -> Finding:
+def check_log(context: DoctorContext) -> Finding:
     if not (text := log_tail(context.logs)):
         return ok("log", "nothing is logged yet")
     if (cause := exception_of(text)) is None:

@@ -5,22 +5,35 @@ Both need the key: they tell which programs are in use, and when.
 
 import secrets
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from pensieve.logs import own_tail
+from pensieve.server.activity.findings import FindingsCache
 from pensieve.server.activity.registry import INTERVAL_S, Activity
 from pensieve.server.activity.report import ended_request, open_request, session_names
 from pensieve.server.middleware.request_context import request_context_of
+from pensieve.worker_threads import run_in_thread
 
+LOG_LINES = 100
 HealthReport = Callable[[], Mapping[str, Any]]
 
 
 class ActivityEndpoint:
-    def __init__(self, activity: Activity, health: HealthReport) -> None:
+    def __init__(
+        self,
+        activity: Activity,
+        health: HealthReport,
+        findings: FindingsCache,
+        log: Path | None,  # None: it is no file
+    ) -> None:
         self._activity = activity
         self._health = health
+        self._findings = findings
+        self._log = log
         self._session_name = session_names(secrets.token_bytes(16))
 
     async def now(self, request: Request) -> Response:
@@ -52,7 +65,10 @@ class ActivityEndpoint:
                     if (first := interval.median_first_token_s) is not None
                 ],
                 "recent": [ended_request(record, self._session_name) for record in recent],
-                "findings": [],
-                "log": [],
+                "findings": await self._findings.latest(),
+                "log": await run_in_thread(self._log_lines),
             }
         )
+
+    def _log_lines(self) -> list[str]:
+        return own_tail(self._log, LOG_LINES) if self._log else []

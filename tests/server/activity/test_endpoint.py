@@ -1,8 +1,10 @@
 """`GET /activity` and `GET /activity/history` of a whole application with a scripted engine."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -11,6 +13,9 @@ import pytest
 
 from pensieve.engine.generation import Admitted, Finished, Prefilled, Started, Token
 from pensieve.errors import EngineError
+from pensieve.logs import OneLine
+from pensieve.server.activity.findings import FindingsCache
+from pensieve.server.app import AppParts
 from tests.server.serving import CALL, SETTINGS, app_of, in_memory
 from tests.support.fakes import ScriptedEngine, Step, says
 
@@ -154,3 +159,71 @@ async def test_shown_content_is_the_last_text_of_the_user_and_shortened() -> Non
         await client.post("/v1/messages", json=CALL | {"messages": turns, "max_tokens": 2000})
         (request,) = (await history(client))["recent"]
     assert request["content"] == {"prompt": "x" * 500 + "…", "answer": "y" * 500 + "…"}
+
+
+async def test_findings_are_looked_for_when_asked_and_once_a_minute() -> None:
+    now, found = [0.0], []
+
+    def find() -> list[dict[str, str]]:
+        found.append(now[0])
+        return [{"title": str(now[0])}]
+
+    cache = FindingsCache(find, lambda: now[0])
+    assert found == []
+    for now[0] in (0.0, 30.0, 59.0, 61.0, 90.0):
+        latest = await cache.latest()
+    assert (found, latest) == ([0.0, 61.0], [{"title": "61.0"}])
+
+
+async def test_failing_check_leaves_the_history(caplog: pytest.LogCaptureFixture) -> None:
+    def find() -> list[dict[str, str]]:
+        raise OSError("/a/path")
+
+    assert await FindingsCache(find).latest() == ()
+    assert "checking this machine failed: OSError" in caplog.text
+
+
+async def test_history_has_findings_and_the_end_of_the_log(tmp_path: Path) -> None:
+    finding = {"severity": "warning", "title": "model", "explanation": "It…", "fix": ""}
+    log = tmp_path / "server.log"
+    log.write_text("2026-01-31T10:20:30Z INFO one\nsomething else\n" * 200)
+    parts = AppParts(find=lambda: [finding], log=log)
+    async with in_memory(app_of(ScriptedEngine([]), parts=parts)) as client:
+        report = await history(client)
+    assert report["findings"] == [finding]
+    assert report["log"] == ["2026-01-31T10:20:30Z INFO one"] * 100
+
+
+@pytest.mark.parametrize(
+    ("sent", "echoed"),
+    [
+        ("a1-B2_c3.d4:e/f+g=", "a1-B2_c3.d4:e/f+g="),
+        ("x" * 128, "x" * 128),
+        ("x" * 129, None),
+        ("with blank", None),
+        ('quo"te', None),
+        ("é", None),
+        ("", None),
+    ],
+)
+async def test_id_of_a_client_is_echoed_and_logged_beside_ours_if_it_is_safe(
+    sent: str, echoed: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "pensieve.server")
+    async with in_memory(app_of(ScriptedEngine([says("Hi")]))) as client:
+        headers = {"x-request-id": sent.encode("latin-1")}
+        response = await client.post("/v1/messages", json=CALL, headers=headers)
+    own = response.headers["request-id"]
+    assert own.startswith("req_01")
+    assert response.headers["x-request-id"] == (echoed or own)
+    line = caplog.messages[-1]
+    assert line.endswith(f", x-request-id {echoed}") if echoed else "x-request-id" not in line
+    assert caplog.records[-1].msg.fields["client_request_id"] == echoed
+
+
+async def test_warning_in_mid_request_names_the_request(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.handler.setFormatter(OneLine())
+    tools = [{"type": "web_search_20250305", "name": "web_search"}]
+    async with in_memory(app_of(ScriptedEngine([says("Hi")]))) as client:
+        response = await client.post("/v1/messages", json=CALL | {"tools": tools})
+    assert f" WARNING {response.headers['request-id']} ignoring tools" in caplog.text
