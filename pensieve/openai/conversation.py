@@ -31,6 +31,7 @@ from pensieve.openai.chat_request import (
 from pensieve.openai.custom_tools import text_tool
 from pensieve.openai.generation_fields import check_supported
 from pensieve.openai.history import turns_of
+from pensieve.openai.hosted_tools import kind_for_log
 
 _log = logging.getLogger("pensieve.openai")
 
@@ -98,7 +99,8 @@ def _tools(tools: Sequence[ChatTool]) -> Iterator[CustomTool]:
         elif tool.type in {"function", "custom"}:
             raise InvalidRequestError(f"tools.{at}.{tool.type}: Field required")
         else:
-            _log.warning("ignoring a tool that this server cannot run, of type %.60r", tool.type)
+            kind = kind_for_log(tool.type)
+            _log.warning("ignoring a tool that this server cannot run, of type %s", kind)
 
 
 def _function(tool: FunctionTool) -> CustomTool:

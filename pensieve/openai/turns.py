@@ -77,7 +77,7 @@ class TurnBuilder:
         """Add a result. Without an id it is that of the first call that waits for one."""
         match = next((pair for pair in self._open if pair[0] == call_id or not call_id), None)
         if match is None:
-            _log.warning("ignoring a result without a call, which has the id %.60r", call_id)
+            _log.warning("ignoring a result without a call")
             return
         self._open.remove(match)
         self._has_result = True

@@ -68,10 +68,10 @@ class AnswerGrammar:
         for at in offenders:
             self._refuse_if_strict(tools[at].name)
             _log.warning(
-                "tool %s: input_schema failed to compile, any JSON object is accepted: %s",
-                tools[at].name,
-                error,
+                "the input_schema of tool %d failed to compile, any JSON object is accepted",
+                at + 1,
             )
+            _log.debug("its error: %s", error)
         relaxed_tools = [
             _unconstrained(tool) if at in offenders else tool for at, tool in enumerate(tools)
         ]
@@ -98,7 +98,8 @@ class AnswerGrammar:
         if self.limits.schema == FREE_OBJECT:
             self._refuse_input_grammar(error)
             return None
-        _log.warning("output format failed to compile, any JSON object is accepted: %s", error)
+        _log.warning("output format failed to compile, any JSON object is accepted")
+        _log.debug("its error: %s", error)
         return self._with(replace(self.limits, schema=FREE_OBJECT))
 
     def _tool_index(self, error: str) -> int | None:
@@ -271,7 +272,7 @@ def _simplified_tool(tool: ToolSpec, strict_paths: Mapping[str, str]) -> ToolSpe
     except SchemaTooComplexError:
         if path is not None:
             raise InvalidRequestError(f"{path}.input_schema: {_TOO_COMPLEX}") from None
-        _log.warning("tool %s: input_schema is too complex, any JSON object is accepted", tool.name)
+        _log.warning("the input_schema of a tool is too complex, any JSON object is accepted")
         return _unconstrained(tool)
     if path is not None:
         _refuse_dropped(fit, path)

@@ -199,15 +199,19 @@ class Reply:
 
     def _end_call(self, *, is_whole: bool) -> None:
         if not is_whole:
-            _log.warning(
-                "invalid input in a call of %s, ending the call as incomplete", self._open_tool
-            )
+            _log.warning("invalid input in a call of %s, ending it as incomplete", self._tool)
             self._has_broken_call = True
         elif not self._is_valid():
-            _log.warning(
-                "input in a call of %s violates its schema, passing it on", self._open_tool
-            )
+            _log.warning("input in a call of %s violates its schema, passing it on", self._tool)
         self._open_tool = None
+
+    @property
+    def _tool(self) -> str:
+        """The open tool, for the log, which must not repeat a client's names."""
+        names = list(self._context.form.tools)
+        if self._open_tool not in names:
+            return "an unknown tool"
+        return f"tool {names.index(self._open_tool) + 1} of {len(names)}"
 
     def _is_valid(self) -> bool:
         """Check the tool's input against its schema, which a grammar may enforce only in part."""
@@ -253,7 +257,7 @@ class Reply:
 
     def _stop_reason(self, reason: FinishReason) -> StopReason:
         if self._open_tool is not None:
-            _log.warning("answer ended within a call of %s: %s", self._open_tool, reason)
+            _log.warning("answer ended within a call of %s: %s", self._tool, reason)
         if reason == "length":
             return self._context.length_stop
         if self._open_tool is not None or self._has_broken_call:

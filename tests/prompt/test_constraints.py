@@ -90,7 +90,7 @@ def test_too_complex_schema_is_not_enforced_and_logged(
         False,
         True,
     ]
-    assert "tool deep: input_schema is too complex" in caplog.text
+    assert "the input_schema of a tool is too complex" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_only_the_tool_that_fails_to_compile_is_relaxed(
     freed = grammar.relaxed(f"The grammar cannot be followed: at {line}(14): failed to compile")
     assert freed is not None
     assert [tool.schema == FREE_OBJECT for tool in freed.limits.tools] == [False, True]
-    assert "tool other: input_schema failed to compile" in caplog.text
+    assert "the input_schema of tool 2 failed to compile" in caplog.text
     both = freed.relaxed("too much to compile")
     assert both is not None
     assert all(tool.schema == FREE_OBJECT for tool in both.limits.tools)

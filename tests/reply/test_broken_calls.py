@@ -41,10 +41,8 @@ def test_an_incomplete_call_sets_max_tokens_and_is_logged(
 ) -> None:
     with caplog.at_level(logging.WARNING, "pensieve.reply"):
         assert stop_reason_of(text, reason) == stop_reason
-    is_logged = any(
-        message in caplog.text
-        for message in ("invalid input in a call of write", "answer ended within a call of write")
-    )
+    problems = ("invalid input in", "answer ended within")
+    is_logged = any(f"{problem} a call of tool " in caplog.text for problem in problems)
     assert is_logged == (text != WHOLE)
 
 
@@ -58,4 +56,4 @@ def test_an_input_that_violates_its_schema_is_logged(
     call = f'<tool_call>\n{{"name": "write", "arguments": {arguments}}}\n</tool_call>'
     with caplog.at_level(logging.WARNING, "pensieve.reply"):
         assert stop_reason_of(call, "stop_token") == "tool_use"
-    assert ("input in a call of write violates its schema" in caplog.text) == is_logged
+    assert ("input in a call of tool 2 of 3 violates its schema" in caplog.text) == is_logged

@@ -28,7 +28,6 @@ from pensieve.openai.responses.items import (
     Reasoning,
     decode_at,
     item_of,
-    kind_of,
 )
 from pensieve.openai.responses.request import JsonObject
 from pensieve.openai.responses.tools import DeclaredTools, declared_tools
@@ -51,7 +50,7 @@ def turns_of(
         if (item := item_of(fields, path)) is not None:
             history.add(item, path)
         else:
-            _log.info("ignoring an input item that is unknown here, of type %.60r", kind_of(fields))
+            _log.info("ignoring %s, an item that is unknown here", path)
     return history.turns.finished()
 
 

@@ -17,6 +17,7 @@ from pensieve.api.base import RequestModel
 from pensieve.api.messages.tools import CustomTool as ToolWithSchema
 from pensieve.api.messages.tools import InputGrammar
 from pensieve.openai.custom_tools import text_tool
+from pensieve.openai.hosted_tools import kind_for_log
 from pensieve.openai.responses.items import decode_at
 from pensieve.openai.responses.request import JsonObject
 
@@ -133,7 +134,8 @@ def _tools(
                 group = decode_at(tool_path, Namespace, fields)
                 yield from _tools(group.tools, f"{tool_path}.tools", group.name)
             case kind:
-                _log.info("ignoring a tool that this server cannot run, of type %.60r", kind)
+                known = kind_for_log(kind)
+                _log.info("ignoring a tool that this server cannot run, of type %s", known)
 
 
 def _function(tool: FunctionTool) -> ToolWithSchema:

@@ -106,7 +106,8 @@ class BoundedGeneration:
             raise error
         grammar = self.grammar.relaxed(error.message)
         if grammar is None:
-            _log.warning("grammar failed to compile, generating unconstrained: %s", error.message)
+            _log.warning("grammar failed to compile, generating unconstrained")
+            _log.debug("its error: %s", error.message)
         return replace(
             self,
             generation=replace(self.generation, grammar=grammar and Grammar(grammar.lark)),

@@ -100,7 +100,7 @@ def test_generation_whose_grammar_fails_to_compile_is_left_without(
     error = GrammarError("too much to compile")
     relaxed = generation_with_grammar(1).relaxed(error)
     assert relaxed.generation.grammar is None
-    assert "grammar failed to compile, generating unconstrained: too much" in caplog.text
+    assert "grammar failed to compile, generating unconstrained" in caplog.text
     with pytest.raises(GrammarError) as caught:
         relaxed.relaxed(error)
     assert caught.value is error
