@@ -197,13 +197,21 @@ NO_DRAFTS = DraftCounts()
 
 
 @dataclass(frozen=True, slots=True)
+class Drafted:
+    """Sent before the tokens of a step that verified drafts, so that an answer that ends early has
+    its counts.
+    """
+
+    drafts: DraftCounts  # of the generation so far
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     reason: FinishReason
     output_tokens: int  # the stop token included
-    drafts: DraftCounts = NO_DRAFTS
 
 
-EngineEvent = Started | Admitted | Requeued | Prefilled | Token | Finished
+EngineEvent = Started | Admitted | Requeued | Prefilled | Drafted | Token | Finished
 
 
 # asleep: unloaded while idle; the next generation starts a worker and waits for it.

@@ -20,6 +20,7 @@ from pensieve.engine.generation import (
     NOT_MEASURED,
     Admitted,
     DraftCounts,
+    Drafted,
     EngineEvent,
     EngineStats,
     Finished,
@@ -201,7 +202,8 @@ _PLAIN: dict[str, Any] = {
     kind.__name__: kind for kind in (Cancel, Unload, LoadFailed, Begun, Preloaded)
 }
 _EVENTS: dict[str, Any] = {
-    kind.__name__: kind for kind in (Admitted, Requeued, Started, Prefilled, Token, Failed)
+    kind.__name__: kind
+    for kind in (Admitted, Requeued, Started, Prefilled, Token, Finished, Failed)
 }
 
 
@@ -227,14 +229,14 @@ def _values(event: WorkerEvent) -> list[Any]:
     match event:
         case Admitted() | Requeued():
             return []
-        case Started(cached_tokens):
-            return [cached_tokens]
-        case Prefilled(prompt_tokens):
-            return [prompt_tokens]
+        case Started(tokens) | Prefilled(tokens):
+            return [tokens]
         case Token(token_id, logprobs):
             return [token_id, *((logprobs.token, logprobs.top) if logprobs else ())]
-        case Finished(reason, output_tokens, drafts):
-            return [reason, output_tokens, asdict(drafts)]
+        case Drafted(drafts):
+            return [(counts.drafted, counts.accepted) for counts in drafts.by_source.values()]
+        case Finished(reason, output_tokens):
+            return [reason, output_tokens]
         case Failed(message, kind):
             return [message, kind]
         case _:
@@ -242,9 +244,8 @@ def _values(event: WorkerEvent) -> list[Any]:
 
 
 def _event(kind: str, values: list[Any]) -> WorkerEvent:
-    if kind == "Finished":
-        reason, output_tokens, drafts = values
-        return Finished(reason, output_tokens, _drafts(drafts))
+    if kind == "Drafted":
+        return Drafted(DraftCounts(*(SourceCounts(*counts) for counts in values)))
     if kind == "Token" and len(values) > 1:
         token_id, logprob, top = values
         return Token(token_id, Logprobs(logprob, _pairs(top)))

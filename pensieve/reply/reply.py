@@ -48,6 +48,7 @@ from pensieve.dialects.answer_format import AnswerFormat
 from pensieve.dialects.grammar.schema_validation import admits
 from pensieve.engine.generation import (
     Admitted,
+    Drafted,
     EngineEvent,
     Finished,
     FinishReason,
@@ -137,7 +138,7 @@ class Reply:
         match event:
             case Started(cached_tokens):
                 return self._begin(cached_tokens)
-            case Admitted() | Requeued() | Prefilled():
+            case Admitted() | Requeued() | Prefilled() | Drafted():
                 return []
             case Token() | Finished() if self._context.is_silent:
                 return self._end("max_tokens")

@@ -9,6 +9,7 @@ from pensieve.engine.generation import (
     PRIORITIES,
     Admitted,
     DraftCounts,
+    Drafted,
     EngineStats,
     Finished,
     Generation,
@@ -83,7 +84,8 @@ events = st.one_of(
     st.builds(Started, counts),
     st.builds(Prefilled, counts),
     st.builds(Token, counts, st.none() | logprobs),
-    st.builds(Finished, st.sampled_from(["stop_token", "length"]), counts, drafts),
+    st.builds(Drafted, drafts),
+    st.builds(Finished, st.sampled_from(["stop_token", "length"]), counts),
     st.builds(Failed, st.text(), st.sampled_from(["busy", "grammar", "engine"])),
 )
 frames = st.one_of(

@@ -13,6 +13,7 @@ from pensieve.engine.client.supervisor import STARTING_S
 from pensieve.engine.client.worker_connection import WorkerConnection
 from pensieve.engine.generation import (
     Admitted,
+    Drafted,
     Finished,
     Generation,
     Prefilled,
@@ -54,7 +55,7 @@ class OpenRequest:
                 self.done_tokens = prompt_tokens
                 if prompt_tokens >= len(self.prompt):
                     self.phase = "decode"
-            case Finished() | Failed():
+            case Drafted() | Finished() | Failed():
                 pass
         self.events.put(event)
 

@@ -22,6 +22,7 @@ from typing import assert_never
 from pensieve.engine.generation import (
     NO_DRAFTS,
     Admitted,
+    Drafted,
     Finished,
     Generation,
     Prefilled,
@@ -361,14 +362,16 @@ class Scheduler:
     def _record_tokens(self, request: Request, outcome: Sampled) -> list[KeyedEvent]:
         request.sampled.extend(outcome.tokens)
         self._sampled_tokens += len(outcome.tokens)
+        events: list[KeyedEvent] = []
         if outcome.drafts is not None:
             request.drafts += outcome.drafts
             self.drafts += outcome.drafts
+            events.append((request.key, Drafted(request.drafts)))
         request.is_suspect = request.generation.runs_alone
         is_stopped = outcome.finish == "stop_token"
         visible = outcome.tokens[:-1] if is_stopped else outcome.tokens
         logprobs = outcome.logprobs or repeat(None)
-        events: list[KeyedEvent] = [
+        events += [
             (request.key, Token(token, each))
             for token, each in zip(visible, logprobs, strict=False)
         ]
@@ -380,4 +383,4 @@ class Scheduler:
         del self._running[request.key]
         if outcome.released:
             self._prefix_cache.insert(request.generation, outcome.released)
-        return [(request.key, Finished(outcome.finish, len(request.sampled), request.drafts))]
+        return [(request.key, Finished(outcome.finish, len(request.sampled)))]

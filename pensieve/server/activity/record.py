@@ -13,6 +13,7 @@ from pensieve.engine.generation import (
     NO_DRAFTS,
     Admitted,
     DraftCounts,
+    Drafted,
     EngineEvent,
     Finished,
     Generation,
@@ -75,8 +76,7 @@ class GenerationRecord:
 
     def observe(self, event: EngineEvent) -> None:
         """Note an event as it arrives."""
-        request = self.request
-        now = request.clock()
+        request, now = self.request, self.request.clock()
         phase = _PHASE_AFTER.get(type(event), self.phase)
         match event:
             case Token() if self.max_tokens:
@@ -91,9 +91,10 @@ class GenerationRecord:
                 request.cached_tokens = min(tokens for tokens in known if tokens is not None)
             case Admitted():
                 self.parts = [(now, self.processed_tokens)]
-            case Finished(_, output_tokens, drafts) if self.max_tokens:
-                request.output_tokens += output_tokens - self.tokens
+            case Drafted(drafts):
                 self.drafts = drafts
+            case Finished(_, output_tokens) if self.max_tokens:
+                request.output_tokens += output_tokens - self.tokens
             case _:
                 pass
         if phase != self.phase:

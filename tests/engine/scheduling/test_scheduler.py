@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pensieve.engine.generation import (
     Admitted,
     DraftCounts,
+    Drafted,
     Finished,
     Generation,
     Grammar,
@@ -732,7 +733,12 @@ class DraftingBackend(CountingBackend):
         ]
 
 
-def test_finished_has_the_drafts_of_its_answer_also_after_a_preemption() -> None:
+def drafts_of(bench: Bench, key: int) -> list[SourceCounts]:
+    """Return the counts that were reported, in order."""
+    return [event.drafts.lookup for event in bench.events[key] if isinstance(event, Drafted)]
+
+
+def test_drafts_of_an_answer_are_reported_with_each_step_also_after_a_preemption() -> None:
     bench = Bench()
     bench.scheduler = Scheduler(
         DraftingBackend, TieredPrefixCache(bench.prefixes), bench.budget, QueueLimits()
@@ -744,8 +750,9 @@ def test_finished_has_the_drafts_of_its_answer_also_after_a_preemption() -> None
     bench.scheduler._preempt(bench.scheduler._running[1])
     while not bench.scheduler.is_idle:
         bench.record(bench.scheduler.step())
-    assert bench.events[1][-1] == Finished("length", 8, DraftCounts(lookup=SourceCounts(16, 8)))
-    assert bench.events[2][-1] == Finished("length", 4, DraftCounts(lookup=SourceCounts(8, 4)))
+    assert drafts_of(bench, 1) == [SourceCounts(2 * step, step) for step in range(1, 9)]
+    assert drafts_of(bench, 2)[-1] == SourceCounts(8, 4)
+    assert [type(event) for event in bench.events[1][-3:]] == [Drafted, Token, Finished]
     assert bench.scheduler.drafts == DraftCounts(lookup=SourceCounts(24, 12))
 
 

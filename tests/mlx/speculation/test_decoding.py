@@ -13,6 +13,7 @@ import pytest
 
 from pensieve.engine.generation import (
     NO_DRAFTS,
+    Drafted,
     Finished,
     Generation,
     ResourceLimits,
@@ -252,7 +253,10 @@ def test_tokens_with_drafts_equal_those_without_alone_and_in_a_changing_batch(
 
 def check_counts(bench: Bench) -> None:
     """Compare the counts of finished answers, and of all together, with what was fed."""
-    counts = [events[-1].drafts for events in bench.events.values()]
+    counts = [
+        next((event.drafts for event in reversed(events) if isinstance(event, Drafted)), NO_DRAFTS)
+        for events in bench.events.values()
+    ]
     assert sum((count.lookup for count in counts), SourceCounts()) == SourceCounts(
         bench.policy.drafted, bench.policy.accepted
     )

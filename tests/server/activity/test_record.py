@@ -7,6 +7,7 @@ import pytest
 from pensieve.engine.generation import (
     Admitted,
     DraftCounts,
+    Drafted,
     EngineEvent,
     Finished,
     Generation,
@@ -166,7 +167,7 @@ def test_drafts_are_those_of_all_answers() -> None:
     record = bench.opened()
     counts = DraftCounts(lookup=SourceCounts(4, 3))
     for _ in range(2):
-        bench.play(record, (0, Started(0)), (0, TOKEN), (0, Finished("length", 5, counts)))
+        bench.play(record, (0, Started(0)), (0, Drafted(counts)), (0, TOKEN))
     assert record.drafts.total == SourceCounts(8, 6)
 
 

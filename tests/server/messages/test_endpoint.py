@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from pensieve.engine.generation import (
     DraftCounts,
+    Drafted,
     EngineHealth,
     Finished,
     Prefilled,
@@ -602,17 +603,19 @@ async def test_log_line_of_an_answer_has_what_its_drafts_gave(
     caplog.set_level(logging.INFO, "pensieve.server")
     drafts = DraftCounts(SourceCounts(4, 4), shadow=SourceCounts(31, 4))
     scripts = [
-        [Started(0), *map(Token, b"Hi there."), Finished("stop_token", 10, drafts)],
+        [Started(0), Drafted(drafts), *map(Token, b"Hi there."), Finished("stop_token", 10)],
         says("Plain."),
+        [Started(0), Drafted(drafts), *map(Token, b"Hi STOP there.")],
     ]
     async with in_memory(app_of(ScriptedEngine(scripts))) as client:
         for _ in scripts:
-            await client.post("/v1/messages", json=CALL)
-    drafted, plain = [line for line in caplog.messages if "/v1/messages" in line]
+            await client.post("/v1/messages", json=CALL | {"stop_sequences": ["STOP"]})
+    drafted, plain, stopped = [line for line in caplog.messages if "/v1/messages" in line]
     assert (
         ", 10 out (5.0 tokens a step, drafts accepted: 4 of 4 grammar, 4 of 31 shadow)," in drafted
     )
     assert ", 7 out, queued" in plain
+    assert ", 7 out (7.0 tokens a step, drafts accepted: 4 of 4 grammar" in stopped
 
 
 FILE = "".join(f"{number:6}\tx = {number}  # some text\n" for number in range(20))
