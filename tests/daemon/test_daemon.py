@@ -28,7 +28,7 @@ from pensieve.daemon.bind import (
     read_listener,
 )
 from pensieve.daemon.health_client import Health, ask, read
-from pensieve.daemon.launch import launch, server_command, wait_for_other
+from pensieve.daemon.launch import flags_of, launch, server_command, wait_for_other
 from pensieve.daemon.processes import command_of, start_of
 from pensieve.daemon.server_record import (
     Address,
@@ -420,6 +420,19 @@ def test_the_server_command_has_the_flags_and_never_a_key() -> None:
     flags = ["--model", "a b", "--port", "9", "--idle-unload", "0.5", "--speculation", "off"]
     assert command[5:] == ["start", "--foreground", *flags, "--require-key", "on"]
     assert "api_key" not in Flags.__slots__
+
+
+@pytest.mark.parametrize(
+    ("options", "flags"),
+    [
+        (["--show-content"], Flags(show_content=True)),
+        (["--show-content=true", "--port", "9"], Flags(show_content=True, port=9)),
+        (["--no-show-content", "--log-format=json"], Flags(show_content=False, log_format="json")),
+    ],
+)
+def test_flags_are_read_from_a_command_line(options: list[str], flags: Flags) -> None:
+    assert flags_of(["pensieve", "start", "--foreground", *options]) == flags
+    assert flags_of(server_command(flags)) == flags
 
 
 @pytest.mark.parametrize("mode", ["ready", "slow"])

@@ -115,3 +115,12 @@ def test_a_report_replaces_a_report_and_no_other_file(of: DoctorContext, tmp_pat
     with pytest.raises(NotWritableError, match="exists and is not a report"):
         write(letter, of, [])
     assert letter.read_text() == "dear"
+
+
+def test_lines_of_a_log_in_json_are_in_a_report(of: DoctorContext, tmp_path: Path) -> None:
+    line = '{"time": "2026-11-26T01:00:00.250Z", "level": "INFO", "message": "ready"}'
+    debug = line.replace("INFO", "DEBUG")
+    of.settings.paths.logs.mkdir(parents=True, exist_ok=True)
+    of.settings.paths.server_log.write_text(f"{line}\n{debug}\nother\n", encoding="utf-8")
+    write(tmp_path / "report.tar.gz", of, [])
+    assert unpacked(tmp_path / "report.tar.gz")["pensieve-report/server.log"] == f"{line}\n"

@@ -175,6 +175,12 @@ def test_the_last_crash_is_reported_with_advice(tmp_path: Path) -> None:
     assert "pensieve models" in finding.fix
 
 
+def test_the_time_of_a_crash_is_read_from_a_log_in_json_too(tmp_path: Path) -> None:
+    line = '{"time": "2026-11-26T01:00:00.250Z", "level": "INFO", "message": "ready"}'
+    text = logged(healthy_context(tmp_path), f"{line}\n{WATCHDOG}\n").text
+    assert "last crash (watchdog, 2026-11-26 01:00 UTC)" in text
+
+
 def test_a_crash_of_the_homebrew_service_is_found_in_its_own_log(tmp_path: Path) -> None:
     keg = Keg(tmp_path / "homebrew", "pensieve")
     keg.log.parent.mkdir(parents=True)
