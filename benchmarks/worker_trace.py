@@ -27,7 +27,7 @@ from tests.support import tiny_models
 
 ROOT = Path(__file__).parent.parent / "pensieve" / "engine"
 # Memory relief, requests whose grammar compiles, and the figures of /health.
-ASIDE = {"worker/memory_relief.py", "worker/build.py", "grammar/queue.py"}
+ASIDE = {"worker/memory_relief.py", "worker/stats.py", "grammar/queue.py"}
 PROMPT = tuple(range(3, 250)) * 4
 
 

@@ -60,7 +60,7 @@ MAY_IMPORT = {
         *("engine.grammar", "engine.planning", "engine.scheduling", "engine.speculation"),
         *("errors", "machine", "settings"),
     },
-    "engine.worker": {"engine", "errors", "machine", "settings"} | FILES_ON_DISK,
+    "engine.worker": {"daemon.libproc", "engine", "errors", "machine", "settings"} | FILES_ON_DISK,
     "prompt": {"api", "dialects", "errors"},
     "prompt.conversation": {"api", "dialects", "errors"},
     "openai": {"api", "errors"},

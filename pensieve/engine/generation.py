@@ -216,6 +216,10 @@ EngineEvent = Started | Admitted | Requeued | Prefilled | Drafted | Token | Fini
 
 # asleep: unloaded while idle; the next generation starts a worker and waits for it.
 EngineState = Literal["loading", "ready", "asleep", "failed"]
+# Why a worker was replaced: it could not be started, it died while it loaded the model, processed a
+# prompt, decoded or had nothing to do, or it was silent for too long and killed.
+RestartCause = Literal["starting", "loading", "prefill", "decode", "idle", "hung"]
+RESTART_CAUSES: tuple[RestartCause, ...] = get_args(RestartCause)
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +291,25 @@ NOT_MEASURED = SpeculationState("not_measured")
 
 
 @dataclass(frozen=True, slots=True)
+class WorkTotals:
+    """Sums over all requests that never go down."""
+
+    preempted: int = 0  # times that a request was returned to the queue for others
+    grammar_s: float = 0.0  # of compiling grammars
+    drafts: DraftCounts = NO_DRAFTS
+
+    def __add__(self, other: "WorkTotals") -> "WorkTotals":
+        return WorkTotals(
+            self.preempted + other.preempted,
+            self.grammar_s + other.grammar_s,
+            self.drafts + other.drafts,
+        )
+
+
+NO_WORK = WorkTotals()
+
+
+@dataclass(frozen=True, slots=True)
 class EngineStats:
     # At most a second old while the engine works. `/health` shows these names.
     kv_bits: int | None  # None: full precision, as computed
@@ -302,10 +325,21 @@ class EngineStats:
     daily_write_budget_bytes: int = 0
     # The disk is full, the daily budget is spent, or there is no disk tier.
     is_writing_paused: bool = False
+    # Of the worker's process: on macOS as Activity Monitor shows it, elsewhere without GPU memory.
+    worker_bytes: int = 0
+    queued: int = 0  # requests that wait for their turn or their grammar
+    running: int = 0  # requests in prefill or decoding
     tokens_per_second: float = 0.0  # of all answers together, over the latest burst
-    # Both since the model was loaded. 0: no tokens yet.
+    prompt_tokens_per_second: float = 0.0  # of the steps that processed prompts latest
+    # These since the model was loaded. 0: no tokens yet.
     tokens_per_step: float = 0.0  # of an answer
+    preempted: int = 0  # times that a request was returned to the queue for others
+    grammar_s: float = 0.0  # of compiling grammars
     drafts: DraftCounts = NO_DRAFTS
+
+    @property
+    def totals(self) -> WorkTotals:
+        return WorkTotals(self.preempted, self.grammar_s, self.drafts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +347,9 @@ class EngineHealth:
     state: EngineState
     detail: str = ""  # why it is not ready
     worker_pid: int | None = None
-    restarts: int = 0  # replaced workers
+    restarts_by_cause: Mapping[RestartCause, int] = field(default_factory=dict[RestartCause, int])
+    sleeps: int = 0  # times that the model was unloaded while idle
+    wakes: int = 0  # times that a request had it loaded again
     in_flight: int = 0
     # Prompt and answer that fit in memory for sure; as planned until the model is loaded.
     context_tokens: int | None = None
@@ -321,6 +357,12 @@ class EngineHealth:
     poison_prompts: int = 0  # refused because each killed the worker repeatedly
     is_model_at_fault: bool = False  # failed because the model does not load
     speculation: SpeculationState | None = None  # None: not decided yet
+    totals: WorkTotals = NO_WORK  # of all workers so far
+
+    @property
+    def restarts(self) -> int:
+        """Return the number of replaced workers."""
+        return sum(self.restarts_by_cause.values())
 
     @property
     def takes_hints(self) -> bool:

@@ -128,12 +128,15 @@ def main(socket_fd: int, script: str = "") -> None:
         scheduler,
         CONTEXT_TOKENS,
         GrammarQueue(ScriptedGrammars().prepare),
-        lambda rate: EngineStats(
-            8, "by script", 1, 2, 3, scheduler.kv_used_bytes, tokens_per_second=rate
+        lambda: EngineStats(
+            *(8, "by script", 1, 2, 3, scheduler.kv_used_bytes),
+            queued=scheduler.queued,
+            running=scheduler.running,
+            preempted=scheduler.preempted,
         ),
     )
     context.preload = partial(preload, load)
-    front_end.send(context.read_stats(0.0))
+    front_end.send(context.read_stats())
     front_end.send(Loaded(0.1, CONTEXT_TOKENS, SPECULATION))
     serve(front_end, context)
     if script == "stubborn":

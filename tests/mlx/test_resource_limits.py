@@ -46,7 +46,7 @@ def prefix_memory(folder: Path, bits: Literal[16, 8, 4] | None) -> tuple[int, in
         work.scheduler.submit(1, Generation(PROMPT, 4, sampling=Sampling(temperature=0)))
         while not work.scheduler.is_idle:
             work.scheduler.step()
-        stats = work.read_stats(0.0)
+        stats = work.read_stats()
         return stats.prefix_memory_bytes, stats.kv_bits, stats.kv_reason, work.context_tokens
 
 

@@ -122,6 +122,9 @@ async def test_health_reports_model_and_state() -> None:
         "thinking": "none",
         "detail": "",
         "restarts": 0,
+        "restarts_by_cause": {},
+        "sleeps": 0,
+        "wakes": 0,
         "poison_prompts": 0,
         "is_model_at_fault": False,
         "idle_unload": 30.0,
@@ -144,8 +147,14 @@ async def test_health_reports_engine_memory() -> None:
     figures = EngineStats(
         *(8, "why", 12, 2, 10),
         kv_used_bytes=4,
+        worker_bytes=9,
+        queued=3,
+        running=2,
         tokens_per_second=24.5,
+        prompt_tokens_per_second=130.2,
         tokens_per_step=2.5,
+        preempted=1,
+        grammar_s=0.25,
         drafts=DraftCounts(SourceCounts(3, 2), shadow=SourceCounts(31, 30), mtp=SourceCounts(9, 7)),
     )
     state = SpeculationState("pays", 32, 4.8, has_head=True)
@@ -167,8 +176,14 @@ async def test_health_reports_engine_memory() -> None:
         "written_today_bytes": 0,
         "daily_write_budget_bytes": 0,
         "is_writing_paused": False,
+        "worker_bytes": 9,
+        "queued": 3,
+        "running": 2,
         "tokens_per_second": 24.5,
+        "prompt_tokens_per_second": 130.2,
         "tokens_per_step": 2.5,
+        "preempted": 1,
+        "grammar_s": 0.25,
         "drafts": {
             "grammar": {"drafted": 3, "accepted": 2},
             "lookup": {"drafted": 0, "accepted": 0},
@@ -188,12 +203,14 @@ async def test_idle_engine_is_healthy_with_known_context() -> None:
 
 @pytest.mark.parametrize("state", ["loading", "failed"])
 async def test_health_is_503_until_the_model_answers(state: str) -> None:
-    engine = ScriptedEngine([[]], health=EngineHealth(state, "because", restarts=2))
+    health = EngineHealth(state, "because", restarts_by_cause={"idle": 1, "hung": 1})
+    engine = ScriptedEngine([[]], health=health)
     async with in_memory(app_of(engine), {}) as client:
         response = await client.get("/health")
     assert response.status_code == 503
     assert response.json()["status"] == state
     assert (response.json()["detail"], response.json()["restarts"]) == ("because", 2)
+    assert response.json()["restarts_by_cause"] == {"idle": 1, "hung": 1}
 
 
 async def test_every_response_has_a_unique_request_id() -> None:

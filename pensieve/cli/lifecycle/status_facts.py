@@ -72,6 +72,8 @@ def engine_facts(engine: EngineStats | None) -> dict[str, str]:
     written = _share(engine.written_today_bytes, engine.daily_write_budget_bytes)
     return {
         "speed": f"{rate:.1f} tokens per second" if rate else "",
+        "queued": str(engine.queued or ""),
+        "preempted": f"{engine.preempted} times" if engine.preempted else "",
         "KV caches": _share(engine.kv_used_bytes, engine.kv_budget_bytes),
         "precision": engine.kv_reason,
         "cached": f"{gigabytes(engine.prefix_memory_bytes)} in memory,"

@@ -28,6 +28,7 @@ from pensieve.engine.client.supervisor import (
 )
 from pensieve.engine.client.worker_connection import WorkerConnection
 from pensieve.engine.generation import (
+    NO_WORK,
     Engine,
     EngineEvent,
     EngineHealth,
@@ -100,6 +101,7 @@ class EngineClient:
         self._restarts = RestartPolicy()
         self._requests = OpenRequests()
         self._last_work_s = time.monotonic()
+        self._ended_work = NO_WORK  # of workers that have ended
         self._health = EngineHealth(
             "loading",
             "The engine worker is starting.",
@@ -110,7 +112,13 @@ class EngineClient:
     @property
     def health(self) -> EngineHealth:
         requests = self._requests
-        return replace(self._health, in_flight=len(requests), poison_prompts=requests.poison.count)
+        worker = requests.worker
+        return replace(
+            self._health,
+            in_flight=len(requests),
+            poison_prompts=requests.poison.count,
+            totals=self._ended_work + worker.work if worker else self._ended_work,
+        )
 
     @contextmanager
     def expect(self) -> Generator[None]:
@@ -165,7 +173,9 @@ class EngineClient:
                 _log.info("engine worker unloaded while idle: %s", self._health.detail)
                 await self._requests.wake.wait()
                 self._health = replace(
-                    self._health, detail="a request arrived, the model is loading"
+                    self._health,
+                    detail="a request arrived, the model is loading",
+                    wakes=self._health.wakes + 1,
                 )
                 continue
             pause_s = self._restarts.pause_after_death(time.monotonic(), death)
@@ -180,11 +190,12 @@ class EngineClient:
             self._fail(f"{death.message}, again and again: not started any more.")
             return
         _log.warning("%s; starting it again in %.1f s", death.message, pause_s)
+        restarts = self._health.restarts_by_cause
         self._health = replace(
             self._health,
             state="loading",
             detail=f"{death.message}; loading again.",
-            restarts=self._health.restarts + 1,
+            restarts_by_cause={**restarts, death.kind: restarts.get(death.kind, 0) + 1},
         )
 
     def _fail(self, detail: str) -> None:
@@ -196,7 +207,8 @@ class EngineClient:
         try:
             process, connection = await self._open_worker(self._spec)
         except OSError as error:
-            return Death(f"The engine worker cannot be started ({error})", "starting")
+            message = f"The engine worker cannot be started ({error})"
+            return Death(message, "starting", "starting")
         self._health = replace(self._health, worker_pid=process.pid)
         try:
             return await self._serve_worker(process, connection)
@@ -218,8 +230,10 @@ class EngineClient:
             self._detach(worker)
         if worker.is_unloading:
             return None
-        message = worker.fault or f"The engine worker ended by itself ({ended})"
-        return Death(message, f"{activity}, {ended}" if activity else None)
+        cause = f"{activity}, {ended}" if activity else None
+        if worker.fault:
+            return Death(worker.fault, cause, "hung")
+        return Death(f"The engine worker ended by itself ({ended})", cause, activity or "idle")
 
     async def _run_until_closed(self, worker: WorkerHandle, process: Process) -> None:
         """Have the model loaded, then run the health checks until the connection closes."""
@@ -237,7 +251,10 @@ class EngineClient:
         worker.is_unloading = True
         self._requests.wake = anyio.Event()
         detail = "the next request loads the model"
-        self._health = replace(self._health, state="asleep", detail=detail, stats=None)
+        sleeps = self._health.sleeps + 1
+        self._health = replace(
+            self._health, state="asleep", detail=detail, stats=None, sleeps=sleeps
+        )
         worker.connection.send(Unload())
         await anyio.sleep(self._idle.timeout_s)
         _log.warning(
@@ -313,7 +330,7 @@ class EngineClient:
                     spent_s,
                 )
             case EngineStats():
-                self._health = replace(self._health, stats=frame)
+                self._note_stats(frame)
             case LoadFailed(message):
                 self._fail(f"The model does not load: {message}")
                 self._health = replace(self._health, is_model_at_fault=True)
@@ -321,6 +338,11 @@ class EngineClient:
                 raise ValueError(f"unexpected {type(frame).__name__} frame from the engine worker")
             case _:
                 assert_never(frame)
+
+    def _note_stats(self, stats: EngineStats) -> None:
+        self._health = replace(self._health, stats=stats)
+        if self._requests.worker:
+            self._requests.worker.work = stats.totals
 
     def _note_frame(self, frame: Frame) -> None:
         worker = self._requests.worker
@@ -352,4 +374,5 @@ class EngineClient:
     def _detach(self, worker: WorkerHandle) -> None:
         state = "loading" if self._health.state == "ready" else self._health.state
         self._health = replace(self._health, state=state, worker_pid=None, stats=None)
+        self._ended_work += worker.work
         self._requests.detach(worker)

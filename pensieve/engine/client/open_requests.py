@@ -4,6 +4,7 @@ import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import anyio
 
@@ -12,6 +13,7 @@ from pensieve.engine.client.lethal_prompts import LethalPrompts, Phase, PromptIn
 from pensieve.engine.client.supervisor import STARTING_S
 from pensieve.engine.client.worker_connection import WorkerConnection
 from pensieve.engine.generation import (
+    NO_WORK,
     Admitted,
     Drafted,
     Finished,
@@ -20,6 +22,7 @@ from pensieve.engine.generation import (
     Requeued,
     Started,
     Token,
+    WorkTotals,
 )
 from pensieve.engine.protocol import Begun, Cancel, Failed, Submit, WorkerEvent
 from pensieve.errors import EngineFailedError, PensieveError, WorkerDiedError
@@ -69,6 +72,7 @@ class WorkerHandle:
     fault: str = ""  # why the front end killed the worker; empty if it did not
     has_loaded: bool = False
     is_unloading: bool = False
+    work: WorkTotals = NO_WORK  # as last reported
 
     @property
     def in_progress(self) -> list[PromptInProgress]:
@@ -80,12 +84,12 @@ class WorkerHandle:
         ]
 
     @property
-    def activity(self) -> str | None:
+    def activity(self) -> Literal["loading"] | Phase | None:
         """What a crash now would interrupt; None while idle."""
         if not self.has_loaded:
             return "loading"
         phases = {work.phase for work in self.in_progress}
-        return next((phase for phase in ("prefill", "decode") if phase in phases), None)
+        return "prefill" if "prefill" in phases else "decode" if phases else None
 
     def submit(
         self, key: int, request: OpenRequest, *, runs_alone: bool, followers: int = 0

@@ -10,6 +10,8 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 
+from pensieve.engine.generation import RestartCause
+
 FIRST_PAUSE_S = 0.5
 MAX_PAUSE_S = 15.0
 DEATHS_OF_A_CRASH_LOOP = 5
@@ -58,6 +60,7 @@ class IdlePolicy:
 class Death:
     message: str
     cause: str | None = None  # its activity and how it ended; None if it was idle
+    kind: RestartCause = "idle"
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ cannot load it (macOS 27 refuses some builds), grammars fail and everything else
 """
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -33,6 +34,13 @@ class GrammarCompiler:
         self._threads = _start_threads()
         self._vocabulary = self._threads.submit(load)
         self._futures: dict[Grammar, Future[CompiledGrammar]] = {}
+        self._lock = threading.Lock()
+        self._spent_s = 0.0
+
+    @property
+    def spent_s(self) -> float:
+        """Return the seconds that compilations took so far, failed ones included."""
+        return self._spent_s
 
     @classmethod
     def of(cls, tokenizer_file: Path) -> "GrammarCompiler":
@@ -71,8 +79,16 @@ class GrammarCompiler:
             ) from error
         from pensieve.engine.grammar.compiled import CompiledGrammar, trial_compile
 
-        trial_compile(vocabulary, grammar)
-        return CompiledGrammar(vocabulary, grammar)
+        began_s = time.monotonic()
+        try:
+            trial_compile(vocabulary, grammar)
+            return CompiledGrammar(vocabulary, grammar)
+        finally:
+            self._note_spent(time.monotonic() - began_s)
+
+    def _note_spent(self, seconds: float) -> None:
+        with self._lock:
+            self._spent_s += seconds
 
 
 def _load(tokenizer_file: Path) -> "Vocabulary":

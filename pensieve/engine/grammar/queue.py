@@ -45,6 +45,9 @@ class GrammarQueue:
         compiled.add_done_callback(self._signal)
         return None
 
+    def __len__(self) -> int:
+        return len(self._pending)
+
     def cancel(self, key: int) -> None:
         """Remove a request if it is here; its grammar is compiled for later ones."""
         self._pending.pop(key, None)

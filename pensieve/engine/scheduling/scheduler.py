@@ -82,11 +82,21 @@ class Scheduler:
         self._restore: Restore | None = None
         # Of all requests.
         self.drafts = NO_DRAFTS
+        self.preempted = 0  # times that one was returned to the queue for others
+        self.prefilled_tokens = 0
         self._sampled_tokens = 0
 
     @property
     def is_idle(self) -> bool:
         return not self._running and not self._waiting
+
+    @property
+    def queued(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
 
     @property
     def kv_used_bytes(self) -> int:
@@ -304,6 +314,7 @@ class Scheduler:
 
     def _preempt(self, request: Request) -> KeyedEvent:
         """Move a request back to the queue and cache its KV state."""
+        self.preempted += 1
         self._remove(request)
         request.cached_tokens = self._prefix_cache.match(request.tokens)
         self._waiting[request.key] = request
@@ -356,6 +367,7 @@ class Scheduler:
     def _record_progress(self, request: Request, outcome: PrefillProgress) -> list[KeyedEvent]:
         if outcome.is_done and request in self._prefilling:
             self._prefilling.remove(request)
+        self.prefilled_tokens += outcome.prompt_tokens - request.cached_tokens
         request.cached_tokens = outcome.prompt_tokens
         return [(request.key, Prefilled(outcome.prompt_tokens))]
 

@@ -23,7 +23,7 @@ from pensieve.atomic_files import exclude_from_backups
 from pensieve.engine.disk.block_store import QUOTA_FILE, BlockStore, StoreLimits, default_limits
 from pensieve.engine.disk.speculation_record import store_state
 from pensieve.engine.disk.write_quota import DailyWriteQuota
-from pensieve.engine.generation import EngineStats, SpeculationState
+from pensieve.engine.generation import SpeculationState
 from pensieve.engine.grammar.compiler import GrammarCompiler
 from pensieve.engine.grammar.queue import GrammarQueue
 from pensieve.engine.long_operations import (
@@ -58,6 +58,7 @@ from pensieve.engine.worker.context import WorkerContext
 from pensieve.engine.worker.drafting import speculation_of, step_curve
 from pensieve.engine.worker.memory_pressure import pressure_reader
 from pensieve.engine.worker.memory_relief import MemoryRelief
+from pensieve.engine.worker.stats import StatsReader
 from pensieve.engine.worker.step_times import VERSION as STEP_TIMES_VERSION
 from pensieve.engine.worker.step_times import head_seconds
 from pensieve.engine.worker.warmup import (
@@ -113,16 +114,16 @@ def build_engine(
     _prepare_kernels(make_caches, platform, limits.max_batch, announcer)
     announce("measuring its steps", TRYING_S)
     state, speculation = _speculation(load, make_caches, platform, fingerprint, head)
-    if speculation is not None:
-        limits = replace(limits, step_tokens=TILE_ROWS)
+    limits = replace(limits, step_tokens=TILE_ROWS) if speculation else limits
     backend = partial(BatchBackend, model, make_caches, chunks, grammars.matcher, announcer)
     new_backend = partial(backend, speculation=speculation)
     scheduler = Scheduler(new_backend, prefix_cache, plan.budget, limits)
+    queue = GrammarQueue(grammars.prepare)
     return WorkerContext(
         scheduler,
         plan.context_tokens,
-        GrammarQueue(grammars.prepare),
-        partial(_stats, plan, scheduler, prefix_cache, store),
+        queue,
+        StatsReader(plan, scheduler, prefix_cache, store, grammars, queue).read,
         prefix_cache.spill,
         prefix_cache.preload,
         MemoryRelief(scheduler, prefix_cache, mx.clear_cache, pressure_reader()).step,
@@ -245,38 +246,6 @@ def _queue_limits(make_caches: CacheMaker, announce: Announce) -> QueueLimits:
 def _vocabulary_size(model: Any) -> int:
     # The number of logits. MLX is lazy: reading a shape computes nothing.
     return model(mx.array([[1]])).shape[-1]
-
-
-def _stats(
-    plan: MemoryPlan,
-    scheduler: Scheduler,
-    prefix_cache: TieredPrefixCache,
-    store: BlockStore | None,
-    tokens_per_second: float,
-) -> EngineStats:
-    stats = EngineStats(
-        plan.precision.bits,
-        plan.reason,
-        plan.limit_bytes,
-        plan.weights_bytes,
-        plan.budget.kv_bytes,
-        scheduler.kv_used_bytes,
-        prefix_cache.nbytes,
-        is_writing_paused=True,
-        tokens_per_second=tokens_per_second,
-        tokens_per_step=round(scheduler.tokens_per_step, 2),
-        drafts=scheduler.drafts,
-    )
-    if store is None:
-        return stats
-    return replace(
-        stats,
-        prefix_disk_bytes=store.nbytes,
-        prefix_disk_cap_bytes=store.limits.cap_bytes,
-        written_today_bytes=store.written_today,
-        daily_write_budget_bytes=store.limits.daily_bytes,
-        is_writing_paused=not store.is_writing,
-    )
 
 
 def fingerprint_of(folder: Path, plan: MemoryPlan, device: Device, salt: str = "") -> bytes:

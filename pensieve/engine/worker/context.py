@@ -16,7 +16,7 @@ class WorkerContext:
     scheduler: Scheduler
     context_tokens: int
     grammar_queue: GrammarQueue
-    read_stats: Callable[[float], EngineStats]  # of tokens per second
+    read_stats: Callable[[], EngineStats]  # without rates
     # These return the seconds until their next call is due; None: nothing left to do.
     spill: Callable[[], float | None] = lambda: None  # queue one block of a prefix for the disk
     preload: Callable[[], float | None] = lambda: None  # read one block; called while idle

@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from pensieve.engine import protocol
@@ -36,16 +36,14 @@ from pensieve.engine.protocol import (
     Submit,
     Unload,
 )
-from pensieve.engine.scheduling.scheduler import KeyedEvent
+from pensieve.engine.scheduling.scheduler import KeyedEvent, Scheduler
 from pensieve.engine.worker.context import WorkerContext
+from pensieve.engine.worker.stats import PromptThroughput, Throughput
 from pensieve.settings.resolve import is_debug_enabled
 
 _RECEIVE_BYTES = 1 << 20
 # Between two `EngineStats` while there is work.
 REPORT_S = 1.0
-# Tokens further apart belong to different bursts: in between the engine was idle, or processed a
-# long prompt.
-_BURST_S = 5.0
 # An idle worker waits this long for requests that arrived at the server together with the first.
 FOLLOWERS_S = 0.03
 # Share of the time that may go into queueing blocks for the disk while requests run.
@@ -110,44 +108,20 @@ class FrontEnd:
             raise FrontEndGoneError from error
 
 
-@dataclass(slots=True)
-class Throughput:
-    """Tokens per second of all answers together, over the latest burst. Callers pass the time."""
-
-    _began_s: float = 0.0
-    _last_s: float = -_BURST_S
-    _tokens: int = 0
-    _rate: float = 0.0
-
-    def note(self, tokens: int, now_s: float) -> None:
-        """Count tokens sampled by now. The first ones of a burst only start its clock."""
-        if now_s - self._last_s >= _BURST_S:
-            self._began_s, self._tokens = now_s, 0
-        else:
-            self._tokens += tokens
-        self._last_s = now_s
-
-    def read(self) -> float:
-        """Return the rate since the last call, or the previous one if no tokens came since."""
-        if self._last_s > self._began_s:
-            self._rate = self._tokens / (self._last_s - self._began_s)
-            self._began_s, self._tokens = self._last_s, 0
-        return self._rate
-
-
 class Reporter:
     """Sends events as they come and `EngineStats` about once a second. Owned by the main loop."""
 
     def __init__(
         self,
         send: Callable[[Frame], None],
-        read_stats: Callable[[float], EngineStats],  # of tokens per second
+        read_stats: Callable[[], EngineStats],  # without rates
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._send = send
         self._read_stats = read_stats
         self._clock = clock
         self._throughput = Throughput()
+        self._prompt_throughput = PromptThroughput()
         self._sent: EngineStats | None = None
         self._last_report_s = clock()
 
@@ -158,13 +132,25 @@ class Reporter:
         if tokens := sum(isinstance(event, Token) for _, event in events):
             self._throughput.note(tokens, self._clock())
 
+    def send_step(self, scheduler: Scheduler) -> None:
+        """Advance the scheduler and send what comes of it."""
+        began_s, prefilled_before = self._clock(), scheduler.prefilled_tokens
+        events = scheduler.advance()
+        prefilled = scheduler.prefilled_tokens - prefilled_before
+        self._prompt_throughput.note(prefilled, self._clock() - began_s)
+        self.send_events(events)
+
     def send_stats(self, *, is_last: bool) -> None:
         """Send stats if changed and due. is_last: nothing changes until the next request."""
         now_s = self._clock()
         if not is_last and now_s - self._last_report_s < REPORT_S:
             return
         self._last_report_s = now_s
-        stats = self._read_stats(round(self._throughput.read(), 1))
+        stats = replace(
+            self._read_stats(),
+            tokens_per_second=round(self._throughput.read(), 1),
+            prompt_tokens_per_second=round(self._prompt_throughput.read(), 1),
+        )
         if stats != self._sent:
             self._send(stats)
             self._sent = stats
@@ -217,7 +203,7 @@ def serve(front_end: FrontEnd, context: WorkerContext) -> None:
         reporter.send_events(events + _submit_ready(context))
         if not scheduler.is_idle:
             reporter.send_events(scheduler.admit())
-            reporter.send_events(scheduler.advance())
+            reporter.send_step(scheduler)
             pace.note_work()
         if (wait_s := pace.wait_s(is_idle=scheduler.is_idle)) > 0:
             copy_in_s = wait_s
@@ -320,7 +306,7 @@ def _load(front_end: FrontEnd) -> WorkerContext | None:
     gc.collect()
     gc.freeze()
     # In this order, so that an engine that is ready has its stats.
-    front_end.send(context.read_stats(0.0))
+    front_end.send(context.read_stats())
     load_s = time.monotonic() - started
     front_end.send(Loaded(load_s, context.context_tokens, context.speculation))
     return context

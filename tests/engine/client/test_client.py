@@ -199,6 +199,7 @@ async def test_dead_worker_fails_its_requests_and_is_replaced() -> None:
         with pytest.raises(WorkerDiedError):
             await token_ids(engine, (KILLER,), 50)
         await ready(engine)
+        assert engine.health.restarts_by_cause == {"decode": 1}
         assert engine.health.restarts == 1
         assert engine.health.worker_pid != first_pid
         assert await token_ids(engine, (1,)) == [1, 2, 3]
@@ -267,7 +268,7 @@ async def test_hung_worker_is_replaced() -> None:
         with anyio.fail_after(30), pytest.raises(WorkerDiedError):
             await token_ids(engine, (HANGING,), 50)
         await ready(engine)
-        assert engine.health.restarts == 1
+        assert engine.health.restarts_by_cause == {"hung": 1}
         assert await token_ids(engine, (1,)) == [1, 2, 3]
 
 
@@ -330,7 +331,7 @@ async def test_worker_that_dies_in_a_preload_is_replaced_by_one_that_does_not_pr
         await until(lambda: engine.health.restarts == 1)
         await ready(engine)
         assert await token_ids(engine, (1,)) == [1, 2, 3]
-        assert engine.health.restarts == 1
+        assert engine.health.restarts_by_cause == {"idle": 1}
 
 
 async def test_stopped_and_continued_worker_keeps_its_requests() -> None:
@@ -453,6 +454,31 @@ async def test_stats_are_available_when_ready_and_follow_the_work() -> None:
             while (engine.health.stats or IDLE).kv_used_bytes:
                 await token_ids(engine, (1,))
         assert (engine.health.stats or IDLE).tokens_per_second > 0
+
+
+async def test_totals_of_a_dead_worker_are_kept_and_those_of_the_next_one_added() -> None:
+    async with scripted_engine() as engine:
+        await ready(engine)
+        await preempt_some(engine)
+        reported = (engine.health.stats or IDLE).preempted
+        assert engine.health.totals.preempted == reported > 0
+        os.kill(worker_of(engine), signal.SIGKILL)
+        await in_state(engine, "loading")
+        ended = engine.health.totals.preempted
+        assert ended >= reported
+        await ready(engine)
+        assert engine.health.totals.preempted == ended
+        await preempt_some(engine)
+        reported = (engine.health.stats or IDLE).preempted
+        assert engine.health.totals.preempted == ended + reported > ended
+
+
+async def preempt_some(engine: Engine) -> None:
+    """Have conversations take the turn of a batch's long prompt until that is in the stats."""
+    batch = Generation((1,) * 9000, NO_END, priority="batch")
+    async with engine.generate(batch):
+        while not (engine.health.stats or IDLE).preempted:
+            await token_ids(engine, (2,) * 10)
 
 
 async def test_dead_worker_has_no_stats() -> None:

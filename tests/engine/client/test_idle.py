@@ -112,6 +112,7 @@ async def test_engine_sleeps_and_wakes_repeatedly_without_restarts() -> None:
             assert await token_ids(engine, (1,)) == [1, 2, 3]
             await in_state(engine, "asleep")
         assert engine.health.restarts == 0
+        assert (engine.health.sleeps, engine.health.wakes) == (4, 3)
     assert len(opener.opened) == 4
 
 

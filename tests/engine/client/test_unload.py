@@ -70,7 +70,7 @@ def context_of(prefixes: PrefixCache) -> WorkerContext:
     budget = KVBudget(1000 * BYTES_PER_TOKEN, BYTES_PER_TOKEN)
     scheduler = Scheduler(CountingBackend, TieredPrefixCache(prefixes), budget, QueueLimits())
 
-    def read_stats(_: float) -> EngineStats:
+    def read_stats() -> EngineStats:
         return EngineStats(None, "by script", 1, 2, 3, prefix_memory_bytes=prefixes.nbytes)
 
     return WorkerContext(scheduler, 1000, GrammarQueue(lambda _: Future()), read_stats)

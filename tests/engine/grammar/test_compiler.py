@@ -40,6 +40,19 @@ def fails(grammars: GrammarCompiler, lark: str) -> str:
     return error.message
 
 
+def test_time_of_compilations_is_summed_and_that_of_cached_ones_is_not(
+    grammars: GrammarCompiler,
+) -> None:
+    assert grammars.spent_s == 0.0
+    grammars.prepare(A).result(DEADLINE_S)
+    one = grammars.spent_s
+    assert 0.0 < one < DEADLINE_S
+    grammars.prepare(A).result(DEADLINE_S)
+    assert grammars.spent_s == one
+    fails(grammars, "start: nothing_there")
+    assert grammars.spent_s > one
+
+
 def test_hostile_grammars_are_compiled_or_refused_in_time(grammars: GrammarCompiler) -> None:
     started = time.monotonic()
     futures = [grammars.prepare(Grammar(lark)) for lark in cases.HOSTILE.values()]

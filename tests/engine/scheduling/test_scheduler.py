@@ -885,3 +885,17 @@ def test_preempted_answer_is_reported_as_waiting() -> None:
     assert set(bench.requeued) <= {1, 2}
     assert sorted(bench.admitted) == sorted([0, 1, 2, *bench.requeued])
     assert bench.requeued
+
+
+def test_preemptions_and_prompt_tokens_are_counted() -> None:
+    bench = Bench(chunk=100)
+    scheduler = bench.scheduler
+    bench.submit(1, (1,) * 2000)
+    bench.steps(2)
+    assert (scheduler.prefilled_tokens, scheduler.preempted, scheduler.running) == (200, 0, 1)
+    bench.submit(2, (2,) * 50)
+    bench.steps(1)
+    assert (scheduler.prefilled_tokens, scheduler.preempted, scheduler.queued) == (250, 1, 1)
+    bench.run()
+    assert (scheduler.prefilled_tokens, scheduler.preempted) == (2050, 1)
+    assert (scheduler.queued, scheduler.running) == (0, 0)

@@ -81,7 +81,7 @@ def test_request_that_arrives_in_a_preload_is_answered_before_its_next_part() ->
         scheduler,
         10**6,
         grammar_queue,
-        lambda rate: EngineStats(None, "", 1, 1, 1, tokens_per_second=rate),
+        lambda: EngineStats(None, "", 1, 1, 1),
         preload=parts().__next__,
     )
     with ours, theirs:

@@ -244,7 +244,7 @@ def test_worker_counts_the_head_in_its_memory_and_answers(
     context = build_engine(Load(str(copied), DEVICE, has_speculation=is_on))
     facts, _ = measure_model(CacheMaker(model, is_ragged=True), vars(model.args))
     head_bytes = sum(one.nbytes for one in weights.values())
-    assert context.read_stats(0.0).weights_bytes == facts.weights_bytes + is_on * head_bytes
+    assert context.read_stats().weights_bytes == facts.weights_bytes + is_on * head_bytes
     context.scheduler.submit(1, Generation((1, 2, 3), 30))
     events = []
     while not context.scheduler.is_idle:

@@ -123,7 +123,7 @@ def test_loading_decides_on_drafts_and_stores_why_unless_the_setting_did(
         close()
     assert (context.speculation.reason != "setting") is is_on
     assert stored_state(tmp_path, folder) == (context.speculation if is_on else None)
-    assert context.read_stats(0.0).drafts == NO_DRAFTS
+    assert context.read_stats().drafts == NO_DRAFTS
 
 
 def test_caches_that_cannot_be_rewound_are_the_reason_for_no_drafts(tmp_path: Path) -> None:

@@ -54,8 +54,14 @@ FIGURES = {
     "written_today_bytes": 0,
     "daily_write_budget_bytes": 50_000_000_000,
     "is_writing_paused": True,
+    "worker_bytes": 4_100_000_000,
+    "queued": 3,
+    "running": 2,
     "tokens_per_second": 41,
+    "prompt_tokens_per_second": 130.2,
     "tokens_per_step": 2.5,
+    "preempted": 4,
+    "grammar_s": 0.25,
     "drafts": {
         "grammar": {"drafted": 400, "accepted": 400},
         "lookup": {"drafted": 0, "accepted": 0},
@@ -196,6 +202,8 @@ def test_status_shows_engine_facts_within_80_columns(
             assert run(["status"]) == 0
     out = capsys.readouterr().out
     assert "41.0 tokens per second\n" in out
+    assert "queued       3\n" in out
+    assert "preempted    4 times\n" in out
     assert "1.2 GB of 6.4 GB\n" in out
     assert "speculation  on: 2.5 tokens a step, 4,120 of 9,310 drafts accepted\n" in out
     assert "precision    8-bit: full precision would hold 6,000 tokens only\n" in out
@@ -280,6 +288,11 @@ def test_status_names_the_reason_and_the_command_that_changes_it(
     assert expected in row
     assert bool(row) is (state is not None)
     assert len(row) < 80 - len("speculation  ")
+
+
+def test_status_of_an_engine_that_queued_and_preempted_nothing_says_nothing_of_it() -> None:
+    rows = facts(own_record(HERE), Health("ready", engine=NO_FACTS), 0.0)
+    assert (rows["queued"], rows["preempted"]) == ("", "")
 
 
 def test_engine_facts_are_read_whole_or_not_at_all() -> None:
