@@ -76,7 +76,7 @@ def build_app(
         settings.paths.answers, model.folder, generated_answers, model.tokenizer.has_token
     )
     pipeline = RequestPipeline(engine, model, files.text, generated_answers)
-    completer = Completer(engine, model, answer_store.add)
+    completer = Completer(engine, model, generated_answers.add)
     sessions = Sessions(model.tokenizer.neutralize)
     parts = parts or AppParts()
     writer = AnswerWriter(parts.ping_interval, settings.show_content)

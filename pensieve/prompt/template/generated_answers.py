@@ -11,7 +11,7 @@ import secrets
 import threading
 from array import array
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import cast
@@ -47,6 +47,8 @@ class GeneratedAnswers:
     """Owns the stored answers. Rendering threads read while the event loop adds, under one lock."""
 
     def __init__(self, max_tokens: int = MAX_TOKENS) -> None:
+        # Gets each answer that is not from the disk; it must not block.
+        self.on_added: Callable[[GeneratedAnswer], object] | None = None
         self._max_tokens = max_tokens
         self._entries: OrderedDict[str, tuple[int, GeneratedAnswer]] = OrderedDict()
         # Keys by thoughts, for clients that return no signature.
@@ -61,8 +63,11 @@ class GeneratedAnswers:
             rf"(?P<turn>{self._prefix}\w+)(?:\.(?P<call>\d+))?\ufdd2"
         )
 
-    def add(self, answer: GeneratedAnswer) -> None:
-        """Store an answer; it replaces an earlier one that clients could not tell from it."""
+    def add(self, answer: GeneratedAnswer, *, is_stored: bool = False) -> None:
+        """Store an answer; it replaces an earlier one that clients could not tell from it.
+
+        is_stored: it was read from the disk.
+        """
         key = _key_of_content(answer.content)
         packed = GeneratedAnswer(answer.opening, array("I", answer.tokens), answer.content)
         if key is None or len(packed.tokens) > self._max_tokens:
@@ -78,6 +83,8 @@ class GeneratedAnswers:
             self._tokens += len(packed.tokens)
             while self._tokens > self._max_tokens:
                 self._remove(next(iter(self._entries)))
+        if self.on_added and not is_stored:
+            self.on_added(answer)
 
     def entries(self) -> list[GeneratedAnswer]:
         """Return all answers, the least recently used first."""

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import blake2b
 from pathlib import Path
 
@@ -67,26 +67,19 @@ class GeneratedAnswerStore:
         self._has_token = has_token
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._writer: ThreadPoolExecutor | None = None
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
-        """Read the answers in the background, then append those that are added."""
+        """Read the answers in the background, then append those that are generated."""
         writer = ThreadPoolExecutor(1, thread_name_prefix="answers")
         writer.submit(self._read)
-        self._writer = writer
+        self._answers.on_added = partial(writer.submit, self._append)
         try:
             yield
         finally:
-            self._writer = None
+            self._answers.on_added = None
             writer.submit(self._database.close)
             await anyio.to_thread.run_sync(writer.shutdown)
-
-    def add(self, answer: GeneratedAnswer) -> None:
-        """Add an answer and queue its write. Does not block."""
-        self._answers.add(answer)
-        if self._writer is not None:
-            self._writer.submit(self._append, answer)
 
     # The following run on the writer's thread.
 
@@ -118,7 +111,8 @@ class GeneratedAnswerStore:
         except ValueError:  # of another version
             return
         if all(0 <= token < 2**31 and self._has_token(token) for token in set(record.tokens)):
-            self._answers.add(GeneratedAnswer(record.opening, record.tokens, record.content))
+            answer = GeneratedAnswer(record.opening, record.tokens, record.content)
+            self._answers.add(answer, is_stored=True)
 
     def _append(self, answer: GeneratedAnswer) -> None:
         row = self._row(answer)

@@ -39,7 +39,7 @@ async def answers_after(folder: Path, model: Path, *more: GeneratedAnswer) -> li
     store = GeneratedAnswerStore(folder / "prefixes" / "answers", model, answers, has_token)
     async with store.open():
         for answer in more:
-            store.add(answer)
+            answers.add(answer)
     return [
         GeneratedAnswer(answer.opening, list(answer.tokens), answer.content)
         for answer in answers.entries()
@@ -114,7 +114,7 @@ async def test_answers_over_limit_are_replaced_by_current_ones(tmp_path: Path, m
     sizes: list[int] = []
     for _ in range(20):
         async with store.open():
-            store.add(CALLED)
+            answers.add(CALLED)
         sizes.append(sum(len(record) for _, record in records(tmp_path)))
     assert max(sizes) <= 2000
     assert sizes != sorted(sizes)
