@@ -98,6 +98,7 @@ WRAPPERS = {
     "transformers": {"models"},
     "tokenizers": {"models"},
     "jinja2": {"models"},
+    "prometheus_client": {"server.metrics"},
     "starlette": {"server"},
     "uvicorn": {"server"},
     "h11": {"server"},

@@ -219,7 +219,6 @@ EngineState = Literal["loading", "ready", "asleep", "failed"]
 # Why a worker was replaced: it could not be started, it died while it loaded the model, processed a
 # prompt, decoded or had nothing to do, or it was silent for too long and killed.
 RestartCause = Literal["starting", "loading", "prefill", "decode", "idle", "hung"]
-RESTART_CAUSES: tuple[RestartCause, ...] = get_args(RestartCause)
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,9 +305,6 @@ class WorkTotals:
         )
 
 
-NO_WORK = WorkTotals()
-
-
 @dataclass(frozen=True, slots=True)
 class EngineStats:
     # At most a second old while the engine works. `/health` shows these names.
@@ -337,10 +333,6 @@ class EngineStats:
     grammar_s: float = 0.0  # of compiling grammars
     drafts: DraftCounts = NO_DRAFTS
 
-    @property
-    def totals(self) -> WorkTotals:
-        return WorkTotals(self.preempted, self.grammar_s, self.drafts)
-
 
 @dataclass(frozen=True, slots=True)
 class EngineHealth:
@@ -357,11 +349,10 @@ class EngineHealth:
     poison_prompts: int = 0  # refused because each killed the worker repeatedly
     is_model_at_fault: bool = False  # failed because the model does not load
     speculation: SpeculationState | None = None  # None: not decided yet
-    totals: WorkTotals = NO_WORK  # of all workers so far
+    totals: WorkTotals = WorkTotals()  # of all workers so far
 
     @property
-    def restarts(self) -> int:
-        """Return the number of replaced workers."""
+    def restarts(self) -> int:  # replaced workers
         return sum(self.restarts_by_cause.values())
 
     @property

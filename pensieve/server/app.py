@@ -31,6 +31,7 @@ from pensieve.server.messages.endpoint import MessagesEndpoint
 from pensieve.server.messages.generated_answer_store import GeneratedAnswerStore
 from pensieve.server.messages.pipeline import AnswerWriter, RequestPipeline
 from pensieve.server.messages.sessions import Sessions
+from pensieve.server.metrics.endpoint import MetricsEndpoint
 from pensieve.server.middleware.access import AccessMiddleware, CORSMiddleware, access_of
 from pensieve.server.middleware.request_context import RequestMiddleware
 from pensieve.server.openai.chat import ChatEndpoint
@@ -85,6 +86,8 @@ def build_app(
     responses = ResponsesEndpoint(pipeline, completer, sessions, writer, stored_responses)
     batch_worker = BatchWorker(registry, messages.answer_batched, parts.activity)
     health = HealthEndpoint(engine, model, settings, sessions)
+    metrics = MetricsEndpoint(engine, settings.device or "")
+    parts.activity.listen(metrics.requests)
     table = operations(
         Endpoints(
             messages,
@@ -96,6 +99,7 @@ def build_app(
             FilesEndpoint(files),
             health,
             ActivityEndpoint(parts.activity, health.report, FindingsCache(parts.find), parts.log),
+            metrics,
         )
     )
 

@@ -13,6 +13,7 @@ from pensieve.server.endpoints.models import ModelsEndpoint
 from pensieve.server.endpoints.openapi import OpenApiEndpoint
 from pensieve.server.files.endpoint import FilesEndpoint
 from pensieve.server.messages.endpoint import MessagesEndpoint
+from pensieve.server.metrics.endpoint import MetricsEndpoint
 from pensieve.server.openai.chat import ChatEndpoint
 from pensieve.server.openai.completions import CompletionsEndpoint
 from pensieve.server.openai.responses import ResponsesEndpoint
@@ -34,6 +35,7 @@ class Endpoints:
     files: FilesEndpoint
     health: HealthEndpoint
     activity: ActivityEndpoint
+    metrics: MetricsEndpoint
 
 
 def operations(to: Endpoints) -> tuple[Operation, ...]:
@@ -76,6 +78,7 @@ def operations(to: Endpoints) -> tuple[Operation, ...]:
         Operation("GET", "/health", to.health.health, is_public=True),
         Operation("GET", "/activity", to.activity.now),
         Operation("GET", "/activity/history", to.activity.history),
+        Operation("GET", "/metrics", to.metrics.metrics, is_public=True),
         Operation("GET", "/", greeting, is_public=True),
         Operation("GET", "/api/hello", greeting, is_public=True),
         Operation("GET", "/openapi.json", openapi.document, is_public=True),

@@ -27,7 +27,13 @@ from pensieve.models.folder.snapshot import ModelFolder
 from pensieve.private_files import PRIVATE_UMASK
 from pensieve.server.awake_engine import AwakeEngine
 from pensieve.server.http.shutdown_grace import grace_s
-from pensieve.settings.resolve import DEFAULT_API_KEY, Device, Settings, homebrew_service
+from pensieve.settings.resolve import (
+    DEFAULT_API_KEY,
+    Device,
+    Settings,
+    homebrew_service,
+    variables_without,
+)
 from pensieve.sleep_blocker import SleepBlocker, awake_command
 
 if TYPE_CHECKING:
@@ -41,6 +47,8 @@ GB = 10**9
 # takes one.
 OPEN_FILES = 4096
 CHECK_INTERVAL_S = 10.0
+# With these, prometheus-client keeps its counts in files, for several processes of one server.
+SHARED_METRICS = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
 M_MMAP_THRESHOLD = -3  # of mallopt(3)
 LARGE_BYTES = 1 << 20
 
@@ -146,12 +154,17 @@ def return_large_allocations(libc: Any = None) -> None:
 
 
 def _open_model(model: ModelFolder) -> "ServedModel":
-    """Import the server's modules, which takes half a second, and open the model."""
     from pensieve.models.load import open_model
 
-    for module in ("app", "http.protocol"):
-        import_module(f"pensieve.server.{module}")
+    import_server()
     return open_model(model)
+
+
+def import_server() -> None:
+    """Import the server's modules, which takes half a second."""
+    with variables_without(SHARED_METRICS):
+        for module in ("app", "http.protocol"):
+            import_module(f"pensieve.server.{module}")
 
 
 def prefix_salt_of(api_key: str) -> str:

@@ -1,12 +1,15 @@
 """Batches, files and the OpenAPI document on a server with a real model."""
 
 from collections.abc import Iterator
+from itertools import repeat
 
 import anthropic
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.installation import KEY, MODEL, Installation, installation_with_model
+from tests.server.metrics.scraping import Samples, moved, samples_of
 from tests.support.ports import has_ipv6
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
@@ -87,3 +90,45 @@ def test_loopback_is_the_server_by_every_name_and_needs_no_key(
 def test_the_openapi_document_needs_no_key(server: Installation) -> None:
     document = httpx.get(f"{server.base_url}/openapi.json").json()
     assert "/v1/messages/batches" in document["paths"]
+
+
+def scrape(server: Installation) -> Samples:
+    text = httpx.get(f"{server.base_url}/metrics", trust_env=False).text
+    return samples_of(text_string_to_metric_families(text))
+
+
+def test_metrics_follow_the_answers_of_a_real_model(
+    server: Installation, client: anthropic.Anthropic
+) -> None:
+    """The second answer has its prompt from the cache, and both have a grammar that forces some of
+    their tokens.
+    """
+    schema = {"type": "object", "properties": {"metrics": {"enum": ["counted"]}}}
+    schema |= {"required": ["metrics"], "additionalProperties": False}
+    before = scrape(server)
+    for _ in range(2):
+        message = client.messages.create(
+            model=MODEL,
+            max_tokens=60,
+            messages=[{"role": "user", "content": f"Count what there is. {'Count it. ' * 30}"}],
+            extra_body={"output_config": {"format": {"type": "json_schema", "schema": schema}}},
+        )
+        assert '"counted"' in message.content[0].text
+    after = scrape(server)
+    found = moved(before, after)
+    counted = {name: value for (name, *labels), value in found.items() if not labels}
+    assert found["pensieve_requests_total", "/v1/messages", "200", "anthropic"] == 2
+    assert counted["pensieve_prompt_tokens_total"] > 180
+    assert counted["pensieve_cached_prompt_tokens_total"] > 60
+    assert counted["pensieve_output_tokens_total"] == 2 * message.usage.output_tokens
+    assert counted["pensieve_inter_token_seconds_count"] > 2
+    assert counted["pensieve_prefill_tokens_per_second_count"] >= 1
+    assert counted["pensieve_grammar_compile_seconds_total"] > 0
+    weights_bytes = after["pensieve_weights_bytes",]
+    assert 0 < weights_bytes < after["pensieve_worker_memory_bytes",]
+    assert weights_bytes < after["pensieve_memory_limit_bytes",]
+    # The worker reports its memory once a second.
+    scrapes = map(scrape, repeat(server, 2000))
+    assert any(each["pensieve_prefix_memory_bytes",] > 0 for each in scrapes)
+    assert after["pensieve_disk_write_quota_bytes",] > 0
+    assert after["pensieve_engine_state", "ready"] == 1

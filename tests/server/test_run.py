@@ -11,6 +11,7 @@ import pytest
 
 from pensieve.server.run import program_removed, raise_file_limit
 from tests.support.ports import free_port
+from tests.support.programs import run_program
 
 ROOT = Path(__file__).parents[2]
 INFINITY = 2**63 - 1
@@ -141,3 +142,13 @@ def test_server_with_removed_keg_finishes_answers_and_exits_nonzero(
     assert "pensieve start" in stderr
     assert "Traceback" not in stderr
     assert list((tmp_path / "home" / "state").iterdir()) == []
+
+
+def test_metrics_stay_in_memory_whatever_the_environment_says(tmp_path: Path) -> None:
+    program = (
+        "from pensieve.server.run import import_server; import_server();"
+        "from prometheus_client import values; print(values.ValueClass.__name__)"
+    )
+    variables = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "missing")}
+    done = run_program([sys.executable, "-c", program], env=variables)
+    assert done.stdout == "MutexValue\n"

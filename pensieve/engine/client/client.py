@@ -28,13 +28,13 @@ from pensieve.engine.client.supervisor import (
 )
 from pensieve.engine.client.worker_connection import WorkerConnection
 from pensieve.engine.generation import (
-    NO_WORK,
     Engine,
     EngineEvent,
     EngineHealth,
     EngineStats,
     Generation,
     SpeculationState,
+    WorkTotals,
 )
 from pensieve.engine.protocol import (
     Begun,
@@ -101,7 +101,7 @@ class EngineClient:
         self._restarts = RestartPolicy()
         self._requests = OpenRequests()
         self._last_work_s = time.monotonic()
-        self._ended_work = NO_WORK  # of workers that have ended
+        self._ended_work = WorkTotals()  # of workers that have ended
         self._health = EngineHealth(
             "loading",
             "The engine worker is starting.",
@@ -342,7 +342,8 @@ class EngineClient:
     def _note_stats(self, stats: EngineStats) -> None:
         self._health = replace(self._health, stats=stats)
         if self._requests.worker:
-            self._requests.worker.work = stats.totals
+            work = WorkTotals(stats.preempted, stats.grammar_s, stats.drafts)
+            self._requests.worker.work = work
 
     def _note_frame(self, frame: Frame) -> None:
         worker = self._requests.worker

@@ -13,7 +13,6 @@ from pensieve.engine.client.lethal_prompts import LethalPrompts, Phase, PromptIn
 from pensieve.engine.client.supervisor import STARTING_S
 from pensieve.engine.client.worker_connection import WorkerConnection
 from pensieve.engine.generation import (
-    NO_WORK,
     Admitted,
     Drafted,
     Finished,
@@ -72,7 +71,7 @@ class WorkerHandle:
     fault: str = ""  # why the front end killed the worker; empty if it did not
     has_loaded: bool = False
     is_unloading: bool = False
-    work: WorkTotals = NO_WORK  # as last reported
+    work: WorkTotals = field(default_factory=WorkTotals)  # as last reported
 
     @property
     def in_progress(self) -> list[PromptInProgress]:

@@ -11,7 +11,7 @@ import secrets
 import threading
 from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import cast
@@ -50,7 +50,8 @@ class GeneratedAnswers:
         # Gets each answer that is not from the disk; it must not block.
         self.on_added: Callable[[GeneratedAnswer], object] | None = None
         self._max_tokens = max_tokens
-        self._entries: OrderedDict[str, tuple[int, GeneratedAnswer]] = OrderedDict()
+        # Each with its number and its key by its thought, if it has one.
+        self._entries: OrderedDict[str, tuple[int, GeneratedAnswer, str | None]] = OrderedDict()
         # Keys by thoughts, for clients that return no signature.
         self._keys: dict[str, str] = {}
         self._tokens = 0
@@ -68,18 +69,19 @@ class GeneratedAnswers:
 
         is_stored: it was read from the disk.
         """
-        key = _key_of_content(answer.content)
+        key, thought = _keys_of_content(answer.content)
         packed = GeneratedAnswer(answer.opening, array("I", answer.tokens), answer.content)
         if key is None or len(packed.tokens) > self._max_tokens:
             return
         with self._lock:
-            number, earlier = self._entries.get(key, (0, None))
+            number, earlier, _ = self._entries.get(key, (0, None, None))
             self._remove(key)
             if packed != earlier:  # a repeated answer keeps its number, and so its placeholder
                 self._count += 1
                 number = self._count
-            self._entries[key] = (number, packed)
-            self._keys |= dict.fromkeys(_thoughts(answer.content), key)
+            self._entries[key] = (number, packed, thought)
+            if thought:
+                self._keys[thought] = key
             self._tokens += len(packed.tokens)
             while self._tokens > self._max_tokens:
                 self._remove(next(iter(self._entries)))
@@ -89,7 +91,7 @@ class GeneratedAnswers:
     def entries(self) -> list[GeneratedAnswer]:
         """Return all answers, the least recently used first."""
         with self._lock:
-            return [answer for _, answer in self._entries.values()]
+            return [answer for _, answer, _ in self._entries.values()]
 
     def retrieve(self, turn: ChatTurn) -> tuple[str, GeneratedAnswer] | None:
         """Return the placeholder and the stored answer of an assistant's turn, and mark it as used.
@@ -106,7 +108,7 @@ class GeneratedAnswers:
             if found is None:
                 return None
             self._entries.move_to_end(key)
-        number, answer = found
+        number, answer, _ = found
         return (
             (f"{self._prefix}{number}\ufdd2", answer) if _matches(blocks, answer.content) else None
         )
@@ -117,21 +119,26 @@ class GeneratedAnswers:
 
     def _remove(self, key: str) -> None:
         if removed := self._entries.pop(key, None):
-            self._tokens -= len(removed[1].tokens)
-            for thought in _thoughts(removed[1].content):
-                if self._keys.get(thought) == key:
-                    del self._keys[thought]
+            _, answer, thought = removed
+            self._tokens -= len(answer.tokens)
+            if thought and self._keys.get(thought) == key:
+                del self._keys[thought]
 
 
 def _is_compared(block: ContentBlock) -> bool:
     return isinstance(block, ThinkingBlock) or not is_silent(block)
 
 
-def _key_of_content(content: Sequence[AnswerContent]) -> str | None:
+def _keys_of_content(content: Sequence[AnswerContent]) -> tuple[str | None, str | None]:
+    """Return the key of an answer, and the one under which it is found without a signature."""
     uses = [block.id for block in content if isinstance(block, ToolUseContent)]
-    thoughts = [block.signature for block in content if isinstance(block, ThinkingContent)]
+    thoughts = [block for block in content if isinstance(block, ThinkingContent)]
     texts = [block.text.strip() for block in content if isinstance(block, TextContent)]
-    return _key(uses, thoughts, texts)
+    thought = next((block.thinking for block in thoughts if block.thinking), None)
+    return (
+        _key(uses, [block.signature for block in thoughts], texts),
+        thought and f"thought {_thought_key(thought)}",
+    )
 
 
 def _key_of_blocks(blocks: Sequence[ContentBlock]) -> str | None:
@@ -151,14 +158,6 @@ def _key(uses: Sequence[str], thoughts: Sequence[str], texts: Sequence[str]) -> 
     if thoughts:
         return f"thought {thoughts[0]}"
     return f"text {''.join(texts)}" if any(texts) else None
-
-
-def _thoughts(content: Sequence[AnswerContent]) -> Iterator[str]:
-    """Yield the key under which an answer with this content is looked up without a signature."""
-    for block in content:
-        if isinstance(block, ThinkingContent) and block.thinking:
-            yield f"thought {_thought_key(block.thinking)}"
-            return
 
 
 def _thought_key(thought: str) -> str:

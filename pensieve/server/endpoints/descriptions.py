@@ -250,6 +250,9 @@ DESCRIPTIONS: Mapping[tuple[str, str], Description] = {
         "Report the last hour's speed, the last requests, findings and the log's end.",
         "application/json",
     ),
+    ("GET", "/metrics"): Description(
+        "metrics", "Counts and times in Prometheus' text format.", "text/plain"
+    ),
     ("GET", "/"): Description("root", "Return a greeting.", "text/plain"),
     ("GET", "/api/hello"): Description("hello", "Return a greeting.", "text/plain"),
     ("GET", "/openapi.json"): Description("openapi", "This document.", "application/json"),

@@ -7,7 +7,6 @@ endpoint passes what its request wants of the answer as `AnswerOptions`.
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -232,13 +231,11 @@ class Completer:
 
     def __init__(self, engine: Engine, model: ServedModel, on_generated: OnGenerated) -> None:
         self._engine = engine
+        # Returns a block in which a prompt is prepared.
+        self.expect = engine.expect
         self._model = model
         self._on_generated = on_generated
         self._markers = model.dialect.marks(model.tokenizer.controls)
-
-    def expect(self) -> AbstractContextManager[None]:
-        """Return a block in which a prompt is prepared (`Engine.expect`)."""
-        return self._engine.expect()
 
     def complete(self, prompt: Prompt, options: AnswerOptions) -> Completion:
         """Raises `PromptTooLongError`, and `InvalidRequestError` for a bias of an unknown token."""

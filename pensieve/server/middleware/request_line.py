@@ -33,6 +33,7 @@ KNOWN_SEGMENTS = frozenset(
         "input_items",
         "input_tokens",
         "messages",
+        "metrics",
         "models",
         "openapi.json",
         "ps",

@@ -456,31 +456,6 @@ async def test_stats_are_available_when_ready_and_follow_the_work() -> None:
         assert (engine.health.stats or IDLE).tokens_per_second > 0
 
 
-async def test_totals_of_a_dead_worker_are_kept_and_those_of_the_next_one_added() -> None:
-    async with scripted_engine() as engine:
-        await ready(engine)
-        await preempt_some(engine)
-        reported = (engine.health.stats or IDLE).preempted
-        assert engine.health.totals.preempted == reported > 0
-        os.kill(worker_of(engine), signal.SIGKILL)
-        await in_state(engine, "loading")
-        ended = engine.health.totals.preempted
-        assert ended >= reported
-        await ready(engine)
-        assert engine.health.totals.preempted == ended
-        await preempt_some(engine)
-        reported = (engine.health.stats or IDLE).preempted
-        assert engine.health.totals.preempted == ended + reported > ended
-
-
-async def preempt_some(engine: Engine) -> None:
-    """Have conversations take the turn of a batch's long prompt until that is in the stats."""
-    batch = Generation((1,) * 9000, NO_END, priority="batch")
-    async with engine.generate(batch):
-        while not (engine.health.stats or IDLE).preempted:
-            await token_ids(engine, (2,) * 10)
-
-
 async def test_dead_worker_has_no_stats() -> None:
     async with scripted_engine() as engine:
         await ready(engine)

@@ -202,11 +202,13 @@ async def test_canary_in_each_field_of_each_wire_is_in_no_report_and_no_log(
         with anyio.fail_after(10):
             while '"batch"' not in (report := (await client.get("/activity/history")).text):
                 await anyio.sleep(0)
-        reports = report + (await client.get("/activity")).text
-    statuses = {request["status"] for request in json.loads(report)["recent"]}
-    assert statuses >= {200, 400, 500}
-    assert len(json.loads(report)["log"]) == 100
-    assert CANARY not in reports
+        statuses = {request["status"] for request in json.loads(report)["recent"]}
+        assert statuses >= {200, 400, 500}
+        assert len(json.loads(report)["log"]) == 100
+        for path in ("/activity", "/metrics"):
+            report += (await client.get(path)).text
+    assert 'wire="batch"' in report
+    assert CANARY not in report
     for log in written.values():
         text = log.read_text()
         assert CANARY not in text

@@ -167,7 +167,7 @@ async def test_responses_match_document(document: dict[str, object], tmp_path: P
     counted = {key: value for key, value in CALL.items() if key != "max_tokens"}
     async with app.router.lifespan_context(app), in_memory(app) as client:
         client.event_hooks = {"response": [checked.check]}
-        for path in ("/", "/api/hello", "/health", "/openapi.json", "/v1/models"):
+        for path in ("/", "/api/hello", "/health", "/metrics", "/openapi.json", "/v1/models"):
             await client.get(path)
         await client.get("/v1/models/bytes")
         await client.get("/v1/models/nope")

@@ -280,7 +280,7 @@ async def test_missing_or_wrong_key_is_refused(
 
 
 OWN_KEY = "0123456789abcdef" * 2
-PUBLIC = {"/", "/health", "/api/hello", "/openapi.json"}
+PUBLIC = {"/", "/health", "/metrics", "/api/hello", "/openapi.json"}
 KEYLESS = [
     {},
     {"x-api-key": ""},
@@ -383,7 +383,7 @@ async def test_key_is_required_under_another_name_unless_it_is_off(mode: str, st
     assert await status_of({"host": "localhost:7777"}, **names) == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/health", "/api/hello"])
+@pytest.mark.parametrize("path", ["/", "/health", "/metrics", "/api/hello"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_public_paths_need_no_key(method: str, path: str) -> None:
     assert (await ask(method, path)).status_code == 200

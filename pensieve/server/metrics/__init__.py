@@ -1,0 +1,1 @@
+"""`GET /metrics`: counts and times of requests and the engine, in Prometheus' text format."""
