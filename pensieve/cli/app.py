@@ -48,6 +48,7 @@ COMMANDS = {
     "stop": "Stop the server after open answers have finished.",
     "restart": "Restart the server, or start it if none runs.",
     "status": "Show whether the server runs, where, and with which model.",
+    "top": "Watch what the server does: open requests, speed, memory.",
     "logs": "Print the last lines of the server's log.",
     "env": "Print what points Claude Code, or another client, to the local model.",
     "claude": "Run Claude Code on the local model; start the server if needed.",

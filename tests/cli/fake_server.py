@@ -140,6 +140,8 @@ class FakeServer(ThreadingHTTPServer):
         self.seen: list[dict[str, str]] = []
         self.calls: list[tuple[dict[str, str], dict[str, object]]] = []
         self.has_lost_client = threading.Event()
+        # The bodies of these paths; a path without one is not found.
+        self.bodies: dict[str, Callable[[], Event]] = {}
         # The response to calls without `stream`; None streams anyway.
         self.whole: Event | None = None
 
@@ -150,6 +152,7 @@ class FakeServer(ThreadingHTTPServer):
 
 class Routes(BaseHTTPRequestHandler):
     server: FakeServer
+    protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None: ...
 
@@ -161,6 +164,10 @@ class Routes(BaseHTTPRequestHandler):
         if self.path.startswith("/v1/models/"):
             types = {"adaptive": {"supported": self.server.thinks}}
             self._json(200, MODEL_INFO | {"capabilities": {"thinking": {"types": types}}})
+            return
+        if self.path.startswith("/activity"):
+            body = self.server.bodies.get(self.path)
+            self._json(200, body()) if body else self._json(404, Refusal(404, "unknown").body)
             return
         report = self.server.healths() | self._proof()
         self._json(200 if report.get("status") == "ready" else 503, report)
@@ -192,6 +199,7 @@ class Routes(BaseHTTPRequestHandler):
         first = next(begun)  # a refusal comes before the head
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
+        self.send_header("connection", "close")
         self.end_headers()
         for event in chain([first], begun):
             self._event(event)

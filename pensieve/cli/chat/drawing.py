@@ -6,7 +6,6 @@ Colours are those of the terminal's palette that are legible on light and dark b
 stripped of terminal control once more here, after markdown's entities and links are decoded.
 """
 
-import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -33,14 +32,11 @@ from rich.theme import Theme
 
 from pensieve.cli.chat.blocks import PARSER, Block, Code
 from pensieve.cli.ui.escapes import EscapeStripper
+from pensieve.cli.ui.rich_console import terminal_console
 
 MIN_COLUMNS = 20
 RULE_COLUMNS = 40
 LINE = "─"
-# For terminals without these characters. rich chooses table borders by itself.
-PLAIN = str.maketrans("─•▌…", "-*|.")
-# A synchronized update, ignored by terminals without it: what is between is shown at once.
-BEGIN_UPDATE, END_UPDATE = "\x1b[?2026h", "\x1b[?2026l"
 ERASE_LINE = (ControlType.ERASE_IN_LINE, 2)
 DIM = Style(dim=True)
 THOUGHT = Style(dim=True, italic=True)
@@ -92,17 +88,7 @@ class Screen:
     def __init__(
         self, write: Callable[[str], None], size: Callable[[], Size], encoding: str = "utf-8"
     ) -> None:
-        self._console = Console(
-            file=_Updates(write, encoding),
-            force_terminal=True,
-            color_system="standard",
-            theme=THEME,
-            highlight=False,
-            emoji=False,
-            markup=False,
-            legacy_windows=False,
-            _environ={},
-        )
+        self._console = terminal_console(write, encoding, THEME)
         self._size = size
         self._live: list[Row] = []
         self._columns = 0
@@ -119,24 +105,6 @@ class Screen:
             change = Group(_erasure(erased), *finished, Segments(_joined(rows[kept:])))
             self._console.print(change, crop=False)
         self._live, self._columns = rows, columns
-
-
-class _Updates(io.StringIO):
-    """The file to which rich writes: each of its writes is one synchronized update."""
-
-    def __init__(self, write: Callable[[str], None], encoding: str) -> None:
-        super().__init__()
-        self._write = write
-        self._encoding = encoding
-
-    @property
-    def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self._encoding
-
-    def write(self, text: str) -> int:
-        visible = text if self._encoding.startswith("utf") else text.translate(PLAIN)
-        self._write(f"{BEGIN_UPDATE}{visible}{END_UPDATE}")
-        return len(text)
 
 
 def _common_rows(old: Sequence[Row], new: Sequence[Row]) -> int:

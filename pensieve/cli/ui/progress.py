@@ -1,4 +1,7 @@
-"""Displays a download: a bar on a terminal, else a line per ten per cent."""
+"""Displays a download: a bar on a terminal, else a line per ten per cent.
+
+And the formats of sizes, times and shares.
+"""
 
 import time
 from collections.abc import Callable, Generator
@@ -133,3 +136,25 @@ def in_time(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+
+
+def in_short_time(seconds: float) -> str:
+    """Format in the largest unit, in at most six characters; tenths below ten seconds."""
+    for limit, divisor, unit in (
+        (9.95, 1, ""),
+        (99.5, 1, "s"),
+        (5970, 60, "min"),
+        (172_800, 3600, "h"),
+    ):
+        if seconds < limit:
+            return f"{seconds / divisor:.0f} {unit}" if unit else f"{max(0.0, seconds):.1f} s"
+    return f"{seconds / 86400:.0f} d"
+
+
+def share_bar(share: float, columns: int) -> str:
+    """Draw a share from 0 to 1. Only a whole one fills the bar, and only 0 leaves it empty."""
+    filled = round(share * columns)
+    if 0 < share < 1:
+        filled = max(1, min(filled, columns - 1))
+    filled = max(0, min(filled, columns))
+    return "━" * filled + "─" * (columns - filled)

@@ -1,0 +1,1 @@
+"""`pensieve top`: watches a server in the terminal."""
