@@ -5,9 +5,19 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 
+from pensieve.cli.chat.prompt_progress import PromptProgress, prompt_progress_of
 from pensieve.cli.chat.view import View
 from pensieve.cli.client.connection import Server
-from pensieve.cli.client.messages import Call, StreamEnd, Text, Thought, Turn, Waiting, answer
+from pensieve.cli.client.messages import (
+    Call,
+    Event,
+    StreamEnd,
+    Text,
+    Thought,
+    Turn,
+    Waiting,
+    answer,
+)
 from pensieve.cli.ui import output
 from pensieve.cli.ui.progress import counted
 
@@ -64,15 +74,19 @@ class Answer:
         What has arrived by then is kept.
         """
         self._started_at = self._clock()
-        with closing(answer(server, call)) as stream, output.echo_disabled():
+        progress = prompt_progress_of(server, view)
+        with closing(answer(server, call, progress.start)) as stream, output.echo_disabled():
             try:
                 for event in stream:
-                    self._handle(event, view)
+                    if view.waits_until == "first text" and not isinstance(event, Waiting):
+                        progress.stop()
+                    self._handle(event, view, progress)
             finally:
+                progress.stop()
                 view.end()
                 self._ended_at = self._clock()
 
-    def _handle(self, event: Text | Thought | Waiting | StreamEnd, view: View) -> None:
+    def _handle(self, event: Event, view: View, progress: PromptProgress) -> None:
         match event:
             case Text(text):
                 self._mark_first()
@@ -83,7 +97,8 @@ class Answer:
                 self._thoughts.append(text)
                 view.add_thought(text)
             case Waiting():
-                view.show_waiting(self._clock() - self._started_at)
+                if progress.is_stopped:
+                    view.show_waiting(self._clock() - self._started_at)
             case StreamEnd():
                 self.end = event
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pensieve.cli.ui import output
 from pensieve.cli.ui.escapes import EscapeStripper
@@ -17,11 +17,17 @@ if TYPE_CHECKING:
 MIN_INTERVAL_S = 1 / 30
 
 
+# Until when a view shows what is awaited.
+WaitsUntil = Literal["never", "first text", "end"]
+
+
 class View(Protocol):
     """Receives one answer in pieces. `end` is called once, even if the answer is interrupted."""
 
-    def show_waiting(self, waited_s: float) -> None:
-        """Report that nothing has arrived for `waited_s`."""
+    waits_until: WaitsUntil
+
+    def show_waiting(self, waited_s: float, text: str = "") -> None:
+        """Report that nothing has arrived for `waited_s`, and what for, if that is known."""
         ...
 
     def add_thought(self, text: str) -> None:
@@ -34,7 +40,9 @@ class View(Protocol):
 
 
 class NoView:
-    def show_waiting(self, waited_s: float) -> None: ...
+    waits_until: WaitsUntil = "never"
+
+    def show_waiting(self, waited_s: float, text: str = "") -> None: ...
 
     def add_thought(self, text: str) -> None: ...
 
@@ -49,6 +57,8 @@ class PlainView:
     write: prints the answer. write_thought: prints the thought, None to hide it.
     """
 
+    waits_until: WaitsUntil = "never"
+
     def __init__(
         self,
         write: Callable[[str], None] = output.stream,
@@ -59,7 +69,7 @@ class PlainView:
         self._answer, self._thought = EscapeStripper(), EscapeStripper()
         self._is_thinking = self._has_text = False
 
-    def show_waiting(self, waited_s: float) -> None: ...
+    def show_waiting(self, waited_s: float, text: str = "") -> None: ...
 
     def add_thought(self, text: str) -> None:
         if self._write_thought and text:
@@ -87,11 +97,12 @@ class BufferedView:
 
     def __init__(self, inner: View) -> None:
         self._inner = inner
+        self.waits_until: WaitsUntil = "never" if inner.waits_until == "never" else "end"
         self._thoughts: list[str] = []
         self._texts: list[str] = []
 
-    def show_waiting(self, waited_s: float) -> None:
-        self._inner.show_waiting(waited_s)
+    def show_waiting(self, waited_s: float, text: str = "") -> None:
+        self._inner.show_waiting(waited_s, text)
 
     def add_thought(self, text: str) -> None:
         self._thoughts.append(text)
@@ -112,6 +123,8 @@ class DrawnView:
 
     Owns the blocks of one answer and the time of the last drawing.
     """
+
+    waits_until: WaitsUntil = "first text"
 
     def __init__(
         self,
@@ -134,10 +147,12 @@ class DrawnView:
         self._pending: list[RenderableType] = []
         self._next_at = float("-inf")
 
-    def show_waiting(self, waited_s: float) -> None:
-        """Show the waiting time until there is text, and draw what is pending."""
-        self._note = f"waiting for the answer, {waited_s:.0f} s …" if waited_s >= 1 else "…"
+    def show_waiting(self, waited_s: float, text: str = "") -> None:
+        """Show what is awaited until there is text, and draw what is pending."""
+        waiting = f"waiting for the answer, {waited_s:.0f} s …" if waited_s >= 1 else "…"
+        self._note = text or waiting
         self._draw()
+        self._next_at = float("-inf")  # the text that replaces it is drawn at once
 
     def add_thought(self, text: str) -> None:
         self._note = "thinking …"

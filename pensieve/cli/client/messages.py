@@ -4,7 +4,7 @@ Ignores unknown events, as the API requires of its clients. Knows no terminal.
 """
 
 import re
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -147,9 +147,15 @@ class StreamEnd:
 Event = Text | Thought | Waiting | StreamEnd
 
 
-def answer(server: Server, call: Call) -> Generator[Event]:
+def _ignore(_request_id: str) -> None: ...
+
+
+def answer(
+    server: Server, call: Call, on_accepted: Callable[[str], None] = _ignore
+) -> Generator[Event]:
     """Yield the answer as it arrives; closing the generator cancels it in the server.
 
+    on_accepted: receives the request's id once the server works on it.
     Raises `NoServerError` if no server listens, `ServerUnavailableError` if it is busy or the
     connection fails, `PromptTooLongError` and other `RequestError`s if it refuses.
     """
@@ -158,6 +164,7 @@ def answer(server: Server, call: Call) -> Generator[Event]:
         client.stream("POST", "/v1/messages", content=call.as_json()) as response,
     ):
         _check(response)
+        on_accepted(response.headers.get("request-id", ""))
         yield from _read(_events(response.iter_bytes()))
 
 

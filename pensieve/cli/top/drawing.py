@@ -30,7 +30,7 @@ HOUR_S = 3600.0
 # Without a terminal's height.
 PLAIN_LINES = 40
 # Below, doctor's findings have no room.
-MIN_LINES_WITH_FINDINGS = 20
+MIN_LINES_WITH_FINDINGS = 22
 # An empty line, a title, and the titles of the columns.
 TABLE_HEAD_LINES = 3
 STATUS_STYLES = {"ready": "green", "asleep": "cyan", "loading": "magenta", "failed": "red"}
@@ -107,8 +107,8 @@ def _server(state: ServerState) -> Text:
 
 
 def _outage(outage: Outage, now: float) -> Text:
-    message = f"{outage.message.removesuffix('.')}, for {in_time(max(0.0, now - outage.since))}"
-    return Text(message, "bold magenta")
+    length = in_time(max(0.0, now - outage.since))
+    return Text(f"no answer for {length}: {outage.message}", "bold magenta")
 
 
 def _speed(engine: EngineFigures) -> Text:
