@@ -120,7 +120,8 @@ class FakeServer(ThreadingHTTPServer):
     """Follows a script and records the calls.
 
     `answers`: one per call, unless `answer_to`, a function of the body, is set. `calls`: headers
-    and body of each. `prover`: None for a program without our key. `seen`: headers of all requests.
+    and body of each. `prover`: None for a program without our key. `seen`: headers of all requests,
+    and the address of each connection as `client`.
     """
 
     daemon_threads = True
@@ -157,7 +158,8 @@ class Routes(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
     def do_GET(self) -> None:
-        self.server.seen.append({k.lower(): v for k, v in self.headers.items()})
+        headers = {k.lower(): v for k, v in self.headers.items()}
+        self.server.seen.append({**headers, "client": str(self.client_address)})
         if self.server.key not in {None, self.headers.get("x-api-key", self.server.key)}:
             self._json(401, {})
             return

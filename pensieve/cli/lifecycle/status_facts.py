@@ -14,9 +14,16 @@ _STATS = tuple(each.name for each in fields(EngineStats))
 
 
 def as_json(
-    state: str, record: ServerRecord | None, health: Health, memory_bytes: int
+    state: str,
+    record: ServerRecord | None,
+    health: Health,
+    memory_bytes: int,
+    requests: object = None,
 ) -> dict[str, object]:
-    """Return the facts; every key is always present, unknown values are null."""
+    """Return the facts; every key is always present, unknown values are null.
+
+    requests: those of `GET /activity`.
+    """
     model = health.model or (record.model if record else "")
     return {
         "status": state,
@@ -28,6 +35,7 @@ def as_json(
         "context_tokens": health.context_tokens or None,
         "device": health.device or (record.device if record else None),
         "in_flight": health.in_flight if health.is_well else None,
+        "requests": requests,
         "idle_unload": health.idle_unload,
         "shows_content": health.shows_content,
         "memory_bytes": memory_bytes or None,
@@ -51,6 +59,7 @@ def facts(record: ServerRecord, health: Health, now: float) -> dict[str, str]:
         "context": f"{health.context_tokens:,} tokens" if health.context_tokens else "",
         "device": health.device or record.device,
         "in flight": str(health.in_flight) if health.is_well else "",
+        "requests": "",
         **engine_facts(health.engine),
         "speculation": _speculation(health, is_service=bool(record.service)),
         "memory": "",
@@ -99,10 +108,13 @@ def _speculation(health: Health, *, is_service: bool) -> str:
 
 
 def table(rows: Mapping[str, str]) -> str:
-    """Return one row a line with aligned values; empty values are left out."""
+    """Return a name and its value a line, aligned; empty values are left out."""
     nonempty = {name: value for name, value in rows.items() if value}
     width = max(map(len, nonempty), default=0)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in nonempty.items())
+    line_end = f"\n{'':{width}}  "
+    return "\n".join(
+        f"{name:<{width}}  {line_end.join(value.splitlines())}" for name, value in nonempty.items()
+    )
 
 
 def _idle_unload(minutes: float | None) -> str:

@@ -46,6 +46,6 @@ def stacked_bar(parts: Iterable[Part], whole: float, columns: int) -> Text:
     amount = 0.0
     for part in parts:
         amount += part.amount
-        end = min(columns, round(amount / whole * columns)) if whole > 0 else 0
+        end = round(min(1.0, amount / whole) * columns) if whole > 0 else 0
         bar.append(part.glyph * (end - len(bar)), part.style)
     return bar.append(FREE * (columns - len(bar)), "dim")

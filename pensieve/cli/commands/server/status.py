@@ -5,14 +5,18 @@ Exit codes as for init scripts (LSB): 0 runs, 3 stopped, 4 unhealthy.
 
 import json
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 
+from pensieve.cli.client.connection import Server
 from pensieve.cli.lifecycle.status_facts import as_json, facts, gigabytes, table
 from pensieve.cli.lifecycle.version_mismatch import warn_of_other_version
 from pensieve.cli.ui import output
 from pensieve.daemon import server_lock
 from pensieve.daemon.health_client import Health, ask
 from pensieve.daemon.processes import memory_of
-from pensieve.daemon.server_record import current, lost_record
+from pensieve.daemon.server_record import ServerRecord, current, lost_record
+from pensieve.errors import PensieveError
 from pensieve.paths import Paths
 from pensieve.settings import resolve as settings_module
 
@@ -40,13 +44,40 @@ def status(*, json_: bool = False) -> int:
     if record is None:
         return _without_record(paths, is_json=json_)
     health, memory_bytes = ask(record), memory_of(record.pid)
+    activity = _activity(record, health)
     if json_:
-        output.data(json.dumps(as_json(health.status, record, health, memory_bytes), indent=2))
+        requests = None if activity is None else activity.get("requests", [])
+        report = as_json(health.status, record, health, memory_bytes, requests)
+        output.data(json.dumps(report, indent=2))
     else:
         rows = facts(record, health, time.time()) | {"memory": gigabytes(memory_bytes)}
-        output.data(table(rows))
+        output.data(table(rows | {"requests": _requests(activity)}))
         warn_of_other_version(record, health)
     return CODES.get(health.status, UNHEALTHY)
+
+
+def _activity(record: ServerRecord, health: Health) -> Mapping[str, object] | None:
+    """Return what the server works on; None if it cannot be asked, or not with these settings."""
+    if not health.in_flight:
+        return {} if health.is_well else None
+    # Not needed for the status of an idle server, which shells' prompts show.
+    from pensieve.cli.client.activity_reader import ACTIVITY, read_activity
+
+    with suppress(PensieveError):
+        server = Server(record.base_url, settings_module.resolve().api_key, record.pid)
+        (activity,) = read_activity(server, ACTIVITY)
+        return activity
+    return None
+
+
+def _requests(activity: Mapping[str, object] | None) -> str:
+    """Return a line for each open request, below each other in the table's second column."""
+    if not activity:
+        return ""
+    from pensieve.cli.client.activity import activity_of
+    from pensieve.cli.lifecycle.request_progress import request_lines
+
+    return "\n".join(request_lines(activity_of(activity)))
 
 
 def _without_record(paths: Paths, *, is_json: bool) -> int:

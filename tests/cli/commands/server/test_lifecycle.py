@@ -103,6 +103,7 @@ SCHEMA = {
         },
         **dict.fromkeys(NUMBERS, nullable("number")),
         **dict.fromkeys(TEXTS, nullable("string")),
+        "requests": nullable("array"),
         "speculation": {"type": ["object", "null"], "required": ["reason", "rows", "ratio"]},
         "engine": {
             "type": "object",
@@ -116,7 +117,7 @@ SCHEMA = {
             "additionalProperties": False,
         },
     },
-    "required": ["status", *NUMBERS, *TEXTS, "speculation", "engine"],
+    "required": ["status", *NUMBERS, *TEXTS, "requests", "speculation", "engine"],
     "additionalProperties": False,
 }
 
