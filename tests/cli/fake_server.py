@@ -121,7 +121,7 @@ class FakeServer(ThreadingHTTPServer):
 
     `answers`: one per call, unless `answer_to`, a function of the body, is set. `calls`: headers
     and body of each. `prover`: None for a program without our key. `seen`: headers of all requests,
-    and the address of each connection as `client`.
+    with their `path`, and the address of the connection as `client`.
     """
 
     daemon_threads = True
@@ -159,7 +159,8 @@ class Routes(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         headers = {k.lower(): v for k, v in self.headers.items()}
-        self.server.seen.append({**headers, "client": str(self.client_address)})
+        where = {"client": str(self.client_address), "path": self.path}
+        self.server.seen.append({**headers, **where})
         if self.server.key not in {None, self.headers.get("x-api-key", self.server.key)}:
             self._json(401, {})
             return
@@ -202,6 +203,7 @@ class Routes(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.send_header("connection", "close")
+        self.send_header("request-id", "req_own")
         self.end_headers()
         for event in chain([first], begun):
             self._event(event)

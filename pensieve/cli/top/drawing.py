@@ -190,25 +190,23 @@ def _counts(state: TopState) -> str:
 
 def _plots(state: TopState, width: int) -> list[Text]:
     """Draw the last hour, one line below the other."""
-    history = state.history
-    figures = [_latest(history.speed, "tokens/s"), _latest(history.first_token, "s")]
-    columns = max(MIN_BAR_CHARS, width - _label_chars(width) - max(map(len, figures)))
-    until = state.activity.at
-    return [Text()] + [
-        _labelled(
-            label,
-            Text.assemble((sparkline(points, until - HOUR_S, until, columns), "green"), text),
-            width,
-        )
-        for label, points, text in zip(
-            ("speed", "first token"), (history.speed, history.first_token), figures, strict=True
-        )
+    history, until = state.history, state.activity.at
+    rows = [
+        ("speed", history.speed, _latest(history.speed, "tokens/s")),
+        ("first token", history.first_token, _latest(history.first_token, "s")),
     ]
+    columns = width - _label_chars(width) - max(len(figures) for _, _, figures in rows)
+    columns = max(MIN_BAR_CHARS, columns)
+    lines = [Text()]
+    for label, points, figures in rows:
+        line = sparkline(points, until - HOUR_S, until, columns) if points else ""
+        lines.append(_labelled(label, Text.assemble((line, "green"), figures), width))
+    return lines
 
 
 def _latest(points: Sequence[Point], unit: str) -> str:
     if not points:
-        return " nothing in the last hour"
+        return "nothing in the last hour"
     values = [value for _, value in points]
     return f" {values[-1]:.1f} {unit}, highest {max(values):.1f}"
 
