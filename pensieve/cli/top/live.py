@@ -39,13 +39,15 @@ def next_state(state: TopState, read: Read, now: float, *, with_history: bool) -
 class Poller:
     """Owns the thread that asks, and the latest state. `state` may be read from any thread.
 
-    A server that does not answer keeps the thread waiting, and no key.
+    A server that does not answer keeps the thread waiting, and no key. failure: an error that ended
+    the thread.
     """
 
     def __init__(
         self, read: Read, state: TopState, interval_s: float, clock: Clock = time.monotonic
     ) -> None:
         self.state = state
+        self.failure: Exception | None = None
         self._read = read
         self._interval_s = interval_s
         self._clock = clock
@@ -60,8 +62,11 @@ class Poller:
         self._is_stopped.set()
 
     def _run(self) -> None:
-        while not self._is_stopped.wait(self._interval_s):
-            self.poll()
+        try:
+            while not self._is_stopped.wait(self._interval_s):
+                self.poll()
+        except Exception as error:  # noqa: BLE001 -- raised by `watch`, on the main thread
+            self.failure = error
 
     def poll(self) -> None:
         now = self._clock()
@@ -111,9 +116,14 @@ def watch(
     size: Callable[[], tuple[int, int]],
     clock: Clock = time.monotonic,
 ) -> None:
-    """Draw whenever something has changed, until a key or the end of the terminal ends it."""
+    """Draw whenever something has changed, until a key or the end of the terminal ends it.
+
+    Raises the poller's failure.
+    """
     drawn: object = None
     while True:
+        if poller.failure:
+            raise poller.failure
         state, now, (_, lines) = poller.state, clock(), size()
         shown = (state, size(), int(now) if state.outage else 0)
         if shown != drawn:

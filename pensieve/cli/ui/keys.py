@@ -30,7 +30,8 @@ def single_keys() -> Generator[ReadKey]:
     before = termios.tcgetattr(terminal)
     changed = termios.tcgetattr(terminal)
     changed[3] &= ~(termios.ECHO | termios.ICANON)
-    for name, value in ((termios.VMIN, 1), (termios.VTIME, 0), (termios.VSUSP, b"\0")):
+    off = bytes([os.fpathconf(terminal, "PC_VDISABLE") & 0xFF])  # 0 on Linux, 255 on macOS
+    for name, value in ((termios.VMIN, 1), (termios.VTIME, 0), (termios.VSUSP, off)):
         changed[6][name] = value
     termios.tcsetattr(terminal, termios.TCSANOW, changed)
     try:

@@ -5,6 +5,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import pytest
+
 from pensieve.cli.top.drawing import Outage, TopState
 from pensieve.cli.top.live import LiveScreen, Poller, next_state, watch
 from pensieve.errors import NoServerError, PensieveError
@@ -74,6 +76,15 @@ def test_started_poller_asks_until_it_is_stopped() -> None:
     poller.start()
     watch(poller, screen_on(io.StringIO()), until(lambda: bool(read.asked_for_history)), size)
     poller.stop()
+
+
+def test_unexpected_error_ends_the_watch_and_restores_the_terminal() -> None:
+    file = io.StringIO()
+    poller = Poller(ScriptedServer(), state_of(), 0.001)  # has no answer
+    poller.start()
+    with pytest.raises(StopIteration), screen_on(file) as screen:
+        watch(poller, screen, lambda _timeout_s: "", size)
+    assert file.getvalue().count(LEAVES) == 1
 
 
 def size() -> tuple[int, int]:
