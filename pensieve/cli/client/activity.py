@@ -92,9 +92,10 @@ class ServerState:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    severity: str = ""
+    severity: str = ""  # warning or error
     title: str = ""
-    fix: str = ""
+    explanation: str = ""
+    fix: str = ""  # commands
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,7 @@ def _fits(value: object, kind: Any) -> bool:
 
 
 def _safe(value: object) -> Any:
-    return one_line(value[:MAX_CHARS]) if isinstance(value, str) else value
+    return one_line(value[:MAX_CHARS].replace("\n", "; ")) if isinstance(value, str) else value
 
 
 def _points(value: object) -> tuple[Point, ...]:

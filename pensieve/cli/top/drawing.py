@@ -29,6 +29,7 @@ MIN_BAR_CHARS = 10
 HOUR_S = 3600.0
 # Without a terminal's height.
 PLAIN_LINES = 40
+MAX_FINDINGS = 2
 # Below, doctor's findings have no room.
 MIN_LINES_WITH_FINDINGS = 22
 # An empty line, a title, and the titles of the columns.
@@ -225,11 +226,15 @@ def _recent(state: TopState, width: int, lines: int) -> _Section:
 
 
 def _findings(findings: Sequence[Finding]) -> list[Text]:
-    """Return the first two of doctor's findings, each with what fixes it below."""
+    """Return the first of doctor's findings, each with what fixes it below."""
     lines: list[Text] = []
-    for each in findings[:2]:
-        lines.append(_line(("Warning: ", "magenta"), each.title))
+    for each in findings[:MAX_FINDINGS]:
+        label, style = ("Error", "red") if each.severity == "error" else ("Warning", "magenta")
+        text = ": ".join(filter(None, (each.title, each.explanation)))
+        lines.append(_line((f"{label}: ", style), text))
         lines += [_line(f"  {each.fix}")] if each.fix else []
+    if (hidden := len(findings) - MAX_FINDINGS) > 0:
+        lines.append(_line((f"and {hidden:,} more: pensieve doctor", "dim")))
     return lines
 
 

@@ -136,9 +136,9 @@ def history(**fields: Any) -> dict[str, Any]:
         "findings": [
             {
                 "severity": "warning",
-                "title": "The disk has 2.1 GB left; prefixes are not written below 5 GB.",
-                "explanation": "",
-                "fix": "pensieve cache clear",
+                "title": "disk",
+                "explanation": "2.1 GB are left; prefixes are not written below 5 GB.",
+                "fix": "pensieve cache clear\npensieve models",
             }
         ],
         "log": [],

@@ -98,9 +98,15 @@ def test_last_requests_show_status_cache_and_where_a_prompt_differs() -> None:
 def test_findings_are_shown_with_their_fix() -> None:
     rows = drawn(state_of())
     assert rows[-3:-1] == [
-        "Warning: The disk has 2.1 GB left; prefixes are not written below 5 GB.",
-        "  pensieve cache clear",
+        "Warning: disk: 2.1 GB are left; prefixes are not written below 5 GB.",
+        "  pensieve cache clear; pensieve models",
     ]
+
+
+def test_findings_beyond_two_are_counted() -> None:
+    finding = {"severity": "error", "title": "memory", "explanation": "Full.", "fix": ""}
+    rows = drawn(state_of(findings=[finding] * 4))
+    assert rows[-4:-1] == [*["Error: memory: Full."] * 2, "and 2 more: pensieve doctor"]
 
 
 def test_outage_replaces_open_requests_and_keeps_the_history() -> None:
