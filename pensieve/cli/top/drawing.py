@@ -29,9 +29,8 @@ MIN_BAR_CHARS = 10
 HOUR_S = 3600.0
 # Without a terminal's height.
 PLAIN_LINES = 40
-MAX_FINDINGS = 2
-# Below, doctor's findings have no room.
-MIN_LINES_WITH_FINDINGS = 22
+# For the first of doctor's findings, and for the second.
+MIN_LINES_FOR_FINDINGS = (22, 30)
 # An empty line, a title, and the titles of the columns.
 TABLE_HEAD_LINES = 3
 STATUS_STYLES = {"ready": "green", "asleep": "cyan", "loading": "magenta", "failed": "red"}
@@ -66,8 +65,8 @@ class TopScreen:
 def _sections(screen: TopScreen, width: int) -> list[RenderableType]:
     state, lines = screen.state, screen.lines
     header = _header(screen, width)
-    findings = state.history.findings if lines >= MIN_LINES_WITH_FINDINGS else ()
-    notes = [*_findings(findings), *_footer(screen)]
+    most = sum(lines >= limit for limit in MIN_LINES_FOR_FINDINGS)
+    notes = [*_findings(state.history.findings, most), *_footer(screen)]
     left = lines - len(header) - len(notes)
     requests = _open_requests(state, width, left)
     left -= requests.lines
@@ -225,15 +224,15 @@ def _recent(state: TopState, width: int, lines: int) -> _Section:
     return _Section([Text(), title, table], TABLE_HEAD_LINES + len(recent))
 
 
-def _findings(findings: Sequence[Finding]) -> list[Text]:
+def _findings(findings: Sequence[Finding], most: int) -> list[Text]:
     """Return the first of doctor's findings, each with what fixes it below."""
     lines: list[Text] = []
-    for each in findings[:MAX_FINDINGS]:
+    for each in findings[:most]:
         label, style = ("Error", "red") if each.severity == "error" else ("Warning", "magenta")
         text = ": ".join(filter(None, (each.title, each.explanation)))
         lines.append(_line((f"{label}: ", style), text))
         lines += [_line(f"  {each.fix}")] if each.fix else []
-    if (hidden := len(findings) - MAX_FINDINGS) > 0:
+    if most and (hidden := len(findings) - most) > 0:
         lines.append(_line((f"and {hidden:,} more: pensieve doctor", "dim")))
     return lines
 

@@ -41,11 +41,15 @@ class Part:
 
 
 def stacked_bar(parts: Iterable[Part], whole: float, columns: int) -> Text:
-    """Draw the parts of `whole` next to each other, and the rest as free."""
+    """Draw the parts of `whole` next to each other, and the rest as free.
+
+    The first part has a column however small it is; later ones must not seem to be it.
+    """
     bar = Text()
     amount = 0.0
     for part in parts:
         amount += part.amount
         end = round(min(1.0, amount / whole) * columns) if whole > 0 else 0
+        end = max(end, 1 if 0 < amount == part.amount else 0)
         bar.append(part.glyph * (end - len(bar)), part.style)
     return bar.append(FREE * (columns - len(bar)), "dim")
