@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pensieve.cli.client.connection import SHORT_TIMEOUT_S, Server, key_header
 from pensieve.cli.client.own_server import require_own_server
 from pensieve.cli.client.target import find_target
-from pensieve.daemon.health_client import reason_of
+from pensieve.daemon.health_client import key_refused, reason_of
 from pensieve.daemon.server_record import require
 from pensieve.errors import NoServerError, ServerUnavailableError
 from pensieve.peer_proof import CHALLENGE_HEADER, new_challenge
@@ -42,7 +42,7 @@ def find_server(settings: Settings) -> Server:
 
 def read_activity(server: Server, *paths: str) -> list[Body]:
     """Return the body at each path. Raises `NoServerError`, `ServerUnavailableError`,
-    `ForeignServerError`.
+    `ForeignServerError`, `AuthenticationError`.
     """
     address = urlsplit(server.base_url)
     connection = HTTPConnection(address.hostname or "", address.port, timeout=SHORT_TIMEOUT_S)
@@ -80,11 +80,7 @@ def _check(status: int, health: Body) -> None:
     if status == 200:
         return
     if status == 401:
-        raise ServerUnavailableError(
-            "The server rejects this key.",
-            hint="It was started with another PENSIEVE_API_KEY than this shell's. Set the same one"
-            " here.",
-        )
+        raise key_refused()
     raise ServerUnavailableError(
         f"The server, version {health.get('version', 'unknown')}, does not report its activity.",
         hint="Restart it with this version:\n  pensieve restart",

@@ -28,7 +28,7 @@ def test_both_bodies_are_read_over_one_connection_after_the_proof() -> None:
     assert len(connections) == 1
 
 
-@pytest.mark.parametrize("pid", [None, os.getpid() + 1])
+@pytest.mark.parametrize("pid", [None, os.getpid() + 1], ids=["none", "another"])
 def test_key_is_not_sent_to_another_program(pid: int | None) -> None:
     with serving() as server:
         offer(server)
