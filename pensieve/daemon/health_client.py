@@ -43,7 +43,7 @@ class Health:
     is_model_at_fault: bool = False  # failed because the model does not load
     idle_unload: float | None = None  # minutes without work until the model is unloaded; 0: never
     speculation: SpeculationState | None = None  # None: not decided yet, or not sent
-    shows_content: bool = False  # the texts of its last requests
+    shows_content: bool | None = None  # the texts of its last requests; None: not sent
 
     @property
     def is_well(self) -> bool:
@@ -121,7 +121,7 @@ def read(body: object, pid: int) -> Health:
         is_model_at_fault=report.get("is_model_at_fault") is True,
         idle_unload=minutes if isinstance(minutes := report.get("idle_unload"), float) else None,
         speculation=SpeculationState.from_json(report.get("speculation")),
-        shows_content=report.get("shows_content") is True,
+        shows_content=shows if isinstance(shows := report.get("shows_content"), bool) else None,
     )
 
 

@@ -138,6 +138,7 @@ async def test_health_reports_model_and_state() -> None:
             "min_p": {"value": 0.0, "origin": "default"},
             "repetition_penalty": {"value": 1.0, "origin": "default"},
         },
+        "shows_content": False,
         "diverged_prompts": 0,
         "device": "cpu",
     }

@@ -104,6 +104,7 @@ SCHEMA = {
         **dict.fromkeys(NUMBERS, nullable("number")),
         **dict.fromkeys(TEXTS, nullable("string")),
         "requests": nullable("array"),
+        "shows_content": nullable("boolean"),
         "speculation": {"type": ["object", "null"], "required": ["reason", "rows", "ratio"]},
         "engine": {
             "type": "object",
@@ -117,7 +118,10 @@ SCHEMA = {
             "additionalProperties": False,
         },
     },
-    "required": ["status", *NUMBERS, *TEXTS, "requests", "speculation", "engine"],
+    "required": [
+        *("status", *NUMBERS, *TEXTS),
+        *("requests", "shows_content", "speculation", "engine"),
+    ],
     "additionalProperties": False,
 }
 
