@@ -38,6 +38,7 @@ from pensieve.server.openai.chat import ChatEndpoint
 from pensieve.server.openai.completions import CompletionsEndpoint
 from pensieve.server.openai.response_store import ResponseStore
 from pensieve.server.openai.responses import ResponsesEndpoint
+from pensieve.server.page.endpoint import PageEndpoint
 from pensieve.server.routes import Endpoints, operations
 from pensieve.server.routing import (
     BaseURLMiddleware,
@@ -100,6 +101,7 @@ def build_app(
             health,
             ActivityEndpoint(parts.activity, health.report, FindingsCache(parts.find), parts.log),
             metrics,
+            PageEndpoint(),
         )
     )
 

@@ -8,7 +8,7 @@ from pensieve.api.batches import MAX_BODY_BYTES as BATCH_BYTES
 from pensieve.api.messages.request import MAX_BODY_BYTES as MESSAGE_BYTES
 from pensieve.server.batches.endpoint import BatchesEndpoint
 from pensieve.server.endpoints.activity import ActivityEndpoint
-from pensieve.server.endpoints.health import HealthEndpoint, greeting
+from pensieve.server.endpoints.health import HealthEndpoint
 from pensieve.server.endpoints.models import ModelsEndpoint
 from pensieve.server.endpoints.openapi import OpenApiEndpoint
 from pensieve.server.files.endpoint import FilesEndpoint
@@ -18,6 +18,7 @@ from pensieve.server.openai.chat import ChatEndpoint
 from pensieve.server.openai.completions import CompletionsEndpoint
 from pensieve.server.openai.responses import ResponsesEndpoint
 from pensieve.server.openai.wire import OPENAI, OPENAI_TEXT, RESPONSES
+from pensieve.server.page.endpoint import PageEndpoint, greeting
 from pensieve.server.routing import Operation
 from pensieve.server.wire import ANTHROPIC, Wire
 
@@ -36,6 +37,7 @@ class Endpoints:
     health: HealthEndpoint
     activity: ActivityEndpoint
     metrics: MetricsEndpoint
+    page: PageEndpoint
 
 
 def operations(to: Endpoints) -> tuple[Operation, ...]:
@@ -79,7 +81,7 @@ def operations(to: Endpoints) -> tuple[Operation, ...]:
         Operation("GET", "/activity", to.activity.now),
         Operation("GET", "/activity/history", to.activity.history),
         Operation("GET", "/metrics", to.metrics.metrics, is_public=True),
-        Operation("GET", "/", greeting, is_public=True),
+        Operation("GET", "/", to.page.root, is_public=True),
         Operation("GET", "/api/hello", greeting, is_public=True),
         Operation("GET", "/openapi.json", openapi.document, is_public=True),
     )

@@ -24,6 +24,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]
         yield archive
 
 
+KINDS = {".py", ".html", ".css", ".js"}
+
+
 def dist_info(wheel: zipfile.ZipFile, name: str) -> str:
     [path] = [entry for entry in wheel.namelist() if entry.endswith(f".dist-info/{name}")]
     return wheel.read(path).decode()
@@ -38,9 +41,8 @@ def test_wheel_has_only_the_package_and_its_licence(wheel: zipfile.ZipFile) -> N
     version = pyproject()["project"]["version"]
     assert tops == {"pensieve", f"pensieve_llm-{version}.dist-info"}
     own = {entry for entry in wheel.namelist() if entry.startswith("pensieve/")}
-    source = {
-        str(file.relative_to(ROOT)) for file in (ROOT / "pensieve").rglob("*.py") if file.is_file()
-    }
+    files = [file for file in (ROOT / "pensieve").rglob("*") if file.suffix in KINDS]
+    source = {str(file.relative_to(ROOT)) for file in files if file.is_file()}
     assert own == source
     assert dist_info(wheel, "licenses/LICENSE") == (ROOT / "LICENSE").read_text(encoding="utf-8")
 

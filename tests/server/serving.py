@@ -48,9 +48,10 @@ async def listening(
     grace_s: int = 1,
     timeouts: ConnectionTimeouts | None = None,
     send_buffer_bytes: int | None = None,
+    port: int = 0,
 ) -> AsyncGenerator[str]:
     """Run a real server in the event loop of the test; yield its address."""
-    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
+    with socket.create_server(("127.0.0.1", port), backlog=1024) as listener:
         if send_buffer_bytes is not None:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
         server = http_server(app, grace_s=grace_s, timeouts=timeouts)

@@ -76,7 +76,7 @@ _RESPONSE_STREAM = (
 class Description:
     name: str
     summary: str
-    answer: type[ApiModel] | str  # the value of a 200 response, or its media type
+    answer: type[ApiModel] | str  # the value of a 200 response, or its media types
     # The value for clients of the other API that has the path.
     other_answer: type[ApiModel] | None = None
     query: type[Query] | None = None
@@ -253,7 +253,9 @@ DESCRIPTIONS: Mapping[tuple[str, str], Description] = {
     ("GET", "/metrics"): Description(
         "metrics", "Counts and times in Prometheus' text format.", "text/plain"
     ),
-    ("GET", "/"): Description("root", "Return a greeting.", "text/plain"),
+    ("GET", "/"): Description(
+        "root", "Return a greeting, or to a browser a page of figures.", "text/plain, text/html"
+    ),
     ("GET", "/api/hello"): Description("hello", "Return a greeting.", "text/plain"),
     ("GET", "/openapi.json"): Description("openapi", "This document.", "application/json"),
 }

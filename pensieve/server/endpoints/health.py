@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio.to_thread
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 import pensieve
@@ -71,10 +71,3 @@ class HealthEndpoint:
         # In a thread: the first proof takes as long as generating some tokens.
         _, port = scope.get("server") or ("", 0)
         return await anyio.to_thread.run_sync(self._prover.proof, challenge, port or 0)
-
-
-async def greeting(_request: Request) -> Response:
-    """For browsers that open the address, and for clients that warm up their connection."""
-    return PlainTextResponse(
-        "pensieve speaks the Anthropic API here. GET /health reports its state.\n"
-    )

@@ -175,7 +175,7 @@ def _success(description: Description, schema_set: Schemas) -> dict[str, Any]:
     if description.answer == _JSON:
         content = {_JSON: {"schema": {}}}
     elif isinstance(description.answer, str):
-        content = {description.answer: text}
+        content = dict.fromkeys(description.answer.split(", "), text)
     else:
         kinds = filter(None, (description.answer, description.other_answer))
         content = {_JSON: {"schema": _any_of(kinds, schema_set)}}

@@ -1,0 +1,1 @@
+"""The page at `/`: what the server does now, for a person's browser."""
