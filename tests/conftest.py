@@ -18,7 +18,7 @@ from pensieve.engine.client.launch import find_openblas
 
 # Folders whose tests share a server, a trained model or downloads: in one process, one after
 # another. The longest is first.
-SHARED_FOLDERS = ("e2e", "claude", "clients")
+SHARED_FOLDERS = ("e2e", "claude", "clients", "page")
 SLOW_FOLDERS = (*SHARED_FOLDERS, "mlx")
 
 os.environ.setdefault("MLX_DISABLE_COMPILE", "1")

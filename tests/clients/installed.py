@@ -34,6 +34,7 @@ CLAUDE_CODE = "@anthropic-ai/claude-code@2.1.332"
 CODEX = "@openai/codex@0.171.0"
 OPENCODE = "opencode-ai@1.18.33"
 NUSHELL = "nushell@0.115.1"
+BROWSER = ("playwright-core@1.65.1", "axe-core@4.14.1")
 LANGCHAIN = FOREIGN / "langchain.txt"
 AIDER = FOREIGN / "aider.txt"
 # pip's own one has the path of the folder before it was renamed.
@@ -104,6 +105,11 @@ def aider() -> Path:
 def nushell() -> Path:
     """Return the folder of the command `nu`. Skip without node, npm or registry."""
     return _npm_installed(NUSHELL) / ".bin"
+
+
+def browser_modules() -> Path:
+    """Return the value of NODE_PATH to drive a browser. Skip without node, npm or registry."""
+    return _npm_installed(*BROWSER)
 
 
 def _npm_installed(*packages: str) -> Path:
