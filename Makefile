@@ -53,9 +53,10 @@ mutants: .venv/dev.stamp
 docs: .venv/dev.stamp
 	@PYTHONPATH=. $(bin)/python packaging/manual.py
 
-# docs/images/*.svg, recorded from real commands. Needs tmux, and port 7777 free.
+# docs/images/, recorded from real commands. Needs tmux, Chromium, node, and port 7777 free.
 screenshots: .venv/dev.stamp
 	@$(bin)/python packaging/screenshots.py
+	@PYTHONPATH=. $(bin)/python packaging/page_images.py
 
 # What brew's own audit skips; and once per lock the wheels for macOS (a download of 210 MB).
 formula-check: .venv/dev.stamp

@@ -10,7 +10,9 @@ import pytest
 from tests.packaging.project import ROOT, read, script
 
 screenshots = script("screenshots")
+page_images = script("page_images")
 NAMES = [recording.name for recording in screenshots.RECORDINGS]
+PICTURES = [picture.name for picture in page_images.PICTURES]
 MACHINE_PATH = re.compile(r"/(?:home|root|Users|tmp|private|var|opt|work|usr)\b")
 # Fonts, images and scripts that a browser would load; the namespace is only a name.
 LOADED = re.compile(r"@import|@font-face|<image|<script|<foreignObject|href=|url\((?!#)")
@@ -28,8 +30,15 @@ def shown(svg: str) -> str:
 
 
 def test_folder_holds_exactly_the_recordings() -> None:
-    files = {file.stem for file in (ROOT / "docs" / "images").iterdir()}
-    assert files == set(NAMES)
+    files = {file.name for file in (ROOT / "docs" / "images").iterdir()}
+    svgs, pngs = {f"{name}.svg" for name in NAMES}, {f"{name}.png" for name in PICTURES}
+    assert files == svgs | pngs
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_picture_of_the_page_is_shown_and_small(name: str) -> None:
+    assert any(f"images/{name}.png" in read(page) for page in PAGES)
+    assert (ROOT / "docs" / "images" / f"{name}.png").stat().st_size < 200_000
 
 
 @pytest.mark.parametrize("recording", screenshots.RECORDINGS, ids=NAMES)
