@@ -59,6 +59,11 @@ class Paths:
         return self.state / "agents"
 
     @property
+    def bench(self) -> Path:
+        """The home of the server that `pensieve bench` starts; deleted when it ends."""
+        return self.models.parent / "bench"
+
+    @property
     def server_log(self) -> Path:
         """Standard output and error of the background server."""
         return self.logs / "server.log"

@@ -78,8 +78,9 @@ MAY_IMPORT = {
     },
     "server.activity": {"api", "engine.generation", "worker_threads"},
     "doctor": {"models", "machine", "daemon"} | BASE,
+    "bench": {"daemon", "engine.generation", "machine"} | BASE,
     "cli": {
-        *("api", "server", "models", "machine", "daemon", "doctor"),
+        *("api", "server", "models", "machine", "daemon", "doctor", "bench"),
         *("engine.generation", "engine.planning", "engine.disk.speculation_record"),
     }
     | BASE,

@@ -60,6 +60,7 @@ COMMANDS = {
     "show": "Show a model: context, quantization, size, licence, memory, source, folder.",
     "rm": "Remove a model's files from this machine.",
     "doctor": "Diagnose problems, and show the command that fixes each.",
+    "bench": "Measure the speed of this machine with the served model.",
     "config": "Show or change settings.",
     "plan": "Show how much context fits into memory, by KV cache precision.",
     "cache": "Show or clear the prompt cache on disk.",
@@ -70,7 +71,8 @@ COMMANDS = {
 }
 
 PACKAGES = {
-    **dict.fromkeys(("start", "stop", "restart", "status", "logs", "doctor"), "commands.server"),
+    **dict.fromkeys(("start", "stop", "restart", "status", "logs"), "commands.server"),
+    **dict.fromkeys(("doctor", "bench"), "commands.server"),
     **dict.fromkeys(("models", "pull", "use", "show", "rm", "plan"), "commands.models"),
     **dict.fromkeys(("env", "config", "cache", "completion"), "commands.setup"),
     **dict.fromkeys(("version", "uninstall", "update"), "commands.setup"),

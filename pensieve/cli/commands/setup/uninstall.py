@@ -60,6 +60,7 @@ def owned_paths(paths: Paths, keg: Keg | None) -> list[Path]:
     return [
         paths.models,
         paths.prefixes,
+        paths.bench,
         paths.state,
         paths.logs,
         paths.config_file,

@@ -1,0 +1,1 @@
+"""`pensieve bench`: measures a served model over HTTP, as an agent would feel it."""

@@ -1,0 +1,112 @@
+"""The two ways to measure: the running server, or one that is started for it and restarted once."""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from pensieve.bench.answers import Served
+from pensieve.bench.plan import COPY, LONG, SHORT, STEPS, Step, fits_context, restarted
+from pensieve.bench.session import Session
+from pensieve.daemon.health_client import Health
+from pensieve.engine.generation import SpeculationState
+from pensieve.settings.resolve import SpeculationMode
+
+OWN_SERVER = "pensieve bench --own-server"
+# The second start also measures steps of several tokens, and the first server writes prefixes.
+_RESTART_FACTOR = 1.5
+_RESTART_S = 2.0
+# The share of the time for what is measured after the restart.
+_AFTER_RESTART = 0.15
+
+Start = Callable[[SpeculationMode], AbstractContextManager[Served]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    health: Health  # of the server that was measured
+    drafts: str
+    left_out: tuple[str, ...]
+
+
+def measure_running(served: Served, session: Session) -> Outcome:
+    """Measure a server as it runs: it is neither restarted nor changed."""
+    session.begin(served)
+    health = served.health()
+    has_drafts = health.speculation is not None and health.speculation.is_on
+    session.measure(served, _steps(health), has_drafts=has_drafts)
+    left_out = [
+        *_missing(session, health),
+        f"first token after a restart, and decode with and without drafts: {OWN_SERVER}",
+    ]
+    return Outcome(health, _drafts(health.speculation, session), tuple(left_out))
+
+
+def measure_own(
+    start: Start, session: Session, clock: Callable[[], float] = time.monotonic
+) -> Outcome:
+    """Measure without drafts; then after a restart, with them."""
+    began = clock()
+    with start("off") as served:
+        restart_s = (clock() - began) * _RESTART_FACTOR + _RESTART_S
+        session.begin(served)
+        health = served.health()
+        after_s = _AFTER_RESTART * session.limit_s
+        session.measure(served, _steps(health), reserve_s=restart_s + after_s)
+    left_out = _missing(session, health)
+    if session.left_s < restart_s:
+        limit_s = session.longer_limit_s([restart_s, after_s])
+        left_out.append(f"after a restart, with drafts: no time left; --time {limit_s}")
+        return Outcome(health, "off", tuple(left_out))
+    with start("auto") as served:
+        drafts, not_measured = _measure_restarted(served, session)
+    return Outcome(health, drafts, (*left_out, *not_measured))
+
+
+def _measure_restarted(served: Served, session: Session) -> tuple[str, list[str]]:
+    """Return the state of drafts, and what could not be measured."""
+    session.resume(served)
+    # The last one first: it is the most likely to be on disk completely.
+    sent = [restarted(step) for step in LONG if session.was_measured(step)]
+    session.measure(served, sent)
+    names = {figure.name for figure in session.figures}
+    left_out = [
+        f"first token, {step.name}: its prefix was not on disk"
+        for step in sent
+        if f"first token, {step.name}" not in names
+    ]
+    state = served.health().speculation
+    if state is None or not state.is_on:
+        left_out.append(f"decode with drafts: they are {state.text if state else 'unknown'}")
+    else:
+        session.measure(served, (COPY, SHORT), has_drafts=True)
+    return _drafts(state, session), left_out
+
+
+def _steps(health: Health) -> list[Step]:
+    return [step for step in STEPS if fits_context(step, health.context_tokens)]
+
+
+def _missing(session: Session, health: Health) -> list[str]:
+    """Return what was left out, and why."""
+    steps = _steps(health)
+    too_long = [step.name for step in STEPS if step not in steps]
+    late = [step for step in steps if not session.was_measured(step)]
+    reasons = [f"{name}: the context is {health.context_tokens:,} tokens" for name in too_long]
+    if late:
+        expected_s = [session.expected_s(step) for step in late]
+        limit_s = session.longer_limit_s(expected_s)
+        listed = ", ".join(
+            f"{step.name} (about {seconds:.0f} s)"
+            for step, seconds in zip(late, expected_s, strict=True)
+        )
+        reasons.append(f"{listed}: no time left; --time {limit_s}")
+    return reasons
+
+
+def _drafts(state: SpeculationState | None, session: Session) -> str:
+    if state is None:
+        return "unknown"
+    if not session.drafted:
+        return state.text
+    return f"{state.text}; {session.accepted:,} of {session.drafted:,} accepted"
