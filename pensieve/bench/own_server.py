@@ -1,12 +1,13 @@
 """A server for one run, with the user's settings, but its own folder, port and key."""
 
 import secrets
+import shlex
 import shutil
 import signal
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
@@ -30,18 +31,23 @@ class OwnServer:
     model: Path  # the folder
     device: Device
     home: Path
+    command: Callable[[Flags], Sequence[str]] = server_command
     show: Callable[[str], None] = lambda _: None
+    # One for all starts: another key would not find the prefixes on disk.
+    key: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
 
     @contextmanager
     def folder(self) -> Generator[None]:
-        """Keep the server's folder while in the block. SIGTERM and SIGHUP leave the block.
+        """Keep the server's folder while in the block; then end the server and delete the folder.
 
-        Raises `MachineError` if another run has it.
+        SIGTERM and SIGHUP leave the block. Raises `MachineError` if another run has the folder.
         """
-        if server_lock.is_held(under_home(self.home)):
+        paths = under_home(self.home)
+        if server_lock.is_held(paths):
             raise MachineError(
                 "Another `pensieve bench` runs, or one was killed and its server still runs.",
-                hint=f"End that server:\n  PENSIEVE_HOME='{self.home}' pensieve stop --force",
+                hint="End that server:\n"
+                f"  PENSIEVE_HOME={shlex.quote(str(self.home))} pensieve stop --force",
             )
         shutil.rmtree(self.home, ignore_errors=True)
         make_private(self.home)
@@ -49,21 +55,21 @@ class OwnServer:
             with _signals_raise():
                 yield
         finally:
+            stop(paths, is_forced=True)
             shutil.rmtree(self.home, ignore_errors=True)
 
-    @contextmanager
-    def started(self, speculation: SpeculationMode) -> Generator[HttpServed]:
-        """Yield a server that answers; end it after the block. It keeps its prefixes on disk."""
+    def start(self, speculation: SpeculationMode) -> HttpServed:
+        """Return a server that answers, after the end of the one before.
+
+        That one writes its prefixes to disk first, where the new one finds them.
+        """
         paths = under_home(self.home)
-        key = secrets.token_hex(32)
-        with variables_set(self._variables(key)):
-            command = server_command(self._flags(speculation))
-            running = launch(command, paths, show=self.show)
-        try:
-            yield HttpServed(running.record, key)
-        finally:
-            self.show("stopping the server")
-            stop(paths, is_forced=False)
+        self.show("stopping the server")
+        stop(paths, is_forced=False)
+        self.show("starting a server")
+        with variables_set(self._variables()):
+            running = launch(self.command(self._flags(speculation)), paths, show=self.show)
+        return HttpServed(running.record, self.key)
 
     def _flags(self, speculation: SpeculationMode) -> Flags:
         return Flags(
@@ -75,13 +81,13 @@ class OwnServer:
             speculation=speculation,
         )
 
-    def _variables(self, key: str) -> dict[str, str]:
+    def _variables(self) -> dict[str, str]:
         """Return the user's settings as variables: the server reads another configuration file."""
         own = {
             KEYS[name].variable: as_typed(getattr(self.settings, name))
             for name in self.settings.origins
         }
-        return own | {"PENSIEVE_HOME": str(self.home), "PENSIEVE_API_KEY": key}
+        return own | {"PENSIEVE_HOME": str(self.home), "PENSIEVE_API_KEY": self.key}
 
 
 def _free_port() -> int:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from pensieve.bench.answers import Served
@@ -19,7 +18,8 @@ _RESTART_S = 2.0
 # The share of the time for what is measured after the restart.
 _AFTER_RESTART = 0.15
 
-Start = Callable[[SpeculationMode], AbstractContextManager[Served]]
+# Starts a server, after the end of the one before.
+Start = Callable[[SpeculationMode], Served]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,27 +47,25 @@ def measure_own(
 ) -> Outcome:
     """Measure without drafts; then after a restart, with them."""
     began = clock()
-    with start("off") as served:
-        restart_s = (clock() - began) * _RESTART_FACTOR + _RESTART_S
-        session.begin(served)
-        health = served.health()
-        after_s = _AFTER_RESTART * session.limit_s
-        session.measure(served, _steps(health), reserve_s=restart_s + after_s)
-    left_out = _missing(session, health)
+    served = start("off")
+    restart_s = (clock() - began) * _RESTART_FACTOR + _RESTART_S
+    after_s = _AFTER_RESTART * session.limit_s
+    session.begin(served)
+    health = served.health()
+    session.measure(served, _steps(health), reserve_s=restart_s + after_s)
     if session.left_s < restart_s:
-        limit_s = session.longer_limit_s([restart_s, after_s])
-        left_out.append(f"after a restart, with drafts: no time left; --time {limit_s}")
-        return Outcome(health, "off", tuple(left_out))
-    with start("auto") as served:
-        drafts, not_measured = _measure_restarted(served, session)
-    return Outcome(health, drafts, (*left_out, *not_measured))
+        session.measure(served, _steps(health))
+        late = ("after a restart, with drafts", restart_s + after_s)
+        return Outcome(health, "off", tuple(_missing(session, health, late)))
+    drafts, not_measured = _measure_restarted(start("auto"), session)
+    return Outcome(health, drafts, (*_missing(session, health), *not_measured))
 
 
 def _measure_restarted(served: Served, session: Session) -> tuple[str, list[str]]:
     """Return the state of drafts, and what could not be measured."""
     session.resume(served)
     # The last one first: it is the most likely to be on disk completely.
-    sent = [restarted(step) for step in LONG if session.was_measured(step)]
+    sent = [restarted(step) for step in LONG if session.has(step)]
     session.measure(served, sent)
     names = {figure.name for figure in session.figures}
     left_out = [
@@ -87,20 +85,19 @@ def _steps(health: Health) -> list[Step]:
     return [step for step in STEPS if fits_context(step, health.context_tokens)]
 
 
-def _missing(session: Session, health: Health) -> list[str]:
-    """Return what was left out, and why."""
+def _missing(session: Session, health: Health, *others: tuple[str, float]) -> list[str]:
+    """Return what was left out, and why. others: what else is late, with its seconds."""
     steps = _steps(health)
     too_long = [step.name for step in STEPS if step not in steps]
-    late = [step for step in steps if not session.was_measured(step)]
+    late = [
+        *((step.name, session.expected_s(step)) for step in steps if not session.has(step)),
+        *others,
+    ]
     reasons = [f"{name}: the context is {health.context_tokens:,} tokens" for name in too_long]
     if late:
-        expected_s = [session.expected_s(step) for step in late]
-        limit_s = session.longer_limit_s(expected_s)
-        listed = ", ".join(
-            f"{step.name} (about {seconds:.0f} s)"
-            for step, seconds in zip(late, expected_s, strict=True)
-        )
-        reasons.append(f"{listed}: no time left; --time {limit_s}")
+        limit_s = session.longer_limit_s([seconds for _, seconds in late])
+        listed = "; ".join(f"{name} (about {seconds:.0f} s)" for name, seconds in late)
+        reasons.append(f"no time left for {listed}: pensieve bench --time {limit_s}")
     return reasons
 
 

@@ -75,7 +75,7 @@ class Session:
         reserve_s: float = 0.0,
     ) -> None:
         """Repeat the steps until the time is over but for `reserve_s`."""
-        counts = dict.fromkeys(steps, 0)
+        counts = {step: int(self.has(step)) for step in steps}
         before = _drafts(served)
         while step := next_step(counts, self._pace, self._lasted_s, self.left_s, reserve_s):
             self._show(step.name)
@@ -91,7 +91,8 @@ class Session:
         self.drafted += drafted - before[0]
         self.accepted += accepted - before[1]
 
-    def was_measured(self, step: Step) -> bool:
+    def has(self, step: Step) -> bool:
+        """Whether it was measured."""
         return step in self._lasted_s
 
     def expected_s(self, step: Step) -> float:

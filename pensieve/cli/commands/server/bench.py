@@ -44,6 +44,8 @@ TIME = Allowed(
 )
 
 File = Annotated[Path | None, Parameter(metavar="FILE")]
+Show = Callable[[str], None]
+Measure = Callable[[Session, Show], Result]
 
 
 def bench(  # noqa: PLR0913 -- each is an option
@@ -95,44 +97,51 @@ def bench(  # noqa: PLR0913 -- each is an option
         check_writable(save)
     is_own = own_server or model is not None or device is not None
     record = require(settings.paths)
+    measure = (
+        prepare_own(settings, record)
+        if is_own or record is None
+        else prepare_running(settings, record)
+    )
     with progress_of(time_) as show:
-        session = Session(time_, Prompts(random.Random()), show)  # noqa: S311 -- no secret
-        result = (
-            measure_with_own_server(settings, record, session, show)
-            if is_own or record is None
-            else measure_record(record, settings, session)
-        )
+        result = measure(Session(time_, Prompts(random.Random()), show), show)  # noqa: S311
     if save:
         write_saved(save, result)
     print_result(result, earlier, is_json=json_)
     return 0
 
 
-def measure_record(record: ServerRecord, settings: Settings, session: Session) -> Result:
+def prepare_running(settings: Settings, record: ServerRecord) -> Measure:
     around = facts.surroundings(inspect())
     check_idle(identify(Server(record.base_url, settings.api_key, record.pid)).health)
-    outcome = measure_running(HttpServed(record, settings.api_key), session)
-    model = facts.model_name(outcome.health.model, outcome.health.repo)
-    measured = facts.conditions(outcome.health, model, around) | {"server": "running before"}
-    return result_of(session, outcome, measured, around)
+
+    def measure(session: Session, _show: Show) -> Result:
+        outcome = measure_running(HttpServed(record, settings.api_key), session)
+        model = facts.model_name(outcome.health.model, outcome.health.repo)
+        measured = facts.conditions(outcome.health, model, around) | {"server": "running before"}
+        return result_of(session, outcome, measured, around)
+
+    return measure
 
 
-def measure_with_own_server(
-    settings: Settings, running: ServerRecord | None, session: Session, show: Callable[[str], None]
-) -> Result:
+def prepare_own(settings: Settings, running: ServerRecord | None) -> Measure:
+    """Download a missing model. Raises `MachineError` if a second server does not fit."""
     machine = inspect()
     around = facts.surroundings(machine)
     device = choose_device(settings.device, machine)
     folder = fetch_model(settings, default_dependencies(), "Nothing was measured.")
-    if running and (health := ask(running)).status != "asleep":
-        check_idle(health)
+    if running:
+        check_idle(ask(running))
         check_memory(settings, folder.folder, machine, memory_of(running.pid))
-    own = OwnServer(settings, folder.folder, device, settings.paths.bench, show)
-    with own.folder():
-        outcome = measure_own(own.started, session)
-    model = facts.model_name(folder.name, folder.repo)
-    measured = facts.conditions(outcome.health, model, around) | {"server": "its own"}
-    return result_of(session, outcome, measured, around)
+
+    def measure(session: Session, show: Show) -> Result:
+        own = OwnServer(settings, folder.folder, device, settings.paths.bench, show=show)
+        with own.folder():
+            outcome = measure_own(own.start, session)
+        model = facts.model_name(folder.name, folder.repo)
+        measured = facts.conditions(outcome.health, model, around) | {"server": "its own"}
+        return result_of(session, outcome, measured, around)
+
+    return measure
 
 
 def result_of(
