@@ -11,6 +11,8 @@ from pensieve.bench.result import Figure
 # For the first answers, which can load a sleeping model and compile kernels. They do not count.
 WAKE_TIMEOUT_S = 600.0
 _WAKE_TOKENS = 8
+# Of a prompt whose rate tells what longer ones will take.
+_PACE_TOKENS = 200
 # Tokens/s of an answer that was too short for a rate.
 _UNKNOWN_RATE = 10.0
 # A new prompt shares no more than the template with others.
@@ -58,7 +60,7 @@ class Session:
         self._show("warm-up")
         self._prompts.calibrate(served.count_tokens(self._prompts.sample()))
         self._wake(served, WAKE_TIMEOUT_S)
-        self._wake(served, WAKE_TIMEOUT_S)
+        self._wake(served, WAKE_TIMEOUT_S, _PACE_TOKENS)
         self._deadline = self._clock() + self.limit_s
 
     def resume(self, served: Served) -> None:
@@ -101,8 +103,8 @@ class Session:
     def longer_limit_s(self, missing_s: Sequence[float]) -> int:
         return longer_limit_s(self.limit_s, missing_s)
 
-    def _wake(self, served: Served, timeout_s: float) -> None:
-        ask = Ask(self._prompts.prose(0), _WAKE_TOKENS)
+    def _wake(self, served: Served, timeout_s: float, prompt_tokens: int = 0) -> None:
+        ask = Ask(self._prompts.prose(prompt_tokens), _WAKE_TOKENS)
         self._adapt(served.answers([ask], timeout_s)[0])
 
     def _take(self, step: Step, served: Served, suffix: str) -> None:

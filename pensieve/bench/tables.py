@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from pensieve.bench.result import Figure, Result
 
 WIDTH = 79
+# Of a figure, to say that it has changed.
+MIN_RUNS = 2
 # What may differ without a warning: it is measured, not chosen.
 _VARIES = ("load", "drafts", "time")
 
@@ -48,10 +50,11 @@ def comparison(before: Result, now: Result) -> str:
 def differences(before: Result, now: Result) -> list[str]:
     """Return the conditions that are not the same."""
     names = [name for name in {**before.conditions, **now.conditions} if name not in _VARIES]
+    values = [(name, *(each.conditions.get(name) for each in (before, now))) for name in names]
     return [
-        f"{name}: {before.conditions.get(name, 'unknown')} -> {now.conditions.get(name, 'unknown')}"
-        for name in names
-        if before.conditions.get(name) != now.conditions.get(name)
+        f"{name}: {earlier or 'unknown'} -> {later or 'unknown'}"
+        for name, earlier, later in values
+        if earlier != later
     ]
 
 
@@ -61,8 +64,10 @@ def _unmatched(before: Result, now: Result) -> list[str]:
 
 
 def _verdict(before: Figure, now: Figure) -> str:
-    """Return the ratio, and which is faster if their ranges do not overlap."""
+    """Return the ratio, and which is faster if both ran repeatedly and no ranges overlap."""
     ratio = f"{now.median / before.median:.2f}"
+    if min(len(before.samples), len(now.samples)) < MIN_RUNS:
+        return f"{ratio}       "
     if max(now.samples) < min(before.samples):
         return f"{ratio} {'faster' if now.is_better_lower else 'slower'}"
     if min(now.samples) > max(before.samples):
