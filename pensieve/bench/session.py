@@ -162,9 +162,9 @@ class Session:
     @property
     def _timeout_s(self) -> float:
         """Return the time that an answer may take; one that is late ends the measuring."""
-        if self.left_s <= 0:
+        if (left_s := self.left_s) <= 0:
             raise TimeoutError
-        return self.left_s
+        return left_s
 
     def _adapt(self, answer: Answer) -> None:
         decode = answer.decode_rate or self._pace.decode

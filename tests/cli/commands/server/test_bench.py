@@ -106,8 +106,13 @@ def test_second_model_that_does_not_fit_is_refused_with_the_commands(tmp_path: P
     model = tmp_path / "model"
     model.mkdir()
     config = {
-        **{"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 100},
-        **{"num_attention_heads": 4, "intermediate_size": 128, "max_position_embeddings": 4096},
+        "model_type": "llama",
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "vocab_size": 100,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+        "max_position_embeddings": 4096,
     }
     (model / "config.json").write_text(json.dumps(config))
     machine = Machine("Linux", "x86_64", "3.12", memory_bytes=16 * GIB)
