@@ -112,7 +112,9 @@ def bench(  # noqa: PLR0913 -- each is an option
 
 def prepare_running(settings: Settings, record: ServerRecord) -> Measure:
     around = facts.surroundings(inspect())
-    check_idle(identify(Server(record.base_url, settings.api_key, record.pid)).health)
+    health = identify(Server(record.base_url, settings.api_key, record.pid)).health
+    check_ready(health)
+    check_idle(health)
 
     def measure(session: Session, _show: Show) -> Result:
         outcome = measure_running(HttpServed(record, settings.api_key), session)
@@ -160,6 +162,14 @@ def result_of(
         left_out=outcome.left_out,
         warnings=(*around.warnings(), *shared),
     )
+
+
+def check_ready(health: Health) -> None:
+    if not health.is_well:
+        raise ServerUnavailableError(
+            f"The server cannot be measured: it is {health.status}. {health.detail}".rstrip(),
+            hint="Measure when it is ready:\n  pensieve status",
+        )
 
 
 def check_idle(health: Health) -> None:
