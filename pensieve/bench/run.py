@@ -64,12 +64,12 @@ def measure_own(
 def _measure_restarted(served: Served, session: Session) -> tuple[str, list[str]]:
     """Return the state of drafts, and what could not be measured."""
     session.resume(served)
-    # The last one first: it is the most likely to be on disk completely.
     sent = [restarted(step) for step in LONG if session.has(step)]
     session.measure(served, sent)
     names = {figure.name for figure in session.figures}
     left_out = [
-        f"first token, {step.name}: its prefix was not on disk"
+        f"first token, {step.name}: "
+        f"{'its prefix was not on disk' if session.has(step) else 'no time left'}"
         for step in sent
         if f"first token, {step.name}" not in names
     ]

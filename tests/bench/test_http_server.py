@@ -1,16 +1,26 @@
 """Streams as bytes with times: tokens, rates, errors; against a fake server on loopback."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from pensieve.bench.answers import Answer, Ask, total_rate
 from pensieve.bench.http_server import HttpServed, Piece, answer_of
 from pensieve.daemon.server_record import Address, own_record
+from pensieve.dialects.dialect import ThinkingForm
+from pensieve.dialects.families import plain
 from pensieve.errors import RequestError, ServerUnavailableError
 from tests.cli.fake_server import FakeServer, delta, endlessly, message, refuse, serving
 from tests.cli.program import OWN_KEY
+from tests.clients.serving import CachingEngine
+from tests.clients.serving import serving as server_with
+from tests.server.serving import KEY
 
+# Its template cannot turn thinking off.
+THINKING = replace(plain.DIALECT, thinking=ThinkingForm())
 USAGE = {
     "input_tokens": 10,
     "cache_creation_input_tokens": 200,
@@ -133,3 +143,29 @@ def test_tokens_and_health_are_the_servers() -> None:
         server.tokens = lambda body: len(str(body["messages"][0]["content"]).split())
         assert served.count_tokens("one two three") == 3
         assert served.health().context_tokens == 8192
+
+
+def test_real_server_answers_and_reports_its_cache(tmp_path: Path) -> None:
+    with server_with(CachingEngine("It rained all night."), tmp_path) as url:  # type: ignore[arg-type]
+        port = urlsplit(url).port
+        assert port
+        served = HttpServed(own_record(Address("127.0.0.1", port, "bytes", "cpu")), KEY)
+        cold, warm = (served.answers([Ask("Tell me.", 9, 1.0)], 30.0)[0] for _ in range(2))
+        counted = served.count_tokens("Tell me.")
+        health = served.health()
+    assert cold.prompt_tokens == warm.prompt_tokens == counted
+    assert (cold.cached_tokens, warm.cached_tokens) == (0, counted - 1)
+    assert cold.output_tokens == warm.output_tokens == 9
+    assert 0 < cold.first_token_s <= cold.end_s
+    assert (health.model, health.in_flight) == ("bytes", 0)
+
+
+def test_thought_of_a_real_server_counts_as_tokens(tmp_path: Path) -> None:
+    engine = CachingEngine("<think>Let me see.</think>Yes.")
+    with server_with(engine, tmp_path, dialect=THINKING) as url:  # type: ignore[arg-type]
+        port = urlsplit(url).port
+        assert port
+        served = HttpServed(own_record(Address("127.0.0.1", port, "bytes", "cpu")), KEY)
+        (answer,) = served.answers([Ask("Well?", 50)], 30.0)
+    assert answer.output_tokens == len("<think>Let me see.</think>Yes.") + 1
+    assert len(answer.arrivals_s) >= len("Let me see.Yes.") / 2

@@ -73,9 +73,7 @@ def test_busy_server_is_not_measured(home: Path, capsys: pytest.CaptureFixture[s
     assert "answering 2 requests" in capsys.readouterr().err
 
 
-def test_server_that_loads_is_not_measured(
-    home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_server_that_loads_is_not_measured(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with running(home) as server:
         server.healths = lambda: health("loading", "3 of 9 GB")
         assert run(["bench"]) == 69
