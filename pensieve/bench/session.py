@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from pensieve.bench.answers import Answer, Ask, Served, total_rate
-from pensieve.bench.plan import STREAMS, Pace, Step, expected_s, longer_limit_s, next_step
+from pensieve.bench.plan import STREAMS, Pace, Step, expected_s, kept_s, longer_limit_s, next_step
 from pensieve.bench.prompts import Prompts
 from pensieve.bench.result import Figure
 
@@ -18,6 +18,8 @@ _UNKNOWN_RATE = 10.0
 # A new prompt shares no more than the template with others.
 _MAX_COLD_SHARE = 0.1
 _MIN_WARM_SHARE = 0.5
+# A step that was given up takes longer than it has lasted.
+_LATE = 1.5
 _GROUPS = ("first token", "prefill", "decode")
 _DRAFTS = ", drafts"
 COPY_TEMPERATURE = 0.0
@@ -40,6 +42,8 @@ class Session:
         self._deadline = clock() + limit_s
         self._pace = Pace(_UNKNOWN_RATE, _UNKNOWN_RATE)
         self._lasted_s: dict[Step, float] = {}
+        self._late_s: dict[Step, float] = {}  # after which a step was given up
+        self._kept_s = 0.0  # of the time left, not for the present step
         self._samples: dict[tuple[str, str], list[float]] = {}
         self._sent: dict[str, str] = {}  # the latest long prompts, by step
         self.was_shared = False  # others used the server meanwhile
@@ -82,9 +86,11 @@ class Session:
         while step := next_step(counts, self._pace, self._lasted_s, self.left_s, reserve_s):
             self._show(step.name)
             began = self._clock()
+            self._kept_s = kept_s(step, counts[step], reserve_s)
             try:
                 self._take(step, served, _DRAFTS if has_drafts else "")
             except TimeoutError:
+                self._late_s[step] = self._clock() - began
                 break
             counts[step] += 1
             self._lasted_s[step] = self._clock() - began
@@ -98,7 +104,8 @@ class Session:
         return step in self._lasted_s
 
     def expected_s(self, step: Step) -> float:
-        return expected_s(step, self._pace, self._lasted_s)
+        by_pace = expected_s(step, self._pace, self._lasted_s)
+        return max(by_pace, _LATE * self._late_s.get(step, 0.0))
 
     def longer_limit_s(self, missing_s: Sequence[float]) -> int:
         return longer_limit_s(self.limit_s, missing_s)
@@ -162,7 +169,7 @@ class Session:
     @property
     def _timeout_s(self) -> float:
         """Return the time that an answer may take; one that is late ends the measuring."""
-        if (left_s := self.left_s) <= 0:
+        if (left_s := self.left_s - self._kept_s) <= 0:
             raise TimeoutError
         return left_s
 

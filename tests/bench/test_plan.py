@@ -11,6 +11,7 @@ from pensieve.bench.plan import (
     Pace,
     expected_s,
     fits_context,
+    kept_s,
     longer_limit_s,
     next_step,
     restarted,
@@ -38,9 +39,10 @@ def test_step_that_does_not_fit_is_passed_over() -> None:
 
 
 def test_reserve_is_kept_except_for_the_first_time_of_an_essential_step() -> None:
-    assert next_step({FOUR_K: 0}, PACE, {}, left_s=15.0, reserve_s=14.0) == FOUR_K
-    assert next_step({FOUR_K: 1}, PACE, {}, left_s=15.0, reserve_s=14.0) is None
+    assert next_step({ONE_K: 0}, PACE, {}, left_s=15.0, reserve_s=14.0) == ONE_K
+    assert next_step({ONE_K: 1}, PACE, {}, left_s=15.0, reserve_s=14.0) is None
     assert next_step({TOGETHER: 0}, PACE, {}, left_s=15.0, reserve_s=14.0) is None
+    assert (kept_s(ONE_K, 0, 14.0), kept_s(ONE_K, 1, 14.0), kept_s(FOUR_K, 0, 14.0)) == (0, 14, 14)
 
 
 def test_restarted_prompt_is_measured_once() -> None:
@@ -56,7 +58,7 @@ def test_restarted_prompt_is_measured_once() -> None:
         (COPY, 2.2),
         (TOGETHER, 8.0),
         (ONE_K, 1.0 + 4.0),
-        (FOUR_K, 4.0 * 1.3 + 4.0),
+        (FOUR_K, 4.0 * 1.7 + 4.0),
         (restarted(FOUR_K), 4.0 / 5),
     ],
     ids=lambda each: getattr(each, "name", ""),

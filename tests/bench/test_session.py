@@ -1,10 +1,12 @@
 """Figures of a server with known rates, on a fake clock."""
 
 import random
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
 
+from pensieve.bench.answers import Answer, Ask
 from pensieve.bench.plan import COPY, SHORT, STEPS, TOGETHER
 from pensieve.bench.prompts import Prompts
 from pensieve.bench.run import measure_own, measure_running
@@ -97,9 +99,9 @@ class Everything(set[str]):
 
 def test_prompt_that_was_not_cached_gives_no_warm_figure() -> None:
     class Forgetful(FakeServed):
-        def answers(self, *arguments):  # type: ignore[no-untyped-def]
+        def answers(self, asks: Sequence[Ask], timeout_s: float) -> list[Answer]:
             self.cached.clear()
-            return super().answers(*arguments)
+            return super().answers(asks, timeout_s)
 
     clock = FakeClock()
     session = session_of(clock)
@@ -129,10 +131,10 @@ def test_prompts_beyond_the_context_are_left_out_and_named() -> None:
 def test_what_is_too_slow_is_left_out_with_the_time_that_it_needs() -> None:
     clock = FakeClock()
     session = session_of(clock)
-    outcome = measure_running(FakeServed(clock, prefill=150.0), session)
-    assert "no time left for 16k prompt (about 14" in outcome.left_out[0]
+    outcome = measure_running(FakeServed(clock, prefill=300.0), session)
+    assert "no time left for 16k prompt (about 9" in outcome.left_out[0]
     assert "pensieve bench --time" in outcome.left_out[0]
-    assert medians(session)["prefill, 4k prompt"] == pytest.approx(150.0, rel=0.01)
+    assert medians(session)["prefill, 4k prompt"] == pytest.approx(300.0, rel=0.01)
 
 
 def test_other_clients_on_the_server_are_noticed() -> None:
@@ -150,13 +152,14 @@ class Starts:
         self.disk: set[str] = set()
         self.keeps_disk = True
         self.pays = PAYS
+        self.kind = FakeServed
         self.started: list[FakeServed] = []
 
     def __call__(self, speculation: str) -> FakeServed:
         self.clock.sleep(self.start_s)
         state = OFF if speculation == "off" else self.pays
         cached = self.disk if self.keeps_disk else set()
-        served = FakeServed(self.clock, speculation=state, cached=cached, **self.server)
+        served = self.kind(self.clock, speculation=state, cached=cached, **self.server)
         self.started.append(served)
         return served
 
@@ -193,6 +196,22 @@ def test_restart_without_time_is_left_out_and_the_time_is_used() -> None:
     assert len(starts.started) == 1
     assert "after a restart, with drafts" in outcome.left_out[-1]
     assert session.left_s <= 6
+
+
+def test_step_that_lasts_too_long_leaves_the_time_for_the_restart() -> None:
+    class SlowWithLongPrompts(FakeServed):
+        def answers(self, asks: Sequence[Ask], timeout_s: float) -> list[Answer]:
+            self.prefill = 10.0 if len(asks[0].text) > 15_000 else 1000.0
+            return super().answers(asks, timeout_s)
+
+    clock = FakeClock()
+    starts, session = Starts(clock), session_of(clock)
+    starts.kind = SlowWithLongPrompts
+    outcome = measure_own(starts, session, clock)
+    assert len(starts.started) == 2
+    assert "first token, 1k prompt, restarted" in medians(session)
+    assert "no time left for 4k prompt" in outcome.left_out[0]
+    assert session.left_s >= 0
 
 
 def test_prefix_that_is_not_on_disk_gives_no_figure() -> None:
