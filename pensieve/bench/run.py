@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pensieve.bench.answers import Served
 from pensieve.bench.plan import COPY, LONG, SHORT, STEPS, Step, fits_context, restarted
-from pensieve.bench.session import Session
+from pensieve.bench.session import DRAFTS, Session
 from pensieve.daemon.health_client import Health
 from pensieve.engine.generation import SpeculationState
 from pensieve.settings.resolve import SpeculationMode
@@ -66,18 +66,20 @@ def _measure_restarted(served: Served, session: Session) -> tuple[str, list[str]
     session.resume(served)
     sent = [restarted(step) for step in LONG if session.has(step)]
     session.measure(served, sent)
-    names = {figure.name for figure in session.figures}
+    state = served.health().speculation
+    if state and state.is_on:
+        session.measure(served, (COPY, SHORT), has_drafts=True)
+    names = [figure.name for figure in session.figures]
     left_out = [
         f"first token, {step.name}: "
         f"{'its prefix was not on disk' if session.has(step) else 'no time left'}"
         for step in sent
         if f"first token, {step.name}" not in names
     ]
-    state = served.health().speculation
-    if state is None or not state.is_on:
+    if not state or not state.is_on:
         left_out.append(f"decode with drafts: they are {state.text if state else 'unknown'}")
-    else:
-        session.measure(served, (COPY, SHORT), has_drafts=True)
+    elif not any(name.endswith(DRAFTS) for name in names):
+        left_out.append("decode with drafts: no time left")
     return _drafts(state, session), left_out
 
 

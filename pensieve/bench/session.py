@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 from pensieve.bench.answers import Answer, Ask, Served, total_rate
 from pensieve.bench.plan import STREAMS, Pace, Step, expected_s, kept_s, longer_limit_s, next_step
 from pensieve.bench.prompts import Prompts
 from pensieve.bench.result import Figure
+from pensieve.errors import ServerUnavailableError
 
 # For the first answers, which can load a sleeping model and compile kernels. They do not count.
 WAKE_TIMEOUT_S = 600.0
@@ -21,7 +23,7 @@ _MIN_WARM_SHARE = 0.5
 # A step that was given up takes longer than it has lasted.
 _LATE = 1.5
 _GROUPS = ("first token", "prefill", "decode")
-_DRAFTS = ", drafts"
+DRAFTS = ", drafts"
 COPY_TEMPERATURE = 0.0
 
 
@@ -60,17 +62,28 @@ class Session:
         return tuple(sorted(figures, key=lambda each: _GROUPS.index(each.name.partition(",")[0])))
 
     def begin(self, served: Served) -> None:
-        """Prepare tokenizer, model and kernels; the time limit begins afterwards."""
+        """Prepare tokenizer, model and kernels; the time limit begins afterwards.
+
+        Raises `ServerUnavailableError` if the model does not answer in time.
+        """
         self._show("warm-up")
-        self._prompts.calibrate(served.count_tokens(self._prompts.sample()))
-        self._wake(served, WAKE_TIMEOUT_S)
-        self._wake(served, WAKE_TIMEOUT_S, _PACE_TOKENS)
+        try:
+            self._prompts.calibrate(served.count_tokens(self._prompts.sample()))
+            self._wake(served, WAKE_TIMEOUT_S)
+            self._wake(served, WAKE_TIMEOUT_S, _PACE_TOKENS)
+        except TimeoutError as error:
+            raise ServerUnavailableError(
+                "The model has not answered a short prompt in time.",
+                hint="Check the server:\n  pensieve status",
+            ) from error
         self._deadline = self._clock() + self.limit_s
 
     def resume(self, served: Served) -> None:
         """Prepare a restarted server, within the limit."""
         self._show("warm-up")
-        self._wake(served, max(self.left_s, 1.0))
+        if (left_s := self.left_s) > 0:
+            with suppress(TimeoutError):
+                self._wake(served, left_s)
 
     def measure(
         self,
@@ -88,7 +101,7 @@ class Session:
             began = self._clock()
             self._kept_s = kept_s(step, counts[step], reserve_s)
             try:
-                self._take(step, served, _DRAFTS if has_drafts else "")
+                self._take(step, served, DRAFTS if has_drafts else "")
             except TimeoutError:
                 self._late_s[step] = self._clock() - began
                 break

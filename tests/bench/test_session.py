@@ -11,6 +11,7 @@ from pensieve.bench.plan import COPY, SHORT, STEPS, TOGETHER
 from pensieve.bench.prompts import Prompts
 from pensieve.bench.run import measure_own, measure_running
 from pensieve.bench.session import Session
+from pensieve.errors import ServerUnavailableError
 from tests.bench.fake_served import OFF, PAYS, FakeClock, FakeServed
 
 
@@ -153,10 +154,11 @@ class Starts:
         self.keeps_disk = True
         self.pays = PAYS
         self.kind = FakeServed
+        self.slower_s = 0.0  # each start than the one before
         self.started: list[FakeServed] = []
 
     def __call__(self, speculation: str) -> FakeServed:
-        self.clock.sleep(self.start_s)
+        self.clock.sleep(self.start_s + len(self.started) * self.slower_s)
         state = OFF if speculation == "off" else self.pays
         cached = self.disk if self.keeps_disk else set()
         served = self.kind(self.clock, speculation=state, cached=cached, **self.server)
@@ -212,6 +214,22 @@ def test_step_that_lasts_too_long_leaves_the_time_for_the_restart() -> None:
     assert "first token, 1k prompt, restarted" in medians(session)
     assert "no time left for 4k prompt" in outcome.left_out[0]
     assert session.left_s >= 0
+
+
+def test_restart_that_takes_too_long_is_reported() -> None:
+    clock = FakeClock()
+    starts, session = Starts(clock), session_of(clock)
+    starts.slower_s = 100.0
+    outcome = measure_own(starts, session, clock)
+    assert "first token, 1k prompt, restarted: no time left" in outcome.left_out
+    assert "decode with drafts: no time left" in outcome.left_out
+    assert medians(session)["decode, short prompt"] == pytest.approx(50.0)
+
+
+def test_model_that_never_answers_is_unavailable() -> None:
+    clock = FakeClock()
+    with pytest.raises(ServerUnavailableError, match="has not answered"):
+        session_of(clock).begin(FakeServed(clock, decode=0.001))
 
 
 def test_prefix_that_is_not_on_disk_gives_no_figure() -> None:
