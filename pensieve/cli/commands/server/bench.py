@@ -210,8 +210,16 @@ def read_saved(file: Path) -> Result:
 
 def check_writable(file: Path) -> None:
     """Raise `NotWritableError` before the measuring rather than after it."""
-    if file.is_dir() or not os.access(file.absolute().parent, os.W_OK):
-        raise NotWritableError(f"{file} cannot be written: it is a folder, or in none of yours.")
+    folder = file.absolute().parent
+    if file.is_dir():
+        reason = "it is a folder"
+    elif not folder.is_dir():
+        reason = f"there is no folder {folder}"
+    elif not os.access(folder, os.W_OK):
+        reason = "its folder belongs to another user"
+    else:
+        return
+    raise NotWritableError(f"{file} cannot be written: {reason}.")
 
 
 def write_saved(file: Path, result: Result) -> None:

@@ -92,7 +92,9 @@ def test_wrong_files_are_refused_before_measuring(
         assert run(["bench", "--save", str(tmp_path)]) == 73
         assert run(["bench", "--time", "5"]) == 2
         assert not server.calls
-    assert "is not a saved run" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert "is not a saved run" in printed
+    assert f"there is no folder {tmp_path / 'missing'}" in printed
 
 
 def test_saved_run_can_be_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
