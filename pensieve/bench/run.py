@@ -12,11 +12,11 @@ from pensieve.engine.generation import SpeculationState
 from pensieve.settings.resolve import SpeculationMode
 
 OWN_SERVER = "pensieve bench --own-server"
-# The second start also measures steps of several tokens, and the first server writes prefixes.
+# The second start also measures steps of several tokens; before it, prefixes are written to disk.
 _RESTART_FACTOR = 1.5
-_RESTART_S = 2.0
+_RESTART_S = 4.0
 # The share of the time for what is measured after the restart.
-_AFTER_RESTART = 0.15
+_AFTER_RESTART = 0.25
 
 # Starts a server, after the end of the one before.
 Start = Callable[[SpeculationMode], Served]
