@@ -57,8 +57,9 @@ def measure_own(
         session.measure(served, _steps(health))
         late = ("after a restart, with drafts", restart_s + after_s)
         return Outcome(health, "off", tuple(_missing(session, health, late)))
+    left_out = _missing(session, health)
     drafts, not_measured = _measure_restarted(start("auto"), session)
-    return Outcome(health, drafts, (*_missing(session, health), *not_measured))
+    return Outcome(health, drafts, (*left_out, *not_measured))
 
 
 def _measure_restarted(served: Served, session: Session) -> tuple[str, list[str]]:

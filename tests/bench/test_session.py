@@ -216,6 +216,22 @@ def test_step_that_lasts_too_long_leaves_the_time_for_the_restart() -> None:
     assert session.left_s >= 0
 
 
+def test_what_is_measured_only_with_drafts_is_left_out_without_them() -> None:
+    class SlowWithoutDrafts(FakeServed):
+        def answers(self, asks: Sequence[Ask], timeout_s: float) -> list[Answer]:
+            self.decode = 50.0 if self.speculation.is_on else 1.2
+            return super().answers(asks, timeout_s)
+
+    clock = FakeClock()
+    starts, session = Starts(clock), session_of(clock, 80.0)
+    starts.kind = SlowWithoutDrafts
+    outcome = measure_own(starts, session, clock)
+    found = medians(session)
+    assert "decode, copying, drafts" in found
+    assert "decode, copying" not in found
+    assert "copying (about" in outcome.left_out[0]
+
+
 def test_restart_that_takes_too_long_is_reported() -> None:
     clock = FakeClock()
     starts, session = Starts(clock), session_of(clock)
