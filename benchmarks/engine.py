@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,12 +37,14 @@ import httpx
 
 from benchmarks.bursts import ANSWERS, SIZES, in_turns
 from pensieve.engine.client.launch import worker_variables
+from pensieve.settings.resolve import Device
 
 ROOT = Path(__file__).parent.parent
 ANSWER_TOKENS = 64
-TOKEN_COUNTS = {
-    "input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens",
-}  # fmt: skip
+# Anthropic counts cached tokens apart from the others, OpenAI among them.
+PROMPT_COUNTS = (
+    "input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "prompt_tokens",
+)  # fmt: skip
 KV_PER_TOKEN = "KV cache, KB a token"
 KEY = {"x-api-key": "pensieve-local-key"}
 # asyncio's own pool has six threads on two cores, too few for eight streams.
@@ -56,13 +58,26 @@ class Stream:
     arrivals_s: list[float] = field(default_factory=list)  # of each token
     text: str = ""
     end_s: float = 0.0
-    output_tokens: int = 0
-    cached_tokens: int = 0
-    tokens: int = 0  # of prompt and answer, cached or not
+    usage: dict = field(default_factory=dict)  # as the server reports it, without nulls
 
     @property
     def ttft_s(self) -> float:
         return self.arrivals_s[0] if self.arrivals_s else self.end_s
+
+    @property
+    def output_tokens(self) -> int:
+        return self.usage.get("output_tokens", self.usage.get("completion_tokens", 0))
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Return the tokens of the prompt, cached or not."""
+        return sum(self.usage.get(name, 0) for name in PROMPT_COUNTS)
+
+    @property
+    def cached_tokens(self) -> int | None:
+        """Return the cached tokens of the prompt; None if the server does not report them."""
+        details = self.usage.get("prompt_tokens_details", {})
+        return self.usage.get("cache_read_input_tokens", details.get("cached_tokens"))
 
     @property
     def longest_gap_s(self) -> float:
@@ -77,7 +92,13 @@ class Server:
     name: str
     url: str
     path: str
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | None  # None: not started here
+    headers: Mapping[str, str] = field(default_factory=lambda: KEY)
+
+    @property
+    def pid(self) -> int:
+        assert self.process, f"{self.name} was not started here"
+        return self.process.pid
 
     async def stream(self, prompt: str, max_tokens: int = ANSWER_TOKENS) -> Stream:
         body = {
@@ -91,31 +112,38 @@ class Server:
             body["stream_options"] = {"include_usage": True}
         return await self.send(body)
 
-    async def send(self, body: dict) -> Stream:
-        """Stream the answer to a request."""
+    async def send(self, body: dict, on_piece: Callable[[bytes], object] | None = None) -> Stream:
+        """Stream the answer to a request; call `on_piece` in a thread of its own."""
         loop = asyncio.get_running_loop()
-        pieces = await loop.run_in_executor(_CLIENTS, self._pieces, json.dumps(body))
+        pieces = await loop.run_in_executor(_CLIENTS, self._pieces, json.dumps(body), on_piece)
         # Parsed afterwards: on a small machine a client takes CPU time from the servers.
         stream = Stream(end_s=pieces[-1][0])
         for at_s, payload in payloads(pieces):
             record(payload, stream, at_s)
         return stream
 
-    def _pieces(self, body: str) -> list[tuple[float, bytes]]:
+    def _pieces(
+        self, body: str, on_piece: Callable[[bytes], object] | None
+    ) -> list[tuple[float, bytes]]:
         """Return the answer's bytes with their times.
 
         http.client: httpx takes 0.7 ms a token on a machine that makes one in 4 ms.
         """
-        connection = http.client.HTTPConnection(urlsplit(self.url).netloc)
+        address = urlsplit(self.url)
+        is_https = address.scheme == "https"
+        kind = http.client.HTTPSConnection if is_https else http.client.HTTPConnection
+        connection = kind(address.netloc)
         with contextlib.closing(connection):
             started = time.perf_counter()
-            headers = KEY | {"content-type": "application/json"}
-            connection.request("POST", self.path, body, headers)
+            headers = {**self.headers, "content-type": "application/json"}
+            connection.request("POST", address.path.rstrip("/") + self.path, body, headers)
             response = connection.getresponse()
             assert response.status == 200, response.read().decode()
             pieces = []
             while piece := response.read1():
                 pieces.append((time.perf_counter() - started, piece))
+                if on_piece:
+                    on_piece(piece)
             return [*pieces, (time.perf_counter() - started, b"")]
 
 
@@ -130,18 +158,22 @@ def payloads(pieces: list[tuple[float, bytes]]) -> Iterator[tuple[float, dict]]:
 
 
 def record(payload: dict, stream: Stream, at_s: float) -> None:
+    add_usage(payload.get("message") or {}, stream)
+    add_usage(payload, stream)
     if payload.get("type") == "content_block_delta":
         stream.arrivals_s.append(at_s)
         stream.text += payload["delta"].get("text", "")
-    elif payload.get("type") == "message_delta":
-        usage = payload["usage"]
-        stream.output_tokens = usage["output_tokens"]
-        stream.cached_tokens = usage["cache_read_input_tokens"]
-        stream.tokens = sum(number for name, number in usage.items() if name in TOKEN_COUNTS)
-    elif (choices := payload.get("choices")) and (choices[0].get("delta") or {}).get("content"):
-        stream.arrivals_s.append(at_s)
-    if usage := payload.get("usage"):
-        stream.output_tokens = usage.get("completion_tokens", stream.output_tokens)
+    elif choices := payload.get("choices"):
+        delta = choices[0].get("delta") or {}
+        text = delta.get("content") or ""
+        stream.text += text
+        if text or delta.get("reasoning_content") or delta.get("reasoning"):
+            stream.arrivals_s.append(at_s)
+
+
+def add_usage(payload: dict, stream: Stream) -> None:
+    usage = payload.get("usage") or {}
+    stream.usage |= {name: value for name, value in usage.items() if value is not None}
 
 
 def resident_gb(pid: int) -> float:
@@ -172,7 +204,8 @@ def kv_bytes(server: Server) -> int:
 
 def kill_with_children(pid: int) -> None:
     """Kill a process and its children with SIGKILL, as if the machine had crashed."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    listed = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
+    children = listed.stdout.split()
     for one in (pid, *map(int, children)):
         os.kill(one, signal.SIGKILL)
 
@@ -185,14 +218,14 @@ def free_port() -> int:
 class Bench:
     """Starts servers on one model folder and measures them."""
 
-    def __init__(self, folder: Path, device: str, home: Path, rounds: int = 1) -> None:
+    def __init__(self, folder: Path, device: Device, home: Path, rounds: int = 1) -> None:
         self.folder, self.device, self.home, self.rounds = folder, device, home, rounds
         self.environment = os.environ | {"PENSIEVE_HOME": str(home)}
         self.random = random.Random(0)
 
     def prompt(self, tokens: int) -> str:
         """Return another prompt of about so many tokens."""
-        return " ".join(self.random.choice(WORDS) for _ in range(int(tokens / TOKENS_PER_WORD)))
+        return words(tokens, self.random)
 
     @contextlib.contextmanager
     def pensieve(self):
@@ -219,7 +252,7 @@ class Bench:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         server = Server(name, f"http://127.0.0.1:{port}", path, process)
         try:
-            wait_until_ready(server)
+            wait_until_ready(server, process)
             yield server
         finally:
             process.send_signal(signal.SIGTERM)
@@ -242,7 +275,7 @@ class Bench:
         figures["longest gap during a long prefill, s"] = await self.gap(server, max(lengths))
         if server.name == "pensieve":
             figures[KV_PER_TOKEN] = await self.kb_per_token(server, max(lengths))
-        figures["peak memory of its processes, GB"] = resident_gb(server.process.pid)
+        figures["peak memory of its processes, GB"] = resident_gb(server.pid)
         if self.device == "gpu":
             figures["device memory, GB"] = device_gb()
         return figures
@@ -289,7 +322,8 @@ class Bench:
         answer = await server.stream(self.prompt(length), 4)
         # The engine reports its stats once a second.
         await asyncio.sleep(1.5)
-        return (kv_bytes(server) - before) / answer.tokens / 1000
+        tokens = answer.prompt_tokens + answer.output_tokens
+        return (kv_bytes(server) - before) / tokens / 1000
 
     async def after_restart(self, length: int) -> dict[str, float]:
         """Return figures of the next turn after SIGKILL a second after an answer."""
@@ -298,14 +332,14 @@ class Bench:
             await server.stream(self.prompt(50))
             cold = await server.stream(prompt, 4)
             await asyncio.sleep(1)
-            kill_with_children(server.process.pid)
+            kill_with_children(server.pid)
         with self.pensieve() as server:
             await server.stream(self.prompt(50))
             warm = await server.stream(prompt + " and then", 4)
         return {
             f"TTFT after SIGKILL {length}, s": warm.ttft_s,
             f"  as a part of cold, {length}": warm.ttft_s / cold.ttft_s,
-            f"  tokens restored, {length}": float(warm.cached_tokens),
+            f"  tokens restored, {length}": float(warm.cached_tokens or 0),
         }
 
     async def first_answer(self, maker) -> float:
@@ -390,6 +424,11 @@ WORDS = [
 TOKENS_PER_WORD = 1.0
 
 
+def words(tokens: int, source: random.Random) -> str:
+    """Return random words of about so many tokens."""
+    return " ".join(source.choice(WORDS) for _ in range(int(tokens / TOKENS_PER_WORD)))
+
+
 def calibrate(folder: Path) -> None:
     """Set the tokens per word of this tokenizer."""
     from tokenizers import Tokenizer
@@ -400,15 +439,25 @@ def calibrate(folder: Path) -> None:
     TOKENS_PER_WORD = len(tokenizer.encode(text, add_special_tokens=False).ids) / (20 * len(WORDS))
 
 
-def wait_until_ready(server: Server, timeout_s: float = 300) -> None:
+def wait_until_ready(
+    server: Server, process: subprocess.Popen[bytes], timeout_s: float = 300
+) -> None:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        assert server.process.poll() is None, f"{server.name} ended"
-        with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(server.url + "/health").status_code == 200:
-                return
+        assert process.poll() is None, f"{server.name} ended"
+        status = status_of(server.url + "/health")
+        # Not all servers have /health.
+        if status == 200 or (status == 404 and status_of(server.url + "/v1/models") == 200):
+            return
         time.sleep(0.05)
     raise TimeoutError(server.name)
+
+
+def status_of(url: str) -> int:
+    """Return the status of a GET; 0 if there is no server."""
+    with contextlib.suppress(httpx.HTTPError):
+        return httpx.get(url, headers=KEY).status_code
+    return 0
 
 
 def make_model(shape: str, folder: Path) -> Path:
