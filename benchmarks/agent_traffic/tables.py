@@ -66,7 +66,7 @@ class Run:
 def turns_table(runs: Sequence[Run]) -> str:
     """Return first token and hit rate of each turn, with the lengths of the shape."""
     lines = [_line("", "new", "shared", [run.name for run in runs])]
-    lines.append(_line("", "", "", ["first s   cached"] * len(runs)))
+    lines.append(_line("", "", "", ["first s  cached"] * len(runs)))
     lines += [_turn_line(answers) for answers in zip(*(run.answers for run in runs), strict=True)]
     return "\n".join(lines)
 
@@ -80,7 +80,7 @@ def _turn_line(answers: Sequence[Answer]) -> str:
 
 
 def _line(label: str, new: str, shared: str, cells: Sequence[str]) -> str:
-    return f"{label:19}{new:>5}{shared:>7}" + "".join(f" {cell:>16}" for cell in cells)
+    return f"{label:18}{new:>5}{shared:>7}" + "".join(f" {cell:>15}" for cell in cells)
 
 
 def _cell(answer: Answer) -> str:
