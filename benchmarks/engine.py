@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -58,7 +59,7 @@ class Stream:
     arrivals_s: list[float] = field(default_factory=list)  # of each token
     text: str = ""
     end_s: float = 0.0
-    usage: dict = field(default_factory=dict)  # as the server reports it, without nulls
+    usage: dict[str, Any] = field(default_factory=dict)  # as the server reports it, without nulls
 
     @property
     def ttft_s(self) -> float:
@@ -157,7 +158,7 @@ def payloads(pieces: list[tuple[float, bytes]]) -> Iterator[tuple[float, dict]]:
                 yield at_s, json.loads(line[6:])
 
 
-def record(payload: dict, stream: Stream, at_s: float) -> None:
+def record(payload: dict[str, Any], stream: Stream, at_s: float) -> None:
     add_usage(payload.get("message") or {}, stream)
     add_usage(payload, stream)
     if payload.get("type") == "content_block_delta":
@@ -171,7 +172,7 @@ def record(payload: dict, stream: Stream, at_s: float) -> None:
             stream.arrivals_s.append(at_s)
 
 
-def add_usage(payload: dict, stream: Stream) -> None:
+def add_usage(payload: dict[str, Any], stream: Stream) -> None:
     usage = payload.get("usage") or {}
     stream.usage |= {name: value for name, value in usage.items() if value is not None}
 
@@ -219,7 +220,8 @@ class Bench:
     """Starts servers on one model folder and measures them."""
 
     def __init__(self, folder: Path, device: Device, home: Path, rounds: int = 1) -> None:
-        self.folder, self.device, self.home, self.rounds = folder, device, home, rounds
+        self.folder, self.home, self.rounds = folder, home, rounds
+        self.device: Device = device
         self.environment = os.environ | {"PENSIEVE_HOME": str(home)}
         self.random = random.Random(0)
 
