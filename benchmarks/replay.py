@@ -1,13 +1,13 @@
 """First token, cache hits and freezes of servers under the traffic of a coding agent.
 
 usage: python -m benchmarks.replay [--wire anthropic|openai] [--scale 0.1] [--session FILE]
-    [--device cpu|gpu] [--model FOLDER] [--home FOLDER] [--servers pensieve,mlx_lm.server]
-    [--start NAME=COMMAND]... [--url URL]... [--model-name NAME] [--key KEY] [--seed 0]
-    [--json FILE]
+    [--device cpu|gpu] [--model FOLDER | --shape tiny|phi3|wide] [--home FOLDER]
+    [--servers pensieve,mlx_lm.server] [--start NAME=COMMAND]... [--url URL]...
+    [--model-name NAME] [--key KEY] [--seed 0] [--json FILE]
 Each server gets the same session: launches, turns with tool results, a title next to a launch,
 sub-agents during an answer, a compaction, SIGKILL (benchmarks/agent_traffic/session.py says how its
 shape is written). All servers are loaded and go through it in turns, step by step. `--scale`
-multiplies lengths and pauses. Without --model, it is smollm2-135m in float32, made in --home.
+multiplies lengths and pauses. The default model is smollm2-135m in --home, in float32 on the CPU.
 
 `--start` starts another server: COMMAND has {port}, and {model} for the model's folder. `--url`
 measures a running one, which is not killed. mlx_lm.server speaks OpenAI's API alone.
@@ -35,7 +35,6 @@ from urllib.parse import urlsplit
 import httpx
 
 from benchmarks.agent_traffic.session import (
-    HEADERS,
     PATHS,
     SESSION,
     Client,
@@ -44,6 +43,7 @@ from benchmarks.agent_traffic.session import (
     Turn,
     Wire,
     body_of,
+    headers_of,
     read_turns,
     steps_of,
 )
@@ -57,12 +57,14 @@ from benchmarks.engine import (
     calibrate,
     free_port,
     kill_with_children,
+    make_model,
     payloads,
     record,
     table,
     words,
 )
 from pensieve.engine.client.launch import worker_variables
+from tests.support.embedded_model import embedded_model_folder
 
 Launch = Callable[[], AbstractContextManager[Server]]
 _WARM_UP = Conversation(("Answer briefly.",), ("Hello!",))
@@ -144,7 +146,7 @@ class Replay:
         self, turn: Turn, conversation: Conversation, begun: asyncio.Event | None
     ) -> Stream:
         body = body_of(self._subject.wire, conversation, turn.answer_tokens, self._model)
-        server = replace(self._server, headers={**self._server.headers, **HEADERS[turn.role]})
+        server = replace(self._server, headers={**self._server.headers, **headers_of(turn)})
         return await server.send(body, watch_for_token(begun) if begun else None)
 
     def _kill(self) -> None:
@@ -207,7 +209,7 @@ def started(bench: Bench, name: str, command: str) -> Iterator[Server]:
         yield server
 
 
-def headers_of(key: str | None) -> dict[str, str]:
+def key_headers(key: str | None) -> dict[str, str]:
     return {"x-api-key": key, "authorization": f"Bearer {key}"} if key else KEY
 
 
@@ -222,19 +224,25 @@ def subjects(arguments: argparse.Namespace, bench: Bench) -> list[Subject]:
         name, _, command = text.partition("=")
         found.append(Subject(name, wire, partial(started, bench, name, command), model_name))
     for url in arguments.url:
-        server = Server(urlsplit(url).netloc, url, "", None, headers_of(arguments.key))
+        server = Server(urlsplit(url).netloc, url, "", None, key_headers(arguments.key))
         launch = partial(contextlib.nullcontext, server)
         found.append(Subject(server.name, wire, launch, model_name, is_killed=False))
     return found
 
 
-def float32_model(home: Path) -> Path:
-    """Return smollm2-135m in float32: MLX's quantized products are slow on CPUs."""
-    from tests.support.embedded_model import embedded_model_folder
+def model_folder(arguments: argparse.Namespace, temporary: Path) -> Path:
+    if arguments.model:
+        return arguments.model
+    if arguments.shape:
+        return make_model(arguments.shape, temporary / "model")
+    folder = embedded_model_folder(arguments.home).folder
+    return float32_model(folder, arguments.home) if arguments.device == "cpu" else folder
 
-    folder = home / "smollm2-135m-float32"
+
+def float32_model(source: Path, home: Path) -> Path:
+    """Return a model without quantization: MLX's quantized products are slow on CPUs."""
+    folder = home / f"{source.name}-float32"
     if not folder.exists():
-        source = embedded_model_folder(home).folder
         command = [sys.executable, "-m", "mlx_lm", "convert", "--hf-path", str(source)]
         command += ["--mlx-path", str(folder), "--dequantize", "--dtype", "float32"]
         subprocess.run(command, check=True)
@@ -259,6 +267,7 @@ async def replayed(found: list[Subject], steps: list[Step], seed: int) -> list[R
 
 def parse() -> argparse.Namespace:
     parser = argument_parser(__doc__)
+    parser.set_defaults(shape=None)
     parser.add_argument("--wire", default="anthropic", choices=list(PATHS))
     parser.add_argument("--scale", default=0.1, type=float)
     parser.add_argument("--session", default=SESSION, type=Path)
@@ -282,7 +291,7 @@ async def main() -> None:
     steps = steps_of([turn.scaled(arguments.scale) for turn in turns])
     started_s = time.perf_counter()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = arguments.model or float32_model(arguments.home)
+        folder = model_folder(arguments, Path(temporary))
         calibrate(folder)
         bench = Bench(folder, arguments.device, Path(temporary))
         runs = await replayed(subjects(arguments, bench), steps, arguments.seed)

@@ -31,12 +31,6 @@ Words = Callable[[int, random.Random], str]  # random words of so many tokens
 SESSION = Path(__file__).with_name("coding_session.csv")
 PATHS: Mapping[Wire, str] = {"anthropic": "/v1/messages", "openai": "/v1/chat/completions"}
 MIN_ANSWER_TOKENS = 8
-# By which Claude Code marks sub-agents and side requests.
-HEADERS: Mapping[Role, Mapping[str, str]] = {
-    "main": {},
-    "agent": {"x-claude-code-session-id": "replay", "x-claude-code-agent-id": "replay"},
-    "side": {"x-claude-code-session-id": "replay"},
-}
 KILL = "kill"
 
 
@@ -194,6 +188,18 @@ def _common_tokens(parts: Sequence[Part], others: Sequence[Part]) -> int:
             break
         tokens += part.tokens
     return tokens
+
+
+def headers_of(turn: Turn) -> dict[str, str]:
+    """Return the headers by which Claude Code marks sub-agents and side requests."""
+    session = {"x-claude-code-session-id": "replay"}
+    match turn.role:
+        case "main":
+            return {}  # marked by its tools, which are left out here
+        case "agent":
+            return session | {"x-claude-code-agent-id": turn.conversation}
+        case "side":
+            return session
 
 
 def body_of(wire: Wire, conversation: Conversation, max_tokens: int, model: str) -> Body:

@@ -14,6 +14,7 @@ from benchmarks.agent_traffic.session import (
     Step,
     Turn,
     body_of,
+    headers_of,
     read_turns,
     steps_of,
 )
@@ -158,6 +159,14 @@ def test_a_body_on_each_wire_has_the_whole_conversation() -> None:
             {"role": "user", "content": "next"},
         ],
     }
+
+
+def test_agents_and_side_requests_are_marked_as_those_of_a_session() -> None:
+    assert headers_of(LAUNCH) == {}
+    session = {"x-claude-code-session-id": "replay"}
+    assert headers_of(replace(LAUNCH, role="side")) == session
+    agent = headers_of(replace(LAUNCH, role="agent", conversation="agent-1"))
+    assert agent == session | {"x-claude-code-agent-id": "agent-1"}
 
 
 def answer(turn: Turn, tokens: int, shared_tokens: int, **measured: object) -> Answer:
