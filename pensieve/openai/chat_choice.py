@@ -89,6 +89,7 @@ class ChoiceFold:
         self._thoughts: list[str] = []
         self._calls: list[_Call] = []
         self._is_in_call = False
+        self._has_role = False
 
     @property
     def usage(self) -> DeltaUsage | None:
@@ -115,9 +116,18 @@ class ChoiceFold:
         )
 
     def feed(self, event: MessageEvent) -> list[ChunkChoice]:
+        """Return the chunks of an event; the role comes with the first ones that have content.
+
+        Clients take the first chunk for the end of the prompt's processing (llama-benchy 0.4.0).
+        """
+        chunks = self._chunks_of(event)
+        if self._has_role or not chunks:
+            return chunks
+        self._has_role = True
+        return [self._chunk(ChoiceDelta(role="assistant", content="")), *chunks]
+
+    def _chunks_of(self, event: MessageEvent) -> list[ChunkChoice]:
         match event:
-            case MessageStart():
-                return [self._chunk(ChoiceDelta(role="assistant", content=""))]
             case ContentBlockStart(content_block=ToolUseContent(id=use_id, name=name)):
                 return self._open_call(use_id, name)
             case ContentBlockDelta(delta=delta):
@@ -127,7 +137,7 @@ class ChoiceFold:
             case MessageDelta():
                 self._end = event
                 return [self._chunk(ChoiceDelta(), FINISH_REASONS[event.delta.stop_reason])]
-            case ContentBlockStart() | ContentBlockStop() | MessageStop():
+            case MessageStart() | ContentBlockStart() | ContentBlockStop() | MessageStop():
                 return []
             case _:
                 assert_never(event)

@@ -127,6 +127,14 @@ def test_text_is_streamed_between_role_and_finish_reason() -> None:
     assert all((choice["index"], choice["logprobs"]) == (0, None) for choice in choices)
 
 
+def test_role_waits_for_the_first_content_by_which_clients_time_the_prompt() -> None:
+    answer = ChatFold(ALL)
+    start, block, *others = events_of([("text", ["Hi"])], "end_turn")
+    assert answer.feed([start, block]) == []
+    sent = [one.model_dump() for one in answer.feed(others[:1])]
+    assert deltas(sent) == [{"role": "assistant", "content": ""}, {"content": "Hi"}]
+
+
 def test_usage_is_in_a_last_chunk_without_choices() -> None:
     *chunks, last = fold(("text", ["x"]))[0]
     assert [chunk["usage"] for chunk in chunks] == [None] * len(chunks)
