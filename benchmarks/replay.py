@@ -27,7 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -47,7 +47,7 @@ from benchmarks.agent_traffic.session import (
     read_turns,
     steps_of,
 )
-from benchmarks.agent_traffic.tables import Answer, Run, summary, turns_table
+from benchmarks.agent_traffic.tables import Answer, Run, report, summary, turns_table
 from benchmarks.engine import (
     KEY,
     Bench,
@@ -299,7 +299,7 @@ async def main() -> None:
     print(table({run.name: summary(run) for run in runs}))
     print(f"\nscale {arguments.scale}, {time.perf_counter() - started_s:.0f} s")
     if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(run) for run in runs], indent=1))
+        arguments.json.write_text(json.dumps([report(run) for run in runs], indent=1))
 
 
 if __name__ == "__main__":

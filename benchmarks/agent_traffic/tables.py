@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from benchmarks.agent_traffic.session import Prompt, Turn
 
@@ -130,3 +131,20 @@ def _shape_tokens(answers: Sequence[Answer]) -> int:
 def _failures(run: Run) -> Figures:
     failed = sum(bool(answer.error) for answer in run.answers)
     return {"failed turns": float(failed)} if failed else {}
+
+
+def report(run: Run) -> dict[str, Any]:
+    """Return all that was measured, for JSON."""
+    return {
+        "name": run.name,
+        "figures": summary(run),
+        "restarts_s": run.restarts_s,
+        "answers": [_row(answer) for answer in run.answers],
+    }
+
+
+def _row(answer: Answer) -> dict[str, Any]:
+    prompt = answer.prompt
+    row = {name: value for name, value in vars(answer).items() if name not in ("turn", "prompt")}
+    lengths = {"tokens": prompt.tokens, "shared_tokens": prompt.shared_tokens}
+    return {"turn": answer.turn.label, "shape": lengths, **row}

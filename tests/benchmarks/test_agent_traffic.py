@@ -1,5 +1,6 @@
 """Shapes become requests with exactly the prefixes that they say, and answers become tables."""
 
+import json
 import random
 from dataclasses import replace
 
@@ -25,6 +26,7 @@ from benchmarks.agent_traffic.tables import (
     WARM,
     Answer,
     Run,
+    report,
     summary,
     turns_table,
 )
@@ -211,3 +213,12 @@ def test_a_table_of_turns_has_a_column_for_each_server() -> None:
     assert lines[3].split()[4:] == ["1.00", "80%", "2.00", "not", "told", "1.00", "80%"]
     assert lines[5].startswith("edit, main KILLED")
     assert max(map(len, lines)) <= 80
+
+
+def test_a_report_is_json_without_the_texts() -> None:
+    text = json.dumps(report(Run("peer", ANSWERS, restarts_s=[2.0])))
+    first = json.loads(text)["answers"][0]
+    assert first["turn"] == "launch, main"
+    assert first["shape"] == {"tokens": 100, "shared_tokens": 0}
+    assert first["first_token_s"] == 4.0
+    assert "system" not in text

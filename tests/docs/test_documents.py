@@ -15,7 +15,8 @@ from pensieve.settings.spec import KEYS
 from tests.packaging.project import ROOT, read, script
 
 PAGES = [
-    *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/RESULTS.md"),
+    *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
+    *("benchmarks/README.md", "benchmarks/RESULTS.md"),
     *(f"docs/{file.name}" for file in sorted((ROOT / "docs").glob("*.md"))),
 ]
 # What a person reads first: its first lines say what it is for.
