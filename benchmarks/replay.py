@@ -230,6 +230,15 @@ def subjects(arguments: argparse.Namespace, bench: Bench) -> list[Subject]:
     return found
 
 
+def bench_of(arguments: argparse.Namespace, temporary: Path) -> Bench:
+    """Return what starts servers. Without any to start, it needs no model."""
+    if not (arguments.servers or arguments.start or arguments.model):
+        return Bench(temporary, arguments.device, temporary)
+    folder = model_folder(arguments, temporary)
+    calibrate(folder)
+    return Bench(folder, arguments.device, temporary)
+
+
 def model_folder(arguments: argparse.Namespace, temporary: Path) -> Path:
     if arguments.model:
         return arguments.model
@@ -291,9 +300,7 @@ async def main() -> None:
     steps = steps_of([turn.scaled(arguments.scale) for turn in turns])
     started_s = time.perf_counter()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = model_folder(arguments, Path(temporary))
-        calibrate(folder)
-        bench = Bench(folder, arguments.device, Path(temporary))
+        bench = bench_of(arguments, Path(temporary))
         runs = await replayed(subjects(arguments, bench), steps, arguments.seed)
     print(turns_table(runs) + "\n")
     print(table({run.name: summary(run) for run in runs}))
