@@ -261,17 +261,21 @@ def float32_model(source: Path, home: Path) -> Path:
 # The session.
 
 
-async def replayed(found: list[Subject], steps: list[Step], seed: int) -> list[Run]:
-    """Return what was measured of each server."""
+@contextlib.contextmanager
+def begun(found: list[Subject], seed: int) -> Iterator[list[Replay]]:
+    """Start all servers."""
     with contextlib.ExitStack() as running:
-        replays = [running.enter_context(Replay(subject, Client(words, seed))) for subject in found]
+        yield [running.enter_context(Replay(subject, Client(words, seed))) for subject in found]
+
+
+async def play(replays: list[Replay], steps: list[Step]) -> None:
+    """Put all servers through the session, in turns."""
+    for replay in replays:
+        await replay.warm_up()
+    for number, step in enumerate(steps, 1):
+        print(f"step {number} of {len(steps)}: {step.turns[0].label}", file=sys.stderr)
         for replay in replays:
-            await replay.warm_up()
-        for number, step in enumerate(steps, 1):
-            print(f"step {number} of {len(steps)}: {step.turns[0].label}", file=sys.stderr)
-            for replay in replays:
-                await replay.step(step)
-    return [replay.run for replay in replays]
+            await replay.step(step)
 
 
 def parse() -> argparse.Namespace:
@@ -294,6 +298,14 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
+def show(runs: list[Run], arguments: argparse.Namespace, took_s: float) -> None:
+    print(turns_table(runs) + "\n")
+    print(table({run.name: summary(run) for run in runs}))
+    print(f"\nscale {arguments.scale}, {took_s:.0f} s")
+    if arguments.json:
+        arguments.json.write_text(json.dumps([report(run) for run in runs], indent=1))
+
+
 async def main() -> None:
     arguments = parse()
     turns = read_turns(arguments.session.read_text(encoding="utf-8").splitlines())
@@ -301,12 +313,12 @@ async def main() -> None:
     started_s = time.perf_counter()
     with tempfile.TemporaryDirectory() as temporary:
         bench = bench_of(arguments, Path(temporary))
-        runs = await replayed(subjects(arguments, bench), steps, arguments.seed)
-    print(turns_table(runs) + "\n")
-    print(table({run.name: summary(run) for run in runs}))
-    print(f"\nscale {arguments.scale}, {time.perf_counter() - started_s:.0f} s")
-    if arguments.json:
-        arguments.json.write_text(json.dumps([report(run) for run in runs], indent=1))
+        with begun(subjects(arguments, bench), arguments.seed) as replays:
+            try:
+                await play(replays, steps)
+            finally:  # also of a session that is interrupted
+                runs = [replay.run for replay in replays]
+                show(runs, arguments, time.perf_counter() - started_s)
 
 
 if __name__ == "__main__":

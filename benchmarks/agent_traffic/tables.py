@@ -68,7 +68,8 @@ def turns_table(runs: Sequence[Run]) -> str:
     """Return first token and hit rate of each turn, with the lengths of the shape."""
     lines = [_line("", "new", "shared", [run.name for run in runs])]
     lines.append(_line("", "", "", ["first s  cached"] * len(runs)))
-    lines += [_turn_line(answers) for answers in zip(*(run.answers for run in runs), strict=True)]
+    # An interrupted session has other lengths.
+    lines += [_turn_line(answers) for answers in zip(*(run.answers for run in runs), strict=False)]
     return "\n".join(lines)
 
 

@@ -9,8 +9,9 @@ import anyio
 import pytest
 
 from benchmarks.agent_traffic.session import Client, Step, Turn, Wire, read_turns, steps_of
+from benchmarks.agent_traffic.tables import Run
 from benchmarks.engine import Server, Stream, record
-from benchmarks.replay import Replay, Subject, replayed
+from benchmarks.replay import Replay, Subject, begun, play
 from pensieve.engine.generation import Finished, Started, Token
 from tests.benchmarks.test_agent_traffic import HEAD, words
 from tests.server.serving import app_of, listening
@@ -30,13 +31,19 @@ def subject_at(url: str, wire: Wire = "anthropic") -> Subject:
     return Subject("peer", wire, lambda: nullcontext(server), "any", is_killed=False)
 
 
+async def run_of(subject: Subject, turns: list[Turn]) -> Run:
+    with begun([subject], 0) as (replay,):
+        await play([replay], steps_of(turns))
+        return replay.run
+
+
 @pytest.mark.parametrize("wire", ["anthropic", "openai"])
 async def test_a_server_is_measured_on_either_wire_and_gets_its_own_answers_back(
     wire: Wire,
 ) -> None:
     engine = ScriptedEngine([says("x"), says("First.", cached_tokens=2), says("Second.")])
     async with listening(app_of(engine)) as url:
-        (run,) = await replayed([subject_at(url, wire)], steps_of(TURNS), 0)
+        run = await run_of(subject_at(url, wire), TURNS)
     launch, edit = run.answers
     assert not launch.error
     assert 0 < launch.first_token_s <= launch.end_s
@@ -100,7 +107,7 @@ async def test_a_killed_server_is_started_again_and_its_next_answer_is_marked() 
     async with listening(app_of(ScriptedEngine([says("ok")]))) as url:
         peer = Killable(url)
         subject = Subject("peer", "anthropic", peer.launch, "any")
-        (run,) = await replayed([subject], steps_of(turns), 0)
+        run = await run_of(subject, turns)
     killed, other = peer.processes
     assert killed.wait() == -9
     other.kill()
