@@ -34,6 +34,7 @@ def report(server: RunningServer, flags: Flags) -> int:
     output.data('  pensieve chat "Why is the sky blue?"')
     output.data("  pensieve claude             # Claude Code on this model")
     output.data(f"  {usage(shell_of(settings_module.shell_path()))}    # for any other client")
+    output.data("  pensieve top                # watch it, or open its address in a browser")
     return 0
 
 
