@@ -1,15 +1,16 @@
 """Stores responses and their items, so that later requests continue them or refer to their items.
 
-A response stores only what is new in it, and names the one before. The least recently used are
-removed first; the responses that a continued one continues count as used with it. One thread reads
-and writes, so what was added is found, although `add` does not wait. Best effort: on a full disk a
-response is not stored, and a client that continues it sends everything again.
+A response stores only what is new in it, and names the one before. So of a deleted response the
+items stay as long as a stored one continues it: they are a part of that one's input. The least
+recently used are removed first; the responses that a continued one continues count as used with it.
+One thread reads and writes, so what was added is found, although `add` does not wait. Best effort:
+on a full disk a response is not stored, and a client that continues it sends everything again.
 """
 
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import TypeVar, cast
 
 import anyio.to_thread
 
-from pensieve.errors import NotFoundError, PreviousResponseNotFoundError
+from pensieve.errors import NotFoundError, PreviousResponseNotFoundError, RequestError
 from pensieve.openai.responses.request import JsonObject
 from pensieve.server.database import Connection, Database
 from pensieve.worker_threads import run_disk_io
@@ -37,9 +38,10 @@ CREATE TABLE responses (
     previous_id TEXT,
     used_at REAL NOT NULL,
     size_bytes INTEGER NOT NULL,
-    body BLOB NOT NULL
+    body BLOB NOT NULL -- empty: deleted, but a stored response continues it
 ) STRICT;
 CREATE INDEX responses_by_use ON responses (used_at);
+CREATE INDEX responses_by_previous ON responses (previous_id);
 CREATE TABLE items (
     number INTEGER PRIMARY KEY,
     response_id TEXT NOT NULL,
@@ -97,19 +99,18 @@ class ResponseStore:
     async def history(self, response_id: str) -> list[JsonObject]:
         """Return all items of the conversation that the response ends, and mark it as used.
 
-        Raises `PreviousResponseNotFoundError`.
+        Raises `PreviousResponseNotFoundError` with the id that is missing: this one or an earlier.
         """
-        items = await self._run(lambda: self._history(response_id))
-        if items is None:
-            raise PreviousResponseNotFoundError(response_id)
-        return items
+        return await self._items_of(
+            response_id, lambda: self._history(response_id), PreviousResponseNotFoundError
+        )
 
     async def items(self, item_ids: Sequence[str]) -> list[JsonObject]:
         """Return the items with these ids. Raises `NotFoundError`."""
-        items = await self._run(lambda: self._items(item_ids)) or []
-        found = {item["id"]: item for item in items}
-        if missing := [item_id for item_id in item_ids if item_id not in found]:
-            raise NotFoundError(f"Item with id '{missing[0]}' not found.")
+        found = await self._run(lambda: self._items(item_ids)) or {}
+        missing = next((item_id for item_id in item_ids if item_id not in found), None)
+        if missing is not None:
+            raise NotFoundError(f"Item with id '{missing}' not found.")
         return [found[item_id] for item_id in item_ids]
 
     async def retrieve(self, response_id: str) -> bytes:
@@ -120,15 +121,28 @@ class ResponseStore:
 
     async def input_items(self, response_id: str) -> list[JsonObject]:
         """Return all items that the response answers, the oldest first. Raises `NotFoundError`."""
-        items = await self._run(lambda: self._chain_items(response_id, with_output=False))
-        if items is None:
-            raise _not_found(response_id)
-        return items
+        return await self._items_of(
+            response_id, lambda: self._chain_items(response_id, with_output=False), _not_found
+        )
 
     async def delete(self, response_id: str) -> None:
         """Raises `NotFoundError`."""
         if not await self._run(lambda: self._delete(response_id)):
             raise _not_found(response_id)
+
+    async def _items_of(
+        self,
+        response_id: str,
+        read: Callable[[], list[JsonObject]],
+        error_of: Callable[[str], RequestError],
+    ) -> list[JsonObject]:
+        try:
+            items = await self._run(read)
+        except _MissingError as error:
+            raise error_of(error.response_id) from None
+        if items is None:
+            raise error_of(response_id)
+        return items
 
     async def _run(self, work: Callable[[], _T]) -> _T | None:
         thread = self._thread
@@ -171,41 +185,36 @@ class ResponseStore:
             _remove(connection, response_id)
             total -= its_size
 
-    def _history(self, response_id: str) -> list[JsonObject] | None:
+    def _history(self, response_id: str) -> list[JsonObject]:
         items = self._chain_items(response_id, with_output=True)
-        if items is not None:
-            with self._database.write() as connection:
-                used = [(self._clock(), each) for each in _chain(connection, response_id) or ()]
-                connection.executemany("UPDATE responses SET used_at = ? WHERE id = ?", used)
+        with self._database.write() as connection:
+            used = [(self._clock(), each) for each in _chain(connection, response_id)]
+            connection.executemany("UPDATE responses SET used_at = ? WHERE id = ?", used)
         return items
 
-    def _chain_items(self, response_id: str, *, with_output: bool) -> list[JsonObject] | None:
-        """Return items of the conversation; None if the response, or one before it, is missing.
+    def _chain_items(self, response_id: str, *, with_output: bool) -> list[JsonObject]:
+        """Return items of the conversation. Raises `_MissingError`.
 
         with_output: those of the response itself as well.
         """
         query = "SELECT body FROM items WHERE response_id = ? AND is_output <= ? ORDER BY number"
         with self._database.read() as connection:
-            chain = _chain(connection, response_id)
-            if chain is None:
-                return None
             return [
-                item
-                for each in chain
-                for item in _decoded(
-                    connection.execute(query, (each, with_output or each != response_id))
-                )
+                _decoded(body)
+                for each in _chain(connection, response_id)
+                for (body,) in connection.execute(query, (each, with_output or each != response_id))
             ]
 
-    def _items(self, item_ids: Sequence[str]) -> list[JsonObject]:
-        # Of several with one id, which clients may send, the last one.
-        query = "SELECT body FROM items WHERE id = ? ORDER BY number DESC LIMIT 1"
+    def _items(self, item_ids: Sequence[str]) -> dict[str, JsonObject]:
+        # Of several with one id, which clients may send, the last one. One query: ten thousands
+        # would keep the interpreter lock from all other requests for seconds.
+        query = """
+            SELECT id, body, max(number) FROM items
+            WHERE id IN (SELECT value FROM json_each(?)) GROUP BY id
+        """
         with self._database.read() as connection:
-            return [
-                item
-                for item_id in item_ids
-                for item in _decoded(connection.execute(query, (item_id,)))
-            ]
+            rows = connection.execute(query, (json.dumps(item_ids),)).fetchall()
+        return {item_id: _decoded(body) for item_id, body, _ in rows}
 
     def _body(self, response_id: str) -> bytes | None:
         query = "SELECT body FROM responses WHERE id = ?"
@@ -214,27 +223,51 @@ class ResponseStore:
         return row and row[0]
 
     def _delete(self, response_id: str) -> bool:
-        if self._body(response_id) is None:
+        if not self._body(response_id):
             return False
+        empty = (
+            "UPDATE responses SET size_bytes = size_bytes - length(body), body = x'' WHERE id = ?"
+        )
         with self._database.write() as connection:
-            _remove(connection, response_id)
+            connection.execute(empty, (response_id,))
+            _remove_unneeded(connection, response_id)
         return True
 
 
-def _chain(connection: Connection, response_id: str) -> list[str] | None:
+class _MissingError(Exception):
+    """A response is not stored, or no longer."""
+
+    def __init__(self, response_id: str) -> None:
+        super().__init__(response_id)
+        self.response_id = response_id
+
+
+def _chain(connection: Connection, response_id: str) -> list[str]:
     """Return the ids of the responses of a conversation up to this one, the first one first.
 
-    None if one of them is missing.
+    Only the earlier ones may be deleted. Raises `_MissingError`.
     """
-    query = "SELECT previous_id FROM responses WHERE id = ?"
-    chain = [response_id]
-    while True:
-        row = connection.execute(query, (chain[0],)).fetchone()
-        if row is None:
-            return None
-        if row[0] is None:
-            return chain
-        chain.insert(0, row[0])
+    query = "SELECT previous_id, length(body) FROM responses WHERE id = ?"
+    chain: list[str] = []
+    each: str | None = response_id
+    while each is not None:
+        row = connection.execute(query, (each,)).fetchone()
+        if row is None or not (row[1] or chain):
+            raise _MissingError(each)
+        chain.append(each)
+        each = row[0]
+    return chain[::-1]
+
+
+def _remove_unneeded(connection: Connection, response_id: str | None) -> None:
+    """Remove a deleted response that none continues, and those before it likewise."""
+    query = """
+        SELECT previous_id FROM responses WHERE id = ?1 AND length(body) = 0
+        AND NOT EXISTS (SELECT 1 FROM responses WHERE previous_id = ?1)
+    """
+    while row := connection.execute(query, (response_id,)).fetchone():
+        _remove(connection, cast("str", response_id))
+        response_id = row[0]
 
 
 def _remove(connection: Connection, response_id: str) -> None:
@@ -242,8 +275,8 @@ def _remove(connection: Connection, response_id: str) -> None:
     connection.execute("DELETE FROM responses WHERE id = ?", (response_id,))
 
 
-def _decoded(rows: Iterable[tuple[bytes]]) -> list[JsonObject]:
-    return [cast("JsonObject", json.loads(body)) for (body,) in rows]
+def _decoded(body: bytes) -> JsonObject:
+    return cast("JsonObject", json.loads(body))
 
 
 def _not_found(response_id: str) -> NotFoundError:

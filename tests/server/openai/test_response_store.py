@@ -1,6 +1,7 @@
 """Stored responses are continued, referred to, listed and removed, also after a restart."""
 
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,8 @@ async def test_items_are_found_by_their_ids(tmp_path: Path) -> None:
         assert found == [item("out_b", "é\u2028"), item("in_a", "new")]
         with pytest.raises(NotFoundError, match=r"^Item with id 'none' not found\.$"):
             await store.items(["out_b", "none"])
+        with pytest.raises(NotFoundError, match="Item with id '\ud800' not found"):
+            await store.items(["\ud800"])
 
 
 async def test_unknown_responses_are_not_found(tmp_path: Path) -> None:
@@ -96,14 +99,75 @@ async def test_a_deleted_response_is_gone_with_its_items(tmp_path: Path) -> None
     store = ResponseStore(tmp_path / "responses")
     async with store.open():
         store.add(response("a"))
-        store.add(response("b", "a"))
         await store.delete("a")
-        with pytest.raises(NotFoundError):
-            await store.retrieve("a")
+        for work in (store.retrieve, store.input_items, store.delete):
+            with pytest.raises(NotFoundError):
+                await work("a")
         with pytest.raises(NotFoundError):
             await store.items(["in_a"])
         with pytest.raises(PreviousResponseNotFoundError):
+            await store.history("a")
+
+
+async def test_responses_are_continued_after_earlier_ones_are_deleted(tmp_path: Path) -> None:
+    store = ResponseStore(tmp_path / "responses")
+    async with store.open():
+        for each in (response("a"), response("b", "a"), response("c", "b"), response("d", "a")):
+            store.add(each)
+        await store.delete("a")
+        await store.delete("b")
+        assert ids(await store.history("c")) == [
+            *("in_a", "out_a", "in_b", "out_b", "in_c", "out_c"),
+        ]
+        assert ids(await store.input_items("d")) == ["in_a", "out_a", "in_d"]
+        assert ids(await store.items(["out_a"])) == ["out_a"]
+        for work in (store.retrieve, store.input_items, store.delete):
+            with pytest.raises(NotFoundError, match="Response with id 'b' not found"):
+                await work("b")
+        with pytest.raises(PreviousResponseNotFoundError, match="'b' not found"):
             await store.history("b")
+
+
+async def test_items_of_deleted_responses_go_with_the_last_that_continues_them(
+    tmp_path: Path,
+) -> None:
+    store = ResponseStore(tmp_path / "responses")
+    async with store.open():
+        for each in (response("a"), response("b", "a"), response("c", "b"), response("d", "a")):
+            store.add(each)
+        for name in ("a", "b", "c"):
+            await store.delete(name)
+        assert ids(await store.items(["in_a"])) == ["in_a"]
+        for item_id in ("in_b", "out_c"):
+            with pytest.raises(NotFoundError):
+                await store.items([item_id])
+        await store.delete("d")
+        with pytest.raises(NotFoundError):
+            await store.items(["in_a"])
+    with sqlite3.connect(tmp_path / "responses" / "responses.db") as database:
+        left = [
+            database.execute(f"SELECT count(*) FROM {table}").fetchone()
+            for table in ("responses", "items")
+        ]
+    database.close()
+    assert left == [(0,), (0,)]
+
+
+async def test_items_of_deleted_responses_count_until_they_are_removed(tmp_path: Path) -> None:
+    text = "x" * 1000
+    store = ResponseStore(tmp_path / "responses", max_bytes=7000, clock=Clock())
+    async with store.open():
+        store.add(response("a", text=text))
+        store.add(response("b", "a"))
+        await store.delete("a")
+        await store.history("b")
+        for name in ("x", "y", "z"):
+            store.add(response(name, text=text))
+        # The first of the conversation went first, and the error names it.
+        with pytest.raises(PreviousResponseNotFoundError, match="'a' not found"):
+            await store.history("b")
+        with pytest.raises(NotFoundError, match="'a' not found"):
+            await store.input_items("b")
         assert await store.retrieve("b") == b'{"id": "b"}'
 
 
