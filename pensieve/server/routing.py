@@ -38,12 +38,16 @@ _OPERATIONS = {"messages", "models", "files"}
 # Those of OpenAI's API that are served without /v1, too: its clients want /v1 in the base URL, and
 # many users leave it out.
 _BARE = {"chat", "completions", "models", "responses"}
-# Segments by which a path can only be OpenAI's.
+# Segments by which a path can only be OpenAI's, if none of Anthropic's comes before them.
 _OPENAI_SEGMENTS = {
-    *("assistants", "audio", "chat", "completions", "conversations", "embeddings", "evals"),
-    *("fine_tuning", "images", "moderations", "realtime", "responses", "threads", "uploads"),
-    *("vector_stores", "videos"),
+    *("assistants", "audio", "batches", "chat", "completions", "containers", "conversations"),
+    *("embeddings", "evals", "fine_tuning", "images", "moderations", "realtime", "responses"),
+    *("threads", "uploads", "vector_stores", "videos"),
 }
+# By the first of these, a path is one API's.
+_API_SEGMENTS = _OPENAI_SEGMENTS | {"messages"}
+# The path of a response matches it, but this is no id.
+_COMPACT = "/v1/responses/compact"
 _OPENAI_PATHS = "/v1/chat/completions, /v1/responses, /v1/completions and /v1/models"
 
 
@@ -82,13 +86,28 @@ def targets_of(operations: Sequence[Operation]) -> Callable[[Scope], Target]:
         path = normalize_path(scope["path"])
         for pattern, operation in patterns:
             if pattern.match(path):
-                is_anthropics = "anthropic-version" in Headers(scope=scope)
-                other = None if is_anthropics else operation.shared_with
+                other = operation.shared_with
+                wire = operation.wire if other is None or _names_version(scope) else other
                 generates = operation.generates and scope["method"] == operation.method
-                return Target(other or operation.wire, operation.path, generates)
-        return Target(OPENAI if _OPENAI_SEGMENTS & set(path.split("/")) else ANTHROPIC)
+                return Target(wire, operation.path, generates)
+        return Target(wire_by_head(scope))
 
     return target_of
+
+
+def wire_by_head(scope: Scope) -> Wire:
+    """Return the wire of a request that has no operation, by its path or its headers.
+
+    All of Anthropic's clients name its API's version; those of other servers, such as Ollama's,
+    read OpenAI's errors.
+    """
+    segments = (each for each in scope["path"].split("/") if each in _API_SEGMENTS)
+    is_anthropics = _names_version(scope) or next(segments, None) == "messages"
+    return ANTHROPIC if is_anthropics else OPENAI
+
+
+def _names_version(scope: Scope) -> bool:
+    return "anthropic-version" in Headers(scope=scope)
 
 
 def _path(operation: Operation) -> str:
@@ -144,11 +163,14 @@ async def routing_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     context = request_context_of(request.scope)
     our_error = _fault_of(request, error.status_code)
-    return error_response(context.wire, our_error, context.request_id, headers=error.headers)
+    headers = error.headers if isinstance(our_error, MethodNotAllowedError) else None
+    return error_response(context.wire, our_error, context.request_id, headers=headers)
 
 
 def _fault_of(request: Request, status: int) -> RequestError:
-    if status == 405:
+    if request.headers.get("upgrade", "").lower() == "websocket":
+        return NotFoundError("There are no websockets here: send the request with POST.")
+    if status == 405 and request.scope["path"] != _COMPACT:
         return MethodNotAllowedError(f"Method {request.method} is not allowed here.")
     if request.scope["path"].endswith("/embeddings"):
         return InvalidRequestError("model: A chat model is served here, which has no embeddings")

@@ -113,11 +113,12 @@ async def _listen(
     """Serve until a signal or until the program is removed. Return whether it was removed."""
     from pensieve.server.app import AppParts, build_app
     from pensieve.server.http.uvicorn_server import http_server, run_until_signal
+    from pensieve.server.routing import wire_by_head
 
     app = build_app(engine, served, settings, AppParts(find=find, log=file_of(sys.stderr)))
     grace = await anyio.to_thread.run_sync(grace_s, homebrew_service())
     async with app.router.lifespan_context(app):
-        server = http_server(app, grace_s=grace)
+        server = http_server(app, grace_s=grace, wire_of=wire_by_head)
         return await run_until_signal(server, listeners, program_removed)
 
 

@@ -14,6 +14,7 @@ from pensieve.paths import under_home
 from pensieve.server.app import AppParts, build_app
 from pensieve.server.http.connection_limits import ConnectionTimeouts
 from pensieve.server.http.uvicorn_server import http_server
+from pensieve.server.routing import wire_by_head
 from pensieve.settings.resolve import Settings
 from tests.support.fakes import ScriptedEngine, served_model
 
@@ -54,7 +55,7 @@ async def listening(
     with socket.create_server(("127.0.0.1", port), backlog=1024) as listener:
         if send_buffer_bytes is not None:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
-        server = http_server(app, grace_s=grace_s, timeouts=timeouts)
+        server = http_server(app, grace_s=grace_s, timeouts=timeouts, wire_of=wire_by_head)
         async with app.router.lifespan_context(app), anyio.create_task_group() as tasks:
             tasks.start_soon(server.serve, [listener])
             try:

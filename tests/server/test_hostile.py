@@ -3,6 +3,7 @@ clients that do not read.
 """
 
 import asyncio
+import json
 import sys
 import tracemalloc
 from collections.abc import AsyncIterator
@@ -125,7 +126,8 @@ async def test_target_that_is_no_path_never_reaches_the_engine(
     target: bytes, method: bytes
 ) -> None:
     first = method + b" " + target + b" HTTP/1.1"
-    response, reached = await outcome(head(HOST, KEY_LINE, JSON_LINE, LENGTH, first=first) + BODY)
+    lines = (HOST, KEY_LINE, JSON_LINE, LENGTH, b"anthropic-version: 2023-06-01")
+    response, reached = await outcome(head(*lines, first=first) + BODY)
     is_path = target.startswith(b"/")
     assert response.status == (404 if is_path else 403)
     assert response.error["type"] == ("not_found_error" if is_path else "permission_error")
@@ -184,6 +186,20 @@ async def test_broken_chunked_body_is_refused_or_awaited(chunk: bytes) -> None:
             response = await response_of(connection)
         assert (response.status, response.error["type"]) == (400, "invalid_request_error")
     assert not engine.generations
+
+
+async def test_broken_body_of_openais_path_has_openais_error() -> None:
+    first = b"POST /v1/responses HTTP/1.1"
+    async with listening(app_of(ScriptedEngine([]))) as url:
+        sent = head(HOST, KEY_LINE, JSON_LINE, CHUNKED, first=first) + b"x\r\n"
+        response = await ask(url, sent)
+    assert (response.status, response.headers["connection"]) == (400, "close")
+    assert json.loads(response.body)["error"] == {
+        "message": "The request is not valid HTTP: illegal chunk header",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": None,
+    }
 
 
 def filler(count: int, size: int) -> list[bytes]:

@@ -125,7 +125,7 @@ async def test_error_of_an_answer_has_the_status_of_its_route() -> None:
     assert response.headers["retry-after"] == "2"
 
 
-@pytest.mark.parametrize("path", ["/v1/plain", "/nowhere"])
+@pytest.mark.parametrize("path", ["/v1/plain", "/v1/messages/nowhere"])
 async def test_other_paths_have_anthropics_errors(path: str) -> None:
     async with client_of() as client:
         response = await client.get(path, headers={"x-api-key": "wrong"})

@@ -15,7 +15,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from pensieve.api.files import UploadFields, upload_fields
-from pensieve.errors import InvalidRequestError, RequestTooLargeError
+from pensieve.errors import InvalidRequestError, NotFoundError, RequestTooLargeError
 from pensieve.server.http.request_body import body_chunks
 from pensieve.untrusted_text import UNSAFE
 
@@ -85,10 +85,13 @@ class Upload:
 async def read_upload(request: Request, *, max_bytes: int) -> Upload:
     """Return the file in the form field `file`.
 
-    Raises `InvalidRequestError` and `RequestTooLargeError`.
+    Raises `InvalidRequestError` and `RequestTooLargeError`, and `NotFoundError` for an upload to
+    OpenAI's API, which has the same path and other files.
     """
     form = await _read_form(request)
     try:
+        if "purpose" in form and "anthropic-version" not in request.headers:
+            raise NotFoundError("OpenAI's files are not here: send their text in the messages.")
         return await _upload(form, max_bytes)
     finally:
         await form.close()

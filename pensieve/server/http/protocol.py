@@ -1,5 +1,4 @@
-"""One client's connection: uvicorn's h11 protocol with limits, timeouts and Anthropic's error
-envelope.
+"""One client's connection: uvicorn's h11 protocol with limits, timeouts and errors in an envelope.
 
 uvicorn alone waits without limit for a head, accepts one of any size that arrives at once, reads
 the rest of a body without limit after its answer, waits without limit for a client that stopped
@@ -13,6 +12,7 @@ import asyncio
 import logging
 import re
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ from pensieve.logs import naming
 from pensieve.server.errors import STOPPING
 from pensieve.server.http.connection_limits import MAX_HEAD_BYTES, MAX_HEADERS, ConnectionTimeouts
 from pensieve.server.http.event_stream import ABORT
-from pensieve.server.wire import ANTHROPIC, error_response
+from pensieve.server.wire import ANTHROPIC, Wire, error_response
 
 _log = logging.getLogger("pensieve.server")
 
@@ -95,11 +95,18 @@ _Awaited = Literal["head", "rest"]
 class DeadlineProtocol(H11Protocol):
     """Owns its timers. uvicorn makes one per connection, through `http_server`."""
 
-    def __init__(self, *args: Any, timeouts: ConnectionTimeouts, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        timeouts: ConnectionTimeouts,
+        wire_of: Callable[[Any], Wire],
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.conn = LimitedH11()
         self.app = self._abortable(self.app)
         self._timeouts = timeouts
+        self._wire_of = wire_of
         self._awaited: _Awaited | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
@@ -215,8 +222,9 @@ class DeadlineProtocol(H11Protocol):
 
     def _error_bytes(self, error: PensieveError) -> bytes:
         request_id = new_id("req")
-        # No head was parsed, so there is no path that could choose another wire.
-        response = error_response(ANTHROPIC, error, request_id)
+        is_in_head = self.cycle is None or self.cycle.response_complete
+        wire = ANTHROPIC if is_in_head else self._wire_of(self.scope)
+        response = error_response(wire, error, request_id)
         with naming(request_id):
             _log.info("-: %d %s", response.status_code, error.message)
         names = (b"request-id", b"x-request-id")

@@ -14,10 +14,11 @@ from signal import SIGINT, SIGTERM
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from pensieve.server.http.connection_limits import ConnectionTimeouts
 from pensieve.server.http.shutdown_grace import GRACE_S
+from pensieve.server.wire import ANTHROPIC, Wire
 
 if TYPE_CHECKING:
     import uvicorn
@@ -26,10 +27,15 @@ FINAL_SEND_TIMEOUT_S = 2.0
 
 
 def http_server(
-    app: ASGIApp, *, grace_s: int = GRACE_S, timeouts: ConnectionTimeouts | None = None
+    app: ASGIApp,
+    *,
+    grace_s: int = GRACE_S,
+    timeouts: ConnectionTimeouts | None = None,
+    wire_of: Callable[[Scope], Wire] = lambda _: ANTHROPIC,
 ) -> "uvicorn.Server":
     """Return uvicorn around `app`; after a stop open answers get `grace_s`.
 
+    wire_of: in which wire a request with a broken body is refused.
     h11, not httptools: that one accepts headers of any size, and the first of two Host headers
     (2026-11, uvicorn 0.54).
     """
@@ -38,7 +44,7 @@ def http_server(
     from pensieve.server.http.protocol import DeadlineProtocol
 
     timeouts = timeouts or ConnectionTimeouts()
-    connection: Any = partial(DeadlineProtocol, timeouts=timeouts)
+    connection: Any = partial(DeadlineProtocol, timeouts=timeouts, wire_of=wire_of)
     config = uvicorn.Config(
         app,
         http=connection,

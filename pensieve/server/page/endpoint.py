@@ -18,7 +18,7 @@ from pensieve.settings.resolve import is_loopback
 _FOLDER = Path(__file__).parent
 # Later ones use earlier ones.
 SCRIPTS = ("format", "elements", "plot", "live", "machine", "history", "page")
-GREETING = "pensieve speaks the Anthropic API here. GET /health reports its state.\n"
+GREETING = "pensieve speaks the Anthropic and OpenAI APIs here. GET /health reports its state.\n"
 
 
 class PageEndpoint:

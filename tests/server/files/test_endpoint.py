@@ -186,6 +186,7 @@ async def test_file_over_limit_is_refused_announced_or_chunked(
     client: httpx.AsyncClient,
 ) -> None:
     boundary = {"content-type": "multipart/form-data; boundary=x"}
+    boundary |= {"anthropic-version": "2023-06-01"}
 
     async def chunks():
         yield b'--x\r\ncontent-disposition: form-data; name="file"; filename="a.txt"\r\n\r\n'
@@ -198,6 +199,24 @@ async def test_file_over_limit_is_refused_announced_or_chunked(
     assert response.status_code == 413
     response = await upload(client, ("a.txt", b"a" * (32 * 1024 * 1024), "text/plain"))
     assert response.status_code == 200
+
+
+async def test_upload_to_openais_api_is_not_found_and_stores_nothing(
+    client: httpx.AsyncClient,
+) -> None:
+    image = ("a.png", b"\x89PNG", "image/png")
+    for file in (TEXT, image):
+        response = await upload(client, file, purpose="assistants")
+        assert response.status_code == 404
+        assert response.json()["error"] == {
+            "message": "OpenAI's files are not here: send their text in the messages.",
+            "type": "invalid_request_error",
+            "param": None,
+            "code": "not_found",
+        }
+    assert (await client.get("/v1/files")).json()["data"] == []
+    client.headers["anthropic-version"] = "2023-06-01"
+    assert (await upload(client, purpose="assistants")).status_code == 200
 
 
 HEADS = st.sampled_from(

@@ -82,15 +82,36 @@ async def test_chat_is_answered_under_any_base_url(path: str) -> None:
     [
         *[("/v1/responses/a/b", True), ("/v1/moderations", True), ("/v1/chat/completions/x", True)],
         *[("/v1/audio/speech", True), ("/openai/deployments/x/chat/completions", True)],
-        *[("/v1/messages/x", False), ("/v1/messages/batches/x/y", False), ("/nowhere", False)],
+        *[("/v1/batches", True), ("/v1/containers/x", True), ("/v1/threads/x/messages", True)],
+        *[("/v1/messages/x", False), ("/v1/messages/batches/x/y", False), ("/messages", False)],
+        # Neither API's: all but Anthropic's clients read the errors of OpenAI's.
+        *[("/nowhere", True), ("/v1", True), ("/v1/", True), ("/v1/rerank", True)],
+        *[("/v1/Chat/Completions", True), ("/api/tags", True), ("/api/chat", True)],
+        ("/v1/responses/compact", True),
     ],
 )
 async def test_unknown_path_has_the_errors_of_its_api(path: str, is_openai: bool) -> None:
     async with in_memory(app_of(ScriptedEngine([]))) as client:
-        response = await client.post(path, json=CALL)
-    assert response.status_code == 404
-    assert ("param" in response.json()["error"]) == is_openai
-    assert ("request_id" in response.json()) == (not is_openai)
+        responses = [
+            await client.post(path, json=CALL),
+            await client.post(path, json=CALL, headers={"x-api-key": "wrong"}),
+        ]
+        named = await client.post(path, json=CALL, headers={"anthropic-version": "2023-06-01"})
+    assert [response.status_code for response in responses] == [404, 401]
+    for response in responses:
+        assert ("param" in response.json()["error"]) == is_openai
+        assert ("request_id" in response.json()) == (not is_openai)
+    assert ("param" in named.json()["error"]) == (path == "/v1/responses/compact")
+
+
+async def test_websocket_is_not_found() -> None:
+    headers = {"connection": "upgrade", "upgrade": "websocket"}
+    async with in_memory(app_of(ScriptedEngine([]))) as client:
+        response = await client.get("/v1/responses", headers=headers)
+        plain = await client.get("/v1/responses")
+    assert (response.status_code, plain.status_code) == (404, 405)
+    assert response.json()["error"]["message"].startswith("There are no websockets here")
+    assert ["allow" in each.headers for each in (response, plain)] == [False, True]
 
 
 @pytest.mark.parametrize("path", ["/v1/v1/messages", "//v1/messages", "/health/", "//health"])
