@@ -39,6 +39,9 @@ _log = logging.getLogger("pensieve.prompt")
 
 # Line and column of an error in llguidance's messages.
 _POSITION = re.compile(r"\bat (\d+)\(\d+\)")
+_UNSATISFIABLE = re.compile(r"Unsatisfiable schema: (.+)")
+MAX_PLACE_CHARS = 200
+_INNER_ERROR = "The grammar cannot be followed: "  # before the other messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ class AnswerGrammar:
             self._refuse_input_grammar(error)
             return None
         for at in offenders:
-            self._refuse_if_strict(tools[at].name)
+            self._refuse_if_strict(tools[at].name, error)
             _log.warning(
                 "the input_schema of tool %d failed to compile, any JSON object is accepted",
                 at + 1,
@@ -94,7 +97,7 @@ class AnswerGrammar:
 
     def _with_free_format(self, error: str) -> "AnswerGrammar | None":
         if self.is_format_strict:
-            raise InvalidRequestError(f"output_config.format.schema: {_TOO_COMPLEX}")
+            raise InvalidRequestError(f"output_config.format.schema: {_schema_reason(error)}")
         if self.limits.schema == FREE_OBJECT:
             self._refuse_input_grammar(error)
             return None
@@ -113,14 +116,31 @@ class AnswerGrammar:
         tool_index = self._tool_index(error)
         named = None if tool_index is None else self.limits.tools[tool_index].name
         name = named if named in names else names[0]
-        raise _unenforceable(self.input_paths, name, error)
+        raise _unenforceable(self.input_paths, name, _grammar_reason(error))
 
-    def _refuse_if_strict(self, name: str) -> None:
+    def _refuse_if_strict(self, name: str, error: str) -> None:
         if name in self.strict_paths:
-            raise InvalidRequestError(f"{self.strict_paths[name]}.input_schema: {_TOO_COMPLEX}")
+            path = f"{self.strict_paths[name]}.input_schema"
+            raise InvalidRequestError(f"{path}: {_schema_reason(error)}")
 
 
 _TOO_COMPLEX = "Schema is too complex for compilation."
+
+
+def _schema_reason(error: str) -> str:
+    """Return what llguidance's error says of the client's schema."""
+    if found := _UNSATISFIABLE.search(error):
+        # An expression is llguidance's own, made of several keywords.
+        is_inner = found[1].startswith("Regex")
+        return "Schema allows no value" + ("." if is_inner else f": {found[1]}")
+    if "regex parse error" in error:
+        return "Schema has a pattern that is no regular expression."
+    return _TOO_COMPLEX
+
+
+def _grammar_reason(error: str) -> str:
+    """Return what llguidance's error says of the client's grammar, which it never read as such."""
+    return "it is too complex" if error.startswith(_INNER_ERROR) else error
 
 
 def _unenforceable(paths: Mapping[str, str], tool: str, error: object) -> InvalidRequestError:
@@ -291,5 +311,9 @@ def _refuse_dropped(fit: Compilable, path: str) -> None:
         )
 
 
-def _joined(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names))
+def _joined(places: Mapping[str, str]) -> str:
+    """Return the keywords, each with a place in the schema if that is not the top."""
+    return ", ".join(
+        f"{keyword} (at {place[:MAX_PLACE_CHARS]})" if place else keyword
+        for keyword, place in sorted(places.items())
+    )

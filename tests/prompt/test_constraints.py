@@ -131,6 +131,26 @@ def test_too_complex_schema_is_not_enforced_and_logged(
             "output_config.format.schema: For 'object' type, properties not are not supported",
         ),
         (
+            {
+                "tools": [
+                    {
+                        "name": "odd",
+                        "strict": True,
+                        "input_schema": {
+                            "type": "object",
+                            "properties": {
+                                "a": {"type": "array", "items": {"anyOf": [{}, {"not": {}}]}},
+                                "b": {"not": {}},
+                            },
+                            "if": {},
+                        },
+                    }
+                ]
+            },
+            "tools.0.custom: For 'object' type, properties if, not (at properties.b) are not"
+            " supported",
+        ),
+        (
             {"output_config": {"format": {"type": "json_schema"}}},
             "output_config.format.schema: Input should be an object",
         ),
@@ -174,8 +194,18 @@ def test_only_the_tool_that_fails_to_compile_is_relaxed(
 def test_strict_schemas_are_never_relaxed(fields: dict[str, Any]) -> None:
     grammar = constraints_of(**fields).grammar
     assert grammar is not None
-    with pytest.raises(InvalidRequestError, match=r"Schema is too complex for compilation\."):
-        grammar.relaxed("too much to compile")
+    inner = "The grammar cannot be followed: at 2(4): failed to compile JSON schema: "
+    for error, reason in {
+        "too much to compile": "Schema is too complex for compilation.",
+        inner + "Unsatisfiable schema: required property 'a' is unsatisfiable": (
+            "Schema allows no value: required property 'a' is unsatisfiable"
+        ),
+        inner + 'Unsatisfiable schema: Regex is empty: (And "a" "b")': "Schema allows no value.",
+        inner + "regex parse error:": "Schema has a pattern that is no regular expression.",
+    }.items():
+        with pytest.raises(InvalidRequestError) as caught:
+            grammar.relaxed(error)
+        assert caught.value.message.partition(": ")[2] == reason
 
 
 def text_tool(definition: str, name: str = "patch") -> TextTool:
@@ -237,6 +267,8 @@ def test_grammar_of_a_text_tool_is_never_relaxed() -> None:
     assert [tool.schema == FREE_OBJECT for tool in freed.limits.tools] == [True, False, False]
     with pytest.raises(InvalidRequestError, match="grammar of first cannot be enforced: too much"):
         freed.relaxed("too much")
+    with pytest.raises(InvalidRequestError, match=r"cannot be enforced: it is too complex$"):
+        freed.relaxed("The grammar cannot be followed: parser error: Too many items (limit 20000)")
     line = 1 + next(
         at for at, text in enumerate(grammar.lark.splitlines()) if text.startswith("tool2_input")
     )

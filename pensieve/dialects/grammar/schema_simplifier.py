@@ -49,7 +49,8 @@ class Compilable:
     """A schema that compiles to a grammar."""
 
     schema: Schema
-    dropped: frozenset[str]  # keywords, or types, that it does not enforce
+    # Keywords, or types, that it does not enforce: one place of each, such as `properties.a`.
+    dropped: Mapping[str, str]
 
 
 def compilable_object(schema: Schema) -> Compilable:
@@ -60,7 +61,7 @@ def compilable_object(schema: Schema) -> Compilable:
     fit = compilable(schema)
     _check_combinations(fit.schema)
     if "object" not in kinds_of(fit.schema, fit.schema):
-        return Compilable(FREE_OBJECT, fit.dropped | {"type"})
+        return Compilable(FREE_OBJECT, {**fit.dropped, "type": ""})
     return Compilable(closed_object(fit.schema), fit.dropped)
 
 
@@ -76,7 +77,7 @@ def compilable(schema: Schema) -> Compilable:
     """Return `schema` without unsupported keywords. Raises `SchemaTooComplexError`."""
     _check_size(schema)
     simplifier = _Simplifier(schema)
-    return Compilable(simplifier.whole(), frozenset(simplifier.dropped))
+    return Compilable(simplifier.whole(), simplifier.dropped)
 
 
 def _check_size(schema: Schema) -> None:
@@ -120,17 +121,20 @@ def _inner(value: object) -> Iterator[object]:
 
 @dataclass(slots=True)
 class _Simplifier:
-    """Owns the pending nodes of one schema, each with the setter of its result."""
+    """Owns the pending nodes of one schema, each with its place and the setter of its result."""
 
     root: Schema
-    dropped: set[str] = field(default_factory=set)
-    _pending: list[tuple[object, Callable[[Schema | bool], None]]] = field(default_factory=list)
+    dropped: dict[str, str] = field(default_factory=dict[str, str])
+    _pending: list[tuple[object, str, Callable[[Schema | bool], None]]] = field(
+        default_factory=list
+    )
+    _place: str = ""  # of the node in work
 
     def whole(self) -> Schema:
         done: list[Schema | bool] = []
-        self._pending.append((self.root, done.append))
+        self._pending.append((self.root, "", done.append))
         while self._pending:
-            node, put = self._pending.pop()
+            node, self._place, put = self._pending.pop()
             put(self._fit(node))
         first = done[0]
         return first if isinstance(first, Mapping) else {}
@@ -139,30 +143,33 @@ class _Simplifier:
         if isinstance(node, bool):
             return node
         if not isinstance(node, Mapping):
-            self.dropped.add("schema")
+            self._drop("schema")
             return {}
         fields = cast("Schema", node)
         fitted: dict[str, object] = {}
         if "$ref" in fields and (found := self._target(fields["$ref"])) is not None:
             fitted["$ref"] = found
         elif "$ref" in fields:
-            self.dropped.add("$ref")
+            self._drop("$ref")
         for key, value in fields.items():
             if key == "$ref" or self._keyword(key, value, fitted):
                 continue
             if key not in _ANNOTATIONS:
-                self.dropped.add(key)
+                self._drop(key)
         return fitted
+
+    def _drop(self, keyword: str) -> None:
+        self.dropped.setdefault(keyword, self._place)
 
     def _keyword(self, key: str, value: object, fitted: dict[str, object]) -> bool:
         """Add a supported keyword to `fitted`. Return whether it is supported."""
         if key in _MAPS and isinstance(value, Mapping):
-            self._fit_map(fitted.setdefault(key, {}), cast("Schema", value))
+            self._fit_map(fitted.setdefault(key, {}), cast("Schema", value), key)
         elif key in _LISTS and isinstance(value, list | tuple) and value:
-            self._fit_list(fitted.setdefault(key, []), cast("list[object]", value))
+            self._fit_list(fitted.setdefault(key, []), cast("list[object]", value), key)
         elif key in _SINGLE and isinstance(value, Mapping | bool):
             fitted[key] = {}
-            self._pending.append((cast("object", value), _setter(fitted, key)))
+            self._push(cast("object", value), key, _setter(fitted, key))
         elif key == "const":
             fitted[key] = value
         elif (plain := _plain(key, cast("object", value))) is not None:
@@ -171,17 +178,21 @@ class _Simplifier:
             return False
         return True
 
-    def _fit_map(self, into: object, schemas: Schema) -> None:
+    def _fit_map(self, into: object, schemas: Schema, keyword: str) -> None:
         fitted = cast("dict[str, object]", into)
         for name, inner in schemas.items():
             fitted[name] = {}
-            self._pending.append((inner, _setter(fitted, name)))
+            self._push(inner, f"{keyword}.{name}", _setter(fitted, name))
 
-    def _fit_list(self, into: object, schemas: list[object]) -> None:
+    def _fit_list(self, into: object, schemas: list[object], keyword: str) -> None:
         fitted = cast("list[object]", into)
-        for key, inner in enumerate(schemas):
+        for at, inner in enumerate(schemas):
             fitted.append({})
-            self._pending.append((inner, _setter(fitted, key)))
+            self._push(inner, f"{keyword}.{at}", _setter(fitted, at))
+
+    def _push(self, node: object, within: str, put: Callable[[Schema | bool], None]) -> None:
+        place = f"{self._place}.{within}" if self._place else within
+        self._pending.append((node, place, put))
 
     def _target(self, reference: object) -> str | None:
         """Return a reference into this schema that resolves; None for any other."""

@@ -47,6 +47,8 @@ _MAX_FORCED = 256
 
 ResultT = TypeVar("ResultT")
 
+# llguidance's names for a grammar that ends before it matched anything.
+_MATCHES_NOTHING = {"NoExtension", "NoExtensionBias"}
 _ALLOWED = 1
 _REFUSED = 3
 
@@ -295,6 +297,8 @@ def _check_beginning(matcher: LLMatcher) -> None:
 def _check(matcher: LLMatcher) -> None:
     if matcher.is_error():
         first_line = matcher.get_error().partition("\n")[0]
+        if first_line in _MATCHES_NOTHING:
+            raise GrammarError("The grammar matches no text.")
         raise GrammarError(f"The grammar cannot be followed: {first_line}")
 
 

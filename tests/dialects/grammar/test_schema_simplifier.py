@@ -212,9 +212,9 @@ def test_choices_are_followed_up_to_the_maximum_number_of_visits() -> None:
 
 
 def test_schema_that_admits_no_object_is_reported() -> None:
-    assert compilable_object({"type": "string"}).dropped == {"type"}
-    assert compilable_object({"type": "string", "not": {}}).dropped == {"type", "not"}
-    assert compilable_object({"type": "object"}).dropped == frozenset()
+    assert compilable_object({"type": "string"}).dropped.keys() == {"type"}
+    assert compilable_object({"type": "string", "not": {}}).dropped.keys() == {"type", "not"}
+    assert compilable_object({"type": "object"}).dropped == {}
 
 
 @pytest.mark.parametrize(

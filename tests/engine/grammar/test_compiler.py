@@ -53,6 +53,13 @@ def test_time_of_compilations_is_summed_and_that_of_cached_ones_is_not(
     assert grammars.spent_s > one
 
 
+@pytest.mark.parametrize("lark", [r"start: /[^\s\S]/", "start: start", "start: A\nA: /a/ & /b/"])
+def test_grammar_without_texts_is_refused_in_plain_words(
+    grammars: GrammarCompiler, lark: str
+) -> None:
+    assert fails(grammars, lark) == "The grammar matches no text."
+
+
 def test_hostile_grammars_are_compiled_or_refused_in_time(grammars: GrammarCompiler) -> None:
     started = time.monotonic()
     futures = [grammars.prepare(Grammar(lark)) for lark in cases.HOSTILE.values()]
