@@ -12,7 +12,12 @@ from pydantic import BeforeValidator, Field, JsonValue, StrictBool, StrictInt
 from pensieve.api.base import RequestModel, one_text_block
 from pensieve.api.messages.request import MAX_INT, MAX_MESSAGES
 from pensieve.api.messages.tools import InputGrammar
-from pensieve.openai.generation_fields import MAX_TOP_LOGPROBS, GenerationFields, TokenLimit
+from pensieve.openai.generation_fields import (
+    MAX_TOP_LOGPROBS,
+    GenerationFields,
+    TokenLimit,
+    text_or_list,
+)
 
 MAX_TOOLS = 10_000
 
@@ -27,10 +32,14 @@ class ContentPart(RequestModel):
     refusal: str = ""
 
 
+def _parts(content: object) -> object:
+    return one_text_block(text_or_list(content))
+
+
 # A string is one text part.
 Content = Annotated[
     tuple[ContentPart, ...],
-    BeforeValidator(one_text_block, json_schema_input_type=str | tuple[ContentPart, ...]),
+    BeforeValidator(_parts, json_schema_input_type=str | tuple[ContentPart, ...]),
 ]
 
 
@@ -153,7 +162,14 @@ class ChatToolChoice(ToolReference):
 
 
 def _choice_object(choice: object) -> object:
-    return {"type": choice} if isinstance(choice, str) else choice
+    """Return the choice as an object, with a list of tools where this API has it."""
+    match choice:
+        case str():
+            return {"type": choice}
+        case {"type": "allowed_tools", "tools": _} if "allowed_tools" not in choice:
+            return {"type": "allowed_tools", "allowed_tools": choice}
+        case _:
+            return choice
 
 
 class JsonSchemaFormat(RequestModel):

@@ -1,6 +1,5 @@
 """A chat request as a conversation of the Messages API, from which the prompt is rendered."""
 
-import logging
 from collections.abc import Iterator, Sequence
 
 from pydantic import JsonValue
@@ -31,9 +30,7 @@ from pensieve.openai.chat_request import (
 from pensieve.openai.custom_tools import text_tool
 from pensieve.openai.generation_fields import check_supported
 from pensieve.openai.history import turns_of
-from pensieve.openai.hosted_tools import kind_for_log
-
-_log = logging.getLogger("pensieve.openai")
+from pensieve.openai.hosted_tools import log_ignored_tools
 
 MIN_BUDGET = 1024  # the Messages API's
 _NO_ARGUMENTS: dict[str, JsonValue] = {"type": "object", "properties": {}}
@@ -65,12 +62,12 @@ def _check(request: ChatRequest) -> None:
     check_supported(
         {
             "modalities": any(kind != "text" for kind in request.modalities),
-            "audio": request.audio is not None,
+            "audio": bool(request.audio),
         }
     )
     if request.top_logprobs and not request.logprobs:
         raise InvalidRequestError("top_logprobs: Only allowed if `logprobs` is true")
-    if request.functions is not None:
+    if request.functions:
         raise InvalidRequestError("functions: This server supports their successor `tools` alone")
 
 
@@ -91,6 +88,7 @@ def custom_tools_of(request: ChatRequest) -> frozenset[str]:
 
 
 def _tools(tools: Sequence[ChatTool]) -> Iterator[CustomTool]:
+    ignored: list[str] = []
     for at, tool in enumerate(tools):
         if tool.function is not None:
             yield _function(tool.function)
@@ -99,8 +97,8 @@ def _tools(tools: Sequence[ChatTool]) -> Iterator[CustomTool]:
         elif tool.type in {"function", "custom"}:
             raise InvalidRequestError(f"tools.{at}.{tool.type}: Field required")
         else:
-            kind = kind_for_log(tool.type)
-            _log.warning("ignoring a tool that this server cannot run, of type %s", kind)
+            ignored.append(tool.type)
+    log_ignored_tools(ignored)
 
 
 def _function(tool: FunctionTool) -> CustomTool:

@@ -31,10 +31,15 @@ def _unlimited(tokens: int) -> int | None:
     return None if tokens < 0 else tokens
 
 
+def text_or_list(value: object) -> object:
+    """Return `value` if it is one of them; an error that names the list alone misleads."""
+    if isinstance(value, str | list | tuple):
+        return cast("object", value)
+    raise PydanticCustomError("text_or_list", "Input should be a valid string or list")
+
+
 def _stop_list(stop: object) -> object:
-    texts = [stop] if isinstance(stop, str) else stop
-    if not isinstance(texts, list):
-        return texts
+    texts = [stop] if isinstance(stop, str) else text_or_list(stop)
     return [text for text in cast("list[object]", texts) if text != ""]
 
 

@@ -8,14 +8,23 @@ from pensieve.api.messages.content_blocks import TextBlock, ThinkingBlock, ToolU
 from pensieve.api.messages.request import Turn
 from pensieve.errors import InvalidRequestError
 from pensieve.openai.chat_request import ChatMessage, ContentPart, ToolCall
-from pensieve.openai.turns import UNREADABLE, TurnBuilder, arguments_of, text_block, unreadable
+from pensieve.openai.turns import (
+    UNREADABLE,
+    TurnBuilder,
+    arguments_of,
+    text_block,
+    unreadable,
+    unreadable_note,
+)
 
 
 def turns_of(messages: Sequence[ChatMessage], model: str) -> tuple[Turn, ...]:
     """Raises `InvalidRequestError` for content that no text model reads, and if there is none."""
     turns = TurnBuilder()
     for at, message in enumerate(messages):
-        _add(turns, message, tuple(_texts(message.content, f"messages.{at}", model)))
+        is_result = message.role in {"tool", "function"}
+        path = None if is_result else f"messages.{at}"
+        _add(turns, message, tuple(_texts(message.content, path, model)))
     finished = turns.finished()
     if not finished:
         raise InvalidRequestError("messages: at least one message must have content")
@@ -49,11 +58,14 @@ def _thoughts(message: ChatMessage) -> Iterator[ThinkingBlock]:
         yield ThinkingBlock(type="thinking", thinking=thought)
 
 
-def _texts(parts: Sequence[ContentPart], path: str, model: str) -> Iterator[TextBlock]:
+def _texts(parts: Sequence[ContentPart], path: str | None, model: str) -> Iterator[TextBlock]:
+    """path: None for a result, in which a note takes the place of what cannot be read."""
     for at, part in enumerate(parts):
         if kind := UNREADABLE.get(part.type):
-            raise unreadable(f"{path}.content.{at}.type", kind, model)
-        if text := part.text or part.refusal:
+            if path is not None:
+                raise unreadable(f"{path}.content.{at}.type", kind, model)
+            yield unreadable_note(kind)
+        elif text := part.text or part.refusal:
             yield text_block(text)
 
 

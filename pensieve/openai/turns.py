@@ -1,11 +1,14 @@
 """Builds the turns of a conversation, in which every call has exactly one result.
 
+Histories are sent again with every turn, so that one line in the log tells of all repairs.
+
 Agents that were interrupted leave calls without results and results without calls, which would fail
 every later request of their session: a missing result is supplied, an orphan is dropped. Calls and
 results are matched within one answer, as some servers give the same ids again.
 """
 
 import logging
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import cast
@@ -42,7 +45,10 @@ class TurnBuilder:
 
     def __init__(self) -> None:
         self._turns: list[Turn] = []
-        self._open: list[tuple[str, str]] = []  # the client's id and ours
+        # Our ids of those calls, by the client's id, which some servers give several times.
+        self._open: dict[str, deque[str]] = {}
+        self._supplied = 0  # results
+        self._orphans = 0  # results that were dropped
         self._ids: set[str] = set()  # of all calls
         self._has_result = False  # since the last answer
 
@@ -61,7 +67,7 @@ class TurnBuilder:
     def new_call(self, call_id: str, name: str, tool_input: dict[str, JsonValue]) -> ToolUseBlock:
         """Return a call, which then waits for its result."""
         use_id = self._new_id(call_id)
-        self._open.append((call_id, use_id))
+        self._open.setdefault(call_id, deque()).append(use_id)
         return ToolUseBlock(type="tool_use", id=use_id, name=name, input=tool_input)
 
     def add_answer(self, blocks: Sequence[ContentBlock]) -> None:
@@ -75,19 +81,22 @@ class TurnBuilder:
 
     def add_result(self, call_id: str, texts: Sequence[TextBlock]) -> None:
         """Add a result. Without an id it is that of the first call that waits for one."""
-        match = next((pair for pair in self._open if pair[0] == call_id or not call_id), None)
-        if match is None:
-            _log.warning("ignoring a result without a call")
+        answered = call_id or next(iter(self._open), "")
+        if answered not in self._open:
+            self._orphans += 1
             return
-        self._open.remove(match)
+        use_id = self._open[answered].popleft()
+        if not self._open[answered]:
+            del self._open[answered]
         self._has_result = True
-        self._append("user", [_result(match[1], texts)])
+        self._append("user", [_result(use_id, texts)])
 
     def finished(self) -> tuple[Turn, ...]:
         """Return the turns. The last system turn is the user's if there are only such ones: no
         template begins without.
         """
         self._close()
+        self._log_repairs()
         turns = self._turns
         if turns and all(turn.role == "system" for turn in turns):
             turns = [*turns[:-1], turns[-1].model_copy(update={"role": "user"})]
@@ -107,12 +116,19 @@ class TurnBuilder:
     def _close(self) -> None:
         """Supply the results that are missing."""
         missing = [
-            _result(use_id, [text_block(NO_RESULT)], is_error=True) for _, use_id in self._open
+            _result(use_id, [text_block(NO_RESULT)], is_error=True)
+            for use_ids in self._open.values()
+            for use_id in use_ids
         ]
-        if missing:
-            _log.warning("%d tool calls have no result, telling the model so", len(missing))
+        self._supplied += len(missing)
         self._append("user", missing)
-        self._open, self._has_result = [], False
+        self._open, self._has_result = {}, False
+
+    def _log_repairs(self) -> None:
+        if self._supplied:
+            _log.warning("%d tool calls have no result, telling the model so", self._supplied)
+        if self._orphans:
+            _log.warning("ignoring %d results without a call", self._orphans)
 
 
 def text_block(text: str) -> TextBlock:
@@ -142,3 +158,10 @@ def unreadable(path: str, kind: str, model: str) -> InvalidRequestError:
     return InvalidRequestError(
         f"{path}: Could not process {kind}: model '{model}' does not support {kind} input"
     )
+
+
+def unreadable_note(kind: str) -> TextBlock:
+    """Return what takes the place of content in a result: refusing it would fail every later
+    request of the session.
+    """
+    return text_block(f"[{kind} that this model cannot read]")

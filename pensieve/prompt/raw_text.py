@@ -84,7 +84,8 @@ def raw_prompt(
 def _rendered(
     text: str, suffix: str | None, tokenizer: ChatTokenizer, marks: GapMarks | None
 ) -> str:
-    if suffix is None:
+    # An empty one asks for nothing; with marks, it says that the text ends at the gap.
+    if suffix is None or not (suffix or marks):
         return _with_marks(text, tokenizer, marks)
     if marks is None:
         raise InvalidRequestError("suffix: The served model has no marks for a gap in a text")

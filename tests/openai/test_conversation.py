@@ -1,5 +1,6 @@
 """A chat request becomes a conversation, or is refused by the path of what cannot be honoured."""
 
+import logging
 from typing import Any
 
 import pytest
@@ -75,9 +76,13 @@ def test_custom_tool_takes_a_text_of_its_grammar() -> None:
 
 @pytest.mark.parametrize("kind", ["web_search", "namespace", "mcp", "zebra"])
 def test_tool_of_another_kind_is_left_out(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     tool = {"type": kind, "name": "x", "tools": [F]}
-    assert [tool.name for tool in conversation(tools=[tool, F]).tools] == ["f"]
-    assert f"of type {'unknown' if kind == 'zebra' else kind}\n" in caplog.text
+    assert [tool.name for tool in conversation(tools=[tool, F, tool]).tools] == ["f"]
+    known = "unknown" if kind == "zebra" else kind
+    assert [record.getMessage() for record in caplog.records] == [
+        f"ignoring 2 tools that this server cannot run, of type {known}"
+    ]
 
 
 def named(name: str, kind: str = "function") -> dict[str, object]:
@@ -210,6 +215,29 @@ def test_what_cannot_be_honoured_is_refused(fields: dict[str, object], message: 
 )
 def test_malformed_field_is_refused_with_its_path(fields: dict[str, object], path: str) -> None:
     assert refusal(**fields).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("field", ["stop", "messages.0.content"])
+def test_field_that_may_be_a_text_says_so(field: str) -> None:
+    fields = {"stop": 5} if field == "stop" else {"messages": [{"role": "user", "content": 5}]}
+    assert refusal(**fields) == f"{field}: Input should be a valid string or list"
+
+
+def test_deprecated_and_optional_fields_that_ask_for_nothing_are_accepted() -> None:
+    assert conversation(functions=[], audio={}, modalities=[]).tools == ()
+
+
+@pytest.mark.parametrize("mode", ["auto", "required"])
+def test_flat_list_of_allowed_tools_is_read(mode: str) -> None:
+    flat = {"type": "allowed_tools", "mode": mode, "tools": [{"type": "function", "name": "f"}]}
+    nested = {"type": "allowed_tools", "allowed_tools": flat}
+    choice = conversation(tools=[F], tool_choice=flat).tool_choice
+    assert choice == conversation(tools=[F], tool_choice=nested).tool_choice
+    assert choice is not None
+    assert choice.allowed == ("f",)
+    assert refusal(tool_choice={"type": "allowed_tools", "tools": []}).startswith(
+        "tool_choice.allowed_tools.mode: "
+    )
 
 
 @pytest.mark.parametrize(

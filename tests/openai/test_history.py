@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pensieve.api.messages.content_blocks import ToolResultBlock
 from pensieve.api.messages.request import ApiVersion, Conversation
 from pensieve.errors import InvalidRequestError
 from pensieve.openai.chat_request import ChatMessage
@@ -128,7 +129,28 @@ def test_result_without_its_call_is_dropped(caplog: pytest.LogCaptureFixture) ->
         ("assistant", [USE]),
         ("user", [("a", "done")]),
     ]
-    assert caplog.text.count("without a call") == 2
+    assert [record.getMessage() for record in caplog.records] == [
+        "ignoring 2 results without a call"
+    ]
+
+
+def test_missing_results_of_a_session_are_one_line_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    turns(HI, calls("a", "b"), HI, calls("a"), HI)
+    assert [record.getMessage() for record in caplog.records] == [
+        "3 tool calls have no result, telling the model so"
+    ]
+
+
+def test_image_in_a_result_is_a_note() -> None:
+    parts = [{"type": "text", "text": "seen"}, {"type": "image_url", "image_url": {"url": "x"}}]
+    answered = {"role": "tool", "tool_call_id": "a", "content": parts}
+    messages = [HI, calls("a"), answered]
+    made = turns_of([ChatMessage.model_validate(message) for message in messages], "m")
+    (block,) = made[-1].content
+    assert isinstance(block, ToolResultBlock)
+    assert [text.text for text in block.content] == ["seen", "[image that this model cannot read]"]
 
 
 def test_id_that_is_used_again_is_another_call() -> None:

@@ -104,6 +104,11 @@ def test_marks_that_an_editor_writes_are_control_tokens_and_others_are_not() -> 
     assert prompt.stop_tokens == {tokenizer.controls[mark] for mark in QWEN}
 
 
+def test_empty_suffix_is_no_gap_without_marks() -> None:
+    tokenizer = tokenizer_with()
+    assert prompt_of(tokenizer, "a", "").tokens == prompt_of(tokenizer, "a").tokens
+
+
 def test_suffix_is_refused_without_marks() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         prompt_of(tokenizer_with(), "a", "b")

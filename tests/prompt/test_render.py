@@ -76,7 +76,7 @@ def test_prompt_far_longer_than_the_context_is_refused_if_the_limit_is_given(
 
 
 def test_conversation_without_user_turn_is_refused() -> None:
-    with pytest.raises(InvalidRequestError, match="first message must use"):
+    with pytest.raises(InvalidRequestError, match='a message with the "user" role is'):
         rendered(ASSISTANT)
 
 

@@ -42,8 +42,10 @@ def translated(request: InputTokensRequest, stored: Sequence[JsonObject] = ()) -
     _refuse_unsupported(request)
     tools = declared_tools(request.tools)
     items = (*stored, *request.input)
-    known = _with_added(tools, items)
+    known = _with_added(tools, items, len(stored))
     turns = turns_of(items, known, request.model, len(stored))
+    if not turns:
+        _check_has_input(request)
     schema = _output_schema(request.text)
     if schema is not None and turns and turns[-1].role == "assistant":
         raise InvalidRequestError(
@@ -63,25 +65,40 @@ def translated(request: InputTokensRequest, stored: Sequence[JsonObject] = ()) -
 
 
 def _refuse_unsupported(request: InputTokensRequest) -> None:
-    if request.conversation is not None:
+    if request.conversation:
         raise InvalidRequestError("conversation: This server does not support it")
     if isinstance(request, ResponsesRequest):
         check_supported(
             {
                 "background": request.background,
-                "prompt": request.prompt is not None,
+                "prompt": bool(request.prompt),
                 "n": request.n != 1,
             }
         )
 
 
-def _with_added(tools: DeclaredTools, items: Sequence[JsonObject]) -> DeclaredTools:
-    """Return `tools` with the names of those that input items add."""
+def _check_has_input(request: InputTokensRequest) -> None:
+    """Refuse a request that could only be answered with nothing, which clients take for a fault of
+    the server. Tokens can be counted without input.
+    """
+    if not isinstance(request, ResponsesRequest) or request.is_warm_up:
+        return
+    if "input" not in request.model_fields_set:
+        raise InvalidRequestError("input: Field required")
+    raise InvalidRequestError("input: at least one item must have content")
+
+
+def _with_added(tools: DeclaredTools, items: Sequence[JsonObject], first: int) -> DeclaredTools:
+    """Return `tools` with the names of those that input items add.
+
+    first: the index of the item that the request calls `input[0]`.
+    """
     refs = dict(tools.refs)
-    for item in items:
+    for at, item in enumerate(items):
         if kind_of(item) == "additional_tools":
-            added = decode_at("input", AddedTools, item)
-            refs |= declared_tools(added.tools, "input.tools").refs
+            path = f"input.{at - first}"
+            added = decode_at(path, AddedTools, item)
+            refs |= declared_tools(added.tools, f"{path}.tools").refs
     return replace(tools, refs=refs)
 
 
@@ -109,7 +126,7 @@ def _output_schema(text: JsonObject) -> JsonValue:
 
 def _choice(request: InputTokensRequest, tools: DeclaredTools) -> ToolChoice | None:
     is_single = not request.parallel_tool_calls
-    match request.tool_choice:
+    match _flat(request.tool_choice):
         case None | "auto":
             return AutoChoice(type="auto", disable_parallel_tool_use=is_single)
         case "none":
@@ -140,10 +157,22 @@ def _allowed(
     return AnyChoice(type="any", allowed=allowed, disable_parallel_tool_use=is_single)
 
 
+def _flat(choice: object) -> object:
+    """Return a choice without the object in which chat completions have its fields."""
+    match choice:
+        case {"type": "function" | "custom" | "allowed_tools" as kind} if kind in choice:
+            return {"type": kind, **(nested if isinstance(nested := choice[kind], dict) else {})}
+        case _:
+            return choice
+
+
 def _required_name(choice: JsonObject, tools: DeclaredTools) -> str:
     if (name := _name(choice, tools)) is not None:
         return name
-    wanted = choice.get("name", choice.get("type"))
+    kind = choice.get("type")
+    wanted = choice.get("name") if kind in {"function", "custom"} else kind
+    if not isinstance(wanted, str):
+        raise InvalidRequestError(f"tool_choice: Input should be {_CHOICES}")
     raise InvalidRequestError(
         f"tool_choice: Tool '{wanted}' not found in `tools`, or it cannot be run here"
     )
@@ -151,7 +180,7 @@ def _required_name(choice: JsonObject, tools: DeclaredTools) -> str:
 
 def _name(choice: object, tools: DeclaredTools) -> str | None:
     """Return the model's name of the chosen tool; None if the model cannot call it."""
-    match choice:
+    match _flat(choice):
         case {"type": "function" | "custom", "namespace": str(namespace), "name": str(name)}:
             model_name = tools.model_name(name, namespace)
         case {"type": "function" | "custom", "name": str(name)}:

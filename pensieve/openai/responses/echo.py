@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from pydantic import JsonValue
+
 from pensieve.openai.responses.request import JsonObject, ResponsesRequest
 from pensieve.openai.responses.response import Response
 
@@ -23,7 +25,7 @@ def response_to(request: ResponsesRequest, *, created_at: int) -> Response:
         safety_identifier=request.safety_identifier,
         store=request.store,
         temperature=request.temperature,
-        text={"format": {"type": "text"}, **request.text},
+        text={**request.text, "format": _format(request.text.get("format"))},
         tool_choice=request.tool_choice or "auto",
         tools=tuple(_tools(request.tools)),
         top_logprobs=request.top_logprobs,
@@ -33,6 +35,10 @@ def response_to(request: ResponsesRequest, *, created_at: int) -> Response:
         user=request.user,
         metadata=request.metadata,
     )
+
+
+def _format(form: JsonValue) -> JsonObject:
+    return {"type": "text", **(form if isinstance(form, dict) else {})}
 
 
 def _tools(tools: Sequence[JsonObject]) -> list[JsonObject]:

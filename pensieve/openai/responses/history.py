@@ -31,7 +31,14 @@ from pensieve.openai.responses.items import (
 )
 from pensieve.openai.responses.request import JsonObject
 from pensieve.openai.responses.tools import DeclaredTools, declared_tools
-from pensieve.openai.turns import UNREADABLE, TurnBuilder, arguments_of, text_block, unreadable
+from pensieve.openai.turns import (
+    UNREADABLE,
+    TurnBuilder,
+    arguments_of,
+    text_block,
+    unreadable,
+    unreadable_note,
+)
 
 _log = logging.getLogger("pensieve.openai")
 
@@ -45,12 +52,15 @@ def turns_of(
     Raises `InvalidRequestError`, also for content that no text model reads.
     """
     history = _History(tools, model)
+    ignored: list[str] = []
     for at, fields in enumerate(input_items):
         path = f"input.{at - first}"
         if (item := item_of(fields, path)) is not None:
             history.add(item, path)
         else:
-            _log.info("ignoring %s, an item that is unknown here", path)
+            ignored.append(path)
+    if ignored:
+        _log.info("ignoring %d items that are unknown here, from %s on", len(ignored), ignored[0])
     return history.turns.finished()
 
 
@@ -120,9 +130,7 @@ def _thoughts(item: Reasoning) -> Iterator[ContentBlock]:
 
 
 def _output_texts(output: JsonValue, path: str) -> Iterator[TextBlock]:
-    """Yield the texts of a result. An image in it would fail every later request of a session, so
-    a sentence takes its place.
-    """
+    """Yield the texts of a result, with a note in the place of what cannot be read."""
     if not isinstance(output, list):
         yield text_block(output if isinstance(output, str) else json.dumps(output))
         return
@@ -132,7 +140,7 @@ def _output_texts(output: JsonValue, path: str) -> Iterator[TextBlock]:
             continue
         part = decode_at(f"{path}.output.{at}", Part, fields)
         if kind := UNREADABLE.get(part.type):
-            yield text_block(f"[{kind} that this model cannot read]")
+            yield unreadable_note(kind)
         elif part.text:
             yield text_block(part.text)
 

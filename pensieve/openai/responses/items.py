@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, JsonValue
 from pensieve.api.base import RequestModel, one_text_block
 from pensieve.api.messages.request import decode
 from pensieve.errors import InvalidRequestError
+from pensieve.openai.generation_fields import text_or_list
 from pensieve.openai.responses.request import JsonObject
 
 _RequestT = TypeVar("_RequestT", bound=RequestModel)
@@ -27,8 +28,12 @@ class Part(RequestModel):
     refusal: str = ""
 
 
+def _parts(content: object) -> object:
+    return one_text_block(text_or_list(content))
+
+
 # A string is one text part.
-Content = Annotated[tuple[Part, ...], BeforeValidator(one_text_block)]
+Content = Annotated[tuple[Part, ...], BeforeValidator(_parts)]
 
 
 class Message(RequestModel):

@@ -11,7 +11,12 @@ from pydantic import BeforeValidator, Field, JsonValue, StrictBool, StrictInt
 from pensieve.api.base import RequestModel
 from pensieve.api.messages.request import MAX_MESSAGES
 from pensieve.api.pagination import INTEGER_TEXT, Query
-from pensieve.openai.generation_fields import MAX_TOP_LOGPROBS, GenerationFields, TokenLimit
+from pensieve.openai.generation_fields import (
+    MAX_TOP_LOGPROBS,
+    GenerationFields,
+    TokenLimit,
+    text_or_list,
+)
 
 MAX_TOOLS = 10_000
 
@@ -19,9 +24,11 @@ JsonObject = dict[str, JsonValue]
 
 
 def _one_message(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    return [{"type": "message", "role": "user", "content": value}] if value else []
+    return [_message(value)] if isinstance(value, str) else text_or_list(value)
+
+
+def _message(text: str) -> JsonObject:
+    return {"type": "message", "role": "user", "content": text}
 
 
 class TextFormat(RequestModel):
@@ -93,6 +100,11 @@ class ResponsesRequest(GenerationFields, InputTokensRequest):
     prompt_cache_key: str | None = None
     safety_identifier: str | None = None
     user: str | None = None
+
+    @property
+    def is_warm_up(self) -> bool:
+        """Whether it is to have the model loaded: Codex sends an empty text for that."""
+        return self.input == (_message(""),)
 
     @property
     def has_logprobs(self) -> bool:

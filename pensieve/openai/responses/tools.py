@@ -4,7 +4,6 @@ A model calls by one name: a namespaced tool is shown under a joined one. A cust
 is text, is shown as a function of one text. `DeclaredTools` translates the calls back.
 """
 
-import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,11 +16,9 @@ from pensieve.api.base import RequestModel
 from pensieve.api.messages.tools import CustomTool as ToolWithSchema
 from pensieve.api.messages.tools import InputGrammar
 from pensieve.openai.custom_tools import text_tool
-from pensieve.openai.hosted_tools import kind_for_log
+from pensieve.openai.hosted_tools import log_ignored_tools
 from pensieve.openai.responses.items import decode_at
 from pensieve.openai.responses.request import JsonObject
-
-_log = logging.getLogger("pensieve.openai")
 
 MAX_NAME_CHARS = 64
 _DIGEST_CHARS = 8
@@ -89,17 +86,20 @@ def declared_tools(tools: Sequence[JsonObject], path: str = "tools") -> Declared
 
     Raises `InvalidRequestError`.
     """
+    ignored: list[object] = []
+    found = list(_tools(tools, path, ignored))
+    log_ignored_tools(ignored)
+    # These names are not joined ones, so they come first.
+    plain = {ref.name for _, ref, _ in found if not ref.namespace}
     refs: dict[str, ToolRef] = {}
     shown: list[ToolWithSchema] = []
-    paths: list[str] = []
-    for tool_path, ref, tool in _tools(tools, path):
+    for _, ref, tool in found:
         name = joined_name(ref.name, ref.namespace)
-        if ref.namespace and name in refs:
+        if ref.namespace and name in plain | refs.keys():
             name = _shortened(f"{ref.namespace} {ref.name}")
         refs[name] = ref
         shown.append(tool.model_copy(update={"name": name}))
-        paths.append(tool_path)
-    return DeclaredTools(tuple(shown), tuple(paths), refs)
+    return DeclaredTools(tuple(shown), tuple(tool_path for tool_path, *_ in found), refs)
 
 
 def joined_name(name: str, namespace: str | None) -> str:
@@ -117,9 +117,12 @@ def _shortened(name: str) -> str:
 
 
 def _tools(
-    tools: Sequence[JsonObject], path: str, namespace: str | None = None
+    tools: Sequence[JsonObject], path: str, ignored: list[object], namespace: str | None = None
 ) -> Iterator[tuple[str, ToolRef, ToolWithSchema]]:
-    """Yield the path of each tool, how its client knows it, and how a model does."""
+    """Yield the path of each tool, how its client knows it, and how a model does.
+
+    ignored: gets the types of the others.
+    """
     for at, fields in enumerate(tools):
         tool_path = f"{path}.{at}"
         match fields.get("type", "function"):
@@ -132,10 +135,9 @@ def _tools(
                 yield tool_path, ref, _custom(custom, tool_path)
             case "namespace" if namespace is None:
                 group = decode_at(tool_path, Namespace, fields)
-                yield from _tools(group.tools, f"{tool_path}.tools", group.name)
+                yield from _tools(group.tools, f"{tool_path}.tools", ignored, group.name)
             case kind:
-                known = kind_for_log(kind)
-                _log.info("ignoring a tool that this server cannot run, of type %s", known)
+                ignored.append(kind)
 
 
 def _function(tool: FunctionTool) -> ToolWithSchema:

@@ -81,9 +81,12 @@ def _check_limits(call: Conversation, sent: Sequence[Turn]) -> None:
         )
     loaded = sum(not tool.defer_loading for tool in call.tools)
     if loaded > MAX_TOOLS or len(call.tools) > MAX_DEFERRED_TOOLS:
+        deferred = len(call.tools) - loaded
         raise TooManyToolsError(
             f"tools: at most {MAX_TOOLS} tools can be given, and {MAX_DEFERRED_TOOLS} with"
-            f" `defer_loading`, not {loaded} and {len(call.tools) - loaded}"
+            f" `defer_loading`, not {loaded} and {deferred}"
+            if deferred
+            else f"tools: at most {MAX_TOOLS} tools can be given, not {loaded}"
         )
 
 

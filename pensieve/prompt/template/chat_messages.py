@@ -263,7 +263,7 @@ def lay_out(
     messages_by_turn = [writer.messages(turn) for turn in rendered]
     messages = [message for per_turn in messages_by_turn for message in per_turn]
     if not messages:
-        raise InvalidRequestError('messages: first message must use the "user" role')
+        raise InvalidRequestError('messages: a message with the "user" role is required')
     return Layout(turns, messages, list(accumulate(map(len, messages_by_turn))), prefill)
 
 

@@ -30,6 +30,7 @@ PREFLIGHT_AGE_S = 600
 
 MAX_NAME_CHARS = 100
 _WILDCARDS = {"", "0.0.0.0", "::"}  # noqa: S104 -- listening on all interfaces adds no host name
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[A-Za-z0-9.:\[\]-]+", re.ASCII)
 _AUTHORITY = re.compile(r"(\[[0-9a-f:]+\]|[a-z0-9.-]+)(?::([0-9]{1,5}))?", re.ASCII)
 
 
@@ -113,7 +114,9 @@ class AccessMiddleware:
                 continue
             scheme, separator, _ = origin.lower().partition(b"://")
             if not {origin.lower(), scheme + separator + b"*"} & self._access.origins:
-                raise ForbiddenError("Requests from web pages are not allowed.")
+                raise ForbiddenError(
+                    f"Requests from web pages are not allowed.{_origin_hint(origin)}"
+                )
             context.origin = origin
 
     def _needs_key(self, scope: Scope) -> bool:
@@ -149,6 +152,14 @@ def _allow_hint(name: str | None) -> str:
     if name is None or len(name) > MAX_NAME_CHARS:
         return ""
     return f" To let it in: pensieve config set allowed_hosts {name}, then pensieve restart."
+
+
+def _origin_hint(origin: bytes) -> str:
+    """Return a hint for pages, and programs whose windows are pages, that have a plain origin."""
+    text = origin.decode("latin-1")
+    if not _ORIGIN.fullmatch(text) or len(text) > MAX_NAME_CHARS:
+        return ""
+    return f" To allow it: pensieve config set allowed_origins {text}, then pensieve restart."
 
 
 def _host_names(host: str) -> set[str]:

@@ -2,12 +2,12 @@ import logging
 
 import pytest
 
-from pensieve.api.messages.request import parse
+from pensieve.api.messages.request import decode, parse
 from pensieve.api.messages.tools import AnyChoice, AutoChoice, InputGrammar, NamedChoice, NoChoice
 from pensieve.errors import InvalidRequestError
 from pensieve.openai.responses.conversation import translated
 from pensieve.openai.responses.echo import response_to
-from pensieve.openai.responses.request import ResponsesRequest
+from pensieve.openai.responses.request import InputTokensRequest, ResponsesRequest
 from pensieve.openai.responses.tools import ToolRef, declared_tools
 
 CLOCK = {"type": "function", "name": "clock", "parameters": {"type": "object"}}
@@ -52,10 +52,34 @@ def test_stored_items_precede_those_of_the_request() -> None:
     ]
 
 
-def test_a_request_without_input_is_empty() -> None:
+def test_a_request_with_an_empty_input_is_empty() -> None:
     assert translation(input="").is_empty
     assert not translation(input="Hi").is_empty
     assert not translation(input=[{"role": "developer", "content": "Hi"}]).is_empty
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({}, "input: Field required"),
+        ({"input": None, "instructions": "Be brief."}, "input: Field required"),
+        ({"messages": [{"role": "user", "content": "hi"}]}, "input: Field required"),
+        ({"input": []}, "input: at least one item must have content"),
+        ({"input": [{"type": "item_of_tomorrow"}]}, "input: at least one item must have content"),
+        ({"input": [{"role": "system", "content": ""}]}, "input: at least one item must have"),
+        ({"input": 5}, "input: Input should be a valid string or list"),
+    ],
+)
+def test_a_request_without_input_is_refused(fields, error) -> None:
+    with pytest.raises(InvalidRequestError) as refusal:
+        translated(decode(ResponsesRequest, fields))
+    assert refusal.value.message.startswith(error)
+
+
+def test_a_continued_response_and_a_count_need_no_input() -> None:
+    stored = [{"role": "user", "content": "1"}]
+    assert not translated(decode(ResponsesRequest, {}), stored).is_empty
+    assert translated(decode(InputTokensRequest, {"instructions": "Be brief."})).is_empty
 
 
 @pytest.mark.parametrize(
@@ -95,6 +119,21 @@ def test_a_text_format_becomes_the_schema_of_the_answer(form, schema, is_strict)
         ({"tool_choice": "required"}, "tool_choice: There is no tool"),
         ({"tool_choice": {"type": "web_search"}, "tools": TOOLS}, "tool_choice: Tool 'web_search'"),
         ({"tool_choice": {"type": "function", "name": "x"}}, "tool_choice: Tool 'x' not found"),
+        ({"tool_choice": {}}, "tool_choice: Input should be none, auto"),
+        ({"tool_choice": {"type": "function"}}, "tool_choice: Input should be none, auto"),
+        ({"tool_choice": {"type": "custom", "custom": 5}}, "tool_choice: Input should be none"),
+        (
+            {"tool_choice": {"type": "function", "function": {"name": "x"}}},
+            "tool_choice: Tool 'x' not found",
+        ),
+        (
+            {"input": [{"role": "user", "content": "x"}, {"type": "additional_tools", "tools": 5}]},
+            "input.1.tools: ",
+        ),
+        (
+            {"input": [{"type": "additional_tools", "tools": [CLOCK, {"name": "?"}]}]},
+            "input.0.tools.1.name: ",
+        ),
         ({"tool_choice": {"type": "allowed_tools"}}, "tool_choice: `mode` and `tools` are"),
         (
             {"tool_choice": {"type": "allowed_tools", "mode": "required", "tools": [SEARCH]}},
@@ -305,3 +344,38 @@ def test_nulls_are_absent_fields() -> None:
     assert parse(ResponsesRequest, f'{{"model":"m",{nulls}}}'.encode()) == ResponsesRequest(
         model="m"
     )
+
+
+def test_choices_are_read_in_the_form_of_chat_completions() -> None:
+    for flat, nested in (
+        ({"name": "clock"}, {"function": {"name": "clock"}}),
+        (
+            {"mode": "auto", "tools": [{"type": "function", "function": {"name": "clock"}}]},
+            {"allowed_tools": {"mode": "auto", "tools": [{"type": "function", "name": "clock"}]}},
+        ),
+    ):
+        kind = {"type": "function" if "name" in flat else "allowed_tools"}
+        found = [
+            conversation(tools=TOOLS, tool_choice=kind | fields).tool_choice
+            for fields in (flat, nested)
+        ]
+        assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("is_function_first", [True, False])
+def test_a_joined_name_is_not_that_of_a_function(is_function_first) -> None:
+    function = {"type": "function", "name": "a__b"}
+    space = {"type": "namespace", "name": "a", "tools": [{"type": "function", "name": "b"}]}
+    tools = [function, space] if is_function_first else [space, function]
+    declared = declared_tools(tools)
+    names = [tool.name for tool in declared.tools]
+    assert len(set(names)) == 2
+    assert declared.ref("a__b") == ToolRef("function", "a__b")
+    assert declared.model_name("b", "a") != "a__b"
+    # The same in each request, in whatever order.
+    assert declared.model_name("b", "a") == declared_tools(tools[::-1]).model_name("b", "a")
+
+
+@pytest.mark.parametrize("text", [{"format": {}}, {"format": None}, {}])
+def test_a_response_has_the_type_of_its_text_format(text) -> None:
+    assert response_to(request(text=text), created_at=0).text == {"format": {"type": "text"}}

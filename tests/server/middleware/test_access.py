@@ -129,6 +129,27 @@ async def test_foreign_origins_are_refused(origin: str, method: str) -> None:
         assert_refused(response, 403, "permission_error")
 
 
+@pytest.mark.parametrize(
+    ("origin", "hint"),
+    [
+        (
+            "http://localhost:3000",
+            " To allow it: pensieve config set allowed_origins http://localhost:3000, then pensieve"
+            " restart.",
+        ),
+        ("null", ""),
+        ("http://a; rm -rf /", ""),
+        ("http://" + "a" * 100, ""),
+    ],
+)
+async def test_refused_page_is_shown_the_setting_that_allows_it(origin: str, hint: str) -> None:
+    async with in_memory(app_of(ScriptedEngine([]))) as client:
+        response = await client.post("/v1/messages", json=CALL, headers={"origin": origin})
+    assert response.json()["error"]["message"] == (
+        f"Requests from web pages are not allowed.{hint}"
+    )
+
+
 async def test_two_origin_headers_are_refused() -> None:
     headers = [("x-api-key", KEY), ("origin", "http://localhost:7777"), ("origin", "null")]
     assert_refused(await ask(headers=headers), 403, "permission_error")

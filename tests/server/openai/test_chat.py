@@ -483,3 +483,10 @@ async def test_context_of_the_running_engine_is_named() -> None:
     engine = ScriptedEngine([says("no")], health=EngineHealth("ready", context_tokens=5))
     response = await post(engine, CALL)
     assert "maximum context length is 5 tokens" in response.json()["error"]["message"]
+
+
+async def test_limit_of_tools_is_told_in_the_terms_of_its_api() -> None:
+    tools = [{"type": "function", "function": {"name": f"t{at}"}} for at in range(129)]
+    async with in_memory(app_of(ScriptedEngine([]))) as client:
+        response = await client.post("/v1/chat/completions", json=CALL | {"tools": tools})
+    assert response.json()["error"]["message"] == ("tools: at most 128 tools can be given, not 129")
