@@ -163,13 +163,11 @@ class ChatToolChoice(ToolReference):
 
 def _choice_object(choice: object) -> object:
     """Return the choice as an object, with a list of tools where this API has it."""
-    match choice:
-        case str():
-            return {"type": choice}
-        case {"type": "allowed_tools", "tools": _} if "allowed_tools" not in choice:
-            return {"type": "allowed_tools", "allowed_tools": choice}
-        case _:
-            return choice
+    if not isinstance(choice, dict):
+        return {"type": choice} if isinstance(choice, str) else choice
+    fields = cast("dict[str, object]", choice)
+    is_flat = fields.get("type") == "allowed_tools" and "allowed_tools" not in fields
+    return {**fields, "allowed_tools": fields} if is_flat and "tools" in fields else fields
 
 
 class JsonSchemaFormat(RequestModel):

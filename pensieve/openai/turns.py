@@ -44,7 +44,7 @@ class TurnBuilder:
     """Owns the turns so far and the calls of the last answer that have no result yet."""
 
     def __init__(self) -> None:
-        self._turns: list[Turn] = []
+        self._turns: list[tuple[Role, list[ContentBlock]]] = []
         # Our ids of those calls, by the client's id, which some servers give several times.
         self._open: dict[str, deque[str]] = {}
         self._supplied = 0  # results
@@ -75,9 +75,10 @@ class TurnBuilder:
 
     def extend_answer(self, blocks: Sequence[ContentBlock]) -> None:
         """Add to the last answer if nothing came after it."""
-        if self._turns and self._turns[-1].role == "assistant":
-            blocks = (*self._turns.pop().content, *blocks)
-        self._append("assistant", blocks)
+        if self._turns and self._turns[-1][0] == "assistant":
+            self._turns[-1][1].extend(blocks)
+        else:
+            self._append("assistant", blocks)
 
     def add_result(self, call_id: str, texts: Sequence[TextBlock]) -> None:
         """Add a result. Without an id it is that of the first call that waits for one."""
@@ -98,13 +99,15 @@ class TurnBuilder:
         self._close()
         self._log_repairs()
         turns = self._turns
-        if turns and all(turn.role == "system" for turn in turns):
-            turns = [*turns[:-1], turns[-1].model_copy(update={"role": "user"})]
-        return tuple(turns)
+        if turns and all(role == "system" for role, _ in turns):
+            turns = [*turns[:-1], ("user", turns[-1][1])]
+        return tuple(
+            Turn.model_construct(role=role, content=tuple(blocks)) for role, blocks in turns
+        )
 
     def _append(self, role: Role, blocks: Sequence[ContentBlock]) -> None:
         if blocks:
-            self._turns.append(Turn.model_construct(role=role, content=tuple(blocks)))
+            self._turns.append((role, list(blocks)))
 
     def _new_id(self, call_id: str) -> str:
         use_id = tool_use_id(call_id) if call_id else f"call_{len(self._ids)}"

@@ -157,13 +157,13 @@ def _allowed(
     return AnyChoice(type="any", allowed=allowed, disable_parallel_tool_use=is_single)
 
 
-def _flat(choice: object) -> object:
+def _flat(choice: JsonValue) -> JsonValue:
     """Return a choice without the object in which chat completions have its fields."""
-    match choice:
-        case {"type": "function" | "custom" | "allowed_tools" as kind} if kind in choice:
-            return {"type": kind, **(nested if isinstance(nested := choice[kind], dict) else {})}
-        case _:
-            return choice
+    if not isinstance(choice, dict):
+        return choice
+    kind = choice.get("type")
+    nested = choice.get(kind) if isinstance(kind, str) else None
+    return {"type": kind, **nested} if isinstance(nested, dict) else choice
 
 
 def _required_name(choice: JsonObject, tools: DeclaredTools) -> str:
@@ -180,7 +180,7 @@ def _required_name(choice: JsonObject, tools: DeclaredTools) -> str:
 
 def _name(choice: object, tools: DeclaredTools) -> str | None:
     """Return the model's name of the chosen tool; None if the model cannot call it."""
-    match _flat(choice):
+    match _flat(cast("JsonValue", choice)):
         case {"type": "function" | "custom", "namespace": str(namespace), "name": str(name)}:
             model_name = tools.model_name(name, namespace)
         case {"type": "function" | "custom", "name": str(name)}:
