@@ -140,6 +140,8 @@ def _schema_reason(error: str) -> str:
 
 def _grammar_reason(error: str) -> str:
     """Return what llguidance's error says of the client's grammar, which it never read as such."""
+    if _UNSATISFIABLE.search(error):
+        return "it matches no text"
     return "it is too complex" if error.startswith(_INNER_ERROR) else error
 
 

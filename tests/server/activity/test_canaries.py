@@ -143,9 +143,9 @@ SCRIPTS: list[list[Step]] = [
 LINES = (
     "/v1/messages: 200 in",
     "in a call of tool 1 of 1",
-    "ignoring a tool that this server cannot run, of type unknown",
+    "ignoring 1 tools that this server cannot run, of type unknown",
     "ignoring a result without a call",
-    "ignoring input.3, an item that is unknown here",
+    "ignoring 1 items that are unknown here, from input.3 on",
     "input_schema of tool 1 failed to compile",
 )
 
