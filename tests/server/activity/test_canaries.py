@@ -144,7 +144,7 @@ LINES = (
     "/v1/messages: 200 in",
     "in a call of tool 1 of 1",
     "ignoring 1 tools that this server cannot run, of type unknown",
-    "ignoring a result without a call",
+    "results without a call",
     "ignoring 1 items that are unknown here, from input.3 on",
     "input_schema of tool 1 failed to compile",
 )
