@@ -34,7 +34,7 @@ async def test_browser_on_this_machine_gets_the_page_without_a_key(host: str) ->
 @pytest.mark.parametrize("accept", ["*/*", "application/json", "text/plain", ""])
 async def test_other_clients_get_the_greeting(accept: str) -> None:
     response = await root({"accept": accept})
-    assert response.text.startswith("pensieve speaks the Anthropic API")
+    assert response.text.startswith("pensieve speaks the Anthropic and OpenAI APIs")
     assert response.headers["vary"] == "accept"
 
 

@@ -153,7 +153,7 @@ async def test_a_thousand_unknown_paths_and_methods_add_one_series_each_status()
     assert set(after) - set(before) == {count("requests", "/metrics", "200", "anthropic")}
     assert moved(before, after) == {
         count("requests", "/metrics", "200", "anthropic"): 1,
-        count("requests", "other", "404", "anthropic"): 500,
+        count("requests", "other", "404", "chat"): 500,
         count("requests", "/health", "405", "anthropic"): 500,
     }
 
