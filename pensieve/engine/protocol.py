@@ -58,7 +58,8 @@ class Failed:
     def of(cls, error: Exception) -> "Failed":
         if isinstance(error, GrammarError):
             return cls(error.message, "grammar")
-        return cls(f"The engine failed on this request: {error}", "engine")
+        reason = str(error) or type(error).__name__
+        return cls(f"The engine failed on this request: {reason}", "engine")
 
 
 WorkerEvent = EngineEvent | Failed

@@ -4,7 +4,7 @@ A short prompt may overtake a much longer one, also one in prefill, a bounded nu
 prompts of one priority may be in prefill together.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from pensieve.engine.generation import NO_DRAFTS, PRIORITIES, DraftCounts, Generation
@@ -85,6 +85,14 @@ def may_preempt(other: Request, first: Request) -> bool:
         and first.uncached_tokens >= LONG_PROMPT_TOKENS
         and other.uncached_tokens * BYPASS_RATIO <= first.uncached_tokens
     )
+
+
+def has_slot(request: Request, running: Collection[Request], max_batch: int) -> bool:
+    """Whether `request` may run with these. The last slot is for requests for one answer."""
+    if not request.generation.shares_prompt:
+        return len(running) < max_batch
+    choices = sum(other.generation.shares_prompt for other in running)
+    return choices < max(1, max_batch - 1) and len(running) < max_batch
 
 
 def may_join(request: Request, prefilling: Sequence[Request]) -> bool:

@@ -14,6 +14,7 @@ all requests restart from their tokens, each alone until it has sampled one; a r
 alone is failed for good.
 """
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import count, repeat
@@ -44,6 +45,7 @@ from pensieve.engine.scheduling.prefix_cache import BLOCK_TOKENS, Hit, common_pr
 from pensieve.engine.scheduling.request_queue import (
     QueueLimits,
     Request,
+    has_slot,
     may_join,
     may_preempt,
     select_next,
@@ -53,6 +55,8 @@ from pensieve.engine.scheduling.restore import Restore, Restored
 from pensieve.engine.scheduling.tiered_prefix_cache import TieredPrefixCache
 
 KeyedEvent = tuple[int, WorkerEvent]
+
+_log = logging.getLogger("pensieve.engine")
 
 # Answer tokens that must fit when a request joins others.
 ANSWER_TOKENS = 512
@@ -173,7 +177,7 @@ class Scheduler:
         try:
             self._restore = self._acquire_prefix(request)
         except Exception as error:  # noqa: BLE001 - one bad request must not end the worker
-            return [(request.key, Failed.of(error))]
+            return [_failure(request.key, error)]
         self._running[request.key] = request
         self._prefilling.append(request)
         return [(request.key, Admitted()), *self._insert_restored()]
@@ -187,7 +191,7 @@ class Scheduler:
         except Exception as error:  # noqa: BLE001 - as in a step: other requests survive
             request = self._prefilling[-1]
             self._remove(request)
-            return [(request.key, Failed.of(error))]
+            return [_failure(request.key, error)]
         return self._insert_restored()
 
     def _insert_restored(self) -> list[KeyedEvent]:
@@ -210,7 +214,7 @@ class Scheduler:
             del self._running[request.key]
             self._prefilling.remove(request)
             self._return_to_cache(request, hit)
-            return [*events, (request.key, Failed.of(error))]
+            return [*events, _failure(request.key, error)]
         return events
 
     def _return_to_cache(self, request: Request, hit: Hit | None) -> None:
@@ -235,7 +239,8 @@ class Scheduler:
         request = select_next(
             request
             for request in self._waiting.values()
-            if not any(waits_for(request, other) for other in self._prefilling)
+            if has_slot(request, self._running.values(), self._limits.max_batch)
+            and not any(waits_for(request, other) for other in self._prefilling)
         )
         if request is None or not self._fits(request):
             return None
@@ -253,12 +258,10 @@ class Scheduler:
         return events
 
     def _fits(self, request: Request) -> bool:
-        """Whether there is a slot, and memory once the prefix cache has evicted."""
+        """Whether there is memory once the prefix cache has evicted, and no other runs alone."""
         if (request.is_suspect or self.is_serial) and self._running:
             return False
         if any(running.is_suspect for running in self._running.values()):
-            return False
-        if len(self._running) >= self._limits.max_batch:
             return False
         return self._bytes_of(request, ANSWER_TOKENS if self._running else 1) <= self._free_bytes
 
@@ -275,7 +278,8 @@ class Scheduler:
         shared = min(shared, len(tokens) - 1)
         min_tokens = self._prefix_cache.match(tokens) + BLOCK_TOKENS
         if request.generation.shares_prompt and shared == len(tokens) - 1:
-            min_tokens = min(min_tokens, shared)
+            # Of a prompt of one token nothing is shared.
+            min_tokens = max(1, min(min_tokens, shared))
         # Caches that cannot be trimmed anywhere give less than is shared, or nothing.
         if (
             shared >= min_tokens
@@ -344,7 +348,8 @@ class Scheduler:
         self._prefix_cache.evict_all()
         self._backend = self._make_backend()
         if len(lost) == 1:
-            return [(lost[0].key, Failed.of(error))]
+            return [_failure(lost[0].key, error)]
+        _log.error("a step failed, its requests start again, one at a time", exc_info=error)
         for request in lost:
             request.is_suspect = True
             request.cached_tokens = 0
@@ -360,7 +365,7 @@ class Scheduler:
                 return self._record_tokens(request, outcome)
             case SequenceFailed(_, error):
                 self._remove(request)
-                return [(request.key, Failed.of(error))]
+                return [_failure(request.key, error)]
             case _:
                 assert_never(outcome)
 
@@ -396,3 +401,11 @@ class Scheduler:
         if outcome.released:
             self._prefix_cache.insert(request.generation, outcome.released)
         return [(request.key, Finished(outcome.finish, len(request.sampled)))]
+
+
+def _failure(key: int, error: Exception) -> KeyedEvent:
+    """Log where an error comes from. That of a grammar is expected, and the front end logs it."""
+    failed = Failed.of(error)
+    if failed.kind != "grammar":
+        _log.error("a request failed in the engine", exc_info=error)
+    return key, failed

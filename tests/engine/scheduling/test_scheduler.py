@@ -295,7 +295,7 @@ def test_failed_sequence_fails_alone() -> None:
     assert len(bench.backends) == 1
 
 
-@pytest.mark.parametrize("length", [2, 40, 5000])
+@pytest.mark.parametrize("length", [1, 2, 40, 5000])
 @pytest.mark.parametrize("first_tokens", [2, 60])
 def test_prompt_of_several_generations_is_processed_once(length: int, first_tokens: int) -> None:
     bench = Bench(max_batch=3)
@@ -310,6 +310,44 @@ def test_prompt_of_several_generations_is_processed_once(length: int, first_toke
     assert bench.processed <= length + 4 + 30 + again
     for key in range(1, 5):
         assert bench.tokens(key) == expected_tokens((9,) * length, 4)
+
+
+def test_answers_to_one_prompt_leave_a_slot_to_another_request() -> None:
+    bench = Bench(max_batch=3)
+    for key in range(5):
+        shared = Generation((9,) * 40, 50, shares_prompt=True)
+        bench.record([bench.scheduler.submit(key, shared)])
+    bench.steps(4)
+    assert bench.admitted == [0, 1]
+    bench.submit(5, (8,) * 30, max_tokens=2)
+    bench.steps(3)
+    assert bench.tokens(5) == expected_tokens((8,) * 30, 2)
+    bench.run()
+    assert bench.admitted == [0, 1, 5, 2, 3, 4]
+    assert all(bench.tokens(key) == expected_tokens((9,) * 40, 50) for key in range(5))
+    assert bench.processed <= 40 + 4 + 30
+
+
+def test_answers_to_one_prompt_run_one_by_one_in_a_single_slot() -> None:
+    bench = Bench(max_batch=1)
+    for key in range(2):
+        shared = Generation((9,) * 40, 4, shares_prompt=True)
+        bench.record([bench.scheduler.submit(key, shared)])
+    bench.run()
+    assert all(bench.tokens(key) == expected_tokens((9,) * 40, 4) for key in range(2))
+
+
+def test_failure_without_a_text_names_its_class_and_is_logged_with_its_place(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bench = Bench()
+    bench.backends[0].insert = lambda key, generation, hit: next(iter(()))
+    bench.submit(1, (1,))
+    bench.run()
+    message = "The engine failed on this request: StopIteration"
+    assert bench.events[1][-1] == Failed(message, "engine")
+    assert [record.message for record in caplog.records] == ["a request failed in the engine"]
+    assert "test_scheduler.py" in caplog.text
 
 
 def test_prompt_of_several_generations_that_cannot_be_trimmed_is_processed_by_each() -> None:
