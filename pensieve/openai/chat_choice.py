@@ -6,8 +6,6 @@ chat_chunks.py joins the answers to one prompt.
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from pydantic_core import from_json
-
 from pensieve.api.messages.events import (
     ContentBlockDelta,
     ContentBlockStart,
@@ -25,6 +23,7 @@ from pensieve.api.messages.events import (
 )
 from pensieve.api.messages.logprobs import TextLogprob
 from pensieve.api.messages.message import DeltaUsage, StopReason, ToolUseContent
+from pensieve.openai.call_arguments import is_whole, text_input
 from pensieve.openai.call_ids import call_id
 from pensieve.openai.chat_completion import (
     AnswerMessage,
@@ -59,22 +58,19 @@ class _Call:
     pieces: list[str] = field(default_factory=list[str])
 
     @property
-    def input(self) -> str:
-        """The arguments as JSON, or a custom tool's input, as far as it was generated."""
-        text = "".join(self.pieces)
-        if not self.is_custom:
-            return text or "{}"
-        return str(from_json(text or "{}", allow_partial="trailing-strings").get("input", ""))
+    def arguments(self) -> str:
+        return "".join(self.pieces)
+
+    @property
+    def custom(self) -> CalledCustomTool:
+        return CalledCustomTool(name=self.name, input=text_input(self.arguments))
 
     @property
     def whole(self) -> AnyToolCall:
         if self.is_custom:
-            return CustomToolCall(
-                id=self.id, custom=CalledCustomTool(name=self.name, input=self.input)
-            )
-        return FunctionToolCall(
-            id=self.id, function=CalledFunction(name=self.name, arguments=self.input)
-        )
+            return CustomToolCall(id=self.id, custom=self.custom)
+        function = CalledFunction(name=self.name, arguments=self.arguments)
+        return FunctionToolCall(id=self.id, function=function)
 
 
 class ChoiceFold:
@@ -184,15 +180,19 @@ class ChoiceFold:
 
     def _close_call(self) -> list[ChunkChoice]:
         self._is_in_call = False
-        call, index = self._calls[-1], len(self._calls) - 1
-        if call.is_custom:
-            custom = CalledCustomTool(name=call.name, input=call.input)
-            return [
-                self._call_chunk(
-                    ToolCallDelta(index=index, id=call.id, type="custom", custom=custom)
-                )
-            ]
-        return [] if call.pieces else [self._arguments(call.input)]
+        call = self._calls[-1]
+        if not call.is_custom:
+            return []
+        if not is_whole(call.arguments):
+            # A text does not show that it was cut off: a client would run the call.
+            self._calls.pop()
+            return []
+        index = len(self._calls) - 1
+        return [
+            self._call_chunk(
+                ToolCallDelta(index=index, id=call.id, type="custom", custom=call.custom)
+            )
+        ]
 
     def _arguments(self, text: str) -> ChunkChoice:
         return self._call_chunk(

@@ -1,7 +1,8 @@
 """Parse an answer's text into thoughts, text and tool calls, incrementally; reply.py feeds it.
 
 Invariant: however the text is split into pieces, the coalesced events are the same, and no
-character of the content is lost or invented.
+character of the content is lost or invented. An invalid call ends the answer: what follows it is
+no content.
 
 Blanks next to a mark belong to the mark. Marks of calls count only if there are tools, marks of a
 thought only at the beginning of an answer. A closing mark that closes nothing is dropped, unless it
@@ -25,7 +26,7 @@ from pensieve.reply.parse_events import (
     ToolCallEnd,
     ToolCallStart,
 )
-from pensieve.reply.parser_states import InBareCall, InCall, InText, InThought, State
+from pensieve.reply.parser_states import Broken, InBareCall, InCall, InText, InThought, State
 from pensieve.reply.spans import Span, part_of
 from pensieve.reply.tool_call_parser import ToolCallParser
 
@@ -89,6 +90,8 @@ class AnswerParser:
             case InCall(before, _, pending, has_emitted):
                 if not has_emitted and not is_cut:
                     self._emit_text(before, pending)
+            case Broken():
+                pass
             case _:
                 assert_never(self._state)
         return self._take_events()
@@ -108,6 +111,9 @@ class AnswerParser:
                 return self._step_call(self._state)
             case InBareCall():
                 return self._step_bare_call(self._state)
+            case Broken():
+                self._take(len(self._unparsed))
+                return False
             case _:
                 assert_never(self._state)
 
@@ -264,16 +270,14 @@ class AnswerParser:
         self._state.is_open = not isinstance(event, ToolCallEnd)
 
     def _break_call(self, state: InCall) -> None:
-        """Parse the rest of an invalid call as text; end the call if it has started."""
+        """End an invalid call and the answer, or parse what is no call after all as text."""
         if state.is_open:
+            # What follows cannot be told from the rest of the call.
             self._events.append(ToolCallEnd(is_whole=False))
+            self._state = Broken()
+            return
         if state.has_emitted:
-            self._state = InText(
-                may_think=False,
-                may_be_call=False,
-                may_have_bare_calls=not state.is_open,
-                keeps_leading_blanks=False,
-            )
+            self._state = InText(may_think=False, may_be_call=False, keeps_leading_blanks=False)
             self._unparsed = state.pending + self._unparsed
             return
         self._state = state.before
@@ -290,7 +294,7 @@ class AnswerParser:
 
     def _find_bare_call(self, state: InText) -> int:
         """Return the index of a line that may be a bare call and is not fenced; -1 for none."""
-        if not self._tools or not state.may_have_bare_calls:
+        if not self._tools:
             return -1
         for match in self._bare_call_start.finditer(self._unparsed):
             index = match.start(1)

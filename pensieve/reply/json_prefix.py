@@ -1,21 +1,25 @@
 """Check JSON one character at a time: the output so far is always the beginning of a JSON value.
 
 Control characters inside strings, such as raw line breaks and tabs, are replaced by their escapes,
-lone surrogates by U+FFFD. Values nested deeper than a client could send back are rejected.
+lone surrogates by U+FFFD. Values that a client could not send back are rejected: too deep ones and
+too large numbers.
 """
 
 import json
+import math
 import re
 
 BLANKS = " \t\r\n"
 # A request may have 64 levels (api/json_body.py); messages and their blocks take five of them, a
 # batch three more.
 MAX_DEPTH = 56
-MAX_DIGITS = 400
+# Of a number, all its characters. Python converts no integer with more digits.
+MAX_DIGITS = 4300
 
 _NUMBER_SO_FAR = re.compile(
     r"-?(?:0|[1-9][0-9]*)?(?:(?<=[0-9])\.[0-9]*)?(?:(?<=[0-9])[eE][+-]?[0-9]*)?"
 )
+_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _LITERALS = ("true", "false", "null")
 _REPLACEMENT = r"\ufffd"
@@ -114,7 +118,7 @@ class JsonPrefix:
         if len(self._token) < MAX_DIGITS and _NUMBER_SO_FAR.fullmatch(self._token + char):
             self._token += char
             return char
-        if not _NUMBER.fullmatch(self._token):
+        if not _is_number(self._token):
             raise NotJsonError(char)
         self._end_value()
         return None if self.is_complete else self._after_value(char)
@@ -188,7 +192,14 @@ def normalize_json(text: str) -> str | None:
         written += chunk
         if value.is_complete:
             return written if index == len(rest) - 1 else None
-    return written if _NUMBER.fullmatch(rest) else None
+    return written if _is_number(rest) else None
+
+
+def _is_number(text: str) -> bool:
+    """Whether a client can send the number back: an infinite one is refused (api/json_body.py)."""
+    return bool(_INTEGER.fullmatch(text)) or (
+        bool(_NUMBER.fullmatch(text)) and not math.isinf(float(text))
+    )
 
 
 def json_string(text: str) -> str:

@@ -29,7 +29,7 @@ class ToolCallDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallEnd:
-    is_whole: bool = True  # False: the model wrote an invalid or incomplete input
+    is_whole: bool = True  # False: the model wrote an invalid input, and nothing follows
 
 
 ParseEvent = Text | Thought | ToolCallStart | ToolCallDelta | ToolCallEnd

@@ -56,7 +56,6 @@ class InText:
     # Nothing precedes the text: a thought may follow, or a call that is the whole answer.
     may_think: bool = True
     may_be_call: bool = True
-    may_have_bare_calls: bool = True  # no invalid call precedes the text
     is_after_call: bool = False
     is_text_next: bool = False  # the next character was tried as a bare call and is text
     keeps_leading_blanks: bool = True  # no mark precedes the text
@@ -88,4 +87,9 @@ class InBareCall:
     pending: str = ""
 
 
-State = InThought | InText | InCall | InBareCall
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """After an invalid call."""
+
+
+State = InThought | InText | InCall | InBareCall | Broken

@@ -112,7 +112,6 @@ class Reply:
         self.is_ended = False  # the answer is complete: further engine events are ignored
         self._open_tool: str | None = None  # the tool whose call is being parsed
         self._tool_input: list[str] = []  # its input so far
-        self._has_broken_call = False
 
     @property
     def usage(self) -> Usage:
@@ -188,23 +187,30 @@ class Reply:
                 return before + self._blocks.write_thought(text)
             case ToolCallStart(name):
                 self._open_tool, self._tool_input = name, []
-                return before + self._blocks.open_tool_use(name)
+                return before
             case ToolCallDelta(text):
-                self._tool_input.append(text)
-                return before + self._blocks.write_tool_input(text)
+                return before + self._write_tool_input(text)
             case ToolCallEnd(is_whole):
-                self._end_call(is_whole=is_whole)
-                return before + self._blocks.close()
+                return before + self._end_call(is_whole=is_whole)
             case _:
                 assert_never(event)
 
-    def _end_call(self, *, is_whole: bool) -> None:
+    def _write_tool_input(self, text: str) -> list[MessageEvent]:
+        """Write input of the open call. One that is cut before it would look like one without."""
+        assert self._open_tool is not None
+        opened = [] if self._tool_input else self._blocks.open_tool_use(self._open_tool)
+        self._tool_input.append(text)
+        return [*opened, *self._blocks.write_tool_input(text)]
+
+    def _end_call(self, *, is_whole: bool) -> list[MessageEvent]:
         if not is_whole:
-            _log.warning("invalid input in a call of %s, ending it as incomplete", self._tool)
-            self._has_broken_call = True
-        elif not self._is_valid():
+            _log.warning("invalid input in a call of %s, ending the answer", self._tool)
+            # Clients treat this answer as incomplete; after "tool_use" they would run the call.
+            return self._end("max_tokens")
+        if not self._is_valid():
             _log.warning("input in a call of %s violates its schema, passing it on", self._tool)
         self._open_tool = None
+        return self._blocks.close()
 
     @property
     def _tool(self) -> str:
@@ -261,8 +267,7 @@ class Reply:
             _log.warning("answer ended within a call of %s: %s", self._tool, reason)
         if reason == "length":
             return self._context.length_stop
-        if self._open_tool is not None or self._has_broken_call:
-            # Clients treat this answer as incomplete; after "tool_use" they would run the call.
+        if self._open_tool is not None:
             return "max_tokens"
         return "tool_use" if self._blocks.has_tool_use else "end_turn"
 

@@ -149,7 +149,7 @@ def test_usage_is_in_a_last_chunk_without_choices() -> None:
 
 
 def test_calls_are_numbered_and_named_once() -> None:
-    chunks, whole = fold(("text", ["Look."]), ("f", ['{"a"', ": 1}"]), ("g", []), stop="tool_use")
+    chunks, whole = fold(("text", ["Look."]), ("f", ['{"a"', ": 1}"]), ("g", ["{}"]), stop="tool_use")
     calls = [delta["tool_calls"][0] for delta in deltas(chunks) if "tool_calls" in delta]
     assert calls == [
         {
@@ -187,12 +187,17 @@ def test_input_of_a_custom_tool_is_sent_as_text() -> None:
     assert whole["choices"][0]["message"]["tool_calls"] == (call,)
 
 
-def test_cut_input_is_sent_as_far_as_it_goes() -> None:
-    cut = ["patch", ['{"input": "a\\nb']]
-    _, whole = fold(("patch", []), cut, ("f", ['{"a": "b']), stop="max_tokens")
-    empty, custom, function = whole["choices"][0]["message"]["tool_calls"]
-    assert (empty["custom"]["input"], custom["custom"]["input"]) == ("", "a\nb")
-    assert function["function"]["arguments"] == '{"a": "b'
+def test_arguments_that_were_cut_are_no_json() -> None:
+    _, whole = fold(("f", ['{"a": "b']), stop="max_tokens")
+    (call,) = whole["choices"][0]["message"]["tool_calls"]
+    assert call["function"]["arguments"] == '{"a": "b'
+    assert whole["choices"][0]["finish_reason"] == "length"
+
+
+def test_cut_call_of_a_custom_tool_is_left_out() -> None:
+    chunks, whole = fold(("patch", ['{"input": "a\\nb']), stop="max_tokens")
+    assert not any("tool_calls" in delta for delta in deltas(chunks))
+    assert whole["choices"][0]["message"] == {"role": "assistant", "content": "", "refusal": None}
     assert whole["choices"][0]["finish_reason"] == "length"
 
 
@@ -209,7 +214,7 @@ def test_thought_has_both_names_and_is_no_content() -> None:
 def test_absent_parts_of_a_message_have_no_key() -> None:
     message = fold(("text", ["Hi"]))[1]["choices"][0]["message"]
     assert message == {"role": "assistant", "content": "Hi", "refusal": None}
-    calls = fold(("f", []), stop="tool_use")[1]["choices"][0]["message"]
+    calls = fold(("f", ["{}"]), stop="tool_use")[1]["choices"][0]["message"]
     assert calls["content"] is None
     assert fold()[1]["choices"][0]["message"]["content"] == ""
 
@@ -291,7 +296,7 @@ def test_service_tier_is_told_where_it_was_sent() -> None:
 
 PIECES = st.lists(st.text("ab\u2028\n", min_size=1, max_size=4), max_size=4)
 JSON_PIECES = st.sampled_from(
-    [[], ["{}"], ['{"a"', ":1}"], ['{"a": "', "\\u00e9", '"}'], ["{", "}"]]
+    [["{}"], ['{"a"', ":1}"], ['{"a": "', "\\u00e9", '"}'], ["{", "}"]]
 )
 BLOCKS = st.lists(
     st.one_of(

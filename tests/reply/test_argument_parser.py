@@ -127,8 +127,7 @@ def test_an_input_that_is_not_an_object_ends_the_call_as_incomplete(
     name: str, before: str, after: str, written: str
 ) -> None:
     events = read(form_of(name), [before + written + after])
-    assert events == [ToolCallStart("clock"), ToolCallEnd(is_whole=False), *events[2:]]
-    assert all(isinstance(event, Text) for event in events[2:])
+    assert events == [ToolCallStart("clock"), ToolCallEnd(is_whole=False)]
 
 
 @pytest.mark.parametrize(("name", "tags"), [

@@ -1,6 +1,7 @@
 """JSON checked character by character, compared with Python's own parser."""
 
 import json
+import math
 from typing import Any
 
 from hypothesis import example, given, settings
@@ -56,6 +57,12 @@ def refuse(constant: str) -> None:
     raise ValueError(constant)
 
 
+def finite(written: str) -> float:
+    if math.isinf(float(written)):
+        raise ValueError(written)
+    return float(written)
+
+
 @given(documents)
 @example('"\\ud800\\ud800\\udc00\\udc00"')
 @example('"\\ud800')
@@ -64,7 +71,7 @@ def refuse(constant: str) -> None:
 def test_exactly_valid_json_is_accepted_with_the_same_value(text: str) -> None:
     written = normalize_json(text)
     try:
-        value = json.loads(text, strict=False, parse_constant=refuse)
+        value = json.loads(text, strict=False, parse_constant=refuse, parse_float=finite)
     except ValueError:
         assert written is None
     else:
@@ -76,6 +83,15 @@ def test_a_number_with_too_many_digits_is_refused() -> None:
     assert normalize_json("1" * MAX_DIGITS) is not None
     assert normalize_json("1" * (MAX_DIGITS + 1)) is None
     assert normalize_json(f"[{'1' * (MAX_DIGITS + 1)}]") is None
+    assert normalize_json("[0." + "3" * MAX_DIGITS + "]") is None
+    assert json.loads(normalize_json(f"[-{'9' * (MAX_DIGITS - 1)}]") or "")[0] < -1
+
+
+def test_a_number_that_is_infinite_is_refused() -> None:
+    assert normalize_json("1e308") == "1e308"
+    assert normalize_json("1e309") is None
+    assert normalize_json("[-1.5E999]") is None
+    assert normalize_json("1" * 400) == "1" * 400
 
 
 @given(st.text(st.characters() | st.sampled_from('\ud800\udc00\x00\n"\\')))

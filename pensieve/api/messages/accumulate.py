@@ -101,4 +101,11 @@ class _Block:
 
 def _input(json: str) -> dict[str, JsonValue]:
     # An answer may end within the input; clients of streams parse it as far as it goes, too.
-    return cast("dict[str, JsonValue]", from_json(json, allow_partial=True)) if json else {}
+    fields = from_json(_without_last_number(json), allow_partial=True) if json else {}
+    return cast("dict[str, JsonValue]", fields)
+
+
+def _without_last_number(json: str) -> str:
+    """Remove a number at the end of an input that was cut: its beginning is another number."""
+    rest = json.rstrip("0123456789+-.eE")
+    return rest if json[len(rest) :].startswith(tuple("-0123456789")) else json

@@ -71,7 +71,8 @@ def _is_of(value: object, kinds: object) -> bool:
     expected = values_in(kinds)
     if kind != "number" or "number" in expected:
         return kind in expected
-    return "integer" in expected and float(cast("float", value)).is_integer()
+    is_whole = isinstance(value, int) or cast("float", value).is_integer()
+    return "integer" in expected and is_whole
 
 
 def same(a: object, b: object) -> bool:

@@ -185,6 +185,8 @@ class ResponseFold:
         if (writer := self._open) is None:
             return []
         self._open = None
+        if isinstance(writer, CallWriter) and writer.is_broken:
+            status = "incomplete"
         events = writer.close(status)
         item = writer.item(status)
         self._items.append(item)

@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from pydantic_core import from_json
-
 from pensieve.api.messages.logprobs import TextLogprob
 from pensieve.api.messages.signatures import with_text
+from pensieve.openai.call_arguments import is_whole, text_input
 from pensieve.openai.call_ids import call_id
 from pensieve.openai.responses.events import (
     ArgumentsDone,
@@ -198,7 +197,7 @@ class FunctionCallWriter:
 
     @property
     def is_broken(self) -> bool:
-        return not _is_json(self._pieces)
+        return not is_whole("".join(self._pieces))
 
     def open(self) -> list[Event]:
         return [self._place.added(self._item("", "in_progress"))]
@@ -208,12 +207,9 @@ class FunctionCallWriter:
         return [self._place.event(FunctionCallDelta, delta=text)]
 
     def close(self, status: ItemStatus) -> list[Event]:
-        # Without arguments the model writes nothing, but clients parse them.
-        is_bare = status == "completed" and not self._pieces
-        added = self.add("{}") if is_bare else []
         arguments = "".join(self._pieces)
         done = self._place.event(ArgumentsDone, name=self._ref.name, arguments=arguments)
-        return [*added, done, self._place.done(self.item(status))]
+        return [done, self._place.done(self.item(status))]
 
     def item(self, status: ItemStatus) -> FunctionCallItem:
         return self._item("".join(self._pieces), status)
@@ -240,7 +236,7 @@ class CustomToolCallWriter:
 
     @property
     def is_broken(self) -> bool:
-        return not _is_json(self._pieces)
+        return not is_whole("".join(self._pieces))
 
     def open(self) -> list[Event]:
         return [self._place.added(self._item("", "in_progress"))]
@@ -259,7 +255,7 @@ class CustomToolCallWriter:
         ]
 
     def item(self, status: ItemStatus) -> CustomToolCallItem:
-        return self._item(_input("".join(self._pieces)), status)
+        return self._item(text_input("".join(self._pieces)), status)
 
     def _item(self, text: str, status: ItemStatus) -> CustomToolCallItem:
         return CustomToolCallItem(
@@ -273,25 +269,3 @@ class CustomToolCallWriter:
 
 
 CallWriter = FunctionCallWriter | CustomToolCallWriter
-
-
-def _is_json(pieces: Sequence[str]) -> bool:
-    """Return whether the arguments in `pieces` were written to their end, or are none."""
-    try:
-        from_json("".join(pieces) or "{}")
-    except ValueError:
-        return False
-    return True
-
-
-def _input(text: str) -> str:
-    """Return the input in an object that may be cut off, or is none."""
-    try:
-        fields = from_json(text or "{}", allow_partial="trailing-strings")
-    except ValueError:
-        return text
-    match fields:
-        case {"input": str(value)}:
-            return value
-        case _:
-            return text if fields else ""
