@@ -17,7 +17,7 @@ from typing import NoReturn, cast
 from pensieve.errors import InvalidRequestError
 
 MAX_DEPTH = 64
-MAX_DIGITS = 19
+MAX_DIGITS = 4300  # of an integer; Python converts no more, because it takes quadratic time
 # A value may take 70 bytes of memory for three bytes of text. No sensible request comes near.
 MAX_VALUES = 1_000_000
 
@@ -41,7 +41,8 @@ def decode(body: bytes, *, max_values: int = MAX_VALUES) -> object:
     try:
         text = _decode_text(body)
         _check_text(text, max_values)
-        value = cast("object", _DECODER.decode(text))
+        decoder = _Decoder()
+        value = cast("object", decoder.decode(text))
         _check_depth(value)
     except UnicodeDecodeError as error:
         raise _refusal(f"invalid UTF-8 at byte {error.start}") from None
@@ -49,6 +50,9 @@ def decode(body: bytes, *, max_values: int = MAX_VALUES) -> object:
         raise _refusal(_TOO_DEEP) from None
     except ValueError as error:
         raise _refusal(str(error)) from None
+    if decoder.has_long_integer:
+        path = ".".join(_path_of_long_integer(value) or ["body"])
+        raise InvalidRequestError(f"{path}: Input should have at most {MAX_DIGITS} digits")
     return value
 
 
@@ -111,6 +115,18 @@ def _check_depth(value: object) -> None:
         raise ValueError(_TOO_DEEP)
 
 
+def _path_of_long_integer(value: object) -> list[str] | None:
+    """Return the names and indexes that lead to the first one, each of at most 60 characters."""
+    if value is _LONG_INTEGER:
+        return []
+    named = cast("dict[str, object]", value).items() if isinstance(value, dict) else ()
+    indexed = enumerate(cast("list[object]", value)) if isinstance(value, list) else ()
+    for name, child in (*named, *indexed):
+        if (path := _path_of_long_integer(child)) is not None:
+            return [str(name)[:60], *path]
+    return None
+
+
 def _children(value: object) -> Iterable[object]:
     if isinstance(value, dict):
         return cast("dict[str, object]", value).values()
@@ -126,12 +142,6 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return fields
 
 
-def _integer(digits: str) -> int:
-    if len(digits.lstrip("-")) > MAX_DIGITS:
-        raise ValueError(f"an integer of more than {MAX_DIGITS} digits")
-    return int(digits)
-
-
 def _number(digits: str) -> float:
     number = float(digits)
     if math.isinf(number):
@@ -143,6 +153,23 @@ def _constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_object, parse_int=_integer, parse_float=_number, parse_constant=_constant
-)
+_LONG_INTEGER = object()
+
+
+class _Decoder(json.JSONDecoder):
+    """Puts `_LONG_INTEGER` in the place of each integer with too many digits."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            object_pairs_hook=_object,
+            parse_int=self._integer,
+            parse_float=_number,
+            parse_constant=_constant,
+        )
+        self.has_long_integer = False
+
+    def _integer(self, digits: str) -> object:
+        if len(digits.lstrip("-")) <= MAX_DIGITS:
+            return int(digits)
+        self.has_long_integer = True
+        return _LONG_INTEGER

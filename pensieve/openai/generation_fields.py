@@ -38,6 +38,11 @@ def text_or_list(value: object) -> object:
     raise PydanticCustomError("text_or_list", "Input should be a valid string or list")
 
 
+def _folded(seed: int) -> int:
+    """Return the 64-bit number with the same last bits: the seed itself if it has 64."""
+    return (seed + MAX_INT + 1) % 2**64 - MAX_INT - 1
+
+
 def _stop_list(stop: object) -> object:
     texts = [stop] if isinstance(stop, str) else text_or_list(stop)
     return [text for text in cast("list[object]", texts) if text != ""]
@@ -87,7 +92,7 @@ class GenerationFields(RequestModel):
     top_k: Annotated[StrictInt, Field(ge=-1, le=MAX_INT)] | None = None  # -1 is off
     min_p: Annotated[Number, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[Number, Field(gt=0, le=2)] | None = None
-    seed: Annotated[StrictInt, Field(ge=-MAX_INT - 1, le=MAX_INT)] | None = None
+    seed: Annotated[StrictInt, AfterValidator(_folded)] | None = None
     frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] = 0
     presence_penalty: Annotated[Number, Field(ge=-2, le=2)] = 0
     logit_bias: LogitBias = {}  # noqa: RUF012 -- pydantic copies it

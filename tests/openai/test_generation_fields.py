@@ -19,6 +19,22 @@ def test_limit_of_minus_one_is_none(sent: int | None, limit: int | None) -> None
 
 
 @pytest.mark.parametrize(
+    ("sent", "seed"),
+    [
+        (5, 5),
+        (-(2**63), -(2**63)),
+        (2**63 - 1, 2**63 - 1),
+        (2**63, -(2**63)),
+        (2**64 - 1, -1),
+        (-(2**63) - 1, 2**63 - 1),
+        (10**4000, 10**4000 % 2**64),
+    ],
+)
+def test_seed_is_folded_to_64_bits(sent: int, seed: int) -> None:
+    assert request(seed=sent).seed == seed
+
+
+@pytest.mark.parametrize(
     ("sent", "stop"),
     [
         (None, ()),

@@ -65,7 +65,7 @@ SITUATIONS: dict[str, Callable[[], Awaitable[str]]] = {
     "no_input": lambda: answer_of(says("no"), {"input": "", "max_output_tokens": 1}),
     "calls": lambda: answer_of(says(SPACED), RESPOND_STREAM | {"tools": [SPACE]}),
     "calls_cut": lambda: answer_of(
-        says(SPACED), RESPOND | {"tools": [SPACE], "max_output_tokens": 60}
+        says(SPACED), RESPOND | {"tools": [SPACE], "max_output_tokens": 76}
     ),
     "custom_tool": lambda: answer_of(says(PATCHED), RESPOND_STREAM | {"tools": [PATCH]}),
     "reasoning": lambda: answer_of(says(THOUGHT), RESPOND_STREAM, dialect=THINKER),
