@@ -33,6 +33,10 @@ _REPLACEMENT = "\\ufffd"
 _TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 
 
+class _LongIntegerError(Exception):
+    """An integer has too many digits."""
+
+
 def decode(body: bytes, *, max_values: int = MAX_VALUES) -> object:
     """Decode UTF-8 without a byte order mark, within `MAX_DEPTH`, `MAX_DIGITS` and `max_values`.
 
@@ -41,18 +45,16 @@ def decode(body: bytes, *, max_values: int = MAX_VALUES) -> object:
     try:
         text = _decode_text(body)
         _check_text(text, max_values)
-        decoder = _Decoder()
-        value = cast("object", decoder.decode(text))
+        value = cast("object", _DECODER.decode(text))
         _check_depth(value)
+    except _LongIntegerError:
+        raise _refusal_of_long_integer(text) from None
     except UnicodeDecodeError as error:
         raise _refusal(f"invalid UTF-8 at byte {error.start}") from None
     except RecursionError:
         raise _refusal(_TOO_DEEP) from None
     except ValueError as error:
         raise _refusal(str(error)) from None
-    if decoder.has_long_integer:
-        path = ".".join(_path_of_long_integer(value) or ["body"])
-        raise InvalidRequestError(f"{path}: Input should have at most {MAX_DIGITS} digits")
     return value
 
 
@@ -115,6 +117,19 @@ def _check_depth(value: object) -> None:
         raise ValueError(_TOO_DEEP)
 
 
+def _refusal_of_long_integer(text: str) -> InvalidRequestError:
+    """Decode again to find the integer's field."""
+    try:
+        value = cast("object", _MARKING_DECODER.decode(text))
+        _check_depth(value)
+    except RecursionError:
+        return _refusal(_TOO_DEEP)
+    except ValueError as error:
+        return _refusal(str(error))
+    path = ".".join(_path_of_long_integer(value) or ["body"])
+    return InvalidRequestError(f"{path}: Input should have at most {MAX_DIGITS} digits")
+
+
 def _path_of_long_integer(value: object) -> list[str] | None:
     """Return the names and indexes that lead to the first one, each of at most 60 characters."""
     if value is _LONG_INTEGER:
@@ -142,6 +157,16 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return fields
 
 
+def _is_long(digits: str) -> bool:
+    return len(digits.lstrip("-")) > MAX_DIGITS
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS and _is_long(digits):
+        raise _LongIntegerError
+    return int(digits)
+
+
 def _number(digits: str) -> float:
     number = float(digits)
     if math.isinf(number):
@@ -153,23 +178,14 @@ def _constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_int=_integer, parse_float=_number, parse_constant=_constant
+)
+
 _LONG_INTEGER = object()
-
-
-class _Decoder(json.JSONDecoder):
-    """Puts `_LONG_INTEGER` in the place of each integer with too many digits."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            object_pairs_hook=_object,
-            parse_int=self._integer,
-            parse_float=_number,
-            parse_constant=_constant,
-        )
-        self.has_long_integer = False
-
-    def _integer(self, digits: str) -> object:
-        if len(digits.lstrip("-")) <= MAX_DIGITS:
-            return int(digits)
-        self.has_long_integer = True
-        return _LONG_INTEGER
+_MARKING_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object,
+    parse_int=lambda digits: _LONG_INTEGER if _is_long(digits) else 0,
+    parse_float=_number,
+    parse_constant=_constant,
+)

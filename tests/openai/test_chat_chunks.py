@@ -149,7 +149,9 @@ def test_usage_is_in_a_last_chunk_without_choices() -> None:
 
 
 def test_calls_are_numbered_and_named_once() -> None:
-    chunks, whole = fold(("text", ["Look."]), ("f", ['{"a"', ": 1}"]), ("g", ["{}"]), stop="tool_use")
+    chunks, whole = fold(
+        ("text", ["Look."]), ("f", ['{"a"', ": 1}"]), ("g", ["{}"]), stop="tool_use"
+    )
     calls = [delta["tool_calls"][0] for delta in deltas(chunks) if "tool_calls" in delta]
     assert calls == [
         {
@@ -295,9 +297,7 @@ def test_service_tier_is_told_where_it_was_sent() -> None:
 
 
 PIECES = st.lists(st.text("ab\u2028\n", min_size=1, max_size=4), max_size=4)
-JSON_PIECES = st.sampled_from(
-    [["{}"], ['{"a"', ":1}"], ['{"a": "', "\\u00e9", '"}'], ["{", "}"]]
-)
+JSON_PIECES = st.sampled_from([["{}"], ['{"a"', ":1}"], ['{"a": "', "\\u00e9", '"}'], ["{", "}"]])
 BLOCKS = st.lists(
     st.one_of(
         st.tuples(st.sampled_from(["text", "thinking"]), PIECES),

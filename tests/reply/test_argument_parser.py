@@ -11,7 +11,7 @@ from pensieve.dialects.answer_format import AnswerFormat
 from pensieve.dialects.dialect import ToolCall
 from pensieve.dialects.format_calls import format_calls
 from pensieve.reply.json_prefix import MAX_DEPTH
-from pensieve.reply.parse_events import Text, ToolCallEnd, ToolCallStart
+from pensieve.reply.parse_events import ToolCallEnd, ToolCallStart
 from tests.dialects.cases import DIALECTS
 from tests.reply.test_answer_parser import any_dialect, filled, form_of, meaning, read
 

@@ -490,3 +490,17 @@ async def test_limit_of_tools_is_told_in_the_terms_of_its_api() -> None:
     async with in_memory(app_of(ScriptedEngine([]))) as client:
         response = await client.post("/v1/chat/completions", json=CALL | {"tools": tools})
     assert response.json()["error"]["message"] == ("tools: at most 128 tools can be given, not 129")
+
+
+async def test_long_integers_are_read_and_longer_ones_refused_by_their_field() -> None:
+    bound = {"type": "object", "properties": {"a": {"type": "integer", "maximum": 2**64 - 1}}}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": bound}}]
+    fields = {"seed": 2**64 - 1, "metadata": {"n": 10**400}, "tools": tools}
+    generation = await generated(fields)
+    assert generation.sampling.seed == -1
+    body = json.dumps(CALL | fields).replace(str(2**64 - 1), "9" * 5000).encode()
+    async with in_memory(app_of(ScriptedEngine([]))) as client:
+        sent = {"content-type": "application/json"}
+        response = await client.post(PATH, content=body, headers=sent)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "seed")
+    assert "at most 4300 digits" in response.json()["error"]["message"]
