@@ -23,8 +23,7 @@ from pensieve.api.messages.events import (
 )
 from pensieve.api.messages.logprobs import TextLogprob
 from pensieve.api.messages.message import DeltaUsage, StopReason, ToolUseContent
-from pensieve.openai.call_arguments import is_whole, text_input
-from pensieve.openai.call_ids import call_id
+from pensieve.openai.calls import call_id, is_whole, text_input
 from pensieve.openai.chat_completion import (
     AnswerMessage,
     AnyToolCall,

@@ -24,7 +24,7 @@ from pensieve.api.messages.content_blocks import (
 )
 from pensieve.api.messages.request import Role, Turn
 from pensieve.errors import InvalidRequestError
-from pensieve.openai.call_ids import tool_use_id
+from pensieve.openai.calls import tool_use_id
 
 _log = logging.getLogger("pensieve.openai")
 

@@ -14,7 +14,6 @@ all requests restart from their tokens, each alone until it has sampled one; a r
 alone is failed for good.
 """
 
-import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import count, repeat
@@ -41,6 +40,7 @@ from pensieve.engine.scheduling.backend import (
     Sampled,
     SequenceFailed,
 )
+from pensieve.engine.scheduling.failures import log_failure, log_restart
 from pensieve.engine.scheduling.prefix_cache import BLOCK_TOKENS, Hit, common_prefix_length
 from pensieve.engine.scheduling.request_queue import (
     QueueLimits,
@@ -55,8 +55,6 @@ from pensieve.engine.scheduling.restore import Restore, Restored
 from pensieve.engine.scheduling.tiered_prefix_cache import TieredPrefixCache
 
 KeyedEvent = tuple[int, WorkerEvent]
-
-_log = logging.getLogger("pensieve.engine")
 
 # Answer tokens that must fit when a request joins others.
 ANSWER_TOKENS = 512
@@ -177,7 +175,7 @@ class Scheduler:
         try:
             self._restore = self._acquire_prefix(request)
         except Exception as error:  # noqa: BLE001 - one bad request must not end the worker
-            return [_failure(request.key, error)]
+            return [(request.key, log_failure(error))]
         self._running[request.key] = request
         self._prefilling.append(request)
         return [(request.key, Admitted()), *self._insert_restored()]
@@ -191,7 +189,7 @@ class Scheduler:
         except Exception as error:  # noqa: BLE001 - as in a step: other requests survive
             request = self._prefilling[-1]
             self._remove(request)
-            return [_failure(request.key, error)]
+            return [(request.key, log_failure(error))]
         return self._insert_restored()
 
     def _insert_restored(self) -> list[KeyedEvent]:
@@ -214,7 +212,7 @@ class Scheduler:
             del self._running[request.key]
             self._prefilling.remove(request)
             self._return_to_cache(request, hit)
-            return [*events, _failure(request.key, error)]
+            return [*events, (request.key, log_failure(error))]
         return events
 
     def _return_to_cache(self, request: Request, hit: Hit | None) -> None:
@@ -229,10 +227,7 @@ class Scheduler:
             other.times_bypassed += other.rank < request.rank
 
     def _next_admission(self) -> Request | None:
-        """Return the request to admit now.
-
-        None if none fits, or none may join or preempt those in prefill.
-        """
+        """Return the request to admit now: it fits, and may join or preempt those in prefill."""
         # A restore ends soon, and an unfinished one is worthless.
         if self._restore is not None:
             return None
@@ -348,8 +343,8 @@ class Scheduler:
         self._prefix_cache.evict_all()
         self._backend = self._make_backend()
         if len(lost) == 1:
-            return [_failure(lost[0].key, error)]
-        _log.error("a step failed, its requests start again, one at a time", exc_info=error)
+            return [(lost[0].key, log_failure(error))]
+        log_restart(error)
         for request in lost:
             request.is_suspect = True
             request.cached_tokens = 0
@@ -365,7 +360,7 @@ class Scheduler:
                 return self._record_tokens(request, outcome)
             case SequenceFailed(_, error):
                 self._remove(request)
-                return [_failure(request.key, error)]
+                return [(request.key, log_failure(error))]
             case _:
                 assert_never(outcome)
 
@@ -401,11 +396,3 @@ class Scheduler:
         if outcome.released:
             self._prefix_cache.insert(request.generation, outcome.released)
         return [(request.key, Finished(outcome.finish, len(request.sampled)))]
-
-
-def _failure(key: int, error: Exception) -> KeyedEvent:
-    """Log where an error comes from. That of a grammar is expected, and the front end logs it."""
-    failed = Failed.of(error)
-    if failed.kind != "grammar":
-        _log.error("a request failed in the engine", exc_info=error)
-    return key, failed

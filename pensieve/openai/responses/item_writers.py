@@ -9,8 +9,7 @@ from typing import Protocol, TypeVar
 
 from pensieve.api.messages.logprobs import TextLogprob
 from pensieve.api.messages.signatures import with_text
-from pensieve.openai.call_arguments import is_whole, text_input
-from pensieve.openai.call_ids import call_id
+from pensieve.openai.calls import call_id, is_whole, text_input
 from pensieve.openai.responses.events import (
     ArgumentsDone,
     ContentPartEvent,
