@@ -42,6 +42,7 @@ def decode(body: bytes, *, max_values: int = MAX_VALUES) -> object:
 
     Raises `InvalidRequestError`, also for a duplicate key.
     """
+    text = ""
     try:
         text = _decode_text(body)
         _check_text(text, max_values)

@@ -101,8 +101,8 @@ class _Block:
 
 def _input(json: str) -> dict[str, JsonValue]:
     # An answer may end within the input; clients of streams parse it as far as it goes, too.
-    fields = from_json(_without_last_number(json), allow_partial=True) if json else {}
-    return cast("dict[str, JsonValue]", fields)
+    rest = _without_last_number(json)
+    return cast("dict[str, JsonValue]", from_json(rest, allow_partial=True)) if rest else {}
 
 
 def _without_last_number(json: str) -> str:
