@@ -86,6 +86,7 @@ def test_error_ends_the_server(home: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_signal_ends_the_server(number: signal.Signals, home: Path) -> None:
     own = own_server(home, Commands(home))
+    before = signal.getsignal(number)
 
     def interrupted() -> None:
         with own.folder():
@@ -95,7 +96,7 @@ def test_signal_ends_the_server(number: signal.Signals, home: Path) -> None:
     with pytest.raises(SystemExit) as ended:
         interrupted()
     assert ended.value.code == 128 + number
-    assert signal.getsignal(number) == signal.SIG_DFL
+    assert signal.getsignal(number) == before
 
 
 def test_folder_in_use_is_left_alone(tmp_path: Path) -> None:
