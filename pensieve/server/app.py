@@ -74,9 +74,7 @@ def build_app(
     batches = BatchStore(settings.paths.batches)
     registry = BatchRegistry(batches)
     generated_answers = GeneratedAnswers()
-    answer_store = GeneratedAnswerStore(
-        settings.paths.answers, model.folder, generated_answers, model.tokenizer.has_token
-    )
+    answer_store = _answer_store(settings, model, generated_answers)
     pipeline = RequestPipeline(engine, model, files.text, generated_answers)
     completer = Completer(engine, model, generated_answers.add)
     sessions = Sessions(model.tokenizer.neutralize)
@@ -112,6 +110,14 @@ def build_app(
                 yield
 
     return _application(table, _middleware(settings, table, parts), lifespan)
+
+
+def _answer_store(
+    settings: Settings, model: ServedModel, answers: GeneratedAnswers
+) -> GeneratedAnswerStore:
+    return GeneratedAnswerStore(
+        settings.paths.answers, model.folder, answers, model.tokenizer.has_token
+    )
 
 
 def _application(

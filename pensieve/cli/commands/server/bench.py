@@ -64,7 +64,6 @@ def bench(  # noqa: PLR0913 -- each is an option
       pensieve bench
       pensieve bench --save before.json
       pensieve bench --compare before.json   # after an update, or on another Mac
-      pensieve bench --own-server --time 180
 
     Seconds to the first token and tokens per second, for prompts of several
     lengths, new and sent again, for one answer and four at once.
@@ -91,23 +90,27 @@ def bench(  # noqa: PLR0913 -- each is an option
     json_
         Print one JSON object instead.
     """
-    settings = settings_module.resolve(Flags(model=model, device=device))
     earlier = read_saved(compare) if compare else None
     if save:
         check_writable(save)
-    is_own = own_server or model is not None or device is not None
-    record = require(settings.paths)
-    measure = (
-        prepare_own(settings, record)
-        if is_own or record is None
-        else prepare_running(settings, record)
-    )
-    with progress_of(time_) as show:
-        result = measure(Session(time_, Prompts(random.Random()), show), show)  # noqa: S311
+    result = run_bench(Flags(model=model, device=device), time_, is_own=own_server)
     if save:
         write_saved(save, result)
     print_result(result, earlier, is_json=json_)
     return 0
+
+
+def run_bench(flags: Flags, time_s: int, *, is_own: bool) -> Result:
+    """Measure the running server, or one of its own if there is none or a flag needs it."""
+    settings = settings_module.resolve(flags)
+    record = require(settings.paths)
+    measure = (
+        prepare_own(settings, record)
+        if is_own or flags.given() or record is None
+        else prepare_running(settings, record)
+    )
+    with progress_of(time_s) as show:
+        return measure(Session(time_s, Prompts(random.Random()), show), show)  # noqa: S311
 
 
 def prepare_running(settings: Settings, record: ServerRecord) -> Measure:
