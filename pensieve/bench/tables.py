@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from pensieve.bench.result import Figure, Result
 
 WIDTH = 79
-# Of a figure, to say that it has changed.
-MIN_RUNS = 2
+# Of a figure, to say that it has changed: the ranges of two runs each miss one another by chance in
+# one of three comparisons, of three runs each in one of ten.
+MIN_RUNS = 3
 # What may differ without a warning: it is measured, not chosen.
 _VARIES = ("load", "drafts", "time")
 
@@ -64,7 +65,7 @@ def _unmatched(before: Result, now: Result) -> list[str]:
 
 
 def _verdict(before: Figure, now: Figure) -> str:
-    """Return the ratio, and which is faster if both ran repeatedly and no ranges overlap."""
+    """Return the ratio, and which is faster if both ran often enough and no ranges overlap."""
     ratio = f"{now.median / before.median:.2f}"
     if min(len(before.samples), len(now.samples)) < MIN_RUNS:
         return f"{ratio}       "
