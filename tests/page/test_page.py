@@ -21,6 +21,7 @@ from pensieve.server.app import AppParts
 from tests.page.browser import Browser
 from tests.page.conftest import Place
 from tests.server.serving import CALL, KEY
+from tests.support.canaries import BODIES, CANARY, HEADERS, SCRIPTS, body_of
 from tests.support.fakes import ScriptedEngine, Step, says
 
 STATS = EngineStats(
@@ -233,3 +234,13 @@ VISIBILITY = """(() => {
   Object.defineProperty(document, "hidden", { value: IS_HIDDEN, configurable: true });
   document.dispatchEvent(new Event("visibilitychange"));
 })()"""
+
+
+def test_nothing_of_requests_or_answers_is_on_the_page(browser: Browser, place: Place) -> None:
+    with place.serve(ScriptedEngine(SCRIPTS * len(BODIES) * 2, READY)):
+        for number, path in enumerate(list(BODIES) * 2):
+            httpx.post(f"{place.url}{path[1:]}", json=body_of(path, number), headers=HEADERS)
+        place.open_unlocked(browser)
+        browser.wait(f"document.querySelectorAll('#recent tbody tr').length >= {len(BODIES)}")
+        shown = browser.evaluate("document.documentElement.outerHTML")
+    assert CANARY not in shown
