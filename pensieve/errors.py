@@ -222,6 +222,10 @@ class UnsupportedPlatformError(MachineError):
     """The machine has no Apple silicon, and no other device was requested."""
 
 
+class HostError(MachineError):
+    """Another machine that the engine is to run on cannot run it now."""
+
+
 class PortInUseError(MachineError):
     """Another program listens on the server's port."""
 

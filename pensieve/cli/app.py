@@ -59,6 +59,7 @@ COMMANDS = {
     "use": "Set the default model.",
     "show": "Show a model: context, quantization, size, licence, memory, source, folder.",
     "rm": "Remove a model's files from this machine.",
+    "hosts": "Check another machine that is to run the model, by ssh.",
     "doctor": "Diagnose problems, and show the command that fixes each.",
     "bench": "Measure the speed of this machine with the served model.",
     "config": "Show or change settings.",
@@ -72,11 +73,14 @@ COMMANDS = {
 
 PACKAGES = {
     **dict.fromkeys(("start", "stop", "restart", "status", "logs"), "commands.server"),
-    **dict.fromkeys(("doctor", "bench"), "commands.server"),
+    **dict.fromkeys(("doctor", "bench", "hosts"), "commands.server"),
     **dict.fromkeys(("models", "pull", "use", "show", "rm", "plan"), "commands.models"),
     **dict.fromkeys(("env", "config", "cache", "completion"), "commands.setup"),
     **dict.fromkeys(("version", "uninstall", "update"), "commands.setup"),
 }
+
+# ssh runs it on another machine, for a pensieve there.
+REMOTE_WORKER = "remote-worker"
 
 # Names of the same commands in comparable programs.
 ALIASES = {"ls": "models", "ps": "status"}
@@ -147,6 +151,8 @@ def parse_command(arguments: Sequence[str]) -> Callable[[], object]:
     match arguments:
         case [] | ["-h" | "--help" | "help"] | ["help", "help"]:
             return partial(output.data, root_help())
+        case [name] if name == REMOTE_WORKER:
+            return import_module("pensieve.hosts.remote_worker").remote_worker
         case ["--version", *_]:
             return partial(output.data, f"pensieve {__version__}")
         case ["-h" | "--help" | "help", topic] if topic in TOPICS:

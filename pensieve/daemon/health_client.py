@@ -33,6 +33,7 @@ class Health:
     model: str = ""
     repo: str = ""
     device: str = ""
+    host: str = ""  # the machine that computes, by ssh; empty: this one
     version: str = ""
     context_tokens: int = 0
     thinking: str = ""  # none, unbounded or bounded; empty from an older server
@@ -111,6 +112,7 @@ def read(body: object, pid: int) -> Health:
         model=_text(report, "model"),
         repo=_text(report, "repo"),
         device=_text(report, "device"),
+        host=_text(report, "host"),
         version=_text(report, "version"),
         context_tokens=_number(report, "context_tokens"),
         thinking=_text(report, "thinking"),

@@ -216,9 +216,9 @@ EngineEvent = Started | Admitted | Requeued | Prefilled | Drafted | Token | Fini
 
 # asleep: unloaded while idle; the next generation starts a worker and waits for it.
 EngineState = Literal["loading", "ready", "asleep", "failed"]
-# Why a worker was replaced: it could not be started, it died while it loaded the model, processed a
-# prompt, decoded or had nothing to do, or it was silent for too long and killed.
-RestartCause = Literal["starting", "loading", "prefill", "decode", "idle", "hung"]
+# Why a worker was replaced: it could not be started, here or on its host, it died while it loaded
+# the model, processed a prompt, decoded or was idle, or it was silent for too long and killed.
+RestartCause = Literal["starting", "host", "loading", "prefill", "decode", "idle", "hung"]
 
 
 @dataclass(frozen=True, slots=True)

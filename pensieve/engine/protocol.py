@@ -3,10 +3,10 @@
 Front end to worker: `Load` once, then `Submit` and `Cancel`, and `Unload` at the end. Worker to
 front end: `Loaded` or `LoadFailed` once, then one `Step` with the events of each decode step,
 `EngineStats` about once a second, `Begun` before long work, the parts of loading included, and
-`Preloaded` at most once. The end of the stream in either direction means that the other process is
-gone. JSON and never pickle, so that no frame can run code. A generation's token ids are base64 of
-32-bit numbers: 30 000 of them are written in 0.6 ms, as a JSON array in 2 (2026-11-30, two x86-64
-cores).
+`Preloaded` at most once. A front end on another machine also sends empty frames while it is there.
+The end of the stream in either direction means that the other process is gone. JSON and never
+pickle, so that no frame can run code. A generation's token ids are base64 of 32-bit numbers: 30 000
+of them are written in 0.6 ms, as a JSON array in 2 (2026-11-30, two x86-64 cores).
 """
 
 import json
@@ -39,6 +39,7 @@ from pensieve.engine.generation import (
 from pensieve.errors import GrammarError
 
 HEADER_BYTES = 4
+PING = bytes(HEADER_BYTES)
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 _TO_JSON = json.JSONEncoder(separators=(",", ":"))
 
@@ -185,7 +186,8 @@ class FrameBuffer:
         self._pending += received
         frames: list[Frame] = []
         while (body := self._next_body()) is not None:
-            frames.append(decode(body))
+            if body:  # an empty one only shows that the other process is there
+                frames.append(decode(body))
         return frames
 
     def _next_body(self) -> bytes | None:

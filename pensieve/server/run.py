@@ -4,6 +4,7 @@ import ctypes
 import logging
 import os
 import resource
+import shlex
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -18,7 +19,8 @@ import anyio
 import anyio.to_thread
 
 from pensieve.atomic_files import file_of
-from pensieve.engine.client.client import IdlePolicy, WorkerSpec, running_engine
+from pensieve.engine.client.client import IdlePolicy, OpenWorker, WorkerSpec, running_engine
+from pensieve.engine.client.launch import open_worker
 from pensieve.engine.generation import Engine, ResourceLimits
 from pensieve.errors import ProgramReplacedError
 from pensieve.installation import is_installed
@@ -82,7 +84,7 @@ async def _serve(
     listeners: Sequence[socket.socket],
     find: Callable[[], "Findings"],
 ) -> None:
-    planned_tokens = context_on_mac(model.folder, settings)
+    planned_tokens = None if settings.hosts else context_on_mac(model.folder, settings)
     spec = WorkerSpec(
         model.folder,
         device,
@@ -91,16 +93,27 @@ async def _serve(
         planned_tokens,
         prefix_salt_of(settings.api_key),
         settings.speculation == "auto",
+        settings.hosts,
     )
     idle = IdlePolicy(settings.idle_unload * 60)
     with SleepBlocker(awake_command(is_enabled=settings.keep_awake)) as blocker:
-        async with running_engine(spec, idle=idle) as engine:
+        opened = _opener(settings, model)
+        async with running_engine(spec, open_worker=opened, idle=idle) as engine:
             # In a thread, so that the worker loads the weights at the same time.
             served = await anyio.to_thread.run_sync(_open_model, model)
             awake = AwakeEngine(engine, blocker)
             is_replaced = await _listen(awake, served, settings, listeners, find)
     if is_replaced:
         raise ProgramReplacedError
+
+
+def _opener(settings: Settings, model: ModelFolder) -> OpenWorker:
+    """Return what starts the engine worker: a process here, or on another machine."""
+    if not settings.hosts:
+        return open_worker
+    from pensieve.hosts.opening import opener
+
+    return opener(shlex.split(settings.ssh_command), settings.hosts, model.name)
 
 
 async def _listen(

@@ -49,6 +49,8 @@ class Settings:
     require_key: KeyRequirement = "auto"  # auto: not the default key, from this machine
     allowed_hosts: str = ""
     allowed_origins: str = ""
+    hosts: str = ""  # machines that run the model, by ssh, with commas between; empty: this one
+    ssh_command: str = "ssh"
     memory_gb: float | None = None  # for the model and its caches together
     kv_bits: KVBits | None = None
     cache_gb: float | None = None  # disk space for cached prompts
@@ -77,6 +79,11 @@ class Settings:
         return f"http://{host}:{self.port}"
 
     @property
+    def remote_hosts(self) -> tuple[str, ...]:
+        """The machines that run the model instead of this one."""
+        return tuple(entry for part in self.hosts.split(",") if (entry := part.strip()))
+
+    @property
     def sampling(self) -> dict[str, float]:
         """The set ones of `SAMPLING_KEYS`."""
         values = {name: getattr(self, name) for name in SAMPLING_KEYS}
@@ -96,6 +103,7 @@ class Flags:
     require_key: KeyRequirement | None = None
     log_format: LogFormat | None = None
     show_content: bool | None = None
+    hosts: str | None = None
 
     def given(self) -> dict[str, Value]:
         values = {each.name: getattr(self, each.name) for each in fields(self)}

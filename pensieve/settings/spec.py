@@ -5,6 +5,7 @@ It knows neither where values come from (resolve.py) nor how a file of them is w
 """
 
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,10 @@ _ORIGIN = re.compile(
     r"(?!https?:)[a-z][a-z0-9+.-]*://\*|"
     r"[a-z][a-z0-9+.-]*://([a-z0-9_-][a-z0-9._-]*|\[[0-9a-f:]+\])(:[0-9]{1,5})?",
     re.ASCII | re.IGNORECASE,
+)
+# As ssh takes it: a name or an address, or a name of ~/.ssh/config; never an option.
+_SSH_HOST = re.compile(
+    r"([a-z0-9_][a-z0-9._-]*@)?[a-z0-9_:][a-z0-9._:%-]{0,251}", re.IGNORECASE | re.ASCII
 )
 TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -112,6 +117,13 @@ def _are(pattern: re.Pattern[str]) -> Callable[[str], bool]:
 
 def _is_header_value(text: str) -> bool:
     return bool(text) and all("!" <= char <= "~" for char in text)
+
+
+def _is_command(text: str) -> bool:
+    try:
+        return _is_name(text) and bool(shlex.split(text))
+    except ValueError:  # of an open quote
+        return False
 
 
 def _is_amount(number: float) -> bool:
@@ -253,6 +265,24 @@ _TABLE = (
         str,
         _are(_ORIGIN),
         unset="off",
+    ),
+    SettingSpec(
+        "hosts",
+        "machine that runs the model, by ssh",
+        "a name as ssh takes it, such as studio.local",
+        "studio.local",
+        str,
+        _are(_SSH_HOST),
+        unset="this machine",
+    ),
+    SettingSpec(
+        "ssh_command",
+        "how ssh is started",
+        "a command with its options",
+        "ssh -p 2222",
+        str,
+        _is_command,
+        unset="ssh",
     ),
     SettingSpec(
         "memory_gb",

@@ -139,6 +139,7 @@ async def test_health_reports_model_and_state() -> None:
             "repetition_penalty": {"value": 1.0, "origin": "default"},
         },
         "shows_content": False,
+        "host": None,
         "diverged_prompts": 0,
         "device": "cpu",
     }

@@ -66,7 +66,7 @@ def run_in_background(
         return 0
     if server_lock.is_held(settings.paths):
         return report_already_running(settings)
-    choose_device(settings.device, dependencies.inspect())
+    device_of(settings, dependencies)
     if not _can_listen(settings):
         return report_already_running(settings)
     dependencies.check(settings.model, settings.paths)
@@ -94,15 +94,37 @@ def ensure_running(settings: Settings, flags: Flags, dependencies: Dependencies)
             server = wait_for_other(settings.paths, show=show)
         if server:
             return server
-    device = choose_device(settings.device, dependencies.inspect())
+    device = device_of(settings, dependencies)
     if not _can_listen(settings):
         return ensure_running(settings, flags, dependencies)
     folder = fetch_model(settings, dependencies, _resume(start_command(flags)))
+    if settings.hosts:
+        _check_host(settings, folder)
+    place = settings.hosts or f"the {DEVICE_NAMES[device]}"
     with (
         interruption_note(f"No server is running. Start it again with: {start_command(flags)}"),
-        progress.waiting(f"Loading {folder.name} on the {DEVICE_NAMES[device]}") as show,
+        progress.waiting(f"Loading {folder.name} on {place}") as show,
     ):
         return launch(dependencies.server_command(flags), settings.paths, show=show)
+
+
+def device_of(settings: Settings, dependencies: Dependencies) -> Device:
+    """Return what the engine computes on; another machine chooses by itself.
+
+    Raises `UnsupportedPlatformError`.
+    """
+    if settings.hosts:
+        return "gpu"
+    return choose_device(settings.device, dependencies.inspect())
+
+
+def _check_host(settings: Settings, folder: "ModelFolder") -> None:
+    """Print what the other machine is. Raises `HostError` if the model cannot run there."""
+    from pensieve.cli.lifecycle.host_check import examined
+
+    for found in examined([settings.hosts], settings, folder):
+        found.require()
+        output.note(found.line)
 
 
 def fetch_model(settings: Settings, dependencies: Dependencies, on_interrupt: str) -> "ModelFolder":
@@ -133,7 +155,7 @@ def _can_listen(settings: Settings) -> bool:
 
 def run_in_foreground(settings: Settings, flags: Flags, dependencies: Dependencies) -> int:
     """Run the server in this process until SIGTERM or Ctrl-C; clean up on both."""
-    device = choose_device(settings.device, dependencies.inspect())
+    device = device_of(settings, dependencies)
     logs.set_up(is_debug=settings.is_debug, is_json=settings.log_format == "json")
     with _sigterm_raises(), server_lock.acquire(settings.paths) as is_ours:
         if not is_ours:

@@ -87,6 +87,7 @@ def _note_differences(server: RunningServer, flags: Flags) -> None:
         "require_key": {flags_before.get("require_key")},
         "log_format": {flags_before.get("log_format")},
         "show_content": {server.health.shows_content},
+        "hosts": {flags_before.get("hosts")},
     }
     given = flags.given().items()
     ignored: dict[str, Any] = {name: value for name, value in given if value not in actual[name]}

@@ -109,3 +109,12 @@ ShowContent = Annotated[
         " with the key at /activity/history. Off by default.",
     ),
 ]
+Hosts = Annotated[
+    str | None,
+    Parameter(
+        validator=allowed_by_setting("hosts"),
+        metavar="NAME",
+        help="Run the model on this machine, reached by ssh, instead of here. It needs pensieve"
+        " and the model: pensieve hosts check.",
+    ),
+]

@@ -48,7 +48,7 @@ from pensieve.engine.protocol import (
     Submit,
     Unload,
 )
-from pensieve.errors import EngineBusyError, EngineFailedError
+from pensieve.errors import EngineBusyError, EngineFailedError, HostError
 
 __all__ = ["EngineClient", "IdlePolicy", "WorkerSpec", "running_engine"]
 
@@ -56,6 +56,8 @@ _log = logging.getLogger("pensieve.engine")
 
 OpenWorker = Callable[[WorkerSpec], Awaitable[tuple[Process, socket.socket]]]
 LOADING_RETRY_S = 3
+# To a worker on another machine, which ends after some silence (hosts/worker_process.py).
+PING_INTERVAL_S = 5.0
 
 
 @asynccontextmanager
@@ -209,6 +211,8 @@ class EngineClient:
         except OSError as error:
             message = f"The engine worker cannot be started ({error})"
             return Death(message, "starting", "starting")
+        except HostError as error:
+            return Death(error.message, kind="host")
         self._health = replace(self._health, worker_pid=process.pid)
         try:
             return await self._serve_worker(process, connection)
@@ -233,7 +237,9 @@ class EngineClient:
         cause = f"{activity}, {ended}" if activity else None
         if worker.fault:
             return Death(worker.fault, cause, "hung")
-        return Death(f"The engine worker ended by itself ({ended})", cause, activity or "idle")
+        on_host = f" on {self._spec.host}" if self._spec.host else ""
+        message = f"The engine worker{on_host} ended by itself ({ended})"
+        return Death(message, cause, activity or "idle")
 
     async def _run_until_closed(self, worker: WorkerHandle, process: Process) -> None:
         """Have the model loaded, then run the health checks until the connection closes."""
@@ -241,6 +247,8 @@ class EngineClient:
         worker.connection.send(replace(self._spec.load_frame, has_preload=has_preload))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._check_health, process, worker)
+            if self._spec.host:
+                tasks.start_soon(worker.connection.ping, PING_INTERVAL_S)
             if self._idle.unload_s:
                 tasks.start_soon(self._unload_when_idle, process, worker)
             await worker.connection.wait_closed()

@@ -31,6 +31,7 @@ class WorkerSpec:
     planned_tokens: int | None = None
     prefix_salt: str = ""  # prefixes stored under another salt are not found
     has_speculation: bool = True  # where it pays on the device
+    host: str = ""  # the machine that the worker runs on; empty: this one
 
     @property
     def load_frame(self) -> Load:

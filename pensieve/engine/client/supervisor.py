@@ -73,7 +73,12 @@ class RestartPolicy:
     has_died_idle: bool = False
 
     def pause_after_death(self, now_s: float, death: Death) -> float | None:
-        """Record a death; return the seconds until the restart, None in a crash loop."""
+        """Record a death; return the seconds until the restart, None in a crash loop.
+
+        Another machine that cannot run the worker now may do so later.
+        """
+        if death.kind == "host":
+            return MAX_PAUSE_S
         recent = [died_s for died_s in self.deaths_s if now_s - died_s < CRASH_LOOP_S]
         self.deaths_s = [*recent, now_s]
         if death.cause:

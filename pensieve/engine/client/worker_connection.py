@@ -36,9 +36,18 @@ class WorkerConnection(asyncio.Protocol):
 
     def send(self, frame: Frame) -> None:
         """Send without waiting. Frames to a worker that is gone are dropped."""
+        self._write(protocol.encode(frame))
+
+    async def ping(self, interval_s: float) -> None:
+        """Show the worker that the front end is there, until cancelled."""
+        while True:
+            self._write(protocol.PING)
+            await asyncio.sleep(interval_s)
+
+    def _write(self, content: bytes) -> None:
         assert self._transport is not None
         if not self._transport.is_closing():
-            self._transport.write(protocol.encode(frame))
+            self._transport.write(content)
 
     async def wait_closed(self) -> None:
         await self._closed.wait()

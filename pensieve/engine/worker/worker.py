@@ -11,16 +11,14 @@ import ctypes
 import gc
 import logging
 import os
-import select
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import assert_never
+from typing import NoReturn, assert_never
 
-from pensieve.engine import protocol
 from pensieve.engine.generation import EngineStats, Generation, Grammar, Token
 from pensieve.engine.long_operations import IMPORTING_S
 from pensieve.engine.protocol import (
@@ -38,10 +36,10 @@ from pensieve.engine.protocol import (
 )
 from pensieve.engine.scheduling.scheduler import KeyedEvent, Scheduler
 from pensieve.engine.worker.context import WorkerContext
+from pensieve.engine.worker.front_end import FrontEnd, FrontEndGoneError
 from pensieve.engine.worker.stats import PromptThroughput, Throughput
 from pensieve.settings.resolve import is_debug_enabled
 
-_RECEIVE_BYTES = 1 << 20
 # Between two `EngineStats` while there is work.
 REPORT_S = 1.0
 # An idle worker waits this long for requests that arrived at the server together with the first.
@@ -57,55 +55,6 @@ LAST_SPILL_S = 10.0
 MAX_REASON_CHARS = 300
 
 _log = logging.getLogger("pensieve.engine")
-
-
-class FrontEndGoneError(Exception):
-    """The front end closed its end of the socket."""
-
-
-class FrontEnd:
-    def __init__(self, connection: socket.socket) -> None:
-        # Inherited from the front end; a grammar's trial compile must not inherit it in turn, or it
-        # would keep the socket open after this process.
-        connection.set_inheritable(False)
-        self._connection = connection
-        self._buffer = protocol.FrameBuffer()
-        self._poll = select.poll()
-        self._poll.register(connection, select.POLLIN)
-
-    def watch(self, wakeup: socket.socket) -> None:
-        """Have `receive` also return when `wakeup` becomes readable."""
-        self._poll.register(wakeup, select.POLLIN)
-
-    def receive(self, wait_s: float | None) -> list[Frame]:
-        """Return the frames that arrive within `wait_s` (None: no limit) or until a wakeup.
-
-        Raises `FrontEndGoneError`.
-        """
-        ready = self._poll.poll(None if wait_s is None else wait_s * 1000)
-        if all(fd != self._connection.fileno() for fd, _ in ready):
-            return []
-        try:
-            received = self._connection.recv(_RECEIVE_BYTES)
-        except ConnectionError as error:
-            raise FrontEndGoneError from error
-        if not received:
-            raise FrontEndGoneError
-        return self._buffer.feed(received)
-
-    def announce(self, work: str, timeout_s: float) -> None:
-        """Announce long work; the next frame follows within `timeout_s`.
-
-        Raises `FrontEndGoneError`.
-        """
-        self.send(Begun(work, timeout_s))
-
-    def send(self, frame: Frame) -> None:
-        """Block until the frame is sent. Raises `FrontEndGoneError`."""
-        try:
-            self._connection.sendall(protocol.encode(frame))
-        except ConnectionError as error:
-            raise FrontEndGoneError from error
 
 
 class Reporter:
@@ -281,10 +230,17 @@ def _submit_ready(context: WorkerContext) -> list[KeyedEvent]:
     ]
 
 
-def _load(front_end: FrontEnd) -> WorkerContext | None:
-    """Load the model that the first frame names; report and return None if it does not load."""
-    (load,) = front_end.receive(None)
+def _receive_load(front_end: FrontEnd) -> Load:
+    frames: list[Frame] = []
+    while not frames:
+        frames = front_end.receive(None)
+    (load,) = frames
     assert isinstance(load, Load)
+    return load
+
+
+def _load(front_end: FrontEnd, load: Load) -> WorkerContext | None:
+    """Load the model; report and return None if it does not load."""
     started = time.monotonic()
     try:
         front_end.announce("loading MLX", IMPORTING_S)
@@ -322,15 +278,20 @@ def reason_of(error: BaseException) -> str:
     return line if is_sentence else f"{type(error).__name__}: {line}"
 
 
-def main(socket_fd: int) -> None:
+def main(socket_fd: int) -> NoReturn:
     """Run the worker on this socket, then end the process."""
+    run(FrontEnd(socket.socket(fileno=socket_fd)))
+
+
+def run(front_end: FrontEnd, localize: Callable[[Load], Load] = lambda load: load) -> NoReturn:
+    """Run the worker, then end the process. `localize` gives the folders of this machine."""
     # Ctrl-C in a terminal reaches the whole process group; the front end decides when this worker
     # ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_quietly_on_abort()
     exit_code = 0
     try:
-        _run(FrontEnd(socket.socket(fileno=socket_fd)))
+        _run(front_end, localize)
     except FrontEndGoneError:
         pass
     except BaseException:  # noqa: BLE001 - logged here because os._exit prints nothing
@@ -354,8 +315,8 @@ def end_quietly_on_abort() -> None:
     libc.signal(signal.SIGABRT, ctypes.cast(libc["_exit"], ctypes.c_void_p))
 
 
-def _run(front_end: FrontEnd) -> None:
-    if (context := _load(front_end)) is None:
+def _run(front_end: FrontEnd, localize: Callable[[Load], Load]) -> None:
+    if (context := _load(front_end, localize(_receive_load(front_end)))) is None:
         return
     try:
         serve(front_end, context)

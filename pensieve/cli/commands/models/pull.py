@@ -1,5 +1,8 @@
 """`pensieve pull`: downloads a model, or verifies and repairs an installed one."""
 
+import shlex
+import subprocess
+from collections.abc import Sequence
 from json import dumps
 
 from pensieve.cli.model_facts import is_served, source_of
@@ -13,15 +16,17 @@ from pensieve.models.folder.architecture_support import model_for_head
 from pensieve.models.folder.installed import InstalledModel, installed_model
 from pensieve.settings import resolve as settings_module
 from pensieve.settings.resolve import Settings
+from pensieve.settings.spec import KEYS
 from pensieve.sleep_blocker import awake, awake_command
 
 
-def pull(name: str, /, *, json: bool = False) -> int:
+def pull(name: str, /, *, hosts: str | None = None, json: bool = False) -> int:
     """Download a model, or verify and repair one that is here.
 
     For example:
       pensieve pull qwen3.5-9b
       pensieve pull mlx-community/Llama-3.2-3B-Instruct-4bit
+      pensieve pull qwen3.5-9b --hosts studio.local
 
     An interrupted download resumes.
 
@@ -29,11 +34,15 @@ def pull(name: str, /, *, json: bool = False) -> int:
     ----------
     name
         A name that `pensieve models` lists, or a Hugging Face repository (owner/name).
+    hosts
+        Download it on these machines instead, by ssh, with commas between.
     json
         Print one JSON object when it is done.
     """
     settings = settings_module.resolve()
     source = source_of(name)
+    if hosts is not None:
+        return _pull_there(hosts, [source.name, *(["--json"] if json else [])], settings)
     model = installed_model(source, settings.paths.models)
     with awake(awake_command(is_enabled=settings.keep_awake)):
         repaired = _download_or_repair(source, model, settings)
@@ -45,6 +54,20 @@ def pull(name: str, /, *, json: bool = False) -> int:
         "fetched_anew": list(repaired),
     }
     output.data(dumps(result, indent=2) if json else _message(source.name, model, repaired))
+    return 0
+
+
+def _pull_there(hosts: str, arguments: Sequence[str], settings: Settings) -> int:
+    """Run the command on other machines, one after another; return the first failure's code."""
+    from pensieve.hosts.ssh import command_line
+
+    KEYS["hosts"].checked(hosts, "--hosts")
+    ssh = shlex.split(settings.ssh_command)
+    for host in (each.strip() for each in hosts.split(",")):
+        output.note(f"{host}:")
+        output.flush()
+        if code := subprocess.call(command_line(ssh, host, ["pull", *arguments])):  # noqa: S603
+            return code
     return 0
 
 

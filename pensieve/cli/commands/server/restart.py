@@ -12,6 +12,7 @@ from typing import Any
 from pensieve.cli.lifecycle.launching import (
     Dependencies,
     default_dependencies,
+    device_of,
     fetch_model,
     run_in_background,
     start_command,
@@ -20,6 +21,7 @@ from pensieve.cli.lifecycle.server_report import interruption_note
 from pensieve.cli.lifecycle.start_options import (
     ComputeDevice,
     Host,
+    Hosts,
     IdleUnload,
     LogFormatOption,
     Model,
@@ -35,7 +37,6 @@ from pensieve.daemon.processes import command_of
 from pensieve.daemon.server_record import ServerRecord, require, restart_command
 from pensieve.daemon.stop import stop
 from pensieve.errors import MachineError, PensieveError, PortInUseError, RecordUnreadableError
-from pensieve.machine import choose_device
 from pensieve.paths import Paths
 from pensieve.settings import resolve as settings_module
 from pensieve.settings.resolve import Flags, Settings
@@ -61,6 +62,7 @@ def restart(  # noqa: PLR0913 -- each is an option
     require_key: RequireKey = None,
     log_format: LogFormatOption = None,
     show_content: ShowContent = None,
+    hosts: Hosts = None,
 ) -> int:
     """Restart the server, or start it if none runs.
 
@@ -89,6 +91,7 @@ def restart(  # noqa: PLR0913 -- each is an option
         require_key=require_key,
         log_format=log_format,
         show_content=show_content,
+        hosts=hosts,
     )
     return restart_server(given, default_dependencies(), is_forced=force, is_awaited=not no_wait)
 
@@ -162,7 +165,7 @@ def _check_start(settings: Settings, dependencies: Dependencies, running: Previo
             hint=f"Restart it with:\n  {restart_command(record)}",
         )
     dependencies.check(settings.model, settings.paths)
-    choose_device(settings.device, dependencies.inspect())
+    device_of(settings, dependencies)
     if record is None or (record.host, record.port) != (settings.host, settings.port):
         _check_address(settings, running)
     # A server that still downloads may have this model's lock, and answers nothing yet.

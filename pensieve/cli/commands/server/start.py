@@ -12,6 +12,7 @@ from pensieve.cli.lifecycle.launching import (
 from pensieve.cli.lifecycle.start_options import (
     ComputeDevice,
     Host,
+    Hosts,
     IdleUnload,
     LogFormatOption,
     Model,
@@ -37,6 +38,7 @@ def start(  # noqa: PLR0913 -- each is an option
     require_key: RequireKey = None,
     log_format: LogFormatOption = None,
     show_content: ShowContent = None,
+    hosts: Hosts = None,
 ) -> int:
     """Start the server in the background and wait until it answers.
 
@@ -62,6 +64,7 @@ def start(  # noqa: PLR0913 -- each is an option
         require_key=require_key,
         log_format=log_format,
         show_content=show_content,
+        hosts=hosts,
     )
     settings = settings_module.resolve(flags)
     settings_module.require_own_key(settings)

@@ -94,7 +94,7 @@ NUMBERS = [
     "uptime_s",
     "restarts",
 ]
-TEXTS = ["detail", "url", "model", "repo", "device", "service", "log", "version"]
+TEXTS = ["detail", "url", "model", "repo", "device", "host", "service", "log", "version"]
 SCHEMA = {
     "type": "object",
     "properties": {

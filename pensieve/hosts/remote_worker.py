@@ -1,0 +1,141 @@
+"""Runs on the other machine, started by ssh: answers the question, then becomes the worker.
+
+Standard input and output are the connection. Everything else that is printed goes to standard
+error, which ssh brings to the server's log.
+"""
+
+import json
+import os
+import select
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import NoReturn
+
+from pensieve import __version__
+from pensieve.errors import ModelError, PensieveError
+from pensieve.hosts.greeting import (
+    MAX_LINE_BYTES,
+    Answer,
+    Question,
+    answer_line,
+    question_of,
+)
+from pensieve.hosts.model_identity import difference, identity_of
+from pensieve.isolation import python
+from pensieve.machine import Machine, choose_device, inspect
+from pensieve.models.catalog.expected_model import context_on_mac
+from pensieve.models.catalog.find import find
+from pensieve.models.folder.snapshot import folder_of, is_present
+from pensieve.settings import resolve as settings_module
+from pensieve.settings.resolve import Device, Settings, child_environment
+
+WORKER = ("-m", "pensieve.hosts.worker_process")
+# Until the question arrives: ssh has just connected.
+QUESTION_S = 20.0
+
+
+def remote_worker() -> int:
+    """Answer on standard output; become the worker, or echo lines for a check."""
+    into, out = _own_standard_streams()
+    if not (line := _read_line(into)):
+        os.write(2, b"pensieve remote-worker is started by another machine's pensieve, by ssh.\n")
+        return 2
+    try:
+        question = question_of(line)
+    except ValueError:
+        os.write(out, answer_line(Answer(__version__, problem="version", detail=__version__)))
+        return 1
+    answer, load = examine(question)
+    os.write(out, answer_line(answer))
+    if answer.problem:
+        return 1
+    if question.role == "worker":
+        _become_worker(into, out, load)
+    return _echo(into, out)
+
+
+def examine(question: Question, machine: Machine | None = None) -> tuple[Answer, dict[str, object]]:
+    """Return the answer, and what replaces parts of the `Load` frame: this machine's folders."""
+    machine = machine or inspect()
+    facts = Answer(
+        __version__,
+        system=machine.describe(),
+        chip=machine.chip,
+        memory_bytes=machine.memory_bytes,
+    )
+    if question.version != __version__:
+        return replace(facts, problem="version", detail=__version__), {}
+    try:
+        settings = settings_module.resolve()
+        device = choose_device(settings.device, machine)
+    except PensieveError as error:
+        return replace(facts, problem="device", detail=error.message), {}
+    facts = replace(facts, device=device)
+    if not question.model:
+        return facts, {}
+    return _with_model(question, facts, settings, device)
+
+
+def _with_model(
+    question: Question, facts: Answer, settings: Settings, device: Device
+) -> tuple[Answer, dict[str, object]]:
+    try:
+        source = find(question.model)
+    except ModelError as error:
+        return replace(facts, problem="model", detail=error.message), {}
+    if not is_present(source, settings.paths.models):
+        return replace(facts, problem="model"), {}
+    folder = folder_of(source, settings.paths.models)
+    if differing := difference(question.files, identity_of(folder)):
+        return replace(facts, problem="files", detail=differing), {}
+    tokens = context_on_mac(folder, settings)
+    facts = replace(facts, context_tokens=tokens)
+    return facts, _load_changes(folder, settings, device)
+
+
+def _load_changes(folder: Path, settings: Settings, device: Device) -> dict[str, object]:
+    from pensieve.server.run import resource_limits_of
+
+    return {
+        "model_folder": str(folder),
+        "prefix_folder": str(settings.paths.prefixes),
+        "device": device,
+        "limits": asdict(resource_limits_of(settings)),
+    }
+
+
+def _own_standard_streams() -> tuple[int, int]:
+    """Move the connection to descriptors that no library prints to."""
+    into, out = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    return into, out
+
+
+def _read_line(into: int) -> bytes:
+    """Read no byte after the line's end, which would be a frame's. Empty: none came."""
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        readable, _, _ = select.select([into], [], [], QUESTION_S)
+        if not readable or not (byte := os.read(into, 1)) or len(line) > MAX_LINE_BYTES:
+            return b""
+        line += byte
+    return bytes(line)
+
+
+def _echo(into: int, out: int) -> int:
+    """Send back what arrives, so that the other machine can measure the link."""
+    while content := os.read(into, 1 << 16):
+        os.write(out, content)
+    return 0
+
+
+def _become_worker(into: int, out: int, load: dict[str, object]) -> NoReturn:
+    from pensieve.engine.client.launch import worker_variables
+
+    for descriptor in (into, out):
+        os.set_inheritable(descriptor, True)  # noqa: FBT003
+    arguments = python(*WORKER, str(into), str(out), json.dumps(load))
+    device: Device = "cpu" if load["device"] == "cpu" else "gpu"
+    os.execve(arguments[0], arguments, child_environment(worker_variables(device)))  # noqa: S606
