@@ -68,7 +68,16 @@ MAY_IMPORT = {
     "models": {"machine", "dialects", "engine.planning"} | BASE,
     "models.tokenizer": {"worker_threads", "errors"},
     "server": {
-        *("api", "openai", "prompt", "reply", "engine.client", "engine.generation", "models"),
+        *(
+            "api",
+            "openai",
+            "prompt",
+            "reply",
+            "engine.client",
+            "engine.generation",
+            "models",
+            "hosts",
+        ),
     }
     | BASE,
     "server.http": {"api", "server.errors", "server.wire", "installation", "logs", "errors"},
@@ -77,10 +86,15 @@ MAY_IMPORT = {
         *("logs", "settings", "errors"),
     },
     "server.activity": {"api", "engine.generation", "worker_threads"},
+    "hosts": {"engine.client", "models", "machine"} | BASE,
+    "hosts.worker_process": {
+        *("engine.generation", "engine.protocol", "engine.worker", "logs", "settings"),
+        "sleep_blocker",
+    },
     "doctor": {"models", "machine", "daemon"} | BASE,
     "bench": {"daemon", "engine.generation", "machine"} | BASE,
     "cli": {
-        *("api", "server", "models", "machine", "daemon", "doctor", "bench"),
+        *("api", "server", "models", "machine", "daemon", "doctor", "bench", "hosts"),
         *("engine.generation", "engine.planning", "engine.disk.speculation_record"),
     }
     | BASE,
@@ -93,7 +107,7 @@ WRAPPERS = {
     "mlx_lm": {"engine.model", "engine.worker"},
     "llguidance": {"engine.grammar"},
     "numpy": {"engine"},
-    "pydantic": {"api", "openai"},
+    "pydantic": {"api", "openai", "hosts.greeting"},
     "pydantic_core": {"api", "openai"},
     "huggingface_hub": {"models.fetching"},
     "transformers": {"models"},
@@ -111,7 +125,7 @@ WRAPPERS = {
     "pygments": {"cli"},
     "prompt_toolkit": {"cli"},
     "tomlkit": {"settings.config_file"},
-    "anyio": {"engine", "server", "worker_threads"},
+    "anyio": {"engine", "server", "hosts", "worker_threads"},
     "sqlite3": {"server.database"},
 }
 STDLIB_DOORS = {"print": {"cli.ui.output"}}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from pensieve import __version__
+from pensieve.engine.client.launch import resource_limits_of, worker_variables
 from pensieve.errors import ModelError, PensieveError
 from pensieve.hosts.greeting import (
     MAX_LINE_BYTES,
@@ -94,8 +95,6 @@ def _with_model(
 
 
 def _load_changes(folder: Path, settings: Settings, device: Device) -> dict[str, object]:
-    from pensieve.server.run import resource_limits_of
-
     return {
         "model_folder": str(folder),
         "prefix_folder": str(settings.paths.prefixes),
@@ -132,8 +131,6 @@ def _echo(into: int, out: int) -> int:
 
 
 def _become_worker(into: int, out: int, load: dict[str, object]) -> NoReturn:
-    from pensieve.engine.client.launch import worker_variables
-
     for descriptor in (into, out):
         os.set_inheritable(descriptor, True)  # noqa: FBT003
     arguments = python(*WORKER, str(into), str(out), json.dumps(load))

@@ -25,9 +25,9 @@ OPTIONS = (
     *("-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5"),
     *("-o", "ServerAliveInterval=2", "-o", "ServerAliveCountMax=2"),
 )
-# ssh runs it without a login shell, whose profile would add these folders. `exec` lets a signal and
-# the exit code through.
-_PATH = 'PATH="$PATH:/opt/homebrew/bin:/usr/local/bin:$HOME/.local/bin"; exec pensieve'
+# ssh runs it without a login shell, whose profile would add these folders. The shell stays, so that
+# a killed worker has an exit code of its own; ssh's would be that of a lost connection.
+_PATH = 'PATH="$PATH:/opt/homebrew/bin:/usr/local/bin:$HOME/.local/bin"; export PATH; pensieve'
 # The user's own shell there may be another kind.
 _SHELL = "/bin/sh -c"
 # Of what ssh and the other machine print.
@@ -46,7 +46,7 @@ class SshFailedError(Exception):
 
 def command_line(ssh: Sequence[str], host: str, arguments: Sequence[str]) -> list[str]:
     """Return the command that runs `pensieve ARGUMENTS` on `host`."""
-    there = f"{_PATH} {shlex.join(arguments)}"
+    there = f"{_PATH} {shlex.join(arguments)}; exit $?"
     # After `--`, a host is never an option.
     return [*ssh, *OPTIONS, "--", host, f"{_SHELL} {shlex.quote(there)}"]
 

@@ -20,8 +20,8 @@ import anyio.to_thread
 
 from pensieve.atomic_files import file_of
 from pensieve.engine.client.client import IdlePolicy, OpenWorker, WorkerSpec, running_engine
-from pensieve.engine.client.launch import open_worker
-from pensieve.engine.generation import Engine, ResourceLimits
+from pensieve.engine.client.launch import open_worker, resource_limits_of
+from pensieve.engine.generation import Engine
 from pensieve.errors import ProgramReplacedError
 from pensieve.installation import is_installed
 from pensieve.models.catalog.expected_model import context_on_mac
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("pensieve.server")
 
-GB = 10**9
 # launchd and Terminal start programs with a limit of 256; each connection and each file being sent
 # takes one.
 OPEN_FILES = 4096
@@ -190,17 +189,3 @@ def prefix_salt_of(api_key: str) -> str:
     if api_key == DEFAULT_API_KEY:
         return ""
     return blake2b(api_key.encode(errors="replace"), person=b"prefixes").hexdigest()
-
-
-def resource_limits_of(settings: Settings) -> ResourceLimits:
-    return ResourceLimits(
-        _bytes(settings.memory_gb),
-        settings.kv_bits,
-        _bytes(settings.cache_gb),
-        _bytes(settings.daily_write_gb),
-        settings.wired,
-    )
-
-
-def _bytes(gigabytes: float | None) -> int | None:
-    return None if gigabytes is None else int(gigabytes * GB)

@@ -17,7 +17,13 @@ from typing import assert_never
 import anyio
 from anyio.abc import Process
 
-from pensieve.engine.client.launch import WorkerSpec, describe_exit, end_worker, open_worker
+from pensieve.engine.client.launch import (
+    WorkerSpec,
+    describe_exit,
+    end_worker,
+    is_link_lost,
+    open_worker,
+)
 from pensieve.engine.client.open_requests import OpenRequest, OpenRequests, WorkerHandle
 from pensieve.engine.client.supervisor import (
     STOP_TIMEOUT_S,
@@ -226,6 +232,7 @@ class EngineClient:
         try:
             await self._run_until_closed(worker, process)
             activity, ended = worker.activity, await describe_exit(process)
+            worker.is_link_lost = is_link_lost(process, self._spec.host)
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True):
                 await self._unload_at_stop(process, worker)
@@ -237,6 +244,8 @@ class EngineClient:
         cause = f"{activity}, {ended}" if activity else None
         if worker.fault:
             return Death(worker.fault, cause, "hung")
+        if worker.is_link_lost:
+            return Death(f"The connection to {self._spec.host} was lost", kind="host")
         on_host = f" on {self._spec.host}" if self._spec.host else ""
         message = f"The engine worker{on_host} ended by itself ({ended})"
         return Death(message, cause, activity or "idle")

@@ -15,8 +15,9 @@ from anyio.abc import Process
 from pensieve.engine.generation import ResourceLimits
 from pensieve.engine.protocol import Load
 from pensieve.isolation import python
-from pensieve.settings.resolve import Device, child_environment
+from pensieve.settings.resolve import Device, Settings, child_environment
 
+GB = 10**9
 # Debian's package libopenblas0-pthread: it exports the plain BLAS names.
 _OPENBLAS_PATTERN = "*/openblas-pthread/libopenblas.so.0"
 
@@ -46,6 +47,7 @@ class WorkerSpec:
         )
 
 
+SSH_FAILED = 255  # the exit code for its own errors; see ssh(1)
 WORKER = ("-m", "pensieve.engine.worker.worker")
 
 
@@ -79,6 +81,11 @@ async def describe_exit(process: Process) -> str:
         return "it closed its connection"
     code = process.returncode
     return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def is_link_lost(process: Process, host: str) -> bool:
+    """Whether ssh ended because the other machine, or the network, was gone."""
+    return bool(host) and process.returncode == SSH_FAILED
 
 
 async def end_worker(process: Process) -> None:
@@ -117,3 +124,17 @@ def find_openblas() -> str | None:
     for library in sorted(Path("/usr/lib").glob(_OPENBLAS_PATTERN)):
         return str(library)
     return ctypes.util.find_library("openblas")
+
+
+def resource_limits_of(settings: Settings) -> ResourceLimits:
+    return ResourceLimits(
+        _bytes(settings.memory_gb),
+        settings.kv_bits,
+        _bytes(settings.cache_gb),
+        _bytes(settings.daily_write_gb),
+        settings.wired,
+    )
+
+
+def _bytes(gigabytes: float | None) -> int | None:
+    return None if gigabytes is None else int(gigabytes * GB)

@@ -71,6 +71,7 @@ class WorkerHandle:
     fault: str = ""  # why the front end killed the worker; empty if it did not
     has_loaded: bool = False
     is_unloading: bool = False
+    is_link_lost: bool = False  # to another machine: no prompt is to blame
     work: WorkTotals = field(default_factory=WorkTotals)  # as last reported
 
     @property
@@ -164,7 +165,8 @@ class OpenRequests:
         """Fail the open requests of an ended worker; count its end against those in progress."""
         self.worker = None
         worker.connection.close()
-        self.poison.note_death(worker.in_progress)
+        if not worker.is_link_lost:
+            self.poison.note_death(worker.in_progress)
         for request in worker.open.values():
             request.events.fail(self._error_of_death(request.prompt))
         worker.open.clear()

@@ -68,6 +68,7 @@ class RestartPolicy:
     """Remembers recent deaths and their causes; owned by the engine client."""
 
     deaths_s: list[float] = field(default_factory=list[float])
+    losses_s: list[float] = field(default_factory=list[float])  # of another machine
     deaths_by_cause: Counter[str] = field(default_factory=Counter[str])
     # Whether a worker died while idle. A preload may have killed it, and would kill the next ones.
     has_died_idle: bool = False
@@ -75,12 +76,12 @@ class RestartPolicy:
     def pause_after_death(self, now_s: float, death: Death) -> float | None:
         """Record a death; return the seconds until the restart, None in a crash loop.
 
-        Another machine that cannot run the worker now may do so later.
+        Another machine that is out of reach now may be there later.
         """
         if death.kind == "host":
-            return MAX_PAUSE_S
-        recent = [died_s for died_s in self.deaths_s if now_s - died_s < CRASH_LOOP_S]
-        self.deaths_s = [*recent, now_s]
+            self.losses_s = _within(CRASH_LOOP_S, self.losses_s, now_s)
+            return _pause_s(len(self.losses_s))
+        self.deaths_s = _within(CRASH_LOOP_S, self.deaths_s, now_s)
         if death.cause:
             self.deaths_by_cause[death.cause] += 1
         else:
@@ -88,8 +89,17 @@ class RestartPolicy:
         deaths = max(len(self.deaths_s), self.deaths_by_cause[death.cause or ""])
         if deaths >= DEATHS_OF_A_CRASH_LOOP:
             return None
-        return min(FIRST_PAUSE_S * 2 ** (len(self.deaths_s) - 1), MAX_PAUSE_S)
+        return _pause_s(len(self.deaths_s))
 
     def note_finished(self) -> None:
         """Forget the causes: an answer was finished, so none of them breaks every request."""
         self.deaths_by_cause.clear()
+
+
+def _within(limit_s: float, moments_s: list[float], now_s: float) -> list[float]:
+    """Return the moments of the last `limit_s`, and now."""
+    return [*(moment_s for moment_s in moments_s if now_s - moment_s < limit_s), now_s]
+
+
+def _pause_s(deaths: int) -> float:
+    return min(FIRST_PAUSE_S * 2 ** (deaths - 1), MAX_PAUSE_S)

@@ -66,3 +66,12 @@ def test_finished_answer_resets_the_count_of_causes() -> None:
     policy.note_finished()
     policy.deaths_s.clear()
     assert far_apart(policy, *few) == before
+
+
+def test_another_machine_is_tried_again_for_ever_after_growing_pauses() -> None:
+    policy = RestartPolicy()
+    pauses = [policy.pause_after_death(number, Death("gone", kind="host")) for number in range(20)]
+    assert pauses[:3] == [0.5, 1.0, 2.0]
+    assert pauses[-1] == MAX_PAUSE_S
+    assert not policy.has_died_idle
+    assert policy.pause_after_death(20, IN_DECODE) == 0.5
