@@ -68,16 +68,8 @@ MAY_IMPORT = {
     "models": {"machine", "dialects", "engine.planning"} | BASE,
     "models.tokenizer": {"worker_threads", "errors"},
     "server": {
-        *(
-            "api",
-            "openai",
-            "prompt",
-            "reply",
-            "engine.client",
-            "engine.generation",
-            "models",
-            "hosts",
-        ),
+        *("api", "openai", "prompt", "reply", "engine.client", "engine.generation", "models"),
+        *("hosts", "machine", "engine.disk.block_store"),
     }
     | BASE,
     "server.http": {"api", "server.errors", "server.wire", "installation", "logs", "errors"},

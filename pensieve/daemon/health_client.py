@@ -25,6 +25,26 @@ MAX_BYTES = 65536
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicaHealth:
+    """One of several engines of a server."""
+
+    name: str
+    state: str
+    detail: str
+    in_flight: int
+    restarts: int
+
+    @property
+    def text(self) -> str:
+        parts = (
+            f"{self.state} ({self.detail})" if self.detail else self.state,
+            f"{self.in_flight} in flight",
+            f"{self.restarts} restarts" if self.restarts else "",
+        )
+        return f"{self.name}: {', '.join(part for part in parts if part)}"
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """The server's state; numbers are 0 if the server did not send them."""
 
@@ -39,6 +59,7 @@ class Health:
     thinking: str = ""  # none, unbounded or bounded; empty from an older server
     in_flight: int = 0
     restarts: int = 0
+    replicas: tuple[ReplicaHealth, ...] = ()  # none if there is one engine
     engine: EngineStats | None = None  # None: not sent, or not as this version knows them
     poison_prompts: int = 0  # refused, because the engine crashed repeatedly on each
     is_model_at_fault: bool = False  # failed because the model does not load
@@ -118,6 +139,7 @@ def read(body: object, pid: int) -> Health:
         thinking=_text(report, "thinking"),
         in_flight=_number(report, "in_flight"),
         restarts=_number(report, "restarts"),
+        replicas=_replicas(report.get("replicas")),
         engine=_parsed(EngineStats, report.get("engine")),
         poison_prompts=_number(report, "poison_prompts"),
         is_model_at_fault=report.get("is_model_at_fault") is True,
@@ -125,6 +147,12 @@ def read(body: object, pid: int) -> Health:
         speculation=SpeculationState.from_json(report.get("speculation")),
         shows_content=shows if isinstance(shows := report.get("shows_content"), bool) else None,
     )
+
+
+def _replicas(value: object) -> tuple[ReplicaHealth, ...]:
+    reports = cast("list[object]", value) if isinstance(value, list) else []
+    parsed = (_parsed(ReplicaHealth, report) for report in reports)
+    return tuple(each for each in parsed if each)
 
 
 def _parsed(kind: type[ValueT], value: object) -> ValueT | None:

@@ -350,6 +350,7 @@ class EngineHealth:
     is_model_at_fault: bool = False  # failed because the model does not load
     speculation: SpeculationState | None = None  # None: not decided yet
     totals: WorkTotals = WorkTotals()  # of all workers so far
+    replicas: Mapping[str, "EngineHealth"] = field(default_factory=dict[str, "EngineHealth"])
 
     @property
     def restarts(self) -> int:  # replaced workers

@@ -4,7 +4,6 @@ import ctypes
 import logging
 import os
 import resource
-import shlex
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -19,15 +18,14 @@ import anyio
 import anyio.to_thread
 
 from pensieve.atomic_files import file_of
-from pensieve.engine.client.client import IdlePolicy, OpenWorker, WorkerSpec, running_engine
-from pensieve.engine.client.launch import open_worker, resource_limits_of
+from pensieve.engine.client.launch import WorkerSpec, resource_limits_of
 from pensieve.engine.generation import Engine
 from pensieve.errors import ProgramReplacedError
 from pensieve.installation import is_installed
-from pensieve.models.catalog.expected_model import context_on_mac
 from pensieve.models.folder.snapshot import ModelFolder
 from pensieve.private_files import PRIVATE_UMASK
 from pensieve.server.awake_engine import AwakeEngine
+from pensieve.server.engines import running
 from pensieve.server.http.shutdown_grace import grace_s
 from pensieve.settings.resolve import (
     DEFAULT_API_KEY,
@@ -83,36 +81,22 @@ async def _serve(
     listeners: Sequence[socket.socket],
     find: Callable[[], "Findings"],
 ) -> None:
-    planned_tokens = None if settings.hosts else context_on_mac(model.folder, settings)
     spec = WorkerSpec(
         model.folder,
         device,
         settings.paths.prefixes,
         resource_limits_of(settings),
-        planned_tokens,
-        prefix_salt_of(settings.api_key),
-        settings.speculation == "auto",
-        settings.hosts,
+        prefix_salt=prefix_salt_of(settings.api_key),
+        has_speculation=settings.speculation == "auto",
     )
-    idle = IdlePolicy(settings.idle_unload * 60)
     with SleepBlocker(awake_command(is_enabled=settings.keep_awake)) as blocker:
-        opened = _opener(settings, model)
-        async with running_engine(spec, open_worker=opened, idle=idle) as engine:
+        async with running(settings, model, spec) as engine:
             # In a thread, so that the worker loads the weights at the same time.
             served = await anyio.to_thread.run_sync(_open_model, model)
             awake = AwakeEngine(engine, blocker)
             is_replaced = await _listen(awake, served, settings, listeners, find)
     if is_replaced:
         raise ProgramReplacedError
-
-
-def _opener(settings: Settings, model: ModelFolder) -> OpenWorker:
-    """Return what starts the engine worker: a process here, or on another machine."""
-    if not settings.hosts:
-        return open_worker
-    from pensieve.hosts.opening import opener
-
-    return opener(shlex.split(settings.ssh_command), settings.hosts, model.name)
 
 
 async def _listen(

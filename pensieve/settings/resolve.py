@@ -50,6 +50,8 @@ class Settings:
     allowed_hosts: str = ""
     allowed_origins: str = ""
     hosts: str = ""  # machines that run the model, by ssh, with commas between; empty: this one
+    replicas: bool = False  # each of several hosts runs the whole model
+    workers: int = 1  # that run the whole model on this machine
     ssh_command: str = "ssh"
     memory_gb: float | None = None  # for the model and its caches together
     kv_bits: KVBits | None = None
@@ -80,7 +82,7 @@ class Settings:
 
     @property
     def remote_hosts(self) -> tuple[str, ...]:
-        """The machines that run the model instead of this one."""
+        """The machines that run the model; empty: this one alone."""
         return tuple(entry for part in self.hosts.split(",") if (entry := part.strip()))
 
     @property
@@ -104,6 +106,8 @@ class Flags:
     log_format: LogFormat | None = None
     show_content: bool | None = None
     hosts: str | None = None
+    replicas: bool | None = None
+    workers: int | None = None
 
     def given(self) -> dict[str, Value]:
         values = {each.name: getattr(self, each.name) for each in fields(self)}
@@ -176,6 +180,10 @@ def is_colour_enabled(*, is_terminal: bool, environ: Mapping[str, str] | None = 
     return is_terminal and variables.get("TERM", "") not in {"", "dumb"}
 
 
+# Among hosts: this machine, without ssh.
+LOCAL = "localhost"
+
+
 def listed(text: str) -> tuple[str, ...]:
     """Split a comma-separated setting into lower-case entries."""
     return tuple(entry for part in text.split(",") if (entry := part.strip().lower()))
@@ -187,6 +195,21 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def require_one_plan(settings: Settings) -> None:
+    """Raise `SettingsError` if hosts and workers do not go together."""
+    hosts = settings.remote_hosts
+    if len(hosts) > 1 and not settings.replicas:
+        raise SettingsError(
+            "Several hosts can run the whole model each; one model over several is not there yet.",
+            hint=f"Run it on each:\n  pensieve start --hosts {settings.hosts} --replicas",
+        )
+    if len(set(hosts)) < len(hosts):
+        raise SettingsError(
+            "A host is named twice.",
+            hint="Several engines on this machine:\n  pensieve start --workers 2",
+        )
 
 
 def require_own_key(settings: Settings) -> None:

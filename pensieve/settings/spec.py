@@ -268,12 +268,24 @@ _TABLE = (
     ),
     SettingSpec(
         "hosts",
-        "machine that runs the model, by ssh",
-        "a name as ssh takes it, such as studio.local",
+        "machines that run the model, by ssh",
+        "names as ssh takes them, with commas between: studio.local",
         "studio.local",
         str,
         _are(_SSH_HOST),
         unset="this machine",
+    ),
+    SettingSpec(
+        "replicas", "whether each of several hosts runs the model", "true or false", "true", bool
+    ),
+    SettingSpec(
+        "workers",
+        "engines with the whole model on this machine",
+        "a number from 1 to 16",
+        "2",
+        int,
+        range(1, 17).__contains__,
+        unset="one",
     ),
     SettingSpec(
         "ssh_command",

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from prometheus_client.metrics_core import Metric
@@ -26,6 +27,7 @@ _LABEL = re.compile(r'(\w+)(?:=~?)"|by \(([^)]*)\)|\{\{(\w+)\}\}')
 async def metrics() -> list[Metric]:
     """All metrics, with samples of all labels."""
     health = EngineHealth("ready", stats=EngineStats(8, "why", 2, 3, 5))
+    health = replace(health, replicas={"worker-1": health, "worker-2": health})
     async with in_memory(app_of(ScriptedEngine([says("ok")], health=health))) as client:
         await client.post("/v1/messages", json=CALL)
         return await families(client)

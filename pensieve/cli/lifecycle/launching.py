@@ -28,7 +28,7 @@ from pensieve.errors import PortInUseError
 from pensieve.machine import Machine, choose_device, inspect
 from pensieve.paths import Paths
 from pensieve.settings import resolve as settings_module
-from pensieve.settings.resolve import Device, Flags, Settings
+from pensieve.settings.resolve import LOCAL, Device, Flags, Settings
 from pensieve.sleep_blocker import awake, awake_command
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def ensure_running(settings: Settings, flags: Flags, dependencies: Dependencies)
         return ensure_running(settings, flags, dependencies)
     folder = fetch_model(settings, dependencies, _resume(start_command(flags)))
     if settings.hosts:
-        _check_host(settings, folder)
+        _check_hosts(settings, folder)
     place = settings.hosts or f"the {DEVICE_NAMES[device]}"
     with (
         interruption_note(f"No server is running. Start it again with: {start_command(flags)}"),
@@ -113,16 +113,17 @@ def device_of(settings: Settings, dependencies: Dependencies) -> Device:
 
     Raises `UnsupportedPlatformError`.
     """
-    if settings.hosts:
+    if settings.remote_hosts and LOCAL not in settings.remote_hosts:
         return "gpu"
     return choose_device(settings.device, dependencies.inspect())
 
 
-def _check_host(settings: Settings, folder: "ModelFolder") -> None:
-    """Print what the other machine is. Raises `HostError` if the model cannot run there."""
+def _check_hosts(settings: Settings, folder: "ModelFolder") -> None:
+    """Print what each machine is. Raises `HostError` if the model cannot run on one."""
     from pensieve.cli.lifecycle.host_check import examined
 
-    for found in examined([settings.hosts], settings, folder):
+    others = [host for host in settings.remote_hosts if host != LOCAL]
+    for found in examined(others, settings, folder):
         found.require()
         output.note(found.line)
 

@@ -88,6 +88,8 @@ def _note_differences(server: RunningServer, flags: Flags) -> None:
         "log_format": {flags_before.get("log_format")},
         "show_content": {server.health.shows_content},
         "hosts": {flags_before.get("hosts")},
+        "replicas": {flags_before.get("replicas")},
+        "workers": {flags_before.get("workers")},
     }
     given = flags.given().items()
     ignored: dict[str, Any] = {name: value for name, value in given if value not in actual[name]}

@@ -113,8 +113,21 @@ Hosts = Annotated[
     str | None,
     Parameter(
         validator=allowed_by_setting("hosts"),
-        metavar="NAME",
+        metavar="NAMES",
         help="Run the model on this machine, reached by ssh, instead of here. It needs pensieve"
-        " and the model: pensieve hosts check.",
+        " and the model: pensieve hosts check. Several, with commas between, need --replicas;"
+        " localhost is this machine.",
+    ),
+]
+Replicas = Annotated[
+    bool | None, Parameter(help="Run the whole model on each of several hosts, for a team.")
+]
+Workers = Annotated[
+    int | None,
+    Parameter(
+        validator=allowed_by_setting("workers"),
+        metavar="N",
+        help="Run this many engines with the whole model on this machine; they share its memory."
+        " The default is 1.",
     ),
 ]

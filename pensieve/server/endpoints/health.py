@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 import pensieve
-from pensieve.engine.generation import Engine
+from pensieve.engine.generation import Engine, EngineHealth
 from pensieve.models.served_model import ServedModel
 from pensieve.peer_proof import CHALLENGE_HEADER, PROOF_FIELD, Prover
 from pensieve.server.messages.sessions import Sessions
@@ -66,9 +66,35 @@ class HealthEndpoint:
             "host": self._settings.hosts or None,
             "version": pensieve.__version__,
             "pid": os.getpid(),
+            **_replicas(health),
         }
 
     async def _proof(self, challenge: str, scope: Scope) -> str:
         # In a thread: the first proof takes as long as generating some tokens.
         _, port = scope.get("server") or ("", 0)
         return await anyio.to_thread.run_sync(self._prover.proof, challenge, port or 0)
+
+
+def _replicas(health: EngineHealth) -> dict[str, Any]:
+    """Return each engine's own figures if there are several."""
+    if not health.replicas:
+        return {}
+    return {"replicas": [_replica(name, each) for name, each in health.replicas.items()]}
+
+
+def _replica(name: str, health: EngineHealth) -> dict[str, Any]:
+    stats = health.stats
+    return {
+        "name": name,
+        "state": health.state,
+        "detail": health.detail,
+        "worker_pid": health.worker_pid,
+        "in_flight": health.in_flight,
+        "restarts": health.restarts,
+        "context_tokens": health.context_tokens,
+        "queued": stats.queued if stats else None,
+        "running": stats.running if stats else None,
+        "tokens_per_second": stats.tokens_per_second if stats else None,
+        "memory_limit_bytes": stats.memory_limit_bytes if stats else None,
+        "worker_bytes": stats.worker_bytes if stats else None,
+    }

@@ -90,6 +90,26 @@ class EngineCollector:
             value = health.stats and gauge.read(health.stats)
             yield _gauge(gauge.name, gauge.text, value)
         yield from _counters(health)
+        if health.replicas:
+            yield from _of_replicas(health.replicas)
+
+
+def _of_replicas(replicas: Mapping[str, EngineHealth]) -> Iterator[Metric]:
+    yield _by_name(
+        *("replica_up", "1 if the engine takes requests."),
+        {name: each.is_well for name, each in replicas.items()},
+    )
+    yield _by_name(
+        *("replica_requests_open", "Requests that the engine has accepted."),
+        {name: each.in_flight for name, each in replicas.items()},
+    )
+
+
+def _by_name(name: str, text: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(f"pensieve_{name}", text, labels=["replica"])
+    for value, number in values.items():
+        family.add_metric([value], number)
+    return family
 
 
 def _counters(health: EngineHealth) -> Iterator[Metric]:

@@ -9,7 +9,7 @@ from pensieve.errors import UsageError
 from pensieve.models.catalog.find import find
 from pensieve.models.folder.snapshot import ModelFolder, folder_of, is_present
 from pensieve.settings import resolve as settings_module
-from pensieve.settings.resolve import Settings
+from pensieve.settings.resolve import LOCAL, Settings
 from pensieve.settings.spec import KEYS
 
 UNUSABLE = 69
@@ -36,7 +36,7 @@ def hosts(what: Literal["check"] = "check", /, *names: str, json: bool = False) 
     """
     settings = settings_module.resolve()
     chosen = [str(KEYS["hosts"].checked(name, "the machine")) for name in names]
-    machines = chosen or list(settings.remote_hosts)
+    machines = chosen or [host for host in settings.remote_hosts if host != LOCAL]
     if not machines:
         raise UsageError("Which machine?", hint="For example:\n  pensieve hosts check studio.local")
     model = _model(settings)

@@ -26,9 +26,11 @@ from pensieve.cli.lifecycle.start_options import (
     LogFormatOption,
     Model,
     Port,
+    Replicas,
     RequireKey,
     ShowContent,
     Speculation,
+    Workers,
 )
 from pensieve.cli.ui import output
 from pensieve.daemon.bind import bind_with_retry, check_host, find_owner
@@ -63,6 +65,8 @@ def restart(  # noqa: PLR0913 -- each is an option
     log_format: LogFormatOption = None,
     show_content: ShowContent = None,
     hosts: Hosts = None,
+    replicas: Replicas = None,
+    workers: Workers = None,
 ) -> int:
     """Restart the server, or start it if none runs.
 
@@ -92,6 +96,8 @@ def restart(  # noqa: PLR0913 -- each is an option
         log_format=log_format,
         show_content=show_content,
         hosts=hosts,
+        replicas=replicas,
+        workers=workers,
     )
     return restart_server(given, default_dependencies(), is_forced=force, is_awaited=not no_wait)
 
@@ -104,6 +110,7 @@ def restart_server(
     with _stays_running(running):
         settings = settings_module.resolve(flags)
         settings_module.require_own_key(settings)
+        settings_module.require_one_plan(settings)
         if running:
             _check_start(settings, dependencies, running)
     with interruption_note(

@@ -17,9 +17,11 @@ from pensieve.cli.lifecycle.start_options import (
     LogFormatOption,
     Model,
     Port,
+    Replicas,
     RequireKey,
     ShowContent,
     Speculation,
+    Workers,
 )
 from pensieve.settings import resolve as settings_module
 from pensieve.settings.resolve import Flags
@@ -39,6 +41,8 @@ def start(  # noqa: PLR0913 -- each is an option
     log_format: LogFormatOption = None,
     show_content: ShowContent = None,
     hosts: Hosts = None,
+    replicas: Replicas = None,
+    workers: Workers = None,
 ) -> int:
     """Start the server in the background and wait until it answers.
 
@@ -65,9 +69,12 @@ def start(  # noqa: PLR0913 -- each is an option
         log_format=log_format,
         show_content=show_content,
         hosts=hosts,
+        replicas=replicas,
+        workers=workers,
     )
     settings = settings_module.resolve(flags)
     settings_module.require_own_key(settings)
+    settings_module.require_one_plan(settings)
     if foreground:
         return run_in_foreground(settings, flags, default_dependencies())
     return run_in_background(settings, flags, default_dependencies(), is_awaited=not no_wait)

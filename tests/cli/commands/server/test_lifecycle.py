@@ -104,6 +104,7 @@ SCHEMA = {
         **dict.fromkeys(NUMBERS, nullable("number")),
         **dict.fromkeys(TEXTS, nullable("string")),
         "requests": nullable("array"),
+        "replicas": nullable("array"),
         "shows_content": nullable("boolean"),
         "speculation": {"type": ["object", "null"], "required": ["reason", "rows", "ratio"]},
         "engine": {
@@ -120,7 +121,7 @@ SCHEMA = {
     },
     "required": [
         *("status", *NUMBERS, *TEXTS),
-        *("requests", "shows_content", "speculation", "engine"),
+        *("requests", "replicas", "shows_content", "speculation", "engine"),
     ],
     "additionalProperties": False,
 }

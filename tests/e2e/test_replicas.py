@@ -1,0 +1,61 @@
+"""Two whole engines on this machine, behind one server."""
+
+import os
+import signal
+from collections.abc import Generator
+
+import anthropic
+import pytest
+
+from tests.e2e.installation import KEY, MODEL, Installation, health, installation_with_model
+
+
+@pytest.fixture(scope="module")
+def pair(server: Installation) -> Generator[Installation]:
+    installation = installation_with_model(server, server.home.parent / "two engines")
+    installation.start("--workers", "2")
+    installation.wait_for("the model is loaded", times=2)
+    yield installation
+    installation.pensieve("stop")
+
+
+@pytest.fixture
+def client(pair: Installation) -> Generator[anthropic.Anthropic]:
+    with anthropic.Anthropic(base_url=pair.base_url, api_key=KEY, max_retries=8) as client:
+        yield client
+
+
+def ask(client: anthropic.Anthropic, story: str) -> anthropic.types.Usage:
+    """Ask a question after a long text; return what was counted."""
+    message = client.messages.create(
+        model=MODEL,
+        max_tokens=4,
+        system=f"{story} " * 30,
+        messages=[{"role": "user", "content": "Whose story is it?"}],
+    )
+    assert message.content[0].text
+    return message.usage
+
+
+def test_sessions_find_their_prefixes_also_after_one_engine_was_killed(
+    pair: Installation, client: anthropic.Anthropic
+) -> None:
+    stories = ["The fox runs home.", "Rain falls on the hill.", "Three boats went out."]
+    assert [ask(client, story).cache_read_input_tokens for story in stories] == [0, 0, 0]
+    assert all((ask(client, story).cache_read_input_tokens or 0) > 90 for story in stories)
+    replicas = health(pair)["replicas"]
+    assert [each["state"] for each in replicas] == ["ready", "ready"]
+    os.kill(replicas[0]["worker_pid"], signal.SIGKILL)
+    assert all(ask(client, story).output_tokens == 4 for story in stories)
+    assert all((ask(client, story).cache_read_input_tokens or 0) > 90 for story in stories)
+
+
+def test_engines_share_the_memory_of_the_machine_and_write_to_folders_of_their_own(
+    pair: Installation, client: anthropic.Anthropic, server: Installation
+) -> None:
+    pair.wait_for("the model is loaded", times=3)
+    ask(client, "A fourth one.")
+    limits = [each["memory_limit_bytes"] for each in health(pair)["replicas"]]
+    assert sum(limits) == pytest.approx(health(server)["engine"]["memory_limit_bytes"], rel=0.01)
+    assert {"worker-1", "worker-2"} <= {each.name for each in (pair.home / "prefixes").iterdir()}
+    assert "engines      worker-1: ready" in pair.pensieve("status").stdout
