@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.installation import KEY, MODEL, Installation, health, installation_with_model
 from tests.support.sshd import Sshd, running_sshd
 
-# The full run: PENSIEVE_KILLS=50 pytest tests/e2e/test_remote_worker.py
+# The full run: PENSIEVE_KILLS=50 pytest tests/e2e/machines/test_remote_worker.py
 KILLS = int(os.environ.get("PENSIEVE_KILLS", "1"))
 GONE_S = 20.0
 PROMPT = [{"role": "user", "content": "Name three rivers."}]
