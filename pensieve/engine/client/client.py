@@ -34,7 +34,6 @@ from pensieve.engine.client.supervisor import (
 )
 from pensieve.engine.client.worker_connection import WorkerConnection
 from pensieve.engine.generation import (
-    Engine,
     EngineEvent,
     EngineHealth,
     EngineStats,
@@ -62,8 +61,9 @@ _log = logging.getLogger("pensieve.engine")
 
 OpenWorker = Callable[[WorkerSpec], Awaitable[tuple[Process, socket.socket]]]
 LOADING_RETRY_S = 3
-# To a worker on another machine, which ends after some silence (hosts/worker_process.py).
-PING_INTERVAL_S = 5.0
+PING_INTERVAL_S = (
+    5.0  # to another machine's worker; it ends after silence (hosts/worker_process.py)
+)
 
 
 @asynccontextmanager
@@ -74,7 +74,7 @@ async def running_engine(
     health_checks: HealthCheckPolicy = HealthCheckPolicy(),  # noqa: B008 - a frozen value
     idle: IdlePolicy = IdlePolicy(),  # noqa: B008 - a frozen value
     stop_timeout_s: float = STOP_TIMEOUT_S,
-) -> AsyncGenerator[Engine]:
+) -> "AsyncGenerator[EngineClient]":
     """Run an engine while the block lasts; entering does not wait for the model.
 
     At its end the worker may write its prefixes to disk for `stop_timeout_s`.
@@ -151,6 +151,17 @@ class EngineClient:
             self._last_work_s = time.monotonic()
             self._requests.remove(key)
 
+    def reload(self) -> None:
+        """Replace a worker that has no open requests; the state is `loading` meanwhile."""
+        worker = self._requests.worker
+        if worker is None or self._health.state != "ready":
+            return
+        worker.is_unloading = True
+        self._requests.wake = anyio.Event()
+        self._requests.wake.set()
+        self._health = replace(self._health, state="loading", detail="It is restarted.")
+        worker.connection.send(Unload())
+
     def _accept(self, request: OpenRequest) -> int:
         match self._health.state:
             case "ready":
@@ -180,11 +191,8 @@ class EngineClient:
             if death is None:
                 _log.info("engine worker unloaded while idle: %s", self._health.detail)
                 await self._requests.wake.wait()
-                self._health = replace(
-                    self._health,
-                    detail="a request arrived, the model is loading",
-                    wakes=self._health.wakes + 1,
-                )
+                wakes = self._health.wakes + (self._health.state == "asleep")
+                self._health = replace(self._health, detail="the model is loading", wakes=wakes)
                 continue
             pause_s = self._restarts.pause_after_death(time.monotonic(), death)
             self._note_death(death, pause_s)
@@ -239,16 +247,7 @@ class EngineClient:
             raise
         finally:
             self._detach(worker)
-        if worker.is_unloading:
-            return None
-        cause = f"{activity}, {ended}" if activity else None
-        if worker.fault:
-            return Death(worker.fault, cause, "hung")
-        if worker.is_link_lost:
-            return Death(f"The connection to {self._spec.host} was lost", kind="host")
-        on_host = f" on {self._spec.host}" if self._spec.host else ""
-        message = f"The engine worker{on_host} ended by itself ({ended})"
-        return Death(message, cause, activity or "idle")
+        return worker.death(activity, ended, self._spec.host)
 
     async def _run_until_closed(self, worker: WorkerHandle, process: Process) -> None:
         """Have the model loaded, then run the health checks until the connection closes."""
@@ -312,7 +311,7 @@ class EngineClient:
         while True:
             frames_before = worker.progress_frames
             await anyio.sleep(self._health_checks.interval_s)
-            is_awaited = not worker.has_loaded or bool(worker.open)
+            is_awaited = not worker.has_loaded or worker.is_unloading or bool(worker.open)
             is_silent = worker.progress_frames == frames_before
             missed = missed + 1 if is_awaited and is_silent else 0
             if missed >= self._max_missed(worker):

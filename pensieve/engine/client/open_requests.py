@@ -10,7 +10,7 @@ import anyio
 
 from pensieve.engine.client.event_stream import EventStream
 from pensieve.engine.client.lethal_prompts import LethalPrompts, Phase, PromptInProgress
-from pensieve.engine.client.supervisor import STARTING_S
+from pensieve.engine.client.supervisor import STARTING_S, Death
 from pensieve.engine.client.worker_connection import WorkerConnection
 from pensieve.engine.generation import (
     Admitted,
@@ -90,6 +90,21 @@ class WorkerHandle:
             return "loading"
         phases = {work.phase for work in self.in_progress}
         return "prefill" if "prefill" in phases else "decode" if phases else None
+
+    def death(
+        self, activity: Literal["loading"] | Phase | None, ended: str, host: str
+    ) -> Death | None:
+        """Return why it ended during `activity`, None if it was unloaded; `ended` says how."""
+        if self.is_unloading:
+            return None
+        cause = f"{activity}, {ended}" if activity else None
+        if self.fault:
+            return Death(self.fault, cause, "hung")
+        if self.is_link_lost:
+            return Death(f"The connection to {host} was lost", kind="host")
+        on_host = f" on {host}" if host else ""
+        message = f"The engine worker{on_host} ended by itself ({ended})"
+        return Death(message, cause, activity or "idle")
 
     def submit(
         self, key: int, request: OpenRequest, *, runs_alone: bool, followers: int = 0

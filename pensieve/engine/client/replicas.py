@@ -4,11 +4,17 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from signal import SIGUSR1
+
+import anyio
 
 from pensieve.engine.client.client import IdlePolicy, OpenWorker, running_engine
 from pensieve.engine.client.launch import WorkerSpec
 from pensieve.engine.client.router import Replica, Router
 from pensieve.engine.generation import ResourceLimits
+
+# Restarts the engines one after another.
+RESTART_SIGNAL = SIGUSR1
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +39,17 @@ async def running_replicas(
             )
             for each in specs
         ]
-        yield Router(replicas)
+        router = Router(replicas)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_restart_at_signals, router)
+            yield router
+            tasks.cancel_scope.cancel()
+
+
+async def _restart_at_signals(router: Router) -> None:
+    with anyio.open_signal_receiver(RESTART_SIGNAL) as signals:
+        async for _ in signals:
+            await router.restart_each()
 
 
 def shared_by(

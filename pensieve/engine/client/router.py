@@ -5,10 +5,14 @@ processing it elsewhere. So a conversation stays with one engine, and moves when
 or drained. Which prompts an engine has is the router's own record of what it sent there.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import Protocol
+
+import anyio
 
 from pensieve.engine.client.combined_health import combined
 from pensieve.engine.client.prefix_table import BLOCK_TOKENS, PrefixTable, block_hashes
@@ -22,10 +26,13 @@ from pensieve.engine.generation import (
     Token,
 )
 
+_log = logging.getLogger("pensieve.engine")
+
 # What an answer next to a prompt costs it, in prompt tokens: they share the engine's time.
 ANSWER_TOKENS = 256
 # What loading an unloaded model costs, in prompt tokens.
 WAKE_TOKENS = 4096
+RESTART_INTERVAL_S = 0.05
 # An engine that takes requests is chosen before any other.
 _STATES: tuple[EngineState, ...] = ("ready", "asleep", "loading", "failed")
 
@@ -41,10 +48,16 @@ class Work:
         return self.waiting_tokens + ANSWER_TOKENS
 
 
+class ReloadableEngine(Engine, Protocol):
+    def reload(self) -> None:
+        """Replace a worker that has no open requests; the state is `loading` meanwhile."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class Replica:
     name: str
-    engine: Engine
+    engine: ReloadableEngine
     table: PrefixTable = field(default_factory=PrefixTable)
     open: set[Work] = field(default_factory=set[Work])
     is_drained: bool = False  # takes no new requests while another one does
@@ -92,6 +105,18 @@ class Router:
         finally:
             replica.open.remove(work)
 
+    async def restart_each(self) -> None:
+        """Restart the engines one after another, while the others take the requests."""
+        for replica in self.replicas:
+            replica.is_drained = True
+            try:
+                await _until(lambda each=replica: not each.open)
+                replica.engine.reload()
+                await _until(lambda each=replica: each.engine.health.state != "loading")
+            finally:
+                replica.is_drained = False
+            _log.info("%s was restarted: %s", replica.name, replica.engine.health.state)
+
     def choose(self, generation: Generation, hashes: Sequence[bytes]) -> Replica:
         """Return the engine that is to answer."""
         rank = min(each.rank for each in self.replicas)
@@ -110,6 +135,11 @@ class Router:
                 _preference(hashes, each.name),
             ),
         )
+
+
+async def _until(is_so: Callable[[], bool]) -> None:
+    while not is_so():  # noqa: ASYNC110 -- once a restart
+        await anyio.sleep(RESTART_INTERVAL_S)
 
 
 def _preference(hashes: Sequence[bytes], name: str) -> bytes:

@@ -59,3 +59,15 @@ def test_engines_share_the_memory_of_the_machine_and_write_to_folders_of_their_o
     assert sum(limits) == pytest.approx(health(server)["engine"]["memory_limit_bytes"], rel=0.01)
     assert {"worker-1", "worker-2"} <= {each.name for each in (pair.home / "prefixes").iterdir()}
     assert "engines      worker-1: ready" in pair.pensieve("status").stdout
+
+
+def test_engines_restart_one_after_another_while_requests_are_answered(
+    pair: Installation, client: anthropic.Anthropic
+) -> None:
+    before = [each["worker_pid"] for each in health(pair)["replicas"]]
+    assert "worker-1, worker-2 restart" in pair.pensieve("restart", "--rolling").stdout
+    while "worker-2 was restarted" not in (pair.home / "logs" / "server.log").read_text():
+        assert ask(client.with_options(max_retries=0), "It goes on.").output_tokens == 4
+    after = health(pair)["replicas"]
+    assert [each["state"] for each in after] == ["ready", "ready"]
+    assert not {each["worker_pid"] for each in after} & set(before)

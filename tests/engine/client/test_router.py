@@ -44,6 +44,8 @@ class CachingEngine:
     open: int = 0
     expected: int = 0
     gate: anyio.Event | None = None
+    number: int = 0
+    reloads: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def health(self) -> EngineHealth:
@@ -54,6 +56,9 @@ class CachingEngine:
         self.expected += 1
         yield
         self.expected -= 1
+
+    def reload(self) -> None:
+        self.reloads.append((self.number, self.open))
 
     def die(self) -> None:
         self.state, self.prompts = "loading", set()
@@ -150,8 +155,8 @@ async def test_conversation_stays_until_waiting_costs_more_than_its_prompt() -> 
     engines = [CachingEngine(gate=anyio.Event()), CachingEngine(gate=anyio.Event())]
     router = router_of(*engines)
     prompt = SYSTEM * 2
+    opened: list[list[int]] = []
     async with anyio.create_task_group() as tasks:
-        opened: list[list[int]] = []
         for _ in range(5):
             tasks.start_soon(run, router, prompt)
             await anyio.wait_all_tasks_blocked()
@@ -211,6 +216,19 @@ async def test_drained_engine_gets_nothing_unless_it_is_the_only_one() -> None:
     for number in range(20):
         await run(router, (number + 1,) * 100)
     assert (first.answered, second.answered) == (0, 20)
+
+
+async def test_engines_are_restarted_one_after_another_without_open_requests() -> None:
+    reloads: list[tuple[int, int]] = []
+    engines = [CachingEngine(number=number, reloads=reloads) for number in range(3)]
+    router = router_of(*engines)
+    async with anyio.create_task_group() as tasks:
+        for number in range(60):
+            tasks.start_soon(run, router, (number + 1,) * 100)
+        tasks.start_soon(router.restart_each)
+    assert reloads == [(0, 0), (1, 0), (2, 0)]
+    assert sum(engine.answered for engine in engines) == 60
+    assert not any(replica.is_drained for replica in router.replicas)
 
 
 async def test_health_is_the_sum_and_the_best_state() -> None:

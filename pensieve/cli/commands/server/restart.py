@@ -3,7 +3,9 @@
 Whatever can prevent the new start is checked before the running server is stopped.
 """
 
+import os
 import shlex
+import signal
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -34,6 +36,7 @@ from pensieve.cli.lifecycle.start_options import (
 )
 from pensieve.cli.ui import output
 from pensieve.daemon.bind import bind_with_retry, check_host, find_owner
+from pensieve.daemon.health_client import ask
 from pensieve.daemon.launch import flags_of
 from pensieve.daemon.processes import command_of
 from pensieve.daemon.server_record import ServerRecord, require, restart_command
@@ -55,6 +58,7 @@ def restart(  # noqa: PLR0913 -- each is an option
     *,
     force: bool = False,
     no_wait: bool = False,
+    rolling: bool = False,
     port: Port = None,
     host: Host = None,
     model: Model = None,
@@ -84,7 +88,11 @@ def restart(  # noqa: PLR0913 -- each is an option
         Do not wait for open answers; abort them.
     no_wait
         Return without waiting until the server answers.
+    rolling
+        Restart several engines one after another; the server keeps answering.
     """
+    if rolling:
+        return _restart_engines(settings_module.resolve().paths)
     given = Flags(
         model=model,
         device=device,
@@ -100,6 +108,22 @@ def restart(  # noqa: PLR0913 -- each is an option
         workers=workers,
     )
     return restart_server(given, default_dependencies(), is_forced=force, is_awaited=not no_wait)
+
+
+def _restart_engines(paths: Paths) -> int:
+    """Have the running server restart its engines. Raises `MachineError` if it has only one."""
+    record = require(paths)
+    names = [each.name for each in ask(record).replicas] if record else []
+    if record is None or not names:
+        raise MachineError(
+            "No server with several engines runs.", hint="Restart a server:\n  pensieve restart"
+        )
+    os.kill(record.pid, signal.SIGUSR1)  # engine/client/replicas.py takes it
+    output.data(
+        f"{', '.join(names)} restart one after another, each after its open answers."
+        "\nShow it with:\n  pensieve status"
+    )
+    return 0
 
 
 def restart_server(
