@@ -71,7 +71,9 @@ def _marked_line(connection: socket.socket, until_s: float) -> bytes:
     line = bytearray()
     read = 0
     while True:
-        connection.settimeout(max(0.01, until_s - time.monotonic()))
+        if (left_s := until_s - time.monotonic()) <= 0:
+            raise NoAnswerError("no answer in time")
+        connection.settimeout(left_s)
         byte = connection.recv(1)
         if not byte:
             raise NoAnswerError("the connection was closed")

@@ -83,6 +83,23 @@ def test_silence_is_no_answer() -> None:
         asked(b"Welcome!\n", 0.05, is_closed=False)
 
 
+def test_text_that_never_ends_is_no_answer() -> None:
+    ours, theirs = socket.socketpair()
+    is_over = threading.Event()
+
+    def drip() -> None:
+        while not is_over.wait(0.002):
+            theirs.send(b"x")
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    with ours, theirs:
+        with pytest.raises(NoAnswerError, match="in time"):
+            ask(ours, QUESTION, 0.1)
+        is_over.set()
+        thread.join()
+
+
 @pytest.mark.parametrize(
     "line", [b"", b"{}", b"[]", b'{"version": "1", "role": "root", "model": "m", "files": {}}']
 )
