@@ -74,6 +74,7 @@ class Generation:
     # The prompt's first tokens, which other conversations of the same project share.
     pinned_tokens: int = 0
     priority: Priority = "main"
+    client: str = ""  # whose request it is: the name of a key; empty for the default key
     # Stop tokens are sampled where the grammar may end, and nowhere else.
     grammar: Grammar | None = None
     # The prompt's last tokens that belong to the answer: the grammar covers them too.

@@ -301,6 +301,7 @@ def _generation(values: dict[str, Any]) -> Generation:
         boundaries=tuple(values["boundaries"]),
         pinned_tokens=values["pinned_tokens"],
         priority=values["priority"],
+        client=values["client"],
         grammar=Grammar(**grammar) if grammar else None,
         answered_tokens=values["answered_tokens"],
         hints=tuple(map(_unpacked, values["hints"])),

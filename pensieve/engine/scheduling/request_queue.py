@@ -1,13 +1,16 @@
-"""Order of waiting requests: by priority, then by arrival. Pure.
+"""Order of waiting requests: by priority, then by turns of clients, then by arrival. Pure.
 
-A short prompt may overtake a much longer one, also one in prefill, a bounded number of times. Short
+Of clients that wait with one priority, the one that was served least recently is next, so one with
+ten requests does not hold up another's single one: that waits for at most one request of each other
+client. A client alone has its requests in order of arrival. A short prompt may overtake a much longer one, also one in prefill, a bounded number of times. Short
 prompts of one priority may be in prefill together.
 """
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 
-from pensieve.engine.generation import NO_DRAFTS, PRIORITIES, DraftCounts, Generation
+from pensieve.engine.generation import NO_DRAFTS, PRIORITIES, DraftCounts, Generation, Priority
 from pensieve.engine.scheduling.prefix_cache import BLOCK_TOKENS, common_prefix_length
 
 # A prompt with this many uncached tokens can be overtaken by one with a quarter of them.
@@ -69,11 +72,56 @@ class Request:
         )
 
 
-def select_next(waiting: Iterable[Request]) -> Request | None:
-    ordered = sorted(waiting, key=lambda request: request.rank)
-    if not ordered:
-        return None
-    return next((other for other in ordered[1:] if may_preempt(other, ordered[0])), ordered[0])
+class ClientTurns:
+    """Owns who was served when: by number of admission, not by time."""
+
+    def __init__(self) -> None:
+        self._numbers = count(1)
+        # Of each client's last admission, one for each priority: else requests of one could keep
+        # those of another from their turn.
+        self._last: dict[tuple[Priority, str], int] = {}
+
+    def select_next(self, waiting: Iterable[Request]) -> Request | None:
+        ordered = sorted(waiting, key=self._rank)
+        if not ordered:
+            return None
+        return next((other for other in ordered[1:] if may_preempt(other, ordered[0])), ordered[0])
+
+    def take(self, request: Request, others: Iterable[Request]) -> None:
+        """Count the admission of `request` as its client's turn; count who of `others`, which wait
+        on, was bypassed.
+        """
+        rank = self._rank(request)
+        for other in others:
+            other.times_bypassed += self._rank(other) < rank
+        self._last[_client_of(request)] = next(self._numbers)
+
+    def has_slot(self, request: Request, running: Collection[Request], max_batch: int) -> bool:
+        """Whether `request` may run with these. The last slot is for requests for one answer and,
+        once there were several clients, for another one than has all the others.
+        """
+        if len(running) >= max_batch:
+            return False
+        client = request.generation.client
+        own = sum(other.generation.client == client for other in running)
+        choices = sum(other.generation.shares_prompt for other in running)
+        all_but_one = max(1, max_batch - 1)
+        return not (
+            (request.generation.shares_prompt and choices >= all_but_one)
+            or (own >= all_but_one and self._has_other_than(client))
+        )
+
+    def _has_other_than(self, client: str) -> bool:
+        return any(other != client for _, other in self._last)
+
+    def _rank(self, request: Request) -> tuple[int, int, int]:
+        # Smaller runs first.
+        priority, order = request.rank
+        return priority, self._last.get(_client_of(request), 0), order
+
+
+def _client_of(request: Request) -> tuple[Priority, str]:
+    return request.generation.priority, request.generation.client
 
 
 def may_preempt(other: Request, first: Request) -> bool:
@@ -85,14 +133,6 @@ def may_preempt(other: Request, first: Request) -> bool:
         and first.uncached_tokens >= LONG_PROMPT_TOKENS
         and other.uncached_tokens * BYPASS_RATIO <= first.uncached_tokens
     )
-
-
-def has_slot(request: Request, running: Collection[Request], max_batch: int) -> bool:
-    """Whether `request` may run with these. The last slot is for requests for one answer."""
-    if not request.generation.shares_prompt:
-        return len(running) < max_batch
-    choices = sum(other.generation.shares_prompt for other in running)
-    return choices < max(1, max_batch - 1) and len(running) < max_batch
 
 
 def may_join(request: Request, prefilling: Sequence[Request]) -> bool:

@@ -43,12 +43,11 @@ from pensieve.engine.scheduling.backend import (
 from pensieve.engine.scheduling.failures import log_failure, log_restart
 from pensieve.engine.scheduling.prefix_cache import BLOCK_TOKENS, Hit, common_prefix_length
 from pensieve.engine.scheduling.request_queue import (
+    ClientTurns,
     QueueLimits,
     Request,
-    has_slot,
     may_join,
     may_preempt,
-    select_next,
     waits_for,
 )
 from pensieve.engine.scheduling.restore import Restore, Restored
@@ -77,6 +76,7 @@ class Scheduler:
         self._limits = limits
         self.is_serial = False  # one request runs at a time: memory is short
         self._orders = count()
+        self._turns = ClientTurns()
         self._waiting: dict[int, Request] = {}
         self._running: dict[int, Request] = {}
         self._prefilling: list[Request] = []  # in the order of admission
@@ -223,18 +223,17 @@ class Scheduler:
 
     def _dequeue(self, request: Request) -> None:
         del self._waiting[request.key]
-        for other in self._waiting.values():
-            other.times_bypassed += other.rank < request.rank
+        self._turns.take(request, self._waiting.values())
 
     def _next_admission(self) -> Request | None:
         """Return the request to admit now: it fits, and may join or preempt those in prefill."""
         # A restore ends soon, and an unfinished one is worthless.
         if self._restore is not None:
             return None
-        request = select_next(
+        request = self._turns.select_next(
             request
             for request in self._waiting.values()
-            if has_slot(request, self._running.values(), self._limits.max_batch)
+            if self._turns.has_slot(request, self._running.values(), self._limits.max_batch)
             and not any(waits_for(request, other) for other in self._prefilling)
         )
         if request is None or not self._fits(request):

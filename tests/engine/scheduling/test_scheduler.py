@@ -115,9 +115,14 @@ class Bench:
         return sum(backend.processed for backend in self.backends)
 
     def submit(
-        self, key: int, prompt: tuple[int, ...], max_tokens: int = 3, priority: Priority = "main"
+        self,
+        key: int,
+        prompt: tuple[int, ...],
+        max_tokens: int = 3,
+        priority: Priority = "main",
+        client: str = "",
     ) -> None:
-        generation = Generation(prompt, max_tokens, priority=priority)
+        generation = Generation(prompt, max_tokens, priority=priority, client=client)
         self.record([self.scheduler.submit(key, generation)])
 
     def steps(self, number: int) -> None:
@@ -554,6 +559,29 @@ def test_requests_run_in_order_of_priority() -> None:
         bench.step()
         order += [key for key in (1, 2, 3) if bench.tokens(key) and key not in order]
     assert order == [3, 2, 1]
+
+
+def test_client_with_many_requests_does_not_hold_up_one_of_another() -> None:
+    bench = Bench(max_batch=1)
+    for key in range(10):
+        bench.submit(key, prompt_of(50, key), client="a")
+    bench.step()
+    bench.submit(10, prompt_of(50, 10), client="b")
+    bench.run()
+    assert bench.admitted[:3] == [0, 10, 1]
+
+
+def test_once_there_were_several_clients_one_slot_is_left_to_others() -> None:
+    bench = Bench(max_batch=3)
+    bench.submit(0, prompt_of(50, 0), client="b")
+    bench.run()
+    for key in range(1, 5):
+        bench.submit(key, prompt_of(50, key), max_tokens=50, client="a")
+    bench.steps(3)
+    assert bench.scheduler.running == 2
+    bench.submit(5, prompt_of(50, 5), client="b")
+    bench.steps(2)
+    assert bench.admitted == [0, 1, 2, 5]
 
 
 def test_prompt_that_can_never_fit_is_refused() -> None:
