@@ -202,6 +202,22 @@ class HeadTooLargeError(RequestError):
     """The request line and headers exceed the server's limit."""
 
 
+class RateLimitedError(RequestError):
+    """The client's key has reached one of its limits. Sending the request later helps."""
+
+    should_retry: ClassVar[bool] = True
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class TokensSpentError(RateLimitedError):
+    """The key has spent its tokens of the day: nobody waits that long for an answer."""
+
+    should_retry = False
+
+
 class SettingsError(PensieveError):
     """A flag, an environment variable or the configuration file is wrong."""
 

@@ -34,6 +34,16 @@ class Paths:
         return self.state / "server.json"
 
     @property
+    def keys_file(self) -> Path:
+        """The keys of a team, hashed, with their limits."""
+        return self.state / "keys.json"
+
+    @property
+    def key_usage_file(self) -> Path:
+        """When each of those keys was used last, and its tokens of the day."""
+        return self.state / "key_usage.json"
+
+    @property
     def chat_history(self) -> Path:
         """Lines typed into `pensieve chat`."""
         return self.state / "chat_history"

@@ -16,7 +16,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 BASE = {
     *("errors", "paths", "atomic_files", "private_files", "untrusted_json", "untrusted_text"),
     *("settings", "logs", "installation", "sleep_blocker", "isolation", "peer_proof"),
-    "worker_threads",
+    *("worker_threads", "credentials"),
 }
 FILES_ON_DISK = {"atomic_files", "private_files", "untrusted_json"}
 
@@ -29,12 +29,14 @@ MAY_IMPORT = {
     **{name: set() for name in ("peer_proof", "private_files", "sleep_blocker")},
     **{name: set() for name in ("untrusted_json", "untrusted_text")},
     "installation": {"untrusted_json"},
+    "credentials": {"atomic_files", "errors", "private_files", "untrusted_json"},
     "worker_threads": {"errors"},
     "settings": {"atomic_files", "errors", "paths", "private_files"},
     "logs": {"atomic_files", "errors", "untrusted_text"},
     "machine": {"errors", "installation", "paths", "settings"},
     "daemon": {
-        *("engine.generation", "errors", "installation", "isolation", "paths", "settings"),
+        *("credentials", "engine.generation", "errors", "installation", "isolation", "paths"),
+        "settings",
     }
     | FILES_ON_DISK,
     "api": {"errors"},
@@ -75,7 +77,7 @@ MAY_IMPORT = {
     "server.http": {"api", "server.errors", "server.wire", "installation", "logs", "errors"},
     "server.middleware": {
         *("api", "server.activity", "server.errors", "server.http", "server.wire"),
-        *("logs", "settings", "errors"),
+        *("credentials", "server.keys", "logs", "settings", "errors"),
     },
     "server.activity": {"api", "engine.generation", "worker_threads"},
     "hosts": {"engine.client", "models", "machine"} | BASE,
@@ -83,6 +85,7 @@ MAY_IMPORT = {
         *("engine.generation", "engine.protocol", "engine.worker", "logs", "settings"),
         "sleep_blocker",
     },
+    "server.keys": {"credentials", "server.activity", "worker_threads", "errors"},
     "doctor": {"models", "machine", "daemon"} | BASE,
     "bench": {"daemon", "engine.generation", "machine"} | BASE,
     "cli": {

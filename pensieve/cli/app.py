@@ -63,6 +63,7 @@ COMMANDS = {
     "doctor": "Diagnose problems, and show the command that fixes each.",
     "bench": "Measure the speed of this machine with the served model.",
     "config": "Show or change settings.",
+    "keys": "Create, list and revoke the keys of a team that shares this server.",
     "plan": "Show how much context fits into memory, by KV cache precision.",
     "cache": "Show or clear the prompt cache on disk.",
     "completion": "Print the script that completes commands and options in a shell.",
@@ -75,7 +76,7 @@ PACKAGES = {
     **dict.fromkeys(("start", "stop", "restart", "status", "logs"), "commands.server"),
     **dict.fromkeys(("doctor", "bench", "hosts"), "commands.server"),
     **dict.fromkeys(("models", "pull", "use", "show", "rm", "plan"), "commands.models"),
-    **dict.fromkeys(("env", "config", "cache", "completion"), "commands.setup"),
+    **dict.fromkeys(("env", "config", "keys", "cache", "completion"), "commands.setup"),
     **dict.fromkeys(("version", "uninstall", "update"), "commands.setup"),
 }
 

@@ -11,7 +11,8 @@ from typing import Literal
 
 from pensieve.api.base import ApiModel
 
-ErrorType = Literal["invalid_request_error", "server_error"]
+# The last two name what of a key's limits is reached.
+ErrorType = Literal["invalid_request_error", "server_error", "requests", "tokens"]
 
 _PATH = re.compile(r"([a-z_]+(?:\.[A-Za-z0-9_]+)*): (.+)", re.DOTALL)
 _INDEX = re.compile(r"\.([0-9]+)(?=\.|$)")

@@ -26,6 +26,8 @@ from pensieve.server.files.endpoint import FilesEndpoint
 from pensieve.server.files.store import FileStore
 from pensieve.server.http.event_stream import PingInterval
 from pensieve.server.http.request_body import BodyAdmission, BodyBudget
+from pensieve.server.keys.limits import KeyLimiter
+from pensieve.server.keys.ring import KeyRing
 from pensieve.server.messages.completion import Completer
 from pensieve.server.messages.endpoint import MessagesEndpoint
 from pensieve.server.messages.generated_answer_store import GeneratedAnswerStore
@@ -70,8 +72,7 @@ def build_app(
     which must lie within the engine's block.
     """
     model = model.with_settings(settings)
-    files = FileStore(settings.paths.files)
-    batches = BatchStore(settings.paths.batches)
+    files, batches = FileStore(settings.paths.files), BatchStore(settings.paths.batches)
     registry = BatchRegistry(batches)
     generated_answers = GeneratedAnswers()
     answer_store = _answer_store(settings, model, generated_answers)
@@ -83,7 +84,8 @@ def build_app(
     messages = MessagesEndpoint(pipeline, completer, sessions, writer)
     stored_responses = ResponseStore(settings.paths.responses)
     responses = ResponsesEndpoint(pipeline, completer, sessions, writer, stored_responses)
-    batch_worker = BatchWorker(registry, messages.answer_batched, parts.activity)
+    limiter = KeyLimiter(settings.paths.key_usage_file)
+    batch_worker = BatchWorker(registry, messages.answer_batched, parts.activity, limiter)
     health = HealthEndpoint(engine, model, settings, sessions)
     metrics = MetricsEndpoint(engine, settings.device or "")
     parts.activity.listen(metrics.requests)
@@ -108,8 +110,9 @@ def build_app(
         with closing(files), closing(batches):
             async with answer_store.open(), stored_responses.open(), batch_worker.working():
                 yield
+                await limiter.save()
 
-    return _application(table, _middleware(settings, table, parts), lifespan)
+    return _application(table, _middleware(settings, table, parts, limiter), lifespan)
 
 
 def _answer_store(
@@ -135,13 +138,15 @@ def _application(
 
 
 def _middleware(
-    settings: Settings, table: Sequence[Operation], parts: AppParts
+    settings: Settings, table: Sequence[Operation], parts: AppParts, limiter: KeyLimiter
 ) -> list[Middleware]:
     # From the outside in: access is decided by the path as sent, before anything is read.
     public_paths = [operation.path for operation in table if operation.is_public]
+    access = access_of(settings, public_paths)
+    ring = KeyRing(settings.paths.keys_file)
     return [
         Middleware(RequestMiddleware, target_of=targets_of(table), activity=parts.activity),
-        Middleware(AccessMiddleware, access=access_of(settings, public_paths)),
+        Middleware(AccessMiddleware, access=access, keys=ring, limiter=limiter),
         Middleware(CORSMiddleware),
         Middleware(BaseURLMiddleware),
         Middleware(BodyAdmission, budget=parts.budget),

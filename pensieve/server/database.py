@@ -3,7 +3,8 @@
 There are four, because they are kept and removed in different ways. `state/batches` and
 `state/files` are promises to clients: a commit is on the drive, after a power cut as well.
 `state/responses` and `prefixes/answers` survive a killed process and may lose their end in a power
-cut, after which clients send more; `pensieve cache clear` removes the latter. What is large and
+cut, after which clients send more; `pensieve cache clear` removes the latter. What a named key
+stores is its own: `owners` has its name, and no row for the server's own key. What is large and
 read as bytes stays a file next to its database (uploads, bodies of batches): in SQLite it would be
 written three times.
 
@@ -27,7 +28,7 @@ from sqlite3 import Connection
 from pensieve.atomic_files import set_aside, sync_path, write_atomically
 from pensieve.private_files import make_folder, open_private
 
-__all__ = ["Connection", "Database"]
+__all__ = ["Connection", "Database", "remove_owner", "set_owner"]
 
 _log = logging.getLogger("pensieve.server")
 
@@ -49,6 +50,8 @@ _PRAGMAS = """
 """
 # 32 MB of free pages at most, so that no write takes long.
 _SHRINK = "PRAGMA incremental_vacuum(8192)"
+# A table of its own, so that databases of earlier versions need no other change.
+_OWNERS = "CREATE TABLE IF NOT EXISTS owners (id TEXT PRIMARY KEY, owner TEXT NOT NULL) STRICT;"
 # Deleting takes space first, in the log. This much is kept for it on a full disk.
 RESERVE_BYTES = 2**20
 
@@ -111,7 +114,7 @@ class Database:
         if self._path.exists():
             return self._connect()
         reader = sqlite3.connect(":memory:", check_same_thread=False)
-        reader.executescript(self._schema)
+        reader.executescript(self._schema + _OWNERS)
         return reader
 
     def _open(self) -> Connection:
@@ -165,6 +168,7 @@ class Database:
             connection.executescript(
                 f"BEGIN IMMEDIATE; {self._schema} PRAGMA user_version = {VERSION}; COMMIT"
             )
+        connection.execute(_OWNERS)
         self._fill_reserve()
         sync_path(self.folder)
 
@@ -209,6 +213,15 @@ class Database:
                 self._path,
                 error,
             )
+
+
+def set_owner(connection: Connection, item_id: str, owner: str) -> None:
+    if owner:
+        connection.execute("INSERT OR REPLACE INTO owners VALUES (?, ?)", (item_id, owner))
+
+
+def remove_owner(connection: Connection, item_id: str) -> None:
+    connection.execute("DELETE FROM owners WHERE id = ?", (item_id,))
 
 
 def _version(connection: Connection) -> int:

@@ -195,4 +195,5 @@ def _base_url(scope: Mapping[str, Any]) -> str:
     """Built from the socket that was reached, never from a header."""
     host, port = scope.get("server") or ("127.0.0.1", None)
     authority = f"[{host}]" if ":" in host else host
-    return f"http://{authority}" if port is None else f"http://{authority}:{port}"
+    base = f"{scope.get('scheme', 'http')}://{authority}"
+    return base if port is None else f"{base}:{port}"

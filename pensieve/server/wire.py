@@ -23,6 +23,7 @@ from pensieve.errors import (
     MethodNotAllowedError,
     NotFoundError,
     PensieveError,
+    RateLimitedError,
     RequestError,
     RequestTooLargeError,
 )
@@ -63,6 +64,9 @@ def _retry_headers(error: BaseException) -> dict[str, str]:
     """Clients retry an overloaded server after this delay, and no request that would fail again."""
     if isinstance(error, EngineBusyError):
         return {"retry-after": str(error.retry_after_s)}
+    if isinstance(error, RateLimitedError):
+        waits = {} if error.should_retry else {"x-should-retry": "false"}
+        return {"retry-after": str(error.retry_after_s), **waits}
     return {"x-should-retry": "false"} if isinstance(error, PensieveError) else {}
 
 
@@ -81,6 +85,7 @@ _TABLE: Mapping[type[BaseException], ErrorStatus[ErrorType]] = {
     NotFoundError: ErrorStatus(404, "not_found_error"),
     MethodNotAllowedError: ErrorStatus(405, "invalid_request_error"),
     RequestTooLargeError: ErrorStatus(413, "request_too_large"),
+    RateLimitedError: ErrorStatus(429, "rate_limit_error"),
     HeadTooLargeError: ErrorStatus(431, "request_too_large"),
     RequestError: ErrorStatus(400, "invalid_request_error"),
     EngineBusyError: ErrorStatus(529, "overloaded_error"),

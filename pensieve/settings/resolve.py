@@ -53,6 +53,10 @@ class Settings:
     replicas: bool = False  # each of several hosts runs the whole model
     workers: int = 1  # that run the whole model on this machine
     ssh_command: str = "ssh"
+    # Files in PEM: with both, the server speaks TLS.
+    tls_certificate: str = ""
+    tls_key: str = ""
+    tls_ca: str = ""  # file of the authority that clients trust; "system": those of the system
     memory_gb: float | None = None  # for the model and its caches together
     kv_bits: KVBits | None = None
     cache_gb: float | None = None  # disk space for cached prompts
@@ -78,7 +82,7 @@ class Settings:
     def base_url(self) -> str:
         """The server's address, without a trailing slash and without /v1."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"{'https' if self.tls_certificate or self.tls_ca else 'http'}://{host}:{self.port}"
 
     @property
     def remote_hosts(self) -> tuple[str, ...]:

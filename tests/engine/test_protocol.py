@@ -60,6 +60,7 @@ generations = st.builds(
     boundaries=st.lists(counts).map(tuple),
     pinned_tokens=counts,
     priority=st.sampled_from(PRIORITIES),
+    client=st.text(max_size=32),
     top_logprobs=st.none() | st.integers(0, 20),
     shares_prompt=st.booleans(),
     runs_alone=st.booleans(),

@@ -57,7 +57,7 @@ class Answering:
     max_running: int = 0
     running: int = 0
 
-    async def __call__(self, params: bytes, _on_begin: OnBegin) -> Message:
+    async def __call__(self, params: bytes, _key_name: str, _on_begin: OnBegin) -> Message:
         self.received.append(params)
         self.running += 1
         self.max_running = max(self.max_running, self.running)

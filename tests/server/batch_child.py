@@ -12,6 +12,7 @@ from pensieve.server.activity.registry import Activity
 from pensieve.server.batches.registry import BatchRegistry
 from pensieve.server.batches.store import BatchStore
 from pensieve.server.batches.worker import BatchWorker
+from pensieve.server.keys.limits import KeyLimiter
 from pensieve.server.messages.completion import OnBegin
 from tests.server.batch_cases import create, message
 
@@ -21,7 +22,7 @@ REQUESTS = 60
 async def main(folder: Path) -> None:
     registry = BatchRegistry(BatchStore(folder))
 
-    async def answer(params: bytes, _on_begin: OnBegin) -> Message:
+    async def answer(params: bytes, _key_name: str, _on_begin: OnBegin) -> Message:
         await anyio.lowlevel.checkpoint()
         sys.stdout.write("answered\n")
         sys.stdout.flush()
@@ -29,7 +30,7 @@ async def main(folder: Path) -> None:
 
     if not await registry.list_batches():
         await create(registry, map(str, range(REQUESTS)))
-    async with BatchWorker(registry, answer, Activity()).working():
+    async with BatchWorker(registry, answer, Activity(), KeyLimiter(folder / "usage")).working():
         while any(batch.ended_at is None for batch in await registry.list_batches()):
             await anyio.lowlevel.checkpoint()
 

@@ -2,8 +2,9 @@
 
 Of clients that wait with one priority, the one that was served least recently is next, so one with
 ten requests does not hold up another's single one: that waits for at most one request of each other
-client. A client alone has its requests in order of arrival. A short prompt may overtake a much longer one, also one in prefill, a bounded number of times. Short
-prompts of one priority may be in prefill together.
+client. A client alone has its requests in order of arrival. A short prompt may overtake a much
+longer one, also one in prefill, a bounded number of times. Short prompts of one priority may be in
+prefill together.
 """
 
 from collections.abc import Collection, Iterable, Sequence

@@ -132,6 +132,7 @@ class RequestRecord:
     phase_began_at: float
     phase_s: dict[Phase, float]
     client_id: str | None = None  # the client's own, safe to log
+    key_name: str = ""  # of the named key that was sent; empty for the server's own
     is_streamed: bool = False
     session: str | None = None  # the client's name for it
     priority: Priority = "main"

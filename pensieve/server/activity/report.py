@@ -1,7 +1,7 @@
 """The JSON of `GET /activity` and of the requests in `GET /activity/history`.
 
 Names of sessions are hashed, and programs are named from a bounded list: nothing here is a client's
-own text.
+own text. The names of keys are the administrator's.
 """
 
 from collections.abc import Callable
@@ -94,6 +94,7 @@ def _origin(record: RequestRecord, name: SessionName) -> dict[str, Any]:
         "route": record.route,
         "wire": record.wire,
         "client": client_of(record.user_agent),
+        "key": record.key_name or None,
         "session": name(record.session),
         "priority": record.priority,
     }

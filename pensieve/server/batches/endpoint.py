@@ -19,6 +19,7 @@ from pensieve.server.batches.received_body import received_body
 from pensieve.server.batches.registry import BatchRegistry
 from pensieve.server.batches.store import Batch
 from pensieve.server.http.responses import Download, json_response
+from pensieve.server.middleware.request_context import key_name_of
 
 
 class BatchesEndpoint:
@@ -29,12 +30,12 @@ class BatchesEndpoint:
         """Create a batch; it is on disk before the response is sent."""
         path = await self._registry.new_body()
         async with received_body(request, path) as body:
-            batch = await self._registry.create(path, read_batch(body))
+            batch = await self._registry.create(path, read_batch(body), key_name_of(request))
         return json_response(_message_batch(batch, request))
 
     async def list(self, request: Request) -> Response:
         query = CursorQuery.of(request.query_params.multi_items())
-        batches = await self._registry.list_batches()
+        batches = await self._registry.list_batches(key_name_of(request))
         visible = window([batch.id for batch in batches], query)
         data = tuple(
             _message_batch(batch, request) for batch in batches[visible.start : visible.stop]
@@ -48,18 +49,19 @@ class BatchesEndpoint:
         return json_response(page)
 
     async def retrieve(self, request: Request) -> Response:
-        return json_response(_message_batch(await self._registry.get(_batch_id(request)), request))
+        batch = await self._registry.get(_batch_id(request), key_name_of(request))
+        return json_response(_message_batch(batch, request))
 
     async def results(self, request: Request) -> Response:
-        return Download(await self._registry.results(_batch_id(request)), "application/x-jsonl")
+        results = await self._registry.results(_batch_id(request), key_name_of(request))
+        return Download(results, "application/x-jsonl")
 
     async def cancel(self, request: Request) -> Response:
-        return json_response(
-            _message_batch(await self._registry.cancel(_batch_id(request)), request)
-        )
+        batch = await self._registry.cancel(_batch_id(request), key_name_of(request))
+        return json_response(_message_batch(batch, request))
 
     async def delete(self, request: Request) -> Response:
-        await self._registry.delete(_batch_id(request))
+        await self._registry.delete(_batch_id(request), key_name_of(request))
         return json_response(DeletedBatch(id=_batch_id(request)))
 
 
@@ -70,7 +72,7 @@ def _batch_id(request: Request) -> str:
 def _message_batch(batch: Batch, request: Request) -> MessageBatch:
     has_ended = batch.ended_at is not None
     # Results are fetched from the address that the client used: Host was checked before.
-    url = f"http://{request.headers['host']}/v1/messages/batches/{batch.id}/results"
+    url = f"{request.scope['scheme']}://{request.headers['host']}/v1/messages/batches/{batch.id}/results"
     return MessageBatch(
         id=batch.id,
         processing_status=_status(batch),

@@ -70,27 +70,30 @@ class BatchRegistry:
         self._loading = anyio.Lock()
         self._writing = anyio.Lock()
 
-    async def list_batches(self) -> Sequence[Batch]:
-        """Return every batch, newest first."""
-        return await run_disk_io(self._store.list_batches)
+    async def list_batches(self, owner: str = "") -> Sequence[Batch]:
+        """Return the owner's batches, newest first."""
+        return [each for each in await self._all() if each.owner == owner]
 
-    async def get(self, batch_id: str) -> Batch:
-        """Raises `NotFoundError`."""
-        return await run_disk_io(partial(self._store.get, batch_id))
+    async def get(self, batch_id: str, owner: str = "") -> Batch:
+        """Raises `NotFoundError`, also for another owner's batch."""
+        batch = await self._get(batch_id)
+        if batch.owner != owner:
+            raise NotFoundError(f"Message batch {batch_id} not found")
+        return batch
 
     async def new_body(self) -> Path:
         """Return the path for the body of a new batch. Its folder may not exist yet."""
         await self._load()
         return self._store.new_body()
 
-    async def create(self, body: Path, entries: Iterable[LocatedEntry]) -> Batch:
+    async def create(self, body: Path, entries: Iterable[LocatedEntry], owner: str = "") -> Batch:
         """Store a new batch, whose body is at `new_body`, and queue it.
 
         Entries are consumed one by one in a worker thread. Raises `StorageQuotaExceededError`, and
         what `entries` raise.
         """
         await self._delete_old()
-        batches = await self.list_batches()
+        batches = await self._all()
         stored_bytes = sum(batch.stored_bytes for batch in batches)
         if stored_bytes >= self._limits.stored_bytes or len(batches) >= self._limits.batches:
             raise StorageQuotaExceededError(
@@ -98,13 +101,14 @@ class BatchRegistry:
             )
         now = self.clock()
         create = partial(self._store.create, created_at=now, expires_at=now + LIFETIME_S)
-        batch = await self._write(partial(create, body, entries))
+        batch = await self._write(partial(create, body, entries, owner=owner))
         self._enqueue(batch)
         return batch
 
-    async def cancel(self, batch_id: str) -> Batch:
+    async def cancel(self, batch_id: str, owner: str = "") -> Batch:
         """Cancel a batch. One that has ended is unchanged. Raises `NotFoundError`."""
         await self._load()
+        await self.get(batch_id, owner)
         batch = await self._write(partial(self._store.cancel, batch_id, self.clock()))
         if batch_id in self._canceled:
             self._canceled[batch_id].set()
@@ -112,24 +116,24 @@ class BatchRegistry:
 
     async def end(self, batch_id: str) -> Batch:
         """End a batch: requests without a result become canceled or expired."""
-        batch = await self.get(batch_id)
+        batch = await self._get(batch_id)
         rest = Expired() if batch.cancel_initiated_at is None else Canceled()
         ended = await self._write(partial(self._store.end, batch, rest, self.clock()))
         del self._canceled[batch_id]
         return ended
 
-    async def delete(self, batch_id: str) -> None:
+    async def delete(self, batch_id: str, owner: str = "") -> None:
         """Delete a batch that has ended. Raises `NotFoundError`, `InvalidRequestError`."""
-        batch = await self.get(batch_id)
+        batch = await self.get(batch_id, owner)
         if batch.ended_at is None:
             raise InvalidRequestError(
                 f"Message batch {batch_id} is still being processed; cancel it before deleting it"
             )
         await self._write(partial(self._store.delete, batch))
 
-    async def results(self, batch_id: str) -> AbstractContextManager[Content]:
+    async def results(self, batch_id: str, owner: str = "") -> AbstractContextManager[Content]:
         """Return the results of an ended batch. Raises `NotFoundError`."""
-        batch = await self.get(batch_id)
+        batch = await self.get(batch_id, owner)
         if batch.ended_at is None:
             raise NotFoundError(f"Message batch {batch_id} has no results yet: it has not ended")
         return self._store.results(batch)
@@ -172,9 +176,15 @@ class BatchRegistry:
 
     async def _delete_old(self) -> None:
         cutoff = self.clock() - RETENTION_S
-        for batch in await self.list_batches():
+        for batch in await self._all():
             if batch.ended_at is not None and batch.created_at < cutoff:
-                await self.delete(batch.id)
+                await self._write(partial(self._store.delete, batch))
+
+    async def _all(self) -> Sequence[Batch]:
+        return await run_disk_io(self._store.list_batches)
+
+    async def _get(self, batch_id: str) -> Batch:
+        return await run_disk_io(partial(self._store.get, batch_id))
 
     async def _write(self, work: Callable[[], T]) -> T:
         # The database would wait as well, but in one of the few worker threads.

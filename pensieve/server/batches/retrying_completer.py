@@ -16,12 +16,14 @@ from pensieve.errors import EngineBusyError, EngineError, EngineFailedError, Wor
 from pensieve.logs import naming
 from pensieve.server.activity.registry import Activity
 from pensieve.server.errors import PASS_THROUGH, failure_of, release_frames
+from pensieve.server.keys.limits import KeyLimiter
 from pensieve.server.messages.completion import OnBegin
 from pensieve.server.wire import ANTHROPIC, error_envelope
 from pensieve.worker_threads import run_in_thread
 
-# Takes the JSON of a `BatchedRequest`; raises what `POST /v1/messages` raises.
-AnswerCall = Callable[[bytes, OnBegin], Awaitable[Message]]
+# Takes the JSON of a `BatchedRequest` and the name of its key; raises what `POST /v1/messages`
+# raises.
+AnswerCall = Callable[[bytes, str, OnBegin], Awaitable[Message]]
 
 _ROUTE = "/v1/messages/batches"
 
@@ -32,20 +34,23 @@ MAX_DEATHS = 5
 class RetryingCompleter:
     """Retries after `retry_s` while the engine is loading, busy, failed or restarting."""
 
-    def __init__(self, answer: AnswerCall, activity: Activity, *, retry_s: float) -> None:
+    def __init__(
+        self, answer: AnswerCall, activity: Activity, limiter: KeyLimiter, *, retry_s: float
+    ) -> None:
         self._answer = answer
         self._activity = activity
+        self._limiter = limiter
         self._retry_s = retry_s
 
-    async def result(self, entry: bytes) -> BatchResult:
-        """Return the result of a request as it was sent.
+    async def result(self, entry: bytes, key_name: str) -> BatchResult:
+        """Return the result of a request as it was sent, with the tokens counted as its key's.
 
         Never raises for the request itself: its error is the result.
         """
         deaths = 0
         while True:
             try:
-                return await self._attempt(entry)
+                return await self._attempt(entry, key_name)
             except (EngineBusyError, EngineFailedError) as error:
                 deaths += isinstance(error, WorkerDiedError)
                 if deaths == MAX_DEATHS:
@@ -53,13 +58,14 @@ class RetryingCompleter:
                     return _errored(EngineError(message), new_id("req"))
             await anyio.sleep(self._retry_s)
 
-    async def _attempt(self, entry: bytes) -> BatchResult:
+    async def _attempt(self, entry: bytes, key_name: str) -> BatchResult:
         """Raises `EngineBusyError` and `EngineFailedError`, after which another one may succeed."""
         record = self._activity.open(new_id("req"), _ROUTE, "batch", generates=True)
+        record.key_name = key_name
         with naming(record.id):
             try:
                 params = await run_in_thread(partial(params_of, entry))
-                message = await self._answer(params, record.begin)
+                message = await self._answer(params, key_name, record.begin)
                 record.status = 200
                 return Succeeded(message=_with_batch_tier(message))
             except (EngineBusyError, EngineFailedError, *PASS_THROUGH):
@@ -71,6 +77,8 @@ class RetryingCompleter:
                 return result
             finally:
                 self._activity.close(record)
+                if key_name:
+                    self._limiter.count_tokens(key_name, record)
 
 
 def _with_batch_tier(message: Message) -> Message:

@@ -20,7 +20,7 @@ from pensieve.api.batch_reading import LocatedEntry
 from pensieve.api.batches import BatchResult, BatchResultLine
 from pensieve.atomic_files import sync_path
 from pensieve.errors import NotFoundError
-from pensieve.server.database import Database
+from pensieve.server.database import Database, remove_owner, set_owner
 from pensieve.server.http.responses import Content, in_chunks
 
 _log = logging.getLogger("pensieve.server")
@@ -54,6 +54,13 @@ CREATE INDEX requests_of_batch ON requests (batch);
 CREATE INDEX results_of_batch ON results (batch);
 """
 _ADD_RESULT = "INSERT INTO results (batch, outcome, line) VALUES (?, ?, ?)"
+_LIST = """
+SELECT batches.*, coalesce(owner, '') FROM batches LEFT JOIN owners USING (id)
+ORDER BY number DESC
+"""
+_GET = """
+SELECT batches.*, coalesce(owner, '') FROM batches LEFT JOIN owners USING (id) WHERE id = ?
+"""
 _ID = "msgbatch"
 
 
@@ -70,6 +77,7 @@ class Batch:
     outcomes: dict[str, int]  # how many requests ended with each, once the batch has ended
     cancel_initiated_at: float | None = None
     ended_at: float | None = None
+    owner: str = ""  # name of the key
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +102,13 @@ class BatchStore:
         return self._database.folder / new_id(_ID)
 
     def create(
-        self, body: Path, entries: Iterable[LocatedEntry], *, created_at: float, expires_at: float
+        self,
+        body: Path,
+        entries: Iterable[LocatedEntry],
+        *,
+        created_at: float,
+        expires_at: float,
+        owner: str = "",
     ) -> Batch:
         """Store a new batch, completely or not at all, and with it the body at `new_body`.
 
@@ -114,12 +128,13 @@ class BatchStore:
                 "INSERT INTO requests (batch, custom_id, start, size) VALUES (?, ?, ?, ?)", rows
             ).rowcount
             connection.execute("UPDATE batches SET requests = ? WHERE number = ?", (count, number))
+            set_owner(connection, body.name, owner)
         return self.get(body.name)
 
     def get(self, batch_id: str) -> Batch:
         """Raises `NotFoundError`, OSError."""
         with self._database.read() as connection:
-            row = connection.execute("SELECT * FROM batches WHERE id = ?", (batch_id,)).fetchone()
+            row = connection.execute(_GET, (batch_id,)).fetchone()
         if row is None:
             raise NotFoundError(f"Message batch {batch_id} not found")
         return _batch(row)
@@ -127,7 +142,7 @@ class BatchStore:
     def list_batches(self) -> list[Batch]:
         """Return every batch, newest first. Raises OSError."""
         with self._database.read() as connection:
-            rows = connection.execute("SELECT * FROM batches ORDER BY number DESC")
+            rows = connection.execute(_LIST)
             return [_batch(row) for row in rows]
 
     def load_unfinished(self) -> list[Batch]:
@@ -221,6 +236,7 @@ class BatchStore:
         with self._database.free() as connection:
             connection.execute("DELETE FROM results WHERE batch = ?", (batch.number,))
             connection.execute("DELETE FROM batches WHERE number = ?", (batch.number,))
+            remove_owner(connection, batch.id)
 
 
 def _batch(row: Iterable[Any]) -> Batch:

@@ -20,6 +20,7 @@ from pensieve.server.batches.registry import BatchRegistry, OpenBatch
 from pensieve.server.batches.retrying_completer import AnswerCall, RetryingCompleter
 from pensieve.server.batches.store import Batch, PendingRequest
 from pensieve.server.errors import PASS_THROUGH
+from pensieve.server.keys.limits import KeyLimiter
 
 _log = logging.getLogger("pensieve.server")
 
@@ -37,11 +38,12 @@ class BatchWorker:
         registry: BatchRegistry,
         answer: AnswerCall,
         activity: Activity,
+        limiter: KeyLimiter,
         *,
         retry_s: float = RETRY_S,
     ) -> None:
         self._registry = registry
-        self._completer = RetryingCompleter(answer, activity, retry_s=retry_s)
+        self._completer = RetryingCompleter(answer, activity, limiter, retry_s=retry_s)
         self._retry_s = retry_s
         self._slots = anyio.Semaphore(SLOTS)
 
@@ -98,7 +100,7 @@ class BatchWorker:
 
     async def _answer(self, batch: Batch, request: PendingRequest) -> None:
         entry = await self._retry_disk(partial(self._registry.entry, batch, request))
-        result = await self._completer.result(entry)
+        result = await self._completer.result(entry, batch.owner)
         await self._retry_disk(partial(self._registry.add_result, batch, request, result))
 
     async def _retry_disk(self, work: Callable[[], Awaitable[T]]) -> T:

@@ -10,6 +10,7 @@ from pensieve.api.files import DeletedFile, FileMetadata, FilePage, FilesQuery, 
 from pensieve.server.files.store import FileStore, StoredFile, sort_key
 from pensieve.server.files.uploads import MAX_OVERHEAD_BYTES, read_upload
 from pensieve.server.http.responses import Download, file_content, json_response
+from pensieve.server.middleware.request_context import key_name_of
 from pensieve.worker_threads import run_disk_io
 
 
@@ -26,12 +27,13 @@ class FilesEndpoint:
             upload.filename,
             upload.mime_type,
             upload.fields.expires_in_seconds,
+            key_name_of(request),
         )
         return json_response(self._metadata(await run_disk_io(add)))
 
     async def list(self, request: Request) -> Response:
         query = FilesQuery.of(request.query_params.multi_items())
-        files = await run_disk_io(self._store.list_files)
+        files = await run_disk_io(partial(self._store.list_files, key_name_of(request)))
         if query.ids:
             matches = [file for file in files if file.id in query.ids]
             return json_response(FilePage(data=tuple(map(self._metadata, matches))))
@@ -44,17 +46,18 @@ class FilesEndpoint:
         )
 
     async def retrieve(self, request: Request) -> Response:
-        return json_response(
-            self._metadata(await run_disk_io(partial(self._store.get, _file_id(request))))
-        )
+        return json_response(self._metadata(await self._file(request)))
 
     async def content(self, request: Request) -> Response:
-        file = await run_disk_io(partial(self._store.get, _file_id(request)))
+        file = await self._file(request)
         return Download(file_content(self._store.content(file)), file.mime_type)
 
     async def delete(self, request: Request) -> Response:
-        await run_disk_io(partial(self._store.delete, _file_id(request)))
+        await run_disk_io(partial(self._store.delete, _file_id(request), key_name_of(request)))
         return json_response(DeletedFile(id=_file_id(request)))
+
+    async def _file(self, request: Request) -> StoredFile:
+        return await run_disk_io(partial(self._store.get, _file_id(request), key_name_of(request)))
 
     def _metadata(self, file: StoredFile) -> FileMetadata:
         return FileMetadata(

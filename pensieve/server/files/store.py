@@ -14,7 +14,7 @@ from pathlib import Path
 from pensieve.api.base import new_id
 from pensieve.atomic_files import write_atomically
 from pensieve.errors import FileExpiredError, NotFoundError, StorageQuotaExceededError
-from pensieve.server.database import Connection, Database
+from pensieve.server.database import Connection, Database, remove_owner, set_owner
 
 # How long the metadata of an expired file stays.
 EXPIRED_RETENTION_S = 30 * 24 * 3600.0
@@ -30,6 +30,14 @@ CREATE TABLE files (
 ) STRICT;
 """
 _ID = "file"
+_LIST = """
+SELECT files.*, coalesce(owner, '') AS owned_by FROM files LEFT JOIN owners USING (id)
+WHERE owned_by = ? ORDER BY created_at DESC, id DESC
+"""
+_GET = """
+SELECT files.*, coalesce(owner, '') AS owned_by FROM files LEFT JOIN owners USING (id)
+WHERE owned_by = ? AND id = ?
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,7 @@ class StoredFile:
     size_bytes: int
     created_at: float
     expires_at: float | None
+    owner: str = ""  # name of the key
 
 
 class FileStore:
@@ -68,7 +77,12 @@ class FileStore:
         self._database.close()
 
     def add(
-        self, content: bytes, filename: str, mime_type: str, lifetime_s: int | None = None
+        self,
+        content: bytes,
+        filename: str,
+        mime_type: str,
+        lifetime_s: int | None = None,
+        owner: str = "",
     ) -> StoredFile:
         """Raises `StorageQuotaExceededError`, OSError."""
         with self._database.write() as connection:
@@ -82,21 +96,24 @@ class FileStore:
                 size_bytes=len(content),
                 created_at=now,
                 expires_at=None if lifetime_s is None else now + lifetime_s,
+                owner=owner,
             )
             write_atomically(self._folder / file.id, content)
-            connection.execute("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?)", astuple(file))
+            columns = astuple(file)[:-1]
+            connection.execute("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?)", columns)
+            set_owner(connection, file.id, owner)
         return file
 
-    def list_files(self) -> Sequence[StoredFile]:
-        """Return every file, newest first. Raises OSError."""
+    def list_files(self, owner: str = "") -> Sequence[StoredFile]:
+        """Return the owner's files, newest first. Raises OSError."""
         with self._database.read() as connection:
-            rows = connection.execute("SELECT * FROM files ORDER BY created_at DESC, id DESC")
+            rows = connection.execute(_LIST, (owner,))
             return [StoredFile(*row) for row in rows]
 
-    def get(self, file_id: str) -> StoredFile:
-        """Raises `NotFoundError`, OSError."""
+    def get(self, file_id: str, owner: str = "") -> StoredFile:
+        """Raises `NotFoundError`, also for another owner's file, and OSError."""
         with self._database.read() as connection:
-            row = connection.execute("SELECT * FROM files WHERE id = ?", (file_id,)).fetchone()
+            row = connection.execute(_GET, (owner, file_id)).fetchone()
         if row is None:
             raise NotFoundError(f"File not found: {file_id}")
         return StoredFile(*row)
@@ -107,18 +124,19 @@ class FileStore:
             raise FileExpiredError(file.id)
         return self._folder / file.id
 
-    def text(self, file_id: str) -> str:
+    def text(self, file_id: str, owner: str = "") -> str:
         """Return the content as text. Raises `NotFoundError`, `FileExpiredError`, OSError."""
         try:
-            return self.content(self.get(file_id)).read_bytes().decode("utf-8-sig")
+            return self.content(self.get(file_id, owner)).read_bytes().decode("utf-8-sig")
         except FileNotFoundError:
             raise NotFoundError(f"File not found: {file_id}") from None
 
-    def delete(self, file_id: str) -> None:
+    def delete(self, file_id: str, owner: str = "") -> None:
         """Raises `NotFoundError`, OSError."""
-        file = self.get(file_id)
+        file = self.get(file_id, owner)
         with self._database.free() as connection:
             connection.execute("DELETE FROM files WHERE id = ?", (file.id,))
+            remove_owner(connection, file.id)
         (self._folder / file.id).unlink(missing_ok=True)
 
     def is_expired(self, file: StoredFile) -> bool:

@@ -81,6 +81,7 @@ class AnswerOptions:
     # Likeliest tokens to report with each token of the text; None: no logprobs at all.
     top_logprobs: int | None = None
     choices: int = 1  # answers
+    client: str = ""  # the name of its key; empty for the server's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +301,7 @@ def bounded_generation(
         boundaries=prompt.boundaries,
         pinned_tokens=prompt.pinned_tokens,
         priority=options.priority,
+        client=options.client,
         grammar=grammar and Grammar(grammar.lark),
         hints=prompt.hints,
         top_logprobs=options.top_logprobs,

@@ -31,7 +31,7 @@ from pensieve.server.messages.completion import AnswerOptions, Completer, OnBegi
 from pensieve.server.messages.pipeline import AnswerWriter, Exchange, RequestPipeline
 from pensieve.server.messages.sessions import Session, Sessions
 from pensieve.server.messages.threads import Threads
-from pensieve.server.middleware.request_context import request_context_of
+from pensieve.server.middleware.request_context import key_name_of, request_context_of
 
 SESSION_HEADER = "x-claude-code-session-id"
 AGENT_HEADER = "x-claude-code-agent-id"
@@ -68,17 +68,18 @@ class MessagesEndpoint:
         """Answer a conversation. A thread's earlier turns are joined first: the rest needs them."""
         request = Request(scope, receive)
         body = await read_body(request)
+        record = request_context_of(scope).record
         with ExitStack() as answering:
             with self._completer.expect():
-                call = await self._pipeline.parse(MessagesRequest, body)
-                turn = answering.enter_context(self._threads.join(call, len(body)))
+                call = await self._pipeline.parse(MessagesRequest, body, record.key_name)
+                turn = answering.enter_context(self._threads.join(call, len(body), record.key_name))
                 del body  # the answer does not need its megabytes
                 version = _version_of(request)
                 await self._pipeline.validate(turn.call, version, stored_turns=turn.stored_turns)
-                options = _options_of(turn.call, priority_of(request.headers, turn.call))
+                priority = priority_of(request.headers, turn.call)
+                options = _options_of(turn.call, priority, record.key_name)
                 prompt = await self._pipeline.render(turn.call, options)
-            if session := session_of(request.headers):
-                record = request_context_of(scope).record
+            if session := session_of(request.headers, record.key_name):
                 record.session = session.name
                 if options.priority != "side":  # titles and searches are no turns of their session
                     record.diverged_at = self._sessions.note(session, turn.call, prompt)
@@ -95,7 +96,8 @@ class MessagesEndpoint:
         """Count the input tokens that the same request to `create` would report, cached ones
         included. An estimate for prompts far beyond the model's context.
         """
-        call = await self._pipeline.parse(CountTokensRequest, await read_body(request))
+        body = await read_body(request)
+        call = await self._pipeline.parse(CountTokensRequest, body, key_name_of(request))
         await self._pipeline.validate(call, _version_of(request))
         try:
             prompt = await self._pipeline.render(call)
@@ -109,11 +111,11 @@ class MessagesEndpoint:
             )
         )
 
-    async def answer_batched(self, params: bytes, on_begin: OnBegin) -> Message:
+    async def answer_batched(self, params: bytes, key_name: str, on_begin: OnBegin) -> Message:
         """Return the answer to one request of a message batch. Raises what `create` raises."""
-        call = await self._pipeline.parse(BatchedRequest, params)
+        call = await self._pipeline.parse(BatchedRequest, params, key_name)
         await self._pipeline.validate(call)
-        options = _options_of(call, "batch")
+        options = _options_of(call, "batch", key_name)
         prompt = await self._pipeline.render(call, options)
         return await self._completer.complete(prompt, options).run(on_begin=on_begin)
 
@@ -123,13 +125,14 @@ def _version_of(request: Request) -> ApiVersion:
     return api_version_of(headers.get("anthropic-version"), headers.get("anthropic-beta", ""))
 
 
-def _options_of(call: MessagesRequest, priority: Priority) -> AnswerOptions:
+def _options_of(call: MessagesRequest, priority: Priority, client: str) -> AnswerOptions:
     return AnswerOptions(
         call.model,
         call.max_tokens,
         call.stop_sequences,
         SamplingChoice(call.temperature, call.top_p, call.top_k),
         priority,
+        client=client,
     )
 
 
@@ -146,8 +149,8 @@ def priority_of(headers: Mapping[str, str], call: Conversation) -> Priority:
     return "main"
 
 
-def session_of(headers: Mapping[str, str]) -> Session | None:
+def session_of(headers: Mapping[str, str], owner: str) -> Session | None:
     """Return the session and agent of Claude Code; None for other clients."""
     if SESSION_HEADER not in headers:
         return None
-    return Session(headers[SESSION_HEADER], headers.get(AGENT_HEADER, ""))
+    return Session(headers[SESSION_HEADER], headers.get(AGENT_HEADER, ""), owner)

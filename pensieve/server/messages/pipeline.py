@@ -3,7 +3,7 @@
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
@@ -18,7 +18,7 @@ from pensieve.api.messages.tools import ServerTool
 from pensieve.engine.generation import Engine
 from pensieve.errors import InvalidRequestError
 from pensieve.models.served_model import ServedModel
-from pensieve.prompt.conversation.file_text import FileText, with_file_texts
+from pensieve.prompt.conversation.file_text import with_file_texts
 from pensieve.prompt.conversation.validation import validate
 from pensieve.prompt.raw_text import raw_prompt
 from pensieve.prompt.render import Prompt, PromptRenderer
@@ -52,6 +52,8 @@ RENDER_TIMEOUT_S = 120.0
 # What a request means that names no version.
 OLDEST_VERSION = ApiVersion()
 
+# Of a file's id and the name of the key that owns it. Raises `NotFoundError`.
+OwnedFileText = Callable[[str, str], str]
 ConversationT = TypeVar("ConversationT", bound=Conversation)
 
 
@@ -66,7 +68,7 @@ class RequestPipeline:
         self,
         engine: Engine,
         model: ServedModel,
-        file_text: FileText,  # raises `NotFoundError`
+        file_text: OwnedFileText,
         generated_answers: GeneratedAnswers,
         threads: DeadlineThreads | None = None,
     ) -> None:
@@ -79,15 +81,17 @@ class RequestPipeline:
             model.tokenizer, model.dialect, model.context_tokens, generated_answers
         )
 
-    async def parse(self, kind: type[ConversationT], body: bytes) -> ConversationT:
-        """Return the call in `body`, with the texts of its files.
+    async def parse(self, kind: type[ConversationT], body: bytes, key_name: str) -> ConversationT:
+        """Return the call in `body`, with the texts of its files, which the key owns.
 
         Raises `InvalidRequestError`, `RequestTooLargeError`, and `NotFoundError` for a file.
         """
 
         def parsed() -> ConversationT:
             call = parse(kind, body)
-            return with_file_texts(call, self._file_text) if call.names_files else call
+            if not call.names_files:
+                return call
+            return with_file_texts(call, lambda file_id: self._file_text(file_id, key_name))
 
         return await run_in_thread(parsed)
 

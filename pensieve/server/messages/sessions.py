@@ -23,6 +23,7 @@ MAX_CHARS = 32_000_000
 class Session(NamedTuple):
     name: str  # the client's
     part: str  # those of one session have prompts of their own: agents, titles
+    owner: str = ""  # the name of its key
 
 
 class Sessions:

@@ -39,6 +39,7 @@ class _StoredThread:
     call: MessagesRequest | None  # None once it was continued
     size_bytes: int
     used_at: float
+    owner: str = ""  # the name of its key
     is_in_flight: bool = False
 
 
@@ -73,46 +74,51 @@ class Threads:
         return self._stored_bytes
 
     @contextmanager
-    def join(self, call: MessagesRequest, size_bytes: int) -> Generator[ThreadTurn]:
+    def join(
+        self, call: MessagesRequest, size_bytes: int, owner: str = ""
+    ) -> Generator[ThreadTurn]:
         """Join `call` with its thread, which is locked while the block lasts.
 
-        `size_bytes` is the length of its body. Raises `ThreadNotFoundError`,
-        `ThreadAlreadyContinuedError`, `ThreadInFlightError`, `ThreadFingerprintError`.
+        `size_bytes` is the length of its body. Raises `ThreadNotFoundError`, also for a thread of
+        another owner, `ThreadAlreadyContinuedError`, `ThreadInFlightError`,
+        `ThreadFingerprintError`.
         """
         match call.thread:
             case None:
                 yield ThreadTurn(call)
             case ContinueThread(previous_message_id=message_id):
-                with self._claim(message_id) as before:
+                with self._claim(message_id, owner) as before:
                     assert before.call is not None
                     whole = _join(before.call, call)
                     size_bytes += before.size_bytes
                     stored_turns = len(before.call.messages)
-                    yield self._stored_turn(whole, size_bytes, message_id, stored_turns)
+                    yield self._stored_turn(whole, size_bytes, owner, message_id, stored_turns)
             case _:
-                yield self._stored_turn(call, size_bytes)
+                yield self._stored_turn(call, size_bytes, owner)
 
     def _stored_turn(
         self,
         call: MessagesRequest,
         size_bytes: int,
+        owner: str,
         previous_id: str | None = None,
         stored_turns: int = 0,
     ) -> ThreadTurn:
         def store_answer(message: Message) -> None:
             if previous_id is not None:
                 self._remove(previous_id)
-                self._store(previous_id, _StoredThread(None, _ENTRY_BYTES, self._clock()))
+                self._store(previous_id, _StoredThread(None, _ENTRY_BYTES, self._clock(), owner))
             size = size_bytes + len(message.to_json()) + _ENTRY_BYTES
-            self._store(message.id, _StoredThread(_answered(call, message), size, self._clock()))
+            answered = _answered(call, message)
+            self._store(message.id, _StoredThread(answered, size, self._clock(), owner))
 
         return ThreadTurn(call, stored_turns, store_answer)
 
     @contextmanager
-    def _claim(self, message_id: str) -> Generator[_StoredThread]:
+    def _claim(self, message_id: str, owner: str) -> Generator[_StoredThread]:
         self._evict()
         thread = self._threads.get(message_id)
-        if thread is None:
+        if thread is None or thread.owner != owner:
             raise ThreadNotFoundError(message_id)
         if thread.call is None:
             raise ThreadAlreadyContinuedError(message_id)

@@ -3,7 +3,8 @@
 Loopback is no security boundary: any page in the user's browser reaches it, by a simple request or
 a rebound DNS name. So Host must name this machine's loopback (or the configured host) and the port
 that was reached, or none; an Origin must be this server's own; and all but a few public paths need
-the key. Some programs can send none: `require_key` lets them in from this machine, but never what a
+a key. That is the server's own, or a named one, which says whose request it is and which limits it
+has. Some programs can send none: `require_key` lets them in from this machine, but never what a
 browser marks as sent by a page, since a page can send a key. The checks use the ASGI scope alone,
 never a URL built from headers. Settings add further names and origins, each matched exactly: a
 wildcard could be rebound. Only of a scheme that is not the web's, such as an editor's webviews, all
@@ -12,15 +13,20 @@ send one anyway.
 """
 
 import hmac
+import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from pensieve.credentials.named_keys import NamedKey
 from pensieve.errors import AuthenticationError, ForbiddenError
+from pensieve.server.keys.headers import anthropic_headers, openai_headers
+from pensieve.server.keys.limits import KeyLimiter
+from pensieve.server.keys.ring import KeyRing
 from pensieve.server.middleware.request_context import RequestContext, request_context_of
 from pensieve.settings.resolve import DEFAULT_API_KEY, Settings, is_loopback, listed
 
@@ -44,6 +50,9 @@ class Access:
     public_paths: frozenset[str]  # need no key
     keyless_hosts: frozenset[str]  # under these, programs need no key
     accepts_any_key: bool  # from those programs
+    # The key is the default one, which is public, and other machines reach the server.
+    is_key_for_this_machine: bool
+    scheme: bytes  # http or https
 
 
 def access_of(settings: Settings, public_paths: Iterable[str]) -> Access:
@@ -56,6 +65,9 @@ def access_of(settings: Settings, public_paths: Iterable[str]) -> Access:
         frozenset(public_paths),
         _keyless_hosts(settings, own_hosts, hosts),
         accepts_any_key=settings.require_key == "off",
+        is_key_for_this_machine=settings.api_key == DEFAULT_API_KEY
+        and not is_loopback(settings.host),
+        scheme=b"https" if settings.tls_certificate else b"http",
     )
 
 
@@ -71,11 +83,13 @@ def _keyless_hosts(
 
 
 class AccessMiddleware:
-    """Raises `ForbiddenError` and `AuthenticationError`."""
+    """Raises `ForbiddenError`, `AuthenticationError` and `RateLimitedError`."""
 
-    def __init__(self, app: ASGIApp, *, access: Access) -> None:
+    def __init__(self, app: ASGIApp, *, access: Access, keys: KeyRing, limiter: KeyLimiter) -> None:
         self._app = app
         self._access = access
+        self._keys = keys
+        self._limiter = limiter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -86,9 +100,21 @@ class AccessMiddleware:
                 )
             host = self._check_host(headers, scope.get("server"))
             self._check_origin(headers, host, request_context_of(scope))
-            if self._needs_key(scope):
-                self._check_key(headers, host)
+            if self._needs_key(scope) and (key := self._check_key(scope, host)):
+                await self._serve(key, scope, receive, send)
+                return
         await self._app(scope, receive, send)
+
+    async def _serve(self, key: NamedKey, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request with a named key, within its limits."""
+        context = request_context_of(scope)
+        context.record.key_name = key.name
+        headers = anthropic_headers if context.wire.name == "anthropic" else openai_headers
+        context.limit_headers = headers(self._limiter.quotas(key))  # of a refusal
+        with self._limiter.admitted(key, context.record):
+            context.limit_headers = headers(self._limiter.quotas(key))
+            await self._app(scope, receive, send)
+        await self._limiter.save_if_due()
 
     def _check_host(
         self, headers: list[tuple[bytes, bytes]], reached: tuple[str, int | None] | None
@@ -110,7 +136,7 @@ class AccessMiddleware:
     ) -> None:
         """Record an origin from the settings: its pages may read the answer."""
         for origin in _values(headers, b"origin"):
-            if origin.lower() == b"http://" + host.lower():
+            if origin.lower() == self._access.scheme + b"://" + host.lower():
                 continue
             scheme, separator, _ = origin.lower().partition(b"://")
             if not {origin.lower(), scheme + separator + b"*"} & self._access.origins:
@@ -124,18 +150,22 @@ class AccessMiddleware:
         # Browsers send no key with a preflight.
         return not (is_public and scope["method"] in {"GET", "HEAD"}) and not _is_preflight(scope)
 
-    def _check_key(self, headers: list[tuple[bytes, bytes]], host: bytes) -> None:
+    def _check_key(self, scope: Scope, host: bytes) -> NamedKey | None:
+        """Return the named key that is sent; None for the server's own, or where none is needed."""
+        headers = scope["headers"]
         keys = [*_values(headers, b"x-api-key"), *_values(headers, b"api-key")]
         bearers = [_bearer(value) for value in _values(headers, b"authorization")]
         # Clients with an empty setting send an empty header.
         sent = [key for key in (*keys, *bearers) if key]
         # All are compared, so that timing does not reveal which one was right.
         matches = [hmac.compare_digest(key, self._access.key) for key in sent]
-        if any(matches) or self._is_let_in_without(sent, headers, host):
-            return
-        if not sent:
-            raise AuthenticationError("x-api-key header is required")
-        raise AuthenticationError("invalid x-api-key" if any(keys) else "Invalid bearer token")
+        if any(matches) and not (self._access.is_key_for_this_machine and _is_remote(scope)):
+            return None
+        if sent and (named := self._keys.find(sent)):
+            return named
+        if self._is_let_in_without(sent, headers, host):
+            return None
+        raise _refusal(sent, keys, is_right=any(matches))
 
     def _is_let_in_without(
         self, sent: list[bytes], headers: list[tuple[bytes, bytes]], host: bytes
@@ -145,6 +175,31 @@ class AccessMiddleware:
         if name not in self._access.keyless_hosts or (sent and not self._access.accepts_any_key):
             return False
         return not _is_of_page(headers)
+
+
+def _refusal(
+    sent: Sequence[bytes], keys: Sequence[bytes], *, is_right: bool
+) -> AuthenticationError:
+    if not sent:
+        return AuthenticationError("x-api-key header is required")
+    if is_right:
+        return AuthenticationError(
+            "The default key is for this machine alone: from others a named key is needed"
+        )
+    return AuthenticationError("invalid x-api-key" if any(keys) else "Invalid bearer token")
+
+
+def _is_remote(scope: Scope) -> bool:
+    """Return whether the client is, or may be, on another machine."""
+    peer, server = scope.get("client"), scope.get("server")
+    if peer is None or server is None:
+        return True
+    try:
+        address = ipaddress.ip_address(peer[0].removeprefix("::ffff:"))
+    except ValueError:
+        return True
+    # A connection from the address that it reaches is this machine's, too.
+    return not address.is_loopback and peer[0] != server[0]
 
 
 def _allow_hint(name: str | None) -> str:

@@ -6,12 +6,12 @@ It is handed how a path's errors are written. Endpoints fill in the record of th
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import anyio
 from starlette.datastructures import Headers
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pensieve.api.base import new_id
@@ -52,12 +52,18 @@ class RequestContext:
     request_id: str  # the server's
     is_poll: bool = False  # a status poll, logged at DEBUG
     origin: bytes | None = None  # another origin whose pages may read the answer
+    limit_headers: Sequence[tuple[bytes, bytes]] = ()  # what is left of the limits of a named key
 
 
 def request_context_of(scope: Scope) -> RequestContext:
     context = scope[_KEY]
     assert isinstance(context, RequestContext)
     return context
+
+
+def key_name_of(request: Request) -> str:
+    """Return the name of the key that owns what the request stores; empty for the server's own."""
+    return request_context_of(request.scope).record.key_name
 
 
 class RequestMiddleware:
@@ -131,7 +137,7 @@ def _with_headers(send: Send, context: RequestContext) -> Send:
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             context.record.status = message["status"]
-            headers = [*message["headers"], *ids]
+            headers = [*message["headers"], *ids, *context.limit_headers]
             if context.origin is not None:
                 headers += _cors_headers(context.origin)
             message = {**message, "headers": headers}

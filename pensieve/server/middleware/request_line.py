@@ -63,10 +63,11 @@ class RequestLine:
     def __str__(self) -> str:
         record = self.record
         outcome = f"{record.status or '-'}{' client left' if record.is_client_gone else ''}"
+        key = f", key {record.key_name}" if record.key_name else ""
         named = f", x-request-id {record.client_id}" if record.client_id else ""
         return (
             f"{self._method} {redact_path(self.path)}: {outcome} in {_ms(record.total_s)}"
-            f"{_tokens_text(record)}{named}"
+            f"{_tokens_text(record)}{key}{named}"
         )
 
     @property
@@ -78,6 +79,7 @@ class RequestLine:
             "status": record.status,
             "is_client_gone": record.is_client_gone,
             "client_request_id": record.client_id,
+            **({"key": record.key_name} if record.key_name else {}),
             "total_s": _rounded(record.total_s),
         }
         if record.prompt_tokens is None:

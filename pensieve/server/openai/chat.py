@@ -19,7 +19,7 @@ from pensieve.server.http.request_body import read_body
 from pensieve.server.messages.completion import AnswerOptions, Completer
 from pensieve.server.messages.pipeline import AnswerWriter, Exchange, RequestPipeline
 from pensieve.server.messages.sessions import Session, Sessions
-from pensieve.server.middleware.request_context import request_context_of
+from pensieve.server.middleware.request_context import key_name_of, request_context_of
 from pensieve.server.openai.options import answer_options, stream_text
 from pensieve.server.openai.wire import openai_wire
 from pensieve.worker_threads import run_in_thread
@@ -58,16 +58,16 @@ class ChatEndpoint:
     async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         body = await read_body(request)
+        record = request_context_of(scope).record
         with self._completer.expect():
             call, conversation = await run_in_thread(partial(_parsed, body))
             del body  # the answer does not need its megabytes
             request_context_of(scope).wire = openai_wire("chat", chat_fields(tool_paths_of(call)))
             await self._pipeline.validate(conversation)
-            options = _options_of(call)
+            options = _options_of(call, record.key_name)
             prompt = await self._pipeline.render(conversation, options)
             session = session_of(request, call.prompt_cache_key, has_tools=bool(call.tools))
         if session is not None:
-            record = request_context_of(scope).record
             record.session = session.name
             record.diverged_at = self._sessions.note(session, conversation, prompt)
         completions = self._completer.choices(prompt, options)
@@ -90,12 +90,13 @@ def _parsed(body: bytes) -> tuple[ChatRequest, Conversation]:
     return call, conversation_of(call)
 
 
-def _options_of(call: ChatRequest) -> AnswerOptions:
+def _options_of(call: ChatRequest, client: str) -> AnswerOptions:
     max_tokens = call.max_completion_tokens
     return answer_options(
         call,
         call.max_tokens if max_tokens is None else max_tokens,
         call.top_logprobs if call.logprobs else None,
+        client=client,
     )
 
 
@@ -104,4 +105,6 @@ def session_of(request: Request, cache_key: object, *, has_tools: bool) -> Sessi
     names = (request.headers.get(header) for header in SESSION_HEADERS)
     name = next(filter(None, names), cache_key)
     # Without tools: the title of a session, which is no turn of it.
-    return Session(name, f"openai {has_tools}") if isinstance(name, str) else None
+    if not isinstance(name, str):
+        return None
+    return Session(name, f"openai {has_tools}", key_name_of(request))

@@ -14,6 +14,7 @@ from pensieve.openai.text_completion import TextCompletion, TextCompletionReques
 from pensieve.server.http.request_body import read_body
 from pensieve.server.messages.completion import Completer
 from pensieve.server.messages.pipeline import AnswerWriter, Exchange, RequestPipeline
+from pensieve.server.middleware.request_context import key_name_of
 from pensieve.server.openai.options import answer_options, stream_text
 from pensieve.worker_threads import run_in_thread
 
@@ -44,12 +45,14 @@ class CompletionsEndpoint:
         self._clock = clock
 
     async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await read_body(Request(scope, receive))
+        request = Request(scope, receive)
+        body = await read_body(request)
         with self._completer.expect():
             call = await run_in_thread(partial(_parsed, body))
             del body  # the answer does not need its megabytes
             prompt = await self._pipeline.render_text(call.prompt, call.suffix)
-        options = answer_options(call, call.max_tokens, call.logprobs)
+        client = key_name_of(request)
+        options = answer_options(call, call.max_tokens, call.logprobs, client=client)
         completions = self._completer.choices(prompt, options)
         includes_usage = call.stream and call.stream_options.include_usage
         created = int(self._clock())

@@ -9,9 +9,13 @@ from pensieve.server.openai.wire import DONE
 
 
 def answer_options(
-    call: GenerationFields, max_tokens: int | None, top_logprobs: int | None = None
+    call: GenerationFields,
+    max_tokens: int | None,
+    top_logprobs: int | None = None,
+    *,
+    client: str,
 ) -> AnswerOptions:
-    """top_logprobs: None for no logprobs at all."""
+    """top_logprobs: None for no logprobs at all. client: the name of the key."""
     return AnswerOptions(
         call.model,
         max_tokens,
@@ -29,6 +33,7 @@ def answer_options(
         ),
         top_logprobs=top_logprobs,
         choices=call.n,
+        client=client,
     )
 
 

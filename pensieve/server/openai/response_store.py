@@ -21,7 +21,7 @@ import anyio.to_thread
 
 from pensieve.errors import NotFoundError, PreviousResponseNotFoundError, RequestError
 from pensieve.openai.responses.request import JsonObject
-from pensieve.server.database import Connection, Database
+from pensieve.server.database import Connection, Database, remove_owner, set_owner
 from pensieve.worker_threads import run_disk_io
 
 _log = logging.getLogger("pensieve.server")
@@ -61,6 +61,7 @@ class StoredResponse:
     previous_id: str | None
     input: tuple[JsonObject, ...]  # items with ids, without those of earlier responses
     output: tuple[JsonObject, ...]
+    owner: str = ""  # name of the key; to other ones the response does not exist
 
 
 class ResponseStore:
@@ -96,38 +97,40 @@ class ResponseStore:
         if self._thread is not None:
             self._thread.submit(self._add, response)
 
-    async def history(self, response_id: str) -> list[JsonObject]:
+    async def history(self, response_id: str, owner: str = "") -> list[JsonObject]:
         """Return all items of the conversation that the response ends, and mark it as used.
 
         Raises `PreviousResponseNotFoundError` with the id that is missing: this one or an earlier.
         """
         return await self._items_of(
-            response_id, lambda: self._history(response_id), PreviousResponseNotFoundError
+            response_id, lambda: self._history(response_id, owner), PreviousResponseNotFoundError
         )
 
-    async def items(self, item_ids: Sequence[str]) -> list[JsonObject]:
+    async def items(self, item_ids: Sequence[str], owner: str = "") -> list[JsonObject]:
         """Return the items with these ids. Raises `NotFoundError`."""
-        found = await self._run(lambda: self._items(item_ids)) or {}
+        found = await self._run(lambda: self._items(item_ids, owner)) or {}
         missing = next((item_id for item_id in item_ids if item_id not in found), None)
         if missing is not None:
             raise NotFoundError(f"Item with id '{missing}' not found.")
         return [found[item_id] for item_id in item_ids]
 
-    async def retrieve(self, response_id: str) -> bytes:
+    async def retrieve(self, response_id: str, owner: str = "") -> bytes:
         """Return a response's body. Raises `NotFoundError`."""
-        if body := await self._run(lambda: self._body(response_id)):
+        if body := await self._run(lambda: self._body(response_id, owner)):
             return body
         raise _not_found(response_id)
 
-    async def input_items(self, response_id: str) -> list[JsonObject]:
+    async def input_items(self, response_id: str, owner: str = "") -> list[JsonObject]:
         """Return all items that the response answers, the oldest first. Raises `NotFoundError`."""
         return await self._items_of(
-            response_id, lambda: self._chain_items(response_id, with_output=False), _not_found
+            response_id,
+            lambda: self._chain_items(response_id, owner, with_output=False),
+            _not_found,
         )
 
-    async def delete(self, response_id: str) -> None:
+    async def delete(self, response_id: str, owner: str = "") -> None:
         """Raises `NotFoundError`."""
-        if not await self._run(lambda: self._delete(response_id)):
+        if not await self._run(lambda: self._delete(response_id, owner)):
             raise _not_found(response_id)
 
     async def _items_of(
@@ -167,6 +170,7 @@ class ResponseStore:
             with self._database.write() as connection:
                 self._evict_for(connection, size)
                 connection.execute("INSERT INTO responses VALUES (?, ?, ?, ?, ?)", row)
+                set_owner(connection, response.id, response.owner)
                 connection.executemany(
                     "INSERT INTO items (response_id, is_output, id, body) VALUES (?, ?, ?, ?)", rows
                 )
@@ -185,14 +189,14 @@ class ResponseStore:
             _remove(connection, response_id)
             total -= its_size
 
-    def _history(self, response_id: str) -> list[JsonObject]:
-        items = self._chain_items(response_id, with_output=True)
+    def _history(self, response_id: str, owner: str) -> list[JsonObject]:
+        items = self._chain_items(response_id, owner, with_output=True)
         with self._database.write() as connection:
-            used = [(self._clock(), each) for each in _chain(connection, response_id)]
+            used = [(self._clock(), each) for each in _chain(connection, response_id, owner)]
             connection.executemany("UPDATE responses SET used_at = ? WHERE id = ?", used)
         return items
 
-    def _chain_items(self, response_id: str, *, with_output: bool) -> list[JsonObject]:
+    def _chain_items(self, response_id: str, owner: str, *, with_output: bool) -> list[JsonObject]:
         """Return items of the conversation. Raises `_MissingError`.
 
         with_output: those of the response itself as well.
@@ -201,29 +205,34 @@ class ResponseStore:
         with self._database.read() as connection:
             return [
                 _decoded(body)
-                for each in _chain(connection, response_id)
+                for each in _chain(connection, response_id, owner)
                 for (body,) in connection.execute(query, (each, with_output or each != response_id))
             ]
 
-    def _items(self, item_ids: Sequence[str]) -> dict[str, JsonObject]:
+    def _items(self, item_ids: Sequence[str], owner: str) -> dict[str, JsonObject]:
         # Of several with one id, which clients may send, the last one. One query: ten thousands
         # would keep the interpreter lock from all other requests for seconds.
         query = """
-            SELECT id, body, max(number) FROM items
-            WHERE id IN (SELECT value FROM json_each(?)) GROUP BY id
+            SELECT items.id, body, max(number) FROM items
+            LEFT JOIN owners ON owners.id = response_id
+            WHERE items.id IN (SELECT value FROM json_each(?)) AND coalesce(owner, '') = ?
+            GROUP BY items.id
         """
         with self._database.read() as connection:
-            rows = connection.execute(query, (json.dumps(item_ids),)).fetchall()
+            rows = connection.execute(query, (json.dumps(item_ids), owner)).fetchall()
         return {item_id: _decoded(body) for item_id, body, _ in rows}
 
-    def _body(self, response_id: str) -> bytes | None:
-        query = "SELECT body FROM responses WHERE id = ?"
+    def _body(self, response_id: str, owner: str) -> bytes | None:
+        query = """
+            SELECT body FROM responses LEFT JOIN owners USING (id)
+            WHERE id = ? AND coalesce(owner, '') = ?
+        """
         with self._database.read() as connection:
-            row = connection.execute(query, (response_id,)).fetchone()
+            row = connection.execute(query, (response_id, owner)).fetchone()
         return row and row[0]
 
-    def _delete(self, response_id: str) -> bool:
-        if not self._body(response_id):
+    def _delete(self, response_id: str, owner: str) -> bool:
+        if not self._body(response_id, owner):
             return False
         empty = (
             "UPDATE responses SET size_bytes = size_bytes - length(body), body = x'' WHERE id = ?"
@@ -242,16 +251,20 @@ class _MissingError(Exception):
         self.response_id = response_id
 
 
-def _chain(connection: Connection, response_id: str) -> list[str]:
-    """Return the ids of the responses of a conversation up to this one, the first one first.
+def _chain(connection: Connection, response_id: str, owner: str) -> list[str]:
+    """Return the ids of the owner's responses of a conversation up to this one, the first one
+    first.
 
     Only the earlier ones may be deleted. Raises `_MissingError`.
     """
-    query = "SELECT previous_id, length(body) FROM responses WHERE id = ?"
+    query = """
+        SELECT previous_id, length(body) FROM responses LEFT JOIN owners USING (id)
+        WHERE id = ? AND coalesce(owner, '') = ?
+    """
     chain: list[str] = []
     each: str | None = response_id
     while each is not None:
-        row = connection.execute(query, (each,)).fetchone()
+        row = connection.execute(query, (each, owner)).fetchone()
         if row is None or not (row[1] or chain):
             raise _MissingError(each)
         chain.append(each)
@@ -273,6 +286,7 @@ def _remove_unneeded(connection: Connection, response_id: str | None) -> None:
 def _remove(connection: Connection, response_id: str) -> None:
     connection.execute("DELETE FROM items WHERE response_id = ?", (response_id,))
     connection.execute("DELETE FROM responses WHERE id = ?", (response_id,))
+    remove_owner(connection, response_id)
 
 
 def _decoded(body: bytes) -> JsonObject:

@@ -41,7 +41,7 @@ from pensieve.server.http.responses import json_response
 from pensieve.server.messages.completion import Completer
 from pensieve.server.messages.pipeline import AnswerWriter, Exchange, RequestPipeline
 from pensieve.server.messages.sessions import Sessions
-from pensieve.server.middleware.request_context import request_context_of
+from pensieve.server.middleware.request_context import key_name_of, request_context_of
 from pensieve.server.openai.chat import session_of
 from pensieve.server.openai.options import answer_options
 from pensieve.server.openai.response_store import ResponseStore, StoredResponse
@@ -108,12 +108,13 @@ class ResponsesEndpoint:
     async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         body = await read_body(request)
+        record = request_context_of(scope).record
         with self._completer.expect():
-            call, whole = await self._translated(ResponsesRequest, body)
+            call, whole = await self._translated(ResponsesRequest, body, record.key_name)
             del body  # the answer does not need its megabytes
             fields = responses_fields(whole.tools.paths)
             answer_format = ResponsesFormat(
-                self._fold_of(call, whole), fields, partial(self._add, call)
+                self._fold_of(call, whole), fields, partial(self._add, call, record.key_name)
             )
             request_context_of(scope).wire = answer_format.wire
             await self._pipeline.validate(whole.conversation)
@@ -121,11 +122,11 @@ class ResponsesEndpoint:
                 call,
                 0 if whole.is_empty else call.max_output_tokens,
                 call.top_logprobs if call.has_logprobs else None,
+                client=record.key_name,
             )
             prompt = await self._pipeline.render(whole.conversation, options)
         session = session_of(request, call.prompt_cache_key, has_tools=bool(call.tools))
         if session is not None:
-            record = request_context_of(scope).record
             record.session = session.name
             record.diverged_at = self._sessions.note(session, whole.conversation, prompt)
         completion = self._completer.complete(prompt, options)
@@ -134,7 +135,8 @@ class ResponsesEndpoint:
 
     async def count_tokens(self, request: Request) -> HttpResponse:
         """Count the input tokens that the same request to `create` would report."""
-        _, whole = await self._translated(InputTokensRequest, await read_body(request))
+        body = await read_body(request)
+        _, whole = await self._translated(InputTokensRequest, body, key_name_of(request))
         fields = responses_fields(whole.tools.paths)
         request_context_of(request.scope).wire = openai_wire("responses", fields)
         await self._pipeline.validate(whole.conversation)
@@ -148,41 +150,42 @@ class ResponsesEndpoint:
         query = RetrieveQuery.of(request.query_params.multi_items())
         if query.stream or query.starting_after is not None:
             raise InvalidRequestError("stream: Only background responses can be streamed again")
-        body = await self._store.retrieve(_id_of(request))
+        body = await self._store.retrieve(_id_of(request), key_name_of(request))
         return HttpResponse(body, media_type=_JSON)
 
     async def delete(self, request: Request) -> HttpResponse:
-        await self._store.delete(_id_of(request))
+        await self._store.delete(_id_of(request), key_name_of(request))
         return json_response(DeletedResponse(id=_id_of(request)))
 
     async def input_items(self, request: Request) -> HttpResponse:
         query = InputItemsQuery.of(request.query_params.multi_items())
-        items = await self._store.input_items(_id_of(request))
+        items = await self._store.input_items(_id_of(request), key_name_of(request))
         return json_response(item_page(items, query))
 
     async def cancel(self, request: Request) -> HttpResponse:
-        await self._store.retrieve(_id_of(request))
+        await self._store.retrieve(_id_of(request), key_name_of(request))
         raise InvalidRequestError("Only background responses can be cancelled.")
 
     async def _translated(
-        self, kind: type[_RequestT], body: bytes
+        self, kind: type[_RequestT], body: bytes, owner: str
     ) -> tuple[_RequestT, TranslatedRequest]:
-        """Return the request in `body` without references, and its conversation.
+        """Return the request in `body` without references, and its conversation. owner: of what it
+        refers to.
 
         Raises `InvalidRequestError`, also for an unknown previous response, and `NotFoundError` for
         an unknown item.
         """
         call = await run_in_thread(partial(parse, kind, body))
-        call = await self._without_references(call)
+        call = await self._without_references(call, owner)
         previous_id = call.previous_response_id
-        stored = [] if previous_id is None else await self._store.history(previous_id)
+        stored = [] if previous_id is None else await self._store.history(previous_id, owner)
         return call, await run_in_thread(partial(translated, call, stored))
 
-    async def _without_references(self, call: _RequestT) -> _RequestT:
+    async def _without_references(self, call: _RequestT, owner: str) -> _RequestT:
         ids = list(filter(None, map(reference_of, call.input)))
         if not ids:
             return call
-        found = iter(await self._store.items(ids))
+        found = iter(await self._store.items(ids, owner))
         items = (next(found) if reference_of(item) else item for item in call.input)
         return call.model_copy(update={"input": tuple(items)})
 
@@ -197,7 +200,7 @@ class ResponsesEndpoint:
             )
         )
 
-    def _add(self, call: ResponsesRequest, fold: ResponseFold) -> None:
+    def _add(self, call: ResponsesRequest, owner: str, fold: ResponseFold) -> None:
         if call.store:
             self._store.add(
                 StoredResponse(
@@ -206,6 +209,7 @@ class ResponsesEndpoint:
                     previous_id=call.previous_response_id,
                     input=tuple(map(stored_item, call.input)),
                     output=tuple(item.model_dump(mode="json") for item in fold.stored_items),
+                    owner=owner,
                 )
             )
 

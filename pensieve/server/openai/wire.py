@@ -14,8 +14,10 @@ from pensieve.errors import (
     NotFoundError,
     PromptTooLongError,
     PromptUnprocessableError,
+    RateLimitedError,
     RequestError,
     RequestTooLargeError,
+    TokensSpentError,
 )
 from pensieve.openai.errors import (
     CHAT_FIELDS,
@@ -50,6 +52,8 @@ ERRORS: Mapping[type[BaseException], ErrorStatus[ErrorType]] = {
     NotFoundError: ErrorStatus(404, _INVALID, "not_found"),
     MethodNotAllowedError: ErrorStatus(405, _INVALID),
     RequestTooLargeError: ErrorStatus(413, _INVALID, "request_too_large"),
+    TokensSpentError: ErrorStatus(429, "tokens", "rate_limit_exceeded"),
+    RateLimitedError: ErrorStatus(429, "requests", "rate_limit_exceeded"),
     HeadTooLargeError: ErrorStatus(431, _INVALID, "request_too_large"),
     RequestError: ErrorStatus(400, _INVALID),
     EngineBusyError: ErrorStatus(503, "server_error", "server_is_overloaded"),

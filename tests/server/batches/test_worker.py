@@ -26,6 +26,7 @@ from pensieve.server.batches.registry import LIFETIME_S, RETENTION_S, BatchLimit
 from pensieve.server.batches.retrying_completer import MAX_DEATHS
 from pensieve.server.batches.store import Batch, BatchStore, PendingRequest
 from pensieve.server.batches.worker import SLOTS, BatchWorker
+from pensieve.server.keys.limits import KeyLimiter
 from tests.server.batch_cases import Answering, Clock, create
 from tests.support.fakes import RustPanic
 
@@ -41,7 +42,8 @@ def store(tmp_path: Path) -> BatchStore:
 async def working(registry: BatchRegistry, answering: Answering) -> AsyncGenerator[None]:
     """Run the worker; leaving the block is the end of the server."""
     with anyio.fail_after(10):
-        async with BatchWorker(registry, answering, Activity(), retry_s=0).working():
+        limiter = KeyLimiter(Path("/nowhere/usage"))
+        async with BatchWorker(registry, answering, Activity(), limiter, retry_s=0).working():
             yield
 
 
