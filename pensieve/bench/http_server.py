@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 from pensieve.bench.answers import Answer, Ask
 from pensieve.daemon.health_client import Health, ask, reason_of
+from pensieve.daemon.http_connection import http_connection
 from pensieve.daemon.server_record import ServerRecord
 from pensieve.errors import RequestError, ServerUnavailableError
 from pensieve.untrusted_json import read_object
@@ -70,10 +70,7 @@ class HttpServed:
 
     def _pieces(self, path: str, body: object, began: float, timeout_s: float) -> list[Piece]:
         """Return the response with the time at which each part of it arrived."""
-        address = urlsplit(self.record.base_url)
-        connection = http.client.HTTPConnection(
-            address.hostname or "", address.port, timeout=timeout_s
-        )
+        connection = http_connection(self.record.direct_url, self.record.trust, timeout_s)
         headers = {
             "content-type": "application/json",
             "anthropic-version": API_VERSION,

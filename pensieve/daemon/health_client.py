@@ -6,10 +6,11 @@ Used by the commands, doctor and `launch`. Standard library only, and never thro
 from contextlib import closing, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from typing import Any, Literal, TypeVar, cast
-from urllib.parse import urlsplit
 
+from pensieve.credentials.trust import Trust
+from pensieve.daemon.http_connection import http_connection
 from pensieve.daemon.server_record import ServerRecord
 from pensieve.engine.generation import EngineStats, SpeculationState
 from pensieve.errors import AuthenticationError
@@ -79,10 +80,8 @@ def ask(record: ServerRecord, timeout_s: float = TIMEOUT_S) -> Health:
     """
     if record.phase == "fetching":
         return Health("loading", "fetching the model")
-    address = urlsplit(record.base_url)
-    connection = HTTPConnection(address.hostname or "", address.port, timeout=timeout_s)
     try:
-        with closing(connection):
+        with closing(http_connection(record.direct_url, record.trust, timeout_s)) as connection:
             connection.request("GET", "/health")
             body = read_json(connection.getresponse().read(MAX_BYTES))
     except (OSError, HTTPException, ValueError) as error:
@@ -90,10 +89,9 @@ def ask(record: ServerRecord, timeout_s: float = TIMEOUT_S) -> Health:
     return read(body, record.pid)
 
 
-def require_key(base_url: str, api_key: str, timeout_s: float = TIMEOUT_S) -> None:
+def require_key(base_url: str, trust: Trust, api_key: str, timeout_s: float = TIMEOUT_S) -> None:
     """Raise `AuthenticationError` if the server, which has been identified, refuses the key."""
-    address = urlsplit(base_url)
-    connection = HTTPConnection(address.hostname or "", address.port, timeout=timeout_s)
+    connection = http_connection(base_url, trust, timeout_s)
     with closing(connection), suppress(OSError, HTTPException):
         connection.request("GET", "/v1/models", headers={"x-api-key": api_key})
         if connection.getresponse().status == HTTPStatus.UNAUTHORIZED:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pensieve.atomic_files import file_of, write_atomically
+from pensieve.credentials.certificate import ServerCertificate
+from pensieve.credentials.trust import Trust
 from pensieve.daemon import server_lock
 from pensieve.daemon.processes import is_running, start_of
 from pensieve.errors import NotWritableError, RecordUnreadableError
@@ -44,6 +46,8 @@ class ServerRecord:
     started_at: float  # Unix seconds
     log: str  # the file that it writes to; empty for a terminal or pipe
     phase: Phase = "serving"
+    certificate: str = ""  # PEM; the server speaks TLS
+    name: str = ""  # of the certificate, for clients that verify it
     service: str = ""  # launchd's name if it is Homebrew's service
     # Command-line options of its start, which a restart repeats.
     flags: Mapping[str, str | float] = field(default_factory=dict[str, str | float], hash=False)
@@ -51,8 +55,22 @@ class ServerRecord:
     @property
     def base_url(self) -> str:
         """The address for clients on this machine, without a trailing slash and without /v1."""
-        host = FROM_HERE.get(self.host, self.host)
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        return self._url(self.name or FROM_HERE.get(self.host, self.host))
+
+    @property
+    def direct_url(self) -> str:
+        """The same without a name that has to be resolved: for commands, which know the
+        certificate (`trust`).
+        """
+        return self._url(FROM_HERE.get(self.host, self.host))
+
+    @property
+    def trust(self) -> Trust:
+        return Trust(certificate=self.certificate)
+
+    def _url(self, host: str) -> str:
+        scheme = "https" if self.certificate else "http"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +84,17 @@ class Address:
 
 
 def own_record(
-    address: Address, *, service: str = "", flags: Mapping[str, str | float] | None = None
+    address: Address,
+    *,
+    service: str = "",
+    flags: Mapping[str, str | float] | None = None,
+    certificate: ServerCertificate | None = None,
 ) -> ServerRecord:
     """Return the record of this process as the server at `address`."""
+    host = FROM_HERE.get(address.host, address.host)
     return ServerRecord(
+        certificate=certificate.pem if certificate else "",
+        name=certificate.name_for(host) if certificate else "",
         pid=os.getpid(),
         process_start=start_of(os.getpid()) or "",
         started_at=time.time(),

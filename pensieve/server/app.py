@@ -61,6 +61,7 @@ class AppParts:
     activity: Activity = field(default_factory=Activity)
     find: Callable[[], Findings] = tuple  # what is wrong with this machine
     log: Path | None = None  # None: it is no file
+    certificate_names: tuple[str, ...] = ()  # under which an https server is reached
 
 
 def build_app(
@@ -142,7 +143,7 @@ def _middleware(
 ) -> list[Middleware]:
     # From the outside in: access is decided by the path as sent, before anything is read.
     public_paths = [operation.path for operation in table if operation.is_public]
-    access = access_of(settings, public_paths)
+    access = access_of(settings, public_paths, parts.certificate_names)
     ring = KeyRing(settings.paths.keys_file)
     return [
         Middleware(RequestMiddleware, target_of=targets_of(table), activity=parts.activity),

@@ -18,6 +18,7 @@ import anyio
 import anyio.to_thread
 
 from pensieve.atomic_files import file_of
+from pensieve.credentials.certificate import server_certificate
 from pensieve.engine.client.launch import WorkerSpec, resource_limits_of
 from pensieve.engine.generation import Engine
 from pensieve.errors import ProgramReplacedError
@@ -111,10 +112,14 @@ async def _listen(
     from pensieve.server.http.uvicorn_server import http_server, run_until_signal
     from pensieve.server.routing import wire_by_head
 
-    app = build_app(engine, served, settings, AppParts(find=find, log=file_of(sys.stderr)))
+    certificate = server_certificate(settings.tls_certificate, settings.tls_key)
+    names = certificate.names if certificate else ()
+    parts = AppParts(find=find, log=file_of(sys.stderr), certificate_names=names)
+    app = build_app(engine, served, settings, parts)
     grace = await anyio.to_thread.run_sync(grace_s, homebrew_service())
     async with app.router.lifespan_context(app):
-        server = http_server(app, grace_s=grace, wire_of=wire_by_head)
+        tls = certificate.context() if certificate else None
+        server = http_server(app, grace_s=grace, wire_of=wire_by_head, tls=tls)
         return await run_until_signal(server, listeners, program_removed)
 
 

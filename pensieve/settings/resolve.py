@@ -216,8 +216,11 @@ def require_one_plan(settings: Settings) -> None:
         )
 
 
-def require_own_key(settings: Settings) -> None:
-    """Raise `SettingsError` if other machines can reach the server without a strong key."""
+def require_own_key(settings: Settings, *, has_named_keys: bool = False) -> None:
+    """Raise `SettingsError` if other machines can reach the server without a strong key.
+
+    Named keys are strong. With them the default key may stay: it is for this machine alone.
+    """
     if is_loopback(settings.host):
         return
     if settings.require_key == "off":
@@ -229,11 +232,14 @@ def require_own_key(settings: Settings) -> None:
         )
     if is_strong(settings.api_key):
         return
+    if has_named_keys and settings.api_key == DEFAULT_API_KEY:
+        return
     what = "the default key" if settings.api_key == DEFAULT_API_KEY else "a weak key"
     raise SettingsError(
         f"--host {settings.host} lets other machines in, and the server would start with {what}.",
-        hint="Create a key of your own, or omit --host to serve this machine only:\n"
-        '  export PENSIEVE_API_KEY="$(openssl rand -hex 32)"',
+        hint="Create a key of your own, or one for each person, or omit --host to serve this"
+        ' machine only:\n  export PENSIEVE_API_KEY="$(openssl rand -hex 32)"\n'
+        "  pensieve keys add NAME",
     )
 
 

@@ -83,7 +83,7 @@ class ServerConnection:
         target = find_target(self._options.settings)
         if not target.is_listening:
             raise NoServerError(target.base_url)
-        server = Server(target.base_url, target.api_key, target.pid)
+        server = target.server
         info = identify(server)
         return ConnectedModel(server, info.health.model or target.model, info)
 

@@ -70,6 +70,7 @@ def variables(target: Target, *, is_lite: bool = False) -> dict[str, str]:
     """Return names and values. The key has both names, since clients read one or the other."""
     return {
         "ANTHROPIC_BASE_URL": target.base_url,
+        **({"NODE_EXTRA_CA_CERTS": target.ca_file} if target.ca_file else {}),
         **dict.fromkeys(KEY_VARIABLES, target.api_key),
         **dict.fromkeys(MODEL_VARIABLES, target.model),
         **_window(target.context_tokens),

@@ -6,12 +6,12 @@ The key goes over the connection on which the server has proved to be the user's
 from collections.abc import Mapping
 from contextlib import closing
 from http.client import HTTPConnection, HTTPException
-from urllib.parse import urlsplit
 
 from pensieve.cli.client.connection import SHORT_TIMEOUT_S, Server, key_header
 from pensieve.cli.client.own_server import require_own_server
 from pensieve.cli.client.target import find_target
 from pensieve.daemon.health_client import key_refused, reason_of
+from pensieve.daemon.http_connection import http_connection
 from pensieve.daemon.server_record import require
 from pensieve.errors import NoServerError, ServerUnavailableError
 from pensieve.peer_proof import CHALLENGE_HEADER, new_challenge
@@ -37,15 +37,14 @@ def find_server(settings: Settings) -> Server:
         raise ServerUnavailableError(
             "The server still downloads its model.", hint="See how far it is:\n  pensieve logs -f"
         )
-    return Server(target.base_url, target.api_key, target.pid)
+    return target.server
 
 
 def read_activity(server: Server, *paths: str) -> list[Body]:
     """Return the body at each path. Raises `NoServerError`, `ServerUnavailableError`,
     `ForeignServerError`, `AuthenticationError`.
     """
-    address = urlsplit(server.base_url)
-    connection = HTTPConnection(address.hostname or "", address.port, timeout=SHORT_TIMEOUT_S)
+    connection = http_connection(server.base_url, server.trust, SHORT_TIMEOUT_S)
     try:
         with closing(connection):
             return _read(connection, server, paths)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pensieve.credentials.trust import SYSTEM_TRUST, Trust
 from pensieve.errors import NoServerError, ServerUnavailableError
 from pensieve.untrusted_json import read_object
 
@@ -20,6 +21,7 @@ class Server:
     base_url: str
     api_key: str
     pid: int | None = None  # of the listening process, if the server record has it
+    trust: Trust = SYSTEM_TRUST  # where the address is https
 
 
 def key_header(server: Server) -> Mapping[str, str]:
@@ -42,6 +44,7 @@ def http_client(
             headers={"anthropic-version": API_VERSION, **headers},
             timeout=timeout,
             trust_env=False,
+            verify=server.trust.context() if server.base_url.startswith("https:") else True,
         ) as client:
             yield client
     except httpx.ConnectError as error:

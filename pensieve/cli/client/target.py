@@ -3,12 +3,14 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from pensieve.credentials.trust import SYSTEM_TRUST, Trust, authority_file
 from pensieve.daemon.server_record import ServerRecord, current
 from pensieve.errors import ModelError, ModelUnavailableError
 from pensieve.paths import Paths
 from pensieve.settings.resolve import Settings
 
 if TYPE_CHECKING:
+    from pensieve.cli.client.connection import Server
     from pensieve.daemon.health_client import Health
 
 # For a model without any known facts.
@@ -24,8 +26,17 @@ class Target:
     context_tokens: int = UNKNOWN_CONTEXT_TOKENS  # of prompt and answer together; see `measured`
     thinks: bool = False  # clients ask it to think
     pid: int | None = None  # of the running server
+    direct_url: str = ""  # for commands, which verify an https server by `trust`
+    trust: Trust = SYSTEM_TRUST
+    ca_file: str = ""  # that other programs need to verify it
     # False: the server still downloads its model, so another program may answer at its address.
     is_listening: bool = True
+
+    @property
+    def server(self) -> "Server":
+        from pensieve.cli.client.connection import Server
+
+        return Server(self.direct_url or self.base_url, self.api_key, self.pid, self.trust)
 
     @property
     def host(self) -> str:
@@ -39,7 +50,12 @@ def find_target(settings: Settings) -> Target:
     if record := current(settings.paths):
         return target_of(record, settings)
     return Target(
-        settings.base_url, settings.api_key, served_name(settings.model), is_running=False
+        settings.base_url,
+        settings.api_key,
+        served_name(settings.model),
+        is_running=False,
+        trust=Trust(authority=settings.tls_ca or settings.tls_certificate),
+        ca_file=authority_file(settings.tls_ca, settings.tls_certificate),
     )
 
 
@@ -51,6 +67,11 @@ def target_of(record: ServerRecord, settings: Settings) -> Target:
         is_running=True,
         pid=record.pid,
         is_listening=record.phase == "serving",
+        direct_url=record.direct_url,
+        trust=record.trust,
+        ca_file=authority_file(settings.tls_ca, settings.tls_certificate)
+        if record.certificate
+        else "",
     )
 
 

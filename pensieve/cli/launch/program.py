@@ -46,7 +46,7 @@ def running_target(settings: Settings, dependencies: Dependencies) -> Target:
     """Return the running server with its model's context, started if needed."""
     server = ensure_running(settings, Flags(), dependencies)
     require_healthy(server)
-    require_key(server.record.base_url, settings.api_key)
+    require_key(server.record.direct_url, server.record.trust, settings.api_key)
     warn_of_other_version(server.record, server.health)
     return replace(
         target_of(server.record, settings),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pensieve import logs
 from pensieve.cli.lifecycle.model_suggestion import suggestion
 from pensieve.cli.lifecycle.server_report import interruption_note, report, report_already_running
+from pensieve.cli.lifecycle.start_checks import certificate_of
 from pensieve.cli.lifecycle.status_facts import SHOWS_CONTENT
 from pensieve.cli.ui import output, progress
 from pensieve.daemon import server_lock
@@ -164,7 +165,10 @@ def run_in_foreground(settings: Settings, flags: Flags, dependencies: Dependenci
         bind_with_retry(settings.host, settings.port).close()
         address = Address(settings.host, settings.port, settings.model, device)
         record = own_record(
-            address, service=settings_module.homebrew_service(), flags=flags.given()
+            address,
+            service=settings_module.homebrew_service(),
+            flags=flags.given(),
+            certificate=certificate_of(settings),
         )
         with publish(settings.paths, replace(record, phase="fetching")):
             resume = _resume(start_command(flags, "--foreground"))

@@ -4,14 +4,14 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from pensieve import __version__
 from pensieve.daemon.bind import find_owner
 from pensieve.daemon.health_client import MAX_BYTES, Health, reason_of
+from pensieve.daemon.http_connection import http_connection
 from pensieve.daemon.server_record import ServerRecord, restart_command
 from pensieve.doctor.checks import crash_reports
 from pensieve.doctor.checks.crashes import exception_of, timestamp_of
@@ -53,7 +53,7 @@ def probe(record: ServerRecord, api_key: str, timeout_s: float = PROBE_TIMEOUT_S
     }
     began = time.monotonic()
     try:
-        status, answer = _post(record.base_url, api_key, body, timeout_s)
+        status, answer = _post(record, api_key, body, timeout_s)
     except (OSError, HTTPException, ValueError) as error:
         return red(
             "probe", f"no answer from the model: {reason_of(error)}", restart_command(record)
@@ -83,10 +83,8 @@ def _tail(log: Path) -> str:
     return ""
 
 
-def _post(base_url: str, api_key: str, body: object, timeout_s: float) -> tuple[int, Any]:
-    address = urlsplit(base_url)
-    connection = HTTPConnection(address.hostname or "", address.port, timeout=timeout_s)
-    with closing(connection):
+def _post(record: ServerRecord, api_key: str, body: object, timeout_s: float) -> tuple[int, Any]:
+    with closing(http_connection(record.direct_url, record.trust, timeout_s)) as connection:
         headers = {"content-type": "application/json", "x-api-key": api_key}
         connection.request("POST", "/v1/messages", json.dumps(body), headers)
         response = connection.getresponse()

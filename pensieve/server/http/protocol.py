@@ -216,7 +216,8 @@ class DeadlineProtocol(H11Protocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self.transport.write(self._error_bytes(error))
-        self.transport.write_eof()
+        if self.transport.can_write_eof():  # TLS has none: the client sees the end when it closes
+            self.transport.write_eof()
         self.flow.resume_reading()
         self._await("rest")
 

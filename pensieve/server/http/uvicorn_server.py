@@ -7,6 +7,7 @@ import asyncio
 import gc
 import signal
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -32,8 +33,9 @@ def http_server(
     grace_s: int = GRACE_S,
     timeouts: ConnectionTimeouts | None = None,
     wire_of: Callable[[Scope], Wire] = lambda _: ANTHROPIC,
+    tls: ssl.SSLContext | None = None,
 ) -> "uvicorn.Server":
-    """Return uvicorn around `app`; after a stop open answers get `grace_s`.
+    """Return uvicorn around `app`; after a stop open answers get `grace_s`. tls: None for http.
 
     wire_of: in which wire a request with a broken body is refused.
     h11, not httptools: that one accepts headers of any size, and the first of two Host headers
@@ -55,8 +57,13 @@ def http_server(
         server_header=False,
         timeout_keep_alive=timeouts.idle_s,
         timeout_graceful_shutdown=grace_s,
+        ssl_context_factory=None if tls is None else partial(_given, tls),
     )
     return uvicorn.Server(config)
+
+
+def _given(tls: ssl.SSLContext, *_: object) -> ssl.SSLContext:
+    return tls
 
 
 async def run_until_signal(

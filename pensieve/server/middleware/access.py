@@ -55,9 +55,12 @@ class Access:
     scheme: bytes  # http or https
 
 
-def access_of(settings: Settings, public_paths: Iterable[str]) -> Access:
+def access_of(
+    settings: Settings, public_paths: Iterable[str], certificate_names: Iterable[str] = ()
+) -> Access:
     own_hosts = LOOPBACK_HOSTS | _host_names(settings.host)
-    hosts = own_hosts | set(listed(settings.allowed_hosts))
+    named = {name for each in certificate_names for name in _host_names(each)}
+    hosts = own_hosts | set(listed(settings.allowed_hosts)) | named
     return Access(
         hosts,
         frozenset(origin.encode() for origin in listed(settings.allowed_origins)),

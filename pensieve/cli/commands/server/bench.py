@@ -115,7 +115,7 @@ def run_bench(flags: Flags, time_s: int, *, is_own: bool) -> Result:
 
 def prepare_running(settings: Settings, record: ServerRecord) -> Measure:
     around = facts.surroundings(inspect())
-    health = identify(Server(record.base_url, settings.api_key, record.pid)).health
+    health = identify(Server(record.direct_url, settings.api_key, record.pid, record.trust)).health
     check_ready(health)
     check_idle(health)
 

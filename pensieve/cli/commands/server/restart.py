@@ -20,6 +20,7 @@ from pensieve.cli.lifecycle.launching import (
     start_command,
 )
 from pensieve.cli.lifecycle.server_report import interruption_note
+from pensieve.cli.lifecycle.start_checks import check_access
 from pensieve.cli.lifecycle.start_options import (
     ComputeDevice,
     Host,
@@ -133,7 +134,7 @@ def restart_server(
     flags = merge_flags(running.flags if running else {}, given)
     with _stays_running(running):
         settings = settings_module.resolve(flags)
-        settings_module.require_own_key(settings)
+        check_access(settings)
         settings_module.require_one_plan(settings)
         if running:
             _check_start(settings, dependencies, running)

@@ -9,6 +9,7 @@ from pensieve.cli.lifecycle.launching import (
     run_in_background,
     run_in_foreground,
 )
+from pensieve.cli.lifecycle.start_checks import check_access
 from pensieve.cli.lifecycle.start_options import (
     ComputeDevice,
     Host,
@@ -73,7 +74,7 @@ def start(  # noqa: PLR0913 -- each is an option
         workers=workers,
     )
     settings = settings_module.resolve(flags)
-    settings_module.require_own_key(settings)
+    check_access(settings)
     settings_module.require_one_plan(settings)
     if foreground:
         return run_in_foreground(settings, flags, default_dependencies())

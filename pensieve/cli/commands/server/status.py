@@ -64,7 +64,8 @@ def _activity(record: ServerRecord, health: Health) -> Mapping[str, object] | No
     from pensieve.cli.client.activity_reader import ACTIVITY, read_activity
 
     with suppress(PensieveError):
-        server = Server(record.base_url, settings_module.resolve().api_key, record.pid)
+        api_key = settings_module.resolve().api_key
+        server = Server(record.direct_url, api_key, record.pid, record.trust)
         (activity,) = read_activity(server, ACTIVITY)
         return activity
     return None

@@ -220,7 +220,7 @@ def _report_key(target: Target, *, must_run: bool) -> None:
     from pensieve.daemon.health_client import require_key
 
     try:
-        require_key(target.base_url, target.api_key)
+        require_key(target.server.base_url, target.trust, target.api_key)
     except AuthenticationError as error:
         if must_run:
             raise

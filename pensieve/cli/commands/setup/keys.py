@@ -13,7 +13,6 @@ from cyclopts.validators import Number
 from pensieve.cli.ui import output
 from pensieve.credentials.key_usage import KeyUsage, day_of, read_usage
 from pensieve.credentials.named_keys import (
-    DEFAULT_CONCURRENT,
     KeyLimits,
     NamedKey,
     add_key,
