@@ -75,8 +75,7 @@ class Generation:
     pinned_tokens: int = 0
     priority: Priority = "main"
     client: str = ""  # whose request it is: the name of a key; empty for the default key
-    # Stop tokens are sampled where the grammar may end, and nowhere else.
-    grammar: Grammar | None = None
+    grammar: Grammar | None = None  # stop tokens are sampled where it may end, and nowhere else
     # The prompt's last tokens that belong to the answer: the grammar covers them too.
     answered_tokens: int = 0
     # Texts that the answer may copy; they are looked up for drafts, never fed. Later ones are

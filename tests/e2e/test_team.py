@@ -61,7 +61,7 @@ def ask(client: anthropic.Anthropic) -> anthropic.types.Message:
 
 
 def test_sdk_is_answered_over_tls_until_its_key_is_revoked(team: TeamServer) -> None:
-    key = team.pensieve("keys", "add", "anna", "--requests-per-minute", "2").stdout.strip()
+    key = team.pensieve("keys", "add", "anna", "--per-minute", "2").stdout.strip()
     with client_of(team, key) as client:
         assert ask(client).usage.output_tokens == 2
         response = client.messages.with_raw_response.create(
@@ -81,7 +81,7 @@ def test_commands_reach_the_server_over_tls(team: TeamServer) -> None:
     status = json.loads(team.pensieve("status", "--json").stdout)
     assert (status["status"], status["url"]) == ("ready", team.base_url)
     assert team.pensieve("chat", "--max-tokens", "2", "Hello").stdout.strip()
-    assert json.loads(team.pensieve("top", "--json").stdout)["activity"]["health"]["model"] == MODEL
+    assert json.loads(team.pensieve("top", "--json").stdout)["health"]["model"] == MODEL
     variables = dict(
         shlex.split(line.removeprefix("export "))[0].split("=", 1)
         for line in team.pensieve("env", "--check", "--shell", "sh").stdout.splitlines()
@@ -93,7 +93,7 @@ def test_commands_reach_the_server_over_tls(team: TeamServer) -> None:
 
 def test_doctor_finds_nothing_wrong_with_the_server(team: TeamServer) -> None:
     findings = json.loads(team.pensieve("doctor", "--json", check=False).stdout)
-    levels = {each["check"]: each["level"] for each in findings["findings"]}
+    levels = {each["topic"]: each["level"] for each in findings["findings"]}
     assert (levels["server"], levels["probe"]) == ("ok", "ok")
 
 

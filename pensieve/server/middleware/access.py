@@ -197,12 +197,13 @@ def _is_remote(scope: Scope) -> bool:
     peer, server = scope.get("client"), scope.get("server")
     if peer is None or server is None:
         return True
+    # A connection from the address that it reaches is this machine's.
+    if peer[0] == server[0]:
+        return False
     try:
-        address = ipaddress.ip_address(peer[0].removeprefix("::ffff:"))
+        return not ipaddress.ip_address(peer[0].removeprefix("::ffff:")).is_loopback
     except ValueError:
         return True
-    # A connection from the address that it reaches is this machine's, too.
-    return not address.is_loopback and peer[0] != server[0]
 
 
 def _allow_hint(name: str | None) -> str:

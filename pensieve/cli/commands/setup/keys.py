@@ -35,12 +35,12 @@ For example:
   pensieve keys add anna
   pensieve keys add build-server --concurrent 2 --tokens-per-day 2000000
   pensieve keys list
-  pensieve keys limit anna --requests-per-minute 30
+  pensieve keys limit anna --per-minute 30
   pensieve keys revoke anna
 
 Each person has a key of their own, with limits of its own: clients take turns,
-and each sees only their own files, batches and responses. The server's own key
-(api_key) is the administrator's. A running server notices every change at once.
+and each sees only their own files, batches and responses. The server's own
+key (api_key) is the administrator's. A running server notices every change.
 """,
 )
 
@@ -51,7 +51,7 @@ def add(
     /,
     *,
     concurrent: Limit = None,
-    requests_per_minute: Limit = None,
+    per_minute: Limit = None,
     tokens_per_day: Limit = None,
     json: bool = False,
 ) -> int:
@@ -67,7 +67,7 @@ def add(
     concurrent
         Answer at most this many of its requests at one time; the default is 8, 0 means
         no limit.
-    requests_per_minute
+    per_minute
         Accept at most this many requests a minute; 0, the default, means no limit.
     tokens_per_day
         Accept no request after this many tokens of prompts (without cached ones) and
@@ -76,7 +76,7 @@ def add(
         Print one JSON object instead.
     """
     settings = settings_module.resolve()
-    limits = _changed(KeyLimits(), concurrent, requests_per_minute, tokens_per_day)
+    limits = _changed(KeyLimits(), concurrent, per_minute, tokens_per_day)
     key = add_key(settings.paths.keys_file, name, limits, time.time())
     if json:
         output.data(dumps({"name": name, "key": key, "limits": _limits(limits)}, indent=2))
@@ -93,7 +93,7 @@ def add(
 
 @keys.command(name="list")
 def list_(*, json: bool = False) -> int:
-    """List the keys: names, limits, and when each was created and last used.
+    """List the keys with their limits and their last use.
 
     For example:
       pensieve keys list
@@ -122,7 +122,7 @@ def limit(
     /,
     *,
     concurrent: Limit = None,
-    requests_per_minute: Limit = None,
+    per_minute: Limit = None,
     tokens_per_day: Limit = None,
     json: bool = False,
 ) -> int:
@@ -137,7 +137,7 @@ def limit(
         The key, as `pensieve keys list` names it.
     concurrent
         Answer at most this many of its requests at one time; 0 means no limit.
-    requests_per_minute
+    per_minute
         Accept at most this many requests a minute; 0 means no limit.
     tokens_per_day
         Accept no request after this many tokens on one day (UTC); 0 means no limit.
@@ -148,7 +148,7 @@ def limit(
     limits = limit_key(
         paths.keys_file,
         name,
-        lambda before: _changed(before, concurrent, requests_per_minute, tokens_per_day),
+        lambda before: _changed(before, concurrent, per_minute, tokens_per_day),
     )
     if json:
         output.data(dumps({"name": name, "limits": _limits(limits)}, indent=2))
