@@ -8,6 +8,7 @@ from pathlib import Path
 
 import anthropic
 import httpx
+import httpx2
 import pytest
 
 from tests.e2e.installation import KEY, MODEL, Installation, installation_with_model
@@ -50,7 +51,7 @@ def client_of(team: TeamServer, key: str) -> anthropic.Anthropic:
         base_url=team.base_url,
         api_key=key,
         max_retries=0,
-        http_client=httpx.Client(verify=ssl.create_default_context(cafile=team.ca)),
+        http_client=httpx2.Client(verify=ssl.create_default_context(cafile=team.ca)),
     )
 
 
